@@ -11,6 +11,7 @@ use std::sync::Arc;
 /// clone, [`Snapshot::put`] or [`Snapshot::take`], [`Snapshot::seal`], and replace the old one.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
+    services: imbl::HashMap<ServiceKey, Arc<Service>>,
     by_audience: imbl::HashMap<Arc<str>, Arc<Service>>,
     by_host: imbl::HashMap<Host, Arc<Service>>,
     contents: Contents,
@@ -25,20 +26,19 @@ impl Snapshot {
         for host in &service.hosts {
             self.by_host.insert(host.clone(), Arc::clone(&service));
         }
-        self.by_audience.insert(Arc::clone(&service.key.audience), service);
+        self.by_audience.insert(Arc::clone(&service.key.audience), Arc::clone(&service));
+        self.services.insert(service.key.clone(), service);
     }
 
-    /// Takes a service out of force.
+    /// Takes a service out of force. A name that another service has taken over since stays with that one.
     pub fn take(&mut self, key: &ServiceKey) {
-        let known = self.by_audience.get(&key.audience).is_some_and(|old| old.key == *key);
-        if !known {
-            return;
+        let Some(old) = self.services.remove(key) else { return };
+        if self.by_audience.get(&key.audience).is_some_and(|holder| Arc::ptr_eq(holder, &old)) {
+            self.by_audience.remove(&key.audience);
         }
-        if let Some(old) = self.by_audience.remove(&key.audience) {
-            for host in &old.hosts {
-                if self.by_host.get(host).is_some_and(|holder| Arc::ptr_eq(holder, &old)) {
-                    self.by_host.remove(host);
-                }
+        for host in &old.hosts {
+            if self.by_host.get(host).is_some_and(|holder| Arc::ptr_eq(holder, &old)) {
+                self.by_host.remove(host);
             }
         }
     }
@@ -76,6 +76,6 @@ impl Snapshot {
 
     /// Every service, in no order.
     pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
-        self.by_audience.values()
+        self.services.values()
     }
 }
