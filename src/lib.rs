@@ -1,1 +1,6 @@
+//! Durward: a doorkeeper for Kubernetes workloads.
 
+pub mod audit;
+pub mod authn;
+pub mod engine;
+pub mod metrics;
