@@ -2,5 +2,7 @@
 
 pub mod audit;
 pub mod authn;
+pub mod cli;
 pub mod engine;
 pub mod metrics;
+pub mod standalone;

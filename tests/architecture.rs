@@ -27,13 +27,28 @@ fn assert_without(package: &str, forbidden: &[&str]) {
 fn core_is_pure() {
     assert_without(
         "durward-core",
-        &["tokio", "kube", "kube-core", "k8s-openapi", "hyper", "axum", "tonic", "rustls", "durward-api", "durward-pki", "durward"],
+        &[
+            "tokio",
+            "kube",
+            "kube-core",
+            "k8s-openapi",
+            "hyper",
+            "axum",
+            "tonic",
+            "rustls",
+            "durward-api",
+            "durward-pki",
+            "durward",
+        ],
     );
 }
 
 #[test]
 fn api_has_no_client_and_no_runtime() {
-    assert_without("durward-api", &["tokio", "kube-client", "kube-runtime", "hyper", "rustls", "durward-pki", "durward"]);
+    assert_without(
+        "durward-api",
+        &["tokio", "kube-client", "kube-runtime", "hyper", "rustls", "durward-pki", "durward"],
+    );
 }
 
 #[test]

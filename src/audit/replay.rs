@@ -56,7 +56,11 @@ pub struct ReplayError(#[from] io::Error);
 ///
 /// # Errors
 /// When the log can't be read any further.
-pub fn replay(log: &mut dyn BufRead, snapshot: &Snapshot, progress: &mut dyn FnMut(u64)) -> Result<Report, ReplayError> {
+pub fn replay(
+    log: &mut dyn BufRead,
+    snapshot: &Snapshot,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Report, ReplayError> {
     let mut report = Report::default();
     let mut line = Vec::new();
     for number in 1.. {
@@ -108,10 +112,22 @@ fn differences(record: &Record<'_>, now: &Decision) -> Vec<(&'static str, String
         ("verdict", record.verdict.to_string(), verdict(now.reason).to_owned()),
         ("reason", record.reason.to_string(), now.reason.to_string()),
         ("mode", format!("{:?}", record.mode), format!("{:?}", now.mode)),
-        ("operation", record.operation.as_deref().unwrap_or("-").to_owned(), now.operation.as_deref().unwrap_or("-").to_owned()),
-        ("policy", record.policy.clone().unwrap_or_else(|| "-".into()), now.policy.as_ref().map_or_else(|| "-".into(), ToString::to_string)),
+        (
+            "operation",
+            record.operation.as_deref().unwrap_or("-").to_owned(),
+            now.operation.as_deref().unwrap_or("-").to_owned(),
+        ),
+        (
+            "policy",
+            record.policy.clone().unwrap_or_else(|| "-".into()),
+            now.policy.as_ref().map_or_else(|| "-".into(), ToString::to_string),
+        ),
         ("rules", list(&mut record.rules.iter().map(AsRef::as_ref)), list(&mut now.rules.iter().map(AsRef::as_ref))),
-        ("missing", list(&mut record.missing.iter().map(|scope| scope.as_str())), list(&mut now.missing.iter().map(|scope| scope.as_str()))),
+        (
+            "missing",
+            list(&mut record.missing.iter().map(|scope| scope.as_str())),
+            list(&mut now.missing.iter().map(|scope| scope.as_str())),
+        ),
     ];
     fields.into_iter().filter(|(_, recorded, now)| recorded != now).collect()
 }

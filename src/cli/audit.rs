@@ -44,7 +44,8 @@ impl Replay {
         let mut log: Box<dyn io::BufRead> = if self.file.as_os_str() == "-" {
             Box::new(io::stdin().lock())
         } else {
-            let file = File::open(&self.file).map_err(|error| format!("can't read the audit log {}: {error}", self.file.display()))?;
+            let file = File::open(&self.file)
+                .map_err(|error| format!("can't read the audit log {}: {error}", self.file.display()))?;
             Box::new(BufReader::new(file))
         };
         let report = replay(&mut log, loaded.catalog.snapshot(), &mut |lines| eprint!("\r{lines} lines"))?;

@@ -17,9 +17,11 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  durward check -p examples/orders --as spiffe://cluster.local/ns/billing/sa/billing GET \
+#[command(
+    after_help = "Examples:\n  durward check -p examples/orders --as spiffe://cluster.local/ns/billing/sa/billing GET \
                         http://orders.example.com/orders/42\n  durward check -p examples/orders --as key:partners/acme --operation \
-                        order-status orders-api")]
+                        order-status orders-api"
+)]
 pub(crate) struct Check {
     /// Directory of manifests
     #[arg(long, short, value_name = "DIR")]
@@ -149,7 +151,12 @@ fn assurance(text: &str) -> Result<Assurance, String> {
         .map_err(|_| "one of SharedSecret, Bearer, ProofOfPossession, MultiFactor, PhishingResistant".to_owned())
 }
 
-fn explain(decision: &Decision, captures: Captures, principal: Option<&Principal>, considered: &[Considered]) -> Explained {
+fn explain(
+    decision: &Decision,
+    captures: Captures,
+    principal: Option<&Principal>,
+    considered: &[Considered],
+) -> Explained {
     let rules = considered.iter().map(|considered| Rule {
         rule: considered.rule.to_string(),
         outcome: match &considered.outcome {
