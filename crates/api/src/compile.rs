@@ -48,7 +48,7 @@ const LONGEST_MAX_AGE: TimeDelta = TimeDelta::hours(24);
 const MAX_OPERATIONS: usize = 512;
 const MAX_MATCHES: usize = 64;
 const MAX_GRANTS: usize = 1000;
-const MAX_SUBJECTS: usize = 256;
+const MAX_SUBJECTS: usize = 64;
 
 /// Compiles a policy.
 ///
