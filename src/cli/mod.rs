@@ -3,7 +3,7 @@
 mod audit;
 mod check;
 mod crds;
-// mod mint;
+mod mint;
 mod output;
 // mod up;
 
@@ -25,8 +25,8 @@ enum Command {
     /// Explain a decision from files, without a server
     Check(check::Check),
     /// Give a local caller a credential
-    //     #[command(subcommand)]
-    // Mint(mint::Mint),
+    #[command(subcommand)]
+    Mint(mint::Mint),
     /// Work with audit logs
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -58,7 +58,7 @@ impl Cli {
         let result = match self.command {
             // Command::Up(up) => up.run(),
             Command::Check(check) => check.run(),
-            // Command::Mint(mint) => mint.run(),
+            Command::Mint(mint) => mint.run(),
             Command::Audit(audit) => audit.run(),
             Command::Crds(crds) => crds.run(),
             Command::Completion { shell } => {

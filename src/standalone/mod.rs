@@ -3,3 +3,4 @@
 pub mod load;
 pub mod manifest;
 mod place;
+pub mod state;

@@ -105,6 +105,17 @@ impl Authority {
         &self.certificate
     }
 
+    /// The trust domain that the root certificate names.
+    #[must_use]
+    pub fn trust_domain(&self) -> Option<String> {
+        let (_, certificate) = x509_parser::parse_x509_certificate(&self.certificate).ok()?;
+        let names = certificate.subject_alternative_name().ok().flatten()?;
+        names.value.general_names.iter().find_map(|name| match name {
+            x509_parser::extensions::GeneralName::URI(uri) => uri.strip_prefix("spiffe://").map(ToOwned::to_owned),
+            _ => None,
+        })
+    }
+
     /// The root certificate in PEM.
     #[must_use]
     pub fn certificate_pem(&self) -> String {
