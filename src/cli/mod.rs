@@ -5,7 +5,7 @@ mod check;
 mod crds;
 mod mint;
 mod output;
-// mod up;
+mod up;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
@@ -21,7 +21,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the engine on a directory of manifests, without a cluster
-    // Up(up::Up),
+    Up(up::Up),
     /// Explain a decision from files, without a server
     Check(check::Check),
     /// Give a local caller a credential
@@ -56,7 +56,7 @@ impl Cli {
     #[must_use]
     pub fn run(self) -> ExitCode {
         let result = match self.command {
-            // Command::Up(up) => up.run(),
+            Command::Up(up) => up.run(),
             Command::Check(check) => check.run(),
             Command::Mint(mint) => mint.run(),
             Command::Audit(audit) => audit.run(),

@@ -73,8 +73,16 @@ impl Unclear<'_> {
     const NOWHERE: Self = Self { host: "" };
 }
 
-fn forwarded(headers: &HeaderMap) -> Result<Asked<'_>, Unclear<'_>> {
-    let host = single(headers, "host")?;
+/// Host of this very request: `Host`, or `:authority` in HTTP/2; where both are there, they agree.
+fn own_host<'h>(uri: &'h Uri, headers: &'h HeaderMap) -> Result<Option<&'h str>, Unclear<'h>> {
+    let (host, authority) = (single(headers, "host")?, uri.authority().map(http::uri::Authority::as_str));
+    match (host, authority) {
+        (None, None) => Ok(None),
+        (host, authority) => agreed([host, authority]).map(Some).ok_or(Unclear::NOWHERE),
+    }
+}
+
+fn forwarded<'h>(headers: &'h HeaderMap, host: Option<&'h str>) -> Result<Asked<'h>, Unclear<'h>> {
     let original_url = single(headers, "x-original-url")?.map(split_url).transpose()?;
     let original = (
         single(headers, "x-original-method")?,
@@ -93,10 +101,10 @@ fn forwarded(headers: &HeaderMap) -> Result<Asked<'_>, Unclear<'_>> {
         if nginx { original.2.or(original_url.map(|(host, _)| host)).or(host) } else { forwarded.2.or(host) };
     let method = agreed([original.0, forwarded.0]);
     let uri = agreed([original.1, original_url.map(|(_, uri)| uri), forwarded.1]);
-    let named = agreed([own_host, original.2, original_url.map(|(host, _)| host), forwarded.2]);
+    let named = agreed([named_host, original.2, original_url.map(|(host, _)| host), forwarded.2]);
     match (method, uri, named) {
         (Some(method), Some(uri), Some(host)) => Ok(Asked { method, host, uri }),
-        _ => Err(Unclear { host: own_host.unwrap_or_default() }),
+        _ => Err(Unclear { host: named_host.unwrap_or_default() }),
     }
 }
 
@@ -153,7 +161,8 @@ mod tests {
     use super::*;
 
     fn asked<'h>(headers: &'h HeaderMap) -> Result<(&'h str, &'h str, &'h str), Unclear<'h>> {
-        forwarded(headers).map(|asked| (asked.method, asked.host, asked.uri))
+        let host = own_host(&Uri::from_static("/forward-auth"), headers)?;
+        forwarded(headers, host).map(|asked| (asked.method, asked.host, asked.uri))
     }
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {

@@ -6,6 +6,7 @@ pub mod authzen;
 pub mod ext_authz;
 pub mod forward_auth;
 pub mod server;
+pub mod tokens;
 pub mod trust;
 
 use crate::engine::Engine;

@@ -4,3 +4,5 @@ pub mod load;
 pub mod manifest;
 mod place;
 pub mod state;
+pub mod up;
+mod watch;

@@ -5,8 +5,8 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber,
 };
-use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use std::fmt;
 use std::net::IpAddr;
 use thiserror::Error;
@@ -28,8 +28,8 @@ pub enum AuthorityError {
     /// The library refused.
     #[error("{0}")]
     Certificate(#[from] rcgen::Error),
-    /// PEM without a certificate.
-    #[error("no certificate in PEM form found")]
+    /// PEM without a certificate or without a key.
+    #[error("no certificate or no key (PKCS #8) in PEM form found")]
     Pem,
     /// The key is another one than the certificate's.
     #[error("the key does not belong to the certificate")]
@@ -90,7 +90,8 @@ impl Authority {
     pub fn from_pem(certificate_pem: &str, key_pem: &str) -> Result<Self, AuthorityError> {
         let certificate =
             CertificateDer::from_pem_slice(certificate_pem.as_bytes()).map_err(|_| AuthorityError::Pem)?;
-        let key = KeyPair::from_pem(key_pem)?;
+        let key = PrivatePkcs8KeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|_| AuthorityError::Pem)?;
+        let key = KeyPair::try_from(&key)?;
         let own = x509_parser::parse_x509_certificate(&certificate).map_err(|_| AuthorityError::Pem)?;
         if own.1.public_key().subject_public_key.data.as_ref() != key.der_bytes() {
             return Err(AuthorityError::OtherKey);
