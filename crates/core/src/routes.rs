@@ -13,7 +13,7 @@ pub(crate) type Target = (usize, usize);
 #[derive(Debug, Default)]
 pub(crate) struct Routes {
     literals: HashMap<Arc<str>, Routes>,
-    /// The literals in lower case.
+    /// The literals without their case.
     folded: HashSet<String>,
     capture: Option<Box<Routes>>,
     rest: Leaf,
@@ -36,7 +36,7 @@ impl Routes {
         for segment in pattern.path.segments() {
             node = match segment {
                 Segment::Literal(text) => {
-                    node.folded.insert(text.to_ascii_lowercase());
+                    node.folded.insert(folded(text).into_owned());
                     node.literals.entry(Arc::clone(text)).or_default()
                 }
                 Segment::Capture(_) => node.capture.get_or_insert_default(),
@@ -63,7 +63,7 @@ impl Routes {
                     return Ok(found);
                 }
             }
-            None if self.folded.contains(head.to_ascii_lowercase().as_str()) => return Err(Ambiguity::Case),
+            None if self.folded.contains(folded(head).as_ref()) => return Err(Ambiguity::Case),
             None => {}
         }
         if let Some(node) = &self.capture
@@ -73,6 +73,17 @@ impl Routes {
         }
         Ok(self.rest.get(method))
     }
+}
+
+/// A text without its case. Upper case first: `ſ` is `S` there, and the Kelvin sign `k` only in lower case.
+fn folded(text: &str) -> Cow<'_, str> {
+    if !text.is_ascii() {
+        return text.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect();
+    }
+    if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return text.to_ascii_lowercase().into();
+    }
+    text.into()
 }
 
 impl Leaf {
