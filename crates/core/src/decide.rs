@@ -132,9 +132,9 @@ impl<'s> Route<'s, '_> {
             ..self.decision(Reason::Denied)
         });
         match (too_low, denied) {
-            (_, Some(denied)) if denied.mode == Mode::Enforce => return denied,
-            (Some(too_low), _) => return too_low,
-            (None, Some(denied)) if operation.mode == Mode::Audit => return denied,
+            (_, Some(denied)) if denied.mode == Mode::Enforce => denied,
+            (Some(too_low), _) => too_low,
+            (None, Some(denied)) if operation.mode == Mode::Audit => denied,
             (None, denied) => {
                 let (rules, missing) = self.granted(&facts);
                 if !missing.is_empty() {

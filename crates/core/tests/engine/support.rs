@@ -153,12 +153,7 @@ pub fn ask(snapshot: &Snapshot, caller: Option<&Identity>, request: &str) -> Dec
     decide(snapshot, caller, &http(request), now())
 }
 
-pub fn decide(
-    snapshot: &Snapshot,
-    caller: Option<&Identity>,
-    request: &Request<'_>,
-    now: DateTime<Utc>,
-) -> Decision {
+pub fn decide(snapshot: &Snapshot, caller: Option<&Identity>, request: &Request<'_>, now: DateTime<Utc>) -> Decision {
     snapshot.decide(caller.cloned().map(Principal::assumed).as_ref(), request, now)
 }
 
