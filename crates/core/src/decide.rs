@@ -115,15 +115,18 @@ impl<'s> Route<'s, '_> {
             }
             Some(caller) => caller,
         };
-        let too_low = good_enough(operation, caller, now).err().map(|(challenge, detail)| Decision {
-            challenge: Some(challenge),
-            detail: Some(detail),
-            ..self.decision(Reason::AssuranceTooLow)
-        });
         // the first refusal that is enforced counts: one that is only audited must not let pass what another stops
-        if let Some(too_low) = too_low.as_ref().filter(|_| operation.mode == Mode::Enforce) {
-            return too_low.clone();
-        }
+        let too_low = match good_enough(operation, caller, now) {
+            Ok(()) => None,
+            Err((challenge, detail)) => {
+                let challenge = Some(challenge);
+                let refusal = Decision { challenge, detail: Some(detail), ..self.decision(Reason::AssuranceTooLow) };
+                if operation.mode == Mode::Enforce {
+                    return refusal;
+                }
+                Some(refusal)
+            }
+        };
         let facts = RequestFacts { route: self, found, caller, now };
         let denied = self.denied(&facts).map(|(denial, detail)| Decision {
             mode: denial.mode,

@@ -127,11 +127,11 @@ pub fn now() -> DateTime<Utc> {
 
 /// A snapshot of these policies, the oldest first in each service.
 pub fn world(policies: impl IntoIterator<Item = Policy>) -> Snapshot {
-    let mut services: BTreeMap<(Arc<str>, Arc<str>), Vec<Arc<Policy>>> = BTreeMap::new();
+    let mut services: BTreeMap<ServiceKey, Vec<Arc<Policy>>> = BTreeMap::new();
     let mut snapshot = Snapshot::default();
     for policy in policies {
         snapshot.record(&policy.key.to_string(), Some(policy.digest));
-        let key = (Arc::clone(&policy.key.namespace), Arc::clone(&policy.audience));
+        let key = ServiceKey { namespace: Arc::clone(&policy.key.namespace), audience: Arc::clone(&policy.audience) };
         services.entry(key).or_default().push(Arc::new(policy));
     }
     for policies in services.values() {
