@@ -66,7 +66,10 @@ impl WorkloadTokens {
         let cluster = self.cluster.as_ref().filter(|(issuer, _)| token.claimed_issuer() == Some(issuer));
         let (keys, from_cluster) = match (cluster, &self.own) {
             (Some((_, keys)), _) => (keys.get(token.kid.as_deref(), now).await?, true),
-            (None, Some(own)) if own.find(token.kid.as_deref()).is_ok() => (Arc::clone(own), false),
+            // our own tokens always name their key
+            (None, Some(own)) if token.kid.is_some() && own.find(token.kid.as_deref()).is_ok() => {
+                (Arc::clone(own), false)
+            }
             _ => return Err(Cause::Issuer),
         };
         let claims = token.verify(&keys, now)?;

@@ -1,6 +1,13 @@
 //! A real `durward up` for a test, on ports of its own.
 
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "each test uses a part of it")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "each test uses a part of it"
+)]
 
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -49,7 +56,8 @@ impl Up {
     /// Starts with further arguments.
     pub fn start(files: &[(&str, &str)], arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let (manifests, state, audit) = (directory.path().join("manifests"), directory.path().join("state"), directory.path().join("audit.log"));
+        let (manifests, state, audit) =
+            (directory.path().join("manifests"), directory.path().join("state"), directory.path().join("audit.log"));
         fs::create_dir(&manifests).unwrap();
         for (name, text) in files {
             fs::write(manifests.join(name), text).unwrap();
@@ -96,7 +104,8 @@ impl Up {
 
     /// Waits until it has said `text`.
     pub fn wait_said(&self, text: &str) {
-        eventually(&format!("it says {text:?}"), || self.said().contains(text).then_some(())).unwrap_or_else(|what| panic!("{what}; it said:\n{}", self.said()));
+        eventually(&format!("it says {text:?}"), || self.said().contains(text).then_some(()))
+            .unwrap_or_else(|what| panic!("{what}; it said:\n{}", self.said()));
     }
 
     /// `durward mint …` with its keys.
@@ -120,7 +129,13 @@ impl Up {
 
     /// Asks the AuthZEN door.
     pub fn authzen(&self, path: &str, body: &Value) -> (u16, Value) {
-        let reply = request(self.listen["http"], "POST", path, &[("Host", "durward"), ("Content-Type", "application/json")], &body.to_string());
+        let reply = request(
+            self.listen["http"],
+            "POST",
+            path,
+            &[("Host", "durward"), ("Content-Type", "application/json")],
+            &body.to_string(),
+        );
         (reply.status, serde_json::from_str(&reply.body).unwrap_or(Value::String(reply.body)))
     }
 
@@ -193,7 +208,8 @@ pub fn raw(address: SocketAddr, bytes: &[u8]) -> Reply {
     let answer = String::from_utf8_lossy(&answer).into_owned();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let mut lines = head.lines();
-    let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|status| status.parse().ok()).unwrap_or(0);
+    let status =
+        lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|status| status.parse().ok()).unwrap_or(0);
     let headers = lines
         .filter_map(|line| line.split_once(": "))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
