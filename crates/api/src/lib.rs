@@ -1,5 +1,6 @@
 //! The resources that people write, and their translation into what the engine decides by.
 //!
-//! [`resources`] are the Kubernetes types of group `durward.dev`; their schemas become the CRDs.
+//! [`resources`] are the Kubernetes types of group `durward.dev`; [`crd`] makes CRDs of their schemas.
 
+pub mod crd;
 pub mod resources;

@@ -3,6 +3,7 @@
 mod access_policy;
 mod identity_provider;
 mod relationship;
+mod schema;
 
 pub use access_policy::*;
 pub use identity_provider::*;
