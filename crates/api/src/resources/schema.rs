@@ -93,7 +93,7 @@ pub(super) fn scopes(_: &mut Generator) -> Schema {
 
 pub(super) fn http_methods(_: &mut Generator) -> Schema {
     let rule = rule("self.matches('^([*]|[A-Z][A-Z0-9_-]*)$')", "write methods in upper case, or `*` for any");
-    list(16, text(32, rule))
+    list(12, text(24, rule))
 }
 
 pub(super) fn paths(_: &mut Generator) -> Schema {
