@@ -48,6 +48,8 @@ const LONGEST_MAX_AGE: TimeDelta = TimeDelta::hours(24);
 const MAX_OPERATIONS: usize = 512;
 const MAX_MATCHES: usize = 64;
 const MAX_GRANTS: usize = 1000;
+const MAX_DENIALS: usize = 256;
+const MAX_ROLES: usize = 256;
 const MAX_SUBJECTS: usize = 64;
 
 /// Compiles a policy.
@@ -316,7 +318,7 @@ impl Compiler<'_> {
     }
 
     fn roles(&mut self, roles: &[spec::Role]) -> BTreeMap<String, Vec<Scope>> {
-        self.names("roles", roles.iter().map(|r| r.name.as_str()), MAX_GRANTS);
+        self.names("roles", roles.iter().map(|r| r.name.as_str()), MAX_ROLES);
         let mut compiled = BTreeMap::new();
         for (i, role) in roles.iter().enumerate() {
             let field = format!("spec.roles[{i}].scopes");
@@ -363,7 +365,7 @@ impl Compiler<'_> {
     }
 
     fn denials(&mut self, key: &PolicyKey, denials: &[spec::Denial], mode: Mode) -> Vec<Denial> {
-        self.names("denials", denials.iter().map(|d| d.name.as_str()), MAX_GRANTS);
+        self.names("denials", denials.iter().map(|d| d.name.as_str()), MAX_DENIALS);
         let mut compiled = Vec::new();
         for (i, denial) in denials.iter().enumerate() {
             let field = format!("spec.denials[{i}]");

@@ -1,26 +1,128 @@
-//! The custom resource definitions, as a cluster gets them.
+//! The CustomResourceDefinitions, as the API server takes them and as `crds/` holds them.
 
 use crate::resources::{AccessPolicy, IdentityProvider, Relationship};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
-use serde_json::Value;
+use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+use thiserror::Error;
 
-/// Every definition, in the order of their names, in the form of JSON.
-///
-/// # Errors
-/// Never, as long as the resource types can be written as JSON.
-pub fn crds() -> Result<Vec<Value>, serde_json::Error> {
-    let all = [AccessPolicy::crd(), IdentityProvider::crd(), Relationship::crd()];
-    all.iter().map(|crd| serde_json::to_value(crd).map(without_nullable)).collect()
+/// Why CRDs could not be made or written.
+#[derive(Debug, Error)]
+pub enum CrdError {
+    /// A schema became something that is no CRD.
+    #[error("the schema of `{name}` is no CRD: {source}")]
+    Schema {
+        /// Name of the CRD.
+        name: String,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// A CRD could not be written as YAML.
+    #[error("`{name}` can't be written as YAML: {why}")]
+    Yaml {
+        /// Name of the CRD.
+        name: String,
+        /// What the serializer says.
+        why: String,
+    },
+    /// A file could not be written.
+    #[error("can't write `{}`: {source}", path.display())]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
 }
 
-/// A field that is left out and one that is null would be two cases for every rule; only the first is let in.
-fn without_nullable(value: Value) -> Value {
-    match value {
-        Value::Object(object) => {
-            let kept = object.into_iter().filter(|(name, value)| name != "nullable" || !value.is_boolean());
-            Value::Object(kept.map(|(name, value)| (name, without_nullable(value))).collect())
+/// All CRDs, in order of their names.
+///
+/// # Errors
+/// When a resource type has a schema that is no CRD; a test keeps that from happening.
+pub fn crds() -> Result<Vec<CustomResourceDefinition>, CrdError> {
+    [AccessPolicy::crd(), IdentityProvider::crd(), Relationship::crd()].into_iter().map(finished).collect()
+}
+
+/// One CRD as YAML, the same bytes on every machine.
+///
+/// # Errors
+/// When the serializer refuses, which no CRD gives it a reason for.
+pub fn to_yaml(crd: &CustomResourceDefinition) -> Result<String, CrdError> {
+    let name = crd.metadata.name.clone().unwrap_or_default();
+    let value = serde_json::to_value(crd).map_err(|source| CrdError::Schema { name: name.clone(), source })?;
+    let yaml =
+        serde_saphyr::to_string(&sorted(value)).map_err(|error| CrdError::Yaml { name, why: error.to_string() })?;
+    Ok(format!("# Generated from crates/api by `durward crds`; change the types there.\n{yaml}"))
+}
+
+/// Writes each CRD to `<dir>/<name>.yaml` and returns the files in order.
+///
+/// # Errors
+/// When the folder or a file can't be written.
+pub fn write_crds(dir: &Path) -> Result<Vec<PathBuf>, CrdError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| CrdError::Write { path, source }
+    };
+    fs::create_dir_all(dir).map_err(failed(dir))?;
+    let mut files = Vec::new();
+    for crd in crds()? {
+        let path = dir.join(file_name(&crd));
+        fs::write(&path, to_yaml(&crd)?).map_err(failed(&path))?;
+        files.push(path);
+    }
+    Ok(files)
+}
+
+/// Name of the file that holds a CRD.
+#[must_use]
+pub fn file_name(crd: &CustomResourceDefinition) -> String {
+    format!("{}.yaml", crd.metadata.name.as_deref().unwrap_or_default())
+}
+
+fn finished(crd: CustomResourceDefinition) -> Result<CustomResourceDefinition, CrdError> {
+    let name = crd.metadata.name.clone().unwrap_or_default();
+    let rewritten = serde_json::to_value(crd).and_then(|mut value| {
+        if let Some(schemas) = value.pointer_mut("/spec/versions").and_then(Value::as_array_mut) {
+            schemas.iter_mut().filter_map(|version| version.pointer_mut("/schema/openAPIV3Schema")).for_each(tidy);
         }
-        Value::Array(items) => Value::Array(items.into_iter().map(without_nullable).collect()),
+        serde_json::from_value(value)
+    });
+    rewritten.map_err(|source| CrdError::Schema { name, source })
+}
+
+/// Takes out what says nothing to an API server.
+///
+/// A field that may be null would satisfy `has()` in a rule; without `nullable` the API server drops a null, as
+/// [`Option`] reads it.
+fn tidy(schema: &mut Value) {
+    let Some(schema) = schema.as_object_mut() else { return };
+    schema.remove("nullable");
+    if schema.get("additionalProperties").is_some_and(Value::is_boolean) {
+        // unknown fields are the API server's to prune or, with strict field validation, to refuse
+        schema.remove("additionalProperties");
+    }
+    for inner in ["items", "additionalProperties"] {
+        if let Some(inner) = schema.get_mut(inner) {
+            tidy(inner);
+        }
+    }
+    if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
+        properties.values_mut().for_each(tidy);
+    }
+}
+
+/// The same value with the keys of every object in order, whatever order `serde_json` was built to keep.
+fn sorted(value: Value) -> Value {
+    match value {
+        Value::Array(items) => Value::Array(items.into_iter().map(sorted).collect()),
+        Value::Object(fields) => {
+            let mut fields: Vec<_> = fields.into_iter().map(|(key, value)| (key, sorted(value))).collect();
+            fields.sort_by(|a, b| a.0.cmp(&b.0));
+            Value::Object(Map::from_iter(fields))
+        }
         other => other,
     }
 }

@@ -1,4 +1,4 @@
-use super::rules;
+use super::schema;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -55,7 +55,7 @@ pub struct AccessPolicySpec {
     pub grants: Vec<Grant>,
     /// Who gets nothing, whatever is granted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 1000), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub denials: Vec<Denial>,
     /// Whether decisions are enforced, or only recorded.
     #[serde(default)]
@@ -64,24 +64,21 @@ pub struct AccessPolicySpec {
 
 /// The service that a policy is about.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[schemars(extend("x-kubernetes-validations" = rules(&[
-    ("!has(self.hosts) || self.hosts.all(h, !h.contains(':') || h.startsWith('['))", "a host has no port"),
-    ("!has(self.hosts) || self.hosts.all(h, !h.contains('*') && !h.contains('/'))", "a host has no wildcard and no path"),
-])))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Service {
     /// `aud` of tokens for this service. Default: `<name>.<namespace>` of the policy. Another value needs the
     /// Namespace's annotation `durward.dev/allowed-audiences`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(schema_with = "schema::audience")]
     pub audience: Option<String>,
     /// Host names under which the service is called, without port. Names outside the namespace's own need the
     /// Namespace's annotation `durward.dev/allowed-hosts`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 253)))]
+    #[schemars(schema_with = "schema::hosts")]
     pub hosts: Vec<String>,
     /// The pods that are this service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
     pub pod_selector: Option<LabelSelector>,
 }
 
@@ -91,26 +88,28 @@ pub struct Service {
 pub struct MintedIdentity {
     /// Lifetime of a certificate, such as `1h`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
     pub ttl: Option<String>,
     /// DNS names that certificates carry beside the SPIFFE ID.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 253)))]
+    #[schemars(schema_with = "schema::dns_names")]
     pub dns_names: Vec<String>,
 }
 
 /// One accepted way in: exactly one of the fields.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[schemars(extend("x-kubernetes-validations" = rules(&[
-    ("has(self.workload) != has(self.provider)", "say exactly one of workload and provider"),
-])))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "has(self.workload) != has(self.provider)",
+     "message": "exactly one of `workload` and `provider` must be given"},
+]))]
 pub struct Way {
     /// Certificates, JWT-SVIDs and service-account tokens of this trust domain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload: Option<WorkloadWay>,
     /// Name of an IdentityProvider.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(schema_with = "schema::object_name")]
     pub provider: Option<String>,
 }
 
@@ -121,34 +120,38 @@ pub struct WorkloadWay {}
 
 /// One thing that can be done with the service.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[schemars(extend("x-kubernetes-validations" = rules(&[
-    ("has(self.http) || has(self.grpc) || has(self.kubernetes)", "say which requests it is: http, grpc or kubernetes"),
-    ("!has(self.public) || !self.public || !(has(self.scopes) || has(self.stepUp) || (has(self.risk) && self.risk == 'High'))", "a public operation asks nobody for scopes, risk or step-up"),
-    ("!has(self.stepUp) || (has(self.risk) && self.risk == 'High')", "a step-up is asked for at risk High only"),
-])))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "has(self.http) || has(self.grpc) || has(self.kubernetes)",
+     "message": "an operation needs at least one of `http`, `grpc` and `kubernetes`"},
+    {"rule": "!has(self.public) || !self.public || !has(self.scopes)",
+     "message": "a public operation asks for no scopes: remove `scopes` or `public`", "fieldPath": ".scopes"},
+    {"rule": "!has(self.public) || !self.public || !has(self.stepUp)",
+     "message": "a public operation asks for no second factor: remove `stepUp` or `public`", "fieldPath": ".stepUp"},
+    {"rule": "!has(self.public) || !self.public || self.risk != 'High'",
+     "message": "a public operation can't have `risk: High`", "fieldPath": ".risk"},
+    {"rule": "!has(self.stepUp) || self.risk == 'High'",
+     "message": "`stepUp` is only for `risk: High`", "fieldPath": ".stepUp"},
+]))]
 pub struct Operation {
     /// Name of the operation, unique in the service; also its scope, unless `scopes` says otherwise.
-    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Za-z0-9._-]+$"))]
+    #[schemars(schema_with = "schema::name")]
     pub name: String,
     /// HTTP requests that are this operation.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(min = 1, max = 64))]
+    #[schemars(length(min = 1, max = 16))]
     pub http: Vec<HttpMatch>,
     /// gRPC calls that are this operation.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(min = 1, max = 64))]
+    #[schemars(length(min = 1, max = 16))]
     pub grpc: Vec<GrpcMatch>,
     /// Kubernetes API requests in the policy's own namespace that are this operation.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(min = 1, max = 64))]
+    #[schemars(length(min = 1, max = 16))]
     pub kubernetes: Vec<KubernetesMatch>,
     /// Scopes that a caller needs, all of them. Default: the operation's own name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(
-        length(min = 1, max = 64),
-        inner(length(min = 1, max = 128), regex(pattern = r"^[\x21\x23-\x5b\x5d-\x7e]+$"))
-    )]
+    #[schemars(schema_with = "schema::scopes")]
     pub scopes: Vec<String>,
     /// What the operation can cost; decides which credentials are good enough.
     #[serde(default)]
@@ -163,31 +166,25 @@ pub struct Operation {
 
 /// HTTP requests, by method and path.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[schemars(extend("x-kubernetes-validations" = rules(&[
-    ("self.methods.size() == 1 || !self.methods.exists(m, m == '*')", "* means any method, so it stands alone"),
-])))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HttpMatch {
     /// Methods in upper case; `*` means any.
-    #[schemars(length(min = 1, max = 16), inner(length(max = 32), regex(pattern = r"^([A-Z][A-Z-]*|\*)$")))]
+    #[schemars(schema_with = "schema::http_methods")]
     pub methods: Vec<String>,
     /// Path patterns: `/orders`, `/orders/{id}` (one segment, captured), `/static/*` (one or more segments at the end).
-    #[schemars(length(min = 1, max = 64), inner(length(max = 1024), regex(pattern = r"^/")))]
+    #[schemars(schema_with = "schema::paths")]
     pub paths: Vec<String>,
 }
 
 /// gRPC calls, by service and method.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[schemars(extend("x-kubernetes-validations" = rules(&[
-    ("self.methods.size() == 1 || !self.methods.exists(m, m == '*')", "* means any method, so it stands alone"),
-])))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct GrpcMatch {
     /// Full name of the gRPC service, such as `shop.v1.Orders`.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(schema_with = "schema::grpc_service")]
     pub service: String,
     /// Method names; `*` means any.
-    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 128)))]
+    #[schemars(schema_with = "schema::grpc_methods")]
     pub methods: Vec<String>,
 }
 
@@ -196,13 +193,13 @@ pub struct GrpcMatch {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct KubernetesMatch {
     /// API groups; `""` is the core group.
-    #[schemars(length(min = 1, max = 64), inner(length(max = 253)))]
+    #[schemars(schema_with = "schema::api_groups")]
     pub api_groups: Vec<String>,
     /// Resources, with subresource where it matters: `pods`, `pods/exec`.
-    #[schemars(length(min = 1, max = 64), inner(length(max = 253)))]
+    #[schemars(schema_with = "schema::api_resources")]
     pub resources: Vec<String>,
     /// Admission operations (`CREATE`, `UPDATE`, `DELETE`, `CONNECT`).
-    #[schemars(length(min = 1, max = 64), inner(length(max = 253)))]
+    #[schemars(schema_with = "schema::admission_verbs")]
     pub verbs: Vec<String>,
 }
 
@@ -224,6 +221,7 @@ pub enum Risk {
 pub struct StepUp {
     /// Oldest accepted second factor, such as `5m` (the default).
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
     pub max_age: Option<String>,
 }
 
@@ -232,13 +230,10 @@ pub struct StepUp {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Role {
     /// Name of the role, unique in the policy.
-    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Za-z0-9._-]+$"))]
+    #[schemars(schema_with = "schema::name")]
     pub name: String,
     /// The scopes that it stands for.
-    #[schemars(
-        length(min = 1, max = 64),
-        inner(length(min = 1, max = 128), regex(pattern = r"^[\x21\x23-\x5b\x5d-\x7e]+$"))
-    )]
+    #[schemars(schema_with = "schema::scopes")]
     pub scopes: Vec<String>,
 }
 
@@ -247,10 +242,11 @@ pub struct Role {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ObjectType {
     /// Name of the type, such as `order`.
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(schema_with = "schema::relation_name")]
     pub object: String,
     /// Its relations by name. `{}` is a plain relation, which tuples state directly.
     #[serde(default)]
+    #[schemars(extend("maxProperties" = 64))]
     pub relations: BTreeMap<String, RelationRule>,
 }
 
@@ -259,27 +255,35 @@ pub struct ObjectType {
 /// Nested rules are checked when the policy is compiled: a CRD schema can't be recursive.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "[has(self.union), has(self.intersection), has(self.exclusion), has(self.this), has(self.relation)].filter(given, given).size() <= 1",
+     "message": "at most one of `union`, `intersection`, `exclusion`, `this` and `relation` can be given"},
+    {"rule": "!has(self.from) || has(self.relation)",
+     "message": "`from` needs `relation`: the relation to look up on the other object", "fieldPath": ".from"},
+]))]
 pub struct RelationRule {
     /// Any of these.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "open_objects")]
+    #[schemars(schema_with = "schema::open_objects")]
     pub union: Option<Vec<Map<String, Value>>>,
     /// All of these.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "open_objects")]
+    #[schemars(schema_with = "schema::open_objects")]
     pub intersection: Option<Vec<Map<String, Value>>>,
     /// The first, but none of the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "open_objects")]
+    #[schemars(schema_with = "schema::open_objects")]
     pub exclusion: Option<Vec<Map<String, Value>>>,
     /// Tuples that state the relation directly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub this: Option<Direct>,
     /// Another relation of the same object; with `from`, of the object found through that relation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::relation_name")]
     pub relation: Option<String>,
     /// The relation that leads to the other object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::relation_name")]
     pub from: Option<String>,
 }
 
@@ -288,44 +292,34 @@ pub struct RelationRule {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Direct {}
 
-/// Nested relation rules, whose shape a structural schema can't say.
-fn open_objects(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    schemars::json_schema!({
-        "type": "array",
-        "items": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
-    })
-}
-
 /// Scopes for some callers, under a condition if one is given.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[schemars(extend("x-kubernetes-validations" = rules(&[
-    ("has(self.scopes) || has(self.roles)", "a grant gives scopes or roles"),
-])))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "has(self.scopes) || has(self.roles)",
+     "message": "a grant needs at least one of `scopes` and `roles`"},
+]))]
 pub struct Grant {
     /// Name of the grant, unique in the policy; decisions name it.
-    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Za-z0-9._-]+$"))]
+    #[schemars(schema_with = "schema::name")]
     pub name: String,
     /// Callers that the grant is for: any of these.
     #[schemars(length(min = 1, max = 64))]
     pub to: Vec<Subject>,
     /// Scopes that it gives.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(
-        length(min = 1, max = 64),
-        inner(length(min = 1, max = 128), regex(pattern = r"^[\x21\x23-\x5b\x5d-\x7e]+$"))
-    )]
+    #[schemars(schema_with = "schema::scopes")]
     pub scopes: Vec<String>,
     /// Roles of this policy whose scopes it gives.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 63)))]
+    #[schemars(schema_with = "schema::role_names")]
     pub roles: Vec<String>,
     /// A scope counts only if the caller's token carries it too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub from_token: bool,
     /// Condition in CEL over `principal` and `request`. When it fails to evaluate, nothing is granted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 2048))]
+    #[schemars(schema_with = "schema::condition")]
     pub when: Option<String>,
     /// The caller must stand in this relation to the object (ReBAC).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -337,8 +331,10 @@ pub struct Grant {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RelationTo {
     /// The object, such as `order:{id}` with `{id}` captured from the path.
+    #[schemars(schema_with = "schema::object_pattern")]
     pub object: String,
     /// The relation that the caller must have to it.
+    #[schemars(schema_with = "schema::relation_name")]
     pub relation: String,
 }
 
@@ -347,44 +343,47 @@ pub struct RelationTo {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Denial {
     /// Name of the denial, unique in the policy; decisions name it.
-    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Za-z0-9._-]+$"))]
+    #[schemars(schema_with = "schema::name")]
     pub name: String,
     /// Callers that the denial is for: any of these.
     #[schemars(length(min = 1, max = 64))]
     pub to: Vec<Subject>,
     /// Condition in CEL over `principal` and `request`. When it fails to evaluate, the denial applies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 2048))]
+    #[schemars(schema_with = "schema::condition")]
     pub when: Option<String>,
     /// Why, for the audit record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 256))]
+    #[schemars(schema_with = "schema::sentence")]
     pub reason: Option<String>,
 }
 
 /// Some callers: exactly one of `serviceAccount`, `principal`, `provider`, `group` (with its `provider`) and `authenticated`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[schemars(extend("x-kubernetes-validations" = rules(&[
-    ("(has(self.serviceAccount) ? 1 : 0) + (has(self.principal) ? 1 : 0) + (has(self.provider) ? 1 : 0) + (has(self.authenticated) ? 1 : 0) == 1", "say exactly one of serviceAccount, principal, provider (with or without group) and authenticated"),
-    ("!has(self.group) || has(self.provider)", "say whose group it is: provider"),
-    ("!has(self.authenticated) || self.authenticated", "only true means anything here"),
-])))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "[has(self.serviceAccount), has(self.principal), has(self.provider) || has(self.group), has(self.authenticated)].exists_one(given, given)",
+     "message": "exactly one of `serviceAccount`, `principal`, `provider` (with or without `group`) and `authenticated` must be given"},
+    {"rule": "!has(self.group) || has(self.provider)",
+     "message": "`group` needs the `provider` that vouches for it", "fieldPath": ".provider"},
+    {"rule": "!has(self.authenticated) || self.authenticated",
+     "message": "`authenticated` can only be `true`", "fieldPath": ".authenticated"},
+]))]
 pub struct Subject {
     /// A Kubernetes service account of this trust domain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_account: Option<ServiceAccount>,
     /// One principal by its id, such as `user:corporate/alice` or `key:partners/acme`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 600))]
+    #[schemars(schema_with = "schema::principal")]
     pub principal: Option<String>,
     /// Everybody whom this IdentityProvider vouches for; with `group`, the members of that group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(schema_with = "schema::object_name")]
     pub provider: Option<String>,
     /// A group of the given `provider`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(schema_with = "schema::group")]
     pub group: Option<String>,
     /// Everybody who is authenticated in a way that this policy accepts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -396,10 +395,10 @@ pub struct Subject {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ServiceAccount {
     /// Its namespace.
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(schema_with = "schema::namespace")]
     pub namespace: String,
     /// Its name.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(schema_with = "schema::object_name")]
     pub name: String,
 }
 
@@ -419,6 +418,7 @@ pub enum Mode {
 pub struct AccessPolicyStatus {
     /// `Accepted` (it compiles and owns what it claims) and `Programmed` (in force on every ready replica).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
     /// The generation that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]

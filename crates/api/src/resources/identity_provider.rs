@@ -1,4 +1,4 @@
-use super::rules;
+use super::schema;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -22,10 +22,11 @@ use std::collections::BTreeMap;
     printcolumn = r#"{"name":"Issuer","type":"string","jsonPath":".spec.jwt.issuer"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
-#[schemars(extend("x-kubernetes-validations" = rules(&[
-    ("(has(self.jwt) ? 1 : 0) + (has(self.apiKey) ? 1 : 0) + (has(self.x509) ? 1 : 0) == 1", "say exactly one of jwt, apiKey and x509"),
-])))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "[has(self.jwt), has(self.apiKey), has(self.x509)].exists_one(given, given)",
+     "message": "exactly one of `jwt`, `apiKey` and `x509` must be given"},
+]))]
 pub struct IdentityProviderSpec {
     /// Tokens of an outside issuer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -40,28 +41,29 @@ pub struct IdentityProviderSpec {
 
 /// Tokens of an outside issuer (RFC 7519, checked as RFC 8725 asks).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[schemars(extend("x-kubernetes-validations" = rules(&[
-    ("!(has(self.jwks) && has(self.jwksUri))", "jwks and jwksUri exclude each other"),
-    ("!has(self.jwksUri) || self.jwksUri.startsWith('https://') || self.jwksUri.startsWith('http://127.0.0.1') || self.jwksUri.startsWith('http://localhost') || self.jwksUri.startsWith('http://[::1]')", "keys are fetched by https only, but for this host"),
-    ("has(self.jwks) || has(self.jwksUri) || self.issuer.startsWith('https://') || self.issuer.startsWith('http://127.0.0.1') || self.issuer.startsWith('http://localhost') || self.issuer.startsWith('http://[::1]')", "keys are found through an https issuer only; else say jwks or jwksUri"),
-])))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "!has(self.jwksUri) || !has(self.jwks)",
+     "message": "`jwksUri` and `jwks` exclude each other", "fieldPath": ".jwks"},
+    {"rule": "has(self.jwksUri) || has(self.jwks) || self.issuer.startsWith('https://') || self.issuer.matches('^http://(localhost|127[.]0[.]0[.]1|\\\\[::1\\\\])(:[0-9]+)?(/.*)?$')",
+     "message": "`issuer` must be an https URL (http only for localhost) when its keys are discovered; for another issuer give `jwksUri` or `jwks`", "fieldPath": ".issuer"},
+]))]
 pub struct JwtProvider {
     /// The exact `iss` of its tokens. Unless `jwksUri` or `jwks` is given, its keys are found through
     /// `<issuer>/.well-known/openid-configuration`.
-    #[schemars(length(min = 1, max = 2048))]
+    #[schemars(schema_with = "schema::issuer")]
     pub issuer: String,
     /// URL of its keys (RFC 7517), when discovery is not wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 2048))]
+    #[schemars(schema_with = "schema::url")]
     pub jwks_uri: Option<String>,
     /// Its keys themselves (RFC 7517, section 5), for issuers that can't be reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "jwks_schema")]
+    #[schemars(schema_with = "schema::jwks")]
     pub jwks: Option<Map<String, Value>>,
     /// Accepted `aud` values. Default: the audience of the service that is called.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 2048)))]
+    #[schemars(schema_with = "schema::audiences")]
     pub audiences: Vec<String>,
     /// Which claims become what.
     #[serde(default)]
@@ -77,15 +79,19 @@ pub struct JwtProvider {
 pub struct ClaimMapping {
     /// Claim that names the subject. Default `sub`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::claim")]
     pub subject: Option<String>,
     /// Claim with the list of groups. Default `groups`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::claim")]
     pub groups: Option<String>,
     /// Claim with the scopes, a string separated by spaces or a list. Default `scope`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::claim")]
     pub scope: Option<String>,
     /// Claims that become `principal.attributes`: attribute name to claim name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::attributes")]
     pub attributes: BTreeMap<String, String>,
 }
 
@@ -95,11 +101,11 @@ pub struct ClaimMapping {
 pub struct AssuranceMapping {
     /// Values of `acr` or `amr` that mean a second factor.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 253)))]
+    #[schemars(schema_with = "schema::claim_values")]
     pub multi_factor: Vec<String>,
     /// Values of `acr` or `amr` that mean a factor which can't be relayed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 253)))]
+    #[schemars(schema_with = "schema::claim_values")]
     pub phishing_resistant: Vec<String>,
 }
 
@@ -108,9 +114,11 @@ pub struct AssuranceMapping {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ApiKeyProvider {
     /// Secrets that hold keys of this provider.
+    #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
     pub selector: LabelSelector,
     /// Request header that carries the key. Default `x-api-key`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::header")]
     pub header: Option<String>,
 }
 
@@ -119,17 +127,12 @@ pub struct ApiKeyProvider {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct X509Provider {
     /// SPIFFE trust domain.
+    #[schemars(schema_with = "schema::trust_domain")]
     pub trust_domain: String,
     /// Its trust bundle: certificates in PEM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::pem")]
     pub bundle: Option<String>,
-}
-
-fn jwks_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    schemars::json_schema!({
-        "type": "object",
-        "x-kubernetes-preserve-unknown-fields": true,
-    })
 }
 
 /// What became of an IdentityProvider.
@@ -138,6 +141,7 @@ fn jwks_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
 pub struct IdentityProviderStatus {
     /// `Accepted`: it is understood and its keys are there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
     /// The generation that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,3 +1,4 @@
+use super::schema;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -23,9 +24,10 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RelationshipSpec {
     /// Audience of the service whose objects these are, in this namespace.
+    #[schemars(schema_with = "schema::audience")]
     pub service: String,
     /// The tuples.
-    #[schemars(length(min = 1, max = 10000))]
+    #[schemars(length(max = 5000))]
     pub tuples: Vec<Tuple>,
 }
 
@@ -34,10 +36,13 @@ pub struct RelationshipSpec {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Tuple {
     /// The object, `type:id`.
+    #[schemars(schema_with = "schema::object_id")]
     pub object: String,
     /// The relation.
+    #[schemars(schema_with = "schema::relation_name")]
     pub relation: String,
     /// The subject: a principal id, another object, or a set `type:id#relation`.
+    #[schemars(schema_with = "schema::principal")]
     pub subject: String,
 }
 
@@ -47,6 +52,7 @@ pub struct Tuple {
 pub struct RelationshipStatus {
     /// `Accepted`: the tuples fit the model of the service.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
     /// The generation that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]

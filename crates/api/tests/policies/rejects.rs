@@ -401,16 +401,16 @@ fn more_than_one_policy_can_hold() {
             "spec.grants: at most 1000 are possible in one policy; cut it in two",
         ),
         (
-            1000,
+            256,
             &|n| format!("denials: [{}]", many(n, &denial)),
-            "spec.denials: at most 1000 are possible in one policy; cut it in two",
+            "spec.denials: at most 256 are possible in one policy; cut it in two",
         ),
         (
-            1000,
+            256,
             &|n| format!("roles: [{}]", many(n, &role)),
-            "spec.roles: at most 1000 are possible in one policy; cut it in two",
+            "spec.roles: at most 256 are possible in one policy; cut it in two",
         ),
-        (256, &subjects, "spec.grants[0].to: at most 256 are possible; use a group, or cut it in two"),
+        (64, &subjects, "spec.grants[0].to: at most 64 are possible; use a group, or cut it in two"),
         (64, &scopes, "spec.operations[0].scopes: an operation can require at most 64 scopes"),
         (64, &matches, "spec.operations[0]: it has more than 64 combinations of method and path; cut it in two"),
     ] {
