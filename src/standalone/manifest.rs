@@ -273,6 +273,8 @@ pub(crate) fn yaml_options() -> serde_saphyr::Options {
     budget.max_depth = 64;
     let mut options = serde_saphyr::Options::default();
     options.budget = Some(budget);
+    // `y` and `no` are texts, as in YAML 1.2
+    options.strict_booleans = true;
     options
 }
 
