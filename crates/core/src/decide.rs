@@ -115,15 +115,18 @@ impl<'s> Route<'s, '_> {
             }
             Some(caller) => caller,
         };
-        let too_low = good_enough(operation, caller, now).err().map(|(challenge, detail)| Decision {
-            challenge: Some(challenge),
-            detail: Some(detail),
-            ..self.decision(Reason::AssuranceTooLow)
-        });
         // the first refusal that is enforced counts: one that is only audited must not let pass what another stops
-        if let Some(too_low) = too_low.as_ref().filter(|_| operation.mode == Mode::Enforce) {
-            return too_low.clone();
-        }
+        let too_low = match good_enough(operation, caller, now) {
+            Ok(()) => None,
+            Err((challenge, detail)) => {
+                let challenge = Some(challenge);
+                let refusal = Decision { challenge, detail: Some(detail), ..self.decision(Reason::AssuranceTooLow) };
+                if operation.mode == Mode::Enforce {
+                    return refusal;
+                }
+                Some(refusal)
+            }
+        };
         let facts = RequestFacts { route: self, found, caller, now };
         let denied = self.denied(&facts).map(|(denial, detail)| Decision {
             mode: denial.mode,
@@ -132,9 +135,9 @@ impl<'s> Route<'s, '_> {
             ..self.decision(Reason::Denied)
         });
         match (too_low, denied) {
-            (_, Some(denied)) if denied.mode == Mode::Enforce => return denied,
-            (Some(too_low), _) => return too_low,
-            (None, Some(denied)) if operation.mode == Mode::Audit => return denied,
+            (_, Some(denied)) if denied.mode == Mode::Enforce => denied,
+            (Some(too_low), _) => too_low,
+            (None, Some(denied)) if operation.mode == Mode::Audit => denied,
             (None, denied) => {
                 let (rules, missing) = self.granted(&facts);
                 if !missing.is_empty() {

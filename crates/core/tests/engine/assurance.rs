@@ -71,13 +71,9 @@ fn a_second_factor_is_good_up_to_its_greatest_age() {
 
 #[test]
 fn the_greatest_age_is_the_operations_own() {
-    let quick = Operation {
-        risk: High,
-        max_age: TimeDelta::seconds(1),
-        ..operation("quick", &["GET /quick"], &["read"])
-    };
-    let slow =
-        Operation { risk: High, max_age: TimeDelta::hours(24), ..operation("slow", &["GET /slow"], &["read"]) };
+    let quick =
+        Operation { risk: High, max_age: TimeDelta::seconds(1), ..operation("quick", &["GET /quick"], &["read"]) };
+    let slow = Operation { risk: High, max_age: TimeDelta::hours(24), ..operation("slow", &["GET /slow"], &["read"]) };
     let grants = vec![grant("all", &["*"], &["read"])];
     let snapshot = world([Policy { operations: vec![quick, slow], grants, ..policy("orders") }]);
     let caller = with_second_factor(Some(TimeDelta::minutes(2)));
@@ -106,7 +102,8 @@ fn the_times_at_the_ends_of_the_calendar_are_only_too_old_or_too_new() {
 
 #[test]
 fn freshness_matters_to_people_at_high_risk_only() {
-    let stale = |who, assurance| Identity { authenticated_at: Some(now() - TimeDelta::days(9)), ..caller(who, assurance) };
+    let stale =
+        |who, assurance| Identity { authenticated_at: Some(now() - TimeDelta::days(9)), ..caller(who, assurance) };
     assert!(ask(&at_risk(Standard), Some(&stale(USER, Bearer)), "GET /orders").allowed());
     assert!(ask(&at_risk(High), Some(&stale(WORKLOAD, ProofOfPossession)), "GET /orders").allowed());
     assert!(!ask(&at_risk(High), Some(&stale(USER, PhishingResistant)), "GET /orders").allowed());

@@ -18,3 +18,7 @@ mod rules;
 mod services;
 
 mod any_bytes;
+mod any_order;
+mod any_path;
+mod any_route;
+mod any_world;

@@ -126,7 +126,8 @@ fn a_policy_without_ways_in_lets_nobody_in() {
 #[test]
 fn a_denial_wins_over_every_grant() {
     let everything = grant("everything", &["*", "@corporate", "user:corporate/alice"], &["read", "refund"]);
-    let denials = vec![durward_core::policy::Denial { reason: Some("on leave".into()), ..denial("leave", &["@corporate"]) }];
+    let denials =
+        vec![durward_core::policy::Denial { reason: Some("on leave".into()), ..denial("leave", &["@corporate"]) }];
     let snapshot = world([Policy { grants: vec![everything], denials, ..orders() }]);
     let expected = Decision {
         rules: vec!["shop/orders/denials/leave".into()],

@@ -78,7 +78,9 @@ fn a_wildcard_takes_one_segment_or_more() {
 #[test]
 fn a_stated_method_wins_over_any() {
     let snapshot = declaring(&["* /orders", "POST /orders"]);
-    for (request, expected) in [("POST /orders", "POST /orders"), ("GET /orders", "* /orders"), ("PURGE /orders", "* /orders")] {
+    for (request, expected) in
+        [("POST /orders", "POST /orders"), ("GET /orders", "* /orders"), ("PURGE /orders", "* /orders")]
+    {
         assert_eq!(operation_of(&snapshot, request).as_deref(), Some(expected));
     }
 }
@@ -184,7 +186,8 @@ fn an_operation_can_be_asked_for_by_name() {
 #[test]
 fn a_host_is_found_in_every_spelling_and_no_other_host_is() {
     let snapshot = world([orders()]);
-    let reason = |host| decide(&snapshot, None, &Request { target: Target::Host(host), ..http("GET /healthz") }, now()).reason;
+    let reason =
+        |host| decide(&snapshot, None, &Request { target: Target::Host(host), ..http("GET /healthz") }, now()).reason;
     for host in [HOST, "ORDERS.shop.SVC", "orders.shop.svc.", "orders.shop.svc:8080", "Orders.Shop.Svc.:1"] {
         assert_eq!(reason(host), Reason::Public, "{host}");
     }

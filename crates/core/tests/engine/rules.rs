@@ -63,7 +63,10 @@ fn a_subject_is_only_whom_it_names() {
         caller("key:corporate/alice", Bearer),
         caller("spiffe://cluster.local/ns/shop/sa/alice", Bearer),
         Identity { groups: ["support".to_owned()].into(), ..caller("user:partners/alice", Bearer) },
-        Identity { groups: ["Support".to_owned(), "support ".to_owned()].into(), ..caller("user:corporate/bob", Bearer) },
+        Identity {
+            groups: ["Support".to_owned(), "support ".to_owned()].into(),
+            ..caller("user:corporate/bob", Bearer)
+        },
     ];
     for (to, also) in [
         ("user:corporate/alice", &[][..]),
@@ -115,10 +118,7 @@ fn two(a: Mode, b: Mode) -> [Policy; 2] {
     let grants = vec![grant("all", &["user:corporate/alice"], &["read"])];
     let mine = vec![operation("mine", &["GET /mine"], &["read"])];
     let theirs = vec![operation("theirs", &["GET /theirs"], &["read"])];
-    [
-        Policy { operations: mine, grants, mode: a, ..policy("a") },
-        Policy { operations: theirs, mode: b, ..policy("b") },
-    ]
+    [Policy { operations: mine, grants, mode: a, ..policy("a") }, Policy { operations: theirs, mode: b, ..policy("b") }]
 }
 
 #[test]
@@ -222,8 +222,10 @@ fn every_rule_that_could_matter_is_explained() {
     let snapshot = world([Policy { grants, denials, ..orders() }]);
     let request = http("POST /orders/1/refund");
     let considered = snapshot.route(&request).considered(&Principal::assumed(alice()), now());
-    let outcomes: Vec<(&str, &Outcome)> =
-        considered.iter().map(|Considered { rule, outcome }| (rule.strip_prefix("shop/orders/").unwrap(), outcome)).collect();
+    let outcomes: Vec<(&str, &Outcome)> = considered
+        .iter()
+        .map(|Considered { rule, outcome }| (rule.strip_prefix("shop/orders/").unwrap(), outcome))
+        .collect();
     let [
         ("denials/a-others", Outcome::OtherCallers),
         ("denials/b-never", Outcome::ConditionDoesNotHold),

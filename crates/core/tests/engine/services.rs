@@ -37,10 +37,8 @@ fn operations_grants_hosts_and_ways_unite() {
     assert_eq!(service.key(), &service_key());
 
     let snapshot = world([a, b]);
-    let request = durward_core::request::Request {
-        target: durward_core::request::Target::Host("b.shop"),
-        ..http("GET /two")
-    };
+    let request =
+        durward_core::request::Request { target: durward_core::request::Target::Host("b.shop"), ..http("GET /two") };
     assert!(decide(&snapshot, Some(&alice()), &request, now()).allowed());
     let ways: Vec<String> = snapshot.route(&request).expects().unwrap().1.iter().map(ToString::to_string).collect();
     assert_eq!(ways, ["provider partners", "workload", "provider corporate"]);

@@ -127,11 +127,11 @@ pub fn now() -> DateTime<Utc> {
 
 /// A snapshot of these policies, the oldest first in each service.
 pub fn world(policies: impl IntoIterator<Item = Policy>) -> Snapshot {
-    let mut services: BTreeMap<(Arc<str>, Arc<str>), Vec<Arc<Policy>>> = BTreeMap::new();
+    let mut services: BTreeMap<ServiceKey, Vec<Arc<Policy>>> = BTreeMap::new();
     let mut snapshot = Snapshot::default();
     for policy in policies {
         snapshot.record(&policy.key.to_string(), Some(policy.digest));
-        let key = (Arc::clone(&policy.key.namespace), Arc::clone(&policy.audience));
+        let key = ServiceKey { namespace: Arc::clone(&policy.key.namespace), audience: Arc::clone(&policy.audience) };
         services.entry(key).or_default().push(Arc::new(policy));
     }
     for policies in services.values() {
@@ -153,12 +153,7 @@ pub fn ask(snapshot: &Snapshot, caller: Option<&Identity>, request: &str) -> Dec
     decide(snapshot, caller, &http(request), now())
 }
 
-pub fn decide(
-    snapshot: &Snapshot,
-    caller: Option<&Identity>,
-    request: &Request<'_>,
-    now: DateTime<Utc>,
-) -> Decision {
+pub fn decide(snapshot: &Snapshot, caller: Option<&Identity>, request: &Request<'_>, now: DateTime<Utc>) -> Decision {
     snapshot.decide(caller.cloned().map(Principal::assumed).as_ref(), request, now)
 }
 
