@@ -46,6 +46,19 @@ impl Routes {
         node.end.insert(pattern.method.as_ref(), target)
     }
 
+    /// The target that already claims these requests.
+    pub(crate) fn holder(&self, pattern: &Match) -> Option<Target> {
+        let mut node = self;
+        for segment in pattern.path.segments() {
+            node = match segment {
+                Segment::Literal(text) => node.literals.get(text)?,
+                Segment::Capture(_) => node.capture.as_ref()?,
+                Segment::Rest => return node.rest.holder(pattern.method.as_ref()),
+            };
+        }
+        node.end.holder(pattern.method.as_ref())
+    }
+
     /// The most specific match, segment by segment from the left: literal, then capture, then wildcard; among
     /// equals a stated method before any. Each node is visited at most once.
     ///
@@ -88,8 +101,7 @@ fn folded(text: &str) -> Cow<'_, str> {
 
 impl Leaf {
     fn insert(&mut self, method: Option<&Method>, target: Target) -> Result<(), Target> {
-        let taken = method.map_or(self.any, |method| self.methods.get(method).copied());
-        if let Some(taken) = taken {
+        if let Some(taken) = self.holder(method) {
             return Err(taken);
         }
         match method {
@@ -97,6 +109,10 @@ impl Leaf {
             None => self.any = Some(target),
         }
         Ok(())
+    }
+
+    fn holder(&self, method: Option<&Method>) -> Option<Target> {
+        method.map_or(self.any, |method| self.methods.get(method).copied())
     }
 
     fn get(&self, method: &str) -> Option<Target> {
