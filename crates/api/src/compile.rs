@@ -69,8 +69,12 @@ struct Compiler<'s> {
 }
 
 impl Compiler<'_> {
+    /// Notes a mistake, in one line whatever text it quotes.
     fn error(&mut self, field: impl Into<String>, message: impl Into<String>) {
-        self.errors.push(FieldError { field: field.into(), message: message.into() });
+        let message: String = message.into();
+        let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+        let message = if message.contains(char::is_control) { message.chars().map(escaped).collect() } else { message };
+        self.errors.push(FieldError { field: field.into(), message });
     }
 
     fn unsupported(&mut self, field: impl Into<String>, what: &str) {
