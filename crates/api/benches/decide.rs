@@ -47,9 +47,9 @@ fn scopes(number: usize) -> AccessPolicy {
 }
 
 fn conditional(number: usize) -> AccessPolicy {
-    let mut grant = support();
-    grant["when"] =
-        json!(r#"request.time.getHours("Europe/Berlin") >= 8 && request.time.getHours("Europe/Berlin") < 18"#);
+    let when = r#"request.time.getHours("Europe/Berlin") >= 8 && request.time.getHours("Europe/Berlin") < 18"#;
+    let grant = json!({"name": "support", "to": [{"provider": "corporate", "group": "support"}], "scopes": ["orders.read"],
+                       "when": when});
     policy(number, json!([]), json!([grant]))
 }
 
@@ -68,7 +68,8 @@ fn catalog(policies: impl Iterator<Item = AccessPolicy>) -> Catalog {
 fn alice() -> Principal {
     let mut identity = Identity::new(PrincipalId::user("corporate", "alice").expect("an id"), Assurance::Bearer);
     identity.groups = ["dev", "support", "berlin"].map(ToOwned::to_owned).into();
-    identity.attributes = [("department".to_owned(), json!("sales")), ("level".to_owned(), json!(3))].into_iter().collect();
+    identity.attributes =
+        [("department".to_owned(), json!("sales")), ("level".to_owned(), json!(3))].into_iter().collect();
     Principal::assumed(identity)
 }
 
