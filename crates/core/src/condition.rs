@@ -4,12 +4,11 @@
 //! condition fails applies.
 
 use cel::common::ast::{EntryExpr, Expr, IdedExpr};
-use cel::common::types::CelMap;
+use cel::common::types::{CelMap, CelMapKey};
 use cel::common::value::{CowVal, Val};
 use cel::context::VariableResolver;
-use cel::objects::{Key, Map as CelValueMap};
 use cel::{Context, Env, Program, Value};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, LazyLock, OnceLock};
 use thiserror::Error;
@@ -26,25 +25,21 @@ const MAX_TREE_DEPTH: usize = 32;
 /// Loops (`all`, `exists`, `map`, `filter`) within loops: the cost grows with the power of this.
 const MAX_NESTED_LOOPS: usize = 2;
 
-/// What conditions may speak of, and the fields there are; `None` where any field may be.
-const VOCABULARY: [(&str, Option<&[&str]>); 2] = [
-    (
-        "principal",
-        Some(&[
-            "id",
-            "provider",
-            "namespace",
-            "serviceAccount",
-            "subject",
-            "groups",
-            "attributes",
-            "scopes",
-            "assurance",
-            "authenticatedAt",
-        ]),
-    ),
-    ("request", Some(&["method", "path", "host", "operation", "captures", "time", "sourceAddress"])),
+/// The fields of `principal`.
+const PRINCIPAL: &[&str] = &[
+    "id",
+    "provider",
+    "namespace",
+    "serviceAccount",
+    "subject",
+    "groups",
+    "attributes",
+    "scopes",
+    "assurance",
+    "authenticatedAt",
 ];
+/// The fields of `request`.
+const REQUEST: &[&str] = &["method", "path", "host", "operation", "captures", "time", "sourceAddress"];
 
 static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
 
@@ -52,6 +47,14 @@ static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
 pub struct Condition {
     source: Arc<str>,
     program: Program,
+    spoken_of: SpokenOf,
+}
+
+/// The fields that a condition speaks of; no others are made for it.
+#[derive(Default)]
+struct SpokenOf {
+    principal: BTreeSet<&'static str>,
+    request: BTreeSet<&'static str>,
 }
 
 /// What a condition said.
@@ -98,9 +101,11 @@ impl Condition {
             },
             None => at_start("the expression does not parse".to_owned()),
         })?;
-        Inspector { program: &program, source, nodes: 0, depth: 0, bound: Vec::new() }
-            .visit(program.expression(), 0)?;
-        Ok(Self { source: source.into(), program })
+        let spoken_of = SpokenOf::default();
+        let mut inspector = Inspector { program: &program, source, nodes: 0, depth: 0, bound: Vec::new(), spoken_of };
+        inspector.visit(program.expression(), 0)?;
+        let spoken_of = inspector.spoken_of;
+        Ok(Self { source: source.into(), program, spoken_of })
     }
 
     /// The expression as it was written.
@@ -112,7 +117,8 @@ impl Condition {
     /// Whether the condition holds for these facts.
     #[must_use]
     pub fn evaluate(&self, facts: &dyn Facts) -> Truth {
-        let variables = Variables { facts, principal: OnceLock::new(), request: OnceLock::new() };
+        let variables =
+            Variables { facts, spoken_of: &self.spoken_of, principal: OnceLock::new(), request: OnceLock::new() };
         let mut context = Context::with_env(Arc::clone(&ENV));
         context.set_variable_resolver(&variables);
         match self.program.execute(&context) {
@@ -136,36 +142,39 @@ impl PartialEq for Condition {
     }
 }
 
-/// Where a condition's variables come from; each is asked for at most once per evaluation.
+/// What conditions speak of. A field is asked for at most once per evaluation, and only if it is spoken of.
 pub trait Facts: Send + Sync {
-    /// The value of `principal`.
-    fn principal(&self) -> Value;
-    /// The value of `request`.
-    fn request(&self) -> Value;
-}
-
-/// A CEL map from names and values.
-#[must_use]
-pub fn map<const N: usize>(entries: [(&str, Option<Value>); N]) -> Value {
-    let entries = entries.into_iter().filter_map(|(name, value)| Some((Key::from(name), value?)));
-    Value::Map(CelValueMap { map: Arc::new(entries.collect::<HashMap<_, _>>()) })
+    /// The value of `principal.<field>`, if the principal has it.
+    fn principal(&self, field: &str) -> Option<Value>;
+    /// The value of `request.<field>`, if the request has it.
+    fn request(&self, field: &str) -> Option<Value>;
 }
 
 struct Variables<'f> {
     facts: &'f dyn Facts,
-    principal: OnceLock<Box<dyn Val>>,
-    request: OnceLock<Box<dyn Val>>,
+    spoken_of: &'f SpokenOf,
+    principal: OnceLock<CelMap<'static>>,
+    request: OnceLock<CelMap<'static>>,
 }
 
 impl VariableResolver for Variables<'_> {
     fn resolve<'b>(&'b self, variable: &str) -> Option<CowVal<'b, 'b>> {
         let value = match variable {
-            "principal" => self.principal.get_or_init(|| native(self.facts.principal())),
-            "request" => self.request.get_or_init(|| native(self.facts.request())),
+            "principal" => {
+                self.principal.get_or_init(|| object(&self.spoken_of.principal, |field| self.facts.principal(field)))
+            }
+            "request" => {
+                self.request.get_or_init(|| object(&self.spoken_of.request, |field| self.facts.request(field)))
+            }
             _ => return None,
         };
-        Some(CowVal::Borrowed(value.as_ref()))
+        Some(CowVal::Borrowed(value))
     }
+}
+
+fn object(fields: &BTreeSet<&'static str>, fact: impl Fn(&str) -> Option<Value>) -> CelMap<'static> {
+    let entries = fields.iter().filter_map(|field| Some((CelMapKey::from(*field), native(fact(field)?))));
+    CelMap::from(entries.collect::<HashMap<_, _>>())
 }
 
 /// Whether an expression nests too deep. What opens a level is counted first, as no expression is deeper than that;
@@ -194,6 +203,7 @@ struct Inspector<'p> {
     depth: usize,
     /// Names bound by loops around the current node.
     bound: Vec<&'p str>,
+    spoken_of: SpokenOf,
 }
 
 impl<'p> Inspector<'p> {
@@ -215,11 +225,27 @@ impl<'p> Inspector<'p> {
 
     fn parts(&mut self, node: &'p IdedExpr, loops: usize) -> Result<(), ConditionError> {
         match &node.expr {
-            Expr::Ident(name) => self.name(node, name),
-            Expr::Select(select) => {
-                self.field(node, select)?;
-                self.visit(&select.operand, loops)
-            }
+            Expr::Ident(name) => match self.root(node) {
+                Some((_, fields, spoken_of)) => {
+                    spoken_of.extend(fields);
+                    Ok(())
+                }
+                None => self.name(node, name),
+            },
+            Expr::Select(select) => match self.root(&select.operand) {
+                Some((name, fields, spoken_of)) => match fields.iter().find(|field| **field == select.field) {
+                    Some(field) => {
+                        spoken_of.insert(field);
+                        Ok(())
+                    }
+                    None => {
+                        let message =
+                            format!("`{name}` has no field `{}`; there are {}", select.field, fields.join(", "));
+                        Err(self.error(node, message))
+                    }
+                },
+                None => self.visit(&select.operand, loops),
+            },
             Expr::Call(call) => {
                 if let Some(target) = &call.target {
                     self.visit(target, loops)?;
@@ -258,30 +284,26 @@ impl<'p> Inspector<'p> {
         }
     }
 
+    /// The name and fields of `principal` or `request`, if that is what the node stands for.
+    fn root(
+        &mut self,
+        node: &IdedExpr,
+    ) -> Option<(&'static str, &'static [&'static str], &mut BTreeSet<&'static str>)> {
+        match &node.expr {
+            Expr::Ident(name) if self.bound.contains(&name.as_str()) => None,
+            Expr::Ident(name) if name == "principal" => Some(("principal", PRINCIPAL, &mut self.spoken_of.principal)),
+            Expr::Ident(name) if name == "request" => Some(("request", REQUEST, &mut self.spoken_of.request)),
+            _ => None,
+        }
+    }
+
     fn name(&self, node: &IdedExpr, name: &str) -> Result<(), ConditionError> {
         const TYPES: [&str; 11] =
             ["bool", "int", "uint", "double", "string", "bytes", "list", "map", "null_type", "type", "optional"];
-        let known =
-            self.bound.contains(&name) || VOCABULARY.iter().any(|(root, _)| *root == name) || TYPES.contains(&name);
-        if known {
+        if self.bound.contains(&name) || TYPES.contains(&name) {
             return Ok(());
         }
         Err(self.error(node, format!("`{name}` does not exist; a condition speaks of `principal` and `request`")))
-    }
-
-    fn field(&self, node: &IdedExpr, select: &cel::common::ast::SelectExpr) -> Result<(), ConditionError> {
-        let Expr::Ident(root) = &select.operand.expr else { return Ok(()) };
-        if self.bound.contains(&root.as_str()) {
-            return Ok(());
-        }
-        let fields = VOCABULARY.iter().find(|(name, _)| name == root).and_then(|(_, fields)| *fields);
-        match fields {
-            Some(fields) if !fields.contains(&select.field.as_str()) => {
-                Err(self
-                    .error(node, format!("`{root}` has no field `{}`; there are {}", select.field, fields.join(", "))))
-            }
-            _ => Ok(()),
-        }
     }
 
     fn error(&self, node: &IdedExpr, message: String) -> ConditionError {
@@ -300,17 +322,22 @@ mod tests {
     struct Alice;
 
     impl Facts for Alice {
-        fn principal(&self) -> Value {
-            map([
-                ("id", Some("user:corporate/alice".into())),
-                ("groups", Some(vec!["support"].into())),
-                ("attributes", Some(map([("level", Some(3.into()))]))),
-            ])
+        fn principal(&self, field: &str) -> Option<Value> {
+            Some(match field {
+                "id" => "user:corporate/alice".into(),
+                "groups" => vec!["support"].into(),
+                "attributes" => Value::from(HashMap::from([("level", 3)])),
+                _ => return None,
+            })
         }
 
-        fn request(&self) -> Value {
+        fn request(&self, field: &str) -> Option<Value> {
             let time = chrono::DateTime::parse_from_rfc3339("2026-07-01T06:30:00Z").expect("valid");
-            map([("method", Some("GET".into())), ("time", Some(Value::Timestamp(time)))])
+            match field {
+                "method" => Some("GET".into()),
+                "time" => Some(Value::Timestamp(time)),
+                _ => None,
+            }
         }
     }
 

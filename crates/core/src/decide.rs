@@ -3,10 +3,10 @@
 //! The two halves are apart because a door needs the first to know which ways in the service accepts, before it
 //! can authenticate anybody for the second.
 
-use crate::condition::{Facts, Truth, map};
+use crate::condition::{Facts, Truth};
 use crate::decision::{Challenge, Decision, Reason};
 use crate::host::Host;
-use crate::path::Ambiguity;
+use crate::path::{Ambiguity, PathPattern, RequestPath};
 use crate::policy::{Denial, Grant, MAX_SCOPES, Mode, Subject, Way};
 use crate::principal::{Identity, Principal, PrincipalId};
 use crate::request::{Call, Request, Target};
@@ -16,7 +16,7 @@ use crate::service::{Candidate, Captures, Service, ServiceOperation};
 use crate::snapshot::Snapshot;
 use cel::Value;
 use chrono::{DateTime, TimeDelta, Utc};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Clock difference up to which an authentication "in the future" counts as just now.
 const SKEW: TimeDelta = TimeDelta::seconds(60);
@@ -27,13 +27,23 @@ pub struct Route<'s, 'r> {
     snapshot: &'s Snapshot,
     request: &'r Request<'r>,
     service: Option<&'s Service>,
-    found: Result<Found<'s>, (Reason, Option<Ambiguity>)>,
+    found: Result<Found<'s, 'r>, (Reason, Option<Ambiguity>)>,
 }
 
 #[derive(Debug)]
-struct Found<'s> {
+struct Found<'s, 'r> {
     operation: &'s ServiceOperation,
-    captures: Captures,
+    /// The path and the pattern that it matched.
+    matched: Option<(RequestPath<'r>, &'s PathPattern)>,
+    /// Taken from the path when somebody asks.
+    captures: OnceLock<Captures>,
+}
+
+impl Found<'_, '_> {
+    fn captures(&self) -> &Captures {
+        self.captures
+            .get_or_init(|| self.matched.as_ref().map(|(path, pattern)| pattern.captured(path)).unwrap_or_default())
+    }
 }
 
 impl Snapshot {
@@ -41,7 +51,7 @@ impl Snapshot {
     #[must_use]
     pub fn route<'s, 'r>(&'s self, request: &'r Request<'r>) -> Route<'s, 'r> {
         let service = match request.target {
-            Target::Host(authority) => Host::of_authority(authority).ok().and_then(|host| self.by_host(&host)),
+            Target::Host(authority) => self.by_authority(authority),
             Target::Audience(audience) => self.by_audience(audience),
         };
         let service = service.map(Arc::as_ref);
@@ -59,14 +69,21 @@ impl Snapshot {
     }
 }
 
-fn find<'s>(service: &'s Service, call: &Call<'_>) -> Result<Found<'s>, (Reason, Option<Ambiguity>)> {
+fn find<'s, 'r>(service: &'s Service, call: &'r Call<'r>) -> Result<Found<'s, 'r>, (Reason, Option<Ambiguity>)> {
     let found = match call {
-        Call::Http { method, path } => service.find(method, path),
-        Call::Named { operation, captures } => Ok(service.named(operation).map(|found| (found, captures.clone()))),
+        Call::Http { method, path } => service.find(method, path).map(|found| {
+            let (operation, path, pattern) = found?;
+            Some(Found { operation, matched: Some((path, pattern)), captures: OnceLock::new() })
+        }),
+        Call::Named { operation, captures } => Ok(service.named(operation).map(|operation| Found {
+            operation,
+            matched: None,
+            captures: captures.clone().into(),
+        })),
         Call::Unclear => Err(Ambiguity::Request),
     };
     match found {
-        Ok(Some((operation, captures))) => Ok(Found { operation, captures }),
+        Ok(Some(found)) => Ok(found),
         Ok(None) => Err((Reason::OperationUndeclared, None)),
         Err(ambiguity) => Err((Reason::AmbiguousPath, Some(ambiguity))),
     }
@@ -91,7 +108,7 @@ impl<'s> Route<'s, '_> {
     /// What the path captured.
     #[must_use]
     pub fn captures(&self) -> Option<&Captures> {
-        self.found.as_ref().ok().map(|found| &found.captures)
+        self.found.as_ref().ok().map(Found::captures)
     }
 
     /// Steps 3 to 8 of a decision. Takes no lock and does no I/O.
@@ -337,56 +354,48 @@ fn missing(required: &[Scope], bits: u64) -> Vec<Scope> {
 /// What conditions can see.
 struct RequestFacts<'f, 's> {
     route: &'f Route<'s, 'f>,
-    found: &'f Found<'s>,
+    found: &'f Found<'s, 'f>,
     caller: &'f Identity,
     now: DateTime<Utc>,
 }
 
 impl Facts for RequestFacts<'_, '_> {
-    fn principal(&self) -> Value {
+    fn principal(&self, field: &str) -> Option<Value> {
         let caller = self.caller;
-        let (namespace, service_account, subject) = match &caller.id {
-            PrincipalId::Workload { namespace, service_account, .. } => (Some(namespace), Some(service_account), None),
-            PrincipalId::User { subject, .. } => (None, None, Some(subject)),
-            PrincipalId::Key { name, .. } => (None, None, Some(name)),
-            PrincipalId::Kube { username } => (None, None, Some(username)),
-        };
         let text = |text: &Arc<str>| Value::from(text.as_ref());
-        let scopes = caller.scopes.iter().flatten().map(|scope| Value::from(scope.as_str())).collect::<Vec<_>>();
-        map([
-            ("id", Some(caller.id.to_string().into())),
-            ("provider", caller.id.provider().map(Value::from)),
-            ("namespace", namespace.map(text)),
-            ("serviceAccount", service_account.map(text)),
-            ("subject", subject.map(text)),
-            ("groups", Some(caller.groups.iter().map(|g| Value::from(g.as_str())).collect::<Vec<_>>().into())),
-            ("attributes", Some(json_object(&caller.attributes))),
-            ("scopes", Some(scopes.into())),
-            ("assurance", Some(caller.assurance.as_str().into())),
-            ("authenticatedAt", caller.authenticated_at.map(|at| Value::Timestamp(at.fixed_offset()))),
-        ])
+        let texts = |texts: &mut dyn Iterator<Item = &str>| Value::from(texts.map(Value::from).collect::<Vec<_>>());
+        match (field, &caller.id) {
+            ("id", id) => Some(id.to_string().into()),
+            ("provider", id) => id.provider().map(Value::from),
+            ("namespace", PrincipalId::Workload { namespace, .. }) => Some(text(namespace)),
+            ("serviceAccount", PrincipalId::Workload { service_account, .. }) => Some(text(service_account)),
+            ("subject", PrincipalId::User { subject: name, .. })
+            | ("subject", PrincipalId::Key { name, .. })
+            | ("subject", PrincipalId::Kube { username: name }) => Some(text(name)),
+            ("groups", _) => Some(texts(&mut caller.groups.iter().map(String::as_str))),
+            ("attributes", _) => Some(json_object(&caller.attributes)),
+            ("scopes", _) => Some(texts(&mut caller.scopes.iter().flatten().map(Scope::as_str))),
+            ("assurance", _) => Some(caller.assurance.as_str().into()),
+            ("authenticatedAt", _) => caller.authenticated_at.map(|at| Value::Timestamp(at.fixed_offset())),
+            _ => None,
+        }
     }
 
-    fn request(&self) -> Value {
+    fn request(&self, field: &str) -> Option<Value> {
         let request = self.route.request;
-        let (method, path) = match &request.call {
-            Call::Http { method, path } => (Some(*method), Some(path.split_once('?').map_or(*path, |(path, _)| path))),
-            Call::Named { .. } | Call::Unclear => (None, None),
-        };
-        let host = match request.target {
-            Target::Host(authority) => Host::of_authority(authority).ok().map(|host| Value::from(host.as_str())),
-            Target::Audience(_) => None,
-        };
-        let captures = self.found.captures.iter().map(|(name, text)| (name.as_ref().into(), text.as_ref().into()));
-        map([
-            ("method", method.map(Value::from)),
-            ("path", path.map(Value::from)),
-            ("host", host),
-            ("operation", Some(self.found.operation.operation.name.as_ref().into())),
-            ("captures", Some(cel_map(captures))),
-            ("time", Some(Value::Timestamp(self.now.fixed_offset()))),
-            ("sourceAddress", request.source.map(|address| address.to_string().into())),
-        ])
+        match (field, &request.call, request.target) {
+            ("method", Call::Http { method, .. }, _) => Some(Value::from(*method)),
+            ("path", Call::Http { path, .. }, _) => Some(path.split_once('?').map_or(*path, |(path, _)| path).into()),
+            ("host", _, Target::Host(authority)) => Some(Host::of_authority(authority).ok()?.as_str().into()),
+            ("operation", ..) => Some(self.found.operation.operation.name.as_ref().into()),
+            ("captures", ..) => {
+                let captures = self.found.captures().iter();
+                Some(cel_map(captures.map(|(name, text)| (name.as_ref().into(), text.as_ref().into()))))
+            }
+            ("time", ..) => Some(Value::Timestamp(self.now.fixed_offset())),
+            ("sourceAddress", ..) => request.source.map(|address| address.to_string().into()),
+            _ => None,
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Host names, in the one form in which they are compared.
 
 use serde::{Deserialize, Serialize};
+use std::borrow::{Borrow, Cow};
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -24,7 +25,7 @@ impl Host {
     /// # Errors
     /// When `text` is no DNS name (RFC 1123) and no IP address.
     pub fn parse(text: &str) -> Result<Self, HostError> {
-        Self::canonical(text).ok_or_else(|| HostError(text.chars().take(64).collect()))
+        canonical(text).map(|name| Self(name.into())).ok_or_else(|| HostError(text.chars().take(64).collect()))
     }
 
     /// Reads the host of a request: a `Host` or `:authority` value, which may carry a port.
@@ -32,17 +33,9 @@ impl Host {
     /// # Errors
     /// When it is not `uri-host [":" port]` of RFC 9110 section 7.2 with a name that [`Host::parse`] accepts.
     pub fn of_authority(authority: &str) -> Result<Self, HostError> {
-        let host = match authority.rsplit_once(':') {
-            // an IPv6 address without port ends with `]`
-            Some((host, port)) if !authority.ends_with(']') => {
-                if port.is_empty() || port.len() > 5 || !port.bytes().all(|b| b.is_ascii_digit()) {
-                    return Err(HostError(authority.chars().take(64).collect()));
-                }
-                host
-            }
-            _ => authority,
-        };
-        Self::parse(host)
+        canonical_of_authority(authority)
+            .map(|name| Self(name.into()))
+            .ok_or_else(|| HostError(authority.chars().take(64).collect()))
     }
 
     /// The text.
@@ -50,22 +43,39 @@ impl Host {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
 
-    fn canonical(text: &str) -> Option<Self> {
-        if let Some(inner) = text.strip_prefix('[') {
-            let address: Ipv6Addr = inner.strip_suffix(']')?.parse().ok()?;
-            return Some(Self(format!("[{address}]").into()));
+/// The host of an authority in the form in which hosts are compared.
+pub(crate) fn canonical_of_authority(authority: &str) -> Option<Cow<'_, str>> {
+    match authority.rsplit_once(':') {
+        // an IPv6 address without port ends with `]`
+        Some((host, port)) if !authority.ends_with(']') => {
+            let is_port = !port.is_empty() && port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit());
+            is_port.then(|| canonical(host)).flatten()
         }
-        if let Ok(address) = text.parse::<Ipv4Addr>() {
-            return Some(Self(address.to_string().into()));
-        }
-        let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
-        // the last label of a name is never a number: that would be an address in another spelling
-        let last = name.rsplit('.').next()?;
-        let numeric = last.starts_with("0x") || last.bytes().all(|b| b.is_ascii_digit());
-        let named = name.len() <= 253 && name.split('.').all(is_label);
-        (named && !numeric).then(|| Self(name.into()))
+        _ => canonical(authority),
     }
+}
+
+fn canonical(text: &str) -> Option<Cow<'_, str>> {
+    if let Some(inner) = text.strip_prefix('[') {
+        let address: Ipv6Addr = inner.strip_suffix(']')?.parse().ok()?;
+        return Some(format!("[{address}]").into());
+    }
+    if let Ok(address) = text.parse::<Ipv4Addr>() {
+        return Some(address.to_string().into());
+    }
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let name = if name.bytes().any(|b| b.is_ascii_uppercase()) {
+        Cow::Owned(name.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(name)
+    };
+    // the last label of a name is never a number: that would be an address in another spelling
+    let last = name.rsplit('.').next()?;
+    let numeric = last.starts_with("0x") || last.bytes().all(|b| b.is_ascii_digit());
+    let named = name.len() <= 253 && name.split('.').all(is_label);
+    (named && !numeric).then_some(name)
 }
 
 /// A label of a host name; underscores occur in names of services, so they are let through.
@@ -80,6 +90,12 @@ fn is_label(label: &str) -> bool {
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+impl Borrow<str> for Host {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

@@ -4,6 +4,7 @@
 //! match: between us and the application stand proxies and frameworks that decode, merge slashes, resolve dots
 //! or strip parameters, each in its own way, and any difference is a way around the policy.
 
+use crate::service::Captures;
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
@@ -289,6 +290,15 @@ impl PathPattern {
     #[must_use]
     pub fn segments(&self) -> &[Segment] {
         &self.0
+    }
+
+    /// What it captures of a path that it matches.
+    pub(crate) fn captured(&self, path: &RequestPath<'_>) -> Captures {
+        let pairs = self.0.iter().zip(&path.0).filter_map(|(segment, text)| match segment {
+            Segment::Capture(name) => Some((Arc::clone(name), text.as_ref().into())),
+            Segment::Literal(_) | Segment::Rest => None,
+        });
+        pairs.collect()
     }
 
     /// Whether it captures a segment under `name`.

@@ -2,6 +2,7 @@
 
 use crate::path::{Ambiguity, Method, RequestPath, Segment};
 use crate::policy::Match;
+use foldhash::fast::RandomState;
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -12,9 +13,9 @@ pub(crate) type Target = (usize, usize);
 /// The tree. Two patterns that differ only in the names of their captures are one place in it.
 #[derive(Debug, Default)]
 pub(crate) struct Routes {
-    literals: HashMap<Arc<str>, Routes>,
+    literals: HashMap<Arc<str>, Routes, RandomState>,
     /// The literals without their case.
-    folded: HashSet<String>,
+    folded: HashSet<String, RandomState>,
     capture: Option<Box<Routes>>,
     rest: Leaf,
     end: Leaf,
@@ -22,7 +23,7 @@ pub(crate) struct Routes {
 
 #[derive(Debug, Default)]
 struct Leaf {
-    methods: HashMap<Method, Target>,
+    methods: Vec<(Method, Target)>,
     any: Option<Target>,
 }
 
@@ -105,23 +106,21 @@ impl Leaf {
             return Err(taken);
         }
         match method {
-            Some(method) => drop(self.methods.insert(method.clone(), target)),
+            Some(method) => self.methods.push((method.clone(), target)),
             None => self.any = Some(target),
         }
         Ok(())
     }
 
     fn holder(&self, method: Option<&Method>) -> Option<Target> {
-        method.map_or(self.any, |method| self.methods.get(method).copied())
+        method.map_or(self.any, |method| self.stated(method.as_str()))
     }
 
     fn get(&self, method: &str) -> Option<Target> {
-        self.methods.get(method).copied().or(self.any)
+        self.stated(method).or(self.any)
     }
-}
 
-impl std::borrow::Borrow<str> for Method {
-    fn borrow(&self) -> &str {
-        self.as_str()
+    fn stated(&self, method: &str) -> Option<Target> {
+        self.methods.iter().find(|(stated, _)| stated.as_str() == method).map(|(_, target)| *target)
     }
 }

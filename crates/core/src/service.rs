@@ -1,11 +1,12 @@
 //! One service: the policies that share it, united and indexed for decisions.
 
 use crate::host::Host;
-use crate::path::{Ambiguity, RequestPath, Segment};
+use crate::path::{Ambiguity, PathPattern, RequestPath};
 use crate::policy::{Denial, Grant, MAX_SCOPES, Mode, Operation, Policy, PolicyKey, Subject, Way};
 use crate::principal::{Identity, PrincipalId};
 use crate::routes::Routes;
 use crate::scope::Scope;
+use foldhash::fast::RandomState;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use thiserror::Error;
@@ -31,7 +32,7 @@ pub struct Service {
     pub(crate) denials: Vec<Denial>,
     pub(crate) denial_index: SubjectIndex<usize>,
     routes: Routes,
-    names: HashMap<Arc<str>, usize>,
+    names: Map<Arc<str>, usize>,
 }
 
 /// An operation with the grants that matter to it.
@@ -83,7 +84,7 @@ pub struct Union {
     /// Name and policy of each operation.
     declared: Vec<(Arc<str>, PolicyKey)>,
     routes: Routes,
-    names: HashMap<Arc<str>, usize>,
+    names: Map<Arc<str>, usize>,
 }
 
 impl Union {
@@ -198,20 +199,16 @@ impl Service {
         self.operations.len()
     }
 
-    /// The operation that a request is, and what its path captures.
-    pub(crate) fn find(&self, method: &str, path: &str) -> Result<Option<(&ServiceOperation, Captures)>, Ambiguity> {
+    /// The operation that a request is, its path, and the pattern that it matches.
+    pub(crate) fn find<'r>(&self, method: &str, path: &'r str) -> Result<Option<Match<'_, 'r>>, Ambiguity> {
         if !crate::path::is_method(method) {
             return Err(Ambiguity::Method);
         }
         let path = RequestPath::parse(path)?;
         let Some((operation, number)) = self.routes.find(method, &path)? else { return Ok(None) };
-        let Some(found) = self.operations.get(operation) else { return Ok(None) };
-        let pattern = found.operation.matches.get(number).map(|m| m.path.segments()).unwrap_or_default();
-        let captures = pattern.iter().zip(path.segments()).filter_map(|(segment, text)| match segment {
-            Segment::Capture(name) => Some((Arc::clone(name), text.as_ref().into())),
-            Segment::Literal(_) | Segment::Rest => None,
-        });
-        Ok(Some((found, captures.collect())))
+        let found = self.operations.get(operation);
+        let pattern = found.and_then(|found| found.operation.matches.get(number));
+        Ok(found.zip(pattern).map(|(found, pattern)| (found, path, &pattern.path)))
     }
 
     /// The operation of this name.
@@ -219,6 +216,9 @@ impl Service {
         self.names.get(name).and_then(|index| self.operations.get(*index))
     }
 }
+
+/// An operation, with the path of a request and the pattern that it matches.
+type Match<'s, 'r> = (&'s ServiceOperation, RequestPath<'r>, &'s PathPattern);
 
 /// Segments that a path captured, by name.
 pub type Captures = BTreeMap<Arc<str>, Arc<str>>;
@@ -270,18 +270,21 @@ fn in_first_order<'w>(ways: impl Iterator<Item = &'w Way>) -> Vec<Way> {
     ways.filter(|way| seen.insert(*way)).cloned().collect()
 }
 
+/// A map that is asked on the way to a decision; its hash is quick, and seeded anew in each process.
+type Map<K, V> = HashMap<K, V, RandomState>;
+
 /// Rules by the subjects that they are for, so that a decision looks only at rules that concern the caller.
 #[derive(Debug)]
 pub(crate) struct SubjectIndex<T> {
     anyone: Vec<T>,
-    principals: HashMap<PrincipalId, Vec<T>>,
-    providers: HashMap<Arc<str>, Vec<T>>,
-    groups: HashMap<Arc<str>, HashMap<Arc<str>, Vec<T>>>,
+    principals: Map<PrincipalId, Vec<T>>,
+    providers: Map<Arc<str>, Vec<T>>,
+    groups: Map<Arc<str>, Map<Arc<str>, Vec<T>>>,
 }
 
 impl<T> Default for SubjectIndex<T> {
     fn default() -> Self {
-        Self { anyone: Vec::new(), principals: HashMap::new(), providers: HashMap::new(), groups: HashMap::new() }
+        Self { anyone: Vec::new(), principals: Map::default(), providers: Map::default(), groups: Map::default() }
     }
 }
 
@@ -315,7 +318,7 @@ impl<T: Copy + Ord> SubjectIndex<T> {
 
     /// Every rule, in order, each once.
     pub(crate) fn all(&self) -> Vec<T> {
-        let groups = self.groups.values().flat_map(HashMap::values);
+        let groups = self.groups.values().flat_map(Map::values);
         let mut rules: Vec<T> =
             self.principals.values().chain(self.providers.values()).chain(groups).flatten().copied().collect();
         rules.extend(&self.anyone);

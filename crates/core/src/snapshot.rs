@@ -1,9 +1,15 @@
 //! All services at one moment. Immutable; replaced, never changed.
 
 use crate::digest::{Contents, Digest};
-use crate::host::Host;
+use crate::host::{Host, canonical_of_authority};
 use crate::service::{Service, ServiceKey};
+use foldhash::fast::RandomState;
+use imbl::GenericHashMap;
+use imbl::shared_ptr::DefaultSharedPtr;
 use std::sync::Arc;
+
+/// A map whose clones share what did not change.
+type Map<K, V> = GenericHashMap<K, V, RandomState, DefaultSharedPtr>;
 
 /// Everything that decisions are made from.
 ///
@@ -11,9 +17,9 @@ use std::sync::Arc;
 /// clone, [`Snapshot::put`] or [`Snapshot::take`], [`Snapshot::seal`], and replace the old one.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
-    services: imbl::HashMap<ServiceKey, Arc<Service>>,
-    by_audience: imbl::HashMap<Arc<str>, Arc<Service>>,
-    by_host: imbl::HashMap<Host, Arc<Service>>,
+    services: Map<ServiceKey, Arc<Service>>,
+    by_audience: Map<Arc<str>, Arc<Service>>,
+    by_host: Map<Host, Arc<Service>>,
     contents: Contents,
     revision: Digest,
 }
@@ -66,6 +72,11 @@ impl Snapshot {
     #[must_use]
     pub fn by_host(&self, host: &Host) -> Option<&Arc<Service>> {
         self.by_host.get(host)
+    }
+
+    /// The service that is called by this `Host` or `:authority` value.
+    pub(crate) fn by_authority(&self, authority: &str) -> Option<&Arc<Service>> {
+        self.by_host.get(canonical_of_authority(authority)?.as_ref())
     }
 
     /// The service with this audience.
