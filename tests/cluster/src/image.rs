@@ -26,6 +26,7 @@ pub struct Image {
     name: String,
     entries: Vec<Entry>,
     entrypoint: Vec<String>,
+    command: Vec<String>,
     user: String,
     env: Vec<String>,
 }
@@ -47,7 +48,7 @@ enum Content {
 impl Image {
     /// An empty image called `name`, tag included, such as `durward.test/echo:test`.
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), entries: Vec::new(), entrypoint: Vec::new(), user: String::new(), env: Vec::new() }
+        Self { name: name.into(), entries: Vec::new(), entrypoint: Vec::new(), command: Vec::new(), user: String::new(), env: Vec::new() }
     }
 
     /// Its name.
@@ -78,10 +79,17 @@ impl Image {
         self.entry(path, mode, Content::Folder)
     }
 
-    /// What runs when a container names no command.
+    /// What runs unless a container names a `command`.
     #[must_use]
     pub fn entrypoint<S: Into<String>>(mut self, words: impl IntoIterator<Item = S>) -> Self {
         self.entrypoint = words.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// The entrypoint's arguments, or what runs where there is none, unless a container names `args`.
+    #[must_use]
+    pub fn command<S: Into<String>>(mut self, words: impl IntoIterator<Item = S>) -> Self {
+        self.command = words.into_iter().map(Into::into).collect();
         self
     }
 
@@ -112,7 +120,7 @@ impl Image {
         let config = json!({
             "architecture": architecture(),
             "os": "linux",
-            "config": {"Entrypoint": self.entrypoint, "User": self.user, "Env": self.env},
+            "config": {"Entrypoint": self.entrypoint, "Cmd": self.command, "User": self.user, "Env": self.env},
             "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
         });
         let manifest = json!([{"Config": "config.json", "RepoTags": [self.name], "Layers": ["layer.tar"]}]);
@@ -185,7 +193,7 @@ pub fn busybox() -> Result<Image> {
     let tools = run(Command::new(&program).arg("--list"))?;
     let image = Image::new(BUSYBOX).program("/bin/busybox", &program)?;
     let image = tools.lines().filter(|tool| *tool != "busybox").fold(image, |image, tool| image.link(&format!("/bin/{tool}"), "busybox"));
-    Ok(image.folder("/tmp", 0o1777).folder("/etc", 0o755).env("PATH", "/bin").entrypoint(["/bin/sh"]))
+    Ok(image.folder("/tmp", 0o1777).folder("/etc", 0o755).env("PATH", "/bin").command(["/bin/sh"]))
 }
 
 /// [`PAUSE`]: a program that does nothing until it is killed.

@@ -67,8 +67,6 @@ pub(crate) struct Running {
     pub dir: PathBuf,
     pub endpoints: Endpoints,
     pub net: Option<Net>,
-    /// The node's containers are under it in each cgroup hierarchy.
-    cgroup: String,
     /// Its processes end with the process that started them.
     owned: bool,
 }
@@ -231,19 +229,14 @@ fn try_bring_up(dir: &Path, wanted: Wanted) -> Result<Running> {
     let log = dir.join("log");
     fs::create_dir_all(&log).at("create", &log)?;
     let name = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let cgroup = node::cgroup(dir);
-    // Known before the first container, so that a crash leaves no cgroup that nobody knows of.
-    let cgroup_file = dir.join("cgroup");
-    fs::write(&cgroup_file, &cgroup).at("write", &cgroup_file)?;
-
     let net = if wanted.node { Some(namespaces::create(dir)?) } else { None };
     let endpoints = net.map_or_else(Endpoints::free, |net| Ok(Endpoints::inside(net)))?;
-    let running = Running { dir: dir.to_owned(), endpoints, net, cgroup, owned: wanted.owned };
+    let running = Running { dir: dir.to_owned(), endpoints, net, owned: wanted.owned };
     let authority = control_plane::certificates(dir, &format!("durward-{name}"), &endpoints, net)?;
     running.start(Component::Etcd)?;
     running.start(Component::ApiServer)?;
     if let Some(net) = net {
-        node::configure(dir, &authority, &endpoints, net, &running.cgroup)?;
+        node::configure(dir, &authority, &endpoints, net)?;
         running.start(Component::Containerd)?;
     }
     running.await_ready(Component::ApiServer)?;
@@ -283,9 +276,7 @@ pub(crate) fn take_down(dir: &Path) -> Result<()> {
     process::end(dir, None, |_| true)?;
     namespaces::remove(dir)?;
     unmount_below(dir)?;
-    if let Ok(cgroup) = fs::read_to_string(dir.join("cgroup")) {
-        remove_cgroups(&cgroup)?;
-    }
+    remove_cgroups(dir)?;
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).at("remove", dir),
         _ => Ok(()),
@@ -304,18 +295,21 @@ fn unmount_below(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-fn remove_cgroups(cgroup: &str) -> Result<()> {
+/// Containers that were killed with their node leave empty cgroups, in each hierarchy or in the one.
+fn remove_cgroups(dir: &Path) -> Result<()> {
     let root = Path::new("/sys/fs/cgroup");
-    let hierarchies = fs::read_dir(root).map(|entries| entries.flatten().map(|entry| entry.path()).collect());
-    let mut candidates: Vec<PathBuf> = hierarchies.unwrap_or_default();
-    candidates.push(root.to_owned());
-    let ours = candidates.into_iter().map(|hierarchy| hierarchy.join(cgroup.trim_start_matches('/')));
-    // The kernel takes a moment to end the last process inside.
-    for path in ours.filter(|path| path.is_dir()) {
-        wait::until(&format!("the removal of cgroup {}", path.display()), Duration::from_secs(20), || {
-            remove_cgroup(&path);
-            Ok((!path.exists()).then_some(()))
-        })?;
+    let below = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect::<Vec<_>>();
+    let containers = below(&node::containers(dir));
+    for parent in below(root).iter().map(PathBuf::as_path).chain([root]).map(|hierarchy| hierarchy.join(node::CGROUP)) {
+        for cgroup in containers.iter().filter_map(|container| Some(parent.join(container.file_name()?))) {
+            // The kernel takes a moment to end the last process inside.
+            wait::until(&format!("the removal of cgroup {}", cgroup.display()), Duration::from_secs(20), || {
+                remove_cgroup(&cgroup);
+                Ok((!cgroup.exists()).then_some(()))
+            })?;
+        }
+        // Fails while another node has containers in it.
+        let _ = fs::remove_dir(&parent);
     }
     Ok(())
 }

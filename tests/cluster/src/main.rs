@@ -17,6 +17,8 @@ struct Arguments {
 enum Action {
     /// Bring up the shared cluster, or say that it is up.
     Up,
+    /// Bring up a control plane alone, for as long as this command runs.
+    ControlPlane,
     /// End every cluster and remove every trace of it.
     Down,
     /// Show what runs.
@@ -55,6 +57,14 @@ fn act(action: &Action) -> Result<ExitCode> {
             let cluster = Cluster::shared()?;
             println!("export KUBECONFIG={}", cluster.kubeconfig().display());
             println!("# kubectl: {}", binaries::path(binaries::KUBECTL)?.display());
+        }
+        Action::ControlPlane => {
+            let cluster = Cluster::isolated()?;
+            println!("export KUBECONFIG={}", cluster.kubeconfig().display());
+            // Ends with the process, by Ctrl-C; then so does the cluster.
+            loop {
+                std::thread::park();
+            }
         }
         Action::Down => {
             for dir in durward_cluster::down()? {

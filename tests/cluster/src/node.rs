@@ -1,7 +1,7 @@
 //! containerd, kubelet, kube-proxy, scheduler and coredns: their configurations and command lines.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -17,18 +17,25 @@ use crate::process::Spec;
 pub const NODE_NAME: &str = "durward-node";
 
 /// containerd's socket, usable from outside the node too.
-pub(crate) fn containerd_socket(dir: &Path) -> std::path::PathBuf {
+pub(crate) fn containerd_socket(dir: &Path) -> PathBuf {
     dir.join("containerd.sock")
 }
 
-/// Where kubelet puts the containers' cgroups, in each hierarchy.
-pub(crate) fn cgroup(dir: &Path) -> String {
-    let name = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    format!("/durward-{name}-{}", std::process::id())
+/// containerd's state: in the cluster's folder rather than in the node's `/run`, to tell what ran after a crash.
+fn containerd_state(dir: &Path) -> PathBuf {
+    dir.join("containerd/state")
 }
 
+/// A folder for each container that runs, or ran when the node was killed.
+pub(crate) fn containers(dir: &Path) -> PathBuf {
+    containerd_state(dir).join("io.containerd.runtime.v2.task").join(CGROUP)
+}
+
+/// The containers' parent cgroup, called after containerd's namespace.
+pub(crate) const CGROUP: &str = "k8s.io";
+
 /// Writes every configuration file of the node.
-pub(crate) fn configure(dir: &Path, authority: &Authority, endpoints: &Endpoints, net: Net, cgroup: &str) -> Result<()> {
+pub(crate) fn configure(dir: &Path, authority: &Authority, endpoints: &Endpoints, net: Net) -> Result<()> {
     let pki = dir.join("pki");
     let kubeconfig = |client: Client<'_>| {
         authority.kubeconfig(&pki.join(format!("{}.kubeconfig", client.file)), "durward", &endpoints.server(), client)
@@ -44,7 +51,7 @@ pub(crate) fn configure(dir: &Path, authority: &Authority, endpoints: &Endpoints
     write(&dir.join("cni/conf/10-durward.conflist"), &cni(net).to_string())?;
     // Pods with `dnsPolicy: Default` get this; the machine's own may name servers that the node can't reach.
     write(&dir.join("resolv.conf"), &format!("nameserver {}\n", net.node()))?;
-    write(&dir.join("kubelet.json"), &kubelet(dir, net, cgroup).to_string())?;
+    write(&dir.join("kubelet.json"), &kubelet(dir, net).to_string())?;
     write(&dir.join("kube-proxy.json"), &kube_proxy(dir, net).to_string())?;
     write(&dir.join("Corefile"), &corefile(dir, net))
 }
@@ -62,7 +69,7 @@ fn containerd_toml(dir: &Path) -> Result<String> {
     Ok(format!(
         r#"version = 3
 root = {root}
-state = "/run/containerd"
+state = {state}
 
 [grpc]
 address = {socket}
@@ -91,7 +98,8 @@ SystemdCgroup = false
 bin_dirs = [{cni_bin}]
 conf_dir = {cni_conf}
 "#,
-        root = quoted(&dir.join("containerd")),
+        root = quoted(&dir.join("containerd/root")),
+        state = quoted(&containerd_state(dir)),
         socket = quoted(&containerd_socket(dir)),
         pause = image::PAUSE,
         runc = quoted(&location(binaries::RUNC)?),
@@ -110,7 +118,7 @@ fn cni(net: Net) -> Value {
     ]})
 }
 
-fn kubelet(dir: &Path, net: Net, cgroup: &str) -> Value {
+fn kubelet(dir: &Path, net: Net) -> Value {
     let file = |name: &str| dir.join(name).display().to_string();
     json!({
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -131,7 +139,6 @@ fn kubelet(dir: &Path, net: Net, cgroup: &str) -> Value {
         // The machine may have cgroup v1, no systemd, swap, and little free disk.
         "failCgroupV1": false,
         "cgroupDriver": "cgroupfs",
-        "cgroupRoot": cgroup,
         "cgroupsPerQOS": false,
         "enforceNodeAllocatable": [],
         "failSwapOn": false,
