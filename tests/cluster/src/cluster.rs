@@ -13,7 +13,7 @@ use crate::control_plane::option;
 use crate::error::{At, Error, Result};
 use crate::image::Image;
 use crate::lifecycle::{self, Component, Running, Wanted};
-use crate::{paths, wait};
+use crate::{paths, preflight, wait};
 
 /// A Kubernetes cluster.
 #[derive(Debug)]
@@ -39,6 +39,7 @@ impl Cluster {
         if let Some(kind) = Self::kind()? {
             return Ok(kind);
         }
+        preflight::root()?;
         let dir = paths::state()?.join(lifecycle::SHARED);
         let _lock = lifecycle::lock(&dir)?;
         let running = match lifecycle::running(&dir).filter(|running| running.net.is_some()) {

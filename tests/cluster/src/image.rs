@@ -13,7 +13,7 @@ use crate::preflight;
 
 /// What every pod's sandbox runs.
 pub const PAUSE: &str = "durward.test/pause:test";
-/// A shell with the usual tools. Its `wget` takes addresses only: look names up with `nslookup`.
+/// A shell with the usual tools. Debian's static `wget -T` crashes: use `timeout 5 wget`.
 pub const BUSYBOX: &str = "durward.test/busybox:test";
 /// The image that the repository's Dockerfile makes.
 pub const DURWARD: &str = "durward.test/durward:test";

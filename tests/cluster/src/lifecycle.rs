@@ -165,12 +165,14 @@ impl Running {
 
     pub(crate) fn kubectl_command(&self) -> Result<Command> {
         let mut command = Command::new(location(binaries::KUBECTL)?);
+        process::mark(&mut command, &self.dir, "kubectl");
         command.arg(control_plane::option("kubeconfig", self.kubeconfig().display()));
         Ok(command)
     }
 
     fn ctr(&self, args: &[&str]) -> Result<String> {
-        run(Command::new(location(binaries::CTR)?)
+        let mut command = Command::new(location(binaries::CTR)?);
+        run(process::mark(&mut command, &self.dir, "ctr")
             .arg("--address")
             .arg(node::containerd_socket(&self.dir))
             .args(["--namespace", "k8s.io"])
@@ -399,7 +401,8 @@ pub fn status() -> Result<Vec<Status>> {
     let mut all = Vec::new();
     for dir in dirs()? {
         let found = process::of(&dir)?;
-        let own = found.into_iter().filter(|found| found.name == found.program);
+        let components: Vec<_> = CONTROL_PLANE.iter().chain(NODE).map(|component| component.name()).collect();
+        let own = found.into_iter().filter(|found| components.contains(&found.program.as_str()));
         let processes = own.map(|found| (found.name, found.pid.as_raw_nonzero().get())).collect();
         all.push(Status { ready: running(&dir).is_some(), processes, dir });
     }

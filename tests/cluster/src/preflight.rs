@@ -22,14 +22,20 @@ pub(crate) fn control_plane() -> Result<()> {
     programs(&[("setpriv", "util-linux")])
 }
 
+/// Refuses who is not root.
+pub(crate) fn root() -> Result<()> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(Error::refused("a node needs root, for its namespaces and containers", "run `sudo -E make cluster-up`"))
+}
+
 /// Refuses where no node can run: not Linux, not root, a program or a kernel feature missing.
 pub fn node() -> Result<()> {
     if std::env::consts::OS != "linux" {
         return Err(Error::refused("a node needs Linux", "set KUBECONFIG to a kind cluster's (see tests/cluster/README.md)"));
     }
-    if !rustix::process::geteuid().is_root() {
-        return Err(Error::refused("a node needs root, for its namespaces and containers", "run `sudo -E make cluster-up`"));
-    }
+    root()?;
     control_plane()?;
     programs(NODE_PROGRAMS)?;
     static_busybox()?;

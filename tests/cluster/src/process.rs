@@ -55,6 +55,11 @@ pub(crate) struct Found {
     pub program: String,
 }
 
+/// Marks what `command` will start as the cluster's in `dir`, so that it ends with the cluster at the latest.
+pub(crate) fn mark<'a>(command: &'a mut Command, dir: &Path, name: &str) -> &'a mut Command {
+    command.env(CLUSTER_MARK, dir).env(NAME_MARK, name)
+}
+
 /// Starts `spec` for the cluster in `dir`. With `end_with_us` the kernel kills it when this process ends.
 pub(crate) fn start(dir: &Path, spec: &Spec, end_with_us: bool) -> Result<()> {
     let log_path = log_path(dir, spec.name);
@@ -67,11 +72,9 @@ pub(crate) fn start(dir: &Path, spec: &Spec, end_with_us: bool) -> Result<()> {
     } else {
         Command::new(&spec.program)
     };
-    command
+    mark(&mut command, dir, spec.name)
         .args(&spec.args)
         .envs(&spec.env)
-        .env(CLUSTER_MARK, dir)
-        .env(NAME_MARK, spec.name)
         .current_dir(dir)
         .stdin(Stdio::null())
         .stdout(log)
