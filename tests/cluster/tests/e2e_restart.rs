@@ -11,7 +11,9 @@ fn run_pod(namespace: &Namespace<'_>, name: &str) {
         }]},
     });
     namespace.apply(&pod.to_string()).expect("applied");
-    namespace.await_condition(&format!("pod/{name}"), "Ready").unwrap_or_else(|error| panic!("{error}"));
+    namespace
+        .await_condition(&format!("pod/{name}"), "Ready")
+        .unwrap_or_else(|error| panic!("{error}"));
 }
 
 #[test]
@@ -24,13 +26,32 @@ fn e2e_pods_survive_restarts_of_the_node_and_new_ones_start() {
     let namespace = cluster.namespace("restart").expect("a namespace");
     run_pod(&namespace, "before");
     let containers = "--output=jsonpath={.status.containerStatuses[*].containerID}{.status.containerStatuses[*].restartCount}";
-    let identity = || namespace.kubectl(["get", "pod", "before", containers]).expect("the pod");
+    let identity = || {
+        namespace
+            .kubectl(["get", "pod", "before", containers])
+            .expect("the pod")
+    };
     let first = identity();
 
-    for component in [Component::Kubelet, Component::ApiServer, Component::Containerd, Component::KubeProxy, Component::CoreDns] {
-        cluster.restart(component).unwrap_or_else(|error| panic!("{error}"));
+    for component in [
+        Component::Kubelet,
+        Component::ApiServer,
+        Component::Containerd,
+        Component::KubeProxy,
+        Component::CoreDns,
+    ] {
+        cluster
+            .restart(component)
+            .unwrap_or_else(|error| panic!("{error}"));
         run_pod(&namespace, &format!("after-{}", component.name()));
-        assert_eq!(identity(), first, "the same container runs after a restart of {}", component.name());
-        namespace.kubectl(["exec", "before", "--", "true"]).expect("exec works");
+        assert_eq!(
+            identity(),
+            first,
+            "the same container runs after a restart of {}",
+            component.name()
+        );
+        namespace
+            .kubectl(["exec", "before", "--", "true"])
+            .expect("exec works");
     }
 }
