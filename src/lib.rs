@@ -1,1 +1,8 @@
+//! Durward: a doorkeeper for Kubernetes workloads.
 
+pub mod audit;
+pub mod authn;
+pub mod cli;
+pub mod engine;
+pub mod metrics;
+pub mod standalone;

@@ -1,1 +1,25 @@
+//! The decision engine of Durward: values in, values out.
+//!
+//! Nothing here reads a clock, a file or a socket, takes a lock or waits. A [`principal::Principal`] and a
+//! [`request::Request`] go in together with an instant and an immutable [`snapshot::Snapshot`]; a
+//! [`decision::Decision`] comes out, the same one every time.
+//!
+//! ```text
+//! Policy … Policy ──unite──▶ Service ──put──▶ Snapshot ──route──▶ Route ──decide──▶ Decision
+//!                                                   ▲ Request        ▲ Principal, instant
+//! ```
 
+pub mod condition;
+pub mod decide;
+pub mod decision;
+pub mod digest;
+pub mod host;
+pub mod path;
+pub mod policy;
+pub mod principal;
+pub mod request;
+pub mod risk;
+mod routes;
+pub mod scope;
+pub mod service;
+pub mod snapshot;

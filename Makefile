@@ -1,0 +1,49 @@
+# The front for everything. `make run` and `make test` are all that a newcomer needs.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/durward
+# Python environment of the tests and examples, one for each version of its requirements
+REQUIREMENTS := examples/orders/requirements.txt
+VENV := $(CACHE)/venv-$(shell sha256sum $(REQUIREMENTS) | cut -c1-12)
+export DURWARD_TEST_VENV := $(VENV)
+
+help: ## Show this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+
+run: ## Build and start the engine on the example: durward up examples/orders
+	cargo run --locked -- up examples/orders
+
+build: ## Build everything
+	cargo build --locked --workspace
+
+release: ## Build the release binary
+	cargo build --locked --release
+
+test: test-deps lint-rust ## Run every test; installs what the tests need
+	cargo test --locked --workspace --all-targets
+	cargo test --locked --workspace --doc
+
+lint-rust: ## Check formatting and lints
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+fmt: ## Format the sources
+	cargo fmt --all
+
+deny: ## Check licences, advisories and the one crypto provider (needs cargo-deny)
+	cargo deny check
+
+crds: ## Generate crds/ from crates/api
+	cargo run --locked -- crds --out crds
+
+test-deps: $(VENV)/done ## Install what the tests need: nginx, and Python packages in a cache
+	@command -v nginx >/dev/null || { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends nginx-light; }
+
+$(VENV)/done: $(REQUIREMENTS)
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --requirement $(REQUIREMENTS)
+	touch $@
+
+.PHONY: help run build release test lint-rust fmt deny crds test-deps

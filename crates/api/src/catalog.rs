@@ -1,0 +1,421 @@
+//! All resources as they are known, and the snapshot that follows from them.
+//!
+//! The catalog is a pure state machine: changes go in, a snapshot and the fate of each touched policy come out. A
+//! change costs in proportion to the policies that share a service, a host or an audience with it.
+
+use crate::compile::{FieldError, Settings, compile};
+use crate::ownership::{Allowance, unowned};
+use crate::resources::AccessPolicy;
+use durward_core::digest::Digest;
+use durward_core::policy::{Policy, PolicyKey};
+use durward_core::service::{Service, ServiceKey};
+use durward_core::snapshot::Snapshot;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// Something that happened to a resource.
+#[derive(Debug)]
+pub enum Change {
+    /// An `AccessPolicy` is there, new or changed.
+    Policy(Box<AccessPolicy>),
+    /// An `AccessPolicy` can't be read at all; what was good stays.
+    Unreadable(PolicyKey, FieldError),
+    /// An `AccessPolicy` is gone.
+    PolicyGone(PolicyKey),
+    /// The annotations of a Namespace; `None` when it is gone.
+    Namespace(String, Option<BTreeMap<String, String>>),
+    /// Any other resource that decisions depend on, with its digest; `None` when it is gone.
+    Other(String, Option<Digest>),
+}
+
+/// What became of a policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fate {
+    /// Why the newest version is not in force; `None` when it is.
+    pub rejected: Option<Rejection>,
+    /// Whether any version is in force: the newest, or the last good one.
+    pub in_force: bool,
+}
+
+/// Why a version of a policy is not in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejection {
+    /// Condition reason, for `Accepted=False`.
+    pub reason: RejectionReason,
+    /// Each mistake with its field.
+    pub errors: Vec<FieldError>,
+}
+
+/// Kinds of rejection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RejectionReason {
+    /// It does not compile.
+    Invalid,
+    /// It claims what its namespace does not own.
+    NotOwned,
+    /// An older policy holds a host or the audience.
+    HostConflict,
+    /// An older policy of the service declares the same operation or requests.
+    OperationConflict,
+}
+
+impl RejectionReason {
+    /// The name in conditions and messages.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Invalid => "Invalid",
+            Self::NotOwned => "NotOwned",
+            Self::HostConflict => "HostConflict",
+            Self::OperationConflict => "OperationConflict",
+        }
+    }
+}
+
+/// Age of a policy, oldest first: creation in seconds since 1970 (`i64::MAX` when unknown), then the name.
+type Seniority = (i64, PolicyKey);
+
+/// All resources as they are known.
+#[derive(Debug)]
+pub struct Catalog {
+    settings: Settings,
+    entries: HashMap<PolicyKey, Entry>,
+    allowances: HashMap<String, Allowance>,
+    by_namespace: HashMap<Arc<str>, BTreeSet<PolicyKey>>,
+    claims: HashMap<Arc<str>, BTreeSet<Seniority>>,
+    services: HashMap<ServiceKey, BTreeSet<Seniority>>,
+    snapshot: Snapshot,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    created: i64,
+    /// The newest version that compiles.
+    newest: Option<Arc<Policy>>,
+    /// Why there is a newer one that does not.
+    invalid: Option<Vec<FieldError>>,
+    /// The version that was last in force.
+    last: Option<Arc<Policy>>,
+    /// The version that is in force.
+    in_force: Option<Arc<Policy>>,
+    rejected: Option<Rejection>,
+    /// The fate that was last returned.
+    announced: Option<Fate>,
+}
+
+impl Entry {
+    /// Versions that may come into force, the preferred one first.
+    fn versions(&self) -> impl Iterator<Item = &Arc<Policy>> {
+        let last = self.last.iter().filter(|last| self.newest.as_ref().is_none_or(|newest| !Arc::ptr_eq(newest, last)));
+        self.newest.iter().chain(last)
+    }
+
+    fn fate(&self) -> Fate {
+        Fate { rejected: self.rejected.clone(), in_force: self.in_force.is_some() }
+    }
+}
+
+impl Catalog {
+    /// A catalog without resources.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            entries: HashMap::new(),
+            allowances: HashMap::new(),
+            by_namespace: HashMap::new(),
+            claims: HashMap::new(),
+            services: HashMap::new(),
+            snapshot: Snapshot::default(),
+        }
+    }
+
+    /// Takes changes in and returns the fates that are new. The order of changes to different resources does not
+    /// matter.
+    pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>) -> Vec<(PolicyKey, Fate)> {
+        let mut touched = BTreeSet::new();
+        for change in changes {
+            self.take_in(change, &mut touched);
+        }
+        let mut settled = BTreeSet::new();
+        while !touched.is_empty() {
+            self.settle(&touched);
+            let mut freed = BTreeSet::new();
+            touched.iter().for_each(|key| self.keep_good(key, &mut freed));
+            settled.append(&mut touched);
+            touched = freed;
+        }
+        self.snapshot.seal();
+        settled.into_iter().filter_map(|key| self.announce(key)).collect()
+    }
+
+    /// What decisions are made from now.
+    #[must_use]
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// What became of each policy.
+    pub fn fates(&self) -> impl Iterator<Item = (&PolicyKey, Fate)> {
+        self.entries.iter().map(|(key, entry)| (key, entry.fate()))
+    }
+
+    /// The version of a policy that is in force.
+    #[must_use]
+    pub fn in_force(&self, key: &PolicyKey) -> Option<&Arc<Policy>> {
+        self.entries.get(key)?.in_force.as_ref()
+    }
+
+    fn take_in(&mut self, change: Change, touched: &mut BTreeSet<PolicyKey>) {
+        match change {
+            Change::Policy(resource) => {
+                let compiled = compile(&resource, &self.settings);
+                let Some(key) = key_of(&resource) else { return };
+                let created = resource.metadata.creation_timestamp.as_ref().map_or(i64::MAX, |at| at.0.as_second());
+                self.replace(&key, touched, |entry| {
+                    entry.created = created;
+                    match compiled {
+                        Ok(policy) => {
+                            entry.newest = Some(Arc::new(policy));
+                            entry.invalid = None;
+                        }
+                        Err(errors) => entry.invalid = Some(errors),
+                    }
+                });
+            }
+            Change::Unreadable(key, error) => {
+                self.replace(&key, touched, |entry| entry.invalid = Some(vec![error]));
+            }
+            Change::PolicyGone(key) => {
+                self.unregister(&key, touched);
+                if let Some(keys) = self.by_namespace.get_mut(&key.namespace) {
+                    keys.remove(&key);
+                }
+                self.entries.remove(&key);
+                touched.insert(key);
+            }
+            Change::Namespace(name, annotations) => {
+                let allowance = Allowance::from_annotations(annotations.as_ref());
+                let keys = self.by_namespace.get(name.as_str()).cloned().unwrap_or_default();
+                keys.iter().for_each(|key| self.unregister(key, touched));
+                self.allowances.insert(name, allowance);
+                keys.iter().for_each(|key| self.register(key, touched));
+            }
+            Change::Other(name, digest) => self.snapshot.record(&name, digest),
+        }
+    }
+
+    fn replace(&mut self, key: &PolicyKey, touched: &mut BTreeSet<PolicyKey>, change: impl FnOnce(&mut Entry)) {
+        self.unregister(key, touched);
+        change(self.entries.entry(key.clone()).or_default());
+        self.by_namespace.entry(Arc::clone(&key.namespace)).or_default().insert(key.clone());
+        self.register(key, touched);
+    }
+
+    /// Enters what a policy claims, and touches everyone who claims the same.
+    fn register(&mut self, key: &PolicyKey, touched: &mut BTreeSet<PolicyKey>) {
+        touched.insert(key.clone());
+        let Some(entry) = self.entries.get(key) else { return };
+        for claim in self.claims_of(entry) {
+            let holders = self.claims.entry(claim).or_default();
+            holders.insert((entry.created, key.clone()));
+            touched.extend(holders.iter().map(|(_, holder)| holder.clone()));
+        }
+        for service in entry.versions().map(|version| service_of(version)) {
+            let members = self.services.entry(service).or_default();
+            members.insert((entry.created, key.clone()));
+            touched.extend(members.iter().map(|(_, member)| member.clone()));
+        }
+    }
+
+    /// Withdraws what a policy claims, and touches everyone who claims the same.
+    fn unregister(&mut self, key: &PolicyKey, touched: &mut BTreeSet<PolicyKey>) {
+        let Some(entry) = self.entries.get(key) else { return };
+        let seniority = (entry.created, key.clone());
+        for claim in self.claims_of(entry) {
+            if let Some(holders) = self.claims.get_mut(&claim) {
+                holders.remove(&seniority);
+                touched.extend(holders.iter().map(|(_, holder)| holder.clone()));
+                if holders.is_empty() {
+                    self.claims.remove(&claim);
+                }
+            }
+        }
+        let services: Vec<ServiceKey> = entry.versions().map(|version| service_of(version)).collect();
+        for service in services {
+            if let Some(members) = self.services.get_mut(&service) {
+                members.remove(&seniority);
+                touched.extend(members.iter().map(|(_, member)| member.clone()));
+                if members.is_empty() {
+                    self.services.remove(&service);
+                    self.snapshot.take(&service);
+                }
+            }
+        }
+    }
+
+    /// Hosts and audience of every version whose namespace owns them.
+    fn claims_of(&self, entry: &Entry) -> BTreeSet<Arc<str>> {
+        let owned = entry.versions().filter(|version| self.unowned(version).is_empty());
+        owned.flat_map(|version| claims(version)).collect()
+    }
+
+    fn unowned(&self, version: &Policy) -> Vec<FieldError> {
+        static NOTHING: std::sync::LazyLock<Allowance> = std::sync::LazyLock::new(Allowance::default);
+        let allowance = self.allowances.get(version.key.namespace.as_ref()).unwrap_or(&NOTHING);
+        unowned(version, allowance, &self.settings)
+    }
+
+    /// Decides anew which version of each touched policy is in force, and rebuilds the services they belong to.
+    fn settle(&mut self, touched: &BTreeSet<PolicyKey>) {
+        let mut services = BTreeSet::new();
+        for key in touched {
+            let Some(entry) = self.entries.get(key) else {
+                continue;
+            };
+            services.extend(entry.in_force.iter().chain(entry.versions()).map(|version| service_of(version)));
+            let (in_force, rejected) = self.choose(entry);
+            if let Some(entry) = self.entries.get_mut(key) {
+                entry.in_force = in_force;
+                entry.rejected = rejected;
+            }
+        }
+        services.iter().for_each(|service| self.rebuild(service));
+        for key in touched {
+            let digest = self.in_force(key).map(|policy| policy.digest);
+            self.snapshot.record(&content_name(key), digest);
+        }
+    }
+
+    /// Remembers the version in force as the last good one, and frees what the one before it claimed.
+    fn keep_good(&mut self, key: &PolicyKey, freed: &mut BTreeSet<PolicyKey>) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        let Some(good) = entry.in_force.clone() else { return };
+        let same_claims = entry.last.as_ref().is_none_or(|last| {
+            service_of(last) == service_of(&good)
+                && claims(last).collect::<BTreeSet<_>>().is_subset(&claims(&good).collect())
+        });
+        if same_claims {
+            entry.last = Some(good);
+        } else if entry.last.as_ref().is_some_and(|last| !Arc::ptr_eq(last, &good)) {
+            self.replace(key, freed, |entry| entry.last = Some(good));
+        }
+    }
+
+    fn announce(&mut self, key: PolicyKey) -> Option<(PolicyKey, Fate)> {
+        let entry = self.entries.get_mut(&key)?;
+        let fate = entry.fate();
+        (entry.announced.as_ref() != Some(&fate)).then(|| {
+            entry.announced = Some(fate.clone());
+            (key, fate)
+        })
+    }
+
+    /// The first version that is owned and uncontested, and why the newest is not it.
+    fn choose(&self, entry: &Entry) -> (Option<Arc<Policy>>, Option<Rejection>) {
+        let mut rejected = entry.invalid.clone().map(|errors| Rejection { reason: RejectionReason::Invalid, errors });
+        for version in entry.versions() {
+            match self.objection(entry, version) {
+                None => return (Some(Arc::clone(version)), rejected),
+                Some(objection) => rejected = rejected.or(Some(objection)),
+            }
+        }
+        (None, rejected)
+    }
+
+    fn objection(&self, entry: &Entry, version: &Policy) -> Option<Rejection> {
+        let errors = self.unowned(version);
+        if !errors.is_empty() {
+            return Some(Rejection { reason: RejectionReason::NotOwned, errors });
+        }
+        let hosts = version
+            .hosts
+            .iter()
+            .enumerate()
+            .map(|(i, host)| (format!("spec.service.hosts[{i}]"), host_claim(host.as_str())));
+        let audience = ("spec.service.audience".to_owned(), audience_claim(&version.audience));
+        let errors: Vec<FieldError> = hosts
+            .chain([audience])
+            .filter_map(|(field, claim)| {
+                let holder = self
+                    .claims
+                    .get(&claim)?
+                    .iter()
+                    .take_while(|(created, key)| (*created, key) < (entry.created, &version.key))
+                    .find(|(_, key)| {
+                        let other = self.entries.get(key).and_then(|other| other.versions().next());
+                        other.is_some_and(|other| service_of(other) != service_of(version))
+                    })?;
+                let (_, what) = claim.split_once(' ').unwrap_or_default();
+                let message =
+                    format!("`{what}` is held by the older policy {}; each name belongs to one service", holder.1);
+                Some(FieldError { field, message })
+            })
+            .collect();
+        (!errors.is_empty()).then_some(Rejection { reason: RejectionReason::HostConflict, errors })
+    }
+
+    /// Unites the policies in force of one service; those that clash fall back to their last good version, if they
+    /// have another, or out of force.
+    fn rebuild(&mut self, key: &ServiceKey) {
+        let members: Vec<PolicyKey> =
+            self.services.get(key).into_iter().flatten().map(|(_, member)| member.clone()).collect();
+        // each round puts at least one policy on an older version or out of force
+        for _ in 0..=members.len() * 2 {
+            let in_force: Vec<Arc<Policy>> = members
+                .iter()
+                .filter_map(|member| self.entries.get(member)?.in_force.clone())
+                .filter(|version| service_of(version) == *key)
+                .collect();
+            let (service, conflicts) = Service::unite(&in_force);
+            if conflicts.is_empty() {
+                match service {
+                    Some(service) => self.snapshot.put(service),
+                    None => self.snapshot.take(key),
+                }
+                return;
+            }
+            for (policy, conflict) in conflicts {
+                let Some(entry) = self.entries.get_mut(&policy) else { continue };
+                let clashing = entry.in_force.take();
+                let fallback = entry
+                    .last
+                    .clone()
+                    .filter(|last| clashing.as_ref().is_some_and(|clashing| !Arc::ptr_eq(last, clashing)));
+                entry.in_force = fallback.filter(|last| service_of(last) == *key);
+                entry.rejected.get_or_insert(Rejection {
+                    reason: RejectionReason::OperationConflict,
+                    errors: vec![FieldError { field: "spec.operations".to_owned(), message: conflict.to_string() }],
+                });
+            }
+        }
+    }
+}
+
+/// Namespace and name, if the resource has a name that the compiler accepts.
+#[must_use]
+pub fn key_of(resource: &AccessPolicy) -> Option<PolicyKey> {
+    let name = resource.metadata.name.as_deref().filter(|name| !name.is_empty())?;
+    let namespace = resource.metadata.namespace.as_deref().unwrap_or("default");
+    Some(PolicyKey { namespace: namespace.into(), name: name.into() })
+}
+
+fn service_of(policy: &Policy) -> ServiceKey {
+    ServiceKey { namespace: Arc::clone(&policy.key.namespace), audience: Arc::clone(&policy.audience) }
+}
+
+fn claims(policy: &Policy) -> impl Iterator<Item = Arc<str>> {
+    policy.hosts.iter().map(|host| host_claim(host.as_str())).chain([audience_claim(&policy.audience)])
+}
+
+fn host_claim(host: &str) -> Arc<str> {
+    format!("host {host}").into()
+}
+
+fn audience_claim(audience: &str) -> Arc<str> {
+    format!("audience {audience}").into()
+}
+
+fn content_name(key: &PolicyKey) -> String {
+    format!("AccessPolicy/{key}")
+}

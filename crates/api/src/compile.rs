@@ -1,0 +1,452 @@
+//! From an `AccessPolicy` to what the engine decides by: every text is parsed here, and every mistake is named with
+//! its field.
+
+use crate::resources::{self as spec, AccessPolicy};
+use chrono::TimeDelta;
+use durward_core::condition::Condition;
+use durward_core::digest::Digest;
+use durward_core::host::Host;
+use durward_core::path::{Method, PathPattern};
+use durward_core::policy::{Denial, Grant, MAX_SCOPES, Match, Mode, Operation, Policy, PolicyKey, Subject, Way};
+use durward_core::principal::{PrincipalId, is_dns_label, is_dns_subdomain};
+use durward_core::risk::Risk;
+use durward_core::scope::Scope;
+use durward_core::service::shadowed;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+/// What a policy is compiled for.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// SPIFFE trust domain of the cluster's own workloads.
+    pub trust_domain: String,
+    /// DNS domain of the cluster's Services, usually `cluster.local`.
+    pub cluster_domain: String,
+}
+
+/// A mistake in a resource.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FieldError {
+    /// Path of the field, such as `spec.operations[2].http[0].paths[1]`.
+    pub field: String,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.message)
+    }
+}
+
+/// Oldest second factor that is accepted where a policy does not say.
+const DEFAULT_MAX_AGE: TimeDelta = TimeDelta::minutes(5);
+/// A second factor older than a working day is none.
+const LONGEST_MAX_AGE: TimeDelta = TimeDelta::hours(24);
+/// Bounds of one policy; a service with more is cut in several policies. The CRD says the same.
+const MAX_OPERATIONS: usize = 512;
+const MAX_MATCHES: usize = 64;
+const MAX_GRANTS: usize = 1000;
+const MAX_SUBJECTS: usize = 256;
+
+/// Compiles a policy.
+///
+/// # Errors
+/// With every mistake that was found, in the order of the fields.
+pub fn compile(policy: &AccessPolicy, settings: &Settings) -> Result<Policy, Vec<FieldError>> {
+    let mut compiler = Compiler { settings, errors: Vec::new() };
+    let compiled = compiler.policy(policy);
+    match compiled {
+        Some(compiled) if compiler.errors.is_empty() => Ok(compiled),
+        _ => Err(compiler.errors),
+    }
+}
+
+struct Compiler<'s> {
+    settings: &'s Settings,
+    errors: Vec<FieldError>,
+}
+
+impl Compiler<'_> {
+    fn error(&mut self, field: impl Into<String>, message: impl Into<String>) {
+        self.errors.push(FieldError { field: field.into(), message: message.into() });
+    }
+
+    fn unsupported(&mut self, field: impl Into<String>, what: &str) {
+        self.error(field, format!("not yet supported: {what}; leave it out"));
+    }
+
+    /// Notes the error, if it is one.
+    fn take<T, E: fmt::Display>(&mut self, field: &str, result: Result<T, E>) -> Option<T> {
+        result.map_err(|error| self.error(field, error.to_string())).ok()
+    }
+
+    fn policy(&mut self, resource: &AccessPolicy) -> Option<Policy> {
+        let key = self.key(resource)?;
+        let spec = &resource.spec;
+        let audience = spec.service.audience.clone().unwrap_or_else(|| format!("{}.{}", key.name, key.namespace));
+        if audience.is_empty() || audience.len() > 253 || !audience.bytes().all(|b| b.is_ascii_graphic()) {
+            self.error("spec.service.audience", "an audience is 1 to 253 printable ASCII characters without spaces");
+        }
+        if spec.service.pod_selector.is_some() {
+            self.unsupported("spec.service.podSelector", "selecting the pods of a service");
+        }
+        if spec.identity.is_some() {
+            self.unsupported("spec.identity", "minting identities for pods");
+        }
+        if !spec.relations.is_empty() {
+            self.unsupported("spec.relations", "relations (ReBAC)");
+        }
+        let hosts = self.hosts(&spec.service.hosts);
+        let ways = self.ways(&spec.authentication);
+        let operations = self.operations(&spec.operations);
+        let roles = self.roles(&spec.roles);
+        let grants = self.grants(&key, &spec.grants, &roles);
+        let mode = match spec.mode {
+            spec::Mode::Enforce => Mode::Enforce,
+            spec::Mode::Audit => Mode::Audit,
+        };
+        let denials = self.denials(&key, &spec.denials, mode);
+        let canonical = self.take("spec", serde_json::to_vec(spec))?;
+        let digest = Digest::of([canonical.as_slice(), self.settings.trust_domain.as_bytes()]);
+        Some(Policy { key, audience: audience.into(), hosts, ways, operations, grants, denials, mode, digest })
+    }
+
+    fn key(&mut self, resource: &AccessPolicy) -> Option<PolicyKey> {
+        let name = resource.metadata.name.as_deref().unwrap_or_default();
+        let namespace = resource.metadata.namespace.as_deref().unwrap_or("default");
+        if !is_dns_subdomain(name) {
+            self.error("metadata.name", "a policy needs a name of lower-case letters, digits, `-` and `.`");
+            return None;
+        }
+        if !is_dns_label(namespace) {
+            self.error("metadata.namespace", "a namespace is made of lower-case letters, digits and `-`");
+            return None;
+        }
+        Some(PolicyKey { namespace: namespace.into(), name: name.into() })
+    }
+
+    fn hosts(&mut self, hosts: &[String]) -> Vec<Host> {
+        let mut parsed = Vec::new();
+        for (i, host) in hosts.iter().enumerate() {
+            let field = format!("spec.service.hosts[{i}]");
+            parsed.extend(self.take(&field, Host::parse(host)));
+        }
+        parsed
+    }
+
+    fn ways(&mut self, ways: &[spec::Way]) -> Vec<Way> {
+        let mut parsed = Vec::new();
+        for (i, way) in ways.iter().enumerate() {
+            let field = format!("spec.authentication[{i}]");
+            match (&way.workload, &way.provider) {
+                (Some(_), None) => parsed.push(Way::Workload),
+                (None, Some(provider)) => {
+                    self.provider(&format!("{field}.provider"), provider);
+                    parsed.push(Way::Provider(provider.as_str().into()));
+                }
+                _ => self.error(field, "say exactly one of `workload` and `provider`"),
+            }
+        }
+        parsed
+    }
+
+    fn provider(&mut self, field: &str, name: &str) {
+        if !is_dns_subdomain(name) {
+            self.error(field, format!("`{name}` is no name of an IdentityProvider"));
+        }
+    }
+
+    /// A list of named things: names well-formed and told apart, the list bounded.
+    fn names<'n>(&mut self, list: &str, names: impl ExactSizeIterator<Item = &'n str>, max: usize) {
+        if names.len() > max {
+            self.error(format!("spec.{list}"), format!("at most {max} are possible in one policy; cut it in two"));
+        }
+        let mut seen = BTreeSet::new();
+        for (i, name) in names.enumerate() {
+            let field = format!("spec.{list}[{i}].name");
+            let good = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+            if name.is_empty() || name.len() > 63 || !good {
+                self.error(field, format!("`{name}` is no name: use 1 to 63 letters, digits, `-`, `_` and `.`"));
+            } else if !seen.insert(name) {
+                self.error(field, format!("`{name}` occurs twice"));
+            }
+        }
+    }
+
+    fn scopes(&mut self, field: &str, scopes: &[String]) -> Vec<Scope> {
+        let mut parsed = Vec::new();
+        for (i, scope) in scopes.iter().enumerate() {
+            parsed.extend(self.take(&format!("{field}[{i}]"), Scope::parse(scope)));
+        }
+        parsed
+    }
+
+    fn operations(&mut self, operations: &[spec::Operation]) -> Vec<Operation> {
+        self.names("operations", operations.iter().map(|o| o.name.as_str()), MAX_OPERATIONS);
+        let compiled: Vec<Operation> = operations
+            .iter()
+            .enumerate()
+            .map(|(i, operation)| self.operation(&format!("spec.operations[{i}]"), operation))
+            .collect();
+        if let Some((first, second, pattern)) = shadowed(&compiled) {
+            let index = compiled.iter().position(|o| o.name == second).unwrap_or_default();
+            let message = if first == second {
+                format!("operation `{second}` matches `{pattern}` twice; leave one out")
+            } else {
+                format!("operations `{first}` and `{second}` both match `{pattern}`; a request is one operation")
+            };
+            self.error(format!("spec.operations[{index}]"), message);
+        }
+        compiled
+    }
+
+    fn operation(&mut self, field: &str, operation: &spec::Operation) -> Operation {
+        if !operation.kubernetes.is_empty() {
+            self.unsupported(format!("{field}.kubernetes"), "Kubernetes operations");
+        } else if operation.http.is_empty() && operation.grpc.is_empty() {
+            self.error(field, "say which requests it is: `http` or `grpc`");
+        }
+        let mut matches = Vec::new();
+        for (i, http) in operation.http.iter().enumerate() {
+            self.http(&format!("{field}.http[{i}]"), http, &mut matches);
+        }
+        for (i, grpc) in operation.grpc.iter().enumerate() {
+            self.grpc(&format!("{field}.grpc[{i}]"), grpc, &mut matches);
+        }
+        if matches.len() > MAX_MATCHES {
+            self.error(field, format!("it has more than {MAX_MATCHES} combinations of method and path; cut it in two"));
+        }
+        let scopes_field = format!("{field}.scopes");
+        let mut scopes = self.scopes(&scopes_field, &operation.scopes);
+        if operation.scopes.is_empty() && !operation.public {
+            scopes.extend(Scope::parse(&operation.name));
+        }
+        scopes.sort();
+        scopes.dedup();
+        if scopes.len() > MAX_SCOPES {
+            self.error(&scopes_field, format!("an operation can require at most {MAX_SCOPES} scopes"));
+        }
+        let risk = match operation.risk {
+            spec::Risk::Low => Risk::Low,
+            spec::Risk::Standard => Risk::Standard,
+            spec::Risk::High => Risk::High,
+        };
+        let contradicts = !operation.scopes.is_empty() || risk == Risk::High || operation.step_up.is_some();
+        if operation.public && contradicts {
+            self.error(format!("{field}.public"), "a public operation asks nobody for scopes, risk or step-up");
+        }
+        Operation {
+            name: operation.name.as_str().into(),
+            matches,
+            scopes: scopes.into(),
+            risk,
+            max_age: self.max_age(&format!("{field}.stepUp"), operation.step_up.as_ref(), risk),
+            public: operation.public,
+        }
+    }
+
+    fn max_age(&mut self, field: &str, step_up: Option<&spec::StepUp>, risk: Risk) -> TimeDelta {
+        let Some(step_up) = step_up else { return DEFAULT_MAX_AGE };
+        if risk != Risk::High {
+            self.error(field, "a step-up is asked for at `risk: High` only; say so, or leave it out");
+        }
+        let Some(text) = &step_up.max_age else { return DEFAULT_MAX_AGE };
+        let age = text.parse::<jiff::SignedDuration>().ok().and_then(|d| TimeDelta::try_seconds(d.as_secs()));
+        match age {
+            Some(age) if age > TimeDelta::zero() && age <= LONGEST_MAX_AGE => age,
+            _ => {
+                self.error(format!("{field}.maxAge"), format!("`{text}` is no time from 1s to 24h, such as `5m`"));
+                DEFAULT_MAX_AGE
+            }
+        }
+    }
+
+    /// `None` in the result stands for any method.
+    fn methods(&mut self, field: &str, methods: &[String], example: &str) -> Vec<Option<String>> {
+        if methods.is_empty() {
+            self.error(field, format!("say which, such as `[{example}]`; `[\"*\"]` means any"));
+        }
+        if methods.len() > 1 && methods.iter().any(|m| m == "*") {
+            self.error(field, "`*` means any method, so it stands alone");
+        }
+        methods.iter().map(|method| (method != "*").then(|| method.clone())).collect()
+    }
+
+    fn http(&mut self, field: &str, http: &spec::HttpMatch, matches: &mut Vec<Match>) {
+        let mut methods = Vec::new();
+        for (i, method) in self.methods(&format!("{field}.methods"), &http.methods, "GET").into_iter().enumerate() {
+            methods.push(match method {
+                None => None,
+                Some(text) => {
+                    let message = format!("`{text}` is no method in upper case, such as `GET`");
+                    let parsed = Method::parse(&text).map_err(|_| message);
+                    let Some(method) = self.take(&format!("{field}.methods[{i}]"), parsed) else { continue };
+                    Some(method)
+                }
+            });
+        }
+        if http.paths.is_empty() {
+            self.error(format!("{field}.paths"), "say which, such as `[\"/orders\", \"/orders/{id}\"]`");
+        }
+        for (i, path) in http.paths.iter().enumerate() {
+            let parsed = PathPattern::parse(path).map_err(|error| format!("`{path}` is no path pattern: {error}"));
+            let Some(path) = self.take(&format!("{field}.paths[{i}]"), parsed) else { continue };
+            matches.extend(methods.iter().map(|method| Match { method: method.clone(), path: path.clone() }));
+        }
+    }
+
+    fn grpc(&mut self, field: &str, grpc: &spec::GrpcMatch, matches: &mut Vec<Match>) {
+        for (i, method) in self.methods(&format!("{field}.methods"), &grpc.methods, "Get").into_iter().enumerate() {
+            let parsed = PathPattern::grpc(&grpc.service, method.as_deref()).map_err(|_| {
+                let method = method.as_deref().unwrap_or("*");
+                format!(
+                    "`{}/{method}` is no gRPC method; write the full service name, such as `shop.v1.Orders`",
+                    grpc.service
+                )
+            });
+            let Some(path) = self.take(&format!("{field}.methods[{i}]"), parsed) else { continue };
+            matches.push(Match { method: Method::parse("POST").ok(), path });
+        }
+    }
+
+    fn roles(&mut self, roles: &[spec::Role]) -> BTreeMap<String, Vec<Scope>> {
+        self.names("roles", roles.iter().map(|r| r.name.as_str()), MAX_GRANTS);
+        let mut compiled = BTreeMap::new();
+        for (i, role) in roles.iter().enumerate() {
+            let field = format!("spec.roles[{i}].scopes");
+            if role.scopes.is_empty() {
+                self.error(&field, "a role without scopes stands for nothing; name some, or leave it out");
+            }
+            compiled.insert(role.name.clone(), self.scopes(&field, &role.scopes));
+        }
+        compiled
+    }
+
+    fn grants(&mut self, key: &PolicyKey, grants: &[spec::Grant], roles: &BTreeMap<String, Vec<Scope>>) -> Vec<Grant> {
+        self.names("grants", grants.iter().map(|g| g.name.as_str()), MAX_GRANTS);
+        let mut compiled = Vec::new();
+        for (i, grant) in grants.iter().enumerate() {
+            let field = format!("spec.grants[{i}]");
+            if grant.relation.is_some() {
+                self.unsupported(format!("{field}.relation"), "grants by relation (ReBAC)");
+            }
+            if grant.scopes.is_empty() && grant.roles.is_empty() {
+                self.error(&field, "it gives nothing; name `scopes` or `roles`");
+            }
+            let mut scopes: BTreeSet<Scope> =
+                self.scopes(&format!("{field}.scopes"), &grant.scopes).into_iter().collect();
+            for (j, role) in grant.roles.iter().enumerate() {
+                match roles.get(role) {
+                    Some(of_role) => scopes.extend(of_role.iter().cloned()),
+                    None => {
+                        let known = roles.keys().cloned().collect::<Vec<_>>().join(", ");
+                        let known = if known.is_empty() { "it has none".to_owned() } else { format!("it has {known}") };
+                        self.error(format!("{field}.roles[{j}]"), format!("this policy has no role `{role}`; {known}"));
+                    }
+                }
+            }
+            compiled.push(Grant {
+                rule: format!("{key}/grants/{}", grant.name).into(),
+                to: self.subjects(&format!("{field}.to"), &grant.to),
+                scopes,
+                from_token: grant.from_token,
+                when: self.condition(&format!("{field}.when"), grant.when.as_deref()),
+            });
+        }
+        compiled
+    }
+
+    fn denials(&mut self, key: &PolicyKey, denials: &[spec::Denial], mode: Mode) -> Vec<Denial> {
+        self.names("denials", denials.iter().map(|d| d.name.as_str()), MAX_GRANTS);
+        let mut compiled = Vec::new();
+        for (i, denial) in denials.iter().enumerate() {
+            let field = format!("spec.denials[{i}]");
+            compiled.push(Denial {
+                rule: format!("{key}/denials/{}", denial.name).into(),
+                to: self.subjects(&format!("{field}.to"), &denial.to),
+                when: self.condition(&format!("{field}.when"), denial.when.as_deref()),
+                reason: denial.reason.as_deref().map(Into::into),
+                mode,
+            });
+        }
+        compiled
+    }
+
+    fn condition(&mut self, field: &str, source: Option<&str>) -> Option<Arc<Condition>> {
+        self.take(field, Condition::compile(source?)).map(Arc::new)
+    }
+
+    fn subjects(&mut self, field: &str, subjects: &[spec::Subject]) -> Vec<Subject> {
+        if subjects.is_empty() {
+            self.error(field, "say who; an empty list is nobody. For everybody: `[{authenticated: true}]`");
+        }
+        if subjects.len() > MAX_SUBJECTS {
+            self.error(field, format!("at most {MAX_SUBJECTS} are possible; use a group, or cut it in two"));
+        }
+        let mut compiled = Vec::new();
+        for (i, subject) in subjects.iter().enumerate() {
+            compiled.extend(self.subject(&format!("{field}[{i}]"), subject));
+        }
+        compiled
+    }
+
+    fn subject(&mut self, field: &str, subject: &spec::Subject) -> Option<Subject> {
+        match subject {
+            spec::Subject {
+                service_account: Some(account),
+                principal: None,
+                provider: None,
+                group: None,
+                authenticated: None,
+            } => {
+                let id = PrincipalId::workload(&self.settings.trust_domain, &account.namespace, &account.name);
+                self.take(&format!("{field}.serviceAccount"), id).map(Subject::Principal)
+            }
+            spec::Subject {
+                service_account: None,
+                principal: Some(id),
+                provider: None,
+                group: None,
+                authenticated: None,
+            } => self.take(&format!("{field}.principal"), id.parse()).map(Subject::Principal),
+            spec::Subject {
+                service_account: None,
+                principal: None,
+                provider: Some(provider),
+                group,
+                authenticated: None,
+            } => {
+                self.provider(&format!("{field}.provider"), provider);
+                let provider: Arc<str> = provider.as_str().into();
+                Some(match group {
+                    Some(group) => Subject::Group { provider, group: group.as_str().into() },
+                    None => Subject::Provider(provider),
+                })
+            }
+            spec::Subject {
+                service_account: None,
+                principal: None,
+                provider: None,
+                group: None,
+                authenticated: Some(true),
+            } => Some(Subject::Authenticated),
+            spec::Subject { group: Some(_), provider: None, .. } => {
+                self.error(format!("{field}.group"), "say whose group it is: `provider`");
+                None
+            }
+            spec::Subject { authenticated: Some(false), .. } => {
+                self.error(format!("{field}.authenticated"), "only `true` means anything; leave it out");
+                None
+            }
+            _ => {
+                self.error(
+                    field,
+                    "say exactly one of `serviceAccount`, `principal`, `provider` (with or without `group`) and `authenticated`",
+                );
+                None
+            }
+        }
+    }
+}

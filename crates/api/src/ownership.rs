@@ -1,0 +1,74 @@
+//! Which hosts and audiences a namespace may speak for, so that none can speak for another.
+
+use crate::compile::{FieldError, Settings};
+use crate::resources::{ALLOWED_AUDIENCES, ALLOWED_HOSTS};
+use durward_core::host::Host;
+use durward_core::policy::Policy;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What cluster admins let a namespace claim beyond its own names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Allowance {
+    hosts: BTreeSet<String>,
+    audiences: BTreeSet<String>,
+}
+
+impl Allowance {
+    /// Reads the annotations of a Namespace. What can't be read allows nothing.
+    #[must_use]
+    pub fn from_annotations(annotations: Option<&BTreeMap<String, String>>) -> Self {
+        let list = |name: &str| -> BTreeSet<String> {
+            let text = annotations.and_then(|all| all.get(name)).map(String::as_str).unwrap_or_default();
+            text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(ToOwned::to_owned).collect()
+        };
+        Self {
+            hosts: list(ALLOWED_HOSTS).iter().map(|host| host.trim_end_matches('.').to_ascii_lowercase()).collect(),
+            audiences: list(ALLOWED_AUDIENCES),
+        }
+    }
+
+    /// A host itself, or `*.` before what follows its first label: a star stands for exactly one label.
+    fn has_host(&self, host: &str) -> bool {
+        self.hosts.contains(host)
+            || host.split_once('.').is_some_and(|(_, parent)| self.hosts.contains(&format!("*.{parent}")))
+    }
+}
+
+/// What the policy claims and its namespace does not own.
+#[must_use]
+pub fn unowned(policy: &Policy, allowance: &Allowance, settings: &Settings) -> Vec<FieldError> {
+    let namespace = &policy.key.namespace;
+    let mut errors = Vec::new();
+    for (i, host) in policy.hosts.iter().enumerate() {
+        if !is_own_name(host, namespace, &settings.cluster_domain) && !allowance.has_host(host.as_str()) {
+            errors.push(FieldError {
+                field: format!("spec.service.hosts[{i}]"),
+                message: format!(
+                    "namespace `{namespace}` does not own host `{host}`: use a name of its own (`NAME.{namespace}.svc`), or \
+                     have a cluster admin annotate the Namespace with `{ALLOWED_HOSTS}: {host}`"
+                ),
+            });
+        }
+    }
+    let default = format!("{}.{namespace}", policy.key.name);
+    if *policy.audience != *default && !allowance.audiences.contains(policy.audience.as_ref()) {
+        errors.push(FieldError {
+            field: "spec.service.audience".to_owned(),
+            message: format!(
+                "namespace `{namespace}` does not own audience `{}`: leave it out for `{default}`, or have a cluster admin \
+                 annotate the Namespace with `{ALLOWED_AUDIENCES}: {}`",
+                policy.audience, policy.audience
+            ),
+        });
+    }
+    errors
+}
+
+/// `<service>.<ns>`, `<service>.<ns>.svc`, `<service>.<ns>.svc.<cluster-domain>`.
+fn is_own_name(host: &Host, namespace: &str, cluster_domain: &str) -> bool {
+    let Some((_, rest)) = host.as_str().split_once('.') else { return false };
+    rest == namespace
+        || rest.strip_prefix(namespace).and_then(|rest| rest.strip_prefix(".svc")).is_some_and(|domain| {
+            domain.is_empty() || domain.strip_prefix('.').is_some_and(|domain| domain == cluster_domain)
+        })
+}

@@ -1,0 +1,347 @@
+//! Conditions in CEL: compiled when a policy is accepted, evaluated with three outcomes.
+//!
+//! The outcome [`Truth::Failed`] is never an allow: a grant whose condition fails gives nothing, a denial whose
+//! condition fails applies.
+
+use cel::common::ast::{EntryExpr, Expr, IdedExpr};
+use cel::common::types::CelMap;
+use cel::common::value::{CowVal, Val};
+use cel::context::VariableResolver;
+use cel::objects::{Key, Map as CelValueMap};
+use cel::{Context, Env, Program, Value};
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, LazyLock, OnceLock};
+use thiserror::Error;
+
+/// Longest expression, in bytes. With [`MAX_NODES`] and [`MAX_NESTED_LOOPS`] it bounds what an evaluation can cost.
+pub const MAX_SOURCE: usize = 2048;
+/// Most nodes of an expression's tree.
+const MAX_NODES: usize = 512;
+/// Brackets within brackets; the parser recurses on them.
+const MAX_BRACKETS: usize = 32;
+/// Loops (`all`, `exists`, `map`, `filter`) within loops: the cost grows with the power of this.
+const MAX_NESTED_LOOPS: usize = 2;
+
+/// What conditions may speak of, and the fields there are; `None` where any field may be.
+const VOCABULARY: [(&str, Option<&[&str]>); 2] = [
+    (
+        "principal",
+        Some(&[
+            "id",
+            "provider",
+            "namespace",
+            "serviceAccount",
+            "subject",
+            "groups",
+            "attributes",
+            "scopes",
+            "assurance",
+            "authenticatedAt",
+        ]),
+    ),
+    ("request", Some(&["method", "path", "host", "operation", "captures", "time", "sourceAddress"])),
+];
+
+static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
+
+/// A condition that compiled.
+pub struct Condition {
+    source: Arc<str>,
+    program: Program,
+}
+
+/// What a condition said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Truth {
+    /// It holds.
+    True,
+    /// It does not hold.
+    False,
+    /// It could not be evaluated, and why.
+    Failed(String),
+}
+
+/// Why an expression is no condition.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{message} (line {line}, column {column} of the expression)")]
+pub struct ConditionError {
+    /// Line within the expression, from 1.
+    pub line: usize,
+    /// Column within the line, from 1.
+    pub column: usize,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+impl Condition {
+    /// Compiles an expression.
+    ///
+    /// # Errors
+    /// When it does not parse, is too large, or names something that does not exist.
+    pub fn compile(source: &str) -> Result<Self, ConditionError> {
+        let at_start = |message: String| ConditionError { line: 1, column: 1, message };
+        if source.len() > MAX_SOURCE {
+            return Err(at_start(format!("the expression is longer than {MAX_SOURCE} bytes; split the grant in two")));
+        }
+        if bracket_depth(source) > MAX_BRACKETS {
+            return Err(at_start(format!("brackets are nested deeper than {MAX_BRACKETS}")));
+        }
+        let program = ENV.compile(source).map_err(|errors| match errors.errors.first() {
+            Some(first) => ConditionError {
+                line: usize::try_from(first.pos.0).unwrap_or(1).max(1),
+                column: usize::try_from(first.pos.1).unwrap_or(1).max(1),
+                message: first.msg.split('\n').next().unwrap_or_default().to_owned(),
+            },
+            None => at_start("the expression does not parse".to_owned()),
+        })?;
+        Inspector { program: &program, source, nodes: 0, bound: Vec::new() }.visit(program.expression(), 0)?;
+        Ok(Self { source: source.into(), program })
+    }
+
+    /// The expression as it was written.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Whether the condition holds for these facts.
+    #[must_use]
+    pub fn evaluate(&self, facts: &dyn Facts) -> Truth {
+        let variables = Variables { facts, principal: OnceLock::new(), request: OnceLock::new() };
+        let mut context = Context::with_env(Arc::clone(&ENV));
+        context.set_variable_resolver(&variables);
+        match self.program.execute(&context) {
+            Ok(Value::Bool(true)) => Truth::True,
+            Ok(Value::Bool(false)) => Truth::False,
+            Ok(other) => Truth::Failed(format!("the condition gave {:?} instead of a bool", other.type_of())),
+            Err(error) => Truth::Failed(error.to_string()),
+        }
+    }
+}
+
+impl fmt::Debug for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Condition").field(&self.source).finish()
+    }
+}
+
+impl PartialEq for Condition {
+    fn eq(&self, other: &Self) -> bool {
+        self.source == other.source
+    }
+}
+
+/// Where a condition's variables come from; each is asked for at most once per evaluation.
+pub trait Facts: Send + Sync {
+    /// The value of `principal`.
+    fn principal(&self) -> Value;
+    /// The value of `request`.
+    fn request(&self) -> Value;
+}
+
+/// A CEL map from names and values.
+#[must_use]
+pub fn map<const N: usize>(entries: [(&str, Option<Value>); N]) -> Value {
+    let entries = entries.into_iter().filter_map(|(name, value)| Some((Key::from(name), value?)));
+    Value::Map(CelValueMap { map: Arc::new(entries.collect::<HashMap<_, _>>()) })
+}
+
+struct Variables<'f> {
+    facts: &'f dyn Facts,
+    principal: OnceLock<Box<dyn Val>>,
+    request: OnceLock<Box<dyn Val>>,
+}
+
+impl VariableResolver for Variables<'_> {
+    fn resolve<'b>(&'b self, variable: &str) -> Option<CowVal<'b, 'b>> {
+        let value = match variable {
+            "principal" => self.principal.get_or_init(|| native(self.facts.principal())),
+            "request" => self.request.get_or_init(|| native(self.facts.request())),
+            _ => return None,
+        };
+        Some(CowVal::Borrowed(value.as_ref()))
+    }
+}
+
+/// Deepest nesting of brackets; those within strings count too, which errs on the safe side.
+fn bracket_depth(source: &str) -> usize {
+    let depths = source.bytes().scan(0usize, |depth, byte| {
+        match byte {
+            b'(' | b'[' | b'{' => *depth += 1,
+            b')' | b']' | b'}' => *depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        Some(*depth)
+    });
+    depths.max().unwrap_or(0)
+}
+
+/// The interpreter's own form of a value; what has none reads as an empty map, in which every field is missing.
+fn native(value: Value) -> Box<dyn Val> {
+    let converted: Result<Box<dyn Val>, _> = value.try_into();
+    converted.unwrap_or_else(|_| Box::new(CelMap::from(HashMap::new())))
+}
+
+/// Walks an expression once, for size and for names that do not exist.
+struct Inspector<'p> {
+    program: &'p Program,
+    source: &'p str,
+    nodes: usize,
+    /// Names bound by loops around the current node.
+    bound: Vec<&'p str>,
+}
+
+impl<'p> Inspector<'p> {
+    fn visit(&mut self, node: &'p IdedExpr, loops: usize) -> Result<(), ConditionError> {
+        self.nodes += 1;
+        if self.nodes > MAX_NODES {
+            return Err(self.error(node, format!("the expression has more than {MAX_NODES} parts")));
+        }
+        match &node.expr {
+            Expr::Ident(name) => self.name(node, name),
+            Expr::Select(select) => {
+                self.field(node, select)?;
+                self.visit(&select.operand, loops)
+            }
+            Expr::Call(call) => {
+                if let Some(target) = &call.target {
+                    self.visit(target, loops)?;
+                }
+                call.args.iter().try_for_each(|arg| self.visit(arg, loops))
+            }
+            Expr::List(list) => list.elements.iter().try_for_each(|element| self.visit(element, loops)),
+            Expr::Map(map) => map.entries.iter().try_for_each(|entry| self.entry(&entry.expr, loops)),
+            Expr::Struct(object) => object.entries.iter().try_for_each(|entry| self.entry(&entry.expr, loops)),
+            Expr::Comprehension(each) => {
+                if loops == MAX_NESTED_LOOPS {
+                    return Err(self.error(node, format!("loops are nested deeper than {MAX_NESTED_LOOPS}")));
+                }
+                self.visit(&each.iter_range, loops)?;
+                self.visit(&each.accu_init, loops)?;
+                let outer = self.bound.len();
+                self.bound.extend([each.iter_var.as_str(), each.accu_var.as_str()]);
+                self.bound.extend(each.iter_var2.as_deref());
+                for part in [&each.loop_cond, &each.loop_step, &each.result] {
+                    self.visit(part, loops + 1)?;
+                }
+                self.bound.truncate(outer);
+                Ok(())
+            }
+            Expr::Literal(_) | Expr::Unspecified => Ok(()),
+        }
+    }
+
+    fn entry(&mut self, entry: &'p EntryExpr, loops: usize) -> Result<(), ConditionError> {
+        match entry {
+            EntryExpr::StructField(field) => self.visit(&field.value, loops),
+            EntryExpr::MapEntry(pair) => {
+                self.visit(&pair.key, loops)?;
+                self.visit(&pair.value, loops)
+            }
+        }
+    }
+
+    fn name(&self, node: &IdedExpr, name: &str) -> Result<(), ConditionError> {
+        const TYPES: [&str; 11] =
+            ["bool", "int", "uint", "double", "string", "bytes", "list", "map", "null_type", "type", "optional"];
+        let known =
+            self.bound.contains(&name) || VOCABULARY.iter().any(|(root, _)| *root == name) || TYPES.contains(&name);
+        if known {
+            return Ok(());
+        }
+        Err(self.error(node, format!("`{name}` does not exist; a condition speaks of `principal` and `request`")))
+    }
+
+    fn field(&self, node: &IdedExpr, select: &cel::common::ast::SelectExpr) -> Result<(), ConditionError> {
+        let Expr::Ident(root) = &select.operand.expr else { return Ok(()) };
+        if self.bound.contains(&root.as_str()) {
+            return Ok(());
+        }
+        let fields = VOCABULARY.iter().find(|(name, _)| name == root).and_then(|(_, fields)| *fields);
+        match fields {
+            Some(fields) if !fields.contains(&select.field.as_str()) => {
+                Err(self
+                    .error(node, format!("`{root}` has no field `{}`; there are {}", select.field, fields.join(", "))))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn error(&self, node: &IdedExpr, message: String) -> ConditionError {
+        let offset = self.program.source_info().offset_for(node.id).map_or(0, |(start, _)| start as usize);
+        let before: String = self.source.chars().take(offset).collect();
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        ConditionError { line, column, message }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Alice;
+
+    impl Facts for Alice {
+        fn principal(&self) -> Value {
+            map([
+                ("id", Some("user:corporate/alice".into())),
+                ("groups", Some(vec!["support"].into())),
+                ("attributes", Some(map([("level", Some(3.into()))]))),
+            ])
+        }
+
+        fn request(&self) -> Value {
+            let time = chrono::DateTime::parse_from_rfc3339("2026-07-01T06:30:00Z").expect("valid");
+            map([("method", Some("GET".into())), ("time", Some(Value::Timestamp(time)))])
+        }
+    }
+
+    fn said(source: &str) -> Truth {
+        Condition::compile(source).expect(source).evaluate(&Alice)
+    }
+
+    #[test]
+    fn conditions_hold_or_do_not() {
+        assert_eq!(said("true"), Truth::True);
+        assert_eq!(said("'support' in principal.groups && request.method == 'GET'"), Truth::True);
+        assert_eq!(said("principal.attributes.level > 3"), Truth::False);
+        assert_eq!(said("request.time.getHours('Europe/Berlin') == 8"), Truth::True);
+        assert_eq!(said("principal.groups.exists(g, g.startsWith('sup'))"), Truth::True);
+        assert_eq!(said("has(principal.attributes.suspended) && principal.attributes.suspended"), Truth::False);
+    }
+
+    #[test]
+    fn what_can_not_be_evaluated_fails() {
+        for source in [
+            "principal.attributes.missing == 1",
+            "principal.attributes.level == 3 && 1 / 0 == 1",
+            "principal.id",
+            "principal.attributes.level.startsWith('3')",
+            "request.time.getHours('Mars/Base') == 1",
+            "principal.id.matches('(')",
+            "1",
+        ] {
+            assert!(matches!(said(source), Truth::Failed(_)), "{source}: {:?}", said(source));
+        }
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_place() {
+        for (source, line, column, message) in [
+            ("principl.id == 'x'", 1, 1, "`principl` does not exist"),
+            ("true &&\n request.verb == 'x'", 2, 9, "`request` has no field `verb`"),
+            ("true &&", 1, 8, ""),
+        ] {
+            let error = Condition::compile(source).expect_err(source);
+            assert!(error.message.contains(message), "{error}");
+            assert_eq!(error.line, line, "{error}");
+            assert!(error.column.abs_diff(column) <= 2, "{error}");
+        }
+        assert!(Condition::compile(&"a".repeat(MAX_SOURCE + 1)).is_err());
+        assert!(Condition::compile("[1].all(a, [1].all(b, [1].all(c, a == b && b == c)))").is_err());
+        assert!(Condition::compile(&format!("[{}] == []", vec!["1"; 600].join(","))).is_err());
+        assert!(Condition::compile(&format!("{}1{}", "(".repeat(900), ")".repeat(900))).is_err());
+    }
+}

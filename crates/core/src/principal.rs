@@ -1,0 +1,331 @@
+//! Who a caller is, whatever credential it brought.
+
+use crate::risk::Assurance;
+use crate::scope::Scope;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use thiserror::Error;
+
+/// The name of a principal; its text form is what policies, headers and audit records carry.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum PrincipalId {
+    /// `spiffe://<trust-domain>/ns/<namespace>/sa/<service-account>`.
+    Workload {
+        /// SPIFFE trust domain, in lower case.
+        trust_domain: Arc<str>,
+        /// Kubernetes namespace.
+        namespace: Arc<str>,
+        /// Kubernetes service account.
+        service_account: Arc<str>,
+    },
+    /// `user:<provider>/<subject>`: a token of an outside issuer.
+    User {
+        /// Name of the `IdentityProvider`.
+        provider: Arc<str>,
+        /// The token's `sub`.
+        subject: Arc<str>,
+    },
+    /// `key:<provider>/<name>`: an API key.
+    Key {
+        /// Name of the `IdentityProvider`.
+        provider: Arc<str>,
+        /// The key's name.
+        name: Arc<str>,
+    },
+    /// `kube:<username>`: a Kubernetes user that is no service account.
+    Kube {
+        /// Kubernetes username.
+        username: Arc<str>,
+    },
+}
+
+/// Why a text names no principal.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error(
+    "`{text}` is no principal: {why}; write `spiffe://DOMAIN/ns/NAMESPACE/sa/SERVICEACCOUNT`, \
+     `user:PROVIDER/SUBJECT`, `key:PROVIDER/NAME` or `kube:USERNAME`"
+)]
+pub struct PrincipalIdError {
+    text: String,
+    why: &'static str,
+}
+
+/// Longest subject, key name or username, in bytes (the limit of OpenID Connect's `sub` is 255).
+const MAX_NAME: usize = 255;
+
+impl PrincipalId {
+    /// A workload of `trust_domain`, by namespace and service account.
+    ///
+    /// # Errors
+    /// When a part is not what SPIFFE and Kubernetes accept as a name.
+    pub fn workload(trust_domain: &str, namespace: &str, service_account: &str) -> Result<Self, PrincipalIdError> {
+        let id = Self::Workload {
+            trust_domain: trust_domain.into(),
+            namespace: namespace.into(),
+            service_account: service_account.into(),
+        };
+        let why = if !is_trust_domain(trust_domain) {
+            "the trust domain may hold lower-case letters, digits, `.`, `-` and `_`"
+        } else if !is_dns_label(namespace) {
+            "the namespace is not a DNS label"
+        } else if !is_dns_subdomain(service_account) {
+            "the service account is not a DNS name"
+        } else {
+            return Ok(id);
+        };
+        Err(id.error(why))
+    }
+
+    /// A person or machine known to the outside issuer `provider`.
+    ///
+    /// # Errors
+    /// When the provider is no DNS name, or the subject is empty, too long or has control characters.
+    pub fn user(provider: &str, subject: &str) -> Result<Self, PrincipalIdError> {
+        let id = Self::User { provider: provider.into(), subject: subject.into() };
+        id.checked(is_dns_subdomain(provider), subject)
+    }
+
+    /// The holder of an API key.
+    ///
+    /// # Errors
+    /// As [`PrincipalId::user`].
+    pub fn key(provider: &str, name: &str) -> Result<Self, PrincipalIdError> {
+        let id = Self::Key { provider: provider.into(), name: name.into() };
+        id.checked(is_dns_subdomain(provider), name)
+    }
+
+    /// A Kubernetes user.
+    ///
+    /// # Errors
+    /// When the name is empty, too long or has control characters.
+    pub fn kube(username: &str) -> Result<Self, PrincipalIdError> {
+        Self::Kube { username: username.into() }.checked(true, username)
+    }
+
+    /// The `IdentityProvider` that vouches for this principal; `None` for the cluster's own.
+    #[must_use]
+    pub fn provider(&self) -> Option<&str> {
+        match self {
+            Self::User { provider, .. } | Self::Key { provider, .. } => Some(provider),
+            Self::Workload { .. } | Self::Kube { .. } => None,
+        }
+    }
+
+    /// Whether this is a program proving itself, not a person.
+    #[must_use]
+    pub const fn is_workload(&self) -> bool {
+        matches!(self, Self::Workload { .. })
+    }
+
+    fn checked(self, provider_ok: bool, name: &str) -> Result<Self, PrincipalIdError> {
+        let why = if !provider_ok {
+            "the provider is not a DNS name"
+        } else if name.is_empty() {
+            "the name is empty"
+        } else if name.len() > MAX_NAME {
+            "the name is longer than 255 bytes"
+        } else if name.chars().any(char::is_control) {
+            "the name has a control character"
+        } else {
+            return Ok(self);
+        };
+        Err(self.error(why))
+    }
+
+    fn error(&self, why: &'static str) -> PrincipalIdError {
+        PrincipalIdError { text: self.to_string(), why }
+    }
+}
+
+impl fmt::Display for PrincipalId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Workload { trust_domain, namespace, service_account } => {
+                write!(f, "spiffe://{trust_domain}/ns/{namespace}/sa/{service_account}")
+            }
+            Self::User { provider, subject } => write!(f, "user:{provider}/{subject}"),
+            Self::Key { provider, name } => write!(f, "key:{provider}/{name}"),
+            Self::Kube { username } => write!(f, "kube:{username}"),
+        }
+    }
+}
+
+impl FromStr for PrincipalId {
+    type Err = PrincipalIdError;
+
+    fn from_str(text: &str) -> Result<Self, PrincipalIdError> {
+        let error = |why| PrincipalIdError { text: text.to_owned(), why };
+        if let Some(rest) = text.strip_prefix("spiffe://") {
+            let parts: Vec<&str> = rest.split('/').collect();
+            return match parts.as_slice() {
+                [domain, "ns", namespace, "sa", account] => Self::workload(domain, namespace, account),
+                _ => Err(error("its path is not `/ns/NAMESPACE/sa/SERVICEACCOUNT`")),
+            };
+        }
+        let (kind, rest) = text.split_once(':').ok_or_else(|| error("it has no `KIND:`"))?;
+        match (kind, rest.split_once('/')) {
+            ("user", Some((provider, subject))) => Self::user(provider, subject),
+            ("key", Some((provider, name))) => Self::key(provider, name),
+            ("user" | "key", None) => Err(error("it has no `/` after the provider")),
+            ("kube", _) => Self::kube(rest),
+            _ => Err(error("its kind is unknown")),
+        }
+    }
+}
+
+impl TryFrom<String> for PrincipalId {
+    type Error = PrincipalIdError;
+
+    fn try_from(text: String) -> Result<Self, PrincipalIdError> {
+        text.parse()
+    }
+}
+
+impl From<PrincipalId> for String {
+    fn from(id: PrincipalId) -> Self {
+        id.to_string()
+    }
+}
+
+/// Whether `text` is a DNS label as Kubernetes wants it (RFC 1123).
+#[must_use]
+pub fn is_dns_label(text: &str) -> bool {
+    let alphanumeric = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let bytes = text.as_bytes();
+    bytes.len() <= 63
+        && alphanumeric(bytes.first())
+        && alphanumeric(bytes.last())
+        && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
+}
+
+/// Whether `text` is a DNS subdomain as Kubernetes wants it (RFC 1123).
+#[must_use]
+pub fn is_dns_subdomain(text: &str) -> bool {
+    text.len() <= 253 && text.split('.').all(is_dns_label)
+}
+
+/// SPIFFE-ID section 2.1: lower-case letters, digits, `.`, `-`, `_`, at most 255 bytes.
+fn is_trust_domain(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= 255
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_'))
+}
+
+/// What is known about a caller: plain data, which proves nothing by itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Identity {
+    /// Who.
+    pub id: PrincipalId,
+    /// Groups that the provider vouches for.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub groups: BTreeSet<String>,
+    /// Mapped claims, or what is known of the workload.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub attributes: Map<String, Value>,
+    /// Scopes that the token itself carries; `None` when it says nothing of scopes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scopes: Option<BTreeSet<Scope>>,
+    /// How the caller proved itself.
+    pub assurance: Assurance,
+    /// When the caller last authenticated (`auth_time`), if the credential says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authenticated_at: Option<DateTime<Utc>>,
+    /// When the credential ends; a principal counts for nothing from then on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+impl Identity {
+    /// An identity of which nothing but the name and the assurance is known.
+    #[must_use]
+    pub fn new(id: PrincipalId, assurance: Assurance) -> Self {
+        Self {
+            id,
+            groups: BTreeSet::new(),
+            attributes: Map::new(),
+            scopes: None,
+            assurance,
+            authenticated_at: None,
+            expires_at: None,
+        }
+    }
+}
+
+/// A caller whose identity is settled. The authorizer takes this and never a credential.
+///
+/// Two functions make one, and `tests/architecture.rs` holds who may call them:
+/// [`Principal::authenticated`] belongs to the authenticator alone, [`Principal::assumed`] to the tools
+/// that explain and replay decisions without enforcing any.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Principal(Identity);
+
+impl Principal {
+    /// The outcome of a successful authentication. Only `src/authn` calls this.
+    #[must_use]
+    pub fn authenticated(identity: Identity) -> Self {
+        Self(identity)
+    }
+
+    /// A caller taken on somebody's word, to ask what would be decided. Never used by a door.
+    #[must_use]
+    pub fn assumed(identity: Identity) -> Self {
+        Self(identity)
+    }
+
+    /// What is known about the caller.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_survive_their_text() {
+        for text in [
+            "spiffe://cluster.local/ns/shop/sa/orders",
+            "spiffe://td.example/ns/shop/sa/orders.v2",
+            "user:corporate/alice",
+            "user:corporate/https://x/y?z",
+            "key:partners/acme",
+            "kube:system:admin",
+            "kube:alice@example.com",
+        ] {
+            assert_eq!(text.parse::<PrincipalId>().expect(text).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn ids_of_another_shape_are_refused() {
+        for text in [
+            "",
+            "alice",
+            "user:alice",
+            "user:/alice",
+            "user:corporate/",
+            "user:Corporate/alice",
+            "user:corporate/a\nb",
+            "spiffe://cluster.local/ns/shop",
+            "spiffe://Cluster.local/ns/shop/sa/orders",
+            "spiffe://cluster.local/ns/shop/sa/orders/extra",
+            "spiffe://cluster.local/ns/../sa/orders",
+            "spiffe://cluster.local:443/ns/shop/sa/orders",
+            "spiffe://u@cluster.local/ns/shop/sa/orders",
+            "spiffe:///ns/shop/sa/orders",
+            "SPIFFE://cluster.local/ns/shop/sa/orders",
+            "kube:",
+        ] {
+            assert!(text.parse::<PrincipalId>().is_err(), "{text:?}");
+        }
+    }
+}

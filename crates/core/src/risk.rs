@@ -1,0 +1,76 @@
+//! How strongly a caller is known, and how much an operation asks for.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// How a credential proves its bearer, lowest first.
+///
+/// The order is the meaning: `a >= b` says that `a` satisfies whatever `b` satisfies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Assurance {
+    /// An API key or a password: whoever has read it once can use it.
+    SharedSecret,
+    /// A token of a trusted issuer, good for whoever holds it (RFC 6750).
+    Bearer,
+    /// Mutual TLS, or a token bound to a key (RFC 7800, RFC 8705).
+    ProofOfPossession,
+    /// A person with a second factor.
+    MultiFactor,
+    /// A person with a factor that can't be relayed (WebAuthn).
+    PhishingResistant,
+}
+
+impl Assurance {
+    /// The authentication context class that a challenge names (`acr`, RFC 9470 section 3).
+    #[must_use]
+    pub const fn acr(self) -> &'static str {
+        match self {
+            Self::SharedSecret => "urn:durward:assurance:shared-secret",
+            Self::Bearer => "urn:durward:assurance:bearer",
+            Self::ProofOfPossession => "urn:durward:assurance:proof-of-possession",
+            Self::MultiFactor => "urn:durward:assurance:multi-factor",
+            Self::PhishingResistant => "urn:durward:assurance:phishing-resistant",
+        }
+    }
+
+    /// The name as policies and audit records write it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::SharedSecret => "SharedSecret",
+            Self::Bearer => "Bearer",
+            Self::ProofOfPossession => "ProofOfPossession",
+            Self::MultiFactor => "MultiFactor",
+            Self::PhishingResistant => "PhishingResistant",
+        }
+    }
+}
+
+impl fmt::Display for Assurance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What an operation can cost when the wrong caller gets through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub enum Risk {
+    /// Any credential is enough, a shared secret included.
+    Low,
+    /// [`Assurance::Bearer`] and up.
+    #[default]
+    Standard,
+    /// A workload proves possession of its key; a person has a fresh second factor.
+    High,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Assurance::*;
+
+    #[test]
+    fn assurance_is_ordered_from_the_weakest() {
+        let order = [SharedSecret, Bearer, ProofOfPossession, MultiFactor, PhishingResistant];
+        assert!(order.windows(2).all(|pair| pair[0] < pair[1]));
+    }
+}

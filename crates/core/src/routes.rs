@@ -1,0 +1,100 @@
+//! From method and path to an operation: a tree of segments, searched from the most specific branch.
+
+use crate::path::{Ambiguity, Method, RequestPath, Segment};
+use crate::policy::Match;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+/// A match of a service: index of the operation and of the match within it.
+pub(crate) type Target = (usize, usize);
+
+/// The tree. Two patterns that differ only in the names of their captures are one place in it.
+#[derive(Debug, Default)]
+pub(crate) struct Routes {
+    literals: HashMap<Arc<str>, Routes>,
+    /// The literals in lower case.
+    folded: HashSet<String>,
+    capture: Option<Box<Routes>>,
+    rest: Leaf,
+    end: Leaf,
+}
+
+#[derive(Debug, Default)]
+struct Leaf {
+    methods: HashMap<Method, Target>,
+    any: Option<Target>,
+}
+
+impl Routes {
+    /// Adds a match.
+    ///
+    /// # Errors
+    /// With the target that already claims the same requests; nothing is changed then.
+    pub(crate) fn insert(&mut self, pattern: &Match, target: Target) -> Result<(), Target> {
+        let mut node = self;
+        for segment in pattern.path.segments() {
+            node = match segment {
+                Segment::Literal(text) => {
+                    node.folded.insert(text.to_ascii_lowercase());
+                    node.literals.entry(Arc::clone(text)).or_default()
+                }
+                Segment::Capture(_) => node.capture.get_or_insert_default(),
+                Segment::Rest => return node.rest.insert(pattern.method.as_ref(), target),
+            };
+        }
+        node.end.insert(pattern.method.as_ref(), target)
+    }
+
+    /// The most specific match, segment by segment from the left: literal, then capture, then wildcard; among
+    /// equals a stated method before any. Each node is visited at most once.
+    ///
+    /// # Errors
+    /// [`Ambiguity::Case`] when the path is a declared one but for upper and lower case.
+    pub(crate) fn find(&self, method: &str, path: &RequestPath<'_>) -> Result<Option<Target>, Ambiguity> {
+        self.search(method, path.segments())
+    }
+
+    fn search(&self, method: &str, path: &[Cow<'_, str>]) -> Result<Option<Target>, Ambiguity> {
+        let Some((head, tail)) = path.split_first() else { return Ok(self.end.get(method)) };
+        match self.literals.get(head.as_ref()) {
+            Some(node) => {
+                if let found @ Some(_) = node.search(method, tail)? {
+                    return Ok(found);
+                }
+            }
+            None if self.folded.contains(head.to_ascii_lowercase().as_str()) => return Err(Ambiguity::Case),
+            None => {}
+        }
+        if let Some(node) = &self.capture
+            && let found @ Some(_) = node.search(method, tail)?
+        {
+            return Ok(found);
+        }
+        Ok(self.rest.get(method))
+    }
+}
+
+impl Leaf {
+    fn insert(&mut self, method: Option<&Method>, target: Target) -> Result<(), Target> {
+        let taken = method.map_or(self.any, |method| self.methods.get(method).copied());
+        if let Some(taken) = taken {
+            return Err(taken);
+        }
+        match method {
+            Some(method) => drop(self.methods.insert(method.clone(), target)),
+            None => self.any = Some(target),
+        }
+        Ok(())
+    }
+
+    fn get(&self, method: &str) -> Option<Target> {
+        self.methods.get(method).copied().or(self.any)
+    }
+}
+
+impl std::borrow::Borrow<str> for Method {
+    fn borrow(&self) -> &str {
+        self.as_str()
+    }
+}

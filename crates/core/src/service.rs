@@ -1,0 +1,311 @@
+//! One service: the policies that share it, united and indexed for decisions.
+
+use crate::host::Host;
+use crate::path::{Ambiguity, RequestPath, Segment};
+use crate::policy::{Denial, Grant, MAX_SCOPES, Mode, Operation, Policy, PolicyKey, Subject, Way};
+use crate::principal::{Identity, PrincipalId};
+use crate::routes::Routes;
+use crate::scope::Scope;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use thiserror::Error;
+
+/// Namespace and audience of a service.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceKey {
+    /// Kubernetes namespace.
+    pub namespace: Arc<str>,
+    /// `aud` of tokens for the service.
+    pub audience: Arc<str>,
+}
+
+/// The policies of one service, united. Immutable.
+#[derive(Debug)]
+pub struct Service {
+    pub(crate) key: ServiceKey,
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) ways: Vec<Way>,
+    pub(crate) mode: Mode,
+    pub(crate) operations: Vec<ServiceOperation>,
+    pub(crate) grants: Vec<Grant>,
+    pub(crate) denials: Vec<Denial>,
+    pub(crate) denial_index: SubjectIndex<usize>,
+    routes: Routes,
+    names: HashMap<Arc<str>, usize>,
+}
+
+/// An operation with the grants that matter to it.
+#[derive(Debug)]
+pub(crate) struct ServiceOperation {
+    pub(crate) operation: Operation,
+    pub(crate) policy: PolicyKey,
+    pub(crate) ways: Vec<Way>,
+    pub(crate) mode: Mode,
+    pub(crate) grants: SubjectIndex<Candidate>,
+}
+
+/// A grant, and which of an operation's scopes it gives: bit `i` stands for scope `i`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Candidate {
+    pub(crate) grant: usize,
+    pub(crate) gives: u64,
+}
+
+/// Two policies of one service that can't be united.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum OperationConflict {
+    /// Both declare an operation of this name.
+    #[error("operation `{name}` is already declared by policy {other}")]
+    Name {
+        /// Name of the operation.
+        name: Arc<str>,
+        /// The policy that came first.
+        other: PolicyKey,
+    },
+    /// Both claim the same requests.
+    #[error("operation `{name}` matches `{pattern}`, which operation `{other_name}` of policy {other} claims already")]
+    Requests {
+        /// Name of the operation.
+        name: Arc<str>,
+        /// Method and path.
+        pattern: String,
+        /// Name of the operation that came first.
+        other_name: Arc<str>,
+        /// The policy that came first.
+        other: PolicyKey,
+    },
+}
+
+impl Service {
+    /// Unites policies of one namespace and audience, the oldest first. A policy whose operations clash with those
+    /// of an older one is left out as a whole and returned with the clash.
+    ///
+    /// Returns no service when no policy is left.
+    #[must_use]
+    pub fn unite(oldest_first: &[Arc<Policy>]) -> (Option<Self>, Vec<(PolicyKey, OperationConflict)>) {
+        let mut accepted: Vec<&Arc<Policy>> = Vec::new();
+        let mut conflicts = Vec::new();
+        for policy in oldest_first {
+            match accepted.iter().find_map(|older| clash(older, policy)) {
+                None => accepted.push(policy),
+                Some(conflict) => conflicts.push((policy.key.clone(), conflict)),
+            }
+        }
+        accepted.sort_by(|a, b| a.key.cmp(&b.key));
+        (Self::build(&accepted), conflicts)
+    }
+
+    fn build(policies: &[&Arc<Policy>]) -> Option<Self> {
+        let first = policies.first()?;
+        let mut grants: Vec<Grant> = policies.iter().flat_map(|p| p.grants.iter().cloned()).collect();
+        grants.sort_by(|a, b| a.rule.cmp(&b.rule));
+        let mut denials: Vec<Denial> = policies.iter().flat_map(|p| p.denials.iter().cloned()).collect();
+        denials.sort_by(|a, b| a.rule.cmp(&b.rule));
+        let givers = givers(&grants);
+
+        let (mut routes, mut names, mut operations) = (Routes::default(), HashMap::new(), Vec::new());
+        for (policy, operation) in policies.iter().flat_map(|p| p.operations.iter().map(move |o| (p, o))) {
+            let index = operations.len();
+            names.insert(Arc::clone(&operation.name), index);
+            for (number, pattern) in operation.matches.iter().enumerate() {
+                // a policy's own clashes were refused when it was compiled, those between policies just before
+                let _ = routes.insert(pattern, (index, number));
+            }
+            operations.push(ServiceOperation {
+                policy: policy.key.clone(),
+                ways: policy.ways.clone(),
+                mode: policy.mode,
+                grants: candidates(&operation.scopes, &grants, &givers),
+                operation: operation.clone(),
+            });
+        }
+        let mut denial_index = SubjectIndex::default();
+        for (number, denial) in denials.iter().enumerate() {
+            denial.to.iter().for_each(|subject| denial_index.insert(subject, number));
+        }
+        Some(Self {
+            key: ServiceKey { namespace: Arc::clone(&first.key.namespace), audience: Arc::clone(&first.audience) },
+            hosts: policies.iter().flat_map(|p| &p.hosts).collect::<BTreeSet<_>>().into_iter().cloned().collect(),
+            ways: in_first_order(policies.iter().flat_map(|p| &p.ways)),
+            mode: if policies.iter().all(|p| p.mode == Mode::Audit) { Mode::Audit } else { Mode::Enforce },
+            operations,
+            grants,
+            denials,
+            denial_index,
+            routes,
+            names,
+        })
+    }
+
+    /// Namespace and audience.
+    #[must_use]
+    pub fn key(&self) -> &ServiceKey {
+        &self.key
+    }
+
+    /// Hosts under which the service is called.
+    #[must_use]
+    pub fn hosts(&self) -> &[Host] {
+        &self.hosts
+    }
+
+    /// Number of operations.
+    #[must_use]
+    pub fn operations(&self) -> usize {
+        self.operations.len()
+    }
+
+    /// The operation that a request is, and what its path captures.
+    pub(crate) fn find(&self, method: &str, path: &str) -> Result<Option<(&ServiceOperation, Captures)>, Ambiguity> {
+        if !crate::path::is_method(method) {
+            return Err(Ambiguity::Method);
+        }
+        let path = RequestPath::parse(path)?;
+        let Some((operation, number)) = self.routes.find(method, &path)? else { return Ok(None) };
+        let Some(found) = self.operations.get(operation) else { return Ok(None) };
+        let pattern = found.operation.matches.get(number).map(|m| m.path.segments()).unwrap_or_default();
+        let captures = pattern.iter().zip(path.segments()).filter_map(|(segment, text)| match segment {
+            Segment::Capture(name) => Some((Arc::clone(name), text.as_ref().into())),
+            Segment::Literal(_) | Segment::Rest => None,
+        });
+        Ok(Some((found, captures.collect())))
+    }
+
+    /// The operation of this name.
+    pub(crate) fn named(&self, name: &str) -> Option<&ServiceOperation> {
+        self.names.get(name).and_then(|index| self.operations.get(*index))
+    }
+}
+
+/// Segments that a path captured, by name.
+pub type Captures = BTreeMap<Arc<str>, Arc<str>>;
+
+/// The first thing that both policies claim.
+fn clash(older: &Policy, younger: &Policy) -> Option<OperationConflict> {
+    let mut routes = Routes::default();
+    let mut names = HashMap::new();
+    for (index, operation) in older.operations.iter().enumerate() {
+        names.insert(&operation.name, ());
+        for (number, pattern) in operation.matches.iter().enumerate() {
+            let _ = routes.insert(pattern, (index, number));
+        }
+    }
+    younger.operations.iter().find_map(|operation| {
+        if names.contains_key(&operation.name) {
+            return Some(OperationConflict::Name { name: Arc::clone(&operation.name), other: older.key.clone() });
+        }
+        operation.matches.iter().find_map(|pattern| {
+            let (other, _) = routes.insert(pattern, (usize::MAX, 0)).err()?;
+            // a clash with itself was refused when the policy was compiled
+            let other_name = Arc::clone(&older.operations.get(other)?.name);
+            Some(OperationConflict::Requests {
+                name: Arc::clone(&operation.name),
+                pattern: describe(pattern),
+                other_name,
+                other: older.key.clone(),
+            })
+        })
+    })
+}
+
+/// The first two operations of one policy that claim the same requests: their names and the pattern.
+#[must_use]
+pub fn shadowed(operations: &[Operation]) -> Option<(Arc<str>, Arc<str>, String)> {
+    let mut routes = Routes::default();
+    operations.iter().enumerate().find_map(|(index, operation)| {
+        operation.matches.iter().enumerate().find_map(|(number, pattern)| {
+            let (other, _) = routes.insert(pattern, (index, number)).err()?;
+            let other = operations.get(other)?;
+            Some((Arc::clone(&other.name), Arc::clone(&operation.name), describe(pattern)))
+        })
+    })
+}
+
+fn describe(pattern: &crate::policy::Match) -> String {
+    format!("{} {}", pattern.method.as_ref().map_or("*", |m| m.as_str()), pattern.path)
+}
+
+/// Which grants give a scope.
+fn givers(grants: &[Grant]) -> HashMap<&Scope, Vec<usize>> {
+    let mut givers: HashMap<&Scope, Vec<usize>> = HashMap::new();
+    for (number, grant) in grants.iter().enumerate() {
+        grant.scopes.iter().for_each(|scope| givers.entry(scope).or_default().push(number));
+    }
+    givers
+}
+
+/// The grants that give any of `scopes`, by subject.
+fn candidates(scopes: &[Scope], grants: &[Grant], givers: &HashMap<&Scope, Vec<usize>>) -> SubjectIndex<Candidate> {
+    let mut gives: BTreeMap<usize, u64> = BTreeMap::new();
+    for (bit, scope) in scopes.iter().take(MAX_SCOPES).enumerate() {
+        for grant in givers.get(scope).into_iter().flatten() {
+            *gives.entry(*grant).or_default() |= 1 << bit;
+        }
+    }
+    let mut index = SubjectIndex::default();
+    for (grant, gives) in gives {
+        let to = grants.get(grant).map(|g| g.to.as_slice()).unwrap_or_default();
+        to.iter().for_each(|subject| index.insert(subject, Candidate { grant, gives }));
+    }
+    index
+}
+
+fn in_first_order<'w>(ways: impl Iterator<Item = &'w Way>) -> Vec<Way> {
+    let mut seen = BTreeSet::new();
+    ways.filter(|way| seen.insert(*way)).cloned().collect()
+}
+
+/// Rules by the subjects that they are for, so that a decision looks only at rules that concern the caller.
+#[derive(Debug)]
+pub(crate) struct SubjectIndex<T> {
+    anyone: Vec<T>,
+    principals: HashMap<PrincipalId, Vec<T>>,
+    providers: HashMap<Arc<str>, Vec<T>>,
+    groups: HashMap<Arc<str>, HashMap<Arc<str>, Vec<T>>>,
+}
+
+impl<T> Default for SubjectIndex<T> {
+    fn default() -> Self {
+        Self { anyone: Vec::new(), principals: HashMap::new(), providers: HashMap::new(), groups: HashMap::new() }
+    }
+}
+
+impl<T: Copy + Ord> SubjectIndex<T> {
+    fn insert(&mut self, subject: &Subject, rule: T) {
+        match subject {
+            Subject::Authenticated => self.anyone.push(rule),
+            Subject::Principal(id) => self.principals.entry(id.clone()).or_default().push(rule),
+            Subject::Provider(provider) => self.providers.entry(Arc::clone(provider)).or_default().push(rule),
+            Subject::Group { provider, group } => {
+                let groups = self.groups.entry(Arc::clone(provider)).or_default();
+                groups.entry(Arc::clone(group)).or_default().push(rule);
+            }
+        }
+    }
+
+    /// The rules for `caller`, in order, each once.
+    pub(crate) fn concerning(&self, caller: &Identity) -> Vec<T> {
+        let mut rules = self.anyone.clone();
+        rules.extend(self.principals.get(&caller.id).into_iter().flatten());
+        if let Some(provider) = caller.id.provider() {
+            rules.extend(self.providers.get(provider).into_iter().flatten());
+            if let Some(groups) = self.groups.get(provider) {
+                rules.extend(caller.groups.iter().filter_map(|group| groups.get(group.as_str())).flatten());
+            }
+        }
+        rules.sort_unstable();
+        rules.dedup();
+        rules
+    }
+
+    /// Every rule, in order, each once.
+    pub(crate) fn all(&self) -> Vec<T> {
+        let groups = self.groups.values().flat_map(HashMap::values);
+        let mut rules: Vec<T> =
+            self.principals.values().chain(self.providers.values()).chain(groups).flatten().copied().collect();
+        rules.extend(&self.anyone);
+        rules.sort_unstable();
+        rules.dedup();
+        rules
+    }
+}

@@ -1,0 +1,12 @@
+//! The audit log: one JSON line for every decision.
+//!
+//! A record holds what the decision was made from, so that it can be replayed, and never a credential, a header or
+//! a body. Records are handed to one writer thread through a bounded queue: a slow disk costs no decision its time,
+//! and what the queue can't take is counted, or denied, as the setting says.
+
+mod record;
+pub mod replay;
+mod writer;
+
+pub use record::Record;
+pub use writer::{Audit, AuditError, Lost, OnLoss, Sink};

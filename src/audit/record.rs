@@ -1,0 +1,148 @@
+//! What a record says.
+
+use crate::engine::Made;
+use durward_core::decision::{Decision, Reason};
+use durward_core::policy::Mode;
+use durward_core::principal::{Identity, Principal};
+use durward_core::request::{Call, Target};
+use durward_core::scope::Scope;
+use durward_core::service::Captures;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// Longest path in a record, in bytes: more than a decision reads, so that a cut path is refused for its length
+/// when it is replayed, as the whole one was.
+const MAX_PATH: usize = 8 * 1024 + 64;
+/// Longest other text from a request.
+const MAX_TEXT: usize = 512;
+
+/// One line of the audit log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record<'a> {
+    /// When it was decided, RFC 3339 in UTC.
+    pub time: chrono::DateTime<chrono::Utc>,
+    /// Names the decision.
+    pub id: String,
+    /// Where the request came in.
+    pub door: Cow<'a, str>,
+    /// `allow` or `deny`, as the policy has it.
+    pub verdict: Cow<'a, str>,
+    /// Whether a denial was enforced.
+    pub mode: Mode,
+    /// Why.
+    pub reason: Reason,
+    /// More about the reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<Cow<'a, str>>,
+    /// True cause of a failed authentication.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    /// Audience of the service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<Cow<'a, str>>,
+    /// Policy of the operation, `namespace/name`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// The operation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation: Option<Cow<'a, str>>,
+    /// The grants or the denial.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<Cow<'a, str>>,
+    /// Scopes that the operation needs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub required: Vec<Scope>,
+    /// Those that nobody granted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<Scope>,
+    /// What was asked.
+    pub request: Asked<'a>,
+    /// Who asked, and what was known of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub principal: Option<Cow<'a, Identity>>,
+    /// Revision of the snapshot.
+    pub revision: String,
+    /// From the request at the door to the decision, in microseconds.
+    pub latency_us: u64,
+}
+
+/// What was asked, as far as a decision looks at it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Asked<'a> {
+    /// Host of the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<Cow<'a, str>>,
+    /// Audience that was asked for by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audience: Option<Cow<'a, str>>,
+    /// HTTP method.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<Cow<'a, str>>,
+    /// Path, without query.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<Cow<'a, str>>,
+    /// Operation that was asked for by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation: Option<Cow<'a, str>>,
+    /// What the path captured, or what was given in its place.
+    #[serde(default, skip_serializing_if = "Captures::is_empty")]
+    pub captures: Captures,
+    /// Address of the caller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<IpAddr>,
+}
+
+impl<'a> Record<'a> {
+    pub(crate) fn of(made: &Made<'a>, latency: Duration) -> Self {
+        let decision: &'a Decision = made.decision;
+        Self {
+            time: made.now,
+            id: made.id.to_string(),
+            door: made.door.as_str().into(),
+            verdict: if decision.allowed() { "allow" } else { "deny" }.into(),
+            mode: decision.mode,
+            reason: decision.reason,
+            detail: decision.detail.as_deref().map(Into::into),
+            cause: made.failure.map(ToString::to_string),
+            service: decision.service.as_ref().map(|service| (&*service.audience).into()),
+            policy: decision.policy.as_ref().map(ToString::to_string),
+            operation: decision.operation.as_deref().map(Into::into),
+            rules: decision.rules.iter().map(|rule| rule.as_ref().into()).collect(),
+            required: decision.required.to_vec(),
+            missing: decision.missing.clone(),
+            request: Asked::of(made),
+            principal: made.principal.map(Principal::identity).map(Cow::Borrowed),
+            revision: decision.revision.to_string(),
+            latency_us: u64::try_from(latency.as_micros()).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+impl<'a> Asked<'a> {
+    fn of(made: &Made<'a>) -> Self {
+        let request = made.request;
+        let (host, audience) = match request.target {
+            Target::Host(host) => (Some(cut(host, MAX_TEXT)), None),
+            Target::Audience(audience) => (None, Some(cut(audience, MAX_TEXT))),
+        };
+        let (method, path, operation) = match &request.call {
+            Call::Http { method, path } => {
+                let path = path.split_once('?').map_or(*path, |(path, _)| path);
+                (Some(cut(method, MAX_TEXT)), Some(cut(path, MAX_PATH)), None)
+            }
+            Call::Named { operation, .. } => (None, None, Some(cut(operation, MAX_TEXT))),
+            Call::Unclear => (None, None, None),
+        };
+        let captures = made.captures.cloned().unwrap_or_default();
+        Self { host, audience, method, path, operation, captures, source: request.source }
+    }
+}
+
+fn cut(text: &str, max: usize) -> Cow<'_, str> {
+    let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    text.get(..end).unwrap_or_default().into()
+}

@@ -1,0 +1,145 @@
+//! Deciding recorded requests again.
+
+use crate::audit::Record;
+use durward_core::decision::{Decision, Reason};
+use durward_core::principal::Principal;
+use durward_core::request::{Call, Request, Target};
+use durward_core::snapshot::Snapshot;
+use serde::Serialize;
+use std::io::{self, BufRead};
+use thiserror::Error;
+
+/// Longest line that is read, in bytes: a record is about a kilobyte, one with the longest path ten.
+const MAX_LINE: usize = 256 * 1024;
+
+/// What came of replaying a log.
+#[derive(Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Records that were decided again.
+    pub replayed: u64,
+    /// Records that were decided with another snapshot than the one at hand.
+    pub other_revision: u64,
+    /// Records whose decision differs now.
+    pub differences: Vec<Difference>,
+    /// Lines that are no record.
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// A line that is no record.
+#[derive(Debug, PartialEq, Serialize)]
+pub struct Unreadable {
+    /// Line number, from 1.
+    pub line: u64,
+    /// Why.
+    pub error: String,
+}
+
+/// A decision that came out differently.
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Difference {
+    /// Line number of the record, from 1.
+    pub line: u64,
+    /// Decision id of the record.
+    pub id: String,
+    /// Each field that differs: its name, the recorded value, the value now.
+    pub fields: Vec<(&'static str, String, String)>,
+}
+
+/// The log could not be read.
+#[derive(Debug, Error)]
+#[error("can't read the audit log: {0}")]
+pub struct ReplayError(#[from] io::Error);
+
+/// Decides each record of `log` again by `snapshot`, at the time of the record.
+///
+/// # Errors
+/// When the log can't be read any further.
+pub fn replay(
+    log: &mut dyn BufRead,
+    snapshot: &Snapshot,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Report, ReplayError> {
+    let mut report = Report::default();
+    let mut line = Vec::new();
+    for number in 1.. {
+        line.clear();
+        if io::Read::take(&mut *log, MAX_LINE as u64).read_until(b'\n', &mut line)? == 0 {
+            break;
+        }
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        match serde_json::from_slice::<Record<'_>>(&line) {
+            Ok(record) => {
+                report.replayed += 1;
+                report.other_revision += u64::from(record.revision != snapshot.revision().to_string());
+                let fields = differences(&record, &decide_again(&record, snapshot));
+                if !fields.is_empty() {
+                    report.differences.push(Difference { line: number, id: record.id, fields });
+                }
+            }
+            Err(error) => report.unreadable.push(Unreadable { line: number, error: error.to_string() }),
+        }
+        if number % 10_000 == 0 {
+            progress(number);
+        }
+    }
+    Ok(report)
+}
+
+fn decide_again(record: &Record<'_>, snapshot: &Snapshot) -> Decision {
+    let asked = &record.request;
+    let target = match (&asked.host, &asked.audience) {
+        (Some(host), _) => Target::Host(host),
+        (None, audience) => Target::Audience(audience.as_deref().unwrap_or_default()),
+    };
+    let call = match (&asked.method, &asked.path, &asked.operation) {
+        (Some(method), Some(path), _) => Call::Http { method, path },
+        (_, _, Some(operation)) => Call::Named { operation, captures: asked.captures.clone() },
+        _ => Call::Unclear,
+    };
+    let principal = record.principal.as_deref().map(|identity| Principal::assumed(identity.clone()));
+    let request = Request { target, call, source: asked.source };
+    snapshot.decide(principal.as_ref(), &request, record.time)
+}
+
+fn differences(record: &Record<'_>, now: &Decision) -> Vec<(&'static str, String, String)> {
+    let list = |items: &mut dyn Iterator<Item = &str>| items.collect::<Vec<_>>().join(" ");
+    let verdict = |reason: Reason| if reason.allows() { "allow" } else { "deny" };
+    let fields = [
+        ("verdict", record.verdict.to_string(), verdict(now.reason).to_owned()),
+        ("reason", record.reason.to_string(), now.reason.to_string()),
+        ("mode", format!("{:?}", record.mode), format!("{:?}", now.mode)),
+        (
+            "operation",
+            record.operation.as_deref().unwrap_or("-").to_owned(),
+            now.operation.as_deref().unwrap_or("-").to_owned(),
+        ),
+        (
+            "policy",
+            record.policy.clone().unwrap_or_else(|| "-".into()),
+            now.policy.as_ref().map_or_else(|| "-".into(), ToString::to_string),
+        ),
+        ("rules", list(&mut record.rules.iter().map(AsRef::as_ref)), list(&mut now.rules.iter().map(AsRef::as_ref))),
+        (
+            "missing",
+            list(&mut record.missing.iter().map(|scope| scope.as_str())),
+            list(&mut now.missing.iter().map(|scope| scope.as_str())),
+        ),
+    ];
+    fields.into_iter().filter(|(_, recorded, now)| recorded != now).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_without_end_is_no_record() {
+        let log = "x".repeat(MAX_LINE * 2);
+        let report = replay(&mut log.as_bytes(), &Snapshot::default(), &mut |_| ()).expect("readable");
+        assert_eq!((report.replayed, report.unreadable.len()), (0, 2));
+    }
+}

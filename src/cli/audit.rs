@@ -1,0 +1,83 @@
+//! `durward audit`.
+
+use crate::audit::replay::{Report, replay};
+use crate::cli::output::Format;
+use crate::cli::{Failure, Verdict};
+use crate::standalone::load::load;
+use std::fmt::Write;
+use std::fs::File;
+use std::io::{self, BufReader};
+use std::path::PathBuf;
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Decide each record of an audit log again and report any difference
+    Replay(Replay),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Replay {
+    /// The log, `-` for standard input
+    file: PathBuf,
+    /// Directory of the manifests to decide by
+    #[arg(long, value_name = "DIR")]
+    policies: PathBuf,
+    #[command(flatten)]
+    domain: crate::standalone::load::Domain,
+    /// Output format
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Format,
+}
+
+impl AuditCommand {
+    pub(crate) fn run(self) -> Result<Verdict, Failure> {
+        match self {
+            Self::Replay(replay) => replay.run(),
+        }
+    }
+}
+
+impl Replay {
+    fn run(self) -> Result<Verdict, Failure> {
+        let loaded = load(&self.policies, &self.domain)?;
+        loaded.warn();
+        let mut log: Box<dyn io::BufRead> = if self.file.as_os_str() == "-" {
+            Box::new(io::stdin().lock())
+        } else {
+            let file = File::open(&self.file)
+                .map_err(|error| format!("can't read the audit log {}: {error}", self.file.display()))?;
+            Box::new(BufReader::new(file))
+        };
+        let report = replay(&mut log, loaded.catalog.snapshot(), &mut |lines| eprint!("\r{lines} lines"))?;
+        self.output.print(&report, text)?;
+        if report.replayed == 0 && !report.unreadable.is_empty() {
+            return Err("the file holds no audit record".into());
+        }
+        Ok(if report.differences.is_empty() && report.unreadable.is_empty() { Verdict::Yes } else { Verdict::No })
+    }
+}
+
+fn text(report: &Report) -> String {
+    let mut text = String::new();
+    for difference in &report.differences {
+        let _ = writeln!(text, "line {}, decision {}:", difference.line, difference.id);
+        for (field, recorded, now) in &difference.fields {
+            let _ = writeln!(text, "  {field}: was `{recorded}`, is `{now}`");
+        }
+    }
+    for unreadable in &report.unreadable {
+        let _ = writeln!(text, "line {}: no record: {}", unreadable.line, unreadable.error);
+    }
+    let _ = writeln!(
+        text,
+        "{} records replayed, {} decided differently, {} lines unreadable{}",
+        report.replayed,
+        report.differences.len(),
+        report.unreadable.len(),
+        match report.other_revision {
+            0 => String::new(),
+            other => format!(" ({other} were made from another revision of the policies)"),
+        }
+    );
+    text
+}

@@ -1,0 +1,78 @@
+//! The commands. Each reads its arguments, calls the library and prints; exit codes are 0 yes, 1 no, 2 could not tell.
+
+mod audit;
+mod check;
+mod crds;
+// mod mint;
+mod output;
+// mod up;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Doorkeeper for Kubernetes workloads: who is calling, and may they?
+#[derive(Debug, Parser)]
+#[command(name = "durward", version, propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the engine on a directory of manifests, without a cluster
+    // Up(up::Up),
+    /// Explain a decision from files, without a server
+    Check(check::Check),
+    /// Give a local caller a credential
+    //     #[command(subcommand)]
+    // Mint(mint::Mint),
+    /// Work with audit logs
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
+    /// Print the custom resource definitions, or write them to a directory
+    Crds(crds::Crds),
+    /// Print the completion script of a shell
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What a command came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Done, or allowed.
+    Yes,
+    /// Denied, or a difference was found.
+    No,
+}
+
+/// A command that could not do its work: one line that says what, where and what to do.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+impl Cli {
+    /// Runs the command.
+    #[must_use]
+    pub fn run(self) -> ExitCode {
+        let result = match self.command {
+            // Command::Up(up) => up.run(),
+            Command::Check(check) => check.run(),
+            // Command::Mint(mint) => mint.run(),
+            Command::Audit(audit) => audit.run(),
+            Command::Crds(crds) => crds.run(),
+            Command::Completion { shell } => {
+                clap_complete::generate(shell, &mut Self::command(), "durward", &mut std::io::stdout());
+                Ok(Verdict::Yes)
+            }
+        };
+        match result {
+            Ok(Verdict::Yes) => ExitCode::SUCCESS,
+            Ok(Verdict::No) => ExitCode::from(1),
+            Err(failure) => {
+                eprintln!("error: {failure}");
+                ExitCode::from(2)
+            }
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! The one path that every door takes: find the operation, authenticate, decide, record.
+
+use crate::audit::{Audit, Record};
+use crate::authn::{Authenticator, Credentials, Expectation, Failure};
+use crate::metrics::Metrics;
+use arc_swap::ArcSwap;
+use chrono::{DateTime, Utc};
+use durward_core::decision::{Decision, Reason};
+use durward_core::principal::Principal;
+use durward_core::request::Request;
+use durward_core::service::Captures;
+use durward_core::snapshot::Snapshot;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+/// Where a request came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Door {
+    /// Envoy `ext_authz` over gRPC.
+    ExtAuthz,
+    /// Forward auth over HTTP.
+    ForwardAuth,
+    /// AuthZEN 1.0.
+    AuthZen,
+}
+
+impl Door {
+    /// The name in audit records and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ExtAuthz => "ext_authz",
+            Self::ForwardAuth => "forward_auth",
+            Self::AuthZen => "authzen",
+        }
+    }
+}
+
+/// Who is asking: a caller with credentials, or somebody whom a trusted enforcement point vouches for.
+#[derive(Debug)]
+pub enum Caller<'a> {
+    /// Credentials to be checked.
+    Credentials(Credentials<'a>),
+    /// A principal that the authenticator made from a trusted enforcement point's word.
+    Vouched(Principal),
+}
+
+/// What became of a request.
+#[derive(Debug)]
+pub struct Answer {
+    /// Names the decision in the audit log.
+    pub id: DecisionId,
+    /// The decision.
+    pub decision: Decision,
+    /// Who is asking, once authenticated.
+    pub principal: Option<Principal>,
+    /// Audience of the service, once found: the realm of challenges.
+    pub audience: Option<Arc<str>>,
+    /// Whether a credential was there at all; without one the challenge has no `error` (RFC 6750 section 3.1).
+    pub credential_presented: bool,
+    /// Whether the decision could not be recorded although it has to be.
+    pub unrecorded: bool,
+}
+
+impl Answer {
+    /// Whether the request goes through.
+    #[must_use]
+    pub fn passes(&self) -> bool {
+        self.decision.passes() && !self.unrecorded
+    }
+}
+
+/// Names one decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DecisionId {
+    process: u64,
+    number: u64,
+}
+
+impl fmt::Display for DecisionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}-{:x}", self.process, self.number)
+    }
+}
+
+/// Everything that a decision needs, shared by all doors.
+#[derive(Debug)]
+pub struct Engine {
+    snapshot: ArcSwap<Snapshot>,
+    authenticator: Arc<Authenticator>,
+    audit: Audit,
+    metrics: Arc<Metrics>,
+    process: u64,
+    decisions: AtomicU64,
+}
+
+impl Engine {
+    /// An engine that knows no policy yet, and so denies everything. `process` tells its decision ids apart from
+    /// those of other processes.
+    #[must_use]
+    pub fn new(authenticator: Arc<Authenticator>, audit: Audit, metrics: Arc<Metrics>, process: u64) -> Self {
+        Self {
+            snapshot: ArcSwap::from_pointee(Snapshot::default()),
+            authenticator,
+            audit,
+            metrics,
+            process,
+            decisions: AtomicU64::new(0),
+        }
+    }
+
+    /// Puts a snapshot in force for every decision that begins from now on.
+    pub fn replace_snapshot(&self, snapshot: Snapshot) {
+        self.metrics.snapshot(snapshot.revision(), snapshot.services().count());
+        self.snapshot.store(Arc::new(snapshot));
+    }
+
+    /// The snapshot in force.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// The authenticator.
+    #[must_use]
+    pub fn authenticator(&self) -> &Arc<Authenticator> {
+        &self.authenticator
+    }
+
+    /// The metrics.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Authenticates and decides one request, and records what came of it.
+    pub async fn ask(&self, door: Door, request: &Request<'_>, caller: Caller<'_>) -> Answer {
+        let (started, now) = (Instant::now(), Utc::now());
+        let snapshot = self.snapshot();
+        let route = snapshot.route(request);
+        let (principal, failure) = match (caller, route.expects()) {
+            (Caller::Vouched(principal), _) => (Some(principal), None),
+            // who is asking does not matter, so nobody looks at the credential
+            (Caller::Credentials(_), None) => (None, None),
+            (Caller::Credentials(credentials), Some((audience, ways))) => {
+                match self.authenticator.authenticate(&credentials, &Expectation { audience, ways }, now).await {
+                    Ok(principal) => (Some(principal), None),
+                    Err(failure) => (None, Some(failure)),
+                }
+            }
+        };
+        let decision = route.decide(principal.as_ref(), now);
+        let id = DecisionId { process: self.process, number: self.decisions.fetch_add(1, Ordering::Relaxed) };
+        let made = Made {
+            id,
+            door,
+            request,
+            principal: principal.as_ref(),
+            failure: failure.as_ref(),
+            captures: route.captures(),
+            decision: &decision,
+            now,
+            started,
+        };
+        let unrecorded = !self.record(&made);
+        Answer {
+            id,
+            audience: decision.service.as_ref().map(|service| Arc::clone(&service.audience)),
+            credential_presented: failure.as_ref().is_none_or(|failure| !failure.is_missing()),
+            principal,
+            decision,
+            unrecorded,
+        }
+    }
+
+    /// Whether the decision is recorded, or need not be.
+    fn record(&self, made: &Made<'_>) -> bool {
+        let latency = made.started.elapsed();
+        self.metrics.decision(made.door, made.decision, latency);
+        if made.decision.reason == Reason::Unauthenticated {
+            self.metrics.authentication_failure(made.failure.is_some_and(Failure::is_missing));
+        }
+        let recorded = self.audit.record(&Record::of(made, latency));
+        if recorded.is_err() {
+            self.metrics.audit_lost();
+        }
+        recorded.is_ok() || self.audit.may_lose()
+    }
+}
+
+/// A decision just made, with all that its audit record says of it.
+#[derive(Debug)]
+pub struct Made<'a> {
+    pub(crate) id: DecisionId,
+    pub(crate) door: Door,
+    pub(crate) request: &'a Request<'a>,
+    pub(crate) principal: Option<&'a Principal>,
+    pub(crate) failure: Option<&'a Failure>,
+    pub(crate) captures: Option<&'a Captures>,
+    pub(crate) decision: &'a Decision,
+    pub(crate) now: DateTime<Utc>,
+    pub(crate) started: Instant,
+}

@@ -1,0 +1,143 @@
+//! Metrics in the OpenMetrics format. Every label has a handful of values, none comes from a name of a thing.
+
+use crate::engine::Door;
+use durward_core::decision::Decision;
+use durward_core::digest::Digest;
+use prometheus_client::encoding::{EncodeLabelSet, text::encode};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+use std::sync::Mutex;
+use std::time::Duration;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DecisionLabels {
+    door: &'static str,
+    reason: &'static str,
+    passed: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DoorLabels {
+    door: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FailureLabels {
+    credential: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RevisionLabels {
+    revision: String,
+}
+
+/// All metrics of the process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    decisions: Family<DecisionLabels, Counter>,
+    duration: Family<DoorLabels, Histogram, fn() -> Histogram>,
+    failures: Family<FailureLabels, Counter>,
+    audit_lost: Counter,
+    services: Gauge,
+    rejected: Gauge,
+    revision: Family<RevisionLabels, Gauge>,
+    current: Mutex<Option<RevisionLabels>>,
+}
+
+/// From 1 µs, a decision on a remembered token, to about 4 s, one that waited for an issuer's keys.
+fn decision_buckets() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_001, 4.0, 12))
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("durward");
+        let metrics = Self {
+            decisions: Family::default(),
+            duration: Family::new_with_constructor(decision_buckets),
+            failures: Family::default(),
+            audit_lost: Counter::default(),
+            services: Gauge::default(),
+            rejected: Gauge::default(),
+            revision: Family::default(),
+            current: Mutex::default(),
+            registry: Registry::default(),
+        };
+        registry.register(
+            "decisions",
+            "Decisions, by door, reason and whether the request went through",
+            metrics.decisions.clone(),
+        );
+        registry.register(
+            "decision_duration_seconds",
+            "Time from a request at a door to its decision",
+            metrics.duration.clone(),
+        );
+        registry.register(
+            "authentication_failures",
+            "Failed authentications, without or with a credential",
+            metrics.failures.clone(),
+        );
+        registry.register("audit_records_lost", "Decisions that could not be recorded", metrics.audit_lost.clone());
+        registry.register("services", "Services in the snapshot", metrics.services.clone());
+        registry.register(
+            "policies_rejected",
+            "Policies whose newest version is not in force",
+            metrics.rejected.clone(),
+        );
+        registry.register(
+            "snapshot_revision",
+            "Always 1; its label is the revision of the snapshot in force",
+            metrics.revision.clone(),
+        );
+        Self { registry, ..metrics }
+    }
+}
+
+impl Metrics {
+    pub(crate) fn decision(&self, door: Door, decision: &Decision, latency: Duration) {
+        let passed = if decision.passes() { "true" } else { "false" };
+        let labels = DecisionLabels { door: door.as_str(), reason: decision.reason.as_str(), passed };
+        self.decisions.get_or_create(&labels).inc();
+        self.duration.get_or_create(&DoorLabels { door: door.as_str() }).observe(latency.as_secs_f64());
+    }
+
+    pub(crate) fn authentication_failure(&self, missing: bool) {
+        let credential = if missing { "missing" } else { "refused" };
+        self.failures.get_or_create(&FailureLabels { credential }).inc();
+    }
+
+    pub(crate) fn audit_lost(&self) {
+        self.audit_lost.inc();
+    }
+
+    pub(crate) fn snapshot(&self, revision: Digest, services: usize) {
+        self.services.set(i64::try_from(services).unwrap_or(i64::MAX));
+        let labels = RevisionLabels { revision: revision.to_string() };
+        if let Ok(mut current) = self.current.lock() {
+            // one revision at a time, or the label would grow without end
+            if let Some(old) = current.replace(labels.clone()) {
+                self.revision.remove(&old);
+            }
+            self.revision.get_or_create(&labels).set(1);
+        }
+    }
+
+    /// Sets the number of policies whose newest version is not in force.
+    pub fn policies_rejected(&self, count: usize) {
+        self.rejected.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// All metrics as OpenMetrics text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // writing to a String can't fail
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}

@@ -1,0 +1,5 @@
+//! The engine from a directory of manifests, without a cluster.
+
+pub mod load;
+pub mod manifest;
+mod place;
