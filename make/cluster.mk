@@ -12,7 +12,7 @@ KIND_NAME ?= durward
 .PHONY: cluster-deps cluster-build cluster-up cluster-down cluster-status test-cluster kind-e2e
 
 cluster-deps: ## install what the test cluster needs from Debian
-	@for package in $(CLUSTER_PACKAGES); do \
+	@missing=; for package in $(CLUSTER_PACKAGES); do \
 	    dpkg-query --show --showformat='$${db:Status-Status}' $$package 2>/dev/null | grep -qx installed || missing="$$missing $$package"; \
 	done; \
 	[ -z "$$missing" ] || { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$missing; }

@@ -32,50 +32,16 @@ struct Module {
     stamp: Option<&'static str>,
 }
 
-const KUBERNETES: Module = Module {
-    name: "kubernetes",
-    tags: "",
-    cgo: false,
-    stamp: Some("k8s.io/kubernetes"),
-};
-const ETCD_MODULE: Module = Module {
-    name: "etcd",
-    tags: "",
-    cgo: false,
-    stamp: None,
-};
+const KUBERNETES: Module = Module { name: "kubernetes", tags: "", cgo: false, stamp: Some("k8s.io/kubernetes") };
+const ETCD_MODULE: Module = Module { name: "etcd", tags: "", cgo: false, stamp: None };
 // Snapshotters nobody uses here, which would need C libraries.
-const CONTAINERD_MODULE: Module = Module {
-    name: "containerd",
-    tags: "no_btrfs,no_devmapper,no_zfs",
-    cgo: false,
-    stamp: None,
-};
+const CONTAINERD_MODULE: Module =
+    Module { name: "containerd", tags: "no_btrfs,no_devmapper,no_zfs", cgo: false, stamp: None };
 // containerd gives every container a seccomp profile; a runc without seccomp refuses it.
-const RUNC_MODULE: Module = Module {
-    name: "runc",
-    tags: "seccomp",
-    cgo: true,
-    stamp: None,
-};
-const CNI_MODULE: Module = Module {
-    name: "cni",
-    tags: "",
-    cgo: false,
-    stamp: None,
-};
-const COREDNS_MODULE: Module = Module {
-    name: "coredns",
-    tags: "",
-    cgo: false,
-    stamp: None,
-};
-const HELM_MODULE: Module = Module {
-    name: "helm",
-    tags: "",
-    cgo: false,
-    stamp: None,
-};
+const RUNC_MODULE: Module = Module { name: "runc", tags: "seccomp", cgo: true, stamp: None };
+const CNI_MODULE: Module = Module { name: "cni", tags: "", cgo: false, stamp: None };
+const COREDNS_MODULE: Module = Module { name: "coredns", tags: "", cgo: false, stamp: None };
+const HELM_MODULE: Module = Module { name: "helm", tags: "", cgo: false, stamp: None };
 
 macro_rules! binaries {
     ($($(#[$doc:meta])* $const:ident = $name:literal from $module:ident $package:literal;)*) => {
@@ -148,11 +114,7 @@ const ALL: &[&[Binary]] = &[NODE, &[HELM]];
 
 /// The program called `name`.
 pub fn named(name: &str) -> Option<Binary> {
-    ALL.iter()
-        .copied()
-        .flatten()
-        .find(|binary| binary.name == name)
-        .copied()
+    ALL.iter().copied().flatten().find(|binary| binary.name == name).copied()
 }
 
 /// The path of one program, built if need be.
@@ -169,28 +131,21 @@ pub fn ensure(wanted: &[Binary]) -> Result<()> {
             missing.entry(binary.module.name).or_default().push(*binary);
         }
     }
-    missing
-        .into_values()
-        .try_for_each(|binaries| build(&binaries))
+    missing.into_values().try_for_each(|binaries| build(&binaries))
 }
 
 /// Where `binary` is, or will be once built.
 pub(crate) fn location(binary: Binary) -> Result<PathBuf> {
     // envtest's convention; its folder holds etcd, kube-apiserver and kubectl.
     let given = std::env::var_os("KUBEBUILDER_ASSETS").filter(|dir| !dir.is_empty());
-    if let Some(path) = given
-        .map(|dir| Path::new(&dir).join(binary.name))
-        .filter(|path| path.is_file())
-    {
+    if let Some(path) = given.map(|dir| Path::new(&dir).join(binary.name)).filter(|path| path.is_file()) {
         return Ok(path);
     }
     Ok(built_dir(binary.module)?.join(binary.name))
 }
 
 fn source(module: &Module) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("go")
-        .join(module.name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("go").join(module.name)
 }
 
 fn built_dir(module: &Module) -> Result<PathBuf> {
@@ -201,11 +156,7 @@ fn built_dir(module: &Module) -> Result<PathBuf> {
     }
     digest.update(format!("{module:?}").as_bytes());
     let hex = crate::hex(digest.finish().as_ref());
-    Ok(paths::cache()?.join("bin").join(format!(
-        "{}-{}",
-        module.name,
-        hex.get(..12).unwrap_or(&hex)
-    )))
+    Ok(paths::cache()?.join("bin").join(format!("{}-{}", module.name, hex.get(..12).unwrap_or(&hex))))
 }
 
 fn build(binaries: &[Binary]) -> Result<()> {
@@ -218,10 +169,7 @@ fn build(binaries: &[Binary]) -> Result<()> {
     let lock_path = dir.join(".lock");
     let lock = File::create(&lock_path).at("create", &lock_path)?;
     lock.lock().at("lock", &lock_path)?;
-    let missing: Vec<_> = binaries
-        .iter()
-        .filter(|binary| !dir.join(binary.name).is_file())
-        .collect();
+    let missing: Vec<_> = binaries.iter().filter(|binary| !dir.join(binary.name).is_file()).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -232,11 +180,7 @@ fn build(binaries: &[Binary]) -> Result<()> {
         )
     })?;
     let names: Vec<_> = missing.iter().map(|binary| binary.name).collect();
-    eprintln!(
-        "cluster: building {} from {} (minutes on first use)",
-        names.join(", "),
-        source(module).display()
-    );
+    eprintln!("cluster: building {} from {} (minutes on first use)", names.join(", "), source(module).display());
     for binary in missing {
         let partial = dir.join(format!(".{}", binary.name));
         let mut command = Command::new(&go);
@@ -245,15 +189,7 @@ fn build(binaries: &[Binary]) -> Result<()> {
             .env("GOFLAGS", "-mod=readonly -buildvcs=false")
             .env("CGO_ENABLED", if module.cgo { "1" } else { "0" })
             .env("GOWORK", "off")
-            .args([
-                "build",
-                "-trimpath",
-                "-tags",
-                module.tags,
-                "-ldflags",
-                &link_flags(module)?,
-                "-o",
-            ])
+            .args(["build", "-trimpath", "-tags", module.tags, "-ldflags", &link_flags(module)?, "-o"])
             .args([partial.as_path(), Path::new(binary.package)]);
         run(&mut command)?;
         let built = dir.join(binary.name);
@@ -271,22 +207,13 @@ fn link_flags(module: &Module) -> Result<String> {
     let version = text
         .lines()
         .find_map(|line| {
-            line.trim()
-                .trim_start_matches("require ")
-                .strip_prefix(stamped)?
-                .strip_prefix(" v")?
-                .split(' ')
-                .next()
+            line.trim().trim_start_matches("require ").strip_prefix(stamped)?.strip_prefix(" v")?.split(' ').next()
         })
-        .ok_or_else(|| {
-            Error::invalid(
-                format!("`{}`", path.display()),
-                format!("requires no version of {stamped}"),
-            )
-        })?;
+        .ok_or_else(|| Error::invalid(format!("`{}`", path.display()), format!("requires no version of {stamped}")))?;
     let mut parts = version.split('.');
     let (major, minor) = (parts.next().unwrap_or("1"), parts.next().unwrap_or("0"));
-    let stamps = ["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"]
-        .map(|package| format!("-X {package}.gitVersion=v{version} -X {package}.gitMajor={major} -X {package}.gitMinor={minor}"));
+    let stamps = ["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"].map(|package| {
+        format!("-X {package}.gitVersion=v{version} -X {package}.gitMajor={major} -X {package}.gitMinor={minor}")
+    });
     Ok(format!("-s -w {}", stamps.join(" ")))
 }

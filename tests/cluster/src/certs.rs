@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
 };
 use serde_json::json;
 use time::{Duration, OffsetDateTime};
@@ -39,25 +39,15 @@ impl Authority {
         let key = key_pair("ca")?;
         let mut params = params("durward-cluster-ca", None);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![
-            KeyUsagePurpose::KeyCertSign,
-            KeyUsagePurpose::CrlSign,
-            KeyUsagePurpose::DigitalSignature,
-        ];
-        let certificate = params
-            .self_signed(&key)
-            .map_err(|source| error("ca", source))?
-            .pem();
+        params.key_usages =
+            vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+        let certificate = params.self_signed(&key).map_err(|source| error("ca", source))?.pem();
         write(&dir.join("ca.crt"), &certificate)?;
         write(&dir.join("ca.key"), &key.serialize_pem())?;
         let service_accounts = key_pair("service-accounts")?;
         write(&dir.join("sa.key"), &service_accounts.serialize_pem())?;
         write(&dir.join("sa.pub"), &service_accounts.public_key_pem())?;
-        Ok(Self {
-            dir,
-            certificate,
-            issuer: Issuer::new(params, key),
-        })
+        Ok(Self { dir, certificate, issuer: Issuer::new(params, key) })
     }
 
     /// Writes `<file>.crt` and `<file>.key` of a server with these names.
@@ -67,9 +57,7 @@ impl Authority {
             let name = (*name).try_into().map_err(|source| error(file, source))?;
             params.subject_alt_names.push(SanType::DnsName(name));
         }
-        params
-            .subject_alt_names
-            .extend(addresses.iter().map(|address| SanType::IpAddress(*address)));
+        params.subject_alt_names.extend(addresses.iter().map(|address| SanType::IpAddress(*address)));
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         self.issue(file, &params).map(drop)
     }
@@ -82,13 +70,7 @@ impl Authority {
     }
 
     /// Writes a kubeconfig for `client` to `path`, everything inline, so that it can be copied about.
-    pub(crate) fn kubeconfig(
-        &self,
-        path: &Path,
-        context: &str,
-        server: &str,
-        client: Client<'_>,
-    ) -> Result<()> {
+    pub(crate) fn kubeconfig(&self, path: &Path, context: &str, server: &str, client: Client<'_>) -> Result<()> {
         let (certificate, key) = self.client(client)?;
         let config = json!({
             "apiVersion": "v1",
@@ -109,10 +91,7 @@ impl Authority {
 
     fn issue(&self, file: &str, params: &CertificateParams) -> Result<(String, String)> {
         let key = key_pair(file)?;
-        let certificate = params
-            .signed_by(&key, &self.issuer)
-            .map_err(|source| error(file, source))?
-            .pem();
+        let certificate = params.signed_by(&key, &self.issuer).map_err(|source| error(file, source))?.pem();
         write(&self.dir.join(format!("{file}.crt")), &certificate)?;
         write(&self.dir.join(format!("{file}.key")), &key.serialize_pem())?;
         Ok((certificate, key.serialize_pem()))
@@ -122,13 +101,9 @@ impl Authority {
 fn params(common_name: &str, organization: Option<&str>) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, common_name);
+    params.distinguished_name.push(DnType::CommonName, common_name);
     if let Some(organization) = organization {
-        params
-            .distinguished_name
-            .push(DnType::OrganizationName, organization);
+        params.distinguished_name.push(DnType::OrganizationName, organization);
     }
     let now = OffsetDateTime::now_utc();
     params.not_before = now - Duration::minutes(5);
@@ -141,22 +116,14 @@ fn key_pair(name: &str) -> Result<KeyPair> {
 }
 
 fn error(name: &str, source: rcgen::Error) -> Error {
-    Error::Certificate {
-        name: name.to_owned(),
-        source,
-    }
+    Error::Certificate { name: name.to_owned(), source }
 }
 
 /// Writes a file that only its owner may read.
 fn write(path: &Path, text: &str) -> Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
-    let mut file = fs::File::options()
-        .create(true)
-        .write(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)
-        .at("create", path)?;
+    let mut file =
+        fs::File::options().create(true).write(true).truncate(true).mode(0o600).open(path).at("create", path)?;
     file.write_all(text.as_bytes()).at("write", path)
 }

@@ -27,10 +27,7 @@ enum Origin {
     /// Ours; it stays when this value goes.
     Shared(Running),
     /// Ours and this value's.
-    Isolated(
-        Running,
-        #[expect(dead_code, reason = "held for its lock")] File,
-    ),
+    Isolated(Running, #[expect(dead_code, reason = "held for its lock")] File),
     /// A kind cluster that `KUBECONFIG` names.
     Kind { name: String },
 }
@@ -47,18 +44,9 @@ impl Cluster {
         let _lock = lifecycle::lock(&dir)?;
         let running = match lifecycle::running(&dir).filter(|running| running.net.is_some()) {
             Some(running) => running,
-            None => lifecycle::bring_up(
-                &dir,
-                Wanted {
-                    node: true,
-                    owned: false,
-                },
-            )?,
+            None => lifecycle::bring_up(&dir, Wanted { node: true, owned: false })?,
         };
-        Ok(Self {
-            kubeconfig: running.kubeconfig(),
-            origin: Origin::Shared(running),
-        })
+        Ok(Self { kubeconfig: running.kubeconfig(), origin: Origin::Shared(running) })
     }
 
     /// A new control plane alone (etcd, API server, controller manager), on free ports of the loopback. It ends with
@@ -69,37 +57,19 @@ impl Cluster {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let dir = paths::state()?.join(format!("isolated-{}-{number}", std::process::id()));
         let lock = lifecycle::lock(&dir)?;
-        let running = lifecycle::bring_up(
-            &dir,
-            Wanted {
-                node: false,
-                owned: true,
-            },
-        )?;
-        Ok(Self {
-            kubeconfig: running.kubeconfig(),
-            origin: Origin::Isolated(running, lock),
-        })
+        let running = lifecycle::bring_up(&dir, Wanted { node: false, owned: true })?;
+        Ok(Self { kubeconfig: running.kubeconfig(), origin: Origin::Isolated(running, lock) })
     }
 
     /// The cluster of `KUBECONFIG`, if that is a kind one.
     fn kind() -> Result<Option<Self>> {
-        let Some(kubeconfig) = std::env::var_os("KUBECONFIG")
-            .filter(|path| !path.is_empty())
-            .map(PathBuf::from)
-        else {
+        let Some(kubeconfig) = std::env::var_os("KUBECONFIG").filter(|path| !path.is_empty()).map(PathBuf::from) else {
             return Ok(None);
         };
         let config = option("kubeconfig", kubeconfig.display());
-        let context =
-            run(Command::new(kubectl_program()?).args([&config, "config", "current-context"]))?;
+        let context = run(Command::new(kubectl_program()?).args([&config, "config", "current-context"]))?;
         match context.trim().split_once('-') {
-            Some(("kind", name)) => Ok(Some(Self {
-                origin: Origin::Kind {
-                    name: name.to_owned(),
-                },
-                kubeconfig,
-            })),
+            Some(("kind", name)) => Ok(Some(Self { origin: Origin::Kind { name: name.to_owned() }, kubeconfig })),
             // The shared cluster's own, exported as `make cluster-up` says.
             Some(("durward", _)) => Ok(None),
             // Tests make and delete things; that must not happen to a cluster that someone needs.
@@ -127,14 +97,11 @@ impl Cluster {
     /// A client with an administrator's rights.
     pub async fn client(&self) -> Result<kube::Client> {
         let what = || format!("kubeconfig `{}`", self.kubeconfig.display());
-        let kubeconfig = kube::config::Kubeconfig::read_from(&self.kubeconfig)
+        let kubeconfig =
+            kube::config::Kubeconfig::read_from(&self.kubeconfig).map_err(|error| Error::invalid(what(), error))?;
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &kube::config::KubeConfigOptions::default())
+            .await
             .map_err(|error| Error::invalid(what(), error))?;
-        let config = kube::Config::from_custom_kubeconfig(
-            kubeconfig,
-            &kube::config::KubeConfigOptions::default(),
-        )
-        .await
-        .map_err(|error| Error::invalid(what(), error))?;
         kube::Client::try_from(config).map_err(|error| Error::invalid(what(), error))
     }
 
@@ -145,11 +112,7 @@ impl Cluster {
 
     /// Applies a manifest, YAML or JSON.
     pub fn apply(&self, manifest: &str) -> Result<()> {
-        run_with_input(
-            &mut self.kubectl_command(["apply", "--filename=-"])?,
-            manifest,
-        )
-        .map(drop)
+        run_with_input(&mut self.kubectl_command(["apply", "--filename=-"])?, manifest).map(drop)
     }
 
     fn kubectl_command<S: AsRef<str>>(&self, args: impl IntoIterator<Item = S>) -> Result<Command> {
@@ -167,20 +130,13 @@ impl Cluster {
     /// Makes a namespace of its own for a test, its name beginning with `prefix`; it is deleted with the value.
     /// Returns once pods can be made in it.
     pub fn namespace(&self, prefix: &str) -> Result<Namespace<'_>> {
-        let now = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let name = format!("{prefix}-{:x}", now.as_micros());
         self.kubectl(["create", "namespace", &name])?;
-        let namespace = Namespace {
-            cluster: self,
-            name,
-        };
-        self.until(
-            "the namespace's service account",
-            Duration::from_secs(60),
-            || Ok(namespace.kubectl(["get", "serviceaccount", "default"]).ok()),
-        )?;
+        let namespace = Namespace { cluster: self, name };
+        self.until("the namespace's service account", Duration::from_secs(60), || {
+            Ok(namespace.kubectl(["get", "serviceaccount", "default"]).ok())
+        })?;
         Ok(namespace)
     }
 
@@ -198,9 +154,7 @@ impl Cluster {
                 fs::remove_file(&file).at("remove", &file)?;
                 loaded
             }
-            Origin::Shared(running) | Origin::Isolated(running, _) => {
-                lifecycle::load(running, image)
-            }
+            Origin::Shared(running) | Origin::Isolated(running, _) => lifecycle::load(running, image),
         }
     }
 
@@ -209,8 +163,7 @@ impl Cluster {
         match &self.origin {
             Origin::Kind { name } => {
                 let archive = archive.to_string_lossy();
-                run(Command::new("kind").args(["load", "image-archive", &archive, "--name", name]))
-                    .map(drop)
+                run(Command::new("kind").args(["load", "image-archive", &archive, "--name", name])).map(drop)
             }
             Origin::Shared(running) | Origin::Isolated(running, _) => running.load_archive(archive),
         }
@@ -219,11 +172,7 @@ impl Cluster {
     /// This machine's address as pods and the API server reach it, for servers that a test runs itself.
     pub fn host_address(&self) -> Result<IpAddr> {
         let running = self.running()?;
-        Ok(running
-            .net
-            .map_or(IpAddr::V4(running.endpoints.address), |net| {
-                IpAddr::V4(net.host())
-            }))
+        Ok(running.net.map_or(IpAddr::V4(running.endpoints.address), |net| IpAddr::V4(net.host())))
     }
 
     /// Ends a component and leaves it so. Pods survive all but their own end.
@@ -255,41 +204,18 @@ impl Cluster {
     }
 
     /// Waits for a condition; in vain, the error carries [`Cluster::diagnostics`].
-    pub fn until<T>(
-        &self,
-        what: &str,
-        limit: Duration,
-        condition: impl FnMut() -> Result<Option<T>>,
-    ) -> Result<T> {
+    pub fn until<T>(&self, what: &str, limit: Duration, condition: impl FnMut() -> Result<Option<T>>) -> Result<T> {
         wait::until(what, limit, condition).map_err(|error| error.with_logs(|| self.diagnostics()))
     }
 
     /// Pods, recent events and the last lines of every log: what to look at when a test fails.
     pub fn diagnostics(&self) -> String {
         let ask = |args: &[&str]| self.kubectl(args).unwrap_or_else(|error| error.to_string());
-        let pods = ask(&[
-            "get",
-            "pods",
-            "--all-namespaces",
-            "--output=wide",
-            "--request-timeout=10s",
-        ]);
-        let events = ask(&[
-            "get",
-            "events",
-            "--all-namespaces",
-            "--sort-by=.lastTimestamp",
-            "--request-timeout=10s",
-        ]);
+        let pods = ask(&["get", "pods", "--all-namespaces", "--output=wide", "--request-timeout=10s"]);
+        let events = ask(&["get", "events", "--all-namespaces", "--sort-by=.lastTimestamp", "--request-timeout=10s"]);
         let events: Vec<_> = events.lines().collect();
-        let recent = events
-            .get(events.len().saturating_sub(30)..)
-            .unwrap_or_default()
-            .join("\n");
-        let logs = self
-            .running()
-            .map(|running| running.logs(15))
-            .unwrap_or_default();
+        let recent = events.get(events.len().saturating_sub(30)..).unwrap_or_default().join("\n");
+        let logs = self.running().map(|running| running.logs(15)).unwrap_or_default();
         format!("--- pods\n{pods}\n--- events\n{recent}\n{logs}")
     }
 }
@@ -315,10 +241,7 @@ fn kubectl_program() -> Result<PathBuf> {
 
 /// Takes down isolated clusters whose owners were killed.
 fn collect_abandoned() -> Result<()> {
-    for dir in lifecycle::dirs()?
-        .into_iter()
-        .filter(|dir| !dir.ends_with(lifecycle::SHARED))
-    {
+    for dir in lifecycle::dirs()?.into_iter().filter(|dir| !dir.ends_with(lifecycle::SHARED)) {
         if let Some(_lock) = lifecycle::try_lock(&dir)? {
             lifecycle::retire(&dir)?;
         }
@@ -341,9 +264,7 @@ impl Namespace<'_> {
 
     /// Runs kubectl in it.
     pub fn kubectl<S: AsRef<str>>(&self, args: impl IntoIterator<Item = S>) -> Result<String> {
-        let mut command = self
-            .cluster
-            .kubectl_command([option("namespace", &self.name)])?;
+        let mut command = self.cluster.kubectl_command([option("namespace", &self.name)])?;
         args.into_iter().for_each(|arg| {
             command.arg(arg.as_ref());
         });
@@ -352,53 +273,32 @@ impl Namespace<'_> {
 
     /// Applies a manifest in it.
     pub fn apply(&self, manifest: &str) -> Result<()> {
-        let command = self.cluster.kubectl_command([
-            &option("namespace", &self.name),
-            "apply",
-            "--filename=-",
-        ]);
+        let command = self.cluster.kubectl_command([&option("namespace", &self.name), "apply", "--filename=-"]);
         run_with_input(&mut command?, manifest).map(drop)
     }
 
     /// Waits until `object` (`pod/web`, `deployment/web`) has `condition` (`Ready`, `Available`).
     pub fn await_condition(&self, object: &str, condition: &str) -> Result<()> {
-        self.await_jsonpath(
-            object,
-            &format!("{{.status.conditions[?(@.type==\"{condition}\")].status}}"),
-            "True",
-        )
+        self.await_jsonpath(object, &format!("{{.status.conditions[?(@.type==\"{condition}\")].status}}"), "True")
     }
 
     /// Waits until `path` of `object` has `value`.
     pub fn await_jsonpath(&self, object: &str, path: &str, value: &str) -> Result<()> {
         let output = option("output", format!("jsonpath={path}"));
-        self.cluster.until(
-            &format!("{object} having {path} = {value}"),
-            Duration::from_secs(120),
-            || {
-                let found = self.kubectl(["get", object, &output, "--ignore-not-found"]);
-                // A server that restarts answers again soon.
-                Ok(found.ok().filter(|found| found == value).map(drop))
-            },
-        )
+        self.cluster.until(&format!("{object} having {path} = {value}"), Duration::from_secs(120), || {
+            let found = self.kubectl(["get", object, &output, "--ignore-not-found"]);
+            // A server that restarts answers again soon.
+            Ok(found.ok().filter(|found| found == value).map(drop))
+        })
     }
 }
 
 impl Drop for Namespace<'_> {
     fn drop(&mut self) {
         // Pods are killed at once: nobody waits for their thirty seconds of grace.
-        let pods = [
-            "delete",
-            "pods",
-            "--all",
-            "--grace-period=0",
-            "--force",
-            "--wait=false",
-        ];
-        let gone = self.kubectl(pods).and_then(|_| {
-            self.cluster
-                .kubectl(["delete", "namespace", &self.name, "--wait=false"])
-        });
+        let pods = ["delete", "pods", "--all", "--grace-period=0", "--force", "--wait=false"];
+        let gone =
+            self.kubectl(pods).and_then(|_| self.cluster.kubectl(["delete", "namespace", &self.name, "--wait=false"]));
         if let Err(error) = gone {
             eprintln!("cluster: {error}");
         }

@@ -9,26 +9,16 @@ use crate::error::{Error, Result};
 
 /// Runs `command` and returns its standard output.
 pub(crate) fn run(command: &mut Command) -> Result<String> {
-    let output = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .output();
+    let output = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).output();
     finish(command, output)
 }
 
 /// Runs `command` with `input` on its standard input and returns its standard output.
 pub(crate) fn run_with_input(command: &mut Command, input: &str) -> Result<String> {
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let output = command.spawn().and_then(|mut child| {
         // The child may end before it has read everything; its status tells that better than EPIPE.
-        let _ = child
-            .stdin
-            .take()
-            .map(|mut stdin| stdin.write_all(input.as_bytes()));
+        let _ = child.stdin.take().map(|mut stdin| stdin.write_all(input.as_bytes()));
         child.wait_with_output()
     });
     finish(command, output)
@@ -37,29 +27,18 @@ pub(crate) fn run_with_input(command: &mut Command, input: &str) -> Result<Strin
 fn finish(command: &Command, output: std::io::Result<Output>) -> Result<String> {
     let line = || {
         let words = std::iter::once(command.get_program()).chain(command.get_args());
-        words
-            .map(OsStr::to_string_lossy)
-            .collect::<Vec<_>>()
-            .join(" ")
+        words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
     };
     match output {
-        Ok(output) if output.status.success() => {
-            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-        }
+        Ok(output) if output.status.success() => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
         Ok(output) => Err(Error::Command {
             command: line(),
             status: output.status.to_string(),
-            output: format!(
-                "{}{}",
-                String::from_utf8_lossy(&output.stderr),
-                String::from_utf8_lossy(&output.stdout)
-            ),
+            output: format!("{}{}", String::from_utf8_lossy(&output.stderr), String::from_utf8_lossy(&output.stdout)),
         }),
-        Err(error) => Err(Error::Command {
-            command: line(),
-            status: "not started".to_owned(),
-            output: error.to_string(),
-        }),
+        Err(error) => {
+            Err(Error::Command { command: line(), status: "not started".to_owned(), output: error.to_string() })
+        }
     }
 }
 

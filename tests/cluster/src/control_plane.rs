@@ -24,29 +24,17 @@ pub(crate) struct Endpoints {
 impl Endpoints {
     /// On this machine's loopback, at ports that are free now.
     pub(crate) fn free() -> Result<Self> {
-        let listen =
-            || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).at("listen on", Path::new("127.0.0.1"));
+        let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).at("listen on", Path::new("127.0.0.1"));
         // All held until all are known, so that they differ.
         let listeners = [listen()?, listen()?, listen()?];
-        let [api, etcd, etcd_peer] =
-            listeners.map(|listener| listener.local_addr().map(|address| address.port()));
+        let [api, etcd, etcd_peer] = listeners.map(|listener| listener.local_addr().map(|address| address.port()));
         let port = |port: std::io::Result<u16>| port.at("ask the port of", Path::new("127.0.0.1"));
-        Ok(Self {
-            address: Ipv4Addr::LOCALHOST,
-            api: port(api)?,
-            etcd: port(etcd)?,
-            etcd_peer: port(etcd_peer)?,
-        })
+        Ok(Self { address: Ipv4Addr::LOCALHOST, api: port(api)?, etcd: port(etcd)?, etcd_peer: port(etcd_peer)? })
     }
 
     /// In a node's network, where nobody else listens.
     pub(crate) fn inside(net: Net) -> Self {
-        Self {
-            address: net.node(),
-            api: 6443,
-            etcd: 2379,
-            etcd_peer: 2380,
-        }
+        Self { address: net.node(), api: 6443, etcd: 2379, etcd_peer: 2380 }
     }
 
     pub(crate) fn server(&self) -> String {
@@ -58,12 +46,7 @@ impl Endpoints {
 const UNUSED_SERVICES: (&str, Ipv4Addr) = ("10.215.0.0/24", Ipv4Addr::new(10, 215, 0, 1));
 
 /// Makes the certificates and kubeconfigs that every control plane needs.
-pub(crate) fn certificates(
-    dir: &Path,
-    context: &str,
-    endpoints: &Endpoints,
-    net: Option<Net>,
-) -> Result<Authority> {
+pub(crate) fn certificates(dir: &Path, context: &str, endpoints: &Endpoints, net: Option<Net>) -> Result<Authority> {
     let authority = Authority::create(dir.join("pki"))?;
     let service = net.map_or(UNUSED_SERVICES.1, |net| net.service(1));
     let names = [
@@ -76,29 +59,12 @@ pub(crate) fn certificates(
     let addresses = [Ipv4Addr::LOCALHOST, endpoints.address, service].map(IpAddr::V4);
     authority.server("apiserver", &names, &addresses)?;
     let masters = Some("system:masters");
-    authority.client(Client {
-        file: "apiserver-kubelet",
-        user: "kube-apiserver-kubelet-client",
-        group: masters,
-    })?;
+    authority.client(Client { file: "apiserver-kubelet", user: "kube-apiserver-kubelet-client", group: masters })?;
     let server = endpoints.server();
-    let admin = Client {
-        file: "admin",
-        user: "durward-cluster-admin",
-        group: masters,
-    };
+    let admin = Client { file: "admin", user: "durward-cluster-admin", group: masters };
     authority.kubeconfig(&dir.join("kubeconfig"), context, &server, admin)?;
-    let manager = Client {
-        file: "controller-manager",
-        user: "system:kube-controller-manager",
-        group: None,
-    };
-    authority.kubeconfig(
-        &dir.join("pki/controller-manager.kubeconfig"),
-        context,
-        &server,
-        manager,
-    )?;
+    let manager = Client { file: "controller-manager", user: "system:kube-controller-manager", group: None };
+    authority.kubeconfig(&dir.join("pki/controller-manager.kubeconfig"), context, &server, manager)?;
     Ok(authority)
 }
 
@@ -119,30 +85,18 @@ pub(crate) fn etcd(dir: &Path, endpoints: &Endpoints) -> Result<Spec> {
 pub(crate) fn apiserver(dir: &Path, endpoints: &Endpoints, net: Option<Net>) -> Result<Spec> {
     let pki = |file: &str| dir.join("pki").join(file).display().to_string();
     let spec = Spec::new("kube-apiserver", location(binaries::APISERVER)?)
-        .arg(option(
-            "etcd-servers",
-            format!("http://127.0.0.1:{}", endpoints.etcd),
-        ))
+        .arg(option("etcd-servers", format!("http://127.0.0.1:{}", endpoints.etcd)))
         .arg(option("bind-address", endpoints.address))
         .arg(option("advertise-address", endpoints.address))
         .arg(option("secure-port", endpoints.api))
-        .arg(option(
-            "service-cluster-ip-range",
-            net.map_or(UNUSED_SERVICES.0.to_owned(), Net::services),
-        ))
+        .arg(option("service-cluster-ip-range", net.map_or(UNUSED_SERVICES.0.to_owned(), Net::services)))
         .arg(option("tls-cert-file", pki("apiserver.crt")))
         .arg(option("tls-private-key-file", pki("apiserver.key")))
         .arg(option("client-ca-file", pki("ca.crt")))
-        .arg(option(
-            "service-account-issuer",
-            "https://kubernetes.default.svc.cluster.local",
-        ))
+        .arg(option("service-account-issuer", "https://kubernetes.default.svc.cluster.local"))
         .arg(option("service-account-key-file", pki("sa.pub")))
         .arg(option("service-account-signing-key-file", pki("sa.key")))
-        .arg(option(
-            "kubelet-client-certificate",
-            pki("apiserver-kubelet.crt"),
-        ))
+        .arg(option("kubelet-client-certificate", pki("apiserver-kubelet.crt")))
         .arg(option("kubelet-client-key", pki("apiserver-kubelet.key")))
         .arg(option("kubelet-certificate-authority", pki("ca.crt")))
         // The node's name resolves nowhere; its address needs no resolving.
@@ -154,30 +108,23 @@ pub(crate) fn apiserver(dir: &Path, endpoints: &Endpoints, net: Option<Net>) -> 
         ])
         .args(["--profiling=false", "--shutdown-delay-duration=0s"]);
     // A loopback address can't be the endpoint of Service `kubernetes`.
-    Ok(if net.is_none() {
-        spec.arg("--endpoint-reconciler-type=none")
-    } else {
-        spec
-    })
+    Ok(if net.is_none() { spec.arg("--endpoint-reconciler-type=none") } else { spec })
 }
 
 pub(crate) fn controller_manager(dir: &Path) -> Result<Spec> {
     let pki = |file: &str| dir.join("pki").join(file).display().to_string();
-    Ok(Spec::new(
-        "kube-controller-manager",
-        location(binaries::CONTROLLER_MANAGER)?,
-    )
-    .arg(option("kubeconfig", pki("controller-manager.kubeconfig")))
-    .arg(option("root-ca-file", pki("ca.crt")))
-    .arg(option("service-account-private-key-file", pki("sa.key")))
-    .arg(option("cluster-signing-cert-file", pki("ca.crt")))
-    .arg(option("cluster-signing-key-file", pki("ca.key")))
-    .args([
-        "--use-service-account-credentials=true",
-        "--leader-elect=false",
-        "--secure-port=0",
-        "--profiling=false",
-    ]))
+    Ok(Spec::new("kube-controller-manager", location(binaries::CONTROLLER_MANAGER)?)
+        .arg(option("kubeconfig", pki("controller-manager.kubeconfig")))
+        .arg(option("root-ca-file", pki("ca.crt")))
+        .arg(option("service-account-private-key-file", pki("sa.key")))
+        .arg(option("cluster-signing-cert-file", pki("ca.crt")))
+        .arg(option("cluster-signing-key-file", pki("ca.key")))
+        .args([
+            "--use-service-account-credentials=true",
+            "--leader-elect=false",
+            "--secure-port=0",
+            "--profiling=false",
+        ]))
 }
 
 /// A command line option in the form that every Go program of the cluster reads.

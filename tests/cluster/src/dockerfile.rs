@@ -69,9 +69,7 @@ impl Buildah<'_> {
     fn clean(&self) -> Result<()> {
         let storage = self.work.join("storage");
         match fs::remove_dir_all(&storage) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(error).at("remove", &storage)
-            }
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).at("remove", &storage),
             _ => Ok(()),
         }
     }
@@ -79,27 +77,15 @@ impl Buildah<'_> {
     fn build(&self) -> Result<Built> {
         let base = self.work.join("builder.tar");
         fs::write(&base, builder().archive()?).at("write", &base)?;
-        self.run([
-            "pull",
-            "--quiet",
-            &format!("docker-archive:{}", base.display()),
-        ])?;
+        self.run(["pull", "--quiet", &format!("docker-archive:{}", base.display())])?;
 
         let target = self.work.join("target");
         fs::create_dir_all(&target).at("create", &target)?;
         let root = paths::repository();
         let build_arg = format!("--build-arg=BUILDER={BUILDER}");
-        let mut args = [
-            "bud",
-            "--isolation=chroot",
-            "--pull-never",
-            "--layers=false",
-            &build_arg,
-            "--tag",
-            DURWARD,
-        ]
-        .map(String::from)
-        .to_vec();
+        let mut args = ["bud", "--isolation=chroot", "--pull-never", "--layers=false", &build_arg, "--tag", DURWARD]
+            .map(String::from)
+            .to_vec();
         for (source, target, options) in mounts(&target)? {
             args.push(format!("--volume={}:{target}:{options}", source.display()));
         }
@@ -111,36 +97,16 @@ impl Buildah<'_> {
         if archive.exists() {
             fs::remove_file(&archive).at("remove", &archive)?;
         }
-        self.run([
-            "push",
-            "--quiet",
-            DURWARD,
-            &format!("docker-archive:{}:{DURWARD}", archive.display()),
-        ])?;
+        self.run(["push", "--quiet", DURWARD, &format!("docker-archive:{}:{DURWARD}", archive.display())])?;
         let size = fs::metadata(&archive).at("read", &archive)?.len();
         let invalid = |detail: &str| Error::invalid("buildah's description of the image", detail);
-        let described: Value =
-            serde_json::from_str(&inspected).map_err(|error| invalid(&error.to_string()))?;
-        let config = described
-            .pointer("/OCIv1/config")
-            .ok_or_else(|| invalid("it has no OCIv1.config"))?;
-        let words = config
-            .get("Entrypoint")
-            .and_then(Value::as_array)
-            .map(Vec::as_slice)
-            .unwrap_or_default();
+        let described: Value = serde_json::from_str(&inspected).map_err(|error| invalid(&error.to_string()))?;
+        let config = described.pointer("/OCIv1/config").ok_or_else(|| invalid("it has no OCIv1.config"))?;
+        let words = config.get("Entrypoint").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         Ok(Built {
             archive,
-            user: config
-                .get("User")
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned(),
-            entrypoint: words
-                .iter()
-                .filter_map(Value::as_str)
-                .map(str::to_owned)
-                .collect(),
+            user: config.get("User").and_then(Value::as_str).unwrap_or_default().to_owned(),
+            entrypoint: words.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
             size,
         })
     }
@@ -150,9 +116,7 @@ impl Buildah<'_> {
 fn builder() -> Image {
     ["bin", "sbin", "lib", "lib64"]
         .into_iter()
-        .fold(Image::new(BUILDER), |image, name| {
-            image.link(name, &format!("usr/{name}"))
-        })
+        .fold(Image::new(BUILDER), |image, name| image.link(name, &format!("usr/{name}")))
         .folder("/usr", 0o755)
         .folder("/etc", 0o755)
         .folder("/tmp", 0o1777)
@@ -163,22 +127,15 @@ fn builder() -> Image {
 
 /// This machine's toolchain, its crates, and the target folder that is kept.
 fn mounts(target: &Path) -> Result<Vec<(PathBuf, &'static str, &'static str)>> {
-    let sysroot = run(Command::new("rustc")
-        .current_dir(paths::repository())
-        .args(["--print", "sysroot"]))?;
+    let sysroot = run(Command::new("rustc").current_dir(paths::repository()).args(["--print", "sysroot"]))?;
     let home = std::env::var_os("CARGO_HOME")
         .map(PathBuf::from)
         .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
-    let cargo =
-        home.ok_or_else(|| Error::refused("neither CARGO_HOME nor HOME is set", "set CARGO_HOME"))?;
+    let cargo = home.ok_or_else(|| Error::refused("neither CARGO_HOME nor HOME is set", "set CARGO_HOME"))?;
     Ok(vec![
         (PathBuf::from("/usr"), "/usr", "ro"),
         (PathBuf::from("/etc/ssl"), "/etc/ssl", "ro"),
-        (
-            PathBuf::from("/etc/alternatives"),
-            "/etc/alternatives",
-            "ro",
-        ),
+        (PathBuf::from("/etc/alternatives"), "/etc/alternatives", "ro"),
         (PathBuf::from(sysroot.trim()), "/toolchain", "ro"),
         (cargo, "/cargo", "rw"),
         (target.to_owned(), "/src/target", "rw"),

@@ -74,36 +74,22 @@ pub enum Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 fn with_logs(logs: &str) -> String {
-    if logs.is_empty() {
-        String::new()
-    } else {
-        format!("\n{logs}")
-    }
+    if logs.is_empty() { String::new() } else { format!("\n{logs}") }
 }
 
 impl Error {
     pub(crate) fn refused(what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self::Refused {
-            what: what.into(),
-            remedy: remedy.into(),
-        }
+        Self::Refused { what: what.into(), remedy: remedy.into() }
     }
 
     pub(crate) fn invalid(what: impl Into<String>, detail: impl ToString) -> Self {
-        Self::Invalid {
-            what: what.into(),
-            detail: detail.to_string(),
-        }
+        Self::Invalid { what: what.into(), detail: detail.to_string() }
     }
 
     /// Adds the logs to an error of waiting; leaves others as they are.
     pub(crate) fn with_logs(self, tail: impl FnOnce() -> String) -> Self {
         match self {
-            Self::Timeout { what, after, logs } if logs.is_empty() => Self::Timeout {
-                what,
-                after,
-                logs: tail(),
-            },
+            Self::Timeout { what, after, logs } if logs.is_empty() => Self::Timeout { what, after, logs: tail() },
             other => other,
         }
     }
@@ -116,10 +102,6 @@ pub(crate) trait At<T> {
 
 impl<T> At<T> for std::io::Result<T> {
     fn at(self, action: &'static str, path: &Path) -> Result<T> {
-        self.map_err(|source| Error::Io {
-            action,
-            path: path.to_owned(),
-            source,
-        })
+        self.map_err(|source| Error::Io { action, path: path.to_owned(), source })
     }
 }

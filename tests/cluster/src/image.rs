@@ -115,32 +115,22 @@ impl Image {
     }
 
     fn entry(mut self, path: &str, mode: u32, content: Content) -> Self {
-        self.entries.push(Entry {
-            path: path.trim_matches('/').to_owned(),
-            mode,
-            content,
-        });
+        self.entries.push(Entry { path: path.trim_matches('/').to_owned(), mode, content });
         self
     }
 
     /// The image as an archive in the format of `docker save`.
     pub fn archive(&self) -> Result<Vec<u8>> {
-        let failed = |source| Error::Io {
-            action: "pack",
-            path: PathBuf::from(&self.name),
-            source,
-        };
+        let failed = |source| Error::Io { action: "pack", path: PathBuf::from(&self.name), source };
         let layer = self.layer().map_err(failed)?;
-        let digest =
-            crate::hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &layer).as_ref());
+        let digest = crate::hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &layer).as_ref());
         let config = json!({
             "architecture": architecture(),
             "os": "linux",
             "config": {"Entrypoint": self.entrypoint, "Cmd": self.command, "User": self.user, "Env": self.env},
             "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
         });
-        let manifest =
-            json!([{"Config": "config.json", "RepoTags": [self.name], "Layers": ["layer.tar"]}]);
+        let manifest = json!([{"Config": "config.json", "RepoTags": [self.name], "Layers": ["layer.tar"]}]);
         let mut archive = tar::Builder::new(Vec::new());
         let files = [
             ("layer.tar", layer),
@@ -157,11 +147,8 @@ impl Image {
         let mut layer = tar::Builder::new(Vec::new());
         let mut folders = BTreeSet::new();
         for entry in &self.entries {
-            let ancestors: Vec<_> = Path::new(&entry.path)
-                .ancestors()
-                .skip(1)
-                .filter(|path| *path != Path::new(""))
-                .collect();
+            let ancestors: Vec<_> =
+                Path::new(&entry.path).ancestors().skip(1).filter(|path| *path != Path::new("")).collect();
             for folder in ancestors.into_iter().rev() {
                 if folders.insert(folder.to_owned()) {
                     append_folder(&mut layer, folder, 0o755)?;
@@ -183,29 +170,12 @@ impl Image {
     }
 }
 
-fn append(
-    archive: &mut tar::Builder<Vec<u8>>,
-    path: &str,
-    mode: u32,
-    bytes: &[u8],
-) -> std::io::Result<()> {
-    archive.append_data(
-        &mut header(tar::EntryType::Regular, mode, bytes.len() as u64),
-        path,
-        bytes,
-    )
+fn append(archive: &mut tar::Builder<Vec<u8>>, path: &str, mode: u32, bytes: &[u8]) -> std::io::Result<()> {
+    archive.append_data(&mut header(tar::EntryType::Regular, mode, bytes.len() as u64), path, bytes)
 }
 
-fn append_folder(
-    archive: &mut tar::Builder<Vec<u8>>,
-    path: &Path,
-    mode: u32,
-) -> std::io::Result<()> {
-    archive.append_data(
-        &mut header(tar::EntryType::Directory, mode, 0),
-        path,
-        std::io::empty(),
-    )
+fn append_folder(archive: &mut tar::Builder<Vec<u8>>, path: &Path, mode: u32) -> std::io::Result<()> {
+    archive.append_data(&mut header(tar::EntryType::Directory, mode, 0), path, std::io::empty())
 }
 
 /// No time and no names of this machine: the same files make the same image.
@@ -237,19 +207,11 @@ pub fn busybox() -> Result<Image> {
     let image = tools
         .lines()
         .filter(|tool| *tool != "busybox")
-        .fold(image, |image, tool| {
-            image.link(&format!("/bin/{tool}"), "busybox")
-        });
-    Ok(image
-        .folder("/tmp", 0o1777)
-        .folder("/etc", 0o755)
-        .env("PATH", "/bin")
-        .command(["/bin/sh"]))
+        .fold(image, |image, tool| image.link(&format!("/bin/{tool}"), "busybox"));
+    Ok(image.folder("/tmp", 0o1777).folder("/etc", 0o755).env("PATH", "/bin").command(["/bin/sh"]))
 }
 
 /// [`PAUSE`]: a program that does nothing until it is killed.
 pub(crate) fn pause() -> Result<Image> {
-    Ok(Image::new(PAUSE)
-        .program("/sleep", &preflight::static_busybox()?)?
-        .entrypoint(["/sleep", "infinity"]))
+    Ok(Image::new(PAUSE).program("/sleep", &preflight::static_busybox()?)?.entrypoint(["/sleep", "infinity"]))
 }

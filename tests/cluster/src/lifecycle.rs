@@ -41,18 +41,9 @@ pub enum Component {
 }
 
 /// The components in the order in which they are started.
-const CONTROL_PLANE: &[Component] = &[
-    Component::Etcd,
-    Component::ApiServer,
-    Component::ControllerManager,
-];
-const NODE: &[Component] = &[
-    Component::Scheduler,
-    Component::Containerd,
-    Component::Kubelet,
-    Component::KubeProxy,
-    Component::CoreDns,
-];
+const CONTROL_PLANE: &[Component] = &[Component::Etcd, Component::ApiServer, Component::ControllerManager];
+const NODE: &[Component] =
+    &[Component::Scheduler, Component::Containerd, Component::Kubelet, Component::KubeProxy, Component::CoreDns];
 
 impl Component {
     /// The name of its program and log.
@@ -121,11 +112,7 @@ impl Running {
                 "use `Cluster::shared()`",
             )),
         }?;
-        if self.net.is_some() {
-            namespaces::enter(dir, spec)
-        } else {
-            Ok(spec)
-        }
+        if self.net.is_some() { namespaces::enter(dir, spec) } else { Ok(spec) }
     }
 
     /// Starts a component without waiting for it.
@@ -135,22 +122,14 @@ impl Running {
 
     /// Ends a component: asks it to, then forces it.
     pub(crate) fn stop(&self, component: Component) -> Result<()> {
-        process::end(&self.dir, Some(Duration::from_secs(10)), |found| {
-            found.program == component.name()
-        })
+        process::end(&self.dir, Some(Duration::from_secs(10)), |found| found.program == component.name())
     }
 
     /// The error of a component of these that has ended by itself, if one has.
     fn check_alive(&self, components: &[Component]) -> Result<()> {
         let found = process::of(&self.dir)?;
-        match components
-            .iter()
-            .find(|component| !found.iter().any(|found| found.name == component.name()))
-        {
-            Some(gone) => Err(Error::Ended {
-                name: gone.name(),
-                logs: process::tail(&self.dir, &[gone.name()], 30),
-            }),
+        match components.iter().find(|component| !found.iter().any(|found| found.name == component.name())) {
+            Some(gone) => Err(Error::Ended { name: gone.name(), logs: process::tail(&self.dir, &[gone.name()], 30) }),
             None => Ok(()),
         }
     }
@@ -173,21 +152,18 @@ impl Running {
                 TcpStream::connect((self.endpoints.address, self.endpoints.api)).is_ok()
                     && self.kubectl(&["get", "--raw=/readyz"]).is_ok()
             }
-            Component::ControllerManager => self
-                .kubectl(&["get", "serviceaccount", "default", "--namespace=default"])
-                .is_ok(),
+            Component::ControllerManager => {
+                self.kubectl(&["get", "serviceaccount", "default", "--namespace=default"]).is_ok()
+            }
             Component::Containerd => self.ctr(&["version"]).is_ok(),
             Component::Kubelet => {
                 let ready = r#"jsonpath={.status.conditions[?(@.type=="Ready")].status}"#;
-                self.kubectl(&["get", &kubelet])
-                    .is_ok_and(|answer| answer == "ok")
+                self.kubectl(&["get", &kubelet]).is_ok_and(|answer| answer == "ok")
                     && self
                         .kubectl(&["get", "node", node::NODE_NAME, "--output", ready])
                         .is_ok_and(|status| status == "True")
             }
-            Component::CoreDns => self
-                .net
-                .is_some_and(|net| TcpStream::connect((net.node(), 8181)).is_ok()),
+            Component::CoreDns => self.net.is_some_and(|net| TcpStream::connect((net.node(), 8181)).is_ok()),
             // Nothing is served whose absence would not show elsewhere.
             Component::Etcd | Component::Scheduler | Component::KubeProxy => true,
         }
@@ -201,10 +177,7 @@ impl Running {
         let mut command = Command::new(location(binaries::KUBECTL)?);
         process::mark(&mut command, &self.dir, "kubectl");
         command.env("KUBECACHEDIR", self.kubectl_cache());
-        command.arg(control_plane::option(
-            "kubeconfig",
-            self.kubeconfig().display(),
-        ));
+        command.arg(control_plane::option("kubeconfig", self.kubeconfig().display()));
         Ok(command)
     }
 
@@ -219,8 +192,7 @@ impl Running {
 
     /// Loads an archive of images into containerd.
     pub(crate) fn load_archive(&self, archive: &Path) -> Result<()> {
-        self.ctr(&["images", "import", &archive.to_string_lossy()])
-            .map(drop)
+        self.ctr(&["images", "import", &archive.to_string_lossy()]).map(drop)
     }
 
     /// The last lines of each component's log.
@@ -232,13 +204,10 @@ impl Running {
 
 /// The running cluster in `dir`, if it is whole, of the version wanted now, and answers.
 pub(crate) fn running(dir: &Path) -> Option<Running> {
-    let running: Running =
-        serde_json::from_slice(&fs::read(dir.join("cluster.json")).ok()?).ok()?;
+    let running: Running = serde_json::from_slice(&fs::read(dir.join("cluster.json")).ok()?).ok()?;
     let components: Vec<_> = running.components().collect();
-    let current =
-        location(binaries::APISERVER).is_ok_and(|apiserver| apiserver == running.apiserver);
-    (current && running.check_alive(&components).is_ok() && running.is_ready(Component::ApiServer))
-        .then_some(running)
+    let current = location(binaries::APISERVER).is_ok_and(|apiserver| apiserver == running.apiserver);
+    (current && running.check_alive(&components).is_ok() && running.is_ready(Component::ApiServer)).then_some(running)
 }
 
 /// Brings up a cluster in `dir`, after taking down what an earlier one has left there.
@@ -273,23 +242,11 @@ fn try_bring_up(dir: &Path, wanted: Wanted) -> Result<Running> {
     take_down(dir)?;
     let log = dir.join("log");
     fs::create_dir_all(&log).at("create", &log)?;
-    let name = dir
-        .file_name()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default();
-    let net = if wanted.node {
-        Some(namespaces::create(dir)?)
-    } else {
-        None
-    };
+    let name = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let net = if wanted.node { Some(namespaces::create(dir)?) } else { None };
     let endpoints = net.map_or_else(Endpoints::free, |net| Ok(Endpoints::inside(net)))?;
-    let running = Running {
-        dir: dir.to_owned(),
-        endpoints,
-        net,
-        owned: wanted.owned,
-        apiserver: location(binaries::APISERVER)?,
-    };
+    let running =
+        Running { dir: dir.to_owned(), endpoints, net, owned: wanted.owned, apiserver: location(binaries::APISERVER)? };
     let authority = control_plane::certificates(dir, &format!("durward-{name}"), &endpoints, net)?;
     running.start(Component::Etcd)?;
     running.start(Component::ApiServer)?;
@@ -304,39 +261,25 @@ fn try_bring_up(dir: &Path, wanted: Wanted) -> Result<Running> {
         for image in [image::pause()?, image::busybox()?] {
             load(&running, &image)?;
         }
-        for component in [
-            Component::Kubelet,
-            Component::Scheduler,
-            Component::KubeProxy,
-            Component::CoreDns,
-        ] {
+        for component in [Component::Kubelet, Component::Scheduler, Component::KubeProxy, Component::CoreDns] {
             running.start(component)?;
         }
         let objects = node::dns_service(net).to_string();
-        run_with_input(
-            running.kubectl_command()?.args(["apply", "--filename=-"]),
-            &objects,
-        )?;
+        run_with_input(running.kubectl_command()?.args(["apply", "--filename=-"]), &objects)?;
         running.await_ready(Component::Kubelet)?;
         running.await_ready(Component::CoreDns)?;
     }
     running.await_ready(Component::ControllerManager)?;
     let file = dir.join("cluster.json");
-    let text = serde_json::to_vec_pretty(&running)
-        .map_err(|error| Error::invalid("the cluster's state", error))?;
+    let text = serde_json::to_vec_pretty(&running).map_err(|error| Error::invalid("the cluster's state", error))?;
     fs::write(&file, text).at("write", &file)?;
-    eprintln!(
-        "cluster: {name} is up after {:.1} s",
-        begun.elapsed().as_secs_f32()
-    );
+    eprintln!("cluster: {name} is up after {:.1} s", begun.elapsed().as_secs_f32());
     Ok(running)
 }
 
 /// Loads `image` into containerd.
 pub(crate) fn load(running: &Running, image: &image::Image) -> Result<()> {
-    let file = running
-        .dir
-        .join(format!("{}.tar", image.name().replace(['/', ':'], "-")));
+    let file = running.dir.join(format!("{}.tar", image.name().replace(['/', ':'], "-")));
     fs::write(&file, image.archive()?).at("write", &file)?;
     let loaded = running.load_archive(&file);
     fs::remove_file(&file).at("remove", &file)?;
@@ -359,10 +302,8 @@ pub(crate) fn take_down(dir: &Path) -> Result<()> {
 fn unmount_below(dir: &Path) -> Result<()> {
     let file = Path::new("/proc/self/mounts");
     let mounts = fs::read_to_string(file).at("read", file)?;
-    let below = mounts
-        .lines()
-        .filter_map(|line| line.split(' ').nth(1))
-        .filter(|target| Path::new(target).starts_with(dir));
+    let below =
+        mounts.lines().filter_map(|line| line.split(' ').nth(1)).filter(|target| Path::new(target).starts_with(dir));
     // The last mounted lies on top.
     for target in below.collect::<Vec<_>>().into_iter().rev() {
         run(Command::new("umount").arg(target))?;
@@ -373,34 +314,16 @@ fn unmount_below(dir: &Path) -> Result<()> {
 /// Containers that were killed with their node leave empty cgroups, in each hierarchy or in the one.
 fn remove_cgroups(dir: &Path) -> Result<()> {
     let root = Path::new("/sys/fs/cgroup");
-    let below = |path: &Path| {
-        fs::read_dir(path)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|entry| entry.path())
-            .collect::<Vec<_>>()
-    };
+    let below =
+        |path: &Path| fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect::<Vec<_>>();
     let containers = below(&node::containers(dir));
-    for parent in below(root)
-        .iter()
-        .map(PathBuf::as_path)
-        .chain([root])
-        .map(|hierarchy| hierarchy.join(node::CGROUP))
-    {
-        for cgroup in containers
-            .iter()
-            .filter_map(|container| Some(parent.join(container.file_name()?)))
-        {
+    for parent in below(root).iter().map(PathBuf::as_path).chain([root]).map(|hierarchy| hierarchy.join(node::CGROUP)) {
+        for cgroup in containers.iter().filter_map(|container| Some(parent.join(container.file_name()?))) {
             // The kernel takes a moment to end the last process inside.
-            wait::until(
-                &format!("the removal of cgroup {}", cgroup.display()),
-                Duration::from_secs(20),
-                || {
-                    remove_cgroup(&cgroup);
-                    Ok((!cgroup.exists()).then_some(()))
-                },
-            )?;
+            wait::until(&format!("the removal of cgroup {}", cgroup.display()), Duration::from_secs(20), || {
+                remove_cgroup(&cgroup);
+                Ok((!cgroup.exists()).then_some(()))
+            })?;
         }
         // Fails while another node has containers in it.
         let _ = fs::remove_dir(&parent);
@@ -450,11 +373,7 @@ pub(crate) fn retire(dir: &Path) -> Result<()> {
     take_down(dir)?;
     let path = dir.with_extension("lock");
     // Others may be waiting for the shared one's lock: theirs must be the same file.
-    if dir.ends_with(SHARED) {
-        Ok(())
-    } else {
-        fs::remove_file(&path).at("remove", &path)
-    }
+    if dir.ends_with(SHARED) { Ok(()) } else { fs::remove_file(&path).at("remove", &path) }
 }
 
 /// The name of the cluster that tests share.
@@ -466,11 +385,7 @@ pub(crate) fn dirs() -> Result<Vec<PathBuf>> {
     let Ok(entries) = fs::read_dir(&state) else {
         return Ok(Vec::new());
     };
-    let mut dirs: Vec<_> = entries
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.is_dir())
-        .collect();
+    let mut dirs: Vec<_> = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
     dirs.sort();
     Ok(dirs)
 }
@@ -503,22 +418,10 @@ pub fn status() -> Result<Vec<Status>> {
     let mut all = Vec::new();
     for dir in dirs()? {
         let found = process::of(&dir)?;
-        let components: Vec<_> = CONTROL_PLANE
-            .iter()
-            .chain(NODE)
-            .map(|component| component.name())
-            .collect();
-        let own = found
-            .into_iter()
-            .filter(|found| components.contains(&found.program.as_str()));
-        let processes = own
-            .map(|found| (found.name, found.pid.as_raw_nonzero().get()))
-            .collect();
-        all.push(Status {
-            ready: running(&dir).is_some(),
-            processes,
-            dir,
-        });
+        let components: Vec<_> = CONTROL_PLANE.iter().chain(NODE).map(|component| component.name()).collect();
+        let own = found.into_iter().filter(|found| components.contains(&found.program.as_str()));
+        let processes = own.map(|found| (found.name, found.pid.as_raw_nonzero().get())).collect();
+        all.push(Status { ready: running(&dir).is_some(), processes, dir });
     }
     Ok(all)
 }

@@ -56,10 +56,7 @@ fn act(action: &Action) -> Result<ExitCode> {
         Action::Up => {
             let cluster = Cluster::shared()?;
             println!("export KUBECONFIG={}", cluster.kubeconfig().display());
-            println!(
-                "# kubectl: {}",
-                binaries::path(binaries::KUBECTL)?.display()
-            );
+            println!("# kubectl: {}", binaries::path(binaries::KUBECTL)?.display());
         }
         Action::ControlPlane => {
             let cluster = Cluster::isolated()?;
@@ -71,10 +68,7 @@ fn act(action: &Action) -> Result<ExitCode> {
         }
         Action::Down => {
             for dir in durward_cluster::down()? {
-                eprintln!(
-                    "cluster: {} belongs to a test that is running, and stays",
-                    dir.display()
-                );
+                eprintln!("cluster: {} belongs to a test that is running, and stays", dir.display());
             }
         }
         Action::Status => status()?,
@@ -98,11 +92,7 @@ fn status() -> Result<()> {
         println!("no cluster");
     }
     for status in all {
-        println!(
-            "{} {}",
-            status.dir.display(),
-            if status.ready { "ready" } else { "not ready" }
-        );
+        println!("{} {}", status.dir.display(), if status.ready { "ready" } else { "not ready" });
         for (name, pid) in status.processes {
             println!("  {pid:>8} {name}");
         }
@@ -117,10 +107,7 @@ fn given() -> bool {
 
 fn test(arguments: &[String]) -> Result<ExitCode> {
     let node = if given() { Ok(()) } else { preflight::node() };
-    let was_up = given()
-        || durward_cluster::status()?
-            .iter()
-            .any(|status| status.dir.ends_with("shared"));
+    let was_up = given() || durward_cluster::status()?.iter().any(|status| status.dir.ends_with("shared"));
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let harness_given = arguments.iter().any(|argument| argument == "--");
     let run = |more: &[&str]| {
@@ -132,11 +119,7 @@ fn test(arguments: &[String]) -> Result<ExitCode> {
         command.args(more);
         command
     };
-    let not_started = |source| Error::Io {
-        action: "start",
-        path: cargo.clone().into(),
-        source,
-    };
+    let not_started = |source| Error::Io { action: "start", path: cargo.clone().into(), source };
 
     let status = match &node {
         Ok(()) => {
@@ -152,18 +135,11 @@ fn test(arguments: &[String]) -> Result<ExitCode> {
     if !was_up {
         durward_cluster::down()?;
     }
-    let mut code = if status.success() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    };
+    let mut code = if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     if let Err(reason) = node {
         let listed = run(&["--list"]).output().map_err(not_started)?;
         let text = String::from_utf8_lossy(&listed.stdout);
-        let count = text
-            .lines()
-            .filter(|line| line.ends_with(": test") && line.contains("e2e_"))
-            .count();
+        let count = text.lines().filter(|line| line.ends_with(": test") && line.contains("e2e_")).count();
         println!("NOT RUN: {count} end-to-end tests, because {reason}");
         if std::env::var("CI").is_ok_and(|value| value == "true") {
             code = ExitCode::FAILURE;

@@ -80,23 +80,14 @@ pub(crate) fn check_dir(dir: &Path) -> Result<()> {
     const LONGEST_SOCKET: &str = "/containerd.sock.ttrpc";
     if dir.as_os_str().len() + LONGEST_SOCKET.len() > 107 {
         return Err(Error::refused(
-            format!(
-                "`{}` is too long a path for the sockets in it",
-                dir.display()
-            ),
+            format!("`{}` is too long a path for the sockets in it", dir.display()),
             "set DURWARD_CLUSTER_DIR to a shorter one",
         ));
     }
-    for (path, variable) in [
-        (dir, "DURWARD_CLUSTER_DIR"),
-        (&paths::cache()?, "DURWARD_CLUSTER_CACHE"),
-    ] {
+    for (path, variable) in [(dir, "DURWARD_CLUSTER_DIR"), (&paths::cache()?, "DURWARD_CLUSTER_CACHE")] {
         if let Some(hidden) = HIDDEN.iter().find(|hidden| path.starts_with(hidden)) {
             return Err(Error::refused(
-                format!(
-                    "`{}` is below `{hidden}`, of which a node sees nothing",
-                    path.display()
-                ),
+                format!("`{}` is below `{hidden}`, of which a node sees nothing", path.display()),
                 format!("set {variable} to a folder elsewhere"),
             ));
         }
@@ -108,45 +99,24 @@ pub(crate) fn check_dir(dir: &Path) -> Result<()> {
 pub(crate) fn create(dir: &Path) -> Result<Net> {
     // The shell collects orphans, as the first process of a PID namespace must; the kernel shields it from signals.
     let spec = Spec::new(NAME, "unshare")
-        .args([
-            "--mount",
-            "--net",
-            "--pid",
-            "--fork",
-            "--mount-proc",
-            "--propagation",
-            "private",
-            "--",
-        ])
+        .args(["--mount", "--net", "--pid", "--fork", "--mount-proc", "--propagation", "private", "--"])
         .args(["sh", "-c", "while :; do sleep 3600; done"]);
     process::start(dir, &spec, false)?;
-    wait::until("the node's namespaces", Duration::from_secs(20), || {
-        holder(dir)
-    })
-    .map_err(|error| error.with_logs(|| process::tail(dir, &[NAME], 20)))?;
+    wait::until("the node's namespaces", Duration::from_secs(20), || holder(dir))
+        .map_err(|error| error.with_logs(|| process::tail(dir, &[NAME], 20)))?;
     mount(dir)?;
     link(dir)
 }
 
 /// The first process inside, as seen from outside: it is called `sh` only once its own /proc is mounted.
 fn holder(dir: &Path) -> Result<Option<Pid>> {
-    Ok(process::of(dir)?
-        .into_iter()
-        .find(|found| found.name == NAME && found.program == "sh")
-        .map(|found| found.pid))
+    Ok(process::of(dir)?.into_iter().find(|found| found.name == NAME && found.program == "sh").map(|found| found.pid))
 }
 
 /// `spec`, to be run inside the namespaces of the cluster in `dir`.
 pub(crate) fn enter(dir: &Path, spec: Spec) -> Result<Spec> {
-    let inside = Spec {
-        program: "nsenter".into(),
-        args: Vec::new(),
-        ..spec
-    };
-    Ok(inside
-        .args(nsenter_args(dir)?)
-        .arg(spec.program)
-        .args(spec.args))
+    let inside = Spec { program: "nsenter".into(), args: Vec::new(), ..spec };
+    Ok(inside.args(nsenter_args(dir)?).arg(spec.program).args(spec.args))
 }
 
 /// A command line run to its end inside.
@@ -156,15 +126,10 @@ pub(crate) fn run_inside(dir: &Path, words: &[&str]) -> Result<String> {
 
 fn nsenter_args(dir: &Path) -> Result<Vec<String>> {
     let pid = holder(dir)?.ok_or_else(|| {
-        Error::refused(
-            format!("the node in `{}` is not running", dir.display()),
-            "run `make cluster-up`",
-        )
+        Error::refused(format!("the node in `{}` is not running", dir.display()), "run `make cluster-up`")
     })?;
     let target = format!("--target={}", pid.as_raw_nonzero());
-    Ok([&target, "--mount", "--net", "--pid", "--"]
-        .map(str::to_owned)
-        .to_vec())
+    Ok([&target, "--mount", "--net", "--pid", "--"].map(str::to_owned).to_vec())
 }
 
 fn mount(dir: &Path) -> Result<()> {
@@ -181,48 +146,26 @@ fn mount(dir: &Path) -> Result<()> {
         let file = dir.join("sysctl").join(name.replace('/', "."));
         fs::create_dir_all(dir.join("sysctl")).at("create", &file)?;
         fs::write(&file, format!("{value}\n")).at("write", &file)?;
-        run_inside(
-            dir,
-            &[
-                "mount",
-                "--bind",
-                &file.to_string_lossy(),
-                &format!("/proc/sys/{name}"),
-            ],
-        )?;
+        run_inside(dir, &["mount", "--bind", &file.to_string_lossy(), &format!("/proc/sys/{name}")])?;
     }
     Ok(())
 }
 
 fn link(dir: &Path) -> Result<Net> {
-    let pid = holder(dir)?
-        .map(|pid| pid.as_raw_nonzero().to_string())
-        .unwrap_or_default();
+    let pid = holder(dir)?.map(|pid| pid.as_raw_nonzero().to_string()).unwrap_or_default();
     let free = (0..=u8::MAX).map(|index| Net { index });
     // Creating an interface is atomic, so nodes that start together get different numbers.
     let net = free
         .filter(|net| !Path::new("/sys/class/net").join(net.interface()).exists())
         .find(|net| {
             let peer = ["type", "veth", "peer", "name", "eth0", "netns", &pid];
-            run(Command::new("ip")
-                .args(["link", "add", &net.interface()])
-                .args(peer))
-            .is_ok()
+            run(Command::new("ip").args(["link", "add", &net.interface()]).args(peer)).is_ok()
         })
-        .ok_or_else(|| {
-            Error::refused(
-                "no network interface could be made",
-                "run as root; see `ip link`",
-            )
-        })?;
+        .ok_or_else(|| Error::refused("no network interface could be made", "run as root; see `ip link`"))?;
     let file = dir.join("interface");
     fs::write(&file, net.interface()).at("write", &file)?;
 
-    let (interface, host, node) = (
-        net.interface(),
-        net.host().to_string(),
-        net.node().to_string(),
-    );
+    let (interface, host, node) = (net.interface(), net.host().to_string(), net.node().to_string());
     let ip = |line: &str| run(Command::new("ip").args(line.split(' '))).map(drop);
     ip(&format!("address add {host}/30 dev {interface}"))?;
     ip(&format!("link set {interface} up"))?;
@@ -237,10 +180,7 @@ fn link(dir: &Path) -> Result<Net> {
     // Answers between two pods of one bridge must pass iptables, or a Service's address is not translated back.
     let bridged = "/proc/sys/net/bridge/bridge-nf-call-iptables";
     run_inside(dir, &["sh", "-c", &format!("echo 1 > {bridged}")]).map_err(|_| {
-        Error::refused(
-            "the kernel does not pass bridged packets to iptables",
-            "run `modprobe br_netfilter`",
-        )
+        Error::refused("the kernel does not pass bridged packets to iptables", "run `modprobe br_netfilter`")
     })?;
     Ok(net)
 }
@@ -250,13 +190,7 @@ pub(crate) fn remove(dir: &Path) -> Result<()> {
     let file = dir.join("interface");
     if let Ok(interface) = fs::read_to_string(&file) {
         let gone = || Ok((!Path::new("/sys/class/net").join(&interface).exists()).then_some(()));
-        if wait::until(
-            "the end of the node's network",
-            Duration::from_secs(10),
-            gone,
-        )
-        .is_err()
-        {
+        if wait::until("the end of the node's network", Duration::from_secs(10), gone).is_err() {
             run(Command::new("ip").args(["link", "delete", &interface]))?;
         }
         fs::remove_file(&file).at("remove", &file)?;

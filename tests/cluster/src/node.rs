@@ -28,68 +28,31 @@ fn containerd_state(dir: &Path) -> PathBuf {
 
 /// A folder for each container that runs, or ran when the node was killed.
 pub(crate) fn containers(dir: &Path) -> PathBuf {
-    containerd_state(dir)
-        .join("io.containerd.runtime.v2.task")
-        .join(CGROUP)
+    containerd_state(dir).join("io.containerd.runtime.v2.task").join(CGROUP)
 }
 
 /// The containers' parent cgroup, called after containerd's namespace.
 pub(crate) const CGROUP: &str = "k8s.io";
 
 /// Writes every configuration file of the node.
-pub(crate) fn configure(
-    dir: &Path,
-    authority: &Authority,
-    endpoints: &Endpoints,
-    net: Net,
-) -> Result<()> {
+pub(crate) fn configure(dir: &Path, authority: &Authority, endpoints: &Endpoints, net: Net) -> Result<()> {
     let pki = dir.join("pki");
     let kubeconfig = |client: Client<'_>| {
-        authority.kubeconfig(
-            &pki.join(format!("{}.kubeconfig", client.file)),
-            "durward",
-            &endpoints.server(),
-            client,
-        )
+        authority.kubeconfig(&pki.join(format!("{}.kubeconfig", client.file)), "durward", &endpoints.server(), client)
     };
-    kubeconfig(Client {
-        file: "scheduler",
-        user: "system:kube-scheduler",
-        group: None,
-    })?;
-    kubeconfig(Client {
-        file: "kube-proxy",
-        user: "system:kube-proxy",
-        group: None,
-    })?;
-    kubeconfig(Client {
-        file: "kubelet",
-        user: &format!("system:node:{NODE_NAME}"),
-        group: Some("system:nodes"),
-    })?;
+    kubeconfig(Client { file: "scheduler", user: "system:kube-scheduler", group: None })?;
+    kubeconfig(Client { file: "kube-proxy", user: "system:kube-proxy", group: None })?;
+    kubeconfig(Client { file: "kubelet", user: &format!("system:node:{NODE_NAME}"), group: Some("system:nodes") })?;
     // A process of ours outside the cluster; the role that Kubernetes keeps for its DNS knows no EndpointSlices.
-    kubeconfig(Client {
-        file: "coredns",
-        user: "durward-cluster-dns",
-        group: Some("system:masters"),
-    })?;
+    kubeconfig(Client { file: "coredns", user: "durward-cluster-dns", group: Some("system:masters") })?;
     authority.server("kubelet-server", &[NODE_NAME], &[net.node().into()])?;
 
     write(&dir.join("containerd.toml"), &containerd_toml(dir)?)?;
-    write(
-        &dir.join("cni/conf/10-durward.conflist"),
-        &cni(net).to_string(),
-    )?;
+    write(&dir.join("cni/conf/10-durward.conflist"), &cni(net).to_string())?;
     // Pods with `dnsPolicy: Default` get this; the machine's own may name servers that the node can't reach.
-    write(
-        &dir.join("resolv.conf"),
-        &format!("nameserver {}\n", net.node()),
-    )?;
+    write(&dir.join("resolv.conf"), &format!("nameserver {}\n", net.node()))?;
     write(&dir.join("kubelet.json"), &kubelet(dir, net).to_string())?;
-    write(
-        &dir.join("kube-proxy.json"),
-        &kube_proxy(dir, net).to_string(),
-    )?;
+    write(&dir.join("kube-proxy.json"), &kube_proxy(dir, net).to_string())?;
     write(&dir.join("Corefile"), &corefile(dir, net))
 }
 
@@ -249,21 +212,13 @@ pub(crate) fn dns_service(net: Net) -> Value {
 
 pub(crate) fn scheduler(dir: &Path) -> Result<Spec> {
     Ok(Spec::new("kube-scheduler", location(binaries::SCHEDULER)?)
-        .arg(option(
-            "kubeconfig",
-            dir.join("pki/scheduler.kubeconfig").display(),
-        ))
-        .args([
-            "--leader-elect=false",
-            "--secure-port=0",
-            "--profiling=false",
-        ]))
+        .arg(option("kubeconfig", dir.join("pki/scheduler.kubeconfig").display()))
+        .args(["--leader-elect=false", "--secure-port=0", "--profiling=false"]))
 }
 
 pub(crate) fn containerd(dir: &Path) -> Result<Spec> {
     let program = location(binaries::CONTAINERD)?;
-    let mut spec = Spec::new("containerd", &program)
-        .arg(option("config", dir.join("containerd.toml").display()));
+    let mut spec = Spec::new("containerd", &program).arg(option("config", dir.join("containerd.toml").display()));
     // It looks for its shim there.
     spec.env.insert("PATH", path_with(&program));
     Ok(spec)
@@ -272,10 +227,7 @@ pub(crate) fn containerd(dir: &Path) -> Result<Spec> {
 pub(crate) fn kubelet_process(dir: &Path, net: Net) -> Result<Spec> {
     let mut spec = Spec::new("kubelet", location(binaries::KUBELET)?)
         .arg(option("config", dir.join("kubelet.json").display()))
-        .arg(option(
-            "kubeconfig",
-            dir.join("pki/kubelet.kubeconfig").display(),
-        ))
+        .arg(option("kubeconfig", dir.join("pki/kubelet.kubeconfig").display()))
         .arg(option("hostname-override", NODE_NAME))
         .arg(option("node-ip", net.node()));
     spec.env.insert("PATH", path_with(&spec.program));
@@ -290,9 +242,7 @@ pub(crate) fn kube_proxy_process(dir: &Path) -> Result<Spec> {
 }
 
 pub(crate) fn coredns(dir: &Path) -> Result<Spec> {
-    Ok(Spec::new("coredns", location(binaries::COREDNS)?)
-        .arg("-conf")
-        .arg(dir.join("Corefile")))
+    Ok(Spec::new("coredns", location(binaries::COREDNS)?).arg("-conf").arg(dir.join("Corefile")))
 }
 
 fn path_with(program: &Path) -> std::ffi::OsString {

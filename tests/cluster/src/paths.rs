@@ -22,23 +22,10 @@ pub fn state() -> Result<PathBuf> {
 }
 
 fn user_dir(own: &str, xdg: &str, home: &str) -> Result<PathBuf> {
-    let non_empty = |name: &str| {
-        env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
+    let non_empty = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let path = non_empty(own)
         .or_else(|| non_empty(xdg).map(|dir| dir.join("durward/cluster")))
         .or_else(|| non_empty("HOME").map(|dir| dir.join(home).join("durward/cluster")))
-        .ok_or_else(|| {
-            Error::refused(
-                format!("neither {own} nor HOME is set"),
-                format!("set {own} to a folder"),
-            )
-        })?;
-    std::path::absolute(&path).map_err(|source| Error::Io {
-        action: "resolve",
-        path,
-        source,
-    })
+        .ok_or_else(|| Error::refused(format!("neither {own} nor HOME is set"), format!("set {own} to a folder")))?;
+    std::path::absolute(&path).map_err(|source| Error::Io { action: "resolve", path, source })
 }

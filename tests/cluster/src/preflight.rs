@@ -27,10 +27,7 @@ pub(crate) fn root() -> Result<()> {
     if rustix::process::geteuid().is_root() {
         return Ok(());
     }
-    Err(Error::refused(
-        "a node needs root, for its namespaces and containers",
-        "run `sudo -E make cluster-up`",
-    ))
+    Err(Error::refused("a node needs root, for its namespaces and containers", "run `sudo -E make cluster-up`"))
 }
 
 /// Refuses where no node can run: not Linux, not root, a program or a kernel feature missing.
@@ -48,28 +45,15 @@ pub fn node() -> Result<()> {
     if !location(binaries::RUNC)?.is_file() {
         programs(&[("pkg-config", "pkg-config"), ("gcc", "gcc")])?;
         run(Command::new("pkg-config").args(["--exists", "libseccomp"])).map_err(|_| {
-            Error::refused(
-                "libseccomp's headers are missing, and runc has to be built",
-                install("libseccomp-dev"),
-            )
+            Error::refused("libseccomp's headers are missing, and runc has to be built", install("libseccomp-dev"))
         })?;
     }
     // The first thing that a sandboxed root is not allowed to.
-    run(Command::new("unshare").args([
-        "--mount",
-        "--net",
-        "--pid",
-        "--fork",
-        "--mount-proc",
-        "true",
-    ]))
-    .map(drop)
-    .map_err(|error| {
-        Error::refused(
-            format!("no namespaces can be made here: {error}"),
-            "run where root has CAP_SYS_ADMIN",
-        )
-    })
+    run(Command::new("unshare").args(["--mount", "--net", "--pid", "--fork", "--mount-proc", "true"]))
+        .map(drop)
+        .map_err(|error| {
+            Error::refused(format!("no namespaces can be made here: {error}"), "run where root has CAP_SYS_ADMIN")
+        })
 }
 
 /// This machine's busybox, provided it is a static one: it is the content of images.
@@ -79,32 +63,19 @@ pub(crate) fn static_busybox() -> Result<PathBuf> {
     match run(Command::new("ldd").arg(&path)) {
         // ldd fails for what is not dynamic.
         Err(_) => Ok(path),
-        Ok(_) => Err(Error::refused(
-            format!("`{}` is not static", path.display()),
-            remedy(),
-        )),
+        Ok(_) => Err(Error::refused(format!("`{}` is not static", path.display()), remedy())),
     }
 }
 
 pub(crate) fn programs(needed: &[(&str, &str)]) -> Result<()> {
-    let missing: Vec<_> = needed
-        .iter()
-        .filter(|(program, _)| which(program).is_none())
-        .collect();
+    let missing: Vec<_> = needed.iter().filter(|(program, _)| which(program).is_none()).collect();
     if missing.is_empty() {
         return Ok(());
     }
-    let names = missing
-        .iter()
-        .map(|(program, _)| format!("`{program}`"))
-        .collect::<Vec<_>>()
-        .join(", ");
+    let names = missing.iter().map(|(program, _)| format!("`{program}`")).collect::<Vec<_>>().join(", ");
     let mut packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
     packages.dedup();
-    Err(Error::refused(
-        format!("missing here: {names}"),
-        install(&packages.join(" ")),
-    ))
+    Err(Error::refused(format!("missing here: {names}"), install(&packages.join(" "))))
 }
 
 fn install(packages: &str) -> String {

@@ -32,12 +32,7 @@ pub(crate) struct Spec {
 
 impl Spec {
     pub(crate) fn new(name: &'static str, program: impl Into<PathBuf>) -> Self {
-        Self {
-            name,
-            program: program.into(),
-            args: Vec::new(),
-            env: BTreeMap::new(),
-        }
+        Self { name, program: program.into(), args: Vec::new(), env: BTreeMap::new() }
     }
 
     pub(crate) fn arg(mut self, arg: impl Into<OsString>) -> Self {
@@ -68,17 +63,11 @@ pub(crate) fn mark<'a>(command: &'a mut Command, dir: &Path, name: &str) -> &'a 
 /// Starts `spec` for the cluster in `dir`. With `end_with_us` the kernel kills it when this process ends.
 pub(crate) fn start(dir: &Path, spec: &Spec, end_with_us: bool) -> Result<()> {
     let log_path = log_path(dir, spec.name);
-    let log = File::options()
-        .create(true)
-        .append(true)
-        .open(&log_path)
-        .at("open", &log_path)?;
+    let log = File::options().create(true).append(true).open(&log_path).at("open", &log_path)?;
     let errors = log.try_clone().at("open", &log_path)?;
     let mut command = if end_with_us {
         let mut command = Command::new("setpriv");
-        command
-            .args(["--pdeathsig", "KILL", "--"])
-            .arg(&spec.program);
+        command.args(["--pdeathsig", "KILL", "--"]).arg(&spec.program);
         command
     } else {
         Command::new(&spec.program)
@@ -127,33 +116,20 @@ pub(crate) fn of(dir: &Path) -> Result<Vec<Found>> {
     let proc = Path::new("/proc");
     let mut found = Vec::new();
     for entry in fs::read_dir(proc).at("list", proc)?.flatten() {
-        let pid = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok())
-            .and_then(Pid::from_raw);
+        let pid = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
         // A process may end while it is looked at, or belong to someone else: then it isn't ours.
         let (Some(pid), Ok(environ)) = (pid, fs::read(entry.path().join("environ"))) else {
             continue;
         };
         let variable = |name: &str| {
-            environ
-                .split(|byte| *byte == 0)
-                .find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+            environ.split(|byte| *byte == 0).find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
         };
         if variable(CLUSTER_MARK) != Some(dir.as_os_str().as_encoded_bytes()) {
             continue;
         }
-        let name = variable(NAME_MARK)
-            .map(String::from_utf8_lossy)
-            .unwrap_or_default()
-            .into_owned();
+        let name = variable(NAME_MARK).map(String::from_utf8_lossy).unwrap_or_default().into_owned();
         let cmdline = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let called = cmdline
-            .split(|byte| *byte == 0)
-            .next()
-            .map(String::from_utf8_lossy)
-            .unwrap_or_default();
+        let called = cmdline.split(|byte| *byte == 0).next().map(String::from_utf8_lossy).unwrap_or_default();
         let program = called.rsplit('/').next().unwrap_or_default().to_owned();
         found.push(Found { pid, name, program });
     }
@@ -161,19 +137,8 @@ pub(crate) fn of(dir: &Path) -> Result<Vec<Found>> {
 }
 
 /// Ends the processes of `dir` that `which` picks: with a SIGTERM and `grace` to obey it, then with a SIGKILL.
-pub(crate) fn end(
-    dir: &Path,
-    grace: Option<Duration>,
-    which: impl Fn(&Found) -> bool,
-) -> Result<()> {
-    let running = || {
-        Ok::<_, Error>(
-            of(dir)?
-                .into_iter()
-                .filter(|found| which(found))
-                .collect::<Vec<_>>(),
-        )
-    };
+pub(crate) fn end(dir: &Path, grace: Option<Duration>, which: impl Fn(&Found) -> bool) -> Result<()> {
+    let running = || Ok::<_, Error>(of(dir)?.into_iter().filter(|found| which(found)).collect::<Vec<_>>());
     let none_left = || Ok(running()?.is_empty().then_some(()));
     if let Some(grace) = grace {
         signal(&running()?, Signal::TERM);
@@ -181,14 +146,10 @@ pub(crate) fn end(
             return Ok(());
         }
     }
-    wait::until(
-        "the end of killed processes",
-        Duration::from_secs(30),
-        || {
-            signal(&running()?, Signal::KILL);
-            none_left()
-        },
-    )
+    wait::until("the end of killed processes", Duration::from_secs(30), || {
+        signal(&running()?, Signal::KILL);
+        none_left()
+    })
 }
 
 fn signal(processes: &[Found], signal: Signal) {
@@ -207,9 +168,7 @@ pub(crate) fn tail(dir: &Path, names: &[&str], lines: usize) -> String {
         };
         let text = String::from_utf8_lossy(&bytes);
         let all: Vec<_> = text.lines().collect();
-        let last = all
-            .get(all.len().saturating_sub(lines)..)
-            .unwrap_or_default();
+        let last = all.get(all.len().saturating_sub(lines)..).unwrap_or_default();
         out.push_str(&format!("--- {name}, last lines\n{}\n", last.join("\n")));
     }
     out

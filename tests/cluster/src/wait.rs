@@ -11,22 +11,14 @@ const INTERVAL: Duration = Duration::from_millis(50);
 ///
 /// # Errors
 /// [`Error::Timeout`] naming `what` when it gave none within `limit`.
-pub fn until<T>(
-    what: &str,
-    limit: Duration,
-    mut condition: impl FnMut() -> Result<Option<T>>,
-) -> Result<T> {
+pub fn until<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let start = Instant::now();
     loop {
         if let Some(value) = condition()? {
             return Ok(value);
         }
         if start.elapsed() > limit {
-            return Err(Error::Timeout {
-                what: what.to_owned(),
-                after: limit,
-                logs: String::new(),
-            });
+            return Err(Error::Timeout { what: what.to_owned(), after: limit, logs: String::new() });
         }
         std::thread::sleep(INTERVAL);
     }

@@ -10,16 +10,10 @@ const BINARY: &str = env!("CARGO_BIN_EXE_durward-cluster");
 
 #[test]
 fn two_run_side_by_side() {
-    let (one, other) = (
-        Cluster::isolated().expect("one"),
-        Cluster::isolated().expect("the other"),
-    );
+    let (one, other) = (Cluster::isolated().expect("one"), Cluster::isolated().expect("the other"));
     let namespace = one.namespace("only-here").expect("a namespace");
-    one.kubectl(["get", "namespace", namespace.name()])
-        .expect("it is here");
-    let answer = other
-        .kubectl(["get", "namespace", namespace.name()])
-        .expect_err("it is not there");
+    one.kubectl(["get", "namespace", namespace.name()]).expect("it is here");
+    let answer = other.kubectl(["get", "namespace", namespace.name()]).expect_err("it is not there");
     assert!(answer.to_string().contains("NotFound"), "{answer}");
 }
 
@@ -27,37 +21,19 @@ fn two_run_side_by_side() {
 fn objects_outlive_a_restart_of_the_api_server() {
     let cluster = Cluster::isolated().expect("a control plane");
     let namespace = cluster.namespace("restart").expect("a namespace");
-    namespace
-        .kubectl(["create", "configmap", "kept", "--from-literal=key=value"])
-        .expect("created");
+    namespace.kubectl(["create", "configmap", "kept", "--from-literal=key=value"]).expect("created");
     cluster.stop(Component::ApiServer).expect("stopped");
-    namespace
-        .kubectl(["get", "configmap", "kept"])
-        .expect_err("nobody answers");
+    namespace.kubectl(["get", "configmap", "kept"]).expect_err("nobody answers");
     cluster.start(Component::ApiServer).expect("started");
-    let value = namespace
-        .kubectl(["get", "configmap", "kept", "--output=jsonpath={.data.key}"])
-        .expect("an answer");
+    let value = namespace.kubectl(["get", "configmap", "kept", "--output=jsonpath={.data.key}"]).expect("an answer");
     assert_eq!(value, "value");
 }
 
 #[tokio::test]
 async fn answers_a_rust_client() {
-    let cluster = tokio::task::spawn_blocking(Cluster::isolated)
-        .await
-        .expect("joined")
-        .expect("a control plane");
-    let version = cluster
-        .client()
-        .await
-        .expect("a client")
-        .apiserver_version()
-        .await
-        .expect("an answer");
-    assert_eq!(
-        (version.major.as_str(), version.minor.as_str()),
-        ("1", "37")
-    );
+    let cluster = tokio::task::spawn_blocking(Cluster::isolated).await.expect("joined").expect("a control plane");
+    let version = cluster.client().await.expect("a client").apiserver_version().await.expect("an answer");
+    assert_eq!((version.major.as_str(), version.minor.as_str()), ("1", "37"));
 }
 
 #[test]
@@ -69,18 +45,10 @@ fn leaves_no_process_behind_when_its_owner_is_killed() {
         .stdout(Stdio::piped())
         .spawn()
         .expect("started");
-    let line = BufReader::new(owner.stdout.take().expect("piped"))
-        .lines()
-        .next()
-        .expect("a line")
-        .expect("text");
+    let line = BufReader::new(owner.stdout.take().expect("piped")).lines().next().expect("a line").expect("text");
     assert!(line.starts_with("export KUBECONFIG="), "{line}");
     let status = || {
-        let output = Command::new(BINARY)
-            .arg("status")
-            .env("DURWARD_CLUSTER_DIR", state.path())
-            .output()
-            .expect("ran");
+        let output = Command::new(BINARY).arg("status").env("DURWARD_CLUSTER_DIR", state.path()).output().expect("ran");
         String::from_utf8(output.stdout).expect("text")
     };
     assert!(status().contains("kube-apiserver"), "{}", status());
@@ -91,14 +59,7 @@ fn leaves_no_process_behind_when_its_owner_is_killed() {
     })
     .expect("ended with their owner");
     // What is left is files, and the next one who comes clears them away.
-    assert!(
-        Command::new(BINARY)
-            .arg("down")
-            .env("DURWARD_CLUSTER_DIR", state.path())
-            .status()
-            .expect("ran")
-            .success()
-    );
+    assert!(Command::new(BINARY).arg("down").env("DURWARD_CLUSTER_DIR", state.path()).status().expect("ran").success());
     assert_eq!(status(), "no cluster\n");
     assert_eq!(std::fs::read_dir(state.path()).expect("listed").count(), 0);
 }
@@ -123,10 +84,7 @@ fn a_node_is_refused_without_root_and_says_what_to_do() {
         .output()
         .expect("ran");
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        !output.status.success() && said.contains("needs root") && said.contains("sudo"),
-        "{said}"
-    );
+    assert!(!output.status.success() && said.contains("needs root") && said.contains("sudo"), "{said}");
 }
 
 #[test]
@@ -141,9 +99,7 @@ fn a_missing_program_is_named_with_its_package() {
         .expect("ran");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(
-        !output.status.success()
-            && said.contains("`setpriv`")
-            && said.contains("apt-get install -y util-linux"),
+        !output.status.success() && said.contains("`setpriv`") && said.contains("apt-get install -y util-linux"),
         "{said}"
     );
 }
@@ -152,11 +108,7 @@ fn a_missing_program_is_named_with_its_package() {
 fn a_kubeconfig_that_is_not_kinds_is_refused() {
     let place = tempfile::tempdir().expect("a folder");
     let kubeconfig = place.path().join("kubeconfig");
-    std::fs::write(
-        &kubeconfig,
-        "apiVersion: v1\nkind: Config\ncurrent-context: production\n",
-    )
-    .expect("written");
+    std::fs::write(&kubeconfig, "apiVersion: v1\nkind: Config\ncurrent-context: production\n").expect("written");
     let output = Command::new(BINARY)
         .arg("up")
         .env("KUBECONFIG", &kubeconfig)
@@ -164,10 +116,5 @@ fn a_kubeconfig_that_is_not_kinds_is_refused() {
         .output()
         .expect("ran");
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        !output.status.success()
-            && said.contains("`production`")
-            && said.contains("unset KUBECONFIG"),
-        "{said}"
-    );
+    assert!(!output.status.success() && said.contains("`production`") && said.contains("unset KUBECONFIG"), "{said}");
 }

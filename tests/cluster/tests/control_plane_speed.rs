@@ -14,9 +14,7 @@ fn a_control_plane_is_up_within_ten_seconds() {
         let begun = Instant::now();
         let cluster = Cluster::isolated().unwrap_or_else(|error| panic!("{error}"));
         tries.push(begun.elapsed());
-        cluster
-            .kubectl(["get", "--raw=/readyz"])
-            .expect("an answer");
+        cluster.kubectl(["get", "--raw=/readyz"]).expect("an answer");
     }
     assert!(tries.iter().any(|took| *took < quick), "it took {tries:?}");
 }

@@ -6,10 +6,7 @@ use serde_json::json;
 #[test]
 fn e2e_the_durward_image_is_small_and_runs_without_root_and_without_writing() {
     let built = dockerfile::build().unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(
-        built.user, "65532:65532",
-        "numeric, so that kubelet can tell that it is not root"
-    );
+    assert_eq!(built.user, "65532:65532", "numeric, so that kubelet can tell that it is not root");
     assert_eq!(built.entrypoint, ["/durward"]);
     assert!(built.size < 20_000_000, "{} bytes", built.size);
 
@@ -26,7 +23,5 @@ fn e2e_the_durward_image_is_small_and_runs_without_root_and_without_writing() {
         }]},
     });
     namespace.apply(&pod.to_string()).expect("applied");
-    namespace
-        .await_jsonpath("pod/durward", "{.status.phase}", "Succeeded")
-        .unwrap_or_else(|error| panic!("{error}"));
+    namespace.await_jsonpath("pod/durward", "{.status.phase}", "Succeeded").unwrap_or_else(|error| panic!("{error}"));
 }
