@@ -119,6 +119,8 @@ pub(crate) fn controller_manager(dir: &Path) -> Result<Spec> {
         .arg(option("service-account-private-key-file", pki("sa.key")))
         .arg(option("cluster-signing-cert-file", pki("ca.crt")))
         .arg(option("cluster-signing-key-file", pki("ca.key")))
+        // Its own limits make it take five seconds to begin, and tests wait for its work.
+        .args(["--kube-api-qps=500", "--kube-api-burst=1000"])
         .args([
             "--use-service-account-credentials=true",
             "--leader-elect=false",

@@ -213,6 +213,7 @@ pub(crate) fn dns_service(net: Net) -> Value {
 pub(crate) fn scheduler(dir: &Path) -> Result<Spec> {
     Ok(Spec::new("kube-scheduler", location(binaries::SCHEDULER)?)
         .arg(option("kubeconfig", dir.join("pki/scheduler.kubeconfig").display()))
+        .args(["--kube-api-qps=500", "--kube-api-burst=1000"])
         .args(["--leader-elect=false", "--secure-port=0", "--profiling=false"]))
 }
 
