@@ -31,13 +31,14 @@ const BUILDER: &str = "durward.test/builder:test";
 
 /// Builds the image [`DURWARD`]. Seconds when nothing has changed: cargo's target folder is kept in the cache.
 pub fn build() -> Result<Built> {
-    preflight::programs(&[("buildah", "buildah"), ("unshare", "util-linux")])?;
+    preflight::programs(&[("buildah", "buildah"), ("setpriv", "util-linux"), ("unshare", "util-linux")])?;
     let work = paths::cache()?.join("image");
     fs::create_dir_all(&work).at("create", &work)?;
     let lock_path = work.join("lock");
     let lock = File::create(&lock_path).at("create", &lock_path)?;
     lock.lock().at("lock", &lock_path)?;
 
+    eprintln!("cluster: building the durward image (minutes on first use)");
     let buildah = Buildah { work: &work };
     buildah.clean()?;
     let built = buildah.build();
@@ -53,10 +54,11 @@ struct Buildah<'a> {
 impl Buildah<'_> {
     fn run<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<String> {
         let storage = |name: &str| self.work.join("storage").join(name);
-        // A mount namespace of its own: an interrupted build leaves no mount behind.
-        let mut command = Command::new("unshare");
+        // In namespaces of its own that end with us: an interrupted build leaves neither a mount nor a compiler behind.
+        let mut command = Command::new("setpriv");
         command
-            .args(["--mount", "--propagation", "private", "--", "buildah"])
+            .args(["--pdeathsig", "KILL", "--", "unshare", "--mount", "--propagation", "private"])
+            .args(["--pid", "--fork", "--kill-child", "--mount-proc", "--", "buildah"])
             .arg("--root")
             .arg(storage("root"))
             .arg("--runroot")

@@ -1,7 +1,7 @@
 //! From nothing to a running cluster and back, whatever a crash has left in between.
 
 use std::fs::{self, File};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -128,7 +128,10 @@ impl Running {
     /// The error of a component of these that has ended by itself, if one has.
     fn check_alive(&self, components: &[Component]) -> Result<()> {
         let found = process::of(&self.dir)?;
-        match components.iter().find(|component| !found.iter().any(|found| found.name == component.name())) {
+        // By name, since one just started may still be on its way through setpriv or nsenter; but containerd's shims,
+        // which inherit its name, outlive it.
+        let runs = |name: &str| found.iter().any(|found| found.name == name && found.program != binaries::SHIM.name);
+        match components.iter().find(|component| !runs(component.name())) {
             Some(gone) => Err(Error::Ended { name: gone.name(), logs: process::tail(&self.dir, &[gone.name()], 30) }),
             None => Ok(()),
         }
@@ -149,8 +152,8 @@ impl Running {
         match component {
             Component::ApiServer => {
                 // A connection costs nothing, a kubectl some CPU that the server could use.
-                TcpStream::connect((self.endpoints.address, self.endpoints.api)).is_ok()
-                    && self.kubectl(&["get", "--raw=/readyz"]).is_ok()
+                listens(self.endpoints.address, self.endpoints.api)
+                    && self.kubectl(&["get", "--raw=/readyz", "--request-timeout=10s"]).is_ok()
             }
             Component::ControllerManager => {
                 self.kubectl(&["get", "serviceaccount", "default", "--namespace=default"]).is_ok()
@@ -163,7 +166,7 @@ impl Running {
                         .kubectl(&["get", "node", node::NODE_NAME, "--output", ready])
                         .is_ok_and(|status| status == "True")
             }
-            Component::CoreDns => self.net.is_some_and(|net| TcpStream::connect((net.node(), 8181)).is_ok()),
+            Component::CoreDns => self.net.is_some_and(|net| listens(net.node(), node::DNS_READY_PORT)),
             // Nothing is served whose absence would not show elsewhere.
             Component::Etcd | Component::Scheduler | Component::KubeProxy => true,
         }
@@ -200,6 +203,11 @@ impl Running {
         let names: Vec<_> = self.components().map(Component::name).collect();
         process::tail(&self.dir, &names, lines)
     }
+}
+
+/// Whether a connection is taken soon; in a network that is gone it never would be.
+fn listens(address: Ipv4Addr, port: u16) -> bool {
+    TcpStream::connect_timeout(&(address, port).into(), Duration::from_secs(1)).is_ok()
 }
 
 /// The running cluster in `dir`, if it is whole, of the version wanted now, and answers.

@@ -162,11 +162,10 @@ fn link(dir: &Path) -> Result<Net> {
             run(Command::new("ip").args(["link", "add", &net.interface()]).args(peer)).is_ok()
         })
         .ok_or_else(|| Error::refused("no network interface could be made", "run as root; see `ip link`"))?;
-    let file = dir.join("interface");
-    fs::write(&file, net.interface()).at("write", &file)?;
-
     let (interface, host, node) = (net.interface(), net.host().to_string(), net.node().to_string());
     let ip = |line: &str| run(Command::new("ip").args(line.split(' '))).map(drop);
+    // Says whose it is: when it goes, the next node takes its name.
+    run(Command::new("ip").args(["link", "set", &interface, "alias"]).arg(dir))?;
     ip(&format!("address add {host}/30 dev {interface}"))?;
     ip(&format!("link set {interface} up"))?;
     ip(&format!("route add {} via {node}", net.pods()))?;
@@ -185,15 +184,23 @@ fn link(dir: &Path) -> Result<Net> {
     Ok(net)
 }
 
-/// Takes back what outlives the namespaces' processes: waits for the link to go.
+/// Waits for the kernel to take back the network of a node whose processes have ended.
 pub(crate) fn remove(dir: &Path) -> Result<()> {
-    let file = dir.join("interface");
-    if let Ok(interface) = fs::read_to_string(&file) {
-        let gone = || Ok((!Path::new("/sys/class/net").join(&interface).exists()).then_some(()));
-        if wait::until("the end of the node's network", Duration::from_secs(10), gone).is_err() {
+    let gone = || Ok(interfaces(dir)?.is_empty().then_some(()));
+    if wait::until("the end of the node's network", Duration::from_secs(10), gone).is_err() {
+        for interface in interfaces(dir)? {
             run(Command::new("ip").args(["link", "delete", &interface]))?;
         }
-        fs::remove_file(&file).at("remove", &file)?;
     }
     Ok(())
+}
+
+/// This machine's interfaces that lead to the node in `dir`.
+fn interfaces(dir: &Path) -> Result<Vec<String>> {
+    let all = Path::new("/sys/class/net");
+    let entries = fs::read_dir(all).at("list", all)?.flatten();
+    let ours = entries.filter(|entry| {
+        fs::read_to_string(entry.path().join("ifalias")).is_ok_and(|alias| Path::new(alias.trim_end()) == dir)
+    });
+    Ok(ours.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
 }

@@ -176,7 +176,7 @@ fn corefile(dir: &Path, net: Net) -> String {
         ".:53 {{
     bind {address}
     errors
-    ready {address}:8181
+    ready {address}:{DNS_READY_PORT}
     kubernetes cluster.local in-addr.arpa {{
         kubeconfig {kubeconfig} durward
         ttl 1
@@ -187,6 +187,9 @@ fn corefile(dir: &Path, net: Net) -> String {
         kubeconfig = dir.join("pki/coredns.kubeconfig").display(),
     )
 }
+
+/// Where coredns takes connections once it has read the cluster's Services.
+pub(crate) const DNS_READY_PORT: u16 = 8181;
 
 /// The DNS Service's number in the Service network.
 const DNS_SERVICE: u8 = 10;

@@ -113,6 +113,19 @@ pub(crate) fn log_path(dir: &Path, name: &str) -> PathBuf {
 
 /// All running processes of the cluster in `dir`.
 pub(crate) fn of(dir: &Path) -> Result<Vec<Found>> {
+    // The environment of a process can't be read in the instant of its exec: a second look finds those missed.
+    let mut found = scan(dir)?;
+    std::thread::sleep(Duration::from_millis(5));
+    for late in scan(dir)? {
+        match found.iter_mut().find(|earlier| earlier.pid == late.pid) {
+            Some(earlier) => *earlier = late,
+            None => found.push(late),
+        }
+    }
+    Ok(found)
+}
+
+fn scan(dir: &Path) -> Result<Vec<Found>> {
     let proc = Path::new("/proc");
     let mut found = Vec::new();
     for entry in fs::read_dir(proc).at("list", proc)?.flatten() {
@@ -139,7 +152,7 @@ pub(crate) fn of(dir: &Path) -> Result<Vec<Found>> {
 /// Ends the processes of `dir` that `which` picks: with a SIGTERM and `grace` to obey it, then with a SIGKILL.
 pub(crate) fn end(dir: &Path, grace: Option<Duration>, which: impl Fn(&Found) -> bool) -> Result<()> {
     let running = || Ok::<_, Error>(of(dir)?.into_iter().filter(|found| which(found)).collect::<Vec<_>>());
-    let none_left = || Ok(running()?.is_empty().then_some(()));
+    let none_left = || Ok((running()?.is_empty() && running()?.is_empty()).then_some(()));
     if let Some(grace) = grace {
         signal(&running()?, Signal::TERM);
         if wait::until("the processes' end", grace, none_left).is_ok() {

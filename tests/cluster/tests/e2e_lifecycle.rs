@@ -208,7 +208,7 @@ fn e2e_two_nodes_run_side_by_side_and_one_survives_the_other() {
 fn e2e_an_interrupted_up_is_cleared_away() {
     let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let node = Node::new();
-    for begun in ["interface", "log/kube-apiserver.log", "log/kubelet.log"] {
+    for begun in ["sysctl", "log/kube-apiserver.log", "log/kubelet.log"] {
         let mut up = node.command("up").spawn().expect("started");
         wait::until(begun, Duration::from_secs(120), || {
             Ok(node.state.path().join("shared").join(begun).exists().then_some(()))

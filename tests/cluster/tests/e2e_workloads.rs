@@ -1,8 +1,6 @@
 //! Pods on the shared node, or on a kind cluster: see `make kind-e2e`.
 #![allow(clippy::expect_used, clippy::panic, reason = "a test says what it expects")]
 
-use std::io::{Read, Write};
-use std::net::TcpListener;
 use std::time::Duration;
 
 use base64::Engine;
@@ -118,28 +116,6 @@ fn e2e_an_image_made_from_files_runs() {
     namespace.apply(&pod.to_string()).expect("applied");
     namespace.await_jsonpath("pod/greeter", "{.status.phase}", "Succeeded").unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(namespace.kubectl(["logs", "greeter"]).expect("logs"), "65532\nhello from a file\n");
-}
-
-#[test]
-fn e2e_a_pod_reaches_a_server_of_the_test() {
-    let cluster = cluster();
-    let Ok(address) = cluster.host_address() else {
-        println!("NOT RUN: a kind cluster's pods can't reach this process");
-        return;
-    };
-    let namespace = cluster.namespace("host").expect("a namespace");
-    let listener = TcpListener::bind((address, 0)).expect("bound");
-    let port = listener.local_addr().expect("an address").port();
-    std::thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            let _ = stream.read(&mut [0; 1024]);
-            let _ = stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nhello from the test\n");
-        }
-    });
-    namespace.apply(&pod("client", WAITS).to_string()).expect("applied");
-    namespace.await_condition("pod/client", "Ready").unwrap_or_else(|error| panic!("{error}"));
-    let answer = exec_until(&cluster, &namespace, "client", &fetch(&address.to_string(), port));
-    assert_eq!(answer, "hello from the test\n");
 }
 
 #[test]
