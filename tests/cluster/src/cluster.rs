@@ -1,6 +1,6 @@
 //! What tests hold in their hands.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use crate::binaries;
 use crate::command::{run, run_with_input, which};
 use crate::control_plane::option;
-use crate::error::{At, Error, Result};
+use crate::error::{Error, Result};
 use crate::image::Image;
 use crate::lifecycle::{self, Component, Running, Wanted};
 use crate::{paths, preflight, wait};
@@ -142,20 +142,7 @@ impl Cluster {
 
     /// Loads an image into the node.
     pub fn load_image(&self, image: &Image) -> Result<()> {
-        match &self.origin {
-            Origin::Kind { .. } => {
-                let file = std::env::temp_dir().join(format!(
-                    "{}-{}.tar",
-                    image.name().replace(['/', ':'], "-"),
-                    std::process::id()
-                ));
-                fs::write(&file, image.archive()?).at("write", &file)?;
-                let loaded = self.load_archive(&file);
-                fs::remove_file(&file).at("remove", &file)?;
-                loaded
-            }
-            Origin::Shared(running) | Origin::Isolated(running, _) => lifecycle::load(running, image),
-        }
+        self.load_archive(image.archive_file()?.path())
     }
 
     /// Loads an archive in the format of `docker save` into the node.

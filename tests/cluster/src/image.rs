@@ -143,6 +143,13 @@ impl Image {
         archive.into_inner().map_err(failed)
     }
 
+    /// The archive in a file of its own, which goes with the value: tests load the same image at the same time.
+    pub(crate) fn archive_file(&self) -> Result<tempfile::NamedTempFile> {
+        let file = tempfile::NamedTempFile::new().at("create a file in", &std::env::temp_dir())?;
+        fs::write(file.path(), self.archive()?).at("write", file.path())?;
+        Ok(file)
+    }
+
     fn layer(&self) -> std::io::Result<Vec<u8>> {
         let mut layer = tar::Builder::new(Vec::new());
         let mut folders = BTreeSet::new();

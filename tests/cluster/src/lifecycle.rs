@@ -267,7 +267,7 @@ fn try_bring_up(dir: &Path, wanted: Wanted) -> Result<Running> {
     if let Some(net) = net {
         running.await_ready(Component::Containerd)?;
         for image in [image::pause()?, image::busybox()?] {
-            load(&running, &image)?;
+            running.load_archive(image.archive_file()?.path())?;
         }
         for component in [Component::Kubelet, Component::Scheduler, Component::KubeProxy, Component::CoreDns] {
             running.start(component)?;
@@ -283,15 +283,6 @@ fn try_bring_up(dir: &Path, wanted: Wanted) -> Result<Running> {
     fs::write(&file, text).at("write", &file)?;
     eprintln!("cluster: {name} is up after {:.1} s", begun.elapsed().as_secs_f32());
     Ok(running)
-}
-
-/// Loads `image` into containerd.
-pub(crate) fn load(running: &Running, image: &image::Image) -> Result<()> {
-    let file = running.dir.join(format!("{}.tar", image.name().replace(['/', ':'], "-")));
-    fs::write(&file, image.archive()?).at("write", &file)?;
-    let loaded = running.load_archive(&file);
-    fs::remove_file(&file).at("remove", &file)?;
-    loaded
 }
 
 /// Ends the cluster in `dir` and removes every trace of it.
