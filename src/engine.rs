@@ -44,7 +44,7 @@ pub enum Caller<'a> {
     /// Credentials to be checked.
     Credentials(Credentials<'a>),
     /// A principal that the authenticator made from a trusted enforcement point's word.
-    Vouched(Principal),
+    Vouched(Arc<Principal>),
 }
 
 /// What became of a request.
@@ -55,7 +55,7 @@ pub struct Answer {
     /// The decision.
     pub decision: Decision,
     /// Who is asking, once authenticated.
-    pub principal: Option<Principal>,
+    pub principal: Option<Arc<Principal>>,
     /// Audience of the service, once found: the realm of challenges.
     pub audience: Option<Arc<str>>,
     /// Whether a credential was there at all; without one the challenge has no `error` (RFC 6750 section 3.1).
@@ -151,13 +151,13 @@ impl Engine {
                 }
             }
         };
-        let decision = route.decide(principal.as_ref(), now);
+        let decision = route.decide(principal.as_deref(), now);
         let id = DecisionId { process: self.process, number: self.decisions.fetch_add(1, Ordering::Relaxed) };
         let made = Made {
             id,
             door,
             request,
-            principal: principal.as_ref(),
+            principal: principal.as_deref(),
             failure: failure.as_ref(),
             captures: route.captures(),
             decision: &decision,

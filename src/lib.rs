@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod authn;
 pub mod cli;
+pub mod doors;
 pub mod engine;
 pub mod metrics;
 pub mod standalone;

@@ -1,5 +1,7 @@
 //! The rule of the layers: dependencies point one way, `core` is pure, and only the authenticator makes principals.
 
+#![allow(clippy::expect_used, reason = "a test says what it expects")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

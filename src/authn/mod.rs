@@ -1,45 +1,282 @@
-//! Credentials in, a `Principal` out.
+//! Authentication: credentials in, a `Principal` out.
+//!
+//! Every failure is the same to the caller. What was really wrong is a [`Cause`], for the audit log alone.
 
+pub mod api_key;
+mod bearer;
+mod cause;
+pub mod certificate;
+mod issuer;
+mod jwt;
+mod keys;
+pub mod tls;
+mod vouched;
+mod workload;
+
+pub use cause::Cause;
+pub use keys::KeySource;
+pub use vouched::vouched;
+pub use workload::ServiceAccountIssuer;
+
+use api_key::ApiKeys;
+use arc_swap::ArcSwap;
 use chrono::{DateTime, Utc};
+use durward_api::compile::FieldError;
+use durward_api::resources::IdentityProvider;
 use durward_core::policy::Way;
 use durward_core::principal::Principal;
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use issuer::Issuer;
+use k8s_openapi::api::core::v1::Secret;
 use rustls_pki_types::CertificateDer;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use workload::WorkloadTokens;
 
-#[derive(Debug, Clone, Copy)]
+/// How often it is looked whether keys are due for a refresh.
+const TICK: Duration = Duration::from_secs(5);
+
+/// What a caller brought.
+#[derive(Clone, Copy)]
 pub struct Credentials<'a> {
-    pub headers: &'a http::HeaderMap,
+    /// Headers of the request.
+    pub headers: &'a HeaderMap,
+    /// Certificate chain of the caller, leaf first, verified in its handshake.
     pub certificate: Option<&'a [CertificateDer<'a>]>,
+    /// Whether the peer is trusted to say which certificate its own client showed.
     pub client_cert_header_trusted: bool,
 }
 
-#[derive(Debug)]
-pub struct Expectation<'a> {
-    pub audience: &'a str,
-    pub ways: &'a [Way],
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    #[error("no credential")]
-    NoCredential,
-}
-
-impl Failure {
-    pub fn is_missing(&self) -> bool {
-        true
+impl fmt::Debug for Credentials<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").finish_non_exhaustive()
     }
 }
 
+/// What a service expects of callers.
+#[derive(Debug, Clone, Copy)]
+pub struct Expectation<'a> {
+    /// Audience that tokens are for.
+    pub audience: &'a str,
+    /// Accepted ways in, in the order in which they are tried.
+    pub ways: &'a [Way],
+}
+
+/// A failed authentication. What it displays is for the audit log, never for the caller.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(transparent)]
+pub struct Failure(#[from] Cause);
+
+impl Failure {
+    /// Whether there was no credential at all.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        self.0 == Cause::NoCredential
+    }
+
+    /// What was really wrong.
+    #[must_use]
+    pub const fn cause(&self) -> &Cause {
+        &self.0
+    }
+}
+
+/// The workloads' own trust domain.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TrustDomain {
+    /// Its name.
+    pub name: String,
+    /// Roots of its certificates.
+    pub roots: Vec<CertificateDer<'static>>,
+    /// Keys of its JWT-SVIDs, as a JWKS in JSON.
+    pub own_keys: Option<String>,
+    /// Issuer of the cluster's service-account tokens.
+    pub service_accounts: Option<ServiceAccountIssuer>,
+}
+
+/// All that authentication is set up from.
+#[derive(Debug, Clone, Default)]
+pub struct Setup {
+    /// The workloads' own trust domain.
+    pub domain: TrustDomain,
+    /// Outside sources of identity.
+    pub providers: Vec<IdentityProvider>,
+    /// Secrets with API keys.
+    pub secrets: Vec<Secret>,
+}
+
+/// Authenticates every kind of caller.
 #[derive(Debug, Default)]
-pub struct Authenticator {}
+pub struct Authenticator {
+    state: ArcSwap<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    domain: TrustDomain,
+    workloads: Option<Arc<WorkloadTokens>>,
+    providers: BTreeMap<String, Provider>,
+}
+
+#[derive(Debug)]
+enum Provider {
+    Issuer(Arc<Issuer>),
+    ApiKeys(ApiKeys),
+    /// Not usable: no way in, until it is mended.
+    Broken,
+}
+
+/// A provider that can't be used, or not in full: its name and what is wrong.
+pub type ProviderProblem = (String, FieldError);
 
 impl Authenticator {
+    /// Sets authentication up. What can't be used is no way in, and is reported; the rest works.
+    #[must_use]
+    pub fn new(setup: Setup) -> (Self, Vec<ProviderProblem>) {
+        let authenticator = Self::default();
+        let problems = authenticator.replace(setup);
+        (authenticator, problems)
+    }
+
+    /// Sets authentication up anew; the keys of providers that stay the same are kept.
+    pub fn replace(&self, setup: Setup) -> Vec<ProviderProblem> {
+        let old = self.state.load_full();
+        let (mut providers, mut problems) = (BTreeMap::new(), Vec::new());
+        for resource in &setup.providers {
+            let name = resource.metadata.name.clone().unwrap_or_default();
+            let (provider, found) = Provider::new(&name, resource, &setup.secrets, old.providers.get(&name));
+            problems.extend(found.into_iter().map(|problem| (name.clone(), problem)));
+            providers.insert(name, provider);
+        }
+        let domain = setup.domain;
+        let workloads = if domain == old.domain && old.workloads.is_some() {
+            old.workloads.clone()
+        } else {
+            let new = WorkloadTokens::new(&domain.name, domain.own_keys.as_deref(), domain.service_accounts.as_ref());
+            let problem =
+                |message| ("workload".to_owned(), FieldError { field: "service-account keys".to_owned(), message });
+            new.map(Arc::new).map_err(|message| problems.push(problem(message))).ok()
+        };
+        self.state.store(Arc::new(State { domain, workloads, providers }));
+        problems
+    }
+
+    /// Who is calling, by the first accepted way in that a credential of the caller fits.
+    ///
+    /// # Errors
+    /// When no credential fits; the failure holds the cause that says most.
     pub async fn authenticate(
         &self,
-        _credentials: &Credentials<'_>,
-        _expect: &Expectation<'_>,
-        _now: DateTime<Utc>,
-    ) -> Result<Principal, Failure> {
-        Err(Failure::NoCredential)
+        credentials: &Credentials<'_>,
+        expect: &Expectation<'_>,
+        now: DateTime<Utc>,
+    ) -> Result<Arc<Principal>, Failure> {
+        let state = self.state.load_full();
+        let mut cause = if state.shows_any(credentials) { Cause::NotAccepted } else { Cause::NoCredential };
+        for way in expect.ways {
+            match state.try_way(way, credentials, expect.audience, now).await {
+                Ok(Some(principal)) => return Ok(principal),
+                Ok(None) => {}
+                Err(found) if found.weight() > cause.weight() => cause = found,
+                Err(_) => {}
+            }
+        }
+        Err(Failure(cause))
+    }
+
+    /// Keeps the keys of all issuers fresh until `shutdown`.
+    pub async fn run(&self, shutdown: CancellationToken) {
+        while !shutdown.is_cancelled() {
+            let state = self.state.load_full();
+            let issuers = state.providers.values().filter_map(|provider| match provider {
+                Provider::Issuer(issuer) => Some(&issuer.keys),
+                Provider::ApiKeys(_) | Provider::Broken => None,
+            });
+            let workloads = state.workloads.as_ref().and_then(|workloads| workloads.keys());
+            for keys in issuers.chain(workloads) {
+                tokio::select! {
+                    () = keys.refresh() => {}
+                    () = shutdown.cancelled() => return,
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(TICK) => {}
+                () = shutdown.cancelled() => {}
+            }
+        }
+    }
+}
+
+impl State {
+    /// Whether the caller shows any credential, of whatever kind.
+    fn shows_any(&self, credentials: &Credentials<'_>) -> bool {
+        let key = |provider: &Provider| matches!(provider, Provider::ApiKeys(keys) if credentials.headers.contains_key(&keys.header));
+        credentials.headers.contains_key(AUTHORIZATION)
+            || credentials.certificate.is_some()
+            || (credentials.client_cert_header_trusted
+                && credentials.headers.contains_key(certificate::FORWARDED_CLIENT_CERT))
+            || self.providers.values().any(key)
+    }
+
+    async fn try_way(
+        &self,
+        way: &Way,
+        credentials: &Credentials<'_>,
+        audience: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Arc<Principal>>, Cause> {
+        let provider = match way {
+            Way::Workload => return self.workload(credentials, audience, now).await,
+            Way::Provider(name) => {
+                self.providers.get(name.as_ref()).ok_or_else(|| Cause::Provider(name.to_string()))?
+            }
+        };
+        match (provider, way) {
+            (Provider::Issuer(issuer), _) => match bearer::token(credentials.headers)? {
+                Some(token) => issuer.authenticate(token, credentials, audience, now).await.map(Some),
+                None => Ok(None),
+            },
+            (Provider::ApiKeys(keys), _) => keys.authenticate(credentials.headers, now),
+            (Provider::Broken, way) => Err(Cause::Provider(way.to_string())),
+        }
+    }
+
+    async fn workload(
+        &self,
+        credentials: &Credentials<'_>,
+        audience: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Arc<Principal>>, Cause> {
+        if let Some(principal) = certificate::authenticate(&self.domain.name, &self.domain.roots, credentials, now)? {
+            return Ok(Some(Arc::new(principal)));
+        }
+        match (bearer::token(credentials.headers)?, &self.workloads) {
+            (Some(token), Some(workloads)) => workloads.authenticate(token, credentials, audience, now).await.map(Some),
+            (Some(_), None) => Err(Cause::Provider("workload".to_owned())),
+            (None, _) => Ok(None),
+        }
+    }
+}
+
+impl Provider {
+    fn new(name: &str, resource: &IdentityProvider, secrets: &[Secret], old: Option<&Self>) -> (Self, Vec<FieldError>) {
+        let spec = &resource.spec;
+        let broken = |problem: FieldError| (Self::Broken, vec![problem]);
+        let wrong =
+            |field: &str, message: &str| broken(FieldError { field: field.to_owned(), message: message.to_owned() });
+        match (&spec.jwt, &spec.api_key, &spec.x509) {
+            (Some(jwt), None, None) => {
+                let old = if let Some(Self::Issuer(old)) = old { Some(old.as_ref()) } else { None };
+                Issuer::new(name, jwt, old).map_or_else(broken, |issuer| (Self::Issuer(Arc::new(issuer)), Vec::new()))
+            }
+            (None, Some(api_key), None) => ApiKeys::new(name, api_key, secrets)
+                .map_or_else(broken, |(keys, problems)| (Self::ApiKeys(keys), problems)),
+            (None, None, Some(_)) => wrong("spec.x509", "not yet supported: federated trust domains; leave it out"),
+            _ => wrong("spec", "say exactly one of `jwt`, `apiKey` and `x509`"),
+        }
     }
 }

@@ -3,9 +3,9 @@
 mod audit;
 mod check;
 mod crds;
-// mod mint;
+mod mint;
 mod output;
-// mod up;
+mod up;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
@@ -21,12 +21,12 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the engine on a directory of manifests, without a cluster
-    // Up(up::Up),
+    Up(up::Up),
     /// Explain a decision from files, without a server
     Check(check::Check),
     /// Give a local caller a credential
-    //     #[command(subcommand)]
-    // Mint(mint::Mint),
+    #[command(subcommand)]
+    Mint(mint::Mint),
     /// Work with audit logs
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -56,9 +56,9 @@ impl Cli {
     #[must_use]
     pub fn run(self) -> ExitCode {
         let result = match self.command {
-            // Command::Up(up) => up.run(),
+            Command::Up(up) => up.run(),
             Command::Check(check) => check.run(),
-            // Command::Mint(mint) => mint.run(),
+            Command::Mint(mint) => mint.run(),
             Command::Audit(audit) => audit.run(),
             Command::Crds(crds) => crds.run(),
             Command::Completion { shell } => {

@@ -243,6 +243,18 @@ impl Directory {
         gone.iter().for_each(|key| drop(self.owners.remove(key)));
     }
 
+    /// The directory.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Number of policies whose newest version is not in force.
+    #[must_use]
+    pub fn rejected(&self) -> usize {
+        self.catalog.fates().filter(|(_, fate)| fate.rejected.is_some()).count()
+    }
+
     /// All providers, by name; of two with one name the one in the first file.
     #[must_use]
     pub fn providers(&self) -> Vec<IdentityProvider> {

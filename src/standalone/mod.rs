@@ -3,3 +3,6 @@
 pub mod load;
 pub mod manifest;
 mod place;
+pub mod state;
+pub mod up;
+mod watch;

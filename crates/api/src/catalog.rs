@@ -8,9 +8,9 @@ use crate::ownership::{Allowance, unowned};
 use crate::resources::AccessPolicy;
 use durward_core::digest::Digest;
 use durward_core::policy::{Policy, PolicyKey};
-use durward_core::service::{Service, ServiceKey};
+use durward_core::service::{ServiceKey, Union};
 use durward_core::snapshot::Snapshot;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map};
 use std::sync::Arc;
 
 /// Something that happened to a resource.
@@ -139,7 +139,7 @@ impl Catalog {
         }
         let mut settled = BTreeSet::new();
         while !touched.is_empty() {
-            self.settle(&touched);
+            touched.extend(self.settle(&touched));
             let mut freed = BTreeSet::new();
             touched.iter().for_each(|key| self.keep_good(key, &mut freed));
             settled.append(&mut touched);
@@ -266,25 +266,49 @@ impl Catalog {
         unowned(version, allowance, &self.settings)
     }
 
-    /// Decides anew which version of each touched policy is in force, and rebuilds the services they belong to.
-    fn settle(&mut self, touched: &BTreeSet<PolicyKey>) {
-        let mut services = BTreeSet::new();
-        for key in touched {
-            let Some(entry) = self.entries.get(key) else {
-                continue;
-            };
-            services.extend(entry.in_force.iter().chain(entry.versions()).map(|version| service_of(version)));
-            let (in_force, rejected) = self.choose(entry);
+    /// Decides anew which version of each touched policy is in force, and of each that shares a service with one;
+    /// returns them all, and rebuilds their services.
+    fn settle(&mut self, touched: &BTreeSet<PolicyKey>) -> BTreeSet<PolicyKey> {
+        let (policies, mut services) = self.affected(touched);
+        for (_, key) in &policies {
+            let Some(entry) = self.entries.get(key) else { continue };
+            let (in_force, rejected) = self.choose(entry, &mut services);
             if let Some(entry) = self.entries.get_mut(key) {
                 entry.in_force = in_force;
                 entry.rejected = rejected;
             }
         }
-        services.iter().for_each(|service| self.rebuild(service));
-        for key in touched {
+        for (key, union) in services {
+            match union.unite() {
+                Some(service) => self.snapshot.put(service),
+                None => self.snapshot.take(&key),
+            }
+        }
+        let affected: BTreeSet<PolicyKey> = policies.into_iter().map(|(_, key)| key).collect();
+        for key in touched.union(&affected) {
             let digest = self.in_force(key).map(|policy| policy.digest);
             self.snapshot.record(&content_name(key), digest);
         }
+        affected
+    }
+
+    /// The touched policies and all that share a service with one of them, the oldest first; and those services.
+    fn affected(&self, touched: &BTreeSet<PolicyKey>) -> (BTreeSet<Seniority>, BTreeMap<ServiceKey, Union>) {
+        let (mut policies, mut services) = (BTreeSet::new(), BTreeMap::new());
+        let mut waiting: Vec<&PolicyKey> = touched.iter().collect();
+        while let Some(key) = waiting.pop() {
+            let Some(entry) = self.entries.get(key) else { continue };
+            if !policies.insert((entry.created, key.clone())) {
+                continue;
+            }
+            for service in entry.in_force.iter().chain(entry.versions()).map(|version| service_of(version)) {
+                if let btree_map::Entry::Vacant(vacant) = services.entry(service) {
+                    waiting.extend(self.services.get(vacant.key()).into_iter().flatten().map(|(_, member)| member));
+                    vacant.insert(Union::default());
+                }
+            }
+        }
+        (policies, services)
     }
 
     /// Remembers the version in force as the last good one, and frees what the one before it claimed.
@@ -311,11 +335,21 @@ impl Catalog {
         })
     }
 
-    /// The first version that is owned and uncontested, and why the newest is not it.
-    fn choose(&self, entry: &Entry) -> (Option<Arc<Policy>>, Option<Rejection>) {
+    /// The first version that is owned and uncontested and fits in with the older policies of its service, and why
+    /// the newest is not it.
+    fn choose(
+        &self,
+        entry: &Entry,
+        services: &mut BTreeMap<ServiceKey, Union>,
+    ) -> (Option<Arc<Policy>>, Option<Rejection>) {
         let mut rejected = entry.invalid.clone().map(|errors| Rejection { reason: RejectionReason::Invalid, errors });
         for version in entry.versions() {
-            match self.objection(entry, version) {
+            let objection = self.objection(entry, version).or_else(|| {
+                let conflict = services.entry(service_of(version)).or_default().add(Arc::clone(version)).err()?;
+                let error = FieldError { field: "spec.operations".to_owned(), message: conflict.to_string() };
+                Some(Rejection { reason: RejectionReason::OperationConflict, errors: vec![error] })
+            });
+            match objection {
                 None => return (Some(Arc::clone(version)), rejected),
                 Some(objection) => rejected = rejected.or(Some(objection)),
             }
@@ -334,6 +368,7 @@ impl Catalog {
             .enumerate()
             .map(|(i, host)| (format!("spec.service.hosts[{i}]"), host_claim(host.as_str())));
         let audience = ("spec.service.audience".to_owned(), audience_claim(&version.audience));
+        let service = service_of(version);
         let errors: Vec<FieldError> = hosts
             .chain([audience])
             .filter_map(|(field, claim)| {
@@ -342,10 +377,7 @@ impl Catalog {
                     .get(&claim)?
                     .iter()
                     .take_while(|(created, key)| (*created, key) < (entry.created, &version.key))
-                    .find(|(_, key)| {
-                        let other = self.entries.get(key).and_then(|other| other.versions().next());
-                        other.is_some_and(|other| service_of(other) != service_of(version))
-                    })?;
+                    .find(|(_, key)| self.entries.get(key).is_some_and(|other| self.holds(other, &claim, &service)))?;
                 let (_, what) = claim.split_once(' ').unwrap_or_default();
                 let message =
                     format!("`{what}` is held by the older policy {}; each name belongs to one service", holder.1);
@@ -355,40 +387,13 @@ impl Catalog {
         (!errors.is_empty()).then_some(Rejection { reason: RejectionReason::HostConflict, errors })
     }
 
-    /// Unites the policies in force of one service; those that clash fall back to their last good version, if they
-    /// have another, or out of force.
-    fn rebuild(&mut self, key: &ServiceKey) {
-        let members: Vec<PolicyKey> =
-            self.services.get(key).into_iter().flatten().map(|(_, member)| member.clone()).collect();
-        // each round puts at least one policy on an older version or out of force
-        for _ in 0..=members.len() * 2 {
-            let in_force: Vec<Arc<Policy>> = members
-                .iter()
-                .filter_map(|member| self.entries.get(member)?.in_force.clone())
-                .filter(|version| service_of(version) == *key)
-                .collect();
-            let (service, conflicts) = Service::unite(&in_force);
-            if conflicts.is_empty() {
-                match service {
-                    Some(service) => self.snapshot.put(service),
-                    None => self.snapshot.take(key),
-                }
-                return;
-            }
-            for (policy, conflict) in conflicts {
-                let Some(entry) = self.entries.get_mut(&policy) else { continue };
-                let clashing = entry.in_force.take();
-                let fallback = entry
-                    .last
-                    .clone()
-                    .filter(|last| clashing.as_ref().is_some_and(|clashing| !Arc::ptr_eq(last, clashing)));
-                entry.in_force = fallback.filter(|last| service_of(last) == *key);
-                entry.rejected.get_or_insert(Rejection {
-                    reason: RejectionReason::OperationConflict,
-                    errors: vec![FieldError { field: "spec.operations".to_owned(), message: conflict.to_string() }],
-                });
-            }
-        }
+    /// Whether a version that is or may come into force claims this for another service.
+    fn holds(&self, entry: &Entry, claim: &Arc<str>, service: &ServiceKey) -> bool {
+        entry.versions().any(|version| {
+            service_of(version) != *service
+                && claims(version).any(|other| other == *claim)
+                && self.unowned(version).is_empty()
+        })
     }
 }
 

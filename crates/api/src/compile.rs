@@ -48,7 +48,7 @@ const LONGEST_MAX_AGE: TimeDelta = TimeDelta::hours(24);
 const MAX_OPERATIONS: usize = 512;
 const MAX_MATCHES: usize = 64;
 const MAX_GRANTS: usize = 1000;
-const MAX_SUBJECTS: usize = 256;
+const MAX_SUBJECTS: usize = 64;
 
 /// Compiles a policy.
 ///
@@ -69,8 +69,12 @@ struct Compiler<'s> {
 }
 
 impl Compiler<'_> {
+    /// Notes a mistake, in one line whatever text it quotes.
     fn error(&mut self, field: impl Into<String>, message: impl Into<String>) {
-        self.errors.push(FieldError { field: field.into(), message: message.into() });
+        let message: String = message.into();
+        let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+        let message = if message.contains(char::is_control) { message.chars().map(escaped).collect() } else { message };
+        self.errors.push(FieldError { field: field.into(), message });
     }
 
     fn unsupported(&mut self, field: impl Into<String>, what: &str) {

@@ -5,5 +5,6 @@
 
 pub mod catalog;
 pub mod compile;
+pub mod crd;
 pub mod ownership;
 pub mod resources;

@@ -18,8 +18,11 @@ use thiserror::Error;
 pub const MAX_SOURCE: usize = 2048;
 /// Most nodes of an expression's tree.
 const MAX_NODES: usize = 512;
-/// Brackets within brackets; the parser recurses on them.
-const MAX_BRACKETS: usize = 32;
+/// Brackets and `?:` within each other. The parser recurses on them, and one level takes up to 200 kB of stack in a
+/// debug build; threads have 2 MB.
+const MAX_DEPTH: u16 = 8;
+/// Depth of an expression's tree. The interpreter recurses on it, with up to 20 kB a level in a debug build.
+const MAX_TREE_DEPTH: usize = 32;
 /// Loops (`all`, `exists`, `map`, `filter`) within loops: the cost grows with the power of this.
 const MAX_NESTED_LOOPS: usize = 2;
 
@@ -84,8 +87,8 @@ impl Condition {
         if source.len() > MAX_SOURCE {
             return Err(at_start(format!("the expression is longer than {MAX_SOURCE} bytes; split the grant in two")));
         }
-        if bracket_depth(source) > MAX_BRACKETS {
-            return Err(at_start(format!("brackets are nested deeper than {MAX_BRACKETS}")));
+        if is_too_deep(source) {
+            return Err(at_start(format!("brackets or `?:` are nested deeper than {MAX_DEPTH}")));
         }
         let program = ENV.compile(source).map_err(|errors| match errors.errors.first() {
             Some(first) => ConditionError {
@@ -95,7 +98,8 @@ impl Condition {
             },
             None => at_start("the expression does not parse".to_owned()),
         })?;
-        Inspector { program: &program, source, nodes: 0, bound: Vec::new() }.visit(program.expression(), 0)?;
+        Inspector { program: &program, source, nodes: 0, depth: 0, bound: Vec::new() }
+            .visit(program.expression(), 0)?;
         Ok(Self { source: source.into(), program })
     }
 
@@ -164,17 +168,16 @@ impl VariableResolver for Variables<'_> {
     }
 }
 
-/// Deepest nesting of brackets; those within strings count too, which errs on the safe side.
-fn bracket_depth(source: &str) -> usize {
-    let depths = source.bytes().scan(0usize, |depth, byte| {
-        match byte {
-            b'(' | b'[' | b'{' => *depth += 1,
-            b')' | b']' | b'}' => *depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        Some(*depth)
-    });
-    depths.max().unwrap_or(0)
+/// Whether an expression nests too deep. What opens a level is counted first, as no expression is deeper than that;
+/// where that is not enough the parser itself counts, for it alone knows what is text and what is a comment.
+fn is_too_deep(source: &str) -> bool {
+    let openers = source.bytes().filter(|byte| matches!(byte, b'(' | b'[' | b'{' | b'?')).count();
+    openers > usize::from(MAX_DEPTH)
+        && ENV
+            .parser()
+            .max_recursion_depth(MAX_DEPTH)
+            .parse(source)
+            .is_err_and(|errors| errors.errors.iter().any(|error| error.msg.contains("Recursion limit")))
 }
 
 /// The interpreter's own form of a value; what has none reads as an empty map, in which every field is missing.
@@ -188,6 +191,7 @@ struct Inspector<'p> {
     program: &'p Program,
     source: &'p str,
     nodes: usize,
+    depth: usize,
     /// Names bound by loops around the current node.
     bound: Vec<&'p str>,
 }
@@ -198,6 +202,18 @@ impl<'p> Inspector<'p> {
         if self.nodes > MAX_NODES {
             return Err(self.error(node, format!("the expression has more than {MAX_NODES} parts")));
         }
+        if self.depth == MAX_TREE_DEPTH {
+            return Err(
+                self.error(node, format!("the expression is a chain or nest of more than {MAX_TREE_DEPTH} steps"))
+            );
+        }
+        self.depth += 1;
+        self.parts(node, loops)?;
+        self.depth -= 1;
+        Ok(())
+    }
+
+    fn parts(&mut self, node: &'p IdedExpr, loops: usize) -> Result<(), ConditionError> {
         match &node.expr {
             Expr::Ident(name) => self.name(node, name),
             Expr::Select(select) => {

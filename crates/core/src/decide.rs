@@ -115,18 +115,37 @@ impl<'s> Route<'s, '_> {
             }
             Some(caller) => caller,
         };
-        if let Err((challenge, detail)) = good_enough(operation, caller, now) {
-            let challenge = Some(challenge);
-            return Decision { challenge, detail: Some(detail), ..self.decision(Reason::AssuranceTooLow) };
-        }
+        // the first refusal that is enforced counts: one that is only audited must not let pass what another stops
+        let too_low = match good_enough(operation, caller, now) {
+            Ok(()) => None,
+            Err((challenge, detail)) => {
+                let challenge = Some(challenge);
+                let refusal = Decision { challenge, detail: Some(detail), ..self.decision(Reason::AssuranceTooLow) };
+                if operation.mode == Mode::Enforce {
+                    return refusal;
+                }
+                Some(refusal)
+            }
+        };
         let facts = RequestFacts { route: self, found, caller, now };
-        if let Some((denial, detail)) = self.denied(&facts) {
-            let rules = vec![Arc::clone(&denial.rule)];
-            return Decision { mode: denial.mode, rules, detail, ..self.decision(Reason::Denied) };
+        let denied = self.denied(&facts).map(|(denial, detail)| Decision {
+            mode: denial.mode,
+            rules: vec![Arc::clone(&denial.rule)],
+            detail,
+            ..self.decision(Reason::Denied)
+        });
+        match (too_low, denied) {
+            (_, Some(denied)) if denied.mode == Mode::Enforce => denied,
+            (Some(too_low), _) => too_low,
+            (None, Some(denied)) if operation.mode == Mode::Audit => denied,
+            (None, denied) => {
+                let (rules, missing) = self.granted(&facts);
+                if !missing.is_empty() {
+                    return Decision { missing, ..self.decision(Reason::InsufficientScope) };
+                }
+                denied.unwrap_or_else(|| Decision { rules, ..self.decision(Reason::Granted) })
+            }
         }
-        let (rules, missing) = self.granted(&facts);
-        let reason = if missing.is_empty() { Reason::Granted } else { Reason::InsufficientScope };
-        Decision { rules, missing, ..self.decision(reason) }
     }
 
     /// A decision as far as the route says it.
@@ -147,17 +166,27 @@ impl<'s> Route<'s, '_> {
         }
     }
 
-    /// The first denial that applies, or whose condition can't be evaluated.
+    /// The first denial that applies, or whose condition can't be evaluated; one that is only audited counts if none
+    /// that is enforced does.
     fn denied(&self, facts: &RequestFacts<'_, '_>) -> Option<(&'s Denial, Option<String>)> {
         let service = self.service?;
-        service.denial_index.concerning(facts.caller).into_iter().find_map(|number| {
-            let denial = service.denials.get(number)?;
-            match condition(denial.when.as_deref(), facts) {
-                Truth::False => None,
-                Truth::True => Some((denial, denial.reason.as_ref().map(ToString::to_string))),
-                Truth::Failed(why) => Some((denial, Some(format!("its condition could not be evaluated: {why}")))),
+        let mut audited = None;
+        for number in service.denial_index.concerning(facts.caller) {
+            let Some(denial) = service.denials.get(number) else { continue };
+            if denial.mode == Mode::Audit && audited.is_some() {
+                continue;
             }
-        })
+            let detail = match condition(denial.when.as_deref(), facts) {
+                Truth::False => continue,
+                Truth::True => denial.reason.as_ref().map(ToString::to_string),
+                Truth::Failed(why) => Some(format!("its condition could not be evaluated: {why}")),
+            };
+            match denial.mode {
+                Mode::Enforce => return Some((denial, detail)),
+                Mode::Audit => audited = Some((denial, detail)),
+            }
+        }
+        audited
     }
 
     /// The grants that carry the request, and the scopes that stay missing.

@@ -48,8 +48,8 @@ pub enum Ambiguity {
     /// Bytes that no URI has, or that are no UTF-8 once decoded.
     #[error("the path has a character that must be encoded, or is not UTF-8")]
     Character,
-    /// A character that some systems turn into `/`, `.`, `\` or `%`.
-    #[error("the path has a character that some systems read as `/`, `.`, `\\` or `%`")]
+    /// A character that some systems turn into `/`, `\`, `.`, `%`, `;`, `#` or `?`.
+    #[error("the path has a character that some systems read as `/`, `\\`, `.`, `%`, `;`, `#` or `?`")]
     Lookalike,
     /// Over the limits.
     #[error("the path is longer than {MAX_PATH} bytes or {MAX_SEGMENTS} segments")]
@@ -174,15 +174,21 @@ const fn is_plain(byte: u8) -> bool {
         )
 }
 
-/// Characters whose compatibility form (Unicode NFKC, or a code page's best fit) is `/`, `.`, `\` or `%`.
+/// Characters whose compatibility form (Unicode NFKC), or a code page's best fit, has a character that paths are
+/// taken apart by: `/`, `\`, `.`, `%`, `;`, `#` or `?`.
 const fn is_lookalike(c: char) -> bool {
     matches!(
         c,
-        '\u{ff0f}' | '\u{2044}' | '\u{2215}' | '\u{29f8}' // slashes
-        | '\u{ff3c}' | '\u{fe68}' | '\u{2216}' | '\u{29f5}' // backslashes
-        | '\u{ff0e}' | '\u{2024}' | '\u{2025}' | '\u{2026}' | '\u{fe52}' | '\u{fe19}' // dots
-        | '\u{ff05}' | '\u{fe6a}' // percent
-        | '\u{fe30}'
+        '\u{2044}' | '\u{2215}' | '\u{2216}' | '\u{29f5}' | '\u{29f8}' // best fits of slashes and backslashes
+        | '\u{37e}' // the Greek question mark is `;`
+        | '\u{2024}'..='\u{2026}' // leaders of one to three dots
+        | '\u{2047}'..='\u{2049}' // double question marks
+        | '\u{2100}' | '\u{2101}' | '\u{2105}' | '\u{2106}' // a/c, a/s, c/o, c/u
+        | '\u{2488}'..='\u{249b}' | '\u{1f100}' // numbers with a full stop
+        | '\u{33c2}' | '\u{33c7}' | '\u{33d8}' // a.m., Co., p.m.
+        | '\u{fe14}' | '\u{fe16}' | '\u{fe19}' | '\u{fe30}' // vertical forms
+        | '\u{fe52}' | '\u{fe54}' | '\u{fe56}' | '\u{fe5f}' | '\u{fe68}' | '\u{fe6a}' // small forms
+        | '\u{ff03}' | '\u{ff05}' | '\u{ff0e}' | '\u{ff0f}' | '\u{ff1b}' | '\u{ff1f}' | '\u{ff3c}' // fullwidth forms
     )
 }
 
@@ -411,6 +417,9 @@ mod tests {
             ("/a%c0%af", Character),
             ("/a%EF%BC%8Fb", Lookalike),
             ("/a%E2%80%A5", Lookalike),
+            ("/a%EF%BC%9Bb", Lookalike),
+            ("/a%CD%BEb", Lookalike),
+            ("/%E2%84%80", Lookalike),
             ("/a%C2%85", Control),
         ] {
             assert_eq!(RequestPath::parse(path), Err(why), "{path:?}");

@@ -13,7 +13,7 @@ pub(crate) type Target = (usize, usize);
 #[derive(Debug, Default)]
 pub(crate) struct Routes {
     literals: HashMap<Arc<str>, Routes>,
-    /// The literals in lower case.
+    /// The literals without their case.
     folded: HashSet<String>,
     capture: Option<Box<Routes>>,
     rest: Leaf,
@@ -36,7 +36,7 @@ impl Routes {
         for segment in pattern.path.segments() {
             node = match segment {
                 Segment::Literal(text) => {
-                    node.folded.insert(text.to_ascii_lowercase());
+                    node.folded.insert(folded(text).into_owned());
                     node.literals.entry(Arc::clone(text)).or_default()
                 }
                 Segment::Capture(_) => node.capture.get_or_insert_default(),
@@ -44,6 +44,19 @@ impl Routes {
             };
         }
         node.end.insert(pattern.method.as_ref(), target)
+    }
+
+    /// The target that already claims these requests.
+    pub(crate) fn holder(&self, pattern: &Match) -> Option<Target> {
+        let mut node = self;
+        for segment in pattern.path.segments() {
+            node = match segment {
+                Segment::Literal(text) => node.literals.get(text)?,
+                Segment::Capture(_) => node.capture.as_ref()?,
+                Segment::Rest => return node.rest.holder(pattern.method.as_ref()),
+            };
+        }
+        node.end.holder(pattern.method.as_ref())
     }
 
     /// The most specific match, segment by segment from the left: literal, then capture, then wildcard; among
@@ -63,7 +76,7 @@ impl Routes {
                     return Ok(found);
                 }
             }
-            None if self.folded.contains(head.to_ascii_lowercase().as_str()) => return Err(Ambiguity::Case),
+            None if self.folded.contains(folded(head).as_ref()) => return Err(Ambiguity::Case),
             None => {}
         }
         if let Some(node) = &self.capture
@@ -75,10 +88,20 @@ impl Routes {
     }
 }
 
+/// A text without its case. Upper case first: `ſ` is `S` there, and the Kelvin sign `k` only in lower case.
+fn folded(text: &str) -> Cow<'_, str> {
+    if !text.is_ascii() {
+        return text.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect();
+    }
+    if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return text.to_ascii_lowercase().into();
+    }
+    text.into()
+}
+
 impl Leaf {
     fn insert(&mut self, method: Option<&Method>, target: Target) -> Result<(), Target> {
-        let taken = method.map_or(self.any, |method| self.methods.get(method).copied());
-        if let Some(taken) = taken {
+        if let Some(taken) = self.holder(method) {
             return Err(taken);
         }
         match method {
@@ -86,6 +109,10 @@ impl Leaf {
             None => self.any = Some(target),
         }
         Ok(())
+    }
+
+    fn holder(&self, method: Option<&Method>) -> Option<Target> {
+        method.map_or(self.any, |method| self.methods.get(method).copied())
     }
 
     fn get(&self, method: &str) -> Option<Target> {

@@ -76,55 +76,82 @@ pub enum OperationConflict {
     },
 }
 
-impl Service {
-    /// Unites policies of one namespace and audience, the oldest first. A policy whose operations clash with those
-    /// of an older one is left out as a whole and returned with the clash.
+/// Policies of one service on the way to being united, the oldest first.
+#[derive(Debug, Default)]
+pub struct Union {
+    policies: Vec<Arc<Policy>>,
+    /// Name and policy of each operation.
+    declared: Vec<(Arc<str>, PolicyKey)>,
+    routes: Routes,
+    names: HashMap<Arc<str>, usize>,
+}
+
+impl Union {
+    /// Adds a policy of the same namespace and audience, as a whole or not at all.
     ///
-    /// Returns no service when no policy is left.
-    #[must_use]
-    pub fn unite(oldest_first: &[Arc<Policy>]) -> (Option<Self>, Vec<(PolicyKey, OperationConflict)>) {
-        let mut accepted: Vec<&Arc<Policy>> = Vec::new();
-        let mut conflicts = Vec::new();
-        for policy in oldest_first {
-            match accepted.iter().find_map(|older| clash(older, policy)) {
-                None => accepted.push(policy),
-                Some(conflict) => conflicts.push((policy.key.clone(), conflict)),
+    /// # Errors
+    /// When its operations clash with those of a policy that is there.
+    pub fn add(&mut self, policy: Arc<Policy>) -> Result<(), OperationConflict> {
+        for operation in &policy.operations {
+            if let Some((_, other)) = self.names.get(&operation.name).and_then(|index| self.declared.get(*index)) {
+                return Err(OperationConflict::Name { name: Arc::clone(&operation.name), other: other.clone() });
+            }
+            for pattern in &operation.matches {
+                if let Some((other_name, other)) =
+                    self.routes.holder(pattern).and_then(|(index, _)| self.declared.get(index))
+                {
+                    return Err(OperationConflict::Requests {
+                        name: Arc::clone(&operation.name),
+                        pattern: describe(pattern),
+                        other_name: Arc::clone(other_name),
+                        other: other.clone(),
+                    });
+                }
             }
         }
-        accepted.sort_by(|a, b| a.key.cmp(&b.key));
-        (Self::build(&accepted), conflicts)
+        for operation in &policy.operations {
+            let index = self.declared.len();
+            self.declared.push((Arc::clone(&operation.name), policy.key.clone()));
+            self.names.insert(Arc::clone(&operation.name), index);
+            for (number, pattern) in operation.matches.iter().enumerate() {
+                // clashes within the policy were refused when it was compiled
+                let _ = self.routes.insert(pattern, (index, number));
+            }
+        }
+        self.policies.push(policy);
+        Ok(())
     }
 
-    fn build(policies: &[&Arc<Policy>]) -> Option<Self> {
+    /// The service that the policies make; none without policies.
+    #[must_use]
+    pub fn unite(self) -> Option<Service> {
+        let Self { mut policies, routes, names, .. } = self;
         let first = policies.first()?;
+        let key = ServiceKey { namespace: Arc::clone(&first.key.namespace), audience: Arc::clone(&first.audience) };
         let mut grants: Vec<Grant> = policies.iter().flat_map(|p| p.grants.iter().cloned()).collect();
         grants.sort_by(|a, b| a.rule.cmp(&b.rule));
         let mut denials: Vec<Denial> = policies.iter().flat_map(|p| p.denials.iter().cloned()).collect();
         denials.sort_by(|a, b| a.rule.cmp(&b.rule));
+        let mut denial_index = SubjectIndex::default();
+        for (number, denial) in denials.iter().enumerate() {
+            denial.to.iter().for_each(|subject| denial_index.insert(subject, number));
+        }
         let givers = givers(&grants);
-
-        let (mut routes, mut names, mut operations) = (Routes::default(), HashMap::new(), Vec::new());
-        for (policy, operation) in policies.iter().flat_map(|p| p.operations.iter().map(move |o| (p, o))) {
-            let index = operations.len();
-            names.insert(Arc::clone(&operation.name), index);
-            for (number, pattern) in operation.matches.iter().enumerate() {
-                // a policy's own clashes were refused when it was compiled, those between policies just before
-                let _ = routes.insert(pattern, (index, number));
-            }
-            operations.push(ServiceOperation {
+        // in the order in which they were added: routes and names go by it
+        let operations = policies
+            .iter()
+            .flat_map(|policy| policy.operations.iter().map(move |operation| (policy, operation)))
+            .map(|(policy, operation)| ServiceOperation {
                 policy: policy.key.clone(),
                 ways: policy.ways.clone(),
                 mode: policy.mode,
                 grants: candidates(&operation.scopes, &grants, &givers),
                 operation: operation.clone(),
-            });
-        }
-        let mut denial_index = SubjectIndex::default();
-        for (number, denial) in denials.iter().enumerate() {
-            denial.to.iter().for_each(|subject| denial_index.insert(subject, number));
-        }
-        Some(Self {
-            key: ServiceKey { namespace: Arc::clone(&first.key.namespace), audience: Arc::clone(&first.audience) },
+            })
+            .collect();
+        policies.sort_by(|a, b| a.key.cmp(&b.key));
+        Some(Service {
+            key,
             hosts: policies.iter().flat_map(|p| &p.hosts).collect::<BTreeSet<_>>().into_iter().cloned().collect(),
             ways: in_first_order(policies.iter().flat_map(|p| &p.ways)),
             mode: if policies.iter().all(|p| p.mode == Mode::Audit) { Mode::Audit } else { Mode::Enforce },
@@ -135,6 +162,22 @@ impl Service {
             routes,
             names,
         })
+    }
+}
+
+impl Service {
+    /// Unites policies of one namespace and audience, the oldest first. A policy whose operations clash with those
+    /// of an older one is left out as a whole and returned with the clash.
+    ///
+    /// Returns no service when no policy is left.
+    #[must_use]
+    pub fn unite(oldest_first: &[Arc<Policy>]) -> (Option<Self>, Vec<(PolicyKey, OperationConflict)>) {
+        let mut union = Union::default();
+        let conflicts = oldest_first
+            .iter()
+            .filter_map(|policy| Some((policy.key.clone(), union.add(Arc::clone(policy)).err()?)))
+            .collect();
+        (union.unite(), conflicts)
     }
 
     /// Namespace and audience.
@@ -179,34 +222,6 @@ impl Service {
 
 /// Segments that a path captured, by name.
 pub type Captures = BTreeMap<Arc<str>, Arc<str>>;
-
-/// The first thing that both policies claim.
-fn clash(older: &Policy, younger: &Policy) -> Option<OperationConflict> {
-    let mut routes = Routes::default();
-    let mut names = HashMap::new();
-    for (index, operation) in older.operations.iter().enumerate() {
-        names.insert(&operation.name, ());
-        for (number, pattern) in operation.matches.iter().enumerate() {
-            let _ = routes.insert(pattern, (index, number));
-        }
-    }
-    younger.operations.iter().find_map(|operation| {
-        if names.contains_key(&operation.name) {
-            return Some(OperationConflict::Name { name: Arc::clone(&operation.name), other: older.key.clone() });
-        }
-        operation.matches.iter().find_map(|pattern| {
-            let (other, _) = routes.insert(pattern, (usize::MAX, 0)).err()?;
-            // a clash with itself was refused when the policy was compiled
-            let other_name = Arc::clone(&older.operations.get(other)?.name);
-            Some(OperationConflict::Requests {
-                name: Arc::clone(&operation.name),
-                pattern: describe(pattern),
-                other_name,
-                other: older.key.clone(),
-            })
-        })
-    })
-}
 
 /// The first two operations of one policy that claim the same requests: their names and the pattern.
 #[must_use]

@@ -1,1 +1,7 @@
+//! Certificates and tokens of a trust domain: how they are made, and what makes one an SVID.
+//!
+//! Time and serial numbers are passed in. Keys are made by the crypto library and wiped when they are dropped.
 
+pub mod authority;
+pub mod svid;
+pub mod token;

@@ -1,3 +1,4 @@
+use super::rules;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -34,21 +35,27 @@ pub struct AccessPolicySpec {
     pub identity: Option<MintedIdentity>,
     /// Accepted ways in, tried in this order. A way that is not listed is not accepted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
     pub authentication: Vec<Way>,
     /// What can be done with the service. What is not declared here is denied.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 512), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub operations: Vec<Operation>,
     /// Names for sets of scopes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub roles: Vec<Role>,
     /// The relation model of the service's objects (ReBAC).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["object"]))]
     pub relations: Vec<ObjectType>,
     /// Who gets which scopes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1000), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub grants: Vec<Grant>,
     /// Who gets nothing, whatever is granted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1000), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub denials: Vec<Denial>,
     /// Whether decisions are enforced, or only recorded.
     #[serde(default)]
@@ -57,15 +64,21 @@ pub struct AccessPolicySpec {
 
 /// The service that a policy is about.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-validations" = rules(&[
+    ("!has(self.hosts) || self.hosts.all(h, !h.contains(':') || h.startsWith('['))", "a host has no port"),
+    ("!has(self.hosts) || self.hosts.all(h, !h.contains('*') && !h.contains('/'))", "a host has no wildcard and no path"),
+])))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Service {
     /// `aud` of tokens for this service. Default: `<name>.<namespace>` of the policy. Another value needs the
     /// Namespace's annotation `durward.dev/allowed-audiences`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
     pub audience: Option<String>,
     /// Host names under which the service is called, without port. Names outside the namespace's own need the
     /// Namespace's annotation `durward.dev/allowed-hosts`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 253)))]
     pub hosts: Vec<String>,
     /// The pods that are this service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -81,11 +94,15 @@ pub struct MintedIdentity {
     pub ttl: Option<String>,
     /// DNS names that certificates carry beside the SPIFFE ID.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 253)))]
     pub dns_names: Vec<String>,
 }
 
 /// One accepted way in: exactly one of the fields.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-validations" = rules(&[
+    ("has(self.workload) != has(self.provider)", "say exactly one of workload and provider"),
+])))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Way {
     /// Certificates, JWT-SVIDs and service-account tokens of this trust domain.
@@ -93,6 +110,7 @@ pub struct Way {
     pub workload: Option<WorkloadWay>,
     /// Name of an IdentityProvider.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
     pub provider: Option<String>,
 }
 
@@ -103,21 +121,34 @@ pub struct WorkloadWay {}
 
 /// One thing that can be done with the service.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-validations" = rules(&[
+    ("has(self.http) || has(self.grpc) || has(self.kubernetes)", "say which requests it is: http, grpc or kubernetes"),
+    ("!has(self.public) || !self.public || !(has(self.scopes) || has(self.stepUp) || (has(self.risk) && self.risk == 'High'))", "a public operation asks nobody for scopes, risk or step-up"),
+    ("!has(self.stepUp) || (has(self.risk) && self.risk == 'High')", "a step-up is asked for at risk High only"),
+])))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Operation {
     /// Name of the operation, unique in the service; also its scope, unless `scopes` says otherwise.
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Za-z0-9._-]+$"))]
     pub name: String,
     /// HTTP requests that are this operation.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1, max = 64))]
     pub http: Vec<HttpMatch>,
     /// gRPC calls that are this operation.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1, max = 64))]
     pub grpc: Vec<GrpcMatch>,
     /// Kubernetes API requests in the policy's own namespace that are this operation.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1, max = 64))]
     pub kubernetes: Vec<KubernetesMatch>,
     /// Scopes that a caller needs, all of them. Default: the operation's own name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(min = 1, max = 64),
+        inner(length(min = 1, max = 128), regex(pattern = r"^[\x21\x23-\x5b\x5d-\x7e]+$"))
+    )]
     pub scopes: Vec<String>,
     /// What the operation can cost; decides which credentials are good enough.
     #[serde(default)]
@@ -132,21 +163,31 @@ pub struct Operation {
 
 /// HTTP requests, by method and path.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-validations" = rules(&[
+    ("self.methods.size() == 1 || !self.methods.exists(m, m == '*')", "* means any method, so it stands alone"),
+])))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HttpMatch {
     /// Methods in upper case; `*` means any.
+    #[schemars(length(min = 1, max = 16), inner(length(max = 32), regex(pattern = r"^([A-Z][A-Z-]*|\*)$")))]
     pub methods: Vec<String>,
     /// Path patterns: `/orders`, `/orders/{id}` (one segment, captured), `/static/*` (one or more segments at the end).
+    #[schemars(length(min = 1, max = 64), inner(length(max = 1024), regex(pattern = r"^/")))]
     pub paths: Vec<String>,
 }
 
 /// gRPC calls, by service and method.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-validations" = rules(&[
+    ("self.methods.size() == 1 || !self.methods.exists(m, m == '*')", "* means any method, so it stands alone"),
+])))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct GrpcMatch {
     /// Full name of the gRPC service, such as `shop.v1.Orders`.
+    #[schemars(length(min = 1, max = 253))]
     pub service: String,
     /// Method names; `*` means any.
+    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 128)))]
     pub methods: Vec<String>,
 }
 
@@ -155,10 +196,13 @@ pub struct GrpcMatch {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct KubernetesMatch {
     /// API groups; `""` is the core group.
+    #[schemars(length(min = 1, max = 64), inner(length(max = 253)))]
     pub api_groups: Vec<String>,
     /// Resources, with subresource where it matters: `pods`, `pods/exec`.
+    #[schemars(length(min = 1, max = 64), inner(length(max = 253)))]
     pub resources: Vec<String>,
     /// Admission operations (`CREATE`, `UPDATE`, `DELETE`, `CONNECT`).
+    #[schemars(length(min = 1, max = 64), inner(length(max = 253)))]
     pub verbs: Vec<String>,
 }
 
@@ -188,8 +232,13 @@ pub struct StepUp {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Role {
     /// Name of the role, unique in the policy.
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Za-z0-9._-]+$"))]
     pub name: String,
     /// The scopes that it stands for.
+    #[schemars(
+        length(min = 1, max = 64),
+        inner(length(min = 1, max = 128), regex(pattern = r"^[\x21\x23-\x5b\x5d-\x7e]+$"))
+    )]
     pub scopes: Vec<String>,
 }
 
@@ -198,6 +247,7 @@ pub struct Role {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ObjectType {
     /// Name of the type, such as `order`.
+    #[schemars(length(min = 1, max = 63))]
     pub object: String,
     /// Its relations by name. `{}` is a plain relation, which tuples state directly.
     #[serde(default)]
@@ -248,23 +298,34 @@ fn open_objects(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
 
 /// Scopes for some callers, under a condition if one is given.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-validations" = rules(&[
+    ("has(self.scopes) || has(self.roles)", "a grant gives scopes or roles"),
+])))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Grant {
     /// Name of the grant, unique in the policy; decisions name it.
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Za-z0-9._-]+$"))]
     pub name: String,
     /// Callers that the grant is for: any of these.
+    #[schemars(length(min = 1, max = 64))]
     pub to: Vec<Subject>,
     /// Scopes that it gives.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(min = 1, max = 64),
+        inner(length(min = 1, max = 128), regex(pattern = r"^[\x21\x23-\x5b\x5d-\x7e]+$"))
+    )]
     pub scopes: Vec<String>,
     /// Roles of this policy whose scopes it gives.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 63)))]
     pub roles: Vec<String>,
     /// A scope counts only if the caller's token carries it too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub from_token: bool,
     /// Condition in CEL over `principal` and `request`. When it fails to evaluate, nothing is granted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2048))]
     pub when: Option<String>,
     /// The caller must stand in this relation to the object (ReBAC).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -286,19 +347,28 @@ pub struct RelationTo {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Denial {
     /// Name of the denial, unique in the policy; decisions name it.
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Za-z0-9._-]+$"))]
     pub name: String,
     /// Callers that the denial is for: any of these.
+    #[schemars(length(min = 1, max = 64))]
     pub to: Vec<Subject>,
     /// Condition in CEL over `principal` and `request`. When it fails to evaluate, the denial applies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2048))]
     pub when: Option<String>,
     /// Why, for the audit record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
     pub reason: Option<String>,
 }
 
 /// Some callers: exactly one of `serviceAccount`, `principal`, `provider`, `group` (with its `provider`) and `authenticated`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-validations" = rules(&[
+    ("(has(self.serviceAccount) ? 1 : 0) + (has(self.principal) ? 1 : 0) + (has(self.provider) ? 1 : 0) + (has(self.authenticated) ? 1 : 0) == 1", "say exactly one of serviceAccount, principal, provider (with or without group) and authenticated"),
+    ("!has(self.group) || has(self.provider)", "say whose group it is: provider"),
+    ("!has(self.authenticated) || self.authenticated", "only true means anything here"),
+])))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Subject {
     /// A Kubernetes service account of this trust domain.
@@ -306,12 +376,15 @@ pub struct Subject {
     pub service_account: Option<ServiceAccount>,
     /// One principal by its id, such as `user:corporate/alice` or `key:partners/acme`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 600))]
     pub principal: Option<String>,
     /// Everybody whom this IdentityProvider vouches for; with `group`, the members of that group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
     pub provider: Option<String>,
     /// A group of the given `provider`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
     pub group: Option<String>,
     /// Everybody who is authenticated in a way that this policy accepts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -323,8 +396,10 @@ pub struct Subject {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ServiceAccount {
     /// Its namespace.
+    #[schemars(length(min = 1, max = 63))]
     pub namespace: String,
     /// Its name.
+    #[schemars(length(min = 1, max = 253))]
     pub name: String,
 }
 

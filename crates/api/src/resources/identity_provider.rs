@@ -1,3 +1,4 @@
+use super::rules;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -21,6 +22,9 @@ use std::collections::BTreeMap;
     printcolumn = r#"{"name":"Issuer","type":"string","jsonPath":".spec.jwt.issuer"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
+#[schemars(extend("x-kubernetes-validations" = rules(&[
+    ("(has(self.jwt) ? 1 : 0) + (has(self.apiKey) ? 1 : 0) + (has(self.x509) ? 1 : 0) == 1", "say exactly one of jwt, apiKey and x509"),
+])))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct IdentityProviderSpec {
     /// Tokens of an outside issuer.
@@ -36,13 +40,20 @@ pub struct IdentityProviderSpec {
 
 /// Tokens of an outside issuer (RFC 7519, checked as RFC 8725 asks).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-validations" = rules(&[
+    ("!(has(self.jwks) && has(self.jwksUri))", "jwks and jwksUri exclude each other"),
+    ("!has(self.jwksUri) || self.jwksUri.startsWith('https://') || self.jwksUri.startsWith('http://127.0.0.1') || self.jwksUri.startsWith('http://localhost') || self.jwksUri.startsWith('http://[::1]')", "keys are fetched by https only, but for this host"),
+    ("has(self.jwks) || has(self.jwksUri) || self.issuer.startsWith('https://') || self.issuer.startsWith('http://127.0.0.1') || self.issuer.startsWith('http://localhost') || self.issuer.startsWith('http://[::1]')", "keys are found through an https issuer only; else say jwks or jwksUri"),
+])))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct JwtProvider {
     /// The exact `iss` of its tokens. Unless `jwksUri` or `jwks` is given, its keys are found through
     /// `<issuer>/.well-known/openid-configuration`.
+    #[schemars(length(min = 1, max = 2048))]
     pub issuer: String,
     /// URL of its keys (RFC 7517), when discovery is not wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2048))]
     pub jwks_uri: Option<String>,
     /// Its keys themselves (RFC 7517, section 5), for issuers that can't be reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -50,6 +61,7 @@ pub struct JwtProvider {
     pub jwks: Option<Map<String, Value>>,
     /// Accepted `aud` values. Default: the audience of the service that is called.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 2048)))]
     pub audiences: Vec<String>,
     /// Which claims become what.
     #[serde(default)]
@@ -83,9 +95,11 @@ pub struct ClaimMapping {
 pub struct AssuranceMapping {
     /// Values of `acr` or `amr` that mean a second factor.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 253)))]
     pub multi_factor: Vec<String>,
     /// Values of `acr` or `amr` that mean a factor which can't be relayed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 253)))]
     pub phishing_resistant: Vec<String>,
 }
 

@@ -8,6 +8,11 @@ pub use access_policy::*;
 pub use identity_provider::*;
 pub use relationship::*;
 
+/// `x-kubernetes-validations`: CEL rules over `self`, each with the message of its refusal.
+fn rules(rules: &[(&str, &str)]) -> serde_json::Value {
+    rules.iter().map(|(rule, message)| serde_json::json!({"rule": rule, "message": message})).collect()
+}
+
 /// API group of every resource here.
 pub const GROUP: &str = "durward.dev";
 /// The one version there is.

@@ -25,6 +25,7 @@ pub struct RelationshipSpec {
     /// Audience of the service whose objects these are, in this namespace.
     pub service: String,
     /// The tuples.
+    #[schemars(length(min = 1, max = 10000))]
     pub tuples: Vec<Tuple>,
 }
 

@@ -1,0 +1,219 @@
+//! Two policies that claim the same: the older keeps it, and the younger gets it when the older lets go.
+
+use crate::support::*;
+
+/// A world in which every namespace may claim `x.example.com` to `z.example.com` and the audiences `p` and `q`.
+fn liberal(policies: impl IntoIterator<Item = durward_api::resources::AccessPolicy>) -> World {
+    let mut world = World::new();
+    for namespace in ["shop", "mall", "zoo"] {
+        world.annotate(namespace, "*.example.com", "p,q");
+    }
+    world.put(policies);
+    world
+}
+
+/// A policy with an audience and hosts.
+fn claiming(name: &str, age: i64, path: &str, audience: &str, hosts: &str) -> durward_api::resources::AccessPolicy {
+    let operation = format!("{{name: {path}, http: [{{methods: [GET], paths: [/{path}]}}], public: true}}");
+    named(name, age, &format!("service: {{audience: {audience}, hosts: [{hosts}]}}\noperations: [{operation}]"))
+}
+
+const X: &str = "x.example.com";
+
+#[test]
+fn the_older_policy_keeps_a_host() {
+    for younger_first in [false, true] {
+        let mut pair = vec![serving("zoo/older", 1, "a", X), serving("mall/younger", 2, "a", X)];
+        if younger_first {
+            pair.reverse();
+        }
+        let mut world = liberal([]);
+        for policy in pair {
+            world.put([policy]);
+        }
+        assert_eq!(world.fates(), ["mall/younger: HostConflict, nothing in force", "zoo/older: in force"]);
+        assert_eq!(world.answers("x.example.com/a"), "zoo/older");
+        assert_eq!(
+            world.errors("mall/younger"),
+            [
+                "spec.service.hosts[0]: `x.example.com` is held by the older policy zoo/older; each name belongs to one service"
+            ]
+        );
+        assert_eq!(world.take("zoo/older"), ["mall/younger: in force"]);
+        assert_eq!(world.answers("x.example.com/a"), "mall/younger");
+    }
+}
+
+#[test]
+fn of_two_policies_of_one_second_the_first_by_name_is_the_older() {
+    let world = liberal([serving("shop/a", 5, "a", X), serving("mall/b", 5, "a", X), serving("mall/a", 5, "a", X)]);
+    assert_eq!(world.answers("x.example.com/a"), "mall/a");
+}
+
+#[test]
+fn a_policy_without_creation_time_is_the_youngest() {
+    let mut timeless = serving("mall/a", 0, "a", X);
+    timeless.metadata.creation_timestamp = None;
+    let world = liberal([timeless, serving("shop/z", 1_000_000, "a", X)]);
+    assert_eq!(world.answers("x.example.com/a"), "shop/z");
+}
+
+#[test]
+fn the_older_policy_keeps_an_audience() {
+    let mut world = liberal([serving_as("mall/younger", 2, "a", "p"), serving_as("shop/older", 1, "a", "p")]);
+    assert_eq!(world.fates(), ["mall/younger: HostConflict, nothing in force", "shop/older: in force"]);
+    assert_eq!(
+        world.errors("mall/younger"),
+        ["spec.service.audience: `p` is held by the older policy shop/older; each name belongs to one service"]
+    );
+    let audience = |world: &World| world.snapshot().by_audience("p").map(|service| service.key().namespace.to_string());
+    assert_eq!(audience(&world).as_deref(), Some("shop"));
+    world.take("shop/older");
+    assert_eq!(audience(&world).as_deref(), Some("mall"));
+}
+
+#[test]
+fn one_host_in_one_namespace_belongs_to_one_audience() {
+    let world =
+        liberal([claiming("shop/older", 1, "a", "p", "x.shop"), claiming("shop/younger", 2, "b", "q", "x.shop")]);
+    assert_eq!(world.fates(), ["shop/older: in force", "shop/younger: HostConflict, nothing in force"]);
+    let world =
+        liberal([claiming("shop/older", 1, "a", "p", "x.shop"), claiming("shop/younger", 2, "b", "p", "x.shop")]);
+    assert_eq!(world.fates(), ["shop/older: in force", "shop/younger: in force"]);
+    assert_eq!((world.answers("x.shop/a"), world.answers("x.shop/b")), ("shop/older".into(), "shop/younger".into()));
+}
+
+#[test]
+fn a_policy_that_changes_its_names_frees_the_old_ones() {
+    let mut world = liberal([
+        claiming("shop/a", 1, "a", "p", X),
+        claiming("mall/b", 2, "a", "p", X),
+        claiming("zoo/c", 3, "a", "q", X),
+    ]);
+    assert_eq!(world.answers("x.example.com/a"), "shop/a");
+    assert_eq!(
+        world.put([claiming("shop/a", 1, "a", "a.shop", "y.example.com")]),
+        ["mall/b: in force", "zoo/c: HostConflict, nothing in force"]
+    );
+    assert_eq!(
+        (world.answers("x.example.com/a"), world.answers("y.example.com/a")),
+        ("mall/b".into(), "shop/a".into())
+    );
+    assert_eq!(world.put([claiming("mall/b", 2, "a", "p", "")]), ["zoo/c: in force"]);
+    assert_eq!(world.answers("x.example.com/a"), "zoo/c");
+}
+
+#[test]
+fn a_policy_in_conflict_is_in_force_nowhere() {
+    let world =
+        liberal([serving("shop/older", 1, "a", X), serving("mall/younger", 2, "a", "x.example.com, y.example.com")]);
+    assert_eq!(world.answers("y.example.com/a"), "NoPolicy");
+}
+
+#[test]
+fn an_older_policy_that_does_not_own_a_name_keeps_it_from_nobody() {
+    let mut world = World::new();
+    world.annotate("mall", "*.example.com", "p");
+    world.put([serving("shop/older", 1, "a", X), serving("mall/younger", 2, "a", X)]);
+    assert_eq!(world.fates(), ["mall/younger: in force", "shop/older: NotOwned, nothing in force"]);
+}
+
+#[test]
+fn an_older_policy_that_never_compiled_keeps_nothing_from_anybody() {
+    let world = liberal([broken("shop/older", 1), serving("mall/younger", 2, "a", X)]);
+    assert_eq!(world.answers("x.example.com/a"), "mall/younger");
+}
+
+#[test]
+fn the_older_policy_of_a_service_keeps_an_operation() {
+    for (name, path, error) in [
+        ("a", "other", "spec.operations: operation `a` is already declared by policy shop/older"),
+        (
+            "b",
+            "a",
+            "spec.operations: operation `b` matches `GET /a`, which operation `a` of policy shop/older claims already",
+        ),
+    ] {
+        let younger = named(
+            "shop/younger",
+            2,
+            &format!(
+                "service: {{audience: p}}\noperations: [{{name: {name}, http: [{{methods: [GET], paths: [/{path}]}}], public: true}}]"
+            ),
+        );
+        let mut world = liberal([younger, claiming("shop/older", 1, "a", "p", X)]);
+        assert_eq!(world.fates(), ["shop/older: in force", "shop/younger: OperationConflict, nothing in force"]);
+        assert_eq!(world.errors("shop/younger"), [error]);
+        assert_eq!(world.take("shop/older"), ["shop/younger: in force"]);
+    }
+}
+
+#[test]
+fn a_conflict_over_operations_falls_back_to_the_last_good_version() {
+    let mut world = liberal([claiming("shop/older", 1, "a", "p", X), claiming("shop/younger", 2, "b", "p", "")]);
+    let fates = world.put([claiming("shop/younger", 2, "a", "p", "")]);
+    assert_eq!(fates, ["shop/younger: OperationConflict, an earlier version in force"]);
+    assert_eq!(
+        (world.answers("x.example.com/a"), world.answers("x.example.com/b")),
+        ("shop/older".into(), "shop/younger".into())
+    );
+    assert_eq!(world.put([claiming("shop/older", 1, "c", "p", X)]), ["shop/younger: in force"]);
+    assert_eq!(
+        (world.answers("x.example.com/a"), world.answers("x.example.com/b")),
+        ("shop/younger".into(), "OperationUndeclared".into())
+    );
+}
+
+#[test]
+fn a_policy_that_can_not_join_another_service_stays_in_its_own() {
+    let mut world = liberal([claiming("shop/older", 1, "a", "p", ""), claiming("shop/younger", 2, "b", "q", X)]);
+    let fates = world.put([claiming("shop/younger", 2, "a", "p", X)]);
+    assert_eq!(fates, ["shop/younger: OperationConflict, an earlier version in force"]);
+    assert_eq!(world.answers("x.example.com/b"), "shop/younger");
+}
+
+#[test]
+fn a_host_of_an_earlier_version_that_is_still_in_force_is_held() {
+    // the newer version would share a service with the younger policy, but is not in force
+    let mut world = World::new();
+    world.annotate("shop", X, "p");
+    world.put([claiming("shop/older", 1, "a", "p", X)]);
+    world.put([claiming("shop/older", 1, "a", "q", X)]);
+    assert_eq!(world.fates(), ["shop/older: NotOwned, an earlier version in force"]);
+    let fates = world.put([claiming("shop/q", 2, "b", "q.shop", X)]);
+    assert_eq!(fates, ["shop/q: HostConflict, nothing in force"]);
+    world.annotate("shop", X, "p,q.shop");
+    world.put([claiming("shop/older", 1, "a", "q.shop", "'*'")]);
+    assert_eq!(
+        (world.answers("x.example.com/a"), world.answers("x.example.com/b")),
+        ("shop/older".into(), "OperationUndeclared".into())
+    );
+}
+
+#[test]
+fn a_newer_version_that_is_not_in_force_shares_no_host() {
+    let mut world = World::new();
+    world.annotate("shop", X, "p");
+    world.put([claiming("shop/older", 1, "a", "p", X)]);
+    // not allowed to join the service of `q`, so it stays in its own
+    world.put([claiming("shop/older", 1, "a", "q.shop", X)]);
+    let fates = world.put([claiming("shop/q", 2, "b", "q.shop", X)]);
+    assert_eq!(fates, ["shop/q: HostConflict, nothing in force"]);
+    assert_eq!(world.answers("x.example.com/a"), "shop/older");
+}
+
+#[test]
+fn who_loses_a_host_no_longer_stands_in_the_way_of_its_service() {
+    // `y` loses its host to an older policy elsewhere, so `z` no longer clashes with it
+    let y = claiming("shop/y", 2, "same", "p", X);
+    let z = claiming("shop/z", 3, "same", "p", "z.example.com");
+    let w = serving("mall/w", 1, "a", X);
+    let mut world = liberal([y.clone(), z.clone()]);
+    assert_eq!(world.fates(), ["shop/y: in force", "shop/z: OperationConflict, nothing in force"]);
+    let expected = ["mall/w: in force", "shop/y: HostConflict, nothing in force", "shop/z: in force"];
+    assert_eq!(world.put([w.clone()]), expected);
+    let at_once = liberal([y, z, w]);
+    assert_eq!(at_once.fates(), expected);
+    assert_eq!(at_once.revision(), world.revision());
+    assert_eq!(world.take("mall/w"), ["shop/y: in force", "shop/z: OperationConflict, nothing in force"]);
+}

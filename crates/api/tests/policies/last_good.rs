@@ -1,0 +1,115 @@
+//! A broken policy changes nothing: its last good version stays, or the service denies.
+
+use crate::support::*;
+use durward_api::catalog::Change;
+
+#[test]
+fn the_last_good_version_stays_until_the_policy_is_mended() {
+    let mut world = World::of([serving("shop/a", 0, "one", "a.shop")]);
+    for change in [Change::Policy(Box::new(broken("shop/a", 0))), unreadable("shop/a")] {
+        let revision = world.revision();
+        assert_eq!(world.apply([change]), ["shop/a: Invalid, an earlier version in force"]);
+        assert_eq!((world.answers("a.shop/one"), world.revision()), ("shop/a".into(), revision));
+        assert_eq!(world.put([serving("shop/a", 0, "one", "a.shop")]), ["shop/a: in force"]);
+    }
+    assert_eq!(world.errors("shop/a"), Vec::<String>::new());
+    world.put([broken("shop/a", 0)]);
+    assert_eq!(world.put([serving("shop/a", 0, "two", "a.shop")]), ["shop/a: in force"]);
+    assert_eq!(
+        (world.answers("a.shop/one"), world.answers("a.shop/two")),
+        ("OperationUndeclared".into(), "shop/a".into())
+    );
+}
+
+#[test]
+fn a_service_with_no_good_version_denies() {
+    for change in [Change::Policy(Box::new(broken("shop/a", 0))), unreadable("shop/a")] {
+        let mut world = World::new();
+        assert_eq!(world.apply([change]), ["shop/a: Invalid, nothing in force"]);
+        assert_eq!(world.answers("a.shop/one"), "NoPolicy");
+        assert_eq!(world.put([serving("shop/a", 0, "one", "a.shop")]), ["shop/a: in force"]);
+    }
+}
+
+#[test]
+fn every_mistake_is_told_once() {
+    let mut world = World::of([]);
+    assert_eq!(world.put([broken("shop/a", 0)]).len(), 1);
+    assert_eq!(world.put([broken("shop/a", 0)]), Vec::<String>::new());
+    assert_eq!(world.errors("shop/a"), ["spec.operations[0]: say which requests it is: `http` or `grpc`"]);
+    world.apply([unreadable("shop/a")]);
+    assert_eq!(world.errors("shop/a"), ["spec: can't be read"]);
+}
+
+#[test]
+fn a_policy_that_is_gone_leaves_nothing_behind() {
+    let empty = World::of([]).revision();
+    let mut world = World::new();
+    world.put([serving("shop/a", 0, "one", "a.shop")]);
+    world.put([broken("shop/a", 0)]);
+    assert_eq!(world.take("shop/a"), Vec::<String>::new());
+    assert_eq!((world.answers("a.shop/one"), world.fates()), ("NoPolicy".into(), Vec::new()));
+    assert_eq!(world.revision(), empty);
+    world.take("shop/a");
+    world.take("shop/never-was");
+    assert_eq!(world.put([broken("shop/a", 0)]), ["shop/a: Invalid, nothing in force"]);
+    assert_eq!(world.answers("a.shop/one"), "NoPolicy");
+    world.take("shop/a");
+    assert!(world.snapshot().services().next().is_none());
+}
+
+#[test]
+fn a_broken_policy_does_not_take_others_of_its_service_along() {
+    let mut world = World::new();
+    world.annotate("shop", "", "p");
+    let one = serving_as("shop/a", 0, "one", "p");
+    let two = serving_as("shop/b", 1, "two", "p");
+    let host = named("shop/c", 2, "service: {audience: p, hosts: [p.shop]}");
+    world.put([one, two, host]);
+    world.put([broken("shop/a", 0), broken("shop/c", 2)]);
+    assert_eq!((world.answers("p.shop/one"), world.answers("p.shop/two")), ("shop/a".into(), "shop/b".into()));
+    world.take("shop/a");
+    assert_eq!(
+        (world.answers("p.shop/one"), world.answers("p.shop/two")),
+        ("OperationUndeclared".into(), "shop/b".into())
+    );
+    world.take("shop/c");
+    assert_eq!(world.answers("p.shop/two"), "NoPolicy");
+}
+
+#[test]
+fn a_version_that_is_not_owned_leaves_the_last_good_one() {
+    let mut world = World::of([serving("shop/a", 0, "one", "a.shop")]);
+    assert_eq!(
+        world.put([serving("shop/a", 0, "two", "a.example.com")]),
+        ["shop/a: NotOwned, an earlier version in force"]
+    );
+    assert_eq!((world.answers("a.shop/one"), world.answers("a.example.com/two")), ("shop/a".into(), "NoPolicy".into()));
+    assert_eq!(world.annotate("shop", "a.example.com", ""), ["shop/a: in force"]);
+    assert_eq!((world.answers("a.shop/one"), world.answers("a.example.com/two")), ("NoPolicy".into(), "shop/a".into()));
+}
+
+#[test]
+fn a_version_that_conflicts_leaves_the_last_good_one_and_its_names() {
+    let mut world = World::new();
+    world.annotate("shop", "*.example.com", "");
+    world.annotate("mall", "*.example.com", "");
+    world.put([serving("shop/older", 0, "a", "x.example.com"), serving("mall/younger", 1, "a", "y.example.com")]);
+    let fates = world.put([serving("mall/younger", 1, "b", "x.example.com")]);
+    assert_eq!(fates, ["mall/younger: HostConflict, an earlier version in force"]);
+    assert_eq!(
+        (world.answers("x.example.com/a"), world.answers("y.example.com/a")),
+        ("shop/older".into(), "mall/younger".into())
+    );
+    let fates = world.put([serving("shop/third", 2, "a", "y.example.com")]);
+    assert_eq!(fates, ["shop/third: HostConflict, nothing in force"]);
+    assert_eq!(world.take("shop/older"), ["mall/younger: in force", "shop/third: in force"]);
+}
+
+#[test]
+fn a_version_in_the_same_batch_as_its_correction_never_counts() {
+    let mut world = World::new();
+    let fates = world.put([serving("shop/a", 0, "one", "a.shop"), serving("shop/a", 0, "two", "b.shop")]);
+    assert_eq!(fates, ["shop/a: in force"]);
+    assert_eq!((world.answers("a.shop/one"), world.answers("b.shop/two")), ("NoPolicy".into(), "shop/a".into()));
+}

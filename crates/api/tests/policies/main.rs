@@ -1,0 +1,19 @@
+//! Resources, from their YAML to a snapshot and the fate of each.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests say what they expect by unwrapping it"
+)]
+
+mod support;
+
+mod accepts;
+mod any_batch;
+mod conflicts;
+mod last_good;
+mod ownership;
+mod rejects;
+mod revision;

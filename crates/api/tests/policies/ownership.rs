@@ -1,0 +1,144 @@
+//! Which names a namespace may speak for.
+
+use crate::support::*;
+
+fn not_owned(host: &str, field: &str) -> String {
+    format!(
+        "{field}: namespace `shop` does not own host `{host}`: use a name of its own (`NAME.shop.svc`), or have a cluster admin \
+         annotate the Namespace with `durward.dev/allowed-hosts: {host}`"
+    )
+}
+
+#[test]
+fn a_namespace_owns_the_names_of_its_services() {
+    for host in ["orders.shop", "orders.shop.svc", "orders.shop.svc.cluster.local", "ORDERS.Shop.SVC."] {
+        let world = World::of([serving("shop/a", 0, "a", host)]);
+        assert_eq!(world.fates(), ["shop/a: in force"], "{host}");
+    }
+}
+
+#[test]
+fn a_namespace_owns_no_other_name() {
+    for host in [
+        "orders.example.com",
+        "orders.other.svc",
+        "orders.shop.svc.other.local",
+        "orders.shop.svc.cluster.local.evil.com",
+        "a.orders.shop.svc",
+        "shop",
+        "shop.svc",
+        "orders.shop.svcx",
+        "orders.xshop",
+        "orders.shop.com",
+        "10.0.0.1",
+    ] {
+        let world = World::of([serving("shop/a", 0, "a", host)]);
+        assert_eq!(world.fates(), ["shop/a: NotOwned, nothing in force"], "{host}");
+        assert_eq!(world.errors("shop/a"), [not_owned(host, "spec.service.hosts[0]")]);
+        assert_eq!(world.answers(&format!("{host}/a")), "NoPolicy");
+    }
+}
+
+#[test]
+fn a_namespace_owns_the_default_audience_of_each_policy_only() {
+    let world = World::of([serving_as("shop/a", 0, "a", "a.shop"), serving_as("shop/b", 0, "b", "orders-api")]);
+    assert_eq!(world.fates(), ["shop/a: in force", "shop/b: NotOwned, nothing in force"]);
+    assert_eq!(
+        world.errors("shop/b"),
+        [
+            "spec.service.audience: namespace `shop` does not own audience `orders-api`: leave it out for `b.shop`, or have a cluster \
+          admin annotate the Namespace with `durward.dev/allowed-audiences: orders-api`"
+        ]
+    );
+    for audience in ["a.other", "b.shop", "A.shop"] {
+        let world = World::of([serving_as("shop/a", 0, "a", audience)]);
+        assert_eq!(world.fates(), ["shop/a: NotOwned, nothing in force"], "{audience}");
+    }
+}
+
+#[test]
+fn an_annotation_allows_just_what_it_lists() {
+    for (allowed, host, owned) in [
+        ("a.example.com", "a.example.com", true),
+        (" b.example.com , A.Example.Com. ", "a.example.com", true),
+        ("*.example.com", "a.example.com", true),
+        ("*.example.com", "example.com", false),
+        ("*.example.com", "b.a.example.com", false),
+        ("*", "a.example.com", false),
+        ("*.*", "example.com", false),
+        ("example.com", "a.example.com", false),
+        ("a.example.*", "a.example.com", false),
+        ("", "a.example.com", false),
+        (",,", "a.example.com", false),
+        ("a.example.com b.example.com", "a.example.com", false),
+    ] {
+        let mut world = World::new();
+        world.annotate("shop", allowed, "");
+        world.put([serving("shop/a", 0, "a", host)]);
+        assert_eq!(world.answers(&format!("{host}/a")) == "shop/a", owned, "{allowed:?} for {host}");
+    }
+    for (allowed, audience, owned) in
+        [("orders-api", "orders-api", true), ("Orders-API", "orders-api", false), ("*", "orders-api", false)]
+    {
+        let mut world = World::new();
+        world.annotate("shop", "", allowed);
+        let fates = world.put([serving_as("shop/a", 0, "a", audience)]);
+        assert_eq!(fates == ["shop/a: in force"], owned, "{allowed:?} for {audience}");
+    }
+}
+
+#[test]
+fn an_annotation_of_another_namespace_allows_nothing() {
+    let mut world = World::new();
+    world.annotate("other", "a.example.com", "");
+    world.put([serving("shop/a", 0, "a", "a.example.com")]);
+    assert_eq!(world.fates(), ["shop/a: NotOwned, nothing in force"]);
+}
+
+#[test]
+fn a_policy_comes_into_force_when_its_annotation_is_granted_and_goes_when_it_is_withdrawn() {
+    let mut world = World::of([serving("shop/a", 0, "a", "a.shop, a.example.com")]);
+    assert_eq!(world.errors("shop/a"), [not_owned("a.example.com", "spec.service.hosts[1]")]);
+    assert_eq!(world.answers("a.shop/a"), "NoPolicy");
+    assert_eq!(world.annotate("shop", "a.example.com", ""), ["shop/a: in force"]);
+    assert_eq!(world.answers("a.example.com/a"), "shop/a");
+    for withdraw in
+        [annotated("shop", "b.example.com", ""), durward_api::catalog::Change::Namespace("shop".into(), None)]
+    {
+        assert_eq!(world.apply([withdraw]), ["shop/a: NotOwned, nothing in force"]);
+        assert_eq!(
+            (world.answers("a.example.com/a"), world.answers("a.shop/a")),
+            ("NoPolicy".into(), "NoPolicy".into())
+        );
+        assert_eq!(world.annotate("shop", "a.example.com", ""), ["shop/a: in force"]);
+    }
+}
+
+#[test]
+fn a_withdrawn_name_is_free_for_others() {
+    let mut world = World::new();
+    world.annotate("shop", "a.example.com", "");
+    world.annotate("mall", "a.example.com", "");
+    world.put([serving("shop/a", 0, "a", "a.example.com"), serving("mall/b", 1, "a", "a.example.com")]);
+    assert_eq!(world.answers("a.example.com/a"), "shop/a");
+    let fates = world.annotate("shop", "", "");
+    assert_eq!(fates, ["mall/b: in force", "shop/a: NotOwned, nothing in force"]);
+    assert_eq!(world.answers("a.example.com/a"), "mall/b");
+}
+
+#[test]
+fn a_version_that_is_no_longer_owned_is_never_fallen_back_to() {
+    let mut world = World::new();
+    world.annotate("shop", "a.example.com", "api");
+    world.put([serving_as("shop/older", 0, "taken", "api")]);
+    let spec = |path: &str, hosts: &str| {
+        let operation = format!("{{name: {path}, http: [{{methods: [GET], paths: [/{path}]}}], public: true}}");
+        named("shop/younger", 1, &format!("service: {{audience: api, hosts: [{hosts}]}}\noperations: [{operation}]"))
+    };
+    assert_eq!(world.put([spec("mine", "a.example.com")]), ["shop/younger: in force"]);
+    assert_eq!(world.put([spec("taken", "")]), ["shop/younger: OperationConflict, an earlier version in force"]);
+    assert_eq!(world.answers("a.example.com/mine"), "shop/younger");
+    world.annotate("shop", "", "api");
+    assert_eq!(world.answers("a.example.com/mine"), "NoPolicy");
+    assert_eq!(world.fates(), ["shop/older: in force", "shop/younger: OperationConflict, nothing in force"]);
+}

@@ -1,0 +1,458 @@
+//! Every mistake that a policy can hold, and the words in which it is told.
+
+use crate::support::*;
+use durward_api::compile::compile;
+use durward_api::resources::AccessPolicy;
+
+/// Checks that a spec has exactly these mistakes.
+fn rejects(spec: &str, expected: &[&str]) {
+    assert_eq!(mistakes(&resource(spec)), expected, "{spec}");
+}
+
+/// Checks a table of fragments and the one mistake of each.
+fn rejects_each(table: &[(&str, &str)]) {
+    for (spec, expected) in table {
+        rejects(spec, &[expected]);
+    }
+}
+
+#[test]
+fn names_of_policies_that_kubernetes_would_refuse() {
+    for (namespace, name, expected) in [
+        ("shop", "Orders", "metadata.name: a policy needs a name of lower-case letters, digits, `-` and `.`"),
+        ("shop", "a_b", "metadata.name: a policy needs a name of lower-case letters, digits, `-` and `.`"),
+        ("shop", "", "metadata.name: a policy needs a name of lower-case letters, digits, `-` and `.`"),
+        ("Shop", "orders", "metadata.namespace: a namespace is made of lower-case letters, digits and `-`"),
+        ("a.b", "orders", "metadata.namespace: a namespace is made of lower-case letters, digits and `-`"),
+    ] {
+        let mut policy = resource("");
+        policy.metadata.name = Some(name.to_owned());
+        policy.metadata.namespace = Some(namespace.to_owned());
+        assert_eq!(mistakes(&policy), [expected], "{namespace}/{name}");
+    }
+    let mut nameless = resource("");
+    nameless.metadata.name = None;
+    assert_eq!(mistakes(&nameless).len(), 1);
+}
+
+#[test]
+fn what_comes_later_is_refused_and_never_ignored() {
+    rejects_each(&[
+        (
+            "service: {podSelector: {matchLabels: {app: orders}}}",
+            "spec.service.podSelector: not yet supported: selecting the pods of a service; leave it out",
+        ),
+        (
+            "service: {podSelector: {}}",
+            "spec.service.podSelector: not yet supported: selecting the pods of a service; leave it out",
+        ),
+        ("identity: {}", "spec.identity: not yet supported: minting identities for pods; leave it out"),
+        ("identity: {ttl: 1h}", "spec.identity: not yet supported: minting identities for pods; leave it out"),
+        (
+            "relations: [{object: order, relations: {owner: {}}}]",
+            "spec.relations: not yet supported: relations (ReBAC); leave it out",
+        ),
+        (
+            "operations: [{name: exec, kubernetes: [{apiGroups: [''], resources: [pods/exec], verbs: [CONNECT]}]}]",
+            "spec.operations[0].kubernetes: not yet supported: Kubernetes operations; leave it out",
+        ),
+        (
+            "grants: [{name: owners, to: [{authenticated: true}], scopes: [a], relation: {object: 'order:{id}', relation: viewer}}]",
+            "spec.grants[0].relation: not yet supported: grants by relation (ReBAC); leave it out",
+        ),
+    ]);
+}
+
+#[test]
+fn services() {
+    const AUDIENCE: &str = "spec.service.audience: an audience is 1 to 253 printable ASCII characters without spaces";
+    const NO_HOST: &str = "is no host name: write a DNS name in ASCII (for other scripts its `xn--` form) or an IP address, \
+                           without port";
+    rejects_each(&[
+        ("service: {audience: ''}", AUDIENCE),
+        ("service: {audience: 'a b'}", AUDIENCE),
+        ("service: {audience: ä}", AUDIENCE),
+    ]);
+    rejects(&format!("service: {{audience: {}}}", "a".repeat(254)), &[AUDIENCE]);
+    for host in ["'*.shop'", "'a:80'", "''", "münchen.de", "http://a", "a..b", "a/b", "1.2.3"] {
+        let expected = format!("spec.service.hosts[1]: `{}` {NO_HOST}", host.trim_matches('\''));
+        rejects(&format!("service: {{hosts: [a.shop, {host}]}}"), &[&expected]);
+    }
+}
+
+#[test]
+fn ways_in() {
+    const ONE_OF: &str = "spec.authentication[0]: say exactly one of `workload` and `provider`";
+    rejects_each(&[
+        ("authentication: [{}]", ONE_OF),
+        ("authentication: [{workload: {}, provider: corporate}]", ONE_OF),
+        (
+            "authentication: [{workload: {}}, {provider: Corporate}]",
+            "spec.authentication[1].provider: `Corporate` is no name of an IdentityProvider",
+        ),
+        ("authentication: [{provider: ''}]", "spec.authentication[0].provider: `` is no name of an IdentityProvider"),
+    ]);
+}
+
+const GET: &str = "http: [{methods: [GET], paths: [/a]}]";
+
+#[test]
+fn names_within_a_policy() {
+    rejects_each(&[
+        (
+            &format!("operations: [{{name: '', scopes: [a], {GET}}}]"),
+            "spec.operations[0].name: `` is no name: use 1 to 63 letters, digits, `-`, `_` and `.`",
+        ),
+        (
+            &format!("operations: [{{name: a b, scopes: [a], {GET}}}]"),
+            "spec.operations[0].name: `a b` is no name: use 1 to 63 letters, digits, `-`, `_` and `.`",
+        ),
+        (
+            &format!("operations: [{{name: {}, scopes: [a], {GET}}}]", "x".repeat(64)),
+            &format!(
+                "spec.operations[0].name: `{}` is no name: use 1 to 63 letters, digits, `-`, `_` and `.`",
+                "x".repeat(64)
+            ),
+        ),
+        (
+            &format!("operations: [{{name: a, {GET}}}, {{name: a, http: [{{methods: [GET], paths: [/b]}}]}}]"),
+            "spec.operations[1].name: `a` occurs twice",
+        ),
+        (
+            "roles: [{name: a/b, scopes: [a]}]",
+            "spec.roles[0].name: `a/b` is no name: use 1 to 63 letters, digits, `-`, `_` and `.`",
+        ),
+        ("roles: [{name: a, scopes: [a]}, {name: a, scopes: [b]}]", "spec.roles[1].name: `a` occurs twice"),
+        (
+            "grants: [{name: ä, to: [{authenticated: true}], scopes: [a]}]",
+            "spec.grants[0].name: `ä` is no name: use 1 to 63 letters, digits, `-`, `_` and `.`",
+        ),
+        (
+            "grants: [{name: a, to: [{authenticated: true}], scopes: [a]}, {name: a, to: [{authenticated: true}], scopes: [a]}]",
+            "spec.grants[1].name: `a` occurs twice",
+        ),
+        (
+            "denials: [{name: a, to: [{authenticated: true}]}, {name: a, to: [{authenticated: true}]}]",
+            "spec.denials[1].name: `a` occurs twice",
+        ),
+    ]);
+}
+
+#[test]
+fn operations() {
+    const NO_METHOD: &str = "say which, such as `[GET]`; `[\"*\"]` means any";
+    rejects_each(&[
+        ("operations: [{name: a}]", "spec.operations[0]: say which requests it is: `http` or `grpc`"),
+        (
+            "operations: [{name: a, http: [{methods: [], paths: [/a]}]}]",
+            &format!("spec.operations[0].http[0].methods: {NO_METHOD}"),
+        ),
+        (
+            "operations: [{name: a, http: [{methods: [GET, '*'], paths: [/a]}]}]",
+            "spec.operations[0].http[0].methods: `*` means any method, so it stands alone",
+        ),
+        (
+            "operations: [{name: a, http: [{methods: [GET, get], paths: [/a]}]}]",
+            "spec.operations[0].http[0].methods[1]: `get` is no method in upper case, such as `GET`",
+        ),
+        (
+            "operations: [{name: a, http: [{methods: [GET], paths: []}]}]",
+            "spec.operations[0].http[0].paths: say which, such as `[\"/orders\", \"/orders/{id}\"]`",
+        ),
+        (
+            &format!("operations: [{{name: a, scopes: [b, a b], {GET}}}]"),
+            "spec.operations[0].scopes[1]: ` ` can't be part of a scope: use printable ASCII without space, `\"` and `\\`",
+        ),
+        (
+            &format!("operations: [{{name: a, scopes: [''], {GET}}}]"),
+            "spec.operations[0].scopes[0]: a scope can't be empty",
+        ),
+        (
+            &format!("operations: [{{name: a, scopes: [{}], {GET}}}]", "x".repeat(129)),
+            "spec.operations[0].scopes[0]: a scope can't be longer than 128 bytes",
+        ),
+        (
+            &format!("operations: [{{name: a, public: true, scopes: [b], {GET}}}]"),
+            "spec.operations[0].public: a public operation asks nobody for scopes, risk or step-up",
+        ),
+        (
+            &format!("operations: [{{name: a, public: true, risk: High, {GET}}}]"),
+            "spec.operations[0].public: a public operation asks nobody for scopes, risk or step-up",
+        ),
+        (
+            &format!("operations: [{{name: a, stepUp: {{maxAge: 5m}}, {GET}}}]"),
+            "spec.operations[0].stepUp: a step-up is asked for at `risk: High` only; say so, or leave it out",
+        ),
+        (
+            &format!("operations: [{{name: a, risk: Low, stepUp: {{}}, {GET}}}]"),
+            "spec.operations[0].stepUp: a step-up is asked for at `risk: High` only; say so, or leave it out",
+        ),
+    ]);
+    for age in ["''", "5", "0s", "-5m", "25h", "24h1s", "five minutes", "1y", "999999999999999h", "500ms"] {
+        let text = age.trim_matches('\'');
+        rejects(
+            &format!("operations: [{{name: a, risk: High, stepUp: {{maxAge: '{text}'}}, {GET}}}]"),
+            &[&format!("spec.operations[0].stepUp.maxAge: `{text}` is no time from 1s to 24h, such as `5m`")],
+        );
+    }
+}
+
+#[test]
+fn paths() {
+    for (path, why) in [
+        ("orders", "no request can match it: the path does not begin with `/`"),
+        ("''", "no request can match it: the path does not begin with `/`"),
+        ("/orders/", "no request can match it: the path has an empty segment or ends with `/`"),
+        ("/a//b", "no request can match it: the path has an empty segment or ends with `/`"),
+        (
+            "/a/../b",
+            "no request can match it: the path has a dot segment, or a segment that ends with a dot or a space",
+        ),
+        ("'/a%2fb'", "no request can match it: the path encodes a character that decoders and non-decoders tell apart"),
+        ("'/a;v=1'", "no request can match it: the path has a parameter (`;`)"),
+        ("/a?b", "no request can match it: the path has a fragment (`#`)"),
+        ("/a\\b", "no request can match it: the path has a backslash"),
+        ("/a b", "no request can match it: the path has a character that must be encoded, or is not UTF-8"),
+        ("'/a%'", "no request can match it: the path has a broken percent-encoding"),
+        ("'/a/*/b'", "`*` stands alone as the last segment; it matches one or more segments"),
+        ("'/a*'", "`*` stands alone as the last segment; it matches one or more segments"),
+        (
+            "'/a/{id}.json'",
+            "a capture is a whole segment, `{name}`, its name of letters, digits and `_`, not beginning with a digit",
+        ),
+        (
+            "'/a/{1}'",
+            "a capture is a whole segment, `{name}`, its name of letters, digits and `_`, not beginning with a digit",
+        ),
+        ("'/{a}/{a}'", "the capture `{a}` occurs twice"),
+    ] {
+        let text = path.trim_matches('\'');
+        rejects(
+            &format!("operations: [{{name: a, http: [{{methods: [GET], paths: [/ok, {path}]}}]}}]"),
+            &[&format!("spec.operations[0].http[0].paths[1]: `{text}` is no path pattern: {why}")],
+        );
+    }
+}
+
+#[test]
+fn grpc_methods() {
+    for (service, method) in
+        [("''", "Get"), ("shop/v1", "Get"), ("shop.v1.Orders", "a-b"), ("shop..v1", "Get"), ("1shop", "Get")]
+    {
+        let name = service.trim_matches('\'');
+        rejects(
+            &format!("operations: [{{name: a, grpc: [{{service: {service}, methods: [{method}]}}]}}]"),
+            &[&format!(
+                "spec.operations[0].grpc[0].methods[0]: `{name}/{method}` is no gRPC method; write the full service name, such as \
+                 `shop.v1.Orders`"
+            )],
+        );
+    }
+    rejects(
+        "operations: [{name: a, grpc: [{service: s, methods: []}]}]",
+        &["spec.operations[0].grpc[0].methods: say which, such as `[Get]`; `[\"*\"]` means any"],
+    );
+}
+
+#[test]
+fn requests_that_two_operations_claim() {
+    rejects_each(&[
+        (
+            "operations: [{name: a, http: [{methods: [GET], paths: ['/{x}']}]}, {name: b, http: [{methods: [GET], paths: ['/{y}']}]}]",
+            "spec.operations[1]: operations `a` and `b` both match `GET /{y}`; a request is one operation",
+        ),
+        (
+            "operations: [{name: a, http: [{methods: [GET, GET], paths: [/x]}]}]",
+            "spec.operations[0]: operation `a` matches `GET /x` twice; leave one out",
+        ),
+        (
+            "operations: [{name: a, http: [{methods: ['*'], paths: [/x/*]}]}, {name: b, http: [{methods: ['*'], paths: [/x/*]}]}]",
+            "spec.operations[1]: operations `a` and `b` both match `* /x/*`; a request is one operation",
+        ),
+        (
+            "operations: [{name: a, grpc: [{service: s.v1.X, methods: [Get]}]}, {name: b, http: [{methods: [POST], paths: [/s.v1.X/Get]}]}]",
+            "spec.operations[1]: operations `a` and `b` both match `POST /s.v1.X/Get`; a request is one operation",
+        ),
+    ]);
+}
+
+#[test]
+fn roles_and_grants() {
+    rejects_each(&[
+        (
+            "roles: [{name: a, scopes: []}]",
+            "spec.roles[0].scopes: a role without scopes stands for nothing; name some, or leave it out",
+        ),
+        (
+            "roles: [{name: a, scopes: [b, 'c\"']}]",
+            "spec.roles[0].scopes[1]: `\"` can't be part of a scope: use printable ASCII without space, `\"` and `\\`",
+        ),
+        (
+            "grants: [{name: a, to: [{authenticated: true}]}]",
+            "spec.grants[0]: it gives nothing; name `scopes` or `roles`",
+        ),
+        (
+            "grants: [{name: a, to: [{authenticated: true}], roles: [clerk]}]",
+            "spec.grants[0].roles[0]: this policy has no role `clerk`; it has none",
+        ),
+        (
+            "{roles: [{name: b, scopes: [x]}, {name: a, scopes: [x]}], grants: [{name: a, to: [{authenticated: true}], roles: [a, c]}]}",
+            "spec.grants[0].roles[1]: this policy has no role `c`; it has a, b",
+        ),
+        (
+            "grants: [{name: a, to: [], scopes: [x]}]",
+            "spec.grants[0].to: say who; an empty list is nobody. For everybody: `[{authenticated: true}]`",
+        ),
+        (
+            "grants: [{name: a, to: [{authenticated: true}], scopes: [x, ä]}]",
+            "spec.grants[0].scopes[1]: `ä` can't be part of a scope: use printable ASCII without space, `\"` and `\\`",
+        ),
+        (
+            "denials: [{name: a, to: []}]",
+            "spec.denials[0].to: say who; an empty list is nobody. For everybody: `[{authenticated: true}]`",
+        ),
+    ]);
+}
+
+#[test]
+fn subjects() {
+    const ONE_OF: &str =
+        "say exactly one of `serviceAccount`, `principal`, `provider` (with or without `group`) and `authenticated`";
+    const SHAPES: &str = "write `spiffe://DOMAIN/ns/NAMESPACE/sa/SERVICEACCOUNT`, `user:PROVIDER/SUBJECT`, `key:PROVIDER/NAME` or \
+                          `kube:USERNAME`";
+    for (subject, expected) in [
+        ("{}", format!(": {ONE_OF}")),
+        ("{principal: 'kube:a', authenticated: true}", format!(": {ONE_OF}")),
+        ("{serviceAccount: {namespace: a, name: b}, provider: p}", format!(": {ONE_OF}")),
+        ("{group: g}", ".group: say whose group it is: `provider`".to_owned()),
+        ("{group: g, authenticated: true}", ".group: say whose group it is: `provider`".to_owned()),
+        ("{authenticated: false}", ".authenticated: only `true` means anything; leave it out".to_owned()),
+        ("{provider: A}", ".provider: `A` is no name of an IdentityProvider".to_owned()),
+        ("{provider: A, group: g}", ".provider: `A` is no name of an IdentityProvider".to_owned()),
+        ("{principal: alice}", format!(".principal: `alice` is no principal: it has no `KIND:`; {SHAPES}")),
+        (
+            "{serviceAccount: {namespace: A, name: b}}",
+            format!(
+                ".serviceAccount: `spiffe://td.example/ns/A/sa/b` is no principal: the namespace is not a DNS label; {SHAPES}"
+            ),
+        ),
+        (
+            "{serviceAccount: {namespace: a, name: ''}}",
+            format!(
+                ".serviceAccount: `spiffe://td.example/ns/a/sa/` is no principal: the service account is not a DNS name; {SHAPES}"
+            ),
+        ),
+    ] {
+        for list in ["grants", "denials"] {
+            let scopes = if list == "grants" { ", scopes: [x]" } else { "" };
+            let spec = format!("{list}: [{{name: a, to: [{{authenticated: true}}, {subject}]{scopes}}}]");
+            rejects(&spec, &[&format!("spec.{list}[0].to[1]{expected}")]);
+        }
+    }
+}
+
+#[test]
+fn conditions() {
+    for (when, expected) in [
+        (
+            "principl.id == 'x'",
+            "`principl` does not exist; a condition speaks of `principal` and `request` (line 1, column 1 of the expression)",
+        ),
+        (
+            "true && request.verb == 'x'",
+            "`request` has no field `verb`; there are method, path, host, operation, captures, time, sourceAddress (line 1, column 16 \
+             of the expression)",
+        ),
+        ("((((((((((true))))))))))", "brackets or `?:` are nested deeper than 8 (line 1, column 1 of the expression)"),
+    ] {
+        rejects(
+            &format!("grants: [{{name: a, to: [{{authenticated: true}}], scopes: [x], when: \"{when}\"}}]"),
+            &[&format!("spec.grants[0].when: {expected}")],
+        );
+        rejects(
+            &format!("denials: [{{name: a, to: [{{authenticated: true}}], when: \"{when}\"}}]"),
+            &[&format!("spec.denials[0].when: {expected}")],
+        );
+    }
+}
+
+#[test]
+fn more_than_one_policy_can_hold() {
+    let many = |n: usize, item: &dyn Fn(usize) -> String| (0..n).map(item).collect::<Vec<_>>().join(", ");
+    let operation = |i: usize| format!("{{name: o{i}, http: [{{methods: [GET], paths: [/o{i}]}}]}}");
+    let grant = |i: usize| format!("{{name: g{i}, to: [{{authenticated: true}}], scopes: [x]}}");
+    let denial = |i: usize| format!("{{name: d{i}, to: [{{authenticated: true}}]}}");
+    let role = |i: usize| format!("{{name: r{i}, scopes: [x]}}");
+    let subject = |i: usize| format!("{{principal: 'user:p/{i}'}}");
+    let subjects = |n| format!("grants: [{{name: a, to: [{}], scopes: [x]}}]", many(n, &subject));
+    let scopes = |n| format!("operations: [{{name: a, {GET}, scopes: [{}]}}]", many(n, &|i| format!("s{i}")));
+    let matches = |n| {
+        format!("operations: [{{name: a, http: [{{methods: [GET], paths: [{}]}}]}}]", many(n, &|i| format!("/p{i}")))
+    };
+    for (most, spec, expected) in [
+        (
+            512,
+            &(|n| format!("operations: [{}]", many(n, &operation))) as &dyn Fn(usize) -> String,
+            "spec.operations: at most 512 are possible in one policy; cut it in two",
+        ),
+        (
+            1000,
+            &|n| format!("grants: [{}]", many(n, &grant)),
+            "spec.grants: at most 1000 are possible in one policy; cut it in two",
+        ),
+        (
+            1000,
+            &|n| format!("denials: [{}]", many(n, &denial)),
+            "spec.denials: at most 1000 are possible in one policy; cut it in two",
+        ),
+        (
+            1000,
+            &|n| format!("roles: [{}]", many(n, &role)),
+            "spec.roles: at most 1000 are possible in one policy; cut it in two",
+        ),
+        (256, &subjects, "spec.grants[0].to: at most 256 are possible; use a group, or cut it in two"),
+        (64, &scopes, "spec.operations[0].scopes: an operation can require at most 64 scopes"),
+        (64, &matches, "spec.operations[0]: it has more than 64 combinations of method and path; cut it in two"),
+    ] {
+        rejects(&spec(most), &[]);
+        rejects(&spec(most + 1), &[expected]);
+    }
+}
+
+#[test]
+fn all_mistakes_are_told_at_once_in_the_order_of_the_fields() {
+    rejects(
+        "service: {hosts: ['*']}\n\
+         authentication: [{}]\n\
+         operations: [{name: a}]\n\
+         grants: [{name: a, to: [], scopes: [x]}]\n\
+         denials: [{name: '', to: [{authenticated: true}]}]\n",
+        &[
+            "spec.service.hosts[0]: `*` is no host name: write a DNS name in ASCII (for other scripts its `xn--` form) or an IP \
+             address, without port",
+            "spec.authentication[0]: say exactly one of `workload` and `provider`",
+            "spec.operations[0]: say which requests it is: `http` or `grpc`",
+            "spec.grants[0].to: say who; an empty list is nobody. For everybody: `[{authenticated: true}]`",
+            "spec.denials[0].name: `` is no name: use 1 to 63 letters, digits, `-`, `_` and `.`",
+        ],
+    );
+}
+
+#[test]
+fn fields_that_do_not_exist() {
+    for spec in
+        ["{operation: []}", "{service: {host: a}}", "{grants: [{name: a, to: [], scope: [x]}]}", "{mode: Dryrun}"]
+    {
+        let text = format!("{{metadata: {{name: a, namespace: b}}, spec: {spec}}}");
+        assert!(serde_saphyr::from_str::<AccessPolicy>(&text).is_err(), "{spec}");
+    }
+}
+
+#[test]
+fn a_mistake_is_one_line() {
+    let nasty = "service: {hosts: [\"a\\nb\"]}\noperations: [{name: \"x\\ny\", http: [{methods: [\"G\\nET\"], paths: [\"/a\\nb\"]}]}]\n";
+    let errors = compile(&resource(nasty), &settings()).unwrap_err();
+    for error in errors {
+        assert!(!error.to_string().contains('\n'), "{error:?}");
+    }
+}

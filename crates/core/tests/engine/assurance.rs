@@ -1,0 +1,152 @@
+//! Step 5: the way in, and whether it proves enough for the risk.
+
+use crate::support::*;
+use chrono::TimeDelta;
+use durward_core::decision::{Challenge, Reason};
+use durward_core::policy::{Operation, Policy, Way};
+use durward_core::principal::Identity;
+use durward_core::risk::Assurance::{self, *};
+use durward_core::risk::Risk::{self, *};
+use durward_core::snapshot::Snapshot;
+
+const WORKLOAD: &str = "spiffe://cluster.local/ns/shop/sa/cart";
+const USER: &str = "user:corporate/alice";
+const KEY: &str = "key:partners/acme";
+
+fn at_risk(risk: Risk) -> Snapshot {
+    let operation = Operation { risk, ..operation("list", &["GET /orders"], &["read"]) };
+    let grants = vec![grant("all", &["*"], &["read"])];
+    world([Policy { operations: vec![operation], grants, ..policy("orders") }])
+}
+
+#[test]
+fn risk_decides_which_assurance_is_enough_for_whom() {
+    // the weakest that is enough; a person's second factor is fresh here
+    for (risk, who, enough) in [
+        (Low, WORKLOAD, SharedSecret),
+        (Low, USER, SharedSecret),
+        (Low, KEY, SharedSecret),
+        (Standard, WORKLOAD, Bearer),
+        (Standard, USER, Bearer),
+        (Standard, KEY, Bearer),
+        (High, WORKLOAD, ProofOfPossession),
+        (High, USER, MultiFactor),
+        (High, KEY, MultiFactor),
+    ] {
+        let snapshot = at_risk(risk);
+        for assurance in [SharedSecret, Bearer, ProofOfPossession, MultiFactor, PhishingResistant] {
+            let caller = Identity { authenticated_at: Some(now()), ..caller(who, assurance) };
+            let decision = ask(&snapshot, Some(&caller), "GET /orders");
+            let expected = if assurance >= enough { Reason::Granted } else { Reason::AssuranceTooLow };
+            assert_eq!(decision.reason, expected, "{who} with {assurance} at {risk:?} risk");
+            let max_age = (risk == High && who != WORKLOAD).then(|| TimeDelta::minutes(5));
+            let challenge = (assurance < enough).then_some(Challenge { assurance: enough, max_age });
+            assert_eq!(decision.challenge, challenge, "{who} with {assurance} at {risk:?} risk");
+        }
+    }
+}
+
+fn with_second_factor(age: Option<TimeDelta>) -> Identity {
+    Identity { authenticated_at: age.map(|age| now() - age), ..caller(USER, MultiFactor) }
+}
+
+#[test]
+fn a_second_factor_is_good_up_to_its_greatest_age() {
+    let snapshot = at_risk(High);
+    for (age, good) in [
+        (TimeDelta::zero(), true),
+        (TimeDelta::seconds(300), true),
+        (TimeDelta::milliseconds(300_001), false),
+        (TimeDelta::seconds(301), false),
+        (TimeDelta::days(400), false),
+        (TimeDelta::seconds(-59), true),
+        (TimeDelta::seconds(-60), true),
+        (TimeDelta::milliseconds(-60_001), false),
+        (TimeDelta::days(-400), false),
+    ] {
+        let decision = ask(&snapshot, Some(&with_second_factor(Some(age))), "GET /orders");
+        assert_eq!(decision.allowed(), good, "{age}: {decision:?}");
+    }
+}
+
+#[test]
+fn the_greatest_age_is_the_operations_own() {
+    let quick =
+        Operation { risk: High, max_age: TimeDelta::seconds(1), ..operation("quick", &["GET /quick"], &["read"]) };
+    let slow = Operation { risk: High, max_age: TimeDelta::hours(24), ..operation("slow", &["GET /slow"], &["read"]) };
+    let grants = vec![grant("all", &["*"], &["read"])];
+    let snapshot = world([Policy { operations: vec![quick, slow], grants, ..policy("orders") }]);
+    let caller = with_second_factor(Some(TimeDelta::minutes(2)));
+    assert!(ask(&snapshot, Some(&caller), "GET /slow").allowed());
+    let decision = ask(&snapshot, Some(&caller), "GET /quick");
+    let challenge = Challenge { assurance: MultiFactor, max_age: Some(TimeDelta::seconds(1)) };
+    assert_eq!(decision.challenge, Some(challenge));
+    assert_eq!(decision.detail.as_deref(), Some("the second factor is 120 s old, 1 s are accepted"));
+}
+
+#[test]
+fn a_second_factor_of_unknown_age_is_too_old() {
+    let decision = ask(&at_risk(High), Some(&with_second_factor(None)), "GET /orders");
+    assert_eq!(decision.reason, Reason::AssuranceTooLow);
+    let detail = "the credential does not say when the second factor was used";
+    assert_eq!(decision.detail.as_deref(), Some(detail));
+}
+
+#[test]
+fn the_times_at_the_ends_of_the_calendar_are_only_too_old_or_too_new() {
+    for at in [chrono::DateTime::<chrono::Utc>::MIN_UTC, chrono::DateTime::<chrono::Utc>::MAX_UTC] {
+        let caller = Identity { authenticated_at: Some(at), ..caller(USER, PhishingResistant) };
+        assert_eq!(ask(&at_risk(High), Some(&caller), "GET /orders").reason, Reason::AssuranceTooLow);
+    }
+}
+
+#[test]
+fn freshness_matters_to_people_at_high_risk_only() {
+    let stale =
+        |who, assurance| Identity { authenticated_at: Some(now() - TimeDelta::days(9)), ..caller(who, assurance) };
+    assert!(ask(&at_risk(Standard), Some(&stale(USER, Bearer)), "GET /orders").allowed());
+    assert!(ask(&at_risk(High), Some(&stale(WORKLOAD, ProofOfPossession)), "GET /orders").allowed());
+    assert!(!ask(&at_risk(High), Some(&stale(USER, PhishingResistant)), "GET /orders").allowed());
+}
+
+#[test]
+fn only_ways_that_the_policy_lists_are_accepted() {
+    let corporate = Way::Provider("corporate".into());
+    for (ways, accepted) in [
+        (vec![], [false, false, false, false]),
+        (vec![Way::Workload], [true, false, false, false]),
+        (vec![corporate.clone()], [false, true, false, false]),
+        (vec![Way::Provider("partners".into())], [false, false, true, false]),
+        (vec![Way::Workload, corporate], [true, true, false, false]),
+    ] {
+        let operations = vec![Operation { risk: Low, ..operation("list", &["GET /orders"], &["read"]) }];
+        let grants = vec![grant("all", &["*"], &["read"])];
+        let snapshot = world([Policy { operations, grants, ways: ways.clone(), ..policy("orders") }]);
+        for (who, accepted) in [WORKLOAD, USER, KEY, "kube:admin"].into_iter().zip(accepted) {
+            let decision = ask(&snapshot, Some(&caller(who, PhishingResistant)), "GET /orders");
+            assert_eq!(decision.allowed(), accepted, "{who} by {ways:?}");
+        }
+    }
+}
+
+#[test]
+fn each_operation_accepts_the_ways_of_its_own_policy() {
+    let grants = vec![grant("all", &["*"], &["read"])];
+    let mine = Policy {
+        operations: vec![operation("mine", &["GET /mine"], &["read"])],
+        ways: vec![Way::Workload],
+        grants,
+        ..policy("a")
+    };
+    let theirs = Policy {
+        operations: vec![operation("theirs", &["GET /theirs"], &["read"])],
+        ways: vec![Way::Provider("corporate".into())],
+        ..policy("b")
+    };
+    let snapshot = world([mine, theirs]);
+    for (request, user, workload) in [("GET /mine", false, true), ("GET /theirs", true, false)] {
+        assert_eq!(ask(&snapshot, Some(&alice()), request).allowed(), user, "{request}");
+        let cart = caller(WORKLOAD, Assurance::ProofOfPossession);
+        assert_eq!(ask(&snapshot, Some(&cart), request).allowed(), workload, "{request}");
+    }
+}

@@ -1,0 +1,24 @@
+//! The decision engine, seen from outside: tables first, then properties over random worlds.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests say what they expect by unwrapping it"
+)]
+
+mod support;
+
+mod assurance;
+mod conditions;
+mod order;
+mod routing;
+mod rules;
+mod services;
+
+mod any_bytes;
+mod any_order;
+mod any_path;
+mod any_route;
+mod any_world;

@@ -1,0 +1,182 @@
+//! The steps of a decision, each reached only when those before it had nothing to say.
+
+use crate::support::*;
+use durward_core::decision::{Challenge, Decision, Reason};
+use durward_core::policy::{Grant, Mode, Operation, Policy, Way};
+use durward_core::principal::Identity;
+use durward_core::request::{Call, Request, Target};
+use durward_core::risk::Assurance;
+
+/// What every decision about `list` has in common.
+fn about_list(reason: Reason) -> Decision {
+    Decision {
+        reason,
+        mode: Mode::Enforce,
+        service: Some(service_key()),
+        policy: Some(orders().key),
+        operation: Some("list".into()),
+        rules: Vec::new(),
+        required: scopes(&["read"]).into(),
+        missing: Vec::new(),
+        challenge: None,
+        detail: None,
+        revision: world([orders()]).revision(),
+    }
+}
+
+fn unrouted(reason: Reason) -> Decision {
+    Decision { policy: None, operation: None, required: [].into(), ..about_list(reason) }
+}
+
+#[test]
+fn a_granted_request_names_its_grant() {
+    let expected = Decision { rules: vec!["shop/orders/grants/staff".into()], ..about_list(Reason::Granted) };
+    assert_eq!(ask(&world([orders()]), Some(&alice()), "GET /orders/42?x=1"), expected);
+}
+
+#[test]
+fn an_unknown_service_is_the_first_to_be_found_out() {
+    let snapshot = world([orders()]);
+    for target in [Target::Host("invoices.shop.svc"), Target::Host("not a host"), Target::Audience("orders")] {
+        let request = Request { target, ..http("GET /../orders") };
+        let expected = Decision { service: None, ..unrouted(Reason::NoPolicy) };
+        assert_eq!(decide(&snapshot, None, &request, now()), expected);
+    }
+}
+
+#[test]
+fn an_ambiguous_path_is_found_out_before_the_operation() {
+    for (request, detail) in [
+        ("GET /orders//42", "the path has an empty segment or ends with `/`"),
+        ("GET /orders/", "the path has an empty segment or ends with `/`"),
+        ("GET /healthz/../orders", "the path has a dot segment, or a segment that ends with a dot or a space"),
+        ("GET /Orders", "the path differs from a declared one only in upper and lower case"),
+        ("get /orders", "the method is not a token in upper case"),
+    ] {
+        let expected = Decision { detail: Some(detail.to_owned()), ..unrouted(Reason::AmbiguousPath) };
+        assert_eq!(ask(&world([orders()]), Some(&alice()), request), expected, "{request}");
+    }
+}
+
+#[test]
+fn a_request_that_can_not_be_told_is_ambiguous() {
+    let request = Request { call: Call::Unclear, ..http("GET /healthz") };
+    let decision = decide(&world([orders()]), Some(&alice()), &request, now());
+    let detail = Some("the request does not say unmistakably what is asked".to_owned());
+    assert_eq!(decision, Decision { detail, ..unrouted(Reason::AmbiguousPath) });
+}
+
+#[test]
+fn an_undeclared_operation_is_denied_to_everybody() {
+    let snapshot = world([orders()]);
+    for request in ["DELETE /orders/42", "GET /orders/42/refund", "GET /", "POST /healthz", "GET /orders/42/lines"] {
+        for caller in [None, Some(&alice())] {
+            assert_eq!(ask(&snapshot, caller, request), unrouted(Reason::OperationUndeclared), "{request}");
+        }
+    }
+}
+
+#[test]
+fn a_public_operation_is_allowed_before_anyone_asks_who() {
+    let everybody = denial("everybody", &["*"]);
+    let snapshot = world([Policy { denials: vec![everybody], ways: Vec::new(), ..orders() }]);
+    let expected = Decision { operation: Some("health".into()), required: [].into(), ..about_list(Reason::Public) };
+    for caller in [None, Some(&alice())] {
+        assert_eq!(ask(&snapshot, caller, "GET /healthz"), expected);
+    }
+}
+
+#[test]
+fn nobody_is_unauthenticated_before_anything_else_is_asked() {
+    let snapshot = world([Policy { denials: vec![denial("everybody", &["*"])], ways: Vec::new(), ..orders() }]);
+    assert_eq!(ask(&snapshot, None, "GET /orders"), about_list(Reason::Unauthenticated));
+}
+
+#[test]
+fn a_credential_that_has_ended_is_none() {
+    let snapshot = world([orders()]);
+    for (left, reason) in [(-1, Reason::Unauthenticated), (0, Reason::Unauthenticated), (1, Reason::Granted)] {
+        let caller = Identity { expires_at: Some(now() + chrono::TimeDelta::seconds(left)), ..alice() };
+        let decision = ask(&snapshot, Some(&caller), "GET /orders");
+        assert_eq!(decision.reason, reason, "{left} s left");
+        assert_eq!(decision.detail.is_some(), reason == Reason::Unauthenticated);
+    }
+}
+
+#[test]
+fn a_way_that_is_not_accepted_comes_before_denials_and_grants() {
+    let ways = vec![Way::Workload, Way::Provider("partners".into())];
+    let snapshot = world([Policy { denials: vec![denial("everybody", &["*"])], ways, ..orders() }]);
+    let expected = Decision {
+        challenge: Some(Challenge { assurance: Assurance::Bearer, max_age: None }),
+        detail: Some("the policy of the operation does not accept this way in".to_owned()),
+        ..about_list(Reason::AssuranceTooLow)
+    };
+    assert_eq!(ask(&snapshot, Some(&alice()), "GET /orders"), expected);
+}
+
+#[test]
+fn a_policy_without_ways_in_lets_nobody_in() {
+    let snapshot = world([Policy { ways: Vec::new(), ..orders() }]);
+    for caller in [alice(), caller("spiffe://cluster.local/ns/shop/sa/cart", Assurance::ProofOfPossession)] {
+        assert_eq!(ask(&snapshot, Some(&caller), "GET /orders").reason, Reason::AssuranceTooLow);
+    }
+}
+
+#[test]
+fn a_denial_wins_over_every_grant() {
+    let everything = grant("everything", &["*", "@corporate", "user:corporate/alice"], &["read", "refund"]);
+    let denials =
+        vec![durward_core::policy::Denial { reason: Some("on leave".into()), ..denial("leave", &["@corporate"]) }];
+    let snapshot = world([Policy { grants: vec![everything], denials, ..orders() }]);
+    let expected = Decision {
+        rules: vec!["shop/orders/denials/leave".into()],
+        detail: Some("on leave".to_owned()),
+        ..about_list(Reason::Denied)
+    };
+    assert_eq!(ask(&snapshot, Some(&alice()), "GET /orders"), expected);
+}
+
+#[test]
+fn what_is_missing_is_named_with_what_is_required() {
+    let snapshot = world([orders()]);
+    let expected = Decision {
+        operation: Some("refund".into()),
+        required: scopes(&["read", "refund"]).into(),
+        missing: scopes(&["refund"]),
+        ..about_list(Reason::InsufficientScope)
+    };
+    assert_eq!(ask(&snapshot, Some(&alice()), "POST /orders/42/refund"), expected);
+    let bob = caller("user:corporate/bob", Assurance::Bearer);
+    let expected = Decision { missing: scopes(&["read"]), ..about_list(Reason::InsufficientScope) };
+    assert_eq!(ask(&snapshot, Some(&bob), "GET /orders"), expected);
+}
+
+#[test]
+fn an_empty_snapshot_denies() {
+    let decision = ask(&durward_core::snapshot::Snapshot::default(), Some(&alice()), "GET /healthz");
+    assert_eq!((decision.reason, decision.passes()), (Reason::NoPolicy, false));
+}
+
+#[test]
+fn an_operation_that_needs_nothing_is_still_for_authenticated_callers_only() {
+    let open = Operation { scopes: [].into(), ..operation("open", &["GET /open"], &[]) };
+    let snapshot = world([Policy { operations: vec![open], ..policy("orders") }]);
+    assert_eq!(ask(&snapshot, None, "GET /open").reason, Reason::Unauthenticated);
+    let decision = ask(&snapshot, Some(&alice()), "GET /open");
+    assert_eq!((decision.reason, decision.rules), (Reason::Granted, Vec::new()));
+}
+
+#[test]
+fn grants_add_up_and_only_those_that_were_needed_are_named() {
+    let grants: Vec<Grant> = vec![
+        grant("z-refund", &["@corporate"], &["refund"]),
+        grant("a-read", &["user:corporate/alice"], &["read"]),
+        grant("b-read-too", &["*"], &["read"]),
+        grant("c-other", &["*"], &["other"]),
+    ];
+    let decision = ask(&world([Policy { grants, ..orders() }]), Some(&alice()), "POST /orders/42/refund");
+    assert_eq!(decision.reason, Reason::Granted);
+    let rules: Vec<&str> = decision.rules.iter().map(AsRef::as_ref).collect();
+    assert_eq!(rules, ["shop/orders/grants/a-read", "shop/orders/grants/z-refund"]);
+}

@@ -1,0 +1,228 @@
+//! Steps 1 and 2: from host, method and path to an operation, and what the path captures.
+
+use crate::support::*;
+use durward_core::decision::Reason;
+use durward_core::path::PathPattern;
+use durward_core::policy::{Match, Operation, Policy};
+use durward_core::request::{Call, Request, Target};
+use durward_core::snapshot::Snapshot;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A service whose operations are named as the requests that they match.
+fn declaring(requests: &[&str]) -> Snapshot {
+    let operations = requests.iter().map(|request| operation(request, &[request], &["read"])).collect();
+    world([Policy { operations, ..policy("orders") }])
+}
+
+#[test]
+fn the_most_specific_pattern_wins() {
+    let all = declaring(&[
+        "GET /orders",
+        "GET /orders/{id}",
+        "GET /orders/export",
+        "GET /orders/{id}/lines",
+        "GET /orders/{id}/{what}",
+        "GET /orders/*",
+        "* /orders/{id}",
+        "* /*",
+        "GET /",
+    ]);
+    for (request, expected) in [
+        ("GET /", Some("GET /")),
+        ("POST /", None),
+        ("GET /orders", Some("GET /orders")),
+        ("POST /orders", Some("* /*")),
+        ("GET /orders/42", Some("GET /orders/{id}")),
+        ("GET /orders/export", Some("GET /orders/export")),
+        ("POST /orders/export", Some("* /orders/{id}")),
+        ("POST /orders/42", Some("* /orders/{id}")),
+        ("GET /orders/42/lines", Some("GET /orders/{id}/lines")),
+        ("GET /orders/42/notes", Some("GET /orders/{id}/{what}")),
+        ("GET /orders/42/notes/7", Some("GET /orders/*")),
+        ("POST /orders/42/lines", Some("* /*")),
+        ("HEAD /orders/42", Some("* /orders/{id}")),
+        ("GET /invoices/1/2/3", Some("* /*")),
+    ] {
+        assert_eq!(operation_of(&all, request).as_deref(), expected, "{request}");
+    }
+}
+
+#[test]
+fn a_literal_that_leads_nowhere_gives_way_to_a_capture_and_then_to_a_wildcard() {
+    let snapshot = declaring(&["GET /a/b/c", "GET /{x}/b/d", "GET /a/{y}/e", "GET /{x}/{y}/f", "GET /a/*"]);
+    for (request, expected) in [
+        ("GET /a/b/c", Some("GET /a/b/c")),
+        ("GET /a/b/d", Some("GET /a/*")),
+        ("GET /z/b/d", Some("GET /{x}/b/d")),
+        ("GET /a/b/e", Some("GET /a/{y}/e")),
+        ("GET /a/b/f", Some("GET /a/*")),
+        ("GET /z/b/f", Some("GET /{x}/{y}/f")),
+        ("GET /z/b/c", None),
+        ("GET /a", None),
+    ] {
+        assert_eq!(operation_of(&snapshot, request).as_deref(), expected, "{request}");
+    }
+}
+
+#[test]
+fn a_wildcard_takes_one_segment_or_more() {
+    let snapshot = declaring(&["GET /static/*"]);
+    for (request, found) in
+        [("GET /static", false), ("GET /static/a", true), ("GET /static/a/b/c", true), ("GET /statics/a", false)]
+    {
+        assert_eq!(operation_of(&snapshot, request).is_some(), found, "{request}");
+    }
+}
+
+#[test]
+fn a_stated_method_wins_over_any() {
+    let snapshot = declaring(&["* /orders", "POST /orders"]);
+    for (request, expected) in
+        [("POST /orders", "POST /orders"), ("GET /orders", "* /orders"), ("PURGE /orders", "* /orders")]
+    {
+        assert_eq!(operation_of(&snapshot, request).as_deref(), Some(expected));
+    }
+}
+
+#[test]
+fn head_and_options_are_not_get() {
+    let snapshot = declaring(&["GET /orders"]);
+    for method in ["HEAD", "OPTIONS", "POST", "TRACE", "CONNECT"] {
+        assert_eq!(ask(&snapshot, None, &format!("{method} /orders")).reason, Reason::OperationUndeclared);
+    }
+}
+
+#[test]
+fn another_case_of_a_declared_path_is_ambiguous_and_never_a_capture() {
+    let snapshot = declaring(&["GET /admin/users", "GET /{page}/{part}", "GET /files/*", "GET /straße/x"]);
+    for (request, expected) in [
+        ("GET /admin/users", Reason::Unauthenticated),
+        ("GET /Admin/users", Reason::AmbiguousPath),
+        ("GET /ADMIN/users", Reason::AmbiguousPath),
+        ("GET /admin/Users", Reason::AmbiguousPath),
+        ("GET /FILES/x", Reason::AmbiguousPath),
+        ("GET /files/X", Reason::Unauthenticated),
+        ("GET /about/Us", Reason::Unauthenticated),
+        ("GET /About/us", Reason::Unauthenticated),
+        // ſ is s in upper case, the Kelvin sign k in lower case
+        ("GET /f%C5%BFles/x", Reason::Unauthenticated),
+        ("GET /u%C5%BFers/x", Reason::Unauthenticated),
+        ("GET /file%C5%BF/x", Reason::AmbiguousPath),
+        ("GET /admin/u%C5%BFers", Reason::AmbiguousPath),
+    ] {
+        assert_eq!(ask(&snapshot, None, request).reason, expected, "{request}");
+    }
+}
+
+#[test]
+fn a_policy_that_declares_both_cases_says_that_they_differ() {
+    let snapshot = declaring(&["GET /a", "POST /A"]);
+    assert_eq!(operation_of(&snapshot, "GET /a").as_deref(), Some("GET /a"));
+    assert_eq!(operation_of(&snapshot, "POST /A").as_deref(), Some("POST /A"));
+    assert_eq!(ask(&snapshot, None, "POST /a").reason, Reason::OperationUndeclared);
+}
+
+#[test]
+fn a_grpc_call_is_a_post_to_its_service_and_method() {
+    let path = |method| PathPattern::grpc("shop.v1.Orders", method).unwrap();
+    let post = |path| Match { method: pattern("POST /").method, path };
+    let one = Operation { matches: vec![post(path(Some("Watch")))], ..operation("watch", &[], &["read"]) };
+    let any = Operation { matches: vec![post(path(None))], ..operation("any", &[], &["read"]) };
+    let snapshot = world([Policy { operations: vec![one, any], ..policy("orders") }]);
+    for (request, expected) in [
+        ("POST /shop.v1.Orders/Watch", Some("watch")),
+        ("POST /shop.v1.Orders/List", Some("any")),
+        ("GET /shop.v1.Orders/Watch", None),
+        ("POST /shop.v1.Orders", None),
+        ("POST /shop.v1.Orders/Watch/x", None),
+        ("POST /shop.v2.Orders/Watch", None),
+        ("POST /shop.v1.orders/Watch", None),
+        ("POST /shop.v1.Orders/watch", None),
+    ] {
+        assert_eq!(operation_of(&snapshot, request).as_deref(), expected, "{request}");
+    }
+}
+
+#[test]
+fn captures_are_decoded_and_named_as_the_pattern_that_matched() {
+    let snapshot = declaring(&["GET /{shop}/orders/{id}", "POST /{tenant}/orders/{number}", "GET /{x}/*"]);
+    for (request, expected) in [
+        ("GET /s1/orders/42?id=9", &[("id", "42"), ("shop", "s1")][..]),
+        ("GET /a%20b/orders/%C3%A4", &[("id", "ä"), ("shop", "a b")]),
+        ("POST /s1/orders/42", &[("number", "42"), ("tenant", "s1")]),
+        ("GET /s1/else/where", &[("x", "s1")]),
+    ] {
+        let request = http(request);
+        let route = snapshot.route(&request);
+        let captures: Vec<(&str, &str)> =
+            route.captures().unwrap().iter().map(|(name, text)| (name.as_ref(), text.as_ref())).collect();
+        assert_eq!(captures, expected, "{request:?}");
+    }
+}
+
+fn named<'a>(operation: &'a str, captures: BTreeMap<Arc<str>, Arc<str>>) -> Request<'a> {
+    Request { target: Target::Audience("orders.shop"), call: Call::Named { operation, captures }, source: None }
+}
+
+#[test]
+fn an_operation_can_be_asked_for_by_name() {
+    let guarded = grant_when("mine", &["*"], &["refund"], "request.captures.id == '42' && !has(request.path)");
+    let grants = vec![guarded, grant("read", &["*"], &["read"])];
+    let snapshot = world([Policy { grants, ..orders() }]);
+    for (id, reason) in [("42", Reason::Granted), ("43", Reason::InsufficientScope)] {
+        let request = named("refund", [("id".into(), id.into())].into());
+        let decision = decide(&snapshot, Some(&alice()), &request, now());
+        assert_eq!((decision.reason, decision.operation.as_deref()), (reason, Some("refund")));
+    }
+    let reason = |name| decide(&snapshot, None, &named(name, BTreeMap::new()), now()).reason;
+    assert_eq!(reason("health"), Reason::Public);
+    assert_eq!(reason("list"), Reason::Unauthenticated);
+    for unknown in ["", "List", "shop/orders/list", "GET /orders"] {
+        assert_eq!(reason(unknown), Reason::OperationUndeclared, "{unknown:?}");
+    }
+}
+
+#[test]
+fn a_host_is_found_in_every_spelling_and_no_other_host_is() {
+    let snapshot = world([orders()]);
+    let reason =
+        |host| decide(&snapshot, None, &Request { target: Target::Host(host), ..http("GET /healthz") }, now()).reason;
+    for host in [HOST, "ORDERS.shop.SVC", "orders.shop.svc.", "orders.shop.svc:8080", "Orders.Shop.Svc.:1"] {
+        assert_eq!(reason(host), Reason::Public, "{host}");
+    }
+    for host in [
+        "",
+        "orders.shop",
+        "shop.svc",
+        "x.orders.shop.svc",
+        "orders.shop.svc..",
+        "orders.shop.svc:",
+        "orders.shop.svc:http",
+        "user@orders.shop.svc",
+        "orders.shop.svc, evil",
+        "orders.shop.svc/",
+        " orders.shop.svc",
+        "orders.shop.svc\0",
+    ] {
+        assert_eq!(reason(host), Reason::NoPolicy, "{host:?}");
+    }
+}
+
+#[test]
+fn a_door_learns_what_to_expect_only_where_it_matters_who_asks() {
+    let snapshot = world([orders()]);
+    for (request, expected) in [
+        ("GET /orders", Some("orders.shop")),
+        ("GET /healthz", None),
+        ("GET /nothing", None),
+        ("GET /orders/../healthz", None),
+    ] {
+        let request = http(request);
+        let route = snapshot.route(&request);
+        assert_eq!(route.expects().map(|(audience, _)| audience), expected, "{request:?}");
+        assert_eq!(route.audience(), Some("orders.shop"));
+    }
+    let request = Request { target: Target::Host("other"), ..http("GET /orders") };
+    assert_eq!(snapshot.route(&request).audience(), None);
+}

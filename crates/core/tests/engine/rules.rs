@@ -1,0 +1,244 @@
+//! Steps 6 and 7: denials, grants, and what `mode: Audit` makes of them.
+
+use crate::support::*;
+use durward_core::decide::{Considered, Outcome};
+use durward_core::decision::Reason;
+use durward_core::policy::{Denial, Grant, Mode, Policy};
+use durward_core::principal::{Identity, Principal};
+use durward_core::risk::Assurance::Bearer;
+use durward_core::scope::Scope;
+
+fn carrying(own: Option<&[&str]>) -> Identity {
+    let scopes = own.map(|names| names.iter().map(|name| Scope::parse(name).unwrap()).collect());
+    Identity { scopes, ..alice() }
+}
+
+#[test]
+fn a_grant_from_the_token_gives_only_what_the_token_carries() {
+    let grants = vec![Grant { from_token: true, ..grant("token", &["@corporate"], &["read", "refund"]) }];
+    let snapshot = world([Policy { grants, ..orders() }]);
+    for (own, request, missing) in [
+        (None, "GET /orders", &["read"][..]),
+        (Some(&[][..]), "GET /orders", &["read"]),
+        (Some(&["refund"]), "GET /orders", &["read"]),
+        (Some(&["READ"]), "GET /orders", &["read"]),
+        (Some(&["read"]), "GET /orders", &[]),
+        (Some(&["read"]), "POST /orders/1/refund", &["refund"]),
+        (Some(&["read", "refund", "more"]), "POST /orders/1/refund", &[]),
+    ] {
+        let decision = ask(&snapshot, Some(&carrying(own)), request);
+        assert_eq!(decision.missing, scopes(missing), "{own:?} {request}");
+        assert_eq!(decision.allowed(), missing.is_empty());
+    }
+}
+
+#[test]
+fn a_token_gives_nothing_that_no_grant_gives() {
+    let snapshot = world([Policy { grants: Vec::new(), ..orders() }]);
+    let decision = ask(&snapshot, Some(&carrying(Some(&["read"]))), "GET /orders");
+    assert_eq!(decision.reason, Reason::InsufficientScope);
+    let grants = vec![Grant { from_token: true, ..grant("token", &["@corporate"], &["refund"]) }];
+    let snapshot = world([Policy { grants, ..orders() }]);
+    assert!(!ask(&snapshot, Some(&carrying(Some(&["read", "refund"]))), "GET /orders").allowed());
+}
+
+#[test]
+fn a_token_without_scopes_does_not_lessen_other_grants() {
+    let grants = vec![
+        Grant { from_token: true, ..grant("token", &["@corporate"], &["refund"]) },
+        grant("policy", &["@corporate"], &["read"]),
+    ];
+    let snapshot = world([Policy { grants, ..orders() }]);
+    assert!(ask(&snapshot, Some(&carrying(Some(&["refund"]))), "POST /orders/1/refund").allowed());
+    assert!(ask(&snapshot, Some(&carrying(None)), "GET /orders").allowed());
+}
+
+#[test]
+fn a_subject_is_only_whom_it_names() {
+    let mut member = alice();
+    member.groups = ["support".to_owned()].into();
+    let others = [
+        caller("user:corporate/alice2", Bearer),
+        caller("user:partners/alice", Bearer),
+        caller("key:corporate/alice", Bearer),
+        caller("spiffe://cluster.local/ns/shop/sa/alice", Bearer),
+        Identity { groups: ["support".to_owned()].into(), ..caller("user:partners/alice", Bearer) },
+        Identity {
+            groups: ["Support".to_owned(), "support ".to_owned()].into(),
+            ..caller("user:corporate/bob", Bearer)
+        },
+    ];
+    for (to, also) in [
+        ("user:corporate/alice", &[][..]),
+        ("support@corporate", &[]),
+        ("@corporate", &[0, 2, 5]),
+        ("*", &[0, 1, 2, 3, 4, 5]),
+    ] {
+        let snapshot = world([Policy { grants: vec![grant("one", &[to], &["read"])], ..orders() }]);
+        assert!(ask(&snapshot, Some(&member), "GET /orders").allowed(), "{to}");
+        for (i, other) in others.iter().enumerate() {
+            assert_eq!(ask(&snapshot, Some(other), "GET /orders").allowed(), also.contains(&i), "{to}: {}", other.id);
+        }
+    }
+}
+
+#[test]
+fn the_first_denial_by_name_is_the_one_that_is_told() {
+    let denials = vec![denial("c", &["*"]), denial_when("a", &["*"], "false"), denial("b", &["@corporate"])];
+    let decision = ask(&world([Policy { denials, ..orders() }]), Some(&alice()), "GET /orders");
+    assert_eq!(*decision.rules, ["shop/orders/denials/b".into()]);
+}
+
+#[test]
+fn a_denial_for_others_does_not_matter() {
+    let denials = vec![denial("bob", &["user:corporate/bob"]), denial("partners", &["@partners", "x@corporate"])];
+    assert!(ask(&world([Policy { denials, ..orders() }]), Some(&alice()), "GET /orders").allowed());
+}
+
+#[test]
+fn a_failing_condition_denies_in_a_denial_and_gives_nothing_in_a_grant() {
+    let fails = "principal.attributes.missing == 1";
+    let denials = vec![denial_when("failing", &["*"], fails)];
+    let decision = ask(&world([Policy { denials, ..orders() }]), Some(&alice()), "GET /orders");
+    assert_eq!(decision.reason, Reason::Denied);
+    let detail = decision.detail.unwrap();
+    assert!(detail.starts_with("its condition could not be evaluated: "), "{detail}");
+
+    let grants = vec![grant_when("failing", &["*"], &["read"], fails)];
+    let snapshot = world([Policy { grants: grants.clone(), ..orders() }]);
+    assert_eq!(ask(&snapshot, Some(&alice()), "GET /orders").reason, Reason::InsufficientScope);
+
+    let both = [grants, vec![grant("z", &["*"], &["read"])]].concat();
+    let decision = ask(&world([Policy { grants: both, ..orders() }]), Some(&alice()), "GET /orders");
+    assert_eq!(*decision.rules, ["shop/orders/grants/z".into()]);
+}
+
+/// Two policies of one service: `a` declares `mine`, `b` declares `theirs`.
+fn two(a: Mode, b: Mode) -> [Policy; 2] {
+    let grants = vec![grant("all", &["user:corporate/alice"], &["read"])];
+    let mine = vec![operation("mine", &["GET /mine"], &["read"])];
+    let theirs = vec![operation("theirs", &["GET /theirs"], &["read"])];
+    [Policy { operations: mine, grants, mode: a, ..policy("a") }, Policy { operations: theirs, mode: b, ..policy("b") }]
+}
+
+#[test]
+fn the_mode_of_the_policy_that_declares_the_operation_counts() {
+    let snapshot = world(two(Mode::Audit, Mode::Enforce));
+    let bob = caller("user:corporate/bob", Bearer);
+    for (caller, reason) in [(None, Reason::Unauthenticated), (Some(&bob), Reason::InsufficientScope)] {
+        for (request, passes) in [("GET /mine", true), ("GET /theirs", false)] {
+            let decision = ask(&snapshot, caller, request);
+            assert_eq!((decision.reason, decision.passes()), (reason, passes), "{request}");
+            assert!(!decision.allowed());
+        }
+    }
+}
+
+#[test]
+fn what_no_policy_declares_passes_only_if_all_of_them_audit() {
+    for (a, b, passes) in [
+        (Mode::Audit, Mode::Audit, true),
+        (Mode::Audit, Mode::Enforce, false),
+        (Mode::Enforce, Mode::Audit, false),
+        (Mode::Enforce, Mode::Enforce, false),
+    ] {
+        for request in ["GET /nothing", "GET /mine//", "GET /MINE"] {
+            assert_eq!(ask(&world(two(a, b)), Some(&alice()), request).passes(), passes, "{request} {a:?} {b:?}");
+        }
+    }
+}
+
+fn denied_by(name: &str, mode: Mode) -> Denial {
+    Denial { rule: format!("shop/{name}/denials/all").into(), mode, ..denial("all", &["*"]) }
+}
+
+#[test]
+fn a_denial_is_enforced_if_its_own_policy_is() {
+    for (denial, operation, passes) in [
+        (Mode::Enforce, Mode::Enforce, false),
+        (Mode::Enforce, Mode::Audit, false),
+        (Mode::Audit, Mode::Enforce, true),
+        (Mode::Audit, Mode::Audit, true),
+    ] {
+        let [a, b] = two(operation, denial);
+        let snapshot = world([a, Policy { denials: vec![denied_by("b", denial)], ..b }]);
+        let decision = ask(&snapshot, Some(&alice()), "GET /mine");
+        assert_eq!((decision.reason, decision.passes()), (Reason::Denied, passes), "{denial:?} in {operation:?}");
+    }
+}
+
+#[test]
+fn a_denial_that_only_audits_hides_none_that_is_enforced() {
+    let [a, b] = two(Mode::Audit, Mode::Enforce);
+    let a = Policy { denials: vec![denied_by("a", Mode::Audit)], ..a };
+    let b = Policy { denials: vec![denied_by("b", Mode::Enforce)], ..b };
+    for request in ["GET /mine", "GET /theirs"] {
+        let decision = ask(&world([a.clone(), b.clone()]), Some(&alice()), request);
+        assert!(!decision.passes(), "{request}: {decision:?}");
+        assert_eq!(*decision.rules, ["shop/b/denials/all".into()]);
+    }
+}
+
+#[test]
+fn a_denial_that_only_audits_gives_no_scopes() {
+    let [a, b] = two(Mode::Audit, Mode::Enforce);
+    let a = Policy { denials: vec![denied_by("a", Mode::Audit)], ..a };
+    let snapshot = world([a, b]);
+    let bob = caller("user:corporate/bob", Bearer);
+    let decision = ask(&snapshot, Some(&bob), "GET /theirs");
+    assert_eq!((decision.reason, decision.passes()), (Reason::InsufficientScope, false));
+    let decision = ask(&snapshot, Some(&alice()), "GET /theirs");
+    assert_eq!((decision.reason, decision.passes()), (Reason::Denied, true));
+}
+
+#[test]
+fn an_enforced_denial_holds_where_the_assurance_is_only_audited() {
+    let [a, b] = two(Mode::Audit, Mode::Enforce);
+    let snapshot = world([a, Policy { denials: vec![denied_by("b", Mode::Enforce)], ..b }]);
+    let weak = caller("user:corporate/alice", durward_core::risk::Assurance::SharedSecret);
+    let decision = ask(&snapshot, Some(&weak), "GET /mine");
+    assert_eq!((decision.reason, decision.passes()), (Reason::Denied, false));
+    assert_eq!(ask(&snapshot, Some(&weak), "GET /theirs").reason, Reason::AssuranceTooLow);
+}
+
+#[test]
+fn every_rule_that_could_matter_is_explained() {
+    let mut from_token = grant("d-token", &["@corporate"], &["read", "refund"]);
+    from_token.from_token = true;
+    let grants = vec![
+        grant("a-others", &["@partners"], &["read"]),
+        grant_when("b-never", &["*"], &["read"], "false"),
+        grant_when("c-failing", &["*"], &["read"], "principal.attributes.x == 1"),
+        from_token,
+        grant("e-read", &["*"], &["read", "other"]),
+        grant("f-irrelevant", &["*"], &["other"]),
+    ];
+    let denials = vec![
+        denial("a-others", &["@partners"]),
+        denial_when("b-never", &["*"], "false"),
+        denial_when("c-failing", &["*"], "principal.attributes.x == 1"),
+        denial("d-all", &["*"]),
+    ];
+    let snapshot = world([Policy { grants, denials, ..orders() }]);
+    let request = http("POST /orders/1/refund");
+    let considered = snapshot.route(&request).considered(&Principal::assumed(alice()), now());
+    let outcomes: Vec<(&str, &Outcome)> = considered
+        .iter()
+        .map(|Considered { rule, outcome }| (rule.strip_prefix("shop/orders/").unwrap(), outcome))
+        .collect();
+    let [
+        ("denials/a-others", Outcome::OtherCallers),
+        ("denials/b-never", Outcome::ConditionDoesNotHold),
+        ("denials/c-failing", Outcome::ConditionFailed(_)),
+        ("denials/d-all", Outcome::Applies(nothing)),
+        ("grants/a-others", Outcome::OtherCallers),
+        ("grants/b-never", Outcome::ConditionDoesNotHold),
+        ("grants/c-failing", Outcome::ConditionFailed(_)),
+        ("grants/d-token", Outcome::TokenLacksScope(lacking)),
+        ("grants/e-read", Outcome::Applies(given)),
+    ] = outcomes.as_slice()
+    else {
+        panic!("{outcomes:#?}")
+    };
+    assert_eq!((nothing, lacking, given), (&vec![], &scopes(&["read", "refund"]), &scopes(&["read"])));
+}

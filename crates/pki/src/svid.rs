@@ -1,0 +1,100 @@
+//! Reading an X.509-SVID.
+
+use rustls_pki_types::{CertificateDer, UnixTime};
+use std::time::Duration;
+use thiserror::Error;
+use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::X509Certificate;
+
+/// Longest chain that is looked at; longer ones only cost time.
+const MAX_CHAIN: usize = 8;
+
+/// What a leaf certificate says of its holder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Svid {
+    /// SPIFFE ID as it stands there.
+    pub id: String,
+    /// End of its validity, in seconds since 1970.
+    pub not_after: i64,
+}
+
+/// Why a certificate is no SVID of this trust domain.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum SvidError {
+    /// Not DER, not X.509.
+    #[error("the certificate can't be read")]
+    Unreadable,
+    /// More certificates than any chain needs.
+    #[error("the certificate chain is too long")]
+    TooLong,
+    /// SPIFFE X509-SVID, section 2: exactly one URI.
+    #[error("the certificate has {0} URI names instead of one")]
+    Uris(usize),
+    /// SPIFFE X509-SVID, section 5.2: a leaf is no CA.
+    #[error("the certificate is one of a CA")]
+    Authority,
+    /// SPIFFE X509-SVID, section 4.3.
+    #[error("the certificate's key is not for signatures, or is for signing certificates")]
+    KeyUsage,
+    /// Not issued by a root that counts, at this time.
+    #[error("the certificate chain is not valid: {0}")]
+    Chain(String),
+}
+
+/// Reads a leaf whose chain somebody has verified already.
+///
+/// # Errors
+/// When it does not fit the profile.
+pub fn read(leaf: &CertificateDer<'_>) -> Result<Svid, SvidError> {
+    let (rest, certificate) = x509_parser::parse_x509_certificate(leaf).map_err(|_| SvidError::Unreadable)?;
+    if !rest.is_empty() {
+        return Err(SvidError::Unreadable);
+    }
+    if certificate.is_ca() {
+        return Err(SvidError::Authority);
+    }
+    let usage = certificate.key_usage().map_err(|_| SvidError::Unreadable)?.ok_or(SvidError::KeyUsage)?.value;
+    if !usage.digital_signature() || usage.key_cert_sign() || usage.crl_sign() {
+        return Err(SvidError::KeyUsage);
+    }
+    let uris = uris(&certificate)?;
+    match uris.as_slice() {
+        [id] => Ok(Svid { id: id.clone(), not_after: certificate.validity().not_after.timestamp() }),
+        others => Err(SvidError::Uris(others.len())),
+    }
+}
+
+fn uris(certificate: &X509Certificate<'_>) -> Result<Vec<String>, SvidError> {
+    let names = certificate.subject_alternative_name().map_err(|_| SvidError::Unreadable)?;
+    let names = names.map(|extension| extension.value.general_names.as_slice()).unwrap_or_default();
+    let uris =
+        names.iter().filter_map(|name| if let GeneralName::URI(uri) = name { Some((*uri).to_owned()) } else { None });
+    Ok(uris.collect())
+}
+
+/// Verifies a chain, leaf first, against `roots` for client authentication, and reads the leaf.
+///
+/// # Errors
+/// When the chain does not hold at `now` (seconds since 1970), or the leaf does not fit the profile.
+pub fn verify(chain: &[CertificateDer<'_>], roots: &[CertificateDer<'_>], now: i64) -> Result<Svid, SvidError> {
+    if chain.len() > MAX_CHAIN {
+        return Err(SvidError::TooLong);
+    }
+    let (leaf, intermediates) = chain.split_first().ok_or(SvidError::Unreadable)?;
+    let anchors: Vec<_> = roots.iter().filter_map(|root| anchor_from_trusted_cert(root).ok()).collect();
+    let end_entity = EndEntityCert::try_from(leaf).map_err(|_| SvidError::Unreadable)?;
+    let at = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now).unwrap_or_default()));
+    end_entity
+        .verify_for_usage(
+            webpki::ALL_VERIFICATION_ALGS,
+            &anchors,
+            intermediates,
+            at,
+            KeyUsage::client_auth(),
+            None,
+            None,
+        )
+        .map_err(|error| SvidError::Chain(error.to_string()))?;
+    read(leaf)
+}

@@ -1,0 +1,95 @@
+//! X.509-SVIDs: of the peer itself, or forwarded by a proxy that terminated TLS.
+
+use crate::authn::Credentials;
+use crate::authn::bearer::single;
+use crate::authn::cause::Cause;
+use crate::authn::workload::trust_domain_of;
+use chrono::{DateTime, Utc};
+use durward_core::principal::{Identity, Principal, PrincipalId};
+use durward_core::risk::Assurance;
+use durward_pki::svid::{Svid, read, verify};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+
+/// Envoy's header with the certificate of its client.
+pub const FORWARDED_CLIENT_CERT: &str = "x-forwarded-client-cert";
+
+/// The workload that a certificate names; `None` if there is no certificate. The chain of a peer was verified in its
+/// handshake; a forwarded one is verified here, whatever the proxy says of it.
+pub(crate) fn authenticate(
+    trust_domain: &str,
+    roots: &[CertificateDer<'_>],
+    credentials: &Credentials<'_>,
+    now: DateTime<Utc>,
+) -> Result<Option<Principal>, Cause> {
+    let forwarded = if credentials.client_cert_header_trusted { forwarded(credentials)? } else { None };
+    let svid = match (credentials.certificate, forwarded) {
+        (None, None) => return Ok(None),
+        (Some(_), Some(_)) => return Err(Cause::Forwarded("the peer has a certificate of its own")),
+        (Some(chain), None) => read(chain.first().ok_or(Cause::Forwarded("the chain is empty"))?)?,
+        (None, Some(chain)) => verify(&chain, roots, now.timestamp())?,
+    };
+    principal(trust_domain, &svid, now).map(Some)
+}
+
+fn principal(trust_domain: &str, svid: &Svid, now: DateTime<Utc>) -> Result<Principal, Cause> {
+    let id: PrincipalId = svid.id.parse().map_err(|_| Cause::TrustDomain)?;
+    if trust_domain_of(&id) != Some(trust_domain) {
+        return Err(Cause::TrustDomain);
+    }
+    let expires_at =
+        DateTime::from_timestamp(svid.not_after, 0).filter(|end| *end > now).ok_or(Cause::CertificateExpired)?;
+    let identity = Identity { expires_at: Some(expires_at), ..Identity::new(id, Assurance::ProofOfPossession) };
+    Ok(Principal::authenticated(identity))
+}
+
+/// The chain in `x-forwarded-client-cert`. Only the certificate itself counts: `URI`, `Subject` and `Hash` are text.
+fn forwarded(credentials: &Credentials<'_>) -> Result<Option<Vec<CertificateDer<'static>>>, Cause> {
+    let Some(value) = single(credentials.headers, FORWARDED_CLIENT_CERT)? else { return Ok(None) };
+    let text = value.to_str().map_err(|_| Cause::Forwarded("it is not ASCII"))?;
+    let pairs = pairs(text)?;
+    let get = |name: &str| {
+        let mut found = pairs.iter().filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str());
+        match (found.next(), found.next()) {
+            (_, Some(_)) => Err(Cause::Forwarded("a key is there twice")),
+            (first, None) => Ok(first),
+        }
+    };
+    let encoded = get("Chain")?.or(get("Cert")?).ok_or(Cause::Forwarded("it has neither `Cert` nor `Chain`"))?;
+    let pem = percent_encoding::percent_decode_str(encoded)
+        .decode_utf8()
+        .map_err(|_| Cause::Forwarded("the certificate is not readable"))?;
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    match chain {
+        Ok(chain) if !chain.is_empty() => Ok(Some(chain)),
+        _ => Err(Cause::Forwarded("the certificate is not readable")),
+    }
+}
+
+/// The `key=value` pairs of the one element; several elements are several proxies, and only one is trusted.
+fn pairs(text: &str) -> Result<Vec<(String, String)>, Cause> {
+    let (mut pairs, mut key, mut value) = (Vec::new(), String::new(), None::<String>);
+    let (mut quoted, mut escaped) = (false, false);
+    for c in text.chars() {
+        let in_value = value.is_some();
+        let current = value.as_mut().unwrap_or(&mut key);
+        match c {
+            _ if escaped => {
+                current.push(c);
+                escaped = false;
+            }
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            _ if quoted => current.push(c),
+            ',' => return Err(Cause::Forwarded("it has more than one element")),
+            ';' => pairs.push((std::mem::take(&mut key), value.take().ok_or(Cause::Forwarded("a key has no value"))?)),
+            '=' if !in_value => value = Some(String::new()),
+            c => current.push(c),
+        }
+    }
+    if quoted || escaped {
+        return Err(Cause::Forwarded("a quote is not closed"));
+    }
+    pairs.push((key, value.ok_or(Cause::Forwarded("a key has no value"))?));
+    Ok(pairs)
+}

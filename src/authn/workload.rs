@@ -1,0 +1,123 @@
+//! Workloads of this trust domain: JWT-SVIDs and Kubernetes service-account tokens.
+
+use crate::authn::Credentials;
+use crate::authn::cause::Cause;
+use crate::authn::issuer::{bound_to, scopes};
+use crate::authn::jwt::{Claims, Token};
+use crate::authn::keys::{KeySet, KeySource, Keys};
+use chrono::{DateTime, Utc};
+use durward_core::digest::Digest;
+use durward_core::principal::{Identity, Principal, PrincipalId};
+use durward_core::risk::Assurance;
+use serde_json::Value;
+use std::sync::Arc;
+
+/// The cluster's issuer of service-account tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceAccountIssuer {
+    /// The exact `iss` of its tokens.
+    pub issuer: String,
+    /// Where its keys come from.
+    pub keys: KeySource,
+}
+
+/// Tokens of the trust domain's own workloads.
+#[derive(Debug)]
+pub(crate) struct WorkloadTokens {
+    trust_domain: String,
+    own: Option<Arc<KeySet>>,
+    cluster: Option<(String, Arc<Keys>)>,
+}
+
+impl WorkloadTokens {
+    pub(crate) fn new(
+        trust_domain: &str,
+        own: Option<&str>,
+        cluster: Option<&ServiceAccountIssuer>,
+    ) -> Result<Self, String> {
+        let own = own.map(|json| KeySet::parse(json.as_bytes()).map(Arc::new)).transpose()?;
+        let cluster = cluster
+            .map(|cluster| {
+                Keys::new(&cluster.issuer, cluster.keys.clone()).map(|keys| (cluster.issuer.clone(), Arc::new(keys)))
+            })
+            .transpose()?;
+        Ok(Self { trust_domain: trust_domain.to_owned(), own, cluster })
+    }
+
+    /// The keys that are to be kept fresh.
+    pub(crate) fn keys(&self) -> Option<&Arc<Keys>> {
+        self.cluster.as_ref().map(|(_, keys)| keys)
+    }
+
+    /// The principal of a token.
+    pub(crate) async fn authenticate(
+        &self,
+        text: &str,
+        credentials: &Credentials<'_>,
+        audience: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Arc<Principal>, Cause> {
+        let remembered_as = Digest::of([text.as_bytes(), audience.as_bytes()]);
+        let remembered = self.own.as_ref().and_then(|keys| keys.remembered(&remembered_as, now));
+        if let Some(principal) = remembered.or_else(|| self.cluster.as_ref()?.1.remembered(&remembered_as, now)) {
+            return Ok(principal);
+        }
+        let token = Token::parse(text)?;
+        let cluster = self.cluster.as_ref().filter(|(issuer, _)| token.claimed_issuer() == Some(issuer));
+        let (keys, from_cluster) = match (cluster, &self.own) {
+            (Some((_, keys)), _) => (keys.get(token.kid.as_deref(), now).await?, true),
+            // our own tokens always name their key
+            (None, Some(own)) if token.kid.is_some() && own.find(token.kid.as_deref()).is_ok() => {
+                (Arc::clone(own), false)
+            }
+            _ => return Err(Cause::Issuer),
+        };
+        let claims = token.verify(&keys, now)?;
+        claims.demand_audience([audience].into_iter())?;
+        let bound = bound_to(&claims, credentials)?;
+        let id = if from_cluster { self.service_account(&claims)? } else { self.svid(&claims)? };
+        let identity = Identity {
+            scopes: scopes(claims.get("scope")),
+            expires_at: claims.end(),
+            ..Identity::new(id, if bound { Assurance::ProofOfPossession } else { Assurance::Bearer })
+        };
+        let principal = Arc::new(Principal::authenticated(identity));
+        if !bound {
+            keys.verified.insert(remembered_as, Arc::clone(&principal));
+        }
+        Ok(principal)
+    }
+
+    /// The subject of a JWT-SVID (SPIFFE JWT-SVID, section 3.1).
+    fn svid(&self, claims: &Claims) -> Result<PrincipalId, Cause> {
+        match claims.text("sub")?.parse() {
+            Ok(id @ PrincipalId::Workload { .. }) if trust_domain_of(&id) == Some(&self.trust_domain) => Ok(id),
+            _ => Err(Cause::Subject("not a workload of this trust domain")),
+        }
+    }
+
+    /// The subject of a service-account token; what `kubernetes.io` says has to agree.
+    fn service_account(&self, claims: &Claims) -> Result<PrincipalId, Cause> {
+        let wrong = Cause::Subject("not a service account");
+        let subject = claims.text("sub")?;
+        let (namespace, name) = subject
+            .strip_prefix("system:serviceaccount:")
+            .and_then(|rest| rest.split_once(':'))
+            .ok_or(wrong.clone())?;
+        if let Some(details) = claims.get("kubernetes.io") {
+            let said = |pointer: &str| details.pointer(pointer).and_then(Value::as_str);
+            if said("/namespace") != Some(namespace) || said("/serviceaccount/name") != Some(name) {
+                return Err(Cause::Subject("its `kubernetes.io` claim names another service account"));
+            }
+        }
+        PrincipalId::workload(&self.trust_domain, namespace, name).map_err(|_| wrong)
+    }
+}
+
+/// The trust domain of a workload.
+pub(crate) fn trust_domain_of(id: &PrincipalId) -> Option<&str> {
+    match id {
+        PrincipalId::Workload { trust_domain, .. } => Some(trust_domain),
+        _ => None,
+    }
+}

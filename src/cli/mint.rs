@@ -1,0 +1,186 @@
+//! `durward mint`: credentials for local callers, signed by the keys of the state directory.
+
+use crate::authn::api_key;
+use crate::cli::output::say;
+use crate::cli::{Failure, Verdict};
+use crate::standalone::state::{State, StateDirectory, random, write_private};
+use chrono::{TimeDelta, Utc};
+use durward_core::principal::{PrincipalId, is_dns_label, is_dns_subdomain};
+use durward_core::scope::Scope;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+/// Longest lifetime of what is minted by hand.
+const LONGEST: TimeDelta = TimeDelta::days(366);
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Mint {
+    /// An X.509-SVID: certificate, key and trust bundle
+    X509(X509),
+    /// A JWT: a JWT-SVID for an audience, with scopes if asked for
+    Jwt(Jwt),
+    /// An API key: prints it once, and stores its hash
+    ApiKey(ApiKey),
+}
+
+#[derive(Debug, clap::Args)]
+struct Signer {
+    #[command(flatten)]
+    state: StateDirectory,
+    /// SPIFFE trust domain
+    #[arg(long, value_name = "NAME", default_value = "cluster.local", env = "DURWARD_TRUST_DOMAIN")]
+    trust_domain: String,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct X509 {
+    /// Whom it is for, as NAMESPACE/NAME
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = service_account)]
+    service_account: (String, String),
+    /// A DNS name that it carries too; may be repeated
+    #[arg(long = "dns", value_name = "NAME")]
+    dns_names: Vec<String>,
+    /// Lifetime
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = lifetime)]
+    ttl: TimeDelta,
+    /// Directory for svid.pem, key.pem and bundle.pem
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    #[command(flatten)]
+    signer: Signer,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Jwt {
+    /// Whom it is for, as NAMESPACE/NAME
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = service_account)]
+    service_account: (String, String),
+    /// Service that it is for; may be repeated
+    #[arg(long, value_name = "AUDIENCE", required = true)]
+    audience: Vec<String>,
+    /// A scope that it carries; may be repeated
+    #[arg(long, value_name = "SCOPE", value_parser = |text: &str| Scope::parse(text))]
+    scope: Vec<Scope>,
+    /// Lifetime
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = lifetime)]
+    ttl: TimeDelta,
+    #[command(flatten)]
+    signer: Signer,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ApiKey {
+    /// The IdentityProvider
+    #[arg(long, value_name = "NAME")]
+    provider: String,
+    /// Name of the key
+    #[arg(long, value_name = "NAME")]
+    name: String,
+    /// A group of its holder; may be repeated
+    #[arg(long, value_name = "GROUP")]
+    group: Vec<String>,
+    /// Lifetime; without end if left out
+    #[arg(long, value_name = "TIME", value_parser = lifetime)]
+    expires: Option<TimeDelta>,
+    /// File for the Secret that stores its hash
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+impl Mint {
+    pub(crate) fn run(self) -> Result<Verdict, Failure> {
+        match self {
+            Self::X509(x509) => x509.run()?,
+            Self::Jwt(jwt) => jwt.run()?,
+            Self::ApiKey(api_key) => api_key.run()?,
+        }
+        Ok(Verdict::Yes)
+    }
+}
+
+impl Signer {
+    fn open(&self) -> Result<State, Failure> {
+        Ok(State::open(&self.state.resolve()?, &self.trust_domain)?)
+    }
+
+    fn id(&self, (namespace, name): &(String, String)) -> Result<PrincipalId, Failure> {
+        Ok(PrincipalId::workload(&self.trust_domain, namespace, name)?)
+    }
+}
+
+impl X509 {
+    fn run(self) -> Result<(), Failure> {
+        let state = self.signer.open()?;
+        let id = self.signer.id(&self.service_account)?.to_string();
+        let issued = state.issue(&id, &self.dns_names, &[], self.ttl, Utc::now())?;
+        std::fs::create_dir_all(&self.out).map_err(|error| format!("can't make {}: {error}", self.out.display()))?;
+        write_private(&self.out.join("key.pem"), &issued.key_pem)?;
+        write_private(&self.out.join("svid.pem"), &issued.certificate_pem)?;
+        write_private(&self.out.join("bundle.pem"), &state.authority.certificate_pem())?;
+        say(&format!("{id}\n{}\n", self.out.display()))
+    }
+}
+
+impl Jwt {
+    fn run(self) -> Result<(), Failure> {
+        let state = self.signer.open()?;
+        let now = Utc::now().timestamp();
+        let id = random::<16>()?.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+        let mut claims = json!({
+            "iss": format!("https://{}", self.signer.trust_domain),
+            "sub": self.signer.id(&self.service_account)?,
+            "aud": self.audience,
+            "iat": now,
+            "exp": now + self.ttl.num_seconds(),
+            "jti": id,
+        });
+        if let (false, Some(claims)) = (self.scope.is_empty(), claims.as_object_mut()) {
+            let scopes: Vec<_> = self.scope.iter().map(Scope::as_str).collect();
+            claims.insert("scope".to_owned(), scopes.join(" ").into());
+        }
+        say(&(state.token_key.sign(&claims, "JWT")? + "\n"))
+    }
+}
+
+impl ApiKey {
+    fn run(self) -> Result<(), Failure> {
+        if !is_dns_subdomain(&self.provider) || !is_dns_label(&self.name) {
+            return Err("provider and name are made of lower-case letters, digits and `-`".into());
+        }
+        if self.out.exists() {
+            return Err(format!("{} is there already; a key is never overwritten", self.out.display()).into());
+        }
+        let (key, mut secret) = api_key::generate(&self.provider, &self.name, &random()?);
+        let data = secret.string_data.get_or_insert_default();
+        if !self.group.is_empty() {
+            data.insert("groups".to_owned(), self.group.join(" "));
+        }
+        if let Some(ttl) = self.expires {
+            data.insert("expiresAt".to_owned(), (Utc::now() + ttl).to_rfc3339());
+        }
+        write_secret(&self.out, &secret)?;
+        say(&format!("{}\n", *key))?;
+        eprintln!("the key is shown this once; {} stores its hash", self.out.display());
+        Ok(())
+    }
+}
+
+fn write_secret(path: &Path, secret: &k8s_openapi::api::core::v1::Secret) -> Result<(), Failure> {
+    Ok(write_private(path, &serde_saphyr::to_string(&serde_json::to_value(secret)?)?)?)
+}
+
+fn service_account(text: &str) -> Result<(String, String), String> {
+    let (namespace, name) = text.split_once('/').ok_or("write NAMESPACE/NAME")?;
+    Ok((namespace.to_owned(), name.to_owned()))
+}
+
+fn lifetime(text: &str) -> Result<TimeDelta, String> {
+    let duration: jiff::SignedDuration =
+        text.parse().map_err(|_| "write a time such as `5m`, `1h` or `30d`".to_owned()).or_else(|error| {
+            // days are no fixed time to the library, but they are to certificates
+            let days = text.strip_suffix('d').and_then(|days| days.parse::<i64>().ok());
+            days.map(|days| jiff::SignedDuration::from_hours(days.saturating_mul(24))).ok_or(error)
+        })?;
+    let ttl = TimeDelta::try_seconds(duration.as_secs()).unwrap_or(TimeDelta::MAX);
+    if ttl <= TimeDelta::zero() || ttl > LONGEST { Err("write a time from 1s to 366d".to_owned()) } else { Ok(ttl) }
+}

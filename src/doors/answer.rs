@@ -1,0 +1,100 @@
+//! The answer over HTTP (RFC 6750, RFC 9470), the same for forward auth and `ext_authz`.
+
+use crate::engine::Answer;
+use durward_core::decision::Reason;
+use durward_core::scope::Scope;
+use http::StatusCode;
+
+/// Every header that tells the application who is calling. Set on an allow, never believed from outside.
+pub(crate) const IDENTITY_HEADERS: [&str; 5] =
+    ["x-durward-principal", "x-durward-scopes", "x-durward-operation", "x-durward-assurance", "x-durward-decision"];
+
+/// Status, headers and body.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct HttpAnswer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: Vec<(&'static str, String)>,
+    pub(crate) body: String,
+}
+
+impl HttpAnswer {
+    pub(crate) fn of(answer: &Answer) -> Self {
+        if answer.passes() {
+            return Self { status: StatusCode::OK, headers: identity(answer), body: String::new() };
+        }
+        let realm = quoted(answer.audience.as_deref().unwrap_or("durward"));
+        let refusal = |status, challenge: Option<String>, body: String| {
+            let mut headers =
+                vec![("content-type", "application/json".to_owned()), ("cache-control", "no-store".to_owned())];
+            headers.extend(challenge.map(|challenge| ("www-authenticate", format!("Bearer realm={realm}{challenge}"))));
+            Self { status, headers, body }
+        };
+        match answer.decision.reason {
+            // whatever was wrong with the credential, these are the same bytes
+            Reason::Unauthenticated => {
+                let error = if answer.credential_presented { r#", error="invalid_token""# } else { "" };
+                refusal(StatusCode::UNAUTHORIZED, Some(error.to_owned()), r#"{"error":"invalid_token"}"#.to_owned())
+            }
+            Reason::AssuranceTooLow => {
+                let mut challenge = r#", error="insufficient_user_authentication""#.to_owned();
+                if let Some(enough) = answer.decision.challenge {
+                    challenge.push_str(&format!(r#", acr_values="{}""#, enough.assurance.acr()));
+                    if let Some(age) = enough.max_age {
+                        challenge.push_str(&format!(r#", max_age="{}""#, age.num_seconds()));
+                    }
+                }
+                refusal(
+                    StatusCode::UNAUTHORIZED,
+                    Some(challenge),
+                    r#"{"error":"insufficient_user_authentication"}"#.to_owned(),
+                )
+            }
+            Reason::InsufficientScope => {
+                let scope = scopes(&answer.decision.required);
+                // a scope has neither quote nor backslash (RFC 6749 section 3.3)
+                let challenge = format!(r#", error="insufficient_scope", scope="{scope}""#);
+                let body = format!(r#"{{"error":"insufficient_scope","scope":"{scope}"}}"#);
+                refusal(StatusCode::FORBIDDEN, Some(challenge), body)
+            }
+            _ => refusal(StatusCode::FORBIDDEN, None, r#"{"error":"access_denied"}"#.to_owned()),
+        }
+    }
+}
+
+/// Who is calling and why they may, for the application.
+fn identity(answer: &Answer) -> Vec<(&'static str, String)> {
+    let decision = &answer.decision;
+    let principal = answer.principal.as_deref().map(|principal| principal.identity());
+    let values = [
+        principal.map(|who| header_value(&who.id.to_string())),
+        principal.filter(|_| decision.allowed()).map(|_| scopes(&decision.required)),
+        decision.operation.as_deref().map(ToOwned::to_owned),
+        principal.map(|who| who.assurance.as_str().to_owned()),
+        Some(answer.id.to_string()),
+    ];
+    IDENTITY_HEADERS.into_iter().zip(values).filter_map(|(name, value)| Some((name, value?))).collect()
+}
+
+fn scopes(scopes: &[Scope]) -> String {
+    scopes.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ")
+}
+
+/// A principal id as a header value: what is not printable ASCII is percent-encoded, and so is `%` itself, so that no
+/// two ids look alike.
+fn header_value(text: &str) -> String {
+    const ENCODED: percent_encoding::AsciiSet = percent_encoding::CONTROLS.add(b'%').add(b'"').add(b',').add(b' ');
+    percent_encoding::utf8_percent_encode(text, &ENCODED).to_string()
+}
+
+/// A quoted-string (RFC 9110 section 5.6.4).
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        if matches!(c, '"' | '\\') {
+            quoted.push('\\');
+        }
+        quoted.push(c);
+    }
+    quoted.push('"');
+    quoted
+}

@@ -1,0 +1,297 @@
+//! AuthZEN Authorization API 1.0: enforcement points ask about subjects that they have authenticated themselves.
+//!
+//! `resource.type` is the audience of the service and `action.name` the name of its operation; what a path would
+//! capture stands in `resource.properties`, and `resource.id` as `id`. With `resource.type: http` the resource is a
+//! URL and the action a method.
+
+use crate::authn::vouched;
+use crate::doors::Doors;
+use crate::doors::trust::Peer;
+use crate::engine::{Answer, Caller, Door};
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, Extension, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use chrono::{DateTime, Utc};
+use durward_core::principal::{Identity, Principal, PrincipalId};
+use durward_core::request::{Call, Request, Target};
+use durward_core::risk::Assurance;
+use durward_core::scope::Scope;
+use durward_core::service::Captures;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Largest request, in bytes.
+const MAX_BODY: usize = 256 * 1024;
+/// Most evaluations of one request.
+const MAX_EVALUATIONS: usize = 100;
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The door as a router.
+pub(crate) fn router(doors: Doors) -> Router {
+    Router::new()
+        .route("/access/v1/evaluation", post(evaluation))
+        .route("/access/v1/evaluations", post(evaluations))
+        .route("/.well-known/authzen-configuration", get(configuration))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(doors)
+}
+
+/// One evaluation (section 6); in a batch each part may be missing and come from the defaults (section 7.1).
+#[derive(Debug, Clone, Default, Deserialize)]
+struct Evaluation {
+    subject: Option<Subject>,
+    action: Option<Action>,
+    resource: Option<Resource>,
+    context: Option<Map<String, Value>>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Subject {
+    #[serde(rename = "type")]
+    kind: String,
+    id: String,
+    #[serde(default)]
+    properties: SubjectProperties,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SubjectProperties {
+    provider: Option<String>,
+    #[serde(default)]
+    groups: BTreeSet<String>,
+    #[serde(default)]
+    attributes: Map<String, Value>,
+    scopes: Option<BTreeSet<Scope>>,
+    assurance: Option<Assurance>,
+    authenticated_at: Option<DateTime<Utc>>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Action {
+    name: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Resource {
+    #[serde(rename = "type")]
+    kind: String,
+    id: String,
+    #[serde(default)]
+    properties: Map<String, Value>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Batch {
+    #[serde(flatten)]
+    defaults: Evaluation,
+    #[serde(default)]
+    evaluations: Vec<Evaluation>,
+    #[serde(default)]
+    options: Options,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Options {
+    #[serde(default)]
+    evaluations_semantic: Semantic,
+}
+
+/// When a batch ends (section 7.1.2).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Semantic {
+    #[default]
+    ExecuteAll,
+    DenyOnFirstDeny,
+    PermitOnFirstPermit,
+}
+
+#[derive(Debug, Serialize)]
+struct Verdict {
+    decision: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    context: Option<Value>,
+}
+
+/// A request that can't be understood: 400 with what is wrong (section 10.1.2).
+#[derive(Debug)]
+struct Malformed(String);
+
+async fn evaluation(
+    State(doors): State<Doors>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let answer = match asked::<Evaluation>(&doors, &peer, &body) {
+        Ok(evaluation) => decide(&doors, &peer, &evaluation, &Evaluation::default())
+            .await
+            .map(|verdict| Json(verdict).into_response()),
+        Err(refusal) => return with_request_id(&headers, *refusal),
+    };
+    with_request_id(&headers, answer.unwrap_or_else(IntoResponse::into_response))
+}
+
+async fn evaluations(
+    State(doors): State<Doors>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let answer = match asked::<Batch>(&doors, &peer, &body) {
+        Ok(batch) => all(&doors, &peer, batch).await,
+        Err(refusal) => return with_request_id(&headers, *refusal),
+    };
+    with_request_id(&headers, answer.unwrap_or_else(IntoResponse::into_response))
+}
+
+async fn all(doors: &Doors, peer: &Peer, batch: Batch) -> Result<Response, Malformed> {
+    if batch.evaluations.len() > MAX_EVALUATIONS {
+        return Err(Malformed(format!("at most {MAX_EVALUATIONS} evaluations are possible in one request")));
+    }
+    if batch.evaluations.is_empty() {
+        // without a batch it is a single evaluation (section 7.1)
+        return Ok(Json(decide(doors, peer, &batch.defaults, &Evaluation::default()).await?).into_response());
+    }
+    let mut verdicts = Vec::with_capacity(batch.evaluations.len());
+    for evaluation in &batch.evaluations {
+        let verdict = match decide(doors, peer, evaluation, &batch.defaults).await {
+            Ok(verdict) => verdict,
+            // one that can't be understood is denied, and the others are decided
+            Err(Malformed(message)) => {
+                Verdict { decision: false, context: Some(json!({"error": {"status": 400, "message": message}})) }
+            }
+        };
+        let last = match batch.options.evaluations_semantic {
+            Semantic::ExecuteAll => false,
+            Semantic::DenyOnFirstDeny => !verdict.decision,
+            Semantic::PermitOnFirstPermit => verdict.decision,
+        };
+        verdicts.push(verdict);
+        if last {
+            break;
+        }
+    }
+    Ok(Json(json!({"evaluations": verdicts})).into_response())
+}
+
+/// The request, if the peer may ask at all.
+fn asked<T: for<'de> Deserialize<'de>>(doors: &Doors, peer: &Peer, body: &[u8]) -> Result<T, Box<Response>> {
+    if !doors.trust.is_enforcement_point(peer) {
+        let challenge =
+            [(header::WWW_AUTHENTICATE, r#"Bearer realm="durward""#), (header::CONTENT_TYPE, "application/json")];
+        return Err(Box::new((StatusCode::UNAUTHORIZED, challenge, r#"{"error":"invalid_token"}"#).into_response()));
+    }
+    serde_json::from_slice(body).map_err(|error| Box::new(Malformed(error.to_string()).into_response()))
+}
+
+async fn decide(
+    doors: &Doors,
+    peer: &Peer,
+    evaluation: &Evaluation,
+    defaults: &Evaluation,
+) -> Result<Verdict, Malformed> {
+    let missing = |what: &str| Malformed(format!("`{what}` is missing"));
+    let subject = evaluation.subject.as_ref().or(defaults.subject.as_ref()).ok_or_else(|| missing("subject"))?;
+    let action = evaluation.action.as_ref().or(defaults.action.as_ref()).ok_or_else(|| missing("action"))?;
+    let resource = evaluation.resource.as_ref().or(defaults.resource.as_ref()).ok_or_else(|| missing("resource"))?;
+    let context = evaluation.context.as_ref().or(defaults.context.as_ref());
+
+    let principal = subject.principal()?;
+    let (target, call) = question(action, resource)?;
+    let request = Request { target, call, source: Some(peer.address.ip()) };
+    let answer = doors.engine.ask(Door::AuthZen, &request, Caller::Vouched(Arc::new(principal))).await;
+    // reasons only for those who ask: batches are compared as a whole by the interoperability tests
+    let explain = context.and_then(|context| context.get("explain")).and_then(Value::as_bool).unwrap_or(false);
+    Ok(Verdict { decision: answer.passes(), context: explain.then(|| reasons(&answer)) })
+}
+
+impl Subject {
+    fn principal(&self) -> Result<Principal, Malformed> {
+        let properties = &self.properties;
+        let id = match (&properties.provider, self.kind.as_str()) {
+            (Some(provider), "user") => PrincipalId::user(provider, &self.id),
+            _ => self.id.parse(),
+        };
+        let id = id.map_err(|error| Malformed(format!("`subject.id`: {error}")))?;
+        let identity = Identity {
+            groups: properties.groups.clone(),
+            attributes: properties.attributes.clone(),
+            scopes: properties.scopes.clone(),
+            authenticated_at: properties.authenticated_at,
+            ..Identity::new(id, Assurance::Bearer)
+        };
+        Ok(vouched(identity, properties.assurance))
+    }
+}
+
+fn question<'a>(action: &'a Action, resource: &'a Resource) -> Result<(Target<'a>, Call<'a>), Malformed> {
+    if resource.kind == "http" {
+        let rest = resource.id.split_once("//").map(|(_, rest)| rest);
+        let slash = rest.and_then(|rest| rest.find('/').map(|slash| rest.split_at(slash)));
+        let (host, path) =
+            slash.ok_or_else(|| Malformed("`resource.id` of type `http` is a URL with host and path".to_owned()))?;
+        return Ok((Target::Host(host), Call::Http { method: &action.name, path }));
+    }
+    let mut captures: Captures = resource
+        .properties
+        .iter()
+        .filter_map(|(name, value)| value.as_str().map(|value| (name.as_str().into(), value.into())))
+        .collect();
+    captures.insert("id".into(), resource.id.as_str().into());
+    Ok((Target::Audience(&resource.kind), Call::Named { operation: &action.name, captures }))
+}
+
+fn reasons(answer: &Answer) -> Value {
+    let decision = &answer.decision;
+    json!({
+        "id": answer.id.to_string(),
+        "reason": decision.reason,
+        "policy": decision.policy.as_ref().map(ToString::to_string),
+        "operation": decision.operation,
+        "rules": decision.rules,
+        "missing": decision.missing,
+        "acr_values": decision.challenge.map(|challenge| challenge.assurance.acr()),
+        "max_age": decision.challenge.and_then(|challenge| challenge.max_age).map(|age| age.num_seconds()),
+        "revision": decision.revision.to_string(),
+    })
+}
+
+impl IntoResponse for Malformed {
+    fn into_response(self) -> Response {
+        (StatusCode::BAD_REQUEST, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], self.0 + "\n").into_response()
+    }
+}
+
+/// Echoes the request id (section 10.1.3).
+fn with_request_id(headers: &HeaderMap, mut response: Response) -> Response {
+    if let Some(id) = headers.get(&REQUEST_ID) {
+        response.headers_mut().insert(REQUEST_ID, id.clone());
+    }
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Where the endpoints are (section 9).
+async fn configuration(Extension(peer): Extension<Peer>, headers: HeaderMap) -> Response {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).and_then(|host| {
+        // only what is a host goes into a document that others read
+        durward_core::host::Host::of_authority(host).ok().map(|_| host.to_owned())
+    });
+    let Some(host) = host else {
+        return Response::builder().status(StatusCode::BAD_REQUEST).body(Body::empty()).unwrap_or_default();
+    };
+    let base = format!("{}://{host}", if peer.secure { "https" } else { "http" });
+    Json(json!({
+        "policy_decision_point": base,
+        "access_evaluation_endpoint": format!("{base}/access/v1/evaluation"),
+        "access_evaluations_endpoint": format!("{base}/access/v1/evaluations"),
+    }))
+    .into_response()
+}

@@ -1,0 +1,139 @@
+//! Envoy's external authorization over gRPC (`envoy.service.auth.v3`).
+
+use crate::authn::Credentials;
+use crate::authn::certificate::FORWARDED_CLIENT_CERT;
+use crate::doors::Doors;
+use crate::doors::answer::{HttpAnswer, IDENTITY_HEADERS};
+use crate::doors::trust::Peer;
+use crate::engine::{Caller, Door};
+use axum::Router;
+use durward_core::request::{Call, Request, Target};
+use envoy_types::ext_authz::v3::pb::{
+    Address, Authorization, AuthorizationServer, CheckRequest, CheckResponse, DeniedHttpResponse, HeaderAppendAction,
+    HeaderValue, HeaderValueOption, HttpResponse, HttpStatus, OkHttpResponse,
+};
+use envoy_types::pb::envoy::service::auth::v3::attribute_context::HttpRequest;
+use envoy_types::pb::google::rpc;
+use http::{HeaderMap, HeaderName};
+use std::net::IpAddr;
+use tonic::{Code, Response, Status};
+
+/// Largest request, in bytes: 64 kB of headers and what Envoy says around them. Bodies are not looked at.
+const MAX_REQUEST: usize = 1024 * 1024;
+
+/// Headers by which some frameworks let a client change the method after the decision.
+const METHOD_OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
+
+/// Descriptors of the service, for reflection.
+const DESCRIPTORS: &[u8] = include_bytes!("ext_authz.descriptors.bin");
+
+/// The door as a router.
+pub(crate) async fn router(doors: Doors) -> Router {
+    let check = AuthorizationServer::new(ExtAuthz { doors }).max_decoding_message_size(MAX_REQUEST);
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_serving::<AuthorizationServer<ExtAuthz>>().await;
+    let mut routes = tonic::service::Routes::new(check).add_service(health);
+    match tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS).build_v1() {
+        Ok(reflection) => routes = routes.add_service(reflection),
+        Err(error) => tracing::error!(%error, "gRPC reflection is not served"),
+    }
+    routes.prepare().into_axum_router()
+}
+
+#[derive(Debug)]
+struct ExtAuthz {
+    doors: Doors,
+}
+
+#[tonic::async_trait]
+impl Authorization for ExtAuthz {
+    async fn check(&self, request: tonic::Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
+        let peer = request.extensions().get::<Peer>().cloned().ok_or_else(|| Status::internal("no peer"))?;
+        let request = request.into_inner();
+        let attributes = request.attributes.unwrap_or_default();
+        let source = attributes.source.unwrap_or_default();
+        let http = attributes.request.and_then(|request| request.http);
+        let headers = http.as_ref().map(headers).unwrap_or(Ok(HeaderMap::new()));
+        let mut clear = true;
+        let mut headers = headers.unwrap_or_else(|Unreadable| {
+            clear = false;
+            HeaderMap::new()
+        });
+        let certificates = self.doors.trust.forwards_certificates(&peer);
+        if certificates && !source.certificate.is_empty() && !headers.contains_key(FORWARDED_CLIENT_CERT) {
+            // the certificate as Envoy itself saw it, in the form in which its header has it
+            if let Ok(value) = http::HeaderValue::try_from(format!("Cert=\"{}\"", source.certificate)) {
+                headers.insert(HeaderName::from_static(FORWARDED_CLIENT_CERT), value);
+            }
+        }
+        let http = http.unwrap_or_default();
+        let asked = Request {
+            target: Target::Host(&http.host),
+            call: if clear && !http.path.is_empty() {
+                Call::Http { method: &http.method, path: &http.path }
+            } else {
+                Call::Unclear
+            },
+            source: source.address.and_then(|address| match address.address {
+                Some(Address::SocketAddress(socket)) => socket.address.parse::<IpAddr>().ok(),
+                _ => None,
+            }),
+        };
+        let credentials =
+            Credentials { headers: &headers, certificate: None, client_cert_header_trusted: certificates };
+        let answer = self.doors.engine.ask(Door::ExtAuthz, &asked, Caller::Credentials(credentials)).await;
+        Ok(Response::new(response(HttpAnswer::of(&answer))))
+    }
+}
+
+/// Some header can't be what it says.
+struct Unreadable;
+
+/// The headers of the request, in whichever of its two forms Envoy sends them.
+fn headers(http: &HttpRequest) -> Result<HeaderMap, Unreadable> {
+    let mut headers = HeaderMap::with_capacity(http.headers.len() + 2);
+    let mut add = |name: &str, value: &[u8]| {
+        // `:path` and its like are in fields of their own
+        if name.starts_with(':') {
+            return Ok(());
+        }
+        let name = HeaderName::try_from(name).map_err(|_| Unreadable)?;
+        headers.append(name, http::HeaderValue::from_bytes(value).map_err(|_| Unreadable)?);
+        Ok(())
+    };
+    match &http.header_map {
+        Some(map) => {
+            for header in &map.headers {
+                let value = if header.raw_value.is_empty() { header.value.as_bytes() } else { &header.raw_value };
+                add(&header.key, value)?;
+            }
+        }
+        None => http.headers.iter().try_for_each(|(name, value)| add(name, value.as_bytes()))?,
+    }
+    Ok(headers)
+}
+
+fn response(answer: HttpAnswer) -> CheckResponse {
+    let allowed = answer.status.is_success();
+    let set: Vec<&str> = answer.headers.iter().map(|(name, _)| *name).collect();
+    let missing = IDENTITY_HEADERS.into_iter().filter(|name| !set.contains(name));
+    let headers_to_remove = missing.chain(METHOD_OVERRIDES).map(ToOwned::to_owned).collect();
+    let headers = answer.headers.into_iter().map(|(name, value)| HeaderValueOption {
+        header: Some(HeaderValue { key: name.to_owned(), value, ..HeaderValue::default() }),
+        append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
+        ..HeaderValueOption::default()
+    });
+    let headers = headers.collect();
+    let http_response = if allowed {
+        HttpResponse::OkResponse(OkHttpResponse { headers, headers_to_remove, ..OkHttpResponse::default() })
+    } else {
+        let status = Some(HttpStatus { code: i32::from(answer.status.as_u16()) });
+        HttpResponse::DeniedResponse(DeniedHttpResponse { status, headers, body: answer.body })
+    };
+    let code = if allowed { Code::Ok } else { Code::PermissionDenied };
+    CheckResponse {
+        status: Some(rpc::Status { code: code.into(), ..rpc::Status::default() }),
+        http_response: Some(http_response),
+        ..CheckResponse::default()
+    }
+}

@@ -1,0 +1,219 @@
+//! Forward auth over HTTP: nginx `auth_request`, Traefik, Caddy, HAProxy.
+//!
+//! Proxies describe the request in one of two families of headers. A client can add headers of either family to its
+//! own request, and a proxy that knows only one passes the other on: so whatever is there has to agree, or nothing is
+//! decided.
+
+use crate::authn::Credentials;
+use crate::doors::Doors;
+use crate::doors::answer::HttpAnswer;
+use crate::doors::trust::Peer;
+use crate::engine::{Caller, Door};
+use axum::body::Body;
+use axum::extract::{Extension, State};
+use axum::response::Response;
+use axum::routing::any;
+use axum::{Router, http};
+use durward_core::request::{Call, Request, Target};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use std::net::IpAddr;
+
+/// The door as a router.
+pub(crate) fn router(doors: Doors) -> Router {
+    Router::new().route("/forward-auth", any(forward_auth)).with_state(doors)
+}
+
+async fn forward_auth(
+    State(doors): State<Doors>,
+    Extension(peer): Extension<Peer>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    let asked = own_host(&uri, &headers).and_then(|host| {
+        if doors.trust.is_proxy(&peer) {
+            return forwarded(&headers, host);
+        }
+        // nobody is believed what others ask; what is asked is then this request itself
+        Ok(Asked { method: method.as_str(), host: host.unwrap_or_default(), uri: uri.path() })
+    });
+    let source = source(&doors, &peer, &headers);
+    let (target, call) = match &asked {
+        Ok(asked) => (Target::Host(asked.host), Call::Http { method: asked.method, path: asked.uri }),
+        Err(Unclear { host }) => (Target::Host(host), Call::Unclear),
+    };
+    let request = Request { target, call, source };
+    let credentials = Credentials {
+        headers: &headers,
+        certificate: doors.trust.caller_certificate(&peer),
+        client_cert_header_trusted: doors.trust.forwards_certificates(&peer),
+    };
+    let answer = doors.engine.ask(Door::ForwardAuth, &request, Caller::Credentials(credentials)).await;
+    response(HttpAnswer::of(&answer))
+}
+
+/// What a proxy asks about.
+#[derive(Debug, PartialEq, Eq)]
+struct Asked<'h> {
+    method: &'h str,
+    host: &'h str,
+    uri: &'h str,
+}
+
+/// The headers contradict each other, or can't be read.
+#[derive(Debug, PartialEq, Eq)]
+struct Unclear<'h> {
+    host: &'h str,
+}
+
+impl Unclear<'_> {
+    const NOWHERE: Self = Self { host: "" };
+}
+
+/// Host of this very request: `Host`, or `:authority` in HTTP/2; where both are there, they agree.
+fn own_host<'h>(uri: &'h Uri, headers: &'h HeaderMap) -> Result<Option<&'h str>, Unclear<'h>> {
+    let (host, authority) = (single(headers, "host")?, uri.authority().map(http::uri::Authority::as_str));
+    match (host, authority) {
+        (None, None) => Ok(None),
+        (host, authority) => agreed([host, authority]).map(Some).ok_or(Unclear::NOWHERE),
+    }
+}
+
+fn forwarded<'h>(headers: &'h HeaderMap, host: Option<&'h str>) -> Result<Asked<'h>, Unclear<'h>> {
+    let original_url = single(headers, "x-original-url")?.map(split_url).transpose()?;
+    let original = (
+        single(headers, "x-original-method")?,
+        single(headers, "x-original-uri")?,
+        single(headers, "x-original-host")?,
+    );
+    let forwarded = (
+        single(headers, "x-forwarded-method")?,
+        single(headers, "x-forwarded-uri")?,
+        single(headers, "x-forwarded-host")?,
+    );
+
+    // whose word the host is: nginx passes its own `Host` on, ingress-nginx a whole URL, Traefik and Caddy a header
+    let named_host = match (original.1, original_url) {
+        (Some(_), _) => host,
+        (None, Some((host, _))) => Some(host),
+        (None, None) => forwarded.2.or(host),
+    };
+    let method = agreed([original.0, forwarded.0]);
+    let uri = agreed([original.1, original_url.map(|(_, uri)| uri), forwarded.1]);
+    let named = agreed([named_host, original.2, original_url.map(|(host, _)| host), forwarded.2]);
+    match (method, uri, named) {
+        (Some(method), Some(uri), Some(host)) => Ok(Asked { method, host, uri }),
+        _ => Err(Unclear { host: named_host.unwrap_or_default() }),
+    }
+}
+
+/// Host and path of an absolute URL.
+fn split_url(url: &str) -> Result<(&str, &str), Unclear<'_>> {
+    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).ok_or(Unclear::NOWHERE)?;
+    let slash = rest.find('/').ok_or(Unclear::NOWHERE)?;
+    Ok(rest.split_at(slash))
+}
+
+/// The one value of a header.
+fn single<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>, Unclear<'h>> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => {
+            value.to_str().map(|value| Some(value).filter(|value| !value.is_empty())).map_err(|_| Unclear::NOWHERE)
+        }
+        (Some(_), Some(_)) => Err(Unclear::NOWHERE),
+    }
+}
+
+/// The value of all that are there, if it is one.
+fn agreed<const N: usize>(values: [Option<&str>; N]) -> Option<&str> {
+    let mut values = values.into_iter().flatten();
+    let first = values.next()?;
+    values.all(|value| value == first).then_some(first)
+}
+
+/// Address of the caller: the peer, or what a trusted proxy says last.
+fn source(doors: &Doors, peer: &Peer, headers: &HeaderMap) -> Option<IpAddr> {
+    if !doors.trust.is_proxy(peer) {
+        return Some(peer.address.ip());
+    }
+    let last = headers.get_all("x-forwarded-for").iter().next_back()?;
+    last.to_str().ok()?.rsplit(',').next()?.trim().parse().ok()
+}
+
+/// An answer as an HTTP response.
+pub(crate) fn response(answer: HttpAnswer) -> Response {
+    let mut response = Response::new(Body::from(answer.body));
+    *response.status_mut() = answer.status;
+    for (name, value) in answer.headers {
+        // what is set comes from names that were parsed; a value that is none after all is left out
+        if let Ok(value) = HeaderValue::try_from(value) {
+            response.headers_mut().insert(HeaderName::from_static(name), value);
+        }
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(headers: &HeaderMap) -> Result<(&str, &str, &str), Unclear<'_>> {
+        let host = single(headers, "host")?;
+        forwarded(headers, host).map(|asked| (asked.method, asked.host, asked.uri))
+    }
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).fold(
+            HeaderMap::new(),
+            |mut map, (name, value)| {
+                map.append(name, value);
+                map
+            },
+        )
+    }
+
+    #[test]
+    fn both_families_are_understood() {
+        let nginx = headers(&[("host", "a.example"), ("x-original-method", "GET"), ("x-original-uri", "/x?y")]);
+        assert_eq!(asked(&nginx), Ok(("GET", "a.example", "/x?y")));
+        let traefik = headers(&[
+            ("host", "durward"),
+            ("x-forwarded-method", "POST"),
+            ("x-forwarded-host", "a.example"),
+            ("x-forwarded-uri", "/x"),
+        ]);
+        assert_eq!(asked(&traefik), Ok(("POST", "a.example", "/x")));
+        let ingress = headers(&[
+            ("host", "durward"),
+            ("x-original-method", "GET"),
+            ("x-original-url", "https://a.example/x?y=/z"),
+        ]);
+        assert_eq!(asked(&ingress), Ok(("GET", "a.example", "/x?y=/z")));
+    }
+
+    #[test]
+    fn what_disagrees_is_not_understood() {
+        let base = [("host", "a.example"), ("x-original-method", "GET"), ("x-original-uri", "/x")];
+        for extra in [
+            ("x-original-uri", "/y"),
+            ("x-original-uri", "/x"),
+            ("x-original-method", "POST"),
+            ("x-forwarded-uri", "/healthz"),
+            ("x-forwarded-method", "OPTIONS"),
+            ("x-forwarded-host", "b.example"),
+            ("x-original-host", "b.example"),
+            ("x-original-url", "https://b.example/x"),
+            ("x-original-url", "/x"),
+            ("host", "b.example"),
+        ] {
+            let all: Vec<_> = base.iter().copied().chain([extra]).collect();
+            let all = headers(&all);
+            let got = asked(&all);
+            assert!(got.is_err(), "{extra:?}: {got:?}");
+        }
+        assert!(asked(&headers(&[("host", "a.example")])).is_err());
+        assert!(asked(&headers(&[("host", "a.example"), ("x-original-uri", "/x")])).is_err());
+    }
+}

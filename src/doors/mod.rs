@@ -1,0 +1,36 @@
+//! The doors: each translates its protocol in, asks the engine once, and translates the answer out. None decides.
+
+pub mod admin;
+mod answer;
+pub mod authzen;
+pub mod ext_authz;
+pub mod forward_auth;
+pub mod server;
+pub mod tokens;
+pub mod trust;
+
+use crate::engine::Engine;
+use axum::Router;
+use std::sync::Arc;
+use trust::Trust;
+
+/// What the doors share.
+#[derive(Debug, Clone)]
+pub struct Doors {
+    /// Decides.
+    pub engine: Arc<Engine>,
+    /// Which peers are believed what.
+    pub trust: Arc<Trust>,
+}
+
+impl Doors {
+    /// Forward auth and AuthZEN, on one listener.
+    pub fn http(&self) -> Router {
+        forward_auth::router(self.clone()).merge(authzen::router(self.clone()))
+    }
+
+    /// Envoy's `ext_authz` with gRPC health and reflection.
+    pub async fn grpc(&self) -> Router {
+        ext_authz::router(self.clone()).await
+    }
+}

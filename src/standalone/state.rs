@@ -1,0 +1,233 @@
+//! The state directory: the embedded authority and the token key, made once.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use durward_pki::authority::{Authority, AuthorityError, Issued, Request};
+use durward_pki::token::{TokenKey, TokenKeyError};
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+use time::OffsetDateTime;
+use zeroize::Zeroizing;
+
+/// Lifetime of the doors' own certificate; made anew at each start.
+const SERVER_CERTIFICATE: TimeDelta = TimeDelta::days(90);
+
+/// What `durward up` and `durward mint` share.
+#[derive(Debug)]
+pub struct State {
+    /// Issues certificates.
+    pub authority: Authority,
+    /// Signs tokens.
+    pub token_key: TokenKey,
+}
+
+/// The state can't be used.
+#[derive(Debug, Error)]
+pub enum StateError {
+    /// No place to put it.
+    #[error("there is no home directory for the state; name a directory with --state")]
+    Nowhere,
+    /// A file or the directory can't be used.
+    #[error("can't use the state in `{path}`: {source}")]
+    Io {
+        /// File or directory.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Others could read the keys.
+    #[error("`{path}` can be read by others (mode {mode:o}); it holds keys: run `chmod {wanted:o} {path}`")]
+    Exposed {
+        /// File or directory.
+        path: String,
+        /// Its mode.
+        mode: u32,
+        /// The mode it should have.
+        wanted: u32,
+    },
+    /// The authority is not usable.
+    #[error(
+        "the authority in `{path}` can't be used: {source}; move the directory away to begin anew, which ends every certificate"
+    )]
+    Authority {
+        /// The directory.
+        path: String,
+        /// Why.
+        source: AuthorityError,
+    },
+    /// The authority is of another trust domain.
+    #[error(
+        "the authority in `{path}` is of another trust domain than `{wanted}`; use the same --trust-domain, or another --state"
+    )]
+    OtherTrustDomain {
+        /// The directory.
+        path: String,
+        /// The wanted one.
+        wanted: String,
+    },
+    /// The token key is not usable.
+    #[error("the token key in `{path}` can't be used: {source}")]
+    TokenKey {
+        /// The directory.
+        path: String,
+        /// Why.
+        source: TokenKeyError,
+    },
+    /// No randomness.
+    #[error("the system gives no random numbers")]
+    Random,
+}
+
+/// Where the state is.
+#[derive(Debug, Clone, clap::Args)]
+pub struct StateDirectory {
+    /// Directory of the embedded CA and token key [default: durward in the user's state directory]
+    #[arg(long = "state", value_name = "DIR", env = "DURWARD_STATE")]
+    pub path: Option<PathBuf>,
+}
+
+impl StateDirectory {
+    /// The directory.
+    ///
+    /// # Errors
+    /// When none is named and the user has no home.
+    pub fn resolve(&self) -> Result<PathBuf, StateError> {
+        let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        self.path
+            .clone()
+            .or_else(|| set("XDG_STATE_HOME").map(|state| state.join("durward")))
+            .or_else(|| set("HOME").map(|home| home.join(".local/state/durward")))
+            .ok_or(StateError::Nowhere)
+    }
+}
+
+impl State {
+    /// Opens the state, and makes what is missing. Two processes that do so at once end with the same state.
+    ///
+    /// # Errors
+    /// When the directory or a file in it can't be used.
+    pub fn open(path: &Path, trust_domain: &str) -> Result<Self, StateError> {
+        create_directory(path)?;
+        let shown = || path.display().to_string();
+        let authority_error = |source| StateError::Authority { path: shown(), source };
+        let token_error = |source| StateError::TokenKey { path: shown(), source };
+        // key and certificate are one file, so that no crash can part them
+        let pem = read_or_make(&path.join("ca.pem"), || {
+            let authority =
+                Authority::create(trust_domain, OffsetDateTime::now_utc(), random()?).map_err(authority_error)?;
+            Ok(Zeroizing::new(format!("{}{}", authority.certificate_pem(), *authority.key_pem())))
+        })?;
+        let token = read_or_make(&path.join("token-key.pem"), || {
+            TokenKey::generate().map(|key| key.to_pem()).map_err(token_error)
+        })?;
+        let authority = Authority::from_pem(&pem, &pem).map_err(authority_error)?;
+        if authority.trust_domain().as_deref() != Some(trust_domain) {
+            return Err(StateError::OtherTrustDomain { path: shown(), wanted: trust_domain.to_owned() });
+        }
+        Ok(Self { authority, token_key: TokenKey::from_pem(&token).map_err(token_error)? })
+    }
+
+    /// A certificate for the doors on this host.
+    ///
+    /// # Errors
+    /// When it can't be issued.
+    pub fn server_certificate(&self, trust_domain: &str, now: DateTime<Utc>) -> Result<Issued, StateError> {
+        let names = ["localhost".to_owned()];
+        let addresses = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+        let id = format!("spiffe://{trust_domain}/ns/durward-system/sa/durward");
+        self.issue(&id, &names, &addresses, SERVER_CERTIFICATE, now)
+    }
+
+    /// A certificate for a fresh key, valid from a minute ago.
+    ///
+    /// # Errors
+    /// When it can't be issued.
+    pub fn issue(
+        &self,
+        id: &str,
+        dns_names: &[String],
+        addresses: &[IpAddr],
+        ttl: TimeDelta,
+        now: DateTime<Utc>,
+    ) -> Result<Issued, StateError> {
+        let at = |time: DateTime<Utc>| {
+            OffsetDateTime::from_unix_timestamp(time.timestamp()).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+        };
+        let request = Request {
+            id,
+            dns_names,
+            addresses,
+            not_before: at(now - TimeDelta::minutes(1)),
+            not_after: at(now + ttl),
+            serial: random()?,
+        };
+        self.authority.issue(&request).map_err(|source| StateError::Authority { path: String::new(), source })
+    }
+}
+
+/// Random bytes of the system.
+///
+/// # Errors
+/// When there are none.
+pub fn random<const N: usize>() -> Result<[u8; N], StateError> {
+    let mut bytes = [0; N];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| StateError::Random)?;
+    Ok(bytes)
+}
+
+fn io_error(path: &Path) -> impl Fn(io::Error) -> StateError {
+    let path = path.display().to_string();
+    move |source| StateError::Io { path: path.clone(), source }
+}
+
+fn create_directory(path: &Path) -> Result<(), StateError> {
+    match DirBuilder::new().recursive(true).mode(0o700).create(path) {
+        Ok(()) => check_mode(path, 0o700),
+        Err(source) => Err(io_error(path)(source)),
+    }
+}
+
+/// Refuses what others can read. A directory that others can list is as bad as a file that they can read.
+fn check_mode(path: &Path, wanted: u32) -> Result<(), StateError> {
+    let mode = fs::metadata(path).map_err(io_error(path))?.mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(StateError::Exposed { path: path.display().to_string(), mode, wanted });
+    }
+    Ok(())
+}
+
+/// The file's text; if it is not there, what `make` makes, unless somebody else was faster.
+fn read_or_make(
+    path: &Path,
+    make: impl FnOnce() -> Result<Zeroizing<String>, StateError>,
+) -> Result<Zeroizing<String>, StateError> {
+    if !path.exists() {
+        let text = make()?;
+        let suffix = random::<8>()?.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+        let fresh = path.with_extension(suffix);
+        write_private(&fresh, &text)?;
+        // a hard link never replaces a file, so the first one stays
+        let linked = fs::hard_link(&fresh, path);
+        fs::remove_file(&fresh).map_err(io_error(&fresh))?;
+        match linked {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(io_error(path)(error)),
+            _ => {}
+        }
+    }
+    check_mode(path, 0o600)?;
+    fs::read_to_string(path).map(Zeroizing::new).map_err(io_error(path))
+}
+
+/// Writes a file that only its owner can read.
+///
+/// # Errors
+/// When it can't be written.
+pub fn write_private(path: &Path, text: &str) -> Result<(), StateError> {
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+    let mut file = file.map_err(io_error(path))?;
+    file.set_permissions(fs::Permissions::from_mode(0o600)).map_err(io_error(path))?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(io_error(path))
+}

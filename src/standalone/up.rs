@@ -1,0 +1,230 @@
+//! `durward up`: all doors on this host, deciding by a directory that is followed as it changes.
+
+use crate::audit::{Audit, OnLoss, Sink};
+use crate::authn::tls::{ServerCertificate, server_config};
+use crate::authn::{Authenticator, ServiceAccountIssuer, Setup, TrustDomain};
+use crate::doors::admin::{self, Readiness};
+use crate::doors::server::serve;
+use crate::doors::trust::Trust;
+use crate::doors::{Doors, tokens};
+use crate::engine::Engine;
+use crate::metrics::Metrics;
+use crate::standalone::load::{Directory, Domain, load};
+use crate::standalone::state::{State, random};
+use crate::standalone::watch::follow;
+use axum::Router;
+use chrono::Utc;
+use rustls::ServerConfig;
+use serde::Serialize;
+use std::error::Error;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Everything that `durward up` can be told.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Directory of manifests.
+    pub manifests: PathBuf,
+    /// State directory.
+    pub state: PathBuf,
+    /// Names that policies are compiled for.
+    pub domain: Domain,
+    /// Where to listen.
+    pub listen: Listen,
+    /// Which peers are believed what.
+    pub trust: Trust,
+    /// Where the audit log goes.
+    pub audit: Sink,
+    /// What to do when it can't be written.
+    pub on_loss: OnLoss,
+    /// Issuer of service-account tokens.
+    pub service_accounts: Option<ServiceAccountIssuer>,
+}
+
+/// Where to listen; port 0 takes any free one.
+#[derive(Debug, Clone, clap::Args, Serialize)]
+pub struct Listen {
+    /// Forward auth and AuthZEN
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8180")]
+    pub http: SocketAddr,
+    /// Forward auth and AuthZEN over TLS
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8143")]
+    pub https: SocketAddr,
+    /// Envoy ext_authz over gRPC
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9180")]
+    pub grpc: SocketAddr,
+    /// Envoy ext_authz over gRPC with TLS
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9143")]
+    pub grpcs: SocketAddr,
+    /// Public keys of tokens
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8182")]
+    pub tokens: SocketAddr,
+    /// Health, metrics and the snapshot
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8181")]
+    pub admin: SocketAddr,
+}
+
+/// A port can't be had.
+#[derive(Debug, Error)]
+#[error("can't listen on {address} for {what}: {source}; stop what uses it, or choose another address with --{option}")]
+pub struct ListenError {
+    address: SocketAddr,
+    what: &'static str,
+    option: &'static str,
+    source: io::Error,
+}
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+/// Runs until a signal ends it. `ready` is told where it listens once every door is open.
+///
+/// # Errors
+/// When a port, the state or the directory can't be used, or when a part of it dies.
+pub async fn up(settings: Settings, ready: impl FnOnce(&Listen, &Directory)) -> Result<(), Failure> {
+    let sockets = Sockets::bind(&settings.listen).await?;
+    let audit = Audit::open(&settings.audit, settings.on_loss)?;
+    let state = State::open(&settings.state, &settings.domain.trust_domain)?;
+    let directory = load(&settings.manifests, &settings.domain)?;
+
+    let domain = TrustDomain {
+        name: settings.domain.trust_domain.clone(),
+        roots: vec![state.authority.certificate().clone()],
+        own_keys: Some(serde_json::to_string(&state.token_key.jwks())?),
+        service_accounts: settings.service_accounts.clone(),
+    };
+    let setup = Setup { domain: domain.clone(), providers: directory.providers(), secrets: directory.secrets() };
+    let (authenticator, problems) = Authenticator::new(setup);
+    problems.iter().for_each(|(provider, problem)| eprintln!("provider {provider}: {problem}"));
+    directory.warn();
+
+    let metrics = Arc::new(Metrics::default());
+    let process = u64::from_be_bytes(random()?);
+    let engine = Arc::new(Engine::new(Arc::new(authenticator), audit, metrics, process));
+    engine.replace_snapshot(directory.catalog.snapshot().clone());
+    let readiness = Arc::new(Readiness::default());
+    readiness.loaded();
+
+    let issued = state.server_certificate(&settings.domain.trust_domain, Utc::now())?;
+    let tls = server_config(ServerCertificate::new(&issued.certificate_pem, &issued.key_pem)?, &domain.roots)?;
+    let doors = Doors { engine: Arc::clone(&engine), trust: Arc::new(settings.trust) };
+    let jwks = domain.own_keys.clone().unwrap_or_default().into();
+
+    let shutdown = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+    let listen = sockets.listen()?;
+    sockets.serve(
+        &mut tasks,
+        &shutdown,
+        &tls,
+        Routers {
+            http: doors.http(),
+            grpc: doors.grpc().await,
+            tokens: tokens::router(jwks),
+            admin: admin::router(Arc::clone(&engine), readiness),
+        },
+    );
+    let keys = Arc::clone(engine.authenticator());
+    let stop = shutdown.clone();
+    tasks.spawn(async move {
+        keys.run(stop).await;
+        Ok(())
+    });
+    ready(&listen, &directory);
+    let stop = shutdown.clone();
+    tasks.spawn(follow(directory, Arc::clone(&engine), domain, stop));
+    until_the_end(tasks, shutdown).await
+}
+
+/// Waits for a signal, or for a part that dies; then lets every part end.
+async fn until_the_end(mut tasks: JoinSet<Result<(), Failure>>, shutdown: CancellationToken) -> Result<(), Failure> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let mut outcome = tokio::select! {
+        _ = interrupt.recv() => Ok(()),
+        _ = terminate.recv() => Ok(()),
+        ended = tasks.join_next() => match ended {
+            Some(Ok(Ok(()))) | None => Err("a part of the process ended by itself".into()),
+            Some(Ok(Err(error))) => Err(error),
+            Some(Err(error)) => Err(error.into()),
+        },
+    };
+    shutdown.cancel();
+    while let Some(ended) = tasks.join_next().await {
+        if outcome.is_ok() {
+            outcome = ended.map_err(Into::into).and_then(|ended| ended);
+        }
+    }
+    outcome
+}
+
+struct Routers {
+    http: Router,
+    grpc: Router,
+    tokens: Router,
+    admin: Router,
+}
+
+struct Sockets {
+    http: TcpListener,
+    https: TcpListener,
+    grpc: TcpListener,
+    grpcs: TcpListener,
+    tokens: TcpListener,
+    admin: TcpListener,
+}
+
+impl Sockets {
+    async fn bind(listen: &Listen) -> Result<Self, ListenError> {
+        Ok(Self {
+            http: bind(listen.http, "forward auth and AuthZEN", "http").await?,
+            https: bind(listen.https, "forward auth and AuthZEN over TLS", "https").await?,
+            grpc: bind(listen.grpc, "ext_authz", "grpc").await?,
+            grpcs: bind(listen.grpcs, "ext_authz over TLS", "grpcs").await?,
+            tokens: bind(listen.tokens, "token keys", "tokens").await?,
+            admin: bind(listen.admin, "admin", "admin").await?,
+        })
+    }
+
+    /// Where they listen, once the system has chosen ports.
+    fn listen(&self) -> io::Result<Listen> {
+        Ok(Listen {
+            http: self.http.local_addr()?,
+            https: self.https.local_addr()?,
+            grpc: self.grpc.local_addr()?,
+            grpcs: self.grpcs.local_addr()?,
+            tokens: self.tokens.local_addr()?,
+            admin: self.admin.local_addr()?,
+        })
+    }
+
+    fn serve(
+        self,
+        tasks: &mut JoinSet<Result<(), Failure>>,
+        shutdown: &CancellationToken,
+        tls: &Arc<ServerConfig>,
+        routers: Routers,
+    ) {
+        let all = [
+            (self.http, None, routers.http.clone()),
+            (self.https, Some(tls), routers.http),
+            (self.grpc, None, routers.grpc.clone()),
+            (self.grpcs, Some(tls), routers.grpc),
+            (self.tokens, None, routers.tokens),
+            (self.admin, None, routers.admin),
+        ];
+        for (listener, tls, router) in all {
+            let (tls, shutdown) = (tls.cloned(), shutdown.clone());
+            tasks.spawn(async move { Ok(serve(listener, tls, router, shutdown).await?) });
+        }
+    }
+}
+
+async fn bind(address: SocketAddr, what: &'static str, option: &'static str) -> Result<TcpListener, ListenError> {
+    TcpListener::bind(address).await.map_err(|source| ListenError { address, what, option, source })
+}

@@ -1,0 +1,117 @@
+//! Following a directory as it changes.
+
+use crate::authn::{Setup, TrustDomain};
+use crate::engine::Engine;
+use crate::standalone::load::Directory;
+use crate::standalone::manifest::Problem;
+use notify::{EventKind, RecursiveMode, Watcher};
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+/// How long to wait for more changes after one: editors and `git` write several files at once.
+const QUIET: Duration = Duration::from_millis(20);
+/// Changes that are waited for at most, so that a stream of them does not put off the first.
+const MOST: usize = 10_000;
+
+/// Applies changes of the directory until `shutdown`.
+pub(crate) async fn follow(
+    mut directory: Directory,
+    engine: Arc<Engine>,
+    domain: TrustDomain,
+    shutdown: CancellationToken,
+) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let (sender, mut events) = unbounded_channel();
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        // the receiver only goes away when everything ends
+        let _ = sender.send(event.ok());
+    })?;
+    watcher.watch(directory.root(), RecursiveMode::Recursive)?;
+    let mut told: BTreeSet<Problem> = directory.problems().into_iter().collect();
+    let mut known = Setup { domain, providers: directory.providers(), secrets: directory.secrets() };
+    // what changed between the first load and now is found by one more look
+    let mut changed = Changed::Everything;
+    while !shutdown.is_cancelled() {
+        let only = match &changed {
+            Changed::Everything => None,
+            Changed::Files(files) => Some(files.clone()),
+        };
+        let (read, refreshed) = tokio::task::spawn_blocking(move || {
+            let refreshed = directory.refresh(only.as_ref());
+            (directory, refreshed)
+        })
+        .await?;
+        directory = read;
+        match refreshed {
+            Ok(_) => apply(&directory, &engine, &mut known, &mut told),
+            Err(error) => eprintln!("{error}; what was loaded stays in force"),
+        }
+        changed = tokio::select! {
+            changed = gather(&mut events) => changed,
+            () = shutdown.cancelled() => break,
+        };
+    }
+    Ok(())
+}
+
+fn apply(directory: &Directory, engine: &Engine, known: &mut Setup, told: &mut BTreeSet<Problem>) {
+    let setup = Setup { domain: known.domain.clone(), providers: directory.providers(), secrets: directory.secrets() };
+    if setup.providers != known.providers || setup.secrets != known.secrets {
+        let problems = engine.authenticator().replace(setup.clone());
+        problems.iter().for_each(|(provider, problem)| eprintln!("provider {provider}: {problem}"));
+        *known = setup;
+    }
+    let before = engine.snapshot().revision();
+    let snapshot = directory.catalog.snapshot();
+    if snapshot.revision() != before {
+        engine.replace_snapshot(snapshot.clone());
+        eprintln!("in force: revision {}", snapshot.revision());
+    }
+    let problems: BTreeSet<Problem> = directory.problems().into_iter().collect();
+    problems.difference(told).for_each(|problem| eprintln!("{problem}"));
+    if problems.is_empty() && !told.is_empty() {
+        eprintln!("every manifest is good again");
+    }
+    engine.metrics().policies_rejected(directory.rejected());
+    *told = problems;
+}
+
+#[derive(Debug)]
+enum Changed {
+    Files(BTreeSet<PathBuf>),
+    Everything,
+}
+
+/// The changes that come together.
+async fn gather(events: &mut UnboundedReceiver<Option<notify::Event>>) -> Changed {
+    let mut changed = Changed::Files(BTreeSet::new());
+    let Some(first) = events.recv().await else { return std::future::pending().await };
+    changed.add(first);
+    for _ in 0..MOST {
+        match timeout(QUIET, events.recv()).await {
+            Ok(Some(event)) => changed.add(event),
+            Ok(None) | Err(_) => break,
+        }
+    }
+    changed
+}
+
+impl Changed {
+    /// An event that can't be told, or that concerns a directory, means everything.
+    fn add(&mut self, event: Option<notify::Event>) {
+        match (event, &mut *self) {
+            (Some(event), Self::Files(_)) if matches!(event.kind, EventKind::Access(_)) => {}
+            (Some(event), Self::Files(files))
+                if !event.need_rescan() && event.paths.iter().all(|path| path.extension().is_some()) =>
+            {
+                files.extend(event.paths);
+            }
+            _ => *self = Self::Everything,
+        }
+    }
+}

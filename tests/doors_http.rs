@@ -1,0 +1,401 @@
+//! The doors: what they believe, what they answer, what they never serve.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests say what they expect"
+)]
+
+#[path = "harness/mod.rs"]
+mod harness;
+
+use envoy_types::ext_authz::v3::pb::{CheckRequest, HttpResponse};
+use envoy_types::pb::envoy::service::auth::v3::AttributeContext;
+use envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest, Request};
+use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
+use harness::{Up, raw, repository, request};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use tonic::transport::Channel;
+
+const POLICY: &str = r#"
+apiVersion: durward.dev/v1alpha1
+kind: AccessPolicy
+metadata: {name: orders, namespace: shop}
+spec:
+  service: {hosts: [orders.shop.svc]}
+  authentication: [{workload: {}}]
+  operations:
+    - {name: health, http: [{methods: [GET], paths: [/healthz]}], public: true}
+    - {name: list-orders, http: [{methods: [GET], paths: [/orders, "/orders/{id}"]}], scopes: [orders.read]}
+    - {name: admin, http: [{methods: ["*"], paths: [/admin, "/admin/*"]}], scopes: [admin]}
+    - {name: files, http: [{methods: [GET], paths: ["/files/*"]}], public: true}
+    - {name: watch, grpc: [{service: shop.v1.Orders, methods: [Watch]}], scopes: [orders.read]}
+  grants:
+    - {name: billing, to: [{serviceAccount: {namespace: billing, name: billing}}], scopes: [orders.read]}
+---
+apiVersion: durward.dev/v1alpha1
+kind: AccessPolicy
+metadata: {name: trial, namespace: shop}
+spec:
+  service: {hosts: [trial.shop.svc]}
+  authentication: [{workload: {}}]
+  mode: Audit
+  operations:
+    - {name: everything, http: [{methods: [GET], paths: ["/*"]}], scopes: [trial]}
+"#;
+const HOST: &str = "orders.shop.svc";
+
+/// One case of the corpus that all doors share.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    #[serde(default = "get")]
+    method: String,
+    #[serde(default = "host")]
+    host: String,
+    path: String,
+    reason: String,
+}
+
+fn get() -> String {
+    "GET".to_owned()
+}
+
+fn host() -> String {
+    HOST.to_owned()
+}
+
+fn corpus() -> Vec<Case> {
+    let text = std::fs::read_to_string(repository("tests/corpus/requests.yaml")).unwrap();
+    serde_saphyr::from_str(&text).unwrap()
+}
+
+fn check_request(method: &str, host: &str, path: &str, headers: &[(&str, &str)]) -> CheckRequest {
+    let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let http = HttpRequest {
+        method: method.to_owned(),
+        host: host.to_owned(),
+        path: path.to_owned(),
+        headers,
+        ..HttpRequest::default()
+    };
+    let request = Some(Request { http: Some(http), ..Request::default() });
+    CheckRequest { attributes: Some(AttributeContext { request, ..AttributeContext::default() }) }
+}
+
+async fn envoy(up: &Up) -> AuthorizationClient<Channel> {
+    AuthorizationClient::connect(format!("http://{}", up.listen["grpc"])).await.unwrap()
+}
+
+impl Case {
+    /// Doors whose protocol can carry the case as it stands.
+    fn doors(&self) -> Vec<&'static str> {
+        let text = |text: &str| text.bytes().all(|b| (0x20..0x7f).contains(&b)) && text.trim() == text;
+        // a URL has a path that begins with a slash
+        let doors = [
+            ("ext_authz", true),
+            ("forward_auth", text(&self.path) && text(&self.method)),
+            ("authzen", self.path.starts_with('/')),
+        ];
+        doors.into_iter().filter(|(_, carries)| *carries).map(|(door, _)| door).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_door_reads_a_request_alike() {
+    let up = Up::with(&[("shop.yaml", POLICY)]);
+    let mut client = envoy(&up).await;
+    let cases = corpus();
+    assert!(cases.len() > 50);
+    let mut asked = Vec::new();
+    for case in &cases {
+        for door in case.doors() {
+            match door {
+                "ext_authz" => {
+                    drop(client.check(check_request(&case.method, &case.host, &case.path, &[])).await.unwrap())
+                }
+                "forward_auth" => drop(up.forward_auth(&case.method, &case.host, &case.path, &[])),
+                _ => drop(up.authzen(
+                    "/access/v1/evaluation",
+                    &json!({
+                        "subject": {"type": "workload", "id": "spiffe://cluster.local/ns/x/sa/y"},
+                        "action": {"name": case.method},
+                        "resource": {"type": "http", "id": format!("http://{}{}", case.host, case.path)},
+                    }),
+                )),
+            }
+            asked.push((case, door));
+        }
+    }
+    for ((case, door), record) in asked.iter().zip(up.records(asked.len())) {
+        assert_eq!(record["door"], *door);
+        // a vouched subject is known, and nobody granted it anything
+        let expected =
+            if *door == "authzen" && case.reason == "Unauthenticated" { "InsufficientScope" } else { &case.reason };
+        assert_eq!(record["reason"], expected, "{case:?} at {door}");
+        assert_eq!(record["verdict"] == "allow", case.reason == "Public", "{case:?} at {door}");
+    }
+}
+
+#[test]
+fn identity_headers_come_from_durward_alone() {
+    let up = Up::with(&[("shop.yaml", POLICY)]);
+    let token = format!("Bearer {}", up.token("billing/billing", "orders.shop"));
+    let spoofed = [
+        ("Authorization", token.as_str()),
+        ("x-durward-principal", "user:corporate/root"),
+        ("x-durward-scopes", "admin"),
+        ("x_durward_principal", "user:corporate/root"),
+    ];
+    let reply = up.forward_auth("GET", HOST, "/orders", &spoofed);
+    assert_eq!(reply.status, 200);
+    assert_eq!(reply.header("x-durward-principal"), Some("spiffe://cluster.local/ns/billing/sa/billing"));
+    assert_eq!(reply.header("x-durward-scopes"), Some("orders.read"));
+    assert_eq!(reply.headers.iter().filter(|(name, _)| name.starts_with("x-durward-principal")).count(), 1);
+    // a public operation says nothing of anybody
+    assert_eq!(up.forward_auth("GET", HOST, "/healthz", &spoofed).header("x-durward-principal"), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn envoy_is_told_to_remove_what_callers_set() {
+    let up = Up::with(&[("shop.yaml", POLICY)]);
+    let mut client = envoy(&up).await;
+    let spoofed = [("x-durward-principal", "user:corporate/root")];
+    let answer = client.check(check_request("GET", HOST, "/healthz", &spoofed)).await.unwrap().into_inner();
+    let Some(HttpResponse::OkResponse(ok)) = answer.http_response else { panic!("{answer:?}") };
+    for name in ["x-durward-principal", "x-durward-scopes", "x-durward-assurance", "x-http-method-override"] {
+        assert!(ok.headers_to_remove.iter().any(|removed| removed == name), "{name}: {ok:?}");
+    }
+    let token = format!("Bearer {}", up.token("billing/billing", "orders.shop"));
+    let answer = client
+        .check(check_request("POST", HOST, "/shop.v1.Orders/Watch", &[("authorization", &token)]))
+        .await
+        .unwrap()
+        .into_inner();
+    let Some(HttpResponse::OkResponse(ok)) = answer.http_response else { panic!("{answer:?}") };
+    let set: Vec<_> = ok.headers.iter().map(|option| option.header.as_ref().unwrap()).collect();
+    assert!(
+        set.iter().any(|header| header.key == "x-durward-principal"
+            && header.value == "spiffe://cluster.local/ns/billing/sa/billing")
+    );
+    // overwritten, never appended to what the caller sent
+    assert!(ok.headers.iter().all(|option| option.append_action == 2), "{ok:?}");
+    // nothing told is nothing allowed
+    let empty = client.check(CheckRequest::default()).await.unwrap().into_inner();
+    assert!(matches!(empty.http_response, Some(HttpResponse::DeniedResponse(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn grpc_offers_health_and_reflection() {
+    use tonic_health::pb::health_client::HealthClient;
+    use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+    use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+    use tonic_reflection::pb::v1::{ServerReflectionRequest, server_reflection_response};
+    let up = Up::with(&[("shop.yaml", POLICY)]);
+    let channel = Channel::from_shared(format!("http://{}", up.listen["grpc"])).unwrap().connect().await.unwrap();
+    let service = "envoy.service.auth.v3.Authorization".to_owned();
+    let health = HealthClient::new(channel.clone())
+        .check(HealthCheckRequest { service: service.clone() })
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(health.status(), ServingStatus::Serving);
+    let ask =
+        |message| tokio_stream::once(ServerReflectionRequest { host: String::new(), message_request: Some(message) });
+    let mut client = ServerReflectionClient::new(channel);
+    let mut list =
+        client.server_reflection_info(ask(MessageRequest::ListServices(String::new()))).await.unwrap().into_inner();
+    let answer = list.message().await.unwrap().unwrap().message_response;
+    let Some(MessageResponse::ListServicesResponse(services)) = answer else { panic!("{answer:?}") };
+    assert!(services.service.iter().any(|found| found.name == service), "{services:?}");
+    let mut file =
+        client.server_reflection_info(ask(MessageRequest::FileContainingSymbol(service))).await.unwrap().into_inner();
+    let answer: Option<server_reflection_response::MessageResponse> =
+        file.message().await.unwrap().unwrap().message_response;
+    assert!(matches!(answer, Some(MessageResponse::FileDescriptorResponse(_))), "{answer:?}");
+}
+
+#[test]
+fn only_configured_proxies_are_believed() {
+    let up = Up::start(&[("shop.yaml", POLICY)], &["--trusted-proxy", "10.0.0.0/8"]);
+    let reply = up.forward_auth("GET", HOST, "/healthz", &[("X-Forwarded-For", "10.1.1.1")]);
+    assert_eq!(reply.status, 403, "the forwarded request must not be believed");
+    let record = &up.records(1)[0];
+    assert_eq!(
+        (&record["request"]["path"], &record["reason"], &record["request"]["source"]),
+        (&json!("/forward-auth"), &json!("OperationUndeclared"), &json!("127.0.0.1"))
+    );
+}
+
+#[test]
+fn admin_and_doors_are_apart() {
+    let up = Up::with(&[("shop.yaml", POLICY)]);
+    for path in ["/healthz", "/readyz", "/metrics", "/snapshot"] {
+        assert_eq!(request(up.listen["admin"], "GET", path, &[("Host", "x")], "").status, 200, "{path}");
+        for door in ["http", "grpc", "tokens"] {
+            let reply = request(up.listen[door], "GET", path, &[("Host", "x")], "");
+            assert!(
+                reply.status == 404 || (door == "grpc" && reply.header("content-type") == Some("application/grpc")),
+                "{path} at {door}: {reply:?}"
+            );
+            assert_eq!(reply.body, "", "{path} at {door}");
+        }
+    }
+    for path in [
+        "/forward-auth",
+        "/access/v1/evaluation",
+        "/.well-known/jwks.json",
+        "/envoy.service.auth.v3.Authorization/Check",
+    ] {
+        assert_eq!(request(up.listen["admin"], "POST", path, &[("Host", "x")], "{}").status, 404, "{path}");
+    }
+    up.forward_auth("GET", HOST, "/healthz", &[]);
+    let metrics = request(up.listen["admin"], "GET", "/metrics", &[("Host", "x")], "").body;
+    assert!(
+        metrics.contains(r#"durward_decisions_total{door="forward_auth",reason="Public",passed="true"} 1"#),
+        "{metrics}"
+    );
+    assert!(metrics.ends_with("# EOF\n"), "{metrics}");
+    let snapshot: Value =
+        serde_json::from_str(&request(up.listen["admin"], "GET", "/snapshot", &[("Host", "x")], "").body).unwrap();
+    assert_eq!(snapshot["services"][0]["audience"], "orders.shop");
+}
+
+#[test]
+fn authzen_answers_as_its_specification_says() {
+    let up = Up::with(&[("shop.yaml", POLICY)]);
+    let subject = json!({"type": "workload", "id": "spiffe://cluster.local/ns/billing/sa/billing"});
+    let evaluation = |action: &str| json!({"subject": subject, "action": {"name": action}, "resource": {"type": "orders.shop", "id": "42"}});
+    assert_eq!(up.authzen("/access/v1/evaluation", &evaluation("list-orders")), (200, json!({"decision": true})));
+    assert_eq!(up.authzen("/access/v1/evaluation", &evaluation("admin")), (200, json!({"decision": false})));
+    assert_eq!(up.authzen("/access/v1/evaluation", &evaluation("nothing")), (200, json!({"decision": false})));
+    let mut explained = evaluation("admin");
+    explained["context"] = json!({"explain": true});
+    let (_, answer) = up.authzen("/access/v1/evaluation", &explained);
+    assert_eq!(
+        (&answer["context"]["reason"], &answer["context"]["missing"]),
+        (&json!("InsufficientScope"), &json!(["admin"]))
+    );
+
+    let batch = |semantic: &str| {
+        json!({
+            "subject": subject, "resource": {"type": "orders.shop", "id": "42"},
+            "evaluations": [{"action": {"name": "list-orders"}}, {"action": {"name": "admin"}}, {"action": {"name": "list-orders"}}],
+            "options": {"evaluations_semantic": semantic},
+        })
+    };
+    let decisions = |semantic: &str| -> Vec<bool> {
+        let (status, answer) = up.authzen("/access/v1/evaluations", &batch(semantic));
+        assert_eq!(status, 200, "{answer}");
+        answer["evaluations"].as_array().unwrap().iter().map(|item| item["decision"].as_bool().unwrap()).collect()
+    };
+    assert_eq!(decisions("execute_all"), [true, false, true]);
+    assert_eq!(decisions("deny_on_first_deny"), [true, false]);
+    assert_eq!(decisions("permit_on_first_permit"), [true]);
+    assert_eq!(up.authzen("/access/v1/evaluations", &evaluation("list-orders")), (200, json!({"decision": true})));
+
+    for malformed in [
+        json!({}),
+        json!([]),
+        json!({"subject": subject}),
+        json!({"subject": {"type": "user", "id": "alice"}, "action": {"name": "x"}, "resource": {"type": "y", "id": "z"}}),
+    ] {
+        assert_eq!(up.authzen("/access/v1/evaluation", &malformed).0, 400, "{malformed}");
+    }
+    let echoed = request(
+        up.listen["http"],
+        "POST",
+        "/access/v1/evaluation",
+        &[("Host", "pdp:1"), ("X-Request-ID", "r-1"), ("Content-Type", "application/json")],
+        &evaluation("admin").to_string(),
+    );
+    assert_eq!(echoed.header("x-request-id"), Some("r-1"));
+    let metadata = request(up.listen["http"], "GET", "/.well-known/authzen-configuration", &[("Host", "pdp:1")], "");
+    assert_eq!(
+        serde_json::from_str::<Value>(&metadata.body).unwrap()["access_evaluation_endpoint"],
+        "http://pdp:1/access/v1/evaluation"
+    );
+    let huge = request(
+        up.listen["http"],
+        "POST",
+        "/access/v1/evaluation",
+        &[("Host", "x"), ("Content-Type", "application/json")],
+        &"x".repeat(300 * 1024),
+    );
+    assert_eq!(huge.status, 413);
+
+    let strict = Up::start(&[("shop.yaml", POLICY)], &["--enforcement-point", "10.0.0.0/8"]);
+    assert_eq!(strict.authzen("/access/v1/evaluation", &evaluation("list-orders")).0, 401);
+}
+
+#[test]
+fn audit_mode_records_and_lets_through() {
+    let up = Up::with(&[("shop.yaml", POLICY)]);
+    let token = format!("Bearer {}", up.token("reports/nightly", "trial.shop"));
+    assert_eq!(up.forward_auth("GET", "trial.shop.svc", "/x", &[]).status, 200);
+    let known = up.forward_auth("GET", "trial.shop.svc", "/x", &[("Authorization", &token)]);
+    assert_eq!(
+        (known.status, known.header("x-durward-principal"), known.header("x-durward-scopes")),
+        (200, Some("spiffe://cluster.local/ns/reports/sa/nightly"), None)
+    );
+    let records = up.records(2);
+    assert_eq!(
+        (&records[0]["verdict"], &records[0]["mode"], &records[0]["reason"]),
+        (&json!("deny"), &json!("Audit"), &json!("Unauthenticated"))
+    );
+    assert_eq!((&records[1]["verdict"], &records[1]["missing"]), (&json!("deny"), &json!(["trial"])));
+}
+
+#[test]
+fn what_is_too_much_is_refused_and_the_next_is_served() {
+    let up = Up::with(&[("shop.yaml", POLICY)]);
+    let big = "a".repeat(10 * 1024 * 1024);
+    for door in ["http", "grpc", "tokens", "admin"] {
+        let reply = raw(up.listen[door], format!("GET / HTTP/1.1\r\nHost: x\r\nX-Big: {big}\r\n\r\n").as_bytes());
+        assert!(matches!(reply.status, 0 | 400 | 431), "{door}: {}", reply.status);
+    }
+    let token = format!("Bearer {}", "a".repeat(1024 * 1024));
+    assert!(matches!(up.forward_auth("GET", HOST, "/orders", &[("Authorization", &token)]).status, 0 | 431));
+    for bytes in [
+        &b"\x00\x01\x02\xff\r\n\r\n"[..],
+        b"GET /forward-auth HTTP/1.1\r\n\r\n",
+        b"GET http://a/forward-auth HTTP/1.1\r\nHost: b\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nnonsense",
+    ] {
+        let reply = raw(up.listen["http"], [bytes, b"x\r\nConnection: close\r\n\r\n"].concat().as_slice());
+        assert_ne!(reply.status, 200);
+    }
+    assert_eq!(up.forward_auth("GET", HOST, "/healthz", &[]).status, 200);
+    assert!(up.resident() < 200_000, "{} kB", up.resident());
+}
+
+#[test]
+fn a_request_in_flight_is_answered_before_the_end() {
+    let mut up = Up::with(&[("shop.yaml", POLICY)]);
+    let mut stream = TcpStream::connect(up.listen["http"]).unwrap();
+    let head = "POST /access/v1/evaluation HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    // the server says that it has begun with the request
+    let mut begun = [0; 25];
+    stream.read_exact(&mut begun).unwrap();
+    assert!(begun.starts_with(b"HTTP/1.1 100 Continue"));
+    let done = std::thread::spawn(move || {
+        // the server has been told to stop by now, and waits for the rest of this request
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        stream.write_all(b"{}").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    });
+    let (code, took) = up.interrupt();
+    assert_eq!(code, Some(0));
+    assert!(took < std::time::Duration::from_secs(10));
+    assert!(done.join().unwrap().starts_with("HTTP/1.1 400"));
+}
