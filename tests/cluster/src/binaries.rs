@@ -1,0 +1,219 @@
+//! The programs of a cluster: where each comes from, and building what is missing.
+//!
+//! One Go module per program under `go/`, since their dependencies conflict; its `tool` directives name what is
+//! built, its `go.sum` pins it. A build is kept under a digest of both, so a changed version builds anew and an
+//! old checkout finds its own.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::command::{run, which};
+use crate::error::{At, Error, Result};
+use crate::paths;
+
+/// One program that is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Binary {
+    /// The file's name.
+    pub name: &'static str,
+    module: &'static Module,
+    package: &'static str,
+}
+
+/// A module file under `go/` and how its programs are built.
+#[derive(Debug, PartialEq, Eq)]
+struct Module {
+    name: &'static str,
+    tags: &'static str,
+    cgo: bool,
+    /// The module path whose version is stamped into the programs, as Kubernetes' own build does.
+    stamp: Option<&'static str>,
+}
+
+const KUBERNETES: Module = Module { name: "kubernetes", tags: "", cgo: false, stamp: Some("k8s.io/kubernetes") };
+const ETCD_MODULE: Module = Module { name: "etcd", tags: "", cgo: false, stamp: None };
+// Snapshotters nobody uses here, which would need C libraries.
+const CONTAINERD_MODULE: Module =
+    Module { name: "containerd", tags: "no_btrfs,no_devmapper,no_zfs", cgo: false, stamp: None };
+// containerd gives every container a seccomp profile; a runc without seccomp refuses it.
+const RUNC_MODULE: Module = Module { name: "runc", tags: "seccomp", cgo: true, stamp: None };
+const CNI_MODULE: Module = Module { name: "cni", tags: "", cgo: false, stamp: None };
+const COREDNS_MODULE: Module = Module { name: "coredns", tags: "", cgo: false, stamp: None };
+const HELM_MODULE: Module = Module { name: "helm", tags: "", cgo: false, stamp: None };
+
+macro_rules! binaries {
+    ($($(#[$doc:meta])* $const:ident = $name:literal from $module:ident $package:literal;)*) => {
+        $($(#[$doc])* pub const $const: Binary = Binary { name: $name, module: &$module, package: $package };)*
+    };
+}
+
+binaries! {
+    /// The API server.
+    APISERVER = "kube-apiserver" from KUBERNETES "k8s.io/kubernetes/cmd/kube-apiserver";
+    /// The controller manager.
+    CONTROLLER_MANAGER = "kube-controller-manager" from KUBERNETES "k8s.io/kubernetes/cmd/kube-controller-manager";
+    /// The scheduler.
+    SCHEDULER = "kube-scheduler" from KUBERNETES "k8s.io/kubernetes/cmd/kube-scheduler";
+    /// The node agent.
+    KUBELET = "kubelet" from KUBERNETES "k8s.io/kubernetes/cmd/kubelet";
+    /// The Service proxy.
+    KUBE_PROXY = "kube-proxy" from KUBERNETES "k8s.io/kubernetes/cmd/kube-proxy";
+    /// The command line client.
+    KUBECTL = "kubectl" from KUBERNETES "k8s.io/kubernetes/cmd/kubectl";
+    /// The API server's store.
+    ETCD = "etcd" from ETCD_MODULE "go.etcd.io/etcd/server/v3";
+    /// The container runtime.
+    CONTAINERD = "containerd" from CONTAINERD_MODULE "github.com/containerd/containerd/v2/cmd/containerd";
+    /// One per pod: holds its containers.
+    SHIM = "containerd-shim-runc-v2" from CONTAINERD_MODULE "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2";
+    /// containerd's client.
+    CTR = "ctr" from CONTAINERD_MODULE "github.com/containerd/containerd/v2/cmd/ctr";
+    /// Makes containers.
+    RUNC = "runc" from RUNC_MODULE "github.com/opencontainers/runc";
+    /// CNI: the pods' bridge.
+    CNI_BRIDGE = "bridge" from CNI_MODULE "github.com/containernetworking/plugins/plugins/main/bridge";
+    /// CNI: the pods' loopback interface.
+    CNI_LOOPBACK = "loopback" from CNI_MODULE "github.com/containernetworking/plugins/plugins/main/loopback";
+    /// CNI: the pods' addresses.
+    CNI_HOST_LOCAL = "host-local" from CNI_MODULE "github.com/containernetworking/plugins/plugins/ipam/host-local";
+    /// CNI: host ports.
+    CNI_PORTMAP = "portmap" from CNI_MODULE "github.com/containernetworking/plugins/plugins/meta/portmap";
+    /// The cluster's DNS.
+    COREDNS = "coredns" from COREDNS_MODULE "github.com/coredns/coredns";
+    /// Installs charts; built only when asked for.
+    HELM = "helm" from HELM_MODULE "helm.sh/helm/v4/cmd/helm";
+}
+
+/// What a control plane alone needs.
+pub const CONTROL_PLANE: &[Binary] = &[APISERVER, CONTROLLER_MANAGER, KUBECTL, ETCD];
+
+/// What a node needs, its control plane included.
+pub const NODE: &[Binary] = &[
+    RUNC,
+    APISERVER,
+    CONTROLLER_MANAGER,
+    SCHEDULER,
+    KUBELET,
+    KUBE_PROXY,
+    KUBECTL,
+    ETCD,
+    CONTAINERD,
+    SHIM,
+    CTR,
+    CNI_BRIDGE,
+    CNI_LOOPBACK,
+    CNI_HOST_LOCAL,
+    CNI_PORTMAP,
+    COREDNS,
+];
+
+/// Every program, for lookup by name.
+const ALL: &[&[Binary]] = &[NODE, &[HELM]];
+
+/// The program called `name`.
+pub fn named(name: &str) -> Option<Binary> {
+    ALL.iter().copied().flatten().find(|binary| binary.name == name).copied()
+}
+
+/// The path of one program, built if need be.
+pub fn path(binary: Binary) -> Result<PathBuf> {
+    ensure(&[binary])?;
+    location(binary)
+}
+
+/// Builds those of `wanted` that are neither in `$KUBEBUILDER_ASSETS` nor built before.
+pub fn ensure(wanted: &[Binary]) -> Result<()> {
+    let mut missing = BTreeMap::<&str, Vec<Binary>>::new();
+    for binary in wanted {
+        if !location(*binary)?.is_file() {
+            missing.entry(binary.module.name).or_default().push(*binary);
+        }
+    }
+    missing.into_values().try_for_each(|binaries| build(&binaries))
+}
+
+/// Where `binary` is, or will be once built.
+pub(crate) fn location(binary: Binary) -> Result<PathBuf> {
+    // envtest's convention; its folder holds etcd, kube-apiserver and kubectl.
+    let given = std::env::var_os("KUBEBUILDER_ASSETS").filter(|dir| !dir.is_empty());
+    if let Some(path) = given.map(|dir| Path::new(&dir).join(binary.name)).filter(|path| path.is_file()) {
+        return Ok(path);
+    }
+    Ok(built_dir(binary.module)?.join(binary.name))
+}
+
+fn source(module: &Module) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("go").join(module.name)
+}
+
+fn built_dir(module: &Module) -> Result<PathBuf> {
+    let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    for file in ["go.mod", "go.sum"] {
+        let path = source(module).join(file);
+        digest.update(&fs::read(&path).at("read", &path)?);
+    }
+    digest.update(format!("{module:?}").as_bytes());
+    let hex = crate::hex(digest.finish().as_ref());
+    Ok(paths::cache()?.join("bin").join(format!("{}-{}", module.name, hex.get(..12).unwrap_or(&hex))))
+}
+
+fn build(binaries: &[Binary]) -> Result<()> {
+    let Some(module) = binaries.first().map(|binary| binary.module) else {
+        return Ok(());
+    };
+    let dir = built_dir(module)?;
+    fs::create_dir_all(&dir).at("create", &dir)?;
+    // Test processes that start together must not build the same thing twice.
+    let lock_path = dir.join(".lock");
+    let lock = File::create(&lock_path).at("create", &lock_path)?;
+    lock.lock().at("lock", &lock_path)?;
+    let missing: Vec<_> = binaries.iter().filter(|binary| !dir.join(binary.name).is_file()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let go = which("go").ok_or_else(|| {
+        Error::refused(
+            "`go` is missing, and programs of the cluster have to be built",
+            "install Go 1.26 or newer, or set KUBEBUILDER_ASSETS or KUBECONFIG",
+        )
+    })?;
+    let names: Vec<_> = missing.iter().map(|binary| binary.name).collect();
+    eprintln!("cluster: building {} from {} (minutes on first use)", names.join(", "), source(module).display());
+    for binary in missing {
+        let partial = dir.join(format!(".{}", binary.name));
+        let mut command = Command::new(&go);
+        command
+            .current_dir(source(module))
+            .env("GOFLAGS", "-mod=readonly -buildvcs=false")
+            .env("CGO_ENABLED", if module.cgo { "1" } else { "0" })
+            .env("GOWORK", "off")
+            .args(["build", "-trimpath", "-tags", module.tags, "-ldflags", &link_flags(module)?, "-o"])
+            .args([partial.as_path(), Path::new(binary.package)]);
+        run(&mut command)?;
+        let built = dir.join(binary.name);
+        fs::rename(&partial, &built).at("create", &built)?;
+    }
+    Ok(())
+}
+
+fn link_flags(module: &Module) -> Result<String> {
+    let Some(stamped) = module.stamp else {
+        return Ok("-s -w".to_owned());
+    };
+    let path = source(module).join("go.mod");
+    let text = fs::read_to_string(&path).at("read", &path)?;
+    let version = text
+        .lines()
+        .find_map(|line| {
+            line.trim().trim_start_matches("require ").strip_prefix(stamped)?.strip_prefix(" v")?.split(' ').next()
+        })
+        .ok_or_else(|| Error::invalid(format!("`{}`", path.display()), format!("requires no version of {stamped}")))?;
+    let mut parts = version.split('.');
+    let (major, minor) = (parts.next().unwrap_or("1"), parts.next().unwrap_or("0"));
+    let stamps = ["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"].map(|package| {
+        format!("-X {package}.gitVersion=v{version} -X {package}.gitMajor={major} -X {package}.gitMinor={minor}")
+    });
+    Ok(format!("-s -w {}", stamps.join(" ")))
+}

@@ -1,0 +1,293 @@
+//! What tests hold in their hands.
+
+use std::fs::File;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime};
+
+use crate::binaries;
+use crate::command::{run, run_with_input, which};
+use crate::control_plane::option;
+use crate::error::{Error, Result};
+use crate::image::Image;
+use crate::lifecycle::{self, Component, Running, Wanted};
+use crate::{paths, preflight, wait};
+
+/// A Kubernetes cluster.
+#[derive(Debug)]
+pub struct Cluster {
+    origin: Origin,
+    kubeconfig: PathBuf,
+}
+
+#[derive(Debug)]
+enum Origin {
+    /// Ours; it stays when this value goes.
+    Shared(Running),
+    /// Ours and this value's.
+    Isolated(Running, #[expect(dead_code, reason = "held for its lock")] File),
+    /// A kind cluster that `KUBECONFIG` names.
+    Kind { name: String },
+}
+
+impl Cluster {
+    /// The whole node that all tests of this machine share; brought up if it isn't there. It stays up: end it with
+    /// [`crate::down`]. With `KUBECONFIG` set to a kind cluster's, that one.
+    pub fn shared() -> Result<Self> {
+        if let Some(kind) = Self::kind()? {
+            return Ok(kind);
+        }
+        preflight::root()?;
+        let dir = paths::state()?.join(lifecycle::SHARED);
+        let _lock = lifecycle::lock(&dir)?;
+        let running = match lifecycle::running(&dir).filter(|running| running.net.is_some()) {
+            Some(running) => running,
+            None => lifecycle::bring_up(&dir, Wanted { node: true, owned: false })?,
+        };
+        Ok(Self { kubeconfig: running.kubeconfig(), origin: Origin::Shared(running) })
+    }
+
+    /// A new control plane alone (etcd, API server, controller manager), on free ports of the loopback. It ends with
+    /// the value, or with this process if that is killed. Needs no root.
+    pub fn isolated() -> Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        collect_abandoned()?;
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let dir = paths::state()?.join(format!("isolated-{}-{number}", std::process::id()));
+        let lock = lifecycle::lock(&dir)?;
+        let running = lifecycle::bring_up(&dir, Wanted { node: false, owned: true })?;
+        Ok(Self { kubeconfig: running.kubeconfig(), origin: Origin::Isolated(running, lock) })
+    }
+
+    /// The cluster of `KUBECONFIG`, if that is a kind one.
+    fn kind() -> Result<Option<Self>> {
+        let Some(kubeconfig) = std::env::var_os("KUBECONFIG").filter(|path| !path.is_empty()).map(PathBuf::from) else {
+            return Ok(None);
+        };
+        let config = option("kubeconfig", kubeconfig.display());
+        let context = run(Command::new(kubectl_program()?).args([&config, "config", "current-context"]))?;
+        match context.trim().split_once('-') {
+            Some(("kind", name)) => Ok(Some(Self { origin: Origin::Kind { name: name.to_owned() }, kubeconfig })),
+            // The shared cluster's own, exported as `make cluster-up` says.
+            Some(("durward", _)) => Ok(None),
+            // Tests make and delete things; that must not happen to a cluster that someone needs.
+            _ => Err(Error::refused(
+                format!(
+                    "KUBECONFIG (`{}`) points to context `{}`, which is no kind cluster",
+                    kubeconfig.display(),
+                    context.trim()
+                ),
+                "unset KUBECONFIG, or point it to a kind cluster's kubeconfig",
+            )),
+        }
+    }
+
+    /// The kubeconfig of an administrator.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// The cluster's folder, where its logs are. None for a kind cluster.
+    pub fn dir(&self) -> Option<&Path> {
+        self.running().ok().map(|running| running.dir.as_path())
+    }
+
+    /// A client with an administrator's rights.
+    pub async fn client(&self) -> Result<kube::Client> {
+        let what = || format!("kubeconfig `{}`", self.kubeconfig.display());
+        let kubeconfig =
+            kube::config::Kubeconfig::read_from(&self.kubeconfig).map_err(|error| Error::invalid(what(), error))?;
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &kube::config::KubeConfigOptions::default())
+            .await
+            .map_err(|error| Error::invalid(what(), error))?;
+        kube::Client::try_from(config).map_err(|error| Error::invalid(what(), error))
+    }
+
+    /// Runs kubectl and returns what it prints.
+    pub fn kubectl<S: AsRef<str>>(&self, args: impl IntoIterator<Item = S>) -> Result<String> {
+        run(&mut self.kubectl_command(args)?)
+    }
+
+    /// Applies a manifest, YAML or JSON.
+    pub fn apply(&self, manifest: &str) -> Result<()> {
+        run_with_input(&mut self.kubectl_command(["apply", "--filename=-"])?, manifest).map(drop)
+    }
+
+    fn kubectl_command<S: AsRef<str>>(&self, args: impl IntoIterator<Item = S>) -> Result<Command> {
+        let mut command = Command::new(kubectl_program()?);
+        if let Ok(running) = self.running() {
+            command.env("KUBECACHEDIR", running.kubectl_cache());
+        }
+        command.arg(option("kubeconfig", self.kubeconfig.display()));
+        args.into_iter().for_each(|arg| {
+            command.arg(arg.as_ref());
+        });
+        Ok(command)
+    }
+
+    /// Makes a namespace of its own for a test, its name beginning with `prefix`; it is deleted with the value.
+    /// Returns once pods can be made in it.
+    pub fn namespace(&self, prefix: &str) -> Result<Namespace<'_>> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let name = format!("{prefix}-{:x}", now.as_micros());
+        self.kubectl(["create", "namespace", &name])?;
+        let namespace = Namespace { cluster: self, name };
+        self.until("the namespace's service account", Duration::from_secs(60), || {
+            Ok(namespace.kubectl(["get", "serviceaccount", "default"]).ok())
+        })?;
+        Ok(namespace)
+    }
+
+    /// Loads an image into the node.
+    pub fn load_image(&self, image: &Image) -> Result<()> {
+        self.load_archive(image.archive_file()?.path())
+    }
+
+    /// Loads an archive in the format of `docker save` into the node.
+    pub fn load_archive(&self, archive: &Path) -> Result<()> {
+        match &self.origin {
+            Origin::Kind { name } => {
+                let archive = archive.to_string_lossy();
+                run(Command::new("kind").args(["load", "image-archive", &archive, "--name", name])).map(drop)
+            }
+            Origin::Shared(running) | Origin::Isolated(running, _) => running.load_archive(archive),
+        }
+    }
+
+    /// This machine's address as pods and the API server reach it, for servers that a test runs itself.
+    pub fn host_address(&self) -> Result<IpAddr> {
+        let running = self.running()?;
+        Ok(running.net.map_or(IpAddr::V4(running.endpoints.address), |net| IpAddr::V4(net.host())))
+    }
+
+    /// Ends a component and leaves it so. Pods survive all but their own end.
+    pub fn stop(&self, component: Component) -> Result<()> {
+        self.running()?.stop(component)
+    }
+
+    /// Starts a component and waits until it does its work.
+    pub fn start(&self, component: Component) -> Result<()> {
+        let running = self.running()?;
+        running.start(component)?;
+        running.await_ready(component)
+    }
+
+    /// Ends a component, starts it again, and waits until it does its work.
+    pub fn restart(&self, component: Component) -> Result<()> {
+        self.stop(component)?;
+        self.start(component)
+    }
+
+    fn running(&self) -> Result<&Running> {
+        match &self.origin {
+            Origin::Shared(running) | Origin::Isolated(running, _) => Ok(running),
+            Origin::Kind { name } => Err(Error::refused(
+                format!("the processes of kind cluster `{name}` are not ours"),
+                "unset KUBECONFIG to have a node of our own",
+            )),
+        }
+    }
+
+    /// Waits for a condition; in vain, the error carries [`Cluster::diagnostics`].
+    pub fn until<T>(&self, what: &str, limit: Duration, condition: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+        wait::until(what, limit, condition).map_err(|error| error.with_logs(|| self.diagnostics()))
+    }
+
+    /// Pods, recent events and the last lines of every log: what to look at when a test fails.
+    pub fn diagnostics(&self) -> String {
+        let ask = |args: &[&str]| self.kubectl(args).unwrap_or_else(|error| error.to_string());
+        let pods = ask(&["get", "pods", "--all-namespaces", "--output=wide", "--request-timeout=10s"]);
+        let events = ask(&["get", "events", "--all-namespaces", "--sort-by=.lastTimestamp", "--request-timeout=10s"]);
+        let events: Vec<_> = events.lines().collect();
+        let recent = events.get(events.len().saturating_sub(30)..).unwrap_or_default().join("\n");
+        let logs = self.running().map(|running| running.logs(15)).unwrap_or_default();
+        format!("--- pods\n{pods}\n--- events\n{recent}\n{logs}")
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if let Origin::Isolated(running, _) = &self.origin
+            && let Err(error) = lifecycle::retire(&running.dir)
+        {
+            eprintln!("cluster: {error}");
+        }
+    }
+}
+
+/// kind's machines have a kubectl of their own mostly; building one takes minutes.
+fn kubectl_program() -> Result<PathBuf> {
+    let built = binaries::location(binaries::KUBECTL)?;
+    if built.is_file() {
+        return Ok(built);
+    }
+    which(binaries::KUBECTL.name).map_or_else(|| binaries::path(binaries::KUBECTL), Ok)
+}
+
+/// Takes down isolated clusters whose owners were killed.
+fn collect_abandoned() -> Result<()> {
+    for dir in lifecycle::dirs()?.into_iter().filter(|dir| !dir.ends_with(lifecycle::SHARED)) {
+        if let Some(_lock) = lifecycle::try_lock(&dir)? {
+            lifecycle::retire(&dir)?;
+        }
+    }
+    Ok(())
+}
+
+/// A test's own namespace.
+#[derive(Debug)]
+pub struct Namespace<'a> {
+    cluster: &'a Cluster,
+    name: String,
+}
+
+impl Namespace<'_> {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Runs kubectl in it.
+    pub fn kubectl<S: AsRef<str>>(&self, args: impl IntoIterator<Item = S>) -> Result<String> {
+        let mut command = self.cluster.kubectl_command([option("namespace", &self.name)])?;
+        args.into_iter().for_each(|arg| {
+            command.arg(arg.as_ref());
+        });
+        run(&mut command)
+    }
+
+    /// Applies a manifest in it.
+    pub fn apply(&self, manifest: &str) -> Result<()> {
+        let command = self.cluster.kubectl_command([&option("namespace", &self.name), "apply", "--filename=-"]);
+        run_with_input(&mut command?, manifest).map(drop)
+    }
+
+    /// Waits until `object` (`pod/web`, `deployment/web`) has `condition` (`Ready`, `Available`).
+    pub fn await_condition(&self, object: &str, condition: &str) -> Result<()> {
+        self.await_jsonpath(object, &format!("{{.status.conditions[?(@.type==\"{condition}\")].status}}"), "True")
+    }
+
+    /// Waits until `path` of `object` has `value`.
+    pub fn await_jsonpath(&self, object: &str, path: &str, value: &str) -> Result<()> {
+        let output = option("output", format!("jsonpath={path}"));
+        self.cluster.until(&format!("{object} having {path} = {value}"), Duration::from_secs(120), || {
+            let found = self.kubectl(["get", object, &output, "--ignore-not-found"]);
+            // A server that restarts answers again soon.
+            Ok(found.ok().filter(|found| found == value).map(drop))
+        })
+    }
+}
+
+impl Drop for Namespace<'_> {
+    fn drop(&mut self) {
+        // Pods are killed at once: nobody waits for their thirty seconds of grace.
+        let pods = ["delete", "pods", "--all", "--grace-period=0", "--force", "--wait=false"];
+        let gone =
+            self.kubectl(pods).and_then(|_| self.cluster.kubectl(["delete", "namespace", &self.name, "--wait=false"]));
+        if let Err(error) = gone {
+            eprintln!("cluster: {error}");
+        }
+    }
+}

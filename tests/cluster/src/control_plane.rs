@@ -1,0 +1,135 @@
+//! etcd, API server, controller manager: command lines and readiness.
+
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::binaries::{self, location};
+use crate::certs::{Authority, Client};
+use crate::error::{At, Result};
+use crate::namespaces::Net;
+use crate::process::Spec;
+
+/// Where a control plane listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Endpoints {
+    /// The API server's address.
+    pub address: Ipv4Addr,
+    pub api: u16,
+    etcd: u16,
+    etcd_peer: u16,
+}
+
+impl Endpoints {
+    /// On this machine's loopback, at ports that are free now.
+    pub(crate) fn free() -> Result<Self> {
+        let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).at("listen on", Path::new("127.0.0.1"));
+        // All held until all are known, so that they differ.
+        let listeners = [listen()?, listen()?, listen()?];
+        let [api, etcd, etcd_peer] = listeners.map(|listener| listener.local_addr().map(|address| address.port()));
+        let port = |port: std::io::Result<u16>| port.at("ask the port of", Path::new("127.0.0.1"));
+        Ok(Self { address: Ipv4Addr::LOCALHOST, api: port(api)?, etcd: port(etcd)?, etcd_peer: port(etcd_peer)? })
+    }
+
+    /// In a node's network, where nobody else listens.
+    pub(crate) fn inside(net: Net) -> Self {
+        Self { address: net.node(), api: 6443, etcd: 2379, etcd_peer: 2380 }
+    }
+
+    pub(crate) fn server(&self) -> String {
+        format!("https://{}:{}", self.address, self.api)
+    }
+}
+
+/// The Service network of a control plane without a node, where no address is ever used.
+const UNUSED_SERVICES: (&str, Ipv4Addr) = ("10.215.0.0/24", Ipv4Addr::new(10, 215, 0, 1));
+
+/// Makes the certificates and kubeconfigs that every control plane needs.
+pub(crate) fn certificates(dir: &Path, context: &str, endpoints: &Endpoints, net: Option<Net>) -> Result<Authority> {
+    let authority = Authority::create(dir.join("pki"))?;
+    let service = net.map_or(UNUSED_SERVICES.1, |net| net.service(1));
+    let names = [
+        "localhost",
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+    ];
+    let addresses = [Ipv4Addr::LOCALHOST, endpoints.address, service].map(IpAddr::V4);
+    authority.server("apiserver", &names, &addresses)?;
+    let masters = Some("system:masters");
+    authority.client(Client { file: "apiserver-kubelet", user: "kube-apiserver-kubelet-client", group: masters })?;
+    let server = endpoints.server();
+    let admin = Client { file: "admin", user: "durward-cluster-admin", group: masters };
+    authority.kubeconfig(&dir.join("kubeconfig"), context, &server, admin)?;
+    let manager = Client { file: "controller-manager", user: "system:kube-controller-manager", group: None };
+    authority.kubeconfig(&dir.join("pki/controller-manager.kubeconfig"), context, &server, manager)?;
+    Ok(authority)
+}
+
+pub(crate) fn etcd(dir: &Path, endpoints: &Endpoints) -> Result<Spec> {
+    let client = format!("http://127.0.0.1:{}", endpoints.etcd);
+    let peer = format!("http://127.0.0.1:{}", endpoints.etcd_peer);
+    Ok(Spec::new("etcd", location(binaries::ETCD)?)
+        .arg(option("data-dir", dir.join("etcd").display()))
+        .arg(option("listen-client-urls", &client))
+        .arg(option("advertise-client-urls", &client))
+        .arg(option("listen-peer-urls", &peer))
+        .arg(option("initial-advertise-peer-urls", &peer))
+        .arg(option("initial-cluster", format!("default={peer}")))
+        // What is in it need not outlive this machine.
+        .args(["--unsafe-no-fsync", "--log-level=warn"]))
+}
+
+pub(crate) fn apiserver(dir: &Path, endpoints: &Endpoints, net: Option<Net>) -> Result<Spec> {
+    let pki = |file: &str| dir.join("pki").join(file).display().to_string();
+    let spec = Spec::new("kube-apiserver", location(binaries::APISERVER)?)
+        .arg(option("etcd-servers", format!("http://127.0.0.1:{}", endpoints.etcd)))
+        .arg(option("bind-address", endpoints.address))
+        .arg(option("advertise-address", endpoints.address))
+        .arg(option("secure-port", endpoints.api))
+        .arg(option("service-cluster-ip-range", net.map_or(UNUSED_SERVICES.0.to_owned(), Net::services)))
+        .arg(option("tls-cert-file", pki("apiserver.crt")))
+        .arg(option("tls-private-key-file", pki("apiserver.key")))
+        .arg(option("client-ca-file", pki("ca.crt")))
+        .arg(option("service-account-issuer", "https://kubernetes.default.svc.cluster.local"))
+        .arg(option("service-account-key-file", pki("sa.pub")))
+        .arg(option("service-account-signing-key-file", pki("sa.key")))
+        .arg(option("kubelet-client-certificate", pki("apiserver-kubelet.crt")))
+        .arg(option("kubelet-client-key", pki("apiserver-kubelet.key")))
+        .arg(option("kubelet-certificate-authority", pki("ca.crt")))
+        // The node's name resolves nowhere; its address needs no resolving.
+        .arg("--kubelet-preferred-address-types=InternalIP")
+        .args([
+            "--authorization-mode=Node,RBAC",
+            "--enable-admission-plugins=NodeRestriction",
+            "--allow-privileged=true",
+        ])
+        .args(["--profiling=false", "--shutdown-delay-duration=0s"]);
+    // A loopback address can't be the endpoint of Service `kubernetes`.
+    Ok(if net.is_none() { spec.arg("--endpoint-reconciler-type=none") } else { spec })
+}
+
+pub(crate) fn controller_manager(dir: &Path) -> Result<Spec> {
+    let pki = |file: &str| dir.join("pki").join(file).display().to_string();
+    Ok(Spec::new("kube-controller-manager", location(binaries::CONTROLLER_MANAGER)?)
+        .arg(option("kubeconfig", pki("controller-manager.kubeconfig")))
+        .arg(option("root-ca-file", pki("ca.crt")))
+        .arg(option("service-account-private-key-file", pki("sa.key")))
+        .arg(option("cluster-signing-cert-file", pki("ca.crt")))
+        .arg(option("cluster-signing-key-file", pki("ca.key")))
+        // Its own limits make it take five seconds to begin, and tests wait for its work.
+        .args(["--kube-api-qps=500", "--kube-api-burst=1000"])
+        .args([
+            "--use-service-account-credentials=true",
+            "--leader-elect=false",
+            "--secure-port=0",
+            "--profiling=false",
+        ]))
+}
+
+/// A command line option in the form that every Go program of the cluster reads.
+pub(crate) fn option(name: &str, value: impl std::fmt::Display) -> String {
+    format!("--{name}={value}")
+}

@@ -1,0 +1,145 @@
+//! The repository's Dockerfile, built for real by buildah, with no engine and no registry.
+//!
+//! Its builder stage takes its image by ARG. In place of a registry's Rust image stands a nearly empty one, over
+//! which this machine's own toolchain is mounted.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::command::run;
+use crate::error::{At, Error, Result};
+use crate::image::{DURWARD, Image};
+use crate::{paths, preflight};
+
+/// A built image.
+#[derive(Debug)]
+pub struct Built {
+    /// In the format of `docker save`, for [`crate::Cluster::load_archive`].
+    pub archive: PathBuf,
+    /// Who runs it.
+    pub user: String,
+    /// What runs.
+    pub entrypoint: Vec<String>,
+    /// Size of its layers in bytes.
+    pub size: u64,
+}
+
+const BUILDER: &str = "durward.test/builder:test";
+
+/// Builds the image [`DURWARD`]. Seconds when nothing has changed: cargo's target folder is kept in the cache.
+pub fn build() -> Result<Built> {
+    preflight::programs(&[("buildah", "buildah"), ("setpriv", "util-linux"), ("unshare", "util-linux")])?;
+    let work = paths::cache()?.join("image");
+    fs::create_dir_all(&work).at("create", &work)?;
+    let lock_path = work.join("lock");
+    let lock = File::create(&lock_path).at("create", &lock_path)?;
+    lock.lock().at("lock", &lock_path)?;
+
+    eprintln!("cluster: building the durward image (minutes on first use)");
+    let buildah = Buildah { work: &work };
+    buildah.clean()?;
+    let built = buildah.build();
+    // Copied layers are large, and cargo's folder makes the next build quick without them.
+    buildah.clean()?;
+    built
+}
+
+struct Buildah<'a> {
+    work: &'a Path,
+}
+
+impl Buildah<'_> {
+    fn run<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<String> {
+        let storage = |name: &str| self.work.join("storage").join(name);
+        // In namespaces of its own that end with us: an interrupted build leaves neither a mount nor a compiler behind.
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "KILL", "--", "unshare", "--mount", "--propagation", "private"])
+            .args(["--pid", "--fork", "--kill-child", "--mount-proc", "--", "buildah"])
+            .arg("--root")
+            .arg(storage("root"))
+            .arg("--runroot")
+            .arg(storage("run"))
+            .args(["--storage-driver", "vfs"])
+            .args(args);
+        run(&mut command)
+    }
+
+    fn clean(&self) -> Result<()> {
+        let storage = self.work.join("storage");
+        match fs::remove_dir_all(&storage) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).at("remove", &storage),
+            _ => Ok(()),
+        }
+    }
+
+    fn build(&self) -> Result<Built> {
+        let base = self.work.join("builder.tar");
+        fs::write(&base, builder().archive()?).at("write", &base)?;
+        self.run(["pull", "--quiet", &format!("docker-archive:{}", base.display())])?;
+
+        let target = self.work.join("target");
+        fs::create_dir_all(&target).at("create", &target)?;
+        let root = paths::repository();
+        let build_arg = format!("--build-arg=BUILDER={BUILDER}");
+        let mut args = ["bud", "--isolation=chroot", "--pull-never", "--layers=false", &build_arg, "--tag", DURWARD]
+            .map(String::from)
+            .to_vec();
+        for (source, target, options) in mounts(&target)? {
+            args.push(format!("--volume={}:{target}:{options}", source.display()));
+        }
+        args.push(root.display().to_string());
+        self.run(&args)?;
+
+        let inspected = self.run(["inspect", "--type=image", DURWARD])?;
+        let archive = self.work.join("durward.tar");
+        if archive.exists() {
+            fs::remove_file(&archive).at("remove", &archive)?;
+        }
+        self.run(["push", "--quiet", DURWARD, &format!("docker-archive:{}:{DURWARD}", archive.display())])?;
+        let size = fs::metadata(&archive).at("read", &archive)?.len();
+        let invalid = |detail: &str| Error::invalid("buildah's description of the image", detail);
+        let described: Value = serde_json::from_str(&inspected).map_err(|error| invalid(&error.to_string()))?;
+        let config = described.pointer("/OCIv1/config").ok_or_else(|| invalid("it has no OCIv1.config"))?;
+        let words = config.get("Entrypoint").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        Ok(Built {
+            archive,
+            user: config.get("User").and_then(Value::as_str).unwrap_or_default().to_owned(),
+            entrypoint: words.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+            size,
+        })
+    }
+}
+
+/// What the builder stage starts from here: names that lead into the folders mounted over it.
+fn builder() -> Image {
+    ["bin", "sbin", "lib", "lib64"]
+        .into_iter()
+        .fold(Image::new(BUILDER), |image, name| image.link(name, &format!("usr/{name}")))
+        .folder("/usr", 0o755)
+        .folder("/etc", 0o755)
+        .folder("/tmp", 0o1777)
+        .entrypoint(["/bin/sh"])
+        .env("PATH", "/toolchain/bin:/usr/local/bin:/usr/bin:/bin")
+        .env("CARGO_HOME", "/cargo")
+}
+
+/// This machine's toolchain, its crates, and the target folder that is kept.
+fn mounts(target: &Path) -> Result<Vec<(PathBuf, &'static str, &'static str)>> {
+    let sysroot = run(Command::new("rustc").current_dir(paths::repository()).args(["--print", "sysroot"]))?;
+    let home = std::env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
+    let cargo = home.ok_or_else(|| Error::refused("neither CARGO_HOME nor HOME is set", "set CARGO_HOME"))?;
+    Ok(vec![
+        (PathBuf::from("/usr"), "/usr", "ro"),
+        (PathBuf::from("/etc/ssl"), "/etc/ssl", "ro"),
+        (PathBuf::from("/etc/alternatives"), "/etc/alternatives", "ro"),
+        (PathBuf::from(sysroot.trim()), "/toolchain", "ro"),
+        (cargo, "/cargo", "rw"),
+        (target.to_owned(), "/src/target", "rw"),
+    ])
+}

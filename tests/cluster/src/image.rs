@@ -1,0 +1,224 @@
+//! Images without a registry: made from files, loaded from an archive.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::command::run;
+use crate::error::{At, Error, Result};
+use crate::preflight;
+
+/// What every pod's sandbox runs.
+pub const PAUSE: &str = "durward.test/pause:test";
+/// A shell with the usual tools. Debian's static `wget -T` crashes: use `timeout 5 wget`.
+pub const BUSYBOX: &str = "durward.test/busybox:test";
+/// The image that the repository's Dockerfile makes.
+pub const DURWARD: &str = "durward.test/durward:test";
+
+/// An image in the making: one layer and how to run it.
+///
+/// Pods use it with `imagePullPolicy: Never`, or `IfNotPresent` when its tag is not `latest`.
+#[derive(Debug, Clone)]
+pub struct Image {
+    name: String,
+    entries: Vec<Entry>,
+    entrypoint: Vec<String>,
+    command: Vec<String>,
+    user: String,
+    env: Vec<String>,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    path: String,
+    mode: u32,
+    content: Content,
+}
+
+#[derive(Debug, Clone)]
+enum Content {
+    File(Vec<u8>),
+    Link(String),
+    Folder,
+}
+
+impl Image {
+    /// An empty image called `name`, tag included, such as `durward.test/echo:test`.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            entries: Vec::new(),
+            entrypoint: Vec::new(),
+            command: Vec::new(),
+            user: String::new(),
+            env: Vec::new(),
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Adds a file at the absolute `path`.
+    #[must_use]
+    pub fn file(self, path: &str, mode: u32, content: impl Into<Vec<u8>>) -> Self {
+        self.entry(path, mode, Content::File(content.into()))
+    }
+
+    /// Adds a copy of a program of this machine; it must be a static one.
+    pub fn program(self, path: &str, source: &Path) -> Result<Self> {
+        Ok(self.file(path, 0o755, fs::read(source).at("read", source)?))
+    }
+
+    /// Adds a symbolic link at `path`.
+    #[must_use]
+    pub fn link(self, path: &str, target: &str) -> Self {
+        self.entry(path, 0o777, Content::Link(target.to_owned()))
+    }
+
+    /// Adds a folder. Those on the way to a file come by themselves.
+    #[must_use]
+    pub fn folder(self, path: &str, mode: u32) -> Self {
+        self.entry(path, mode, Content::Folder)
+    }
+
+    /// What runs unless a container names a `command`.
+    #[must_use]
+    pub fn entrypoint<S: Into<String>>(mut self, words: impl IntoIterator<Item = S>) -> Self {
+        self.entrypoint = words.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// The entrypoint's arguments, or what runs where there is none, unless a container names `args`.
+    #[must_use]
+    pub fn command<S: Into<String>>(mut self, words: impl IntoIterator<Item = S>) -> Self {
+        self.command = words.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Who runs it: `uid:gid`; root unless set.
+    #[must_use]
+    pub fn user(mut self, user: impl Into<String>) -> Self {
+        self.user = user.into();
+        self
+    }
+
+    /// Sets an environment variable.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push(format!("{name}={value}"));
+        self
+    }
+
+    fn entry(mut self, path: &str, mode: u32, content: Content) -> Self {
+        self.entries.push(Entry { path: path.trim_matches('/').to_owned(), mode, content });
+        self
+    }
+
+    /// The image as an archive in the format of `docker save`.
+    pub fn archive(&self) -> Result<Vec<u8>> {
+        let failed = |source| Error::Io { action: "pack", path: PathBuf::from(&self.name), source };
+        let layer = self.layer().map_err(failed)?;
+        let digest = crate::hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &layer).as_ref());
+        let config = json!({
+            "architecture": architecture(),
+            "os": "linux",
+            "config": {"Entrypoint": self.entrypoint, "Cmd": self.command, "User": self.user, "Env": self.env},
+            "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
+        });
+        let manifest = json!([{"Config": "config.json", "RepoTags": [self.name], "Layers": ["layer.tar"]}]);
+        let mut archive = tar::Builder::new(Vec::new());
+        let files = [
+            ("layer.tar", layer),
+            ("config.json", config.to_string().into()),
+            ("manifest.json", manifest.to_string().into()),
+        ];
+        for (name, bytes) in files {
+            append(&mut archive, name, 0o644, &bytes).map_err(failed)?;
+        }
+        archive.into_inner().map_err(failed)
+    }
+
+    /// The archive in a file of its own, which goes with the value: tests load the same image at the same time.
+    pub(crate) fn archive_file(&self) -> Result<tempfile::NamedTempFile> {
+        let file = tempfile::NamedTempFile::new().at("create a file in", &std::env::temp_dir())?;
+        fs::write(file.path(), self.archive()?).at("write", file.path())?;
+        Ok(file)
+    }
+
+    fn layer(&self) -> std::io::Result<Vec<u8>> {
+        let mut layer = tar::Builder::new(Vec::new());
+        let mut folders = BTreeSet::new();
+        for entry in &self.entries {
+            let ancestors: Vec<_> =
+                Path::new(&entry.path).ancestors().skip(1).filter(|path| *path != Path::new("")).collect();
+            for folder in ancestors.into_iter().rev() {
+                if folders.insert(folder.to_owned()) {
+                    append_folder(&mut layer, folder, 0o755)?;
+                }
+            }
+            match &entry.content {
+                Content::File(bytes) => append(&mut layer, &entry.path, entry.mode, bytes)?,
+                Content::Link(target) => {
+                    let mut header = header(tar::EntryType::Symlink, entry.mode, 0);
+                    layer.append_link(&mut header, &entry.path, target)?;
+                }
+                Content::Folder => {
+                    folders.insert(PathBuf::from(&entry.path));
+                    append_folder(&mut layer, Path::new(&entry.path), entry.mode)?;
+                }
+            }
+        }
+        layer.into_inner()
+    }
+}
+
+fn append(archive: &mut tar::Builder<Vec<u8>>, path: &str, mode: u32, bytes: &[u8]) -> std::io::Result<()> {
+    archive.append_data(&mut header(tar::EntryType::Regular, mode, bytes.len() as u64), path, bytes)
+}
+
+fn append_folder(archive: &mut tar::Builder<Vec<u8>>, path: &Path, mode: u32) -> std::io::Result<()> {
+    archive.append_data(&mut header(tar::EntryType::Directory, mode, 0), path, std::io::empty())
+}
+
+/// No time and no names of this machine: the same files make the same image.
+fn header(kind: tar::EntryType, mode: u32, size: u64) -> tar::Header {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_size(size);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header
+}
+
+/// This machine's architecture in the words of images.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// [`BUSYBOX`] from this machine's static busybox, its tools under `/bin`.
+pub fn busybox() -> Result<Image> {
+    let program = preflight::static_busybox()?;
+    let tools = run(Command::new(&program).arg("--list"))?;
+    let image = Image::new(BUSYBOX).program("/bin/busybox", &program)?;
+    let image = tools
+        .lines()
+        .filter(|tool| *tool != "busybox")
+        .fold(image, |image, tool| image.link(&format!("/bin/{tool}"), "busybox"));
+    Ok(image.folder("/tmp", 0o1777).folder("/etc", 0o755).env("PATH", "/bin").command(["/bin/sh"]))
+}
+
+/// [`PAUSE`]: a program that does nothing until it is killed.
+pub(crate) fn pause() -> Result<Image> {
+    Ok(Image::new(PAUSE).program("/sleep", &preflight::static_busybox()?)?.entrypoint(["/sleep", "infinity"]))
+}

@@ -1,0 +1,426 @@
+//! From nothing to a running cluster and back, whatever a crash has left in between.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::binaries::{self, location};
+use crate::command::{run, run_with_input};
+use crate::control_plane::{self, Endpoints};
+use crate::error::{At, Error, Result};
+use crate::namespaces::{self, Net};
+use crate::process::{self, Spec};
+use crate::{image, node, paths, preflight, wait};
+
+/// How long a part may take to become ready. Seconds are usual; a busy two-core machine has been seen to need a minute.
+const READY: Duration = Duration::from_secs(180);
+
+/// One process of a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Component {
+    /// The store.
+    Etcd,
+    /// The API server.
+    ApiServer,
+    /// The controller manager.
+    ControllerManager,
+    /// The scheduler.
+    Scheduler,
+    /// The container runtime.
+    Containerd,
+    /// The node agent.
+    Kubelet,
+    /// The Service proxy.
+    KubeProxy,
+    /// The cluster's DNS.
+    CoreDns,
+}
+
+/// The components in the order in which they are started.
+const CONTROL_PLANE: &[Component] = &[Component::Etcd, Component::ApiServer, Component::ControllerManager];
+const NODE: &[Component] =
+    &[Component::Scheduler, Component::Containerd, Component::Kubelet, Component::KubeProxy, Component::CoreDns];
+
+impl Component {
+    /// The name of its program and log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Etcd => "etcd",
+            Self::ApiServer => "kube-apiserver",
+            Self::ControllerManager => "kube-controller-manager",
+            Self::Scheduler => "kube-scheduler",
+            Self::Containerd => "containerd",
+            Self::Kubelet => "kubelet",
+            Self::KubeProxy => "kube-proxy",
+            Self::CoreDns => "coredns",
+        }
+    }
+}
+
+/// What is known of a cluster once it runs; `cluster.json` in its folder.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Running {
+    pub dir: PathBuf,
+    pub endpoints: Endpoints,
+    pub net: Option<Net>,
+    /// Its processes end with the process that started them.
+    owned: bool,
+    /// The API server's program, which tells the version that runs.
+    apiserver: PathBuf,
+}
+
+/// What is asked of [`bring_up`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted {
+    pub node: bool,
+    /// The cluster ends with the process that started it.
+    pub owned: bool,
+}
+
+impl Running {
+    fn components(&self) -> impl Iterator<Item = Component> {
+        let node: &[Component] = if self.net.is_some() { NODE } else { &[] };
+        CONTROL_PLANE.iter().chain(node).copied()
+    }
+
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.dir.join("kubeconfig")
+    }
+
+    /// Not the user's: it is kept by address, and the next cluster at this one's has other resources.
+    pub(crate) fn kubectl_cache(&self) -> PathBuf {
+        self.dir.join("kubectl")
+    }
+
+    fn spec(&self, component: Component) -> Result<Spec> {
+        let dir = &self.dir;
+        let spec = match (component, self.net) {
+            (Component::Etcd, _) => control_plane::etcd(dir, &self.endpoints),
+            (Component::ApiServer, net) => control_plane::apiserver(dir, &self.endpoints, net),
+            (Component::ControllerManager, _) => control_plane::controller_manager(dir),
+            (Component::Scheduler, Some(_)) => node::scheduler(dir),
+            (Component::Containerd, Some(_)) => node::containerd(dir),
+            (Component::Kubelet, Some(net)) => node::kubelet_process(dir, net),
+            (Component::KubeProxy, Some(_)) => node::kube_proxy_process(dir),
+            (Component::CoreDns, Some(_)) => node::coredns(dir),
+            (component, None) => Err(Error::refused(
+                format!("this control plane has no {}", component.name()),
+                "use `Cluster::shared()`",
+            )),
+        }?;
+        if self.net.is_some() { namespaces::enter(dir, spec) } else { Ok(spec) }
+    }
+
+    /// Starts a component without waiting for it.
+    pub(crate) fn start(&self, component: Component) -> Result<()> {
+        process::start(&self.dir, &self.spec(component)?, self.owned)
+    }
+
+    /// Ends a component: asks it to, then forces it.
+    pub(crate) fn stop(&self, component: Component) -> Result<()> {
+        process::end(&self.dir, Some(Duration::from_secs(10)), |found| found.program == component.name())
+    }
+
+    /// The error of a component of these that has ended by itself, if one has.
+    fn check_alive(&self, components: &[Component]) -> Result<()> {
+        let found = process::of(&self.dir)?;
+        // By name, since one just started may still be on its way through setpriv or nsenter; but containerd's shims,
+        // which inherit its name, outlive it.
+        let runs = |name: &str| found.iter().any(|found| found.name == name && found.program != binaries::SHIM.name);
+        match components.iter().find(|component| !runs(component.name())) {
+            Some(gone) => Err(Error::Ended { name: gone.name(), logs: process::tail(&self.dir, &[gone.name()], 30) }),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until `component` does its work.
+    pub(crate) fn await_ready(&self, component: Component) -> Result<()> {
+        let what = format!("{} being ready", component.name());
+        wait::until(&what, READY, || {
+            self.check_alive(&[Component::Etcd, component])?;
+            Ok(self.is_ready(component).then_some(()))
+        })
+        .map_err(|error| error.with_logs(|| self.logs(20)))
+    }
+
+    fn is_ready(&self, component: Component) -> bool {
+        let kubelet = format!("--raw=/api/v1/nodes/{}/proxy/healthz", node::NODE_NAME);
+        match component {
+            Component::ApiServer => {
+                // A connection costs nothing, a kubectl some CPU that the server could use.
+                listens(self.endpoints.address, self.endpoints.api)
+                    && self.kubectl(&["get", "--raw=/readyz", "--request-timeout=10s"]).is_ok()
+            }
+            Component::ControllerManager => {
+                self.kubectl(&["get", "serviceaccount", "default", "--namespace=default"]).is_ok()
+            }
+            Component::Containerd => self.ctr(&["version"]).is_ok(),
+            Component::Kubelet => {
+                let ready = r#"jsonpath={.status.conditions[?(@.type=="Ready")].status}"#;
+                self.kubectl(&["get", &kubelet]).is_ok_and(|answer| answer == "ok")
+                    && self
+                        .kubectl(&["get", "node", node::NODE_NAME, "--output", ready])
+                        .is_ok_and(|status| status == "True")
+            }
+            Component::CoreDns => self.net.is_some_and(|net| listens(net.node(), node::DNS_READY_PORT)),
+            // Nothing is served whose absence would not show elsewhere.
+            Component::Etcd | Component::Scheduler | Component::KubeProxy => true,
+        }
+    }
+
+    pub(crate) fn kubectl(&self, args: &[&str]) -> Result<String> {
+        run(self.kubectl_command()?.args(args))
+    }
+
+    pub(crate) fn kubectl_command(&self) -> Result<Command> {
+        let mut command = Command::new(location(binaries::KUBECTL)?);
+        process::mark(&mut command, &self.dir, "kubectl");
+        command.env("KUBECACHEDIR", self.kubectl_cache());
+        command.arg(control_plane::option("kubeconfig", self.kubeconfig().display()));
+        Ok(command)
+    }
+
+    fn ctr(&self, args: &[&str]) -> Result<String> {
+        let mut command = Command::new(location(binaries::CTR)?);
+        run(process::mark(&mut command, &self.dir, "ctr")
+            .arg("--address")
+            .arg(node::containerd_socket(&self.dir))
+            .args(["--namespace", "k8s.io"])
+            .args(args))
+    }
+
+    /// Loads an archive of images into containerd.
+    pub(crate) fn load_archive(&self, archive: &Path) -> Result<()> {
+        self.ctr(&["images", "import", &archive.to_string_lossy()]).map(drop)
+    }
+
+    /// The last lines of each component's log.
+    pub(crate) fn logs(&self, lines: usize) -> String {
+        let names: Vec<_> = self.components().map(Component::name).collect();
+        process::tail(&self.dir, &names, lines)
+    }
+}
+
+/// Whether a connection is taken soon; in a network that is gone it never would be.
+fn listens(address: Ipv4Addr, port: u16) -> bool {
+    TcpStream::connect_timeout(&(address, port).into(), Duration::from_secs(1)).is_ok()
+}
+
+/// The running cluster in `dir`, if it is whole, of the version wanted now, and answers.
+pub(crate) fn running(dir: &Path) -> Option<Running> {
+    let running: Running = serde_json::from_slice(&fs::read(dir.join("cluster.json")).ok()?).ok()?;
+    let components: Vec<_> = running.components().collect();
+    let current = location(binaries::APISERVER).is_ok_and(|apiserver| apiserver == running.apiserver);
+    (current && running.check_alive(&components).is_ok() && running.is_ready(Component::ApiServer)).then_some(running)
+}
+
+/// Brings up a cluster in `dir`, after taking down what an earlier one has left there.
+pub(crate) fn bring_up(dir: &Path, wanted: Wanted) -> Result<Running> {
+    if wanted.node {
+        preflight::node()?;
+        namespaces::check_dir(dir)?;
+        binaries::ensure(binaries::NODE)?;
+    } else {
+        preflight::control_plane()?;
+        binaries::ensure(binaries::CONTROL_PLANE)?;
+    }
+    let mut attempts = 3;
+    loop {
+        attempts -= 1;
+        match try_bring_up(dir, wanted) {
+            // Another process may have taken a port between its choice and its use.
+            Err(Error::Ended { .. }) if attempts > 0 && !wanted.node => {}
+            Err(error) => {
+                if wanted.owned {
+                    take_down(dir)?;
+                }
+                return Err(error);
+            }
+            done => return done,
+        }
+    }
+}
+
+fn try_bring_up(dir: &Path, wanted: Wanted) -> Result<Running> {
+    let begun = Instant::now();
+    take_down(dir)?;
+    let log = dir.join("log");
+    fs::create_dir_all(&log).at("create", &log)?;
+    let name = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let net = if wanted.node { Some(namespaces::create(dir)?) } else { None };
+    let endpoints = net.map_or_else(Endpoints::free, |net| Ok(Endpoints::inside(net)))?;
+    let running =
+        Running { dir: dir.to_owned(), endpoints, net, owned: wanted.owned, apiserver: location(binaries::APISERVER)? };
+    let authority = control_plane::certificates(dir, &format!("durward-{name}"), &endpoints, net)?;
+    running.start(Component::Etcd)?;
+    running.start(Component::ApiServer)?;
+    if let Some(net) = net {
+        node::configure(dir, &authority, &endpoints, net)?;
+        running.start(Component::Containerd)?;
+    }
+    running.await_ready(Component::ApiServer)?;
+    running.start(Component::ControllerManager)?;
+    if let Some(net) = net {
+        running.await_ready(Component::Containerd)?;
+        for image in [image::pause()?, image::busybox()?] {
+            running.load_archive(image.archive_file()?.path())?;
+        }
+        for component in [Component::Kubelet, Component::Scheduler, Component::KubeProxy, Component::CoreDns] {
+            running.start(component)?;
+        }
+        let objects = node::dns_service(net).to_string();
+        run_with_input(running.kubectl_command()?.args(["apply", "--filename=-"]), &objects)?;
+        running.await_ready(Component::Kubelet)?;
+        running.await_ready(Component::CoreDns)?;
+    }
+    running.await_ready(Component::ControllerManager)?;
+    let file = dir.join("cluster.json");
+    let text = serde_json::to_vec_pretty(&running).map_err(|error| Error::invalid("the cluster's state", error))?;
+    fs::write(&file, text).at("write", &file)?;
+    eprintln!("cluster: {name} is up after {:.1} s", begun.elapsed().as_secs_f32());
+    Ok(running)
+}
+
+/// Ends the cluster in `dir` and removes every trace of it.
+pub(crate) fn take_down(dir: &Path) -> Result<()> {
+    process::end(dir, None, |_| true)?;
+    namespaces::remove(dir)?;
+    unmount_below(dir)?;
+    remove_cgroups(dir)?;
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).at("remove", dir),
+        _ => Ok(()),
+    }
+}
+
+/// Nothing of ours is mounted outside the node's namespaces; were it so, removing the folder would reach through it.
+fn unmount_below(dir: &Path) -> Result<()> {
+    let file = Path::new("/proc/self/mounts");
+    let mounts = fs::read_to_string(file).at("read", file)?;
+    let below =
+        mounts.lines().filter_map(|line| line.split(' ').nth(1)).filter(|target| Path::new(target).starts_with(dir));
+    // The last mounted lies on top.
+    for target in below.collect::<Vec<_>>().into_iter().rev() {
+        run(Command::new("umount").arg(target))?;
+    }
+    Ok(())
+}
+
+/// Containers that were killed with their node leave empty cgroups, in each hierarchy or in the one.
+fn remove_cgroups(dir: &Path) -> Result<()> {
+    let root = Path::new("/sys/fs/cgroup");
+    let below =
+        |path: &Path| fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect::<Vec<_>>();
+    let containers = below(&node::containers(dir));
+    for parent in below(root).iter().map(PathBuf::as_path).chain([root]).map(|hierarchy| hierarchy.join(node::CGROUP)) {
+        for cgroup in containers.iter().filter_map(|container| Some(parent.join(container.file_name()?))) {
+            // The kernel takes a moment to end the last process inside.
+            wait::until(&format!("the removal of cgroup {}", cgroup.display()), Duration::from_secs(20), || {
+                remove_cgroup(&cgroup);
+                Ok((!cgroup.exists()).then_some(()))
+            })?;
+        }
+        // Fails while another node has containers in it.
+        let _ = fs::remove_dir(&parent);
+    }
+    Ok(())
+}
+
+/// Removes an empty cgroup and those below it; their files go with them.
+fn remove_cgroup(path: &Path) {
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_cgroup(&entry.path());
+        }
+    }
+    let _ = fs::remove_dir(path);
+}
+
+/// The lock that the owner of the cluster in `dir` holds: beside the folder, which comes and goes.
+fn lock_file(dir: &Path) -> Result<(PathBuf, File)> {
+    if let Some(state) = dir.parent() {
+        fs::create_dir_all(state).at("create", state)?;
+    }
+    let path = dir.with_extension("lock");
+    let file = File::create(&path).at("create", &path)?;
+    Ok((path, file))
+}
+
+/// Takes the lock of `dir`, however long someone else holds it.
+pub(crate) fn lock(dir: &Path) -> Result<File> {
+    let (path, file) = lock_file(dir)?;
+    file.lock().at("lock", &path)?;
+    Ok(file)
+}
+
+/// Takes the lock of `dir`; `None` when someone else holds it.
+pub(crate) fn try_lock(dir: &Path) -> Result<Option<File>> {
+    let (path, file) = lock_file(dir)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(fs::TryLockError::WouldBlock) => Ok(None),
+        Err(fs::TryLockError::Error(source)) => Err(source).at("lock", &path),
+    }
+}
+
+/// Ends a cluster whose lock is held, and the lock with it.
+pub(crate) fn retire(dir: &Path) -> Result<()> {
+    take_down(dir)?;
+    let path = dir.with_extension("lock");
+    // Others may be waiting for the shared one's lock: theirs must be the same file.
+    if dir.ends_with(SHARED) { Ok(()) } else { fs::remove_file(&path).at("remove", &path) }
+}
+
+/// The name of the cluster that tests share.
+pub(crate) const SHARED: &str = "shared";
+
+/// The folders of all clusters.
+pub(crate) fn dirs() -> Result<Vec<PathBuf>> {
+    let state = paths::state()?;
+    let Ok(entries) = fs::read_dir(&state) else {
+        return Ok(Vec::new());
+    };
+    let mut dirs: Vec<_> = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+    dirs.sort();
+    Ok(dirs)
+}
+
+/// Ends every cluster but those of tests that still run, and returns the folders of these.
+pub fn down() -> Result<Vec<PathBuf>> {
+    let mut in_use = Vec::new();
+    for dir in dirs()? {
+        match try_lock(&dir)? {
+            Some(_lock) => retire(&dir)?,
+            None => in_use.push(dir),
+        }
+    }
+    Ok(in_use)
+}
+
+/// One cluster as it is found.
+#[derive(Debug)]
+pub struct Status {
+    /// Its folder.
+    pub dir: PathBuf,
+    /// Whether all of it runs and the API server answers.
+    pub ready: bool,
+    /// Name and process id of what runs.
+    pub processes: Vec<(String, i32)>,
+}
+
+/// What clusters there are, and how they are.
+pub fn status() -> Result<Vec<Status>> {
+    let mut all = Vec::new();
+    for dir in dirs()? {
+        let found = process::of(&dir)?;
+        let components: Vec<_> = CONTROL_PLANE.iter().chain(NODE).map(|component| component.name()).collect();
+        let own = found.into_iter().filter(|found| components.contains(&found.program.as_str()));
+        let processes = own.map(|found| (found.name, found.pid.as_raw_nonzero().get())).collect();
+        all.push(Status { ready: running(&dir).is_some(), processes, dir });
+    }
+    Ok(all)
+}

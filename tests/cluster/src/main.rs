@@ -1,0 +1,149 @@
+//! `durward-cluster`: the test cluster for people and for make.
+
+use std::process::{Command, ExitCode};
+
+use clap::{Parser, Subcommand};
+use durward_cluster::{Cluster, Error, Result, binaries, dockerfile, preflight};
+
+/// A real Kubernetes for tests, without a container engine.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Bring up the shared cluster, or say that it is up.
+    Up,
+    /// Bring up a control plane alone, for as long as this command runs.
+    ControlPlane,
+    /// End every cluster and remove every trace of it.
+    Down,
+    /// Show what runs.
+    Status,
+    /// Build every program of the cluster that is missing.
+    Build,
+    /// Print the path of a program (kubectl, helm, ctr, ...), built if need be.
+    Path {
+        /// The program's name.
+        program: String,
+    },
+    /// Build the durward image and print the path of its archive.
+    Image,
+    /// Run `cargo test` with the given arguments, and the shared cluster down afterwards if it was down before.
+    /// Where no node can run, tests called `e2e_*` are left out and counted; under CI that is a failure.
+    Test {
+        /// Arguments of `cargo test`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, default_values = ["--package", "durward-cluster"])]
+        cargo: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match act(&Arguments::parse().action) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn act(action: &Action) -> Result<ExitCode> {
+    match action {
+        Action::Up => {
+            let cluster = Cluster::shared()?;
+            println!("export KUBECONFIG={}", cluster.kubeconfig().display());
+            println!("# kubectl: {}", binaries::path(binaries::KUBECTL)?.display());
+        }
+        Action::ControlPlane => {
+            let cluster = Cluster::isolated()?;
+            println!("export KUBECONFIG={}", cluster.kubeconfig().display());
+            // Ends with the process, by Ctrl-C; then so does the cluster.
+            loop {
+                std::thread::park();
+            }
+        }
+        Action::Down => {
+            for dir in durward_cluster::down()? {
+                eprintln!("cluster: {} belongs to a test that is running, and stays", dir.display());
+            }
+        }
+        Action::Status => status()?,
+        Action::Build => binaries::ensure(binaries::NODE)?,
+        Action::Path { program } => {
+            let binary = binaries::named(program).ok_or_else(|| Error::Refused {
+                what: format!("`{program}` is no program of the cluster"),
+                remedy: "see tests/cluster/src/binaries.rs for those that are".to_owned(),
+            })?;
+            println!("{}", binaries::path(binary)?.display());
+        }
+        Action::Image => println!("{}", dockerfile::build()?.archive.display()),
+        Action::Test { cargo } => return test(cargo),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn status() -> Result<()> {
+    let all = durward_cluster::status()?;
+    if all.is_empty() {
+        println!("no cluster");
+    }
+    for status in all {
+        println!("{} {}", status.dir.display(), if status.ready { "ready" } else { "not ready" });
+        for (name, pid) in status.processes {
+            println!("  {pid:>8} {name}");
+        }
+    }
+    Ok(())
+}
+
+/// Whether `KUBECONFIG` offers a cluster in place of ours.
+fn given() -> bool {
+    std::env::var_os("KUBECONFIG").is_some_and(|path| !path.is_empty())
+}
+
+fn test(arguments: &[String]) -> Result<ExitCode> {
+    let node = if given() { Ok(()) } else { preflight::node() };
+    let was_up = given() || durward_cluster::status()?.iter().any(|status| status.dir.ends_with("shared"));
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let harness_given = arguments.iter().any(|argument| argument == "--");
+    let run = |more: &[&str]| {
+        let mut command = Command::new(&cargo);
+        command.arg("test").args(arguments);
+        if !harness_given && !more.is_empty() {
+            command.arg("--");
+        }
+        command.args(more);
+        command
+    };
+    let not_started = |source| Error::Io { action: "start", path: cargo.clone().into(), source };
+
+    let status = match &node {
+        Ok(()) => {
+            if !given() {
+                // Before any test's clock runs.
+                binaries::ensure(binaries::NODE)?;
+            }
+            run(&[]).status()
+        }
+        Err(_) => run(&["--skip", "e2e_"]).status(),
+    }
+    .map_err(not_started)?;
+    if !was_up {
+        durward_cluster::down()?;
+    }
+    let mut code = if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    if let Err(reason) = node {
+        let listed = run(&["--list"]).output().map_err(not_started)?;
+        let text = String::from_utf8_lossy(&listed.stdout);
+        let count = text.lines().filter(|line| line.ends_with(": test") && line.contains("e2e_")).count();
+        println!("NOT RUN: {count} end-to-end tests, because {reason}");
+        if std::env::var("CI").is_ok_and(|value| value == "true") {
+            code = ExitCode::FAILURE;
+        }
+    }
+    Ok(code)
+}

@@ -1,0 +1,31 @@
+//! Where things live: binaries in a cache that outlasts clusters, clusters under one state folder.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// The repository's root.
+pub fn repository() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.ancestors().nth(2).unwrap_or(manifest).to_owned()
+}
+
+/// Built binaries and images: `$DURWARD_CLUSTER_CACHE`, else `durward/cluster` in the user's cache folder.
+pub fn cache() -> Result<PathBuf> {
+    user_dir("DURWARD_CLUSTER_CACHE", "XDG_CACHE_HOME", ".cache")
+}
+
+/// Running clusters, one folder each: `$DURWARD_CLUSTER_DIR`, else `durward/cluster` in the user's state folder.
+pub fn state() -> Result<PathBuf> {
+    user_dir("DURWARD_CLUSTER_DIR", "XDG_STATE_HOME", ".local/state")
+}
+
+fn user_dir(own: &str, xdg: &str, home: &str) -> Result<PathBuf> {
+    let non_empty = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let path = non_empty(own)
+        .or_else(|| non_empty(xdg).map(|dir| dir.join("durward/cluster")))
+        .or_else(|| non_empty("HOME").map(|dir| dir.join(home).join("durward/cluster")))
+        .ok_or_else(|| Error::refused(format!("neither {own} nor HOME is set"), format!("set {own} to a folder")))?;
+    std::path::absolute(&path).map_err(|source| Error::Io { action: "resolve", path, source })
+}
