@@ -21,9 +21,11 @@ build: ## Build everything
 release: ## Build the release binary
 	cargo build --locked --release
 
-test: test-deps lint-rust ## Run every test; installs what the tests need
-	cargo test --locked --workspace --all-targets
-	cargo test --locked --workspace --doc
+test: test-deps cluster-deps lint-rust ## Run every test; installs what the tests need
+	$(CLUSTER) test --locked --workspace
+
+test-fast: test-deps ## Run the tests that need no Kubernetes
+	cargo test --locked
 
 lint-rust: ## Check formatting and lints
 	cargo fmt --all --check
@@ -44,6 +46,9 @@ test-deps: $(VENV)/done ## Install what the tests need: nginx, and Python packag
 $(VENV)/done: $(REQUIREMENTS)
 	python3 -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --requirement $(REQUIREMENTS)
+	ln -sfn $(VENV) $(CACHE)/venv
 	touch $@
 
-.PHONY: help run build release test lint-rust fmt deny crds test-deps
+include make/cluster.mk
+
+.PHONY: help run test-fast build release test lint-rust fmt deny crds test-deps

@@ -325,16 +325,16 @@ fn a_manifest_that_is_not_understood_is_told_with_its_place() {
         ),
         (
             good.replace("public: true", "public: yes please"),
-            "x.yaml:8:69: spec.operations[0].public: invalid type: string \"yes please\", expected a boolean",
+            "x.yaml:8:62: spec.operations[0].public: invalid type: string \"yes please\", expected a boolean",
         ),
         (
             good.replace("public: true", "risk: high"),
-            "x.yaml:8:69: spec.operations[0].risk: `high` is none of Low, Standard, High",
+            "x.yaml:8:62: spec.operations[0].risk: `high` is none of Low, Standard, High",
         ),
         (good.replace("name: open, ", ""), "x.yaml:8:7: spec.operations[0]: the field `name` is missing"),
         (
             good.replace("paths: [/open]", "paths: [open]"),
-            "x.yaml:8:46: spec.operations[0].http[0].paths[0]: `open` is no path pattern",
+            "x.yaml:8:52: spec.operations[0].http[0].paths[0]: `open` is no path pattern",
         ),
         (
             good.clone() + "  relations: [{object: order}]\n",
