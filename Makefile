@@ -27,6 +27,18 @@ test: test-deps cluster-deps lint-rust ## Run every test; installs what the test
 test-fast: test-deps ## Run the tests that need no Kubernetes
 	cargo test --locked
 
+BENCH := $(CACHE)/bench
+
+bench: $(BENCH)/opa-envoy-plugin $(BENCH)/ghz ## Measure decisions, and ext_authz beside OPA-Envoy
+	cargo bench --locked -p durward-api --bench decide
+	OPA_ENVOY=$(BENCH)/opa-envoy-plugin GHZ=$(BENCH)/ghz cargo bench --locked -p durward --bench ext_authz
+
+$(BENCH)/opa-envoy-plugin: benches/go/opa-envoy/go.sum
+	cd benches/go/opa-envoy && go build -ldflags "-s -w" -o $@ github.com/open-policy-agent/opa-envoy-plugin/cmd/opa-envoy-plugin
+
+$(BENCH)/ghz: benches/go/ghz/go.sum
+	cd benches/go/ghz && go build -ldflags "-s -w" -o $@ github.com/bojand/ghz/cmd/ghz
+
 lint-rust: ## Check formatting and lints
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
@@ -51,4 +63,4 @@ $(VENV)/done: $(REQUIREMENTS)
 
 include make/cluster.mk
 
-.PHONY: help run test-fast build release test lint-rust fmt deny crds test-deps
+.PHONY: bench help run test-fast build release test lint-rust fmt deny crds test-deps
