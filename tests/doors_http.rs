@@ -150,13 +150,17 @@ fn identity_headers_come_from_durward_alone() {
         ("Authorization", token.as_str()),
         ("x-durward-principal", "user:corporate/root"),
         ("x-durward-scopes", "admin"),
-        ("x_durward_principal", "user:corporate/root"),
     ];
     let reply = up.forward_auth("GET", HOST, "/orders", &spoofed);
     assert_eq!(reply.status, 200);
     assert_eq!(reply.header("x-durward-principal"), Some("spiffe://cluster.local/ns/billing/sa/billing"));
     assert_eq!(reply.header("x-durward-scopes"), Some("orders.read"));
     assert_eq!(reply.headers.iter().filter(|(name, _)| name.starts_with("x-durward-principal")).count(), 1);
+    // underscores and hyphens are one to many an application
+    assert_eq!(
+        up.forward_auth("GET", HOST, "/orders", &[spoofed[0], ("x_durward_principal", "user:corporate/root")]).status,
+        403
+    );
     // a public operation says nothing of anybody
     assert_eq!(up.forward_auth("GET", HOST, "/healthz", &spoofed).header("x-durward-principal"), None);
 }
@@ -232,6 +236,30 @@ fn only_configured_proxies_are_believed() {
         (&record["request"]["path"], &record["reason"], &record["request"]["source"]),
         (&json!("/forward-auth"), &json!("OperationUndeclared"), &json!("127.0.0.1"))
     );
+}
+
+#[test]
+fn nobody_borrows_the_leniency_of_another_service() {
+    let up = Up::with(&[("shop.yaml", POLICY)]);
+    // a client adds a header that its proxy does not know, and names a service whose policy only audits
+    for header in [
+        ("X-Original-URL", "http://trial.shop.svc/orders"),
+        ("X-Original-Host", "trial.shop.svc"),
+        ("X-Forwarded-Host", "trial.shop.svc"),
+    ] {
+        let reply = up.forward_auth("GET", HOST, "/orders", &[header]);
+        assert_eq!(reply.status, 403, "nginx, {header:?}");
+        let traefik = [
+            ("Host", "durward"),
+            ("X-Forwarded-Method", "GET"),
+            ("X-Forwarded-Host", HOST),
+            ("X-Forwarded-Uri", "/orders"),
+            header,
+        ];
+        let reply = request(up.listen["http"], "GET", "/forward-auth", &traefik, "");
+        assert_eq!(reply.status, 403, "Traefik, {header:?}");
+    }
+    assert!(up.records(6).iter().all(|record| record["reason"] == "AmbiguousPath" && record["mode"] == "Enforce"));
 }
 
 #[test]

@@ -210,7 +210,7 @@ fn guards(proxy: &Server, up: &Up) {
         ("X-HTTP-Method-Override", "GET"),
     ] {
         let reply = proxy.get("/orders", &[header]);
-        assert_eq!(reply.status, 401, "{header:?}: {reply:?}");
+        assert!(matches!(reply.status, 401 | 403), "{header:?}: {reply:?}");
     }
     // no path leads around the policy
     for path in [

@@ -3,7 +3,7 @@
 use crate::authn::Credentials;
 use crate::authn::certificate::FORWARDED_CLIENT_CERT;
 use crate::doors::Doors;
-use crate::doors::answer::{HttpAnswer, IDENTITY_HEADERS};
+use crate::doors::answer::{HttpAnswer, IDENTITY_HEADERS, METHOD_OVERRIDES, is_disguised};
 use crate::doors::trust::Peer;
 use crate::engine::{Caller, Door};
 use axum::Router;
@@ -20,9 +20,6 @@ use tonic::{Code, Response, Status};
 
 /// Largest request, in bytes: 64 kB of headers and what Envoy says around them. Bodies are not looked at.
 const MAX_REQUEST: usize = 1024 * 1024;
-
-/// Headers by which some frameworks let a client change the method after the decision.
-const METHOD_OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
 
 /// Descriptors of the service, for reflection.
 const DESCRIPTORS: &[u8] = include_bytes!("ext_authz.descriptors.bin");
@@ -82,7 +79,7 @@ impl Authorization for ExtAuthz {
         let credentials =
             Credentials { headers: &headers, certificate: None, client_cert_header_trusted: certificates };
         let answer = self.doors.engine.ask(Door::ExtAuthz, &asked, Caller::Credentials(credentials)).await;
-        Ok(Response::new(response(HttpAnswer::of(&answer))))
+        Ok(Response::new(response(HttpAnswer::of(&answer), &headers)))
     }
 }
 
@@ -113,11 +110,12 @@ fn headers(http: &HttpRequest) -> Result<HeaderMap, Unreadable> {
     Ok(headers)
 }
 
-fn response(answer: HttpAnswer) -> CheckResponse {
+fn response(answer: HttpAnswer, asked: &HeaderMap) -> CheckResponse {
     let allowed = answer.status.is_success();
     let set: Vec<&str> = answer.headers.iter().map(|(name, _)| *name).collect();
     let missing = IDENTITY_HEADERS.into_iter().filter(|name| !set.contains(name));
-    let headers_to_remove = missing.chain(METHOD_OVERRIDES).map(ToOwned::to_owned).collect();
+    let disguised = asked.keys().filter(|name| is_disguised(name)).map(HeaderName::as_str);
+    let headers_to_remove = missing.chain(METHOD_OVERRIDES).chain(disguised).map(ToOwned::to_owned).collect();
     let headers = answer.headers.into_iter().map(|(name, value)| HeaderValueOption {
         header: Some(HeaderValue { key: name.to_owned(), value, ..HeaderValue::default() }),
         append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),

@@ -6,7 +6,7 @@
 
 use crate::authn::Credentials;
 use crate::doors::Doors;
-use crate::doors::answer::HttpAnswer;
+use crate::doors::answer::{HttpAnswer, METHOD_OVERRIDES, is_disguised};
 use crate::doors::trust::Peer;
 use crate::engine::{Caller, Door};
 use axum::body::Body;
@@ -40,7 +40,7 @@ async fn forward_auth(
     let source = source(&doors, &peer, &headers);
     let (target, call) = match &asked {
         Ok(asked) => (Target::Host(asked.host), Call::Http { method: asked.method, path: asked.uri }),
-        Err(Unclear { host }) => (Target::Host(host), Call::Unclear),
+        Err(Unclear) => (Target::Host(""), Call::Unclear),
     };
     let request = Request { target, call, source };
     let credentials = Credentials {
@@ -60,26 +60,21 @@ struct Asked<'h> {
     uri: &'h str,
 }
 
-/// The headers contradict each other, or can't be read.
+/// The headers contradict each other, or can't be read. Such a request is to no service at all: whose host would it be?
+/// A client could choose one whose policy only audits.
 #[derive(Debug, PartialEq, Eq)]
-struct Unclear<'h> {
-    host: &'h str,
-}
-
-impl Unclear<'_> {
-    const NOWHERE: Self = Self { host: "" };
-}
+struct Unclear;
 
 /// Host of this very request: `Host`, or `:authority` in HTTP/2; where both are there, they agree.
-fn own_host<'h>(uri: &'h Uri, headers: &'h HeaderMap) -> Result<Option<&'h str>, Unclear<'h>> {
+fn own_host<'h>(uri: &'h Uri, headers: &'h HeaderMap) -> Result<Option<&'h str>, Unclear> {
     let (host, authority) = (single(headers, "host")?, uri.authority().map(http::uri::Authority::as_str));
     match (host, authority) {
         (None, None) => Ok(None),
-        (host, authority) => agreed([host, authority]).map(Some).ok_or(Unclear::NOWHERE),
+        (host, authority) => agreed([host, authority]).map(Some).ok_or(Unclear),
     }
 }
 
-fn forwarded<'h>(headers: &'h HeaderMap, host: Option<&'h str>) -> Result<Asked<'h>, Unclear<'h>> {
+fn forwarded<'h>(headers: &'h HeaderMap, host: Option<&'h str>) -> Result<Asked<'h>, Unclear> {
     let original_url = single(headers, "x-original-url")?.map(split_url).transpose()?;
     let original = (
         single(headers, "x-original-method")?,
@@ -98,31 +93,36 @@ fn forwarded<'h>(headers: &'h HeaderMap, host: Option<&'h str>) -> Result<Asked<
         (None, Some((host, _))) => Some(host),
         (None, None) => forwarded.2.or(host),
     };
-    let method = agreed([original.0, forwarded.0]);
+    // the application could take the method, or the caller, from a header that no proxy removes
+    let [a, b, c] = METHOD_OVERRIDES.map(|name| single(headers, name));
+    let method = agreed([original.0, forwarded.0, a?, b?, c?]);
+    if headers.keys().any(is_disguised) {
+        return Err(Unclear);
+    }
     let uri = agreed([original.1, original_url.map(|(_, uri)| uri), forwarded.1]);
     let named = agreed([named_host, original.2, original_url.map(|(host, _)| host), forwarded.2]);
     match (method, uri, named) {
         (Some(method), Some(uri), Some(host)) => Ok(Asked { method, host, uri }),
-        _ => Err(Unclear { host: named_host.unwrap_or_default() }),
+        _ => Err(Unclear),
     }
 }
 
 /// Host and path of an absolute URL.
-fn split_url(url: &str) -> Result<(&str, &str), Unclear<'_>> {
-    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).ok_or(Unclear::NOWHERE)?;
-    let slash = rest.find('/').ok_or(Unclear::NOWHERE)?;
+fn split_url(url: &str) -> Result<(&str, &str), Unclear> {
+    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).ok_or(Unclear)?;
+    let slash = rest.find('/').ok_or(Unclear)?;
     Ok(rest.split_at(slash))
 }
 
 /// The one value of a header.
-fn single<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>, Unclear<'h>> {
+fn single<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>, Unclear> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (None, _) => Ok(None),
         (Some(value), None) => {
-            value.to_str().map(|value| Some(value).filter(|value| !value.is_empty())).map_err(|_| Unclear::NOWHERE)
+            value.to_str().map(|value| Some(value).filter(|value| !value.is_empty())).map_err(|_| Unclear)
         }
-        (Some(_), Some(_)) => Err(Unclear::NOWHERE),
+        (Some(_), Some(_)) => Err(Unclear),
     }
 }
 
@@ -159,7 +159,7 @@ pub(crate) fn response(answer: HttpAnswer) -> Response {
 mod tests {
     use super::*;
 
-    fn asked(headers: &HeaderMap) -> Result<(&str, &str, &str), Unclear<'_>> {
+    fn asked(headers: &HeaderMap) -> Result<(&str, &str, &str), Unclear> {
         let host = single(headers, "host")?;
         forwarded(headers, host).map(|asked| (asked.method, asked.host, asked.uri))
     }
@@ -207,6 +207,8 @@ mod tests {
             ("x-original-url", "https://b.example/x"),
             ("x-original-url", "/x"),
             ("host", "b.example"),
+            ("x-http-method-override", "DELETE"),
+            ("x_durward_principal", "user:corporate/root"),
         ] {
             let all: Vec<_> = base.iter().copied().chain([extra]).collect();
             let all = headers(&all);

@@ -57,6 +57,7 @@ impl Snapshot {
         let service = service.map(Arc::as_ref);
         let found = match service {
             Some(service) => find(service, &request.call),
+            None if request.call == Call::Unclear => Err((Reason::AmbiguousPath, Some(Ambiguity::Request))),
             None => Err((Reason::NoPolicy, None)),
         };
         Route { snapshot: self, request, service, found }
