@@ -34,10 +34,10 @@ bench: $(BENCH)/opa-envoy-plugin $(BENCH)/ghz ## Measure decisions, and ext_auth
 	OPA_ENVOY=$(BENCH)/opa-envoy-plugin GHZ=$(BENCH)/ghz cargo bench --locked -p durward --bench ext_authz
 
 $(BENCH)/opa-envoy-plugin: benches/go/opa-envoy/go.sum
-	cd benches/go/opa-envoy && go build -ldflags "-s -w" -o $@ github.com/open-policy-agent/opa-envoy-plugin/cmd/opa-envoy-plugin
+	mkdir -p $(BENCH) && cd benches/go/opa-envoy && go build -ldflags "-s -w" -o $@ github.com/open-policy-agent/opa-envoy-plugin/cmd/opa-envoy-plugin
 
 $(BENCH)/ghz: benches/go/ghz/go.sum
-	cd benches/go/ghz && go build -ldflags "-s -w" -o $@ github.com/bojand/ghz/cmd/ghz
+	mkdir -p $(BENCH) && cd benches/go/ghz && go build -ldflags "-s -w" -o $@ github.com/bojand/ghz/cmd/ghz
 
 lint-rust: ## Check formatting and lints
 	cargo fmt --all --check
@@ -52,8 +52,9 @@ deny: ## Check licences, advisories and the one crypto provider (needs cargo-den
 crds: ## Generate crds/ from crates/api
 	cargo run --locked -- crds --out crds
 
-test-deps: $(VENV)/done ## Install what the tests need: nginx, and Python packages in a cache
-	@command -v nginx >/dev/null || { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends nginx-light; }
+test-deps: $(VENV)/done ## Install what the tests need: nginx, curl, openssl, and Python packages in a cache
+	@nginx -v 2>/dev/null && curl --version >/dev/null && openssl version >/dev/null \
+	    || { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends nginx-light curl openssl; }
 
 $(VENV)/done: $(REQUIREMENTS)
 	python3 -m venv $(VENV)
