@@ -427,3 +427,73 @@ fn a_request_in_flight_is_answered_before_the_end() {
     assert!(took < std::time::Duration::from_secs(10));
     assert!(done.join().unwrap().starts_with("HTTP/1.1 400"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_that_can_not_be_read_is_denied_and_never_an_error() {
+    use envoy_types::pb::envoy::config::core::v3::{HeaderMap, HeaderValue};
+    let up = Up::with(&[("shop.yaml", POLICY)]);
+    let mut client = envoy(&up).await;
+    let names = |count: usize| {
+        let header =
+            |number| HeaderValue { key: format!("a{number:x}"), raw_value: b"1".to_vec(), ..HeaderValue::default() };
+        Some(HeaderMap { headers: (0..count).map(header).collect() })
+    };
+    let with = |change: &dyn Fn(&mut HttpRequest)| {
+        let mut check = check_request("GET", HOST, "/healthz", &[]);
+        change(check.attributes.as_mut().unwrap().request.as_mut().unwrap().http.as_mut().unwrap());
+        check
+    };
+    let header = |name: &str, value: &str| check_request("GET", HOST, "/healthz", &[(name, value)]);
+    let checks = [
+        // over 1 MiB, as Envoy's `with_request_body` can make it
+        with(&|http| http.body = "x".repeat(3 << 19)),
+        // more names than a map of headers takes
+        with(&|http| http.header_map = names(40_000)),
+        with(&|http| http.fragment = "x".to_owned()),
+        header(":path", "/orders"),
+        header(":method", "DELETE"),
+        header(":authority", "trial.shop.svc"),
+        header("host", "trial.shop.svc"),
+        header("a b", "c"),
+        header("a", "b\r\nc"),
+        check_request("GET", "trial.shop.svc", "/x", &[(":authority", HOST)]),
+    ];
+    let count = checks.len();
+    for check in checks {
+        let summary: String = format!("{check:?}").chars().take(400).collect();
+        let answer = client.check(check).await.unwrap_or_else(|error| panic!("{error}: {summary}")).into_inner();
+        assert!(matches!(answer.http_response, Some(HttpResponse::DeniedResponse(_))), "{summary}");
+    }
+    assert!(up.records(count).iter().all(|record| record["verdict"] == "deny"));
+    let good = with(&|http| http.header_map = names(100));
+    assert!(matches!(client.check(good).await.unwrap().into_inner().http_response, Some(HttpResponse::OkResponse(_))));
+    assert_eq!(request(up.listen["grpc"], "GET", "/nothing", &[("Host", "x")], "").status, 404);
+}
+
+#[test]
+fn a_connection_may_not_name_what_decides() {
+    let up = Up::with(&[("shop.yaml", POLICY)]);
+    for (named, status) in
+        [("x-durward-principal", 403), ("te, X-Original-URI", 403), ("authorization", 403), ("keep-alive, te", 200)]
+    {
+        assert_eq!(up.forward_auth("GET", HOST, "/healthz", &[("Connection", named)]).status, status, "{named}");
+    }
+}
+
+#[test]
+fn those_who_say_nothing_are_not_waited_for() {
+    let up = Up::with(&[("shop.yaml", POLICY)]);
+    let began = std::time::Instant::now();
+    let silent = ["", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"].map(|bytes| {
+        let mut stream = TcpStream::connect(up.listen["http"]).unwrap();
+        stream.set_read_timeout(Some(harness::PATIENCE)).unwrap();
+        stream.write_all(bytes.as_bytes()).unwrap();
+        stream
+    });
+    for mut stream in silent {
+        // an error of any kind but the time-out is the end, too
+        let ended = stream.read_to_end(&mut Vec::new());
+        assert!(!matches!(ended, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock));
+    }
+    assert!(began.elapsed() < std::time::Duration::from_secs(15));
+}

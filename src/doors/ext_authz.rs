@@ -4,9 +4,11 @@ use crate::authn::Credentials;
 use crate::authn::certificate::FORWARDED_CLIENT_CERT;
 use crate::doors::Doors;
 use crate::doors::answer::{HttpAnswer, IDENTITY_HEADERS, METHOD_OVERRIDES, is_disguised};
+use crate::doors::ext_authz_failure::deny_failures;
 use crate::doors::trust::Peer;
 use crate::engine::{Caller, Door};
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use durward_core::request::{Call, Request, Target};
 use envoy_types::ext_authz::v3::pb::{
     Address, Authorization, AuthorizationServer, CheckRequest, CheckResponse, DeniedHttpResponse, HeaderAppendAction,
@@ -14,9 +16,10 @@ use envoy_types::ext_authz::v3::pb::{
 };
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::HttpRequest;
 use envoy_types::pb::google::rpc;
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, StatusCode};
 use std::net::IpAddr;
 use tonic::{Code, Response, Status};
+use tower_http::catch_panic::CatchPanicLayer;
 
 /// Largest request, in bytes: 64 kB of headers and what Envoy says around them. Bodies are not looked at.
 const MAX_REQUEST: usize = 1024 * 1024;
@@ -26,7 +29,7 @@ const DESCRIPTORS: &[u8] = include_bytes!("ext_authz.descriptors.bin");
 
 /// The door as a router.
 pub(crate) async fn router(doors: Doors) -> Router {
-    let check = AuthorizationServer::new(ExtAuthz { doors }).max_decoding_message_size(MAX_REQUEST);
+    let check = AuthorizationServer::new(ExtAuthz { doors: doors.clone() }).max_decoding_message_size(MAX_REQUEST);
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<AuthorizationServer<ExtAuthz>>().await;
     let mut routes = tonic::service::Routes::new(check).add_service(health);
@@ -34,7 +37,8 @@ pub(crate) async fn router(doors: Doors) -> Router {
         Ok(reflection) => routes = routes.add_service(reflection),
         Err(error) => tracing::error!(%error, "gRPC reflection is not served"),
     }
-    routes.prepare().into_axum_router()
+    let router = routes.prepare().into_axum_router().fallback(|| async { StatusCode::NOT_FOUND });
+    router.layer(CatchPanicLayer::new()).layer(from_fn_with_state(doors, deny_failures))
 }
 
 #[derive(Debug)]
@@ -51,21 +55,24 @@ impl Authorization for ExtAuthz {
         let source = attributes.source.unwrap_or_default();
         let http = attributes.request.and_then(|request| request.http);
         let headers = http.as_ref().map(headers).unwrap_or(Ok(HeaderMap::new()));
-        let mut clear = true;
+        let mut clear = http.as_ref().is_some_and(|http| http.fragment.is_empty());
         let mut headers = headers.unwrap_or_else(|Unreadable| {
             clear = false;
             HeaderMap::new()
         });
         let certificates = self.doors.trust.forwards_certificates(&peer);
-        if certificates && !source.certificate.is_empty() && !headers.contains_key(FORWARDED_CLIENT_CERT) {
-            // the certificate as Envoy itself saw it, in the form in which its header has it
+        if certificates && !source.certificate.is_empty() {
+            // the certificate as Envoy itself saw it, in the form in which its header has it; a header that is there
+            // already may be the client's
+            headers.remove(FORWARDED_CLIENT_CERT);
             if let Ok(value) = http::HeaderValue::try_from(format!("Cert=\"{}\"", source.certificate)) {
                 headers.insert(HeaderName::from_static(FORWARDED_CLIENT_CERT), value);
             }
         }
         let http = http.unwrap_or_default();
         let asked = Request {
-            target: Target::Host(&http.host),
+            // an unclear request is to no service, or a client could choose one whose policy only audits
+            target: Target::Host(if clear { &http.host } else { "" }),
             call: if clear && !http.path.is_empty() {
                 Call::Http { method: &http.method, path: &http.path }
             } else {
@@ -90,12 +97,23 @@ struct Unreadable;
 fn headers(http: &HttpRequest) -> Result<HeaderMap, Unreadable> {
     let mut headers = HeaderMap::with_capacity(http.headers.len() + 2);
     let mut add = |name: &str, value: &[u8]| {
-        // `:path` and its like are in fields of their own
+        // what has a field of its own has to be there alike, or one of the two is not Envoy's
+        let field = match name {
+            ":method" => Some(&http.method),
+            ":path" => Some(&http.path),
+            ":authority" | "host" => Some(&http.host),
+            _ => None,
+        };
+        if field.is_some_and(|field| field.as_bytes() != value) {
+            return Err(Unreadable);
+        }
         if name.starts_with(':') {
             return Ok(());
         }
         let name = HeaderName::try_from(name).map_err(|_| Unreadable)?;
-        headers.append(name, http::HeaderValue::from_bytes(value).map_err(|_| Unreadable)?);
+        let value = http::HeaderValue::from_bytes(value).map_err(|_| Unreadable)?;
+        // a map takes 32,768 names and panics at the next
+        headers.try_append(name, value).map_err(|_| Unreadable)?;
         Ok(())
     };
     match &http.header_map {
@@ -111,24 +129,35 @@ fn headers(http: &HttpRequest) -> Result<HeaderMap, Unreadable> {
 }
 
 fn response(answer: HttpAnswer, asked: &HeaderMap) -> CheckResponse {
-    let allowed = answer.status.is_success();
+    if !answer.status.is_success() {
+        return denial(answer.status, answer.headers, answer.body);
+    }
     let set: Vec<&str> = answer.headers.iter().map(|(name, _)| *name).collect();
     let missing = IDENTITY_HEADERS.into_iter().filter(|name| !set.contains(name));
     let disguised = asked.keys().filter(|name| is_disguised(name)).map(HeaderName::as_str);
     let headers_to_remove = missing.chain(METHOD_OVERRIDES).chain(disguised).map(ToOwned::to_owned).collect();
-    let headers = answer.headers.into_iter().map(|(name, value)| HeaderValueOption {
+    let headers = options(answer.headers);
+    let ok = OkHttpResponse { headers, headers_to_remove, ..OkHttpResponse::default() };
+    check_response(Code::Ok, HttpResponse::OkResponse(ok))
+}
+
+/// The response that refuses a request with this status.
+pub(crate) fn denial(status: StatusCode, headers: Vec<(&'static str, String)>, body: String) -> CheckResponse {
+    let status = Some(HttpStatus { code: i32::from(status.as_u16()) });
+    let denied = DeniedHttpResponse { status, headers: options(headers), body };
+    check_response(Code::PermissionDenied, HttpResponse::DeniedResponse(denied))
+}
+
+fn options(headers: Vec<(&'static str, String)>) -> Vec<HeaderValueOption> {
+    let option = |(name, value): (&str, String)| HeaderValueOption {
         header: Some(HeaderValue { key: name.to_owned(), value, ..HeaderValue::default() }),
         append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
         ..HeaderValueOption::default()
-    });
-    let headers = headers.collect();
-    let http_response = if allowed {
-        HttpResponse::OkResponse(OkHttpResponse { headers, headers_to_remove, ..OkHttpResponse::default() })
-    } else {
-        let status = Some(HttpStatus { code: i32::from(answer.status.as_u16()) });
-        HttpResponse::DeniedResponse(DeniedHttpResponse { status, headers, body: answer.body })
     };
-    let code = if allowed { Code::Ok } else { Code::PermissionDenied };
+    headers.into_iter().map(option).collect()
+}
+
+fn check_response(code: Code, http_response: HttpResponse) -> CheckResponse {
     CheckResponse {
         status: Some(rpc::Status { code: code.into(), ..rpc::Status::default() }),
         http_response: Some(http_response),

@@ -96,7 +96,7 @@ fn forwarded<'h>(headers: &'h HeaderMap, host: Option<&'h str>) -> Result<Asked<
     // the application could take the method, or the caller, from a header that no proxy removes
     let [a, b, c] = METHOD_OVERRIDES.map(|name| single(headers, name));
     let method = agreed([original.0, forwarded.0, a?, b?, c?]);
-    if headers.keys().any(is_disguised) {
+    if headers.keys().any(is_disguised) || drops_what_matters(headers) {
         return Err(Unclear);
     }
     let uri = agreed([original.1, original_url.map(|(_, uri)| uri), forwarded.1]);
@@ -105,6 +105,18 @@ fn forwarded<'h>(headers: &'h HeaderMap, host: Option<&'h str>) -> Result<Asked<
         (Some(method), Some(uri), Some(host)) => Ok(Asked { method, host, uri }),
         _ => Err(Unclear),
     }
+}
+
+/// Whether the client asks proxies to drop a header that decides something: whatever `Connection` names goes no further
+/// (RFC 9110 section 7.6.1), be it set by us or by the proxy.
+fn drops_what_matters(headers: &HeaderMap) -> bool {
+    let starts_with =
+        |name: &[u8], prefix: &[u8]| name.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix));
+    headers
+        .get_all(http::header::CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii))
+        .any(|name| [&b"x-"[..], b"authorization", b"host"].iter().any(|prefix| starts_with(name, prefix)))
 }
 
 /// Host and path of an absolute URL.

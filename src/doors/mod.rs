@@ -4,6 +4,7 @@ pub mod admin;
 mod answer;
 pub mod authzen;
 pub mod ext_authz;
+mod ext_authz_failure;
 pub mod forward_auth;
 pub mod server;
 pub mod tokens;

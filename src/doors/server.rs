@@ -13,7 +13,9 @@ use rustls::ServerConfig;
 use rustls_pki_types::CertificateDer;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -55,6 +57,7 @@ pub async fn serve(
         router: router.layer(CatchPanicLayer::new()),
         builder: builder(),
     };
+    let cut = CancellationToken::new();
     loop {
         // no slot, no accept: further clients wait in the kernel's queue
         let slot = tokio::select! {
@@ -73,8 +76,12 @@ pub async fn serve(
             () = shutdown.cancelled() => break,
         };
         let (connection, watcher, shutdown) = (connection.clone(), graceful.watcher(), shutdown.clone());
+        let cut = cut.clone();
         tasks.spawn(async move {
-            let served = connection.serve(stream, address, watcher, &shutdown).await;
+            let served = tokio::select! {
+                served = connection.serve(stream, address, watcher, &shutdown) => served,
+                () = cut.cancelled() => return,
+            };
             if let Err(error) = served {
                 tracing::debug!(%address, error, "connection ended");
             }
@@ -86,6 +93,9 @@ pub async fn serve(
     if timeout(DRAIN, graceful.shutdown()).await.is_err() {
         tracing::warn!("requests were still open when the time to drain was over");
     }
+    // no task outlives the server
+    cut.cancel();
+    tasks.wait().await;
     Ok(())
 }
 
@@ -144,11 +154,22 @@ impl Connection {
         watcher: hyper_util::server::graceful::Watcher,
     ) -> Result<(), Failed> {
         let router = self.router;
+        let asked = Arc::new(AtomicBool::new(false));
+        let asks = Arc::clone(&asked);
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+            asks.store(true, Ordering::Relaxed);
             request.extensions_mut().insert(peer.clone());
             router.clone().oneshot(request.map(axum::body::Body::new) as Request)
         });
         let connection = self.builder.serve_connection(TokioIo::new(stream), service).into_owned();
-        watcher.watch(connection).await
+        let mut connection = pin!(watcher.watch(connection));
+        // the library waits for the first bytes of a connection without end, and for those of a request in HTTP/2
+        if let Ok(served) = timeout(PATIENCE, &mut connection).await {
+            return served;
+        }
+        if !asked.load(Ordering::Relaxed) {
+            return Err("no request in time".into());
+        }
+        connection.await
     }
 }
