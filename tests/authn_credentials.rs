@@ -234,6 +234,20 @@ async fn a_header_that_is_there_twice_is_no_credential() {
 }
 
 #[test]
+fn a_provider_that_is_missing_is_no_way_in_and_tells_nobody() {
+    let key = Key::rsa("k1");
+    let text = manifests(&[&key]).replace("{provider: partners}]", "{provider: nowhere}]");
+    let up = Up::with(&[("shop.yaml", &text)]);
+    let nobody = up.forward_auth("GET", HOST, "/orders", &[]);
+    assert_eq!(nobody.header("www-authenticate"), Some(r#"Bearer realm="orders-api""#));
+    assert_eq!(
+        up.forward_auth("GET", HOST, "/orders", &[("Authorization", &format!("Bearer {}", key.token(&json!({}))))])
+            .status,
+        200
+    );
+}
+
+#[test]
 fn tokens_are_for_what_they_say() {
     let key = Key::rsa("k1");
     let up = Up::with(&[("shop.yaml", &manifests(&[&key]))]);

@@ -176,13 +176,14 @@ impl Authenticator {
         now: DateTime<Utc>,
     ) -> Result<Arc<Principal>, Failure> {
         let state = self.state.load_full();
-        let mut cause = if state.shows_any(credentials) { Cause::NotAccepted } else { Cause::NoCredential };
+        let shown = state.shows_any(credentials);
+        let mut cause = if shown { Cause::NotAccepted } else { Cause::NoCredential };
         for way in expect.ways {
             match state.try_way(way, credentials, expect.audience, now).await {
                 Ok(Some(principal)) => return Ok(principal),
-                Ok(None) => {}
-                Err(found) if found.weight() > cause.weight() => cause = found,
-                Err(_) => {}
+                // who shows nothing is told nothing, not even by the shape of the challenge
+                Err(found) if shown && found.weight() > cause.weight() => cause = found,
+                Ok(None) | Err(_) => {}
             }
         }
         Err(Failure(cause))
