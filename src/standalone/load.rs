@@ -222,7 +222,10 @@ impl Directory {
     fn withdraw(&mut self, before: Known, changes: &mut Vec<Change>) {
         let holds = |check: &dyn Fn(&Known) -> bool| self.files.values().any(check);
         for key in &before.policies {
-            if !holds(&|known| known.policies.contains(key)) {
+            // its owner holds it almost always; every other file is asked only for the few that are gone or moved
+            let owner = self.owners.get(key).and_then(|place| self.files.get(&self.root.join(&*place.file)));
+            if !owner.is_some_and(|known| known.policies.contains(key)) && !holds(&|known| known.policies.contains(key))
+            {
                 changes.push(Change::PolicyGone(key.clone()));
             }
         }

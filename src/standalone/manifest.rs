@@ -1,5 +1,6 @@
 //! Manifests: YAML text in, resources and problems out. A problem names file, line, column and field.
 
+use crate::authn::api_key;
 use crate::standalone::place::locate;
 use durward_api::resources::{AccessPolicy, GROUP, IdentityProvider, Relationship, VERSION};
 use durward_core::policy::PolicyKey;
@@ -82,9 +83,6 @@ pub struct Contents {
     /// Resources that are nothing to the engine, as `kind`s.
     pub ignored: Vec<(Place, String)>,
 }
-
-/// Label of the Secrets that hold API keys; its value names the provider.
-pub const API_KEYS_LABEL: &str = "durward.dev/api-keys";
 
 const KINDS: [&str; 3] = ["AccessPolicy", "IdentityProvider", "Relationship"];
 
@@ -178,7 +176,7 @@ impl Reader<'_> {
                 );
             }
             ("", "Namespace") => Resource::Namespace(self.typed(&value)?),
-            ("", "Secret") if has_label(&value, API_KEYS_LABEL) => Resource::ApiKeys(self.typed(&value)?),
+            ("", "Secret") if has_label(&value, api_key::LABEL) => Resource::ApiKeys(self.typed(&value)?),
             (_, kind) => {
                 // a near miss in the kind is told even where the group is another's
                 if let Some(near) = nearest(kind, &KINDS) {

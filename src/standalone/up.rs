@@ -11,7 +11,7 @@ use crate::engine::Engine;
 use crate::metrics::Metrics;
 use crate::standalone::load::{Directory, Domain, load};
 use crate::standalone::state::{State, random};
-use crate::standalone::watch::follow;
+use crate::standalone::watch::{Watch, follow};
 use axum::Router;
 use chrono::Utc;
 use rustls::ServerConfig;
@@ -91,7 +91,10 @@ pub async fn up(settings: Settings, ready: impl FnOnce(&Listen, &Directory)) -> 
     let sockets = Sockets::bind(&settings.listen).await?;
     let audit = Audit::open(&settings.audit, settings.on_loss)?;
     let state = State::open(&settings.state, &settings.domain.trust_domain)?;
+    let watch = Watch::begin(&settings.manifests);
+    // a directory that is not there is told by the loader, which knows what it is for
     let directory = load(&settings.manifests, &settings.domain)?;
+    let watch = watch?;
 
     let domain = TrustDomain {
         name: settings.domain.trust_domain.clone(),
@@ -108,6 +111,7 @@ pub async fn up(settings: Settings, ready: impl FnOnce(&Listen, &Directory)) -> 
     let process = u64::from_be_bytes(random()?);
     let engine = Arc::new(Engine::new(Arc::new(authenticator), audit, metrics, process));
     engine.replace_snapshot(directory.catalog.snapshot().clone());
+    engine.metrics().policies_rejected(directory.rejected());
     let readiness = Arc::new(Readiness::default());
     readiness.loaded();
 
@@ -138,7 +142,7 @@ pub async fn up(settings: Settings, ready: impl FnOnce(&Listen, &Directory)) -> 
     });
     ready(&listen, &directory);
     let stop = shutdown.clone();
-    tasks.spawn(follow(directory, Arc::clone(&engine), domain, stop));
+    tasks.spawn(follow(watch, directory, Arc::clone(&engine), domain, stop));
     until_the_end(tasks, shutdown).await
 }
 

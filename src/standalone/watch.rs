@@ -4,10 +4,10 @@ use crate::authn::{Setup, TrustDomain};
 use crate::engine::Engine;
 use crate::standalone::load::Directory;
 use crate::standalone::manifest::Problem;
-use notify::{EventKind, RecursiveMode, Watcher};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use std::collections::BTreeSet;
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -19,27 +19,44 @@ const QUIET: Duration = Duration::from_millis(20);
 /// Changes that are waited for at most, so that a stream of them does not put off the first.
 const MOST: usize = 10_000;
 
+/// A directory that is watched.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    /// Ends when it is dropped.
+    _watcher: RecommendedWatcher,
+    events: UnboundedReceiver<Option<notify::Event>>,
+}
+
+impl Watch {
+    /// Watches from now on: begun before the directory is first loaded, it misses no change.
+    pub(crate) fn begin(root: &Path) -> notify::Result<Self> {
+        let (sender, events) = unbounded_channel();
+        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            // the receiver only goes away when everything ends
+            let _ = sender.send(event.ok());
+        })?;
+        watcher.watch(root, RecursiveMode::Recursive)?;
+        Ok(Self { _watcher: watcher, events })
+    }
+}
+
 /// Applies changes of the directory until `shutdown`.
 pub(crate) async fn follow(
+    mut watch: Watch,
     mut directory: Directory,
     engine: Arc<Engine>,
     domain: TrustDomain,
     shutdown: CancellationToken,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
-    let (sender, mut events) = unbounded_channel();
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // the receiver only goes away when everything ends
-        let _ = sender.send(event.ok());
-    })?;
-    watcher.watch(directory.root(), RecursiveMode::Recursive)?;
     let mut told: BTreeSet<Problem> = directory.problems().into_iter().collect();
     let mut known = Setup { domain, providers: directory.providers(), secrets: directory.secrets() };
-    // what changed between the first load and now is found by one more look
-    let mut changed = Changed::Everything;
-    while !shutdown.is_cancelled() {
-        let only = match &changed {
-            Changed::Everything => None,
-            Changed::Files(files) => Some(files.clone()),
+    loop {
+        let only = tokio::select! {
+            changed = gather(&mut watch.events) => match changed {
+                Changed::Everything => None,
+                Changed::Files(files) => Some(files),
+            },
+            () = shutdown.cancelled() => return Ok(()),
         };
         let (read, refreshed) = tokio::task::spawn_blocking(move || {
             let refreshed = directory.refresh(only.as_ref());
@@ -51,12 +68,7 @@ pub(crate) async fn follow(
             Ok(_) => apply(&directory, &engine, &mut known, &mut told),
             Err(error) => eprintln!("{error}; what was loaded stays in force"),
         }
-        changed = tokio::select! {
-            changed = gather(&mut events) => changed,
-            () = shutdown.cancelled() => break,
-        };
     }
-    Ok(())
 }
 
 fn apply(directory: &Directory, engine: &Engine, known: &mut Setup, told: &mut BTreeSet<Problem>) {
