@@ -6,14 +6,17 @@ use crate::metrics::Metrics;
 use arc_swap::ArcSwap;
 use chrono::{DateTime, Utc};
 use durward_core::decision::{Decision, Reason};
+use durward_core::digest::Digest;
+use durward_core::kubernetes::ApiCall;
 use durward_core::principal::Principal;
-use durward_core::request::Request;
+use durward_core::request::{Call, Request, Target};
 use durward_core::service::Captures;
 use durward_core::snapshot::Snapshot;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
+use tokio::sync::watch;
 
 /// Where a request came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -24,6 +27,8 @@ pub enum Door {
     ForwardAuth,
     /// AuthZEN 1.0.
     AuthZen,
+    /// Validating admission of the Kubernetes API server.
+    Admission,
 }
 
 impl Door {
@@ -34,6 +39,7 @@ impl Door {
             Self::ExtAuthz => "ext_authz",
             Self::ForwardAuth => "forward_auth",
             Self::AuthZen => "authzen",
+            Self::Admission => "admission",
         }
     }
 }
@@ -45,6 +51,8 @@ pub enum Caller<'a> {
     Credentials(Credentials<'a>),
     /// A principal that the authenticator made from a trusted enforcement point's word.
     Vouched(Arc<Principal>),
+    /// Somebody whom the trusted enforcement point does not know either.
+    Nobody,
 }
 
 /// What became of a request.
@@ -89,6 +97,7 @@ impl fmt::Display for DecisionId {
 #[derive(Debug)]
 pub struct Engine {
     snapshot: ArcSwap<Snapshot>,
+    revision: watch::Sender<Digest>,
     authenticator: Arc<Authenticator>,
     audit: Audit,
     metrics: Arc<Metrics>,
@@ -103,6 +112,7 @@ impl Engine {
     pub fn new(authenticator: Arc<Authenticator>, audit: Audit, metrics: Arc<Metrics>, process: u64) -> Self {
         Self {
             snapshot: ArcSwap::from_pointee(Snapshot::default()),
+            revision: watch::Sender::new(Digest::default()),
             authenticator,
             audit,
             metrics,
@@ -113,14 +123,22 @@ impl Engine {
 
     /// Puts a snapshot in force for every decision that begins from now on.
     pub fn replace_snapshot(&self, snapshot: Snapshot) {
-        self.metrics.snapshot(snapshot.revision(), snapshot.services().count());
+        let revision = snapshot.revision();
+        self.metrics.snapshot(revision, snapshot.services().count());
         self.snapshot.store(Arc::new(snapshot));
+        self.revision.send_replace(revision);
     }
 
     /// The snapshot in force.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
+    }
+
+    /// The revision in force, and each that comes after it.
+    #[must_use]
+    pub fn revisions(&self) -> watch::Receiver<Digest> {
+        self.revision.subscribe()
     }
 
     /// The authenticator.
@@ -137,11 +155,39 @@ impl Engine {
 
     /// Authenticates and decides one request, and records what came of it.
     pub async fn ask(&self, door: Door, request: &Request<'_>, caller: Caller<'_>) -> Answer {
-        let (started, now) = (Instant::now(), Utc::now());
+        self.ask_of(&self.snapshot(), door, request, caller).await
+    }
+
+    /// Decides a request to the Kubernetes API: every service of the namespace that declares it has to let it through.
+    /// The answers up to the first refusal, one for each service; none where nobody declares the request.
+    pub async fn ask_kubernetes(
+        &self,
+        namespace: &str,
+        call: ApiCall<'_>,
+        caller: Option<&Arc<Principal>>,
+    ) -> Vec<Answer> {
         let snapshot = self.snapshot();
+        let mut answers = Vec::new();
+        for service in snapshot.governing(namespace, &call) {
+            let target = Target::Audience(&service.key().audience);
+            let request = Request { target, call: Call::Kubernetes(call), source: None };
+            let caller = caller.map_or(Caller::Nobody, |principal| Caller::Vouched(Arc::clone(principal)));
+            let answer = self.ask_of(&snapshot, Door::Admission, &request, caller).await;
+            let passes = answer.passes();
+            answers.push(answer);
+            if !passes {
+                break;
+            }
+        }
+        answers
+    }
+
+    async fn ask_of(&self, snapshot: &Snapshot, door: Door, request: &Request<'_>, caller: Caller<'_>) -> Answer {
+        let (started, now) = (Instant::now(), Utc::now());
         let route = snapshot.route(request);
         let (principal, failure) = match (caller, route.expects()) {
             (Caller::Vouched(principal), _) => (Some(principal), None),
+            (Caller::Nobody, _) => (None, None),
             // who is asking does not matter, so nobody looks at the credential
             (Caller::Credentials(_), None) => (None, None),
             (Caller::Credentials(credentials), Some((audience, ways))) => {

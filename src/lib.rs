@@ -3,7 +3,10 @@
 pub mod audit;
 pub mod authn;
 pub mod cli;
+pub mod controller;
 pub mod doors;
 pub mod engine;
 pub mod metrics;
+mod process;
+mod random;
 pub mod standalone;

@@ -44,6 +44,11 @@ pub struct Metrics {
     audit_lost: Counter,
     services: Gauge,
     rejected: Gauge,
+    api_server_seen: Gauge,
+    api_server_failures: Counter,
+    leader: Gauge,
+    replicas_behind: Gauge,
+    certificate_ends: Gauge,
     revision: Family<RevisionLabels, Gauge>,
     current: Mutex<Option<RevisionLabels>>,
 }
@@ -63,6 +68,11 @@ impl Default for Metrics {
             audit_lost: Counter::default(),
             services: Gauge::default(),
             rejected: Gauge::default(),
+            api_server_seen: Gauge::default(),
+            api_server_failures: Counter::default(),
+            leader: Gauge::default(),
+            replicas_behind: Gauge::default(),
+            certificate_ends: Gauge::default(),
             revision: Family::default(),
             current: Mutex::default(),
             registry: Registry::default(),
@@ -88,6 +98,27 @@ impl Default for Metrics {
             "policies_rejected",
             "Policies whose newest version is not in force",
             metrics.rejected.clone(),
+        );
+        registry.register(
+            "api_server_last_seen_seconds",
+            "When the API server was last heard of, in seconds since 1970; 0 without a cluster",
+            metrics.api_server_seen.clone(),
+        );
+        registry.register(
+            "api_server_failures",
+            "Watches of the API server that failed",
+            metrics.api_server_failures.clone(),
+        );
+        registry.register("leader", "Whether this replica writes statuses and webhooks", metrics.leader.clone());
+        registry.register(
+            "replicas_behind",
+            "Ready replicas that have not the newest snapshot in force, as the leader knows",
+            metrics.replicas_behind.clone(),
+        );
+        registry.register(
+            "webhook_certificate_expiry_seconds",
+            "When the certificate of the cluster's doors and webhooks ends, in seconds since 1970",
+            metrics.certificate_ends.clone(),
         );
         registry.register(
             "snapshot_revision",
@@ -130,6 +161,26 @@ impl Metrics {
     /// Sets the number of policies whose newest version is not in force.
     pub fn policies_rejected(&self, count: usize) {
         self.rejected.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn api_server_seen(&self) {
+        self.api_server_seen.set(chrono::Utc::now().timestamp());
+    }
+
+    pub(crate) fn api_server_failed(&self) {
+        self.api_server_failures.inc();
+    }
+
+    pub(crate) fn leader(&self, leads: bool) {
+        self.leader.set(leads.into());
+    }
+
+    pub(crate) fn replicas_behind(&self, count: usize) {
+        self.replicas_behind.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn certificate_ends(&self, at: i64) {
+        self.certificate_ends.set(at);
     }
 
     /// All metrics as OpenMetrics text.

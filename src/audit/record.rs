@@ -2,6 +2,7 @@
 
 use crate::engine::Made;
 use durward_core::decision::{Decision, Reason};
+use durward_core::kubernetes::Verb;
 use durward_core::policy::Mode;
 use durward_core::principal::{Identity, Principal};
 use durward_core::request::{Call, Target};
@@ -88,12 +89,31 @@ pub struct Asked<'a> {
     /// Operation that was asked for by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<Cow<'a, str>>,
+    /// Request to the Kubernetes API.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<AskedApi<'a>>,
     /// What the path captured, or what was given in its place.
     #[serde(default, skip_serializing_if = "Captures::is_empty")]
     pub captures: Captures,
     /// Address of the caller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<IpAddr>,
+}
+
+/// A request to the Kubernetes API, in the namespace of the policy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AskedApi<'a> {
+    /// API group; empty for the core group.
+    pub group: Cow<'a, str>,
+    /// Resource.
+    pub resource: Cow<'a, str>,
+    /// Subresource; empty for the resource itself.
+    pub subresource: Cow<'a, str>,
+    /// What is done.
+    pub verb: Verb,
+    /// Name of the object, once known.
+    pub name: Cow<'a, str>,
 }
 
 impl<'a> Record<'a> {
@@ -135,10 +155,20 @@ impl<'a> Asked<'a> {
                 (Some(cut(method, MAX_TEXT)), Some(cut(path, MAX_PATH)), None)
             }
             Call::Named { operation, .. } => (None, None, Some(cut(operation, MAX_TEXT))),
-            Call::Unclear => (None, None, None),
+            Call::Kubernetes(_) | Call::Unclear => (None, None, None),
+        };
+        let kubernetes = match &request.call {
+            Call::Kubernetes(call) => Some(AskedApi {
+                group: cut(call.group, MAX_TEXT),
+                resource: cut(call.resource, MAX_TEXT),
+                subresource: cut(call.subresource, MAX_TEXT),
+                verb: call.verb,
+                name: cut(call.name, MAX_TEXT),
+            }),
+            _ => None,
         };
         let captures = made.captures.cloned().unwrap_or_default();
-        Self { host, audience, method, path, operation, captures, source: request.source }
+        Self { host, audience, method, path, operation, kubernetes, captures, source: request.source }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::audit::Record;
 use durward_core::decision::{Decision, Reason};
+use durward_core::kubernetes::ApiCall;
 use durward_core::principal::Principal;
 use durward_core::request::{Call, Request, Target};
 use durward_core::snapshot::Snapshot;
@@ -98,7 +99,15 @@ fn decide_again(record: &Record<'_>, snapshot: &Snapshot) -> Decision {
     let call = match (&asked.method, &asked.path, &asked.operation) {
         (Some(method), Some(path), _) => Call::Http { method, path },
         (_, _, Some(operation)) => Call::Named { operation, captures: asked.captures.clone() },
-        _ => Call::Unclear,
+        _ => asked.kubernetes.as_ref().map_or(Call::Unclear, |api| {
+            Call::Kubernetes(ApiCall {
+                group: &api.group,
+                resource: &api.resource,
+                subresource: &api.subresource,
+                verb: api.verb,
+                name: &api.name,
+            })
+        }),
     };
     let principal = record.principal.as_deref().map(|identity| Principal::assumed(identity.clone()));
     let request = Request { target, call, source: asked.source };

@@ -9,12 +9,14 @@ pub mod certificate;
 mod issuer;
 mod jwt;
 mod keys;
+mod kubernetes;
 pub mod tls;
 mod vouched;
 mod workload;
 
 pub use cause::Cause;
 pub use keys::KeySource;
+pub use kubernetes::{CREDENTIAL_ID, FACTOR, FACTOR_TIME, kubernetes_user};
 pub use vouched::vouched;
 pub use workload::ServiceAccountIssuer;
 
@@ -24,7 +26,7 @@ use chrono::{DateTime, Utc};
 use durward_api::compile::FieldError;
 use durward_api::resources::IdentityProvider;
 use durward_core::policy::Way;
-use durward_core::principal::Principal;
+use durward_core::principal::{KUBERNETES, Principal};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use issuer::Issuer;
@@ -212,6 +214,12 @@ impl Authenticator {
     }
 }
 
+/// What is wrong with a provider, whatever Secrets there are.
+#[must_use]
+pub fn check(provider: &IdentityProvider) -> Vec<FieldError> {
+    Provider::new(provider.metadata.name.as_deref().unwrap_or_default(), provider, &[], None).1
+}
+
 impl State {
     /// Whether the caller shows any credential, of whatever kind.
     fn shows_any(&self, credentials: &Credentials<'_>) -> bool {
@@ -269,6 +277,9 @@ impl Provider {
         let broken = |problem: FieldError| (Self::Broken, vec![problem]);
         let wrong =
             |field: &str, message: &str| broken(FieldError { field: field.to_owned(), message: message.to_owned() });
+        if name == KUBERNETES {
+            return wrong("metadata.name", "`kubernetes` stands for the API server's own users; use another name");
+        }
         match (&spec.jwt, &spec.api_key, &spec.x509) {
             (Some(jwt), None, None) => {
                 let old = if let Some(Self::Issuer(old)) = old { Some(old.as_ref()) } else { None };

@@ -3,7 +3,8 @@
 use crate::authn::api_key;
 use crate::cli::output::say;
 use crate::cli::{Failure, Verdict};
-use crate::standalone::state::{State, StateDirectory, random, write_private};
+use crate::random::random;
+use crate::standalone::state::{State, StateDirectory, write_private};
 use chrono::{TimeDelta, Utc};
 use durward_core::principal::{PrincipalId, is_dns_label, is_dns_subdomain};
 use durward_core::scope::Scope;

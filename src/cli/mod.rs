@@ -2,6 +2,7 @@
 
 mod audit;
 mod check;
+mod controller;
 mod crds;
 mod mint;
 mod output;
@@ -22,6 +23,8 @@ pub struct Cli {
 enum Command {
     /// Run the engine on a directory of manifests, without a cluster
     Up(up::Up),
+    /// Run in a cluster: watch the resources, serve doors and webhooks, write what became of them
+    Controller(controller::Controller),
     /// Explain a decision from files, without a server
     Check(check::Check),
     /// Give a local caller a credential
@@ -32,6 +35,10 @@ enum Command {
     Audit(audit::AuditCommand),
     /// Print the custom resource definitions, or write them to a directory
     Crds(crds::Crds),
+    /// Remove the webhook configurations of an installation from the cluster
+    Uninstall(controller::Uninstall),
+    /// Ask a running instance whether it is ready
+    Health(controller::Health),
     /// Print the completion script of a shell
     Completion {
         /// The shell
@@ -57,6 +64,9 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         let result = match self.command {
             Command::Up(up) => up.run(),
+            Command::Controller(controller) => controller.run(),
+            Command::Uninstall(uninstall) => uninstall.run(),
+            Command::Health(health) => health.run(),
             Command::Check(check) => check.run(),
             Command::Mint(mint) => mint.run(),
             Command::Audit(audit) => audit.run(),

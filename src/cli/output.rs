@@ -35,3 +35,13 @@ pub(crate) fn say(text: &str) -> Result<(), Failure> {
         _ => Ok(()),
     }
 }
+
+/// Logs to standard error, by `DURWARD_LOG`. kube's client quotes answers that it can't read, Secrets among them: it
+/// is silent whatever the setting.
+pub(crate) fn log_to_stderr() {
+    let filter =
+        tracing_subscriber::EnvFilter::try_from_env("DURWARD_LOG").unwrap_or_else(|_| "warn,durward=info".into());
+    let silent = ["kube_client=off", "kube_runtime=off"].iter().filter_map(|directive| directive.parse().ok());
+    let filter = silent.fold(filter, tracing_subscriber::EnvFilter::add_directive);
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
+}

@@ -48,13 +48,7 @@ pub(crate) struct Up {
 
 impl Up {
     pub(crate) fn run(self) -> Result<Verdict, Failure> {
-        tracing_subscriber::fmt()
-            .with_writer(std::io::stderr)
-            .with_env_filter(
-                tracing_subscriber::EnvFilter::try_from_env("DURWARD_LOG")
-                    .unwrap_or_else(|_| "warn,durward=info".into()),
-            )
-            .init();
+        super::output::log_to_stderr();
         let (json, manifests) = (self.json, self.manifests.clone());
         let settings = self.settings()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

@@ -10,14 +10,22 @@ use serde::Serialize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Whether everything was loaded once.
+/// Whether everything was loaded once, and the end has not begun.
 #[derive(Debug, Default)]
-pub struct Readiness(AtomicBool);
+pub struct Readiness {
+    loaded: AtomicBool,
+    closing: AtomicBool,
+}
 
 impl Readiness {
+    /// From now on nobody new is to come.
+    pub fn closing(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
     /// From now on decisions are made from what was loaded.
     pub fn loaded(&self) {
-        self.0.store(true, Ordering::Release);
+        self.loaded.store(true, Ordering::Release);
     }
 }
 
@@ -38,7 +46,9 @@ pub fn router(engine: Arc<Engine>, readiness: Arc<Readiness>) -> Router {
 }
 
 async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
-    if admin.readiness.0.load(Ordering::Acquire) {
+    if admin.readiness.closing.load(Ordering::Acquire) {
+        (StatusCode::SERVICE_UNAVAILABLE, "ending\n")
+    } else if admin.readiness.loaded.load(Ordering::Acquire) {
         (StatusCode::OK, "ready\n")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "the policies are not loaded yet\n")

@@ -1,6 +1,7 @@
 //! The doors: each translates its protocol in, asks the engine once, and translates the answer out. None decides.
 
 pub mod admin;
+pub mod admission;
 mod answer;
 pub mod authzen;
 pub mod ext_authz;

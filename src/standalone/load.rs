@@ -160,7 +160,7 @@ impl Directory {
             policy: None,
         };
         match resource {
-            Resource::Policy(policy) => match key_of(&policy) {
+            Resource::Policy(policy) => match key_of(&policy.metadata) {
                 Some(key) => {
                     match self
                         .owners

@@ -1,5 +1,6 @@
 //! The state directory: the embedded authority and the token key, made once.
 
+use crate::random::{NoRandomness, random};
 use chrono::{DateTime, TimeDelta, Utc};
 use durward_pki::authority::{Authority, AuthorityError, Issued, Request};
 use durward_pki::token::{TokenKey, TokenKeyError};
@@ -77,8 +78,8 @@ pub enum StateError {
         source: TokenKeyError,
     },
     /// No randomness.
-    #[error("the system gives no random numbers")]
-    Random,
+    #[error(transparent)]
+    Random(#[from] NoRandomness),
 }
 
 /// Where the state is.
@@ -166,16 +167,6 @@ impl State {
         };
         self.authority.issue(&request).map_err(|source| StateError::Authority { path: String::new(), source })
     }
-}
-
-/// Random bytes of the system.
-///
-/// # Errors
-/// When there are none.
-pub fn random<const N: usize>() -> Result<[u8; N], StateError> {
-    let mut bytes = [0; N];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| StateError::Random)?;
-    Ok(bytes)
 }
 
 fn io_error(path: &Path) -> impl Fn(io::Error) -> StateError {

@@ -4,28 +4,24 @@ use crate::audit::{Audit, OnLoss, Sink};
 use crate::authn::tls::{ServerCertificate, server_config};
 use crate::authn::{Authenticator, ServiceAccountIssuer, Setup, TrustDomain};
 use crate::doors::admin::{self, Readiness};
-use crate::doors::server::serve;
 use crate::doors::trust::Trust;
 use crate::doors::{Doors, tokens};
 use crate::engine::Engine;
 use crate::metrics::Metrics;
+use crate::process::{Failure, ListenError, Parts, bind};
+use crate::random::random;
 use crate::standalone::load::{Directory, Domain, load};
-use crate::standalone::state::{State, random};
+use crate::standalone::state::State;
 use crate::standalone::watch::{Watch, follow};
 use axum::Router;
 use chrono::Utc;
 use rustls::ServerConfig;
 use serde::Serialize;
-use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use thiserror::Error;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 /// Everything that `durward up` can be told.
 #[derive(Debug, Clone)]
@@ -71,18 +67,6 @@ pub struct Listen {
     pub admin: SocketAddr,
 }
 
-/// A port can't be had.
-#[derive(Debug, Error)]
-#[error("can't listen on {address} for {what}: {source}; stop what uses it, or choose another address with --{option}")]
-pub struct ListenError {
-    address: SocketAddr,
-    what: &'static str,
-    option: &'static str,
-    source: io::Error,
-}
-
-type Failure = Box<dyn Error + Send + Sync>;
-
 /// Runs until a signal ends it. `ready` is told where it listens once every door is open.
 ///
 /// # Errors
@@ -120,12 +104,10 @@ pub async fn up(settings: Settings, ready: impl FnOnce(&Listen, &Directory)) -> 
     let doors = Doors { engine: Arc::clone(&engine), trust: Arc::new(settings.trust) };
     let jwks = domain.own_keys.clone().unwrap_or_default().into();
 
-    let shutdown = CancellationToken::new();
-    let mut tasks = JoinSet::new();
+    let mut parts = Parts::default();
     let listen = sockets.listen()?;
     sockets.serve(
-        &mut tasks,
-        &shutdown,
+        &mut parts,
         &tls,
         Routers {
             http: doors.http(),
@@ -135,36 +117,13 @@ pub async fn up(settings: Settings, ready: impl FnOnce(&Listen, &Directory)) -> 
         },
     );
     let keys = Arc::clone(engine.authenticator());
-    let stop = shutdown.clone();
-    tasks.spawn(async move {
+    parts.add(|stop| async move {
         keys.run(stop).await;
         Ok(())
     });
     ready(&listen, &directory);
-    let stop = shutdown.clone();
-    tasks.spawn(follow(watch, directory, Arc::clone(&engine), domain, stop));
-    until_the_end(tasks, shutdown).await
-}
-
-/// Waits for a signal, or for a part that dies; then lets every part end.
-async fn until_the_end(mut tasks: JoinSet<Result<(), Failure>>, shutdown: CancellationToken) -> Result<(), Failure> {
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let mut outcome = tokio::select! {
-        _ = interrupt.recv() => Ok(()),
-        _ = terminate.recv() => Ok(()),
-        ended = tasks.join_next() => match ended {
-            Some(Ok(Ok(()))) | None => Err("a part of the process ended by itself".into()),
-            Some(Ok(Err(error))) => Err(error),
-            Some(Err(error)) => Err(error.into()),
-        },
-    };
-    shutdown.cancel();
-    while let Some(ended) = tasks.join_next().await {
-        if outcome.is_ok() {
-            outcome = ended.map_err(Into::into).and_then(|ended| ended);
-        }
-    }
-    outcome
+    parts.add(|stop| follow(watch, directory, Arc::clone(&engine), domain, stop));
+    parts.until_the_end(std::future::ready(())).await
 }
 
 struct Routers {
@@ -207,13 +166,7 @@ impl Sockets {
         })
     }
 
-    fn serve(
-        self,
-        tasks: &mut JoinSet<Result<(), Failure>>,
-        shutdown: &CancellationToken,
-        tls: &Arc<ServerConfig>,
-        routers: Routers,
-    ) {
+    fn serve(self, parts: &mut Parts, tls: &Arc<ServerConfig>, routers: Routers) {
         let all = [
             (self.http, None, routers.http.clone()),
             (self.https, Some(tls), routers.http),
@@ -223,12 +176,7 @@ impl Sockets {
             (self.admin, None, routers.admin),
         ];
         for (listener, tls, router) in all {
-            let (tls, shutdown) = (tls.cloned(), shutdown.clone());
-            tasks.spawn(async move { Ok(serve(listener, tls, router, shutdown).await?) });
+            parts.serve(listener, tls.cloned(), router);
         }
     }
-}
-
-async fn bind(address: SocketAddr, what: &'static str, option: &'static str) -> Result<TcpListener, ListenError> {
-    TcpListener::bind(address).await.map_err(|source| ListenError { address, what, option, source })
 }

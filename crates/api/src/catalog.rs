@@ -8,8 +8,9 @@ use crate::ownership::{Allowance, unowned};
 use crate::resources::AccessPolicy;
 use durward_core::digest::Digest;
 use durward_core::policy::{Policy, PolicyKey};
-use durward_core::service::{ServiceKey, Union};
+use durward_core::service::{OperationConflict, ServiceKey, Union};
 use durward_core::snapshot::Snapshot;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map};
 use std::sync::Arc;
 
@@ -160,6 +161,41 @@ impl Catalog {
         self.entries.iter().map(|(key, entry)| (key, entry.fate()))
     }
 
+    /// What became of one policy.
+    #[must_use]
+    pub fn fate(&self, key: &PolicyKey) -> Option<Fate> {
+        self.entries.get(key).map(Entry::fate)
+    }
+
+    /// The Namespaces that are known.
+    pub fn namespaces(&self) -> impl Iterator<Item = &str> {
+        self.allowances.keys().map(String::as_str)
+    }
+
+    /// What would be wrong with a policy if it were applied now.
+    ///
+    /// # Errors
+    /// With what would become of it.
+    pub fn review(&self, resource: &AccessPolicy) -> Result<(), Rejection> {
+        let invalid = |errors| Rejection { reason: RejectionReason::Invalid, errors };
+        let policy = Arc::new(compile(resource, &self.settings).map_err(invalid)?);
+        let created = self.entries.get(&policy.key).map_or(i64::MAX, |entry| entry.created);
+        let entry = Entry { created, ..Entry::default() };
+        if let Some(objection) = self.objection(&entry, &policy) {
+            return Err(objection);
+        }
+        let mut union = Union::default();
+        let older = self.services.get(&service_of(&policy)).into_iter().flatten();
+        let older = older.take_while(|member| **member < (created, policy.key.clone()));
+        for member in
+            older.filter_map(|(_, key)| self.in_force(key)).filter(|member| service_of(member) == service_of(&policy))
+        {
+            // those in force fit together
+            let _ = union.add(Arc::clone(member));
+        }
+        union.add(policy).map_err(conflicting)
+    }
+
     /// The version of a policy that is in force.
     #[must_use]
     pub fn in_force(&self, key: &PolicyKey) -> Option<&Arc<Policy>> {
@@ -170,7 +206,7 @@ impl Catalog {
         match change {
             Change::Policy(resource) => {
                 let compiled = compile(&resource, &self.settings);
-                let Some(key) = key_of(&resource) else { return };
+                let Some(key) = key_of(&resource.metadata) else { return };
                 let created = resource.metadata.creation_timestamp.as_ref().map_or(i64::MAX, |at| at.0.as_second());
                 self.replace(&key, touched, |entry| {
                     entry.created = created;
@@ -195,10 +231,15 @@ impl Catalog {
                 touched.insert(key);
             }
             Change::Namespace(name, annotations) => {
+                let gone = annotations.is_none();
                 let allowance = Allowance::from_annotations(annotations.as_ref());
                 let keys = self.by_namespace.get(name.as_str()).cloned().unwrap_or_default();
                 keys.iter().for_each(|key| self.unregister(key, touched));
-                self.allowances.insert(name, allowance);
+                if gone {
+                    self.allowances.remove(&name);
+                } else {
+                    self.allowances.insert(name, allowance);
+                }
                 keys.iter().for_each(|key| self.register(key, touched));
             }
             Change::Other(name, digest) => self.snapshot.record(&name, digest),
@@ -345,9 +386,7 @@ impl Catalog {
         let mut rejected = entry.invalid.clone().map(|errors| Rejection { reason: RejectionReason::Invalid, errors });
         for version in entry.versions() {
             let objection = self.objection(entry, version).or_else(|| {
-                let conflict = services.entry(service_of(version)).or_default().add(Arc::clone(version)).err()?;
-                let error = FieldError { field: "spec.operations".to_owned(), message: conflict.to_string() };
-                Some(Rejection { reason: RejectionReason::OperationConflict, errors: vec![error] })
+                services.entry(service_of(version)).or_default().add(Arc::clone(version)).err().map(conflicting)
             });
             match objection {
                 None => return (Some(Arc::clone(version)), rejected),
@@ -399,10 +438,15 @@ impl Catalog {
 
 /// Namespace and name, if the resource has a name that the compiler accepts.
 #[must_use]
-pub fn key_of(resource: &AccessPolicy) -> Option<PolicyKey> {
-    let name = resource.metadata.name.as_deref().filter(|name| !name.is_empty())?;
-    let namespace = resource.metadata.namespace.as_deref().unwrap_or("default");
+pub fn key_of(metadata: &ObjectMeta) -> Option<PolicyKey> {
+    let name = metadata.name.as_deref().filter(|name| !name.is_empty())?;
+    let namespace = metadata.namespace.as_deref().unwrap_or("default");
     Some(PolicyKey { namespace: namespace.into(), name: name.into() })
+}
+
+fn conflicting(conflict: OperationConflict) -> Rejection {
+    let error = FieldError { field: "spec.operations".to_owned(), message: conflict.to_string() };
+    Rejection { reason: RejectionReason::OperationConflict, errors: vec![error] }
 }
 
 fn service_of(policy: &Policy) -> ServiceKey {

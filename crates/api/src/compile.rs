@@ -6,6 +6,7 @@ use chrono::TimeDelta;
 use durward_core::condition::Condition;
 use durward_core::digest::Digest;
 use durward_core::host::Host;
+use durward_core::kubernetes::{ApiPattern, Verb};
 use durward_core::path::{Method, PathPattern};
 use durward_core::policy::{Denial, Grant, MAX_SCOPES, Match, Mode, Operation, Policy, PolicyKey, Subject, Way};
 use durward_core::principal::{PrincipalId, is_dns_label, is_dns_subdomain};
@@ -209,10 +210,8 @@ impl Compiler<'_> {
     }
 
     fn operation(&mut self, field: &str, operation: &spec::Operation) -> Operation {
-        if !operation.kubernetes.is_empty() {
-            self.unsupported(format!("{field}.kubernetes"), "Kubernetes operations");
-        } else if operation.http.is_empty() && operation.grpc.is_empty() {
-            self.error(field, "say which requests it is: `http` or `grpc`");
+        if operation.http.is_empty() && operation.grpc.is_empty() && operation.kubernetes.is_empty() {
+            self.error(field, "say which requests it is: `http`, `grpc` or `kubernetes`");
         }
         let mut matches = Vec::new();
         for (i, http) in operation.http.iter().enumerate() {
@@ -221,8 +220,12 @@ impl Compiler<'_> {
         for (i, grpc) in operation.grpc.iter().enumerate() {
             self.grpc(&format!("{field}.grpc[{i}]"), grpc, &mut matches);
         }
-        if matches.len() > MAX_MATCHES {
-            self.error(field, format!("it has more than {MAX_MATCHES} combinations of method and path; cut it in two"));
+        let mut kubernetes = Vec::new();
+        for (i, api) in operation.kubernetes.iter().enumerate() {
+            self.kubernetes(&format!("{field}.kubernetes[{i}]"), api, &mut kubernetes);
+        }
+        if matches.len().max(kubernetes.len()) > MAX_MATCHES {
+            self.error(field, format!("it has more than {MAX_MATCHES} combinations of method and path, or of group, resource and verb; cut it in two"));
         }
         let scopes_field = format!("{field}.scopes");
         let mut scopes = self.scopes(&scopes_field, &operation.scopes);
@@ -234,11 +237,17 @@ impl Compiler<'_> {
         if scopes.len() > MAX_SCOPES {
             self.error(&scopes_field, format!("an operation can require at most {MAX_SCOPES} scopes"));
         }
-        let risk = match operation.risk {
+        let risk = match operation.risk.unwrap_or_default() {
             spec::Risk::Low => Risk::Low,
             spec::Risk::Standard => Risk::Standard,
             spec::Risk::High => Risk::High,
         };
+        if operation.public && !kubernetes.is_empty() {
+            self.error(
+                format!("{field}.public"),
+                "leave requests to the Kubernetes API undeclared: those are not refused",
+            );
+        }
         let contradicts = !operation.scopes.is_empty() || risk == Risk::High || operation.step_up.is_some();
         if operation.public && contradicts {
             self.error(format!("{field}.public"), "a public operation asks nobody for scopes, risk or step-up");
@@ -246,6 +255,7 @@ impl Compiler<'_> {
         Operation {
             name: operation.name.as_str().into(),
             matches,
+            kubernetes,
             scopes: scopes.into(),
             risk,
             max_age: self.max_age(&format!("{field}.stepUp"), operation.step_up.as_ref(), risk),
@@ -314,6 +324,36 @@ impl Compiler<'_> {
             });
             let Some(path) = self.take(&format!("{field}.methods[{i}]"), parsed) else { continue };
             matches.push(Match { method: Method::parse("POST").ok(), path });
+        }
+    }
+
+    fn kubernetes(&mut self, field: &str, api: &spec::KubernetesMatch, patterns: &mut Vec<ApiPattern>) {
+        let any = |text: &str| (text != "*").then(|| Arc::from(text));
+        for (list, given) in [("apiGroups", &api.api_groups), ("resources", &api.resources), ("verbs", &api.verbs)] {
+            if given.is_empty() {
+                self.error(format!("{field}.{list}"), "say which; `[\"*\"]` means any, and the core group is `\"\"`");
+            } else if given.len() > 1 && given.iter().any(|text| text == "*") {
+                self.error(format!("{field}.{list}"), "`*` means any, so it stands alone");
+            }
+        }
+        let mut verbs = Vec::new();
+        for (i, verb) in api.verbs.iter().enumerate() {
+            if verb == "*" {
+                verbs.push(None);
+            } else {
+                verbs.extend(self.take(&format!("{field}.verbs[{i}]"), verb.parse::<Verb>()).map(Some));
+            }
+        }
+        for resource in &api.resources {
+            let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+            for group in &api.api_groups {
+                patterns.extend(verbs.iter().map(|verb| ApiPattern {
+                    group: any(group),
+                    resource: any(resource),
+                    subresource: any(subresource),
+                    verb: *verb,
+                }));
+            }
         }
     }
 

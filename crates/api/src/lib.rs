@@ -6,5 +6,6 @@
 pub mod catalog;
 pub mod compile;
 pub mod crd;
+pub mod lint;
 pub mod ownership;
 pub mod resources;

@@ -14,6 +14,7 @@ pub mod decide;
 pub mod decision;
 pub mod digest;
 pub mod host;
+pub mod kubernetes;
 pub mod path;
 pub mod policy;
 pub mod principal;

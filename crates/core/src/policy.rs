@@ -3,6 +3,7 @@
 use crate::condition::Condition;
 use crate::digest::Digest;
 use crate::host::Host;
+use crate::kubernetes::ApiPattern;
 use crate::path::{Method, PathPattern};
 use crate::principal::{Identity, PrincipalId};
 use crate::risk::Risk;
@@ -86,6 +87,8 @@ pub struct Operation {
     pub name: Arc<str>,
     /// The requests that are this operation.
     pub matches: Vec<Match>,
+    /// The requests to the Kubernetes API, in the policy's own namespace, that are this operation.
+    pub kubernetes: Vec<ApiPattern>,
     /// Scopes that a caller needs, all of them; at most [`MAX_SCOPES`].
     pub scopes: Arc<[Scope]>,
     /// Decides which credentials are good enough.

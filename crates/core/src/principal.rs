@@ -11,6 +11,9 @@ use std::str::FromStr;
 use std::sync::Arc;
 use thiserror::Error;
 
+/// The provider that stands for the API server; no `IdentityProvider` can have this name.
+pub const KUBERNETES: &str = "kubernetes";
+
 /// The name of a principal; its text form is what policies, headers and audit records carry.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -108,12 +111,14 @@ impl PrincipalId {
         Self::Kube { username: username.into() }.checked(true, username)
     }
 
-    /// The `IdentityProvider` that vouches for this principal; `None` for the cluster's own.
+    /// The `IdentityProvider` that vouches for this principal; [`KUBERNETES`] for users of the API server, `None` for
+    /// the cluster's own workloads.
     #[must_use]
     pub fn provider(&self) -> Option<&str> {
         match self {
             Self::User { provider, .. } | Self::Key { provider, .. } => Some(provider),
-            Self::Workload { .. } | Self::Kube { .. } => None,
+            Self::Kube { .. } => Some(KUBERNETES),
+            Self::Workload { .. } => None,
         }
     }
 

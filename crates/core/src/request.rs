@@ -1,5 +1,6 @@
 //! What a caller wants, free of any protocol.
 
+use crate::kubernetes::ApiCall;
 use crate::service::Captures;
 use std::net::IpAddr;
 
@@ -40,6 +41,8 @@ pub enum Call<'a> {
         /// What a path would have captured.
         captures: Captures,
     },
+    /// A request to the Kubernetes API, authenticated by the API server.
+    Kubernetes(ApiCall<'a>),
     /// The door found contradictions and can't tell what is asked.
     Unclear,
 }

@@ -1,6 +1,7 @@
 //! One service: the policies that share it, united and indexed for decisions.
 
 use crate::host::Host;
+use crate::kubernetes::{ApiCall, ApiPattern};
 use crate::path::{Ambiguity, PathPattern, RequestPath};
 use crate::policy::{Denial, Grant, MAX_SCOPES, Mode, Operation, Policy, PolicyKey, Subject, Way};
 use crate::principal::{Identity, PrincipalId};
@@ -32,6 +33,8 @@ pub struct Service {
     pub(crate) denials: Vec<Denial>,
     pub(crate) denial_index: SubjectIndex<usize>,
     routes: Routes,
+    /// Patterns over the Kubernetes API with the operations that they are.
+    kubernetes: Vec<(ApiPattern, usize)>,
     names: Map<Arc<str>, usize>,
 }
 
@@ -84,6 +87,7 @@ pub struct Union {
     /// Name and policy of each operation.
     declared: Vec<(Arc<str>, PolicyKey)>,
     routes: Routes,
+    kubernetes: Vec<(ApiPattern, usize)>,
     names: Map<Arc<str>, usize>,
 }
 
@@ -97,16 +101,10 @@ impl Union {
             if let Some((_, other)) = self.names.get(&operation.name).and_then(|index| self.declared.get(*index)) {
                 return Err(OperationConflict::Name { name: Arc::clone(&operation.name), other: other.clone() });
             }
-            for pattern in &operation.matches {
-                if let Some((other_name, other)) =
-                    self.routes.holder(pattern).and_then(|(index, _)| self.declared.get(index))
-                {
-                    return Err(OperationConflict::Requests {
-                        name: Arc::clone(&operation.name),
-                        pattern: describe(pattern),
-                        other_name: Arc::clone(other_name),
-                        other: other.clone(),
-                    });
+            for (pattern, holder) in self.holders(operation) {
+                if let Some((other_name, other)) = self.declared.get(holder) {
+                    let (name, other_name) = (Arc::clone(&operation.name), Arc::clone(other_name));
+                    return Err(OperationConflict::Requests { name, pattern, other_name, other: other.clone() });
                 }
             }
         }
@@ -118,15 +116,26 @@ impl Union {
                 // clashes within the policy were refused when it was compiled
                 let _ = self.routes.insert(pattern, (index, number));
             }
+            self.kubernetes.extend(operation.kubernetes.iter().map(|pattern| (pattern.clone(), index)));
         }
         self.policies.push(policy);
         Ok(())
     }
 
+    /// The patterns of an operation that are taken, with the operation that has them.
+    fn holders(&self, operation: &Operation) -> impl Iterator<Item = (String, usize)> {
+        let http = operation.matches.iter().filter_map(|p| Some((describe(p), self.routes.holder(p)?.0)));
+        let kubernetes = operation.kubernetes.iter().filter_map(|p| {
+            let (_, holder) = self.kubernetes.iter().find(|(taken, _)| taken == p)?;
+            Some((p.to_string(), *holder))
+        });
+        http.chain(kubernetes)
+    }
+
     /// The service that the policies make; none without policies.
     #[must_use]
     pub fn unite(self) -> Option<Service> {
-        let Self { mut policies, routes, names, .. } = self;
+        let Self { mut policies, routes, kubernetes, names, .. } = self;
         let first = policies.first()?;
         let key = ServiceKey { namespace: Arc::clone(&first.key.namespace), audience: Arc::clone(&first.audience) };
         let mut grants: Vec<Grant> = policies.iter().flat_map(|p| p.grants.iter().cloned()).collect();
@@ -161,6 +170,7 @@ impl Union {
             denials,
             denial_index,
             routes,
+            kubernetes,
             names,
         })
     }
@@ -211,6 +221,18 @@ impl Service {
         Ok(found.zip(pattern).map(|(found, pattern)| (found, path, &pattern.path)))
     }
 
+    /// The operation that a request to the Kubernetes API is: the one whose pattern says most.
+    pub(crate) fn find_kubernetes(&self, call: &ApiCall<'_>) -> Option<&ServiceOperation> {
+        let matching = self.kubernetes.iter().filter(|(pattern, _)| pattern.matches(call));
+        let (_, operation) = matching.max_by_key(|(pattern, _)| pattern.specificity())?;
+        self.operations.get(*operation)
+    }
+
+    /// The requests to the Kubernetes API that the service declares, in its own namespace.
+    pub fn kubernetes(&self) -> impl Iterator<Item = &ApiPattern> {
+        self.kubernetes.iter().map(|(pattern, _)| pattern)
+    }
+
     /// The operation of this name.
     pub(crate) fn named(&self, name: &str) -> Option<&ServiceOperation> {
         self.names.get(name).and_then(|index| self.operations.get(*index))
@@ -227,12 +249,25 @@ pub type Captures = BTreeMap<Arc<str>, Arc<str>>;
 #[must_use]
 pub fn shadowed(operations: &[Operation]) -> Option<(Arc<str>, Arc<str>, String)> {
     let mut routes = Routes::default();
-    operations.iter().enumerate().find_map(|(index, operation)| {
-        operation.matches.iter().enumerate().find_map(|(number, pattern)| {
-            let (other, _) = routes.insert(pattern, (index, number)).err()?;
-            let other = operations.get(other)?;
-            Some((Arc::clone(&other.name), Arc::clone(&operation.name), describe(pattern)))
+    operations
+        .iter()
+        .enumerate()
+        .find_map(|(index, operation)| {
+            operation.matches.iter().enumerate().find_map(|(number, pattern)| {
+                let (other, _) = routes.insert(pattern, (index, number)).err()?;
+                let other = operations.get(other)?;
+                Some((Arc::clone(&other.name), Arc::clone(&operation.name), describe(pattern)))
+            })
         })
+        .or_else(|| shadowed_kubernetes(operations))
+}
+
+fn shadowed_kubernetes(operations: &[Operation]) -> Option<(Arc<str>, Arc<str>, String)> {
+    let mut taken: BTreeMap<&ApiPattern, &Operation> = BTreeMap::new();
+    let mut all = operations.iter().flat_map(|operation| operation.kubernetes.iter().map(move |p| (p, operation)));
+    all.find_map(|(pattern, operation)| {
+        let other = taken.insert(pattern, operation)?;
+        Some((Arc::clone(&other.name), Arc::clone(&operation.name), pattern.to_string()))
     })
 }
 

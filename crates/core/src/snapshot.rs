@@ -2,6 +2,7 @@
 
 use crate::digest::{Contents, Digest};
 use crate::host::{Host, canonical_of_authority};
+use crate::kubernetes::ApiCall;
 use crate::service::{Service, ServiceKey};
 use foldhash::fast::RandomState;
 use imbl::GenericHashMap;
@@ -20,6 +21,8 @@ pub struct Snapshot {
     services: Map<ServiceKey, Arc<Service>>,
     by_audience: Map<Arc<str>, Arc<Service>>,
     by_host: Map<Host, Arc<Service>>,
+    /// Services that declare requests to the Kubernetes API, by namespace, in the order of their audiences.
+    kubernetes: Map<Arc<str>, Arc<[Arc<Service>]>>,
     contents: Contents,
     revision: Digest,
 }
@@ -32,6 +35,9 @@ impl Snapshot {
         for host in &service.hosts {
             self.by_host.insert(host.clone(), Arc::clone(&service));
         }
+        if service.kubernetes().next().is_some() {
+            self.govern(&service.key.namespace, |services| services.push(Arc::clone(&service)));
+        }
         self.by_audience.insert(Arc::clone(&service.key.audience), Arc::clone(&service));
         self.services.insert(service.key.clone(), service);
     }
@@ -39,6 +45,9 @@ impl Snapshot {
     /// Takes a service out of force. A name that another service has taken over since stays with that one.
     pub fn take(&mut self, key: &ServiceKey) {
         let Some(old) = self.services.remove(key) else { return };
+        if old.kubernetes().next().is_some() {
+            self.govern(&key.namespace, |services| services.retain(|service| service.key != *key));
+        }
         if self.by_audience.get(&key.audience).is_some_and(|holder| Arc::ptr_eq(holder, &old)) {
             self.by_audience.remove(&key.audience);
         }
@@ -46,6 +55,17 @@ impl Snapshot {
             if self.by_host.get(host).is_some_and(|holder| Arc::ptr_eq(holder, &old)) {
                 self.by_host.remove(host);
             }
+        }
+    }
+
+    fn govern(&mut self, namespace: &Arc<str>, change: impl FnOnce(&mut Vec<Arc<Service>>)) {
+        let mut services = self.kubernetes.get(namespace).map(|services| services.to_vec()).unwrap_or_default();
+        change(&mut services);
+        services.sort_by(|a, b| a.key.cmp(&b.key));
+        if services.is_empty() {
+            self.kubernetes.remove(namespace);
+        } else {
+            self.kubernetes.insert(Arc::clone(namespace), services.into());
         }
     }
 
@@ -83,6 +103,19 @@ impl Snapshot {
     #[must_use]
     pub fn by_audience(&self, audience: &str) -> Option<&Arc<Service>> {
         self.by_audience.get(audience)
+    }
+
+    /// The services of a namespace that declare this request to the Kubernetes API, in the order of their audiences.
+    /// Each of them has to let it through; a request that none declares is not governed.
+    pub fn governing<'s>(&'s self, namespace: &str, call: &ApiCall<'s>) -> impl Iterator<Item = &'s Arc<Service>> {
+        let call = *call;
+        let services = self.kubernetes.get(namespace).map(AsRef::as_ref).unwrap_or_default();
+        services.iter().filter(move |service| service.kubernetes().any(|pattern| pattern.matches(&call)))
+    }
+
+    /// The namespaces with services that declare requests to the Kubernetes API, in no order, with these services.
+    pub fn governed(&self) -> impl Iterator<Item = (&Arc<str>, &[Arc<Service>])> {
+        self.kubernetes.iter().map(|(namespace, services)| (namespace, services.as_ref()))
     }
 
     /// Every service, in no order.

@@ -62,6 +62,27 @@ pub struct AccessPolicySpec {
     pub mode: Mode,
 }
 
+impl AccessPolicySpec {
+    /// Every IdentityProvider that is named, with the field.
+    #[must_use]
+    pub fn providers(&self) -> Vec<(String, &str)> {
+        let ways = self
+            .authentication
+            .iter()
+            .enumerate()
+            .filter_map(|(i, way)| Some((format!("spec.authentication[{i}].provider"), way.provider.as_deref()?)));
+        let lists = self.grants.iter().map(|grant| &grant.to).enumerate().map(|(i, to)| (format!("grants[{i}]"), to));
+        let denials =
+            self.denials.iter().map(|denial| &denial.to).enumerate().map(|(i, to)| (format!("denials[{i}]"), to));
+        let subjects = lists.chain(denials).flat_map(|(list, to)| {
+            to.iter().enumerate().filter_map(move |(j, subject)| {
+                Some((format!("spec.{list}.to[{j}].provider"), subject.provider.as_deref()?))
+            })
+        });
+        ways.chain(subjects).collect()
+    }
+}
+
 /// The service that a policy is about.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -128,9 +149,9 @@ pub struct WorkloadWay {}
      "message": "a public operation asks for no scopes: remove `scopes` or `public`", "fieldPath": ".scopes"},
     {"rule": "!has(self.public) || !self.public || !has(self.stepUp)",
      "message": "a public operation asks for no second factor: remove `stepUp` or `public`", "fieldPath": ".stepUp"},
-    {"rule": "!has(self.public) || !self.public || self.risk != 'High'",
+    {"rule": "!has(self.public) || !self.public || !has(self.risk) || self.risk != 'High'",
      "message": "a public operation can't have `risk: High`", "fieldPath": ".risk"},
-    {"rule": "!has(self.stepUp) || self.risk == 'High'",
+    {"rule": "!has(self.stepUp) || (has(self.risk) && self.risk == 'High')",
      "message": "`stepUp` is only for `risk: High`", "fieldPath": ".stepUp"},
 ]))]
 pub struct Operation {
@@ -153,9 +174,9 @@ pub struct Operation {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::scopes")]
     pub scopes: Vec<String>,
-    /// What the operation can cost; decides which credentials are good enough.
-    #[serde(default)]
-    pub risk: Risk,
+    /// What the operation can cost; decides which credentials are good enough. `Standard` unless said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub risk: Option<Risk>,
     /// How fresh a person's second factor must be, for `risk: High`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step_up: Option<StepUp>,

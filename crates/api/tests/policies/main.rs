@@ -16,4 +16,5 @@ mod conflicts;
 mod last_good;
 mod ownership;
 mod rejects;
+mod reviews;
 mod revision;

@@ -53,10 +53,6 @@ fn what_comes_later_is_refused_and_never_ignored() {
             "spec.relations: not yet supported: relations (ReBAC); leave it out",
         ),
         (
-            "operations: [{name: exec, kubernetes: [{apiGroups: [''], resources: [pods/exec], verbs: [CONNECT]}]}]",
-            "spec.operations[0].kubernetes: not yet supported: Kubernetes operations; leave it out",
-        ),
-        (
             "grants: [{name: owners, to: [{authenticated: true}], scopes: [a], relation: {object: 'order:{id}', relation: viewer}}]",
             "spec.grants[0].relation: not yet supported: grants by relation (ReBAC); leave it out",
         ),
@@ -142,7 +138,7 @@ fn names_within_a_policy() {
 fn operations() {
     const NO_METHOD: &str = "say which, such as `[GET]`; `[\"*\"]` means any";
     rejects_each(&[
-        ("operations: [{name: a}]", "spec.operations[0]: say which requests it is: `http` or `grpc`"),
+        ("operations: [{name: a}]", "spec.operations[0]: say which requests it is: `http`, `grpc` or `kubernetes`"),
         (
             "operations: [{name: a, http: [{methods: [], paths: [/a]}]}]",
             &format!("spec.operations[0].http[0].methods: {NO_METHOD}"),
@@ -412,7 +408,7 @@ fn more_than_one_policy_can_hold() {
         ),
         (64, &subjects, "spec.grants[0].to: at most 64 are possible; use a group, or cut it in two"),
         (64, &scopes, "spec.operations[0].scopes: an operation can require at most 64 scopes"),
-        (64, &matches, "spec.operations[0]: it has more than 64 combinations of method and path; cut it in two"),
+        (64, &matches, "spec.operations[0]: it has more than 64 combinations of method and path, or of group, resource and verb; cut it in two"),
     ] {
         rejects(&spec(most), &[]);
         rejects(&spec(most + 1), &[expected]);
@@ -431,7 +427,7 @@ fn all_mistakes_are_told_at_once_in_the_order_of_the_fields() {
             "spec.service.hosts[0]: `*` is no host name: write a DNS name in ASCII (for other scripts its `xn--` form) or an IP \
              address, without port",
             "spec.authentication[0]: say exactly one of `workload` and `provider`",
-            "spec.operations[0]: say which requests it is: `http` or `grpc`",
+            "spec.operations[0]: say which requests it is: `http`, `grpc` or `kubernetes`",
             "spec.grants[0].to: say who; an empty list is nobody. For everybody: `[{authenticated: true}]`",
             "spec.denials[0].name: `` is no name: use 1 to 63 letters, digits, `-`, `_` and `.`",
         ],

@@ -12,6 +12,7 @@ mod support;
 
 mod assurance;
 mod conditions;
+mod kubernetes;
 mod order;
 mod routing;
 mod rules;

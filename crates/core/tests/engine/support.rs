@@ -51,6 +51,7 @@ pub fn operation(name: &str, requests: &[&str], needs: &[&str]) -> Operation {
     Operation {
         name: name.into(),
         matches: requests.iter().map(|request| pattern(request)).collect(),
+        kubernetes: Vec::new(),
         scopes: needs.iter().map(|scope| Scope::parse(scope).unwrap()).collect(),
         risk: Risk::Standard,
         max_age: TimeDelta::minutes(5),

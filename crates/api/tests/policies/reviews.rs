@@ -1,0 +1,139 @@
+//! What is told before a policy is stored: mistakes that would keep it from coming into force, and warnings.
+
+use crate::support::*;
+use durward_api::catalog::{Catalog, Change};
+use durward_api::lint::lint;
+
+fn catalog(policies: &[durward_api::resources::AccessPolicy]) -> Catalog {
+    let mut catalog = Catalog::new(settings());
+    catalog.apply(policies.iter().map(|policy| Change::Policy(Box::new(policy.clone()))));
+    catalog
+}
+
+fn review(catalog: &Catalog, policy: &durward_api::resources::AccessPolicy) -> Vec<String> {
+    catalog.review(policy).err().map(|r| r.errors).unwrap_or_default().iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_review_says_what_applying_would_say() {
+    let catalog = catalog(&[serving("shop/a", 1, "one", "one.shop.svc"), serving_as("shop/b", 2, "two", "b.shop")]);
+    // what is good, new or as it is
+    assert!(review(&catalog, &serving("shop/c", 3, "three", "three.shop.svc")).is_empty());
+    assert!(review(&catalog, &serving("shop/a", 1, "one", "one.shop.svc")).is_empty(), "its own host is no conflict");
+    // what does not compile, is not owned, is held by another
+    assert_eq!(review(&catalog, &broken("shop/c", 3)).len(), 1);
+    assert!(
+        review(&catalog, &serving("shop/c", 3, "three", "elsewhere.example")).concat().contains("does not own host")
+    );
+    assert!(
+        review(&catalog, &serving("shop/c", 3, "three", "one.shop.svc"))
+            .concat()
+            .contains("held by the older policy shop/a")
+    );
+    // a review changes nothing
+    assert!(catalog.fates().all(|(_, fate)| fate.rejected.is_none() && fate.in_force));
+}
+
+#[test]
+fn a_review_sees_clashes_within_a_service() {
+    let policy = |name: &str, age, operation: &str| {
+        let spec = format!(
+            "service: {{audience: api}}\noperations:\n- {{name: {operation}, public: true, http: [{{methods: [GET], paths: [/x]}}]}}\n"
+        );
+        named(name, age, &spec)
+    };
+    let mut catalog = Catalog::new(settings());
+    let allowed = [("durward.dev/allowed-audiences".to_owned(), "api".to_owned())].into();
+    catalog.apply([
+        Change::Namespace("shop".to_owned(), Some(allowed)),
+        Change::Policy(Box::new(policy("shop/a", 1, "first"))),
+    ]);
+    let errors = review(&catalog, &policy("shop/b", 2, "second"));
+    assert_eq!(
+        errors,
+        [
+            "spec.operations: operation `second` matches `GET /x`, which operation `first` of policy shop/a claims already"
+        ]
+    );
+    assert!(review(&catalog, &policy("shop/a", 1, "renamed")).is_empty(), "the older one may change");
+}
+
+fn warned(spec: &str) -> Vec<String> {
+    lint(&resource(spec)).iter().map(ToString::to_string).collect()
+}
+
+const GOOD: &str = "
+authentication: [{workload: {}}]
+operations:
+- {name: list, scopes: [read], http: [{methods: [GET], paths: [/]}]}
+grants:
+- {name: all, to: [{authenticated: true}], scopes: [read]}
+";
+
+#[test]
+fn a_sound_policy_has_no_warnings() {
+    assert!(warned(GOOD).is_empty(), "{:?}", warned(GOOD));
+    assert!(warned("operations: [{name: health, public: true, http: [{methods: [DELETE], paths: [/]}]}]").is_empty());
+}
+
+#[test]
+fn what_nobody_can_do_is_told() {
+    let spec = GOOD.replace("scopes: [read], http", "scopes: [read, write], http");
+    assert_eq!(
+        warned(&spec),
+        [
+            "spec.operations[0].scopes: no grant of this policy gives `write`, so unless another of the service does, nobody can `list`"
+        ]
+    );
+    let by_role = "
+authentication: [{workload: {}}]
+operations: [{name: list, http: [{methods: [GET], paths: [/]}]}]
+roles: [{name: reader, scopes: [list]}]
+grants: [{name: all, to: [{authenticated: true}], roles: [reader]}]
+";
+    assert!(warned(by_role).is_empty());
+}
+
+#[test]
+fn a_grant_that_never_applies_is_told() {
+    let spec = GOOD.replace(
+        "to: [{authenticated: true}]",
+        "to: [{provider: corporate}, {principal: 'key:partners/acme'}, {serviceAccount: {namespace: a, name: b}}]",
+    );
+    assert_eq!(
+        warned(&spec),
+        [
+            "spec.grants[0].to[0]: `all` can never apply to callers of provider `corporate`: `spec.authentication` has no way in for them",
+            "spec.grants[0].to[1]: `all` can never apply to `key:partners/acme`: `spec.authentication` has no way in for them",
+        ]
+    );
+    let spec = format!("{GOOD}- {{name: more, to: [{{authenticated: true}}], scopes: [other]}}\n");
+    assert_eq!(warned(&spec), ["spec.grants[1].scopes: no operation of this policy needs a scope of `more`"]);
+}
+
+#[test]
+fn a_deletion_without_risk_is_told() {
+    let spec = GOOD.replace("methods: [GET]", "methods: [DELETE]");
+    assert_eq!(
+        warned(&spec),
+        [
+            "spec.operations[0].risk: `list` deletes and states no risk; say `risk: High`, or `Standard` if that is meant"
+        ]
+    );
+    assert!(warned(&spec.replace("scopes: [read], http", "risk: Standard, scopes: [read], http")).is_empty());
+}
+
+#[test]
+fn ways_around_a_governed_request_are_told() {
+    let governed = |resources: &str| {
+        format!(
+            "operations: [{{name: shell, risk: Standard, scopes: [a], kubernetes: [{{apiGroups: [''], resources: {resources}, verbs: ['*']}}]}}]\n\
+             grants: [{{name: ops, to: [{{principal: 'kube:ada'}}], scopes: [a]}}]\n"
+        )
+    };
+    let told = warned(&governed("[pods/exec]"));
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].contains("`pods/attach` comes to the same"), "{told:?}");
+    assert!(warned(&governed("[pods/exec, pods/attach, pods/ephemeralcontainers]")).is_empty());
+    assert!(warned(&governed("[pods/*]")).is_empty());
+}

@@ -1,0 +1,129 @@
+//! Requests to the Kubernetes API, as its admission webhooks see them, and patterns over them.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use thiserror::Error;
+
+/// What a request does (`admission.k8s.io/v1`, `AdmissionRequest.operation`). A patch is an update, and so is a
+/// server-side apply; deleting a collection is a deletion of each object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Verb {
+    /// Creates an object, or a subresource that acts like one, such as an eviction.
+    Create,
+    /// Changes an object.
+    Update,
+    /// Deletes an object.
+    Delete,
+    /// Opens a connection through the API server: exec, attach, port-forward, proxy.
+    Connect,
+}
+
+impl Verb {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Create, Self::Update, Self::Delete, Self::Connect];
+
+    /// The name that Kubernetes uses.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "CREATE",
+            Self::Update => "UPDATE",
+            Self::Delete => "DELETE",
+            Self::Connect => "CONNECT",
+        }
+    }
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A text is no verb of admission.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("`{0}` is no verb of admission: use `CREATE`, `UPDATE` (a patch is one), `DELETE`, `CONNECT` or `*`")]
+pub struct VerbError(String);
+
+impl FromStr for Verb {
+    type Err = VerbError;
+
+    fn from_str(text: &str) -> Result<Self, VerbError> {
+        Self::ALL.into_iter().find(|verb| verb.as_str() == text).ok_or_else(|| VerbError(text.to_owned()))
+    }
+}
+
+/// One request to the Kubernetes API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ApiCall<'a> {
+    /// API group; empty for the core group.
+    pub group: &'a str,
+    /// Resource, in the plural.
+    pub resource: &'a str,
+    /// Subresource; empty for the resource itself.
+    pub subresource: &'a str,
+    /// What is done.
+    pub verb: Verb,
+    /// Name of the object; empty where it is not known yet, or where a collection is meant.
+    pub name: &'a str,
+}
+
+/// Requests by group, resource, subresource and verb; `None` stands for any.
+///
+/// It takes in what a rule of a `ValidatingWebhookConfiguration` with the same words takes in: `pods` is the
+/// resource itself, `pods/exec` the subresource alone, `pods/*` the resource and all its subresources.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ApiPattern {
+    /// API group.
+    pub group: Option<Arc<str>>,
+    /// Resource.
+    pub resource: Option<Arc<str>>,
+    /// Subresource; empty for the resource itself.
+    pub subresource: Option<Arc<str>>,
+    /// What is done.
+    pub verb: Option<Verb>,
+}
+
+/// How much a pattern says: resource before subresource, group and verb. Patterns that take in the same request and
+/// say equally much are the same pattern.
+type Specificity = [bool; 4];
+
+impl ApiPattern {
+    /// Whether the request is one of these.
+    #[must_use]
+    pub fn matches(&self, call: &ApiCall<'_>) -> bool {
+        let is = |pattern: &Option<Arc<str>>, text: &str| pattern.as_deref().is_none_or(|pattern| pattern == text);
+        is(&self.group, call.group)
+            && is(&self.resource, call.resource)
+            && is(&self.subresource, call.subresource)
+            && self.verb.is_none_or(|verb| verb == call.verb)
+    }
+
+    pub(crate) fn specificity(&self) -> Specificity {
+        [self.resource.is_some(), self.subresource.is_some(), self.group.is_some(), self.verb.is_some()]
+    }
+
+    /// Resource and subresource as webhook rules write them.
+    #[must_use]
+    pub fn resources(&self) -> String {
+        let resource = self.resource.as_deref().unwrap_or("*");
+        match self.subresource.as_deref() {
+            Some("") => resource.to_owned(),
+            Some(subresource) => format!("{resource}/{subresource}"),
+            None => format!("{resource}/*"),
+        }
+    }
+}
+
+impl fmt::Display for ApiPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.verb.map_or("*", Verb::as_str), self.resources())?;
+        match self.group.as_deref() {
+            Some("") => Ok(()),
+            group => write!(f, " of {}", group.unwrap_or("*")),
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Requests to the Kubernetes API.
+
+use crate::support::*;
+use durward_core::decision::Reason;
+use durward_core::kubernetes::{ApiCall, ApiPattern, Verb};
+use durward_core::policy::{Operation, Policy, Way};
+use durward_core::principal::Principal;
+use durward_core::request::{Call, Request, Target};
+use durward_core::risk::{Assurance, Risk};
+use durward_core::service::Service;
+use durward_core::snapshot::Snapshot;
+use std::sync::Arc;
+
+/// `VERB resource[/subresource] [group]`; `*` for any.
+fn pattern(text: &str) -> ApiPattern {
+    let mut words = text.split(' ');
+    let (verb, resources, group) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap_or(""));
+    let (resource, subresource) = resources.split_once('/').unwrap_or((resources, ""));
+    let any = |text: &str| (text != "*").then(|| Arc::from(text));
+    let verb = (verb != "*").then(|| verb.parse().unwrap());
+    ApiPattern { group: any(group), resource: any(resource), subresource: any(subresource), verb }
+}
+
+fn call(text: &str) -> ApiCall<'_> {
+    let mut words = text.split(' ');
+    let (verb, resources, group) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap_or(""));
+    let (resource, subresource) = resources.split_once('/').unwrap_or((resources, ""));
+    ApiCall { group, resource, subresource, verb: verb.parse().unwrap(), name: "web-0" }
+}
+
+fn governs(name: &str, patterns: &[&str], needs: &[&str]) -> Operation {
+    Operation { kubernetes: patterns.iter().map(|text| pattern(text)).collect(), ..operation(name, &[], needs) }
+}
+
+fn guard(operations: Vec<Operation>) -> Policy {
+    Policy { operations, grants: vec![grant("admins", &["kube:ada", "ops@kubernetes"], &["admin"])], ..policy("guard") }
+}
+
+fn decided(snapshot: &Snapshot, who: &str, asked: &str) -> (Reason, Option<Arc<str>>) {
+    let caller = Principal::assumed(caller(who, Assurance::Bearer));
+    let request =
+        Request { target: Target::Audience("orders.shop"), call: Call::Kubernetes(call(asked)), source: None };
+    let decision = snapshot.decide(Some(&caller), &request, now());
+    (decision.reason, decision.operation)
+}
+
+#[test]
+fn a_pattern_takes_in_what_a_webhook_rule_does() {
+    for (text, within, without) in [
+        (
+            "CREATE pods",
+            "CREATE pods",
+            vec!["DELETE pods", "CREATE pods/exec", "CREATE services", "CREATE pods metrics.k8s.io"],
+        ),
+        ("CONNECT pods/exec", "CONNECT pods/exec", vec!["CONNECT pods/attach", "CONNECT pods"]),
+        ("* pods/*", "CREATE pods/ephemeralcontainers", vec!["CREATE services"]),
+        ("* pods/*", "DELETE pods", vec![]),
+        ("UPDATE */scale *", "UPDATE deployments/scale apps", vec!["UPDATE deployments apps"]),
+        ("* * *", "DELETE deployments apps", vec!["UPDATE deployments/scale apps"]),
+        ("* */* *", "UPDATE deployments/scale apps", vec![]),
+    ] {
+        assert!(pattern(text).matches(&call(within)), "{text} takes in {within}");
+        for other in without {
+            assert!(!pattern(text).matches(&call(other)), "{text} leaves out {other}");
+        }
+    }
+}
+
+#[test]
+fn the_pattern_that_says_most_is_the_operation() {
+    let snapshot = world([guard(vec![
+        governs("anything", &["* */* *"], &["a"]),
+        governs("any-on-pods", &["* pods/*"], &["b"]),
+        governs("exec", &["* pods/exec"], &["c"]),
+        governs("exec-by-connect", &["CONNECT pods/exec"], &["d"]),
+        governs("any-scale", &["UPDATE */scale *"], &["e"]),
+    ])]);
+    for (asked, expected) in [
+        ("DELETE services", "anything"),
+        ("DELETE pods", "any-on-pods"),
+        ("CREATE pods/exec", "exec"),
+        ("CONNECT pods/exec", "exec-by-connect"),
+        ("UPDATE deployments/scale apps", "any-scale"),
+    ] {
+        assert_eq!(decided(&snapshot, "kube:ada", asked).1.as_deref(), Some(expected), "{asked}");
+    }
+}
+
+#[test]
+fn users_of_the_api_server_need_no_way_in_but_scopes_and_assurance() {
+    let high = Operation { risk: Risk::High, ..governs("debug", &["UPDATE pods/ephemeralcontainers"], &["admin"]) };
+    let policy = Policy {
+        ways: vec![Way::Provider("corporate".into())],
+        ..guard(vec![governs("exec", &["CONNECT pods/exec"], &["admin"]), high])
+    };
+    let snapshot = world([policy]);
+    assert_eq!(decided(&snapshot, "kube:ada", "CONNECT pods/exec").0, Reason::Granted);
+    assert_eq!(decided(&snapshot, "kube:eve", "CONNECT pods/exec").0, Reason::InsufficientScope);
+    assert_eq!(
+        decided(&snapshot, "spiffe://cluster.local/ns/shop/sa/web", "CONNECT pods/exec").0,
+        Reason::InsufficientScope
+    );
+    assert_eq!(decided(&snapshot, "kube:ada", "UPDATE pods/ephemeralcontainers").0, Reason::AssuranceTooLow);
+    assert_eq!(decided(&snapshot, "kube:ada", "CONNECT pods/attach").0, Reason::OperationUndeclared);
+    // the same principal at another door is held to the ways in
+    let asks = Request {
+        target: Target::Audience("orders.shop"),
+        call: Call::Named { operation: "exec", captures: Default::default() },
+        source: None,
+    };
+    let ada = Principal::assumed(caller("kube:ada", Assurance::Bearer));
+    assert_eq!(snapshot.decide(Some(&ada), &asks, now()).reason, Reason::AssuranceTooLow);
+}
+
+#[test]
+fn groups_are_those_of_the_api_server() {
+    let snapshot = world([guard(vec![governs("exec", &["CONNECT pods/exec"], &["admin"])])]);
+    let request = Request {
+        target: Target::Audience("orders.shop"),
+        call: Call::Kubernetes(call("CONNECT pods/exec")),
+        source: None,
+    };
+    for (who, reason) in [("kube:bob", Reason::Granted), ("user:corporate/bob", Reason::InsufficientScope)] {
+        let mut identity = caller(who, Assurance::Bearer);
+        identity.groups.insert("ops".to_owned());
+        assert_eq!(snapshot.decide(Some(&Principal::assumed(identity)), &request, now()).reason, reason, "{who}");
+    }
+}
+
+#[test]
+fn conditions_see_what_is_asked() {
+    let only_web = grant_when(
+        "web",
+        &["kube:ada"],
+        &["admin"],
+        "request.captures.name == 'web-0' && request.captures.verb == 'CONNECT'",
+    );
+    let policy = Policy { grants: vec![only_web], ..guard(vec![governs("any", &["* pods/*"], &["admin"])]) };
+    let snapshot = world([policy]);
+    assert_eq!(decided(&snapshot, "kube:ada", "CONNECT pods/exec").0, Reason::Granted);
+    assert_eq!(decided(&snapshot, "kube:ada", "DELETE pods").0, Reason::InsufficientScope);
+}
+
+#[test]
+fn every_service_of_the_namespace_that_declares_a_request_governs_it() {
+    let exec = || vec![governs("exec", &["CONNECT pods/exec"], &["admin"])];
+    let other = Policy { audience: "other".into(), hosts: vec![], ..guard(exec()) };
+    let elsewhere = Policy {
+        audience: "elsewhere".into(),
+        hosts: vec![],
+        key: durward_core::policy::PolicyKey { namespace: "farm".into(), name: "guard".into() },
+        ..guard(exec())
+    };
+    let mut snapshot = world([guard(exec()), other, elsewhere]);
+    let governing = |snapshot: &Snapshot, namespace: &str, asked: &str| -> Vec<String> {
+        snapshot.governing(namespace, &call(asked)).map(|service| service.key().audience.to_string()).collect()
+    };
+    assert_eq!(governing(&snapshot, "shop", "CONNECT pods/exec"), ["orders.shop", "other"]);
+    assert_eq!(governing(&snapshot, "farm", "CONNECT pods/exec"), ["elsewhere"]);
+    assert!(governing(&snapshot, "shop", "CONNECT pods/attach").is_empty(), "nobody declares it");
+    assert!(governing(&snapshot, "kube-system", "CONNECT pods/exec").is_empty());
+    let gone = snapshot.by_audience("other").unwrap().key().clone();
+    snapshot.take(&gone);
+    assert_eq!(governing(&snapshot, "shop", "CONNECT pods/exec"), ["orders.shop"]);
+    assert_eq!(snapshot.governed().count(), 2);
+}
+
+#[test]
+fn two_policies_of_a_service_can_not_claim_the_same_requests() {
+    let first = Policy { operations: vec![governs("exec", &["CONNECT pods/exec"], &["a"])], ..policy("first") };
+    let second = Policy { operations: vec![governs("shell", &["CONNECT pods/exec"], &["b"])], ..policy("second") };
+    let (_, conflicts) = Service::unite(&[Arc::new(first), Arc::new(second)]);
+    let [(_, conflict)] = conflicts.as_slice() else { panic!("{conflicts:?}") };
+    assert_eq!(
+        conflict.to_string(),
+        "operation `shell` matches `CONNECT pods/exec`, which operation `exec` of policy shop/first claims already"
+    );
+}
+
+#[test]
+fn verbs_are_those_of_admission() {
+    for verb in Verb::ALL {
+        assert_eq!(verb.as_str().parse::<Verb>(), Ok(verb));
+    }
+    assert!("PATCH".parse::<Verb>().unwrap_err().to_string().contains("a patch is one"));
+}

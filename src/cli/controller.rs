@@ -1,0 +1,142 @@
+//! `durward controller`, and what the chart's hooks and tests call.
+
+use crate::audit::{OnLoss, Sink};
+use crate::cli::{Failure, Verdict};
+use crate::controller::{FailurePolicy, Listen, Settings, remove, run};
+use crate::doors::trust::{PeerName, Trust};
+use crate::standalone::load::Domain;
+use durward_api::compile;
+use kube::Client;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Shortest lifetime of the listeners' certificate: clocks may differ by a minute.
+const SHORTEST: Duration = Duration::from_secs(10);
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Controller {
+    /// Namespace of this installation
+    #[arg(long, value_name = "NAME", env = "POD_NAMESPACE")]
+    namespace: String,
+    /// Name of this pod
+    #[arg(long, value_name = "NAME", env = "POD_NAME")]
+    pod_name: String,
+    /// Service in front of all replicas
+    #[arg(long, value_name = "NAME", default_value = "durward")]
+    service: String,
+    #[command(flatten)]
+    domain: Domain,
+    #[command(flatten)]
+    listen: Listen,
+    /// File of the audit log, `-` for standard output
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    audit_log: PathBuf,
+    /// What to do with a decision that can't be recorded
+    #[arg(long, value_enum, default_value_t)]
+    audit_on_loss: OnLoss,
+    /// A proxy that is believed which request it forwards: address, network or SPIFFE ID; may be repeated
+    #[arg(long, value_name = "PEER")]
+    trusted_proxy: Vec<PeerName>,
+    /// A proxy that is believed which certificate its client showed (`x-forwarded-client-cert`); may be repeated
+    #[arg(long, value_name = "PEER")]
+    client_certificates_from: Vec<PeerName>,
+    /// An enforcement point that may ask about anybody over AuthZEN; may be repeated
+    #[arg(long, value_name = "PEER")]
+    enforcement_point: Vec<PeerName>,
+    /// A namespace whose labelled Secrets hold API keys, beside this installation's own; may be repeated
+    #[arg(long, value_name = "NAME")]
+    api_key_namespace: Vec<String>,
+    /// What the API server does with governed operations while nobody answers
+    #[arg(long, value_enum, default_value_t)]
+    operations_failure_policy: FailurePolicy,
+    /// Lifetime of the certificate of doors and webhooks, such as `24h`; it is renewed at half of it
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = lifetime)]
+    certificate_lifetime: Duration,
+}
+
+impl Controller {
+    pub(crate) fn run(self) -> Result<Verdict, Failure> {
+        super::output::log_to_stderr();
+        let settings = Settings {
+            namespace: self.namespace,
+            pod: self.pod_name,
+            service: self.service,
+            names: compile::Settings {
+                trust_domain: self.domain.trust_domain,
+                cluster_domain: self.domain.cluster_domain,
+            },
+            listen: self.listen,
+            trust: Trust {
+                proxies: self.trusted_proxy,
+                client_certificates: self.client_certificates_from,
+                enforcement_points: self.enforcement_point,
+            },
+            audit: if self.audit_log.as_os_str() == "-" { Sink::Stdout } else { Sink::File(self.audit_log) },
+            on_loss: self.audit_on_loss,
+            api_key_namespaces: self.api_key_namespace,
+            failure_policy: self.operations_failure_policy,
+            certificate_lifetime: self.certificate_lifetime,
+        };
+        block_on(async { run(client().await?, settings).await }).map(|()| Verdict::Yes)
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Uninstall {
+    /// Namespace of the installation
+    #[arg(long, value_name = "NAME", env = "POD_NAMESPACE")]
+    namespace: String,
+    /// Service of the installation
+    #[arg(long, value_name = "NAME", default_value = "durward")]
+    service: String,
+}
+
+impl Uninstall {
+    pub(crate) fn run(self) -> Result<Verdict, Failure> {
+        let removed = block_on(async { remove(client().await?, &self.namespace, &self.service).await })?;
+        removed.iter().for_each(|name| println!("webhook configuration {name} removed"));
+        if removed.is_empty() {
+            println!("there was no webhook configuration of {}", self.service);
+        }
+        Ok(Verdict::Yes)
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Health {
+    /// Address of the admin listener
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8181")]
+    admin: url::Url,
+}
+
+impl Health {
+    pub(crate) fn run(self) -> Result<Verdict, Failure> {
+        let url = self.admin.join("/readyz")?;
+        let answer = block_on(async {
+            let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).no_proxy().build()?;
+            Ok(client.get(url).send().await?)
+        })?;
+        let ready = answer.status().is_success();
+        println!("{}", if ready { "ready" } else { "not ready" });
+        Ok(if ready { Verdict::Yes } else { Verdict::No })
+    }
+}
+
+async fn client() -> Result<Client, Failure> {
+    Client::try_default()
+        .await
+        .map_err(|error| format!("the API server can't be reached: {error}; run it in a pod, or set KUBECONFIG").into())
+}
+
+fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    // kube and reqwest take the crypto of the process
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+}
+
+fn lifetime(text: &str) -> Result<Duration, String> {
+    let parsed = text.parse::<jiff::SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok());
+    parsed
+        .filter(|duration| *duration >= SHORTEST)
+        .ok_or_else(|| format!("`{text}` is no time of at least {SHORTEST:?}, such as `24h`"))
+}

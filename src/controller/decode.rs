@@ -1,0 +1,21 @@
+//! Durward's own resources, each decoded for itself.
+
+use durward_api::compile::FieldError;
+use kube::api::DynamicObject;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// The `spec` of an object. One that another version of the CRD let in is a mistake of that object alone.
+pub(crate) fn spec<T: DeserializeOwned>(object: &DynamicObject) -> Result<T, FieldError> {
+    let spec = object.data.get("spec").unwrap_or(&Value::Null);
+    serde_path_to_error::deserialize(spec).map_err(|error| {
+        let path = error.path().to_string();
+        let field = if path == "." { "spec".to_owned() } else { format!("spec.{path}") };
+        FieldError { field, message: error.into_inner().to_string() }
+    })
+}
+
+/// The `status` as it is stored.
+pub(crate) fn status(object: &DynamicObject) -> Value {
+    object.data.get("status").cloned().unwrap_or(Value::Null)
+}

@@ -1,0 +1,25 @@
+//! The engine in a cluster: resources come from the Kubernetes API, and what became of them goes back there.
+//!
+//! ```text
+//! API server ──watch──▶ resources ──▶ catalog ──▶ snapshot ──▶ engine ◀── doors
+//!      ▲                    │ fates                               ▲
+//!      └──status, Events────┘ (leader only)        API server ────┘ webhooks
+//! ```
+//!
+//! Every replica decides from its own snapshot; the one that holds the Lease writes.
+
+mod backlog;
+mod certificates;
+mod decode;
+mod leader;
+mod owner;
+mod replicas;
+mod run;
+mod service_accounts;
+mod status;
+mod watch;
+mod webhooks;
+mod writer;
+
+pub use run::{Listen, Settings, run};
+pub use webhooks::{FailurePolicy, remove};

@@ -1,0 +1,426 @@
+//! The one task that knows all resources: changes come in, snapshots and reports go out.
+
+use crate::authn::{ProviderProblem, Setup, TrustDomain};
+use crate::controller::decode;
+use crate::controller::status::{Facts, Kind, Outcome, Report, Target};
+use crate::controller::watch::{Event, Events, Name, Object, Source};
+use crate::doors::admin::Readiness;
+use crate::doors::admission::{Review, Reviewed};
+use crate::engine::Engine;
+use crate::process::Failure;
+use durward_api::catalog::{Catalog, Change, Fate, key_of};
+use durward_api::compile::{FieldError, Settings};
+use durward_api::lint::lint;
+use durward_api::resources::{AccessPolicy, IdentityProvider, Relationship};
+use durward_core::digest::Digest;
+use durward_core::policy::PolicyKey;
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::DynamicObject;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+/// Events that are taken in at once: a change of a thousand policies becomes a few snapshots, not a thousand.
+const BATCH: usize = 4096;
+
+/// What the writer is told after each batch.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) reports: Vec<Report>,
+    pub(crate) gone: Vec<Target>,
+    /// Revision of the snapshot that is in force with it.
+    pub(crate) revision: Digest,
+}
+
+/// Numbers the batches and hands them on: to the writer, and to the one who compares replicas.
+pub(crate) struct Batches {
+    pub(crate) batches: mpsc::UnboundedSender<(u64, Batch)>,
+    pub(crate) applied: mpsc::UnboundedSender<(u64, Digest)>,
+    pub(crate) number: u64,
+}
+
+impl Batches {
+    fn send(&mut self, batch: Batch) {
+        self.number += 1;
+        // the receivers only go away when everything ends
+        let _ = self.applied.send((self.number, batch.revision));
+        let _ = self.batches.send((self.number, batch));
+    }
+}
+
+/// Where things go.
+pub(crate) struct Outlets {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) readiness: Arc<Readiness>,
+    pub(crate) batches: Batches,
+    pub(crate) synced: watch::Sender<bool>,
+}
+
+/// Everything that is known.
+pub(crate) struct Owner {
+    catalog: Catalog,
+    policies: HashMap<PolicyKey, Seen>,
+    providers: BTreeMap<String, (Seen, Result<IdentityProvider, FieldError>)>,
+    secrets: BTreeMap<Name, Secret>,
+    domain: TrustDomain,
+    /// Sources that were never complete.
+    unsynced: BTreeSet<Source>,
+    /// What listings that are going on have held so far.
+    listings: BTreeMap<Source, BTreeSet<Name>>,
+    changes: Vec<Change>,
+    reports: Reports,
+    /// Whether providers, keys or the trust domain changed.
+    authentication_changed: bool,
+}
+
+/// An object as it was last seen.
+#[derive(Debug, Clone)]
+struct Seen {
+    uid: String,
+    generation: i64,
+    status: Arc<serde_json::Value>,
+}
+
+#[derive(Debug, Default)]
+struct Reports {
+    touched: BTreeSet<PolicyKey>,
+    others: Vec<Report>,
+    gone: Vec<Target>,
+}
+
+impl Owner {
+    pub(crate) fn new(settings: Settings, domain: TrustDomain, sources: impl IntoIterator<Item = Source>) -> Self {
+        Self {
+            catalog: Catalog::new(settings),
+            policies: HashMap::new(),
+            providers: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            domain,
+            unsynced: sources.into_iter().collect(),
+            listings: BTreeMap::new(),
+            changes: Vec::new(),
+            reports: Reports::default(),
+            authentication_changed: true,
+        }
+    }
+
+    /// Follows the API server until `shutdown`.
+    pub(crate) async fn run(
+        mut self,
+        events: Events,
+        mut domains: watch::Receiver<TrustDomain>,
+        mut reviews: mpsc::Receiver<Review>,
+        mut outlets: Outlets,
+        shutdown: CancellationToken,
+    ) -> Result<(), Failure> {
+        let mut events = events.ready_chunks(BATCH);
+        loop {
+            tokio::select! {
+                batch = events.next() => match batch {
+                    Some(batch) => batch.into_iter().for_each(|event| self.take_in(event, &outlets)),
+                    None => return Err("the watches ended by themselves".into()),
+                },
+                Ok(()) = domains.changed() => {
+                    self.domain = domains.borrow_and_update().clone();
+                    self.authentication_changed = true;
+                }
+                Some(review) = reviews.recv() => {
+                    // who went away needs no answer
+                    let _ = review.reply.send(self.review(&review.kind, &review.object));
+                    continue;
+                }
+                () = shutdown.cancelled() => return Ok(()),
+            }
+            if self.unsynced.is_empty() {
+                self.publish(&mut outlets);
+            }
+        }
+    }
+
+    fn take_in(&mut self, event: Event, outlets: &Outlets) {
+        match event {
+            Event::Failed(source, error) => {
+                // what was last known stays in force; the error of a Secret's watch could quote it, so its kind alone
+                tracing::warn!(?source, error = %kind_of(&error), "the API server could not be asked");
+                outlets.engine.metrics().api_server_failed();
+                return;
+            }
+            Event::Listing(source) => drop(self.listings.insert(source, BTreeSet::new())),
+            Event::Listed(source, object) => {
+                if let Some(listing) = self.listings.get_mut(&source) {
+                    listing.insert(object.name());
+                }
+                self.applied(&source, object);
+            }
+            Event::Synced(source) => {
+                let present = self.listings.remove(&source).unwrap_or_default();
+                for name in self.known(&source) {
+                    if !present.contains(&name) {
+                        self.gone(&source, name);
+                    }
+                }
+                self.unsynced.remove(&source);
+            }
+            Event::Applied(source, object) => self.applied(&source, object),
+            Event::Gone(source, name) => self.gone(&source, name),
+        }
+        outlets.engine.metrics().api_server_seen();
+    }
+
+    fn applied(&mut self, source: &Source, object: Object) {
+        match (source, object) {
+            (Source::Policies, Object::Own(object)) => self.policy(*object),
+            (Source::Providers, Object::Own(object)) => self.provider(*object),
+            (Source::Relationships, Object::Own(object)) => self.relationship(&object),
+            (_, Object::Namespace(namespace)) => {
+                let name = namespace.metadata.name.unwrap_or_default();
+                let annotations = Some(namespace.metadata.annotations.unwrap_or_default());
+                self.changes.push(Change::Namespace(name, annotations));
+            }
+            (_, Object::Secret(secret)) => {
+                let secret = *secret;
+                let name = (
+                    secret.metadata.namespace.clone().unwrap_or_default(),
+                    secret.metadata.name.clone().unwrap_or_default(),
+                );
+                let content = serde_json::to_vec(&secret.data).ok().map(|bytes| Digest::of([bytes.as_slice()]));
+                self.changes.push(Change::Other(format!("Secret/{}/{}", name.0, name.1), content));
+                self.secrets.insert(name, secret);
+                self.authentication_changed = true;
+            }
+            // a source yields objects of its own kind
+            (_, Object::Own(_)) => {}
+        }
+    }
+
+    fn policy(&mut self, object: DynamicObject) {
+        let seen = seen(&object);
+        let Some(key) = key_of(&object.metadata) else { return };
+        let before = self.policies.insert(key.clone(), seen.clone());
+        self.reports.touched.insert(key.clone());
+        // a change of status or metadata alone decides nothing anew
+        if before.is_some_and(|before| before.uid == seen.uid && before.generation == seen.generation) {
+            return;
+        }
+        self.changes.push(match decode::spec(&object) {
+            Ok(spec) => Change::Policy(Box::new(AccessPolicy { metadata: object.metadata, spec, status: None })),
+            Err(error) => Change::Unreadable(key, error),
+        });
+    }
+
+    fn provider(&mut self, object: DynamicObject) {
+        let name = object.metadata.name.clone().unwrap_or_default();
+        let seen = seen(&object);
+        let spec = decode::spec(&object);
+        let content = spec.as_ref().ok().and_then(|spec| serde_json::to_vec(spec).ok());
+        self.changes.push(Change::Other(
+            format!("IdentityProvider/{name}"),
+            content.map(|bytes| Digest::of([bytes.as_slice()])),
+        ));
+        let provider = spec.map(|spec| IdentityProvider { metadata: object.metadata, spec, status: None });
+        self.providers.insert(name, (seen, provider));
+        self.authentication_changed = true;
+    }
+
+    fn relationship(&mut self, object: &DynamicObject) {
+        let error = match decode::spec::<<Relationship as kube::core::object::HasSpec>::Spec>(object) {
+            Ok(_) => {
+                FieldError { field: "spec".to_owned(), message: "not yet supported: relationships (ReBAC)".to_owned() }
+            }
+            Err(error) => error,
+        };
+        let target = Target {
+            kind: Kind::Relationship,
+            namespace: object.metadata.namespace.clone(),
+            name: object.metadata.name.clone().unwrap_or_default(),
+        };
+        let outcome = Outcome { rejected: Some(("NotSupported", vec![error])), in_force: false, facts: None };
+        self.reports.others.push(report(target, &seen(object), outcome));
+    }
+
+    fn gone(&mut self, source: &Source, (namespace, name): Name) {
+        match source {
+            Source::Policies => {
+                let key = PolicyKey { namespace: namespace.as_str().into(), name: name.as_str().into() };
+                self.policies.remove(&key);
+                self.changes.push(Change::PolicyGone(key));
+                self.reports.gone.push(Target { kind: Kind::Policy, namespace: Some(namespace), name });
+            }
+            Source::Providers => {
+                self.providers.remove(&name);
+                self.changes.push(Change::Other(format!("IdentityProvider/{name}"), None));
+                self.reports.gone.push(Target { kind: Kind::Provider, namespace: None, name });
+                self.authentication_changed = true;
+            }
+            Source::Relationships => {
+                self.reports.gone.push(Target { kind: Kind::Relationship, namespace: Some(namespace), name })
+            }
+            Source::Namespaces => self.changes.push(Change::Namespace(name, None)),
+            Source::ApiKeys(_) => {
+                self.changes.push(Change::Other(format!("Secret/{namespace}/{name}"), None));
+                self.secrets.remove(&(namespace, name));
+                self.authentication_changed = true;
+            }
+        }
+    }
+
+    /// What is known of a source; of Namespaces and Relationships nothing is kept that could be stale.
+    fn known(&self, source: &Source) -> Vec<Name> {
+        match source {
+            Source::Policies => {
+                self.policies.keys().map(|key| (key.namespace.to_string(), key.name.to_string())).collect()
+            }
+            Source::Providers => self.providers.keys().map(|name| (String::new(), name.clone())).collect(),
+            Source::ApiKeys(namespace) => self.secrets.keys().filter(|(of, _)| of == namespace).cloned().collect(),
+            Source::Namespaces => self.catalog.namespaces().map(|name| (String::new(), name.to_owned())).collect(),
+            Source::Relationships => Vec::new(),
+        }
+    }
+
+    /// Puts what has changed in force, and tells the writer.
+    fn publish(&mut self, outlets: &mut Outlets) {
+        let engine = Arc::clone(&outlets.engine);
+        if std::mem::take(&mut self.authentication_changed) {
+            let setup = Setup {
+                domain: self.domain.clone(),
+                providers: self
+                    .providers
+                    .values()
+                    .filter_map(|(_, provider)| provider.as_ref().ok().cloned())
+                    .collect(),
+                secrets: self.secrets.values().cloned().collect(),
+            };
+            let problems = engine.authenticator().replace(setup);
+            self.report_providers(&problems);
+        }
+        let fates = self.catalog.apply(std::mem::take(&mut self.changes));
+        self.reports.touched.extend(fates.into_iter().map(|(key, _)| key));
+        let revision = self.catalog.snapshot().revision();
+        if revision != engine.snapshot().revision() || !*outlets.synced.borrow() {
+            engine.replace_snapshot(self.catalog.snapshot().clone());
+        }
+        engine.metrics().policies_rejected(self.catalog.fates().filter(|(_, fate)| fate.rejected.is_some()).count());
+        let reports = std::mem::take(&mut self.reports);
+        let policies = reports.touched.iter().filter_map(|key| self.report_policy(key));
+        let batch = Batch { reports: policies.chain(reports.others).collect(), gone: reports.gone, revision };
+        outlets.batches.send(batch);
+        outlets.readiness.loaded();
+        outlets.synced.send_if_modified(|synced| !std::mem::replace(synced, true));
+    }
+
+    fn report_policy(&self, key: &PolicyKey) -> Option<Report> {
+        let seen = self.policies.get(key)?;
+        let Fate { rejected, in_force } = self.catalog.fate(key)?;
+        let facts = self.catalog.in_force(key).map(|policy| Facts {
+            service: policy.audience.to_string(),
+            operations: policy.operations.len(),
+            grants: policy.grants.len(),
+        });
+        let outcome = Outcome {
+            rejected: rejected.map(|rejection| (rejection.reason.as_str(), rejection.errors)),
+            in_force,
+            facts,
+        };
+        let target =
+            Target { kind: Kind::Policy, namespace: Some(key.namespace.to_string()), name: key.name.to_string() };
+        Some(report(target, seen, outcome))
+    }
+
+    fn report_providers(&mut self, problems: &[ProviderProblem]) {
+        for (name, (seen, provider)) in &self.providers {
+            let errors: Vec<FieldError> = match provider {
+                Err(error) => vec![error.clone()],
+                Ok(_) => problems.iter().filter(|(of, _)| of == name).map(|(_, problem)| problem.clone()).collect(),
+            };
+            let rejected = (!errors.is_empty()).then_some(("Invalid", errors));
+            let outcome = Outcome { in_force: rejected.is_none(), rejected, facts: None };
+            let target = Target { kind: Kind::Provider, namespace: None, name: name.clone() };
+            self.reports.others.push(report(target, seen, outcome));
+        }
+    }
+
+    /// What would become of a resource if it were stored now.
+    fn review(&self, kind: &str, object: &DynamicObject) -> Reviewed {
+        if !self.unsynced.is_empty() {
+            let message = "durward has not read all resources yet; try again".to_owned();
+            return Reviewed {
+                errors: vec![FieldError { field: "metadata".to_owned(), message }],
+                warnings: Vec::new(),
+            };
+        }
+        let reviewed = match kind {
+            "AccessPolicy" => decode::spec(object).map(|spec| {
+                let policy = AccessPolicy { metadata: object.metadata.clone(), spec, status: None };
+                let mut errors =
+                    self.catalog.review(&policy).err().map(|rejection| rejection.errors).unwrap_or_default();
+                errors.extend(self.unknown_providers(&policy));
+                Reviewed { errors, warnings: lint(&policy) }
+            }),
+            "IdentityProvider" => decode::spec(object).map(|spec| {
+                let provider = IdentityProvider { metadata: object.metadata.clone(), spec, status: None };
+                Reviewed { errors: crate::authn::check(&provider), warnings: Vec::new() }
+            }),
+            "Relationship" => {
+                decode::spec::<<Relationship as kube::core::object::HasSpec>::Spec>(object).and_then(|_| {
+                    Err(FieldError {
+                        field: "spec".to_owned(),
+                        message: "not yet supported: relationships (ReBAC)".to_owned(),
+                    })
+                })
+            }
+            _ => Ok(Reviewed::default()),
+        };
+        reviewed.unwrap_or_else(|error| Reviewed { errors: vec![error], warnings: Vec::new() })
+    }
+
+    fn unknown_providers(&self, policy: &AccessPolicy) -> Vec<FieldError> {
+        let unknown =
+            policy.spec.providers().into_iter().filter(|(_, name)| {
+                *name != durward_core::principal::KUBERNETES && !self.providers.contains_key(*name)
+            });
+        unknown
+            .map(|(field, name)| {
+                let known: Vec<&str> = self.providers.keys().map(String::as_str).collect();
+                let known = if known.is_empty() {
+                    "there is none yet".to_owned()
+                } else {
+                    format!("there are {}", known.join(", "))
+                };
+                FieldError {
+                    field,
+                    message: format!("no IdentityProvider is called `{name}`; create it first ({known})"),
+                }
+            })
+            .collect()
+    }
+}
+
+fn seen(object: &DynamicObject) -> Seen {
+    Seen {
+        uid: object.metadata.uid.clone().unwrap_or_default(),
+        generation: object.metadata.generation.unwrap_or_default(),
+        status: Arc::new(decode::status(object)),
+    }
+}
+
+fn report(target: Target, seen: &Seen, outcome: Outcome) -> Report {
+    Report { target, uid: seen.uid.clone(), generation: seen.generation, observed: Arc::clone(&seen.status), outcome }
+}
+
+/// What kind of error it was, without any text from the API server.
+fn kind_of(error: &kube::runtime::watcher::Error) -> String {
+    use kube::runtime::watcher::Error;
+    let of = |error: &kube::Error| match error {
+        kube::Error::Api(status) => format!("{} {}", status.code, status.reason),
+        kube::Error::SerdeError(_) => "an answer could not be read".to_owned(),
+        other => other.to_string(),
+    };
+    match error {
+        Error::InitialListFailed(error) => format!("listing failed: {}", of(error)),
+        Error::WatchStartFailed(error) | Error::WatchFailed(error) => format!("watching failed: {}", of(error)),
+        Error::WatchError(status) => format!("watching failed: {} {}", status.code, status.reason),
+        Error::NoResourceVersion => "the listing has no resource version".to_owned(),
+    }
+}

@@ -1,0 +1,249 @@
+//! How far the other replicas are: the leader asks each ready one for its revision and waits for the next.
+
+use crate::engine::Engine;
+use crate::process::Failure;
+use axum::Router;
+use axum::extract::{Query, State};
+use axum::routing::get;
+use durward_core::digest::Digest;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::Api;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, watcher};
+use kube::{Client, ResourceExt};
+use rustls_pki_types::CertificateDer;
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// Where a replica tells its revision.
+const PATH: &str = "/replica/revision";
+/// Port of the Service behind which replicas ask each other.
+const PORT: &str = "webhooks";
+/// How long a replica holds a question whose answer has not changed.
+const HOLD: Duration = Duration::from_secs(20);
+/// Pause before a replica that did not answer is asked again.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Revisions that are remembered; a replica that is further behind is behind.
+const REMEMBERED: usize = 256;
+
+/// The last batch that every ready replica has in force, and the revision that it led to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Confirmed {
+    number: u64,
+    revision: Option<Digest>,
+}
+
+impl Confirmed {
+    /// The revision in which every ready replica has this batch in force; none as long as one is behind.
+    pub(crate) fn of(&self, batch: u64) -> Option<Digest> {
+        self.revision.filter(|_| batch <= self.number)
+    }
+}
+
+/// The replicas of this installation.
+pub(crate) struct Replicas {
+    pub(crate) client: Client,
+    pub(crate) namespace: String,
+    /// Service whose ready endpoints are the replicas.
+    pub(crate) service: String,
+    /// Name of this replica.
+    pub(crate) pod: String,
+    /// Name under which every replica's certificate is valid.
+    pub(crate) host: String,
+    pub(crate) roots: Vec<CertificateDer<'static>>,
+    pub(crate) engine: Arc<Engine>,
+}
+
+/// What this replica had in force after recent batches.
+#[derive(Debug, Default)]
+struct History(VecDeque<(u64, Digest)>);
+
+impl History {
+    fn push(&mut self, number: u64, revision: Digest) {
+        self.0.push_back((number, revision));
+        while self.0.len() > REMEMBERED {
+            self.0.pop_front();
+        }
+    }
+
+    /// The last batch that led to this revision.
+    fn entry(&self, revision: &str) -> Option<(u64, Digest)> {
+        self.0.iter().rev().find(|(_, of)| of.to_string() == revision).copied()
+    }
+}
+
+impl Replicas {
+    /// Follows the replicas until `shutdown`; `applied` brings each batch of this one.
+    pub(crate) async fn run(
+        self,
+        mut applied: mpsc::UnboundedReceiver<(u64, Digest)>,
+        leading: watch::Receiver<bool>,
+        confirmed: watch::Sender<Confirmed>,
+        shutdown: CancellationToken,
+    ) -> Result<(), Failure> {
+        let slices: Api<EndpointSlice> = Api::namespaced(self.client.clone(), &self.namespace);
+        let config = watcher::Config::default().labels(&format!("kubernetes.io/service-name={}", self.service));
+        let mut slices = pin!(watcher(slices, config).default_backoff());
+        let (mut by_slice, mut listing) = (BTreeMap::new(), BTreeMap::new());
+        let (mut peers, mut history) = (Peers::default(), History::default());
+        let mut questions = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                Some(event) = slices.next() => match event {
+                    Ok(watcher::Event::Init) => listing = BTreeMap::new(),
+                    Ok(watcher::Event::InitApply(slice)) => drop(listing.insert(slice.name_any(), self.ready(&slice))),
+                    Ok(watcher::Event::InitDone) => by_slice = std::mem::take(&mut listing),
+                    Ok(watcher::Event::Apply(slice)) => drop(by_slice.insert(slice.name_any(), self.ready(&slice))),
+                    Ok(watcher::Event::Delete(slice)) => drop(by_slice.remove(&slice.name_any())),
+                    Err(error) => tracing::warn!(%error, "the replicas can't be listed"),
+                },
+                Some((number, revision)) = applied.recv() => history.push(number, revision),
+                Some((address, answer)) = questions.next(), if !questions.is_empty() => peers.answered(address, answer),
+                () = shutdown.cancelled() => return Ok(()),
+            }
+            // only the leader needs to know; the others need not ask
+            let ready: BTreeSet<SocketAddr> =
+                if *leading.borrow() { by_slice.values().flatten().copied().collect() } else { BTreeSet::new() };
+            for address in peers.now(ready) {
+                questions.push(self.question(address, peers.revision(address)));
+            }
+            let (now, behind) = peers.confirmed(&history);
+            self.engine.metrics().replicas_behind(behind);
+            confirmed.send_if_modified(|before| std::mem::replace(before, now) != now);
+        }
+    }
+
+    /// Addresses of the other ready replicas in a slice.
+    fn ready(&self, slice: &EndpointSlice) -> Vec<SocketAddr> {
+        let others = slice.endpoints.iter().flatten().filter(|endpoint| {
+            let ready = endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true);
+            let name = endpoint.target_ref.as_ref().and_then(|target| target.name.as_deref());
+            ready && name != Some(self.pod.as_str())
+        });
+        let port =
+            slice.ports.iter().flatten().find(|port| port.name.as_deref() == Some(PORT)).and_then(|port| port.port);
+        let Some(port) = port.and_then(|port| u16::try_from(port).ok()) else { return Vec::new() };
+        let addresses = others.flat_map(|endpoint| &endpoint.addresses).filter_map(|address| address.parse().ok());
+        addresses.map(|address: IpAddr| SocketAddr::new(address, port)).collect()
+    }
+
+    /// Asks one replica for a revision other than the one that is known.
+    fn question(
+        &self,
+        address: SocketAddr,
+        known: Option<&str>,
+    ) -> impl Future<Output = (SocketAddr, Option<String>)> + use<> {
+        let url = format!("https://{}:{}{PATH}?known={}", self.host, address.port(), known.unwrap_or_default());
+        let roots = self.roots.iter().filter_map(|root| reqwest::Certificate::from_der(root).ok());
+        let client = reqwest::Client::builder()
+            .tls_certs_only(roots)
+            .resolve(&self.host, address)
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .build();
+        async move {
+            let asked = async { client?.get(url).send().await?.error_for_status()?.text().await };
+            match timeout(HOLD + PAUSE, asked).await {
+                Ok(Ok(text)) => (address, Some(text)),
+                Ok(Err(error)) => {
+                    tracing::debug!(%address, error = %error.without_url(), "a replica does not tell its revision");
+                    sleep(PAUSE).await;
+                    (address, None)
+                }
+                Err(_) => (address, None),
+            }
+        }
+    }
+}
+
+/// The other replicas and what they last said.
+#[derive(Debug, Default)]
+struct Peers(BTreeMap<SocketAddr, Peer>);
+
+#[derive(Debug, Default)]
+struct Peer {
+    revision: Option<String>,
+    asking: bool,
+    ready: bool,
+}
+
+impl Peers {
+    /// Takes in who is ready now; returns who is to be asked.
+    fn now(&mut self, ready: BTreeSet<SocketAddr>) -> Vec<SocketAddr> {
+        for (address, peer) in &mut self.0 {
+            peer.ready = ready.contains(address);
+        }
+        for address in ready {
+            self.0.entry(address).or_default().ready = true;
+        }
+        // one that is still being asked is forgotten when the answer comes
+        self.0.retain(|_, peer| peer.ready || peer.asking);
+        let idle = self.0.iter_mut().filter(|(_, peer)| peer.ready && !peer.asking);
+        idle.map(|(address, peer)| {
+            peer.asking = true;
+            *address
+        })
+        .collect()
+    }
+
+    fn answered(&mut self, address: SocketAddr, answer: Option<String>) {
+        if let Some(peer) = self.0.get_mut(&address) {
+            peer.asking = false;
+            peer.revision = answer;
+        }
+    }
+
+    fn revision(&self, address: SocketAddr) -> Option<&str> {
+        self.0.get(&address)?.revision.as_deref()
+    }
+
+    /// What every ready replica has in force, and how many are behind this one.
+    fn confirmed(&self, history: &History) -> (Confirmed, usize) {
+        let Some((newest, own)) = history.0.back().copied() else { return (Confirmed::default(), 0) };
+        let mut confirmed = Some((newest, own));
+        let mut behind = 0;
+        for peer in self.0.values().filter(|peer| peer.ready) {
+            let at = peer.revision.as_deref().and_then(|revision| history.entry(revision));
+            if at.is_none_or(|(number, revision)| number < newest && revision != own) {
+                behind += 1;
+            }
+            confirmed = match (confirmed, at) {
+                (Some(so_far), Some(at)) => Some(if at.0 < so_far.0 { at } else { so_far }),
+                _ => None,
+            };
+        }
+        let confirmed = confirmed
+            .map_or_else(Confirmed::default, |(number, revision)| Confirmed { number, revision: Some(revision) });
+        (confirmed, behind)
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct Known {
+    #[serde(default)]
+    known: String,
+}
+
+/// The answering side: this replica's revision, once it is another than the one that is known.
+pub(crate) fn router(engine: Arc<Engine>) -> Router {
+    Router::new().route(PATH, get(tell)).with_state(engine)
+}
+
+async fn tell(State(engine): State<Arc<Engine>>, Query(Known { known }): Query<Known>) -> String {
+    let mut revisions = engine.revisions();
+    let other = revisions.wait_for(|revision| revision.to_string() != known);
+    // when nothing changes for a while the same is told again
+    match timeout(HOLD, other).await {
+        Ok(Ok(revision)) => revision.to_string(),
+        _ => engine.snapshot().revision().to_string(),
+    }
+}

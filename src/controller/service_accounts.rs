@@ -1,0 +1,64 @@
+//! The cluster's issuer of service-account tokens and its keys, as the API server publishes them
+//! (`/.well-known/openid-configuration`, `/openid/v1/jwks`).
+
+use crate::authn::{KeySource, ServiceAccountIssuer, TrustDomain};
+use crate::controller::leader::brief;
+use crate::process::Failure;
+use kube::Client;
+use serde::Deserialize;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// How often the keys are read: the API server publishes a new key long before it signs with it.
+const PERIOD: Duration = Duration::from_secs(60);
+/// Pause after a failure.
+const PAUSE: Duration = Duration::from_secs(5);
+/// How long one reading may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+#[derive(Deserialize)]
+struct Discovery {
+    issuer: String,
+}
+
+/// Reads issuer and keys.
+pub(crate) async fn read(client: &Client) -> Result<ServiceAccountIssuer, Failure> {
+    let get = async |path: &str| -> Result<String, Failure> {
+        let request = http::Request::get(path).body(Vec::new())?;
+        let text = timeout(PATIENCE, client.request_text(request)).await.map_err(|_| "no answer in time")?;
+        Ok(text.map_err(|error| format!("{path}: {}", brief(&error)))?)
+    };
+    let discovery: Discovery = serde_json::from_str(&get("/.well-known/openid-configuration").await?)?;
+    Ok(ServiceAccountIssuer { issuer: discovery.issuer, keys: KeySource::Inline(get("/openid/v1/jwks").await?) })
+}
+
+/// Keeps the keys in `domain` current until `shutdown`. The last ones stay while the API server is away.
+pub(crate) async fn follow(
+    client: Client,
+    domain: watch::Sender<TrustDomain>,
+    shutdown: CancellationToken,
+) -> Result<(), Failure> {
+    loop {
+        let pause = match read(&client).await {
+            Ok(issuer) => {
+                domain.send_if_modified(|domain| {
+                    let new = Some(issuer);
+                    let changed = domain.service_accounts != new;
+                    domain.service_accounts = new;
+                    changed
+                });
+                PERIOD
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the keys of service-account tokens can't be read");
+                PAUSE
+            }
+        };
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = shutdown.cancelled() => return Ok(()),
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! What the status of a resource is to say. Pure: the writer compares and applies.
+
+use durward_api::compile::FieldError;
+use durward_core::digest::Digest;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// Kinds that have a status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Kind {
+    Policy,
+    Provider,
+    Relationship,
+}
+
+/// One resource.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Target {
+    pub(crate) kind: Kind,
+    pub(crate) namespace: Option<String>,
+    pub(crate) name: String,
+}
+
+/// What became of a resource, and the status that it has now.
+#[derive(Debug, Clone)]
+pub(crate) struct Report {
+    pub(crate) target: Target,
+    pub(crate) uid: String,
+    pub(crate) generation: i64,
+    pub(crate) observed: Arc<Value>,
+    pub(crate) outcome: Outcome,
+}
+
+/// What became of a resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    /// Reason and mistakes, if its newest version is not in force.
+    pub(crate) rejected: Option<(&'static str, Vec<FieldError>)>,
+    /// Whether any version is in force.
+    pub(crate) in_force: bool,
+    pub(crate) facts: Option<Facts>,
+}
+
+/// What the version in force comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Facts {
+    pub(crate) service: String,
+    pub(crate) operations: usize,
+    pub(crate) grants: usize,
+}
+
+/// Condition: it is understood and owns what it claims.
+pub(crate) const ACCEPTED: &str = "Accepted";
+/// Condition: its newest version is in force on every ready replica.
+pub(crate) const PROGRAMMED: &str = "Programmed";
+/// Reason of `Accepted=True`.
+const VALID: &str = "Valid";
+/// Reason of `Programmed=True`.
+const IN_FORCE: &str = "InForce";
+/// Reason of `Programmed=False`: not yet on every ready replica.
+const PENDING: &str = "Pending";
+/// Reason of `Programmed=False`: the version before stays in force.
+const LAST_GOOD: &str = "LastGoodInForce";
+/// Reason of `Programmed=False`: nothing of it is in force.
+const NOT_ACCEPTED: &str = "NotAccepted";
+/// Longest message; the API server takes 32,768 bytes.
+const MAX_MESSAGE: usize = 1024;
+
+/// A status that differs from the one that is stored.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Wanted {
+    pub(crate) status: Value,
+    /// Conditions that changed: type, whether it holds, reason, message.
+    pub(crate) transitions: Vec<(String, bool, String, String)>,
+}
+
+/// The status that the resource should have, unless it has it: `confirmed` is the revision in which every ready
+/// replica has it in force, as far as that is known.
+pub(crate) fn wanted(report: &Report, confirmed: Option<Digest>, now: Timestamp) -> Option<Wanted> {
+    let observed = &report.observed;
+    let mut conditions = vec![accepted(&report.outcome)];
+    if report.target.kind == Kind::Policy {
+        conditions.push(programmed(report, confirmed));
+    }
+    let mut transitions = Vec::new();
+    let conditions: Vec<Value> = conditions
+        .into_iter()
+        .map(|(kind, holds, reason, message)| {
+            let old = condition(observed, kind);
+            let status = if holds { "True" } else { "False" };
+            let same = |field: &str, text: &str| old.and_then(|old| old.get(field)?.as_str()) == Some(text);
+            if !(same("status", status) && same("reason", reason)) {
+                transitions.push((kind.to_owned(), holds, reason.to_owned(), message.clone()));
+            }
+            let since = old.filter(|_| same("status", status)).and_then(|old| old.get("lastTransitionTime").cloned());
+            json!({
+                "type": kind, "status": status, "reason": reason, "message": message,
+                "observedGeneration": report.generation,
+                "lastTransitionTime": since.unwrap_or_else(|| json!(seconds(now))),
+            })
+        })
+        .collect();
+    let mut status = json!({"conditions": conditions, "observedGeneration": report.generation});
+    if let Some(facts) = &report.outcome.facts {
+        status["service"] = json!(facts.service);
+        status["operations"] = json!(facts.operations);
+        status["grants"] = json!(facts.grants);
+    }
+    if let Some(revision) = revision(report, confirmed) {
+        status["revision"] = json!(revision);
+    }
+    (status != **observed).then_some(Wanted { status, transitions })
+}
+
+fn accepted(outcome: &Outcome) -> (&'static str, bool, &'static str, String) {
+    match &outcome.rejected {
+        None => (ACCEPTED, true, VALID, "understood, and it owns what it claims".to_owned()),
+        Some((reason, errors)) => {
+            let text = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+            (ACCEPTED, false, reason, cut(text))
+        }
+    }
+}
+
+fn programmed(report: &Report, confirmed: Option<Digest>) -> (&'static str, bool, &'static str, String) {
+    let not = |reason, message: &str| (PROGRAMMED, false, reason, message.to_owned());
+    match (&report.outcome.rejected, report.outcome.in_force) {
+        (Some(_), true) => not(LAST_GOOD, "the last good version stays in force"),
+        (Some(_), false) | (None, false) => not(NOT_ACCEPTED, "nothing of it is in force: its service denies"),
+        (None, true) if confirmed.is_some() || was_programmed(report) => {
+            (PROGRAMMED, true, IN_FORCE, "in force on every ready replica".to_owned())
+        }
+        (None, true) => not(PENDING, "not every ready replica has it in force yet"),
+    }
+}
+
+/// The revision in which this generation came into force: what was once found stays, other policies come and go.
+fn revision(report: &Report, confirmed: Option<Digest>) -> Option<String> {
+    if report.target.kind != Kind::Policy || report.outcome.rejected.is_some() || !report.outcome.in_force {
+        return None;
+    }
+    let before = was_programmed(report).then(|| report.observed.get("revision")?.as_str().map(ToOwned::to_owned));
+    before.flatten().or_else(|| confirmed.map(|revision| revision.to_string()))
+}
+
+/// Whether this generation is already known to be in force everywhere.
+fn was_programmed(report: &Report) -> bool {
+    condition(&report.observed, PROGRAMMED).is_some_and(|condition| {
+        condition.get("status").and_then(Value::as_str) == Some("True")
+            && condition.get("observedGeneration").and_then(Value::as_i64) == Some(report.generation)
+    })
+}
+
+fn condition<'v>(status: &'v Value, kind: &str) -> Option<&'v Value> {
+    let is = |condition: &&Value| condition.get("type").and_then(Value::as_str) == Some(kind);
+    status.get("conditions")?.as_array()?.iter().find(is)
+}
+
+/// RFC 3339 in whole seconds, as the API server stores it.
+fn seconds(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+fn cut(mut text: String) -> String {
+    if text.len() > MAX_MESSAGE {
+        let end = (0..=MAX_MESSAGE - 4).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text.truncate(end);
+        text.push_str(" …");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(rejected: Option<(&'static str, Vec<FieldError>)>, in_force: bool, observed: Value) -> Report {
+        let facts = Some(Facts { service: "orders-api".to_owned(), operations: 3, grants: 2 });
+        Report {
+            target: Target { kind: Kind::Policy, namespace: Some("shop".to_owned()), name: "orders".to_owned() },
+            uid: "u".to_owned(),
+            generation: 4,
+            observed: Arc::new(observed),
+            outcome: Outcome { rejected, in_force, facts: facts.filter(|_| in_force) },
+        }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("a time")
+    }
+
+    fn state<'v>(status: &'v Value, kind: &str) -> (&'v str, &'v str) {
+        let condition = condition(status, kind).expect(kind);
+        (condition["status"].as_str().expect("status"), condition["reason"].as_str().expect("reason"))
+    }
+
+    #[test]
+    fn a_status_is_written_once() {
+        let revision = Digest::of([b"one".as_slice()]);
+        let first = wanted(&report(None, true, Value::Null), Some(revision), at(0)).expect("a status");
+        assert_eq!(state(&first.status, ACCEPTED), ("True", "Valid"));
+        assert_eq!(state(&first.status, PROGRAMMED), ("True", "InForce"));
+        assert_eq!(first.status["operations"], 3);
+        assert_eq!(first.transitions.len(), 2);
+        let again = report(None, true, first.status);
+        assert_eq!(wanted(&again, Some(Digest::of([b"two".as_slice()])), at(60)), None, "another policy changed");
+        assert_eq!(wanted(&again, None, at(60)), None, "a new leader has not asked the replicas yet");
+    }
+
+    #[test]
+    fn a_new_generation_is_pending_until_every_replica_has_it() {
+        let old = wanted(&report(None, true, Value::Null), Some(Digest::of([b"one".as_slice()])), at(0)).expect("one");
+        let newer = Report { generation: 5, ..report(None, true, old.status) };
+        let pending = wanted(&newer, None, at(1)).expect("a status");
+        assert_eq!(state(&pending.status, PROGRAMMED), ("False", "Pending"));
+        assert_eq!(pending.status.get("revision"), None);
+        assert_eq!(pending.status["observedGeneration"], 5);
+    }
+
+    #[test]
+    fn a_rejected_policy_says_why_and_what_stays() {
+        let errors = vec![FieldError { field: "spec.grants[0].when".to_owned(), message: "x".repeat(5000) }];
+        let status =
+            wanted(&report(Some(("Invalid", errors.clone())), true, Value::Null), None, at(0)).expect("one").status;
+        assert_eq!(state(&status, ACCEPTED), ("False", "Invalid"));
+        assert_eq!(state(&status, PROGRAMMED), ("False", "LastGoodInForce"));
+        let message = condition(&status, ACCEPTED).expect("accepted")["message"].as_str().expect("text");
+        assert!(message.starts_with("spec.grants[0].when: xxx") && message.len() <= MAX_MESSAGE, "{}", message.len());
+        let status = wanted(&report(Some(("Invalid", errors)), false, Value::Null), None, at(0)).expect("one").status;
+        assert_eq!(state(&status, PROGRAMMED), ("False", "NotAccepted"));
+        assert_eq!(status.get("service"), None);
+    }
+
+    #[test]
+    fn a_condition_keeps_the_time_of_its_transition() {
+        let old = wanted(&report(None, true, Value::Null), Some(Digest::of([b"one".as_slice()])), at(0)).expect("one");
+        let broken = report(Some(("Invalid", vec![])), true, old.status);
+        let status = wanted(&broken, None, at(90)).expect("a status");
+        assert_eq!(
+            condition(&status.status, ACCEPTED).expect("accepted")["lastTransitionTime"],
+            "1970-01-01T00:01:30Z"
+        );
+        let worse = report(Some(("NotOwned", vec![])), true, status.status);
+        let status = wanted(&worse, None, at(180)).expect("a status").status;
+        assert_eq!(condition(&status, ACCEPTED).expect("accepted")["lastTransitionTime"], "1970-01-01T00:01:30Z");
+    }
+}

@@ -1,0 +1,282 @@
+//! The webhook configurations, kept as narrow as the policies need.
+
+use crate::controller::backlog::Backlog;
+use crate::controller::leader::brief;
+use crate::controller::writer::MANAGER;
+use crate::doors::admission::{OPERATIONS_PATH, RESOURCES_PATH};
+use crate::engine::Engine;
+use crate::process::Failure;
+use durward_api::resources::{GROUP, VERSION};
+use durward_core::kubernetes::ApiPattern;
+use durward_core::snapshot::Snapshot;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::admissionregistration::v1::{
+    MatchCondition, RuleWithOperations, ServiceReference, ValidatingWebhook, ValidatingWebhookConfiguration,
+    WebhookClientConfig,
+};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
+use kube::Client;
+use kube::api::{Api, DeleteParams, ObjectMeta, Patch, PatchParams};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+/// How long the API server waits for an answer.
+const TIMEOUT_SECONDS: i32 = 5;
+/// How long one write may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Most namespaces that one webhook names; more are told apart by the webhook's own answer.
+const MAX_NAMESPACES: usize = 1000;
+
+/// What the API server does with a governed operation when Durward does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum FailurePolicy {
+    /// Refuse it.
+    #[default]
+    #[value(name = "Fail")]
+    Fail,
+    /// Let it through.
+    #[value(name = "Ignore")]
+    Ignore,
+}
+
+impl FailurePolicy {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fail => "Fail",
+            Self::Ignore => "Ignore",
+        }
+    }
+}
+
+/// The webhook configurations of this installation.
+#[derive(Debug, Clone)]
+pub(crate) struct Webhooks {
+    pub(crate) service: String,
+    pub(crate) namespace: String,
+    pub(crate) port: i32,
+    pub(crate) ca_pem: String,
+    pub(crate) failure_policy: FailurePolicy,
+}
+
+/// Names of the configurations that belong to a Service.
+pub(crate) fn names(service: &str) -> [String; 2] {
+    [format!("{service}-resources"), format!("{service}-operations")]
+}
+
+impl Webhooks {
+    /// Keeps the configurations current while `leading`, until `shutdown`.
+    pub(crate) async fn run(
+        self,
+        client: Client,
+        engine: Arc<Engine>,
+        mut leading: watch::Receiver<bool>,
+        mut synced: watch::Receiver<bool>,
+        shutdown: CancellationToken,
+    ) -> Result<(), Failure> {
+        let api: Api<ValidatingWebhookConfiguration> = Api::all(client);
+        let (mut revisions, mut backlog) = (engine.revisions(), Backlog::new());
+        let mut written: BTreeMap<String, ValidatingWebhookConfiguration> = BTreeMap::new();
+        loop {
+            let leads = *leading.borrow_and_update() && *synced.borrow_and_update();
+            if leads {
+                for wanted in [self.resources(), self.operations(&engine.snapshot())] {
+                    let name = wanted.metadata.name.clone().unwrap_or_default();
+                    if written.get(&name) != Some(&wanted) {
+                        backlog.push(name, Duration::ZERO);
+                    }
+                }
+            } else {
+                // another leader may have written something else meanwhile
+                written.clear();
+            }
+            tokio::select! {
+                Ok(()) = revisions.changed() => {}
+                Ok(()) = leading.changed() => {}
+                Ok(()) = synced.changed() => {}
+                name = backlog.next(), if leads => {
+                    let all = [self.resources(), self.operations(&engine.snapshot())];
+                    let Some(wanted) = all.into_iter().find(|one| one.metadata.name.as_ref() == Some(&name)) else {
+                        backlog.done(&name);
+                        continue;
+                    };
+                    let patch = Patch::Apply(&wanted);
+                    let parameters = PatchParams::apply(MANAGER).force();
+                    match timeout(PATIENCE, api.patch(&name, &parameters, &patch)).await {
+                        Ok(Ok(_)) => {
+                            backlog.done(&name);
+                            written.insert(name, wanted);
+                        }
+                        Ok(Err(error)) => {
+                            tracing::warn!(name, error = %brief(&error), "a webhook configuration could not be written");
+                            backlog.failed(name);
+                        }
+                        Err(_) => backlog.failed(name),
+                    }
+                }
+                () = shutdown.cancelled() => return Ok(()),
+            }
+        }
+    }
+
+    /// Reviews of Durward's own resources. What they would refuse is not put in force either way, so nothing waits for
+    /// an answer that does not come.
+    fn resources(&self) -> ValidatingWebhookConfiguration {
+        let [name, _] = names(&self.service);
+        let rule = RuleWithOperations {
+            api_groups: Some(vec![GROUP.to_owned()]),
+            api_versions: Some(vec![VERSION.to_owned()]),
+            operations: Some(vec!["CREATE".to_owned(), "UPDATE".to_owned()]),
+            resources: Some(["accesspolicies", "identityproviders", "relationships"].map(ToOwned::to_owned).to_vec()),
+            scope: Some("*".to_owned()),
+        };
+        let webhook = ValidatingWebhook {
+            failure_policy: Some("Ignore".to_owned()),
+            rules: Some(vec![rule]),
+            ..self.webhook("resources.durward.dev", RESOURCES_PATH)
+        };
+        configuration(name, vec![webhook])
+    }
+
+    /// Decisions on operations: only the requests that some policy declares, only in the namespaces of such policies.
+    pub(crate) fn operations(&self, snapshot: &Snapshot) -> ValidatingWebhookConfiguration {
+        let (mut namespaces, mut patterns) = (BTreeSet::new(), BTreeSet::new());
+        for (namespace, services) in snapshot.governed() {
+            namespaces.insert(namespace.to_string());
+            patterns.extend(services.iter().flat_map(|service| service.kubernetes()).map(rule));
+        }
+        let [_, name] = names(&self.service);
+        if patterns.is_empty() {
+            return configuration(name, Vec::new());
+        }
+        let within = |operator: &str, values| LabelSelectorRequirement {
+            key: "kubernetes.io/metadata.name".to_owned(),
+            operator: operator.to_owned(),
+            values: Some(values),
+        };
+        let selector = if namespaces.len() <= MAX_NAMESPACES {
+            within("In", namespaces.into_iter().collect())
+        } else {
+            within("NotIn", vec!["kube-system".to_owned(), self.namespace.clone()])
+        };
+        let webhook = ValidatingWebhook {
+            failure_policy: Some(self.failure_policy.as_str().to_owned()),
+            rules: Some(patterns.into_iter().map(|rule| rule.0).collect()),
+            namespace_selector: Some(LabelSelector { match_expressions: Some(vec![selector]), match_labels: None }),
+            match_conditions: Some(self.recovery()),
+            ..self.webhook("operations.durward.dev", OPERATIONS_PATH)
+        };
+        configuration(name, vec![webhook])
+    }
+
+    /// What the cluster needs to recover is never put to a webhook, whether it answers or not: kube-system, our own
+    /// namespace, and the control plane and nodes themselves.
+    fn recovery(&self) -> Vec<MatchCondition> {
+        let condition = |name: &str, expression: String| MatchCondition { name: name.to_owned(), expression };
+        vec![
+            condition(
+                "not-the-cluster-itself",
+                format!("!(request.namespace in ['kube-system', '{}'])", self.namespace),
+            ),
+            condition(
+                "not-the-control-plane",
+                "!(request.userInfo.username.startsWith('system:kube-') || request.userInfo.username.startsWith('system:serviceaccount:kube-system:') || (has(request.userInfo.groups) && 'system:nodes' in request.userInfo.groups))".to_owned(),
+            ),
+        ]
+    }
+
+    fn webhook(&self, name: &str, path: &str) -> ValidatingWebhook {
+        ValidatingWebhook {
+            name: name.to_owned(),
+            admission_review_versions: vec!["v1".to_owned()],
+            side_effects: "None".to_owned(),
+            timeout_seconds: Some(TIMEOUT_SECONDS),
+            match_policy: Some("Equivalent".to_owned()),
+            client_config: WebhookClientConfig {
+                ca_bundle: Some(ByteString(self.ca_pem.clone().into_bytes())),
+                service: Some(ServiceReference {
+                    name: self.service.clone(),
+                    namespace: self.namespace.clone(),
+                    path: Some(path.to_owned()),
+                    port: Some(self.port),
+                }),
+                url: None,
+            },
+            ..ValidatingWebhook::default()
+        }
+    }
+}
+
+fn configuration(name: String, webhooks: Vec<ValidatingWebhook>) -> ValidatingWebhookConfiguration {
+    let labels = BTreeMap::from([("app.kubernetes.io/managed-by".to_owned(), MANAGER.to_owned())]);
+    ValidatingWebhookConfiguration {
+        metadata: ObjectMeta { name: Some(name), labels: Some(labels), ..ObjectMeta::default() },
+        webhooks: Some(webhooks),
+    }
+}
+
+/// A rule in the order in which rules are written.
+#[derive(PartialEq)]
+struct Rule(RuleWithOperations);
+
+impl Rule {
+    fn key(&self) -> (&Option<Vec<String>>, &Option<Vec<String>>, &Option<Vec<String>>) {
+        (&self.0.api_groups, &self.0.resources, &self.0.operations)
+    }
+}
+
+impl Eq for Rule {}
+
+impl PartialOrd for Rule {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Rule {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.key().cmp(&other.key())
+    }
+}
+
+fn rule(pattern: &ApiPattern) -> Rule {
+    Rule(RuleWithOperations {
+        api_groups: Some(vec![pattern.group.as_deref().unwrap_or("*").to_owned()]),
+        api_versions: Some(vec!["*".to_owned()]),
+        operations: Some(vec![pattern.verb.map_or("*", |verb| verb.as_str()).to_owned()]),
+        resources: Some(vec![pattern.resources()]),
+        scope: Some("Namespaced".to_owned()),
+    })
+}
+
+/// Ends the replicas of an installation and removes its webhook configurations, which would refuse every governed
+/// operation without them.
+///
+/// # Errors
+/// When the API server refuses.
+pub async fn remove(client: Client, namespace: &str, service: &str) -> Result<Vec<String>, Failure> {
+    // or the leader would write them again
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
+    let none = Patch::Merge(serde_json::json!({"spec": {"replicas": 0}}));
+    match deployments.patch(service, &PatchParams::default(), &none).await {
+        Ok(_) => {}
+        Err(kube::Error::Api(status)) if status.code == 404 => {}
+        Err(error) => return Err(format!("deployment `{service}` can't be scaled down: {}", brief(&error)).into()),
+    }
+    let api: Api<ValidatingWebhookConfiguration> = Api::all(client);
+    let mut removed = Vec::new();
+    for name in names(service) {
+        match api.delete(&name, &DeleteParams::default()).await {
+            Ok(_) => removed.push(name),
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) => {
+                return Err(format!("webhook configuration `{name}` can't be removed: {}", brief(&error)).into());
+            }
+        }
+    }
+    Ok(removed)
+}

@@ -1,0 +1,197 @@
+//! The leader's hand: writes statuses and Events, each only when it changes something.
+
+use crate::controller::backlog::Backlog;
+use crate::controller::leader::brief;
+use crate::controller::owner::Batch;
+use crate::controller::replicas::Confirmed;
+use crate::controller::status::{ACCEPTED, Kind, Report, Target, Wanted, wanted};
+use crate::process::Failure;
+use durward_api::resources::{AccessPolicy, IdentityProvider, Relationship};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use kube::core::ApiResource;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::{Client, Resource};
+use serde_json::json;
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+/// Field manager of everything that Durward writes.
+pub(crate) const MANAGER: &str = "durward";
+/// Writes at once.
+const CONCURRENCY: usize = 8;
+/// How long one write may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a status waits for the replicas before it says that they are behind: most changes are written once then.
+const SETTLING: Duration = Duration::from_secs(1);
+
+/// Writes what the reports ask for.
+pub(crate) struct Writer {
+    client: Client,
+    recorder: Recorder,
+    /// The newest report of each resource, and the number of the batch that brought it.
+    reports: HashMap<Target, (u64, Report)>,
+    backlog: Backlog<Target>,
+    /// What is not yet known to be in force everywhere.
+    unconfirmed: BTreeSet<Target>,
+}
+
+impl Writer {
+    pub(crate) fn new(client: Client, pod: &str) -> Self {
+        let reporter = Reporter { controller: "durward.dev/controller".to_owned(), instance: Some(pod.to_owned()) };
+        let recorder = Recorder::new(client.clone(), reporter);
+        Self { client, recorder, reports: HashMap::new(), backlog: Backlog::new(), unconfirmed: BTreeSet::new() }
+    }
+
+    /// Follows the batches until `shutdown`; writes while `leading`.
+    pub(crate) async fn run(
+        mut self,
+        mut batches: mpsc::UnboundedReceiver<(u64, Batch)>,
+        mut confirmed: watch::Receiver<Confirmed>,
+        mut leading: watch::Receiver<bool>,
+        shutdown: CancellationToken,
+    ) -> Result<(), Failure> {
+        let mut writes = FuturesUnordered::new();
+        loop {
+            let leads = *leading.borrow();
+            tokio::select! {
+                Some((number, batch)) = batches.recv() => self.take_in(number, batch, &confirmed.borrow()),
+                Ok(()) = confirmed.changed() => {
+                    let confirmed = *confirmed.borrow_and_update();
+                    self.settled(confirmed);
+                }
+                Ok(()) = leading.changed() => {
+                    if *leading.borrow_and_update() {
+                        let all: Vec<Target> = self.reports.keys().cloned().collect();
+                        all.into_iter().for_each(|target| self.backlog.push(target, SETTLING));
+                    }
+                }
+                target = self.backlog.next(), if leads && writes.len() < CONCURRENCY => {
+                    let report = self.reports.get(&target);
+                    let wanted = report.and_then(|(number, report)| {
+                        Some((report, wanted(report, confirmed.borrow().of(*number), Timestamp::now())?))
+                    });
+                    if let Some((report, wanted)) = wanted {
+                        let (client, recorder, report) = (self.client.clone(), self.recorder.clone(), report.clone());
+                        writes.push(async move {
+                            let written = timeout(PATIENCE, write(&client, &recorder, &report, &wanted)).await;
+                            (report.target, written)
+                        });
+                    } else {
+                        self.backlog.done(&target);
+                    }
+                }
+                Some((target, written)) = writes.next(), if !writes.is_empty() => self.written(target, written),
+                () = shutdown.cancelled() => return Ok(()),
+            }
+        }
+    }
+
+    fn take_in(&mut self, number: u64, batch: Batch, confirmed: &Confirmed) {
+        for target in batch.gone {
+            self.backlog.forget(&target);
+            self.reports.remove(&target);
+            self.unconfirmed.remove(&target);
+        }
+        for report in batch.reports {
+            let target = report.target.clone();
+            // an unchanged outcome keeps the number of the batch that brought it: its own status coming back is no news
+            let since = match self.reports.get(&target) {
+                Some((since, old)) if old.outcome == report.outcome && old.generation == report.generation => *since,
+                _ => number,
+            };
+            let waits = report.outcome.in_force && report.outcome.rejected.is_none() && confirmed.of(since).is_none();
+            self.reports.insert(target.clone(), (since, report));
+            if waits {
+                self.unconfirmed.insert(target.clone());
+            }
+            self.backlog.push(target, if waits { SETTLING } else { Duration::ZERO });
+        }
+    }
+
+    /// Every ready replica has come to a batch: what waited for that can be said.
+    fn settled(&mut self, confirmed: Confirmed) {
+        let reports = &self.reports;
+        let waits = |target: &Target| reports.get(target).is_some_and(|(since, _)| confirmed.of(*since).is_none());
+        let (unconfirmed, settled) = std::mem::take(&mut self.unconfirmed).into_iter().partition(waits);
+        self.unconfirmed = unconfirmed;
+        settled.into_iter().for_each(|target| self.backlog.push(target, Duration::ZERO));
+    }
+
+    fn written(&mut self, target: Target, written: Result<Result<(), kube::Error>, tokio::time::error::Elapsed>) {
+        match written {
+            Ok(Ok(())) => self.backlog.done(&target),
+            // it is gone, and the watch will say so
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => self.backlog.done(&target),
+            Ok(Err(error)) => {
+                tracing::warn!(?target, error = %brief(&error), "a status could not be written");
+                self.backlog.failed(target);
+            }
+            Err(_) => {
+                tracing::warn!(?target, "a status could not be written in time");
+                self.backlog.failed(target);
+            }
+        }
+    }
+}
+
+async fn write(client: &Client, recorder: &Recorder, report: &Report, wanted: &Wanted) -> Result<(), kube::Error> {
+    let target = &report.target;
+    let resource = target.resource();
+    let api: Api<DynamicObject> = match &target.namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    };
+    let patch = json!({
+        "apiVersion": resource.api_version, "kind": resource.kind,
+        // a resource of the same name that was made since is another one
+        "metadata": {"name": target.name, "uid": report.uid},
+        "status": wanted.status,
+    });
+    api.patch_status(&target.name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(patch)).await?;
+    let reference = ObjectReference {
+        api_version: Some(resource.api_version.clone()),
+        kind: Some(resource.kind.clone()),
+        name: Some(target.name.clone()),
+        namespace: target.namespace.clone(),
+        uid: Some(report.uid.clone()),
+        ..ObjectReference::default()
+    };
+    for (condition, holds, reason, message) in &wanted.transitions {
+        // what is not accepted is told once, not again as not programmed; waiting for replicas is no event
+        let tells = if condition == ACCEPTED { !holds || target.kind != Kind::Policy } else { *holds };
+        if tells {
+            let event = Event {
+                type_: if *holds { EventType::Normal } else { EventType::Warning },
+                reason: reason.clone(),
+                note: Some(message.clone()),
+                action: "Decide".to_owned(),
+                secondary: None,
+            };
+            // an Event is a courtesy: the status is what counts
+            if let Err(error) = recorder.publish(&event, &reference).await {
+                tracing::debug!(error = %brief(&error), "an Event could not be written");
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Target {
+    fn resource(&self) -> ApiResource {
+        fn of<K: Resource<DynamicType = ()>>() -> ApiResource {
+            ApiResource::erase::<K>(&())
+        }
+        match self.kind {
+            Kind::Policy => of::<AccessPolicy>(),
+            Kind::Provider => of::<IdentityProvider>(),
+            Kind::Relationship => of::<Relationship>(),
+        }
+    }
+}

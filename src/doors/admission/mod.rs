@@ -1,0 +1,82 @@
+//! Validating admission webhooks of the Kubernetes API server (`admission.k8s.io/v1`).
+//!
+//! Two paths: one decides requests that policies declare as `kubernetes` operations, one reviews Durward's own
+//! resources before they are stored.
+
+mod operations;
+mod resources;
+
+pub use resources::{Review, Reviewed, Reviewer};
+
+use crate::engine::Engine;
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use kube::core::DynamicObject;
+use kube::core::admission::{AdmissionRequest, AdmissionResponse, AdmissionReview};
+use std::sync::Arc;
+
+/// Where operations are decided.
+pub const OPERATIONS_PATH: &str = "/admit/operations";
+/// Where Durward's own resources are reviewed.
+pub const RESOURCES_PATH: &str = "/admit/resources";
+/// Largest review, in bytes: etcd takes objects of 1.5 MiB, and a review holds two of them.
+const MAX_REVIEW: usize = 8 * 1024 * 1024;
+
+/// What the webhooks need.
+#[derive(Debug, Clone)]
+pub struct Webhooks {
+    /// Decides.
+    pub engine: Arc<Engine>,
+    /// SPIFFE trust domain of the cluster's workloads.
+    pub trust_domain: Arc<str>,
+    /// Reviews Durward's own resources.
+    pub reviewer: Reviewer,
+}
+
+/// The webhooks as a router.
+pub fn router(webhooks: Webhooks) -> Router {
+    let operations = webhooks.clone();
+    Router::new()
+        .route(
+            OPERATIONS_PATH,
+            post(move |body| answer(body, async move |request| operations::admit(&operations, &request).await)),
+        )
+        .route(
+            RESOURCES_PATH,
+            post(move |body| answer(body, async move |request| resources::admit(&webhooks, &request).await)),
+        )
+        .layer(DefaultBodyLimit::max(MAX_REVIEW))
+}
+
+type Request = AdmissionRequest<DynamicObject>;
+
+/// Reads a review and answers it. One that can't be read is refused; the API server then goes by its failure policy.
+async fn answer(body: Bytes, admit: impl AsyncFnOnce(Request) -> AdmissionResponse) -> Response {
+    let review = serde_json::from_slice::<AdmissionReview<DynamicObject>>(&body).ok();
+    let Some(request) = review.and_then(|review| Request::try_from_review(review)) else {
+        return (StatusCode::BAD_REQUEST, "no AdmissionReview of admission.k8s.io/v1 with a request\n").into_response();
+    };
+    axum::Json(admit(request).await.into_review()).into_response()
+}
+
+/// A refusal with the status that `kubectl` shows.
+fn refuse(request: &Request, code: StatusCode, reason: &str, message: String) -> AdmissionResponse {
+    let mut response = AdmissionResponse::from(request).deny(message);
+    response.result.code = code.as_u16();
+    reason.clone_into(&mut response.result.reason);
+    response
+}
+
+trait FromReview: Sized {
+    fn try_from_review(review: AdmissionReview<DynamicObject>) -> Option<Self>;
+}
+
+impl FromReview for Request {
+    fn try_from_review(review: AdmissionReview<DynamicObject>) -> Option<Self> {
+        review.try_into().ok()
+    }
+}

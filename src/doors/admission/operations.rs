@@ -1,0 +1,67 @@
+//! Requests to the Kubernetes API that policies declare as operations.
+
+use crate::authn::kubernetes_user;
+use crate::doors::admission::{Request, Webhooks, refuse};
+use crate::engine::Answer;
+use axum::http::StatusCode;
+use durward_core::decision::{Decision, Reason};
+use durward_core::kubernetes::{ApiCall, Verb};
+use kube::core::admission::{AdmissionResponse, Operation};
+use std::sync::Arc;
+
+/// Decides one request. A request in no namespace, or that no policy of its namespace declares, goes through.
+pub(super) async fn admit(webhooks: &Webhooks, request: &Request) -> AdmissionResponse {
+    let Some(namespace) = request.namespace.as_deref().filter(|namespace| !namespace.is_empty()) else {
+        return AdmissionResponse::from(request);
+    };
+    let call = ApiCall {
+        group: &request.resource.group,
+        resource: &request.resource.resource,
+        subresource: request.sub_resource.as_deref().unwrap_or_default(),
+        verb: match request.operation {
+            Operation::Create => Verb::Create,
+            Operation::Update => Verb::Update,
+            Operation::Delete => Verb::Delete,
+            Operation::Connect => Verb::Connect,
+        },
+        name: &request.name,
+    };
+    let caller = kubernetes_user(&webhooks.trust_domain, &request.user_info).map(Arc::new);
+    let answers = webhooks.engine.ask_kubernetes(namespace, call, caller.as_ref()).await;
+    match answers.last() {
+        Some(answer) if !answer.passes() => refuse(request, StatusCode::FORBIDDEN, "Forbidden", message(answer)),
+        _ => {
+            let mut response = AdmissionResponse::from(request);
+            let audited = answers.iter().filter(|answer| !answer.decision.allowed());
+            let warnings: Vec<String> = audited
+                .map(|answer| format!("durward would refuse this, but only audits: {}", message(answer)))
+                .collect();
+            response.warnings = (!warnings.is_empty()).then_some(warnings);
+            response
+        }
+    }
+}
+
+/// What a person sees in `kubectl`: the operation, what is missing, and where the record is.
+fn message(answer: &Answer) -> String {
+    let decision = &answer.decision;
+    let operation = decision.operation.as_deref().unwrap_or_default();
+    let policy = decision.policy.as_ref().map(ToString::to_string).unwrap_or_default();
+    let caller = answer.principal.as_ref().map_or_else(|| "nobody known".to_owned(), |p| p.identity().id.to_string());
+    let why = if answer.unrecorded { "the decision could not be recorded".to_owned() } else { why(decision) };
+    format!("operation `{operation}` of policy {policy} is refused for {caller}: {why} (decision {})", answer.id)
+}
+
+fn why(decision: &Decision) -> String {
+    match (decision.reason, &decision.challenge) {
+        (Reason::InsufficientScope, _) => {
+            let missing: Vec<_> = decision.missing.iter().map(|scope| format!("`{scope}`")).collect();
+            format!("missing scope {}", missing.join(" and "))
+        }
+        (Reason::AssuranceTooLow, Some(challenge)) => {
+            let fresh = challenge.max_age.map(|age| format!(" not older than {} s", age.num_seconds()));
+            format!("its risk asks for {}{}", challenge.assurance, fresh.unwrap_or_default())
+        }
+        (reason, _) => format!("{reason}"),
+    }
+}

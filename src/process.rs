@@ -1,0 +1,85 @@
+//! The parts of a process: each runs until all are to end, and one that dies ends them all.
+
+use crate::doors::server::serve;
+use axum::Router;
+use rustls::ServerConfig;
+use std::error::Error;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// One line that says what went wrong, where, and what to do.
+pub type Failure = Box<dyn Error + Send + Sync>;
+
+/// A port can't be had.
+#[derive(Debug, Error)]
+#[error("can't listen on {address} for {what}: {source}; stop what uses it, or choose another address with --{option}")]
+pub(crate) struct ListenError {
+    address: SocketAddr,
+    what: &'static str,
+    option: &'static str,
+    source: io::Error,
+}
+
+/// Listens on an address; `what` and `option` are for the message when it can't be had.
+pub(crate) async fn bind(
+    address: SocketAddr,
+    what: &'static str,
+    option: &'static str,
+) -> Result<TcpListener, ListenError> {
+    TcpListener::bind(address).await.map_err(|source| ListenError { address, what, option, source })
+}
+
+/// Parts that run side by side.
+#[derive(Debug, Default)]
+pub(crate) struct Parts {
+    tasks: JoinSet<Result<(), Failure>>,
+    shutdown: CancellationToken,
+}
+
+impl Parts {
+    /// Starts a part, which is to end when the token is cancelled.
+    pub(crate) fn add<F>(&mut self, part: impl FnOnce(CancellationToken) -> F)
+    where
+        F: Future<Output = Result<(), Failure>> + Send + 'static,
+    {
+        self.tasks.spawn(part(self.shutdown.clone()));
+    }
+
+    /// Serves a router as a part.
+    pub(crate) fn serve(&mut self, listener: TcpListener, tls: Option<Arc<ServerConfig>>, router: Router) {
+        self.add(|shutdown| async move { Ok(serve(listener, tls, router, shutdown).await?) });
+    }
+
+    /// Waits for a signal, or for a part that dies; then lets every part end. After a signal `linger` is awaited first,
+    /// for whoever still comes because word of the end has not spread.
+    pub(crate) async fn until_the_end(self, linger: impl Future<Output = ()>) -> Result<(), Failure> {
+        let Self { mut tasks, shutdown } = self;
+        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let mut outcome = tokio::select! {
+            _ = interrupt.recv() => Ok(()),
+            _ = terminate.recv() => {
+                linger.await;
+                Ok(())
+            }
+            ended = tasks.join_next() => match ended {
+                Some(Ok(Ok(()))) | None => Err("a part of the process ended by itself".into()),
+                Some(Ok(Err(error))) => Err(error),
+                Some(Err(error)) => Err(error.into()),
+            },
+        };
+        shutdown.cancel();
+        while let Some(ended) = tasks.join_next().await {
+            if outcome.is_ok() {
+                outcome = ended.map_err(Into::into).and_then(|ended| ended);
+            }
+        }
+        outcome
+    }
+}
