@@ -2,7 +2,7 @@
 
 use crate::cli::Failure;
 use serde::Serialize;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 /// For people, or for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -43,5 +43,6 @@ pub(crate) fn log_to_stderr() {
         tracing_subscriber::EnvFilter::try_from_env("DURWARD_LOG").unwrap_or_else(|_| "warn,durward=info".into());
     let silent = ["kube_client=off", "kube_runtime=off"].iter().filter_map(|directive| directive.parse().ok());
     let filter = silent.fold(filter, tracing_subscriber::EnvFilter::add_directive);
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(colours).with_env_filter(filter).init();
 }

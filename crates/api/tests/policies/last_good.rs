@@ -36,7 +36,10 @@ fn every_mistake_is_told_once() {
     let mut world = World::of([]);
     assert_eq!(world.put([broken("shop/a", 0)]).len(), 1);
     assert_eq!(world.put([broken("shop/a", 0)]), Vec::<String>::new());
-    assert_eq!(world.errors("shop/a"), ["spec.operations[0]: say which requests it is: `http`, `grpc` or `kubernetes`"]);
+    assert_eq!(
+        world.errors("shop/a"),
+        ["spec.operations[0]: say which requests it is: `http`, `grpc` or `kubernetes`"]
+    );
     world.apply([unreadable("shop/a")]);
     assert_eq!(world.errors("shop/a"), ["spec: can't be read"]);
 }

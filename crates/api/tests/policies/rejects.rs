@@ -408,7 +408,11 @@ fn more_than_one_policy_can_hold() {
         ),
         (64, &subjects, "spec.grants[0].to: at most 64 are possible; use a group, or cut it in two"),
         (64, &scopes, "spec.operations[0].scopes: an operation can require at most 64 scopes"),
-        (64, &matches, "spec.operations[0]: it has more than 64 combinations of method and path, or of group, resource and verb; cut it in two"),
+        (
+            64,
+            &matches,
+            "spec.operations[0]: it has more than 64 combinations of method and path, or of group, resource and verb; cut it in two",
+        ),
     ] {
         rejects(&spec(most), &[]);
         rejects(&spec(most + 1), &[expected]);

@@ -1,0 +1,308 @@
+//! Durward installed by its chart: policies come into force on every replica, and the API server asks before governed
+//! operations go through.
+#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test says what it expects")]
+
+mod install;
+
+use std::process::Command;
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+
+use durward_cluster::image;
+use install::{Installed, NAMESPACE};
+use serde_json::{Value, json};
+
+/// The installation that the tests share, one after the other.
+static INSTALLED: LazyLock<Mutex<Installed>> = LazyLock::new(|| Mutex::new(Installed::new(&TRUSTED)));
+/// The tests stand where a gateway would: they are believed which request they forward.
+const TRUSTED: [&str; 1] = ["trust.proxies={0.0.0.0/0}"];
+
+fn installed() -> MutexGuard<'static, Installed> {
+    // a test that failed has left nothing that the next one minds
+    INSTALLED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn policy(namespace: &str, name: &str, spec: Value) -> String {
+    json!({
+        "apiVersion": "durward.dev/v1alpha1", "kind": "AccessPolicy",
+        "metadata": {"name": name, "namespace": namespace}, "spec": spec,
+    })
+    .to_string()
+}
+
+fn grants(who: &str, scopes: &[&str]) -> Value {
+    json!([{"name": "them", "to": [{"principal": who}], "scopes": scopes}])
+}
+
+/// Status, `x-durward-principal` and body of what a door says of a request with this token.
+fn forward_auth(address: &str, token: &str, host: &str, uri: &str) -> (String, String) {
+    let output = Command::new("curl")
+        .args(["--silent", "--insecure", "--max-time", "5", "--write-out", "%{http_code} %header{x-durward-principal}"])
+        .args(["--header", &format!("Authorization: Bearer {token}"), "--header", &format!("Host: {host}")])
+        .args(["--header", "X-Original-Method: GET", "--header", &format!("X-Original-URI: {uri}")])
+        .args(["--output", "/dev/null", &format!("https://{address}/forward-auth")])
+        .output()
+        .expect("curl runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let (status, principal) = text.split_once(' ').unwrap_or((&text, ""));
+    (status.to_owned(), principal.to_owned())
+}
+
+impl Installed {
+    fn pods(&self) -> Vec<Value> {
+        let selector = "app.kubernetes.io/name=durward,app.kubernetes.io/component!=uninstall";
+        let list = self.kubectl(["get", "pods", "-n", NAMESPACE, "-l", selector, "-o", "json"]);
+        let list: Value = serde_json::from_str(&list).expect("a list");
+        list["items"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// Waits until a policy says that it is in force everywhere.
+    fn in_force(&self, namespace: &str, name: &str) -> Value {
+        self.until(&format!("policy {namespace}/{name} to be in force"), || {
+            let policy = self.policy(namespace, name);
+            let now = &policy["metadata"]["generation"];
+            (condition(&policy, "Programmed") == ("True", "InForce") && policy["status"]["observedGeneration"] == *now)
+                .then_some(policy)
+        })
+    }
+
+    fn policy(&self, namespace: &str, name: &str) -> Value {
+        let policy = self.kubectl(["get", "accesspolicy", name, "-n", namespace, "-o", "json"]);
+        serde_json::from_str(&policy).expect("a policy")
+    }
+}
+
+fn condition<'p>(policy: &'p Value, kind: &str) -> (&'p str, &'p str) {
+    let conditions = policy["status"]["conditions"].as_array();
+    let condition = conditions.and_then(|all| all.iter().find(|condition| condition["type"] == kind));
+    condition.map_or(("", ""), |found| (found["status"].as_str().unwrap_or(""), found["reason"].as_str().unwrap_or("")))
+}
+
+#[test]
+fn e2e_a_policy_is_in_force_on_every_replica_and_tokens_of_the_cluster_count() {
+    let installed = installed();
+    let namespace = installed.cluster.namespace("shop").expect("a namespace");
+    let shop = namespace.name();
+    let id = format!("spiffe://cluster.local/ns/{shop}/sa/reader");
+    let host = format!("orders.{shop}.svc");
+    let spec = json!({
+        "service": {"hosts": [host]},
+        "authentication": [{"workload": {}}],
+        "operations": [{"name": "list", "scopes": ["read"], "http": [{"methods": ["GET"], "paths": ["/orders"]}]}],
+        "grants": grants(&id, &["read"]),
+    });
+    namespace.apply(&policy(shop, "orders", spec)).expect("applied");
+    let stored = installed.in_force(shop, "orders");
+    assert_eq!(condition(&stored, "Accepted"), ("True", "Valid"));
+    assert_eq!(stored["status"]["operations"], 1);
+    let listed = namespace.kubectl(["get", "ap"]).expect("listed");
+    assert!(listed.contains("True") && listed.contains(&format!("orders.{shop}")), "{listed}");
+    let described = namespace.kubectl(["describe", "ap", "orders"]).expect("described");
+    assert!(described.contains("InForce") && described.contains("in force on every ready replica"), "{described}");
+
+    // the cluster's own tokens, for this audience and for another
+    for name in ["reader", "stranger"] {
+        namespace.kubectl(["create", "serviceaccount", name]).expect("created");
+    }
+    let token = |name: &str, audience: &str| {
+        let token = namespace.kubectl(["create", "token", name, &format!("--audience={audience}")]).expect("a token");
+        token.trim().to_owned()
+    };
+    let audience = format!("orders.{shop}");
+    let (reader, stranger) = (token("reader", &audience), token("stranger", &audience));
+    let elsewhere = token("reader", "elsewhere");
+    let pods = installed.pods();
+    assert_eq!(pods.len(), 2);
+    for pod in pods {
+        let address = format!("{}:8143", pod["status"]["podIP"].as_str().expect("an address"));
+        let ask = |token: &str, uri: &str| forward_auth(&address, token, &host, uri);
+        assert_eq!(ask(&reader, "/orders"), ("200".to_owned(), id.clone()), "at {address}");
+        assert_eq!(ask(&stranger, "/orders").0, "403");
+        assert_eq!(ask(&elsewhere, "/orders").0, "401");
+        assert_eq!(ask(&reader, "/admin").0, "403");
+    }
+}
+
+#[test]
+fn e2e_mistakes_are_refused_when_they_are_applied() {
+    let installed = installed();
+    let namespace = installed.cluster.namespace("mistakes").expect("a namespace");
+    let name = namespace.name();
+    let operations = json!([{"name": "list", "scopes": ["read"], "http": [{"methods": ["GET"], "paths": ["/"]}]}]);
+    let granted =
+        |when: &str| json!([{"name": "all", "to": [{"authenticated": true}], "scopes": ["read"], "when": when}]);
+    let spec = json!({"authentication": [{"workload": {}}], "operations": operations, "grants": granted("true")});
+    namespace.apply(&policy(name, "good", spec.clone())).expect("accepted");
+    let with = |field: &str, value: Value| {
+        let mut spec = spec.clone();
+        spec[field] = value;
+        policy(name, "bad", spec)
+    };
+    for (manifest, expected) in [
+        (with("service", json!({"hosts": ["bank.example.com"]})), "does not own host `bank.example.com`"),
+        (with("service", json!({"audience": format!("good.{name}")})), "does not own audience"),
+        (with("grants", granted("principal.id ==")), "spec.grants[0].when"),
+        (
+            with("grants", json!([{"name": "r", "to": [{"authenticated": true}], "roles": ["clerk"]}])),
+            "no role `clerk`",
+        ),
+        (with("authentication", json!([{"provider": "nobody"}])), "no IdentityProvider is called `nobody`"),
+        (
+            with("operations", json!([operations[0], {"name": "again", "http": operations[0]["http"]}])),
+            "both match `GET /`",
+        ),
+        (with("relations", json!([{"object": "order", "relations": {"owner": {}}}])), "not yet supported"),
+    ] {
+        let error = namespace.apply(&manifest).expect_err("refused").to_string();
+        assert!(error.contains("resources.durward.dev") && error.contains(expected), "{expected}: {error}");
+    }
+    let provider = json!({
+        "apiVersion": "durward.dev/v1alpha1", "kind": "IdentityProvider", "metadata": {"name": "kubernetes"},
+        "spec": {"apiKey": {"selector": {}}},
+    });
+    let error = installed.cluster.apply(&provider.to_string()).expect_err("refused").to_string();
+    assert!(error.contains("metadata.name") && error.contains("use another name"), "{error}");
+    // a warning is no refusal
+    let warned = json!({"authentication": [{"workload": {}}], "operations": [
+        {"name": "drop", "http": [{"methods": ["DELETE"], "paths": ["/all"]}]}]});
+    let manifest = policy(name, "warned", warned);
+    std::fs::write("/tmp/durward-warned.json", manifest).expect("written");
+    let output = installed.kubectl_output(["apply", "-n", name, "-f", "/tmp/durward-warned.json"]);
+    assert!(output.contains("deletes and states no risk") && output.contains("nobody can `drop`"), "{output}");
+}
+
+#[test]
+fn e2e_the_api_server_asks_before_governed_operations() {
+    let installed = installed();
+    let namespace = installed.cluster.namespace("guarded").expect("a namespace");
+    let name = namespace.name();
+    let rules = || {
+        installed.kubectl([
+            "get",
+            "validatingwebhookconfiguration",
+            "durward-operations",
+            "-o",
+            "jsonpath={.webhooks[*].rules}",
+        ])
+    };
+    // alice and bob may do everything as far as RBAC is concerned
+    for who in ["alice", "bob"] {
+        namespace
+            .kubectl(["create", "rolebinding", who, "--clusterrole=cluster-admin", &format!("--user={who}")])
+            .expect("bound");
+    }
+    let pod = |name: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": "web"}},
+            "spec": {"terminationGracePeriodSeconds": 0, "containers": [{
+                "name": "main", "image": image::BUSYBOX, "imagePullPolicy": "Never",
+                "command": ["sh", "-c", "trap exit TERM; while :; do sleep 1; done"],
+            }]},
+        })
+    };
+    namespace.apply(&pod("web").to_string()).expect("applied");
+    namespace.await_condition("pod/web", "Ready").expect("running");
+    let api =
+        |resources: &[&str], verbs: &[&str]| json!([{"apiGroups": ["*"], "resources": resources, "verbs": verbs}]);
+    let spec = json!({
+        "operations": [
+            {"name": "shell", "scopes": ["ops"], "kubernetes": api(&["pods/exec", "pods/attach", "pods/portforward"], &["CONNECT"])},
+            {"name": "debug", "scopes": ["ops"], "kubernetes": api(&["pods/ephemeralcontainers"], &["UPDATE"])},
+            {"name": "remove", "scopes": ["ops"], "risk": "Standard", "kubernetes": api(&["pods"], &["DELETE"])},
+            {"name": "evict", "scopes": ["ops"], "kubernetes": api(&["pods/eviction"], &["CREATE"])},
+            {"name": "scale", "scopes": ["ops"], "kubernetes": api(&["deployments/scale"], &["UPDATE"])},
+            {"name": "configure", "scopes": ["ops"], "kubernetes": api(&["configmaps"], &["CREATE", "UPDATE"])},
+            {"name": "certify", "scopes": ["ops"], "risk": "High", "kubernetes": api(&["secrets"], &["DELETE"])},
+        ],
+        "grants": grants("kube:alice", &["ops"]),
+    });
+    namespace.apply(&policy(name, "guard", spec.clone())).expect("applied");
+    installed.in_force(name, "guard");
+    installed.until("the webhook's rules", || rules().contains("pods/exec").then_some(()));
+    installed.until("the API server to ask", || {
+        namespace.kubectl(["--as=bob", "exec", "web", "--", "true"]).is_err().then_some(())
+    });
+
+    let denied = |args: &[&str], operation: &str| {
+        let args: Vec<&str> = ["--as=bob"].iter().chain(args).copied().collect();
+        let error = namespace.kubectl(&args).expect_err("refused").to_string();
+        assert!(error.contains("operations.durward.dev"), "{args:?}: {error}");
+        assert!(
+            error.contains(&format!(
+                "operation `{operation}` of policy {name}/guard is refused for kube:bob: missing scope `ops`"
+            )),
+            "{error}"
+        );
+    };
+    namespace.kubectl(["create", "deployment", "idle", "--image=none", "--replicas=0"]).expect("created");
+    namespace.kubectl(["create", "secret", "generic", "precious"]).expect("created");
+    denied(&["exec", "web", "--", "true"], "shell");
+    denied(&["attach", "web"], "shell");
+    denied(&["debug", "web", "--image=none", "--profile=general"], "debug");
+    denied(&["delete", "pod", "web", "--wait=false"], "remove");
+    denied(&["delete", "pod", "web", "--wait=false", "--dry-run=server"], "remove");
+    denied(&["delete", "pods", "--all", "--wait=false"], "remove");
+    denied(&["scale", "deployment", "idle", "--replicas=2"], "scale");
+    denied(&["create", "configmap", "settings"], "configure");
+    denied(&["create", "configmap", "settings", "--dry-run=server"], "configure");
+    // an eviction, a collection, and a name that is not made yet go by paths that kubectl has no command for
+    let raw = |verb: &str, path: &str, body: &str| {
+        std::fs::write("/tmp/durward-raw.json", body).expect("written");
+        namespace.kubectl([
+            "--as=bob",
+            verb,
+            "--raw",
+            &format!("/api/v1/namespaces/{name}/{path}"),
+            "-f",
+            "/tmp/durward-raw.json",
+        ])
+    };
+    let eviction =
+        json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "web", "namespace": name}});
+    let error = raw("create", "pods/web/eviction", &eviction.to_string()).expect_err("refused").to_string();
+    assert!(error.contains("operation `evict`"), "{error}");
+    let unnamed = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"generateName": "settings-"}});
+    let error = raw("create", "configmaps", &unnamed.to_string()).expect_err("refused").to_string();
+    assert!(error.contains("operation `configure`"), "{error}");
+    let error = raw("delete", "pods?labelSelector=app%3Dweb", "{}").expect_err("refused").to_string();
+    assert!(error.contains("operation `remove`"), "a collection: {error}");
+    // what nobody declares is not Durward's to refuse
+    namespace.kubectl(["--as=bob", "create", "secret", "generic", "other"]).expect("not governed");
+    namespace.kubectl(["--as=bob", "label", "pod", "web", "seen=yes"]).expect("not governed");
+
+    // alice has the scope
+    namespace.kubectl(["--as=alice", "exec", "web", "--", "true"]).expect("granted");
+    namespace.kubectl(["--as=alice", "create", "configmap", "settings"]).expect("granted");
+    namespace
+        .kubectl(["--as=alice", "patch", "configmap", "settings", "-p", r#"{"data":{"a":"b"}}"#])
+        .expect("granted");
+    let error = namespace.kubectl(["--as=bob", "patch", "configmap", "settings", "-p", r#"{"data":{"a":"c"}}"#]);
+    assert!(error.expect_err("refused").to_string().contains("operation `configure`"), "a patch is an update");
+    // high risk: the scope alone is not enough
+    let error = namespace.kubectl(["--as=alice", "delete", "secret", "precious"]).expect_err("refused").to_string();
+    assert!(error.contains("its risk asks for MultiFactor"), "{error}");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock").as_secs();
+    let stepped_up = [
+        "--as=alice".to_owned(),
+        "--as-user-extra=durward.dev/assurance=MultiFactor".to_owned(),
+        format!("--as-user-extra=durward.dev/auth-time={now}"),
+    ];
+    let delete = ["delete", "secret", "precious"].map(ToOwned::to_owned);
+    namespace.kubectl(stepped_up.iter().chain(&delete)).expect("a fresh second factor");
+
+    // only audited: let through, with a warning
+    let mut audited = spec;
+    audited["mode"] = json!("Audit");
+    namespace.apply(&policy(name, "guard", audited)).expect("applied");
+    installed.in_force(name, "guard");
+    let output = installed.kubectl_output(["--as=bob", "-n", name, "create", "configmap", "audited"]);
+    assert!(output.contains("only audits") && output.contains("created"), "{output}");
+
+    // a denial is counted and recorded
+    let logs = installed.kubectl(["logs", "-n", NAMESPACE, "deployment/durward", "--all-pods", "--tail=-1"]);
+    let refusal = logs.lines().find(|line| line.contains("\"operation\":\"evict\"")).expect("a record");
+    assert!(refusal.contains("\"door\":\"admission\"") && refusal.contains("kube:bob"), "{refusal}");
+    // without such a policy there is no rule, so nothing is asked
+    namespace.kubectl(["delete", "accesspolicy", "guard"]).expect("deleted");
+    installed.until("the rules to go", || rules().is_empty().then_some(()));
+    namespace.kubectl(["--as=bob", "delete", "pod", "web", "--wait=false"]).expect("not governed any more");
+}

@@ -1,0 +1,112 @@
+//! Durward installed by its chart on the shared node.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use durward_cluster::{Cluster, Image, binaries, dockerfile, image};
+
+/// Where it is installed.
+pub const NAMESPACE: &str = "durward-system";
+
+/// Durward on the shared node. Only one can be there at a time, so the tests of a file share it.
+pub struct Installed {
+    pub cluster: Cluster,
+}
+
+/// A static binary that stands in for the one of the Dockerfile: quicker while one is developing.
+const BINARY: &str = "DURWARD_TEST_BINARY";
+
+impl Installed {
+    /// Builds the image, loads it and installs the chart.
+    pub fn new(values: &[&str]) -> Self {
+        let cluster = Cluster::shared().unwrap_or_else(|error| panic!("{error}"));
+        match std::env::var_os(BINARY) {
+            Some(binary) => {
+                let image = Image::new(image::DURWARD).program("/durward", Path::new(&binary)).expect("a program");
+                cluster.load_image(&image.entrypoint(["/durward"]).user("65532:65532")).expect("loaded");
+            }
+            None => {
+                let built = dockerfile::build().unwrap_or_else(|error| panic!("{error}"));
+                cluster.load_archive(&built.archive).expect("loaded");
+            }
+        }
+        if cluster.dir().is_none() {
+            cluster.load_image(&image::busybox().expect("busybox")).expect("loaded");
+        }
+        let installed = Self { cluster };
+        installed.uninstall();
+        installed.kubectl(["create", "namespace", NAMESPACE]);
+        installed.kubectl(["label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted"]);
+        installed.upgrade(&chart(), values);
+        installed
+    }
+
+    /// Installs or upgrades the release and waits until it is ready.
+    pub fn upgrade(&self, chart: &Path, values: &[&str]) {
+        let (repository, tag) = image::DURWARD.rsplit_once(':').expect("a tag");
+        let mut args = vec![
+            "upgrade".to_owned(),
+            "--install".to_owned(),
+            "durward".to_owned(),
+            chart.display().to_string(),
+            format!("--namespace={NAMESPACE}"),
+            "--wait".to_owned(),
+            "--timeout=180s".to_owned(),
+        ];
+        let image =
+            [format!("image.repository={repository}"), format!("image.tag={tag}"), "image.pullPolicy=Never".to_owned()];
+        args.extend(
+            image.iter().map(String::as_str).chain(values.iter().copied()).map(|value| format!("--set={value}")),
+        );
+        let output = self.helm(&args);
+        assert!(output.0, "{}\n{}", output.1, self.cluster.diagnostics());
+    }
+
+    /// Runs helm; tells whether it succeeded and what it printed.
+    pub fn helm(&self, args: &[String]) -> (bool, String) {
+        let helm = binaries::path(binaries::HELM).expect("helm");
+        let output =
+            Command::new(helm).arg(format!("--kubeconfig={}", self.cluster.kubeconfig().display())).args(args).output();
+        let output = output.expect("helm runs");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        (output.status.success(), text)
+    }
+
+    /// Removes the release, its namespace and its custom resources.
+    pub fn uninstall(&self) {
+        let args = ["uninstall", "durward", "--namespace", NAMESPACE, "--ignore-not-found", "--wait", "--timeout=120s"];
+        let output = self.helm(&args.map(ToOwned::to_owned));
+        assert!(output.0, "{}", output.1);
+        self.kubectl(["delete", "namespace", NAMESPACE, "--ignore-not-found"]);
+        let crds = ["accesspolicies", "identityproviders", "relationships"].map(|name| format!("{name}.durward.dev"));
+        self.kubectl(["delete", "crd", &crds[0], &crds[1], &crds[2], "--ignore-not-found"]);
+    }
+
+    /// Runs kubectl, which has to succeed.
+    pub fn kubectl<S: AsRef<str>>(&self, args: impl IntoIterator<Item = S>) -> String {
+        self.cluster.kubectl(args).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Runs kubectl, which has to succeed; returns what it said, warnings included.
+    pub fn kubectl_output<const N: usize>(&self, args: [&str; N]) -> String {
+        let kubectl = binaries::path(binaries::KUBECTL).expect("kubectl");
+        let mut command = Command::new(kubectl);
+        let output = command.arg(format!("--kubeconfig={}", self.cluster.kubeconfig().display())).args(args).output();
+        let output = output.expect("kubectl runs");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{text}");
+        text
+    }
+
+    /// Waits for `condition`.
+    pub fn until<T>(&self, what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+        let waited = self.cluster.until(what, Duration::from_secs(60), || Ok(condition()));
+        waited.unwrap_or_else(|error| panic!("{error}"))
+    }
+}
+
+/// The chart of this repository.
+pub fn chart() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../charts/durward")
+}
