@@ -1,8 +1,8 @@
 //! `durward check`: what would be decided, and why.
 
 use crate::cli::output::Format;
+use crate::cli::policies::Policies;
 use crate::cli::{Failure, Verdict};
-use crate::standalone::load::load;
 use chrono::{DateTime, Utc};
 use durward_core::decide::{Considered, Outcome};
 use durward_core::decision::{Decision, Reason};
@@ -14,7 +14,6 @@ use durward_core::scope::Scope;
 use durward_core::service::Captures;
 use serde::Serialize;
 use std::fmt::Write;
-use std::path::PathBuf;
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -23,9 +22,8 @@ use std::path::PathBuf;
                         order-status orders-api"
 )]
 pub(crate) struct Check {
-    /// Directory of manifests
-    #[arg(long, short, value_name = "DIR")]
-    policies: PathBuf,
+    #[command(flatten)]
+    policies: Policies,
     /// Who asks: `spiffe://DOMAIN/ns/NAMESPACE/sa/ACCOUNT`, `user:PROVIDER/SUBJECT` or `key:PROVIDER/NAME`; nobody if left out
     #[arg(long = "as", value_name = "PRINCIPAL")]
     principal: Option<PrincipalId>,
@@ -50,8 +48,6 @@ pub(crate) struct Check {
     /// Ask for an operation by its name instead of method and path
     #[arg(long, value_name = "NAME", conflicts_with = "url")]
     operation: Option<String>,
-    #[command(flatten)]
-    domain: crate::standalone::load::Domain,
     /// Output format
     #[arg(long, short, value_enum, default_value_t)]
     output: Format,
@@ -98,9 +94,7 @@ struct Rule {
 
 impl Check {
     pub(crate) fn run(self) -> Result<Verdict, Failure> {
-        let loaded = load(&self.policies, &self.domain)?;
-        loaded.warn();
-        let snapshot = loaded.catalog.snapshot();
+        let snapshot = self.policies.snapshot()?;
         let (target, call) = self.question()?;
         let request = Request { target, call, source: None };
         let principal = self.identity().map(Principal::assumed);

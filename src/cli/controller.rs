@@ -128,7 +128,7 @@ async fn client() -> Result<Client, Failure> {
         .map_err(|error| format!("the API server can't be reached: {error}; run it in a pod, or set KUBECONFIG").into())
 }
 
-fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     // kube and reqwest take the crypto of the process
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)

@@ -6,7 +6,9 @@ mod controller;
 mod crds;
 mod mint;
 mod output;
+mod policies;
 mod up;
+mod who_can;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
@@ -25,8 +27,10 @@ enum Command {
     Up(up::Up),
     /// Run in a cluster: watch the resources, serve doors and webhooks, write what became of them
     Controller(controller::Controller),
-    /// Explain a decision from files, without a server
+    /// Explain a decision, from files or a cluster
     Check(check::Check),
+    /// Tell who may do an operation, from files or a cluster
+    WhoCan(who_can::WhoCan),
     /// Give a local caller a credential
     #[command(subcommand)]
     Mint(mint::Mint),
@@ -68,6 +72,7 @@ impl Cli {
             Command::Uninstall(uninstall) => uninstall.run(),
             Command::Health(health) => health.run(),
             Command::Check(check) => check.run(),
+            Command::WhoCan(who_can) => who_can.run(),
             Command::Mint(mint) => mint.run(),
             Command::Audit(audit) => audit.run(),
             Command::Crds(crds) => crds.run(),

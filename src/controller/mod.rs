@@ -12,6 +12,7 @@ mod backlog;
 mod certificates;
 mod decode;
 mod leader;
+pub mod live;
 mod owner;
 mod replicas;
 mod run;

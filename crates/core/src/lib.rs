@@ -24,3 +24,4 @@ mod routes;
 pub mod scope;
 pub mod service;
 pub mod snapshot;
+pub mod who_can;

@@ -17,6 +17,7 @@ mod order;
 mod routing;
 mod rules;
 mod services;
+mod who_can;
 
 mod any_bytes;
 mod any_order;

@@ -1,0 +1,40 @@
+//! Who may do an operation.
+
+use crate::support::*;
+use durward_core::policy::{Grant, Policy};
+
+#[test]
+fn everybody_who_is_granted_something_is_told() {
+    let policy = Policy {
+        grants: vec![
+            grant("readers", &["*"], &["read"]),
+            grant("staff", &["user:corporate/alice", "clerks@corporate"], &["refund"]),
+            Grant {
+                from_token: true,
+                ..grant_when("partners", &["@partners"], &["other", "refund"], "request.method == 'POST'")
+            },
+        ],
+        denials: vec![denial("suspended", &["user:corporate/eve"])],
+        ..orders()
+    };
+    let snapshot = world([policy]);
+    let [refund] = snapshot.who_can("refund", None).try_into().unwrap();
+    assert_eq!(refund.required.iter().map(|s| s.as_str()).collect::<Vec<_>>(), ["read", "refund"]);
+    let told: Vec<(&str, usize, usize)> =
+        refund.holders.iter().map(|holder| (&*holder.subject, holder.missing.len(), holder.grants.len())).collect();
+    assert_eq!(
+        told,
+        [
+            ("everybody of provider partners", 0, 2),
+            ("group clerks of provider corporate", 0, 2),
+            ("user:corporate/alice", 0, 2),
+            ("everybody authenticated", 1, 1),
+        ]
+    );
+    let partners = &refund.holders[0];
+    let asks: Vec<&str> = partners.grants.iter().flat_map(|(_, asks)| asks).map(String::as_str).collect();
+    assert_eq!(asks, ["the token carries the scope too", "when request.method == 'POST'"]);
+    assert_eq!(refund.denials[0].1, ["user:corporate/eve"]);
+    assert!(snapshot.who_can("refund", Some("elsewhere")).is_empty());
+    assert!(snapshot.who_can("health", None)[0].public);
+}

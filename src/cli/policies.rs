@@ -1,0 +1,64 @@
+//! Where the policies come from that a command is about: a directory, or a cluster.
+
+use crate::cli::Failure;
+use crate::cli::controller::block_on;
+use crate::controller::live;
+use crate::standalone::load::{Domain, load};
+use durward_api::compile;
+use durward_core::snapshot::Snapshot;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use std::path::PathBuf;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Policies {
+    /// Directory of manifests; without it the cluster of the kubeconfig is asked
+    #[arg(long, short, value_name = "DIR")]
+    policies: Option<PathBuf>,
+    /// Context of the kubeconfig
+    #[arg(long, value_name = "NAME", conflicts_with = "policies")]
+    context: Option<String>,
+    /// The kubeconfig [default: as kubectl finds it]
+    #[arg(long, value_name = "FILE", conflicts_with = "policies")]
+    kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    domain: Domain,
+}
+
+impl Policies {
+    /// Reads them. What is wrong with them goes to standard error.
+    pub(crate) fn snapshot(&self) -> Result<Snapshot, Failure> {
+        let Some(directory) = &self.policies else {
+            let (catalog, problems) = block_on(async { live::read(self.client().await?, self.names()).await })?;
+            problems.iter().for_each(|problem| eprintln!("{problem}"));
+            return Ok(catalog.snapshot().clone());
+        };
+        let loaded = load(directory, &self.domain)?;
+        loaded.warn();
+        Ok(loaded.catalog.snapshot().clone())
+    }
+
+    fn names(&self) -> compile::Settings {
+        let Domain { trust_domain, cluster_domain } = self.domain.clone();
+        compile::Settings { trust_domain, cluster_domain }
+    }
+
+    async fn client(&self) -> Result<Client, Failure> {
+        let hint = |error: &dyn std::fmt::Display| -> Failure {
+            format!(
+                "the cluster can't be asked: {error}; name a directory of manifests with --policies, or a kubeconfig"
+            )
+            .into()
+        };
+        let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
+        let config = match &self.kubeconfig {
+            Some(file) => {
+                let kubeconfig = Kubeconfig::read_from(file).map_err(|error| hint(&error))?;
+                Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|error| hint(&error))?
+            }
+            None if self.context.is_some() => Config::from_kubeconfig(&options).await.map_err(|error| hint(&error))?,
+            None => Config::infer().await.map_err(|error| hint(&error))?,
+        };
+        Client::try_from(config).map_err(|error| hint(&error))
+    }
+}

@@ -1,0 +1,61 @@
+//! The policies of a cluster as they are now, read once with the rights of whoever asks.
+
+use crate::controller::decode;
+use crate::controller::leader::brief;
+use crate::process::Failure;
+use durward_api::catalog::{Catalog, Change, key_of};
+use durward_api::compile::{FieldError, Settings};
+use durward_api::resources::AccessPolicy;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{Api, DynamicObject, ListParams};
+use kube::core::{ApiResource, PartialObjectMeta};
+use kube::{Client, Resource};
+use serde::de::DeserializeOwned;
+
+/// Objects that are asked for at once.
+const PAGE: u32 = 500;
+
+/// Reads all policies and the annotations of Namespaces; returns them with the mistakes that were found.
+///
+/// # Errors
+/// When the API server can't be asked, or refuses.
+pub async fn read(client: Client, settings: Settings) -> Result<(Catalog, Vec<String>), Failure> {
+    let mut catalog = Catalog::new(settings);
+    let mut changes = Vec::new();
+    let namespaces: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
+    for namespace in all(&namespaces, "namespaces").await? {
+        let name = namespace.metadata.name.unwrap_or_default();
+        changes.push(Change::Namespace(name, Some(namespace.metadata.annotations.unwrap_or_default())));
+    }
+    let policies: Api<DynamicObject> = Api::all_with(client, &ApiResource::erase::<AccessPolicy>(&()));
+    for object in all(&policies, "accesspolicies.durward.dev").await? {
+        let Some(key) = key_of(&object.metadata) else { continue };
+        changes.push(match decode::spec(&object) {
+            Ok(spec) => Change::Policy(Box::new(AccessPolicy { metadata: object.metadata, spec, status: None })),
+            Err(error) => Change::Unreadable(key, error),
+        });
+    }
+    let fates = catalog.apply(changes);
+    let problems = fates.into_iter().flat_map(|(key, fate)| {
+        let errors: Vec<FieldError> = fate.rejected.map(|rejection| rejection.errors).unwrap_or_default();
+        errors.into_iter().map(move |error| format!("{key}: {error}"))
+    });
+    let problems = problems.collect();
+    Ok((catalog, problems))
+}
+
+async fn all<K>(api: &Api<K>, what: &str) -> Result<Vec<K>, Failure>
+where
+    K: Resource + Clone + DeserializeOwned + std::fmt::Debug,
+{
+    let mut found = Vec::new();
+    let mut page = ListParams::default().limit(PAGE);
+    loop {
+        let list = api.list(&page).await.map_err(|error| format!("can't list {what}: {}", brief(&error)))?;
+        found.extend(list.items);
+        match list.metadata.continue_.filter(|more| !more.is_empty()) {
+            Some(more) => page = page.continue_token(&more),
+            None => return Ok(found),
+        }
+    }
+}
