@@ -127,16 +127,26 @@ impl Owner {
                     self.authentication_changed = true;
                 }
                 Some(review) = reviews.recv() => {
-                    // who went away needs no answer
-                    let _ = review.reply.send(self.review(&review.kind, &review.object));
+                    self.answer(review);
                     continue;
                 }
-                () = shutdown.cancelled() => return Ok(()),
+                () = shutdown.cancelled() => break,
             }
             if self.unsynced.is_empty() {
                 self.publish(&mut outlets);
             }
         }
+        // the webhooks end after this: what they were still asked is answered
+        while let Some(review) = reviews.recv().await {
+            self.answer(review);
+        }
+        Ok(())
+    }
+
+    fn answer(&self, review: Review) {
+        let reviewed = self.review(&review.kind, &review.object);
+        // who went away needs no answer
+        let _ = review.reply.send(reviewed);
     }
 
     fn take_in(&mut self, event: Event, outlets: &Outlets) {

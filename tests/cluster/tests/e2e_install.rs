@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use durward_cluster::image;
-use install::{Installed, NAMESPACE};
+use install::{Installed, NAMESPACE, condition, policy};
 use serde_json::{Value, json};
 
 /// The installation that the tests share, one after the other.
@@ -19,14 +19,6 @@ const TRUSTED: [&str; 1] = ["trust.proxies={0.0.0.0/0}"];
 fn installed() -> MutexGuard<'static, Installed> {
     // a test that failed has left nothing that the next one minds
     INSTALLED.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn policy(namespace: &str, name: &str, spec: Value) -> String {
-    json!({
-        "apiVersion": "durward.dev/v1alpha1", "kind": "AccessPolicy",
-        "metadata": {"name": name, "namespace": namespace}, "spec": spec,
-    })
-    .to_string()
 }
 
 fn grants(who: &str, scopes: &[&str]) -> Value {
@@ -45,36 +37,6 @@ fn forward_auth(address: &str, token: &str, host: &str, uri: &str) -> (String, S
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let (status, principal) = text.split_once(' ').unwrap_or((&text, ""));
     (status.to_owned(), principal.to_owned())
-}
-
-impl Installed {
-    fn pods(&self) -> Vec<Value> {
-        let selector = "app.kubernetes.io/name=durward,app.kubernetes.io/component!=uninstall";
-        let list = self.kubectl(["get", "pods", "-n", NAMESPACE, "-l", selector, "-o", "json"]);
-        let list: Value = serde_json::from_str(&list).expect("a list");
-        list["items"].as_array().cloned().unwrap_or_default()
-    }
-
-    /// Waits until a policy says that it is in force everywhere.
-    fn in_force(&self, namespace: &str, name: &str) -> Value {
-        self.until(&format!("policy {namespace}/{name} to be in force"), || {
-            let policy = self.policy(namespace, name);
-            let now = &policy["metadata"]["generation"];
-            (condition(&policy, "Programmed") == ("True", "InForce") && policy["status"]["observedGeneration"] == *now)
-                .then_some(policy)
-        })
-    }
-
-    fn policy(&self, namespace: &str, name: &str) -> Value {
-        let policy = self.kubectl(["get", "accesspolicy", name, "-n", namespace, "-o", "json"]);
-        serde_json::from_str(&policy).expect("a policy")
-    }
-}
-
-fn condition<'p>(policy: &'p Value, kind: &str) -> (&'p str, &'p str) {
-    let conditions = policy["status"]["conditions"].as_array();
-    let condition = conditions.and_then(|all| all.iter().find(|condition| condition["type"] == kind));
-    condition.map_or(("", ""), |found| (found["status"].as_str().unwrap_or(""), found["reason"].as_str().unwrap_or("")))
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! Durward installed by its chart on the shared node.
+#![allow(dead_code, reason = "each test file uses its part")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use durward_cluster::{Cluster, Image, binaries, dockerfile, image};
+use serde_json::{Value, json};
 
 /// Where it is installed.
 pub const NAMESPACE: &str = "durward-system";
@@ -99,11 +101,51 @@ impl Installed {
         text
     }
 
+    /// The replicas.
+    pub fn pods(&self) -> Vec<Value> {
+        let selector = "app.kubernetes.io/name=durward,app.kubernetes.io/component!=uninstall";
+        let list = self.kubectl(["get", "pods", "-n", NAMESPACE, "-l", selector, "-o", "json"]);
+        let list: Value = serde_json::from_str(&list).expect("a list");
+        list["items"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// Waits until a policy says that it is in force everywhere.
+    pub fn in_force(&self, namespace: &str, name: &str) -> Value {
+        self.until(&format!("policy {namespace}/{name} to be in force"), || {
+            let policy = self.policy(namespace, name);
+            let now = &policy["metadata"]["generation"];
+            (condition(&policy, "Programmed") == ("True", "InForce") && policy["status"]["observedGeneration"] == *now)
+                .then_some(policy)
+        })
+    }
+
+    /// A policy as it is stored.
+    pub fn policy(&self, namespace: &str, name: &str) -> Value {
+        let policy = self.kubectl(["get", "accesspolicy", name, "-n", namespace, "-o", "json"]);
+        serde_json::from_str(&policy).expect("a policy")
+    }
+
     /// Waits for `condition`.
     pub fn until<T>(&self, what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
         let waited = self.cluster.until(what, Duration::from_secs(60), || Ok(condition()));
         waited.unwrap_or_else(|error| panic!("{error}"))
     }
+}
+
+/// Status and reason of a condition.
+pub fn condition<'p>(policy: &'p Value, kind: &str) -> (&'p str, &'p str) {
+    let conditions = policy["status"]["conditions"].as_array();
+    let condition = conditions.and_then(|all| all.iter().find(|condition| condition["type"] == kind));
+    condition.map_or(("", ""), |found| (found["status"].as_str().unwrap_or(""), found["reason"].as_str().unwrap_or("")))
+}
+
+/// A policy as a manifest.
+pub fn policy(namespace: &str, name: &str, spec: Value) -> String {
+    json!({
+        "apiVersion": "durward.dev/v1alpha1", "kind": "AccessPolicy",
+        "metadata": {"name": name, "namespace": namespace}, "spec": spec,
+    })
+    .to_string()
 }
 
 /// The chart of this repository.

@@ -1,0 +1,253 @@
+//! Durward while things go wrong around it: certificates end, replicas come and go, the API server is away.
+#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test says what it expects")]
+
+mod install;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use durward_cluster::{Component, Namespace};
+use install::{Installed, NAMESPACE, condition, policy};
+use serde_json::{Value, json};
+
+/// Certificates live for 20 seconds here, so they are renewed every ten.
+static INSTALLED: LazyLock<Mutex<Installed>> =
+    LazyLock::new(|| Mutex::new(Installed::new(&["webhooks.certificateLifetime=20s", "trust.proxies={0.0.0.0/0}"])));
+
+fn installed() -> MutexGuard<'static, Installed> {
+    INSTALLED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A policy with an operation that `reader` may do and one that it may not, and a token of `reader`.
+fn service(installed: &Installed, namespace: &Namespace<'_>) -> (String, String) {
+    let name = namespace.name();
+    namespace.kubectl(["create", "serviceaccount", "reader"]).expect("created");
+    let host = format!("orders.{name}.svc");
+    let http = |path: &str| json!([{"methods": ["GET"], "paths": [path]}]);
+    let spec = json!({
+        "service": {"hosts": [host]}, "authentication": [{"workload": {}}],
+        "operations": [
+            {"name": "list", "scopes": ["read"], "http": http("/orders")},
+            {"name": "drop", "scopes": ["drop"], "http": http("/drop")},
+        ],
+        "grants": [{"name": "r", "to": [{"serviceAccount": {"namespace": name, "name": "reader"}}], "scopes": ["read"]}],
+    });
+    namespace.apply(&policy(name, "orders", spec)).expect("applied");
+    installed.in_force(name, "orders");
+    let token =
+        namespace.kubectl(["create", "token", "reader", &format!("--audience=orders.{name}")]).expect("a token");
+    (host, token.trim().to_owned())
+}
+
+/// What became of a steady stream of decisions.
+#[derive(Debug, Default)]
+struct Tally {
+    right: usize,
+    wrong: Vec<String>,
+    /// Requests that needed another try, because the replica that they went to was gone.
+    retried: usize,
+    lost: usize,
+    slowest: Duration,
+}
+
+/// Asks through the Service without pause until `stop`, each time on a new connection that trusts Durward's own CA
+/// alone.
+fn stream(installed: &Installed, host: String, token: String, stop: Arc<AtomicBool>) -> std::thread::JoinHandle<Tally> {
+    let address = installed.kubectl(["get", "service", "durward", "-n", NAMESPACE, "-o", "jsonpath={.spec.clusterIP}"]);
+    let ca = installed.kubectl(["get", "secret", "durward-ca", "-n", NAMESPACE, "-o", r"jsonpath={.data.tls\.crt}"]);
+    let ca = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, ca).expect("base64");
+    let door = format!("durward.{NAMESPACE}.svc");
+    let address = SocketAddr::new(address.parse().expect("an address"), 443);
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let client = reqwest::Client::builder()
+            .tls_certs_only([reqwest::Certificate::from_pem(&ca).expect("a certificate")])
+            .resolve(&door, address)
+            .pool_max_idle_per_host(0)
+            .timeout(Duration::from_secs(2))
+            .build()
+            .expect("a client");
+        runtime.block_on(async {
+            let mut tally = Tally::default();
+            while !stop.load(Ordering::Relaxed) {
+                for (uri, expected) in [("/orders", 200), ("/drop", 403), ("/other", 403)] {
+                    let began = Instant::now();
+                    let answer = loop {
+                        let request = client
+                            .get(format!("https://{door}/forward-auth"))
+                            .bearer_auth(&token)
+                            .header("x-original-method", "GET")
+                            .header("x-original-uri", uri)
+                            .header("host", &host);
+                        match request.send().await {
+                            Ok(answer) => break Some(answer.status().as_u16()),
+                            Err(_) if began.elapsed() < Duration::from_secs(10) => {
+                                tally.retried += 1;
+                                tokio::time::sleep(Duration::from_millis(50)).await;
+                            }
+                            Err(_) => break None,
+                        }
+                    };
+                    tally.slowest = tally.slowest.max(began.elapsed());
+                    match answer {
+                        Some(status) if status == expected => tally.right += 1,
+                        Some(status) => tally.wrong.push(format!("{uri}: {status}")),
+                        None => tally.lost += 1,
+                    }
+                }
+            }
+            tally
+        })
+    })
+}
+
+/// Runs `disturb` under a stream of decisions.
+fn under_load(installed: &Installed, host: &str, token: &str, disturb: impl FnOnce()) -> Tally {
+    let stop = Arc::new(AtomicBool::new(false));
+    let stream = stream(installed, host.to_owned(), token.to_owned(), Arc::clone(&stop));
+    std::thread::sleep(Duration::from_millis(500));
+    disturb();
+    std::thread::sleep(Duration::from_millis(500));
+    stop.store(true, Ordering::Relaxed);
+    let tally = stream.join().expect("the stream ends");
+    println!("{tally:?}");
+    assert!(tally.wrong.is_empty() && tally.lost == 0 && tally.right > 50, "{tally:?}");
+    tally
+}
+
+fn leader(installed: &Installed) -> String {
+    installed.kubectl(["get", "lease", "durward", "-n", NAMESPACE, "-o", "jsonpath={.spec.holderIdentity}"])
+}
+
+#[test]
+fn e2e_no_decision_is_wrong_or_lost_while_replicas_and_the_api_server_come_and_go() {
+    let installed = installed();
+    let namespace = installed.cluster.namespace("stream").expect("a namespace");
+    let (host, token) = service(&installed, &namespace);
+
+    let rolled = under_load(&installed, &host, &token, || {
+        installed.kubectl(["rollout", "restart", "deployment/durward", "-n", NAMESPACE]);
+        installed.kubectl(["rollout", "status", "deployment/durward", "-n", NAMESPACE, "--timeout=120s"]);
+    });
+    assert_eq!(rolled.retried, 0, "a rolling restart is not noticed");
+
+    under_load(&installed, &host, &token, || {
+        let killed = leader(&installed);
+        installed.kubectl(["delete", "pod", &killed, "-n", NAMESPACE, "--grace-period=0", "--force"]);
+        installed.until("another leader", || (leader(&installed) != killed).then_some(()));
+    });
+    // whoever leads now writes
+    let spec = json!({"authentication": [], "operations": []});
+    namespace.apply(&policy(namespace.name(), "later", spec)).expect("applied");
+    installed.in_force(namespace.name(), "later");
+
+    if installed.cluster.dir().is_some() {
+        under_load(&installed, &host, &token, || {
+            installed.cluster.stop(Component::ApiServer).expect("stopped");
+            std::thread::sleep(Duration::from_secs(4));
+            installed.cluster.start(Component::ApiServer).expect("started");
+            installed.until("the API server", || installed.cluster.kubectl(["get", "--raw", "/readyz"]).ok());
+        });
+        let spec = json!({"authentication": [], "operations": [{"name": "open", "public": true, "http": [{"methods": ["GET"], "paths": ["/"]}]}]});
+        namespace.apply(&policy(namespace.name(), "later", spec)).expect("applied");
+        installed.in_force(namespace.name(), "later");
+    }
+}
+
+#[test]
+fn e2e_webhook_certificates_rotate_under_load_without_a_failed_call() {
+    let installed = installed();
+    let namespace = installed.cluster.namespace("rotation").expect("a namespace");
+    let name = namespace.name();
+    for who in ["ada", "eve"] {
+        namespace
+            .kubectl(["create", "rolebinding", who, "--clusterrole=cluster-admin", &format!("--user={who}")])
+            .expect("bound");
+    }
+    let spec = json!({
+        "operations": [{"name": "configure", "kubernetes": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["CREATE"]}]}],
+        "grants": [{"name": "ada", "to": [{"principal": "kube:ada"}], "scopes": ["configure"]}],
+    });
+    namespace.apply(&policy(name, "guard", spec)).expect("applied");
+    let create =
+        |who: &str| namespace.kubectl([&format!("--as={who}"), "create", "configmap", "c", "--dry-run=server"]);
+    installed.until("the API server to ask", || create("eve").is_err().then_some(()));
+    let ends = || -> BTreeMap<String, String> {
+        let pods = installed.pods();
+        let addresses = pods.iter().filter_map(|pod| pod["status"]["podIP"].as_str());
+        addresses.map(|address| (address.to_owned(), certificate_end(&format!("{address}:8443")))).collect()
+    };
+    let (began, first) = (Instant::now(), ends());
+    let mut calls = 0;
+    while began.elapsed() < Duration::from_secs(25) {
+        create("ada").unwrap_or_else(|error| panic!("call {calls}, after {:?}: {error}", began.elapsed()));
+        let refused = create("eve").expect_err("refused").to_string();
+        assert!(refused.contains("missing scope `configure`"), "call {calls}: {refused}");
+        calls += 2;
+    }
+    let last = ends();
+    println!("{calls} calls; certificates ended {first:?}, then {last:?}");
+    for (address, end) in first {
+        assert_ne!(last.get(&address), Some(&end), "{address} has renewed its certificate");
+    }
+}
+
+/// End of the certificate that a listener shows.
+fn certificate_end(address: &str) -> String {
+    let script =
+        format!("openssl s_client -connect {address} </dev/null 2>/dev/null | openssl x509 -noout -enddate -serial");
+    let output = std::process::Command::new("sh").args(["-c", &script]).output().expect("openssl runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+#[test]
+fn e2e_a_thousand_policies_at_once_and_then_silence() {
+    let installed = installed();
+    let namespace = installed.cluster.namespace("thousand").expect("a namespace");
+    let name = namespace.name();
+    let items: Vec<Value> = (0..1000)
+        .map(|number| {
+            let spec = json!({"operations": [{"name": "open", "public": true, "http": [{"methods": ["GET"], "paths": ["/"]}]}]});
+            serde_json::from_str(&policy(name, &format!("p{number}"), spec)).expect("JSON")
+        })
+        .collect();
+    let began = Instant::now();
+    installed.cluster.apply(&json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string()).expect("applied");
+    let applied = began.elapsed();
+    installed.until("a thousand policies to be in force", || {
+        let list = namespace.kubectl(["get", "accesspolicies", "-o", "json"]).ok()?;
+        let list: Value = serde_json::from_str(&list).ok()?;
+        let in_force =
+            list["items"].as_array()?.iter().filter(|policy| condition(policy, "Programmed").0 == "True").count();
+        (in_force == 1000).then_some(())
+    });
+    println!("applied in {applied:?}, all in force and said so after {:?}", began.elapsed());
+    // nothing is written while nothing changes, but the Lease
+    installed.until("the last Events", || {
+        let before = writes(&installed);
+        std::thread::sleep(Duration::from_secs(3));
+        (before == writes(&installed)).then_some(())
+    });
+    let before = writes(&installed);
+    std::thread::sleep(Duration::from_secs(10));
+    assert_eq!(before, writes(&installed), "requests of Durward that write");
+}
+
+/// Requests to the API server that write something of Durward's, Leases left out.
+fn writes(installed: &Installed) -> Vec<String> {
+    let metrics = installed.kubectl(["get", "--raw", "/metrics"]);
+    let ours = ["accesspolicies", "identityproviders", "relationships", "validatingwebhookconfigurations", "events"];
+    let writes = metrics.lines().filter(|line| {
+        line.starts_with("apiserver_request_total")
+            && ["POST", "PUT", "PATCH", "APPLY", "DELETE"].iter().any(|verb| line.contains(&format!("verb=\"{verb}\"")))
+            && ours.iter().any(|resource| line.contains(&format!("resource=\"{resource}\"")))
+    });
+    let mut writes: Vec<String> = writes.map(ToOwned::to_owned).collect();
+    writes.sort();
+    writes
+}
