@@ -49,8 +49,9 @@ fmt: ## Format the sources
 deny: ## Check licences, advisories and the one crypto provider (needs cargo-deny)
 	cargo deny check
 
-crds: ## Generate crds/ from crates/api
+crds: ## Generate crds/ from crates/api, and the chart's copy
 	cargo run --locked -- crds --out crds
+	cp crds/*.yaml charts/durward/files/crds/
 
 test-deps: $(VENV)/done ## Install what the tests need: nginx, curl, openssl, and Python packages in a cache
 	@nginx -v 2>/dev/null && curl --version >/dev/null && openssl version >/dev/null \

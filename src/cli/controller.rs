@@ -113,7 +113,7 @@ impl Health {
     pub(crate) fn run(self) -> Result<Verdict, Failure> {
         let url = self.admin.join("/readyz")?;
         let answer = block_on(async {
-            let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).no_proxy().build()?;
+            let client = reqwest::Client::builder().tls_certs_only([]).timeout(Duration::from_secs(5)).no_proxy().build()?;
             Ok(client.get(url).send().await?)
         })?;
         let ready = answer.status().is_success();

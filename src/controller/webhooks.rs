@@ -262,7 +262,7 @@ pub async fn remove(client: Client, namespace: &str, service: &str) -> Result<Ve
     // or the leader would write them again
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
     let none = Patch::Merge(serde_json::json!({"spec": {"replicas": 0}}));
-    match deployments.patch(service, &PatchParams::default(), &none).await {
+    match deployments.patch_metadata(service, &PatchParams::default(), &none).await {
         Ok(_) => {}
         Err(kube::Error::Api(status)) if status.code == 404 => {}
         Err(error) => return Err(format!("deployment `{service}` can't be scaled down: {}", brief(&error)).into()),

@@ -38,10 +38,15 @@ impl Installed {
         }
         let installed = Self { cluster };
         installed.uninstall();
-        installed.kubectl(["create", "namespace", NAMESPACE]);
-        installed.kubectl(["label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted"]);
+        installed.prepare();
         installed.upgrade(&chart(), values);
         installed
+    }
+
+    /// Makes the namespace, which takes no pod with more rights than it needs.
+    pub fn prepare(&self) {
+        self.kubectl(["create", "namespace", NAMESPACE]);
+        self.kubectl(["label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted"]);
     }
 
     /// Installs or upgrades the release and waits until it is ready.

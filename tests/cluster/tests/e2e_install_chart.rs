@@ -1,0 +1,222 @@
+//! The chart: what it renders, and a release from install to uninstall.
+#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test says what it expects")]
+
+mod install;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+
+use install::{Installed, NAMESPACE, chart, condition, policy};
+use serde_json::{Value, json};
+
+static INSTALLED: LazyLock<Mutex<Installed>> = LazyLock::new(|| Mutex::new(Installed::new(&[])));
+
+fn installed() -> MutexGuard<'static, Installed> {
+    INSTALLED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn helm(installed: &Installed, args: &[&str]) -> (bool, String) {
+    installed.helm(&args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>())
+}
+
+fn value_files() -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(chart().join("ci")).expect("value files");
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    files.sort();
+    files
+}
+
+/// Kinds of the Prometheus operator, which the test cluster does not have.
+const FOREIGN: &str = "monitoring.coreos.com/";
+
+#[test]
+fn e2e_everything_the_chart_renders_is_accepted_by_the_api_server() {
+    let installed = installed();
+    for values in value_files() {
+        let values = format!("--values={}", values.display());
+        let chart = chart().display().to_string();
+        let (good, output) = helm(&installed, &["lint", "--strict", &chart, &values]);
+        assert!(good && output.contains("0 chart(s) failed") && !output.contains("[WARNING]"), "{output}");
+        let (good, rendered) =
+            helm(&installed, &["template", "durward-checked", &chart, "--namespace=default", &values]);
+        assert!(good, "{rendered}");
+        // a namespace of the values that is not there, and kinds that are somebody else's
+        let ours: Vec<&str> = rendered
+            .split("\n---\n")
+            .filter(|document| {
+                document.contains("kind:") && !document.contains(FOREIGN) && !document.contains("namespace: partners")
+            })
+            .collect();
+        assert!(ours.len() > 10, "{} documents", ours.len());
+        let file = std::env::temp_dir().join("durward-rendered.yaml");
+        std::fs::write(&file, ours.join("\n---\n")).expect("written");
+        let output = installed.kubectl([
+            "apply",
+            "--dry-run=server",
+            "--server-side",
+            "--force-conflicts",
+            "--validate=strict",
+            "-f",
+            &file.display().to_string(),
+        ]);
+        assert!(output.contains("deployment.apps/durward-checked"), "{output}");
+    }
+}
+
+#[test]
+fn e2e_wrong_values_are_refused_with_the_field() {
+    let installed = installed();
+    let chart = chart().display().to_string();
+    for (value, expected) in [
+        ("replicas=0", "/replicas"),
+        ("webhooks.operationsFailurePolicy=Never", "/webhooks/operationsFailurePolicy"),
+        ("webhooks.failurePolicy=Fail", "failurePolicy"),
+        ("trustDomain=Not A Domain", "/trustDomain"),
+        ("image.digest=sha256:short", "/image/digest"),
+    ] {
+        let (good, output) = helm(&installed, &["template", "x", &chart, "--set", value]);
+        assert!(!good && output.contains(expected), "{value}: {output}");
+    }
+}
+
+/// The custom resource definitions of the chart are the generated ones, and every right says why it is needed.
+#[test]
+fn e2e_the_chart_has_the_generated_definitions_and_reasons_for_its_rights() {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    for entry in std::fs::read_dir(repository.join("crds")).expect("crds") {
+        let path = entry.expect("an entry").path();
+        let copy = chart().join("files/crds").join(path.file_name().expect("a name"));
+        assert_eq!(
+            std::fs::read(&path).ok(),
+            std::fs::read(&copy).ok(),
+            "{} is stale: run `make crds`",
+            copy.display()
+        );
+    }
+    let rights = std::fs::read_to_string(chart().join("templates/rbac.yaml")).expect("rbac.yaml");
+    let lines: Vec<&str> = rights.lines().collect();
+    for (number, line) in lines.iter().enumerate().filter(|(_, line)| line.trim_start().starts_with("- apiGroups:")) {
+        let above = &lines[number.saturating_sub(10)..number];
+        let reason = above
+            .iter()
+            .rev()
+            .take_while(|line| !line.contains("verbs:"))
+            .any(|line| line.trim_start().starts_with('#'));
+        assert!(reason, "rule at line {} has no reason: {line}", number + 1);
+    }
+    assert!(!rights.contains("\"*\"") && !rights.contains("[*]"), "no wildcard");
+}
+
+#[test]
+fn e2e_a_release_lives_through_upgrade_uninstall_and_reinstall() {
+    let installed = installed();
+    let namespace = installed.cluster.namespace("release").expect("a namespace");
+    let name = namespace.name();
+    let chart = chart();
+
+    // from the chart before the newest change to it, where the history goes that far
+    if let Some(previous) = previous_chart() {
+        installed.uninstall();
+        installed.prepare();
+        installed.upgrade(&previous, &[]);
+    }
+    let spec = json!({
+        "operations": [{"name": "configure", "kubernetes": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["CREATE"]}]}],
+    });
+    namespace.apply(&policy(name, "guard", spec)).expect("applied");
+    installed.in_force(name, "guard");
+    let create = || installed.cluster.kubectl(["create", "configmap", "c", "-n", name, "--dry-run=server"]);
+    installed.until("the API server to ask", || create().is_err().then_some(()));
+    let authority = || installed.kubectl(["get", "secret", "durward-ca", "-n", NAMESPACE, "-o", "jsonpath={.data}"]);
+    let first = authority();
+
+    installed.upgrade(&chart, &["replicas=1"]);
+    installed.in_force(name, "guard");
+    assert_eq!(authority(), first, "an upgrade keeps the CA");
+    assert!(create().is_err(), "still governed");
+    let (good, output) = helm(&installed, &["test", "durward", "--namespace", NAMESPACE, "--timeout=60s"]);
+    assert!(good && output.contains("Succeeded"), "{output}");
+
+    let (good, output) =
+        helm(&installed, &["uninstall", "durward", "--namespace", NAMESPACE, "--wait", "--timeout=120s"]);
+    assert!(good, "{output}");
+    let left = installed.kubectl(["get", "validatingwebhookconfigurations", "-o", "name"]);
+    assert!(!left.contains("durward"), "{left}");
+    create().expect("nothing stands in the way of an uninstalled cluster");
+    assert_eq!(authority(), first, "the CA stays");
+    assert_eq!(installed.policy(name, "guard")["metadata"]["name"], "guard", "policies stay");
+
+    installed.upgrade(&chart, &[]);
+    assert_eq!(authority(), first, "a new release takes the CA over");
+    installed.until("the policy to be enforced again", || create().is_err().then_some(()));
+
+    // without being asked to keep them, the definitions go, and the policies with them
+    installed.upgrade(&chart, &["crds.keep=false"]);
+    let (good, output) =
+        helm(&installed, &["uninstall", "durward", "--namespace", NAMESPACE, "--wait", "--timeout=120s"]);
+    assert!(good, "{output}");
+    installed.until("the definitions to go", || {
+        let crds = installed.kubectl(["get", "crds", "-o", "name"]);
+        (!crds.contains("durward.dev")).then_some(())
+    });
+    installed.upgrade(&chart, &[]);
+}
+
+/// The chart of the commit before the last one that changed it, if this clone has it.
+fn previous_chart() -> Option<PathBuf> {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let git = |args: &[&str]| {
+        Command::new("git").arg("-C").arg(&repository).args(args).output().ok().filter(|output| output.status.success())
+    };
+    let log = git(&["log", "--format=%H", "-2", "--", "charts/durward"])?;
+    let commit = String::from_utf8_lossy(&log.stdout).lines().nth(1)?.to_owned();
+    let folder = std::env::temp_dir().join(format!("durward-chart-{commit}"));
+    std::fs::create_dir_all(&folder).ok()?;
+    let archive = git(&["archive", &commit, "charts/durward"])?;
+    let tar = folder.join("chart.tar");
+    std::fs::write(&tar, archive.stdout).ok()?;
+    let unpacked = Command::new("tar").arg("-xf").arg(&tar).arg("-C").arg(&folder).status().ok()?.success();
+    unpacked.then(|| folder.join("charts/durward"))
+}
+
+#[test]
+fn e2e_a_policy_that_can_not_be_decoded_is_reported_and_the_rest_goes_on() {
+    let installed = installed();
+    let namespace = installed.cluster.namespace("undecodable").expect("a namespace");
+    let name = namespace.name();
+    // a definition of another version let something in, and no webhook was there to see it
+    let crd = "accesspolicies.durward.dev";
+    let before = installed.kubectl(["get", "crd", crd, "-o", "json"]);
+    let mut loose: Value = serde_json::from_str(&before).expect("JSON");
+    let stored = loose["spec"].clone();
+    loose["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"] =
+        json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    let patch = |spec: &Value| {
+        let patch = json!([{"op": "replace", "path": "/spec", "value": spec}]).to_string();
+        installed.kubectl(["patch", "crd", crd, "--type=json", "-p", &patch]);
+    };
+    patch(&loose["spec"]);
+    installed.kubectl(["delete", "validatingwebhookconfiguration", "durward-resources"]);
+    let odd = policy(name, "odd", json!({"operations": [{"name": "x", "http": "nonsense"}]}));
+    installed.until("the loose definition", || namespace.apply(&odd).ok());
+    let good = policy(
+        name,
+        "good",
+        json!({"operations": [{"name": "x", "public": true, "http": [{"methods": ["GET"], "paths": ["/"]}]}]}),
+    );
+    namespace.apply(&good).expect("applied");
+    installed.in_force(name, "good");
+    let odd = installed.until("the odd one's status", || {
+        let odd = installed.policy(name, "odd");
+        (condition(&odd, "Accepted").0 == "False").then_some(odd)
+    });
+    assert_eq!(condition(&odd, "Accepted"), ("False", "Invalid"));
+    assert_eq!(condition(&odd, "Programmed"), ("False", "NotAccepted"));
+    let told = odd["status"]["conditions"][0]["message"].as_str().unwrap_or_default();
+    assert!(told.starts_with("spec.operations[0].http"), "{told}");
+    let events = namespace.kubectl(["get", "events", "-o", "json"]).expect("events");
+    assert!(events.contains("spec.operations[0].http") && events.contains("\"Warning\""), "{events}");
+    namespace.kubectl(["delete", "accesspolicy", "odd"]).expect("deleted");
+    patch(&stored);
+}
