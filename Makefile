@@ -29,9 +29,13 @@ test-fast: test-deps ## Run the tests that need no Kubernetes
 
 BENCH := $(CACHE)/bench
 
-bench: $(BENCH)/opa-envoy-plugin $(BENCH)/ghz ## Measure decisions, and ext_authz beside OPA-Envoy
+bench: $(BENCH)/opa-envoy-plugin $(BENCH)/ghz ## Measure decisions, ext_authz beside OPA-Envoy, and the operator
 	cargo bench --locked -p durward-api --bench decide
 	OPA_ENVOY=$(BENCH)/opa-envoy-plugin GHZ=$(BENCH)/ghz cargo bench --locked -p durward --bench ext_authz
+	$(MAKE) bench-operator
+
+bench-operator: cluster-deps ## Measure the operator in the test cluster: propagation, memory, writes at rest
+	cargo bench --locked -p durward-cluster --bench operator
 
 $(BENCH)/opa-envoy-plugin: benches/go/opa-envoy/go.sum
 	mkdir -p $(BENCH) && cd benches/go/opa-envoy && go build -ldflags "-s -w" -o $@ github.com/open-policy-agent/opa-envoy-plugin/cmd/opa-envoy-plugin
@@ -65,4 +69,4 @@ $(VENV)/done: $(REQUIREMENTS)
 
 include make/cluster.mk
 
-.PHONY: bench help run test-fast build release test lint-rust fmt deny crds test-deps
+.PHONY: bench bench-operator help run test-fast build release test lint-rust fmt deny crds test-deps

@@ -2,7 +2,7 @@
 
 use crate::audit::{OnLoss, Sink};
 use crate::cli::{Failure, Verdict};
-use crate::controller::{FailurePolicy, Listen, Settings, remove, run};
+use crate::controller::{FailurePolicy, Listen, Origin, Settings, remove, run};
 use crate::doors::trust::{PeerName, Trust};
 use crate::standalone::load::Domain;
 use durward_api::compile;
@@ -49,6 +49,9 @@ pub(crate) struct Controller {
     /// What the API server does with governed operations while nobody answers
     #[arg(long, value_enum, default_value_t)]
     operations_failure_policy: FailurePolicy,
+    /// Whether the CA in Secret SERVICE-ca is made by Durward, or put there by somebody else, such as cert-manager
+    #[arg(long, value_enum, default_value_t)]
+    ca: Origin,
     /// Lifetime of the certificate of doors and webhooks, such as `24h`; it is renewed at half of it
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = lifetime)]
     certificate_lifetime: Duration,
@@ -75,6 +78,7 @@ impl Controller {
             on_loss: self.audit_on_loss,
             api_key_namespaces: self.api_key_namespace,
             failure_policy: self.operations_failure_policy,
+            ca: self.ca,
             certificate_lifetime: self.certificate_lifetime,
         };
         block_on(async { run(client().await?, settings).await }).map(|()| Verdict::Yes)
@@ -113,7 +117,8 @@ impl Health {
     pub(crate) fn run(self) -> Result<Verdict, Failure> {
         let url = self.admin.join("/readyz")?;
         let answer = block_on(async {
-            let client = reqwest::Client::builder().tls_certs_only([]).timeout(Duration::from_secs(5)).no_proxy().build()?;
+            let client =
+                reqwest::Client::builder().tls_certs_only([]).timeout(Duration::from_secs(5)).no_proxy().build()?;
             Ok(client.get(url).send().await?)
         })?;
         let ready = answer.status().is_success();

@@ -23,11 +23,35 @@ const KEY: &str = "tls.key";
 /// What the certificate is dated back by, for clocks that differ.
 const BACKDATE: Duration = Duration::from_secs(60);
 
-/// Reads the authority from its Secret, or makes it. The API server lets only one be created, whoever asks first.
-pub(crate) async fn authority(secrets: &Api<Secret>, name: &str, trust_domain: &str) -> Result<Authority, Failure> {
+/// Where the authority comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Origin {
+    /// Made once, by the first replica.
+    #[default]
+    Generated,
+    /// Put into the Secret by somebody else.
+    Provided,
+}
+
+/// How often it is looked whether the authority is there.
+const PROVIDED_PAUSE: Duration = Duration::from_secs(2);
+
+/// Reads the authority from its Secret, or makes it: the API server lets only one be created, whoever asks first. One
+/// that somebody else provides, such as cert-manager, is waited for.
+pub(crate) async fn authority(
+    secrets: &Api<Secret>,
+    name: &str,
+    trust_domain: &str,
+    origin: Origin,
+) -> Result<Authority, Failure> {
     loop {
         if let Some(secret) = secrets.get_opt(name).await.map_err(|error| failed(name, &error))? {
             return from_secret(name, &secret, trust_domain);
+        }
+        if origin == Origin::Provided {
+            tracing::info!(secret = name, "waiting for the CA that somebody else provides");
+            sleep(PROVIDED_PAUSE).await;
+            continue;
         }
         let authority = Authority::create(trust_domain, OffsetDateTime::now_utc(), random()?)?;
         let data = BTreeMap::from([

@@ -52,8 +52,11 @@ impl Candidate {
         loop {
             let asked = Instant::now();
             match timeout(PATIENCE, self.attempt(&mut sighting)).await {
-                Ok(Ok(true)) => renewed = Some(asked),
-                Ok(Ok(false)) => renewed = None,
+                Ok(Ok(holds)) => {
+                    renewed = holds.then_some(asked);
+                    // every replica asks, so this tells of each whether it still hears the API server
+                    metrics.api_server_seen();
+                }
                 Ok(Err(error)) => tracing::warn!(error = %brief(&error), "the Lease could not be renewed"),
                 Err(_) => tracing::warn!("the API server did not answer about the Lease in time"),
             }

@@ -22,5 +22,6 @@ mod watch;
 mod webhooks;
 mod writer;
 
+pub use certificates::Origin;
 pub use run::{Listen, Settings, run};
 pub use webhooks::{FailurePolicy, remove};

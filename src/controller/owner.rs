@@ -64,6 +64,7 @@ pub(crate) struct Owner {
     policies: HashMap<PolicyKey, Seen>,
     providers: BTreeMap<String, (Seen, Result<IdentityProvider, FieldError>)>,
     secrets: BTreeMap<Name, Secret>,
+    services: BTreeSet<Name>,
     domain: TrustDomain,
     /// Sources that were never complete.
     unsynced: BTreeSet<Source>,
@@ -97,6 +98,7 @@ impl Owner {
             policies: HashMap::new(),
             providers: BTreeMap::new(),
             secrets: BTreeMap::new(),
+            services: BTreeSet::new(),
             domain,
             unsynced: sources.into_iter().collect(),
             listings: BTreeMap::new(),
@@ -184,6 +186,7 @@ impl Owner {
             (Source::Policies, Object::Own(object)) => self.policy(*object),
             (Source::Providers, Object::Own(object)) => self.provider(*object),
             (Source::Relationships, Object::Own(object)) => self.relationship(&object),
+            (_, service @ Object::Service(_)) => drop(self.services.insert(service.name())),
             (_, Object::Namespace(namespace)) => {
                 let name = namespace.metadata.name.unwrap_or_default();
                 let annotations = Some(namespace.metadata.annotations.unwrap_or_default());
@@ -268,6 +271,7 @@ impl Owner {
                 self.reports.gone.push(Target { kind: Kind::Relationship, namespace: Some(namespace), name })
             }
             Source::Namespaces => self.changes.push(Change::Namespace(name, None)),
+            Source::Services => drop(self.services.remove(&(namespace, name))),
             Source::ApiKeys(_) => {
                 self.changes.push(Change::Other(format!("Secret/{namespace}/{name}"), None));
                 self.secrets.remove(&(namespace, name));
@@ -285,6 +289,7 @@ impl Owner {
             Source::Providers => self.providers.keys().map(|name| (String::new(), name.clone())).collect(),
             Source::ApiKeys(namespace) => self.secrets.keys().filter(|(of, _)| of == namespace).cloned().collect(),
             Source::Namespaces => self.catalog.namespaces().map(|name| (String::new(), name.to_owned())).collect(),
+            Source::Services => self.services.iter().cloned().collect(),
             Source::Relationships => Vec::new(),
         }
     }
@@ -366,7 +371,8 @@ impl Owner {
                 let mut errors =
                     self.catalog.review(&policy).err().map(|rejection| rejection.errors).unwrap_or_default();
                 errors.extend(self.unknown_providers(&policy));
-                Reviewed { errors, warnings: lint(&policy) }
+                let warnings = lint(&policy).into_iter().chain(self.missing_services(&policy)).collect();
+                Reviewed { errors, warnings }
             }),
             "IdentityProvider" => decode::spec(object).map(|spec| {
                 let provider = IdentityProvider { metadata: object.metadata.clone(), spec, status: None };
@@ -383,6 +389,20 @@ impl Owner {
             _ => Ok(Reviewed::default()),
         };
         reviewed.unwrap_or_else(|error| Reviewed { errors: vec![error], warnings: Vec::new() })
+    }
+
+    /// Hosts that are the names of Services which are not there.
+    fn missing_services(&self, policy: &AccessPolicy) -> Vec<FieldError> {
+        let namespace = policy.metadata.namespace.as_deref().unwrap_or("default");
+        let hosts = policy.spec.service.hosts.iter().enumerate();
+        let missing = hosts.filter_map(|(i, host)| {
+            let (service, rest) = host.split_once('.')?;
+            let own = rest == namespace || rest.strip_prefix(namespace)?.starts_with(".svc");
+            let there = self.services.contains(&(namespace.to_owned(), service.to_owned()));
+            let message = format!("there is no Service `{service}` in namespace `{namespace}` yet");
+            (own && !there).then(|| FieldError { field: format!("spec.service.hosts[{i}]"), message })
+        });
+        missing.collect()
     }
 
     fn unknown_providers(&self, policy: &AccessPolicy) -> Vec<FieldError> {

@@ -3,7 +3,7 @@
 use crate::audit::{Audit, OnLoss, Sink};
 use crate::authn::tls::{ServerCertificate, server_config};
 use crate::authn::{Authenticator, Setup, TrustDomain, api_key};
-use crate::controller::certificates::{Leaf, authority};
+use crate::controller::certificates::{Leaf, Origin, authority};
 use crate::controller::leader::Candidate;
 use crate::controller::owner::{Outlets, Owner};
 use crate::controller::replicas::{self, Replicas};
@@ -53,6 +53,8 @@ pub struct Settings {
     pub api_key_namespaces: Vec<String>,
     /// What happens to governed operations while nobody answers.
     pub failure_policy: FailurePolicy,
+    /// Where the CA comes from.
+    pub ca: Origin,
     /// Lifetime of the listeners' certificate.
     pub certificate_lifetime: Duration,
 }
@@ -87,7 +89,7 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
     let audit = Audit::open(&settings.audit, settings.on_loss)?;
     let metrics = Arc::new(Metrics::default());
     let secrets = Api::namespaced(client.clone(), &namespace);
-    let authority = Arc::new(authority(&secrets, &format!("{service}-ca"), &names.trust_domain).await?);
+    let authority = Arc::new(authority(&secrets, &format!("{service}-ca"), &names.trust_domain, settings.ca).await?);
     let (ca_pem, roots) = (authority.certificate_pem(), vec![authority.certificate().clone()]);
 
     let domain =

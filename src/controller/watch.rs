@@ -2,7 +2,7 @@
 
 use durward_api::resources::{AccessPolicy, IdentityProvider, Relationship};
 use futures::stream::{BoxStream, SelectAll, StreamExt, select_all};
-use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
 use kube::api::{Api, DynamicObject};
 use kube::core::{ApiResource, PartialObjectMeta, ResourceExt};
 use kube::runtime::WatchStreamExt;
@@ -16,6 +16,8 @@ pub(crate) enum Source {
     Providers,
     Relationships,
     Namespaces,
+    /// Names of Services alone: a host that none stands behind is most often a slip.
+    Services,
     /// Secrets with API keys in one namespace.
     ApiKeys(String),
 }
@@ -26,11 +28,12 @@ pub(crate) enum Source {
 pub(crate) enum Object {
     Own(Box<DynamicObject>),
     Namespace(Box<PartialObjectMeta<Namespace>>),
+    Service(Box<PartialObjectMeta<Service>>),
     Secret(Box<Secret>),
 }
 
 impl Source {
-    /// Everything that is watched.
+    /// Everything that decisions wait for; Services are good for warnings alone.
     pub(crate) fn all(api_key_namespaces: &[String]) -> Vec<Self> {
         let keys = api_key_namespaces.iter().cloned().map(Self::ApiKeys);
         [Self::Policies, Self::Providers, Self::Relationships, Self::Namespaces].into_iter().chain(keys).collect()
@@ -43,6 +46,7 @@ impl Object {
         let meta = match self {
             Self::Own(object) => object.meta(),
             Self::Namespace(object) => object.meta(),
+            Self::Service(object) => object.meta(),
             Self::Secret(object) => object.meta(),
         };
         (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
@@ -85,6 +89,8 @@ pub(crate) fn watch(client: &Client, api_key_namespaces: &[String], api_key_labe
     ];
     let namespaces = watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), Config::default());
     streams.push(follow(Source::Namespaces, namespaces, |object| Object::Namespace(Box::new(object))));
+    let services = watcher(Api::<PartialObjectMeta<Service>>::all(client.clone()), Config::default());
+    streams.push(follow(Source::Services, services, |object| Object::Service(Box::new(object))));
     for namespace in api_key_namespaces {
         let api = Api::<Secret>::namespaced(client.clone(), namespace);
         let secrets = watcher(api, Config::default().labels(api_key_label));

@@ -263,8 +263,62 @@ fn e2e_the_api_server_asks_before_governed_operations() {
     let logs = installed.kubectl(["logs", "-n", NAMESPACE, "deployment/durward", "--all-pods", "--tail=-1"]);
     let refusal = logs.lines().find(|line| line.contains("\"operation\":\"evict\"")).expect("a record");
     assert!(refusal.contains("\"door\":\"admission\"") && refusal.contains("kube:bob"), "{refusal}");
+    let counted: u64 = installed
+        .pods()
+        .iter()
+        .map(|pod| {
+            let name = pod["metadata"]["name"].as_str().expect("a name");
+            let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{name}:8181/proxy/metrics");
+            let metrics = installed.kubectl(["get", "--raw", &path]);
+            let line = "durward_decisions_total{door=\"admission\",reason=\"InsufficientScope\",passed=\"false\"}";
+            metrics.lines().find_map(|metric| metric.strip_prefix(line)?.trim().parse::<u64>().ok()).unwrap_or(0)
+        })
+        .sum();
+    assert!(counted >= 10, "{counted} denials are counted");
     // without such a policy there is no rule, so nothing is asked
     namespace.kubectl(["delete", "accesspolicy", "guard"]).expect("deleted");
     installed.until("the rules to go", || rules().is_empty().then_some(()));
     namespace.kubectl(["--as=bob", "delete", "pod", "web", "--wait=false"]).expect("not governed any more");
+}
+
+#[test]
+fn e2e_the_plugin_of_kubectl_asks_the_live_cluster_with_the_users_own_rights() {
+    let installed = installed();
+    let namespace = installed.cluster.namespace("plugin").expect("a namespace");
+    let name = namespace.name();
+    let spec = json!({
+        "service": {"hosts": [format!("orders.{name}.svc")]}, "authentication": [{"workload": {}}],
+        "operations": [{"name": "list", "scopes": ["read"], "http": [{"methods": ["GET"], "paths": ["/orders"]}]}],
+        "grants": [{"name": "reader", "to": [{"serviceAccount": {"namespace": name, "name": "reader"}}], "scopes": ["read"]}],
+    });
+    namespace.apply(&policy(name, "orders", spec)).expect("applied");
+    let folder = tempfile::tempdir().expect("a folder");
+    std::os::unix::fs::symlink(install::durward(), folder.path().join("kubectl-durward")).expect("linked");
+    let kubectl = |kubeconfig: &std::path::Path, args: &[&str]| {
+        let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap_or_default());
+        let kubectl = durward_cluster::binaries::path(durward_cluster::binaries::KUBECTL).expect("kubectl");
+        let output =
+            Command::new(kubectl).arg("durward").args(args).env("KUBECONFIG", kubeconfig).env("PATH", path).output();
+        let output = output.expect("kubectl runs");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        (output.status.code(), text)
+    };
+    let admin = installed.cluster.kubeconfig();
+    let (url, id) = (format!("http://orders.{name}.svc/orders"), format!("spiffe://cluster.local/ns/{name}/sa/reader"));
+    let (code, text) = kubectl(admin, &["check", "--as", &id, "GET", &url]);
+    assert!(code == Some(0) && text.contains("ALLOW"), "{text}");
+    let (code, text) = kubectl(admin, &["check", "--as", &format!("{id}x"), "GET", &url]);
+    assert!(code == Some(1) && text.contains("InsufficientScope"), "{text}");
+    let (code, text) = kubectl(admin, &["who-can", "list", "--service", &format!("orders.{name}"), "-o", "json"]);
+    let told: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}"));
+    assert_eq!((code, &told[0]["who"][0]["subject"], &told[0]["who"][0]["can"]), (Some(0), &json!(id), &json!(true)));
+    // somebody who may read nothing learns nothing
+    let token = namespace.kubectl(["create", "token", "default"]).expect("a token");
+    let config = installed.kubectl(["config", "view", "--raw", "--minify", "-o", "json"]);
+    let mut config: Value = serde_json::from_str(&config).expect("JSON");
+    config["users"][0]["user"] = json!({"token": token.trim()});
+    let stranger = folder.path().join("stranger");
+    std::fs::write(&stranger, config.to_string()).expect("written");
+    let (code, text) = kubectl(&stranger, &["check", "--as", &id, "GET", &url]);
+    assert!(code == Some(2) && text.contains("403") && text.contains("can't list"), "{text}");
 }

@@ -27,8 +27,8 @@ fn value_files() -> Vec<PathBuf> {
     files
 }
 
-/// Kinds of the Prometheus operator, which the test cluster does not have.
-const FOREIGN: &str = "monitoring.coreos.com/";
+/// Kinds of operators that the test cluster does not have.
+const FOREIGN: [&str; 2] = ["monitoring.coreos.com/", "cert-manager.io/"];
 
 #[test]
 fn e2e_everything_the_chart_renders_is_accepted_by_the_api_server() {
@@ -45,7 +45,9 @@ fn e2e_everything_the_chart_renders_is_accepted_by_the_api_server() {
         let ours: Vec<&str> = rendered
             .split("\n---\n")
             .filter(|document| {
-                document.contains("kind:") && !document.contains(FOREIGN) && !document.contains("namespace: partners")
+                document.contains("kind:")
+                    && !FOREIGN.iter().any(|group| document.contains(group))
+                    && !document.contains("namespace: partners")
             })
             .collect();
         assert!(ours.len() > 10, "{} documents", ours.len());
@@ -119,7 +121,9 @@ fn e2e_a_release_lives_through_upgrade_uninstall_and_reinstall() {
     if let Some(previous) = previous_chart() {
         installed.uninstall();
         installed.prepare();
-        installed.upgrade(&previous, &[]);
+        // its replicas would be of its own version, which is not built here: what matters is that its objects can be upgraded
+        installed.release(&previous, &["replicas=1"], false);
+        installed.upgrade(&chart, &[]);
     }
     let spec = json!({
         "operations": [{"name": "configure", "kubernetes": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["CREATE"]}]}],
@@ -219,4 +223,76 @@ fn e2e_a_policy_that_can_not_be_decoded_is_reported_and_the_rest_goes_on() {
     assert!(events.contains("spec.operations[0].http") && events.contains("\"Warning\""), "{events}");
     namespace.kubectl(["delete", "accesspolicy", "odd"]).expect("deleted");
     patch(&stored);
+}
+
+#[test]
+fn e2e_a_ca_that_somebody_else_provides_is_waited_for_and_used() {
+    let installed = installed();
+    let namespace = installed.cluster.namespace("provided").expect("a namespace");
+    installed.uninstall();
+    installed.prepare();
+    let folder = tempfile::tempdir().expect("a folder");
+    let (key, certificate) = (folder.path().join("tls.key"), folder.path().join("tls.crt"));
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30"])
+        .args(["-subj", "/CN=somebody else", "-addext", "keyUsage=critical,keyCertSign", "-keyout"])
+        .arg(&key)
+        .arg("-out")
+        .arg(&certificate)
+        .output()
+        .expect("openssl runs");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    // it comes a while after the pods
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            installed.until("the replicas", || (installed.pods().len() == 2).then_some(()));
+            let (key, certificate) = (format!("--key={}", key.display()), format!("--cert={}", certificate.display()));
+            installed.kubectl(["create", "secret", "tls", "durward-ca", "-n", NAMESPACE, &key, &certificate]);
+        });
+        installed.upgrade(&chart(), &["extraArgs={--ca=provided}"]);
+    });
+    let spec = json!({
+        "operations": [{"name": "configure", "kubernetes": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["CREATE"]}]}],
+    });
+    namespace.apply(&policy(namespace.name(), "guard", spec)).expect("applied");
+    installed.in_force(namespace.name(), "guard");
+    let create = || namespace.kubectl(["create", "configmap", "c", "--dry-run=server"]);
+    let refused = installed.until("the API server to ask", || create().err());
+    assert!(refused.to_string().contains("missing scope"), "the API server trusts it: {refused}");
+    installed.uninstall();
+    installed.prepare();
+    installed.upgrade(&chart(), &[]);
+}
+
+/// Alerts and dashboard speak of metrics that there are, and each alert has its runbook.
+#[test]
+fn e2e_alerts_and_dashboard_go_by_metrics_that_are_served() {
+    let installed = installed();
+    let pod = installed.pods()[0]["metadata"]["name"].as_str().expect("a name").to_owned();
+    let metrics =
+        installed.kubectl(["get", "--raw", &format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}:8181/proxy/metrics")]);
+    let served: Vec<&str> =
+        metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let rules = std::fs::read_to_string(chart().join("templates/monitoring.yaml")).expect("rules");
+    let dashboard = std::fs::read_to_string(chart().join("files/dashboard.json")).expect("a dashboard");
+    serde_json::from_str::<Value>(&dashboard).expect("JSON");
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let named = rules
+        .lines()
+        .filter(|line| line.contains("expr:"))
+        .chain(dashboard.lines().filter(|line| line.contains("\"expr\":")));
+    let named: Vec<&str> =
+        named.flat_map(|line| line.split(|c| !word(c)).filter(|name| name.starts_with("durward_"))).collect();
+    assert!(named.len() > 15, "{named:?}");
+    for name in named {
+        let base = ["_total", "_bucket"].iter().fold(name, |name, suffix| name.strip_suffix(suffix).unwrap_or(name));
+        assert!(served.contains(&base), "nobody serves {name}: {served:?}");
+    }
+    let runbooks = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/runbooks");
+    let alerts = rules.lines().filter(|line| line.contains("runbook_url:"));
+    let files: Vec<&str> = alerts.filter_map(|line| line.rsplit('/').next()).collect();
+    assert_eq!(files.len(), rules.matches("- alert:").count());
+    for file in files {
+        assert!(runbooks.join(file.trim()).is_file(), "{file} is missing");
+    }
 }

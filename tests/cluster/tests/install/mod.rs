@@ -51,6 +51,11 @@ impl Installed {
 
     /// Installs or upgrades the release and waits until it is ready.
     pub fn upgrade(&self, chart: &Path, values: &[&str]) {
+        self.release(chart, values, true);
+    }
+
+    /// Installs or upgrades the release.
+    pub fn release(&self, chart: &Path, values: &[&str], wait: bool) {
         let (repository, tag) = image::DURWARD.rsplit_once(':').expect("a tag");
         let mut args = vec![
             "upgrade".to_owned(),
@@ -58,7 +63,7 @@ impl Installed {
             "durward".to_owned(),
             chart.display().to_string(),
             format!("--namespace={NAMESPACE}"),
-            "--wait".to_owned(),
+            if wait { "--wait" } else { "--wait=hookOnly" }.to_owned(),
             "--timeout=180s".to_owned(),
         ];
         let image =
@@ -135,6 +140,22 @@ impl Installed {
         let waited = self.cluster.until(what, Duration::from_secs(60), || Ok(condition()));
         waited.unwrap_or_else(|error| panic!("{error}"))
     }
+}
+
+/// The command of this checkout.
+pub fn durward() -> PathBuf {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let built = Command::new(cargo)
+        .args(["build", "--quiet", "--locked", "--package", "durward", "--bin", "durward", "--message-format=json"])
+        .current_dir(&repository)
+        .output()
+        .expect("cargo runs");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let messages = String::from_utf8_lossy(&built.stdout);
+    let artifacts = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let executable = artifacts.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).last();
+    executable.expect("an executable")
 }
 
 /// Status and reason of a condition.
