@@ -95,3 +95,64 @@ impl<K: Clone + Eq + Hash> Backlog<K> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::{Instant, timeout};
+
+    async fn waits(backlog: &mut Backlog<&'static str>, expected: &str) -> Duration {
+        let began = Instant::now();
+        let key = backlog.next().await;
+        assert_eq!(key, expected);
+        began.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_come_once_each_and_the_earlier_wish_counts() {
+        let mut backlog = Backlog::new();
+        backlog.push("a", Duration::from_secs(10));
+        backlog.push("b", Duration::from_secs(5));
+        backlog.push("a", Duration::from_secs(1));
+        backlog.push("a", Duration::from_secs(20));
+        assert!(waits(&mut backlog, "a").await < Duration::from_secs(2));
+        waits(&mut backlog, "b").await;
+        assert!(timeout(Duration::from_secs(60), backlog.next()).await.is_err(), "nothing is left");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_does_not_come_again_while_it_is_worked_on() {
+        let mut backlog = Backlog::new();
+        backlog.push("a", Duration::ZERO);
+        waits(&mut backlog, "a").await;
+        backlog.push("a", Duration::ZERO);
+        assert!(timeout(Duration::from_secs(1), backlog.next()).await.is_err());
+        backlog.done(&"a");
+        waits(&mut backlog, "a").await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_grow_with_each_failure_and_nothing_cuts_them_short() {
+        let mut backlog = Backlog::new();
+        backlog.push("a", Duration::ZERO);
+        waits(&mut backlog, "a").await;
+        let mut total = Duration::ZERO;
+        for _ in 0..8 {
+            backlog.failed("a");
+            backlog.push("a", Duration::ZERO);
+            total += waits(&mut backlog, "a").await;
+        }
+        assert!(total > Duration::from_secs(20), "{total:?}");
+        backlog.done(&"a");
+        backlog.push("a", Duration::ZERO);
+        assert!(waits(&mut backlog, "a").await < Duration::from_secs(1), "a success begins anew");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_no_longer_matters_never_comes() {
+        let mut backlog = Backlog::new();
+        backlog.push("a", Duration::ZERO);
+        backlog.forget(&"a");
+        assert!(timeout(Duration::from_secs(60), backlog.next()).await.is_err());
+    }
+}

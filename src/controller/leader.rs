@@ -82,7 +82,7 @@ impl Candidate {
     async fn attempt(&self, sighting: &mut Sighting) -> Result<bool, kube::Error> {
         let Some(current) = self.leases.get_opt(&self.lease).await? else {
             let metadata = ObjectMeta { name: Some(self.lease.clone()), ..ObjectMeta::default() };
-            let lease = Lease { metadata, spec: Some(self.spec(None)), ..Lease::default() };
+            let lease = Lease { metadata, spec: Some(self.spec(None)) };
             return won(self.leases.create(&PostParams::default(), &lease).await);
         };
         if sighting.version != current.metadata.resource_version {

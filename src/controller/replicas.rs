@@ -247,3 +247,76 @@ async fn tell(State(engine): State<Arc<Engine>>, Query(Known { known }): Query<K
         _ => engine.snapshot().revision().to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn revision(name: &str) -> Digest {
+        Digest::of([name.as_bytes()])
+    }
+
+    fn peers(said: &[Option<&str>]) -> Peers {
+        let mut peers = Peers::default();
+        for (number, said) in (1..).zip(said) {
+            let address = SocketAddr::from(([10, 0, 0, number], 8443));
+            peers.0.insert(
+                address,
+                Peer { revision: said.map(|name| revision(name).to_string()), asking: false, ready: true },
+            );
+        }
+        peers
+    }
+
+    fn history(revisions: &[&str]) -> History {
+        let mut history = History::default();
+        (1..).zip(revisions).for_each(|(number, name)| history.push(number, revision(name)));
+        history
+    }
+
+    #[test]
+    fn a_batch_is_confirmed_when_every_ready_replica_has_come_to_it() {
+        let history = history(&["one", "two", "three"]);
+        for (said, confirmed, behind) in [
+            (&[][..], Some(3), 0),
+            (&[Some("three"), Some("three")], Some(3), 0),
+            (&[Some("three"), Some("two")], Some(2), 1),
+            (&[Some("one"), Some("two")], Some(1), 2),
+            (&[Some("three"), None], None, 1),
+            (&[Some("unheard of")], None, 1),
+        ] {
+            let (now, count) = peers(said).confirmed(&history);
+            assert_eq!((now.revision.map(|_| now.number), count), (confirmed, behind), "{said:?}");
+        }
+    }
+
+    #[test]
+    fn batches_up_to_the_confirmed_one_are_in_force() {
+        let (confirmed, _) = peers(&[Some("two")]).confirmed(&history(&["one", "two", "three"]));
+        assert_eq!(
+            (confirmed.of(1), confirmed.of(2), confirmed.of(3)),
+            (Some(revision("two")), Some(revision("two")), None)
+        );
+        assert_eq!(Confirmed::default().of(0), None);
+    }
+
+    #[test]
+    fn a_content_that_comes_back_counts_as_its_newest_batch() {
+        // a change and its reversal: who has the first content has the last one
+        let (confirmed, behind) = peers(&[Some("one")]).confirmed(&history(&["one", "two", "one"]));
+        assert_eq!((confirmed.number, behind), (3, 0));
+    }
+
+    #[test]
+    fn each_replica_is_asked_once_at_a_time_and_forgotten_when_it_is_gone() {
+        let (a, b) = (SocketAddr::from(([10, 0, 0, 1], 1)), SocketAddr::from(([10, 0, 0, 2], 1)));
+        let mut peers = Peers::default();
+        assert_eq!(peers.now([a, b].into()), [a, b]);
+        assert!(peers.now([a, b].into()).is_empty(), "both are being asked");
+        peers.answered(a, Some(revision("one").to_string()));
+        assert_eq!(peers.now([a].into()), [a]);
+        peers.answered(b, None);
+        peers.now([a].into());
+        assert_eq!(peers.0.len(), 1);
+    }
+}

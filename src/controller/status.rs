@@ -101,14 +101,17 @@ pub(crate) fn wanted(report: &Report, confirmed: Option<Digest>, now: Timestamp)
             })
         })
         .collect();
-    let mut status = json!({"conditions": conditions, "observedGeneration": report.generation});
-    if let Some(facts) = &report.outcome.facts {
-        status["service"] = json!(facts.service);
-        status["operations"] = json!(facts.operations);
-        status["grants"] = json!(facts.grants);
-    }
-    if let Some(revision) = revision(report, confirmed) {
-        status["revision"] = json!(revision);
+    let facts = report.outcome.facts.as_ref();
+    let mut status = json!({
+        "conditions": conditions,
+        "observedGeneration": report.generation,
+        "service": facts.map(|facts| &facts.service),
+        "operations": facts.map(|facts| facts.operations),
+        "grants": facts.map(|facts| facts.grants),
+        "revision": revision(report, confirmed),
+    });
+    if let Value::Object(fields) = &mut status {
+        fields.retain(|_, value| !value.is_null());
     }
     (status != **observed).then_some(Wanted { status, transitions })
 }

@@ -7,7 +7,7 @@ use crate::doors::admission::{OPERATIONS_PATH, RESOURCES_PATH};
 use crate::engine::Engine;
 use crate::process::Failure;
 use durward_api::resources::{GROUP, VERSION};
-use durward_core::kubernetes::ApiPattern;
+use durward_core::kubernetes::{ApiPattern, Verb};
 use durward_core::snapshot::Snapshot;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::{
@@ -165,7 +165,7 @@ impl Webhooks {
         };
         let webhook = ValidatingWebhook {
             failure_policy: Some(self.failure_policy.as_str().to_owned()),
-            rules: Some(patterns.into_iter().map(|rule| rule.0).collect()),
+            rules: Some(patterns.into_iter().map(written).collect()),
             namespace_selector: Some(LabelSelector { match_expressions: Some(vec![selector]), match_labels: None }),
             match_conditions: Some(self.recovery()),
             ..self.webhook("operations.durward.dev", OPERATIONS_PATH)
@@ -219,38 +219,22 @@ fn configuration(name: String, webhooks: Vec<ValidatingWebhook>) -> ValidatingWe
     }
 }
 
-/// A rule in the order in which rules are written.
-#[derive(PartialEq)]
-struct Rule(RuleWithOperations);
-
-impl Rule {
-    fn key(&self) -> (&Option<Vec<String>>, &Option<Vec<String>>, &Option<Vec<String>>) {
-        (&self.0.api_groups, &self.0.resources, &self.0.operations)
-    }
-}
-
-impl Eq for Rule {}
-
-impl PartialOrd for Rule {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Rule {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.key().cmp(&other.key())
-    }
-}
+/// Groups, resources and verbs of a rule, in the order in which rules are written.
+type Rule = (String, String, String);
 
 fn rule(pattern: &ApiPattern) -> Rule {
-    Rule(RuleWithOperations {
-        api_groups: Some(vec![pattern.group.as_deref().unwrap_or("*").to_owned()]),
+    let group = pattern.group.as_deref().unwrap_or("*").to_owned();
+    (group, pattern.resources(), pattern.verb.map_or("*", Verb::as_str).to_owned())
+}
+
+fn written((group, resources, verb): Rule) -> RuleWithOperations {
+    RuleWithOperations {
+        api_groups: Some(vec![group]),
         api_versions: Some(vec!["*".to_owned()]),
-        operations: Some(vec![pattern.verb.map_or("*", |verb| verb.as_str()).to_owned()]),
-        resources: Some(vec![pattern.resources()]),
+        operations: Some(vec![verb]),
+        resources: Some(vec![resources]),
         scope: Some("Namespaced".to_owned()),
-    })
+    }
 }
 
 /// Ends the replicas of an installation and removes its webhook configurations, which would refuse every governed
@@ -280,3 +264,6 @@ pub async fn remove(client: Client, namespace: &str, service: &str) -> Result<Ve
     }
     Ok(removed)
 }
+
+#[cfg(test)]
+mod tests;

@@ -57,7 +57,7 @@ type Request = AdmissionRequest<DynamicObject>;
 /// Reads a review and answers it. One that can't be read is refused; the API server then goes by its failure policy.
 async fn answer(body: Bytes, admit: impl AsyncFnOnce(Request) -> AdmissionResponse) -> Response {
     let review = serde_json::from_slice::<AdmissionReview<DynamicObject>>(&body).ok();
-    let Some(request) = review.and_then(|review| Request::try_from_review(review)) else {
+    let Some(request): Option<Request> = review.and_then(|review| review.try_into().ok()) else {
         return (StatusCode::BAD_REQUEST, "no AdmissionReview of admission.k8s.io/v1 with a request\n").into_response();
     };
     axum::Json(admit(request).await.into_review()).into_response()
@@ -69,14 +69,4 @@ fn refuse(request: &Request, code: StatusCode, reason: &str, message: String) ->
     response.result.code = code.as_u16();
     reason.clone_into(&mut response.result.reason);
     response
-}
-
-trait FromReview: Sized {
-    fn try_from_review(review: AdmissionReview<DynamicObject>) -> Option<Self>;
-}
-
-impl FromReview for Request {
-    fn try_from_review(review: AdmissionReview<DynamicObject>) -> Option<Self> {
-        review.try_into().ok()
-    }
 }

@@ -268,9 +268,22 @@ fn e2e_a_ca_that_somebody_else_provides_is_waited_for_and_used() {
 #[test]
 fn e2e_alerts_and_dashboard_go_by_metrics_that_are_served() {
     let installed = installed();
-    let pod = installed.pods()[0]["metadata"]["name"].as_str().expect("a name").to_owned();
-    let metrics =
-        installed.kubectl(["get", "--raw", &format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}:8181/proxy/metrics")]);
+    let namespace = installed.cluster.namespace("metrics").expect("a namespace");
+    let host = format!("orders.{}.svc", namespace.name());
+    let spec = json!({
+        "service": {"hosts": [host]}, "authentication": [{"workload": {}}],
+        "operations": [{"name": "ask", "http": [{"methods": ["GET"], "paths": ["/forward-auth"]}]}],
+    });
+    namespace.apply(&policy(namespace.name(), "orders", spec)).expect("applied");
+    installed.in_force(namespace.name(), "orders");
+    let pod = &installed.pods()[0];
+    // metrics with labels are there once something was counted: here a caller without a credential
+    let url = format!("https://{}:8143/forward-auth", pod["status"]["podIP"].as_str().expect("an address"));
+    let asked = Command::new("curl").args(["-sk", "-H", &format!("Host: {host}"), &url]).output().expect("curl runs");
+    assert!(String::from_utf8_lossy(&asked.stdout).contains("invalid_token"), "{asked:?}");
+    let name = pod["metadata"]["name"].as_str().expect("a name");
+    let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{name}:8181/proxy/metrics");
+    let metrics = installed.kubectl(["get", "--raw", &path]);
     let served: Vec<&str> =
         metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
     let rules = std::fs::read_to_string(chart().join("templates/monitoring.yaml")).expect("rules");

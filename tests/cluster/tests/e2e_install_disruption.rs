@@ -251,3 +251,47 @@ fn writes(installed: &Installed) -> Vec<String> {
     writes.sort();
     writes
 }
+
+#[test]
+fn e2e_without_durward_the_cluster_recovers_and_so_does_durward() {
+    let installed = installed();
+    let namespace = installed.cluster.namespace("broken").expect("a namespace");
+    let name = namespace.name();
+    namespace.kubectl(["create", "deployment", "idle", "--image=none", "--replicas=0"]).expect("created");
+    let every = json!([{"apiGroups": ["*"], "resources": ["configmaps", "pods", "pods/*"], "verbs": ["*"]}]);
+    let spec = json!({"operations": [{"name": "everything", "kubernetes": every}]});
+    namespace.apply(&policy(name, "guard", spec)).expect("applied");
+    let create = || namespace.kubectl(["create", "configmap", "c", "--dry-run=server"]);
+    installed.until("the API server to ask", || create().is_err().then_some(()));
+    installed.kubectl(["scale", "deployment", "durward", "-n", NAMESPACE, "--replicas=0"]);
+    installed.until("the replicas to go", || installed.pods().is_empty().then_some(()));
+    // what is governed fails closed …
+    let error = create().expect_err("refused").to_string();
+    assert!(error.contains("failed calling webhook \"operations.durward.dev\""), "{error}");
+    namespace.kubectl(["scale", "deployment", "idle", "--replicas=1"]).expect("not governed");
+    // … and everything that a recovery needs goes on
+    installed.kubectl(["create", "configmap", "c", "-n", "kube-system", "--dry-run=server"]);
+    installed.kubectl(["create", "configmap", "c", "-n", "default", "--dry-run=server"]);
+    installed.kubectl(["create", "configmap", "c", "-n", NAMESPACE, "--dry-run=server"]);
+    let manifest = policy("default", "new", json!({"operations": []}));
+    installed.cluster.apply(&manifest).expect("a policy can be written, and is judged later");
+    installed.kubectl(["delete", "accesspolicy", "new", "-n", "default"]);
+    // the control plane's own work in the governed namespace: a deleted pod ends, its Service's endpoints follow
+    installed.until("the Deployment's pod to be replaced", || {
+        let now = namespace.kubectl(["get", "replicaset", "-o", "jsonpath={.items[0].status.replicas}"]).ok()?;
+        (now == "1").then_some(())
+    });
+    installed.kubectl(["scale", "deployment", "durward", "-n", NAMESPACE, "--replicas=2"]);
+    installed.kubectl(["rollout", "status", "deployment/durward", "-n", NAMESPACE, "--timeout=120s"]);
+    installed.until("Durward to answer", || {
+        create().expect_err("governed").to_string().contains("missing scope").then_some(())
+    });
+    // with nobody there, an admin ends it by hand
+    installed.kubectl(["scale", "deployment", "durward", "-n", NAMESPACE, "--replicas=0"]);
+    installed.until("the replicas to go", || installed.pods().is_empty().then_some(()));
+    installed.kubectl(["delete", "validatingwebhookconfiguration", "durward-operations"]);
+    installed.until("the API server to ask no more", || create().ok());
+    installed.kubectl(["scale", "deployment", "durward", "-n", NAMESPACE, "--replicas=2"]);
+    installed.kubectl(["rollout", "status", "deployment/durward", "-n", NAMESPACE, "--timeout=120s"]);
+    installed.until("the rules to come back", || create().is_err().then_some(()));
+}

@@ -1,0 +1,89 @@
+//! Rules follow the policies.
+
+use super::*;
+use durward_api::catalog::{Catalog, Change};
+use durward_api::compile::Settings;
+use durward_api::resources::AccessPolicy;
+
+fn snapshot(policies: &[(&str, &str)]) -> Snapshot {
+    let settings = Settings { trust_domain: "cluster.local".into(), cluster_domain: "cluster.local".into() };
+    let mut catalog = Catalog::new(settings);
+    let changes = policies.iter().map(|(namespace, kubernetes)| {
+        let operation = match *kubernetes {
+            "" => "http: [{methods: [GET], paths: [/]}]".to_owned(),
+            kubernetes => format!("kubernetes: [{kubernetes}]"),
+        };
+        let text = format!(
+            "{{apiVersion: durward.dev/v1alpha1, kind: AccessPolicy, metadata: {{name: p, namespace: {namespace}}}, \
+             spec: {{operations: [{{name: x, {operation}}}]}}}}"
+        );
+        let policy: AccessPolicy = serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        Change::Policy(Box::new(policy))
+    });
+    let fates = catalog.apply(changes);
+    assert!(fates.iter().all(|(_, fate)| fate.rejected.is_none()), "{fates:?}");
+    catalog.snapshot().clone()
+}
+
+fn webhooks() -> Webhooks {
+    Webhooks {
+        service: "durward".into(),
+        namespace: "durward-system".into(),
+        port: 8443,
+        ca_pem: "CA".into(),
+        failure_policy: FailurePolicy::Fail,
+    }
+}
+
+#[test]
+fn without_such_a_policy_there_is_no_webhook() {
+    let configuration = webhooks().operations(&snapshot(&[("shop", "")]));
+    assert_eq!(configuration.webhooks.map(|all| all.len()), Some(0));
+}
+
+#[test]
+fn rules_are_what_policies_declare_where_they_declare_it() {
+    let exec = "{apiGroups: [''], resources: [pods/exec], verbs: [CONNECT]}";
+    let scale = "{apiGroups: [apps], resources: [deployments/scale, '*/*'], verbs: ['*']}";
+    let world = snapshot(&[("shop", exec), ("farm", exec), ("bank", scale), ("other", "")]);
+    let webhook = webhooks().operations(&world).webhooks.unwrap_or_default().remove(0);
+    let rules: Vec<String> = webhook
+        .rules
+        .iter()
+        .flatten()
+        .map(|rule| {
+            let text = |list: &Option<Vec<String>>| list.clone().unwrap_or_default().join(",");
+            format!("{} {} {} {:?}", text(&rule.operations), text(&rule.resources), text(&rule.api_groups), rule.scope)
+        })
+        .collect();
+    assert_eq!(
+        rules,
+        [
+            "CONNECT pods/exec  Some(\"Namespaced\")",
+            "* */* apps Some(\"Namespaced\")",
+            "* deployments/scale apps Some(\"Namespaced\")",
+        ]
+    );
+    let selector = webhook.namespace_selector.and_then(|selector| selector.match_expressions).unwrap_or_default();
+    assert_eq!(selector[0].values.as_deref(), Some(["bank".into(), "farm".into(), "shop".into()].as_slice()));
+    assert_eq!(webhook.failure_policy.as_deref(), Some("Fail"));
+    let spared: String =
+        webhook.match_conditions.iter().flatten().map(|condition| condition.expression.as_str()).collect();
+    assert!(spared.contains("'kube-system', 'durward-system'") && spared.contains("system:nodes"), "{spared}");
+}
+
+#[test]
+fn the_same_policies_make_the_same_configuration() {
+    let exec = "{apiGroups: [''], resources: [pods/exec], verbs: [CONNECT]}";
+    let pods = "{apiGroups: [''], resources: [pods], verbs: [CREATE, DELETE]}";
+    let one = webhooks().operations(&snapshot(&[("shop", exec), ("farm", pods)]));
+    let other = webhooks().operations(&snapshot(&[("farm", pods), ("shop", exec)]));
+    assert_eq!(one, other);
+}
+
+#[test]
+fn reviews_of_our_own_resources_never_stand_in_the_way() {
+    let webhook = webhooks().resources().webhooks.unwrap_or_default().remove(0);
+    assert_eq!(webhook.failure_policy.as_deref(), Some("Ignore"));
+    assert_eq!(webhook.side_effects, "None");
+}
