@@ -1,7 +1,7 @@
 //! Processes of a cluster: started apart from the caller's terminal, found again by a mark in their environment.
 //!
 //! The mark finds what a lost or stale pid file would not: every process of the cluster carries it from its first
-//! instant, whoever its parent is by now.
+//! instant, whoever its parent is by now. Process ids are recorded too, for people.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -82,6 +82,8 @@ pub(crate) fn start(dir: &Path, spec: &Spec, end_with_us: bool) -> Result<()> {
         // Ctrl-C at the terminal is for whoever started the cluster, not for the cluster.
         .process_group(0);
     let mut child = spawn(command).at("start", &spec.program)?;
+    let pid_path = pid_path(dir, spec.name);
+    fs::write(&pid_path, format!("{}\n", child.id())).at("write", &pid_path)?;
     // Reaps it, so that a killed process does not stay as a zombie of a long test run.
     std::thread::spawn(move || child.wait());
     Ok(())
@@ -109,6 +111,11 @@ fn spawn(command: Command) -> std::io::Result<Child> {
 /// The log of the process called `name`.
 pub(crate) fn log_path(dir: &Path, name: &str) -> PathBuf {
     dir.join("log").join(format!("{name}.log"))
+}
+
+/// The process id of the process called `name`, as it was last started.
+pub(crate) fn pid_path(dir: &Path, name: &str) -> PathBuf {
+    dir.join("log").join(format!("{name}.pid"))
 }
 
 /// All running processes of the cluster in `dir`.

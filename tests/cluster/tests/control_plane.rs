@@ -29,6 +29,24 @@ fn objects_outlive_a_restart_of_the_api_server() {
     assert_eq!(value, "value");
 }
 
+#[test]
+fn process_ids_are_recorded() {
+    let cluster = Cluster::isolated().expect("a control plane");
+    let recorded = |name: &str| {
+        let file = cluster.dir().expect("a folder").join(format!("log/{name}.pid"));
+        let pid = std::fs::read_to_string(&file).expect("recorded").trim().to_owned();
+        let program = std::fs::read_link(format!("/proc/{pid}/exe")).expect("it runs");
+        assert_eq!(program.file_name(), Some(name.as_ref()));
+        pid
+    };
+    for name in ["etcd", "kube-controller-manager"] {
+        recorded(name);
+    }
+    let before = recorded("kube-apiserver");
+    cluster.restart(Component::ApiServer).expect("restarted");
+    assert_ne!(recorded("kube-apiserver"), before);
+}
+
 #[tokio::test]
 async fn answers_a_rust_client() {
     let cluster = tokio::task::spawn_blocking(Cluster::isolated).await.expect("joined").expect("a control plane");
