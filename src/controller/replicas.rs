@@ -1,5 +1,6 @@
 //! How far the other replicas are: the leader asks each ready one for its revision and waits for the next.
 
+use crate::controller::watch::pauses;
 use crate::engine::Engine;
 use crate::process::Failure;
 use axum::Router;
@@ -92,7 +93,7 @@ impl Replicas {
     ) -> Result<(), Failure> {
         let slices: Api<EndpointSlice> = Api::namespaced(self.client.clone(), &self.namespace);
         let config = watcher::Config::default().labels(&format!("kubernetes.io/service-name={}", self.service));
-        let mut slices = pin!(watcher(slices, config).default_backoff());
+        let mut slices = pin!(watcher(slices, config).backoff(pauses()));
         let (mut by_slice, mut listing) = (BTreeMap::new(), BTreeMap::new());
         let (mut peers, mut history) = (Peers::default(), History::default());
         let mut questions = FuturesUnordered::new();

@@ -1,13 +1,15 @@
 //! What the API server tells of the resources that decisions depend on, as one stream.
 
+use backon::ExponentialBuilder;
 use durward_api::resources::{AccessPolicy, IdentityProvider, Relationship};
 use futures::stream::{BoxStream, SelectAll, StreamExt, select_all};
 use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
 use kube::api::{Api, DynamicObject};
 use kube::core::{ApiResource, PartialObjectMeta, ResourceExt};
 use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Config, watcher};
+use kube::runtime::watcher::{self, Config, ExponentialBackoff, watcher};
 use kube::{Client, Resource};
+use std::time::Duration;
 
 /// Where an object comes from. Each source is in sync on its own.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -99,6 +101,13 @@ pub(crate) fn watch(client: &Client, api_key_namespaces: &[String], api_key_labe
     select_all(streams)
 }
 
+/// Pauses between attempts to hear the API server. The longest is short: when it comes back after an outage, every change
+/// that was missed counts.
+pub(crate) fn pauses() -> ExponentialBackoff {
+    let pauses = ExponentialBuilder::default().with_min_delay(Duration::from_millis(200));
+    pauses.with_max_delay(Duration::from_secs(3)).with_jitter().without_max_times().into()
+}
+
 fn follow<K: Resource + Send + 'static>(
     source: Source,
     stream: impl futures::Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static,
@@ -117,5 +126,5 @@ fn follow<K: Resource + Send + 'static>(
             Err(error) => Event::Failed(source, error),
         }
     };
-    stream.default_backoff().map(event).boxed()
+    stream.backoff(pauses()).map(event).boxed()
 }
