@@ -454,3 +454,6 @@ fn kind_of(error: &kube::runtime::watcher::Error) -> String {
         Error::NoResourceVersion => "the listing has no resource version".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

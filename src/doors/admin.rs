@@ -18,6 +18,12 @@ pub struct Readiness {
 }
 
 impl Readiness {
+    /// Whether decisions are made from what was loaded, and will be for a while.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.loaded.load(Ordering::Acquire) && !self.closing.load(Ordering::Acquire)
+    }
+
     /// From now on nobody new is to come.
     pub fn closing(&self) {
         self.closing.store(true, Ordering::Release);
@@ -46,12 +52,10 @@ pub fn router(engine: Arc<Engine>, readiness: Arc<Readiness>) -> Router {
 }
 
 async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
-    if admin.readiness.closing.load(Ordering::Acquire) {
-        (StatusCode::SERVICE_UNAVAILABLE, "ending\n")
-    } else if admin.readiness.loaded.load(Ordering::Acquire) {
+    if admin.readiness.is_ready() {
         (StatusCode::OK, "ready\n")
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "the policies are not loaded yet\n")
+        (StatusCode::SERVICE_UNAVAILABLE, "the policies are not loaded yet, or the end has begun\n")
     }
 }
 

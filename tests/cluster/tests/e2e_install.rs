@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 /// The installation that the tests share, one after the other.
 static INSTALLED: LazyLock<Mutex<Installed>> = LazyLock::new(|| Mutex::new(Installed::new(&TRUSTED)));
 /// The tests stand where a gateway would: they are believed which request they forward.
-const TRUSTED: [&str; 1] = ["trust.proxies={0.0.0.0/0}"];
+const TRUSTED: [&str; 2] = ["trust.proxies={0.0.0.0/0}", "trust.enforcementPoints={0.0.0.0/0}"];
 
 fn installed() -> MutexGuard<'static, Installed> {
     // a test that failed has left nothing that the next one minds
@@ -60,6 +60,10 @@ fn e2e_a_policy_is_in_force_on_every_replica_and_tokens_of_the_cluster_count() {
     assert!(listed.contains("True") && listed.contains(&format!("orders.{shop}")), "{listed}");
     let described = namespace.kubectl(["describe", "ap", "orders"]).expect("described");
     assert!(described.contains("InForce") && described.contains("in force on every ready replica"), "{described}");
+    let explained = installed.kubectl(["explain", "accesspolicy.spec.operations"]);
+    for said in ["kubernetes\t<[]Object>", "enum: Low, Standard, High", "What can be done with the service"] {
+        assert!(explained.contains(said), "{said}: {explained}");
+    }
 
     // the cluster's own tokens, for this audience and for another
     for name in ["reader", "stranger"] {
@@ -172,6 +176,7 @@ fn e2e_the_api_server_asks_before_governed_operations() {
             {"name": "remove", "scopes": ["ops"], "risk": "Standard", "kubernetes": api(&["pods"], &["DELETE"])},
             {"name": "evict", "scopes": ["ops"], "kubernetes": api(&["pods/eviction"], &["CREATE"])},
             {"name": "scale", "scopes": ["ops"], "kubernetes": api(&["deployments/scale"], &["UPDATE"])},
+            {"name": "pretend", "scopes": ["ops"], "kubernetes": api(&["deployments/status"], &["UPDATE"])},
             {"name": "configure", "scopes": ["ops"], "kubernetes": api(&["configmaps"], &["CREATE", "UPDATE"])},
             {"name": "certify", "scopes": ["ops"], "risk": "High", "kubernetes": api(&["secrets"], &["DELETE"])},
         ],
@@ -199,11 +204,13 @@ fn e2e_the_api_server_asks_before_governed_operations() {
     namespace.kubectl(["create", "secret", "generic", "precious"]).expect("created");
     denied(&["exec", "web", "--", "true"], "shell");
     denied(&["attach", "web"], "shell");
+    denied(&["port-forward", "web", ":80"], "shell");
     denied(&["debug", "web", "--image=none", "--profile=general"], "debug");
     denied(&["delete", "pod", "web", "--wait=false"], "remove");
     denied(&["delete", "pod", "web", "--wait=false", "--dry-run=server"], "remove");
     denied(&["delete", "pods", "--all", "--wait=false"], "remove");
     denied(&["scale", "deployment", "idle", "--replicas=2"], "scale");
+    denied(&["patch", "deployment", "idle", "--subresource=status", "-p", r#"{"status":{"replicas":9}}"#], "pretend");
     denied(&["create", "configmap", "settings"], "configure");
     denied(&["create", "configmap", "settings", "--dry-run=server"], "configure");
     // an eviction, a collection, and a name that is not made yet go by paths that kubectl has no command for
@@ -321,4 +328,125 @@ fn e2e_the_plugin_of_kubectl_asks_the_live_cluster_with_the_users_own_rights() {
     std::fs::write(&stranger, config.to_string()).expect("written");
     let (code, text) = kubectl(&stranger, &["check", "--as", &id, "GET", &url]);
     assert!(code == Some(2) && text.contains("403") && text.contains("can't list"), "{text}");
+}
+
+/// Envoy outside of the cluster's pods, which trusts Durward's own CA alone.
+const ENVOY: &str = r#"
+static_resources:
+  listeners:
+    - name: ingress
+      address: {socket_address: {address: 127.0.0.1, port_value: PORT}}
+      filter_chains:
+        - filters:
+            - name: envoy.filters.network.http_connection_manager
+              typed_config:
+                "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+                stat_prefix: ingress
+                route_config:
+                  virtual_hosts:
+                    - {name: any, domains: ["*"], routes: [{match: {prefix: /}, direct_response: {status: 200, body: {inline_string: app}}}]}
+                http_filters:
+                  - name: envoy.filters.http.ext_authz
+                    typed_config:
+                      "@type": type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz
+                      transport_api_version: V3
+                      grpc_service: {envoy_grpc: {cluster_name: durward}, timeout: 2s}
+                  - name: envoy.filters.http.router
+                    typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}
+  clusters:
+    - name: durward
+      type: STATIC
+      typed_extension_protocol_options:
+        envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+          "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+          explicit_http_config: {http2_protocol_options: {}}
+      transport_socket:
+        name: envoy.transport_sockets.tls
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+          sni: DOOR
+          common_tls_context:
+            validation_context: {trusted_ca: {filename: CA}, match_typed_subject_alt_names: [{san_type: DNS, matcher: {exact: DOOR}}]}
+      load_assignment:
+        cluster_name: durward
+        endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: SERVICE, port_value: 9143}}}}]}]
+"#;
+
+struct Ended(std::process::Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn e2e_envoy_and_authzen_ask_the_service_of_the_installation() {
+    let installed = installed();
+    let namespace = installed.cluster.namespace("doors").expect("a namespace");
+    let name = namespace.name();
+    let (host, audience) = (format!("orders.{name}.svc"), format!("orders.{name}"));
+    let spec = json!({
+        "service": {"hosts": [host]}, "authentication": [{"workload": {}}],
+        "operations": [{"name": "list", "scopes": ["read"], "http": [{"methods": ["GET"], "paths": ["/orders"]}]}],
+        "grants": [{"name": "r", "to": [{"serviceAccount": {"namespace": name, "name": "reader"}}], "scopes": ["read"]}],
+    });
+    namespace.apply(&policy(name, "orders", spec)).expect("applied");
+    namespace.kubectl(["create", "serviceaccount", "reader"]).expect("created");
+    installed.in_force(name, "orders");
+    let token = namespace.kubectl(["create", "token", "reader", &format!("--audience={audience}")]).expect("a token");
+    let service = installed.kubectl(["get", "service", "durward", "-n", NAMESPACE, "-o", "jsonpath={.spec.clusterIP}"]);
+    let ca = installed.kubectl([
+        "get",
+        "secret",
+        "durward-ca",
+        "-n",
+        NAMESPACE,
+        "-o",
+        "go-template={{index .data \"tls.crt\" | base64decode}}",
+    ]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let (ca_file, door) = (folder.path().join("ca.pem"), format!("durward.{NAMESPACE}.svc"));
+    std::fs::write(&ca_file, ca).expect("written");
+
+    let port =
+        std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
+    let config = ENVOY
+        .replace("PORT", &port.to_string())
+        .replace("DOOR", &door)
+        .replace("SERVICE", &service)
+        .replace("filename: CA", &format!("filename: {}", ca_file.display()));
+    let file = folder.path().join("envoy.yaml");
+    std::fs::write(&file, config).expect("written");
+    let mut command = Command::new(install::venv("envoy"));
+    command.arg("--config-path").arg(&file).args(["--log-level", "error", "--use-dynamic-base-id"]);
+    let _envoy = Ended(command.spawn().expect("envoy starts"));
+    let ask = |token: Option<&str>, path: &str| {
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--max-time", "5", "--output", "/dev/null", "--write-out", "%{http_code}"]);
+        curl.args(["--header", &format!("Host: {host}")]);
+        token.into_iter().for_each(|token| drop(curl.args(["--header", &format!("Authorization: Bearer {token}")])));
+        let output = curl.arg(format!("http://127.0.0.1:{port}{path}")).output().expect("curl runs");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    installed.until("Envoy", || (ask(None, "/orders") == "401").then_some(()));
+    assert_eq!(ask(Some(token.trim()), "/orders"), "200");
+    assert_eq!(ask(Some(token.trim()), "/other"), "403");
+
+    let evaluate = |account: &str| {
+        let body = json!({
+            "subject": {"type": "workload", "id": format!("spiffe://cluster.local/ns/{name}/sa/{account}")},
+            "action": {"name": "list"}, "resource": {"type": audience, "id": "all"},
+        });
+        let output = Command::new("curl")
+            .args(["--silent", "--max-time", "5", "--cacert", &ca_file.display().to_string()])
+            .args(["--resolve", &format!("{door}:443:{service}"), "--header", "Content-Type: application/json"])
+            .args(["--data", &body.to_string(), &format!("https://{door}/access/v1/evaluation")])
+            .output()
+            .expect("curl runs");
+        let said: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+        said["decision"].as_bool()
+    };
+    assert_eq!((evaluate("reader"), evaluate("stranger")), (Some(true), Some(false)));
 }

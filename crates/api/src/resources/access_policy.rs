@@ -224,7 +224,8 @@ pub struct KubernetesMatch {
     pub verbs: Vec<String>,
 }
 
-/// What an operation can cost when the wrong caller gets through.
+/// What an operation can cost when the wrong caller gets through; decides which credentials are good enough.
+/// `Standard` unless said.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Risk {
     /// Any credential is enough, an API key included.

@@ -142,6 +142,18 @@ impl Installed {
     }
 }
 
+/// A program of the Python environment that `make test-deps` installs.
+pub fn venv(program: &str) -> PathBuf {
+    let directory = std::env::var_os("DURWARD_TEST_VENV").map(PathBuf::from).unwrap_or_else(|| {
+        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+        let home = || PathBuf::from(std::env::var_os("HOME").expect("a home")).join(".cache");
+        cache.unwrap_or_else(home).join("durward/venv")
+    });
+    let path = directory.join("bin").join(program);
+    assert!(path.is_file(), "{} is missing: run `make test-deps`", path.display());
+    path
+}
+
 /// The command of this checkout.
 pub fn durward() -> PathBuf {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
