@@ -34,6 +34,11 @@ struct RevisionLabels {
     revision: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CertificateLabels {
+    outcome: &'static str,
+}
+
 /// All metrics of the process.
 #[derive(Debug)]
 pub struct Metrics {
@@ -49,6 +54,7 @@ pub struct Metrics {
     leader: Gauge,
     replicas_behind: Gauge,
     certificate_ends: Gauge,
+    certificates: Family<CertificateLabels, Counter>,
     revision: Family<RevisionLabels, Gauge>,
     current: Mutex<Option<RevisionLabels>>,
 }
@@ -73,6 +79,7 @@ impl Default for Metrics {
             leader: Gauge::default(),
             replicas_behind: Gauge::default(),
             certificate_ends: Gauge::default(),
+            certificates: Family::default(),
             revision: Family::default(),
             current: Mutex::default(),
             registry: Registry::default(),
@@ -119,6 +126,11 @@ impl Default for Metrics {
             "webhook_certificate_expiry_seconds",
             "When the certificate of the cluster's doors and webhooks ends, in seconds since 1970",
             metrics.certificate_ends.clone(),
+        );
+        registry.register(
+            "pod_certificates",
+            "Certificate requests of pods, by what became of them",
+            metrics.certificates.clone(),
         );
         registry.register(
             "snapshot_revision",
@@ -181,6 +193,10 @@ impl Metrics {
 
     pub(crate) fn certificate_ends(&self, at: i64) {
         self.certificate_ends.set(at);
+    }
+
+    pub(crate) fn certificate(&self, outcome: &'static str) {
+        self.certificates.get_or_create(&CertificateLabels { outcome }).inc();
     }
 
     /// All metrics as OpenMetrics text.

@@ -22,6 +22,10 @@ mod watch;
 mod webhooks;
 mod writer;
 
+pub(crate) use backlog::Backlog;
 pub use certificates::Origin;
+pub(crate) use leader::brief;
 pub use run::{Listen, Settings, run};
+pub(crate) use watch::pauses;
 pub use webhooks::{FailurePolicy, remove};
+pub(crate) use writer::MANAGER;

@@ -15,6 +15,7 @@ use crate::doors::admin::{self, Readiness};
 use crate::doors::trust::Trust;
 use crate::doors::{Doors, admission};
 use crate::engine::Engine;
+use crate::identity::{Bundle, Signer};
 use crate::metrics::Metrics;
 use crate::process::{Failure, Parts, bind};
 use crate::random::random;
@@ -99,8 +100,9 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
     let engine = Arc::new(Engine::new(Arc::new(authenticator), audit, Arc::clone(&metrics), process));
 
     let host = format!("{service}.{namespace}.svc");
+    let trust_domain = names.trust_domain.clone();
     let leaf = Leaf {
-        authority,
+        authority: Arc::clone(&authority),
         id: format!("spiffe://{}/ns/{namespace}/sa/{service}", names.trust_domain),
         dns_names: vec![format!("{service}.{namespace}"), host.clone(), format!("{host}.{}", names.cluster_domain)],
         lifetime: settings.certificate_lifetime,
@@ -171,6 +173,12 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
     };
     let leads_replicas = leads.clone();
     parts.add(|stop| replicas.run(revisions, leads_replicas, confirmed, stop));
+    let signer = Signer::new(client.clone(), Arc::clone(&engine), authority, &trust_domain, &pod);
+    let leads_signer = leads.clone();
+    parts.add(|stop| signer.run(leads_signer, stop));
+    let bundle = Bundle { roots_pem: ca_pem.clone() };
+    let (of_bundle, leads_bundle) = (client.clone(), leads.clone());
+    parts.add(|stop| bundle.run(of_bundle, leads_bundle, stop));
     let writer = Writer::new(client.clone(), &pod);
     let leads_writer = leads.clone();
     parts.add(|stop| writer.run(written, confirmations, leads_writer, stop));

@@ -8,11 +8,13 @@ use durward_core::digest::Digest;
 use durward_core::host::Host;
 use durward_core::kubernetes::{ApiPattern, Verb};
 use durward_core::path::{Method, PathPattern};
+use durward_core::pods::{DEFAULT_TTL, PodSelector, Pods, Requirement};
 use durward_core::policy::{Denial, Grant, MAX_SCOPES, Match, Mode, Operation, Policy, PolicyKey, Subject, Way};
 use durward_core::principal::{PrincipalId, is_dns_label, is_dns_subdomain};
 use durward_core::risk::Risk;
 use durward_core::scope::Scope;
 use durward_core::service::shadowed;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -45,6 +47,9 @@ impl fmt::Display for FieldError {
 const DEFAULT_MAX_AGE: TimeDelta = TimeDelta::minutes(5);
 /// A second factor older than a working day is none.
 const LONGEST_MAX_AGE: TimeDelta = TimeDelta::hours(24);
+/// Lifetimes of certificates that the API server lets a signer issue begin at an hour; beyond a day they are not short.
+const SHORTEST_TTL: TimeDelta = TimeDelta::hours(1);
+const LONGEST_TTL: TimeDelta = TimeDelta::hours(24);
 /// Bounds of one policy; a service with more is cut in several policies. The CRD says the same.
 const MAX_OPERATIONS: usize = 512;
 const MAX_MATCHES: usize = 64;
@@ -64,6 +69,10 @@ pub fn compile(policy: &AccessPolicy, settings: &Settings) -> Result<Policy, Vec
         Some(compiled) if compiler.errors.is_empty() => Ok(compiled),
         _ => Err(compiler.errors),
     }
+}
+
+fn duration(text: &str) -> Option<TimeDelta> {
+    text.parse::<jiff::SignedDuration>().ok().and_then(|duration| TimeDelta::try_seconds(duration.as_secs()))
 }
 
 struct Compiler<'s> {
@@ -96,16 +105,11 @@ impl Compiler<'_> {
         if audience.is_empty() || audience.len() > 253 || !audience.bytes().all(|b| b.is_ascii_graphic()) {
             self.error("spec.service.audience", "an audience is 1 to 253 printable ASCII characters without spaces");
         }
-        if spec.service.pod_selector.is_some() {
-            self.unsupported("spec.service.podSelector", "selecting the pods of a service");
-        }
-        if spec.identity.is_some() {
-            self.unsupported("spec.identity", "minting identities for pods");
-        }
         if !spec.relations.is_empty() {
             self.unsupported("spec.relations", "relations (ReBAC)");
         }
         let hosts = self.hosts(&spec.service.hosts);
+        let pods = self.pods(spec);
         let ways = self.ways(&spec.authentication);
         let operations = self.operations(&spec.operations);
         let roles = self.roles(&spec.roles);
@@ -117,7 +121,7 @@ impl Compiler<'_> {
         let denials = self.denials(&key, &spec.denials, mode);
         let canonical = self.take("spec", serde_json::to_vec(spec))?;
         let digest = Digest::of([canonical.as_slice(), self.settings.trust_domain.as_bytes()]);
-        Some(Policy { key, audience: audience.into(), hosts, ways, operations, grants, denials, mode, digest })
+        Some(Policy { key, audience: audience.into(), hosts, pods, ways, operations, grants, denials, mode, digest })
     }
 
     fn key(&mut self, resource: &AccessPolicy) -> Option<PolicyKey> {
@@ -141,6 +145,55 @@ impl Compiler<'_> {
             parsed.extend(self.take(&field, Host::parse(host)));
         }
         parsed
+    }
+
+    fn pods(&mut self, spec: &spec::AccessPolicySpec) -> Option<Pods> {
+        let Some(selector) = &spec.service.pod_selector else {
+            if spec.identity.is_some() {
+                self.error("spec.identity", "say whose identity it is: `spec.service.podSelector`");
+            }
+            return None;
+        };
+        let selector = self.selector("spec.service.podSelector", selector);
+        let identity = spec.identity.clone().unwrap_or_default();
+        let ttl = identity.ttl.as_deref().and_then(|text| {
+            let ttl = duration(text).filter(|ttl| (SHORTEST_TTL..=LONGEST_TTL).contains(ttl));
+            if ttl.is_none() {
+                self.error("spec.identity.ttl", format!("`{text}` is no time from 1h to 24h, such as `1h`"));
+            }
+            ttl
+        });
+        let mut dns_names = Vec::new();
+        for (i, name) in identity.dns_names.iter().enumerate() {
+            let host = self.take(&format!("spec.identity.dnsNames[{i}]"), Host::parse(name));
+            dns_names.extend(host.map(|host| Arc::from(host.as_str())));
+        }
+        Some(Pods { selector, ttl: ttl.unwrap_or(DEFAULT_TTL), dns_names })
+    }
+
+    fn selector(&mut self, field: &str, selector: &LabelSelector) -> PodSelector {
+        let labels = selector.match_labels.iter().flatten();
+        let mut requirements: Vec<Requirement> = labels
+            .map(|(key, value)| Requirement::In(key.as_str().into(), [Arc::from(value.as_str())].into()))
+            .collect();
+        for (i, expression) in selector.match_expressions.iter().flatten().enumerate() {
+            let key: Arc<str> = expression.key.as_str().into();
+            let values: BTreeSet<Arc<str>> =
+                expression.values.iter().flatten().map(|value| value.as_str().into()).collect();
+            let field = format!("{field}.matchExpressions[{i}]");
+            match (expression.operator.as_str(), values.is_empty()) {
+                ("In", false) => requirements.push(Requirement::In(key, values)),
+                ("NotIn", false) => requirements.push(Requirement::NotIn(key, values)),
+                ("Exists", true) => requirements.push(Requirement::Exists(key)),
+                ("DoesNotExist", true) => requirements.push(Requirement::DoesNotExist(key)),
+                ("In" | "NotIn", true) => self.error(field, "say with which `values`"),
+                ("Exists" | "DoesNotExist", false) => self.error(field, "leave `values` out; the label alone counts"),
+                (other, _) => {
+                    self.error(field, format!("`{other}` is none of `In`, `NotIn`, `Exists` and `DoesNotExist`"));
+                }
+            }
+        }
+        PodSelector { requirements }
     }
 
     fn ways(&mut self, ways: &[spec::Way]) -> Vec<Way> {
@@ -269,8 +322,7 @@ impl Compiler<'_> {
             self.error(field, "a step-up is asked for at `risk: High` only; say so, or leave it out");
         }
         let Some(text) = &step_up.max_age else { return DEFAULT_MAX_AGE };
-        let age = text.parse::<jiff::SignedDuration>().ok().and_then(|d| TimeDelta::try_seconds(d.as_secs()));
-        match age {
+        match duration(text) {
             Some(age) if age > TimeDelta::zero() && age <= LONGEST_MAX_AGE => age,
             _ => {
                 self.error(format!("{field}.maxAge"), format!("`{text}` is no time from 1s to 24h, such as `5m`"));

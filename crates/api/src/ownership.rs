@@ -39,10 +39,15 @@ impl Allowance {
 pub fn unowned(policy: &Policy, allowance: &Allowance, settings: &Settings) -> Vec<FieldError> {
     let namespace = &policy.key.namespace;
     let mut errors = Vec::new();
-    for (i, host) in policy.hosts.iter().enumerate() {
-        if !is_own_name(host, namespace, &settings.cluster_domain) && !allowance.has_host(host.as_str()) {
+    let hosts =
+        policy.hosts.iter().map(Host::as_str).enumerate().map(|(i, host)| (format!("spec.service.hosts[{i}]"), host));
+    // a certificate speaks for a name as much as a policy does
+    let names = policy.pods.iter().flat_map(|pods| &pods.dns_names).enumerate();
+    let names = names.map(|(i, name)| (format!("spec.identity.dnsNames[{i}]"), name.as_ref()));
+    for (field, host) in hosts.chain(names) {
+        if !is_own_name(host, namespace, &settings.cluster_domain) && !allowance.has_host(host) {
             errors.push(FieldError {
-                field: format!("spec.service.hosts[{i}]"),
+                field,
                 message: format!(
                     "namespace `{namespace}` does not own host `{host}`: use a name of its own (`NAME.{namespace}.svc`), or \
                      have a cluster admin annotate the Namespace with `{ALLOWED_HOSTS}: {host}`"
@@ -65,8 +70,8 @@ pub fn unowned(policy: &Policy, allowance: &Allowance, settings: &Settings) -> V
 }
 
 /// `<service>.<ns>`, `<service>.<ns>.svc`, `<service>.<ns>.svc.<cluster-domain>`.
-fn is_own_name(host: &Host, namespace: &str, cluster_domain: &str) -> bool {
-    let Some((_, rest)) = host.as_str().split_once('.') else { return false };
+fn is_own_name(host: &str, namespace: &str, cluster_domain: &str) -> bool {
+    let Some((_, rest)) = host.split_once('.') else { return false };
     rest == namespace
         || rest.strip_prefix(namespace).and_then(|rest| rest.strip_prefix(".svc")).is_some_and(|domain| {
             domain.is_empty() || domain.strip_prefix('.').is_some_and(|domain| domain == cluster_domain)

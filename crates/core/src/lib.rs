@@ -16,6 +16,7 @@ pub mod digest;
 pub mod host;
 pub mod kubernetes;
 pub mod path;
+pub mod pods;
 pub mod policy;
 pub mod principal;
 pub mod request;

@@ -5,6 +5,7 @@ use crate::digest::Digest;
 use crate::host::Host;
 use crate::kubernetes::ApiPattern;
 use crate::path::{Method, PathPattern};
+use crate::pods::Pods;
 use crate::principal::{Identity, PrincipalId};
 use crate::risk::Risk;
 use crate::scope::Scope;
@@ -171,6 +172,8 @@ pub struct Policy {
     pub audience: Arc<str>,
     /// Hosts of the service.
     pub hosts: Vec<Host>,
+    /// The pods that are the service, if it says.
+    pub pods: Option<Pods>,
     /// Accepted ways in, in the order in which they are tried.
     pub ways: Vec<Way>,
     /// What can be done.

@@ -3,6 +3,7 @@
 use crate::host::Host;
 use crate::kubernetes::{ApiCall, ApiPattern};
 use crate::path::{Ambiguity, PathPattern, RequestPath};
+use crate::pods::Pods;
 use crate::policy::{Denial, Grant, MAX_SCOPES, Mode, Operation, Policy, PolicyKey, Subject, Way};
 use crate::principal::{Identity, PrincipalId};
 use crate::routes::Routes;
@@ -26,6 +27,8 @@ pub struct ServiceKey {
 pub struct Service {
     pub(crate) key: ServiceKey,
     pub(crate) hosts: Vec<Host>,
+    /// Pods that are the service, each with the policy that says so.
+    pub(crate) pods: Vec<(PolicyKey, Pods)>,
     pub(crate) ways: Vec<Way>,
     pub(crate) mode: Mode,
     pub(crate) operations: Vec<ServiceOperation>,
@@ -163,6 +166,7 @@ impl Union {
         Some(Service {
             key,
             hosts: policies.iter().flat_map(|p| &p.hosts).collect::<BTreeSet<_>>().into_iter().cloned().collect(),
+            pods: policies.iter().filter_map(|p| Some((p.key.clone(), p.pods.clone()?))).collect(),
             ways: in_first_order(policies.iter().flat_map(|p| &p.ways)),
             mode: if policies.iter().all(|p| p.mode == Mode::Audit) { Mode::Audit } else { Mode::Enforce },
             operations,

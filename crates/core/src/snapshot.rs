@@ -3,10 +3,12 @@
 use crate::digest::{Contents, Digest};
 use crate::host::{Host, canonical_of_authority};
 use crate::kubernetes::ApiCall;
+use crate::principal::PrincipalId;
 use crate::service::{Service, ServiceKey};
 use foldhash::fast::RandomState;
 use imbl::GenericHashMap;
 use imbl::shared_ptr::DefaultSharedPtr;
+use std::hash::Hash;
 use std::sync::Arc;
 
 /// A map whose clones share what did not change.
@@ -23,6 +25,10 @@ pub struct Snapshot {
     by_host: Map<Host, Arc<Service>>,
     /// Services that declare requests to the Kubernetes API, by namespace, in the order of their audiences.
     kubernetes: Map<Arc<str>, Arc<[Arc<Service>]>>,
+    /// Services that say which pods they are, by namespace.
+    selecting: Map<Arc<str>, Arc<[Arc<Service>]>>,
+    /// Services with a rule that names a workload.
+    naming: Map<PrincipalId, Arc<[Arc<Service>]>>,
     contents: Contents,
     revision: Digest,
 }
@@ -36,8 +42,12 @@ impl Snapshot {
             self.by_host.insert(host.clone(), Arc::clone(&service));
         }
         if service.kubernetes().next().is_some() {
-            self.govern(&service.key.namespace, |services| services.push(Arc::clone(&service)));
+            enter(&mut self.kubernetes, &service.key.namespace, &service);
         }
+        if !service.pods.is_empty() {
+            enter(&mut self.selecting, &service.key.namespace, &service);
+        }
+        service.named_workloads().iter().for_each(|id| enter(&mut self.naming, id, &service));
         self.by_audience.insert(Arc::clone(&service.key.audience), Arc::clone(&service));
         self.services.insert(service.key.clone(), service);
     }
@@ -46,8 +56,12 @@ impl Snapshot {
     pub fn take(&mut self, key: &ServiceKey) {
         let Some(old) = self.services.remove(key) else { return };
         if old.kubernetes().next().is_some() {
-            self.govern(&key.namespace, |services| services.retain(|service| service.key != *key));
+            withdraw(&mut self.kubernetes, &key.namespace, key);
         }
+        if !old.pods.is_empty() {
+            withdraw(&mut self.selecting, &key.namespace, key);
+        }
+        old.named_workloads().iter().for_each(|id| withdraw(&mut self.naming, id, key));
         if self.by_audience.get(&key.audience).is_some_and(|holder| Arc::ptr_eq(holder, &old)) {
             self.by_audience.remove(&key.audience);
         }
@@ -55,17 +69,6 @@ impl Snapshot {
             if self.by_host.get(host).is_some_and(|holder| Arc::ptr_eq(holder, &old)) {
                 self.by_host.remove(host);
             }
-        }
-    }
-
-    fn govern(&mut self, namespace: &Arc<str>, change: impl FnOnce(&mut Vec<Arc<Service>>)) {
-        let mut services = self.kubernetes.get(namespace).map(|services| services.to_vec()).unwrap_or_default();
-        change(&mut services);
-        services.sort_by(|a, b| a.key.cmp(&b.key));
-        if services.is_empty() {
-            self.kubernetes.remove(namespace);
-        } else {
-            self.kubernetes.insert(Arc::clone(namespace), services.into());
         }
     }
 
@@ -118,8 +121,38 @@ impl Snapshot {
         self.kubernetes.iter().map(|(namespace, services)| (namespace, services.as_ref()))
     }
 
+    /// The services of a namespace that say which pods they are.
+    pub(crate) fn selecting(&self, namespace: &str) -> &[Arc<Service>] {
+        self.selecting.get(namespace).map(AsRef::as_ref).unwrap_or_default()
+    }
+
+    /// The services with a rule that names this workload.
+    pub(crate) fn naming(&self, id: &PrincipalId) -> &[Arc<Service>] {
+        self.naming.get(id).map(AsRef::as_ref).unwrap_or_default()
+    }
+
     /// Every service, in no order.
     pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
         self.services.values()
+    }
+}
+
+/// Services under a key that several can share, in the order of their own keys.
+type Index<K> = Map<K, Arc<[Arc<Service>]>>;
+
+fn enter<K: Clone + Eq + Hash>(index: &mut Index<K>, key: &K, service: &Arc<Service>) {
+    let mut services = index.get(key).map(|services| services.to_vec()).unwrap_or_default();
+    services.push(Arc::clone(service));
+    services.sort_by(|a, b| a.key.cmp(&b.key));
+    index.insert(key.clone(), services.into());
+}
+
+fn withdraw<K: Clone + Eq + Hash>(index: &mut Index<K>, key: &K, service: &ServiceKey) {
+    let mut services = index.get(key).map(|services| services.to_vec()).unwrap_or_default();
+    services.retain(|other| other.key != *service);
+    if services.is_empty() {
+        index.remove(key);
+    } else {
+        index.insert(key.clone(), services.into());
     }
 }

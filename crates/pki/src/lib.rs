@@ -3,5 +3,6 @@
 //! Time and serial numbers are passed in. Keys are made by the crypto library and wiped when they are dropped.
 
 pub mod authority;
+pub mod request;
 pub mod svid;
 pub mod token;

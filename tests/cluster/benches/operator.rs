@@ -55,7 +55,7 @@ fn main() {
         create(&policies, name, PRESENT..MANY).await;
         installed
             .cluster
-            .until("all policies to be in force", Duration::from_secs(300), || {
+            .until("all policies to be in force", Duration::from_secs(900), || {
                 let list: Value =
                     serde_json::from_str(&installed.kubectl(["get", "accesspolicies", "-n", name, "-o", "json"]))
                         .expect("a list");

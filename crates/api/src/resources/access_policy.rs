@@ -30,7 +30,8 @@ pub struct AccessPolicySpec {
     /// The service that this policy is about.
     #[serde(default)]
     pub service: Service,
-    /// The identity that the pods of the service are minted. Not minted unless set.
+    /// What the certificates of the service's pods are like. Pods get one if a policy is about them: its `podSelector` takes
+    /// them in, or a grant or a denial names their service account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<MintedIdentity>,
     /// Accepted ways in, tried in this order. A way that is not listed is not accepted.

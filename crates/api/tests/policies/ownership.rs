@@ -142,3 +142,24 @@ fn a_version_that_is_no_longer_owned_is_never_fallen_back_to() {
     assert_eq!(world.answers("a.example.com/mine"), "NoPolicy");
     assert_eq!(world.fates(), ["shop/older: in force", "shop/younger: OperationConflict, nothing in force"]);
 }
+
+#[test]
+fn certificates_carry_only_names_that_the_namespace_owns() {
+    let minted = |names: &str| {
+        named("shop/web", 1, &format!("service: {{podSelector: {{}}}}\nidentity: {{dnsNames: [{names}]}}"))
+    };
+    let mut catalog = durward_api::catalog::Catalog::new(settings());
+    let change = |names: &str| durward_api::catalog::Change::Policy(Box::new(minted(names)));
+    let fate = |catalog: &durward_api::catalog::Catalog| catalog.fate(&key("shop/web")).unwrap();
+    catalog.apply([change("web.shop.svc, web.shop.svc.cluster.local")]);
+    assert!(fate(&catalog).rejected.is_none());
+    catalog.apply([change("web.shop.svc, bank.example.com")]);
+    let rejected = fate(&catalog).rejected.unwrap();
+    assert_eq!(
+        (rejected.reason.as_str(), rejected.errors[0].field.as_str()),
+        ("NotOwned", "spec.identity.dnsNames[1]")
+    );
+    let allowed = [("durward.dev/allowed-hosts".to_owned(), "bank.example.com".to_owned())].into();
+    catalog.apply([durward_api::catalog::Change::Namespace("shop".to_owned(), Some(allowed))]);
+    assert!(fate(&catalog).rejected.is_none());
+}

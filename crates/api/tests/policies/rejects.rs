@@ -36,18 +36,37 @@ fn names_of_policies_that_kubernetes_would_refuse() {
 }
 
 #[test]
+fn identities_that_nobody_can_be_minted() {
+    rejects_each(&[
+        ("identity: {}", "spec.identity: say whose identity it is: `spec.service.podSelector`"),
+        (
+            "service: {podSelector: {}}\nidentity: {ttl: 5m}",
+            "spec.identity.ttl: `5m` is no time from 1h to 24h, such as `1h`",
+        ),
+        (
+            "service: {podSelector: {}}\nidentity: {ttl: 25h}",
+            "spec.identity.ttl: `25h` is no time from 1h to 24h, such as `1h`",
+        ),
+        (
+            "service: {podSelector: {matchExpressions: [{key: app, operator: In}]}}",
+            "spec.service.podSelector.matchExpressions[0]: say with which `values`",
+        ),
+        (
+            "service: {podSelector: {matchExpressions: [{key: app, operator: Exists, values: [a]}]}}",
+            "spec.service.podSelector.matchExpressions[0]: leave `values` out; the label alone counts",
+        ),
+        (
+            "service: {podSelector: {matchExpressions: [{key: app, operator: Like, values: [a]}]}}",
+            "spec.service.podSelector.matchExpressions[0]: `Like` is none of `In`, `NotIn`, `Exists` and `DoesNotExist`",
+        ),
+    ]);
+    let error = &mistakes(&resource("service: {podSelector: {}}\nidentity: {dnsNames: ['*.shop.svc']}"))[0];
+    assert!(error.starts_with("spec.identity.dnsNames[0]: `*.shop.svc` is no host name"), "{error}");
+}
+
+#[test]
 fn what_comes_later_is_refused_and_never_ignored() {
     rejects_each(&[
-        (
-            "service: {podSelector: {matchLabels: {app: orders}}}",
-            "spec.service.podSelector: not yet supported: selecting the pods of a service; leave it out",
-        ),
-        (
-            "service: {podSelector: {}}",
-            "spec.service.podSelector: not yet supported: selecting the pods of a service; leave it out",
-        ),
-        ("identity: {}", "spec.identity: not yet supported: minting identities for pods; leave it out"),
-        ("identity: {ttl: 1h}", "spec.identity: not yet supported: minting identities for pods; leave it out"),
         (
             "relations: [{object: order, relations: {owner: {}}}]",
             "spec.relations: not yet supported: relations (ReBAC); leave it out",

@@ -14,6 +14,7 @@ mod assurance;
 mod conditions;
 mod kubernetes;
 mod order;
+mod pods;
 mod routing;
 mod rules;
 mod services;

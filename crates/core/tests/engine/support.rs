@@ -24,6 +24,7 @@ pub fn policy(name: &str) -> Policy {
         key: PolicyKey { namespace: "shop".into(), name: name.into() },
         audience: "orders.shop".into(),
         hosts: vec![Host::parse(HOST).unwrap()],
+        pods: None,
         ways: vec![Way::Workload, Way::Provider("corporate".into()), Way::Provider("partners".into())],
         operations: Vec::new(),
         grants: Vec::new(),

@@ -1,0 +1,113 @@
+//! Which pods policies are about, and the identity that those are minted.
+
+use crate::policy::{PolicyKey, Subject};
+use crate::principal::PrincipalId;
+use crate::service::Service;
+use crate::snapshot::Snapshot;
+use chrono::TimeDelta;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Lifetime of a certificate where no policy says.
+pub const DEFAULT_TTL: TimeDelta = TimeDelta::hours(1);
+
+/// Pods by their labels (`metav1.LabelSelector`); without any requirement all pods of the namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PodSelector {
+    /// All of these have to hold.
+    pub requirements: Vec<Requirement>,
+}
+
+/// One demand on a label.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Requirement {
+    /// The label is there, with one of these values.
+    In(Arc<str>, BTreeSet<Arc<str>>),
+    /// The label is not there, or has another value.
+    NotIn(Arc<str>, BTreeSet<Arc<str>>),
+    /// The label is there.
+    Exists(Arc<str>),
+    /// The label is not there.
+    DoesNotExist(Arc<str>),
+}
+
+impl PodSelector {
+    /// Whether a pod with these labels is one of them.
+    #[must_use]
+    pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
+        let get = |key: &Arc<str>| labels.get(key.as_ref()).map(String::as_str);
+        self.requirements.iter().all(|requirement| match requirement {
+            Requirement::In(key, values) => get(key).is_some_and(|value| values.contains(value)),
+            Requirement::NotIn(key, values) => get(key).is_none_or(|value| !values.contains(value)),
+            Requirement::Exists(key) => get(key).is_some(),
+            Requirement::DoesNotExist(key) => get(key).is_none(),
+        })
+    }
+}
+
+/// The pods that are a service, and what they are minted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pods {
+    /// Which.
+    pub selector: PodSelector,
+    /// Lifetime of their certificates, at most.
+    pub ttl: TimeDelta,
+    /// DNS names beside the SPIFFE ID.
+    pub dns_names: Vec<Arc<str>>,
+}
+
+/// What a pod is minted, and because of which policies.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Minting {
+    /// Lifetime of the certificate: the shortest that a policy says.
+    pub ttl: TimeDelta,
+    /// DNS names that it carries.
+    pub dns_names: BTreeSet<Arc<str>>,
+    /// The policies that are about the pod.
+    pub policies: BTreeSet<PolicyKey>,
+}
+
+impl Service {
+    /// Workloads that a grant or a denial names, with its policy.
+    pub(crate) fn named_workloads(&self) -> BTreeSet<PrincipalId> {
+        let grants = self.grants.iter().flat_map(|grant| &grant.to);
+        let denials = self.denials.iter().flat_map(|denial| &denial.to);
+        let named = grants.chain(denials).filter_map(|subject| match subject {
+            Subject::Principal(id) if id.is_workload() => Some(id.clone()),
+            _ => None,
+        });
+        named.collect()
+    }
+
+    /// The policies of the service with a rule that names this workload.
+    fn naming<'s>(&'s self, id: &'s PrincipalId) -> impl Iterator<Item = PolicyKey> + 's {
+        let names =
+            move |to: &[Subject]| to.iter().any(|subject| matches!(subject, Subject::Principal(named) if named == id));
+        let grants = self.grants.iter().filter(move |grant| names(&grant.to)).map(|grant| &grant.rule);
+        let denials = self.denials.iter().filter(move |denial| names(&denial.to)).map(|denial| &denial.rule);
+        // a rule is called `<namespace>/<policy>/<kind>/<name>`
+        grants.chain(denials).filter_map(|rule| {
+            let (namespace, rest) = rule.split_once('/')?;
+            Some(PolicyKey { namespace: namespace.into(), name: rest.split_once('/')?.0.into() })
+        })
+    }
+}
+
+impl Snapshot {
+    /// What a pod is minted, if a policy is about it: its selector takes the pod in, or a grant or a denial names its
+    /// service account.
+    #[must_use]
+    pub fn minting(&self, id: &PrincipalId, namespace: &str, labels: &BTreeMap<String, String>) -> Option<Minting> {
+        let mut minting = Minting { ttl: DEFAULT_TTL, dns_names: BTreeSet::new(), policies: BTreeSet::new() };
+        let mut ttl = None::<TimeDelta>;
+        let selecting = self.selecting(namespace).iter().flat_map(|service| &service.pods);
+        for (policy, pods) in selecting.filter(|(_, pods)| pods.selector.selects(labels)) {
+            ttl = Some(ttl.map_or(pods.ttl, |shortest| shortest.min(pods.ttl)));
+            minting.dns_names.extend(pods.dns_names.iter().cloned());
+            minting.policies.insert(policy.clone());
+        }
+        minting.policies.extend(self.naming(id).iter().flat_map(|service| service.naming(id)));
+        minting.ttl = ttl.unwrap_or(DEFAULT_TTL);
+        (!minting.policies.is_empty()).then_some(minting)
+    }
+}

@@ -1,0 +1,86 @@
+//! Which pods are minted an identity.
+
+use crate::support::*;
+use chrono::TimeDelta;
+use durward_core::pods::{DEFAULT_TTL, Minting, PodSelector, Pods, Requirement};
+use durward_core::policy::{Policy, PolicyKey};
+use durward_core::snapshot::Snapshot;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+fn labels(text: &str) -> BTreeMap<String, String> {
+    let pairs = text.split_whitespace().filter_map(|pair| pair.split_once('='));
+    pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+}
+
+fn app(name: &str) -> PodSelector {
+    PodSelector { requirements: vec![Requirement::In("app".into(), [Arc::from(name)].into())] }
+}
+
+fn about(name: &str, selector: PodSelector, ttl: i64, dns: &[&str]) -> Policy {
+    let pods =
+        Pods { selector, ttl: TimeDelta::hours(ttl), dns_names: dns.iter().map(|name| Arc::from(*name)).collect() };
+    Policy { audience: format!("{name}.shop").into(), hosts: vec![], pods: Some(pods), ..policy(name) }
+}
+
+fn minting(snapshot: &Snapshot, who: &str, namespace: &str, of: &str) -> Option<Minting> {
+    snapshot.minting(&id(who), namespace, &labels(of))
+}
+
+const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
+
+#[test]
+fn selectors_are_those_of_kubernetes() {
+    let (key, values) = (Arc::<str>::from("app"), [Arc::from("web"), Arc::from("api")]);
+    for (requirement, selected) in [
+        (Requirement::In(key.clone(), values.clone().into()), [true, false, false]),
+        (Requirement::NotIn(key.clone(), values.into()), [false, true, true]),
+        (Requirement::Exists(key.clone()), [true, true, false]),
+        (Requirement::DoesNotExist(key), [false, false, true]),
+    ] {
+        let selector = PodSelector { requirements: vec![requirement.clone()] };
+        let found = ["app=web", "app=other", "tier=web"].map(|of| selector.selects(&labels(of)));
+        assert_eq!(found, selected, "{requirement:?}");
+    }
+    assert!(PodSelector::default().selects(&labels("")), "no requirement takes in every pod");
+}
+
+#[test]
+fn the_policies_about_a_pod_unite_and_the_shortest_lifetime_counts() {
+    let snapshot = world([
+        about("long", app("web"), 12, &["web.shop.svc"]),
+        about("short", PodSelector::default(), 2, &["any.shop.svc"]),
+        about("other", app("api"), 1, &["api.shop.svc"]),
+    ]);
+    let web = minting(&snapshot, WEB, "shop", "app=web").unwrap();
+    assert_eq!(web.ttl, TimeDelta::hours(2));
+    assert_eq!(web.dns_names.iter().map(AsRef::as_ref).collect::<Vec<&str>>(), ["any.shop.svc", "web.shop.svc"]);
+    assert_eq!(web.policies.iter().map(|policy| policy.name.as_ref()).collect::<Vec<_>>(), ["long", "short"]);
+    assert_eq!(minting(&snapshot, WEB, "farm", "app=web"), None, "a policy is about pods of its own namespace");
+}
+
+#[test]
+fn a_rule_that_names_the_service_account_is_about_its_pods_wherever_they_live() {
+    let named = Policy {
+        grants: vec![grant(
+            "callers",
+            &["spiffe://cluster.local/ns/billing/sa/billing", "user:corporate/alice"],
+            &["read"],
+        )],
+        denials: vec![denial("never", &["spiffe://cluster.local/ns/evil/sa/evil"])],
+        ..orders()
+    };
+    let mut snapshot = world([named]);
+    let billing = "spiffe://cluster.local/ns/billing/sa/billing";
+    let minted = minting(&snapshot, billing, "billing", "").unwrap();
+    assert_eq!((minted.ttl, minted.dns_names.len()), (DEFAULT_TTL, 0));
+    assert_eq!(minted.policies, [PolicyKey { namespace: "shop".into(), name: "orders".into() }].into());
+    assert!(
+        minting(&snapshot, "spiffe://cluster.local/ns/evil/sa/evil", "evil", "").is_some(),
+        "whom a denial names is known too"
+    );
+    assert!(minting(&snapshot, "spiffe://cluster.local/ns/billing/sa/other", "billing", "").is_none());
+    let service = snapshot.by_audience("orders.shop").unwrap().key().clone();
+    snapshot.take(&service);
+    assert!(minting(&snapshot, billing, "billing", "").is_none(), "gone with the policy");
+}

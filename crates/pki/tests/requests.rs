@@ -1,0 +1,61 @@
+//! Which keys are certified.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests say what they expect by unwrapping it"
+)]
+
+use durward_pki::authority::{Authority, Request};
+use durward_pki::request::{SubjectKey, SubjectKeyError};
+use durward_pki::svid;
+use rcgen::{
+    CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ECDSA_P521_SHA512, PKCS_ED25519,
+    PKCS_RSA_SHA256, RsaKeySize,
+};
+use time::OffsetDateTime;
+
+fn request(key: &KeyPair) -> Vec<u8> {
+    CertificateParams::default().serialize_request(key).unwrap().der().to_vec()
+}
+
+#[test]
+fn keys_that_kubelet_makes_are_certified() {
+    let now = OffsetDateTime::now_utc();
+    let authority = Authority::create("cluster.local", now, [7; 16]).unwrap();
+    let mut keys: Vec<(&str, KeyPair)> = [
+        ("P-256", &PKCS_ECDSA_P256_SHA256),
+        ("P-384", &PKCS_ECDSA_P384_SHA384),
+        ("P-521", &PKCS_ECDSA_P521_SHA512),
+        ("Ed25519", &PKCS_ED25519),
+    ]
+    .map(|(name, algorithm)| (name, KeyPair::generate_for(algorithm).unwrap()))
+    .into();
+    keys.push(("RSA 3072", KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_3072).unwrap()));
+    for (name, key) in keys {
+        let key = SubjectKey::of_request(&request(&key)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let asked = Request {
+            id: "spiffe://cluster.local/ns/shop/sa/web",
+            dns_names: &[],
+            addresses: &[],
+            not_before: now,
+            not_after: now + time::Duration::hours(1),
+            serial: [9; 16],
+        };
+        let certificate = authority.certify(&asked, &key).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let read = svid::verify(&[certificate], &[authority.certificate().clone()], now.unix_timestamp());
+        assert_eq!(read.unwrap_or_else(|error| panic!("{name}: {error}")).id, asked.id);
+    }
+}
+
+#[test]
+fn weak_keys_and_nonsense_are_not() {
+    let weak = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
+    assert_eq!(SubjectKey::of_request(&request(&weak)).unwrap_err(), SubjectKeyError::Unsupported);
+    let good = request(&KeyPair::generate().unwrap());
+    let cut = good[..good.len() - 1].to_vec();
+    for (name, der) in [("nothing", vec![]), ("cut", cut), ("more", [&good[..], &[0]].concat())] {
+        assert_eq!(SubjectKey::of_request(&der).unwrap_err(), SubjectKeyError::Unreadable, "{name}");
+    }
+}

@@ -1,0 +1,128 @@
+//! What a certificate request is answered: pure, all that it depends on is passed in.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use durward_core::pods::Minting;
+use durward_core::principal::PrincipalId;
+use durward_pki::authority::{Authority, Request, pem};
+use durward_pki::request::{SubjectKey, SubjectKeyError};
+use k8s_openapi::api::certificates::v1::PodCertificateRequestSpec;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+
+/// Clocks may differ; the API server takes up to five minutes.
+const BACKDATE: TimeDelta = TimeDelta::minutes(1);
+/// Shortest lifetime that the API server lets a signer issue.
+const SHORTEST: TimeDelta = TimeDelta::hours(1);
+/// The API server wants a refresh to begin at least this long after the beginning and before the end.
+const REFRESH_MARGIN: TimeDelta = TimeDelta::minutes(11);
+
+/// Why a request is never granted, as the API knows it (`certificates.k8s.io/v1`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Denial {
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+}
+
+/// The key is of a kind that this signer does not certify.
+const UNSUPPORTED_KEY: &str = "UnsupportedKeyType";
+/// The pod's author asks for something that this signer does not know.
+const UNKNOWN_ANNOTATIONS: &str = "InvalidUnverifiedUserAnnotations";
+/// The request speaks of something that is no longer, or never was.
+pub(crate) const NOT_AS_STATED: &str = "NotAsStated";
+
+/// A certificate, ready to be handed out.
+#[derive(Debug)]
+pub(crate) struct Granted {
+    pub(crate) chain: String,
+    pub(crate) not_before: DateTime<Utc>,
+    pub(crate) not_after: DateTime<Utc>,
+    pub(crate) begin_refresh_at: DateTime<Utc>,
+    pub(crate) serial: String,
+}
+
+/// Certifies the key of a request. `random` decides serial and jitter.
+pub(crate) fn issue(
+    authority: &Authority,
+    spec: &PodCertificateRequestSpec,
+    id: &PrincipalId,
+    minting: &Minting,
+    now: DateTime<Utc>,
+    random: [u8; 17],
+) -> Result<Granted, Denial> {
+    if let Some(unknown) = spec.unverified_user_annotations.iter().flatten().map(|(key, _)| key).next() {
+        let message = format!(
+            "annotation `{unknown}` is unknown to {}: it takes none; leave `userAnnotations` out",
+            crate::identity::SIGNER
+        );
+        return Err(Denial { reason: UNKNOWN_ANNOTATIONS, message });
+    }
+    let key = SubjectKey::of_request(&spec.stub_pkc_s10_request.0).map_err(|error| match error {
+        SubjectKeyError::Unsupported | SubjectKeyError::Unreadable => {
+            Denial { reason: UNSUPPORTED_KEY, message: format!("{error}; use `keyType: ECDSAP256`") }
+        }
+    })?;
+    let longest = TimeDelta::seconds(spec.max_expiration_seconds.unwrap_or(86_400).into());
+    let lifetime = minting.ttl.min(longest).max(SHORTEST);
+    let [jitter, serial @ ..] = random;
+    // whole seconds, as X.509 and the API have them
+    let not_before = DateTime::from_timestamp(now.timestamp(), 0).unwrap_or(now) - BACKDATE;
+    let not_after = not_before + lifetime;
+    let names: Vec<String> = minting.dns_names.iter().map(ToString::to_string).collect();
+    let at = |time: DateTime<Utc>| {
+        OffsetDateTime::from_unix_timestamp(time.timestamp()).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+    };
+    let certificate = authority.certify(
+        &Request {
+            id: &id.to_string(),
+            dns_names: &names,
+            addresses: &[],
+            not_before: at(not_before),
+            not_after: at(not_after),
+            serial,
+        },
+        &key,
+    );
+    let certificate = certificate.map_err(|error| Denial { reason: UNSUPPORTED_KEY, message: error.to_string() })?;
+    Ok(Granted {
+        chain: pem(&certificate),
+        not_before,
+        not_after,
+        begin_refresh_at: refresh(not_before, lifetime, jitter),
+        serial: serial.iter().map(|byte| format!("{byte:02x}")).collect(),
+    })
+}
+
+/// From half of the lifetime on, up to a tenth of it later, so that pods which began together don't come back together.
+fn refresh(not_before: DateTime<Utc>, lifetime: TimeDelta, jitter: u8) -> DateTime<Utc> {
+    let late = lifetime / 10 * i32::from(jitter) / 255;
+    let after = (lifetime / 2 + late).clamp(REFRESH_MARGIN, lifetime - REFRESH_MARGIN);
+    DateTime::from_timestamp((not_before + after).timestamp(), 0).unwrap_or(not_before + after)
+}
+
+impl Granted {
+    /// As the status of the request.
+    pub(crate) fn status(&self, now: DateTime<Utc>, message: &str) -> Value {
+        json!({
+            "certificateChain": self.chain,
+            "notBefore": stamp(self.not_before),
+            "notAfter": stamp(self.not_after),
+            "beginRefreshAt": stamp(self.begin_refresh_at),
+            "conditions": [condition("Issued", "Issued", message, now)],
+        })
+    }
+}
+
+impl Denial {
+    /// As the status of the request.
+    pub(crate) fn status(&self, now: DateTime<Utc>) -> Value {
+        json!({"conditions": [condition("Denied", self.reason, &self.message, now)]})
+    }
+}
+
+fn condition(kind: &str, reason: &str, message: &str, now: DateTime<Utc>) -> Value {
+    json!({"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": stamp(now)})
+}
+
+fn stamp(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
+}

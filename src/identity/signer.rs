@@ -1,0 +1,294 @@
+//! The signer of PodCertificateRequests (`certificates.k8s.io/v1`).
+//!
+//! Only a definite "never" is answered with a denial, which is final for the pod's volume. Whatever may still come right
+//! leaves the request pending: no policy yet, an API server that does not answer.
+
+use crate::controller::Backlog;
+use crate::controller::brief;
+use crate::engine::Engine;
+use crate::identity::SIGNER;
+use crate::identity::issue::{Denial, NOT_AS_STATED, issue};
+use crate::process::Failure;
+use crate::random::random;
+use chrono::Utc;
+use durward_core::digest::Digest;
+use durward_core::pods::Minting;
+use durward_core::principal::PrincipalId;
+use durward_pki::authority::Authority;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use k8s_openapi::api::certificates::v1::{PodCertificateRequest, PodCertificateRequestSpec};
+use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod, ServiceAccount};
+use kube::api::{Api, Patch, PatchParams};
+use kube::core::PartialObjectMeta;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::runtime::watcher::{self, watcher};
+use kube::{Client, ResourceExt};
+use serde_json::json;
+use std::collections::HashMap;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+/// Requests that are worked on at once.
+const CONCURRENCY: usize = 32;
+/// How long one request may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Namespace and name of a request.
+type Key = (String, String);
+
+/// Signs for the pods that policies are about.
+#[derive(Clone)]
+pub(crate) struct Signer {
+    client: Client,
+    engine: Arc<Engine>,
+    authority: Arc<Authority>,
+    trust_domain: Arc<str>,
+    recorder: Recorder,
+}
+
+/// What became of a request.
+enum Outcome {
+    /// Granted or denied for good.
+    Settled,
+    /// No policy of this revision is about the pod: whatever changes may change that.
+    NoPolicy(Box<ObjectReference>, Digest),
+}
+
+/// A request that is not settled, and whether the pod's owner was told why.
+struct Pending {
+    request: Arc<PodCertificateRequest>,
+    told: bool,
+    waits_for_policy: bool,
+}
+
+impl Signer {
+    pub(crate) fn new(
+        client: Client,
+        engine: Arc<Engine>,
+        authority: Arc<Authority>,
+        trust_domain: &str,
+        pod: &str,
+    ) -> Self {
+        let reporter = Reporter { controller: "durward.dev/signer".to_owned(), instance: Some(pod.to_owned()) };
+        let recorder = Recorder::new(client.clone(), reporter);
+        Self { client, engine, authority, trust_domain: trust_domain.into(), recorder }
+    }
+
+    /// Answers requests while `leading`, until `shutdown`.
+    pub(crate) async fn run(
+        self,
+        mut leading: watch::Receiver<bool>,
+        shutdown: CancellationToken,
+    ) -> Result<(), Failure> {
+        let requests: Api<PodCertificateRequest> = Api::all(self.client.clone());
+        let ours = watcher::Config::default().fields(&format!("spec.signerName={SIGNER}"));
+        let mut events = pin!(watcher(requests, ours).backoff(crate::controller::pauses()));
+        let mut revisions = self.engine.revisions();
+        let (mut pending, mut backlog) = (HashMap::<Key, Pending>::new(), Backlog::new());
+        let mut work = FuturesUnordered::new();
+        loop {
+            let leads = *leading.borrow();
+            tokio::select! {
+                Some(event) = events.next() => match event {
+                    Ok(watcher::Event::Apply(request) | watcher::Event::InitApply(request)) => {
+                        let key = key(&request);
+                        if is_settled(&request) {
+                            pending.remove(&key);
+                            backlog.forget(&key);
+                        } else if !pending.contains_key(&key) {
+                            pending.insert(key.clone(), Pending { request: Arc::new(request), told: false, waits_for_policy: false });
+                            backlog.push(key, Duration::ZERO);
+                        }
+                    }
+                    Ok(watcher::Event::Delete(request)) => {
+                        pending.remove(&key(&request));
+                        backlog.forget(&key(&request));
+                    }
+                    Ok(watcher::Event::Init | watcher::Event::InitDone) => {}
+                    Err(error) => tracing::debug!(%error, "certificate requests can't be watched"),
+                },
+                Ok(()) = revisions.changed() => {
+                    for (key, pending) in pending.iter_mut().filter(|(_, pending)| pending.waits_for_policy) {
+                        pending.waits_for_policy = false;
+                        backlog.push(key.clone(), Duration::ZERO);
+                    }
+                }
+                Ok(()) = leading.changed() => {}
+                key = backlog.next(), if leads && work.len() < CONCURRENCY => match pending.get(&key) {
+                    Some(found) => {
+                        let (signer, request) = (self.clone(), Arc::clone(&found.request));
+                        work.push(async move {
+                            let answered = timeout(PATIENCE, signer.answer(&request)).await;
+                            (key, answered)
+                        });
+                    }
+                    None => backlog.done(&key),
+                },
+                Some((key, answered)) = work.next(), if !work.is_empty() => match answered {
+                    Ok(Ok(Outcome::Settled)) => {
+                        backlog.done(&key);
+                        pending.remove(&key);
+                    }
+                    Ok(Ok(Outcome::NoPolicy(pod, of))) => {
+                        backlog.done(&key);
+                        let Some(found) = pending.get_mut(&key) else { continue };
+                        if !std::mem::replace(&mut found.told, true) {
+                            self.tell(&pod).await;
+                        }
+                        // a change that came meanwhile is not to be missed
+                        found.waits_for_policy = of == self.engine.snapshot().revision();
+                        if !found.waits_for_policy {
+                            backlog.push(key, Duration::ZERO);
+                        }
+                    }
+                    Ok(Err(error)) => {
+                        tracing::warn!(request = ?key, error = %brief(&error), "a certificate request could not be answered");
+                        backlog.failed(key);
+                    }
+                    Err(_) => backlog.failed(key),
+                },
+                () = shutdown.cancelled() => return Ok(()),
+            }
+        }
+    }
+
+    async fn answer(&self, request: &PodCertificateRequest) -> Result<Outcome, kube::Error> {
+        let (namespace, spec) = (request.namespace().unwrap_or_default(), &request.spec);
+        let metrics = self.engine.metrics();
+        let pod = match self.check(&namespace, spec).await? {
+            Ok(pod) => pod,
+            Err(what) => {
+                let denial = Denial { reason: NOT_AS_STATED, message: what };
+                self.write(request, denial.status(Utc::now())).await?;
+                metrics.certificate("denied");
+                return Ok(Outcome::Settled);
+            }
+        };
+        let id = PrincipalId::workload(&self.trust_domain, &namespace, &spec.service_account_name);
+        let labels = pod.metadata.labels.clone().unwrap_or_default();
+        let snapshot = self.engine.snapshot();
+        let minting = id.as_ref().ok().and_then(|id| snapshot.minting(id, &namespace, &labels));
+        let nobody = || Ok(Outcome::NoPolicy(Box::new(reference(&pod)), snapshot.revision()));
+        let (Ok(id), Some(minting)) = (id, minting) else {
+            metrics.certificate("pending");
+            return nobody();
+        };
+        let Ok(random) = random() else { return nobody() };
+        let now = Utc::now();
+        let status = match issue(&self.authority, spec, &id, &minting, now, random) {
+            Ok(granted) => {
+                let message = format!("issued to {id} by {}", named(&minting));
+                self.write(request, granted.status(now, &message)).await?;
+                metrics.certificate("issued");
+                tracing::info!(serial = granted.serial, %id, pod = spec.pod_name, uid = spec.pod_uid, policies = named(&minting), until = %granted.not_after, "certificate issued");
+                return Ok(Outcome::Settled);
+            }
+            Err(denial) => denial.status(now),
+        };
+        self.write(request, status).await?;
+        metrics.certificate("denied");
+        Ok(Outcome::Settled)
+    }
+
+    /// The pod of a request, if pod, service account and node are what the request says.
+    async fn check(
+        &self,
+        namespace: &str,
+        spec: &PodCertificateRequestSpec,
+    ) -> Result<Result<Pod, String>, kube::Error> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let accounts: Api<PartialObjectMeta<ServiceAccount>> = Api::namespaced(self.client.clone(), namespace);
+        let nodes: Api<PartialObjectMeta<Node>> = Api::all(self.client.clone());
+        let (pod, account, node) = tokio::try_join!(
+            pods.get_opt(&spec.pod_name),
+            accounts.get_opt(&spec.service_account_name),
+            nodes.get_opt(&spec.node_name)
+        )?;
+        let same = |uid: Option<&String>, stated: &str| uid.is_some_and(|uid| uid == stated);
+        let Some(pod) = pod.filter(|pod| same(pod.metadata.uid.as_ref(), &spec.pod_uid)) else {
+            return Ok(Err(format!("pod {namespace}/{} with UID {} is not there", spec.pod_name, spec.pod_uid)));
+        };
+        let of_pod = pod.spec.as_ref();
+        let account_name = of_pod.and_then(|pod| pod.service_account_name.as_deref()).unwrap_or("default");
+        if account_name != spec.service_account_name {
+            return Ok(Err(format!("pod {} runs as service account {account_name}", spec.pod_name)));
+        }
+        if of_pod.and_then(|pod| pod.node_name.as_deref()) != Some(&spec.node_name) {
+            return Ok(Err(format!("pod {} does not live on node {}", spec.pod_name, spec.node_name)));
+        }
+        if !account.is_some_and(|account| same(account.metadata.uid.as_ref(), &spec.service_account_uid)) {
+            return Ok(Err(format!(
+                "service account {} with UID {} is not there",
+                spec.service_account_name, spec.service_account_uid
+            )));
+        }
+        if !node.is_some_and(|node| same(node.metadata.uid.as_ref(), &spec.node_uid)) {
+            return Ok(Err(format!("node {} with UID {} is not there", spec.node_name, spec.node_uid)));
+        }
+        Ok(Ok(pod))
+    }
+
+    async fn write(&self, request: &PodCertificateRequest, status: serde_json::Value) -> Result<(), kube::Error> {
+        let requests: Api<PodCertificateRequest> =
+            Api::namespaced(self.client.clone(), &request.namespace().unwrap_or_default());
+        // another replica may have been quicker: the resource version makes sure that nobody is overruled
+        let patch = json!({"metadata": {"resourceVersion": request.metadata.resource_version}, "status": status});
+        match requests.patch_status(&request.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Tells the pod's owner why it waits.
+    async fn tell(&self, pod: &ObjectReference) {
+        let namespace = pod.namespace.as_deref().unwrap_or_default();
+        let note = format!(
+            "no AccessPolicy is about this pod, so it gets no certificate yet: select it with `spec.service.podSelector` of a policy \
+             in namespace {namespace}, or name its service account in a grant"
+        );
+        let event = Event {
+            type_: EventType::Warning,
+            reason: "NoPolicy".to_owned(),
+            note: Some(note),
+            action: "Issue".to_owned(),
+            secondary: None,
+        };
+        if let Err(error) = self.recorder.publish(&event, pod).await {
+            tracing::debug!(error = %brief(&error), "an Event could not be written");
+        }
+    }
+}
+
+fn key(request: &PodCertificateRequest) -> Key {
+    (request.namespace().unwrap_or_default(), request.name_any())
+}
+
+fn is_settled(request: &PodCertificateRequest) -> bool {
+    request
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref())
+        .is_some_and(|conditions| !conditions.is_empty())
+}
+
+fn reference(pod: &Pod) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        name: pod.metadata.name.clone(),
+        namespace: pod.metadata.namespace.clone(),
+        uid: pod.metadata.uid.clone(),
+        ..ObjectReference::default()
+    }
+}
+
+fn named(minting: &Minting) -> String {
+    minting.policies.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}

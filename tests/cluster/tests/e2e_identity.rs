@@ -1,0 +1,201 @@
+//! Certificates for pods: who gets one, what it says, and that every door takes it.
+#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test says what it expects")]
+
+mod install;
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use durward_cluster::{Namespace, image};
+use install::{Installed, NAMESPACE, policy};
+use serde_json::{Value, json};
+
+static INSTALLED: LazyLock<Mutex<Installed>> =
+    LazyLock::new(|| Mutex::new(Installed::new(&["trust.proxies={0.0.0.0/0}"])));
+
+fn installed() -> MutexGuard<'static, Installed> {
+    INSTALLED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn certificate(key: &str, path: &str) -> Value {
+    json!({"podCertificate": {"signerName": "durward.dev/workload", "keyType": key, "credentialBundlePath": path}})
+}
+
+/// A pod with certificates and the trust bundle in `/var/run/durward`.
+fn pod(name: &str, account: &str, mut sources: Vec<Value>) -> Value {
+    sources.push(json!({"clusterTrustBundle": {
+        "signerName": "durward.dev/workload", "labelSelector": {}, "path": "trust.pem"}}));
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": name}},
+        "spec": {
+            "serviceAccountName": account, "terminationGracePeriodSeconds": 0,
+            "containers": [{
+                "name": "main", "image": image::BUSYBOX, "imagePullPolicy": "Never",
+                "command": ["sh", "-c", "trap exit TERM; while :; do sleep 1; done"],
+                "volumeMounts": [{"name": "identity", "mountPath": "/var/run/durward"}],
+            }],
+            "volumes": [{"name": "identity", "projected": {"sources": sources}}],
+        },
+    })
+}
+
+/// A policy about the pods called `app`.
+fn selects(namespace: &str, app: &str) -> String {
+    let spec = json!({
+        "service": {"podSelector": {"matchLabels": {"app": app}}},
+        "identity": {"dnsNames": [format!("{app}.{namespace}.svc")]},
+    });
+    policy(namespace, app, spec)
+}
+
+fn cat(namespace: &Namespace<'_>, pod: &str, file: &str, to: &Path) {
+    let text = namespace.kubectl(["exec", pod, "--", "cat", &format!("/var/run/durward/{file}")]).expect("a file");
+    std::fs::write(to, text).expect("written");
+}
+
+fn openssl(args: &[&str]) -> String {
+    let output = Command::new("openssl").args(args).output().expect("openssl runs");
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn e2e_a_pod_starts_with_a_certificate_that_says_who_it_is_and_doors_take_it() {
+    let installed = installed();
+    let namespace = installed.cluster.namespace("identity").expect("a namespace");
+    let name = namespace.name();
+    namespace.kubectl(["create", "serviceaccount", "web"]).expect("created");
+    let host = format!("orders.{name}.svc");
+    let id = format!("spiffe://cluster.local/ns/{name}/sa/web");
+    let spec = json!({
+        "service": {"hosts": [host]}, "authentication": [{"workload": {}}],
+        "operations": [{"name": "refund", "risk": "High", "http": [{"methods": ["POST"], "paths": ["/refund"]}]}],
+        "grants": [{"name": "web", "to": [{"serviceAccount": {"namespace": name, "name": "web"}}], "scopes": ["refund"]}],
+    });
+    namespace.apply(&policy(name, "orders", spec)).expect("applied");
+    namespace.apply(&selects(name, "web")).expect("applied");
+    installed.in_force(name, "web");
+    let began = Instant::now();
+    namespace
+        .apply(&pod("web", "web", vec![certificate("ECDSAP256", "credentials.pem")]).to_string())
+        .expect("applied");
+    namespace.await_condition("pod/web", "Ready").unwrap_or_else(|error| panic!("{error}"));
+    println!("a pod with a certificate is ready after {:?}", began.elapsed());
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let (credentials, trust) = (folder.path().join("credentials.pem"), folder.path().join("trust.pem"));
+    cat(&namespace, "web", "credentials.pem", &credentials);
+    cat(&namespace, "web", "trust.pem", &trust);
+    let (credentials, trust) = (credentials.display().to_string(), trust.display().to_string());
+    let text = openssl(&["x509", "-in", &credentials, "-noout", "-text"]);
+    for said in [
+        format!("URI:{id}, DNS:web.{name}.svc"),
+        "X509v3 Subject Alternative Name: critical".to_owned(),
+        "X509v3 Key Usage: critical".to_owned(),
+        "TLS Web Server Authentication, TLS Web Client Authentication".to_owned(),
+        "Subject: \n".to_owned(),
+    ] {
+        assert!(text.contains(&said), "{said}: {text}");
+    }
+    assert!(openssl(&["verify", "-CAfile", &trust, &credentials]).contains("OK"));
+
+    // high risk: a token is not enough, the certificate is
+    let service = installed.kubectl(["get", "service", "durward", "-n", NAMESPACE, "-o", "jsonpath={.spec.clusterIP}"]);
+    let door = format!("durward.{NAMESPACE}.svc");
+    let token = namespace.kubectl(["create", "token", "web", &format!("--audience=orders.{name}")]).expect("a token");
+    let bearer = format!("Authorization: Bearer {}", token.trim());
+    let ask = |how: &[&str]| {
+        let output = Command::new("curl")
+            .args(["--silent", "--max-time", "5", "--output", "/dev/null", "--cacert", &trust])
+            .args(["--resolve", &format!("{door}:443:{service}"), "--header", &format!("Host: {host}")])
+            .args(["--header", "X-Original-Method: POST", "--header", "X-Original-URI: /refund"])
+            .args(["--write-out", "%{http_code} %header{x-durward-principal} %header{x-durward-assurance}"])
+            .args(how)
+            .arg(format!("https://{door}/forward-auth"))
+            .output()
+            .expect("curl runs");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    assert_eq!(ask(&["--header", &bearer]), "401");
+    assert_eq!(ask(&["--cert", &credentials, "--key", &credentials]), format!("200 {id} ProofOfPossession"));
+}
+
+#[test]
+fn e2e_every_key_type_of_kubelet_is_certified() {
+    let installed = installed();
+    let namespace = installed.cluster.namespace("keys").expect("a namespace");
+    namespace.apply(&selects(namespace.name(), "keys")).expect("applied");
+    let kinds = ["RSA3072", "RSA4096", "ECDSAP256", "ECDSAP384", "ECDSAP521", "ED25519"];
+    let sources = kinds.iter().map(|kind| certificate(kind, &format!("{kind}.pem"))).collect();
+    namespace.apply(&pod("keys", "default", sources).to_string()).expect("applied");
+    namespace.await_condition("pod/keys", "Ready").unwrap_or_else(|error| panic!("{error}"));
+    let folder = tempfile::tempdir().expect("a folder");
+    let trust = folder.path().join("trust.pem");
+    cat(&namespace, "keys", "trust.pem", &trust);
+    for kind in kinds {
+        let file = folder.path().join(kind);
+        cat(&namespace, "keys", &format!("{kind}.pem"), &file);
+        let verified = openssl(&["verify", "-CAfile", &trust.display().to_string(), &file.display().to_string()]);
+        assert!(verified.contains("OK"), "{kind}: {verified}");
+    }
+}
+
+#[test]
+fn e2e_a_pod_that_no_policy_is_about_waits_and_is_told_why() {
+    let installed = installed();
+    let namespace = installed.cluster.namespace("waits").expect("a namespace");
+    let name = namespace.name();
+    namespace.apply(&pod("waits", "default", vec![certificate("ECDSAP256", "c.pem")]).to_string()).expect("applied");
+    let told = installed.until("an Event that says what is missing", || {
+        let events = namespace.kubectl(["get", "events", "-o", "json"]).ok()?;
+        let events: Value = serde_json::from_str(&events).ok()?;
+        let event = events["items"].as_array()?.iter().find(|event| event["reason"] == "NoPolicy")?.clone();
+        Some(event)
+    });
+    assert_eq!(told["involvedObject"]["name"], "waits");
+    assert!(told["message"].as_str().expect("a message").contains("spec.service.podSelector"), "{told}");
+    let conditions = || {
+        let requests = namespace.kubectl(["get", "podcertificaterequests", "-o", "json"]).expect("requests");
+        let requests: Value = serde_json::from_str(&requests).expect("JSON");
+        requests["items"][0]["status"]["conditions"][0]["type"].as_str().map(ToOwned::to_owned)
+    };
+    assert_eq!(conditions(), None, "nothing is denied that may still come right");
+    // a grant that names its service account, in a policy of another service
+    let spec = json!({
+        "authentication": [{"workload": {}}],
+        "operations": [{"name": "read", "http": [{"methods": ["GET"], "paths": ["/"]}]}],
+        "grants": [{"name": "w", "to": [{"serviceAccount": {"namespace": name, "name": "default"}}], "scopes": ["read"]}],
+    });
+    let began = Instant::now();
+    namespace.apply(&policy(name, "other", spec)).expect("applied");
+    installed.until("the certificate", || conditions().filter(|kind| kind == "Issued"));
+    println!("issued {:?} after the policy", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(30));
+}
+
+#[test]
+fn e2e_what_can_never_be_is_denied_with_what_would_work() {
+    let installed = installed();
+    let namespace = installed.cluster.namespace("denied").expect("a namespace");
+    namespace.apply(&selects(namespace.name(), "odd")).expect("applied");
+    let mut asked = certificate("ECDSAP256", "c.pem");
+    asked["podCertificate"]["userAnnotations"] = json!({"example.com/admin": "please"});
+    namespace.apply(&pod("odd", "default", vec![asked]).to_string()).expect("applied");
+    let condition = installed.until("a denial", || {
+        let requests = namespace.kubectl(["get", "podcertificaterequests", "-o", "json"]).ok()?;
+        let requests: Value = serde_json::from_str(&requests).ok()?;
+        let condition = requests["items"][0]["status"]["conditions"][0].clone();
+        condition.is_object().then_some(condition)
+    });
+    assert_eq!(
+        (&condition["type"], &condition["reason"]),
+        (&json!("Denied"), &json!("InvalidUnverifiedUserAnnotations"))
+    );
+    assert!(condition["message"].as_str().expect("a message").contains("example.com/admin"), "{condition}");
+    // a policy can't hand out names that its namespace does not own
+    let spec = json!({"service": {"podSelector": {}}, "identity": {"dnsNames": ["bank.example.com"]}});
+    let error = namespace.apply(&policy(namespace.name(), "greedy", spec)).expect_err("refused").to_string();
+    assert!(error.contains("spec.identity.dnsNames[0]") && error.contains("does not own"), "{error}");
+}
