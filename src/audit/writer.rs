@@ -16,6 +16,8 @@ use thiserror::Error;
 const QUEUE: usize = 8192;
 /// Bytes that are written at once.
 const BATCH: usize = 64 * 1024;
+/// How long the writer lets records gather after the first; the queue has room for millions a second.
+const GATHER: Duration = Duration::from_millis(2);
 /// How long the writer waits before it tries a failed write again.
 const RETRY: Duration = Duration::from_millis(200);
 /// How often the writer tries again once the process wants to end.
@@ -158,7 +160,10 @@ impl Drop for Audit {
 
 fn write(records: &Receiver<Vec<u8>>, mut output: Box<dyn Write + Send>, state: &State) {
     while let Ok(mut batch) = records.recv() {
-        // what waits goes along, so that a busy log costs one system call for many records
+        // what comes soon and what waits goes along: a busy log costs one wake-up and one system call for many records
+        if !state.closing.load(Ordering::Relaxed) {
+            std::thread::sleep(GATHER);
+        }
         while batch.len() < BATCH
             && let Ok(line) = records.try_recv()
         {

@@ -93,8 +93,16 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
     let authority = Arc::new(authority(&secrets, &format!("{service}-ca"), &names.trust_domain, settings.ca).await?);
     let (ca_pem, roots) = (authority.certificate_pem(), vec![authority.certificate().clone()]);
 
-    let domain =
-        TrustDomain { name: names.trust_domain.clone(), roots: roots.clone(), own_keys: None, service_accounts: None };
+    // nobody is ready before the cluster's own tokens can be told from others
+    let service_accounts = service_accounts::read(&client).await;
+    let service_accounts =
+        service_accounts.inspect_err(|error| tracing::warn!(%error, "{}", service_accounts::UNREADABLE));
+    let domain = TrustDomain {
+        name: names.trust_domain.clone(),
+        roots: roots.clone(),
+        own_keys: None,
+        service_accounts: service_accounts.ok(),
+    };
     let (authenticator, _) = Authenticator::new(Setup { domain: domain.clone(), ..Setup::default() });
     let process = u64::from_be_bytes(random()?);
     let engine = Arc::new(Engine::new(Arc::new(authenticator), audit, Arc::clone(&metrics), process));

@@ -18,6 +18,9 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// How long one reading may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// What is told when there are no keys.
+pub(crate) const UNREADABLE: &str = "the keys of service-account tokens can't be read";
+
 #[derive(Deserialize)]
 struct Discovery {
     issuer: String,
@@ -52,7 +55,7 @@ pub(crate) async fn follow(
                 PERIOD
             }
             Err(error) => {
-                tracing::warn!(%error, "the keys of service-account tokens can't be read");
+                tracing::warn!(%error, "{UNREADABLE}");
                 PAUSE
             }
         };
