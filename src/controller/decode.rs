@@ -4,6 +4,7 @@ use durward_api::compile::FieldError;
 use kube::api::DynamicObject;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use std::sync::Arc;
 
 /// The `spec` of an object. One that another version of the CRD let in is a mistake of that object alone.
 pub(crate) fn spec<T: DeserializeOwned>(object: &DynamicObject) -> Result<T, FieldError> {
@@ -15,7 +16,7 @@ pub(crate) fn spec<T: DeserializeOwned>(object: &DynamicObject) -> Result<T, Fie
     })
 }
 
-/// The `status` as it is stored.
-pub(crate) fn status(object: &DynamicObject) -> Value {
-    object.data.get("status").cloned().unwrap_or(Value::Null)
+/// The `status` as it is stored, in JSON.
+pub(crate) fn status(object: &DynamicObject) -> Arc<str> {
+    object.data.get("status").unwrap_or(&Value::Null).to_string().into()
 }

@@ -81,7 +81,7 @@ pub(crate) struct Owner {
 struct Seen {
     uid: String,
     generation: i64,
-    status: Arc<serde_json::Value>,
+    status: Arc<str>,
 }
 
 #[derive(Debug, Default)]
@@ -431,7 +431,7 @@ fn seen(object: &DynamicObject) -> Seen {
     Seen {
         uid: object.metadata.uid.clone().unwrap_or_default(),
         generation: object.metadata.generation.unwrap_or_default(),
-        status: Arc::new(decode::status(object)),
+        status: decode::status(object),
     }
 }
 

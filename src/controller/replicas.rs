@@ -87,7 +87,7 @@ impl Replicas {
     pub(crate) async fn run(
         self,
         mut applied: mpsc::UnboundedReceiver<(u64, Digest)>,
-        leading: watch::Receiver<bool>,
+        mut leading: watch::Receiver<bool>,
         confirmed: watch::Sender<Confirmed>,
         shutdown: CancellationToken,
     ) -> Result<(), Failure> {
@@ -97,17 +97,22 @@ impl Replicas {
         let (mut by_slice, mut listing) = (BTreeMap::new(), BTreeMap::new());
         let (mut peers, mut history) = (Peers::default(), History::default());
         let mut questions = FuturesUnordered::new();
+        let mut listed = false;
         loop {
             tokio::select! {
                 Some(event) = slices.next() => match event {
                     Ok(watcher::Event::Init) => listing = BTreeMap::new(),
                     Ok(watcher::Event::InitApply(slice)) => drop(listing.insert(slice.name_any(), self.ready(&slice))),
-                    Ok(watcher::Event::InitDone) => by_slice = std::mem::take(&mut listing),
+                    Ok(watcher::Event::InitDone) => {
+                        by_slice = std::mem::take(&mut listing);
+                        listed = true;
+                    }
                     Ok(watcher::Event::Apply(slice)) => drop(by_slice.insert(slice.name_any(), self.ready(&slice))),
                     Ok(watcher::Event::Delete(slice)) => drop(by_slice.remove(&slice.name_any())),
                     Err(error) => tracing::warn!(%error, "the replicas can't be listed"),
                 },
                 Some((number, revision)) = applied.recv() => history.push(number, revision),
+                Ok(()) = leading.changed() => leading.mark_unchanged(),
                 Some((address, answer)) = questions.next(), if !questions.is_empty() => peers.answered(address, answer),
                 () = shutdown.cancelled() => return Ok(()),
             }
@@ -119,7 +124,11 @@ impl Replicas {
             }
             let (now, behind) = peers.confirmed(&history);
             self.engine.metrics().replicas_behind(behind);
-            confirmed.send_if_modified(|before| std::mem::replace(before, now) != now);
+            // what was in force everywhere stays so: a replica that is ahead of this one takes nothing back
+            let news = listed && *leading.borrow() && now.number > confirmed.borrow().number;
+            if news {
+                confirmed.send_replace(now);
+            }
         }
     }
 

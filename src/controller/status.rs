@@ -28,7 +28,8 @@ pub(crate) struct Report {
     pub(crate) target: Target,
     pub(crate) uid: String,
     pub(crate) generation: i64,
-    pub(crate) observed: Arc<Value>,
+    /// The status as it is stored, in JSON: thousands of them are kept, and few are looked at.
+    pub(crate) observed: Arc<str>,
     pub(crate) outcome: Outcome,
 }
 
@@ -78,10 +79,11 @@ pub(crate) struct Wanted {
 /// The status that the resource should have, unless it has it: `confirmed` is the revision in which every ready
 /// replica has it in force, as far as that is known.
 pub(crate) fn wanted(report: &Report, confirmed: Option<Digest>, now: Timestamp) -> Option<Wanted> {
-    let observed = &report.observed;
+    let observed: &Value = &serde_json::from_str(&report.observed).unwrap_or_default();
+    let was_programmed = was_programmed(report, observed);
     let mut conditions = vec![accepted(&report.outcome)];
     if report.target.kind == Kind::Policy {
-        conditions.push(programmed(report, confirmed));
+        conditions.push(programmed(report, confirmed.is_some() || was_programmed));
     }
     let mut transitions = Vec::new();
     let conditions: Vec<Value> = conditions
@@ -108,12 +110,12 @@ pub(crate) fn wanted(report: &Report, confirmed: Option<Digest>, now: Timestamp)
         "service": facts.map(|facts| &facts.service),
         "operations": facts.map(|facts| facts.operations),
         "grants": facts.map(|facts| facts.grants),
-        "revision": revision(report, confirmed),
+        "revision": revision(report, observed.get("revision").filter(|_| was_programmed), confirmed),
     });
     if let Value::Object(fields) = &mut status {
         fields.retain(|_, value| !value.is_null());
     }
-    (status != **observed).then_some(Wanted { status, transitions })
+    (status != *observed).then_some(Wanted { status, transitions })
 }
 
 fn accepted(outcome: &Outcome) -> (&'static str, bool, &'static str, String) {
@@ -126,30 +128,28 @@ fn accepted(outcome: &Outcome) -> (&'static str, bool, &'static str, String) {
     }
 }
 
-fn programmed(report: &Report, confirmed: Option<Digest>) -> (&'static str, bool, &'static str, String) {
+fn programmed(report: &Report, everywhere: bool) -> (&'static str, bool, &'static str, String) {
     let not = |reason, message: &str| (PROGRAMMED, false, reason, message.to_owned());
     match (&report.outcome.rejected, report.outcome.in_force) {
         (Some(_), true) => not(LAST_GOOD, "the last good version stays in force"),
         (Some(_), false) | (None, false) => not(NOT_ACCEPTED, "nothing of it is in force: its service denies"),
-        (None, true) if confirmed.is_some() || was_programmed(report) => {
-            (PROGRAMMED, true, IN_FORCE, "in force on every ready replica".to_owned())
-        }
+        (None, true) if everywhere => (PROGRAMMED, true, IN_FORCE, "in force on every ready replica".to_owned()),
         (None, true) => not(PENDING, "not every ready replica has it in force yet"),
     }
 }
 
 /// The revision in which this generation came into force: what was once found stays, other policies come and go.
-fn revision(report: &Report, confirmed: Option<Digest>) -> Option<String> {
+fn revision(report: &Report, before: Option<&Value>, confirmed: Option<Digest>) -> Option<String> {
     if report.target.kind != Kind::Policy || report.outcome.rejected.is_some() || !report.outcome.in_force {
         return None;
     }
-    let before = was_programmed(report).then(|| report.observed.get("revision")?.as_str().map(ToOwned::to_owned));
-    before.flatten().or_else(|| confirmed.map(|revision| revision.to_string()))
+    let before = before.and_then(Value::as_str).map(ToOwned::to_owned);
+    before.or_else(|| confirmed.map(|revision| revision.to_string()))
 }
 
 /// Whether this generation is already known to be in force everywhere.
-fn was_programmed(report: &Report) -> bool {
-    condition(&report.observed, PROGRAMMED).is_some_and(|condition| {
+fn was_programmed(report: &Report, observed: &Value) -> bool {
+    condition(observed, PROGRAMMED).is_some_and(|condition| {
         condition.get("status").and_then(Value::as_str) == Some("True")
             && condition.get("observedGeneration").and_then(Value::as_i64) == Some(report.generation)
     })
@@ -184,7 +184,7 @@ mod tests {
             target: Target { kind: Kind::Policy, namespace: Some("shop".to_owned()), name: "orders".to_owned() },
             uid: "u".to_owned(),
             generation: 4,
-            observed: Arc::new(observed),
+            observed: observed.to_string().into(),
             outcome: Outcome { rejected, in_force, facts: facts.filter(|_| in_force) },
         }
     }

@@ -74,8 +74,12 @@ impl Writer {
                 }
                 target = self.backlog.next(), if leads && writes.len() < CONCURRENCY => {
                     let report = self.reports.get(&target);
+                    let confirmed = *confirmed.borrow();
+                    if report.is_some_and(|(number, report)| waits(report, *number, &confirmed)) {
+                        self.unconfirmed.insert(target.clone());
+                    }
                     let wanted = report.and_then(|(number, report)| {
-                        Some((report, wanted(report, confirmed.borrow().of(*number), Timestamp::now())?))
+                        Some((report, wanted(report, confirmed.of(*number), Timestamp::now())?))
                     });
                     if let Some((report, wanted)) = wanted {
                         let (client, recorder, report) = (self.client.clone(), self.recorder.clone(), report.clone());
@@ -106,7 +110,7 @@ impl Writer {
                 Some((since, old)) if old.outcome == report.outcome && old.generation == report.generation => *since,
                 _ => number,
             };
-            let waits = report.outcome.in_force && report.outcome.rejected.is_none() && confirmed.of(since).is_none();
+            let waits = waits(&report, since, confirmed);
             self.reports.insert(target.clone(), (since, report));
             if waits {
                 self.unconfirmed.insert(target.clone());
@@ -139,6 +143,11 @@ impl Writer {
             }
         }
     }
+}
+
+/// Whether a status is still to say that the resource is in force everywhere.
+fn waits(report: &Report, since: u64, confirmed: &Confirmed) -> bool {
+    report.outcome.in_force && report.outcome.rejected.is_none() && confirmed.of(since).is_none()
 }
 
 async fn write(client: &Client, recorder: &Recorder, report: &Report, wanted: &Wanted) -> Result<(), kube::Error> {
