@@ -31,6 +31,8 @@ pub(crate) struct Candidate {
     pub(crate) lease: String,
     /// Name of this replica.
     pub(crate) identity: String,
+    /// Cancelled when the end of this replica has begun.
+    pub(crate) closing: CancellationToken,
 }
 
 /// The Lease as it was last seen to change.
@@ -67,6 +69,8 @@ impl Candidate {
             }
             tokio::select! {
                 () = sleep(PERIOD) => {}
+                // who is about to end neither keeps the Lease nor takes it
+                () = self.closing.cancelled() => break,
                 () = shutdown.cancelled() => break,
             }
         }

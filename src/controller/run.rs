@@ -25,6 +25,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch as channel};
+use tokio_util::sync::CancellationToken;
 
 /// How long a replica that is to end still answers: until every gateway and the API server know that it is gone.
 const LINGER: Duration = Duration::from_secs(5);
@@ -128,7 +129,7 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
     let (synced, syncs) = channel::channel(false);
     let (confirmed, confirmations) = channel::channel(replicas::Confirmed::default());
     let readiness = Arc::new(Readiness::default());
-    let gate = Arc::clone(&readiness);
+    let (gate, closing) = (Arc::clone(&readiness), CancellationToken::new());
 
     let mut parts = Parts::default();
     let doors = Doors { engine: Arc::clone(&engine), trust: Arc::new(settings.trust) };
@@ -167,6 +168,7 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
         leases: Api::namespaced(client.clone(), &namespace),
         lease: service.clone(),
         identity: pod.clone(),
+        closing: closing.clone(),
     };
     let metrics = Arc::clone(engine.metrics());
     parts.add(|stop| candidate.run(leading, metrics, stop));
@@ -196,6 +198,7 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
     parts
         .until_the_end(async move {
             gate.closing();
+            closing.cancel();
             tokio::time::sleep(LINGER).await;
         })
         .await

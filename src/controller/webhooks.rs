@@ -17,18 +17,21 @@ use k8s_openapi::api::admissionregistration::v1::{
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use kube::Client;
-use kube::api::{Api, DeleteParams, ObjectMeta, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, DynamicObject, ObjectMeta, Patch, PatchParams};
+use kube::core::ApiResource;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// How long the API server waits for an answer.
 const TIMEOUT_SECONDS: i32 = 5;
 /// How long one write may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Seconds in which replicas that were scaled away have to begin their end.
+const GONE_WITHIN: u32 = 30;
 /// Most namespaces that one webhook names; more are told apart by the webhook's own answer.
 const MAX_NAMESPACES: usize = 1000;
 
@@ -250,6 +253,18 @@ pub async fn remove(client: Client, namespace: &str, service: &str) -> Result<Ve
         Ok(_) => {}
         Err(kube::Error::Api(status)) if status.code == 404 => {}
         Err(error) => return Err(format!("deployment `{service}` can't be scaled down: {}", brief(&error)).into()),
+    }
+    let resource = ApiResource::erase::<Deployment>(&());
+    let deployments: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
+    for _ in 0..GONE_WITHIN {
+        let replicas = deployments
+            .get_opt(service)
+            .await
+            .map(|found| found.and_then(|d| d.data.get("status")?.get("replicas")?.as_u64()));
+        if replicas.is_ok_and(|replicas| replicas.is_none_or(|replicas| replicas == 0)) {
+            break;
+        }
+        sleep(Duration::from_secs(1)).await;
     }
     let api: Api<ValidatingWebhookConfiguration> = Api::all(client);
     let mut removed = Vec::new();
