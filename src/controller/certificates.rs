@@ -1,7 +1,7 @@
 //! The installation's own certificate authority, in a Secret, and the certificate of this replica's listeners.
 
 use crate::authn::tls::ServerCertificate;
-use crate::controller::leader::brief;
+use crate::controller::api_server::brief;
 use crate::metrics::Metrics;
 use crate::process::Failure;
 use crate::random::random;

@@ -3,6 +3,7 @@
 //! A replica that can't renew its Lease stops writing before another may take it: it gives up after `RENEW_WITHIN`, the
 //! others wait for the Lease's whole duration, by their own clocks and from when they last saw it renewed.
 
+use crate::controller::api_server::{brief, patiently};
 use crate::metrics::Metrics;
 use crate::process::Failure;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -12,7 +13,7 @@ use kube::api::{Api, ObjectMeta, PostParams};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 /// For how long a Lease holds.
@@ -21,7 +22,7 @@ const DURATION: Duration = Duration::from_secs(15);
 const RENEW_WITHIN: Duration = Duration::from_secs(10);
 /// How often a holder renews, and the others look.
 const PERIOD: Duration = Duration::from_secs(2);
-/// How long one request may take.
+/// How long one attempt may take: shorter than for other requests, a late Lease is none.
 const PATIENCE: Duration = Duration::from_secs(4);
 
 /// A candidate for the Lease.
@@ -53,14 +54,13 @@ impl Candidate {
         let mut renewed: Option<Instant> = None;
         loop {
             let asked = Instant::now();
-            match timeout(PATIENCE, self.attempt(&mut sighting)).await {
-                Ok(Ok(holds)) => {
+            match patiently(PATIENCE, self.attempt(&mut sighting)).await {
+                Ok(holds) => {
                     renewed = holds.then_some(asked);
                     // every replica asks, so this tells of each whether it still hears the API server
                     metrics.api_server_seen();
                 }
-                Ok(Err(error)) => tracing::warn!(error = %brief(&error), "the Lease could not be renewed"),
-                Err(_) => tracing::warn!("the API server did not answer about the Lease in time"),
+                Err(error) => tracing::warn!(error = %brief(&error), "the Lease could not be renewed"),
             }
             let leads = renewed.is_some_and(|at| at.elapsed() < RENEW_WITHIN);
             if leading.send_if_modified(|was| std::mem::replace(was, leads) != leads) {
@@ -77,7 +77,7 @@ impl Candidate {
         leading.send_replace(false);
         if renewed.is_some() {
             // whoever is next need not wait for the Lease to run out; if this fails they do
-            let _ = timeout(PATIENCE, self.release()).await;
+            let _ = patiently(PATIENCE, self.release()).await;
         }
         Ok(())
     }
@@ -130,14 +130,5 @@ fn won(result: Result<Lease, kube::Error>) -> Result<bool, kube::Error> {
         Ok(_) => Ok(true),
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
         Err(error) => Err(error),
-    }
-}
-
-/// An error of the API server without any text of objects.
-pub(crate) fn brief(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => format!("{} {}: {}", status.code, status.reason, status.message),
-        kube::Error::SerdeError(_) => "an answer could not be read".to_owned(),
-        other => other.to_string(),
     }
 }

@@ -1,7 +1,7 @@
 //! The policies of a cluster as they are now, read once with the rights of whoever asks.
 
+use crate::controller::api_server::brief;
 use crate::controller::decode;
-use crate::controller::leader::brief;
 use crate::process::Failure;
 use durward_api::catalog::{Catalog, Change, key_of};
 use durward_api::compile::{FieldError, Settings};

@@ -8,6 +8,7 @@
 //!
 //! Every replica decides from its own snapshot; the one that holds the Lease writes.
 
+mod api_server;
 mod backlog;
 mod certificates;
 mod decode;
@@ -22,10 +23,8 @@ mod watch;
 mod webhooks;
 mod writer;
 
+pub(crate) use api_server::{PATIENCE, apply, brief, patiently, pauses};
 pub(crate) use backlog::Backlog;
 pub use certificates::Origin;
-pub(crate) use leader::brief;
 pub use run::{Listen, Settings, run};
-pub(crate) use watch::pauses;
 pub use webhooks::{FailurePolicy, remove};
-pub(crate) use writer::MANAGER;

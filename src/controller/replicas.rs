@@ -1,6 +1,6 @@
 //! How far the other replicas are: the leader asks each ready one for its revision and waits for the next.
 
-use crate::controller::watch::pauses;
+use crate::controller::api_server::pauses;
 use crate::engine::Engine;
 use crate::process::Failure;
 use axum::Router;

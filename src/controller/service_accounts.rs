@@ -2,13 +2,13 @@
 //! (`/.well-known/openid-configuration`, `/openid/v1/jwks`).
 
 use crate::authn::{KeySource, ServiceAccountIssuer, TrustDomain};
-use crate::controller::leader::brief;
+use crate::controller::api_server::{brief, patiently};
 use crate::process::Failure;
 use kube::Client;
 use serde::Deserialize;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 /// How often the keys are read: the API server publishes a new key long before it signs with it.
@@ -30,7 +30,7 @@ struct Discovery {
 pub(crate) async fn read(client: &Client) -> Result<ServiceAccountIssuer, Failure> {
     let get = async |path: &str| -> Result<String, Failure> {
         let request = http::Request::get(path).body(Vec::new())?;
-        let text = timeout(PATIENCE, client.request_text(request)).await.map_err(|_| "no answer in time")?;
+        let text = patiently(PATIENCE, client.request_text(request)).await;
         Ok(text.map_err(|error| format!("{path}: {}", brief(&error)))?)
     };
     let discovery: Discovery = serde_json::from_str(&get("/.well-known/openid-configuration").await?)?;

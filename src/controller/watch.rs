@@ -1,15 +1,14 @@
 //! What the API server tells of the resources that decisions depend on, as one stream.
 
-use backon::ExponentialBuilder;
+use crate::controller::api_server::pauses;
 use durward_api::resources::{AccessPolicy, IdentityProvider, Relationship};
 use futures::stream::{BoxStream, SelectAll, StreamExt, select_all};
 use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
 use kube::api::{Api, DynamicObject};
 use kube::core::{ApiResource, PartialObjectMeta, ResourceExt};
 use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Config, ExponentialBackoff, watcher};
+use kube::runtime::watcher::{self, Config, watcher};
 use kube::{Client, Resource};
-use std::time::Duration;
 
 /// Where an object comes from. Each source is in sync on its own.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -99,13 +98,6 @@ pub(crate) fn watch(client: &Client, api_key_namespaces: &[String], api_key_labe
         streams.push(follow(Source::ApiKeys(namespace.clone()), secrets, |object| Object::Secret(Box::new(object))));
     }
     select_all(streams)
-}
-
-/// Pauses between attempts to hear the API server. The longest is short: when it comes back after an outage, every change
-/// that was missed counts.
-pub(crate) fn pauses() -> ExponentialBackoff {
-    let pauses = ExponentialBuilder::default().with_min_delay(Duration::from_millis(200));
-    pauses.with_max_delay(Duration::from_secs(3)).with_jitter().without_max_times().into()
 }
 
 fn follow<K: Resource + Send + 'static>(

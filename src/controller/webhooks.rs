@@ -1,8 +1,7 @@
 //! The webhook configurations, kept as narrow as the policies need.
 
+use crate::controller::api_server::{MANAGER, apply, brief};
 use crate::controller::backlog::Backlog;
-use crate::controller::leader::brief;
-use crate::controller::writer::MANAGER;
 use crate::doors::admission::{OPERATIONS_PATH, RESOURCES_PATH};
 use crate::engine::Engine;
 use crate::process::Failure;
@@ -23,13 +22,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 /// How long the API server waits for an answer.
 const TIMEOUT_SECONDS: i32 = 5;
-/// How long one write may take.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// Seconds in which replicas that were scaled away have to begin their end.
 const GONE_WITHIN: u32 = 30;
 /// Most namespaces that one webhook names; more are told apart by the webhook's own answer.
@@ -107,18 +104,15 @@ impl Webhooks {
                         backlog.done(&name);
                         continue;
                     };
-                    let patch = Patch::Apply(&wanted);
-                    let parameters = PatchParams::apply(MANAGER).force();
-                    match timeout(PATIENCE, api.patch(&name, &parameters, &patch)).await {
-                        Ok(Ok(_)) => {
+                    match apply(&api, &name, &wanted).await {
+                        Ok(()) => {
                             backlog.done(&name);
                             written.insert(name, wanted);
                         }
-                        Ok(Err(error)) => {
+                        Err(error) => {
                             tracing::warn!(name, error = %brief(&error), "a webhook configuration could not be written");
                             backlog.failed(name);
                         }
-                        Err(_) => backlog.failed(name),
                     }
                 }
                 () = shutdown.cancelled() => return Ok(()),

@@ -1,7 +1,7 @@
 //! The leader's hand: writes statuses and Events, each only when it changes something.
 
+use crate::controller::api_server::{MANAGER, PATIENCE, brief, patiently};
 use crate::controller::backlog::Backlog;
-use crate::controller::leader::brief;
 use crate::controller::owner::Batch;
 use crate::controller::replicas::Confirmed;
 use crate::controller::status::{ACCEPTED, Kind, Report, Target, Wanted, wanted};
@@ -19,15 +19,10 @@ use serde_json::json;
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-/// Field manager of everything that Durward writes.
-pub(crate) const MANAGER: &str = "durward";
 /// Writes at once.
 const CONCURRENCY: usize = 8;
-/// How long one write may take.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a status waits for the replicas before it says that they are behind: most changes are written once then.
 const SETTLING: Duration = Duration::from_secs(1);
 
@@ -84,7 +79,7 @@ impl Writer {
                     if let Some((report, wanted)) = wanted {
                         let (client, recorder, report) = (self.client.clone(), self.recorder.clone(), report.clone());
                         writes.push(async move {
-                            let written = timeout(PATIENCE, write(&client, &recorder, &report, &wanted)).await;
+                            let written = patiently(PATIENCE, write(&client, &recorder, &report, &wanted)).await;
                             (report.target, written)
                         });
                     } else {
@@ -128,17 +123,13 @@ impl Writer {
         settled.into_iter().for_each(|target| self.backlog.push(target, Duration::ZERO));
     }
 
-    fn written(&mut self, target: Target, written: Result<Result<(), kube::Error>, tokio::time::error::Elapsed>) {
+    fn written(&mut self, target: Target, written: Result<(), kube::Error>) {
         match written {
-            Ok(Ok(())) => self.backlog.done(&target),
+            Ok(()) => self.backlog.done(&target),
             // it is gone, and the watch will say so
-            Ok(Err(kube::Error::Api(status))) if status.code == 404 => self.backlog.done(&target),
-            Ok(Err(error)) => {
+            Err(kube::Error::Api(status)) if status.code == 404 => self.backlog.done(&target),
+            Err(error) => {
                 tracing::warn!(?target, error = %brief(&error), "a status could not be written");
-                self.backlog.failed(target);
-            }
-            Err(_) => {
-                tracing::warn!(?target, "a status could not be written in time");
                 self.backlog.failed(target);
             }
         }

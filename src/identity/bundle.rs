@@ -1,18 +1,14 @@
 //! The trust bundle of the workloads, as a ClusterTrustBundle (`certificates.k8s.io/v1`).
 
-use crate::controller::{Backlog, MANAGER, brief};
+use crate::controller::{Backlog, apply, brief};
 use crate::identity::SIGNER;
 use crate::process::Failure;
 use k8s_openapi::api::certificates::v1::{ClusterTrustBundle, ClusterTrustBundleSpec};
 use kube::Client;
-use kube::api::{Api, ObjectMeta, Patch, PatchParams};
+use kube::api::{Api, ObjectMeta};
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-
-/// How long one write may take.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Roots that workloads trust.
 pub(crate) struct Bundle {
@@ -40,19 +36,17 @@ impl Bundle {
                     }
                 }
                 () = backlog.next(), if leads => {
-                    let parameters = PatchParams::apply(MANAGER).force();
-                    match timeout(PATIENCE, api.patch(&name, &parameters, &Patch::Apply(&wanted))).await {
-                        Ok(Ok(_)) => backlog.done(&()),
+                    match apply(&api, &name, &wanted).await {
+                        Ok(()) => backlog.done(&()),
                         // a cluster before 1.37 has no such thing
-                        Ok(Err(kube::Error::Api(status))) if status.code == 404 => {
+                        Err(kube::Error::Api(status)) if status.code == 404 => {
                             tracing::info!("the cluster has no ClusterTrustBundles of certificates.k8s.io/v1");
                             backlog.done(&());
                         }
-                        Ok(Err(error)) => {
+                        Err(error) => {
                             tracing::warn!(error = %brief(&error), "the trust bundle could not be written");
                             backlog.failed(());
                         }
-                        Err(_) => backlog.failed(()),
                     }
                 }
                 () = shutdown.cancelled() => return Ok(()),

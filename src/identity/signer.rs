@@ -3,8 +3,7 @@
 //! Only a definite "never" is answered with a denial, which is final for the pod's volume. Whatever may still come right
 //! leaves the request pending: no policy yet, an API server that does not answer.
 
-use crate::controller::Backlog;
-use crate::controller::brief;
+use crate::controller::{Backlog, PATIENCE, brief, patiently, pauses};
 use crate::engine::Engine;
 use crate::identity::SIGNER;
 use crate::identity::issue::{Denial, NOT_AS_STATED, issue};
@@ -31,13 +30,10 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 /// Requests that are worked on at once.
 const CONCURRENCY: usize = 32;
-/// How long one request may take.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Namespace and name of a request.
 type Key = (String, String);
@@ -88,7 +84,7 @@ impl Signer {
     ) -> Result<(), Failure> {
         let requests: Api<PodCertificateRequest> = Api::all(self.client.clone());
         let ours = watcher::Config::default().fields(&format!("spec.signerName={SIGNER}"));
-        let mut events = pin!(watcher(requests, ours).backoff(crate::controller::pauses()));
+        let mut events = pin!(watcher(requests, ours).backoff(pauses()));
         let mut revisions = self.engine.revisions();
         let (mut pending, mut backlog) = (HashMap::<Key, Pending>::new(), Backlog::new());
         let mut work = FuturesUnordered::new();
@@ -124,18 +120,18 @@ impl Signer {
                     Some(found) => {
                         let (signer, request) = (self.clone(), Arc::clone(&found.request));
                         work.push(async move {
-                            let answered = timeout(PATIENCE, signer.answer(&request)).await;
+                            let answered = patiently(PATIENCE, signer.answer(&request)).await;
                             (key, answered)
                         });
                     }
                     None => backlog.done(&key),
                 },
                 Some((key, answered)) = work.next(), if !work.is_empty() => match answered {
-                    Ok(Ok(Outcome::Settled)) => {
+                    Ok(Outcome::Settled) => {
                         backlog.done(&key);
                         pending.remove(&key);
                     }
-                    Ok(Ok(Outcome::NoPolicy(pod, of))) => {
+                    Ok(Outcome::NoPolicy(pod, of)) => {
                         backlog.done(&key);
                         let Some(found) = pending.get_mut(&key) else { continue };
                         if !std::mem::replace(&mut found.told, true) {
@@ -147,11 +143,10 @@ impl Signer {
                             backlog.push(key, Duration::ZERO);
                         }
                     }
-                    Ok(Err(error)) => {
+                    Err(error) => {
                         tracing::warn!(request = ?key, error = %brief(&error), "a certificate request could not be answered");
                         backlog.failed(key);
                     }
-                    Err(_) => backlog.failed(key),
                 },
                 () = shutdown.cancelled() => return Ok(()),
             }

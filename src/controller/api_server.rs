@@ -1,0 +1,48 @@
+//! Talking to the API server: how long to wait, how to try again, what may be logged.
+
+use backon::ExponentialBuilder;
+use kube::api::{Api, Patch, PatchParams};
+use kube::runtime::watcher::ExponentialBackoff;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// Field manager of everything that Durward writes.
+pub(crate) const MANAGER: &str = "durward";
+/// How long one write may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Waits for an answer no longer than `limit`.
+pub(crate) async fn patiently<T>(
+    limit: Duration,
+    request: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, kube::Error> {
+    timeout(limit, request).await.unwrap_or_else(|elapsed| Err(kube::Error::Service(elapsed.into())))
+}
+
+/// Makes an object what it should be, as ours.
+pub(crate) async fn apply<K>(api: &Api<K>, name: &str, wanted: &K) -> Result<(), kube::Error>
+where
+    K: Clone + Debug + Serialize + DeserializeOwned,
+{
+    let parameters = PatchParams::apply(MANAGER).force();
+    patiently(PATIENCE, api.patch(name, &parameters, &Patch::Apply(wanted))).await.map(drop)
+}
+
+/// Pauses between attempts to hear the API server. The longest is short: when it comes back after an outage, every change
+/// that was missed counts.
+pub(crate) fn pauses() -> ExponentialBackoff {
+    let pauses = ExponentialBuilder::default().with_min_delay(Duration::from_millis(200));
+    pauses.with_max_delay(Duration::from_secs(3)).with_jitter().without_max_times().into()
+}
+
+/// An error of the API server without any text of objects.
+pub(crate) fn brief(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => format!("{} {}: {}", status.code, status.reason, status.message),
+        kube::Error::SerdeError(_) => "an answer could not be read".to_owned(),
+        other => other.to_string(),
+    }
+}
