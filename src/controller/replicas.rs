@@ -48,6 +48,12 @@ impl Confirmed {
     pub(crate) fn of(&self, batch: u64) -> Option<Digest> {
         self.revision.filter(|_| batch <= self.number)
     }
+
+    /// Whether `now` confirms more. What was in force everywhere stays so: a replica that is ahead of this one, or not
+    /// heard for a moment, takes nothing back.
+    fn is_outdone_by(&self, now: &Self) -> bool {
+        now.number > self.number
+    }
 }
 
 /// The replicas of this installation.
@@ -112,7 +118,7 @@ impl Replicas {
                     Err(error) => tracing::warn!(%error, "the replicas can't be listed"),
                 },
                 Some((number, revision)) = applied.recv() => history.push(number, revision),
-                Ok(()) = leading.changed() => leading.mark_unchanged(),
+                Ok(()) = leading.changed() => {}
                 Some((address, answer)) = questions.next(), if !questions.is_empty() => peers.answered(address, answer),
                 () = shutdown.cancelled() => return Ok(()),
             }
@@ -124,10 +130,14 @@ impl Replicas {
             }
             let (now, behind) = peers.confirmed(&history);
             self.engine.metrics().replicas_behind(behind);
-            // what was in force everywhere stays so: a replica that is ahead of this one takes nothing back
-            let news = listed && *leading.borrow() && now.number > confirmed.borrow().number;
-            if news {
-                confirmed.send_replace(now);
+            if listed && *leading.borrow() {
+                confirmed.send_if_modified(|known| {
+                    let news = known.is_outdone_by(&now);
+                    if news {
+                        *known = now;
+                    }
+                    news
+                });
             }
         }
     }
@@ -308,6 +318,18 @@ mod tests {
             (Some(revision("two")), Some(revision("two")), None)
         );
         assert_eq!(Confirmed::default().of(0), None);
+    }
+
+    #[test]
+    fn a_confirmation_is_never_taken_back() {
+        let (known, _) = peers(&[Some("two")]).confirmed(&history(&["one", "two"]));
+        // the other replica has taken in something that this one has not seen yet, or does not answer
+        for said in [Some("unheard of"), None, Some("one")] {
+            let (now, _) = peers(&[said]).confirmed(&history(&["one", "two", "three"]));
+            assert!(!known.is_outdone_by(&now), "{said:?}");
+        }
+        let (now, _) = peers(&[Some("three")]).confirmed(&history(&["one", "two", "three"]));
+        assert!(known.is_outdone_by(&now));
     }
 
     #[test]

@@ -97,7 +97,10 @@ impl Signer {
                         if is_settled(&request) {
                             pending.remove(&key);
                             backlog.forget(&key);
-                        } else if !pending.contains_key(&key) {
+                        } else if let Some(known) = pending.get_mut(&key) {
+                            // an answer has to be about the newest version
+                            known.request = Arc::new(request);
+                        } else {
                             pending.insert(key.clone(), Pending { request: Arc::new(request), told: false, waits_for_policy: false });
                             backlog.push(key, Duration::ZERO);
                         }
@@ -234,11 +237,12 @@ impl Signer {
     async fn write(&self, request: &PodCertificateRequest, status: serde_json::Value) -> Result<(), kube::Error> {
         let requests: Api<PodCertificateRequest> =
             Api::namespaced(self.client.clone(), &request.namespace().unwrap_or_default());
-        // another replica may have been quicker: the resource version makes sure that nobody is overruled
+        // another replica may have been quicker: the resource version makes sure that nobody is overruled. A conflict is no
+        // answer: the request is looked at again, unless the watch says meanwhile that it is settled
         let patch = json!({"metadata": {"resourceVersion": request.metadata.resource_version}, "status": status});
         match requests.patch_status(&request.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {
             Ok(_) => Ok(()),
-            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
             Err(error) => Err(error),
         }
     }
