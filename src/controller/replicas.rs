@@ -16,7 +16,7 @@ use kube::runtime::watcher::{self, watcher};
 use kube::{Client, ResourceExt};
 use rustls_pki_types::CertificateDer;
 use serde::Deserialize;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
@@ -72,19 +72,27 @@ pub(crate) struct Replicas {
 
 /// What this replica had in force after recent batches.
 #[derive(Debug, Default)]
-struct History(VecDeque<(u64, Digest)>);
+struct History(VecDeque<Applied>);
+
+/// A batch, and what it led to. Replicas tell revisions as text.
+#[derive(Debug)]
+struct Applied {
+    number: u64,
+    revision: Digest,
+    told_as: String,
+}
 
 impl History {
     fn push(&mut self, number: u64, revision: Digest) {
-        self.0.push_back((number, revision));
+        self.0.push_back(Applied { number, revision, told_as: revision.to_string() });
         while self.0.len() > REMEMBERED {
             self.0.pop_front();
         }
     }
 
     /// The last batch that led to this revision.
-    fn entry(&self, revision: &str) -> Option<(u64, Digest)> {
-        self.0.iter().rev().find(|(_, of)| of.to_string() == revision).copied()
+    fn entry(&self, revision: &str) -> Option<&Applied> {
+        self.0.iter().rev().find(|applied| applied.told_as == revision)
     }
 }
 
@@ -102,7 +110,7 @@ impl Replicas {
         let mut slices = pin!(watcher(slices, config).backoff(pauses()));
         let (mut by_slice, mut listing) = (BTreeMap::new(), BTreeMap::new());
         let (mut peers, mut history) = (Peers::default(), History::default());
-        let mut questions = FuturesUnordered::new();
+        let (mut questions, mut clients) = (FuturesUnordered::new(), HashMap::new());
         let mut listed = false;
         loop {
             tokio::select! {
@@ -126,8 +134,10 @@ impl Replicas {
             let ready: BTreeSet<SocketAddr> =
                 if *leading.borrow() { by_slice.values().flatten().copied().collect() } else { BTreeSet::new() };
             for address in peers.now(ready) {
-                questions.push(self.question(address, peers.revision(address)));
+                let client = clients.entry(address).or_insert_with(|| self.client_of(address)).clone();
+                questions.push(self.question(client, address, peers.revision(address)));
             }
+            clients.retain(|address, _| peers.0.contains_key(address));
             let (now, behind) = peers.confirmed(&history);
             self.engine.metrics().replicas_behind(behind);
             if listed && *leading.borrow() {
@@ -156,13 +166,8 @@ impl Replicas {
         addresses.map(|address: IpAddr| SocketAddr::new(address, port)).collect()
     }
 
-    /// Asks one replica for a revision other than the one that is known.
-    fn question(
-        &self,
-        address: SocketAddr,
-        known: Option<&str>,
-    ) -> impl Future<Output = (SocketAddr, Option<String>)> + use<> {
-        let url = format!("https://{}:{}{PATH}?known={}", self.host, address.port(), known.unwrap_or_default());
+    /// A client that knows one replica, and keeps its connection.
+    fn client_of(&self, address: SocketAddr) -> Option<reqwest::Client> {
         let roots = self.roots.iter().filter_map(|root| reqwest::Certificate::from_der(root).ok());
         let client = reqwest::Client::builder()
             .tls_certs_only(roots)
@@ -170,8 +175,23 @@ impl Replicas {
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .build();
+        client.inspect_err(|error| tracing::error!(%error, "the replicas can't be asked")).ok()
+    }
+
+    /// Asks one replica for a revision other than the one that is known.
+    fn question(
+        &self,
+        client: Option<reqwest::Client>,
+        address: SocketAddr,
+        known: Option<&str>,
+    ) -> impl Future<Output = (SocketAddr, Option<String>)> + use<> {
+        let url = format!("https://{}:{}{PATH}?known={}", self.host, address.port(), known.unwrap_or_default());
         async move {
-            let asked = async { client?.get(url).send().await?.error_for_status()?.text().await };
+            let Some(client) = client else {
+                sleep(PAUSE).await;
+                return (address, None);
+            };
+            let asked = async { client.get(url).send().await?.error_for_status()?.text().await };
             match timeout(HOLD + PAUSE, asked).await {
                 Ok(Ok(text)) => (address, Some(text)),
                 Ok(Err(error)) => {
@@ -228,21 +248,19 @@ impl Peers {
 
     /// What every ready replica has in force, and how many are behind this one.
     fn confirmed(&self, history: &History) -> (Confirmed, usize) {
-        let Some((newest, own)) = history.0.back().copied() else { return (Confirmed::default(), 0) };
-        let mut confirmed = Some((newest, own));
-        let mut behind = 0;
+        let Some(newest) = history.0.back() else { return (Confirmed::default(), 0) };
+        let (mut confirmed, mut behind) = (Some(newest), 0);
         for peer in self.0.values().filter(|peer| peer.ready) {
             let at = peer.revision.as_deref().and_then(|revision| history.entry(revision));
-            if at.is_none_or(|(number, revision)| number < newest && revision != own) {
+            if at.is_none_or(|at| at.number < newest.number && at.revision != newest.revision) {
                 behind += 1;
             }
-            confirmed = match (confirmed, at) {
-                (Some(so_far), Some(at)) => Some(if at.0 < so_far.0 { at } else { so_far }),
-                _ => None,
-            };
+            confirmed = confirmed.zip(at).map(|(so_far, at)| if at.number < so_far.number { at } else { so_far });
         }
-        let confirmed = confirmed
-            .map_or_else(Confirmed::default, |(number, revision)| Confirmed { number, revision: Some(revision) });
+        let confirmed = confirmed.map_or_else(Confirmed::default, |applied| Confirmed {
+            number: applied.number,
+            revision: Some(applied.revision),
+        });
         (confirmed, behind)
     }
 }
