@@ -8,7 +8,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Metric, Registry};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -67,78 +67,81 @@ fn decision_buckets() -> Histogram {
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("durward");
-        let metrics = Self {
-            decisions: Family::default(),
-            duration: Family::new_with_constructor(decision_buckets),
-            failures: Family::default(),
-            audit_lost: Counter::default(),
-            services: Gauge::default(),
-            rejected: Gauge::default(),
-            api_server_seen: Gauge::default(),
-            api_server_failures: Counter::default(),
-            leader: Gauge::default(),
-            replicas_behind: Gauge::default(),
-            certificate_ends: Gauge::default(),
-            certificates: Family::default(),
-            revision: Family::default(),
+        let r = &mut registry;
+        Self {
+            decisions: registered(
+                r,
+                "decisions",
+                "Decisions, by door, reason and whether the request went through",
+                Family::default(),
+            ),
+            duration: registered(
+                r,
+                "decision_duration_seconds",
+                "Time from a request at a door to its decision",
+                Family::new_with_constructor(decision_buckets),
+            ),
+            failures: registered(
+                r,
+                "authentication_failures",
+                "Failed authentications, without or with a credential",
+                Family::default(),
+            ),
+            audit_lost: registered(r, "audit_records_lost", "Decisions that could not be recorded", Counter::default()),
+            services: registered(r, "services", "Services in the snapshot", Gauge::default()),
+            rejected: registered(
+                r,
+                "policies_rejected",
+                "Policies whose newest version is not in force",
+                Gauge::default(),
+            ),
+            api_server_seen: registered(
+                r,
+                "api_server_last_seen_seconds",
+                "When the API server was last heard of, in seconds since 1970; 0 without a cluster",
+                Gauge::default(),
+            ),
+            api_server_failures: registered(
+                r,
+                "api_server_failures",
+                "Watches of the API server that failed",
+                Counter::default(),
+            ),
+            leader: registered(r, "leader", "Whether this replica writes statuses and webhooks", Gauge::default()),
+            replicas_behind: registered(
+                r,
+                "replicas_behind",
+                "Ready replicas that have not the newest snapshot in force, as the leader knows",
+                Gauge::default(),
+            ),
+            certificate_ends: registered(
+                r,
+                "webhook_certificate_expiry_seconds",
+                "When the certificate of the cluster's doors and webhooks ends, in seconds since 1970",
+                Gauge::default(),
+            ),
+            certificates: registered(
+                r,
+                "pod_certificates",
+                "Certificate requests of pods, by what became of them",
+                Family::default(),
+            ),
+            revision: registered(
+                r,
+                "snapshot_revision",
+                "Always 1; its label is the revision of the snapshot in force",
+                Family::default(),
+            ),
             current: Mutex::default(),
-            registry: Registry::default(),
-        };
-        registry.register(
-            "decisions",
-            "Decisions, by door, reason and whether the request went through",
-            metrics.decisions.clone(),
-        );
-        registry.register(
-            "decision_duration_seconds",
-            "Time from a request at a door to its decision",
-            metrics.duration.clone(),
-        );
-        registry.register(
-            "authentication_failures",
-            "Failed authentications, without or with a credential",
-            metrics.failures.clone(),
-        );
-        registry.register("audit_records_lost", "Decisions that could not be recorded", metrics.audit_lost.clone());
-        registry.register("services", "Services in the snapshot", metrics.services.clone());
-        registry.register(
-            "policies_rejected",
-            "Policies whose newest version is not in force",
-            metrics.rejected.clone(),
-        );
-        registry.register(
-            "api_server_last_seen_seconds",
-            "When the API server was last heard of, in seconds since 1970; 0 without a cluster",
-            metrics.api_server_seen.clone(),
-        );
-        registry.register(
-            "api_server_failures",
-            "Watches of the API server that failed",
-            metrics.api_server_failures.clone(),
-        );
-        registry.register("leader", "Whether this replica writes statuses and webhooks", metrics.leader.clone());
-        registry.register(
-            "replicas_behind",
-            "Ready replicas that have not the newest snapshot in force, as the leader knows",
-            metrics.replicas_behind.clone(),
-        );
-        registry.register(
-            "webhook_certificate_expiry_seconds",
-            "When the certificate of the cluster's doors and webhooks ends, in seconds since 1970",
-            metrics.certificate_ends.clone(),
-        );
-        registry.register(
-            "pod_certificates",
-            "Certificate requests of pods, by what became of them",
-            metrics.certificates.clone(),
-        );
-        registry.register(
-            "snapshot_revision",
-            "Always 1; its label is the revision of the snapshot in force",
-            metrics.revision.clone(),
-        );
-        Self { registry, ..metrics }
+            registry,
+        }
     }
+}
+
+/// A metric that is served under this name.
+fn registered<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
+    registry.register(name, help, metric.clone());
+    metric
 }
 
 impl Metrics {

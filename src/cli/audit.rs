@@ -1,6 +1,7 @@
-//! `durward audit`.
+//! `durward audit`, and where the commands that decide write their log.
 
 use crate::audit::replay::{Report, replay};
+use crate::audit::{OnLoss, Sink};
 use crate::cli::output::Format;
 use crate::cli::{Failure, Verdict};
 use crate::standalone::load::load;
@@ -8,6 +9,23 @@ use std::fmt::Write;
 use std::fs::File;
 use std::io::{self, BufReader};
 use std::path::PathBuf;
+
+/// Where decisions are recorded.
+#[derive(Debug, clap::Args)]
+pub(crate) struct AuditLog {
+    /// File of the audit log, `-` for standard output
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    audit_log: PathBuf,
+    /// What to do with a decision that can't be recorded
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) audit_on_loss: OnLoss,
+}
+
+impl From<AuditLog> for Sink {
+    fn from(AuditLog { audit_log, .. }: AuditLog) -> Self {
+        if audit_log.as_os_str() == "-" { Self::Stdout } else { Self::File(audit_log) }
+    }
+}
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum AuditCommand {

@@ -1,13 +1,11 @@
 //! `durward controller`, and what the chart's hooks and tests call.
 
-use crate::audit::{OnLoss, Sink};
+use crate::cli::audit::AuditLog;
 use crate::cli::{Failure, Verdict};
 use crate::controller::{FailurePolicy, Listen, Origin, Settings, remove, run};
 use crate::doors::trust::{PeerName, Trust};
 use crate::standalone::load::Domain;
-use durward_api::compile;
 use kube::Client;
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// Shortest lifetime of the listeners' certificate: clocks may differ by a minute.
@@ -28,12 +26,8 @@ pub(crate) struct Controller {
     domain: Domain,
     #[command(flatten)]
     listen: Listen,
-    /// File of the audit log, `-` for standard output
-    #[arg(long, value_name = "FILE", default_value = "-")]
-    audit_log: PathBuf,
-    /// What to do with a decision that can't be recorded
-    #[arg(long, value_enum, default_value_t)]
-    audit_on_loss: OnLoss,
+    #[command(flatten)]
+    audit: AuditLog,
     /// A proxy that is believed which request it forwards: address, network or SPIFFE ID; may be repeated
     #[arg(long, value_name = "PEER")]
     trusted_proxy: Vec<PeerName>,
@@ -64,18 +58,15 @@ impl Controller {
             namespace: self.namespace,
             pod: self.pod_name,
             service: self.service,
-            names: compile::Settings {
-                trust_domain: self.domain.trust_domain,
-                cluster_domain: self.domain.cluster_domain,
-            },
+            names: self.domain.into(),
             listen: self.listen,
             trust: Trust {
                 proxies: self.trusted_proxy,
                 client_certificates: self.client_certificates_from,
                 enforcement_points: self.enforcement_point,
             },
-            audit: if self.audit_log.as_os_str() == "-" { Sink::Stdout } else { Sink::File(self.audit_log) },
-            on_loss: self.audit_on_loss,
+            on_loss: self.audit.audit_on_loss,
+            audit: self.audit.into(),
             api_key_namespaces: self.api_key_namespace,
             failure_policy: self.operations_failure_policy,
             ca: self.ca,

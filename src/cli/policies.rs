@@ -4,7 +4,6 @@ use crate::cli::Failure;
 use crate::cli::controller::block_on;
 use crate::controller::live;
 use crate::standalone::load::{Domain, load};
-use durward_api::compile;
 use durward_core::snapshot::Snapshot;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
@@ -29,18 +28,14 @@ impl Policies {
     /// Reads them. What is wrong with them goes to standard error.
     pub(crate) fn snapshot(&self) -> Result<Snapshot, Failure> {
         let Some(directory) = &self.policies else {
-            let (catalog, problems) = block_on(async { live::read(self.client().await?, self.names()).await })?;
+            let (catalog, problems) =
+                block_on(async { live::read(self.client().await?, self.domain.clone().into()).await })?;
             problems.iter().for_each(|problem| eprintln!("{problem}"));
             return Ok(catalog.snapshot().clone());
         };
         let loaded = load(directory, &self.domain)?;
         loaded.warn();
         Ok(loaded.catalog.snapshot().clone())
-    }
-
-    fn names(&self) -> compile::Settings {
-        let Domain { trust_domain, cluster_domain } = self.domain.clone();
-        compile::Settings { trust_domain, cluster_domain }
     }
 
     async fn client(&self) -> Result<Client, Failure> {

@@ -1,7 +1,7 @@
 //! `durward up`.
 
-use crate::audit::{OnLoss, Sink};
 use crate::authn::{KeySource, ServiceAccountIssuer};
+use crate::cli::audit::AuditLog;
 use crate::cli::{Failure, Verdict};
 use crate::doors::trust::{PeerName, Trust};
 use crate::standalone::load::{Directory, Domain};
@@ -20,12 +20,8 @@ pub(crate) struct Up {
     domain: Domain,
     #[command(flatten)]
     listen: Listen,
-    /// File of the audit log, `-` for standard output
-    #[arg(long, value_name = "FILE", default_value = "-")]
-    audit_log: PathBuf,
-    /// What to do with a decision that can't be recorded
-    #[arg(long, value_enum, default_value_t)]
-    audit_on_loss: OnLoss,
+    #[command(flatten)]
+    audit: AuditLog,
     /// A proxy that is believed which request it forwards: address, network or SPIFFE ID; may be repeated
     #[arg(long, value_name = "PEER", default_values = ["127.0.0.0/8", "::1"])]
     trusted_proxy: Vec<PeerName>,
@@ -87,8 +83,8 @@ impl Up {
                 client_certificates: self.client_certificates_from,
                 enforcement_points: self.enforcement_point,
             },
-            audit: if self.audit_log.as_os_str() == "-" { Sink::Stdout } else { Sink::File(self.audit_log) },
-            on_loss: self.audit_on_loss,
+            on_loss: self.audit.audit_on_loss,
+            audit: self.audit.into(),
             service_accounts,
         })
     }

@@ -316,7 +316,7 @@ impl Owner {
         if revision != engine.snapshot().revision() || !*outlets.synced.borrow() {
             engine.replace_snapshot(self.catalog.snapshot().clone());
         }
-        engine.metrics().policies_rejected(self.catalog.fates().filter(|(_, fate)| fate.rejected.is_some()).count());
+        engine.metrics().policies_rejected(self.catalog.rejected());
         let reports = std::mem::take(&mut self.reports);
         let policies = reports.touched.iter().filter_map(|key| self.report_policy(key));
         let batch = Batch { reports: policies.chain(reports.others).collect(), gone: reports.gone, revision };

@@ -33,6 +33,12 @@ pub struct Domain {
     pub cluster_domain: String,
 }
 
+impl From<Domain> for Settings {
+    fn from(Domain { trust_domain, cluster_domain }: Domain) -> Self {
+        Self { trust_domain, cluster_domain }
+    }
+}
+
 /// The directory can't be read at all.
 #[derive(Debug, Error)]
 #[error("can't read the manifests in `{path}`: {source}")]
@@ -67,12 +73,10 @@ struct Known {
 /// # Errors
 /// When the directory can't be listed. A file that can't be read is a problem of that file.
 pub fn load(root: &Path, domain: &Domain) -> Result<Directory, LoadError> {
-    let settings =
-        Settings { trust_domain: domain.trust_domain.clone(), cluster_domain: domain.cluster_domain.clone() };
     let mut directory = Directory {
         root: root.to_owned(),
         files: BTreeMap::new(),
-        catalog: Catalog::new(settings),
+        catalog: Catalog::new(domain.clone().into()),
         owners: BTreeMap::new(),
     };
     directory.refresh(None)?;
@@ -250,12 +254,6 @@ impl Directory {
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
-    }
-
-    /// Number of policies whose newest version is not in force.
-    #[must_use]
-    pub fn rejected(&self) -> usize {
-        self.catalog.fates().filter(|(_, fate)| fate.rejected.is_some()).count()
     }
 
     /// All providers, by name; of two with one name the one in the first file.

@@ -95,7 +95,7 @@ pub async fn up(settings: Settings, ready: impl FnOnce(&Listen, &Directory)) -> 
     let process = u64::from_be_bytes(random()?);
     let engine = Arc::new(Engine::new(Arc::new(authenticator), audit, metrics, process));
     engine.replace_snapshot(directory.catalog.snapshot().clone());
-    engine.metrics().policies_rejected(directory.rejected());
+    engine.metrics().policies_rejected(directory.catalog.rejected());
     let readiness = Arc::new(Readiness::default());
     readiness.loaded();
 

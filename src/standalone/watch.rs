@@ -89,7 +89,7 @@ fn apply(directory: &Directory, engine: &Engine, known: &mut Setup, told: &mut B
     if problems.is_empty() && !told.is_empty() {
         eprintln!("every manifest is good again");
     }
-    engine.metrics().policies_rejected(directory.rejected());
+    engine.metrics().policies_rejected(directory.catalog.rejected());
     *told = problems;
 }
 

@@ -161,6 +161,12 @@ impl Catalog {
         self.entries.iter().map(|(key, entry)| (key, entry.fate()))
     }
 
+    /// Number of policies whose newest version is not in force.
+    #[must_use]
+    pub fn rejected(&self) -> usize {
+        self.entries.values().filter(|entry| entry.rejected.is_some()).count()
+    }
+
     /// What became of one policy.
     #[must_use]
     pub fn fate(&self, key: &PolicyKey) -> Option<Fate> {
