@@ -10,26 +10,16 @@
 
 #[path = "harness/mod.rs"]
 mod harness;
+#[path = "harness/venv.rs"]
+mod venv;
 
 use harness::{Reply, Up, eventually, raw, repository, request};
 use serde_json::{Value, json};
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
-
-/// The Python environment that `make test-deps` makes.
-fn venv(program: &str) -> PathBuf {
-    let directory = std::env::var_os("DURWARD_TEST_VENV").map(PathBuf::from).unwrap_or_else(|| {
-        let cache = std::env::var_os("XDG_CACHE_HOME")
-            .map_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"), PathBuf::from);
-        cache.join("durward/venv")
-    });
-    let path = directory.join("bin").join(program);
-    assert!(path.exists(), "{} is missing: run `make test-deps`", path.display());
-    path
-}
+use venv::venv;
 
 /// A program that runs as long as the test needs it.
 struct Server {

@@ -8,7 +8,7 @@ mod install;
 use std::time::{Duration, Instant};
 
 use durward_api::resources::AccessPolicy;
-use install::{Installed, NAMESPACE, condition, policy};
+use install::{Installed, condition, policy};
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
@@ -140,14 +140,12 @@ fn memory() -> Vec<String> {
     resident.collect()
 }
 
-/// Requests that changed a resource of Durward's or were made by it, Leases left out.
+/// Sum of the counters of such requests.
 fn writes(installed: &Installed) -> u64 {
-    let metrics = installed.kubectl(["get", "--raw", "/metrics", "-n", NAMESPACE]);
-    let ours = ["accesspolicies", "identityproviders", "relationships", "validatingwebhookconfigurations", "events"];
-    let requests = metrics.lines().filter(|line| {
-        line.starts_with("apiserver_request_total")
-            && ["POST", "PUT", "PATCH", "APPLY", "DELETE"].iter().any(|verb| line.contains(&format!("verb=\"{verb}\"")))
-            && ours.iter().any(|resource| line.contains(&format!("resource=\"{resource}\"")))
-    });
-    requests.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).map(|count| count as u64).sum()
+    installed
+        .writes()
+        .iter()
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+        .map(|count| count as u64)
+        .sum()
 }

@@ -3,6 +3,8 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test says what it expects")]
 
 mod install;
+#[path = "../../harness/venv.rs"]
+mod venv;
 
 use std::process::Command;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
@@ -131,8 +133,9 @@ fn e2e_mistakes_are_refused_when_they_are_applied() {
     let warned = json!({"authentication": [{"workload": {}}], "operations": [
         {"name": "drop", "http": [{"methods": ["DELETE"], "paths": ["/all"]}]}]});
     let manifest = policy(name, "warned", warned);
-    std::fs::write("/tmp/durward-warned.json", manifest).expect("written");
-    let output = installed.kubectl_output(["apply", "-n", name, "-f", "/tmp/durward-warned.json"]);
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(&file, manifest).expect("written");
+    let output = installed.kubectl_output(["apply", "-n", name, "-f", &file.path().display().to_string()]);
     assert!(output.contains("deletes and states no risk") && output.contains("nobody can `drop`"), "{output}");
 }
 
@@ -215,14 +218,15 @@ fn e2e_the_api_server_asks_before_governed_operations() {
     denied(&["create", "configmap", "settings", "--dry-run=server"], "configure");
     // an eviction, a collection, and a name that is not made yet go by paths that kubectl has no command for
     let raw = |verb: &str, path: &str, body: &str| {
-        std::fs::write("/tmp/durward-raw.json", body).expect("written");
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(&file, body).expect("written");
         namespace.kubectl([
             "--as=bob",
             verb,
             "--raw",
             &format!("/api/v1/namespaces/{name}/{path}"),
             "-f",
-            "/tmp/durward-raw.json",
+            &file.path().display().to_string(),
         ])
     };
     let eviction =
@@ -419,7 +423,7 @@ fn e2e_envoy_and_authzen_ask_the_service_of_the_installation() {
         .replace("filename: CA", &format!("filename: {}", ca_file.display()));
     let file = folder.path().join("envoy.yaml");
     std::fs::write(&file, config).expect("written");
-    let mut command = Command::new(install::venv("envoy"));
+    let mut command = Command::new(venv::venv("envoy"));
     command.arg("--config-path").arg(&file).args(["--log-level", "error", "--use-dynamic-base-id"]);
     let _envoy = Ended(command.spawn().expect("envoy starts"));
     let ask = |token: Option<&str>, path: &str| {

@@ -51,7 +51,7 @@ fn e2e_everything_the_chart_renders_is_accepted_by_the_api_server() {
             })
             .collect();
         assert!(ours.len() > 10, "{} documents", ours.len());
-        let file = std::env::temp_dir().join("durward-rendered.yaml");
+        let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(&file, ours.join("\n---\n")).expect("written");
         let output = installed.kubectl([
             "apply",
@@ -60,7 +60,7 @@ fn e2e_everything_the_chart_renders_is_accepted_by_the_api_server() {
             "--force-conflicts",
             "--validate=strict",
             "-f",
-            &file.display().to_string(),
+            &file.path().display().to_string(),
         ]);
         assert!(output.contains("deployment.apps/durward-checked"), "{output}");
     }
@@ -122,7 +122,7 @@ fn e2e_a_release_lives_through_upgrade_uninstall_and_reinstall() {
         installed.uninstall();
         installed.prepare();
         // its replicas would be of its own version, which is not built here: what matters is that its objects can be upgraded
-        installed.release(&previous, &["replicas=1"], false);
+        installed.release(&previous.path().join("charts/durward"), &["replicas=1"], false);
         installed.upgrade(&chart, &[]);
     }
     let spec = json!({
@@ -168,20 +168,19 @@ fn e2e_a_release_lives_through_upgrade_uninstall_and_reinstall() {
 }
 
 /// The chart of the commit before the last one that changed it, if this clone has it.
-fn previous_chart() -> Option<PathBuf> {
+fn previous_chart() -> Option<tempfile::TempDir> {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let git = |args: &[&str]| {
         Command::new("git").arg("-C").arg(&repository).args(args).output().ok().filter(|output| output.status.success())
     };
     let log = git(&["log", "--format=%H", "-2", "--", "charts/durward"])?;
     let commit = String::from_utf8_lossy(&log.stdout).lines().nth(1)?.to_owned();
-    let folder = std::env::temp_dir().join(format!("durward-chart-{commit}"));
-    std::fs::create_dir_all(&folder).ok()?;
+    let folder = tempfile::tempdir().ok()?;
     let archive = git(&["archive", &commit, "charts/durward"])?;
-    let tar = folder.join("chart.tar");
+    let tar = folder.path().join("chart.tar");
     std::fs::write(&tar, archive.stdout).ok()?;
-    let unpacked = Command::new("tar").arg("-xf").arg(&tar).arg("-C").arg(&folder).status().ok()?.success();
-    unpacked.then(|| folder.join("charts/durward"))
+    let unpacked = Command::new("tar").arg("-xf").arg(&tar).arg("-C").arg(folder.path()).status().ok()?.success();
+    unpacked.then_some(folder)
 }
 
 #[test]

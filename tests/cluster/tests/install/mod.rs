@@ -135,23 +135,28 @@ impl Installed {
         serde_json::from_str(&policy).expect("a policy")
     }
 
+    /// Counters of the API server for requests that write something of Durward's, Leases left out.
+    pub fn writes(&self) -> Vec<String> {
+        let metrics = self.kubectl(["get", "--raw", "/metrics"]);
+        let ours =
+            ["accesspolicies", "identityproviders", "relationships", "validatingwebhookconfigurations", "events"];
+        let writes = metrics.lines().filter(|line| {
+            line.starts_with("apiserver_request_total")
+                && ["POST", "PUT", "PATCH", "APPLY", "DELETE"]
+                    .iter()
+                    .any(|verb| line.contains(&format!("verb=\"{verb}\"")))
+                && ours.iter().any(|resource| line.contains(&format!("resource=\"{resource}\"")))
+        });
+        let mut writes: Vec<String> = writes.map(ToOwned::to_owned).collect();
+        writes.sort();
+        writes
+    }
+
     /// Waits for `condition`.
     pub fn until<T>(&self, what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
         let waited = self.cluster.until(what, Duration::from_secs(60), || Ok(condition()));
         waited.unwrap_or_else(|error| panic!("{error}"))
     }
-}
-
-/// A program of the Python environment that `make test-deps` installs.
-pub fn venv(program: &str) -> PathBuf {
-    let directory = std::env::var_os("DURWARD_TEST_VENV").map(PathBuf::from).unwrap_or_else(|| {
-        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        let home = || PathBuf::from(std::env::var_os("HOME").expect("a home")).join(".cache");
-        cache.unwrap_or_else(home).join("durward/venv")
-    });
-    let path = directory.join("bin").join(program);
-    assert!(path.is_file(), "{} is missing: run `make test-deps`", path.display());
-    path
 }
 
 /// The command of this checkout.
