@@ -13,19 +13,20 @@ pub fn repository() -> PathBuf {
 
 /// Built binaries and images: `$DURWARD_CLUSTER_CACHE`, else `durward/cluster` in the user's cache folder.
 pub fn cache() -> Result<PathBuf> {
-    user_dir("DURWARD_CLUSTER_CACHE", "XDG_CACHE_HOME", ".cache")
+    user_dir("DURWARD_CLUSTER_CACHE", "XDG_CACHE_HOME", ".cache", "durward/cluster")
 }
 
-/// Running clusters, one folder each: `$DURWARD_CLUSTER_DIR`, else `durward/cluster` in the user's state folder.
+/// Running clusters, one folder each: `$DURWARD_CLUSTER_DIR`, else `durward-cluster` in the user's state folder. Not below
+/// `durward` there: that is where `durward up` keeps its keys, and it refuses a folder that others can read.
 pub fn state() -> Result<PathBuf> {
-    user_dir("DURWARD_CLUSTER_DIR", "XDG_STATE_HOME", ".local/state")
+    user_dir("DURWARD_CLUSTER_DIR", "XDG_STATE_HOME", ".local/state", "durward-cluster")
 }
 
-fn user_dir(own: &str, xdg: &str, home: &str) -> Result<PathBuf> {
+fn user_dir(own: &str, xdg: &str, home: &str, name: &str) -> Result<PathBuf> {
     let non_empty = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let path = non_empty(own)
-        .or_else(|| non_empty(xdg).map(|dir| dir.join("durward/cluster")))
-        .or_else(|| non_empty("HOME").map(|dir| dir.join(home).join("durward/cluster")))
+        .or_else(|| non_empty(xdg).map(|dir| dir.join(name)))
+        .or_else(|| non_empty("HOME").map(|dir| dir.join(home).join(name)))
         .ok_or_else(|| Error::refused(format!("neither {own} nor HOME is set"), format!("set {own} to a folder")))?;
     std::path::absolute(&path).map_err(|source| Error::Io { action: "resolve", path, source })
 }

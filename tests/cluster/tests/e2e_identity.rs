@@ -199,3 +199,59 @@ fn e2e_what_can_never_be_is_denied_with_what_would_work() {
     let error = namespace.apply(&policy(namespace.name(), "greedy", spec)).expect_err("refused").to_string();
     assert!(error.contains("spec.identity.dnsNames[0]") && error.contains("does not own"), "{error}");
 }
+
+/// Whoever may make requests can't get a certificate for a pod that is not what the request says.
+#[test]
+fn e2e_a_request_that_is_not_what_it_says_is_denied() {
+    let installed = installed();
+    let namespace = installed.cluster.namespace("forged").expect("a namespace");
+    namespace.apply(&selects(namespace.name(), "real")).expect("applied");
+    namespace.kubectl(["create", "serviceaccount", "other"]).expect("created");
+    namespace.apply(&pod("real", "default", vec![]).to_string()).expect("applied");
+    namespace.await_condition("pod/real", "Ready").unwrap_or_else(|error| panic!("{error}"));
+    let uid = |object: &str| namespace.kubectl(["get", object, "-o", "jsonpath={.metadata.uid}"]).expect("a UID");
+    let node = namespace.kubectl(["get", "pod", "real", "-o", "jsonpath={.spec.nodeName}"]).expect("a node");
+    let folder = tempfile::tempdir().expect("a folder");
+    let (key, der) = (folder.path().join("key.pem"), folder.path().join("request.der"));
+    let (key, der_path) = (key.display().to_string(), der.display().to_string());
+    openssl(&["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", &key]);
+    openssl(&["req", "-new", "-key", &key, "-subj", "/", "-outform", "DER", "-out", &der_path]);
+    let request =
+        base64::Engine::encode(&base64::engine::general_purpose::STANDARD, std::fs::read(&der).expect("a request"));
+    let truth = json!({
+        "signerName": "durward.dev/workload", "stubPKCS10Request": request, "maxExpirationSeconds": 86400,
+        "podName": "real", "podUID": uid("pod/real"), "nodeName": node, "nodeUID": uid(&format!("node/{node}")),
+        "serviceAccountName": "default", "serviceAccountUID": uid("serviceaccount/default"),
+    });
+    let somebody = "00000000-0000-4000-8000-000000000000";
+    let other = uid("serviceaccount/other");
+    let forgeries = [
+        ("truth", vec![]),
+        ("pod-uid", vec![("podUID", somebody)]),
+        ("pod-name", vec![("podName", "nobody")]),
+        ("account", vec![("serviceAccountName", "other"), ("serviceAccountUID", other.as_str())]),
+        ("account-uid", vec![("serviceAccountUID", somebody)]),
+        ("node", vec![("nodeName", "elsewhere")]),
+        ("node-uid", vec![("nodeUID", somebody)]),
+    ];
+    for (name, changes) in forgeries {
+        let mut spec = truth.clone();
+        changes.iter().for_each(|(field, value)| spec[*field] = json!(value));
+        let forged = json!({"apiVersion": "certificates.k8s.io/v1", "kind": "PodCertificateRequest",
+            "metadata": {"name": name}, "spec": spec});
+        namespace.apply(&forged.to_string()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let status = installed.until(&format!("an answer to {name}"), || {
+            let request = namespace.kubectl(["get", "podcertificaterequest", name, "-o", "json"]).ok()?;
+            let request: Value = serde_json::from_str(&request).ok()?;
+            request["status"]["conditions"][0].is_object().then(|| request["status"].clone())
+        });
+        let condition = &status["conditions"][0];
+        let expected = if name == "truth" { ("Issued", "Issued") } else { ("Denied", "NotAsStated") };
+        assert_eq!(
+            (condition["type"].as_str(), condition["reason"].as_str()),
+            (Some(expected.0), Some(expected.1)),
+            "{name}"
+        );
+        assert_eq!(status["certificateChain"].is_string(), name == "truth", "{name}");
+    }
+}
