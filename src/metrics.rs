@@ -3,6 +3,7 @@
 use crate::engine::Door;
 use durward_core::decision::Decision;
 use durward_core::digest::Digest;
+use durward_pki::rotation::Step;
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -39,6 +40,11 @@ struct CertificateLabels {
     outcome: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StepLabels {
+    step: &'static str,
+}
+
 /// All metrics of the process.
 #[derive(Debug)]
 pub struct Metrics {
@@ -55,6 +61,9 @@ pub struct Metrics {
     replicas_behind: Gauge,
     certificate_ends: Gauge,
     certificates: Family<CertificateLabels, Counter>,
+    authority_begins: Gauge,
+    authority_ends: Gauge,
+    authority_step: Family<StepLabels, Gauge>,
     revision: Family<RevisionLabels, Gauge>,
     current: Mutex<Option<RevisionLabels>>,
 }
@@ -124,6 +133,24 @@ impl Default for Metrics {
                 r,
                 "pod_certificates",
                 "Certificate requests of pods, by what became of them",
+                Family::default(),
+            ),
+            authority_begins: registered(
+                r,
+                "ca_issued_seconds",
+                "When the certificate of the CA that signs was issued, in seconds since 1970",
+                Gauge::default(),
+            ),
+            authority_ends: registered(
+                r,
+                "ca_expiry_seconds",
+                "When the certificate of the CA that signs ends, in seconds since 1970",
+                Gauge::default(),
+            ),
+            authority_step: registered(
+                r,
+                "ca_rotation_step",
+                "1 for the step at which the change from one CA to the next is",
                 Family::default(),
             ),
             revision: registered(
@@ -200,6 +227,14 @@ impl Metrics {
 
     pub(crate) fn certificate(&self, outcome: &'static str) {
         self.certificates.get_or_create(&CertificateLabels { outcome }).inc();
+    }
+
+    pub(crate) fn authority(&self, begins: i64, ends: i64, step: Step) {
+        self.authority_begins.set(begins);
+        self.authority_ends.set(ends);
+        for one in Step::ALL {
+            self.authority_step.get_or_create(&StepLabels { step: one.as_str() }).set((one == step).into());
+        }
     }
 
     /// All metrics as OpenMetrics text.

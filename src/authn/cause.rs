@@ -99,6 +99,9 @@ pub enum Cause {
     /// Past its end.
     #[error("the certificate has expired")]
     CertificateExpired,
+    /// Issued for somebody who lives no more.
+    #[error("the pod or service account that the credential was issued for is gone")]
+    Gone,
     /// A forwarded certificate that can't be understood.
     #[error("the forwarded client certificate can't be used: {0}")]
     Forwarded(&'static str),

@@ -1,46 +1,84 @@
 //! X.509-SVIDs: of the peer itself, or forwarded by a proxy that terminated TLS.
 
-use crate::authn::Credentials;
 use crate::authn::bearer::single;
 use crate::authn::cause::Cause;
+use crate::authn::living::Bond;
 use crate::authn::workload::trust_domain_of;
+use crate::authn::{Credentials, Verified};
 use chrono::{DateTime, Utc};
+use durward_core::digest::Digest;
 use durward_core::principal::{Identity, Principal, PrincipalId};
 use durward_core::risk::Assurance;
-use durward_pki::svid::{Svid, read, verify};
+use durward_pki::svid::{BACKDATE, Svid, verify};
+use quick_cache::sync::Cache;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use std::sync::Arc;
 
 /// Envoy's header with the certificate of its client.
 pub const FORWARDED_CLIENT_CERT: &str = "x-forwarded-client-cert";
 
-/// The workload that a certificate names; `None` if there is no certificate. The chain of a peer was verified in its
-/// handshake; a forwarded one is verified here, whatever the proxy says of it.
-pub(crate) fn authenticate(
-    trust_domain: &str,
-    roots: &[CertificateDer<'_>],
-    credentials: &Credentials<'_>,
-    now: DateTime<Utc>,
-) -> Result<Option<Principal>, Cause> {
-    let forwarded = if credentials.client_cert_header_trusted { forwarded(credentials)? } else { None };
-    let svid = match (credentials.certificate, forwarded) {
-        (None, None) => return Ok(None),
-        (Some(_), Some(_)) => return Err(Cause::Forwarded("the peer has a certificate of its own")),
-        (Some(chain), None) => read(chain.first().ok_or(Cause::Forwarded("the chain is empty"))?)?,
-        (None, Some(chain)) => verify(&chain, roots, now.timestamp())?,
-    };
-    principal(trust_domain, &svid, now).map(Some)
+/// Chains that are remembered as verified, at about 1 kB each.
+const REMEMBERED: usize = 10_000;
+
+/// Verifies certificates against the roots of a trust domain.
+pub(crate) struct Certificates {
+    trust_domain: String,
+    roots: Vec<CertificateDer<'static>>,
+    /// Gone with these roots: on connections that are older than a change of roots, certificates are verified anew.
+    verified: Cache<Digest, Verified>,
 }
 
-fn principal(trust_domain: &str, svid: &Svid, now: DateTime<Utc>) -> Result<Principal, Cause> {
-    let id: PrincipalId = svid.id.parse().map_err(|_| Cause::TrustDomain)?;
-    if trust_domain_of(&id) != Some(trust_domain) {
-        return Err(Cause::TrustDomain);
+impl Certificates {
+    pub(crate) fn new(trust_domain: &str, roots: Vec<CertificateDer<'static>>) -> Self {
+        Self { trust_domain: trust_domain.to_owned(), roots, verified: Cache::new(REMEMBERED) }
     }
-    let expires_at =
-        DateTime::from_timestamp(svid.not_after, 0).filter(|end| *end > now).ok_or(Cause::CertificateExpired)?;
-    let identity = Identity { expires_at: Some(expires_at), ..Identity::new(id, Assurance::ProofOfPossession) };
-    Ok(Principal::authenticated(identity))
+
+    /// The workload that a certificate names; `None` if there is no certificate. A forwarded one is verified as well as a
+    /// peer's own, whatever the proxy says of it.
+    pub(crate) fn authenticate(
+        &self,
+        credentials: &Credentials<'_>,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Verified>, Cause> {
+        let forwarded = if credentials.client_cert_header_trusted { forwarded(credentials)? } else { None };
+        match (credentials.certificate, forwarded) {
+            (None, None) => Ok(None),
+            (Some(_), Some(_)) => Err(Cause::Forwarded("the peer has a certificate of its own")),
+            (Some(chain), None) => self.verified(chain, now).map(Some),
+            (None, Some(chain)) => self.verified(&chain, now).map(Some),
+        }
+    }
+
+    fn verified(&self, chain: &[CertificateDer<'_>], now: DateTime<Utc>) -> Result<Verified, Cause> {
+        let remembered_as = Digest::of(chain.iter().map(AsRef::as_ref));
+        if let Some(verified) = self.verified.get(&remembered_as) {
+            let ends = verified.principal.identity().expires_at;
+            return if ends.is_some_and(|end| end > now) { Ok(verified) } else { Err(Cause::CertificateExpired) };
+        }
+        let svid = verify(chain, &self.roots, now.timestamp())?;
+        let verified = Verified {
+            principal: Arc::new(self.principal(&svid, now)?),
+            bond: Bond::of_serial(&svid.serial, since(&svid)),
+        };
+        self.verified.insert(remembered_as, verified.clone());
+        Ok(verified)
+    }
+
+    fn principal(&self, svid: &Svid, now: DateTime<Utc>) -> Result<Principal, Cause> {
+        let id: PrincipalId = svid.id.parse().map_err(|_| Cause::TrustDomain)?;
+        if trust_domain_of(&id) != Some(&self.trust_domain) {
+            return Err(Cause::TrustDomain);
+        }
+        let expires_at =
+            DateTime::from_timestamp(svid.not_after, 0).filter(|end| *end > now).ok_or(Cause::CertificateExpired)?;
+        let identity = Identity { expires_at: Some(expires_at), ..Identity::new(id, Assurance::ProofOfPossession) };
+        Ok(Principal::authenticated(identity))
+    }
+}
+
+fn since(svid: &Svid) -> DateTime<Utc> {
+    DateTime::from_timestamp(svid.not_before + BACKDATE, 0).unwrap_or_default()
 }
 
 /// The chain in `x-forwarded-client-cert`. Only the certificate itself counts: `URI`, `Subject` and `Hash` are text.

@@ -1,9 +1,9 @@
 //! Tokens of an outside issuer: an `IdentityProvider` of kind `jwt`.
 
-use crate::authn::Credentials;
 use crate::authn::cause::Cause;
 use crate::authn::jwt::{Claims, Token};
 use crate::authn::keys::{KeySource, Keys};
+use crate::authn::{Credentials, Verified};
 use chrono::{DateTime, Utc};
 use durward_api::compile::FieldError;
 use durward_api::resources::{AssuranceMapping, JwtProvider};
@@ -60,8 +60,8 @@ impl Issuer {
         now: DateTime<Utc>,
     ) -> Result<Arc<Principal>, Cause> {
         let remembered_as = Digest::of([text.as_bytes(), audience.as_bytes(), self.name.as_bytes()]);
-        if let Some(principal) = self.keys.remembered(&remembered_as, now) {
-            return Ok(principal);
+        if let Some(verified) = self.keys.remembered(&remembered_as, now) {
+            return Ok(verified.principal);
         }
         let token = Token::parse(text)?;
         if token.claimed_issuer() != Some(&self.spec.issuer) {
@@ -76,7 +76,7 @@ impl Issuer {
         let bound = bound_to(&claims, credentials)?;
         let principal = Arc::new(Principal::authenticated(self.identity(&claims, bound)?));
         if !bound {
-            keys.verified.insert(remembered_as, Arc::clone(&principal));
+            keys.verified.insert(remembered_as, Verified { principal: Arc::clone(&principal), bond: None });
         }
         Ok(principal)
     }

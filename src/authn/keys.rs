@@ -1,10 +1,10 @@
 //! The keys of an issuer: read from a JWKS (RFC 7517), fetched, kept.
 
+use crate::authn::Verified;
 use crate::authn::cause::Cause;
 use arc_swap::ArcSwapOption;
 use chrono::{DateTime, TimeDelta, Utc};
 use durward_core::digest::Digest;
-use durward_core::principal::Principal;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use quick_cache::sync::Cache;
@@ -49,7 +49,7 @@ pub(crate) struct KeySet {
     keys: Vec<Key>,
     digest: Digest,
     /// Keyed by everything that the outcome depends on; gone with these keys.
-    pub(crate) verified: Cache<Digest, Arc<Principal>>,
+    pub(crate) verified: Cache<Digest, Verified>,
 }
 
 impl std::fmt::Debug for KeySet {
@@ -98,9 +98,14 @@ impl KeySet {
 
 impl KeySet {
     /// Who a token of this digest is, if it was verified with these keys and has not ended.
-    pub(crate) fn remembered(&self, token: &Digest, now: DateTime<Utc>) -> Option<Arc<Principal>> {
-        let principal = self.verified.get(token)?;
-        principal.identity().expires_at.is_some_and(|end| end > now).then_some(principal)
+    pub(crate) fn remembered(&self, token: &Digest, now: DateTime<Utc>) -> Option<Verified> {
+        let verified = self.verified.get(token)?;
+        verified.principal.identity().expires_at.is_some_and(|end| end > now).then_some(verified)
+    }
+
+    /// Whether it was read from this JWKS.
+    pub(crate) fn is_of(&self, json: &[u8]) -> bool {
+        self.digest == Digest::of([json])
     }
 }
 
@@ -239,7 +244,7 @@ impl Keys {
     }
 
     /// As [`KeySet::remembered`], as long as the keys count.
-    pub(crate) fn remembered(&self, token: &Digest, now: DateTime<Utc>) -> Option<Arc<Principal>> {
+    pub(crate) fn remembered(&self, token: &Digest, now: DateTime<Utc>) -> Option<Verified> {
         let fetched = self.current.load();
         let fetched = fetched.as_ref().filter(|fetched| fetched.at.is_none_or(|at| now - at <= MAX_AGE))?;
         fetched.keys.remembered(token, now)
@@ -272,7 +277,7 @@ impl Keys {
     fn take(&self, json: &[u8], now: DateTime<Utc>) -> Result<(), String> {
         let current = self.current.load_full();
         let keys = match current {
-            Some(fetched) if fetched.keys.digest == Digest::of([json]) => Arc::clone(&fetched.keys),
+            Some(fetched) if fetched.keys.is_of(json) => Arc::clone(&fetched.keys),
             _ => Arc::new(KeySet::parse(json)?),
         };
         self.current.store(Some(Arc::new(Fetched { keys, at: Some(now) })));

@@ -10,6 +10,7 @@ mod issuer;
 mod jwt;
 mod keys;
 mod kubernetes;
+pub(crate) mod living;
 pub mod tls;
 mod vouched;
 mod workload;
@@ -17,11 +18,13 @@ mod workload;
 pub use cause::Cause;
 pub use keys::KeySource;
 pub use kubernetes::{CREDENTIAL_ID, FACTOR, FACTOR_TIME, kubernetes_user};
+pub use living::Living;
 pub use vouched::vouched;
 pub use workload::ServiceAccountIssuer;
 
 use api_key::ApiKeys;
 use arc_swap::ArcSwap;
+use certificate::Certificates;
 use chrono::{DateTime, Utc};
 use durward_api::compile::FieldError;
 use durward_api::resources::IdentityProvider;
@@ -31,6 +34,7 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use issuer::Issuer;
 use k8s_openapi::api::core::v1::Secret;
+use living::Bond;
 use rustls_pki_types::CertificateDer;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -100,29 +104,30 @@ pub struct TrustDomain {
     pub service_accounts: Option<ServiceAccountIssuer>,
 }
 
-/// All that authentication is set up from.
-#[derive(Debug, Clone, Default)]
-pub struct Setup {
-    /// The workloads' own trust domain.
-    pub domain: TrustDomain,
-    /// Outside sources of identity.
-    pub providers: Vec<IdentityProvider>,
-    /// Secrets with API keys.
-    pub secrets: Vec<Secret>,
+/// A caller whose credential was verified.
+#[derive(Debug, Clone)]
+pub(crate) struct Verified {
+    pub(crate) principal: Arc<Principal>,
+    /// For whom it was issued, if that is known.
+    pub(crate) bond: Option<Bond>,
 }
 
 /// Authenticates every kind of caller.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Authenticator {
-    state: ArcSwap<State>,
+    domain: ArcSwap<Domain>,
+    providers: ArcSwap<Providers>,
+    living: Arc<Living>,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    domain: TrustDomain,
+/// The trust domain, and what was verified with its roots.
+struct Domain {
+    settings: TrustDomain,
     workloads: Option<Arc<WorkloadTokens>>,
-    providers: BTreeMap<String, Provider>,
+    certificates: Certificates,
 }
+
+type Providers = BTreeMap<String, Provider>;
 
 #[derive(Debug)]
 enum Provider {
@@ -136,34 +141,34 @@ enum Provider {
 pub type ProviderProblem = (String, FieldError);
 
 impl Authenticator {
-    /// Sets authentication up. What can't be used is no way in, and is reported; the rest works.
+    /// Sets authentication up for a trust domain, without any outside provider. `living` knows whose credentials count.
     #[must_use]
-    pub fn new(setup: Setup) -> (Self, Vec<ProviderProblem>) {
-        let authenticator = Self::default();
-        let problems = authenticator.replace(setup);
-        (authenticator, problems)
+    pub fn new(domain: TrustDomain, living: Arc<Living>) -> Self {
+        let domain = ArcSwap::from_pointee(Domain::new(domain, None));
+        Self { domain, providers: ArcSwap::default(), living }
     }
 
-    /// Sets authentication up anew; the keys of providers that stay the same are kept.
-    pub fn replace(&self, setup: Setup) -> Vec<ProviderProblem> {
-        let old = self.state.load_full();
+    /// Changes the trust domain. Keys that stay the same keep what was verified with them.
+    pub fn change_domain(&self, change: impl Fn(&mut TrustDomain)) {
+        self.domain.rcu(|old| {
+            let mut settings = old.settings.clone();
+            change(&mut settings);
+            if settings == old.settings { Arc::clone(old) } else { Arc::new(Domain::new(settings, Some(old))) }
+        });
+    }
+
+    /// Sets the outside providers. What can't be used is no way in, and is reported; the rest works. The keys of providers
+    /// that stay the same are kept.
+    pub fn replace_providers(&self, resources: &[IdentityProvider], secrets: &[Secret]) -> Vec<ProviderProblem> {
+        let old = self.providers.load_full();
         let (mut providers, mut problems) = (BTreeMap::new(), Vec::new());
-        for resource in &setup.providers {
+        for resource in resources {
             let name = resource.metadata.name.clone().unwrap_or_default();
-            let (provider, found) = Provider::new(&name, resource, &setup.secrets, old.providers.get(&name));
+            let (provider, found) = Provider::new(&name, resource, secrets, old.get(&name));
             problems.extend(found.into_iter().map(|problem| (name.clone(), problem)));
             providers.insert(name, provider);
         }
-        let domain = setup.domain;
-        let workloads = if domain == old.domain && old.workloads.is_some() {
-            old.workloads.clone()
-        } else {
-            let new = WorkloadTokens::new(&domain.name, domain.own_keys.as_deref(), domain.service_accounts.as_ref());
-            let problem =
-                |message| ("workload".to_owned(), FieldError { field: "service-account keys".to_owned(), message });
-            new.map(Arc::new).map_err(|message| problems.push(problem(message))).ok()
-        };
-        self.state.store(Arc::new(State { domain, workloads, providers }));
+        self.providers.store(Arc::new(providers));
         problems
     }
 
@@ -177,11 +182,10 @@ impl Authenticator {
         expect: &Expectation<'_>,
         now: DateTime<Utc>,
     ) -> Result<Arc<Principal>, Failure> {
-        let state = self.state.load_full();
-        let shown = state.shows_any(credentials);
+        let shown = shows_any(&self.providers.load(), credentials);
         let mut cause = if shown { Cause::NotAccepted } else { Cause::NoCredential };
         for way in expect.ways {
-            match state.try_way(way, credentials, expect.audience, now).await {
+            match self.try_way(way, credentials, expect.audience, now).await {
                 Ok(Some(principal)) => return Ok(principal),
                 // who shows nothing is told nothing, not even by the shape of the challenge
                 Err(found) if shown && found.weight() > cause.weight() => cause = found,
@@ -191,15 +195,59 @@ impl Authenticator {
         Err(Failure(cause))
     }
 
+    async fn try_way(
+        &self,
+        way: &Way,
+        credentials: &Credentials<'_>,
+        audience: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Arc<Principal>>, Cause> {
+        let name = match way {
+            Way::Workload => return self.workload(credentials, audience, now).await,
+            Way::Provider(name) => name,
+        };
+        let providers = self.providers.load_full();
+        match providers.get(name.as_ref()) {
+            Some(Provider::Issuer(issuer)) => match bearer::token(credentials.headers)? {
+                Some(token) => issuer.authenticate(token, credentials, audience, now).await.map(Some),
+                None => Ok(None),
+            },
+            Some(Provider::ApiKeys(keys)) => keys.authenticate(credentials.headers, now),
+            Some(Provider::Broken) | None => Err(Cause::Provider(name.to_string())),
+        }
+    }
+
+    async fn workload(
+        &self,
+        credentials: &Credentials<'_>,
+        audience: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Arc<Principal>>, Cause> {
+        let domain = self.domain.load_full();
+        let verified = match domain.certificates.authenticate(credentials, now)? {
+            Some(verified) => verified,
+            None => match (bearer::token(credentials.headers)?, &domain.workloads) {
+                (Some(token), Some(workloads)) => workloads.authenticate(token, credentials, audience, now).await?,
+                (Some(_), None) => return Err(Cause::Provider("workload".to_owned())),
+                (None, _) => return Ok(None),
+            },
+        };
+        // asked each time: what was verified once is remembered, who lives is not
+        if !self.living.counts(verified.bond.as_ref(), now) {
+            return Err(Cause::Gone);
+        }
+        Ok(Some(verified.principal))
+    }
+
     /// Keeps the keys of all issuers fresh until `shutdown`.
     pub async fn run(&self, shutdown: CancellationToken) {
         while !shutdown.is_cancelled() {
-            let state = self.state.load_full();
-            let issuers = state.providers.values().filter_map(|provider| match provider {
+            let (domain, providers) = (self.domain.load_full(), self.providers.load_full());
+            let issuers = providers.values().filter_map(|provider| match provider {
                 Provider::Issuer(issuer) => Some(&issuer.keys),
                 Provider::ApiKeys(_) | Provider::Broken => None,
             });
-            let workloads = state.workloads.as_ref().and_then(|workloads| workloads.keys());
+            let workloads = domain.workloads.as_ref().and_then(|workloads| workloads.keys());
             for keys in issuers.chain(workloads) {
                 tokio::select! {
                     () = keys.refresh() => {}
@@ -220,54 +268,31 @@ pub fn check(provider: &IdentityProvider) -> Vec<FieldError> {
     Provider::new(provider.metadata.name.as_deref().unwrap_or_default(), provider, &[], None).1
 }
 
-impl State {
-    /// Whether the caller shows any credential, of whatever kind.
-    fn shows_any(&self, credentials: &Credentials<'_>) -> bool {
-        let key = |provider: &Provider| matches!(provider, Provider::ApiKeys(keys) if credentials.headers.contains_key(&keys.header));
-        credentials.headers.contains_key(AUTHORIZATION)
-            || credentials.certificate.is_some()
-            || (credentials.client_cert_header_trusted
-                && credentials.headers.contains_key(certificate::FORWARDED_CLIENT_CERT))
-            || self.providers.values().any(key)
-    }
+/// Whether the caller shows any credential, of whatever kind.
+fn shows_any(providers: &Providers, credentials: &Credentials<'_>) -> bool {
+    let key = |provider: &Provider| matches!(provider, Provider::ApiKeys(keys) if credentials.headers.contains_key(&keys.header));
+    credentials.headers.contains_key(AUTHORIZATION)
+        || credentials.certificate.is_some()
+        || (credentials.client_cert_header_trusted
+            && credentials.headers.contains_key(certificate::FORWARDED_CLIENT_CERT))
+        || providers.values().any(key)
+}
 
-    async fn try_way(
-        &self,
-        way: &Way,
-        credentials: &Credentials<'_>,
-        audience: &str,
-        now: DateTime<Utc>,
-    ) -> Result<Option<Arc<Principal>>, Cause> {
-        let provider = match way {
-            Way::Workload => return self.workload(credentials, audience, now).await,
-            Way::Provider(name) => {
-                self.providers.get(name.as_ref()).ok_or_else(|| Cause::Provider(name.to_string()))?
-            }
-        };
-        match (provider, way) {
-            (Provider::Issuer(issuer), _) => match bearer::token(credentials.headers)? {
-                Some(token) => issuer.authenticate(token, credentials, audience, now).await.map(Some),
-                None => Ok(None),
-            },
-            (Provider::ApiKeys(keys), _) => keys.authenticate(credentials.headers, now),
-            (Provider::Broken, way) => Err(Cause::Provider(way.to_string())),
-        }
+impl Domain {
+    fn new(settings: TrustDomain, old: Option<&Self>) -> Self {
+        let workloads = WorkloadTokens::new(&settings, old.and_then(|old| old.workloads.as_deref()));
+        let workloads = workloads
+            .inspect_err(|error| tracing::error!(error, "the keys of workloads' tokens can't be used"))
+            .ok()
+            .map(Arc::new);
+        let certificates = Certificates::new(&settings.name, settings.roots.clone());
+        Self { settings, workloads, certificates }
     }
+}
 
-    async fn workload(
-        &self,
-        credentials: &Credentials<'_>,
-        audience: &str,
-        now: DateTime<Utc>,
-    ) -> Result<Option<Arc<Principal>>, Cause> {
-        if let Some(principal) = certificate::authenticate(&self.domain.name, &self.domain.roots, credentials, now)? {
-            return Ok(Some(Arc::new(principal)));
-        }
-        match (bearer::token(credentials.headers)?, &self.workloads) {
-            (Some(token), Some(workloads)) => workloads.authenticate(token, credentials, audience, now).await.map(Some),
-            (Some(_), None) => Err(Cause::Provider("workload".to_owned())),
-            (None, _) => Ok(None),
-        }
+impl fmt::Debug for Domain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Domain").field("settings", &self.settings.name).finish_non_exhaustive()
     }
 }
 

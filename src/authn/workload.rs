@@ -1,14 +1,16 @@
 //! Workloads of this trust domain: JWT-SVIDs and Kubernetes service-account tokens.
 
-use crate::authn::Credentials;
 use crate::authn::cause::Cause;
 use crate::authn::issuer::{bound_to, scopes};
 use crate::authn::jwt::{Claims, Token};
 use crate::authn::keys::{KeySet, KeySource, Keys};
+use crate::authn::living::Bond;
+use crate::authn::{Credentials, TrustDomain, Verified};
 use chrono::{DateTime, Utc};
 use durward_core::digest::Digest;
 use durward_core::principal::{Identity, Principal, PrincipalId};
 use durward_core::risk::Assurance;
+use durward_pki::serial::Tag;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -30,18 +32,19 @@ pub(crate) struct WorkloadTokens {
 }
 
 impl WorkloadTokens {
-    pub(crate) fn new(
-        trust_domain: &str,
-        own: Option<&str>,
-        cluster: Option<&ServiceAccountIssuer>,
-    ) -> Result<Self, String> {
-        let own = own.map(|json| KeySet::parse(json.as_bytes()).map(Arc::new)).transpose()?;
-        let cluster = cluster
-            .map(|cluster| {
-                Keys::new(&cluster.issuer, cluster.keys.clone()).map(|keys| (cluster.issuer.clone(), Arc::new(keys)))
-            })
-            .transpose()?;
-        Ok(Self { trust_domain: trust_domain.to_owned(), own, cluster })
+    /// Tokens by the keys of a trust domain; those of `old` that stay the same keep what was verified with them.
+    pub(crate) fn new(domain: &TrustDomain, old: Option<&Self>) -> Result<Self, String> {
+        let own = match (&domain.own_keys, old.and_then(|old| old.own.as_ref())) {
+            (Some(json), Some(old)) if old.is_of(json.as_bytes()) => Some(Arc::clone(old)),
+            (Some(json), _) => Some(Arc::new(KeySet::parse(json.as_bytes())?)),
+            (None, _) => None,
+        };
+        let cluster = match (&domain.service_accounts, old.and_then(|old| old.cluster.as_ref())) {
+            (Some(new), Some(old)) if old.1.is_of(&new.issuer, &new.keys) => Some(old.clone()),
+            (Some(new), _) => Some((new.issuer.clone(), Arc::new(Keys::new(&new.issuer, new.keys.clone())?))),
+            (None, _) => None,
+        };
+        Ok(Self { trust_domain: domain.name.clone(), own, cluster })
     }
 
     /// The keys that are to be kept fresh.
@@ -56,11 +59,11 @@ impl WorkloadTokens {
         credentials: &Credentials<'_>,
         audience: &str,
         now: DateTime<Utc>,
-    ) -> Result<Arc<Principal>, Cause> {
+    ) -> Result<Verified, Cause> {
         let remembered_as = Digest::of([text.as_bytes(), audience.as_bytes()]);
         let remembered = self.own.as_ref().and_then(|keys| keys.remembered(&remembered_as, now));
-        if let Some(principal) = remembered.or_else(|| self.cluster.as_ref()?.1.remembered(&remembered_as, now)) {
-            return Ok(principal);
+        if let Some(verified) = remembered.or_else(|| self.cluster.as_ref()?.1.remembered(&remembered_as, now)) {
+            return Ok(verified);
         }
         let token = Token::parse(text)?;
         let cluster = self.cluster.as_ref().filter(|(issuer, _)| token.claimed_issuer() == Some(issuer));
@@ -81,11 +84,11 @@ impl WorkloadTokens {
             expires_at: claims.end(),
             ..Identity::new(id, if bound { Assurance::ProofOfPossession } else { Assurance::Bearer })
         };
-        let principal = Arc::new(Principal::authenticated(identity));
+        let verified = Verified { principal: Arc::new(Principal::authenticated(identity)), bond: bond(&claims)? };
         if !bound {
-            keys.verified.insert(remembered_as, Arc::clone(&principal));
+            keys.verified.insert(remembered_as, verified.clone());
         }
-        Ok(principal)
+        Ok(verified)
     }
 
     /// The subject of a JWT-SVID (SPIFFE JWT-SVID, section 3.1).
@@ -112,6 +115,14 @@ impl WorkloadTokens {
         }
         PrincipalId::workload(&self.trust_domain, namespace, name).map_err(|_| wrong)
     }
+}
+
+/// For whom a token was issued: `kubernetes.io` says so in the cluster's tokens, and in our own.
+fn bond(claims: &Claims) -> Result<Option<Bond>, Cause> {
+    let Some(details) = claims.get("kubernetes.io") else { return Ok(None) };
+    let tag = |pointer: &str| details.pointer(pointer).and_then(Value::as_str).map(Tag::of);
+    let since = claims.time("iat")?.and_then(|at| DateTime::from_timestamp(at, 0)).unwrap_or_default();
+    Ok(Some(Bond { pod: tag("/pod/uid"), service_account: tag("/serviceaccount/uid"), since }))
 }
 
 /// The trust domain of a workload.

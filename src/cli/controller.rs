@@ -2,9 +2,11 @@
 
 use crate::cli::audit::AuditLog;
 use crate::cli::{Failure, Verdict};
-use crate::controller::{FailurePolicy, Listen, Origin, Settings, remove, run};
+use crate::controller::{FailurePolicy, Listen, Settings, remove, run};
 use crate::doors::trust::{PeerName, Trust};
+use crate::identity::Origin;
 use crate::standalone::load::Domain;
+use durward_pki::rotation::Schedule;
 use kube::Client;
 use std::time::Duration;
 
@@ -46,6 +48,18 @@ pub(crate) struct Controller {
     /// Whether the CA in Secret SERVICE-ca is made by Durward, or put there by somebody else, such as cert-manager
     #[arg(long, value_enum, default_value_t)]
     ca: Origin,
+    /// Age at which the CA is replaced, such as `4320h`; one that somebody else provides is replaced when they do
+    #[arg(long, value_name = "DURATION", default_value = "4320h", value_parser = duration)]
+    ca_rotate_after: Duration,
+    /// How long the root of the next CA is published before it signs: nodes need minutes to bring it to pods
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
+    ca_spread: Duration,
+    /// How long the root of the last CA still counts; longer than any certificate lives
+    #[arg(long, value_name = "DURATION", default_value = "25h", value_parser = duration)]
+    ca_overlap: Duration,
+    /// `iss` of tokens: an https URL that leads to the token listener [default: that of the Service]
+    #[arg(long, value_name = "URL")]
+    issuer: Option<url::Url>,
     /// Lifetime of the certificate of doors and webhooks, such as `24h`; it is renewed at half of it
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = lifetime)]
     certificate_lifetime: Duration,
@@ -54,6 +68,10 @@ pub(crate) struct Controller {
 impl Controller {
     pub(crate) fn run(self) -> Result<Verdict, Failure> {
         super::output::log_to_stderr();
+        let issuer = match self.issuer {
+            Some(url) => url.as_str().trim_end_matches('/').to_owned(),
+            None => format!("https://{}.{}.svc:{}", self.service, self.namespace, self.listen.tokens.port()),
+        };
         let settings = Settings {
             namespace: self.namespace,
             pod: self.pod_name,
@@ -70,6 +88,8 @@ impl Controller {
             api_key_namespaces: self.api_key_namespace,
             failure_policy: self.operations_failure_policy,
             ca: self.ca,
+            rotation: Schedule { rotate_after: self.ca_rotate_after, spread: self.ca_spread, overlap: self.ca_overlap },
+            issuer,
             certificate_lifetime: self.certificate_lifetime,
         };
         block_on(async { run(client().await?, settings).await }).map(|()| Verdict::Yes)
@@ -118,7 +138,7 @@ impl Health {
     }
 }
 
-async fn client() -> Result<Client, Failure> {
+pub(crate) async fn client() -> Result<Client, Failure> {
     Client::try_default()
         .await
         .map_err(|error| format!("the API server can't be reached: {error}; run it in a pod, or set KUBECONFIG").into())
@@ -130,9 +150,12 @@ pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Res
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
 }
 
-fn lifetime(text: &str) -> Result<Duration, String> {
+fn duration(text: &str) -> Result<Duration, String> {
     let parsed = text.parse::<jiff::SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok());
-    parsed
-        .filter(|duration| *duration >= SHORTEST)
-        .ok_or_else(|| format!("`{text}` is no time of at least {SHORTEST:?}, such as `24h`"))
+    parsed.ok_or_else(|| format!("`{text}` is no time, such as `24h` or `10m`"))
+}
+
+fn lifetime(text: &str) -> Result<Duration, String> {
+    let parsed = duration(text).ok().filter(|duration| *duration >= SHORTEST);
+    parsed.ok_or_else(|| format!("`{text}` is no time of at least {SHORTEST:?}, such as `24h`"))
 }

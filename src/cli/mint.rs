@@ -116,8 +116,8 @@ impl X509 {
         let issued = state.issue(&id, &self.dns_names, &[], self.ttl, Utc::now())?;
         std::fs::create_dir_all(&self.out).map_err(|error| format!("can't make {}: {error}", self.out.display()))?;
         write_private(&self.out.join("key.pem"), &issued.key_pem)?;
-        write_private(&self.out.join("svid.pem"), &issued.certificate_pem)?;
-        write_private(&self.out.join("bundle.pem"), &state.authority.certificate_pem())?;
+        write_private(&self.out.join("svid.pem"), &issued.chain_pem)?;
+        write_private(&self.out.join("bundle.pem"), &state.authority.roots_pem())?;
         say(&format!("{id}\n{}\n", self.out.display()))
     }
 }

@@ -1,9 +1,11 @@
 //! The commands. Each reads its arguments, calls the library and prints; exit codes are 0 yes, 1 no, 2 could not tell.
 
 mod audit;
+mod ca;
 mod check;
 mod controller;
 mod crds;
+mod inspect;
 mod mint;
 mod output;
 mod policies;
@@ -34,6 +36,11 @@ enum Command {
     /// Give a local caller a credential
     #[command(subcommand)]
     Mint(mint::Mint),
+    /// Tell what a certificate is, and whether it counts now
+    Inspect(inspect::Inspect),
+    /// Look after the certificate authority of an installation
+    #[command(subcommand)]
+    Ca(ca::Ca),
     /// Work with audit logs
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -74,6 +81,8 @@ impl Cli {
             Command::Check(check) => check.run(),
             Command::WhoCan(who_can) => who_can.run(),
             Command::Mint(mint) => mint.run(),
+            Command::Inspect(inspect) => inspect.run(),
+            Command::Ca(ca) => ca.run(),
             Command::Audit(audit) => audit.run(),
             Command::Crds(crds) => crds.run(),
             Command::Completion { shell } => {

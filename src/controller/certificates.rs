@@ -1,103 +1,25 @@
-//! The installation's own certificate authority, in a Secret, and the certificate of this replica's listeners.
+//! The certificate of this replica's listeners, and the roots by which it verifies others.
 
-use crate::authn::tls::ServerCertificate;
-use crate::controller::api_server::brief;
+use crate::authn::Authenticator;
+use crate::authn::tls::{ClientRoots, ServerCertificate, server_config};
+use crate::identity::{Authorities, Trust};
 use crate::metrics::Metrics;
 use crate::process::Failure;
 use crate::random::random;
+use durward_core::digest::Digest;
 use durward_pki::authority::{Authority, Issued, Request};
-use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::Secret;
-use kube::api::{Api, ObjectMeta, PostParams};
-use std::collections::BTreeMap;
+use durward_pki::serial::Serial;
+use durward_pki::svid::BACKDATE;
+use rustls::ServerConfig;
 use std::sync::Arc;
 use std::time::Duration;
 use time::OffsetDateTime;
-use tokio::time::sleep;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use zeroize::Zeroizing;
 
-/// Keys of a Secret of type `kubernetes.io/tls`.
-const CERTIFICATE: &str = "tls.crt";
-const KEY: &str = "tls.key";
-/// What the certificate is dated back by, for clocks that differ.
-const BACKDATE: Duration = Duration::from_secs(60);
-
-/// Where the authority comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub enum Origin {
-    /// Made once, by the first replica.
-    #[default]
-    Generated,
-    /// Put into the Secret by somebody else.
-    Provided,
-}
-
-/// How often it is looked whether the authority is there.
-const PROVIDED_PAUSE: Duration = Duration::from_secs(2);
-
-/// Reads the authority from its Secret, or makes it: the API server lets only one be created, whoever asks first. One
-/// that somebody else provides, such as cert-manager, is waited for.
-pub(crate) async fn authority(
-    secrets: &Api<Secret>,
-    name: &str,
-    trust_domain: &str,
-    origin: Origin,
-) -> Result<Authority, Failure> {
-    loop {
-        if let Some(secret) = secrets.get_opt(name).await.map_err(|error| failed(name, &error))? {
-            return from_secret(name, &secret, trust_domain);
-        }
-        if origin == Origin::Provided {
-            tracing::info!(secret = name, "waiting for the CA that somebody else provides");
-            sleep(PROVIDED_PAUSE).await;
-            continue;
-        }
-        let authority = Authority::create(trust_domain, OffsetDateTime::now_utc(), random()?)?;
-        let data = BTreeMap::from([
-            (CERTIFICATE.to_owned(), ByteString(authority.certificate_pem().into_bytes())),
-            (KEY.to_owned(), ByteString(authority.key_pem().as_bytes().to_vec())),
-        ]);
-        let secret = Secret {
-            metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() },
-            type_: Some("kubernetes.io/tls".to_owned()),
-            data: Some(data),
-            ..Secret::default()
-        };
-        match secrets.create(&PostParams::default(), &secret).await {
-            Ok(_) => return Ok(authority),
-            // another replica was quicker: its authority is the one
-            Err(kube::Error::Api(status)) if status.code == 409 => {}
-            Err(error) => return Err(failed(name, &error)),
-        }
-    }
-}
-
-fn failed(name: &str, error: &kube::Error) -> Failure {
-    format!("the CA in Secret `{name}` can't be read or made: {}", brief(error)).into()
-}
-
-fn from_secret(name: &str, secret: &Secret, trust_domain: &str) -> Result<Authority, Failure> {
-    let text = |key: &str| -> Result<Zeroizing<String>, Failure> {
-        let bytes = secret.data.as_ref().and_then(|data| data.get(key));
-        let bytes = bytes.ok_or_else(|| format!("Secret `{name}` has no `{key}`"))?;
-        Ok(String::from_utf8(bytes.0.clone())
-            .map(Zeroizing::new)
-            .map_err(|_| format!("`{key}` of Secret `{name}` is no PEM"))?)
-    };
-    let authority = Authority::from_pem(&text(CERTIFICATE)?, &text(KEY)?)
-        .map_err(|error| format!("the CA in Secret `{name}` can't be used: {error}"))?;
-    match authority.trust_domain() {
-        Some(other) if other != trust_domain => {
-            Err(format!("the CA in Secret `{name}` is of trust domain `{other}`, not of `{trust_domain}`: set trustDomain back, or remove the Secret to begin anew").into())
-        }
-        _ => Ok(authority),
-    }
-}
-
-/// The certificate of this replica's listeners.
+/// What the certificate says, and for how long.
 pub(crate) struct Leaf {
-    pub(crate) authority: Arc<Authority>,
     /// SPIFFE ID of this installation.
     pub(crate) id: String,
     /// Names under which the Service is called.
@@ -108,37 +30,93 @@ pub(crate) struct Leaf {
 
 impl Leaf {
     /// A fresh key and certificate.
-    pub(crate) fn issue(&self) -> Result<Issued, Failure> {
+    fn issue(&self, authority: &Authority) -> Result<Issued, Failure> {
         let now = OffsetDateTime::now_utc();
         let not_after = now + self.lifetime;
-        let issued = self.authority.issue(&Request {
+        let issued = authority.issue(&Request {
             id: &self.id,
             dns_names: &self.dns_names,
             addresses: &[],
-            not_before: now - BACKDATE,
+            not_before: now - time::Duration::seconds(BACKDATE),
             not_after,
-            serial: random()?,
+            serial: Serial::own(random()?),
         })?;
         self.metrics.certificate_ends(not_after.unix_timestamp());
         Ok(issued)
     }
+}
 
-    /// Replaces the certificate at half of its lifetime, with some jitter, until `shutdown`.
-    pub(crate) async fn renew(
+/// What all listeners show, and whom they and the authenticator trust.
+pub(crate) struct Listeners {
+    leaf: Leaf,
+    authorities: Authorities,
+    certificate: Arc<ServerCertificate>,
+    clients: Arc<ClientRoots>,
+    /// Digest of the roots that this replica verifies by.
+    in_force: watch::Sender<Option<Digest>>,
+}
+
+impl Listeners {
+    pub(crate) fn new(leaf: Leaf, authorities: Authorities) -> Result<Self, Failure> {
+        let trust = authorities.current();
+        let issued = leaf.issue(&trust.active)?;
+        Ok(Self {
+            certificate: ServerCertificate::new(&issued.chain_pem, &issued.key_pem)?,
+            clients: ClientRoots::new(&trust.roots())?,
+            in_force: watch::Sender::new(Some(trust.digest())),
+            leaf,
+            authorities,
+        })
+    }
+
+    pub(crate) fn tls(&self) -> Result<Arc<ServerConfig>, Failure> {
+        Ok(server_config(Arc::clone(&self.certificate), Arc::clone(&self.clients))?)
+    }
+
+    pub(crate) fn in_force(&self) -> watch::Receiver<Option<Digest>> {
+        self.in_force.subscribe()
+    }
+
+    /// Replaces the certificate at half of its lifetime, with some jitter, and follows every change of the authorities,
+    /// until `shutdown`.
+    pub(crate) async fn run(
         self,
-        certificate: Arc<ServerCertificate>,
+        authenticator: Arc<Authenticator>,
         shutdown: CancellationToken,
     ) -> Result<(), Failure> {
+        let mut changes = self.authorities.changes();
+        let mut signed_by = Arc::clone(&self.authorities.current().active);
+        let mut renewal = Instant::now() + self.pause()?;
         loop {
-            let [dice] = random::<1>()?;
-            // between 45 % and 55 %, so that replicas don't do it at once
-            let pause = self.lifetime.mul_f64(0.45 + 0.1 * f64::from(dice) / 255.0);
             tokio::select! {
-                () = sleep(pause) => {}
+                Ok(()) = changes.changed() => {}
+                () = sleep_until(renewal) => {}
                 () = shutdown.cancelled() => return Ok(()),
             }
-            let issued = self.issue()?;
-            certificate.replace(&issued.certificate_pem, &issued.key_pem)?;
+            let trust = Arc::clone(&changes.borrow_and_update());
+            self.trust(&trust, &authenticator)?;
+            if renewal <= Instant::now() || signed_by.certificate() != trust.active.certificate() {
+                let issued = self.leaf.issue(&trust.active)?;
+                self.certificate.replace(&issued.chain_pem, &issued.key_pem)?;
+                signed_by = Arc::clone(&trust.active);
+                renewal = Instant::now() + self.pause()?;
+            }
         }
+    }
+
+    fn trust(&self, trust: &Trust, authenticator: &Authenticator) -> Result<(), Failure> {
+        let (roots, digest) = (trust.roots(), trust.digest());
+        if *self.in_force.borrow() != Some(digest) {
+            self.clients.replace(&roots)?;
+            authenticator.change_domain(|domain| domain.roots.clone_from(&roots));
+            self.in_force.send_replace(Some(digest));
+        }
+        Ok(())
+    }
+
+    /// Between 45 % and 55 % of the lifetime, so that replicas don't do it at once.
+    fn pause(&self) -> Result<Duration, Failure> {
+        let [dice] = random::<1>()?;
+        Ok(self.leaf.lifetime.mul_f64(0.45 + 0.1 * f64::from(dice) / 255.0))
     }
 }

@@ -14,6 +14,7 @@ mod certificates;
 mod decode;
 mod leader;
 pub mod live;
+mod living;
 mod owner;
 mod replicas;
 mod run;
@@ -23,8 +24,7 @@ mod watch;
 mod webhooks;
 mod writer;
 
-pub(crate) use api_server::{PATIENCE, apply, brief, patiently, pauses};
+pub(crate) use api_server::{MANAGER, PATIENCE, apply, brief, patiently, pauses};
 pub(crate) use backlog::Backlog;
-pub use certificates::Origin;
 pub use run::{Listen, Settings, run};
 pub use webhooks::{FailurePolicy, remove};

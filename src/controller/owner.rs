@@ -1,6 +1,6 @@
 //! The one task that knows all resources: changes come in, snapshots and reports go out.
 
-use crate::authn::{ProviderProblem, Setup, TrustDomain};
+use crate::authn::ProviderProblem;
 use crate::controller::decode;
 use crate::controller::status::{Facts, Kind, Outcome, Report, Target};
 use crate::controller::watch::{Event, Events, Name, Object, Source};
@@ -65,14 +65,13 @@ pub(crate) struct Owner {
     providers: BTreeMap<String, (Seen, Result<IdentityProvider, FieldError>)>,
     secrets: BTreeMap<Name, Secret>,
     services: BTreeSet<Name>,
-    domain: TrustDomain,
     /// Sources that were never complete.
     unsynced: BTreeSet<Source>,
     /// What listings that are going on have held so far.
     listings: BTreeMap<Source, BTreeSet<Name>>,
     changes: Vec<Change>,
     reports: Reports,
-    /// Whether providers, keys or the trust domain changed.
+    /// Whether providers or keys changed.
     authentication_changed: bool,
 }
 
@@ -92,14 +91,13 @@ struct Reports {
 }
 
 impl Owner {
-    pub(crate) fn new(settings: Settings, domain: TrustDomain, sources: impl IntoIterator<Item = Source>) -> Self {
+    pub(crate) fn new(settings: Settings, sources: impl IntoIterator<Item = Source>) -> Self {
         Self {
             catalog: Catalog::new(settings),
             policies: HashMap::new(),
             providers: BTreeMap::new(),
             secrets: BTreeMap::new(),
             services: BTreeSet::new(),
-            domain,
             unsynced: sources.into_iter().collect(),
             listings: BTreeMap::new(),
             changes: Vec::new(),
@@ -112,7 +110,6 @@ impl Owner {
     pub(crate) async fn run(
         mut self,
         events: Events,
-        mut domains: watch::Receiver<TrustDomain>,
         mut reviews: mpsc::Receiver<Review>,
         mut outlets: Outlets,
         shutdown: CancellationToken,
@@ -124,10 +121,6 @@ impl Owner {
                     Some(batch) => batch.into_iter().for_each(|event| self.take_in(event, &outlets)),
                     None => return Err("the watches ended by themselves".into()),
                 },
-                Ok(()) = domains.changed() => {
-                    self.domain = domains.borrow_and_update().clone();
-                    self.authentication_changed = true;
-                }
                 Some(review) = reviews.recv() => {
                     self.answer(review);
                     continue;
@@ -298,16 +291,10 @@ impl Owner {
     fn publish(&mut self, outlets: &mut Outlets) {
         let engine = Arc::clone(&outlets.engine);
         if std::mem::take(&mut self.authentication_changed) {
-            let setup = Setup {
-                domain: self.domain.clone(),
-                providers: self
-                    .providers
-                    .values()
-                    .filter_map(|(_, provider)| provider.as_ref().ok().cloned())
-                    .collect(),
-                secrets: self.secrets.values().cloned().collect(),
-            };
-            let problems = engine.authenticator().replace(setup);
+            let providers: Vec<IdentityProvider> =
+                self.providers.values().filter_map(|(_, provider)| provider.as_ref().ok().cloned()).collect();
+            let secrets: Vec<Secret> = self.secrets.values().cloned().collect();
+            let problems = engine.authenticator().replace_providers(&providers, &secrets);
             self.report_providers(&problems);
         }
         let fates = self.catalog.apply(std::mem::take(&mut self.changes));

@@ -1,7 +1,8 @@
-//! How far the other replicas are: the leader asks each ready one for its revision and waits for the next.
+//! How far the other replicas are: the leader asks each ready one for its revision and its roots, and waits for the next.
 
 use crate::controller::api_server::pauses;
 use crate::engine::Engine;
+use crate::identity::Authorities;
 use crate::process::Failure;
 use axum::Router;
 use axum::extract::{Query, State};
@@ -14,7 +15,6 @@ use kube::api::Api;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Client, ResourceExt};
-use rustls_pki_types::CertificateDer;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -22,7 +22,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// Where a replica tells its revision.
@@ -66,8 +66,18 @@ pub(crate) struct Replicas {
     pub(crate) pod: String,
     /// Name under which every replica's certificate is valid.
     pub(crate) host: String,
-    pub(crate) roots: Vec<CertificateDer<'static>>,
+    pub(crate) authorities: Authorities,
+    /// Digest of the roots that this replica verifies by.
+    pub(crate) in_force: watch::Receiver<Option<Digest>>,
     pub(crate) engine: Arc<Engine>,
+}
+
+/// What the leader finds out.
+pub(crate) struct Findings {
+    /// What every ready replica has in force.
+    pub(crate) confirmed: watch::Sender<Confirmed>,
+    /// Digest of the roots that every ready replica verifies by, if it is one.
+    pub(crate) roots: watch::Sender<Option<Digest>>,
 }
 
 /// What this replica had in force after recent batches.
@@ -102,7 +112,7 @@ impl Replicas {
         self,
         mut applied: mpsc::UnboundedReceiver<(u64, Digest)>,
         mut leading: watch::Receiver<bool>,
-        confirmed: watch::Sender<Confirmed>,
+        findings: Findings,
         shutdown: CancellationToken,
     ) -> Result<(), Failure> {
         let slices: Api<EndpointSlice> = Api::namespaced(self.client.clone(), &self.namespace);
@@ -111,9 +121,12 @@ impl Replicas {
         let (mut by_slice, mut listing) = (BTreeMap::new(), BTreeMap::new());
         let (mut peers, mut history) = (Peers::default(), History::default());
         let (mut questions, mut clients) = (FuturesUnordered::new(), HashMap::new());
+        let (mut trusts, mut in_force) = (self.authorities.changes(), self.in_force.clone());
         let mut listed = false;
         loop {
             tokio::select! {
+                Ok(()) = trusts.changed() => clients.clear(),
+                Ok(()) = in_force.changed() => {}
                 Some(event) = slices.next() => match event {
                     Ok(watcher::Event::Init) => listing = BTreeMap::new(),
                     Ok(watcher::Event::InitApply(slice)) => drop(listing.insert(slice.name_any(), self.ready(&slice))),
@@ -135,13 +148,13 @@ impl Replicas {
                 if *leading.borrow() { by_slice.values().flatten().copied().collect() } else { BTreeSet::new() };
             for address in peers.now(ready) {
                 let client = clients.entry(address).or_insert_with(|| self.client_of(address)).clone();
-                questions.push(self.question(client, address, peers.revision(address)));
+                questions.push(self.question(client, address, peers.said(address)));
             }
             clients.retain(|address, _| peers.0.contains_key(address));
             let (now, behind) = peers.confirmed(&history);
             self.engine.metrics().replicas_behind(behind);
             if listed && *leading.borrow() {
-                confirmed.send_if_modified(|known| {
+                findings.confirmed.send_if_modified(|known| {
                     let news = known.is_outdone_by(&now);
                     if news {
                         *known = now;
@@ -149,6 +162,9 @@ impl Replicas {
                     news
                 });
             }
+            let own = *in_force.borrow_and_update();
+            let roots = own.filter(|own| listed && *leading.borrow() && peers.have(*own));
+            findings.roots.send_if_modified(|known| std::mem::replace(known, roots) != roots);
         }
     }
 
@@ -168,9 +184,9 @@ impl Replicas {
 
     /// A client that knows one replica, and keeps its connection.
     fn client_of(&self, address: SocketAddr) -> Option<reqwest::Client> {
-        let roots = self.roots.iter().filter_map(|root| reqwest::Certificate::from_der(root).ok());
+        let roots = self.authorities.current().roots();
         let client = reqwest::Client::builder()
-            .tls_certs_only(roots)
+            .tls_certs_only(roots.iter().filter_map(|root| reqwest::Certificate::from_der(root).ok()))
             .resolve(&self.host, address)
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
@@ -178,14 +194,19 @@ impl Replicas {
         client.inspect_err(|error| tracing::error!(%error, "the replicas can't be asked")).ok()
     }
 
-    /// Asks one replica for a revision other than the one that is known.
+    /// Asks one replica for something else than what it said last.
     fn question(
         &self,
         client: Option<reqwest::Client>,
         address: SocketAddr,
-        known: Option<&str>,
-    ) -> impl Future<Output = (SocketAddr, Option<String>)> + use<> {
-        let url = format!("https://{}:{}{PATH}?known={}", self.host, address.port(), known.unwrap_or_default());
+        known: Option<&Said>,
+    ) -> impl Future<Output = (SocketAddr, Option<Said>)> + use<> {
+        let url = format!(
+            "https://{}:{}{PATH}?known={}",
+            self.host,
+            address.port(),
+            known.map(|said| said.text.as_str()).unwrap_or_default()
+        );
         async move {
             let Some(client) = client else {
                 sleep(PAUSE).await;
@@ -193,7 +214,7 @@ impl Replicas {
             };
             let asked = async { client.get(url).send().await?.error_for_status()?.text().await };
             match timeout(HOLD + PAUSE, asked).await {
-                Ok(Ok(text)) => (address, Some(text)),
+                Ok(Ok(text)) => (address, Some(Said::read(text))),
                 Ok(Err(error)) => {
                     tracing::debug!(%address, error = %error.without_url(), "a replica does not tell its revision");
                     sleep(PAUSE).await;
@@ -209,9 +230,29 @@ impl Replicas {
 #[derive(Debug, Default)]
 struct Peers(BTreeMap<SocketAddr, Peer>);
 
+/// What a replica said: its revision, and after a dot the digest of the roots that it verifies by.
+#[derive(Debug)]
+struct Said {
+    text: String,
+}
+
+impl Said {
+    const fn read(text: String) -> Self {
+        Self { text }
+    }
+
+    fn revision(&self) -> &str {
+        self.text.split_once('.').map_or(&self.text, |(revision, _)| revision)
+    }
+
+    fn roots(&self) -> Option<&str> {
+        self.text.split_once('.').map(|(_, roots)| roots)
+    }
+}
+
 #[derive(Debug, Default)]
 struct Peer {
-    revision: Option<String>,
+    said: Option<Said>,
     asking: bool,
     ready: bool,
 }
@@ -235,15 +276,22 @@ impl Peers {
         .collect()
     }
 
-    fn answered(&mut self, address: SocketAddr, answer: Option<String>) {
+    fn answered(&mut self, address: SocketAddr, answer: Option<Said>) {
         if let Some(peer) = self.0.get_mut(&address) {
             peer.asking = false;
-            peer.revision = answer;
+            peer.said = answer;
         }
     }
 
-    fn revision(&self, address: SocketAddr) -> Option<&str> {
-        self.0.get(&address)?.revision.as_deref()
+    fn said(&self, address: SocketAddr) -> Option<&Said> {
+        self.0.get(&address)?.said.as_ref()
+    }
+
+    /// Whether every ready replica verifies by these roots.
+    fn have(&self, roots: Digest) -> bool {
+        let roots = roots.to_string();
+        let mut ready = self.0.values().filter(|peer| peer.ready);
+        ready.all(|peer| peer.said.as_ref().and_then(Said::roots) == Some(roots.as_str()))
     }
 
     /// What every ready replica has in force, and how many are behind this one.
@@ -251,7 +299,7 @@ impl Peers {
         let Some(newest) = history.0.back() else { return (Confirmed::default(), 0) };
         let (mut confirmed, mut behind) = (Some(newest), 0);
         for peer in self.0.values().filter(|peer| peer.ready) {
-            let at = peer.revision.as_deref().and_then(|revision| history.entry(revision));
+            let at = peer.said.as_ref().and_then(|said| history.entry(said.revision()));
             if at.is_none_or(|at| at.number < newest.number && at.revision != newest.revision) {
                 behind += 1;
             }
@@ -271,18 +319,32 @@ struct Known {
     known: String,
 }
 
-/// The answering side: this replica's revision, once it is another than the one that is known.
-pub(crate) fn router(engine: Arc<Engine>) -> Router {
-    Router::new().route(PATH, get(tell)).with_state(engine)
+/// The answering side: this replica's revision and roots, once they are others than those that are known.
+#[derive(Clone)]
+struct Telling {
+    engine: Arc<Engine>,
+    in_force: watch::Receiver<Option<Digest>>,
 }
 
-async fn tell(State(engine): State<Arc<Engine>>, Query(Known { known }): Query<Known>) -> String {
-    let mut revisions = engine.revisions();
-    let other = revisions.wait_for(|revision| revision.to_string() != known);
-    // when nothing changes for a while the same is told again
-    match timeout(HOLD, other).await {
-        Ok(Ok(revision)) => revision.to_string(),
-        _ => engine.snapshot().revision().to_string(),
+pub(crate) fn router(engine: Arc<Engine>, in_force: watch::Receiver<Option<Digest>>) -> Router {
+    Router::new().route(PATH, get(tell)).with_state(Telling { engine, in_force })
+}
+
+async fn tell(State(mut telling): State<Telling>, Query(Known { known }): Query<Known>) -> String {
+    let mut revisions = telling.engine.revisions();
+    let end = tokio::time::Instant::now() + HOLD;
+    loop {
+        let roots = telling.in_force.borrow_and_update().map(|roots| roots.to_string()).unwrap_or_default();
+        let text = format!("{}.{roots}", *revisions.borrow_and_update());
+        if text != known {
+            return text;
+        }
+        tokio::select! {
+            Ok(()) = revisions.changed() => {}
+            Ok(()) = telling.in_force.changed() => {}
+            // when nothing changes for a while the same is told again
+            () = sleep_until(end) => return text,
+        }
     }
 }
 
@@ -294,14 +356,15 @@ mod tests {
         Digest::of([name.as_bytes()])
     }
 
+    fn said_of(name: &str, roots: &str) -> Said {
+        Said::read(format!("{}.{}", revision(name), revision(roots)))
+    }
+
     fn peers(said: &[Option<&str>]) -> Peers {
         let mut peers = Peers::default();
         for (number, said) in (1..).zip(said) {
             let address = SocketAddr::from(([10, 0, 0, number], 8443));
-            peers.0.insert(
-                address,
-                Peer { revision: said.map(|name| revision(name).to_string()), asking: false, ready: true },
-            );
+            peers.0.insert(address, Peer { said: said.map(|name| said_of(name, "old")), asking: false, ready: true });
         }
         peers
     }
@@ -358,12 +421,26 @@ mod tests {
     }
 
     #[test]
+    fn roots_are_everywhere_when_every_ready_replica_verifies_by_them() {
+        let mut peers = peers(&[Some("one"), Some("two")]);
+        assert!(peers.have(revision("old")) && !peers.have(revision("new")));
+        let first = *peers.0.keys().next().unwrap();
+        peers.answered(first, Some(said_of("one", "new")));
+        assert!(!peers.have(revision("new")));
+        // one that says nothing of roots is of an older version
+        peers.answered(first, Some(Said::read(revision("one").to_string())));
+        assert!(!peers.have(revision("old")));
+        peers.0.get_mut(&first).unwrap().ready = false;
+        assert!(peers.have(revision("old")), "one that is not ready does not count");
+    }
+
+    #[test]
     fn each_replica_is_asked_once_at_a_time_and_forgotten_when_it_is_gone() {
         let (a, b) = (SocketAddr::from(([10, 0, 0, 1], 1)), SocketAddr::from(([10, 0, 0, 2], 1)));
         let mut peers = Peers::default();
         assert_eq!(peers.now([a, b].into()), [a, b]);
         assert!(peers.now([a, b].into()).is_empty(), "both are being asked");
-        peers.answered(a, Some(revision("one").to_string()));
+        peers.answered(a, Some(said_of("one", "old")));
         assert_eq!(peers.now([a].into()), [a]);
         peers.answered(b, None);
         peers.now([a].into());

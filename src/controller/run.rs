@@ -1,25 +1,25 @@
 //! `durward controller`: everything that runs in a cluster.
 
 use crate::audit::{Audit, OnLoss, Sink};
-use crate::authn::tls::{ServerCertificate, server_config};
-use crate::authn::{Authenticator, Setup, TrustDomain, api_key};
-use crate::controller::certificates::{Leaf, Origin, authority};
+use crate::authn::{Authenticator, Living, TrustDomain, api_key};
+use crate::controller::certificates::{Leaf, Listeners};
 use crate::controller::leader::Candidate;
 use crate::controller::owner::{Outlets, Owner};
-use crate::controller::replicas::{self, Replicas};
+use crate::controller::replicas::{self, Findings, Replicas};
 use crate::controller::watch::{Source, watch};
 use crate::controller::webhooks::{FailurePolicy, Webhooks};
 use crate::controller::writer::Writer;
-use crate::controller::{owner, service_accounts};
+use crate::controller::{living, owner, service_accounts};
 use crate::doors::admin::{self, Readiness};
 use crate::doors::trust::Trust;
-use crate::doors::{Doors, admission};
+use crate::doors::{Doors, admission, tokens};
 use crate::engine::Engine;
-use crate::identity::{Bundle, Signer};
+use crate::identity::{Authorities, Bundle, Carriers, KeyStore, Origin, Rotation, Seen, Signer, Store, TokenKeys};
 use crate::metrics::Metrics;
 use crate::process::{Failure, Parts, bind};
 use crate::random::random;
 use durward_api::compile;
+use durward_pki::rotation::{KeySchedule, Schedule};
 use kube::{Api, Client};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -57,6 +57,10 @@ pub struct Settings {
     pub failure_policy: FailurePolicy,
     /// Where the CA comes from.
     pub ca: Origin,
+    /// How long each step of its rotation takes.
+    pub rotation: Schedule,
+    /// `iss` of tokens, an https URL under which discovery document and keys are found.
+    pub issuer: String,
     /// Lifetime of the listeners' certificate.
     pub certificate_lifetime: Duration,
 }
@@ -73,10 +77,20 @@ pub struct Listen {
     /// Webhooks of the API server
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8443")]
     pub webhooks: SocketAddr,
+    /// Token keys, discovery and the trust bundle over TLS
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8145")]
+    pub tokens: SocketAddr,
     /// Health, metrics and the snapshot
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8181")]
     pub admin: SocketAddr,
 }
+
+/// How token keys follow one another: verifiers keep keys for minutes, tokens live for an hour at most.
+const TOKEN_KEYS: KeySchedule = KeySchedule {
+    signs: Duration::from_secs(7 * 24 * 3600),
+    ahead: Duration::from_secs(24 * 3600),
+    after: Duration::from_secs(2 * 3600),
+};
 
 /// Runs until a signal ends it.
 ///
@@ -87,12 +101,15 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
     let https = bind(listen.https, "forward auth and AuthZEN over TLS", "https").await?;
     let grpcs = bind(listen.grpcs, "ext_authz over TLS", "grpcs").await?;
     let webhooks = bind(listen.webhooks, "webhooks", "webhooks").await?;
+    let token_listener = bind(listen.tokens, "token keys", "tokens").await?;
     let admin = bind(listen.admin, "admin", "admin").await?;
     let audit = Audit::open(&settings.audit, settings.on_loss)?;
     let metrics = Arc::new(Metrics::default());
     let secrets = Api::namespaced(client.clone(), &namespace);
-    let authority = Arc::new(authority(&secrets, &format!("{service}-ca"), &names.trust_domain, settings.ca).await?);
-    let (ca_pem, roots) = (authority.certificate_pem(), vec![authority.certificate().clone()]);
+    let store = Store::new(secrets.clone(), &service, settings.ca, &names.trust_domain);
+    let authorities = Authorities::new(store.open().await?);
+    let key_store = KeyStore { secrets, name: format!("{service}-token-keys"), schedule: TOKEN_KEYS };
+    let token_keys = key_store.open().await?;
 
     // nobody is ready before the cluster's own tokens can be told from others
     let service_accounts = service_accounts::read(&client).await;
@@ -100,34 +117,36 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
         service_accounts.inspect_err(|error| tracing::warn!(%error, "{}", service_accounts::UNREADABLE));
     let domain = TrustDomain {
         name: names.trust_domain.clone(),
-        roots: roots.clone(),
-        own_keys: None,
+        roots: authorities.current().roots(),
+        own_keys: Some(token_keys.current().jwks()),
         service_accounts: service_accounts.ok(),
     };
-    let (authenticator, _) = Authenticator::new(Setup { domain: domain.clone(), ..Setup::default() });
+    let living = Arc::new(Living::nobody());
+    let authenticator = Authenticator::new(domain, Arc::clone(&living));
     let process = u64::from_be_bytes(random()?);
     let engine = Arc::new(Engine::new(Arc::new(authenticator), audit, Arc::clone(&metrics), process));
 
     let host = format!("{service}.{namespace}.svc");
     let trust_domain = names.trust_domain.clone();
     let leaf = Leaf {
-        authority: Arc::clone(&authority),
         id: format!("spiffe://{}/ns/{namespace}/sa/{service}", names.trust_domain),
         dns_names: vec![format!("{service}.{namespace}"), host.clone(), format!("{host}.{}", names.cluster_domain)],
         lifetime: settings.certificate_lifetime,
-        metrics,
+        metrics: Arc::clone(&metrics),
     };
-    let issued = leaf.issue()?;
-    let certificate = ServerCertificate::new(&issued.certificate_pem, &issued.key_pem)?;
-    let tls = server_config(Arc::clone(&certificate), &roots)?;
+    let listeners = Listeners::new(leaf, authorities.clone())?;
+    let tls = listeners.tls()?;
 
     let (reviewer, reviews) = mpsc::channel(REVIEWS);
     let (batches, written) = mpsc::unbounded_channel();
     let (applied, revisions) = mpsc::unbounded_channel();
-    let (domains, domain_changes) = channel::channel(domain.clone());
     let (leading, leads) = channel::channel(false);
     let (synced, syncs) = channel::channel(false);
     let (confirmed, confirmations) = channel::channel(replicas::Confirmed::default());
+    let (of_replicas, replicas_have) = channel::channel(None);
+    let (of_bundles, bundles_have) = channel::channel(None);
+    let (of_webhooks, webhooks_have) = channel::channel(None);
+    let (seen, sight) = channel::channel(Seen::default());
     let readiness = Arc::new(Readiness::default());
     let (gate, closing) = (Arc::clone(&readiness), CancellationToken::new());
 
@@ -138,9 +157,14 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
         admission::Webhooks { engine: Arc::clone(&engine), trust_domain: names.trust_domain.as_str().into(), reviewer };
     parts.serve(https, Some(Arc::clone(&tls)), doors.http());
     parts.serve(grpcs, Some(Arc::clone(&tls)), doors.grpc().await);
-    parts.serve(webhooks, Some(tls), admission::router(admit).merge(replicas::router(Arc::clone(&engine))));
+    parts.serve(
+        webhooks,
+        Some(Arc::clone(&tls)),
+        admission::router(admit).merge(replicas::router(Arc::clone(&engine), listeners.in_force())),
+    );
+    let published = tokens::Published::new(settings.issuer, authorities.clone(), token_keys.clone());
+    parts.serve(token_listener, Some(tls), tokens::router(published));
     parts.serve(admin, None, admin::router(Arc::clone(&engine), Arc::clone(&readiness)));
-    parts.add(|stop| leaf.renew(certificate, stop));
 
     let mut api_key_namespaces = settings.api_key_namespaces;
     if !api_key_namespaces.contains(&namespace) {
@@ -148,16 +172,20 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
     }
     let sources = Source::all(&api_key_namespaces);
     let events = watch(&client, &api_key_namespaces, api_key::LABEL);
+    let (lives, ready) = (client.clone(), Arc::clone(&readiness));
+    parts.add(|stop| living::follow(lives, living, ready, stop));
     let outlets = Outlets {
         engine: Arc::clone(&engine),
         readiness,
         batches: owner::Batches { batches, applied, number: 0 },
         synced,
     };
-    let owner = Owner::new(names, domain, sources);
-    parts.add(|stop| owner.run(events, domain_changes, reviews, outlets, stop));
-    let keys = client.clone();
-    parts.add(|stop| service_accounts::follow(keys, domains, stop));
+    let owner = Owner::new(names, sources);
+    parts.add(|stop| owner.run(events, reviews, outlets, stop));
+    let (keys, authenticator) = (client.clone(), Arc::clone(engine.authenticator()));
+    parts.add(|stop| service_accounts::follow(keys, authenticator, stop));
+    let (own_keys, authenticator) = (token_keys.clone(), Arc::clone(engine.authenticator()));
+    parts.add(|stop| verify_by(own_keys, authenticator, stop));
     let authenticator = Arc::clone(engine.authenticator());
     parts.add(|stop| async move {
         authenticator.run(stop).await;
@@ -172,28 +200,59 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
     };
     let metrics = Arc::clone(engine.metrics());
     parts.add(|stop| candidate.run(leading, metrics, stop));
+    let in_force = listeners.in_force();
+    let authenticator = Arc::clone(engine.authenticator());
+    parts.add(|stop| listeners.run(authenticator, stop));
     let replicas = Replicas {
         client: client.clone(),
         namespace: namespace.clone(),
         service: service.clone(),
         pod: pod.clone(),
         host,
-        roots,
+        authorities: authorities.clone(),
+        in_force,
         engine: Arc::clone(&engine),
     };
+    let findings = Findings { confirmed, roots: of_replicas };
     let leads_replicas = leads.clone();
-    parts.add(|stop| replicas.run(revisions, leads_replicas, confirmed, stop));
-    let signer = Signer::new(client.clone(), Arc::clone(&engine), authority, &trust_domain, &pod);
+    parts.add(|stop| replicas.run(revisions, leads_replicas, findings, stop));
+    let signer = Signer::new(client.clone(), Arc::clone(&engine), authorities.clone(), &trust_domain, &pod);
     let leads_signer = leads.clone();
     parts.add(|stop| signer.run(leads_signer, stop));
-    let bundle = Bundle { roots_pem: ca_pem.clone() };
-    let (of_bundle, leads_bundle) = (client.clone(), leads.clone());
-    parts.add(|stop| bundle.run(of_bundle, leads_bundle, stop));
+    let bundle = Bundle {
+        client: client.clone(),
+        engine: Arc::clone(&engine),
+        authorities: authorities.clone(),
+        carried: of_bundles,
+    };
+    let (leads_bundle, syncs_bundle) = (leads.clone(), syncs.clone());
+    parts.add(|stop| bundle.run(leads_bundle, syncs_bundle, stop));
+    let rotation = Rotation {
+        store: store.clone(),
+        authorities: authorities.clone(),
+        schedule: settings.rotation,
+        carriers: Carriers { replicas: replicas_have, bundles: bundles_have, webhooks: webhooks_have },
+        metrics: Arc::clone(engine.metrics()),
+        namespace: namespace.clone(),
+        status: format!("{service}-ca-status"),
+    };
+    let (of_rotation, leads_rotation) = (client.clone(), leads.clone());
+    parts.add(|stop| rotation.run(of_rotation, sight, leads_rotation, stop));
+    let known = authorities.clone();
+    parts.add(|stop| store.follow(known, seen, stop));
+    let leads_keys = leads.clone();
+    parts.add(|stop| key_store.run(token_keys, leads_keys, stop));
     let writer = Writer::new(client.clone(), &pod);
     let leads_writer = leads.clone();
     parts.add(|stop| writer.run(written, confirmations, leads_writer, stop));
-    let webhooks =
-        Webhooks { service, namespace, port: i32::from(port), ca_pem, failure_policy: settings.failure_policy };
+    let webhooks = Webhooks {
+        service,
+        namespace,
+        port: i32::from(port),
+        authorities,
+        carried: of_webhooks,
+        failure_policy: settings.failure_policy,
+    };
     parts.add(|stop| webhooks.run(client, engine, leads, syncs, stop));
     parts
         .until_the_end(async move {
@@ -202,4 +261,21 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
             tokio::time::sleep(LINGER).await;
         })
         .await
+}
+
+/// Verifies tokens by the keys that there are, until `shutdown`.
+async fn verify_by(
+    keys: TokenKeys,
+    authenticator: Arc<Authenticator>,
+    shutdown: CancellationToken,
+) -> Result<(), Failure> {
+    let mut changes = keys.changes();
+    loop {
+        tokio::select! {
+            Ok(()) = changes.changed() => {}
+            () = shutdown.cancelled() => return Ok(()),
+        }
+        let jwks = changes.borrow_and_update().jwks();
+        authenticator.change_domain(|domain| domain.own_keys = Some(jwks.clone()));
+    }
 }

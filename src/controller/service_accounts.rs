@@ -1,13 +1,13 @@
 //! The cluster's issuer of service-account tokens and its keys, as the API server publishes them
 //! (`/.well-known/openid-configuration`, `/openid/v1/jwks`).
 
-use crate::authn::{KeySource, ServiceAccountIssuer, TrustDomain};
+use crate::authn::{Authenticator, KeySource, ServiceAccountIssuer};
 use crate::controller::api_server::{brief, patiently};
 use crate::process::Failure;
 use kube::Client;
 use serde::Deserialize;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -37,21 +37,16 @@ pub(crate) async fn read(client: &Client) -> Result<ServiceAccountIssuer, Failur
     Ok(ServiceAccountIssuer { issuer: discovery.issuer, keys: KeySource::Inline(get("/openid/v1/jwks").await?) })
 }
 
-/// Keeps the keys in `domain` current until `shutdown`. The last ones stay while the API server is away.
+/// Keeps the keys current until `shutdown`. The last ones stay while the API server is away.
 pub(crate) async fn follow(
     client: Client,
-    domain: watch::Sender<TrustDomain>,
+    authenticator: Arc<Authenticator>,
     shutdown: CancellationToken,
 ) -> Result<(), Failure> {
     loop {
         let pause = match read(&client).await {
             Ok(issuer) => {
-                domain.send_if_modified(|domain| {
-                    let new = Some(issuer);
-                    let changed = domain.service_accounts != new;
-                    domain.service_accounts = new;
-                    changed
-                });
+                authenticator.change_domain(|domain| domain.service_accounts = Some(issuer.clone()));
                 PERIOD
             }
             Err(error) => {

@@ -4,8 +4,10 @@ use crate::controller::api_server::{MANAGER, apply, brief};
 use crate::controller::backlog::Backlog;
 use crate::doors::admission::{OPERATIONS_PATH, RESOURCES_PATH};
 use crate::engine::Engine;
+use crate::identity::Authorities;
 use crate::process::Failure;
 use durward_api::resources::{GROUP, VERSION};
+use durward_core::digest::Digest;
 use durward_core::kubernetes::{ApiPattern, Verb};
 use durward_core::snapshot::Snapshot;
 use k8s_openapi::ByteString;
@@ -54,12 +56,14 @@ impl FailurePolicy {
 }
 
 /// The webhook configurations of this installation.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Webhooks {
     pub(crate) service: String,
     pub(crate) namespace: String,
     pub(crate) port: i32,
-    pub(crate) ca_pem: String,
+    pub(crate) authorities: Authorities,
+    /// Told the digest of the roots once every configuration has them.
+    pub(crate) carried: watch::Sender<Option<Digest>>,
     pub(crate) failure_policy: FailurePolicy,
 }
 
@@ -79,14 +83,18 @@ impl Webhooks {
         shutdown: CancellationToken,
     ) -> Result<(), Failure> {
         let api: Api<ValidatingWebhookConfiguration> = Api::all(client);
-        let (mut revisions, mut backlog) = (engine.revisions(), Backlog::new());
+        let (mut revisions, mut trusts) = (engine.revisions(), self.authorities.changes());
+        let mut backlog = Backlog::new();
         let mut written: BTreeMap<String, ValidatingWebhookConfiguration> = BTreeMap::new();
         loop {
             let leads = *leading.borrow_and_update() && *synced.borrow_and_update();
+            let roots = self.authorities.current().digest();
+            let mut all = leads;
             if leads {
                 for wanted in [self.resources(), self.operations(&engine.snapshot())] {
                     let name = wanted.metadata.name.clone().unwrap_or_default();
                     if written.get(&name) != Some(&wanted) {
+                        all = false;
                         backlog.push(name, Duration::ZERO);
                     }
                 }
@@ -94,7 +102,10 @@ impl Webhooks {
                 // another leader may have written something else meanwhile
                 written.clear();
             }
+            let carried = all.then_some(roots);
+            self.carried.send_if_modified(|told| std::mem::replace(told, carried) != carried);
             tokio::select! {
+                Ok(()) = trusts.changed() => {}
                 Ok(()) = revisions.changed() => {}
                 Ok(()) = leading.changed() => {}
                 Ok(()) = synced.changed() => {}
@@ -194,7 +205,7 @@ impl Webhooks {
             timeout_seconds: Some(TIMEOUT_SECONDS),
             match_policy: Some("Equivalent".to_owned()),
             client_config: WebhookClientConfig {
-                ca_bundle: Some(ByteString(self.ca_pem.clone().into_bytes())),
+                ca_bundle: Some(ByteString(self.authorities.current().roots_pem().into_bytes())),
                 service: Some(ServiceReference {
                     name: self.service.clone(),
                     namespace: self.namespace.clone(),

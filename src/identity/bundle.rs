@@ -1,51 +1,112 @@
-//! The trust bundle of the workloads, as a ClusterTrustBundle (`certificates.k8s.io/v1`).
+//! The trust bundle of the workloads: a ClusterTrustBundle (`certificates.k8s.io/v1`), and a ConfigMap in each namespace
+//! whose pods policies are about, for what can't read the other.
 
-use crate::controller::{Backlog, apply, brief};
+use crate::controller::{Backlog, MANAGER, PATIENCE, apply, brief, patiently};
+use crate::engine::Engine;
 use crate::identity::SIGNER;
+use crate::identity::authorities::Authorities;
 use crate::process::Failure;
+use durward_core::digest::Digest;
+use durward_pki::authority::certificates;
 use k8s_openapi::api::certificates::v1::{ClusterTrustBundle, ClusterTrustBundleSpec};
-use kube::Client;
-use kube::api::{Api, ObjectMeta};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{Api, DeleteParams, ListParams, ObjectMeta};
+use kube::core::PartialObjectMeta;
+use kube::{Client, ResourceExt};
+use rustls_pki_types::CertificateDer;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// Roots that workloads trust.
+/// Name of the ConfigMap.
+pub(crate) const CONFIG_MAP: &str = "durward-trust-bundle";
+/// Its key.
+const KEY: &str = "trust-bundle.pem";
+
+/// How often it is looked whether a place has come to be.
+const ANOTHER_LOOK: Duration = Duration::from_secs(30);
+
+/// An object that carries the bundle.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Carrier {
+    Cluster,
+    Namespace(String),
+}
+
+/// Publishes the roots.
 pub(crate) struct Bundle {
-    pub(crate) roots_pem: String,
+    pub(crate) client: Client,
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) authorities: Authorities,
+    /// Told the digest of the roots once everything that is published has them.
+    pub(crate) carried: watch::Sender<Option<Digest>>,
 }
 
 impl Bundle {
-    /// Publishes the bundle while `leading`, until `shutdown`.
+    /// Keeps what is published current while `leading`, until `shutdown`.
     pub(crate) async fn run(
         self,
-        client: Client,
         mut leading: watch::Receiver<bool>,
+        mut synced: watch::Receiver<bool>,
         shutdown: CancellationToken,
     ) -> Result<(), Failure> {
-        let api: Api<ClusterTrustBundle> = Api::all(client);
-        let wanted = self.wanted();
-        let name = wanted.metadata.name.clone().unwrap_or_default();
+        let (mut revisions, mut changes) = (self.engine.revisions(), self.authorities.changes());
         let mut backlog = Backlog::new();
+        // what each carries, as far as this leader has seen to it; none is one that may have to go
+        let mut carry: BTreeMap<Carrier, Option<Digest>> = BTreeMap::new();
+        let mut listed = false;
         loop {
-            let leads = *leading.borrow();
-            tokio::select! {
-                Ok(()) = leading.changed() => {
-                    if *leading.borrow_and_update() {
-                        backlog.push((), Duration::ZERO);
+            let leads = *leading.borrow_and_update() && *synced.borrow_and_update();
+            if !leads {
+                (listed, carry) = (false, BTreeMap::new());
+            } else if !listed {
+                match self.published().await {
+                    Ok(namespaces) => {
+                        carry.extend(namespaces.into_iter().map(|namespace| (Carrier::Namespace(namespace), None)));
+                        listed = true;
                     }
+                    Err(error) => tracing::warn!(error = %brief(&error), "the trust bundles can't be listed"),
                 }
-                () = backlog.next(), if leads => {
-                    match apply(&api, &name, &wanted).await {
-                        Ok(()) => backlog.done(&()),
-                        // a cluster before 1.37 has no such thing
-                        Err(kube::Error::Api(status)) if status.code == 404 => {
-                            tracing::info!("the cluster has no ClusterTrustBundles of certificates.k8s.io/v1");
-                            backlog.done(&());
+            }
+            let wanted = self.wanted();
+            let now = self.authorities.current().digest();
+            let stale = |carrier: &Carrier, has: Option<Digest>| wanted.contains(carrier) != (has == Some(now));
+            if leads {
+                wanted.iter().for_each(|carrier| _ = carry.entry(carrier.clone()).or_default());
+                carry
+                    .iter()
+                    .filter(|(carrier, has)| stale(carrier, **has))
+                    .for_each(|(carrier, _)| backlog.push(carrier.clone(), Duration::ZERO));
+            }
+            let all = leads && listed && wanted.iter().all(|carrier| carry.get(carrier) == Some(&Some(now)));
+            self.carried.send_if_modified(|told| {
+                let news = all.then_some(now);
+                std::mem::replace(told, news) != news
+            });
+            tokio::select! {
+                Ok(()) = leading.changed() => {}
+                Ok(()) = synced.changed() => {}
+                Ok(()) = revisions.changed() => {}
+                Ok(()) = changes.changed() => {}
+                carrier = backlog.next(), if leads => {
+                    let wanted = self.wanted().contains(&carrier);
+                    let pem = self.authorities.current();
+                    match self.publish(&carrier, wanted.then(|| pem.roots_pem())).await {
+                        Ok(published) => {
+                            backlog.done(&carrier);
+                            if published == Published::NoPlace {
+                                backlog.push(carrier.clone(), ANOTHER_LOOK);
+                            }
+                            match wanted {
+                                true => drop(carry.insert(carrier, Some(pem.digest()))),
+                                false => drop(carry.remove(&carrier)),
+                            }
                         }
                         Err(error) => {
-                            tracing::warn!(error = %brief(&error), "the trust bundle could not be written");
-                            backlog.failed(());
+                            tracing::warn!(?carrier, error = %brief(&error), "the trust bundle could not be written");
+                            backlog.failed(carrier);
                         }
                     }
                 }
@@ -54,11 +115,80 @@ impl Bundle {
         }
     }
 
-    fn wanted(&self) -> ClusterTrustBundle {
-        ClusterTrustBundle {
-            // the signer's name, and after it any other
-            metadata: ObjectMeta { name: Some(format!("{}:roots", SIGNER.replace('/', ":"))), ..ObjectMeta::default() },
-            spec: ClusterTrustBundleSpec { signer_name: Some(SIGNER.to_owned()), trust_bundle: self.roots_pem.clone() },
+    fn wanted(&self) -> BTreeSet<Carrier> {
+        let namespaces = self.engine.snapshot().minting_namespaces();
+        let namespaces = namespaces.iter().map(|namespace| Carrier::Namespace(namespace.to_string()));
+        [Carrier::Cluster].into_iter().chain(namespaces).collect()
+    }
+
+    /// Namespaces with a ConfigMap of ours.
+    async fn published(&self) -> Result<Vec<String>, kube::Error> {
+        let all: Api<PartialObjectMeta<ConfigMap>> = Api::all(self.client.clone());
+        let ours = ListParams::default().fields(&format!("metadata.name={CONFIG_MAP}"));
+        let all = patiently(PATIENCE, all.list_metadata(&ours)).await?;
+        let ours = all.items.iter().filter(|map| map.labels().get(MANAGED).is_some_and(|by| by == MANAGER));
+        Ok(ours.filter_map(ResourceExt::namespace).collect())
+    }
+
+    async fn publish(&self, carrier: &Carrier, pem: Option<String>) -> Result<Published, kube::Error> {
+        let done = match (carrier, pem) {
+            (Carrier::Cluster, Some(pem)) => {
+                let bundle = cluster(pem);
+                apply(&Api::all(self.client.clone()), &bundle.name_any(), &bundle).await
+            }
+            (Carrier::Cluster, None) => Ok(()),
+            (Carrier::Namespace(namespace), Some(pem)) => {
+                apply(&Api::namespaced(self.client.clone(), namespace), CONFIG_MAP, &config_map(pem)).await
+            }
+            (Carrier::Namespace(namespace), None) => {
+                let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
+                patiently(PATIENCE, api.delete(CONFIG_MAP, &DeleteParams::default())).await.map(drop)
+            }
+        };
+        match done {
+            Ok(()) => Ok(Published::Yes),
+            // a cluster before 1.37 has no ClusterTrustBundles; a namespace that a policy names need not be there, or is going
+            Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404) => Ok(Published::NoPlace),
+            Err(error) => Err(error),
         }
+    }
+}
+
+/// What became of one object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Published {
+    Yes,
+    /// There is nowhere to put it, so nobody lacks it there.
+    NoPlace,
+}
+
+/// The roots that a cluster publishes, for somebody who has no more rights than any workload.
+///
+/// # Errors
+/// When they can't be read.
+pub(crate) async fn published_roots(client: &Client) -> Result<Vec<CertificateDer<'static>>, Failure> {
+    let bundles: Api<ClusterTrustBundle> = Api::all(client.clone());
+    let name = cluster(String::new()).name_any();
+    let bundle = bundles.get(&name).await;
+    let bundle = bundle.map_err(|error| format!("ClusterTrustBundle `{name}` can't be read: {}", brief(&error)))?;
+    Ok(certificates(&bundle.spec.trust_bundle).map_err(|error| format!("ClusterTrustBundle `{name}`: {error}"))?)
+}
+
+const MANAGED: &str = "app.kubernetes.io/managed-by";
+
+fn cluster(pem: String) -> ClusterTrustBundle {
+    ClusterTrustBundle {
+        // the signer's name, and after it any other
+        metadata: ObjectMeta { name: Some(format!("{}:roots", SIGNER.replace('/', ":"))), ..ObjectMeta::default() },
+        spec: ClusterTrustBundleSpec { signer_name: Some(SIGNER.to_owned()), trust_bundle: pem },
+    }
+}
+
+fn config_map(pem: String) -> ConfigMap {
+    let labels = BTreeMap::from([(MANAGED.to_owned(), MANAGER.to_owned())]);
+    ConfigMap {
+        metadata: ObjectMeta { name: Some(CONFIG_MAP.to_owned()), labels: Some(labels), ..ObjectMeta::default() },
+        data: Some(BTreeMap::from([(KEY.to_owned(), pem)])),
+        ..ConfigMap::default()
     }
 }

@@ -3,14 +3,16 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use durward_core::pods::Minting;
 use durward_core::principal::PrincipalId;
-use durward_pki::authority::{Authority, Request, pem};
+use durward_pki::authority::{Authority, Request};
 use durward_pki::request::{SubjectKey, SubjectKeyError};
+use durward_pki::serial::{Holder, Serial, Tag};
+use durward_pki::svid;
 use k8s_openapi::api::certificates::v1::PodCertificateRequestSpec;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-/// Clocks may differ; the API server takes up to five minutes.
-const BACKDATE: TimeDelta = TimeDelta::minutes(1);
+/// The API server takes up to five minutes.
+const BACKDATE: TimeDelta = TimeDelta::seconds(svid::BACKDATE);
 /// Shortest lifetime that the API server lets a signer issue.
 const SHORTEST: TimeDelta = TimeDelta::hours(1);
 /// The API server wants a refresh to begin at least this long after the beginning and before the end.
@@ -37,7 +39,7 @@ pub(crate) struct Granted {
     pub(crate) not_before: DateTime<Utc>,
     pub(crate) not_after: DateTime<Utc>,
     pub(crate) begin_refresh_at: DateTime<Utc>,
-    pub(crate) serial: String,
+    pub(crate) serial: Serial,
 }
 
 /// Certifies the key of a request. `random` decides serial and jitter.
@@ -47,7 +49,7 @@ pub(crate) fn issue(
     id: &PrincipalId,
     minting: &Minting,
     now: DateTime<Utc>,
-    random: [u8; 17],
+    random: [u8; 10],
 ) -> Result<Granted, Denial> {
     if let Some(unknown) = spec.unverified_user_annotations.iter().flatten().map(|(key, _)| key).next() {
         let message = format!(
@@ -63,7 +65,9 @@ pub(crate) fn issue(
     })?;
     let longest = TimeDelta::seconds(spec.max_expiration_seconds.unwrap_or(86_400).into());
     let lifetime = minting.ttl.min(longest).max(SHORTEST);
-    let [jitter, serial @ ..] = random;
+    let [jitter, random @ ..] = random;
+    let holder = Holder { pod: Tag::of(&spec.pod_uid), service_account: Tag::of(&spec.service_account_uid) };
+    let serial = Serial::of_pod(holder, random);
     // whole seconds, as X.509 and the API have them
     let not_before = DateTime::from_timestamp(now.timestamp(), 0).unwrap_or(now) - BACKDATE;
     let not_after = not_before + lifetime;
@@ -84,11 +88,11 @@ pub(crate) fn issue(
     );
     let certificate = certificate.map_err(|error| Denial { reason: UNSUPPORTED_KEY, message: error.to_string() })?;
     Ok(Granted {
-        chain: pem(&certificate),
+        chain: authority.chain_pem(&certificate),
         not_before,
         not_after,
         begin_refresh_at: refresh(not_before, lifetime, jitter),
-        serial: serial.iter().map(|byte| format!("{byte:02x}")).collect(),
+        serial,
     })
 }
 

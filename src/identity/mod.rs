@@ -1,11 +1,24 @@
-//! Identities for pods: certificates by Kubernetes' own PodCertificateRequests, and the trust bundle that goes with them.
+//! Identities for pods: certificates by Kubernetes' own PodCertificateRequests, the trust bundle that goes with them, and
+//! the authorities and keys behind both.
 
+mod authorities;
 mod bundle;
 mod issue;
+mod rotation;
+mod secret;
 mod signer;
+mod store;
+mod token_keys;
 
-pub(crate) use bundle::Bundle;
+pub(crate) use authorities::{Authorities, Trust};
+pub(crate) use bundle::{Bundle, published_roots};
+pub(crate) use rotation::{Carriers, Rotation};
+pub(crate) use secret::ROTATE;
+pub use secret::Wish;
 pub(crate) use signer::Signer;
+pub use store::Origin;
+pub(crate) use store::{Seen, Store, stored_in};
+pub(crate) use token_keys::{KeyStore, TokenKeys};
 
 /// Name of the signer, in pods' `podCertificate` volumes and trust bundles.
 pub const SIGNER: &str = "durward.dev/workload";

@@ -5,15 +5,14 @@
 
 use crate::controller::{Backlog, PATIENCE, brief, patiently, pauses};
 use crate::engine::Engine;
-use crate::identity::SIGNER;
 use crate::identity::issue::{Denial, NOT_AS_STATED, issue};
+use crate::identity::{Authorities, SIGNER};
 use crate::process::Failure;
 use crate::random::random;
 use chrono::Utc;
 use durward_core::digest::Digest;
 use durward_core::pods::Minting;
 use durward_core::principal::PrincipalId;
-use durward_pki::authority::Authority;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use k8s_openapi::api::certificates::v1::{PodCertificateRequest, PodCertificateRequestSpec};
@@ -43,7 +42,7 @@ type Key = (String, String);
 pub(crate) struct Signer {
     client: Client,
     engine: Arc<Engine>,
-    authority: Arc<Authority>,
+    authorities: Authorities,
     trust_domain: Arc<str>,
     recorder: Recorder,
 }
@@ -67,13 +66,13 @@ impl Signer {
     pub(crate) fn new(
         client: Client,
         engine: Arc<Engine>,
-        authority: Arc<Authority>,
+        authorities: Authorities,
         trust_domain: &str,
         pod: &str,
     ) -> Self {
         let reporter = Reporter { controller: "durward.dev/signer".to_owned(), instance: Some(pod.to_owned()) };
         let recorder = Recorder::new(client.clone(), reporter);
-        Self { client, engine, authority, trust_domain: trust_domain.into(), recorder }
+        Self { client, engine, authorities, trust_domain: trust_domain.into(), recorder }
     }
 
     /// Answers requests while `leading`, until `shutdown`.
@@ -179,12 +178,12 @@ impl Signer {
         };
         let Ok(random) = random() else { return nobody() };
         let now = Utc::now();
-        let status = match issue(&self.authority, spec, &id, &minting, now, random) {
+        let status = match issue(&self.authorities.active(), spec, &id, &minting, now, random) {
             Ok(granted) => {
                 let message = format!("issued to {id} by {}", named(&minting));
                 self.write(request, granted.status(now, &message)).await?;
                 metrics.certificate("issued");
-                tracing::info!(serial = granted.serial, %id, pod = spec.pod_name, uid = spec.pod_uid, policies = named(&minting), until = %granted.not_after, "certificate issued");
+                tracing::info!(serial = %granted.serial, %id, pod = spec.pod_name, uid = spec.pod_uid, policies = named(&minting), until = %granted.not_after, "certificate issued");
                 return Ok(Outcome::Settled);
             }
             Err(denial) => denial.status(now),

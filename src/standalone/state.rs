@@ -3,7 +3,9 @@
 use crate::random::{NoRandomness, random};
 use chrono::{DateTime, TimeDelta, Utc};
 use durward_pki::authority::{Authority, AuthorityError, Issued, Request};
-use durward_pki::token::{TokenKey, TokenKeyError};
+use durward_pki::serial::Serial;
+use durward_pki::svid::BACKDATE;
+use durward_pki::token::{Algorithm, TokenKey, TokenKeyError};
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -117,18 +119,18 @@ impl State {
         let token_error = |source| StateError::TokenKey { path: shown(), source };
         // key and certificate are one file, so that no crash can part them
         let pem = read_or_make(&path.join("ca.pem"), || {
-            let authority =
-                Authority::create(trust_domain, OffsetDateTime::now_utc(), random()?).map_err(authority_error)?;
+            let authority = Authority::create(trust_domain, OffsetDateTime::now_utc(), Serial::own(random()?))
+                .map_err(authority_error)?;
             Ok(Zeroizing::new(format!("{}{}", authority.certificate_pem(), *authority.key_pem())))
         })?;
         let token = read_or_make(&path.join("token-key.pem"), || {
-            TokenKey::generate().map(|key| key.to_pem()).map_err(token_error)
+            TokenKey::generate(Algorithm::Rs256).map(|key| key.to_pem()).map_err(token_error)
         })?;
-        let authority = Authority::from_pem(&pem, &pem).map_err(authority_error)?;
+        let authority = Authority::from_pem(&pem, &pem, None).map_err(authority_error)?;
         if authority.trust_domain().as_deref() != Some(trust_domain) {
             return Err(StateError::OtherTrustDomain { path: shown(), wanted: trust_domain.to_owned() });
         }
-        Ok(Self { authority, token_key: TokenKey::from_pem(&token).map_err(token_error)? })
+        Ok(Self { authority, token_key: TokenKey::from_pem(Algorithm::Rs256, &token).map_err(token_error)? })
     }
 
     /// A certificate for the doors on this host.
@@ -161,9 +163,9 @@ impl State {
             id,
             dns_names,
             addresses,
-            not_before: at(now - TimeDelta::minutes(1)),
+            not_before: at(now - TimeDelta::seconds(BACKDATE)),
             not_after: at(now + ttl),
-            serial: random()?,
+            serial: Serial::own(random()?),
         };
         self.authority.issue(&request).map_err(|source| StateError::Authority { path: String::new(), source })
     }

@@ -1,8 +1,8 @@
 //! `durward up`: all doors on this host, deciding by a directory that is followed as it changes.
 
 use crate::audit::{Audit, OnLoss, Sink};
-use crate::authn::tls::{ServerCertificate, server_config};
-use crate::authn::{Authenticator, ServiceAccountIssuer, Setup, TrustDomain};
+use crate::authn::tls::{ClientRoots, ServerCertificate, server_config};
+use crate::authn::{Authenticator, ServiceAccountIssuer, TrustDomain};
 use crate::doors::admin::{self, Readiness};
 use crate::doors::trust::Trust;
 use crate::doors::{Doors, tokens};
@@ -15,6 +15,7 @@ use crate::standalone::state::State;
 use crate::standalone::watch::{Watch, follow};
 use axum::Router;
 use chrono::Utc;
+use durward_pki::token::jwks;
 use rustls::ServerConfig;
 use serde::Serialize;
 use std::io;
@@ -82,12 +83,14 @@ pub async fn up(settings: Settings, ready: impl FnOnce(&Listen, &Directory)) -> 
 
     let domain = TrustDomain {
         name: settings.domain.trust_domain.clone(),
-        roots: vec![state.authority.certificate().clone()],
-        own_keys: Some(serde_json::to_string(&state.token_key.jwks())?),
+        roots: state.authority.roots().to_vec(),
+        own_keys: Some(jwks([state.token_key.jwk()])),
         service_accounts: settings.service_accounts.clone(),
     };
-    let setup = Setup { domain: domain.clone(), providers: directory.providers(), secrets: directory.secrets() };
-    let (authenticator, problems) = Authenticator::new(setup);
+    let clients = ClientRoots::new(&domain.roots)?;
+    let jwks = domain.own_keys.clone().unwrap_or_default().into();
+    let authenticator = Authenticator::new(domain, Arc::default());
+    let problems = authenticator.replace_providers(&directory.providers(), &directory.secrets());
     problems.iter().for_each(|(provider, problem)| eprintln!("provider {provider}: {problem}"));
     directory.warn();
 
@@ -98,11 +101,11 @@ pub async fn up(settings: Settings, ready: impl FnOnce(&Listen, &Directory)) -> 
     engine.metrics().policies_rejected(directory.catalog.rejected());
     let readiness = Arc::new(Readiness::default());
     readiness.loaded();
+    readiness.living();
 
     let issued = state.server_certificate(&settings.domain.trust_domain, Utc::now())?;
-    let tls = server_config(ServerCertificate::new(&issued.certificate_pem, &issued.key_pem)?, &domain.roots)?;
+    let tls = server_config(ServerCertificate::new(&issued.chain_pem, &issued.key_pem)?, clients)?;
     let doors = Doors { engine: Arc::clone(&engine), trust: Arc::new(settings.trust) };
-    let jwks = domain.own_keys.clone().unwrap_or_default().into();
 
     let mut parts = Parts::default();
     let listen = sockets.listen()?;
@@ -112,7 +115,7 @@ pub async fn up(settings: Settings, ready: impl FnOnce(&Listen, &Directory)) -> 
         Routers {
             http: doors.http(),
             grpc: doors.grpc().await,
-            tokens: tokens::router(jwks),
+            tokens: tokens::keys_only(jwks),
             admin: admin::router(Arc::clone(&engine), readiness),
         },
     );
@@ -122,7 +125,7 @@ pub async fn up(settings: Settings, ready: impl FnOnce(&Listen, &Directory)) -> 
         Ok(())
     });
     ready(&listen, &directory);
-    parts.add(|stop| follow(watch, directory, Arc::clone(&engine), domain, stop));
+    parts.add(|stop| follow(watch, directory, Arc::clone(&engine), stop));
     parts.until_the_end(std::future::ready(())).await
 }
 

@@ -1,9 +1,10 @@
 //! Following a directory as it changes.
 
-use crate::authn::{Setup, TrustDomain};
 use crate::engine::Engine;
 use crate::standalone::load::Directory;
 use crate::standalone::manifest::Problem;
+use durward_api::resources::IdentityProvider;
+use k8s_openapi::api::core::v1::Secret;
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -45,11 +46,10 @@ pub(crate) async fn follow(
     mut watch: Watch,
     mut directory: Directory,
     engine: Arc<Engine>,
-    domain: TrustDomain,
     shutdown: CancellationToken,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut told: BTreeSet<Problem> = directory.problems().into_iter().collect();
-    let mut known = Setup { domain, providers: directory.providers(), secrets: directory.secrets() };
+    let mut known = (directory.providers(), directory.secrets());
     loop {
         let only = tokio::select! {
             changed = gather(&mut watch.events) => match changed {
@@ -71,12 +71,15 @@ pub(crate) async fn follow(
     }
 }
 
-fn apply(directory: &Directory, engine: &Engine, known: &mut Setup, told: &mut BTreeSet<Problem>) {
-    let setup = Setup { domain: known.domain.clone(), providers: directory.providers(), secrets: directory.secrets() };
-    if setup.providers != known.providers || setup.secrets != known.secrets {
-        let problems = engine.authenticator().replace(setup.clone());
+/// Outside providers, and the Secrets with API keys.
+type Providers = (Vec<IdentityProvider>, Vec<Secret>);
+
+fn apply(directory: &Directory, engine: &Engine, known: &mut Providers, told: &mut BTreeSet<Problem>) {
+    let providers = (directory.providers(), directory.secrets());
+    if providers != *known {
+        let problems = engine.authenticator().replace_providers(&providers.0, &providers.1);
         problems.iter().for_each(|(provider, problem)| eprintln!("provider {provider}: {problem}"));
-        *known = setup;
+        *known = providers;
     }
     let before = engine.snapshot().revision();
     let snapshot = directory.catalog.snapshot();

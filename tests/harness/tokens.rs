@@ -19,7 +19,8 @@ pub struct Key {
 
 impl Key {
     pub fn rsa(kid: &str) -> Self {
-        let pem = durward_pki::token::TokenKey::generate().unwrap().to_pem().to_string();
+        let pem =
+            durward_pki::token::TokenKey::generate(durward_pki::token::Algorithm::Rs256).unwrap().to_pem().to_string();
         Self::new(kid, EncodingKey::from_rsa_pem(pem.as_bytes()).unwrap(), Algorithm::RS256, pem)
     }
 

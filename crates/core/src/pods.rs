@@ -94,6 +94,16 @@ impl Service {
 }
 
 impl Snapshot {
+    /// Namespaces in which a policy is about some pod, or may be.
+    #[must_use]
+    pub fn minting_namespaces(&self) -> BTreeSet<Arc<str>> {
+        let named = self.named().filter_map(|id| match id {
+            PrincipalId::Workload { namespace, .. } => Some(namespace),
+            _ => None,
+        });
+        self.selecting_namespaces().chain(named).cloned().collect()
+    }
+
     /// What a pod is minted, if a policy is about it: its selector takes the pod in, or a grant or a denial names its
     /// service account.
     #[must_use]

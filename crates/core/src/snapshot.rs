@@ -126,6 +126,16 @@ impl Snapshot {
         self.selecting.get(namespace).map(AsRef::as_ref).unwrap_or_default()
     }
 
+    /// The namespaces with services that say which pods they are.
+    pub(crate) fn selecting_namespaces(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.selecting.keys()
+    }
+
+    /// Workloads that some rule names.
+    pub(crate) fn named(&self) -> impl Iterator<Item = &PrincipalId> {
+        self.naming.keys()
+    }
+
     /// The services with a rule that names this workload.
     pub(crate) fn naming(&self, id: &PrincipalId) -> &[Arc<Service>] {
         self.naming.get(id).map(AsRef::as_ref).unwrap_or_default()

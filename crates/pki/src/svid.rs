@@ -10,13 +10,20 @@ use x509_parser::prelude::X509Certificate;
 /// Longest chain that is looked at; longer ones only cost time.
 const MAX_CHAIN: usize = 8;
 
+/// What certificates are dated back by, in seconds, for clocks that differ.
+pub const BACKDATE: i64 = 60;
+
 /// What a leaf certificate says of its holder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Svid {
     /// SPIFFE ID as it stands there.
     pub id: String,
+    /// Beginning of its validity, in seconds since 1970.
+    pub not_before: i64,
     /// End of its validity, in seconds since 1970.
     pub not_after: i64,
+    /// Serial number, most significant byte first.
+    pub serial: Vec<u8>,
 }
 
 /// Why a certificate is no SVID of this trust domain.
@@ -60,7 +67,12 @@ pub fn read(leaf: &CertificateDer<'_>) -> Result<Svid, SvidError> {
     }
     let uris = uris(&certificate)?;
     match uris.as_slice() {
-        [id] => Ok(Svid { id: id.clone(), not_after: certificate.validity().not_after.timestamp() }),
+        [id] => Ok(Svid {
+            id: id.clone(),
+            not_before: certificate.validity().not_before.timestamp(),
+            not_after: certificate.validity().not_after.timestamp(),
+            serial: certificate.raw_serial().to_vec(),
+        }),
         others => Err(SvidError::Uris(others.len())),
     }
 }
@@ -71,6 +83,18 @@ fn uris(certificate: &X509Certificate<'_>) -> Result<Vec<String>, SvidError> {
     let uris =
         names.iter().filter_map(|name| if let GeneralName::URI(uri) = name { Some((*uri).to_owned()) } else { None });
     Ok(uris.collect())
+}
+
+/// DNS names of a certificate, for showing them; none if it can't be read.
+#[must_use]
+pub fn dns_names(leaf: &CertificateDer<'_>) -> Vec<String> {
+    let Ok((_, certificate)) = x509_parser::parse_x509_certificate(leaf) else { return Vec::new() };
+    let names = certificate.subject_alternative_name().ok().flatten();
+    let names = names.map(|extension| extension.value.general_names.as_slice()).unwrap_or_default();
+    let names = names
+        .iter()
+        .filter_map(|name| if let GeneralName::DNSName(name) = name { Some((*name).to_owned()) } else { None });
+    names.collect()
 }
 
 /// Verifies a chain, leaf first, against `roots` for client authentication, and reads the leaf.

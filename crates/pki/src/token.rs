@@ -2,8 +2,10 @@
 
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rsa::{KeyPair, KeySize};
-use jsonwebtoken::jwk::{Jwk, JwkSet, PublicKeyUse, ThumbprintHash};
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+pub use jsonwebtoken::jwk::Jwk;
+use jsonwebtoken::jwk::{PublicKeyUse, ThumbprintHash};
+use jsonwebtoken::{EncodingKey, Header};
 use rustls_pki_types::PrivatePkcs8KeyDer;
 use rustls_pki_types::pem::PemObject;
 use serde::Serialize;
@@ -11,8 +13,39 @@ use std::fmt;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-/// An RSA key of 2048 bits that signs with RS256, the algorithm that every JWT library knows.
+/// How a key signs (RFC 7518, section 3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Algorithm {
+    /// ECDSA on P-256: short tokens, quick signatures.
+    Es256,
+    /// RSA of 2048 bits: the algorithm that every JWT library knows.
+    Rs256,
+}
+
+impl Algorithm {
+    /// Every one.
+    pub const ALL: [Self; 2] = [Self::Es256, Self::Rs256];
+
+    /// As in `alg`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Es256 => "ES256",
+            Self::Rs256 => "RS256",
+        }
+    }
+
+    const fn of_library(self) -> jsonwebtoken::Algorithm {
+        match self {
+            Self::Es256 => jsonwebtoken::Algorithm::ES256,
+            Self::Rs256 => jsonwebtoken::Algorithm::RS256,
+        }
+    }
+}
+
+/// A key that signs tokens with one algorithm.
 pub struct TokenKey {
+    algorithm: Algorithm,
     der: Zeroizing<Vec<u8>>,
     key: EncodingKey,
     jwk: Jwk,
@@ -38,29 +71,45 @@ impl TokenKey {
     ///
     /// # Errors
     /// When the crypto library can't.
-    pub fn generate() -> Result<Self, TokenKeyError> {
-        let pair = KeyPair::generate(KeySize::Rsa2048).map_err(|_| TokenKeyError::Key)?;
-        let der = AsDer::<aws_lc_rs::encoding::Pkcs8V1Der<'_>>::as_der(&pair).map_err(|_| TokenKeyError::Key)?;
-        Self::from_der(der.as_ref())
+    pub fn generate(algorithm: Algorithm) -> Result<Self, TokenKeyError> {
+        match algorithm {
+            Algorithm::Rs256 => {
+                let pair = KeyPair::generate(KeySize::Rsa2048).map_err(|_| TokenKeyError::Key)?;
+                let der =
+                    AsDer::<aws_lc_rs::encoding::Pkcs8V1Der<'_>>::as_der(&pair).map_err(|_| TokenKeyError::Key)?;
+                Self::from_der(algorithm, der.as_ref())
+            }
+            Algorithm::Es256 => {
+                let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).map_err(|_| TokenKeyError::Key)?;
+                let der = pair.to_pkcs8v1().map_err(|_| TokenKeyError::Key)?;
+                Self::from_der(algorithm, der.as_ref())
+            }
+        }
     }
 
     /// Reads a key from PEM (PKCS #8).
     ///
     /// # Errors
-    /// When it is not one, or not RSA of 2048 bits and more.
-    pub fn from_pem(pem: &str) -> Result<Self, TokenKeyError> {
+    /// When it is not one, or not one for this algorithm (RSA of 2048 bits and more, P-256).
+    pub fn from_pem(algorithm: Algorithm, pem: &str) -> Result<Self, TokenKeyError> {
         let der = PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| TokenKeyError::Pem)?;
-        Self::from_der(der.secret_pkcs8_der())
+        Self::from_der(algorithm, der.secret_pkcs8_der())
     }
 
-    fn from_der(pkcs8: &[u8]) -> Result<Self, TokenKeyError> {
-        // the token library refuses keys that are no RSA keys, or too short ones, when it first signs
-        let key = EncodingKey::from_rsa_der(&pkcs1(pkcs8)?);
-        let mut jwk = Jwk::from_encoding_key(&key, Algorithm::RS256)?;
+    fn from_der(algorithm: Algorithm, pkcs8: &[u8]) -> Result<Self, TokenKeyError> {
+        let key = match algorithm {
+            // the token library refuses keys that are no RSA keys, or too short ones, when it first signs
+            Algorithm::Rs256 => EncodingKey::from_rsa_der(&pkcs1(pkcs8)?),
+            Algorithm::Es256 => {
+                EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8).map_err(|_| TokenKeyError::Key)?;
+                EncodingKey::from_ec_der(pkcs8)
+            }
+        };
+        let mut jwk = Jwk::from_encoding_key(&key, algorithm.of_library())?;
         let kid = jwk.thumbprint(ThumbprintHash::SHA256)?;
         jwk.common.key_id = Some(kid.clone());
         jwk.common.public_key_use = Some(PublicKeyUse::Signature);
-        Ok(Self { der: Zeroizing::new(pkcs8.to_vec()), key, jwk, kid })
+        Ok(Self { algorithm, der: Zeroizing::new(pkcs8.to_vec()), key, jwk, kid })
     }
 
     /// The key in PEM (PKCS #8).
@@ -77,10 +126,16 @@ impl TokenKey {
         &self.kid
     }
 
-    /// The public key as a set (RFC 7517, section 5).
+    /// How it signs.
     #[must_use]
-    pub fn jwks(&self) -> JwkSet {
-        JwkSet { keys: vec![self.jwk.clone()] }
+    pub const fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// The public key (RFC 7517, section 4).
+    #[must_use]
+    pub const fn jwk(&self) -> &Jwk {
+        &self.jwk
     }
 
     /// Signs claims (RFC 7519) under a `typ`, `JWT` or `at+jwt`.
@@ -88,11 +143,17 @@ impl TokenKey {
     /// # Errors
     /// When the claims can't be written as JSON, or the crypto library fails.
     pub fn sign(&self, claims: &impl Serialize, typ: &str) -> Result<String, TokenKeyError> {
-        let mut header = Header::new(Algorithm::RS256);
+        let mut header = Header::new(self.algorithm.of_library());
         header.typ = Some(typ.to_owned());
         header.kid = Some(self.kid.clone());
         Ok(jsonwebtoken::encode(&header, claims, &self.key)?)
     }
+}
+
+/// Public keys as a set in JSON (RFC 7517, section 5).
+#[must_use]
+pub fn jwks<'k>(keys: impl IntoIterator<Item = &'k Jwk>) -> String {
+    serde_json::json!({"keys": keys.into_iter().collect::<Vec<_>>()}).to_string()
 }
 
 /// The RSA key within PKCS #8.

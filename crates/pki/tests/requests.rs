@@ -9,6 +9,7 @@
 
 use durward_pki::authority::{Authority, Request};
 use durward_pki::request::{SubjectKey, SubjectKeyError};
+use durward_pki::serial::Serial;
 use durward_pki::svid;
 use rcgen::{
     CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ECDSA_P521_SHA512, PKCS_ED25519,
@@ -23,7 +24,7 @@ fn request(key: &KeyPair) -> Vec<u8> {
 #[test]
 fn keys_that_kubelet_makes_are_certified() {
     let now = OffsetDateTime::now_utc();
-    let authority = Authority::create("cluster.local", now, [7; 16]).unwrap();
+    let authority = Authority::create("cluster.local", now, Serial::own([7; 15])).unwrap();
     let mut keys: Vec<(&str, KeyPair)> = [
         ("P-256", &PKCS_ECDSA_P256_SHA256),
         ("P-384", &PKCS_ECDSA_P384_SHA384),
@@ -41,7 +42,7 @@ fn keys_that_kubelet_makes_are_certified() {
             addresses: &[],
             not_before: now,
             not_after: now + time::Duration::hours(1),
-            serial: [9; 16],
+            serial: Serial::own([9; 15]),
         };
         let certificate = authority.certify(&asked, &key).unwrap_or_else(|error| panic!("{name}: {error}"));
         let read = svid::verify(&[certificate], &[authority.certificate().clone()], now.unix_timestamp());

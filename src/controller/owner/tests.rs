@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::audit::{Audit, OnLoss, Sink};
-use crate::authn::Authenticator;
+use crate::authn::{Authenticator, TrustDomain};
 use crate::metrics::Metrics;
 use durward_core::request::{Call, Request, Target};
 use futures::stream::{self, StreamExt};
@@ -18,7 +18,6 @@ struct World {
     readiness: Arc<Readiness>,
     batches: mpsc::UnboundedReceiver<(u64, Batch)>,
     _applied: mpsc::UnboundedReceiver<(u64, Digest)>,
-    _domains: watch::Sender<TrustDomain>,
     _synced: watch::Receiver<bool>,
 }
 
@@ -29,11 +28,16 @@ impl World {
         let (reviews, asked) = mpsc::channel(4);
         let (sender, batches) = mpsc::unbounded_channel();
         let (applied, _applied) = mpsc::unbounded_channel();
-        let (_domains, domains) = watch::channel(TrustDomain::default());
         let (synced, _synced) = watch::channel(false);
         let audit = Audit::open(&Sink::Nowhere, OnLoss::Continue).unwrap();
-        let engine = Arc::new(Engine::new(Arc::new(Authenticator::default()), audit, Arc::new(Metrics::default()), 1));
+        let engine = Arc::new(Engine::new(
+            Arc::new(Authenticator::new(TrustDomain::default(), Arc::default())),
+            audit,
+            Arc::new(Metrics::default()),
+            1,
+        ));
         let readiness = Arc::new(Readiness::default());
+        readiness.living();
         let outlets = Outlets {
             engine: Arc::clone(&engine),
             readiness: Arc::clone(&readiness),
@@ -41,10 +45,10 @@ impl World {
             synced,
         };
         let settings = Settings { trust_domain: "cluster.local".into(), cluster_domain: "cluster.local".into() };
-        let owner = Owner::new(settings, TrustDomain::default(), Source::all(&[]));
+        let owner = Owner::new(settings, Source::all(&[]));
         let script = stream::select_all([script.boxed()]);
-        tokio::spawn(owner.run(script, domains, asked, outlets, CancellationToken::new()));
-        Self { events, reviews, engine, readiness, batches, _applied, _domains, _synced }
+        tokio::spawn(owner.run(script, asked, outlets, CancellationToken::new()));
+        Self { events, reviews, engine, readiness, batches, _applied, _synced }
     }
 
     fn tell(&self, event: Event) {

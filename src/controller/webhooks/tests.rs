@@ -1,9 +1,13 @@
 //! Rules follow the policies.
 
 use super::*;
+use crate::identity::Trust;
 use durward_api::catalog::{Catalog, Change};
 use durward_api::compile::Settings;
 use durward_api::resources::AccessPolicy;
+use durward_pki::authority::Authority;
+use durward_pki::serial::Serial;
+use time::OffsetDateTime;
 
 fn snapshot(policies: &[(&str, &str)]) -> Snapshot {
     let settings = Settings { trust_domain: "cluster.local".into(), cluster_domain: "cluster.local".into() };
@@ -26,11 +30,13 @@ fn snapshot(policies: &[(&str, &str)]) -> Snapshot {
 }
 
 fn webhooks() -> Webhooks {
+    let authority = Authority::create("cluster.local", OffsetDateTime::now_utc(), Serial::own([1; 15])).unwrap();
     Webhooks {
         service: "durward".into(),
         namespace: "durward-system".into(),
         port: 8443,
-        ca_pem: "CA".into(),
+        authorities: Authorities::new(Trust::of(Arc::new(authority))),
+        carried: watch::Sender::new(None),
         failure_policy: FailurePolicy::Fail,
     }
 }
@@ -76,8 +82,9 @@ fn rules_are_what_policies_declare_where_they_declare_it() {
 fn the_same_policies_make_the_same_configuration() {
     let exec = "{apiGroups: [''], resources: [pods/exec], verbs: [CONNECT]}";
     let pods = "{apiGroups: [''], resources: [pods], verbs: [CREATE, DELETE]}";
-    let one = webhooks().operations(&snapshot(&[("shop", exec), ("farm", pods)]));
-    let other = webhooks().operations(&snapshot(&[("farm", pods), ("shop", exec)]));
+    let webhooks = webhooks();
+    let one = webhooks.operations(&snapshot(&[("shop", exec), ("farm", pods)]));
+    let other = webhooks.operations(&snapshot(&[("farm", pods), ("shop", exec)]));
     assert_eq!(one, other);
 }
 

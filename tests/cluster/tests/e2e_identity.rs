@@ -9,7 +9,8 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use durward_cluster::{Namespace, image};
-use install::{Installed, NAMESPACE, policy};
+use install::door::Door;
+use install::{Installed, policy};
 use serde_json::{Value, json};
 
 static INSTALLED: LazyLock<Mutex<Installed>> =
@@ -102,24 +103,66 @@ fn e2e_a_pod_starts_with_a_certificate_that_says_who_it_is_and_doors_take_it() {
     assert!(openssl(&["verify", "-CAfile", &trust, &credentials]).contains("OK"));
 
     // high risk: a token is not enough, the certificate is
-    let service = installed.kubectl(["get", "service", "durward", "-n", NAMESPACE, "-o", "jsonpath={.spec.clusterIP}"]);
-    let door = format!("durward.{NAMESPACE}.svc");
+    let door = Door::of(&installed);
     let token = namespace.kubectl(["create", "token", "web", &format!("--audience=orders.{name}")]).expect("a token");
     let bearer = format!("Authorization: Bearer {}", token.trim());
-    let ask = |how: &[&str]| {
-        let output = Command::new("curl")
-            .args(["--silent", "--max-time", "5", "--output", "/dev/null", "--cacert", &trust])
-            .args(["--resolve", &format!("{door}:443:{service}"), "--header", &format!("Host: {host}")])
-            .args(["--header", "X-Original-Method: POST", "--header", "X-Original-URI: /refund"])
-            .args(["--write-out", "%{http_code} %header{x-durward-principal} %header{x-durward-assurance}"])
-            .args(how)
-            .arg(format!("https://{door}/forward-auth"))
-            .output()
-            .expect("curl runs");
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
-    };
+    let ask = |how: &[&str]| door.ask(Path::new(&trust), &host, ["POST", "/refund"], how);
     assert_eq!(ask(&["--header", &bearer]), "401");
-    assert_eq!(ask(&["--cert", &credentials, "--key", &credentials]), format!("200 {id} ProofOfPossession"));
+    let shown = ["--cert", credentials.as_str(), "--key", &credentials];
+    assert_eq!(ask(&shown), format!("200 {id} ProofOfPossession"));
+    let (counts, said) = installed.durward(&["inspect", &credentials]);
+    assert!(counts == Some(0) && said.contains(&id) && said.contains(&format!("{name}/web")), "{said}");
+
+    // a certificate is worth as much as its pod: valid for an hour yet, it counts no more
+    namespace.kubectl(["delete", "pod", "web", "--grace-period=0", "--force"]).expect("deleted");
+    let began = Instant::now();
+    installed.until("the dead pod's certificate to be refused", || (ask(&shown) == "401").then_some(()));
+    println!("a dead pod's certificate is refused {:?} after its end", began.elapsed());
+    let (counts, said) = installed.durward(&["inspect", &credentials]);
+    assert!(counts == Some(1) && said.contains("pod that it was issued for is gone"), "{said}");
+}
+
+#[test]
+fn e2e_what_was_issued_for_a_service_account_ends_with_it() {
+    let installed = installed();
+    let namespace = installed.cluster.namespace("ends").expect("a namespace");
+    let name = namespace.name();
+    namespace.kubectl(["create", "serviceaccount", "web"]).expect("created");
+    let host = format!("orders.{name}.svc");
+    let spec = json!({
+        "service": {"hosts": [host], "podSelector": {"matchLabels": {"app": "web"}}},
+        "authentication": [{"workload": {}}],
+        "operations": [{"name": "read", "http": [{"methods": ["GET"], "paths": ["/"]}]}],
+        "grants": [{"name": "web", "to": [{"serviceAccount": {"namespace": name, "name": "web"}}], "scopes": ["read"]}],
+    });
+    namespace.apply(&policy(name, "orders", spec)).expect("applied");
+    namespace
+        .apply(&pod("web", "web", vec![certificate("ECDSAP256", "credentials.pem")]).to_string())
+        .expect("applied");
+    namespace.await_condition("pod/web", "Ready").unwrap_or_else(|error| panic!("{error}"));
+    let folder = tempfile::tempdir().expect("a folder");
+    let (credentials, trust) = (folder.path().join("credentials.pem"), folder.path().join("trust.pem"));
+    cat(&namespace, "web", "credentials.pem", &credentials);
+    let bundle =
+        namespace.kubectl(["get", "configmap", "durward-trust-bundle", "-o", "jsonpath={.data.trust-bundle\\.pem}"]);
+    std::fs::write(&trust, bundle.expect("a trust bundle for pods that can't read another")).expect("written");
+    let credentials = credentials.display().to_string();
+    let door = Door::of(&installed);
+    let by_certificate = ["--cert", credentials.as_str(), "--key", &credentials];
+    let token = namespace.kubectl(["create", "token", "web", &format!("--audience=orders.{name}")]).expect("a token");
+    let bearer = format!("Authorization: Bearer {}", token.trim());
+    let ask = |how: &[&str]| door.ask(&trust, &host, ["GET", "/"], how);
+    for how in [&by_certificate[..], &["--header", &bearer]] {
+        installed.until("both credentials to count", || ask(how).starts_with("200").then_some(()));
+    }
+    // another one of the same name is somebody else
+    namespace.kubectl(["delete", "serviceaccount", "web"]).expect("deleted");
+    namespace.kubectl(["create", "serviceaccount", "web"]).expect("created");
+    for how in [&by_certificate[..], &["--header", &bearer]] {
+        installed.until("neither credential to count", || (ask(how) == "401").then_some(()));
+    }
+    let (counts, said) = installed.durward(&["inspect", &credentials]);
+    assert!(counts == Some(1) && said.contains("service account that it was issued for is gone"), "{said}");
 }
 
 #[test]

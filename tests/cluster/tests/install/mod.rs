@@ -1,6 +1,8 @@
 //! Durward installed by its chart on the shared node.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod door;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -156,6 +158,17 @@ impl Installed {
     pub fn until<T>(&self, what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
         let waited = self.cluster.until(what, Duration::from_secs(60), || Ok(condition()));
         waited.unwrap_or_else(|error| panic!("{error}"))
+    }
+}
+
+impl Installed {
+    /// Runs the command of this checkout against the cluster; tells its exit code and what it printed.
+    pub fn durward(&self, args: &[&str]) -> (Option<i32>, String) {
+        static COMMAND: std::sync::LazyLock<PathBuf> = std::sync::LazyLock::new(durward);
+        let output = Command::new(&*COMMAND).args(args).env("KUBECONFIG", self.cluster.kubeconfig()).output();
+        let output = output.expect("durward runs");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        (output.status.code(), text)
     }
 }
 

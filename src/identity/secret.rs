@@ -1,0 +1,145 @@
+//! The authorities as they are stored: one Secret of type `kubernetes.io/tls`, so that each step is one write and a crash
+//! between two of them leaves either the one or the other.
+
+use crate::identity::authorities::Trust;
+use crate::process::Failure;
+use durward_pki::authority::{Authority, certificates, pem};
+use durward_pki::rotation::Step;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::ObjectMeta;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use zeroize::Zeroizing;
+
+/// Type of the Secret; what it asks for is the active authority.
+const TYPE: &str = "kubernetes.io/tls";
+/// Certificate, key and roots of the authority that signs.
+const ACTIVE: [&str; 3] = ["tls.crt", "tls.key", "ca.crt"];
+/// Those of the next one.
+const NEXT: [&str; 3] = ["next.crt", "next.key", "next-ca.crt"];
+/// Roots that still count.
+const RETIRING: &str = "retiring.crt";
+/// How far the change is.
+const PROGRESS: &str = "rotation.json";
+
+/// What a person asks for: the annotation of the Secret, and its values.
+pub(crate) const ROTATE: &str = "durward.dev/rotate";
+
+/// How an authority is to be replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Wish {
+    /// Step by step, without anybody noticing.
+    Planned,
+    /// At once: whatever the old one signed no longer counts.
+    Compromised,
+}
+
+impl Wish {
+    /// As the annotation has it.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Planned => "planned",
+            Self::Compromised => "compromised",
+        }
+    }
+
+    /// What a Secret's annotation asks for.
+    pub(crate) fn of(secret: &Secret) -> Option<Self> {
+        match secret.metadata.annotations.as_ref()?.get(ROTATE)?.as_str() {
+            "planned" => Some(Self::Planned),
+            "compromised" => Some(Self::Compromised),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Progress {
+    step: Step,
+    /// Seconds since 1970.
+    since: i64,
+}
+
+/// The authority that somebody put into a Secret.
+pub(crate) fn provided(
+    name: &str,
+    secret: &Secret,
+    trust_domain: &str,
+    now: time::OffsetDateTime,
+) -> Result<Authority, Failure> {
+    authority(name, secret, ACTIVE, trust_domain, now)?
+        .ok_or_else(|| format!("Secret `{name}` has no `tls.crt`").into())
+}
+
+/// Reads the Secret.
+pub(crate) fn decode(
+    name: &str,
+    secret: &Secret,
+    trust_domain: &str,
+    now: time::OffsetDateTime,
+) -> Result<Trust, Failure> {
+    let retiring = text(name, secret, RETIRING)?;
+    let retiring = retiring.map(|pem| certificates(&pem)).transpose();
+    let progress = match text(name, secret, PROGRESS)? {
+        Some(json) => {
+            serde_json::from_str(&json).map_err(|error| format!("`{PROGRESS}` of Secret `{name}`: {error}"))?
+        }
+        None => Progress::default(),
+    };
+    Ok(Trust {
+        active: Arc::new(provided(name, secret, trust_domain, now)?),
+        next: authority(name, secret, NEXT, trust_domain, now)?.map(Arc::new),
+        retiring: retiring.map_err(|error| format!("`{RETIRING}` of Secret `{name}`: {error}"))?.unwrap_or_default(),
+        step: progress.step,
+        since: progress.since,
+    })
+}
+
+/// Writes the Secret.
+pub(crate) fn encode(name: &str, trust: &Trust, version: Option<String>) -> Result<Secret, Failure> {
+    let mut data = BTreeMap::new();
+    let mut put = |key: &str, text: &str| drop(data.insert(key.to_owned(), ByteString(text.as_bytes().to_vec())));
+    let pairs = [(ACTIVE, Some(&trust.active)), (NEXT, trust.next.as_ref())];
+    for ([certificate, key, roots], authority) in pairs.into_iter().filter_map(|(keys, one)| Some((keys, one?))) {
+        put(certificate, &authority.certificate_pem());
+        put(key, &authority.key_pem());
+        put(roots, &authority.roots_pem());
+    }
+    if !trust.retiring.is_empty() {
+        put(RETIRING, &trust.retiring.iter().map(pem).collect::<String>());
+    }
+    put(PROGRESS, &serde_json::to_string(&Progress { step: trust.step, since: trust.since })?);
+    Ok(Secret {
+        metadata: ObjectMeta { name: Some(name.to_owned()), resource_version: version, ..ObjectMeta::default() },
+        type_: Some(TYPE.to_owned()),
+        data: Some(data),
+        ..Secret::default()
+    })
+}
+
+fn authority(
+    name: &str,
+    secret: &Secret,
+    [certificate, key, roots]: [&str; 3],
+    trust_domain: &str,
+    now: time::OffsetDateTime,
+) -> Result<Option<Authority>, Failure> {
+    let Some(chain) = text(name, secret, certificate)? else { return Ok(None) };
+    let private = text(name, secret, key)?.ok_or_else(|| format!("Secret `{name}` has no `{key}`"))?;
+    let roots = text(name, secret, roots)?.filter(|pem| !pem.trim().is_empty());
+    let unusable = |error| format!("the CA in `{certificate}` of Secret `{name}` can't be used: {error}");
+    let authority = Authority::from_pem(&chain, &private, roots.as_ref().map(|pem| pem.as_str())).map_err(unusable)?;
+    if let Some(other) = authority.trust_domain().filter(|other| other != trust_domain) {
+        return Err(format!("the CA in Secret `{name}` is of trust domain `{other}`, not of `{trust_domain}`: set trustDomain back, or remove the Secret to begin anew").into());
+    }
+    authority.check(trust_domain, now).map_err(unusable)?;
+    Ok(Some(authority))
+}
+
+fn text(name: &str, secret: &Secret, key: &str) -> Result<Option<Zeroizing<String>>, Failure> {
+    let Some(bytes) = secret.data.as_ref().and_then(|data| data.get(key)) else { return Ok(None) };
+    let text = String::from_utf8(bytes.0.clone()).map(Zeroizing::new);
+    text.map(Some).map_err(|_| format!("`{key}` of Secret `{name}` is no text").into())
+}

@@ -1,0 +1,194 @@
+//! Where the authorities are kept, and how every replica comes to know them.
+
+use crate::controller::{brief, pauses};
+use crate::identity::authorities::{Authorities, Trust};
+use crate::identity::secret::{Wish, decode, encode, provided};
+use crate::process::Failure;
+use crate::random::random;
+use durward_pki::authority::Authority;
+use durward_pki::rotation::Step;
+use durward_pki::serial::Serial;
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Api, PostParams};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, watcher};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use time::OffsetDateTime;
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+/// How often it is looked whether the authority that somebody else provides is there.
+const PROVIDED_PAUSE: Duration = Duration::from_secs(2);
+
+/// Where the authority comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Origin {
+    /// Made by Durward.
+    #[default]
+    Generated,
+    /// Put into Secret SERVICE-ca by somebody else.
+    Provided,
+}
+
+/// Secrets that can hold the authorities of a Service: where there is the first, the second is what somebody else provides.
+pub(crate) fn stored_in(service: &str) -> [String; 2] {
+    [format!("{service}-ca-active"), format!("{service}-ca")]
+}
+
+/// The Secret with the authorities, and the one that they are taken from if somebody else provides them.
+#[derive(Clone)]
+pub(crate) struct Store {
+    secrets: Api<Secret>,
+    name: String,
+    source: Option<String>,
+    trust_domain: String,
+}
+
+/// The Secret as it was last seen.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Seen {
+    /// Whether it is there.
+    pub(crate) there: bool,
+    /// What a person asks for.
+    pub(crate) wish: Option<Wish>,
+}
+
+impl Store {
+    /// What belongs to a Service. One authority is enough for a Secret that Durward alone writes to; what somebody else
+    /// writes is taken over into a Secret of our own, so that the old authority is not lost with the new one's coming.
+    pub(crate) fn new(secrets: Api<Secret>, service: &str, origin: Origin, trust_domain: &str) -> Self {
+        let [own, given] = stored_in(service);
+        let (name, source) = match origin {
+            Origin::Generated => (given, None),
+            Origin::Provided => (own, Some(given)),
+        };
+        Self { secrets, name, source, trust_domain: trust_domain.to_owned() }
+    }
+
+    /// Reads the authorities, or makes the first one: the API server lets only one be created, whoever asks first.
+    pub(crate) async fn open(&self) -> Result<Trust, Failure> {
+        loop {
+            let failed = |error: kube::Error| {
+                Failure::from(format!("the CA in Secret `{}` can't be read or made: {}", self.name, brief(&error)))
+            };
+            if let Some(secret) = self.secrets.get_opt(&self.name).await.map_err(failed)? {
+                return decode(&self.name, &secret, &self.trust_domain, OffsetDateTime::now_utc());
+            }
+            let Some(active) = self.fresh().await? else {
+                tracing::info!(secret = self.source, "waiting for the CA that somebody else provides");
+                sleep(PROVIDED_PAUSE).await;
+                continue;
+            };
+            match self.create(&Trust::of(active)).await {
+                Ok(trust) => return Ok(trust),
+                // another replica was quicker: its authority is the one
+                Err(StoreError::Conflict) => {}
+                Err(StoreError::Other(error)) => return Err(error),
+            }
+        }
+    }
+
+    /// An authority to begin with, or to change to: a new one, or the one that somebody else has put there.
+    pub(crate) async fn fresh(&self) -> Result<Option<Arc<Authority>>, Failure> {
+        let now = OffsetDateTime::now_utc();
+        let Some(source) = &self.source else {
+            let made = Authority::create(&self.trust_domain, now, Serial::own(random()?))?;
+            return Ok(Some(Arc::new(made)));
+        };
+        let secret = self.secrets.get_opt(source).await;
+        let secret = secret.map_err(|error| format!("Secret `{source}` can't be read: {}", brief(&error)))?;
+        secret.map(|secret| provided(source, &secret, &self.trust_domain, now).map(Arc::new)).transpose()
+    }
+
+    /// Whether somebody else decides when there is another authority.
+    pub(crate) fn is_provided(&self) -> bool {
+        self.source.is_some()
+    }
+
+    /// Stores what is not stored yet.
+    pub(crate) async fn create(&self, trust: &Trust) -> Result<Trust, StoreError> {
+        let secret = encode(&self.name, trust, None)?;
+        self.secrets.create(&PostParams::default(), &secret).await?;
+        Ok(trust.clone())
+    }
+
+    /// Changes what is stored, by what is stored; `None` leaves it as it is.
+    pub(crate) async fn change(
+        &self,
+        change: impl FnOnce(&Trust, Option<Wish>) -> Option<Trust>,
+    ) -> Result<(), StoreError> {
+        let secret = self.secrets.get(&self.name).await?;
+        let stored = decode(&self.name, &secret, &self.trust_domain, OffsetDateTime::now_utc())?;
+        if let Some(wanted) = change(&stored, Wish::of(&secret)) {
+            // the resource version makes sure that nobody else was quicker; a wish goes with the change that grants it
+            let wanted = encode(&self.name, &wanted, secret.metadata.resource_version)?;
+            self.secrets.replace(&self.name, &PostParams::default(), &wanted).await?;
+        }
+        Ok(())
+    }
+
+    /// Brings every change of the Secret to `authorities` until `shutdown`. What can't be read changes nothing.
+    pub(crate) async fn follow(
+        self,
+        authorities: Authorities,
+        seen: watch::Sender<Seen>,
+        shutdown: CancellationToken,
+    ) -> Result<(), Failure> {
+        let config = watcher::Config::default().fields(&format!("metadata.name={}", self.name));
+        let mut events = pin!(watcher(self.secrets.clone(), config).backoff(pauses()));
+        loop {
+            let event = tokio::select! {
+                Some(event) = events.next() => event,
+                () = shutdown.cancelled() => return Ok(()),
+            };
+            match event {
+                Ok(watcher::Event::Apply(secret) | watcher::Event::InitApply(secret)) => {
+                    match decode(&self.name, &secret, &self.trust_domain, OffsetDateTime::now_utc()) {
+                        Ok(trust) => authorities.replace(trust),
+                        Err(error) => tracing::error!(%error, "the authorities stay what they were"),
+                    }
+                    seen.send_replace(Seen { there: true, wish: Wish::of(&secret) });
+                }
+                Ok(watcher::Event::Delete(_)) => {
+                    tracing::error!(secret = self.name, "the Secret with the CA was removed; the leader puts it back");
+                    seen.send_replace(Seen::default());
+                }
+                Ok(watcher::Event::Init | watcher::Event::InitDone) => {}
+                // an error of a Secret's watch could quote it
+                Err(_) => tracing::warn!(secret = self.name, "the Secret with the CA can't be watched"),
+            }
+        }
+    }
+}
+
+impl Trust {
+    /// One authority and no other.
+    pub(crate) fn of(active: Arc<Authority>) -> Self {
+        let since = OffsetDateTime::now_utc().unix_timestamp();
+        Self { active, next: None, retiring: Vec::new(), step: Step::Steady, since }
+    }
+}
+
+/// What is stored could not be changed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoreError {
+    /// Somebody else was quicker.
+    #[error("somebody else was quicker")]
+    Conflict,
+    /// Anything else.
+    #[error("{0}")]
+    Other(#[from] Failure),
+}
+
+impl From<kube::Error> for StoreError {
+    fn from(error: kube::Error) -> Self {
+        match &error {
+            kube::Error::Api(status) if status.code == 409 => Self::Conflict,
+            error => Self::Other(brief(error).into()),
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Keys that sign JWT-SVIDs and access tokens, in a Secret that every replica follows and the leader renews.
+
+use crate::controller::{brief, pauses};
+use crate::process::Failure;
+use chrono::{DateTime, Utc};
+use durward_pki::rotation::{KeySchedule, KeyTerm, key_changes, signing};
+use durward_pki::token::{Algorithm, Jwk, TokenKey, jwks};
+use futures::StreamExt;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Api, ObjectMeta, PostParams};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, watcher};
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
+
+/// How often it is looked whether a key is due.
+const PERIOD: Duration = Duration::from_secs(5);
+
+/// The keys at one time.
+#[derive(Debug, Default)]
+pub(crate) struct Ring(BTreeMap<KeyTerm, TokenKey>);
+
+impl Ring {
+    /// The key that signs now.
+    #[expect(dead_code, reason = "what is minted with it comes next")]
+    pub(crate) fn signing(&self, algorithm: Algorithm, now: DateTime<Utc>) -> Option<&TokenKey> {
+        self.0.get(&signing(self.0.keys().copied(), algorithm, now.timestamp())?)
+    }
+
+    /// All public keys (RFC 7517, section 5).
+    pub(crate) fn jwks(&self) -> String {
+        jwks(self.public())
+    }
+
+    /// The public keys.
+    pub(crate) fn public(&self) -> impl Iterator<Item = &Jwk> {
+        self.0.values().map(TokenKey::jwk)
+    }
+
+    /// From when on the newest key signs, in seconds since 1970.
+    pub(crate) fn newest(&self) -> i64 {
+        self.0.keys().map(|term| term.from).max().unwrap_or_default()
+    }
+
+    fn terms(&self) -> Vec<KeyTerm> {
+        self.0.keys().copied().collect()
+    }
+
+    fn decode(secret: &Secret) -> Result<Self, Failure> {
+        let mut ring = BTreeMap::new();
+        for (name, pem) in secret.data.iter().flatten() {
+            let term = term(name).ok_or_else(|| format!("`{name}` is no name of a token key"))?;
+            let pem = String::from_utf8(pem.0.clone()).map(Zeroizing::new);
+            let key = TokenKey::from_pem(term.algorithm, &pem.map_err(|_| format!("`{name}` is no PEM"))?);
+            ring.insert(term, key.map_err(|error| format!("`{name}`: {error}"))?);
+        }
+        Ok(Self(ring))
+    }
+
+    fn encode(&self, name: &str, version: Option<String>) -> Secret {
+        let data = self.0.iter().map(|(term, key)| (file(*term), ByteString(key.to_pem().as_bytes().to_vec())));
+        Secret {
+            metadata: ObjectMeta { name: Some(name.to_owned()), resource_version: version, ..ObjectMeta::default() },
+            data: Some(data.collect()),
+            ..Secret::default()
+        }
+    }
+}
+
+/// Name of a key in the Secret: how it signs, and from when on in seconds since 1970.
+fn file(term: KeyTerm) -> String {
+    format!("{}-{}.pem", term.algorithm.as_str().to_ascii_lowercase(), term.from)
+}
+
+fn term(file: &str) -> Option<KeyTerm> {
+    let (algorithm, from) = file.strip_suffix(".pem")?.split_once('-')?;
+    let algorithm = Algorithm::ALL.into_iter().find(|one| one.as_str().eq_ignore_ascii_case(algorithm))?;
+    Some(KeyTerm { algorithm, from: from.parse().ok()? })
+}
+
+/// The keys, shared by everything that signs or verifies.
+#[derive(Debug, Clone)]
+pub(crate) struct TokenKeys(watch::Sender<Arc<Ring>>);
+
+impl TokenKeys {
+    pub(crate) fn current(&self) -> Arc<Ring> {
+        Arc::clone(&self.0.borrow())
+    }
+
+    pub(crate) fn changes(&self) -> watch::Receiver<Arc<Ring>> {
+        self.0.subscribe()
+    }
+}
+
+/// The Secret with the keys.
+#[derive(Clone)]
+pub(crate) struct KeyStore {
+    pub(crate) secrets: Api<Secret>,
+    pub(crate) name: String,
+    pub(crate) schedule: KeySchedule,
+}
+
+impl KeyStore {
+    /// Reads the keys, or makes the first ones.
+    pub(crate) async fn open(&self) -> Result<TokenKeys, Failure> {
+        self.renew().await?;
+        let secret = self.secrets.get(&self.name).await.map_err(|error| self.failed(&error))?;
+        let ring = Ring::decode(&secret).map_err(|error| format!("Secret `{}`: {error}", self.name))?;
+        Ok(TokenKeys(watch::Sender::new(Arc::new(ring))))
+    }
+
+    fn failed(&self, error: &kube::Error) -> Failure {
+        format!("the token keys in Secret `{}` can't be read or made: {}", self.name, brief(error)).into()
+    }
+
+    /// Brings every change of the Secret to `keys`, and renews them while `leading`, until `shutdown`.
+    pub(crate) async fn run(
+        self,
+        keys: TokenKeys,
+        leading: watch::Receiver<bool>,
+        shutdown: CancellationToken,
+    ) -> Result<(), Failure> {
+        let config = watcher::Config::default().fields(&format!("metadata.name={}", self.name));
+        let mut events = pin!(watcher(self.secrets.clone(), config).backoff(pauses()));
+        loop {
+            tokio::select! {
+                Some(event) = events.next() => match event {
+                    Ok(watcher::Event::Apply(secret) | watcher::Event::InitApply(secret)) => match Ring::decode(&secret) {
+                        Ok(ring) => drop(keys.0.send_replace(Arc::new(ring))),
+                        Err(error) => tracing::error!(%error, "the token keys stay what they were"),
+                    },
+                    // what was signed stays valid; the leader makes new keys
+                    Ok(_) => {}
+                    // an error of a Secret's watch could quote it
+                    Err(_) => tracing::warn!(secret = self.name, "the Secret with the token keys can't be watched"),
+                },
+                () = sleep(PERIOD) => {
+                    let (made, gone) = key_changes(&keys.current().terms(), &self.schedule, Utc::now().timestamp());
+                    let due = *leading.borrow() && !(made.is_empty() && gone.is_empty());
+                    if due && let Err(error) = self.renew().await {
+                        tracing::warn!(%error, "the token keys could not be renewed");
+                    }
+                }
+                () = shutdown.cancelled() => return Ok(()),
+            }
+        }
+    }
+
+    /// Makes keys that are due and removes those that are over, by what is stored.
+    async fn renew(&self) -> Result<(), Failure> {
+        let stored = self.secrets.get_opt(&self.name).await.map_err(|error| self.failed(&error))?;
+        let mut ring = stored.as_ref().map(Ring::decode).transpose()?.unwrap_or_default();
+        let (made, gone) = key_changes(&ring.terms(), &self.schedule, Utc::now().timestamp());
+        if made.is_empty() && gone.is_empty() {
+            return Ok(());
+        }
+        gone.iter().for_each(|term| drop(ring.0.remove(term)));
+        for term in made {
+            ring.0.insert(term, TokenKey::generate(term.algorithm)?);
+        }
+        let parameters = PostParams::default();
+        let written = match stored {
+            Some(stored) => {
+                let secret = ring.encode(&self.name, stored.metadata.resource_version);
+                self.secrets.replace(&self.name, &parameters, &secret).await
+            }
+            None => self.secrets.create(&parameters, &ring.encode(&self.name, None)).await,
+        };
+        match written {
+            Ok(_) => Ok(()),
+            // another replica was quicker
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+            Err(error) => Err(self.failed(&error)),
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! A caller of the forward-auth door of an installation, with whatever credential.
+
+use std::path::Path;
+use std::process::Command;
+
+use super::{Installed, NAMESPACE};
+
+/// The door behind the Service.
+pub struct Door {
+    address: String,
+}
+
+impl Door {
+    pub fn of(installed: &Installed) -> Self {
+        let args = ["get", "service", "durward", "-n", NAMESPACE, "-o", "jsonpath={.spec.clusterIP}"];
+        Self { address: installed.kubectl(args) }
+    }
+
+    /// Asks whether a request may pass; tells the status, who was seen and by what assurance, or curl's own words when there
+    /// was no answer. `trust` are the roots by which the door is verified, `how` further arguments of curl.
+    pub fn ask(&self, trust: &Path, host: &str, [method, uri]: [&str; 2], how: &[&str]) -> String {
+        let door = format!("durward.{NAMESPACE}.svc");
+        let output = Command::new("curl")
+            .args(["--silent", "--show-error", "--max-time", "5", "--output", "/dev/null", "--cacert"])
+            .arg(trust)
+            .args(["--resolve", &format!("{door}:443:{}", self.address), "--header", &format!("Host: {host}")])
+            .args(["--header", &format!("X-Original-Method: {method}"), "--header", &format!("X-Original-URI: {uri}")])
+            .args(["--write-out", "%{http_code} %header{x-durward-principal} %header{x-durward-assurance}"])
+            .args(how)
+            .arg(format!("https://{door}/forward-auth"))
+            .output()
+            .expect("curl runs");
+        let said = if output.status.success() { output.stdout } else { output.stderr };
+        String::from_utf8_lossy(&said).trim().to_owned()
+    }
+}
