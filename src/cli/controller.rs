@@ -45,6 +45,9 @@ pub(crate) struct Controller {
     /// What the API server does with governed operations while nobody answers
     #[arg(long, value_enum, default_value_t)]
     operations_failure_policy: FailurePolicy,
+    /// What the API server does with pods that ask for an identity while nobody answers
+    #[arg(long, value_enum, default_value_t)]
+    injection_failure_policy: FailurePolicy,
     /// Whether the CA in Secret SERVICE-ca is made by Durward, or put there by somebody else, such as cert-manager
     #[arg(long, value_enum, default_value_t)]
     ca: Origin,
@@ -87,6 +90,7 @@ impl Controller {
             audit: self.audit.into(),
             api_key_namespaces: self.api_key_namespace,
             failure_policy: self.operations_failure_policy,
+            injection_failure_policy: self.injection_failure_policy,
             ca: self.ca,
             rotation: Schedule { rotate_after: self.ca_rotate_after, spread: self.ca_spread, overlap: self.ca_overlap },
             issuer,

@@ -55,6 +55,8 @@ pub struct Settings {
     pub api_key_namespaces: Vec<String>,
     /// What happens to governed operations while nobody answers.
     pub failure_policy: FailurePolicy,
+    /// What happens to pods that ask for an identity while nobody answers.
+    pub injection_failure_policy: FailurePolicy,
     /// Where the CA comes from.
     pub ca: Origin,
     /// How long each step of its rotation takes.
@@ -252,6 +254,7 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
         authorities,
         carried: of_webhooks,
         failure_policy: settings.failure_policy,
+        injection_failure_policy: settings.injection_failure_policy,
     };
     parts.add(|stop| webhooks.run(client, engine, leads, syncs, stop));
     parts

@@ -2,7 +2,9 @@
 
 use crate::controller::api_server::{MANAGER, apply, brief};
 use crate::controller::backlog::Backlog;
-use crate::doors::admission::{OPERATIONS_PATH, RESOURCES_PATH};
+use crate::doors::admission::{
+    INJECT, INJECTION_PATH, Mode, NAMESPACE_INJECTION_PATH, OPERATIONS_PATH, RESOURCES_PATH,
+};
 use crate::engine::Engine;
 use crate::identity::Authorities;
 use crate::process::Failure;
@@ -12,15 +14,17 @@ use durward_core::kubernetes::{ApiPattern, Verb};
 use durward_core::snapshot::Snapshot;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::{
-    MatchCondition, RuleWithOperations, ServiceReference, ValidatingWebhook, ValidatingWebhookConfiguration,
-    WebhookClientConfig,
+    MatchCondition, MutatingWebhook, MutatingWebhookConfiguration, RuleWithOperations, ServiceReference,
+    ValidatingWebhook, ValidatingWebhookConfiguration, WebhookClientConfig,
 };
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
-use kube::Client;
 use kube::api::{Api, DeleteParams, DynamicObject, ObjectMeta, Patch, PatchParams};
 use kube::core::ApiResource;
+use kube::{Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -33,6 +37,9 @@ const TIMEOUT_SECONDS: i32 = 5;
 const GONE_WITHIN: u32 = 30;
 /// Most namespaces that one webhook names; more are told apart by the webhook's own answer.
 const MAX_NAMESPACES: usize = 1000;
+
+/// Label that every namespace carries with its own name.
+const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
 /// What the API server does with a governed operation when Durward does not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -64,12 +71,39 @@ pub(crate) struct Webhooks {
     pub(crate) authorities: Authorities,
     /// Told the digest of the roots once every configuration has them.
     pub(crate) carried: watch::Sender<Option<Digest>>,
+    /// For governed operations.
     pub(crate) failure_policy: FailurePolicy,
+    /// For pods that ask for an identity.
+    pub(crate) injection_failure_policy: FailurePolicy,
 }
 
-/// Names of the configurations that belong to a Service.
-pub(crate) fn names(service: &str) -> [String; 2] {
-    [format!("{service}-resources"), format!("{service}-operations")]
+/// Names of the configurations that belong to a Service: reviews, operations, and the one that changes pods.
+pub(crate) fn names(service: &str) -> [String; 3] {
+    ["resources", "operations", "injection"].map(|name| format!("{service}-{name}"))
+}
+
+/// A configuration of either kind.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Configuration {
+    Validating(ValidatingWebhookConfiguration),
+    Mutating(MutatingWebhookConfiguration),
+}
+
+impl Configuration {
+    fn name(&self) -> String {
+        match self {
+            Self::Validating(configuration) => configuration.name_any(),
+            Self::Mutating(configuration) => configuration.name_any(),
+        }
+    }
+
+    async fn apply(&self, client: &Client) -> Result<(), kube::Error> {
+        let (name, client) = (self.name(), client.clone());
+        match self {
+            Self::Validating(configuration) => apply(&Api::all(client), &name, configuration).await,
+            Self::Mutating(configuration) => apply(&Api::all(client), &name, configuration).await,
+        }
+    }
 }
 
 impl Webhooks {
@@ -82,17 +116,16 @@ impl Webhooks {
         mut synced: watch::Receiver<bool>,
         shutdown: CancellationToken,
     ) -> Result<(), Failure> {
-        let api: Api<ValidatingWebhookConfiguration> = Api::all(client);
         let (mut revisions, mut trusts) = (engine.revisions(), self.authorities.changes());
         let mut backlog = Backlog::new();
-        let mut written: BTreeMap<String, ValidatingWebhookConfiguration> = BTreeMap::new();
+        let mut written: BTreeMap<String, Configuration> = BTreeMap::new();
         loop {
             let leads = *leading.borrow_and_update() && *synced.borrow_and_update();
             let roots = self.authorities.current().digest();
             let mut all = leads;
             if leads {
-                for wanted in [self.resources(), self.operations(&engine.snapshot())] {
-                    let name = wanted.metadata.name.clone().unwrap_or_default();
+                for wanted in self.wanted(&engine.snapshot()) {
+                    let name = wanted.name();
                     if written.get(&name) != Some(&wanted) {
                         all = false;
                         backlog.push(name, Duration::ZERO);
@@ -110,12 +143,12 @@ impl Webhooks {
                 Ok(()) = leading.changed() => {}
                 Ok(()) = synced.changed() => {}
                 name = backlog.next(), if leads => {
-                    let all = [self.resources(), self.operations(&engine.snapshot())];
-                    let Some(wanted) = all.into_iter().find(|one| one.metadata.name.as_ref() == Some(&name)) else {
+                    let mut all = self.wanted(&engine.snapshot()).into_iter();
+                    let Some(wanted) = all.find(|one| one.name() == name) else {
                         backlog.done(&name);
                         continue;
                     };
-                    match apply(&api, &name, &wanted).await {
+                    match wanted.apply(&client).await {
                         Ok(()) => {
                             backlog.done(&name);
                             written.insert(name, wanted);
@@ -131,10 +164,66 @@ impl Webhooks {
         }
     }
 
+    fn wanted(&self, snapshot: &Snapshot) -> [Configuration; 3] {
+        [
+            Configuration::Validating(self.resources()),
+            Configuration::Validating(self.operations(snapshot)),
+            Configuration::Mutating(self.injection()),
+        ]
+    }
+
+    /// Pods that carry the label, and pods without it in namespaces that do. Only those wait for an answer.
+    fn injection(&self) -> MutatingWebhookConfiguration {
+        let [.., name] = names(&self.service);
+        let labelled = |operator: &str, values: &[&str]| LabelSelectorRequirement {
+            key: INJECT.to_owned(),
+            operator: operator.to_owned(),
+            values: (!values.is_empty()).then(|| values.iter().map(|value| (*value).to_owned()).collect()),
+        };
+        let select = |requirements| Some(LabelSelector { match_expressions: Some(requirements), match_labels: None });
+        let pods = RuleWithOperations {
+            api_groups: Some(vec![String::new()]),
+            api_versions: Some(vec!["v1".to_owned()]),
+            operations: Some(vec!["CREATE".to_owned()]),
+            resources: Some(vec!["pods".to_owned()]),
+            scope: Some("Namespaced".to_owned()),
+        };
+        let webhook = |name: &str, path: &str, namespaces, objects| MutatingWebhook {
+            name: name.to_owned(),
+            admission_review_versions: vec!["v1".to_owned()],
+            side_effects: "None".to_owned(),
+            timeout_seconds: Some(TIMEOUT_SECONDS),
+            match_policy: Some("Equivalent".to_owned()),
+            // what other webhooks add after this one gets its mount too
+            reinvocation_policy: Some("IfNeeded".to_owned()),
+            failure_policy: Some(self.injection_failure_policy.as_str().to_owned()),
+            rules: Some(vec![pods.clone()]),
+            namespace_selector: select(namespaces),
+            object_selector: select(objects),
+            // pods of Deployments are made by the control plane, so who asks says nothing
+            match_conditions: None,
+            client_config: self.client_config(path),
+        };
+        let outside = LabelSelectorRequirement {
+            key: NAMESPACE_NAME.to_owned(),
+            operator: "NotIn".to_owned(),
+            values: Some(vec!["kube-system".to_owned(), self.namespace.clone()]),
+        };
+        let own =
+            webhook("pods.injection.durward.dev", INJECTION_PATH, vec![outside.clone()], vec![labelled("Exists", &[])]);
+        let of_namespace = webhook(
+            "namespaces.injection.durward.dev",
+            NAMESPACE_INJECTION_PATH,
+            vec![outside, labelled("In", &[Mode::Identity.as_str()])],
+            vec![labelled("DoesNotExist", &[])],
+        );
+        MutatingWebhookConfiguration { metadata: metadata(name), webhooks: Some(vec![own, of_namespace]) }
+    }
+
     /// Reviews of Durward's own resources. What they would refuse is not put in force either way, so nothing waits for
     /// an answer that does not come.
     fn resources(&self) -> ValidatingWebhookConfiguration {
-        let [name, _] = names(&self.service);
+        let [name, ..] = names(&self.service);
         let rule = RuleWithOperations {
             api_groups: Some(vec![GROUP.to_owned()]),
             api_versions: Some(vec![VERSION.to_owned()]),
@@ -157,12 +246,12 @@ impl Webhooks {
             namespaces.insert(namespace.to_string());
             patterns.extend(services.iter().flat_map(|service| service.kubernetes()).map(rule));
         }
-        let [_, name] = names(&self.service);
+        let [_, name, _] = names(&self.service);
         if patterns.is_empty() {
             return configuration(name, Vec::new());
         }
         let within = |operator: &str, values| LabelSelectorRequirement {
-            key: "kubernetes.io/metadata.name".to_owned(),
+            key: NAMESPACE_NAME.to_owned(),
             operator: operator.to_owned(),
             values: Some(values),
         };
@@ -204,27 +293,32 @@ impl Webhooks {
             side_effects: "None".to_owned(),
             timeout_seconds: Some(TIMEOUT_SECONDS),
             match_policy: Some("Equivalent".to_owned()),
-            client_config: WebhookClientConfig {
-                ca_bundle: Some(ByteString(self.authorities.current().roots_pem().into_bytes())),
-                service: Some(ServiceReference {
-                    name: self.service.clone(),
-                    namespace: self.namespace.clone(),
-                    path: Some(path.to_owned()),
-                    port: Some(self.port),
-                }),
-                url: None,
-            },
+            client_config: self.client_config(path),
             ..ValidatingWebhook::default()
+        }
+    }
+
+    fn client_config(&self, path: &str) -> WebhookClientConfig {
+        WebhookClientConfig {
+            ca_bundle: Some(ByteString(self.authorities.current().roots_pem().into_bytes())),
+            service: Some(ServiceReference {
+                name: self.service.clone(),
+                namespace: self.namespace.clone(),
+                path: Some(path.to_owned()),
+                port: Some(self.port),
+            }),
+            url: None,
         }
     }
 }
 
 fn configuration(name: String, webhooks: Vec<ValidatingWebhook>) -> ValidatingWebhookConfiguration {
+    ValidatingWebhookConfiguration { metadata: metadata(name), webhooks: Some(webhooks) }
+}
+
+fn metadata(name: String) -> ObjectMeta {
     let labels = BTreeMap::from([("app.kubernetes.io/managed-by".to_owned(), MANAGER.to_owned())]);
-    ValidatingWebhookConfiguration {
-        metadata: ObjectMeta { name: Some(name), labels: Some(labels), ..ObjectMeta::default() },
-        webhooks: Some(webhooks),
-    }
+    ObjectMeta { name: Some(name), labels: Some(labels), ..ObjectMeta::default() }
 }
 
 /// Groups, resources and verbs of a rule, in the order in which rules are written.
@@ -271,18 +365,25 @@ pub async fn remove(client: Client, namespace: &str, service: &str) -> Result<Ve
         }
         sleep(Duration::from_secs(1)).await;
     }
-    let api: Api<ValidatingWebhookConfiguration> = Api::all(client);
+    let [resources, operations, injection] = names(service);
     let mut removed = Vec::new();
-    for name in names(service) {
-        match api.delete(&name, &DeleteParams::default()).await {
-            Ok(_) => removed.push(name),
-            Err(kube::Error::Api(status)) if status.code == 404 => {}
-            Err(error) => {
-                return Err(format!("webhook configuration `{name}` can't be removed: {}", brief(&error)).into());
-            }
-        }
+    for name in [resources, operations] {
+        removed.extend(delete::<ValidatingWebhookConfiguration>(&client, name).await?);
     }
+    removed.extend(delete::<MutatingWebhookConfiguration>(&client, injection).await?);
     Ok(removed)
+}
+
+/// Removes one configuration; tells its name if it was there.
+async fn delete<K>(client: &Client, name: String) -> Result<Option<String>, Failure>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    match Api::<K>::all(client.clone()).delete(&name, &DeleteParams::default()).await {
+        Ok(_) => Ok(Some(name)),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+        Err(error) => Err(format!("webhook configuration `{name}` can't be removed: {}", brief(&error)).into()),
+    }
 }
 
 #[cfg(test)]

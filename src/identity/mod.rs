@@ -15,7 +15,7 @@ pub(crate) use bundle::{Bundle, published_roots};
 pub(crate) use rotation::{Carriers, Rotation};
 pub(crate) use secret::ROTATE;
 pub use secret::Wish;
-pub(crate) use signer::Signer;
+pub(crate) use signer::{Signer, no_policy};
 pub use store::Origin;
 pub(crate) use store::{Seen, Store, stored_in};
 pub(crate) use token_keys::{KeyStore, TokenKeys};

@@ -249,10 +249,7 @@ impl Signer {
     /// Tells the pod's owner why it waits.
     async fn tell(&self, pod: &ObjectReference) {
         let namespace = pod.namespace.as_deref().unwrap_or_default();
-        let note = format!(
-            "no AccessPolicy is about this pod, so it gets no certificate yet: select it with `spec.service.podSelector` of a policy \
-             in namespace {namespace}, or name its service account in a grant"
-        );
+        let note = format!("{}, so it gets no certificate yet", no_policy(namespace));
         let event = Event {
             type_: EventType::Warning,
             reason: "NoPolicy".to_owned(),
@@ -264,6 +261,14 @@ impl Signer {
             tracing::debug!(error = %brief(&error), "an Event could not be written");
         }
     }
+}
+
+/// What the owner of a pod that no policy is about has to know.
+pub(crate) fn no_policy(namespace: &str) -> String {
+    format!(
+        "no AccessPolicy is about this pod: select it with `spec.service.podSelector` of a policy in namespace {namespace}, \
+         or name its service account in a grant"
+    )
 }
 
 fn key(request: &PodCertificateRequest) -> Key {

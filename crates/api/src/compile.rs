@@ -48,7 +48,7 @@ const DEFAULT_MAX_AGE: TimeDelta = TimeDelta::minutes(5);
 /// A second factor older than a working day is none.
 const LONGEST_MAX_AGE: TimeDelta = TimeDelta::hours(24);
 /// Lifetimes of certificates that the API server lets a signer issue begin at an hour; beyond a day they are not short.
-const SHORTEST_TTL: TimeDelta = TimeDelta::hours(1);
+const SHORTEST_TTL: TimeDelta = TimeDelta::minutes(5);
 const LONGEST_TTL: TimeDelta = TimeDelta::hours(24);
 /// Bounds of one policy; a service with more is cut in several policies. The CRD says the same.
 const MAX_OPERATIONS: usize = 512;
@@ -159,7 +159,7 @@ impl Compiler<'_> {
         let ttl = identity.ttl.as_deref().and_then(|text| {
             let ttl = duration(text).filter(|ttl| (SHORTEST_TTL..=LONGEST_TTL).contains(ttl));
             if ttl.is_none() {
-                self.error("spec.identity.ttl", format!("`{text}` is no time from 1h to 24h, such as `1h`"));
+                self.error("spec.identity.ttl", format!("`{text}` is no time from 5m to 24h, such as `1h`"));
             }
             ttl
         });

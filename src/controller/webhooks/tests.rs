@@ -38,6 +38,7 @@ fn webhooks() -> Webhooks {
         authorities: Authorities::new(Trust::of(Arc::new(authority))),
         carried: watch::Sender::new(None),
         failure_policy: FailurePolicy::Fail,
+        injection_failure_policy: FailurePolicy::Fail,
     }
 }
 

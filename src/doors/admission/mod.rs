@@ -1,11 +1,13 @@
-//! Validating admission webhooks of the Kubernetes API server (`admission.k8s.io/v1`).
+//! Admission webhooks of the Kubernetes API server (`admission.k8s.io/v1`).
 //!
-//! Two paths: one decides requests that policies declare as `kubernetes` operations, one reviews Durward's own
-//! resources before they are stored.
+//! One path decides requests that policies declare as `kubernetes` operations, one reviews Durward's own resources before
+//! they are stored, and one gives pods the volume with their identity.
 
+mod injection;
 mod operations;
 mod resources;
 
+pub use injection::{LABEL as INJECT, Mode};
 pub use resources::{Review, Reviewed, Reviewer};
 
 use crate::engine::Engine;
@@ -23,6 +25,10 @@ use std::sync::Arc;
 pub const OPERATIONS_PATH: &str = "/admit/operations";
 /// Where Durward's own resources are reviewed.
 pub const RESOURCES_PATH: &str = "/admit/resources";
+/// Where pods are given what their own label asks for.
+pub const INJECTION_PATH: &str = "/admit/injection";
+/// Where pods are given what their namespace's label asks for.
+pub const NAMESPACE_INJECTION_PATH: &str = "/admit/injection/identity";
 /// Largest review, in bytes: etcd takes objects of 1.5 MiB, and a review holds two of them.
 const MAX_REVIEW: usize = 8 * 1024 * 1024;
 
@@ -39,8 +45,18 @@ pub struct Webhooks {
 
 /// The webhooks as a router.
 pub fn router(webhooks: Webhooks) -> Router {
-    let operations = webhooks.clone();
+    let (operations, own, of_namespace) = (webhooks.clone(), webhooks.clone(), webhooks.clone());
     Router::new()
+        .route(
+            INJECTION_PATH,
+            post(move |body| answer(body, async move |request| injection::admit(&own, &request, None))),
+        )
+        .route(
+            NAMESPACE_INJECTION_PATH,
+            post(move |body| {
+                answer(body, async move |request| injection::admit(&of_namespace, &request, Some(Mode::Identity)))
+            }),
+        )
         .route(
             OPERATIONS_PATH,
             post(move |body| answer(body, async move |request| operations::admit(&operations, &request).await)),

@@ -108,7 +108,8 @@ pub struct Service {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MintedIdentity {
-    /// Lifetime of a certificate, such as `1h`.
+    /// Lifetime of a certificate, from `5m` to `24h`, such as `1h`. Kubernetes itself brings pods no certificate of less
+    /// than an hour; the agent does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::duration")]
     pub ttl: Option<String>,

@@ -40,12 +40,12 @@ fn identities_that_nobody_can_be_minted() {
     rejects_each(&[
         ("identity: {}", "spec.identity: say whose identity it is: `spec.service.podSelector`"),
         (
-            "service: {podSelector: {}}\nidentity: {ttl: 5m}",
-            "spec.identity.ttl: `5m` is no time from 1h to 24h, such as `1h`",
+            "service: {podSelector: {}}\nidentity: {ttl: 4m}",
+            "spec.identity.ttl: `4m` is no time from 5m to 24h, such as `1h`",
         ),
         (
             "service: {podSelector: {}}\nidentity: {ttl: 25h}",
-            "spec.identity.ttl: `25h` is no time from 1h to 24h, such as `1h`",
+            "spec.identity.ttl: `25h` is no time from 5m to 24h, such as `1h`",
         ),
         (
             "service: {podSelector: {matchExpressions: [{key: app, operator: In}]}}",

@@ -1,0 +1,10 @@
+//! Makes the code of the Workload API from its definition.
+
+use std::error::Error;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto/workload.proto");
+    let descriptors = protox::compile(["proto/workload.proto"], ["proto"])?;
+    tonic_prost_build::configure().build_client(false).compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,203 @@
+//! Pods that ask for an identity by a label get the volume that brings it.
+//!
+//! Who gets a certificate is the signer's to decide, by the policies; here a pod is only given the place where it finds it.
+
+use crate::doors::admission::{Request, Webhooks, refuse};
+use crate::identity::SIGNER;
+use axum::http::StatusCode;
+use durward_core::principal::PrincipalId;
+use kube::core::admission::AdmissionResponse;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// Label of pods and namespaces.
+pub const LABEL: &str = "durward.dev/inject";
+/// Volume that is added.
+const VOLUME: &str = "durward";
+/// Where it is mounted in every container.
+const MOUNT: &str = "/var/run/durward";
+/// Key and certificate chain in one file, as kubelet writes them.
+const CREDENTIALS: &str = "credential-bundle.pem";
+/// Roots of the trust domain.
+const ROOTS: &str = "trust-bundle.pem";
+/// What containers are told.
+const ENVIRONMENT: [(&str, &str); 2] = [("DURWARD_CREDENTIAL_BUNDLE", CREDENTIALS), ("DURWARD_TRUST_BUNDLE", ROOTS)];
+/// A pod that a node runs by a file of its own; it can't have such volumes.
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// What a pod asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Certificate and trust bundle, as files.
+    Identity,
+    /// Nothing, whatever its namespace says.
+    Nothing,
+}
+
+impl Mode {
+    /// As the label has it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Identity => "identity",
+            Self::Nothing => "none",
+        }
+    }
+
+    fn of(label: &str) -> Option<Self> {
+        [Self::Identity, Self::Nothing].into_iter().find(|mode| mode.as_str() == label)
+    }
+}
+
+/// Why a pod can't be given what it asks for.
+#[derive(Debug, PartialEq, Eq)]
+struct Refusal {
+    field: String,
+    message: String,
+}
+
+/// Answers the API server about one pod; `of_namespace` is what the namespace asks for, which the pod's own label overrules.
+pub(super) fn admit(webhooks: &Webhooks, request: &Request, of_namespace: Option<Mode>) -> AdmissionResponse {
+    let Some(object) = &request.object else {
+        return AdmissionResponse::from(request);
+    };
+    let labels = object.metadata.labels.clone().unwrap_or_default();
+    let mode = match labels.get(LABEL) {
+        Some(label) => match Mode::of(label) {
+            Some(mode) => mode,
+            None => {
+                let field = format!("metadata.labels[{LABEL}]");
+                let message = format!("`{label}` is not known; use `identity` or `none`");
+                return refused(request, &Refusal { field, message });
+            }
+        },
+        None => of_namespace.unwrap_or(Mode::Nothing),
+    };
+    let mirror = object.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(MIRROR));
+    if mode == Mode::Nothing || mirror {
+        return AdmissionResponse::from(request);
+    }
+    let Ok(before) = serde_json::to_value(object) else {
+        return refused(request, &Refusal { field: "spec".to_owned(), message: "the pod can't be read".to_owned() });
+    };
+    let mut pod = before.clone();
+    if let Err(refusal) = inject(&mut pod) {
+        return refused(request, &refusal);
+    }
+    let response = AdmissionResponse::from(request);
+    let response = match json_patch::diff(&before, &pod) {
+        patch if patch.is_empty() => response,
+        patch => match response.with_patch(patch) {
+            Ok(response) => response,
+            Err(error) => {
+                return refused(request, &Refusal { field: "spec".to_owned(), message: error.to_string() });
+            }
+        },
+    };
+    warned(webhooks, request, &before, &labels, response)
+}
+
+/// A pod that no policy is about would wait for its certificate without a word; its owner is told here first.
+fn warned(
+    webhooks: &Webhooks,
+    request: &Request,
+    pod: &Value,
+    labels: &BTreeMap<String, String>,
+    mut response: AdmissionResponse,
+) -> AdmissionResponse {
+    let namespace = request.namespace.as_deref().unwrap_or_default();
+    let account = pod.pointer("/spec/serviceAccountName").and_then(Value::as_str).unwrap_or("default");
+    let id = PrincipalId::workload(&webhooks.trust_domain, namespace, account);
+    let snapshot = webhooks.engine.snapshot();
+    if !id.is_ok_and(|id| snapshot.minting(&id, namespace, labels).is_some()) {
+        let warning =
+            format!("durward: {}; until then it waits for its certificate", crate::identity::no_policy(namespace));
+        response.warnings = Some(vec![warning]);
+    }
+    response
+}
+
+fn refused(request: &Request, Refusal { field, message }: &Refusal) -> AdmissionResponse {
+    refuse(request, StatusCode::UNPROCESSABLE_ENTITY, "Invalid", format!("{field}: {message}"))
+}
+
+/// Adds volume, mounts and environment to a pod; what is there already stays.
+fn inject(pod: &mut Value) -> Result<(), Refusal> {
+    let Some(spec) = pod.get_mut("spec").filter(|spec| spec.is_object()) else {
+        return Err(Refusal { field: "spec".to_owned(), message: "the pod has none".to_owned() });
+    };
+    let volumes = list(spec, "spec", "volumes")?;
+    match volumes.iter().position(|volume| volume["name"] == VOLUME) {
+        None => volumes.push(volume()),
+        Some(i) if volumes.get(i).is_some_and(is_ours) => {}
+        Some(i) => {
+            let message = format!(
+                "durward brings the pod's certificate in a volume of this name; call yours something else, or set the label {LABEL} to `none`"
+            );
+            return Err(Refusal { field: format!("spec.volumes[{i}]"), message });
+        }
+    }
+    for kind in ["initContainers", "containers"] {
+        if spec.get(kind).is_none_or(Value::is_null) {
+            continue;
+        }
+        for (i, container) in list(spec, "spec", kind)?.iter_mut().enumerate() {
+            equip(container, &format!("spec.{kind}[{i}]"))?;
+        }
+    }
+    Ok(())
+}
+
+fn volume() -> Value {
+    json!({"name": VOLUME, "projected": {"sources": [
+        {"podCertificate": {"signerName": SIGNER, "keyType": "ECDSAP256", "credentialBundlePath": CREDENTIALS}},
+        {"clusterTrustBundle": {"signerName": SIGNER, "labelSelector": {}, "path": ROOTS}},
+    ]}})
+}
+
+/// Whether a volume brings what containers are told to be there, whoever wrote it.
+fn is_ours(volume: &Value) -> bool {
+    let sources = volume.pointer("/projected/sources").and_then(Value::as_array);
+    let has = |kind: &str, key: &str, path: &str| {
+        let mut all = sources.into_iter().flatten().map(|source| &source[kind]);
+        all.any(|source| source["signerName"] == SIGNER && source[key] == path)
+    };
+    has("podCertificate", "credentialBundlePath", CREDENTIALS) && has("clusterTrustBundle", "path", ROOTS)
+}
+
+/// Gives one container the mount and the environment.
+fn equip(container: &mut Value, field: &str) -> Result<(), Refusal> {
+    let mounts = list(container, field, "volumeMounts")?;
+    let at = |mount: &Value| mount["mountPath"].as_str().map(|path| path.trim_end_matches('/').to_owned());
+    match mounts.iter().position(|mount| at(mount).as_deref() == Some(MOUNT)) {
+        None => mounts.push(json!({"name": VOLUME, "mountPath": MOUNT, "readOnly": true})),
+        Some(i) if mounts.get(i).is_some_and(|mount| mount["name"] == VOLUME) => {}
+        Some(i) => {
+            let message = format!(
+                "durward mounts the pod's certificate at {MOUNT}; mount yours elsewhere, or set the label {LABEL} to `none`"
+            );
+            return Err(Refusal { field: format!("{field}.volumeMounts[{i}]"), message });
+        }
+    }
+    let environment = list(container, field, "env")?;
+    for (name, file) in ENVIRONMENT {
+        // what the pod's author says counts
+        if !environment.iter().any(|variable| variable["name"] == name) {
+            environment.push(json!({"name": name, "value": format!("{MOUNT}/{file}")}));
+        }
+    }
+    Ok(())
+}
+
+/// A list in an object, made if it is not there.
+fn list<'v>(object: &'v mut Value, field: &str, name: &str) -> Result<&'v mut Vec<Value>, Refusal> {
+    let wrong = || Refusal { field: format!("{field}.{name}"), message: "it is no list".to_owned() };
+    let slot = object.as_object_mut().ok_or_else(wrong)?.entry(name).or_insert(Value::Null);
+    if slot.is_null() {
+        *slot = json!([]);
+    }
+    slot.as_array_mut().ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests;
