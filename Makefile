@@ -5,8 +5,8 @@ SHELL := /bin/bash
 
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/durward
 # Python environment of the tests and examples, one for each version of its requirements
-REQUIREMENTS := examples/orders/requirements.txt
-VENV := $(CACHE)/venv-$(shell sha256sum $(REQUIREMENTS) | cut -c1-12)
+REQUIREMENTS := tests/requirements.txt examples/orders/requirements.txt
+VENV := $(CACHE)/venv-$(shell cat $(REQUIREMENTS) | sha256sum | cut -c1-12)
 export DURWARD_TEST_VENV := $(VENV)
 
 help: ## Show this list
@@ -63,7 +63,7 @@ test-deps: $(VENV)/done ## Install what the tests need: nginx, curl, openssl, an
 
 $(VENV)/done: $(REQUIREMENTS)
 	python3 -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --requirement $(REQUIREMENTS)
+	$(VENV)/bin/pip install --quiet --requirement $(firstword $(REQUIREMENTS))
 	ln -sfn $(VENV) $(CACHE)/venv
 	touch $@
 

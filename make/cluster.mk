@@ -29,7 +29,7 @@ cluster-down: ## end every test cluster and remove every trace of it
 cluster-status: ## show the test clusters
 	$(CLUSTER) status
 
-test-cluster: cluster-deps ## run the tests that need a real Kubernetes
+test-cluster: test-deps cluster-deps ## run the tests that need a real Kubernetes
 	$(CLUSTER) test $(CLUSTER_TESTS)
 
 # Needs Docker, kind and kubectl, and a kind node image of Kubernetes 1.37 or newer; our own images go in by `kind load`.

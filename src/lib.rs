@@ -1,5 +1,6 @@
 //! Durward: a doorkeeper for Kubernetes workloads.
 
+pub mod agent;
 pub mod audit;
 pub mod authn;
 pub mod cli;

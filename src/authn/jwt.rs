@@ -65,6 +65,11 @@ impl<'t> Token<'t> {
         self.claims.get("iss").and_then(Value::as_str)
     }
 
+    /// Whom it says to be about. Only good for choosing whose keys to verify it with.
+    pub(crate) fn claimed_subject(&self) -> Option<&str> {
+        self.claims.get("sub").and_then(Value::as_str)
+    }
+
     /// The claims, once signature and times hold.
     pub(crate) fn verify(self, keys: &KeySet, now: DateTime<Utc>) -> Result<Claims, Cause> {
         let key = keys.find(self.kid.as_deref())?;
@@ -99,6 +104,11 @@ impl Claims {
     /// A claim as it stands there.
     pub(crate) fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name)
+    }
+
+    /// All claims.
+    pub(crate) const fn all(&self) -> &Map<String, Value> {
+        &self.0
     }
 
     /// A claim that has to be a text.

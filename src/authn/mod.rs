@@ -3,12 +3,12 @@
 //! Every failure is the same to the caller. What was really wrong is a [`Cause`], for the audit log alone.
 
 pub mod api_key;
-mod bearer;
+pub(crate) mod bearer;
 mod cause;
 pub mod certificate;
 mod issuer;
-mod jwt;
-mod keys;
+pub(crate) mod jwt;
+pub(crate) mod keys;
 mod kubernetes;
 pub(crate) mod living;
 pub mod tls;

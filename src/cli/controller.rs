@@ -45,6 +45,9 @@ pub(crate) struct Controller {
     /// What the API server does with governed operations while nobody answers
     #[arg(long, value_enum, default_value_t)]
     operations_failure_policy: FailurePolicy,
+    /// Image of the agents that are put beside pods labelled `durward.dev/inject: agent`
+    #[arg(long, value_name = "IMAGE", default_value = concat!("durward.dev/durward:", env!("CARGO_PKG_VERSION")))]
+    agent_image: String,
     /// What the API server does with pods that ask for an identity while nobody answers
     #[arg(long, value_enum, default_value_t)]
     injection_failure_policy: FailurePolicy,
@@ -90,6 +93,7 @@ impl Controller {
             audit: self.audit.into(),
             api_key_namespaces: self.api_key_namespace,
             failure_policy: self.operations_failure_policy,
+            agent_image: self.agent_image,
             injection_failure_policy: self.injection_failure_policy,
             ca: self.ca,
             rotation: Schedule { rotate_after: self.ca_rotate_after, spread: self.ca_spread, overlap: self.ca_overlap },
@@ -154,7 +158,7 @@ pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Res
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let parsed = text.parse::<jiff::SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok());
     parsed.ok_or_else(|| format!("`{text}` is no time, such as `24h` or `10m`"))
 }

@@ -1,5 +1,6 @@
 //! The commands. Each reads its arguments, calls the library and prints; exit codes are 0 yes, 1 no, 2 could not tell.
 
+mod agent;
 mod audit;
 mod ca;
 mod check;
@@ -29,6 +30,8 @@ enum Command {
     Up(up::Up),
     /// Run in a cluster: watch the resources, serve doors and webhooks, write what became of them
     Controller(controller::Controller),
+    /// Give the containers of a pod their identity over the SPIFFE Workload API and Envoy's SDS
+    Agent(agent::Agent),
     /// Explain a decision, from files or a cluster
     Check(check::Check),
     /// Tell who may do an operation, from files or a cluster
@@ -76,6 +79,7 @@ impl Cli {
         let result = match self.command {
             Command::Up(up) => up.run(),
             Command::Controller(controller) => controller.run(),
+            Command::Agent(agent) => agent.run(),
             Command::Uninstall(uninstall) => uninstall.run(),
             Command::Health(health) => health.run(),
             Command::Check(check) => check.run(),

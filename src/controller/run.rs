@@ -11,10 +11,13 @@ use crate::controller::webhooks::{FailurePolicy, Webhooks};
 use crate::controller::writer::Writer;
 use crate::controller::{living, owner, service_accounts};
 use crate::doors::admin::{self, Readiness};
+use crate::doors::tokens::{self, Published};
 use crate::doors::trust::Trust;
-use crate::doors::{Doors, admission, tokens};
+use crate::doors::{Doors, admission, mint};
 use crate::engine::Engine;
-use crate::identity::{Authorities, Bundle, Carriers, KeyStore, Origin, Rotation, Seen, Signer, Store, TokenKeys};
+use crate::identity::{
+    Authorities, Bundle, Carriers, KeyStore, Mint, Origin, Rotation, Seen, Signer, Store, TokenKeys,
+};
 use crate::metrics::Metrics;
 use crate::process::{Failure, Parts, bind};
 use crate::random::random;
@@ -55,6 +58,8 @@ pub struct Settings {
     pub api_key_namespaces: Vec<String>,
     /// What happens to governed operations while nobody answers.
     pub failure_policy: FailurePolicy,
+    /// Image of the agents that are put beside pods.
+    pub agent_image: String,
     /// What happens to pods that ask for an identity while nobody answers.
     pub injection_failure_policy: FailurePolicy,
     /// Where the CA comes from.
@@ -155,8 +160,15 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
     let mut parts = Parts::default();
     let doors = Doors { engine: Arc::clone(&engine), trust: Arc::new(settings.trust) };
     let port = webhooks.local_addr()?.port();
-    let admit =
-        admission::Webhooks { engine: Arc::clone(&engine), trust_domain: names.trust_domain.as_str().into(), reviewer };
+    let admit = admission::Webhooks {
+        engine: Arc::clone(&engine),
+        trust_domain: names.trust_domain.as_str().into(),
+        reviewer,
+        agent: admission::Agent {
+            image: settings.agent_image,
+            controller: format!("https://{host}:{}", token_listener.local_addr()?.port()),
+        },
+    };
     parts.serve(https, Some(Arc::clone(&tls)), doors.http());
     parts.serve(grpcs, Some(Arc::clone(&tls)), doors.grpc().await);
     parts.serve(
@@ -164,8 +176,10 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
         Some(Arc::clone(&tls)),
         admission::router(admit).merge(replicas::router(Arc::clone(&engine), listeners.in_force())),
     );
-    let published = tokens::Published::new(settings.issuer, authorities.clone(), token_keys.clone());
-    parts.serve(token_listener, Some(tls), tokens::router(published));
+    let (known, keys) = (authorities.clone(), token_keys.clone());
+    let mint = Mint::new(client.clone(), Arc::clone(&engine), known, keys, &names.trust_domain, &settings.issuer);
+    let published = Published::new(&names.trust_domain, settings.issuer, authorities.clone(), token_keys.clone());
+    parts.serve(token_listener, Some(tls), tokens::router(published).merge(mint::router(mint)));
     parts.serve(admin, None, admin::router(Arc::clone(&engine), Arc::clone(&readiness)));
 
     let mut api_key_namespaces = settings.api_key_namespaces;

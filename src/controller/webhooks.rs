@@ -211,13 +211,16 @@ impl Webhooks {
         };
         let own =
             webhook("pods.injection.durward.dev", INJECTION_PATH, vec![outside.clone()], vec![labelled("Exists", &[])]);
-        let of_namespace = webhook(
-            "namespaces.injection.durward.dev",
-            NAMESPACE_INJECTION_PATH,
-            vec![outside, labelled("In", &[Mode::Identity.as_str()])],
-            vec![labelled("DoesNotExist", &[])],
-        );
-        MutatingWebhookConfiguration { metadata: metadata(name), webhooks: Some(vec![own, of_namespace]) }
+        let of_namespaces = [Mode::Identity, Mode::Agent].map(|mode| {
+            webhook(
+                &format!("{}.injection.durward.dev", mode.as_str()),
+                &format!("{NAMESPACE_INJECTION_PATH}{}", mode.as_str()),
+                vec![outside.clone(), labelled("In", &[mode.as_str()])],
+                vec![labelled("DoesNotExist", &[])],
+            )
+        });
+        let all = [own].into_iter().chain(of_namespaces).collect();
+        MutatingWebhookConfiguration { metadata: metadata(name), webhooks: Some(all) }
     }
 
     /// Reviews of Durward's own resources. What they would refuse is not put in force either way, so nothing waits for

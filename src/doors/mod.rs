@@ -7,6 +7,7 @@ pub mod authzen;
 pub mod ext_authz;
 mod ext_authz_failure;
 pub mod forward_auth;
+pub(crate) mod mint;
 pub mod server;
 pub mod tokens;
 pub mod trust;

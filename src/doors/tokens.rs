@@ -1,15 +1,20 @@
 //! The token listener: public keys for services that verify tokens on their own, and the trust bundle.
 
 use crate::identity::{Authorities, TokenKeys};
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::header;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
+use durward_core::digest::Digest;
 use durward_pki::bundle::bundle;
 use durward_pki::token::Algorithm;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until};
 
 /// How long a verifier may keep the keys, in seconds; a key is published for longer than this before it signs.
 const MAX_AGE: &str = "public, max-age=300";
@@ -21,9 +26,22 @@ pub fn keys_only(jwks: Arc<str>) -> Router {
     Router::new().route("/.well-known/jwks.json", get(async move || key_set(jwks.to_string())))
 }
 
+/// How long a question for other bundles is held.
+const HOLD: Duration = Duration::from_secs(20);
+/// Where agents follow the bundles.
+pub(crate) const BUNDLES_PATH: &str = "/bundles";
+
+/// Bundles of every trust domain that counts, each as SPIFFE has it, by the domain's SPIFFE ID.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Bundles {
+    pub(crate) digest: String,
+    pub(crate) bundles: BTreeMap<String, Value>,
+}
+
 /// What the listener of a cluster tells.
 #[derive(Clone)]
 pub(crate) struct Published {
+    trust_domain: Arc<str>,
     issuer: Arc<str>,
     authorities: Authorities,
     keys: TokenKeys,
@@ -31,8 +49,21 @@ pub(crate) struct Published {
 
 impl Published {
     /// `issuer` is the URL under which tokens of this installation are verified.
-    pub(crate) fn new(issuer: String, authorities: Authorities, keys: TokenKeys) -> Self {
-        Self { issuer: issuer.into(), authorities, keys }
+    pub(crate) fn new(trust_domain: &str, issuer: String, authorities: Authorities, keys: TokenKeys) -> Self {
+        Self { trust_domain: trust_domain.into(), issuer: issuer.into(), authorities, keys }
+    }
+
+    /// The own bundle.
+    fn bundle(&self) -> String {
+        let (trust, keys) = (self.authorities.current(), self.keys.current());
+        bundle(&trust.roots(), keys.public(), trust.since.max(keys.newest()), REFRESH_HINT)
+    }
+
+    fn bundles(&self) -> Bundles {
+        let own = self.bundle();
+        let digest = Digest::of([own.as_bytes()]).to_string();
+        let own = serde_json::from_str(&own).unwrap_or_default();
+        Bundles { digest, bundles: BTreeMap::from([(format!("spiffe://{}", self.trust_domain), own)]) }
     }
 }
 
@@ -42,6 +73,7 @@ pub(crate) fn router(published: Published) -> Router {
         .route("/.well-known/jwks.json", get(async |State(this): State<Published>| key_set(this.keys.current().jwks())))
         .route("/.well-known/openid-configuration", get(discovery))
         .route("/bundle", get(spiffe_bundle))
+        .route(BUNDLES_PATH, get(bundles))
         .with_state(published)
 }
 
@@ -63,8 +95,30 @@ async fn discovery(State(this): State<Published>) -> impl IntoResponse {
 
 /// The bundle as SPIFFE has it (SPIFFE Trust Domain and Bundle, section 4).
 async fn spiffe_bundle(State(this): State<Published>) -> impl IntoResponse {
-    let (trust, keys) = (this.authorities.current(), this.keys.current());
-    let sequence = trust.since.max(keys.newest());
-    let document = bundle(&trust.roots(), keys.public(), sequence, REFRESH_HINT);
-    ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, MAX_AGE)], document)
+    ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, MAX_AGE)], this.bundle())
+}
+
+#[derive(Debug, Deserialize)]
+struct Known {
+    #[serde(default)]
+    known: String,
+}
+
+/// All bundles, once they are others than those that are known; the same again when nothing changes for a while.
+async fn bundles(State(this): State<Published>, Query(Known { known }): Query<Known>) -> Json<Bundles> {
+    let (mut roots, mut keys) = (this.authorities.changes(), this.keys.changes());
+    let end = Instant::now() + HOLD;
+    loop {
+        roots.mark_unchanged();
+        keys.mark_unchanged();
+        let now = this.bundles();
+        if now.digest != known {
+            return Json(now);
+        }
+        tokio::select! {
+            Ok(()) = roots.changed() => {}
+            Ok(()) = keys.changed() => {}
+            () = sleep_until(end) => return Json(now),
+        }
+    }
 }

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 /// Name of the ConfigMap.
 pub(crate) const CONFIG_MAP: &str = "durward-trust-bundle";
 /// Its key.
-const KEY: &str = "trust-bundle.pem";
+pub(crate) const CONFIG_MAP_KEY: &str = "trust-bundle.pem";
 
 /// How often it is looked whether a place has come to be.
 const ANOTHER_LOOK: Duration = Duration::from_secs(30);
@@ -188,7 +188,7 @@ fn config_map(pem: String) -> ConfigMap {
     let labels = BTreeMap::from([(MANAGED.to_owned(), MANAGER.to_owned())]);
     ConfigMap {
         metadata: ObjectMeta { name: Some(CONFIG_MAP.to_owned()), labels: Some(labels), ..ObjectMeta::default() },
-        data: Some(BTreeMap::from([(KEY.to_owned(), pem)])),
+        data: Some(BTreeMap::from([(CONFIG_MAP_KEY.to_owned(), pem)])),
         ..ConfigMap::default()
     }
 }

@@ -3,12 +3,15 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use durward_core::pods::Minting;
 use durward_core::principal::PrincipalId;
-use durward_pki::authority::{Authority, Request};
+use durward_pki::authority::{Authority, AuthorityError, Request, pem};
 use durward_pki::request::{SubjectKey, SubjectKeyError};
 use durward_pki::serial::{Holder, Serial, Tag};
 use durward_pki::svid;
 use k8s_openapi::api::certificates::v1::PodCertificateRequestSpec;
+use rustls_pki_types::CertificateDer;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use time::OffsetDateTime;
 
 /// The API server takes up to five minutes.
@@ -35,7 +38,8 @@ pub(crate) const NOT_AS_STATED: &str = "NotAsStated";
 /// A certificate, ready to be handed out.
 #[derive(Debug)]
 pub(crate) struct Granted {
-    pub(crate) chain: String,
+    /// Leaf first.
+    pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) not_before: DateTime<Utc>,
     pub(crate) not_after: DateTime<Utc>,
     pub(crate) begin_refresh_at: DateTime<Utc>,
@@ -59,47 +63,73 @@ pub(crate) fn issue(
         return Err(Denial { reason: UNKNOWN_ANNOTATIONS, message });
     }
     let key = SubjectKey::of_request(&spec.stub_pkc_s10_request.0).map_err(|error| match error {
-        SubjectKeyError::Unsupported | SubjectKeyError::Unreadable => {
+        SubjectKeyError::Unsupported | SubjectKeyError::Unreadable | SubjectKeyError::Signature => {
             Denial { reason: UNSUPPORTED_KEY, message: format!("{error}; use `keyType: ECDSAP256`") }
         }
     })?;
     let longest = TimeDelta::seconds(spec.max_expiration_seconds.unwrap_or(86_400).into());
-    let lifetime = minting.ttl.min(longest).max(SHORTEST);
+    let wanted = Wanted {
+        id,
+        names: &minting.dns_names,
+        lifetime: minting.ttl.min(longest).max(SHORTEST),
+        holder: Holder { pod: Tag::of(&spec.pod_uid), service_account: Tag::of(&spec.service_account_uid) },
+        margin: REFRESH_MARGIN,
+    };
+    certify(authority, &key, &wanted, now, random)
+        .map_err(|error| Denial { reason: UNSUPPORTED_KEY, message: error.to_string() })
+}
+
+/// What a certificate is to say.
+pub(crate) struct Wanted<'w> {
+    pub(crate) id: &'w PrincipalId,
+    pub(crate) names: &'w BTreeSet<Arc<str>>,
+    pub(crate) lifetime: TimeDelta,
+    pub(crate) holder: Holder,
+    /// A refresh begins at least this long after the beginning and before the end.
+    pub(crate) margin: TimeDelta,
+}
+
+/// Certifies a key. `random` decides serial and jitter.
+pub(crate) fn certify(
+    authority: &Authority,
+    key: &SubjectKey,
+    wanted: &Wanted<'_>,
+    now: DateTime<Utc>,
+    random: [u8; 10],
+) -> Result<Granted, AuthorityError> {
     let [jitter, random @ ..] = random;
-    let holder = Holder { pod: Tag::of(&spec.pod_uid), service_account: Tag::of(&spec.service_account_uid) };
-    let serial = Serial::of_pod(holder, random);
+    let serial = Serial::of_pod(wanted.holder, random);
     // whole seconds, as X.509 and the API have them
     let not_before = DateTime::from_timestamp(now.timestamp(), 0).unwrap_or(now) - BACKDATE;
-    let not_after = not_before + lifetime;
-    let names: Vec<String> = minting.dns_names.iter().map(ToString::to_string).collect();
+    let not_after = not_before + wanted.lifetime;
+    let names: Vec<String> = wanted.names.iter().map(ToString::to_string).collect();
     let at = |time: DateTime<Utc>| {
         OffsetDateTime::from_unix_timestamp(time.timestamp()).unwrap_or(OffsetDateTime::UNIX_EPOCH)
     };
     let certificate = authority.certify(
         &Request {
-            id: &id.to_string(),
+            id: &wanted.id.to_string(),
             dns_names: &names,
             addresses: &[],
             not_before: at(not_before),
             not_after: at(not_after),
             serial,
         },
-        &key,
-    );
-    let certificate = certificate.map_err(|error| Denial { reason: UNSUPPORTED_KEY, message: error.to_string() })?;
+        key,
+    )?;
     Ok(Granted {
-        chain: authority.chain_pem(&certificate),
+        chain: authority.with_chain(certificate),
         not_before,
         not_after,
-        begin_refresh_at: refresh(not_before, lifetime, jitter),
+        begin_refresh_at: refresh(not_before, wanted.lifetime, wanted.margin, jitter),
         serial,
     })
 }
 
 /// From half of the lifetime on, up to a tenth of it later, so that pods which began together don't come back together.
-fn refresh(not_before: DateTime<Utc>, lifetime: TimeDelta, jitter: u8) -> DateTime<Utc> {
+fn refresh(not_before: DateTime<Utc>, lifetime: TimeDelta, margin: TimeDelta, jitter: u8) -> DateTime<Utc> {
     let late = lifetime / 10 * i32::from(jitter) / 255;
-    let after = (lifetime / 2 + late).clamp(REFRESH_MARGIN, lifetime - REFRESH_MARGIN);
+    let after = (lifetime / 2 + late).clamp(margin, lifetime - margin);
     DateTime::from_timestamp((not_before + after).timestamp(), 0).unwrap_or(not_before + after)
 }
 
@@ -107,7 +137,7 @@ impl Granted {
     /// As the status of the request.
     pub(crate) fn status(&self, now: DateTime<Utc>, message: &str) -> Value {
         json!({
-            "certificateChain": self.chain,
+            "certificateChain": self.chain.iter().map(pem).collect::<String>(),
             "notBefore": stamp(self.not_before),
             "notAfter": stamp(self.not_after),
             "beginRefreshAt": stamp(self.begin_refresh_at),

@@ -4,6 +4,7 @@
 mod authorities;
 mod bundle;
 mod issue;
+mod mint;
 mod rotation;
 mod secret;
 mod signer;
@@ -11,7 +12,9 @@ mod store;
 mod token_keys;
 
 pub(crate) use authorities::{Authorities, Trust};
-pub(crate) use bundle::{Bundle, published_roots};
+pub(crate) use bundle::{Bundle, CONFIG_MAP, CONFIG_MAP_KEY, published_roots};
+pub(crate) use issue::Granted;
+pub(crate) use mint::{AUDIENCE, Mint, MintError};
 pub(crate) use rotation::{Carriers, Rotation};
 pub(crate) use secret::ROTATE;
 pub use secret::Wish;

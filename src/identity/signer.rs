@@ -11,7 +11,6 @@ use crate::process::Failure;
 use crate::random::random;
 use chrono::Utc;
 use durward_core::digest::Digest;
-use durward_core::pods::Minting;
 use durward_core::principal::PrincipalId;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -180,10 +179,10 @@ impl Signer {
         let now = Utc::now();
         let status = match issue(&self.authorities.active(), spec, &id, &minting, now, random) {
             Ok(granted) => {
-                let message = format!("issued to {id} by {}", named(&minting));
+                let message = format!("issued to {id} by {}", minting.named());
                 self.write(request, granted.status(now, &message)).await?;
                 metrics.certificate("issued");
-                tracing::info!(serial = %granted.serial, %id, pod = spec.pod_name, uid = spec.pod_uid, policies = named(&minting), until = %granted.not_after, "certificate issued");
+                tracing::info!(serial = %granted.serial, %id, pod = spec.pod_name, uid = spec.pod_uid, policies = minting.named(), until = %granted.not_after, "certificate issued");
                 return Ok(Outcome::Settled);
             }
             Err(denial) => denial.status(now),
@@ -292,8 +291,4 @@ fn reference(pod: &DynamicObject) -> ObjectReference {
         uid: pod.metadata.uid.clone(),
         ..ObjectReference::default()
     }
-}
-
-fn named(minting: &Minting) -> String {
-    minting.policies.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

@@ -29,7 +29,6 @@ pub(crate) struct Ring(BTreeMap<KeyTerm, TokenKey>);
 
 impl Ring {
     /// The key that signs now.
-    #[expect(dead_code, reason = "what is minted with it comes next")]
     pub(crate) fn signing(&self, algorithm: Algorithm, now: DateTime<Utc>) -> Option<&TokenKey> {
         self.0.get(&signing(self.0.keys().copied(), algorithm, now.timestamp())?)
     }

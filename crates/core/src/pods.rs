@@ -67,6 +67,14 @@ pub struct Minting {
     pub policies: BTreeSet<PolicyKey>,
 }
 
+impl Minting {
+    /// Names of the policies.
+    #[must_use]
+    pub fn named(&self) -> String {
+        self.policies.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    }
+}
+
 impl Service {
     /// Workloads that a grant or a denial names, with its policy.
     pub(crate) fn named_workloads(&self) -> BTreeSet<PrincipalId> {

@@ -21,6 +21,9 @@ pub enum SubjectKeyError {
     /// No PKCS#10 (RFC 2986).
     #[error("the request can't be read")]
     Unreadable,
+    /// Whoever asks does not have the key.
+    #[error("the request is not signed by its own key")]
+    Signature,
     /// Another kind of key.
     #[error("the key is none of ECDSA P-256, P-384 and P-521, RSA of 3072 to 4096 bits, and Ed25519")]
     Unsupported,
@@ -46,6 +49,19 @@ impl SubjectKey {
         }
         let key = SubjectPublicKeyInfo::from_der(info.raw).map_err(|_| SubjectKeyError::Unsupported)?;
         Ok(Self(key))
+    }
+}
+
+impl SubjectKey {
+    /// As [`SubjectKey::of_request`], once the request's own signature shows that whoever asks has the key.
+    ///
+    /// # Errors
+    /// As there, and when the signature does not hold.
+    pub fn of_signed_request(der: &[u8]) -> Result<Self, SubjectKeyError> {
+        let key = Self::of_request(der)?;
+        let (_, request) = X509CertificationRequest::from_der(der).map_err(|_| SubjectKeyError::Unreadable)?;
+        request.verify_signature().map_err(|_| SubjectKeyError::Signature)?;
+        Ok(key)
     }
 }
 

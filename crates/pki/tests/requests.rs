@@ -60,3 +60,15 @@ fn weak_keys_and_nonsense_are_not() {
         assert_eq!(SubjectKey::of_request(&der).unwrap_err(), SubjectKeyError::Unreadable, "{name}");
     }
 }
+
+#[test]
+fn who_does_not_have_the_key_gets_no_certificate_for_it() {
+    let good = request(&KeyPair::generate().unwrap());
+    assert!(SubjectKey::of_signed_request(&good).is_ok());
+    let mut forged = good;
+    // the signature is what a request ends with
+    let last = forged.len() - 1;
+    forged[last] ^= 1;
+    assert!(SubjectKey::of_request(&forged).is_ok(), "it reads well");
+    assert_eq!(SubjectKey::of_signed_request(&forged).unwrap_err(), SubjectKeyError::Signature);
+}

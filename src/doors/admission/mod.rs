@@ -7,7 +7,7 @@ mod injection;
 mod operations;
 mod resources;
 
-pub use injection::{LABEL as INJECT, Mode};
+pub use injection::{Agent, LABEL as INJECT, Mode};
 pub use resources::{Review, Reviewed, Reviewer};
 
 use crate::engine::Engine;
@@ -27,8 +27,8 @@ pub const OPERATIONS_PATH: &str = "/admit/operations";
 pub const RESOURCES_PATH: &str = "/admit/resources";
 /// Where pods are given what their own label asks for.
 pub const INJECTION_PATH: &str = "/admit/injection";
-/// Where pods are given what their namespace's label asks for.
-pub const NAMESPACE_INJECTION_PATH: &str = "/admit/injection/identity";
+/// Where pods are given what their namespace's label asks for; its value follows.
+pub const NAMESPACE_INJECTION_PATH: &str = "/admit/injection/namespace/";
 /// Largest review, in bytes: etcd takes objects of 1.5 MiB, and a review holds two of them.
 const MAX_REVIEW: usize = 8 * 1024 * 1024;
 
@@ -41,22 +41,25 @@ pub struct Webhooks {
     pub trust_domain: Arc<str>,
     /// Reviews Durward's own resources.
     pub reviewer: Reviewer,
+    /// What is put beside pods that ask for the agent.
+    pub agent: Agent,
 }
 
 /// The webhooks as a router.
 pub fn router(webhooks: Webhooks) -> Router {
-    let (operations, own, of_namespace) = (webhooks.clone(), webhooks.clone(), webhooks.clone());
-    Router::new()
-        .route(
-            INJECTION_PATH,
-            post(move |body| answer(body, async move |request| injection::admit(&own, &request, None))),
-        )
-        .route(
-            NAMESPACE_INJECTION_PATH,
-            post(move |body| {
-                answer(body, async move |request| injection::admit(&of_namespace, &request, Some(Mode::Identity)))
-            }),
-        )
+    let (operations, own) = (webhooks.clone(), webhooks.clone());
+    let mut router = Router::new().route(
+        INJECTION_PATH,
+        post(move |body| answer(body, async move |request| injection::admit(&own, &request, None))),
+    );
+    for mode in [Mode::Identity, Mode::Agent] {
+        let of_namespace = webhooks.clone();
+        router = router.route(
+            &format!("{NAMESPACE_INJECTION_PATH}{}", mode.as_str()),
+            post(move |body| answer(body, async move |request| injection::admit(&of_namespace, &request, Some(mode)))),
+        );
+    }
+    router
         .route(
             OPERATIONS_PATH,
             post(move |body| answer(body, async move |request| operations::admit(&operations, &request).await)),

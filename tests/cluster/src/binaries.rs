@@ -41,6 +41,8 @@ const CONTAINERD_MODULE: Module =
 const RUNC_MODULE: Module = Module { name: "runc", tags: "seccomp", cgo: true, stamp: None };
 const CNI_MODULE: Module = Module { name: "cni", tags: "", cgo: false, stamp: None };
 const COREDNS_MODULE: Module = Module { name: "coredns", tags: "", cgo: false, stamp: None };
+const SPIFFE_CLIENT_MODULE: Module = Module { name: "spiffe-client", tags: "", cgo: false, stamp: None };
+const SPIRE_MODULE: Module = Module { name: "spire", tags: "", cgo: false, stamp: None };
 const HELM_MODULE: Module = Module { name: "helm", tags: "", cgo: false, stamp: None };
 
 macro_rules! binaries {
@@ -84,6 +86,10 @@ binaries! {
     COREDNS = "coredns" from COREDNS_MODULE "github.com/coredns/coredns";
     /// Installs charts; built only when asked for.
     HELM = "helm" from HELM_MODULE "helm.sh/helm/v4/cmd/helm";
+    /// A workload that speaks to the Workload API by the SPIFFE project's own library; built only when asked for.
+    SPIFFE_CLIENT = "spiffe-client" from SPIFFE_CLIENT_MODULE ".";
+    /// SPIRE's agent, for its `api` commands; built only when asked for.
+    SPIRE_AGENT = "spire-agent" from SPIRE_MODULE "github.com/spiffe/spire/cmd/spire-agent";
 }
 
 /// What a control plane alone needs.
@@ -110,7 +116,7 @@ pub const NODE: &[Binary] = &[
 ];
 
 /// Every program, for lookup by name.
-const ALL: &[&[Binary]] = &[NODE, &[HELM]];
+const ALL: &[&[Binary]] = &[NODE, &[HELM, SPIFFE_CLIENT, SPIRE_AGENT]];
 
 /// The program called `name`.
 pub fn named(name: &str) -> Option<Binary> {
@@ -150,9 +156,12 @@ fn source(module: &Module) -> PathBuf {
 
 fn built_dir(module: &Module) -> Result<PathBuf> {
     let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
-    for file in ["go.mod", "go.sum"] {
+    for file in ["go.mod", "go.sum", "main.go"] {
         let path = source(module).join(file);
-        digest.update(&fs::read(&path).at("read", &path)?);
+        // most are built from modules alone
+        if file != "main.go" || path.is_file() {
+            digest.update(&fs::read(&path).at("read", &path)?);
+        }
     }
     digest.update(format!("{module:?}").as_bytes());
     let hex = crate::hex(digest.finish().as_ref());

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
+use base64::Engine;
 use install::{Installed, NAMESPACE, chart, condition, policy};
 use serde_json::{Value, json};
 
@@ -231,24 +232,14 @@ fn e2e_a_ca_that_somebody_else_provides_is_waited_for_and_used() {
     installed.uninstall();
     installed.prepare();
     let folder = tempfile::tempdir().expect("a folder");
-    let (key, certificate) = (folder.path().join("tls.key"), folder.path().join("tls.crt"));
-    let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30"])
-        .args(["-subj", "/CN=somebody else", "-addext", "keyUsage=critical,keyCertSign", "-keyout"])
-        .arg(&key)
-        .arg("-out")
-        .arg(&certificate)
-        .output()
-        .expect("openssl runs");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    intermediate(folder.path());
     // it comes a while after the pods
     std::thread::scope(|scope| {
         scope.spawn(|| {
             installed.until("the replicas", || (installed.pods().len() == 2).then_some(()));
-            let (key, certificate) = (format!("--key={}", key.display()), format!("--cert={}", certificate.display()));
-            installed.kubectl(["create", "secret", "tls", "durward-ca", "-n", NAMESPACE, &key, &certificate]);
+            put(&installed, folder.path(), "create");
         });
-        installed.upgrade(&chart(), &["extraArgs={--ca=provided}"]);
+        installed.upgrade(&chart(), &["ca.provided=true", "ca.spread=2s"]);
     });
     let spec = json!({
         "operations": [{"name": "configure", "kubernetes": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["CREATE"]}]}],
@@ -258,9 +249,55 @@ fn e2e_a_ca_that_somebody_else_provides_is_waited_for_and_used() {
     let create = || namespace.kubectl(["create", "configmap", "c", "--dry-run=server"]);
     let refused = installed.until("the API server to ask", || create().err());
     assert!(refused.to_string().contains("missing scope"), "the API server trusts it: {refused}");
+    let bundle = ["get", "clustertrustbundle", "durward.dev:workload:roots", "-o", "jsonpath={.spec.trustBundle}"];
+    let root = std::fs::read_to_string(folder.path().join("ca.crt")).expect("a root");
+    assert_eq!(installed.kubectl(bundle).trim(), root.trim(), "the root alone is trusted");
+
+    // another one there is changed to in the same steps, while the API server goes on asking
+    let active = || {
+        let args = ["get", "configmap", "durward-ca-status", "-n", NAMESPACE, "-o", "jsonpath={.data.active}"];
+        installed.kubectl(args)
+    };
+    let before = active();
+    intermediate(folder.path());
+    put(&installed, folder.path(), "replace");
+    installed.until("the other CA to sign", || {
+        let refused = create().expect_err("it is governed").to_string();
+        assert!(refused.contains("missing scope"), "the API server trusts it all the time: {refused}");
+        (active() != before).then_some(())
+    });
     installed.uninstall();
     installed.prepare();
     installed.upgrade(&chart(), &[]);
+}
+
+/// Makes a root and an intermediate CA of somebody else, as a Secret for TLS has them.
+fn intermediate(folder: &Path) {
+    let extensions = "basicConstraints=critical,CA:TRUE,pathlen:0\nkeyUsage=critical,keyCertSign\n";
+    std::fs::write(folder.join("extensions"), extensions).expect("written");
+    for step in [
+        "req -x509 -days 30 -subj /CN=root -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout root.key -out ca.crt",
+        "req -new -subj /CN=intermediate -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout tls.key -out tls.csr",
+        "x509 -req -days 30 -in tls.csr -CA ca.crt -CAkey root.key -CAcreateserial -extfile extensions -out tls.crt",
+    ] {
+        let made = Command::new("openssl").current_dir(folder).args(step.split(' ')).output().expect("openssl runs");
+        assert!(made.status.success(), "{step}: {}", String::from_utf8_lossy(&made.stderr));
+    }
+}
+
+/// Puts it into the Secret that Durward takes it from.
+fn put(installed: &Installed, folder: &Path, verb: &str) {
+    let data = ["tls.crt", "tls.key", "ca.crt"].map(|file| {
+        let bytes = std::fs::read(folder.join(file)).expect("a file");
+        (file.to_owned(), Value::from(base64::engine::general_purpose::STANDARD.encode(bytes)))
+    });
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+        "metadata": {"name": "durward-ca", "namespace": NAMESPACE}, "data": serde_json::Map::from_iter(data),
+    });
+    let file = folder.join("secret.json");
+    std::fs::write(&file, secret.to_string()).expect("written");
+    installed.kubectl([verb, "-f", &file.display().to_string()]);
 }
 
 /// Alerts and dashboard speak of metrics that there are, and each alert has its runbook.

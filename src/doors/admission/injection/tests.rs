@@ -4,8 +4,14 @@ use super::*;
 use proptest::prelude::*;
 
 fn injected(pod: &Value) -> Result<Value, Refusal> {
+    as_asked(pod, Mode::Identity)
+}
+
+fn as_asked(pod: &Value, mode: Mode) -> Result<Value, Refusal> {
+    let agent =
+        Agent { image: "durward:1".to_owned(), controller: "https://durward.durward-system.svc:8145".to_owned() };
     let mut pod = pod.clone();
-    inject(&mut pod).map(|()| pod)
+    inject(&mut pod, mode, &agent).map(|()| pod)
 }
 
 fn mount() -> Value {
@@ -44,6 +50,30 @@ fn a_pod_gets_one_volume_a_mount_and_two_variables_and_nothing_else() {
 }
 
 #[test]
+fn the_agent_starts_first_and_keeps_its_proof_to_itself() {
+    let pod = json!({"spec": {"initContainers": [{"name": "first"}], "containers": [{"name": "main"}]}});
+    let pod = as_asked(&pod, Mode::Agent).expect("injected");
+    let spec = &pod["spec"];
+    let agent = &spec["initContainers"][0];
+    assert_eq!((&agent["name"], &agent["restartPolicy"]), (&json!("durward-agent"), &json!("Always")));
+    assert!(
+        agent["args"]
+            .as_array()
+            .expect("arguments")
+            .contains(&json!("--controller=https://durward.durward-system.svc:8145"))
+    );
+    for container in [&spec["initContainers"][1], &spec["containers"][0]] {
+        assert_eq!(container["volumeMounts"], json!([mount()]), "the token is the agent's alone");
+        let socket = json!([{"name": "SPIFFE_ENDPOINT_SOCKET", "value": "unix:///var/run/durward/agent.sock"}]);
+        assert_eq!(container["env"], socket);
+    }
+    let on_node = json!({"spec": {"hostNetwork": true, "containers": [{"name": "main"}]}});
+    assert_eq!(as_asked(&on_node, Mode::Agent).expect_err("refused").field, "spec.hostNetwork");
+    let taken = json!({"spec": {"containers": [{"name": "durward-agent"}]}});
+    assert_eq!(as_asked(&taken, Mode::Agent).expect_err("refused").field, "spec.containers");
+}
+
+#[test]
 fn what_the_author_wrote_stays() {
     let own = json!({"name": "DURWARD_TRUST_BUNDLE", "value": "/elsewhere"});
     let pod = json!({"spec": {"containers": [{"name": "main", "env": [own]}]}});
@@ -55,7 +85,7 @@ fn what_the_author_wrote_stays() {
 #[test]
 fn what_stands_in_the_way_is_named() {
     let with = |volumes: Value, mounts: Value| json!({"spec": {"volumes": volumes, "initContainers": [], "containers": [{"name": "a"}, {"name": "b", "volumeMounts": mounts}]}});
-    let mut half = volume();
+    let mut half = files();
     half["projected"]["sources"].as_array_mut().expect("sources").pop();
     for (pod, field) in [
         (with(json!([{"name": "x"}, {"name": "durward", "emptyDir": {}}]), json!([])), "spec.volumes[1]"),
@@ -94,6 +124,8 @@ proptest! {
     fn asking_twice_is_asking_once(main in containers(), init in containers(), volumes in proptest::collection::vec("[a-c]{1,3}", 0..3)) {
         let volumes: Vec<Value> = volumes.into_iter().map(|name| json!({"name": name, "emptyDir": {}})).collect();
         let pod = json!({"spec": {"containers": main, "initContainers": init, "volumes": volumes, "nodeName": "n"}});
+        let with_agent = as_asked(&pod, Mode::Agent).expect("injected");
+        prop_assert_eq!(&as_asked(&with_agent, Mode::Agent).expect("injected"), &with_agent);
         let once = injected(&pod).expect("injected");
         prop_assert_eq!(&injected(&once).expect("injected"), &once);
         prop_assert_eq!(&once["spec"]["nodeName"], "n");

@@ -2,6 +2,10 @@
 //!
 //! Who gets a certificate is the signer's to decide, by the policies; here a pod is only given the place where it finds it.
 
+mod agent;
+
+pub use agent::Agent;
+
 use crate::doors::admission::{Request, Webhooks, refuse};
 use crate::identity::SIGNER;
 use axum::http::StatusCode;
@@ -12,7 +16,7 @@ use std::collections::BTreeMap;
 
 /// Label of pods and namespaces.
 pub const LABEL: &str = "durward.dev/inject";
-/// Volume that is added.
+/// Volume that containers get.
 const VOLUME: &str = "durward";
 /// Where it is mounted in every container.
 const MOUNT: &str = "/var/run/durward";
@@ -30,6 +34,8 @@ const MIRROR: &str = "kubernetes.io/config.mirror";
 pub enum Mode {
     /// Certificate and trust bundle, as files.
     Identity,
+    /// The agent beside the containers: SPIFFE Workload API and Envoy's SDS.
+    Agent,
     /// Nothing, whatever its namespace says.
     Nothing,
 }
@@ -40,12 +46,13 @@ impl Mode {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Identity => "identity",
+            Self::Agent => "agent",
             Self::Nothing => "none",
         }
     }
 
     fn of(label: &str) -> Option<Self> {
-        [Self::Identity, Self::Nothing].into_iter().find(|mode| mode.as_str() == label)
+        [Self::Identity, Self::Agent, Self::Nothing].into_iter().find(|mode| mode.as_str() == label)
     }
 }
 
@@ -67,7 +74,7 @@ pub(super) fn admit(webhooks: &Webhooks, request: &Request, of_namespace: Option
             Some(mode) => mode,
             None => {
                 let field = format!("metadata.labels[{LABEL}]");
-                let message = format!("`{label}` is not known; use `identity` or `none`");
+                let message = format!("`{label}` is not known; use `identity`, `agent` or `none`");
                 return refused(request, &Refusal { field, message });
             }
         },
@@ -81,7 +88,7 @@ pub(super) fn admit(webhooks: &Webhooks, request: &Request, of_namespace: Option
         return refused(request, &Refusal { field: "spec".to_owned(), message: "the pod can't be read".to_owned() });
     };
     let mut pod = before.clone();
-    if let Err(refusal) = inject(&mut pod) {
+    if let Err(refusal) = inject(&mut pod, mode, &webhooks.agent) {
         return refused(request, &refusal);
     }
     let response = AdmissionResponse::from(request);
@@ -121,34 +128,54 @@ fn refused(request: &Request, Refusal { field, message }: &Refusal) -> Admission
     refuse(request, StatusCode::UNPROCESSABLE_ENTITY, "Invalid", format!("{field}: {message}"))
 }
 
-/// Adds volume, mounts and environment to a pod; what is there already stays.
-fn inject(pod: &mut Value) -> Result<(), Refusal> {
+/// Adds what the mode asks for to a pod; what is there already stays.
+fn inject(pod: &mut Value, mode: Mode, agent: &Agent) -> Result<(), Refusal> {
     let Some(spec) = pod.get_mut("spec").filter(|spec| spec.is_object()) else {
         return Err(Refusal { field: "spec".to_owned(), message: "the pod has none".to_owned() });
     };
-    let volumes = list(spec, "spec", "volumes")?;
-    match volumes.iter().position(|volume| volume["name"] == VOLUME) {
-        None => volumes.push(volume()),
-        Some(i) if volumes.get(i).is_some_and(is_ours) => {}
-        Some(i) => {
-            let message = format!(
-                "durward brings the pod's certificate in a volume of this name; call yours something else, or set the label {LABEL} to `none`"
-            );
-            return Err(Refusal { field: format!("spec.volumes[{i}]"), message });
+    match mode {
+        Mode::Nothing => Ok(()),
+        Mode::Identity => {
+            add_volume(spec, files(), is_ours)?;
+            let environment = ENVIRONMENT.map(|(name, file)| (name, format!("{MOUNT}/{file}")));
+            equip_all(spec, &environment)
         }
+        Mode::Agent => agent.inject(spec),
     }
+}
+
+/// Adds a volume, unless one of its name is there already that will do.
+fn add_volume(spec: &mut Value, volume: Value, will_do: impl Fn(&Value) -> bool) -> Result<(), Refusal> {
+    let volumes = list(spec, "spec", "volumes")?;
+    let there = volumes.iter().enumerate().find(|(_, other)| other.get("name") == volume.get("name"));
+    let taken = there.filter(|(_, other)| !will_do(other)).map(|(i, _)| i);
+    if let Some(i) = taken {
+        let message = format!(
+            "durward brings the pod's identity in a volume of this name; call yours something else, or set the label {LABEL} to `none`"
+        );
+        return Err(Refusal { field: format!("spec.volumes[{i}]"), message });
+    }
+    if there.is_none() {
+        volumes.push(volume);
+    }
+    Ok(())
+}
+
+/// Gives every container the mount and the environment.
+fn equip_all(spec: &mut Value, environment: &[(&str, String)]) -> Result<(), Refusal> {
     for kind in ["initContainers", "containers"] {
         if spec.get(kind).is_none_or(Value::is_null) {
             continue;
         }
         for (i, container) in list(spec, "spec", kind)?.iter_mut().enumerate() {
-            equip(container, &format!("spec.{kind}[{i}]"))?;
+            equip(container, &format!("spec.{kind}[{i}]"), environment)?;
         }
     }
     Ok(())
 }
 
-fn volume() -> Value {
+/// The volume with files that kubelet keeps fresh.
+fn files() -> Value {
     json!({"name": VOLUME, "projected": {"sources": [
         {"podCertificate": {"signerName": SIGNER, "keyType": "ECDSAP256", "credentialBundlePath": CREDENTIALS}},
         {"clusterTrustBundle": {"signerName": SIGNER, "labelSelector": {}, "path": ROOTS}},
@@ -166,7 +193,7 @@ fn is_ours(volume: &Value) -> bool {
 }
 
 /// Gives one container the mount and the environment.
-fn equip(container: &mut Value, field: &str) -> Result<(), Refusal> {
+fn equip(container: &mut Value, field: &str, environment: &[(&str, String)]) -> Result<(), Refusal> {
     let mounts = list(container, field, "volumeMounts")?;
     let at = |mount: &Value| mount["mountPath"].as_str().map(|path| path.trim_end_matches('/').to_owned());
     match mounts.iter().position(|mount| at(mount).as_deref() == Some(MOUNT)) {
@@ -174,16 +201,16 @@ fn equip(container: &mut Value, field: &str) -> Result<(), Refusal> {
         Some(i) if mounts.get(i).is_some_and(|mount| mount["name"] == VOLUME) => {}
         Some(i) => {
             let message = format!(
-                "durward mounts the pod's certificate at {MOUNT}; mount yours elsewhere, or set the label {LABEL} to `none`"
+                "durward mounts the pod's identity at {MOUNT}; mount yours elsewhere, or set the label {LABEL} to `none`"
             );
             return Err(Refusal { field: format!("{field}.volumeMounts[{i}]"), message });
         }
     }
-    let environment = list(container, field, "env")?;
-    for (name, file) in ENVIRONMENT {
+    let variables = list(container, field, "env")?;
+    for (name, value) in environment {
         // what the pod's author says counts
-        if !environment.iter().any(|variable| variable["name"] == name) {
-            environment.push(json!({"name": name, "value": format!("{MOUNT}/{file}")}));
+        if !variables.iter().any(|variable| variable["name"] == *name) {
+            variables.push(json!({"name": name, "value": value}));
         }
     }
     Ok(())

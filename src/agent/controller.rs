@@ -1,0 +1,109 @@
+//! What the agent asks of the controller.
+
+use crate::doors::mint::{CertificateAnswer, CertificateRequest, JWT_PATH, TokenAnswer, TokenRequest, X509_PATH};
+use crate::doors::tokens::{BUNDLES_PATH, Bundles};
+use reqwest::{Certificate, Client, Response, StatusCode};
+use serde::de::DeserializeOwned;
+use std::path::PathBuf;
+use std::time::Duration;
+use thiserror::Error;
+use url::Url;
+use zeroize::Zeroizing;
+
+/// How long an answer may take; bundles are held for 20 seconds.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Largest answer, in bytes: bundles of a hundred trust domains.
+const MAX_ANSWER: usize = 4 * 1024 * 1024;
+
+/// The controller, and by what the agent proves itself.
+#[derive(Debug, Clone)]
+pub(crate) struct Controller {
+    /// Its token listener.
+    pub(crate) url: Url,
+    /// The pod's service-account token for it; kubelet replaces it.
+    pub(crate) token: PathBuf,
+    /// Roots of its certificate; kubelet replaces them.
+    pub(crate) roots: PathBuf,
+}
+
+/// Why the controller gave nothing.
+#[derive(Debug, Clone, Error)]
+pub(crate) enum Refusal {
+    /// No policy is about this pod.
+    #[error("{0}")]
+    NoIdentity(String),
+    /// It may come right.
+    #[error("{0}")]
+    Later(String),
+}
+
+impl Controller {
+    /// A certificate for the key of a request.
+    pub(crate) async fn certificate(&self, request: &CertificateRequest) -> Result<CertificateAnswer, Refusal> {
+        self.post(X509_PATH, request).await
+    }
+
+    /// A token for some audiences.
+    pub(crate) async fn token(&self, request: &TokenRequest) -> Result<TokenAnswer, Refusal> {
+        self.post(JWT_PATH, request).await
+    }
+
+    /// The bundles, once they are others than those that are known.
+    pub(crate) async fn bundles(&self, known: &str) -> Result<Bundles, Refusal> {
+        let mut url = self.at(BUNDLES_PATH)?;
+        url.query_pairs_mut().append_pair("known", known);
+        read(self.client()?.get(url).send().await).await
+    }
+
+    async fn post<Q: serde::Serialize, A: DeserializeOwned>(&self, path: &str, question: &Q) -> Result<A, Refusal> {
+        let name = self.token.display();
+        let token = std::fs::read_to_string(&self.token).map(Zeroizing::new);
+        let token = token.map_err(|error| Refusal::Later(format!("the token in {name} can't be read: {error}")))?;
+        let asked = self.client()?.post(self.at(path)?).bearer_auth(token.trim()).json(question);
+        read(asked.send().await).await
+    }
+
+    fn at(&self, path: &str) -> Result<Url, Refusal> {
+        self.url.join(path).map_err(|error| Refusal::Later(error.to_string()))
+    }
+
+    /// A client that trusts what the file says now.
+    fn client(&self) -> Result<Client, Refusal> {
+        let name = self.roots.display();
+        let later =
+            |error: &dyn std::fmt::Display| Refusal::Later(format!("the roots in {name} can't be used: {error}"));
+        let pem = std::fs::read(&self.roots).map_err(|error| later(&error))?;
+        let roots = Certificate::from_pem_bundle(&pem).map_err(|error| later(&error))?;
+        let client = Client::builder().tls_certs_only(roots).redirect(reqwest::redirect::Policy::none());
+        client.timeout(PATIENCE).no_proxy().build().map_err(|error| later(&error))
+    }
+}
+
+async fn read<A: DeserializeOwned>(answer: reqwest::Result<Response>) -> Result<A, Refusal> {
+    let later = |error: reqwest::Error| Refusal::Later(innermost(&error.without_url()));
+    let mut answer = answer.map_err(later)?;
+    let (status, mut body) = (answer.status(), Vec::new());
+    while let Some(chunk) = answer.chunk().await.map_err(later)? {
+        if body.len() + chunk.len() > MAX_ANSWER {
+            return Err(Refusal::Later("the controller's answer is too large".to_owned()));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    if status.is_success() {
+        return serde_json::from_slice(&body)
+            .map_err(|error| Refusal::Later(format!("the controller's answer: {error}")));
+    }
+    #[derive(serde::Deserialize)]
+    struct Told {
+        error: String,
+    }
+    let told = serde_json::from_slice(&body).map_or_else(|_| String::new(), |told: Told| told.error);
+    match status {
+        StatusCode::FORBIDDEN => Err(Refusal::NoIdentity(told)),
+        status => Err(Refusal::Later(format!("the controller answered {status}: {told}"))),
+    }
+}
+
+fn innermost(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), innermost)
+}

@@ -1,0 +1,213 @@
+//! Identities for pods that ask for them themselves: by a service-account token of theirs that is meant for Durward, and
+//! that is bound to the pod.
+
+use crate::controller::{PATIENCE, brief, patiently};
+use crate::engine::Engine;
+use crate::identity::issue::{Wanted, certify};
+use crate::identity::{Authorities, Granted, TokenKeys, no_policy};
+use crate::random::random;
+use chrono::{DateTime, TimeDelta, Utc};
+use durward_core::pods::Minting;
+use durward_core::principal::PrincipalId;
+use durward_pki::request::SubjectKey;
+use durward_pki::serial::{Holder, Tag};
+use durward_pki::token::Algorithm;
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Client;
+use kube::api::{Api, DynamicObject, PostParams};
+use kube::core::ApiResource;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use thiserror::Error;
+use tokio::sync::Semaphore;
+
+/// Audience of the tokens by which pods ask.
+pub(crate) const AUDIENCE: &str = "durward";
+/// Shortest lifetime of a certificate: a refresh that fails has to have time for another.
+const SHORTEST: TimeDelta = TimeDelta::minutes(5);
+/// A refresh begins at least this long before the end.
+const MARGIN: TimeDelta = TimeDelta::minutes(1);
+/// Lifetime of a JWT-SVID: it is a bearer's, so it is short.
+const TOKEN: TimeDelta = TimeDelta::minutes(5);
+/// Most audiences of one JWT-SVID; more are more services that could pass it on.
+const MAX_AUDIENCES: usize = 8;
+/// Longest audience, in bytes.
+const MAX_AUDIENCE: usize = 255;
+/// Requests that are worked on at once; the API server is asked twice for each.
+const CONCURRENCY: usize = 64;
+
+/// Mints.
+#[derive(Clone)]
+pub(crate) struct Mint {
+    client: Client,
+    engine: Arc<Engine>,
+    authorities: Authorities,
+    keys: TokenKeys,
+    trust_domain: Arc<str>,
+    issuer: Arc<str>,
+    slots: Arc<Semaphore>,
+}
+
+/// Why nothing is minted.
+#[derive(Debug, Error)]
+pub(crate) enum MintError {
+    /// The token is none that counts. Callers are not told more.
+    #[error("{0}")]
+    Unauthenticated(&'static str),
+    /// No policy is about the pod.
+    #[error("{0}")]
+    NoPolicy(String),
+    /// What is asked for can't be.
+    #[error("{0}")]
+    Invalid(String),
+    /// It may come right.
+    #[error("{0}")]
+    Later(String),
+}
+
+impl From<kube::Error> for MintError {
+    fn from(error: kube::Error) -> Self {
+        Self::Later(brief(&error))
+    }
+}
+
+/// A JWT-SVID.
+pub(crate) struct Token {
+    pub(crate) id: PrincipalId,
+    pub(crate) text: String,
+    pub(crate) expires_at: DateTime<Utc>,
+}
+
+/// A pod that proved itself, and what policies let it have.
+struct Caller {
+    id: PrincipalId,
+    pod: String,
+    pod_uid: String,
+    account_uid: String,
+    minting: Minting,
+}
+
+impl Mint {
+    pub(crate) fn new(
+        client: Client,
+        engine: Arc<Engine>,
+        authorities: Authorities,
+        keys: TokenKeys,
+        trust_domain: &str,
+        issuer: &str,
+    ) -> Self {
+        let slots = Arc::new(Semaphore::new(CONCURRENCY));
+        Self { client, engine, authorities, keys, trust_domain: trust_domain.into(), issuer: issuer.into(), slots }
+    }
+
+    /// A certificate (X509-SVID) for the key of a signed request in DER, of at most `ttl`.
+    pub(crate) async fn certificate(
+        &self,
+        token: &str,
+        request: &[u8],
+        ttl: Option<TimeDelta>,
+    ) -> Result<(PrincipalId, Granted), MintError> {
+        let key = SubjectKey::of_signed_request(request).map_err(|error| MintError::Invalid(error.to_string()))?;
+        let caller = self.caller(token).await?;
+        let longest = ttl.unwrap_or(caller.minting.ttl);
+        let wanted = Wanted {
+            id: &caller.id,
+            names: &caller.minting.dns_names,
+            lifetime: caller.minting.ttl.min(longest).max(SHORTEST),
+            holder: Holder { pod: Tag::of(&caller.pod_uid), service_account: Tag::of(&caller.account_uid) },
+            margin: MARGIN,
+        };
+        let random = random().map_err(|error| MintError::Later(error.to_string()))?;
+        let granted = certify(&self.authorities.active(), &key, &wanted, Utc::now(), random);
+        let granted = granted.map_err(|error| MintError::Invalid(error.to_string()))?;
+        self.engine.metrics().certificate("issued");
+        let Caller { id, pod, pod_uid, minting, .. } = caller;
+        tracing::info!(serial = %granted.serial, %id, pod, uid = pod_uid, policies = minting.named(), until = %granted.not_after, "certificate issued");
+        Ok((id, granted))
+    }
+
+    /// A JWT-SVID (SPIFFE JWT-SVID, section 3) for some audiences.
+    pub(crate) async fn token(&self, token: &str, audiences: &[String]) -> Result<Token, MintError> {
+        let fits = |audience: &String| (1..=MAX_AUDIENCE).contains(&audience.len());
+        if !(1..=MAX_AUDIENCES).contains(&audiences.len()) || !audiences.iter().all(fits) {
+            return Err(MintError::Invalid(format!(
+                "name 1 to {MAX_AUDIENCES} audiences of up to {MAX_AUDIENCE} bytes"
+            )));
+        }
+        let caller = self.caller(token).await?;
+        let now = Utc::now();
+        let expires_at = now + TOKEN;
+        let claims = json!({
+            "iss": &*self.issuer, "sub": caller.id, "aud": audiences, "iat": now.timestamp(), "exp": expires_at.timestamp(),
+            // doors refuse it once these are gone
+            "kubernetes.io": {"pod": {"uid": caller.pod_uid}, "serviceaccount": {"uid": caller.account_uid}},
+        });
+        let keys = self.keys.current();
+        let key = keys.signing(Algorithm::Es256, now).ok_or_else(|| MintError::Later("there is no key".to_owned()))?;
+        let text = key.sign(&claims, "JWT").map_err(|error| MintError::Later(error.to_string()))?;
+        let Caller { id, pod, pod_uid, minting, .. } = caller;
+        tracing::info!(kid = key.kid(), %id, pod, uid = pod_uid, policies = minting.named(), ?audiences, until = %expires_at, "token issued");
+        Ok(Token { id, text, expires_at })
+    }
+
+    /// Who asks, and what policies let them have.
+    async fn caller(&self, token: &str) -> Result<Caller, MintError> {
+        let Ok(_slot) = self.slots.try_acquire() else {
+            return Err(MintError::Later("too many ask at once".to_owned()));
+        };
+        let user = self.review(token).await?;
+        let refused = MintError::Unauthenticated;
+        let username = user.username.as_deref().and_then(|name| name.strip_prefix("system:serviceaccount:"));
+        let (namespace, account) =
+            username.and_then(|name| name.split_once(':')).ok_or(refused("the token is of no service account"))?;
+        let extra = |name: &str| {
+            let values = user.extra.as_ref()?.get(&format!("authentication.kubernetes.io/{name}"))?;
+            values.first().filter(|_| values.len() == 1)
+        };
+        let unbound = refused("the token is bound to no pod");
+        let (Some(pod), Some(pod_uid)) = (extra("pod-name"), extra("pod-uid")) else { return Err(unbound) };
+        let account_uid = user.uid.clone().ok_or(refused("the service account has no UID"))?;
+        let labels = self.labels(namespace, pod, pod_uid, account).await?;
+        let id = PrincipalId::workload(&self.trust_domain, namespace, account)
+            .map_err(|_| refused("the service account is no SPIFFE ID"))?;
+        match self.engine.snapshot().minting(&id, namespace, &labels) {
+            Some(minting) => Ok(Caller { id, pod: pod.clone(), pod_uid: pod_uid.clone(), account_uid, minting }),
+            None => Err(MintError::NoPolicy(no_policy(namespace))),
+        }
+    }
+
+    /// Whom the API server sees behind a token that is meant for Durward.
+    async fn review(&self, token: &str) -> Result<UserInfo, MintError> {
+        let spec = TokenReviewSpec { audiences: Some(vec![AUDIENCE.to_owned()]), token: token.to_owned() };
+        let review = TokenReview { spec, ..TokenReview::default() };
+        let reviews: Api<TokenReview> = Api::all(self.client.clone());
+        let status = patiently(PATIENCE, reviews.create(&PostParams::default(), &review)).await?.status;
+        let status = status.filter(|status| {
+            let meant = status.audiences.iter().flatten().any(|audience| audience == AUDIENCE);
+            status.authenticated == Some(true) && meant
+        });
+        let refused = MintError::Unauthenticated("the API server does not take the token, or not for this audience");
+        status.and_then(|status| status.user).ok_or(refused)
+    }
+
+    /// Labels of the pod, which has to be what the token says, and to live.
+    async fn labels(
+        &self,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+        account: &str,
+    ) -> Result<std::collections::BTreeMap<String, String>, MintError> {
+        let pods: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), namespace, &ApiResource::erase::<Pod>(&()));
+        let pod = patiently(PATIENCE, pods.get_opt(name)).await?;
+        let pod = pod.filter(|pod| pod.metadata.uid.as_deref() == Some(uid));
+        let pod = pod.ok_or(MintError::Unauthenticated("the pod is gone"))?;
+        let runs_as = pod.data.pointer("/spec/serviceAccountName").and_then(Value::as_str).unwrap_or("default");
+        if runs_as != account {
+            return Err(MintError::Unauthenticated("the pod runs as another service account"));
+        }
+        Ok(pod.metadata.labels.unwrap_or_default())
+    }
+}
