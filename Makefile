@@ -31,11 +31,13 @@ BENCH := $(CACHE)/bench
 
 bench: $(BENCH)/opa-envoy-plugin $(BENCH)/ghz ## Measure decisions, ext_authz beside OPA-Envoy, and the operator
 	cargo bench --locked -p durward-api --bench decide
+	cargo bench --locked -p durward-pki --bench issue
 	OPA_ENVOY=$(BENCH)/opa-envoy-plugin GHZ=$(BENCH)/ghz cargo bench --locked -p durward --bench ext_authz
 	$(MAKE) bench-operator
 
-bench-operator: cluster-deps ## Measure the operator in the test cluster: propagation, memory, writes at rest
+bench-operator: cluster-deps ## Measure the operator in the test cluster: propagation, memory, writes at rest, issuance
 	cargo bench --locked -p durward-cluster --bench operator
+	cargo bench --locked -p durward-cluster --bench issuance
 
 $(BENCH)/opa-envoy-plugin: benches/go/opa-envoy/go.sum
 	mkdir -p $(BENCH) && cd benches/go/opa-envoy && go build -ldflags "-s -w" -o $@ github.com/open-policy-agent/opa-envoy-plugin/cmd/opa-envoy-plugin

@@ -1,5 +1,6 @@
 //! The one path that every door takes: find the operation, authenticate, decide, record.
 
+use crate::audit::issuance::Issuance;
 use crate::audit::{Audit, Record};
 use crate::authn::{Authenticator, Credentials, Expectation, Failure};
 use crate::metrics::Metrics;
@@ -229,6 +230,19 @@ impl Engine {
             self.metrics.authentication_failure(made.failure.is_some_and(Failure::is_missing));
         }
         let recorded = self.audit.record(&Record::of(made, latency));
+        if recorded.is_err() {
+            self.metrics.audit_lost();
+        }
+        recorded.is_ok() || self.audit.may_lose()
+    }
+}
+
+impl Engine {
+    /// Records what became of a wish for an identity, `since` then; tells whether it is recorded, or need not be.
+    pub(crate) fn issuance(&self, issuance: &Issuance<'_>, since: DateTime<Utc>) -> bool {
+        let (by, outcome) = issuance.labels();
+        self.metrics.issuance(by.as_str(), outcome.as_str(), Utc::now() - since);
+        let recorded = self.audit.record(issuance);
         if recorded.is_err() {
             self.metrics.audit_lost();
         }

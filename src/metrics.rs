@@ -1,6 +1,7 @@
 //! Metrics in the OpenMetrics format. Every label has a handful of values, none comes from a name of a thing.
 
 use crate::engine::Door;
+use chrono::TimeDelta;
 use durward_core::decision::Decision;
 use durward_core::digest::Digest;
 use durward_pki::rotation::Step;
@@ -36,7 +37,8 @@ struct RevisionLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct CertificateLabels {
+struct IssuanceLabels {
+    by: &'static str,
     outcome: &'static str,
 }
 
@@ -60,7 +62,8 @@ pub struct Metrics {
     leader: Gauge,
     replicas_behind: Gauge,
     certificate_ends: Gauge,
-    certificates: Family<CertificateLabels, Counter>,
+    issuances: Family<IssuanceLabels, Histogram, fn() -> Histogram>,
+    waiting: Gauge,
     authority_begins: Gauge,
     authority_ends: Gauge,
     authority_step: Family<StepLabels, Gauge>,
@@ -71,6 +74,11 @@ pub struct Metrics {
 /// From 1 µs, a decision on a remembered token, to about 4 s, one that waited for an issuer's keys.
 fn decision_buckets() -> Histogram {
     Histogram::new(exponential_buckets(0.000_001, 4.0, 12))
+}
+
+/// From 1 ms, a token from the mint, to about a minute, a pod that waited for its policy.
+fn issuance_buckets() -> Histogram {
+    Histogram::new(exponential_buckets(0.001, 2.5, 13))
 }
 
 impl Default for Metrics {
@@ -129,11 +137,17 @@ impl Default for Metrics {
                 "When the certificate of the cluster's doors and webhooks ends, in seconds since 1970",
                 Gauge::default(),
             ),
-            certificates: registered(
+            issuances: registered(
                 r,
-                "pod_certificates",
-                "Certificate requests of pods, by what became of them",
-                Family::default(),
+                "issuance_duration_seconds",
+                "Time from a wish for an identity to its answer, by who gave it and what became of it",
+                Family::new_with_constructor(issuance_buckets),
+            ),
+            waiting: registered(
+                r,
+                "pod_certificates_waiting",
+                "Certificate requests of pods that no policy is about, as the leader knows",
+                Gauge::default(),
             ),
             authority_begins: registered(
                 r,
@@ -225,8 +239,13 @@ impl Metrics {
         self.certificate_ends.set(at);
     }
 
-    pub(crate) fn certificate(&self, outcome: &'static str) {
-        self.certificates.get_or_create(&CertificateLabels { outcome }).inc();
+    pub(crate) fn issuance(&self, by: &'static str, outcome: &'static str, took: TimeDelta) {
+        let seconds = took.to_std().unwrap_or_default().as_secs_f64();
+        self.issuances.get_or_create(&IssuanceLabels { by, outcome }).observe(seconds);
+    }
+
+    pub(crate) fn waiting(&self, count: usize) {
+        self.waiting.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn authority(&self, begins: i64, ends: i64, step: Step) {

@@ -1,9 +1,10 @@
-//! The audit log: one JSON line for every decision.
+//! The audit log: one JSON line for every decision, and for every identity that is given out or refused.
 //!
 //! A record holds what the decision was made from, so that it can be replayed, and never a credential, a header or
 //! a body. Records are handed to one writer thread through a bounded queue: a slow disk costs no decision its time,
 //! and what the queue can't take is counted, or denied, as the setting says.
 
+pub(crate) mod issuance;
 mod record;
 pub mod replay;
 mod writer;

@@ -1,6 +1,6 @@
 //! The writer thread and its queue.
 
-use crate::audit::Record;
+use serde::Serialize;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -117,7 +117,7 @@ impl Audit {
     ///
     /// # Errors
     /// When the record is lost, or would be if the log is to deny rather than lose.
-    pub fn record(&self, record: &Record<'_>) -> Result<(), Lost> {
+    pub fn record(&self, record: &impl Serialize) -> Result<(), Lost> {
         let Some(queue) = &self.queue else { return Ok(()) };
         let taken = (|| {
             if self.on_loss == OnLoss::Deny && self.state.failing.load(Ordering::Relaxed) {

@@ -1,6 +1,7 @@
 //! Identities for pods that ask for them themselves: by a service-account token of theirs that is meant for Durward, and
 //! that is bound to the pod.
 
+use crate::audit::issuance::{By, Issuance, Kind, Outcome};
 use crate::controller::{PATIENCE, brief, patiently};
 use crate::engine::Engine;
 use crate::identity::issue::{Wanted, certify};
@@ -82,10 +83,27 @@ pub(crate) struct Token {
 /// A pod that proved itself, and what policies let it have.
 struct Caller {
     id: PrincipalId,
+    namespace: String,
+    account: String,
     pod: String,
     pod_uid: String,
     account_uid: String,
     minting: Minting,
+}
+
+impl Caller {
+    /// Says of an issuance whose it is.
+    fn of<'i>(&'i self, issuance: Issuance<'i>) -> Issuance<'i> {
+        Issuance {
+            principal: Some(self.id.to_string()),
+            namespace: &self.namespace,
+            service_account: &self.account,
+            pod: &self.pod,
+            pod_uid: &self.pod_uid,
+            policies: self.minting.policies.iter().map(ToString::to_string).collect(),
+            ..issuance
+        }
+    }
 }
 
 impl Mint {
@@ -108,8 +126,9 @@ impl Mint {
         request: &[u8],
         ttl: Option<TimeDelta>,
     ) -> Result<(PrincipalId, Granted), MintError> {
+        let began = Utc::now();
         let key = SubjectKey::of_signed_request(request).map_err(|error| MintError::Invalid(error.to_string()))?;
-        let caller = self.caller(token).await?;
+        let caller = self.caller(token, Kind::Certificate).await?;
         let longest = ttl.unwrap_or(caller.minting.ttl);
         let wanted = Wanted {
             id: &caller.id,
@@ -121,10 +140,11 @@ impl Mint {
         let random = random().map_err(|error| MintError::Later(error.to_string()))?;
         let granted = certify(&self.authorities.active(), &key, &wanted, Utc::now(), random);
         let granted = granted.map_err(|error| MintError::Invalid(error.to_string()))?;
-        self.engine.metrics().certificate("issued");
-        let Caller { id, pod, pod_uid, minting, .. } = caller;
-        tracing::info!(serial = %granted.serial, %id, pod, uid = pod_uid, policies = minting.named(), until = %granted.not_after, "certificate issued");
-        Ok((id, granted))
+        let issuance = self.issuance(Kind::Certificate, Outcome::Issued);
+        let lifetime = issuance.until(granted.not_after);
+        let issuance = Issuance { serial: Some(granted.serial.to_string()), lifetime: Some(lifetime), ..issuance };
+        self.record(caller.of(issuance), began)?;
+        Ok((caller.id, granted))
     }
 
     /// A JWT-SVID (SPIFFE JWT-SVID, section 3) for some audiences.
@@ -135,8 +155,8 @@ impl Mint {
                 "name 1 to {MAX_AUDIENCES} audiences of up to {MAX_AUDIENCE} bytes"
             )));
         }
-        let caller = self.caller(token).await?;
         let now = Utc::now();
+        let caller = self.caller(token, Kind::Token).await?;
         let expires_at = now + TOKEN;
         let claims = json!({
             "iss": &*self.issuer, "sub": caller.id, "aud": audiences, "iat": now.timestamp(), "exp": expires_at.timestamp(),
@@ -146,13 +166,40 @@ impl Mint {
         let keys = self.keys.current();
         let key = keys.signing(Algorithm::Es256, now).ok_or_else(|| MintError::Later("there is no key".to_owned()))?;
         let text = key.sign(&claims, "JWT").map_err(|error| MintError::Later(error.to_string()))?;
-        let Caller { id, pod, pod_uid, minting, .. } = caller;
-        tracing::info!(kid = key.kid(), %id, pod, uid = pod_uid, policies = minting.named(), ?audiences, until = %expires_at, "token issued");
-        Ok(Token { id, text, expires_at })
+        let issuance = Issuance {
+            serial: Some(key.kid().to_owned()),
+            lifetime: Some(TOKEN.num_seconds()),
+            audiences,
+            ..self.issuance(Kind::Token, Outcome::Issued)
+        };
+        self.record(caller.of(issuance), now)?;
+        Ok(Token { id: caller.id, text, expires_at })
+    }
+
+    fn issuance(&self, kind: Kind, outcome: Outcome) -> Issuance<'_> {
+        Issuance::new(By::Mint, kind, outcome, self.engine.snapshot().revision().to_string())
+    }
+
+    /// Records it; what has to be recorded and can't be is not given out.
+    fn record(&self, issuance: Issuance<'_>, began: DateTime<Utc>) -> Result<(), MintError> {
+        let recorded = self.engine.issuance(&issuance, began);
+        if recorded { Ok(()) } else { Err(MintError::Later("it can't be recorded".to_owned())) }
     }
 
     /// Who asks, and what policies let them have.
-    async fn caller(&self, token: &str) -> Result<Caller, MintError> {
+    async fn caller(&self, token: &str, kind: Kind) -> Result<Caller, MintError> {
+        let began = Utc::now();
+        let caller = self.proved(token).await;
+        let cause = match &caller {
+            Ok(_) | Err(MintError::Later(_)) => return caller,
+            Err(error) => error.to_string(),
+        };
+        let refused = Issuance { reason: Some(cause.into()), ..self.issuance(kind, Outcome::Refused) };
+        self.record(refused, began)?;
+        caller
+    }
+
+    async fn proved(&self, token: &str) -> Result<Caller, MintError> {
         let Ok(_slot) = self.slots.try_acquire() else {
             return Err(MintError::Later("too many ask at once".to_owned()));
         };
@@ -172,7 +219,10 @@ impl Mint {
         let id = PrincipalId::workload(&self.trust_domain, namespace, account)
             .map_err(|_| refused("the service account is no SPIFFE ID"))?;
         match self.engine.snapshot().minting(&id, namespace, &labels) {
-            Some(minting) => Ok(Caller { id, pod: pod.clone(), pod_uid: pod_uid.clone(), account_uid, minting }),
+            Some(minting) => {
+                let (namespace, account) = (namespace.to_owned(), account.to_owned());
+                Ok(Caller { id, namespace, account, pod: pod.clone(), pod_uid: pod_uid.clone(), account_uid, minting })
+            }
             None => Err(MintError::NoPolicy(no_policy(namespace))),
         }
     }

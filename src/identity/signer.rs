@@ -3,13 +3,14 @@
 //! Only a definite "never" is answered with a denial, which is final for the pod's volume. Whatever may still come right
 //! leaves the request pending: no policy yet, an API server that does not answer.
 
+use crate::audit::issuance::{By, Issuance, Kind, Outcome};
 use crate::controller::{Backlog, PATIENCE, brief, patiently, pauses};
 use crate::engine::Engine;
 use crate::identity::issue::{Denial, NOT_AS_STATED, issue};
 use crate::identity::{Authorities, SIGNER};
 use crate::process::Failure;
 use crate::random::random;
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use durward_core::digest::Digest;
 use durward_core::principal::PrincipalId;
 use futures::StreamExt;
@@ -22,16 +23,25 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::runtime::watcher::{self, watcher};
 use kube::{Client, ResourceExt};
+use quick_cache::sync::Cache;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::collections::HashMap;
+use std::fmt::Debug;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Requests that are worked on at once.
 const CONCURRENCY: usize = 32;
+
+/// How long it is remembered that a service account or a node is the one of a UID.
+const MOMENT: Duration = Duration::from_secs(2);
+/// How many are.
+const SEEN: usize = 4096;
 
 /// Namespace and name of a request.
 type Key = (String, String);
@@ -44,10 +54,11 @@ pub(crate) struct Signer {
     authorities: Authorities,
     trust_domain: Arc<str>,
     recorder: Recorder,
+    seen: Arc<Cache<String, Instant>>,
 }
 
 /// What became of a request.
-enum Outcome {
+enum Answer {
     /// Granted or denied for good.
     Settled,
     /// No policy of this revision is about the pod: whatever changes may change that.
@@ -61,6 +72,11 @@ struct Pending {
     waits_for_policy: bool,
 }
 
+/// Requests that no policy is about.
+fn waiting(pending: &HashMap<Key, Pending>) -> usize {
+    pending.values().filter(|pending| pending.waits_for_policy).count()
+}
+
 impl Signer {
     pub(crate) fn new(
         client: Client,
@@ -71,7 +87,8 @@ impl Signer {
     ) -> Self {
         let reporter = Reporter { controller: "durward.dev/signer".to_owned(), instance: Some(pod.to_owned()) };
         let recorder = Recorder::new(client.clone(), reporter);
-        Self { client, engine, authorities, trust_domain: trust_domain.into(), recorder }
+        let seen = Arc::new(Cache::new(SEEN));
+        Self { client, engine, authorities, trust_domain: trust_domain.into(), recorder, seen }
     }
 
     /// Answers requests while `leading`, until `shutdown`.
@@ -111,12 +128,13 @@ impl Signer {
                     Err(error) => tracing::debug!(%error, "certificate requests can't be watched"),
                 },
                 Ok(()) = revisions.changed() => {
+                    self.engine.metrics().waiting(0);
                     for (key, pending) in pending.iter_mut().filter(|(_, pending)| pending.waits_for_policy) {
                         pending.waits_for_policy = false;
                         backlog.push(key.clone(), Duration::ZERO);
                     }
                 }
-                Ok(()) = leading.changed() => {}
+                Ok(()) = leading.changed() => self.engine.metrics().waiting(0),
                 key = backlog.next(), if leads && work.len() < CONCURRENCY => match pending.get(&key) {
                     Some(found) => {
                         let (signer, request) = (self.clone(), Arc::clone(&found.request));
@@ -128,11 +146,11 @@ impl Signer {
                     None => backlog.done(&key),
                 },
                 Some((key, answered)) = work.next(), if !work.is_empty() => match answered {
-                    Ok(Outcome::Settled) => {
+                    Ok(Answer::Settled) => {
                         backlog.done(&key);
                         pending.remove(&key);
                     }
-                    Ok(Outcome::NoPolicy(pod, of)) => {
+                    Ok(Answer::NoPolicy(pod, of)) => {
                         backlog.done(&key);
                         let Some(found) = pending.get_mut(&key) else { continue };
                         if !std::mem::replace(&mut found.told, true) {
@@ -143,6 +161,7 @@ impl Signer {
                         if !found.waits_for_policy {
                             backlog.push(key, Duration::ZERO);
                         }
+                        self.engine.metrics().waiting(waiting(&pending));
                     }
                     Err(error) => {
                         tracing::warn!(request = ?key, error = %brief(&error), "a certificate request could not be answered");
@@ -154,42 +173,68 @@ impl Signer {
         }
     }
 
-    async fn answer(&self, request: &PodCertificateRequest) -> Result<Outcome, kube::Error> {
+    async fn answer(&self, request: &PodCertificateRequest) -> Result<Answer, kube::Error> {
         let (namespace, spec) = (request.namespace().unwrap_or_default(), &request.spec);
-        let metrics = self.engine.metrics();
+        let snapshot = self.engine.snapshot();
+        let told = |outcome| Issuance {
+            namespace: &namespace,
+            service_account: &spec.service_account_name,
+            pod: &spec.pod_name,
+            pod_uid: &spec.pod_uid,
+            ..Issuance::new(By::Signer, Kind::Certificate, outcome, snapshot.revision().to_string())
+        };
+        let asked = request.metadata.creation_timestamp.as_ref();
+        let asked = asked.and_then(|at| DateTime::from_timestamp(at.0.as_second(), 0)).unwrap_or_else(Utc::now);
         let pod = match self.check(&namespace, spec).await? {
             Ok(pod) => pod,
             Err(what) => {
                 let denial = Denial { reason: NOT_AS_STATED, message: what };
-                self.write(request, denial.status(Utc::now())).await?;
-                metrics.certificate("denied");
-                return Ok(Outcome::Settled);
+                return self.deny(request, denial, told(Outcome::Denied), asked).await;
             }
         };
         let id = PrincipalId::workload(&self.trust_domain, &namespace, &spec.service_account_name);
         let labels = pod.metadata.labels.clone().unwrap_or_default();
-        let snapshot = self.engine.snapshot();
         let minting = id.as_ref().ok().and_then(|id| snapshot.minting(id, &namespace, &labels));
-        let nobody = || Ok(Outcome::NoPolicy(Box::new(reference(&pod)), snapshot.revision()));
-        let (Ok(id), Some(minting)) = (id, minting) else {
-            metrics.certificate("pending");
-            return nobody();
-        };
+        let nobody = || Ok(Answer::NoPolicy(Box::new(reference(&pod)), snapshot.revision()));
+        let (Ok(id), Some(minting)) = (id, minting) else { return nobody() };
         let Ok(random) = random() else { return nobody() };
         let now = Utc::now();
-        let status = match issue(&self.authorities.active(), spec, &id, &minting, now, random) {
+        match issue(&self.authorities.active(), spec, &id, &minting, now, random) {
             Ok(granted) => {
+                let issuance = told(Outcome::Issued);
+                let lifetime = issuance.until(granted.not_after);
+                let issuance = Issuance {
+                    principal: Some(id.to_string()),
+                    serial: Some(granted.serial.to_string()),
+                    lifetime: Some(lifetime),
+                    policies: minting.policies.iter().map(ToString::to_string).collect(),
+                    ..issuance
+                };
+                // what has to be recorded and can't be is not given out
+                if !self.engine.issuance(&issuance, asked) {
+                    return Err(kube::Error::Service("the issuance can't be recorded".into()));
+                }
                 let message = format!("issued to {id} by {}", minting.named());
                 self.write(request, granted.status(now, &message)).await?;
-                metrics.certificate("issued");
-                tracing::info!(serial = %granted.serial, %id, pod = spec.pod_name, uid = spec.pod_uid, policies = minting.named(), until = %granted.not_after, "certificate issued");
-                return Ok(Outcome::Settled);
+                Ok(Answer::Settled)
             }
-            Err(denial) => denial.status(now),
-        };
-        self.write(request, status).await?;
-        metrics.certificate("denied");
-        Ok(Outcome::Settled)
+            Err(denial) => {
+                let issuance = Issuance { principal: Some(id.to_string()), ..told(Outcome::Denied) };
+                self.deny(request, denial, issuance, asked).await
+            }
+        }
+    }
+
+    async fn deny(
+        &self,
+        request: &PodCertificateRequest,
+        denial: Denial,
+        issuance: Issuance<'_>,
+        asked: DateTime<Utc>,
+    ) -> Result<Answer, kube::Error> {
+        self.write(request, denial.status(Utc::now())).await?;
+        self.engine.issuance(&Issuance { reason: Some(denial.message.as_str().into()), ..issuance }, asked);
+        Ok(Answer::Settled)
     }
 
     /// The pod of a request, if pod, service account and node are what the request says.
@@ -205,11 +250,10 @@ impl Signer {
         let nodes: Api<PartialObjectMeta<Node>> = Api::all(self.client.clone());
         let (pod, account, node) = tokio::try_join!(
             pods.get_opt(&spec.pod_name),
-            accounts.get_opt(&spec.service_account_name),
-            nodes.get_opt(&spec.node_name)
+            self.is(&accounts, namespace, &spec.service_account_name, &spec.service_account_uid),
+            self.is(&nodes, "", &spec.node_name, &spec.node_uid)
         )?;
-        let same = |uid: Option<&String>, stated: &str| uid.is_some_and(|uid| uid == stated);
-        let Some(pod) = pod.filter(|pod| same(pod.metadata.uid.as_ref(), &spec.pod_uid)) else {
+        let Some(pod) = pod.filter(|pod| pod.metadata.uid.as_ref() == Some(&spec.pod_uid)) else {
             return Ok(Err(format!("pod {namespace}/{} with UID {} is not there", spec.pod_name, spec.pod_uid)));
         };
         let of_pod = |field: &str| pod.data.get("spec")?.get(field)?.as_str();
@@ -220,16 +264,41 @@ impl Signer {
         if of_pod("nodeName") != Some(&spec.node_name) {
             return Ok(Err(format!("pod {} does not live on node {}", spec.pod_name, spec.node_name)));
         }
-        if !account.is_some_and(|account| same(account.metadata.uid.as_ref(), &spec.service_account_uid)) {
+        if !account {
             return Ok(Err(format!(
                 "service account {} with UID {} is not there",
                 spec.service_account_name, spec.service_account_uid
             )));
         }
-        if !node.is_some_and(|node| same(node.metadata.uid.as_ref(), &spec.node_uid)) {
+        if !node {
             return Ok(Err(format!("node {} with UID {} is not there", spec.node_name, spec.node_uid)));
         }
         Ok(Ok(pod))
+    }
+
+    /// Whether an object is the one of this UID. That it is is remembered for a moment: many pods share account and node.
+    /// Should it end in this moment, what is issued tells so by its serial number, and counts nowhere.
+    async fn is<K>(
+        &self,
+        api: &Api<PartialObjectMeta<K>>,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+    ) -> Result<bool, kube::Error>
+    where
+        K: Clone,
+        PartialObjectMeta<K>: Clone + Debug + DeserializeOwned,
+    {
+        let key = format!("{namespace}/{name}/{uid}");
+        if self.seen.get(&key).is_some_and(|at| at.elapsed() < MOMENT) {
+            return Ok(true);
+        }
+        let found = api.get_opt(name).await?;
+        let same = found.is_some_and(|found| found.metadata.uid.as_deref() == Some(uid));
+        if same {
+            self.seen.insert(key, Instant::now());
+        }
+        Ok(same)
     }
 
     async fn write(&self, request: &PodCertificateRequest, status: serde_json::Value) -> Result<(), kube::Error> {

@@ -1,0 +1,143 @@
+//! Identities that were given out or refused, in the same log as decisions.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+
+/// Tells such a line from a decision.
+const EVENT: &str = "issuance";
+
+/// One line about an identity.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Issuance<'i> {
+    /// Always `issuance`.
+    pub(crate) event: &'static str,
+    /// RFC 3339 in UTC.
+    pub(crate) time: DateTime<Utc>,
+    /// Who gave it: the signer of PodCertificateRequests, or the mint.
+    pub(crate) by: By,
+    /// What it is.
+    pub(crate) kind: Kind,
+    /// Whether it was given.
+    pub(crate) outcome: Outcome,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<Cow<'i, str>>,
+    /// The identity.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) principal: Option<String>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub(crate) namespace: &'i str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub(crate) service_account: &'i str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub(crate) pod: &'i str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub(crate) pod_uid: &'i str,
+    /// Serial number of a certificate, name of the key of a token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) serial: Option<String>,
+    /// Seconds from now on for which it is valid.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) lifetime: Option<i64>,
+    /// Audiences of a token.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    pub(crate) audiences: &'i [String],
+    /// The policies that are about the pod.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) policies: Vec<String>,
+    /// Revision of the policies.
+    pub(crate) revision: String,
+}
+
+/// Who gives identities.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum By {
+    Signer,
+    Mint,
+}
+
+/// What is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Kind {
+    Certificate,
+    Token,
+}
+
+/// What became of a wish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Outcome {
+    Issued,
+    /// Never.
+    Denied,
+    /// Not as things are.
+    Refused,
+}
+
+impl By {
+    /// The name in metrics.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Signer => "signer",
+            Self::Mint => "mint",
+        }
+    }
+}
+
+impl Outcome {
+    /// The name in metrics.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Issued => "issued",
+            Self::Denied => "denied",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+impl Issuance<'_> {
+    /// A line that says no more than what became of it.
+    pub(crate) fn new(by: By, kind: Kind, outcome: Outcome, revision: String) -> Self {
+        Self {
+            event: EVENT,
+            time: Utc::now(),
+            by,
+            kind,
+            outcome,
+            reason: None,
+            principal: None,
+            namespace: "",
+            service_account: "",
+            pod: "",
+            pod_uid: "",
+            serial: None,
+            lifetime: None,
+            audiences: &[],
+            policies: Vec::new(),
+            revision,
+        }
+    }
+
+    /// What became of it, and by whom, for metrics.
+    pub(crate) const fn labels(&self) -> (By, Outcome) {
+        (self.by, self.outcome)
+    }
+
+    /// Seconds until an end.
+    pub(crate) fn until(&self, end: DateTime<Utc>) -> i64 {
+        (end - self.time).max(TimeDelta::zero()).num_seconds()
+    }
+}
+
+/// Whether a line of the log is about an identity.
+pub(super) fn is_issuance(line: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Line<'l> {
+        event: Option<Cow<'l, str>>,
+    }
+    serde_json::from_slice::<Line<'_>>(line).is_ok_and(|line| line.event.as_deref() == Some(EVENT))
+}
