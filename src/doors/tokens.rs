@@ -56,7 +56,7 @@ impl Published {
     /// The own bundle.
     fn bundle(&self) -> String {
         let (trust, keys) = (self.authorities.current(), self.keys.current());
-        bundle(&trust.roots(), keys.public(), trust.since.max(keys.newest()), REFRESH_HINT)
+        bundle(&trust.roots(), keys.public(), trust.since.saturating_add(keys.sequence()), REFRESH_HINT)
     }
 
     fn bundles(&self) -> Bundles {

@@ -7,7 +7,6 @@ use durward_pki::authority::{Authority, certificates, pem};
 use durward_pki::rotation::Step;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::ObjectMeta;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -97,8 +96,8 @@ pub(crate) fn decode(
     })
 }
 
-/// Writes the Secret.
-pub(crate) fn encode(name: &str, trust: &Trust, version: Option<String>) -> Result<Secret, Failure> {
+/// Writes the Secret, in place of `stored` if there is one: what others noted on it stays, a wish is granted.
+pub(crate) fn encode(name: &str, trust: &Trust, stored: Option<Secret>) -> Result<Secret, Failure> {
     let mut data = BTreeMap::new();
     let mut put = |key: &str, text: &str| drop(data.insert(key.to_owned(), ByteString(text.as_bytes().to_vec())));
     let pairs = [(ACTIVE, Some(&trust.active)), (NEXT, trust.next.as_ref())];
@@ -111,12 +110,13 @@ pub(crate) fn encode(name: &str, trust: &Trust, version: Option<String>) -> Resu
         put(RETIRING, &trust.retiring.iter().map(pem).collect::<String>());
     }
     put(PROGRESS, &serde_json::to_string(&Progress { step: trust.step, since: trust.since })?);
-    Ok(Secret {
-        metadata: ObjectMeta { name: Some(name.to_owned()), resource_version: version, ..ObjectMeta::default() },
-        type_: Some(TYPE.to_owned()),
-        data: Some(data),
-        ..Secret::default()
-    })
+    let mut metadata = stored.map(|stored| stored.metadata).unwrap_or_default();
+    metadata.name = Some(name.to_owned());
+    metadata.managed_fields = None;
+    if let Some(annotations) = &mut metadata.annotations {
+        annotations.remove(ROTATE);
+    }
+    Ok(Secret { metadata, type_: Some(TYPE.to_owned()), data: Some(data), ..Secret::default() })
 }
 
 fn authority(
@@ -142,4 +142,70 @@ fn text(name: &str, secret: &Secret, key: &str) -> Result<Option<Zeroizing<Strin
     let Some(bytes) = secret.data.as_ref().and_then(|data| data.get(key)) else { return Ok(None) };
     let text = String::from_utf8(bytes.0.clone()).map(Zeroizing::new);
     text.map(Some).map_err(|_| format!("`{key}` of Secret `{name}` is no text").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use durward_pki::serial::Serial;
+    use time::OffsetDateTime;
+
+    fn fresh() -> Arc<Authority> {
+        Arc::new(Authority::create("cluster.local", OffsetDateTime::now_utc(), Serial::own([1; 15])).expect("a CA"))
+    }
+
+    #[test]
+    fn what_is_written_is_what_is_read() {
+        let (active, next, old) = (fresh(), fresh(), fresh());
+        let trust = Trust {
+            active,
+            next: Some(next),
+            retiring: old.roots().to_vec(),
+            step: Step::Published,
+            since: 1_800_000_000,
+        };
+        let secret = encode("ca", &trust, None).expect("written");
+        let read = decode("ca", &secret, "cluster.local", OffsetDateTime::now_utc()).expect("read");
+        assert_eq!((read.step, read.since, read.digest()), (trust.step, trust.since, trust.digest()));
+        assert_eq!(read.active.certificate(), trust.active.certificate());
+        assert_eq!(read.roots().len(), 3);
+        let other = decode("ca", &secret, "other.domain", OffsetDateTime::now_utc()).expect_err("another trust domain");
+        assert!(other.to_string().contains("set trustDomain back"), "{other}");
+    }
+
+    #[test]
+    fn a_wish_is_granted_once_and_what_others_noted_stays() {
+        let trust = Trust::of(fresh());
+        let mut secret = encode("ca", &trust, None).expect("written");
+        let noted = [(ROTATE, "planned"), ("backup", "yes")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+        secret.metadata.annotations = Some(noted.into());
+        assert_eq!(Wish::of(&secret), Some(Wish::Planned));
+        let secret = encode("ca", &trust, Some(secret)).expect("written");
+        assert_eq!(Wish::of(&secret), None);
+        assert!(secret.metadata.annotations.is_some_and(|all| all.contains_key("backup")));
+    }
+
+    #[test]
+    fn a_secret_that_is_no_ca_says_which_part_is_wrong() {
+        let good = encode("ca", &Trust::of(fresh()), None).expect("written");
+        let other = encode("ca", &Trust::of(fresh()), None).expect("written");
+        let data = |secret: &Secret, key: &str| secret.data.as_ref().and_then(|data| data.get(key).cloned());
+        for (key, value, expected) in [
+            ("tls.crt", None, "no `tls.crt`"),
+            ("tls.key", None, "no `tls.key`"),
+            ("tls.key", data(&other, "tls.key"), "does not belong"),
+            ("tls.crt", Some(ByteString(b"x".to_vec())), "`tls.crt`"),
+            ("ca.crt", data(&other, "ca.crt"), "not valid"),
+            ("rotation.json", Some(ByteString(b"{".to_vec())), "`rotation.json`"),
+        ] {
+            let mut secret = good.clone();
+            let all = secret.data.get_or_insert_default();
+            match value {
+                Some(value) => drop(all.insert(key.to_owned(), value)),
+                None => drop(all.remove(key)),
+            }
+            let error = decode("ca", &secret, "cluster.local", OffsetDateTime::now_utc()).expect_err("refused");
+            assert!(error.to_string().contains(expected), "{key}: {error}");
+        }
+    }
 }

@@ -125,7 +125,7 @@ impl Store {
         let stored = decode(&self.name, &secret, &self.trust_domain, OffsetDateTime::now_utc())?;
         if let Some(wanted) = change(&stored, Wish::of(&secret)) {
             // the resource version makes sure that nobody else was quicker; a wish goes with the change that grants it
-            let wanted = encode(&self.name, &wanted, secret.metadata.resource_version)?;
+            let wanted = encode(&self.name, &wanted, Some(secret))?;
             self.secrets.replace(&self.name, &PostParams::default(), &wanted).await?;
         }
         Ok(())

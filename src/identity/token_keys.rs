@@ -43,9 +43,10 @@ impl Ring {
         self.0.values().map(TokenKey::jwk)
     }
 
-    /// From when on the newest key signs, in seconds since 1970.
-    pub(crate) fn newest(&self) -> i64 {
-        self.0.keys().map(|term| term.from).max().unwrap_or_default()
+    /// A number that grows with each key that comes or goes.
+    pub(crate) fn sequence(&self) -> i64 {
+        let from = || self.0.keys().map(|term| term.from);
+        from().max().unwrap_or_default().saturating_add(from().min().unwrap_or_default())
     }
 
     fn terms(&self) -> Vec<KeyTerm> {
