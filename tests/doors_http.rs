@@ -361,6 +361,44 @@ fn authzen_answers_as_its_specification_says() {
 
     let strict = Up::start(&[("shop.yaml", POLICY)], &["--enforcement-point", "10.0.0.0/8"]);
     assert_eq!(strict.authzen("/access/v1/evaluation", &evaluation("list-orders")).0, 401);
+    let unread = request(
+        strict.listen["http"],
+        "POST",
+        "/access/v1/evaluation",
+        &[("Host", "x"), ("Content-Type", "application/json"), ("X-Request-ID", "r-2")],
+        &"x".repeat(300 * 1024),
+    );
+    assert_eq!((unread.status, unread.header("x-request-id")), (401, Some("r-2")), "nobody reads a stranger's body");
+}
+
+#[test]
+fn what_an_enforcement_point_says_of_a_subject_reaches_conditions() {
+    let policy = "
+apiVersion: durward.dev/v1alpha1
+kind: AccessPolicy
+metadata: {name: orders, namespace: shop}
+spec:
+  authentication: [{provider: corporate}]
+  operations: [{name: sell, http: [{methods: [POST], paths: [/sales]}]}]
+  grants:
+    - {name: sales, to: [{authenticated: true}], scopes: [sell], when: principal.attributes.department == 'Sales'}
+";
+    let up = Up::with(&[("shop.yaml", policy)]);
+    let sells = |properties: Value| {
+        let subject = json!({"type": "user", "id": "user:corporate/alice", "properties": properties});
+        let question =
+            json!({"subject": subject, "action": {"name": "sell"}, "resource": {"type": "orders.shop", "id": "1"}});
+        up.authzen("/access/v1/evaluation", &question)
+    };
+    for (properties, allowed) in [
+        (json!({"department": "Sales"}), true),
+        (json!({"attributes": {"department": "Sales"}}), true),
+        (json!({"department": "Sales", "attributes": {"department": "Legal"}}), false),
+        (json!({"department": "Legal"}), false),
+        (json!({}), false),
+    ] {
+        assert_eq!(sells(properties.clone()), (200, json!({"decision": allowed})), "{properties}");
+    }
 }
 
 #[test]

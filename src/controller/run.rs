@@ -170,7 +170,8 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
         },
     };
     parts.serve(https, Some(Arc::clone(&tls)), doors.http());
-    parts.serve(grpcs, Some(Arc::clone(&tls)), doors.grpc().await);
+    let (grpc, health) = doors.grpc().await;
+    parts.serve(grpcs, Some(Arc::clone(&tls)), grpc);
     parts.serve(
         webhooks,
         Some(Arc::clone(&tls)),
@@ -274,6 +275,7 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
     parts
         .until_the_end(async move {
             gate.closing();
+            health.closing().await;
             closing.cancel();
             tokio::time::sleep(LINGER).await;
         })

@@ -11,6 +11,7 @@ use crate::engine::{Answer, Caller, Door};
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Extension, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -36,9 +37,26 @@ pub(crate) fn router(doors: Doors) -> Router {
     Router::new()
         .route("/access/v1/evaluation", post(evaluation))
         .route("/access/v1/evaluations", post(evaluations))
+        .route_layer(from_fn_with_state(doors.clone(), only_enforcement_points))
         .route("/.well-known/authzen-configuration", get(configuration))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(doors)
+}
+
+/// Nobody else is listened to: not even the body is read.
+async fn only_enforcement_points(
+    State(doors): State<Doors>,
+    Extension(peer): Extension<Peer>,
+    request: axum::extract::Request,
+    next: Next,
+) -> Response {
+    if doors.trust.is_enforcement_point(&peer) {
+        return next.run(request).await;
+    }
+    let challenge =
+        [(header::WWW_AUTHENTICATE, r#"Bearer realm="durward""#), (header::CONTENT_TYPE, "application/json")];
+    let refusal = (StatusCode::UNAUTHORIZED, challenge, r#"{"error":"invalid_token"}"#).into_response();
+    with_request_id(request.headers(), refusal)
 }
 
 /// One evaluation (section 6); in a batch each part may be missing and come from the defaults (section 7.1).
@@ -70,6 +88,9 @@ struct SubjectProperties {
     scopes: Option<BTreeSet<Scope>>,
     assurance: Option<Assurance>,
     authenticated_at: Option<DateTime<Utc>>,
+    /// Whatever else the enforcement point says of the subject.
+    #[serde(flatten)]
+    others: Map<String, Value>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -129,12 +150,11 @@ async fn evaluation(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let answer = match asked::<Evaluation>(&doors, &peer, &body) {
-        Ok(evaluation) => decide(&doors, &peer, &evaluation, &Evaluation::default())
-            .await
-            .map(|verdict| Json(verdict).into_response()),
-        Err(refusal) => return with_request_id(&headers, *refusal),
+    let answer = match asked(&body) {
+        Ok(evaluation) => decide(&doors, &peer, &evaluation, &Evaluation::default()).await,
+        Err(malformed) => Err(malformed),
     };
+    let answer = answer.map(|verdict| Json(verdict).into_response());
     with_request_id(&headers, answer.unwrap_or_else(IntoResponse::into_response))
 }
 
@@ -144,9 +164,9 @@ async fn evaluations(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let answer = match asked::<Batch>(&doors, &peer, &body) {
+    let answer = match asked(&body) {
         Ok(batch) => all(&doors, &peer, batch).await,
-        Err(refusal) => return with_request_id(&headers, *refusal),
+        Err(malformed) => Err(malformed),
     };
     with_request_id(&headers, answer.unwrap_or_else(IntoResponse::into_response))
 }
@@ -181,14 +201,8 @@ async fn all(doors: &Doors, peer: &Peer, batch: Batch) -> Result<Response, Malfo
     Ok(Json(json!({"evaluations": verdicts})).into_response())
 }
 
-/// The request, if the peer may ask at all.
-fn asked<T: for<'de> Deserialize<'de>>(doors: &Doors, peer: &Peer, body: &[u8]) -> Result<T, Box<Response>> {
-    if !doors.trust.is_enforcement_point(peer) {
-        let challenge =
-            [(header::WWW_AUTHENTICATE, r#"Bearer realm="durward""#), (header::CONTENT_TYPE, "application/json")];
-        return Err(Box::new((StatusCode::UNAUTHORIZED, challenge, r#"{"error":"invalid_token"}"#).into_response()));
-    }
-    serde_json::from_slice(body).map_err(|error| Box::new(Malformed(error.to_string()).into_response()))
+fn asked<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, Malformed> {
+    serde_json::from_slice(body).map_err(|error| Malformed(error.to_string()))
 }
 
 async fn decide(
@@ -220,9 +234,11 @@ impl Subject {
             _ => self.id.parse(),
         };
         let id = id.map_err(|error| Malformed(format!("`subject.id`: {error}")))?;
+        let mut attributes = properties.others.clone();
+        attributes.extend(properties.attributes.clone());
         let identity = Identity {
             groups: properties.groups.clone(),
-            attributes: properties.attributes.clone(),
+            attributes,
             scopes: properties.scopes.clone(),
             authenticated_at: properties.authenticated_at,
             ..Identity::new(id, Assurance::Bearer)

@@ -19,6 +19,8 @@ use envoy_types::pb::google::rpc;
 use http::{HeaderMap, HeaderName, StatusCode};
 use std::net::IpAddr;
 use tonic::{Code, Response, Status};
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
 use tower_http::catch_panic::CatchPanicLayer;
 
 /// Largest request, in bytes: 64 kB of headers and what Envoy says around them. Bodies are not looked at.
@@ -27,8 +29,21 @@ const MAX_REQUEST: usize = 1024 * 1024;
 /// Descriptors of the service, for reflection.
 const DESCRIPTORS: &[u8] = include_bytes!("ext_authz.descriptors.bin");
 
-/// The door as a router.
-pub(crate) async fn router(doors: Doors) -> Router {
+/// What the door says of its health (`grpc.health.v1`).
+#[derive(Debug, Clone)]
+pub(crate) struct Health(HealthReporter);
+
+impl Health {
+    /// From now on nobody new is to come.
+    pub(crate) async fn closing(&self) {
+        self.0.set_not_serving::<AuthorizationServer<ExtAuthz>>().await;
+        // the server as a whole
+        self.0.set_service_status("", ServingStatus::NotServing).await;
+    }
+}
+
+/// The door as a router, and its health.
+pub(crate) async fn router(doors: Doors) -> (Router, Health) {
     let check = AuthorizationServer::new(ExtAuthz { doors: doors.clone() }).max_decoding_message_size(MAX_REQUEST);
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<AuthorizationServer<ExtAuthz>>().await;
@@ -38,7 +53,8 @@ pub(crate) async fn router(doors: Doors) -> Router {
         Err(error) => tracing::error!(%error, "gRPC reflection is not served"),
     }
     let router = routes.prepare().into_axum_router().fallback(|| async { StatusCode::NOT_FOUND });
-    router.layer(CatchPanicLayer::new()).layer(from_fn_with_state(doors, deny_failures))
+    let router = router.layer(CatchPanicLayer::new()).layer(from_fn_with_state(doors, deny_failures));
+    (router, Health(reporter))
 }
 
 #[derive(Debug)]
@@ -162,5 +178,41 @@ fn check_response(code: Code, http_response: HttpResponse) -> CheckResponse {
         status: Some(rpc::Status { code: code.into(), ..rpc::Status::default() }),
         http_response: Some(http_response),
         ..CheckResponse::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::{Audit, OnLoss, Sink};
+    use crate::authn::{Authenticator, TrustDomain};
+    use crate::doors::trust::Trust;
+    use crate::engine::Engine;
+    use crate::metrics::Metrics;
+    use axum::body::{Body, to_bytes};
+    use std::sync::Arc;
+    use tower::ServiceExt;
+
+    /// What a health check is answered, as it stands in the message: 1 is serving, 2 is not.
+    async fn health(router: &Router) -> Option<u8> {
+        let request = http::Request::post("/grpc.health.v1.Health/Check")
+            .header("content-type", "application/grpc")
+            // a message of no bytes: the server as a whole
+            .body(Body::from(vec![0_u8; 5]))
+            .expect("a request");
+        let answer = router.clone().oneshot(request).await.expect("an answer");
+        let bytes = to_bytes(answer.into_body(), 64).await.expect("a message");
+        bytes.last().copied()
+    }
+
+    #[tokio::test]
+    async fn a_door_that_is_about_to_close_says_so() {
+        let audit = Audit::open(&Sink::Nowhere, OnLoss::Continue).expect("no log");
+        let authenticator = Arc::new(Authenticator::new(TrustDomain::default(), Arc::default()));
+        let engine = Arc::new(Engine::new(authenticator, audit, Arc::new(Metrics::default()), 1));
+        let (router, closing) = router(Doors { engine, trust: Arc::new(Trust::default()) }).await;
+        assert_eq!(health(&router).await, Some(1));
+        closing.closing().await;
+        assert_eq!(health(&router).await, Some(2));
     }
 }

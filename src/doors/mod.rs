@@ -14,6 +14,7 @@ pub mod trust;
 
 use crate::engine::Engine;
 use axum::Router;
+use ext_authz::Health;
 use std::sync::Arc;
 use trust::Trust;
 
@@ -33,7 +34,7 @@ impl Doors {
     }
 
     /// Envoy's `ext_authz` with gRPC health and reflection.
-    pub async fn grpc(&self) -> Router {
+    pub(crate) async fn grpc(&self) -> (Router, Health) {
         ext_authz::router(self.clone()).await
     }
 }

@@ -107,6 +107,7 @@ pub async fn up(settings: Settings, ready: impl FnOnce(&Listen, &Directory)) -> 
     let tls = server_config(ServerCertificate::new(&issued.chain_pem, &issued.key_pem)?, clients)?;
     let doors = Doors { engine: Arc::clone(&engine), trust: Arc::new(settings.trust) };
 
+    let (grpc, health) = doors.grpc().await;
     let mut parts = Parts::default();
     let listen = sockets.listen()?;
     sockets.serve(
@@ -114,7 +115,7 @@ pub async fn up(settings: Settings, ready: impl FnOnce(&Listen, &Directory)) -> 
         &tls,
         Routers {
             http: doors.http(),
-            grpc: doors.grpc().await,
+            grpc,
             tokens: tokens::keys_only(jwks),
             admin: admin::router(Arc::clone(&engine), readiness),
         },
@@ -126,7 +127,7 @@ pub async fn up(settings: Settings, ready: impl FnOnce(&Listen, &Directory)) -> 
     });
     ready(&listen, &directory);
     parts.add(|stop| follow(watch, directory, Arc::clone(&engine), stop));
-    parts.until_the_end(std::future::ready(())).await
+    parts.until_the_end(async move { health.closing().await }).await
 }
 
 struct Routers {
