@@ -144,9 +144,12 @@ fn e2e_what_can_not_be_given_is_refused_with_the_field() {
     };
     let taken = json!({"containers": [sleeps()], "volumes": [{"name": "durward", "emptyDir": {}}]});
     for (pod, expected) in [
-        (pod(labelled("identity"), taken), "spec.volumes[0]: durward brings the pod's certificate"),
+        (pod(labelled("identity"), taken), "spec.volumes[0]: durward brings the pod's identity"),
         (pod(labelled("identity"), mounted), "spec.containers[0].volumeMounts[0]: durward mounts"),
-        (pod(labelled("yes"), json!({"containers": [sleeps()]})), "`yes` is not known; use `identity` or `none`"),
+        (
+            pod(labelled("yes"), json!({"containers": [sleeps()]})),
+            "`yes` is not known; use `identity`, `agent` or `none`",
+        ),
     ] {
         let error = namespace.apply(&pod).expect_err("refused").to_string();
         assert!(error.contains(expected), "{error}");
