@@ -1,6 +1,7 @@
 //! Deciding recorded requests again.
 
 use crate::audit::Record;
+use crate::audit::chain::is_own;
 use crate::audit::issuance::is_issuance;
 use durward_core::decision::{Decision, Reason};
 use durward_core::kubernetes::ApiCall;
@@ -83,7 +84,7 @@ pub fn replay(
                 }
             }
             // no decision, so nothing to decide again
-            Err(_) if is_issuance(&line) => {}
+            Err(_) if is_issuance(&line) || is_own(&line) => {}
             Err(error) => report.unreadable.push(Unreadable { line: number, error: error.to_string() }),
         }
         if number % 10_000 == 0 {
@@ -149,10 +150,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn identities_in_the_log_are_passed_over() {
-        let log = "{\"event\":\"issuance\",\"outcome\":\"issued\"}\n{\"event\":\"other\"}\n";
+    fn what_is_no_decision_is_passed_over() {
+        let log =
+            "{\"event\":\"issuance\",\"outcome\":\"issued\"}\n{\"event\":\"checkpoint\"}\n{\"event\":\"other\"}\n";
         let report = replay(&mut log.as_bytes(), &Snapshot::default(), &mut |_| ()).expect("readable");
-        assert_eq!(report.unreadable.iter().map(|line| line.line).collect::<Vec<_>>(), [2]);
+        assert_eq!(report.unreadable.iter().map(|line| line.line).collect::<Vec<_>>(), [3]);
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! The writer thread and its queue.
 
+use crate::audit::chain::{Before, Chain, LogSigner, before};
+use crate::random::{NoRandomness, random};
 use serde::Serialize;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use thiserror::Error;
@@ -46,12 +48,20 @@ pub enum OnLoss {
 
 /// The log could not be opened.
 #[derive(Debug, Error)]
-#[error(
-    "can't write the audit log `{path}`: {source}; name a file that can be written with --audit-log, or `-` for standard output"
-)]
-pub struct AuditError {
-    path: String,
-    source: io::Error,
+pub enum AuditError {
+    /// The file, or the thread that writes it.
+    #[error(
+        "can't write the audit log `{path}`: {source}; name a file that can be written with --audit-log, or `-` for standard output"
+    )]
+    Io {
+        /// The file.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The log has no name to begin with.
+    #[error(transparent)]
+    Random(#[from] NoRandomness),
 }
 
 /// A record that the log did not take.
@@ -76,34 +86,33 @@ struct State {
 }
 
 impl Audit {
-    /// Opens the log and starts its writer.
+    /// Opens the log and starts its writer, which chains what it writes and has `signer` sign checkpoints.
     ///
     /// # Errors
     /// When the file can't be opened for appending, or the thread can't be started.
-    pub fn open(sink: &Sink, on_loss: OnLoss) -> Result<Self, AuditError> {
-        let output: Box<dyn Write + Send> = match sink {
+    pub fn open(sink: &Sink, on_loss: OnLoss, signer: LogSigner) -> Result<Self, AuditError> {
+        let (output, before): (Box<dyn Write + Send>, Before) = match sink {
             Sink::Nowhere => return Ok(Self::nowhere()),
-            Sink::Stdout => Box::new(io::stdout()),
+            Sink::Stdout => (Box::new(io::stdout()), Before::default()),
             Sink::File(path) => {
-                let file = OpenOptions::new().create(true).append(true).open(path);
-                Box::new(file.map_err(|source| AuditError { path: path.display().to_string(), source })?)
+                let failed = |source| AuditError::Io { path: path.display().to_string(), source };
+                let file = OpenOptions::new().create(true).append(true).open(path).map_err(failed)?;
+                (Box::new(file), before(path).map_err(failed)?)
             }
         };
-        Self::to(output, on_loss)
+        let id = format!("{:016x}", u64::from_be_bytes(random()?));
+        Self::to(output, on_loss, Chain::new(id, signer, before))
     }
 
     /// Writes the log to `output`.
-    ///
-    /// # Errors
-    /// When the thread can't be started.
-    pub fn to(output: Box<dyn Write + Send>, on_loss: OnLoss) -> Result<Self, AuditError> {
+    fn to(output: Box<dyn Write + Send>, on_loss: OnLoss, chain: Chain) -> Result<Self, AuditError> {
         let (queue, records) = sync_channel(QUEUE);
         let state = Arc::new(State::default());
         let shared = Arc::clone(&state);
         let writer = std::thread::Builder::new()
             .name("audit".to_owned())
-            .spawn(move || write(&records, output, &shared))
-            .map_err(|source| AuditError { path: "audit".to_owned(), source })?;
+            .spawn(move || write(&records, chain, output, &shared))
+            .map_err(|source| AuditError::Io { path: "audit".to_owned(), source })?;
         Ok(Self { queue: Some(queue), state, on_loss, writer: Some(writer) })
     }
 
@@ -158,35 +167,54 @@ impl Drop for Audit {
     }
 }
 
-fn write(records: &Receiver<Vec<u8>>, mut output: Box<dyn Write + Send>, state: &State) {
-    while let Ok(mut batch) = records.recv() {
-        // what comes soon and what waits goes along: a busy log costs one wake-up and one system call for many records
-        if !state.closing.load(Ordering::Relaxed) {
-            std::thread::sleep(GATHER);
+fn write(records: &Receiver<Vec<u8>>, mut chain: Chain, mut output: Box<dyn Write + Send>, state: &State) {
+    let lost = || state.lost.load(Ordering::Relaxed);
+    let mut batch = Vec::with_capacity(BATCH);
+    loop {
+        batch.clear();
+        let next = match chain.due() {
+            Some(due) => records.recv_timeout(due),
+            None => records.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match next {
+            Ok(ref line) => {
+                chain.record(line, lost(), &mut batch);
+                // what comes soon and what waits goes along: a busy log costs one wake-up and one system call for many
+                // records
+                if !state.closing.load(Ordering::Relaxed) {
+                    std::thread::sleep(GATHER);
+                }
+                while batch.len() < BATCH
+                    && let Ok(line) = records.try_recv()
+                {
+                    chain.record(&line, lost(), &mut batch);
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => chain.checkpoint(lost(), &mut batch),
+            Err(RecvTimeoutError::Disconnected) => chain.end(lost(), &mut batch),
         }
-        while batch.len() < BATCH
-            && let Ok(line) = records.try_recv()
-        {
-            batch.extend(line);
+        let delivered = deliver(&batch, &mut output, state);
+        if next.is_err_and(|error| error == RecvTimeoutError::Disconnected) {
+            break;
         }
-        deliver(&batch, &mut output, state);
+        if !delivered {
+            // nothing may follow a hole that the chain does not tell of
+            state.lost.fetch_add(records.iter().map(|_| 1).sum(), Ordering::Relaxed);
+            break;
+        }
     }
-    let lost = state.lost.load(Ordering::Relaxed);
-    if lost > 0 {
-        tracing::warn!(lost, "audit records were lost");
+    if lost() > 0 {
+        tracing::warn!(lost = lost(), "audit records were lost");
     }
 }
 
-/// Writes a batch, however often it takes; once the process wants to end, a few times more.
-fn deliver(batch: &[u8], output: &mut Box<dyn Write + Send>, state: &State) {
+/// Writes a batch, however often it takes; once the process wants to end, a few times more. Tells whether it is written.
+fn deliver(batch: &[u8], output: &mut Box<dyn Write + Send>, state: &State) -> bool {
     let (mut rest, mut last_tries) = (batch, LAST_TRIES);
-    loop {
+    while !rest.is_empty() {
         let error = match output.write(rest).and_then(|written| output.flush().map(|()| written)) {
             Ok(written) if written > 0 => {
                 rest = rest.get(written..).unwrap_or_default();
-                if rest.is_empty() {
-                    break;
-                }
                 continue;
             }
             Ok(_) => io::Error::from(io::ErrorKind::WriteZero),
@@ -201,7 +229,7 @@ fn deliver(batch: &[u8], output: &mut Box<dyn Write + Send>, state: &State) {
             if last_tries == 0 {
                 let lines = rest.iter().filter(|byte| **byte == b'\n').count();
                 state.lost.fetch_add(u64::try_from(lines).unwrap_or(u64::MAX), Ordering::Relaxed);
-                return;
+                return false;
             }
         }
         std::thread::sleep(RETRY);
@@ -209,4 +237,5 @@ fn deliver(batch: &[u8], output: &mut Box<dyn Write + Send>, state: &State) {
     if state.failing.swap(false, Ordering::Relaxed) {
         tracing::info!(lost = state.lost.load(Ordering::Relaxed), "the audit log is written again");
     }
+    true
 }

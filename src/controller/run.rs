@@ -23,6 +23,7 @@ use crate::process::{Failure, Parts, bind};
 use crate::random::random;
 use durward_api::compile;
 use durward_pki::rotation::{KeySchedule, Schedule};
+use durward_pki::token::Algorithm;
 use kube::{Api, Client};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -94,9 +95,18 @@ pub struct Listen {
 
 /// How token keys follow one another: verifiers keep keys for minutes, tokens live for an hour at most.
 const TOKEN_KEYS: KeySchedule = KeySchedule {
+    algorithms: &Algorithm::ALL,
     signs: Duration::from_secs(7 * 24 * 3600),
     ahead: Duration::from_secs(24 * 3600),
     after: Duration::from_secs(2 * 3600),
+};
+
+/// How keys of the audit log follow one another: logs are verified for years.
+const AUDIT_KEYS: KeySchedule = KeySchedule {
+    algorithms: &[Algorithm::Es256],
+    signs: Duration::from_secs(365 * 24 * 3600),
+    ahead: Duration::from_secs(24 * 3600),
+    after: Duration::from_secs(10 * 365 * 24 * 3600),
 };
 
 /// Runs until a signal ends it.
@@ -110,11 +120,14 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
     let webhooks = bind(listen.webhooks, "webhooks", "webhooks").await?;
     let token_listener = bind(listen.tokens, "token keys", "tokens").await?;
     let admin = bind(listen.admin, "admin", "admin").await?;
-    let audit = Audit::open(&settings.audit, settings.on_loss)?;
     let metrics = Arc::new(Metrics::default());
     let secrets = Api::namespaced(client.clone(), &namespace);
     let store = Store::new(secrets.clone(), &service, settings.ca, &names.trust_domain);
     let authorities = Authorities::new(store.open().await?);
+    let audit_store =
+        KeyStore { secrets: secrets.clone(), name: format!("{service}-audit-keys"), schedule: AUDIT_KEYS };
+    let audit_keys = audit_store.open().await?;
+    let audit = Audit::open(&settings.audit, settings.on_loss, audit_keys.log_signer())?;
     let key_store = KeyStore { secrets, name: format!("{service}-token-keys"), schedule: TOKEN_KEYS };
     let token_keys = key_store.open().await?;
 
@@ -179,7 +192,13 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
     );
     let (known, keys) = (authorities.clone(), token_keys.clone());
     let mint = Mint::new(client.clone(), Arc::clone(&engine), known, keys, &names.trust_domain, &settings.issuer);
-    let published = Published::new(&names.trust_domain, settings.issuer, authorities.clone(), token_keys.clone());
+    let published = Published::new(
+        &names.trust_domain,
+        settings.issuer,
+        authorities.clone(),
+        token_keys.clone(),
+        audit_keys.clone(),
+    );
     parts.serve(token_listener, Some(tls), tokens::router(published).merge(mint::router(mint)));
     parts.serve(admin, None, admin::router(Arc::clone(&engine), Arc::clone(&readiness)));
 
@@ -259,6 +278,8 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
     parts.add(|stop| store.follow(known, seen, stop));
     let leads_keys = leads.clone();
     parts.add(|stop| key_store.run(token_keys, leads_keys, stop));
+    let leads_audit_keys = leads.clone();
+    parts.add(|stop| audit_store.run(audit_keys, leads_audit_keys, stop));
     let writer = Writer::new(client.clone(), &pod);
     let leads_writer = leads.clone();
     parts.add(|stop| writer.run(written, confirmations, leads_writer, stop));

@@ -21,9 +21,14 @@ const MAX_AGE: &str = "public, max-age=300";
 /// How often whoever uses the trust bundle is to look for another one, in seconds.
 const REFRESH_HINT: u32 = 300;
 
-/// The listener of a standalone engine as a router, for a JWKS in JSON (RFC 7517, section 5).
-pub fn keys_only(jwks: Arc<str>) -> Router {
-    Router::new().route("/.well-known/jwks.json", get(async move || key_set(jwks.to_string())))
+/// Where the keys are that verify the audit log: apart from those of tokens, for they count for nothing else.
+const AUDIT_KEYS_PATH: &str = "/.well-known/durward-audit-keys.json";
+
+/// The listener of a standalone engine as a router, for the keys of tokens and of the audit log (RFC 7517, section 5).
+pub fn keys_only(jwks: Arc<str>, audit: Arc<str>) -> Router {
+    Router::new()
+        .route("/.well-known/jwks.json", get(async move || key_set(jwks.to_string())))
+        .route(AUDIT_KEYS_PATH, get(async move || key_set(audit.to_string())))
 }
 
 /// How long a question for other bundles is held.
@@ -45,12 +50,19 @@ pub(crate) struct Published {
     issuer: Arc<str>,
     authorities: Authorities,
     keys: TokenKeys,
+    audit_keys: TokenKeys,
 }
 
 impl Published {
     /// `issuer` is the URL under which tokens of this installation are verified.
-    pub(crate) fn new(trust_domain: &str, issuer: String, authorities: Authorities, keys: TokenKeys) -> Self {
-        Self { trust_domain: trust_domain.into(), issuer: issuer.into(), authorities, keys }
+    pub(crate) fn new(
+        trust_domain: &str,
+        issuer: String,
+        authorities: Authorities,
+        keys: TokenKeys,
+        audit_keys: TokenKeys,
+    ) -> Self {
+        Self { trust_domain: trust_domain.into(), issuer: issuer.into(), authorities, keys, audit_keys }
     }
 
     /// The own bundle.
@@ -71,6 +83,7 @@ impl Published {
 pub(crate) fn router(published: Published) -> Router {
     Router::new()
         .route("/.well-known/jwks.json", get(async |State(this): State<Published>| key_set(this.keys.current().jwks())))
+        .route(AUDIT_KEYS_PATH, get(async |State(this): State<Published>| key_set(this.audit_keys.current().jwks())))
         .route("/.well-known/openid-configuration", get(discovery))
         .route("/bundle", get(spiffe_bundle))
         .route(BUNDLES_PATH, get(bundles))

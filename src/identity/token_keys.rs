@@ -1,10 +1,11 @@
-//! Keys that sign JWT-SVIDs and access tokens, in a Secret that every replica follows and the leader renews.
+//! Keys that sign JWT-SVIDs, access tokens and the audit log, in Secrets that every replica follows and the leader renews.
 
+use crate::audit::LogSigner;
 use crate::controller::{brief, pauses};
 use crate::process::Failure;
 use chrono::{DateTime, Utc};
 use durward_pki::rotation::{KeySchedule, KeyTerm, key_changes, signing};
-use durward_pki::token::{Algorithm, Jwk, TokenKey, jwks};
+use durward_pki::token::{Algorithm, Jwk, TokenKey, TokenKeyError, jwks};
 use futures::StreamExt;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -96,6 +97,15 @@ impl TokenKeys {
 
     pub(crate) fn changes(&self) -> watch::Receiver<Arc<Ring>> {
         self.0.subscribe()
+    }
+
+    /// Signs the audit log with the key that is to sign at the time.
+    pub(crate) fn log_signer(&self) -> LogSigner {
+        let keys = self.clone();
+        LogSigner::new(move |claims, typ| match keys.current().signing(Algorithm::Es256, Utc::now()) {
+            Some(key) => key.sign(claims, typ),
+            None => Err(TokenKeyError::Key),
+        })
     }
 }
 

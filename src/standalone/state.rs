@@ -1,4 +1,4 @@
-//! The state directory: the embedded authority and the token key, made once.
+//! The state directory: the embedded authority, the token key and the key of the audit log, made once.
 
 use crate::random::{NoRandomness, random};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -11,6 +11,7 @@ use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use thiserror::Error;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
@@ -25,6 +26,8 @@ pub struct State {
     pub authority: Authority,
     /// Signs tokens.
     pub token_key: TokenKey,
+    /// Signs the audit log.
+    pub audit_key: Arc<TokenKey>,
 }
 
 /// The state can't be used.
@@ -71,8 +74,8 @@ pub enum StateError {
         /// The wanted one.
         wanted: String,
     },
-    /// The token key is not usable.
-    #[error("the token key in `{path}` can't be used: {source}")]
+    /// The key of tokens or of the audit log is not usable.
+    #[error("a key in `{path}` can't be used: {source}")]
     TokenKey {
         /// The directory.
         path: String,
@@ -87,7 +90,7 @@ pub enum StateError {
 /// Where the state is.
 #[derive(Debug, Clone, clap::Args)]
 pub struct StateDirectory {
-    /// Directory of the embedded CA and token key [default: durward in the user's state directory]
+    /// Directory of the embedded CA and keys [default: durward in the user's state directory]
     #[arg(long = "state", value_name = "DIR", env = "DURWARD_STATE")]
     pub path: Option<PathBuf>,
 }
@@ -126,11 +129,19 @@ impl State {
         let token = read_or_make(&path.join("token-key.pem"), || {
             TokenKey::generate(Algorithm::Rs256).map(|key| key.to_pem()).map_err(token_error)
         })?;
+        // a key of its own: logs are verified for years, tokens for minutes
+        let audit = read_or_make(&path.join("audit-key.pem"), || {
+            TokenKey::generate(Algorithm::Es256).map(|key| key.to_pem()).map_err(token_error)
+        })?;
         let authority = Authority::from_pem(&pem, &pem, None).map_err(authority_error)?;
         if authority.trust_domain().as_deref() != Some(trust_domain) {
             return Err(StateError::OtherTrustDomain { path: shown(), wanted: trust_domain.to_owned() });
         }
-        Ok(Self { authority, token_key: TokenKey::from_pem(Algorithm::Rs256, &token).map_err(token_error)? })
+        Ok(Self {
+            authority,
+            token_key: TokenKey::from_pem(Algorithm::Rs256, &token).map_err(token_error)?,
+            audit_key: Arc::new(TokenKey::from_pem(Algorithm::Es256, &audit).map_err(token_error)?),
+        })
     }
 
     /// A certificate for the doors on this host.

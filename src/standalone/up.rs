@@ -1,6 +1,6 @@
 //! `durward up`: all doors on this host, deciding by a directory that is followed as it changes.
 
-use crate::audit::{Audit, OnLoss, Sink};
+use crate::audit::{Audit, LogSigner, OnLoss, Sink};
 use crate::authn::tls::{ClientRoots, ServerCertificate, server_config};
 use crate::authn::{Authenticator, ServiceAccountIssuer, TrustDomain};
 use crate::doors::admin::{self, Readiness};
@@ -74,8 +74,11 @@ pub struct Listen {
 /// When a port, the state or the directory can't be used, or when a part of it dies.
 pub async fn up(settings: Settings, ready: impl FnOnce(&Listen, &Directory)) -> Result<(), Failure> {
     let sockets = Sockets::bind(&settings.listen).await?;
-    let audit = Audit::open(&settings.audit, settings.on_loss)?;
     let state = State::open(&settings.state, &settings.domain.trust_domain)?;
+    let audit_keys = jwks([state.audit_key.jwk()]);
+    let audit_key = Arc::clone(&state.audit_key);
+    let signer = LogSigner::new(move |claims, typ| audit_key.sign(claims, typ));
+    let audit = Audit::open(&settings.audit, settings.on_loss, signer)?;
     let watch = Watch::begin(&settings.manifests);
     // a directory that is not there is told by the loader, which knows what it is for
     let directory = load(&settings.manifests, &settings.domain)?;
@@ -116,7 +119,7 @@ pub async fn up(settings: Settings, ready: impl FnOnce(&Listen, &Directory)) -> 
         Routers {
             http: doors.http(),
             grpc,
-            tokens: tokens::keys_only(jwks),
+            tokens: tokens::keys_only(jwks, audit_keys.into()),
             admin: admin::router(Arc::clone(&engine), readiness),
         },
     );

@@ -139,11 +139,14 @@ impl Up {
         (reply.status, serde_json::from_str(&reply.body).unwrap_or(Value::String(reply.body)))
     }
 
-    /// The audit records so far, once there are at least `count`.
+    /// The decisions and issuances in the audit log so far, once there are at least `count`.
     pub fn records(&self, count: usize) -> Vec<Value> {
         let read = || {
             let text = fs::read_to_string(&self.audit).unwrap_or_default();
-            let records: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+            // a line that is still being written is none yet
+            let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+            let lines = whole.lines().map(|line| serde_json::from_str(line).unwrap());
+            let records: Vec<Value> = lines.filter(|line: &Value| !is_about_the_log(line)).collect();
             (records.len() >= count).then_some(records)
         };
         eventually(&format!("{count} audit records"), read).unwrap()
@@ -175,6 +178,11 @@ impl Drop for Up {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Whether a line of the audit log is about the log itself.
+pub fn is_about_the_log(line: &Value) -> bool {
+    line["event"].as_str().is_some_and(|event| ["begin", "checkpoint", "gap", "end"].contains(&event))
 }
 
 /// An answer over HTTP/1.1, without what differs by the clock.

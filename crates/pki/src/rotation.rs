@@ -116,6 +116,8 @@ fn seconds(duration: Duration) -> i64 {
 /// How token keys follow one another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeySchedule {
+    /// How they sign; each algorithm has keys of its own.
+    pub algorithms: &'static [Algorithm],
     /// For how long a key signs.
     pub signs: Duration,
     /// How long it is published before: longer than any verifier keeps the keys.
@@ -146,7 +148,7 @@ pub fn signing(keys: impl IntoIterator<Item = KeyTerm>, algorithm: Algorithm, no
 #[must_use]
 pub fn key_changes(keys: &[KeyTerm], schedule: &KeySchedule, now: i64) -> (Vec<KeyTerm>, Vec<KeyTerm>) {
     let (mut made, mut gone) = (Vec::new(), Vec::new());
-    for algorithm in Algorithm::ALL {
+    for algorithm in schedule.algorithms.iter().copied() {
         let mut own: Vec<i64> = keys.iter().filter(|key| key.algorithm == algorithm).map(|key| key.from).collect();
         own.sort_unstable();
         match own.last() {

@@ -65,6 +65,7 @@ proptest! {
     #[test]
     fn tokens_are_always_verifiable(pauses in proptest::collection::vec(1i64..20 * HOUR, 1..80)) {
         let schedule = KeySchedule {
+            algorithms: &Algorithm::ALL,
             signs: Duration::from_secs(50 * 3600), ahead: Duration::from_secs(3600), after: Duration::from_secs(2 * 3600),
         };
         let (mut now, mut keys, mut made_at) = (0, Vec::<KeyTerm>::new(), std::collections::HashMap::new());

@@ -1,7 +1,7 @@
 //! The owner against a scripted API server: listings, gaps, silence, and objects that can't be read.
 
 use super::*;
-use crate::audit::{Audit, OnLoss, Sink};
+use crate::audit::Audit;
 use crate::authn::{Authenticator, TrustDomain};
 use crate::metrics::Metrics;
 use durward_core::request::{Call, Request, Target};
@@ -29,7 +29,7 @@ impl World {
         let (sender, batches) = mpsc::unbounded_channel();
         let (applied, _applied) = mpsc::unbounded_channel();
         let (synced, _synced) = watch::channel(false);
-        let audit = Audit::open(&Sink::Nowhere, OnLoss::Continue).unwrap();
+        let audit = Audit::nowhere();
         let engine = Arc::new(Engine::new(
             Arc::new(Authenticator::new(TrustDomain::default(), Arc::default())),
             audit,

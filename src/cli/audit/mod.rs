@@ -1,10 +1,14 @@
 //! `durward audit`, and where the commands that decide write their log.
 
+mod verify;
+
 use crate::audit::replay::{Report, replay};
 use crate::audit::{OnLoss, Sink};
-use crate::cli::output::Format;
+use crate::cli::output::{Format, say};
 use crate::cli::{Failure, Verdict};
-use crate::standalone::load::load;
+use crate::standalone::load::{Domain, load};
+use crate::standalone::state::{State, StateDirectory};
+use durward_pki::token::jwks;
 use std::fmt::Write;
 use std::fs::File;
 use std::io::{self, BufReader};
@@ -31,6 +35,19 @@ impl From<AuditLog> for Sink {
 pub(crate) enum AuditCommand {
     /// Decide each record of an audit log again and report any difference
     Replay(Replay),
+    /// Tell whether a log is what was written, and where it is not
+    Verify(verify::Verify),
+    /// Print the public keys by which the logs of this host's `durward up` are verified
+    Keys(Keys),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Keys {
+    #[command(flatten)]
+    state: StateDirectory,
+    /// SPIFFE trust domain of the state
+    #[arg(long, value_name = "NAME", default_value = "cluster.local", env = "DURWARD_TRUST_DOMAIN")]
+    trust_domain: String,
 }
 
 #[derive(Debug, clap::Args)]
@@ -41,7 +58,7 @@ pub(crate) struct Replay {
     #[arg(long, value_name = "DIR")]
     policies: PathBuf,
     #[command(flatten)]
-    domain: crate::standalone::load::Domain,
+    domain: Domain,
     /// Output format
     #[arg(long, short, value_enum, default_value_t)]
     output: Format,
@@ -51,7 +68,17 @@ impl AuditCommand {
     pub(crate) fn run(self) -> Result<Verdict, Failure> {
         match self {
             Self::Replay(replay) => replay.run(),
+            Self::Verify(verify) => verify.run(),
+            Self::Keys(keys) => keys.run(),
         }
+    }
+}
+
+impl Keys {
+    fn run(self) -> Result<Verdict, Failure> {
+        let state = State::open(&self.state.resolve()?, &self.trust_domain)?;
+        say(&(jwks([state.audit_key.jwk()]) + "\n"))?;
+        Ok(Verdict::Yes)
     }
 }
 
