@@ -241,7 +241,7 @@ pub(super) fn signature(line: &[u8]) -> Option<(Vec<u8>, &str)> {
 }
 
 /// Whether a line is about the log itself.
-pub(super) fn is_own(line: &[u8]) -> bool {
+pub(crate) fn is_own(line: &[u8]) -> bool {
     #[derive(Deserialize)]
     struct Line {
         #[serde(rename = "event")]

@@ -13,6 +13,7 @@ pub mod verify;
 mod writer;
 
 pub use chain::LogSigner;
+pub(crate) use chain::is_own;
 pub use record::Record;
 pub use writer::{Audit, AuditError, Lost, OnLoss, Sink};
 

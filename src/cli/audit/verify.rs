@@ -1,5 +1,6 @@
 //! `durward audit verify`: whether a log is what was written.
 
+use crate::audit::is_own;
 use crate::audit::verify::{Close, Place, Report, Verifier};
 use crate::authn::KeySource;
 use crate::authn::keys::{KeySet, read};
@@ -135,7 +136,12 @@ impl Piece {
         for _ in 0..FIRST {
             let start = begun.len();
             reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut begun).map_err(|error| unreadable(&name, &error))?;
-            let line: Result<serde_json::Value, _> = serde_json::from_slice(begun.get(start..).unwrap_or_default());
+            let line = begun.get(start..).unwrap_or_default();
+            // those lines are written a little after the records that follow them were made
+            if is_own(line) {
+                continue;
+            }
+            let line: Result<serde_json::Value, _> = serde_json::from_slice(line);
             // all times are written in UTC and one form, so that text sorts as they do
             if let Some(found) = line.ok().as_ref().and_then(|line| line.get("time")?.as_str()) {
                 found.clone_into(&mut time);
