@@ -49,6 +49,9 @@ fn the_first_answer_comes_from_the_example() {
     assert_eq!(jwks.header("cache-control"), Some("public, max-age=300"));
     let keys: Value = serde_json::from_str(&jwks.body).unwrap();
     assert_eq!((&keys["keys"][0]["alg"], &keys["keys"][0]["d"]), (&json!("RS256"), &Value::Null));
+    let bundle = request(up.listen["tokens"], "GET", "/bundle", &[("Host", "x")], "");
+    let bundle = durward_pki::bundle::read(bundle.body.as_bytes()).unwrap();
+    assert_eq!((bundle.roots.len(), bundle.jwks.contains("RS256"), bundle.refresh_hint), (1, true, Some(300)));
     assert!(up.resident() < 100_000);
 }
 

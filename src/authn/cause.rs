@@ -51,6 +51,12 @@ pub enum Cause {
     /// The issuer's keys could not be refreshed for too long.
     #[error("the issuer's keys are too old; they could not be refreshed")]
     StaleKeys,
+    /// The bundle of a federated trust domain was never fetched.
+    #[error("the trust bundle of provider `{0}` is not there yet")]
+    NoBundle(String),
+    /// The bundle of a federated trust domain could not be refreshed for too long.
+    #[error("the trust bundle of provider `{0}` is too old; it could not be refreshed")]
+    StaleBundle(String),
     /// Wrong signature.
     #[error("the token's signature is wrong")]
     Signature,
@@ -93,7 +99,7 @@ pub enum Cause {
     /// A certificate that is no SVID of this trust domain.
     #[error("{0}")]
     Svid(#[from] SvidError),
-    /// Another trust domain.
+    /// Another trust domain, or an ID of ours that is nobody's.
     #[error("the certificate is of another trust domain, or names no service account")]
     TrustDomain,
     /// Past its end.
@@ -116,7 +122,7 @@ impl Cause {
         match self {
             Self::NoCredential => 0,
             Self::NotAccepted => 1,
-            Self::Issuer | Self::Provider(_) => 2,
+            Self::Issuer | Self::TrustDomain | Self::Provider(_) => 2,
             _ => 3,
         }
     }

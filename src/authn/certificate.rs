@@ -3,14 +3,15 @@
 use crate::authn::bearer::single;
 use crate::authn::cause::Cause;
 use crate::authn::living::Bond;
-use crate::authn::workload::trust_domain_of;
+use crate::authn::tls;
 use crate::authn::{Credentials, Verified};
 use chrono::{DateTime, Utc};
 use durward_core::digest::Digest;
 use durward_core::principal::{Identity, Principal, PrincipalId};
 use durward_core::risk::Assurance;
-use durward_pki::svid::{BACKDATE, Svid, verify};
+use durward_pki::svid::{BACKDATE, Svid, SvidError, read, verify};
 use quick_cache::sync::Cache;
+use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use std::sync::Arc;
@@ -22,16 +23,33 @@ pub const FORWARDED_CLIENT_CERT: &str = "x-forwarded-client-cert";
 const REMEMBERED: usize = 10_000;
 
 /// Verifies certificates against the roots of a trust domain.
+#[derive(Clone)]
 pub(crate) struct Certificates {
     trust_domain: String,
+    /// The provider that vouches for the trust domain; `None` for our own.
+    federation: Option<Arc<str>>,
     roots: Vec<CertificateDer<'static>>,
+    /// Verifies them in handshakes; `None` when no root is usable.
+    pub(crate) handshake: Option<Arc<dyn ClientCertVerifier>>,
     /// Gone with these roots: on connections that are older than a change of roots, certificates are verified anew.
-    verified: Cache<Digest, Verified>,
+    verified: Arc<Cache<Digest, Verified>>,
 }
 
 impl Certificates {
-    pub(crate) fn new(trust_domain: &str, roots: Vec<CertificateDer<'static>>) -> Self {
-        Self { trust_domain: trust_domain.to_owned(), roots, verified: Cache::new(REMEMBERED) }
+    /// Those of our own trust domain.
+    pub(crate) fn own(trust_domain: &str, roots: Vec<CertificateDer<'static>>) -> Self {
+        Self::new(None, trust_domain, roots)
+    }
+
+    /// Those of another trust domain, for which `provider` vouches.
+    pub(crate) fn federated(provider: &Arc<str>, trust_domain: &str, roots: Vec<CertificateDer<'static>>) -> Self {
+        Self::new(Some(Arc::clone(provider)), trust_domain, roots)
+    }
+
+    fn new(federation: Option<Arc<str>>, trust_domain: &str, roots: Vec<CertificateDer<'static>>) -> Self {
+        let handshake = tls::verifier(&roots);
+        let (trust_domain, verified) = (trust_domain.to_owned(), Arc::new(Cache::new(REMEMBERED)));
+        Self { trust_domain, federation, roots, handshake, verified }
     }
 
     /// The workload that a certificate names; `None` if there is no certificate. A forwarded one is verified as well as a
@@ -56,24 +74,36 @@ impl Certificates {
             let ends = verified.principal.identity().expires_at;
             return if ends.is_some_and(|end| end > now) { Ok(verified) } else { Err(Cause::CertificateExpired) };
         }
+        // roots vouch for the workloads of their own trust domain alone, and others are not worth a signature's check
+        self.id(&read(chain.first().ok_or(SvidError::Unreadable)?)?)?;
         let svid = verify(chain, &self.roots, now.timestamp())?;
-        let verified = Verified {
-            principal: Arc::new(self.principal(&svid, now)?),
-            bond: Bond::of_serial(&svid.serial, since(&svid)),
-        };
+        // serial numbers of others say nothing of our pods
+        let bond = self.federation.is_none().then(|| Bond::of_serial(&svid.serial, since(&svid))).flatten();
+        let verified = Verified { principal: Arc::new(self.principal(&svid, now)?), bond };
         self.verified.insert(remembered_as, verified.clone());
         Ok(verified)
     }
 
     fn principal(&self, svid: &Svid, now: DateTime<Utc>) -> Result<Principal, Cause> {
-        let id: PrincipalId = svid.id.parse().map_err(|_| Cause::TrustDomain)?;
-        if trust_domain_of(&id) != Some(&self.trust_domain) {
-            return Err(Cause::TrustDomain);
-        }
+        let id = self.id(svid)?;
         let expires_at =
             DateTime::from_timestamp(svid.not_after, 0).filter(|end| *end > now).ok_or(Cause::CertificateExpired)?;
-        let identity = Identity { expires_at: Some(expires_at), ..Identity::new(id, Assurance::ProofOfPossession) };
+        let federation = self.federation.clone();
+        let identity =
+            Identity { expires_at: Some(expires_at), federation, ..Identity::new(id, Assurance::ProofOfPossession) };
         Ok(Principal::authenticated(identity))
+    }
+
+    /// The name of a workload of this trust domain.
+    fn id(&self, svid: &Svid) -> Result<PrincipalId, Cause> {
+        match (svid.id.parse(), &self.federation) {
+            (Ok(id @ PrincipalId::Workload { .. }), _) | (Ok(id @ PrincipalId::Spiffe { .. }), Some(_))
+                if id.trust_domain() == Some(&self.trust_domain) =>
+            {
+                Ok(id)
+            }
+            _ => Err(Cause::TrustDomain),
+        }
     }
 }
 

@@ -47,6 +47,8 @@ impl<'t> Token<'t> {
             None => {}
             Some(Some(typ))
                 if typ.eq_ignore_ascii_case("JWT")
+                    // SPIFFE JWT-SVID, section 2.3
+                    || typ.eq_ignore_ascii_case("JOSE")
                     || typ.eq_ignore_ascii_case("at+jwt")
                     || typ.eq_ignore_ascii_case("application/at+jwt") => {}
             Some(_) => return Err(Cause::Type),

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 use url::Url;
 
 /// Largest JWKS or discovery document, in bytes; the largest of public issuers has about 10 kB.
-const MAX_DOCUMENT: usize = 256 * 1024;
+pub(crate) const MAX_DOCUMENT: usize = 256 * 1024;
 /// Most keys of one issuer; common ones have two to five.
 const MAX_KEYS: usize = 100;
 /// Smallest RSA modulus, in bytes: 2048 bits (RFC 7518, section 3.3).
@@ -29,7 +29,7 @@ const UNKNOWN_KEY_PAUSE: Duration = Duration::from_secs(10);
 /// How long a request waits for keys that it needs.
 const WAIT: Duration = Duration::from_secs(2);
 /// How long one fetch may take.
-const FETCH: Duration = Duration::from_secs(5);
+pub(crate) const FETCH: Duration = Duration::from_secs(5);
 /// For how long keys count when the issuer can't be reached: over a weekend's night, not over a forgotten week.
 const MAX_AGE: TimeDelta = TimeDelta::hours(24);
 /// Tokens that are remembered as verified, at about 1 kB each.
@@ -304,7 +304,7 @@ pub(crate) async fn read(source: &KeySource) -> Result<Vec<u8>, String> {
 async fn fetch(issuer: &str, source: &KeySource) -> Result<Vec<u8>, String> {
     match source {
         KeySource::Inline(json) => Ok(json.clone().into_bytes()),
-        KeySource::Url(url) => get(url).await,
+        KeySource::Url(url) => get(client()?, url).await,
         KeySource::Issuer(url) => {
             #[derive(Deserialize)]
             struct Discovery {
@@ -314,18 +314,19 @@ async fn fetch(issuer: &str, source: &KeySource) -> Result<Vec<u8>, String> {
             let document =
                 Url::parse(&format!("{}/.well-known/openid-configuration", url.as_str().trim_end_matches('/')))
                     .map_err(|error| error.to_string())?;
-            let discovery: Discovery = serde_json::from_slice(&get(&document).await?)
+            let discovery: Discovery = serde_json::from_slice(&get(client()?, &document).await?)
                 .map_err(|error| format!("its discovery document is not readable: {error}"))?;
             if discovery.issuer != issuer {
                 return Err("its discovery document is of another issuer".to_owned());
             }
-            get(&KeySource::url(&discovery.jwks_uri)?).await
+            get(client()?, &KeySource::url(&discovery.jwks_uri)?).await
         }
     }
 }
 
-async fn get(url: &Url) -> Result<Vec<u8>, String> {
-    let mut response = client()?.get(url.clone()).send().await.map_err(|error| format!("{}", root_cause(&error)))?;
+/// A document, bounded.
+pub(crate) async fn get(client: &reqwest::Client, url: &Url) -> Result<Vec<u8>, String> {
+    let mut response = client.get(url.clone()).send().await.map_err(|error| format!("{}", root_cause(&error)))?;
     if !response.status().is_success() {
         return Err(format!("{url} answered {}", response.status()));
     }
@@ -343,15 +344,19 @@ fn root_cause(error: &dyn std::error::Error) -> &dyn std::error::Error {
     error.source().map_or(error, root_cause)
 }
 
-/// The client that fetches keys: no redirects, which could lead inside, and no proxies but those of the environment.
-fn client() -> Result<&'static reqwest::Client, String> {
+/// The client that fetches keys, which trusts the web's authorities.
+pub(crate) fn client() -> Result<&'static reqwest::Client, String> {
     static CLIENT: OnceLock<Result<reqwest::Client, String>> = OnceLock::new();
     let client = CLIENT.get_or_init(|| {
         // the library asks for a provider of the whole process; there is but the one
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let builder =
-            reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).timeout(FETCH).connect_timeout(WAIT);
-        builder.user_agent(concat!("durward/", env!("CARGO_PKG_VERSION"))).build().map_err(|error| error.to_string())
+        careful().build().map_err(|error| error.to_string())
     });
     client.as_ref().map_err(Clone::clone)
+}
+
+/// A client without redirects, which could lead inside, and without proxies but those of the environment.
+pub(crate) fn careful() -> reqwest::ClientBuilder {
+    let builder = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
+    builder.timeout(FETCH).connect_timeout(WAIT).user_agent(concat!("durward/", env!("CARGO_PKG_VERSION")))
 }

@@ -6,6 +6,8 @@ pub mod api_key;
 pub(crate) mod bearer;
 mod cause;
 pub mod certificate;
+mod endpoint;
+mod federation;
 mod issuer;
 pub(crate) mod jwt;
 pub(crate) mod keys;
@@ -19,7 +21,6 @@ pub use cause::Cause;
 pub use keys::KeySource;
 pub use kubernetes::{CREDENTIAL_ID, FACTOR, FACTOR_TIME, kubernetes_user};
 pub use living::Living;
-pub use vouched::vouched;
 pub use workload::ServiceAccountIssuer;
 
 use api_key::ApiKeys;
@@ -29,22 +30,29 @@ use chrono::{DateTime, Utc};
 use durward_api::compile::FieldError;
 use durward_api::resources::IdentityProvider;
 use durward_core::policy::Way;
-use durward_core::principal::{KUBERNETES, Principal};
+use durward_core::principal::{KUBERNETES, Principal, PrincipalId};
+use durward_pki::svid;
+use federation::Federation;
+use futures::stream::{self, StreamExt};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use issuer::Issuer;
 use k8s_openapi::api::core::v1::Secret;
 use living::Bond;
+use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::CertificateDer;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use workload::WorkloadTokens;
 
 /// How often it is looked whether keys are due for a refresh.
-const TICK: Duration = Duration::from_secs(5);
+const TICK: Duration = Duration::from_secs(1);
+/// Issuers and trust domains that are asked at once: a slow one must not keep the others waiting.
+const ASKED_AT_ONCE: usize = 8;
 
 /// What a caller brought.
 #[derive(Clone, Copy)]
@@ -118,6 +126,10 @@ pub struct Authenticator {
     domain: ArcSwap<Domain>,
     providers: ArcSwap<Providers>,
     living: Arc<Living>,
+    /// Told when there are other providers to be asked.
+    asked: Notify,
+    /// Told when bundles of other trust domains are others.
+    bundles: watch::Sender<()>,
 }
 
 /// The trust domain, and what was verified with its roots.
@@ -133,6 +145,7 @@ type Providers = BTreeMap<String, Provider>;
 enum Provider {
     Issuer(Arc<Issuer>),
     ApiKeys(ApiKeys),
+    Federation(Arc<Federation>),
     /// Not usable: no way in, until it is mended.
     Broken,
 }
@@ -145,7 +158,8 @@ impl Authenticator {
     #[must_use]
     pub fn new(domain: TrustDomain, living: Arc<Living>) -> Self {
         let domain = ArcSwap::from_pointee(Domain::new(domain, None));
-        Self { domain, providers: ArcSwap::default(), living }
+        let (providers, asked, bundles) = (ArcSwap::default(), Notify::new(), watch::Sender::new(()));
+        Self { domain, providers, living, asked, bundles }
     }
 
     /// Changes the trust domain. Keys that stay the same keep what was verified with them.
@@ -160,16 +174,60 @@ impl Authenticator {
     /// Sets the outside providers. What can't be used is no way in, and is reported; the rest works. The keys of providers
     /// that stay the same are kept.
     pub fn replace_providers(&self, resources: &[IdentityProvider], secrets: &[Secret]) -> Vec<ProviderProblem> {
-        let old = self.providers.load_full();
+        let (old, own) = (self.providers.load_full(), self.domain.load().settings.name.clone());
         let (mut providers, mut problems) = (BTreeMap::new(), Vec::new());
         for resource in resources {
             let name = resource.metadata.name.clone().unwrap_or_default();
-            let (provider, found) = Provider::new(&name, resource, secrets, old.get(&name));
+            let (provider, found) = match contested(resource, resources) {
+                Some(problem) => (Provider::Broken, vec![problem]),
+                None => Provider::new(&name, resource, secrets, &own, old.get(&name)),
+            };
             problems.extend(found.into_iter().map(|problem| (name.clone(), problem)));
             providers.insert(name, provider);
         }
         self.providers.store(Arc::new(providers));
+        self.asked.notify_one();
+        self.bundles.send_replace(());
         problems
+    }
+
+    /// The trust domain that a provider vouches for, and the provider's name.
+    fn federation(&self, trust_domain: &str) -> Option<(Arc<str>, Arc<Federation>)> {
+        self.providers.load().iter().find_map(|(name, provider)| match provider {
+            Provider::Federation(federation) if federation.trust_domain() == trust_domain => {
+                Some((name.as_str().into(), Arc::clone(federation)))
+            }
+            _ => None,
+        })
+    }
+
+    /// Bundles of the other trust domains that count now, as SPIFFE has them, by the domains' SPIFFE IDs.
+    #[must_use]
+    pub fn federated_bundles(&self) -> BTreeMap<String, serde_json::Value> {
+        let (providers, now) = (self.providers.load(), Utc::now());
+        let bundles = providers.values().filter_map(|provider| match provider {
+            Provider::Federation(federation) => {
+                Some((format!("spiffe://{}", federation.trust_domain()), federation.bundle(now)?))
+            }
+            _ => None,
+        });
+        bundles.collect()
+    }
+
+    /// Told whenever [`Authenticator::federated_bundles`] are others.
+    #[must_use]
+    pub fn federated_changes(&self) -> watch::Receiver<()> {
+        self.bundles.subscribe()
+    }
+
+    /// What verifies a client's certificate in the handshake: roots of the trust domain that it names, and our own for
+    /// whatever names none that is known.
+    pub(crate) fn verifier_for(&self, leaf: &CertificateDer<'_>) -> Option<Arc<dyn ClientCertVerifier>> {
+        let id = svid::read(leaf).ok().and_then(|svid| svid.id.parse::<PrincipalId>().ok());
+        match id.as_ref().and_then(PrincipalId::trust_domain).and_then(|domain| self.federation(domain)) {
+            Some((_, federation)) => federation.with_certificates(Utc::now(), |of| of.handshake.clone())?,
+            None => self.domain.load().certificates.handshake.clone(),
+        }
     }
 
     /// Who is calling, by the first accepted way in that a credential of the caller fits.
@@ -213,6 +271,7 @@ impl Authenticator {
                 None => Ok(None),
             },
             Some(Provider::ApiKeys(keys)) => keys.authenticate(credentials.headers, now),
+            Some(Provider::Federation(federation)) => federation.authenticate(credentials, audience, now),
             Some(Provider::Broken) | None => Err(Cause::Provider(name.to_string())),
         }
     }
@@ -239,33 +298,67 @@ impl Authenticator {
         Ok(Some(verified.principal))
     }
 
-    /// Keeps the keys of all issuers fresh until `shutdown`.
+    /// Keeps the keys of all issuers and the bundles of all trust domains fresh until `shutdown`.
     pub async fn run(&self, shutdown: CancellationToken) {
         while !shutdown.is_cancelled() {
-            let (domain, providers) = (self.domain.load_full(), self.providers.load_full());
-            let issuers = providers.values().filter_map(|provider| match provider {
-                Provider::Issuer(issuer) => Some(&issuer.keys),
-                Provider::ApiKeys(_) | Provider::Broken => None,
-            });
-            let workloads = domain.workloads.as_ref().and_then(|workloads| workloads.keys());
-            for keys in issuers.chain(workloads) {
-                tokio::select! {
-                    () = keys.refresh() => {}
-                    () = shutdown.cancelled() => return,
-                }
+            tokio::select! {
+                () = self.refresh() => {}
+                () = shutdown.cancelled() => return,
             }
             tokio::select! {
                 () = tokio::time::sleep(TICK) => {}
+                () = self.asked.notified() => {}
                 () = shutdown.cancelled() => {}
             }
         }
     }
+
+    /// Refreshes what is due.
+    async fn refresh(&self) {
+        let (domain, providers) = (self.domain.load_full(), self.providers.load_full());
+        let (mut keys, mut federations) = (Vec::new(), Vec::new());
+        for provider in providers.values() {
+            match provider {
+                Provider::Issuer(issuer) => keys.push(Arc::clone(&issuer.keys)),
+                Provider::Federation(federation) => federations.push(Arc::clone(federation)),
+                Provider::ApiKeys(_) | Provider::Broken => {}
+            }
+        }
+        keys.extend(domain.workloads.as_ref().and_then(|workloads| workloads.keys()).cloned());
+        let keys = stream::iter(keys).for_each_concurrent(ASKED_AT_ONCE, async |keys| keys.refresh().await);
+        let federations = stream::iter(federations).for_each_concurrent(ASKED_AT_ONCE, |federation| {
+            let bundles = self.bundles.clone();
+            async move {
+                if federation.refresh().await {
+                    bundles.send_replace(());
+                }
+            }
+        });
+        tokio::join!(keys, federations);
+    }
 }
 
-/// What is wrong with a provider, whatever Secrets there are.
+/// What is wrong with a provider beside the `others`, whatever Secrets there are, where `own` is the trust domain.
 #[must_use]
-pub fn check(provider: &IdentityProvider) -> Vec<FieldError> {
-    Provider::new(provider.metadata.name.as_deref().unwrap_or_default(), provider, &[], None).1
+pub fn check(provider: &IdentityProvider, others: &[IdentityProvider], own: &str) -> Vec<FieldError> {
+    let name = provider.metadata.name.as_deref().unwrap_or_default();
+    let found = Provider::new(name, provider, &[], own, None).1;
+    contested(provider, others).into_iter().chain(found).collect()
+}
+
+/// A trust domain is the oldest provider's that is for it: two bundles must not vouch for one domain.
+fn contested(provider: &IdentityProvider, all: &[IdentityProvider]) -> Option<FieldError> {
+    let trust_domain = |provider: &IdentityProvider| Some(provider.spec.x509.as_ref()?.trust_domain.clone());
+    let age = |provider: &IdentityProvider| {
+        let created = provider.metadata.creation_timestamp.as_ref().map_or(i64::MAX, |at| at.0.as_second());
+        (created, provider.metadata.name.clone())
+    };
+    let wanted = trust_domain(provider)?;
+    let of_it = all.iter().filter(|other| trust_domain(other).as_ref() == Some(&wanted));
+    let older = of_it.filter(|other| age(other) < age(provider)).min_by_key(|other| age(other))?;
+    let holder = older.metadata.name.as_deref().unwrap_or_default();
+    let message = format!("the older IdentityProvider `{holder}` is for trust domain `{wanted}` already");
+    Some(FieldError { field: "spec.x509.trustDomain".to_owned(), message })
 }
 
 /// Whether the caller shows any credential, of whatever kind.
@@ -285,7 +378,7 @@ impl Domain {
             .inspect_err(|error| tracing::error!(error, "the keys of workloads' tokens can't be used"))
             .ok()
             .map(Arc::new);
-        let certificates = Certificates::new(&settings.name, settings.roots.clone());
+        let certificates = Certificates::own(&settings.name, settings.roots.clone());
         Self { settings, workloads, certificates }
     }
 }
@@ -297,7 +390,13 @@ impl fmt::Debug for Domain {
 }
 
 impl Provider {
-    fn new(name: &str, resource: &IdentityProvider, secrets: &[Secret], old: Option<&Self>) -> (Self, Vec<FieldError>) {
+    fn new(
+        name: &str,
+        resource: &IdentityProvider,
+        secrets: &[Secret],
+        own: &str,
+        old: Option<&Self>,
+    ) -> (Self, Vec<FieldError>) {
         let spec = &resource.spec;
         let broken = |problem: FieldError| (Self::Broken, vec![problem]);
         let wrong =
@@ -312,7 +411,10 @@ impl Provider {
             }
             (None, Some(api_key), None) => ApiKeys::new(name, api_key, secrets)
                 .map_or_else(broken, |(keys, problems)| (Self::ApiKeys(keys), problems)),
-            (None, None, Some(_)) => wrong("spec.x509", "not yet supported: federated trust domains; leave it out"),
+            (None, None, Some(x509)) => {
+                let old = if let Some(Self::Federation(old)) = old { Some(old) } else { None };
+                Federation::new(name, x509, own, old).map_or_else(broken, |of| (Self::Federation(of), Vec::new()))
+            }
             _ => wrong("spec", "say exactly one of `jwt`, `apiKey` and `x509`"),
         }
     }

@@ -1,12 +1,15 @@
 //! TLS of our own listeners.
 
+use crate::authn::Authenticator;
 use arc_swap::ArcSwap;
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::aws_lc_rs;
+use rustls::crypto::{WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
+};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use std::sync::Arc;
@@ -21,9 +24,6 @@ pub enum TlsError {
     /// The library refused.
     #[error("TLS can't be set up: {0}")]
     Rustls(#[from] rustls::Error),
-    /// The roots for client certificates are not usable.
-    #[error("client certificates can't be verified: {0}")]
-    Roots(String),
 }
 
 /// The server's certificate, replaced without a restart.
@@ -63,42 +63,34 @@ fn certified(chain_pem: &str, key_pem: &str) -> Result<CertifiedKey, TlsError> {
     Ok(CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())?)
 }
 
-/// Roots by which clients' certificates are verified, replaced without a restart.
+/// Verifies clients' certificates, each by the roots of its own trust domain, as the authenticator knows them now.
 #[derive(Debug)]
-pub struct ClientRoots(ArcSwap<Verifier>);
+pub struct Clients {
+    authenticator: Arc<Authenticator>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
 
-type Verifier = Arc<dyn ClientCertVerifier>;
-
-impl ClientRoots {
-    /// Verifies by these roots.
-    ///
-    /// # Errors
-    /// When none of them is usable.
-    pub fn new(roots: &[CertificateDer<'static>]) -> Result<Arc<Self>, TlsError> {
-        Ok(Arc::new(Self(ArcSwap::from_pointee(verifier(roots)?))))
-    }
-
-    /// Replaces them, for every handshake from now on.
-    ///
-    /// # Errors
-    /// As [`ClientRoots::new`]; the old ones stay then.
-    pub fn replace(&self, roots: &[CertificateDer<'static>]) -> Result<(), TlsError> {
-        self.0.store(Arc::new(verifier(roots)?));
-        Ok(())
+impl Clients {
+    /// Clients that `authenticator` knows.
+    #[must_use]
+    pub fn new(authenticator: Arc<Authenticator>) -> Arc<Self> {
+        let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
+        Arc::new(Self { authenticator, algorithms })
     }
 }
 
 /// Lets clients show a certificate: without one they are nobody, with a wrong one they get no connection.
-fn verifier(roots: &[CertificateDer<'static>]) -> Result<Verifier, TlsError> {
+pub(crate) fn verifier(roots: &[CertificateDer<'static>]) -> Option<Arc<dyn ClientCertVerifier>> {
     let mut store = RootCertStore::empty();
     store.add_parsable_certificates(roots.iter().cloned());
     WebPkiClientVerifier::builder_with_provider(Arc::new(store), Arc::new(aws_lc_rs::default_provider()))
         .allow_unauthenticated()
         .build()
-        .map_err(|error| TlsError::Roots(error.to_string()))
+        .inspect_err(|error| tracing::warn!(%error, "no client certificate can be verified by these roots"))
+        .ok()
 }
 
-impl ClientCertVerifier for ClientRoots {
+impl ClientCertVerifier for Clients {
     fn client_auth_mandatory(&self) -> bool {
         false
     }
@@ -114,7 +106,8 @@ impl ClientCertVerifier for ClientRoots {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        self.0.load().verify_client_cert(leaf, intermediates, now)
+        let verifier = self.authenticator.verifier_for(leaf).ok_or(CertificateError::UnknownIssuer)?;
+        verifier.verify_client_cert(leaf, intermediates, now)
     }
 
     fn verify_tls12_signature(
@@ -123,7 +116,7 @@ impl ClientCertVerifier for ClientRoots {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.load().verify_tls12_signature(message, certificate, signature)
+        verify_tls12_signature(message, certificate, signature, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -132,11 +125,11 @@ impl ClientCertVerifier for ClientRoots {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.load().verify_tls13_signature(message, certificate, signature)
+        verify_tls13_signature(message, certificate, signature, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.load().supported_verify_schemes()
+        self.algorithms.supported_schemes()
     }
 }
 
@@ -146,7 +139,7 @@ impl ClientCertVerifier for ClientRoots {
 /// When the protocol versions are not usable.
 pub fn server_config(
     certificate: Arc<ServerCertificate>,
-    clients: Arc<ClientRoots>,
+    clients: Arc<Clients>,
 ) -> Result<Arc<ServerConfig>, TlsError> {
     let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()?

@@ -94,7 +94,7 @@ impl WorkloadTokens {
     /// The subject of a JWT-SVID (SPIFFE JWT-SVID, section 3.1).
     fn svid(&self, claims: &Claims) -> Result<PrincipalId, Cause> {
         match claims.text("sub")?.parse() {
-            Ok(id @ PrincipalId::Workload { .. }) if trust_domain_of(&id) == Some(&self.trust_domain) => Ok(id),
+            Ok(id @ PrincipalId::Workload { .. }) if id.trust_domain() == Some(&self.trust_domain) => Ok(id),
             _ => Err(Cause::Subject("not a workload of this trust domain")),
         }
     }
@@ -123,12 +123,4 @@ fn bond(claims: &Claims) -> Result<Option<Bond>, Cause> {
     let tag = |pointer: &str| details.pointer(pointer).and_then(Value::as_str).map(Tag::of);
     let since = claims.time("iat")?.and_then(|at| DateTime::from_timestamp(at, 0)).unwrap_or_default();
     Ok(Some(Bond { pod: tag("/pod/uid"), service_account: tag("/serviceaccount/uid"), since }))
-}
-
-/// The trust domain of a workload.
-pub(crate) fn trust_domain_of(id: &PrincipalId) -> Option<&str> {
-    match id {
-        PrincipalId::Workload { trust_domain, .. } => Some(trust_domain),
-        _ => None,
-    }
 }

@@ -27,6 +27,9 @@ pub(crate) struct Check {
     /// Who asks: `spiffe://DOMAIN/ns/NAMESPACE/sa/ACCOUNT`, `user:PROVIDER/SUBJECT` or `key:PROVIDER/NAME`; nobody if left out
     #[arg(long = "as", value_name = "PRINCIPAL")]
     principal: Option<PrincipalId>,
+    /// The IdentityProvider that vouches for a SPIFFE ID of another trust domain
+    #[arg(long, value_name = "NAME", requires = "principal")]
+    provider: Option<String>,
     /// A group of the principal; may be repeated
     #[arg(long, value_name = "GROUP", requires = "principal")]
     group: Vec<String>,
@@ -97,7 +100,7 @@ impl Check {
         let snapshot = self.policies.snapshot()?;
         let (target, call) = self.question()?;
         let request = Request { target, call, source: None };
-        let principal = self.identity().map(Principal::assumed);
+        let principal = self.identity()?.map(Principal::assumed);
         let now = self.at.unwrap_or_else(Utc::now);
         let route = snapshot.route(&request);
         let decision = route.decide(principal.as_ref(), now);
@@ -119,19 +122,30 @@ impl Check {
         Ok((Target::Host(host), Call::Http { method: &self.first, path }))
     }
 
-    fn identity(&self) -> Option<Identity> {
-        let id = self.principal.clone()?;
+    fn identity(&self) -> Result<Option<Identity>, Failure> {
+        let Some(id) = self.principal.clone() else { return Ok(None) };
+        let foreign = id.trust_domain().is_some_and(|of| of != self.policies.trust_domain());
+        match (&self.provider, foreign) {
+            (None, true) => {
+                return Err(format!("`{id}` is of another trust domain; say who vouches for it with --provider").into());
+            }
+            (Some(_), false) => {
+                return Err(format!("--provider is for workloads of other trust domains, not for `{id}`").into());
+            }
+            _ => {}
+        }
         let usual = match id {
             PrincipalId::Key { .. } => Assurance::SharedSecret,
             _ => Assurance::Bearer,
         };
-        Some(Identity {
+        Ok(Some(Identity {
+            federation: self.provider.as_deref().map(Into::into),
             groups: self.group.iter().cloned().collect(),
             attributes: self.attribute.iter().cloned().collect(),
             scopes: (!self.scope.is_empty()).then(|| self.scope.iter().cloned().collect()),
             authenticated_at: self.authenticated_at,
             ..Identity::new(id, self.assurance.unwrap_or(usual))
-        })
+        }))
     }
 }
 

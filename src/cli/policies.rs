@@ -25,6 +25,11 @@ pub(crate) struct Policies {
 }
 
 impl Policies {
+    /// The trust domain of the cluster's own workloads.
+    pub(crate) fn trust_domain(&self) -> &str {
+        &self.domain.trust_domain
+    }
+
     /// Reads them. What is wrong with them goes to standard error.
     pub(crate) fn snapshot(&self) -> Result<Snapshot, Failure> {
         let Some(directory) = &self.policies else {

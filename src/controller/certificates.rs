@@ -1,7 +1,7 @@
 //! The certificate of this replica's listeners, and the roots by which it verifies others.
 
 use crate::authn::Authenticator;
-use crate::authn::tls::{ClientRoots, ServerCertificate, server_config};
+use crate::authn::tls::{Clients, ServerCertificate, server_config};
 use crate::identity::{Authorities, Trust};
 use crate::metrics::Metrics;
 use crate::process::Failure;
@@ -46,23 +46,27 @@ impl Leaf {
     }
 }
 
-/// What all listeners show, and whom they and the authenticator trust.
+/// What all listeners show, and whom the authenticator trusts.
 pub(crate) struct Listeners {
     leaf: Leaf,
     authorities: Authorities,
     certificate: Arc<ServerCertificate>,
-    clients: Arc<ClientRoots>,
+    authenticator: Arc<Authenticator>,
     /// Digest of the roots that this replica verifies by.
     in_force: watch::Sender<Option<Digest>>,
 }
 
 impl Listeners {
-    pub(crate) fn new(leaf: Leaf, authorities: Authorities) -> Result<Self, Failure> {
+    pub(crate) fn new(
+        leaf: Leaf,
+        authorities: Authorities,
+        authenticator: Arc<Authenticator>,
+    ) -> Result<Self, Failure> {
         let trust = authorities.current();
         let issued = leaf.issue(&trust.active)?;
         Ok(Self {
             certificate: ServerCertificate::new(&issued.chain_pem, &issued.key_pem)?,
-            clients: ClientRoots::new(&trust.roots())?,
+            authenticator,
             in_force: watch::Sender::new(Some(trust.digest())),
             leaf,
             authorities,
@@ -70,7 +74,7 @@ impl Listeners {
     }
 
     pub(crate) fn tls(&self) -> Result<Arc<ServerConfig>, Failure> {
-        Ok(server_config(Arc::clone(&self.certificate), Arc::clone(&self.clients))?)
+        Ok(server_config(Arc::clone(&self.certificate), Clients::new(Arc::clone(&self.authenticator)))?)
     }
 
     pub(crate) fn in_force(&self) -> watch::Receiver<Option<Digest>> {
@@ -79,11 +83,7 @@ impl Listeners {
 
     /// Replaces the certificate at half of its lifetime, with some jitter, and follows every change of the authorities,
     /// until `shutdown`.
-    pub(crate) async fn run(
-        self,
-        authenticator: Arc<Authenticator>,
-        shutdown: CancellationToken,
-    ) -> Result<(), Failure> {
+    pub(crate) async fn run(self, shutdown: CancellationToken) -> Result<(), Failure> {
         let mut changes = self.authorities.changes();
         let mut signed_by = Arc::clone(&self.authorities.current().active);
         let mut renewal = Instant::now() + self.pause()?;
@@ -94,7 +94,7 @@ impl Listeners {
                 () = shutdown.cancelled() => return Ok(()),
             }
             let trust = Arc::clone(&changes.borrow_and_update());
-            self.trust(&trust, &authenticator)?;
+            self.trust(&trust);
             if renewal <= Instant::now() || signed_by.certificate() != trust.active.certificate() {
                 let issued = self.leaf.issue(&trust.active)?;
                 self.certificate.replace(&issued.chain_pem, &issued.key_pem)?;
@@ -104,14 +104,12 @@ impl Listeners {
         }
     }
 
-    fn trust(&self, trust: &Trust, authenticator: &Authenticator) -> Result<(), Failure> {
+    fn trust(&self, trust: &Trust) {
         let (roots, digest) = (trust.roots(), trust.digest());
         if *self.in_force.borrow() != Some(digest) {
-            self.clients.replace(&roots)?;
-            authenticator.change_domain(|domain| domain.roots.clone_from(&roots));
+            self.authenticator.change_domain(|domain| domain.roots.clone_from(&roots));
             self.in_force.send_replace(Some(digest));
         }
-        Ok(())
     }
 
     /// Between 45 % and 55 % of the lifetime, so that replicas don't do it at once.

@@ -291,8 +291,7 @@ impl Owner {
     fn publish(&mut self, outlets: &mut Outlets) {
         let engine = Arc::clone(&outlets.engine);
         if std::mem::take(&mut self.authentication_changed) {
-            let providers: Vec<IdentityProvider> =
-                self.providers.values().filter_map(|(_, provider)| provider.as_ref().ok().cloned()).collect();
+            let providers: Vec<IdentityProvider> = self.providers().collect();
             let secrets: Vec<Secret> = self.secrets.values().cloned().collect();
             let problems = engine.authenticator().replace_providers(&providers, &secrets);
             self.report_providers(&problems);
@@ -310,6 +309,11 @@ impl Owner {
         outlets.batches.send(batch);
         outlets.readiness.loaded();
         outlets.synced.send_if_modified(|synced| !std::mem::replace(synced, true));
+    }
+
+    /// The providers that can be read.
+    fn providers(&self) -> impl Iterator<Item = IdentityProvider> {
+        self.providers.values().filter_map(|(_, provider)| provider.as_ref().ok().cloned())
     }
 
     fn report_policy(&self, key: &PolicyKey) -> Option<Report> {
@@ -363,7 +367,12 @@ impl Owner {
             }),
             "IdentityProvider" => decode::spec(object).map(|spec| {
                 let provider = IdentityProvider { metadata: object.metadata.clone(), spec, status: None };
-                Reviewed { errors: crate::authn::check(&provider), warnings: Vec::new() }
+                let others: Vec<_> =
+                    self.providers().filter(|other| other.metadata.name != provider.metadata.name).collect();
+                Reviewed {
+                    errors: crate::authn::check(&provider, &others, self.catalog.trust_domain()),
+                    warnings: Vec::new(),
+                }
             }),
             "Relationship" => {
                 decode::spec::<<Relationship as kube::core::object::HasSpec>::Spec>(object).and_then(|_| {

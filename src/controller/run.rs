@@ -154,7 +154,7 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
         lifetime: settings.certificate_lifetime,
         metrics: Arc::clone(&metrics),
     };
-    let listeners = Listeners::new(leaf, authorities.clone())?;
+    let listeners = Listeners::new(leaf, authorities.clone(), Arc::clone(engine.authenticator()))?;
     let tls = listeners.tls()?;
 
     let (reviewer, reviews) = mpsc::channel(REVIEWS);
@@ -192,13 +192,14 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
     );
     let (known, keys) = (authorities.clone(), token_keys.clone());
     let mint = Mint::new(client.clone(), Arc::clone(&engine), known, keys, &names.trust_domain, &settings.issuer);
-    let published = Published::new(
-        &names.trust_domain,
-        settings.issuer,
-        authorities.clone(),
-        token_keys.clone(),
-        audit_keys.clone(),
-    );
+    let published = Published {
+        trust_domain: names.trust_domain.as_str().into(),
+        issuer: settings.issuer.into(),
+        authorities: authorities.clone(),
+        keys: token_keys.clone(),
+        audit_keys: audit_keys.clone(),
+        authenticator: Arc::clone(engine.authenticator()),
+    };
     parts.serve(token_listener, Some(tls), tokens::router(published).merge(mint::router(mint)));
     parts.serve(admin, None, admin::router(Arc::clone(&engine), Arc::clone(&readiness)));
 
@@ -237,8 +238,7 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
     let metrics = Arc::clone(engine.metrics());
     parts.add(|stop| candidate.run(leading, metrics, stop));
     let in_force = listeners.in_force();
-    let authenticator = Arc::clone(engine.authenticator());
-    parts.add(|stop| listeners.run(authenticator, stop));
+    parts.add(|stop| listeners.run(stop));
     let replicas = Replicas {
         client: client.clone(),
         namespace: namespace.clone(),
@@ -257,6 +257,7 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
     parts.add(|stop| signer.run(leads_signer, stop));
     let bundle = Bundle {
         client: client.clone(),
+        trust_domain,
         engine: Arc::clone(&engine),
         authorities: authorities.clone(),
         carried: of_bundles,

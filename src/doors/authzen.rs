@@ -4,7 +4,7 @@
 //! capture stands in `resource.properties`, and `resource.id` as `id`. With `resource.type: http` the resource is a
 //! URL and the action a method.
 
-use crate::authn::vouched;
+use crate::authn::Authenticator;
 use crate::doors::Doors;
 use crate::doors::trust::Peer;
 use crate::engine::{Answer, Caller, Door};
@@ -217,17 +217,18 @@ async fn decide(
     let resource = evaluation.resource.as_ref().or(defaults.resource.as_ref()).ok_or_else(|| missing("resource"))?;
     let context = evaluation.context.as_ref().or(defaults.context.as_ref());
 
-    let principal = subject.principal()?;
+    let principal = subject.principal(doors.engine.authenticator())?;
     let (target, call) = question(action, resource)?;
     let request = Request { target, call, source: Some(peer.address.ip()) };
-    let answer = doors.engine.ask(Door::AuthZen, &request, Caller::Vouched(Arc::new(principal))).await;
+    let caller = principal.map_or(Caller::Nobody, |principal| Caller::Vouched(Arc::new(principal)));
+    let answer = doors.engine.ask(Door::AuthZen, &request, caller).await;
     // reasons only for those who ask: batches are compared as a whole by the interoperability tests
     let explain = context.and_then(|context| context.get("explain")).and_then(Value::as_bool).unwrap_or(false);
     Ok(Verdict { decision: answer.passes(), context: explain.then(|| reasons(&answer)) })
 }
 
 impl Subject {
-    fn principal(&self) -> Result<Principal, Malformed> {
+    fn principal(&self, authenticator: &Authenticator) -> Result<Option<Principal>, Malformed> {
         let properties = &self.properties;
         let id = match (&properties.provider, self.kind.as_str()) {
             (Some(provider), "user") => PrincipalId::user(provider, &self.id),
@@ -243,7 +244,7 @@ impl Subject {
             authenticated_at: properties.authenticated_at,
             ..Identity::new(id, Assurance::Bearer)
         };
-        Ok(vouched(identity, properties.assurance))
+        Ok(authenticator.vouched(identity, properties.assurance))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The token listener: public keys for services that verify tokens on their own, and the trust bundle.
 
+use crate::authn::Authenticator;
 use crate::identity::{Authorities, TokenKeys};
 use axum::extract::{Query, State};
 use axum::http::header;
@@ -19,16 +20,18 @@ use tokio::time::{Instant, sleep_until};
 /// How long a verifier may keep the keys, in seconds; a key is published for longer than this before it signs.
 const MAX_AGE: &str = "public, max-age=300";
 /// How often whoever uses the trust bundle is to look for another one, in seconds.
-const REFRESH_HINT: u32 = 300;
+pub(crate) const REFRESH_HINT: u32 = 300;
 
 /// Where the keys are that verify the audit log: apart from those of tokens, for they count for nothing else.
 const AUDIT_KEYS_PATH: &str = "/.well-known/durward-audit-keys.json";
 
-/// The listener of a standalone engine as a router, for the keys of tokens and of the audit log (RFC 7517, section 5).
-pub fn keys_only(jwks: Arc<str>, audit: Arc<str>) -> Router {
+/// The listener of a standalone engine as a router, for the keys of tokens and of the audit log (RFC 7517, section 5) and
+/// a bundle.
+pub(crate) fn standalone(jwks: Arc<str>, audit: Arc<str>, bundle: Arc<str>) -> Router {
     Router::new()
         .route("/.well-known/jwks.json", get(async move || key_set(jwks.to_string())))
         .route(AUDIT_KEYS_PATH, get(async move || key_set(audit.to_string())))
+        .route("/bundle", get(async move || spiffe_bundle(bundle.to_string())))
 }
 
 /// How long a question for other bundles is held.
@@ -46,25 +49,17 @@ pub(crate) struct Bundles {
 /// What the listener of a cluster tells.
 #[derive(Clone)]
 pub(crate) struct Published {
-    trust_domain: Arc<str>,
-    issuer: Arc<str>,
-    authorities: Authorities,
-    keys: TokenKeys,
-    audit_keys: TokenKeys,
+    pub(crate) trust_domain: Arc<str>,
+    /// The URL under which tokens of this installation are verified.
+    pub(crate) issuer: Arc<str>,
+    pub(crate) authorities: Authorities,
+    pub(crate) keys: TokenKeys,
+    pub(crate) audit_keys: TokenKeys,
+    /// Knows the other trust domains.
+    pub(crate) authenticator: Arc<Authenticator>,
 }
 
 impl Published {
-    /// `issuer` is the URL under which tokens of this installation are verified.
-    pub(crate) fn new(
-        trust_domain: &str,
-        issuer: String,
-        authorities: Authorities,
-        keys: TokenKeys,
-        audit_keys: TokenKeys,
-    ) -> Self {
-        Self { trust_domain: trust_domain.into(), issuer: issuer.into(), authorities, keys, audit_keys }
-    }
-
     /// The own bundle.
     fn bundle(&self) -> String {
         let (trust, keys) = (self.authorities.current(), self.keys.current());
@@ -72,10 +67,11 @@ impl Published {
     }
 
     fn bundles(&self) -> Bundles {
-        let own = self.bundle();
-        let digest = Digest::of([own.as_bytes()]).to_string();
-        let own = serde_json::from_str(&own).unwrap_or_default();
-        Bundles { digest, bundles: BTreeMap::from([(format!("spiffe://{}", self.trust_domain), own)]) }
+        let own = serde_json::from_str(&self.bundle()).unwrap_or_default();
+        let mut bundles = self.authenticator.federated_bundles();
+        bundles.insert(format!("spiffe://{}", self.trust_domain), own);
+        let text = serde_json::to_vec(&bundles).unwrap_or_default();
+        Bundles { digest: Digest::of([text.as_slice()]).to_string(), bundles }
     }
 }
 
@@ -85,7 +81,7 @@ pub(crate) fn router(published: Published) -> Router {
         .route("/.well-known/jwks.json", get(async |State(this): State<Published>| key_set(this.keys.current().jwks())))
         .route(AUDIT_KEYS_PATH, get(async |State(this): State<Published>| key_set(this.audit_keys.current().jwks())))
         .route("/.well-known/openid-configuration", get(discovery))
-        .route("/bundle", get(spiffe_bundle))
+        .route("/bundle", get(async |State(this): State<Published>| spiffe_bundle(this.bundle())))
         .route(BUNDLES_PATH, get(bundles))
         .with_state(published)
 }
@@ -107,8 +103,8 @@ async fn discovery(State(this): State<Published>) -> impl IntoResponse {
 }
 
 /// The bundle as SPIFFE has it (SPIFFE Trust Domain and Bundle, section 4).
-async fn spiffe_bundle(State(this): State<Published>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, MAX_AGE)], this.bundle())
+fn spiffe_bundle(bundle: String) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, MAX_AGE)], bundle)
 }
 
 #[derive(Debug, Deserialize)]
@@ -120,10 +116,12 @@ struct Known {
 /// All bundles, once they are others than those that are known; the same again when nothing changes for a while.
 async fn bundles(State(this): State<Published>, Query(Known { known }): Query<Known>) -> Json<Bundles> {
     let (mut roots, mut keys) = (this.authorities.changes(), this.keys.changes());
+    let mut federated = this.authenticator.federated_changes();
     let end = Instant::now() + HOLD;
     loop {
         roots.mark_unchanged();
         keys.mark_unchanged();
+        federated.mark_unchanged();
         let now = this.bundles();
         if now.digest != known {
             return Json(now);
@@ -131,6 +129,7 @@ async fn bundles(State(this): State<Published>, Query(Known { known }): Query<Kn
         tokio::select! {
             Ok(()) = roots.changed() => {}
             Ok(()) = keys.changed() => {}
+            Ok(()) = federated.changed() => {}
             () = sleep_until(end) => return Json(now),
         }
     }

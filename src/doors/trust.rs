@@ -45,8 +45,8 @@ impl FromStr for PeerName {
         if let Ok(address) = text.parse::<IpAddr>() {
             return Ok(Self::Network(address.into()));
         }
-        match text.parse() {
-            Ok(id @ PrincipalId::Workload { .. }) => Ok(Self::Workload(id)),
+        match text.parse::<PrincipalId>() {
+            Ok(id) if id.is_workload() => Ok(Self::Workload(id)),
             _ => Err(PeerNameError(text.to_owned())),
         }
     }

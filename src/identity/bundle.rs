@@ -38,6 +38,7 @@ enum Carrier {
 /// Publishes the roots.
 pub(crate) struct Bundle {
     pub(crate) client: Client,
+    pub(crate) trust_domain: String,
     pub(crate) engine: Arc<Engine>,
     pub(crate) authorities: Authorities,
     /// Told the digest of the roots once everything that is published has them.
@@ -116,7 +117,7 @@ impl Bundle {
     }
 
     fn wanted(&self) -> BTreeSet<Carrier> {
-        let namespaces = self.engine.snapshot().minting_namespaces();
+        let namespaces = self.engine.snapshot().minting_namespaces(&self.trust_domain);
         let namespaces = namespaces.iter().map(|namespace| Carrier::Namespace(namespace.to_string()));
         [Carrier::Cluster].into_iter().chain(namespaces).collect()
     }

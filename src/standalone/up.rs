@@ -1,7 +1,7 @@
 //! `durward up`: all doors on this host, deciding by a directory that is followed as it changes.
 
 use crate::audit::{Audit, LogSigner, OnLoss, Sink};
-use crate::authn::tls::{ClientRoots, ServerCertificate, server_config};
+use crate::authn::tls::{Clients, ServerCertificate, server_config};
 use crate::authn::{Authenticator, ServiceAccountIssuer, TrustDomain};
 use crate::doors::admin::{self, Readiness};
 use crate::doors::trust::Trust;
@@ -15,6 +15,7 @@ use crate::standalone::state::State;
 use crate::standalone::watch::{Watch, follow};
 use axum::Router;
 use chrono::Utc;
+use durward_pki::bundle::bundle;
 use durward_pki::token::jwks;
 use rustls::ServerConfig;
 use serde::Serialize;
@@ -60,7 +61,7 @@ pub struct Listen {
     /// Envoy ext_authz over gRPC with TLS
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9143")]
     pub grpcs: SocketAddr,
-    /// Public keys of tokens
+    /// Public keys of tokens, and the trust bundle
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8182")]
     pub tokens: SocketAddr,
     /// Health, metrics and the snapshot
@@ -90,8 +91,10 @@ pub async fn up(settings: Settings, ready: impl FnOnce(&Listen, &Directory)) -> 
         own_keys: Some(jwks([state.token_key.jwk()])),
         service_accounts: settings.service_accounts.clone(),
     };
-    let clients = ClientRoots::new(&domain.roots)?;
     let jwks = domain.own_keys.clone().unwrap_or_default().into();
+    // another state directory has a younger CA
+    let sequence = state.authority.validity().0;
+    let bundle = bundle(&domain.roots, [state.token_key.jwk()], sequence, tokens::REFRESH_HINT);
     let authenticator = Authenticator::new(domain, Arc::default());
     let problems = authenticator.replace_providers(&directory.providers(), &directory.secrets());
     problems.iter().for_each(|(provider, problem)| eprintln!("provider {provider}: {problem}"));
@@ -107,6 +110,7 @@ pub async fn up(settings: Settings, ready: impl FnOnce(&Listen, &Directory)) -> 
     readiness.living();
 
     let issued = state.server_certificate(&settings.domain.trust_domain, Utc::now())?;
+    let clients = Clients::new(Arc::clone(engine.authenticator()));
     let tls = server_config(ServerCertificate::new(&issued.chain_pem, &issued.key_pem)?, clients)?;
     let doors = Doors { engine: Arc::clone(&engine), trust: Arc::new(settings.trust) };
 
@@ -119,7 +123,7 @@ pub async fn up(settings: Settings, ready: impl FnOnce(&Listen, &Directory)) -> 
         Routers {
             http: doors.http(),
             grpc,
-            tokens: tokens::keys_only(jwks, audit_keys.into()),
+            tokens: tokens::standalone(jwks, audit_keys.into(), bundle.into()),
             admin: admin::router(Arc::clone(&engine), readiness),
         },
     );

@@ -55,6 +55,11 @@ impl Up {
 
     /// Starts with further arguments.
     pub fn start(files: &[(&str, &str)], arguments: &[&str]) -> Self {
+        Self::start_with(files, arguments, |_| ())
+    }
+
+    /// Starts with further arguments, and with what else its command is to have.
+    pub fn start_with(files: &[(&str, &str)], arguments: &[&str], more: impl FnOnce(&mut Command)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (manifests, state, audit) =
             (directory.path().join("manifests"), directory.path().join("state"), directory.path().join("audit.log"));
@@ -70,6 +75,7 @@ impl Up {
         if !arguments.contains(&"--audit-log") {
             command.arg("--audit-log").arg(&audit);
         }
+        more(&mut command);
         let mut child = command.args(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = Arc::new(Mutex::new(String::new()));
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();

@@ -173,6 +173,12 @@ impl Catalog {
         self.entries.get(key).map(Entry::fate)
     }
 
+    /// The trust domain that policies are compiled for.
+    #[must_use]
+    pub fn trust_domain(&self) -> &str {
+        &self.settings.trust_domain
+    }
+
     /// The Namespaces that are known.
     pub fn namespaces(&self) -> impl Iterator<Item = &str> {
         self.allowances.keys().map(String::as_str)

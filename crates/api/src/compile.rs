@@ -508,7 +508,19 @@ impl Compiler<'_> {
                 provider: None,
                 group: None,
                 authenticated: None,
-            } => self.take(&format!("{field}.principal"), id.parse()).map(Subject::Principal),
+            } => {
+                let field = format!("{field}.principal");
+                let id = self.take(&field, id.parse::<PrincipalId>())?;
+                if let PrincipalId::Spiffe { trust_domain, .. } = &id
+                    && **trust_domain == self.settings.trust_domain
+                {
+                    self.error(
+                        field,
+                        format!("`{id}` is nobody: workloads here are called `/ns/NAMESPACE/sa/SERVICEACCOUNT`"),
+                    );
+                }
+                Some(Subject::Principal(id))
+            }
             spec::Subject {
                 service_account: None,
                 principal: None,

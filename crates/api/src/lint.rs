@@ -109,7 +109,9 @@ fn can_come(spec: &AccessPolicySpec, subject: &Subject) -> bool {
     match (&subject.service_account, &subject.principal, &subject.provider) {
         (Some(_), ..) => workload,
         (None, Some(id), _) => match id.parse::<PrincipalId>() {
-            Ok(id) => id.provider().map_or(workload, provider),
+            // whose trust domain it is of is not known here
+            Ok(id) if id.is_workload() => workload || spec.authentication.iter().any(|way| way.provider.is_some()),
+            Ok(id) => id.provider().is_some_and(provider),
             // a mistake of its own
             Err(_) => true,
         },

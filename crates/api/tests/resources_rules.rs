@@ -180,10 +180,34 @@ fn refused() -> Vec<(String, &'static str)> {
             "spec.relations[0].relations.r: `from` needs `relation`: the relation to look up on the other object",
         ),
         (provider("{}"), one_provider),
-        (provider("{apiKey: {selector: {}}, x509: {trustDomain: a}}"), one_provider),
+        (provider("{apiKey: {selector: {}}, x509: {trustDomain: a, bundle: b}}"), one_provider),
         (
             provider("{jwt: {issuer: x, jwksUri: 'https://x', jwks: {keys: []}}}"),
             "spec.jwt: `jwksUri` and `jwks` exclude each other",
+        ),
+        (
+            provider("{x509: {trustDomain: a}}"),
+            "spec.x509: say where its trust bundle comes from: `bundle`, `endpoint`, or both",
+        ),
+        (
+            provider(
+                "{x509: {trustDomain: a, endpoint: {url: 'https://x', profile: https_spiffe, spiffeId: 'spiffe://a/b'}}}",
+            ),
+            "spec.x509: profile `https_spiffe` needs a `bundle` to begin with, since the endpoint is verified by it",
+        ),
+        (
+            provider("{x509: {trustDomain: a, bundle: b, endpoint: {url: 'https://x', profile: https_spiffe}}}"),
+            "spec.x509.endpoint: `spiffeId` goes with profile `https_spiffe`, and that one needs it",
+        ),
+        (
+            provider(
+                "{x509: {trustDomain: a, endpoint: {url: 'https://x', profile: https_web, spiffeId: 'spiffe://a/b'}}}",
+            ),
+            "spec.x509.endpoint: `spiffeId` goes with profile `https_spiffe`, and that one needs it",
+        ),
+        (
+            provider("{x509: {trustDomain: a, endpoint: {url: 'http://localhost', profile: https_web}}}"),
+            "spec.x509.endpoint.url: write an https URL",
         ),
         (provider("{jwt: {issuer: x}}"), discovered),
         (provider("{jwt: {issuer: 'http://x'}}"), discovered),
@@ -274,7 +298,9 @@ fn what_is_right_is_accepted() {
         "{jwt: {issuer: kubernetes/serviceaccount, jwks: {keys: []}}}",
         "{jwt: {issuer: x, jwksUri: 'http://127.0.0.1/jwks'}}",
         "{apiKey: {selector: {matchLabels: {a: b}}}}",
-        "{x509: {trustDomain: partner.example}}",
+        "{x509: {trustDomain: partner.example, bundle: '{}'}}",
+        "{x509: {trustDomain: partner.example, endpoint: {url: 'https://x', profile: https_web}}}",
+        "{x509: {trustDomain: partner.example, bundle: '{}', endpoint: {url: 'https://x', profile: https_spiffe, spiffeId: 'spiffe://partner.example/spire/server'}}}",
     ] {
         accepts(&provider(spec));
     }

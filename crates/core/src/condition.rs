@@ -29,6 +29,7 @@ const MAX_NESTED_LOOPS: usize = 2;
 const PRINCIPAL: &[&str] = &[
     "id",
     "provider",
+    "trustDomain",
     "namespace",
     "serviceAccount",
     "subject",

@@ -314,7 +314,7 @@ fn good_enough(
     };
     let challenge = Challenge { assurance, max_age };
     // who calls the Kubernetes API came in by the API server's own ways
-    let accepted = matches!(call, Call::Kubernetes(_)) || operation.ways.iter().any(|way| way.admits(&caller.id));
+    let accepted = matches!(call, Call::Kubernetes(_)) || operation.ways.iter().any(|way| way.admits(caller));
     if !accepted {
         return Err((challenge, "the policy of the operation does not accept this way in".to_owned()));
     }
@@ -393,9 +393,13 @@ impl Facts for RequestFacts<'_, '_> {
         let texts = |texts: &mut dyn Iterator<Item = &str>| Value::from(texts.map(Value::from).collect::<Vec<_>>());
         match (field, &caller.id) {
             ("id", id) => Some(id.to_string().into()),
-            ("provider", id) => id.provider().map(Value::from),
+            ("provider", _) => caller.provider().map(Value::from),
+            ("trustDomain", id) => id.trust_domain().map(Value::from),
+            // namespaces of another trust domain are not ours
+            ("namespace" | "serviceAccount", _) if !caller.is_own_workload() => None,
             ("namespace", PrincipalId::Workload { namespace, .. }) => Some(text(namespace)),
             ("serviceAccount", PrincipalId::Workload { service_account, .. }) => Some(text(service_account)),
+            ("subject", id) if id.is_workload() && !caller.is_own_workload() => Some(path(id).into()),
             ("subject", PrincipalId::User { subject: name, .. })
             | ("subject", PrincipalId::Key { name, .. })
             | ("subject", PrincipalId::Kube { username: name }) => Some(text(name)),
@@ -423,6 +427,15 @@ impl Facts for RequestFacts<'_, '_> {
             ("sourceAddress", ..) => request.source.map(|address| address.to_string().into()),
             _ => None,
         }
+    }
+}
+
+/// Path of a SPIFFE ID, which is its workload's name within the trust domain.
+fn path(id: &PrincipalId) -> String {
+    match id {
+        PrincipalId::Workload { namespace, service_account, .. } => format!("/ns/{namespace}/sa/{service_account}"),
+        PrincipalId::Spiffe { path, .. } => path.to_string(),
+        PrincipalId::User { .. } | PrincipalId::Key { .. } | PrincipalId::Kube { .. } => String::new(),
     }
 }
 

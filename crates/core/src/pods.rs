@@ -102,11 +102,11 @@ impl Service {
 }
 
 impl Snapshot {
-    /// Namespaces in which a policy is about some pod, or may be.
+    /// Namespaces in which a policy is about some pod of our own trust domain, or may be.
     #[must_use]
-    pub fn minting_namespaces(&self) -> BTreeSet<Arc<str>> {
+    pub fn minting_namespaces(&self, own: &str) -> BTreeSet<Arc<str>> {
         let named = self.named().filter_map(|id| match id {
-            PrincipalId::Workload { namespace, .. } => Some(namespace),
+            PrincipalId::Workload { trust_domain, namespace, .. } if **trust_domain == *own => Some(namespace),
             _ => None,
         });
         self.selecting_namespaces().chain(named).cloned().collect()

@@ -43,12 +43,12 @@ pub enum Way {
 }
 
 impl Way {
-    /// Whether `id` came in this way.
+    /// Whether `caller` came in this way.
     #[must_use]
-    pub fn admits(&self, id: &PrincipalId) -> bool {
+    pub fn admits(&self, caller: &Identity) -> bool {
         match self {
-            Self::Workload => id.is_workload(),
-            Self::Provider(name) => id.provider() == Some(name),
+            Self::Workload => caller.is_own_workload(),
+            Self::Provider(name) => caller.provider() == Some(name),
         }
     }
 }
@@ -125,9 +125,9 @@ impl Subject {
         match self {
             Self::Authenticated => true,
             Self::Principal(id) => caller.id == *id,
-            Self::Provider(provider) => caller.id.provider() == Some(provider),
+            Self::Provider(provider) => caller.provider() == Some(provider),
             Self::Group { provider, group } => {
-                caller.id.provider() == Some(provider) && caller.groups.contains(group.as_ref())
+                caller.provider() == Some(provider) && caller.groups.contains(group.as_ref())
             }
         }
     }

@@ -27,6 +27,13 @@ pub enum PrincipalId {
         /// Kubernetes service account.
         service_account: Arc<str>,
     },
+    /// `spiffe://<trust-domain>/<path>`: a workload of a trust domain that names its own in another way.
+    Spiffe {
+        /// SPIFFE trust domain, in lower case.
+        trust_domain: Arc<str>,
+        /// Path, beginning with `/`.
+        path: Arc<str>,
+    },
     /// `user:<provider>/<subject>`: a token of an outside issuer.
     User {
         /// Name of the `IdentityProvider`.
@@ -61,6 +68,8 @@ pub struct PrincipalIdError {
 
 /// Longest subject, key name or username, in bytes (the limit of OpenID Connect's `sub` is 255).
 const MAX_NAME: usize = 255;
+/// Longest SPIFFE ID, in bytes (SPIFFE-ID, section 2.3).
+const MAX_SPIFFE_ID: usize = 2048;
 
 impl PrincipalId {
     /// A workload of `trust_domain`, by namespace and service account.
@@ -83,6 +92,30 @@ impl PrincipalId {
             return Ok(id);
         };
         Err(id.error(why))
+    }
+
+    /// A workload by its SPIFFE ID (SPIFFE-ID, section 2), without the scheme.
+    fn spiffe(text: &str, rest: &str) -> Result<Self, PrincipalIdError> {
+        let error = |why| PrincipalIdError { text: text.to_owned(), why };
+        let (trust_domain, path) = rest.split_once('/').ok_or_else(|| error("it has no path"))?;
+        if let ["ns", namespace, "sa", account] = *path.split('/').collect::<Vec<_>>()
+            && let Ok(id) = Self::workload(trust_domain, namespace, account)
+        {
+            return Ok(id);
+        }
+        let segment = |segment: &str| {
+            let good = segment.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+            good && !matches!(segment, "" | "." | "..")
+        };
+        if !is_trust_domain(trust_domain) {
+            Err(error("the trust domain may hold lower-case letters, digits, `.`, `-` and `_`"))
+        } else if text.len() > MAX_SPIFFE_ID {
+            Err(error("it is longer than 2048 bytes"))
+        } else if !path.split('/').all(segment) {
+            Err(error("each segment of its path is made of letters, digits, `.`, `-` and `_`"))
+        } else {
+            Ok(Self::Spiffe { trust_domain: trust_domain.into(), path: format!("/{path}").into() })
+        }
     }
 
     /// A person or machine known to the outside issuer `provider`.
@@ -111,21 +144,30 @@ impl PrincipalId {
         Self::Kube { username: username.into() }.checked(true, username)
     }
 
-    /// The `IdentityProvider` that vouches for this principal; [`KUBERNETES`] for users of the API server, `None` for
-    /// the cluster's own workloads.
+    /// The `IdentityProvider` that the name itself names; [`KUBERNETES`] for users of the API server, `None` for
+    /// workloads. Who vouches for a caller is told by [`Identity::provider`].
     #[must_use]
     pub fn provider(&self) -> Option<&str> {
         match self {
             Self::User { provider, .. } | Self::Key { provider, .. } => Some(provider),
             Self::Kube { .. } => Some(KUBERNETES),
-            Self::Workload { .. } => None,
+            Self::Workload { .. } | Self::Spiffe { .. } => None,
         }
     }
 
     /// Whether this is a program proving itself, not a person.
     #[must_use]
     pub const fn is_workload(&self) -> bool {
-        matches!(self, Self::Workload { .. })
+        matches!(self, Self::Workload { .. } | Self::Spiffe { .. })
+    }
+
+    /// The trust domain of a workload.
+    #[must_use]
+    pub fn trust_domain(&self) -> Option<&str> {
+        match self {
+            Self::Workload { trust_domain, .. } | Self::Spiffe { trust_domain, .. } => Some(trust_domain),
+            Self::User { .. } | Self::Key { .. } | Self::Kube { .. } => None,
+        }
     }
 
     fn checked(self, provider_ok: bool, name: &str) -> Result<Self, PrincipalIdError> {
@@ -154,6 +196,7 @@ impl fmt::Display for PrincipalId {
             Self::Workload { trust_domain, namespace, service_account } => {
                 write!(f, "spiffe://{trust_domain}/ns/{namespace}/sa/{service_account}")
             }
+            Self::Spiffe { trust_domain, path } => write!(f, "spiffe://{trust_domain}{path}"),
             Self::User { provider, subject } => write!(f, "user:{provider}/{subject}"),
             Self::Key { provider, name } => write!(f, "key:{provider}/{name}"),
             Self::Kube { username } => write!(f, "kube:{username}"),
@@ -167,11 +210,7 @@ impl FromStr for PrincipalId {
     fn from_str(text: &str) -> Result<Self, PrincipalIdError> {
         let error = |why| PrincipalIdError { text: text.to_owned(), why };
         if let Some(rest) = text.strip_prefix("spiffe://") {
-            let parts: Vec<&str> = rest.split('/').collect();
-            return match parts.as_slice() {
-                [domain, "ns", namespace, "sa", account] => Self::workload(domain, namespace, account),
-                _ => Err(error("its path is not `/ns/NAMESPACE/sa/SERVICEACCOUNT`")),
-            };
+            return Self::spiffe(text, rest);
         }
         let (kind, rest) = text.split_once(':').ok_or_else(|| error("it has no `KIND:`"))?;
         match (kind, rest.split_once('/')) {
@@ -228,6 +267,10 @@ fn is_trust_domain(text: &str) -> bool {
 pub struct Identity {
     /// Who.
     pub id: PrincipalId,
+    /// The `IdentityProvider` that vouches for a workload of another trust domain; `None` for our own workloads, and where
+    /// the name says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub federation: Option<Arc<str>>,
     /// Groups that the provider vouches for.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub groups: BTreeSet<String>,
@@ -253,6 +296,7 @@ impl Identity {
     pub fn new(id: PrincipalId, assurance: Assurance) -> Self {
         Self {
             id,
+            federation: None,
             groups: BTreeSet::new(),
             attributes: Map::new(),
             scopes: None,
@@ -260,6 +304,19 @@ impl Identity {
             authenticated_at: None,
             expires_at: None,
         }
+    }
+
+    /// The `IdentityProvider` that vouches for the caller; [`KUBERNETES`] for users of the API server, `None` for our own
+    /// workloads.
+    #[must_use]
+    pub fn provider(&self) -> Option<&str> {
+        self.id.provider().or(self.federation.as_deref())
+    }
+
+    /// Whether this is a workload of our own trust domain.
+    #[must_use]
+    pub fn is_own_workload(&self) -> bool {
+        self.id.is_workload() && self.federation.is_none()
     }
 }
 
@@ -300,6 +357,9 @@ mod tests {
         for text in [
             "spiffe://cluster.local/ns/shop/sa/orders",
             "spiffe://td.example/ns/shop/sa/orders.v2",
+            "spiffe://partner.example/spire/agent/x509pop/0A_b-c.d",
+            "spiffe://partner.example/ns/Shop_1/sa/orders",
+            "spiffe://partner.example/ns/shop",
             "user:corporate/alice",
             "user:corporate/https://x/y?z",
             "key:partners/acme",
@@ -320,10 +380,17 @@ mod tests {
             "user:corporate/",
             "user:Corporate/alice",
             "user:corporate/a\nb",
-            "spiffe://cluster.local/ns/shop",
             "spiffe://Cluster.local/ns/shop/sa/orders",
-            "spiffe://cluster.local/ns/shop/sa/orders/extra",
+            "spiffe://cluster.local",
+            "spiffe://cluster.local/",
+            "spiffe://cluster.local/ns/shop/sa/orders/",
+            "spiffe://cluster.local//ns/shop/sa/orders",
             "spiffe://cluster.local/ns/../sa/orders",
+            "spiffe://cluster.local/ns/./sa/orders",
+            "spiffe://cluster.local/ns/shop/sa/orders?x",
+            "spiffe://cluster.local/ns/shop/sa/orders#x",
+            "spiffe://cluster.local/ns/sh%6Fp/sa/orders",
+            "spiffe://cluster.local/ns/shop/sa/örders",
             "spiffe://cluster.local:443/ns/shop/sa/orders",
             "spiffe://u@cluster.local/ns/shop/sa/orders",
             "spiffe:///ns/shop/sa/orders",

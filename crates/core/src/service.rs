@@ -344,7 +344,7 @@ impl<T: Copy + Ord> SubjectIndex<T> {
     pub(crate) fn concerning(&self, caller: &Identity) -> Vec<T> {
         let mut rules = self.anyone.clone();
         rules.extend(self.principals.get(&caller.id).into_iter().flatten());
-        if let Some(provider) = caller.id.provider() {
+        if let Some(provider) = caller.provider() {
             rules.extend(self.providers.get(provider).into_iter().flatten());
             if let Some(groups) = self.groups.get(provider) {
                 rules.extend(caller.groups.iter().filter_map(|group| groups.get(group.as_str())).flatten());

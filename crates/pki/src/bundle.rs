@@ -6,7 +6,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use rustls_pki_types::CertificateDer;
 use serde_json::{Value, json};
 use thiserror::Error;
-use x509_parser::oid_registry::OID_NIST_EC_P384;
+use x509_parser::oid_registry::{OID_NIST_EC_P384, OID_NIST_EC_P521, OID_SIG_ED25519};
 use x509_parser::public_key::PublicKey;
 
 /// What a bundle holds.
@@ -31,7 +31,13 @@ pub enum BundleError {
     /// A root that is none.
     #[error("`keys[{0}].x5c` is not one certificate in base64")]
     Certificate(usize),
+    /// More keys than any trust domain has.
+    #[error("it has {0} keys; at most {MAX_KEYS} are read")]
+    TooLarge(usize),
 }
+
+/// Most keys of one bundle; trust domains have a handful.
+const MAX_KEYS: usize = 200;
 
 /// Writes a bundle.
 #[must_use]
@@ -41,11 +47,28 @@ pub fn bundle<'k>(
     sequence: i64,
     refresh_hint: u32,
 ) -> String {
-    let mut all: Vec<Value> = roots.iter().filter_map(root).collect();
-    for key in keys {
-        all.extend(serde_json::to_value(key).ok().map(|key| with(key, "use", json!("jwt-svid"))));
+    let keys = keys.into_iter().filter_map(|key| serde_json::to_value(key).ok());
+    json!({"spiffe_sequence": sequence, "spiffe_refresh_hint": refresh_hint, "keys": all(roots, keys)}).to_string()
+}
+
+impl Contents {
+    /// The bundle again, as far as it was understood.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let keys: Option<Value> = serde_json::from_str(&self.jwks).ok();
+        let keys = keys.as_ref().and_then(|set| set.get("keys")?.as_array()).cloned().unwrap_or_default();
+        let mut bundle = json!({"keys": all(&self.roots, keys)});
+        for (name, number) in [("spiffe_sequence", self.sequence), ("spiffe_refresh_hint", self.refresh_hint)] {
+            bundle = number.into_iter().fold(bundle, |bundle, number| with(bundle, name, json!(number)));
+        }
+        bundle
     }
-    json!({"spiffe_sequence": sequence, "spiffe_refresh_hint": refresh_hint, "keys": all}).to_string()
+}
+
+/// Roots, and keys of JWT-SVIDs, as one list.
+fn all(roots: &[CertificateDer<'_>], keys: impl IntoIterator<Item = Value>) -> Vec<Value> {
+    let keys = keys.into_iter().map(|key| with(key, "use", json!("jwt-svid")));
+    roots.iter().filter_map(root).chain(keys).collect()
 }
 
 /// A root as a key (RFC 7517, section 4).
@@ -54,7 +77,11 @@ fn root(certificate: &CertificateDer<'_>) -> Option<Value> {
     let key = match parsed.public_key().parsed().ok()? {
         PublicKey::EC(point) => {
             let curve = parsed.public_key().algorithm.parameters.as_ref()?.as_oid().ok()?;
-            let name = if curve == OID_NIST_EC_P384 { "P-384" } else { "P-256" };
+            let name = match curve {
+                curve if curve == OID_NIST_EC_P384 => "P-384",
+                curve if curve == OID_NIST_EC_P521 => "P-521",
+                _ => "P-256",
+            };
             // an uncompressed point: a byte of form, and the two coordinates
             let (form, coordinates) = point.data().split_first()?;
             let (x, y) = coordinates.split_at_checked(coordinates.len() / 2).filter(|_| *form == 4)?;
@@ -66,6 +93,9 @@ fn root(certificate: &CertificateDer<'_>) -> Option<Value> {
                 URL_SAFE_NO_PAD.encode(bytes.get(start..).unwrap_or_default())
             };
             json!({"kty": "RSA", "n": number(rsa.modulus), "e": number(rsa.exponent)})
+        }
+        PublicKey::Unknown(bytes) if parsed.public_key().algorithm.algorithm == OID_SIG_ED25519 => {
+            json!({"kty": "OKP", "crv": "Ed25519", "x": URL_SAFE_NO_PAD.encode(bytes)})
         }
         _ => return None,
     };
@@ -87,6 +117,9 @@ pub fn read(json: &[u8]) -> Result<Contents, BundleError> {
     let document: Value = serde_json::from_slice(json).map_err(|error| BundleError::Unreadable(error.to_string()))?;
     let keys = document.get("keys").and_then(Value::as_array);
     let keys = keys.ok_or_else(|| BundleError::Unreadable("it has no `keys`".to_owned()))?;
+    if keys.len() > MAX_KEYS {
+        return Err(BundleError::TooLarge(keys.len()));
+    }
     let (mut roots, mut tokens) = (Vec::new(), Vec::new());
     for (i, key) in keys.iter().enumerate() {
         match key.get("use").and_then(Value::as_str) {

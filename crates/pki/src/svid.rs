@@ -97,11 +97,28 @@ pub fn dns_names(leaf: &CertificateDer<'_>) -> Vec<String> {
     names.collect()
 }
 
-/// Verifies a chain, leaf first, against `roots` for client authentication, and reads the leaf.
+/// Verifies the chain of a client, leaf first, against `roots`, and reads the leaf.
 ///
 /// # Errors
 /// When the chain does not hold at `now` (seconds since 1970), or the leaf does not fit the profile.
 pub fn verify(chain: &[CertificateDer<'_>], roots: &[CertificateDer<'_>], now: i64) -> Result<Svid, SvidError> {
+    verify_for(KeyUsage::client_auth(), chain, roots, now)
+}
+
+/// As [`verify`], for the chain of a server.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_server(chain: &[CertificateDer<'_>], roots: &[CertificateDer<'_>], now: i64) -> Result<Svid, SvidError> {
+    verify_for(KeyUsage::server_auth(), chain, roots, now)
+}
+
+fn verify_for(
+    usage: KeyUsage,
+    chain: &[CertificateDer<'_>],
+    roots: &[CertificateDer<'_>],
+    now: i64,
+) -> Result<Svid, SvidError> {
     if chain.len() > MAX_CHAIN {
         return Err(SvidError::TooLong);
     }
@@ -110,15 +127,7 @@ pub fn verify(chain: &[CertificateDer<'_>], roots: &[CertificateDer<'_>], now: i
     let end_entity = EndEntityCert::try_from(leaf).map_err(|_| SvidError::Unreadable)?;
     let at = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now).unwrap_or_default()));
     end_entity
-        .verify_for_usage(
-            webpki::ALL_VERIFICATION_ALGS,
-            &anchors,
-            intermediates,
-            at,
-            KeyUsage::client_auth(),
-            None,
-            None,
-        )
+        .verify_for_usage(webpki::ALL_VERIFICATION_ALGS, &anchors, intermediates, at, usage, None, None)
         .map_err(|error| SvidError::Chain(error.to_string()))?;
     read(leaf)
 }

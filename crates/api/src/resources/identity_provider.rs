@@ -122,17 +122,55 @@ pub struct ApiKeyProvider {
     pub header: Option<String>,
 }
 
-/// Another trust domain whose certificates are believed.
+/// Another trust domain, whose X.509-SVIDs and JWT-SVIDs are believed.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "has(self.bundle) || has(self.endpoint)", "message": "say where its trust bundle comes from: `bundle`, `endpoint`, or both"},
+    {"rule": "has(self.bundle) || !has(self.endpoint) || self.endpoint.profile != 'https_spiffe'",
+     "message": "profile `https_spiffe` needs a `bundle` to begin with, since the endpoint is verified by it"},
+]))]
 pub struct X509Provider {
-    /// SPIFFE trust domain.
+    /// SPIFFE trust domain, which is not this one's.
     #[schemars(schema_with = "schema::trust_domain")]
     pub trust_domain: String,
-    /// Its trust bundle: certificates in PEM.
+    /// Its trust bundle: SPIFFE's JSON, or roots in PEM. With an `endpoint` it is what to begin with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::pem")]
     pub bundle: Option<String>,
+    /// Where the trust domain publishes its bundle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<BundleEndpoint>,
+}
+
+/// A bundle endpoint (SPIFFE Federation, section 5).
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "has(self.spiffeId) == (self.profile == 'https_spiffe')",
+     "message": "`spiffeId` goes with profile `https_spiffe`, and that one needs it", "fieldPath": ".spiffeId"},
+]))]
+pub struct BundleEndpoint {
+    /// An https URL.
+    #[schemars(schema_with = "schema::https_url")]
+    pub url: String,
+    /// How the endpoint proves itself.
+    pub profile: BundleProfile,
+    /// SPIFFE ID of the endpoint, in the trust domain itself. For `https_spiffe`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::spiffe_id")]
+    pub spiffe_id: Option<String>,
+}
+
+/// How a bundle endpoint proves itself (SPIFFE Federation, section 5.2).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BundleProfile {
+    /// By a certificate of the web's authorities.
+    #[default]
+    HttpsWeb,
+    /// By an X.509-SVID, verified by the bundle that is there already.
+    HttpsSpiffe,
 }
 
 /// What became of an IdentityProvider.

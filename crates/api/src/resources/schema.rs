@@ -174,6 +174,14 @@ pub(super) fn url(_: &mut Generator) -> Schema {
     only(text(1024, rule))
 }
 
+pub(super) fn https_url(_: &mut Generator) -> Schema {
+    only(text(1024, rule("self.startsWith('https://')", "write an https URL")))
+}
+
+pub(super) fn spiffe_id(_: &mut Generator) -> Schema {
+    only(matching(2048, "^spiffe://[a-z0-9._-]+/.+$"))
+}
+
 pub(super) fn jwks(_: &mut Generator) -> Schema {
     json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }

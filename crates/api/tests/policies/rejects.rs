@@ -346,6 +346,11 @@ fn subjects() {
         ("{provider: A, group: g}", ".provider: `A` is no name of an IdentityProvider".to_owned()),
         ("{principal: alice}", format!(".principal: `alice` is no principal: it has no `KIND:`; {SHAPES}")),
         (
+            "{principal: 'spiffe://td.example/spire/agent'}",
+            ".principal: `spiffe://td.example/spire/agent` is nobody: workloads here are called `/ns/NAMESPACE/sa/SERVICEACCOUNT`"
+                .to_owned(),
+        ),
+        (
             "{serviceAccount: {namespace: A, name: b}}",
             format!(
                 ".serviceAccount: `spiffe://td.example/ns/A/sa/b` is no principal: the namespace is not a DNS label; {SHAPES}"

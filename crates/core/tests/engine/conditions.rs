@@ -84,6 +84,23 @@ fn each_kind_of_principal_has_its_own_facts() {
 }
 
 #[test]
+fn namespaces_of_another_trust_domain_are_not_ours() {
+    for (who, subject) in
+        [("spiffe://partner.example/ns/shop/sa/cart", "/ns/shop/sa/cart"), ("spiffe://partner.example/a/b", "/a/b")]
+    {
+        let mut foreign = caller(who, Assurance::ProofOfPossession);
+        foreign.federation = Some("partners".into());
+        let own = "!has(principal.namespace) && !has(principal.serviceAccount)";
+        let named = format!(
+            "principal.provider == 'partners' && principal.trustDomain == 'partner.example' && principal.subject == '{subject}'"
+        );
+        for condition in [own, &named] {
+            assert!(holds(condition, &foreign, &request()), "{who}: {condition}");
+        }
+    }
+}
+
+#[test]
 fn a_request_by_name_and_audience_has_no_method_path_or_host() {
     let call = Call::Named { operation: "list", captures: [("id".into(), "7".into())].into() };
     let request = Request { target: Target::Audience("orders.shop"), call, source: None };
