@@ -28,6 +28,8 @@ pub enum Door {
     ForwardAuth,
     /// AuthZEN 1.0.
     AuthZen,
+    /// The enforcing proxy.
+    Gate,
     /// Validating admission of the Kubernetes API server.
     Admission,
 }
@@ -40,6 +42,7 @@ impl Door {
             Self::ExtAuthz => "ext_authz",
             Self::ForwardAuth => "forward_auth",
             Self::AuthZen => "authzen",
+            Self::Gate => "gate",
             Self::Admission => "admission",
         }
     }

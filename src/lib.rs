@@ -7,6 +7,7 @@ pub mod cli;
 pub mod controller;
 pub mod doors;
 pub mod engine;
+pub mod gate;
 pub mod identity;
 pub mod metrics;
 mod process;

@@ -22,32 +22,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use tonic::transport::Channel;
 
-const POLICY: &str = r#"
-apiVersion: durward.dev/v1alpha1
-kind: AccessPolicy
-metadata: {name: orders, namespace: shop}
-spec:
-  service: {hosts: [orders.shop.svc]}
-  authentication: [{workload: {}}]
-  operations:
-    - {name: health, http: [{methods: [GET], paths: [/healthz]}], public: true}
-    - {name: list-orders, http: [{methods: [GET], paths: [/orders, "/orders/{id}"]}], scopes: [orders.read]}
-    - {name: admin, http: [{methods: ["*"], paths: [/admin, "/admin/*"]}], scopes: [admin]}
-    - {name: files, http: [{methods: [GET], paths: ["/files/*"]}], public: true}
-    - {name: watch, grpc: [{service: shop.v1.Orders, methods: [Watch]}], scopes: [orders.read]}
-  grants:
-    - {name: billing, to: [{serviceAccount: {namespace: billing, name: billing}}], scopes: [orders.read]}
----
-apiVersion: durward.dev/v1alpha1
-kind: AccessPolicy
-metadata: {name: trial, namespace: shop}
-spec:
-  service: {hosts: [trial.shop.svc]}
-  authentication: [{workload: {}}]
-  mode: Audit
-  operations:
-    - {name: everything, http: [{methods: [GET], paths: ["/*"]}], scopes: [trial]}
-"#;
+const POLICY: &str = include_str!("corpus/policy.yaml");
 const HOST: &str = "orders.shop.svc";
 
 /// One case of the corpus that all doors share.

@@ -9,6 +9,7 @@ use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, We
 use rustls::sign::CertifiedKey;
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
+    SupportedProtocolVersion,
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
@@ -49,9 +50,16 @@ impl ServerCertificate {
     }
 }
 
+impl ServerCertificate {
+    /// The one that is shown now.
+    pub(crate) fn current(&self) -> Arc<CertifiedKey> {
+        self.0.load_full()
+    }
+}
+
 impl ResolvesServerCert for ServerCertificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.load_full())
+        Some(self.current())
     }
 }
 
@@ -141,8 +149,20 @@ pub fn server_config(
     certificate: Arc<ServerCertificate>,
     clients: Arc<Clients>,
 ) -> Result<Arc<ServerConfig>, TlsError> {
+    server_config_of(certificate, clients, rustls::DEFAULT_VERSIONS)
+}
+
+/// As [`server_config`], for these versions of TLS alone.
+///
+/// # Errors
+/// When they are not usable.
+pub fn server_config_of(
+    certificate: Arc<ServerCertificate>,
+    clients: Arc<Clients>,
+    versions: &[&'static SupportedProtocolVersion],
+) -> Result<Arc<ServerConfig>, TlsError> {
     let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()?
+        .with_protocol_versions(versions)?
         .with_client_cert_verifier(clients)
         .with_cert_resolver(certificate);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];

@@ -170,7 +170,7 @@ fn write_secret(path: &Path, secret: &k8s_openapi::api::core::v1::Secret) -> Res
     Ok(write_private(path, &serde_saphyr::to_string(&serde_json::to_value(secret)?)?)?)
 }
 
-fn service_account(text: &str) -> Result<(String, String), String> {
+pub(crate) fn service_account(text: &str) -> Result<(String, String), String> {
     let (namespace, name) = text.split_once('/').ok_or("write NAMESPACE/NAME")?;
     Ok((namespace.to_owned(), name.to_owned()))
 }

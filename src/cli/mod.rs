@@ -6,12 +6,15 @@ mod ca;
 mod check;
 mod controller;
 mod crds;
+mod gate;
 mod inspect;
 mod mint;
 mod output;
 mod policies;
 mod up;
 mod who_can;
+
+pub(crate) use controller::duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
@@ -32,6 +35,8 @@ enum Command {
     Controller(controller::Controller),
     /// Give the containers of a pod their identity over the SPIFFE Workload API and Envoy's SDS
     Agent(agent::Agent),
+    /// Stand before one application: authenticate callers, decide, and pass on what is allowed
+    Gate(gate::Gate),
     /// Explain a decision, from files or a cluster
     Check(check::Check),
     /// Tell who may do an operation, from files or a cluster
@@ -80,6 +85,7 @@ impl Cli {
             Command::Up(up) => up.run(),
             Command::Controller(controller) => controller.run(),
             Command::Agent(agent) => agent.run(),
+            Command::Gate(gate) => gate.run(),
             Command::Uninstall(uninstall) => uninstall.run(),
             Command::Health(health) => health.run(),
             Command::Check(check) => check.run(),

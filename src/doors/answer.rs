@@ -1,9 +1,9 @@
-//! The answer over HTTP (RFC 6750, RFC 9470), the same for forward auth and `ext_authz`.
+//! The answer over HTTP (RFC 6750, RFC 9470), the same for forward auth, `ext_authz` and the gate.
 
 use crate::engine::Answer;
 use durward_core::decision::Reason;
 use durward_core::scope::Scope;
-use http::{HeaderName, StatusCode};
+use http::StatusCode;
 
 /// Every header that tells the application who is calling. Set on an allow, never believed from outside.
 pub(crate) const IDENTITY_HEADERS: [&str; 5] =
@@ -11,16 +11,6 @@ pub(crate) const IDENTITY_HEADERS: [&str; 5] =
 
 /// Headers by which some frameworks let a client change the method after the decision.
 pub(crate) const METHOD_OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
-
-/// Whether a header is one of ours, or changes the method, once underscores are read as hyphens: gateway interfaces
-/// such as CGI and WSGI can't tell the two apart.
-pub(crate) fn is_disguised(name: &HeaderName) -> bool {
-    let name = name.as_str();
-    name.contains('_') && {
-        let plain = name.replace('_', "-");
-        IDENTITY_HEADERS.contains(&plain.as_str()) || METHOD_OVERRIDES.contains(&plain.as_str())
-    }
-}
 
 /// Status, headers and body.
 #[derive(Debug, PartialEq, Eq)]

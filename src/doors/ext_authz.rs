@@ -3,8 +3,9 @@
 use crate::authn::Credentials;
 use crate::authn::certificate::FORWARDED_CLIENT_CERT;
 use crate::doors::Doors;
-use crate::doors::answer::{HttpAnswer, IDENTITY_HEADERS, METHOD_OVERRIDES, is_disguised};
+use crate::doors::answer::{HttpAnswer, IDENTITY_HEADERS, METHOD_OVERRIDES};
 use crate::doors::ext_authz_failure::deny_failures;
+use crate::doors::headers::mislead;
 use crate::doors::trust::Peer;
 use crate::engine::{Caller, Door};
 use axum::Router;
@@ -86,6 +87,7 @@ impl Authorization for ExtAuthz {
             }
         }
         let http = http.unwrap_or_default();
+        clear &= !mislead(&http.method, &headers);
         let asked = Request {
             // an unclear request is to no service, or a client could choose one whose policy only audits
             target: Target::Host(if clear { &http.host } else { "" }),
@@ -102,7 +104,7 @@ impl Authorization for ExtAuthz {
         let credentials =
             Credentials { headers: &headers, certificate: None, client_cert_header_trusted: certificates };
         let answer = self.doors.engine.ask(Door::ExtAuthz, &asked, Caller::Credentials(credentials)).await;
-        Ok(Response::new(response(HttpAnswer::of(&answer), &headers)))
+        Ok(Response::new(response(HttpAnswer::of(&answer))))
     }
 }
 
@@ -144,14 +146,13 @@ fn headers(http: &HttpRequest) -> Result<HeaderMap, Unreadable> {
     Ok(headers)
 }
 
-fn response(answer: HttpAnswer, asked: &HeaderMap) -> CheckResponse {
+fn response(answer: HttpAnswer) -> CheckResponse {
     if !answer.status.is_success() {
         return denial(answer.status, answer.headers, answer.body);
     }
     let set: Vec<&str> = answer.headers.iter().map(|(name, _)| *name).collect();
     let missing = IDENTITY_HEADERS.into_iter().filter(|name| !set.contains(name));
-    let disguised = asked.keys().filter(|name| is_disguised(name)).map(HeaderName::as_str);
-    let headers_to_remove = missing.chain(METHOD_OVERRIDES).chain(disguised).map(ToOwned::to_owned).collect();
+    let headers_to_remove = missing.chain(METHOD_OVERRIDES).map(ToOwned::to_owned).collect();
     let headers = options(answer.headers);
     let ok = OkHttpResponse { headers, headers_to_remove, ..OkHttpResponse::default() };
     check_response(Code::Ok, HttpResponse::OkResponse(ok))

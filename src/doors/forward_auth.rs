@@ -6,7 +6,8 @@
 
 use crate::authn::Credentials;
 use crate::doors::Doors;
-use crate::doors::answer::{HttpAnswer, METHOD_OVERRIDES, is_disguised};
+use crate::doors::answer::HttpAnswer;
+use crate::doors::headers::{Unclear, agreed, mislead, own_host, single};
 use crate::doors::trust::Peer;
 use crate::engine::{Caller, Door};
 use axum::body::Body;
@@ -60,20 +61,6 @@ struct Asked<'h> {
     uri: &'h str,
 }
 
-/// The headers contradict each other, or can't be read. Such a request is to no service at all: whose host would it be?
-/// A client could choose one whose policy only audits.
-#[derive(Debug, PartialEq, Eq)]
-struct Unclear;
-
-/// Host of this very request: `Host`, or `:authority` in HTTP/2; where both are there, they agree.
-fn own_host<'h>(uri: &'h Uri, headers: &'h HeaderMap) -> Result<Option<&'h str>, Unclear> {
-    let (host, authority) = (single(headers, "host")?, uri.authority().map(http::uri::Authority::as_str));
-    match (host, authority) {
-        (None, None) => Ok(None),
-        (host, authority) => agreed([host, authority]).map(Some).ok_or(Unclear),
-    }
-}
-
 fn forwarded<'h>(headers: &'h HeaderMap, host: Option<&'h str>) -> Result<Asked<'h>, Unclear> {
     let original_url = single(headers, "x-original-url")?.map(split_url).transpose()?;
     let original = (
@@ -93,30 +80,17 @@ fn forwarded<'h>(headers: &'h HeaderMap, host: Option<&'h str>) -> Result<Asked<
         (None, Some((host, _))) => Some(host),
         (None, None) => forwarded.2.or(host),
     };
+    let method = agreed([original.0, forwarded.0]).ok_or(Unclear)?;
     // the application could take the method, or the caller, from a header that no proxy removes
-    let [a, b, c] = METHOD_OVERRIDES.map(|name| single(headers, name));
-    let method = agreed([original.0, forwarded.0, a?, b?, c?]);
-    if headers.keys().any(is_disguised) || drops_what_matters(headers) {
+    if mislead(method, headers) {
         return Err(Unclear);
     }
     let uri = agreed([original.1, original_url.map(|(_, uri)| uri), forwarded.1]);
     let named = agreed([named_host, original.2, original_url.map(|(host, _)| host), forwarded.2]);
-    match (method, uri, named) {
-        (Some(method), Some(uri), Some(host)) => Ok(Asked { method, host, uri }),
+    match (uri, named) {
+        (Some(uri), Some(host)) => Ok(Asked { method, host, uri }),
         _ => Err(Unclear),
     }
-}
-
-/// Whether the client asks proxies to drop a header that decides something: whatever `Connection` names goes no further
-/// (RFC 9110 section 7.6.1), be it set by us or by the proxy.
-fn drops_what_matters(headers: &HeaderMap) -> bool {
-    let starts_with =
-        |name: &[u8], prefix: &[u8]| name.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix));
-    headers
-        .get_all(http::header::CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii))
-        .any(|name| [&b"x-"[..], b"authorization", b"host"].iter().any(|prefix| starts_with(name, prefix)))
 }
 
 /// Host and path of an absolute URL.
@@ -124,25 +98,6 @@ fn split_url(url: &str) -> Result<(&str, &str), Unclear> {
     let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).ok_or(Unclear)?;
     let slash = rest.find('/').ok_or(Unclear)?;
     Ok(rest.split_at(slash))
-}
-
-/// The one value of a header.
-fn single<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>, Unclear> {
-    let mut values = headers.get_all(name).iter();
-    match (values.next(), values.next()) {
-        (None, _) => Ok(None),
-        (Some(value), None) => {
-            value.to_str().map(|value| Some(value).filter(|value| !value.is_empty())).map_err(|_| Unclear)
-        }
-        (Some(_), Some(_)) => Err(Unclear),
-    }
-}
-
-/// The value of all that are there, if it is one.
-fn agreed<const N: usize>(values: [Option<&str>; N]) -> Option<&str> {
-    let mut values = values.into_iter().flatten();
-    let first = values.next()?;
-    values.all(|value| value == first).then_some(first)
 }
 
 /// Address of the caller: the peer, or what a trusted proxy says last.

@@ -2,11 +2,12 @@
 
 pub mod admin;
 pub mod admission;
-mod answer;
+pub(crate) mod answer;
 pub mod authzen;
 pub mod ext_authz;
 mod ext_authz_failure;
 pub mod forward_auth;
+pub(crate) mod headers;
 pub(crate) mod mint;
 pub mod server;
 pub mod tokens;

@@ -3,14 +3,15 @@
 use crate::doors::trust::Peer;
 use axum::Router;
 use axum::extract::Request;
+use axum::response::Response;
 use durward_pki::svid;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
 use rustls::ServerConfig;
 use rustls_pki_types::CertificateDer;
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -24,7 +25,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::ServiceExt;
+use tower::{Layer, Service, ServiceExt};
 use tower_http::catch_panic::CatchPanicLayer;
 
 /// Connections at once; a gateway holds a handful, a hundred gateways some hundreds.
@@ -50,13 +51,35 @@ pub async fn serve(
     router: Router,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    let (tasks, graceful, slots) =
-        (TaskTracker::new(), GracefulShutdown::new(), Arc::new(Semaphore::new(MAX_CONNECTIONS)));
-    let connection = Connection {
-        tls: tls.map(TlsAcceptor::from),
-        router: router.layer(CatchPanicLayer::new()),
-        builder: builder(),
-    };
+    serve_service(listener, tls, CatchPanicLayer::new().layer(router), DRAIN, shutdown).await
+}
+
+/// What answers requests; each has the [`Peer`] among its extensions.
+pub(crate) trait Answers: Clone + Send + 'static {
+    /// Answers one.
+    fn answer(self, request: Request) -> impl Future<Output = Response> + Send;
+}
+
+impl<S> Answers for S
+where
+    S: Service<Request, Error = Infallible, Future: Send> + Clone + Send + 'static,
+    S::Response: axum::response::IntoResponse,
+{
+    async fn answer(self, request: Request) -> Response {
+        self.oneshot(request).await.map_or_else(|never| match never {}, axum::response::IntoResponse::into_response)
+    }
+}
+
+/// As [`serve`] for any service, with `drain` for open requests to end.
+pub(crate) async fn serve_service(
+    listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+    service: impl Answers,
+    drain: Duration,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    let (tasks, slots) = (TaskTracker::new(), Arc::new(Semaphore::new(MAX_CONNECTIONS)));
+    let connection = Connection { tls: tls.map(TlsAcceptor::from), service, builder: builder() };
     let cut = CancellationToken::new();
     loop {
         // no slot, no accept: further clients wait in the kernel's queue
@@ -75,11 +98,10 @@ pub async fn serve(
             },
             () = shutdown.cancelled() => break,
         };
-        let (connection, watcher, shutdown) = (connection.clone(), graceful.watcher(), shutdown.clone());
-        let cut = cut.clone();
+        let (connection, shutdown, cut) = (connection.clone(), shutdown.clone(), cut.clone());
         tasks.spawn(async move {
             let served = tokio::select! {
-                served = connection.serve(stream, address, watcher, &shutdown) => served,
+                served = connection.serve(stream, address, &shutdown) => served,
                 () = cut.cancelled() => return,
             };
             if let Err(error) = served {
@@ -90,7 +112,7 @@ pub async fn serve(
     }
     drop(listener);
     tasks.close();
-    if timeout(DRAIN, graceful.shutdown()).await.is_err() {
+    if timeout(drain, tasks.wait()).await.is_err() {
         tracing::warn!("requests were still open when the time to drain was over");
     }
     // no task outlives the server
@@ -113,25 +135,19 @@ fn builder() -> Builder<TokioExecutor> {
 }
 
 #[derive(Clone)]
-struct Connection {
+struct Connection<S> {
     tls: Option<TlsAcceptor>,
-    router: Router,
+    service: S,
     builder: Builder<TokioExecutor>,
 }
 
 type Failed = Box<dyn std::error::Error + Send + Sync>;
 
-impl Connection {
-    async fn serve(
-        self,
-        stream: TcpStream,
-        address: SocketAddr,
-        watcher: hyper_util::server::graceful::Watcher,
-        shutdown: &CancellationToken,
-    ) -> Result<(), Failed> {
+impl<S: Answers> Connection<S> {
+    async fn serve(self, stream: TcpStream, address: SocketAddr, shutdown: &CancellationToken) -> Result<(), Failed> {
         stream.set_nodelay(true)?;
         let Some(acceptor) = self.tls.clone() else {
-            return self.http(stream, Peer { address, secure: false, certificate: None, id: None }, watcher).await;
+            return self.http(stream, Peer { address, secure: false, certificate: None, id: None }, shutdown).await;
         };
         let handshake = timeout(PATIENCE, acceptor.accept(stream));
         let stream = tokio::select! {
@@ -144,31 +160,39 @@ impl Connection {
             .peer_certificates()
             .map(|chain| chain.iter().cloned().map(CertificateDer::into_owned).collect::<Arc<[_]>>());
         let id = chain.as_ref().and_then(|chain| svid::read(chain.first()?).ok()?.id.parse().ok());
-        self.http(stream, Peer { address, secure: true, certificate: chain, id }, watcher).await
+        self.http(stream, Peer { address, secure: true, certificate: chain, id }, shutdown).await
     }
 
     async fn http(
         self,
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
         peer: Peer,
-        watcher: hyper_util::server::graceful::Watcher,
+        shutdown: &CancellationToken,
     ) -> Result<(), Failed> {
-        let router = self.router;
+        let service = self.service;
         let asked = Arc::new(AtomicBool::new(false));
         let asks = Arc::clone(&asked);
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             asks.store(true, Ordering::Relaxed);
             request.extensions_mut().insert(peer.clone());
-            router.clone().oneshot(request.map(axum::body::Body::new) as Request)
+            let answer = service.clone().answer(request.map(axum::body::Body::new) as Request);
+            async { Ok::<_, Infallible>(answer.await) }
         });
-        let connection = self.builder.serve_connection(TokioIo::new(stream), service).into_owned();
-        let mut connection = pin!(watcher.watch(connection));
+        let connection = self.builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+        let mut connection = pin!(connection);
         // the library waits for the first bytes of a connection without end, and for those of a request in HTTP/2
-        if let Ok(served) = timeout(PATIENCE, &mut connection).await {
-            return served;
+        tokio::select! {
+            served = &mut connection => return served,
+            () = sleep(PATIENCE) => {
+                if !asked.load(Ordering::Relaxed) {
+                    return Err("no request in time".into());
+                }
+            }
+            () = shutdown.cancelled() => {}
         }
-        if !asked.load(Ordering::Relaxed) {
-            return Err("no request in time".into());
+        tokio::select! {
+            served = &mut connection => return served,
+            () = shutdown.cancelled() => connection.as_mut().graceful_shutdown(),
         }
         connection.await
     }

@@ -5,4 +5,4 @@ pub mod manifest;
 mod place;
 pub mod state;
 pub mod up;
-mod watch;
+pub(crate) mod watch;

@@ -30,6 +30,31 @@ pub fn durward() -> Command {
     command
 }
 
+/// Starts one of the binary's servers with `--json`, and waits until it tells where it listens.
+pub fn listening(command: &mut Command) -> (Child, BTreeMap<String, SocketAddr>, Arc<Mutex<String>>) {
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let stderr = Arc::new(Mutex::new(String::new()));
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut listen = None;
+    for line in lines.by_ref() {
+        let line = line.unwrap();
+        if line.starts_with('{') {
+            let told: BTreeMap<String, Option<SocketAddr>> = serde_json::from_str(&line).unwrap();
+            listen = Some(told.into_iter().filter_map(|(name, address)| Some((name, address?))).collect());
+            break;
+        }
+        stderr.lock().unwrap().push_str(&(line + "\n"));
+    }
+    let collected = Arc::clone(&stderr);
+    std::thread::spawn(move || {
+        for line in lines.map_while(Result::ok) {
+            collected.lock().unwrap().push_str(&(line + "\n"));
+        }
+    });
+    let listen = listen.unwrap_or_else(|| panic!("it did not start: {}", stderr.lock().unwrap()));
+    (child, listen, stderr)
+}
+
 /// Runs a command to its end.
 pub fn run(command: &mut Command) -> (i32, String, String) {
     let Output { status, stdout, stderr } = command.output().unwrap();
@@ -76,25 +101,7 @@ impl Up {
             command.arg("--audit-log").arg(&audit);
         }
         more(&mut command);
-        let mut child = command.args(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let stderr = Arc::new(Mutex::new(String::new()));
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut listen = None;
-        for line in lines.by_ref() {
-            let line = line.unwrap();
-            if line.starts_with('{') {
-                listen = Some(serde_json::from_str(&line).unwrap());
-                break;
-            }
-            stderr.lock().unwrap().push_str(&(line + "\n"));
-        }
-        let collected = Arc::clone(&stderr);
-        std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                collected.lock().unwrap().push_str(&(line + "\n"));
-            }
-        });
-        let listen = listen.unwrap_or_else(|| panic!("it did not start: {}", stderr.lock().unwrap()));
+        let (child, listen, stderr) = listening(command.args(arguments));
         Self { child, listen, manifests, state, audit, stderr, _directory: directory }
     }
 
@@ -147,15 +154,7 @@ impl Up {
 
     /// The decisions and issuances in the audit log so far, once there are at least `count`.
     pub fn records(&self, count: usize) -> Vec<Value> {
-        let read = || {
-            let text = fs::read_to_string(&self.audit).unwrap_or_default();
-            // a line that is still being written is none yet
-            let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-            let lines = whole.lines().map(|line| serde_json::from_str(line).unwrap());
-            let records: Vec<Value> = lines.filter(|line: &Value| !is_about_the_log(line)).collect();
-            (records.len() >= count).then_some(records)
-        };
-        eventually(&format!("{count} audit records"), read).unwrap()
+        records(&self.audit, count)
     }
 
     /// Ends it as Ctrl-C does, and gives its exit code and how long it took.
@@ -184,6 +183,19 @@ impl Drop for Up {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The decisions and issuances in an audit log, once there are at least `count`.
+pub fn records(log: &Path, count: usize) -> Vec<Value> {
+    let read = || {
+        let text = fs::read_to_string(log).unwrap_or_default();
+        // a line that is still being written is none yet
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        let lines = whole.lines().map(|line| serde_json::from_str(line).unwrap());
+        let records: Vec<Value> = lines.filter(|line: &Value| !is_about_the_log(line)).collect();
+        (records.len() >= count).then_some(records)
+    };
+    eventually(&format!("{count} audit records"), read).unwrap()
 }
 
 /// Whether a line of the audit log is about the log itself.
@@ -218,8 +230,13 @@ pub fn request(address: SocketAddr, method: &str, path: &str, headers: &[(&str, 
 
 /// Sends bytes and reads the answer to its end.
 pub fn raw(address: SocketAddr, bytes: &[u8]) -> Reply {
-    let mut stream = TcpStream::connect(address).unwrap();
+    let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    exchange(stream, bytes)
+}
+
+/// The same on a connection that is there, whatever it runs over.
+pub fn exchange(mut stream: impl Read + Write, bytes: &[u8]) -> Reply {
     // a server that refuses early closes while we still write
     let _ = stream.write_all(bytes);
     let mut answer = Vec::new();

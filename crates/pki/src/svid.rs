@@ -105,7 +105,7 @@ pub fn verify(chain: &[CertificateDer<'_>], roots: &[CertificateDer<'_>], now: i
     verify_for(KeyUsage::client_auth(), chain, roots, now)
 }
 
-/// As [`verify`], for the chain of a server.
+/// As [`verify`], for server authentication. Whether the server is the one that was meant is for the caller to know.
 ///
 /// # Errors
 /// As [`verify`].

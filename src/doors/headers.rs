@@ -1,0 +1,69 @@
+//! What headers say of a request, where they could say two things.
+
+use crate::doors::answer::{IDENTITY_HEADERS, METHOD_OVERRIDES};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderName, Uri, header};
+
+/// The headers contradict each other, or can't be read. Such a request is to no service at all: whose host would it be?
+/// A client could choose one whose policy only audits.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Unclear;
+
+/// The one value of a header.
+pub(crate) fn single<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>, Unclear> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => {
+            value.to_str().map(|value| Some(value).filter(|value| !value.is_empty())).map_err(|_| Unclear)
+        }
+        (Some(_), Some(_)) => Err(Unclear),
+    }
+}
+
+/// The value of all that are there, if it is one.
+pub(crate) fn agreed<const N: usize>(values: [Option<&str>; N]) -> Option<&str> {
+    let mut values = values.into_iter().flatten();
+    let first = values.next()?;
+    values.all(|value| value == first).then_some(first)
+}
+
+/// Host of a request: `Host`, or `:authority` in HTTP/2; where both are there, they agree.
+pub(crate) fn own_host<'h>(uri: &'h Uri, headers: &'h HeaderMap) -> Result<Option<&'h str>, Unclear> {
+    match (single(headers, "host")?, uri.authority().map(Authority::as_str)) {
+        (None, None) => Ok(None),
+        (host, authority) => agreed([host, authority]).map(Some).ok_or(Unclear),
+    }
+}
+
+/// Whether the application could read another method, or another caller, than the one that is decided about.
+pub(crate) fn mislead(method: &str, headers: &HeaderMap) -> bool {
+    let [a, b, c] = METHOD_OVERRIDES.map(|name| single(headers, name));
+    let (Ok(a), Ok(b), Ok(c)) = (a, b, c) else { return true };
+    agreed([Some(method), a, b, c]).is_none() || headers.keys().any(is_disguised) || drops_what_matters(headers)
+}
+
+/// Whether a header is one of ours, or changes the method, once underscores are read as hyphens: gateway interfaces
+/// such as CGI and WSGI can't tell the two apart.
+pub(crate) fn is_disguised(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    name.contains('_') && {
+        let plain = name.replace('_', "-");
+        IDENTITY_HEADERS.contains(&plain.as_str()) || METHOD_OVERRIDES.contains(&plain.as_str())
+    }
+}
+
+/// Whether the client asks proxies to drop a header that decides something: whatever `Connection` names goes no further
+/// (RFC 9110 section 7.6.1), be it set by us or by the proxy.
+fn drops_what_matters(headers: &HeaderMap) -> bool {
+    let starts_with =
+        |name: &[u8], prefix: &[u8]| name.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix));
+    named_by_connection(headers)
+        .any(|name| [&b"x-"[..], b"authorization", b"host"].iter().any(|prefix| starts_with(name, prefix)))
+}
+
+/// What `Connection` names.
+pub(crate) fn named_by_connection(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let values = headers.get_all(header::CONNECTION).iter();
+    values.flat_map(|value| value.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii))
+}

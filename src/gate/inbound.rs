@@ -1,0 +1,153 @@
+//! From callers to the application: each request is decided, and goes on exactly as it was decided about.
+
+use crate::authn::Credentials;
+use crate::doors::answer::HttpAnswer;
+use crate::doors::forward_auth::response;
+use crate::doors::headers::{Unclear, mislead, own_host};
+use crate::doors::trust::Peer;
+use crate::engine::{Caller, Door, Engine};
+use crate::gate::Limits;
+use crate::gate::app::App;
+use crate::gate::passing::{identify, is_grpc, is_websocket, join_cookies, pass, strip_foreign, strip_hop_by_hop};
+use crate::gate::trouble::Trouble;
+use crate::gate::tunnel::{self, Tunnels};
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use durward_core::host::Host;
+use durward_core::request::{Call, Request as Asked, Target};
+use http::header::{HOST, HeaderValue, TE, WWW_AUTHENTICATE};
+use http::uri::Authority;
+use http::{Method, StatusCode, Version};
+use std::borrow::Cow;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tonic::{Code, Status};
+
+/// The side that callers reach.
+#[derive(Clone)]
+pub(super) struct Inbound {
+    engine: Arc<Engine>,
+    app: App,
+    limits: Limits,
+    slots: Arc<Semaphore>,
+    tunnels: Tunnels,
+}
+
+/// What a caller asks, in the words of policies.
+struct Read<'r> {
+    host: &'r str,
+    path: Cow<'r, str>,
+}
+
+impl Inbound {
+    pub(super) fn new(engine: Arc<Engine>, app: App, limits: Limits, tunnels: Tunnels) -> Self {
+        let slots = Arc::new(Semaphore::new(limits.requests));
+        Self { engine, app, limits, slots, tunnels }
+    }
+
+    pub(super) async fn answer(self, request: Request) -> Response {
+        let grpc = is_grpc(&request);
+        match self.decided(request, grpc).await {
+            Ok(response) => response,
+            Err(trouble) => trouble.told(grpc),
+        }
+    }
+
+    async fn decided(&self, request: Request, grpc: bool) -> Result<Response, Trouble> {
+        let permit = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| Trouble::TooMany)?;
+        let peer = request.extensions().get::<Peer>().cloned().ok_or(Trouble::Unreachable)?;
+        let source = peer.address.ip();
+        let read = read(&request);
+        let (target, call) = match &read {
+            Ok(read) => (Target::Host(read.host), Call::Http { method: request.method().as_str(), path: &read.path }),
+            Err(Unclear) => (Target::Host(""), Call::Unclear),
+        };
+        let asked = Asked { target, call, source: Some(source) };
+        let credentials = Credentials {
+            headers: request.headers(),
+            certificate: peer.certificate.as_deref(),
+            client_cert_header_trusted: false,
+        };
+        let answer = self.engine.ask(Door::Gate, &asked, Caller::Credentials(credentials)).await;
+        let passes = answer.passes();
+        let told = HttpAnswer::of(&answer);
+        // a policy that only audits lets through what it can read; what nobody can read is of no policy
+        let host = match read {
+            Ok(read) if passes => {
+                Authority::try_from(Host::of_authority(read.host).map_err(|_| Trouble::Unreachable)?.as_str())
+            }
+            _ => return Ok(refusal(told, grpc)),
+        };
+        let host = host.map_err(|_| Trouble::Unreachable)?;
+        let (identity, http2) = (told.headers, self.app.by_http2(grpc));
+
+        let mut request = request;
+        let websocket = is_websocket(&request) && !http2;
+        let caller = websocket.then(|| tunnel::Caller::of(&mut request));
+        let path = request.uri().path_and_query().cloned();
+        if request.headers().get(HOST).is_none()
+            && let Some(authority) = request.uri().authority()
+            && let Ok(value) = HeaderValue::from_str(authority.as_str())
+        {
+            request.headers_mut().insert(HOST, value);
+        }
+        let (mut parts, body) = request.into_parts();
+        parts.extensions.clear();
+        let headers = &mut parts.headers;
+        strip_hop_by_hop(headers);
+        strip_foreign(headers);
+        identify(headers, identity, source);
+        if http2 {
+            // there it is `:authority`
+            headers.remove(HOST);
+            if grpc {
+                headers.insert(TE, HeaderValue::from_static("trailers"));
+            }
+        } else {
+            join_cookies(headers);
+        }
+        if websocket {
+            tunnel::ask(headers);
+        }
+        let body = pass(body, self.limits.idle, None);
+        let onward = self.app.ask(Request::from_parts(parts, body), Some(host), path, http2);
+        let answered = timeout(self.limits.response, onward).await.map_err(|_| Trouble::Late)?;
+        let answered = answered.map_err(|error| {
+            tracing::warn!(%error, "the application did not answer");
+            Trouble::Unreachable
+        })?;
+        self.tunnels.pass_back(answered, caller, self.limits.idle, permit)
+    }
+}
+
+/// Host and path, if no parser could read others.
+fn read(request: &Request) -> Result<Read<'_>, Unclear> {
+    let (uri, headers) = (request.uri(), request.headers());
+    let host = own_host(uri, headers)?.unwrap_or_default();
+    if request.method() == Method::CONNECT || mislead(request.method().as_str(), headers) {
+        return Err(Unclear);
+    }
+    // in HTTP/2 the parts of a URI come one by one; in HTTP/1.1 one with a host is a request to a proxy
+    let path = if request.version() < Version::HTTP_2 && uri.authority().is_some() {
+        Cow::Owned(uri.to_string())
+    } else {
+        Cow::Borrowed(uri.path())
+    };
+    Ok(Read { host, path })
+}
+
+/// The answer to a caller that may not; for gRPC as a status, with the same words.
+fn refusal(answer: HttpAnswer, grpc: bool) -> Response {
+    if !grpc {
+        return response(answer);
+    }
+    let code = if answer.status == StatusCode::UNAUTHORIZED { Code::Unauthenticated } else { Code::PermissionDenied };
+    let mut refused = Status::new(code, answer.body).into_http::<Body>();
+    let challenge = answer.headers.into_iter().find(|(name, _)| *name == WWW_AUTHENTICATE.as_str());
+    if let Some(value) = challenge.and_then(|(_, value)| HeaderValue::try_from(value).ok()) {
+        refused.headers_mut().insert(WWW_AUTHENTICATE, value);
+    }
+    refused
+}

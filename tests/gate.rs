@@ -1,0 +1,527 @@
+//! The enforcing proxy: what reaches the application, what does not, and how it ends.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests say what they expect"
+)]
+
+#[path = "harness/gate.rs"]
+mod gate;
+#[path = "harness/mod.rs"]
+mod harness;
+
+use gate::{App, Gate, Ground, head};
+use harness::{Reply, eventually, request};
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+
+const POLICY: &str = include_str!("corpus/policy.yaml");
+const HOST: (&str, &str) = ("Host", "orders.shop.svc");
+const BILLING: &str = "spiffe://cluster.local/ns/billing/sa/billing";
+
+fn told(reply: &Reply) -> Value {
+    assert_eq!(reply.status, 200, "{reply:?}");
+    serde_json::from_str(&reply.body).unwrap_or_else(|error| panic!("{error}: {reply:?}"))
+}
+
+#[test]
+fn who_may_comes_through_and_is_named() {
+    let (ground, app) = (Ground::new(POLICY), App::start());
+    let gate = ground.gate("shop/orders", &app.upstream(), &[]);
+    let (billing, other, stranger) =
+        (ground.caller(Some("billing/billing")), ground.caller(Some("x/y")), ground.caller(None));
+    let ask = |caller: &gate::Caller, path: &str, headers: &[(&str, &str)]| {
+        caller.request(gate.address(), "GET", path, &[&[HOST], headers].concat())
+    };
+
+    // by certificate
+    let seen = told(&ask(&billing, "/orders/7?full=1", &[]));
+    assert_eq!((&seen["method"], &seen["uri"]), (&json!("GET"), &json!("/orders/7?full=1")));
+    let headers = &seen["headers"];
+    assert_eq!(headers["x-durward-principal"], json!([BILLING]));
+    assert_eq!(headers["x-durward-scopes"], json!(["orders.read"]));
+    assert_eq!(headers["x-durward-operation"], json!(["list-orders"]));
+    assert_eq!(headers["x-durward-assurance"], json!(["ProofOfPossession"]));
+    assert_eq!(headers["host"], json!(["orders.shop.svc"]));
+    assert_eq!(
+        (&headers["x-forwarded-for"], &headers["x-forwarded-proto"]),
+        (&json!(["127.0.0.1"]), &json!(["https"]))
+    );
+    // by token
+    let token = format!("Bearer {}", ground.token("billing/billing", "orders.shop"));
+    let seen = told(&ask(&stranger, "/orders", &[("Authorization", &token)]));
+    assert_eq!(seen["headers"]["x-durward-assurance"], json!(["Bearer"]));
+    // without either
+    assert_eq!(told(&ask(&stranger, "/healthz", &[]))["headers"].get("x-durward-principal"), None);
+
+    let count = app.seen().len();
+    let nobody = ask(&stranger, "/orders", &[]);
+    assert_eq!((nobody.status, nobody.header("www-authenticate")), (401, Some(r#"Bearer realm="orders.shop""#)));
+    let bad = ask(&stranger, "/orders", &[("Authorization", "Bearer x")]);
+    assert_eq!((bad.status, bad.body.as_str()), (401, r#"{"error":"invalid_token"}"#));
+    let refused = ask(&other, "/orders", &[]);
+    assert_eq!(
+        (refused.status, refused.body.as_str()),
+        (403, r#"{"error":"insufficient_scope","scope":"orders.read"}"#)
+    );
+    assert_eq!(ask(&billing, "/nothing", &[]).status, 403);
+    assert_eq!(app.seen().len(), count, "what is refused never reaches the application");
+
+    let records = gate.records(7);
+    let reasons: Vec<_> = records.iter().map(|record| record["reason"].as_str().unwrap()).collect();
+    assert_eq!(
+        reasons,
+        [
+            "Granted",
+            "Granted",
+            "Public",
+            "Unauthenticated",
+            "Unauthenticated",
+            "InsufficientScope",
+            "OperationUndeclared"
+        ]
+    );
+    assert!(records.iter().all(|record| record["door"] == "gate" && record["request"]["source"] == "127.0.0.1"));
+    let metrics = request(gate.listen["admin"], "GET", "/metrics", &[("Host", "x")], "").body;
+    assert!(metrics.contains(r#"durward_decisions_total{door="gate",reason="Granted",passed="true"} 2"#), "{metrics}");
+}
+
+#[test]
+fn what_a_caller_says_of_itself_goes_no_further() {
+    let (ground, app) = (Ground::new(POLICY), App::start());
+    let gate = ground.gate("shop/orders", &app.upstream(), &[]);
+    let stranger = ground.caller(None);
+    let headers = [
+        HOST,
+        ("x-durward-principal", "user:corporate/root"),
+        ("x-durward-scopes", "admin"),
+        ("x-durward-assurance", "PhishingResistant"),
+        ("x-durward-decision", "1"),
+        ("x-forwarded-for", "10.0.0.1"),
+        ("x-forwarded-host", "admin.example"),
+        ("x-forwarded-uri", "/admin"),
+        ("x-forwarded-client-cert", "By=x;URI=spiffe://cluster.local/ns/billing/sa/billing"),
+        ("x-original-url", "/admin"),
+        ("x-rewrite-url", "/admin"),
+        ("forwarded", "for=10.0.0.1"),
+        ("x-http-method-override", "GET"),
+        ("connection", "close, accept-language"),
+        ("accept-language", "de"),
+        ("keep-alive", "timeout=5"),
+        ("te", "gzip"),
+        ("proxy-authorization", "Basic eDp5"),
+        ("upgrade", "h2c"),
+        ("http2-settings", "AAMAAABkAAQCAAAAAAIAAAAA"),
+        ("x-request-id", "r-1"),
+        ("cookie", "a=b"),
+    ];
+    let seen = told(&stranger.request(gate.address(), "GET", "/healthz", &headers));
+    let names: Vec<_> = seen["headers"].as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(
+        names,
+        [
+            "cookie",
+            "host",
+            "http2-settings",
+            "x-durward-decision",
+            "x-durward-operation",
+            "x-forwarded-for",
+            "x-forwarded-proto",
+            "x-request-id"
+        ]
+    );
+    assert_eq!(seen["headers"]["x-forwarded-for"], json!(["127.0.0.1"]));
+    assert_ne!(seen["headers"]["x-durward-decision"], json!(["1"]));
+    // a certificate that a header tells of is nobody's
+    let forwarded = [HOST, ("x-forwarded-client-cert", "URI=spiffe://cluster.local/ns/billing/sa/billing")];
+    assert_eq!(stranger.request(gate.address(), "GET", "/orders", &forwarded).status, 401);
+    // disguised, or named by `Connection`: no
+    for header in [("x_durward_principal", "a"), ("x_http_method_override", "DELETE"), ("x-http-method", "DELETE")] {
+        assert_eq!(stranger.request(gate.address(), "GET", "/healthz", &[HOST, header]).status, 403, "{header:?}");
+    }
+    for named in ["x-durward-principal", "host", "close, Authorization"] {
+        let reply = stranger.request(
+            gate.address(),
+            "GET",
+            "/healthz",
+            &[HOST, ("Connection", named), ("Connection", "close")],
+        );
+        assert_eq!(reply.status, 403, "{named}");
+    }
+    // and the other way round
+    let reply = stranger.request(gate.address(), "GET", "/files/names-headers", &[HOST]);
+    assert_eq!((reply.status, reply.header("x-secret")), (200, None), "{reply:?}");
+}
+
+#[test]
+fn bodies_stream_both_ways() {
+    let (ground, app) = (
+        Ground::new(
+            &POLICY.replace("methods: [GET], paths: [\"/files/*\"]", "methods: [GET, POST], paths: [\"/files/*\"]"),
+        ),
+        App::start(),
+    );
+    let gate = ground.gate("shop/orders", &app.upstream(), &[]);
+    let mut stream = ground.caller(None).connect(gate.address());
+    stream
+        .write_all(b"POST /files/echo HTTP/1.1\r\nHost: orders.shop.svc\r\nTransfer-Encoding: chunked\r\n\r\n")
+        .unwrap();
+    // each piece comes back before the next is sent: nobody waits for the whole
+    let mut answer = Vec::new();
+    for piece in ["one", "two", "three"] {
+        stream.write_all(format!("{:x}\r\n{piece}\r\n", piece.len()).as_bytes()).unwrap();
+        let mut buffer = [0; 1024];
+        while !answer.ends_with(format!("{piece}\r\n").as_bytes()) {
+            let length = stream.read(&mut buffer).unwrap();
+            assert!(length > 0, "{}", String::from_utf8_lossy(&answer));
+            answer.extend(&buffer[..length]);
+        }
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 200 OK"));
+    // large ones take no memory
+    let mut stream = ground.caller(None).connect(gate.address());
+    let (count, piece) = (1024, vec![b'x'; 16 << 10]);
+    let head = format!(
+        "POST /files/echo HTTP/1.1\r\nHost: orders.shop.svc\r\nContent-Length: {}\r\n\r\n",
+        count * piece.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut back = vec![0; piece.len()];
+    for number in 0..count {
+        stream.write_all(&piece).unwrap();
+        if number == 0 {
+            assert!(read_head(&mut stream).starts_with("HTTP/1.1 200"));
+        }
+        stream.read_exact(&mut back).unwrap();
+        assert_eq!(back, piece);
+    }
+    assert!(resident(&gate) < 100_000, "{} kB", resident(&gate));
+}
+
+fn resident(gate: &Gate) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", gate.id())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Reads the head of an answer.
+fn read_head(stream: &mut impl Read) -> String {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap() == 1 {
+        head.push(byte[0]);
+    }
+    String::from_utf8(head).unwrap()
+}
+
+const UPGRADE: &str = "Host: orders.shop.svc\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
+
+#[test]
+fn a_websocket_is_what_an_operation_allows_and_nothing_else_is_upgraded() {
+    let (ground, app) = (Ground::new(POLICY), App::start());
+    let gate = ground.gate("shop/orders", &app.upstream(), &[]);
+    let caller = ground.caller(None);
+    let mut stream = caller.connect(gate.address());
+    stream.write_all(format!("GET /files/socket HTTP/1.1\r\nUpgrade: WebSocket\r\n{UPGRADE}\r\n").as_bytes()).unwrap();
+    let head = read_head(&mut stream);
+    assert!(head.starts_with("HTTP/1.1 101") && head.contains("upgrade: websocket"), "{head}");
+    for message in ["hello", "GET /admin HTTP/1.1\r\n\r\n"] {
+        stream.write_all(message.as_bytes()).unwrap();
+        let mut back = vec![0; message.len()];
+        stream.read_exact(&mut back).unwrap();
+        assert_eq!(back, message.as_bytes());
+    }
+    drop(stream);
+    // one that needs somebody
+    let mut stream = caller.connect(gate.address());
+    stream.write_all(format!("GET /orders/1 HTTP/1.1\r\nUpgrade: websocket\r\n{UPGRADE}\r\n").as_bytes()).unwrap();
+    assert!(read_head(&mut stream).starts_with("HTTP/1.1 401"));
+    // others are no upgrades: the application never hears of them
+    for to in ["h2c", "websocket, h2c", "TLS/1.0", "foo"] {
+        let mut stream = caller.connect(gate.address());
+        stream.write_all(format!("GET /files/socket HTTP/1.1\r\nUpgrade: {to}\r\n{UPGRADE}\r\n").as_bytes()).unwrap();
+        assert!(read_head(&mut stream).starts_with("HTTP/1.1 200"), "{to}");
+    }
+    // nor is anybody connected to somewhere else
+    for target in ["orders.shop.svc:443", "127.0.0.1:22"] {
+        let reply = caller.raw(
+            gate.address(),
+            format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nConnection: close\r\n\r\n").as_bytes(),
+        );
+        assert_eq!(reply.status, 403, "{target}");
+    }
+}
+
+#[test]
+fn only_tls_1_3_and_only_certificates_that_count() {
+    let (ground, app) = (Ground::new(POLICY), App::start());
+    let gate = ground.gate("shop/orders", &app.upstream(), &[]);
+    let older = ground.caller_by(None, &[&rustls::version::TLS12], &[]);
+    assert_eq!(older.request(gate.address(), "GET", "/healthz", &[HOST]).status, 0);
+    assert_eq!(request(gate.address(), "GET", "/healthz", &[HOST], "").status, 0, "plain HTTP");
+    // a certificate of another CA is no certificate, and no stranger either
+    let others = Ground::new(POLICY);
+    let forged = others.svid("billing/billing");
+    let own = ground.svid("billing/billing");
+    for file in ["svid.pem", "key.pem"] {
+        std::fs::copy(forged.join(file), own.join(file)).unwrap();
+    }
+    let status = std::process::Command::new("curl")
+        .args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "-H", "Host: orders.shop.svc", "--cacert"])
+        .arg(own.join("bundle.pem"))
+        .arg("--cert")
+        .arg(own.join("svid.pem"))
+        .arg("--key")
+        .arg(own.join("key.pem"))
+        .arg(format!("https://localhost:{}/healthz", gate.address().port()))
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&status.stdout), "000");
+    let willing = ground.gate("shop/web", &app.upstream(), &["--tls12"]);
+    assert_eq!(older.request(willing.address(), "GET", "/healthz", &[HOST]).status, 200);
+}
+
+#[test]
+fn an_application_that_is_away_is_told_of() {
+    let ground = Ground::new(POLICY);
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let gate = ground.gate("shop/orders", &format!("http://{free}"), &["--response-timeout", "1s"]);
+    let caller = ground.caller(None);
+    let reply = caller.request(gate.address(), "GET", "/healthz", &[HOST]);
+    assert_eq!((reply.status, reply.body.as_str()), (502, r#"{"error":"bad_gateway"}"#));
+    assert_eq!(caller.request(gate.address(), "GET", "/orders", &[HOST]).status, 401, "decided all the same");
+    let app = App::start();
+    let gate = ground.gate("shop/late", &app.upstream(), &["--response-timeout", "300ms", "--max-requests", "1"]);
+    let mut first = caller.connect(gate.address());
+    first.write_all(head("GET", "/files/never", &[HOST]).as_bytes()).unwrap();
+    gate.records(1);
+    let second = caller.request(gate.address(), "GET", "/healthz", &[HOST]);
+    // the first may be over already
+    assert!(matches!(second.status, 503 | 200), "{second:?}");
+    assert!(read_head(&mut first).starts_with("HTTP/1.1 504"));
+}
+
+#[test]
+fn what_is_open_may_end() {
+    let (ground, app) = (
+        Ground::new(
+            &POLICY.replace("methods: [GET], paths: [\"/files/*\"]", "methods: [GET, POST], paths: [\"/files/*\"]"),
+        ),
+        App::start(),
+    );
+    let mut gate = ground.gate("shop/orders", &app.upstream(), &[]);
+    let caller = ground.caller(None);
+    let mut stream = caller.connect(gate.address());
+    stream.write_all(b"POST /files/echo HTTP/1.1\r\nHost: orders.shop.svc\r\nContent-Length: 4\r\n\r\nab").unwrap();
+    let head = read_head(&mut stream);
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    gate.terminate();
+    // nobody new comes in
+    eventually("its port is closed", || std::net::TcpStream::connect(gate.address()).err()).unwrap();
+    stream.write_all(b"cd").unwrap();
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest);
+    let body = String::from_utf8_lossy(&rest).into_owned();
+    assert!(body.contains("ab") && body.contains("cd"), "{body}");
+    assert_eq!(gate.wait(), Some(0));
+}
+
+#[test]
+fn a_changed_policy_is_in_force_and_a_broken_one_is_not() {
+    let (ground, app) = (Ground::new(POLICY), App::start());
+    let gate = ground.gate("shop/orders", &app.upstream(), &[]);
+    let billing = ground.caller(Some("billing/billing"));
+    let ask = || billing.request(gate.address(), "GET", "/orders", &[HOST]).status;
+    assert_eq!(ask(), 200);
+    ground.write("manifests/policy.yaml", "kind: AccessPolicy\napiVersion: durward.dev/v1alpha1\nmetadata: {name: orders, namespace: shop}\nspec: {operations: nonsense}\n");
+    eventually("the mistake is told", || gate.said().contains("operations").then_some(())).unwrap();
+    assert_eq!(ask(), 200, "the last good version stays");
+    ground.write(
+        "manifests/policy.yaml",
+        &POLICY.replace("namespace: billing, name: billing", "namespace: billing, name: other"),
+    );
+    eventually("the grant is gone", || (ask() == 403).then_some(())).unwrap();
+}
+
+#[test]
+fn files_bring_the_certificate_too() {
+    let (ground, app) = (Ground::new(POLICY), App::start());
+    let write = |account: &str| {
+        let svid = ground.svid(account);
+        let read = |name: &str| std::fs::read_to_string(svid.join(name)).unwrap();
+        ground.write("bundle.pem", &(read("key.pem") + &read("svid.pem")));
+        svid.join("bundle.pem")
+    };
+    let roots = write("shop/orders");
+    let bundle = ground.path("bundle.pem");
+    let arguments = ["--certificate", bundle.to_str().unwrap(), "--roots", roots.to_str().unwrap()];
+    let gate = ground.gate("shop/orders", &app.upstream(), &arguments);
+    let billing = ground.caller(Some("billing/billing"));
+    told(&billing.request(gate.address(), "GET", "/orders", &[HOST]));
+    let token = format!("Bearer {}", ground.token("billing/billing", "orders.shop"));
+    let by_token = ground.caller(None).request(gate.address(), "GET", "/orders", &[HOST, ("Authorization", &token)]);
+    assert_eq!(by_token.status, 401, "tokens do not count without keys");
+    // another certificate is shown once it is there
+    let shown = || {
+        let mut stream = billing.connect(gate.address());
+        let _ = stream.write_all(head("GET", "/healthz", &[HOST]).as_bytes());
+        let _ = stream.read_to_end(&mut Vec::new());
+        stream.conn.peer_certificates().unwrap()[0].to_vec()
+    };
+    let before = shown();
+    ground.write("bundle.pem", "nonsense");
+    eventually("it says so", || gate.said().contains("stays").then_some(())).unwrap();
+    assert_eq!(shown(), before);
+    write("shop/orders");
+    eventually("the other certificate", || (shown() != before).then_some(())).unwrap();
+}
+
+/// Two services that call each other by names of this host.
+const TWO: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop, annotations: {durward.dev/allowed-hosts: localhost}}
+---
+apiVersion: durward.dev/v1alpha1
+kind: AccessPolicy
+metadata: {name: orders, namespace: shop}
+spec:
+  service: {hosts: [localhost]}
+  authentication: [{workload: {}}]
+  operations:
+    - {name: files, http: [{methods: [GET, POST], paths: ['/files/*', /orders]}], scopes: [read], risk: High}
+    - {name: admin, http: [{methods: [GET], paths: [/admin]}]}
+    - {name: check, grpc: [{service: grpc.health.v1.Health, methods: [Check, Watch]}], scopes: [read]}
+    - {name: list, grpc: [{service: grpc.health.v1.Health, methods: [List]}]}
+  grants:
+    - {name: web, to: [{serviceAccount: {namespace: shop, name: web}}], scopes: [read]}
+";
+
+/// Asks in plain HTTP, as an application does of the gate beside it.
+fn outward(gate: &Gate, to: SocketAddr, method: &str, path: &str) -> Reply {
+    request(gate.listen["outbound"], method, path, &[("Host", &format!("localhost:{}", to.port()))], "")
+}
+
+#[test]
+fn an_application_calls_another_with_the_certificate_of_its_pod() {
+    let (ground, app) = (Ground::new(TWO), App::start());
+    let orders = ground.gate("shop/orders", &app.upstream(), &[]);
+    let web = ground.gate("shop/web", &app.upstream(), &["--outbound", "127.0.0.1:0"]);
+    let seen = told(&outward(&web, orders.address(), "GET", "/orders?x=1"));
+    assert_eq!(seen["headers"]["x-durward-principal"], json!(["spiffe://cluster.local/ns/shop/sa/web"]));
+    assert_eq!(seen["headers"]["x-durward-assurance"], json!(["ProofOfPossession"]));
+    assert_eq!(seen["uri"], "/orders?x=1");
+    assert_eq!(outward(&web, orders.address(), "GET", "/admin").status, 403);
+    assert_eq!(outward(&web, orders.address(), "GET", "/nothing").status, 403);
+    // as a proxy, by a whole URL
+    let url = format!("http://localhost:{}/orders", orders.address().port());
+    let host = format!("localhost:{}", orders.address().port());
+    told(&request(web.listen["outbound"], "GET", &url, &[("Host", &host)], ""));
+    // a WebSocket goes through both
+    let mut stream = std::net::TcpStream::connect(web.listen["outbound"]).unwrap();
+    let upgrade = UPGRADE.replace("orders.shop.svc", &host);
+    stream.write_all(format!("GET /files/socket HTTP/1.1\r\nUpgrade: websocket\r\n{upgrade}\r\n").as_bytes()).unwrap();
+    assert!(read_head(&mut stream).starts_with("HTTP/1.1 101"));
+    stream.write_all(b"hello").unwrap();
+    let mut back = [0; 5];
+    stream.read_exact(&mut back).unwrap();
+    assert_eq!(&back, b"hello");
+    // what it can't do
+    for (method, path, host) in [
+        ("CONNECT", "localhost:443", "localhost:443"),
+        ("GET", "https://localhost/x", "localhost"),
+        ("GET", "http://other/x", "localhost"),
+        ("GET", "/x", "user@localhost"),
+        ("GET", "/x", "local host"),
+    ] {
+        let reply = request(web.listen["outbound"], method, path, &[("Host", host)], "");
+        assert!(matches!(reply.status, 0 | 400), "{method} {path}: {reply:?}");
+    }
+}
+
+#[test]
+fn a_server_that_is_somebody_else_is_not_talked_to() {
+    let (ground, app) = (Ground::new(TWO), App::start());
+    let web = ground.gate("shop/web", &app.upstream(), &["--outbound", "127.0.0.1:0"]);
+    // of another namespace than the name is in
+    let stranger = ground.gate("other/orders", &app.upstream(), &[]);
+    assert_eq!(outward(&web, stranger.address(), "GET", "/orders").status, 502);
+    // an address says nothing of who should be there
+    let orders = ground.gate("shop/orders", &app.upstream(), &[]);
+    let by_address = request(web.listen["outbound"], "GET", "/orders", &[("Host", &orders.address().to_string())], "");
+    assert_eq!(by_address.status, 502);
+    // of another CA
+    let others = Ground::new(TWO);
+    let forged = others.gate("shop/orders", &app.upstream(), &[]);
+    assert_eq!(outward(&web, forged.address(), "GET", "/orders").status, 502);
+    // and of none: a server without TLS
+    assert_eq!(outward(&web, app.address, "GET", "/orders").status, 502);
+    assert_eq!(app.seen(), Vec::<Value>::new());
+    eventually("it says why", || web.said().contains("not the one that was meant").then_some(())).unwrap();
+    let (code, _, stderr) = harness::run(harness::durward().args([
+        "gate",
+        "--policies",
+        ground.path("manifests").to_str().unwrap(),
+        "--state",
+        ground.path("state").to_str().unwrap(),
+        "--service-account",
+        "shop/web",
+        "--upstream",
+        "http://127.0.0.1:1",
+        "--listen",
+        "127.0.0.1:0",
+        "--outbound",
+        "0.0.0.0:0",
+    ]));
+    assert_eq!((code, stderr.contains("would give the pod's identity to others")), (2, true), "{stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn grpc_passes_with_its_streams_and_trailers_and_is_refused_in_its_own_words() {
+    use tonic::Code;
+    use tonic::transport::{Channel, Server};
+    use tonic_health::ServingStatus;
+    use tonic_health::pb::HealthCheckRequest;
+    use tonic_health::pb::health_client::HealthClient;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let upstream = format!("http://{}", listener.local_addr().unwrap());
+    let (reporter, health) = tonic_health::server::health_reporter();
+    tokio::spawn(
+        Server::builder()
+            .add_service(health)
+            .serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener)),
+    );
+    let ground = Ground::new(TWO);
+    let orders = ground.gate("shop/orders", &upstream, &[]);
+    let web = ground.gate("shop/web", &upstream, &["--outbound", "127.0.0.1:0"]);
+    let stranger = ground.gate("shop/stranger", &upstream, &["--outbound", "127.0.0.1:0"]);
+    let client = async |gate: &Gate| {
+        let channel = Channel::from_shared(format!("http://{}", gate.listen["outbound"])).unwrap();
+        let origin = format!("http://localhost:{}", orders.address().port()).parse().unwrap();
+        HealthClient::new(channel.origin(origin).connect().await.unwrap())
+    };
+    let ask = |service: &str| HealthCheckRequest { service: service.to_owned() };
+    let mut known = client(&web).await;
+    assert_eq!(known.check(ask("")).await.unwrap().into_inner().status, 1);
+    // the application's own error comes in trailers alone
+    assert_eq!(known.check(ask("nothing")).await.unwrap_err().code(), Code::NotFound);
+    // a stream, message by message
+    reporter.set_service_status("x", ServingStatus::Serving).await;
+    let mut watch = known.watch(ask("x")).await.unwrap().into_inner();
+    assert_eq!(watch.message().await.unwrap().unwrap().status, 1);
+    reporter.set_service_status("x", ServingStatus::NotServing).await;
+    assert_eq!(watch.message().await.unwrap().unwrap().status, 2);
+    // refused: no scope, and nobody
+    let refused = client(&stranger).await.check(ask("")).await.unwrap_err();
+    assert_eq!(
+        (refused.code(), refused.message()),
+        (Code::PermissionDenied, r#"{"error":"insufficient_scope","scope":"read"}"#)
+    );
+    let records = orders.records(4);
+    assert_eq!(records.last().unwrap()["reason"], "InsufficientScope");
+    assert_eq!(records[0]["request"]["path"], "/grpc.health.v1.Health/Check");
+}

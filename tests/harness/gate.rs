@@ -1,0 +1,259 @@
+//! A real `durward gate` for a test, an application behind it, and callers with certificates.
+
+#![allow(dead_code, clippy::unwrap_used, clippy::panic, reason = "each test uses a part of it")]
+
+use super::harness::{PATIENCE, Reply, durward, exchange, listening, records, run};
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get};
+use axum::{Json, Router};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::Child;
+use std::sync::{Arc, Mutex};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+/// The state that gates, callers and policies of one test share.
+pub struct Ground {
+    directory: TempDir,
+}
+
+impl Ground {
+    pub fn new(policies: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("manifests")).unwrap();
+        let ground = Self { directory };
+        ground.write("manifests/policy.yaml", policies);
+        ground
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.path(name), text).unwrap();
+    }
+
+    pub fn mint(&self, arguments: &[&str]) -> String {
+        let (code, stdout, stderr) = run(durward().arg("mint").args(arguments).arg("--state").arg(self.path("state")));
+        assert_eq!(code, 0, "{stderr}");
+        stdout.trim().to_owned()
+    }
+
+    pub fn token(&self, service_account: &str, audience: &str) -> String {
+        self.mint(&["jwt", "--service-account", service_account, "--audience", audience])
+    }
+
+    /// A caller's certificate, key and roots in a directory.
+    pub fn svid(&self, service_account: &str) -> PathBuf {
+        let out = self.path(&service_account.replace('/', "-"));
+        self.mint(&[
+            "x509",
+            "--service-account",
+            service_account,
+            "--dns",
+            "localhost",
+            "--out",
+            out.to_str().unwrap(),
+        ]);
+        out
+    }
+
+    /// A gate that is `service_account`, in front of an application.
+    pub fn gate(&self, service_account: &str, upstream: &str, arguments: &[&str]) -> Gate {
+        let mut command = durward();
+        command.arg("gate").arg("--policies").arg(self.path("manifests")).arg("--state").arg(self.path("state"));
+        if !arguments.contains(&"--certificate") {
+            command.args(["--service-account", service_account]);
+        }
+        let audit = self.path(&format!("audit-{}.log", service_account.replace('/', "-")));
+        if !arguments.contains(&"--audit-log") {
+            command.arg("--audit-log").arg(&audit);
+        }
+        command.args(["--upstream", upstream, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--json"]);
+        let (child, listen, stderr) = listening(command.args(arguments));
+        Gate { child, listen, audit, stderr }
+    }
+
+    /// A caller, known by its certificate, or a stranger.
+    pub fn caller(&self, service_account: Option<&str>) -> Caller {
+        self.caller_by(service_account, rustls::ALL_VERSIONS, &[])
+    }
+
+    pub fn caller_by(
+        &self,
+        service_account: Option<&str>,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+        alpn: &[&[u8]],
+    ) -> Caller {
+        let roots = self.svid("any/roots");
+        let mut store = RootCertStore::empty();
+        store.add(CertificateDer::from_pem_file(roots.join("bundle.pem")).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
+        let config = config.with_root_certificates(store);
+        let mut config = match service_account {
+            None => config.with_no_client_auth(),
+            Some(account) => {
+                let svid = self.svid(account);
+                let chain = CertificateDer::pem_file_iter(svid.join("svid.pem")).unwrap().map(Result::unwrap).collect();
+                config
+                    .with_client_auth_cert(chain, PrivateKeyDer::from_pem_file(svid.join("key.pem")).unwrap())
+                    .unwrap()
+            }
+        };
+        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+        Caller { config: Arc::new(config) }
+    }
+}
+
+/// A running gate; killed when dropped.
+pub struct Gate {
+    child: Child,
+    pub listen: BTreeMap<String, SocketAddr>,
+    pub audit: PathBuf,
+    stderr: Arc<Mutex<String>>,
+}
+
+impl Gate {
+    pub fn address(&self) -> SocketAddr {
+        self.listen["listen"]
+    }
+
+    pub fn records(&self, count: usize) -> Vec<Value> {
+        records(&self.audit, count)
+    }
+
+    pub fn said(&self) -> String {
+        self.stderr.lock().unwrap().clone()
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Asks it to end, as kubelet does.
+    pub fn terminate(&self) {
+        let id = self.child.id().to_string();
+        assert!(std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    }
+
+    pub fn wait(&mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub type Tls = StreamOwned<ClientConnection, TcpStream>;
+
+/// Somebody who calls over TLS.
+pub struct Caller {
+    config: Arc<ClientConfig>,
+}
+
+impl Caller {
+    pub fn connect(&self, address: SocketAddr) -> Tls {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        StreamOwned::new(ClientConnection::new(Arc::clone(&self.config), name).unwrap(), stream)
+    }
+
+    /// Sends bytes on a connection of their own and reads to its end.
+    pub fn raw(&self, address: SocketAddr, bytes: &[u8]) -> Reply {
+        exchange(self.connect(address), bytes)
+    }
+
+    pub fn request(&self, address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)]) -> Reply {
+        self.raw(address, head(method, path, headers).as_bytes())
+    }
+}
+
+/// A request without a body.
+pub fn head(method: &str, path: &str, headers: &[(&str, &str)]) -> String {
+    let lines: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let close = if headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("connection")) {
+        ""
+    } else {
+        "Connection: close\r\n"
+    };
+    format!("{method} {path} HTTP/1.1\r\n{close}{lines}\r\n")
+}
+
+/// An application that tells what it was asked, and keeps it.
+pub struct App {
+    pub address: SocketAddr,
+    pub seen: Arc<Mutex<Vec<Value>>>,
+    _runtime: Runtime,
+}
+
+impl App {
+    pub fn start() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+        let (address, seen) = (listener.local_addr().unwrap(), Arc::default());
+        let router = Router::new()
+            .route("/files/echo", any(async |request: Request| Response::new(request.into_body())))
+            .route("/files/socket", get(socket))
+            .route("/files/never", get(async || std::future::pending::<()>().await))
+            .route("/files/names-headers", get(async || ([("connection", "x-secret, close"), ("x-secret", "1")], "x")))
+            .fallback(tell)
+            .with_state(Arc::clone(&seen));
+        runtime.spawn(async move { axum::serve(listener, router).await });
+        Self { address, seen, _runtime: runtime }
+    }
+
+    pub fn upstream(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// What it was asked so far.
+    pub fn seen(&self) -> Vec<Value> {
+        self.seen.lock().unwrap().clone()
+    }
+}
+
+async fn tell(State(seen): State<Arc<Mutex<Vec<Value>>>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let mut headers = BTreeMap::<String, Vec<String>>::new();
+    for (name, value) in &parts.headers {
+        headers.entry(name.to_string()).or_default().push(String::from_utf8_lossy(value.as_bytes()).into_owned());
+    }
+    let body = to_bytes(body, 1 << 20).await.map_or(0, |bytes| bytes.len());
+    let told = json!({
+        "method": parts.method.as_str(), "uri": parts.uri.to_string(), "headers": headers, "body": body,
+        "version": format!("{:?}", parts.version),
+    });
+    seen.lock().unwrap().push(told.clone());
+    Json(told).into_response()
+}
+
+/// Agrees to any upgrade, and sends back what it gets.
+async fn socket(request: Request) -> Response {
+    if !request.headers().contains_key("upgrade") {
+        return "no upgrade".into_response();
+    }
+    let to = request.headers()["upgrade"].clone();
+    tokio::spawn(async move {
+        let stream = hyper::upgrade::on(request).await.unwrap();
+        let (mut read, mut write) = tokio::io::split(hyper_util::rt::TokioIo::new(stream));
+        let _ = tokio::io::copy(&mut read, &mut write).await;
+    });
+    let response = Response::builder().status(101).header("connection", "upgrade").header("upgrade", to);
+    response.body(Body::empty()).unwrap()
+}
