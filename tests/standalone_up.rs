@@ -341,7 +341,7 @@ fn a_manifest_that_is_not_understood_is_told_with_its_place() {
         ),
         (
             good.clone() + "  relations: [{object: order}]\n",
-            "x.yaml:9:3: spec.relations: not yet supported: relations (ReBAC)",
+            "x.yaml:9:15: spec.relations[0].relations: a type has 1 to 64 relations",
         ),
         (
             good.replace("hosts: [a.shop.svc]", "hosts: [orders.example.com]"),

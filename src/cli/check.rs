@@ -8,6 +8,7 @@ use durward_core::decide::{Considered, Outcome};
 use durward_core::decision::{Decision, Reason};
 use durward_core::policy::Mode;
 use durward_core::principal::{Identity, Principal, PrincipalId};
+use durward_core::relations::Proof;
 use durward_core::request::{Call, Request, Target};
 use durward_core::risk::Assurance;
 use durward_core::scope::Scope;
@@ -93,6 +94,8 @@ struct Explained {
 struct Rule {
     rule: String,
     outcome: String,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    relation: Vec<Proof>,
 }
 
 impl Check {
@@ -167,12 +170,18 @@ fn explain(
 ) -> Explained {
     let rules = considered.iter().map(|considered| Rule {
         rule: considered.rule.to_string(),
+        relation: considered.relation.clone(),
         outcome: match &considered.outcome {
             Outcome::Applies(scopes) if scopes.is_empty() => "applies".to_owned(),
             Outcome::Applies(scopes) => format!("applies: gives {}", list(scopes)),
             Outcome::OtherCallers => "is for other callers".to_owned(),
             Outcome::ConditionDoesNotHold => "its condition does not hold".to_owned(),
             Outcome::ConditionFailed(why) => format!("its condition could not be evaluated: {why}"),
+            Outcome::NotRelated(relation) => format!("the caller is not {relation}"),
+            Outcome::RelationFailed { relation, why } => {
+                format!("nobody can tell whether the caller is {relation}: {why}")
+            }
+            Outcome::NoObject { object, capture } => format!("the request has no `{capture}` for {object}"),
             Outcome::TokenLacksScope(scopes) => format!("the caller's token does not carry {}", list(scopes)),
         },
     });
@@ -239,6 +248,9 @@ fn text(explained: &Explained) -> String {
     }
     for rule in &explained.rules {
         let _ = writeln!(text, "    {}: {}", rule.rule, rule.outcome);
+        for step in &rule.relation {
+            let _ = writeln!(text, "      {step}");
+        }
     }
     text
 }

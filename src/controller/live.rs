@@ -5,7 +5,8 @@ use crate::controller::decode;
 use crate::process::Failure;
 use durward_api::catalog::{Catalog, Change, key_of};
 use durward_api::compile::{FieldError, Settings};
-use durward_api::resources::AccessPolicy;
+use durward_api::relationships::RelationshipKey;
+use durward_api::resources::{AccessPolicy, Relationship};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, DynamicObject, ListParams};
 use kube::core::{ApiResource, PartialObjectMeta};
@@ -15,7 +16,7 @@ use serde::de::DeserializeOwned;
 /// Objects that are asked for at once.
 const PAGE: u32 = 500;
 
-/// Reads all policies and the annotations of Namespaces; returns them with the mistakes that were found.
+/// Reads all policies, relationships and the annotations of Namespaces; returns them with the mistakes that were found.
 ///
 /// # Errors
 /// When the API server can't be asked, or refuses.
@@ -27,7 +28,7 @@ pub async fn read(client: Client, settings: Settings) -> Result<(Catalog, Vec<St
         let name = namespace.metadata.name.unwrap_or_default();
         changes.push(Change::Namespace(name, Some(namespace.metadata.annotations.unwrap_or_default())));
     }
-    let policies: Api<DynamicObject> = Api::all_with(client, &ApiResource::erase::<AccessPolicy>(&()));
+    let policies: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<AccessPolicy>(&()));
     for object in all(&policies, "accesspolicies.durward.dev").await? {
         let Some(key) = key_of(&object.metadata) else { continue };
         changes.push(match decode::spec(&object) {
@@ -35,8 +36,17 @@ pub async fn read(client: Client, settings: Settings) -> Result<(Catalog, Vec<St
             Err(error) => Change::Unreadable(key, error),
         });
     }
-    let fates = catalog.apply(changes);
-    let problems = fates.into_iter().flat_map(|(key, fate)| {
+    let relationships: Api<DynamicObject> = Api::all_with(client, &ApiResource::erase::<Relationship>(&()));
+    for object in all(&relationships, "relationships.durward.dev").await? {
+        let Some(key) = RelationshipKey::of(&object.metadata) else { continue };
+        changes.push(match decode::spec(&object) {
+            Ok(spec) => Change::Relationship(Box::new(Relationship { metadata: object.metadata, spec, status: None })),
+            Err(error) => Change::UnreadableRelationship(key, error),
+        });
+    }
+    let fates = catalog.apply(changes).into_iter().map(|(key, fate)| (key.to_string(), fate));
+    let related = catalog.relationships().filter_map(|key| Some((key.to_string(), catalog.relationship_fate(key)?)));
+    let problems = fates.chain(related).flat_map(|(key, fate)| {
         let errors: Vec<FieldError> = fate.rejected.map(|rejection| rejection.errors).unwrap_or_default();
         errors.into_iter().map(move |error| format!("{key}: {error}"))
     });

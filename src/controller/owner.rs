@@ -11,6 +11,7 @@ use crate::process::Failure;
 use durward_api::catalog::{Catalog, Change, Fate, key_of};
 use durward_api::compile::{FieldError, Settings};
 use durward_api::lint::lint;
+use durward_api::relationships::RelationshipKey;
 use durward_api::resources::{AccessPolicy, IdentityProvider, Relationship};
 use durward_core::digest::Digest;
 use durward_core::policy::PolicyKey;
@@ -62,6 +63,7 @@ pub(crate) struct Outlets {
 pub(crate) struct Owner {
     catalog: Catalog,
     policies: HashMap<PolicyKey, Seen>,
+    relationships: HashMap<RelationshipKey, Seen>,
     providers: BTreeMap<String, (Seen, Result<IdentityProvider, FieldError>)>,
     secrets: BTreeMap<Name, Secret>,
     services: BTreeSet<Name>,
@@ -86,6 +88,7 @@ struct Seen {
 #[derive(Debug, Default)]
 struct Reports {
     touched: BTreeSet<PolicyKey>,
+    relationships: BTreeSet<RelationshipKey>,
     others: Vec<Report>,
     gone: Vec<Target>,
 }
@@ -95,6 +98,7 @@ impl Owner {
         Self {
             catalog: Catalog::new(settings),
             policies: HashMap::new(),
+            relationships: HashMap::new(),
             providers: BTreeMap::new(),
             secrets: BTreeMap::new(),
             services: BTreeSet::new(),
@@ -178,7 +182,7 @@ impl Owner {
         match (source, object) {
             (Source::Policies, Object::Own(object)) => self.policy(*object),
             (Source::Providers, Object::Own(object)) => self.provider(*object),
-            (Source::Relationships, Object::Own(object)) => self.relationship(&object),
+            (Source::Relationships, Object::Own(object)) => self.relationship(*object),
             (_, service @ Object::Service(_)) => drop(self.services.insert(service.name())),
             (_, Object::Namespace(namespace)) => {
                 let name = namespace.metadata.name.unwrap_or_default();
@@ -230,20 +234,19 @@ impl Owner {
         self.authentication_changed = true;
     }
 
-    fn relationship(&mut self, object: &DynamicObject) {
-        let error = match decode::spec::<<Relationship as kube::core::object::HasSpec>::Spec>(object) {
-            Ok(_) => {
-                FieldError { field: "spec".to_owned(), message: "not yet supported: relationships (ReBAC)".to_owned() }
-            }
-            Err(error) => error,
-        };
-        let target = Target {
-            kind: Kind::Relationship,
-            namespace: object.metadata.namespace.clone(),
-            name: object.metadata.name.clone().unwrap_or_default(),
-        };
-        let outcome = Outcome { rejected: Some(("NotSupported", vec![error])), in_force: false, facts: None };
-        self.reports.others.push(report(target, &seen(object), outcome));
+    fn relationship(&mut self, object: DynamicObject) {
+        let seen = seen(&object);
+        let Some(key) = RelationshipKey::of(&object.metadata) else { return };
+        let before = self.relationships.insert(key.clone(), seen.clone());
+        // a change of status or metadata alone decides nothing anew
+        if before.is_some_and(|before| before.uid == seen.uid && before.generation == seen.generation) {
+            self.reports.relationships.insert(key);
+            return;
+        }
+        self.changes.push(match decode::spec(&object) {
+            Ok(spec) => Change::Relationship(Box::new(Relationship { metadata: object.metadata, spec, status: None })),
+            Err(error) => Change::UnreadableRelationship(key, error),
+        });
     }
 
     fn gone(&mut self, source: &Source, (namespace, name): Name) {
@@ -261,7 +264,10 @@ impl Owner {
                 self.authentication_changed = true;
             }
             Source::Relationships => {
-                self.reports.gone.push(Target { kind: Kind::Relationship, namespace: Some(namespace), name })
+                let key = RelationshipKey { namespace: namespace.as_str().into(), name: name.as_str().into() };
+                self.relationships.remove(&key);
+                self.changes.push(Change::RelationshipGone(key));
+                self.reports.gone.push(Target { kind: Kind::Relationship, namespace: Some(namespace), name });
             }
             Source::Namespaces => self.changes.push(Change::Namespace(name, None)),
             Source::Services => drop(self.services.remove(&(namespace, name))),
@@ -273,7 +279,7 @@ impl Owner {
         }
     }
 
-    /// What is known of a source; of Namespaces and Relationships nothing is kept that could be stale.
+    /// What is known of a source.
     fn known(&self, source: &Source) -> Vec<Name> {
         match source {
             Source::Policies => {
@@ -283,7 +289,9 @@ impl Owner {
             Source::ApiKeys(namespace) => self.secrets.keys().filter(|(of, _)| of == namespace).cloned().collect(),
             Source::Namespaces => self.catalog.namespaces().map(|name| (String::new(), name.to_owned())).collect(),
             Source::Services => self.services.iter().cloned().collect(),
-            Source::Relationships => Vec::new(),
+            Source::Relationships => {
+                self.relationships.keys().map(|key| (key.namespace.to_string(), key.name.to_string())).collect()
+            }
         }
     }
 
@@ -298,6 +306,7 @@ impl Owner {
         }
         let fates = self.catalog.apply(std::mem::take(&mut self.changes));
         self.reports.touched.extend(fates.into_iter().map(|(key, _)| key));
+        self.reports.relationships.extend(self.catalog.relationships_touched());
         let revision = self.catalog.snapshot().revision();
         if revision != engine.snapshot().revision() || !*outlets.synced.borrow() {
             engine.replace_snapshot(self.catalog.snapshot().clone());
@@ -305,7 +314,12 @@ impl Owner {
         engine.metrics().policies_rejected(self.catalog.rejected());
         let reports = std::mem::take(&mut self.reports);
         let policies = reports.touched.iter().filter_map(|key| self.report_policy(key));
-        let batch = Batch { reports: policies.chain(reports.others).collect(), gone: reports.gone, revision };
+        let relationships = reports.relationships.iter().filter_map(|key| self.report_relationship(key));
+        let batch = Batch {
+            reports: policies.chain(relationships).chain(reports.others).collect(),
+            gone: reports.gone,
+            revision,
+        };
         outlets.batches.send(batch);
         outlets.readiness.loaded();
         outlets.synced.send_if_modified(|synced| !std::mem::replace(synced, true));
@@ -332,6 +346,15 @@ impl Owner {
         let target =
             Target { kind: Kind::Policy, namespace: Some(key.namespace.to_string()), name: key.name.to_string() };
         Some(report(target, seen, outcome))
+    }
+
+    fn report_relationship(&self, key: &RelationshipKey) -> Option<Report> {
+        let seen = self.relationships.get(key)?;
+        let Fate { rejected, in_force } = self.catalog.relationship_fate(key)?;
+        let rejected = rejected.map(|rejection| (rejection.reason.as_str(), rejection.errors));
+        let (namespace, name) = (Some(key.namespace.to_string()), key.name.to_string());
+        let target = Target { kind: Kind::Relationship, namespace, name };
+        Some(report(target, seen, Outcome { rejected, in_force, facts: None }))
     }
 
     fn report_providers(&mut self, problems: &[ProviderProblem]) {
@@ -374,14 +397,13 @@ impl Owner {
                     warnings: Vec::new(),
                 }
             }),
-            "Relationship" => {
-                decode::spec::<<Relationship as kube::core::object::HasSpec>::Spec>(object).and_then(|_| {
-                    Err(FieldError {
-                        field: "spec".to_owned(),
-                        message: "not yet supported: relationships (ReBAC)".to_owned(),
-                    })
-                })
-            }
+            "Relationship" => decode::spec(object).map(|spec| {
+                let relationship = Relationship { metadata: object.metadata.clone(), spec, status: None };
+                match self.catalog.review_relationship(&relationship) {
+                    Ok(warnings) => Reviewed { errors: Vec::new(), warnings },
+                    Err(errors) => Reviewed { errors, warnings: Vec::new() },
+                }
+            }),
             _ => Ok(Reviewed::default()),
         };
         reviewed.unwrap_or_else(|error| Reviewed { errors: vec![error], warnings: Vec::new() })

@@ -4,6 +4,7 @@ use crate::standalone::manifest::{self, Contents, Document, Place, Problem, Reso
 use crate::standalone::place::locate;
 use durward_api::catalog::{Catalog, Change, Fate, key_of};
 use durward_api::compile::{FieldError, Settings};
+use durward_api::relationships::RelationshipKey;
 use durward_api::resources::IdentityProvider;
 use durward_core::digest::Digest;
 use durward_core::policy::PolicyKey;
@@ -55,12 +56,15 @@ pub struct Directory {
     /// Policies and the snapshot that follows from them.
     pub catalog: Catalog,
     owners: BTreeMap<PolicyKey, Place>,
+    /// Where each Relationship stands.
+    relationships: BTreeMap<RelationshipKey, Place>,
 }
 
 /// A file as it was last read.
 #[derive(Debug, Default)]
 struct Known {
     policies: BTreeSet<PolicyKey>,
+    relationships: BTreeSet<RelationshipKey>,
     namespaces: BTreeMap<String, Option<BTreeMap<String, String>>>,
     others: BTreeSet<String>,
     providers: Vec<IdentityProvider>,
@@ -78,6 +82,7 @@ pub fn load(root: &Path, domain: &Domain) -> Result<Directory, LoadError> {
         files: BTreeMap::new(),
         catalog: Catalog::new(domain.clone().into()),
         owners: BTreeMap::new(),
+        relationships: BTreeMap::new(),
     };
     directory.refresh(None)?;
     Ok(directory)
@@ -209,11 +214,26 @@ impl Directory {
                 changes.push(Change::Namespace(name.clone(), namespace.metadata.annotations.clone()));
                 known.namespaces.insert(name, namespace.metadata.annotations);
             }
-            Resource::Relationship(_) => {
-                known
-                    .problems
-                    .push(problem("not yet supported: relationships (ReBAC); leave it out".to_owned(), "kind"));
-            }
+            Resource::Relationship(relationship) => match RelationshipKey::of(&relationship.metadata) {
+                Some(key) => {
+                    let elsewhere = |other: &&Place| other.file != place.file || known.relationships.contains(&key);
+                    match self.relationships.get(&key).filter(elsewhere).filter(|other| self.is_present(other)) {
+                        Some(other) => {
+                            let message = format!(
+                                "relationship {key} stands in {} line {} too; this one is ignored",
+                                other.file, other.line
+                            );
+                            known.problems.push(problem(message, "metadata.name"));
+                        }
+                        None => {
+                            self.relationships.insert(key.clone(), place);
+                            known.relationships.insert(key);
+                            changes.push(Change::Relationship(relationship));
+                        }
+                    }
+                }
+                None => known.problems.push(problem("a relationship needs a name".to_owned(), "metadata.name")),
+            },
         }
     }
 
@@ -233,6 +253,15 @@ impl Directory {
                 changes.push(Change::PolicyGone(key.clone()));
             }
         }
+        for key in &before.relationships {
+            let place = self.relationships.get(key);
+            let owner = place.and_then(|place| self.files.get(&self.root.join(&*place.file)));
+            if !owner.is_some_and(|known| known.relationships.contains(key))
+                && !holds(&|known| known.relationships.contains(key))
+            {
+                changes.push(Change::RelationshipGone(key.clone()));
+            }
+        }
         for name in before.namespaces.keys() {
             if !holds(&|known| known.namespaces.contains_key(name)) {
                 changes.push(Change::Namespace(name.clone(), None));
@@ -243,11 +272,13 @@ impl Directory {
                 changes.push(Change::Other(name.clone(), None));
             }
         }
-        let gone: Vec<PolicyKey> = changes
-            .iter()
-            .filter_map(|change| if let Change::PolicyGone(key) = change { Some(key.clone()) } else { None })
-            .collect();
-        gone.iter().for_each(|key| drop(self.owners.remove(key)));
+        for change in changes.iter() {
+            match change {
+                Change::PolicyGone(key) => drop(self.owners.remove(key)),
+                Change::RelationshipGone(key) => drop(self.relationships.remove(key)),
+                _ => {}
+            }
+        }
     }
 
     /// The directory.
@@ -278,23 +309,33 @@ impl Directory {
         for (key, fate) in self.catalog.fates() {
             let Some(rejection) = fate.rejected.filter(|_| !unreadable.contains(key)) else { continue };
             let Some(place) = self.owners.get(key) else { continue };
-            let text = read_text(&self.root.join(&*place.file)).unwrap_or_default();
-            let document =
-                manifest::documents(&text).into_iter().find(|(line, _)| *line == place.line).map(|(_, text)| text);
-            problems.extend(rejection.errors.into_iter().map(|error| {
-                let (line, column) = document.and_then(|document| locate(document, &error.field)).unwrap_or((1, 1));
-                Problem {
-                    file: Arc::clone(&place.file),
-                    line: place.line + line - 1,
-                    column,
-                    field: Some(error.field),
-                    message: error.message,
-                    policy: Some(key.clone()),
-                }
-            }));
+            problems.extend(self.placed(place, rejection.errors, Some(key)));
+        }
+        for (key, place) in &self.relationships {
+            let Some(rejection) = self.catalog.relationship_fate(key).and_then(|fate| fate.rejected) else { continue };
+            problems.extend(self.placed(place, rejection.errors, None));
         }
         problems.sort();
         problems
+    }
+
+    /// Mistakes in a document, each with its line.
+    fn placed(&self, place: &Place, errors: Vec<FieldError>, policy: Option<&PolicyKey>) -> Vec<Problem> {
+        let text = read_text(&self.root.join(&*place.file)).unwrap_or_default();
+        let document =
+            manifest::documents(&text).into_iter().find(|(line, _)| *line == place.line).map(|(_, text)| text);
+        let problem = |error: FieldError| {
+            let (line, column) = document.and_then(|document| locate(document, &error.field)).unwrap_or((1, 1));
+            Problem {
+                file: Arc::clone(&place.file),
+                line: place.line + line - 1,
+                column,
+                field: Some(error.field),
+                message: error.message,
+                policy: policy.cloned(),
+            }
+        };
+        errors.into_iter().map(problem).collect()
     }
 
     /// Prints the problems to standard error.
@@ -307,6 +348,7 @@ impl Known {
     /// Adds what another file held.
     fn absorb(&mut self, other: Self) {
         self.policies.extend(other.policies);
+        self.relationships.extend(other.relationships);
         self.namespaces.extend(other.namespaces);
         self.others.extend(other.others);
     }
@@ -314,6 +356,7 @@ impl Known {
     /// Keeps what a file held before, where it does not hold something newer.
     fn keep(&mut self, old: Self) {
         self.policies.extend(old.policies);
+        self.relationships.extend(old.relationships);
         for (name, annotations) in old.namespaces {
             self.namespaces.entry(name).or_insert(annotations);
         }

@@ -5,7 +5,8 @@
 
 use crate::compile::{FieldError, Settings, compile};
 use crate::ownership::{Allowance, unowned};
-use crate::resources::AccessPolicy;
+use crate::relationships::{RelationshipKey, Relationships};
+use crate::resources::{AccessPolicy, Relationship};
 use durward_core::digest::Digest;
 use durward_core::policy::{Policy, PolicyKey};
 use durward_core::service::{OperationConflict, ServiceKey, Union};
@@ -23,6 +24,12 @@ pub enum Change {
     Unreadable(PolicyKey, FieldError),
     /// An `AccessPolicy` is gone.
     PolicyGone(PolicyKey),
+    /// A `Relationship` is there, new or changed.
+    Relationship(Box<Relationship>),
+    /// A `Relationship` can't be read at all; what was good stays.
+    UnreadableRelationship(RelationshipKey, FieldError),
+    /// A `Relationship` is gone.
+    RelationshipGone(RelationshipKey),
     /// The annotations of a Namespace; `None` when it is gone.
     Namespace(String, Option<BTreeMap<String, String>>),
     /// Any other resource that decisions depend on, with its digest; `None` when it is gone.
@@ -58,6 +65,10 @@ pub enum RejectionReason {
     HostConflict,
     /// An older policy of the service declares the same operation or requests.
     OperationConflict,
+    /// No policy is about the service of a `Relationship`.
+    NoService,
+    /// Some tuples say what the relations of the service do not know.
+    UnknownRelation,
 }
 
 impl RejectionReason {
@@ -69,6 +80,8 @@ impl RejectionReason {
             Self::NotOwned => "NotOwned",
             Self::HostConflict => "HostConflict",
             Self::OperationConflict => "OperationConflict",
+            Self::NoService => "NoService",
+            Self::UnknownRelation => "UnknownRelation",
         }
     }
 }
@@ -85,6 +98,7 @@ pub struct Catalog {
     by_namespace: HashMap<Arc<str>, BTreeSet<PolicyKey>>,
     claims: HashMap<Arc<str>, BTreeSet<Seniority>>,
     services: HashMap<ServiceKey, BTreeSet<Seniority>>,
+    relationships: Relationships,
     snapshot: Snapshot,
 }
 
@@ -127,6 +141,7 @@ impl Catalog {
             by_namespace: HashMap::new(),
             claims: HashMap::new(),
             services: HashMap::new(),
+            relationships: Relationships::default(),
             snapshot: Snapshot::default(),
         }
     }
@@ -208,6 +223,30 @@ impl Catalog {
         union.add(policy).map_err(conflicting)
     }
 
+    /// The `Relationship`s of which something may have become different since this was last asked.
+    pub fn relationships_touched(&mut self) -> BTreeSet<RelationshipKey> {
+        self.relationships.touched()
+    }
+
+    /// Every `Relationship` that is known, in no order.
+    pub fn relationships(&self) -> impl Iterator<Item = &RelationshipKey> {
+        self.relationships.keys()
+    }
+
+    /// What became of a `Relationship`.
+    #[must_use]
+    pub fn relationship_fate(&self, key: &RelationshipKey) -> Option<Fate> {
+        self.relationships.fate(key, &self.snapshot)
+    }
+
+    /// What would be wrong with a `Relationship` if it were applied now, and what would not count yet.
+    ///
+    /// # Errors
+    /// With what can't be read.
+    pub fn review_relationship(&self, resource: &Relationship) -> Result<Vec<FieldError>, Vec<FieldError>> {
+        Relationships::review(resource, &self.snapshot)
+    }
+
     /// The version of a policy that is in force.
     #[must_use]
     pub fn in_force(&self, key: &PolicyKey) -> Option<&Arc<Policy>> {
@@ -254,6 +293,9 @@ impl Catalog {
                 }
                 keys.iter().for_each(|key| self.register(key, touched));
             }
+            Change::Relationship(resource) => self.relationships.put(&resource, &mut self.snapshot),
+            Change::UnreadableRelationship(key, error) => self.relationships.unreadable(key, error),
+            Change::RelationshipGone(key) => self.relationships.remove(&key, &mut self.snapshot),
             Change::Other(name, digest) => self.snapshot.record(&name, digest),
         }
     }
@@ -301,6 +343,7 @@ impl Catalog {
                 touched.extend(members.iter().map(|(_, member)| member.clone()));
                 if members.is_empty() {
                     self.services.remove(&service);
+                    self.relationships.touch(&service);
                     self.snapshot.take(&service);
                 }
             }
@@ -332,6 +375,7 @@ impl Catalog {
             }
         }
         for (key, union) in services {
+            self.relationships.touch(&key);
             match union.unite() {
                 Some(service) => self.snapshot.put(service),
                 None => self.snapshot.take(&key),

@@ -1,6 +1,7 @@
 //! From an `AccessPolicy` to what the engine decides by: every text is parsed here, and every mistake is named with
 //! its field.
 
+use crate::relations;
 use crate::resources::{self as spec, AccessPolicy};
 use chrono::TimeDelta;
 use durward_core::condition::Condition;
@@ -11,6 +12,7 @@ use durward_core::path::{Method, PathPattern};
 use durward_core::pods::{DEFAULT_TTL, PodSelector, Pods, Requirement};
 use durward_core::policy::{Denial, Grant, MAX_SCOPES, Match, Mode, Operation, Policy, PolicyKey, Subject, Way};
 use durward_core::principal::{PrincipalId, is_dns_label, is_dns_subdomain};
+use durward_core::relations::{Model, RelationTo};
 use durward_core::risk::Risk;
 use durward_core::scope::Scope;
 use durward_core::service::shadowed;
@@ -35,6 +37,16 @@ pub struct FieldError {
     pub field: String,
     /// What is wrong and what to do.
     pub message: String,
+}
+
+impl FieldError {
+    /// A mistake, told in one line whatever text it quotes.
+    pub(crate) fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        let message: String = message.into();
+        let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+        let message = if message.contains(char::is_control) { message.chars().map(escaped).collect() } else { message };
+        Self { field: field.into(), message }
+    }
 }
 
 impl fmt::Display for FieldError {
@@ -81,16 +93,8 @@ struct Compiler<'s> {
 }
 
 impl Compiler<'_> {
-    /// Notes a mistake, in one line whatever text it quotes.
     fn error(&mut self, field: impl Into<String>, message: impl Into<String>) {
-        let message: String = message.into();
-        let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-        let message = if message.contains(char::is_control) { message.chars().map(escaped).collect() } else { message };
-        self.errors.push(FieldError { field: field.into(), message });
-    }
-
-    fn unsupported(&mut self, field: impl Into<String>, what: &str) {
-        self.error(field, format!("not yet supported: {what}; leave it out"));
+        self.errors.push(FieldError::new(field, message));
     }
 
     /// Notes the error, if it is one.
@@ -105,15 +109,14 @@ impl Compiler<'_> {
         if audience.is_empty() || audience.len() > 253 || !audience.bytes().all(|b| b.is_ascii_graphic()) {
             self.error("spec.service.audience", "an audience is 1 to 253 printable ASCII characters without spaces");
         }
-        if !spec.relations.is_empty() {
-            self.unsupported("spec.relations", "relations (ReBAC)");
-        }
         let hosts = self.hosts(&spec.service.hosts);
         let pods = self.pods(spec);
         let ways = self.ways(&spec.authentication);
         let operations = self.operations(&spec.operations);
         let roles = self.roles(&spec.roles);
-        let grants = self.grants(&key, &spec.grants, &roles);
+        let (relations, mistakes) = relations::model(&spec.relations);
+        mistakes.into_iter().for_each(|mistake| self.error(mistake.field, mistake.message));
+        let grants = self.grants(&key, &spec.grants, &roles, &relations);
         let mode = match spec.mode {
             spec::Mode::Enforce => Mode::Enforce,
             spec::Mode::Audit => Mode::Audit,
@@ -121,7 +124,19 @@ impl Compiler<'_> {
         let denials = self.denials(&key, &spec.denials, mode);
         let canonical = self.take("spec", serde_json::to_vec(spec))?;
         let digest = Digest::of([canonical.as_slice(), self.settings.trust_domain.as_bytes()]);
-        Some(Policy { key, audience: audience.into(), hosts, pods, ways, operations, grants, denials, mode, digest })
+        Some(Policy {
+            key,
+            audience: audience.into(),
+            hosts,
+            pods,
+            ways,
+            operations,
+            relations,
+            grants,
+            denials,
+            mode,
+            digest,
+        })
     }
 
     fn key(&mut self, resource: &AccessPolicy) -> Option<PolicyKey> {
@@ -422,14 +437,17 @@ impl Compiler<'_> {
         compiled
     }
 
-    fn grants(&mut self, key: &PolicyKey, grants: &[spec::Grant], roles: &BTreeMap<String, Vec<Scope>>) -> Vec<Grant> {
+    fn grants(
+        &mut self,
+        key: &PolicyKey,
+        grants: &[spec::Grant],
+        roles: &BTreeMap<String, Vec<Scope>>,
+        relations: &Model,
+    ) -> Vec<Grant> {
         self.names("grants", grants.iter().map(|g| g.name.as_str()), MAX_GRANTS);
         let mut compiled = Vec::new();
         for (i, grant) in grants.iter().enumerate() {
             let field = format!("spec.grants[{i}]");
-            if grant.relation.is_some() {
-                self.unsupported(format!("{field}.relation"), "grants by relation (ReBAC)");
-            }
             if grant.scopes.is_empty() && grant.roles.is_empty() {
                 self.error(&field, "it gives nothing; name `scopes` or `roles`");
             }
@@ -451,9 +469,19 @@ impl Compiler<'_> {
                 scopes,
                 from_token: grant.from_token,
                 when: self.condition(&format!("{field}.when"), grant.when.as_deref()),
+                relation: self.relation(&format!("{field}.relation"), grant.relation.as_ref(), relations),
             });
         }
         compiled
+    }
+
+    fn relation(&mut self, field: &str, to: Option<&spec::RelationTo>, relations: &Model) -> Option<RelationTo> {
+        let to = to?;
+        let compiled = self.take(&format!("{field}.object"), RelationTo::new(&to.object, &to.relation))?;
+        if let Some((field_of, message)) = relations::unknown(relations, compiled.kind(), &compiled.relation) {
+            self.error(format!("{field}.{field_of}"), message);
+        }
+        Some(compiled)
     }
 
     fn denials(&mut self, key: &PolicyKey, denials: &[spec::Denial], mode: Mode) -> Vec<Denial> {

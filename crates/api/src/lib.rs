@@ -8,4 +8,6 @@ pub mod compile;
 pub mod crd;
 pub mod lint;
 pub mod ownership;
+pub mod relations;
+pub mod relationships;
 pub mod resources;

@@ -10,6 +10,7 @@ use crate::kubernetes::ApiCall;
 use crate::path::{Ambiguity, PathPattern, RequestPath};
 use crate::policy::{Denial, Grant, MAX_SCOPES, Mode, Subject, Way};
 use crate::principal::{Identity, Principal, PrincipalId};
+use crate::relations::{Checked, Proof, RelationTo};
 use crate::request::{Call, Request, Target};
 use crate::risk::{Assurance, Risk};
 use crate::scope::Scope;
@@ -228,8 +229,11 @@ impl<'s> Route<'s, '_> {
             }
             let Some(grant) = grants.get(candidate.grant) else { continue };
             let gives = gives(grant, candidate, required, facts.caller) & wanted;
-            // the condition comes last, it is the dearest
-            if gives != 0 && condition(grant.when.as_deref(), facts) == Truth::True {
+            // condition and relation come last, they are the dearest
+            if gives != 0
+                && condition(grant.when.as_deref(), facts) == Truth::True
+                && grant.relation.as_ref().is_none_or(|to| self.related(to, facts))
+            {
                 wanted &= !gives;
                 rules.push(Arc::clone(&grant.rule));
             }
@@ -251,7 +255,7 @@ impl<'s> Route<'s, '_> {
                 (true, Truth::True) => Outcome::Applies(Vec::new()),
                 (true, Truth::Failed(why)) => Outcome::ConditionFailed(why),
             };
-            Considered { rule: Arc::clone(&denial.rule), outcome }
+            Considered { rule: Arc::clone(&denial.rule), outcome, relation: Vec::new() }
         });
         let required = &found.operation.operation.scopes;
         let grants = found.operation.grants.all().into_iter().filter_map(|candidate| {
@@ -268,9 +272,47 @@ impl<'s> Route<'s, '_> {
                     Truth::Failed(why) => Outcome::ConditionFailed(why),
                 }
             };
-            Some(Considered { rule: Arc::clone(&grant.rule), outcome })
+            let rule = Arc::clone(&grant.rule);
+            Some(match (&grant.relation, outcome) {
+                (Some(to), Outcome::Applies(scopes)) => self.explain_relation(rule, to, &facts, scopes),
+                (_, outcome) => Considered { rule, outcome, relation: Vec::new() },
+            })
         });
         denials.chain(grants).collect()
+    }
+
+    /// Whether the caller stands in a relation that a grant asks for.
+    fn related(&self, to: &RelationTo, facts: &RequestFacts<'_, '_>) -> bool {
+        let (Some(service), Ok(object)) = (self.service, to.object(facts.found.captures())) else { return false };
+        let tuples = self.snapshot.tuples(&service.key);
+        tuples.check(&service.relations, &object, &to.relation, facts.caller) == Truth::True
+    }
+
+    fn explain_relation(
+        &self,
+        rule: Arc<str>,
+        to: &RelationTo,
+        facts: &RequestFacts<'_, '_>,
+        scopes: Vec<Scope>,
+    ) -> Considered {
+        let object = match to.object(facts.found.captures()) {
+            Ok(object) => object,
+            Err(capture) => {
+                let outcome = Outcome::NoObject { object: to.to_string(), capture: capture.to_owned() };
+                return Considered { rule, outcome, relation: Vec::new() };
+            }
+        };
+        let checked = self.service.map(|service| {
+            self.snapshot.tuples(&service.key).explain(&service.relations, &object, &to.relation, facts.caller)
+        });
+        let Checked { truth, proof } = checked.unwrap_or(Checked { truth: Truth::False, proof: Vec::new() });
+        let relation = format!("{object}#{}", to.relation);
+        let outcome = match truth {
+            Truth::True => Outcome::Applies(scopes),
+            Truth::False => Outcome::NotRelated(relation),
+            Truth::Failed(why) => Outcome::RelationFailed { relation, why },
+        };
+        Considered { rule, outcome, relation: proof }
     }
 }
 
@@ -281,6 +323,9 @@ pub struct Considered {
     pub rule: Arc<str>,
     /// What came of it.
     pub outcome: Outcome,
+    /// How the relation that a grant asks for came about, from the object to the caller; empty where it asks for none, or
+    /// where it does not hold.
+    pub relation: Vec<Proof>,
 }
 
 /// What came of a rule.
@@ -294,6 +339,22 @@ pub enum Outcome {
     ConditionDoesNotHold,
     /// Its condition could not be evaluated: a denial applies, a grant gives nothing.
     ConditionFailed(String),
+    /// The caller does not stand in this relation, `object#relation`.
+    NotRelated(String),
+    /// Nobody can tell whether the caller stands in a relation: the grant gives nothing.
+    RelationFailed {
+        /// `object#relation`.
+        relation: String,
+        /// Why not.
+        why: String,
+    },
+    /// The request does not say which object a grant speaks of: the grant gives nothing.
+    NoObject {
+        /// The object as the policy writes it, with the relation.
+        object: String,
+        /// The capture that the request lacks.
+        capture: String,
+    },
     /// The caller's token does not carry these scopes itself, as the grant asks.
     TokenLacksScope(Vec<Scope>),
 }

@@ -19,6 +19,7 @@ pub mod path;
 pub mod pods;
 pub mod policy;
 pub mod principal;
+pub mod relations;
 pub mod request;
 pub mod risk;
 mod routes;

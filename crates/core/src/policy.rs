@@ -7,6 +7,7 @@ use crate::kubernetes::ApiPattern;
 use crate::path::{Method, PathPattern};
 use crate::pods::Pods;
 use crate::principal::{Identity, PrincipalId};
+use crate::relations::{Model, RelationTo};
 use crate::risk::Risk;
 use crate::scope::Scope;
 use chrono::TimeDelta;
@@ -146,6 +147,8 @@ pub struct Grant {
     pub from_token: bool,
     /// Must hold.
     pub when: Option<Arc<Condition>>,
+    /// The caller must stand in this relation.
+    pub relation: Option<RelationTo>,
 }
 
 /// Nothing for some callers.
@@ -178,6 +181,8 @@ pub struct Policy {
     pub ways: Vec<Way>,
     /// What can be done.
     pub operations: Vec<Operation>,
+    /// How relations between callers and the service's objects come about.
+    pub relations: Model,
     /// Who may.
     pub grants: Vec<Grant>,
     /// Who may not.

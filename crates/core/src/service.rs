@@ -6,6 +6,7 @@ use crate::path::{Ambiguity, PathPattern, RequestPath};
 use crate::pods::Pods;
 use crate::policy::{Denial, Grant, MAX_SCOPES, Mode, Operation, Policy, PolicyKey, Subject, Way};
 use crate::principal::{Identity, PrincipalId};
+use crate::relations::Model;
 use crate::routes::Routes;
 use crate::scope::Scope;
 use foldhash::fast::RandomState;
@@ -32,6 +33,7 @@ pub struct Service {
     pub(crate) ways: Vec<Way>,
     pub(crate) mode: Mode,
     pub(crate) operations: Vec<ServiceOperation>,
+    pub(crate) relations: Model,
     pub(crate) grants: Vec<Grant>,
     pub(crate) denials: Vec<Denial>,
     pub(crate) denial_index: SubjectIndex<usize>,
@@ -81,6 +83,14 @@ pub enum OperationConflict {
         /// The policy that came first.
         other: PolicyKey,
     },
+    /// Both declare a type of objects.
+    #[error("the relations of `{name}` are already declared by policy {other}")]
+    ObjectType {
+        /// Name of the type.
+        name: Arc<str>,
+        /// The policy that came first.
+        other: PolicyKey,
+    },
 }
 
 /// Policies of one service on the way to being united, the oldest first.
@@ -100,6 +110,11 @@ impl Union {
     /// # Errors
     /// When its operations clash with those of a policy that is there.
     pub fn add(&mut self, policy: Arc<Policy>) -> Result<(), OperationConflict> {
+        for name in policy.relations.types() {
+            if let Some(other) = self.policies.iter().find(|other| other.relations.declares(name)) {
+                return Err(OperationConflict::ObjectType { name: Arc::clone(name), other: other.key.clone() });
+            }
+        }
         for operation in &policy.operations {
             if let Some((_, other)) = self.names.get(&operation.name).and_then(|index| self.declared.get(*index)) {
                 return Err(OperationConflict::Name { name: Arc::clone(&operation.name), other: other.clone() });
@@ -163,6 +178,8 @@ impl Union {
             })
             .collect();
         policies.sort_by(|a, b| a.key.cmp(&b.key));
+        let mut relations = Model::default();
+        policies.iter().for_each(|policy| relations.absorb(&policy.relations));
         Some(Service {
             key,
             hosts: policies.iter().flat_map(|p| &p.hosts).collect::<BTreeSet<_>>().into_iter().cloned().collect(),
@@ -170,6 +187,7 @@ impl Union {
             ways: in_first_order(policies.iter().flat_map(|p| &p.ways)),
             mode: if policies.iter().all(|p| p.mode == Mode::Audit) { Mode::Audit } else { Mode::Enforce },
             operations,
+            relations,
             grants,
             denials,
             denial_index,
@@ -211,6 +229,12 @@ impl Service {
     #[must_use]
     pub fn operations(&self) -> usize {
         self.operations.len()
+    }
+
+    /// How relations to the service's objects come about.
+    #[must_use]
+    pub fn relations(&self) -> &Model {
+        &self.relations
     }
 
     /// The operation that a request is, its path, and the pattern that it matches.

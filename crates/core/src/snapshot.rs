@@ -4,12 +4,13 @@ use crate::digest::{Contents, Digest};
 use crate::host::{Host, canonical_of_authority};
 use crate::kubernetes::ApiCall;
 use crate::principal::PrincipalId;
+use crate::relations::{Tuple, Tuples};
 use crate::service::{Service, ServiceKey};
 use foldhash::fast::RandomState;
 use imbl::GenericHashMap;
 use imbl::shared_ptr::DefaultSharedPtr;
 use std::hash::Hash;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// A map whose clones share what did not change.
 type Map<K, V> = GenericHashMap<K, V, RandomState, DefaultSharedPtr>;
@@ -29,6 +30,8 @@ pub struct Snapshot {
     selecting: Map<Arc<str>, Arc<[Arc<Service>]>>,
     /// Services with a rule that names a workload.
     naming: Map<PrincipalId, Arc<[Arc<Service>]>>,
+    /// Tuples of each service, whether it is there or not.
+    tuples: Map<ServiceKey, Tuples>,
     contents: Contents,
     revision: Digest,
 }
@@ -70,6 +73,30 @@ impl Snapshot {
                 self.by_host.remove(host);
             }
         }
+    }
+
+    /// Puts what a `Relationship` says about the objects of a service in place of what it said before; nothing, when
+    /// it is gone.
+    pub fn relate(&mut self, service: &ServiceKey, relationship: &str, says: &[Tuple]) {
+        // taken out while it changes: nothing is copied that no older snapshot has
+        let mut tuples = self.tuples.remove(service).unwrap_or_default();
+        tuples.put(relationship, says);
+        if !tuples.is_empty() {
+            self.tuples.insert(service.clone(), tuples);
+        }
+    }
+
+    /// The tuples about the objects of a service.
+    #[must_use]
+    pub fn tuples(&self, service: &ServiceKey) -> &Tuples {
+        static NONE: LazyLock<Tuples> = LazyLock::new(Tuples::default);
+        self.tuples.get(service).unwrap_or(&NONE)
+    }
+
+    /// The service of this namespace and audience.
+    #[must_use]
+    pub fn service(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
+        self.services.get(key)
     }
 
     /// Records the digest of a resource that is in force, or that it is no longer.

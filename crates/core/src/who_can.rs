@@ -92,7 +92,8 @@ impl Service {
         let grant = self.grants.get(number)?;
         let token = grant.from_token.then(|| "the token carries the scope too".to_owned());
         let when = grant.when.as_ref().map(|condition| format!("when {}", condition.source()));
-        Some((Arc::clone(&grant.rule), token.into_iter().chain(when).collect()))
+        let relation = grant.relation.as_ref().map(|to| format!("related as {to}"));
+        Some((Arc::clone(&grant.rule), token.into_iter().chain(when).chain(relation).collect()))
     }
 }
 

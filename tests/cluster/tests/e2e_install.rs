@@ -118,7 +118,10 @@ fn e2e_mistakes_are_refused_when_they_are_applied() {
             with("operations", json!([operations[0], {"name": "again", "http": operations[0]["http"]}])),
             "both match `GET /`",
         ),
-        (with("relations", json!([{"object": "order", "relations": {"owner": {}}}])), "not yet supported"),
+        (
+            with("relations", json!([{"object": "order", "relations": {"owner": {"relation": "boss"}}}])),
+            "`order` has no relation `boss`",
+        ),
     ] {
         let error = namespace.apply(&manifest).expect_err("refused").to_string();
         assert!(error.contains("resources.durward.dev") && error.contains(expected), "{expected}: {error}");

@@ -16,5 +16,6 @@ mod conflicts;
 mod last_good;
 mod ownership;
 mod rejects;
+mod relations;
 mod reviews;
 mod revision;

@@ -65,20 +65,6 @@ fn identities_that_nobody_can_be_minted() {
 }
 
 #[test]
-fn what_comes_later_is_refused_and_never_ignored() {
-    rejects_each(&[
-        (
-            "relations: [{object: order, relations: {owner: {}}}]",
-            "spec.relations: not yet supported: relations (ReBAC); leave it out",
-        ),
-        (
-            "grants: [{name: owners, to: [{authenticated: true}], scopes: [a], relation: {object: 'order:{id}', relation: viewer}}]",
-            "spec.grants[0].relation: not yet supported: grants by relation (ReBAC); leave it out",
-        ),
-    ]);
-}
-
-#[test]
 fn services() {
     const AUDIENCE: &str = "spec.service.audience: an audience is 1 to 253 printable ASCII characters without spaces";
     const NO_HOST: &str = "is no host name: write a DNS name in ASCII (for other scripts its `xn--` form) or an IP address, \

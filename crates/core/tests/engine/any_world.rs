@@ -220,7 +220,7 @@ proptest! {
             let decision = ask(&snapshot, Some(&caller), request);
             let request = http(request);
             let considered = snapshot.route(&request).considered(&Principal::assumed(caller.clone()), now());
-            let of: BTreeMap<&str, &Outcome> = considered.iter().map(|Considered { rule, outcome }| (&**rule, outcome)).collect();
+            let of: BTreeMap<&str, &Outcome> = considered.iter().map(|Considered { rule, outcome, .. }| (&**rule, outcome)).collect();
             prop_assert_eq!(of.len(), considered.len(), "each rule once");
             let given: BTreeSet<&Scope> = considered.iter().filter(|one| one.rule.contains("/grants/")).filter_map(|one| match &one.outcome {
                 Outcome::Applies(scopes) => Some(scopes),

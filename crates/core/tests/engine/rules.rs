@@ -224,7 +224,7 @@ fn every_rule_that_could_matter_is_explained() {
     let considered = snapshot.route(&request).considered(&Principal::assumed(alice()), now());
     let outcomes: Vec<(&str, &Outcome)> = considered
         .iter()
-        .map(|Considered { rule, outcome }| (rule.strip_prefix("shop/orders/").unwrap(), outcome))
+        .map(|Considered { rule, outcome, .. }| (rule.strip_prefix("shop/orders/").unwrap(), outcome))
         .collect();
     let [
         ("denials/a-others", Outcome::OtherCallers),

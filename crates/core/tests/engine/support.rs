@@ -8,6 +8,7 @@ use durward_core::host::Host;
 use durward_core::path::{Method, PathPattern};
 use durward_core::policy::{Denial, Grant, Match, Mode, Operation, Policy, PolicyKey, Subject, Way};
 use durward_core::principal::{Identity, Principal, PrincipalId};
+use durward_core::relations::Model;
 use durward_core::request::{Call, Request, Target};
 use durward_core::risk::{Assurance, Risk};
 use durward_core::scope::Scope;
@@ -27,6 +28,7 @@ pub fn policy(name: &str) -> Policy {
         pods: None,
         ways: vec![Way::Workload, Way::Provider("corporate".into()), Way::Provider("partners".into())],
         operations: Vec::new(),
+        relations: Model::default(),
         grants: Vec::new(),
         denials: Vec::new(),
         mode: Mode::Enforce,
@@ -85,6 +87,7 @@ pub fn grant(name: &str, to: &[&str], gives: &[&str]) -> Grant {
         scopes: gives.iter().map(|scope| Scope::parse(scope).unwrap()).collect(),
         from_token: false,
         when: None,
+        relation: None,
     }
 }
 

@@ -1,0 +1,287 @@
+//! The relation model of a policy, and the tuples of a `Relationship`: parsed, with every mistake named by its field.
+
+use crate::compile::FieldError;
+use crate::resources::{ObjectType, RelationRule, Relationship};
+use durward_core::digest::Digest;
+use durward_core::relations::{Model, Object, RESERVED, Relations, Rule, Tuple, is_relation_name};
+use durward_core::service::ServiceKey;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+/// Rules within a rule: the search recurses on them.
+const MAX_RULE_DEPTH: usize = 4;
+/// Most rules side by side, as the CRD has it.
+const MAX_PARTS: usize = 16;
+/// Bounds of one policy, as the CRD has them.
+const MAX_TYPES: usize = 64;
+const MAX_RELATIONS: usize = 64;
+/// Most tuples of one `Relationship`; the API server stores objects of at most 1.5 MB.
+const MAX_TUPLES: usize = 5000;
+/// Most mistakes of one `Relationship` that are told.
+const MAX_MISTAKES: usize = 20;
+
+/// The model, and what is wrong with it.
+pub(crate) fn model(types: &[ObjectType]) -> (Model, Vec<FieldError>) {
+    let mut builder = Builder { types, mistakes: Vec::new() };
+    let model = builder.model();
+    (model, builder.mistakes)
+}
+
+/// The field and what is wrong when a model has no such type or relation.
+pub(crate) fn unknown(model: &Model, kind: &str, relation: &str) -> Option<(&'static str, String)> {
+    if model.rule(kind, relation).is_some() {
+        return None;
+    }
+    let relations = model.relations(kind);
+    Some(if relations.is_empty() {
+        ("object", format!("`relations` has no object `{kind}`; {}", known(model.types().into_iter())))
+    } else {
+        (
+            "relation",
+            format!("`{kind}` has no relation `{relation}`; {}", known(relations.into_iter().map(|(name, _)| name))),
+        )
+    })
+}
+
+fn known(names: impl Iterator<Item = impl fmt::Display>) -> String {
+    let names: Vec<String> = names.map(|name| name.to_string()).collect();
+    if names.is_empty() { "there is none".to_owned() } else { format!("there is {}", names.join(", ")) }
+}
+
+struct Builder<'s> {
+    types: &'s [ObjectType],
+    mistakes: Vec<FieldError>,
+}
+
+impl Builder<'_> {
+    fn error(&mut self, field: impl Into<String>, message: impl Into<String>) {
+        self.mistakes.push(FieldError::new(field, message));
+    }
+
+    fn model(&mut self) -> Model {
+        let types = self.types;
+        let mut compiled: BTreeMap<Arc<str>, Relations> = BTreeMap::new();
+        if types.len() > MAX_TYPES {
+            self.error("spec.relations", format!("at most {MAX_TYPES} types are possible in one policy"));
+        }
+        for (i, kind) in types.iter().enumerate() {
+            let field = format!("spec.relations[{i}]");
+            if !is_relation_name(&kind.object) {
+                self.error(format!("{field}.object"), format!("`{}` is no name of a type", kind.object));
+            } else if RESERVED.contains(&kind.object.as_str()) {
+                let message = format!("`{}` stands for principals; they are subjects, not objects", kind.object);
+                self.error(format!("{field}.object"), message);
+            } else if compiled.contains_key(kind.object.as_str()) {
+                self.error(format!("{field}.object"), format!("`{}` occurs twice", kind.object));
+            }
+            if kind.relations.is_empty() || kind.relations.len() > MAX_RELATIONS {
+                self.error(format!("{field}.relations"), format!("a type has 1 to {MAX_RELATIONS} relations"));
+            }
+            let mut relations = Relations::new();
+            for (name, rule) in &kind.relations {
+                let field = format!("{field}.relations.{name}");
+                if !is_relation_name(name) {
+                    self.error(&field, format!("`{name}` is no name of a relation"));
+                }
+                relations.extend(self.rule(&field, kind, rule, 1).map(|rule| (Arc::from(name.as_str()), rule)));
+            }
+            compiled.insert(kind.object.as_str().into(), relations);
+        }
+        if self.mistakes.is_empty() {
+            self.hopeless(&compiled);
+        }
+        Model::new(compiled)
+    }
+
+    fn rule(&mut self, field: &str, kind: &ObjectType, rule: &RelationRule, depth: usize) -> Option<Rule> {
+        let lists = [("union", &rule.union), ("intersection", &rule.intersection), ("exclusion", &rule.exclusion)];
+        let mut given = lists.iter().filter_map(|(name, parts)| Some((*name, parts.as_ref()?)));
+        let (list, more) = (given.next(), given.next());
+        let ways = [list.is_some(), more.is_some(), rule.this.is_some(), rule.relation.is_some()];
+        if ways.iter().filter(|given| **given).count() > 1 {
+            let message = "say at most one of `union`, `intersection`, `exclusion`, `this` and `relation`";
+            self.error(field, message);
+            return None;
+        }
+        if let Some((name, parts)) = list {
+            if rule.from.is_some() {
+                self.error(format!("{field}.from"), "it stands beside `relation` only");
+            }
+            return self.parts(&format!("{field}.{name}"), kind, name, parts, depth);
+        }
+        match (&rule.from, &rule.relation) {
+            (None, None) => Some(Rule::This),
+            (Some(_), None) => {
+                self.error(format!("{field}.from"), "say which `relation` of the other object counts");
+                None
+            }
+            (None, Some(relation)) => {
+                if !kind.relations.contains_key(relation) {
+                    let there = known(kind.relations.keys());
+                    self.error(
+                        format!("{field}.relation"),
+                        format!("`{}` has no relation `{relation}`; {there}", kind.object),
+                    );
+                }
+                Some(Rule::Computed(relation.as_str().into()))
+            }
+            (Some(from), Some(relation)) => {
+                self.from(field, kind, from, relation);
+                Some(Rule::From { from: from.as_str().into(), relation: relation.as_str().into() })
+            }
+        }
+    }
+
+    fn from(&mut self, field: &str, kind: &ObjectType, from: &str, relation: &str) {
+        match kind.relations.get(from) {
+            None => {
+                let there = known(kind.relations.keys());
+                self.error(format!("{field}.from"), format!("`{}` has no relation `{from}`; {there}", kind.object));
+            }
+            Some(rule) if *rule != RelationRule::default() && rule.this.is_none() => {
+                let message = format!("`{from}` has a rule; `from` follows what tuples state: make it `{from}: {{}}`");
+                self.error(format!("{field}.from"), message);
+            }
+            Some(_) => {}
+        }
+        if !self.types.iter().any(|other| other.relations.contains_key(relation)) {
+            self.error(format!("{field}.relation"), format!("no object of this policy has a relation `{relation}`"));
+        }
+    }
+
+    fn parts(
+        &mut self,
+        field: &str,
+        kind: &ObjectType,
+        name: &str,
+        parts: &[serde_json::Map<String, Value>],
+        depth: usize,
+    ) -> Option<Rule> {
+        if depth > MAX_RULE_DEPTH {
+            self.error(
+                field,
+                format!("rules are nested deeper than {MAX_RULE_DEPTH}; give the inner one a name of its own"),
+            );
+            return None;
+        }
+        let fewest = if name == "exclusion" { 2 } else { 1 };
+        if !(fewest..=MAX_PARTS).contains(&parts.len()) {
+            self.error(field, format!("`{name}` has {fewest} to {MAX_PARTS} rules"));
+            return None;
+        }
+        let mut compiled = Vec::new();
+        for (i, part) in parts.iter().enumerate() {
+            let field = format!("{field}[{i}]");
+            match serde_json::from_value::<RelationRule>(Value::Object(part.clone())) {
+                Ok(rule) => compiled.push(self.rule(&field, kind, &rule, depth + 1)?),
+                Err(error) => {
+                    self.error(field, error.to_string());
+                    return None;
+                }
+            }
+        }
+        Some(match name {
+            "union" => Rule::Union(compiled),
+            "intersection" => Rule::Intersection(compiled),
+            _ => {
+                let mut compiled = compiled.into_iter();
+                Rule::Exclusion(Box::new(compiled.next()?), compiled.collect())
+            }
+        })
+    }
+
+    /// Names each relation that can never hold, as nothing but itself leads to it.
+    fn hopeless(&mut self, types: &BTreeMap<Arc<str>, Relations>) {
+        let mut possible: BTreeSet<(&str, &str)> = BTreeSet::new();
+        loop {
+            let before = possible.len();
+            for (kind, relations) in types {
+                for (name, rule) in relations {
+                    if can_hold(rule, kind, &possible) {
+                        possible.insert((kind, name));
+                    }
+                }
+            }
+            if possible.len() == before {
+                break;
+            }
+        }
+        for (i, kind) in self.types.iter().enumerate() {
+            for name in kind.relations.keys().filter(|name| !possible.contains(&(kind.object.as_str(), name.as_str())))
+            {
+                let message = "it can never hold: only itself leads to it; add `this: {}` to its rule, or to one that it rests on";
+                let field = format!("spec.relations[{i}].relations.{name}");
+                self.mistakes.push(FieldError::new(field, message));
+            }
+        }
+    }
+}
+
+fn can_hold(rule: &Rule, kind: &str, possible: &BTreeSet<(&str, &str)>) -> bool {
+    match rule {
+        Rule::This => true,
+        Rule::Computed(relation) => possible.contains(&(kind, relation.as_ref())),
+        Rule::From { relation, .. } => possible.iter().any(|(_, other)| *other == relation.as_ref()),
+        Rule::Union(parts) => parts.iter().any(|part| can_hold(part, kind, possible)),
+        Rule::Intersection(parts) => parts.iter().all(|part| can_hold(part, kind, possible)),
+        Rule::Exclusion(base, _) => can_hold(base, kind, possible),
+    }
+}
+
+/// What a `Relationship` says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Related {
+    /// The service whose objects the tuples are about; always one of the resource's own namespace.
+    pub service: ServiceKey,
+    /// The tuples, in the order of the resource.
+    pub tuples: Vec<Tuple>,
+    /// Digest of what was compiled.
+    pub digest: Digest,
+}
+
+/// Compiles a `Relationship`.
+///
+/// # Errors
+/// With the mistakes that were found, in the order of the fields.
+pub fn relationship(resource: &Relationship) -> Result<Related, Vec<FieldError>> {
+    let spec = &resource.spec;
+    let mut mistakes = Vec::new();
+    if spec.service.is_empty() {
+        mistakes.push(mistake("spec.service".to_owned(), "say whose objects these are: the audience of a service"));
+    }
+    if spec.tuples.len() > MAX_TUPLES {
+        let message = format!("at most {MAX_TUPLES} are possible in one Relationship; cut it in two");
+        mistakes.push(mistake("spec.tuples".to_owned(), message));
+    }
+    let mut tuples = Vec::with_capacity(spec.tuples.len());
+    for (i, tuple) in spec.tuples.iter().enumerate().take(MAX_TUPLES) {
+        let field = |name: &str| format!("spec.tuples[{i}].{name}");
+        let object = tuple.object.parse::<Object>().map_err(|error| mistake(field("object"), error));
+        let subject = tuple.subject.parse().map_err(|error| mistake(field("subject"), error));
+        let named = is_relation_name(&tuple.relation);
+        let message = format!("`{}` is no name of a relation", tuple.relation);
+        let relation = named.then(|| tuple.relation.as_str().into()).ok_or_else(|| mistake(field("relation"), message));
+        match (object, relation, subject) {
+            (Ok(object), Ok(relation), Ok(subject)) => tuples.push(Tuple { object, relation, subject }),
+            (object, relation, subject) => {
+                mistakes.extend([object.err(), relation.err(), subject.err()].into_iter().flatten());
+            }
+        }
+        if mistakes.len() > MAX_MISTAKES {
+            break;
+        }
+    }
+    if !mistakes.is_empty() {
+        return Err(mistakes);
+    }
+    let canonical = serde_json::to_vec(spec).map_err(|error| vec![mistake("spec".to_owned(), error)])?;
+    let namespace = resource.metadata.namespace.as_deref().unwrap_or("default").into();
+    let service = ServiceKey { namespace, audience: spec.service.as_str().into() };
+    Ok(Related { service, tuples, digest: Digest::of([canonical.as_slice()]) })
+}
+
+fn mistake(field: String, message: impl fmt::Display) -> FieldError {
+    FieldError::new(field, message.to_string())
+}

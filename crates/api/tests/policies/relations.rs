@@ -1,0 +1,237 @@
+//! Relation models and relationships: what is accepted, what is refused and where, and what becomes of tuples as policies come and go.
+
+use crate::support::*;
+use durward_api::catalog::{Catalog, Change};
+use durward_api::relationships::RelationshipKey;
+use durward_api::resources::Relationship;
+use durward_core::relations::Rule;
+use durward_core::service::ServiceKey;
+
+const MODEL: &str = "relations: [{object: order, relations: {owner: {}, parent: {}, viewer: {union: [{this: {}}, {relation: owner}, \
+                     {from: parent, relation: viewer}]}, editor: {exclusion: [{relation: owner}, {intersection: [{relation: viewer}]}]}}}]\n";
+
+fn relationship(name: &str, service: &str, tuples: &[(&str, &str, &str)]) -> Relationship {
+    let tuples: Vec<_> = tuples
+        .iter()
+        .map(|(object, relation, subject)| serde_json::json!({"object": object, "relation": relation, "subject": subject}))
+        .collect();
+    serde_json::from_value(serde_json::json!({
+        "apiVersion": "durward.dev/v1alpha1", "kind": "Relationship", "metadata": {"name": name, "namespace": "shop"},
+        "spec": {"service": service, "tuples": tuples},
+    }))
+    .unwrap()
+}
+
+fn put(resource: Relationship) -> Change {
+    Change::Relationship(Box::new(resource))
+}
+
+fn key_of(name: &str) -> RelationshipKey {
+    RelationshipKey { namespace: "shop".into(), name: name.into() }
+}
+
+/// Reason and messages of a rejection, and whether any version is in force.
+fn fate(catalog: &Catalog, name: &str) -> (String, bool) {
+    let fate = catalog.relationship_fate(&key_of(name)).unwrap();
+    let rejected = fate.rejected.map(|rejection| {
+        let errors: Vec<String> = rejection.errors.iter().map(ToString::to_string).collect();
+        format!("{}: {}", rejection.reason.as_str(), errors.join("; "))
+    });
+    (rejected.unwrap_or_default(), fate.in_force)
+}
+
+#[test]
+fn a_model_compiles_to_its_rules() {
+    let policy = compiled(MODEL);
+    let rule = |name: &str| policy.relations.rule("order", name).unwrap().to_string();
+    assert_eq!(policy.relations.rule("order", "owner"), Some(&Rule::This));
+    assert_eq!(rule("viewer"), "(this or owner or viewer from parent)");
+    assert_eq!(rule("editor"), "(owner but not (viewer))");
+    assert_eq!(policy.relations.rule("group", "member"), Some(&Rule::This), "every model has groups");
+}
+
+#[test]
+fn mistakes_in_a_model_are_named_with_their_field() {
+    let of =
+        |relations: &str| mistakes(&resource(&format!("relations: [{{object: order, relations: {{{relations}}}}}]")));
+    for (relations, mistake) in [
+        ("a: {relation: b}", "spec.relations[0].relations.a.relation: `order` has no relation `b`; there is a"),
+        ("a: {from: p, relation: a}", "spec.relations[0].relations.a.from: `order` has no relation `p`; there is a"),
+        (
+            "p: {relation: q}, q: {}, a: {from: p, relation: q}",
+            "spec.relations[0].relations.a.from: `p` has a rule; `from` follows what tuples state: make it `p: {}`",
+        ),
+        (
+            "p: {}, a: {from: p, relation: z}",
+            "spec.relations[0].relations.a.relation: no object of this policy has a relation `z`",
+        ),
+        ("p: {}, a: {from: p}", "spec.relations[0].relations.a.from: say which `relation` of the other object counts"),
+        (
+            "a: {union: [{relation: b}], this: {}}, b: {}",
+            "spec.relations[0].relations.a: say at most one of `union`, `intersection`, `exclusion`, `this` and `relation`",
+        ),
+        ("a: {exclusion: [{this: {}}]}", "spec.relations[0].relations.a.exclusion: `exclusion` has 2 to 16 rules"),
+        ("a: {union: []}", "spec.relations[0].relations.a.union: `union` has 1 to 16 rules"),
+        (
+            "a: {union: [{this: {}}, {onion: []}]}",
+            "spec.relations[0].relations.a.union[1]: unknown field `onion`, expected one of `union`, `intersection`, `exclusion`, \
+             `this`, `relation`, `from`",
+        ),
+        (
+            "a: {union: [{union: [{union: [{union: [{union: [{this: {}}]}]}]}]}]}",
+            "spec.relations[0].relations.a.union[0].union[0].union[0].union[0].union: rules are nested deeper than 4; give the inner one \
+             a name of its own",
+        ),
+        ("'9a': {}", "spec.relations[0].relations.9a: `9a` is no name of a relation"),
+        ("", "spec.relations[0].relations: a type has 1 to 64 relations"),
+    ] {
+        assert_eq!(of(relations), [mistake], "{relations}");
+    }
+    let hopeless = of(
+        "a: {relation: b}, b: {union: [{relation: a}, {from: p, relation: a}]}, p: {}, c: {intersection: [{relation: p}, {relation: a}]}",
+    );
+    assert_eq!(hopeless.len(), 3, "{hopeless:#?}");
+    assert!(hopeless[0].starts_with("spec.relations[0].relations.a: it can never hold"), "{hopeless:#?}");
+    assert!(
+        mistakes(&resource("relations: [{object: user, relations: {a: {}}}]"))[0]
+            .starts_with("spec.relations[0].object: `user` stands for")
+    );
+}
+
+#[test]
+fn mistakes_in_a_grant_by_relation_are_named_with_their_field() {
+    for (to, mistake) in [
+        (
+            "object: 'order:{id}', relation: boss",
+            "spec.grants[0].relation.relation: `order` has no relation `boss`; there is editor, owner, parent, viewer",
+        ),
+        (
+            "object: 'cart:{id}', relation: owner",
+            "spec.grants[0].relation.object: `relations` has no object `cart`; there is order",
+        ),
+        (
+            "object: 'order:{id', relation: owner",
+            "spec.grants[0].relation.object: `order:{id` is no object: a `{` is not closed; write `type:id` or `type:{capture}`",
+        ),
+    ] {
+        let spec =
+            format!("{MODEL}grants: [{{name: g, to: [{{authenticated: true}}], scopes: [a], relation: {{{to}}}}}]");
+        assert_eq!(mistakes(&resource(&spec)), [mistake]);
+    }
+    let group = "grants: [{name: g, to: [{authenticated: true}], scopes: [a], relation: {object: 'group:corporate/eng', relation: member}}]";
+    assert!(mistakes(&resource(group)).is_empty());
+}
+
+#[test]
+fn policies_of_one_service_declare_each_type_once() {
+    let mut world = World::of([
+        named("shop/a", 0, &format!("service: {{audience: orders.shop}}\n{MODEL}")),
+        named("shop/b", 1, "service: {audience: orders.shop}\nrelations: [{object: cart, relations: {owner: {}}}]"),
+        named("shop/c", 2, "service: {audience: orders.shop}\nrelations: [{object: order, relations: {owner: {}}}]"),
+    ]);
+    world.annotate("shop", "", "orders.shop");
+    assert_eq!(
+        world.errors("shop/c"),
+        ["spec.operations: the relations of `order` are already declared by policy shop/a"]
+    );
+    let key = ServiceKey { namespace: "shop".into(), audience: "orders.shop".into() };
+    let service = world.snapshot().service(&key).unwrap();
+    assert!(
+        service.relations().rule("cart", "owner").is_some() && service.relations().rule("order", "viewer").is_some()
+    );
+}
+
+#[test]
+fn tuples_that_can_not_be_read_are_refused_as_a_whole() {
+    let mut catalog = Catalog::new(settings());
+    catalog.apply([put(relationship("r", "orders.shop", &[("order:1", "owner", "user:corporate/alice")]))]);
+    let first = catalog.snapshot().revision();
+    catalog.apply([put(relationship("r", "orders.shop", &[("order:1", "owner", "*"), ("order", "a b", "alice\n")]))]);
+    let (why, in_force) = fate(&catalog, "r");
+    assert!(
+        in_force && why.starts_with("Invalid: spec.tuples[1].object: `order` is no object: write `type:id`"),
+        "{why}"
+    );
+    assert!(why.contains("spec.tuples[1].relation: ") && why.contains("spec.tuples[1].subject: `alice\\n`"), "{why}");
+    assert_eq!(catalog.snapshot().revision(), first, "the last good version stays");
+    assert_eq!(catalog.snapshot().tuples(&orders()).len(), 1);
+}
+
+fn orders() -> ServiceKey {
+    ServiceKey { namespace: "shop".into(), audience: "orders.shop".into() }
+}
+
+#[test]
+fn what_does_not_fit_the_service_is_told_and_told_anew_when_the_policy_changes() {
+    let tuples = [
+        ("order:1", "viewer", "group:eng#member"),
+        ("order:1", "editor", "*"),
+        ("cart:1", "owner", "*"),
+        ("order:1", "parent", "cart:1"),
+        ("order:1", "viewer", "order:1#boss"),
+    ];
+    let mut catalog = Catalog::new(settings());
+    catalog.apply([put(relationship("r", "orders.shop", &tuples))]);
+    assert_eq!(
+        fate(&catalog, "r"),
+        (
+            "NoService: spec.service: no policy in force of namespace `shop` is about service `orders.shop`".to_owned(),
+            true
+        )
+    );
+    catalog.relationships_touched();
+    catalog.apply([Change::Policy(Box::new(resource(MODEL)))]);
+    assert_eq!(catalog.relationships_touched(), [key_of("r")].into());
+    let (why, _) = fate(&catalog, "r");
+    for part in [
+        "UnknownRelation: spec.tuples[1].relation: `editor` of `order` comes about by its rule alone, which has no `this`",
+        "spec.tuples[2].object: `relations` has no object `cart`; there is order; it counts for nothing",
+        "spec.tuples[3].subject: `relations` has no object `cart`",
+        "spec.tuples[4].subject: `order` has no relation `boss`",
+    ] {
+        assert!(why.contains(part), "{part}: {why}");
+    }
+    catalog.apply([put(relationship("r", "orders.shop", &tuples[..1]))]);
+    assert_eq!(fate(&catalog, "r"), (String::new(), true));
+    catalog.relationships_touched();
+    catalog.apply([Change::PolicyGone(key("shop/orders"))]);
+    assert_eq!(catalog.relationships_touched(), [key_of("r")].into());
+    assert!(fate(&catalog, "r").0.starts_with("NoService"));
+}
+
+#[test]
+fn the_revision_is_that_of_the_tuples_in_force_however_they_came() {
+    let (one, two) = (
+        relationship("a", "orders.shop", &[("order:1", "owner", "*")]),
+        relationship("b", "orders.shop", &[("order:2", "owner", "*")]),
+    );
+    let mut forth = Catalog::new(settings());
+    forth.apply([put(one.clone()), put(two.clone())]);
+    let mut back = Catalog::new(settings());
+    back.apply([put(relationship("a", "carts.shop", &[("order:9", "owner", "*")]))]);
+    back.apply([put(two.clone())]);
+    assert_ne!(forth.snapshot().revision(), back.snapshot().revision());
+    back.apply([put(one)]);
+    assert_eq!(forth.snapshot().revision(), back.snapshot().revision());
+    assert_eq!(back.snapshot().tuples(&orders()).len(), 2);
+    let carts = ServiceKey { namespace: "shop".into(), audience: "carts.shop".into() };
+    assert!(back.snapshot().tuples(&carts).is_empty(), "it moved to another service");
+    back.apply([Change::RelationshipGone(key_of("a")), Change::RelationshipGone(key_of("b"))]);
+    assert_eq!(back.snapshot().revision(), {
+        let mut empty = Catalog::new(settings());
+        empty.apply([]);
+        empty.snapshot().revision()
+    });
+}
+
+#[test]
+fn a_review_refuses_what_can_not_be_read_and_warns_of_what_does_not_count() {
+    let mut catalog = Catalog::new(settings());
+    catalog.apply([Change::Policy(Box::new(resource(MODEL)))]);
+    let review = |tuples: &[(&str, &str, &str)]| catalog.review_relationship(&relationship("r", "orders.shop", tuples));
+    assert_eq!(review(&[("order:1", "owner", "*")]), Ok(vec![]));
+    assert_eq!(review(&[("order:1", "boss", "*")]).unwrap()[0].field, "spec.tuples[0].relation");
+    assert_eq!(review(&[("order:1", "owner", "alice")]).unwrap_err()[0].field, "spec.tuples[0].subject");
+    let many = vec![("order:1", "owner", "*"); 5001];
+    assert_eq!(review(&many).unwrap_err()[0].field, "spec.tuples");
+}

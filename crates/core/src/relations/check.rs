@@ -1,0 +1,412 @@
+//! The search: whether a caller stands in a relation to an object, and by which tuples.
+//!
+//! It goes from the object to the caller, depth first, in an order that depends on texts alone, so that replicas which
+//! learned the same tuples in another order answer alike. What it has found out about an `object#relation` it keeps:
+//!
+//! - A yes is final.
+//! - Coming back to what is being asked about is a no for the moment: no proof of it needs itself. A no that rests on
+//!   such a moment counts only as long as that question is open, and is final when it ends in a no itself.
+//! - Coming back through an exclusion is a failure: neither answer could be trusted.
+//! - So is a limit that is reached. A failure is never a yes, and what is excluded by a failure is none either.
+
+use super::model::{GROUP, Model, Rule};
+use super::names::Name;
+use super::tuple::{MEMBER, kind_of};
+use super::tuples::{EVERYBODY, Key, PRINCIPAL, Tuples};
+use crate::condition::Truth;
+use crate::principal::Identity;
+use foldhash::fast::RandomState;
+use serde::Serialize;
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+
+/// Longest chain of relations. Folders and groups nest a few deep; the search recurses, and stays far below a
+/// thread's 2 MB of stack.
+pub(super) const MAX_DEPTH: usize = 32;
+/// Most sets or objects in one relation to one object that are looked into; principals count for nothing here.
+pub(super) const MAX_BREADTH: usize = 1000;
+/// Most `object#relation` that one search looks at: some milliseconds at worst.
+const MAX_STEPS: usize = 4096;
+
+/// An object that no tuple speaks of.
+const UNKNOWN: Name = Name::MAX;
+/// The answer rests on no open question.
+const FINAL: usize = usize::MAX;
+
+/// What came of a search.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checked {
+    /// Whether the relation holds.
+    pub truth: Truth,
+    /// Why it holds, from the object to the caller; empty otherwise.
+    pub proof: Vec<Proof>,
+}
+
+/// One step of a proof.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Proof {
+    /// What holds: `object#relation`.
+    pub holds: String,
+    /// The tuple by which it does, if one is needed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tuple: Option<String>,
+    /// What holds before it: `object#relation`, if anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// What was ruled out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unless: Option<String>,
+}
+
+impl fmt::Display for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.holds)?;
+        match (&self.tuple, &self.since, &self.unless) {
+            (_, _, Some(unless)) => write!(f, ": and not by {unless}"),
+            (Some(tuple), Some(since), _) => write!(f, ": by {tuple}, as {since}"),
+            (Some(tuple), None, _) => write!(f, ": by {tuple}"),
+            (None, Some(since), _) => write!(f, ": as {since}"),
+            (None, None, _) => f.write_str(": by the caller's token"),
+        }
+    }
+}
+
+impl Tuples {
+    /// Whether the caller stands in a relation to an object, `type:id`.
+    #[must_use]
+    pub fn check(&self, model: &Model, object: &str, relation: &str, caller: &Identity) -> Truth {
+        Search::new(self, model, object, caller, false).run(relation).truth
+    }
+
+    /// As [`Tuples::check`], with the reason why it holds.
+    #[must_use]
+    pub fn explain(&self, model: &Model, object: &str, relation: &str, caller: &Identity) -> Checked {
+        Search::new(self, model, object, caller, true).run(relation)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Yes,
+    No,
+    Failed(Failure),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Failure {
+    Depth,
+    Breadth,
+    Steps,
+    Exclusion,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Depth => write!(f, "relations lead through more than {MAX_DEPTH} others"),
+            Self::Breadth => write!(f, "more than {MAX_BREADTH} sets or objects stand in one relation to one object"),
+            Self::Steps => write!(f, "more than {MAX_STEPS} relations would have to be looked at"),
+            Self::Exclusion => f.write_str("a relation is excluded by itself"),
+        }
+    }
+}
+
+/// A verdict, and the lowest place on the stack that it rests on.
+#[derive(Debug, Clone, Copy)]
+struct Said {
+    verdict: Verdict,
+    rests_on: usize,
+}
+
+impl Said {
+    const fn finally(verdict: Verdict) -> Self {
+        Self { verdict, rests_on: FINAL }
+    }
+
+    /// The verdict of "any of these", so far `self`, when `other` is one more.
+    fn or(self, other: Self) -> Self {
+        match (self.verdict, other.verdict) {
+            (Verdict::Yes, _) | (Verdict::Failed(_), Verdict::No | Verdict::Failed(_)) => self,
+            (_, Verdict::Yes) | (Verdict::No, Verdict::Failed(_)) => other,
+            (Verdict::No, Verdict::No) => Self { verdict: Verdict::No, rests_on: self.rests_on.min(other.rests_on) },
+        }
+    }
+}
+
+/// `object#relation`.
+type Node<'a> = (Name, &'a str);
+
+/// How a node came to hold: a tuple, another node, and what was ruled out.
+struct Reason<'a> {
+    tuple: Option<Key>,
+    since: Option<Node<'a>>,
+    unless: Option<&'a Rule>,
+}
+
+struct Search<'a> {
+    tuples: &'a Tuples,
+    model: &'a Model,
+    caller: &'a Identity,
+    /// The caller's number, if a tuple names it.
+    caller_name: Option<Name>,
+    /// The object that is asked about.
+    asked: &'a str,
+    /// What is being asked about, from the first question to the latest.
+    stack: Vec<Node<'a>>,
+    /// Height of the stack at the last exclusion: what lies below is on its other side.
+    barrier: usize,
+    /// What is known: `None` for yes, otherwise what the no rests on.
+    known: HashMap<Node<'a>, Option<usize>, RandomState>,
+    /// Each no that rests on an open question, in the order of finding.
+    resting: Vec<Node<'a>>,
+    steps: usize,
+    /// How each node came to hold, if somebody wants to know.
+    reasons: Option<HashMap<Node<'a>, Vec<Reason<'a>>, RandomState>>,
+}
+
+impl<'a> Search<'a> {
+    fn new(tuples: &'a Tuples, model: &'a Model, asked: &'a str, caller: &'a Identity, explain: bool) -> Self {
+        Self {
+            tuples,
+            model,
+            caller,
+            caller_name: tuples.names.find(&caller.id.to_string()),
+            asked,
+            stack: Vec::new(),
+            barrier: 0,
+            known: HashMap::default(),
+            resting: Vec::new(),
+            steps: 0,
+            reasons: explain.then(HashMap::default),
+        }
+    }
+
+    fn run(mut self, relation: &'a str) -> Checked {
+        let object = self.tuples.names.find(self.asked).unwrap_or(UNKNOWN);
+        match self.node((object, relation)).verdict {
+            Verdict::Yes => Checked { truth: Truth::True, proof: self.proof((object, relation)) },
+            Verdict::No => Checked { truth: Truth::False, proof: Vec::new() },
+            Verdict::Failed(failure) => Checked { truth: Truth::Failed(failure.to_string()), proof: Vec::new() },
+        }
+    }
+
+    fn text(&self, object: Name) -> &'a str {
+        if object == UNKNOWN { self.asked } else { self.tuples.names.text(object) }
+    }
+
+    fn node(&mut self, node: Node<'a>) -> Said {
+        if let Some(place) = self.stack.iter().rposition(|open| *open == node) {
+            return if place < self.barrier {
+                Said::finally(Verdict::Failed(Failure::Exclusion))
+            } else {
+                Said { verdict: Verdict::No, rests_on: place }
+            };
+        }
+        match self.known.get(&node) {
+            Some(None) => return Said::finally(Verdict::Yes),
+            Some(Some(rests_on)) if *rests_on >= self.barrier => {
+                return Said { verdict: Verdict::No, rests_on: *rests_on };
+            }
+            _ => {}
+        }
+        let Some(rule) = self.model.rule(kind_of(self.text(node.0)), node.1) else {
+            return Said::finally(Verdict::No);
+        };
+        self.steps += 1;
+        if self.steps > MAX_STEPS {
+            return Said::finally(Verdict::Failed(Failure::Steps));
+        }
+        let place = self.stack.len();
+        if place == MAX_DEPTH {
+            return Said::finally(Verdict::Failed(Failure::Depth));
+        }
+        let resting = self.resting.len();
+        self.stack.push(node);
+        let mut reasons = Vec::new();
+        let said = self.rule(rule, node, &mut reasons);
+        self.stack.pop();
+        match said.verdict {
+            Verdict::Yes => {
+                self.forget(resting);
+                self.known.insert(node, None);
+                if let Some(all) = &mut self.reasons {
+                    all.insert(node, reasons);
+                }
+                Said::finally(Verdict::Yes)
+            }
+            Verdict::Failed(_) => {
+                self.forget(resting);
+                Said::finally(said.verdict)
+            }
+            Verdict::No => self.denied(node, place, said.rests_on, resting),
+        }
+    }
+
+    /// Keeps a no, with those that rest on it.
+    fn denied(&mut self, node: Node<'a>, place: usize, rests_on: usize, resting: usize) -> Said {
+        let rests_on = if rests_on >= place { FINAL } else { rests_on };
+        for other in self.resting.get(resting..).unwrap_or_default() {
+            if let Some(Some(lowest)) = self.known.get_mut(other) {
+                *lowest = if rests_on == FINAL { FINAL } else { rests_on.min(*lowest) };
+            }
+        }
+        self.known.insert(node, Some(rests_on));
+        if rests_on == FINAL {
+            self.resting.truncate(resting);
+        } else {
+            self.resting.push(node);
+        }
+        Said { verdict: Verdict::No, rests_on }
+    }
+
+    /// Forgets each no that rested on a question which did not end in a no.
+    fn forget(&mut self, resting: usize) {
+        for node in self.resting.drain(resting..) {
+            self.known.remove(&node);
+        }
+    }
+
+    fn rule(&mut self, rule: &'a Rule, node: Node<'a>, reasons: &mut Vec<Reason<'a>>) -> Said {
+        let mark = reasons.len();
+        let said = match rule {
+            Rule::This => self.this(node, reasons),
+            Rule::Computed(relation) => self.step(None, (node.0, relation), reasons),
+            Rule::From { from, relation } => self.from(node.0, from, relation, reasons),
+            Rule::Union(parts) => {
+                let mut so_far = Said::finally(Verdict::No);
+                for part in parts {
+                    so_far = so_far.or(self.rule(part, node, reasons));
+                    if so_far.verdict == Verdict::Yes {
+                        break;
+                    }
+                }
+                so_far
+            }
+            Rule::Intersection(parts) => {
+                let mut so_far = Said::finally(Verdict::Yes);
+                for part in parts {
+                    let said = self.rule(part, node, reasons);
+                    match (so_far.verdict, said.verdict) {
+                        (_, Verdict::No) => {
+                            so_far = said;
+                            break;
+                        }
+                        (Verdict::Yes, Verdict::Failed(_)) => so_far = said,
+                        _ => {}
+                    }
+                }
+                so_far
+            }
+            Rule::Exclusion(base, others) => self.exclusion(base, others, node, reasons),
+        };
+        if said.verdict != Verdict::Yes {
+            reasons.truncate(mark);
+        }
+        said
+    }
+
+    fn exclusion(&mut self, base: &'a Rule, others: &'a [Rule], node: Node<'a>, reasons: &mut Vec<Reason<'a>>) -> Said {
+        let mut so_far = self.rule(base, node, reasons);
+        if so_far.verdict == Verdict::No {
+            return so_far;
+        }
+        let barrier = std::mem::replace(&mut self.barrier, self.stack.len());
+        for other in others {
+            match self.rule(other, node, &mut Vec::new()).verdict {
+                Verdict::Yes => {
+                    so_far = Said::finally(Verdict::No);
+                    break;
+                }
+                failed @ Verdict::Failed(_) => so_far = Said::finally(failed),
+                Verdict::No => reasons.push(Reason { tuple: None, since: None, unless: Some(other) }),
+            }
+        }
+        self.barrier = barrier;
+        so_far
+    }
+
+    /// What tuples state directly, and the caller's token.
+    fn this(&mut self, (object, relation): Node<'a>, reasons: &mut Vec<Reason<'a>>) -> Said {
+        let mut stated = |tuple| {
+            reasons.push(Reason { tuple, since: None, unless: None });
+            Said::finally(Verdict::Yes)
+        };
+        if relation == MEMBER && self.is_in_token(object) {
+            return stated(None);
+        }
+        let Some(name) = self.tuples.names.find(relation).filter(|_| object != UNKNOWN) else {
+            return Said::finally(Verdict::No);
+        };
+        let own = self.caller_name.map(|subject| Key { object, relation: name, kind: PRINCIPAL, subject });
+        let everybody = Key { object, relation: name, kind: EVERYBODY, subject: object };
+        if let Some(key) = own.into_iter().chain([everybody]).find(|key| self.tuples.has(*key)) {
+            return stated(Some(key));
+        }
+        let sets = self.tuples.sets(object, name).take(MAX_BREADTH + 1);
+        let sets = sets.filter_map(|key| Some((*key, (key.subject, self.tuples.names.text(key.set()?))))).collect();
+        self.any(sets, reasons)
+    }
+
+    fn from(&mut self, object: Name, from: &'a str, relation: &'a str, reasons: &mut Vec<Reason<'a>>) -> Said {
+        let Some(name) = self.tuples.names.find(from).filter(|_| object != UNKNOWN) else {
+            return Said::finally(Verdict::No);
+        };
+        let objects = self.tuples.objects(object, name).take(MAX_BREADTH + 1);
+        let objects = objects.map(|key| (*key, (key.subject, relation))).collect();
+        self.any(objects, reasons)
+    }
+
+    /// Whether any of these holds, in the order of their texts.
+    fn any(&mut self, mut nodes: Vec<(Key, Node<'a>)>, reasons: &mut Vec<Reason<'a>>) -> Said {
+        if nodes.len() > MAX_BREADTH {
+            return Said::finally(Verdict::Failed(Failure::Breadth));
+        }
+        nodes.sort_by_key(|(_, (object, relation))| (self.tuples.names.text(*object), *relation));
+        let mut so_far = Said::finally(Verdict::No);
+        for (key, node) in nodes {
+            so_far = so_far.or(self.step(Some(key), node, reasons));
+            if so_far.verdict == Verdict::Yes {
+                break;
+            }
+        }
+        so_far
+    }
+
+    fn step(&mut self, tuple: Option<Key>, node: Node<'a>, reasons: &mut Vec<Reason<'a>>) -> Said {
+        let said = self.node(node);
+        if said.verdict == Verdict::Yes {
+            reasons.push(Reason { tuple, since: Some(node), unless: None });
+        }
+        said
+    }
+
+    /// Whether the object is a group that the caller's token speaks of: `group:PROVIDER/NAME`.
+    fn is_in_token(&self, object: Name) -> bool {
+        let group = self.text(object).split_once(':').filter(|(kind, _)| *kind == GROUP).map(|(_, id)| id);
+        group.and_then(|group| group.split_once('/')).is_some_and(|(provider, name)| {
+            self.caller.id.provider() == Some(provider) && self.caller.groups.contains(name)
+        })
+    }
+
+    /// The steps that lead to a node which holds, each once.
+    fn proof(&self, node: Node<'a>) -> Vec<Proof> {
+        let Some(reasons) = &self.reasons else { return Vec::new() };
+        let (mut proof, mut seen, mut waiting) = (Vec::new(), HashSet::new(), vec![node]);
+        let named = |(object, relation): Node<'a>| format!("{}#{relation}", self.text(object));
+        while let Some(node) = waiting.pop() {
+            if !seen.insert(node) {
+                continue;
+            }
+            let of_node = reasons.get(&node).map(Vec::as_slice).unwrap_or_default();
+            proof.extend(of_node.iter().map(|reason| Proof {
+                holds: named(node),
+                tuple: reason.tuple.map(|key| self.tuples.describe(&key)),
+                since: reason.since.map(named),
+                unless: reason.unless.map(ToString::to_string),
+            }));
+            waiting.extend(of_node.iter().rev().filter_map(|reason| reason.since));
+        }
+        proof
+    }
+}

@@ -1,0 +1,117 @@
+//! The relation model of a service: how its relations come about.
+
+use foldhash::fast::RandomState;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::Arc;
+
+/// Kinds of principals, which are no types of objects.
+pub const RESERVED: [&str; 4] = ["user", "key", "kube", "spiffe"];
+/// The type that every model has, with the plain relation `member`, unless it says otherwise.
+pub const GROUP: &str = "group";
+
+/// How a relation comes about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rule {
+    /// Tuples state it.
+    This,
+    /// By this other relation of the same object.
+    Computed(Arc<str>),
+    /// By a relation of the objects that a plain relation leads to.
+    From {
+        /// The plain relation whose tuples name the objects.
+        from: Arc<str>,
+        /// The relation that is looked up on them.
+        relation: Arc<str>,
+    },
+    /// By any of these.
+    Union(Vec<Rule>),
+    /// By all of these.
+    Intersection(Vec<Rule>),
+    /// By the first, but none of the others.
+    Exclusion(Box<Rule>, Vec<Rule>),
+}
+
+impl Rule {
+    /// The rules right below this one.
+    pub fn parts(&self) -> impl Iterator<Item = &Self> {
+        let (first, rest): (Option<&Self>, &[Self]) = match self {
+            Self::This | Self::Computed(_) | Self::From { .. } => (None, &[]),
+            Self::Union(parts) | Self::Intersection(parts) => (None, parts),
+            Self::Exclusion(base, others) => (Some(base), others),
+        };
+        first.into_iter().chain(rest)
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |f: &mut fmt::Formatter<'_>, parts: &mut dyn Iterator<Item = &Self>, word: &str| {
+            let parts: Vec<String> = parts.map(ToString::to_string).collect();
+            write!(f, "({})", parts.join(word))
+        };
+        match self {
+            Self::This => f.write_str("this"),
+            Self::Computed(relation) => f.write_str(relation),
+            Self::From { from, relation } => write!(f, "{relation} from {from}"),
+            Self::Union(_) => list(f, &mut self.parts(), " or "),
+            Self::Intersection(_) => list(f, &mut self.parts(), " and "),
+            Self::Exclusion(..) => list(f, &mut self.parts(), " but not "),
+        }
+    }
+}
+
+/// Relations of one type, by name.
+pub type Relations = BTreeMap<Arc<str>, Rule>;
+
+/// Types of objects and their relations.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Model {
+    types: HashMap<Arc<str>, HashMap<Arc<str>, Rule, RandomState>, RandomState>,
+}
+
+impl Model {
+    /// A model of these types. Whatever it does not know never holds.
+    #[must_use]
+    pub fn new(types: impl IntoIterator<Item = (Arc<str>, Relations)>) -> Self {
+        Self { types: types.into_iter().map(|(kind, relations)| (kind, relations.into_iter().collect())).collect() }
+    }
+
+    /// How a relation of a type comes about, if there is one.
+    #[must_use]
+    pub fn rule(&self, kind: &str, relation: &str) -> Option<&Rule> {
+        match self.types.get(kind) {
+            Some(relations) => relations.get(relation),
+            None => (kind == GROUP && relation == super::MEMBER).then_some(&Rule::This),
+        }
+    }
+
+    /// Whether the model declares a type itself.
+    #[must_use]
+    pub fn declares(&self, kind: &str) -> bool {
+        self.types.contains_key(kind)
+    }
+
+    /// The types that the model declares, in order.
+    #[must_use]
+    pub fn types(&self) -> Vec<&Arc<str>> {
+        let mut types: Vec<_> = self.types.keys().collect();
+        types.sort_unstable();
+        types
+    }
+
+    /// The relations of a type that the model declares, in order.
+    #[must_use]
+    pub fn relations(&self, kind: &str) -> Vec<(&Arc<str>, &Rule)> {
+        let mut relations: Vec<_> = self.types.get(kind).into_iter().flatten().collect();
+        relations.sort_unstable_by_key(|(name, _)| *name);
+        relations
+    }
+
+    /// Adds the types of another model; of a type that both have, this one's stays.
+    pub(crate) fn absorb(&mut self, other: &Self) {
+        for (kind, relations) in &other.types {
+            self.types.entry(Arc::clone(kind)).or_insert_with(|| relations.clone());
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! The object that a grant speaks of, filled in from a request.
+
+use super::model::RESERVED;
+use super::tuple::is_relation_name;
+use crate::service::Captures;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use thiserror::Error;
+
+/// What parts two captures, and so must not occur in either.
+const SEPARATORS: [char; 2] = ['/', ':'];
+
+/// A relation to an object, `type:id`, whose id may be captured from the path: `order:{id}`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RelationTo {
+    kind: Arc<str>,
+    id: Vec<Part>,
+    /// The relation that a caller must have.
+    pub relation: Arc<str>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    Text(Arc<str>),
+    Capture(Arc<str>),
+}
+
+/// Why a text names no object of a grant.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("`{text}` is no object: {why}; write `type:id` or `type:{{capture}}`")]
+pub struct TargetError {
+    text: String,
+    why: &'static str,
+}
+
+impl RelationTo {
+    /// A relation to the object that `object` says.
+    ///
+    /// # Errors
+    /// When it is no `type:id`, or two captures stand side by side.
+    pub fn new(object: &str, relation: &str) -> Result<Self, TargetError> {
+        let error = |why| TargetError { text: object.to_owned(), why };
+        let (kind, rest) = object.split_once(':').ok_or_else(|| error("it has no `:`"))?;
+        if !is_relation_name(kind) || RESERVED.contains(&kind) {
+            return Err(error("its type is none"));
+        }
+        let mut id = Vec::new();
+        let mut rest = rest;
+        while let Some((before, after)) = rest.split_once('{') {
+            let (name, after) = after.split_once('}').ok_or_else(|| error("a `{` is not closed"))?;
+            if name.is_empty() || name.contains('{') {
+                return Err(error("a capture has no name"));
+            }
+            if !id.is_empty() && !before.contains(SEPARATORS) {
+                return Err(error("between two captures stands a `/` or `:`"));
+            }
+            id.extend((!before.is_empty()).then(|| Part::Text(before.into())));
+            id.push(Part::Capture(name.into()));
+            rest = after;
+        }
+        id.extend((!rest.is_empty()).then(|| Part::Text(rest.into())));
+        if id.is_empty() {
+            return Err(error("it has no id"));
+        }
+        let stray = |c: char| matches!(c, '}' | '#' | '*') || c.is_whitespace() || c.is_control();
+        if id.iter().any(|part| matches!(part, Part::Text(text) if text.contains(stray))) {
+            return Err(error("an id has no `}`, `#`, `*` and no spaces"));
+        }
+        Ok(Self { kind: kind.into(), id, relation: relation.into() })
+    }
+
+    /// The type of the object.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    /// The captures that it needs.
+    pub fn captures(&self) -> impl Iterator<Item = &str> {
+        self.id.iter().filter_map(|part| match part {
+            Part::Capture(name) => Some(name.as_ref()),
+            Part::Text(_) => None,
+        })
+    }
+
+    /// The object, `type:id`; an error with the capture that the request does not have, or not in a form in which it
+    /// could be told from its neighbours.
+    pub(crate) fn object(&self, captures: &Captures) -> Result<String, &str> {
+        let several = self.captures().count() > 1;
+        let mut object = format!("{}:", self.kind);
+        for part in &self.id {
+            match part {
+                Part::Text(text) => object.push_str(text),
+                Part::Capture(name) => {
+                    let value = captures.get(name).filter(|value| !value.is_empty());
+                    object
+                        .push_str(value.filter(|value| !several || !value.contains(SEPARATORS)).ok_or(name.as_ref())?);
+                }
+            }
+        }
+        Ok(object)
+    }
+}
+
+impl fmt::Display for RelationTo {
+    /// `order:{id}#viewer`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.kind)?;
+        for part in &self.id {
+            match part {
+                Part::Text(text) => f.write_str(text)?,
+                Part::Capture(name) => write!(f, "{{{name}}}")?,
+            }
+        }
+        write!(f, "#{}", self.relation)
+    }
+}
+
+impl FromStr for RelationTo {
+    type Err = TargetError;
+
+    /// From `order:{id}#viewer`.
+    fn from_str(text: &str) -> Result<Self, TargetError> {
+        let (object, relation) =
+            text.rsplit_once('#').ok_or_else(|| TargetError { text: text.to_owned(), why: "it has no `#relation`" })?;
+        Self::new(object, relation)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(text: &str, captures: &[(&str, &str)]) -> Option<String> {
+        let captures = captures.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        text.parse::<RelationTo>().expect(text).object(&captures).ok()
+    }
+
+    #[test]
+    fn objects_are_filled_from_captures() {
+        assert_eq!(filled("order:{id}#viewer", &[("id", "42")]).as_deref(), Some("order:42"));
+        assert_eq!(filled("shop:main#owner", &[]).as_deref(), Some("shop:main"));
+        assert_eq!(filled("doc:{t}/{id}#viewer", &[("t", "a"), ("id", "b")]).as_deref(), Some("doc:a/b"));
+    }
+
+    #[test]
+    fn a_capture_that_is_not_there_or_could_be_misread_fills_nothing() {
+        assert_eq!(filled("order:{id}#viewer", &[("order", "42")]), None);
+        assert_eq!(filled("order:{id}#viewer", &[("id", "")]), None);
+        assert_eq!(filled("doc:{t}/{id}#viewer", &[("t", "a/b"), ("id", "c")]), None);
+        assert_eq!(filled("doc:{t}/{id}#viewer", &[("t", "a"), ("id", "b/c")]), None);
+    }
+
+    #[test]
+    fn mistakes_are_refused() {
+        for text in [
+            "order",
+            "order#viewer",
+            "order:#viewer",
+            "order:{id#viewer",
+            "order:{}#viewer",
+            "order:{a}{b}#v",
+            "user:{id}#v",
+            "order:a b#v",
+            "order:*#v",
+            "order:}#v",
+        ] {
+            assert!(text.parse::<RelationTo>().is_err(), "{text}");
+        }
+    }
+}

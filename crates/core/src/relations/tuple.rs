@@ -1,0 +1,192 @@
+//! What a tuple says: `object # relation @ subject`.
+
+use super::model::RESERVED;
+use crate::principal::PrincipalId;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use thiserror::Error;
+
+/// The relation by which somebody belongs to a group.
+pub const MEMBER: &str = "member";
+/// Longest id of an object, in bytes.
+const MAX_ID: usize = 512;
+/// Longest name of an object type or a relation, in bytes.
+const MAX_NAME: usize = 64;
+
+/// A thing: `type:id`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Object(Arc<str>);
+
+/// Why a text is no object, subject or relation.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("`{text}` is no {what}: {why}")]
+pub struct TupleError {
+    text: String,
+    what: &'static str,
+    why: String,
+}
+
+impl TupleError {
+    fn new(text: &str, what: &'static str, why: impl Into<String>) -> Self {
+        Self { text: text.to_owned(), what, why: why.into() }
+    }
+}
+
+impl Object {
+    /// The type of the object.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        kind_of(&self.0)
+    }
+
+    /// `type:id`.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Object {
+    type Err = TupleError;
+
+    fn from_str(text: &str) -> Result<Self, TupleError> {
+        let error = |why: &str| TupleError::new(text, "object", why);
+        let (kind, id) = text.split_once(':').ok_or_else(|| error("write `type:id`"))?;
+        if !is_relation_name(kind) {
+            return Err(error("a type begins with a letter and holds letters, digits, `-` and `_`"));
+        }
+        if RESERVED.contains(&kind) {
+            return Err(error("principals are subjects, not objects"));
+        }
+        if id.is_empty() || id.len() > MAX_ID {
+            return Err(error("an id has 1 to 512 bytes"));
+        }
+        if id == "*" || id.contains(|c: char| c == '#' || c.is_whitespace() || c.is_control()) {
+            return Err(error("an id is not `*`, and has no `#` and no spaces"));
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The type in `type:id`.
+pub(super) fn kind_of(object: &str) -> &str {
+    object.split_once(':').map_or("", |(kind, _)| kind)
+}
+
+/// Whether `text` can name a relation or an object type.
+#[must_use]
+pub fn is_relation_name(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    text.len() <= MAX_NAME
+        && bytes.next().is_some_and(|b| b.is_ascii_alphabetic())
+        && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+}
+
+/// Who or what stands in a relation.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Subject {
+    /// `*`: everybody who is authenticated.
+    Everybody,
+    /// A principal by its id, such as `user:corporate/alice` or `spiffe://cluster.local/ns/billing/sa/billing`.
+    Principal(PrincipalId),
+    /// Another object, such as `folder:reports`; what a `from` of the model follows.
+    Object(Object),
+    /// Everybody who stands in a relation to an object, such as `group:eng#member`.
+    Set(Object, Arc<str>),
+}
+
+impl FromStr for Subject {
+    type Err = TupleError;
+
+    fn from_str(text: &str) -> Result<Self, TupleError> {
+        if text == "*" {
+            return Ok(Self::Everybody);
+        }
+        // principals first: their names may hold what would part an object from a relation
+        let kind = kind_of(text);
+        if RESERVED.contains(&kind) {
+            let id = text.parse::<PrincipalId>();
+            return id.map(Self::Principal).map_err(|error| TupleError::new(text, "subject", error.to_string()));
+        }
+        match text.rsplit_once('#') {
+            None if !text.contains(':') => {
+                let forms = "write a principal such as `user:PROVIDER/NAME`, `type:id`, `type:id#relation`, or `*`";
+                Err(TupleError::new(text, "subject", forms))
+            }
+            None => text.parse().map(Self::Object),
+            Some((object, relation)) if is_relation_name(relation) => Ok(Self::Set(object.parse()?, relation.into())),
+            Some(_) => Err(TupleError::new(text, "subject", "after `#` stands the name of a relation")),
+        }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Everybody => f.write_str("*"),
+            Self::Principal(id) => id.fmt(f),
+            Self::Object(object) => object.fmt(f),
+            Self::Set(object, relation) => write!(f, "{object}#{relation}"),
+        }
+    }
+}
+
+/// A subject stands in a relation to an object.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tuple {
+    /// What it is about.
+    pub object: Object,
+    /// The relation.
+    pub relation: Arc<str>,
+    /// Who or what stands in it.
+    pub subject: Subject,
+}
+
+impl fmt::Display for Tuple {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}#{}@{}", self.object, self.relation, self.subject)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subjects_are_told_apart() {
+        for text in [
+            "*",
+            "user:corporate/alice",
+            "user:corporate/a#b",
+            "spiffe://cluster.local/ns/shop/sa/orders",
+            "kube:system:admin",
+            "key:partners/acme",
+            "folder:reports/2026",
+            "group:eng#member",
+            "group:corporate/eng#member",
+        ] {
+            assert_eq!(text.parse::<Subject>().expect(text).to_string(), text);
+        }
+        assert!(matches!("user:corporate/a#member".parse(), Ok(Subject::Principal(_))));
+        assert!(matches!("group:eng#member".parse(), Ok(Subject::Set(..))));
+        assert!(matches!("group:eng".parse(), Ok(Subject::Object(_))));
+    }
+
+    #[test]
+    fn what_can_be_read_two_ways_is_refused() {
+        for text in ["", "alice", "user:alice", "folder:", "folder:*", "folder:a b", "folder:a#", "folder:a#b#c", "9:a"]
+        {
+            assert!(text.parse::<Subject>().is_err(), "{text:?}");
+        }
+        for text in ["user:corporate/alice", "order", "order:a#b", "order:\n", "spiffe://a/ns/b/sa/c"] {
+            assert!(text.parse::<Object>().is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Random models and tuples, cycles and all: the search against a reference that knows nothing of searching.
+
+use crate::relations::{but_not, computed, from, kind, tuple};
+use crate::support::*;
+use durward_core::condition::Truth;
+use durward_core::principal::Identity;
+use durward_core::relations::{Model, Rule, Subject, Tuple, Tuples};
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+use std::collections::BTreeSet;
+
+/// Relations `a` and `b` may have any rule, `parent` is plain.
+const RELATIONS: [&str; 4] = ["a", "b", "x", "parent"];
+const OBJECTS: [&str; 6] = ["doc:1", "doc:2", "folder:1", "folder:2", "group:eng", "group:corporate/ops"];
+
+fn leaf(names: &'static [&'static str]) -> impl Strategy<Value = Rule> + Clone {
+    prop_oneof![
+        3 => Just(Rule::This),
+        2 => select(names).prop_map(computed),
+        2 => select(names).prop_map(|relation| from("parent", relation)),
+    ]
+}
+
+/// Rules over these relations; with exclusions, or without.
+fn rule(names: &'static [&'static str], exclusions: bool) -> impl Strategy<Value = Rule> + Clone {
+    leaf(names).prop_recursive(2, 6, 3, move |inner| {
+        let parts = || proptest::collection::vec(inner.clone(), 1..4);
+        let excluding = (inner.clone(), inner.clone()).prop_map(move |(base, other)| {
+            if exclusions { but_not(base, other) } else { Rule::Union(vec![base, other]) }
+        });
+        prop_oneof![2 => parts().prop_map(Rule::Union), 1 => parts().prop_map(Rule::Intersection), 1 => excluding]
+    })
+}
+
+fn types(
+    a: impl Strategy<Value = Rule> + Clone,
+    x: impl Strategy<Value = Rule> + Clone,
+) -> impl Strategy<Value = Model> {
+    let one = || (a.clone(), a.clone(), x.clone());
+    (one(), one()).prop_map(|(doc, folder)| {
+        let of = |name, (a, b, x)| kind(name, [("a", a), ("b", b), ("x", x), ("parent", Rule::This)]);
+        Model::new([of("doc", doc), of("folder", folder)])
+    })
+}
+
+fn without_exclusions() -> impl Strategy<Value = Model> {
+    types(rule(&["a", "b", "x"], false), rule(&["a", "b", "x"], false))
+}
+
+/// No relation is excluded by itself: `x` alone excludes, and only what never asks for `x`.
+fn layered() -> impl Strategy<Value = Model> {
+    let excluding =
+        (rule(&["a", "b", "x"], false), rule(&["a", "b"], false)).prop_map(|(base, other)| but_not(base, other));
+    types(rule(&["a", "b"], false), excluding)
+}
+
+fn any_model() -> impl Strategy<Value = Model> {
+    types(rule(&["a", "b", "x"], true), rule(&["a", "b", "x"], true))
+}
+
+fn any_tuple() -> impl Strategy<Value = Tuple> {
+    let subject = prop_oneof![
+        1 => Just("*".to_owned()),
+        3 => select(vec!["user:corporate/alice", "user:corporate/bob"]).prop_map(ToOwned::to_owned),
+        3 => (select(&OBJECTS[..]), select(&["a", "b", "x", "member"][..])).prop_map(|(object, set)| format!("{object}#{set}")),
+    ];
+    let parent = (select(&OBJECTS[..]), select(&OBJECTS[..])).prop_map(|(of, object)| format!("{of}#parent@{object}"));
+    let stated = (select(&OBJECTS[..]), select(&["a", "b", "x", "member"][..]), subject)
+        .prop_map(|(object, relation, subject)| format!("{object}#{relation}@{subject}"));
+    prop_oneof![1 => parent, 3 => stated].prop_map(|text| tuple(&text))
+}
+
+fn any_tuples() -> impl Strategy<Value = Vec<Tuple>> {
+    proptest::collection::vec(any_tuple(), 0..16)
+}
+
+fn asking() -> Identity {
+    Identity { groups: ["ops".into()].into(), ..alice() }
+}
+
+fn store(tuples: &[Tuple]) -> Tuples {
+    let mut store = Tuples::default();
+    store.put("all", tuples);
+    store
+}
+
+/// Everything that can be asked: object and relation.
+fn questions() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let relations = RELATIONS.into_iter().chain(["member"]);
+    OBJECTS.into_iter().flat_map(move |object| relations.clone().map(move |relation| (object, relation)))
+}
+
+type Facts = BTreeSet<(String, String)>;
+
+/// The reference: every fact about the caller that follows, found by applying all rules to all objects again and
+/// again. Excluded are facts of `excluded`, which is how what is certain and what is possible are told apart.
+fn closure(model: &Model, tuples: &[Tuple], caller: &Identity, excluded: &Facts) -> Facts {
+    let mut facts = Facts::new();
+    loop {
+        let next: Facts = questions()
+            .filter(|(object, relation)| {
+                let kind = object.split(':').next().unwrap();
+                model
+                    .rule(kind, relation)
+                    .is_some_and(|rule| holds(rule, object, relation, &World { tuples, caller }, &facts, excluded))
+            })
+            .map(|(object, relation)| (object.to_owned(), relation.to_owned()))
+            .collect();
+        if next == facts {
+            return facts;
+        }
+        facts = next;
+    }
+}
+
+struct World<'w> {
+    tuples: &'w [Tuple],
+    caller: &'w Identity,
+}
+
+fn holds(rule: &Rule, object: &str, relation: &str, world: &World<'_>, facts: &Facts, excluded: &Facts) -> bool {
+    let known = |object: &str, relation: &str| facts.contains(&(object.to_owned(), relation.to_owned()));
+    match rule {
+        Rule::This => {
+            let token = object == "group:corporate/ops" && relation == "member" && world.caller.groups.contains("ops");
+            token
+                || world.tuples.iter().any(|tuple| {
+                    tuple.object.as_str() == object
+                        && *tuple.relation == *relation
+                        && match &tuple.subject {
+                            Subject::Everybody => true,
+                            Subject::Principal(id) => *id == world.caller.id,
+                            Subject::Set(other, set) => known(other.as_str(), set),
+                            Subject::Object(_) => false,
+                        }
+                })
+        }
+        Rule::Computed(other) => known(object, other),
+        Rule::From { from, relation } => world.tuples.iter().any(|tuple| {
+            tuple.object.as_str() == object
+                && tuple.relation == *from
+                && matches!(&tuple.subject, Subject::Object(other) if known(other.as_str(), relation))
+        }),
+        Rule::Union(parts) => parts.iter().any(|part| holds(part, object, relation, world, facts, excluded)),
+        Rule::Intersection(parts) => parts.iter().all(|part| holds(part, object, relation, world, facts, excluded)),
+        Rule::Exclusion(base, others) => {
+            holds(base, object, relation, world, facts, excluded)
+                && !others.iter().any(|other| holds(other, object, relation, world, excluded, facts))
+        }
+    }
+}
+
+/// What is certain, and what is possible: the well-founded model (Van Gelder, Ross, Schlipf 1991).
+fn reference(model: &Model, tuples: &[Tuple], caller: &Identity) -> (Facts, Facts) {
+    let mut certain = Facts::new();
+    loop {
+        let possible = closure(model, tuples, caller, &certain);
+        let next = closure(model, tuples, caller, &possible);
+        if next == certain {
+            return (certain, possible);
+        }
+        certain = next;
+    }
+}
+
+/// What the search says of each question against the reference; `exact` where it may never fail.
+fn agrees(model: &Model, stated: &[Tuple], exact: bool) {
+    let (caller, tuples) = (asking(), store(stated));
+    let (certain, possible) = reference(model, stated, &caller);
+    for (object, relation) in questions() {
+        let fact = (object.to_owned(), relation.to_owned());
+        match tuples.check(model, object, relation, &caller) {
+            Truth::True => assert!(certain.contains(&fact), "{fact:?} must not hold"),
+            Truth::False => assert!(!possible.contains(&fact), "{fact:?} must hold"),
+            Truth::Failed(why) => assert!(!exact, "{fact:?}: {why}"),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn without_exclusions_the_search_finds_what_follows_and_nothing_else(model in without_exclusions(), stated in any_tuples()) {
+        agrees(&model, &stated, true);
+    }
+
+    #[test]
+    fn with_exclusions_too_where_nothing_excludes_itself(model in layered(), stated in any_tuples()) {
+        agrees(&model, &stated, true);
+    }
+
+    #[test]
+    fn with_any_exclusions_it_fails_rather_than_be_wrong(model in any_model(), stated in any_tuples()) {
+        agrees(&model, &stated, false);
+    }
+
+    #[test]
+    fn the_order_of_tuples_changes_nothing(
+        model in any_model(),
+        stated in any_tuples(),
+        shuffled in any::<Vec<Index>>(),
+        passing in any_tuples(),
+    ) {
+        let (caller, first) = (asking(), store(&stated));
+        let mut second = Tuples::default();
+        second.put("passing", &passing);
+        let mut rest = stated.clone();
+        for (n, index) in shuffled.iter().enumerate() {
+            if !rest.is_empty() {
+                let one = rest.swap_remove(index.index(rest.len()));
+                second.put(&format!("part-{n}"), &[one]);
+            }
+        }
+        second.put("rest", &rest);
+        second.take("passing");
+        prop_assert_eq!(first.len(), second.len());
+        for (object, relation) in questions() {
+            let answers = [&first, &second].map(|tuples| tuples.explain(&model, object, relation, &caller));
+            prop_assert_eq!(&answers[0], &answers[1], "{}#{}", object, relation);
+            prop_assert_eq!(&answers[0].truth, &first.check(&model, object, relation, &caller));
+        }
+    }
+
+    #[test]
+    fn without_exclusions_one_more_tuple_takes_nothing_away(
+        model in without_exclusions(),
+        stated in any_tuples(),
+        more in any_tuple(),
+    ) {
+        let caller = asking();
+        let (fewer, all) = (store(&stated), store(&[stated.clone(), vec![more]].concat()));
+        for (object, relation) in questions() {
+            if fewer.check(&model, object, relation, &caller) == Truth::True {
+                prop_assert_eq!(all.check(&model, object, relation, &caller), Truth::True, "{}#{}", object, relation);
+            }
+        }
+    }
+
+    #[test]
+    fn the_tuples_of_a_proof_prove_it(model in without_exclusions(), stated in any_tuples()) {
+        let (caller, tuples) = (asking(), store(&stated));
+        for (object, relation) in questions() {
+            let checked = tuples.explain(&model, object, relation, &caller);
+            prop_assert_eq!(checked.truth == Truth::True, !checked.proof.is_empty());
+            let used: Vec<Tuple> = checked.proof.iter().filter_map(|step| step.tuple.as_deref()).map(tuple).collect();
+            prop_assert!(used.iter().all(|tuple| stated.contains(tuple)));
+            prop_assert_eq!(store(&used).check(&model, object, relation, &caller) == Truth::True, !checked.proof.is_empty());
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! Relations between callers and objects: what each rule of a model means, its limits, and what a grant makes of it.
+
+use crate::support::*;
+use durward_core::condition::Truth;
+use durward_core::decide::Outcome;
+use durward_core::decision::Reason;
+use durward_core::policy::{Grant, Policy};
+use durward_core::principal::{Identity, Principal};
+use durward_core::relations::{Model, Relations, Rule, Tuple, Tuples};
+use durward_core::request::{Call, Request, Target};
+use durward_core::risk::Assurance;
+use durward_core::snapshot::Snapshot;
+
+pub fn computed(relation: &str) -> Rule {
+    Rule::Computed(relation.into())
+}
+
+pub fn from(from: &str, relation: &str) -> Rule {
+    Rule::From { from: from.into(), relation: relation.into() }
+}
+
+pub fn but_not(base: Rule, other: Rule) -> Rule {
+    Rule::Exclusion(Box::new(base), vec![other])
+}
+
+pub fn kind(name: &str, relations: impl IntoIterator<Item = (&'static str, Rule)>) -> (std::sync::Arc<str>, Relations) {
+    (name.into(), relations.into_iter().map(|(name, rule)| (name.into(), rule)).collect())
+}
+
+/// `object#relation@subject`.
+pub fn tuple(text: &str) -> Tuple {
+    let (object, rest) = text.split_once('#').expect(text);
+    let (relation, subject) = rest.split_once('@').expect(text);
+    Tuple { object: object.parse().expect(text), relation: relation.into(), subject: subject.parse().expect(text) }
+}
+
+pub fn tuples(texts: &[&str]) -> Tuples {
+    let mut tuples = Tuples::default();
+    tuples.put("shop/all", &texts.iter().map(|text| tuple(text)).collect::<Vec<_>>());
+    tuples
+}
+
+fn documents() -> Model {
+    Model::new([
+        kind("folder", [("viewer", Rule::This), ("parent", Rule::This)]),
+        kind(
+            "doc",
+            [
+                ("owner", Rule::This),
+                ("parent", Rule::This),
+                ("banned", Rule::This),
+                ("auditor", Rule::This),
+                ("viewer", Rule::Union(vec![Rule::This, computed("owner"), from("parent", "viewer")])),
+                ("reader", but_not(computed("viewer"), computed("banned"))),
+                ("checked", Rule::Intersection(vec![computed("viewer"), computed("auditor")])),
+            ],
+        ),
+    ])
+}
+
+/// Whether Alice, of groups `eng` and `ops` by her token, stands in `object#relation`.
+fn alice_is(stated: &[&str], what: &str) -> Truth {
+    let (object, relation) = what.split_once('#').expect(what);
+    let caller = Identity { groups: ["eng".into(), "ops".into()].into(), ..alice() };
+    tuples(stated).check(&documents(), object, relation, &caller)
+}
+
+#[test]
+fn each_rule_means_what_it_says() {
+    const ALICE: &str = "doc:1#owner@user:corporate/alice";
+    for (stated, what, holds) in [
+        (&["doc:1#viewer@user:corporate/alice"][..], "doc:1#viewer", true),
+        (&["doc:1#viewer@user:corporate/bob"], "doc:1#viewer", false),
+        (&["doc:1#viewer@user:corporate/alice"], "doc:2#viewer", false),
+        (&["doc:1#viewer@user:corporate/alice"], "doc:1#owner", false),
+        (&[ALICE], "doc:1#viewer", true),
+        (&["doc:1#viewer@*"], "doc:1#viewer", true),
+        (&["doc:1#parent@folder:a", "folder:a#viewer@user:corporate/alice"], "doc:1#viewer", true),
+        (&["doc:1#parent@folder:a", "folder:b#viewer@user:corporate/alice"], "doc:1#viewer", false),
+        (&["doc:1#viewer@folder:a", "folder:a#viewer@user:corporate/alice"], "doc:1#viewer", false),
+        (&["doc:1#viewer@folder:a#viewer", "folder:a#viewer@user:corporate/alice"], "doc:1#viewer", true),
+        (&["doc:1#parent@folder:a#viewer", "folder:a#viewer@user:corporate/alice"], "doc:1#viewer", false),
+        (&["doc:1#viewer@group:staff#member", "group:staff#member@user:corporate/alice"], "doc:1#viewer", true),
+        (&["doc:1#viewer@group:corporate/eng#member"], "doc:1#viewer", true),
+        (&["doc:1#viewer@group:partners/eng#member"], "doc:1#viewer", false),
+        (&["doc:1#viewer@group:eng#member"], "doc:1#viewer", false),
+        (&["doc:1#viewer@group:all#member", "group:all#member@group:corporate/ops#member"], "doc:1#viewer", true),
+        (&[ALICE], "doc:1#reader", true),
+        (&[ALICE, "doc:1#banned@user:corporate/alice"], "doc:1#reader", false),
+        (&[ALICE, "doc:1#banned@group:corporate/eng#member"], "doc:1#reader", false),
+        (&[ALICE, "doc:1#banned@*"], "doc:1#reader", false),
+        (&[ALICE], "doc:1#checked", false),
+        (&[ALICE, "doc:1#auditor@user:corporate/alice"], "doc:1#checked", true),
+        (&[ALICE], "doc:1#unknown", false),
+        (&[ALICE], "unknown:1#owner", false),
+        (&["doc:1#unknown@user:corporate/alice"], "doc:1#unknown", false),
+        (&[], "doc:1#viewer", false),
+    ] {
+        assert_eq!(alice_is(stated, what), if holds { Truth::True } else { Truth::False }, "{what} by {stated:?}");
+    }
+}
+
+#[test]
+fn a_cycle_is_a_no_and_does_not_hide_a_yes() {
+    let circle = [
+        "doc:1#viewer@group:a#member",
+        "group:a#member@group:b#member",
+        "group:b#member@group:c#member",
+        "group:c#member@group:a#member",
+        "doc:1#parent@folder:a",
+        "folder:a#viewer@folder:a#viewer",
+    ];
+    assert_eq!(alice_is(&circle, "doc:1#viewer"), Truth::False);
+    let found: Vec<&str> = circle.into_iter().chain(["group:c#member@user:corporate/alice"]).collect();
+    assert_eq!(alice_is(&found, "doc:1#viewer"), Truth::True);
+    // who is banned by groups that contain each other is still found out
+    let banned = ["doc:1#owner@user:corporate/alice", "doc:1#banned@group:a#member"];
+    let banned: Vec<&str> = circle.into_iter().chain(banned).collect();
+    assert_eq!(alice_is(&banned, "doc:1#reader"), Truth::True);
+    let banned: Vec<&str> = banned.into_iter().chain(["group:b#member@user:corporate/alice"]).collect();
+    assert_eq!(alice_is(&banned, "doc:1#reader"), Truth::False);
+}
+
+#[test]
+fn what_is_excluded_by_itself_fails() {
+    let model =
+        Model::new([kind("doc", [("viewer", but_not(Rule::This, from("parent", "viewer"))), ("parent", Rule::This)])]);
+    let stated = tuples(&["doc:1#viewer@*", "doc:1#parent@doc:2", "doc:2#viewer@*", "doc:2#parent@doc:1"]);
+    let truth = stated.check(&model, "doc:1", "viewer", &alice());
+    assert!(matches!(&truth, Truth::Failed(why) if why.contains("excluded by itself")), "{truth:?}");
+    let chain = tuples(&["doc:1#viewer@*", "doc:1#parent@doc:2", "doc:2#viewer@*"]);
+    assert_eq!(chain.check(&model, "doc:1", "viewer", &alice()), Truth::False);
+    assert_eq!(chain.check(&model, "doc:2", "viewer", &alice()), Truth::True);
+}
+
+/// A chain of groups, each within the one before, with Alice in the last.
+fn nested(groups: usize) -> Vec<String> {
+    let mut stated: Vec<String> = (1..groups).map(|n| format!("group:{n}#member@group:{}#member", n + 1)).collect();
+    stated.push("doc:1#viewer@group:1#member".to_owned());
+    stated.push("doc:1#owner@*".to_owned());
+    stated.push(format!("group:{groups}#member@user:corporate/alice"));
+    stated
+}
+
+#[test]
+fn limits_fail_and_never_allow() {
+    let model = Model::new([kind(
+        "doc",
+        [("owner", Rule::This), ("viewer", Rule::This), ("others", but_not(computed("owner"), computed("viewer")))],
+    )]);
+    let ask = |stated: &[String], relation: &str| {
+        let stated: Vec<&str> = stated.iter().map(String::as_str).collect();
+        tuples(&stated).check(&model, "doc:1", relation, &alice())
+    };
+    assert_eq!(ask(&nested(31), "viewer"), Truth::True);
+    assert!(matches!(ask(&nested(32), "viewer"), Truth::Failed(why) if why.contains("more than 32")));
+    // who can't be ruled out is not let in
+    assert!(matches!(ask(&nested(200), "others"), Truth::Failed(_)));
+    let wide: Vec<String> = (0..1001).map(|n| format!("doc:1#viewer@group:{n}#member")).collect();
+    assert!(matches!(ask(&wide, "viewer"), Truth::Failed(why) if why.contains("more than 1000")));
+    let direct: Vec<String> = wide.iter().cloned().chain(["doc:1#viewer@user:corporate/alice".to_owned()]).collect();
+    assert_eq!(ask(&direct, "viewer"), Truth::True, "a tuple of one's own needs no search");
+    // 90 groups of 90 groups each
+    let many: Vec<String> = (0..90)
+        .flat_map(|n| (0..90).map(move |m| format!("group:{n}#member@group:{n}-{m}#member")))
+        .chain((0..90).map(|n| format!("doc:1#viewer@group:{n}#member")))
+        .collect();
+    assert!(matches!(ask(&many, "viewer"), Truth::Failed(why) if why.contains("more than 4096")));
+}
+
+#[test]
+fn groups_that_all_contain_each_other_are_searched_once() {
+    let all: Vec<String> = (0..60)
+        .flat_map(|n| (0..60).map(move |m| format!("group:{n}#member@group:{m}#member")))
+        .chain(["doc:1#viewer@group:0#member".to_owned()])
+        .collect();
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    let truth = tuples(&all).check(&documents(), "doc:1", "viewer", &alice());
+    assert!(matches!(truth, Truth::False | Truth::Failed(_)), "{truth:?}");
+    let found = ["group:40#member@user:corporate/alice"];
+    let found: Vec<&str> = all.into_iter().chain(found).collect();
+    assert_eq!(tuples(&found).check(&documents(), "doc:1", "viewer", &alice()), Truth::True);
+}
+
+#[test]
+fn the_proof_leads_from_the_object_to_the_caller() {
+    let stated = tuples(&[
+        "doc:1#parent@folder:a",
+        "doc:1#banned@group:thieves#member",
+        "folder:a#viewer@group:corporate/eng#member",
+    ]);
+    let caller = Identity { groups: ["eng".into()].into(), ..alice() };
+    let checked = stated.explain(&documents(), "doc:1", "reader", &caller);
+    assert_eq!(checked.truth, Truth::True);
+    let proof: Vec<String> = checked.proof.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        proof,
+        [
+            "doc:1#reader: as doc:1#viewer",
+            "doc:1#reader: and not by banned",
+            "doc:1#viewer: by doc:1#parent@folder:a, as folder:a#viewer",
+            "folder:a#viewer: by folder:a#viewer@group:corporate/eng#member, as group:corporate/eng#member",
+            "group:corporate/eng#member: by the caller's token",
+        ]
+    );
+}
+
+#[test]
+fn a_tuple_that_two_resources_state_stays_until_both_are_gone() {
+    let (model, stated) = (documents(), [tuple("doc:1#owner@user:corporate/alice")]);
+    let mut tuples = Tuples::default();
+    let is_owner = |tuples: &Tuples| tuples.check(&model, "doc:1", "owner", &alice()) == Truth::True;
+    tuples.put("shop/a", &stated);
+    tuples.put("shop/b", &[stated[0].clone(), stated[0].clone()]);
+    assert_eq!(tuples.len(), 1);
+    let before = tuples.clone();
+    tuples.put("shop/a", &[tuple("doc:2#owner@*")]);
+    assert!(is_owner(&tuples));
+    tuples.take("shop/b");
+    assert!(!is_owner(&tuples) && is_owner(&before), "an older snapshot does not change");
+    tuples.take("shop/a");
+    assert!(tuples.is_empty());
+}
+
+/// Whoever views an order may read it.
+fn orders_by_relation() -> Policy {
+    let relation = |text: &str| Some(text.parse().expect(text));
+    Policy {
+        relations: Model::new([kind("order", [("viewer", Rule::This)])]),
+        operations: vec![
+            operation("get", &["GET /orders/{id}"], &["read"]),
+            operation("list", &["GET /orders"], &["read"]),
+        ],
+        grants: vec![Grant { relation: relation("order:{id}#viewer"), ..grant("viewers", &["*"], &["read"]) }],
+        ..policy("orders")
+    }
+}
+
+fn related(stated: &[&str]) -> Snapshot {
+    let mut snapshot = world([orders_by_relation()]);
+    let stated: Vec<Tuple> = stated.iter().map(|text| tuple(text)).collect();
+    snapshot.relate(&service_key(), "shop/orders", &stated);
+    snapshot.seal();
+    snapshot
+}
+
+#[test]
+fn a_grant_by_relation_is_for_the_object_of_the_path() {
+    let snapshot = related(&["order:42#viewer@user:corporate/alice", "order:other#viewer@*"]);
+    let reason = |caller: &Identity, request: &str| ask(&snapshot, Some(caller), request).reason;
+    assert_eq!(reason(&alice(), "GET /orders/42"), Reason::Granted);
+    assert_eq!(reason(&alice(), "GET /orders/43"), Reason::InsufficientScope);
+    assert_eq!(reason(&caller("user:corporate/bob", Assurance::Bearer), "GET /orders/42"), Reason::InsufficientScope);
+    // without the capture there is no object, and nothing is granted
+    assert_eq!(reason(&alice(), "GET /orders"), Reason::InsufficientScope);
+    assert_eq!(ask(&snapshot, None, "GET /orders/42").reason, Reason::Unauthenticated);
+    let named = Request {
+        target: Target::Audience("orders.shop"),
+        call: Call::Named { operation: "get", captures: [("id".into(), "42".into())].into() },
+        source: None,
+    };
+    assert_eq!(decide(&snapshot, Some(&alice()), &named, now()).reason, Reason::Granted);
+}
+
+#[test]
+fn a_capture_can_not_name_another_object() {
+    let snapshot = related(&["order:42#viewer@user:corporate/alice", "order:1#viewer@order:42#viewer"]);
+    for path in
+        ["/orders/42%23viewer", "/orders/*", "/orders/42%20", "/orders/order:42", "/orders/%34%32%00", "/orders/1%40x"]
+    {
+        let decision = ask(&snapshot, Some(&alice()), &format!("GET {path}"));
+        assert!(!decision.allowed(), "{path}: {decision:?}");
+    }
+    assert!(ask(&snapshot, Some(&alice()), "GET /orders/1").allowed());
+}
+
+#[test]
+fn tuples_of_another_service_or_namespace_count_for_nothing() {
+    let mut snapshot = related(&[]);
+    let stated = [tuple("order:42#viewer@user:corporate/alice")];
+    let mut other = service_key();
+    other.namespace = "farm".into();
+    snapshot.relate(&other, "farm/orders", &stated);
+    let mut other = service_key();
+    other.audience = "carts.shop".into();
+    snapshot.relate(&other, "shop/carts", &stated);
+    assert!(!ask(&snapshot, Some(&alice()), "GET /orders/42").allowed());
+    snapshot.relate(&service_key(), "shop/orders", &stated);
+    assert!(ask(&snapshot, Some(&alice()), "GET /orders/42").allowed());
+    snapshot.relate(&service_key(), "shop/orders", &[]);
+    assert!(!ask(&snapshot, Some(&alice()), "GET /orders/42").allowed());
+}
+
+#[test]
+fn who_asks_why_sees_the_relation() {
+    let snapshot = related(&["order:42#viewer@group:corporate/eng#member"]);
+    let caller = Principal::assumed(Identity { groups: ["eng".into()].into(), ..alice() });
+    let considered = |request: &str| {
+        let request = http(request);
+        snapshot.route(&request).considered(&caller, now()).remove(0)
+    };
+    let found = considered("GET /orders/42");
+    assert_eq!(found.outcome, Outcome::Applies(scopes(&["read"])));
+    assert_eq!(found.relation.len(), 2, "{found:?}");
+    assert_eq!(considered("GET /orders/43").outcome, Outcome::NotRelated("order:43#viewer".to_owned()));
+    let missing = Outcome::NoObject { object: "order:{id}#viewer".to_owned(), capture: "id".to_owned() };
+    assert_eq!(considered("GET /orders").outcome, missing);
+}
