@@ -392,7 +392,7 @@ fn a_decision_is_explained_from_files() {
     );
     let (code, text, _) = check(&["--as", billing, "POST", "http://orders.example.com/orders/42/refund"]);
     assert_eq!(code, 1);
-    assert!(text.contains("enough is   ProofOfPossession or better"), "{text}");
+    assert!(text.contains("enough is ProofOfPossession or better"), "{text}");
     let (code, _, _) = check(&[
         "--as",
         billing,

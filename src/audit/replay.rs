@@ -94,31 +94,44 @@ pub fn replay(
     Ok(report)
 }
 
-fn decide_again(record: &Record<'_>, snapshot: &Snapshot) -> Decision {
-    let asked = &record.request;
-    let target = match (&asked.host, &asked.audience) {
-        (Some(host), _) => Target::Host(host),
-        (None, audience) => Target::Audience(audience.as_deref().unwrap_or_default()),
-    };
-    let call = match (&asked.method, &asked.path, &asked.operation) {
-        (Some(method), Some(path), _) => Call::Http { method, path },
-        (_, _, Some(operation)) => Call::Named { operation, captures: asked.captures.clone() },
-        _ => asked.kubernetes.as_ref().map_or(Call::Unclear, |api| {
-            Call::Kubernetes(ApiCall {
-                group: &api.group,
-                resource: &api.resource,
-                subresource: &api.subresource,
-                verb: api.verb,
-                name: &api.name,
-            })
-        }),
-    };
-    let principal = record.principal.as_deref().map(|identity| Principal::assumed(identity.clone()));
-    let request = Request { target, call, source: asked.source };
-    snapshot.decide(principal.as_ref(), &request, record.time)
+impl Record<'_> {
+    /// What was asked.
+    #[must_use]
+    pub fn question(&self) -> Request<'_> {
+        let asked = &self.request;
+        let target = match (&asked.host, &asked.audience) {
+            (Some(host), _) => Target::Host(host),
+            (None, audience) => Target::Audience(audience.as_deref().unwrap_or_default()),
+        };
+        let call = match (&asked.method, &asked.path, &asked.operation) {
+            (Some(method), Some(path), _) => Call::Http { method, path },
+            (_, _, Some(operation)) => Call::Named { operation, captures: asked.captures.clone() },
+            _ => asked.kubernetes.as_ref().map_or(Call::Unclear, |api| {
+                Call::Kubernetes(ApiCall {
+                    group: &api.group,
+                    resource: &api.resource,
+                    subresource: &api.subresource,
+                    verb: api.verb,
+                    name: &api.name,
+                })
+            }),
+        };
+        Request { target, call, source: asked.source }
+    }
+
+    /// Who asked, to be asked about again.
+    #[must_use]
+    pub fn caller(&self) -> Option<Principal> {
+        self.principal.as_deref().map(|identity| Principal::assumed(identity.clone()))
+    }
 }
 
-fn differences(record: &Record<'_>, now: &Decision) -> Vec<(&'static str, String, String)> {
+fn decide_again(record: &Record<'_>, snapshot: &Snapshot) -> Decision {
+    snapshot.decide(record.caller().as_ref(), &record.question(), record.time)
+}
+
+/// Each field in which a decision differs from the recorded one: its name, the recorded value, the value now.
+pub(crate) fn differences(record: &Record<'_>, now: &Decision) -> Vec<(&'static str, String, String)> {
     let list = |items: &mut dyn Iterator<Item = &str>| items.collect::<Vec<_>>().join(" ");
     let verdict = |reason: Reason| if reason.allows() { "allow" } else { "deny" };
     let fields = [

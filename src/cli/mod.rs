@@ -8,10 +8,14 @@ mod controller;
 mod crds;
 mod gate;
 mod inspect;
+mod matrix;
 mod mint;
 mod output;
 mod policies;
+mod test;
+mod tree;
 mod up;
+mod what_can;
 mod who_can;
 
 pub(crate) use controller::duration;
@@ -41,6 +45,10 @@ enum Command {
     Check(check::Check),
     /// Tell who may do an operation, from files or a cluster
     WhoCan(who_can::WhoCan),
+    /// Tell what somebody may do, from files or a cluster
+    WhatCan(what_can::WhatCan),
+    /// Try the cases beside policies, and tell what of the policies they reach
+    Test(test::Test),
     /// Give a local caller a credential
     #[command(subcommand)]
     Mint(mint::Mint),
@@ -90,6 +98,8 @@ impl Cli {
             Command::Health(health) => health.run(),
             Command::Check(check) => check.run(),
             Command::WhoCan(who_can) => who_can.run(),
+            Command::WhatCan(what_can) => what_can.run(),
+            Command::Test(test) => test.run(),
             Command::Mint(mint) => mint.run(),
             Command::Inspect(inspect) => inspect.run(),
             Command::Ca(ca) => ca.run(),

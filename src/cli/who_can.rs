@@ -1,5 +1,6 @@
 //! `durward who-can`: everybody whom policies let do an operation.
 
+use crate::cli::matrix::Matrix;
 use crate::cli::output::Format;
 use crate::cli::policies::Policies;
 use crate::cli::{Failure, Verdict};
@@ -21,8 +22,12 @@ pub(crate) struct WhoCan {
     /// Output format
     #[arg(long, short, value_enum, default_value_t)]
     output: Format,
+    /// Show everybody whom a rule names by all operations, or by this one
+    #[arg(long)]
+    matrix: bool,
     /// Name of the operation
-    operation: String,
+    #[arg(required_unless_present = "matrix")]
+    operation: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -56,9 +61,17 @@ struct Rule {
 
 impl WhoCan {
     pub(crate) fn run(self) -> Result<Verdict, Failure> {
-        let found = self.policies.snapshot()?.who_can(&self.operation, self.service.as_deref());
+        let (snapshot, audience) = (self.policies.snapshot()?, self.service.as_deref());
+        if self.matrix {
+            let matrix =
+                Matrix::new(&snapshot, self.policies.trust_domain(), Vec::new(), self.operation.as_deref(), audience);
+            self.output.print(&matrix, ToString::to_string)?;
+            return Ok(Verdict::Yes);
+        }
+        let operation = self.operation.unwrap_or_default();
+        let found = snapshot.who_can(&operation, audience);
         if found.is_empty() {
-            return Err(format!("no service declares an operation `{}`", self.operation).into());
+            return Err(format!("no service declares an operation `{operation}`").into());
         }
         let told: Vec<Told> = found.into_iter().map(told).collect();
         let anyone = told.iter().any(|told| told.public || told.who.iter().any(|holder| holder.can));

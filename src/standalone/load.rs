@@ -94,8 +94,7 @@ impl Directory {
     /// # Errors
     /// When the directory can't be listed.
     pub fn refresh(&mut self, only: Option<&BTreeSet<PathBuf>>) -> Result<Vec<(PolicyKey, Fate)>, LoadError> {
-        let present =
-            list(&self.root).map_err(|(path, source)| LoadError { path: path.display().to_string(), source })?;
+        let present = manifests(&self.root)?;
         let gone: Vec<PathBuf> = self.files.keys().filter(|path| !present.contains(*path)).cloned().collect();
         let read: Vec<&PathBuf> = present
             .iter()
@@ -372,7 +371,16 @@ fn digest(content: &impl serde::Serialize) -> Option<Digest> {
     serde_json::to_vec(content).ok().map(|bytes| Digest::of([bytes.as_slice()]))
 }
 
-fn read_text(path: &Path) -> Result<String, String> {
+/// The files of a directory that manifests are read from.
+///
+/// # Errors
+/// When the directory can't be listed.
+pub(crate) fn manifests(root: &Path) -> Result<BTreeSet<PathBuf>, LoadError> {
+    list(root).map_err(|(path, source)| LoadError { path: path.display().to_string(), source })
+}
+
+/// The text of a manifest, if it is one and not too large.
+pub(crate) fn read_text(path: &Path) -> Result<String, String> {
     let read = || -> io::Result<Vec<u8>> {
         let file = File::open(path)?;
         if file.metadata()?.len() > MAX_FILE {

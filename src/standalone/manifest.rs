@@ -98,6 +98,31 @@ pub fn read(file: &str, text: &str) -> Contents {
     contents
 }
 
+/// Reads a document of another kind than resources have, or nothing if it is not of that kind.
+pub(crate) fn read_as<T: DeserializeOwned>(
+    place: Place,
+    text: &str,
+    api_version: &str,
+    kind: &str,
+) -> Result<Option<T>, Box<Problem>> {
+    let reader = Reader { place, text, policy: None };
+    let value: Value =
+        serde_saphyr::from_str_with_options(text, yaml_options()).map_err(|error| reader.syntax(&error))?;
+    let is = |field: &str, wanted: &str| value.get(field).and_then(Value::as_str) == Some(wanted);
+    if !is("kind", kind) {
+        return Ok(None);
+    }
+    if !is("apiVersion", api_version) {
+        // whoever reads manifests tells that it is none of the resources
+        if value.get("apiVersion").and_then(Value::as_str).is_some_and(|given| given.starts_with(&format!("{GROUP}/")))
+        {
+            return Ok(None);
+        }
+        return Err(reader.problem("apiVersion", &format!("`{kind}` is of `{api_version}`")));
+    }
+    reader.typed(&value).map(|typed| Some(*typed))
+}
+
 /// The documents of a stream with the number of their first line. `---` at the beginning of a line ends a document
 /// wherever it stands (YAML 1.2, section 9.1.2), so no parser is needed to tell them apart.
 pub(crate) fn documents(text: &str) -> Vec<(usize, &str)> {

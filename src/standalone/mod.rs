@@ -2,7 +2,7 @@
 
 pub mod load;
 pub mod manifest;
-mod place;
+pub(crate) mod place;
 pub mod state;
 pub mod up;
 pub(crate) mod watch;

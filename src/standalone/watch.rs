@@ -39,6 +39,17 @@ impl Watch {
         watcher.watch(root, RecursiveMode::Recursive)?;
         Ok(Self { _watcher: watcher, events })
     }
+
+    /// Waits for the next change, and for those that come with it.
+    pub(crate) async fn changed(&mut self) {
+        loop {
+            match gather(&mut self.events).await {
+                // reading the files is none
+                Changed::Files(files) if files.is_empty() => {}
+                Changed::Files(_) | Changed::Everything => return,
+            }
+        }
+    }
 }
 
 /// Applies changes of the directory until `shutdown`.

@@ -8,7 +8,7 @@ use crate::decision::{Challenge, Decision, Reason};
 use crate::host::Host;
 use crate::kubernetes::ApiCall;
 use crate::path::{Ambiguity, PathPattern, RequestPath};
-use crate::policy::{Denial, Grant, MAX_SCOPES, Mode, Subject, Way};
+use crate::policy::{Denial, Grant, MAX_SCOPES, Mode, Operation, Subject, Way};
 use crate::principal::{Identity, Principal, PrincipalId};
 use crate::relations::{Checked, Proof, RelationTo};
 use crate::request::{Call, Request, Target};
@@ -26,9 +26,9 @@ const SKEW: TimeDelta = TimeDelta::seconds(60);
 /// A request with its service and operation found, or the reason why not.
 #[derive(Debug)]
 pub struct Route<'s, 'r> {
-    snapshot: &'s Snapshot,
-    request: &'r Request<'r>,
-    service: Option<&'s Service>,
+    pub(crate) snapshot: &'s Snapshot,
+    pub(crate) request: &'r Request<'r>,
+    pub(crate) service: Option<&'s Service>,
     found: Result<Found<'s, 'r>, (Reason, Option<Ambiguity>)>,
 }
 
@@ -111,6 +111,12 @@ impl<'s> Route<'s, '_> {
     #[must_use]
     pub fn audience(&self) -> Option<&'s str> {
         self.service.map(|service| &*service.key.audience)
+    }
+
+    /// The operation, once found.
+    #[must_use]
+    pub fn operation(&self) -> Option<&'s Operation> {
+        self.found.as_ref().ok().map(|found| &found.operation.operation)
     }
 
     /// What the path captured.

@@ -332,11 +332,17 @@ impl fmt::Display for PathPattern {
         if self.0.is_empty() {
             return f.write_str("/");
         }
-        self.0.iter().try_for_each(|segment| match segment {
-            Segment::Literal(text) => write!(f, "/{text}"),
-            Segment::Capture(name) => write!(f, "/{{{name}}}"),
-            Segment::Rest => f.write_str("/*"),
-        })
+        self.0.iter().try_for_each(|segment| write!(f, "/{segment}"))
+    }
+}
+
+impl fmt::Display for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Literal(text) => f.write_str(text),
+            Self::Capture(name) => write!(f, "{{{name}}}"),
+            Self::Rest => f.write_str("*"),
+        }
     }
 }
 

@@ -102,7 +102,7 @@ pub struct Operation {
 }
 
 /// Some callers.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Subject {
     /// Everybody who is authenticated.
     Authenticated,
@@ -130,6 +130,17 @@ impl Subject {
             Self::Group { provider, group } => {
                 caller.provider() == Some(provider) && caller.groups.contains(group.as_ref())
             }
+        }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Authenticated => f.write_str("everybody authenticated"),
+            Self::Principal(id) => id.fmt(f),
+            Self::Provider(provider) => write!(f, "everybody of provider {provider}"),
+            Self::Group { provider, group } => write!(f, "group {group} of provider {provider}"),
         }
     }
 }

@@ -60,13 +60,13 @@ impl Service {
         for candidate in operation.grants.all() {
             let Some(grant) = self.grants.get(candidate.grant) else { continue };
             for subject in &grant.to {
-                let (scopes, grants) = by_subject.entry(describe(subject)).or_default();
+                let (scopes, grants) = by_subject.entry(subject.to_string()).or_default();
                 scopes.extend(grant.scopes.iter().filter(|scope| required.contains(scope)));
                 grants.insert(candidate.grant);
             }
         }
         // what everybody has, each has
-        let everybody = by_subject.get(&describe(&Subject::Authenticated)).cloned().unwrap_or_default();
+        let everybody = by_subject.get(&Subject::Authenticated.to_string()).cloned().unwrap_or_default();
         let mut holders: Vec<Holder> = by_subject
             .into_iter()
             .map(|(subject, (scopes, grants))| Holder {
@@ -84,7 +84,11 @@ impl Service {
             risk: operation.operation.risk,
             required: required.to_vec(),
             holders,
-            denials: self.denials.iter().map(|d| (Arc::clone(&d.rule), d.to.iter().map(describe).collect())).collect(),
+            denials: self
+                .denials
+                .iter()
+                .map(|d| (Arc::clone(&d.rule), d.to.iter().map(ToString::to_string).collect()))
+                .collect(),
         }
     }
 
@@ -94,14 +98,5 @@ impl Service {
         let when = grant.when.as_ref().map(|condition| format!("when {}", condition.source()));
         let relation = grant.relation.as_ref().map(|to| format!("related as {to}"));
         Some((Arc::clone(&grant.rule), token.into_iter().chain(when).chain(relation).collect()))
-    }
-}
-
-fn describe(subject: &Subject) -> String {
-    match subject {
-        Subject::Authenticated => "everybody authenticated".to_owned(),
-        Subject::Principal(id) => id.to_string(),
-        Subject::Provider(provider) => format!("everybody of provider {provider}"),
-        Subject::Group { provider, group } => format!("group {group} of provider {provider}"),
     }
 }

@@ -16,6 +16,7 @@ mod kubernetes;
 mod order;
 mod pods;
 mod relations;
+mod rights;
 mod routing;
 mod rules;
 mod services;

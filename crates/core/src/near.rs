@@ -1,0 +1,173 @@
+//! Operations that a request nearly is, for people who ask why it is none.
+
+use crate::decide::Route;
+use crate::host::Host;
+use crate::path::{PathPattern, RequestPath, Segment};
+use crate::policy::PolicyKey;
+use crate::request::Call;
+use crate::service::{Service, ServiceOperation};
+use crate::snapshot::Snapshot;
+use std::sync::Arc;
+
+/// Near misses that are told; more would hide the one that was meant.
+const MOST: usize = 8;
+
+/// An operation that a request nearly is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NearMiss {
+    /// Audience of the service.
+    pub audience: Arc<str>,
+    /// The policy that declares it.
+    pub policy: PolicyKey,
+    /// The operation.
+    pub operation: Arc<str>,
+    /// Method and path as they are declared.
+    pub pattern: String,
+    /// What is different.
+    pub how: Miss,
+}
+
+/// What is different about a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Miss {
+    /// The method.
+    Method,
+    /// One segment of the path, counted from 1.
+    Segment {
+        /// Which.
+        number: usize,
+        /// What is declared there; empty if the request has one segment more.
+        declared: String,
+        /// What the request has there; empty if it has one less.
+        asked: String,
+    },
+    /// The host: it is an operation of another service.
+    Host(Vec<Host>),
+}
+
+impl Route<'_, '_> {
+    /// Operations that the request nearly is, the nearest first; none if it is one, or if it is no HTTP request.
+    #[must_use]
+    pub fn near_misses(&self) -> Vec<NearMiss> {
+        let Call::Http { method, path } = &self.request.call else { return Vec::new() };
+        let Ok(path) = RequestPath::parse(path) else { return Vec::new() };
+        if self.operation().is_some() {
+            return Vec::new();
+        }
+        let mut misses = match self.service {
+            Some(service) => service.near_misses(method, &path),
+            None => elsewhere(self.snapshot, method, self.request),
+        };
+        misses.truncate(MOST);
+        misses
+    }
+}
+
+/// Services in which the same request is an operation.
+fn elsewhere(snapshot: &Snapshot, method: &str, request: &crate::request::Request<'_>) -> Vec<NearMiss> {
+    let Call::Http { path, .. } = &request.call else { return Vec::new() };
+    let mut services: Vec<&Arc<Service>> = snapshot.services().collect();
+    services.sort_by(|a, b| a.key().cmp(b.key()));
+    let found = services.into_iter().filter(|service| !service.hosts().is_empty()).filter_map(|service| {
+        let (operation, _, pattern) = service.find(method, path).ok().flatten()?;
+        Some(miss(service, operation, method, pattern, Miss::Host(service.hosts().to_vec())))
+    });
+    found.take(MOST).collect()
+}
+
+fn miss(service: &Service, operation: &ServiceOperation, method: &str, path: &PathPattern, how: Miss) -> NearMiss {
+    NearMiss {
+        audience: Arc::clone(&service.key.audience),
+        policy: operation.policy.clone(),
+        operation: Arc::clone(&operation.operation.name),
+        pattern: format!("{method} {path}"),
+        how,
+    }
+}
+
+impl Service {
+    fn near_misses(&self, method: &str, path: &RequestPath<'_>) -> Vec<NearMiss> {
+        let (mut methods, mut segments) = (Vec::new(), Vec::new());
+        for operation in &self.operations {
+            for declared in &operation.operation.matches {
+                let its_method = declared.method.as_ref().map_or("*", |method| method.as_str());
+                let same_method = declared.method.is_none() || its_method == method;
+                match difference(declared.path.segments(), path) {
+                    Some(None) if !same_method => {
+                        methods.push(miss(self, operation, its_method, &declared.path, Miss::Method));
+                    }
+                    Some(Some(how)) if same_method => {
+                        segments.push(miss(self, operation, its_method, &declared.path, how));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        methods.append(&mut segments);
+        methods
+    }
+}
+
+/// Nothing if more than one segment differs; otherwise which one, if any does.
+fn difference(pattern: &[Segment], path: &RequestPath<'_>) -> Option<Option<Miss>> {
+    let path = path.segments();
+    let fits = |pattern: &[Segment], path: &[std::borrow::Cow<'_, str>]| {
+        let (fixed, open) = match pattern.split_last() {
+            Some((Segment::Rest, fixed)) => (fixed, true),
+            _ => (pattern, false),
+        };
+        let long_enough = if open { path.len() > fixed.len() } else { path.len() == fixed.len() };
+        long_enough && fixed.iter().zip(path).all(|(segment, text)| segment_fits(segment, text))
+    };
+    if fits(pattern, path) {
+        return Some(None);
+    }
+    // the first segment that does not fit is the one that is wrong, too many or missing
+    let at = pattern.iter().zip(path).position(|(segment, text)| !segment_fits(segment, text));
+    let at = at.unwrap_or_else(|| pattern.len().min(path.len()));
+    let (declared, asked) = (pattern.get(at), path.get(at));
+    let rest = |list: usize| at.saturating_add(1).min(list);
+    let how = |declared: Option<&Segment>, asked: Option<&std::borrow::Cow<'_, str>>| Miss::Segment {
+        number: at + 1,
+        declared: declared.map(Segment::to_string).unwrap_or_default(),
+        asked: asked.map(ToString::to_string).unwrap_or_default(),
+    };
+    let tail = |segments: &[Segment], from: usize, texts: usize| {
+        fits(segments.get(from..).unwrap_or_default(), path.get(texts..).unwrap_or_default())
+    };
+    // something has to be as it is declared, or a pattern of wildcards would be near everything
+    let kept = |tail_from: usize| {
+        let (head, tail) = (pattern.get(..at), pattern.get(tail_from..));
+        head.into_iter().chain(tail).flatten().any(|segment| matches!(segment, Segment::Literal(_)))
+    };
+    let next = rest(pattern.len());
+    if let (Some(is), Some(text)) = (declared, asked)
+        && tail(pattern, next, rest(path.len()))
+        && (kept(next) || resembles(is, text))
+    {
+        return Some(Some(how(declared, asked)));
+    }
+    if asked.is_some() && tail(pattern, at, rest(path.len())) && kept(at) {
+        return Some(Some(how(None, asked)));
+    }
+    if declared.is_some() && tail(pattern, next, at) && kept(next) {
+        return Some(Some(how(declared, None)));
+    }
+    None
+}
+
+/// Whether a text begins or ends as a literal does.
+fn resembles(segment: &Segment, text: &str) -> bool {
+    let Segment::Literal(literal) = segment else { return true };
+    let (a, b) = (literal.as_bytes(), text.as_bytes());
+    let same = |a: Option<&[u8]>, b: Option<&[u8]>| a.is_some() && a == b;
+    same(a.get(..2), b.get(..2))
+        || same(a.len().checked_sub(2).and_then(|n| a.get(n..)), b.len().checked_sub(2).and_then(|n| b.get(n..)))
+}
+
+fn segment_fits(segment: &Segment, text: &str) -> bool {
+    match segment {
+        Segment::Literal(literal) => **literal == *text,
+        Segment::Capture(_) | Segment::Rest => true,
+    }
+}

@@ -1,0 +1,322 @@
+//! What callers may do, as far as policies alone say: by the subjects that rules name, without any request.
+//!
+//! Conditions are not evaluated. What depends on one, on a group that nobody said the caller is in, or on a relation,
+//! is [`Can::If`], with what it depends on.
+
+use crate::policy::{Denial, Grant, Mode, PolicyKey, Subject, Way};
+use crate::principal::PrincipalId;
+use crate::risk::Risk;
+use crate::scope::Scope;
+use crate::service::{Service, ServiceOperation};
+use crate::snapshot::Snapshot;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Some callers, and what is known of them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Who {
+    /// Whoever asks, without a credential.
+    Anybody,
+    /// Callers as a rule names them: nothing else is known.
+    Named(Subject),
+    /// One principal with all its groups.
+    Known(PrincipalId, BTreeSet<String>),
+}
+
+impl std::fmt::Display for Who {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Anybody => f.write_str("anybody, without a credential"),
+            Self::Named(subject) => subject.fmt(f),
+            Self::Known(id, _) => id.fmt(f),
+        }
+    }
+}
+
+/// Whether callers may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Can {
+    /// Never.
+    No,
+    /// When something holds that policies alone do not tell.
+    If,
+    /// Always, unless a denial applies.
+    Yes,
+}
+
+/// What some callers may do with one operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Right {
+    /// Audience of the service.
+    pub audience: Arc<str>,
+    /// The policy that declares the operation.
+    pub policy: PolicyKey,
+    /// The operation.
+    pub operation: Arc<str>,
+    /// Whether they may.
+    pub can: Can,
+    /// For [`Can::If`] what has to hold, for [`Can::No`] what stands against it.
+    pub because: BTreeSet<String>,
+    /// What denies it all the same.
+    pub unless: BTreeSet<String>,
+    /// The grants that give something of what is needed.
+    pub grants: BTreeSet<Arc<str>>,
+    /// Scopes that nobody gives them.
+    pub missing: Vec<Scope>,
+    /// Whether it is open to everybody.
+    pub public: bool,
+    /// Decides which credentials are good enough.
+    pub risk: Risk,
+    /// Whether a refusal is only recorded.
+    pub audited: bool,
+}
+
+/// How many of some callers a rule is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Covers {
+    None,
+    Some,
+    All,
+}
+
+impl Snapshot {
+    /// Everybody whom a rule names.
+    #[must_use]
+    pub fn subjects(&self) -> BTreeSet<Subject> {
+        self.services().flat_map(|service| service.subjects()).cloned().collect()
+    }
+
+    /// What these callers may do with every operation there is, in the order of services and operations. `own` is the
+    /// trust domain of the cluster's own workloads.
+    #[must_use]
+    pub fn rights(&self, who: &Who, own: &str) -> Vec<Right> {
+        let mut services: Vec<&Arc<Service>> = self.services().collect();
+        services.sort_by(|a, b| a.key().cmp(b.key()));
+        services.into_iter().flat_map(|service| service.rights(who, own)).collect()
+    }
+}
+
+impl Service {
+    /// Everybody whom a rule of this service names.
+    pub fn subjects(&self) -> impl Iterator<Item = &Subject> {
+        let grants = self.grants.iter().flat_map(|grant| &grant.to);
+        grants.chain(self.denials.iter().flat_map(|denial| &denial.to))
+    }
+
+    /// Every operation with the policy that declares it.
+    pub fn declared(&self) -> impl Iterator<Item = (&PolicyKey, &Arc<str>)> {
+        self.operations.iter().map(|operation| (&operation.policy, &operation.operation.name))
+    }
+
+    /// Every grant and denial, as decisions name them.
+    pub fn rules(&self) -> impl Iterator<Item = &Arc<str>> {
+        let grants = self.grants.iter().map(|grant| &grant.rule);
+        grants.chain(self.denials.iter().map(|denial| &denial.rule))
+    }
+
+    /// What these callers may do with the operations of this service.
+    pub fn rights(&self, who: &Who, own: &str) -> impl Iterator<Item = Right> {
+        self.operations.iter().map(move |operation| self.right(who, own, operation))
+    }
+
+    pub(crate) fn right(&self, who: &Who, own: &str, operation: &ServiceOperation) -> Right {
+        let mut right = Right {
+            audience: Arc::clone(&self.key.audience),
+            policy: operation.policy.clone(),
+            operation: Arc::clone(&operation.operation.name),
+            can: Can::Yes,
+            because: BTreeSet::new(),
+            unless: BTreeSet::new(),
+            grants: BTreeSet::new(),
+            missing: Vec::new(),
+            public: operation.operation.public,
+            risk: operation.operation.risk,
+            audited: operation.mode == Mode::Audit,
+        };
+        if operation.operation.public {
+            return right;
+        }
+        if let Some(why) = kept_out(who, own, operation) {
+            return Right { can: Can::No, because: BTreeSet::from([why]), ..right };
+        }
+        for denial in self.denials.iter().filter(|denial| denial.mode == Mode::Enforce) {
+            match (covers(&denial.to, who, own), &denial.when) {
+                (Covers::None, _) => {}
+                (Covers::All, None) => {
+                    let why = format!("{} denies it", denial.rule);
+                    return Right { can: Can::No, because: BTreeSet::from([why]), ..right };
+                }
+                (covered, _) => drop(right.unless.insert(of_denial(denial, covered))),
+            }
+        }
+        self.granted(who, own, operation, &mut right);
+        if right.can == Can::No {
+            right.unless.clear();
+        }
+        right
+    }
+
+    fn granted(&self, who: &Who, own: &str, operation: &ServiceOperation, right: &mut Right) {
+        let required: BTreeSet<&Scope> = operation.operation.scopes.iter().collect();
+        let (mut sure, mut possible, mut terms) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
+        for candidate in operation.grants.all() {
+            let Some(grant) = self.grants.get(candidate.grant) else { continue };
+            let covered = covers(&grant.to, who, own);
+            if covered == Covers::None {
+                continue;
+            }
+            let gives: BTreeSet<&Scope> = grant.scopes.iter().filter(|scope| required.contains(scope)).collect();
+            right.grants.insert(Arc::clone(&grant.rule));
+            match of_grant(grant, covered) {
+                None => sure.extend(gives),
+                Some(term) => {
+                    possible.extend(gives.iter().copied());
+                    terms.push((gives, term));
+                }
+            }
+        }
+        right.missing = required
+            .iter()
+            .filter(|scope| !sure.contains(*scope) && !possible.contains(*scope))
+            .map(|scope| (*scope).clone())
+            .collect();
+        if !right.missing.is_empty() {
+            let missing = right.missing.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ");
+            right.can = Can::No;
+            right.because.insert(format!("nobody gives {missing}"));
+        } else if !required.iter().all(|scope| sure.contains(scope)) {
+            right.can = Can::If;
+            let needed = terms.into_iter().filter(|(gives, _)| gives.iter().any(|scope| !sure.contains(scope)));
+            right.because.extend(needed.map(|(_, term)| term));
+        }
+    }
+}
+
+/// Why callers can't even come so far that grants matter.
+fn kept_out(who: &Who, own: &str, operation: &ServiceOperation) -> Option<String> {
+    let id = match who {
+        Who::Anybody => return Some("a credential is needed".to_owned()),
+        Who::Named(Subject::Principal(id)) | Who::Known(id, _) => Some(id),
+        Who::Named(_) => None,
+    };
+    if let Some(PrincipalId::Key { .. }) = id
+        && operation.operation.risk > Risk::Low
+    {
+        return Some(format!("an API key is not enough for risk {:?}", operation.operation.risk));
+    }
+    // who calls the Kubernetes API came in by the API server's own ways
+    let admitted = !operation.operation.kubernetes.is_empty()
+        || operation.ways.iter().any(|way| match (way, who, id) {
+            (Way::Workload, _, Some(id)) => vouched(id, own) == Vouched::Own,
+            (Way::Provider(name), _, Some(id)) => vouched(id, own).by(name) != Covers::None,
+            (way, Who::Named(Subject::Provider(provider) | Subject::Group { provider, .. }), _) => {
+                *way == Way::Provider(Arc::clone(provider))
+            }
+            _ => true,
+        });
+    (!admitted).then(|| "the policy does not accept their way in".to_owned())
+}
+
+/// Who vouches for a principal.
+#[derive(Debug, PartialEq, Eq)]
+enum Vouched<'i> {
+    /// The cluster itself.
+    Own,
+    Provider(&'i str),
+    /// Some provider with a federated trust domain, which the name does not tell.
+    Federated,
+}
+
+impl Vouched<'_> {
+    fn by(&self, provider: &str) -> Covers {
+        match self {
+            Self::Provider(name) if *name == provider => Covers::All,
+            Self::Federated => Covers::Some,
+            Self::Own | Self::Provider(_) => Covers::None,
+        }
+    }
+}
+
+fn vouched<'i>(id: &'i PrincipalId, own: &str) -> Vouched<'i> {
+    match (id.provider(), id.trust_domain()) {
+        (Some(provider), _) => Vouched::Provider(provider),
+        (None, Some(domain)) if domain != own => Vouched::Federated,
+        (None, _) => Vouched::Own,
+    }
+}
+
+fn covers(to: &[Subject], who: &Who, own: &str) -> Covers {
+    to.iter().map(|subject| covers_one(subject, who, own)).max().unwrap_or(Covers::None)
+}
+
+fn covers_one(subject: &Subject, who: &Who, own: &str) -> Covers {
+    match (subject, who) {
+        (_, Who::Anybody) => Covers::None,
+        (Subject::Authenticated, _) => Covers::All,
+        (subject, Who::Named(named)) if subject == named => Covers::All,
+        (Subject::Principal(wanted), Who::Named(Subject::Principal(id)) | Who::Known(id, _)) => {
+            if wanted == id {
+                Covers::All
+            } else {
+                Covers::None
+            }
+        }
+        (Subject::Provider(provider), Who::Named(Subject::Principal(id)) | Who::Known(id, _)) => {
+            vouched(id, own).by(provider)
+        }
+        (Subject::Group { provider, group }, Who::Known(id, groups)) => {
+            if groups.contains(group.as_ref()) {
+                vouched(id, own).by(provider)
+            } else {
+                Covers::None
+            }
+        }
+        // nobody said which groups the principal is in
+        (Subject::Group { provider, .. }, Who::Named(Subject::Principal(id))) => {
+            vouched(id, own).by(provider).min(Covers::Some)
+        }
+        (_, Who::Named(Subject::Authenticated)) => Covers::Some,
+        (Subject::Provider(provider), Who::Named(Subject::Group { provider: of, .. })) => {
+            if provider == of {
+                Covers::All
+            } else {
+                Covers::None
+            }
+        }
+        (subject, Who::Named(Subject::Provider(provider) | Subject::Group { provider, .. })) => {
+            let within = match subject {
+                Subject::Principal(id) => vouched(id, own).by(provider),
+                Subject::Group { provider: of, .. } | Subject::Provider(of) if of == provider => Covers::Some,
+                _ => Covers::None,
+            };
+            within.min(Covers::Some)
+        }
+    }
+}
+
+/// What a grant depends on; nothing if it always gives.
+fn of_grant(grant: &Grant, covered: Covers) -> Option<String> {
+    let mut terms = Vec::new();
+    if covered == Covers::Some {
+        terms.push(format!("who asks is {}", named(&grant.to)));
+    }
+    if grant.from_token {
+        terms.push("the token carries the scope too".to_owned());
+    }
+    terms.extend(grant.when.as_ref().map(|when| when.source().to_owned()));
+    terms.extend(grant.relation.as_ref().map(|to| format!("who asks is {to}")));
+    (!terms.is_empty()).then(|| format!("{}: {}", grant.rule, terms.join(", and ")))
+}
+
+fn of_denial(denial: &Denial, covered: Covers) -> String {
+    let mut terms = Vec::new();
+    if covered == Covers::Some {
+        terms.push(format!("who asks is {}", named(&denial.to)));
+    }
+    terms.extend(denial.when.as_ref().map(|when| when.source().to_owned()));
+    format!("{}: {}", denial.rule, terms.join(", and "))
+}
+
+fn named(to: &[Subject]) -> String {
+    to.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
+}

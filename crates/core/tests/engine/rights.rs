@@ -1,0 +1,170 @@
+//! What callers may do as policies alone say, and what a request nearly is.
+
+use crate::any_world::{REQUESTS, any_caller, any_policies};
+use crate::support::*;
+use durward_core::decision::Reason;
+use durward_core::near::Miss;
+use durward_core::policy::{Grant, Operation, Policy, Way};
+use durward_core::principal::{Identity, PrincipalId};
+use durward_core::rights::{Can, Right, Who};
+use durward_core::risk::{Assurance, Risk};
+use proptest::prelude::*;
+
+/// The trust domain of the cluster's own workloads.
+const OWN: &str = "cluster.local";
+
+fn named(text: &str) -> Who {
+    Who::Named(subject(text))
+}
+
+fn right(policy: Policy, who: &Who) -> Right {
+    world([policy]).rights(who, OWN).into_iter().find(|right| &*right.operation == "refund").unwrap()
+}
+
+#[test]
+fn a_right_is_what_rules_give_and_take() {
+    let with = |grants: Vec<Grant>| Policy { grants, ..orders() };
+    let both = ["read", "refund"];
+    let alice = named("user:corporate/alice");
+    for (policy, who, can) in [
+        (with(vec![grant("a", &["*"], &both)]), named("*"), Can::Yes),
+        (with(vec![grant("a", &["*"], &both)]), Who::Anybody, Can::No),
+        (with(vec![grant("a", &["*"], &["read"])]), alice.clone(), Can::No),
+        (with(vec![grant("a", &["*"], &["read"]), grant("b", &["@corporate"], &["refund"])]), alice.clone(), Can::Yes),
+        (with(vec![grant("a", &["user:corporate/alice"], &both)]), named("@corporate"), Can::If),
+        (with(vec![grant("a", &["user:corporate/alice"], &both)]), named("@partners"), Can::No),
+        (with(vec![grant("a", &["clerks@corporate"], &both)]), alice.clone(), Can::If),
+        (with(vec![grant("a", &["clerks@corporate"], &both)]), named("clerks@corporate"), Can::Yes),
+        (with(vec![grant("a", &["@corporate"], &both)]), named("clerks@corporate"), Can::Yes),
+        (with(vec![grant_when("a", &["*"], &both, "true")]), alice.clone(), Can::If),
+        (with(vec![Grant { from_token: true, ..grant("a", &["*"], &both) }]), alice.clone(), Can::If),
+        (with(vec![grant("a", &["*"], &both)]), named("key:partners/acme"), Can::No),
+        (Policy { ways: vec![Way::Workload], ..with(vec![grant("a", &["*"], &both)]) }, alice.clone(), Can::No),
+        (
+            Policy { denials: vec![denial("d", &["@corporate"])], ..with(vec![grant("a", &["*"], &both)]) },
+            alice.clone(),
+            Can::No,
+        ),
+    ] {
+        let right = right(policy, &who);
+        assert_eq!(right.can, can, "{who}: {right:?}");
+    }
+    let known =
+        |groups: &[&str]| Who::Known(id("user:corporate/alice"), groups.iter().map(|g| (*g).to_owned()).collect());
+    let clerks = || with(vec![grant("a", &["clerks@corporate"], &both)]);
+    assert_eq!(right(clerks(), &known(&["clerks"])).can, Can::Yes);
+    assert_eq!(right(clerks(), &known(&["others"])).can, Can::No);
+    let suspended = Policy {
+        denials: vec![denial_when("d", &["*"], "principal.attributes.suspended"), denial("e", &["clerks@corporate"])],
+        ..with(vec![grant("a", &["*"], &both)])
+    };
+    assert_eq!(
+        right(suspended, &alice).unless.into_iter().collect::<Vec<_>>(),
+        [
+            "shop/orders/denials/d: principal.attributes.suspended",
+            "shop/orders/denials/e: who asks is group clerks of provider corporate"
+        ]
+    );
+}
+
+fn near(request: &str) -> Vec<(String, String)> {
+    let policy = Policy {
+        operations: vec![
+            operation("list", &["GET /orders", "GET /orders/{id}"], &["read"]),
+            operation("refund", &["POST /orders/{id}/refund"], &["refund"]),
+            operation("files", &["* /files/*"], &["read"]),
+        ],
+        ..policy("orders")
+    };
+    let snapshot = world([policy]);
+    let request = http(request);
+    let misses = snapshot.route(&request).near_misses().into_iter();
+    misses
+        .map(|miss| {
+            let how = match miss.how {
+                Miss::Method => "method".to_owned(),
+                Miss::Segment { number, declared, asked } => format!("{number}: {declared}/{asked}"),
+                Miss::Host(_) => "host".to_owned(),
+            };
+            (miss.pattern, how)
+        })
+        .collect()
+}
+
+#[test]
+fn a_request_is_nearly_an_operation() {
+    let one = |pattern: &str, how: &str| vec![(pattern.to_owned(), how.to_owned())];
+    assert_eq!(near("GET /orders/1"), []);
+    assert_eq!(near("DELETE /orders"), one("GET /orders", "method"));
+    assert_eq!(near("GET /ordrs/1"), one("GET /orders/{id}", "1: orders/ordrs"));
+    assert_eq!(near("POST /orders/1/refnd"), one("POST /orders/{id}/refund", "3: refund/refnd"));
+    let two = [one("GET /orders/{id}", "method"), one("POST /orders/{id}/refund", "3: refund/")].concat();
+    assert_eq!(near("POST /orders/refund"), two);
+    assert_eq!(near("POST /v1/orders/1/refund"), one("POST /orders/{id}/refund", "1: /v1"));
+    assert_eq!(near("GET /files"), one("* /files/*", "2: */"));
+    assert_eq!(near("GET /a/b/c"), []);
+    assert_eq!(near("GET /orders//1"), [], "an ambiguous path is near nothing");
+}
+
+#[test]
+fn another_host_is_told() {
+    let snapshot = world([orders()]);
+    let mut request = http("GET /orders");
+    request.target = durward_core::request::Target::Host("elsewhere.example.com");
+    let misses = snapshot.route(&request).near_misses();
+    assert_eq!(misses.len(), 1);
+    assert!(matches!(&misses[0].how, Miss::Host(hosts) if hosts[0].as_str() == HOST), "{misses:?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(192) })]
+
+    /// Who never may is never let in, and who always may never lacks a scope.
+    #[test]
+    fn a_right_agrees_with_every_decision(policies in any_policies(), caller in any_caller()) {
+        let snapshot = world(policies);
+        // what a key proves is never more
+        let caller = caller.map(|caller| match caller.id {
+            PrincipalId::Key { .. } => Identity { assurance: Assurance::SharedSecret, ..caller },
+            _ => caller,
+        });
+        let whos = match &caller {
+            None => vec![Who::Anybody],
+            Some(caller) => vec![Who::Known(caller.id.clone(), caller.groups.clone()), named(&caller.id.to_string())],
+        };
+        for who in whos {
+            let rights = snapshot.rights(&who, OWN);
+            for request in REQUESTS {
+                let decision = ask(&snapshot, caller.as_ref(), request);
+                let Some(operation) = &decision.operation else { continue };
+                let right = rights.iter().find(|right| right.operation == *operation).unwrap();
+                match right.can {
+                    Can::No => prop_assert!(!decision.allowed(), "{right:#?}\n{decision:#?}"),
+                    Can::If => {}
+                    Can::Yes => {
+                        let surely = matches!(decision.reason, Reason::Public | Reason::Granted);
+                        let proven_too_little = matches!(decision.reason, Reason::AssuranceTooLow | Reason::Unauthenticated);
+                        let denied = decision.reason == Reason::Denied && (!right.unless.is_empty() || decision.passes());
+                        prop_assert!(surely || proven_too_little || denied, "{right:#?}\n{decision:#?}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn risk_and_public_are_told() {
+    let policy = Policy {
+        operations: vec![
+            Operation { risk: Risk::High, ..operation("refund", &["POST /refund"], &["refund"]) },
+            Operation { public: true, ..operation("health", &["GET /healthz"], &[]) },
+        ],
+        ..policy("orders")
+    };
+    let rights = world([policy]).rights(&Who::Anybody, OWN);
+    assert_eq!(
+        rights.iter().map(|right| (right.can, right.risk, right.public)).collect::<Vec<_>>(),
+        [(Can::No, Risk::High, false), (Can::Yes, Risk::Standard, true)]
+    );
+}

@@ -1,0 +1,223 @@
+//! All that is to be said of one decision.
+
+use super::recorded::Recorded;
+use super::remedy::{Remedy, remedy};
+use chrono::{DateTime, Utc};
+use durward_core::decide::{Considered, Outcome, Route};
+use durward_core::decision::Reason;
+use durward_core::host::Host;
+use durward_core::near::{Miss, NearMiss};
+use durward_core::policy::Mode;
+use durward_core::principal::{Identity, Principal};
+use durward_core::relations::Proof;
+use durward_core::request::{Call, Request, Target};
+use durward_core::scope::Scope;
+use durward_core::service::Captures;
+use durward_core::snapshot::Snapshot;
+use serde::Serialize;
+
+/// What is asked, by whom and when.
+pub(super) struct Question<'q> {
+    pub(super) request: Request<'q>,
+    pub(super) principal: Option<Principal>,
+    pub(super) at: DateTime<Utc>,
+}
+
+/// A decision with its explanation.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Explained {
+    pub(super) allowed: bool,
+    pub(super) reason: Reason,
+    pub(super) mode: Mode,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) detail: Option<String>,
+    pub(super) request: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) service: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) policy: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) operation: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) risk: Option<String>,
+    #[serde(skip_serializing_if = "Captures::is_empty")]
+    pub(super) captures: Captures,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) principal: Option<Identity>,
+    pub(super) required: Vec<Scope>,
+    pub(super) missing: Vec<Scope>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) enough: Option<String>,
+    pub(super) rules: Vec<Rule>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) near: Vec<Near>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) remedy: Option<Remedy>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) recorded: Option<Recorded>,
+    pub(super) revision: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Rule {
+    pub(super) rule: String,
+    pub(super) outcome: String,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub(super) relation: Vec<Proof>,
+}
+
+/// An operation that the request nearly is.
+#[derive(Debug, Serialize)]
+pub(super) struct Near {
+    pub(super) service: String,
+    pub(super) policy: String,
+    pub(super) operation: String,
+    pub(super) pattern: String,
+    pub(super) difference: String,
+}
+
+pub(super) fn explain(snapshot: &Snapshot, question: &Question<'_>, trust_domain: &str) -> Explained {
+    let Question { request, principal, at } = question;
+    let route = snapshot.route(request);
+    let decision = route.decide(principal.as_ref(), *at);
+    let considered = principal.as_ref().map(|principal| route.considered(principal, *at)).unwrap_or_default();
+    let enough = decision.challenge.map(|challenge| match challenge.max_age {
+        Some(age) => format!("{} or better, not older than {} s", challenge.assurance, age.num_seconds()),
+        None => format!("{} or better", challenge.assurance),
+    });
+    let remedy = remedy(&decision, request, principal.as_ref().map(Principal::identity), &considered, trust_domain);
+    Explained {
+        allowed: decision.allowed(),
+        reason: decision.reason,
+        mode: decision.mode,
+        detail: decision.detail.clone(),
+        request: asked(request),
+        service: decision.service.as_ref().map(|service| service.audience.to_string()),
+        policy: decision.policy.as_ref().map(ToString::to_string),
+        operation: decision.operation.as_ref().map(ToString::to_string),
+        risk: route.operation().filter(|operation| !operation.public).map(|operation| format!("{:?}", operation.risk)),
+        captures: route.captures().cloned().unwrap_or_default(),
+        principal: principal.as_ref().map(|principal| principal.identity().clone()),
+        required: decision.required.to_vec(),
+        missing: decision.missing.clone(),
+        enough,
+        rules: considered.iter().map(rule).collect(),
+        near: near(&route, snapshot, request),
+        remedy,
+        recorded: None,
+        revision: decision.revision.to_string(),
+    }
+}
+
+fn rule(considered: &Considered) -> Rule {
+    let outcome = match &considered.outcome {
+        Outcome::Applies(scopes) if scopes.is_empty() => "applies".to_owned(),
+        Outcome::Applies(scopes) => format!("applies: gives {}", list(scopes)),
+        Outcome::OtherCallers => "is for other callers".to_owned(),
+        Outcome::ConditionDoesNotHold => "its condition does not hold".to_owned(),
+        Outcome::ConditionFailed(why) => format!("its condition could not be evaluated: {why}"),
+        Outcome::NotRelated(relation) => format!("the caller is not {relation}"),
+        Outcome::RelationFailed { relation, why } => {
+            format!("nobody can tell whether the caller is {relation}: {why}")
+        }
+        Outcome::NoObject { object, capture } => format!("the request has no `{capture}` for {object}"),
+        Outcome::TokenLacksScope(scopes) => format!("the caller's token does not carry {}", list(scopes)),
+    };
+    Rule { rule: considered.rule.to_string(), outcome, relation: considered.relation.clone() }
+}
+
+pub(super) fn list(scopes: &[Scope]) -> String {
+    scopes.iter().map(Scope::as_str).collect::<Vec<_>>().join(", ")
+}
+
+fn asked(request: &Request<'_>) -> String {
+    let of = match request.target {
+        Target::Host(host) => format!("host {host}"),
+        Target::Audience(audience) => format!("audience {audience}"),
+    };
+    match &request.call {
+        Call::Http { method, path } => match request.target {
+            Target::Host(host) => format!("{method} http://{host}{path}"),
+            Target::Audience(_) => format!("{method} {path} of {of}"),
+        },
+        Call::Named { operation, .. } => format!("operation {operation} of {of}"),
+        Call::Kubernetes(call) => {
+            let (slash, name) = if call.subresource.is_empty() { ("", "") } else { ("/", call.subresource) };
+            format!("{} {}{slash}{name} `{}` of {of}", call.verb, call.resource, call.name)
+        }
+        Call::Unclear => format!("a request to {of} that contradicts itself"),
+    }
+}
+
+/// Operations that the request nearly is, and names that are nearly the ones that were asked for.
+fn near(route: &Route<'_, '_>, snapshot: &Snapshot, request: &Request<'_>) -> Vec<Near> {
+    let mut near: Vec<Near> = route.near_misses().into_iter().map(told).collect();
+    if let (None, Target::Host(asked)) = (route.audience(), request.target) {
+        near.extend(near_hosts(snapshot, asked));
+    }
+    if let (None, Call::Named { operation, .. }) = (route.operation(), &request.call) {
+        near.extend(near_names(snapshot, route.audience(), operation));
+    }
+    near
+}
+
+fn told(miss: NearMiss) -> Near {
+    let difference = match &miss.how {
+        Miss::Method => "the same path, another method".to_owned(),
+        Miss::Segment { number, declared, asked } if declared.is_empty() => {
+            format!("segment {number} `{asked}` is one more than declared")
+        }
+        Miss::Segment { number, declared, asked } if asked.is_empty() => {
+            format!("segment {number} `{declared}` is missing")
+        }
+        Miss::Segment { number, declared, asked } => {
+            format!("segment {number} is `{asked}` and declared as `{declared}`")
+        }
+        Miss::Host(hosts) => {
+            format!("under host {}", hosts.iter().map(Host::as_str).collect::<Vec<_>>().join(", "))
+        }
+    };
+    Near {
+        service: miss.audience.to_string(),
+        policy: miss.policy.to_string(),
+        operation: miss.operation.to_string(),
+        pattern: miss.pattern,
+        difference,
+    }
+}
+
+/// Hosts that differ from the one that was asked for in a letter or two.
+fn near_hosts(snapshot: &Snapshot, asked: &str) -> Vec<Near> {
+    const MOST: usize = 4;
+    let asked = asked.rsplit_once(':').map_or(asked, |(host, _)| host).to_ascii_lowercase();
+    let mut found: Vec<(usize, Near)> = Vec::new();
+    for service in snapshot.services() {
+        for host in service.hosts() {
+            let distance = strsim::damerau_levenshtein(&asked, host.as_str());
+            if distance <= 2 {
+                let difference = format!("host `{host}` is spelled nearly so");
+                let (service, nothing) = (service.key().audience.to_string(), String::new);
+                let near =
+                    Near { service, policy: nothing(), operation: nothing(), pattern: host.to_string(), difference };
+                found.push((distance, near));
+            }
+        }
+    }
+    found.sort_by(|a, b| (a.0, &a.1.pattern).cmp(&(b.0, &b.1.pattern)));
+    found.into_iter().take(MOST).map(|(_, near)| near).collect()
+}
+
+/// Operations of the service that are called nearly so.
+fn near_names(snapshot: &Snapshot, audience: Option<&str>, asked: &str) -> Vec<Near> {
+    let service = audience.and_then(|audience| snapshot.by_audience(audience));
+    let declared = service.iter().flat_map(|service| service.declared());
+    let near = declared.filter(|(_, name)| strsim::damerau_levenshtein(asked, name) <= 2).map(|(policy, name)| Near {
+        service: audience.unwrap_or_default().to_owned(),
+        policy: policy.to_string(),
+        operation: name.to_string(),
+        pattern: name.to_string(),
+        difference: "it is called nearly so".to_owned(),
+    });
+    near.collect()
+}
