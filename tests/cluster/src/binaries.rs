@@ -42,7 +42,8 @@ const RUNC_MODULE: Module = Module { name: "runc", tags: "seccomp", cgo: true, s
 const CNI_MODULE: Module = Module { name: "cni", tags: "", cgo: false, stamp: None };
 const COREDNS_MODULE: Module = Module { name: "coredns", tags: "", cgo: false, stamp: None };
 const SPIFFE_CLIENT_MODULE: Module = Module { name: "spiffe-client", tags: "", cgo: false, stamp: None };
-const SPIRE_MODULE: Module = Module { name: "spire", tags: "", cgo: false, stamp: None };
+// The server's store is SQLite, in C.
+const SPIRE_MODULE: Module = Module { name: "spire", tags: "", cgo: true, stamp: None };
 const HELM_MODULE: Module = Module { name: "helm", tags: "", cgo: false, stamp: None };
 
 macro_rules! binaries {
@@ -88,8 +89,10 @@ binaries! {
     HELM = "helm" from HELM_MODULE "helm.sh/helm/v4/cmd/helm";
     /// A workload that speaks to the Workload API by the SPIFFE project's own library; built only when asked for.
     SPIFFE_CLIENT = "spiffe-client" from SPIFFE_CLIENT_MODULE ".";
-    /// SPIRE's agent, for its `api` commands; built only when asked for.
+    /// SPIRE's agent, for its `api` commands and as another trust domain's; built only when asked for.
     SPIRE_AGENT = "spire-agent" from SPIRE_MODULE "github.com/spiffe/spire/cmd/spire-agent";
+    /// SPIRE's server: another trust domain; built only when asked for.
+    SPIRE_SERVER = "spire-server" from SPIRE_MODULE "github.com/spiffe/spire/cmd/spire-server";
 }
 
 /// What a control plane alone needs.
@@ -116,7 +119,7 @@ pub const NODE: &[Binary] = &[
 ];
 
 /// Every program, for lookup by name.
-const ALL: &[&[Binary]] = &[NODE, &[HELM, SPIFFE_CLIENT, SPIRE_AGENT]];
+const ALL: &[&[Binary]] = &[NODE, &[HELM, SPIFFE_CLIENT, SPIRE_AGENT, SPIRE_SERVER]];
 
 /// The program called `name`.
 pub fn named(name: &str) -> Option<Binary> {

@@ -69,9 +69,15 @@ impl Image {
         self.entry(path, mode, Content::File(content.into()))
     }
 
-    /// Adds a copy of a program of this machine; it must be a static one.
+    /// Adds a copy of a program of this machine, and of the libraries that it loads unless it is a static one.
     pub fn program(self, path: &str, source: &Path) -> Result<Self> {
-        Ok(self.file(path, 0o755, fs::read(source).at("read", source)?))
+        let mut image = self.file(path, 0o755, fs::read(source).at("read", source)?);
+        // fails for static programs
+        let loaded = run(Command::new("ldd").arg(source)).unwrap_or_default();
+        for library in loaded.split_whitespace().filter(|word| word.starts_with('/')).map(Path::new) {
+            image = image.file(&library.display().to_string(), 0o755, fs::read(library).at("read", library)?);
+        }
+        Ok(image)
     }
 
     /// Adds a symbolic link at `path`.

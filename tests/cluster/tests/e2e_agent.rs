@@ -242,7 +242,7 @@ fn e2e_the_fields_clients_are_given_what_they_expect() {
     assert!(grpc(&[]).contains("grpc-status: 3"), "INVALID_ARGUMENT");
     assert!(!grpc(&["--header", "workload.spiffe.io: true"]).contains("grpc-status"), "a stream that goes on");
 
-    envoy_gets_its_tls_from(&agent);
+    ["GRPC", "DELTA_GRPC"].iter().for_each(|api| envoy_gets_its_tls_from(&agent, api));
     watchers_see_another_root_at_once(&installed, &agent);
 }
 
@@ -289,9 +289,10 @@ fn unsigned(id: &str, audience: &str) -> String {
     format!("{}.{}.", part(json!({"alg": "none", "typ": "JWT"})), part(claims))
 }
 
-fn envoy_gets_its_tls_from(agent: &Agent) {
+fn envoy_gets_its_tls_from(agent: &Agent, api: &str) {
     let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
     let template = include_str!("agent/envoy.yaml");
+    let template = template.replace("api_type: GRPC", &format!("api_type: {api}"));
     let config = template.replace("PORT", &port.to_string()).replace("SOCKET", &agent.socket().display().to_string());
     let file = agent.folder.path().join("envoy.yaml");
     std::fs::write(&file, config).expect("written");
