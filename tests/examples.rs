@@ -153,6 +153,32 @@ fn a_service_verifies_tokens_on_its_own() {
     assert_eq!(app.get("/orders", &[]).status, 401);
 }
 
+#[test]
+fn a_service_that_verifies_on_its_own_takes_exchanged_tokens() {
+    let up = durward();
+    let app = app("app:app", &format!("http://{}/.well-known/jwks.json", up.listen["tokens"]));
+    let exchange = |service_account: &str, scope: &str| {
+        let parameters = [
+            ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+            ("subject_token", &up.token(service_account, "durward")),
+            ("subject_token_type", "urn:ietf:params:oauth:token-type:jwt"),
+            ("audience", "orders-api"),
+            ("scope", scope),
+        ];
+        let form = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish();
+        let headers = [("Host", "durward"), ("Content-Type", "application/x-www-form-urlencoded")];
+        let reply = request(up.listen["tokens"], "POST", "/token", &headers, &form);
+        let answer: Value = serde_json::from_str(&reply.body).unwrap();
+        answer["access_token"].as_str().map(|token| format!("Bearer {token}"))
+    };
+    let token = exchange("billing/billing", "").expect("billing is granted something");
+    let good = app.get("/orders", &[("Authorization", &token)]);
+    let who: Value = serde_json::from_str(&good.body).unwrap();
+    assert_eq!((good.status, &who["for"]), (200, &json!("spiffe://cluster.local/ns/billing/sa/billing")));
+    assert_eq!(exchange("billing/billing", "orders.refund"), None, "a bearer may not refund");
+    assert_eq!(exchange("other/other", ""), None);
+}
+
 /// What every proxy in front of the app has to show.
 fn guards(proxy: &Server, up: &Up) {
     let billing = format!("Bearer {}", up.token("billing/billing", "orders-api"));

@@ -48,7 +48,10 @@ fn the_first_answer_comes_from_the_example() {
     let jwks = request(up.listen["tokens"], "GET", "/.well-known/jwks.json", &[("Host", "x")], "");
     assert_eq!(jwks.header("cache-control"), Some("public, max-age=300"));
     let keys: Value = serde_json::from_str(&jwks.body).unwrap();
-    assert_eq!((&keys["keys"][0]["alg"], &keys["keys"][0]["d"]), (&json!("RS256"), &Value::Null));
+    for (key, algorithm) in ["ES256", "RS256"].into_iter().enumerate() {
+        let key = &keys["keys"][key];
+        assert_eq!((&key["alg"], &key["d"]), (&json!(algorithm), &Value::Null));
+    }
     let bundle = request(up.listen["tokens"], "GET", "/bundle", &[("Host", "x")], "");
     let bundle = durward_pki::bundle::read(bundle.body.as_bytes()).unwrap();
     assert_eq!((bundle.roots.len(), bundle.jwks.contains("RS256"), bundle.refresh_hint), (1, true, Some(300)));
@@ -275,8 +278,14 @@ fn keys_are_readable_by_their_owner_alone() {
     let up = Up::with(&[("a.yaml", &policy("a", "a.shop.svc", ""))]);
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&up.state), 0o700);
-    let files: Vec<_> = fs::read_dir(&up.state).unwrap().map(|entry| entry.unwrap().path()).collect();
-    assert_eq!(files.len(), 3, "{files:?}");
+    let keys = up.state.join("token-keys");
+    assert_eq!(mode(&keys), 0o700);
+    let files = |path: &Path| {
+        fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect::<Vec<_>>()
+    };
+    let files = [files(&up.state), files(&keys)].concat();
+    // two of the state, a key for each algorithm, and what keeps processes apart
+    assert_eq!(files.len(), 5, "{files:?}");
     assert!(files.iter().all(|file| mode(file) == 0o600), "{files:?}");
 }
 

@@ -1,6 +1,7 @@
 //! Identities that were given out or refused, in the same log as decisions.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use durward_core::scope::Scope;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
@@ -15,7 +16,7 @@ pub(crate) struct Issuance<'i> {
     pub(crate) event: &'static str,
     /// RFC 3339 in UTC.
     pub(crate) time: DateTime<Utc>,
-    /// Who gave it: the signer of PodCertificateRequests, or the mint.
+    /// Who gave it: the signer of PodCertificateRequests, the mint, or the exchange of tokens.
     pub(crate) by: By,
     /// What it is.
     pub(crate) kind: Kind,
@@ -41,6 +42,15 @@ pub(crate) struct Issuance<'i> {
     /// Seconds from now on for which it is valid.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) lifetime: Option<i64>,
+    /// Name of the token itself (`jti`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) token: Option<&'i str>,
+    /// Who asked for it, where that is not the identity itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) client: Option<String>,
+    /// Scopes of an access token.
+    #[serde(skip_serializing_if = "<[Scope]>::is_empty")]
+    pub(crate) scopes: &'i [Scope],
     /// Audiences of a token.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     pub(crate) audiences: &'i [String],
@@ -57,6 +67,7 @@ pub(crate) struct Issuance<'i> {
 pub(crate) enum By {
     Signer,
     Mint,
+    Exchange,
 }
 
 /// What is given.
@@ -84,6 +95,7 @@ impl By {
         match self {
             Self::Signer => "signer",
             Self::Mint => "mint",
+            Self::Exchange => "exchange",
         }
     }
 }
@@ -116,6 +128,9 @@ impl Issuance<'_> {
             pod_uid: "",
             serial: None,
             lifetime: None,
+            token: None,
+            client: None,
+            scopes: &[],
             audiences: &[],
             policies: Vec::new(),
             revision,

@@ -30,6 +30,9 @@ pub enum Cause {
     /// `typ` of something else.
     #[error("the token is of another type than JWT and at+jwt")]
     Type,
+    /// Another kind of token than the caller said.
+    #[error("the token is not of the type that the request names")]
+    SubjectType,
     /// `none`, or an algorithm nobody should use.
     #[error("the token's algorithm is not accepted")]
     Algorithm,

@@ -107,6 +107,17 @@ impl Certificates {
     }
 }
 
+/// The caller's own certificate, good for authentication or not.
+pub(crate) fn leaf(credentials: &Credentials<'_>) -> Result<Option<CertificateDer<'static>>, Cause> {
+    match credentials.certificate {
+        Some(chain) => Ok(chain.first().map(|leaf| leaf.clone().into_owned())),
+        None if credentials.client_cert_header_trusted => {
+            Ok(forwarded(credentials)?.and_then(|chain| chain.into_iter().next()))
+        }
+        None => Ok(None),
+    }
+}
+
 fn since(svid: &Svid) -> DateTime<Utc> {
     DateTime::from_timestamp(svid.not_before + BACKDATE, 0).unwrap_or_default()
 }

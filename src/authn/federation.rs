@@ -143,6 +143,17 @@ impl Federation {
         }
     }
 
+    /// The workload that a token names.
+    pub(crate) fn by_token(
+        &self,
+        text: &str,
+        credentials: &Credentials<'_>,
+        audience: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Arc<Principal>, Cause> {
+        self.token(&*self.fresh(now)?, text, credentials, audience, now)
+    }
+
     /// The workload of a JWT-SVID (SPIFFE JWT-SVID, sections 3 and 6).
     fn token(
         &self,

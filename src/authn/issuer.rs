@@ -1,6 +1,7 @@
 //! Tokens of an outside issuer: an `IdentityProvider` of kind `jwt`.
 
 use crate::authn::cause::Cause;
+use crate::authn::certificate::leaf;
 use crate::authn::jwt::{Claims, Token};
 use crate::authn::keys::{KeySource, Keys};
 use crate::authn::{Credentials, Verified};
@@ -11,6 +12,7 @@ use durward_core::digest::Digest;
 use durward_core::principal::{Identity, Principal, PrincipalId};
 use durward_core::risk::Assurance;
 use durward_core::scope::Scope;
+use rustls_pki_types::CertificateDer;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -140,13 +142,17 @@ fn second_factor(claims: &Claims, mapping: Option<&AssuranceMapping>) -> Assuran
 
 /// Whether the token is bound to the certificate that the caller showed (RFC 8705, section 3.1).
 pub(crate) fn bound_to(claims: &Claims, credentials: &Credentials<'_>) -> Result<bool, Cause> {
-    use base64::Engine;
     let Some(confirmation) = claims.get("cnf") else { return Ok(false) };
-    let thumbprint =
+    let of_certificate =
         confirmation.as_object().filter(|members| members.len() == 1).and_then(|members| members.get("x5t#S256"));
-    let expected = thumbprint.and_then(Value::as_str).ok_or(Cause::Binding)?;
-    let leaf = credentials.certificate.and_then(<[_]>::first).ok_or(Cause::Binding)?;
-    let shown = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, leaf);
-    let shown = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(shown.as_ref());
+    let expected = of_certificate.and_then(Value::as_str).ok_or(Cause::Binding)?;
+    let shown = thumbprint(&leaf(credentials)?.ok_or(Cause::Binding)?);
     if bool::from(shown.as_bytes().ct_eq(expected.as_bytes())) { Ok(true) } else { Err(Cause::Binding) }
+}
+
+/// How a token names the certificate that it is bound to: `x5t#S256` (RFC 8705, section 3.1).
+pub(crate) fn thumbprint(certificate: &CertificateDer<'_>) -> String {
+    use base64::Engine;
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, certificate);
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(digest.as_ref())
 }

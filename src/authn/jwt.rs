@@ -12,6 +12,9 @@ use serde_json::{Map, Value};
 /// Clock difference between issuers and us that is accepted, in seconds: common practice, and small against the
 /// minutes for which tokens live.
 pub(crate) const LEEWAY: i64 = 30;
+/// Most ways of authentication that are read, and the longest; registered ones have up to five letters.
+const MAX_METHODS: usize = 16;
+const MAX_METHOD: usize = 64;
 /// Times beyond this are no times, but attempts at an overflow (the year 9999).
 const LAST_TIME: i64 = 253_402_300_799;
 
@@ -22,6 +25,8 @@ pub(crate) struct Token<'t> {
     signature: &'t str,
     pub(crate) algorithm: Algorithm,
     pub(crate) kid: Option<String>,
+    /// Whether it is an access token by its type (RFC 9068, section 2.1).
+    pub(crate) access: bool,
     claims: Map<String, Value>,
 }
 
@@ -45,21 +50,19 @@ impl<'t> Token<'t> {
         }
         match header.get("typ").map(Value::as_str) {
             None => {}
+            // JOSE: SPIFFE JWT-SVID, section 2.3
             Some(Some(typ))
-                if typ.eq_ignore_ascii_case("JWT")
-                    // SPIFFE JWT-SVID, section 2.3
-                    || typ.eq_ignore_ascii_case("JOSE")
-                    || typ.eq_ignore_ascii_case("at+jwt")
-                    || typ.eq_ignore_ascii_case("application/at+jwt") => {}
+                if typ.eq_ignore_ascii_case("JWT") || typ.eq_ignore_ascii_case("JOSE") || is_access(typ) => {}
             Some(_) => return Err(Cause::Type),
         }
+        let access = header.get("typ").and_then(Value::as_str).is_some_and(is_access);
         let algorithm = header.get("alg").and_then(Value::as_str).and_then(accepted).ok_or(Cause::Algorithm)?;
         let kid = match header.get("kid") {
             None => None,
             Some(Value::String(kid)) => Some(kid.clone()),
             Some(_) => return Err(Cause::Malformed("its key name is no text")),
         };
-        Ok(Self { message, signature, algorithm, kid, claims })
+        Ok(Self { message, signature, algorithm, kid, access, claims })
     }
 
     /// Who says to have issued it. Only good for choosing whose keys to verify it with.
@@ -70,6 +73,26 @@ impl<'t> Token<'t> {
     /// Whom it says to be about. Only good for choosing whose keys to verify it with.
     pub(crate) fn claimed_subject(&self) -> Option<&str> {
         self.claims.get("sub").and_then(Value::as_str)
+    }
+
+    /// Whether it says to be for an audience. Only good for choosing what to demand.
+    pub(crate) fn claims_audience(&self, audience: &str) -> bool {
+        match self.claims.get("aud") {
+            Some(Value::String(one)) => one == audience,
+            Some(Value::Array(several)) => several.iter().any(|one| one.as_str() == Some(audience)),
+            _ => false,
+        }
+    }
+
+    /// The one audience that it says to be for.
+    pub(crate) fn claimed_audience(&self) -> Option<&str> {
+        self.claims.get("aud").and_then(Value::as_str)
+    }
+
+    /// Ways in which the subject says to have authenticated (RFC 8176), as far as they are such. As good as the token.
+    pub(crate) fn claimed_methods(&self) -> Vec<String> {
+        let methods = self.claims.get("amr").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        methods.filter(|method| method.len() <= MAX_METHOD).take(MAX_METHODS).map(ToOwned::to_owned).collect()
     }
 
     /// The claims, once signature and times hold.
@@ -148,6 +171,21 @@ impl Claims {
         };
         if audiences.any(|audience| meant.contains(&audience)) { Ok(()) } else { Err(Cause::Audience) }
     }
+}
+
+fn is_access(typ: &str) -> bool {
+    typ.eq_ignore_ascii_case("at+jwt") || typ.eq_ignore_ascii_case("application/at+jwt")
+}
+
+/// Whether a text is an access token by its type, without looking further.
+pub(crate) fn is_access_token(text: &str) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Typed {
+        typ: Option<String>,
+    }
+    let header = text.split_once('.').and_then(|(header, _)| URL_SAFE_NO_PAD.decode(header).ok());
+    let typed = header.and_then(|header| serde_json::from_slice::<Typed>(&header).ok());
+    typed.and_then(|typed| typed.typ).is_some_and(|typ| is_access(&typ))
 }
 
 /// A segment as a JSON object.

@@ -2,6 +2,7 @@
 //!
 //! Every failure is the same to the caller. What was really wrong is a [`Cause`], for the audit log alone.
 
+pub(crate) mod access_token;
 pub mod api_key;
 pub(crate) mod bearer;
 mod cause;
@@ -13,14 +14,17 @@ pub(crate) mod jwt;
 pub(crate) mod keys;
 mod kubernetes;
 pub(crate) mod living;
+mod subject;
 pub mod tls;
 mod vouched;
 mod workload;
 
 pub use cause::Cause;
+pub(crate) use issuer::thumbprint;
 pub use keys::KeySource;
 pub use kubernetes::{CREDENTIAL_ID, FACTOR, FACTOR_TIME, kubernetes_user};
 pub use living::Living;
+pub(crate) use subject::{Subject, SubjectToken};
 pub use workload::ServiceAccountIssuer;
 
 use api_key::ApiKeys;
@@ -240,6 +244,9 @@ impl Authenticator {
         expect: &Expectation<'_>,
         now: DateTime<Utc>,
     ) -> Result<Arc<Principal>, Failure> {
+        if let Some(by_token) = self.by_access_token(credentials, expect, now) {
+            return Ok(by_token?);
+        }
         let shown = shows_any(&self.providers.load(), credentials);
         let mut cause = if shown { Cause::NotAccepted } else { Cause::NoCredential };
         for way in expect.ways {

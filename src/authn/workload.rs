@@ -69,8 +69,11 @@ impl WorkloadTokens {
         let cluster = self.cluster.as_ref().filter(|(issuer, _)| token.claimed_issuer() == Some(issuer));
         let (keys, from_cluster) = match (cluster, &self.own) {
             (Some((_, keys)), _) => (keys.get(token.kid.as_deref(), now).await?, true),
-            // our own tokens always name their key
+            // our own tokens always name their key; access tokens are read elsewhere
             (None, Some(own)) if token.kid.is_some() && own.find(token.kid.as_deref()).is_ok() => {
+                if token.access {
+                    return Err(Cause::Type);
+                }
                 (Arc::clone(own), false)
             }
             _ => return Err(Cause::Issuer),
@@ -89,6 +92,11 @@ impl WorkloadTokens {
             keys.verified.insert(remembered_as, verified.clone());
         }
         Ok(verified)
+    }
+
+    /// The keys of our own tokens, if the token names one of them.
+    pub(crate) fn own(&self, kid: Option<&str>) -> Option<&Arc<KeySet>> {
+        self.own.as_ref().filter(|own| kid.is_some() && own.find(kid).is_ok())
     }
 
     /// The subject of a JWT-SVID (SPIFFE JWT-SVID, section 3.1).

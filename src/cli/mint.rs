@@ -8,6 +8,7 @@ use crate::standalone::state::{State, StateDirectory, write_private};
 use chrono::{TimeDelta, Utc};
 use durward_core::principal::{PrincipalId, is_dns_label, is_dns_subdomain};
 use durward_core::scope::Scope;
+use durward_pki::token::Algorithm;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -125,21 +126,22 @@ impl X509 {
 impl Jwt {
     fn run(self) -> Result<(), Failure> {
         let state = self.signer.open()?;
-        let now = Utc::now().timestamp();
+        let now = Utc::now();
         let id = random::<16>()?.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
         let mut claims = json!({
             "iss": format!("https://{}", self.signer.trust_domain),
             "sub": self.signer.id(&self.service_account)?,
             "aud": self.audience,
-            "iat": now,
-            "exp": now + self.ttl.num_seconds(),
+            "iat": now.timestamp(),
+            "exp": (now + self.ttl).timestamp(),
             "jti": id,
         });
         if let (false, Some(claims)) = (self.scope.is_empty(), claims.as_object_mut()) {
             let scopes: Vec<_> = self.scope.iter().map(Scope::as_str).collect();
             claims.insert("scope".to_owned(), scopes.join(" ").into());
         }
-        say(&(state.token_key.sign(&claims, "JWT")? + "\n"))
+        let key = state.token_keys.signing(Algorithm::Rs256, now).ok_or("there is no token key")?;
+        say(&(key.sign(&claims, "JWT")? + "\n"))
     }
 }
 

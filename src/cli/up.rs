@@ -31,6 +31,9 @@ pub(crate) struct Up {
     /// An enforcement point that may ask about anybody over AuthZEN; may be repeated
     #[arg(long, value_name = "PEER", default_values = ["127.0.0.0/8", "::1"])]
     enforcement_point: Vec<PeerName>,
+    /// `iss` of tokens: the URL under which others reach the token listener [default: its address]
+    #[arg(long, value_name = "URL")]
+    issuer: Option<url::Url>,
     /// Issuer of Kubernetes service-account tokens
     #[arg(long, value_name = "URL")]
     service_account_issuer: Option<String>,
@@ -85,6 +88,7 @@ impl Up {
             },
             on_loss: self.audit.audit_on_loss,
             audit: self.audit.into(),
+            issuer: self.issuer.map(|url| url.as_str().trim_end_matches('/').to_owned()),
             service_accounts,
         })
     }
@@ -100,7 +104,7 @@ fn banner(listen: &Listen, directory: &Directory, manifests: &str) -> String {
 
   forward auth and AuthZEN   http://{http}   https://{https}
   ext_authz (gRPC)           {grpc}          {grpcs} (TLS)
-  token keys                 http://{tokens}/.well-known/jwks.json
+  tokens: keys, exchange     http://{tokens}   https://{tokens_tls}
   admin                      http://{admin}
 
 Try, in another terminal:
@@ -118,6 +122,7 @@ Decisions are recorded below. Ctrl-C ends it.
         grpc = listen.grpc,
         grpcs = listen.grpcs,
         tokens = listen.tokens,
+        tokens_tls = listen.tokens_tls,
         admin = listen.admin,
     )
 }

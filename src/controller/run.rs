@@ -11,12 +11,13 @@ use crate::controller::webhooks::{FailurePolicy, Webhooks};
 use crate::controller::writer::Writer;
 use crate::controller::{living, owner, service_accounts};
 use crate::doors::admin::{self, Readiness};
-use crate::doors::tokens::{self, Published};
+use crate::doors::exchange::{self, Exchange};
+use crate::doors::tokens::{self, Metadata, Published};
 use crate::doors::trust::Trust;
 use crate::doors::{Doors, admission, mint};
 use crate::engine::Engine;
 use crate::identity::{
-    Authorities, Bundle, Carriers, KeyStore, Mint, Origin, Rotation, Seen, Signer, Store, TokenKeys,
+    Authorities, Bundle, Carriers, KeyStore, Mint, Origin, Rotation, Seen, Signer, Store, TOKEN_KEYS, TokenService,
 };
 use crate::metrics::Metrics;
 use crate::process::{Failure, Parts, bind};
@@ -93,14 +94,6 @@ pub struct Listen {
     pub admin: SocketAddr,
 }
 
-/// How token keys follow one another: verifiers keep keys for minutes, tokens live for an hour at most.
-const TOKEN_KEYS: KeySchedule = KeySchedule {
-    algorithms: &Algorithm::ALL,
-    signs: Duration::from_secs(7 * 24 * 3600),
-    ahead: Duration::from_secs(24 * 3600),
-    after: Duration::from_secs(2 * 3600),
-};
-
 /// How keys of the audit log follow one another: logs are verified for years.
 const AUDIT_KEYS: KeySchedule = KeySchedule {
     algorithms: &[Algorithm::Es256],
@@ -171,7 +164,8 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
     let (gate, closing) = (Arc::clone(&readiness), CancellationToken::new());
 
     let mut parts = Parts::default();
-    let doors = Doors { engine: Arc::clone(&engine), trust: Arc::new(settings.trust) };
+    let trust = Arc::new(settings.trust);
+    let doors = Doors { engine: Arc::clone(&engine), trust: Arc::clone(&trust) };
     let port = webhooks.local_addr()?.port();
     let admit = admission::Webhooks {
         engine: Arc::clone(&engine),
@@ -194,13 +188,17 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
     let mint = Mint::new(client.clone(), Arc::clone(&engine), known, keys, &names.trust_domain, &settings.issuer);
     let published = Published {
         trust_domain: names.trust_domain.as_str().into(),
-        issuer: settings.issuer.into(),
         authorities: authorities.clone(),
         keys: token_keys.clone(),
-        audit_keys: audit_keys.clone(),
         authenticator: Arc::clone(engine.authenticator()),
     };
-    parts.serve(token_listener, Some(tls), tokens::router(published).merge(mint::router(mint)));
+    let metadata = tokens::metadata(Metadata::new(&settings.issuer, None, token_keys.clone(), audit_keys.clone()));
+    let exchange = Exchange {
+        service: TokenService::new(Arc::clone(&engine), token_keys.clone(), &settings.issuer),
+        trust: Arc::clone(&trust),
+    };
+    let routers = tokens::router(published).merge(metadata).merge(exchange::router(exchange)).merge(mint::router(mint));
+    parts.serve(token_listener, Some(tls), routers);
     parts.serve(admin, None, admin::router(Arc::clone(&engine), Arc::clone(&readiness)));
 
     let mut api_key_namespaces = settings.api_key_namespaces;
@@ -222,7 +220,7 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
     let (keys, authenticator) = (client.clone(), Arc::clone(engine.authenticator()));
     parts.add(|stop| service_accounts::follow(keys, authenticator, stop));
     let (own_keys, authenticator) = (token_keys.clone(), Arc::clone(engine.authenticator()));
-    parts.add(|stop| verify_by(own_keys, authenticator, stop));
+    parts.add(|stop| own_keys.verified_by(authenticator, stop));
     let authenticator = Arc::clone(engine.authenticator());
     parts.add(|stop| async move {
         authenticator.run(stop).await;
@@ -302,21 +300,4 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
             tokio::time::sleep(LINGER).await;
         })
         .await
-}
-
-/// Verifies tokens by the keys that there are, until `shutdown`.
-async fn verify_by(
-    keys: TokenKeys,
-    authenticator: Arc<Authenticator>,
-    shutdown: CancellationToken,
-) -> Result<(), Failure> {
-    let mut changes = keys.changes();
-    loop {
-        tokio::select! {
-            Ok(()) = changes.changed() => {}
-            () = shutdown.cancelled() => return Ok(()),
-        }
-        let jwks = changes.borrow_and_update().jwks();
-        authenticator.change_domain(|domain| domain.own_keys = Some(jwks.clone()));
-    }
 }

@@ -4,6 +4,7 @@ pub mod admin;
 pub mod admission;
 pub(crate) mod answer;
 pub mod authzen;
+pub(crate) mod exchange;
 pub mod ext_authz;
 mod ext_authz_failure;
 pub mod forward_auth;

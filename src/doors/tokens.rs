@@ -1,6 +1,7 @@
-//! The token listener: public keys for services that verify tokens on their own, and the trust bundle.
+//! The token listener: public keys for services that verify tokens on their own, where everything is, and the trust bundle.
 
 use crate::authn::Authenticator;
+use crate::doors::exchange::{CLIENT_CREDENTIALS, EXCHANGE, INTROSPECTION_PATH, TOKEN_PATH};
 use crate::identity::{Authorities, TokenKeys};
 use axum::extract::{Query, State};
 use axum::http::header;
@@ -10,8 +11,9 @@ use axum::{Json, Router};
 use durward_core::digest::Digest;
 use durward_pki::bundle::bundle;
 use durward_pki::token::Algorithm;
+use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,18 +22,75 @@ use tokio::time::{Instant, sleep_until};
 /// How long a verifier may keep the keys, in seconds; a key is published for longer than this before it signs.
 const MAX_AGE: &str = "public, max-age=300";
 /// How often whoever uses the trust bundle is to look for another one, in seconds.
-pub(crate) const REFRESH_HINT: u32 = 300;
+const REFRESH_HINT: u32 = 300;
 
 /// Where the keys are that verify the audit log: apart from those of tokens, for they count for nothing else.
 const AUDIT_KEYS_PATH: &str = "/.well-known/durward-audit-keys.json";
 
-/// The listener of a standalone engine as a router, for the keys of tokens and of the audit log (RFC 7517, section 5) and
-/// a bundle.
-pub(crate) fn standalone(jwks: Arc<str>, audit: Arc<str>, bundle: Arc<str>) -> Router {
+/// What verifiers need: keys, and where everything is.
+#[derive(Clone)]
+pub(crate) struct Metadata {
+    issuer: Arc<str>,
+    /// Where clients that show a certificate have to go (RFC 8705, section 5).
+    tls: Option<Arc<str>>,
+    keys: TokenKeys,
+    audit_keys: TokenKeys,
+}
+
+impl Metadata {
+    /// `issuer` is the URL under which tokens of this installation are verified, and `tls` the same with client
+    /// certificates, if that is another.
+    pub(crate) fn new(issuer: &str, tls: Option<String>, keys: TokenKeys, audit_keys: TokenKeys) -> Self {
+        Self { issuer: issuer.into(), tls: tls.map(Into::into), keys, audit_keys }
+    }
+
+    fn endpoints(&self, base: &str) -> Map<String, Value> {
+        let all = [("token_endpoint", TOKEN_PATH), ("introspection_endpoint", INTROSPECTION_PATH)];
+        all.into_iter().map(|(name, path)| (name.to_owned(), format!("{base}{path}").into())).collect()
+    }
+
+    /// OpenID Connect Discovery, section 3, and RFC 8414, section 2, as much of both as there is.
+    fn document(&self) -> Value {
+        let algorithms = Algorithm::ALL.map(Algorithm::as_str);
+        let mut document = json!({
+            "issuer": &*self.issuer,
+            "jwks_uri": format!("{}{JWKS_PATH}", self.issuer),
+            "response_types_supported": ["id_token"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": algorithms,
+            "grant_types_supported": [EXCHANGE, CLIENT_CREDENTIALS],
+            "token_endpoint_auth_methods_supported": ["none", "tls_client_auth"],
+            "tls_client_certificate_bound_access_tokens": true,
+        });
+        if let Some(document) = document.as_object_mut() {
+            document.extend(self.endpoints(&self.issuer));
+            document
+                .extend(self.tls.iter().map(|tls| ("mtls_endpoint_aliases".to_owned(), self.endpoints(tls).into())));
+        }
+        document
+    }
+}
+
+const JWKS_PATH: &str = "/.well-known/jwks.json";
+
+/// Keys and where everything is, as a router.
+pub(crate) fn metadata(metadata: Metadata) -> Router {
+    let document = async |State(this): State<Metadata>| ([(header::CACHE_CONTROL, MAX_AGE)], Json(this.document()));
     Router::new()
-        .route("/.well-known/jwks.json", get(async move || key_set(jwks.to_string())))
-        .route(AUDIT_KEYS_PATH, get(async move || key_set(audit.to_string())))
-        .route("/bundle", get(async move || spiffe_bundle(bundle.to_string())))
+        .route(JWKS_PATH, get(async |State(this): State<Metadata>| key_set(this.keys.current().jwks())))
+        .route(AUDIT_KEYS_PATH, get(async |State(this): State<Metadata>| key_set(this.audit_keys.current().jwks())))
+        .route("/.well-known/openid-configuration", get(document))
+        .route("/.well-known/oauth-authorization-server", get(document))
+        .with_state(metadata)
+}
+
+/// The bundle of a standalone engine as a router: its roots since a time, in seconds since 1970, and the keys that there are.
+pub(crate) fn own_bundle(roots: Vec<CertificateDer<'static>>, since: i64, keys: TokenKeys) -> Router {
+    let own = async move || {
+        let keys = keys.current();
+        spiffe_bundle(bundle(&roots, keys.public(), since.saturating_add(keys.sequence()), REFRESH_HINT))
+    };
+    Router::new().route("/bundle", get(own))
 }
 
 /// How long a question for other bundles is held.
@@ -46,15 +105,12 @@ pub(crate) struct Bundles {
     pub(crate) bundles: BTreeMap<String, Value>,
 }
 
-/// What the listener of a cluster tells.
+/// What bundles are made from.
 #[derive(Clone)]
 pub(crate) struct Published {
     pub(crate) trust_domain: Arc<str>,
-    /// The URL under which tokens of this installation are verified.
-    pub(crate) issuer: Arc<str>,
     pub(crate) authorities: Authorities,
     pub(crate) keys: TokenKeys,
-    pub(crate) audit_keys: TokenKeys,
     /// Knows the other trust domains.
     pub(crate) authenticator: Arc<Authenticator>,
 }
@@ -75,12 +131,9 @@ impl Published {
     }
 }
 
-/// The listener of a cluster as a router.
+/// The bundles of a cluster as a router.
 pub(crate) fn router(published: Published) -> Router {
     Router::new()
-        .route("/.well-known/jwks.json", get(async |State(this): State<Published>| key_set(this.keys.current().jwks())))
-        .route(AUDIT_KEYS_PATH, get(async |State(this): State<Published>| key_set(this.audit_keys.current().jwks())))
-        .route("/.well-known/openid-configuration", get(discovery))
         .route("/bundle", get(async |State(this): State<Published>| spiffe_bundle(this.bundle())))
         .route(BUNDLES_PATH, get(bundles))
         .with_state(published)
@@ -88,18 +141,6 @@ pub(crate) fn router(published: Published) -> Router {
 
 fn key_set(jwks: String) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/jwk-set+json"), (header::CACHE_CONTROL, MAX_AGE)], jwks)
-}
-
-/// OpenID Connect Discovery, section 3: as much of it as verifiers of tokens read.
-async fn discovery(State(this): State<Published>) -> impl IntoResponse {
-    let document = json!({
-        "issuer": &*this.issuer,
-        "jwks_uri": format!("{}/.well-known/jwks.json", this.issuer),
-        "response_types_supported": ["id_token"],
-        "subject_types_supported": ["public"],
-        "id_token_signing_alg_values_supported": Algorithm::ALL.map(Algorithm::as_str),
-    });
-    ([(header::CACHE_CONTROL, MAX_AGE)], Json(document))
 }
 
 /// The bundle as SPIFFE has it (SPIFFE Trust Domain and Bundle, section 4).

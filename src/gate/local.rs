@@ -3,15 +3,16 @@
 use crate::doors::admin::Readiness;
 use crate::engine::Engine;
 use crate::gate::identity::{Material, Shown};
+use crate::identity::TokenKeys;
 use crate::process::{Failure, Parts};
 use crate::standalone::load::{Domain, load};
 use crate::standalone::state::State;
+use crate::standalone::token_keys::KeyFolder;
 use crate::standalone::watch::{Watch, follow};
 use chrono::{TimeDelta, Utc};
 use durward_core::principal::PrincipalId;
 use durward_pki::authority::pem;
 use durward_pki::svid;
-use durward_pki::token::jwks;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::fs;
@@ -76,11 +77,13 @@ impl Local {
         directory.warn();
         engine.replace_snapshot(directory.catalog.snapshot().clone());
         engine.metrics().policies_rejected(directory.catalog.rejected());
-        let engine = Arc::clone(engine);
+        let (engine, authenticator) = (Arc::clone(engine), Arc::clone(engine.authenticator()));
         parts.add(|stop| follow(watch, directory, engine, stop));
         match self.certificate {
             Certificate::State { state, account } => {
-                shown.show(&issued(&state, &domain.trust_domain, &account)?)?;
+                let (material, keys) = issued(&state, &domain.trust_domain, &account)?;
+                shown.show(&material)?;
+                KeyFolder::new(&state).keep(keys, authenticator, parts);
             }
             Certificate::Files { bundle, roots, jwks } => {
                 let files = Files { bundle, roots, jwks };
@@ -96,18 +99,23 @@ impl Local {
     }
 }
 
-fn issued(state: &Path, trust_domain: &str, (namespace, name): &(String, String)) -> Result<Material, Failure> {
+fn issued(
+    state: &Path,
+    trust_domain: &str,
+    (namespace, name): &(String, String),
+) -> Result<(Material, TokenKeys), Failure> {
     let id = PrincipalId::workload(trust_domain, namespace, name)?;
     let state = State::open(state, trust_domain)?;
     let names = ["localhost".to_owned()];
     let issued = state.issue(&id.to_string(), &names, &[], LIFETIME, Utc::now())?;
-    Ok(Material {
+    let material = Material {
         id,
         chain_pem: issued.chain_pem,
         key_pem: issued.key_pem,
         roots: state.authority.roots().to_vec(),
-        jwks: Some(jwks([state.token_key.jwk()])),
-    })
+        jwks: Some(state.token_keys.jwks()),
+    };
+    Ok((material, TokenKeys::new(state.token_keys)))
 }
 
 #[derive(Debug)]

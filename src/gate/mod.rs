@@ -27,6 +27,7 @@ use crate::authn::{Authenticator, TrustDomain};
 use crate::doors::admin::{self, Readiness};
 use crate::doors::server::serve_service;
 use crate::engine::Engine;
+use crate::identity::TokenKeys;
 use crate::metrics::Metrics;
 use crate::process::{Failure, Parts, bind};
 use crate::random::random;
@@ -79,13 +80,15 @@ pub enum Source {
 impl Source {
     /// Who proves the audit log: the local CA's key for it; elsewhere a key of this process, which nobody knows later.
     fn log_signer(&self, trust_domain: &str) -> Result<LogSigner, Failure> {
-        let key = match self {
+        match self {
             Self::Local(Local { certificate: Certificate::State { state, .. }, .. }) => {
-                State::open(state, trust_domain)?.audit_key
+                Ok(TokenKeys::new(State::open(state, trust_domain)?.audit_keys).log_signer())
             }
-            Self::Local(_) => Arc::new(TokenKey::generate(Algorithm::Es256)?),
-        };
-        Ok(LogSigner::new(move |claims, typ| key.sign(claims, typ)))
+            Self::Local(_) => {
+                let key = TokenKey::generate(Algorithm::Es256)?;
+                Ok(LogSigner::new(move |claims, typ| key.sign(claims, typ)))
+            }
+        }
     }
 }
 

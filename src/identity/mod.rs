@@ -3,6 +3,7 @@
 
 mod authorities;
 mod bundle;
+mod exchange;
 mod issue;
 mod mint;
 mod rotation;
@@ -13,6 +14,7 @@ mod token_keys;
 
 pub(crate) use authorities::{Authorities, Trust};
 pub(crate) use bundle::{Bundle, CONFIG_MAP, CONFIG_MAP_KEY, published_roots};
+pub(crate) use exchange::{AccessToken, Refusal, TokenRequest, TokenService};
 pub(crate) use issue::Granted;
 pub(crate) use mint::{AUDIENCE, Mint, MintError};
 pub(crate) use rotation::{Carriers, Rotation};
@@ -21,7 +23,7 @@ pub use secret::Wish;
 pub(crate) use signer::{Signer, no_policy};
 pub use store::Origin;
 pub(crate) use store::{Seen, Store, stored_in};
-pub(crate) use token_keys::{KeyStore, TokenKeys};
+pub(crate) use token_keys::{KeyStore, PERIOD, Ring, TOKEN_KEYS, TokenKeys};
 
 /// Name of the signer, in pods' `podCertificate` volumes and trust bundles.
 pub const SIGNER: &str = "durward.dev/workload";

@@ -1,6 +1,8 @@
-//! Keys that sign JWT-SVIDs, access tokens and the audit log, in Secrets that every replica follows and the leader renews.
+//! Keys that sign JWT-SVIDs, access tokens and the audit log. In a cluster they are in Secrets that every replica follows and
+//! the leader renews.
 
 use crate::audit::LogSigner;
+use crate::authn::Authenticator;
 use crate::controller::{brief, pauses};
 use crate::process::Failure;
 use chrono::{DateTime, Utc};
@@ -21,8 +23,16 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
+/// How token keys follow one another: verifiers keep keys for minutes, tokens live for an hour at most.
+pub(crate) const TOKEN_KEYS: KeySchedule = KeySchedule {
+    algorithms: &Algorithm::ALL,
+    signs: Duration::from_secs(7 * 24 * 3600),
+    ahead: Duration::from_secs(24 * 3600),
+    after: Duration::from_secs(2 * 3600),
+};
+
 /// How often it is looked whether a key is due.
-const PERIOD: Duration = Duration::from_secs(5);
+pub(crate) const PERIOD: Duration = Duration::from_secs(5);
 
 /// The keys at one time.
 #[derive(Debug, Default)]
@@ -54,19 +64,40 @@ impl Ring {
         self.0.keys().copied().collect()
     }
 
-    fn decode(secret: &Secret) -> Result<Self, Failure> {
+    /// Keys by the names of their files.
+    pub(crate) fn read<'f>(files: impl IntoIterator<Item = (&'f str, &'f [u8])>) -> Result<Self, Failure> {
         let mut ring = BTreeMap::new();
-        for (name, pem) in secret.data.iter().flatten() {
+        for (name, pem) in files {
             let term = term(name).ok_or_else(|| format!("`{name}` is no name of a token key"))?;
-            let pem = String::from_utf8(pem.0.clone()).map(Zeroizing::new);
-            let key = TokenKey::from_pem(term.algorithm, &pem.map_err(|_| format!("`{name}` is no PEM"))?);
-            ring.insert(term, key.map_err(|error| format!("`{name}`: {error}"))?);
+            let pem = std::str::from_utf8(pem).map_err(|_| format!("`{name}` is no PEM"))?;
+            let key = TokenKey::from_pem(term.algorithm, pem).map_err(|error| format!("`{name}`: {error}"))?;
+            ring.insert(term, key);
         }
         Ok(Self(ring))
     }
 
+    /// The keys as files.
+    pub(crate) fn files(&self) -> impl Iterator<Item = (String, Zeroizing<String>)> {
+        self.0.iter().map(|(term, key)| (file(*term), key.to_pem()))
+    }
+
+    /// Makes keys that are due and drops those that are over; tells whether there were any.
+    pub(crate) fn renew(&mut self, schedule: &KeySchedule, now: DateTime<Utc>) -> Result<bool, TokenKeyError> {
+        let (made, gone) = key_changes(&self.terms(), schedule, now.timestamp());
+        let changed = !(made.is_empty() && gone.is_empty());
+        gone.iter().for_each(|term| drop(self.0.remove(term)));
+        for term in made {
+            self.0.insert(term, TokenKey::generate(term.algorithm)?);
+        }
+        Ok(changed)
+    }
+
+    fn decode(secret: &Secret) -> Result<Self, Failure> {
+        Self::read(secret.data.iter().flatten().map(|(name, pem)| (name.as_str(), pem.0.as_slice())))
+    }
+
     fn encode(&self, name: &str, version: Option<String>) -> Secret {
-        let data = self.0.iter().map(|(term, key)| (file(*term), ByteString(key.to_pem().as_bytes().to_vec())));
+        let data = self.files().map(|(name, pem)| (name, ByteString(pem.as_bytes().to_vec())));
         Secret {
             metadata: ObjectMeta { name: Some(name.to_owned()), resource_version: version, ..ObjectMeta::default() },
             data: Some(data.collect()),
@@ -75,7 +106,7 @@ impl Ring {
     }
 }
 
-/// Name of a key in the Secret: how it signs, and from when on in seconds since 1970.
+/// Name of a key's file: how it signs, and from when on in seconds since 1970.
 fn file(term: KeyTerm) -> String {
     format!("{}-{}.pem", term.algorithm.as_str().to_ascii_lowercase(), term.from)
 }
@@ -91,6 +122,31 @@ fn term(file: &str) -> Option<KeyTerm> {
 pub(crate) struct TokenKeys(watch::Sender<Arc<Ring>>);
 
 impl TokenKeys {
+    pub(crate) fn new(ring: Ring) -> Self {
+        Self(watch::Sender::new(Arc::new(ring)))
+    }
+
+    pub(crate) fn replace(&self, ring: Ring) {
+        self.0.send_replace(Arc::new(ring));
+    }
+
+    /// Lets tokens be verified by the keys that there are, until `shutdown`.
+    pub(crate) async fn verified_by(
+        self,
+        authenticator: Arc<Authenticator>,
+        shutdown: CancellationToken,
+    ) -> Result<(), Failure> {
+        let mut changes = self.changes();
+        loop {
+            tokio::select! {
+                Ok(()) = changes.changed() => {}
+                () = shutdown.cancelled() => return Ok(()),
+            }
+            let jwks = changes.borrow_and_update().jwks();
+            authenticator.change_domain(|domain| domain.own_keys = Some(jwks.clone()));
+        }
+    }
+
     pub(crate) fn current(&self) -> Arc<Ring> {
         Arc::clone(&self.0.borrow())
     }
@@ -123,7 +179,7 @@ impl KeyStore {
         self.renew().await?;
         let secret = self.secrets.get(&self.name).await.map_err(|error| self.failed(&error))?;
         let ring = Ring::decode(&secret).map_err(|error| format!("Secret `{}`: {error}", self.name))?;
-        Ok(TokenKeys(watch::Sender::new(Arc::new(ring))))
+        Ok(TokenKeys::new(ring))
     }
 
     fn failed(&self, error: &kube::Error) -> Failure {
@@ -143,7 +199,7 @@ impl KeyStore {
             tokio::select! {
                 Some(event) = events.next() => match event {
                     Ok(watcher::Event::Apply(secret) | watcher::Event::InitApply(secret)) => match Ring::decode(&secret) {
-                        Ok(ring) => drop(keys.0.send_replace(Arc::new(ring))),
+                        Ok(ring) => keys.replace(ring),
                         Err(error) => tracing::error!(%error, "the token keys stay what they were"),
                     },
                     // what was signed stays valid; the leader makes new keys
@@ -167,13 +223,8 @@ impl KeyStore {
     async fn renew(&self) -> Result<(), Failure> {
         let stored = self.secrets.get_opt(&self.name).await.map_err(|error| self.failed(&error))?;
         let mut ring = stored.as_ref().map(Ring::decode).transpose()?.unwrap_or_default();
-        let (made, gone) = key_changes(&ring.terms(), &self.schedule, Utc::now().timestamp());
-        if made.is_empty() && gone.is_empty() {
+        if !ring.renew(&self.schedule, Utc::now())? {
             return Ok(());
-        }
-        gone.iter().for_each(|term| drop(ring.0.remove(term)));
-        for term in made {
-            ring.0.insert(term, TokenKey::generate(term.algorithm)?);
         }
         let parameters = PostParams::default();
         let written = match stored {

@@ -4,5 +4,6 @@ pub mod load;
 pub mod manifest;
 pub(crate) mod place;
 pub mod state;
+pub(crate) mod token_keys;
 pub mod up;
 pub(crate) mod watch;

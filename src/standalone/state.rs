@@ -1,17 +1,18 @@
-//! The state directory: the embedded authority, the token key and the key of the audit log, made once.
+//! The state directory: the embedded authority and the key of the audit log, made once, and the keys of tokens.
 
+use crate::identity::Ring;
 use crate::random::{NoRandomness, random};
+use crate::standalone::token_keys::KeyFolder;
 use chrono::{DateTime, TimeDelta, Utc};
 use durward_pki::authority::{Authority, AuthorityError, Issued, Request};
 use durward_pki::serial::Serial;
 use durward_pki::svid::BACKDATE;
-use durward_pki::token::{Algorithm, TokenKey, TokenKeyError};
+use durward_pki::token::{Algorithm, TokenKey};
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use thiserror::Error;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
@@ -19,15 +20,18 @@ use zeroize::Zeroizing;
 /// Lifetime of the doors' own certificate; made anew at each start.
 const SERVER_CERTIFICATE: TimeDelta = TimeDelta::days(90);
 
+/// The name in a ring of the one key of the audit log.
+const AUDIT_KEY: &str = "es256-0.pem";
+
 /// What `durward up` and `durward mint` share.
 #[derive(Debug)]
 pub struct State {
     /// Issues certificates.
     pub authority: Authority,
-    /// Signs tokens.
-    pub token_key: TokenKey,
-    /// Signs the audit log.
-    pub audit_key: Arc<TokenKey>,
+    /// Sign tokens.
+    pub(crate) token_keys: Ring,
+    /// Sign the audit log.
+    pub(crate) audit_keys: Ring,
 }
 
 /// The state can't be used.
@@ -74,13 +78,13 @@ pub enum StateError {
         /// The wanted one.
         wanted: String,
     },
-    /// The key of tokens or of the audit log is not usable.
-    #[error("a key in `{path}` can't be used: {source}")]
+    /// A key of tokens or of the audit log is not usable.
+    #[error("a key in `{path}` can't be used: {message}")]
     TokenKey {
         /// The directory.
         path: String,
         /// Why.
-        source: TokenKeyError,
+        message: String,
     },
     /// No randomness.
     #[error(transparent)]
@@ -119,29 +123,23 @@ impl State {
         create_directory(path)?;
         let shown = || path.display().to_string();
         let authority_error = |source| StateError::Authority { path: shown(), source };
-        let token_error = |source| StateError::TokenKey { path: shown(), source };
+        let key_error = |message| StateError::TokenKey { path: shown(), message };
         // key and certificate are one file, so that no crash can part them
         let pem = read_or_make(&path.join("ca.pem"), || {
             let authority = Authority::create(trust_domain, OffsetDateTime::now_utc(), Serial::own(random()?))
                 .map_err(authority_error)?;
             Ok(Zeroizing::new(format!("{}{}", authority.certificate_pem(), *authority.key_pem())))
         })?;
-        let token = read_or_make(&path.join("token-key.pem"), || {
-            TokenKey::generate(Algorithm::Rs256).map(|key| key.to_pem()).map_err(token_error)
-        })?;
         // a key of its own: logs are verified for years, tokens for minutes
         let audit = read_or_make(&path.join("audit-key.pem"), || {
-            TokenKey::generate(Algorithm::Es256).map(|key| key.to_pem()).map_err(token_error)
+            TokenKey::generate(Algorithm::Es256).map(|key| key.to_pem()).map_err(|error| key_error(error.to_string()))
         })?;
         let authority = Authority::from_pem(&pem, &pem, None).map_err(authority_error)?;
         if authority.trust_domain().as_deref() != Some(trust_domain) {
             return Err(StateError::OtherTrustDomain { path: shown(), wanted: trust_domain.to_owned() });
         }
-        Ok(Self {
-            authority,
-            token_key: TokenKey::from_pem(Algorithm::Rs256, &token).map_err(token_error)?,
-            audit_key: Arc::new(TokenKey::from_pem(Algorithm::Es256, &audit).map_err(token_error)?),
-        })
+        let audit_keys = Ring::read([(AUDIT_KEY, audit.as_bytes())]).map_err(|error| key_error(error.to_string()))?;
+        Ok(Self { authority, token_keys: KeyFolder::new(path).renew(Utc::now())?, audit_keys })
     }
 
     /// A certificate for the doors on this host.
@@ -182,12 +180,12 @@ impl State {
     }
 }
 
-fn io_error(path: &Path) -> impl Fn(io::Error) -> StateError {
+pub(super) fn io_error(path: &Path) -> impl Fn(io::Error) -> StateError {
     let path = path.display().to_string();
     move |source| StateError::Io { path: path.clone(), source }
 }
 
-fn create_directory(path: &Path) -> Result<(), StateError> {
+pub(super) fn create_directory(path: &Path) -> Result<(), StateError> {
     match DirBuilder::new().recursive(true).mode(0o700).create(path) {
         Ok(()) => check_mode(path, 0o700),
         Err(source) => Err(io_error(path)(source)),
@@ -195,7 +193,7 @@ fn create_directory(path: &Path) -> Result<(), StateError> {
 }
 
 /// Refuses what others can read. A directory that others can list is as bad as a file that they can read.
-fn check_mode(path: &Path, wanted: u32) -> Result<(), StateError> {
+pub(super) fn check_mode(path: &Path, wanted: u32) -> Result<(), StateError> {
     let mode = fs::metadata(path).map_err(io_error(path))?.mode() & 0o777;
     if mode & 0o077 != 0 {
         return Err(StateError::Exposed { path: path.display().to_string(), mode, wanted });

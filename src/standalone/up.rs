@@ -1,22 +1,24 @@
 //! `durward up`: all doors on this host, deciding by a directory that is followed as it changes.
 
-use crate::audit::{Audit, LogSigner, OnLoss, Sink};
+use crate::audit::{Audit, OnLoss, Sink};
 use crate::authn::tls::{Clients, ServerCertificate, server_config};
 use crate::authn::{Authenticator, ServiceAccountIssuer, TrustDomain};
 use crate::doors::admin::{self, Readiness};
+use crate::doors::exchange::{self, Exchange};
+use crate::doors::tokens::Metadata;
 use crate::doors::trust::Trust;
 use crate::doors::{Doors, tokens};
 use crate::engine::Engine;
+use crate::identity::{TokenKeys, TokenService};
 use crate::metrics::Metrics;
 use crate::process::{Failure, ListenError, Parts, bind};
 use crate::random::random;
 use crate::standalone::load::{Directory, Domain, load};
 use crate::standalone::state::State;
+use crate::standalone::token_keys::KeyFolder;
 use crate::standalone::watch::{Watch, follow};
 use axum::Router;
 use chrono::Utc;
-use durward_pki::bundle::bundle;
-use durward_pki::token::jwks;
 use rustls::ServerConfig;
 use serde::Serialize;
 use std::io;
@@ -42,6 +44,8 @@ pub struct Settings {
     pub audit: Sink,
     /// What to do when it can't be written.
     pub on_loss: OnLoss,
+    /// `iss` of tokens; a URL of the token listener if left out.
+    pub issuer: Option<String>,
     /// Issuer of service-account tokens.
     pub service_accounts: Option<ServiceAccountIssuer>,
 }
@@ -61,9 +65,12 @@ pub struct Listen {
     /// Envoy ext_authz over gRPC with TLS
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9143")]
     pub grpcs: SocketAddr,
-    /// Public keys of tokens, and the trust bundle
+    /// Keys and exchange of tokens, and the trust bundle
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8182")]
     pub tokens: SocketAddr,
+    /// The same over TLS, for clients with certificates
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8145")]
+    pub tokens_tls: SocketAddr,
     /// Health, metrics and the snapshot
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8181")]
     pub admin: SocketAddr,
@@ -76,10 +83,9 @@ pub struct Listen {
 pub async fn up(settings: Settings, ready: impl FnOnce(&Listen, &Directory)) -> Result<(), Failure> {
     let sockets = Sockets::bind(&settings.listen).await?;
     let state = State::open(&settings.state, &settings.domain.trust_domain)?;
-    let audit_keys = jwks([state.audit_key.jwk()]);
-    let audit_key = Arc::clone(&state.audit_key);
-    let signer = LogSigner::new(move |claims, typ| audit_key.sign(claims, typ));
-    let audit = Audit::open(&settings.audit, settings.on_loss, signer)?;
+    let certificate = state.server_certificate(&settings.domain.trust_domain, Utc::now())?;
+    let (token_keys, audit_keys) = (TokenKeys::new(state.token_keys), TokenKeys::new(state.audit_keys));
+    let audit = Audit::open(&settings.audit, settings.on_loss, audit_keys.log_signer())?;
     let watch = Watch::begin(&settings.manifests);
     // a directory that is not there is told by the loader, which knows what it is for
     let directory = load(&settings.manifests, &settings.domain)?;
@@ -88,13 +94,11 @@ pub async fn up(settings: Settings, ready: impl FnOnce(&Listen, &Directory)) -> 
     let domain = TrustDomain {
         name: settings.domain.trust_domain.clone(),
         roots: state.authority.roots().to_vec(),
-        own_keys: Some(jwks([state.token_key.jwk()])),
+        own_keys: Some(token_keys.current().jwks()),
         service_accounts: settings.service_accounts.clone(),
     };
-    let jwks = domain.own_keys.clone().unwrap_or_default().into();
     // another state directory has a younger CA
-    let sequence = state.authority.validity().0;
-    let bundle = bundle(&domain.roots, [state.token_key.jwk()], sequence, tokens::REFRESH_HINT);
+    let bundle = tokens::own_bundle(domain.roots.clone(), state.authority.validity().0, token_keys.clone());
     let authenticator = Authenticator::new(domain, Arc::default());
     let problems = authenticator.replace_providers(&directory.providers(), &directory.secrets());
     problems.iter().for_each(|(provider, problem)| eprintln!("provider {provider}: {problem}"));
@@ -109,21 +113,25 @@ pub async fn up(settings: Settings, ready: impl FnOnce(&Listen, &Directory)) -> 
     readiness.loaded();
     readiness.living();
 
-    let issued = state.server_certificate(&settings.domain.trust_domain, Utc::now())?;
     let clients = Clients::new(Arc::clone(engine.authenticator()));
-    let tls = server_config(ServerCertificate::new(&issued.chain_pem, &issued.key_pem)?, clients)?;
-    let doors = Doors { engine: Arc::clone(&engine), trust: Arc::new(settings.trust) };
+    let tls = server_config(ServerCertificate::new(&certificate.chain_pem, &certificate.key_pem)?, clients)?;
+    let trust = Arc::new(settings.trust);
+    let doors = Doors { engine: Arc::clone(&engine), trust: Arc::clone(&trust) };
 
     let (grpc, health) = doors.grpc().await;
     let mut parts = Parts::default();
     let listen = sockets.listen()?;
+    let issuer = settings.issuer.unwrap_or_else(|| format!("http://{}", listen.tokens));
+    let tls_url = format!("https://{}", listen.tokens_tls);
+    let metadata = Metadata::new(&issuer, Some(tls_url), token_keys.clone(), audit_keys);
+    let service = TokenService::new(Arc::clone(&engine), token_keys.clone(), &issuer);
     sockets.serve(
         &mut parts,
         &tls,
         Routers {
             http: doors.http(),
             grpc,
-            tokens: tokens::standalone(jwks, audit_keys.into(), bundle.into()),
+            tokens: tokens::metadata(metadata).merge(bundle).merge(exchange::router(Exchange { service, trust })),
             admin: admin::router(Arc::clone(&engine), readiness),
         },
     );
@@ -132,6 +140,7 @@ pub async fn up(settings: Settings, ready: impl FnOnce(&Listen, &Directory)) -> 
         keys.run(stop).await;
         Ok(())
     });
+    KeyFolder::new(&settings.state).keep(token_keys, Arc::clone(engine.authenticator()), &mut parts);
     ready(&listen, &directory);
     parts.add(|stop| follow(watch, directory, Arc::clone(&engine), stop));
     parts.until_the_end(async move { health.closing().await }).await
@@ -150,6 +159,7 @@ struct Sockets {
     grpc: TcpListener,
     grpcs: TcpListener,
     tokens: TcpListener,
+    tokens_tls: TcpListener,
     admin: TcpListener,
 }
 
@@ -160,7 +170,8 @@ impl Sockets {
             https: bind(listen.https, "forward auth and AuthZEN over TLS", "https").await?,
             grpc: bind(listen.grpc, "ext_authz", "grpc").await?,
             grpcs: bind(listen.grpcs, "ext_authz over TLS", "grpcs").await?,
-            tokens: bind(listen.tokens, "token keys", "tokens").await?,
+            tokens: bind(listen.tokens, "tokens", "tokens").await?,
+            tokens_tls: bind(listen.tokens_tls, "tokens over TLS", "tokens-tls").await?,
             admin: bind(listen.admin, "admin", "admin").await?,
         })
     }
@@ -173,6 +184,7 @@ impl Sockets {
             grpc: self.grpc.local_addr()?,
             grpcs: self.grpcs.local_addr()?,
             tokens: self.tokens.local_addr()?,
+            tokens_tls: self.tokens_tls.local_addr()?,
             admin: self.admin.local_addr()?,
         })
     }
@@ -183,7 +195,8 @@ impl Sockets {
             (self.https, Some(tls), routers.http),
             (self.grpc, None, routers.grpc.clone()),
             (self.grpcs, Some(tls), routers.grpc),
-            (self.tokens, None, routers.tokens),
+            (self.tokens, None, routers.tokens.clone()),
+            (self.tokens_tls, Some(tls), routers.tokens),
             (self.admin, None, routers.admin),
         ];
         for (listener, tls, router) in all {

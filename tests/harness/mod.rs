@@ -94,7 +94,7 @@ impl Up {
         }
         let mut command = durward();
         command.arg("up").arg(&manifests).arg("--state").arg(&state).arg("--json");
-        for door in ["http", "https", "grpc", "grpcs", "tokens", "admin"] {
+        for door in ["http", "https", "grpc", "grpcs", "tokens", "tokens-tls", "admin"] {
             command.arg(format!("--{door}")).arg("127.0.0.1:0");
         }
         if !arguments.contains(&"--audit-log") {

@@ -16,6 +16,7 @@ use durward_core::relations::{Model, RelationTo};
 use durward_core::risk::Risk;
 use durward_core::scope::Scope;
 use durward_core::service::shadowed;
+use durward_core::token::{Signature, Tokens};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -62,6 +63,9 @@ const LONGEST_MAX_AGE: TimeDelta = TimeDelta::hours(24);
 /// Lifetimes of certificates that the API server lets a signer issue begin at an hour; beyond a day they are not short.
 const SHORTEST_TTL: TimeDelta = TimeDelta::minutes(5);
 const LONGEST_TTL: TimeDelta = TimeDelta::hours(24);
+/// Clocks may differ by half a minute; and keys are published for two hours after they signed last.
+const SHORTEST_TOKEN: TimeDelta = TimeDelta::minutes(1);
+const LONGEST_TOKEN: TimeDelta = TimeDelta::hours(1);
 /// Bounds of one policy; a service with more is cut in several policies. The CRD says the same.
 const MAX_OPERATIONS: usize = 512;
 const MAX_MATCHES: usize = 64;
@@ -111,6 +115,7 @@ impl Compiler<'_> {
         }
         let hosts = self.hosts(&spec.service.hosts);
         let pods = self.pods(spec);
+        let tokens = self.tokens(spec.tokens.as_ref());
         let ways = self.ways(&spec.authentication);
         let operations = self.operations(&spec.operations);
         let roles = self.roles(&spec.roles);
@@ -129,6 +134,7 @@ impl Compiler<'_> {
             audience: audience.into(),
             hosts,
             pods,
+            tokens,
             ways,
             operations,
             relations,
@@ -209,6 +215,22 @@ impl Compiler<'_> {
             }
         }
         PodSelector { requirements }
+    }
+
+    fn tokens(&mut self, tokens: Option<&spec::Tokens>) -> Tokens {
+        let Some(tokens) = tokens else { return Tokens::default() };
+        let signature = tokens.algorithm.map(|algorithm| match algorithm {
+            spec::TokenAlgorithm::Rs256 => Signature::Rs256,
+            spec::TokenAlgorithm::Es256 => Signature::Es256,
+        });
+        let ttl = tokens.ttl.as_deref().and_then(|text| {
+            let ttl = duration(text).filter(|ttl| (SHORTEST_TOKEN..=LONGEST_TOKEN).contains(ttl));
+            if ttl.is_none() {
+                self.error("spec.tokens.ttl", format!("`{text}` is no time from 1m to 1h, such as `5m`"));
+            }
+            ttl
+        });
+        Tokens { signature, ttl }
     }
 
     fn ways(&mut self, ways: &[spec::Way]) -> Vec<Way> {

@@ -1,7 +1,7 @@
 //! What is allowed in a policy and still seems wrong.
 
 use crate::compile::FieldError;
-use crate::resources::{AccessPolicy, AccessPolicySpec, Grant, Operation, Subject};
+use crate::resources::{AccessPolicy, AccessPolicySpec, Grant, Operation, Risk, Subject};
 use durward_core::principal::PrincipalId;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,6 +36,14 @@ pub fn lint(policy: &AccessPolicy) -> Vec<FieldError> {
                 operation.name
             );
             warnings.push(warning(format!("{field}.risk"), message));
+        }
+        if shares_its_scopes(spec, operation) {
+            let message = format!(
+                "`{}` is of high risk and needs no scope of its own, so access tokens of callers who may only do the rest carry \
+                 none of its scopes; give it one",
+                operation.name
+            );
+            warnings.push(warning(format!("{field}.scopes"), message));
         }
         warnings.extend(ways_around(spec, operation).map(|message| warning(format!("{field}.kubernetes"), message)));
     }
@@ -77,6 +85,15 @@ fn scopes<'s>(spec: &'s AccessPolicySpec, grant: &'s Grant) -> impl Iterator<Ite
 fn deletes(operation: &Operation) -> bool {
     operation.http.iter().any(|http| http.methods.iter().any(|method| method == "DELETE"))
         || operation.kubernetes.iter().any(|api| api.verbs.iter().any(|verb| verb == "DELETE"))
+}
+
+/// Whether scopes can't tell an operation of high risk from others.
+fn shares_its_scopes(spec: &AccessPolicySpec, operation: &Operation) -> bool {
+    let risky = |operation: &Operation| operation.risk == Some(Risk::High);
+    let by_token = |operation: &Operation| !(operation.http.is_empty() && operation.grpc.is_empty());
+    let others = spec.operations.iter().filter(|other| !risky(other) && by_token(other));
+    let others: BTreeSet<&str> = others.flat_map(required).collect();
+    risky(operation) && by_token(operation) && required(operation).all(|scope| others.contains(scope))
 }
 
 /// Requests that would do what this operation is there to control, and that the policy leaves open.

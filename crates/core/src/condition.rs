@@ -58,6 +58,17 @@ struct SpokenOf {
     request: BTreeSet<&'static str>,
 }
 
+/// What a condition depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reach {
+    /// The caller, and the time.
+    Caller,
+    /// The operation too.
+    Operation,
+    /// More of the request.
+    Request,
+}
+
 /// What a condition said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Truth {
@@ -113,6 +124,17 @@ impl Condition {
     #[must_use]
     pub fn source(&self) -> &str {
         &self.source
+    }
+
+    /// What the condition depends on.
+    #[must_use]
+    pub fn reach(&self) -> Reach {
+        let reach = |field: &&str| match *field {
+            "time" => Reach::Caller,
+            "operation" => Reach::Operation,
+            _ => Reach::Request,
+        };
+        self.spoken_of.request.iter().map(reach).max().unwrap_or(Reach::Caller)
     }
 
     /// Whether the condition holds for these facts.

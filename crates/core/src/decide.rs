@@ -366,7 +366,7 @@ pub enum Outcome {
 }
 
 /// Step 5: whether the way in is accepted, and proves enough for the risk.
-fn good_enough(
+pub(crate) fn good_enough(
     operation: &ServiceOperation,
     caller: &Identity,
     call: &Call<'_>,
@@ -422,8 +422,8 @@ fn subject(to: &[Subject], caller: &Identity) -> bool {
 }
 
 /// The scopes of an operation that a grant gives this caller, as bits.
-fn gives(grant: &Grant, candidate: Candidate, required: &[Scope], caller: &Identity) -> u64 {
-    if !grant.from_token {
+pub(crate) fn gives(grant: &Grant, candidate: Candidate, required: &[Scope], caller: &Identity) -> u64 {
+    if !grant.from_token && !caller.narrowed {
         return candidate.gives;
     }
     let Some(own) = &caller.scopes else { return 0 };
@@ -431,7 +431,7 @@ fn gives(grant: &Grant, candidate: Candidate, required: &[Scope], caller: &Ident
     candidate.gives & carried.fold(0, |bits, (bit, _)| bits | 1 << bit)
 }
 
-fn all_of(required: &[Scope]) -> u64 {
+pub(crate) fn all_of(required: &[Scope]) -> u64 {
     u32::try_from(required.len()).ok().and_then(|n| 1u64.checked_shl(n)).map_or(u64::MAX, |bit| bit - 1)
 }
 
@@ -455,28 +455,7 @@ struct RequestFacts<'f, 's> {
 
 impl Facts for RequestFacts<'_, '_> {
     fn principal(&self, field: &str) -> Option<Value> {
-        let caller = self.caller;
-        let text = |text: &Arc<str>| Value::from(text.as_ref());
-        let texts = |texts: &mut dyn Iterator<Item = &str>| Value::from(texts.map(Value::from).collect::<Vec<_>>());
-        match (field, &caller.id) {
-            ("id", id) => Some(id.to_string().into()),
-            ("provider", _) => caller.provider().map(Value::from),
-            ("trustDomain", id) => id.trust_domain().map(Value::from),
-            // namespaces of another trust domain are not ours
-            ("namespace" | "serviceAccount", _) if !caller.is_own_workload() => None,
-            ("namespace", PrincipalId::Workload { namespace, .. }) => Some(text(namespace)),
-            ("serviceAccount", PrincipalId::Workload { service_account, .. }) => Some(text(service_account)),
-            ("subject", id) if id.is_workload() && !caller.is_own_workload() => Some(path(id).into()),
-            ("subject", PrincipalId::User { subject: name, .. })
-            | ("subject", PrincipalId::Key { name, .. })
-            | ("subject", PrincipalId::Kube { username: name }) => Some(text(name)),
-            ("groups", _) => Some(texts(&mut caller.groups.iter().map(String::as_str))),
-            ("attributes", _) => Some(json_object(&caller.attributes)),
-            ("scopes", _) => Some(texts(&mut caller.scopes.iter().flatten().map(Scope::as_str))),
-            ("assurance", _) => Some(caller.assurance.as_str().into()),
-            ("authenticatedAt", _) => caller.authenticated_at.map(|at| Value::Timestamp(at.fixed_offset())),
-            _ => None,
-        }
+        principal_fact(self.caller, field)
     }
 
     fn request(&self, field: &str) -> Option<Value> {
@@ -503,6 +482,31 @@ fn path(id: &PrincipalId) -> String {
         PrincipalId::Workload { namespace, service_account, .. } => format!("/ns/{namespace}/sa/{service_account}"),
         PrincipalId::Spiffe { path, .. } => path.to_string(),
         PrincipalId::User { .. } | PrincipalId::Key { .. } | PrincipalId::Kube { .. } => String::new(),
+    }
+}
+
+/// What conditions can see of a caller.
+pub(crate) fn principal_fact(caller: &Identity, field: &str) -> Option<Value> {
+    let text = |text: &Arc<str>| Value::from(text.as_ref());
+    let texts = |texts: &mut dyn Iterator<Item = &str>| Value::from(texts.map(Value::from).collect::<Vec<_>>());
+    match (field, &caller.id) {
+        ("id", id) => Some(id.to_string().into()),
+        ("provider", _) => caller.provider().map(Value::from),
+        ("trustDomain", id) => id.trust_domain().map(Value::from),
+        // namespaces of another trust domain are not ours
+        ("namespace" | "serviceAccount", _) if !caller.is_own_workload() => None,
+        ("namespace", PrincipalId::Workload { namespace, .. }) => Some(text(namespace)),
+        ("serviceAccount", PrincipalId::Workload { service_account, .. }) => Some(text(service_account)),
+        ("subject", id) if id.is_workload() && !caller.is_own_workload() => Some(path(id).into()),
+        ("subject", PrincipalId::User { subject: name, .. })
+        | ("subject", PrincipalId::Key { name, .. })
+        | ("subject", PrincipalId::Kube { username: name }) => Some(text(name)),
+        ("groups", _) => Some(texts(&mut caller.groups.iter().map(String::as_str))),
+        ("attributes", _) => Some(json_object(&caller.attributes)),
+        ("scopes", _) => Some(texts(&mut caller.scopes.iter().flatten().map(Scope::as_str))),
+        ("assurance", _) => Some(caller.assurance.as_str().into()),
+        ("authenticatedAt", _) => caller.authenticated_at.map(|at| Value::Timestamp(at.fixed_offset())),
+        _ => None,
     }
 }
 

@@ -28,4 +28,5 @@ mod routes;
 pub mod scope;
 pub mod service;
 pub mod snapshot;
+pub mod token;
 pub mod who_can;

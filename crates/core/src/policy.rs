@@ -10,6 +10,7 @@ use crate::principal::{Identity, PrincipalId};
 use crate::relations::{Model, RelationTo};
 use crate::risk::Risk;
 use crate::scope::Scope;
+use crate::token::Tokens;
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -188,6 +189,8 @@ pub struct Policy {
     pub hosts: Vec<Host>,
     /// The pods that are the service, if it says.
     pub pods: Option<Pods>,
+    /// How access tokens for the service are made.
+    pub tokens: Tokens,
     /// Accepted ways in, in the order in which they are tried.
     pub ways: Vec<Way>,
     /// What can be done.

@@ -280,6 +280,10 @@ pub struct Identity {
     /// Scopes that the token itself carries; `None` when it says nothing of scopes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scopes: Option<BTreeSet<Scope>>,
+    /// Whether nothing counts but these scopes, whoever grants more: the caller shows an access token, which was narrowed
+    /// to them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub narrowed: bool,
     /// How the caller proved itself.
     pub assurance: Assurance,
     /// When the caller last authenticated (`auth_time`), if the credential says so.
@@ -300,6 +304,7 @@ impl Identity {
             groups: BTreeSet::new(),
             attributes: Map::new(),
             scopes: None,
+            narrowed: false,
             assurance,
             authenticated_at: None,
             expires_at: None,

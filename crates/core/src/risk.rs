@@ -21,6 +21,16 @@ pub enum Assurance {
 }
 
 impl Assurance {
+    /// Every one, lowest first.
+    pub const ALL: [Self; 5] =
+        [Self::SharedSecret, Self::Bearer, Self::ProofOfPossession, Self::MultiFactor, Self::PhishingResistant];
+
+    /// The assurance that an authentication context class names, if it is one of ours.
+    #[must_use]
+    pub fn of_acr(acr: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|assurance| assurance.acr() == acr)
+    }
+
     /// The authentication context class that a challenge names (`acr`, RFC 9470 section 3).
     #[must_use]
     pub const fn acr(self) -> &'static str {
@@ -66,11 +76,16 @@ pub enum Risk {
 
 #[cfg(test)]
 mod tests {
-    use super::Assurance::*;
+    use super::Assurance;
 
     #[test]
     fn assurance_is_ordered_from_the_weakest() {
-        let order = [SharedSecret, Bearer, ProofOfPossession, MultiFactor, PhishingResistant];
-        assert!(order.windows(2).all(|pair| pair[0] < pair[1]));
+        assert!(Assurance::ALL.windows(2).all(|pair| pair[0] < pair[1]));
+    }
+
+    #[test]
+    fn assurance_survives_its_class() {
+        assert!(Assurance::ALL.into_iter().all(|assurance| Assurance::of_acr(assurance.acr()) == Some(assurance)));
+        assert_eq!(Assurance::of_acr("urn:durward:assurance:root"), None);
     }
 }

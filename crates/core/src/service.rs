@@ -9,6 +9,7 @@ use crate::principal::{Identity, PrincipalId};
 use crate::relations::Model;
 use crate::routes::Routes;
 use crate::scope::Scope;
+use crate::token::Tokens;
 use foldhash::fast::RandomState;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -30,6 +31,7 @@ pub struct Service {
     pub(crate) hosts: Vec<Host>,
     /// Pods that are the service, each with the policy that says so.
     pub(crate) pods: Vec<(PolicyKey, Pods)>,
+    pub(crate) tokens: Tokens,
     pub(crate) ways: Vec<Way>,
     pub(crate) mode: Mode,
     pub(crate) operations: Vec<ServiceOperation>,
@@ -184,6 +186,7 @@ impl Union {
             key,
             hosts: policies.iter().flat_map(|p| &p.hosts).collect::<BTreeSet<_>>().into_iter().cloned().collect(),
             pods: policies.iter().filter_map(|p| Some((p.key.clone(), p.pods.clone()?))).collect(),
+            tokens: policies.iter().fold(Tokens::default(), |all, policy| all.and(policy.tokens)),
             ways: in_first_order(policies.iter().flat_map(|p| &p.ways)),
             mode: if policies.iter().all(|p| p.mode == Mode::Audit) { Mode::Audit } else { Mode::Enforce },
             operations,
@@ -223,6 +226,12 @@ impl Service {
     #[must_use]
     pub fn hosts(&self) -> &[Host] {
         &self.hosts
+    }
+
+    /// Accepted ways in, in the order in which they are tried.
+    #[must_use]
+    pub fn ways(&self) -> &[Way] {
+        &self.ways
     }
 
     /// Number of operations.

@@ -29,6 +29,30 @@ impl Tag {
     }
 }
 
+/// In hexadecimal, as tokens carry it.
+impl std::fmt::Display for Tag {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// A text is no tag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a tag is ten hexadecimal digits")]
+pub struct TagError;
+
+impl std::str::FromStr for Tag {
+    type Err = TagError;
+
+    fn from_str(text: &str) -> Result<Self, TagError> {
+        let number = u64::from_str_radix(text, 16).map_err(|_| TagError)?;
+        let [0, 0, 0, bytes @ ..] = number.to_be_bytes() else { return Err(TagError) };
+        let tag = Self(bytes);
+        // neither signs nor fewer digits
+        if tag.to_string() == text { Ok(tag) } else { Err(TagError) }
+    }
+}
+
 /// A serial number of 20 bytes, positive (RFC 5280, section 4.1.2.2), at least 72 bits of it random.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Serial([u8; 20]);
@@ -84,6 +108,15 @@ impl std::fmt::Display for Serial {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tag_survives_its_text_and_nothing_else_is_one() {
+        let tag = Tag::of("pod");
+        assert_eq!(tag.to_string().parse(), Ok(tag));
+        for bad in ["", "0", "+123456789", "012345678", "0123456789a", "012345678G", "ABCDEFABCD"] {
+            assert_eq!(bad.parse::<Tag>(), Err(TagError), "{bad:?}");
+        }
+    }
 
     #[test]
     fn a_serial_number_tells_its_holder_and_nothing_else_does() {

@@ -8,7 +8,6 @@ use crate::cli::output::{Format, say};
 use crate::cli::{Failure, Verdict};
 use crate::standalone::load::{Domain, load};
 use crate::standalone::state::{State, StateDirectory};
-use durward_pki::token::jwks;
 use std::fmt::Write;
 use std::fs::File;
 use std::io::{self, BufReader};
@@ -77,7 +76,7 @@ impl AuditCommand {
 impl Keys {
     fn run(self) -> Result<Verdict, Failure> {
         let state = State::open(&self.state.resolve()?, &self.trust_domain)?;
-        say(&(jwks([state.audit_key.jwk()]) + "\n"))?;
+        say(&(state.audit_keys.jwks() + "\n"))?;
         Ok(Verdict::Yes)
     }
 }

@@ -38,6 +38,9 @@ pub struct AccessPolicySpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub authentication: Vec<Way>,
+    /// What access tokens for the service are like, which the token service gives out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<Tokens>,
     /// What can be done with the service. What is not declared here is denied.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 512), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
@@ -117,6 +120,30 @@ pub struct MintedIdentity {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::dns_names")]
     pub dns_names: Vec<String>,
+}
+
+/// What access tokens for the service are like (RFC 9068). Where several policies share a service, the shortest lifetime
+/// holds, and the algorithm of the first policy by name that says one.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Tokens {
+    /// How they are signed: `RS256` unless said, which every JWT library knows; `ES256` makes shorter tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub algorithm: Option<TokenAlgorithm>,
+    /// Longest lifetime, from `1m` to `1h`; `5m` unless said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    pub ttl: Option<String>,
+}
+
+/// How tokens are signed (RFC 7518, section 3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum TokenAlgorithm {
+    /// RSA of 2048 bits, with SHA-256.
+    Rs256,
+    /// ECDSA on P-256, with SHA-256.
+    Es256,
 }
 
 /// One accepted way in: exactly one of the fields.

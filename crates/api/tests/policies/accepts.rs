@@ -5,6 +5,7 @@ use chrono::TimeDelta;
 use durward_core::policy::{Mode, Subject, Way};
 use durward_core::risk::Risk;
 use durward_core::scope::Scope;
+use durward_core::token::{Signature, Tokens};
 
 fn names<'s>(scopes: impl IntoIterator<Item = &'s Scope>) -> Vec<&'s str> {
     scopes.into_iter().map(Scope::as_str).collect()
@@ -18,6 +19,14 @@ fn an_empty_policy_is_a_service_in_which_everything_is_denied() {
     assert!(policy.operations.is_empty() && policy.hosts.is_empty() && policy.ways.is_empty());
     let world = World::of([resource("service: {hosts: [orders.shop]}")]);
     assert_eq!(world.answers("orders.shop/"), "OperationUndeclared");
+}
+
+#[test]
+fn tokens_are_as_the_policy_says() {
+    assert_eq!(compiled("").tokens, Tokens::default());
+    let tokens = compiled("tokens: {algorithm: ES256, ttl: 90s}").tokens;
+    assert_eq!(tokens, Tokens { signature: Some(Signature::Es256), ttl: Some(TimeDelta::seconds(90)) });
+    assert_eq!(compiled("tokens: {algorithm: RS256, ttl: 1h}").tokens.signature, Some(Signature::Rs256));
 }
 
 #[test]

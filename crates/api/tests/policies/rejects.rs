@@ -36,6 +36,16 @@ fn names_of_policies_that_kubernetes_would_refuse() {
 }
 
 #[test]
+fn lifetimes_that_no_token_can_have() {
+    for ttl in ["59s", "61m", "0s", "-5m", "soon", "5"] {
+        rejects(
+            &format!("tokens: {{ttl: '{ttl}'}}"),
+            &[&format!("spec.tokens.ttl: `{ttl}` is no time from 1m to 1h, such as `5m`")],
+        );
+    }
+}
+
+#[test]
 fn identities_that_nobody_can_be_minted() {
     rejects_each(&[
         ("identity: {}", "spec.identity: say whose identity it is: `spec.service.podSelector`"),

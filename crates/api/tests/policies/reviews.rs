@@ -77,6 +77,24 @@ fn a_sound_policy_has_no_warnings() {
 }
 
 #[test]
+fn a_high_risk_that_scopes_can_not_tell_is_told() {
+    let with = |scopes: &str| {
+        let export = format!(
+            "operations:\n- {{name: export, risk: High, scopes: [{scopes}], http: [{{methods: [POST], paths: [/export]}}]}}"
+        );
+        let grants = GOOD.replace("scopes: [read]}\n", "scopes: [read, export]}\n");
+        warned(&grants.replacen("operations:", &export, 1))
+    };
+    let warnings = with("read");
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(
+        warnings[0].starts_with("spec.operations[0].scopes: `export` is of high risk and needs no scope of its own"),
+        "{warnings:?}"
+    );
+    assert!(with("read, export").is_empty(), "{:?}", with("read, export"));
+}
+
+#[test]
 fn what_nobody_can_do_is_told() {
     let spec = GOOD.replace("scopes: [read], http", "scopes: [read, write], http");
     assert_eq!(

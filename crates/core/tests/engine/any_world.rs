@@ -24,12 +24,14 @@ const SUBJECTS: [&str; 7] = [
 ];
 
 /// Conditions that hold, don't hold, depend on the caller, and fail.
-const CONDITIONS: [&str; 6] = [
+const CONDITIONS: [&str; 8] = [
     "true",
     "false",
     "principal.attributes.level > 2",
     "'dev' in principal.groups",
     "request.captures.x == 'a'",
+    "request.operation == 'p0-1'",
+    "request.time > timestamp('2026-07-01T06:00:00Z')",
     "principal.attributes.level.startsWith('3')",
 ];
 
@@ -87,7 +89,7 @@ fn any_grant() -> impl Strategy<Value = Grant> {
     })
 }
 
-fn any_denial() -> impl Strategy<Value = Denial> {
+pub fn any_denial() -> impl Strategy<Value = Denial> {
     (to(), when(), mode()).prop_map(|(to, when, mode)| Denial { when, mode, ..denial("", &to) })
 }
 
@@ -137,7 +139,7 @@ pub fn any_policies() -> impl Strategy<Value = Vec<Policy>> {
     })
 }
 
-fn any_known_caller() -> impl Strategy<Value = Identity> {
+pub fn any_known_caller() -> impl Strategy<Value = Identity> {
     let assurance = select(vec![
         Assurance::SharedSecret,
         Assurance::Bearer,

@@ -20,6 +20,7 @@ mod rights;
 mod routing;
 mod rules;
 mod services;
+mod tokens;
 mod who_can;
 
 mod any_bytes;
@@ -27,4 +28,5 @@ mod any_order;
 mod any_path;
 mod any_relation;
 mod any_route;
+mod any_token;
 mod any_world;

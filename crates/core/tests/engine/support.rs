@@ -14,6 +14,7 @@ use durward_core::risk::{Assurance, Risk};
 use durward_core::scope::Scope;
 use durward_core::service::{Service, ServiceKey};
 use durward_core::snapshot::Snapshot;
+use durward_core::token::Tokens;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -26,6 +27,7 @@ pub fn policy(name: &str) -> Policy {
         audience: "orders.shop".into(),
         hosts: vec![Host::parse(HOST).unwrap()],
         pods: None,
+        tokens: Tokens::default(),
         ways: vec![Way::Workload, Way::Provider("corporate".into()), Way::Provider("partners".into())],
         operations: Vec::new(),
         relations: Model::default(),

@@ -1,0 +1,191 @@
+//! What an access token for a service may carry.
+//!
+//! A service that verifies tokens on its own sees scopes and nothing else: no path, no source address, no risk. So a token
+//! carries the scopes of those operations that are open to the caller whatever the request says, and never a set of
+//! scopes that would open an operation that is closed to them. `docs/tokens.md` tells it with examples.
+
+use crate::condition::{Condition, Facts, Reach, Truth};
+use crate::decide::{all_of, gives, good_enough, principal_fact};
+use crate::policy::{Grant, MAX_SCOPES};
+use crate::principal::{Identity, Principal};
+use crate::request::Call;
+use crate::risk::Risk;
+use crate::scope::Scope;
+use crate::service::{Captures, Service, ServiceOperation};
+use cel::Value;
+use chrono::{DateTime, TimeDelta, Utc};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How a token is signed (RFC 7518, section 3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Signature {
+    /// RSA, which every JWT library knows.
+    Rs256,
+    /// ECDSA on P-256.
+    Es256,
+}
+
+/// How access tokens for a service are made, as far as policies say it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tokens {
+    /// How they are signed.
+    pub signature: Option<Signature>,
+    /// How long they live at most.
+    pub ttl: Option<TimeDelta>,
+}
+
+impl Tokens {
+    /// What holds where another policy of the service says something too: the shorter life, and the first signature.
+    #[must_use]
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self { signature: self.signature.or(other.signature), ttl: self.ttl.into_iter().chain(other.ttl).min() }
+    }
+}
+
+/// Scopes that a token may carry.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TokenScopes {
+    /// The scopes; none if no token is due.
+    pub scopes: BTreeSet<Scope>,
+    /// When they are to end at the latest: once a person's second factor is too old for an operation that they open.
+    pub ends: Option<DateTime<Utc>>,
+}
+
+impl Service {
+    /// How access tokens for the service are made.
+    #[must_use]
+    pub const fn tokens(&self) -> Tokens {
+        self.tokens
+    }
+
+    /// The scopes of an access token for this caller, and of those only what is `asked` for. Deterministic; takes no
+    /// lock and does no I/O.
+    ///
+    /// An operation is open if [`Snapshot::decide`](crate::snapshot::Snapshot::decide) would allow it at this instant
+    /// whatever else the request says. What depends on more than the caller, the operation and the time can't be known:
+    /// such a grant gives nothing, and such a denial applies. `Audit` mode widens no token.
+    #[must_use]
+    pub fn scopes_of(&self, principal: &Principal, asked: Option<&BTreeSet<Scope>>, now: DateTime<Utc>) -> TokenScopes {
+        let caller = principal.identity();
+        let Some(rules) = Rules::of(self, caller, now) else { return TokenScopes::default() };
+        // requests to the Kubernetes API come with no token of ours
+        let by_token = self.operations.iter().filter(|one| {
+            let operation = &one.operation;
+            !operation.public && !operation.matches.is_empty() && !operation.scopes.is_empty()
+        });
+        let (open, closed): (Vec<_>, Vec<_>) = by_token.partition(|operation| rules.open(operation));
+        let scopes = |operations: &[&ServiceOperation]| -> BTreeSet<Scope> {
+            operations.iter().flat_map(|one| one.operation.scopes.iter().cloned()).collect()
+        };
+        let mut carried = scopes(&open);
+        carried.retain(|scope| asked.is_none_or(|asked| asked.contains(scope)));
+        let opens = |carried: &BTreeSet<Scope>, one: &ServiceOperation| {
+            one.operation.scopes.iter().all(|scope| carried.contains(scope))
+        };
+        // scopes can't tell these operations from open ones
+        let confused: Vec<_> = closed.into_iter().filter(|one| opens(&carried, one)).collect();
+        let confused = scopes(&confused);
+        carried.retain(|scope| !confused.contains(scope));
+        let ends = open.into_iter().filter(|one| opens(&carried, one)).filter_map(|one| too_old(one, caller)).min();
+        TokenScopes { scopes: carried, ends }
+    }
+}
+
+/// When a person's second factor is too old for an operation.
+fn too_old(operation: &ServiceOperation, caller: &Identity) -> Option<DateTime<Utc>> {
+    let matters = operation.operation.risk == Risk::High && !caller.id.is_workload();
+    caller.authenticated_at.filter(|_| matters)?.checked_add_signed(operation.operation.max_age)
+}
+
+/// The rules that concern a caller, as far as they don't depend on the operation.
+struct Rules<'s> {
+    service: &'s Service,
+    caller: &'s Identity,
+    now: DateTime<Utc>,
+    /// Conditions of denials that depend on the operation.
+    denials: Vec<&'s Condition>,
+    /// Whether a grant counts; those that depend on the operation are missing.
+    grants: BTreeMap<usize, bool>,
+}
+
+impl<'s> Rules<'s> {
+    /// `None` if a denial applies, or may apply, to every operation.
+    fn of(service: &'s Service, caller: &'s Identity, now: DateTime<Utc>) -> Option<Self> {
+        if caller.expires_at.is_some_and(|end| end <= now) {
+            return None;
+        }
+        let mut rules = Self { service, caller, now, denials: Vec::new(), grants: BTreeMap::new() };
+        for number in service.denial_index.concerning(caller) {
+            let when = service.denials.get(number)?.when.as_deref()?;
+            match when.reach() {
+                Reach::Operation => rules.denials.push(when),
+                Reach::Caller if rules.holds(when, None) == Truth::False => {}
+                Reach::Caller | Reach::Request => return None,
+            }
+        }
+        for (number, grant) in service.grants.iter().enumerate() {
+            // whoever adds something that a grant asks for has to say what a token makes of it
+            let Grant { rule: _, to, scopes: _, from_token: _, when, relation } = grant;
+            // the request says which object is meant
+            let counts = relation.is_none() && to.iter().any(|subject| subject.includes(caller));
+            match when.as_deref().map(|when| (when, when.reach())) {
+                Some((when, Reach::Caller)) if counts => {
+                    rules.grants.insert(number, rules.holds(when, None) == Truth::True);
+                }
+                Some((_, Reach::Operation)) if counts => {}
+                Some((_, Reach::Request)) => drop(rules.grants.insert(number, false)),
+                _ => drop(rules.grants.insert(number, counts)),
+            }
+        }
+        Some(rules)
+    }
+
+    /// Whether an operation is open to the caller, whatever else the request says.
+    fn open(&self, operation: &ServiceOperation) -> bool {
+        let required = &operation.operation.scopes;
+        let name = &operation.operation.name;
+        let call = Call::Named { operation: name, captures: Captures::new() };
+        if required.len() > MAX_SCOPES
+            || good_enough(operation, self.caller, &call, self.now).is_err()
+            || self.denials.iter().any(|when| self.holds(when, Some(name)) != Truth::False)
+        {
+            return false;
+        }
+        let mut wanted = all_of(required);
+        for candidate in operation.grants.concerning(self.caller) {
+            let Some(grant) = self.service.grants.get(candidate.grant) else { continue };
+            let counts = self.grants.get(&candidate.grant).copied().unwrap_or_else(|| {
+                grant.when.as_deref().is_some_and(|when| self.holds(when, Some(name)) == Truth::True)
+            });
+            if counts {
+                wanted &= !gives(grant, candidate, required, self.caller);
+            }
+        }
+        wanted == 0
+    }
+
+    fn holds(&self, when: &Condition, operation: Option<&str>) -> Truth {
+        when.evaluate(&TokenFacts { caller: self.caller, operation, now: self.now })
+    }
+}
+
+/// What conditions can see where there is no request yet.
+struct TokenFacts<'f> {
+    caller: &'f Identity,
+    operation: Option<&'f str>,
+    now: DateTime<Utc>,
+}
+
+impl Facts for TokenFacts<'_> {
+    fn principal(&self, field: &str) -> Option<Value> {
+        principal_fact(self.caller, field)
+    }
+
+    fn request(&self, field: &str) -> Option<Value> {
+        match field {
+            "operation" => self.operation.map(Value::from),
+            "time" => Some(Value::Timestamp(self.now.fixed_offset())),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Random policies and callers: a token never opens what a decision would not allow.
+
+use crate::any_world::{REQUESTS, any_known_caller, any_policies};
+use crate::support::*;
+use durward_core::principal::{Identity, Principal};
+use durward_core::scope::Scope;
+use durward_core::token::TokenScopes;
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+
+/// What a token for this caller carries; nothing where there is no service.
+fn token(
+    snapshot: &durward_core::snapshot::Snapshot,
+    caller: &Identity,
+    asked: Option<&BTreeSet<Scope>>,
+) -> TokenScopes {
+    let service = snapshot.by_audience("orders.shop").expect("a service");
+    service.scopes_of(&Principal::assumed(caller.clone()), asked, now())
+}
+
+fn any_wish() -> impl Strategy<Value = Option<BTreeSet<Scope>>> {
+    let wish = proptest::sample::subsequence(vec!["r", "s", "t", "u"], 0..5);
+    proptest::option::of(wish.prop_map(|wish| scopes(&wish).into_iter().collect()))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(384) })]
+
+    #[test]
+    fn a_token_opens_only_what_a_decision_allows(policies in any_policies(), caller in any_known_caller(), wish in any_wish()) {
+        let snapshot = world(policies);
+        let token = token(&snapshot, &caller, wish.as_ref());
+        prop_assert!(wish.is_none_or(|wish| token.scopes.is_subset(&wish)));
+        // what Durward's own doors make of the token
+        let narrowed = Identity { scopes: Some(token.scopes.clone()), narrowed: true, ..caller.clone() };
+        for request in REQUESTS {
+            let decision = ask(&snapshot, Some(&caller), request);
+            let opened = !decision.required.is_empty() && decision.required.iter().all(|scope| token.scopes.contains(scope));
+            prop_assert!(!opened || decision.allowed(), "{request} with {token:?}: {decision:#?}");
+            let through = ask(&snapshot, Some(&narrowed), request);
+            prop_assert!(!through.allowed() || decision.allowed() || decision.required.is_empty(), "{request}: {through:#?}");
+        }
+    }
+
+    #[test]
+    fn a_token_exchanged_again_carries_no_more(policies in any_policies(), caller in any_known_caller(), wish in any_wish(), again in any_wish()) {
+        let snapshot = world(policies);
+        let first = token(&snapshot, &caller, wish.as_ref());
+        let narrowed = Identity { scopes: Some(first.scopes.clone()), narrowed: true, ..caller };
+        let second = token(&snapshot, &narrowed, again.as_ref());
+        prop_assert!(second.scopes.is_subset(&first.scopes), "{first:?} became {second:?}");
+    }
+
+    #[test]
+    fn the_same_question_gives_the_same_token(policies in any_policies(), caller in any_known_caller(), wish in any_wish()) {
+        let (snapshot, again) = (world(policies.clone()), world(policies));
+        prop_assert_eq!(token(&snapshot, &caller, wish.as_ref()), token(&again, &caller, wish.as_ref()));
+    }
+}

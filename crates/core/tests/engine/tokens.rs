@@ -1,0 +1,226 @@
+//! What access tokens carry: the scopes of operations that are open whatever the request says.
+
+use crate::support::*;
+use chrono::TimeDelta;
+use durward_core::policy::{Denial, Grant, Mode, Operation, Policy, Way};
+use durward_core::principal::{Identity, Principal};
+use durward_core::relations::RelationTo;
+use durward_core::risk::{Assurance, Risk};
+use durward_core::scope::Scope;
+use durward_core::token::{Signature, TokenScopes, Tokens};
+use std::collections::BTreeSet;
+
+const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
+
+fn token(policies: impl IntoIterator<Item = Policy>, caller: &Identity, asked: Option<&[&str]>) -> TokenScopes {
+    let snapshot = world(policies);
+    let asked: Option<BTreeSet<Scope>> = asked.map(|asked| scopes(asked).into_iter().collect());
+    let service = snapshot.by_audience("orders.shop").unwrap();
+    service.scopes_of(&Principal::assumed(caller.clone()), asked.as_ref(), now())
+}
+
+fn carried(policies: impl IntoIterator<Item = Policy>, caller: &Identity, asked: Option<&[&str]>) -> String {
+    let token = token(policies, caller, asked);
+    token.scopes.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ")
+}
+
+/// `list` needs `read`, `refund` needs `read` and `refund`; what is granted follows.
+fn granting(grants: Vec<Grant>) -> Policy {
+    Policy { grants, ..orders() }
+}
+
+#[test]
+fn what_is_granted_is_carried_and_narrowed_by_what_is_asked() {
+    let both = || [granting(vec![grant("all", &["@corporate"], &["read", "refund", "unknown"])])];
+    for (asked, expected) in [
+        (None, "read refund"),
+        (Some(&["read"] as &[&str]), "read"),
+        (Some(&["refund"]), "refund"),
+        (Some(&["read", "admin"]), "read"),
+        (Some(&["admin", "unknown"]), ""),
+        (Some(&[]), ""),
+    ] {
+        assert_eq!(carried(both(), &alice(), asked), expected, "{asked:?}");
+    }
+    let other = caller("user:partners/alice", Assurance::Bearer);
+    assert_eq!(carried(both(), &other, None), "", "granted to others");
+}
+
+#[test]
+fn a_scope_that_opens_nothing_is_left_out() {
+    assert_eq!(carried([granting(vec![grant("half", &["*"], &["refund"])])], &alice(), None), "");
+    assert_eq!(carried([granting(vec![grant("list", &["*"], &["read"])])], &alice(), None), "read");
+}
+
+#[test]
+fn a_grant_counts_if_its_condition_holds_whatever_the_request_says() {
+    for (when, expected) in [
+        ("true", "read"),
+        ("false", ""),
+        ("principal.id == 'user:corporate/alice'", "read"),
+        ("'dev' in principal.groups", ""),
+        ("principal.attributes.level > 2", ""),
+        ("request.time < timestamp('2026-07-01T07:00:00Z')", "read"),
+        ("request.time > timestamp('2026-07-01T07:00:00Z')", ""),
+        ("request.operation == 'list'", "read"),
+        ("request.operation == 'refund'", ""),
+        ("request.sourceAddress == '10.0.0.1' || true", ""),
+        ("request.method == 'GET'", ""),
+        ("!has(request.captures.id)", ""),
+    ] {
+        assert_eq!(
+            carried([granting(vec![grant_when("it", &["*"], &["read"], when)])], &alice(), None),
+            expected,
+            "{when}"
+        );
+    }
+}
+
+#[test]
+fn a_grant_by_relation_gives_nothing_for_the_request_says_the_object() {
+    for object in ["order:{id}", "order:7"] {
+        let relation = Some(RelationTo::new(object, "viewer").unwrap());
+        let by_relation = Grant { relation, ..grant("viewers", &["*"], &["read"]) };
+        assert_eq!(carried([granting(vec![by_relation.clone()])], &alice(), None), "", "{object}");
+        let also = grant("staff", &["*"], &["read"]);
+        assert_eq!(carried([granting(vec![by_relation, also])], &alice(), None), "read", "{object}");
+    }
+}
+
+#[test]
+fn a_denial_counts_unless_it_can_never_hold() {
+    let all = || vec![grant("all", &["*"], &["read", "refund"])];
+    for (when, expected) in [
+        ("true", ""),
+        ("false", "read refund"),
+        ("principal.attributes.suspended", ""),
+        ("has(principal.attributes.suspended)", "read refund"),
+        ("request.operation == 'refund'", "read"),
+        ("request.time > timestamp('2026-07-01T07:00:00Z')", "read refund"),
+        ("request.sourceAddress == '10.0.0.1'", ""),
+        ("request.method == 'DELETE' && false", ""),
+    ] {
+        for mode in [Mode::Enforce, Mode::Audit] {
+            let denials = vec![Denial { mode, ..denial_when("it", &["@corporate"], when) }];
+            let policy = Policy { denials, mode, ..granting(all()) };
+            assert_eq!(carried([policy], &alice(), None), expected, "{when} in {mode:?} mode");
+        }
+    }
+    let denials = vec![denial("others", &["@partners"])];
+    assert_eq!(carried([Policy { denials, ..granting(all()) }], &alice(), None), "read refund");
+}
+
+#[test]
+fn risk_asks_of_a_token_what_it_asks_of_a_request() {
+    let risky = |risk| {
+        let operations = vec![
+            operation("list", &["GET /orders"], &["read"]),
+            Operation { risk, ..operation("refund", &["POST /refund"], &["refund"]) },
+        ];
+        [Policy { operations, ..granting(vec![grant("all", &["*"], &["read", "refund"])]) }]
+    };
+    for (who, assurance, risk, expected) in [
+        (CART, Assurance::Bearer, Risk::Standard, "read refund"),
+        (CART, Assurance::Bearer, Risk::High, "read"),
+        (CART, Assurance::ProofOfPossession, Risk::High, "read refund"),
+        ("key:partners/acme", Assurance::SharedSecret, Risk::Low, "refund"),
+        ("user:corporate/alice", Assurance::MultiFactor, Risk::High, "read"),
+    ] {
+        assert_eq!(carried(risky(risk), &caller(who, assurance), None), expected, "{who} {assurance} {risk:?}");
+    }
+    let fresh = |age| Identity {
+        authenticated_at: Some(now() - age),
+        ..caller("user:corporate/alice", Assurance::MultiFactor)
+    };
+    let good = token(risky(Risk::High), &fresh(TimeDelta::minutes(2)), None);
+    assert_eq!(
+        (good.scopes.len(), good.ends),
+        (2, Some(now() + TimeDelta::minutes(3))),
+        "no longer than the factor is fresh"
+    );
+    let narrow = token(risky(Risk::High), &fresh(TimeDelta::minutes(2)), Some(&["read"]));
+    assert_eq!((narrow.scopes.len(), narrow.ends), (1, None));
+    assert_eq!(carried(risky(Risk::High), &fresh(TimeDelta::minutes(6)), None), "read");
+}
+
+#[test]
+fn no_token_opens_what_scopes_can_not_tell_from_what_is_open() {
+    let operations = vec![
+        operation("list", &["GET /orders"], &["read"]),
+        Operation { risk: Risk::High, ..operation("export", &["POST /export"], &["read"]) },
+        operation("write", &["POST /orders"], &["write"]),
+    ];
+    let policy =
+        || Policy { operations: operations.clone(), ..granting(vec![grant("all", &["*"], &["read", "write"])]) };
+    assert_eq!(carried([policy()], &alice(), None), "write");
+    assert_eq!(carried([policy()], &caller(CART, Assurance::ProofOfPossession), None), "read write");
+
+    let operations = vec![
+        operation("list", &["GET /orders"], &["read"]),
+        operation("write", &["POST /orders"], &["write"]),
+        Operation { risk: Risk::High, ..operation("export", &["POST /export"], &["read", "write"]) },
+    ];
+    let policy =
+        || Policy { operations: operations.clone(), ..granting(vec![grant("all", &["*"], &["read", "write"])]) };
+    assert_eq!(carried([policy()], &alice(), None), "", "both at once would open the export");
+    assert_eq!(carried([policy()], &alice(), Some(&["read"])), "read", "one at a time does not");
+}
+
+#[test]
+fn each_way_in_opens_its_own_policies_alone() {
+    let operations = |name: &str, scope: &str| vec![operation(name, &[&format!("GET /{name}")], &[scope])];
+    let grants = vec![grant("all", &["*"], &["read", "write"])];
+    let mine = Policy { operations: operations("a", "read"), grants, ..policy("a") };
+    let theirs = Policy { operations: operations("b", "write"), ways: vec![Way::Workload], ..policy("b") };
+    assert_eq!(carried([mine.clone(), theirs.clone()], &alice(), None), "read");
+    assert_eq!(carried([mine, theirs], &caller(CART, Assurance::Bearer), None), "read write");
+}
+
+#[test]
+fn the_scopes_of_the_callers_own_token_bound_what_goes_by_it() {
+    let own = |own: Option<&[&str]>, narrowed| Identity {
+        scopes: own.map(|own| scopes(own).into_iter().collect()),
+        narrowed,
+        ..alice()
+    };
+    let plain = || [granting(vec![grant("all", &["*"], &["read", "refund"])])];
+    let from_token = || [granting(vec![Grant { from_token: true, ..grant("all", &["*"], &["read", "refund"]) }])];
+    assert_eq!(carried(from_token(), &own(None, false), None), "");
+    assert_eq!(carried(from_token(), &own(Some(&["read", "admin"]), false), None), "read");
+    assert_eq!(carried(plain(), &own(Some(&["read"]), false), None), "read refund");
+    assert_eq!(carried(plain(), &own(Some(&["read"]), true), None), "read", "a narrowed token stays narrow");
+    assert_eq!(carried(plain(), &own(None, true), None), "");
+}
+
+#[test]
+fn a_credential_that_has_ended_and_operations_without_tokens_give_nothing() {
+    let all = || [granting(vec![grant("all", &["*"], &["read"])])];
+    assert_eq!(carried(all(), &Identity { expires_at: Some(now()), ..alice() }, None), "");
+    let kubernetes = Operation { matches: Vec::new(), ..operation("exec", &[], &["admin"]) };
+    let policy = Policy { operations: vec![kubernetes], ..granting(vec![grant("all", &["*"], &["admin"])]) };
+    assert_eq!(carried([policy], &alice(), None), "");
+}
+
+#[test]
+fn of_several_policies_the_shortest_life_holds_and_the_first_algorithm() {
+    let with = |name: &str, signature, minutes: Option<i64>| Policy {
+        tokens: Tokens { signature, ttl: minutes.map(TimeDelta::minutes) },
+        ..policy(name)
+    };
+    let snapshot = world([
+        with("b", Some(Signature::Rs256), Some(5)),
+        with("a", None, Some(9)),
+        with("c", Some(Signature::Es256), None),
+    ]);
+    let tokens = snapshot.by_audience("orders.shop").unwrap().tokens();
+    assert_eq!(tokens, Tokens { signature: Some(Signature::Rs256), ttl: Some(TimeDelta::minutes(5)) });
+}
+
+#[test]
+fn who_shows_a_narrowed_token_gets_no_more_than_it_carries() {
+    let snapshot = world([granting(vec![grant("all", &["*"], &["read", "refund"])])]);
+    let narrowed = Identity { scopes: Some(scopes(&["read"]).into_iter().collect()), narrowed: true, ..alice() };
+    assert!(ask(&snapshot, Some(&narrowed), "GET /orders").allowed());
+    let refused = ask(&snapshot, Some(&narrowed), "POST /orders/1/refund");
+    assert_eq!(refused.missing, scopes(&["refund"]));
+}

@@ -1,0 +1,184 @@
+//! Access tokens that our own token service has given out (RFC 9068).
+//!
+//! Such a token stands for the credential that it was exchanged for: it comes in by that one's way, proves no more than
+//! that one did, counts as long as the pod that had it lives, and is good for the scopes that it carries and no others.
+
+use crate::authn::bearer;
+use crate::authn::cause::Cause;
+use crate::authn::issuer::{bound_to, scopes};
+use crate::authn::jwt::{Claims, Token, is_access_token};
+use crate::authn::living::Bond;
+use crate::authn::{Authenticator, Credentials, Expectation, Provider, Verified};
+use chrono::{DateTime, Utc};
+use durward_core::digest::Digest;
+use durward_core::policy::Way;
+use durward_core::principal::{Identity, Principal, PrincipalId};
+use durward_core::risk::Assurance;
+use durward_pki::serial::Tag;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// The claim with what no registered claim is for.
+pub(crate) const DETAILS: &str = "durward.dev";
+
+/// What our own doors need to know beside registered claims.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Details {
+    /// For which pod and service account the first credential was issued, and when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pod: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    service_account: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    since: Option<i64>,
+    /// The IdentityProvider that vouches for a workload of another trust domain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    provider: Option<Arc<str>>,
+    /// Mapped claims of an outside issuer's token.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    attributes: Map<String, Value>,
+}
+
+impl Details {
+    pub(crate) fn of(identity: &Identity, bond: Option<&Bond>) -> Self {
+        Self {
+            pod: bond.and_then(|bond| bond.pod).map(|tag| tag.to_string()),
+            service_account: bond.and_then(|bond| bond.service_account).map(|tag| tag.to_string()),
+            since: bond.map(|bond| bond.since.timestamp()),
+            provider: identity.federation.clone(),
+            attributes: identity.attributes.clone(),
+        }
+    }
+
+    fn bond(&self) -> Result<Option<Bond>, Cause> {
+        let Some(since) = self.since else { return Ok(None) };
+        let tag = |text: &Option<String>| -> Result<Option<Tag>, Cause> {
+            text.as_deref().map(str::parse).transpose().map_err(|_| Cause::ClaimType(DETAILS))
+        };
+        let since = DateTime::from_timestamp(since, 0).ok_or(Cause::ClaimType(DETAILS))?;
+        Ok(Some(Bond { pod: tag(&self.pod)?, service_account: tag(&self.service_account)?, since }))
+    }
+}
+
+/// Whom the claims of an access token of ours speak of.
+fn read(claims: &Claims, bound: bool, trust_domain: &str) -> Result<Verified, Cause> {
+    let details: Details = match claims.get(DETAILS) {
+        Some(details) => serde_json::from_value(details.clone()).map_err(|_| Cause::ClaimType(DETAILS))?,
+        None => Details::default(),
+    };
+    let id: PrincipalId = claims.text("sub")?.parse().map_err(|_| Cause::Subject("not a principal"))?;
+    let known = match (&id, &details.provider) {
+        (PrincipalId::User { .. }, None) => true,
+        (PrincipalId::Workload { .. }, None) => id.trust_domain() == Some(trust_domain),
+        (PrincipalId::Workload { .. } | PrincipalId::Spiffe { .. }, Some(_)) => id.trust_domain() != Some(trust_domain),
+        _ => false,
+    };
+    if !known {
+        return Err(Cause::Subject("neither a workload nor a user of a provider"));
+    }
+    let groups = match claims.get("groups") {
+        Some(groups) => serde_json::from_value(groups.clone()).map_err(|_| Cause::ClaimType("groups"))?,
+        None => BTreeSet::new(),
+    };
+    let bond = details.bond()?;
+    let stated = Assurance::of_acr(claims.text("acr")?).ok_or(Cause::ClaimType("acr"))?;
+    let identity = Identity {
+        federation: details.provider,
+        groups,
+        attributes: details.attributes,
+        scopes: Some(scopes(claims.get("scope")).ok_or(Cause::MissingClaim("scope"))?),
+        narrowed: true,
+        authenticated_at: claims.time("auth_time")?.and_then(|at| DateTime::from_timestamp(at, 0)),
+        expires_at: claims.end(),
+        // whoever holds a token that is bound to no key has not proved to have one
+        ..Identity::new(id, if stated == Assurance::ProofOfPossession && !bound { Assurance::Bearer } else { stated })
+    };
+    Ok(Verified { principal: Arc::new(Principal::authenticated(identity)), bond })
+}
+
+impl Authenticator {
+    /// Who is calling, if it is by an access token of ours: then nothing else that the caller shows matters but the
+    /// certificate that the token may be bound to.
+    pub(super) fn by_access_token(
+        &self,
+        credentials: &Credentials<'_>,
+        expect: &Expectation<'_>,
+        now: DateTime<Utc>,
+    ) -> Option<Result<Arc<Principal>, Cause>> {
+        let text = bearer::token(credentials.headers).ok()??;
+        let verified = self.access_token(text, credentials, expect.audience, now)?;
+        Some(verified.and_then(|verified| self.comes_in(verified, expect.ways, now)).map(|verified| verified.principal))
+    }
+
+    /// The holder of an access token of ours for an audience; `None` if it is none of ours.
+    pub(super) fn access_token(
+        &self,
+        text: &str,
+        credentials: &Credentials<'_>,
+        audience: &str,
+        now: DateTime<Utc>,
+    ) -> Option<Result<Verified, Cause>> {
+        if !is_access_token(text) {
+            return None;
+        }
+        let domain = self.domain.load();
+        let workloads = domain.workloads.as_ref()?;
+        let token = Token::parse(text).ok()?;
+        let keys = workloads.own(token.kid.as_deref())?;
+        let remembered_as = Digest::of([text.as_bytes(), audience.as_bytes()]);
+        if let Some(verified) = keys.remembered(&remembered_as, now) {
+            return Some(Ok(verified));
+        }
+        let verify = || {
+            let claims = token.verify(keys, now)?;
+            claims.demand_audience([audience].into_iter())?;
+            let bound = bound_to(&claims, credentials)?;
+            let verified = read(&claims, bound, &domain.settings.name)?;
+            if !bound {
+                keys.verified.insert(remembered_as, verified.clone());
+            }
+            Ok(verified)
+        };
+        Some(verify())
+    }
+
+    /// Whether the credential that a token was exchanged for would come in.
+    pub(super) fn comes_in(&self, verified: Verified, ways: &[Way], now: DateTime<Utc>) -> Result<Verified, Cause> {
+        let identity = verified.principal.identity();
+        if !ways.iter().any(|way| way.admits(identity)) {
+            return Err(Cause::NotAccepted);
+        }
+        let providers = self.providers.load();
+        let vouches = |name: &str| match (providers.get(name), &identity.federation) {
+            (Some(Provider::Issuer(_)), None) => true,
+            (Some(Provider::Federation(of)), Some(_)) => identity.id.trust_domain() == Some(of.trust_domain()),
+            _ => false,
+        };
+        if let Some(name) = identity.provider().filter(|name| !vouches(name)) {
+            return Err(Cause::Provider(name.to_owned()));
+        }
+        if self.living.counts(verified.bond.as_ref(), now) { Ok(verified) } else { Err(Cause::Gone) }
+    }
+
+    /// Claims of an access token of ours that counts, for whoever asks instead of verifying it (RFC 7662), and whom it
+    /// speaks of. Whether its holder has the key that it is bound to is theirs to see.
+    pub(crate) fn introspect(
+        &self,
+        text: &str,
+        expect: &Expectation<'_>,
+        now: DateTime<Utc>,
+    ) -> Result<(Map<String, Value>, Arc<Principal>), Cause> {
+        let domain = self.domain.load();
+        let token = Token::parse(text)?;
+        let own = domain.workloads.as_ref().and_then(|workloads| workloads.own(token.kid.as_deref()));
+        let keys = own.filter(|_| token.access).ok_or(Cause::Issuer)?;
+        let claims = token.verify(keys, now)?;
+        claims.demand_audience([expect.audience].into_iter())?;
+        let verified = read(&claims, claims.get("cnf").is_some(), &domain.settings.name)?;
+        let verified = self.comes_in(verified, expect.ways, now)?;
+        Ok((claims.all().clone(), verified.principal))
+    }
+}
