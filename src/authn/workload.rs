@@ -11,7 +11,9 @@ use durward_core::digest::Digest;
 use durward_core::principal::{Identity, Principal, PrincipalId};
 use durward_core::risk::Assurance;
 use durward_pki::serial::Tag;
+use quick_cache::sync::Cache;
 use serde_json::Value;
+use std::fmt;
 use std::sync::Arc;
 
 /// The cluster's issuer of service-account tokens.
@@ -23,12 +25,22 @@ pub struct ServiceAccountIssuer {
     pub keys: KeySource,
 }
 
+/// Tokens that are remembered as those of other issuers, at about 50 bytes each.
+const REMEMBERED_STRANGERS: usize = 10_000;
+
 /// Tokens of the trust domain's own workloads.
-#[derive(Debug)]
 pub(crate) struct WorkloadTokens {
     trust_domain: String,
     own: Option<Arc<KeySet>>,
     cluster: Option<(String, Arc<Keys>)>,
+    /// Tokens of none of these issuers: they need not be taken apart again before the next way in is tried.
+    strangers: Cache<Digest, ()>,
+}
+
+impl fmt::Debug for WorkloadTokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkloadTokens").field("trust_domain", &self.trust_domain).finish_non_exhaustive()
+    }
 }
 
 impl WorkloadTokens {
@@ -44,7 +56,8 @@ impl WorkloadTokens {
             (Some(new), _) => Some((new.issuer.clone(), Arc::new(Keys::new(&new.issuer, new.keys.clone())?))),
             (None, _) => None,
         };
-        Ok(Self { trust_domain: domain.name.clone(), own, cluster })
+        let strangers = Cache::new(REMEMBERED_STRANGERS);
+        Ok(Self { trust_domain: domain.name.clone(), own, cluster, strangers })
     }
 
     /// The keys that are to be kept fresh.
@@ -65,6 +78,9 @@ impl WorkloadTokens {
         if let Some(verified) = remembered.or_else(|| self.cluster.as_ref()?.1.remembered(&remembered_as, now)) {
             return Ok(verified);
         }
+        if self.strangers.get(&remembered_as).is_some() {
+            return Err(Cause::Issuer);
+        }
         let token = Token::parse(text)?;
         let cluster = self.cluster.as_ref().filter(|(issuer, _)| token.claimed_issuer() == Some(issuer));
         let (keys, from_cluster) = match (cluster, &self.own) {
@@ -76,7 +92,10 @@ impl WorkloadTokens {
                 }
                 (Arc::clone(own), false)
             }
-            _ => return Err(Cause::Issuer),
+            _ => {
+                self.strangers.insert(remembered_as, ());
+                return Err(Cause::Issuer);
+            }
         };
         let claims = token.verify(&keys, now)?;
         claims.demand_audience([audience].into_iter())?;
