@@ -9,6 +9,7 @@ pub mod doors;
 pub mod engine;
 pub mod gate;
 pub mod identity;
+pub mod lanes;
 pub mod metrics;
 mod process;
 mod random;

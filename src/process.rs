@@ -1,6 +1,7 @@
 //! The parts of a process: each runs until all are to end, and one that dies ends them all.
 
-use crate::doors::server::serve;
+use crate::doors::server::{Listening, serve};
+use crate::lanes::Lanes;
 use axum::Router;
 use rustls::ServerConfig;
 use std::error::Error;
@@ -37,13 +38,22 @@ pub(crate) async fn bind(
 }
 
 /// Parts that run side by side.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Parts {
     tasks: JoinSet<Result<(), Failure>>,
     shutdown: CancellationToken,
+    lanes: Arc<Lanes>,
 }
 
 impl Parts {
+    /// No parts yet.
+    ///
+    /// # Errors
+    /// When the system has no threads for them.
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self { tasks: JoinSet::new(), shutdown: CancellationToken::new(), lanes: Arc::new(Lanes::start()?) })
+    }
+
     /// Starts a part, which is to end when the token is cancelled.
     pub(crate) fn add<F>(&mut self, part: impl FnOnce(CancellationToken) -> F)
     where
@@ -54,13 +64,19 @@ impl Parts {
 
     /// Serves a router as a part.
     pub(crate) fn serve(&mut self, listener: TcpListener, tls: Option<Arc<ServerConfig>>, router: Router) {
-        self.add(|shutdown| async move { Ok(serve(listener, tls, router, shutdown).await?) });
+        let listening = self.listening(listener);
+        self.add(|shutdown| async move { Ok(serve(listening, tls, router, shutdown).await?) });
+    }
+
+    /// A socket whose connections are served by the threads of this process.
+    pub(crate) fn listening(&self, socket: TcpListener) -> Listening {
+        Listening { socket, lanes: Arc::clone(&self.lanes) }
     }
 
     /// Waits for a signal, or for a part that dies; then lets every part end. After a signal `linger` is awaited first,
     /// for whoever still comes because word of the end has not spread.
     pub(crate) async fn until_the_end(self, linger: impl Future<Output = ()>) -> Result<(), Failure> {
-        let Self { mut tasks, shutdown } = self;
+        let Self { mut tasks, shutdown, lanes: _lanes } = self;
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let mut outcome = tokio::select! {
             _ = interrupt.recv() => Ok(()),

@@ -13,6 +13,8 @@ mod harness;
 #[path = "harness/tokens.rs"]
 mod tokens;
 
+use ::durward::doors::server::{Listening, serve};
+use ::durward::lanes::Lanes;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -319,8 +321,8 @@ struct Endpoint {
 
 impl Endpoint {
     async fn start(certificate: &Issued, answer: Answer) -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
         let this = Self { address, answer: Arc::new(Mutex::new(answer)), fetches: Arc::default() };
         let chain = CertificateDer::pem_slice_iter(certificate.chain_pem.as_bytes()).map(Result::unwrap).collect();
         let key = PrivateKeyDer::from_pem_slice(certificate.key_pem.as_bytes()).unwrap();
@@ -328,7 +330,8 @@ impl Endpoint {
         let tls = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
         let tls = Arc::new(tls.with_no_client_auth().with_single_cert(chain, key).unwrap());
         let router = Router::new().fallback(respond).with_state(this.clone());
-        tokio::spawn(::durward::doors::server::serve(listener, Some(tls), router, Default::default()));
+        let listening = Listening { socket, lanes: Arc::new(Lanes::start().unwrap()) };
+        tokio::spawn(serve(listening, Some(tls), router, Default::default()));
         this
     }
 

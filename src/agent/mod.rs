@@ -74,7 +74,7 @@ pub async fn run(settings: Settings) -> Result<(), Failure> {
     };
     let Settings { controller, token, roots, ttl_seconds, hint, .. } = settings;
     let source = Source::new(Controller { url: controller, token, roots }, ttl_seconds);
-    let mut parts = Parts::default();
+    let mut parts = Parts::new()?;
     let (certificates, bundles) = (source.clone(), source.clone());
     parts.add(|stop| certificates.certificates(stop));
     parts.add(|stop| bundles.bundles(stop));

@@ -163,7 +163,7 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
     let readiness = Arc::new(Readiness::default());
     let (gate, closing) = (Arc::clone(&readiness), CancellationToken::new());
 
-    let mut parts = Parts::default();
+    let mut parts = Parts::new()?;
     let trust = Arc::new(settings.trust);
     let doors = Doors { engine: Arc::clone(&engine), trust: Arc::clone(&trust) };
     let port = webhooks.local_addr()?.port();

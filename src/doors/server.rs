@@ -1,6 +1,7 @@
 //! The one server behind every listener: HTTP/1.1 and HTTP/2, plain or TLS, everything bounded.
 
 use crate::doors::trust::Peer;
+use crate::lanes::Lanes;
 use axum::Router;
 use axum::extract::Request;
 use axum::response::Response;
@@ -41,17 +42,26 @@ const DRAIN: Duration = Duration::from_secs(1);
 /// Pause after a failed `accept`, which means that the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves `router` on `listener` until `shutdown`, then lets open requests end.
+/// A socket, and the threads that serve what comes in by it.
+#[derive(Debug)]
+pub struct Listening {
+    /// The socket.
+    pub socket: TcpListener,
+    /// The threads.
+    pub lanes: Arc<Lanes>,
+}
+
+/// Serves `router` on a socket until `shutdown`, then lets open requests end.
 ///
 /// # Errors
 /// When the listener has no address any more.
 pub async fn serve(
-    listener: TcpListener,
+    listening: Listening,
     tls: Option<Arc<ServerConfig>>,
     router: Router,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    serve_service(listener, tls, CatchPanicLayer::new().layer(router), DRAIN, shutdown).await
+    serve_service(listening, tls, CatchPanicLayer::new().layer(router), DRAIN, shutdown).await
 }
 
 /// What answers requests; each has the [`Peer`] among its extensions.
@@ -72,7 +82,7 @@ where
 
 /// As [`serve`] for any service, with `drain` for open requests to end.
 pub(crate) async fn serve_service(
-    listener: TcpListener,
+    Listening { socket, lanes }: Listening,
     tls: Option<Arc<ServerConfig>>,
     service: impl Answers,
     drain: Duration,
@@ -88,7 +98,7 @@ pub(crate) async fn serve_service(
             () = shutdown.cancelled() => break,
         };
         let (stream, address) = tokio::select! {
-            accepted = listener.accept() => match accepted {
+            accepted = socket.accept() => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "can't accept a connection");
@@ -98,8 +108,10 @@ pub(crate) async fn serve_service(
             },
             () = shutdown.cancelled() => break,
         };
+        // from here on the lane hears of the socket, and nobody else
+        let Ok(stream) = stream.into_std() else { continue };
         let (connection, shutdown, cut) = (connection.clone(), shutdown.clone(), cut.clone());
-        tasks.spawn(async move {
+        lanes.run(tasks.track_future(async move {
             let served = tokio::select! {
                 served = connection.serve(stream, address, &shutdown) => served,
                 () = cut.cancelled() => return,
@@ -108,9 +120,9 @@ pub(crate) async fn serve_service(
                 tracing::debug!(%address, error, "connection ended");
             }
             drop(slot);
-        });
+        }));
     }
-    drop(listener);
+    drop(socket);
     tasks.close();
     if timeout(drain, tasks.wait()).await.is_err() {
         tracing::warn!("requests were still open when the time to drain was over");
@@ -144,7 +156,13 @@ struct Connection<S> {
 type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 impl<S: Answers> Connection<S> {
-    async fn serve(self, stream: TcpStream, address: SocketAddr, shutdown: &CancellationToken) -> Result<(), Failed> {
+    async fn serve(
+        self,
+        stream: std::net::TcpStream,
+        address: SocketAddr,
+        shutdown: &CancellationToken,
+    ) -> Result<(), Failed> {
+        let stream = TcpStream::from_std(stream)?;
         stream.set_nodelay(true)?;
         let Some(acceptor) = self.tls.clone() else {
             return self.http(stream, Peer { address, secure: false, certificate: None, id: None }, shutdown).await;

@@ -25,7 +25,7 @@ pub use local::{Certificate, Local};
 use crate::audit::{Audit, LogSigner, OnLoss, Sink};
 use crate::authn::{Authenticator, TrustDomain};
 use crate::doors::admin::{self, Readiness};
-use crate::doors::server::serve_service;
+use crate::doors::server::{Listening, serve_service};
 use crate::engine::Engine;
 use crate::identity::TokenKeys;
 use crate::metrics::Metrics;
@@ -153,7 +153,7 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Listen)) -> Result<(), 
     let readiness = Arc::new(Readiness::default());
     let closing = Arc::clone(&readiness);
 
-    let mut parts = Parts::default();
+    let mut parts = Parts::new()?;
     match source {
         Source::Local(local) => local.begin(&domain, &engine, &shown, &readiness, &mut parts)?,
     }
@@ -163,8 +163,9 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Listen)) -> Result<(), 
         Ok(())
     });
     let (app, known) = (App::new(&upstream), shown.clone());
+    let inbound = parts.listening(inbound);
     parts.add(|stop| serve_inbound(inbound, Arc::clone(&engine), app, known, limits, tls12, stop));
-    if let Some(outbound) = outbound {
+    if let Some(outbound) = outbound.map(|socket| parts.listening(socket)) {
         parts.add(|stop| serve_outbound(outbound, shown, limits, stop));
     }
     ready(&listen);
@@ -173,7 +174,7 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Listen)) -> Result<(), 
 }
 
 async fn serve_inbound(
-    listener: TcpListener,
+    listening: Listening,
     engine: Arc<Engine>,
     app: App,
     shown: Shown,
@@ -192,13 +193,13 @@ async fn serve_inbound(
         async { Ok::<_, Infallible>(inbound.answer(request).await) }
     });
     let tls = identity.tls(tls12)?;
-    let served = serve_service(listener, Some(tls), service, limits.drain, shutdown.clone());
+    let served = serve_service(listening, Some(tls), service, limits.drain, shutdown.clone());
     let (served, ()) = tokio::join!(served, tunnels.end(limits.drain, shutdown));
     Ok(served?)
 }
 
 async fn serve_outbound(
-    listener: TcpListener,
+    listening: Listening,
     shown: Shown,
     limits: Limits,
     shutdown: CancellationToken,
@@ -213,7 +214,7 @@ async fn serve_outbound(
         let outbound = outbound.clone();
         async { Ok::<_, Infallible>(outbound.answer(request).await) }
     });
-    let served = serve_service(listener, None, service, limits.drain, shutdown.clone());
+    let served = serve_service(listening, None, service, limits.drain, shutdown.clone());
     let (served, ()) = tokio::join!(served, tunnels.end(limits.drain, shutdown));
     Ok(served?)
 }

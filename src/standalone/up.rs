@@ -119,7 +119,7 @@ pub async fn up(settings: Settings, ready: impl FnOnce(&Listen, &Directory)) -> 
     let doors = Doors { engine: Arc::clone(&engine), trust: Arc::clone(&trust) };
 
     let (grpc, health) = doors.grpc().await;
-    let mut parts = Parts::default();
+    let mut parts = Parts::new()?;
     let listen = sockets.listen()?;
     let issuer = settings.issuer.unwrap_or_else(|| format!("http://{}", listen.tokens));
     let tls_url = format!("https://{}", listen.tokens_tls);
