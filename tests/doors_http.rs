@@ -35,9 +35,6 @@ struct Case {
     host: String,
     path: String,
     reason: String,
-    /// What servers may make of it before a door is asked.
-    #[serde(default, rename = "read_as")]
-    _read_as: Option<String>,
 }
 
 fn get() -> String {

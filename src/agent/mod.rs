@@ -6,9 +6,9 @@
 //!     └──CSR, service-account token──────┘   the key never leaves this process
 //! ```
 
-pub(crate) mod controller;
+mod controller;
 mod sds;
-pub(crate) mod source;
+mod source;
 mod workload_api;
 
 use crate::process::{Failure, Parts, bind};

@@ -26,6 +26,7 @@ pub async fn read(client: Client, settings: Settings) -> Result<(Catalog, Vec<St
     let namespaces: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
     for namespace in all(&namespaces, "namespaces").await? {
         let name = namespace.metadata.name.unwrap_or_default();
+        changes.push(Change::NamespaceLabels(name.clone(), Some(namespace.metadata.labels.unwrap_or_default())));
         changes.push(Change::Namespace(name, Some(namespace.metadata.annotations.unwrap_or_default())));
     }
     let policies: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<AccessPolicy>(&()));

@@ -131,7 +131,8 @@ impl TokenService {
         if request.client.is_some_and(|stated| stated != client.to_string()) {
             return Err(named(Refusal::Client("`client_id` names somebody else".to_owned())));
         }
-        let TokenScopes { scopes, ends } = service.scopes_of(&subject.principal, request.scopes.as_ref(), now);
+        let labels = snapshot.labels_of(subject.principal.identity());
+        let TokenScopes { scopes, ends } = service.scopes_of(&subject.principal, labels, request.scopes.as_ref(), now);
         if scopes.is_empty() {
             return Err(named(match request.scopes {
                 Some(_) => Refusal::Scope("policies grant none of these scopes"),
@@ -296,7 +297,7 @@ impl TokenService {
             return Ok(None);
         };
         // what policies have taken back since is gone
-        let scopes = service.scopes_of(&holder, None, now).scopes;
+        let scopes = service.scopes_of(&holder, snapshot.labels_of(holder.identity()), None, now).scopes;
         if scopes.is_empty() {
             return Ok(None);
         }

@@ -211,6 +211,8 @@ impl Directory {
             Resource::Namespace(namespace) => {
                 let name = namespace.metadata.name.unwrap_or_default();
                 changes.push(Change::Namespace(name.clone(), namespace.metadata.annotations.clone()));
+                let labels = namespace.metadata.labels.unwrap_or_default();
+                changes.push(Change::NamespaceLabels(name.clone(), Some(labels)));
                 known.namespaces.insert(name, namespace.metadata.annotations);
             }
             Resource::Relationship(relationship) => match RelationshipKey::of(&relationship.metadata) {
@@ -264,6 +266,7 @@ impl Directory {
         for name in before.namespaces.keys() {
             if !holds(&|known| known.namespaces.contains_key(name)) {
                 changes.push(Change::Namespace(name.clone(), None));
+                changes.push(Change::NamespaceLabels(name.clone(), None));
             }
         }
         for name in &before.others {

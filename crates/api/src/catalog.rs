@@ -32,6 +32,8 @@ pub enum Change {
     RelationshipGone(RelationshipKey),
     /// The annotations of a Namespace; `None` when it is gone.
     Namespace(String, Option<BTreeMap<String, String>>),
+    /// The labels of a Namespace; `None` when it is gone.
+    NamespaceLabels(String, Option<BTreeMap<String, String>>),
     /// Any other resource that decisions depend on, with its digest; `None` when it is gone.
     Other(String, Option<Digest>),
 }
@@ -292,6 +294,12 @@ impl Catalog {
                     self.allowances.insert(name, allowance);
                 }
                 keys.iter().for_each(|key| self.register(key, touched));
+            }
+            Change::NamespaceLabels(name, labels) => {
+                let texts = labels.iter().flatten().flat_map(|(key, value)| [key.as_bytes(), value.as_bytes()]);
+                let digest = Digest::of(texts);
+                self.snapshot.record(&format!("Namespace/{name}"), labels.as_ref().map(|_| digest));
+                self.snapshot.label(&name, labels);
             }
             Change::Relationship(resource) => self.relationships.put(&resource, &mut self.snapshot),
             Change::UnreadableRelationship(key, error) => self.relationships.unreadable(key, error),

@@ -9,7 +9,7 @@ use durward_core::digest::Digest;
 use durward_core::host::Host;
 use durward_core::kubernetes::{ApiPattern, Verb};
 use durward_core::path::{Method, PathPattern};
-use durward_core::pods::{DEFAULT_TTL, PodSelector, Pods, Requirement};
+use durward_core::pods::{DEFAULT_TTL, Pods, Requirement, Selector};
 use durward_core::policy::{Denial, Grant, MAX_SCOPES, Match, Mode, Operation, Policy, PolicyKey, Subject, Way};
 use durward_core::principal::{PrincipalId, is_dns_label, is_dns_subdomain};
 use durward_core::relations::{Model, RelationTo};
@@ -89,6 +89,28 @@ pub fn compile(policy: &AccessPolicy, settings: &Settings) -> Result<Policy, Vec
 
 fn duration(text: &str) -> Option<TimeDelta> {
     text.parse::<jiff::SignedDuration>().ok().and_then(|duration| TimeDelta::try_seconds(duration.as_secs()))
+}
+
+fn unknown_role(role: &str, known: impl Iterator<Item = impl fmt::Display>) -> String {
+    let known = known.map(|name| name.to_string()).collect::<Vec<_>>().join(", ");
+    let known = if known.is_empty() { "it has none".to_owned() } else { format!("it has {known}") };
+    format!("this policy has no role `{role}`; {known}")
+}
+
+/// A role and every role that it includes.
+fn includes<'s>(
+    roles: &'s [spec::Role],
+    numbers: &BTreeMap<&str, (usize, Vec<Scope>)>,
+    role: &'s str,
+) -> BTreeSet<&'s str> {
+    let (mut all, mut waiting) = (BTreeSet::new(), vec![role]);
+    while let Some(name) = waiting.pop() {
+        let found = numbers.get(name).and_then(|(number, _)| roles.get(*number));
+        if let Some(role) = found.filter(|_| all.insert(name)) {
+            waiting.extend(role.includes.iter().map(String::as_str));
+        }
+    }
+    all
 }
 
 struct Compiler<'s> {
@@ -192,7 +214,7 @@ impl Compiler<'_> {
         Some(Pods { selector, ttl: ttl.unwrap_or(DEFAULT_TTL), dns_names })
     }
 
-    fn selector(&mut self, field: &str, selector: &LabelSelector) -> PodSelector {
+    fn selector(&mut self, field: &str, selector: &LabelSelector) -> Selector {
         let labels = selector.match_labels.iter().flatten();
         let mut requirements: Vec<Requirement> = labels
             .map(|(key, value)| Requirement::In(key.as_str().into(), [Arc::from(value.as_str())].into()))
@@ -214,7 +236,7 @@ impl Compiler<'_> {
                 }
             }
         }
-        PodSelector { requirements }
+        Selector { requirements }
     }
 
     fn tokens(&mut self, tokens: Option<&spec::Tokens>) -> Tokens {
@@ -446,24 +468,41 @@ impl Compiler<'_> {
         }
     }
 
-    fn roles(&mut self, roles: &[spec::Role]) -> BTreeMap<String, Vec<Scope>> {
+    fn roles(&mut self, roles: &[spec::Role]) -> BTreeMap<String, BTreeSet<Scope>> {
         self.names("roles", roles.iter().map(|r| r.name.as_str()), MAX_ROLES);
-        let mut compiled = BTreeMap::new();
+        let mut own: BTreeMap<&str, (usize, Vec<Scope>)> = BTreeMap::new();
         for (i, role) in roles.iter().enumerate() {
-            let field = format!("spec.roles[{i}].scopes");
-            if role.scopes.is_empty() {
-                self.error(&field, "a role without scopes stands for nothing; name some, or leave it out");
+            let field = format!("spec.roles[{i}]");
+            if role.scopes.is_empty() && role.includes.is_empty() {
+                self.error(
+                    format!("{field}.scopes"),
+                    "a role without scopes stands for nothing; name some, or leave it out",
+                );
             }
-            compiled.insert(role.name.clone(), self.scopes(&field, &role.scopes));
+            own.insert(&role.name, (i, self.scopes(&format!("{field}.scopes"), &role.scopes)));
         }
-        compiled
+        for (i, role) in roles.iter().enumerate() {
+            for (j, other) in role.includes.iter().enumerate() {
+                let field = format!("spec.roles[{i}].includes[{j}]");
+                if !own.contains_key(other.as_str()) {
+                    self.error(field, unknown_role(other, own.keys()));
+                } else if includes(roles, &own, other).contains(role.name.as_str()) {
+                    self.error(field, format!("`{other}` includes `{}` itself; roles can't go in a circle", role.name));
+                }
+            }
+        }
+        let united = |role: &spec::Role| {
+            let all = includes(roles, &own, &role.name);
+            all.into_iter().filter_map(|name| own.get(name)).flat_map(|(_, scopes)| scopes.iter().cloned()).collect()
+        };
+        roles.iter().map(|role| (role.name.clone(), united(role))).collect()
     }
 
     fn grants(
         &mut self,
         key: &PolicyKey,
         grants: &[spec::Grant],
-        roles: &BTreeMap<String, Vec<Scope>>,
+        roles: &BTreeMap<String, BTreeSet<Scope>>,
         relations: &Model,
     ) -> Vec<Grant> {
         self.names("grants", grants.iter().map(|g| g.name.as_str()), MAX_GRANTS);
@@ -478,11 +517,7 @@ impl Compiler<'_> {
             for (j, role) in grant.roles.iter().enumerate() {
                 match roles.get(role) {
                     Some(of_role) => scopes.extend(of_role.iter().cloned()),
-                    None => {
-                        let known = roles.keys().cloned().collect::<Vec<_>>().join(", ");
-                        let known = if known.is_empty() { "it has none".to_owned() } else { format!("it has {known}") };
-                        self.error(format!("{field}.roles[{j}]"), format!("this policy has no role `{role}`; {known}"));
-                    }
+                    None => self.error(format!("{field}.roles[{j}]"), unknown_role(role, roles.keys())),
                 }
             }
             compiled.push(Grant {
@@ -541,24 +576,49 @@ impl Compiler<'_> {
     }
 
     fn subject(&mut self, field: &str, subject: &spec::Subject) -> Option<Subject> {
+        let given = [
+            subject.service_account.is_some(),
+            subject.namespace.is_some(),
+            subject.namespace_selector.is_some(),
+            subject.spiffe.is_some(),
+            subject.principal.is_some(),
+            subject.provider.is_some() || subject.group.is_some() || subject.claims.is_some(),
+            subject.authenticated.is_some(),
+        ];
+        if given.into_iter().filter(|given| *given).count() != 1 {
+            self.error(
+                field,
+                "say exactly one of `serviceAccount`, `namespace`, `namespaceSelector`, `spiffe`, `principal`, `provider` (with or without \
+                 `group` and `claims`) and `authenticated`",
+            );
+            return None;
+        }
+        let trust_domain = || Arc::from(self.settings.trust_domain.as_str());
         match subject {
-            spec::Subject {
-                service_account: Some(account),
-                principal: None,
-                provider: None,
-                group: None,
-                authenticated: None,
-            } => {
+            spec::Subject { service_account: Some(account), .. } => {
                 let id = PrincipalId::workload(&self.settings.trust_domain, &account.namespace, &account.name);
                 self.take(&format!("{field}.serviceAccount"), id).map(Subject::Principal)
             }
-            spec::Subject {
-                service_account: None,
-                principal: Some(id),
-                provider: None,
-                group: None,
-                authenticated: None,
-            } => {
+            spec::Subject { namespace: Some(namespace), .. } => {
+                let subject = Subject::Namespace { trust_domain: trust_domain(), namespace: namespace.as_str().into() };
+                if !is_dns_label(namespace) {
+                    self.error(format!("{field}.namespace"), format!("`{namespace}` is no name of a Namespace"));
+                }
+                Some(subject)
+            }
+            spec::Subject { namespace_selector: Some(labels), .. } => {
+                let trust_domain = trust_domain();
+                let field = format!("{field}.namespaceSelector");
+                let labels = self.selector(&field, labels);
+                if labels.requirements.is_empty() {
+                    self.error(field, "say which labels; an empty selector would be every Namespace");
+                }
+                Some(Subject::Namespaces { trust_domain, labels })
+            }
+            spec::Subject { spiffe: Some(pattern), .. } => {
+                self.take(&format!("{field}.spiffe"), pattern.parse()).map(Subject::Spiffe)
+            }
+            spec::Subject { principal: Some(id), .. } => {
                 let field = format!("{field}.principal");
                 let id = self.take(&field, id.parse::<PrincipalId>())?;
                 if let PrincipalId::Spiffe { trust_domain, .. } = &id
@@ -571,40 +631,33 @@ impl Compiler<'_> {
                 }
                 Some(Subject::Principal(id))
             }
-            spec::Subject {
-                service_account: None,
-                principal: None,
-                provider: Some(provider),
-                group,
-                authenticated: None,
-            } => {
+            spec::Subject { provider: Some(provider), group, claims, .. } => {
                 self.provider(&format!("{field}.provider"), provider);
                 let provider: Arc<str> = provider.as_str().into();
-                Some(match group {
-                    Some(group) => Subject::Group { provider, group: group.as_str().into() },
-                    None => Subject::Provider(provider),
-                })
+                let group: Option<Arc<str>> = group.as_deref().map(Into::into);
+                match (group, claims) {
+                    (group, Some(claims)) => {
+                        if claims.is_empty() {
+                            self.error(format!("{field}.claims"), "say which, or leave it out");
+                        }
+                        let claims = claims.iter().map(|(name, value)| (name.as_str().into(), value.as_str().into()));
+                        Some(Subject::Claims { provider, group, claims: claims.collect() })
+                    }
+                    (Some(group), None) => Some(Subject::Group { provider, group }),
+                    (None, None) => Some(Subject::Provider(provider)),
+                }
             }
-            spec::Subject {
-                service_account: None,
-                principal: None,
-                provider: None,
-                group: None,
-                authenticated: Some(true),
-            } => Some(Subject::Authenticated),
-            spec::Subject { group: Some(_), provider: None, .. } => {
-                self.error(format!("{field}.group"), "say whose group it is: `provider`");
-                None
-            }
+            spec::Subject { authenticated: Some(true), .. } => Some(Subject::Authenticated),
             spec::Subject { authenticated: Some(false), .. } => {
                 self.error(format!("{field}.authenticated"), "only `true` means anything; leave it out");
                 None
             }
+            spec::Subject { group: Some(_), .. } => {
+                self.error(format!("{field}.group"), "say whose group it is: `provider`");
+                None
+            }
             _ => {
-                self.error(
-                    field,
-                    "say exactly one of `serviceAccount`, `principal`, `provider` (with or without `group`) and `authenticated`",
-                );
+                self.error(format!("{field}.claims"), "say whose claims these are: `provider`");
                 None
             }
         }

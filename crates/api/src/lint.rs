@@ -3,7 +3,7 @@
 use crate::compile::FieldError;
 use crate::resources::{AccessPolicy, AccessPolicySpec, Grant, Operation, Risk, Subject};
 use durward_core::principal::PrincipalId;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// Requests that get around a governed one: who is kept from the first can do the second instead.
 const WAYS_AROUND: [(&str, &str, &str); 4] = [
@@ -76,10 +76,8 @@ fn required(operation: &Operation) -> impl Iterator<Item = &str> {
 }
 
 fn scopes<'s>(spec: &'s AccessPolicySpec, grant: &'s Grant) -> impl Iterator<Item = &'s str> {
-    let roles: BTreeMap<&str, &Vec<String>> =
-        spec.roles.iter().map(|role| (role.name.as_str(), &role.scopes)).collect();
-    let of_roles = grant.roles.iter().filter_map(move |role| roles.get(role.as_str()).copied()).flatten();
-    grant.scopes.iter().chain(of_roles).map(String::as_str)
+    let of_roles = grant.roles.iter().flat_map(|role| spec.scopes_of_role(role));
+    grant.scopes.iter().map(String::as_str).chain(of_roles)
 }
 
 fn deletes(operation: &Operation) -> bool {
@@ -123,6 +121,9 @@ fn can_come(spec: &AccessPolicySpec, subject: &Subject) -> bool {
         (kubernetes && name == durward_core::principal::KUBERNETES)
             || spec.authentication.iter().any(|way| way.provider.as_deref() == Some(name))
     };
+    if subject.namespace.is_some() || subject.namespace_selector.is_some() {
+        return workload;
+    }
     match (&subject.service_account, &subject.principal, &subject.provider) {
         (Some(_), ..) => workload,
         (None, Some(id), _) => match id.parse::<PrincipalId>() {
@@ -141,6 +142,7 @@ fn describe(subject: &Subject) -> String {
     match (&subject.service_account, &subject.principal, &subject.provider) {
         (Some(account), ..) => format!("service account {}/{}", account.namespace, account.name),
         (None, Some(id), _) => format!("`{id}`"),
+        _ if subject.namespace.is_some() || subject.namespace_selector.is_some() => "service accounts".to_owned(),
         (None, None, provider) => format!("callers of provider `{}`", provider.as_deref().unwrap_or_default()),
     }
 }

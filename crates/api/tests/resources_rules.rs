@@ -130,10 +130,10 @@ fn refused() -> Vec<(String, &'static str)> {
     let one_provider = "spec: exactly one of `jwt`, `apiKey` and `x509` must be given";
     let one_rule = "spec.relations[0].relations.r: at most one of `union`, `intersection`, `exclusion`, `this` and \
                     `relation` can be given";
-    let subject_text = "spec.grants[0].to[0]: exactly one of `serviceAccount`, `principal`, `provider` (with or \
-                        without `group`) and `authenticated` must be given";
-    let denied_text = "spec.denials[0].to[0]: exactly one of `serviceAccount`, `principal`, `provider` (with or \
-                        without `group`) and `authenticated` must be given";
+    let subject_text = "spec.grants[0].to[0]: exactly one of `serviceAccount`, `namespace`, `namespaceSelector`, `spiffe`, \
+                        `principal`, `provider` (with or without `group` and `claims`) and `authenticated` must be given";
+    let denied_text = "spec.denials[0].to[0]: exactly one of `serviceAccount`, `namespace`, `namespaceSelector`, `spiffe`, \
+                        `principal`, `provider` (with or without `group` and `claims`) and `authenticated` must be given";
     let mut table = vec![
         (policy("{authentication: [{}]}"), ways),
         (policy("{authentication: [{workload: {}, provider: x}]}"), ways),
@@ -158,17 +158,18 @@ fn refused() -> Vec<(String, &'static str)> {
         (subject("principal: 'user:a/b', authenticated: true"), subject_text),
         (subject("serviceAccount: {namespace: a, name: b}, provider: c"), subject_text),
         (subject("authenticated: true, group: a, provider: b"), subject_text),
-        (subject("group: a"), "spec.grants[0].to[0]: `group` needs the `provider` that vouches for it"),
+        (subject("group: a"), "spec.grants[0].to[0]: `group` and `claims` need the `provider` that vouches for them"),
         (subject("authenticated: false"), "spec.grants[0].to[0]: `authenticated` can only be `true`"),
         (policy("{denials: [{name: a, to: [{}]}]}"), denied_text),
         (
             policy("{denials: [{name: a, to: [{group: a}]}]}"),
-            "spec.denials[0].to[0]: `group` needs the `provider` that vouches for it",
+            "spec.denials[0].to[0]: `group` and `claims` need the `provider` that vouches for them",
         ),
         (
             policy("{denials: [{name: a, to: [{authenticated: false}]}]}"),
             "spec.denials[0].to[0]: `authenticated` can only be `true`",
         ),
+        (policy("{roles: [{name: a}]}"), "spec.roles[0]: a role needs at least one of `scopes` and `includes`"),
         (
             policy("{grants: [{name: a, to: [{authenticated: true}]}]}"),
             "spec.grants[0]: a grant needs at least one of `scopes` and `roles`",
@@ -282,6 +283,10 @@ fn what_is_right_is_accepted() {
         "principal: 'user:corporate/alice'",
         "provider: corporate",
         "provider: corporate, group: support",
+        "provider: corporate, claims: {department: finance}",
+        "namespace: billing",
+        "namespaceSelector: {matchLabels: {team: a}}",
+        "spiffe: 'spiffe://cluster.local/ns/*/sa/billing'",
         "authenticated: true",
         "serviceAccount: {namespace: a, name: b}",
     ] {

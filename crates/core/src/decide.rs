@@ -8,7 +8,7 @@ use crate::decision::{Challenge, Decision, Reason};
 use crate::host::Host;
 use crate::kubernetes::ApiCall;
 use crate::path::{Ambiguity, PathPattern, RequestPath};
-use crate::policy::{Denial, Grant, MAX_SCOPES, Mode, Operation, Subject, Way};
+use crate::policy::{Denial, Grant, Labels, MAX_SCOPES, Mode, Operation, Subject, Way};
 use crate::principal::{Identity, Principal, PrincipalId};
 use crate::relations::{Checked, Proof, RelationTo};
 use crate::request::{Call, Request, Target};
@@ -202,7 +202,7 @@ impl<'s> Route<'s, '_> {
     fn denied(&self, facts: &RequestFacts<'_, '_>) -> Option<(&'s Denial, Option<String>)> {
         let service = self.service?;
         let mut audited = None;
-        for number in service.denial_index.concerning(facts.caller) {
+        for number in service.denial_index.concerning(facts.caller, facts.labels()) {
             let Some(denial) = service.denials.get(number) else { continue };
             if denial.mode == Mode::Audit && audited.is_some() {
                 continue;
@@ -229,7 +229,7 @@ impl<'s> Route<'s, '_> {
             return (Vec::new(), required.to_vec());
         }
         let (mut wanted, mut rules) = (all_of(required), Vec::new());
-        for candidate in facts.found.operation.grants.concerning(facts.caller) {
+        for candidate in facts.found.operation.grants.concerning(facts.caller, facts.labels()) {
             if wanted == 0 {
                 break;
             }
@@ -255,7 +255,7 @@ impl<'s> Route<'s, '_> {
         let caller = principal.identity();
         let facts = RequestFacts { route: self, found, caller, now };
         let denials = service.denials.iter().map(|denial| {
-            let outcome = match (subject(&denial.to, caller), condition(denial.when.as_deref(), &facts)) {
+            let outcome = match (subject(&denial.to, &facts), condition(denial.when.as_deref(), &facts)) {
                 (false, _) => Outcome::OtherCallers,
                 (true, Truth::False) => Outcome::ConditionDoesNotHold,
                 (true, Truth::True) => Outcome::Applies(Vec::new()),
@@ -267,7 +267,7 @@ impl<'s> Route<'s, '_> {
         let grants = found.operation.grants.all().into_iter().filter_map(|candidate| {
             let grant = service.grants.get(candidate.grant)?;
             let given = gives(grant, candidate, required, caller);
-            let outcome = if !subject(&grant.to, caller) {
+            let outcome = if !subject(&grant.to, &facts) {
                 Outcome::OtherCallers
             } else if given == 0 {
                 Outcome::TokenLacksScope(missing(required, candidate.gives))
@@ -417,8 +417,8 @@ fn condition(when: Option<&crate::condition::Condition>, facts: &RequestFacts<'_
     when.map_or(Truth::True, |condition| condition.evaluate(facts))
 }
 
-fn subject(to: &[Subject], caller: &Identity) -> bool {
-    to.iter().any(|subject| subject.includes(caller))
+fn subject(to: &[Subject], facts: &RequestFacts<'_, '_>) -> bool {
+    to.iter().any(|subject| subject.includes(facts.caller, facts.labels()))
 }
 
 /// The scopes of an operation that a grant gives this caller, as bits.
@@ -451,6 +451,13 @@ struct RequestFacts<'f, 's> {
     found: &'f Found<'s, 'f>,
     caller: &'f Identity,
     now: DateTime<Utc>,
+}
+
+impl<'s> RequestFacts<'_, 's> {
+    /// Labels of the caller's Namespace.
+    fn labels(&self) -> Option<&'s Labels> {
+        self.route.snapshot.labels_of(self.caller)
+    }
 }
 
 impl Facts for RequestFacts<'_, '_> {

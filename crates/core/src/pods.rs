@@ -6,20 +6,21 @@ use crate::service::Service;
 use crate::snapshot::Snapshot;
 use chrono::TimeDelta;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
 /// Lifetime of a certificate where no policy says.
 pub const DEFAULT_TTL: TimeDelta = TimeDelta::hours(1);
 
-/// Pods by their labels (`metav1.LabelSelector`); without any requirement all pods of the namespace.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct PodSelector {
+/// Pods of a namespace, or Namespaces, by their labels (`metav1.LabelSelector`); without any requirement all of them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Selector {
     /// All of these have to hold.
     pub requirements: Vec<Requirement>,
 }
 
 /// One demand on a label.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Requirement {
     /// The label is there, with one of these values.
     In(Arc<str>, BTreeSet<Arc<str>>),
@@ -31,8 +32,23 @@ pub enum Requirement {
     DoesNotExist(Arc<str>),
 }
 
-impl PodSelector {
-    /// Whether a pod with these labels is one of them.
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |values: &BTreeSet<Arc<str>>| values.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
+        let texts = self.requirements.iter().map(|requirement| match requirement {
+            Requirement::In(key, values) => format!("{key} in ({})", list(values)),
+            Requirement::NotIn(key, values) => format!("{key} notin ({})", list(values)),
+            Requirement::Exists(key) => key.to_string(),
+            Requirement::DoesNotExist(key) => format!("!{key}"),
+        });
+        let texts: Vec<String> = texts.collect();
+        f.write_str(if texts.is_empty() { "any labels" } else { "labels " })?;
+        f.write_str(&texts.join(", "))
+    }
+}
+
+impl Selector {
+    /// Whether what has these labels is one of them.
     #[must_use]
     pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
         let get = |key: &Arc<str>| labels.get(key.as_ref()).map(String::as_str);
@@ -49,7 +65,7 @@ impl PodSelector {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pods {
     /// Which.
-    pub selector: PodSelector,
+    pub selector: Selector,
     /// Lifetime of their certificates, at most.
     pub ttl: TimeDelta,
     /// DNS names beside the SPIFFE ID.
@@ -110,16 +126,6 @@ impl Snapshot {
             _ => None,
         });
         self.selecting_namespaces().chain(named).cloned().collect()
-    }
-
-    /// The services that a pod is, by their selectors.
-    pub fn services_of_pod<'s>(
-        &'s self,
-        namespace: &str,
-        labels: &'s BTreeMap<String, String>,
-    ) -> impl Iterator<Item = &'s Arc<Service>> {
-        let selects = |service: &&Arc<Service>| service.pods.iter().any(|(_, pods)| pods.selector.selects(labels));
-        self.selecting(namespace).iter().filter(selects)
     }
 
     /// What a pod is minted, if a policy is about it: its selector takes the pod in, or a grant or a denial names its

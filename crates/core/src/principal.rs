@@ -66,6 +66,13 @@ pub struct PrincipalIdError {
     why: &'static str,
 }
 
+impl PrincipalIdError {
+    /// What is wrong, without the text.
+    pub(crate) const fn why(&self) -> &'static str {
+        self.why
+    }
+}
+
 /// Longest subject, key name or username, in bytes (the limit of OpenID Connect's `sub` is 255).
 const MAX_NAME: usize = 255;
 /// Longest SPIFFE ID, in bytes (SPIFFE-ID, section 2.3).

@@ -209,9 +209,13 @@ fn kept_out(who: &Who, own: &str, operation: &ServiceOperation) -> Option<String
         || operation.ways.iter().any(|way| match (way, who, id) {
             (Way::Workload, _, Some(id)) => vouched(id, own) == Vouched::Own,
             (Way::Provider(name), _, Some(id)) => vouched(id, own).by(name) != Covers::None,
-            (way, Who::Named(Subject::Provider(provider) | Subject::Group { provider, .. }), _) => {
-                *way == Way::Provider(Arc::clone(provider))
-            }
+            (
+                way,
+                Who::Named(
+                    Subject::Provider(provider) | Subject::Group { provider, .. } | Subject::Claims { provider, .. },
+                ),
+                _,
+            ) => *way == Way::Provider(Arc::clone(provider)),
             _ => true,
         });
     (!admitted).then(|| "the policy does not accept their way in".to_owned())
@@ -276,6 +280,22 @@ fn covers_one(subject: &Subject, who: &Who, own: &str) -> Covers {
             vouched(id, own).by(provider).min(Covers::Some)
         }
         (_, Who::Named(Subject::Authenticated)) => Covers::Some,
+        (subject, Who::Named(Subject::Principal(id))) => covers_principal(subject, id, None, own),
+        (subject, Who::Known(id, groups)) => covers_principal(subject, id, Some(groups), own),
+        (subject, Who::Named(Subject::Claims { provider: of, group: in_group, .. })) => match subject {
+            Subject::Provider(provider) if provider == of => Covers::All,
+            Subject::Group { provider, group } if provider == of && in_group.as_ref() == Some(group) => Covers::All,
+            Subject::Group { provider, .. } | Subject::Claims { provider, .. } if provider == of => Covers::Some,
+            Subject::Principal(id) => vouched(id, own).by(of).min(Covers::Some),
+            Subject::Spiffe(pattern) if *pattern.trust_domain != *own => Covers::Some,
+            _ => Covers::None,
+        },
+        (subject, Who::Named(Subject::Namespace { .. } | Subject::Namespaces { .. })) => match subject {
+            Subject::Provider(_) | Subject::Group { .. } | Subject::Claims { .. } => Covers::None,
+            _ => Covers::Some,
+        },
+        // which of them are whose, nobody can tell from the patterns alone
+        (_, Who::Named(Subject::Spiffe(_))) => Covers::Some,
         (Subject::Provider(provider), Who::Named(Subject::Group { provider: of, .. })) => {
             if provider == of {
                 Covers::All
@@ -286,11 +306,37 @@ fn covers_one(subject: &Subject, who: &Who, own: &str) -> Covers {
         (subject, Who::Named(Subject::Provider(provider) | Subject::Group { provider, .. })) => {
             let within = match subject {
                 Subject::Principal(id) => vouched(id, own).by(provider),
-                Subject::Group { provider: of, .. } | Subject::Provider(of) if of == provider => Covers::Some,
+                Subject::Group { provider: of, .. } | Subject::Provider(of) | Subject::Claims { provider: of, .. }
+                    if of == provider =>
+                {
+                    Covers::Some
+                }
+                Subject::Spiffe(pattern) if *pattern.trust_domain != *own => Covers::Some,
                 _ => Covers::None,
             };
             within.min(Covers::Some)
         }
+    }
+}
+
+/// How a subject that stands for many covers one principal, with its groups if they are known.
+fn covers_principal(subject: &Subject, id: &PrincipalId, groups: Option<&BTreeSet<String>>, own: &str) -> Covers {
+    let sure = |holds: bool| if holds { Covers::All } else { Covers::None };
+    match subject {
+        Subject::Spiffe(pattern) => sure(pattern.matches(id)),
+        Subject::Namespace { trust_domain, namespace } => {
+            sure(matches!(id, PrincipalId::Workload { trust_domain: of, namespace: within, .. }
+                if of == trust_domain && within == namespace))
+        }
+        // its labels are not told here
+        Subject::Namespaces { trust_domain, .. } => {
+            sure(matches!(id, PrincipalId::Workload { trust_domain: of, .. } if of == trust_domain)).min(Covers::Some)
+        }
+        Subject::Claims { provider, group, .. } => {
+            let outside = group.as_ref().is_some_and(|group| groups.is_some_and(|all| !all.contains(group.as_ref())));
+            if outside { Covers::None } else { vouched(id, own).by(provider).min(Covers::Some) }
+        }
+        Subject::Authenticated | Subject::Principal(_) | Subject::Provider(_) | Subject::Group { .. } => Covers::None,
     }
 }
 

@@ -4,7 +4,9 @@ use crate::host::Host;
 use crate::kubernetes::{ApiCall, ApiPattern};
 use crate::path::{Ambiguity, PathPattern, RequestPath};
 use crate::pods::Pods;
-use crate::policy::{Denial, Grant, MAX_SCOPES, Mode, Operation, Policy, PolicyKey, Subject, Way};
+use crate::policy::{
+    Denial, Grant, Labels, MAX_SCOPES, Mode, Operation, Policy, PolicyKey, SpiffePattern, Subject, Way,
+};
 use crate::principal::{Identity, PrincipalId};
 use crate::relations::Model;
 use crate::routes::Routes;
@@ -352,11 +354,28 @@ pub(crate) struct SubjectIndex<T> {
     principals: Map<PrincipalId, Vec<T>>,
     providers: Map<Arc<str>, Vec<T>>,
     groups: Map<Arc<str>, Map<Arc<str>, Vec<T>>>,
+    /// Subjects that more has to be asked of, by what their callers have at least.
+    others: Map<Trait, Vec<(Subject, T)>>,
+}
+
+/// What callers of some subjects have at least.
+#[derive(Debug, PartialEq, Eq, Hash)]
+enum Trait {
+    TrustDomain(Arc<str>),
+    Namespace(Arc<str>),
+    /// Provider, name and value.
+    Claim(Arc<str>, Arc<str>, Arc<str>),
 }
 
 impl<T> Default for SubjectIndex<T> {
     fn default() -> Self {
-        Self { anyone: Vec::new(), principals: Map::default(), providers: Map::default(), groups: Map::default() }
+        Self {
+            anyone: Vec::new(),
+            principals: Map::default(),
+            providers: Map::default(),
+            groups: Map::default(),
+            others: Map::default(),
+        }
     }
 }
 
@@ -370,11 +389,51 @@ impl<T: Copy + Ord> SubjectIndex<T> {
                 let groups = self.groups.entry(Arc::clone(provider)).or_default();
                 groups.entry(Arc::clone(group)).or_default().push(rule);
             }
+            Subject::Namespace { namespace, .. } => self.other(Trait::Namespace(Arc::clone(namespace)), subject, rule),
+            Subject::Namespaces { trust_domain, .. } | Subject::Spiffe(SpiffePattern { trust_domain, .. }) => {
+                self.other(Trait::TrustDomain(Arc::clone(trust_domain)), subject, rule);
+            }
+            Subject::Claims { provider, claims, .. } => {
+                // one without claims includes nobody; the compiler refuses it
+                if let Some((name, value)) = claims.iter().next() {
+                    let claim = Trait::Claim(Arc::clone(provider), Arc::clone(name), Arc::clone(value));
+                    self.other(claim, subject, rule);
+                }
+            }
         }
     }
 
+    fn other(&mut self, least: Trait, subject: &Subject, rule: T) {
+        self.others.entry(least).or_default().push((subject.clone(), rule));
+    }
+
+    /// The rules of subjects that more has to be asked of.
+    fn of_others(&self, caller: &Identity, labels: Option<&Labels>) -> impl Iterator<Item = T> {
+        let mut traits = Vec::new();
+        match &caller.id {
+            PrincipalId::Workload { trust_domain, namespace, .. } => {
+                traits.extend([Trait::TrustDomain(Arc::clone(trust_domain)), Trait::Namespace(Arc::clone(namespace))]);
+            }
+            PrincipalId::Spiffe { trust_domain, .. } => traits.push(Trait::TrustDomain(Arc::clone(trust_domain))),
+            PrincipalId::User { .. } | PrincipalId::Key { .. } | PrincipalId::Kube { .. } => {}
+        }
+        if let Some(provider) = caller.provider() {
+            let provider: Arc<str> = provider.into();
+            let texts = caller.attributes.iter().filter_map(|(name, value)| Some((name.as_str(), value.as_str()?)));
+            traits.extend(texts.map(|(name, value)| Trait::Claim(Arc::clone(&provider), name.into(), value.into())));
+        }
+        let found: Vec<T> = traits
+            .iter()
+            .filter_map(|least| self.others.get(least))
+            .flatten()
+            .filter(|(subject, _)| subject.includes(caller, labels))
+            .map(|(_, rule)| *rule)
+            .collect();
+        found.into_iter()
+    }
+
     /// The rules for `caller`, in order, each once.
-    pub(crate) fn concerning(&self, caller: &Identity) -> Vec<T> {
+    pub(crate) fn concerning(&self, caller: &Identity, labels: Option<&Labels>) -> Vec<T> {
         let mut rules = self.anyone.clone();
         rules.extend(self.principals.get(&caller.id).into_iter().flatten());
         if let Some(provider) = caller.provider() {
@@ -382,6 +441,9 @@ impl<T: Copy + Ord> SubjectIndex<T> {
             if let Some(groups) = self.groups.get(provider) {
                 rules.extend(caller.groups.iter().filter_map(|group| groups.get(group.as_str())).flatten());
             }
+        }
+        if !self.others.is_empty() {
+            rules.extend(self.of_others(caller, labels));
         }
         rules.sort_unstable();
         rules.dedup();
@@ -394,6 +456,7 @@ impl<T: Copy + Ord> SubjectIndex<T> {
         let mut rules: Vec<T> =
             self.principals.values().chain(self.providers.values()).chain(groups).flatten().copied().collect();
         rules.extend(&self.anyone);
+        rules.extend(self.others.values().flatten().map(|(_, rule)| *rule));
         rules.sort_unstable();
         rules.dedup();
         rules

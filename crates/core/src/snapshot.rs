@@ -3,7 +3,8 @@
 use crate::digest::{Contents, Digest};
 use crate::host::{Host, canonical_of_authority};
 use crate::kubernetes::ApiCall;
-use crate::principal::PrincipalId;
+use crate::policy::Labels;
+use crate::principal::{Identity, PrincipalId};
 use crate::relations::{Tuple, Tuples};
 use crate::service::{Service, ServiceKey};
 use foldhash::fast::RandomState;
@@ -30,6 +31,8 @@ pub struct Snapshot {
     selecting: Map<Arc<str>, Arc<[Arc<Service>]>>,
     /// Services with a rule that names a workload.
     naming: Map<PrincipalId, Arc<[Arc<Service>]>>,
+    /// Labels of each Namespace.
+    labels: Map<Arc<str>, Arc<Labels>>,
     /// Tuples of each service, whether it is there or not.
     tuples: Map<ServiceKey, Tuples>,
     contents: Contents,
@@ -72,6 +75,25 @@ impl Snapshot {
             if self.by_host.get(host).is_some_and(|holder| Arc::ptr_eq(holder, &old)) {
                 self.by_host.remove(host);
             }
+        }
+    }
+
+    /// Notes the labels of a Namespace; `None` when it is gone.
+    pub fn label(&mut self, namespace: &str, labels: Option<Labels>) {
+        match labels {
+            Some(labels) => self.labels.insert(namespace.into(), Arc::new(labels)),
+            None => self.labels.remove(namespace),
+        };
+    }
+
+    /// The labels of the Namespace that a workload of our own is in.
+    #[must_use]
+    pub fn labels_of(&self, caller: &Identity) -> Option<&Labels> {
+        match &caller.id {
+            PrincipalId::Workload { namespace, .. } if caller.is_own_workload() => {
+                self.labels.get(namespace).map(AsRef::as_ref)
+            }
+            _ => None,
         }
     }
 

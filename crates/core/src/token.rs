@@ -6,7 +6,7 @@
 
 use crate::condition::{Condition, Facts, Reach, Truth};
 use crate::decide::{all_of, gives, good_enough, principal_fact};
-use crate::policy::{Grant, MAX_SCOPES};
+use crate::policy::{Grant, Labels, MAX_SCOPES};
 use crate::principal::{Identity, Principal};
 use crate::request::Call;
 use crate::risk::Risk;
@@ -63,11 +63,18 @@ impl Service {
     ///
     /// An operation is open if [`Snapshot::decide`](crate::snapshot::Snapshot::decide) would allow it at this instant
     /// whatever else the request says. What depends on more than the caller, the operation and the time can't be known:
-    /// such a grant gives nothing, and such a denial applies. `Audit` mode widens no token.
+    /// such a grant gives nothing, and such a denial applies. `Audit` mode widens no token. `labels` are those of the
+    /// caller's Namespace ([`Snapshot::labels_of`](crate::snapshot::Snapshot::labels_of)).
     #[must_use]
-    pub fn scopes_of(&self, principal: &Principal, asked: Option<&BTreeSet<Scope>>, now: DateTime<Utc>) -> TokenScopes {
+    pub fn scopes_of(
+        &self,
+        principal: &Principal,
+        labels: Option<&Labels>,
+        asked: Option<&BTreeSet<Scope>>,
+        now: DateTime<Utc>,
+    ) -> TokenScopes {
         let caller = principal.identity();
-        let Some(rules) = Rules::of(self, caller, now) else { return TokenScopes::default() };
+        let Some(rules) = Rules::of(self, caller, labels, now) else { return TokenScopes::default() };
         // requests to the Kubernetes API come with no token of ours
         let by_token = self.operations.iter().filter(|one| {
             let operation = &one.operation;
@@ -101,6 +108,7 @@ fn too_old(operation: &ServiceOperation, caller: &Identity) -> Option<DateTime<U
 struct Rules<'s> {
     service: &'s Service,
     caller: &'s Identity,
+    labels: Option<&'s Labels>,
     now: DateTime<Utc>,
     /// Conditions of denials that depend on the operation.
     denials: Vec<&'s Condition>,
@@ -110,12 +118,12 @@ struct Rules<'s> {
 
 impl<'s> Rules<'s> {
     /// `None` if a denial applies, or may apply, to every operation.
-    fn of(service: &'s Service, caller: &'s Identity, now: DateTime<Utc>) -> Option<Self> {
+    fn of(service: &'s Service, caller: &'s Identity, labels: Option<&'s Labels>, now: DateTime<Utc>) -> Option<Self> {
         if caller.expires_at.is_some_and(|end| end <= now) {
             return None;
         }
-        let mut rules = Self { service, caller, now, denials: Vec::new(), grants: BTreeMap::new() };
-        for number in service.denial_index.concerning(caller) {
+        let mut rules = Self { service, caller, labels, now, denials: Vec::new(), grants: BTreeMap::new() };
+        for number in service.denial_index.concerning(caller, labels) {
             let when = service.denials.get(number)?.when.as_deref()?;
             match when.reach() {
                 Reach::Operation => rules.denials.push(when),
@@ -127,7 +135,7 @@ impl<'s> Rules<'s> {
             // whoever adds something that a grant asks for has to say what a token makes of it
             let Grant { rule: _, to, scopes: _, from_token: _, when, relation } = grant;
             // the request says which object is meant
-            let counts = relation.is_none() && to.iter().any(|subject| subject.includes(caller));
+            let counts = relation.is_none() && to.iter().any(|subject| subject.includes(caller, labels));
             match when.as_deref().map(|when| (when, when.reach())) {
                 Some((when, Reach::Caller)) if counts => {
                     rules.grants.insert(number, rules.holds(when, None) == Truth::True);
@@ -152,7 +160,7 @@ impl<'s> Rules<'s> {
             return false;
         }
         let mut wanted = all_of(required);
-        for candidate in operation.grants.concerning(self.caller) {
+        for candidate in operation.grants.concerning(self.caller, self.labels) {
             let Some(grant) = self.service.grants.get(candidate.grant) else { continue };
             let counts = self.grants.get(&candidate.grant).copied().unwrap_or_else(|| {
                 grant.when.as_deref().is_some_and(|when| self.holds(when, Some(name)) == Truth::True)

@@ -4,7 +4,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Protects one service: its operations, who may call them, and which identity its pods get.
 #[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -67,6 +67,19 @@ pub struct AccessPolicySpec {
 }
 
 impl AccessPolicySpec {
+    /// The scopes of a role and of every role that it includes.
+    #[must_use]
+    pub fn scopes_of_role(&self, name: &str) -> BTreeSet<&str> {
+        let (mut scopes, mut seen, mut waiting) = (BTreeSet::new(), BTreeSet::new(), vec![name]);
+        while let Some(name) = waiting.pop() {
+            if let Some(role) = self.roles.iter().find(|role| role.name == name).filter(|_| seen.insert(name)) {
+                scopes.extend(role.scopes.iter().map(String::as_str));
+                waiting.extend(role.includes.iter().map(String::as_str));
+            }
+        }
+        scopes
+    }
+
     /// Every IdentityProvider that is named, with the field.
     #[must_use]
     pub fn providers(&self) -> Vec<(String, &str)> {
@@ -279,13 +292,22 @@ pub struct StepUp {
 /// A name for a set of scopes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "has(self.scopes) || has(self.includes)",
+     "message": "a role needs at least one of `scopes` and `includes`"},
+]))]
 pub struct Role {
     /// Name of the role, unique in the policy.
     #[schemars(schema_with = "schema::name")]
     pub name: String,
     /// The scopes that it stands for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::scopes")]
     pub scopes: Vec<String>,
+    /// Other roles of this policy whose scopes it stands for as well.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::role_names")]
+    pub includes: Vec<String>,
 }
 
 /// One type of object and its relations (ReBAC).
@@ -409,14 +431,15 @@ pub struct Denial {
     pub reason: Option<String>,
 }
 
-/// Some callers: exactly one of `serviceAccount`, `principal`, `provider`, `group` (with its `provider`) and `authenticated`.
+/// Some callers: exactly one of `serviceAccount`, `namespace`, `namespaceSelector`, `spiffe`, `principal`, `provider` (alone, or with
+/// `group` and `claims`) and `authenticated`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("x-kubernetes-validations" = [
-    {"rule": "[has(self.serviceAccount), has(self.principal), has(self.provider) || has(self.group), has(self.authenticated)].exists_one(given, given)",
-     "message": "exactly one of `serviceAccount`, `principal`, `provider` (with or without `group`) and `authenticated` must be given"},
-    {"rule": "!has(self.group) || has(self.provider)",
-     "message": "`group` needs the `provider` that vouches for it", "fieldPath": ".provider"},
+    {"rule": "[has(self.serviceAccount), has(self.namespace), has(self.namespaceSelector), has(self.spiffe), has(self.principal), has(self.provider) || has(self.group) || has(self.claims), has(self.authenticated)].exists_one(given, given)",
+     "message": "exactly one of `serviceAccount`, `namespace`, `namespaceSelector`, `spiffe`, `principal`, `provider` (with or without `group` and `claims`) and `authenticated` must be given"},
+    {"rule": "!(has(self.group) || has(self.claims)) || has(self.provider)",
+     "message": "`group` and `claims` need the `provider` that vouches for them", "fieldPath": ".provider"},
     {"rule": "!has(self.authenticated) || self.authenticated",
      "message": "`authenticated` can only be `true`", "fieldPath": ".authenticated"},
 ]))]
@@ -424,11 +447,24 @@ pub struct Subject {
     /// A Kubernetes service account of this trust domain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_account: Option<ServiceAccount>,
+    /// Every service account of this Namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::namespace")]
+    pub namespace: Option<String>,
+    /// Every service account of the Namespaces with these labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
+    pub namespace_selector: Option<LabelSelector>,
+    /// Workloads by their SPIFFE IDs, segment by segment, with `*` for any one: `spiffe://cluster.local/ns/*/sa/billing`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::principal")]
+    pub spiffe: Option<String>,
     /// One principal by its id, such as `user:corporate/alice` or `key:partners/acme`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::principal")]
     pub principal: Option<String>,
-    /// Everybody whom this IdentityProvider vouches for; with `group`, the members of that group.
+    /// Everybody whom this IdentityProvider vouches for; with `group`, the members of that group; with `claims`, those who
+    /// have them all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::object_name")]
     pub provider: Option<String>,
@@ -436,6 +472,10 @@ pub struct Subject {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::group")]
     pub group: Option<String>,
+    /// Attributes that the given `provider` maps from claims, and that equal these texts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::claims")]
+    pub claims: Option<BTreeMap<String, String>>,
     /// Everybody who is authenticated in a way that this policy accepts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authenticated: Option<bool>,

@@ -194,6 +194,11 @@ pub(super) fn claim_values(_: &mut Generator) -> Schema {
     list(32, text(256, json!({})))
 }
 
+/// Claims by name, each a text.
+pub(super) fn claims(_: &mut Generator) -> Schema {
+    json_schema!({"type": "object", "minProperties": 1, "maxProperties": 16, "additionalProperties": text(256, json!({}))})
+}
+
 pub(super) fn attributes(_: &mut Generator) -> Schema {
     json_schema!({"type": "object", "maxProperties": 64, "additionalProperties": text(256, json!({}))})
 }

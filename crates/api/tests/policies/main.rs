@@ -19,3 +19,4 @@ mod rejects;
 mod relations;
 mod reviews;
 mod revision;
+mod roles;

@@ -327,8 +327,8 @@ fn roles_and_grants() {
 
 #[test]
 fn subjects() {
-    const ONE_OF: &str =
-        "say exactly one of `serviceAccount`, `principal`, `provider` (with or without `group`) and `authenticated`";
+    const ONE_OF: &str = "say exactly one of `serviceAccount`, `namespace`, `namespaceSelector`, `spiffe`, `principal`, `provider` (with or without `group` and \
+         `claims`) and `authenticated`";
     const SHAPES: &str = "write `spiffe://DOMAIN/ns/NAMESPACE/sa/SERVICEACCOUNT`, `user:PROVIDER/SUBJECT`, `key:PROVIDER/NAME` or \
                           `kube:USERNAME`";
     for (subject, expected) in [
@@ -336,7 +336,7 @@ fn subjects() {
         ("{principal: 'kube:a', authenticated: true}", format!(": {ONE_OF}")),
         ("{serviceAccount: {namespace: a, name: b}, provider: p}", format!(": {ONE_OF}")),
         ("{group: g}", ".group: say whose group it is: `provider`".to_owned()),
-        ("{group: g, authenticated: true}", ".group: say whose group it is: `provider`".to_owned()),
+        ("{group: g, authenticated: true}", format!(": {ONE_OF}")),
         ("{authenticated: false}", ".authenticated: only `true` means anything; leave it out".to_owned()),
         ("{provider: A}", ".provider: `A` is no name of an IdentityProvider".to_owned()),
         ("{provider: A, group: g}", ".provider: `A` is no name of an IdentityProvider".to_owned()),

@@ -385,7 +385,7 @@ impl<'a> Search<'a> {
     fn is_in_token(&self, object: Name) -> bool {
         let group = self.text(object).split_once(':').filter(|(kind, _)| *kind == GROUP).map(|(_, id)| id);
         group.and_then(|group| group.split_once('/')).is_some_and(|(provider, name)| {
-            self.caller.id.provider() == Some(provider) && self.caller.groups.contains(name)
+            self.caller.provider() == Some(provider) && self.caller.groups.contains(name)
         })
     }
 

@@ -20,6 +20,7 @@ mod rights;
 mod routing;
 mod rules;
 mod services;
+mod subjects;
 mod tokens;
 mod who_can;
 

@@ -2,7 +2,7 @@
 
 use crate::support::*;
 use chrono::TimeDelta;
-use durward_core::pods::{DEFAULT_TTL, Minting, PodSelector, Pods, Requirement};
+use durward_core::pods::{DEFAULT_TTL, Minting, Pods, Requirement, Selector};
 use durward_core::policy::{Policy, PolicyKey};
 use durward_core::snapshot::Snapshot;
 use std::collections::BTreeMap;
@@ -13,11 +13,11 @@ fn labels(text: &str) -> BTreeMap<String, String> {
     pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
-fn app(name: &str) -> PodSelector {
-    PodSelector { requirements: vec![Requirement::In("app".into(), [Arc::from(name)].into())] }
+fn app(name: &str) -> Selector {
+    Selector { requirements: vec![Requirement::In("app".into(), [Arc::from(name)].into())] }
 }
 
-fn about(name: &str, selector: PodSelector, ttl: i64, dns: &[&str]) -> Policy {
+fn about(name: &str, selector: Selector, ttl: i64, dns: &[&str]) -> Policy {
     let pods =
         Pods { selector, ttl: TimeDelta::hours(ttl), dns_names: dns.iter().map(|name| Arc::from(*name)).collect() };
     Policy { audience: format!("{name}.shop").into(), hosts: vec![], pods: Some(pods), ..policy(name) }
@@ -38,18 +38,18 @@ fn selectors_are_those_of_kubernetes() {
         (Requirement::Exists(key.clone()), [true, true, false]),
         (Requirement::DoesNotExist(key), [false, false, true]),
     ] {
-        let selector = PodSelector { requirements: vec![requirement.clone()] };
+        let selector = Selector { requirements: vec![requirement.clone()] };
         let found = ["app=web", "app=other", "tier=web"].map(|of| selector.selects(&labels(of)));
         assert_eq!(found, selected, "{requirement:?}");
     }
-    assert!(PodSelector::default().selects(&labels("")), "no requirement takes in every pod");
+    assert!(Selector::default().selects(&labels("")), "no requirement takes in every pod");
 }
 
 #[test]
 fn the_policies_about_a_pod_unite_and_the_shortest_lifetime_counts() {
     let snapshot = world([
         about("long", app("web"), 12, &["web.shop.svc"]),
-        about("short", PodSelector::default(), 2, &["any.shop.svc"]),
+        about("short", Selector::default(), 2, &["any.shop.svc"]),
         about("other", app("api"), 1, &["api.shop.svc"]),
     ]);
     let web = minting(&snapshot, WEB, "shop", "app=web").unwrap();

@@ -16,7 +16,7 @@ fn token(policies: impl IntoIterator<Item = Policy>, caller: &Identity, asked: O
     let snapshot = world(policies);
     let asked: Option<BTreeSet<Scope>> = asked.map(|asked| scopes(asked).into_iter().collect());
     let service = snapshot.by_audience("orders.shop").unwrap();
-    service.scopes_of(&Principal::assumed(caller.clone()), asked.as_ref(), now())
+    service.scopes_of(&Principal::assumed(caller.clone()), None, asked.as_ref(), now())
 }
 
 fn carried(policies: impl IntoIterator<Item = Policy>, caller: &Identity, asked: Option<&[&str]>) -> String {

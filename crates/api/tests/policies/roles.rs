@@ -1,0 +1,107 @@
+//! Roles within roles, and subjects that stand for many callers.
+
+use crate::support::*;
+use durward_api::catalog::{Catalog, Change};
+use durward_core::policy::Subject;
+
+/// The scopes that a grant of role `a` gives.
+fn given(roles: &str) -> String {
+    let grants = "grants: [{name: g, to: [{authenticated: true}], roles: [a]}]";
+    let policy = compiled(&format!("roles: {roles}\n{grants}"));
+    policy.grants[0].scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn a_role_stands_for_what_it_includes() {
+    assert_eq!(given("[{name: a, includes: [b]}, {name: b, scopes: [x]}]"), "x");
+    assert_eq!(
+        given(
+            "[{name: a, scopes: [w], includes: [b, c]}, {name: b, scopes: [x], includes: [c]}, {name: c, scopes: [y]}]"
+        ),
+        "w x y"
+    );
+    assert_eq!(given("[{name: b, scopes: [x], includes: [a]}, {name: a, scopes: [w]}]"), "w", "it does not go upwards");
+}
+
+#[test]
+fn roles_in_a_circle_and_unknown_ones_are_refused() {
+    for (roles, expected) in [
+        (
+            "[{name: a, scopes: [x], includes: [a]}]",
+            "spec.roles[0].includes[0]: `a` includes `a` itself; roles can't go in a circle",
+        ),
+        ("[{name: a, scopes: [x], includes: [z]}]", "spec.roles[0].includes[0]: this policy has no role `z`; it has a"),
+        ("[{name: a}]", "spec.roles[0].scopes: a role without scopes stands for nothing; name some, or leave it out"),
+    ] {
+        assert_eq!(mistakes(&resource(&format!("roles: {roles}"))), [expected]);
+    }
+    let circle = "roles: [{name: a, includes: [b]}, {name: b, includes: [c]}, {name: c, scopes: [x], includes: [a]}]";
+    assert_eq!(mistakes(&resource(circle)).len(), 3);
+}
+
+#[test]
+fn subjects_that_stand_for_many() {
+    let to = |subject: &str| format!("grants: [{{name: g, to: [{subject}], scopes: [a]}}]");
+    let subject = |text: &str| compiled(&to(text)).grants[0].to[0].clone();
+    let namespace = Subject::Namespace { trust_domain: "td.example".into(), namespace: "billing".into() };
+    assert_eq!(subject("{namespace: billing}"), namespace);
+    assert!(matches!(subject("{namespaceSelector: {matchLabels: {team: a}}}"), Subject::Namespaces { .. }));
+    assert!(matches!(subject("{spiffe: 'spiffe://td.example/ns/*/sa/billing'}"), Subject::Spiffe(_)));
+    assert!(matches!(
+        subject("{provider: corporate, group: g, claims: {d: f}}"),
+        Subject::Claims { group: Some(_), .. }
+    ));
+    for (text, expected) in [
+        ("{namespace: Billing}", "spec.grants[0].to[0].namespace: `Billing` is no name of a Namespace"),
+        (
+            "{namespaceSelector: {}}",
+            "spec.grants[0].to[0].namespaceSelector: say which labels; an empty selector would be every Namespace",
+        ),
+        ("{provider: corporate, claims: {}}", "spec.grants[0].to[0].claims: say which, or leave it out"),
+        ("{claims: {d: f}}", "spec.grants[0].to[0].claims: say whose claims these are: `provider`"),
+        (
+            "{spiffe: 'spiffe://td.example/ns/a*/sa/b'}",
+            "spec.grants[0].to[0].spiffe: `spiffe://td.example/ns/a*/sa/b` is no pattern of SPIFFE IDs: `*` stands for a whole segment, \
+             not for a part of one",
+        ),
+    ] {
+        assert_eq!(mistakes(&resource(&to(text))), [expected]);
+    }
+    assert!(
+        mistakes(&resource(&to("{namespace: a, serviceAccount: {namespace: a, name: b}}")))[0]
+            .contains("say exactly one of")
+    );
+}
+
+#[test]
+fn labels_of_a_namespace_count_from_the_moment_they_are_there() {
+    let spec = "service: {hosts: [orders.shop.svc]}\nauthentication: [{workload: {}}]\n\
+                operations: [{name: get, http: [{methods: [GET], paths: [/]}]}]\n\
+                grants: [{name: g, to: [{namespaceSelector: {matchLabels: {team: a}}}], scopes: [get]}]";
+    let mut catalog = Catalog::new(settings());
+    catalog.apply([Change::Policy(Box::new(resource(spec)))]);
+    let allowed = |catalog: &Catalog| {
+        use durward_core::principal::{Identity, Principal, PrincipalId};
+        use durward_core::request::{Call, Request, Target};
+        let id = PrincipalId::workload("td.example", "billing", "b").unwrap();
+        let caller = Principal::assumed(Identity::new(id, durward_core::risk::Assurance::Bearer));
+        let request = Request {
+            target: Target::Host("orders.shop.svc"),
+            call: Call::Http { method: "GET", path: "/" },
+            source: None,
+        };
+        catalog.snapshot().decide(Some(&caller), &request, chrono::DateTime::UNIX_EPOCH).allowed()
+    };
+    let label =
+        |value: &str| Change::NamespaceLabels("billing".into(), Some([("team".to_owned(), value.to_owned())].into()));
+    assert!(!allowed(&catalog));
+    catalog.apply([label("a")]);
+    let labelled = catalog.snapshot().revision();
+    assert!(allowed(&catalog));
+    catalog.apply([label("b")]);
+    assert!(!allowed(&catalog) && catalog.snapshot().revision() != labelled);
+    catalog.apply([label("a")]);
+    assert_eq!(catalog.snapshot().revision(), labelled);
+    catalog.apply([Change::NamespaceLabels("billing".into(), None)]);
+    assert!(!allowed(&catalog));
+}

@@ -1,0 +1,184 @@
+//! Whom a rule is for: each kind of subject, and those who are almost one.
+
+use crate::support::*;
+use durward_core::pods::{Requirement, Selector};
+use durward_core::policy::{Grant, Labels, Policy, SpiffePattern, Subject};
+use durward_core::principal::Identity;
+use durward_core::risk::Assurance;
+use serde_json::json;
+
+fn payments() -> Labels {
+    [("team".to_owned(), "payments".to_owned())].into()
+}
+
+/// Whether a grant to this subject lets the caller list orders; namespace `billing` is labelled `team=payments`.
+fn lets_in(subject: &Subject, caller: &Identity) -> bool {
+    let grants = vec![Grant { to: vec![subject.clone()], ..grant("g", &["key:partners/nobody"], &["read"]) }];
+    let ways = [orders().ways, vec![durward_core::policy::Way::Provider("federated".into())]].concat();
+    let mut snapshot = world([Policy { grants, ways, ..orders() }]);
+    snapshot.label("billing", Some(payments()));
+    snapshot.label("shop", Some(Labels::new()));
+    let allowed = ask(&snapshot, Some(caller), "GET /orders").allowed();
+    let id = caller.id.to_string();
+    let known = [("/ns/billing/", payments()), ("/ns/shop/", Labels::new())];
+    let labels = known.into_iter().find(|(namespace, _)| id.contains(namespace)).map(|(_, labels)| labels);
+    assert_eq!(allowed, subject.includes(caller, labels.as_ref()), "the index says what the subject says");
+    allowed
+}
+
+fn workload(id: &str) -> Identity {
+    caller(id, Assurance::ProofOfPossession)
+}
+
+/// A workload that another trust domain vouches for.
+fn foreign(id: &str) -> Identity {
+    Identity { federation: Some("federated".into()), ..workload(id) }
+}
+
+#[test]
+fn every_service_account_of_a_namespace() {
+    let billing = Subject::Namespace { trust_domain: "cluster.local".into(), namespace: "billing".into() };
+    assert!(lets_in(&billing, &workload("spiffe://cluster.local/ns/billing/sa/a")));
+    assert!(lets_in(&billing, &workload("spiffe://cluster.local/ns/billing/sa/b")));
+    assert!(!lets_in(&billing, &workload("spiffe://cluster.local/ns/billing2/sa/a")));
+    assert!(!lets_in(&billing, &workload("spiffe://other.local/ns/billing/sa/a")));
+    assert!(!lets_in(&billing, &foreign("spiffe://cluster.local/ns/billing/sa/a")));
+    assert!(!lets_in(&billing, &caller("user:corporate/billing", Assurance::Bearer)));
+}
+
+#[test]
+fn namespaces_by_label() {
+    let requirements = vec![Requirement::In("team".into(), ["payments".into()].into())];
+    let labelled = Subject::Namespaces { trust_domain: "cluster.local".into(), labels: Selector { requirements } };
+    assert!(lets_in(&labelled, &workload("spiffe://cluster.local/ns/billing/sa/a")));
+    assert!(!lets_in(&labelled, &workload("spiffe://cluster.local/ns/shop/sa/a")));
+    assert!(!lets_in(&labelled, &workload("spiffe://cluster.local/ns/unknown/sa/a")));
+    assert!(!lets_in(&labelled, &foreign("spiffe://partner.example/ns/billing/sa/a")));
+    // a Namespace of which nothing is known has no labels, not even missing ones
+    let requirements = vec![Requirement::DoesNotExist("team".into())];
+    let unlabelled = Subject::Namespaces { trust_domain: "cluster.local".into(), labels: Selector { requirements } };
+    assert!(lets_in(&unlabelled, &workload("spiffe://cluster.local/ns/shop/sa/a")));
+    assert!(!lets_in(&unlabelled, &workload("spiffe://cluster.local/ns/unknown/sa/a")));
+}
+
+#[test]
+fn spiffe_ids_segment_by_segment() {
+    let is = |pattern: &str, id: &str| {
+        let subject = Subject::Spiffe(pattern.parse::<SpiffePattern>().expect(pattern));
+        let one = if id.contains("cluster.local") { workload(id) } else { foreign(id) };
+        lets_in(&subject, &one)
+    };
+    assert!(is("spiffe://cluster.local/ns/*/sa/billing", "spiffe://cluster.local/ns/a/sa/billing"));
+    assert!(is("spiffe://cluster.local/ns/*/sa/*", "spiffe://cluster.local/ns/a/sa/b"));
+    assert!(is("spiffe://partner.example/prod/*", "spiffe://partner.example/prod/web"));
+    assert!(!is("spiffe://cluster.local/ns/*/sa/billing", "spiffe://cluster.local/ns/a/sa/billing-2"));
+    assert!(!is("spiffe://cluster.local/ns/*/sa/billing", "spiffe://partner.example/ns/a/sa/billing"));
+    assert!(!is("spiffe://partner.example/*", "spiffe://partner.example/prod/web"), "one segment, not several");
+    assert!(!is("spiffe://partner.example/prod/*", "spiffe://partner.example/prod"));
+    assert!(!is("spiffe://partner.example/prod/*", "spiffe://partner.example/prod/web/1"));
+    for mistake in [
+        "spiffe://*/ns/a/sa/b",
+        "spiffe://cluster.local",
+        "spiffe://cluster.local/ns/a*/sa/b",
+        "spiffe://cluster.local/ns/**/sa/b",
+        "spiffe://cluster.local//sa/b",
+        "spiffe://cluster.local/ns/../sa/b",
+        "cluster.local/ns/*/sa/b",
+        "user:corporate/*",
+    ] {
+        assert!(mistake.parse::<SpiffePattern>().is_err(), "{mistake}");
+    }
+}
+
+#[test]
+fn claims_that_all_equal() {
+    let known = |attributes: serde_json::Value| {
+        let attributes = attributes.as_object().unwrap().clone();
+        Identity { attributes, groups: ["staff".into()].into(), ..alice() }
+    };
+    let claims = |group: Option<&str>| Subject::Claims {
+        provider: "corporate".into(),
+        group: group.map(Into::into),
+        claims: [("department".into(), "finance".into()), ("site".into(), "berlin".into())].into(),
+    };
+    let both = known(json!({"department": "finance", "site": "berlin", "x": 1}));
+    assert!(lets_in(&claims(None), &both) && lets_in(&claims(Some("staff")), &both));
+    assert!(!lets_in(&claims(Some("admins")), &both));
+    for attributes in [
+        json!({"department": "finance"}),
+        json!({"department": "finance", "site": "Berlin"}),
+        json!({"department": ["finance"], "site": "berlin"}),
+        json!({"department": "finance ", "site": "berlin"}),
+        json!({}),
+    ] {
+        assert!(!lets_in(&claims(None), &known(attributes.clone())), "{attributes}");
+    }
+    let other = Identity { id: id("user:partners/alice"), ..both };
+    assert!(!lets_in(&claims(None), &other), "another provider's claims are worth nothing");
+}
+
+#[test]
+fn rights_know_subjects_that_stand_for_many() {
+    use durward_core::rights::{Can, Who};
+    let namespace = || Subject::Namespace { trust_domain: "cluster.local".into(), namespace: "billing".into() };
+    let labels = Selector { requirements: vec![Requirement::Exists("team".into())] };
+    let labelled = || Subject::Namespaces { trust_domain: "cluster.local".into(), labels: labels.clone() };
+    let pattern = || Subject::Spiffe("spiffe://cluster.local/ns/*/sa/b".parse().unwrap());
+    let claims = || Subject::Claims {
+        provider: "corporate".into(),
+        group: Some("staff".into()),
+        claims: [("department".into(), "finance".into())].into(),
+    };
+    let one = |text: &str| Who::Named(Subject::Principal(id(text)));
+    let known = |groups: &[&str]| {
+        Who::Known(id("user:corporate/alice"), groups.iter().map(|group| (*group).to_owned()).collect())
+    };
+    for (to, who, can) in [
+        (namespace(), one("spiffe://cluster.local/ns/billing/sa/b"), Can::Yes),
+        (namespace(), one("spiffe://cluster.local/ns/shop/sa/b"), Can::No),
+        (namespace(), Who::Named(namespace()), Can::Yes),
+        (namespace(), Who::Named(Subject::Provider("corporate".into())), Can::No),
+        (labelled(), one("spiffe://cluster.local/ns/billing/sa/b"), Can::If),
+        (labelled(), one("user:corporate/alice"), Can::No),
+        (labelled(), Who::Named(namespace()), Can::If),
+        (pattern(), one("spiffe://cluster.local/ns/shop/sa/b"), Can::Yes),
+        (pattern(), one("spiffe://cluster.local/ns/shop/sa/c"), Can::No),
+        (claims(), one("user:corporate/alice"), Can::If),
+        (claims(), known(&["staff"]), Can::If),
+        (claims(), known(&["others"]), Can::No),
+        (claims(), one("user:partners/alice"), Can::No),
+        (claims(), Who::Named(Subject::Authenticated), Can::If),
+        (Subject::Provider("corporate".into()), Who::Named(claims()), Can::Yes),
+        (Subject::Provider("partners".into()), Who::Named(claims()), Can::No),
+    ] {
+        let grants = vec![Grant { to: vec![to.clone()], ..grant("g", &["*"], &["read"]) }];
+        let snapshot = world([Policy { grants, ..orders() }]);
+        let rights = snapshot.rights(&who, "cluster.local");
+        let right = rights.iter().find(|right| &*right.operation == "list").unwrap();
+        assert_eq!(right.can, can, "{to} for {who}");
+    }
+}
+
+#[test]
+fn labels_of_a_namespace_count_for_access_tokens_too() {
+    use durward_core::principal::Principal;
+    let requirements = vec![Requirement::In("team".into(), ["payments".into()].into())];
+    let labelled = || {
+        vec![Subject::Namespaces {
+            trust_domain: "cluster.local".into(),
+            labels: Selector { requirements: requirements.clone() },
+        }]
+    };
+    let caller = Principal::assumed(workload("spiffe://cluster.local/ns/billing/sa/a"));
+    let scopes = |policy: Policy| {
+        let mut snapshot = world([policy]);
+        snapshot.label("billing", Some(payments()));
+        let service = snapshot.service(&service_key()).unwrap();
+        service.scopes_of(&caller, snapshot.labels_of(caller.identity()), None, now()).scopes.len()
+    };
+    let granted = vec![Grant { to: labelled(), ..grant("g", &["*"], &["read"]) }];
+    assert_eq!(scopes(Policy { grants: granted, ..orders() }), 1);
+    let denied = vec![durward_core::policy::Denial { to: labelled(), ..denial("d", &["*"]) }];
+    let grants = vec![grant("g", &["*"], &["read"])];
+    assert_eq!(scopes(Policy { denials: denied, grants, ..orders() }), 0);
+}
