@@ -59,6 +59,7 @@ pub struct Metrics {
     rejected: Gauge,
     api_server_seen: Gauge,
     api_server_failures: Counter,
+    controller_seen: Gauge,
     leader: Gauge,
     replicas_behind: Gauge,
     certificate_ends: Gauge,
@@ -123,6 +124,12 @@ impl Default for Metrics {
                 "api_server_failures",
                 "Watches of the API server that failed",
                 Counter::default(),
+            ),
+            controller_seen: registered(
+                r,
+                "controller_last_seen_seconds",
+                "When a gate last heard of its controller, in seconds since 1970; 0 elsewhere",
+                Gauge::default(),
             ),
             leader: registered(r, "leader", "Whether this replica writes statuses and webhooks", Gauge::default()),
             replicas_behind: registered(
@@ -221,6 +228,10 @@ impl Metrics {
 
     pub(crate) fn api_server_seen(&self) {
         self.api_server_seen.set(chrono::Utc::now().timestamp());
+    }
+
+    pub(crate) fn controller_seen(&self) {
+        self.controller_seen.set(chrono::Utc::now().timestamp());
     }
 
     pub(crate) fn api_server_failed(&self) {

@@ -35,6 +35,9 @@ struct Case {
     host: String,
     path: String,
     reason: String,
+    /// What servers may make of it before a door is asked.
+    #[serde(default, rename = "read_as")]
+    _read_as: Option<String>,
 }
 
 fn get() -> String {

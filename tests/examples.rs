@@ -8,59 +8,19 @@
     reason = "tests say what they expect"
 )]
 
+#[path = "harness/fronts.rs"]
+mod fronts;
 #[path = "harness/mod.rs"]
 mod harness;
 #[path = "harness/venv.rs"]
 mod venv;
 
-use harness::{Reply, Up, eventually, raw, repository, request};
+use fronts::{Server, envoy, free, nginx};
+use harness::{Up, eventually, raw, repository, request};
 use serde_json::{Value, json};
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
-use tempfile::TempDir;
+use std::process::Command;
 use venv::venv;
-
-/// A program that runs as long as the test needs it.
-struct Server {
-    child: Child,
-    address: SocketAddr,
-    _directory: Option<TempDir>,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // a proxy ends its own workers when it is asked to
-        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
-        let _ = self.child.wait();
-    }
-}
-
-impl Server {
-    fn start(command: &mut Command, address: SocketAddr, directory: Option<TempDir>) -> Self {
-        let log = tempfile::NamedTempFile::new().unwrap();
-        let child =
-            command.stdout(log.reopen().unwrap()).stderr(log.reopen().unwrap()).stdin(Stdio::null()).spawn().unwrap();
-        let server = Self { child, address, _directory: directory };
-        eventually(&format!("{command:?} listens"), || TcpStream::connect(address).ok())
-            .unwrap_or_else(|what| panic!("{what}:\n{}", fs::read_to_string(log.path()).unwrap_or_default()));
-        server
-    }
-
-    fn get(&self, path: &str, headers: &[(&str, &str)]) -> Reply {
-        self.ask("GET", path, headers)
-    }
-
-    fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Reply {
-        let mut all = vec![("Host", "orders.example.com")];
-        all.extend(headers);
-        request(self.address, method, path, &all, "")
-    }
-}
-
-fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
 
 fn app(module: &str, jwks: &str) -> Server {
     let address = free();
@@ -80,41 +40,6 @@ fn durward() -> Up {
         ("policy.yaml", &read("policy.yaml")),
         ("partners.yaml", &read("partners.yaml")),
     ])
-}
-
-/// An example's configuration, with the ports of this test for its own.
-fn configuration(path: &str, ports: &[(&str, SocketAddr)]) -> String {
-    let mut text = fs::read_to_string(repository(path)).unwrap();
-    for (from, to) in ports {
-        assert!(text.contains(from), "{path} has no {from}");
-        text = text.replace(from, &to.port().to_string());
-    }
-    text
-}
-
-fn nginx(up: &Up, app: &Server) -> Server {
-    let (address, directory) = (free(), tempfile::tempdir().unwrap());
-    let text = configuration(
-        "examples/nginx/nginx.conf",
-        &[("8180", up.listen["http"]), ("8000", app.address), ("8080", address)],
-    );
-    let file = directory.path().join("nginx.conf");
-    fs::write(&file, text).unwrap();
-    let mut command = Command::new("nginx");
-    Server::start(command.arg("-p").arg(directory.path()).arg("-c").arg(&file), address, Some(directory))
-}
-
-fn envoy(up: &Up, app: &Server) -> Server {
-    let (address, directory) = (free(), tempfile::tempdir().unwrap());
-    let text = configuration(
-        "examples/envoy/envoy.yaml",
-        &[("9180", up.listen["grpc"]), ("8000", app.address), ("8081", address)],
-    );
-    let file = directory.path().join("envoy.yaml");
-    fs::write(&file, text).unwrap();
-    let mut command = Command::new(venv("envoy"));
-    command.arg("-c").arg(&file).args(["--concurrency", "1", "--use-dynamic-base-id", "--log-level", "warning"]);
-    Server::start(&mut command, address, Some(directory))
 }
 
 #[test]
@@ -260,13 +185,17 @@ fn fails_closed(proxy: &Server, mut up: Up) {
         let reply = proxy.get(path, &[("Authorization", &billing)]);
         assert!(reply.status >= 400, "{path}: {reply:?}");
     }
+    up.restart();
+    eventually("it is back", || (proxy.get("/orders", &[("Authorization", &billing)]).status == 200).then_some(()))
+        .unwrap();
+    assert_eq!(proxy.get("/orders", &[]).status, 401);
 }
 
 #[test]
 fn nginx_asks_before_every_request() {
     let up = durward();
     let app = app("bare:app", "");
-    let proxy = nginx(&up, &app);
+    let proxy = nginx(&up, app.address);
     guards(&proxy, &up);
     fails_closed(&proxy, up);
 }
@@ -275,7 +204,7 @@ fn nginx_asks_before_every_request() {
 fn envoy_asks_before_every_request() {
     let up = durward();
     let app = app("bare:app", "");
-    let proxy = envoy(&up, &app);
+    let proxy = envoy(&up, app.address);
     guards(&proxy, &up);
     fails_closed(&proxy, up);
 }

@@ -1,8 +1,9 @@
 //! What the agent asks of the controller.
 
 use crate::doors::mint::{CertificateAnswer, CertificateRequest, JWT_PATH, TokenAnswer, TokenRequest, X509_PATH};
+use crate::doors::snapshots;
 use crate::doors::tokens::{BUNDLES_PATH, Bundles};
-use reqwest::{Certificate, Client, Response, StatusCode};
+use reqwest::{Certificate, Client, ClientBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -55,12 +56,28 @@ impl Controller {
         read(self.client()?.get(url).send().await).await
     }
 
+    /// What to decide by, as a stream of lines.
+    pub(crate) async fn snapshots(&self) -> Result<Response, Refusal> {
+        // it lasts for minutes; silence is what ends it
+        let client = self.client_with(|client| client.connect_timeout(PATIENCE).read_timeout(PATIENCE))?;
+        let answer = client.get(self.at(snapshots::PATH)?).bearer_auth(self.proof()?.trim()).send().await;
+        match answer {
+            Ok(answer) if answer.status().is_success() => Ok(answer),
+            answer => read::<serde::de::IgnoredAny>(answer)
+                .await
+                .and_then(|_| Err(Refusal::Later("the controller's answer is no stream".to_owned()))),
+        }
+    }
+
     async fn post<Q: serde::Serialize, A: DeserializeOwned>(&self, path: &str, question: &Q) -> Result<A, Refusal> {
+        let asked = self.client()?.post(self.at(path)?).bearer_auth(self.proof()?.trim()).json(question);
+        read(asked.send().await).await
+    }
+
+    fn proof(&self) -> Result<Zeroizing<String>, Refusal> {
         let name = self.token.display();
         let token = std::fs::read_to_string(&self.token).map(Zeroizing::new);
-        let token = token.map_err(|error| Refusal::Later(format!("the token in {name} can't be read: {error}")))?;
-        let asked = self.client()?.post(self.at(path)?).bearer_auth(token.trim()).json(question);
-        read(asked.send().await).await
+        token.map_err(|error| Refusal::Later(format!("the token in {name} can't be read: {error}")))
     }
 
     fn at(&self, path: &str) -> Result<Url, Refusal> {
@@ -69,13 +86,17 @@ impl Controller {
 
     /// A client that trusts what the file says now.
     fn client(&self) -> Result<Client, Refusal> {
+        self.client_with(|client| client.timeout(PATIENCE))
+    }
+
+    fn client_with(&self, limits: impl Fn(ClientBuilder) -> ClientBuilder) -> Result<Client, Refusal> {
         let name = self.roots.display();
         let later =
             |error: &dyn std::fmt::Display| Refusal::Later(format!("the roots in {name} can't be used: {error}"));
         let pem = std::fs::read(&self.roots).map_err(|error| later(&error))?;
         let roots = Certificate::from_pem_bundle(&pem).map_err(|error| later(&error))?;
         let client = Client::builder().tls_certs_only(roots).redirect(reqwest::redirect::Policy::none());
-        client.timeout(PATIENCE).no_proxy().build().map_err(|error| later(&error))
+        limits(client).no_proxy().build().map_err(|error| later(&error))
     }
 }
 

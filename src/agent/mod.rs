@@ -6,9 +6,9 @@
 //!     └──CSR, service-account token──────┘   the key never leaves this process
 //! ```
 
-mod controller;
+pub(crate) mod controller;
 mod sds;
-mod source;
+pub(crate) mod source;
 mod workload_api;
 
 use crate::process::{Failure, Parts, bind};

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 /// Pauses after failures: short at first, for a pod waits to start.
-const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(15)];
+pub(crate) const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(15)];
 /// Tokens that are kept until half of their life is over.
 const TOKENS: usize = 256;
 
@@ -182,7 +182,7 @@ fn contents(name: String, bundle: &serde_json::Value) -> Option<(String, Content
     Some((name, read.ok()?))
 }
 
-fn pauses() -> backon::ExponentialBackoff {
+pub(crate) fn pauses() -> backon::ExponentialBackoff {
     let [first, longest] = PAUSES;
     ExponentialBuilder::default()
         .with_min_delay(first)

@@ -171,7 +171,7 @@ fn unhex(text: &str) -> Option<Hash> {
 }
 
 /// Whether the selector takes the Secret. An empty selector takes none: it says nothing, so it means nothing.
-fn selects(selector: &LabelSelector, secret: &Secret) -> bool {
+pub(crate) fn selects(selector: &LabelSelector, secret: &Secret) -> bool {
     let empty = BTreeMap::new();
     let labels = secret.metadata.labels.as_ref().unwrap_or(&empty);
     let wanted = selector.match_labels.iter().flatten();

@@ -3,6 +3,7 @@
 use arc_swap::ArcSwapOption;
 use chrono::{DateTime, TimeDelta, Utc};
 use durward_pki::serial::{Holder, Serial, Tag};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// How long a credential of somebody unheard of is believed after it was issued: word of a new pod may be slower than
@@ -10,6 +11,8 @@ use std::sync::Arc;
 const NEWS: TimeDelta = TimeDelta::seconds(60);
 /// For how long those that are gone are remembered by name; afterwards they are merely unheard of, and too old.
 const REMEMBERED: TimeDelta = TimeDelta::minutes(10);
+/// The same where nobody else is known: as long as any certificate of a pod is valid.
+const LONGEST: TimeDelta = TimeDelta::hours(25);
 
 /// For whom a credential was issued, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +43,8 @@ pub struct Living(ArcSwapOption<Known>);
 
 #[derive(Debug, Default, Clone)]
 struct Known {
+    /// Whether only those that are gone are told of.
+    only_gone: bool,
     pods: imbl::HashSet<Tag>,
     service_accounts: imbl::HashSet<Tag>,
     gone: imbl::HashMap<Tag, DateTime<Utc>>,
@@ -58,6 +63,16 @@ impl Living {
     /// Nobody is known to live yet, so nothing that is bound to somebody counts.
     pub(crate) fn nobody() -> Self {
         Self(ArcSwapOption::from_pointee(Known::default()))
+    }
+
+    /// Those live who are not told to be gone: for who hears of nobody else.
+    pub(crate) fn but_the_gone() -> Self {
+        Self(ArcSwapOption::from_pointee(Known { only_gone: true, ..Known::default() }))
+    }
+
+    /// Those that were lately seen to be gone.
+    pub(crate) fn gone(&self) -> BTreeSet<Tag> {
+        self.0.load().iter().flat_map(|known| known.gone.keys()).copied().collect()
     }
 
     /// Exactly these live.
@@ -87,7 +102,8 @@ impl Living {
     pub(crate) fn is_gone(&self, kind: Kind, tag: Tag, now: DateTime<Utc>) {
         self.change(|known| {
             known.of(kind).remove(&tag);
-            known.gone.retain(|_, at| now.signed_duration_since(*at) < REMEMBERED);
+            let remembered = if known.only_gone { LONGEST } else { REMEMBERED };
+            known.gone.retain(|_, at| now.signed_duration_since(*at) < remembered);
             known.gone.insert(tag, now);
         });
     }
@@ -104,6 +120,10 @@ impl Living {
     pub(crate) fn counts(&self, bond: Option<&Bond>, now: DateTime<Utc>) -> bool {
         let (known, Some(bond)) = (self.0.load(), bond) else { return true };
         let Some(known) = known.as_deref() else { return true };
+        if known.only_gone {
+            let gone = |tag: Option<Tag>| tag.is_some_and(|tag| known.gone.contains_key(&tag));
+            return !gone(bond.pod) && !gone(bond.service_account);
+        }
         let lives = |tag: Option<Tag>, living: &imbl::HashSet<Tag>| {
             tag.is_none_or(|tag| living.contains(&tag) || (now - bond.since < NEWS && !known.gone.contains_key(&tag)))
         };
@@ -114,6 +134,19 @@ impl Living {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_only_the_gone_are_told_of_all_others_count() {
+        let (living, start) = (Living::but_the_gone(), DateTime::from_timestamp(1_800_000_000, 0).unwrap_or_default());
+        let [pod, account] = ["pod", "account"].map(Tag::of);
+        let bond = Bond { pod: Some(pod), service_account: Some(account), since: start };
+        assert!(living.counts(Some(&bond), start));
+        living.is_gone(Kind::Pod, pod, start);
+        assert!(!living.counts(Some(&bond), start + TimeDelta::hours(20)));
+        assert_eq!(living.gone(), BTreeSet::from([pod]));
+        living.is_gone(Kind::Pod, Tag::of("other"), start + TimeDelta::hours(26));
+        assert_eq!(living.gone().len(), 1, "what has ended anyway is forgotten");
+    }
 
     #[test]
     fn a_credential_counts_as_long_as_pod_and_service_account_live() {

@@ -35,6 +35,7 @@ use durward_api::compile::FieldError;
 use durward_api::resources::IdentityProvider;
 use durward_core::policy::Way;
 use durward_core::principal::{KUBERNETES, Principal, PrincipalId};
+use durward_pki::serial::Tag;
 use durward_pki::svid;
 use federation::Federation;
 use futures::stream::{self, StreamExt};
@@ -45,7 +46,7 @@ use k8s_openapi::api::core::v1::Secret;
 use living::Bond;
 use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::CertificateDer;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -173,6 +174,16 @@ impl Authenticator {
             change(&mut settings);
             if settings == old.settings { Arc::clone(old) } else { Arc::new(Domain::new(settings, Some(old))) }
         });
+    }
+
+    /// Pods and service accounts that were lately seen to be gone.
+    pub(crate) fn gone(&self) -> BTreeSet<Tag> {
+        self.living.gone()
+    }
+
+    /// Issuer of the cluster's service-account tokens, once it is known.
+    pub(crate) fn service_accounts(&self) -> Option<ServiceAccountIssuer> {
+        self.domain.load().settings.service_accounts.clone()
     }
 
     /// Sets the outside providers. What can't be used is no way in, and is reported; the rest works. The keys of providers

@@ -3,10 +3,12 @@
 use crate::cli::audit::AuditLog;
 use crate::cli::controller::block_on;
 use crate::cli::{Failure, Verdict};
-use crate::gate::{Certificate, Limits, Listen, Local, Settings, Source, Upstream, run};
+use crate::gate::{Certificate, Limits, Listen, Local, Remote, Settings, Source, Upstream, run};
 use crate::standalone::load::Domain;
 use crate::standalone::state::StateDirectory;
 use std::path::PathBuf;
+use std::time::Duration;
+use url::Url;
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -19,10 +21,10 @@ pub(crate) struct Gate {
     #[command(flatten)]
     listen: Listen,
     /// Directory of manifests
-    #[arg(long, value_name = "DIR")]
-    policies: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "controller", conflicts_with = "controller")]
+    policies: Option<PathBuf>,
     /// Workload that the gate is, as NAMESPACE/NAME; the CA of the state directory issues its certificate
-    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = super::mint::service_account, required_unless_present = "certificate")]
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = super::mint::service_account, required_unless_present_any = ["certificate", "controller"])]
     service_account: Option<(String, String)>,
     /// Key and certificate chain of the gate in one PEM file; read anew when it changes
     #[arg(long, value_name = "FILE", conflicts_with = "service_account", requires = "roots")]
@@ -33,6 +35,18 @@ pub(crate) struct Gate {
     /// Keys by which tokens of workloads are verified, a JWKS; without it they do not count
     #[arg(long, value_name = "FILE", requires = "certificate")]
     jwks: Option<PathBuf>,
+    /// In a cluster, in place of --policies: token listener of the controller, which gives policies and certificate
+    #[arg(long, value_name = "URL", env = "DURWARD_CONTROLLER", conflicts_with_all = ["service_account", "certificate"])]
+    controller: Option<Url>,
+    /// Service-account token of this pod, of audience `durward`; read anew each time
+    #[arg(long, value_name = "FILE", default_value = "/var/run/secrets/durward/token")]
+    token_file: PathBuf,
+    /// Roots by which the controller is verified, in PEM; read anew each time
+    #[arg(long, value_name = "FILE", default_value = "/var/run/secrets/durward/trust-bundle.pem")]
+    ca_file: PathBuf,
+    /// For how long policies count after the controller was last heard of; then everything is refused
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = crate::cli::duration)]
+    max_snapshot_age: Duration,
     #[command(flatten)]
     state: StateDirectory,
     #[command(flatten)]
@@ -65,15 +79,26 @@ impl Gate {
     }
 
     fn settings(self) -> Result<Settings, Failure> {
-        let certificate = match (self.service_account, self.certificate, self.roots) {
-            (_, Some(bundle), Some(roots)) => Certificate::Files { bundle, roots, jwks: self.jwks },
-            (Some(account), _, _) => Certificate::State { state: self.state.resolve()?, account },
-            _ => return Err("name --service-account, or --certificate and --roots".into()),
+        let source = match (self.controller, self.policies, self.service_account, self.certificate.zip(self.roots)) {
+            (Some(controller), ..) => Source::Remote(Remote {
+                controller,
+                token: self.token_file,
+                roots: self.ca_file,
+                max_age: self.max_snapshot_age,
+            }),
+            (None, Some(manifests), _, Some((bundle, roots))) => {
+                Source::Local(Local { manifests, certificate: Certificate::Files { bundle, roots, jwks: self.jwks } })
+            }
+            (None, Some(manifests), Some(account), None) => Source::Local(Local {
+                manifests,
+                certificate: Certificate::State { state: self.state.resolve()?, account },
+            }),
+            _ => return Err("name --service-account, or --certificate and --roots, or --controller".into()),
         };
         Ok(Settings {
             listen: self.listen,
             upstream: self.upstream,
-            source: Source::Local(Local { manifests: self.policies, certificate }),
+            source,
             domain: self.domain,
             limits: self.limits,
             tls12: self.tls12,

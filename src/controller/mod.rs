@@ -12,6 +12,7 @@ mod api_server;
 mod backlog;
 mod certificates;
 mod decode;
+mod gates;
 mod leader;
 pub mod live;
 mod living;

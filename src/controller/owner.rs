@@ -2,10 +2,12 @@
 
 use crate::authn::ProviderProblem;
 use crate::controller::decode;
+use crate::controller::gates::Gates;
 use crate::controller::status::{Facts, Kind, Outcome, Report, Target};
 use crate::controller::watch::{Event, Events, Name, Object, Source};
 use crate::doors::admin::Readiness;
 use crate::doors::admission::{Review, Reviewed};
+use crate::doors::snapshots::Resources;
 use crate::engine::Engine;
 use crate::process::Failure;
 use durward_api::catalog::{Catalog, Change, Fate, key_of};
@@ -57,6 +59,8 @@ pub(crate) struct Outlets {
     pub(crate) readiness: Arc<Readiness>,
     pub(crate) batches: Batches,
     pub(crate) synced: watch::Sender<bool>,
+    /// What gates are told of.
+    pub(crate) gates: watch::Sender<Resources>,
 }
 
 /// Everything that is known.
@@ -75,6 +79,7 @@ pub(crate) struct Owner {
     reports: Reports,
     /// Whether providers or keys changed.
     authentication_changed: bool,
+    gates: Gates,
 }
 
 /// An object as it was last seen.
@@ -107,6 +112,7 @@ impl Owner {
             changes: Vec::new(),
             reports: Reports::default(),
             authentication_changed: true,
+            gates: Gates::default(),
         }
     }
 
@@ -186,10 +192,11 @@ impl Owner {
             (_, service @ Object::Service(_)) => drop(self.services.insert(service.name())),
             (_, Object::Namespace(namespace)) => {
                 let name = namespace.metadata.name.unwrap_or_default();
-                let annotations = Some(namespace.metadata.annotations.unwrap_or_default());
-                let labels = Some(namespace.metadata.labels.unwrap_or_default());
-                self.changes.push(Change::NamespaceLabels(name.clone(), labels));
-                self.changes.push(Change::Namespace(name, annotations));
+                let annotations = namespace.metadata.annotations.unwrap_or_default();
+                let labels = namespace.metadata.labels.unwrap_or_default();
+                self.gates.namespace(&name, &annotations);
+                self.changes.push(Change::NamespaceLabels(name.clone(), Some(labels)));
+                self.changes.push(Change::Namespace(name, Some(annotations)));
             }
             (_, Object::Secret(secret)) => {
                 let secret = *secret;
@@ -217,7 +224,10 @@ impl Owner {
             return;
         }
         self.changes.push(match decode::spec(&object) {
-            Ok(spec) => Change::Policy(Box::new(AccessPolicy { metadata: object.metadata, spec, status: None })),
+            Ok(spec) => {
+                self.gates.policy(&key, &object, &spec);
+                Change::Policy(Box::new(AccessPolicy { metadata: object.metadata, spec, status: None }))
+            }
             Err(error) => Change::Unreadable(key, error),
         });
     }
@@ -246,7 +256,10 @@ impl Owner {
             return;
         }
         self.changes.push(match decode::spec(&object) {
-            Ok(spec) => Change::Relationship(Box::new(Relationship { metadata: object.metadata, spec, status: None })),
+            Ok(spec) => {
+                self.gates.relationship(&key, &spec);
+                Change::Relationship(Box::new(Relationship { metadata: object.metadata, spec, status: None }))
+            }
             Err(error) => Change::UnreadableRelationship(key, error),
         });
     }
@@ -256,6 +269,7 @@ impl Owner {
             Source::Policies => {
                 let key = PolicyKey { namespace: namespace.as_str().into(), name: name.as_str().into() };
                 self.policies.remove(&key);
+                self.gates.policy_gone(&key);
                 self.changes.push(Change::PolicyGone(key));
                 self.reports.gone.push(Target { kind: Kind::Policy, namespace: Some(namespace), name });
             }
@@ -268,10 +282,12 @@ impl Owner {
             Source::Relationships => {
                 let key = RelationshipKey { namespace: namespace.as_str().into(), name: name.as_str().into() };
                 self.relationships.remove(&key);
+                self.gates.relationship_gone(&key);
                 self.changes.push(Change::RelationshipGone(key));
                 self.reports.gone.push(Target { kind: Kind::Relationship, namespace: Some(namespace), name });
             }
             Source::Namespaces => {
+                self.gates.namespace_gone(&name);
                 self.changes.push(Change::NamespaceLabels(name.clone(), None));
                 self.changes.push(Change::Namespace(name, None));
             }
@@ -307,6 +323,7 @@ impl Owner {
             let providers: Vec<IdentityProvider> = self.providers().collect();
             let secrets: Vec<Secret> = self.secrets.values().cloned().collect();
             let problems = engine.authenticator().replace_providers(&providers, &secrets);
+            self.gates.authentication(&providers, &secrets);
             self.report_providers(&problems);
         }
         let fates = self.catalog.apply(std::mem::take(&mut self.changes));
@@ -317,6 +334,7 @@ impl Owner {
             engine.replace_snapshot(self.catalog.snapshot().clone());
         }
         engine.metrics().policies_rejected(self.catalog.rejected());
+        self.gates.tell(&self.catalog, self.reports.touched.iter(), &outlets.gates);
         let reports = std::mem::take(&mut self.reports);
         let policies = reports.touched.iter().filter_map(|key| self.report_policy(key));
         let relationships = reports.relationships.iter().filter_map(|key| self.report_relationship(key));

@@ -12,9 +12,10 @@ use crate::controller::writer::Writer;
 use crate::controller::{living, owner, service_accounts};
 use crate::doors::admin::{self, Readiness};
 use crate::doors::exchange::{self, Exchange};
+use crate::doors::snapshots::{Resources, Snapshots};
 use crate::doors::tokens::{self, Metadata, Published};
 use crate::doors::trust::Trust;
-use crate::doors::{Doors, admission, mint};
+use crate::doors::{Doors, admission, mint, snapshots};
 use crate::engine::Engine;
 use crate::identity::{
     Authorities, Bundle, Carriers, KeyStore, Mint, Origin, Rotation, Seen, Signer, Store, TOKEN_KEYS, TokenService,
@@ -22,6 +23,7 @@ use crate::identity::{
 use crate::metrics::Metrics;
 use crate::process::{Failure, Parts, bind};
 use crate::random::random;
+use crate::standalone::load::Domain;
 use durward_api::compile;
 use durward_pki::rotation::{KeySchedule, Schedule};
 use durward_pki::token::Algorithm;
@@ -160,6 +162,7 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
     let (of_bundles, bundles_have) = channel::channel(None);
     let (of_webhooks, webhooks_have) = channel::channel(None);
     let (seen, sight) = channel::channel(Seen::default());
+    let (gates, of_gates) = channel::channel(Resources::default());
     let readiness = Arc::new(Readiness::default());
     let (gate, closing) = (Arc::clone(&readiness), CancellationToken::new());
 
@@ -174,6 +177,7 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
         agent: admission::Agent {
             image: settings.agent_image,
             controller: format!("https://{host}:{}", token_listener.local_addr()?.port()),
+            domain: Domain { trust_domain: names.trust_domain.clone(), cluster_domain: names.cluster_domain.clone() },
         },
     };
     parts.serve(https, Some(Arc::clone(&tls)), doors.http());
@@ -192,12 +196,19 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
         keys: token_keys.clone(),
         authenticator: Arc::clone(engine.authenticator()),
     };
+    let snapshots = Snapshots {
+        mint: mint.clone(),
+        resources: of_gates,
+        authenticator: Arc::clone(engine.authenticator()),
+        closing: closing.clone(),
+    };
     let metadata = tokens::metadata(Metadata::new(&settings.issuer, None, token_keys.clone(), audit_keys.clone()));
     let exchange = Exchange {
         service: TokenService::new(Arc::clone(&engine), token_keys.clone(), &settings.issuer),
         trust: Arc::clone(&trust),
     };
     let routers = tokens::router(published).merge(metadata).merge(exchange::router(exchange)).merge(mint::router(mint));
+    let routers = routers.merge(snapshots::router(snapshots));
     parts.serve(token_listener, Some(tls), routers);
     parts.serve(admin, None, admin::router(Arc::clone(&engine), Arc::clone(&readiness)));
 
@@ -214,6 +225,7 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
         readiness,
         batches: owner::Batches { batches, applied, number: 0 },
         synced,
+        gates,
     };
     let owner = Owner::new(names, sources);
     parts.add(|stop| owner.run(events, reviews, outlets, stop));

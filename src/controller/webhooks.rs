@@ -211,7 +211,7 @@ impl Webhooks {
         };
         let own =
             webhook("pods.injection.durward.dev", INJECTION_PATH, vec![outside.clone()], vec![labelled("Exists", &[])]);
-        let of_namespaces = [Mode::Identity, Mode::Agent].map(|mode| {
+        let of_namespaces = Mode::ASKED.map(|mode| {
             webhook(
                 &format!("{}.injection.durward.dev", mode.as_str()),
                 &format!("{NAMESPACE_INJECTION_PATH}{}", mode.as_str()),

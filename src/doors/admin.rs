@@ -38,6 +38,11 @@ impl Readiness {
         self.living.store(true, Ordering::Release);
     }
 
+    /// What was loaded counts no more.
+    pub fn unloaded(&self) {
+        self.loaded.store(false, Ordering::Release);
+    }
+
     /// From now on decisions are made from what was loaded.
     pub fn loaded(&self) {
         self.loaded.store(true, Ordering::Release);

@@ -97,7 +97,7 @@ async fn token(State(mint): State<Mint>, headers: HeaderMap, body: Bytes) -> Res
     answer(asked.await)
 }
 
-fn credential(headers: &HeaderMap) -> Result<&str, MintError> {
+pub(crate) fn credential(headers: &HeaderMap) -> Result<&str, MintError> {
     let token = bearer::token(headers).ok().flatten();
     token.ok_or(MintError::Unauthenticated("there is no token"))
 }
@@ -106,18 +106,24 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, MintError> {
     serde_json::from_slice(body).map_err(|error| MintError::Invalid(error.to_string()))
 }
 
-/// Who can't prove who it is learns nothing else; everybody else what to do.
 fn answer<T: Serialize>(outcome: Result<T, MintError>) -> Response {
-    let (status, message) = match outcome {
-        Ok(answer) => return Json(answer).into_response(),
-        Err(MintError::Unauthenticated(cause)) => {
+    match outcome {
+        Ok(answer) => Json(answer).into_response(),
+        Err(error) => refusal(error),
+    }
+}
+
+/// Who can't prove who it is learns nothing else; everybody else what to do.
+pub(crate) fn refusal(error: MintError) -> Response {
+    let (status, message) = match error {
+        MintError::Unauthenticated(cause) => {
             tracing::info!(cause, "nothing minted: who asks is not known");
             let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
             return (StatusCode::UNAUTHORIZED, challenge, Json(json!({"error": "invalid_token"}))).into_response();
         }
-        Err(error @ MintError::NoPolicy(_)) => (StatusCode::FORBIDDEN, error.to_string()),
-        Err(error @ MintError::Invalid(_)) => (StatusCode::BAD_REQUEST, error.to_string()),
-        Err(error @ MintError::Later(_)) => {
+        error @ MintError::NoPolicy(_) => (StatusCode::FORBIDDEN, error.to_string()),
+        error @ MintError::Invalid(_) => (StatusCode::BAD_REQUEST, error.to_string()),
+        error @ MintError::Later(_) => {
             tracing::warn!(%error, "nothing minted");
             (StatusCode::SERVICE_UNAVAILABLE, "try again".to_owned())
         }

@@ -11,6 +11,7 @@ pub mod forward_auth;
 pub(crate) mod headers;
 pub(crate) mod mint;
 pub mod server;
+pub(crate) mod snapshots;
 pub mod tokens;
 pub mod trust;
 

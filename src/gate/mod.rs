@@ -10,6 +10,7 @@
 //! Policies come from a directory, or from the controller; so do certificate and trust.
 
 mod app;
+mod cluster;
 mod identity;
 mod inbound;
 mod local;
@@ -20,10 +21,11 @@ mod trouble;
 mod tunnel;
 
 pub use app::{Upstream, UpstreamError};
+pub use cluster::Remote;
 pub use local::{Certificate, Local};
 
 use crate::audit::{Audit, LogSigner, OnLoss, Sink};
-use crate::authn::{Authenticator, TrustDomain};
+use crate::authn::{Authenticator, Living, TrustDomain};
 use crate::doors::admin::{self, Readiness};
 use crate::doors::server::{Listening, serve_service};
 use crate::engine::Engine;
@@ -75,6 +77,8 @@ pub struct Settings {
 pub enum Source {
     /// This host.
     Local(Local),
+    /// The controller of a cluster.
+    Remote(Remote),
 }
 
 impl Source {
@@ -84,7 +88,7 @@ impl Source {
             Self::Local(Local { certificate: Certificate::State { state, .. }, .. }) => {
                 Ok(TokenKeys::new(State::open(state, trust_domain)?.audit_keys).log_signer())
             }
-            Self::Local(_) => {
+            Self::Local(_) | Self::Remote(_) => {
                 let key = TokenKey::generate(Algorithm::Es256)?;
                 Ok(LogSigner::new(move |claims, typ| key.sign(claims, typ)))
             }
@@ -145,8 +149,12 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Listen)) -> Result<(), 
         admin: admin.local_addr()?,
     };
     let audit = Audit::open(&settings.audit, settings.on_loss, source.log_signer(&domain.trust_domain)?)?;
+    let living = Arc::new(match source {
+        Source::Local(_) => Living::default(),
+        Source::Remote(_) => Living::but_the_gone(),
+    });
     let trust = TrustDomain { name: domain.trust_domain.clone(), ..TrustDomain::default() };
-    let authenticator = Arc::new(Authenticator::new(trust, Arc::default()));
+    let authenticator = Arc::new(Authenticator::new(trust, Arc::clone(&living)));
     let process = u64::from_be_bytes(random()?);
     let engine = Arc::new(Engine::new(Arc::clone(&authenticator), audit, Arc::new(Metrics::default()), process));
     let shown = Shown::new(Arc::clone(&authenticator), &domain);
@@ -156,6 +164,7 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Listen)) -> Result<(), 
     let mut parts = Parts::new()?;
     match source {
         Source::Local(local) => local.begin(&domain, &engine, &shown, &readiness, &mut parts)?,
+        Source::Remote(remote) => remote.begin(&domain, &engine, living, &shown, &readiness, &mut parts),
     }
     parts.serve(admin, None, admin::router(Arc::clone(&engine), Arc::clone(&readiness)));
     parts.add(|stop| async move {

@@ -3,6 +3,7 @@
 
 use crate::audit::issuance::{By, Issuance, Kind, Outcome};
 use crate::controller::{PATIENCE, brief, patiently};
+use crate::doors::snapshots::Pod as Labelled;
 use crate::engine::Engine;
 use crate::identity::issue::{Wanted, certify};
 use crate::identity::{Authorities, Granted, TokenKeys, no_policy};
@@ -19,6 +20,7 @@ use kube::Client;
 use kube::api::{Api, DynamicObject, PostParams};
 use kube::core::ApiResource;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use thiserror::Error;
 use tokio::sync::Semaphore;
@@ -88,6 +90,7 @@ struct Caller {
     pod: String,
     pod_uid: String,
     account_uid: String,
+    labels: BTreeMap<String, String>,
     minting: Minting,
 }
 
@@ -176,6 +179,12 @@ impl Mint {
         Ok(Token { id: caller.id, text, expires_at })
     }
 
+    /// The pod that a token is of.
+    pub(crate) async fn pod(&self, token: &str) -> Result<Labelled, MintError> {
+        let Caller { namespace, labels, .. } = self.proved(token).await?;
+        Ok(Labelled { namespace, labels })
+    }
+
     fn issuance(&self, kind: Kind, outcome: Outcome) -> Issuance<'_> {
         Issuance::new(By::Mint, kind, outcome, self.engine.snapshot().revision().to_string())
     }
@@ -221,7 +230,8 @@ impl Mint {
         match self.engine.snapshot().minting(&id, namespace, &labels) {
             Some(minting) => {
                 let (namespace, account) = (namespace.to_owned(), account.to_owned());
-                Ok(Caller { id, namespace, account, pod: pod.clone(), pod_uid: pod_uid.clone(), account_uid, minting })
+                let (pod, pod_uid) = (pod.clone(), pod_uid.clone());
+                Ok(Caller { id, namespace, account, pod, pod_uid, account_uid, labels, minting })
             }
             None => Err(MintError::NoPolicy(no_policy(namespace))),
         }
@@ -248,7 +258,7 @@ impl Mint {
         name: &str,
         uid: &str,
         account: &str,
-    ) -> Result<std::collections::BTreeMap<String, String>, MintError> {
+    ) -> Result<BTreeMap<String, String>, MintError> {
         let pods: Api<DynamicObject> =
             Api::namespaced_with(self.client.clone(), namespace, &ApiResource::erase::<Pod>(&()));
         let pod = patiently(PATIENCE, pods.get_opt(name)).await?;

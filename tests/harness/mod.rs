@@ -55,6 +55,16 @@ pub fn listening(command: &mut Command) -> (Child, BTreeMap<String, SocketAddr>,
     (child, listen, stderr)
 }
 
+/// `durward up`, with the address of each door.
+fn up_command(manifests: &Path, state: &Path, address: impl Fn(&str) -> String) -> Command {
+    let mut command = durward();
+    command.arg("up").arg(manifests).arg("--state").arg(state).arg("--json");
+    for door in ["http", "https", "grpc", "grpcs", "tokens", "tokens-tls", "admin"] {
+        command.arg(format!("--{door}")).arg(address(door));
+    }
+    command
+}
+
 /// Runs a command to its end.
 pub fn run(command: &mut Command) -> (i32, String, String) {
     let Output { status, stdout, stderr } = command.output().unwrap();
@@ -92,17 +102,20 @@ impl Up {
         for (name, text) in files {
             fs::write(manifests.join(name), text).unwrap();
         }
-        let mut command = durward();
-        command.arg("up").arg(&manifests).arg("--state").arg(&state).arg("--json");
-        for door in ["http", "https", "grpc", "grpcs", "tokens", "tokens-tls", "admin"] {
-            command.arg(format!("--{door}")).arg("127.0.0.1:0");
-        }
+        let mut command = up_command(&manifests, &state, |_| "127.0.0.1:0".to_owned());
         if !arguments.contains(&"--audit-log") {
             command.arg("--audit-log").arg(&audit);
         }
         more(&mut command);
         let (child, listen, stderr) = listening(command.args(arguments));
         Self { child, listen, manifests, state, audit, stderr, _directory: directory }
+    }
+
+    /// Starts it again after its end, where it listened before.
+    pub fn restart(&mut self) {
+        let mut command =
+            up_command(&self.manifests, &self.state, |door| self.listen[&door.replace('-', "_")].to_string());
+        (self.child, self.listen, self.stderr) = listening(command.arg("--audit-log").arg(&self.audit));
     }
 
     /// Writes a manifest.

@@ -128,6 +128,16 @@ impl Snapshot {
         self.selecting_namespaces().chain(named).cloned().collect()
     }
 
+    /// The services that a pod is, by their selectors.
+    pub fn services_of_pod<'s>(
+        &'s self,
+        namespace: &str,
+        labels: &'s BTreeMap<String, String>,
+    ) -> impl Iterator<Item = &'s Arc<Service>> {
+        let selects = |service: &&Arc<Service>| service.pods.iter().any(|(_, pods)| pods.selector.selects(labels));
+        self.selecting(namespace).iter().filter(selects)
+    }
+
     /// What a pod is minted, if a policy is about it: its selector takes the pod in, or a grant or a denial names its
     /// service account.
     #[must_use]

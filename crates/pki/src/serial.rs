@@ -15,7 +15,7 @@ const POD: u8 = 0x02;
 
 /// What a UID leaves in a serial number: the first five bytes of its digest. Two living pods that share it only make a dead
 /// one count for longer; nobody can choose a UID.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct Tag([u8; 5]);
 
 impl Tag {

@@ -43,6 +43,7 @@ impl World {
             readiness: Arc::clone(&readiness),
             batches: Batches { batches: sender, applied, number: 0 },
             synced,
+            gates: watch::Sender::new(Resources::default()),
         };
         let settings = Settings { trust_domain: "cluster.local".into(), cluster_domain: "cluster.local".into() };
         let owner = Owner::new(settings, Source::all(&[]));

@@ -52,7 +52,7 @@ pub fn router(webhooks: Webhooks) -> Router {
         INJECTION_PATH,
         post(move |body| answer(body, async move |request| injection::admit(&own, &request, None))),
     );
-    for mode in [Mode::Identity, Mode::Agent] {
+    for mode in Mode::ASKED {
         let of_namespace = webhooks.clone();
         router = router.route(
             &format!("{NAMESPACE_INJECTION_PATH}{}", mode.as_str()),

@@ -148,7 +148,7 @@ fn e2e_what_can_not_be_given_is_refused_with_the_field() {
         (pod(labelled("identity"), mounted), "spec.containers[0].volumeMounts[0]: durward mounts"),
         (
             pod(labelled("yes"), json!({"containers": [sleeps()]})),
-            "`yes` is not known; use `identity`, `agent` or `none`",
+            "`yes` is not known; use `identity`, `agent`, `gate` or `none`",
         ),
     ] {
         let error = namespace.apply(&pod).expect_err("refused").to_string();

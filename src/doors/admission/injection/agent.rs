@@ -2,12 +2,13 @@
 
 use crate::doors::admission::injection::{LABEL, MOUNT, Refusal, VOLUME, add_volume, equip_all, list};
 use crate::identity::{AUDIENCE, CONFIG_MAP, CONFIG_MAP_KEY};
+use crate::standalone::load::Domain;
 use serde_json::{Value, json};
 
 /// The container, and the volume by which it proves itself, which no other container gets.
-const NAME: &str = "durward-agent";
+pub(super) const NAME: &str = "durward-agent";
 /// Where that volume is mounted.
-const PROOF: &str = "/var/run/secrets/durward";
+pub(super) const PROOF: &str = "/var/run/secrets/durward";
 /// Port of its health.
 const PORT: u16 = 8146;
 /// The variable by which every SPIFFE library finds it (SPIFFE Workload Endpoint, section 4).
@@ -20,6 +21,8 @@ pub struct Agent {
     pub image: String,
     /// The controller's token listener.
     pub controller: String,
+    /// Names that policies are compiled for.
+    pub domain: Domain,
 }
 
 impl Agent {
@@ -29,12 +32,7 @@ impl Agent {
         add_volume(spec, json!({"name": VOLUME, "emptyDir": {"medium": "Memory"}}), |other| {
             other.pointer("/emptyDir/medium").is_some_and(|medium| medium == "Memory")
         })?;
-        add_volume(spec, proof(), |other| {
-            let sources = other.pointer("/projected/sources").and_then(Value::as_array);
-            sources.into_iter().flatten().any(|source| {
-                source.pointer("/serviceAccountToken/audience").is_some_and(|audience| audience == AUDIENCE)
-            })
-        })?;
+        add_proof(spec)?;
         let there = |kind: &str| {
             let all = spec.get(kind).and_then(Value::as_array).into_iter().flatten();
             all.enumerate().find(|(_, container)| container["name"] == NAME)
@@ -75,12 +73,17 @@ impl Agent {
             // the others start when there is an identity to give
             "startupProbe": {"httpGet": {"path": "/readyz", "port": PORT}, "periodSeconds": 1, "failureThreshold": 3600},
             "resources": {"requests": {"cpu": "5m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}},
-            "securityContext": {
-                "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": true,
-                "runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"},
-            },
+            "securityContext": restricted(),
         })
     }
+}
+
+/// Without any right that a container of ours does not need.
+pub(super) fn restricted() -> Value {
+    json!({
+        "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": true,
+        "runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"},
+    })
 }
 
 /// Mount and environment for every container but the agent.
@@ -95,6 +98,17 @@ fn equip_others(spec: &mut Value) -> Result<(), Refusal> {
         list(spec, "spec", "initContainers")?.insert(i, agent);
     }
     Ok(())
+}
+
+/// Adds the volume by which a sidecar proves itself to the controller.
+pub(super) fn add_proof(spec: &mut Value) -> Result<(), Refusal> {
+    add_volume(spec, proof(), |other| {
+        let sources = other.pointer("/projected/sources").and_then(Value::as_array);
+        sources
+            .into_iter()
+            .flatten()
+            .any(|source| source.pointer("/serviceAccountToken/audience").is_some_and(|audience| audience == AUDIENCE))
+    })
 }
 
 fn proof() -> Value {

@@ -3,6 +3,7 @@
 //! Who gets a certificate is the signer's to decide, by the policies; here a pod is only given the place where it finds it.
 
 mod agent;
+mod gate;
 
 pub use agent::Agent;
 
@@ -36,23 +37,29 @@ pub enum Mode {
     Identity,
     /// The agent beside the containers: SPIFFE Workload API and Envoy's SDS.
     Agent,
+    /// The gate before the application.
+    Gate,
     /// Nothing, whatever its namespace says.
     Nothing,
 }
 
 impl Mode {
+    /// Those that ask for something.
+    pub const ASKED: [Self; 3] = [Self::Identity, Self::Agent, Self::Gate];
+
     /// As the label has it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Identity => "identity",
             Self::Agent => "agent",
+            Self::Gate => "gate",
             Self::Nothing => "none",
         }
     }
 
     fn of(label: &str) -> Option<Self> {
-        [Self::Identity, Self::Agent, Self::Nothing].into_iter().find(|mode| mode.as_str() == label)
+        Self::ASKED.into_iter().chain([Self::Nothing]).find(|mode| mode.as_str() == label)
     }
 }
 
@@ -74,7 +81,7 @@ pub(super) fn admit(webhooks: &Webhooks, request: &Request, of_namespace: Option
             Some(mode) => mode,
             None => {
                 let field = format!("metadata.labels[{LABEL}]");
-                let message = format!("`{label}` is not known; use `identity`, `agent` or `none`");
+                let message = format!("`{label}` is not known; use `identity`, `agent`, `gate` or `none`");
                 return refused(request, &Refusal { field, message });
             }
         },
@@ -141,6 +148,7 @@ fn inject(pod: &mut Value, mode: Mode, agent: &Agent) -> Result<(), Refusal> {
             equip_all(spec, &environment)
         }
         Mode::Agent => agent.inject(spec),
+        Mode::Gate => gate::inject(agent, pod),
     }
 }
 
@@ -206,6 +214,25 @@ fn equip(container: &mut Value, field: &str, environment: &[(&str, String)]) -> 
             return Err(Refusal { field: format!("{field}.volumeMounts[{i}]"), message });
         }
     }
+    add_variables(container, field, environment)
+}
+
+/// Gives every container but one of ours the environment alone.
+fn set_variables(spec: &mut Value, but: &str, environment: &[(&str, String)]) -> Result<(), Refusal> {
+    for kind in ["initContainers", "containers"] {
+        if spec.get(kind).is_none_or(Value::is_null) {
+            continue;
+        }
+        for (i, container) in list(spec, "spec", kind)?.iter_mut().enumerate() {
+            if container["name"] != but {
+                add_variables(container, &format!("spec.{kind}[{i}]"), environment)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn add_variables(container: &mut Value, field: &str, environment: &[(&str, String)]) -> Result<(), Refusal> {
     let variables = list(container, field, "env")?;
     for (name, value) in environment {
         // what the pod's author says counts

@@ -1,6 +1,7 @@
 //! What is added to which pods.
 
 use super::*;
+use crate::standalone::load::Domain;
 use proptest::prelude::*;
 
 fn injected(pod: &Value) -> Result<Value, Refusal> {
@@ -8,8 +9,9 @@ fn injected(pod: &Value) -> Result<Value, Refusal> {
 }
 
 fn as_asked(pod: &Value, mode: Mode) -> Result<Value, Refusal> {
-    let agent =
-        Agent { image: "durward:1".to_owned(), controller: "https://durward.durward-system.svc:8145".to_owned() };
+    let domain = Domain { trust_domain: "cluster.local".to_owned(), cluster_domain: "cluster.local".to_owned() };
+    let controller = "https://durward.durward-system.svc:8145".to_owned();
+    let agent = Agent { image: "durward:1".to_owned(), controller, domain };
     let mut pod = pod.clone();
     inject(&mut pod, mode, &agent).map(|()| pod)
 }
@@ -71,6 +73,46 @@ fn the_agent_starts_first_and_keeps_its_proof_to_itself() {
     assert_eq!(as_asked(&on_node, Mode::Agent).expect_err("refused").field, "spec.hostNetwork");
     let taken = json!({"spec": {"containers": [{"name": "durward-agent"}]}});
     assert_eq!(as_asked(&taken, Mode::Agent).expect_err("refused").field, "spec.containers");
+}
+
+#[test]
+fn the_gate_stands_before_the_port_that_is_named() {
+    let with = |annotations: Value, ports: Value| {
+        let pod = json!({"metadata": {"annotations": annotations}, "spec": {"initContainers": [{"name": "first"}], "containers": [{"name": "main", "ports": ports}]}});
+        as_asked(&pod, Mode::Gate)
+    };
+    let web = json!([{"containerPort": 53, "protocol": "UDP"}, {"containerPort": 8080}, {"containerPort": 9090}]);
+    let pod = with(json!({}), web.clone()).expect("injected");
+    let (gate, main) = (&pod["spec"]["initContainers"][0], &pod["spec"]["containers"][0]);
+    assert_eq!((&gate["name"], &gate["restartPolicy"]), (&json!("durward-gate"), &json!("Always")));
+    let has = |pod: &Value, argument: &str| {
+        let arguments = pod["spec"]["initContainers"][0]["args"].as_array().expect("arguments").clone();
+        arguments.contains(&json!(argument))
+    };
+    assert!(has(&pod, "--upstream=http://127.0.0.1:8080") && has(&pod, "--trust-domain=cluster.local"), "{gate}");
+    assert_eq!(main["env"], json!([{"name": "DURWARD_OUTBOUND", "value": "http://127.0.0.1:8149"}]));
+    assert_eq!(
+        (&main["volumeMounts"], &pod["spec"]["containers"][1]),
+        (&Value::Null, &Value::Null),
+        "the token is the gate's"
+    );
+    assert_eq!(as_asked(&pod, Mode::Gate).as_ref(), Ok(&pod), "asking twice is asking once");
+    for (annotation, upstream) in
+        [("9000", "http://127.0.0.1:9000"), ("h2c://127.0.0.1:50051", "h2c://127.0.0.1:50051")]
+    {
+        let pod = with(json!({gate::UPSTREAM: annotation}), web.clone()).expect("injected");
+        assert!(has(&pod, &format!("--upstream={upstream}")), "{annotation}");
+    }
+    for wrong in ["http://10.0.0.1:80", "", "0", "web", "99999"] {
+        let refusal = with(json!({gate::UPSTREAM: wrong}), web.clone()).expect_err("refused");
+        assert_eq!(refusal.field, "metadata.annotations[durward.dev/gate-upstream]", "{wrong}");
+    }
+    assert_eq!(with(json!({}), json!([])).expect_err("refused").field, "spec.containers[0].ports");
+    let port = json!([{"containerPort": 80}]);
+    let on_node = json!({"spec": {"hostNetwork": true, "containers": [{"name": "main", "ports": port}]}});
+    assert_eq!(as_asked(&on_node, Mode::Gate).expect_err("refused").field, "spec.hostNetwork");
+    let taken = json!({"spec": {"containers": [{"name": "durward-gate", "ports": port}]}});
+    assert_eq!(as_asked(&taken, Mode::Gate).expect_err("refused").field, "spec.containers");
 }
 
 #[test]

@@ -1,0 +1,245 @@
+//! The snapshot stream: a gate is told what its own pod is to decide by, and each change of it.
+//!
+//! Lines of JSON, on the token listener. Who asks proves to be a pod as at the mint; it is told of the services that it is, by
+//! the selectors of policies in its namespace, and of nothing else.
+
+use crate::authn::{Authenticator, KeySource, api_key};
+use crate::doors::mint;
+use crate::identity::Mint;
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use durward_api::relationships::RelationshipKey;
+use durward_api::resources::{AccessPolicy, IdentityProvider, Relationship};
+use durward_core::policy::PolicyKey;
+use durward_core::snapshot::Snapshot;
+use durward_pki::serial::Tag;
+use futures::stream::unfold;
+use k8s_openapi::api::core::v1::Secret;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+/// Where gates follow it.
+pub(crate) const PATH: &str = "/snapshot";
+/// How often something is said, so that a gate knows that it is not forgotten.
+pub(crate) const BEAT: Duration = Duration::from_secs(5);
+/// How long one stream lasts: then the pod proves anew that it lives, and which labels it has.
+const LONGEST: Duration = Duration::from_secs(300);
+
+/// Annotations of Namespaces on which policies depend.
+pub(crate) type Annotations = BTreeMap<String, String>;
+
+/// Everything that gates can be told of, at one moment. Clones share it.
+#[derive(Clone, Default)]
+pub(crate) struct Resources {
+    /// By which it is known who is which service.
+    pub(crate) snapshot: Snapshot,
+    /// The policies in force, each in the version that is.
+    pub(crate) policies: imbl::OrdMap<PolicyKey, InForce>,
+    /// Tuples, each with the audience of the service that they are about.
+    pub(crate) relationships: imbl::OrdMap<RelationshipKey, (Arc<str>, Arc<RawValue>)>,
+    pub(crate) namespaces: imbl::HashMap<String, Annotations>,
+    pub(crate) providers: Arc<Vec<IdentityProvider>>,
+    /// Secrets with hashes of API keys.
+    pub(crate) secrets: Arc<Vec<Secret>>,
+}
+
+/// A policy, in the version that is in force, or was last.
+#[derive(Clone)]
+pub(crate) struct InForce {
+    /// Whether it still is.
+    pub(crate) in_force: bool,
+    pub(crate) audience: Arc<str>,
+    /// Providers that it accepts.
+    pub(crate) providers: Arc<[Arc<str>]>,
+    /// The resource.
+    pub(crate) json: Arc<RawValue>,
+}
+
+/// One line.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Line<P, R> {
+    /// What to decide by from now on, in place of everything before.
+    Resources(Told<P, R>),
+    /// What was issued for these counts no more.
+    Gone(Vec<Tag>),
+    /// Nothing changed.
+    Beat,
+}
+
+/// What a gate decides by.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Told<P, R> {
+    pub(crate) policies: Vec<P>,
+    pub(crate) relationships: Vec<R>,
+    /// Those that the policies accept.
+    pub(crate) providers: Vec<IdentityProvider>,
+    /// Hashes of API keys, of these providers alone.
+    pub(crate) secrets: Vec<Secret>,
+    pub(crate) namespaces: BTreeMap<String, Annotations>,
+    /// Issuer of the cluster's service-account tokens, and its keys.
+    pub(crate) service_accounts: Option<(String, String)>,
+}
+
+/// As a gate reads it.
+pub(crate) type Heard = Line<AccessPolicy, Relationship>;
+
+/// What the door needs.
+#[derive(Clone)]
+pub(crate) struct Snapshots {
+    pub(crate) mint: Mint,
+    pub(crate) resources: watch::Receiver<Resources>,
+    pub(crate) authenticator: Arc<Authenticator>,
+    /// Ends every stream.
+    pub(crate) closing: CancellationToken,
+}
+
+/// A pod that is told.
+pub(crate) struct Pod {
+    pub(crate) namespace: String,
+    pub(crate) labels: BTreeMap<String, String>,
+}
+
+impl Resources {
+    /// What concerns one pod.
+    fn of(&self, pod: &Pod) -> Told<Arc<RawValue>, Arc<RawValue>> {
+        let services = self.snapshot.services_of_pod(&pod.namespace, &pod.labels);
+        let audiences: BTreeSet<_> = services.map(|service| Arc::clone(&service.key().audience)).collect();
+        let first = PolicyKey { namespace: pod.namespace.as_str().into(), name: "".into() };
+        let own = self.policies.range(first..).take_while(|(key, _)| key.namespace.as_ref() == pod.namespace);
+        let own: Vec<_> = own
+            .map(|(_, policy)| policy)
+            .filter(|policy| policy.in_force && audiences.contains(&policy.audience))
+            .collect();
+        let accepted: BTreeSet<_> = own.iter().flat_map(|policy| policy.providers.iter().map(AsRef::as_ref)).collect();
+        let named = |provider: &&IdentityProvider| {
+            provider.metadata.name.as_deref().is_some_and(|name| accepted.contains(name))
+        };
+        let providers: Vec<_> = self.providers.iter().filter(named).cloned().collect();
+        let keys = |secret: &&Secret| {
+            let mut selectors = providers.iter().filter_map(|provider| provider.spec.api_key.as_ref());
+            selectors.any(|provider| api_key::selects(&provider.selector, secret))
+        };
+        let first = RelationshipKey { namespace: pod.namespace.as_str().into(), name: "".into() };
+        let related = self.relationships.range(first..).take_while(|(key, _)| key.namespace.as_ref() == pod.namespace);
+        let related = related.filter(|(_, (audience, _))| audiences.contains(audience));
+        let annotations = self.namespaces.get(&pod.namespace).cloned().unwrap_or_default();
+        Told {
+            policies: own.iter().map(|policy| Arc::clone(&policy.json)).collect(),
+            relationships: related.map(|(_, (_, json))| Arc::clone(json)).collect(),
+            secrets: self.secrets.iter().filter(keys).map(hashes).collect(),
+            providers,
+            namespaces: BTreeMap::from([(pod.namespace.clone(), annotations)]),
+            service_accounts: None,
+        }
+    }
+}
+
+/// A Secret with what authentication reads of it, and nothing else.
+fn hashes(secret: &Secret) -> Secret {
+    let mut told = Secret { data: secret.data.clone(), ..Secret::default() };
+    told.metadata.name.clone_from(&secret.metadata.name);
+    told.metadata.namespace.clone_from(&secret.metadata.namespace);
+    told.metadata.labels.clone_from(&secret.metadata.labels);
+    told
+}
+
+/// The stream as a router.
+pub(crate) fn router(snapshots: Snapshots) -> Router {
+    Router::new().route(PATH, get(stream)).with_state(snapshots)
+}
+
+async fn stream(State(this): State<Snapshots>, headers: HeaderMap) -> Response {
+    let pod = async { this.mint.pod(mint::credential(&headers)?).await };
+    let pod = match pod.await {
+        Ok(pod) => pod,
+        Err(error) => return mint::refusal(error),
+    };
+    let stream = Stream {
+        pod,
+        resources: this.resources,
+        authenticator: this.authenticator,
+        said: Bytes::new(),
+        gone: BTreeSet::new(),
+        end: Instant::now() + LONGEST,
+    };
+    let closing = this.closing;
+    let lines = unfold(stream, move |mut stream| {
+        let closing = closing.clone();
+        async move {
+            let line = tokio::select! {
+                line = stream.next() => line?,
+                () = closing.cancelled_owned() => return None,
+            };
+            Some((Ok::<_, Infallible>(line), stream))
+        }
+    });
+    ([(header::CONTENT_TYPE, "application/x-ndjson"), (header::CACHE_CONTROL, "no-store")], Body::from_stream(lines))
+        .into_response()
+}
+
+struct Stream {
+    pod: Pod,
+    resources: watch::Receiver<Resources>,
+    authenticator: Arc<Authenticator>,
+    /// What was told last.
+    said: Bytes,
+    /// Those that were told to be gone.
+    gone: BTreeSet<Tag>,
+    end: Instant,
+}
+
+impl Stream {
+    /// The next line, as soon as there is something new to tell, or at the next beat.
+    async fn next(&mut self) -> Option<Bytes> {
+        let beat = sleep(BEAT);
+        tokio::pin!(beat);
+        loop {
+            let resources = self.resources.borrow_and_update().clone();
+            let mut told = resources.of(&self.pod);
+            told.service_accounts = self.service_accounts();
+            let line = line(&Line::Resources(told))?;
+            if line != self.said {
+                self.said = line.clone();
+                return Some(line);
+            }
+            let gone = self.authenticator.gone();
+            if gone != self.gone {
+                let news = gone.difference(&self.gone).copied().collect::<Vec<_>>();
+                self.gone = gone;
+                if !news.is_empty() {
+                    return self::line(&Line::<(), ()>::Gone(news));
+                }
+            }
+            tokio::select! {
+                changed = self.resources.changed() => changed.ok()?,
+                () = &mut beat => return self::line(&Line::<(), ()>::Beat),
+                () = sleep_until(self.end) => return None,
+            }
+        }
+    }
+
+    fn service_accounts(&self) -> Option<(String, String)> {
+        let issuer = self.authenticator.service_accounts()?;
+        if let KeySource::Inline(jwks) = issuer.keys { Some((issuer.issuer, jwks)) } else { None }
+    }
+}
+
+fn line<P: Serialize, R: Serialize>(line: &Line<P, R>) -> Option<Bytes> {
+    let mut text =
+        serde_json::to_vec(line).inspect_err(|error| tracing::error!(%error, "a line of the snapshot stream")).ok()?;
+    text.push(b'\n');
+    Some(text.into())
+}

@@ -1,0 +1,275 @@
+//! A gate in a cluster: certificate, trust and policies come from the controller, to which the pod's own token is the proof.
+
+use crate::agent::controller::Controller;
+use crate::agent::source::{PAUSES, Source, State, pauses};
+use crate::authn::living::Kind;
+use crate::authn::{KeySource, Living, ServiceAccountIssuer};
+use crate::doors::admin::Readiness;
+use crate::doors::snapshots::{Heard, Line, Told};
+use crate::engine::Engine;
+use crate::gate::identity::{Material, Shown};
+use crate::process::{Failure, Parts};
+use crate::standalone::load::Domain;
+use chrono::Utc;
+use durward_api::catalog::{Catalog, Change, key_of};
+use durward_api::relationships::RelationshipKey;
+use durward_api::resources::{AccessPolicy, Relationship};
+use durward_core::digest::Digest;
+use durward_core::policy::PolicyKey;
+use durward_core::snapshot::Snapshot;
+use durward_pki::authority::pem;
+use rustls_pki_types::CertificateDer;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use url::Url;
+use zeroize::Zeroizing;
+
+/// Longest line, in bytes: some thousand policies.
+const MAX_LINE: usize = 16 * 1024 * 1024;
+
+/// What a gate in a cluster works with.
+#[derive(Debug)]
+pub struct Remote {
+    /// The controller's token listener.
+    pub controller: Url,
+    /// The pod's service-account token for it.
+    pub token: PathBuf,
+    /// Roots of its certificate.
+    pub roots: PathBuf,
+    /// For how long policies count after the controller was last heard of.
+    pub max_age: Duration,
+}
+
+impl Remote {
+    /// Adds the parts that follow the controller.
+    pub(super) fn begin(
+        self,
+        domain: &Domain,
+        engine: &Arc<Engine>,
+        living: Arc<Living>,
+        shown: &Shown,
+        readiness: &Arc<Readiness>,
+        parts: &mut Parts,
+    ) {
+        let controller = Controller { url: self.controller, token: self.token, roots: self.roots };
+        let source = Source::new(controller.clone(), None);
+        let (certificates, bundles, state) = (source.clone(), source.clone(), source.state());
+        parts.add(|stop| certificates.certificates(stop));
+        parts.add(|stop| bundles.bundles(stop));
+        let (shown, ready) = (shown.clone(), Arc::clone(readiness));
+        parts.add(|stop| show(state, shown, ready, stop));
+        let follower = Follower {
+            controller,
+            catalog: Catalog::new(domain.clone().into()),
+            known: Known::default(),
+            engine: Arc::clone(engine),
+            living,
+            readiness: Arc::clone(readiness),
+            max_age: self.max_age,
+            heard: None,
+        };
+        parts.add(|stop| follower.run(stop));
+    }
+}
+
+/// Shows each certificate and believes each bundle that comes, until `shutdown`.
+async fn show(
+    mut state: watch::Receiver<State>,
+    shown: Shown,
+    readiness: Arc<Readiness>,
+    shutdown: CancellationToken,
+) -> Result<(), Failure> {
+    loop {
+        let material = material(&state.borrow_and_update());
+        match material.map(|material| shown.show(&material?)) {
+            Some(Ok(())) => readiness.living(),
+            Some(Err(error)) => tracing::warn!(%error, "a certificate can't be used; what was shown before stays"),
+            None => {}
+        }
+        tokio::select! {
+            changed = state.changed() => changed?,
+            () = shutdown.cancelled() => return Ok(()),
+        }
+    }
+}
+
+/// What there is to show, once there is anything.
+fn material(state: &State) -> Option<Result<Material, Failure>> {
+    let (svid, _, bundle) = state.ready()?;
+    let chain = svid.chain.iter().map(|der| pem(&CertificateDer::from(der.as_slice())));
+    let material = svid.id.parse().map_err(Failure::from).map(|id| Material {
+        id,
+        chain_pem: chain.collect(),
+        key_pem: Zeroizing::new(svid.key_pem.to_string()),
+        roots: bundle.roots.clone(),
+        jwks: Some(bundle.jwks.clone()),
+    });
+    Some(material)
+}
+
+/// Names of what was told last.
+#[derive(Default)]
+struct Known {
+    policies: BTreeSet<PolicyKey>,
+    relationships: BTreeSet<RelationshipKey>,
+    namespaces: BTreeSet<String>,
+    others: BTreeSet<String>,
+}
+
+/// Follows the snapshot stream.
+struct Follower {
+    controller: Controller,
+    catalog: Catalog,
+    known: Known,
+    engine: Arc<Engine>,
+    living: Arc<Living>,
+    readiness: Arc<Readiness>,
+    max_age: Duration,
+    /// When the controller was last heard of, while what it told counts.
+    heard: Option<Instant>,
+}
+
+impl Follower {
+    async fn run(mut self, shutdown: CancellationToken) -> Result<(), Failure> {
+        let mut pauses = pauses();
+        loop {
+            let before = self.heard;
+            let ended = tokio::select! {
+                ended = self.follow() => ended,
+                () = shutdown.cancelled() => return Ok(()),
+            };
+            if self.heard != before {
+                pauses = self::pauses();
+            }
+            let Err(why) = ended else { continue };
+            tracing::warn!(why, "the controller does not tell what to decide by");
+            let pause = Instant::now() + pauses.next().unwrap_or(PAUSES[1]);
+            tokio::select! {
+                () = self.patiently(sleep_until(pause)) => {}
+                () = shutdown.cancelled() => return Ok(()),
+            }
+        }
+    }
+
+    /// One stream, to its end.
+    async fn follow(&mut self) -> Result<(), String> {
+        let opening = self.controller.clone();
+        let opened = self.patiently(opening.snapshots()).await;
+        let (mut stream, mut line) = (opened.map_err(|refusal| refusal.to_string())?, Vec::new());
+        loop {
+            let chunk = self.patiently(stream.chunk()).await;
+            let Some(chunk) = chunk.map_err(|error| error.without_url().to_string())? else { return Ok(()) };
+            for piece in chunk.split_inclusive(|byte| *byte == b'\n') {
+                if line.len() + piece.len() > MAX_LINE {
+                    return Err("a line is too long".to_owned());
+                }
+                line.extend_from_slice(piece);
+                if line.ends_with(b"\n") {
+                    let heard: Heard = serde_json::from_slice(&line).map_err(|error| format!("a line: {error}"))?;
+                    line.clear();
+                    self.hear(heard)?;
+                }
+            }
+        }
+    }
+
+    /// Waits for the controller, and lets go of what is too old meanwhile.
+    async fn patiently<T>(&mut self, answer: impl Future<Output = T>) -> T {
+        let mut answer = std::pin::pin!(answer);
+        loop {
+            let Some(old) = self.heard.map(|heard| heard + self.max_age) else { return answer.await };
+            tokio::select! {
+                answer = &mut answer => return answer,
+                () = sleep_until(old) => self.forget(),
+            }
+        }
+    }
+
+    fn hear(&mut self, line: Heard) -> Result<(), String> {
+        match line {
+            Line::Resources(told) => self.take_in(told),
+            // what was let go of comes anew with another stream
+            _ if self.heard.is_none() => return Err("policies were let go of; they are asked for anew".to_owned()),
+            Line::Gone(tags) => {
+                // a tag is of one of both kinds
+                let now = Utc::now();
+                tags.into_iter().for_each(|tag| self.living.is_gone(Kind::Pod, tag, now));
+            }
+            Line::Beat => {}
+        }
+        self.heard = Some(Instant::now());
+        self.engine.metrics().controller_seen();
+        Ok(())
+    }
+
+    fn take_in(&mut self, told: Told<AccessPolicy, Relationship>) {
+        let authenticator = self.engine.authenticator();
+        if let Some((issuer, jwks)) = told.service_accounts {
+            let issuer = ServiceAccountIssuer { issuer, keys: KeySource::Inline(jwks) };
+            authenticator.change_domain(|domain| domain.service_accounts = Some(issuer.clone()));
+        }
+        let problems = authenticator.replace_providers(&told.providers, &told.secrets);
+        problems.iter().for_each(|(provider, problem)| tracing::warn!(provider, %problem, "a provider can't be used"));
+
+        let mut now = Known::default();
+        let mut changes = Vec::new();
+        for (name, annotations) in told.namespaces {
+            now.namespaces.insert(name.clone());
+            changes.push(Change::Namespace(name, Some(annotations)));
+        }
+        let providers =
+            told.providers.iter().map(|provider| ("IdentityProvider", &provider.metadata, digest(&provider.spec)));
+        let secrets = told.secrets.iter().map(|secret| ("Secret", &secret.metadata, digest(&secret.data)));
+        for (kind, meta, digest) in providers.chain(secrets) {
+            let of = meta.namespace.as_deref().map(|namespace| format!("{namespace}/")).unwrap_or_default();
+            let name = format!("{kind}/{of}{}", meta.name.as_deref().unwrap_or_default());
+            now.others.insert(name.clone());
+            changes.push(Change::Other(name, digest));
+        }
+        for policy in told.policies {
+            let Some(key) = key_of(&policy.metadata) else { continue };
+            now.policies.insert(key);
+            changes.push(Change::Policy(Box::new(policy)));
+        }
+        for relationship in told.relationships {
+            let Some(key) = RelationshipKey::of(&relationship.metadata) else { continue };
+            now.relationships.insert(key);
+            changes.push(Change::Relationship(Box::new(relationship)));
+        }
+        let known = std::mem::replace(&mut self.known, now);
+        let unrelated = known.relationships.difference(&self.known.relationships).cloned();
+        changes.extend(unrelated.map(Change::RelationshipGone));
+        changes.extend(known.policies.difference(&self.known.policies).cloned().map(Change::PolicyGone));
+        changes.extend(
+            known.namespaces.difference(&self.known.namespaces).map(|name| Change::Namespace(name.clone(), None)),
+        );
+        changes.extend(known.others.difference(&self.known.others).map(|name| Change::Other(name.clone(), None)));
+        for (policy, fate) in self.catalog.apply(changes) {
+            // an older gate does not know all that a newer controller accepts; what it can't read it does not decide by
+            let errors = fate.rejected.into_iter().flat_map(|rejection| rejection.errors);
+            errors.for_each(|error| tracing::warn!(%policy, %error, "a policy can't be put in force here"));
+        }
+        let snapshot = self.catalog.snapshot();
+        tracing::info!(revision = %snapshot.revision(), services = snapshot.services().count(), "in force");
+        self.engine.replace_snapshot(snapshot.clone());
+        self.engine.metrics().policies_rejected(self.catalog.rejected());
+        self.readiness.loaded();
+    }
+
+    /// What the controller told is too old: nothing is allowed any more.
+    fn forget(&mut self) {
+        tracing::error!("the controller is away for too long; everything is refused until it is back");
+        self.heard = None;
+        self.readiness.unloaded();
+        self.engine.replace_snapshot(Snapshot::default());
+    }
+}
+
+fn digest(content: &impl serde::Serialize) -> Option<Digest> {
+    serde_json::to_vec(content).ok().map(|bytes| Digest::of([bytes.as_slice()]))
+}
