@@ -29,16 +29,18 @@ test-fast: test-deps ## Run the tests that need no Kubernetes
 
 BENCH := $(CACHE)/bench
 
-bench: $(BENCH)/opa-envoy-plugin $(BENCH)/ghz ## Measure decisions, ext_authz beside OPA-Envoy, and the operator
+bench: test-deps $(BENCH)/opa-envoy-plugin $(BENCH)/ghz ## Measure decisions, ext_authz and gates beside their peers, and the operator
 	cargo bench --locked -p durward-api --bench decide
 	cargo bench --locked -p durward-pki --bench issue
 	cargo bench --locked -p durward --bench apply
 	OPA_ENVOY=$(BENCH)/opa-envoy-plugin GHZ=$(BENCH)/ghz cargo bench --locked -p durward --bench ext_authz
+	OPA_ENVOY=$(BENCH)/opa-envoy-plugin cargo bench --locked -p durward --bench gate
 	$(MAKE) bench-operator
 
 bench-operator: cluster-deps ## Measure the operator in the test cluster: propagation, memory, writes at rest, issuance
 	cargo bench --locked -p durward-cluster --bench operator
 	cargo bench --locked -p durward-cluster --bench issuance
+	cargo bench --locked -p durward-cluster --bench gates
 
 $(BENCH)/opa-envoy-plugin: benches/go/opa-envoy/go.sum
 	mkdir -p $(BENCH) && cd benches/go/opa-envoy && go build -ldflags "-s -w" -o $@ github.com/open-policy-agent/opa-envoy-plugin/cmd/opa-envoy-plugin
