@@ -32,6 +32,8 @@ pub enum Door {
     Gate,
     /// Validating admission of the Kubernetes API server.
     Admission,
+    /// The authorization webhook of the Kubernetes API server.
+    Authorization,
 }
 
 impl Door {
@@ -44,6 +46,7 @@ impl Door {
             Self::AuthZen => "authzen",
             Self::Gate => "gate",
             Self::Admission => "admission",
+            Self::Authorization => "authorization",
         }
     }
 }
@@ -166,6 +169,7 @@ impl Engine {
     /// The answers up to the first refusal, one for each service; none where nobody declares the request.
     pub async fn ask_kubernetes(
         &self,
+        door: Door,
         namespace: &str,
         call: ApiCall<'_>,
         caller: Option<&Arc<Principal>>,
@@ -176,7 +180,7 @@ impl Engine {
             let target = Target::Audience(&service.key().audience);
             let request = Request { target, call: Call::Kubernetes(call), source: None };
             let caller = caller.map_or(Caller::Nobody, |principal| Caller::Vouched(Arc::clone(principal)));
-            let answer = self.ask_of(&snapshot, Door::Admission, &request, caller).await;
+            let answer = self.ask_of(&snapshot, door, &request, caller).await;
             let passes = answer.passes();
             answers.push(answer);
             if !passes {

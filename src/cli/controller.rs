@@ -6,6 +6,8 @@ use crate::controller::{FailurePolicy, Listen, Settings, remove, run};
 use crate::doors::trust::{PeerName, Trust};
 use crate::identity::Origin;
 use crate::standalone::load::Domain;
+use durward_core::policy::Way;
+use durward_core::principal::is_dns_subdomain;
 use durward_pki::rotation::Schedule;
 use kube::Client;
 use std::time::Duration;
@@ -51,6 +53,13 @@ pub(crate) struct Controller {
     /// What the API server does with pods that ask for an identity while nobody answers
     #[arg(long, value_enum, default_value_t)]
     injection_failure_policy: FailurePolicy,
+    /// A way in that counts at the API server itself, where it reviews tokens here: `workload`, or the name of an
+    /// IdentityProvider; may be repeated
+    #[arg(long, value_name = "WAY", value_parser = way)]
+    token_review: Vec<Way>,
+    /// Let the authorization webhook allow what policies allow, whatever RBAC says; without this it only denies
+    #[arg(long)]
+    authorization_allows: bool,
     /// Whether the CA in Secret SERVICE-ca is made by Durward, or put there by somebody else, such as cert-manager
     #[arg(long, value_enum, default_value_t)]
     ca: Origin,
@@ -95,6 +104,8 @@ impl Controller {
             failure_policy: self.operations_failure_policy,
             agent_image: self.agent_image,
             injection_failure_policy: self.injection_failure_policy,
+            token_review: self.token_review,
+            authorization_allows: self.authorization_allows,
             ca: self.ca,
             rotation: Schedule { rotate_after: self.ca_rotate_after, spread: self.ca_spread, overlap: self.ca_overlap },
             issuer,
@@ -161,6 +172,14 @@ pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Res
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let parsed = text.parse::<jiff::SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok());
     parsed.ok_or_else(|| format!("`{text}` is no time, such as `24h` or `10m`"))
+}
+
+fn way(text: &str) -> Result<Way, String> {
+    match text {
+        "workload" => Ok(Way::Workload),
+        name if is_dns_subdomain(name) => Ok(Way::Provider(name.into())),
+        other => Err(format!("`{other}` is neither `workload` nor the name of an IdentityProvider")),
+    }
 }
 
 fn lifetime(text: &str) -> Result<Duration, String> {

@@ -11,8 +11,10 @@ use crate::controller::webhooks::{FailurePolicy, Webhooks};
 use crate::controller::writer::Writer;
 use crate::controller::{living, owner, service_accounts};
 use crate::doors::admin::{self, Readiness};
+use crate::doors::authorization::{self, Authorization};
 use crate::doors::exchange::{self, Exchange};
 use crate::doors::snapshots::{Resources, Snapshots};
+use crate::doors::token_review::{self, TokenReviews};
 use crate::doors::tokens::{self, Metadata, Published};
 use crate::doors::trust::Trust;
 use crate::doors::{Doors, admission, mint, snapshots};
@@ -25,6 +27,7 @@ use crate::process::{Failure, Parts, bind};
 use crate::random::random;
 use crate::standalone::load::Domain;
 use durward_api::compile;
+use durward_core::policy::Way;
 use durward_pki::rotation::{KeySchedule, Schedule};
 use durward_pki::token::Algorithm;
 use kube::{Api, Client};
@@ -66,6 +69,10 @@ pub struct Settings {
     pub agent_image: String,
     /// What happens to pods that ask for an identity while nobody answers.
     pub injection_failure_policy: FailurePolicy,
+    /// Ways in that count at the API server itself (`TokenReview`).
+    pub token_review: Vec<Way>,
+    /// Whether the authorization webhook allows what policies allow; otherwise it only denies.
+    pub authorization_allows: bool,
     /// Where the CA comes from.
     pub ca: Origin,
     /// How long each step of its rotation takes.
@@ -183,11 +190,18 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
     parts.serve(https, Some(Arc::clone(&tls)), doors.http());
     let (grpc, health) = doors.grpc().await;
     parts.serve(grpcs, Some(Arc::clone(&tls)), grpc);
-    parts.serve(
-        webhooks,
-        Some(Arc::clone(&tls)),
-        admission::router(admit).merge(replicas::router(Arc::clone(&engine), listeners.in_force())),
-    );
+    let authorization = Authorization {
+        engine: Arc::clone(&engine),
+        trust_domain: names.trust_domain.as_str().into(),
+        namespace: namespace.as_str().into(),
+        allows: settings.authorization_allows,
+    };
+    let token_reviews = TokenReviews { engine: Arc::clone(&engine), ways: settings.token_review.into() };
+    let routers = admission::router(admit)
+        .merge(authorization::router(authorization))
+        .merge(token_review::router(token_reviews))
+        .merge(replicas::router(Arc::clone(&engine), listeners.in_force()));
+    parts.serve(webhooks, Some(Arc::clone(&tls)), routers);
     let (known, keys) = (authorities.clone(), token_keys.clone());
     let mint = Mint::new(client.clone(), Arc::clone(&engine), known, keys, &names.trust_domain, &settings.issuer);
     let published = Published {

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod admission;
 pub(crate) mod answer;
+pub mod authorization;
 pub mod authzen;
 pub(crate) mod exchange;
 pub mod ext_authz;
@@ -12,6 +13,7 @@ pub(crate) mod headers;
 pub(crate) mod mint;
 pub mod server;
 pub(crate) mod snapshots;
+pub mod token_review;
 pub mod tokens;
 pub mod trust;
 

@@ -8,6 +8,7 @@ mod operations;
 mod resources;
 
 pub use injection::{Agent, LABEL as INJECT, Mode};
+pub(crate) use operations::message;
 pub use resources::{Review, Reviewed, Reviewer};
 
 use crate::engine::Engine;

@@ -2,7 +2,7 @@
 
 use crate::authn::kubernetes_user;
 use crate::doors::admission::{Request, Webhooks, refuse};
-use crate::engine::Answer;
+use crate::engine::{Answer, Door};
 use axum::http::StatusCode;
 use durward_core::decision::{Decision, Reason};
 use durward_core::kubernetes::{ApiCall, Verb};
@@ -27,7 +27,7 @@ pub(super) async fn admit(webhooks: &Webhooks, request: &Request) -> AdmissionRe
         name: &request.name,
     };
     let caller = kubernetes_user(&webhooks.trust_domain, &request.user_info).map(Arc::new);
-    let answers = webhooks.engine.ask_kubernetes(namespace, call, caller.as_ref()).await;
+    let answers = webhooks.engine.ask_kubernetes(Door::Admission, namespace, call, caller.as_ref()).await;
     match answers.last() {
         Some(answer) if !answer.passes() => refuse(request, StatusCode::FORBIDDEN, "Forbidden", message(answer)),
         _ => {
@@ -43,7 +43,7 @@ pub(super) async fn admit(webhooks: &Webhooks, request: &Request) -> AdmissionRe
 }
 
 /// What a person sees in `kubectl`: the operation, what is missing, and where the record is.
-fn message(answer: &Answer) -> String {
+pub(crate) fn message(answer: &Answer) -> String {
     let decision = &answer.decision;
     let operation = decision.operation.as_deref().unwrap_or_default();
     let policy = decision.policy.as_ref().map(ToString::to_string).unwrap_or_default();
