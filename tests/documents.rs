@@ -18,6 +18,7 @@ use std::process::Command;
 
 fn documents() -> Vec<PathBuf> {
     let docs = fs::read_dir(repository("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let docs = docs.chain(fs::read_dir(repository("docs/lint")).unwrap().map(|entry| entry.unwrap().path()));
     let top = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"].map(repository);
     docs.chain(top).filter(|path| path.extension().is_some_and(|extension| extension == "md")).collect()
 }

@@ -276,3 +276,78 @@ fn cases_are_tried_again_when_a_file_changes() {
     let status = eventually("it ends", || child.try_wait().unwrap()).unwrap();
     assert!(status.success(), "{status}");
 }
+
+const WRONG: &str = r#"apiVersion: durward.dev/v1alpha1
+kind: AccessPolicy
+metadata:
+  name: reports
+  namespace: shop
+  annotations:
+    lint.durward.dev/DW004.export-all: exports nothing that is not public
+    lint.durward.dev/DW004.purge: ""
+spec:
+  service: {hosts: [orders.example.com]}
+  authentication: [{workload: {}}]
+  operations:
+    - {name: export-all, http: [{methods: [GET], paths: ["/export"]}]}
+    - {name: purge, http: [{methods: [POST], paths: ["/purge"]}]}
+    - {name: admin, risk: High, http: [{methods: [GET], paths: ["/settings/*"]}]}
+    - {name: one-setting, scopes: [admin], http: [{methods: [GET], paths: ["/settings/{name}"]}]}
+    - {name: more-settings, scopes: [admin], http: [{methods: ["*"], paths: ["/settings/{name}/*"]}]}
+    - {name: closed, http: [{methods: [GET], paths: ["/closed"]}]}
+  grants:
+    - {name: everything, to: [{authenticated: true}], scopes: [export-all, purge, admin, closed], when: "true || principal.id == 'x'"}
+    - {name: nothing, to: [{provider: corporate}], scopes: [spare]}
+  denials:
+    - {name: nobody, to: [{authenticated: true}], when: "request.operation == 'closed'"}
+"#;
+
+#[test]
+fn what_seems_wrong_is_told_with_its_place_and_code() {
+    let directory = changed(|policy| policy);
+    let clean = run(durward().arg("lint").arg(directory.path()));
+    assert_eq!(clean, (0, "0 findings, 0 silenced\n".to_owned(), String::new()));
+    fs::remove_file(directory.path().join("policy.yaml")).unwrap();
+    let namespace = fs::read_to_string(directory.path().join("namespace.yaml")).unwrap();
+    fs::write(directory.path().join("namespace.yaml"), namespace).unwrap();
+    fs::write(directory.path().join("reports.yaml"), WRONG).unwrap();
+    let sarif = directory.path().join("report.sarif");
+    let (code, text, stderr) = run(durward().arg("lint").arg(directory.path()).arg("--sarif").arg(&sarif));
+    assert_eq!((code, stderr.as_str()), (1, ""), "{text}");
+    golden("lint.txt", &text);
+    let report: Value = serde_json::from_str(&fs::read_to_string(&sarif).unwrap()).unwrap();
+    let results = report["runs"][0]["results"].as_array().unwrap();
+    assert_eq!(results.len(), text.lines().count(), "one is silenced, one line counts");
+    let silenced: Vec<&Value> = results.iter().filter(|result| result.get("suppressions").is_some()).collect();
+    assert_eq!(silenced[0]["suppressions"][0]["justification"], "exports nothing that is not public");
+    // a denial for everybody leaves nobody
+    fs::write(directory.path().join("reports.yaml"), WRONG.replace(", when: \"request.operation == 'closed'\"", ""))
+        .unwrap();
+    let (_, text, _) = run(durward().arg("lint").arg(directory.path()));
+    assert!(
+        text.contains("DW010 spec.operations[5]: nobody can `closed`: shop/reports/denials/nobody denies it"),
+        "{text}"
+    );
+    // what can't be used is no matter of taste
+    fs::write(directory.path().join("reports.yaml"), WRONG.replace("risk: High", "risk: Higher")).unwrap();
+    assert_eq!(run(durward().arg("lint").arg(directory.path())).0, 2);
+    let empty = tempfile::tempdir().unwrap();
+    let (code, _, stderr) = run(durward().arg("lint").arg(empty.path()));
+    assert_eq!((code, stderr.lines().count()), (2, 1), "{stderr}");
+}
+
+#[test]
+fn each_code_has_its_page() {
+    for code in durward_api::lint::Code::ALL {
+        let page = fs::read_to_string(repository(&format!("docs/lint/{code}.md"))).unwrap();
+        assert!(page.starts_with(&format!("# {code}: ")), "{page}");
+    }
+}
+
+#[test]
+fn the_examples_seem_right() {
+    for example in ["orders", "documents"] {
+        let (code, text, stderr) = run(durward().arg("lint").arg(repository(&format!("examples/{example}"))));
+        assert_eq!((code, stderr.as_str()), (0, ""), "{text}");
+    }
+}

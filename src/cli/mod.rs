@@ -8,6 +8,7 @@ mod controller;
 mod crds;
 mod gate;
 mod inspect;
+mod lint;
 mod matrix;
 mod mint;
 mod output;
@@ -47,6 +48,8 @@ enum Command {
     WhoCan(who_can::WhoCan),
     /// Tell what somebody may do, from files or a cluster
     WhatCan(what_can::WhatCan),
+    /// Tell what is allowed in policies and still seems wrong
+    Lint(lint::Lint),
     /// Try the cases beside policies, and tell what of the policies they reach
     Test(test::Test),
     /// Give a local caller a credential
@@ -99,6 +102,7 @@ impl Cli {
             Command::Check(check) => check.run(),
             Command::WhoCan(who_can) => who_can.run(),
             Command::WhatCan(what_can) => what_can.run(),
+            Command::Lint(lint) => lint.run(),
             Command::Test(test) => test.run(),
             Command::Mint(mint) => mint.run(),
             Command::Inspect(inspect) => inspect.run(),

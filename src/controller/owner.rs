@@ -408,7 +408,8 @@ impl Owner {
                 let mut errors =
                     self.catalog.review(&policy).err().map(|rejection| rejection.errors).unwrap_or_default();
                 errors.extend(self.unknown_providers(&policy));
-                let warnings = lint(&policy).into_iter().chain(self.missing_services(&policy)).collect();
+                let found = lint(&policy, &[]).into_iter().filter(|finding| finding.silenced.is_none());
+                let warnings = found.map(Into::into).chain(self.missing_services(&policy)).collect();
                 Reviewed { errors, warnings }
             }),
             "IdentityProvider" => decode::spec(object).map(|spec| {

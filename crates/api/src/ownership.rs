@@ -70,7 +70,7 @@ pub fn unowned(policy: &Policy, allowance: &Allowance, settings: &Settings) -> V
 }
 
 /// `<service>.<ns>`, `<service>.<ns>.svc`, `<service>.<ns>.svc.<cluster-domain>`.
-fn is_own_name(host: &str, namespace: &str, cluster_domain: &str) -> bool {
+pub(crate) fn is_own_name(host: &str, namespace: &str, cluster_domain: &str) -> bool {
     let Some((_, rest)) = host.split_once('.') else { return false };
     rest == namespace
         || rest.strip_prefix(namespace).and_then(|rest| rest.strip_prefix(".svc")).is_some_and(|domain| {

@@ -193,6 +193,19 @@ const fn is_lookalike(c: char) -> bool {
     )
 }
 
+/// A segment that nobody writes into a pattern, for [`PathPattern::examples`].
+const EXAMPLE: &str = "~~any~~";
+/// A method that nobody writes into a pattern.
+pub(crate) const ANY_METHOD: &str = "ANY-OTHER";
+
+/// A literal as a request has it.
+fn encoded_literal(text: &str) -> String {
+    text.bytes().fold(String::new(), |encoded, byte| match byte {
+        b if is_plain(b) => encoded + &char::from(b).to_string(),
+        b => format!("{encoded}%{b:02X}"),
+    })
+}
+
 /// One segment of a [`PathPattern`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Segment {
@@ -299,6 +312,21 @@ impl PathPattern {
             Segment::Literal(_) | Segment::Rest => None,
         });
         pairs.collect()
+    }
+
+    /// Paths that it matches and that no other pattern names literally, up to so many segments: one of each length.
+    pub(crate) fn examples(&self, most: usize) -> impl Iterator<Item = String> {
+        let open = matches!(self.0.last(), Some(Segment::Rest));
+        let longest = if open { most.max(self.0.len()) } else { self.0.len() };
+        (self.0.len()..=longest).map(|length| {
+            if length == 0 {
+                return "/".to_owned();
+            }
+            (0..length).fold(String::new(), |path, i| match self.0.get(i) {
+                Some(Segment::Literal(text)) => format!("{path}/{}", encoded_literal(text)),
+                _ => format!("{path}/{EXAMPLE}"),
+            })
+        })
     }
 
     /// Whether it captures a segment under `name`.

@@ -136,20 +136,18 @@ impl Service {
         if operation.operation.public {
             return right;
         }
-        if let Some(why) = kept_out(who, own, operation) {
-            return Right { can: Can::No, because: BTreeSet::from([why]), ..right };
-        }
+        self.granted(who, own, operation, &mut right);
+        let mut against = kept_out(who, own, operation);
         for denial in self.denials.iter().filter(|denial| denial.mode == Mode::Enforce) {
             match (covers(&denial.to, who, own), &denial.when) {
                 (Covers::None, _) => {}
-                (Covers::All, None) => {
-                    let why = format!("{} denies it", denial.rule);
-                    return Right { can: Can::No, because: BTreeSet::from([why]), ..right };
-                }
+                (Covers::All, None) => drop(against.get_or_insert_with(|| format!("{} denies it", denial.rule))),
                 (covered, _) => drop(right.unless.insert(of_denial(denial, covered))),
             }
         }
-        self.granted(who, own, operation, &mut right);
+        if let Some(why) = against {
+            (right.can, right.because) = (Can::No, BTreeSet::from([why]));
+        }
         if right.can == Can::No {
             right.unless.clear();
         }

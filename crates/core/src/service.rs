@@ -301,6 +301,31 @@ pub fn shadowed(operations: &[Operation]) -> Option<(Arc<str>, Arc<str>, String)
         .or_else(|| shadowed_kubernetes(operations))
 }
 
+/// Operations that no HTTP request is, although they declare some: others say more exactly what all of those are.
+#[must_use]
+pub fn unreachable(operations: &[Operation]) -> Vec<Arc<str>> {
+    let mut routes = Routes::default();
+    for (index, operation) in operations.iter().enumerate() {
+        for (number, pattern) in operation.matches.iter().enumerate() {
+            // two that claim the same are refused elsewhere
+            let _ = routes.insert(pattern, (index, number));
+        }
+    }
+    let longest = operations.iter().flat_map(|o| &o.matches).map(|one| one.path.segments().len()).max().unwrap_or(0);
+    let reached = |index: usize, operation: &Operation| {
+        operation.matches.iter().any(|one| {
+            let method = one.method.as_ref().map_or(crate::path::ANY_METHOD, |method| method.as_str());
+            one.path.examples(longest + 1).any(|path| {
+                let found = RequestPath::parse(&path).map(|path| routes.find(method, &path));
+                // what can't be told counts as reached
+                !matches!(found, Ok(Ok(Some((other, _)))) if other != index)
+            })
+        })
+    };
+    let hidden = operations.iter().enumerate().filter(|(index, o)| !o.matches.is_empty() && !reached(*index, o));
+    hidden.map(|(_, operation)| Arc::clone(&operation.name)).collect()
+}
+
 fn shadowed_kubernetes(operations: &[Operation]) -> Option<(Arc<str>, Arc<str>, String)> {
     let mut taken: BTreeMap<&ApiPattern, &Operation> = BTreeMap::new();
     let mut all = operations.iter().flat_map(|operation| operation.kubernetes.iter().map(move |p| (p, operation)));

@@ -59,7 +59,7 @@ fn a_review_sees_clashes_within_a_service() {
 }
 
 fn warned(spec: &str) -> Vec<String> {
-    lint(&resource(spec)).iter().map(ToString::to_string).collect()
+    lint(&resource(spec), &[]).iter().map(ToString::to_string).collect()
 }
 
 const GOOD: &str = "
@@ -100,7 +100,7 @@ fn what_nobody_can_do_is_told() {
     assert_eq!(
         warned(&spec),
         [
-            "spec.operations[0].scopes: no grant of this policy gives `write`, so unless another of the service does, nobody can `list`"
+            "spec.operations[0].scopes: no grant of this policy gives `write`, so unless another of the service does, nobody can `list` (DW001)"
         ]
     );
     let by_role = "
@@ -121,12 +121,12 @@ fn a_grant_that_never_applies_is_told() {
     assert_eq!(
         warned(&spec),
         [
-            "spec.grants[0].to[0]: `all` can never apply to callers of provider `corporate`: `spec.authentication` has no way in for them",
-            "spec.grants[0].to[1]: `all` can never apply to `key:partners/acme`: `spec.authentication` has no way in for them",
+            "spec.grants[0].to[0]: `all` can never apply to callers of provider `corporate`: `spec.authentication` has no way in for them (DW003)",
+            "spec.grants[0].to[1]: `all` can never apply to `key:partners/acme`: `spec.authentication` has no way in for them (DW003)",
         ]
     );
     let spec = format!("{GOOD}- {{name: more, to: [{{authenticated: true}}], scopes: [other]}}\n");
-    assert_eq!(warned(&spec), ["spec.grants[1].scopes: no operation of this policy needs a scope of `more`"]);
+    assert_eq!(warned(&spec), ["spec.grants[1].scopes: no operation of this policy needs a scope of `more` (DW002)"]);
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn a_deletion_without_risk_is_told() {
     assert_eq!(
         warned(&spec),
         [
-            "spec.operations[0].risk: `list` deletes and states no risk; say `risk: High`, or `Standard` if that is meant"
+            "spec.operations[0].risk: `list` deletes and states no risk; say `risk: High`, or `Standard` if that is meant (DW004)"
         ]
     );
     assert!(warned(&spec.replace("scopes: [read], http", "risk: Standard, scopes: [read], http")).is_empty());
@@ -154,4 +154,80 @@ fn ways_around_a_governed_request_are_told() {
     assert!(told[0].contains("`pods/attach` comes to the same"), "{told:?}");
     assert!(warned(&governed("[pods/exec, pods/attach, pods/ephemeralcontainers]")).is_empty());
     assert!(warned(&governed("[pods/*]")).is_empty());
+}
+
+/// Codes of a policy's findings, with what they are about.
+fn codes(spec: &str) -> Vec<(&'static str, String)> {
+    lint(&resource(spec), &[]).into_iter().map(|finding| (finding.code.as_str(), finding.about)).collect()
+}
+
+#[test]
+fn each_code_has_its_finding() {
+    let op = |name: &str, more: &str, path: &str| {
+        format!("- {{name: {name}, {more} http: [{{methods: [GET], paths: [\"{path}\"]}}]}}\n")
+    };
+    let all = |scopes: &str| format!("grants: [{{name: all, to: [{{authenticated: true}}], scopes: {scopes}}}]\n");
+    let head = "authentication: [{workload: {}}]\noperations:\n";
+    let three = head.to_owned() + &op("a", "", "/a") + &op("b", "", "/b") + &op("c", "", "/c");
+    assert_eq!(codes(&(three.clone() + &all("[a, b, c]"))), [("DW006", "all".to_owned())]);
+    let two = three.clone()
+        + "grants: [{name: one, to: [{authenticated: true}], scopes: [a, b]}, {name: two, to: [{authenticated: true}], scopes: [c]}]\n";
+    assert_eq!(codes(&two), []);
+    // whatever is longer is another operation
+    let hidden = head.to_owned()
+        + &op("any", "scopes: [a],", "/x/*")
+        + &op("one", "scopes: [a],", "/x/{id}")
+        + &op("more", "scopes: [a],", "/x/{id}/*")
+        + &all("[a]");
+    assert_eq!(codes(&hidden), [("DW007", "any".to_owned())]);
+    assert_eq!(codes(&hidden.replace("/x/{id}/*", "/x/{id}/y")), []);
+    let when = |when: &str| {
+        head.to_owned()
+            + &op("a", "", "/a")
+            + &format!("grants: [{{name: g, to: [{{authenticated: true}}], scopes: [a], when: \"{when}\"}}]\n")
+    };
+    for (source, constant) in [
+        ("true", true),
+        ("false && principal.id == 'x'", true),
+        ("principal.id == 'x' || !false", true),
+        ("'a' == 'b'", true),
+        ("principal.id == 'x'", false),
+        ("true && principal.id == 'x'", false),
+    ] {
+        assert_eq!(codes(&when(source)).iter().any(|(code, _)| *code == "DW008"), constant, "{source}");
+    }
+    for (name, found) in
+        [("refund-order", true), ("export.orders", true), ("list-orders", false), ("readminder", false)]
+    {
+        let spec = head.to_owned() + &op(name, "", "/a") + &all(&format!("[{name}]"));
+        assert_eq!(codes(&spec).iter().any(|(code, _)| *code == "DW004"), found, "{name}");
+        assert_eq!(codes(&spec.replace(" http:", " risk: Standard, http:")), []);
+    }
+    let admin = |host: &str| {
+        format!("service: {{hosts: [{host}]}}\n{head}")
+            + &op("reindex", "scopes: [admin],", "/reindex")
+            + &all("[admin]")
+    };
+    assert_eq!(codes(&admin("orders.example.com")), [("DW009", "reindex".to_owned())]);
+    assert_eq!(codes(&admin("orders.shop.svc")), []);
+}
+
+#[test]
+fn a_finding_is_silenced_with_a_reason_and_a_silence_without_one_is_told() {
+    let mut policy = resource(&GOOD.replace("methods: [GET]", "methods: [DELETE]"));
+    let told = |annotations: &[(&str, &str)], policy: &mut durward_api::resources::AccessPolicy| {
+        let annotations =
+            annotations.iter().map(|(key, value)| (format!("lint.durward.dev/{key}"), (*value).to_owned()));
+        policy.metadata.annotations = Some(annotations.collect());
+        let findings = lint(policy, &[]);
+        findings.into_iter().map(|finding| (finding.code.as_str(), finding.silenced)).collect::<Vec<_>>()
+    };
+    let silent = Some("drafts only".to_owned());
+    assert_eq!(told(&[], &mut policy), [("DW004", None)]);
+    assert_eq!(told(&[("DW004", "drafts only")], &mut policy), [("DW004", silent.clone())]);
+    assert_eq!(told(&[("DW004.list", "drafts only")], &mut policy), [("DW004", silent)]);
+    assert_eq!(told(&[("DW004.other", "drafts only")], &mut policy), [("DW004", None), ("DW000", None)]);
+    assert_eq!(told(&[("DW004", " ")], &mut policy), [("DW004", None), ("DW000", None)]);
+    assert_eq!(told(&[("DW999", "why")], &mut policy), [("DW004", None), ("DW000", None)]);
+    assert_eq!(told(&[("DW000", "why")], &mut policy), [("DW004", None), ("DW000", None)]);
 }

@@ -6,7 +6,7 @@
 mod library;
 mod types;
 
-use cel::common::ast::{EntryExpr, Expr, IdedExpr};
+use cel::common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue, operators};
 use cel::common::types::{CelMap, CelMapKey};
 use cel::common::value::{CowVal, Val};
 use cel::context::VariableResolver;
@@ -136,6 +136,12 @@ impl Condition {
         &self.source
     }
 
+    /// Whether it always holds, or never: it comes to the same whatever the facts are.
+    #[must_use]
+    pub fn constant(&self) -> Option<bool> {
+        fold(&self.program.expression().expr)
+    }
+
     /// What the condition depends on.
     #[must_use]
     pub fn reach(&self) -> Reach {
@@ -226,6 +232,35 @@ fn is_too_deep(source: &str) -> bool {
 fn native(value: Value) -> Box<dyn Val> {
     let converted: Result<Box<dyn Val>, _> = value.try_into();
     converted.unwrap_or_else(|_| Box::new(CelMap::from(HashMap::new())))
+}
+
+/// What an expression comes to without looking at any fact.
+fn fold(expression: &Expr) -> Option<bool> {
+    let call = match expression {
+        Expr::Literal(LiteralValue::Boolean(truth)) => return Some(*truth.inner()),
+        Expr::Call(call) if call.target.is_none() => call,
+        _ => return None,
+    };
+    let part = |i: usize| call.args.get(i).map(|arg| &arg.expr);
+    let folded = |i: usize| part(i).and_then(fold);
+    match call.func_name.as_str() {
+        operators::LOGICAL_NOT => folded(0).map(|truth| !truth),
+        operators::LOGICAL_AND => match (folded(0), folded(1)) {
+            (Some(false), _) | (_, Some(false)) => Some(false),
+            (Some(true), other) => other,
+            _ => None,
+        },
+        operators::LOGICAL_OR => match (folded(0), folded(1)) {
+            (Some(true), _) | (_, Some(true)) => Some(true),
+            (Some(false), other) => other,
+            _ => None,
+        },
+        operators::EQUALS | operators::NOT_EQUALS => match (part(0)?, part(1)?) {
+            (Expr::Literal(a), Expr::Literal(b)) => Some((a == b) == (call.func_name == operators::EQUALS)),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 /// Walks an expression once, for size and for names that do not exist.

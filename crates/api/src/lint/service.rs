@@ -1,0 +1,38 @@
+//! What only all policies together show.
+
+use crate::lint::{Code, Finding};
+use durward_core::policy::{PolicyKey, Subject};
+use durward_core::rights::{Can, Who};
+use durward_core::service::Service;
+use durward_core::snapshot::Snapshot;
+use std::collections::BTreeSet;
+
+/// Operations that nobody can call although their scopes are granted, each with the policy that declares it. `own` is the
+/// trust domain of the cluster's own workloads.
+#[must_use]
+pub fn lint_services(snapshot: &Snapshot, own: &str) -> Vec<(PolicyKey, Finding)> {
+    let mut services: Vec<_> = snapshot.services().collect();
+    services.sort_by(|a, b| a.key().cmp(b.key()));
+    services.into_iter().flat_map(|service| nobody(service, own)).collect()
+}
+
+fn nobody(service: &Service, own: &str) -> Vec<(PolicyKey, Finding)> {
+    let mut subjects: BTreeSet<Subject> = service.subjects().cloned().collect();
+    subjects.insert(Subject::Authenticated);
+    let whos: Vec<Who> = std::iter::once(Who::Anybody).chain(subjects.into_iter().map(Who::Named)).collect();
+    let all: Vec<Vec<_>> = whos.iter().map(|who| service.rights(who, own).collect()).collect();
+    let mut found = Vec::new();
+    for (i, (policy, operation)) in service.declared().enumerate() {
+        let rights: Vec<_> = all.iter().filter_map(|rights| rights.get(i)).collect();
+        // a scope that nobody gives is told where it is asked for
+        let granted = rights.iter().any(|right| right.missing.is_empty());
+        if granted && rights.iter().all(|right| right.can == Can::No) {
+            let held = rights.iter().filter(|right| right.missing.is_empty());
+            let why: BTreeSet<&str> = held.flat_map(|right| right.because.iter().map(String::as_str)).collect();
+            let why = why.into_iter().collect::<Vec<_>>().join("; ");
+            let message = format!("nobody can `{operation}`: {why}");
+            found.push((policy.clone(), Finding::new(Code::NobodyCan, "spec.operations", operation, message)));
+        }
+    }
+    found
+}
