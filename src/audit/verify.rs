@@ -5,6 +5,7 @@ use crate::authn::keys::KeySet;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -129,6 +130,7 @@ struct Line<'l> {
     after: Option<Head>,
     torn: Option<String>,
     lost: Option<u64>,
+    jws: Option<IgnoredAny>,
 }
 
 impl Line<'_> {
@@ -197,7 +199,9 @@ impl<'k> Verifier<'k> {
         if event == Some(Event::Begin) {
             self.begin(place, line);
         }
-        let signed = matches!(event, Some(Event::Begin | Event::Checkpoint | Event::End)).then(|| self.signed(text));
+        // no other line has a signature, so that none becomes one by another name
+        let signs = line.jws.is_some() || matches!(event, Some(Event::Begin | Event::Checkpoint | Event::End));
+        let signed = signs.then(|| self.signed(text));
         let order = self.chains.len();
         if !self.chains.contains_key(&link.id) {
             if link.seq > 0 && !self.partial {
@@ -329,6 +333,8 @@ impl<'k> Verifier<'k> {
         let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| unreadable);
         let header: Header = serde_json::from_slice(&decode(header)?).map_err(|_| unreadable)?;
         let claims: Claims = serde_json::from_slice(&decode(claims)?).map_err(|_| unreadable)?;
+        // whoever verifies it may pass over bits at the end that mean nothing, and those could be changed unnoticed
+        decode(mark)?;
         if header.typ != TYP || header.alg != "ES256" {
             return Err("its signature is of another kind");
         }
