@@ -165,6 +165,13 @@ impl Engine {
         self.ask_of(&self.snapshot(), door, request, caller).await
     }
 
+    /// Whether a request would go through by the policies in force, if this principal asked now. Nobody asks: nothing is
+    /// recorded, and nothing may be let through because of it.
+    #[must_use]
+    pub fn would_pass(&self, request: &Request<'_>, principal: Option<&Principal>) -> bool {
+        self.snapshot().decide(principal, request, Utc::now()).passes()
+    }
+
     /// Decides a request to the Kubernetes API: every service of the namespace that declares it has to let it through.
     /// The answers up to the first refusal, one for each service; none where nobody declares the request.
     pub async fn ask_kubernetes(

@@ -4,6 +4,8 @@
 //! capture stands in `resource.properties`, and `resource.id` as `id`. With `resource.type: http` the resource is a
 //! URL and the action a method.
 
+mod search;
+
 use crate::authn::Authenticator;
 use crate::doors::Doors;
 use crate::doors::trust::Peer;
@@ -37,6 +39,9 @@ pub(crate) fn router(doors: Doors) -> Router {
     Router::new()
         .route("/access/v1/evaluation", post(evaluation))
         .route("/access/v1/evaluations", post(evaluations))
+        .route("/access/v1/search/subject", post(search::subjects))
+        .route("/access/v1/search/resource", post(search::resources))
+        .route("/access/v1/search/action", post(search::actions))
         .route_layer(from_fn_with_state(doors.clone(), only_enforcement_points))
         .route("/.well-known/authzen-configuration", get(configuration))
         .layer(DefaultBodyLimit::max(MAX_BODY))
@@ -309,6 +314,9 @@ async fn configuration(Extension(peer): Extension<Peer>, headers: HeaderMap) -> 
         "policy_decision_point": base,
         "access_evaluation_endpoint": format!("{base}/access/v1/evaluation"),
         "access_evaluations_endpoint": format!("{base}/access/v1/evaluations"),
+        "search_subject_endpoint": format!("{base}/access/v1/search/subject"),
+        "search_resource_endpoint": format!("{base}/access/v1/search/resource"),
+        "search_action_endpoint": format!("{base}/access/v1/search/action"),
     }))
     .into_response()
 }

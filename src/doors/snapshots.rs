@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use durward_api::relationships::RelationshipKey;
 use durward_api::resources::{AccessPolicy, IdentityProvider, Relationship};
-use durward_core::policy::PolicyKey;
+use durward_core::policy::{Labels, PolicyKey};
 use durward_core::snapshot::Snapshot;
 use durward_pki::serial::Tag;
 use futures::stream::unfold;
@@ -89,6 +89,9 @@ pub(crate) struct Told<P, R> {
     /// Hashes of API keys, of these providers alone.
     pub(crate) secrets: Vec<Secret>,
     pub(crate) namespaces: BTreeMap<String, Annotations>,
+    /// Labels of all Namespaces, as far as rules ask for them.
+    #[serde(default)]
+    pub(crate) namespace_labels: BTreeMap<String, Labels>,
     /// Issuer of the cluster's service-account tokens, and its keys.
     pub(crate) service_accounts: Option<(String, String)>,
 }
@@ -116,7 +119,9 @@ impl Resources {
     /// What concerns one pod.
     fn of(&self, pod: &Pod) -> Told<Arc<RawValue>, Arc<RawValue>> {
         let services = self.snapshot.services_of_pod(&pod.namespace, &pod.labels);
-        let audiences: BTreeSet<_> = services.map(|service| Arc::clone(&service.key().audience)).collect();
+        let services: Vec<_> = services.collect();
+        let audiences: BTreeSet<_> = services.iter().map(|service| Arc::clone(&service.key().audience)).collect();
+        let asked: BTreeSet<_> = services.iter().flat_map(|service| service.namespace_labels()).collect();
         let first = PolicyKey { namespace: pod.namespace.as_str().into(), name: "".into() };
         let own = self.policies.range(first..).take_while(|(key, _)| key.namespace.as_ref() == pod.namespace);
         let own: Vec<_> = own
@@ -142,8 +147,18 @@ impl Resources {
             secrets: self.secrets.iter().filter(keys).map(hashes).collect(),
             providers,
             namespaces: BTreeMap::from([(pod.namespace.clone(), annotations)]),
+            namespace_labels: self.labels(&asked),
             service_accounts: None,
         }
+    }
+
+    /// Every Namespace with those of its labels that are asked for; none at all if none is.
+    fn labels(&self, asked: &BTreeSet<&str>) -> BTreeMap<String, Labels> {
+        let told = self.snapshot.labels().filter(|_| !asked.is_empty()).map(|(namespace, labels)| {
+            let labels = labels.iter().filter(|(name, _)| asked.contains(name.as_str()));
+            (namespace.to_string(), labels.map(|(name, value)| (name.clone(), value.clone())).collect())
+        });
+        told.collect()
     }
 }
 

@@ -118,6 +118,7 @@ struct Known {
     policies: BTreeSet<PolicyKey>,
     relationships: BTreeSet<RelationshipKey>,
     namespaces: BTreeSet<String>,
+    labelled: BTreeSet<String>,
     others: BTreeSet<String>,
 }
 
@@ -222,6 +223,10 @@ impl Follower {
             now.namespaces.insert(name.clone());
             changes.push(Change::Namespace(name, Some(annotations)));
         }
+        for (name, labels) in told.namespace_labels {
+            now.labelled.insert(name.clone());
+            changes.push(Change::NamespaceLabels(name, Some(labels)));
+        }
         let providers =
             told.providers.iter().map(|provider| ("IdentityProvider", &provider.metadata, digest(&provider.spec)));
         let secrets = told.secrets.iter().map(|secret| ("Secret", &secret.metadata, digest(&secret.data)));
@@ -245,6 +250,9 @@ impl Follower {
         let unrelated = known.relationships.difference(&self.known.relationships).cloned();
         changes.extend(unrelated.map(Change::RelationshipGone));
         changes.extend(known.policies.difference(&self.known.policies).cloned().map(Change::PolicyGone));
+        changes.extend(
+            known.labelled.difference(&self.known.labelled).map(|name| Change::NamespaceLabels(name.clone(), None)),
+        );
         changes.extend(
             known.namespaces.difference(&self.known.namespaces).map(|name| Change::Namespace(name.clone(), None)),
         );

@@ -32,6 +32,16 @@ pub enum Requirement {
     DoesNotExist(Arc<str>),
 }
 
+impl Requirement {
+    /// The label.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        match self {
+            Self::In(key, _) | Self::NotIn(key, _) | Self::Exists(key) | Self::DoesNotExist(key) => key,
+        }
+    }
+}
+
 impl fmt::Display for Selector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |values: &BTreeSet<Arc<str>>| values.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ");

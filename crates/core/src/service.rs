@@ -3,12 +3,12 @@
 use crate::host::Host;
 use crate::kubernetes::{ApiCall, ApiPattern};
 use crate::path::{Ambiguity, PathPattern, RequestPath};
-use crate::pods::Pods;
+use crate::pods::{Pods, Requirement};
 use crate::policy::{
     Denial, Grant, Labels, MAX_SCOPES, Mode, Operation, Policy, PolicyKey, SpiffePattern, Subject, Way,
 };
 use crate::principal::{Identity, PrincipalId};
-use crate::relations::Model;
+use crate::relations::{Model, RelationTo};
 use crate::routes::Routes;
 use crate::scope::Scope;
 use crate::token::Tokens;
@@ -240,6 +240,23 @@ impl Service {
     #[must_use]
     pub fn operations(&self) -> usize {
         self.operations.len()
+    }
+
+    /// Labels of Namespaces that rules of this service ask for.
+    #[must_use]
+    pub fn namespace_labels(&self) -> BTreeSet<&str> {
+        let to = self.grants.iter().flat_map(|grant| &grant.to);
+        let to = to.chain(self.denials.iter().flat_map(|denial| &denial.to));
+        to.filter_map(|subject| if let Subject::Namespaces { labels, .. } = subject { Some(labels) } else { None })
+            .flat_map(|labels| labels.requirements.iter().map(Requirement::key))
+            .collect()
+    }
+
+    /// Types of the objects that grants speak of by a capture alone, such as `order` of `order:{id}`.
+    #[must_use]
+    pub fn objects_by(&self, capture: &str) -> BTreeSet<&str> {
+        let relations = self.grants.iter().filter_map(|grant| grant.relation.as_ref());
+        relations.filter(|to| to.is_captured_by(capture)).map(RelationTo::kind).collect()
     }
 
     /// How relations to the service's objects come about.

@@ -86,6 +86,11 @@ impl Snapshot {
         };
     }
 
+    /// The labels of every Namespace, in no order.
+    pub fn labels(&self) -> impl Iterator<Item = (&Arc<str>, &Labels)> {
+        self.labels.iter().map(|(namespace, labels)| (namespace, labels.as_ref()))
+    }
+
     /// The labels of the Namespace that a workload of our own is in.
     #[must_use]
     pub fn labels_of(&self, caller: &Identity) -> Option<&Labels> {

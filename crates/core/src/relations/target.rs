@@ -84,6 +84,11 @@ impl RelationTo {
         })
     }
 
+    /// Whether the id is what this captured, and nothing else.
+    pub(crate) fn is_captured_by(&self, name: &str) -> bool {
+        matches!(self.id.as_slice(), [Part::Capture(capture)] if **capture == *name)
+    }
+
     /// The object, `type:id`; an error with the capture that the request does not have, or not in a form in which it
     /// could be told from its neighbours.
     pub(crate) fn object(&self, captures: &Captures) -> Result<String, &str> {
