@@ -258,3 +258,84 @@ fn line<P: Serialize, R: Serialize>(line: &Line<P, R>) -> Option<Bytes> {
     text.push(b'\n');
     Some(text.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use durward_api::catalog::{Catalog, Change};
+    use durward_api::compile::Settings;
+    use serde_json::{Value, json};
+
+    fn policy(namespace: &str, name: &str, audience: &str, app: Option<&str>, ways: &Value) -> AccessPolicy {
+        let mut service = json!({"hosts": [format!("{name}.{namespace}.svc")]});
+        if let (Some(app), Some(service)) = (app, service.as_object_mut()) {
+            service.insert("podSelector".to_owned(), json!({"matchLabels": {"app": app}}));
+            service.insert("audience".to_owned(), audience.into());
+        }
+        let operations = json!([{"name": "open", "http": [{"methods": ["GET"], "paths": ["/"]}]}]);
+        serde_json::from_value(json!({
+            "apiVersion": "durward.dev/v1alpha1", "kind": "AccessPolicy", "metadata": {"name": name, "namespace": namespace},
+            "spec": {"service": service, "authentication": ways, "operations": operations},
+        }))
+        .expect("a policy")
+    }
+
+    fn keys(provider: &str) -> (IdentityProvider, Secret) {
+        let labels = json!({"durward.dev/api-keys": provider});
+        let resource = json!({
+            "apiVersion": "durward.dev/v1alpha1", "kind": "IdentityProvider", "metadata": {"name": provider},
+            "spec": {"apiKey": {"selector": {"matchLabels": labels}}},
+        });
+        let secret = json!({
+            "metadata": {"name": format!("of-{provider}"), "namespace": "keys", "labels": labels, "annotations": {"by": "somebody"}},
+            "data": {"hash": "eA=="},
+        });
+        (serde_json::from_value(resource).expect("a provider"), serde_json::from_value(secret).expect("a Secret"))
+    }
+
+    #[test]
+    fn a_pod_is_told_of_itself_alone() {
+        let all = [
+            policy("shop", "orders", "orders.shop", Some("orders"), &json!([{"provider": "partners"}])),
+            policy("shop", "web", "web.shop", Some("web"), &json!([{"provider": "others"}])),
+            policy("bank", "orders", "orders.bank", Some("orders"), &json!([{"workload": {}}])),
+        ];
+        let mut catalog =
+            Catalog::new(Settings { trust_domain: "cluster.local".into(), cluster_domain: "cluster.local".into() });
+        catalog.apply(all.iter().cloned().map(|policy| Change::Policy(Box::new(policy))));
+        let in_force = all.iter().map(|policy| {
+            let key = durward_api::catalog::key_of(&policy.metadata).expect("a name");
+            let compiled = catalog.in_force(&key).expect("in force");
+            let providers = policy.spec.providers().into_iter().map(|(_, name)| name.into()).collect();
+            let json = serde_json::value::to_raw_value(policy).expect("JSON").into();
+            (key, InForce { in_force: true, audience: Arc::clone(&compiled.audience), providers, json })
+        });
+        let (providers, secrets): (Vec<_>, Vec<_>) = ["partners", "others"].map(keys).into_iter().unzip();
+        let resources = Resources {
+            snapshot: catalog.snapshot().clone(),
+            policies: in_force.collect(),
+            providers: Arc::new(providers),
+            secrets: Arc::new(secrets),
+            ..Resources::default()
+        };
+        let told = |namespace: &str, app: &str| {
+            let labels = BTreeMap::from([("app".to_owned(), app.to_owned())]);
+            let told = resources.of(&Pod { namespace: namespace.to_owned(), labels });
+            serde_json::to_value(told).expect("JSON")
+        };
+        let orders = told("shop", "orders");
+        let names = |told: &Value, kind: &str| -> Vec<String> {
+            let all = told[kind].as_array().expect("a list");
+            all.iter().map(|one| format!("{}/{}", one["metadata"]["namespace"], one["metadata"]["name"])).collect()
+        };
+        assert_eq!(names(&orders, "policies"), [r#""shop"/"orders""#]);
+        assert_eq!(names(&orders, "providers"), [r#"null/"partners""#]);
+        assert_eq!(names(&orders, "secrets"), [r#""keys"/"of-partners""#]);
+        assert_eq!(orders["secrets"][0]["metadata"].get("annotations"), None, "only what is needed of a Secret");
+        assert_eq!(names(&told("bank", "orders"), "policies"), [r#""bank"/"orders""#]);
+        for (namespace, app) in [("shop", "other"), ("elsewhere", "orders"), ("sho", "orders"), ("shop2", "orders")] {
+            let told = told(namespace, app);
+            assert!(["policies", "providers", "secrets"].iter().all(|kind| names(&told, kind).is_empty()), "{told}");
+        }
+    }
+}

@@ -281,3 +281,65 @@ impl Follower {
 fn digest(content: &impl serde::Serialize) -> Option<Digest> {
     serde_json::to_vec(content).ok().map(|bytes| Digest::of([bytes.as_slice()]))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::Audit;
+    use crate::authn::{Authenticator, TrustDomain};
+    use crate::metrics::Metrics;
+    use serde_json::json;
+    use tokio::time::sleep;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_too_old_counts_no_more_until_it_is_told_anew() {
+        let (living, readiness) = (Arc::new(Living::but_the_gone()), Arc::new(Readiness::default()));
+        readiness.living();
+        let authenticator = Authenticator::new(TrustDomain::default(), Arc::clone(&living));
+        let engine = Arc::new(Engine::new(Arc::new(authenticator), Audit::nowhere(), Arc::new(Metrics::default()), 1));
+        let names = Domain { trust_domain: "cluster.local".to_owned(), cluster_domain: "cluster.local".to_owned() };
+        let max_age = Duration::from_secs(60);
+        let mut follower = Follower {
+            controller: Controller {
+                url: Url::parse("https://127.0.0.1:1").expect("a URL"),
+                token: PathBuf::new(),
+                roots: PathBuf::new(),
+            },
+            catalog: Catalog::new(names.into()),
+            known: Known::default(),
+            engine: Arc::clone(&engine),
+            living,
+            readiness: Arc::clone(&readiness),
+            max_age,
+            heard: None,
+        };
+        let line = |policies: serde_json::Value| -> Heard {
+            let told = json!({"resources": {"policies": policies, "relationships": [], "providers": [], "secrets": [], "namespaces": {}, "serviceAccounts": null}});
+            serde_json::from_value(told).expect("a line")
+        };
+        let policy = json!({
+            "apiVersion": "durward.dev/v1alpha1", "kind": "AccessPolicy", "metadata": {"name": "orders", "namespace": "shop"},
+            "spec": {"operations": [{"name": "open", "public": true, "http": [{"methods": ["GET"], "paths": ["/"]}]}]},
+        });
+        let services = || (engine.snapshot().services().count(), readiness.is_ready());
+        assert_eq!(services(), (0, false));
+        assert!(follower.hear(Line::Beat).is_err(), "nothing was told yet");
+        follower.hear(line(json!([policy]))).expect("taken in");
+        assert_eq!(services(), (1, true));
+        // away, but not for long
+        follower.patiently(sleep(max_age / 2)).await;
+        follower.hear(Line::Beat).expect("heard");
+        follower.patiently(sleep(max_age / 2)).await;
+        assert_eq!(services(), (1, true));
+        // for too long
+        follower.patiently(sleep(max_age)).await;
+        assert_eq!(services(), (0, false));
+        assert!(follower.hear(Line::Beat).is_err(), "what was let go of has to be told anew");
+        assert_eq!(services(), (0, false));
+        follower.hear(line(json!([policy]))).expect("taken in");
+        assert_eq!(services(), (1, true));
+        // and what is told no more is gone
+        follower.hear(line(json!([]))).expect("taken in");
+        assert_eq!(services(), (0, true));
+    }
+}
