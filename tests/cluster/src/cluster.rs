@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::binaries;
 use crate::command::{run, run_with_input, which};
-use crate::control_plane::option;
+use crate::control_plane::{self, option};
 use crate::error::{Error, Result};
 use crate::image::Image;
 use crate::lifecycle::{self, Component, Running, Wanted};
@@ -178,6 +178,12 @@ impl Cluster {
     pub fn restart(&self, component: Component) -> Result<()> {
         self.stop(component)?;
         self.start(component)
+    }
+
+    /// Restarts the API server with further options, such as `--authorization-config=FILE`, in place of those before.
+    pub fn api_server_options(&self, options: &[String]) -> Result<()> {
+        control_plane::set_options(&self.running()?.dir, options)?;
+        self.restart(Component::ApiServer)
     }
 
     fn running(&self) -> Result<&Running> {

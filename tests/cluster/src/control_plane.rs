@@ -1,5 +1,6 @@
 //! etcd, API server, controller manager: command lines and readiness.
 
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::path::Path;
 
@@ -101,14 +102,32 @@ pub(crate) fn apiserver(dir: &Path, endpoints: &Endpoints, net: Option<Net>) -> 
         .arg(option("kubelet-certificate-authority", pki("ca.crt")))
         // The node's name resolves nowhere; its address needs no resolving.
         .arg("--kubelet-preferred-address-types=InternalIP")
-        .args([
-            "--authorization-mode=Node,RBAC",
-            "--enable-admission-plugins=NodeRestriction",
-            "--allow-privileged=true",
-        ])
+        .args(["--enable-admission-plugins=NodeRestriction", "--allow-privileged=true"])
         .args(["--profiling=false", "--shutdown-delay-duration=0s"]);
+    let more = options(dir)?;
+    // One excludes the other.
+    let modes = !more.iter().any(|option| option.starts_with("--authorization-config="));
+    let spec = if modes { spec.arg("--authorization-mode=Node,RBAC") } else { spec }.args(&more);
     // A loopback address can't be the endpoint of Service `kubernetes`.
     Ok(if net.is_none() { spec.arg("--endpoint-reconciler-type=none") } else { spec })
+}
+
+/// Further options of the API server, one a line.
+const OPTIONS: &str = "apiserver.options";
+
+fn options(dir: &Path) -> Result<Vec<String>> {
+    let path = dir.join(OPTIONS);
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(text.lines().map(ToOwned::to_owned).collect()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error).at("read", &path),
+    }
+}
+
+/// Sets further options of the API server, for its next start.
+pub(crate) fn set_options(dir: &Path, options: &[String]) -> Result<()> {
+    let path = dir.join(OPTIONS);
+    fs::write(&path, options.join("\n")).at("write", &path)
 }
 
 pub(crate) fn controller_manager(dir: &Path) -> Result<Spec> {
