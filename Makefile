@@ -31,6 +31,7 @@ BENCH := $(CACHE)/bench
 
 bench: test-deps $(BENCH)/opa-envoy-plugin $(BENCH)/ghz ## Measure decisions, ext_authz and gates beside their peers, and the operator
 	cargo bench --locked -p durward-api --bench decide
+	cargo bench --locked -p durward-api --bench relations
 	cargo bench --locked -p durward-pki --bench issue
 	cargo bench --locked -p durward --bench apply
 	OPA_ENVOY=$(BENCH)/opa-envoy-plugin GHZ=$(BENCH)/ghz cargo bench --locked -p durward --bench ext_authz

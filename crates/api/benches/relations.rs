@@ -1,0 +1,79 @@
+//! What relations cost: a check five deep among a million tuples, and the memory that these take.
+//!
+//! Targets: a check of depth five under 50 µs, a million tuples under 300 MB.
+
+#![allow(missing_docs, clippy::expect_used, reason = "a benchmark has no callers, and nobody to hand an error to")]
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use durward_core::condition::Truth;
+use durward_core::principal::Identity;
+use durward_core::relations::{Model, Rule, Tuple, Tuples};
+use durward_core::risk::Assurance;
+use std::hint::black_box;
+
+/// Tuples of one `Relationship`.
+const BATCH: usize = 5_000;
+const MILLION: usize = 1_000_000;
+
+fn tuple(object: String, relation: &str, subject: String) -> Tuple {
+    let (object, subject) = (object.parse().expect("an object"), subject.parse().expect("a subject"));
+    Tuple { object, relation: relation.into(), subject }
+}
+
+/// Documents in folders five deep; each tuple has an object of its own, and every fifth names a person of its own.
+fn tuples(number: usize) -> Tuple {
+    let tree = number / 5;
+    match number % 5 {
+        0 => tuple(format!("doc:{tree}"), "parent", format!("folder:{tree}-1")),
+        4 => tuple(format!("folder:{tree}-4"), "viewer", format!("user:corporate/person-{tree}@example.com")),
+        depth => tuple(format!("folder:{tree}-{depth}"), "parent", format!("folder:{tree}-{}", depth + 1)),
+    }
+}
+
+fn model() -> Model {
+    let inherited = Rule::From { from: "parent".into(), relation: "viewer".into() };
+    let viewer = Rule::Union(vec![Rule::This, inherited]);
+    let relations = || [("parent".into(), Rule::This), ("viewer".into(), viewer.clone())].into();
+    Model::new([("doc".into(), relations()), ("folder".into(), relations())])
+}
+
+/// Resident memory of this process, in kB.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap_or_default()
+}
+
+fn relations(criterion: &mut Criterion) {
+    let before = resident();
+    let mut all = Tuples::default();
+    for batch in 0..MILLION / BATCH {
+        let stated: Vec<Tuple> = (batch * BATCH..(batch + 1) * BATCH).map(tuples).collect();
+        all.put(&format!("shop/part-{batch}"), &stated);
+    }
+    println!("relations/memory: {} tuples take {} MB", all.len(), (resident() - before) / 1024);
+    let model = model();
+    let who = |name: &str| Identity::new(name.parse().expect("a principal"), Assurance::Bearer);
+    let (viewer, other) = (who("user:corporate/person-77@example.com"), who("user:corporate/person-78@example.com"));
+    assert_eq!(all.check(&model, "doc:77", "viewer", &viewer), Truth::True);
+    assert_eq!(all.check(&model, "doc:77", "viewer", &other), Truth::False);
+    let mut group = criterion.benchmark_group("relations");
+    group.bench_function("check-5-deep-yes", |bench| {
+        bench.iter(|| all.check(&model, black_box("doc:77"), "viewer", &viewer));
+    });
+    group.bench_function("check-5-deep-no", |bench| {
+        bench.iter(|| all.check(&model, black_box("doc:77"), "viewer", &other));
+    });
+    let stated: Vec<Tuple> = (0..100).map(tuples).collect();
+    group.bench_function("replace-100-tuples", |bench| {
+        bench.iter(|| {
+            let mut changed = all.clone();
+            changed.put("shop/one", &stated);
+            changed
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, relations);
+criterion_main!(benches);
