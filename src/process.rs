@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use thiserror::Error;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -43,15 +43,23 @@ pub(crate) struct Parts {
     tasks: JoinSet<Result<(), Failure>>,
     shutdown: CancellationToken,
     lanes: Arc<Lanes>,
+    interrupt: Signal,
+    terminate: Signal,
 }
 
 impl Parts {
-    /// No parts yet.
+    /// No parts yet. From now on signals are heard, so that none that comes while they begin ends the process at once.
     ///
     /// # Errors
     /// When the system has no threads for them.
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self { tasks: JoinSet::new(), shutdown: CancellationToken::new(), lanes: Arc::new(Lanes::start()?) })
+        Ok(Self {
+            tasks: JoinSet::new(),
+            shutdown: CancellationToken::new(),
+            lanes: Arc::new(Lanes::start()?),
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
     }
 
     /// Starts a part, which is to end when the token is cancelled.
@@ -76,8 +84,7 @@ impl Parts {
     /// Waits for a signal, or for a part that dies; then lets every part end. After a signal `linger` is awaited first,
     /// for whoever still comes because word of the end has not spread.
     pub(crate) async fn until_the_end(self, linger: impl Future<Output = ()>) -> Result<(), Failure> {
-        let Self { mut tasks, shutdown, lanes: _lanes } = self;
-        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let Self { mut tasks, shutdown, lanes: _lanes, mut interrupt, mut terminate } = self;
         let mut outcome = tokio::select! {
             _ = interrupt.recv() => Ok(()),
             _ = terminate.recv() => {

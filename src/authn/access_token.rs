@@ -3,14 +3,13 @@
 //! Such a token stands for the credential that it was exchanged for: it comes in by that one's way, proves no more than
 //! that one did, counts as long as the pod that had it lives, and is good for the scopes that it carries and no others.
 
-use crate::authn::bearer;
+use crate::authn::bearer::Bearer;
 use crate::authn::cause::Cause;
 use crate::authn::issuer::{bound_to, scopes};
 use crate::authn::jwt::{Claims, Token, is_access_token};
 use crate::authn::living::Bond;
-use crate::authn::{Authenticator, Credentials, Expectation, Provider, Verified};
+use crate::authn::{Authenticator, Credentials, Expectation, Provider, Shown, Verified};
 use chrono::{DateTime, Utc};
-use durward_core::digest::Digest;
 use durward_core::policy::Way;
 use durward_core::principal::{Identity, Principal, PrincipalId};
 use durward_core::risk::Assurance;
@@ -20,6 +19,8 @@ use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+/// Tells what is remembered of access tokens from what is of JWT-SVIDs.
+const ACCESS_TOKEN: &str = "access token";
 /// The claim with what no registered claim is for.
 pub(crate) const DETAILS: &str = "durward.dev";
 
@@ -104,34 +105,37 @@ impl Authenticator {
     /// certificate that the token may be bound to.
     pub(super) fn by_access_token(
         &self,
-        credentials: &Credentials<'_>,
+        shown: &Shown<'_>,
         expect: &Expectation<'_>,
         now: DateTime<Utc>,
     ) -> Option<Result<Arc<Principal>, Cause>> {
-        let text = bearer::token(credentials.headers).ok()??;
-        let verified = self.access_token(text, credentials, expect.audience, now)?;
+        let verified = self.access_token(shown.bearer().ok()??, shown.credentials, expect.audience, now)?;
         Some(verified.and_then(|verified| self.comes_in(verified, expect.ways, now)).map(|verified| verified.principal))
     }
 
     /// The holder of an access token of ours for an audience; `None` if it is none of ours.
     pub(super) fn access_token(
         &self,
-        text: &str,
+        bearer: &Bearer<'_>,
         credentials: &Credentials<'_>,
         audience: &str,
         now: DateTime<Utc>,
     ) -> Option<Result<Verified, Cause>> {
-        if !is_access_token(text) {
-            return None;
-        }
         let domain = self.domain.load();
         let workloads = domain.workloads.as_ref()?;
-        let token = Token::parse(text).ok()?;
-        let keys = workloads.own(token.kid.as_deref())?;
-        let remembered_as = Digest::of([text.as_bytes(), audience.as_bytes()]);
-        if let Some(verified) = keys.remembered(&remembered_as, now) {
+        if workloads.is_stranger(&bearer.remembered_as(&[audience])) {
+            return None;
+        }
+        // JWT-SVIDs are remembered for their audience alone
+        let remembered_as = bearer.remembered_as(&[audience, ACCESS_TOKEN]);
+        if let Some(verified) = workloads.remembered(&remembered_as, now) {
             return Some(Ok(verified));
         }
+        if !is_access_token(bearer.text) {
+            return None;
+        }
+        let token = Token::parse(bearer.text).ok()?;
+        let keys = workloads.own(token.kid.as_deref())?;
         let verify = || {
             let claims = token.verify(keys, now)?;
             claims.demand_audience([audience].into_iter())?;

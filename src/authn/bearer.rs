@@ -1,11 +1,51 @@
 //! The `Authorization` header (RFC 6750 section 2.1, RFC 9110 section 11.6.2).
 
 use crate::authn::cause::Cause;
+use durward_core::digest::Digest;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
 /// Longest token, in bytes: what servers accept as one header, and four times the largest token of common issuers.
 pub(crate) const MAX_TOKEN: usize = 16 * 1024;
+
+/// Bytes of a `b64token`; a second scheme, a space or a comma is never part of one.
+const TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0_u8;
+    while byte < u8::MAX {
+        #[expect(clippy::indexing_slicing, reason = "the table has an entry for each byte")]
+        {
+            table[byte as usize] =
+                byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/' | b'=');
+        }
+        byte += 1;
+    }
+    table
+};
+
+/// A bearer token, with its digest: each way in that is tried asks whether it remembers the token.
+#[derive(Clone, Copy)]
+pub(crate) struct Bearer<'h> {
+    pub(crate) text: &'h str,
+    digest: Digest,
+}
+
+impl<'h> Bearer<'h> {
+    pub(crate) fn new(text: &'h str) -> Self {
+        Self { text, digest: Digest::of([text.as_bytes()]) }
+    }
+
+    /// Under which the outcome of verifying the token is remembered; `of` is whatever else the outcome depends on.
+    pub(crate) fn remembered_as(&self, of: &[&str]) -> Digest {
+        let parts = of.iter().map(|part| part.as_bytes());
+        Digest::of(std::iter::once(self.digest.as_bytes().as_slice()).chain(parts))
+    }
+}
+
+/// The bearer token of a request, with its digest, if it has one.
+pub(crate) fn shown(headers: &HeaderMap) -> Result<Option<Bearer<'_>>, Cause> {
+    Ok(token(headers)?.map(Bearer::new))
+}
 
 /// The bearer token of a request, if it has one.
 pub(crate) fn token(headers: &HeaderMap) -> Result<Option<&str>, Cause> {
@@ -15,9 +55,7 @@ pub(crate) fn token(headers: &HeaderMap) -> Result<Option<&str>, Cause> {
     if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() {
         return Err(Cause::NotBearer);
     }
-    // `b64token`; a second scheme, a space or a comma is never part of it
-    if !token.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'+' | b'/' | b'='))
-    {
+    if !token.bytes().all(|byte| TOKEN.get(usize::from(byte)).is_some_and(|good| *good)) {
         return Err(Cause::NotBearer);
     }
     Ok(Some(token))

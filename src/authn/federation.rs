@@ -1,18 +1,18 @@
 //! Another trust domain: an `IdentityProvider` of kind `x509`. What its bundle vouches for is its own workloads, and nobody
 //! else.
 
+use crate::authn::bearer::Bearer;
 use crate::authn::cause::Cause;
 use crate::authn::certificate::Certificates;
 use crate::authn::endpoint::Endpoint;
 use crate::authn::issuer::{bound_to, scopes};
 use crate::authn::jwt::{Claims, Token};
 use crate::authn::keys::{FETCH, KeySet};
-use crate::authn::{Credentials, Verified, bearer};
+use crate::authn::{Credentials, Shown, Verified};
 use arc_swap::ArcSwapOption;
 use chrono::{DateTime, TimeDelta, Utc};
 use durward_api::compile::FieldError;
 use durward_api::resources::X509Provider;
-use durward_core::digest::Digest;
 use durward_core::principal::{Identity, Principal, PrincipalId};
 use durward_core::risk::Assurance;
 use durward_pki::authority::certificates;
@@ -125,7 +125,7 @@ impl Federation {
     /// The workload that a caller's certificate or token names; `None` if there is neither.
     pub(crate) fn authenticate(
         &self,
-        credentials: &Credentials<'_>,
+        shown: &Shown<'_>,
         audience: &str,
         now: DateTime<Utc>,
     ) -> Result<Option<Arc<Principal>>, Cause> {
@@ -134,11 +134,11 @@ impl Federation {
             Ok(known) => known,
             Err(cause) => return Err(cause.clone()),
         };
-        if let Some(verified) = known.certificates.authenticate(credentials, now)? {
+        if let Some(verified) = known.certificates.authenticate(shown.credentials, now)? {
             return Ok(Some(verified.principal));
         }
-        match bearer::token(credentials.headers)? {
-            Some(token) => self.token(known, token, credentials, audience, now).map(Some),
+        match shown.bearer()? {
+            Some(bearer) => self.token(known, bearer, shown.credentials, audience, now).map(Some),
             None => Ok(None),
         }
     }
@@ -146,29 +146,29 @@ impl Federation {
     /// The workload that a token names.
     pub(crate) fn by_token(
         &self,
-        text: &str,
+        bearer: &Bearer<'_>,
         credentials: &Credentials<'_>,
         audience: &str,
         now: DateTime<Utc>,
     ) -> Result<Arc<Principal>, Cause> {
-        self.token(&*self.fresh(now)?, text, credentials, audience, now)
+        self.token(&*self.fresh(now)?, bearer, credentials, audience, now)
     }
 
     /// The workload of a JWT-SVID (SPIFFE JWT-SVID, sections 3 and 6).
     fn token(
         &self,
         known: &Known,
-        text: &str,
+        bearer: &Bearer<'_>,
         credentials: &Credentials<'_>,
         audience: &str,
         now: DateTime<Utc>,
     ) -> Result<Arc<Principal>, Cause> {
         let keys = known.keys.as_ref().ok_or(Cause::Issuer)?;
-        let remembered_as = Digest::of([text.as_bytes(), audience.as_bytes()]);
+        let remembered_as = bearer.remembered_as(&[audience]);
         if let Some(verified) = keys.remembered(&remembered_as, now) {
             return Ok(verified.principal);
         }
-        let token = Token::parse(text)?;
+        let token = Token::parse(bearer.text)?;
         let claimed = token.claimed_subject().and_then(|subject| subject.parse::<PrincipalId>().ok());
         if claimed.as_ref().and_then(PrincipalId::trust_domain) != Some(self.trust_domain()) {
             return Err(Cause::Issuer);

@@ -1,5 +1,6 @@
 //! Tokens of an outside issuer: an `IdentityProvider` of kind `jwt`.
 
+use crate::authn::bearer::Bearer;
 use crate::authn::cause::Cause;
 use crate::authn::certificate::leaf;
 use crate::authn::jwt::{Claims, Token};
@@ -8,7 +9,6 @@ use crate::authn::{Credentials, Verified};
 use chrono::{DateTime, Utc};
 use durward_api::compile::FieldError;
 use durward_api::resources::{AssuranceMapping, JwtProvider};
-use durward_core::digest::Digest;
 use durward_core::principal::{Identity, Principal, PrincipalId};
 use durward_core::risk::Assurance;
 use durward_core::scope::Scope;
@@ -56,16 +56,16 @@ impl Issuer {
     /// The principal of a token.
     pub(crate) async fn authenticate(
         &self,
-        text: &str,
+        bearer: &Bearer<'_>,
         credentials: &Credentials<'_>,
         audience: &str,
         now: DateTime<Utc>,
     ) -> Result<Arc<Principal>, Cause> {
-        let remembered_as = Digest::of([text.as_bytes(), audience.as_bytes(), self.name.as_bytes()]);
+        let remembered_as = bearer.remembered_as(&[audience, &self.name]);
         if let Some(verified) = self.keys.remembered(&remembered_as, now) {
             return Ok(verified.principal);
         }
-        let token = Token::parse(text)?;
+        let token = Token::parse(bearer.text)?;
         if token.claimed_issuer() != Some(&self.spec.issuer) {
             return Err(Cause::Issuer);
         }

@@ -29,6 +29,7 @@ pub use workload::ServiceAccountIssuer;
 
 use api_key::ApiKeys;
 use arc_swap::ArcSwap;
+use bearer::Bearer;
 use certificate::Certificates;
 use chrono::{DateTime, Utc};
 use durward_api::compile::FieldError;
@@ -73,6 +74,18 @@ pub struct Credentials<'a> {
 impl fmt::Debug for Credentials<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials").finish_non_exhaustive()
+    }
+}
+
+/// What a caller brought, its token read once for all ways in that are tried.
+pub(crate) struct Shown<'c> {
+    pub(crate) credentials: &'c Credentials<'c>,
+    bearer: Result<Option<Bearer<'c>>, Cause>,
+}
+
+impl Shown<'_> {
+    pub(crate) fn bearer(&self) -> Result<Option<&Bearer<'_>>, Cause> {
+        self.bearer.as_ref().map(Option::as_ref).map_err(Clone::clone)
     }
 }
 
@@ -255,16 +268,17 @@ impl Authenticator {
         expect: &Expectation<'_>,
         now: DateTime<Utc>,
     ) -> Result<Arc<Principal>, Failure> {
-        if let Some(by_token) = self.by_access_token(credentials, expect, now) {
+        let shown = Shown { credentials, bearer: bearer::shown(credentials.headers) };
+        if let Some(by_token) = self.by_access_token(&shown, expect, now) {
             return Ok(by_token?);
         }
-        let shown = shows_any(&self.providers.load(), credentials);
-        let mut cause = if shown { Cause::NotAccepted } else { Cause::NoCredential };
+        let shows_any = shows_any(&self.providers.load(), credentials);
+        let mut cause = if shows_any { Cause::NotAccepted } else { Cause::NoCredential };
         for way in expect.ways {
-            match self.try_way(way, credentials, expect.audience, now).await {
+            match self.try_way(way, &shown, expect.audience, now).await {
                 Ok(Some(principal)) => return Ok(principal),
                 // who shows nothing is told nothing, not even by the shape of the challenge
-                Err(found) if shown && found.weight() > cause.weight() => cause = found,
+                Err(found) if shows_any && found.weight() > cause.weight() => cause = found,
                 Ok(None) | Err(_) => {}
             }
         }
@@ -274,37 +288,39 @@ impl Authenticator {
     async fn try_way(
         &self,
         way: &Way,
-        credentials: &Credentials<'_>,
+        shown: &Shown<'_>,
         audience: &str,
         now: DateTime<Utc>,
     ) -> Result<Option<Arc<Principal>>, Cause> {
         let name = match way {
-            Way::Workload => return self.workload(credentials, audience, now).await,
+            Way::Workload => return self.workload(shown, audience, now).await,
             Way::Provider(name) => name,
         };
         let providers = self.providers.load_full();
         match providers.get(name.as_ref()) {
-            Some(Provider::Issuer(issuer)) => match bearer::token(credentials.headers)? {
-                Some(token) => issuer.authenticate(token, credentials, audience, now).await.map(Some),
+            Some(Provider::Issuer(issuer)) => match shown.bearer()? {
+                Some(bearer) => issuer.authenticate(bearer, shown.credentials, audience, now).await.map(Some),
                 None => Ok(None),
             },
-            Some(Provider::ApiKeys(keys)) => keys.authenticate(credentials.headers, now),
-            Some(Provider::Federation(federation)) => federation.authenticate(credentials, audience, now),
+            Some(Provider::ApiKeys(keys)) => keys.authenticate(shown.credentials.headers, now),
+            Some(Provider::Federation(federation)) => federation.authenticate(shown, audience, now),
             Some(Provider::Broken) | None => Err(Cause::Provider(name.to_string())),
         }
     }
 
     async fn workload(
         &self,
-        credentials: &Credentials<'_>,
+        shown: &Shown<'_>,
         audience: &str,
         now: DateTime<Utc>,
     ) -> Result<Option<Arc<Principal>>, Cause> {
         let domain = self.domain.load_full();
-        let verified = match domain.certificates.authenticate(credentials, now)? {
+        let verified = match domain.certificates.authenticate(shown.credentials, now)? {
             Some(verified) => verified,
-            None => match (bearer::token(credentials.headers)?, &domain.workloads) {
-                (Some(token), Some(workloads)) => workloads.authenticate(token, credentials, audience, now).await?,
+            None => match (shown.bearer()?, &domain.workloads) {
+                (Some(bearer), Some(workloads)) => {
+                    workloads.authenticate(bearer, shown.credentials, audience, now).await?
+                }
                 (Some(_), None) => return Err(Cause::Provider("workload".to_owned())),
                 (None, _) => return Ok(None),
             },

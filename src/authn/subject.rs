@@ -1,5 +1,6 @@
 //! Whom an access token is to be about: who shows a token of another kind, or a certificate, for it (RFC 8693).
 
+use crate::authn::bearer::Bearer;
 use crate::authn::cause::Cause;
 use crate::authn::jwt::{LEEWAY, Token};
 use crate::authn::living::Bond;
@@ -51,14 +52,15 @@ impl Authenticator {
             SubjectToken::AccessToken(text) => (text, true),
         };
         let parsed = Token::parse(text)?;
+        let bearer = Bearer::new(text);
         let headers = HeaderMap::new();
         let credentials = Credentials { headers: &headers, certificate, client_cert_header_trusted: false };
-        let verified = match self.access_token(text, &credentials, expect.audience, now) {
+        let verified = match self.access_token(&bearer, &credentials, expect.audience, now) {
             Some(own) => self.comes_in(own?, expect.ways, now)?,
             None => {
                 let audience = meant.iter().copied().find(|audience| parsed.claims_audience(audience));
                 let expect = Expectation { audience: audience.unwrap_or(expect.audience), ways: expect.ways };
-                self.foreign(text, access, &credentials, &expect, now).await?
+                self.foreign(&bearer, access, &credentials, &expect, now).await?
             }
         };
         let ends = verified.principal.identity().expires_at.unwrap_or(now) - TimeDelta::seconds(LEEWAY);
@@ -72,7 +74,7 @@ impl Authenticator {
     /// Who shows a token that is no access token of ours, by the first way in that it fits.
     async fn foreign(
         &self,
-        text: &str,
+        bearer: &Bearer<'_>,
         access: bool,
         credentials: &Credentials<'_>,
         expect: &Expectation<'_>,
@@ -83,16 +85,16 @@ impl Authenticator {
         for way in expect.ways {
             let found = match way {
                 Way::Workload => match &domain.workloads {
-                    Some(workloads) => workloads.authenticate(text, credentials, expect.audience, now).await,
+                    Some(workloads) => workloads.authenticate(bearer, credentials, expect.audience, now).await,
                     None => Err(Cause::Provider("workload".to_owned())),
                 },
                 Way::Provider(name) => match providers.get(name.as_ref()) {
                     Some(Provider::Issuer(issuer)) => issuer
-                        .authenticate(text, credentials, expect.audience, now)
+                        .authenticate(bearer, credentials, expect.audience, now)
                         .await
                         .map(|principal| Verified { principal, bond: None }),
                     Some(Provider::Federation(of)) => {
-                        let principal = of.by_token(text, credentials, expect.audience, now);
+                        let principal = of.by_token(bearer, credentials, expect.audience, now);
                         principal.map(|principal| Verified { principal, bond: None })
                     }
                     // a key is no token

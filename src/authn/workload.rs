@@ -1,5 +1,6 @@
 //! Workloads of this trust domain: JWT-SVIDs and Kubernetes service-account tokens.
 
+use crate::authn::bearer::Bearer;
 use crate::authn::cause::Cause;
 use crate::authn::issuer::{bound_to, scopes};
 use crate::authn::jwt::{Claims, Token};
@@ -68,20 +69,20 @@ impl WorkloadTokens {
     /// The principal of a token.
     pub(crate) async fn authenticate(
         &self,
-        text: &str,
+        bearer: &Bearer<'_>,
         credentials: &Credentials<'_>,
         audience: &str,
         now: DateTime<Utc>,
     ) -> Result<Verified, Cause> {
-        let remembered_as = Digest::of([text.as_bytes(), audience.as_bytes()]);
+        let remembered_as = bearer.remembered_as(&[audience]);
         let remembered = self.own.as_ref().and_then(|keys| keys.remembered(&remembered_as, now));
         if let Some(verified) = remembered.or_else(|| self.cluster.as_ref()?.1.remembered(&remembered_as, now)) {
             return Ok(verified);
         }
-        if self.strangers.get(&remembered_as).is_some() {
+        if self.is_stranger(&remembered_as) {
             return Err(Cause::Issuer);
         }
-        let token = Token::parse(text)?;
+        let token = Token::parse(bearer.text)?;
         let cluster = self.cluster.as_ref().filter(|(issuer, _)| token.claimed_issuer() == Some(issuer));
         let (keys, from_cluster) = match (cluster, &self.own) {
             (Some((_, keys)), _) => (keys.get(token.kid.as_deref(), now).await?, true),
@@ -111,6 +112,16 @@ impl WorkloadTokens {
             keys.verified.insert(remembered_as, verified.clone());
         }
         Ok(verified)
+    }
+
+    /// Whether this is remembered as a token of other issuers.
+    pub(crate) fn is_stranger(&self, token: &Digest) -> bool {
+        self.strangers.get(token).is_some()
+    }
+
+    /// Whom a token of our own was once verified to be.
+    pub(crate) fn remembered(&self, token: &Digest, now: DateTime<Utc>) -> Option<Verified> {
+        self.own.as_ref()?.remembered(token, now)
     }
 
     /// The keys of our own tokens, if the token names one of them.

@@ -35,7 +35,9 @@ impl Digest {
 impl fmt::Display for Digest {
     /// The first half in hexadecimal: 128 bits, enough that no two contents share it by accident or on purpose.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().take(16).try_for_each(|byte| write!(f, "{byte:02x}"))
+        let (half, _) = self.0.as_chunks::<16>();
+        let number = half.first().map_or(0, |half| u128::from_be_bytes(*half));
+        write!(f, "{number:032x}")
     }
 }
 
