@@ -260,7 +260,11 @@ impl Engine {
         if recorded.is_err() {
             self.metrics.audit_lost();
         }
-        recorded.is_ok() || self.audit.may_lose()
+        let counts = recorded.is_ok() || self.audit.may_lose();
+        if let Some(end) = issuance.certificate_ends().filter(|_| counts) {
+            self.metrics.certificate_until(end);
+        }
+        counts
     }
 }
 

@@ -1,7 +1,7 @@
 //! Metrics in the OpenMetrics format. Every label has a handful of values, none comes from a name of a thing.
 
 use crate::engine::Door;
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use durward_core::decision::Decision;
 use durward_core::digest::Digest;
 use durward_pki::rotation::Step;
@@ -11,6 +11,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Metric, Registry};
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -43,6 +44,16 @@ struct IssuanceLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WithinLabels {
+    within: &'static str,
+}
+
+/// Times within which certificates end: those that a refresh is late for, those of the shortest lifetime that Kubernetes
+/// issues, and all.
+const WITHIN: [(&str, TimeDelta); 3] =
+    [("5m", TimeDelta::minutes(5)), ("1h", TimeDelta::hours(1)), ("24h", TimeDelta::hours(24))];
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StepLabels {
     step: &'static str,
 }
@@ -65,6 +76,9 @@ pub struct Metrics {
     certificate_ends: Gauge,
     issuances: Family<IssuanceLabels, Histogram, fn() -> Histogram>,
     waiting: Gauge,
+    expiring: Family<WithinLabels, Gauge>,
+    /// How many of the certificates that were given out end in each minute since 1970.
+    ends: Mutex<BTreeMap<i64, i64>>,
     authority_begins: Gauge,
     authority_ends: Gauge,
     authority_step: Family<StepLabels, Gauge>,
@@ -156,6 +170,13 @@ impl Default for Metrics {
                 "Certificate requests of pods that no policy is about, as the leader knows",
                 Gauge::default(),
             ),
+            expiring: registered(
+                r,
+                "certificates_expiring",
+                "Certificates given out by this replica since it began that end within a time, renewed ones too",
+                Family::default(),
+            ),
+            ends: Mutex::default(),
             authority_begins: registered(
                 r,
                 "ca_issued_seconds",
@@ -227,7 +248,7 @@ impl Metrics {
     }
 
     pub(crate) fn api_server_seen(&self) {
-        self.api_server_seen.set(chrono::Utc::now().timestamp());
+        self.api_server_seen.set(Utc::now().timestamp());
     }
 
     pub(crate) fn controller_seen(&self) {
@@ -255,6 +276,23 @@ impl Metrics {
         self.issuances.get_or_create(&IssuanceLabels { by, outcome }).observe(seconds);
     }
 
+    /// A certificate was given out.
+    pub(crate) fn certificate_until(&self, end: DateTime<Utc>) {
+        if let Ok(mut ends) = self.ends.lock() {
+            *ends.entry(end.timestamp() / 60).or_default() += 1;
+        }
+    }
+
+    /// Counts the certificates that end soon, and forgets those that have ended.
+    fn count_expiring(&self, now: DateTime<Utc>) {
+        let Ok(mut ends) = self.ends.lock() else { return };
+        *ends = ends.split_off(&(now.timestamp() / 60));
+        for (name, within) in WITHIN {
+            let count = ends.range(..=(now + within).timestamp() / 60).map(|(_, count)| count).sum();
+            self.expiring.get_or_create(&WithinLabels { within: name }).set(count);
+        }
+    }
+
     pub(crate) fn waiting(&self, count: usize) {
         self.waiting.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
@@ -270,9 +308,31 @@ impl Metrics {
     /// All metrics as OpenMetrics text.
     #[must_use]
     pub fn text(&self) -> String {
+        self.count_expiring(Utc::now());
         let mut text = String::new();
         // writing to a String can't fail
         let _ = encode(&mut text, &self.registry);
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificates_are_counted_until_they_end() {
+        let (metrics, now) = (Metrics::default(), DateTime::from_timestamp(1_800_000_000, 0).unwrap_or_default());
+        for minutes in [2, 2, 30, 90, 60 * 48] {
+            metrics.certificate_until(now + TimeDelta::minutes(minutes));
+        }
+        let counts = |after: i64| {
+            metrics.count_expiring(now + TimeDelta::minutes(after));
+            WITHIN.map(|(within, _)| metrics.expiring.get_or_create(&WithinLabels { within }).get())
+        };
+        assert_eq!(counts(0), [2, 3, 4]);
+        assert_eq!(counts(10), [0, 1, 2]);
+        assert_eq!(counts(60 * 72), [0, 0, 0]);
+        assert!(metrics.ends.lock().is_ok_and(|ends| ends.is_empty()), "nothing is remembered without end");
     }
 }

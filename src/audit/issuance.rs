@@ -1,6 +1,7 @@
 //! Identities that were given out or refused, in the same log as decisions.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use durward_core::pods::Minting;
 use durward_core::scope::Scope;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -56,9 +57,26 @@ pub(crate) struct Issuance<'i> {
     pub(crate) audiences: &'i [String],
     /// The policies that are about the pod.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) policies: Vec<String>,
+    pub(crate) policies: Vec<AboutPod>,
     /// Revision of the policies.
     pub(crate) revision: String,
+}
+
+/// A policy that is about a pod.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct AboutPod {
+    /// `namespace/name`.
+    name: String,
+    /// Its `metadata.generation`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    generation: Option<i64>,
+}
+
+impl AboutPod {
+    pub(crate) fn all(minting: &Minting) -> Vec<Self> {
+        let policies = minting.policies.iter();
+        policies.map(|(policy, generation)| Self { name: policy.to_string(), generation: *generation }).collect()
+    }
 }
 
 /// Who gives identities.
@@ -140,6 +158,12 @@ impl Issuance<'_> {
     /// What became of it, and by whom, for metrics.
     pub(crate) const fn labels(&self) -> (By, Outcome) {
         (self.by, self.outcome)
+    }
+
+    /// When the certificate that was given ends.
+    pub(crate) fn certificate_ends(&self) -> Option<DateTime<Utc>> {
+        let given = self.kind == Kind::Certificate && self.outcome == Outcome::Issued;
+        self.lifetime.filter(|_| given).map(|seconds| self.time + TimeDelta::seconds(seconds))
     }
 
     /// Seconds until an end.

@@ -20,7 +20,8 @@ use crate::doors::trust::Trust;
 use crate::doors::{Doors, admission, mint, snapshots};
 use crate::engine::Engine;
 use crate::identity::{
-    Authorities, Bundle, Carriers, KeyStore, Mint, Origin, Rotation, Seen, Signer, Store, TOKEN_KEYS, TokenService,
+    Authorities, Bundle, Carriers, KeyStore, Mint, Origin, Rotation, Seen, Served, Signer, Store, TOKEN_KEYS,
+    TokenService,
 };
 use crate::metrics::Metrics;
 use crate::process::{Failure, Parts, bind};
@@ -132,6 +133,7 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
     let audit = Audit::open(&settings.audit, settings.on_loss, audit_keys.log_signer())?;
     let key_store = KeyStore { secrets, name: format!("{service}-token-keys"), schedule: TOKEN_KEYS };
     let token_keys = key_store.open().await?;
+    let served = Served::discover(&client).await?;
 
     // nobody is ready before the cluster's own tokens can be told from others
     let service_accounts = service_accounts::read(&client).await;
@@ -276,12 +278,14 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
     let findings = Findings { confirmed, roots: of_replicas };
     let leads_replicas = leads.clone();
     parts.add(|stop| replicas.run(revisions, leads_replicas, findings, stop));
-    let signer = Signer::new(client.clone(), Arc::clone(&engine), authorities.clone(), &trust_domain, &pod);
+    let signer =
+        Signer::new(client.clone(), Arc::clone(&engine), authorities.clone(), served.requests, &trust_domain, &pod);
     let leads_signer = leads.clone();
     parts.add(|stop| signer.run(leads_signer, stop));
     let bundle = Bundle {
         client: client.clone(),
         trust_domain,
+        bundles: served.bundles,
         engine: Arc::clone(&engine),
         authorities: authorities.clone(),
         carried: of_bundles,

@@ -121,7 +121,7 @@ pub(crate) fn refusal(error: MintError) -> Response {
             let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
             return (StatusCode::UNAUTHORIZED, challenge, Json(json!({"error": "invalid_token"}))).into_response();
         }
-        error @ MintError::NoPolicy(_) => (StatusCode::FORBIDDEN, error.to_string()),
+        error @ MintError::NotMinted(_) => (StatusCode::FORBIDDEN, error.to_string()),
         error @ MintError::Invalid(_) => (StatusCode::BAD_REQUEST, error.to_string()),
         error @ MintError::Later(_) => {
             tracing::warn!(%error, "nothing minted");

@@ -1,17 +1,18 @@
-//! The trust bundle of the workloads: a ClusterTrustBundle (`certificates.k8s.io/v1`), and a ConfigMap in each namespace
+//! The trust bundle of the workloads: a ClusterTrustBundle (`certificates.k8s.io`), and a ConfigMap in each namespace
 //! whose pods policies are about, for what can't read the other.
 
 use crate::controller::{Backlog, MANAGER, PATIENCE, apply, brief, patiently};
 use crate::engine::Engine;
 use crate::identity::SIGNER;
 use crate::identity::authorities::Authorities;
+use crate::identity::served::{Served, TrustBundle};
 use crate::process::Failure;
 use durward_core::digest::Digest;
 use durward_pki::authority::certificates;
-use k8s_openapi::api::certificates::v1::{ClusterTrustBundle, ClusterTrustBundleSpec};
+use k8s_openapi::api::certificates::v1::ClusterTrustBundleSpec;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, DeleteParams, ListParams, ObjectMeta};
-use kube::core::PartialObjectMeta;
+use kube::core::{ApiResource, PartialObjectMeta};
 use kube::{Client, ResourceExt};
 use rustls_pki_types::CertificateDer;
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,6 +40,8 @@ enum Carrier {
 pub(crate) struct Bundle {
     pub(crate) client: Client,
     pub(crate) trust_domain: String,
+    /// The version of ClusterTrustBundles.
+    pub(crate) bundles: ApiResource,
     pub(crate) engine: Arc<Engine>,
     pub(crate) authorities: Authorities,
     /// Told the digest of the roots once everything that is published has them.
@@ -134,8 +137,8 @@ impl Bundle {
     async fn publish(&self, carrier: &Carrier, pem: Option<String>) -> Result<Published, kube::Error> {
         let done = match (carrier, pem) {
             (Carrier::Cluster, Some(pem)) => {
-                let bundle = cluster(pem);
-                apply(&Api::all(self.client.clone()), &bundle.name_any(), &bundle).await
+                let bundle = cluster(&self.bundles, pem);
+                apply(&Api::all_with(self.client.clone(), &self.bundles), &bundle.name_any(), &bundle).await
             }
             (Carrier::Cluster, None) => Ok(()),
             (Carrier::Namespace(namespace), Some(pem)) => {
@@ -148,7 +151,7 @@ impl Bundle {
         };
         match done {
             Ok(()) => Ok(Published::Yes),
-            // a cluster before 1.37 has no ClusterTrustBundles; a namespace that a policy names need not be there, or is going
+            // a cluster before 1.35 has no ClusterTrustBundles; a namespace that a policy names need not be there, or is going
             Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404) => Ok(Published::NoPlace),
             Err(error) => Err(error),
         }
@@ -168,8 +171,9 @@ enum Published {
 /// # Errors
 /// When they can't be read.
 pub(crate) async fn published_roots(client: &Client) -> Result<Vec<CertificateDer<'static>>, Failure> {
-    let bundles: Api<ClusterTrustBundle> = Api::all(client.clone());
-    let name = cluster(String::new()).name_any();
+    let resource = Served::discover(client).await.map_err(|error| brief(&error))?.bundles;
+    let bundles: Api<TrustBundle> = Api::all_with(client.clone(), &resource);
+    let name = cluster(&resource, String::new()).name_any();
     let bundle = bundles.get(&name).await;
     let bundle = bundle.map_err(|error| format!("ClusterTrustBundle `{name}` can't be read: {}", brief(&error)))?;
     Ok(certificates(&bundle.spec.trust_bundle).map_err(|error| format!("ClusterTrustBundle `{name}`: {error}"))?)
@@ -177,12 +181,14 @@ pub(crate) async fn published_roots(client: &Client) -> Result<Vec<CertificateDe
 
 const MANAGED: &str = "app.kubernetes.io/managed-by";
 
-fn cluster(pem: String) -> ClusterTrustBundle {
-    ClusterTrustBundle {
-        // the signer's name, and after it any other
-        metadata: ObjectMeta { name: Some(format!("{}:roots", SIGNER.replace('/', ":"))), ..ObjectMeta::default() },
-        spec: ClusterTrustBundleSpec { signer_name: Some(SIGNER.to_owned()), trust_bundle: pem },
-    }
+fn cluster(resource: &ApiResource, pem: String) -> TrustBundle {
+    // the signer's name, and after it any other
+    let name = format!("{}:roots", SIGNER.replace('/', ":"));
+    TrustBundle::new(
+        &name,
+        resource,
+        ClusterTrustBundleSpec { signer_name: Some(SIGNER.to_owned()), trust_bundle: pem },
+    )
 }
 
 fn config_map(pem: String) -> ConfigMap {

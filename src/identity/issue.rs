@@ -1,5 +1,6 @@
 //! What a certificate request is answered: pure, all that it depends on is passed in.
 
+use crate::identity::served::RequestSpec;
 use chrono::{DateTime, TimeDelta, Utc};
 use durward_core::pods::Minting;
 use durward_core::principal::PrincipalId;
@@ -7,7 +8,7 @@ use durward_pki::authority::{Authority, AuthorityError, Request, pem};
 use durward_pki::request::{SubjectKey, SubjectKeyError};
 use durward_pki::serial::{Holder, Serial, Tag};
 use durward_pki::svid;
-use k8s_openapi::api::certificates::v1::PodCertificateRequestSpec;
+use k8s_openapi::ByteString;
 use rustls_pki_types::CertificateDer;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -49,7 +50,7 @@ pub(crate) struct Granted {
 /// Certifies the key of a request. `random` decides serial and jitter.
 pub(crate) fn issue(
     authority: &Authority,
-    spec: &PodCertificateRequestSpec,
+    spec: &RequestSpec,
     id: &PrincipalId,
     minting: &Minting,
     now: DateTime<Utc>,
@@ -62,7 +63,12 @@ pub(crate) fn issue(
         );
         return Err(Denial { reason: UNKNOWN_ANNOTATIONS, message });
     }
-    let key = SubjectKey::of_request(&spec.stub_pkc_s10_request.0).map_err(|error| match error {
+    let filled = |bytes: &'_ Option<ByteString>| bytes.as_ref().is_some_and(|bytes| !bytes.0.is_empty());
+    let key = match (&spec.stub_pkcs10_request, &spec.pkix_public_key) {
+        (stub, Some(key)) if !filled(stub) => SubjectKey::of_public_key(&key.0),
+        (stub, _) => SubjectKey::of_request(stub.as_ref().map(|stub| stub.0.as_slice()).unwrap_or_default()),
+    };
+    let key = key.map_err(|error| match error {
         SubjectKeyError::Unsupported | SubjectKeyError::Unreadable | SubjectKeyError::Signature => {
             Denial { reason: UNSUPPORTED_KEY, message: format!("{error}; use `keyType: ECDSAP256`") }
         }

@@ -1,12 +1,12 @@
 //! Identities for pods that ask for them themselves: by a service-account token of theirs that is meant for Durward, and
 //! that is bound to the pod.
 
-use crate::audit::issuance::{By, Issuance, Kind, Outcome};
+use crate::audit::issuance::{AboutPod, By, Issuance, Kind, Outcome};
 use crate::controller::{PATIENCE, brief, patiently};
 use crate::doors::snapshots::Pod as Labelled;
 use crate::engine::Engine;
 use crate::identity::issue::{Wanted, certify};
-use crate::identity::{Authorities, Granted, TokenKeys, no_policy};
+use crate::identity::{Authorities, Granted, TokenKeys, not_minted};
 use crate::random::random;
 use chrono::{DateTime, TimeDelta, Utc};
 use durward_core::pods::Minting;
@@ -58,9 +58,9 @@ pub(crate) enum MintError {
     /// The token is none that counts. Callers are not told more.
     #[error("{0}")]
     Unauthenticated(&'static str),
-    /// No policy is about the pod.
+    /// No policy is about the pod, or its own namespace denies it.
     #[error("{0}")]
-    NoPolicy(String),
+    NotMinted(String),
     /// What is asked for can't be.
     #[error("{0}")]
     Invalid(String),
@@ -103,7 +103,7 @@ impl Caller {
             service_account: &self.account,
             pod: &self.pod,
             pod_uid: &self.pod_uid,
-            policies: self.minting.policies.iter().map(ToString::to_string).collect(),
+            policies: AboutPod::all(&self.minting),
             ..issuance
         }
     }
@@ -228,12 +228,12 @@ impl Mint {
         let id = PrincipalId::workload(&self.trust_domain, namespace, account)
             .map_err(|_| refused("the service account is no SPIFFE ID"))?;
         match self.engine.snapshot().minting(&id, namespace, &labels) {
-            Some(minting) => {
+            Ok(minting) => {
                 let (namespace, account) = (namespace.to_owned(), account.to_owned());
                 let (pod, pod_uid) = (pod.clone(), pod_uid.clone());
                 Ok(Caller { id, namespace, account, pod, pod_uid, account_uid, labels, minting })
             }
-            None => Err(MintError::NoPolicy(no_policy(namespace))),
+            Err(why) => Err(MintError::NotMinted(not_minted(&why, namespace))),
         }
     }
 

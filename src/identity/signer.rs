@@ -1,21 +1,22 @@
-//! The signer of PodCertificateRequests (`certificates.k8s.io/v1`).
+//! The signer of PodCertificateRequests (`certificates.k8s.io`).
 //!
 //! Only a definite "never" is answered with a denial, which is final for the pod's volume. Whatever may still come right
 //! leaves the request pending: no policy yet, an API server that does not answer.
 
-use crate::audit::issuance::{By, Issuance, Kind, Outcome};
+use crate::audit::issuance::{AboutPod, By, Issuance, Kind, Outcome};
 use crate::controller::{Backlog, PATIENCE, brief, patiently, pauses};
 use crate::engine::Engine;
 use crate::identity::issue::{Denial, NOT_AS_STATED, issue};
+use crate::identity::served::{PodCertificateRequest, RequestSpec};
 use crate::identity::{Authorities, SIGNER};
 use crate::process::Failure;
 use crate::random::random;
 use chrono::{DateTime, Utc};
 use durward_core::digest::Digest;
+use durward_core::pods::NotMinted;
 use durward_core::principal::PrincipalId;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use k8s_openapi::api::certificates::v1::{PodCertificateRequest, PodCertificateRequestSpec};
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod, ServiceAccount};
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::core::{ApiResource, PartialObjectMeta};
@@ -52,6 +53,7 @@ pub(crate) struct Signer {
     client: Client,
     engine: Arc<Engine>,
     authorities: Authorities,
+    requests: Arc<ApiResource>,
     trust_domain: Arc<str>,
     recorder: Recorder,
     seen: Arc<Cache<String, Instant>>,
@@ -61,18 +63,18 @@ pub(crate) struct Signer {
 enum Answer {
     /// Granted or denied for good.
     Settled,
-    /// No policy of this revision is about the pod: whatever changes may change that.
-    NoPolicy(Box<ObjectReference>, Digest),
+    /// By the policies of this revision the pod gets none: whatever changes may change that.
+    Waits(Box<ObjectReference>, Digest, NotMinted),
 }
 
-/// A request that is not settled, and whether the pod's owner was told why.
+/// A request that is not settled, and what the pod's owner was told.
 struct Pending {
     request: Arc<PodCertificateRequest>,
-    told: bool,
+    told: Option<NotMinted>,
     waits_for_policy: bool,
 }
 
-/// Requests that no policy is about.
+/// Requests that policies leave without an answer.
 fn waiting(pending: &HashMap<Key, Pending>) -> usize {
     pending.values().filter(|pending| pending.waits_for_policy).count()
 }
@@ -82,13 +84,15 @@ impl Signer {
         client: Client,
         engine: Arc<Engine>,
         authorities: Authorities,
+        requests: ApiResource,
         trust_domain: &str,
         pod: &str,
     ) -> Self {
         let reporter = Reporter { controller: "durward.dev/signer".to_owned(), instance: Some(pod.to_owned()) };
         let recorder = Recorder::new(client.clone(), reporter);
         let seen = Arc::new(Cache::new(SEEN));
-        Self { client, engine, authorities, trust_domain: trust_domain.into(), recorder, seen }
+        let (requests, trust_domain) = (Arc::new(requests), trust_domain.into());
+        Self { client, engine, authorities, requests, trust_domain, recorder, seen }
     }
 
     /// Answers requests while `leading`, until `shutdown`.
@@ -97,7 +101,7 @@ impl Signer {
         mut leading: watch::Receiver<bool>,
         shutdown: CancellationToken,
     ) -> Result<(), Failure> {
-        let requests: Api<PodCertificateRequest> = Api::all(self.client.clone());
+        let requests: Api<PodCertificateRequest> = Api::all_with(self.client.clone(), &*self.requests);
         let ours = watcher::Config::default().fields(&format!("spec.signerName={SIGNER}"));
         let mut events = pin!(watcher(requests, ours).backoff(pauses()));
         let mut revisions = self.engine.revisions();
@@ -116,7 +120,7 @@ impl Signer {
                             // an answer has to be about the newest version
                             known.request = Arc::new(request);
                         } else {
-                            pending.insert(key.clone(), Pending { request: Arc::new(request), told: false, waits_for_policy: false });
+                            pending.insert(key.clone(), Pending { request: Arc::new(request), told: None, waits_for_policy: false });
                             backlog.push(key, Duration::ZERO);
                         }
                     }
@@ -150,11 +154,12 @@ impl Signer {
                         backlog.done(&key);
                         pending.remove(&key);
                     }
-                    Ok(Answer::NoPolicy(pod, of)) => {
+                    Ok(Answer::Waits(pod, of, why)) => {
                         backlog.done(&key);
                         let Some(found) = pending.get_mut(&key) else { continue };
-                        if !std::mem::replace(&mut found.told, true) {
-                            self.tell(&pod).await;
+                        if found.told.as_ref() != Some(&why) {
+                            self.tell(&found.request, &pod, &why).await;
+                            found.told = Some(why);
                         }
                         // a change that came meanwhile is not to be missed
                         found.waits_for_policy = of == self.engine.snapshot().revision();
@@ -176,15 +181,8 @@ impl Signer {
     async fn answer(&self, request: &PodCertificateRequest) -> Result<Answer, kube::Error> {
         let (namespace, spec) = (request.namespace().unwrap_or_default(), &request.spec);
         let snapshot = self.engine.snapshot();
-        let told = |outcome| Issuance {
-            namespace: &namespace,
-            service_account: &spec.service_account_name,
-            pod: &spec.pod_name,
-            pod_uid: &spec.pod_uid,
-            ..Issuance::new(By::Signer, Kind::Certificate, outcome, snapshot.revision().to_string())
-        };
-        let asked = request.metadata.creation_timestamp.as_ref();
-        let asked = asked.and_then(|at| DateTime::from_timestamp(at.0.as_second(), 0)).unwrap_or_else(Utc::now);
+        let told = |outcome| self.issuance(request, &namespace, outcome);
+        let asked = asked(request);
         let pod = match self.check(&namespace, spec).await? {
             Ok(pod) => pod,
             Err(what) => {
@@ -194,10 +192,13 @@ impl Signer {
         };
         let id = PrincipalId::workload(&self.trust_domain, &namespace, &spec.service_account_name);
         let labels = pod.metadata.labels.clone().unwrap_or_default();
-        let minting = id.as_ref().ok().and_then(|id| snapshot.minting(id, &namespace, &labels));
-        let nobody = || Ok(Answer::NoPolicy(Box::new(reference(&pod)), snapshot.revision()));
-        let (Ok(id), Some(minting)) = (id, minting) else { return nobody() };
-        let Ok(random) = random() else { return nobody() };
+        let minted = id.map_err(|_| NotMinted::NoPolicy);
+        let minted = minted.and_then(|id| snapshot.minting(&id, &namespace, &labels).map(|minting| (id, minting)));
+        let (id, minting) = match minted {
+            Ok(minted) => minted,
+            Err(why) => return Ok(Answer::Waits(Box::new(reference(&pod)), snapshot.revision(), why)),
+        };
+        let random = random().map_err(|error| kube::Error::Service(error.into()))?;
         let now = Utc::now();
         match issue(&self.authorities.active(), spec, &id, &minting, now, random) {
             Ok(granted) => {
@@ -207,7 +208,7 @@ impl Signer {
                     principal: Some(id.to_string()),
                     serial: Some(granted.serial.to_string()),
                     lifetime: Some(lifetime),
-                    policies: minting.policies.iter().map(ToString::to_string).collect(),
+                    policies: AboutPod::all(&minting),
                     ..issuance
                 };
                 // what has to be recorded and can't be is not given out
@@ -238,11 +239,7 @@ impl Signer {
     }
 
     /// The pod of a request, if pod, service account and node are what the request says.
-    async fn check(
-        &self,
-        namespace: &str,
-        spec: &PodCertificateRequestSpec,
-    ) -> Result<Result<DynamicObject, String>, kube::Error> {
+    async fn check(&self, namespace: &str, spec: &RequestSpec) -> Result<Result<DynamicObject, String>, kube::Error> {
         // of a pod three fields matter: its type alone would be a twentieth of the program
         let pods: Api<DynamicObject> =
             Api::namespaced_with(self.client.clone(), namespace, &ApiResource::erase::<Pod>(&()));
@@ -302,8 +299,9 @@ impl Signer {
     }
 
     async fn write(&self, request: &PodCertificateRequest, status: serde_json::Value) -> Result<(), kube::Error> {
+        let namespace = request.namespace().unwrap_or_default();
         let requests: Api<PodCertificateRequest> =
-            Api::namespaced(self.client.clone(), &request.namespace().unwrap_or_default());
+            Api::namespaced_with(self.client.clone(), &namespace, &*self.requests);
         // another replica may have been quicker: the resource version makes sure that nobody is overruled. A conflict is no
         // answer: the request is looked at again, unless the watch says meanwhile that it is settled
         let patch = json!({"metadata": {"resourceVersion": request.metadata.resource_version}, "status": status});
@@ -314,13 +312,33 @@ impl Signer {
         }
     }
 
-    /// Tells the pod's owner why it waits.
-    async fn tell(&self, pod: &ObjectReference) {
+    /// What the log says of a request.
+    fn issuance<'i>(&self, request: &'i PodCertificateRequest, namespace: &'i str, outcome: Outcome) -> Issuance<'i> {
+        let spec = &request.spec;
+        Issuance {
+            namespace,
+            service_account: &spec.service_account_name,
+            pod: &spec.pod_name,
+            pod_uid: &spec.pod_uid,
+            ..Issuance::new(By::Signer, Kind::Certificate, outcome, self.engine.snapshot().revision().to_string())
+        }
+    }
+
+    /// Tells the pod's owner why it waits, and the log that it was refused.
+    async fn tell(&self, request: &PodCertificateRequest, pod: &ObjectReference, why: &NotMinted) {
         let namespace = pod.namespace.as_deref().unwrap_or_default();
-        let note = format!("{}, so it gets no certificate yet", no_policy(namespace));
+        let reason = match why {
+            NotMinted::NoPolicy => "NoPolicy",
+            NotMinted::Denied(_) => {
+                let refused = self.issuance(request, namespace, Outcome::Refused);
+                self.engine.issuance(&Issuance { reason: Some(why.to_string().into()), ..refused }, asked(request));
+                "Denied"
+            }
+        };
+        let note = format!("{}, so it gets no certificate yet", not_minted(why, namespace));
         let event = Event {
             type_: EventType::Warning,
-            reason: "NoPolicy".to_owned(),
+            reason: reason.to_owned(),
             note: Some(note),
             action: "Issue".to_owned(),
             secondary: None,
@@ -331,12 +349,21 @@ impl Signer {
     }
 }
 
-/// What the owner of a pod that no policy is about has to know.
-pub(crate) fn no_policy(namespace: &str) -> String {
-    format!(
-        "no AccessPolicy is about this pod: select it with `spec.service.podSelector` of a policy in namespace {namespace}, \
-         or name its service account in a grant"
-    )
+/// What the owner of a pod that gets nothing has to know.
+pub(crate) fn not_minted(why: &NotMinted, namespace: &str) -> String {
+    match why {
+        NotMinted::NoPolicy => format!(
+            "no AccessPolicy is about this pod: select it with `spec.service.podSelector` of a policy in namespace \
+             {namespace}, or name its service account in a grant"
+        ),
+        NotMinted::Denied(rule) => format!("{rule} denies its service account"),
+    }
+}
+
+/// Since when it waits.
+fn asked(request: &PodCertificateRequest) -> DateTime<Utc> {
+    let asked = request.metadata.creation_timestamp.as_ref();
+    asked.and_then(|at| DateTime::from_timestamp(at.0.as_second(), 0)).unwrap_or_else(Utc::now)
 }
 
 fn key(request: &PodCertificateRequest) -> Key {

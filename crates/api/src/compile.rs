@@ -163,6 +163,7 @@ impl Compiler<'_> {
             grants,
             denials,
             mode,
+            generation: resource.metadata.generation,
             digest,
         })
     }

@@ -1,6 +1,6 @@
 //! Which pods policies are about, and the identity that those are minted.
 
-use crate::policy::{PolicyKey, Subject};
+use crate::policy::{Denial, Mode, PolicyKey, Subject};
 use crate::principal::PrincipalId;
 use crate::service::Service;
 use crate::snapshot::Snapshot;
@@ -8,6 +8,7 @@ use chrono::TimeDelta;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
+use thiserror::Error;
 
 /// Lifetime of a certificate where no policy says.
 pub const DEFAULT_TTL: TimeDelta = TimeDelta::hours(1);
@@ -89,19 +90,35 @@ pub struct Minting {
     pub ttl: TimeDelta,
     /// DNS names that it carries.
     pub dns_names: BTreeSet<Arc<str>>,
-    /// The policies that are about the pod.
-    pub policies: BTreeSet<PolicyKey>,
+    /// The policies that are about the pod, with their generations.
+    pub policies: BTreeMap<PolicyKey, Option<i64>>,
+}
+
+/// Why a pod is minted nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum NotMinted {
+    /// No policy is about it.
+    #[error("no policy is about the pod")]
+    NoPolicy,
+    /// A policy of its own namespace denies its service account whatever it asks: the rule
+    /// `<namespace>/<policy>/denials/<name>`.
+    #[error("{0} denies this workload; it gets nothing new while that stands")]
+    Denied(Arc<str>),
 }
 
 impl Minting {
     /// Names of the policies.
     #[must_use]
     pub fn named(&self) -> String {
-        self.policies.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        self.policies.keys().map(ToString::to_string).collect::<Vec<_>>().join(", ")
     }
 }
 
 impl Service {
+    fn generation(&self, policy: &PolicyKey) -> Option<i64> {
+        self.policies.get(policy).copied().flatten()
+    }
+
     /// Workloads that a grant or a denial names, with its policy.
     pub(crate) fn named_workloads(&self) -> BTreeSet<PrincipalId> {
         let grants = self.grants.iter().flat_map(|grant| &grant.to);
@@ -124,6 +141,17 @@ impl Service {
             let (namespace, rest) = rule.split_once('/')?;
             Some(PolicyKey { namespace: namespace.into(), name: rest.split_once('/')?.0.into() })
         })
+    }
+}
+
+impl Service {
+    /// The first rule that denies this workload by name, without a condition, and is enforced.
+    fn denies(&self, id: &PrincipalId) -> Option<&Arc<str>> {
+        let names = |denial: &&Denial| {
+            denial.to.iter().any(|subject| matches!(subject, Subject::Principal(named) if named == id))
+        };
+        let mut denials = self.denials.iter().filter(|denial| denial.when.is_none() && denial.mode == Mode::Enforce);
+        denials.find(names).map(|denial| &denial.rule)
     }
 }
 
@@ -150,18 +178,35 @@ impl Snapshot {
 
     /// What a pod is minted, if a policy is about it: its selector takes the pod in, or a grant or a denial names its
     /// service account.
-    #[must_use]
-    pub fn minting(&self, id: &PrincipalId, namespace: &str, labels: &BTreeMap<String, String>) -> Option<Minting> {
-        let mut minting = Minting { ttl: DEFAULT_TTL, dns_names: BTreeSet::new(), policies: BTreeSet::new() };
+    ///
+    /// # Errors
+    /// When none is, or when the pod's own namespace denies its service account by name: others deny it at their own
+    /// services alone, or any namespace could take any identity away.
+    pub fn minting(
+        &self,
+        id: &PrincipalId,
+        namespace: &str,
+        labels: &BTreeMap<String, String>,
+    ) -> Result<Minting, NotMinted> {
+        let own = self.naming(id).iter().filter(|service| *service.key.namespace == *namespace);
+        if let Some(rule) = own.filter_map(|service| service.denies(id)).next() {
+            return Err(NotMinted::Denied(Arc::clone(rule)));
+        }
+        let mut minting = Minting { ttl: DEFAULT_TTL, dns_names: BTreeSet::new(), policies: BTreeMap::new() };
         let mut ttl = None::<TimeDelta>;
-        let selecting = self.selecting(namespace).iter().flat_map(|service| &service.pods);
-        for (policy, pods) in selecting.filter(|(_, pods)| pods.selector.selects(labels)) {
+        let selecting = self.selecting(namespace).iter();
+        let selecting =
+            selecting.flat_map(|service| service.pods.iter().map(move |(policy, pods)| (service, policy, pods)));
+        for (service, policy, pods) in selecting.filter(|(_, _, pods)| pods.selector.selects(labels)) {
             ttl = Some(ttl.map_or(pods.ttl, |shortest| shortest.min(pods.ttl)));
             minting.dns_names.extend(pods.dns_names.iter().cloned());
-            minting.policies.insert(policy.clone());
+            minting.policies.insert(policy.clone(), service.generation(policy));
         }
-        minting.policies.extend(self.naming(id).iter().flat_map(|service| service.naming(id)));
+        for service in self.naming(id) {
+            let naming = service.naming(id).map(|policy| (policy.clone(), service.generation(&policy)));
+            minting.policies.extend(naming);
+        }
         minting.ttl = ttl.unwrap_or(DEFAULT_TTL);
-        (!minting.policies.is_empty()).then_some(minting)
+        if minting.policies.is_empty() { Err(NotMinted::NoPolicy) } else { Ok(minting) }
     }
 }

@@ -338,6 +338,8 @@ pub struct Policy {
     pub denials: Vec<Denial>,
     /// Whether decisions are enforced.
     pub mode: Mode,
+    /// Its `metadata.generation`, where there is one.
+    pub generation: Option<i64>,
     /// Digest of what was compiled.
     pub digest: Digest,
 }

@@ -31,6 +31,8 @@ pub struct ServiceKey {
 pub struct Service {
     pub(crate) key: ServiceKey,
     pub(crate) hosts: Vec<Host>,
+    /// The policies, with their generations.
+    pub(crate) policies: BTreeMap<PolicyKey, Option<i64>>,
     /// Pods that are the service, each with the policy that says so.
     pub(crate) pods: Vec<(PolicyKey, Pods)>,
     pub(crate) tokens: Tokens,
@@ -186,6 +188,7 @@ impl Union {
         policies.iter().for_each(|policy| relations.absorb(&policy.relations));
         Some(Service {
             key,
+            policies: policies.iter().map(|p| (p.key.clone(), p.generation)).collect(),
             hosts: policies.iter().flat_map(|p| &p.hosts).collect::<BTreeSet<_>>().into_iter().cloned().collect(),
             pods: policies.iter().filter_map(|p| Some((p.key.clone(), p.pods.clone()?))).collect(),
             tokens: policies.iter().fold(Tokens::default(), |all, policy| all.and(policy.tokens)),

@@ -40,7 +40,21 @@ impl SubjectKey {
         if !rest.is_empty() {
             return Err(SubjectKeyError::Unreadable);
         }
-        let info = &request.certification_request_info.subject_pki;
+        Self::of_info(&request.certification_request_info.subject_pki)
+    }
+
+    /// A key by itself (SubjectPublicKeyInfo in DER, RFC 5280 section 4.1). That whoever asks has it was verified by the
+    /// API server, as in [`SubjectKey::of_request`].
+    ///
+    /// # Errors
+    /// When it can't be used.
+    pub fn of_public_key(der: &[u8]) -> Result<Self, SubjectKeyError> {
+        let (rest, info) =
+            x509_parser::x509::SubjectPublicKeyInfo::from_der(der).map_err(|_| SubjectKeyError::Unreadable)?;
+        if rest.is_empty() { Self::of_info(&info) } else { Err(SubjectKeyError::Unreadable) }
+    }
+
+    fn of_info(info: &x509_parser::x509::SubjectPublicKeyInfo<'_>) -> Result<Self, SubjectKeyError> {
         match info.parsed().map_err(|_| SubjectKeyError::Unsupported)? {
             PublicKey::RSA(key) if !(SMALLEST_RSA..=LARGEST_RSA).contains(&key.key_size()) => {
                 return Err(SubjectKeyError::Unsupported);

@@ -35,7 +35,10 @@ fn keys_that_kubelet_makes_are_certified() {
     .into();
     keys.push(("RSA 3072", KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_3072).unwrap()));
     for (name, key) in keys {
+        let alone = SubjectKey::of_public_key(&rcgen::PublicKeyData::subject_public_key_info(&key));
+        let alone = alone.unwrap_or_else(|error| panic!("{name}: {error}"));
         let key = SubjectKey::of_request(&request(&key)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(rcgen::PublicKeyData::der_bytes(&alone), rcgen::PublicKeyData::der_bytes(&key), "{name}");
         let asked = Request {
             id: "spiffe://cluster.local/ns/shop/sa/web",
             dns_names: &[],
@@ -56,6 +59,9 @@ fn weak_keys_and_nonsense_are_not() {
     assert_eq!(SubjectKey::of_request(&request(&weak)).unwrap_err(), SubjectKeyError::Unsupported);
     let good = request(&KeyPair::generate().unwrap());
     let cut = good[..good.len() - 1].to_vec();
+    for der in [&b""[..], b"x", &good] {
+        assert_eq!(SubjectKey::of_public_key(der).unwrap_err(), SubjectKeyError::Unreadable);
+    }
     for (name, der) in [("nothing", vec![]), ("cut", cut), ("more", [&good[..], &[0]].concat())] {
         assert_eq!(SubjectKey::of_request(&der).unwrap_err(), SubjectKeyError::Unreadable, "{name}");
     }

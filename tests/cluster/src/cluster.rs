@@ -44,7 +44,7 @@ impl Cluster {
         let _lock = lifecycle::lock(&dir)?;
         let running = match lifecycle::running(&dir).filter(|running| running.net.is_some()) {
             Some(running) => running,
-            None => lifecycle::bring_up(&dir, Wanted { node: true, owned: false })?,
+            None => lifecycle::bring_up(&dir, Wanted { node: true, owned: false, apiserver: &[] })?,
         };
         Ok(Self { kubeconfig: running.kubeconfig(), origin: Origin::Shared(running) })
     }
@@ -52,12 +52,17 @@ impl Cluster {
     /// A new control plane alone (etcd, API server, controller manager), on free ports of the loopback. It ends with
     /// the value, or with this process if that is killed. Needs no root.
     pub fn isolated() -> Result<Self> {
+        Self::isolated_with(&[])
+    }
+
+    /// As [`Cluster::isolated`], with further arguments of the API server.
+    pub fn isolated_with(apiserver: &'static [&'static str]) -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         collect_abandoned()?;
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let dir = paths::state()?.join(format!("isolated-{}-{number}", std::process::id()));
         let lock = lifecycle::lock(&dir)?;
-        let running = lifecycle::bring_up(&dir, Wanted { node: false, owned: true })?;
+        let running = lifecycle::bring_up(&dir, Wanted { node: false, owned: true, apiserver })?;
         Ok(Self { kubeconfig: running.kubeconfig(), origin: Origin::Isolated(running, lock) })
     }
 

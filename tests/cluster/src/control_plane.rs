@@ -105,9 +105,11 @@ pub(crate) fn apiserver(dir: &Path, endpoints: &Endpoints, net: Option<Net>) -> 
         .args(["--enable-admission-plugins=NodeRestriction", "--allow-privileged=true"])
         .args(["--profiling=false", "--shutdown-delay-duration=0s"]);
     let more = options(dir)?;
+    // Without nodes nobody is one, and the authorizer of nodes would wait for v1 of what a cluster may have in v1beta1.
+    let modes = if net.is_some() { "--authorization-mode=Node,RBAC" } else { "--authorization-mode=RBAC" };
     // One excludes the other.
-    let modes = !more.iter().any(|option| option.starts_with("--authorization-config="));
-    let spec = if modes { spec.arg("--authorization-mode=Node,RBAC") } else { spec }.args(&more);
+    let configured = more.iter().any(|option| option.starts_with("--authorization-config="));
+    let spec = if configured { spec } else { spec.arg(modes) }.args(&more);
     // A loopback address can't be the endpoint of Service `kubernetes`.
     Ok(if net.is_none() { spec.arg("--endpoint-reconciler-type=none") } else { spec })
 }

@@ -69,6 +69,9 @@ pub(crate) struct Running {
     pub net: Option<Net>,
     /// Its processes end with the process that started them.
     owned: bool,
+    /// Further arguments of the API server.
+    #[serde(default)]
+    arguments: Vec<String>,
     /// The API server's program, which tells the version that runs.
     apiserver: PathBuf,
 }
@@ -79,6 +82,8 @@ pub(crate) struct Wanted {
     pub node: bool,
     /// The cluster ends with the process that started it.
     pub owned: bool,
+    /// Further arguments of the API server.
+    pub apiserver: &'static [&'static str],
 }
 
 impl Running {
@@ -100,7 +105,9 @@ impl Running {
         let dir = &self.dir;
         let spec = match (component, self.net) {
             (Component::Etcd, _) => control_plane::etcd(dir, &self.endpoints),
-            (Component::ApiServer, net) => control_plane::apiserver(dir, &self.endpoints, net),
+            (Component::ApiServer, net) => {
+                Ok(control_plane::apiserver(dir, &self.endpoints, net)?.args(self.arguments.clone()))
+            }
             (Component::ControllerManager, _) => control_plane::controller_manager(dir),
             (Component::Scheduler, Some(_)) => node::scheduler(dir),
             (Component::Containerd, Some(_)) => node::containerd(dir),
@@ -253,8 +260,9 @@ fn try_bring_up(dir: &Path, wanted: Wanted) -> Result<Running> {
     let name = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let net = if wanted.node { Some(namespaces::create(dir)?) } else { None };
     let endpoints = net.map_or_else(Endpoints::free, |net| Ok(Endpoints::inside(net)))?;
-    let running =
-        Running { dir: dir.to_owned(), endpoints, net, owned: wanted.owned, apiserver: location(binaries::APISERVER)? };
+    let arguments = wanted.apiserver.iter().map(|argument| (*argument).to_owned()).collect();
+    let apiserver = location(binaries::APISERVER)?;
+    let running = Running { dir: dir.to_owned(), endpoints, net, owned: wanted.owned, arguments, apiserver };
     let authority = control_plane::certificates(dir, &format!("durward-{name}"), &endpoints, net)?;
     running.start(Component::Etcd)?;
     running.start(Component::ApiServer)?;

@@ -419,6 +419,20 @@ fn e2e_the_mint_takes_only_what_proves_a_living_pod() {
     let large = json!({"csr": "A".repeat(20_000)}).to_string();
     assert!(post("/mint/x509", &good, &large).ends_with(" 413"));
 
+    // its own namespace takes its identity away, and gives it back
+    let to = json!([{"serviceAccount": {"namespace": namespace.name(), "name": "default"}}]);
+    let stop = policy(namespace.name(), "stop", json!({"denials": [{"name": "stolen", "to": to}]}));
+    namespace.apply(&stop).expect("applied");
+    let refused_by = format!("{}/stop/denials/stolen denies its service account", namespace.name());
+    installed.until("the mint to refuse a certificate", || {
+        let said = post("/mint/x509", &good, &body);
+        (said.contains(&refused_by) && said.ends_with(" 403")).then_some(())
+    });
+    let token_body = r#"{"audience": ["x"]}"#;
+    assert!(post("/mint/jwt", &good, token_body).ends_with(" 403"), "and a token");
+    namespace.kubectl(["delete", "accesspolicy", "stop"]).expect("deleted");
+    installed.until("the mint to give again", || post("/mint/jwt", &good, token_body).ends_with(" 200").then_some(()));
+
     namespace.kubectl(["delete", "pod", "web", "--grace-period=0", "--force"]).expect("deleted");
     installed
         .until("the token of a dead pod to be refused", || (post("/mint/x509", &good, &body) == refused).then_some(()));

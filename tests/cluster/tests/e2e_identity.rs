@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use durward_cluster::{Namespace, image};
 use install::door::Door;
-use install::{Installed, policy};
+use install::{Installed, NAMESPACE, policy};
 use serde_json::{Value, json};
 
 static INSTALLED: LazyLock<Mutex<Installed>> =
@@ -191,12 +191,14 @@ fn e2e_a_pod_that_no_policy_is_about_waits_and_is_told_why() {
     let namespace = installed.cluster.namespace("waits").expect("a namespace");
     let name = namespace.name();
     namespace.apply(&pod("waits", "default", vec![certificate("ECDSAP256", "c.pem")]).to_string()).expect("applied");
-    let told = installed.until("an Event that says what is missing", || {
-        let events = namespace.kubectl(["get", "events", "-o", "json"]).ok()?;
-        let events: Value = serde_json::from_str(&events).ok()?;
-        let event = events["items"].as_array()?.iter().find(|event| event["reason"] == "NoPolicy")?.clone();
-        Some(event)
-    });
+    let event = |reason: &str| {
+        installed.until("an Event that says what is missing", || {
+            let events = namespace.kubectl(["get", "events", "-o", "json"]).ok()?;
+            let events: Value = serde_json::from_str(&events).ok()?;
+            events["items"].as_array()?.iter().find(|event| event["reason"] == reason).cloned()
+        })
+    };
+    let told = event("NoPolicy");
     assert_eq!(told["involvedObject"]["name"], "waits");
     assert!(told["message"].as_str().expect("a message").contains("spec.service.podSelector"), "{told}");
     let conditions = || {
@@ -205,6 +207,21 @@ fn e2e_a_pod_that_no_policy_is_about_waits_and_is_told_why() {
         requests["items"][0]["status"]["conditions"][0]["type"].as_str().map(ToOwned::to_owned)
     };
     assert_eq!(conditions(), None, "nothing is denied that may still come right");
+    // nor while its own namespace denies its service account
+    let to = json!([{"serviceAccount": {"namespace": name, "name": "default"}}]);
+    let spec = json!({"service": {"podSelector": {}}, "denials": [{"name": "stolen", "to": to}]});
+    namespace.apply(&policy(name, "stop", spec)).expect("applied");
+    let told = event("Denied");
+    let rule = format!("{name}/stop/denials/stolen");
+    assert!(told["message"].as_str().expect("a message").starts_with(&rule), "{told}");
+    let log = installed.kubectl(["logs", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=durward", "--tail=-1"]);
+    let refused = log
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .find(|line| line["event"] == "issuance" && line["outcome"] == "refused" && line["namespace"] == name);
+    assert!(refused.is_some_and(|line| line["reason"].as_str().is_some_and(|reason| reason.starts_with(&rule))));
+    assert_eq!(conditions(), None);
+    namespace.kubectl(["delete", "accesspolicy", "stop"]).expect("deleted");
     // a grant that names its service account, in a policy of another service
     let spec = json!({
         "authentication": [{"workload": {}}],

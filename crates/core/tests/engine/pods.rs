@@ -3,7 +3,7 @@
 use crate::support::*;
 use chrono::TimeDelta;
 use durward_core::pods::{DEFAULT_TTL, Minting, Pods, Requirement, Selector};
-use durward_core::policy::{Policy, PolicyKey};
+use durward_core::policy::{Denial, Mode, Policy, PolicyKey};
 use durward_core::snapshot::Snapshot;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ fn about(name: &str, selector: Selector, ttl: i64, dns: &[&str]) -> Policy {
 }
 
 fn minting(snapshot: &Snapshot, who: &str, namespace: &str, of: &str) -> Option<Minting> {
-    snapshot.minting(&id(who), namespace, &labels(of))
+    snapshot.minting(&id(who), namespace, &labels(of)).ok()
 }
 
 const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
@@ -55,7 +55,7 @@ fn the_policies_about_a_pod_unite_and_the_shortest_lifetime_counts() {
     let web = minting(&snapshot, WEB, "shop", "app=web").unwrap();
     assert_eq!(web.ttl, TimeDelta::hours(2));
     assert_eq!(web.dns_names.iter().map(AsRef::as_ref).collect::<Vec<&str>>(), ["any.shop.svc", "web.shop.svc"]);
-    assert_eq!(web.policies.iter().map(|policy| policy.name.as_ref()).collect::<Vec<_>>(), ["long", "short"]);
+    assert_eq!(web.policies.keys().map(|policy| policy.name.as_ref()).collect::<Vec<_>>(), ["long", "short"]);
     assert_eq!(minting(&snapshot, WEB, "farm", "app=web"), None, "a policy is about pods of its own namespace");
 }
 
@@ -74,7 +74,7 @@ fn a_rule_that_names_the_service_account_is_about_its_pods_wherever_they_live() 
     let billing = "spiffe://cluster.local/ns/billing/sa/billing";
     let minted = minting(&snapshot, billing, "billing", "").unwrap();
     assert_eq!((minted.ttl, minted.dns_names.len()), (DEFAULT_TTL, 0));
-    assert_eq!(minted.policies, [PolicyKey { namespace: "shop".into(), name: "orders".into() }].into());
+    assert_eq!(minted.policies, [(PolicyKey { namespace: "shop".into(), name: "orders".into() }, Some(1))].into());
     assert!(
         minting(&snapshot, "spiffe://cluster.local/ns/evil/sa/evil", "evil", "").is_some(),
         "whom a denial names is known too"
@@ -83,4 +83,32 @@ fn a_rule_that_names_the_service_account_is_about_its_pods_wherever_they_live() 
     let service = snapshot.by_audience("orders.shop").unwrap().key().clone();
     snapshot.take(&service);
     assert!(minting(&snapshot, billing, "billing", "").is_none(), "gone with the policy");
+}
+
+#[test]
+fn a_workload_that_its_own_namespace_denies_by_name_is_minted_nothing() {
+    const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
+    let cart = |denial: Denial| world([Policy { denials: vec![denial], ..about("cart", app("cart"), 1, &[]) }]);
+    let rule = "shop/orders/denials/stop";
+    let minted = |denial: Denial, who: &str, namespace: &str| {
+        let minted = cart(denial).minting(&id(who), namespace, &labels("app=cart"));
+        minted.map(|_| ()).map_err(|why| why.to_string())
+    };
+    let refused = Err(format!("{rule} denies this workload; it gets nothing new while that stands"));
+    assert_eq!(minted(denial("stop", &[CART]), CART, "shop"), refused);
+    assert_eq!(minted(denial("stop", &["user:corporate/alice", CART]), CART, "shop"), refused);
+    for (denial, why) in [
+        (denial("stop", &["*"]), "who denies everybody closes a service"),
+        (denial_when("stop", &[CART], "request.method == 'GET'"), "a condition is about requests"),
+        (Denial { mode: Mode::Audit, ..denial("stop", &[CART]) }, "what is only recorded stops nobody"),
+        (denial("stop", &[WEB]), "somebody else"),
+    ] {
+        assert_eq!(minted(denial, CART, "shop"), Ok(()), "{why}");
+    }
+    let billing = "spiffe://cluster.local/ns/billing/sa/billing";
+    assert_eq!(
+        minted(denial("stop", &[billing]), billing, "billing"),
+        Ok(()),
+        "no namespace ends another's identities"
+    );
 }

@@ -34,6 +34,7 @@ pub fn policy(name: &str) -> Policy {
         grants: Vec::new(),
         denials: Vec::new(),
         mode: Mode::Enforce,
+        generation: Some(1),
         digest: Digest::of([name.as_bytes()]),
     }
 }

@@ -8,8 +8,9 @@ mod gate;
 pub use agent::Agent;
 
 use crate::doors::admission::{Request, Webhooks, refuse};
-use crate::identity::SIGNER;
+use crate::identity::{SIGNER, not_minted};
 use axum::http::StatusCode;
+use durward_core::pods::NotMinted;
 use durward_core::principal::PrincipalId;
 use kube::core::admission::AdmissionResponse;
 use serde_json::{Value, json};
@@ -123,9 +124,9 @@ fn warned(
     let account = pod.pointer("/spec/serviceAccountName").and_then(Value::as_str).unwrap_or("default");
     let id = PrincipalId::workload(&webhooks.trust_domain, namespace, account);
     let snapshot = webhooks.engine.snapshot();
-    if !id.is_ok_and(|id| snapshot.minting(&id, namespace, labels).is_some()) {
-        let warning =
-            format!("durward: {}; until then it waits for its certificate", crate::identity::no_policy(namespace));
+    let minting = id.map_err(|_| NotMinted::NoPolicy).and_then(|id| snapshot.minting(&id, namespace, labels));
+    if let Err(why) = minting {
+        let warning = format!("durward: {}; until then it waits for its certificate", not_minted(&why, namespace));
         response.warnings = Some(vec![warning]);
     }
     response

@@ -1,0 +1,115 @@
+//! Where the API server has PodCertificateRequests and ClusterTrustBundles as `v1beta1` alone, as Kubernetes 1.35 and 1.36 do.
+#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test says what it expects")]
+
+mod install;
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use durward_cluster::Cluster;
+use install::{NAMESPACE, policy};
+use serde_json::{Value, json};
+
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The controller of this checkout, on this machine.
+fn controller(cluster: &Cluster) -> Running {
+    let mut command = Command::new(install::durward());
+    command
+        .args(["controller", "--namespace", NAMESPACE, "--pod-name", "test"])
+        .env("KUBECONFIG", cluster.kubeconfig());
+    for door in ["https", "grpcs", "webhooks", "tokens", "admin"] {
+        command.args([format!("--{door}"), "127.0.0.1:0".to_owned()]);
+    }
+    Running(command.stdout(Stdio::null()).spawn().expect("it runs"))
+}
+
+/// What openssl prints, run in a folder.
+fn openssl(folder: &Path, args: &str) -> Vec<u8> {
+    let output = Command::new("openssl").current_dir(folder).args(args.split(' ')).output().expect("openssl runs");
+    assert!(output.status.success(), "{args}: {}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+#[test]
+fn pods_get_certificates_by_v1beta1() {
+    let served = &["--runtime-config=certificates.k8s.io/v1=false,certificates.k8s.io/v1beta1=true"];
+    let cluster = Cluster::isolated_with(served).expect("a control plane");
+    let crds = install::chart().join("files/crds").display().to_string();
+    cluster.kubectl(["apply", "--server-side", "-f", &crds]).expect("applied");
+    cluster.kubectl(["create", "namespace", NAMESPACE]).expect("created");
+    let namespace = cluster.namespace("beta").expect("a namespace");
+    namespace.kubectl(["create", "serviceaccount", "web"]).expect("created");
+    cluster.apply(r#"{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node"}}"#).expect("applied");
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "labels": {"app": "web"}},
+        "spec": {"nodeName": "node", "serviceAccountName": "web", "containers": [{"name": "main", "image": "none"}]},
+    });
+    namespace.apply(&pod.to_string()).expect("applied");
+    // before the controller, whose webhook nothing leads to here
+    let spec = json!({"service": {"podSelector": {"matchLabels": {"app": "web"}}}});
+    namespace.apply(&policy(namespace.name(), "web", spec)).expect("applied");
+    let uid = |object: &str| namespace.kubectl(["get", object, "-o", "jsonpath={.metadata.uid}"]).expect("a UID");
+    let pod_uid = uid("pod/web");
+    let folder = tempfile::tempdir().expect("a folder");
+    openssl(folder.path(), "ecparam -name prime256v1 -genkey -noout -out key.pem");
+    std::fs::write(folder.path().join("uid"), &pod_uid).expect("written");
+    let (stub, key, proof) = (
+        openssl(folder.path(), "req -new -key key.pem -subj / -outform DER"),
+        openssl(folder.path(), "pkey -in key.pem -pubout -outform DER"),
+        openssl(folder.path(), "dgst -sha256 -sign key.pem uid"),
+    );
+    // as kubelet asks from 1.36 on, and as it did before
+    for (name, fields) in [
+        ("stub", json!({"stubPKCS10Request": STANDARD.encode(stub)})),
+        ("key", json!({"pkixPublicKey": STANDARD.encode(key), "proofOfPossession": STANDARD.encode(proof)})),
+    ] {
+        let mut spec = json!({
+            "signerName": "durward.dev/workload", "maxExpirationSeconds": 86400,
+            "podName": "web", "podUID": pod_uid, "nodeName": "node", "nodeUID": uid("node/node"),
+            "serviceAccountName": "web", "serviceAccountUID": uid("serviceaccount/web"),
+        });
+        let fields = fields.as_object().expect("fields").clone();
+        spec.as_object_mut().expect("a spec").extend(fields);
+        let request = json!({
+            "apiVersion": "certificates.k8s.io/v1beta1", "kind": "PodCertificateRequest", "metadata": {"name": name}, "spec": spec,
+        });
+        namespace.apply(&request.to_string()).unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+    let _controller = controller(&cluster);
+    let until = |what: &str, condition: &dyn Fn() -> Option<Value>| {
+        let waited = cluster.until(what, Duration::from_secs(60), || Ok(condition()));
+        waited.unwrap_or_else(|error| panic!("{error}"))
+    };
+    for name in ["stub", "key"] {
+        let status = until(&format!("an answer to {name}"), &|| {
+            let request = namespace.kubectl(["get", "podcertificaterequest", name, "-o", "json"]).ok()?;
+            let request: Value = serde_json::from_str(&request).ok()?;
+            request["status"]["conditions"][0].is_object().then(|| request["status"].clone())
+        });
+        assert_eq!(status["conditions"][0]["type"], "Issued", "{status}");
+        std::fs::write(folder.path().join(name), status["certificateChain"].as_str().expect("a chain"))
+            .expect("written");
+    }
+    let bundle = until("the trust bundle", &|| {
+        let path = "/apis/certificates.k8s.io/v1beta1/clustertrustbundles/durward.dev:workload:roots";
+        let bundle: Value = serde_json::from_str(&cluster.kubectl(["get", "--raw", path]).ok()?).ok()?;
+        Some(bundle["spec"]["trustBundle"].clone())
+    });
+    std::fs::write(folder.path().join("roots"), bundle.as_str().expect("roots")).expect("written");
+    openssl(folder.path(), "verify -CAfile roots stub");
+    openssl(folder.path(), "verify -CAfile roots key");
+    let (certified, own) =
+        (openssl(folder.path(), "x509 -in key -noout -pubkey"), openssl(folder.path(), "pkey -in key.pem -pubout"));
+    assert_eq!(certified, own, "for the key that asked");
+}
