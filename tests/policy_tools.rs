@@ -351,3 +351,37 @@ fn the_examples_seem_right() {
         assert_eq!((code, stderr.as_str()), (0, ""), "{text}");
     }
 }
+
+#[test]
+fn a_change_tells_who_gains_and_who_loses_what() {
+    let orders = repository(ORDERS);
+    let diff = |new: &Path, more: &[&str]| run(durward().arg("diff").arg(&orders).arg(new).args(more));
+    let same = diff(&orders, &[]);
+    assert_eq!(same, (0, "nobody gains or loses anything\n".to_owned(), String::new()));
+    let new = changed(|policy| {
+        policy
+            .replace("roles: [clerk]", "scopes: [orders.refund]")
+            .replace("scopes: [orders.status]\n      risk", "scopes: [orders.read]\n      risk")
+    });
+    let (code, text, stderr) = diff(new.path(), &[]);
+    assert_eq!((code, stderr.as_str()), (1, ""));
+    golden("diff.txt", &text);
+    // a day of decisions
+    let read = |name: &str| fs::read_to_string(orders.join(name)).unwrap();
+    let mut up = Up::with(&[("namespace.yaml", &read("namespace.yaml")), ("policy.yaml", &read("policy.yaml"))]);
+    let token = format!("Bearer {}", up.token("billing/billing", "orders-api"));
+    up.forward_auth("GET", "orders.example.com", "/orders/7", &[("Authorization", &token)]);
+    up.forward_auth("GET", "orders.example.com", "/healthz", &[]);
+    up.records(2);
+    up.interrupt();
+    let (code, json, _) = diff(new.path(), &["-o", "json", "--audit", up.audit.to_str().unwrap()]);
+    let report: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((code, &report["audit"]["decisions"]), (1, &json!(2)));
+    assert_eq!(report["audit"]["changed"][0]["old"], "allow Granted");
+    assert_eq!(report["audit"]["changed"][0]["new"], "deny InsufficientScope");
+    assert_eq!(report["audit"]["changed"].as_array().unwrap().len(), 1);
+    for (new, more) in [("/nonexistent", &[][..]), (ORDERS, &["--audit", "/nonexistent"])] {
+        let (code, _, stderr) = run(durward().args(["diff", ORDERS, new]).args(more).current_dir(repository("")));
+        assert_eq!((code, stderr.lines().count()), (2, 1), "{stderr}");
+    }
+}

@@ -6,6 +6,7 @@ mod ca;
 mod check;
 mod controller;
 mod crds;
+mod diff;
 mod gate;
 mod inspect;
 mod lint;
@@ -48,6 +49,8 @@ enum Command {
     WhoCan(who_can::WhoCan),
     /// Tell what somebody may do, from files or a cluster
     WhatCan(what_can::WhatCan),
+    /// Tell who gains and who loses what by a change of policies
+    Diff(diff::Diff),
     /// Tell what is allowed in policies and still seems wrong
     Lint(lint::Lint),
     /// Try the cases beside policies, and tell what of the policies they reach
@@ -102,6 +105,7 @@ impl Cli {
             Command::Check(check) => check.run(),
             Command::WhoCan(who_can) => who_can.run(),
             Command::WhatCan(what_can) => what_can.run(),
+            Command::Diff(diff) => diff.run(),
             Command::Lint(lint) => lint.run(),
             Command::Test(test) => test.run(),
             Command::Mint(mint) => mint.run(),

@@ -218,7 +218,7 @@ pub enum Segment {
 }
 
 /// A path as a policy writes it: `/orders`, `/orders/{id}`, `/static/*`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PathPattern(Vec<Segment>);
 
 /// Why a text is no pattern.
@@ -312,6 +312,33 @@ impl PathPattern {
             Segment::Literal(_) | Segment::Rest => None,
         });
         pairs.collect()
+    }
+
+    /// The paths that two patterns both match; captures have names of `a`.
+    pub(crate) fn meet(a: &Self, b: &Self) -> Option<Self> {
+        let (mut one, mut other) = (a.0.iter(), b.0.iter());
+        let mut met = Vec::new();
+        loop {
+            match (one.next(), other.next()) {
+                (None, None) => return Some(Self(met)),
+                (Some(Segment::Rest), Some(segment)) => {
+                    met.push(segment.clone());
+                    met.extend(other.cloned());
+                    return Some(Self(met));
+                }
+                (Some(segment), Some(Segment::Rest)) => {
+                    met.push(segment.clone());
+                    met.extend(one.cloned());
+                    return Some(Self(met));
+                }
+                (Some(Segment::Literal(a)), Some(Segment::Literal(b))) if a != b => return None,
+                (Some(literal @ Segment::Literal(_)), Some(_)) | (Some(_), Some(literal @ Segment::Literal(_))) => {
+                    met.push(literal.clone());
+                }
+                (Some(capture), Some(_)) => met.push(capture.clone()),
+                (None, Some(_)) | (Some(_), None) => return None,
+            }
+        }
     }
 
     /// Paths that it matches and that no other pattern names literally, up to so many segments: one of each length.

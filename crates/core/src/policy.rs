@@ -77,7 +77,7 @@ pub enum Mode {
 }
 
 /// Requests that are an operation.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Match {
     /// The method; `None` for any.
     pub method: Option<Method>,

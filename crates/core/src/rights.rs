@@ -9,6 +9,7 @@ use crate::risk::Risk;
 use crate::scope::Scope;
 use crate::service::{Service, ServiceOperation};
 use crate::snapshot::Snapshot;
+use chrono::TimeDelta;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -67,8 +68,37 @@ pub struct Right {
     pub public: bool,
     /// Decides which credentials are good enough.
     pub risk: Risk,
+    /// Oldest second factor of a person, for high risk.
+    pub max_age: Option<TimeDelta>,
+    /// Ways in that are accepted.
+    pub ways: BTreeSet<Way>,
     /// Whether a refusal is only recorded.
     pub audited: bool,
+    /// Whether a denial that is enforced always applies.
+    pub denied: bool,
+}
+
+impl Right {
+    /// What anybody may with requests that are no operation of a service; `other` is the operation that they are elsewhere.
+    pub(crate) fn none(service: &Service, other: Option<&ServiceOperation>) -> Self {
+        let nobody = || PolicyKey { namespace: Arc::clone(&service.key.namespace), name: "".into() };
+        Self {
+            audience: Arc::clone(&service.key.audience),
+            policy: other.map_or_else(nobody, |other| other.policy.clone()),
+            operation: other.map_or_else(|| "".into(), |other| Arc::clone(&other.operation.name)),
+            can: Can::No,
+            because: BTreeSet::from(["it is no operation".to_owned()]),
+            unless: BTreeSet::new(),
+            grants: BTreeSet::new(),
+            missing: Vec::new(),
+            public: false,
+            risk: Risk::Standard,
+            max_age: None,
+            ways: BTreeSet::new(),
+            audited: service.mode == Mode::Audit,
+            denied: false,
+        }
+    }
 }
 
 /// How many of some callers a rule is for.
@@ -131,7 +161,10 @@ impl Service {
             missing: Vec::new(),
             public: operation.operation.public,
             risk: operation.operation.risk,
+            max_age: (operation.operation.risk == Risk::High).then_some(operation.operation.max_age),
+            ways: operation.ways.iter().cloned().collect(),
             audited: operation.mode == Mode::Audit,
+            denied: false,
         };
         if operation.operation.public {
             return right;
@@ -141,14 +174,17 @@ impl Service {
         for denial in self.denials.iter().filter(|denial| denial.mode == Mode::Enforce) {
             match (covers(&denial.to, who, own), &denial.when) {
                 (Covers::None, _) => {}
-                (Covers::All, None) => drop(against.get_or_insert_with(|| format!("{} denies it", denial.rule))),
+                (Covers::All, None) => {
+                    right.denied = true;
+                    against.get_or_insert_with(|| format!("{} denies it", denial.rule));
+                }
                 (covered, _) => drop(right.unless.insert(of_denial(denial, covered))),
             }
         }
         if let Some(why) = against {
             (right.can, right.because) = (Can::No, BTreeSet::from([why]));
         }
-        if right.can == Can::No {
+        if right.can == Can::No && !right.audited {
             right.unless.clear();
         }
         right

@@ -221,6 +221,27 @@ impl Service {
         (union.unite(), conflicts)
     }
 
+    /// A service that declares nothing.
+    pub(crate) fn empty(key: ServiceKey) -> Self {
+        Self {
+            key,
+            hosts: Vec::new(),
+            pods: Vec::new(),
+            policies: BTreeMap::new(),
+            ways: Vec::new(),
+            mode: Mode::Enforce,
+            operations: Vec::new(),
+            relations: Model::default(),
+            grants: Vec::new(),
+            denials: Vec::new(),
+            denial_index: SubjectIndex::default(),
+            routes: Routes::default(),
+            kubernetes: Vec::new(),
+            tokens: Tokens::default(),
+            names: Map::default(),
+        }
+    }
+
     /// Namespace and audience.
     #[must_use]
     pub fn key(&self) -> &ServiceKey {

@@ -11,6 +11,7 @@
 mod support;
 
 mod assurance;
+mod compare;
 mod conditions;
 mod kubernetes;
 mod order;

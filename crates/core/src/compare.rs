@@ -1,0 +1,230 @@
+//! What a change of policies gives and takes: by the callers whom rules name and the requests that policies declare.
+//!
+//! Requests are compared exactly: each pair of patterns, an old and a new one, that some request fits is looked at once, by
+//! a request that fits just these. Callers are compared by the names that rules give them; conditions are compared as
+//! texts, never evaluated.
+
+use crate::path::{ANY_METHOD, PathPattern};
+use crate::policy::{Match, Subject};
+use crate::rights::{Can, Right, Who};
+use crate::service::{Service, ServiceKey, ServiceOperation};
+use crate::snapshot::Snapshot;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Most pairs of patterns of one service that are looked at.
+const MOST_PAIRS: usize = 1 << 20;
+
+/// What some callers may do with some requests, before and after.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The service.
+    pub service: ServiceKey,
+    /// Who.
+    pub who: Who,
+    /// The operation that the requests were, if any.
+    pub old: Option<Arc<str>>,
+    /// The operation that they are.
+    pub new: Option<Arc<str>>,
+    /// The requests, as `METHOD /pattern`, or the operation by its name.
+    pub requests: BTreeSet<String>,
+    /// What it comes to.
+    pub effect: Effect,
+    /// How it was.
+    pub before: Right,
+    /// How it is.
+    pub after: Right,
+}
+
+/// What a change comes to for some callers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Effect {
+    /// They may what they never might.
+    Gains,
+    /// They may always what was under a condition.
+    Widened,
+    /// What they may is under other conditions, denials or risks: whether that is more or less is not told.
+    Conditions,
+    /// They may under a condition what they always might.
+    Narrowed,
+    /// They never may what they might.
+    Loses,
+}
+
+/// All changes, and what was left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Comparison {
+    /// In the order of services, effects and callers.
+    pub changes: Vec<Change>,
+    /// Services with more patterns than are compared with each other.
+    pub too_large: Vec<ServiceKey>,
+    /// Services that are called by other names or audit in another way.
+    pub services: Vec<(ServiceKey, String)>,
+}
+
+/// Compares two snapshots. `own` is the trust domain of the cluster's own workloads.
+#[must_use]
+pub fn compare(old: &Snapshot, new: &Snapshot, own: &str) -> Comparison {
+    let mut comparison = Comparison::default();
+    let keys: BTreeSet<&ServiceKey> = old.services().chain(new.services()).map(|service| service.key()).collect();
+    let empty = |key: &ServiceKey| Service::empty(key.clone());
+    for key in keys {
+        let (before, after) = (old.service(key), new.service(key));
+        let of_service = |what: String| (key.clone(), what);
+        match (before, after) {
+            (None, Some(_)) => comparison.services.push(of_service("is new".to_owned())),
+            (Some(_), None) => comparison.services.push(of_service("is gone".to_owned())),
+            (Some(before), Some(after)) => comparison.services.extend(names(before, after).map(of_service)),
+            (None, None) => {}
+        }
+        let nothing = Arc::new(empty(key));
+        let (before, after) = (before.unwrap_or(&nothing), after.unwrap_or(&nothing));
+        let Some(requests) = requests(before, after) else {
+            comparison.too_large.push(key.clone());
+            continue;
+        };
+        comparison.changes.extend(changes(before, after, requests, own));
+    }
+    comparison.changes.sort_by(|a, b| {
+        let key = |change: &Change| (change.service.clone(), change.effect, change.who.clone(), change.new.clone());
+        key(a).cmp(&key(b))
+    });
+    comparison
+}
+
+/// How a service is called, as far as that changes.
+fn names(old: &Service, new: &Service) -> impl Iterator<Item = String> {
+    let list = |service: &Service| service.hosts.iter().cloned().collect::<BTreeSet<_>>();
+    let (before, after) = (list(old), list(new));
+    let gone: Vec<String> = before.difference(&after).map(|host| format!("is no longer called {host}")).collect();
+    let come: Vec<String> = after.difference(&before).map(|host| format!("is called {host} too")).collect();
+    gone.into_iter().chain(come)
+}
+
+/// The operations that requests were and are, with the requests.
+type Pairs<'s> = BTreeMap<(Option<Arc<str>>, Option<Arc<str>>), Pair<'s>>;
+
+struct Pair<'s> {
+    old: Option<&'s ServiceOperation>,
+    new: Option<&'s ServiceOperation>,
+    requests: BTreeSet<String>,
+}
+
+/// Every pair of operations that some request was before and is after.
+fn requests<'s>(old: &'s Service, new: &'s Service) -> Option<Pairs<'s>> {
+    let patterns = |service: &'s Service| {
+        service.operations.iter().flat_map(|operation| operation.operation.matches.iter()).collect::<Vec<_>>()
+    };
+    let (before, after) = (patterns(old), patterns(new));
+    if before.len().saturating_mul(after.len()) > MOST_PAIRS {
+        return None;
+    }
+    let longest = before.iter().chain(&after).map(|one| one.path.segments().len()).max().unwrap_or(0) + 1;
+    let mut pairs = Pairs::new();
+    let mut enter = |was: Option<&'s ServiceOperation>, is: Option<&'s ServiceOperation>, request: String| {
+        let name = |operation: Option<&ServiceOperation>| operation.map(|one| Arc::clone(&one.operation.name));
+        let pair = pairs.entry((name(was), name(is)));
+        pair.or_insert_with(|| Pair { old: was, new: is, requests: BTreeSet::new() }).requests.insert(request);
+    };
+    let meets = before.iter().flat_map(|was| after.iter().filter_map(|is| meet(was, is)));
+    let alone = before.iter().chain(&after).map(|one| (*one).clone());
+    for one in meets.chain(alone).collect::<BTreeSet<_>>() {
+        let method = one.method.as_ref().map_or(ANY_METHOD, |method| method.as_str());
+        for path in one.path.examples(longest) {
+            let find =
+                |service: &'s Service| service.find(method, &path).ok().flatten().map(|(operation, ..)| operation);
+            let (was, is) = (find(old), find(new));
+            if was.is_some() || is.is_some() {
+                enter(was, is, format!("{} {}", one.method.as_ref().map_or("*", |method| method.as_str()), one.path));
+            }
+        }
+    }
+    // what is asked for by name, and requests to the Kubernetes API
+    let named = |service: &'s Service, name: &str| service.named(name);
+    let all = old.operations.iter().chain(&new.operations).map(|one| Arc::clone(&one.operation.name));
+    for name in all.collect::<BTreeSet<_>>() {
+        enter(named(old, &name), named(new, &name), format!("operation {name}"));
+    }
+    Some(pairs)
+}
+
+/// The requests that two patterns both take in.
+fn meet(a: &Match, b: &Match) -> Option<Match> {
+    let method = match (&a.method, &b.method) {
+        (Some(a), Some(b)) if a != b => return None,
+        (a, b) => a.clone().or_else(|| b.clone()),
+    };
+    Some(Match { method, path: PathPattern::meet(&a.path, &b.path)? })
+}
+
+fn changes<'s>(old: &'s Service, new: &'s Service, pairs: Pairs<'s>, own: &str) -> Vec<Change> {
+    let mut subjects: BTreeSet<Subject> = old.subjects().chain(new.subjects()).cloned().collect();
+    subjects.insert(Subject::Authenticated);
+    let whos: Vec<Who> = std::iter::once(Who::Anybody).chain(subjects.into_iter().map(Who::Named)).collect();
+    let mut changes = Vec::new();
+    for ((old_name, new_name), pair) in pairs {
+        for who in &whos {
+            let right = |service: &Service, operation: Option<&ServiceOperation>, other: Option<&ServiceOperation>| {
+                operation.map_or_else(|| Right::none(service, other), |operation| service.right(who, own, operation))
+            };
+            let (before, after) = (right(old, pair.old, pair.new), right(new, pair.new, pair.old));
+            if let Some(effect) = effect(&before, &after) {
+                changes.push(Change {
+                    service: new.key.clone(),
+                    who: who.clone(),
+                    old: old_name.clone(),
+                    new: new_name.clone(),
+                    requests: pair.requests.clone(),
+                    effect,
+                    before,
+                    after,
+                });
+            }
+        }
+    }
+    collapse(changes)
+}
+
+/// Leaves out who only shares what happens to everybody.
+fn collapse(changes: Vec<Change>) -> Vec<Change> {
+    let everybody = Who::Named(Subject::Authenticated);
+    let shared: Vec<Change> = changes.iter().filter(|change| change.who == everybody).cloned().collect();
+    let same = |change: &Change| {
+        shared.iter().any(|all| {
+            (&all.old, &all.new, all.effect) == (&change.old, &change.new, change.effect)
+                && (all.before.can, all.after.can) == (change.before.can, change.after.can)
+                && all.before.because == change.before.because
+                && all.after.because == change.after.because
+                && all.before.unless == change.before.unless
+                && all.after.unless == change.after.unless
+        })
+    };
+    changes
+        .into_iter()
+        .filter(|change| change.who == everybody || change.who == Who::Anybody || !same(change))
+        .collect()
+}
+
+fn effect(before: &Right, after: &Right) -> Option<Effect> {
+    // what is only audited goes through whoever asks, unless a policy that is enforced denies it
+    let can = |right: &Right| match right.audited {
+        true if right.denied => Can::No,
+        true => Can::Yes,
+        false => right.can,
+    };
+    match (can(before), can(after)) {
+        (Can::No, Can::No) => None,
+        (Can::No, _) => Some(Effect::Gains),
+        (_, Can::No) => Some(Effect::Loses),
+        (Can::If, Can::Yes) => Some(Effect::Widened),
+        (Can::Yes, Can::If) => Some(Effect::Narrowed),
+        (Can::If, Can::If) | (Can::Yes, Can::Yes) => {
+            let terms = |right: &Right| {
+                let free = right.audited || right.public;
+                let asked = (!free).then(|| (right.risk, right.max_age, right.because.clone(), right.ways.clone()));
+                (asked, right.unless.clone())
+            };
+            (terms(before) != terms(after)).then_some(Effect::Conditions)
+        }
+    }
+}

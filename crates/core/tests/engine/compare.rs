@@ -1,0 +1,129 @@
+//! What a change of policies gives and takes.
+
+use crate::any_world::{REQUESTS, any_caller, any_policies};
+use crate::support::*;
+use chrono::TimeDelta;
+use durward_core::compare::{Effect, compare};
+use durward_core::decision::Reason;
+use durward_core::policy::{Denial, Grant, Mode, Operation, Policy, Way};
+use durward_core::risk::Risk;
+use proptest::prelude::*;
+
+const OWN: &str = "cluster.local";
+
+/// Effect, who and operations of each change.
+fn changes(old: Policy, new: Policy) -> Vec<String> {
+    let comparison = compare(&world([old]), &world([new]), OWN);
+    let name = |name: &Option<std::sync::Arc<str>>| name.as_deref().unwrap_or("-").to_owned();
+    let told = comparison
+        .changes
+        .iter()
+        .map(|change| format!("{:?} {}: {} → {}", change.effect, change.who, name(&change.old), name(&change.new)));
+    told.collect()
+}
+
+#[test]
+fn grants_and_denials_are_compared() {
+    let with = |grants: Vec<Grant>, denials: Vec<Denial>| Policy { grants, denials, ..orders() };
+    let read = || grant("read", &["user:corporate/alice"], &["read"]);
+    let nothing = || with(vec![], vec![]);
+    assert_eq!(changes(nothing(), nothing()), Vec::<String>::new());
+    let alice = "user:corporate/alice: list → list";
+    let somebody = "everybody authenticated: list → list";
+    assert_eq!(
+        changes(nothing(), with(vec![read()], vec![])),
+        [format!("Gains {somebody}"), format!("Gains {alice}")],
+        "some of everybody"
+    );
+    assert_eq!(changes(with(vec![read()], vec![]), nothing()), [format!("Loses {somebody}"), format!("Loses {alice}")]);
+    let at = |when: &str| Grant { when: Some(condition(when)), ..read() };
+    let narrowed = changes(with(vec![read()], vec![]), with(vec![at("request.method == 'GET'")], vec![]));
+    assert!(narrowed.contains(&format!("Narrowed {alice}")), "{narrowed:?}");
+    let other = changes(with(vec![at("1 == 1")], vec![]), with(vec![at("2 == 2")], vec![]));
+    assert!(other.contains(&format!("Conditions {alice}")), "{other:?}");
+    let denied = changes(with(vec![read()], vec![]), with(vec![read()], vec![denial("d", &["@corporate"])]));
+    assert!(denied.contains(&format!("Loses {alice}")), "{denied:?}");
+    // what everybody gains is told once
+    let all = changes(
+        nothing(),
+        with(vec![grant("read", &["*"], &["read"])], vec![denial_when("d", &["user:corporate/eve"], "true")]),
+    );
+    assert_eq!(all.iter().filter(|change| change.starts_with("Gains")).count(), 2, "{all:?}");
+}
+
+#[test]
+fn operations_are_compared_by_their_requests() {
+    let of = |operations: Vec<Operation>| Policy {
+        operations,
+        grants: vec![grant("r", &["@corporate"], &["read"]), grant("w", &["@partners"], &["write"])],
+        ..policy("orders")
+    };
+    let list = || operation("list", &["GET /orders/{id}"], &["read"]);
+    // a path of its own takes requests away from the general one
+    let special = operation("special", &["GET /orders/special"], &["write"]);
+    let told = changes(of(vec![list()]), of(vec![list(), special]));
+    for expected in [
+        "Loses everybody of provider corporate: list → special",
+        "Gains everybody of provider partners: list → special",
+    ] {
+        assert!(told.contains(&expected.to_owned()), "{told:?}");
+    }
+    assert!(!told.iter().any(|change| change.contains("list → list")), "{told:?}");
+    // patterns of which neither is the more exact one meet
+    let crossing = |path: &str, needs: &str| of(vec![operation("x", &[&format!("GET {path}")], &[needs])]);
+    let told = changes(crossing("/a/{y}", "read"), crossing("/{x}/b", "write"));
+    assert!(told.contains(&"Loses everybody of provider corporate: x → x".to_owned()), "{told:?}");
+    // public, risk, step-up, ways in and mode
+    let one = |change: &dyn Fn(&mut Operation, &mut Policy)| {
+        let mut operation = list();
+        let mut policy = of(vec![]);
+        change(&mut operation, &mut policy);
+        Policy { operations: vec![operation], ..policy }
+    };
+    let plain = || one(&|_, _| {});
+    let public = changes(plain(), one(&|o, _| o.public = true));
+    assert!(public.contains(&"Gains anybody, without a credential: list → list".to_owned()), "{public:?}");
+    let corporate = "everybody of provider corporate: list → list";
+    for (new, expected) in [
+        (one(&|o, _| o.risk = Risk::High), format!("Conditions {corporate}")),
+        (one(&|_, p| p.ways = vec![Way::Workload]), format!("Loses {corporate}")),
+        (one(&|_, p| p.mode = Mode::Audit), "Gains anybody, without a credential: list → list".to_owned()),
+    ] {
+        let told = changes(plain(), new);
+        assert!(told.contains(&expected), "{expected}: {told:?}");
+    }
+    let high = |minutes: i64| one(&move |o, _| (o.risk, o.max_age) = (Risk::High, TimeDelta::minutes(minutes)));
+    assert!(changes(high(5), high(50)).contains(&format!("Conditions {corporate}")));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(192) })]
+
+    /// Whoever is let in where they were not, or kept out where they were not: it is told for the operations in question.
+    #[test]
+    fn no_change_goes_unnoticed(old in any_policies(), new in any_policies(), caller in any_caller()) {
+        let (old, new) = (world(old), world(new));
+        let comparison = compare(&old, &new, OWN);
+        for request in REQUESTS {
+            let (was, is) = (ask(&old, caller.as_ref(), request), ask(&new, caller.as_ref(), request));
+            let told = comparison.changes.iter().any(|change| (&change.old, &change.new) == (&was.operation, &is.operation));
+            // what differs from a declared path in its case alone is refused, and not compared
+            let clear = was.reason != Reason::AmbiguousPath && is.reason != Reason::AmbiguousPath;
+            if clear && was.passes() != is.passes() && (was.operation.is_some() || is.operation.is_some()) {
+                prop_assert!(told, "{request}\n{was:#?}\n{is:#?}");
+            }
+        }
+    }
+
+    /// Nothing is told of what did not change.
+    #[test]
+    fn the_same_policies_are_the_same(policies in any_policies()) {
+        let comparison = compare(&world(policies.clone()), &world(policies), OWN);
+        prop_assert!(comparison.changes.is_empty(), "{:#?}", comparison.changes);
+    }
+}
+
+#[test]
+fn effects_are_ordered_from_more_to_less() {
+    assert!(Effect::Gains < Effect::Widened && Effect::Narrowed < Effect::Loses);
+}
