@@ -187,6 +187,9 @@ proptest! {
 
     #[test]
     fn with_exclusions_too_where_nothing_excludes_itself(model in layered(), stated in any_tuples()) {
+        // a tuple can lead to `x` from what `x` excludes, whatever the rules say
+        let leads_up = |tuple: &Tuple| matches!(&tuple.subject, Subject::Set(_, set) if **set == *"x");
+        let stated: Vec<Tuple> = stated.into_iter().filter(|tuple| !leads_up(tuple)).collect();
         agrees(&model, &stated, true);
     }
 
