@@ -80,7 +80,9 @@ fn what_was_done_to_it_is_named_with_its_line() {
         let report = verify(&lines, &key, false);
         (found(&report), report.is_open())
     };
-    let altered = |at: usize| changed(&move |lines: &mut Vec<String>| lines[at] = lines[at].replace("0-", "9-"));
+    let altered = |at: usize| {
+        changed(&move |lines: &mut Vec<String>| lines[at] = lines[at].replace("\"id\":\"0-", "\"id\":\"9-"))
+    };
     assert_eq!(altered(2).0, [(3, Kind::Altered)]);
     assert_eq!(altered(6).0, [(7, Kind::Altered)]);
     assert_eq!(changed(&|lines| drop(lines.remove(2))).0, [(3, Kind::Removed)]);
@@ -103,7 +105,7 @@ fn nobody_without_the_key_writes_it_anew() {
     assert_eq!(found(&report), [(1, Kind::Forged), (5, Kind::Forged), (6, Kind::Forged)]);
     // the hashes made to fit by somebody who can't sign
     let mut lines = log(&key, &[3]);
-    lines[1] = lines[1].replace("0-0", "0-9");
+    lines[1] = lines[1].replace("\"id\":\"0-0", "\"id\":\"0-9");
     for at in 2..lines.len() {
         let prev = hash(lines[at - 1].as_bytes());
         let (head, _) = lines[at].split_once("\"prev\":\"").unwrap();
