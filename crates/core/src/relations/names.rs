@@ -1,17 +1,23 @@
 //! Texts that occur many times, each kept once and spoken of by number.
 
-use foldhash::fast::RandomState;
 use imbl::shared_ptr::DefaultSharedPtr;
-use imbl::{GenericHashMap, GenericVector};
+use imbl::{GenericOrdSet, GenericVector};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 /// Number of a text.
 pub(super) type Name = u32;
 
 /// Clones share what did not change.
+///
+/// A text is found by its hash: `numbers` is ordered by it, and holds eight bytes for each text where a map from texts would
+/// hold several times that. The hash is `SipHash` with keys of this process, so nobody can choose texts that collide; those that do
+/// by chance are told apart by reading them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Names {
-    numbers: GenericHashMap<Arc<str>, Name, RandomState, DefaultSharedPtr>,
+    hasher: RandomState,
+    /// Of each text in use its hash, above its number.
+    numbers: GenericOrdSet<u64, DefaultSharedPtr>,
     entries: GenericVector<Entry, DefaultSharedPtr>,
     free: GenericVector<Name, DefaultSharedPtr>,
 }
@@ -25,7 +31,9 @@ struct Entry {
 impl Names {
     /// The number of a text that is in use.
     pub(super) fn find(&self, text: &str) -> Option<Name> {
-        self.numbers.get(text).copied()
+        let hash = self.hash(text);
+        let mut found = self.numbers.range(placed(hash, 0)..=placed(hash, Name::MAX)).map(|place| number_in(*place));
+        found.find(|name| self.text(*name) == text)
     }
 
     /// The text with this number; empty for one that was never given.
@@ -35,7 +43,12 @@ impl Names {
 
     /// Every text in use with its number, in no order.
     pub(super) fn all(&self) -> impl Iterator<Item = (&str, Name)> {
-        self.numbers.iter().map(|(text, name)| (text.as_ref(), *name))
+        self.numbers.iter().map(|place| (self.text(number_in(*place)), number_in(*place)))
+    }
+
+    /// The hash of a text: 32 bits of it, by which a billion texts are still a few to each.
+    fn hash(&self, text: &str) -> u32 {
+        (self.hasher.hash_one(text) >> 32) as u32
     }
 
     /// Numbers a text. It is not in use until [`Names::hold`] says so.
@@ -44,7 +57,6 @@ impl Names {
             return name;
         }
         let entry = Entry { text: text.into(), uses: 0 };
-        let text = Arc::clone(&entry.text);
         let name = match self.free.pop_back() {
             Some(name) => {
                 if let Some(place) = self.entries.get_mut(name as usize) {
@@ -59,7 +71,7 @@ impl Names {
                 name
             }
         };
-        self.numbers.insert(text, name);
+        self.numbers.insert(placed(self.hash(text), name));
         name
     }
 
@@ -76,8 +88,46 @@ impl Names {
         entry.uses = entry.uses.saturating_sub(1);
         if entry.uses == 0 {
             let text = std::mem::take(&mut entry.text);
-            self.numbers.remove(text.as_ref());
+            self.numbers.remove(&placed(self.hash(&text), name));
             self.free.push_back(name);
         }
+    }
+}
+
+/// Where a text stands among the others.
+const fn placed(hash: u32, name: Name) -> u64 {
+    ((hash as u64) << 32) | name as u64
+}
+
+/// The number of the text that stands there.
+#[expect(clippy::cast_possible_truncation, reason = "the number is the lower half")]
+const fn number_in(place: u64) -> Name {
+    place as Name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Among so many texts some have the same hash.
+    #[test]
+    fn texts_with_the_same_hash_are_told_apart() {
+        let texts: Vec<String> = (0..200_000).map(|number| format!("doc:{number}")).collect();
+        let mut names = Names::default();
+        let given: Vec<Name> = texts.iter().map(|text| names.number(text)).collect();
+        given.iter().for_each(|name| names.hold(*name));
+        let hashes: std::collections::BTreeSet<u32> = texts.iter().map(|text| names.hash(text)).collect();
+        assert!(hashes.len() < texts.len(), "none collide");
+        for (text, name) in texts.iter().zip(&given) {
+            assert_eq!((names.find(text), names.text(*name)), (Some(*name), text.as_str()));
+        }
+        let before = names.clone();
+        given.iter().step_by(2).for_each(|name| names.release(*name));
+        for (number, (text, name)) in texts.iter().zip(&given).enumerate() {
+            assert_eq!(names.find(text), (number % 2 == 1).then_some(*name), "{text}");
+            assert_eq!(before.find(text), Some(*name));
+        }
+        assert_eq!(names.all().count(), texts.len() / 2);
+        assert!(given.contains(&names.number("another")), "a free number is given away again");
     }
 }
