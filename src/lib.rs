@@ -14,3 +14,4 @@ pub mod metrics;
 mod process;
 mod random;
 pub mod standalone;
+mod stepup;
