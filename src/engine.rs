@@ -4,12 +4,14 @@ use crate::audit::issuance::Issuance;
 use crate::audit::{Audit, Record};
 use crate::authn::{Authenticator, Credentials, Expectation, Failure};
 use crate::metrics::Metrics;
+use crate::openfga::{self, OpenFga};
 use arc_swap::ArcSwap;
 use chrono::{DateTime, Utc};
 use durward_core::decision::{Decision, Reason};
 use durward_core::digest::Digest;
 use durward_core::kubernetes::ApiCall;
 use durward_core::principal::Principal;
+use durward_core::relations::{Answers, Questions};
 use durward_core::request::{Call, Request, Target};
 use durward_core::service::Captures;
 use durward_core::snapshot::Snapshot;
@@ -108,6 +110,7 @@ pub struct Engine {
     authenticator: Arc<Authenticator>,
     audit: Audit,
     metrics: Arc<Metrics>,
+    openfga: Option<OpenFga>,
     process: u64,
     decisions: AtomicU64,
 }
@@ -123,9 +126,16 @@ impl Engine {
             authenticator,
             audit,
             metrics,
+            openfga: None,
             process,
             decisions: AtomicU64::new(0),
         }
+    }
+
+    /// The same, asking this server for the relations of services that say so.
+    #[must_use]
+    pub fn with_openfga(self, openfga: Option<OpenFga>) -> Self {
+        Self { openfga, ..self }
     }
 
     /// Puts a snapshot in force for every decision that begins from now on.
@@ -212,6 +222,13 @@ impl Engine {
                 }
             }
         };
+        let route = match (route.questions(principal.as_deref(), now), principal.as_deref()) {
+            (Some(questions), Some(principal)) => {
+                let answers = self.related(&questions, principal, snapshot.revision()).await;
+                route.answered(answers)
+            }
+            _ => route,
+        };
         let decision = route.decide(principal.as_deref(), now);
         let id = DecisionId { process: self.process, number: self.decisions.fetch_add(1, Ordering::Relaxed) };
         let made = Made {
@@ -221,6 +238,7 @@ impl Engine {
             principal: principal.as_deref(),
             failure: failure.as_ref(),
             captures: route.captures(),
+            answers: route.answers(),
             decision: &decision,
             now,
             started,
@@ -233,6 +251,13 @@ impl Engine {
             principal,
             decision,
             unrecorded,
+        }
+    }
+
+    async fn related(&self, questions: &Questions<'_>, principal: &Principal, revision: Digest) -> Answers {
+        match &self.openfga {
+            Some(openfga) => openfga.answers(questions, principal.identity(), revision, &self.metrics).await,
+            None => openfga::failed(questions, "no OpenFGA server is named here (--openfga-url)"),
         }
     }
 
@@ -277,6 +302,7 @@ pub struct Made<'a> {
     pub(crate) principal: Option<&'a Principal>,
     pub(crate) failure: Option<&'a Failure>,
     pub(crate) captures: Option<&'a Captures>,
+    pub(crate) answers: &'a Answers,
     pub(crate) decision: &'a Decision,
     pub(crate) now: DateTime<Utc>,
     pub(crate) started: Instant,

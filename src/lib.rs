@@ -11,6 +11,7 @@ pub mod gate;
 pub mod identity;
 pub mod lanes;
 pub mod metrics;
+pub mod openfga;
 mod process;
 mod random;
 pub mod standalone;

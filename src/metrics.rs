@@ -44,6 +44,11 @@ struct IssuanceLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AnswerLabels {
+    answer: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct WithinLabels {
     within: &'static str,
 }
@@ -66,6 +71,7 @@ pub struct Metrics {
     duration: Family<DoorLabels, Histogram, fn() -> Histogram>,
     failures: Family<FailureLabels, Counter>,
     audit_lost: Counter,
+    relations: Family<AnswerLabels, Counter>,
     services: Gauge,
     rejected: Gauge,
     api_server_seen: Gauge,
@@ -120,6 +126,12 @@ impl Default for Metrics {
                 Family::default(),
             ),
             audit_lost: registered(r, "audit_records_lost", "Decisions that could not be recorded", Counter::default()),
+            relations: registered(
+                r,
+                "openfga_checks",
+                "Relations that decisions asked OpenFGA for: asked, remembered or failed",
+                Family::default(),
+            ),
             services: registered(r, "services", "Services in the snapshot", Gauge::default()),
             rejected: registered(
                 r,
@@ -257,6 +269,12 @@ impl Metrics {
 
     pub(crate) fn api_server_failed(&self) {
         self.api_server_failures.inc();
+    }
+
+    pub(crate) fn relations(&self, answer: &'static str, count: usize) {
+        if count > 0 {
+            self.relations.get_or_create(&AnswerLabels { answer }).inc_by(u64::try_from(count).unwrap_or(u64::MAX));
+        }
     }
 
     pub(crate) fn leader(&self, leads: bool) {

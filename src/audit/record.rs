@@ -1,10 +1,12 @@
 //! What a record says.
 
 use crate::engine::Made;
+use durward_core::condition::Truth;
 use durward_core::decision::{Decision, Reason};
 use durward_core::kubernetes::Verb;
 use durward_core::policy::Mode;
 use durward_core::principal::{Identity, Principal};
+use durward_core::relations::{Answers, Question};
 use durward_core::request::{Call, Target};
 use durward_core::scope::Scope;
 use durward_core::service::Captures;
@@ -64,6 +66,9 @@ pub struct Record<'a> {
     /// Who asked, and what was known of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub principal: Option<Cow<'a, Identity>>,
+    /// What OpenFGA was asked of the caller, and said.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub relations: Vec<Related<'a>>,
     /// Revision of the snapshot.
     pub revision: String,
     /// From the request at the door to the decision, in microseconds.
@@ -116,6 +121,51 @@ pub struct AskedApi<'a> {
     pub name: Cow<'a, str>,
 }
 
+/// A relation that was asked for, and the answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Related<'a> {
+    /// The object, `type:id`.
+    pub object: Cow<'a, str>,
+    /// The relation.
+    pub relation: Cow<'a, str>,
+    /// Whether the caller stands in it; nothing where nobody could tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holds: Option<bool>,
+    /// Why nobody could tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Cow<'a, str>>,
+}
+
+impl<'a> Related<'a> {
+    fn of((question, truth): (&'a Question, &'a Truth)) -> Self {
+        let (holds, failure) = match truth {
+            Truth::True => (Some(true), None),
+            Truth::False => (Some(false), None),
+            Truth::Failed(why) => (None, Some(why.as_str().into())),
+        };
+        Self { object: question.object.as_ref().into(), relation: question.relation.as_ref().into(), holds, failure }
+    }
+}
+
+impl Record<'_> {
+    /// What was said to the questions that were asked.
+    #[must_use]
+    pub fn answers(&self) -> Answers {
+        let of = |related: &Related<'_>| {
+            let question =
+                Question { object: related.object.as_ref().into(), relation: related.relation.as_ref().into() };
+            let truth = match related.holds {
+                Some(true) => Truth::True,
+                Some(false) => Truth::False,
+                None => Truth::Failed(related.failure.as_deref().unwrap_or_default().to_owned()),
+            };
+            (question, truth)
+        };
+        self.relations.iter().map(of).collect()
+    }
+}
+
 impl<'a> Record<'a> {
     pub(crate) fn of(made: &Made<'a>, latency: Duration) -> Self {
         let decision: &'a Decision = made.decision;
@@ -136,6 +186,7 @@ impl<'a> Record<'a> {
             missing: decision.missing.clone(),
             request: Asked::of(made),
             principal: made.principal.map(Principal::identity).map(Cow::Borrowed),
+            relations: made.answers.iter().map(Related::of).collect(),
             revision: decision.revision.to_string(),
             latency_us: u64::try_from(latency.as_micros()).unwrap_or(u64::MAX),
         }

@@ -126,8 +126,10 @@ impl Record<'_> {
     }
 }
 
-fn decide_again(record: &Record<'_>, snapshot: &Snapshot) -> Decision {
-    snapshot.decide(record.caller().as_ref(), &record.question(), record.time)
+/// The decision on what a record says was asked, by what it says was found out.
+pub(crate) fn decide_again(record: &Record<'_>, snapshot: &Snapshot) -> Decision {
+    let question = record.question();
+    snapshot.route(&question).answered(record.answers()).decide(record.caller().as_ref(), record.time)
 }
 
 /// Each field in which a decision differs from the recorded one: its name, the recorded value, the value now.

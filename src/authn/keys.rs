@@ -171,18 +171,23 @@ impl KeySource {
     /// With what is wrong with it.
     pub fn url(text: &str) -> Result<Url, String> {
         let url = Url::parse(text).map_err(|error| format!("`{text}` is no URL: {error}"))?;
-        let here = match url.host() {
-            Some(url::Host::Domain(name)) => name == "localhost",
-            Some(url::Host::Ipv4(address)) => address.is_loopback(),
-            Some(url::Host::Ipv6(address)) => address.is_loopback(),
-            None => false,
-        };
-        match url.scheme() {
-            "https" => Ok(url),
-            "http" if here => Ok(url),
-            _ => Err(format!("keys are fetched by https only, but for this host; `{text}` is neither")),
+        if is_secure(&url) {
+            Ok(url)
+        } else {
+            Err(format!("keys are fetched by https only, but for this host; `{text}` is neither"))
         }
     }
+}
+
+/// Whether nobody on the way reads what goes there: by https, or on this host.
+pub(crate) fn is_secure(url: &Url) -> bool {
+    let here = match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    };
+    url.scheme() == "https" || url.scheme() == "http" && here
 }
 
 /// The keys of one issuer, kept fresh.
@@ -347,16 +352,14 @@ fn root_cause(error: &dyn std::error::Error) -> &dyn std::error::Error {
 /// The client that fetches keys, which trusts the web's authorities.
 pub(crate) fn client() -> Result<&'static reqwest::Client, String> {
     static CLIENT: OnceLock<Result<reqwest::Client, String>> = OnceLock::new();
-    let client = CLIENT.get_or_init(|| {
-        // the library asks for a provider of the whole process; there is but the one
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        careful().build().map_err(|error| error.to_string())
-    });
+    let client = CLIENT.get_or_init(|| careful().build().map_err(|error| error.to_string()));
     client.as_ref().map_err(Clone::clone)
 }
 
 /// A client without redirects, which could lead inside, and without proxies but those of the environment.
 pub(crate) fn careful() -> reqwest::ClientBuilder {
+    // the library asks for a provider of the whole process; there is but the one
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let builder = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
     builder.timeout(FETCH).connect_timeout(WAIT).user_agent(concat!("durward/", env!("CARGO_PKG_VERSION")))
 }

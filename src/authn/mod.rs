@@ -22,6 +22,7 @@ mod workload;
 pub use cause::Cause;
 pub(crate) use issuer::thumbprint;
 pub use keys::KeySource;
+pub(crate) use keys::{careful, is_secure};
 pub use kubernetes::{CREDENTIAL_ID, FACTOR, FACTOR_TIME, kubernetes_user};
 pub use living::Living;
 pub(crate) use subject::{Subject, SubjectToken};

@@ -5,6 +5,7 @@ use crate::cli::{Failure, Verdict};
 use crate::controller::{FailurePolicy, Listen, Settings, remove, run};
 use crate::doors::trust::{PeerName, Trust};
 use crate::identity::Origin;
+use crate::openfga::{self, OpenFga};
 use crate::standalone::load::Domain;
 use durward_core::policy::Way;
 use durward_core::principal::is_dns_subdomain;
@@ -41,6 +42,8 @@ pub(crate) struct Controller {
     /// An enforcement point that may ask about anybody over AuthZEN; may be repeated
     #[arg(long, value_name = "PEER")]
     enforcement_point: Vec<PeerName>,
+    #[command(flatten)]
+    openfga: openfga::Settings,
     /// A namespace whose labelled Secrets hold API keys, beside this installation's own; may be repeated
     #[arg(long, value_name = "NAME")]
     api_key_namespace: Vec<String>,
@@ -100,6 +103,7 @@ impl Controller {
             },
             on_loss: self.audit.audit_on_loss,
             audit: self.audit.into(),
+            openfga: OpenFga::new(self.openfga)?,
             api_key_namespaces: self.api_key_namespace,
             failure_policy: self.operations_failure_policy,
             agent_image: self.agent_image,

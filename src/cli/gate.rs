@@ -4,6 +4,7 @@ use crate::cli::audit::AuditLog;
 use crate::cli::controller::block_on;
 use crate::cli::{Failure, Verdict};
 use crate::gate::{Certificate, Limits, Listen, Local, Remote, Settings, Source, Upstream, run};
+use crate::openfga::{self, OpenFga};
 use crate::standalone::load::Domain;
 use crate::standalone::state::StateDirectory;
 use std::path::PathBuf;
@@ -57,6 +58,8 @@ pub(crate) struct Gate {
     #[arg(long)]
     tls12: bool,
     #[command(flatten)]
+    openfga: openfga::Settings,
+    #[command(flatten)]
     audit: AuditLog,
     /// Print where it listens as one line of JSON
     #[arg(long)]
@@ -102,6 +105,7 @@ impl Gate {
             domain: self.domain,
             limits: self.limits,
             tls12: self.tls12,
+            openfga: OpenFga::new(self.openfga)?,
             on_loss: self.audit.audit_on_loss,
             audit: self.audit.into(),
         })

@@ -14,6 +14,7 @@ mod matrix;
 mod mint;
 mod output;
 mod policies;
+mod relations;
 mod test;
 mod tree;
 mod up;
@@ -66,6 +67,9 @@ enum Command {
     /// Work with audit logs
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Bring the relations of a service into an OpenFGA server
+    #[command(subcommand)]
+    Relations(relations::Relations),
     /// Print the custom resource definitions, or write them to a directory
     Crds(crds::Crds),
     /// Remove the webhook configurations of an installation from the cluster
@@ -112,6 +116,7 @@ impl Cli {
             Command::Inspect(inspect) => inspect.run(),
             Command::Ca(ca) => ca.run(),
             Command::Audit(audit) => audit.run(),
+            Command::Relations(relations) => relations.run(),
             Command::Crds(crds) => crds.run(),
             Command::Completion { shell } => {
                 clap_complete::generate(shell, &mut Self::command(), "durward", &mut std::io::stdout());

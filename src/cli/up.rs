@@ -4,6 +4,7 @@ use crate::authn::{KeySource, ServiceAccountIssuer};
 use crate::cli::audit::AuditLog;
 use crate::cli::{Failure, Verdict};
 use crate::doors::trust::{PeerName, Trust};
+use crate::openfga::{self, OpenFga};
 use crate::standalone::load::{Directory, Domain};
 use crate::standalone::state::StateDirectory;
 use crate::standalone::up::{Listen, Settings, up};
@@ -31,6 +32,8 @@ pub(crate) struct Up {
     /// An enforcement point that may ask about anybody over AuthZEN; may be repeated
     #[arg(long, value_name = "PEER", default_values = ["127.0.0.0/8", "::1"])]
     enforcement_point: Vec<PeerName>,
+    #[command(flatten)]
+    openfga: openfga::Settings,
     /// `iss` of tokens: the URL under which others reach the token listener [default: its address]
     #[arg(long, value_name = "URL")]
     issuer: Option<url::Url>,
@@ -90,6 +93,7 @@ impl Up {
             audit: self.audit.into(),
             issuer: self.issuer.map(|url| url.as_str().trim_end_matches('/').to_owned()),
             service_accounts,
+            openfga: OpenFga::new(self.openfga)?,
         })
     }
 }

@@ -24,6 +24,7 @@ use crate::identity::{
     TokenService,
 };
 use crate::metrics::Metrics;
+use crate::openfga::OpenFga;
 use crate::process::{Failure, Parts, bind};
 use crate::random::random;
 use crate::standalone::load::Domain;
@@ -44,7 +45,7 @@ const LINGER: Duration = Duration::from_secs(5);
 const REVIEWS: usize = 64;
 
 /// Everything that the controller can be told.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Settings {
     /// Namespace of this installation.
     pub namespace: String,
@@ -62,6 +63,8 @@ pub struct Settings {
     pub audit: Sink,
     /// What to do when it can't be written.
     pub on_loss: OnLoss,
+    /// The OpenFGA server, if policies may ask one.
+    pub openfga: Option<OpenFga>,
     /// Namespaces whose labelled Secrets are read for API keys, beside the installation's own.
     pub api_key_namespaces: Vec<String>,
     /// What happens to governed operations while nobody answers.
@@ -148,7 +151,8 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
     let living = Arc::new(Living::nobody());
     let authenticator = Authenticator::new(domain, Arc::clone(&living));
     let process = u64::from_be_bytes(random()?);
-    let engine = Arc::new(Engine::new(Arc::new(authenticator), audit, Arc::clone(&metrics), process));
+    let engine = Engine::new(Arc::new(authenticator), audit, Arc::clone(&metrics), process);
+    let engine = Arc::new(engine.with_openfga(settings.openfga));
 
     let host = format!("{service}.{namespace}.svc");
     let trust_domain = names.trust_domain.clone();

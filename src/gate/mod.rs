@@ -31,6 +31,7 @@ use crate::doors::server::{Listening, serve_service};
 use crate::engine::Engine;
 use crate::identity::TokenKeys;
 use crate::metrics::Metrics;
+use crate::openfga::OpenFga;
 use crate::process::{Failure, Parts, bind};
 use crate::random::random;
 use crate::standalone::load::Domain;
@@ -66,6 +67,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Whether callers may use TLS 1.2.
     pub tls12: bool,
+    /// The OpenFGA server, if policies may ask one.
+    pub openfga: Option<OpenFga>,
     /// Where the audit log goes.
     pub audit: Sink,
     /// What to do when it can't be written.
@@ -156,7 +159,8 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Listen)) -> Result<(), 
     let trust = TrustDomain { name: domain.trust_domain.clone(), ..TrustDomain::default() };
     let authenticator = Arc::new(Authenticator::new(trust, Arc::clone(&living)));
     let process = u64::from_be_bytes(random()?);
-    let engine = Arc::new(Engine::new(Arc::clone(&authenticator), audit, Arc::new(Metrics::default()), process));
+    let engine = Engine::new(Arc::clone(&authenticator), audit, Arc::new(Metrics::default()), process);
+    let engine = Arc::new(engine.with_openfga(settings.openfga));
     let shown = Shown::new(Arc::clone(&authenticator), &domain);
     let readiness = Arc::new(Readiness::default());
     let closing = Arc::clone(&readiness);

@@ -11,6 +11,7 @@ use crate::doors::{Doors, tokens};
 use crate::engine::Engine;
 use crate::identity::{TokenKeys, TokenService};
 use crate::metrics::Metrics;
+use crate::openfga::OpenFga;
 use crate::process::{Failure, ListenError, Parts, bind};
 use crate::random::random;
 use crate::standalone::load::{Directory, Domain, load};
@@ -28,7 +29,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 
 /// Everything that `durward up` can be told.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Settings {
     /// Directory of manifests.
     pub manifests: PathBuf,
@@ -48,6 +49,8 @@ pub struct Settings {
     pub issuer: Option<String>,
     /// Issuer of service-account tokens.
     pub service_accounts: Option<ServiceAccountIssuer>,
+    /// The OpenFGA server, if policies may ask one.
+    pub openfga: Option<OpenFga>,
 }
 
 /// Where to listen; port 0 takes any free one.
@@ -106,7 +109,8 @@ pub async fn up(settings: Settings, ready: impl FnOnce(&Listen, &Directory)) -> 
 
     let metrics = Arc::new(Metrics::default());
     let process = u64::from_be_bytes(random()?);
-    let engine = Arc::new(Engine::new(Arc::new(authenticator), audit, metrics, process));
+    let engine = Engine::new(Arc::new(authenticator), audit, metrics, process).with_openfga(settings.openfga);
+    let engine = Arc::new(engine);
     engine.replace_snapshot(directory.catalog.snapshot().clone());
     engine.metrics().policies_rejected(directory.catalog.rejected());
     let readiness = Arc::new(Readiness::default());

@@ -1,24 +1,181 @@
-//! OpenFGA, built from its Go module: `tests/openfga/go.mod` pins it.
+//! A real OpenFGA server, built from its Go module: `tests/openfga/go.mod` pins it.
 
-#![allow(dead_code, clippy::unwrap_used, clippy::panic, reason = "each test uses a part of it")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "each test uses a part of it"
+)]
 
+use super::harness::{eventually, repository, run};
+use serde_json::{Value, json};
+use std::fs::File;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use tempfile::TempDir;
+
+/// What callers of the server have to show.
+pub const KEY: &str = "a-key-that-nobody-may-see";
 
 /// The folder of its module.
 pub fn module() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/openfga")
-}
-
-/// Its published model tests, as `tests/openfga/main.go` prints them.
-pub fn published_tests() -> Vec<u8> {
-    let output = go().args(["run", "."]).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    output.stdout
+    repository("tests/openfga")
 }
 
 fn go() -> Command {
     let mut command = Command::new("go");
     command.current_dir(module()).env("GOFLAGS", "-mod=readonly -buildvcs=false").env("GOWORK", "off");
     command
+}
+
+/// Its published model tests, as `tests/openfga/main.go` prints them.
+pub fn published_tests() -> String {
+    let (code, printed, stderr) = run(go().args(["run", "."]));
+    assert_eq!(code, 0, "{stderr}");
+    printed
+}
+
+/// The program: minutes once, then Go finds that nothing changed.
+pub fn program() -> PathBuf {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    // tests that start together must not build the same thing twice
+    let lock = File::create(directory.join("openfga.lock")).unwrap();
+    lock.lock().unwrap();
+    let program = directory.join("openfga");
+    let mut build = go();
+    build.env("CGO_ENABLED", "0").args(["build", "-trimpath", "-ldflags", "-s -w", "-o"]).arg(&program);
+    let (code, _, stderr) = run(build.arg("github.com/openfga/openfga/cmd/openfga"));
+    assert_eq!(code, 0, "{stderr}");
+    program
+}
+
+/// A running server with an empty store; killed when dropped.
+pub struct OpenFga {
+    child: Child,
+    pub url: String,
+    pub store: String,
+    client: reqwest::Client,
+    runtime: tokio::runtime::Runtime,
+    _directory: TempDir,
+    /// Roots of its certificate, if it has one.
+    pub roots: Option<PathBuf>,
+    /// File with its key.
+    pub key_file: PathBuf,
+}
+
+impl OpenFga {
+    pub fn start() -> Self {
+        Self::start_with(false)
+    }
+
+    /// The same over TLS.
+    pub fn with_tls() -> Self {
+        Self::start_with(true)
+    }
+
+    fn start_with(tls: bool) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let key_file = directory.path().join("key");
+        std::fs::write(&key_file, format!("{KEY}\n")).unwrap();
+        let (http, grpc) = (free(), free());
+        let mut command = Command::new(program());
+        command.arg("run").args(["--datastore-engine", "memory", "--log-level", "error"]);
+        command.args(["--playground-enabled=false", "--metrics-enabled=false"]);
+        command.args(["--http-addr", &http.to_string(), "--grpc-addr", &grpc.to_string()]);
+        command.args(["--authn-method", "preshared", "--authn-preshared-keys", KEY]);
+        let mut builder = reqwest::Client::builder();
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let roots = tls.then(|| {
+            let issued = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
+            let (certificate, key) = (directory.path().join("cert.pem"), directory.path().join("key.pem"));
+            std::fs::write(&certificate, issued.cert.pem()).unwrap();
+            std::fs::write(&key, issued.signing_key.serialize_pem()).unwrap();
+            for side in ["http", "grpc"] {
+                command.arg(format!("--{side}-tls-enabled"));
+                command.arg(format!("--{side}-tls-cert")).arg(&certificate);
+                command.arg(format!("--{side}-tls-key")).arg(&key);
+            }
+            certificate
+        });
+        if let Some(roots) = &roots {
+            let root = reqwest::Certificate::from_pem(&std::fs::read(roots).unwrap()).unwrap();
+            builder = std::mem::take(&mut builder).tls_certs_only([root]);
+        } else {
+            builder = builder.tls_certs_only([]);
+        }
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).stdin(Stdio::null()).spawn().unwrap();
+        let scheme = if tls { "https" } else { "http" };
+        let mut server = Self {
+            child,
+            url: format!("{scheme}://{http}"),
+            store: String::new(),
+            client: builder.no_proxy().build().unwrap(),
+            runtime: tokio::runtime::Runtime::new().unwrap(),
+            _directory: directory,
+            roots,
+            key_file,
+        };
+        eventually("OpenFGA listens", || TcpStream::connect(http).ok()).unwrap();
+        let store = eventually("OpenFGA makes a store", || server.post("/stores", &json!({"name": "test"})).ok());
+        server.store = store.unwrap()["id"].as_str().unwrap().to_owned();
+        server
+    }
+
+    /// Arguments by which Durward asks it.
+    pub fn arguments(&self) -> Vec<String> {
+        let key = self.key_file.display().to_string();
+        let mut arguments = vec!["--openfga-url".to_owned(), self.url.clone(), "--openfga-token-file".to_owned(), key];
+        let roots = self.roots.iter().flat_map(|roots| ["--openfga-ca-file".to_owned(), roots.display().to_string()]);
+        arguments.extend(roots);
+        arguments
+    }
+
+    fn post(&self, path: &str, body: &Value) -> Result<Value, String> {
+        self.runtime.block_on(async {
+            let request = self.client.post(format!("{}{path}", self.url)).bearer_auth(KEY).json(body);
+            let answer = request.send().await.map_err(|error| error.to_string())?;
+            let (status, text) = (answer.status(), answer.text().await.unwrap_or_default());
+            if status.is_success() { Ok(serde_json::from_str(&text).unwrap()) } else { Err(text) }
+        })
+    }
+
+    /// Writes an authorization model and gives its id.
+    pub fn model(&self, model: &Value) -> Result<String, String> {
+        let written = self.post(&format!("/stores/{}/authorization-models", self.store), model)?;
+        Ok(written["authorization_model_id"].as_str().unwrap().to_owned())
+    }
+
+    /// Writes tuples.
+    pub fn write(&self, model: &str, tuples: &[Value]) {
+        for batch in tuples.chunks(100) {
+            let body = json!({"writes": {"tuple_keys": batch}, "authorization_model_id": model});
+            self.post(&format!("/stores/{}/write", self.store), &body).unwrap();
+        }
+    }
+
+    /// Takes tuples away.
+    pub fn delete(&self, tuples: &[Value]) {
+        for batch in tuples.chunks(100) {
+            let body = json!({"deletes": {"tuple_keys": batch}});
+            self.post(&format!("/stores/{}/write", self.store), &body).unwrap();
+        }
+    }
+
+    /// Ends it.
+    pub fn end(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for OpenFga {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn free() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }

@@ -71,6 +71,8 @@ pub enum RejectionReason {
     NoService,
     /// Some tuples say what the relations of the service do not know.
     UnknownRelation,
+    /// The relations of the service are not looked up in `Relationship`s.
+    OtherRelationEngine,
 }
 
 impl RejectionReason {
@@ -84,6 +86,7 @@ impl RejectionReason {
             Self::OperationConflict => "OperationConflict",
             Self::NoService => "NoService",
             Self::UnknownRelation => "UnknownRelation",
+            Self::OtherRelationEngine => "OtherRelationEngine",
         }
     }
 }

@@ -12,7 +12,7 @@ use durward_core::path::{Method, PathPattern};
 use durward_core::pods::{DEFAULT_TTL, Pods, Requirement, Selector};
 use durward_core::policy::{Denial, Grant, MAX_SCOPES, Match, Mode, Operation, Policy, PolicyKey, Subject, Way};
 use durward_core::principal::{PrincipalId, is_dns_label, is_dns_subdomain};
-use durward_core::relations::{Model, RelationTo};
+use durward_core::relations::{Model, RelationEngine, RelationTo, Store};
 use durward_core::risk::Risk;
 use durward_core::scope::Scope;
 use durward_core::service::shadowed;
@@ -143,6 +143,7 @@ impl Compiler<'_> {
         let roles = self.roles(&spec.roles);
         let (relations, mistakes) = relations::model(&spec.relations);
         mistakes.into_iter().for_each(|mistake| self.error(mistake.field, mistake.message));
+        let relation_engine = self.relation_engine(spec);
         let grants = self.grants(&key, &spec.grants, &roles, &relations);
         let mode = match spec.mode {
             spec::Mode::Enforce => Mode::Enforce,
@@ -160,12 +161,23 @@ impl Compiler<'_> {
             ways,
             operations,
             relations,
+            relation_engine,
             grants,
             denials,
             mode,
             generation: resource.metadata.generation,
             digest,
         })
+    }
+
+    fn relation_engine(&mut self, spec: &spec::AccessPolicySpec) -> RelationEngine {
+        let Some(spec::RelationEngine { openfga }) = &spec.relation_engine else { return RelationEngine::Own };
+        if spec.relations.is_empty() {
+            self.error("spec.relationEngine", "say which relations it knows: `spec.relations`");
+        }
+        let store = self.take("spec.relationEngine.openfga.store", openfga.store.parse());
+        let model = self.take("spec.relationEngine.openfga.model", openfga.model.parse());
+        store.zip(model).map(|(store, model)| RelationEngine::OpenFga(Store { store, model })).unwrap_or_default()
     }
 
     fn key(&mut self, resource: &AccessPolicy) -> Option<PolicyKey> {

@@ -1,9 +1,10 @@
-//! Which hosts and audiences a namespace may speak for, so that none can speak for another.
+//! Which hosts and audiences a namespace may speak for, and which stores it may ask, so that none can speak for another.
 
 use crate::compile::{FieldError, Settings};
-use crate::resources::{ALLOWED_AUDIENCES, ALLOWED_HOSTS};
+use crate::resources::{ALLOWED_AUDIENCES, ALLOWED_HOSTS, ALLOWED_OPENFGA_STORES};
 use durward_core::host::Host;
 use durward_core::policy::Policy;
+use durward_core::relations::RelationEngine;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What cluster admins let a namespace claim beyond its own names.
@@ -11,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Allowance {
     hosts: BTreeSet<String>,
     audiences: BTreeSet<String>,
+    stores: BTreeSet<String>,
 }
 
 impl Allowance {
@@ -24,6 +26,7 @@ impl Allowance {
         Self {
             hosts: list(ALLOWED_HOSTS).iter().map(|host| host.trim_end_matches('.').to_ascii_lowercase()).collect(),
             audiences: list(ALLOWED_AUDIENCES),
+            stores: list(ALLOWED_OPENFGA_STORES),
         }
     }
 
@@ -63,6 +66,18 @@ pub fn unowned(policy: &Policy, allowance: &Allowance, settings: &Settings) -> V
                 "namespace `{namespace}` does not own audience `{}`: leave it out for `{default}`, or have a cluster admin \
                  annotate the Namespace with `{ALLOWED_AUDIENCES}: {}`",
                 policy.audience, policy.audience
+            ),
+        });
+    }
+    if let RelationEngine::OpenFga(asked) = &policy.relation_engine
+        && !allowance.stores.contains(asked.store.as_str())
+    {
+        errors.push(FieldError {
+            field: "spec.relationEngine.openfga.store".to_owned(),
+            message: format!(
+                "namespace `{namespace}` may not ask store `{0}`: have a cluster admin annotate the Namespace with \
+                 `{ALLOWED_OPENFGA_STORES}: {0}`",
+                asked.store
             ),
         });
     }

@@ -4,7 +4,7 @@ use crate::catalog::{Fate, Rejection, RejectionReason};
 use crate::compile::FieldError;
 use crate::relations::{Related, relationship, unknown};
 use crate::resources::Relationship;
-use durward_core::relations::{GROUP, MEMBER, Model, Rule, Subject, Tuple};
+use durward_core::relations::{GROUP, MEMBER, Model, RelationEngine, Rule, Subject, Tuple};
 use durward_core::service::ServiceKey;
 use durward_core::snapshot::Snapshot;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -170,6 +170,11 @@ fn misfits(service: &ServiceKey, shapes: &Shapes, snapshot: &Snapshot) -> Option
         let errors = vec![FieldError { field: "spec.service".to_owned(), message }];
         return Some(Rejection { reason: RejectionReason::NoService, errors });
     };
+    if *found.relation_engine() != RelationEngine::Own {
+        let message = "its relations are asked of OpenFGA (`relationEngine`): write the tuples there; here they count for nothing";
+        let errors = vec![FieldError::new("spec.service", message)];
+        return Some(Rejection { reason: RejectionReason::OtherRelationEngine, errors });
+    }
     let mut errors: Vec<(usize, FieldError)> = shapes
         .iter()
         .filter_map(|(shape, i)| {

@@ -10,7 +10,7 @@ use crate::kubernetes::ApiCall;
 use crate::path::{Ambiguity, PathPattern, RequestPath};
 use crate::policy::{Denial, Grant, Labels, MAX_SCOPES, Mode, Operation, Subject, Way};
 use crate::principal::{Identity, Principal, PrincipalId};
-use crate::relations::{Checked, Proof, RelationTo};
+use crate::relations::{Answers, Checked, Proof, Question, Questions, RelationEngine, RelationTo};
 use crate::request::{Call, Request, Target};
 use crate::risk::{Assurance, Risk};
 use crate::scope::Scope;
@@ -18,6 +18,8 @@ use crate::service::{Candidate, Captures, Service, ServiceOperation};
 use crate::snapshot::Snapshot;
 use cel::Value;
 use chrono::{DateTime, TimeDelta, Utc};
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock};
 
 /// Clock difference up to which an authentication "in the future" counts as just now.
@@ -30,6 +32,8 @@ pub struct Route<'s, 'r> {
     pub(crate) request: &'r Request<'r>,
     pub(crate) service: Option<&'s Service>,
     found: Result<Found<'s, 'r>, (Reason, Option<Ambiguity>)>,
+    /// What another engine said of the caller's relations.
+    answers: Answers,
 }
 
 #[derive(Debug)]
@@ -62,7 +66,7 @@ impl Snapshot {
             None if request.call == Call::Unclear => Err((Reason::AmbiguousPath, Some(Ambiguity::Request))),
             None => Err((Reason::NoPolicy, None)),
         };
-        Route { snapshot: self, request, service, found }
+        Route { snapshot: self, request, service, found, answers: Answers::default() }
     }
 
     /// The whole decision.
@@ -125,24 +129,69 @@ impl<'s> Route<'s, '_> {
         self.found.as_ref().ok().map(Found::captures)
     }
 
+    /// What another engine has to be asked before this is decided: relations of grants that would otherwise apply. None
+    /// where nothing of it matters, whoever is asking.
+    #[must_use]
+    pub fn questions(&self, principal: Option<&Principal>, now: DateTime<Utc>) -> Option<Questions<'s>> {
+        let service = self.service?;
+        let RelationEngine::OpenFga(store) = &service.relation_engine else { return None };
+        let ControlFlow::Continue((facts, _)) = self.admitted(principal, now) else { return None };
+        let mut of = BTreeSet::new();
+        self.granted(&facts, |to| {
+            of.extend(facts.question(to).ok());
+            false
+        });
+        (!of.is_empty()).then_some(Questions { store, model: &service.relations, of })
+    }
+
+    /// The same request, to be decided by what was said to its [`questions`](Self::questions).
+    #[must_use]
+    pub fn answered(self, answers: Answers) -> Self {
+        Self { answers, ..self }
+    }
+
+    /// What another engine said, by which this is decided.
+    #[must_use]
+    pub fn answers(&self) -> &Answers {
+        &self.answers
+    }
+
     /// Steps 3 to 8 of a decision. Takes no lock and does no I/O.
     #[must_use]
     pub fn decide(&self, principal: Option<&Principal>, now: DateTime<Utc>) -> Decision {
+        let (facts, denied) = match self.admitted(principal, now) {
+            ControlFlow::Continue(admitted) => admitted,
+            ControlFlow::Break(decision) => return decision,
+        };
+        let (rules, missing) = self.granted(&facts, |to| self.related(to, &facts));
+        if !missing.is_empty() {
+            return Decision { missing, ..self.decision(Reason::InsufficientScope) };
+        }
+        denied.unwrap_or_else(|| Decision { rules, ..self.decision(Reason::Granted) })
+    }
+
+    /// Steps 3 to 6: the decision, or else what grants are to be looked at for, with a denial that is only audited.
+    fn admitted<'f>(
+        &'f self,
+        principal: Option<&'f Principal>,
+        now: DateTime<Utc>,
+    ) -> ControlFlow<Decision, (RequestFacts<'f, 's>, Option<Decision>)> {
         let found = match &self.found {
             Ok(found) => found,
             Err((reason, ambiguity)) => {
-                return Decision { detail: ambiguity.map(|why| why.to_string()), ..self.decision(*reason) };
+                let detail = ambiguity.map(|why| why.to_string());
+                return ControlFlow::Break(Decision { detail, ..self.decision(*reason) });
             }
         };
         let operation = found.operation;
         if operation.operation.public {
-            return self.decision(Reason::Public);
+            return ControlFlow::Break(self.decision(Reason::Public));
         }
         let caller = match principal.map(Principal::identity) {
-            None => return self.decision(Reason::Unauthenticated),
+            None => return ControlFlow::Break(self.decision(Reason::Unauthenticated)),
             Some(caller) if caller.expires_at.is_some_and(|end| end <= now) => {
                 let detail = Some("the credential has ended".to_owned());
-                return Decision { detail, ..self.decision(Reason::Unauthenticated) };
+                return ControlFlow::Break(Decision { detail, ..self.decision(Reason::Unauthenticated) });
             }
             Some(caller) => caller,
         };
@@ -153,7 +202,7 @@ impl<'s> Route<'s, '_> {
                 let challenge = Some(challenge);
                 let refusal = Decision { challenge, detail: Some(detail), ..self.decision(Reason::AssuranceTooLow) };
                 if operation.mode == Mode::Enforce {
-                    return refusal;
+                    return ControlFlow::Break(refusal);
                 }
                 Some(refusal)
             }
@@ -166,16 +215,10 @@ impl<'s> Route<'s, '_> {
             ..self.decision(Reason::Denied)
         });
         match (too_low, denied) {
-            (_, Some(denied)) if denied.mode == Mode::Enforce => denied,
-            (Some(too_low), _) => too_low,
-            (None, Some(denied)) if operation.mode == Mode::Audit => denied,
-            (None, denied) => {
-                let (rules, missing) = self.granted(&facts);
-                if !missing.is_empty() {
-                    return Decision { missing, ..self.decision(Reason::InsufficientScope) };
-                }
-                denied.unwrap_or_else(|| Decision { rules, ..self.decision(Reason::Granted) })
-            }
+            (_, Some(denied)) if denied.mode == Mode::Enforce => ControlFlow::Break(denied),
+            (Some(too_low), _) => ControlFlow::Break(too_low),
+            (None, Some(denied)) if operation.mode == Mode::Audit => ControlFlow::Break(denied),
+            (None, denied) => ControlFlow::Continue((facts, denied)),
         }
     }
 
@@ -221,7 +264,11 @@ impl<'s> Route<'s, '_> {
     }
 
     /// The grants that carry the request, and the scopes that stay missing.
-    fn granted(&self, facts: &RequestFacts<'_, '_>) -> (Vec<Arc<str>>, Vec<Scope>) {
+    fn granted(
+        &self,
+        facts: &RequestFacts<'_, '_>,
+        mut related: impl FnMut(&RelationTo) -> bool,
+    ) -> (Vec<Arc<str>>, Vec<Scope>) {
         let required = &facts.found.operation.operation.scopes;
         let grants = self.service.map(|service| service.grants.as_slice()).unwrap_or_default();
         if required.len() > MAX_SCOPES {
@@ -238,7 +285,7 @@ impl<'s> Route<'s, '_> {
             // condition and relation come last, they are the dearest
             if gives != 0
                 && condition(grant.when.as_deref(), facts) == Truth::True
-                && grant.relation.as_ref().is_none_or(|to| self.related(to, facts))
+                && grant.relation.as_ref().is_none_or(&mut related)
             {
                 wanted &= !gives;
                 rules.push(Arc::clone(&grant.rule));
@@ -289,9 +336,15 @@ impl<'s> Route<'s, '_> {
 
     /// Whether the caller stands in a relation that a grant asks for.
     fn related(&self, to: &RelationTo, facts: &RequestFacts<'_, '_>) -> bool {
-        let (Some(service), Ok(object)) = (self.service, to.object(facts.found.captures())) else { return false };
-        let tuples = self.snapshot.tuples(&service.key);
-        tuples.check(&service.relations, &object, &to.relation, facts.caller) == Truth::True
+        let (Some(service), Ok(asked)) = (self.service, facts.question(to)) else { return false };
+        let truth = match service.relation_engine {
+            RelationEngine::Own => {
+                let tuples = self.snapshot.tuples(&service.key);
+                tuples.check(&service.relations, &asked.object, &to.relation, facts.caller)
+            }
+            RelationEngine::OpenFga(_) => self.answers.to(&asked),
+        };
+        truth == Truth::True
     }
 
     fn explain_relation(
@@ -301,18 +354,22 @@ impl<'s> Route<'s, '_> {
         facts: &RequestFacts<'_, '_>,
         scopes: Vec<Scope>,
     ) -> Considered {
-        let object = match to.object(facts.found.captures()) {
-            Ok(object) => object,
+        let asked = match facts.question(to) {
+            Ok(asked) => asked,
             Err(capture) => {
                 let outcome = Outcome::NoObject { object: to.to_string(), capture: capture.to_owned() };
                 return Considered { rule, outcome, relation: Vec::new() };
             }
         };
-        let checked = self.service.map(|service| {
-            self.snapshot.tuples(&service.key).explain(&service.relations, &object, &to.relation, facts.caller)
+        let checked = self.service.map(|service| match service.relation_engine {
+            RelationEngine::Own => {
+                let tuples = self.snapshot.tuples(&service.key);
+                tuples.explain(&service.relations, &asked.object, &to.relation, facts.caller)
+            }
+            RelationEngine::OpenFga(_) => Checked { truth: self.answers.to(&asked), proof: Vec::new() },
         });
         let Checked { truth, proof } = checked.unwrap_or(Checked { truth: Truth::False, proof: Vec::new() });
-        let relation = format!("{object}#{}", to.relation);
+        let relation = format!("{}#{}", asked.object, to.relation);
         let outcome = match truth {
             Truth::True => Outcome::Applies(scopes),
             Truth::False => Outcome::NotRelated(relation),
@@ -457,6 +514,12 @@ impl<'s> RequestFacts<'_, 's> {
     /// Labels of the caller's Namespace.
     fn labels(&self) -> Option<&'s Labels> {
         self.route.snapshot.labels_of(self.caller)
+    }
+
+    /// The relation to an object that a grant asks for; an error with the capture that the request lacks.
+    fn question<'t>(&self, to: &'t RelationTo) -> Result<Question, &'t str> {
+        let object = to.object(self.found.captures())?.into();
+        Ok(Question { object, relation: Arc::clone(&to.relation) })
     }
 }
 

@@ -7,7 +7,7 @@ use crate::kubernetes::ApiPattern;
 use crate::path::{Method, PathPattern};
 use crate::pods::{Pods, Selector};
 use crate::principal::{Identity, PrincipalId};
-use crate::relations::{Model, RelationTo};
+use crate::relations::{Model, RelationEngine, RelationTo};
 use crate::risk::Risk;
 use crate::scope::Scope;
 use crate::token::Tokens;
@@ -332,6 +332,8 @@ pub struct Policy {
     pub operations: Vec<Operation>,
     /// How relations between callers and the service's objects come about.
     pub relations: Model,
+    /// Who knows these relations.
+    pub relation_engine: RelationEngine,
     /// Who may.
     pub grants: Vec<Grant>,
     /// Who may not.

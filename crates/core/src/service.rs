@@ -8,7 +8,7 @@ use crate::policy::{
     Denial, Grant, Labels, MAX_SCOPES, Mode, Operation, Policy, PolicyKey, SpiffePattern, Subject, Way,
 };
 use crate::principal::{Identity, PrincipalId};
-use crate::relations::{Model, RelationTo};
+use crate::relations::{Model, RelationEngine, RelationTo};
 use crate::routes::Routes;
 use crate::scope::Scope;
 use crate::token::Tokens;
@@ -40,6 +40,7 @@ pub struct Service {
     pub(crate) mode: Mode,
     pub(crate) operations: Vec<ServiceOperation>,
     pub(crate) relations: Model,
+    pub(crate) relation_engine: RelationEngine,
     pub(crate) grants: Vec<Grant>,
     pub(crate) denials: Vec<Denial>,
     pub(crate) denial_index: SubjectIndex<usize>,
@@ -97,6 +98,14 @@ pub enum OperationConflict {
         /// The policy that came first.
         other: PolicyKey,
     },
+    /// They look up their relations in different places.
+    #[error(
+        "policy {other} of the same service has another `relationEngine`; all that declare relations need the same"
+    )]
+    RelationEngine {
+        /// The policy that came first.
+        other: PolicyKey,
+    },
 }
 
 /// Policies of one service on the way to being united, the oldest first.
@@ -119,6 +128,12 @@ impl Union {
         for name in policy.relations.types() {
             if let Some(other) = self.policies.iter().find(|other| other.relations.declares(name)) {
                 return Err(OperationConflict::ObjectType { name: Arc::clone(name), other: other.key.clone() });
+            }
+        }
+        if policy.relations.declares_any() {
+            let mut others = self.policies.iter().filter(|other| other.relations.declares_any());
+            if let Some(other) = others.find(|other| other.relation_engine != policy.relation_engine) {
+                return Err(OperationConflict::RelationEngine { other: other.key.clone() });
             }
         }
         for operation in &policy.operations {
@@ -186,6 +201,9 @@ impl Union {
         policies.sort_by(|a, b| a.key.cmp(&b.key));
         let mut relations = Model::default();
         policies.iter().for_each(|policy| relations.absorb(&policy.relations));
+        // all policies with relations have the same
+        let relation_engine = policies.iter().find(|policy| policy.relations.declares_any());
+        let relation_engine = relation_engine.map(|policy| policy.relation_engine.clone()).unwrap_or_default();
         Some(Service {
             key,
             policies: policies.iter().map(|p| (p.key.clone(), p.generation)).collect(),
@@ -196,6 +214,7 @@ impl Union {
             mode: if policies.iter().all(|p| p.mode == Mode::Audit) { Mode::Audit } else { Mode::Enforce },
             operations,
             relations,
+            relation_engine,
             grants,
             denials,
             denial_index,
@@ -232,6 +251,7 @@ impl Service {
             mode: Mode::Enforce,
             operations: Vec::new(),
             relations: Model::default(),
+            relation_engine: RelationEngine::Own,
             grants: Vec::new(),
             denials: Vec::new(),
             denial_index: SubjectIndex::default(),
@@ -281,6 +301,12 @@ impl Service {
     pub fn objects_by(&self, capture: &str) -> BTreeSet<&str> {
         let relations = self.grants.iter().filter_map(|grant| grant.relation.as_ref());
         relations.filter(|to| to.is_captured_by(capture)).map(RelationTo::kind).collect()
+    }
+
+    /// Who knows the relations to the service's objects.
+    #[must_use]
+    pub fn relation_engine(&self) -> &RelationEngine {
+        &self.relation_engine
     }
 
     /// How relations to the service's objects come about.

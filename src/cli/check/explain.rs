@@ -9,7 +9,7 @@ use durward_core::host::Host;
 use durward_core::near::{Miss, NearMiss};
 use durward_core::policy::Mode;
 use durward_core::principal::{Identity, Principal};
-use durward_core::relations::Proof;
+use durward_core::relations::{Answers, Proof};
 use durward_core::request::{Call, Request, Target};
 use durward_core::scope::Scope;
 use durward_core::service::Captures;
@@ -21,6 +21,8 @@ pub(super) struct Question<'q> {
     pub(super) request: Request<'q>,
     pub(super) principal: Option<Principal>,
     pub(super) at: DateTime<Utc>,
+    /// What OpenFGA said of the caller's relations.
+    pub(super) answers: Answers,
 }
 
 /// A decision with its explanation.
@@ -78,8 +80,8 @@ pub(super) struct Near {
 }
 
 pub(super) fn explain(snapshot: &Snapshot, question: &Question<'_>, trust_domain: &str) -> Explained {
-    let Question { request, principal, at } = question;
-    let route = snapshot.route(request);
+    let Question { request, principal, at, answers } = question;
+    let route = snapshot.route(request).answered(answers.clone());
     let decision = route.decide(principal.as_ref(), *at);
     let considered = principal.as_ref().map(|principal| route.considered(principal, *at)).unwrap_or_default();
     let enough = decision.challenge.map(|challenge| match challenge.max_age {

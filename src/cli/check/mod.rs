@@ -10,6 +10,7 @@ use crate::cli::policies::Policies;
 use crate::cli::{Failure, Verdict};
 use chrono::{DateTime, Utc};
 use durward_core::principal::{Identity, Principal, PrincipalId};
+use durward_core::relations::Answers;
 use durward_core::request::{Call, Request, Target};
 use durward_core::risk::Assurance;
 use durward_core::scope::Scope;
@@ -73,13 +74,17 @@ impl Check {
         let line = self.record.as_ref().map(Which::find).transpose()?;
         let recorded = line.as_ref().map(|(number, line)| recorded::read(*number, line)).transpose()?;
         let question = match &recorded {
-            Some((_, record)) => {
-                Question { request: record.question(), principal: record.caller(), at: self.at.unwrap_or(record.time) }
-            }
+            Some((_, record)) => Question {
+                request: record.question(),
+                principal: record.caller(),
+                at: self.at.unwrap_or(record.time),
+                answers: record.answers(),
+            },
             None => Question {
                 request: self.question()?,
                 principal: self.identity()?.map(Principal::assumed),
                 at: self.at.unwrap_or_else(Utc::now),
+                answers: Answers::default(),
             },
         };
         let mut explained = explain(&snapshot, &question, self.policies.trust_domain());

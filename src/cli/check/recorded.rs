@@ -1,7 +1,7 @@
 //! A decision of the audit log, to be explained.
 
 use crate::audit::Record;
-use crate::audit::replay::differences;
+use crate::audit::replay::{decide_again, differences};
 use crate::cli::Failure;
 use chrono::{DateTime, Utc};
 use durward_core::snapshot::Snapshot;
@@ -100,7 +100,7 @@ pub(super) struct Recorded {
 }
 
 pub(super) fn compared(line: u64, record: &Record<'_>, snapshot: &Snapshot) -> Recorded {
-    let now = snapshot.decide(record.caller().as_ref(), &record.question(), record.time);
+    let now = decide_again(record, snapshot);
     Recorded {
         line,
         id: record.id.clone(),

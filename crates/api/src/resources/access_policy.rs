@@ -53,6 +53,9 @@ pub struct AccessPolicySpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["object"]))]
     pub relations: Vec<ObjectType>,
+    /// Who knows these relations. Default: Durward itself, by `Relationship`s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relation_engine: Option<RelationEngine>,
     /// Who gets which scopes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
@@ -321,6 +324,26 @@ pub struct ObjectType {
     #[serde(default)]
     #[schemars(extend("maxProperties" = 64))]
     pub relations: BTreeMap<String, RelationRule>,
+}
+
+/// Who knows the relations of a service, in place of Durward itself.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RelationEngine {
+    /// The OpenFGA server that the installation is told of.
+    pub openfga: OpenFga,
+}
+
+/// Where an OpenFGA server has the relations of a service.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OpenFga {
+    /// Id of the store. It needs the Namespace's annotation `durward.dev/allowed-openfga-stores`.
+    #[schemars(schema_with = "schema::ulid")]
+    pub store: String,
+    /// Id of the authorization model, as OpenFGA gave it when the model of `durward relations model` was written.
+    #[schemars(schema_with = "schema::ulid")]
+    pub model: String,
 }
 
 /// How a relation comes about; `{}` when tuples state it directly.

@@ -20,3 +20,6 @@ pub const ALLOWED_HOSTS: &str = "durward.dev/allowed-hosts";
 /// Annotation of a Namespace, owned by cluster admins: audiences other than `<name>.<namespace>` that its
 /// policies may claim, separated by commas.
 pub const ALLOWED_AUDIENCES: &str = "durward.dev/allowed-audiences";
+/// Annotation of a Namespace, owned by cluster admins: stores of the OpenFGA server that its policies may ask, separated by
+/// commas.
+pub const ALLOWED_OPENFGA_STORES: &str = "durward.dev/allowed-openfga-stores";

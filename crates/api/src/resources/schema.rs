@@ -18,6 +18,9 @@ const NAME: &str = "^[A-Za-z0-9]([-A-Za-z0-9_.:/]*[A-Za-z0-9])?$";
 /// Names of object types and relations.
 const RELATION: &str = "^[A-Za-z][A-Za-z0-9_-]*$";
 
+/// Ids of OpenFGA's stores and models.
+const ULID: &str = "^[0-9A-Z]{26}$";
+
 type Generator = SchemaGenerator;
 
 /// A text of 1 to `max` characters; `more` adds a pattern or rules.
@@ -214,4 +217,8 @@ pub(super) fn trust_domain(_: &mut Generator) -> Schema {
 
 pub(super) fn pem(_: &mut Generator) -> Schema {
     only(text(262_144, json!({})))
+}
+
+pub(super) fn ulid(_: &mut Generator) -> Schema {
+    only(matching(26, ULID))
 }

@@ -11,6 +11,7 @@
 //! `eng` of provider `corporate` has the tuple `group:corporate/eng # member @ CALLER`.
 
 mod check;
+mod engine;
 mod model;
 mod names;
 mod search;
@@ -19,6 +20,7 @@ mod tuple;
 mod tuples;
 
 pub use check::{Checked, Proof};
+pub use engine::{Answers, Question, Questions, RelationEngine, Store, Ulid, UlidError};
 pub use model::{GROUP, Model, RESERVED, Relations, Rule};
 pub use target::{RelationTo, TargetError};
 pub use tuple::{MEMBER, Object, Subject, Tuple, TupleError, is_relation_name};

@@ -92,6 +92,12 @@ impl Model {
         self.types.contains_key(kind)
     }
 
+    /// Whether the model declares any type itself.
+    #[must_use]
+    pub fn declares_any(&self) -> bool {
+        !self.types.is_empty()
+    }
+
     /// The types that the model declares, in order.
     #[must_use]
     pub fn types(&self) -> Vec<&Arc<str>> {

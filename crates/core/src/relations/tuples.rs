@@ -65,6 +65,19 @@ impl Tuples {
         self.index.len()
     }
 
+    /// Each tuple, once, in no order.
+    pub fn stated(&self) -> impl Iterator<Item = Tuple> {
+        self.index.keys().filter_map(|key| {
+            let text = |name| self.names.text(name);
+            let subject = match (key.kind, key.set()) {
+                (EVERYBODY, _) => Subject::Everybody,
+                (_, None) => text(key.subject).parse().ok()?,
+                (_, Some(set)) => Subject::Set(text(key.subject).parse().ok()?, text(set).into()),
+            };
+            Some(Tuple { object: text(key.object).parse().ok()?, relation: text(key.relation).into(), subject })
+        })
+    }
+
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {

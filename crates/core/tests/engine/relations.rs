@@ -227,6 +227,7 @@ fn orders_by_relation() -> Policy {
     let relation = |text: &str| Some(text.parse().expect(text));
     Policy {
         relations: Model::new([kind("order", [("viewer", Rule::This)])]),
+        relation_engine: Default::default(),
         operations: vec![
             operation("get", &["GET /orders/{id}"], &["read"]),
             operation("list", &["GET /orders"], &["read"]),

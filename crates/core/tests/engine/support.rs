@@ -31,6 +31,7 @@ pub fn policy(name: &str) -> Policy {
         ways: vec![Way::Workload, Way::Provider("corporate".into()), Way::Provider("partners".into())],
         operations: Vec::new(),
         relations: Model::default(),
+        relation_engine: Default::default(),
         grants: Vec::new(),
         denials: Vec::new(),
         mode: Mode::Enforce,
