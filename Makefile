@@ -60,7 +60,7 @@ deny: ## Check licences, advisories and the one crypto provider (needs cargo-den
 	cargo deny check
 
 crds: ## Generate crds/ from crates/api, and the chart's copy
-	cargo run --locked -- crds --out crds
+	UPDATE=1 cargo test --locked --quiet -p durward-api --test resources_crds the_files_are_not_stale
 	cp crds/*.yaml charts/durward/files/crds/
 
 test-deps: $(VENV)/done ## Install what the tests need: nginx, curl, openssl, and Python packages in a cache

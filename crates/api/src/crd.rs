@@ -54,7 +54,7 @@ pub fn to_yaml(crd: &CustomResourceDefinition) -> Result<String, CrdError> {
     let value = serde_json::to_value(crd).map_err(|source| CrdError::Schema { name: name.clone(), source })?;
     let yaml =
         serde_saphyr::to_string(&sorted(value)).map_err(|error| CrdError::Yaml { name, why: error.to_string() })?;
-    Ok(format!("# Generated from crates/api by `durward crds`; change the types there.\n{yaml}"))
+    Ok(format!("# Generated from crates/api by `make crds`; change the types there.\n{yaml}"))
 }
 
 /// Writes each CRD to `<dir>/<name>.yaml` and returns the files in order.
