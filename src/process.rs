@@ -1,8 +1,7 @@
 //! The parts of a process: each runs until all are to end, and one that dies ends them all.
 
-use crate::doors::server::{Listening, serve};
+use crate::doors::server::{Answers, Listening, serve};
 use crate::lanes::Lanes;
-use axum::Router;
 use rustls::ServerConfig;
 use std::error::Error;
 use std::future::Future;
@@ -70,10 +69,10 @@ impl Parts {
         self.tasks.spawn(part(self.shutdown.clone()));
     }
 
-    /// Serves a router as a part.
-    pub(crate) fn serve(&mut self, listener: TcpListener, tls: Option<Arc<ServerConfig>>, router: Router) {
+    /// Answers what comes in by a socket, as a part.
+    pub(crate) fn serve(&mut self, listener: TcpListener, tls: Option<Arc<ServerConfig>>, service: impl Answers) {
         let listening = self.listening(listener);
-        self.add(|shutdown| async move { Ok(serve(listening, tls, router, shutdown).await?) });
+        self.add(|shutdown| async move { Ok(serve(listening, tls, service, shutdown).await?) });
     }
 
     /// A socket whose connections are served by the threads of this process.

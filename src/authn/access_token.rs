@@ -3,7 +3,7 @@
 //! Such a token stands for the credential that it was exchanged for: it comes in by that one's way, proves no more than
 //! that one did, counts as long as the pod that had it lives, and is good for the scopes that it carries and no others.
 
-use crate::authn::bearer::Bearer;
+use crate::authn::bearer::{Bearer, Kind};
 use crate::authn::cause::Cause;
 use crate::authn::issuer::{bound_to, scopes};
 use crate::authn::jwt::{Claims, Token, is_access_token};
@@ -19,8 +19,6 @@ use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// Tells what is remembered of access tokens from what is of JWT-SVIDs.
-const ACCESS_TOKEN: &str = "access token";
 /// The claim with what no registered claim is for.
 pub(crate) const DETAILS: &str = "durward.dev";
 
@@ -123,12 +121,11 @@ impl Authenticator {
     ) -> Option<Result<Verified, Cause>> {
         let domain = self.domain.load();
         let workloads = domain.workloads.as_ref()?;
-        if workloads.is_stranger(&bearer.remembered_as(&[audience])) {
+        if workloads.is_stranger(&bearer.read_as(Kind::Credential, audience)) {
             return None;
         }
-        // JWT-SVIDs are remembered for their audience alone
-        let remembered_as = bearer.remembered_as(&[audience, ACCESS_TOKEN]);
-        if let Some(verified) = workloads.remembered(&remembered_as, now) {
+        let reading = bearer.read_as(Kind::AccessToken, audience);
+        if let Some(verified) = workloads.remembered(&reading, now) {
             return Some(Ok(verified));
         }
         if !is_access_token(bearer.text) {
@@ -142,7 +139,7 @@ impl Authenticator {
             let bound = bound_to(&claims, credentials)?;
             let verified = read(&claims, bound, &domain.settings.name)?;
             if !bound {
-                keys.verified.insert(remembered_as, verified.clone());
+                keys.verified.insert(reading.kept(), verified.clone());
             }
             Ok(verified)
         };

@@ -4,6 +4,7 @@ use crate::authn::cause::Cause;
 use durward_core::digest::Digest;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use quick_cache::Equivalent;
 
 /// Longest token, in bytes: what servers accept as one header, and four times the largest token of common issuers.
 pub(crate) const MAX_TOKEN: usize = 16 * 1024;
@@ -35,10 +36,38 @@ impl<'h> Bearer<'h> {
         Self { text, digest: Digest::of([text.as_bytes()]) }
     }
 
-    /// Under which the outcome of verifying the token is remembered; `of` is whatever else the outcome depends on.
-    pub(crate) fn remembered_as(&self, of: &[&str]) -> Digest {
-        let parts = of.iter().map(|part| part.as_bytes());
-        Digest::of(std::iter::once(self.digest.as_bytes().as_slice()).chain(parts))
+    /// Under which it is remembered what the token, read as one of this kind, says to an audience.
+    pub(crate) fn read_as<'a>(&self, kind: Kind, audience: &'a str) -> Reading<&'a str> {
+        Reading { token: self.digest, kind, audience }
+    }
+}
+
+/// As what a token is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    /// A credential, of whichever issuer's keys it is looked up with.
+    Credential,
+    /// An access token of ours.
+    AccessToken,
+}
+
+/// One reading of a token: all that its outcome depends on, beside the keys that it is verified with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Reading<Audience> {
+    token: Digest,
+    kind: Kind,
+    audience: Audience,
+}
+
+impl Reading<&str> {
+    pub(crate) fn kept(&self) -> Reading<Box<str>> {
+        Reading { token: self.token, kind: self.kind, audience: self.audience.into() }
+    }
+}
+
+impl Equivalent<Reading<Box<str>>> for Reading<&str> {
+    fn equivalent(&self, kept: &Reading<Box<str>>) -> bool {
+        (self.token, self.kind, self.audience) == (kept.token, kept.kind, &*kept.audience)
     }
 }
 

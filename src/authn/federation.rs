@@ -1,7 +1,7 @@
 //! Another trust domain: an `IdentityProvider` of kind `x509`. What its bundle vouches for is its own workloads, and nobody
 //! else.
 
-use crate::authn::bearer::Bearer;
+use crate::authn::bearer::{Bearer, Kind};
 use crate::authn::cause::Cause;
 use crate::authn::certificate::Certificates;
 use crate::authn::endpoint::Endpoint;
@@ -164,8 +164,8 @@ impl Federation {
         now: DateTime<Utc>,
     ) -> Result<Arc<Principal>, Cause> {
         let keys = known.keys.as_ref().ok_or(Cause::Issuer)?;
-        let remembered_as = bearer.remembered_as(&[audience]);
-        if let Some(verified) = keys.remembered(&remembered_as, now) {
+        let reading = bearer.read_as(Kind::Credential, audience);
+        if let Some(verified) = keys.remembered(&reading, now) {
             return Ok(verified.principal);
         }
         let token = Token::parse(bearer.text)?;
@@ -187,7 +187,7 @@ impl Federation {
         };
         let principal = Arc::new(Principal::authenticated(identity));
         if !bound {
-            keys.verified.insert(remembered_as, Verified { principal: Arc::clone(&principal), bond: None });
+            keys.verified.insert(reading.kept(), Verified { principal: Arc::clone(&principal), bond: None });
         }
         Ok(principal)
     }

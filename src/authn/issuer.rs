@@ -1,6 +1,6 @@
 //! Tokens of an outside issuer: an `IdentityProvider` of kind `jwt`.
 
-use crate::authn::bearer::Bearer;
+use crate::authn::bearer::{Bearer, Kind};
 use crate::authn::cause::Cause;
 use crate::authn::certificate::leaf;
 use crate::authn::jwt::{Claims, Token};
@@ -61,8 +61,8 @@ impl Issuer {
         audience: &str,
         now: DateTime<Utc>,
     ) -> Result<Arc<Principal>, Cause> {
-        let remembered_as = bearer.remembered_as(&[audience, &self.name]);
-        if let Some(verified) = self.keys.remembered(&remembered_as, now) {
+        let reading = bearer.read_as(Kind::Credential, audience);
+        if let Some(verified) = self.keys.remembered(&reading, now) {
             return Ok(verified.principal);
         }
         let token = Token::parse(bearer.text)?;
@@ -78,7 +78,7 @@ impl Issuer {
         let bound = bound_to(&claims, credentials)?;
         let principal = Arc::new(Principal::authenticated(self.identity(&claims, bound)?));
         if !bound {
-            keys.verified.insert(remembered_as, Verified { principal: Arc::clone(&principal), bond: None });
+            keys.verified.insert(reading.kept(), Verified { principal: Arc::clone(&principal), bond: None });
         }
         Ok(principal)
     }

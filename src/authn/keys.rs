@@ -1,6 +1,7 @@
 //! The keys of an issuer: read from a JWKS (RFC 7517), fetched, kept.
 
 use crate::authn::Verified;
+use crate::authn::bearer::Reading;
 use crate::authn::cause::Cause;
 use arc_swap::ArcSwapOption;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -49,7 +50,7 @@ pub(crate) struct KeySet {
     keys: Vec<Key>,
     digest: Digest,
     /// Keyed by everything that the outcome depends on; gone with these keys.
-    pub(crate) verified: Cache<Digest, Verified>,
+    pub(crate) verified: Cache<Reading<Box<str>>, Verified>,
 }
 
 impl std::fmt::Debug for KeySet {
@@ -97,8 +98,8 @@ impl KeySet {
 }
 
 impl KeySet {
-    /// Who a token of this digest is, if it was verified with these keys and has not ended.
-    pub(crate) fn remembered(&self, token: &Digest, now: DateTime<Utc>) -> Option<Verified> {
+    /// Whom a token was read to be, if it was verified with these keys and has not ended.
+    pub(crate) fn remembered(&self, token: &Reading<&str>, now: DateTime<Utc>) -> Option<Verified> {
         let verified = self.verified.get(token)?;
         verified.principal.identity().expires_at.is_some_and(|end| end > now).then_some(verified)
     }
@@ -249,7 +250,7 @@ impl Keys {
     }
 
     /// As [`KeySet::remembered`], as long as the keys count.
-    pub(crate) fn remembered(&self, token: &Digest, now: DateTime<Utc>) -> Option<Verified> {
+    pub(crate) fn remembered(&self, token: &Reading<&str>, now: DateTime<Utc>) -> Option<Verified> {
         let fetched = self.current.load();
         let fetched = fetched.as_ref().filter(|fetched| fetched.at.is_none_or(|at| now - at <= MAX_AGE))?;
         fetched.keys.remembered(token, now)

@@ -1,6 +1,6 @@
 //! Workloads of this trust domain: JWT-SVIDs and Kubernetes service-account tokens.
 
-use crate::authn::bearer::Bearer;
+use crate::authn::bearer::{Bearer, Kind, Reading};
 use crate::authn::cause::Cause;
 use crate::authn::issuer::{bound_to, scopes};
 use crate::authn::jwt::{Claims, Token};
@@ -8,7 +8,6 @@ use crate::authn::keys::{KeySet, KeySource, Keys};
 use crate::authn::living::Bond;
 use crate::authn::{Credentials, TrustDomain, Verified};
 use chrono::{DateTime, Utc};
-use durward_core::digest::Digest;
 use durward_core::principal::{Identity, Principal, PrincipalId};
 use durward_core::risk::Assurance;
 use durward_pki::serial::Tag;
@@ -35,7 +34,7 @@ pub(crate) struct WorkloadTokens {
     own: Option<Arc<KeySet>>,
     cluster: Option<(String, Arc<Keys>)>,
     /// Tokens of none of these issuers: they need not be taken apart again before the next way in is tried.
-    strangers: Cache<Digest, ()>,
+    strangers: Cache<Reading<Box<str>>, ()>,
 }
 
 impl fmt::Debug for WorkloadTokens {
@@ -74,12 +73,12 @@ impl WorkloadTokens {
         audience: &str,
         now: DateTime<Utc>,
     ) -> Result<Verified, Cause> {
-        let remembered_as = bearer.remembered_as(&[audience]);
-        let remembered = self.own.as_ref().and_then(|keys| keys.remembered(&remembered_as, now));
-        if let Some(verified) = remembered.or_else(|| self.cluster.as_ref()?.1.remembered(&remembered_as, now)) {
+        let reading = bearer.read_as(Kind::Credential, audience);
+        let remembered = self.own.as_ref().and_then(|keys| keys.remembered(&reading, now));
+        if let Some(verified) = remembered.or_else(|| self.cluster.as_ref()?.1.remembered(&reading, now)) {
             return Ok(verified);
         }
-        if self.is_stranger(&remembered_as) {
+        if self.is_stranger(&reading) {
             return Err(Cause::Issuer);
         }
         let token = Token::parse(bearer.text)?;
@@ -94,7 +93,7 @@ impl WorkloadTokens {
                 (Arc::clone(own), false)
             }
             _ => {
-                self.strangers.insert(remembered_as, ());
+                self.strangers.insert(reading.kept(), ());
                 return Err(Cause::Issuer);
             }
         };
@@ -109,18 +108,18 @@ impl WorkloadTokens {
         };
         let verified = Verified { principal: Arc::new(Principal::authenticated(identity)), bond: bond(&claims)? };
         if !bound {
-            keys.verified.insert(remembered_as, verified.clone());
+            keys.verified.insert(reading.kept(), verified.clone());
         }
         Ok(verified)
     }
 
     /// Whether this is remembered as a token of other issuers.
-    pub(crate) fn is_stranger(&self, token: &Digest) -> bool {
+    pub(crate) fn is_stranger(&self, token: &Reading<&str>) -> bool {
         self.strangers.get(token).is_some()
     }
 
     /// Whom a token of our own was once verified to be.
-    pub(crate) fn remembered(&self, token: &Digest, now: DateTime<Utc>) -> Option<Verified> {
+    pub(crate) fn remembered(&self, token: &Reading<&str>, now: DateTime<Utc>) -> Option<Verified> {
         self.own.as_ref()?.remembered(token, now)
     }
 

@@ -6,10 +6,12 @@ use crate::doors::Doors;
 use crate::doors::answer::{HttpAnswer, IDENTITY_HEADERS, METHOD_OVERRIDES};
 use crate::doors::ext_authz_failure::deny_failures;
 use crate::doors::headers::mislead;
+use crate::doors::server::Answers;
 use crate::doors::trust::Peer;
 use crate::engine::{Caller, Door};
 use axum::Router;
-use axum::middleware::from_fn_with_state;
+use axum::body::Body;
+use axum::extract;
 use durward_core::request::{Call, Request, Target};
 use envoy_types::ext_authz::v3::pb::{
     Address, Authorization, AuthorizationServer, CheckRequest, CheckResponse, DeniedHttpResponse, HeaderAppendAction,
@@ -22,7 +24,7 @@ use std::net::IpAddr;
 use tonic::{Code, Response, Status};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
-use tower_http::catch_panic::CatchPanicLayer;
+use tower::Service;
 
 /// Largest request, in bytes: 64 kB of headers and what Envoy says around them. Bodies are not looked at.
 const MAX_REQUEST: usize = 1024 * 1024;
@@ -43,19 +45,40 @@ impl Health {
     }
 }
 
-/// The door as a router, and its health.
-pub(crate) async fn router(doors: Doors) -> (Router, Health) {
+/// The one method of the door.
+const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
+
+/// The door's listener. Checks take the short way, past the router.
+#[derive(Debug, Clone)]
+pub(crate) struct Listener {
+    doors: Doors,
+    check: AuthorizationServer<ExtAuthz>,
+    others: Router,
+}
+
+impl Answers for Listener {
+    async fn answer(mut self, request: extract::Request) -> axum::response::Response {
+        if request.uri().path() != CHECK {
+            return self.others.answer(request).await;
+        }
+        let check = self.check.call(request);
+        let check = async { check.await.map_or_else(|never| match never {}, |response| response.map(Body::new)) };
+        deny_failures(&self.doors, check).await
+    }
+}
+
+/// What answers on the door's listener, and its health.
+pub(crate) async fn listener(doors: Doors) -> (Listener, Health) {
     let check = AuthorizationServer::new(ExtAuthz { doors: doors.clone() }).max_decoding_message_size(MAX_REQUEST);
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<AuthorizationServer<ExtAuthz>>().await;
-    let mut routes = tonic::service::Routes::new(check).add_service(health);
+    let mut routes = tonic::service::Routes::new(health);
     match tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS).build_v1() {
         Ok(reflection) => routes = routes.add_service(reflection),
         Err(error) => tracing::error!(%error, "gRPC reflection is not served"),
     }
-    let router = routes.prepare().into_axum_router().fallback(|| async { StatusCode::NOT_FOUND });
-    let router = router.layer(CatchPanicLayer::new()).layer(from_fn_with_state(doors, deny_failures));
-    (router, Health(reporter))
+    let others = routes.prepare().into_axum_router().fallback(|| async { StatusCode::NOT_FOUND });
+    (Listener { doors, check, others }, Health(reporter))
 }
 
 #[derive(Debug)]
@@ -190,18 +213,17 @@ mod tests {
     use crate::doors::trust::Trust;
     use crate::engine::Engine;
     use crate::metrics::Metrics;
-    use axum::body::{Body, to_bytes};
+    use axum::body::to_bytes;
     use std::sync::Arc;
-    use tower::ServiceExt;
 
     /// What a health check is answered, as it stands in the message: 1 is serving, 2 is not.
-    async fn health(router: &Router) -> Option<u8> {
+    async fn health(listener: &Listener) -> Option<u8> {
         let request = http::Request::post("/grpc.health.v1.Health/Check")
             .header("content-type", "application/grpc")
             // a message of no bytes: the server as a whole
             .body(Body::from(vec![0_u8; 5]))
             .expect("a request");
-        let answer = router.clone().oneshot(request).await.expect("an answer");
+        let answer = listener.clone().answer(request).await;
         let bytes = to_bytes(answer.into_body(), 64).await.expect("a message");
         bytes.last().copied()
     }
@@ -211,9 +233,9 @@ mod tests {
         let audit = Audit::nowhere();
         let authenticator = Arc::new(Authenticator::new(TrustDomain::default(), Arc::default()));
         let engine = Arc::new(Engine::new(authenticator, audit, Arc::new(Metrics::default()), 1));
-        let (router, closing) = router(Doors { engine, trust: Arc::new(Trust::default()) }).await;
-        assert_eq!(health(&router).await, Some(1));
+        let (listener, closing) = listener(Doors { engine, trust: Arc::new(Trust::default()) }).await;
+        assert_eq!(health(&listener).await, Some(1));
         closing.closing().await;
-        assert_eq!(health(&router).await, Some(2));
+        assert_eq!(health(&listener).await, Some(2));
     }
 }

@@ -9,23 +9,20 @@ use crate::doors::answer::HttpAnswer;
 use crate::doors::ext_authz::denial;
 use crate::engine::{Caller, Door};
 use axum::body::{Body, Bytes};
-use axum::extract::{Request, State};
-use axum::middleware::Next;
 use axum::response::Response;
 use durward_core::request::{Call, Target};
+use futures::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body_util::{BodyExt, Full};
 use prost::Message;
-
-const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
+use std::panic::AssertUnwindSafe;
 
 /// Turns every failed check (an unreadable or oversized message, a panic) into a denial, recorded like any other.
-pub(crate) async fn deny_failures(State(doors): State<Doors>, request: Request, next: Next) -> Response {
-    let is_check = request.uri().path() == CHECK;
-    let response = next.run(request).await;
-    let failed = response.status() != StatusCode::OK
-        || response.headers().get("grpc-status").is_some_and(|status| status != "0");
-    if !is_check || !failed {
+pub(crate) async fn deny_failures(doors: &Doors, check: impl Future<Output = Response>) -> Response {
+    let good = |response: &Response| {
+        response.status() == StatusCode::OK && response.headers().get("grpc-status").is_none_or(|status| status == "0")
+    };
+    if let Some(response) = AssertUnwindSafe(check).catch_unwind().await.ok().filter(good) {
         return response;
     }
     let headers = HeaderMap::new();

@@ -19,7 +19,7 @@ pub mod trust;
 
 use crate::engine::Engine;
 use axum::Router;
-use ext_authz::Health;
+use ext_authz::{Health, Listener};
 use std::sync::Arc;
 use trust::Trust;
 
@@ -39,7 +39,7 @@ impl Doors {
     }
 
     /// Envoy's `ext_authz` with gRPC health and reflection.
-    pub(crate) async fn grpc(&self) -> (Router, Health) {
-        ext_authz::router(self.clone()).await
+    pub(crate) async fn grpc(&self) -> (Listener, Health) {
+        ext_authz::listener(self.clone()).await
     }
 }

@@ -4,8 +4,10 @@ use crate::doors::trust::Peer;
 use crate::lanes::Lanes;
 use axum::Router;
 use axum::extract::Request;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use durward_pki::svid;
+use futures::FutureExt;
+use http::StatusCode;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -15,6 +17,7 @@ use rustls_pki_types::CertificateDer;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,8 +29,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::{Layer, Service, ServiceExt};
-use tower_http::catch_panic::CatchPanicLayer;
+use tower::ServiceExt;
 
 /// Connections at once; a gateway holds a handful, a hundred gateways some hundreds.
 const MAX_CONNECTIONS: usize = 4096;
@@ -51,36 +53,40 @@ pub struct Listening {
     pub lanes: Arc<Lanes>,
 }
 
-/// Serves `router` on a socket until `shutdown`, then lets open requests end.
+/// What answers requests; each has the [`Peer`] among its extensions.
+pub trait Answers: Clone + Send + 'static {
+    /// Answers one.
+    fn answer(self, request: Request) -> impl Future<Output = Response> + Send;
+}
+
+impl Answers for Router {
+    async fn answer(self, request: Request) -> Response {
+        self.oneshot(request).await.unwrap_or_else(|never| match never {})
+    }
+}
+
+/// The answer, or that there is none because something panicked: the connection and whoever else is on it live on.
+async fn answered(service: impl Answers, request: Request) -> Response {
+    AssertUnwindSafe(service.answer(request))
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+}
+
+/// Answers what comes in by a socket until `shutdown`, then lets open requests end.
 ///
 /// # Errors
 /// When the listener has no address any more.
 pub async fn serve(
     listening: Listening,
     tls: Option<Arc<ServerConfig>>,
-    router: Router,
+    service: impl Answers,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    serve_service(listening, tls, CatchPanicLayer::new().layer(router), DRAIN, shutdown).await
+    serve_service(listening, tls, service, DRAIN, shutdown).await
 }
 
-/// What answers requests; each has the [`Peer`] among its extensions.
-pub(crate) trait Answers: Clone + Send + 'static {
-    /// Answers one.
-    fn answer(self, request: Request) -> impl Future<Output = Response> + Send;
-}
-
-impl<S> Answers for S
-where
-    S: Service<Request, Error = Infallible, Future: Send> + Clone + Send + 'static,
-    S::Response: axum::response::IntoResponse,
-{
-    async fn answer(self, request: Request) -> Response {
-        self.oneshot(request).await.map_or_else(|never| match never {}, axum::response::IntoResponse::into_response)
-    }
-}
-
-/// As [`serve`] for any service, with `drain` for open requests to end.
+/// As [`serve`], with `drain` for open requests to end.
 pub(crate) async fn serve_service(
     Listening { socket, lanes }: Listening,
     tls: Option<Arc<ServerConfig>>,
@@ -193,7 +199,7 @@ impl<S: Answers> Connection<S> {
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             asks.store(true, Ordering::Relaxed);
             request.extensions_mut().insert(peer.clone());
-            let answer = service.clone().answer(request.map(axum::body::Body::new) as Request);
+            let answer = answered(service.clone(), request.map(axum::body::Body::new));
             async { Ok::<_, Infallible>(answer.await) }
         });
         let connection = self.builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();

@@ -4,6 +4,7 @@ use crate::authn::Credentials;
 use crate::doors::answer::HttpAnswer;
 use crate::doors::forward_auth::response;
 use crate::doors::headers::{Unclear, mislead, own_host};
+use crate::doors::server::Answers;
 use crate::doors::trust::Peer;
 use crate::engine::{Caller, Door, Engine};
 use crate::gate::Limits;
@@ -41,18 +42,20 @@ struct Read<'r> {
     path: Cow<'r, str>,
 }
 
-impl Inbound {
-    pub(super) fn new(engine: Arc<Engine>, app: App, limits: Limits, tunnels: Tunnels) -> Self {
-        let slots = Arc::new(Semaphore::new(limits.requests));
-        Self { engine, app, limits, slots, tunnels }
-    }
-
-    pub(super) async fn answer(self, request: Request) -> Response {
+impl Answers for Inbound {
+    async fn answer(self, request: Request) -> Response {
         let grpc = is_grpc(&request);
         match self.decided(request, grpc).await {
             Ok(response) => response,
             Err(trouble) => trouble.told(grpc),
         }
+    }
+}
+
+impl Inbound {
+    pub(super) fn new(engine: Arc<Engine>, app: App, limits: Limits, tunnels: Tunnels) -> Self {
+        let slots = Arc::new(Semaphore::new(limits.requests));
+        Self { engine, app, limits, slots, tunnels }
     }
 
     async fn decided(&self, request: Request, grpc: bool) -> Result<Response, Trouble> {

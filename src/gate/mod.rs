@@ -37,19 +37,16 @@ use crate::random::random;
 use crate::standalone::load::Domain;
 use crate::standalone::state::State;
 use app::App;
-use axum::extract::Request;
 use durward_pki::token::{Algorithm, TokenKey};
 use identity::Shown;
 use inbound::Inbound;
 use outbound::Outbound;
 use serde::Serialize;
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tower::service_fn;
 use tunnel::Tunnels;
 
 /// Everything that the gate can be told.
@@ -201,12 +198,8 @@ async fn serve_inbound(
     };
     let tunnels = Tunnels::default();
     let inbound = Inbound::new(engine, app, limits, tunnels.clone());
-    let service = service_fn(move |request: Request| {
-        let inbound = inbound.clone();
-        async { Ok::<_, Infallible>(inbound.answer(request).await) }
-    });
     let tls = identity.tls(tls12)?;
-    let served = serve_service(listening, Some(tls), service, limits.drain, shutdown.clone());
+    let served = serve_service(listening, Some(tls), inbound, limits.drain, shutdown.clone());
     let (served, ()) = tokio::join!(served, tunnels.end(limits.drain, shutdown));
     Ok(served?)
 }
@@ -223,11 +216,7 @@ async fn serve_outbound(
     };
     let tunnels = Tunnels::default();
     let outbound = Outbound::new(&identity.peers, &identity.certificate, limits, tunnels.clone())?;
-    let service = service_fn(move |request: Request| {
-        let outbound = outbound.clone();
-        async { Ok::<_, Infallible>(outbound.answer(request).await) }
-    });
-    let served = serve_service(listening, None, service, limits.drain, shutdown.clone());
+    let served = serve_service(listening, None, outbound, limits.drain, shutdown.clone());
     let (served, ()) = tokio::join!(served, tunnels.end(limits.drain, shutdown));
     Ok(served?)
 }

@@ -2,6 +2,7 @@
 
 use crate::authn::tls::{ServerCertificate, TlsError};
 use crate::doors::headers::own_host;
+use crate::doors::server::Answers;
 use crate::gate::Limits;
 use crate::gate::passing::{is_grpc, is_websocket, join_cookies, pass, strip_foreign, strip_hop_by_hop};
 use crate::gate::peers::Peers;
@@ -43,6 +44,13 @@ pub(super) struct Outbound {
     tunnels: Tunnels,
 }
 
+impl Answers for Outbound {
+    async fn answer(self, request: Request) -> Response {
+        let grpc = is_grpc(&request);
+        self.passed(request, grpc).await.unwrap_or_else(|trouble| trouble.told(grpc))
+    }
+}
+
 impl Outbound {
     pub(super) fn new(
         peers: &Arc<Peers>,
@@ -65,11 +73,6 @@ impl Outbound {
         };
         let slots = Arc::new(Semaphore::new(limits.requests));
         Ok(Self { http1: client(false)?, http2: client(true)?, limits, slots, tunnels })
-    }
-
-    pub(super) async fn answer(self, request: Request) -> Response {
-        let grpc = is_grpc(&request);
-        self.passed(request, grpc).await.unwrap_or_else(|trouble| trouble.told(grpc))
     }
 
     async fn passed(&self, mut request: Request, grpc: bool) -> Result<Response, Trouble> {

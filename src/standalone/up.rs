@@ -7,7 +7,7 @@ use crate::doors::admin::{self, Readiness};
 use crate::doors::exchange::{self, Exchange};
 use crate::doors::tokens::Metadata;
 use crate::doors::trust::Trust;
-use crate::doors::{Doors, tokens};
+use crate::doors::{Doors, ext_authz, tokens};
 use crate::engine::Engine;
 use crate::identity::{TokenKeys, TokenService};
 use crate::metrics::Metrics;
@@ -152,7 +152,7 @@ pub async fn up(settings: Settings, ready: impl FnOnce(&Listen, &Directory)) -> 
 
 struct Routers {
     http: Router,
-    grpc: Router,
+    grpc: ext_authz::Listener,
     tokens: Router,
     admin: Router,
 }
@@ -197,12 +197,12 @@ impl Sockets {
         let all = [
             (self.http, None, routers.http.clone()),
             (self.https, Some(tls), routers.http),
-            (self.grpc, None, routers.grpc.clone()),
-            (self.grpcs, Some(tls), routers.grpc),
             (self.tokens, None, routers.tokens.clone()),
             (self.tokens_tls, Some(tls), routers.tokens),
             (self.admin, None, routers.admin),
         ];
+        parts.serve(self.grpc, None, routers.grpc.clone());
+        parts.serve(self.grpcs, Some(Arc::clone(tls)), routers.grpc);
         for (listener, tls, router) in all {
             parts.serve(listener, tls.cloned(), router);
         }
