@@ -159,6 +159,8 @@ struct Domain {
 }
 
 type Providers = BTreeMap<String, Provider>;
+/// When API keys were last used, in seconds since 1970, by provider and name.
+pub(crate) type KeyUses = BTreeMap<(String, String), i64>;
 
 #[derive(Debug)]
 enum Provider {
@@ -218,6 +220,20 @@ impl Authenticator {
         self.asked.notify_one();
         self.bundles.send_replace(());
         problems
+    }
+
+    /// The API keys that there are, each as provider and name, and when each was last used here, in seconds since 1970; 0
+    /// for never.
+    pub(crate) fn key_uses(&self) -> KeyUses {
+        let providers = self.providers.load();
+        let keys = providers.iter().filter_map(|(provider, one)| match one {
+            Provider::ApiKeys(keys) => Some((provider, keys)),
+            _ => None,
+        });
+        keys.flat_map(|(provider, keys)| {
+            keys.uses().map(move |(name, used)| ((provider.clone(), name.to_owned()), used))
+        })
+        .collect()
     }
 
     /// The trust domain that a provider vouches for, and the provider's name.
@@ -444,8 +460,11 @@ impl Provider {
                 let old = if let Some(Self::Issuer(old)) = old { Some(old.as_ref()) } else { None };
                 Issuer::new(name, jwt, old).map_or_else(broken, |issuer| (Self::Issuer(Arc::new(issuer)), Vec::new()))
             }
-            (None, Some(api_key), None) => ApiKeys::new(name, api_key, secrets)
-                .map_or_else(broken, |(keys, problems)| (Self::ApiKeys(keys), problems)),
+            (None, Some(api_key), None) => {
+                let old = if let Some(Self::ApiKeys(old)) = old { Some(old) } else { None };
+                ApiKeys::new(name, api_key, secrets, old)
+                    .map_or_else(broken, |(keys, problems)| (Self::ApiKeys(keys), problems))
+            }
             (None, None, Some(x509)) => {
                 let old = if let Some(Self::Federation(old)) = old { Some(old) } else { None };
                 Federation::new(name, x509, own, old).map_or_else(broken, |of| (Self::Federation(of), Vec::new()))

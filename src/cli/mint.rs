@@ -1,12 +1,14 @@
 //! `durward mint`: credentials for local callers, signed by the keys of the state directory.
 
-use crate::authn::api_key;
+use crate::authn::api_key::Fresh;
+use crate::cli::api_key::{Cluster, Named};
+use crate::cli::controller::block_on;
 use crate::cli::output::say;
 use crate::cli::{Failure, Verdict};
 use crate::random::random;
 use crate::standalone::state::{State, StateDirectory, write_private};
 use chrono::{TimeDelta, Utc};
-use durward_core::principal::{PrincipalId, is_dns_label, is_dns_subdomain};
+use durward_core::principal::PrincipalId;
 use durward_core::scope::Scope;
 use durward_pki::token::Algorithm;
 use serde_json::json;
@@ -21,7 +23,7 @@ pub(crate) enum Mint {
     X509(X509),
     /// A JWT: a JWT-SVID for an audience, with scopes if asked for
     Jwt(Jwt),
-    /// An API key: prints it once, and stores its hash
+    /// An API key: prints it once, and stores its hash in a file or a cluster
     ApiKey(ApiKey),
 }
 
@@ -72,21 +74,19 @@ pub(crate) struct Jwt {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ApiKey {
-    /// The IdentityProvider
-    #[arg(long, value_name = "NAME")]
-    provider: String,
-    /// Name of the key
-    #[arg(long, value_name = "NAME")]
-    name: String,
+    #[command(flatten)]
+    key: Named,
     /// A group of its holder; may be repeated
     #[arg(long, value_name = "GROUP")]
     group: Vec<String>,
     /// Lifetime; without end if left out
     #[arg(long, value_name = "TIME", value_parser = lifetime)]
     expires: Option<TimeDelta>,
-    /// File for the Secret that stores its hash
+    /// File for the Secret that stores its hash, instead of the cluster of the kubeconfig
     #[arg(long, value_name = "FILE")]
-    out: PathBuf,
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    cluster: Cluster,
 }
 
 impl Mint {
@@ -147,28 +147,30 @@ impl Jwt {
 
 impl ApiKey {
     fn run(self) -> Result<(), Failure> {
-        if !is_dns_subdomain(&self.provider) || !is_dns_label(&self.name) {
-            return Err("provider and name are made of lower-case letters, digits and `-`".into());
-        }
-        if self.out.exists() {
-            return Err(format!("{} is there already; a key is never overwritten", self.out.display()).into());
-        }
-        let (key, mut secret) = api_key::generate(&self.provider, &self.name, &random()?);
-        let data = secret.string_data.get_or_insert_default();
-        if !self.group.is_empty() {
-            data.insert("groups".to_owned(), self.group.join(" "));
-        }
-        if let Some(ttl) = self.expires {
-            data.insert("expiresAt".to_owned(), (Utc::now() + ttl).to_rfc3339());
-        }
-        write_secret(&self.out, &secret)?;
-        say(&format!("{}\n", *key))?;
-        eprintln!("the key is shown this once; {} stores its hash", self.out.display());
+        self.key.check()?;
+        let Named { provider, name } = &self.key;
+        let fresh = Fresh::new(name, &random()?);
+        let secret = fresh.secret(provider, name, &self.group, self.expires, Utc::now());
+        let place = match &self.out {
+            Some(file) if file.exists() => {
+                return Err(format!("{} is there already; a key is never overwritten", file.display()).into());
+            }
+            Some(file) => {
+                write_secret(file, &secret)?;
+                file.display().to_string()
+            }
+            None => {
+                block_on(self.cluster.store(&self.key, &secret))?;
+                format!("Secret {} in namespace {}", secret.metadata.name.unwrap_or_default(), self.cluster.namespace)
+            }
+        };
+        say(&format!("{}\n", *fresh.key))?;
+        eprintln!("the key is shown this once; {place} stores its hash");
         Ok(())
     }
 }
 
-fn write_secret(path: &Path, secret: &k8s_openapi::api::core::v1::Secret) -> Result<(), Failure> {
+pub(crate) fn write_secret(path: &Path, secret: &k8s_openapi::api::core::v1::Secret) -> Result<(), Failure> {
     Ok(write_private(path, &serde_saphyr::to_string(&serde_json::to_value(secret)?)?)?)
 }
 
@@ -177,7 +179,7 @@ pub(crate) fn service_account(text: &str) -> Result<(String, String), String> {
     Ok((namespace.to_owned(), name.to_owned()))
 }
 
-fn lifetime(text: &str) -> Result<TimeDelta, String> {
+pub(crate) fn lifetime(text: &str) -> Result<TimeDelta, String> {
     let duration: jiff::SignedDuration =
         text.parse().map_err(|_| "write a time such as `5m`, `1h` or `30d`".to_owned()).or_else(|error| {
             // days are no fixed time to the library, but they are to certificates

@@ -1,6 +1,7 @@
 //! The commands. Each reads its arguments, calls the library and prints; exit codes are 0 yes, 1 no, 2 could not tell.
 
 mod agent;
+mod api_key;
 mod audit;
 mod ca;
 mod check;
@@ -59,6 +60,9 @@ enum Command {
     /// Give a local caller a credential
     #[command(subcommand)]
     Mint(mint::Mint),
+    /// List, replace and end API keys
+    #[command(subcommand)]
+    ApiKey(api_key::ApiKeys),
     /// Tell what a certificate is, and whether it counts now
     Inspect(inspect::Inspect),
     /// Look after the certificate authority of an installation
@@ -113,6 +117,7 @@ impl Cli {
             Command::Lint(lint) => lint.run(),
             Command::Test(test) => test.run(),
             Command::Mint(mint) => mint.run(),
+            Command::ApiKey(keys) => keys.run(),
             Command::Inspect(inspect) => inspect.run(),
             Command::Ca(ca) => ca.run(),
             Command::Audit(audit) => audit.run(),

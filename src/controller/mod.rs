@@ -13,6 +13,7 @@ mod backlog;
 mod certificates;
 mod decode;
 mod gates;
+mod key_uses;
 mod leader;
 pub mod live;
 mod living;
@@ -27,5 +28,6 @@ mod writer;
 
 pub(crate) use api_server::{MANAGER, PATIENCE, apply, brief, patiently, pauses};
 pub(crate) use backlog::Backlog;
+pub(crate) use key_uses::uses_name;
 pub use run::{Listen, Settings, run};
 pub use webhooks::{FailurePolicy, remove};

@@ -3,6 +3,7 @@
 use crate::audit::{Audit, OnLoss, Sink};
 use crate::authn::{Authenticator, Living, TrustDomain, api_key};
 use crate::controller::certificates::{Leaf, Listeners};
+use crate::controller::key_uses::{UseKeeper, uses_name};
 use crate::controller::leader::Candidate;
 use crate::controller::owner::{Outlets, Owner};
 use crate::controller::replicas::{self, Findings, Replicas};
@@ -259,6 +260,12 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
         Ok(())
     });
 
+    let uses = UseKeeper {
+        maps: Api::namespaced(client.clone(), &namespace),
+        name: uses_name(&service),
+        authenticator: Arc::clone(engine.authenticator()),
+    };
+    parts.add(|stop| uses.run(stop));
     let candidate = Candidate {
         leases: Api::namespaced(client.clone(), &namespace),
         lease: service.clone(),

@@ -14,6 +14,7 @@ use crate::metrics::Metrics;
 use crate::openfga::OpenFga;
 use crate::process::{Failure, ListenError, Parts, bind};
 use crate::random::random;
+use crate::standalone::key_uses;
 use crate::standalone::load::{Directory, Domain, load};
 use crate::standalone::state::State;
 use crate::standalone::token_keys::KeyFolder;
@@ -145,6 +146,8 @@ pub async fn up(settings: Settings, ready: impl FnOnce(&Listen, &Directory)) -> 
         Ok(())
     });
     KeyFolder::new(&settings.state).keep(token_keys, Arc::clone(engine.authenticator()), &mut parts);
+    let authenticator = Arc::clone(engine.authenticator());
+    parts.add(|stop| key_uses::keep(settings.state, authenticator, stop));
     ready(&listen, &directory);
     parts.add(|stop| follow(watch, directory, Arc::clone(&engine), stop));
     parts.until_the_end(async move { health.closing().await }).await

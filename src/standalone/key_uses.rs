@@ -1,0 +1,66 @@
+//! When API keys were last used, in a file of the state directory: from provider and name to a time, as it is kept in a
+//! cluster.
+
+use crate::authn::Authenticator;
+use crate::process::Failure;
+use crate::standalone::state::write_private;
+use chrono::{DateTime, SecondsFormat};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+/// How often the file is written at most.
+const PERIOD: Duration = Duration::from_secs(60);
+
+/// Provider and name as one entry: a name has no dot, so no two look alike.
+pub(crate) fn entry(provider: &str, name: &str) -> String {
+    format!("{provider}.{name}")
+}
+
+/// A time in seconds since 1970 as it is kept.
+pub(crate) fn text(at: i64) -> Option<String> {
+    Some(DateTime::from_timestamp(at, 0)?.to_rfc3339_opts(SecondsFormat::Secs, true))
+}
+
+/// What a state directory says; nothing if there is nothing that can be read.
+pub(crate) fn read(state: &Path) -> BTreeMap<String, String> {
+    let text = fs::read_to_string(file(state)).unwrap_or_default();
+    serde_json::from_str(&text).unwrap_or_default()
+}
+
+fn file(state: &Path) -> PathBuf {
+    state.join("api-key-uses.json")
+}
+
+/// Writes what is new, now and then and at the end, until `shutdown`.
+pub(crate) async fn keep(
+    state: PathBuf,
+    authenticator: Arc<Authenticator>,
+    shutdown: CancellationToken,
+) -> Result<(), Failure> {
+    let mut ends = false;
+    while !ends {
+        tokio::select! {
+            () = sleep(PERIOD) => {}
+            () = shutdown.cancelled() => ends = true,
+        }
+        let known = read(&state);
+        let uses = authenticator.key_uses().into_iter();
+        let kept = uses.filter_map(|((provider, name), used)| {
+            let entry = entry(&provider, &name);
+            let at = known.get(&entry).cloned().into_iter().chain(text(used).filter(|_| used > 0)).max()?;
+            Some((entry, at))
+        });
+        let kept: BTreeMap<String, String> = kept.collect();
+        if kept != known
+            && let Err(error) = write_private(&file(&state), &serde_json::to_string(&kept)?)
+        {
+            tracing::warn!(%error, "when API keys were used can't be written");
+        }
+    }
+    Ok(())
+}
