@@ -36,7 +36,12 @@ pub enum Door {
     Admission,
     /// The authorization webhook of the Kubernetes API server.
     Authorization,
+    /// The admin listener.
+    Admin,
 }
+
+/// Name of the door that decides by a policy of its own.
+pub(crate) const ADMIN: &str = "admin";
 
 impl Door {
     /// The name in audit records and metrics.
@@ -49,6 +54,7 @@ impl Door {
             Self::Gate => "gate",
             Self::Admission => "admission",
             Self::Authorization => "authorization",
+            Self::Admin => ADMIN,
         }
     }
 }
@@ -173,6 +179,16 @@ impl Engine {
     /// Authenticates and decides one request, and records what came of it.
     pub async fn ask(&self, door: Door, request: &Request<'_>, caller: Caller<'_>) -> Answer {
         self.ask_of(&self.snapshot(), door, request, caller).await
+    }
+
+    /// As [`Engine::ask`] at the admin listener, by its own policy.
+    pub(crate) async fn ask_admin(
+        &self,
+        policy: &Snapshot,
+        request: &Request<'_>,
+        credentials: Credentials<'_>,
+    ) -> Answer {
+        self.ask_of(policy, Door::Admin, request, Caller::Credentials(credentials)).await
     }
 
     /// Whether a request would go through by the policies in force, if this principal asked now. Nobody asks: nothing is

@@ -243,10 +243,12 @@ fn nobody_borrows_the_leniency_of_another_service() {
 #[test]
 fn admin_and_doors_are_apart() {
     let up = Up::with(&[("shop.yaml", POLICY)]);
+    let token = format!("Bearer {}", up.token("durward-system/admin", "durward-admin"));
+    let operator = [("Host", "x"), ("Authorization", token.as_str())];
     for path in ["/healthz", "/readyz", "/metrics", "/snapshot"] {
-        assert_eq!(request(up.listen["admin"], "GET", path, &[("Host", "x")], "").status, 200, "{path}");
+        assert_eq!(request(up.listen["admin"], "GET", path, &operator, "").status, 200, "{path}");
         for door in ["http", "grpc", "tokens"] {
-            let reply = request(up.listen[door], "GET", path, &[("Host", "x")], "");
+            let reply = request(up.listen[door], "GET", path, &operator, "");
             assert!(
                 reply.status == 404 || (door == "grpc" && reply.header("content-type") == Some("application/grpc")),
                 "{path} at {door}: {reply:?}"
@@ -270,7 +272,7 @@ fn admin_and_doors_are_apart() {
     );
     assert!(metrics.ends_with("# EOF\n"), "{metrics}");
     let snapshot: Value =
-        serde_json::from_str(&request(up.listen["admin"], "GET", "/snapshot", &[("Host", "x")], "").body).unwrap();
+        serde_json::from_str(&request(up.listen["admin"], "GET", "/snapshot", &operator, "").body).unwrap();
     assert_eq!(snapshot["services"][0]["audience"], "orders.shop");
 }
 

@@ -3,6 +3,7 @@
 use crate::authn::{KeySource, ServiceAccountIssuer};
 use crate::cli::audit::AuditLog;
 use crate::cli::{Failure, Verdict};
+use crate::doors::admin::Administration;
 use crate::doors::trust::{PeerName, Trust};
 use crate::openfga::{self, OpenFga};
 use crate::standalone::load::{Directory, Domain};
@@ -21,6 +22,8 @@ pub(crate) struct Up {
     domain: Domain,
     #[command(flatten)]
     listen: Listen,
+    #[command(flatten)]
+    administration: Administration,
     #[command(flatten)]
     audit: AuditLog,
     /// A proxy that is believed which request it forwards: address, network or SPIFFE ID; may be repeated
@@ -84,6 +87,7 @@ impl Up {
             state: self.state.resolve()?,
             domain: self.domain,
             listen: self.listen,
+            admin: self.administration,
             trust: Trust {
                 proxies: self.trusted_proxy,
                 client_certificates: self.client_certificates_from,

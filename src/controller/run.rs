@@ -11,7 +11,7 @@ use crate::controller::watch::{Source, watch};
 use crate::controller::webhooks::{FailurePolicy, Webhooks};
 use crate::controller::writer::Writer;
 use crate::controller::{living, owner, service_accounts};
-use crate::doors::admin::{self, Readiness};
+use crate::doors::admin::{self, Admin, AdminPolicy, Administration, Readiness};
 use crate::doors::authorization::{self, Authorization};
 use crate::doors::exchange::{self, Exchange};
 use crate::doors::snapshots::{Resources, Snapshots};
@@ -58,6 +58,8 @@ pub struct Settings {
     pub names: compile::Settings,
     /// Where to listen.
     pub listen: Listen,
+    /// Who may administer.
+    pub admin: Administration,
     /// Which peers are believed what.
     pub trust: Trust,
     /// Where the audit log goes.
@@ -103,7 +105,7 @@ pub struct Listen {
     /// Token keys, discovery and the trust bundle over TLS
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8145")]
     pub tokens: SocketAddr,
-    /// Health, metrics and the snapshot
+    /// Health, metrics and the snapshot over TLS
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8181")]
     pub admin: SocketAddr,
 }
@@ -122,6 +124,10 @@ const AUDIT_KEYS: KeySchedule = KeySchedule {
 /// When a port, the authority or the API server can't be used at the start, or when a part of it dies.
 pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
     let Settings { namespace, pod, service, names, listen, .. } = settings;
+    let admin_policy = AdminPolicy::read(
+        settings.admin.policy.as_deref(),
+        &Domain { trust_domain: names.trust_domain.clone(), cluster_domain: names.cluster_domain.clone() },
+    )?;
     let https = bind(listen.https, "forward auth and AuthZEN over TLS", "https").await?;
     let grpcs = bind(listen.grpcs, "ext_authz over TLS", "grpcs").await?;
     let webhooks = bind(listen.webhooks, "webhooks", "webhooks").await?;
@@ -230,8 +236,14 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
     };
     let routers = tokens::router(published).merge(metadata).merge(exchange::router(exchange)).merge(mint::router(mint));
     let routers = routers.merge(snapshots::router(snapshots));
-    parts.serve(token_listener, Some(tls), routers);
-    parts.serve(admin, None, admin::router(Arc::clone(&engine), Arc::clone(&readiness)));
+    parts.serve(token_listener, Some(Arc::clone(&tls)), routers);
+    let administration = Admin {
+        engine: Arc::clone(&engine),
+        readiness: Arc::clone(&readiness),
+        policy: admin_policy,
+        open_metrics: !settings.admin.closed_metrics,
+    };
+    parts.serve(admin, Some(tls), admin::router(administration));
 
     let mut api_key_namespaces = settings.api_key_namespaces;
     if !api_key_namespaces.contains(&namespace) {

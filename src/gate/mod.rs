@@ -105,7 +105,7 @@ pub struct Listen {
     /// Where the application calls other services in plain HTTP; a loopback address
     #[arg(long, value_name = "ADDRESS", env = "DURWARD_OUTBOUND")]
     pub outbound: Option<SocketAddr>,
-    /// Health, metrics and the snapshot
+    /// Health and metrics
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8181", env = "DURWARD_ADMIN")]
     pub admin: SocketAddr,
 }
@@ -167,7 +167,7 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Listen)) -> Result<(), 
         Source::Local(local) => local.begin(&domain, &engine, &shown, &readiness, &mut parts)?,
         Source::Remote(remote) => remote.begin(&domain, &engine, living, &shown, &readiness, &mut parts),
     }
-    parts.serve(admin, None, admin::router(Arc::clone(&engine), Arc::clone(&readiness)));
+    parts.serve(admin, None, admin::gate_router(Arc::clone(&engine), Arc::clone(&readiness)));
     parts.add(|stop| async move {
         authenticator.run(stop).await;
         Ok(())

@@ -3,7 +3,7 @@
 use crate::audit::{Audit, OnLoss, Sink};
 use crate::authn::tls::{Clients, ServerCertificate, server_config};
 use crate::authn::{Authenticator, ServiceAccountIssuer, TrustDomain};
-use crate::doors::admin::{self, Readiness};
+use crate::doors::admin::{self, Admin, AdminPolicy, Administration, Readiness};
 use crate::doors::exchange::{self, Exchange};
 use crate::doors::tokens::Metadata;
 use crate::doors::trust::Trust;
@@ -40,6 +40,8 @@ pub struct Settings {
     pub domain: Domain,
     /// Where to listen.
     pub listen: Listen,
+    /// Who may administer.
+    pub admin: Administration,
     /// Which peers are believed what.
     pub trust: Trust,
     /// Where the audit log goes.
@@ -86,6 +88,7 @@ pub struct Listen {
 /// When a port, the state or the directory can't be used, or when a part of it dies.
 pub async fn up(settings: Settings, ready: impl FnOnce(&Listen, &Directory)) -> Result<(), Failure> {
     let sockets = Sockets::bind(&settings.listen).await?;
+    let admin_policy = AdminPolicy::read(settings.admin.policy.as_deref(), &settings.domain)?;
     let state = State::open(&settings.state, &settings.domain.trust_domain)?;
     let certificate = state.server_certificate(&settings.domain.trust_domain, Utc::now())?;
     let (token_keys, audit_keys) = (TokenKeys::new(state.token_keys), TokenKeys::new(state.audit_keys));
@@ -137,7 +140,12 @@ pub async fn up(settings: Settings, ready: impl FnOnce(&Listen, &Directory)) -> 
             http: doors.http(),
             grpc,
             tokens: tokens::metadata(metadata).merge(bundle).merge(exchange::router(Exchange { service, trust })),
-            admin: admin::router(Arc::clone(&engine), readiness),
+            admin: admin::router(Admin {
+                engine: Arc::clone(&engine),
+                readiness,
+                policy: admin_policy,
+                open_metrics: !settings.admin.closed_metrics,
+            }),
         },
     );
     let keys = Arc::clone(engine.authenticator());

@@ -7,6 +7,9 @@ use durward_core::policy::Policy;
 use durward_core::relations::RelationEngine;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Audience of the admin listener. It is of no namespace, whatever anybody annotates: a token for it administers.
+pub const ADMIN_AUDIENCE: &str = "durward-admin";
+
 /// What cluster admins let a namespace claim beyond its own names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Allowance {
@@ -57,6 +60,11 @@ pub fn unowned(policy: &Policy, allowance: &Allowance, settings: &Settings) -> V
                 ),
             });
         }
+    }
+    if &*policy.audience == ADMIN_AUDIENCE {
+        let message = format!("`{ADMIN_AUDIENCE}` is the audience of Durward's own administration; use another");
+        errors.push(FieldError { field: "spec.service.audience".to_owned(), message });
+        return errors;
     }
     let default = format!("{}.{namespace}", policy.key.name);
     if *policy.audience != *default && !allowance.audiences.contains(policy.audience.as_ref()) {

@@ -56,7 +56,7 @@ impl Controller {
         let log = fs::File::create(log).expect("a log");
         command.env("KUBECONFIG", cluster.kubeconfig()).stdout(Stdio::null()).stderr(log);
         let this = Self { child: command.spawn().expect("it starts"), webhooks: *ports.get(2).expect("five") };
-        let admin = format!("http://127.0.0.1:{}", ports.last().expect("five"));
+        let admin = format!("https://127.0.0.1:{}", ports.last().expect("five"));
         let ready =
             || Command::new(&program).args(["health", "--admin", &admin]).output().expect("it runs").status.success();
         cluster.until("the controller is ready", LIMIT, || Ok(ready().then_some(()))).expect("ready");

@@ -282,7 +282,7 @@ fn e2e_the_api_server_asks_before_governed_operations() {
         .iter()
         .map(|pod| {
             let name = pod["metadata"]["name"].as_str().expect("a name");
-            let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{name}:8181/proxy/metrics");
+            let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/https:{name}:8181/proxy/metrics");
             let metrics = installed.kubectl(["get", "--raw", &path]);
             let line = "durward_decisions_total{door=\"admission\",reason=\"InsufficientScope\",passed=\"false\"}";
             metrics.lines().find_map(|metric| metric.strip_prefix(line)?.trim().parse::<u64>().ok()).unwrap_or(0)

@@ -318,7 +318,7 @@ fn e2e_alerts_and_dashboard_go_by_metrics_that_are_served() {
     let asked = Command::new("curl").args(["-sk", "-H", &format!("Host: {host}"), &url]).output().expect("curl runs");
     assert!(String::from_utf8_lossy(&asked.stdout).contains("invalid_token"), "{asked:?}");
     let name = pod["metadata"]["name"].as_str().expect("a name");
-    let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{name}:8181/proxy/metrics");
+    let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/https:{name}:8181/proxy/metrics");
     let metrics = installed.kubectl(["get", "--raw", &path]);
     let served: Vec<&str> =
         metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();

@@ -1,0 +1,199 @@
+//! The admin listener: whom its own policy lets in, and that no other door leads there.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests say what they expect"
+)]
+
+#[path = "harness/gate.rs"]
+mod gate;
+#[path = "harness/mod.rs"]
+mod harness;
+#[path = "harness/tokens.rs"]
+mod tokens;
+
+use gate::{App, Ground};
+use harness::{Reply, Up, durward, request, run};
+use serde_json::json;
+use tokens::{Key, manifests};
+
+/// Audience of administration.
+const AUDIENCE: &str = "durward-admin";
+const OPERATOR: &str = "durward-system/admin";
+
+fn ask(up: &Up, door: &str, path: &str, headers: &[(&str, &str)]) -> Reply {
+    request(up.listen[door], "GET", path, &[&[("Host", "durward-admin")], headers].concat(), "")
+}
+
+#[test]
+fn administration_is_for_workloads_that_its_policy_names() {
+    let issuer = Key::rsa("k1");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("acme.yaml");
+    let mint = ["mint", "api-key", "--provider", "partners", "--name", "acme", "--out"];
+    let (_, key, _) = run(durward().args(mint).arg(&file));
+    // a namespace that cluster admins let claim anything, and a policy that opens administration to everybody
+    let shop = manifests(&[&issuer])
+        .replace("allowed-audiences: orders-api", "allowed-audiences: 'orders-api, durward-admin'");
+    let greedy = r#"
+apiVersion: durward.dev/v1alpha1
+kind: AccessPolicy
+metadata: {name: greedy, namespace: shop}
+spec:
+  service: {audience: durward-admin, hosts: [durward-admin.shop.svc]}
+  authentication: [{workload: {}}, {provider: corporate}, {provider: partners}]
+  operations: [{name: read-snapshot, public: true, http: [{methods: ["*"], paths: ["/*"]}]}]
+"#;
+    let up = Up::with(&[
+        ("shop.yaml", &shop),
+        ("greedy.yaml", greedy),
+        ("acme.yaml", &std::fs::read_to_string(&file).unwrap()),
+    ]);
+    up.wait_said("`durward-admin` is the audience of Durward's own administration");
+    let bearer = |token: String| format!("Bearer {token}");
+    let operator = bearer(up.token(OPERATOR, AUDIENCE));
+    let authorization = |value: &str| ask(&up, "admin", "/snapshot", &[("Authorization", value)]);
+    assert_eq!(authorization(&operator).status, 200);
+    let cases = [
+        ("nothing", ask(&up, "admin", "/snapshot", &[]), 401, "Unauthenticated"),
+        (
+            "a token for users' services",
+            authorization(&bearer(up.token(OPERATOR, "orders-api"))),
+            401,
+            "Unauthenticated",
+        ),
+        ("a token of people", authorization(&bearer(issuer.token(&json!({"aud": AUDIENCE})))), 401, "Unauthenticated"),
+        ("an API key", ask(&up, "admin", "/snapshot", &[("x-api-key", key.trim())]), 401, "Unauthenticated"),
+        ("another workload", authorization(&bearer(up.token("billing/billing", AUDIENCE))), 403, "InsufficientScope"),
+        (
+            "a way to say who one is",
+            ask(
+                &up,
+                "admin",
+                "/snapshot",
+                &[("x-forwarded-client-cert", "URI=spiffe://cluster.local/ns/durward-system/sa/admin")],
+            ),
+            401,
+            "Unauthenticated",
+        ),
+    ];
+    let records = up.records(1 + cases.len());
+    for ((what, reply, status, reason), record) in cases.into_iter().zip(&records[1..]) {
+        assert_eq!(reply.status, status, "{what}: {reply:?}");
+        assert!(!reply.body.contains("orders"), "{what}: {reply:?}");
+        assert_eq!((&record["door"], &record["reason"]), (&json!("admin"), &json!(reason)), "{what}: {record}");
+    }
+    // no method but those of the policy, whoever asks
+    let post = request(up.listen["admin"], "POST", "/snapshot", &[("Host", "x"), ("Authorization", &operator)], "{}");
+    assert_eq!(post.status, 403, "{post:?}");
+    // what is no operation is not there, whoever asks
+    assert_eq!(ask(&up, "admin", "/nothing", &[("Authorization", &operator)]).status, 404);
+    // kubelet, and Prometheus unless a setting says otherwise, show nothing
+    for open in ["/healthz", "/readyz", "/metrics"] {
+        assert_eq!(ask(&up, "admin", open, &[]).status, 200, "{open}");
+    }
+    // decisions of this listener are none that a directory's policies can decide again
+    let mut replay = durward();
+    let (code, stdout, stderr) =
+        run(replay.args(["audit", "replay"]).arg(&up.audit).arg("--policies").arg(&up.manifests));
+    assert_eq!(code, 0, "{stdout}{stderr}");
+}
+
+#[test]
+fn metrics_can_be_closed() {
+    let up = Up::start(&[], &["--closed-metrics"]);
+    assert_eq!(ask(&up, "admin", "/metrics", &[]).status, 401);
+    let token = format!("Bearer {}", up.token(OPERATOR, AUDIENCE));
+    assert!(ask(&up, "admin", "/metrics", &[("Authorization", &token)]).body.ends_with("# EOF\n"));
+    assert_eq!(ask(&up, "admin", "/readyz", &[]).status, 200);
+}
+
+#[test]
+fn a_policy_that_is_given_takes_the_place_of_the_built_in_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("admin.yaml");
+    let policy = include_str!("../src/doors/admin_policy.yaml")
+        .replace("namespace: durward-system, name: admin", "namespace: ops, name: console");
+    std::fs::write(&file, policy).unwrap();
+    let up = Up::start(&[], &["--admin-policy", file.to_str().unwrap()]);
+    let status = |account: &str| {
+        let token = format!("Bearer {}", up.token(account, AUDIENCE));
+        ask(&up, "admin", "/snapshot", &[("Authorization", &token)]).status
+    };
+    assert_eq!((status("ops/console"), status(OPERATOR)), (200, 403));
+
+    std::fs::write(&file, "kind: AccessPolicy").unwrap();
+    let mut up = durward();
+    up.arg("up")
+        .arg(directory.path())
+        .arg("--admin-policy")
+        .arg(&file)
+        .arg("--state")
+        .arg(directory.path().join("state"));
+    for door in ["http", "https", "grpc", "grpcs", "tokens", "tokens-tls", "admin"] {
+        up.args([format!("--{door}"), "127.0.0.1:0".to_owned()]);
+    }
+    let (code, _, stderr) = run(&mut up);
+    assert_eq!(code, 2);
+    assert!(stderr.contains("the admin listener's policy") && stderr.contains("admin.yaml"), "{stderr}");
+}
+
+/// Every operation of administration, at every door that users reach, by somebody who may administer.
+#[test]
+fn no_door_of_users_leads_to_administration() {
+    let policy = include_str!("corpus/policy.yaml");
+    let up = Up::with(&[("shop.yaml", policy)]);
+    let (ground, app) = (Ground::new(policy), App::start());
+    let gate = ground.gate("shop/orders", &app.upstream(), &[]);
+    let caller = ground.caller(Some(OPERATOR));
+    let token = format!("Bearer {}", up.token(OPERATOR, AUDIENCE));
+    for path in ["/snapshot", "/metrics"] {
+        // not served …
+        for door in ["http", "grpc", "tokens"] {
+            let reply = ask(&up, door, path, &[("Authorization", &token)]);
+            let is_grpc = reply.header("content-type") == Some("application/grpc");
+            assert!(reply.status == 404 || (door == "grpc" && is_grpc), "{path} at {door}: {reply:?}");
+            assert_eq!(reply.body, "", "{path} at {door}");
+        }
+        // … and not allowed when a proxy, or the gate, asks whether it may be
+        for host in ["durward-admin", "durward-admin.durward-system.svc", "durward"] {
+            let reply = up.forward_auth("GET", host, path, &[("Authorization", &token)]);
+            assert_eq!(reply.status, 403, "{host}{path}: {reply:?}");
+            let through = caller.request(gate.address(), "GET", path, &[("Host", host)]);
+            assert_ne!(through.status, 200, "{host}{path}: {through:?}");
+        }
+    }
+    for operation in ["read-snapshot", "read-metrics"] {
+        let asked = json!({
+            "subject": {"type": "workload", "id": "spiffe://cluster.local/ns/durward-system/sa/admin"},
+            "action": {"name": operation}, "resource": {"type": AUDIENCE, "id": "x"},
+        });
+        assert_eq!(up.authzen("/access/v1/evaluation", &asked), (200, json!({"decision": false})));
+    }
+    // nor is there a token for it to be had
+    let body = format!(
+        "grant_type=urn:ietf:params:oauth:grant-type:token-exchange&subject_token_type=urn:ietf:params:oauth:token-type:jwt&audience={AUDIENCE}&subject_token={}",
+        up.token(OPERATOR, AUDIENCE)
+    );
+    let form = [("Host", "x"), ("Content-Type", "application/x-www-form-urlencoded")];
+    let reply = request(up.listen["tokens"], "POST", "/token", &form, &body);
+    assert_eq!((reply.status, reply.body.as_str()), (400, r#"{"error":"invalid_target"}"#));
+    assert!(app.seen().is_empty(), "{:?}", app.seen());
+}
+
+#[test]
+fn what_the_document_says_of_administration_can_be_run() {
+    let document = std::fs::read_to_string(harness::repository("docs/doors.md")).unwrap();
+    let commands = document.split("```bash\n").nth(1).unwrap().split("```").next().unwrap();
+    let up = Up::with(&[("shop.yaml", include_str!("corpus/policy.yaml"))]);
+    let binary = std::path::Path::new(env!("CARGO_BIN_EXE_durward")).parent().unwrap();
+    let path = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap());
+    let mut bash = std::process::Command::new("bash");
+    bash.args(["-euc", commands]).env("PATH", path).env("DURWARD_STATE", &up.state);
+    let (code, stdout, stderr) = run(bash.env("ADMIN", up.listen["admin"].to_string()));
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stdout.contains("\"audience\":\"orders.shop\""), "{stdout}");
+}
