@@ -1,8 +1,9 @@
 //! The one path that every door takes: find the operation, authenticate, decide, record.
 
 use crate::audit::issuance::Issuance;
+use crate::audit::second_factor::SecondFactor;
 use crate::audit::{Audit, Record};
-use crate::authn::{Authenticator, Credentials, Expectation, Failure};
+use crate::authn::{Authenticator, Credentials, Expectation, Factor, Failure};
 use crate::metrics::Metrics;
 use crate::openfga::{self, OpenFga};
 use arc_swap::ArcSwap;
@@ -306,6 +307,18 @@ impl Engine {
             self.metrics.certificate_until(end);
         }
         counts
+    }
+}
+
+impl Engine {
+    /// Records what became of a second factor; tells whether it is recorded, or need not be.
+    pub(crate) fn second_factor(&self, record: &SecondFactor<'_>) -> bool {
+        self.metrics.second_factor(record.outcome.as_str(), record.factor.map_or("none", Factor::as_str));
+        let recorded = self.audit.record(record);
+        if recorded.is_err() {
+            self.metrics.audit_lost();
+        }
+        recorded.is_ok() || self.audit.may_lose()
     }
 }
 

@@ -15,4 +15,4 @@ pub mod openfga;
 mod process;
 mod random;
 pub mod standalone;
-mod stepup;
+pub mod stepup;

@@ -49,6 +49,12 @@ struct AnswerLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FactorLabels {
+    outcome: &'static str,
+    factor: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct WithinLabels {
     within: &'static str,
 }
@@ -81,6 +87,7 @@ pub struct Metrics {
     replicas_behind: Gauge,
     certificate_ends: Gauge,
     issuances: Family<IssuanceLabels, Histogram, fn() -> Histogram>,
+    second_factors: Family<FactorLabels, Counter>,
     waiting: Gauge,
     expiring: Family<WithinLabels, Gauge>,
     /// How many of the certificates that were given out end in each minute since 1970.
@@ -175,6 +182,12 @@ impl Default for Metrics {
                 "issuance_duration_seconds",
                 "Time from a wish for an identity to its answer, by who gave it and what became of it",
                 Family::new_with_constructor(issuance_buckets),
+            ),
+            second_factors: registered(
+                r,
+                "second_factors",
+                "What became of people's second factors, by outcome and kind",
+                Family::default(),
             ),
             waiting: registered(
                 r,
@@ -292,6 +305,10 @@ impl Metrics {
     pub(crate) fn issuance(&self, by: &'static str, outcome: &'static str, took: TimeDelta) {
         let seconds = took.to_std().unwrap_or_default().as_secs_f64();
         self.issuances.get_or_create(&IssuanceLabels { by, outcome }).observe(seconds);
+    }
+
+    pub(crate) fn second_factor(&self, outcome: &'static str, factor: &'static str) {
+        self.second_factors.get_or_create(&FactorLabels { outcome, factor }).inc();
     }
 
     /// A certificate was given out.

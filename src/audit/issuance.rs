@@ -1,5 +1,6 @@
 //! Identities that were given out or refused, in the same log as decisions.
 
+use crate::audit::second_factor;
 use chrono::{DateTime, TimeDelta, Utc};
 use durward_core::pods::Minting;
 use durward_core::scope::Scope;
@@ -172,11 +173,12 @@ impl Issuance<'_> {
     }
 }
 
-/// Whether a line of the log is about an identity.
-pub(super) fn is_issuance(line: &[u8]) -> bool {
+/// Whether a line of the log is about an identity, or a second factor.
+pub(super) fn is_no_decision(line: &[u8]) -> bool {
     #[derive(Deserialize)]
     struct Line<'l> {
         event: Option<Cow<'l, str>>,
     }
-    serde_json::from_slice::<Line<'_>>(line).is_ok_and(|line| line.event.as_deref() == Some(EVENT))
+    serde_json::from_slice::<Line<'_>>(line)
+        .is_ok_and(|line| matches!(line.event.as_deref(), Some(EVENT | second_factor::EVENT)))
 }

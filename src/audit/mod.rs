@@ -9,6 +9,7 @@ mod chain;
 pub(crate) mod issuance;
 mod record;
 pub mod replay;
+pub(crate) mod second_factor;
 pub mod verify;
 mod writer;
 

@@ -2,7 +2,7 @@
 
 use crate::audit::Record;
 use crate::audit::chain::is_own;
-use crate::audit::issuance::is_issuance;
+use crate::audit::issuance::is_no_decision;
 use crate::engine::ADMIN;
 use durward_core::decision::{Decision, Reason};
 use durward_core::kubernetes::ApiCall;
@@ -87,7 +87,7 @@ pub fn replay(
                 }
             }
             // no decision, so nothing to decide again
-            Err(_) if is_issuance(&line) || is_own(&line) => {}
+            Err(_) if is_no_decision(&line) || is_own(&line) => {}
             Err(error) => report.unreadable.push(Unreadable { line: number, error: error.to_string() }),
         }
         if number % 10_000 == 0 {

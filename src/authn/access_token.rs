@@ -11,8 +11,9 @@ use crate::authn::living::Bond;
 use crate::authn::{Authenticator, Credentials, Expectation, Provider, Shown, Verified};
 use chrono::{DateTime, Utc};
 use durward_core::policy::Way;
-use durward_core::principal::{Identity, Principal, PrincipalId};
+use durward_core::principal::{Identity, Principal, PrincipalId, StepUp};
 use durward_core::risk::Assurance;
+use durward_core::scope::Scope;
 use durward_pki::serial::Tag;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -39,11 +40,58 @@ pub(crate) struct Details {
     /// Mapped claims of an outside issuer's token.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     attributes: Map<String, Value>,
+    /// The one operation at which `acr` and `auth_time` count, where that is so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    operation: Option<Arc<str>>,
+    /// What the first credential says, where a second factor was shown beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    first: Option<First>,
+}
+
+/// The first credential of somebody who has shown a second factor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct First {
+    acr: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    auth_time: Option<i64>,
+    /// Its own scopes, if it says anything of them. Doors go by these, as they would without a second factor: what a
+    /// request has to say first is more than scopes can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    scopes: Option<BTreeSet<Scope>>,
+    /// Whether it is narrowed to them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    narrowed: bool,
+}
+
+impl First {
+    /// The credential as it was, before any second factor.
+    pub(crate) fn of(identity: &Identity) -> Self {
+        Self {
+            acr: identity.assurance.acr().to_owned(),
+            auth_time: identity.authenticated_at.map(|at| at.timestamp()),
+            scopes: identity.scopes.clone(),
+            narrowed: identity.narrowed,
+        }
+    }
+
+    /// The same, but narrowed to the scopes that the token will carry.
+    pub(crate) fn narrowed(identity: &Identity) -> Self {
+        Self { narrowed: true, ..Self::of(identity) }
+    }
+
+    /// The same, in a token that carries these scopes.
+    pub(crate) fn within(self, carried: &BTreeSet<Scope>) -> Self {
+        if self.narrowed { Self { scopes: Some(carried.clone()), ..self } } else { self }
+    }
 }
 
 impl Details {
-    pub(crate) fn of(identity: &Identity, bond: Option<&Bond>) -> Self {
+    /// `first` is the credential beside which a second factor was shown.
+    pub(crate) fn of(identity: &Identity, bond: Option<&Bond>, first: Option<First>) -> Self {
         Self {
+            operation: identity.step_up.as_ref().map(|step_up| Arc::clone(&step_up.operation)),
+            first,
             pod: bond.and_then(|bond| bond.pod).map(|tag| tag.to_string()),
             service_account: bond.and_then(|bond| bond.service_account).map(|tag| tag.to_string()),
             since: bond.map(|bond| bond.since.timestamp()),
@@ -83,17 +131,40 @@ fn read(claims: &Claims, bound: bool, trust_domain: &str) -> Result<Verified, Ca
         None => BTreeSet::new(),
     };
     let bond = details.bond()?;
-    let stated = Assurance::of_acr(claims.text("acr")?).ok_or(Cause::ClaimType("acr"))?;
+    // whoever holds a token that is bound to no key has not proved to have one
+    let assurance = |acr: &str| -> Result<Assurance, Cause> {
+        match Assurance::of_acr(acr).ok_or(Cause::ClaimType("acr"))? {
+            Assurance::ProofOfPossession if !bound => Ok(Assurance::Bearer),
+            stated => Ok(stated),
+        }
+    };
+    let time = |at: Option<i64>| at.and_then(|at| DateTime::from_timestamp(at, 0));
+    let (stated, at) = (assurance(claims.text("acr")?)?, time(claims.time("auth_time")?));
+    let carried = scopes(claims.get("scope")).ok_or(Cause::MissingClaim("scope"))?;
+    let base = match &details.first {
+        // as good as its first credential, but for the factor
+        Some(First { scopes, narrowed, .. }) => (scopes.clone(), *narrowed),
+        None => (Some(carried), true),
+    };
+    let (step_up, proved, authenticated_at) = match (details.operation, &details.first) {
+        (None, _) => (None, stated, at),
+        (Some(operation), Some(first)) => {
+            let authenticated_at = at.ok_or(Cause::MissingClaim("auth_time"))?;
+            let step_up = StepUp { operation, assurance: stated, authenticated_at };
+            (Some(step_up), assurance(&first.acr)?, time(first.auth_time))
+        }
+        (Some(_), None) => return Err(Cause::ClaimType(DETAILS)),
+    };
     let identity = Identity {
         federation: details.provider,
         groups,
         attributes: details.attributes,
-        scopes: Some(scopes(claims.get("scope")).ok_or(Cause::MissingClaim("scope"))?),
-        narrowed: true,
-        authenticated_at: claims.time("auth_time")?.and_then(|at| DateTime::from_timestamp(at, 0)),
+        scopes: base.0,
+        narrowed: base.1,
+        authenticated_at,
         expires_at: claims.end(),
-        // whoever holds a token that is bound to no key has not proved to have one
-        ..Identity::new(id, if stated == Assurance::ProofOfPossession && !bound { Assurance::Bearer } else { stated })
+        step_up,
+        ..Identity::new(id, proved)
     };
     Ok(Verified { principal: Arc::new(Principal::authenticated(identity)), bond })
 }

@@ -8,6 +8,7 @@ pub(crate) mod bearer;
 mod cause;
 pub mod certificate;
 mod endpoint;
+mod factor;
 mod federation;
 mod issuer;
 pub(crate) mod jwt;
@@ -20,7 +21,8 @@ mod vouched;
 mod workload;
 
 pub use cause::Cause;
-pub(crate) use issuer::thumbprint;
+pub(crate) use factor::{Factor, Proof};
+pub(crate) use issuer::{scopes as carried_scopes, thumbprint};
 pub use keys::KeySource;
 pub(crate) use keys::{careful, is_secure};
 pub use kubernetes::{CREDENTIAL_ID, FACTOR, FACTOR_TIME, kubernetes_user};

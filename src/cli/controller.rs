@@ -8,6 +8,7 @@ use crate::doors::trust::{PeerName, Trust};
 use crate::identity::Origin;
 use crate::openfga::{self, OpenFga};
 use crate::standalone::load::Domain;
+use crate::stepup::Arguments;
 use durward_core::policy::Way;
 use durward_core::principal::is_dns_subdomain;
 use durward_pki::rotation::Schedule;
@@ -81,6 +82,8 @@ pub(crate) struct Controller {
     /// `iss` of tokens: an https URL that leads to the token listener [default: that of the Service]
     #[arg(long, value_name = "URL")]
     issuer: Option<url::Url>,
+    #[command(flatten)]
+    step_up: Arguments,
     /// Lifetime of the certificate of doors and webhooks, such as `24h`; it is renewed at half of it
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = lifetime)]
     certificate_lifetime: Duration,
@@ -116,6 +119,7 @@ impl Controller {
             authorization_allows: self.authorization_allows,
             ca: self.ca,
             rotation: Schedule { rotate_after: self.ca_rotate_after, spread: self.ca_spread, overlap: self.ca_overlap },
+            step_up: self.step_up.settings(&issuer)?,
             issuer,
             certificate_lifetime: self.certificate_lifetime,
         };

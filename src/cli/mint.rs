@@ -118,7 +118,7 @@ impl X509 {
         std::fs::create_dir_all(&self.out).map_err(|error| format!("can't make {}: {error}", self.out.display()))?;
         write_private(&self.out.join("key.pem"), &issued.key_pem)?;
         write_private(&self.out.join("svid.pem"), &issued.chain_pem)?;
-        write_private(&self.out.join("bundle.pem"), &state.authority.roots_pem())?;
+        write_private(&self.out.join("bundle.pem"), state.authority.roots_pem())?;
         say(&format!("{id}\n{}\n", self.out.display()))
     }
 }

@@ -9,6 +9,7 @@ use crate::openfga::{self, OpenFga};
 use crate::standalone::load::{Directory, Domain};
 use crate::standalone::state::StateDirectory;
 use crate::standalone::up::{Listen, Settings, up};
+use crate::stepup::Arguments;
 use std::path::PathBuf;
 
 #[derive(Debug, clap::Args)]
@@ -40,6 +41,8 @@ pub(crate) struct Up {
     /// `iss` of tokens: the URL under which others reach the token listener [default: its address]
     #[arg(long, value_name = "URL")]
     issuer: Option<url::Url>,
+    #[command(flatten)]
+    step_up: Arguments,
     /// Issuer of Kubernetes service-account tokens
     #[arg(long, value_name = "URL")]
     service_account_issuer: Option<String>,
@@ -96,6 +99,7 @@ impl Up {
             on_loss: self.audit.audit_on_loss,
             audit: self.audit.into(),
             issuer: self.issuer.map(|url| url.as_str().trim_end_matches('/').to_owned()),
+            step_up: self.step_up,
             service_accounts,
             openfga: OpenFga::new(self.openfga)?,
         })
@@ -112,7 +116,7 @@ fn banner(listen: &Listen, directory: &Directory, manifests: &str) -> String {
 
   forward auth and AuthZEN   http://{http}   https://{https}
   ext_authz (gRPC)           {grpc}          {grpcs} (TLS)
-  tokens: keys, exchange     http://{tokens}   https://{tokens_tls}
+  tokens: exchange, step-up  http://{tokens}   https://{tokens_tls}
   admin                      http://{admin}
 
 Try, in another terminal:

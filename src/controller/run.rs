@@ -15,6 +15,7 @@ use crate::doors::admin::{self, Admin, AdminPolicy, Administration, Readiness};
 use crate::doors::authorization::{self, Authorization};
 use crate::doors::exchange::{self, Exchange};
 use crate::doors::snapshots::{Resources, Snapshots};
+use crate::doors::step_up::{self, Page};
 use crate::doors::token_review::{self, TokenReviews};
 use crate::doors::tokens::{self, Metadata, Published};
 use crate::doors::trust::Trust;
@@ -29,6 +30,7 @@ use crate::openfga::OpenFga;
 use crate::process::{Failure, Parts, bind};
 use crate::random::random;
 use crate::standalone::load::Domain;
+use crate::stepup::{self, StepUp};
 use durward_api::compile;
 use durward_core::policy::Way;
 use durward_pki::rotation::{KeySchedule, Schedule};
@@ -86,6 +88,8 @@ pub struct Settings {
     pub rotation: Schedule,
     /// `iss` of tokens, an https URL under which discovery document and keys are found.
     pub issuer: String,
+    /// People's second factors.
+    pub step_up: stepup::Settings,
     /// Lifetime of the listeners' certificate.
     pub certificate_lifetime: Duration,
 }
@@ -141,6 +145,7 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
         KeyStore { secrets: secrets.clone(), name: format!("{service}-audit-keys"), schedule: AUDIT_KEYS };
     let audit_keys = audit_store.open().await?;
     let audit = Audit::open(&settings.audit, settings.on_loss, audit_keys.log_signer())?;
+    let factors = stepup::Store::Secrets(Box::new(secrets.clone()), service.clone());
     let key_store = KeyStore { secrets, name: format!("{service}-token-keys"), schedule: TOKEN_KEYS };
     let token_keys = key_store.open().await?;
     let served = Served::discover(&client).await?;
@@ -230,12 +235,13 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
         closing: closing.clone(),
     };
     let metadata = tokens::metadata(Metadata::new(&settings.issuer, None, token_keys.clone(), audit_keys.clone()));
-    let exchange = Exchange {
-        service: TokenService::new(Arc::clone(&engine), token_keys.clone(), &settings.issuer),
-        trust: Arc::clone(&trust),
-    };
+    let second_factors = StepUp::open(Arc::clone(&engine), factors, settings.step_up).await?;
+    let token_service = TokenService::new(Arc::clone(&engine), token_keys.clone(), &settings.issuer);
+    let token_service = token_service.with(second_factors.clone());
+    let page = Page { service: token_service.clone(), step_up: second_factors, trust: Arc::clone(&trust) };
+    let exchange = Exchange { service: token_service, trust: Arc::clone(&trust) };
     let routers = tokens::router(published).merge(metadata).merge(exchange::router(exchange)).merge(mint::router(mint));
-    let routers = routers.merge(snapshots::router(snapshots));
+    let routers = routers.merge(snapshots::router(snapshots)).merge(step_up::router(page));
     parts.serve(token_listener, Some(Arc::clone(&tls)), routers);
     let administration = Admin {
         engine: Arc::clone(&engine),

@@ -1,8 +1,10 @@
 //! The token endpoint (RFC 6749 section 3.2, RFC 8693) and introspection (RFC 7662), on the token listener.
 
 use crate::authn::{Credentials, SubjectToken};
+use crate::doors::headers::source;
 use crate::doors::trust::{Peer, Trust};
-use crate::identity::{AccessToken, Refusal, TokenRequest, TokenService};
+use crate::identity::{AccessToken, Refusal, SecondFactor, TokenRequest, TokenService};
+use crate::stepup::{Refused, Shown};
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Extension, State};
@@ -14,6 +16,7 @@ use durward_core::scope::Scope;
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Where tokens are exchanged.
@@ -53,7 +56,8 @@ pub(crate) fn router(exchange: Exchange) -> Router {
         .with_state(exchange)
 }
 
-type Body = Result<Bytes, BytesRejection>;
+/// A body, unless it was too large.
+pub(crate) type Body = Result<Bytes, BytesRejection>;
 
 async fn token(
     State(Exchange { service, trust }): State<Exchange>,
@@ -63,7 +67,8 @@ async fn token(
     body: Body,
 ) -> Response {
     let form = form(&uri, &headers, &body);
-    let request = form.as_ref().map_err(|why| Refusal::Request(why)).and_then(token_request);
+    let source = source(&trust, &peer, &headers);
+    let request = form.as_ref().map_err(|why| Refusal::Request(why)).and_then(|form| token_request(form, source));
     let exchanged = form.as_ref().is_ok_and(|form| form.get("grant_type").is_some_and(|grant| grant == EXCHANGE));
     match service.exchange(request, trust.caller_certificate(&peer)).await {
         Ok(token) => answer(StatusCode::OK, given(&token, exchanged)),
@@ -96,6 +101,11 @@ fn refused(refusal: &Refusal) -> Response {
         Refusal::Subject(_) => (StatusCode::BAD_REQUEST, "invalid_request", "the subject is not accepted"),
         Refusal::Target(_) => (StatusCode::BAD_REQUEST, "invalid_target", ""),
         Refusal::Scope(_) => (StatusCode::BAD_REQUEST, "invalid_scope", ""),
+        Refusal::Factor(Refused::Paused { wait, .. }) => {
+            let error = answer(StatusCode::TOO_MANY_REQUESTS, json!({"error": "slow_down"}));
+            return ([(header::RETRY_AFTER, wait.num_seconds().to_string())], error).into_response();
+        }
+        Refusal::Factor(_) => (StatusCode::BAD_REQUEST, "invalid_grant", ""),
         Refusal::Later(_) => (StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable", ""),
     };
     let mut body = json!({"error": error});
@@ -112,10 +122,10 @@ fn answer(status: StatusCode, body: Value) -> Response {
     (status, [(header::CACHE_CONTROL, "no-store"), (header::PRAGMA, "no-cache")], Json(body)).into_response()
 }
 
-type Form<'b> = BTreeMap<Cow<'b, str>, Cow<'b, str>>;
+pub(crate) type Form<'b> = BTreeMap<Cow<'b, str>, Cow<'b, str>>;
 
 /// The parameters of a request, each there once (RFC 6749, section 3.2); those without a value are as good as left out.
-fn form<'b>(uri: &Uri, headers: &HeaderMap, body: &'b Body) -> Result<Form<'b>, &'static str> {
+pub(crate) fn form<'b>(uri: &Uri, headers: &HeaderMap, body: &'b Body) -> Result<Form<'b>, &'static str> {
     let mut types = headers.get_all(header::CONTENT_TYPE).iter();
     let media = |value: &header::HeaderValue| {
         value.to_str().is_ok_and(|value| value.split(';').next().is_some_and(|t| t.trim().eq_ignore_ascii_case(FORM)))
@@ -145,7 +155,7 @@ fn form<'b>(uri: &Uri, headers: &HeaderMap, body: &'b Body) -> Result<Form<'b>, 
 }
 
 /// What a form asks for.
-fn token_request<'f>(form: &'f Form<'_>) -> Result<TokenRequest<'f>, Refusal> {
+fn token_request<'f>(form: &'f Form<'_>, source: IpAddr) -> Result<TokenRequest<'f>, Refusal> {
     let get = |name: &str| form.get(name).map(AsRef::as_ref);
     let subject = match get("grant_type") {
         Some(EXCHANGE) => Some(subject(form)?),
@@ -163,7 +173,21 @@ fn token_request<'f>(form: &'f Form<'_>) -> Result<TokenRequest<'f>, Refusal> {
     if audience.len() > MAX_AUDIENCE {
         return Err(Refusal::Target("the audience is too long"));
     }
-    Ok(TokenRequest { subject, audience, scopes: get("scope").map(scopes).transpose()?, client: get("client_id") })
+    let factor = match (get("otp"), get("recovery_code")) {
+        (None, None) => None,
+        (Some(code), None) => Some(SecondFactor::Shown(Shown::Totp(code))),
+        (None, Some(code)) => Some(SecondFactor::Shown(Shown::RecoveryCode(code))),
+        (Some(_), Some(_)) => return Err(Refusal::Request("one second factor is enough")),
+    };
+    let operation = get("operation");
+    if factor.is_some() && subject.is_none() {
+        return Err(Refusal::Request("a second factor stands beside a token"));
+    }
+    if operation.is_some() && factor.is_none() {
+        return Err(Refusal::Request("`operation` says what a second factor is for"));
+    }
+    let scopes = get("scope").map(scopes).transpose()?;
+    Ok(TokenRequest { subject, audience, scopes, client: get("client_id"), factor, operation, source })
 }
 
 /// The token that is exchanged (RFC 8693, section 2.1).

@@ -7,7 +7,7 @@
 use crate::authn::Credentials;
 use crate::doors::Doors;
 use crate::doors::answer::HttpAnswer;
-use crate::doors::headers::{Unclear, agreed, mislead, own_host, single};
+use crate::doors::headers::{Unclear, agreed, forwarded_source, mislead, own_host, single};
 use crate::doors::trust::Peer;
 use crate::engine::{Caller, Door};
 use axum::body::Body;
@@ -17,7 +17,6 @@ use axum::routing::any;
 use axum::{Router, http};
 use durward_core::request::{Call, Request, Target};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
-use std::net::IpAddr;
 
 /// The door as a router.
 pub(crate) fn router(doors: Doors) -> Router {
@@ -38,7 +37,7 @@ async fn forward_auth(
         // nobody is believed what others ask; what is asked is then this request itself
         Ok(Asked { method: method.as_str(), host: host.unwrap_or_default(), uri: uri.path() })
     });
-    let source = source(&doors, &peer, &headers);
+    let source = forwarded_source(&doors.trust, &peer, &headers);
     let (target, call) = match &asked {
         Ok(asked) => (Target::Host(asked.host), Call::Http { method: asked.method, path: asked.uri }),
         Err(Unclear) => (Target::Host(""), Call::Unclear),
@@ -98,15 +97,6 @@ fn split_url(url: &str) -> Result<(&str, &str), Unclear> {
     let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).ok_or(Unclear)?;
     let slash = rest.find('/').ok_or(Unclear)?;
     Ok(rest.split_at(slash))
-}
-
-/// Address of the caller: the peer, or what a trusted proxy says last.
-fn source(doors: &Doors, peer: &Peer, headers: &HeaderMap) -> Option<IpAddr> {
-    if !doors.trust.is_proxy(peer) {
-        return Some(peer.address.ip());
-    }
-    let last = headers.get_all("x-forwarded-for").iter().next_back()?;
-    last.to_str().ok()?.rsplit(',').next()?.trim().parse().ok()
 }
 
 /// An answer as an HTTP response.

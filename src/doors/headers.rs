@@ -1,8 +1,10 @@
 //! What headers say of a request, where they could say two things.
 
 use crate::doors::answer::{IDENTITY_HEADERS, METHOD_OVERRIDES};
+use crate::doors::trust::{Peer, Trust};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, Uri, header};
+use std::net::IpAddr;
 
 /// The headers contradict each other, or can't be read. Such a request is to no service at all: whose host would it be?
 /// A client could choose one whose policy only audits.
@@ -66,4 +68,18 @@ fn drops_what_matters(headers: &HeaderMap) -> bool {
 pub(crate) fn named_by_connection(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     let values = headers.get_all(header::CONNECTION).iter();
     values.flat_map(|value| value.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii))
+}
+
+/// Address of the caller: the peer, or what a trusted proxy says last.
+pub(crate) fn forwarded_source(trust: &Trust, peer: &Peer, headers: &HeaderMap) -> Option<IpAddr> {
+    if !trust.is_proxy(peer) {
+        return Some(peer.address.ip());
+    }
+    let last = headers.get_all("x-forwarded-for").iter().next_back()?;
+    last.to_str().ok()?.rsplit(',').next()?.trim().parse().ok()
+}
+
+/// The same where there has to be one: a proxy that says nothing asks for itself.
+pub(crate) fn source(trust: &Trust, peer: &Peer, headers: &HeaderMap) -> IpAddr {
+    forwarded_source(trust, peer, headers).unwrap_or_else(|| peer.address.ip())
 }

@@ -13,6 +13,7 @@ pub(crate) mod headers;
 pub(crate) mod mint;
 pub mod server;
 pub(crate) mod snapshots;
+pub(crate) mod step_up;
 pub mod token_review;
 pub mod tokens;
 pub mod trust;

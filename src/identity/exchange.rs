@@ -2,12 +2,13 @@
 //! gets the scopes that policies grant them at one service, for some minutes.
 
 use crate::audit::issuance::{By, Issuance, Kind, Outcome};
-use crate::authn::access_token::{DETAILS, Details};
+use crate::authn::access_token::{DETAILS, Details, First};
 use crate::authn::jwt::Token;
-use crate::authn::{Credentials, Expectation, Failure, Subject, SubjectToken, thumbprint};
+use crate::authn::{Credentials, Expectation, Failure, Proof, Subject, SubjectToken, carried_scopes, thumbprint};
 use crate::engine::Engine;
 use crate::identity::{AUDIENCE, TokenKeys};
 use crate::random::random;
+use crate::stepup::{Refused, Shown, StepUp, Visitor};
 use chrono::{DateTime, TimeDelta, Utc};
 use durward_core::policy::Way;
 use durward_core::principal::PrincipalId;
@@ -17,7 +18,9 @@ use durward_core::token::{Signature, TokenScopes};
 use durward_pki::token::Algorithm;
 use rustls_pki_types::CertificateDer;
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use thiserror::Error;
 use tokio::sync::Semaphore;
@@ -35,6 +38,7 @@ pub(crate) struct TokenService {
     engine: Arc<Engine>,
     keys: TokenKeys,
     issuer: Arc<str>,
+    step_up: Option<StepUp>,
     slots: Arc<Semaphore>,
 }
 
@@ -48,6 +52,21 @@ pub(crate) struct TokenRequest<'w> {
     pub(crate) scopes: Option<BTreeSet<Scope>>,
     /// Who says to be asking.
     pub(crate) client: Option<&'w str>,
+    /// A second factor beside the token.
+    pub(crate) factor: Option<SecondFactor<'w>>,
+    /// The one operation that the second factor is for.
+    pub(crate) operation: Option<&'w str>,
+    /// Where the request comes from.
+    pub(crate) source: IpAddr,
+}
+
+/// A second factor beside a first token.
+#[derive(Debug, Clone)]
+pub(crate) enum SecondFactor<'w> {
+    /// It is shown now.
+    Shown(Shown<'w>),
+    /// It was shown a moment ago, on the step-up page, and by whom.
+    Proved(&'w PrincipalId, Proof),
 }
 
 /// An access token.
@@ -78,15 +97,35 @@ pub(crate) enum Refusal {
     /// Nothing of what was asked for can be had.
     #[error("{0}")]
     Scope(&'static str),
+    /// The second factor does not count.
+    #[error("{0}")]
+    Factor(Refused),
     /// It may come right.
     #[error("{0}")]
     Later(&'static str),
 }
 
+impl From<Refused> for Refusal {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Unavailable(why) => {
+                tracing::error!(why, "second factors can't be looked up");
+                Self::Later("second factors can't be looked up")
+            }
+            refused => Self::Factor(refused),
+        }
+    }
+}
+
 impl TokenService {
     /// `issuer` is the URL under which tokens are verified.
     pub(crate) fn new(engine: Arc<Engine>, keys: TokenKeys, issuer: &str) -> Self {
-        Self { engine, keys, issuer: issuer.into(), slots: Arc::new(Semaphore::new(CONCURRENCY)) }
+        Self { engine, keys, issuer: issuer.into(), step_up: None, slots: Arc::new(Semaphore::new(CONCURRENCY)) }
+    }
+
+    /// With people's second factors.
+    pub(crate) fn with(self, step_up: StepUp) -> Self {
+        Self { step_up: Some(step_up), ..self }
     }
 
     /// Gives a token out, or tells why not; both are recorded. One that could not be read is recorded too.
@@ -125,6 +164,11 @@ impl TokenService {
         let holder = certificate.map(|certificate| self.engine.authenticator().holder(certificate, now)).transpose();
         let holder = holder.map_err(|failure| nobody(Refusal::Client(failure.to_string())))?;
         let subject = self.subject(request, service, certificate, holder.as_ref(), now).await.map_err(nobody)?;
+        let step_up_age = service.step_up_age(request.operation);
+        if request.operation.is_some() && step_up_age.is_none() {
+            return Err(nobody(Refusal::Target("no policy declares the operation")));
+        }
+        let (subject, first) = self.stepped_up(subject, request, now).await?;
         let id = &subject.principal.identity().id;
         let named = |refusal| (refusal, Some(id.to_string()));
         let client = holder.as_ref().map_or(id, |holder| &holder.principal.identity().id);
@@ -133,7 +177,8 @@ impl TokenService {
         }
         let labels = snapshot.labels_of(subject.principal.identity());
         let TokenScopes { scopes, ends } = service.scopes_of(&subject.principal, labels, request.scopes.as_ref(), now);
-        if scopes.is_empty() {
+        // with a second factor our own doors go by the first token's scopes, and by what requests say
+        if scopes.is_empty() && (first.is_none() || request.scopes.is_some()) {
             return Err(named(match request.scopes {
                 Some(_) => Refusal::Scope("policies grant none of these scopes"),
                 None => Refusal::Target("policies grant no scope that a token can carry"),
@@ -141,12 +186,23 @@ impl TokenService {
         }
         let longest = now + service.tokens().ttl.unwrap_or(TTL);
         let of_key = holder.as_ref().map(|holder| holder.ends);
-        let end = [Some(subject.ends), ends, of_key].into_iter().flatten().fold(longest, DateTime::min);
+        // the strictest operation decides, as long as nobody says which one it is to be
+        let too_old = first.as_ref().and(step_up_age).and_then(|age| {
+            let identity = subject.principal.identity();
+            identity
+                .step_up
+                .as_ref()
+                .map(|one| one.authenticated_at)
+                .or(identity.authenticated_at)?
+                .checked_add_signed(age)
+        });
+        let end = [Some(subject.ends), ends, of_key, too_old].into_iter().flatten().fold(longest, DateTime::min);
         let order = Order {
             subject: &subject,
             client,
             service,
             scopes: &scopes,
+            first,
             certificate: certificate.and_then(<[_]>::first),
             now,
             end,
@@ -168,7 +224,60 @@ impl TokenService {
             // policies decide which ways in count, operation by operation
             return Ok(holder.clone());
         };
-        let expect = Expectation { audience: request.audience, ways: service.ways() };
+        self.meant(token, request.audience, service, certificate, now).await
+    }
+
+    /// The subject with the second factor that is shown beside its token, and what the token alone says.
+    async fn stepped_up(
+        &self,
+        subject: Subject,
+        request: &TokenRequest<'_>,
+        now: DateTime<Utc>,
+    ) -> Result<(Subject, Option<First>), (Refusal, Option<String>)> {
+        let identity = subject.principal.identity();
+        let Some(factor) = &request.factor else {
+            let bound = identity.step_up.is_some();
+            return Ok((subject.clone(), bound.then(|| First::narrowed(identity))));
+        };
+        let named = |refusal| (refusal, Some(identity.id.to_string()));
+        let operation = request.operation.map(Arc::from);
+        let proof = match factor {
+            SecondFactor::Proved(id, proof) if **id == identity.id => Proof { operation, ..proof.clone() },
+            SecondFactor::Proved(..) => return Err(named(Refusal::Request("the second factor is another person's"))),
+            SecondFactor::Shown(shown) => {
+                let step_up = self.step_up.as_ref().ok_or(Refusal::Request("there is no step-up here"));
+                let visitor = Visitor { id: &identity.id, source: request.source, proved_at: None };
+                let factor = step_up.map_err(named)?.prove(&visitor, *shown).await;
+                Proof { factor: factor.map_err(|refused| named(refused.into()))?, at: now, operation }
+            }
+        };
+        let first = if request.scopes.is_some() { First::narrowed(identity) } else { First::of(identity) };
+        Ok((subject.with(&proof), Some(first)))
+    }
+
+    /// Who shows a first token for a service.
+    ///
+    /// # Errors
+    /// When the service does not accept the token.
+    pub(crate) async fn person(&self, token: &str, audience: &str) -> Result<Subject, Refusal> {
+        let now = Utc::now();
+        let Ok(_slot) = self.slots.try_acquire() else { return Err(Refusal::Later("too many ask at once")) };
+        let snapshot = self.engine.snapshot();
+        let service = snapshot.by_audience(audience).filter(|_| !self.is_ours(audience));
+        let service = service.ok_or(Refusal::Target("no policy speaks for the audience"))?;
+        self.meant(SubjectToken::Jwt(token), audience, service, None, now).await
+    }
+
+    /// Whom a token speaks of, if it is meant for the service or for us.
+    async fn meant(
+        &self,
+        token: SubjectToken<'_>,
+        audience: &str,
+        service: &Service,
+        certificate: Option<&[CertificateDer<'_>]>,
+        now: DateTime<Utc>,
+    ) -> Result<Subject, Refusal> {
+        let expect = Expectation { audience, ways: service.ways() };
         let meant = [AUDIENCE, &*self.issuer];
         let subject = self.engine.authenticator().subject(token, certificate, &expect, &meant, now).await;
         subject.map_err(Refusal::Subject)
@@ -228,6 +337,8 @@ struct Order<'o> {
     client: &'o PrincipalId,
     service: &'o Service,
     scopes: &'o BTreeSet<Scope>,
+    /// What the subject's credential says without the second factor.
+    first: Option<First>,
     certificate: Option<&'o CertificateDer<'o>>,
     now: DateTime<Utc>,
     end: DateTime<Utc>,
@@ -237,6 +348,9 @@ impl Order<'_> {
     /// The claims (RFC 9068, section 2.2).
     fn claims(&self, issuer: &str, name: &str) -> Value {
         let identity = self.subject.principal.identity();
+        // what counts at one operation is what the token is for
+        let identity = &*identity.step_up.as_ref().map_or(Cow::Borrowed(identity), |one| identity.at(&one.operation));
+        let first = self.first.clone().map(|first| first.within(self.scopes));
         let mut claims = json!({
             "iss": issuer,
             "sub": identity.id,
@@ -248,7 +362,7 @@ impl Order<'_> {
             "scope": words(self.scopes),
             "acr": identity.assurance.acr(),
         });
-        let details = Details::of(identity, self.subject.bond.as_ref());
+        let details = Details::of(identity, self.subject.bond.as_ref(), first);
         let details = (details != Details::default()).then(|| serde_json::to_value(details).unwrap_or_default());
         let methods = &self.subject.methods;
         let more = [
@@ -297,7 +411,9 @@ impl TokenService {
             return Ok(None);
         };
         // what policies have taken back since is gone
-        let scopes = service.scopes_of(&holder, snapshot.labels_of(holder.identity()), None, now).scopes;
+        let carried = carried_scopes(claims.get("scope"));
+        let labels = snapshot.labels_of(holder.identity());
+        let scopes = service.scopes_of(&holder, labels, carried.as_ref(), now).scopes;
         if scopes.is_empty() {
             return Ok(None);
         }

@@ -15,7 +15,7 @@ mod token_keys;
 
 pub(crate) use authorities::{Authorities, Trust};
 pub(crate) use bundle::{Bundle, CONFIG_MAP, CONFIG_MAP_KEY, published_roots};
-pub(crate) use exchange::{AccessToken, Refusal, TokenRequest, TokenService};
+pub(crate) use exchange::{AccessToken, Refusal, SecondFactor, TokenRequest, TokenService};
 pub(crate) use issue::Granted;
 pub(crate) use mint::{AUDIENCE, Mint, MintError};
 pub(crate) use rotation::{Carriers, Rotation};

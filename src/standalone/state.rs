@@ -180,12 +180,12 @@ impl State {
     }
 }
 
-pub(super) fn io_error(path: &Path) -> impl Fn(io::Error) -> StateError {
+pub(crate) fn io_error(path: &Path) -> impl Fn(io::Error) -> StateError {
     let path = path.display().to_string();
     move |source| StateError::Io { path: path.clone(), source }
 }
 
-pub(super) fn create_directory(path: &Path) -> Result<(), StateError> {
+pub(crate) fn create_directory(path: &Path) -> Result<(), StateError> {
     match DirBuilder::new().recursive(true).mode(0o700).create(path) {
         Ok(()) => check_mode(path, 0o700),
         Err(source) => Err(io_error(path)(source)),
@@ -193,7 +193,7 @@ pub(super) fn create_directory(path: &Path) -> Result<(), StateError> {
 }
 
 /// Refuses what others can read. A directory that others can list is as bad as a file that they can read.
-pub(super) fn check_mode(path: &Path, wanted: u32) -> Result<(), StateError> {
+pub(crate) fn check_mode(path: &Path, wanted: u32) -> Result<(), StateError> {
     let mode = fs::metadata(path).map_err(io_error(path))?.mode() & 0o777;
     if mode & 0o077 != 0 {
         return Err(StateError::Exposed { path: path.display().to_string(), mode, wanted });
@@ -210,7 +210,7 @@ fn read_or_make(
         let text = make()?;
         let suffix = random::<8>()?.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
         let fresh = path.with_extension(suffix);
-        write_private(&fresh, &text)?;
+        write_private(&fresh, text.as_bytes())?;
         // a hard link never replaces a file, so the first one stays
         let linked = fs::hard_link(&fresh, path);
         fs::remove_file(&fresh).map_err(io_error(&fresh))?;
@@ -227,9 +227,9 @@ fn read_or_make(
 ///
 /// # Errors
 /// When it can't be written.
-pub fn write_private(path: &Path, text: &str) -> Result<(), StateError> {
+pub fn write_private(path: &Path, text: impl AsRef<[u8]>) -> Result<(), StateError> {
     let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
     let mut file = file.map_err(io_error(path))?;
     file.set_permissions(fs::Permissions::from_mode(0o600)).map_err(io_error(path))?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(io_error(path))
+    file.write_all(text.as_ref()).and_then(|()| file.sync_all()).map_err(io_error(path))
 }

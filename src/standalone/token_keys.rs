@@ -40,7 +40,7 @@ impl KeyFolder {
             for (name, pem) in kept.iter().filter(|(name, _)| !files.contains_key(*name)) {
                 // whole or not at all
                 let (path, fresh) = (self.0.join(name), self.0.join(format!("{name}.new")));
-                write_private(&fresh, pem)?;
+                write_private(&fresh, pem.as_bytes())?;
                 fs::rename(&fresh, &path).map_err(io_error(&path))?;
             }
             for name in files.keys().collect::<BTreeSet<_>>().difference(&kept.keys().collect()) {

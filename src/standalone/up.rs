@@ -5,6 +5,7 @@ use crate::authn::tls::{Clients, ServerCertificate, server_config};
 use crate::authn::{Authenticator, ServiceAccountIssuer, TrustDomain};
 use crate::doors::admin::{self, Admin, AdminPolicy, Administration, Readiness};
 use crate::doors::exchange::{self, Exchange};
+use crate::doors::step_up::{self, Page};
 use crate::doors::tokens::Metadata;
 use crate::doors::trust::Trust;
 use crate::doors::{Doors, ext_authz, tokens};
@@ -19,13 +20,14 @@ use crate::standalone::load::{Directory, Domain, load};
 use crate::standalone::state::State;
 use crate::standalone::token_keys::KeyFolder;
 use crate::standalone::watch::{Watch, follow};
+use crate::stepup::{self, StepUp, Store};
 use axum::Router;
 use chrono::Utc;
 use rustls::ServerConfig;
 use serde::Serialize;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::net::TcpListener;
 
@@ -50,6 +52,8 @@ pub struct Settings {
     pub on_loss: OnLoss,
     /// `iss` of tokens; a URL of the token listener if left out.
     pub issuer: Option<String>,
+    /// People's second factors; where their page is follows from the issuer, or from where tokens are, if left out.
+    pub step_up: stepup::Arguments,
     /// Issuer of service-account tokens.
     pub service_accounts: Option<ServiceAccountIssuer>,
     /// The OpenFGA server, if policies may ask one.
@@ -129,17 +133,26 @@ pub async fn up(settings: Settings, ready: impl FnOnce(&Listen, &Directory)) -> 
     let (grpc, health) = doors.grpc().await;
     let mut parts = Parts::new()?;
     let listen = sockets.listen()?;
+    // browsers let WebAuthn run at `localhost`, and at no address
+    let page = settings.issuer.clone().unwrap_or_else(|| format!("http://localhost:{}", listen.tokens.port()));
+    let step_up_settings = settings.step_up.settings(&page)?;
+    let step_up = StepUp::open(Arc::clone(&engine), second_factors(&settings.state), step_up_settings).await?;
     let issuer = settings.issuer.unwrap_or_else(|| format!("http://{}", listen.tokens));
     let tls_url = format!("https://{}", listen.tokens_tls);
     let metadata = Metadata::new(&issuer, Some(tls_url), token_keys.clone(), audit_keys);
     let service = TokenService::new(Arc::clone(&engine), token_keys.clone(), &issuer);
+    let service = service.with(step_up.clone());
+    let page = Page { service: service.clone(), step_up, trust: Arc::clone(&trust) };
     sockets.serve(
         &mut parts,
         &tls,
         Routers {
             http: doors.http(),
             grpc,
-            tokens: tokens::metadata(metadata).merge(bundle).merge(exchange::router(Exchange { service, trust })),
+            tokens: tokens::metadata(metadata)
+                .merge(bundle)
+                .merge(exchange::router(Exchange { service, trust }))
+                .merge(step_up::router(page)),
             admin: admin::router(Admin {
                 engine: Arc::clone(&engine),
                 readiness,
@@ -159,6 +172,11 @@ pub async fn up(settings: Settings, ready: impl FnOnce(&Listen, &Directory)) -> 
     ready(&listen, &directory);
     parts.add(|stop| follow(watch, directory, Arc::clone(&engine), stop));
     parts.until_the_end(async move { health.closing().await }).await
+}
+
+/// Where second factors are kept in a state directory.
+fn second_factors(state: &Path) -> Store {
+    Store::Files(state.join("second-factors"))
 }
 
 struct Routers {

@@ -1,4 +1,297 @@
-//! Step-up: second factors of people.
+//! Step-up: a person who has come in by a first token shows a second factor, and gets a short token that says so.
+//!
+//! What is known of a person is one [`Person`](person::Person) in a [`Store`] that all replicas share; whatever changes it
+//! is one compare-and-swap, so that no code counts twice and nobody guesses at several replicas at once. A WebAuthn key
+//! would be one more kind of [`Shown`] factor and one more list of a person, beside [`totp`] and [`recovery`].
 
+mod pauses;
+mod person;
+mod recovery;
+mod seal;
+mod store;
+mod totp;
 #[cfg_attr(not(test), expect(dead_code, reason = "the page that asks for keys comes next"))]
 mod webauthn;
+
+pub(crate) use person::{Known, Shown};
+pub(crate) use seal::Sealer;
+pub(crate) use store::Store;
+pub(crate) use totp::Enrolment;
+
+use crate::audit::second_factor::{Event, SecondFactor};
+use crate::authn::Factor;
+use crate::engine::Engine;
+use crate::process::Failure;
+use crate::random::random;
+use chrono::{DateTime, TimeDelta, Utc};
+use durward_core::principal::PrincipalId;
+use pauses::Addresses;
+use person::{Person, Wrong};
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use store::StoreError;
+use thiserror::Error;
+use url::Url;
+
+/// How long a second factor is fresh enough to change the factors themselves.
+pub(crate) const FRESH: TimeDelta = TimeDelta::minutes(5);
+
+/// Name of the shared key in the store.
+const KEY: &str = "step-up-key";
+/// Name of the record of addresses in the store.
+const ADDRESSES: &str = "step-up-addresses";
+
+/// Who may enrol a first factor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum EnrolmentPolicy {
+    /// Whoever has the first token of a person who has no factor yet: as good as the first token is at that moment.
+    #[default]
+    FirstUse,
+    /// Nobody: people keep the factors that they have.
+    Closed,
+}
+
+/// People's second factors, as the command line has them.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Arguments {
+    /// Where people reach the step-up page: the token listener, as browsers see it [default: the issuer]
+    #[arg(long, value_name = "URL")]
+    pub step_up_url: Option<Url>,
+    /// Who may enrol a first second factor
+    #[arg(long, value_enum, default_value_t)]
+    pub step_up_enrolment: EnrolmentPolicy,
+    /// An origin to which the step-up page may give a new token; may be repeated
+    #[arg(long, value_name = "ORIGIN")]
+    pub step_up_return_to: Vec<Url>,
+}
+
+impl Arguments {
+    /// With a URL where none is named.
+    ///
+    /// # Errors
+    /// When `otherwise` is no URL.
+    pub fn settings(self, otherwise: &str) -> Result<Settings, Failure> {
+        let url = match self.step_up_url {
+            Some(url) => url,
+            None => Url::parse(otherwise).map_err(|error| format!("`{otherwise}` is no URL: {error}"))?,
+        };
+        Ok(Settings { url, enrolment: self.step_up_enrolment, return_to: self.step_up_return_to })
+    }
+}
+
+/// What the step-up service can be told.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where people reach the step-up page; its origin is the one that counts, and its host the relying party of WebAuthn.
+    pub url: Url,
+    /// Who may enrol a first factor.
+    pub enrolment: EnrolmentPolicy,
+    /// Origins to which a new token may be given back, and from which a first token may come.
+    pub return_to: Vec<Url>,
+}
+
+impl Settings {
+    /// The name under which authenticator apps keep the secret.
+    pub(crate) fn host(&self) -> &str {
+        self.url.host_str().unwrap_or("durward")
+    }
+}
+
+/// Knows people's second factors.
+#[derive(Clone)]
+pub(crate) struct StepUp {
+    engine: Arc<Engine>,
+    store: Store,
+    sealer: Arc<Sealer>,
+    settings: Arc<Settings>,
+}
+
+impl fmt::Debug for StepUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StepUp").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// Why a factor does not count, or can't be changed. What it displays is for the audit log.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(crate) enum Refused {
+    /// Only people have second factors.
+    #[error("only a user of an IdentityProvider can step up")]
+    NoPerson,
+    /// What was shown is not it.
+    #[error("{0}")]
+    Wrong(#[from] Wrong),
+    /// Too many were wrong of late.
+    #[error("too many failures, by the {by}; the next is heard in {} s", wait.num_seconds())]
+    Paused { by: &'static str, wait: TimeDelta },
+    /// Factors may not be changed by whoever asks.
+    #[error("{0}")]
+    Forbidden(&'static str),
+    /// The state can't be used.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl From<StoreError> for Refused {
+    fn from(error: StoreError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+/// Somebody with a first token, and whatever the log is to say of them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Visitor<'v> {
+    pub(crate) id: &'v PrincipalId,
+    pub(crate) source: IpAddr,
+    /// When the person last showed a second factor here, if that is known.
+    pub(crate) proved_at: Option<DateTime<Utc>>,
+}
+
+impl StepUp {
+    /// Opens the state; the key that all replicas share is made once.
+    ///
+    /// # Errors
+    /// When the state can't be used.
+    pub(crate) async fn open(engine: Arc<Engine>, store: Store, settings: Settings) -> Result<Self, Failure> {
+        let fresh = random::<32>()?;
+        let kept = store.change(KEY, None, seal::Key::default, |key| key.get_or_set(&fresh)).await?;
+        let sealer = Arc::new(Sealer::new(&kept?)?);
+        Ok(Self { engine, store, sealer, settings: Arc::new(settings) })
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub(crate) fn sealer(&self) -> &Sealer {
+        &self.sealer
+    }
+
+    /// Whether what a person shows counts: then it counts once. Failures are remembered, by person and by address.
+    pub(crate) async fn prove(&self, visitor: &Visitor<'_>, shown: Shown<'_>) -> Result<Factor, Refused> {
+        let now = Utc::now();
+        let proved = self.heard(visitor, shown, now).await;
+        let (event, reason) = match &proved {
+            Ok(_) => (Event::Proved, None),
+            Err(why @ Refused::Paused { .. }) => (Event::Paused, Some(why.to_string())),
+            Err(why) => (Event::Refused, Some(why.to_string())),
+        };
+        self.recorded(visitor, event, Some(shown.factor()), reason)?;
+        proved
+    }
+
+    async fn heard(&self, visitor: &Visitor<'_>, shown: Shown<'_>, now: DateTime<Utc>) -> Result<Factor, Refused> {
+        let addresses: Addresses = self.store.read(ADDRESSES).await?.unwrap_or_default();
+        addresses.may_try(visitor.source, now).map_err(|wait| Refused::Paused { by: "address", wait })?;
+        let proved = self.of_person(visitor.id, |person| person.prove(shown, now)).await;
+        if let Err(Refused::Wrong(_)) = &proved {
+            let failed = |addresses: &mut Addresses| addresses.failed(visitor.source, now);
+            self.store.change(ADDRESSES, None, Addresses::default, failed).await?;
+        }
+        proved
+    }
+
+    /// The factors that a person has.
+    pub(crate) async fn known(&self, id: &PrincipalId) -> Result<Known, Refused> {
+        let person: Option<Person> = self.store.read(&person_name(id)?).await?;
+        Ok(person.map(|person| person.known()).unwrap_or_default())
+    }
+
+    /// A secret for a person's authenticator app. It counts once a code confirms it.
+    pub(crate) async fn begin_totp(&self, visitor: &Visitor<'_>) -> Result<Enrolment, Refused> {
+        let now = Utc::now();
+        let enrolment = Enrolment::new(visitor.id, self.settings.host()).map_err(Refused::Unavailable)?;
+        self.changed(visitor, |person| {
+            person.begin_totp(&enrolment, now);
+            Ok(())
+        })
+        .await?;
+        Ok(enrolment)
+    }
+
+    /// The secret that waits for its first code.
+    pub(crate) async fn waiting_totp(&self, id: &PrincipalId) -> Result<Option<Enrolment>, Refused> {
+        let person: Option<Person> = self.store.read(&person_name(id)?).await?;
+        Ok(person.and_then(|person| person.waiting_totp(self.settings.host(), Utc::now())))
+    }
+
+    /// Takes the first code of an authenticator app. Recovery codes come with a person's first factor.
+    pub(crate) async fn confirm_totp(&self, visitor: &Visitor<'_>, code: &str) -> Result<Option<Vec<String>>, Refused> {
+        let (now, codes) = (Utc::now(), recovery::codes().map_err(Refused::Unavailable)?);
+        let confirmed = self.changed(visitor, |person| person.confirm_totp(code, &codes, now)).await;
+        let reason = confirmed.as_ref().err().map(ToString::to_string);
+        let event = if confirmed.is_ok() { Event::Enrolled } else { Event::Refused };
+        self.recorded(visitor, event, Some(Factor::Totp), reason)?;
+        Ok(confirmed?.then_some(codes))
+    }
+
+    /// New recovery codes, in place of the old ones.
+    pub(crate) async fn new_recovery_codes(&self, visitor: &Visitor<'_>) -> Result<Vec<String>, Refused> {
+        let codes = recovery::codes().map_err(Refused::Unavailable)?;
+        self.changed(visitor, |person| person.replace_recovery_codes(&codes)).await?;
+        self.recorded(visitor, Event::Enrolled, Some(Factor::RecoveryCode), None)?;
+        Ok(codes)
+    }
+
+    /// Removes a person's authenticator app.
+    pub(crate) async fn remove_totp(&self, visitor: &Visitor<'_>) -> Result<(), Refused> {
+        self.changed(visitor, Person::remove_totp).await?;
+        self.recorded(visitor, Event::Removed, Some(Factor::Totp), None)
+    }
+
+    /// Changes a person's factors, if the visitor may.
+    async fn changed<R>(
+        &self,
+        visitor: &Visitor<'_>,
+        change: impl Fn(&mut Person) -> Result<R, Wrong>,
+    ) -> Result<R, Refused> {
+        let now = Utc::now();
+        let fresh = visitor.proved_at.is_some_and(|at| now - at <= FRESH);
+        let closed = self.settings.enrolment == EnrolmentPolicy::Closed;
+        let change = |person: &mut Person| match person.has_any() {
+            true if !fresh => Err(Refused::Forbidden("a change of factors needs a fresh second factor")),
+            false if closed => Err(Refused::Forbidden("nobody enrols a first factor here")),
+            _ => change(person).map_err(Refused::Wrong),
+        };
+        self.of_person(visitor.id, change).await
+    }
+
+    /// Changes what is known of a person.
+    async fn of_person<R>(
+        &self,
+        id: &PrincipalId,
+        change: impl Fn(&mut Person) -> Result<R, Refused>,
+    ) -> Result<R, Refused> {
+        let change = |person: &mut Person| {
+            // two names can share a hash only if somebody has put one person's record in the place of another's
+            if person.is_of(id) { change(person) } else { Err(Refused::Wrong(Wrong::OtherPerson)) }
+        };
+        self.store.change(&person_name(id)?, Some(id), || Person::new(id), change).await?
+    }
+
+    /// What can't be recorded does not happen, where the log has to be whole.
+    fn recorded(
+        &self,
+        visitor: &Visitor<'_>,
+        event: Event,
+        factor: Option<Factor>,
+        reason: Option<String>,
+    ) -> Result<(), Refused> {
+        let record = SecondFactor::new(event, visitor.id, visitor.source, factor, reason);
+        if self.engine.second_factor(&record) {
+            return Ok(());
+        }
+        Err(Refused::Unavailable("it can't be recorded".to_owned()))
+    }
+}
+
+/// The name of a person's record: no name of a file or Secret can hold what a subject may.
+fn person_name(id: &PrincipalId) -> Result<String, Refused> {
+    if !matches!(id, PrincipalId::User { .. }) {
+        return Err(Refused::NoPerson);
+    }
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, id.to_string().as_bytes());
+    let name = digest.as_ref().iter().take(16).fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+    Ok(format!("second-factors-{name}"))
+}

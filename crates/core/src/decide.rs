@@ -18,6 +18,7 @@ use crate::service::{Candidate, Captures, Service, ServiceOperation};
 use crate::snapshot::Snapshot;
 use cel::Value;
 use chrono::{DateTime, TimeDelta, Utc};
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock};
@@ -193,10 +194,10 @@ impl<'s> Route<'s, '_> {
                 let detail = Some("the credential has ended".to_owned());
                 return ControlFlow::Break(Decision { detail, ..self.decision(Reason::Unauthenticated) });
             }
-            Some(caller) => caller,
+            Some(caller) => caller.at(&operation.operation.name),
         };
         // the first refusal that is enforced counts: one that is only audited must not let pass what another stops
-        let too_low = match good_enough(operation, caller, &self.request.call, now) {
+        let too_low = match good_enough(operation, &caller, &self.request.call, now) {
             Ok(()) => None,
             Err((challenge, detail)) => {
                 let challenge = Some(challenge);
@@ -245,7 +246,7 @@ impl<'s> Route<'s, '_> {
     fn denied(&self, facts: &RequestFacts<'_, '_>) -> Option<(&'s Denial, Option<String>)> {
         let service = self.service?;
         let mut audited = None;
-        for number in service.denial_index.concerning(facts.caller, facts.labels()) {
+        for number in service.denial_index.concerning(&facts.caller, facts.labels()) {
             let Some(denial) = service.denials.get(number) else { continue };
             if denial.mode == Mode::Audit && audited.is_some() {
                 continue;
@@ -276,12 +277,12 @@ impl<'s> Route<'s, '_> {
             return (Vec::new(), required.to_vec());
         }
         let (mut wanted, mut rules) = (all_of(required), Vec::new());
-        for candidate in facts.found.operation.grants.concerning(facts.caller, facts.labels()) {
+        for candidate in facts.found.operation.grants.concerning(&facts.caller, facts.labels()) {
             if wanted == 0 {
                 break;
             }
             let Some(grant) = grants.get(candidate.grant) else { continue };
-            let gives = gives(grant, candidate, required, facts.caller) & wanted;
+            let gives = gives(grant, candidate, required, &facts.caller) & wanted;
             // condition and relation come last, they are the dearest
             if gives != 0
                 && condition(grant.when.as_deref(), facts) == Truth::True
@@ -299,7 +300,7 @@ impl<'s> Route<'s, '_> {
     #[must_use]
     pub fn considered(&self, principal: &Principal, now: DateTime<Utc>) -> Vec<Considered> {
         let (Some(service), Ok(found)) = (self.service, &self.found) else { return Vec::new() };
-        let caller = principal.identity();
+        let caller = principal.identity().at(&found.operation.operation.name);
         let facts = RequestFacts { route: self, found, caller, now };
         let denials = service.denials.iter().map(|denial| {
             let outcome = match (subject(&denial.to, &facts), condition(denial.when.as_deref(), &facts)) {
@@ -313,7 +314,7 @@ impl<'s> Route<'s, '_> {
         let required = &found.operation.operation.scopes;
         let grants = found.operation.grants.all().into_iter().filter_map(|candidate| {
             let grant = service.grants.get(candidate.grant)?;
-            let given = gives(grant, candidate, required, caller);
+            let given = gives(grant, candidate, required, &facts.caller);
             let outcome = if !subject(&grant.to, &facts) {
                 Outcome::OtherCallers
             } else if given == 0 {
@@ -340,7 +341,7 @@ impl<'s> Route<'s, '_> {
         let truth = match service.relation_engine {
             RelationEngine::Own => {
                 let tuples = self.snapshot.tuples(&service.key);
-                tuples.check(&service.relations, &asked.object, &to.relation, facts.caller)
+                tuples.check(&service.relations, &asked.object, &to.relation, &facts.caller)
             }
             RelationEngine::OpenFga(_) => self.answers.to(&asked),
         };
@@ -364,7 +365,7 @@ impl<'s> Route<'s, '_> {
         let checked = self.service.map(|service| match service.relation_engine {
             RelationEngine::Own => {
                 let tuples = self.snapshot.tuples(&service.key);
-                tuples.explain(&service.relations, &asked.object, &to.relation, facts.caller)
+                tuples.explain(&service.relations, &asked.object, &to.relation, &facts.caller)
             }
             RelationEngine::OpenFga(_) => Checked { truth: self.answers.to(&asked), proof: Vec::new() },
         });
@@ -475,7 +476,7 @@ fn condition(when: Option<&crate::condition::Condition>, facts: &RequestFacts<'_
 }
 
 fn subject(to: &[Subject], facts: &RequestFacts<'_, '_>) -> bool {
-    to.iter().any(|subject| subject.includes(facts.caller, facts.labels()))
+    to.iter().any(|subject| subject.includes(&facts.caller, facts.labels()))
 }
 
 /// The scopes of an operation that a grant gives this caller, as bits.
@@ -506,14 +507,14 @@ fn missing(required: &[Scope], bits: u64) -> Vec<Scope> {
 struct RequestFacts<'f, 's> {
     route: &'f Route<'s, 'f>,
     found: &'f Found<'s, 'f>,
-    caller: &'f Identity,
+    caller: Cow<'f, Identity>,
     now: DateTime<Utc>,
 }
 
 impl<'s> RequestFacts<'_, 's> {
     /// Labels of the caller's Namespace.
     fn labels(&self) -> Option<&'s Labels> {
-        self.route.snapshot.labels_of(self.caller)
+        self.route.snapshot.labels_of(&self.caller)
     }
 
     /// The relation to an object that a grant asks for; an error with the capture that the request lacks.
@@ -525,7 +526,7 @@ impl<'s> RequestFacts<'_, 's> {
 
 impl Facts for RequestFacts<'_, '_> {
     fn principal(&self, field: &str) -> Option<Value> {
-        principal_fact(self.caller, field)
+        principal_fact(&self.caller, field)
     }
 
     fn request(&self, field: &str) -> Option<Value> {

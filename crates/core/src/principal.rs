@@ -5,6 +5,7 @@ use crate::scope::Scope;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
@@ -299,6 +300,21 @@ pub struct Identity {
     /// When the credential ends; a principal counts for nothing from then on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<DateTime<Utc>>,
+    /// A second factor that counts at one operation alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step_up: Option<StepUp>,
+}
+
+/// A second factor that a person has used for one operation. Everywhere else the person is as well known as without it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StepUp {
+    /// Name of the operation.
+    pub operation: Arc<str>,
+    /// How the caller proved itself for it.
+    pub assurance: Assurance,
+    /// When.
+    pub authenticated_at: DateTime<Utc>,
 }
 
 impl Identity {
@@ -315,6 +331,20 @@ impl Identity {
             assurance,
             authenticated_at: None,
             expires_at: None,
+            step_up: None,
+        }
+    }
+
+    /// The caller as it is known at an operation.
+    #[must_use]
+    pub fn at(&self, operation: &str) -> Cow<'_, Self> {
+        match &self.step_up {
+            Some(step_up) if *step_up.operation == *operation => Cow::Owned(Self {
+                assurance: step_up.assurance,
+                authenticated_at: Some(step_up.authenticated_at),
+                ..self.clone()
+            }),
+            _ => Cow::Borrowed(self),
         }
     }
 

@@ -14,6 +14,7 @@ use crate::scope::Scope;
 use crate::service::{Captures, Service, ServiceOperation};
 use cel::Value;
 use chrono::{DateTime, TimeDelta, Utc};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How a token is signed (RFC 7518, section 3.1).
@@ -56,6 +57,17 @@ impl Service {
     #[must_use]
     pub const fn tokens(&self) -> Tokens {
         self.tokens
+    }
+
+    /// How old a second factor may be at an operation; at the strictest one where none is named. `None` if there is no
+    /// such operation.
+    #[must_use]
+    pub fn step_up_age(&self, operation: Option<&str>) -> Option<TimeDelta> {
+        let all = self.operations.iter().map(|one| &one.operation);
+        match operation {
+            Some(name) => self.named(name).map(|one| one.operation.max_age),
+            None => all.filter(|one| one.risk == Risk::High).map(|one| one.max_age).min(),
+        }
     }
 
     /// The scopes of an access token for this caller, and of those only what is `asked` for. Deterministic; takes no
@@ -101,6 +113,7 @@ impl Service {
 /// When a person's second factor is too old for an operation.
 fn too_old(operation: &ServiceOperation, caller: &Identity) -> Option<DateTime<Utc>> {
     let matters = operation.operation.risk == Risk::High && !caller.id.is_workload();
+    let caller = caller.at(&operation.operation.name);
     caller.authenticated_at.filter(|_| matters)?.checked_add_signed(operation.operation.max_age)
 }
 
@@ -153,8 +166,9 @@ impl<'s> Rules<'s> {
         let required = &operation.operation.scopes;
         let name = &operation.operation.name;
         let call = Call::Named { operation: name, captures: Captures::new() };
+        let caller = &*self.caller.at(name);
         if required.len() > MAX_SCOPES
-            || good_enough(operation, self.caller, &call, self.now).is_err()
+            || good_enough(operation, caller, &call, self.now).is_err()
             || self.denials.iter().any(|when| self.holds(when, Some(name)) != Truth::False)
         {
             return false;
@@ -166,14 +180,15 @@ impl<'s> Rules<'s> {
                 grant.when.as_deref().is_some_and(|when| self.holds(when, Some(name)) == Truth::True)
             });
             if counts {
-                wanted &= !gives(grant, candidate, required, self.caller);
+                wanted &= !gives(grant, candidate, required, caller);
             }
         }
         wanted == 0
     }
 
     fn holds(&self, when: &Condition, operation: Option<&str>) -> Truth {
-        when.evaluate(&TokenFacts { caller: self.caller, operation, now: self.now })
+        let caller = operation.map_or(Cow::Borrowed(self.caller), |operation| self.caller.at(operation));
+        when.evaluate(&TokenFacts { caller: &caller, operation, now: self.now })
     }
 }
 
