@@ -94,6 +94,39 @@ impl RejectionReason {
 /// Age of a policy, oldest first: creation in seconds since 1970 (`i64::MAX` when unknown), then the name.
 type Seniority = (i64, PolicyKey);
 
+/// Some policies, the oldest first. Nearly always it is one, for which a tree would take ten times the memory.
+#[derive(Debug, Default)]
+struct Seniors(Vec<Seniority>);
+
+impl Seniors {
+    fn insert(&mut self, seniority: Seniority) {
+        if let Err(at) = self.0.binary_search(&seniority) {
+            self.0.reserve_exact(1);
+            self.0.insert(at, seniority);
+        }
+    }
+
+    fn remove(&mut self, seniority: &Seniority) {
+        if let Ok(at) = self.0.binary_search(seniority) {
+            self.0.remove(at);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn keys(&self) -> impl Iterator<Item = &PolicyKey> {
+        self.0.iter().map(|(_, key)| key)
+    }
+
+    /// Those before this one.
+    fn before<'s>(&'s self, created: i64, key: &PolicyKey) -> impl Iterator<Item = &'s PolicyKey> + use<'s> {
+        let end = self.0.partition_point(|(other, other_key)| (*other, other_key) < (created, key));
+        self.0.iter().take(end).map(|(_, key)| key)
+    }
+}
+
 /// All resources as they are known.
 #[derive(Debug)]
 pub struct Catalog {
@@ -101,8 +134,8 @@ pub struct Catalog {
     entries: HashMap<PolicyKey, Entry>,
     allowances: HashMap<String, Allowance>,
     by_namespace: HashMap<Arc<str>, BTreeSet<PolicyKey>>,
-    claims: HashMap<Arc<str>, BTreeSet<Seniority>>,
-    services: HashMap<ServiceKey, BTreeSet<Seniority>>,
+    claims: HashMap<Arc<str>, Seniors>,
+    services: HashMap<ServiceKey, Seniors>,
     relationships: Relationships,
     snapshot: Snapshot,
 }
@@ -217,11 +250,9 @@ impl Catalog {
             return Err(objection);
         }
         let mut union = Union::default();
-        let older = self.services.get(&service_of(&policy)).into_iter().flatten();
-        let older = older.take_while(|member| **member < (created, policy.key.clone()));
-        for member in
-            older.filter_map(|(_, key)| self.in_force(key)).filter(|member| service_of(member) == service_of(&policy))
-        {
+        let members = self.services.get(&service_of(&policy)).into_iter();
+        let older = members.flat_map(|members| members.before(created, &policy.key));
+        for member in older.filter_map(|key| self.in_force(key)).filter(|it| service_of(it) == service_of(&policy)) {
             // those in force fit together
             let _ = union.add(Arc::clone(member));
         }
@@ -325,12 +356,12 @@ impl Catalog {
         for claim in self.claims_of(entry) {
             let holders = self.claims.entry(claim).or_default();
             holders.insert((entry.created, key.clone()));
-            touched.extend(holders.iter().map(|(_, holder)| holder.clone()));
+            touched.extend(holders.keys().cloned());
         }
         for service in entry.versions().map(|version| service_of(version)) {
             let members = self.services.entry(service).or_default();
             members.insert((entry.created, key.clone()));
-            touched.extend(members.iter().map(|(_, member)| member.clone()));
+            touched.extend(members.keys().cloned());
         }
     }
 
@@ -341,7 +372,7 @@ impl Catalog {
         for claim in self.claims_of(entry) {
             if let Some(holders) = self.claims.get_mut(&claim) {
                 holders.remove(&seniority);
-                touched.extend(holders.iter().map(|(_, holder)| holder.clone()));
+                touched.extend(holders.keys().cloned());
                 if holders.is_empty() {
                     self.claims.remove(&claim);
                 }
@@ -351,7 +382,7 @@ impl Catalog {
         for service in services {
             if let Some(members) = self.services.get_mut(&service) {
                 members.remove(&seniority);
-                touched.extend(members.iter().map(|(_, member)| member.clone()));
+                touched.extend(members.keys().cloned());
                 if members.is_empty() {
                     self.services.remove(&service);
                     self.relationships.touch(&service);
@@ -411,7 +442,7 @@ impl Catalog {
             }
             for service in entry.in_force.iter().chain(entry.versions()).map(|version| service_of(version)) {
                 if let btree_map::Entry::Vacant(vacant) = services.entry(service) {
-                    waiting.extend(self.services.get(vacant.key()).into_iter().flatten().map(|(_, member)| member));
+                    waiting.extend(self.services.get(vacant.key()).into_iter().flat_map(Seniors::keys));
                     vacant.insert(Union::default());
                 }
             }
@@ -481,12 +512,11 @@ impl Catalog {
                 let holder = self
                     .claims
                     .get(&claim)?
-                    .iter()
-                    .take_while(|(created, key)| (*created, key) < (entry.created, &version.key))
-                    .find(|(_, key)| self.entries.get(key).is_some_and(|other| self.holds(other, &claim, &service)))?;
+                    .before(entry.created, &version.key)
+                    .find(|key| self.entries.get(key).is_some_and(|other| self.holds(other, &claim, &service)))?;
                 let (_, what) = claim.split_once(' ').unwrap_or_default();
                 let message =
-                    format!("`{what}` is held by the older policy {}; each name belongs to one service", holder.1);
+                    format!("`{what}` is held by the older policy {holder}; each name belongs to one service");
                 Some(FieldError { field, message })
             })
             .collect();

@@ -16,6 +16,7 @@ pub mod decision;
 pub mod digest;
 pub mod host;
 pub mod kubernetes;
+mod lookup;
 pub mod near;
 pub mod path;
 pub mod pods;

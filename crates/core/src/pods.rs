@@ -116,7 +116,8 @@ impl Minting {
 
 impl Service {
     fn generation(&self, policy: &PolicyKey) -> Option<i64> {
-        self.policies.get(policy).copied().flatten()
+        let found = self.policies.binary_search_by(|(key, _)| key.cmp(policy)).ok()?;
+        self.policies.get(found)?.1
     }
 
     /// Workloads that a grant or a denial names, with its policy.

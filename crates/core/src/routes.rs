@@ -2,9 +2,7 @@
 
 use crate::path::{Ambiguity, Method, RequestPath, Segment};
 use crate::policy::Match;
-use foldhash::fast::RandomState;
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// A match of a service: index of the operation and of the match within it.
@@ -13,9 +11,10 @@ pub(crate) type Target = (usize, usize);
 /// The tree. Two patterns that differ only in the names of their captures are one place in it.
 #[derive(Debug, Default)]
 pub(crate) struct Routes {
-    literals: HashMap<Arc<str>, Routes, RandomState>,
-    /// The literals without their case.
-    folded: HashSet<String, RandomState>,
+    /// In order. Most places have one or two, so a list is as quick as a map, and a fraction of its size.
+    literals: Vec<(Arc<str>, Routes)>,
+    /// The literals without their case, in order, but for those that have none.
+    folded: Vec<Box<str>>,
     capture: Option<Box<Routes>>,
     rest: Leaf,
     end: Leaf,
@@ -36,10 +35,7 @@ impl Routes {
         let mut node = self;
         for segment in pattern.path.segments() {
             node = match segment {
-                Segment::Literal(text) => {
-                    node.folded.insert(folded(text).into_owned());
-                    node.literals.entry(Arc::clone(text)).or_default()
-                }
+                Segment::Literal(text) => node.literal(text),
                 Segment::Capture(_) => node.capture.get_or_insert_default(),
                 Segment::Rest => return node.rest.insert(pattern.method.as_ref(), target),
             };
@@ -52,7 +48,7 @@ impl Routes {
         let mut node = self;
         for segment in pattern.path.segments() {
             node = match segment {
-                Segment::Literal(text) => node.literals.get(text)?,
+                Segment::Literal(text) => node.at(text)?,
                 Segment::Capture(_) => node.capture.as_ref()?,
                 Segment::Rest => return node.rest.holder(pattern.method.as_ref()),
             };
@@ -69,15 +65,45 @@ impl Routes {
         self.search(method, path.segments())
     }
 
+    /// The place of a literal; made if it is not there.
+    fn literal(&mut self, text: &Arc<str>) -> &mut Self {
+        let found = self.literals.binary_search_by(|(literal, _)| literal.cmp(text));
+        let at = found.unwrap_or_else(|at| {
+            if let Cow::Owned(folded) = folded(text)
+                && let Err(at) = self.folded.binary_search_by(|other| (**other).cmp(&folded))
+            {
+                self.folded.insert(at, folded.into());
+            }
+            self.literals.reserve_exact(1);
+            self.literals.insert(at, (Arc::clone(text), Self::default()));
+            at
+        });
+        #[expect(clippy::indexing_slicing, reason = "it was found there, or put there just now")]
+        let (_, node) = &mut self.literals[at];
+        node
+    }
+
+    fn at(&self, text: &str) -> Option<&Self> {
+        let found = self.literals.binary_search_by(|(literal, _)| (**literal).cmp(text)).ok()?;
+        self.literals.get(found).map(|(_, node)| node)
+    }
+
+    /// Whether a text that is no literal is one but for its case.
+    fn is_other_case(&self, text: &str) -> bool {
+        let folded = folded(text);
+        self.folded.binary_search_by(|other| (**other).cmp(&folded)).is_ok()
+            || matches!(folded, Cow::Owned(folded) if self.at(&folded).is_some())
+    }
+
     fn search(&self, method: &str, path: &[Cow<'_, str>]) -> Result<Option<Target>, Ambiguity> {
         let Some((head, tail)) = path.split_first() else { return Ok(self.end.get(method)) };
-        match self.literals.get(head.as_ref()) {
+        match self.at(head) {
             Some(node) => {
                 if let found @ Some(_) = node.search(method, tail)? {
                     return Ok(found);
                 }
             }
-            None if self.folded.contains(folded(head).as_ref()) => return Err(Ambiguity::Case),
+            None if self.is_other_case(head) => return Err(Ambiguity::Case),
             None => {}
         }
         if let Some(node) = &self.capture
@@ -106,7 +132,10 @@ impl Leaf {
             return Err(taken);
         }
         match method {
-            Some(method) => self.methods.push((method.clone(), target)),
+            Some(method) => {
+                self.methods.reserve_exact(1);
+                self.methods.push((method.clone(), target));
+            }
             None => self.any = Some(target),
         }
         Ok(())

@@ -2,6 +2,7 @@
 
 use crate::host::Host;
 use crate::kubernetes::{ApiCall, ApiPattern};
+use crate::lookup::Lookup;
 use crate::path::{Ambiguity, PathPattern, RequestPath};
 use crate::pods::{Pods, Requirement};
 use crate::policy::{
@@ -31,8 +32,8 @@ pub struct ServiceKey {
 pub struct Service {
     pub(crate) key: ServiceKey,
     pub(crate) hosts: Vec<Host>,
-    /// The policies, with their generations.
-    pub(crate) policies: BTreeMap<PolicyKey, Option<i64>>,
+    /// The policies in order, with their generations.
+    pub(crate) policies: Box<[(PolicyKey, Option<i64>)]>,
     /// Pods that are the service, each with the policy that says so.
     pub(crate) pods: Vec<(PolicyKey, Pods)>,
     pub(crate) tokens: Tokens,
@@ -181,10 +182,9 @@ impl Union {
         grants.sort_by(|a, b| a.rule.cmp(&b.rule));
         let mut denials: Vec<Denial> = policies.iter().flat_map(|p| p.denials.iter().cloned()).collect();
         denials.sort_by(|a, b| a.rule.cmp(&b.rule));
-        let mut denial_index = SubjectIndex::default();
-        for (number, denial) in denials.iter().enumerate() {
-            denial.to.iter().for_each(|subject| denial_index.insert(subject, number));
-        }
+        let numbered = denials.iter().enumerate();
+        let denial_index =
+            numbered.flat_map(|(number, denial)| denial.to.iter().map(move |subject| (subject, number))).collect();
         let givers = givers(&grants);
         // in the order in which they were added: routes and names go by it
         let operations = policies
@@ -246,7 +246,7 @@ impl Service {
             key,
             hosts: Vec::new(),
             pods: Vec::new(),
-            policies: BTreeMap::new(),
+            policies: Box::default(),
             ways: Vec::new(),
             mode: Mode::Enforce,
             operations: Vec::new(),
@@ -423,12 +423,9 @@ fn candidates(scopes: &[Scope], grants: &[Grant], givers: &HashMap<&Scope, Vec<u
             *gives.entry(*grant).or_default() |= 1 << bit;
         }
     }
-    let mut index = SubjectIndex::default();
-    for (grant, gives) in gives {
-        let to = grants.get(grant).map(|g| g.to.as_slice()).unwrap_or_default();
-        to.iter().for_each(|subject| index.insert(subject, Candidate { grant, gives }));
-    }
-    index
+    let to = |grant: usize| grants.get(grant).map(|grant| grant.to.as_slice()).unwrap_or_default();
+    let candidates = gives.into_iter().map(|(grant, gives)| Candidate { grant, gives });
+    candidates.flat_map(|candidate| to(candidate.grant).iter().map(move |subject| (subject, candidate))).collect()
 }
 
 fn in_first_order<'w>(ways: impl Iterator<Item = &'w Way>) -> Vec<Way> {
@@ -442,12 +439,13 @@ type Map<K, V> = HashMap<K, V, RandomState>;
 /// Rules by the subjects that they are for, so that a decision looks only at rules that concern the caller.
 #[derive(Debug)]
 pub(crate) struct SubjectIndex<T> {
-    anyone: Vec<T>,
-    principals: Map<PrincipalId, Vec<T>>,
-    providers: Map<Arc<str>, Vec<T>>,
-    groups: Map<Arc<str>, Map<Arc<str>, Vec<T>>>,
+    anyone: Box<[T]>,
+    principals: Lookup<PrincipalId, T>,
+    providers: Lookup<Arc<str>, T>,
+    /// By group, each with its provider.
+    groups: Lookup<Arc<str>, (Arc<str>, T)>,
     /// Subjects that more has to be asked of, by what their callers have at least.
-    others: Map<Trait, Vec<(Subject, T)>>,
+    others: Lookup<Trait, (Subject, T)>,
 }
 
 /// What callers of some subjects have at least.
@@ -462,43 +460,49 @@ enum Trait {
 impl<T> Default for SubjectIndex<T> {
     fn default() -> Self {
         Self {
-            anyone: Vec::new(),
-            principals: Map::default(),
-            providers: Map::default(),
-            groups: Map::default(),
-            others: Map::default(),
+            anyone: Box::default(),
+            principals: Lookup::default(),
+            providers: Lookup::default(),
+            groups: Lookup::default(),
+            others: Lookup::default(),
+        }
+    }
+}
+
+impl<'s, T: Copy> FromIterator<(&'s Subject, T)> for SubjectIndex<T> {
+    fn from_iter<I: IntoIterator<Item = (&'s Subject, T)>>(rules: I) -> Self {
+        let (mut anyone, mut principals, mut providers) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut groups, mut others) = (Vec::new(), Vec::new());
+        for (subject, rule) in rules {
+            let mut other = |least| others.push((least, (subject.clone(), rule)));
+            match subject {
+                Subject::Authenticated => anyone.push(rule),
+                Subject::Principal(id) => principals.push((id.clone(), rule)),
+                Subject::Provider(provider) => providers.push((Arc::clone(provider), rule)),
+                Subject::Group { provider, group } => groups.push((Arc::clone(group), (Arc::clone(provider), rule))),
+                Subject::Namespace { namespace, .. } => other(Trait::Namespace(Arc::clone(namespace))),
+                Subject::Namespaces { trust_domain, .. } | Subject::Spiffe(SpiffePattern { trust_domain, .. }) => {
+                    other(Trait::TrustDomain(Arc::clone(trust_domain)));
+                }
+                Subject::Claims { provider, claims, .. } => {
+                    // one without claims includes nobody; the compiler refuses it
+                    if let Some((name, value)) = claims.iter().next() {
+                        other(Trait::Claim(Arc::clone(provider), Arc::clone(name), Arc::clone(value)));
+                    }
+                }
+            }
+        }
+        Self {
+            anyone: anyone.into(),
+            principals: principals.into_iter().collect(),
+            providers: providers.into_iter().collect(),
+            groups: groups.into_iter().collect(),
+            others: others.into_iter().collect(),
         }
     }
 }
 
 impl<T: Copy + Ord> SubjectIndex<T> {
-    fn insert(&mut self, subject: &Subject, rule: T) {
-        match subject {
-            Subject::Authenticated => self.anyone.push(rule),
-            Subject::Principal(id) => self.principals.entry(id.clone()).or_default().push(rule),
-            Subject::Provider(provider) => self.providers.entry(Arc::clone(provider)).or_default().push(rule),
-            Subject::Group { provider, group } => {
-                let groups = self.groups.entry(Arc::clone(provider)).or_default();
-                groups.entry(Arc::clone(group)).or_default().push(rule);
-            }
-            Subject::Namespace { namespace, .. } => self.other(Trait::Namespace(Arc::clone(namespace)), subject, rule),
-            Subject::Namespaces { trust_domain, .. } | Subject::Spiffe(SpiffePattern { trust_domain, .. }) => {
-                self.other(Trait::TrustDomain(Arc::clone(trust_domain)), subject, rule);
-            }
-            Subject::Claims { provider, claims, .. } => {
-                // one without claims includes nobody; the compiler refuses it
-                if let Some((name, value)) = claims.iter().next() {
-                    let claim = Trait::Claim(Arc::clone(provider), Arc::clone(name), Arc::clone(value));
-                    self.other(claim, subject, rule);
-                }
-            }
-        }
-    }
-
-    fn other(&mut self, least: Trait, subject: &Subject, rule: T) {
-        self.others.entry(least).or_default().push((subject.clone(), rule));
-    }
-
     /// The rules of subjects that more has to be asked of.
     fn of_others(&self, caller: &Identity, labels: Option<&Labels>) -> impl Iterator<Item = T> {
         let mut traits = Vec::new();
@@ -516,8 +520,7 @@ impl<T: Copy + Ord> SubjectIndex<T> {
         }
         let found: Vec<T> = traits
             .iter()
-            .filter_map(|least| self.others.get(least))
-            .flatten()
+            .flat_map(|least| self.others.get(least))
             .filter(|(subject, _)| subject.includes(caller, labels))
             .map(|(_, rule)| *rule)
             .collect();
@@ -526,12 +529,13 @@ impl<T: Copy + Ord> SubjectIndex<T> {
 
     /// The rules for `caller`, in order, each once.
     pub(crate) fn concerning(&self, caller: &Identity, labels: Option<&Labels>) -> Vec<T> {
-        let mut rules = self.anyone.clone();
-        rules.extend(self.principals.get(&caller.id).into_iter().flatten());
+        let mut rules = self.anyone.to_vec();
+        rules.extend(self.principals.get(&caller.id));
         if let Some(provider) = caller.provider() {
-            rules.extend(self.providers.get(provider).into_iter().flatten());
-            if let Some(groups) = self.groups.get(provider) {
-                rules.extend(caller.groups.iter().filter_map(|group| groups.get(group.as_str())).flatten());
+            rules.extend(self.providers.get(provider));
+            if !self.groups.is_empty() {
+                let found = caller.groups.iter().flat_map(|group| self.groups.get(group.as_str()));
+                rules.extend(found.filter(|(of, _)| **of == *provider).map(|(_, rule)| *rule));
             }
         }
         if !self.others.is_empty() {
@@ -544,11 +548,10 @@ impl<T: Copy + Ord> SubjectIndex<T> {
 
     /// Every rule, in order, each once.
     pub(crate) fn all(&self) -> Vec<T> {
-        let groups = self.groups.values().flat_map(Map::values);
-        let mut rules: Vec<T> =
-            self.principals.values().chain(self.providers.values()).chain(groups).flatten().copied().collect();
-        rules.extend(&self.anyone);
-        rules.extend(self.others.values().flatten().map(|(_, rule)| *rule));
+        let mut rules: Vec<T> = self.anyone.to_vec();
+        rules.extend(self.principals.values().chain(self.providers.values()));
+        rules.extend(self.groups.values().map(|(_, rule)| *rule));
+        rules.extend(self.others.values().map(|(_, rule)| *rule));
         rules.sort_unstable();
         rules.dedup();
         rules

@@ -1,0 +1,74 @@
+//! A map that is made once and asked often.
+
+use foldhash::fast::RandomState;
+use std::borrow::Borrow;
+use std::hash::{BuildHasher, Hash};
+
+/// Values by key, in the order of the keys' hashes, which are seeded anew in each process. Several values may have the
+/// same key. For the one or two keys that most services have, it takes a fifth of a hash map, and it is as quick.
+#[derive(Debug)]
+pub(crate) struct Lookup<K, V> {
+    seed: RandomState,
+    entries: Box<[(u64, K, V)]>,
+}
+
+impl<K, V> Default for Lookup<K, V> {
+    fn default() -> Self {
+        Self { seed: RandomState::default(), entries: Box::default() }
+    }
+}
+
+impl<K: Hash, V> FromIterator<(K, V)> for Lookup<K, V> {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(entries: I) -> Self {
+        let seed = RandomState::default();
+        let mut entries: Box<[_]> = entries.into_iter().map(|(key, value)| (seed.hash_one(&key), key, value)).collect();
+        entries.sort_by_key(|(hash, ..)| *hash);
+        Self { seed, entries }
+    }
+}
+
+impl<K, V> Lookup<K, V> {
+    /// The values of a key, in the order in which they came.
+    pub(crate) fn get<'l, Q>(&'l self, key: &'l Q) -> impl Iterator<Item = &'l V>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        // nothing is hashed for nothing
+        let hash = if self.entries.is_empty() { 0 } else { self.seed.hash_one(key) };
+        let from = self.entries.partition_point(|(other, ..)| *other < hash);
+        let alike = self.entries.iter().skip(from).take_while(move |(other, ..)| *other == hash);
+        alike.filter(move |(_, other, _)| other.borrow() == key).map(|(.., value)| value)
+    }
+
+    /// All values, in no order.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
+        self.entries.iter().map(|(.., value)| value)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    proptest! {
+        #[test]
+        fn it_finds_what_went_in(entries: Vec<(u8, u16)>, asked: Vec<u8>) {
+            let mut wanted: BTreeMap<u8, Vec<u16>> = BTreeMap::new();
+            entries.iter().for_each(|(key, value)| wanted.entry(*key).or_default().push(*value));
+            let lookup: Lookup<u8, u16> = entries.iter().copied().collect();
+            for key in asked.iter().chain(wanted.keys()) {
+                let found: Vec<u16> = lookup.get(key).copied().collect();
+                prop_assert_eq!(found, wanted.get(key).cloned().unwrap_or_default());
+            }
+            prop_assert_eq!(lookup.values().count(), entries.len());
+            prop_assert_eq!(lookup.is_empty(), entries.is_empty());
+        }
+    }
+}
