@@ -2,6 +2,7 @@
 
 use crate::audit::issuance::Issuance;
 use crate::audit::second_factor::SecondFactor;
+use crate::audit::unenforced::{Counts, Unenforced};
 use crate::audit::{Audit, Record};
 use crate::authn::{Authenticator, Credentials, Expectation, Factor, Failure};
 use crate::metrics::Metrics;
@@ -120,6 +121,7 @@ pub struct Engine {
     openfga: Option<OpenFga>,
     process: u64,
     decisions: AtomicU64,
+    unenforced: Unenforced,
 }
 
 impl Engine {
@@ -136,6 +138,7 @@ impl Engine {
             openfga: None,
             process,
             decisions: AtomicU64::new(0),
+            unenforced: Unenforced::default(),
         }
     }
 
@@ -175,6 +178,11 @@ impl Engine {
     #[must_use]
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
+    }
+
+    /// What was let pass because a policy only audits, and the number of this process.
+    pub(crate) fn unenforced(&self) -> (u64, Counts) {
+        (self.process, self.unenforced.counts())
     }
 
     /// Authenticates and decides one request, and records what came of it.
@@ -247,6 +255,7 @@ impl Engine {
             _ => route,
         };
         let decision = route.decide(principal.as_deref(), now);
+        self.unenforced.count(&decision, snapshot);
         let id = DecisionId { process: self.process, number: self.decisions.fetch_add(1, Ordering::Relaxed) };
         let made = Made {
             id,

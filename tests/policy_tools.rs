@@ -385,3 +385,60 @@ fn a_change_tells_who_gains_and_who_loses_what() {
         assert_eq!((code, stderr.lines().count()), (2, 1), "{stderr}");
     }
 }
+
+/// The commands of the workflow in `examples/github-actions`, in a repository with a change of policies.
+#[test]
+fn the_workflow_for_github_tries_lints_and_compares() {
+    let workflow = fs::read_to_string(repository("examples/github-actions/policies.yaml")).unwrap();
+    let workflow: Value = serde_saphyr::from_str(&workflow).unwrap();
+    let steps = workflow["jobs"]["review"]["steps"].as_array().unwrap();
+    let commands: Vec<&str> =
+        steps.iter().filter(|step| step["name"] != "Install").filter_map(|step| step["run"].as_str()).collect();
+    assert_eq!(commands.len(), 3);
+
+    let directory = tempfile::tempdir().unwrap();
+    let (work, temp) = (directory.path().join("work"), directory.path().join("temp"));
+    fs::create_dir_all(work.join("policies")).unwrap();
+    fs::create_dir(&temp).unwrap();
+    for file in ["namespace.yaml", "partners.yaml", "policy.yaml", "policy.test.yaml"] {
+        fs::copy(repository(ORDERS).join(file), work.join("policies").join(file)).unwrap();
+    }
+    let summary = temp.join("summary.md");
+    let binary = Path::new(env!("CARGO_BIN_EXE_durward")).parent().unwrap().display().to_string();
+    let bash = |script: &str| {
+        let mut bash = std::process::Command::new("bash");
+        bash.args(["-eo", "pipefail", "-c", script]).current_dir(&work);
+        bash.env("PATH", format!("{binary}:{}", std::env::var("PATH").unwrap()));
+        run(bash.env("RUNNER_TEMP", &temp).env("GITHUB_STEP_SUMMARY", &summary).env("GITHUB_BASE_REF", "main"))
+    };
+    let (code, _, stderr) = bash(
+        "git init -q -b main && git add . && git -c user.name=a -c user.email=a@b commit -qm first && git remote add origin . && git fetch -q origin",
+    );
+    assert_eq!(code, 0, "{stderr}");
+    let policy = fs::read_to_string(work.join("policies/policy.yaml")).unwrap();
+    let more = policy.replace(
+        "serviceAccount: {namespace: billing, name: billing}",
+        "serviceAccount: {namespace: billing, name: other}",
+    );
+    assert_ne!(policy, more);
+
+    let [test, lint, diff] = commands[..] else { panic!("three commands") };
+    let (code, said, stderr) = bash(test);
+    assert_eq!(code, 0, "{said}{stderr}");
+    assert!(fs::read_to_string(temp.join("policies.xml")).unwrap().contains("<testsuite"));
+    let (code, said, stderr) = bash(lint);
+    assert_eq!(code, 0, "{said}{stderr}");
+    assert!(fs::read_to_string(temp.join("policies.sarif")).unwrap().contains("2.1.0"));
+
+    fs::write(work.join("policies/policy.yaml"), &more).unwrap();
+    let (code, said, _) = bash(test);
+    assert_eq!(code, 1, "billing lost what the cases expect: {said}");
+    let (code, said, stderr) = bash(diff);
+    assert_eq!(code, 0, "{said}{stderr}");
+    let told = fs::read_to_string(&summary).unwrap();
+    assert!(told.contains("spiffe://cluster.local/ns/billing/sa/other"), "{told}");
+    assert!(told.contains(BILLING), "{told}");
+    fs::write(work.join("policies/policy.yaml"), "kind: AccessPolicy\nspec: [").unwrap();
+    let (code, ..) = bash(&diff.replace("git worktree", "true || git worktree"));
+    assert_ne!(code, 0, "what can't be read is no review");
+}

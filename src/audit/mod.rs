@@ -10,6 +10,7 @@ pub(crate) mod issuance;
 mod record;
 pub mod replay;
 pub(crate) mod second_factor;
+pub(crate) mod unenforced;
 pub mod verify;
 mod writer;
 

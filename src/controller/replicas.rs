@@ -1,5 +1,6 @@
 //! How far the other replicas are: the leader asks each ready one for its revision and its roots, and waits for the next.
 
+use crate::audit::unenforced::{Counts, Sums};
 use crate::controller::api_server::pauses;
 use crate::engine::Engine;
 use crate::identity::Authorities;
@@ -8,6 +9,7 @@ use axum::Router;
 use axum::extract::{Query, State};
 use axum::routing::get;
 use durward_core::digest::Digest;
+use durward_core::policy::PolicyKey;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -22,7 +24,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// Where a replica tells its revision.
@@ -33,6 +35,8 @@ const PORT: &str = "webhooks";
 const HOLD: Duration = Duration::from_secs(20);
 /// Pause before a replica that did not answer is asked again.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How often it is told how much policies in `mode: Audit` would have denied: each of them has its status written once in that time.
+const TALLY: Duration = Duration::from_secs(30);
 /// Revisions that are remembered; a replica that is further behind is behind.
 const REMEMBERED: usize = 256;
 
@@ -78,6 +82,8 @@ pub(crate) struct Findings {
     pub(crate) confirmed: watch::Sender<Confirmed>,
     /// Digest of the roots that every ready replica verifies by, if it is one.
     pub(crate) roots: watch::Sender<Option<Digest>>,
+    /// How much more policies in `mode: Audit` would have denied, on all replicas.
+    pub(crate) unenforced: mpsc::UnboundedSender<Counts>,
 }
 
 /// What this replica had in force after recent batches.
@@ -123,6 +129,7 @@ impl Replicas {
         let (mut questions, mut clients) = (FuturesUnordered::new(), HashMap::new());
         let (mut trusts, mut in_force) = (self.authorities.changes(), self.in_force.clone());
         let mut listed = false;
+        let (mut sums, mut tally) = (Sums::default(), interval(TALLY));
         loop {
             tokio::select! {
                 Ok(()) = trusts.changed() => clients.clear(),
@@ -139,8 +146,20 @@ impl Replicas {
                     Err(error) => tracing::warn!(%error, "the replicas can't be listed"),
                 },
                 Some((number, revision)) = applied.recv() => history.push(number, revision),
-                Ok(()) = leading.changed() => {}
-                Some((address, answer)) = questions.next(), if !questions.is_empty() => peers.answered(address, answer),
+                Ok(()) = leading.changed() => sums = Sums::default(),
+                Some((address, answer)) = questions.next(), if !questions.is_empty() => {
+                    if let Some((process, counts)) = peers.answered(address, answer) {
+                        sums.take_in(process, counts);
+                    }
+                }
+                _ = tally.tick(), if *leading.borrow() => {
+                    let (process, counts) = self.engine.unenforced();
+                    sums.take_in(process, counts);
+                    let news = sums.take();
+                    if !news.is_empty() {
+                        let _ = findings.unenforced.send(news);
+                    }
+                }
                 () = shutdown.cancelled() => return Ok(()),
             }
             // only the leader needs to know; the others need not ask
@@ -205,7 +224,7 @@ impl Replicas {
             "https://{}:{}{PATH}?known={}",
             self.host,
             address.port(),
-            known.map(|said| said.text.as_str()).unwrap_or_default()
+            known.map(Said::known).unwrap_or_default()
         );
         async move {
             let Some(client) = client else {
@@ -230,7 +249,8 @@ impl Replicas {
 #[derive(Debug, Default)]
 struct Peers(BTreeMap<SocketAddr, Peer>);
 
-/// What a replica said: its revision, and after a dot the digest of the roots that it verifies by.
+/// What a replica said: its revision, and after a dot the digest of the roots that it verifies by. Then a line with the number of its
+/// process, and one for each policy of which it let pass what it would have denied: `namespace/name count`.
 #[derive(Debug)]
 struct Said {
     text: String,
@@ -241,12 +261,28 @@ impl Said {
         Self { text }
     }
 
+    /// What is not told again until it is something else.
+    fn known(&self) -> &str {
+        self.text.lines().next().unwrap_or_default()
+    }
+
     fn revision(&self) -> &str {
-        self.text.split_once('.').map_or(&self.text, |(revision, _)| revision)
+        self.known().split_once('.').map_or(self.known(), |(revision, _)| revision)
     }
 
     fn roots(&self) -> Option<&str> {
-        self.text.split_once('.').map(|(_, roots)| roots)
+        self.known().split_once('.').map(|(_, roots)| roots)
+    }
+
+    fn unenforced(&self) -> Option<(u64, Counts)> {
+        let mut lines = self.text.lines().skip(1);
+        let process = lines.next()?.parse().ok()?;
+        let counted = lines.filter_map(|line| {
+            let (policy, count) = line.split_once(' ')?;
+            let (namespace, name) = policy.split_once('/')?;
+            Some((PolicyKey { namespace: namespace.into(), name: name.into() }, count.parse().ok()?))
+        });
+        Some((process, counted.collect()))
     }
 }
 
@@ -276,11 +312,14 @@ impl Peers {
         .collect()
     }
 
-    fn answered(&mut self, address: SocketAddr, answer: Option<Said>) {
+    /// Keeps an answer; returns what it says beside.
+    fn answered(&mut self, address: SocketAddr, answer: Option<Said>) -> Option<(u64, Counts)> {
+        let beside = answer.as_ref().and_then(Said::unenforced);
         if let Some(peer) = self.0.get_mut(&address) {
             peer.asking = false;
             peer.said = answer;
         }
+        beside
     }
 
     fn said(&self, address: SocketAddr) -> Option<&Said> {
@@ -337,15 +376,22 @@ async fn tell(State(mut telling): State<Telling>, Query(Known { known }): Query<
         let roots = telling.in_force.borrow_and_update().map(|roots| roots.to_string()).unwrap_or_default();
         let text = format!("{}.{roots}", *revisions.borrow_and_update());
         if text != known {
-            return text;
+            return text + &unenforced(&telling.engine);
         }
         tokio::select! {
             Ok(()) = revisions.changed() => {}
             Ok(()) = telling.in_force.changed() => {}
             // when nothing changes for a while the same is told again
-            () = sleep_until(end) => return text,
+            () = sleep_until(end) => return text + &unenforced(&telling.engine),
         }
     }
+}
+
+/// The lines after the first.
+fn unenforced(engine: &Engine) -> String {
+    let (process, counts) = engine.unenforced();
+    let lines = counts.iter().map(|(policy, count)| format!("\n{policy} {count}"));
+    format!("\n{process}{}", lines.collect::<String>())
 }
 
 #[cfg(test)]
@@ -432,6 +478,17 @@ mod tests {
         assert!(!peers.have(revision("old")));
         peers.0.get_mut(&first).unwrap().ready = false;
         assert!(peers.have(revision("old")), "one that is not ready does not count");
+    }
+
+    #[test]
+    fn counts_are_told_beside_the_revision_and_are_no_news_by_themselves() {
+        let text = "abc.def\n7\nshop/orders 3\nnonsense\nshop/a.b 1";
+        let said = Said::read(text.to_owned());
+        assert_eq!((said.known(), said.revision(), said.roots()), ("abc.def", "abc", Some("def")));
+        let (process, counts) = said.unenforced().expect("counts");
+        let counts: Vec<String> = counts.iter().map(|(policy, count)| format!("{policy} {count}")).collect();
+        assert_eq!((process, counts.join(", ").as_str()), (7, "shop/a.b 1, shop/orders 3"));
+        assert!(Said::read("abc.def".to_owned()).unenforced().is_none(), "one of an older version");
     }
 
     #[test]

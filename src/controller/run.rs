@@ -186,6 +186,7 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
     let (of_replicas, replicas_have) = channel::channel(None);
     let (of_bundles, bundles_have) = channel::channel(None);
     let (of_webhooks, webhooks_have) = channel::channel(None);
+    let (unenforced, audited) = mpsc::unbounded_channel();
     let (seen, sight) = channel::channel(Seen::default());
     let (gates, of_gates) = channel::channel(Resources::default());
     let readiness = Arc::new(Readiness::default());
@@ -304,7 +305,7 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
         in_force,
         engine: Arc::clone(&engine),
     };
-    let findings = Findings { confirmed, roots: of_replicas };
+    let findings = Findings { confirmed, roots: of_replicas, unenforced };
     let leads_replicas = leads.clone();
     parts.add(|stop| replicas.run(revisions, leads_replicas, findings, stop));
     let signer =
@@ -340,7 +341,7 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
     parts.add(|stop| audit_store.run(audit_keys, leads_audit_keys, stop));
     let writer = Writer::new(client.clone(), &pod);
     let leads_writer = leads.clone();
-    parts.add(|stop| writer.run(written, confirmations, leads_writer, stop));
+    parts.add(|stop| writer.run(written, confirmations, audited, leads_writer, stop));
     let webhooks = Webhooks {
         service,
         namespace,

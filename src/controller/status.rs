@@ -33,6 +33,15 @@ pub(crate) struct Report {
     pub(crate) outcome: Outcome,
 }
 
+impl Report {
+    /// How many requests this generation would have denied, as the status that is stored says.
+    pub(crate) fn audited(&self) -> Option<u64> {
+        let observed: Value = serde_json::from_str(&self.observed).ok()?;
+        let same = observed.get("observedGeneration")?.as_i64() == Some(self.generation);
+        observed.get("auditedDenials")?.as_u64().filter(|_| same)
+    }
+}
+
 /// What became of a resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Outcome {
@@ -77,8 +86,14 @@ pub(crate) struct Wanted {
 }
 
 /// The status that the resource should have, unless it has it: `confirmed` is the revision in which every ready
-/// replica has it in force, as far as that is known.
-pub(crate) fn wanted(report: &Report, confirmed: Option<Digest>, now: Timestamp) -> Option<Wanted> {
+/// replica has it in force, as far as that is known; `audited` is how many requests it would have denied, as far as more are known
+/// than the status says.
+pub(crate) fn wanted(
+    report: &Report,
+    confirmed: Option<Digest>,
+    audited: Option<u64>,
+    now: Timestamp,
+) -> Option<Wanted> {
     let observed: &Value = &serde_json::from_str(&report.observed).unwrap_or_default();
     let was_programmed = was_programmed(report, observed);
     let mut conditions = vec![accepted(&report.outcome)];
@@ -110,6 +125,7 @@ pub(crate) fn wanted(report: &Report, confirmed: Option<Digest>, now: Timestamp)
         "service": facts.map(|facts| &facts.service),
         "operations": facts.map(|facts| facts.operations),
         "grants": facts.map(|facts| facts.grants),
+        "auditedDenials": audited.max(report.audited()),
         "revision": revision(report, observed.get("revision").filter(|_| was_programmed), confirmed),
     });
     if let Value::Object(fields) = &mut status {
@@ -201,21 +217,22 @@ mod tests {
     #[test]
     fn a_status_is_written_once() {
         let revision = Digest::of([b"one".as_slice()]);
-        let first = wanted(&report(None, true, Value::Null), Some(revision), at(0)).expect("a status");
+        let first = wanted(&report(None, true, Value::Null), Some(revision), None, at(0)).expect("a status");
         assert_eq!(state(&first.status, ACCEPTED), ("True", "Valid"));
         assert_eq!(state(&first.status, PROGRAMMED), ("True", "InForce"));
         assert_eq!(first.status["operations"], 3);
         assert_eq!(first.transitions.len(), 2);
         let again = report(None, true, first.status);
-        assert_eq!(wanted(&again, Some(Digest::of([b"two".as_slice()])), at(60)), None, "another policy changed");
-        assert_eq!(wanted(&again, None, at(60)), None, "a new leader has not asked the replicas yet");
+        assert_eq!(wanted(&again, Some(Digest::of([b"two".as_slice()])), None, at(60)), None, "another policy changed");
+        assert_eq!(wanted(&again, None, None, at(60)), None, "a new leader has not asked the replicas yet");
     }
 
     #[test]
     fn a_new_generation_is_pending_until_every_replica_has_it() {
-        let old = wanted(&report(None, true, Value::Null), Some(Digest::of([b"one".as_slice()])), at(0)).expect("one");
+        let old =
+            wanted(&report(None, true, Value::Null), Some(Digest::of([b"one".as_slice()])), None, at(0)).expect("one");
         let newer = Report { generation: 5, ..report(None, true, old.status) };
-        let pending = wanted(&newer, None, at(1)).expect("a status");
+        let pending = wanted(&newer, None, None, at(1)).expect("a status");
         assert_eq!(state(&pending.status, PROGRAMMED), ("False", "Pending"));
         assert_eq!(pending.status.get("revision"), None);
         assert_eq!(pending.status["observedGeneration"], 5);
@@ -224,28 +241,43 @@ mod tests {
     #[test]
     fn a_rejected_policy_says_why_and_what_stays() {
         let errors = vec![FieldError { field: "spec.grants[0].when".to_owned(), message: "x".repeat(5000) }];
-        let status =
-            wanted(&report(Some(("Invalid", errors.clone())), true, Value::Null), None, at(0)).expect("one").status;
+        let status = wanted(&report(Some(("Invalid", errors.clone())), true, Value::Null), None, None, at(0))
+            .expect("one")
+            .status;
         assert_eq!(state(&status, ACCEPTED), ("False", "Invalid"));
         assert_eq!(state(&status, PROGRAMMED), ("False", "LastGoodInForce"));
         let message = condition(&status, ACCEPTED).expect("accepted")["message"].as_str().expect("text");
         assert!(message.starts_with("spec.grants[0].when: xxx") && message.len() <= MAX_MESSAGE, "{}", message.len());
-        let status = wanted(&report(Some(("Invalid", errors)), false, Value::Null), None, at(0)).expect("one").status;
+        let status =
+            wanted(&report(Some(("Invalid", errors)), false, Value::Null), None, None, at(0)).expect("one").status;
         assert_eq!(state(&status, PROGRAMMED), ("False", "NotAccepted"));
         assert_eq!(status.get("service"), None);
     }
 
     #[test]
+    fn what_audit_would_have_denied_counts_for_one_generation() {
+        let counted = wanted(&report(None, true, Value::Null), None, Some(7), at(0)).expect("a status").status;
+        assert_eq!(counted["auditedDenials"], 7);
+        let again = report(None, true, counted);
+        assert_eq!(wanted(&again, None, None, at(1)), None, "a new leader has not counted yet");
+        assert_eq!(wanted(&again, None, Some(7), at(1)), None, "nothing is written at rest");
+        assert_eq!(wanted(&again, None, Some(9), at(1)).expect("a status").status["auditedDenials"], 9);
+        let newer = Report { generation: 5, ..again };
+        assert_eq!(wanted(&newer, None, None, at(2)).expect("a status").status.get("auditedDenials"), None);
+    }
+
+    #[test]
     fn a_condition_keeps_the_time_of_its_transition() {
-        let old = wanted(&report(None, true, Value::Null), Some(Digest::of([b"one".as_slice()])), at(0)).expect("one");
+        let old =
+            wanted(&report(None, true, Value::Null), Some(Digest::of([b"one".as_slice()])), None, at(0)).expect("one");
         let broken = report(Some(("Invalid", vec![])), true, old.status);
-        let status = wanted(&broken, None, at(90)).expect("a status");
+        let status = wanted(&broken, None, None, at(90)).expect("a status");
         assert_eq!(
             condition(&status.status, ACCEPTED).expect("accepted")["lastTransitionTime"],
             "1970-01-01T00:01:30Z"
         );
         let worse = report(Some(("NotOwned", vec![])), true, status.status);
-        let status = wanted(&worse, None, at(180)).expect("a status").status;
+        let status = wanted(&worse, None, None, at(180)).expect("a status").status;
         assert_eq!(condition(&status, ACCEPTED).expect("accepted")["lastTransitionTime"], "1970-01-01T00:01:30Z");
     }
 }

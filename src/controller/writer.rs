@@ -1,5 +1,6 @@
 //! The leader's hand: writes statuses and Events, each only when it changes something.
 
+use crate::audit::unenforced::Counts;
 use crate::controller::api_server::{MANAGER, PATIENCE, brief, patiently};
 use crate::controller::backlog::Backlog;
 use crate::controller::owner::Batch;
@@ -35,13 +36,22 @@ pub(crate) struct Writer {
     backlog: Backlog<Target>,
     /// What is not yet known to be in force everywhere.
     unconfirmed: BTreeSet<Target>,
+    /// How many requests each policy would have denied, with the generation that would have.
+    audited: HashMap<Target, (i64, u64)>,
 }
 
 impl Writer {
     pub(crate) fn new(client: Client, pod: &str) -> Self {
         let reporter = Reporter { controller: "durward.dev/controller".to_owned(), instance: Some(pod.to_owned()) };
         let recorder = Recorder::new(client.clone(), reporter);
-        Self { client, recorder, reports: HashMap::new(), backlog: Backlog::new(), unconfirmed: BTreeSet::new() }
+        Self {
+            client,
+            recorder,
+            reports: HashMap::new(),
+            backlog: Backlog::new(),
+            unconfirmed: BTreeSet::new(),
+            audited: HashMap::new(),
+        }
     }
 
     /// Follows the batches until `shutdown`; writes while `leading`.
@@ -49,6 +59,7 @@ impl Writer {
         mut self,
         mut batches: mpsc::UnboundedReceiver<(u64, Batch)>,
         mut confirmed: watch::Receiver<Confirmed>,
+        mut unenforced: mpsc::UnboundedReceiver<Counts>,
         mut leading: watch::Receiver<bool>,
         shutdown: CancellationToken,
     ) -> Result<(), Failure> {
@@ -61,7 +72,10 @@ impl Writer {
                     let confirmed = *confirmed.borrow_and_update();
                     self.settled(confirmed);
                 }
+                Some(counts) = unenforced.recv() => self.audited(counts),
                 Ok(()) = leading.changed() => {
+                    // who leads meanwhile counts on from what the statuses say
+                    self.audited.clear();
                     if *leading.borrow_and_update() {
                         let all: Vec<Target> = self.reports.keys().cloned().collect();
                         all.into_iter().for_each(|target| self.backlog.push(target, SETTLING));
@@ -74,7 +88,10 @@ impl Writer {
                         self.unconfirmed.insert(target.clone());
                     }
                     let wanted = report.and_then(|(number, report)| {
-                        Some((report, wanted(report, confirmed.of(*number), Timestamp::now())?))
+                        let audited = self.audited.get(&target);
+                        let audited = audited.filter(|(generation, _)| *generation == report.generation);
+                        let audited = audited.map(|(_, count)| *count);
+                        Some((report, wanted(report, confirmed.of(*number), audited, Timestamp::now())?))
                     });
                     if let Some((report, wanted)) = wanted {
                         let (client, recorder, report) = (self.client.clone(), self.recorder.clone(), report.clone());
@@ -97,6 +114,7 @@ impl Writer {
             self.backlog.forget(&target);
             self.reports.remove(&target);
             self.unconfirmed.remove(&target);
+            self.audited.remove(&target);
         }
         for report in batch.reports {
             let target = report.target.clone();
@@ -111,6 +129,19 @@ impl Writer {
                 self.unconfirmed.insert(target.clone());
             }
             self.backlog.push(target, if waits { SETTLING } else { Duration::ZERO });
+        }
+    }
+
+    /// Policies in `mode: Audit` would have denied so much more.
+    fn audited(&mut self, counts: Counts) {
+        for (policy, more) in counts {
+            let (namespace, name) = (Some(policy.namespace.to_string()), policy.name.to_string());
+            let target = Target { kind: Kind::Policy, namespace, name };
+            let Some((_, report)) = self.reports.get(&target) else { continue };
+            let known = self.audited.get(&target).filter(|(generation, _)| *generation == report.generation);
+            let known = known.map(|(_, count)| *count).max(report.audited()).unwrap_or_default();
+            self.audited.insert(target.clone(), (report.generation, known.saturating_add(more)));
+            self.backlog.push(target, Duration::ZERO);
         }
     }
 

@@ -303,6 +303,11 @@ impl Service {
         relations.filter(|to| to.is_captured_by(capture)).map(RelationTo::kind).collect()
     }
 
+    /// The policies, in order.
+    pub fn policies(&self) -> impl Iterator<Item = &PolicyKey> {
+        self.policies.keys()
+    }
+
     /// Who knows the relations to the service's objects.
     #[must_use]
     pub fn relation_engine(&self) -> &RelationEngine {

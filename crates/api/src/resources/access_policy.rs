@@ -549,6 +549,10 @@ pub struct AccessPolicyStatus {
     /// Number of grants.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grants: Option<i32>,
+    /// How many requests this generation would have denied, had its `mode` not been `Audit`, on all replicas: told twice a
+    /// minute, and less by what was counted right before a replica ended. The audit log has each of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audited_denials: Option<i64>,
     /// Number of pods that hold a certificate because of this policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub minted_pods: Option<i32>,
