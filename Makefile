@@ -29,13 +29,15 @@ test-fast: test-deps ## Run the tests that need no Kubernetes
 
 BENCH := $(CACHE)/bench
 
-bench: test-deps $(BENCH)/opa-envoy-plugin $(BENCH)/ghz ## Measure decisions, ext_authz and gates beside their peers, and the operator
+bench: test-deps $(BENCH)/opa-envoy-plugin $(BENCH)/ghz ## Measure decisions, relations, ext_authz and gates beside their peers, and the operator
 	cargo bench --locked -p durward-api --bench decide
 	cargo bench --locked -p durward-api --bench relations
 	cargo bench --locked -p durward-pki --bench issue
 	cargo bench --locked -p durward --bench apply
 	OPA_ENVOY=$(BENCH)/opa-envoy-plugin GHZ=$(BENCH)/ghz cargo bench --locked -p durward --bench ext_authz
 	OPA_ENVOY=$(BENCH)/opa-envoy-plugin cargo bench --locked -p durward --bench gate
+	cargo bench --locked -p durward --bench openfga
+	cd benches/cedar && CARGO_TARGET_DIR=$(CURDIR)/target/cedar cargo run --locked --release
 	$(MAKE) bench-operator
 
 bench-operator: cluster-deps ## Measure the operator in the test cluster: propagation, memory, writes at rest, issuance

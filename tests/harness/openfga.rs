@@ -56,8 +56,7 @@ pub struct OpenFga {
     child: Child,
     pub url: String,
     pub store: String,
-    client: reqwest::Client,
-    runtime: tokio::runtime::Runtime,
+    client: Client,
     _directory: TempDir,
     /// Roots of its certificate, if it has one.
     pub roots: Option<PathBuf>,
@@ -85,8 +84,6 @@ impl OpenFga {
         command.args(["--playground-enabled=false", "--metrics-enabled=false"]);
         command.args(["--http-addr", &http.to_string(), "--grpc-addr", &grpc.to_string()]);
         command.args(["--authn-method", "preshared", "--authn-preshared-keys", KEY]);
-        let mut builder = reqwest::Client::builder();
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let roots = tls.then(|| {
             let issued = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
             let (certificate, key) = (directory.path().join("cert.pem"), directory.path().join("key.pem"));
@@ -99,20 +96,13 @@ impl OpenFga {
             }
             certificate
         });
-        if let Some(roots) = &roots {
-            let root = reqwest::Certificate::from_pem(&std::fs::read(roots).unwrap()).unwrap();
-            builder = std::mem::take(&mut builder).tls_certs_only([root]);
-        } else {
-            builder = builder.tls_certs_only([]);
-        }
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).stdin(Stdio::null()).spawn().unwrap();
         let scheme = if tls { "https" } else { "http" };
         let mut server = Self {
             child,
             url: format!("{scheme}://{http}"),
             store: String::new(),
-            client: builder.no_proxy().build().unwrap(),
-            runtime: tokio::runtime::Runtime::new().unwrap(),
+            client: Client::believing(roots.as_deref()),
             _directory: directory,
             roots,
             key_file,
@@ -133,12 +123,12 @@ impl OpenFga {
     }
 
     fn post(&self, path: &str, body: &Value) -> Result<Value, String> {
-        self.runtime.block_on(async {
-            let request = self.client.post(format!("{}{path}", self.url)).bearer_auth(KEY).json(body);
-            let answer = request.send().await.map_err(|error| error.to_string())?;
-            let (status, text) = (answer.status(), answer.text().await.unwrap_or_default());
-            if status.is_success() { Ok(serde_json::from_str(&text).unwrap()) } else { Err(text) }
-        })
+        self.client.post(&format!("{}{path}", self.url), body)
+    }
+
+    /// Process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Writes an authorization model and gives its id.
@@ -173,6 +163,34 @@ impl OpenFga {
 impl Drop for OpenFga {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+/// A client that keeps its connection, and shows the key.
+pub struct Client {
+    http: reqwest::Client,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Client {
+    pub fn new() -> Self {
+        Self::believing(None)
+    }
+
+    fn believing(roots: Option<&Path>) -> Self {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let roots = roots.map(|roots| reqwest::Certificate::from_pem(&std::fs::read(roots).unwrap()).unwrap());
+        let http = reqwest::Client::builder().tls_certs_only(roots).no_proxy().build().unwrap();
+        Self { http, runtime: tokio::runtime::Runtime::new().unwrap() }
+    }
+
+    pub fn post(&self, url: &str, body: &Value) -> Result<Value, String> {
+        self.runtime.block_on(async {
+            let request = self.http.post(url).bearer_auth(KEY).json(body);
+            let answer = request.send().await.map_err(|error| error.to_string())?;
+            let (status, text) = (answer.status(), answer.text().await.unwrap_or_default());
+            if status.is_success() { Ok(serde_json::from_str(&text).unwrap()) } else { Err(text) }
+        })
     }
 }
 
