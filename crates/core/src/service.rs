@@ -305,7 +305,7 @@ impl Service {
 
     /// The policies, in order.
     pub fn policies(&self) -> impl Iterator<Item = &PolicyKey> {
-        self.policies.keys()
+        self.policies.iter().map(|(key, _)| key)
     }
 
     /// Who knows the relations to the service's objects.
