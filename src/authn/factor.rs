@@ -14,6 +14,10 @@ pub(crate) enum Factor {
     Totp,
     /// One of the codes for the day on which the app is lost.
     RecoveryCode,
+    /// A WebAuthn key that can be copied to other devices, as synchronised passkeys are.
+    Passkey,
+    /// A WebAuthn key that stays in its device.
+    HardwareKey,
 }
 
 impl Factor {
@@ -21,13 +25,17 @@ impl Factor {
     pub(crate) const fn assurance(self) -> Assurance {
         match self {
             Self::Totp | Self::RecoveryCode => Assurance::MultiFactor,
+            Self::Passkey | Self::HardwareKey => Assurance::PhishingResistant,
         }
     }
 
-    /// Ways of authentication that tokens name (`amr`, RFC 8176): both are passwords for one use.
+    /// Ways of authentication that tokens name (`amr`, RFC 8176): codes are passwords for one use, and keys are unlocked by
+    /// their user.
     pub(crate) const fn methods(self) -> &'static [&'static str] {
         match self {
             Self::Totp | Self::RecoveryCode => &["otp", "mfa"],
+            Self::Passkey => &["swk", "user", "mfa"],
+            Self::HardwareKey => &["hwk", "user", "mfa"],
         }
     }
 
@@ -36,6 +44,8 @@ impl Factor {
         match self {
             Self::Totp => "totp",
             Self::RecoveryCode => "recovery-code",
+            Self::Passkey => "passkey",
+            Self::HardwareKey => "hardware-key",
         }
     }
 }

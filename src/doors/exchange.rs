@@ -173,11 +173,12 @@ fn token_request<'f>(form: &'f Form<'_>, source: IpAddr) -> Result<TokenRequest<
     if audience.len() > MAX_AUDIENCE {
         return Err(Refusal::Target("the audience is too long"));
     }
-    let factor = match (get("otp"), get("recovery_code")) {
-        (None, None) => None,
-        (Some(code), None) => Some(SecondFactor::Shown(Shown::Totp(code))),
-        (None, Some(code)) => Some(SecondFactor::Shown(Shown::RecoveryCode(code))),
-        (Some(_), Some(_)) => return Err(Refusal::Request("one second factor is enough")),
+    let factor = match (get("otp"), get("recovery_code"), get("passkey")) {
+        (None, None, None) => None,
+        (Some(code), None, None) => Some(SecondFactor::Shown(Shown::Totp(code))),
+        (None, Some(code), None) => Some(SecondFactor::Shown(Shown::RecoveryCode(code))),
+        (None, None, Some(response)) => Some(SecondFactor::Shown(Shown::Key(response))),
+        _ => return Err(Refusal::Request("one second factor is enough")),
     };
     let operation = get("operation");
     if factor.is_some() && subject.is_none() {

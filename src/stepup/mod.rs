@@ -1,8 +1,8 @@
 //! Step-up: a person who has come in by a first token shows a second factor, and gets a short token that says so.
 //!
 //! What is known of a person is one [`Person`](person::Person) in a [`Store`] that all replicas share; whatever changes it
-//! is one compare-and-swap, so that no code counts twice and nobody guesses at several replicas at once. A WebAuthn key
-//! would be one more kind of [`Shown`] factor and one more list of a person, beside [`totp`] and [`recovery`].
+//! is one compare-and-swap, so that no code counts twice and nobody guesses at several replicas at once.
+//! A factor is one kind of [`Shown`], and what a person has of it: [`totp`], [`recovery`], [`webauthn`].
 
 mod pauses;
 mod person;
@@ -10,13 +10,13 @@ mod recovery;
 mod seal;
 mod store;
 mod totp;
-#[cfg_attr(not(test), expect(dead_code, reason = "the page that asks for keys comes next"))]
 mod webauthn;
 
 pub(crate) use person::{Known, Shown};
 pub(crate) use seal::Sealer;
 pub(crate) use store::Store;
 pub(crate) use totp::Enrolment;
+pub(crate) use webauthn::{MAX_NAME, Refusal as KeyRefused};
 
 use crate::audit::second_factor::{Event, SecondFactor};
 use crate::authn::Factor;
@@ -33,6 +33,8 @@ use std::sync::Arc;
 use store::StoreError;
 use thiserror::Error;
 use url::Url;
+use webauthn::RelyingParty;
+use webauthn_rs::prelude::{CreationChallengeResponse, RequestChallengeResponse};
 
 /// How long a second factor is fresh enough to change the factors themselves.
 pub(crate) const FRESH: TimeDelta = TimeDelta::minutes(5);
@@ -105,6 +107,8 @@ pub(crate) struct StepUp {
     store: Store,
     sealer: Arc<Sealer>,
     settings: Arc<Settings>,
+    /// Us for WebAuthn, where the page's URL lets browsers have it.
+    party: Option<Arc<RelyingParty>>,
 }
 
 impl fmt::Debug for StepUp {
@@ -122,6 +126,9 @@ pub(crate) enum Refused {
     /// What was shown is not it.
     #[error("{0}")]
     Wrong(#[from] Wrong),
+    /// What a key has answered is not it.
+    #[error("{0}")]
+    Key(#[from] KeyRefused),
     /// Too many were wrong of late.
     #[error("too many failures, by the {by}; the next is heard in {} s", wait.num_seconds())]
     Paused { by: &'static str, wait: TimeDelta },
@@ -157,7 +164,9 @@ impl StepUp {
         let fresh = random::<32>()?;
         let kept = store.change(KEY, None, seal::Key::default, |key| key.get_or_set(&fresh)).await?;
         let sealer = Arc::new(Sealer::new(&kept?)?);
-        Ok(Self { engine, store, sealer, settings: Arc::new(settings) })
+        let party = RelyingParty::new(&settings.url).map(Arc::new);
+        let party = party.inspect_err(|error| tracing::warn!(%error, "people have no keys here")).ok();
+        Ok(Self { engine, store, sealer, settings: Arc::new(settings), party })
     }
 
     pub(crate) fn settings(&self) -> &Settings {
@@ -177,15 +186,16 @@ impl StepUp {
             Err(why @ Refused::Paused { .. }) => (Event::Paused, Some(why.to_string())),
             Err(why) => (Event::Refused, Some(why.to_string())),
         };
-        self.recorded(visitor, event, Some(shown.factor()), reason)?;
+        let factor = proved.as_ref().map_or(shown.factor(), |factor| *factor);
+        self.recorded(visitor, event, Some(factor), reason)?;
         proved
     }
 
     async fn heard(&self, visitor: &Visitor<'_>, shown: Shown<'_>, now: DateTime<Utc>) -> Result<Factor, Refused> {
         let addresses: Addresses = self.store.read(ADDRESSES).await?.unwrap_or_default();
         addresses.may_try(visitor.source, now).map_err(|wait| Refused::Paused { by: "address", wait })?;
-        let proved = self.of_person(visitor.id, |person| person.prove(shown, now)).await;
-        if let Err(Refused::Wrong(_)) = &proved {
+        let proved = self.of_person(visitor.id, |person| person.prove(shown, self.party.as_deref(), now)).await;
+        if let Err(Refused::Wrong(_) | Refused::Key(_)) = &proved {
             let failed = |addresses: &mut Addresses| addresses.failed(visitor.source, now);
             self.store.change(ADDRESSES, None, Addresses::default, failed).await?;
         }
@@ -204,7 +214,7 @@ impl StepUp {
         let enrolment = Enrolment::new(visitor.id, self.settings.host()).map_err(Refused::Unavailable)?;
         self.changed(visitor, |person| {
             person.begin_totp(&enrolment, now);
-            Ok(())
+            Ok::<_, Refused>(())
         })
         .await?;
         Ok(enrolment)
@@ -240,11 +250,51 @@ impl StepUp {
         self.recorded(visitor, Event::Removed, Some(Factor::Totp), None)
     }
 
-    /// Changes a person's factors, if the visitor may.
-    async fn changed<R>(
+    fn party(&self) -> Result<&RelyingParty, Refused> {
+        self.party.as_deref().ok_or(Refused::Forbidden("browsers have no keys at the URL of this page"))
+    }
+
+    /// What a browser is to ask any of a person's keys.
+    pub(crate) async fn ask_key(&self, visitor: &Visitor<'_>) -> Result<RequestChallengeResponse, Refused> {
+        let (party, now) = (self.party()?, Utc::now());
+        let ask = |person: &mut Person| Ok(party.start_authentication(&mut person.keys, now)?);
+        self.of_person(visitor.id, ask).await
+    }
+
+    /// What a browser needs to make a key for a person. It counts once its answer confirms it.
+    pub(crate) async fn begin_key(&self, visitor: &Visitor<'_>) -> Result<CreationChallengeResponse, Refused> {
+        let (party, user, now) = (self.party()?, visitor.id.to_string(), Utc::now());
+        self.changed(visitor, |person| party.start_registration(&mut person.keys, &user, now)).await
+    }
+
+    /// Takes the key that a browser has made, under a name. Recovery codes come with a person's first factor.
+    pub(crate) async fn confirm_key(
         &self,
         visitor: &Visitor<'_>,
-        change: impl Fn(&mut Person) -> Result<R, Wrong>,
+        name: &str,
+        response: &str,
+    ) -> Result<Option<Vec<String>>, Refused> {
+        let (party, now) = (self.party()?, Utc::now());
+        let codes = recovery::codes().map_err(Refused::Unavailable)?;
+        let confirm = |person: &mut Person| person.confirm_key(party, (name, response), &codes, now);
+        let confirmed = self.changed(visitor, confirm).await;
+        let reason = confirmed.as_ref().err().map(ToString::to_string);
+        let event = if confirmed.is_ok() { Event::Enrolled } else { Event::Refused };
+        self.recorded(visitor, event, Some(Factor::Passkey), reason)?;
+        Ok(confirmed?.then_some(codes))
+    }
+
+    /// Removes one of a person's keys.
+    pub(crate) async fn remove_key(&self, visitor: &Visitor<'_>, id: &str) -> Result<(), Refused> {
+        self.changed(visitor, |person| person.remove_key(id)).await?;
+        self.recorded(visitor, Event::Removed, Some(Factor::Passkey), None)
+    }
+
+    /// Changes a person's factors, if the visitor may.
+    async fn changed<R, E: Into<Refused>>(
+        &self,
+        visitor: &Visitor<'_>,
+        change: impl Fn(&mut Person) -> Result<R, E>,
     ) -> Result<R, Refused> {
         let now = Utc::now();
         let fresh = visitor.proved_at.is_some_and(|at| now - at <= FRESH);
@@ -252,7 +302,7 @@ impl StepUp {
         let change = |person: &mut Person| match person.has_any() {
             true if !fresh => Err(Refused::Forbidden("a change of factors needs a fresh second factor")),
             false if closed => Err(Refused::Forbidden("nobody enrols a first factor here")),
-            _ => change(person).map_err(Refused::Wrong),
+            _ => change(person).map_err(Into::into),
         };
         self.of_person(visitor.id, change).await
     }

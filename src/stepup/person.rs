@@ -5,6 +5,7 @@ use crate::stepup::Refused;
 use crate::stepup::pauses::{PERSON, Pauses};
 use crate::stepup::recovery;
 use crate::stepup::totp::{Enrolment, Secret};
+use crate::stepup::webauthn::{Keys, RelyingParty};
 use chrono::{DateTime, TimeDelta, Utc};
 use durward_core::principal::PrincipalId;
 use serde::{Deserialize, Serialize};
@@ -20,13 +21,17 @@ pub(crate) enum Shown<'s> {
     Totp(&'s str),
     /// A recovery code.
     RecoveryCode(&'s str),
+    /// What a key has answered, as browsers write it in JSON.
+    Key(&'s str),
 }
 
 impl Shown<'_> {
+    /// Of keys it is not known before they have answered whether they are more than passkeys.
     pub(crate) const fn factor(&self) -> Factor {
         match self {
             Self::Totp(_) => Factor::Totp,
             Self::RecoveryCode(_) => Factor::RecoveryCode,
+            Self::Key(_) => Factor::Passkey,
         }
     }
 }
@@ -47,7 +52,7 @@ pub(crate) enum Wrong {
 }
 
 /// The stored record.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Person {
     version: Version,
@@ -60,6 +65,9 @@ pub(super) struct Person {
     /// Hashes of the recovery codes that are left.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     recovery_codes: Vec<String>,
+    /// Passkeys and hardware keys.
+    #[serde(default)]
+    pub(super) keys: Keys,
     /// Wrong codes in a row.
     #[serde(default)]
     pauses: Pauses,
@@ -95,12 +103,23 @@ pub(crate) struct Known {
     pub(crate) totp: Option<DateTime<Utc>>,
     /// Recovery codes that are left.
     pub(crate) recovery_codes: usize,
+    /// Passkeys and hardware keys, oldest first.
+    pub(crate) keys: Vec<KnownKey>,
+}
+
+/// What a person is told of a passkey or hardware key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct KnownKey {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) created: DateTime<Utc>,
+    pub(crate) used: Option<DateTime<Utc>>,
 }
 
 impl Known {
     /// Whether there is anything to show.
     pub(crate) const fn any(&self) -> bool {
-        self.totp.is_some() || self.recovery_codes > 0
+        self.totp.is_some() || self.recovery_codes > 0 || !self.keys.is_empty()
     }
 }
 
@@ -112,6 +131,7 @@ impl Person {
             totp: None,
             waiting: None,
             recovery_codes: Vec::new(),
+            keys: Keys::default(),
             pauses: Pauses::default(),
         }
     }
@@ -121,16 +141,31 @@ impl Person {
     }
 
     /// Whether there is a factor. Recovery codes count: who has lost the app is no newcomer.
-    pub(super) const fn has_any(&self) -> bool {
-        self.totp.is_some() || !self.recovery_codes.is_empty()
+    pub(super) fn has_any(&self) -> bool {
+        self.totp.is_some() || !self.keys.is_empty() || !self.recovery_codes.is_empty()
     }
 
     pub(super) fn known(&self) -> Known {
-        Known { totp: self.totp.as_ref().map(|app| app.since), recovery_codes: self.recovery_codes.len() }
+        let keys = self.keys.iter().map(|key| KnownKey {
+            id: key.id(),
+            name: key.name.clone(),
+            created: key.created,
+            used: key.used,
+        });
+        Known {
+            totp: self.totp.as_ref().map(|app| app.since),
+            recovery_codes: self.recovery_codes.len(),
+            keys: keys.collect(),
+        }
     }
 
-    /// Whether what is shown counts, once.
-    pub(super) fn prove(&mut self, shown: Shown<'_>, now: DateTime<Utc>) -> Result<Factor, Refused> {
+    /// Whether what is shown counts, once. Without a relying party no key does.
+    pub(super) fn prove(
+        &mut self,
+        shown: Shown<'_>,
+        party: Option<&RelyingParty>,
+        now: DateTime<Utc>,
+    ) -> Result<Factor, Refused> {
         match shown {
             Shown::Totp(code) => {
                 self.pauses.may_try(now).map_err(|wait| Refused::Paused { by: "person", wait })?;
@@ -155,6 +190,13 @@ impl Person {
                 let number = recovery::find(&self.recovery_codes, &hash).ok_or(Wrong::Code)?;
                 self.recovery_codes.remove(number);
                 self.pauses = Pauses::default();
+            }
+            // nobody guesses what a key answers either
+            Shown::Key(response) => {
+                let party = party.ok_or(Wrong::NoFactor)?;
+                let factor = party.finish_authentication(&mut self.keys, response.as_bytes(), now)?;
+                self.pauses = Pauses::default();
+                return Ok(factor);
             }
         }
         Ok(shown.factor())
@@ -181,6 +223,26 @@ impl Person {
             self.replace_recovery_codes(codes)?;
         }
         Ok(first)
+    }
+
+    /// Takes the key that a browser has made; tells whether the recovery codes are taken too.
+    pub(super) fn confirm_key(
+        &mut self,
+        party: &RelyingParty,
+        (name, response): (&str, &str),
+        codes: &[String],
+        now: DateTime<Utc>,
+    ) -> Result<bool, Refused> {
+        party.finish_registration(&mut self.keys, response.as_bytes(), name, now)?;
+        let first = self.recovery_codes.is_empty();
+        if first {
+            self.replace_recovery_codes(codes)?;
+        }
+        Ok(first)
+    }
+
+    pub(super) fn remove_key(&mut self, id: &str) -> Result<(), Wrong> {
+        self.keys.remove(id).then_some(()).ok_or(Wrong::NoFactor)
     }
 
     pub(super) fn replace_recovery_codes(&mut self, codes: &[String]) -> Result<(), Wrong> {

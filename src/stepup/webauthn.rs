@@ -4,6 +4,7 @@
 //! A ceremony is in the record from its start to its end, one at a time, and its end takes it out whatever comes of it.
 //! As records are replaced only if unchanged, a response counts once, whichever replica reads it.
 
+use crate::authn::Factor;
 use crate::random::{NoRandomness, random};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -65,29 +66,13 @@ enum Ceremony {
     Authentication(PasskeyAuthentication),
 }
 
-/// A key that has answered for its holder.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Used {
-    /// Name of the key.
-    pub(crate) name: String,
-    /// Whether the key can be copied to other devices, as a synchronised passkey is.
-    pub(crate) copied: bool,
-}
-
-impl Used {
-    /// The methods that are proved by it (`amr`, RFC 8176): a key, unlocked by its holder.
-    pub(crate) const fn methods(&self) -> [&'static str; 3] {
-        [if self.copied { "swk" } else { "hwk" }, "user", "mfa"]
-    }
-}
-
 /// A URL that is no origin for WebAuthn.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("`{0}` can't have passkeys: they need an https URL with a domain name, or http://localhost")]
 pub(crate) struct NoOrigin(String);
 
 /// Why a ceremony came to nothing. What it displays is for the audit log.
-#[derive(Debug, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum Refusal {
     #[error("there are {MAX_KEYS} keys already")]
     Full,
@@ -112,7 +97,7 @@ pub(crate) enum Refusal {
     #[error("the counter of a key has gone back: there may be a copy of it")]
     Counter,
     #[error("{0}")]
-    Response(WebauthnError),
+    Response(String),
     #[error(transparent)]
     Randomness(#[from] NoRandomness),
 }
@@ -121,7 +106,7 @@ impl From<WebauthnError> for Refusal {
     fn from(error: WebauthnError) -> Self {
         match error {
             WebauthnError::CredentialPossibleCompromise => Self::Counter,
-            other => Self::Response(other),
+            other => Self::Response(other.to_string()),
         }
     }
 }
@@ -207,13 +192,13 @@ impl RelyingParty {
         Ok(options)
     }
 
-    /// Which key has answered. The ceremony is over either way.
+    /// Which kind of key has answered. The ceremony is over either way.
     pub(crate) fn finish_authentication(
         &self,
         keys: &mut Keys,
         response: &[u8],
         now: DateTime<Utc>,
-    ) -> Result<Used, Refusal> {
+    ) -> Result<Factor, Refusal> {
         let Ceremony::Authentication(state) = keys.pending(now)? else { return Err(Refusal::NotStarted) };
         let response: PublicKeyCredential = read(response)?;
         let holder = response.get_user_unique_id();
@@ -225,7 +210,7 @@ impl RelyingParty {
         let key = key.ok_or(Refusal::NotStarted)?;
         key.passkey.update_credential(&result);
         key.used = Some(now);
-        Ok(Used { name: key.name.clone(), copied: result.backup_eligible() })
+        Ok(if result.backup_eligible() { Factor::Passkey } else { Factor::HardwareKey })
     }
 }
 
@@ -247,11 +232,12 @@ impl Keys {
         self.keys.is_empty()
     }
 
-    /// Takes a key away, and with it the ceremony that may know it; says how it was called.
-    pub(crate) fn remove(&mut self, id: &str) -> Option<String> {
-        let at = self.keys.iter().position(|key| key.id() == id)?;
+    /// Takes a key away, and with it the ceremony that may know it; says whether it was there.
+    pub(crate) fn remove(&mut self, id: &str) -> bool {
+        let before = self.keys.len();
+        self.keys.retain(|key| key.id() != id);
         self.pending = None;
-        Some(self.keys.remove(at).name)
+        self.keys.len() < before
     }
 
     /// The ceremony that is under way; it is no longer.

@@ -4,6 +4,7 @@
 //! name. Whoever makes a browser send a form has not the visit, and whoever has read a form has not the cookie.
 
 mod page;
+mod passkeys;
 
 use crate::authn::{Factor, Proof};
 use crate::doors::exchange::{Body, form};
@@ -102,6 +103,7 @@ pub(crate) fn router(page: Page) -> Router {
         .route("/step-up/totp/remove", post(remove))
         .route("/step-up/recovery-codes", post(recovery_codes))
         .route("/step-up/style.css", get(style))
+        .merge(passkeys::router())
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(page)
 }
@@ -335,7 +337,7 @@ impl Page {
             .map(|url| url.origin().ascii_serialization());
         let returns = returns.map(|origin| format!(" {origin}")).unwrap_or_default();
         let policy = format!(
-            "default-src 'none'; style-src 'self'; script-src 'self'; form-action 'self'{returns}; \
+            "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; form-action 'self'{returns}; \
              frame-ancestors 'none'; base-uri 'none'"
         );
         let headers = [
@@ -368,6 +370,7 @@ fn told(refused: &Refused) -> (StatusCode, String) {
         Refused::Wrong(_) => {
             (StatusCode::BAD_REQUEST, "That is not it. Each code counts once: wait for the next one.".to_owned())
         }
+        Refused::Key(refused) => (StatusCode::BAD_REQUEST, passkeys::told(refused).to_owned()),
         Refused::Paused { wait, .. } => {
             let why = format!("That was wrong too often. The next try counts in {} seconds.", wait.num_seconds());
             (StatusCode::TOO_MANY_REQUESTS, why)
@@ -390,9 +393,10 @@ fn retry_after(response: &mut Response, refused: &Refused) {
 }
 
 async fn verify(State(page): State<Page>, Sent { mut here, form }: Sent) -> Response {
-    let shown = match (form.get("otp"), form.get("recovery_code")) {
-        (Some(code), None) => Shown::Totp(code),
-        (None, Some(code)) => Shown::RecoveryCode(code),
+    let shown = match (form.get("otp"), form.get("recovery_code"), form.get("passkey")) {
+        (Some(code), None, None) => Shown::Totp(code),
+        (None, Some(code), None) => Shown::RecoveryCode(code),
+        (None, None, Some(response)) => Shown::Key(response),
         _ => return page.ask(&here, Told::Wrong("Type a code."), StatusCode::BAD_REQUEST).await,
     };
     match page.step_up.prove(&here.visitor(), shown).await {

@@ -2,7 +2,8 @@
 
 use crate::doors::step_up::{Asked, PATH, Visit};
 use crate::identity::AccessToken;
-use crate::stepup::{Enrolment, Known};
+use crate::stepup::{Enrolment, Known, MAX_NAME};
+use chrono::{DateTime, Utc};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 /// What a person is told first.
@@ -23,6 +24,7 @@ pub(super) fn page(title: &str, told: Told<'_>, content: &Markup) -> Markup {
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 title { (title) }
                 link rel="stylesheet" href={ (PATH) "/style.css" };
+                script src={ (PATH) "/passkey.js" } defer {}
             }
             body {
                 main {
@@ -32,6 +34,7 @@ pub(super) fn page(title: &str, told: Told<'_>, content: &Markup) -> Markup {
                         Told::Done(what) => p role="status" { (what) }
                         Told::Wrong(what) => p role="alert" { (what) }
                     }
+                    p id="passkey-status" aria-live="polite" {}
                     (content)
                 }
             }
@@ -77,6 +80,36 @@ fn about(person: &str, visit: &Visit) -> Markup {
     }
 }
 
+/// A form that a key of the browser fills in (see `passkey.js`, which shows it where there is WebAuthn).
+fn key(visit: &str, act: &str, to: &str, content: &Markup) -> Markup {
+    html! {
+        form method="post" action={ (PATH) "/" (to) } data-passkey=(act) data-options={ (PATH) "/passkeys/" (act) } hidden {
+            input type="hidden" name="visit" value=(visit);
+            input type="hidden" name="passkey";
+            (content)
+        }
+    }
+}
+
+/// Adds a key.
+fn add_key(sealed: &str) -> Markup {
+    key(
+        sealed,
+        "create",
+        "passkeys/add",
+        &html! {
+            label for="key-name" { "Name of the new key" }
+            input id="key-name" name="name" required autocomplete="off" maxlength=(MAX_NAME) aria-describedby="key-hint";
+            p id="key-hint" class="quiet" { "As you would call it: “laptop”, “blue key”." }
+            button { "Add a passkey or hardware key" }
+        },
+    )
+}
+
+fn date(at: DateTime<Utc>) -> Markup {
+    html! { time datetime=(at.to_rfc3339()) { (at.format("%Y-%m-%d %H:%M UTC")) } }
+}
+
 fn code(label: &str) -> Markup {
     html! {
         label for="code" { (label) }
@@ -90,6 +123,13 @@ fn code(label: &str) -> Markup {
 pub(super) fn verify(person: &str, visit: &Visit, sealed: &str, known: &Known) -> Markup {
     html! {
         (about(person, visit))
+        @if !known.keys.is_empty() {
+            (key(sealed, "get", "verify", &html! {
+                button { "Use a passkey or hardware key" }
+                @if known.totp.is_some() { p class="quiet" { "or" } }
+            }))
+            noscript { p { "Passkeys and hardware keys need JavaScript; codes work without it." } }
+        }
         @if known.totp.is_some() {
             (form(sealed, "verify", &html! { (code("Code")) button { "Confirm" } }))
         }
@@ -104,8 +144,9 @@ pub(super) fn verify(person: &str, visit: &Visit, sealed: &str, known: &Known) -
             }
         }
         @if !known.any() {
-            p { "You have no second factor yet. Set one up with an authenticator app on your phone." }
-            (form(sealed, "totp", &html! { button { "Set up an authenticator app" } }))
+            p { "You have no second factor yet. Set one up: a passkey or hardware key, or an authenticator app on your phone." }
+            (add_key(sealed))
+            (form(sealed, "totp", &html! { button class="second" { "Set up an authenticator app" } }))
         }
     }
 }
@@ -162,12 +203,32 @@ pub(super) fn token(visit: &Visit, sealed: &str, token: &AccessToken) -> Markup 
 /// Lists a person's factors.
 pub(super) fn manage(sealed: &str, known: &Known) -> Markup {
     html! {
+        h2 { "Passkeys and hardware keys" }
+        @if known.keys.is_empty() { p { "There are none." } }
+        ul class="keys" {
+            @for key in &known.keys {
+                li {
+                    div {
+                        strong { (key.name) }
+                        p class="quiet" { "Since " (date(key.created)) }
+                        p class="quiet" { @match key.used { Some(at) => { "Last used " (date(at)) }, None => "Not used yet" } }
+                    }
+                    (form(sealed, "passkeys/remove", &html! {
+                        input type="hidden" name="key" value=(key.id);
+                        button class="second" aria-label={ "Remove " (key.name) } { "Remove it" }
+                    }))
+                }
+            }
+        }
+        (add_key(sealed))
         h2 { "Authenticator app" }
         @match known.totp {
             Some(since) => {
-                p { "Since " time datetime=(since.to_rfc3339()) { (since.format("%Y-%m-%d %H:%M UTC")) } }
-                (form(sealed, "totp", &html! { button class="second" { "Replace it" } }))
-                (form(sealed, "totp/remove", &html! { button class="second" { "Remove it" } }))
+                p { "Since " (date(since)) }
+                div class="row" {
+                    (form(sealed, "totp", &html! { button class="second" { "Replace it" } }))
+                    (form(sealed, "totp/remove", &html! { button class="second" { "Remove it" } }))
+                }
             }
             None => (form(sealed, "totp", &html! { button class="second" { "Set one up" } })),
         }

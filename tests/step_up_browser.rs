@@ -1,0 +1,383 @@
+//! The step-up page in Chromium, with its virtual authenticator, and passkeys of a client that is no browser.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests say what they expect"
+)]
+
+#[path = "harness/browser.rs"]
+mod browser;
+#[path = "harness/mod.rs"]
+mod harness;
+#[path = "harness/step_up.rs"]
+mod step_up;
+#[path = "harness/tokens.rs"]
+mod tokens;
+#[path = "harness/venv.rs"]
+mod venv;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use browser::{Browser, ENTER, TAB};
+use harness::{Reply, Up, eventually, repository, request};
+use serde_json::{Value, json};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use step_up::App;
+use tokens::{Key, manifests};
+use venv::venv;
+
+const HOST: &str = "orders.example.com";
+
+/// Orders where support may refund with a second factor of the last `max_age`.
+fn start(key: &Key, max_age: &str) -> Up {
+    let refund = format!("scopes: [orders.refund], risk: High, stepUp: {{maxAge: {max_age}}}");
+    let world = manifests(&[key])
+        .replace("scopes: [orders.refund], risk: High", &refund)
+        .replace("group: support}], scopes: [orders.write]", "group: support}], scopes: [orders.write, orders.refund]");
+    Up::with(&[("all.yaml", &world)])
+}
+
+fn door(up: &Up, method: &str, path: &str, token: &str) -> Reply {
+    up.forward_auth(method, HOST, path, &[("Authorization", &format!("Bearer {token}"))])
+}
+
+fn claims(token: &str) -> Value {
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap()).unwrap()
+}
+
+fn page(up: &Up) -> String {
+    format!("http://localhost:{}/step-up", up.listen["tokens"].port())
+}
+
+/// Comes to the page with a token.
+fn come(browser: &Browser, up: &Up, token: &str) {
+    browser.open(&format!("{}?audience=orders-api&operation=refund-order", page(up)));
+    browser.fill("#subject_token", token);
+    browser.click("main form button");
+}
+
+/// The token that the page shows.
+fn given(browser: &Browser) -> String {
+    browser.wait_for("It is you");
+    browser.text("textarea#token")
+}
+
+/// Nothing was blocked, missing or thrown; that a form was refused is no news.
+fn assert_quiet(browser: &Browser) {
+    let told: Vec<_> = browser.console().into_iter().filter(|line| !line.contains("(Bad Request)")).collect();
+    assert_eq!(told, Vec::<String>::new());
+}
+
+#[test]
+fn a_refund_asks_for_a_passkey_and_asks_again_when_that_is_old() {
+    let key = Key::rsa("one");
+    let up = start(&key, "15s");
+    let first = key.token(&json!({}));
+    assert_eq!(door(&up, "GET", "/orders/7", &first).status, 200);
+    let challenge = door(&up, "POST", "/orders/7/refund", &first);
+    assert_eq!(challenge.status, 401);
+    assert!(challenge.header("www-authenticate").unwrap().contains("insufficient_user_authentication"));
+
+    let browser = Browser::start();
+    browser.authenticator(true);
+    come(&browser, &up, &first);
+    browser.wait_for("You have no second factor yet");
+    browser.fill("#key-name", "laptop");
+    browser.click("form[data-passkey=create] button");
+    browser.wait_for("Recovery codes");
+    browser.click("form[action='/step-up/token'] button");
+    given(&browser);
+
+    // another visit, with the key that is there now
+    come(&browser, &up, &first);
+    browser.click("form[data-passkey=get] button");
+    let token = given(&browser);
+    let said = claims(&token);
+    assert_eq!(said["acr"], "urn:durward:assurance:phishing-resistant");
+    assert_eq!(said["amr"], json!(["hwk", "mfa", "user"]));
+    assert_eq!(said["sub"], "user:corporate/alice");
+    let refunded = door(&up, "POST", "/orders/7/refund", &token);
+    assert_eq!(refunded.status, 200, "{refunded:?}");
+    assert_quiet(&browser);
+
+    let proved = said["auth_time"].as_i64().unwrap();
+    eventually("the second factor is too old", || (tokens::now() > proved + 15).then_some(())).unwrap();
+    let again = door(&up, "POST", "/orders/7/refund", &token);
+    assert_eq!(again.status, 401);
+    assert!(again.header("www-authenticate").unwrap().contains("insufficient_user_authentication"), "{again:?}");
+
+    let records = up.records(8);
+    let text = |record: &Value, name: &str| record[name].as_str().map(ToOwned::to_owned);
+    let story = records.iter().map(|record| {
+        let what = text(record, "operation").or(text(record, "factor")).or(text(record, "kind")).unwrap_or_default();
+        (what, text(record, "verdict").or(text(record, "outcome")).unwrap_or_default())
+    });
+    let story: Vec<_> = story.collect();
+    let story: Vec<_> = story.iter().map(|(what, came)| (what.as_str(), came.as_str())).collect();
+    assert_eq!(
+        story,
+        [
+            ("list-orders", "allow"),
+            ("refund-order", "deny"),
+            ("passkey", "enrolled"),
+            ("token", "issued"),
+            ("hardware-key", "proved"),
+            ("token", "issued"),
+            ("refund-order", "allow"),
+            ("refund-order", "deny"),
+        ]
+    );
+    assert!(records.iter().all(|record| !record.to_string().contains("eyJ")), "no token is in the log");
+    assert_eq!(records[6]["principal"]["stepUp"]["assurance"], "PhishingResistant");
+}
+
+#[test]
+fn the_keyboard_is_enough() {
+    let key = Key::rsa("one");
+    let up = start(&key, "5m");
+    let browser = Browser::start();
+    browser.authenticator(true);
+    browser.open(&format!("{}?audience=orders-api", page(&up)));
+    browser.press(TAB);
+    browser.press(&key.token(&json!({})));
+    browser.press(&format!("{TAB}{TAB}{ENTER}"));
+    browser.wait_for("You have no second factor yet");
+    browser.press(TAB);
+    browser.press("blue key");
+    browser.press(ENTER);
+    browser.wait_for("Recovery codes");
+    browser.press(TAB);
+    browser.press(ENTER);
+    given(&browser);
+    browser.press(TAB);
+    browser.press(&format!("{TAB}{ENTER}"));
+    browser.wait_for("Passkeys and hardware keys");
+    browser.wait_for("blue key");
+    browser.press(TAB);
+    browser.press(ENTER);
+    browser.wait_for("Your key is removed.");
+    assert_quiet(&browser);
+}
+
+#[test]
+fn codes_need_no_javascript() {
+    let key = Key::rsa("one");
+    let up = start(&key, "5m");
+    let browser = Browser::without_javascript();
+    let first = key.token(&json!({}));
+    come(&browser, &up, &first);
+    browser.wait_for("You have no second factor yet");
+    assert!(!browser.shows("form[data-passkey]"), "without scripts there are no keys");
+    browser.click("form[action='/step-up/totp'] button");
+    let app = App::new(&browser.text("#secret"));
+    browser.fill("#code", &app.code(-30));
+    browser.click("form[action='/step-up/totp/confirm'] button");
+    browser.wait_for("Recovery codes");
+    come(&browser, &up, &first);
+    browser.fill("#code", &app.code(0));
+    browser.press(ENTER);
+    let token = given(&browser);
+    assert_eq!(claims(&token)["acr"], "urn:durward:assurance:multi-factor");
+    assert_eq!(door(&up, "POST", "/orders/7/refund", &token).status, 200);
+}
+
+#[test]
+fn what_goes_wrong_is_said_in_words() {
+    let key = Key::rsa("one");
+    let up = start(&key, "5m");
+    let browser = Browser::start();
+    let without_user = browser.authenticator(false);
+    let first = key.token(&json!({}));
+    come(&browser, &up, &first);
+    browser.fill("#key-name", "laptop");
+    browser.click("form[data-passkey=create] button");
+    browser.wait_for("No key answered");
+    browser.unplug(&without_user);
+    let his = browser.authenticator(true);
+    browser.click("form[data-passkey=create] button");
+    browser.wait_for("Your key is added.");
+
+    // the key is among theirs already, and a second of the same name is none
+    browser.click("form[action='/step-up/token'] button");
+    browser.click("form[action='/step-up/manage'] button");
+    browser.fill("#key-name", "laptop");
+    browser.click("form[data-passkey=create] button");
+    browser.wait_for("among yours already");
+    browser.unplug(&his);
+    browser.authenticator(true);
+    browser.click("form[data-passkey=create] button");
+    browser.wait_for("Give the key a name that none of your keys has");
+
+    // nobody else's key is asked for
+    let bob = key.token(&json!({"sub": "bob"}));
+    come(&browser, &up, &bob);
+    browser.wait_for("You have no second factor yet");
+    come(&browser, &up, &first);
+    browser.click("form[data-passkey=get] button");
+    browser.wait_for("No key answered");
+    assert_quiet(&browser);
+}
+
+/// Each page in both schemes, wide and narrow; what is seen is kept below `target/tmp`.
+#[test]
+fn the_page_fits_where_it_is_read() {
+    let key = Key::rsa("one");
+    let up = start(&key, "5m");
+    let browser = Browser::start();
+    browser.authenticator(true);
+    let first = key.token(&json!({}));
+    let seen = |name: &str| {
+        for (scheme, width) in [("light", 800), ("dark", 320)] {
+            browser.looks(scheme, width, 900);
+            let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("step-up-{name}-{scheme}.png"));
+            browser.screenshot(&path);
+            let fits = browser.script("return document.documentElement.scrollWidth <= innerWidth");
+            assert_eq!(fits, json!(true), "{name} is too wide at {width} pixels");
+        }
+    };
+    browser.open(&page(&up));
+    seen("begin");
+    come(&browser, &up, &first);
+    browser.wait_for("You have no second factor yet");
+    seen("first");
+    browser.click("form[action='/step-up/totp'] button");
+    let app = App::new(&browser.text("#secret"));
+    seen("app");
+    browser.fill("#code", &app.code(-30));
+    browser.press(ENTER);
+    browser.wait_for("Recovery codes");
+    seen("codes");
+    browser.click("form[action='/step-up/token'] button");
+    given(&browser);
+    seen("token");
+    browser.click("form[action='/step-up/manage'] button");
+    browser.fill("#key-name", "laptop");
+    browser.click("form[data-passkey=create] button");
+    browser.wait_for("Your key is added.");
+    come(&browser, &up, &first);
+    browser.click("form[data-passkey=get] button");
+    given(&browser);
+    browser.click("form[action='/step-up/manage'] button");
+    browser.wait_for("Last used");
+    seen("manage");
+    come(&browser, &up, &first);
+    browser.wait_for("Use a passkey");
+    browser.fill("#code", "000000");
+    browser.press(ENTER);
+    browser.wait_for("That is not it");
+    seen("verify");
+    assert_quiet(&browser);
+}
+
+/// An authenticator in software; the counter is what it says.
+fn answers(act: &str, up: &Up, options: &str, counter: u32, more: &[&str]) -> String {
+    let origin = format!("http://localhost:{}", up.listen["tokens"].port());
+    let mut child = Command::new(venv("python"))
+        .arg(repository("tests/python/passkey.py"))
+        .args([act, &origin, keyfile(up).to_str().unwrap(), &counter.to_string()])
+        .args(more)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(options.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn keyfile(up: &Up) -> PathBuf {
+    up.state.with_extension("passkey.pem")
+}
+
+fn post(up: &Up, path: &str, fields: &[(&str, &str)]) -> Reply {
+    let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+    let headers = [("Host", "durward"), ("Content-Type", "application/x-www-form-urlencoded")];
+    request(up.listen["tokens"], "POST", path, &headers, &body)
+}
+
+/// The options that a client without a page gets.
+fn challenge(up: &Up, first: &str) -> String {
+    let reply = post(up, "/step-up/passkeys/challenge", &[("subject_token", first), ("audience", "orders-api")]);
+    assert_eq!(reply.status, 200, "{reply:?}");
+    reply.body
+}
+
+fn exchange(up: &Up, first: &str, passkey: &str) -> Reply {
+    let fields = [
+        ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+        ("subject_token_type", "urn:ietf:params:oauth:token-type:jwt"),
+        ("subject_token", first),
+        ("audience", "orders-api"),
+        ("passkey", passkey),
+    ];
+    post(up, "/token", &fields)
+}
+
+#[test]
+fn clients_that_are_no_browser_show_passkeys_too() {
+    let key = Key::rsa("one");
+    let mut up = start(&key, "5m");
+    let first = key.token(&json!({}));
+    let none = post(&up, "/step-up/passkeys/challenge", &[("subject_token", &first), ("audience", "orders-api")]);
+    assert_eq!(none.status, 400, "{none:?}");
+    let nobody = post(&up, "/step-up/passkeys/challenge", &[("subject_token", "x"), ("audience", "orders-api")]);
+    assert_eq!(nobody.status, 401, "{nobody:?}");
+
+    let mut visit = step_up::Browser::come(&up, &first, &[]);
+    let sealed = visit.visit();
+    let options = visit.send("/step-up/passkeys/create", &[("visit", &sealed)]).body.clone();
+    let made = answers("create", &up, &options, 0, &["unverified"]);
+    let unverified = visit.send("/step-up/passkeys/add", &[("visit", &sealed), ("name", "robot"), ("passkey", &made)]);
+    assert_eq!(unverified.status, 400, "{unverified:?}");
+    let options = visit.send("/step-up/passkeys/create", &[("visit", &sealed)]).body.clone();
+    let made = answers("create", &up, &options, 0, &[]);
+    let added = visit.send("/step-up/passkeys/add", &[("visit", &sealed), ("name", "robot"), ("passkey", &made)]);
+    assert!(added.status == 200 && added.body.contains("Recovery codes"), "{added:?}");
+
+    // what one replica has asked another may hear
+    let options = challenge(&up, &first);
+    up.interrupt();
+    up.restart();
+    let answer = answers("get", &up, &options, 5, &[]);
+    let reply = exchange(&up, &first, &answer);
+    assert_eq!(reply.status, 200, "{reply:?}");
+    let body: Value = serde_json::from_str(&reply.body).unwrap();
+    let token = body["access_token"].as_str().unwrap();
+    assert_eq!(claims(token)["acr"], "urn:durward:assurance:phishing-resistant");
+    let refunded = door(&up, "POST", "/orders/7/refund", token);
+    assert_eq!((refunded.status, refunded.header("x-durward-assurance")), (200, Some("PhishingResistant")));
+
+    // once, and never without its user, for another challenge, or with a counter that goes back
+    let refused = |answer: &str| {
+        let reply = exchange(&up, &first, answer);
+        assert_eq!((reply.status, reply.body.as_str()), (400, r#"{"error":"invalid_grant"}"#));
+    };
+    refused(&answer);
+    let options = challenge(&up, &first);
+    refused(&answers("get", &up, &options, 6, &["unverified"]));
+    let (earlier, _later) = (challenge(&up, &first), challenge(&up, &first));
+    refused(&answers("get", &up, &earlier, 7, &[]));
+    let options = challenge(&up, &first);
+    refused(&answers("get", &up, &options, 4, &[]));
+    refused("{}");
+    let records = up.records(8);
+    let reasons: Vec<_> = records.iter().filter_map(|record| record["reason"].as_str()).collect();
+    assert!(reasons.iter().any(|reason| reason.contains("the counter of a key has gone back")), "{reasons:?}");
+
+    // of two that come at once one counts
+    let options = challenge(&up, &first);
+    let answer = answers("get", &up, &options, 9, &[]);
+    let statuses = std::thread::scope(|scope| {
+        let both = [0, 1].map(|_| scope.spawn(|| exchange(&up, &first, &answer).status));
+        let mut both = both.map(|one| one.join().unwrap());
+        both.sort_unstable();
+        both
+    });
+    assert_eq!(statuses, [200, 400]);
+}
