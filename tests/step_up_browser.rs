@@ -102,7 +102,9 @@ fn a_refund_asks_for_a_passkey_and_asks_again_when_that_is_old() {
     assert_eq!(said["amr"], json!(["hwk", "mfa", "user"]));
     assert_eq!(said["sub"], "user:corporate/alice");
     let refunded = door(&up, "POST", "/orders/7/refund", &token);
-    assert_eq!(refunded.status, 200, "{refunded:?}");
+    assert_eq!((refunded.status, refunded.header("x-durward-assurance")), (200, Some("PhishingResistant")));
+    let elsewhere = door(&up, "GET", "/orders/7", &token);
+    assert_eq!((elsewhere.status, elsewhere.header("x-durward-assurance")), (200, Some("Bearer")));
     assert_quiet(&browser);
 
     let proved = said["auth_time"].as_i64().unwrap();
@@ -111,7 +113,7 @@ fn a_refund_asks_for_a_passkey_and_asks_again_when_that_is_old() {
     assert_eq!(again.status, 401);
     assert!(again.header("www-authenticate").unwrap().contains("insufficient_user_authentication"), "{again:?}");
 
-    let records = up.records(8);
+    let records = up.records(9);
     let text = |record: &Value, name: &str| record[name].as_str().map(ToOwned::to_owned);
     let story = records.iter().map(|record| {
         let what = text(record, "operation").or(text(record, "factor")).or(text(record, "kind")).unwrap_or_default();
@@ -129,6 +131,7 @@ fn a_refund_asks_for_a_passkey_and_asks_again_when_that_is_old() {
             ("hardware-key", "proved"),
             ("token", "issued"),
             ("refund-order", "allow"),
+            ("list-orders", "allow"),
             ("refund-order", "deny"),
         ]
     );

@@ -2,6 +2,7 @@
 
 use crate::engine::Answer;
 use durward_core::decision::Reason;
+use durward_core::principal::Identity;
 use durward_core::scope::Scope;
 use http::StatusCode;
 
@@ -68,11 +69,13 @@ impl HttpAnswer {
 fn identity(answer: &Answer) -> Vec<(&'static str, String)> {
     let decision = &answer.decision;
     let principal = answer.principal.as_deref().map(|principal| principal.identity());
+    // a second factor can count here alone
+    let here = |who: &Identity| decision.operation.as_deref().map_or(who.assurance, |name| who.at(name).assurance);
     let values = [
         principal.map(|who| header_value(&who.id.to_string())),
         principal.filter(|_| decision.allowed()).map(|_| scopes(&decision.required)),
         decision.operation.as_deref().map(ToOwned::to_owned),
-        principal.map(|who| who.assurance.as_str().to_owned()),
+        principal.map(|who| here(who).as_str().to_owned()),
         Some(answer.id.to_string()),
     ];
     IDENTITY_HEADERS.into_iter().zip(values).filter_map(|(name, value)| Some((name, value?))).collect()
