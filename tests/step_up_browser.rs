@@ -277,6 +277,51 @@ fn the_page_fits_where_it_is_read() {
     assert_quiet(&browser);
 }
 
+#[test]
+fn keys_are_changed_by_their_holder_alone_and_only_with_a_fresh_factor() {
+    let key = Key::rsa("one");
+    let up = start(&key, "5m");
+    let first = key.token(&json!({}));
+    let mut visit = step_up::Browser::come(&up, &first, &[]);
+    let sealed = visit.visit();
+    let own = visit.origin.clone();
+    for path in ["get", "create", "add", "remove"] {
+        visit.origin = "http://evil.example".to_owned();
+        let reply = visit.send(&format!("/step-up/passkeys/{path}"), &[("visit", &sealed)]);
+        assert_eq!(reply.status, 403, "{path}: {reply:?}");
+        visit.origin = own.clone();
+        let reply = visit.send(&format!("/step-up/passkeys/{path}"), &[("visit", "another")]);
+        assert_eq!(reply.status, 403, "{path}: {reply:?}");
+    }
+    let options = visit.send("/step-up/passkeys/create", &[("visit", &sealed)]).body.clone();
+    let made = answers("create", &up, &options, 0, &[]);
+    let added = visit.send("/step-up/passkeys/add", &[("visit", &sealed), ("name", "<b>robot"), ("passkey", &made)]);
+    assert_eq!(added.status, 200, "{added:?}");
+
+    // with the first token alone nothing changes any more
+    let mut later = step_up::Browser::come(&up, &first, &[]);
+    let sealed = later.visit();
+    let id = URL_SAFE_NO_PAD.encode((0..32).collect::<Vec<u8>>());
+    for (path, name) in [("create", ""), ("add", "other"), ("remove", "")] {
+        let fields = [("visit", sealed.as_str()), ("name", name), ("passkey", &made), ("key", &id)];
+        let reply = later.send(&format!("/step-up/passkeys/{path}"), &fields);
+        assert_eq!(reply.status, 403, "{path}: {reply:?}");
+    }
+    let large = "x".repeat(9 * 1024);
+    assert_eq!(exchange(&up, &first, &large).status, 400);
+    let options = challenge(&up, &first);
+    assert_eq!(exchange(&up, &first, &answers("get", &up, &options, 1, &[])).status, 200);
+
+    let sealed = visit.visit();
+    let listed = visit.send("/step-up/manage", &[("visit", &sealed)]);
+    assert!(listed.body.contains("&lt;b&gt;robot") && listed.body.contains("Last used"), "{listed:?}");
+    let sealed = visit.visit();
+    let gone = visit.send("/step-up/passkeys/remove", &[("visit", &sealed), ("key", &id)]);
+    assert!(gone.status == 200 && gone.body.contains("Your key is removed."), "{gone:?}");
+    let none = post(&up, "/step-up/passkeys/challenge", &[("subject_token", &first), ("audience", "orders-api")]);
+    assert_eq!(none.status, 400, "{none:?}");
+}
+
 /// An authenticator in software; the counter is what it says.
 fn answers(act: &str, up: &Up, options: &str, counter: u32, more: &[&str]) -> String {
     let origin = format!("http://localhost:{}", up.listen["tokens"].port());
