@@ -272,6 +272,8 @@ fn e2e_the_api_server_asks_before_governed_operations() {
     installed.in_force(name, "guard");
     let output = installed.kubectl_output(["--as=bob", "-n", name, "create", "configmap", "audited"]);
     assert!(output.contains("only audits") && output.contains("created"), "{output}");
+    let audited = || namespace.kubectl(["get", "accesspolicy", "guard", "-o", "jsonpath={.status.auditedDenials}"]);
+    installed.until("the status to count it", || audited().ok().filter(|count| count == "1"));
 
     // a denial is counted and recorded
     let logs = installed.kubectl(["logs", "-n", NAMESPACE, "deployment/durward", "--all-pods", "--tail=-1"]);

@@ -3,7 +3,7 @@
 use crate::support::*;
 use durward_api::catalog::{Catalog, Change};
 use durward_api::relationships::RelationshipKey;
-use durward_api::resources::Relationship;
+use durward_api::resources::{ALLOWED_AUDIENCES, ALLOWED_OPENFGA_STORES, Relationship};
 use durward_core::relations::Rule;
 use durward_core::service::ServiceKey;
 
@@ -234,4 +234,55 @@ fn a_review_refuses_what_can_not_be_read_and_warns_of_what_does_not_count() {
     assert_eq!(review(&[("order:1", "owner", "alice")]).unwrap_err()[0].field, "spec.tuples[0].subject");
     let many = vec![("order:1", "owner", "*"); 5001];
     assert_eq!(review(&many).unwrap_err()[0].field, "spec.tuples");
+}
+
+const STORE: &str = "01JB4ZXK5T1Q8M6W3N9R7C2V0D";
+
+fn allowed(stores: &str) -> Change {
+    Change::Namespace("shop".into(), Some([(ALLOWED_OPENFGA_STORES.to_owned(), stores.to_owned())].into()))
+}
+
+#[test]
+fn the_engine_of_relations_is_one_for_a_service_and_its_store_one_that_is_allowed() {
+    let engine = |store: &str| format!("relationEngine: {{openfga: {{store: {store}, model: {STORE}}}}}\n");
+    assert_eq!(
+        mistakes(&resource(&(engine("x") + MODEL))),
+        [
+            "spec.relationEngine.openfga.store: `x` is no id of OpenFGA: it has 26 digits and capital letters, such as 01JB4ZXK5T1Q8M6W3N9R7C2V0D"
+        ]
+    );
+    assert_eq!(
+        mistakes(&resource(&engine(STORE))),
+        ["spec.relationEngine: say which relations it knows: `spec.relations`"]
+    );
+
+    let mut catalog = Catalog::new(settings());
+    let asked = || Change::Policy(Box::new(named("shop/orders", 0, &(engine(STORE) + MODEL))));
+    let rejected = |catalog: &Catalog, name: &str| {
+        let fate = catalog.fate(&key(name)).expect("a fate");
+        fate.rejected.map(|rejection| rejection.reason.as_str())
+    };
+    catalog.apply([asked()]);
+    assert_eq!(rejected(&catalog, "shop/orders"), Some("NotOwned"));
+    catalog.apply([allowed("other"), put(relationship("r", "orders.shop", &[("order:1", "owner", "*")]))]);
+    assert_eq!(rejected(&catalog, "shop/orders"), Some("NotOwned"));
+    catalog.apply([allowed(&format!("other, {STORE}"))]);
+    assert_eq!(rejected(&catalog, "shop/orders"), None);
+    assert!(fate(&catalog, "r").0.starts_with("OtherRelationEngine: spec.service: its relations are asked of OpenFGA"));
+
+    // another policy of the service may have none, or the same
+    let second = |more: &str| {
+        let spec = format!(
+            "service: {{audience: orders.shop}}\n{more}relations: [{{object: cart, relations: {{owner: {{}}}}}}]\n"
+        );
+        Change::Policy(Box::new(named("shop/more", 1, &spec)))
+    };
+    let audiences = [
+        (ALLOWED_OPENFGA_STORES.to_owned(), STORE.to_owned()),
+        (ALLOWED_AUDIENCES.to_owned(), "orders.shop".to_owned()),
+    ];
+    catalog.apply([Change::Namespace("shop".into(), Some(audiences.into())), second("")]);
+    assert_eq!(rejected(&catalog, "shop/more"), Some("OperationConflict"));
+    catalog.apply([second(&engine(STORE))]);
+    assert_eq!(rejected(&catalog, "shop/more"), None);
 }

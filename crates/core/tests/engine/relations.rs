@@ -6,7 +6,7 @@ use durward_core::decide::Outcome;
 use durward_core::decision::Reason;
 use durward_core::policy::{Grant, Policy};
 use durward_core::principal::{Identity, Principal};
-use durward_core::relations::{Model, Relations, Rule, Tuple, Tuples};
+use durward_core::relations::{Model, Question, RelationEngine, Relations, Rule, Store, Tuple, Tuples};
 use durward_core::request::{Call, Request, Target};
 use durward_core::risk::Assurance;
 use durward_core::snapshot::Snapshot;
@@ -306,4 +306,51 @@ fn who_asks_why_sees_the_relation() {
     assert_eq!(considered("GET /orders/43").outcome, Outcome::NotRelated("order:43#viewer".to_owned()));
     let missing = Outcome::NoObject { object: "order:{id}#viewer".to_owned(), capture: "id".to_owned() };
     assert_eq!(considered("GET /orders").outcome, missing);
+}
+
+/// The same, looked up in OpenFGA; beside it a grant for bob, and a denial of mallory.
+fn orders_asked_of_openfga() -> Snapshot {
+    let ulid = || "01JB4ZXK5T1Q8M6W3N9R7C2V0D".parse().expect("an id");
+    let orders = orders_by_relation();
+    let grants = [grant("bob", &["user:corporate/bob"], &["read"])].into_iter().chain(orders.grants.clone()).collect();
+    let mut snapshot = world([Policy {
+        relation_engine: RelationEngine::OpenFga(Store { store: ulid(), model: ulid() }),
+        grants,
+        denials: vec![denial("mallory", &["user:corporate/mallory"])],
+        ..orders
+    }]);
+    // tuples of ours count for nothing there
+    snapshot.relate(&service_key(), "shop/orders", &[tuple("order:42#viewer@*")]);
+    snapshot
+}
+
+#[test]
+fn what_another_engine_says_is_asked_before_and_decides() {
+    let snapshot = orders_asked_of_openfga();
+    let of = |name: &str| Principal::assumed(caller(&format!("user:corporate/{name}"), Assurance::Bearer));
+    let asked = |who: Option<&Principal>, request: &str| {
+        let request = http(request);
+        let questions = snapshot.route(&request).questions(who, now());
+        questions.map(|questions| {
+            questions.of.into_iter().map(|asked| format!("{}#{}", asked.object, asked.relation)).collect::<Vec<_>>()
+        })
+    };
+    assert_eq!(asked(Some(&of("alice")), "GET /orders/42"), Some(vec!["order:42#viewer".to_owned()]));
+    // nothing is asked where the answer could change nothing
+    assert_eq!(asked(None, "GET /orders/42"), None);
+    assert_eq!(asked(Some(&of("bob")), "GET /orders/42"), None, "another grant gives all of it");
+    assert_eq!(asked(Some(&of("mallory")), "GET /orders/42"), None, "denied");
+    assert_eq!(asked(Some(&of("alice")), "GET /orders"), None, "no object");
+    assert_eq!(asked(Some(&of("alice")), "DELETE /orders/42"), None, "no operation");
+
+    let decided = |truth: Option<Truth>| {
+        let (request, alice) = (http("GET /orders/42"), of("alice"));
+        let question = Question { object: "order:42".into(), relation: "viewer".into() };
+        let answers = truth.into_iter().map(|truth| (question.clone(), truth)).collect();
+        snapshot.route(&request).answered(answers).decide(Some(&alice), now()).reason
+    };
+    assert_eq!(decided(Some(Truth::True)), Reason::Granted);
+    for truth in [Some(Truth::False), Some(Truth::Failed("late".to_owned())), None] {
+        assert_eq!(decided(truth), Reason::InsufficientScope);
+    }
 }
