@@ -1,5 +1,6 @@
 //! The one path that every door takes: find the operation, authenticate, decide, record.
 
+use crate::audit::approval::Event as ApprovalEvent;
 use crate::audit::issuance::Issuance;
 use crate::audit::second_factor::SecondFactor;
 use crate::audit::unenforced::{Counts, Unenforced};
@@ -9,6 +10,7 @@ use crate::metrics::Metrics;
 use crate::openfga::{self, OpenFga};
 use arc_swap::ArcSwap;
 use chrono::{DateTime, Utc};
+use durward_core::approval::Matter;
 use durward_core::decision::{Decision, Reason};
 use durward_core::digest::Digest;
 use durward_core::kubernetes::ApiCall;
@@ -18,10 +20,10 @@ use durward_core::request::{Call, Request, Target};
 use durward_core::service::Captures;
 use durward_core::snapshot::Snapshot;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 /// Where a request came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,6 +42,8 @@ pub enum Door {
     Authorization,
     /// The admin listener.
     Admin,
+    /// Where callers ask for approvals.
+    Approvals,
 }
 
 /// Name of the door that decides by a policy of its own.
@@ -57,6 +61,7 @@ impl Door {
             Self::Admission => "admission",
             Self::Authorization => "authorization",
             Self::Admin => ADMIN,
+            Self::Approvals => "approvals",
         }
     }
 }
@@ -119,6 +124,8 @@ pub struct Engine {
     audit: Audit,
     metrics: Arc<Metrics>,
     openfga: Option<OpenFga>,
+    /// Who asks for the approvals that callers lack.
+    wanted: OnceLock<mpsc::Sender<Matter>>,
     process: u64,
     decisions: AtomicU64,
     unenforced: Unenforced,
@@ -136,6 +143,7 @@ impl Engine {
             audit,
             metrics,
             openfga: None,
+            wanted: OnceLock::new(),
             process,
             decisions: AtomicU64::new(0),
             unenforced: Unenforced::default(),
@@ -183,6 +191,11 @@ impl Engine {
     /// What was let pass because a policy only audits, and the number of this process.
     pub(crate) fn unenforced(&self) -> (u64, Counts) {
         (self.process, self.unenforced.counts())
+    }
+
+    /// From now on approvals that callers lack are asked for through `wanted`. Only the first call counts.
+    pub(crate) fn ask_for_approvals(&self, wanted: mpsc::Sender<Matter>) {
+        let _ = self.wanted.set(wanted);
     }
 
     /// Authenticates and decides one request, and records what came of it.
@@ -270,6 +283,12 @@ impl Engine {
             started,
         };
         let unrecorded = !self.record(&made);
+        if let (Reason::ApprovalRequired, false, Some(wanted), Some(approval)) =
+            (decision.reason, decision.passes(), self.wanted.get(), &decision.approval)
+        {
+            // a full queue is made up for by the caller's next try
+            let _ = wanted.try_send(approval.matter.clone());
+        }
         Answer {
             id,
             audience: decision.service.as_ref().map(|service| Arc::clone(&service.audience)),
@@ -303,6 +322,15 @@ impl Engine {
 }
 
 impl Engine {
+    /// Records what became of an approval; tells whether it is recorded, or need not be.
+    pub(crate) fn approval(&self, event: &ApprovalEvent) -> bool {
+        let recorded = self.audit.record(event);
+        if recorded.is_err() {
+            self.metrics.audit_lost();
+        }
+        recorded.is_ok() || self.audit.may_lose()
+    }
+
     /// Records what became of a wish for an identity, `since` then; tells whether it is recorded, or need not be.
     pub(crate) fn issuance(&self, issuance: &Issuance<'_>, since: DateTime<Utc>) -> bool {
         let (by, outcome) = issuance.labels();

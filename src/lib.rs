@@ -1,6 +1,7 @@
 //! Durward: a doorkeeper for Kubernetes workloads.
 
 pub mod agent;
+pub(crate) mod approval;
 pub mod audit;
 pub mod authn;
 pub mod cli;

@@ -309,3 +309,40 @@ fn api_keys_are_good_for_low_risk_alone() {
     assert_eq!(code, 2);
     assert!(stderr.contains("never overwritten"), "{stderr}");
 }
+
+/// RFC 8176, OpenID Connect Core section 2: which second factor a token vouches for, and when it was used.
+#[test]
+fn tokens_vouch_for_the_second_factors_that_their_provider_maps() {
+    let key = Key::rsa("k1");
+    let plain = manifests(&[&key]);
+    let mapped = plain.replace(
+        "claims: {attributes",
+        "assurance: {multiFactor: [mfa, otp], phishingResistant: [phr]}, claims: {attributes",
+    );
+    assert_ne!(mapped, plain);
+    let (plain, mapped) = (Up::with(&[("shop.yaml", &plain)]), Up::with(&[("shop.yaml", &mapped)]));
+    let cases = [
+        (&plain, json!({"amr": ["mfa"], "acr": "phr", "auth_time": now()}), "Bearer", "AssuranceTooLow"),
+        (&mapped, json!({"auth_time": now()}), "Bearer", "AssuranceTooLow"),
+        (&mapped, json!({"amr": ["pwd"], "acr": "1", "auth_time": now()}), "Bearer", "AssuranceTooLow"),
+        (&mapped, json!({"amr": ["pwd", "otp"], "auth_time": now()}), "MultiFactor", "InsufficientScope"),
+        (&mapped, json!({"acr": "mfa", "auth_time": now()}), "MultiFactor", "InsufficientScope"),
+        (&mapped, json!({"amr": ["mfa"], "acr": "phr", "auth_time": now()}), "PhishingResistant", "InsufficientScope"),
+        (&mapped, json!({"acr": "mfa", "auth_time": now() - 301}), "MultiFactor", "AssuranceTooLow"),
+        (&mapped, json!({"acr": "mfa", "auth_time": now() + 3600}), "MultiFactor", "AssuranceTooLow"),
+        (&mapped, json!({"acr": "mfa"}), "MultiFactor", "AssuranceTooLow"),
+    ];
+    for (up, claims, ..) in &cases {
+        let bearer = format!("Bearer {}", key.token(claims));
+        up.forward_auth("POST", HOST, "/orders/4/refund", &[("Authorization", &bearer)]);
+    }
+    let (mut plain, mut mapped_records) = (plain.records(1).into_iter(), mapped.records(cases.len() - 1).into_iter());
+    for (number, (_, claims, assurance, reason)) in cases.iter().enumerate() {
+        let record = if number == 0 { plain.next() } else { mapped_records.next() }.unwrap();
+        assert_eq!(
+            (&record["principal"]["assurance"], &record["reason"]),
+            (&json!(assurance), &json!(reason)),
+            "{claims}"
+        );
+    }
+}

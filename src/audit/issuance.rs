@@ -1,6 +1,6 @@
 //! Identities that were given out or refused, in the same log as decisions.
 
-use crate::audit::second_factor;
+use crate::audit::{approval, second_factor};
 use chrono::{DateTime, TimeDelta, Utc};
 use durward_core::pods::Minting;
 use durward_core::scope::Scope;
@@ -173,12 +173,12 @@ impl Issuance<'_> {
     }
 }
 
-/// Whether a line of the log is about an identity, or a second factor.
+/// Whether a line of the log is about an identity, a second factor, or an approval.
 pub(super) fn is_no_decision(line: &[u8]) -> bool {
     #[derive(Deserialize)]
     struct Line<'l> {
         event: Option<Cow<'l, str>>,
     }
     serde_json::from_slice::<Line<'_>>(line)
-        .is_ok_and(|line| matches!(line.event.as_deref(), Some(EVENT | second_factor::EVENT)))
+        .is_ok_and(|line| matches!(line.event.as_deref(), Some(EVENT | second_factor::EVENT | approval::EVENT)))
 }

@@ -5,6 +5,7 @@
 //! and what the queue can't take is counted, or denied, as the setting says. The writer chains the lines by their
 //! hashes and has checkpoints signed, so that [`verify`] finds what was altered, removed or put in.
 
+pub(crate) mod approval;
 mod chain;
 pub(crate) mod issuance;
 mod record;

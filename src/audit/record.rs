@@ -1,11 +1,12 @@
 //! What a record says.
 
 use crate::engine::Made;
+use durward_core::approval::Given;
 use durward_core::condition::Truth;
-use durward_core::decision::{Decision, Reason};
+use durward_core::decision::{Approval, Decision, Reason};
 use durward_core::kubernetes::Verb;
 use durward_core::policy::Mode;
-use durward_core::principal::{Identity, Principal};
+use durward_core::principal::{Identity, Principal, PrincipalId};
 use durward_core::relations::{Answers, Question};
 use durward_core::request::{Call, Target};
 use durward_core::scope::Scope;
@@ -61,6 +62,9 @@ pub struct Record<'a> {
     /// Those that nobody granted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<Scope>,
+    /// The approval that the operation asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Approved>,
     /// What was asked.
     pub request: Asked<'a>,
     /// Who asked, and what was known of them.
@@ -73,6 +77,40 @@ pub struct Record<'a> {
     pub revision: String,
     /// From the request at the door to the decision, in microseconds.
     pub latency_us: u64,
+}
+
+/// The approval that an operation asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approved {
+    /// Name of the `Approval`, in the namespace of the policy.
+    pub name: String,
+    /// The one that carried the decision, if there was one.
+    #[serde(flatten)]
+    pub given: Option<GivenBy>,
+}
+
+/// An approval that carried a decision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenBy {
+    /// Who approved.
+    pub by: PrincipalId,
+    /// When it began to count.
+    pub from: chrono::DateTime<chrono::Utc>,
+    /// When it counts no more.
+    pub until: chrono::DateTime<chrono::Utc>,
+}
+
+impl Approved {
+    fn of(approval: &Approval) -> Self {
+        let given = approval.given.clone().map(|Given { by, from, until }| GivenBy { by, from, until });
+        Self { name: approval.matter.name(), given }
+    }
+}
+
+impl From<GivenBy> for Given {
+    fn from(GivenBy { by, from, until }: GivenBy) -> Self {
+        Self { by, from, until }
+    }
 }
 
 /// What was asked, as far as a decision looks at it.
@@ -184,6 +222,7 @@ impl<'a> Record<'a> {
             rules: decision.rules.iter().map(|rule| rule.as_ref().into()).collect(),
             required: decision.required.to_vec(),
             missing: decision.missing.clone(),
+            approval: decision.approval.as_deref().map(Approved::of),
             request: Asked::of(made),
             principal: made.principal.map(Principal::identity).map(Cow::Borrowed),
             relations: made.answers.iter().map(Related::of).collect(),

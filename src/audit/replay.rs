@@ -131,8 +131,20 @@ impl Record<'_> {
 
 /// The decision on what a record says was asked, by what it says was found out.
 pub(crate) fn decide_again(record: &Record<'_>, snapshot: &Snapshot) -> Decision {
-    let question = record.question();
-    snapshot.route(&question).answered(record.answers()).decide(record.caller().as_ref(), record.time)
+    let (question, caller) = (record.question(), record.caller());
+    let decide =
+        |snapshot: &Snapshot| snapshot.route(&question).answered(record.answers()).decide(caller.as_ref(), record.time);
+    let decision = decide(snapshot);
+    // an approval is gone soon after it counted: what the record says of it is put in its place
+    let given = record.approval.as_ref().and_then(|approval| approval.given.clone());
+    match (given, &decision.approval) {
+        (Some(given), Some(asked)) if decision.reason == Reason::ApprovalRequired => {
+            let mut then = snapshot.clone();
+            then.approve(asked.matter.clone(), Some(given.into()));
+            Decision { revision: decision.revision, ..decide(&then) }
+        }
+        _ => decision,
+    }
 }
 
 /// Each field in which a decision differs from the recorded one: its name, the recorded value, the value now.

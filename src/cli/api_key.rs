@@ -3,7 +3,7 @@
 use crate::authn::api_key::{self, CREATED, EXPIRES, FORMER_UNTIL, Fresh, GROUPS, LABEL, NAME, fields, secret_name};
 use crate::cli::controller::{block_on, client};
 use crate::cli::mint::{lifetime, write_secret};
-use crate::cli::output::{Format, say};
+use crate::cli::output::{Format, columns, say};
 use crate::cli::{Failure, Verdict};
 use crate::controller::{brief, uses_name};
 use crate::random::random;
@@ -277,15 +277,7 @@ fn table(rows: &[Row]) -> String {
             or(&row.former_until, "-"),
         ]
     });
-    let lines: Vec<_> = [head].into_iter().chain(lines).collect();
-    let widths: [usize; 7] = std::array::from_fn(|column| {
-        lines.iter().filter_map(|line| line.get(column)).map(String::len).max().unwrap_or_default()
-    });
-    let padded = lines.iter().map(|line| {
-        let cells = line.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
-    });
-    padded.collect()
+    columns(&[head].into_iter().chain(lines).collect::<Vec<_>>())
 }
 
 impl Rotate {

@@ -11,8 +11,12 @@ use std::path::PathBuf;
 macro_rules! files {
     ($($name:literal),+ $(,)?) => { [$(($name, include_str!(concat!("../../crds/", $name)))),+] };
 }
-const FILES: [(&str, &str); 3] =
-    files!["accesspolicies.durward.dev.yaml", "identityproviders.durward.dev.yaml", "relationships.durward.dev.yaml"];
+const FILES: [(&str, &str); 4] = files![
+    "accesspolicies.durward.dev.yaml",
+    "approvals.durward.dev.yaml",
+    "identityproviders.durward.dev.yaml",
+    "relationships.durward.dev.yaml"
+];
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Crds {

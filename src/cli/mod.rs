@@ -2,6 +2,7 @@
 
 mod agent;
 mod api_key;
+mod approvals;
 mod audit;
 mod ca;
 mod check;
@@ -24,6 +25,7 @@ mod who_can;
 
 pub(crate) use controller::duration;
 
+use crate::doors::approvals::Verdict as Decision;
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -63,6 +65,12 @@ enum Command {
     /// List, replace and end API keys
     #[command(subcommand)]
     ApiKey(api_key::ApiKeys),
+    /// Tell which operations wait for somebody's approval, and which have it
+    Approvals(approvals::Approvals),
+    /// Let a caller do what waits for your approval, for a while
+    Approve(approvals::Decide),
+    /// Refuse what waits for your approval
+    Deny(approvals::Decide),
     /// Tell what a certificate is, and whether it counts now
     Inspect(inspect::Inspect),
     /// Look after the certificate authority of an installation
@@ -118,6 +126,9 @@ impl Cli {
             Command::Test(test) => test.run(),
             Command::Mint(mint) => mint.run(),
             Command::ApiKey(keys) => keys.run(),
+            Command::Approvals(approvals) => approvals.run(),
+            Command::Approve(decide) => decide.run(Decision::Approve),
+            Command::Deny(decide) => decide.run(Decision::Deny),
             Command::Inspect(inspect) => inspect.run(),
             Command::Ca(ca) => ca.run(),
             Command::Audit(audit) => audit.run(),

@@ -1,5 +1,6 @@
 //! The one task that knows all resources: changes come in, snapshots and reports go out.
 
+use crate::approval::{Book, Known, Seal};
 use crate::authn::ProviderProblem;
 use crate::controller::decode;
 use crate::controller::gates::Gates;
@@ -61,6 +62,8 @@ pub(crate) struct Outlets {
     pub(crate) synced: watch::Sender<bool>,
     /// What gates are told of.
     pub(crate) gates: watch::Sender<Resources>,
+    /// The approvals that there are.
+    pub(crate) approvals: watch::Sender<Known>,
 }
 
 /// Everything that is known.
@@ -75,6 +78,7 @@ pub(crate) struct Owner {
     unsynced: BTreeSet<Source>,
     /// What listings that are going on have held so far.
     listings: BTreeMap<Source, BTreeSet<Name>>,
+    approvals: Book,
     changes: Vec<Change>,
     reports: Reports,
     /// Whether providers or keys changed.
@@ -99,7 +103,7 @@ struct Reports {
 }
 
 impl Owner {
-    pub(crate) fn new(settings: Settings, sources: impl IntoIterator<Item = Source>) -> Self {
+    pub(crate) fn new(settings: Settings, sources: impl IntoIterator<Item = Source>, seal: Seal) -> Self {
         Self {
             catalog: Catalog::new(settings),
             policies: HashMap::new(),
@@ -109,6 +113,7 @@ impl Owner {
             services: BTreeSet::new(),
             unsynced: sources.into_iter().collect(),
             listings: BTreeMap::new(),
+            approvals: Book::new(seal),
             changes: Vec::new(),
             reports: Reports::default(),
             authentication_changed: true,
@@ -189,6 +194,7 @@ impl Owner {
             (Source::Policies, Object::Own(object)) => self.policy(*object),
             (Source::Providers, Object::Own(object)) => self.provider(*object),
             (Source::Relationships, Object::Own(object)) => self.relationship(*object),
+            (Source::Approvals, object @ Object::Own(_)) => self.approval(object),
             (_, service @ Object::Service(_)) => drop(self.services.insert(service.name())),
             (_, Object::Namespace(namespace)) => {
                 let name = namespace.metadata.name.unwrap_or_default();
@@ -264,6 +270,16 @@ impl Owner {
         });
     }
 
+    fn approval(&mut self, object: Object) {
+        let (name, Object::Own(object)) = (object.name(), object) else { return };
+        // one that can't be read approves nothing
+        let change = match object.try_parse() {
+            Ok(approval) => self.approvals.put(name, approval),
+            Err(_) => self.approvals.gone(&name),
+        };
+        self.changes.extend(change);
+    }
+
     fn gone(&mut self, source: &Source, (namespace, name): Name) {
         match source {
             Source::Policies => {
@@ -286,6 +302,7 @@ impl Owner {
                 self.changes.push(Change::RelationshipGone(key));
                 self.reports.gone.push(Target { kind: Kind::Relationship, namespace: Some(namespace), name });
             }
+            Source::Approvals => self.changes.extend(self.approvals.gone(&(namespace, name))),
             Source::Namespaces => {
                 self.gates.namespace_gone(&name);
                 self.changes.push(Change::NamespaceLabels(name.clone(), None));
@@ -310,6 +327,7 @@ impl Owner {
             Source::ApiKeys(namespace) => self.secrets.keys().filter(|(of, _)| of == namespace).cloned().collect(),
             Source::Namespaces => self.catalog.namespaces().map(|name| (String::new(), name.to_owned())).collect(),
             Source::Services => self.services.iter().cloned().collect(),
+            Source::Approvals => self.approvals.known().keys().cloned().collect(),
             Source::Relationships => {
                 self.relationships.keys().map(|key| (key.namespace.to_string(), key.name.to_string())).collect()
             }
@@ -326,6 +344,11 @@ impl Owner {
             self.gates.authentication(&providers, &secrets);
             self.report_providers(&problems);
         }
+        outlets.approvals.send_if_modified(|known| {
+            let other = !known.ptr_eq(self.approvals.known());
+            known.clone_from(self.approvals.known());
+            other
+        });
         let fates = self.catalog.apply(std::mem::take(&mut self.changes));
         self.reports.touched.extend(fates.into_iter().map(|(key, _)| key));
         self.reports.relationships.extend(self.catalog.relationships_touched());

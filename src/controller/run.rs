@@ -1,5 +1,6 @@
 //! `durward controller`: everything that runs in a cluster.
 
+use crate::approval::{self, Clerk, Known, QUEUE, Seal};
 use crate::audit::{Audit, OnLoss, Sink};
 use crate::authn::{Authenticator, Living, TrustDomain, api_key};
 use crate::controller::certificates::{Leaf, Listeners};
@@ -12,6 +13,7 @@ use crate::controller::webhooks::{FailurePolicy, Webhooks};
 use crate::controller::writer::Writer;
 use crate::controller::{living, owner, service_accounts};
 use crate::doors::admin::{self, Admin, AdminPolicy, Administration, Readiness};
+use crate::doors::approvals::{self, Desk};
 use crate::doors::authorization::{self, Authorization};
 use crate::doors::exchange::{self, Exchange};
 use crate::doors::snapshots::{Resources, Snapshots};
@@ -189,6 +191,8 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
     let (unenforced, audited) = mpsc::unbounded_channel();
     let (seen, sight) = channel::channel(Seen::default());
     let (gates, of_gates) = channel::channel(Resources::default());
+    let (approvals, approvals_have) = channel::channel(Known::default());
+    let seal = Seal::new(audit_keys.clone());
     let readiness = Arc::new(Readiness::default());
     let (gate, closing) = (Arc::clone(&readiness), CancellationToken::new());
 
@@ -242,7 +246,26 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
     let page = Page { service: token_service.clone(), step_up: second_factors, trust: Arc::clone(&trust) };
     let exchange = Exchange { service: token_service, trust: Arc::clone(&trust) };
     let routers = tokens::router(published).merge(metadata).merge(exchange::router(exchange)).merge(mint::router(mint));
-    let routers = routers.merge(snapshots::router(snapshots)).merge(step_up::router(page));
+    let desk = Desk {
+        engine: Arc::clone(&engine),
+        store: approval::Store::Cluster(client.clone()),
+        seal: seal.clone(),
+        known: approvals_have.clone(),
+        trust: Arc::clone(&trust),
+        slots: Desk::slots(),
+    };
+    let routers =
+        routers.merge(snapshots::router(snapshots)).merge(step_up::router(page)).merge(approvals::router(desk));
+    let (wanted, lacking) = mpsc::channel(QUEUE);
+    engine.ask_for_approvals(wanted);
+    let clerk = Clerk {
+        store: approval::Store::Cluster(client.clone()),
+        seal: seal.clone(),
+        known: approvals_have,
+        engine: Arc::clone(&engine),
+        leading: leads.clone(),
+    };
+    parts.add(|stop| clerk.run(lacking, stop));
     parts.serve(token_listener, Some(Arc::clone(&tls)), routers);
     let administration = Admin {
         engine: Arc::clone(&engine),
@@ -266,8 +289,9 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
         batches: owner::Batches { batches, applied, number: 0 },
         synced,
         gates,
+        approvals,
     };
-    let owner = Owner::new(names, sources);
+    let owner = Owner::new(names, sources, seal.clone());
     parts.add(|stop| owner.run(events, reviews, outlets, stop));
     let (keys, authenticator) = (client.clone(), Arc::clone(engine.authenticator()));
     parts.add(|stop| service_accounts::follow(keys, authenticator, stop));

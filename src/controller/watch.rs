@@ -1,7 +1,7 @@
 //! What the API server tells of the resources that decisions depend on, as one stream.
 
 use crate::controller::api_server::pauses;
-use durward_api::resources::{AccessPolicy, IdentityProvider, Relationship};
+use durward_api::resources::{AccessPolicy, Approval, IdentityProvider, Relationship};
 use futures::stream::{BoxStream, SelectAll, StreamExt, select_all};
 use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
 use kube::api::{Api, DynamicObject};
@@ -16,6 +16,7 @@ pub(crate) enum Source {
     Policies,
     Providers,
     Relationships,
+    Approvals,
     Namespaces,
     /// Names of Services alone: a host that none stands behind is most often a slip.
     Services,
@@ -37,7 +38,8 @@ impl Source {
     /// Everything that decisions wait for; Services are good for warnings alone.
     pub(crate) fn all(api_key_namespaces: &[String]) -> Vec<Self> {
         let keys = api_key_namespaces.iter().cloned().map(Self::ApiKeys);
-        [Self::Policies, Self::Providers, Self::Relationships, Self::Namespaces].into_iter().chain(keys).collect()
+        let all = [Self::Policies, Self::Providers, Self::Relationships, Self::Approvals, Self::Namespaces];
+        all.into_iter().chain(keys).collect()
     }
 }
 
@@ -87,6 +89,7 @@ pub(crate) fn watch(client: &Client, api_key_namespaces: &[String], api_key_labe
         own(Source::Policies, ApiResource::erase::<AccessPolicy>(&())),
         own(Source::Providers, ApiResource::erase::<IdentityProvider>(&())),
         own(Source::Relationships, ApiResource::erase::<Relationship>(&())),
+        own(Source::Approvals, ApiResource::erase::<Approval>(&())),
     ];
     let namespaces = watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), Config::default());
     streams.push(follow(Source::Namespaces, namespaces, |object| Object::Namespace(Box::new(object))));

@@ -1,7 +1,8 @@
 //! The answer over HTTP (RFC 6750, RFC 9470), the same for forward auth, `ext_authz` and the gate.
 
 use crate::engine::Answer;
-use durward_core::decision::Reason;
+use durward_core::approval::Matter;
+use durward_core::decision::{Challenge, Reason};
 use durward_core::principal::Identity;
 use durward_core::scope::Scope;
 use http::StatusCode;
@@ -26,43 +27,64 @@ impl HttpAnswer {
         if answer.passes() {
             return Self { status: StatusCode::OK, headers: identity(answer), body: String::new() };
         }
-        let realm = quoted(answer.audience.as_deref().unwrap_or("durward"));
-        let refusal = |status, challenge: Option<String>, body: String| {
-            let mut headers =
-                vec![("content-type", "application/json".to_owned()), ("cache-control", "no-store".to_owned())];
-            headers.extend(challenge.map(|challenge| ("www-authenticate", format!("Bearer realm={realm}{challenge}"))));
-            Self { status, headers, body }
-        };
+        let realm = answer.audience.as_deref().unwrap_or("durward");
         match answer.decision.reason {
-            // whatever was wrong with the credential, these are the same bytes
-            Reason::Unauthenticated => {
-                let error = if answer.credential_presented { r#", error="invalid_token""# } else { "" };
-                refusal(StatusCode::UNAUTHORIZED, Some(error.to_owned()), r#"{"error":"invalid_token"}"#.to_owned())
-            }
-            Reason::AssuranceTooLow => {
-                let mut challenge = r#", error="insufficient_user_authentication""#.to_owned();
-                if let Some(enough) = answer.decision.challenge {
-                    challenge.push_str(&format!(r#", acr_values="{}""#, enough.assurance.acr()));
-                    if let Some(age) = enough.max_age {
-                        challenge.push_str(&format!(r#", max_age="{}""#, age.num_seconds()));
-                    }
-                }
-                refusal(
-                    StatusCode::UNAUTHORIZED,
-                    Some(challenge),
-                    r#"{"error":"insufficient_user_authentication"}"#.to_owned(),
-                )
-            }
+            Reason::Unauthenticated => Self::unauthenticated(realm, answer.credential_presented),
+            Reason::AssuranceTooLow => Self::challenge(realm, answer.decision.challenge),
             Reason::InsufficientScope => {
                 let scope = scopes(&answer.decision.required);
                 // a scope has neither quote nor backslash (RFC 6749 section 3.3)
-                let challenge = format!(r#", error="insufficient_scope", scope="{scope}""#);
+                let challenge = bearer(realm, &format!(r#", error="insufficient_scope", scope="{scope}""#));
                 let body = format!(r#"{{"error":"insufficient_scope","scope":"{scope}"}}"#);
-                refusal(StatusCode::FORBIDDEN, Some(challenge), body)
+                Self::refusal(StatusCode::FORBIDDEN, Some(challenge), body)
             }
-            _ => refusal(StatusCode::FORBIDDEN, None, r#"{"error":"access_denied"}"#.to_owned()),
+            Reason::ApprovalRequired => {
+                let name = answer.decision.approval.as_ref().map(|approval| approval_name(&approval.matter));
+                let body = format!(r#"{{"error":"approval_required","approval":"{}"}}"#, name.unwrap_or_default());
+                Self::refusal(StatusCode::FORBIDDEN, None, body)
+            }
+            _ => Self::forbidden(),
         }
     }
+
+    /// Whatever was wrong with the credential, these are the same bytes.
+    pub(crate) fn unauthenticated(realm: &str, presented: bool) -> Self {
+        let error = if presented { r#", error="invalid_token""# } else { "" };
+        Self::refusal(StatusCode::UNAUTHORIZED, Some(bearer(realm, error)), r#"{"error":"invalid_token"}"#.to_owned())
+    }
+
+    /// More is needed than the caller has shown (RFC 9470).
+    pub(crate) fn challenge(realm: &str, enough: Option<Challenge>) -> Self {
+        let mut challenge = r#", error="insufficient_user_authentication""#.to_owned();
+        if let Some(enough) = enough {
+            challenge.push_str(&format!(r#", acr_values="{}""#, enough.assurance.acr()));
+            if let Some(age) = enough.max_age {
+                challenge.push_str(&format!(r#", max_age="{}""#, age.num_seconds()));
+            }
+        }
+        let body = r#"{"error":"insufficient_user_authentication"}"#.to_owned();
+        Self::refusal(StatusCode::UNAUTHORIZED, Some(bearer(realm, &challenge)), body)
+    }
+
+    pub(crate) fn forbidden() -> Self {
+        Self::refusal(StatusCode::FORBIDDEN, None, r#"{"error":"access_denied"}"#.to_owned())
+    }
+
+    fn refusal(status: StatusCode, challenge: Option<String>, body: String) -> Self {
+        let mut headers =
+            vec![("content-type", "application/json".to_owned()), ("cache-control", "no-store".to_owned())];
+        headers.extend(challenge.map(|challenge| ("www-authenticate", challenge)));
+        Self { status, headers, body }
+    }
+}
+
+fn bearer(realm: &str, rest: &str) -> String {
+    format!("Bearer realm={}{rest}", quoted(realm))
+}
+
+/// How an approval is named to people and programs: namespace and name of the object.
+pub(crate) fn approval_name(matter: &Matter) -> String {
+    format!("{}/{}", matter.policy.namespace, matter.name())
 }
 
 /// Who is calling and why they may, for the application.

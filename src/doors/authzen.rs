@@ -8,6 +8,7 @@ mod search;
 
 use crate::authn::Authenticator;
 use crate::doors::Doors;
+use crate::doors::answer::approval_name;
 use crate::doors::trust::Peer;
 use crate::engine::{Answer, Caller, Door};
 use axum::body::{Body, Bytes};
@@ -279,6 +280,7 @@ fn reasons(answer: &Answer) -> Value {
         "operation": decision.operation,
         "rules": decision.rules,
         "missing": decision.missing,
+        "approval": decision.approval.as_ref().filter(|one| one.given.is_none()).map(|one| approval_name(&one.matter)),
         "acr_values": decision.challenge.map(|challenge| challenge.assurance.acr()),
         "max_age": decision.challenge.and_then(|challenge| challenge.max_age).map(|age| age.num_seconds()),
         "revision": decision.revision.to_string(),

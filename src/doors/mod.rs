@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod admission;
 pub(crate) mod answer;
+pub(crate) mod approvals;
 pub mod authorization;
 pub mod authzen;
 pub(crate) mod exchange;

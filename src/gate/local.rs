@@ -19,6 +19,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
@@ -78,7 +79,9 @@ impl Local {
         engine.replace_snapshot(directory.catalog.snapshot().clone());
         engine.metrics().policies_rejected(directory.catalog.rejected());
         let (engine, authenticator) = (Arc::clone(engine), Arc::clone(engine.authenticator()));
-        parts.add(|stop| follow(watch, directory, engine, stop));
+        // a gate that goes by a directory knows of no approvals: what asks for one stays refused
+        let (_, approvals) = mpsc::unbounded_channel();
+        parts.add(|stop| follow(watch, directory, engine, approvals, stop));
         match self.certificate {
             Certificate::State { state, account } => {
                 let (material, keys) = issued(&state, &domain.trust_domain, &account)?;

@@ -1,5 +1,6 @@
 //! The engine from a directory of manifests, without a cluster.
 
+pub(crate) mod approvals;
 pub(crate) mod key_uses;
 pub mod load;
 pub mod manifest;

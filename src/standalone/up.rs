@@ -1,9 +1,11 @@
 //! `durward up`: all doors on this host, deciding by a directory that is followed as it changes.
 
+use crate::approval::Seal;
 use crate::audit::{Audit, OnLoss, Sink};
 use crate::authn::tls::{Clients, ServerCertificate, server_config};
 use crate::authn::{Authenticator, ServiceAccountIssuer, TrustDomain};
 use crate::doors::admin::{self, Admin, AdminPolicy, Administration, Readiness};
+use crate::doors::approvals;
 use crate::doors::exchange::{self, Exchange};
 use crate::doors::step_up::{self, Page};
 use crate::doors::tokens::Metadata;
@@ -15,6 +17,7 @@ use crate::metrics::Metrics;
 use crate::openfga::OpenFga;
 use crate::process::{Failure, ListenError, Parts, bind};
 use crate::random::random;
+use crate::standalone::approvals::Approvals;
 use crate::standalone::key_uses;
 use crate::standalone::load::{Directory, Domain, load};
 use crate::standalone::state::State;
@@ -30,6 +33,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 
 /// Everything that `durward up` can be told.
 #[derive(Debug)]
@@ -99,8 +103,11 @@ pub async fn up(settings: Settings, ready: impl FnOnce(&Listen, &Directory)) -> 
     let audit = Audit::open(&settings.audit, settings.on_loss, audit_keys.log_signer())?;
     let watch = Watch::begin(&settings.manifests);
     // a directory that is not there is told by the loader, which knows what it is for
-    let directory = load(&settings.manifests, &settings.domain)?;
+    let mut directory = load(&settings.manifests, &settings.domain)?;
     let watch = watch?;
+    let seal = Seal::new(audit_keys.clone());
+    let (approvals, approved) = Approvals::open(&settings.state, seal.clone())?;
+    directory.catalog.apply(approved);
 
     let domain = TrustDomain {
         name: settings.domain.trust_domain.clone(),
@@ -143,6 +150,8 @@ pub async fn up(settings: Settings, ready: impl FnOnce(&Listen, &Directory)) -> 
     let service = TokenService::new(Arc::clone(&engine), token_keys.clone(), &issuer);
     let service = service.with(step_up.clone());
     let page = Page { service: service.clone(), step_up, trust: Arc::clone(&trust) };
+    let (changes, changed) = mpsc::unbounded_channel();
+    let desk = approvals.begin(&engine, seal, Arc::clone(&trust), changes, &mut parts);
     sockets.serve(
         &mut parts,
         &tls,
@@ -152,7 +161,8 @@ pub async fn up(settings: Settings, ready: impl FnOnce(&Listen, &Directory)) -> 
             tokens: tokens::metadata(metadata)
                 .merge(bundle)
                 .merge(exchange::router(Exchange { service, trust }))
-                .merge(step_up::router(page)),
+                .merge(step_up::router(page))
+                .merge(approvals::router(desk)),
             admin: admin::router(Admin {
                 engine: Arc::clone(&engine),
                 readiness,
@@ -170,7 +180,7 @@ pub async fn up(settings: Settings, ready: impl FnOnce(&Listen, &Directory)) -> 
     let authenticator = Arc::clone(engine.authenticator());
     parts.add(|stop| key_uses::keep(settings.state, authenticator, stop));
     ready(&listen, &directory);
-    parts.add(|stop| follow(watch, directory, Arc::clone(&engine), stop));
+    parts.add(|stop| follow(watch, directory, Arc::clone(&engine), changed, stop));
     parts.until_the_end(async move { health.closing().await }).await
 }
 

@@ -3,6 +3,7 @@
 use crate::engine::Engine;
 use crate::standalone::load::Directory;
 use crate::standalone::manifest::Problem;
+use durward_api::catalog::Change;
 use durward_api::resources::IdentityProvider;
 use k8s_openapi::api::core::v1::Secret;
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
@@ -52,11 +53,12 @@ impl Watch {
     }
 }
 
-/// Applies changes of the directory until `shutdown`.
+/// Applies changes of the directory, and of `approvals`, until `shutdown`.
 pub(crate) async fn follow(
     mut watch: Watch,
     mut directory: Directory,
     engine: Arc<Engine>,
+    mut approvals: UnboundedReceiver<Vec<Change>>,
     shutdown: CancellationToken,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut told: BTreeSet<Problem> = directory.problems().into_iter().collect();
@@ -67,6 +69,11 @@ pub(crate) async fn follow(
                 Changed::Everything => None,
                 Changed::Files(files) => Some(files),
             },
+            Some(changes) = approvals.recv() => {
+                directory.catalog.apply(changes);
+                apply(&directory, &engine, &mut known, &mut told);
+                continue;
+            }
             () = shutdown.cancelled() => return Ok(()),
         };
         let (read, refreshed) = tokio::task::spawn_blocking(move || {

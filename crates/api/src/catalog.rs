@@ -7,6 +7,7 @@ use crate::compile::{FieldError, Settings, compile};
 use crate::ownership::{Allowance, unowned};
 use crate::relationships::{RelationshipKey, Relationships};
 use crate::resources::{AccessPolicy, Relationship};
+use durward_core::approval::{Given, Matter};
 use durward_core::digest::Digest;
 use durward_core::policy::{Policy, PolicyKey};
 use durward_core::service::{OperationConflict, ServiceKey, Union};
@@ -34,6 +35,8 @@ pub enum Change {
     Namespace(String, Option<BTreeMap<String, String>>),
     /// The labels of a Namespace; `None` when it is gone.
     NamespaceLabels(String, Option<BTreeMap<String, String>>),
+    /// Something was approved; `None` when it is no longer.
+    Approval(Matter, Option<Given>),
     /// Any other resource that decisions depend on, with its digest; `None` when it is gone.
     Other(String, Option<Digest>),
 }
@@ -338,6 +341,7 @@ impl Catalog {
             Change::Relationship(resource) => self.relationships.put(&resource, &mut self.snapshot),
             Change::UnreadableRelationship(key, error) => self.relationships.unreadable(key, error),
             Change::RelationshipGone(key) => self.relationships.remove(&key, &mut self.snapshot),
+            Change::Approval(matter, given) => self.snapshot.approve(matter, given),
             Change::Other(name, digest) => self.snapshot.record(&name, digest),
         }
     }

@@ -4,6 +4,7 @@
 use crate::relations;
 use crate::resources::{self as spec, AccessPolicy};
 use chrono::TimeDelta;
+use durward_core::approval::Approvers;
 use durward_core::condition::Condition;
 use durward_core::digest::Digest;
 use durward_core::host::Host;
@@ -11,7 +12,7 @@ use durward_core::kubernetes::{ApiPattern, Verb};
 use durward_core::path::{Method, PathPattern};
 use durward_core::pods::{DEFAULT_TTL, Pods, Requirement, Selector};
 use durward_core::policy::{Denial, Grant, MAX_SCOPES, Match, Mode, Operation, Policy, PolicyKey, Subject, Way};
-use durward_core::principal::{PrincipalId, is_dns_label, is_dns_subdomain};
+use durward_core::principal::{KUBERNETES, PrincipalId, is_dns_label, is_dns_subdomain};
 use durward_core::relations::{Model, RelationEngine, RelationTo, Store};
 use durward_core::risk::Risk;
 use durward_core::scope::Scope;
@@ -67,6 +68,11 @@ const LONGEST_TTL: TimeDelta = TimeDelta::hours(24);
 const SHORTEST_TOKEN: TimeDelta = TimeDelta::minutes(1);
 const LONGEST_TOKEN: TimeDelta = TimeDelta::hours(1);
 /// Bounds of one policy; a service with more is cut in several policies. The CRD says the same.
+/// How long an approval lasts.
+const DEFAULT_APPROVAL: TimeDelta = TimeDelta::minutes(30);
+const SHORTEST_APPROVAL: TimeDelta = TimeDelta::minutes(1);
+const LONGEST_APPROVAL: TimeDelta = TimeDelta::hours(24);
+const MAX_APPROVERS: usize = 8;
 const MAX_OPERATIONS: usize = 512;
 const MAX_MATCHES: usize = 64;
 const MAX_GRANTS: usize = 1000;
@@ -139,7 +145,8 @@ impl Compiler<'_> {
         let pods = self.pods(spec);
         let tokens = self.tokens(spec.tokens.as_ref());
         let ways = self.ways(&spec.authentication);
-        let operations = self.operations(&spec.operations);
+        let uid = resource.metadata.uid.as_deref().unwrap_or_default();
+        let operations = self.operations(&spec.operations, uid);
         let roles = self.roles(&spec.roles);
         let (relations, mistakes) = relations::model(&spec.relations);
         mistakes.into_iter().for_each(|mistake| self.error(mistake.field, mistake.message));
@@ -151,7 +158,10 @@ impl Compiler<'_> {
         };
         let denials = self.denials(&key, &spec.denials, mode);
         let canonical = self.take("spec", serde_json::to_vec(spec))?;
-        let digest = Digest::of([canonical.as_slice(), self.settings.trust_domain.as_bytes()]);
+        // what was approved is approved for this object
+        let uid = resource.metadata.uid.as_deref().filter(|_| operations.iter().any(|one| one.approval.is_some()));
+        let parts = [canonical.as_slice(), self.settings.trust_domain.as_bytes()];
+        let digest = Digest::of(parts.into_iter().chain(uid.map(str::as_bytes)));
         Some(Policy {
             key,
             audience: audience.into(),
@@ -315,12 +325,12 @@ impl Compiler<'_> {
         parsed
     }
 
-    fn operations(&mut self, operations: &[spec::Operation]) -> Vec<Operation> {
+    fn operations(&mut self, operations: &[spec::Operation], uid: &str) -> Vec<Operation> {
         self.names("operations", operations.iter().map(|o| o.name.as_str()), MAX_OPERATIONS);
         let compiled: Vec<Operation> = operations
             .iter()
             .enumerate()
-            .map(|(i, operation)| self.operation(&format!("spec.operations[{i}]"), operation))
+            .map(|(i, operation)| self.operation(&format!("spec.operations[{i}]"), operation, uid))
             .collect();
         if let Some((first, second, pattern)) = shadowed(&compiled) {
             let index = compiled.iter().position(|o| o.name == second).unwrap_or_default();
@@ -334,7 +344,7 @@ impl Compiler<'_> {
         compiled
     }
 
-    fn operation(&mut self, field: &str, operation: &spec::Operation) -> Operation {
+    fn operation(&mut self, field: &str, operation: &spec::Operation, uid: &str) -> Operation {
         if operation.http.is_empty() && operation.grpc.is_empty() && operation.kubernetes.is_empty() {
             self.error(field, "say which requests it is: `http`, `grpc` or `kubernetes`");
         }
@@ -373,7 +383,10 @@ impl Compiler<'_> {
                 "leave requests to the Kubernetes API undeclared: those are not refused",
             );
         }
-        let contradicts = !operation.scopes.is_empty() || risk == Risk::High || operation.step_up.is_some();
+        let contradicts = !operation.scopes.is_empty()
+            || risk == Risk::High
+            || operation.step_up.is_some()
+            || operation.approval.is_some();
         if operation.public && contradicts {
             self.error(format!("{field}.public"), "a public operation asks nobody for scopes, risk or step-up");
         }
@@ -384,8 +397,48 @@ impl Compiler<'_> {
             scopes: scopes.into(),
             risk,
             max_age: self.max_age(&format!("{field}.stepUp"), operation.step_up.as_ref(), risk),
+            approval: self.approval(&format!("{field}.approval"), operation.approval.as_ref(), risk, uid),
             public: operation.public,
         }
+    }
+
+    fn approval(
+        &mut self,
+        field: &str,
+        rule: Option<&spec::ApprovalRule>,
+        risk: Risk,
+        uid: &str,
+    ) -> Option<Arc<Approvers>> {
+        let rule = rule?;
+        if risk != Risk::High {
+            self.error(field, "an approval is asked for at `risk: High` only; say so, or leave it out");
+        }
+        if rule.by.len() > MAX_APPROVERS {
+            self.error(format!("{field}.by"), format!("at most {MAX_APPROVERS} are possible; use a group"));
+        }
+        let by = self.subjects(&format!("{field}.by"), &rule.by);
+        for (i, subject) in by.iter().enumerate() {
+            let person = match subject {
+                Subject::Provider(provider) | Subject::Group { provider, .. } | Subject::Claims { provider, .. } => {
+                    &**provider != KUBERNETES
+                }
+                Subject::Principal(id) => matches!(id, PrincipalId::User { .. }),
+                _ => false,
+            };
+            if !person {
+                let message = "people approve: name a `provider` of theirs, with or without `group` and `claims`, or a \
+                               `principal` such as `user:corporate/alice`";
+                self.error(format!("{field}.by[{i}]"), message);
+            }
+        }
+        let lasts = rule.lasts.as_deref().map_or(Some(DEFAULT_APPROVAL), |text| {
+            let lasts = duration(text).filter(|lasts| (SHORTEST_APPROVAL..=LONGEST_APPROVAL).contains(lasts));
+            if lasts.is_none() {
+                self.error(format!("{field}.for"), format!("`{text}` is no time from 1m to 24h, such as `30m`"));
+            }
+            lasts
+        })?;
+        Some(Arc::new(Approvers { by, lasts, policy_uid: uid.into() }))
     }
 
     fn max_age(&mut self, field: &str, step_up: Option<&spec::StepUp>, risk: Risk) -> TimeDelta {

@@ -1,6 +1,6 @@
 //! The CustomResourceDefinitions, as the API server takes them and as `crds/` holds them.
 
-use crate::resources::{AccessPolicy, IdentityProvider, Relationship};
+use crate::resources::{AccessPolicy, Approval, IdentityProvider, Relationship};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 use serde_json::{Map, Value};
@@ -42,7 +42,10 @@ pub enum CrdError {
 /// # Errors
 /// When a resource type has a schema that is no CRD; a test keeps that from happening.
 pub fn crds() -> Result<Vec<CustomResourceDefinition>, CrdError> {
-    [AccessPolicy::crd(), IdentityProvider::crd(), Relationship::crd()].into_iter().map(finished).collect()
+    [AccessPolicy::crd(), Approval::crd(), IdentityProvider::crd(), Relationship::crd()]
+        .into_iter()
+        .map(finished)
+        .collect()
 }
 
 /// One CRD as YAML, the same bytes on every machine.

@@ -134,16 +134,22 @@ fn named_lists_are_maps() {
 
 #[test]
 fn people_can_ask_for_them() {
-    for (crd, (short, scope)) in
-        crd::crds().expect("CRDs").iter().zip([("ap", "Namespaced"), ("idp", "Cluster"), ("rel", "Namespaced")])
-    {
+    let expected = [
+        ("ap", "Namespaced", "Ready"),
+        ("apr", "Namespaced", "Principal"),
+        ("idp", "Cluster", "Ready"),
+        ("rel", "Namespaced", "Ready"),
+    ];
+    let crds = crd::crds().expect("CRDs");
+    assert_eq!(crds.len(), expected.len());
+    for (crd, (short, scope, first)) in crds.iter().zip(expected) {
         assert_eq!(crd.spec.names.short_names, Some(vec![short.to_owned()]));
         assert_eq!(crd.spec.names.categories, Some(vec!["durward".to_owned()]));
         assert_eq!(crd.spec.scope, scope);
         let version = &crd.spec.versions[0];
         assert!(version.subresources.as_ref().is_some_and(|sub| sub.status.is_some()));
         let columns: Vec<_> = version.additional_printer_columns.iter().flatten().map(|c| c.name.as_str()).collect();
-        assert_eq!((columns.first(), columns.last()), (Some(&"Ready"), Some(&"Age")));
+        assert_eq!((columns.first(), columns.last()), (Some(&first), Some(&"Age")));
     }
 }
 

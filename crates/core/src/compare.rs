@@ -221,7 +221,8 @@ fn effect(before: &Right, after: &Right) -> Option<Effect> {
         (Can::If, Can::If) | (Can::Yes, Can::Yes) => {
             let terms = |right: &Right| {
                 let free = right.audited || right.public;
-                let asked = (!free).then(|| (right.risk, right.max_age, right.because.clone(), right.ways.clone()));
+                let asked = (!free)
+                    .then(|| (right.risk, right.max_age, right.approval, right.because.clone(), right.ways.clone()));
                 (asked, right.unless.clone())
             };
             (terms(before) != terms(after)).then_some(Effect::Conditions)

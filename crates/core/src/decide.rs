@@ -3,8 +3,9 @@
 //! The two halves are apart because a door needs the first to know which ways in the service accepts, before it
 //! can authenticate anybody for the second.
 
+use crate::approval::Matter;
 use crate::condition::{Facts, Truth};
-use crate::decision::{Challenge, Decision, Reason};
+use crate::decision::{Approval, Challenge, Decision, Reason};
 use crate::host::Host;
 use crate::kubernetes::ApiCall;
 use crate::path::{Ambiguity, PathPattern, RequestPath};
@@ -24,7 +25,7 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock};
 
 /// Clock difference up to which an authentication "in the future" counts as just now.
-const SKEW: TimeDelta = TimeDelta::seconds(60);
+pub(crate) const SKEW: TimeDelta = TimeDelta::seconds(60);
 
 /// A request with its service and operation found, or the reason why not.
 #[derive(Debug)]
@@ -168,7 +169,13 @@ impl<'s> Route<'s, '_> {
         if !missing.is_empty() {
             return Decision { missing, ..self.decision(Reason::InsufficientScope) };
         }
-        denied.unwrap_or_else(|| Decision { rules, ..self.decision(Reason::Granted) })
+        // the last that is asked: it makes up for nothing before
+        let approval = self.approval(&facts);
+        if approval.as_ref().is_some_and(|approval| approval.given.is_none()) {
+            return Decision { approval, ..self.decision(Reason::ApprovalRequired) };
+        }
+        let decision = denied.unwrap_or_else(|| Decision { rules, ..self.decision(Reason::Granted) });
+        Decision { approval, ..decision }
     }
 
     /// Steps 3 to 6: the decision, or else what grants are to be looked at for, with a denial that is only audited.
@@ -223,6 +230,20 @@ impl<'s> Route<'s, '_> {
         }
     }
 
+    /// The approval that the operation asks for, with the one that counts now, if there is one.
+    fn approval(&self, facts: &RequestFacts<'_, '_>) -> Option<Box<Approval>> {
+        let RequestFacts { found: Found { operation, .. }, caller, now, .. } = facts;
+        let approvers = operation.operation.approval.as_ref()?;
+        let matter = Matter {
+            policy: operation.policy.clone(),
+            policy_uid: Arc::clone(&approvers.policy_uid),
+            operation: Arc::clone(&operation.operation.name),
+            principal: caller.id.clone(),
+        };
+        let given = self.snapshot.approval(&matter).filter(|given| given.counts(approvers.lasts, *now)).cloned();
+        Some(Box::new(Approval { matter, given }))
+    }
+
     /// A decision as far as the route says it.
     fn decision(&self, reason: Reason) -> Decision {
         let operation = self.found.as_ref().ok().map(|found| found.operation);
@@ -236,6 +257,7 @@ impl<'s> Route<'s, '_> {
             required: operation.map(|o| Arc::clone(&o.operation.scopes)).unwrap_or_default(),
             missing: Vec::new(),
             challenge: None,
+            approval: None,
             detail: None,
             revision: self.snapshot.revision(),
         }

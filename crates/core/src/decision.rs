@@ -1,5 +1,6 @@
 //! What was decided, and why.
 
+use crate::approval::{Given, Matter};
 use crate::digest::Digest;
 use crate::policy::{Mode, PolicyKey};
 use crate::risk::Assurance;
@@ -29,6 +30,8 @@ pub enum Reason {
     Denied,
     /// Nobody granted the caller all that the operation needs.
     InsufficientScope,
+    /// The caller has all that the operation needs, but for somebody's approval.
+    ApprovalRequired,
     /// Grants give all that the operation needs.
     Granted,
 }
@@ -52,6 +55,7 @@ impl Reason {
             Self::AssuranceTooLow => "AssuranceTooLow",
             Self::Denied => "Denied",
             Self::InsufficientScope => "InsufficientScope",
+            Self::ApprovalRequired => "ApprovalRequired",
             Self::Granted => "Granted",
         }
     }
@@ -70,6 +74,15 @@ pub struct Challenge {
     pub assurance: Assurance,
     /// How fresh the authentication must be.
     pub max_age: Option<TimeDelta>,
+}
+
+/// The approval that an operation asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Approval {
+    /// What it is about.
+    pub matter: Matter,
+    /// The one that carried an allow; `None` if there is none that counts.
+    pub given: Option<Given>,
 }
 
 /// A decision. The same input gives the same one, field by field.
@@ -93,6 +106,8 @@ pub struct Decision {
     pub missing: Vec<Scope>,
     /// What would be good enough, for [`Reason::AssuranceTooLow`].
     pub challenge: Option<Challenge>,
+    /// The approval that the operation asks for, once the caller has all else.
+    pub approval: Option<Box<Approval>>,
     /// More about the reason, for audit and explanations; not for callers.
     pub detail: Option<String>,
     /// The snapshot that it was decided from.

@@ -9,6 +9,7 @@
 //!                                                   ▲ Request        ▲ Principal, instant
 //! ```
 
+pub mod approval;
 pub mod compare;
 pub mod condition;
 pub mod decide;

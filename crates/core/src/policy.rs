@@ -1,5 +1,6 @@
 //! A compiled policy: everything parsed, nothing left to look up but other policies of the same service.
 
+use crate::approval::Approvers;
 use crate::condition::Condition;
 use crate::digest::Digest;
 use crate::host::Host;
@@ -100,6 +101,8 @@ pub struct Operation {
     pub risk: Risk,
     /// Oldest second factor of a person, for [`Risk::High`].
     pub max_age: TimeDelta,
+    /// Who has to approve it first, if anybody.
+    pub approval: Option<Arc<Approvers>>,
     /// Open to everybody.
     pub public: bool,
 }

@@ -70,6 +70,8 @@ pub struct Right {
     pub risk: Risk,
     /// Oldest second factor of a person, for high risk.
     pub max_age: Option<TimeDelta>,
+    /// Whether somebody has to approve it first.
+    pub approval: bool,
     /// Ways in that are accepted.
     pub ways: BTreeSet<Way>,
     /// Whether a refusal is only recorded.
@@ -94,6 +96,7 @@ impl Right {
             public: false,
             risk: Risk::Standard,
             max_age: None,
+            approval: false,
             ways: BTreeSet::new(),
             audited: service.mode == Mode::Audit,
             denied: false,
@@ -162,6 +165,7 @@ impl Service {
             public: operation.operation.public,
             risk: operation.operation.risk,
             max_age: (operation.operation.risk == Risk::High).then_some(operation.operation.max_age),
+            approval: operation.operation.approval.is_some(),
             ways: operation.ways.iter().cloned().collect(),
             audited: operation.mode == Mode::Audit,
             denied: false,

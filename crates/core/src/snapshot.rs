@@ -1,5 +1,6 @@
 //! All services at one moment. Immutable; replaced, never changed.
 
+use crate::approval::{Approvers, Given, Matter};
 use crate::digest::{Contents, Digest};
 use crate::host::{Host, canonical_of_authority};
 use crate::kubernetes::ApiCall;
@@ -35,6 +36,8 @@ pub struct Snapshot {
     labels: Map<Arc<str>, Arc<Labels>>,
     /// Tuples of each service, whether it is there or not.
     tuples: Map<ServiceKey, Tuples>,
+    /// Approvals that were given.
+    approvals: Map<Matter, Given>,
     contents: Contents,
     revision: Digest,
 }
@@ -118,6 +121,30 @@ impl Snapshot {
     pub fn tuples(&self, service: &ServiceKey) -> &Tuples {
         static NONE: LazyLock<Tuples> = LazyLock::new(Tuples::default);
         self.tuples.get(service).unwrap_or(&NONE)
+    }
+
+    /// Notes that something was approved; `None` when it is no longer.
+    pub fn approve(&mut self, matter: Matter, given: Option<Given>) {
+        self.record(&matter.content(), given.as_ref().map(Given::digest));
+        match given {
+            Some(given) => self.approvals.insert(matter, given),
+            None => self.approvals.remove(&matter),
+        };
+    }
+
+    /// What was approved, whether it counts now or not.
+    pub(crate) fn approval(&self, matter: &Matter) -> Option<&Given> {
+        self.approvals.get(matter)
+    }
+
+    /// Who may approve something: the service that it is about, and what its policy says now.
+    #[must_use]
+    pub fn approvers(&self, matter: &Matter) -> Option<(&Arc<Service>, &Approvers)> {
+        self.services().filter(|service| service.key.namespace == matter.policy.namespace).find_map(|service| {
+            let operation = service.named(&matter.operation).filter(|one| one.policy == matter.policy)?;
+            let approvers = operation.operation.approval.as_deref()?;
+            (approvers.policy_uid == matter.policy_uid).then_some((service, approvers))
+        })
     }
 
     /// The service of this namespace and audience.

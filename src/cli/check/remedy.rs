@@ -53,6 +53,9 @@ pub(super) fn remedy(
                 "no grant helps against {rules}; whoever is responsible for that denial decides whether it is to apply here"
             )))
         }
+        Reason::ApprovalRequired => Some(Remedy::advice(
+            "the caller has all else; somebody whom the operation names in `approval.by` has to approve it (`durward approve`)",
+        )),
         Reason::InsufficientScope => Some(grant(decision, caller?, considered, trust_domain)),
     }
 }

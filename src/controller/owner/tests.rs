@@ -44,9 +44,11 @@ impl World {
             batches: Batches { batches: sender, applied, number: 0 },
             synced,
             gates: watch::Sender::new(Resources::default()),
+            approvals: watch::Sender::default(),
         };
         let settings = Settings { trust_domain: "cluster.local".into(), cluster_domain: "cluster.local".into() };
-        let owner = Owner::new(settings, Source::all(&[]));
+        let seal = Seal::new(crate::identity::TokenKeys::new(crate::identity::Ring::default()));
+        let owner = Owner::new(settings, Source::all(&[]), seal);
         let script = stream::select_all([script.boxed()]);
         tokio::spawn(owner.run(script, asked, outlets, CancellationToken::new()));
         Self { events, reviews, engine, readiness, batches, _applied, _synced }
@@ -65,7 +67,7 @@ impl World {
 
     /// Everything else is empty.
     fn sync_others(&self) {
-        [Source::Providers, Source::Relationships, Source::Namespaces]
+        [Source::Providers, Source::Relationships, Source::Approvals, Source::Namespaces]
             .iter()
             .for_each(|source| self.list(source, vec![]));
     }
@@ -130,6 +132,7 @@ async fn nothing_is_in_force_and_nobody_is_ready_before_everything_was_read() {
     world.list(&Source::Policies, vec![own(open("shop", 1))]);
     world.list(&Source::Providers, vec![]);
     world.list(&Source::Relationships, vec![]);
+    world.list(&Source::Approvals, vec![]);
     // one listing has begun and not ended
     world.tell(Event::Listing(Source::Namespaces));
     let told = world.review(open("farm", 1)).await;
@@ -216,6 +219,7 @@ async fn a_namespace_that_loses_its_allowance_loses_its_hosts() {
     };
     world.list(&Source::Providers, vec![]);
     world.list(&Source::Relationships, vec![]);
+    world.list(&Source::Approvals, vec![]);
     world.list(&Source::Namespaces, vec![namespace("orders.example.com")]);
     world.list(&Source::Policies, vec![own(claims)]);
     world.until("in force", |world| world.decides("shop")).await;

@@ -2,6 +2,7 @@
 
 use crate::authn::kubernetes_user;
 use crate::doors::admission::{Request, Webhooks, refuse};
+use crate::doors::answer::approval_name;
 use crate::engine::{Answer, Door};
 use axum::http::StatusCode;
 use durward_core::decision::{Decision, Reason};
@@ -61,6 +62,10 @@ fn why(decision: &Decision) -> String {
         (Reason::AssuranceTooLow, Some(challenge)) => {
             let fresh = challenge.max_age.map(|age| format!(" not older than {} s", age.num_seconds()));
             format!("its risk asks for {}{}", challenge.assurance, fresh.unwrap_or_default())
+        }
+        (Reason::ApprovalRequired, _) => {
+            let name = decision.approval.as_ref().map(|approval| approval_name(&approval.matter)).unwrap_or_default();
+            format!("it asks for somebody's approval: `durward approve {name}`, and try again")
         }
         (reason, _) => format!("{reason}"),
     }

@@ -1,11 +1,13 @@
-//! Who gets in, in a cluster: API keys that the command makes and ends there, and administration.
+//! Who gets in, in a cluster: API keys that the command makes and ends there, administration, and approvals.
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test says what it expects")]
 
 mod install;
 
 use std::process::Command;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use durward_pki::token::{Algorithm, TokenKey, jwks};
 use install::{Installed, NAMESPACE, policy};
 use serde_json::{Value, json};
 
@@ -129,5 +131,111 @@ fn e2e_the_admin_listener_lets_in_whom_the_chart_names() {
         assert!(told.contains("\"revision\""), "{told}");
         assert_eq!(get(&url("/metrics"), &[]).0, "200");
         assert_eq!(get(&url("/readyz"), &[]), ("200".to_owned(), "ready\n".to_owned()));
+    }
+}
+
+#[test]
+fn e2e_an_approval_counts_at_every_replica_and_can_not_be_forged_by_whoever_writes_objects() {
+    let installed = installed();
+    let namespace = installed.cluster.namespace("approvals").expect("a namespace");
+    let (name, host) = (namespace.name(), format!("orders.{}.svc", namespace.name()));
+    let key = TokenKey::generate(Algorithm::Es256).expect("a key");
+    let keys: Value = serde_json::from_str(&jwks([key.jwk()])).expect("JSON");
+    let provider = json!({
+        "apiVersion": "durward.dev/v1alpha1", "kind": "IdentityProvider", "metadata": {"name": "people"},
+        "spec": {"jwt": {"issuer": "https://id.example", "jwks": keys, "assurance": {"multiFactor": ["mfa"]}}},
+    });
+    installed.cluster.apply(&provider.to_string()).expect("accepted");
+    let spec = json!({
+        "service": {"hosts": [host]},
+        "authentication": [{"provider": "people"}],
+        "operations": [{
+            "name": "list", "risk": "High", "http": [{"methods": ["GET"], "paths": ["/orders"]}],
+            "approval": {"by": [{"provider": "people", "group": "oncall"}], "for": "10m"},
+        }],
+        "grants": [{"name": "people", "to": [{"provider": "people"}], "scopes": ["list"]}],
+    });
+    namespace.apply(&policy(name, "orders", spec)).expect("accepted");
+    installed.in_force(name, "orders");
+    let token = |subject: &str| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs();
+        let claims = json!({
+            "iss": "https://id.example", "sub": subject, "aud": format!("orders.{name}"), "iat": now, "exp": now + 600,
+            "groups": ["oncall"], "amr": ["mfa"], "auth_time": now - 5,
+        });
+        key.sign(&claims, "JWT").expect("signed")
+    };
+    let replicas: Vec<String> =
+        installed.pods().iter().map(|pod| pod["status"]["podIP"].as_str().expect("an address").to_owned()).collect();
+    let ask = |subject: &str| -> Vec<String> {
+        let headers = [
+            format!("Host: {host}"),
+            "X-Original-Method: GET".to_owned(),
+            "X-Original-URI: /orders".to_owned(),
+            format!("Authorization: Bearer {}", token(subject)),
+        ];
+        replicas.iter().map(|address| get(&format!("https://{address}:8143/forward-auth"), &headers).0).collect()
+    };
+    assert_eq!(ask("alice"), ["403", "403"]);
+    // one object, whichever replica asked for it
+    let approval = installed.until("the approval", || {
+        let list = namespace.kubectl(["get", "apr", "-o", "json"]).ok()?;
+        let list: Value = serde_json::from_str(&list).expect("a list");
+        let items = list["items"].as_array().expect("items").clone();
+        assert!(items.len() < 2, "{list}");
+        items.into_iter().find(|item| item["status"]["state"] == "Pending")
+    });
+    let object = approval["metadata"]["name"].as_str().expect("a name");
+    assert_eq!(approval["spec"]["principal"], "user:people/alice");
+    assert_eq!(approval["metadata"]["ownerReferences"][0]["name"], "orders");
+    let shown = namespace.kubectl(["get", "apr"]).expect("listed");
+    assert!(shown.contains("PRINCIPAL") && shown.contains("user:people/alice") && shown.contains("Pending"), "{shown}");
+
+    // whoever may write objects says what they like, and it counts for nothing
+    let change = |subresource: &[&str], patch: Value| {
+        let patch = format!("--patch={patch}");
+        namespace.kubectl([&["patch", "apr", object, "--type=merge", &patch], subresource].concat())
+    };
+    let error = change(&[], json!({"spec": {"principal": "user:people/mallory"}})).expect_err("refused").to_string();
+    assert!(error.contains("can't be changed"), "{error}");
+    let forged = json!({"state": "Approved", "by": "user:people/oscar", "decidedAt": "2026-01-01T00:00:00Z", "expiresAt": "2999-01-01T00:00:00Z"});
+    change(&["--subresource=status"], json!({"status": forged})).expect("the API server lets it");
+    let url = |address: &str| format!("https://{address}:8145");
+    assert_eq!(ask("alice"), ["403", "403"]);
+    let verdict = |address: &str, subject: &str, verdict: &str| {
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--insecure", "--max-time", "5", "--write-out", "\n%{http_code}", "--request", "POST"]);
+        curl.args(["--header", "Content-Type: application/json"]);
+        curl.args(["--header", &format!("Authorization: Bearer {}", token(subject))]);
+        curl.args(["--data", &json!({"decision": verdict}).to_string()]);
+        let output = curl.arg(format!("{}/approvals/{name}/{object}", url(address))).output().expect("curl runs");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.rsplit_once('\n').map(|(body, status)| (status.to_owned(), body.to_owned())).expect("an answer")
+    };
+    assert_eq!(verdict(&replicas[0], "alice", "approve").0, "403", "nobody approves for themselves");
+    let approved = installed.until("the decision", || {
+        // the object has just changed: the replica may know an older version for a moment
+        let (status, body) = verdict(&replicas[0], "oscar", "approve");
+        (status == "200").then_some(body)
+    });
+    assert!(approved.contains("user:people/oscar"), "{approved}");
+    installed.until("both replicas to know it", || (ask("alice") == ["200", "200"]).then_some(()));
+    assert_eq!(ask("mallory"), ["403", "403"]);
+    let (code, listed) = installed.durward(&["approvals", "--namespace", name]);
+    assert_eq!(code, Some(0), "{listed}");
+    assert!(listed.contains("Approved") && listed.contains("user:people/oscar"), "{listed}");
+    // a signature is good for one object: the same made anew is not approved
+    let good = namespace.kubectl(["get", "apr", object, "-o", "json"]).expect("the object");
+    let mut anew: Value = serde_json::from_str(&good).expect("JSON");
+    let status = anew["status"].take();
+    anew["metadata"] = json!({"name": object, "namespace": name});
+    namespace.kubectl(["delete", "apr", object]).expect("deleted");
+    installed.until("both replicas to forget it", || (ask("alice") == ["403", "403"]).then_some(()));
+    let _ = namespace.apply(&anew.to_string());
+    change(&["--subresource=status"], json!({"status": status})).expect("the API server lets it");
+    assert_eq!(ask("alice"), ["403", "403"]);
+    let told = installed.kubectl(["logs", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=durward", "--tail=-1"]);
+    for event in ["requested", "approved"] {
+        assert!(told.contains(&format!("\"outcome\":\"{event}\",\"namespace\":\"{name}\"")), "{event}");
     }
 }

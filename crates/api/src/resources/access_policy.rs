@@ -94,9 +94,14 @@ impl AccessPolicySpec {
         let lists = self.grants.iter().map(|grant| &grant.to).enumerate().map(|(i, to)| (format!("grants[{i}]"), to));
         let denials =
             self.denials.iter().map(|denial| &denial.to).enumerate().map(|(i, to)| (format!("denials[{i}]"), to));
-        let subjects = lists.chain(denials).flat_map(|(list, to)| {
+        let approvals =
+            self.operations.iter().enumerate().filter_map(|(i, operation)| {
+                Some((format!("operations[{i}].approval"), &operation.approval.as_ref()?.by))
+            });
+        let subjects = lists.chain(denials).map(|(list, to)| (format!("{list}.to"), to));
+        let subjects = subjects.chain(approvals.map(|(rule, by)| (format!("{rule}.by"), by))).flat_map(|(list, to)| {
             to.iter().enumerate().filter_map(move |(j, subject)| {
-                Some((format!("spec.{list}.to[{j}].provider"), subject.provider.as_deref()?))
+                Some((format!("spec.{list}[{j}].provider"), subject.provider.as_deref()?))
             })
         });
         ways.chain(subjects).collect()
@@ -198,6 +203,8 @@ pub struct WorkloadWay {}
      "message": "a public operation can't have `risk: High`", "fieldPath": ".risk"},
     {"rule": "!has(self.stepUp) || (has(self.risk) && self.risk == 'High')",
      "message": "`stepUp` is only for `risk: High`", "fieldPath": ".stepUp"},
+    {"rule": "!has(self.approval) || (has(self.risk) && self.risk == 'High')",
+     "message": "`approval` is only for `risk: High`", "fieldPath": ".approval"},
 ]))]
 pub struct Operation {
     /// Name of the operation, unique in the service; also its scope, unless `scopes` says otherwise.
@@ -225,6 +232,9 @@ pub struct Operation {
     /// How fresh a person's second factor must be, for `risk: High`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step_up: Option<StepUp>,
+    /// Who has to approve it first, each time for one caller, for `risk: High`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<ApprovalRule>,
     /// Open to everybody, without any authentication.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub public: bool,
@@ -290,6 +300,20 @@ pub struct StepUp {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::duration")]
     pub max_age: Option<String>,
+}
+
+/// Who has to approve an operation before a caller may do it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ApprovalRule {
+    /// People, any of whom may approve, with a second factor of the last five minutes: a `provider`, with or without `group`
+    /// and `claims`, or a `principal`.
+    #[schemars(length(min = 1, max = 8))]
+    pub by: Vec<Subject>,
+    /// For how long an approval counts, from `1m` to `24h`; `30m` unless said.
+    #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    pub lasts: Option<String>,
 }
 
 /// A name for a set of scopes.

@@ -1,11 +1,13 @@
-//! `AccessPolicy`, `IdentityProvider` and `Relationship`, group `durward.dev`, version `v1alpha1`.
+//! `AccessPolicy`, `Approval`, `IdentityProvider` and `Relationship`, group `durward.dev`, version `v1alpha1`.
 
 mod access_policy;
+mod approval;
 mod identity_provider;
 mod relationship;
 mod schema;
 
 pub use access_policy::*;
+pub use approval::*;
 pub use identity_provider::*;
 pub use relationship::*;
 

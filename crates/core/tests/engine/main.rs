@@ -10,6 +10,7 @@
 
 mod support;
 
+mod approvals;
 mod assurance;
 mod compare;
 mod conditions;

@@ -19,6 +19,7 @@ fn about_list(reason: Reason) -> Decision {
         required: scopes(&["read"]).into(),
         missing: Vec::new(),
         challenge: None,
+        approval: None,
         detail: None,
         revision: world([orders()]).revision(),
     }

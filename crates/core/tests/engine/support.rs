@@ -62,6 +62,7 @@ pub fn operation(name: &str, requests: &[&str], needs: &[&str]) -> Operation {
         scopes: needs.iter().map(|scope| Scope::parse(scope).unwrap()).collect(),
         risk: Risk::Standard,
         max_age: TimeDelta::minutes(5),
+        approval: None,
         public: false,
     }
 }

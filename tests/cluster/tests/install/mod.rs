@@ -93,8 +93,9 @@ impl Installed {
         let output = self.helm(&args.map(ToOwned::to_owned));
         assert!(output.0, "{}", output.1);
         self.kubectl(["delete", "namespace", NAMESPACE, "--ignore-not-found"]);
-        let crds = ["accesspolicies", "identityproviders", "relationships"].map(|name| format!("{name}.durward.dev"));
-        self.kubectl(["delete", "crd", &crds[0], &crds[1], &crds[2], "--ignore-not-found"]);
+        let crds = ["accesspolicies", "approvals", "identityproviders", "relationships"]
+            .map(|name| format!("{name}.durward.dev"));
+        self.kubectl(["delete", "crd", &crds[0], &crds[1], &crds[2], &crds[3], "--ignore-not-found"]);
     }
 
     /// Runs kubectl, which has to succeed.
@@ -140,8 +141,14 @@ impl Installed {
     /// Counters of the API server for requests that write something of Durward's, Leases left out.
     pub fn writes(&self) -> Vec<String> {
         let metrics = self.kubectl(["get", "--raw", "/metrics"]);
-        let ours =
-            ["accesspolicies", "identityproviders", "relationships", "validatingwebhookconfigurations", "events"];
+        let ours = [
+            "accesspolicies",
+            "approvals",
+            "identityproviders",
+            "relationships",
+            "validatingwebhookconfigurations",
+            "events",
+        ];
         let writes = metrics.lines().filter(|line| {
             line.starts_with("apiserver_request_total")
                 && ["POST", "PUT", "PATCH", "APPLY", "DELETE"]

@@ -1,0 +1,233 @@
+//! Approvals: what they let happen, which is one operation for one principal for a while, and nothing else.
+
+use crate::any_world::{REQUESTS, any_known_caller, any_policies};
+use crate::support::*;
+use chrono::TimeDelta;
+use durward_core::approval::{Approvers, FRESH, Given, Matter, Unfit};
+use durward_core::decision::{Decision, Reason};
+use durward_core::policy::{Mode, Operation, Policy, PolicyKey};
+use durward_core::principal::{Identity, Principal};
+use durward_core::risk::{Assurance, Risk};
+use durward_core::snapshot::Snapshot;
+use proptest::prelude::*;
+use proptest::sample::select;
+use std::sync::Arc;
+
+const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
+const ONCALL: &str = "user:corporate/oncall";
+
+fn approvers() -> Approvers {
+    Approvers { by: vec![subject("oncall@corporate")], lasts: TimeDelta::minutes(30), policy_uid: "u1".into() }
+}
+
+/// `purge` asks for an approval, `list` does not; the cart may both.
+fn purging(mode: Mode) -> Policy {
+    let purge = Operation {
+        risk: Risk::High,
+        approval: Some(Arc::new(approvers())),
+        ..operation("purge", &["DELETE /orders"], &["purge"])
+    };
+    let grants = vec![grant("cart", &[CART], &["purge", "read"])];
+    Policy { operations: vec![purge, operation("list", &["GET /orders"], &["read"])], grants, mode, ..policy("orders") }
+}
+
+fn cart() -> Identity {
+    caller(CART, Assurance::ProofOfPossession)
+}
+
+fn matter(operation: &str, principal: &str) -> Matter {
+    Matter {
+        policy: PolicyKey { namespace: "shop".into(), name: "orders".into() },
+        policy_uid: "u1".into(),
+        operation: operation.into(),
+        principal: id(principal),
+    }
+}
+
+fn given(from: i64, until: i64) -> Given {
+    let at = |seconds| now() + TimeDelta::seconds(seconds);
+    Given { by: id(ONCALL), from: at(from), until: at(until) }
+}
+
+fn approved(mut snapshot: Snapshot, all: impl IntoIterator<Item = (Matter, Given)>) -> Snapshot {
+    all.into_iter().for_each(|(matter, given)| snapshot.approve(matter, Some(given)));
+    snapshot.seal();
+    snapshot
+}
+
+#[test]
+fn what_lacks_nothing_but_an_approval_says_so() {
+    let snapshot = world([purging(Mode::Enforce)]);
+    let refused = ask(&snapshot, Some(&cart()), "DELETE /orders");
+    assert_eq!((refused.reason, refused.passes()), (Reason::ApprovalRequired, false));
+    let asked = refused.approval.expect("it names the approval");
+    assert_eq!((&asked.matter, &asked.given), (&matter("purge", CART), &None));
+    // who lacks more is told of that, and of no approval
+    let other = caller("spiffe://cluster.local/ns/shop/sa/other", Assurance::ProofOfPossession);
+    let weak = caller(CART, Assurance::Bearer);
+    for (who, reason) in [
+        (Some(&other), Reason::InsufficientScope),
+        (Some(&weak), Reason::AssuranceTooLow),
+        (None, Reason::Unauthenticated),
+    ] {
+        let decision = ask(&snapshot, who, "DELETE /orders");
+        assert_eq!((decision.reason, decision.approval), (reason, None));
+    }
+    assert_eq!(ask(&snapshot, Some(&cart()), "GET /orders").approval, None);
+    let audited = ask(&world([purging(Mode::Audit)]), Some(&cart()), "DELETE /orders");
+    assert_eq!((audited.reason, audited.passes()), (Reason::ApprovalRequired, true));
+}
+
+#[test]
+fn an_approval_counts_for_its_time_and_as_long_as_the_policy_says_now() {
+    let counts = |from: i64, until: i64| {
+        let snapshot = approved(world([purging(Mode::Enforce)]), [(matter("purge", CART), given(from, until))]);
+        let decision = ask(&snapshot, Some(&cart()), "DELETE /orders");
+        let carried = decision.approval.and_then(|approval| approval.given);
+        assert_eq!(decision.reason == Reason::Granted, carried == Some(given(from, until)));
+        decision.reason == Reason::Granted
+    };
+    for (from, until, expected) in [
+        (-1, 1, true),
+        (0, 1, true),
+        (1, 60, false),
+        (-60, 0, false),
+        (-1799, 1, true),
+        // the policy lets approvals last half an hour now, whatever it did then
+        (-1800, 3600, false),
+    ] {
+        assert_eq!(counts(from, until), expected, "{from} to {until}");
+    }
+}
+
+#[test]
+fn an_approval_is_part_of_the_revision() {
+    let plain = world([purging(Mode::Enforce)]);
+    let (here, there) =
+        (approved(plain.clone(), [(matter("purge", CART), given(0, 60))]), world([purging(Mode::Enforce)]));
+    assert_ne!(here.revision(), plain.revision());
+    assert_eq!(approved(there, [(matter("purge", CART), given(0, 60))]).revision(), here.revision());
+    let mut gone = here.clone();
+    gone.approve(matter("purge", CART), None);
+    gone.seal();
+    assert_eq!(gone.revision(), plain.revision());
+}
+
+#[test]
+fn names_are_those_of_objects_and_tell_everything_apart() {
+    let name = matter("purge", CART).name();
+    assert!(name.starts_with("purge-") && name.len() == "purge-".len() + 32, "{name}");
+    assert_eq!(name, matter("purge", CART).name());
+    let policy = |name: &str, namespace: &str| Matter {
+        policy: PolicyKey { namespace: namespace.into(), name: name.into() },
+        ..matter("purge", CART)
+    };
+    for other in [
+        matter("purge", ONCALL),
+        matter("list", CART),
+        policy("other", "shop"),
+        policy("orders", "bank"),
+        Matter { policy_uid: "u2".into(), ..matter("purge", CART) },
+    ] {
+        assert_ne!(other.name(), name, "{other:?}");
+    }
+    for operation in ["_", "Purge_Everything.now-that-is-a-very-long-name-for-an-operation", "..."] {
+        let name = matter(operation, CART).name();
+        let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        assert!(name.len() <= 63 && name.bytes().all(good) && !name.starts_with('-'), "{name}");
+    }
+}
+
+#[test]
+fn people_who_are_named_decide_with_a_fresh_second_factor_and_never_for_themselves() {
+    let person = |name: &str, groups: &[&str], assurance, age: Option<i64>| {
+        Principal::assumed(Identity {
+            groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+            authenticated_at: age.map(|age| now() - TimeDelta::seconds(age)),
+            ..caller(name, assurance)
+        })
+    };
+    let oncall = |assurance, age| person(ONCALL, &["oncall"], assurance, age);
+    let decide = |who: &Principal, requester: &str| approvers().may_decide(who, &id(requester), now());
+    let old = FRESH.num_seconds() + 1;
+    let multi = Assurance::MultiFactor;
+    for assurance in [multi, Assurance::PhishingResistant] {
+        assert_eq!(decide(&oncall(assurance, Some(10)), CART), Ok(()));
+    }
+    for (who, requester) in [
+        (person(ONCALL, &[], multi, Some(10)), CART),
+        (person("user:partners/oncall", &["oncall"], multi, Some(10)), CART),
+        (person(CART, &["oncall"], multi, Some(10)), ONCALL),
+        (person("key:corporate/oncall", &["oncall"], multi, Some(10)), CART),
+    ] {
+        assert_eq!(decide(&who, requester), Err(Unfit::NotNamed), "{who:?}");
+    }
+    assert_eq!(decide(&oncall(multi, Some(10)), ONCALL), Err(Unfit::Requester));
+    for stale in [
+        oncall(multi, Some(old)),
+        oncall(multi, None),
+        oncall(multi, Some(-3600)),
+        oncall(Assurance::Bearer, Some(1)),
+        oncall(Assurance::ProofOfPossession, Some(1)),
+    ] {
+        assert!(matches!(decide(&stale, CART), Err(Unfit::NotFresh(_))), "{stale:?}");
+    }
+}
+
+#[test]
+fn no_token_carries_what_asks_for_an_approval() {
+    let snapshot = approved(world([purging(Mode::Enforce)]), [(matter("purge", CART), given(0, 600))]);
+    let service = snapshot.service(&service_key()).expect("a service");
+    let carried = service.scopes_of(&Principal::assumed(cart()), None, None, now());
+    assert_eq!(carried.scopes, scopes(&["read"]).into_iter().collect());
+}
+
+/// Any approvals of any operation of these policies, for any of these callers.
+fn any_approvals() -> impl Strategy<Value = Vec<(usize, usize, &'static str, i64, i64)>> {
+    let ids = vec!["user:corporate/alice", "user:corporate/bob", "key:partners/acme", CART];
+    proptest::collection::vec((0..3usize, 0..4usize, select(ids), -900..900i64, 1..1800i64), 0..8)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(192) })]
+
+    /// An approval opens what only it was missing for, to this principal at this time; it makes up for nothing else.
+    #[test]
+    fn an_approval_opens_exactly_what_it_is_about(
+        policies in any_policies(), caller in any_known_caller(), approvals in any_approvals(),
+    ) {
+        let without = world(policies.clone());
+        let mut asking = policies;
+        for operation in asking.iter_mut().flat_map(|policy| &mut policy.operations) {
+            operation.approval = (!operation.public).then(|| Arc::new(approvers()));
+        }
+        let matter = |p: usize, i: usize, who: &str| Matter {
+            policy: PolicyKey { namespace: "shop".into(), name: format!("p{p}").into() },
+            ..matter(&format!("p{p}-{i}"), who)
+        };
+        let all: Vec<(Matter, Given)> = approvals
+            .into_iter()
+            .map(|(p, i, who, from, length)| (matter(p, i, who), given(from, from + length)))
+            .collect();
+        let with = approved(world(asking), all.clone());
+        for request in REQUESTS {
+            let (before, after) = (ask(&without, Some(&caller), request), ask(&with, Some(&caller), request));
+            if before.reason != Reason::Granted && !(before.reason == Reason::Denied && before.passes()) {
+                let expected = Decision { revision: after.revision, ..before };
+                prop_assert_eq!(&after, &expected, "{}", request);
+                continue;
+            }
+            let (policy, operation) = (before.policy.clone().unwrap(), before.operation.clone().unwrap());
+            // of several approvals of the same the last one counts, as of one object that changed
+            let about = all.iter().rev().find(|(matter, _)| {
+                matter.policy == policy && matter.operation == operation && matter.principal == caller.id
+            });
+            let counts = about.is_some_and(|(_, given)| given.from <= now() && now() < given.until && now() - given.from < approvers().lasts);
+            if before.reason == Reason::Granted {
+                prop_assert_eq!(after.allowed(), counts, "{}: {:?}", request, after);
+                prop_assert!(counts || after.reason == Reason::ApprovalRequired, "{}: {:?}", request, after);
+            }
+            prop_assert!(after.rules.iter().all(|rule| before.rules.contains(rule)));
+        }
+    }
+}

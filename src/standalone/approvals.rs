@@ -1,0 +1,82 @@
+//! Approvals of an engine that stands alone: a folder of its state directory that is followed as it changes.
+
+use crate::approval::{Book, Clerk, Folder, Known, QUEUE, Seal, Store};
+use crate::doors::approvals::Desk;
+use crate::doors::trust::Trust;
+use crate::engine::Engine;
+use crate::process::{Failure, Parts};
+use crate::standalone::watch::Watch;
+use durward_api::catalog::Change;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+/// The folder as it is followed.
+pub(crate) struct Approvals {
+    folder: Folder,
+    watch: Watch,
+    book: Book,
+    known: watch::Sender<Known>,
+}
+
+impl Approvals {
+    /// Reads the folder of a state directory; returns what it means for decisions.
+    pub(crate) fn open(state: &Path, seal: Seal) -> Result<(Self, Vec<Change>), Failure> {
+        let folder = Folder::open(state)?;
+        let watch = Watch::begin(folder.path())?;
+        let mut book = Book::new(seal);
+        let changes = book.replace(folder.all()?);
+        let known = watch::Sender::new(book.known().clone());
+        Ok((Self { folder, watch, book, known }, changes))
+    }
+
+    /// Where people decide; adds the parts that ask for what callers lack, and follow the folder. What that means for
+    /// decisions goes to `changes`.
+    pub(crate) fn begin(
+        self,
+        engine: &Arc<Engine>,
+        seal: Seal,
+        trust: Arc<Trust>,
+        changes: mpsc::UnboundedSender<Vec<Change>>,
+        parts: &mut Parts,
+    ) -> Desk {
+        let (store, known) = (Store::Folder(self.folder.clone()), self.known.subscribe());
+        let (wanted, lacking) = mpsc::channel(QUEUE);
+        engine.ask_for_approvals(wanted);
+        // nobody else clears away here
+        let (_, leading) = watch::channel(true);
+        let clerk = Clerk {
+            store: store.clone(),
+            seal: seal.clone(),
+            known: known.clone(),
+            engine: Arc::clone(engine),
+            leading,
+        };
+        parts.add(|stop| clerk.run(lacking, stop));
+        parts.add(|stop| self.follow(changes, stop));
+        Desk { engine: Arc::clone(engine), store, seal, known, trust, slots: Desk::slots() }
+    }
+
+    async fn follow(
+        mut self,
+        changes: mpsc::UnboundedSender<Vec<Change>>,
+        shutdown: CancellationToken,
+    ) -> Result<(), Failure> {
+        loop {
+            tokio::select! {
+                () = self.watch.changed() => {}
+                () = shutdown.cancelled() => return Ok(()),
+            }
+            match self.folder.all() {
+                Ok(all) => {
+                    let changed = self.book.replace(all);
+                    self.known.send_replace(self.book.known().clone());
+                    // the receiver only goes away when everything ends
+                    let _ = changes.send(changed);
+                }
+                Err(error) => tracing::warn!(%error, "approvals can't be read; those that are known stay"),
+            }
+        }
+    }
+}
