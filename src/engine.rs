@@ -14,7 +14,7 @@ use durward_core::approval::Matter;
 use durward_core::decision::{Decision, Reason};
 use durward_core::digest::Digest;
 use durward_core::kubernetes::ApiCall;
-use durward_core::principal::Principal;
+use durward_core::principal::{Principal, PrincipalId};
 use durward_core::relations::{Answers, Questions};
 use durward_core::request::{Call, Request, Target};
 use durward_core::service::Captures;
@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 use tokio::sync::{mpsc, watch};
+use url::Url;
 
 /// Where a request came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -90,6 +91,8 @@ pub struct Answer {
     pub audience: Option<Arc<str>>,
     /// Whether a credential was there at all; without one the challenge has no `error` (RFC 6750 section 3.1).
     pub credential_presented: bool,
+    /// Where the person who is asking can show the second factor that is missing.
+    pub step_up: Option<Url>,
     /// Whether the decision could not be recorded although it has to be.
     pub unrecorded: bool,
 }
@@ -126,6 +129,7 @@ pub struct Engine {
     openfga: Option<OpenFga>,
     /// Who asks for the approvals that callers lack.
     wanted: OnceLock<mpsc::Sender<Matter>>,
+    step_up_page: OnceLock<Url>,
     process: u64,
     decisions: AtomicU64,
     unenforced: Unenforced,
@@ -144,10 +148,30 @@ impl Engine {
             metrics,
             openfga: None,
             wanted: OnceLock::new(),
+            step_up_page: OnceLock::new(),
             process,
             decisions: AtomicU64::new(0),
             unenforced: Unenforced::default(),
         }
+    }
+
+    /// Tells where people step up, once and for all.
+    pub(crate) fn step_up_at(&self, page: Url) {
+        // the one that was told first stays
+        let _ = self.step_up_page.set(page);
+    }
+
+    /// Where a person can show what a decision found missing.
+    fn step_up(&self, decision: &Decision, principal: Option<&Principal>) -> Option<Url> {
+        let person = principal.is_some_and(|who| matches!(who.identity().id, PrincipalId::User { .. }));
+        // only what a person has to prove has an age
+        decision.challenge.filter(|challenge| person && challenge.max_age.is_some())?;
+        let (service, mut page) = (decision.service.as_ref()?, self.step_up_page.get()?.clone());
+        page.query_pairs_mut().append_pair("audience", &service.audience);
+        if let Some(operation) = &decision.operation {
+            page.query_pairs_mut().append_pair("operation", operation);
+        }
+        Some(page)
     }
 
     /// The same, asking this server for the relations of services that say so.
@@ -293,6 +317,7 @@ impl Engine {
             id,
             audience: decision.service.as_ref().map(|service| Arc::clone(&service.audience)),
             credential_presented: failure.as_ref().is_none_or(|failure| !failure.is_missing()),
+            step_up: self.step_up(&decision, principal.as_deref()).filter(|_| door != Door::Admin),
             principal,
             decision,
             unrecorded,

@@ -19,8 +19,9 @@ mod venv;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use harness::{Reply, Up, request};
+use harness::{Reply, Up, durward, eventually, listening, request};
 use serde_json::{Value, json};
+use std::net::SocketAddr;
 use step_up::Browser;
 use tokens::{Key, manifests};
 
@@ -41,14 +42,18 @@ fn start(key: &Key) -> Up {
     Up::with(&[("all.yaml", &world(key, "5m"))])
 }
 
-fn post(up: &Up, fields: &[(&str, &str)]) -> Reply {
+fn post(address: SocketAddr, fields: &[(&str, &str)]) -> Reply {
     let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
     let headers = [("Host", "durward"), ("Content-Type", "application/x-www-form-urlencoded")];
-    request(up.listen["tokens"], "POST", "/token", &headers, &body)
+    request(address, "POST", "/token", &headers, &body)
 }
 
 /// Exchanges a first token, with more parameters.
 fn exchange(up: &Up, token: &str, more: &[(&str, &str)]) -> Reply {
+    exchange_at(up.listen["tokens"], token, more)
+}
+
+fn exchange_at(address: SocketAddr, token: &str, more: &[(&str, &str)]) -> Reply {
     let mut all = vec![
         ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
         ("subject_token_type", "urn:ietf:params:oauth:token-type:jwt"),
@@ -56,7 +61,7 @@ fn exchange(up: &Up, token: &str, more: &[(&str, &str)]) -> Reply {
         ("audience", "orders-api"),
     ];
     all.extend(more);
-    post(up, &all)
+    post(address, &all)
 }
 
 fn given(reply: &Reply) -> String {
@@ -123,4 +128,287 @@ fn a_person_steps_up_and_the_log_tells_the_whole_story() {
     assert_eq!(told, [("enrolled", "totp"), ("proved", "totp"), ("refused", "totp")]);
     let metrics = request(up.listen["admin"], "GET", "/metrics", &[("Host", "durward")], "").body;
     assert!(metrics.contains(r#"durward_second_factors_total{outcome="proved",factor="totp"} 1"#), "{metrics}");
+}
+
+#[test]
+fn every_door_tells_where_to_step_up_and_only_a_person_who_is_known() {
+    let key = Key::rsa("one");
+    let up = start(&key);
+    let first = key.token(&json!({}));
+    let page =
+        format!("http://localhost:{}/step-up?audience=orders-api&operation=refund-order", up.listen["tokens"].port());
+    let challenge = door(&up, "POST", "/orders/7/refund", &first);
+    let link = format!("<{page}>; rel=\"https://durward.dev/rel/step-up\"");
+    assert_eq!(challenge.header("link"), Some(link.as_str()));
+    assert_eq!(body(&challenge), json!({"error": "insufficient_user_authentication", "step_up_uri": page}));
+
+    let bearer = format!("Bearer {first}");
+    let browser = [("Authorization", bearer.as_str()), ("Accept", "text/html,application/xhtml+xml;q=0.9")];
+    let html = up.forward_auth("POST", HOST, "/orders/7/refund", &browser);
+    assert_eq!((html.status, html.header("content-type")), (401, Some("text/html; charset=utf-8")));
+    assert!(html.body.contains(&format!("href=\"{}\"", page.replace('&', "&amp;"))), "{html:?}");
+    assert!(html.header("www-authenticate").is_some() && html.header("location").is_none(), "{html:?}");
+
+    let ask = |subject: Value| {
+        let asked = json!({
+            "subject": subject, "action": {"name": "refund-order"}, "resource": {"type": "orders-api", "id": "7"},
+        });
+        up.authzen("/access/v1/evaluation", &asked).1
+    };
+    let alice = json!({"type": "user", "id": "alice", "properties": {"provider": "corporate", "groups": ["support"]}});
+    let obligation = json!({"acr_values": "urn:durward:assurance:multi-factor", "max_age": 300, "step_up_uri": page});
+    assert_eq!(ask(alice), json!({"decision": false, "context": obligation}));
+
+    // whoever is nobody hears nothing of it, and a workload has nothing to step up with
+    let wrong = [("X-API-Key", "dw_wrong")];
+    for (status, headers) in [(401, &[][..]), (401, &wrong[..]), (401, &[("Authorization", "Bearer x")][..])] {
+        let reply = up.forward_auth("POST", HOST, "/orders/7/refund", headers);
+        assert_eq!((reply.status, reply.header("link")), (status, None), "{reply:?}");
+        assert_eq!(reply.body, r#"{"error":"invalid_token"}"#);
+    }
+    let billing = up.token("billing/billing", "orders-api");
+    let reply = door(&up, "POST", "/orders/7/refund", &billing);
+    assert_eq!((reply.status, reply.header("link")), (401, None), "{reply:?}");
+}
+
+#[test]
+fn a_token_for_one_operation_is_its_first_token_at_every_other() {
+    let key = Key::rsa("one");
+    let up = start(&key);
+    let first = key.token(&json!({}));
+    let mut browser = Browser::come(&up, &first, &[]);
+    let (app, codes) = browser.enrol();
+    let unknown = exchange(&up, &first, &[("otp", &app.code(0)), ("operation", "nothing")]);
+    assert_eq!((unknown.status, unknown.body.as_str()), (400, r#"{"error":"invalid_target"}"#));
+    let bound = given(&exchange(&up, &first, &[("otp", &app.code(0)), ("operation", "refund-order")]));
+    assert_eq!(claims(&bound)["acr"], "urn:durward:assurance:multi-factor");
+    assert_eq!(claims(&bound)["scope"].as_str().map(|scope| scope.contains("cancel")), Some(false));
+    for (method, path, status) in
+        [("POST", "/orders/7/refund", 200), ("DELETE", "/orders/7", 401), ("GET", "/orders/7", 200)]
+    {
+        assert_eq!(door(&up, method, path, &bound).status, status, "{method} {path}");
+    }
+    let of_cancel = || up.records(1).into_iter().rev().find(|record| record["operation"] == "cancel-order");
+    let last = eventually("the refusal is recorded", of_cancel).unwrap();
+    assert_eq!((&last["principal"]["assurance"], &last["reason"]), (&json!("Bearer"), &json!("AssuranceTooLow")));
+    assert_eq!(last["principal"]["stepUp"]["operation"], "refund-order", "{last}");
+
+    // exchanged again it is no more than that
+    let again = given(&exchange(&up, &bound, &[]));
+    assert_eq!(door(&up, "POST", "/orders/7/refund", &again).status, 200);
+    assert_eq!(door(&up, "DELETE", "/orders/7", &again).status, 401);
+    let narrow = given(&exchange(&up, &first, &[("recovery_code", &codes[0]), ("scope", "orders.refund")]));
+    assert_eq!(door(&up, "POST", "/orders/7/refund", &narrow).status, 200);
+    assert_eq!(door(&up, "GET", "/orders/7", &narrow).status, 403, "narrowed as was asked");
+
+    for (more, error) in [
+        (vec![("otp", "000000"), ("recovery_code", "x")], "invalid_request"),
+        (vec![("operation", "refund-order")], "invalid_request"),
+        (vec![("recovery_code", codes[0].as_str())], "invalid_grant"),
+        (vec![("recovery_code", "aaaa-aaaa-aaaa-aaaa")], "invalid_grant"),
+    ] {
+        let reply = exchange(&up, &first, &more);
+        assert_eq!((reply.status, &body(&reply)["error"]), (400, &json!(error)), "{more:?}");
+    }
+    let workload = exchange(&up, &up.token("billing/billing", "durward"), &[("otp", "000000")]);
+    assert_eq!((workload.status, workload.body.as_str()), (400, r#"{"error":"invalid_grant"}"#));
+}
+
+#[test]
+fn a_second_factor_grows_old() {
+    let key = Key::rsa("one");
+    let up = Up::with(&[("all.yaml", &world(&key, "1s"))]);
+    let first = key.token(&json!({}));
+    let mut browser = Browser::come(&up, &first, &[]);
+    let (app, _) = browser.enrol();
+    let token = given(&exchange(&up, &first, &[("otp", &app.code(0))]));
+    eventually("the challenge comes again", || {
+        (door(&up, "POST", "/orders/7/refund", &token).status == 401).then_some(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn two_processes_on_one_state_take_a_code_once_between_them() {
+    let key = Key::rsa("one");
+    let one = start(&key);
+    let mut command = durward();
+    command.arg("up").arg(&one.manifests).arg("--state").arg(&one.state).args(["--json", "--audit-log", "/dev/null"]);
+    for listener in ["http", "https", "grpc", "grpcs", "tokens", "tokens-tls", "admin"] {
+        command.args([&format!("--{listener}"), "127.0.0.1:0"]);
+    }
+    let (mut child, two, _) = listening(&mut command);
+    let addresses = [one.listen["tokens"], two["tokens"]];
+    let first = key.token(&json!({}));
+    let mut browser = Browser::come(&one, &first, &[]);
+    let (app, codes) = browser.enrol();
+    let first = first.as_str();
+    for shown in [("otp", app.code(0)), ("recovery_code", codes[3].clone())] {
+        let shown = (shown.0, shown.1.as_str());
+        let statuses: Vec<_> = std::thread::scope(|scope| {
+            let ask = |address| scope.spawn(move || exchange_at(address, first, &[shown]).status);
+            let asked: Vec<_> = addresses.into_iter().cycle().take(6).map(ask).collect();
+            asked.into_iter().map(|one| one.join().unwrap()).collect()
+        });
+        assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 1, "{}: {statuses:?}", shown.0);
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn guessing_is_slowed_down_and_a_recovery_code_still_counts() {
+    let key = Key::rsa("one");
+    let up = start(&key);
+    let first = key.token(&json!({}));
+    let mut browser = Browser::come(&up, &first, &[]);
+    let (app, codes) = browser.enrol();
+    // no code of now, nor of the minutes around it
+    let wrong = ["000000", "111111", "222222", "333333"]
+        .into_iter()
+        .find(|guess| (-3..=3).all(|step| app.code(30 * step) != *guess));
+    let wrong = wrong.unwrap();
+    let statuses: Vec<_> = (0..5).map(|_| exchange(&up, &first, &[("otp", wrong)]).status).collect();
+    assert_eq!(statuses, [400, 400, 400, 429, 429]);
+    let right = exchange(&up, &first, &[("otp", &app.code(0))]);
+    assert_eq!((right.status, right.body.as_str()), (429, r#"{"error":"slow_down"}"#), "not even looked at");
+    let wait: i64 = right.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=30).contains(&wait), "{wait}");
+    let page = browser.submit("/step-up/token", &[]).clone();
+    assert_eq!(page.status, 200, "who has proved it just now goes on: {page:?}");
+    given(&exchange(&up, &first, &[("recovery_code", &codes[9])]));
+    given(&exchange(&up, &first, &[("otp", &app.code(0))]));
+    let paused = ("paused".to_owned(), "totp".to_owned());
+    eventually("the pause is recorded", || outcomes(&up).contains(&paused).then_some(())).unwrap();
+}
+
+#[test]
+fn addresses_are_slowed_down_whoever_they_guess_at() {
+    let key = Key::rsa("one");
+    let up = start(&key);
+    let statuses: Vec<_> = (0..22)
+        .map(|number| {
+            exchange(&up, &key.token(&json!({"sub": format!("guest-{number}")})), &[("otp", "123456")]).status
+        })
+        .collect();
+    assert_eq!(statuses, [vec![400; 20], vec![429; 2]].concat());
+    let files = std::fs::read_dir(up.state.join("second-factors")).unwrap().count();
+    assert!(files <= 3, "whoever has no factor leaves nothing behind");
+}
+
+#[test]
+fn the_page_gives_the_token_back_and_lets_factors_be_managed() {
+    let key = Key::rsa("one");
+    let shop = "https://shop.example.com";
+    let up = Up::start(&[("all.yaml", &world(&key, "5m"))], &["--step-up-return-to", shop]);
+    let first = key.token(&json!({"sub": "<b>alice</b>"}));
+    let back = format!("{shop}/stepped-up");
+    let fields = [("operation", "refund-order"), ("return_to", back.as_str()), ("state", "s&<1>")];
+    let mut browser = Browser::come(&up, &first, &fields);
+    assert!(browser.page.body.contains("&lt;b&gt;alice&lt;/b&gt;"), "{:?}", browser.page);
+    let policy = browser.page.header("content-security-policy").unwrap();
+    assert!(policy.starts_with("default-src 'none'; ") && policy.contains("frame-ancestors 'none'"), "{policy}");
+    assert!(policy.contains(&format!("form-action 'self' {shop};")) && !policy.contains("unsafe"), "{policy}");
+    for (name, value) in
+        [("cache-control", "no-store"), ("referrer-policy", "same-origin"), ("x-content-type-options", "nosniff")]
+    {
+        assert_eq!(browser.page.header(name), Some(value));
+    }
+    let cookie = browser.page.header("set-cookie").unwrap();
+    assert!(cookie.ends_with("; HttpOnly; SameSite=Strict"), "{cookie}");
+    let scripts = browser.page.body.matches("<script").count();
+    assert_eq!(
+        browser.page.body.matches("<script src=\"/step-up/").count(),
+        scripts,
+        "nothing inline: {:?}",
+        browser.page
+    );
+    assert!(!browser.page.body.contains("style="), "{:?}", browser.page);
+
+    let (app, codes) = browser.enrol();
+    assert!(!browser.page.body.contains("style=") && codes.len() == 10);
+    browser.submit("/step-up/token", &[]);
+    let hidden = browser.hidden();
+    assert!(browser.page.body.contains(&format!("action=\"{back}\"")), "{:?}", browser.page);
+    assert_eq!(hidden["state"], "s&amp;&lt;1&gt;");
+    assert_eq!(door(&up, "POST", "/orders/7/refund", &hidden["access_token"]).status, 200);
+    browser.submit("/step-up/manage", &[]);
+    assert!(browser.page.body.contains("10 are left."), "{:?}", browser.page);
+    browser.submit("/step-up/recovery-codes", &[]);
+    let fresh = browser.between("<ol class=\"codes\"><li>", "</li>");
+    assert!(!codes.contains(&fresh));
+    let old = exchange(&up, &first, &[("recovery_code", &codes[0])]);
+    assert_eq!(old.status, 400, "the old ones are void");
+
+    // a visit that has shown nothing can't change anything
+    let mut stranger = Browser::come(&up, &first, &[]);
+    let visit = stranger.visit();
+    for path in ["totp", "totp/remove", "recovery-codes", "manage"] {
+        let reply = stranger.send(&format!("/step-up/{path}"), &[("visit", &visit)]);
+        assert_eq!(reply.status, 403, "{path}: {reply:?}");
+    }
+    let mut verified = Browser::come(&up, &first, &[]);
+    verified.submit("/step-up/verify", &[("otp", &app.code(0))]);
+    assert_eq!(verified.page.status, 200, "{:?}", verified.page);
+    verified.submit("/step-up/manage", &[]);
+    verified.submit("/step-up/totp/remove", &[]);
+    assert_eq!(verified.page.status, 200, "{:?}", verified.page);
+    let gone = exchange(&up, &first, &[("otp", &app.code(0))]);
+    assert_eq!(gone.status, 400);
+}
+
+#[test]
+fn forms_of_others_are_refused() {
+    let key = Key::rsa("one");
+    let up = start(&key);
+    let first = key.token(&json!({}));
+    let mut browser = Browser::come(&up, &first, &[]);
+    let visit = browser.visit();
+    let (own, cookie) = (browser.origin.clone(), browser.cookie.clone());
+    let mut other = Browser::come(&up, &key.token(&json!({"sub": "mallory"})), &[]);
+    let theirs = (other.visit(), other.cookie.clone());
+    let send = |origin: &str, site: &str, cookie: &str, visit: &str| {
+        let body = url::form_urlencoded::Serializer::new(String::new()).append_pair("visit", visit).finish();
+        let mut headers =
+            vec![("Host", "x"), ("Content-Type", "application/x-www-form-urlencoded"), ("Cookie", cookie)];
+        headers.extend(Some(("Origin", origin)).filter(|_| !origin.is_empty()));
+        headers.extend(Some(("Sec-Fetch-Site", site)).filter(|_| !site.is_empty()));
+        request(up.listen["tokens"], "POST", "/step-up/totp", &headers, &body).status
+    };
+    for (origin, site, cookie, visit) in [
+        ("https://evil.example", "cross-site", cookie.as_str(), visit.as_str()),
+        ("null", "", &cookie, &visit),
+        ("", "", &cookie, &visit),
+        (own.as_str(), "cross-site", &cookie, &visit),
+        (own.as_str(), "same-site", &cookie, &visit),
+        (own.as_str(), "same-origin", "", &visit),
+        (own.as_str(), "same-origin", &theirs.1, &visit),
+        (own.as_str(), "same-origin", &cookie, &theirs.0),
+        (own.as_str(), "same-origin", &cookie, ""),
+        (own.as_str(), "same-origin", &cookie, &visit[..visit.len() - 2]),
+        (own.as_str(), "same-origin", &format!("durward-step-up={visit}"), &visit),
+    ] {
+        assert_eq!(send(origin, site, cookie, visit), 403, "{origin} {site}");
+    }
+    assert_eq!(send(&own, "same-origin", &cookie, &visit), 200);
+
+    // nor is a first token taken from a page that may not have the new one, or for an address that may not
+    other.origin = "https://evil.example".to_owned();
+    assert_eq!(other.send("/step-up", &[("subject_token", &first), ("audience", "orders-api")]).status, 403);
+    browser.cookie.clear();
+    let away = [("subject_token", first.as_str()), ("audience", "orders-api"), ("return_to", "https://evil.example/")];
+    assert_eq!(browser.send("/step-up", &away).status, 400);
+    for (token, audience) in [("x", "orders-api"), (first.as_str(), "nobody"), ("", "")] {
+        assert_eq!(browser.send("/step-up", &[("subject_token", token), ("audience", audience)]).status, 401);
+    }
+    let workload = up.token("billing/billing", "orders-api");
+    assert_eq!(browser.send("/step-up", &[("subject_token", &workload), ("audience", "orders-api")]).status, 403);
+}
+
+#[test]
+fn nobody_enrols_where_enrolment_is_closed() {
+    let key = Key::rsa("one");
+    let up = Up::start(&[("all.yaml", &world(&key, "5m"))], &["--step-up-enrolment", "closed"]);
+    let mut browser = Browser::come(&up, &key.token(&json!({})), &[]);
+    assert_eq!(browser.submit("/step-up/totp", &[]).status, 403);
 }

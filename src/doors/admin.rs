@@ -119,7 +119,7 @@ async fn ask(State(admin): State<Admin>, Extension(peer): Extension<Peer>, reque
         client_cert_header_trusted: false,
     };
     let answer = admin.engine.ask_admin(&admin.policy.0, &asked, credentials).await;
-    if answer.passes() { next.run(request).await } else { response(HttpAnswer::of(&answer)) }
+    if answer.passes() { next.run(request).await } else { response(HttpAnswer::of(&answer, None)) }
 }
 
 /// The policy of the admin listener, which is no policy of a namespace: nothing that users write can change it.

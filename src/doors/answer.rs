@@ -6,6 +6,9 @@ use durward_core::decision::{Challenge, Reason};
 use durward_core::principal::Identity;
 use durward_core::scope::Scope;
 use http::StatusCode;
+use maud::{DOCTYPE, Markup, html};
+use serde_json::json;
+use url::Url;
 
 /// Every header that tells the application who is calling. Set on an allow, never believed from outside.
 pub(crate) const IDENTITY_HEADERS: [&str; 5] =
@@ -13,6 +16,9 @@ pub(crate) const IDENTITY_HEADERS: [&str; 5] =
 
 /// Headers by which some frameworks let a client change the method after the decision.
 pub(crate) const METHOD_OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
+
+/// Relation of a link to the step-up page; no registered one means it (RFC 8288, section 2.1.2).
+const STEP_UP: &str = "https://durward.dev/rel/step-up";
 
 /// Status, headers and body.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,7 +29,22 @@ pub(crate) struct HttpAnswer {
 }
 
 impl HttpAnswer {
-    pub(crate) fn of(answer: &Answer) -> Self {
+    /// `accept` is what the client says to understand: a browser is told in HTML where its person can step up.
+    pub(crate) fn of(answer: &Answer, accept: Option<&str>) -> Self {
+        let mut told = Self::in_json(answer);
+        let Some(page) = answer.step_up.as_ref().filter(|_| !answer.passes()) else { return told };
+        told.headers.push(("link", format!("<{page}>; rel=\"{STEP_UP}\"")));
+        told.body = json!({"error": "insufficient_user_authentication", "step_up_uri": page.as_str()}).to_string();
+        if accept.is_some_and(|accept| accept.split([',', ';']).any(|media| media.trim() == "text/html")) {
+            told.headers.retain(|(name, _)| *name != "content-type");
+            told.headers.push(("content-type", "text/html; charset=utf-8".to_owned()));
+            told.headers.push(("vary", "accept".to_owned()));
+            told.body = for_people(page).into_string();
+        }
+        told
+    }
+
+    fn in_json(answer: &Answer) -> Self {
         if answer.passes() {
             return Self { status: StatusCode::OK, headers: identity(answer), body: String::new() };
         }
@@ -85,6 +106,21 @@ fn bearer(realm: &str, rest: &str) -> String {
 /// How an approval is named to people and programs: namespace and name of the object.
 pub(crate) fn approval_name(matter: &Matter) -> String {
     format!("{}/{}", matter.policy.namespace, matter.name())
+}
+
+/// What a person is told who came to an operation of high risk by a browser. Never a redirect: that would lose what was
+/// asked, and lead in a circle.
+fn for_people(page: &Url) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head { meta charset="utf-8"; title { "Confirm that it is you" } }
+            body {
+                h1 { "Confirm that it is you" }
+                p { "This needs a second factor. " a href=(page) { "Show it" } ", and come back." }
+            }
+        }
+    }
 }
 
 /// Who is calling and why they may, for the application.

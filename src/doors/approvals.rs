@@ -191,7 +191,7 @@ async fn ask(
     let call = Call::Named { operation: &asked.operation, captures: Captures::new() };
     let request = Request { target: Target::Audience(&asked.audience), call, source: Some(peer.address.ip()) };
     let caller = Caller::Credentials(credentials(&desk, &peer, &headers));
-    response(HttpAnswer::of(&desk.engine.ask(Door::Approvals, &request, caller).await))
+    response(HttpAnswer::of(&desk.engine.ask(Door::Approvals, &request, caller).await, None))
 }
 
 fn credentials<'c>(desk: &Desk, peer: &'c Peer, headers: &'c HeaderMap) -> Credentials<'c> {

@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use url::Url;
 
 /// Largest request, in bytes.
 const MAX_BODY: usize = 256 * 1024;
@@ -230,7 +231,10 @@ async fn decide(
     let answer = doors.engine.ask(Door::AuthZen, &request, caller).await;
     // reasons only for those who ask: batches are compared as a whole by the interoperability tests
     let explain = context.and_then(|context| context.get("explain")).and_then(Value::as_bool).unwrap_or(false);
-    Ok(Verdict { decision: answer.passes(), context: explain.then(|| reasons(&answer)) })
+    Ok(Verdict {
+        decision: answer.passes(),
+        context: if explain { Some(reasons(&answer)) } else { obligation(&answer) },
+    })
 }
 
 impl Subject {
@@ -283,8 +287,20 @@ fn reasons(answer: &Answer) -> Value {
         "approval": decision.approval.as_ref().filter(|one| one.given.is_none()).map(|one| approval_name(&one.matter)),
         "acr_values": decision.challenge.map(|challenge| challenge.assurance.acr()),
         "max_age": decision.challenge.and_then(|challenge| challenge.max_age).map(|age| age.num_seconds()),
+        "step_up_uri": answer.step_up.as_ref().map(Url::as_str),
         "revision": decision.revision.to_string(),
     })
+}
+
+/// What the enforcement point has to ask of the subject (RFC 9470), for whom that would be enough.
+fn obligation(answer: &Answer) -> Option<Value> {
+    let challenge = answer.decision.challenge.filter(|_| !answer.passes())?;
+    let mut told = json!({"acr_values": challenge.assurance.acr()});
+    if let Some(told) = told.as_object_mut() {
+        told.extend(challenge.max_age.map(|age| ("max_age".to_owned(), age.num_seconds().into())));
+        told.extend(answer.step_up.as_ref().map(|page| ("step_up_uri".to_owned(), page.as_str().into())));
+    }
+    Some(told)
 }
 
 impl IntoResponse for Malformed {

@@ -5,7 +5,7 @@ use crate::authn::certificate::FORWARDED_CLIENT_CERT;
 use crate::doors::Doors;
 use crate::doors::answer::{HttpAnswer, IDENTITY_HEADERS, METHOD_OVERRIDES};
 use crate::doors::ext_authz_failure::deny_failures;
-use crate::doors::headers::mislead;
+use crate::doors::headers::{accept, mislead};
 use crate::doors::server::Answers;
 use crate::doors::trust::Peer;
 use crate::engine::{Caller, Door};
@@ -127,7 +127,7 @@ impl Authorization for ExtAuthz {
         let credentials =
             Credentials { headers: &headers, certificate: None, client_cert_header_trusted: certificates };
         let answer = self.doors.engine.ask(Door::ExtAuthz, &asked, Caller::Credentials(credentials)).await;
-        Ok(Response::new(response(HttpAnswer::of(&answer))))
+        Ok(Response::new(response(HttpAnswer::of(&answer, accept(&headers)))))
     }
 }
 

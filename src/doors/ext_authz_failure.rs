@@ -29,7 +29,7 @@ pub(crate) async fn deny_failures(doors: &Doors, check: impl Future<Output = Res
     let credentials = Credentials { headers: &headers, certificate: None, client_cert_header_trusted: false };
     let unclear = durward_core::request::Request { target: Target::Host(""), call: Call::Unclear, source: None };
     let answer = doors.engine.ask(Door::ExtAuthz, &unclear, Caller::Credentials(credentials)).await;
-    denied(&HttpAnswer::of(&answer))
+    denied(&HttpAnswer::of(&answer, None))
 }
 
 /// A denial as a whole gRPC response, for when the gRPC library has given up.

@@ -7,7 +7,7 @@
 use crate::authn::Credentials;
 use crate::doors::Doors;
 use crate::doors::answer::HttpAnswer;
-use crate::doors::headers::{Unclear, agreed, forwarded_source, mislead, own_host, single};
+use crate::doors::headers::{Unclear, accept, agreed, forwarded_source, mislead, own_host, single};
 use crate::doors::trust::Peer;
 use crate::engine::{Caller, Door};
 use axum::body::Body;
@@ -49,7 +49,7 @@ async fn forward_auth(
         client_cert_header_trusted: doors.trust.forwards_certificates(&peer),
     };
     let answer = doors.engine.ask(Door::ForwardAuth, &request, Caller::Credentials(credentials)).await;
-    response(HttpAnswer::of(&answer))
+    response(HttpAnswer::of(&answer, accept(&headers)))
 }
 
 /// What a proxy asks about.

@@ -23,6 +23,11 @@ pub(crate) fn single<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'
     }
 }
 
+/// What a client says to understand (RFC 9110, section 12.5.1).
+pub(crate) fn accept(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::ACCEPT)?.to_str().ok()
+}
+
 /// The value of all that are there, if it is one.
 pub(crate) fn agreed<const N: usize>(values: [Option<&str>; N]) -> Option<&str> {
     let mut values = values.into_iter().flatten();

@@ -3,7 +3,7 @@
 use crate::authn::Credentials;
 use crate::doors::answer::HttpAnswer;
 use crate::doors::forward_auth::response;
-use crate::doors::headers::{Unclear, mislead, own_host};
+use crate::doors::headers::{Unclear, accept, mislead, own_host};
 use crate::doors::server::Answers;
 use crate::doors::trust::Peer;
 use crate::engine::{Caller, Door, Engine};
@@ -75,7 +75,7 @@ impl Inbound {
         };
         let answer = self.engine.ask(Door::Gate, &asked, Caller::Credentials(credentials)).await;
         let passes = answer.passes();
-        let told = HttpAnswer::of(&answer);
+        let told = HttpAnswer::of(&answer, accept(request.headers()));
         // a policy that only audits lets through what it can read; what nobody can read is of no policy
         let host = match read {
             Ok(read) if passes => {

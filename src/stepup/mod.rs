@@ -39,6 +39,8 @@ use webauthn_rs::prelude::{CreationChallengeResponse, RequestChallengeResponse};
 /// How long a second factor is fresh enough to change the factors themselves.
 pub(crate) const FRESH: TimeDelta = TimeDelta::minutes(5);
 
+/// Where the page is, at its origin.
+pub(crate) const PATH: &str = "/step-up";
 /// Name of the shared key in the store.
 const KEY: &str = "step-up-key";
 /// Name of the record of addresses in the store.
@@ -94,6 +96,15 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The page.
+    fn page(&self) -> Url {
+        let mut page = self.url.clone();
+        page.set_path(PATH);
+        page.set_query(None);
+        page.set_fragment(None);
+        page
+    }
+
     /// The name under which authenticator apps keep the secret.
     pub(crate) fn host(&self) -> &str {
         self.url.host_str().unwrap_or("durward")
@@ -163,6 +174,7 @@ impl StepUp {
     pub(crate) async fn open(engine: Arc<Engine>, store: Store, settings: Settings) -> Result<Self, Failure> {
         let fresh = random::<32>()?;
         let kept = store.change(KEY, None, seal::Key::default, |key| key.get_or_set(&fresh)).await?;
+        engine.step_up_at(settings.page());
         let sealer = Arc::new(Sealer::new(&kept?)?);
         let party = RelyingParty::new(&settings.url).map(Arc::new);
         let party = party.inspect_err(|error| tracing::warn!(%error, "people have no keys here")).ok();

@@ -67,7 +67,7 @@ impl<'u> Browser<'u> {
     pub fn send(&mut self, path: &str, fields: &[(&str, &str)]) -> &Reply {
         let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
         let headers = [
-            ("Host", self.origin.strip_prefix("http://").unwrap()),
+            ("Host", self.origin.split("//").last().unwrap()),
             ("Origin", &self.origin),
             ("Content-Type", "application/x-www-form-urlencoded"),
             ("Cookie", &self.cookie),

@@ -12,7 +12,7 @@ use crate::doors::headers::source;
 use crate::doors::trust::{Peer, Trust};
 use crate::identity::{Refusal, SecondFactor, TokenRequest, TokenService};
 use crate::random::random;
-use crate::stepup::{FRESH, Refused, Shown, StepUp, Visitor};
+use crate::stepup::{FRESH, PATH, Refused, Shown, StepUp, Visitor};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Extension, FromRequest, Query, Request, State};
@@ -30,8 +30,6 @@ use std::sync::Arc;
 use subtle::ConstantTimeEq;
 use url::Url;
 
-/// Where the page is.
-pub(crate) const PATH: &str = "/step-up";
 /// Largest form, in bytes: the longest token, sealed twice over in base64.
 const MAX_BODY: usize = 64 * 1024;
 /// Longest `operation`, `return_to` or `state`, in bytes.

@@ -1,8 +1,8 @@
 //! The page as HTML. Templates escape whatever they are given; nothing on it is inline but the picture of a QR code.
 
-use crate::doors::step_up::{Asked, PATH, Visit};
+use crate::doors::step_up::{Asked, Visit};
 use crate::identity::AccessToken;
-use crate::stepup::{Enrolment, Known, MAX_NAME};
+use crate::stepup::{Enrolment, Known, MAX_NAME, PATH};
 use chrono::{DateTime, Utc};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 

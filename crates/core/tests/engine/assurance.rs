@@ -4,7 +4,7 @@ use crate::support::*;
 use chrono::TimeDelta;
 use durward_core::decision::{Challenge, Reason};
 use durward_core::policy::{Operation, Policy, Way};
-use durward_core::principal::Identity;
+use durward_core::principal::{Identity, StepUp};
 use durward_core::risk::Assurance::{self, *};
 use durward_core::risk::Risk::{self, *};
 use durward_core::snapshot::Snapshot;
@@ -149,4 +149,20 @@ fn each_operation_accepts_the_ways_of_its_own_policy() {
         let cart = caller(WORKLOAD, Assurance::ProofOfPossession);
         assert_eq!(ask(&snapshot, Some(&cart), request).allowed(), workload, "{request}");
     }
+}
+
+#[test]
+fn a_second_factor_for_one_operation_counts_at_no_other() {
+    let high = |name: &str, routes| Operation { risk: High, ..operation(name, routes, &["read"]) };
+    let grants = vec![grant("all", &["*"], &["read"])];
+    let operations = vec![high("pay", &["GET /pay"]), high("refund", &["GET /refund"])];
+    let snapshot = world([Policy { operations, grants, ..policy("orders") }]);
+    let step_up = |age| StepUp { operation: "refund".into(), assurance: MultiFactor, authenticated_at: now() - age };
+    let caller = |age| Identity { step_up: Some(step_up(age)), ..caller(USER, Bearer) };
+    let fresh = caller(TimeDelta::minutes(1));
+    assert!(ask(&snapshot, Some(&fresh), "GET /refund").allowed());
+    let elsewhere = ask(&snapshot, Some(&fresh), "GET /pay");
+    assert_eq!(elsewhere.reason, Reason::AssuranceTooLow);
+    assert_eq!(elsewhere.detail.as_deref(), Some("High risk asks for MultiFactor, the caller has Bearer"));
+    assert!(!ask(&snapshot, Some(&caller(TimeDelta::minutes(6))), "GET /refund").allowed());
 }
