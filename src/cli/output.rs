@@ -3,6 +3,10 @@
 use crate::cli::Failure;
 use serde::Serialize;
 use std::io::{IsTerminal, Write};
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{LevelFilter, Targets, filter_fn};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// For people, or for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -36,15 +40,22 @@ pub(crate) fn say(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// Logs to standard error, by `DURWARD_LOG`. kube's client quotes answers that it can't read, Secrets among them: it
-/// is silent whatever the setting.
+/// Crates that quote answers which they can't read, Secrets among them: they are silent whatever the setting.
+const SILENT: [&str; 2] = ["kube_client", "kube_runtime"];
+/// What is logged unless `DURWARD_LOG` says otherwise.
+const LOGGED: &str = "warn,durward=info";
+
+/// Logs to standard error, by `DURWARD_LOG`.
 pub(crate) fn log_to_stderr() {
-    let filter =
-        tracing_subscriber::EnvFilter::try_from_env("DURWARD_LOG").unwrap_or_else(|_| "warn,durward=info".into());
-    let silent = ["kube_client=off", "kube_runtime=off"].iter().filter_map(|directive| directive.parse().ok());
-    let filter = silent.fold(filter, tracing_subscriber::EnvFilter::add_directive);
-    let colours = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(colours).with_env_filter(filter).init();
+    let wanted = std::env::var("DURWARD_LOG").unwrap_or_else(|_| LOGGED.to_owned());
+    let wanted = wanted.parse::<Targets>().unwrap_or_else(|error| {
+        eprintln!("DURWARD_LOG is no list of levels such as `{LOGGED}`: {error}");
+        Targets::new().with_default(LevelFilter::WARN).with_target("durward", LevelFilter::INFO)
+    });
+    let silent = filter_fn(|metadata| !SILENT.iter().any(|name| metadata.target().starts_with(name)));
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = lines.with_ansi(std::io::stderr().is_terminal()).with_filter(wanted).with_filter(silent);
+    tracing_subscriber::registry().with(lines).init();
 }
 
 /// Lines of cells as a table, each column as wide as its widest cell.

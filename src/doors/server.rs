@@ -7,6 +7,7 @@ use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use durward_pki::svid;
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use http::StatusCode;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -54,7 +55,7 @@ pub struct Listening {
 }
 
 /// What answers requests; each has the [`Peer`] among its extensions.
-pub trait Answers: Clone + Send + 'static {
+pub trait Answers: Clone + Send + Sync + 'static {
     /// Answers one.
     fn answer(self, request: Request) -> impl Future<Output = Response> + Send;
 }
@@ -65,12 +66,21 @@ impl Answers for Router {
     }
 }
 
-/// The answer, or that there is none because something panicked: the connection and whoever else is on it live on.
-async fn answered(service: impl Answers, request: Request) -> Response {
-    AssertUnwindSafe(service.answer(request))
-        .catch_unwind()
-        .await
-        .unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+/// The answer to a request. One type for all services, and [`Io`] for all connections, or there would be as many copies of
+/// the whole of HTTP in the program as there are of both: most of a megabyte.
+type Answering = Arc<dyn Fn(Request) -> BoxFuture<'static, Response> + Send + Sync>;
+
+/// A connection, plain or TLS.
+type Io = Box<dyn Bytes>;
+trait Bytes: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Bytes for T {}
+
+/// Answers, or tells that there is no answer because something panicked: the connection and whoever else is on it live on.
+fn answering(service: impl Answers) -> Answering {
+    Arc::new(move |request| {
+        let answer = AssertUnwindSafe(service.clone().answer(request)).catch_unwind();
+        answer.map(|it| it.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())).boxed()
+    })
 }
 
 /// Answers what comes in by a socket until `shutdown`, then lets open requests end.
@@ -95,7 +105,7 @@ pub(crate) async fn serve_service(
     shutdown: CancellationToken,
 ) -> io::Result<()> {
     let (tasks, slots) = (TaskTracker::new(), Arc::new(Semaphore::new(MAX_CONNECTIONS)));
-    let connection = Connection { tls: tls.map(TlsAcceptor::from), service, builder: builder() };
+    let connection = Connection { tls: tls.map(TlsAcceptor::from), answering: answering(service), builder: builder() };
     let cut = CancellationToken::new();
     loop {
         // no slot, no accept: further clients wait in the kernel's queue
@@ -153,15 +163,15 @@ fn builder() -> Builder<TokioExecutor> {
 }
 
 #[derive(Clone)]
-struct Connection<S> {
+struct Connection {
     tls: Option<TlsAcceptor>,
-    service: S,
+    answering: Answering,
     builder: Builder<TokioExecutor>,
 }
 
 type Failed = Box<dyn std::error::Error + Send + Sync>;
 
-impl<S: Answers> Connection<S> {
+impl Connection {
     async fn serve(
         self,
         stream: std::net::TcpStream,
@@ -171,7 +181,9 @@ impl<S: Answers> Connection<S> {
         let stream = TcpStream::from_std(stream)?;
         stream.set_nodelay(true)?;
         let Some(acceptor) = self.tls.clone() else {
-            return self.http(stream, Peer { address, secure: false, certificate: None, id: None }, shutdown).await;
+            return self
+                .http(Box::new(stream), Peer { address, secure: false, certificate: None, id: None }, shutdown)
+                .await;
         };
         let handshake = timeout(PATIENCE, acceptor.accept(stream));
         let stream = tokio::select! {
@@ -184,22 +196,16 @@ impl<S: Answers> Connection<S> {
             .peer_certificates()
             .map(|chain| chain.iter().cloned().map(CertificateDer::into_owned).collect::<Arc<[_]>>());
         let id = chain.as_ref().and_then(|chain| svid::read(chain.first()?).ok()?.id.parse().ok());
-        self.http(stream, Peer { address, secure: true, certificate: chain, id }, shutdown).await
+        self.http(Box::new(stream), Peer { address, secure: true, certificate: chain, id }, shutdown).await
     }
 
-    async fn http(
-        self,
-        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-        peer: Peer,
-        shutdown: &CancellationToken,
-    ) -> Result<(), Failed> {
-        let service = self.service;
+    async fn http(self, stream: Io, peer: Peer, shutdown: &CancellationToken) -> Result<(), Failed> {
         let asked = Arc::new(AtomicBool::new(false));
         let asks = Arc::clone(&asked);
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             asks.store(true, Ordering::Relaxed);
             request.extensions_mut().insert(peer.clone());
-            let answer = answered(service.clone(), request.map(axum::body::Body::new));
+            let answer = (self.answering)(request.map(axum::body::Body::new));
             async { Ok::<_, Infallible>(answer.await) }
         });
         let connection = self.builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
