@@ -10,6 +10,7 @@ pub mod doors;
 pub mod engine;
 pub mod gate;
 pub mod identity;
+pub(crate) mod kubeconfig;
 pub mod lanes;
 pub mod metrics;
 pub mod openfga;

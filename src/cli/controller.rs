@@ -6,6 +6,7 @@ use crate::controller::{FailurePolicy, Listen, Settings, remove, run};
 use crate::doors::admin::Administration;
 use crate::doors::trust::{PeerName, Trust};
 use crate::identity::Origin;
+use crate::kubeconfig;
 use crate::openfga::{self, OpenFga};
 use crate::standalone::load::Domain;
 use crate::stepup::Arguments;
@@ -174,9 +175,11 @@ impl Health {
 }
 
 pub(crate) async fn client() -> Result<Client, Failure> {
-    Client::try_default()
-        .await
-        .map_err(|error| format!("the API server can't be reached: {error}; run it in a pod, or set KUBECONFIG").into())
+    let failed = |error: &dyn std::fmt::Display| -> Failure {
+        format!("the API server can't be reached: {error}; run it in a pod, or set KUBECONFIG").into()
+    };
+    let config = kubeconfig::config(None, None).await.map_err(|error| failed(&error))?;
+    Client::try_from(config).map_err(|error| failed(&error))
 }
 
 pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {

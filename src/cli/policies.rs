@@ -3,10 +3,10 @@
 use crate::cli::Failure;
 use crate::cli::controller::block_on;
 use crate::controller::live;
+use crate::kubeconfig;
 use crate::standalone::load::{Domain, load};
 use durward_core::snapshot::Snapshot;
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
+use kube::Client;
 use std::path::PathBuf;
 
 #[derive(Debug, clap::Args)]
@@ -50,15 +50,7 @@ impl Policies {
             )
             .into()
         };
-        let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
-        let config = match &self.kubeconfig {
-            Some(file) => {
-                let kubeconfig = Kubeconfig::read_from(file).map_err(|error| hint(&error))?;
-                Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|error| hint(&error))?
-            }
-            None if self.context.is_some() => Config::from_kubeconfig(&options).await.map_err(|error| hint(&error))?,
-            None => Config::infer().await.map_err(|error| hint(&error))?,
-        };
-        Client::try_from(config).map_err(|error| hint(&error))
+        let config = kubeconfig::config(self.kubeconfig.as_deref(), self.context.as_deref()).await;
+        Client::try_from(config.map_err(|error| hint(&error))?).map_err(|error| hint(&error))
     }
 }
