@@ -274,7 +274,11 @@ fn tokens_are_for_what_they_say() {
     assert_eq!(ask("GET", "/orders", json!({"aud": ["other", "orders-api"]})).status, 200);
     // high risk: a token alone is not enough for anybody
     let step_up = ask("POST", "/orders/4/refund", json!({}));
-    assert_eq!((step_up.status, step_up.body.as_str()), (401, r#"{"error":"insufficient_user_authentication"}"#));
+    let page =
+        format!("http://localhost:{}/step-up?audience=orders-api&operation=refund-order", up.listen["tokens"].port());
+    let body: Value = serde_json::from_str(&step_up.body).unwrap();
+    assert_eq!(step_up.status, 401);
+    assert_eq!(body, json!({"error": "insufficient_user_authentication", "step_up_uri": page}));
     assert_eq!(
         step_up.header("www-authenticate"),
         Some(
