@@ -9,6 +9,7 @@ pub mod controller;
 pub mod doors;
 pub mod engine;
 pub mod gate;
+mod hex;
 pub mod identity;
 pub(crate) mod kubeconfig;
 pub mod lanes;

@@ -8,9 +8,12 @@
     reason = "tests say what they expect"
 )]
 
+#[path = "harness/documents.rs"]
+mod documents;
 #[path = "harness/mod.rs"]
 mod harness;
 
+use documents::{WHO_MAY, may};
 use harness::{Up, durward, eventually, repository, run};
 use serde_json::{Value, json};
 use std::fs;
@@ -23,34 +26,11 @@ fn documents() -> Up {
     Up::with(&[("policy.yaml", &example("policy.yaml")), ("relationships.yaml", &example("relationships.yaml"))])
 }
 
-/// Whether AuthZEN's door lets a person do something to a document.
-fn may(up: &Up, person: &str, groups: &[&str], action: &str, document: &str) -> bool {
-    let question = json!({
-        "subject": {"type": "user", "id": person, "properties": {"provider": "corporate", "groups": groups}},
-        "action": {"name": action},
-        "resource": {"type": "documents.office", "id": document},
-    });
-    let (status, answer) = up.authzen("/access/v1/evaluation", &question);
-    assert_eq!(status, 200, "{answer}");
-    answer["decision"].as_bool().unwrap()
-}
-
 #[test]
 fn the_example_decides_by_relationships() {
     let up = documents();
     assert_eq!(up.said(), "");
-    for (person, groups, action, document, expected) in [
-        ("carol", &[][..], "read", "budget", true),
-        ("carol", &[], "write", "budget", true),
-        ("dave", &[], "read", "budget", true),
-        ("dave", &[], "write", "budget", false),
-        ("erin", &["finance"], "read", "budget", true),
-        ("erin", &["sales"], "read", "budget", false),
-        ("mallory", &["finance"], "read", "budget", false),
-        ("erin", &[], "read", "menu", true),
-        ("erin", &[], "write", "menu", false),
-        ("carol", &[], "read", "nothing", false),
-    ] {
+    for (person, groups, action, document, expected) in WHO_MAY {
         assert_eq!(may(&up, person, groups, action, document), expected, "{person} {groups:?} {action} {document}");
     }
     let token = format!("Bearer {}", up.token("audit/collector", "documents.office"));

@@ -1,6 +1,7 @@
 //! Where approvals are kept: the API server, or a folder of the state directory, one file for each.
 
 use crate::controller::{PATIENCE, brief, patiently};
+use crate::hex::hex;
 use crate::process::Failure;
 use crate::random::random;
 use crate::standalone::state::{create_directory, write_private};
@@ -145,7 +146,7 @@ impl Folder {
     }
 
     fn create(&self, mut approval: Approval) -> Result<bool, Failure> {
-        approval.metadata.uid = Some(hex(&random::<16>()?));
+        approval.metadata.uid = Some(hex(random::<16>()?));
         approval.metadata.creation_timestamp = Some(Time(Timestamp::now()));
         approval.status = Some(ApprovalStatus::default());
         let (file, fresh) = (self.file(&approval), self.fresh()?);
@@ -181,7 +182,7 @@ impl Folder {
     }
 
     fn fresh(&self) -> Result<PathBuf, Failure> {
-        Ok(self.0.join(format!("{}.new", hex(&random::<8>()?))))
+        Ok(self.0.join(format!("{}.new", hex(random::<8>()?))))
     }
 }
 
@@ -190,8 +191,4 @@ fn read(path: &Path) -> Result<Approval, Failure> {
         return Err("it is too large".into());
     }
     Ok(serde_json::from_slice(&fs::read(path)?)?)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }

@@ -7,6 +7,7 @@
 
 use crate::authn::bearer::single;
 use crate::authn::cause::Cause;
+use crate::hex::hex;
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -263,7 +264,7 @@ impl Fresh {
     /// A key from 32 random bytes.
     pub(crate) fn new(name: &str, random: &[u8; 32]) -> Self {
         let key = Zeroizing::new(format!("{PREFIX}{name}_{}", URL_SAFE_NO_PAD.encode(random)));
-        let hash = hash_of(&key).iter().fold("sha256:".to_owned(), |text, byte| format!("{text}{byte:02x}"));
+        let hash = format!("sha256:{}", hex(hash_of(&key)));
         Self { key, hash }
     }
 

@@ -4,6 +4,7 @@ use crate::cli::controller::{block_on, client};
 use crate::cli::output::Format;
 use crate::cli::{Failure, Verdict};
 use crate::controller::brief;
+use crate::hex::hex;
 use crate::identity::published_roots;
 use chrono::{DateTime, Utc};
 use durward_core::principal::PrincipalId;
@@ -81,7 +82,7 @@ fn told(chain: &[CertificateDer<'_>], svid: &Svid, roots: &[CertificateDer<'_>])
     Told {
         spiffe_id: svid.id.clone(),
         dns_names: chain.first().map(dns_names).unwrap_or_default(),
-        serial: svid.serial.iter().map(|byte| format!("{byte:02x}")).collect(),
+        serial: hex(&svid.serial),
         not_before: time(svid.not_before),
         not_after: time(svid.not_after),
         pod: None,

@@ -5,6 +5,7 @@ use crate::cli::api_key::{Cluster, Named};
 use crate::cli::controller::block_on;
 use crate::cli::output::say;
 use crate::cli::{Failure, Verdict};
+use crate::hex::hex;
 use crate::random::random;
 use crate::standalone::state::{State, StateDirectory, write_private};
 use chrono::{TimeDelta, Utc};
@@ -127,7 +128,7 @@ impl Jwt {
     fn run(self) -> Result<(), Failure> {
         let state = self.signer.open()?;
         let now = Utc::now();
-        let id = random::<16>()?.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+        let id = hex(random::<16>()?);
         let mut claims = json!({
             "iss": format!("https://{}", self.signer.trust_domain),
             "sub": self.signer.id(&self.service_account)?,

@@ -6,6 +6,7 @@ use crate::authn::access_token::{DETAILS, Details, First};
 use crate::authn::jwt::Token;
 use crate::authn::{Credentials, Expectation, Failure, Proof, Subject, SubjectToken, carried_scopes, thumbprint};
 use crate::engine::Engine;
+use crate::hex::hex;
 use crate::identity::{AUDIENCE, TokenKeys};
 use crate::random::random;
 use crate::stepup::{Refused, Shown, StepUp, Visitor};
@@ -294,7 +295,7 @@ impl TokenService {
             return Err(Refusal::Request("what the token would stand on ends now"));
         }
         let name: [u8; 16] = random().map_err(|_| Refusal::Later("there are no random numbers"))?;
-        let name = name.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+        let name = hex(name);
         let algorithm = match order.service.tokens().signature {
             None | Some(Signature::Rs256) => Algorithm::Rs256,
             Some(Signature::Es256) => Algorithm::Es256,

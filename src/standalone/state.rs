@@ -1,5 +1,6 @@
 //! The state directory: the embedded authority and the key of the audit log, made once, and the keys of tokens.
 
+use crate::hex::hex;
 use crate::identity::Ring;
 use crate::random::{NoRandomness, random};
 use crate::standalone::token_keys::KeyFolder;
@@ -208,7 +209,7 @@ fn read_or_make(
 ) -> Result<Zeroizing<String>, StateError> {
     if !path.exists() {
         let text = make()?;
-        let suffix = random::<8>()?.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+        let suffix = hex(random::<8>()?);
         let fresh = path.with_extension(suffix);
         write_private(&fresh, text.as_bytes())?;
         // a hard link never replaces a file, so the first one stays

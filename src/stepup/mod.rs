@@ -21,6 +21,7 @@ pub(crate) use webauthn::{MAX_NAME, Refusal as KeyRefused};
 use crate::audit::second_factor::{Event, SecondFactor};
 use crate::authn::Factor;
 use crate::engine::Engine;
+use crate::hex::hex;
 use crate::process::Failure;
 use crate::random::random;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -354,6 +355,7 @@ fn person_name(id: &PrincipalId) -> Result<String, Refused> {
         return Err(Refused::NoPerson);
     }
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, id.to_string().as_bytes());
-    let name = digest.as_ref().iter().take(16).fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+    // half of it is enough that no two names share one by accident
+    let name = hex(digest.as_ref().get(..16).unwrap_or_default());
     Ok(format!("second-factors-{name}"))
 }

@@ -3,6 +3,7 @@
 //! A code is 80 random bits, so that whoever has read its hash would try 2⁷⁹ of them: no slow hash is needed, nor could it
 //! add anything. The hash is bound to the person, so that nobody's code is another's.
 
+use crate::hex::hex;
 use crate::random::random;
 use durward_core::principal::PrincipalId;
 use subtle::ConstantTimeEq;
@@ -32,7 +33,7 @@ pub(super) fn hash(id: &PrincipalId, code: &str) -> String {
         context.update(part.as_bytes());
         context.update(&[0]);
     }
-    context.finish().as_ref().iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+    hex(context.finish())
 }
 
 /// Where a code's hash is among others; all of them are looked at.

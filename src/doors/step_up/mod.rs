@@ -10,6 +10,7 @@ use crate::authn::{Factor, Proof};
 use crate::doors::exchange::{Body, form};
 use crate::doors::headers::source;
 use crate::doors::trust::{Peer, Trust};
+use crate::hex::hex;
 use crate::identity::{Refusal, SecondFactor, TokenRequest, TokenService};
 use crate::random::random;
 use crate::stepup::{FRESH, PATH, Refused, Shown, StepUp, Visitor};
@@ -247,7 +248,7 @@ impl Page {
             Err(_) => return self.trouble(StatusCode::UNAUTHORIZED, NOT_ACCEPTED),
         };
         let Ok(name) = random::<16>() else { return self.trouble(StatusCode::SERVICE_UNAVAILABLE, LATER) };
-        let name = name.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+        let name = hex(name);
         let ends = subject.ends.min(Utc::now() + VISIT);
         let person = subject.principal.identity().id.clone();
         let cookie = Cookie { name: name.clone(), principal: person.clone(), ends };
@@ -435,6 +436,25 @@ impl Page {
     }
 }
 
+impl Page {
+    /// Tells of a new factor, and of the recovery codes that came with it. Whoever has just set it up is proved by it.
+    fn enrolled(
+        &self,
+        here: &mut Here,
+        factor: Factor,
+        (title, done): (&str, &str),
+        codes: Option<Vec<String>>,
+    ) -> Response {
+        here.visit.proved = Some((factor, Utc::now()));
+        let sealed = self.seal(&here.visit);
+        let content = match codes {
+            Some(codes) => page::recovery_codes(&sealed, &codes),
+            None => page::next(&sealed),
+        };
+        self.answer(StatusCode::OK, Some(&here.visit), &page::page(title, Told::Done(done), &content))
+    }
+}
+
 async fn enrol(State(page): State<Page>, Sent { here, .. }: Sent) -> Response {
     match page.step_up.begin_totp(&here.visitor()).await {
         Ok(enrolment) => {
@@ -451,14 +471,7 @@ async fn confirm(State(page): State<Page>, Sent { mut here, form }: Sent) -> Res
     let code = form.get("otp").map_or("", String::as_str);
     let refused = match page.step_up.confirm_totp(&here.visitor(), code).await {
         Ok(codes) => {
-            here.visit.proved = Some((Factor::Totp, Utc::now()));
-            let sealed = page.seal(&here.visit);
-            let content = match codes {
-                Some(codes) => page::recovery_codes(&sealed, &codes),
-                None => page::next(&sealed),
-            };
-            let told = Told::Done("Your authenticator app is set up.");
-            return page.answer(StatusCode::OK, Some(&here.visit), &page::page(APP, told, &content));
+            return page.enrolled(&mut here, Factor::Totp, (APP, "Your authenticator app is set up."), codes);
         }
         Err(refused) => refused,
     };

@@ -12,7 +12,6 @@ use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use chrono::Utc;
 use serde::Serialize;
 use serde_json::json;
 
@@ -87,23 +86,10 @@ fn failed(status: StatusCode, why: &str) -> Response {
     (status, [(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
 }
 
-/// A new key. Whoever has just unlocked it is proved by it.
 async fn add(State(page): State<Page>, Sent { mut here, form }: Sent) -> Response {
     let text = |name: &str| form.get(name).map_or("", String::as_str);
     match page.step_up.confirm_key(&here.visitor(), text("name"), text("passkey")).await {
-        Ok(codes) => {
-            here.visit.proved = Some((Factor::Passkey, Utc::now()));
-            let sealed = page.seal(&here.visit);
-            let content = match codes {
-                Some(codes) => page::recovery_codes(&sealed, &codes),
-                None => page::next(&sealed),
-            };
-            page.answer(
-                StatusCode::OK,
-                Some(&here.visit),
-                &page::page(TITLE, page::Told::Done("Your key is added."), &content),
-            )
-        }
+        Ok(codes) => page.enrolled(&mut here, Factor::Passkey, (TITLE, "Your key is added."), codes),
         Err(refused) => page.refused(&refused),
     }
 }
