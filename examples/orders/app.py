@@ -1,10 +1,11 @@
 """The orders service, verifying Bearer tokens on its own.
 
 Any JWT library does: the keys come from Durward's JWKS, the audience and the scopes from the token.
-Run it with `uvicorn app:app`; JWKS_URL says where the keys are.
+Run it with `uvicorn app:app`, or in a pod with `python serve.py`; JWKS_URL says where the keys are.
 """
 
 import os
+import ssl
 
 import jwt
 from fastapi import Depends, FastAPI, HTTPException
@@ -14,7 +15,8 @@ AUDIENCE = "orders-api"
 
 app = FastAPI()
 bearer = HTTPBearer(auto_error=False)
-keys = jwt.PyJWKClient(os.environ.get("JWKS_URL", "http://127.0.0.1:8182/.well-known/jwks.json"))
+trust = ssl.create_default_context(cafile=os.environ.get("DURWARD_TRUST_BUNDLE"))
+keys = jwt.PyJWKClient(os.environ.get("JWKS_URL", "http://127.0.0.1:8182/.well-known/jwks.json"), ssl_context=trust)
 
 
 def claims(credentials: HTTPAuthorizationCredentials | None = Depends(bearer)) -> dict:
@@ -24,7 +26,7 @@ def claims(credentials: HTTPAuthorizationCredentials | None = Depends(bearer)) -
         raise invalid
     try:
         key = keys.get_signing_key_from_jwt(credentials.credentials)
-        return jwt.decode(
+        token = jwt.decode(
             credentials.credentials,
             key,
             algorithms=["RS256"],
@@ -33,6 +35,9 @@ def claims(credentials: HTTPAuthorizationCredentials | None = Depends(bearer)) -
         )
     except jwt.PyJWTError:
         raise invalid from None
+    if "cnf" in token:  # bound to a certificate, and nothing tells us whether the caller has shown that one
+        raise invalid
+    return token
 
 
 def scope(required: str):

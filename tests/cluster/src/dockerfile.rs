@@ -1,6 +1,6 @@
-//! The repository's Dockerfile, built for real by buildah, with no engine and no registry.
+//! Dockerfiles of the repository, built for real by buildah, with no engine and no registry.
 //!
-//! Its builder stage takes its image by ARG. In place of a registry's Rust image stands a nearly empty one, over
+//! Each takes the image that it starts from by ARG. In place of a registry's Rust image stands a nearly empty one, over
 //! which this machine's own toolchain is mounted.
 
 use std::fs::{self, File};
@@ -31,27 +31,56 @@ const BUILDER: &str = "durward.test/builder:test";
 
 /// Builds the image [`DURWARD`]. Seconds when nothing has changed: cargo's target folder is kept in the cache.
 pub fn build() -> Result<Built> {
-    preflight::programs(&[("buildah", "buildah"), ("setpriv", "util-linux"), ("unshare", "util-linux")])?;
-    let work = paths::cache()?.join("image");
-    fs::create_dir_all(&work).at("create", &work)?;
-    let lock_path = work.join("lock");
-    let lock = File::create(&lock_path).at("create", &lock_path)?;
-    lock.lock().at("lock", &lock_path)?;
-
+    let buildah = Buildah::new("image")?;
     eprintln!("cluster: building the durward image (minutes on first use)");
-    let buildah = Buildah { work: &work };
-    buildah.clean()?;
-    let built = buildah.build();
-    // Copied layers are large, and cargo's folder makes the next build quick without them.
-    buildah.clean()?;
-    built
+    let target = buildah.work.join("target");
+    fs::create_dir_all(&target).at("create", &target)?;
+    buildah.build(&Recipe {
+        name: DURWARD,
+        context: paths::repository(),
+        base: ("BUILDER", builder()),
+        volumes: mounts(&target)?,
+    })
 }
 
-struct Buildah<'a> {
-    work: &'a Path,
+/// Builds the image `name` by the Dockerfile in `context`, whose argument `base` names the image that it starts from.
+pub fn build_on(name: &str, context: &Path, base: (&str, Image)) -> Result<Built> {
+    let folder = name.replace(['/', ':'], "-");
+    Buildah::new(&folder)?.build(&Recipe { name, context: context.to_owned(), base, volumes: Vec::new() })
 }
 
-impl Buildah<'_> {
+/// What is built, and out of what.
+struct Recipe<'a> {
+    name: &'a str,
+    context: PathBuf,
+    base: (&'a str, Image),
+    volumes: Vec<(PathBuf, &'static str, &'static str)>,
+}
+
+struct Buildah {
+    work: PathBuf,
+    _lock: File,
+}
+
+impl Buildah {
+    fn new(folder: &str) -> Result<Self> {
+        preflight::programs(&[("buildah", "buildah"), ("setpriv", "util-linux"), ("unshare", "util-linux")])?;
+        let work = paths::cache()?.join(folder);
+        fs::create_dir_all(&work).at("create", &work)?;
+        let lock_path = work.join("lock");
+        let lock = File::create(&lock_path).at("create", &lock_path)?;
+        lock.lock().at("lock", &lock_path)?;
+        Ok(Self { work, _lock: lock })
+    }
+
+    fn build(&self, recipe: &Recipe<'_>) -> Result<Built> {
+        self.clean()?;
+        let built = self.make(recipe);
+        // Copied layers are large, and cargo's folder makes the next build quick without them.
+        self.clean()?;
+        built
+    }
+
     fn run<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<String> {
         let storage = |name: &str| self.work.join("storage").join(name);
         // In namespaces of its own that end with us: an interrupted build leaves neither a mount nor a compiler behind.
@@ -76,30 +105,29 @@ impl Buildah<'_> {
         }
     }
 
-    fn build(&self) -> Result<Built> {
-        let base = self.work.join("builder.tar");
-        fs::write(&base, builder().archive()?).at("write", &base)?;
-        self.run(["pull", "--quiet", &format!("docker-archive:{}", base.display())])?;
+    fn make(&self, recipe: &Recipe<'_>) -> Result<Built> {
+        let (argument, base) = &recipe.base;
+        let base_archive = self.work.join("base.tar");
+        fs::write(&base_archive, base.archive()?).at("write", &base_archive)?;
+        self.run(["pull", "--quiet", &format!("docker-archive:{}", base_archive.display())])?;
 
-        let target = self.work.join("target");
-        fs::create_dir_all(&target).at("create", &target)?;
-        let root = paths::repository();
-        let build_arg = format!("--build-arg=BUILDER={BUILDER}");
-        let mut args = ["bud", "--isolation=chroot", "--pull-never", "--layers=false", &build_arg, "--tag", DURWARD]
-            .map(String::from)
-            .to_vec();
-        for (source, target, options) in mounts(&target)? {
+        let build_arg = format!("--build-arg={argument}={}", base.name());
+        let mut args =
+            ["bud", "--isolation=chroot", "--pull-never", "--layers=false", &build_arg, "--tag", recipe.name]
+                .map(String::from)
+                .to_vec();
+        for (source, target, options) in &recipe.volumes {
             args.push(format!("--volume={}:{target}:{options}", source.display()));
         }
-        args.push(root.display().to_string());
+        args.push(recipe.context.display().to_string());
         self.run(&args)?;
 
-        let inspected = self.run(["inspect", "--type=image", DURWARD])?;
-        let archive = self.work.join("durward.tar");
+        let inspected = self.run(["inspect", "--type=image", recipe.name])?;
+        let archive = self.work.join("image.tar");
         if archive.exists() {
             fs::remove_file(&archive).at("remove", &archive)?;
         }
-        self.run(["push", "--quiet", DURWARD, &format!("docker-archive:{}:{DURWARD}", archive.display())])?;
+        self.run(["push", "--quiet", recipe.name, &format!("docker-archive:{}:{}", archive.display(), recipe.name)])?;
         let size = fs::metadata(&archive).at("read", &archive)?.len();
         let invalid = |detail: &str| Error::invalid("buildah's description of the image", detail);
         let described: Value = serde_json::from_str(&inspected).map_err(|error| invalid(&error.to_string()))?;

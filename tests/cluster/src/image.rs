@@ -63,6 +63,13 @@ impl Image {
         &self.name
     }
 
+    /// The same under another name.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.name);
+        self
+    }
+
     /// Adds a file at the absolute `path`.
     #[must_use]
     pub fn file(self, path: &str, mode: u32, content: impl Into<Vec<u8>>) -> Self {
@@ -71,13 +78,38 @@ impl Image {
 
     /// Adds a copy of a program of this machine, and of the libraries that it loads unless it is a static one.
     pub fn program(self, path: &str, source: &Path) -> Result<Self> {
-        let mut image = self.file(path, 0o755, fs::read(source).at("read", source)?);
-        // fails for static programs
-        let loaded = run(Command::new("ldd").arg(source)).unwrap_or_default();
-        for library in loaded.split_whitespace().filter(|word| word.starts_with('/')).map(Path::new) {
-            image = image.file(&library.display().to_string(), 0o755, fs::read(library).at("read", library)?);
+        self.file(path, 0o755, fs::read(source).at("read", source)?).libraries(source)
+    }
+
+    /// Adds all that is in a folder of this machine, but for what is called as one of `without`, and the libraries that
+    /// it loads.
+    pub fn tree(mut self, path: &str, source: &Path, without: &[&str]) -> Result<Self> {
+        for entry in fs::read_dir(source).at("read", source)? {
+            let from = entry.at("read", source)?.path();
+            let name = from.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let to = format!("{path}/{name}");
+            if without.contains(&name.as_str()) {
+                continue;
+            }
+            self = match from.is_dir() {
+                true => self.tree(&to, &from, without)?,
+                false if name.ends_with(".so") => self.program(&to, &from)?,
+                false => self.file(&to, 0o644, fs::read(&from).at("read", &from)?),
+            };
         }
-        Ok(image)
+        Ok(self)
+    }
+
+    fn libraries(mut self, of: &Path) -> Result<Self> {
+        // fails for static programs
+        let loaded = run(Command::new("ldd").arg(of)).unwrap_or_default();
+        for library in loaded.split_whitespace().filter(|word| word.starts_with('/')).map(Path::new) {
+            let path = library.display().to_string();
+            if !self.entries.iter().any(|entry| entry.path == path.trim_matches('/')) {
+                self = self.file(&path, 0o755, fs::read(library).at("read", library)?);
+            }
+        }
+        Ok(self)
     }
 
     /// Adds a symbolic link at `path`.
@@ -116,6 +148,7 @@ impl Image {
     /// Sets an environment variable.
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.retain(|set| !set.starts_with(&format!("{name}=")));
         self.env.push(format!("{name}={value}"));
         self
     }
