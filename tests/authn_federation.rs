@@ -22,7 +22,7 @@ use durward_pki::authority::{Authority, Issued, Request};
 use durward_pki::bundle::bundle;
 use durward_pki::serial::{Holder, Serial, Tag};
 use durward_pki::token::{Algorithm, TokenKey};
-use harness::{Up, durward, eventually, run};
+use harness::{Up, durward, eventually, request, run};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
@@ -122,6 +122,32 @@ impl Doors {
 
     /// By mTLS; 0 without a connection.
     fn by_tls(&self, svid: &Issued, path: &str) -> u16 {
+        let mut curl = self.curl(svid);
+        curl.args(["-o", "/dev/null", "-w", "%{http_code}", "-H", &format!("Host: {HOST}")]);
+        curl.args(["-H", "X-Original-Method: GET", "-H", &format!("X-Original-URI: {path}")]);
+        run(curl.arg(format!("https://{}/forward-auth", self.up.listen["https"]))).1.parse().unwrap()
+    }
+
+    /// Asks the token service for a token of the service; with a certificate for whoever it names.
+    fn exchanged(&self, svid: Option<&Issued>, form: &[(&str, &str)]) -> (u16, Value) {
+        let form = url::form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(form)
+            .append_pair("audience", "orders.shop")
+            .finish();
+        let Some(svid) = svid else {
+            let headers = [("Host", "durward"), ("Content-Type", "application/x-www-form-urlencoded")];
+            let reply = request(self.up.listen["tokens"], "POST", "/token", &headers, &form);
+            return (reply.status, serde_json::from_str(&reply.body).unwrap());
+        };
+        let mut curl = self.curl(svid);
+        curl.args(["-w", " %{http_code}", "--data", &form]);
+        let (_, said, _) = run(curl.arg(format!("https://{}/token", self.up.listen["tokens_tls"])));
+        let (body, status) = said.rsplit_once(' ').unwrap();
+        (status.parse().unwrap(), serde_json::from_str(body).unwrap_or_default())
+    }
+
+    /// curl that shows a certificate.
+    fn curl(&self, svid: &Issued) -> Command {
         let file = |name: &str, text: &str| {
             let path = self.folder.path().join(name);
             std::fs::write(&path, text).unwrap();
@@ -129,10 +155,9 @@ impl Doors {
         };
         let (chain, key) = (file("chain.pem", &svid.chain_pem), file("chain.key", &svid.key_pem));
         let mut curl = Command::new("curl");
-        curl.args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "--http1.1", "-H", &format!("Host: {HOST}")]);
-        curl.args(["-H", "X-Original-Method: GET", "-H", &format!("X-Original-URI: {path}"), "--cacert"]);
-        curl.arg(self.folder.path().join("bundle.pem")).arg("--cert").arg(chain).arg("--key").arg(key);
-        run(curl.arg(format!("https://{}/forward-auth", self.up.listen["https"]))).1.parse().unwrap()
+        curl.args(["-s", "--http1.1", "--cacert"]).arg(self.folder.path().join("bundle.pem"));
+        curl.arg("--cert").arg(chain).arg("--key").arg(key);
+        curl
     }
 
     /// As a proxy forwards it.
@@ -174,6 +199,57 @@ fn workloads_of_a_federated_trust_domain_come_in_under_their_spiffe_id() {
         let record = doors.up.records(1).into_iter().find(|record| record["principal"]["id"] == WORKLOAD).unwrap();
         assert_eq!(record["principal"]["federation"], "partner");
     }
+}
+
+#[test]
+fn workloads_of_a_federated_trust_domain_exchange_what_they_have_for_access_tokens() {
+    let partner = Domain::new("partner.example");
+    let provider = partner.provider("partner", &json!({"bundle": partner.bundle(1)}));
+    let doors = Doors::open(&[("policy.yaml", &policy(&everybody())), ("partner.yaml", &provider)]);
+    let by_jwt_svid = |token: &str| {
+        let form = [
+            ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+            ("subject_token_type", "urn:ietf:params:oauth:token-type:jwt"),
+            ("subject_token", token),
+        ];
+        doors.exchanged(None, &form)
+    };
+    for meant in ["durward", "orders.shop"] {
+        let (status, answer) = by_jwt_svid(&partner.token(&json!({"aud": [meant]})));
+        assert_eq!((status, &answer["scope"]), (200, &json!("anybody billing")), "{meant}: {answer}");
+        let token = answer["access_token"].as_str().unwrap();
+        for (path, status) in [("/billing", 200), ("/anybody", 200), ("/own", 403), ("/partner", 401)] {
+            assert_eq!(doors.by_token(token, path), status, "{path}");
+        }
+    }
+    // the certificate opens what is of high risk, and its token counts in its own hands alone
+    let certificate = [("grant_type", "client_credentials")];
+    let (status, answer) = doors.exchanged(Some(&partner.svid(WORKLOAD)), &certificate);
+    assert_eq!((status, &answer["scope"]), (200, &json!("anybody billing partner")), "{answer}");
+    assert_eq!(doors.by_token(answer["access_token"].as_str().unwrap(), "/billing"), 401, "it is bound");
+
+    // nobody else's credentials are worth a token
+    let stranger = Domain { key: TokenKey::generate(Algorithm::Es256).unwrap(), ..Domain::new("partner.example") };
+    for token in [
+        partner.token(&json!({"aud": ["billing.shop"]})),
+        partner.token(&json!({"sub": "spiffe://cluster.local/ns/billing/sa/billing"})),
+        partner.token(&json!({"sub": "spiffe://other.example/x"})),
+        partner.token(&json!({"exp": tokens::now() - 60})),
+        stranger.token(&json!({})),
+    ] {
+        let (status, answer) = by_jwt_svid(&token);
+        assert_eq!((status, &answer["error"]), (400, &json!("invalid_request")), "{answer}");
+    }
+    let (status, _) = doors.exchanged(Some(&stranger.svid(WORKLOAD)), &certificate);
+    assert_ne!(status, 200, "a root that the bundle does not have");
+
+    // what was exchanged ends with the provider
+    let (_, answer) = by_jwt_svid(&partner.token(&json!({})));
+    let token = answer["access_token"].as_str().unwrap();
+    assert_eq!(doors.by_token(token, "/billing"), 200);
+    std::fs::remove_file(doors.up.manifests.join("partner.yaml")).unwrap();
+    eventually("the provider is gone", || (doors.by_token(token, "/billing") == 401).then_some(())).unwrap();
+    assert_eq!(by_jwt_svid(&partner.token(&json!({}))).0, 400);
 }
 
 #[test]

@@ -2,6 +2,8 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test says what it expects")]
 
 mod install;
+#[path = "../../harness/venv.rs"]
+mod venv;
 
 use std::path::Path;
 use std::process::Command;
@@ -12,6 +14,7 @@ use durward_cluster::{Namespace, image};
 use install::door::Door;
 use install::{Installed, NAMESPACE, policy};
 use serde_json::{Value, json};
+use venv::venv;
 
 static INSTALLED: LazyLock<Mutex<Installed>> =
     LazyLock::new(|| Mutex::new(Installed::new(&["trust.proxies={0.0.0.0/0}"])));
@@ -120,6 +123,124 @@ fn e2e_a_pod_starts_with_a_certificate_that_says_who_it_is_and_doors_take_it() {
     println!("a dead pod's certificate is refused {:?} after its end", began.elapsed());
     let (counts, said) = installed.durward(&["inspect", &credentials]);
     assert!(counts == Some(1) && said.contains("pod that it was issued for is gone"), "{said}");
+}
+
+/// What the application of `examples/orders` makes of an access token, by the keys that it fetches: its claims, or nothing.
+fn verified(service: &str, trust: &Path, token: &str) -> Option<Value> {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = Command::new(venv("python"))
+        .arg("-B")
+        .arg(tests.join("tests/identity/orders.py"))
+        .args([service, token])
+        .env("PYTHONPATH", tests.join("../../examples/orders"))
+        .env("JWKS_URL", format!("https://durward.{NAMESPACE}.svc:8145/.well-known/jwks.json"))
+        .env("SSL_CERT_FILE", trust)
+        .output()
+        .expect("python runs");
+    let refused = String::from_utf8_lossy(&python.stderr).contains("401: Invalid token");
+    assert!(python.status.success() || refused, "{}", String::from_utf8_lossy(&python.stderr));
+    serde_json::from_slice(&python.stdout).ok()
+}
+
+#[test]
+fn e2e_a_pod_exchanges_its_token_and_its_certificate_for_what_policies_grant() {
+    let installed = installed();
+    let namespace = installed.cluster.namespace("tokens").expect("a namespace");
+    let name = namespace.name();
+    namespace.kubectl(["create", "serviceaccount", "web"]).expect("created");
+    namespace.kubectl(["annotate", "namespace", name, "durward.dev/allowed-audiences=orders-api"]).expect("annotated");
+    let spec = json!({
+        "service": {"audience": "orders-api"}, "authentication": [{"workload": {}}],
+        "operations": [
+            {"name": "read", "scopes": ["orders.read"], "http": [{"methods": ["GET"], "paths": ["/orders"]}]},
+            {"name": "list", "scopes": ["orders.list"], "http": [{"methods": ["GET"], "paths": ["/list"]}]},
+            {"name": "refund", "scopes": ["orders.refund"], "risk": "High", "http": [{"methods": ["POST"], "paths": ["/refund"]}]},
+            {"name": "delete", "scopes": ["orders.delete"], "http": [{"methods": ["DELETE"], "paths": ["/orders"]}]},
+        ],
+        "grants": [{"name": "web", "to": [{"serviceAccount": {"namespace": name, "name": "web"}}],
+                    "scopes": ["orders.read", "orders.list", "orders.refund"]}],
+    });
+    namespace.apply(&policy(name, "orders", spec)).expect("applied");
+    namespace.apply(&selects(name, "web")).expect("applied");
+    installed.in_force(name, "orders");
+    let token = |audience: &str| json!({"serviceAccountToken": {"audience": audience, "path": audience}});
+    let sources = vec![certificate("ECDSAP256", "credentials.pem"), token("durward"), token("another")];
+    namespace.apply(&pod("web", "web", sources).to_string()).expect("applied");
+    namespace.await_condition("pod/web", "Ready").unwrap_or_else(|error| panic!("{error}"));
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    for file in ["credentials.pem", "trust.pem", "durward", "another"] {
+        cat(&namespace, "web", file, &path(file));
+    }
+    let address = installed.kubectl(["get", "service", "durward", "-n", NAMESPACE, "-o", "jsonpath={.spec.clusterIP}"]);
+    let host = format!("durward.{NAMESPACE}.svc");
+    let ask = |how: &[&str]| -> Value {
+        let output = Command::new("curl")
+            .args(["--silent", "--show-error", "--max-time", "10", "--cacert"])
+            .arg(path("trust.pem"))
+            .args(["--resolve", &format!("{host}:8145:{address}")])
+            .args(how)
+            .arg(format!("https://{host}:8145/token"))
+            .output()
+            .expect("curl runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    };
+    let exchange = |file: &str, more: &[&str]| {
+        let subject = format!("subject_token@{}", path(file).display());
+        let mut form = vec![
+            "--data",
+            "audience=orders-api&grant_type=urn:ietf:params:oauth:grant-type:token-exchange&subject_token_type=urn:ietf:params:oauth:token-type:jwt",
+            "--data-urlencode",
+            &subject,
+        ];
+        form.extend(more);
+        ask(&form)
+    };
+    let claims = |answer: &Value| {
+        let token = answer["access_token"].as_str().unwrap_or_else(|| panic!("{answer}"));
+        verified(&address, &path("trust.pem"), token).unwrap_or_else(|| panic!("the application refuses {answer}"))
+    };
+
+    // by the token that kubelet mounts: what a bearer can have
+    let id = format!("spiffe://cluster.local/ns/{name}/sa/web");
+    let stated = claims(&exchange("durward", &[]));
+    assert_eq!((&stated["sub"], &stated["scope"]), (&json!(id), &json!("orders.list orders.read")), "{stated}");
+    assert_eq!(stated["iss"], format!("https://{host}:8145"));
+    assert_eq!(stated.get("cnf"), None);
+    let narrowed = claims(&exchange("durward", &["--data", "scope=orders.read orders.delete"]));
+    assert_eq!(narrowed["scope"], "orders.read", "never more than was granted, nor than was asked for");
+    assert_eq!(exchange("durward", &["--data", "scope=orders.delete"])["error"], "invalid_scope");
+    // by the certificate: more, bound to it
+    let credentials = path("credentials.pem").display().to_string();
+    let shown = ["--cert", credentials.as_str(), "--key", &credentials];
+    let mut form = vec!["--data", "grant_type=client_credentials&audience=orders-api"];
+    assert_eq!(ask(&form)["error"], "invalid_client", "nobody without a certificate");
+    form.extend(shown);
+    let stated = claims(&ask(&form));
+    assert_eq!((&stated["sub"], &stated["scope"]), (&json!(id), &json!("orders.list orders.read orders.refund")));
+    assert!(stated["cnf"]["x5t#S256"].is_string(), "{stated}");
+    // by both: the bearer's, in the hands of the pod alone
+    let stated = claims(&exchange("durward", &shown));
+    assert!(stated["scope"] == "orders.list orders.read" && stated["cnf"].is_object(), "{stated}");
+
+    // a token for somebody else, and one that was changed
+    assert_eq!(exchange("another", &[])["error"], "invalid_request");
+    let whole = std::fs::read_to_string(path("durward")).expect("the token");
+    let (rest, signature) = whole.trim().rsplit_once('.').expect("a JWT");
+    let forged = format!("{rest}.{}", signature.chars().rev().collect::<String>());
+    std::fs::write(path("forged"), forged).expect("written");
+    assert_eq!(exchange("forged", &[])["error"], "invalid_request");
+    // nor does the application take what was not exchanged
+    assert_eq!(verified(&address, &path("trust.pem"), whole.trim()), None);
+
+    // with the pod goes what it could get
+    namespace.kubectl(["delete", "pod", "web", "--grace-period=0", "--force"]).expect("deleted");
+    installed.until("the dead pod's token to be refused", || {
+        (exchange("durward", &[])["error"] == "invalid_request").then_some(())
+    });
+    assert_eq!(ask(&form)["error"], "invalid_client", "and its certificate");
 }
 
 #[test]
