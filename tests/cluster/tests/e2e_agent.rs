@@ -8,10 +8,11 @@ mod venv;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use durward_cluster::{Image, Namespace, binaries, image};
+use install::agent::{Agent, said};
 use install::door::Door;
 use install::{Installed, NAMESPACE, policy};
 use serde_json::{Value, json};
@@ -39,10 +40,6 @@ impl Drop for Running {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
 /// A policy about the pods called `app`, whose certificates live for five minutes.
@@ -84,65 +81,6 @@ fn e2e_pods_with_the_agent_beside_them_call_one_another() {
     assert_eq!(answer.trim(), format!("spiffe://cluster.local/ns/{name}/sa/default"), "the server saw who called");
 }
 
-/// An agent in a pod, whose socket this machine reaches.
-struct Agent {
-    folder: tempfile::TempDir,
-    id: String,
-}
-
-impl Agent {
-    /// Starts one as people do by hand.
-    fn start(installed: &Installed, namespace: &Namespace<'_>) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let pod = json!({
-            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "agent", "labels": {"app": "agent"}},
-            "spec": {
-                "terminationGracePeriodSeconds": 1,
-                "containers": [{
-                    "name": "agent", "image": image::DURWARD, "imagePullPolicy": "Never",
-                    // the folder is this machine's
-                    "securityContext": {"runAsUser": 0},
-                    "args": ["agent", "--controller", format!("https://durward.{NAMESPACE}.svc:8145"), "--hint", "internal",
-                             "--tcp=127.0.0.1:8147"],
-                    "readinessProbe": {"httpGet": {"path": "/readyz", "port": 8146}, "periodSeconds": 1},
-                    "volumeMounts": [
-                        {"name": "socket", "mountPath": "/var/run/durward"},
-                        {"name": "proof", "mountPath": "/var/run/secrets/durward", "readOnly": true},
-                    ],
-                }],
-                "volumes": [
-                    {"name": "socket", "hostPath": {"path": folder.path()}},
-                    {"name": "proof", "projected": {"sources": [
-                        {"serviceAccountToken": {"audience": "durward", "path": "token"}},
-                        {"configMap": {"name": "durward-trust-bundle"}},
-                    ]}},
-                ],
-            },
-        });
-        namespace.apply(&pod.to_string()).expect("applied");
-        namespace.await_condition("pod/agent", "Ready").unwrap_or_else(|error| panic!("{error}"));
-        let _ = installed;
-        Self { folder, id: format!("spiffe://cluster.local/ns/{}/sa/default", namespace.name()) }
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.folder.path().join("agent.sock")
-    }
-
-    fn go(&self, args: &[&str]) -> Command {
-        let mut client = Command::new(binaries::path(binaries::SPIFFE_CLIENT).expect("the client"));
-        client.env("SPIFFE_ENDPOINT_SOCKET", format!("unix://{}", self.socket().display())).args(args);
-        client
-    }
-
-    /// Runs go-spiffe's client, which has to succeed.
-    fn ask(&self, args: &[&str]) -> String {
-        let output = self.go(args).output().expect("it runs");
-        assert!(output.status.success(), "{args:?}: {}", said(&output));
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
-    }
-}
-
 #[test]
 fn e2e_the_fields_clients_are_given_what_they_expect() {
     let installed = installed();
@@ -158,7 +96,7 @@ fn e2e_the_fields_clients_are_given_what_they_expect() {
     });
     namespace.apply(&policy(name, "orders", spec)).expect("applied");
     installed.in_force(name, "orders");
-    let agent = Agent::start(&installed, &namespace);
+    let agent = Agent::start(&namespace, "internal", "cluster.local");
 
     // go-spiffe
     let fetched = agent.ask(&["fetch"]);

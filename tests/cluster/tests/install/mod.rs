@@ -1,6 +1,7 @@
 //! Durward installed by its chart on the shared node.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod agent;
 pub mod door;
 
 use std::path::{Path, PathBuf};

@@ -1,0 +1,73 @@
+//! An agent of an installation, and who asks it.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use durward_cluster::{Namespace, binaries, image};
+use serde_json::json;
+
+use super::NAMESPACE;
+
+/// All that a command printed.
+pub fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// An agent in a pod, whose socket this machine reaches.
+pub struct Agent {
+    pub folder: tempfile::TempDir,
+    /// What its pod is.
+    pub id: String,
+}
+
+impl Agent {
+    /// Starts one as people do by hand. `hint` goes with what it gives.
+    pub fn start(namespace: &Namespace<'_>, hint: &str, trust_domain: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "agent", "labels": {"app": "agent"}},
+            "spec": {
+                "terminationGracePeriodSeconds": 1,
+                "containers": [{
+                    "name": "agent", "image": image::DURWARD, "imagePullPolicy": "Never",
+                    // the folder is this machine's
+                    "securityContext": {"runAsUser": 0},
+                    "args": ["agent", "--controller", format!("https://durward.{NAMESPACE}.svc:8145"), "--hint", hint,
+                             "--tcp=127.0.0.1:8147"],
+                    "readinessProbe": {"httpGet": {"path": "/readyz", "port": 8146}, "periodSeconds": 1},
+                    "volumeMounts": [
+                        {"name": "socket", "mountPath": "/var/run/durward"},
+                        {"name": "proof", "mountPath": "/var/run/secrets/durward", "readOnly": true},
+                    ],
+                }],
+                "volumes": [
+                    {"name": "socket", "hostPath": {"path": folder.path()}},
+                    {"name": "proof", "projected": {"sources": [
+                        {"serviceAccountToken": {"audience": "durward", "path": "token"}},
+                        {"configMap": {"name": "durward-trust-bundle"}},
+                    ]}},
+                ],
+            },
+        });
+        namespace.apply(&pod.to_string()).expect("applied");
+        namespace.await_condition("pod/agent", "Ready").unwrap_or_else(|error| panic!("{error}"));
+        Self { folder, id: format!("spiffe://{trust_domain}/ns/{}/sa/default", namespace.name()) }
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("agent.sock")
+    }
+
+    pub fn go(&self, args: &[&str]) -> Command {
+        let mut client = Command::new(binaries::path(binaries::SPIFFE_CLIENT).expect("the client"));
+        client.env("SPIFFE_ENDPOINT_SOCKET", format!("unix://{}", self.socket().display())).args(args);
+        client
+    }
+
+    /// Runs go-spiffe's client, which has to succeed.
+    pub fn ask(&self, args: &[&str]) -> String {
+        let output = self.go(args).output().expect("it runs");
+        assert!(output.status.success(), "{args:?}: {}", said(&output));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+}
