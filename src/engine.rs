@@ -8,7 +8,7 @@ use crate::audit::{Audit, Record};
 use crate::authn::{Authenticator, Credentials, Expectation, Factor, Failure};
 use crate::metrics::Metrics;
 use crate::openfga::{self, OpenFga};
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use chrono::{DateTime, Utc};
 use durward_core::approval::Matter;
 use durward_core::decision::{Decision, Reason};
@@ -129,7 +129,7 @@ pub struct Engine {
     openfga: Option<OpenFga>,
     /// Who asks for the approvals that callers lack.
     wanted: OnceLock<mpsc::Sender<Matter>>,
-    step_up_page: OnceLock<Url>,
+    step_up_page: ArcSwapOption<Url>,
     process: u64,
     decisions: AtomicU64,
     unenforced: Unenforced,
@@ -148,17 +148,21 @@ impl Engine {
             metrics,
             openfga: None,
             wanted: OnceLock::new(),
-            step_up_page: OnceLock::new(),
+            step_up_page: ArcSwapOption::empty(),
             process,
             decisions: AtomicU64::new(0),
             unenforced: Unenforced::default(),
         }
     }
 
-    /// Tells where people step up, once and for all.
-    pub(crate) fn step_up_at(&self, page: Url) {
-        // the one that was told first stays
-        let _ = self.step_up_page.set(page);
+    /// Tells where people step up.
+    pub(crate) fn step_up_at(&self, page: Option<Url>) {
+        self.step_up_page.store(page.map(Arc::new));
+    }
+
+    /// Where people step up.
+    pub(crate) fn step_up_page(&self) -> Option<Arc<Url>> {
+        self.step_up_page.load_full()
     }
 
     /// Where a person can show what a decision found missing.
@@ -166,7 +170,7 @@ impl Engine {
         let person = principal.is_some_and(|who| matches!(who.identity().id, PrincipalId::User { .. }));
         // only what a person has to prove has an age
         decision.challenge.filter(|challenge| person && challenge.max_age.is_some())?;
-        let (service, mut page) = (decision.service.as_ref()?, self.step_up_page.get()?.clone());
+        let (service, mut page) = (decision.service.as_ref()?, Url::clone(&*self.step_up_page()?));
         page.query_pairs_mut().append_pair("audience", &service.audience);
         if let Some(operation) = &decision.operation {
             page.query_pairs_mut().append_pair("operation", operation);
@@ -220,6 +224,14 @@ impl Engine {
     /// From now on approvals that callers lack are asked for through `wanted`. Only the first call counts.
     pub(crate) fn ask_for_approvals(&self, wanted: mpsc::Sender<Matter>) {
         let _ = self.wanted.set(wanted);
+    }
+
+    /// Asks for an approval that somebody lacks.
+    pub(crate) fn want(&self, matter: &Matter) {
+        if let Some(wanted) = self.wanted.get() {
+            // a full queue is made up for by the caller's next try
+            let _ = wanted.try_send(matter.clone());
+        }
     }
 
     /// Authenticates and decides one request, and records what came of it.
@@ -307,11 +319,10 @@ impl Engine {
             started,
         };
         let unrecorded = !self.record(&made);
-        if let (Reason::ApprovalRequired, false, Some(wanted), Some(approval)) =
-            (decision.reason, decision.passes(), self.wanted.get(), &decision.approval)
+        if let (Reason::ApprovalRequired, false, Some(approval)) =
+            (decision.reason, decision.passes(), &decision.approval)
         {
-            // a full queue is made up for by the caller's next try
-            let _ = wanted.try_send(approval.matter.clone());
+            self.want(&approval.matter);
         }
         Answer {
             id,

@@ -8,11 +8,14 @@
     reason = "tests say what they expect"
 )]
 
+#[path = "harness/gate.rs"]
+mod gate;
 #[path = "harness/mod.rs"]
 mod harness;
 #[path = "harness/tokens.rs"]
 mod tokens;
 
+use gate::{App, Ground};
 use harness::{Reply, Up, durward, eventually, repository, request, run};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -293,8 +296,100 @@ fn what_somebody_writes_into_an_object_approves_nothing() {
     world.becomes(true);
 }
 
+/// A gate beside `durward up` asks for what its callers lack, and goes by what people decide there.
 #[test]
-fn a_caller_that_a_gate_refused_asks_at_the_token_listener() {
+fn a_gate_asks_and_goes_by_what_was_decided_and_by_nothing_else() {
+    let world = World::new("30m");
+    let (ground, app) = (Ground::beside(&world.up), App::start());
+    let gate = ground.gate("shop/orders", &app.upstream(), &[]);
+    let (cleaner, other, anybody) =
+        (ground.caller(Some("ops/cleaner")), ground.caller(Some("ops/other")), ground.caller(None));
+    let host = ("Host", "orders.shop.svc");
+    let purge = || cleaner.request(gate.address(), "DELETE", "/orders", &[host]);
+    let by = |who: &str| {
+        let bearer = format!("Bearer {}", world.oncall(who));
+        anybody.request(gate.address(), "DELETE", "/orders", &[host, ("Authorization", &bearer)])
+    };
+
+    let refused = purge();
+    let told: Value = serde_json::from_str(&refused.body).unwrap();
+    assert_eq!((refused.status, &told["error"]), (403, &json!("approval_required")));
+    let name = told["approval"].as_str().unwrap();
+    // the doors say the same
+    assert_eq!(world.ask(CLEANER, "purge").1["approval"], told["approval"]);
+    assert_eq!(
+        other.request(gate.address(), "DELETE", "/orders", &[host]).body,
+        r#"{"error":"insufficient_scope","scope":"orders.purge"}"#
+    );
+    world.known(name);
+    let asked =
+        gate.records(1).into_iter().chain(world.events()).find(|record| record["outcome"] == "requested").unwrap();
+    assert_eq!((&asked["principal"], &asked["operation"]), (&json!(CLEANER), &json!("purge")));
+    assert!(app.seen().is_empty());
+
+    // whoever writes there approves nothing
+    let pending = world.object(name);
+    let write = |object: &Value| std::fs::write(world.file(name), object.to_string()).unwrap();
+    let mut forged = pending.clone();
+    forged["status"] = json!({"state": "Approved", "by": "user:corporate/olga", "decidedAt": "2026-01-01T00:00:00Z", "expiresAt": "2999-01-01T00:00:00Z", "signature": "x"});
+    write(&forged);
+    eventually("it is told of", || gate.said().contains("what was not decided here").then_some(())).unwrap();
+    assert_eq!(purge().status, 403, "nobody signed it");
+
+    // the desk may still know the object as it was
+    let decide = || world.decide(name, Some(&world.oncall("olga")), r#"{"decision":"approve"}"#).status;
+    eventually("the decision", || (decide() == 200).then_some(())).unwrap();
+    eventually("the gate to know", || (purge().status == 200).then_some(())).unwrap();
+    assert_eq!(app.seen().last().unwrap()["headers"]["x-durward-principal"], json!([CLEANER]));
+    let carried = gate.records(1).into_iter().find(|record| record["verdict"] == "allow").unwrap();
+    assert_eq!((&carried["door"], &carried["approval"]["by"]), (&json!("gate"), &json!("user:corporate/olga")));
+    assert_eq!(by("otto").status, 403, "what the cleaner may, nobody else may");
+    // what somebody makes of it counts for nothing
+    let good = world.object(name);
+    type Change = fn(&mut Value);
+    let changes: [(&str, Change); 4] = [
+        ("more time", |object| object["status"]["expiresAt"] = json!("2999-01-01T00:00:00Z")),
+        ("another principal", |object| object["spec"]["principal"] = json!("user:corporate/otto")),
+        ("made anew", |object| object["metadata"]["uid"] = json!("another")),
+        ("unsigned", |object| drop(object["status"].as_object_mut().unwrap().remove("signature"))),
+    ];
+    for (what, change) in changes {
+        write(&good);
+        eventually("the good one", || (purge().status == 200).then_some(())).unwrap();
+        let mut forged = good.clone();
+        change(&mut forged);
+        write(&forged);
+        eventually(what, || (purge().status == 403).then_some(())).unwrap();
+        assert_eq!(by("otto").status, 403, "{what}");
+    }
+    // taken back
+    write(&good);
+    eventually("the good one", || (purge().status == 200).then_some(())).unwrap();
+    std::fs::remove_file(world.file(name)).unwrap();
+    eventually("it is gone", || (purge().status == 403).then_some(())).unwrap();
+}
+
+#[test]
+fn a_gate_that_knows_no_key_of_approvals_refuses() {
+    let world = World::new("30m");
+    let name = world.wanted();
+    world.approve(&name);
+    world.becomes(true);
+    let (ground, app) = (Ground::beside(&world.up), App::start());
+    let svid = ground.svid("shop/orders");
+    let bundle = ground.path("bundle.pem");
+    let pem = |file: &str| std::fs::read_to_string(svid.join(file)).unwrap();
+    std::fs::write(&bundle, pem("svid.pem") + &pem("key.pem")).unwrap();
+    let (bundle, roots) = (bundle.to_str().unwrap(), svid.join("bundle.pem"));
+    let gate =
+        ground.gate("shop/orders", &app.upstream(), &["--certificate", bundle, "--roots", roots.to_str().unwrap()]);
+    let reply =
+        ground.caller(Some("ops/cleaner")).request(gate.address(), "DELETE", "/orders", &[("Host", "orders.shop.svc")]);
+    assert_eq!((reply.status, reply.body.contains("approval_required")), (403, true), "{reply:?}");
+}
+
+#[test]
+fn a_caller_asks_at_the_token_listener() {
     let world = World::new("30m");
     let bearer = format!("Bearer {}", world.oncall("olga"));
     let ask = |body: &str| {

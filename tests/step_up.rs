@@ -8,6 +8,8 @@
     reason = "tests say what they expect"
 )]
 
+#[path = "harness/gate.rs"]
+mod gate;
 #[path = "harness/mod.rs"]
 mod harness;
 #[path = "harness/step_up.rs"]
@@ -19,6 +21,7 @@ mod venv;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use gate::{App, Ground};
 use harness::{Reply, Up, durward, eventually, listening, request};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -411,4 +414,59 @@ fn nobody_enrols_where_enrolment_is_closed() {
     let up = Up::start(&[("all.yaml", &world(&key, "5m"))], &["--step-up-enrolment", "closed"]);
     let mut browser = Browser::come(&up, &key.token(&json!({})), &[]);
     assert_eq!(browser.submit("/step-up/totp", &[]).status, 403);
+}
+
+/// The gate of a service beside `durward up` challenges as the doors do, and takes what the person comes back with.
+#[test]
+fn a_gate_leads_to_the_page_and_takes_the_new_token() {
+    let key = Key::rsa("one");
+    let up = start(&key);
+    let (ground, app) = (Ground::beside(&up), App::start());
+    let page = format!("http://localhost:{}", up.listen["tokens"].port());
+    let gate = ground.gate("shop/orders", &app.upstream(), &["--step-up-url", &page]);
+    let without = ground.gate("shop/web", &app.upstream(), &[]);
+    let caller = ground.caller(None);
+    let refund = |gate: &gate::Gate, token: &str, more: &[(&str, &str)]| {
+        let bearer = format!("Bearer {token}");
+        let headers = [&[("Host", HOST), ("Authorization", bearer.as_str())], more].concat();
+        caller.request(gate.address(), "POST", "/orders/7/refund", &headers)
+    };
+    let told = |reply: &Reply| {
+        let header = |name: &str| reply.header(name).map(ToOwned::to_owned);
+        (reply.status, header("www-authenticate"), header("link"), header("content-type"), reply.body.clone())
+    };
+    let first = key.token(&json!({}));
+    let challenge = told(&refund(&gate, &first, &[]));
+    assert_eq!(challenge, told(&door(&up, "POST", "/orders/7/refund", &first)), "the doors say the same");
+    let link = challenge.2.unwrap();
+    assert!(link.starts_with(&format!("<{page}/step-up?audience=orders-api&operation=refund-order>")), "{link}");
+    let html = refund(&gate, &first, &[("Accept", "text/html")]);
+    assert!(
+        html.header("content-type").unwrap().starts_with("text/html") && html.body.contains("<a href="),
+        "{html:?}"
+    );
+    // where nobody said where the page is, it is the challenge alone
+    let bare = refund(&without, &first, &[]);
+    assert_eq!((bare.status, bare.header("link")), (401, None));
+    assert_eq!(bare.body, r#"{"error":"insufficient_user_authentication"}"#);
+    // a bad token hears what every bad token hears
+    let bad = refund(&gate, "x", &[]);
+    assert_eq!((bad.status, bad.header("link"), bad.body.as_str()), (401, None, r#"{"error":"invalid_token"}"#));
+    assert!(app.seen().is_empty());
+
+    let mut browser = Browser::come(&up, &first, &[]);
+    let (authenticator, _) = browser.enrol();
+    let code = authenticator.code(0);
+    let token = given(&exchange(&up, &first, &[("operation", "refund-order"), ("otp", &code)]));
+    let reply = refund(&gate, &token, &[]);
+    assert_eq!(reply.status, 200, "{reply:?}");
+    let headers = &app.seen()[0]["headers"];
+    assert_eq!(
+        (&headers["x-durward-principal"], &headers["x-durward-assurance"]),
+        (&json!([ALICE]), &json!(["MultiFactor"]))
+    );
+    // for that operation alone
+    let bearer = format!("Bearer {token}");
+    let cancel = caller.request(gate.address(), "DELETE", "/orders/7", &[("Host", HOST), ("Authorization", &bearer)]);
+    assert_eq!(cancel.status, 401, "{cancel:?}");
 }

@@ -3,6 +3,7 @@
 use crate::doors::mint::{CertificateAnswer, CertificateRequest, JWT_PATH, TokenAnswer, TokenRequest, X509_PATH};
 use crate::doors::snapshots;
 use crate::doors::tokens::{BUNDLES_PATH, Bundles};
+use durward_api::resources::ApprovalSpec;
 use reqwest::{Certificate, Client, ClientBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use std::path::PathBuf;
@@ -67,6 +68,11 @@ impl Controller {
                 .await
                 .and_then(|_| Err(Refusal::Later("the controller's answer is no stream".to_owned()))),
         }
+    }
+
+    /// Asks for an approval that a caller of this pod lacks.
+    pub(crate) async fn ask_for_approval(&self, wanted: &ApprovalSpec) -> Result<(), Refusal> {
+        self.post::<_, serde::de::IgnoredAny>(snapshots::APPROVALS_PATH, wanted).await.map(drop)
     }
 
     async fn post<Q: serde::Serialize, A: DeserializeOwned>(&self, path: &str, question: &Q) -> Result<A, Refusal> {

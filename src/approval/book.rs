@@ -10,22 +10,27 @@ use std::sync::Arc;
 pub(crate) type Name = (String, String);
 /// All objects that are known. Clones share it.
 pub(crate) type Known = imbl::OrdMap<Name, Arc<Approval>>;
+/// Those that were given here, whether they still count or not. Clones share it.
+pub(crate) type Given = imbl::OrdMap<Name, (Matter, Arc<Approval>)>;
 
 /// The approvals that there are.
 pub(crate) struct Book {
     seal: Seal,
     known: Known,
-    /// Those that are in force.
-    given: imbl::OrdMap<Name, Matter>,
+    given: Given,
 }
 
 impl Book {
     pub(crate) fn new(seal: Seal) -> Self {
-        Self { seal, known: Known::new(), given: imbl::OrdMap::new() }
+        Self { seal, known: Known::new(), given: Given::new() }
     }
 
     pub(crate) fn known(&self) -> &Known {
         &self.known
+    }
+
+    pub(crate) fn given(&self) -> &Given {
+        &self.given
     }
 
     /// An object is there, new or changed.
@@ -44,20 +49,21 @@ impl Book {
                 "an Approval says what was not decided here; it counts for nothing"
             );
         }
-        self.known.insert(name.clone(), Arc::new(approval));
+        let approval = Arc::new(approval);
+        self.known.insert(name.clone(), Arc::clone(&approval));
         match given {
             Some((matter, given)) => {
-                self.given.insert(name, matter.clone());
+                self.given.insert(name, (matter.clone(), approval));
                 Some(Change::Approval(matter, Some(given)))
             }
-            None => self.given.remove(&name).map(|matter| Change::Approval(matter, None)),
+            None => self.given.remove(&name).map(|(matter, _)| Change::Approval(matter, None)),
         }
     }
 
     /// An object is gone.
     pub(crate) fn gone(&mut self, name: &Name) -> Option<Change> {
         self.known.remove(name);
-        self.given.remove(name).map(|matter| Change::Approval(matter, None))
+        self.given.remove(name).map(|(matter, _)| Change::Approval(matter, None))
     }
 
     /// What is known is exactly this.

@@ -1,11 +1,11 @@
 //! Asks for the approvals that callers lack, and clears away what is over.
 
-use crate::approval::{Known, Seal, Store};
+use crate::approval::{Known, Seal, Store, spec};
 use crate::audit::approval::{Event, Outcome};
 use crate::engine::Engine;
 use crate::process::Failure;
 use chrono::{DateTime, TimeDelta, Utc};
-use durward_api::resources::{Approval, ApprovalSpec, ApprovalState};
+use durward_api::resources::{Approval, ApprovalState};
 use durward_core::approval::Matter;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -28,6 +28,23 @@ const SWEEP: Duration = Duration::from_secs(5);
 /// How long somebody may take to decide.
 const PENDING: TimeDelta = TimeDelta::hours(24);
 
+/// What was asked for of late, and is not asked for again so soon.
+#[derive(Default)]
+pub(crate) struct Lately(HashMap<Matter, Instant>);
+
+impl Lately {
+    /// Whether this was not; from now on it was. One namespace that asks for a lot keeps no other from asking.
+    pub(crate) fn is_new(&mut self, matter: &Matter) -> bool {
+        self.0.retain(|_, at| at.elapsed() < PAUSE);
+        let here = self.0.keys().filter(|known| known.policy.namespace == matter.policy.namespace).count();
+        let new = self.0.len() < REMEMBERED && here < PER_NAMESPACE && !self.0.contains_key(matter);
+        if new {
+            self.0.insert(matter.clone(), Instant::now());
+        }
+        new
+    }
+}
+
 /// Looks after the objects.
 pub(crate) struct Clerk {
     pub(crate) store: Store,
@@ -46,21 +63,17 @@ impl Clerk {
         mut wanted: mpsc::Receiver<Matter>,
         shutdown: CancellationToken,
     ) -> Result<(), Failure> {
-        let (mut asked, mut removed): (HashMap<Matter, Instant>, _) = (HashMap::new(), HashSet::new());
+        let (mut asked, mut removed) = (Lately::default(), HashSet::new());
         let mut sweep = interval(SWEEP);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                Some(matter) = wanted.recv() => {
-                    asked.retain(|_, at| at.elapsed() < PAUSE);
-                    if asked.len() < REMEMBERED && !asked.contains_key(&matter) {
-                        asked.insert(matter.clone(), Instant::now());
-                        self.ask(&matter).await;
-                    }
-                }
+                Some(matter) = wanted.recv() => if asked.is_new(&matter) {
+                    self.ask(&matter).await;
+                },
                 _ = sweep.tick() => if *self.leading.borrow() {
                     for gone in self.sweep(&mut removed, Utc::now()).await {
-                        asked.remove(&gone);
+                        asked.0.remove(&gone);
                     }
                 },
                 () = shutdown.cancelled() => return Ok(()),
@@ -81,13 +94,7 @@ impl Clerk {
             tracing::warn!(namespace, operation = &*matter.operation, "too many approvals are asked for already");
             return;
         }
-        let spec = ApprovalSpec {
-            policy: matter.policy.name.to_string(),
-            policy_uid: matter.policy_uid.to_string(),
-            operation: matter.operation.to_string(),
-            principal: matter.principal.to_string(),
-        };
-        let mut approval = Approval::new(&name, spec);
+        let mut approval = Approval::new(&name, spec(matter));
         approval.metadata.namespace = Some(namespace.clone());
         let event = Event::of(&approval, Outcome::Requested);
         match self.store.create(approval).await {
@@ -200,6 +207,17 @@ mod tests {
         assert_eq!(world.follow(), PER_NAMESPACE, "one namespace takes up no more");
         world.clerk.ask(&matter(1, 0)).await;
         assert_eq!(world.follow(), PER_NAMESPACE + 1, "and leaves room for others");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_same_is_not_asked_for_again_so_soon_and_nobody_takes_the_room_of_others() {
+        let mut lately = Lately::default();
+        assert!(lately.is_new(&matter(0, 0)) && !lately.is_new(&matter(0, 0)));
+        let new = (0..2 * PER_NAMESPACE).filter(|who| lately.is_new(&matter(0, *who))).count();
+        assert_eq!(new + 1, PER_NAMESPACE);
+        assert!(lately.is_new(&matter(1, 0)));
+        tokio::time::advance(PAUSE).await;
+        assert!(lately.is_new(&matter(0, 0)));
     }
 
     #[tokio::test]

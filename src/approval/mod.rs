@@ -14,10 +14,13 @@ mod clerk;
 mod seal;
 mod store;
 
-pub(crate) use book::{Book, Known};
-pub(crate) use clerk::{Clerk, QUEUE};
-pub(crate) use seal::{Seal, matter};
+pub(crate) use book::{Book, Given, Known};
+pub(crate) use clerk::{Clerk, Lately, QUEUE};
+pub(crate) use seal::{Seal, asked, given, matter, spec};
 pub(crate) use store::{Folder, Store, Written};
+
+#[cfg(test)]
+pub(crate) use seal::tests as samples;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 

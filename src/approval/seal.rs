@@ -4,10 +4,10 @@
 use crate::identity::TokenKeys;
 use crate::process::Failure;
 use chrono::{DateTime, Utc};
-use durward_api::resources::{Approval, ApprovalState};
+use durward_api::resources::{Approval, ApprovalSpec, ApprovalState};
 use durward_core::approval::{Given, Matter};
 use durward_core::policy::PolicyKey;
-use durward_pki::token::Algorithm;
+use durward_pki::token::{Algorithm, Jwk};
 use jsonwebtoken::{DecodingKey, Validation};
 use serde::{Deserialize, Serialize};
 
@@ -72,68 +72,98 @@ impl Seal {
 
     /// Whether what an object says was decided here.
     pub(crate) fn holds(&self, approval: &Approval) -> bool {
-        self.signed(approval).is_some_and(|signed| Claims::of(approval) == Some(signed))
-    }
-
-    fn signed(&self, approval: &Approval) -> Option<Claims> {
-        let signature = approval.status.as_ref()?.signature.as_deref()?;
-        let header = jsonwebtoken::decode_header(signature).ok()?;
-        let (kid, keys) = (header.kid?, self.0.current());
-        let jwk = keys.public().find(|jwk| jwk.common.key_id.as_ref() == Some(&kid))?;
-        if header.typ.as_deref() != Some(TYP) {
-            return None;
-        }
-        let mut validation = Validation::new(jsonwebtoken::Algorithm::ES256);
-        // the times are the object's own, and are compared with it
-        validation.required_spec_claims.clear();
-        validation.validate_exp = false;
-        validation.validate_aud = false;
-        let token = jsonwebtoken::decode::<Claims>(signature, &DecodingKey::from_jwk(jwk).ok()?, &validation);
-        token.ok().map(|token| token.claims)
+        holds(&self.public(), approval)
     }
 
     /// The approval that an object is, if it is one that was given here.
     pub(crate) fn given(&self, approval: &Approval) -> Option<(Matter, Given)> {
-        let (matter, status) = (matter(approval)?, approval.status.as_ref()?);
-        if status.state != ApprovalState::Approved || !self.holds(approval) {
-            return None;
-        }
-        let time = |text: &Option<String>| text.as_ref()?.parse::<DateTime<Utc>>().ok();
-        let given = Given {
-            by: status.by.as_ref()?.parse().ok()?,
-            from: time(&status.decided_at)?,
-            until: time(&status.expires_at)?,
-        };
-        Some((matter, given))
+        given(&self.public(), approval)
     }
+
+    /// By what others verify what is signed here.
+    pub(crate) fn public(&self) -> Vec<Jwk> {
+        self.0.current().public().cloned().collect()
+    }
+}
+
+/// Whether what an object says was decided by whoever has one of these keys.
+fn holds(keys: &[Jwk], approval: &Approval) -> bool {
+    signed(keys, approval).is_some_and(|signed| Claims::of(approval) == Some(signed))
+}
+
+fn signed(keys: &[Jwk], approval: &Approval) -> Option<Claims> {
+    let signature = approval.status.as_ref()?.signature.as_deref()?;
+    let header = jsonwebtoken::decode_header(signature).ok()?;
+    let kid = header.kid?;
+    let jwk = keys.iter().find(|jwk| jwk.common.key_id.as_ref() == Some(&kid))?;
+    if header.typ.as_deref() != Some(TYP) {
+        return None;
+    }
+    let mut validation = Validation::new(jsonwebtoken::Algorithm::ES256);
+    // the times are the object's own, and are compared with it
+    validation.required_spec_claims.clear();
+    validation.validate_exp = false;
+    validation.validate_aud = false;
+    let token = jsonwebtoken::decode::<Claims>(signature, &DecodingKey::from_jwk(jwk).ok()?, &validation);
+    token.ok().map(|token| token.claims)
+}
+
+/// The approval that an object is, if it is one that was given by whoever has one of these keys.
+pub(crate) fn given(keys: &[Jwk], approval: &Approval) -> Option<(Matter, Given)> {
+    let (matter, status) = (matter(approval)?, approval.status.as_ref()?);
+    if status.state != ApprovalState::Approved || !holds(keys, approval) {
+        return None;
+    }
+    let time = |text: &Option<String>| text.as_ref()?.parse::<DateTime<Utc>>().ok();
+    let given = Given {
+        by: status.by.as_ref()?.parse().ok()?,
+        from: time(&status.decided_at)?,
+        until: time(&status.expires_at)?,
+    };
+    Some((matter, given))
 }
 
 /// What an object is about, if it is called as what it is about.
 pub(crate) fn matter(approval: &Approval) -> Option<Matter> {
-    let (meta, spec) = (&approval.metadata, &approval.spec);
-    let policy = PolicyKey { namespace: meta.namespace.as_deref()?.into(), name: spec.policy.as_str().into() };
-    let matter = Matter {
-        policy,
-        policy_uid: spec.policy_uid.as_str().into(),
-        operation: spec.operation.as_str().into(),
-        principal: spec.principal.parse().ok()?,
-    };
+    let meta = &approval.metadata;
+    let matter = asked(meta.namespace.as_deref()?, &approval.spec)?;
     (meta.name.as_ref() == Some(&matter.name())).then_some(matter)
 }
 
+/// What is asked for in a namespace.
+pub(crate) fn asked(namespace: &str, spec: &ApprovalSpec) -> Option<Matter> {
+    Some(Matter {
+        policy: PolicyKey { namespace: namespace.into(), name: spec.policy.as_str().into() },
+        policy_uid: spec.policy_uid.as_str().into(),
+        operation: spec.operation.as_str().into(),
+        principal: spec.principal.parse().ok()?,
+    })
+}
+
+/// The words for it in an object.
+pub(crate) fn spec(matter: &Matter) -> ApprovalSpec {
+    ApprovalSpec {
+        policy: matter.policy.name.to_string(),
+        policy_uid: matter.policy_uid.to_string(),
+        operation: matter.operation.to_string(),
+        principal: matter.principal.to_string(),
+    }
+}
+
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::identity::Ring;
-    use durward_api::resources::{ApprovalSpec, ApprovalStatus};
+    use durward_api::resources::ApprovalStatus;
     use durward_pki::token::TokenKey;
 
-    fn seal() -> Seal {
+    pub(crate) fn seal() -> Seal {
         let key = TokenKey::generate(Algorithm::Es256).expect("a key").to_pem();
         Seal::new(TokenKeys::new(Ring::read([("es256-0.pem", key.as_bytes())]).expect("a ring")))
     }
 
-    fn approved() -> Approval {
+    /// The cleaner may purge, as `shop/orders` says with uid `p-1`; not signed yet.
+    pub(crate) fn approved() -> Approval {
         let spec = ApprovalSpec {
             policy: "orders".to_owned(),
             policy_uid: "p-1".to_owned(),
@@ -154,19 +184,9 @@ mod tests {
     }
 
     /// The same, called as what it is about.
-    fn named(mut approval: Approval) -> Approval {
-        let policy = PolicyKey {
-            namespace: approval.metadata.namespace.as_deref().unwrap_or_default().into(),
-            name: approval.spec.policy.as_str().into(),
-        };
-        let spec = &approval.spec;
-        let matter = Matter {
-            policy,
-            policy_uid: spec.policy_uid.as_str().into(),
-            operation: spec.operation.as_str().into(),
-            principal: spec.principal.parse().expect("a principal"),
-        };
-        approval.metadata.name = Some(matter.name());
+    pub(crate) fn named(mut approval: Approval) -> Approval {
+        let namespace = approval.metadata.namespace.as_deref().unwrap_or_default();
+        approval.metadata.name = asked(namespace, &approval.spec).map(|matter| matter.name());
         approval
     }
 

@@ -36,6 +36,9 @@ pub(crate) struct Gate {
     /// Keys by which tokens of workloads are verified, a JWKS; without it they do not count
     #[arg(long, value_name = "FILE", requires = "certificate")]
     jwks: Option<PathBuf>,
+    /// Where people reach the step-up page: the token listener of `durward up`, as browsers see it; the controller tells its own
+    #[arg(long, value_name = "URL", conflicts_with = "controller")]
+    step_up_url: Option<Url>,
     /// In a cluster, in place of --policies: token listener of the controller, which gives policies and certificate
     #[arg(long, value_name = "URL", env = "DURWARD_CONTROLLER", conflicts_with_all = ["service_account", "certificate"])]
     controller: Option<Url>,
@@ -89,12 +92,15 @@ impl Gate {
                 roots: self.ca_file,
                 max_age: self.max_snapshot_age,
             }),
-            (None, Some(manifests), _, Some((bundle, roots))) => {
-                Source::Local(Local { manifests, certificate: Certificate::Files { bundle, roots, jwks: self.jwks } })
-            }
+            (None, Some(manifests), _, Some((bundle, roots))) => Source::Local(Local {
+                manifests,
+                certificate: Certificate::Files { bundle, roots, jwks: self.jwks },
+                step_up: self.step_up_url,
+            }),
             (None, Some(manifests), Some(account), None) => Source::Local(Local {
                 manifests,
                 certificate: Certificate::State { state: self.state.resolve()?, account },
+                step_up: self.step_up_url,
             }),
             _ => return Err("name --service-account, or --certificate and --roots, or --controller".into()),
         };

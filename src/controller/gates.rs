@@ -1,5 +1,6 @@
 //! What gates are told of, kept as the owner of all resources learns it.
 
+use crate::approval::Given;
 use crate::doors::snapshots::{InForce, Resources};
 use durward_api::catalog::Catalog;
 use durward_api::relationships::RelationshipKey;
@@ -30,8 +31,10 @@ impl Gates {
         let meta = &object.metadata;
         let resource = json!({
             "apiVersion": AccessPolicy::api_version(&()), "kind": AccessPolicy::kind(&()),
-            // by its age it holds what others claim too
-            "metadata": {"namespace": meta.namespace, "name": meta.name, "creationTimestamp": meta.creation_timestamp},
+            // by its age it holds what others claim too; approvals are given to one of this uid
+            "metadata": {
+                "namespace": meta.namespace, "name": meta.name, "uid": meta.uid, "creationTimestamp": meta.creation_timestamp,
+            },
             "spec": spec,
         });
         if let Ok(json) = to_raw_value(&resource) {
@@ -75,6 +78,10 @@ impl Gates {
     pub(super) fn authentication(&mut self, providers: &[IdentityProvider], secrets: &[Secret]) {
         self.resources.providers = Arc::new(providers.to_vec());
         self.resources.secrets = Arc::new(secrets.to_vec());
+    }
+
+    pub(super) fn approvals(&mut self, given: &Given) {
+        self.resources.approvals = given.clone();
     }
 
     /// Tells gates what is in force now; `touched` are the policies of which it may be something else.

@@ -357,6 +357,7 @@ impl Owner {
             engine.replace_snapshot(self.catalog.snapshot().clone());
         }
         engine.metrics().policies_rejected(self.catalog.rejected());
+        self.gates.approvals(self.approvals.given());
         self.gates.tell(&self.catalog, self.reports.touched.iter(), &outlets.gates);
         let reports = std::mem::take(&mut self.reports);
         let policies = reports.touched.iter().filter_map(|key| self.report_policy(key));

@@ -236,7 +236,8 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
     let snapshots = Snapshots {
         mint: mint.clone(),
         resources: of_gates,
-        authenticator: Arc::clone(engine.authenticator()),
+        engine: Arc::clone(&engine),
+        seal: seal.clone(),
         closing: closing.clone(),
     };
     let metadata = tokens::metadata(Metadata::new(&settings.issuer, None, token_keys.clone(), audit_keys.clone()));

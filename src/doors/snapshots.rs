@@ -3,23 +3,29 @@
 //! Lines of JSON, on the token listener. Who asks proves to be a pod as at the mint; it is told of the services that it is, by
 //! the selectors of policies in its namespace, and of nothing else.
 
-use crate::authn::{Authenticator, KeySource, api_key};
+use crate::approval::{Given, Seal, asked};
+use crate::authn::{KeySource, api_key};
 use crate::doors::mint;
-use crate::identity::Mint;
-use axum::Router;
+use crate::engine::Engine;
+use crate::identity::{Mint, MintError};
 use axum::body::{Body, Bytes};
-use axum::extract::State;
-use axum::http::{HeaderMap, header};
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
+use axum::{Json, Router};
 use durward_api::relationships::RelationshipKey;
-use durward_api::resources::{AccessPolicy, IdentityProvider, Relationship};
+use durward_api::resources::{AccessPolicy, Approval, ApprovalSpec, IdentityProvider, Relationship};
+use durward_core::approval::Matter;
 use durward_core::policy::{Labels, PolicyKey};
 use durward_core::snapshot::Snapshot;
 use durward_pki::serial::Tag;
+use durward_pki::token::Jwk;
 use futures::stream::unfold;
 use k8s_openapi::api::core::v1::Secret;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use serde_json::value::RawValue;
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -28,9 +34,14 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
+use url::Url;
 
 /// Where gates follow it.
 pub(crate) const PATH: &str = "/snapshot";
+/// Where they ask for approvals.
+pub(crate) const APPROVALS_PATH: &str = "/snapshot/approvals";
+/// Largest question, in bytes.
+const MAX_BODY: usize = 4 * 1024;
 /// How often something is said, so that a gate knows that it is not forgotten.
 pub(crate) const BEAT: Duration = Duration::from_secs(5);
 /// How long one stream lasts: then the pod proves anew that it lives, and which labels it has.
@@ -52,6 +63,8 @@ pub(crate) struct Resources {
     pub(crate) providers: Arc<Vec<IdentityProvider>>,
     /// Secrets with hashes of API keys.
     pub(crate) secrets: Arc<Vec<Secret>>,
+    /// What people let happen.
+    pub(crate) approvals: Given,
 }
 
 /// A policy, in the version that is in force, or was last.
@@ -71,7 +84,7 @@ pub(crate) struct InForce {
 #[serde(rename_all = "camelCase")]
 pub(crate) enum Line<P, R> {
     /// What to decide by from now on, in place of everything before.
-    Resources(Told<P, R>),
+    Resources(Box<Told<P, R>>),
     /// What was issued for these counts no more.
     Gone(Vec<Tag>),
     /// Nothing changed.
@@ -94,6 +107,15 @@ pub(crate) struct Told<P, R> {
     pub(crate) namespace_labels: BTreeMap<String, Labels>,
     /// Issuer of the cluster's service-account tokens, and its keys.
     pub(crate) service_accounts: Option<(String, String)>,
+    /// What people let happen by these policies, each as it was signed.
+    #[serde(default)]
+    pub(crate) approvals: Vec<Approval>,
+    /// Keys by which the gate verifies that.
+    #[serde(default)]
+    pub(crate) approval_keys: Vec<Jwk>,
+    /// Where people show the second factor that a challenge asks for.
+    #[serde(default)]
+    pub(crate) step_up: Option<Url>,
 }
 
 /// As a gate reads it.
@@ -104,7 +126,8 @@ pub(crate) type Heard = Line<AccessPolicy, Relationship>;
 pub(crate) struct Snapshots {
     pub(crate) mint: Mint,
     pub(crate) resources: watch::Receiver<Resources>,
-    pub(crate) authenticator: Arc<Authenticator>,
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) seal: Seal,
     /// Ends every stream.
     pub(crate) closing: CancellationToken,
 }
@@ -124,11 +147,10 @@ impl Resources {
         let asked: BTreeSet<_> = services.iter().flat_map(|service| service.namespace_labels()).collect();
         let first = PolicyKey { namespace: pod.namespace.as_str().into(), name: "".into() };
         let own = self.policies.range(first..).take_while(|(key, _)| key.namespace.as_ref() == pod.namespace);
-        let own: Vec<_> = own
-            .map(|(_, policy)| policy)
-            .filter(|policy| policy.in_force && audiences.contains(&policy.audience))
-            .collect();
-        let accepted: BTreeSet<_> = own.iter().flat_map(|policy| policy.providers.iter().map(AsRef::as_ref)).collect();
+        let own: BTreeMap<_, _> =
+            own.filter(|(_, policy)| policy.in_force && audiences.contains(&policy.audience)).collect();
+        let accepted: BTreeSet<_> =
+            own.values().flat_map(|policy| policy.providers.iter().map(AsRef::as_ref)).collect();
         let named = |provider: &&IdentityProvider| {
             provider.metadata.name.as_deref().is_some_and(|name| accepted.contains(name))
         };
@@ -140,15 +162,21 @@ impl Resources {
         let first = RelationshipKey { namespace: pod.namespace.as_str().into(), name: "".into() };
         let related = self.relationships.range(first..).take_while(|(key, _)| key.namespace.as_ref() == pod.namespace);
         let related = related.filter(|(_, (audience, _))| audiences.contains(audience));
+        let first = (pod.namespace.clone(), String::new());
+        let given = self.approvals.range(first..).take_while(|((namespace, _), _)| *namespace == pod.namespace);
+        let given = given.filter(|(_, (matter, _))| own.contains_key(&matter.policy));
         let annotations = self.namespaces.get(&pod.namespace).cloned().unwrap_or_default();
         Told {
-            policies: own.iter().map(|policy| Arc::clone(&policy.json)).collect(),
+            policies: own.values().map(|policy| Arc::clone(&policy.json)).collect(),
             relationships: related.map(|(_, (_, json))| Arc::clone(json)).collect(),
             secrets: self.secrets.iter().filter(keys).map(hashes).collect(),
             providers,
             namespaces: BTreeMap::from([(pod.namespace.clone(), annotations)]),
             namespace_labels: self.labels(&asked),
             service_accounts: None,
+            approvals: given.map(|(_, (_, approval))| signed(approval)).collect(),
+            approval_keys: Vec::new(),
+            step_up: None,
         }
     }
 
@@ -171,21 +199,68 @@ fn hashes(secret: &Secret) -> Secret {
     told
 }
 
+/// An approval with what its signature is about.
+fn signed(approval: &Approval) -> Approval {
+    let mut told = Approval::new("", approval.spec.clone());
+    told.metadata.name.clone_from(&approval.metadata.name);
+    told.metadata.namespace.clone_from(&approval.metadata.namespace);
+    told.metadata.uid.clone_from(&approval.metadata.uid);
+    told.status.clone_from(&approval.status);
+    told
+}
+
 /// The stream as a router.
 pub(crate) fn router(snapshots: Snapshots) -> Router {
-    Router::new().route(PATH, get(stream)).with_state(snapshots)
+    Router::new()
+        .route(PATH, get(stream))
+        .route(APPROVALS_PATH, post(want))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(snapshots)
+}
+
+impl Snapshots {
+    async fn pod(&self, headers: &HeaderMap) -> Result<Pod, MintError> {
+        self.mint.pod(mint::credential(headers)?).await
+    }
+}
+
+/// A gate asks for what a caller of its service lacks: it has no word at the API server.
+async fn want(
+    State(this): State<Snapshots>,
+    headers: HeaderMap,
+    body: Result<Json<ApprovalSpec>, JsonRejection>,
+) -> Response {
+    let pod = match this.pod(&headers).await {
+        Ok(pod) => pod,
+        Err(error) => return mint::refusal(error),
+    };
+    let snapshot = this.engine.snapshot();
+    let matter = body.ok().and_then(|Json(spec)| wanted(&snapshot, &pod, &spec));
+    let Some(matter) = matter else {
+        return mint::refusal(MintError::Invalid("nothing that this pod could ask for".to_owned()));
+    };
+    this.engine.want(&matter);
+    (StatusCode::ACCEPTED, Json(json!({}))).into_response()
+}
+
+/// What a pod may ask for: operations of its own services that ask for an approval.
+fn wanted(snapshot: &Snapshot, pod: &Pod, spec: &ApprovalSpec) -> Option<Matter> {
+    let matter = asked(&pod.namespace, spec)?;
+    let (service, _) = snapshot.approvers(&matter)?;
+    let mut own = snapshot.services_of_pod(&pod.namespace, &pod.labels);
+    own.any(|one| one.key() == service.key()).then_some(matter)
 }
 
 async fn stream(State(this): State<Snapshots>, headers: HeaderMap) -> Response {
-    let pod = async { this.mint.pod(mint::credential(&headers)?).await };
-    let pod = match pod.await {
+    let pod = match this.pod(&headers).await {
         Ok(pod) => pod,
         Err(error) => return mint::refusal(error),
     };
     let stream = Stream {
         pod,
         resources: this.resources,
-        authenticator: this.authenticator,
+        engine: this.engine,
+        seal: this.seal,
         said: Bytes::new(),
         gone: BTreeSet::new(),
         end: Instant::now() + LONGEST,
@@ -208,7 +283,8 @@ async fn stream(State(this): State<Snapshots>, headers: HeaderMap) -> Response {
 struct Stream {
     pod: Pod,
     resources: watch::Receiver<Resources>,
-    authenticator: Arc<Authenticator>,
+    engine: Arc<Engine>,
+    seal: Seal,
     /// What was told last.
     said: Bytes,
     /// Those that were told to be gone.
@@ -225,12 +301,14 @@ impl Stream {
             let resources = self.resources.borrow_and_update().clone();
             let mut told = resources.of(&self.pod);
             told.service_accounts = self.service_accounts();
-            let line = line(&Line::Resources(told))?;
+            told.approval_keys = self.seal.public();
+            told.step_up = self.engine.step_up_page().map(|page| Url::clone(&page));
+            let line = line(&Line::Resources(Box::new(told)))?;
             if line != self.said {
                 self.said = line.clone();
                 return Some(line);
             }
-            let gone = self.authenticator.gone();
+            let gone = self.engine.authenticator().gone();
             if gone != self.gone {
                 let news = gone.difference(&self.gone).copied().collect::<Vec<_>>();
                 self.gone = gone;
@@ -247,7 +325,7 @@ impl Stream {
     }
 
     fn service_accounts(&self) -> Option<(String, String)> {
-        let issuer = self.authenticator.service_accounts()?;
+        let issuer = self.engine.authenticator().service_accounts()?;
         if let KeySource::Inline(jwks) = issuer.keys { Some((issuer.issuer, jwks)) } else { None }
     }
 }
@@ -260,82 +338,4 @@ fn line<P: Serialize, R: Serialize>(line: &Line<P, R>) -> Option<Bytes> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use durward_api::catalog::{Catalog, Change};
-    use durward_api::compile::Settings;
-    use serde_json::{Value, json};
-
-    fn policy(namespace: &str, name: &str, audience: &str, app: Option<&str>, ways: &Value) -> AccessPolicy {
-        let mut service = json!({"hosts": [format!("{name}.{namespace}.svc")]});
-        if let (Some(app), Some(service)) = (app, service.as_object_mut()) {
-            service.insert("podSelector".to_owned(), json!({"matchLabels": {"app": app}}));
-            service.insert("audience".to_owned(), audience.into());
-        }
-        let operations = json!([{"name": "open", "http": [{"methods": ["GET"], "paths": ["/"]}]}]);
-        serde_json::from_value(json!({
-            "apiVersion": "durward.dev/v1alpha1", "kind": "AccessPolicy", "metadata": {"name": name, "namespace": namespace},
-            "spec": {"service": service, "authentication": ways, "operations": operations},
-        }))
-        .expect("a policy")
-    }
-
-    fn keys(provider: &str) -> (IdentityProvider, Secret) {
-        let labels = json!({"durward.dev/api-keys": provider});
-        let resource = json!({
-            "apiVersion": "durward.dev/v1alpha1", "kind": "IdentityProvider", "metadata": {"name": provider},
-            "spec": {"apiKey": {"selector": {"matchLabels": labels}}},
-        });
-        let secret = json!({
-            "metadata": {"name": format!("of-{provider}"), "namespace": "keys", "labels": labels, "annotations": {"by": "somebody"}},
-            "data": {"hash": "eA=="},
-        });
-        (serde_json::from_value(resource).expect("a provider"), serde_json::from_value(secret).expect("a Secret"))
-    }
-
-    #[test]
-    fn a_pod_is_told_of_itself_alone() {
-        let all = [
-            policy("shop", "orders", "orders.shop", Some("orders"), &json!([{"provider": "partners"}])),
-            policy("shop", "web", "web.shop", Some("web"), &json!([{"provider": "others"}])),
-            policy("bank", "orders", "orders.bank", Some("orders"), &json!([{"workload": {}}])),
-        ];
-        let mut catalog =
-            Catalog::new(Settings { trust_domain: "cluster.local".into(), cluster_domain: "cluster.local".into() });
-        catalog.apply(all.iter().cloned().map(|policy| Change::Policy(Box::new(policy))));
-        let in_force = all.iter().map(|policy| {
-            let key = durward_api::catalog::key_of(&policy.metadata).expect("a name");
-            let compiled = catalog.in_force(&key).expect("in force");
-            let providers = policy.spec.providers().into_iter().map(|(_, name)| name.into()).collect();
-            let json = serde_json::value::to_raw_value(policy).expect("JSON").into();
-            (key, InForce { in_force: true, audience: Arc::clone(&compiled.audience), providers, json })
-        });
-        let (providers, secrets): (Vec<_>, Vec<_>) = ["partners", "others"].map(keys).into_iter().unzip();
-        let resources = Resources {
-            snapshot: catalog.snapshot().clone(),
-            policies: in_force.collect(),
-            providers: Arc::new(providers),
-            secrets: Arc::new(secrets),
-            ..Resources::default()
-        };
-        let told = |namespace: &str, app: &str| {
-            let labels = BTreeMap::from([("app".to_owned(), app.to_owned())]);
-            let told = resources.of(&Pod { namespace: namespace.to_owned(), labels });
-            serde_json::to_value(told).expect("JSON")
-        };
-        let orders = told("shop", "orders");
-        let names = |told: &Value, kind: &str| -> Vec<String> {
-            let all = told[kind].as_array().expect("a list");
-            all.iter().map(|one| format!("{}/{}", one["metadata"]["namespace"], one["metadata"]["name"])).collect()
-        };
-        assert_eq!(names(&orders, "policies"), [r#""shop"/"orders""#]);
-        assert_eq!(names(&orders, "providers"), [r#"null/"partners""#]);
-        assert_eq!(names(&orders, "secrets"), [r#""keys"/"of-partners""#]);
-        assert_eq!(orders["secrets"][0]["metadata"].get("annotations"), None, "only what is needed of a Secret");
-        assert_eq!(names(&told("bank", "orders"), "policies"), [r#""bank"/"orders""#]);
-        for (namespace, app) in [("shop", "other"), ("elsewhere", "orders"), ("sho", "orders"), ("shop2", "orders")] {
-            let told = told(namespace, app);
-            assert!(["policies", "providers", "secrets"].iter().all(|kind| names(&told, kind).is_empty()), "{told}");
-        }
-    }
-}
+mod tests;

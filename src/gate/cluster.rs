@@ -2,6 +2,7 @@
 
 use crate::agent::controller::Controller;
 use crate::agent::source::{PAUSES, Source, State, pauses};
+use crate::approval::{self, Lately, QUEUE};
 use crate::authn::living::Kind;
 use crate::authn::{KeySource, Living, ServiceAccountIssuer};
 use crate::doors::admin::Readiness;
@@ -14,6 +15,7 @@ use chrono::Utc;
 use durward_api::catalog::{Catalog, Change, key_of};
 use durward_api::relationships::RelationshipKey;
 use durward_api::resources::{AccessPolicy, Relationship};
+use durward_core::approval::Matter;
 use durward_core::digest::Digest;
 use durward_core::policy::PolicyKey;
 use durward_core::snapshot::Snapshot;
@@ -23,7 +25,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -63,6 +65,10 @@ impl Remote {
         parts.add(|stop| bundles.bundles(stop));
         let (shown, ready) = (shown.clone(), Arc::clone(readiness));
         parts.add(|stop| show(state, shown, ready, stop));
+        let (wanted, lacking) = mpsc::channel(QUEUE);
+        engine.ask_for_approvals(wanted);
+        let clerk = controller.clone();
+        parts.add(|stop| ask(clerk, lacking, stop));
         let follower = Follower {
             controller,
             catalog: Catalog::new(domain.clone().into()),
@@ -98,6 +104,29 @@ async fn show(
     }
 }
 
+/// Asks the controller for the approvals that callers lack, until `shutdown`.
+async fn ask(
+    controller: Controller,
+    mut lacking: mpsc::Receiver<Matter>,
+    shutdown: CancellationToken,
+) -> Result<(), Failure> {
+    let mut lately = Lately::default();
+    let asking = async {
+        while let Some(matter) = lacking.recv().await {
+            if lately.is_new(&matter)
+                && let Err(error) = controller.ask_for_approval(&approval::spec(&matter)).await
+            {
+                tracing::warn!(operation = &*matter.operation, %error, "an approval can't be asked for");
+            }
+        }
+    };
+    tokio::select! {
+        () = asking => {}
+        () = shutdown.cancelled() => {}
+    }
+    Ok(())
+}
+
 /// What there is to show, once there is anything.
 fn material(state: &State) -> Option<Result<Material, Failure>> {
     let (svid, _, bundle) = state.ready()?;
@@ -120,6 +149,7 @@ struct Known {
     namespaces: BTreeSet<String>,
     labelled: BTreeSet<String>,
     others: BTreeSet<String>,
+    approvals: BTreeSet<Matter>,
 }
 
 /// Follows the snapshot stream.
@@ -193,7 +223,7 @@ impl Follower {
 
     fn hear(&mut self, line: Heard) -> Result<(), String> {
         match line {
-            Line::Resources(told) => self.take_in(told),
+            Line::Resources(told) => self.take_in(*told),
             // what was let go of comes anew with another stream
             _ if self.heard.is_none() => return Err("policies were let go of; they are asked for anew".to_owned()),
             Line::Gone(tags) => {
@@ -216,6 +246,8 @@ impl Follower {
         }
         let problems = authenticator.replace_providers(&told.providers, &told.secrets);
         problems.iter().for_each(|(provider, problem)| tracing::warn!(provider, %problem, "a provider can't be used"));
+
+        self.engine.step_up_at(told.step_up);
 
         let mut now = Known::default();
         let mut changes = Vec::new();
@@ -246,7 +278,19 @@ impl Follower {
             now.relationships.insert(key);
             changes.push(Change::Relationship(Box::new(relationship)));
         }
+        for approval in &told.approvals {
+            // the API server's word is not enough, here as little as at the doors
+            let Some((matter, given)) = approval::given(&told.approval_keys, approval) else {
+                let name = approval.metadata.name.as_deref();
+                tracing::warn!(name, "an approval is not signed as it should be; it counts for nothing");
+                continue;
+            };
+            now.approvals.insert(matter.clone());
+            changes.push(Change::Approval(matter, Some(given)));
+        }
         let known = std::mem::replace(&mut self.known, now);
+        let over = known.approvals.difference(&self.known.approvals).cloned();
+        changes.extend(over.map(|matter| Change::Approval(matter, None)));
         let unrelated = known.relationships.difference(&self.known.relationships).cloned();
         changes.extend(unrelated.map(Change::RelationshipGone));
         changes.extend(known.policies.difference(&self.known.policies).cloned().map(Change::PolicyGone));
@@ -283,63 +327,4 @@ fn digest(content: &impl serde::Serialize) -> Option<Digest> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::audit::Audit;
-    use crate::authn::{Authenticator, TrustDomain};
-    use crate::metrics::Metrics;
-    use serde_json::json;
-    use tokio::time::sleep;
-
-    #[tokio::test(start_paused = true)]
-    async fn what_is_too_old_counts_no_more_until_it_is_told_anew() {
-        let (living, readiness) = (Arc::new(Living::but_the_gone()), Arc::new(Readiness::default()));
-        readiness.living();
-        let authenticator = Authenticator::new(TrustDomain::default(), Arc::clone(&living));
-        let engine = Arc::new(Engine::new(Arc::new(authenticator), Audit::nowhere(), Arc::new(Metrics::default()), 1));
-        let names = Domain { trust_domain: "cluster.local".to_owned(), cluster_domain: "cluster.local".to_owned() };
-        let max_age = Duration::from_secs(60);
-        let mut follower = Follower {
-            controller: Controller {
-                url: Url::parse("https://127.0.0.1:1").expect("a URL"),
-                token: PathBuf::new(),
-                roots: PathBuf::new(),
-            },
-            catalog: Catalog::new(names.into()),
-            known: Known::default(),
-            engine: Arc::clone(&engine),
-            living,
-            readiness: Arc::clone(&readiness),
-            max_age,
-            heard: None,
-        };
-        let line = |policies: serde_json::Value| -> Heard {
-            let told = json!({"resources": {"policies": policies, "relationships": [], "providers": [], "secrets": [], "namespaces": {}, "serviceAccounts": null}});
-            serde_json::from_value(told).expect("a line")
-        };
-        let policy = json!({
-            "apiVersion": "durward.dev/v1alpha1", "kind": "AccessPolicy", "metadata": {"name": "orders", "namespace": "shop"},
-            "spec": {"operations": [{"name": "open", "public": true, "http": [{"methods": ["GET"], "paths": ["/"]}]}]},
-        });
-        let services = || (engine.snapshot().services().count(), readiness.is_ready());
-        assert_eq!(services(), (0, false));
-        assert!(follower.hear(Line::Beat).is_err(), "nothing was told yet");
-        follower.hear(line(json!([policy]))).expect("taken in");
-        assert_eq!(services(), (1, true));
-        // away, but not for long
-        follower.patiently(sleep(max_age / 2)).await;
-        follower.hear(Line::Beat).expect("heard");
-        follower.patiently(sleep(max_age / 2)).await;
-        assert_eq!(services(), (1, true));
-        // for too long
-        follower.patiently(sleep(max_age)).await;
-        assert_eq!(services(), (0, false));
-        assert!(follower.hear(Line::Beat).is_err(), "what was let go of has to be told anew");
-        assert_eq!(services(), (0, false));
-        follower.hear(line(json!([policy]))).expect("taken in");
-        assert_eq!(services(), (1, true));
-        // and what is told no more is gone
-        follower.hear(line(json!([]))).expect("taken in");
-        assert_eq!(services(), (0, true));
-    }
-}
+mod tests;

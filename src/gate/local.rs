@@ -1,14 +1,17 @@
 //! A gate without a cluster: policies from a directory that is followed, a certificate from files or from the local CA.
 
+use crate::approval::Seal;
 use crate::doors::admin::Readiness;
 use crate::engine::Engine;
 use crate::gate::identity::{Material, Shown};
-use crate::identity::TokenKeys;
+use crate::identity::{Ring, TokenKeys};
 use crate::process::{Failure, Parts};
+use crate::standalone::approvals::Approvals;
 use crate::standalone::load::{Domain, load};
 use crate::standalone::state::State;
 use crate::standalone::token_keys::KeyFolder;
 use crate::standalone::watch::{Watch, follow};
+use crate::stepup::page_of;
 use chrono::{TimeDelta, Utc};
 use durward_core::principal::PrincipalId;
 use durward_pki::authority::pem;
@@ -22,6 +25,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+use url::Url;
 use zeroize::Zeroizing;
 
 /// Lifetime of a certificate of the local CA; made anew at each start.
@@ -36,6 +40,8 @@ pub struct Local {
     pub manifests: PathBuf,
     /// Its certificate.
     pub certificate: Certificate,
+    /// The token listener as browsers see it, where people step up.
+    pub step_up: Option<Url>,
 }
 
 /// Where the certificate comes from.
@@ -71,23 +77,23 @@ impl Local {
     ) -> Result<(), Failure> {
         let watch = Watch::begin(&self.manifests);
         // a directory that is not there is told by the loader, which knows what it is for
-        let directory = load(&self.manifests, domain)?;
+        let mut directory = load(&self.manifests, domain)?;
         let watch = watch?;
-        let problems = engine.authenticator().replace_providers(&directory.providers(), &directory.secrets());
-        problems.iter().for_each(|(provider, problem)| eprintln!("provider {provider}: {problem}"));
-        directory.warn();
-        engine.replace_snapshot(directory.catalog.snapshot().clone());
-        engine.metrics().policies_rejected(directory.catalog.rejected());
-        let (engine, authenticator) = (Arc::clone(engine), Arc::clone(engine.authenticator()));
-        // a gate that goes by a directory knows of no approvals: what asks for one stays refused
-        let (_, approvals) = mpsc::unbounded_channel();
-        parts.add(|stop| follow(watch, directory, engine, approvals, stop));
+        engine.step_up_at(self.step_up.as_ref().map(page_of));
+        let (changes, changed) = mpsc::unbounded_channel();
+        let authenticator = Arc::clone(engine.authenticator());
         match self.certificate {
             Certificate::State { state, account } => {
-                let (material, keys) = issued(&state, &domain.trust_domain, &account)?;
+                let (material, keys, audit_keys) = issued(&state, &domain.trust_domain, &account)?;
                 shown.show(&material)?;
+                let seal = Seal::new(TokenKeys::new(audit_keys));
+                let (approvals, approved) = Approvals::open(&state, seal.clone())?;
+                directory.catalog.apply(approved);
+                // `durward up` clears away, where people decide too
+                approvals.begin(engine, seal, false, changes, parts);
                 KeyFolder::new(&state).keep(keys, authenticator, parts);
             }
+            // without a state directory nobody knows who signs approvals: what asks for one stays refused
             Certificate::Files { bundle, roots, jwks } => {
                 let files = Files { bundle, roots, jwks };
                 let text = files.read()?;
@@ -96,6 +102,13 @@ impl Local {
                 parts.add(|stop| files.follow(text, shown, stop));
             }
         }
+        let problems = engine.authenticator().replace_providers(&directory.providers(), &directory.secrets());
+        problems.iter().for_each(|(provider, problem)| eprintln!("provider {provider}: {problem}"));
+        directory.warn();
+        engine.replace_snapshot(directory.catalog.snapshot().clone());
+        engine.metrics().policies_rejected(directory.catalog.rejected());
+        let engine = Arc::clone(engine);
+        parts.add(|stop| follow(watch, directory, engine, changed, stop));
         readiness.loaded();
         readiness.living();
         Ok(())
@@ -106,7 +119,7 @@ fn issued(
     state: &Path,
     trust_domain: &str,
     (namespace, name): &(String, String),
-) -> Result<(Material, TokenKeys), Failure> {
+) -> Result<(Material, TokenKeys, Ring), Failure> {
     let id = PrincipalId::workload(trust_domain, namespace, name)?;
     let state = State::open(state, trust_domain)?;
     let names = ["localhost".to_owned()];
@@ -118,7 +131,7 @@ fn issued(
         roots: state.authority.roots().to_vec(),
         jwks: Some(state.token_keys.jwks()),
     };
-    Ok((material, TokenKeys::new(state.token_keys)))
+    Ok((material, TokenKeys::new(state.token_keys), state.audit_keys))
 }
 
 #[derive(Debug)]

@@ -31,30 +31,28 @@ impl Approvals {
         Ok((Self { folder, watch, book, known }, changes))
     }
 
-    /// Where people decide; adds the parts that ask for what callers lack, and follow the folder. What that means for
-    /// decisions goes to `changes`.
+    /// Adds the parts that ask for what callers lack, and follow the folder. What that means for decisions goes to
+    /// `changes`. One process of those that share a folder `clears` what is over.
     pub(crate) fn begin(
         self,
         engine: &Arc<Engine>,
         seal: Seal,
-        trust: Arc<Trust>,
+        clears: bool,
         changes: mpsc::UnboundedSender<Vec<Change>>,
         parts: &mut Parts,
-    ) -> Desk {
-        let (store, known) = (Store::Folder(self.folder.clone()), self.known.subscribe());
+    ) {
         let (wanted, lacking) = mpsc::channel(QUEUE);
         engine.ask_for_approvals(wanted);
-        // nobody else clears away here
-        let (_, leading) = watch::channel(true);
-        let clerk = Clerk {
-            store: store.clone(),
-            seal: seal.clone(),
-            known: known.clone(),
-            engine: Arc::clone(engine),
-            leading,
-        };
+        let (_, leading) = watch::channel(clears);
+        let (store, known) = (Store::Folder(self.folder.clone()), self.known.subscribe());
+        let clerk = Clerk { store, seal, known, engine: Arc::clone(engine), leading };
         parts.add(|stop| clerk.run(lacking, stop));
         parts.add(|stop| self.follow(changes, stop));
+    }
+
+    /// Where people decide.
+    pub(crate) fn desk(&self, engine: &Arc<Engine>, seal: Seal, trust: Arc<Trust>) -> Desk {
+        let (store, known) = (Store::Folder(self.folder.clone()), self.known.subscribe());
         Desk { engine: Arc::clone(engine), store, seal, known, trust, slots: Desk::slots() }
     }
 

@@ -151,7 +151,8 @@ pub async fn up(settings: Settings, ready: impl FnOnce(&Listen, &Directory)) -> 
     let service = service.with(step_up.clone());
     let page = Page { service: service.clone(), step_up, trust: Arc::clone(&trust) };
     let (changes, changed) = mpsc::unbounded_channel();
-    let desk = approvals.begin(&engine, seal, Arc::clone(&trust), changes, &mut parts);
+    let desk = approvals.desk(&engine, seal.clone(), Arc::clone(&trust));
+    approvals.begin(&engine, seal, true, changes, &mut parts);
     sockets.serve(
         &mut parts,
         &tls,

@@ -96,16 +96,16 @@ pub struct Settings {
     pub return_to: Vec<Url>,
 }
 
-impl Settings {
-    /// The page.
-    fn page(&self) -> Url {
-        let mut page = self.url.clone();
-        page.set_path(PATH);
-        page.set_query(None);
-        page.set_fragment(None);
-        page
-    }
+/// The page of a token listener.
+pub(crate) fn page_of(listener: &Url) -> Url {
+    let mut page = listener.clone();
+    page.set_path(PATH);
+    page.set_query(None);
+    page.set_fragment(None);
+    page
+}
 
+impl Settings {
     /// The name under which authenticator apps keep the secret.
     pub(crate) fn host(&self) -> &str {
         self.url.host_str().unwrap_or("durward")
@@ -175,7 +175,7 @@ impl StepUp {
     pub(crate) async fn open(engine: Arc<Engine>, store: Store, settings: Settings) -> Result<Self, Failure> {
         let fresh = random::<32>()?;
         let kept = store.change(KEY, None, seal::Key::default, |key| key.get_or_set(&fresh)).await?;
-        engine.step_up_at(settings.page());
+        engine.step_up_at(Some(page_of(&settings.url)));
         let sealer = Arc::new(Sealer::new(&kept?)?);
         let party = RelyingParty::new(&settings.url).map(Arc::new);
         let party = party.inspect_err(|error| tracing::warn!(%error, "people have no keys here")).ok();

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, clippy::unwrap_used, clippy::panic, reason = "each test uses a part of it")]
 
-use super::harness::{PATIENCE, Reply, durward, exchange, listening, records, run};
+use super::harness::{PATIENCE, Reply, Up, durward, exchange, listening, records, run};
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -23,15 +23,23 @@ use tokio::runtime::Runtime;
 /// The state that gates, callers and policies of one test share.
 pub struct Ground {
     directory: TempDir,
+    manifests: PathBuf,
+    state: PathBuf,
 }
 
 impl Ground {
     pub fn new(policies: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        std::fs::create_dir(directory.path().join("manifests")).unwrap();
-        let ground = Self { directory };
+        let (manifests, state) = (directory.path().join("manifests"), directory.path().join("state"));
+        std::fs::create_dir(&manifests).unwrap();
+        let ground = Self { directory, manifests, state };
         ground.write("manifests/policy.yaml", policies);
         ground
+    }
+
+    /// Manifests and state of a `durward up` that runs beside the gates.
+    pub fn beside(up: &Up) -> Self {
+        Self { directory: tempfile::tempdir().unwrap(), manifests: up.manifests.clone(), state: up.state.clone() }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -43,7 +51,7 @@ impl Ground {
     }
 
     pub fn mint(&self, arguments: &[&str]) -> String {
-        let (code, stdout, stderr) = run(durward().arg("mint").args(arguments).arg("--state").arg(self.path("state")));
+        let (code, stdout, stderr) = run(durward().arg("mint").args(arguments).arg("--state").arg(&self.state));
         assert_eq!(code, 0, "{stderr}");
         stdout.trim().to_owned()
     }
@@ -70,7 +78,7 @@ impl Ground {
     /// A gate that is `service_account`, in front of an application.
     pub fn gate(&self, service_account: &str, upstream: &str, arguments: &[&str]) -> Gate {
         let mut command = durward();
-        command.arg("gate").arg("--policies").arg(self.path("manifests")).arg("--state").arg(self.path("state"));
+        command.arg("gate").arg("--policies").arg(&self.manifests).arg("--state").arg(&self.state);
         if !arguments.contains(&"--certificate") {
             command.args(["--service-account", service_account]);
         }

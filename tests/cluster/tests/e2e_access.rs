@@ -3,11 +3,9 @@
 
 mod install;
 
-use std::process::Command;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use durward_pki::token::{Algorithm, TokenKey, jwks};
+use install::people::{People, curl, decide};
 use install::{Installed, NAMESPACE, policy};
 use serde_json::{Value, json};
 
@@ -26,15 +24,8 @@ fn installed() -> MutexGuard<'static, Installed> {
 
 /// Status and body of a request over TLS.
 fn get(url: &str, headers: &[String]) -> (String, String) {
-    let mut curl = Command::new("curl");
-    curl.args(["--silent", "--insecure", "--max-time", "5", "--write-out", "\n%{http_code}"]);
-    for header in headers {
-        curl.args(["--header", header]);
-    }
-    let output = curl.arg(url).output().expect("curl runs");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let (body, status) = text.rsplit_once('\n').unwrap_or(("", &text));
-    (status.to_owned(), body.to_owned())
+    let headers = headers.iter().flat_map(|header| ["--header", header]);
+    curl(&headers.chain([url]).collect::<Vec<_>>())
 }
 
 /// What each replica's door says of a request with these headers.
@@ -45,9 +36,8 @@ fn everywhere(installed: &Installed, host: &str, key: &str) -> Vec<String> {
         "X-Original-URI: /orders".to_owned(),
         format!("X-Api-Key: {key}"),
     ];
-    let addresses =
-        installed.pods().into_iter().map(|pod| pod["status"]["podIP"].as_str().expect("an address").to_owned());
-    addresses.map(|address| get(&format!("https://{address}:8143/forward-auth"), &headers).0).collect()
+    let ask = |address: String| get(&format!("https://{address}:8143/forward-auth"), &headers).0;
+    installed.addresses().into_iter().map(ask).collect()
 }
 
 #[test]
@@ -139,13 +129,8 @@ fn e2e_an_approval_counts_at_every_replica_and_can_not_be_forged_by_whoever_writ
     let installed = installed();
     let namespace = installed.cluster.namespace("approvals").expect("a namespace");
     let (name, host) = (namespace.name(), format!("orders.{}.svc", namespace.name()));
-    let key = TokenKey::generate(Algorithm::Es256).expect("a key");
-    let keys: Value = serde_json::from_str(&jwks([key.jwk()])).expect("JSON");
-    let provider = json!({
-        "apiVersion": "durward.dev/v1alpha1", "kind": "IdentityProvider", "metadata": {"name": "people"},
-        "spec": {"jwt": {"issuer": "https://id.example", "jwks": keys, "assurance": {"multiFactor": ["mfa"]}}},
-    });
-    installed.cluster.apply(&provider.to_string()).expect("accepted");
+    let people = People::new();
+    installed.cluster.apply(&people.provider()).expect("accepted");
     let spec = json!({
         "service": {"hosts": [host]},
         "authentication": [{"provider": "people"}],
@@ -157,16 +142,8 @@ fn e2e_an_approval_counts_at_every_replica_and_can_not_be_forged_by_whoever_writ
     });
     namespace.apply(&policy(name, "orders", spec)).expect("accepted");
     installed.in_force(name, "orders");
-    let token = |subject: &str| {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs();
-        let claims = json!({
-            "iss": "https://id.example", "sub": subject, "aud": format!("orders.{name}"), "iat": now, "exp": now + 600,
-            "groups": ["oncall"], "amr": ["mfa"], "auth_time": now - 5,
-        });
-        key.sign(&claims, "JWT").expect("signed")
-    };
-    let replicas: Vec<String> =
-        installed.pods().iter().map(|pod| pod["status"]["podIP"].as_str().expect("an address").to_owned()).collect();
+    let token = |subject: &str| people.oncall(subject, &format!("orders.{name}"));
+    let replicas = installed.addresses();
     let ask = |subject: &str| -> Vec<String> {
         let headers = [
             format!("Host: {host}"),
@@ -200,22 +177,12 @@ fn e2e_an_approval_counts_at_every_replica_and_can_not_be_forged_by_whoever_writ
     assert!(error.contains("can't be changed"), "{error}");
     let forged = json!({"state": "Approved", "by": "user:people/oscar", "decidedAt": "2026-01-01T00:00:00Z", "expiresAt": "2999-01-01T00:00:00Z"});
     change(&["--subresource=status"], json!({"status": forged})).expect("the API server lets it");
-    let url = |address: &str| format!("https://{address}:8145");
     assert_eq!(ask("alice"), ["403", "403"]);
-    let verdict = |address: &str, subject: &str, verdict: &str| {
-        let mut curl = Command::new("curl");
-        curl.args(["--silent", "--insecure", "--max-time", "5", "--write-out", "\n%{http_code}", "--request", "POST"]);
-        curl.args(["--header", "Content-Type: application/json"]);
-        curl.args(["--header", &format!("Authorization: Bearer {}", token(subject))]);
-        curl.args(["--data", &json!({"decision": verdict}).to_string()]);
-        let output = curl.arg(format!("{}/approvals/{name}/{object}", url(address))).output().expect("curl runs");
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        text.rsplit_once('\n').map(|(body, status)| (status.to_owned(), body.to_owned())).expect("an answer")
-    };
-    assert_eq!(verdict(&replicas[0], "alice", "approve").0, "403", "nobody approves for themselves");
+    let approve = |who: &str| decide(&replicas[0], &format!("{name}/{object}"), &token(who), "approve");
+    assert_eq!(approve("alice").0, "403", "nobody approves for themselves");
     let approved = installed.until("the decision", || {
         // the object has just changed: the replica may know an older version for a moment
-        let (status, body) = verdict(&replicas[0], "oscar", "approve");
+        let (status, body) = approve("oscar");
         (status == "200").then_some(body)
     });
     assert!(approved.contains("user:people/oscar"), "{approved}");

@@ -4,10 +4,10 @@
 mod install;
 
 use durward_cluster::{Namespace, image};
+use install::people::{People, curl, decide};
 use install::{Installed, NAMESPACE};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::Path;
-use std::process::Command;
 
 /// A file of the example, for a namespace of the test's own.
 fn example(file: &str, namespace: &str) -> String {
@@ -33,7 +33,7 @@ fn decisions(namespace: &Namespace<'_>, of: &str) -> Vec<Value> {
 
 #[test]
 fn e2e_three_services_with_gates_and_no_other_security() {
-    let installed = Installed::new(&[]);
+    let installed = Installed::new(&["stepUp.url=https://auth.example.com"]);
     let namespace = installed.cluster.namespace("shop").expect("a namespace");
     let name = namespace.name();
     namespace.apply(&example("policies.yaml", name)).expect("applied");
@@ -64,16 +64,12 @@ fn e2e_three_services_with_gates_and_no_other_security() {
     let address =
         namespace.kubectl(["get", "service", "orders", "-o", "jsonpath={.spec.clusterIP}"]).expect("an address");
     let host = format!("orders.{name}.svc");
-    let stranger = |path: &str| {
-        let output = Command::new("curl")
-            .args(["-sk", "--max-time", "10", "-o", "/dev/null", "-w", "%{http_code}"])
-            .args(["--connect-to", &format!("{host}:80:{address}:80"), &format!("https://{host}:80{path}")])
-            .output()
-            .expect("curl");
-        String::from_utf8_lossy(&output.stdout).into_owned()
+    let stranger = |path: &str, header: &str| {
+        let (to, url) = (format!("{host}:80:{address}:80"), format!("https://{host}:80{path}"));
+        curl(&["--include", "--header", header, "--connect-to", &to, &url])
     };
-    installed.until("401", || (stranger("/cgi-bin/list") == "401").then_some(()));
-    assert_eq!(stranger("/nothing"), "403");
+    installed.until("401", || (stranger("/cgi-bin/list", "Accept: */*").0 == "401").then_some(()));
+    assert_eq!(stranger("/nothing", "Accept: */*").0, "403");
     // around the gate there is no way
     let pod = namespace
         .kubectl(["get", "pods", "-l", "app=orders", "-o", "jsonpath={.items[0].status.podIP}"])
@@ -102,6 +98,8 @@ fn e2e_three_services_with_gates_and_no_other_security() {
         .expect("applied");
     installed.until("the new grant", || fetch(&namespace, "web", &refund).contains("an invoice").then_some(()));
 
+    people_at_a_gate(&installed, &namespace, &policies, &refund, &stranger);
+
     // the controller is away: what was told stays in force
     installed.kubectl(["scale", "deployment", "durward", "--replicas=0", "-n", NAMESPACE]);
     installed.until("no replica", || installed.pods().is_empty().then_some(()));
@@ -112,4 +110,61 @@ fn e2e_three_services_with_gates_and_no_other_security() {
     // and is heard of again
     namespace.apply(&policies).expect("applied");
     installed.until("the grant is gone", || fetch(&namespace, "web", &refund).contains("403").then_some(()));
+}
+
+/// A person is led to the step-up page; a workload waits for a person.
+fn people_at_a_gate(
+    installed: &Installed,
+    namespace: &Namespace<'_>,
+    policies: &str,
+    refund: &str,
+    stranger: &dyn Fn(&str, &str) -> (String, String),
+) {
+    let (name, people) = (namespace.name(), People::new());
+    installed.cluster.apply(&people.provider()).expect("accepted");
+    let asking = policies
+        .replace("scopes: [orders.read]\n---", "scopes: [orders.read, orders.refund]\n    - {name: people, to: [{provider: people}], scopes: [orders.refund]}\n---")
+        .replace("[{workload: {}}]", "[{workload: {}}, {provider: people}]")
+        .replace("risk: High\n  grants", "risk: High\n      approval: {by: [{provider: people, group: oncall}]}\n  grants");
+    namespace.apply(&asking).expect("applied");
+    installed.in_force(name, "orders");
+
+    // the challenge says where, as the controller was told
+    let audience = format!("orders.{name}");
+    let bearer = format!("Authorization: Bearer {}", people.token("alice", &audience));
+    let link = format!("link: <https://auth.example.com/step-up?audience={audience}&operation=refund-order>");
+    installed.until("the challenge", || {
+        let (status, told) = stranger("/cgi-bin/refund", &bearer);
+        (status == "401" && told.contains(&link)).then_some(())
+    });
+
+    // the gate asks for what its caller lacks
+    let web = format!("spiffe://cluster.local/ns/{name}/sa/web");
+    installed.until("the refusal", || fetch(namespace, "web", refund).contains("403").then_some(()));
+    let pending = installed.until("the approval", || {
+        let list: Value = serde_json::from_str(&namespace.kubectl(["get", "apr", "-o", "json"]).ok()?).ok()?;
+        let items = list["items"].as_array().cloned().unwrap_or_default();
+        items.into_iter().find(|item| item["spec"]["principal"] == json!(web))
+    });
+    assert_eq!((&pending["spec"]["policy"], &pending["spec"]["operation"]), (&json!("orders"), &json!("refund-order")));
+    let object = pending["metadata"]["name"].as_str().expect("a name");
+    // whoever may write objects approves nothing
+    let status = json!({"status": {"state": "Approved", "by": "user:people/oscar", "decidedAt": "2026-01-01T00:00:00Z", "expiresAt": "2999-01-01T00:00:00Z", "signature": "x"}});
+    let patch = format!("--patch={status}");
+    namespace.kubectl(["patch", "apr", object, "--type=merge", &patch, "--subresource=status"]).expect("written");
+    assert!(fetch(namespace, "web", refund).contains("403"));
+    let replica = installed.addresses().into_iter().next().expect("a replica");
+    let approval = format!("{name}/{object}");
+    installed.until("the decision", || {
+        let (status, _) = decide(&replica, &approval, &people.oncall("oscar", &audience), "approve");
+        (status == "200").then_some(())
+    });
+    installed.until("the gate to know", || fetch(namespace, "web", refund).contains("an invoice").then_some(()));
+    let carried = decisions(namespace, "orders").into_iter().find(|line| line["approval"]["by"].is_string());
+    assert_eq!(carried.expect("recorded")["approval"]["by"], "user:people/oscar");
+    // and that it was taken back
+    namespace.kubectl(["delete", "apr", object]).expect("deleted");
+    installed.until("the gate to forget", || fetch(namespace, "web", refund).contains("403").then_some(()));
+    let told = installed.kubectl(["logs", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=durward", "--tail=-1"]);
+    assert!(told.contains(&format!("\"outcome\":\"requested\",\"namespace\":\"{name}\"")));
 }

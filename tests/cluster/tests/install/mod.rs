@@ -3,6 +3,7 @@
 
 pub mod agent;
 pub mod door;
+pub mod people;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -121,6 +122,11 @@ impl Installed {
         let list = self.kubectl(["get", "pods", "-n", NAMESPACE, "-l", selector, "-o", "json"]);
         let list: Value = serde_json::from_str(&list).expect("a list");
         list["items"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// Addresses of the replicas.
+    pub fn addresses(&self) -> Vec<String> {
+        self.pods().iter().map(|pod| pod["status"]["podIP"].as_str().expect("an address").to_owned()).collect()
     }
 
     /// Waits until a policy says that it is in force everywhere.

@@ -1,0 +1,73 @@
+//! People who come with tokens of an issuer of the test's own, and requests as curl makes them.
+
+use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use durward_pki::token::{Algorithm, TokenKey, jwks};
+use serde_json::{Value, json};
+
+/// The issuer of these people, an IdentityProvider called `people`.
+pub struct People {
+    key: TokenKey,
+}
+
+impl People {
+    pub fn new() -> Self {
+        Self { key: TokenKey::generate(Algorithm::Es256).expect("a key") }
+    }
+
+    pub fn provider(&self) -> String {
+        let keys: Value = serde_json::from_str(&jwks([self.key.jwk()])).expect("JSON");
+        json!({
+            "apiVersion": "durward.dev/v1alpha1", "kind": "IdentityProvider", "metadata": {"name": "people"},
+            "spec": {"jwt": {"issuer": "https://id.example", "jwks": keys, "assurance": {"multiFactor": ["mfa"]}}},
+        })
+        .to_string()
+    }
+
+    /// A first token of somebody, with no second factor.
+    pub fn token(&self, subject: &str, audience: &str) -> String {
+        self.sign(subject, audience, &[])
+    }
+
+    /// A token of somebody who is on call, and has just shown a second factor.
+    pub fn oncall(&self, subject: &str, audience: &str) -> String {
+        let at = now() - 5;
+        self.sign(
+            subject,
+            audience,
+            &[("groups", json!(["oncall"])), ("amr", json!(["mfa"])), ("auth_time", json!(at))],
+        )
+    }
+
+    fn sign(&self, subject: &str, audience: &str, more: &[(&str, Value)]) -> String {
+        let now = now();
+        let mut claims =
+            json!({"iss": "https://id.example", "sub": subject, "aud": audience, "iat": now, "exp": now + 600});
+        for (name, value) in more {
+            claims[*name] = value.clone();
+        }
+        self.key.sign(&claims, "JWT").expect("signed")
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs()
+}
+
+/// Status and body of a request over TLS; the head too, where `--include` is among the arguments.
+pub fn curl(arguments: &[&str]) -> (String, String) {
+    let mut curl = Command::new("curl");
+    curl.args(["--silent", "--insecure", "--max-time", "10", "--write-out", "\n%{http_code}"]);
+    let output = curl.args(arguments).output().expect("curl runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let (body, status) = text.rsplit_once('\n').unwrap_or(("", &text));
+    (status.to_owned(), body.to_owned())
+}
+
+/// Decides about an approval, by a person's token, at the token listener of one replica.
+pub fn decide(address: &str, approval: &str, token: &str, verdict: &str) -> (String, String) {
+    let (bearer, body) = (format!("Authorization: Bearer {token}"), json!({"decision": verdict}).to_string());
+    let url = format!("https://{address}:8145/approvals/{approval}");
+    curl(&["--header", "Content-Type: application/json", "--header", &bearer, "--data", &body, &url])
+}
