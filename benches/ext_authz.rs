@@ -154,7 +154,7 @@ impl Drop for Opa {
 
 impl Opa {
     fn start(binary: &Path, key: &Key, directory: &Path) -> Self {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = harness::free().port();
         let jwks = json!({"keys": [key.jwk]}).to_string();
         let policy = directory.join("policy.rego");
         let text = fs::read_to_string(repository("benches/policy.rego")).unwrap();

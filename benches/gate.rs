@@ -21,14 +21,14 @@ mod venv;
 use axum::Router;
 use axum::routing::get;
 use gate::Ground;
-use harness::{eventually, repository};
+use harness::{eventually, free, repository};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::handshake;
 use hyper_util::rt::TokioIo;
 use std::env;
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -162,7 +162,6 @@ impl Drop for Peers {
 impl Peers {
     fn start(ground: &Ground, opa: &Path, app: SocketAddr) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let [outbound, inbound, of_opa, unused] = [free(), free(), free(), free()];
         let start = |command: &mut Command| command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let envoy = |account: &str, outbound: SocketAddr, own_inbound: SocketAddr| {

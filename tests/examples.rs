@@ -15,8 +15,8 @@ mod harness;
 #[path = "harness/venv.rs"]
 mod venv;
 
-use fronts::{Server, envoy, free, nginx};
-use harness::{Up, eventually, raw, repository, request};
+use fronts::{Server, envoy, nginx};
+use harness::{Up, eventually, free, raw, repository, request};
 use serde_json::{Value, json};
 use std::fs;
 use std::process::Command;

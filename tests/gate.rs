@@ -288,8 +288,8 @@ fn only_tls_1_3_and_only_certificates_that_count() {
 #[test]
 fn an_application_that_is_away_is_told_of() {
     let ground = Ground::new(POLICY);
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let gate = ground.gate("shop/orders", &format!("http://{free}"), &["--response-timeout", "1s"]);
+    let nobody = harness::free();
+    let gate = ground.gate("shop/orders", &format!("http://{nobody}"), &["--response-timeout", "1s"]);
     let caller = ground.caller(None);
     let reply = caller.request(gate.address(), "GET", "/healthz", &[HOST]);
     assert_eq!((reply.status, reply.body.as_str()), (502, r#"{"error":"bad_gateway"}"#));

@@ -2,10 +2,10 @@
 
 #![allow(dead_code, clippy::unwrap_used, clippy::panic, reason = "each test uses a part of it")]
 
-use super::harness::{Reply, Up, eventually, repository, request};
+use super::harness::{Reply, Up, eventually, free, repository, request};
 use super::venv::venv;
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
@@ -44,10 +44,6 @@ impl Server {
         all.extend(headers);
         request(self.address, method, path, &all, "")
     }
-}
-
-pub fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 /// An example's configuration, with the ports of this test for its own.

@@ -9,11 +9,13 @@
     reason = "each test uses a part of it"
 )]
 
+mod ports;
+
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -278,6 +280,11 @@ pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> Result
         }
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// An address on this machine's loopback for a program that can't be started on a port of the system's choice.
+pub fn free() -> SocketAddr {
+    ports::free(Ipv4Addr::LOCALHOST.into()).unwrap()
 }
 
 /// A file of the repository.

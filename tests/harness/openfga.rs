@@ -8,10 +8,10 @@
     reason = "each test uses a part of it"
 )]
 
-use super::harness::{eventually, repository, run};
+use super::harness::{eventually, free, repository, run};
 use serde_json::{Value, json};
 use std::fs::File;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
@@ -96,7 +96,9 @@ impl OpenFga {
             }
             certificate
         });
-        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).stdin(Stdio::null()).spawn().unwrap();
+        let log = tempfile::NamedTempFile::new().unwrap();
+        command.stdout(log.reopen().unwrap()).stderr(log.reopen().unwrap()).stdin(Stdio::null());
+        let child = command.spawn().unwrap();
         let scheme = if tls { "https" } else { "http" };
         let mut server = Self {
             child,
@@ -107,7 +109,8 @@ impl OpenFga {
             roots,
             key_file,
         };
-        eventually("OpenFGA listens", || TcpStream::connect(http).ok()).unwrap();
+        eventually("OpenFGA listens", || TcpStream::connect(http).ok())
+            .unwrap_or_else(|what| panic!("{what}:\n{}", std::fs::read_to_string(log.path()).unwrap_or_default()));
         let store = eventually("OpenFGA makes a store", || server.post("/stores", &json!({"name": "test"})).ok());
         server.store = store.unwrap()["id"].as_str().unwrap().to_owned();
         server
@@ -192,8 +195,4 @@ impl Client {
             if status.is_success() { Ok(serde_json::from_str(&text).unwrap()) } else { Err(text) }
         })
     }
-}
-
-fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }

@@ -1,7 +1,7 @@
 //! etcd, API server, controller manager: command lines and readiness.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +10,7 @@ use crate::binaries::{self, location};
 use crate::certs::{Authority, Client};
 use crate::error::{At, Result};
 use crate::namespaces::Net;
+use crate::ports;
 use crate::process::Spec;
 
 /// Where a control plane listens.
@@ -25,12 +26,9 @@ pub(crate) struct Endpoints {
 impl Endpoints {
     /// On this machine's loopback, at ports that are free now.
     pub(crate) fn free() -> Result<Self> {
-        let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).at("listen on", Path::new("127.0.0.1"));
-        // All held until all are known, so that they differ.
-        let listeners = [listen()?, listen()?, listen()?];
-        let [api, etcd, etcd_peer] = listeners.map(|listener| listener.local_addr().map(|address| address.port()));
-        let port = |port: std::io::Result<u16>| port.at("ask the port of", Path::new("127.0.0.1"));
-        Ok(Self { address: Ipv4Addr::LOCALHOST, api: port(api)?, etcd: port(etcd)?, etcd_peer: port(etcd_peer)? })
+        let address = Ipv4Addr::LOCALHOST;
+        let port = || ports::free(address.into()).map(|free| free.port()).at("listen on", Path::new("127.0.0.1"));
+        Ok(Self { address, api: port()?, etcd: port()?, etcd_peer: port()? })
     }
 
     /// In a node's network, where nobody else listens.

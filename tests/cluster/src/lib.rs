@@ -29,6 +29,8 @@ mod lifecycle;
 mod namespaces;
 mod node;
 pub mod paths;
+#[path = "../../harness/ports.rs"]
+pub mod ports;
 pub mod preflight;
 mod process;
 pub mod wait;

@@ -6,7 +6,6 @@ mod install;
 mod venv;
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
@@ -228,7 +227,7 @@ fn unsigned(id: &str, audience: &str) -> String {
 }
 
 fn envoy_gets_its_tls_from(agent: &Agent, api: &str) {
-    let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
+    let port = durward_cluster::ports::free(std::net::Ipv4Addr::LOCALHOST.into()).expect("a port").port();
     let template = include_str!("agent/envoy.yaml");
     let template = template.replace("api_type: GRPC", &format!("api_type: {api}"));
     let config = template.replace("PORT", &port.to_string()).replace("SOCKET", &agent.socket().display().to_string());

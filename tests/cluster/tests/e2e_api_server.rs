@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests say what they expect")]
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -43,9 +42,8 @@ struct Controller {
 
 impl Controller {
     fn start(cluster: &Cluster, log: &Path) -> Self {
-        let listeners: Vec<_> = (0..5).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
-        let ports: Vec<u16> = listeners.iter().map(|one| one.local_addr().expect("an address").port()).collect();
-        drop(listeners);
+        let free = || durward_cluster::ports::free(std::net::Ipv4Addr::LOCALHOST.into()).expect("a port").port();
+        let ports: [u16; 5] = std::array::from_fn(|_| free());
         let program = program();
         let mut command = Command::new(&program);
         command.args(["controller", "--namespace", "durward-system", "--pod-name", "durward-0"]);

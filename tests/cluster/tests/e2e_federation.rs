@@ -4,7 +4,7 @@
 mod install;
 
 use std::fs;
-use std::net::{IpAddr, TcpListener};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -36,7 +36,7 @@ struct Spire {
 }
 
 fn free_port(address: IpAddr) -> u16 {
-    TcpListener::bind((address, 0)).expect("a port").local_addr().expect("an address").port()
+    durward_cluster::ports::free(address).expect("a port").port()
 }
 
 impl Spire {

@@ -419,8 +419,7 @@ fn e2e_envoy_and_authzen_ask_the_service_of_the_installation() {
     let (ca_file, door) = (folder.path().join("ca.pem"), format!("durward.{NAMESPACE}.svc"));
     std::fs::write(&ca_file, ca).expect("written");
 
-    let port =
-        std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
+    let port = durward_cluster::ports::free(std::net::Ipv4Addr::LOCALHOST.into()).expect("a port").port();
     let config = ENVOY
         .replace("PORT", &port.to_string())
         .replace("DOOR", &door)
