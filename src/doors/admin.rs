@@ -174,7 +174,8 @@ fn unfit(policy: &Policy) -> Option<String> {
     let reads = |operation: &Operation| {
         operation.matches.iter().all(|one| one.method.as_ref().is_some_and(|method| method.as_str() == "GET"))
     };
-    let careless = |operation: &&Operation| operation.public || !(reads(operation) || operation.risk == Risk::High);
+    let careless =
+        |operation: &&Arc<Operation>| operation.public || !(reads(operation) || operation.risk == Risk::High);
     let found = policy.operations.iter().find(careless)?;
     Some(format!("operation `{}` is public, or changes something without `risk: High`", found.name))
 }

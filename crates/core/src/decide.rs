@@ -122,7 +122,7 @@ impl<'s> Route<'s, '_> {
     /// The operation, once found.
     #[must_use]
     pub fn operation(&self) -> Option<&'s Operation> {
-        self.found.as_ref().ok().map(|found| &found.operation.operation)
+        self.found.as_ref().ok().map(|found| &*found.operation.operation)
     }
 
     /// What the path captured.
@@ -269,7 +269,7 @@ impl<'s> Route<'s, '_> {
         let service = self.service?;
         let mut audited = None;
         for number in service.denial_index.concerning(&facts.caller, facts.labels()) {
-            let Some(denial) = service.denials.get(number) else { continue };
+            let Some(denial) = service.denials.get(number).map(|denial| &**denial) else { continue };
             if denial.mode == Mode::Audit && audited.is_some() {
                 continue;
             }

@@ -148,7 +148,7 @@ impl Service {
 impl Service {
     /// The first rule that denies this workload by name, without a condition, and is enforced.
     fn denies(&self, id: &PrincipalId) -> Option<&Arc<str>> {
-        let names = |denial: &&Denial| {
+        let names = |denial: &&Arc<Denial>| {
             denial.to.iter().any(|subject| matches!(subject, Subject::Principal(named) if named == id))
         };
         let mut denials = self.denials.iter().filter(|denial| denial.when.is_none() && denial.mode == Mode::Enforce);

@@ -332,15 +332,15 @@ pub struct Policy {
     /// Accepted ways in, in the order in which they are tried.
     pub ways: Vec<Way>,
     /// What can be done.
-    pub operations: Vec<Operation>,
+    pub operations: Vec<Arc<Operation>>,
     /// How relations between callers and the service's objects come about.
     pub relations: Model,
     /// Who knows these relations.
     pub relation_engine: RelationEngine,
     /// Who may.
-    pub grants: Vec<Grant>,
+    pub grants: Vec<Arc<Grant>>,
     /// Who may not.
-    pub denials: Vec<Denial>,
+    pub denials: Vec<Arc<Denial>>,
     /// Whether decisions are enforced.
     pub mode: Mode,
     /// Its `metadata.generation`, where there is one.

@@ -42,8 +42,8 @@ pub struct Service {
     pub(crate) operations: Vec<ServiceOperation>,
     pub(crate) relations: Model,
     pub(crate) relation_engine: RelationEngine,
-    pub(crate) grants: Vec<Grant>,
-    pub(crate) denials: Vec<Denial>,
+    pub(crate) grants: Vec<Arc<Grant>>,
+    pub(crate) denials: Vec<Arc<Denial>>,
     pub(crate) denial_index: SubjectIndex<usize>,
     routes: Routes,
     /// Patterns over the Kubernetes API with the operations that they are.
@@ -54,7 +54,7 @@ pub struct Service {
 /// An operation with the grants that matter to it.
 #[derive(Debug)]
 pub(crate) struct ServiceOperation {
-    pub(crate) operation: Operation,
+    pub(crate) operation: Arc<Operation>,
     pub(crate) policy: PolicyKey,
     pub(crate) ways: Vec<Way>,
     pub(crate) mode: Mode,
@@ -178,9 +178,9 @@ impl Union {
         let Self { mut policies, routes, kubernetes, names, .. } = self;
         let first = policies.first()?;
         let key = ServiceKey { namespace: Arc::clone(&first.key.namespace), audience: Arc::clone(&first.audience) };
-        let mut grants: Vec<Grant> = policies.iter().flat_map(|p| p.grants.iter().cloned()).collect();
+        let mut grants: Vec<Arc<Grant>> = policies.iter().flat_map(|p| p.grants.iter().cloned()).collect();
         grants.sort_by(|a, b| a.rule.cmp(&b.rule));
-        let mut denials: Vec<Denial> = policies.iter().flat_map(|p| p.denials.iter().cloned()).collect();
+        let mut denials: Vec<Arc<Denial>> = policies.iter().flat_map(|p| p.denials.iter().cloned()).collect();
         denials.sort_by(|a, b| a.rule.cmp(&b.rule));
         let numbered = denials.iter().enumerate();
         let denial_index =
@@ -195,7 +195,7 @@ impl Union {
                 ways: policy.ways.clone(),
                 mode: policy.mode,
                 grants: candidates(&operation.scopes, &grants, &givers),
-                operation: operation.clone(),
+                operation: Arc::clone(operation),
             })
             .collect();
         policies.sort_by(|a, b| a.key.cmp(&b.key));
@@ -375,7 +375,7 @@ pub fn shadowed(operations: &[Operation]) -> Option<(Arc<str>, Arc<str>, String)
 
 /// Operations that no HTTP request is, although they declare some: others say more exactly what all of those are.
 #[must_use]
-pub fn unreachable(operations: &[Operation]) -> Vec<Arc<str>> {
+pub fn unreachable(operations: &[Arc<Operation>]) -> Vec<Arc<str>> {
     let mut routes = Routes::default();
     for (index, operation) in operations.iter().enumerate() {
         for (number, pattern) in operation.matches.iter().enumerate() {
@@ -412,7 +412,7 @@ fn describe(pattern: &crate::policy::Match) -> String {
 }
 
 /// Which grants give a scope.
-fn givers(grants: &[Grant]) -> HashMap<&Scope, Vec<usize>> {
+fn givers(grants: &[Arc<Grant>]) -> HashMap<&Scope, Vec<usize>> {
     let mut givers: HashMap<&Scope, Vec<usize>> = HashMap::new();
     for (number, grant) in grants.iter().enumerate() {
         grant.scopes.iter().for_each(|scope| givers.entry(scope).or_default().push(number));
@@ -421,7 +421,11 @@ fn givers(grants: &[Grant]) -> HashMap<&Scope, Vec<usize>> {
 }
 
 /// The grants that give any of `scopes`, by subject.
-fn candidates(scopes: &[Scope], grants: &[Grant], givers: &HashMap<&Scope, Vec<usize>>) -> SubjectIndex<Candidate> {
+fn candidates(
+    scopes: &[Scope],
+    grants: &[Arc<Grant>],
+    givers: &HashMap<&Scope, Vec<usize>>,
+) -> SubjectIndex<Candidate> {
     let mut gives: BTreeMap<usize, u64> = BTreeMap::new();
     for (bit, scope) in scopes.iter().take(MAX_SCOPES).enumerate() {
         for grant in givers.get(scope).into_iter().flatten() {

@@ -146,7 +146,7 @@ impl<'s> Rules<'s> {
         }
         for (number, grant) in service.grants.iter().enumerate() {
             // whoever adds something that a grant asks for has to say what a token makes of it
-            let Grant { rule: _, to, scopes: _, from_token: _, when, relation } = grant;
+            let Grant { rule: _, to, scopes: _, from_token: _, when, relation } = &**grant;
             // the request says which object is meant
             let counts = relation.is_none() && to.iter().any(|subject| subject.includes(caller, labels));
             match when.as_deref().map(|when| (when, when.reach())) {

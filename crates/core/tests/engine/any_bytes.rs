@@ -201,7 +201,7 @@ proptest! {
         if let Ok(condition) = Condition::compile(&source) {
             let when = Some(std::sync::Arc::new(condition));
             let grants = vec![durward_core::policy::Grant { when, ..grant("when", &["*"], &["read"]) }];
-            let snapshot = world([Policy { grants, ..orders() }]);
+            let snapshot = world([Policy { grants: each(grants), ..orders() }]);
             let first = ask(&snapshot, Some(&alice()), "GET /orders/42");
             prop_assert_eq!(first, ask(&snapshot, Some(&alice()), "GET /orders/42"));
         }

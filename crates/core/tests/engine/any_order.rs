@@ -4,6 +4,7 @@ use crate::any_world::{REQUESTS, any_caller, any_policies};
 use crate::support::*;
 use durward_core::policy::Policy;
 use proptest::prelude::*;
+use std::sync::Arc;
 
 fn shuffled(policies: Vec<Policy>) -> impl Strategy<Value = (Vec<Policy>, Vec<Policy>)> {
     let each: Vec<_> = policies
@@ -16,8 +17,8 @@ fn shuffled(policies: Vec<Policy>) -> impl Strategy<Value = (Vec<Policy>, Vec<Po
                 Just(policy.denials.clone()).prop_shuffle(),
             );
             parts.prop_map(move |(mut operations, mut grants, denials)| {
-                operations.iter_mut().for_each(|operation| operation.matches.reverse());
-                grants.iter_mut().for_each(|grant| grant.to.reverse());
+                operations.iter_mut().for_each(|operation| Arc::make_mut(operation).matches.reverse());
+                grants.iter_mut().for_each(|grant| Arc::make_mut(grant).to.reverse());
                 Policy { operations, grants, denials, ..policy.clone() }
             })
         })

@@ -26,7 +26,7 @@ fn snapshot() -> Snapshot {
     let operations = DECLARED
         .map(|request| Operation { public: request.contains("/public"), ..operation(request, &[request], &["read"]) });
     let grants = vec![grant("all", &["*"], &["read"])];
-    world([Policy { operations: operations.into(), grants, ..policy("orders") }])
+    world([Policy { operations: each(operations), grants: each(grants), ..policy("orders") }])
 }
 
 fn decoded(text: &str) -> String {

@@ -83,7 +83,7 @@ fn path(alphabet: &'static [&'static str]) -> impl Strategy<Value = Vec<String>>
 fn service(requests: &[String], policies: usize) -> durward_core::snapshot::Snapshot {
     let policies = (0..policies).map(|i| {
         let mine = requests.iter().skip(i).step_by(policies);
-        let operations = mine.map(|request| operation(request, &[request], &["read"])).collect();
+        let operations = each(mine.map(|request| operation(request, &[request], &["read"])));
         Policy { operations, ..policy(&format!("p{i}")) }
     });
     world(policies)

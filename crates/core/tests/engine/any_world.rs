@@ -109,9 +109,9 @@ fn any_policy() -> impl Strategy<Value = Policy> {
         mode(),
     )
         .prop_map(|(operations, grants, denials, ways, mode)| Policy {
-            operations,
-            grants,
-            denials: denials.into_iter().map(|denial| Denial { mode, ..denial }).collect(),
+            operations: each(operations),
+            grants: each(grants),
+            denials: each(denials.into_iter().map(|denial| Denial { mode, ..denial })),
             ways,
             mode,
             ..policy("p")
@@ -124,7 +124,7 @@ pub fn any_policies() -> impl Strategy<Value = Vec<Policy>> {
         let mut seen = BTreeSet::new();
         for (p, policy) in policies.iter_mut().enumerate() {
             policy.key.name = format!("p{p}").into();
-            for (i, operation) in policy.operations.iter_mut().enumerate() {
+            for (i, operation) in policy.operations.iter_mut().map(Arc::make_mut).enumerate() {
                 operation.name = format!("p{p}-{i}").into();
                 operation.matches.retain(|one| {
                     let shape = one.path.to_string().replace("{y}", "{x}");
@@ -132,8 +132,18 @@ pub fn any_policies() -> impl Strategy<Value = Vec<Policy>> {
                 });
             }
             let named = |kind: &str, i: usize| format!("shop/p{p}/{kind}/{i}").into();
-            policy.grants.iter_mut().enumerate().for_each(|(i, grant)| grant.rule = named("grants", i));
-            policy.denials.iter_mut().enumerate().for_each(|(i, denial)| denial.rule = named("denials", i));
+            policy
+                .grants
+                .iter_mut()
+                .map(Arc::make_mut)
+                .enumerate()
+                .for_each(|(i, grant)| grant.rule = named("grants", i));
+            policy
+                .denials
+                .iter_mut()
+                .map(Arc::make_mut)
+                .enumerate()
+                .for_each(|(i, denial)| denial.rule = named("denials", i));
         }
         policies
     })
@@ -189,7 +199,8 @@ proptest! {
         let mut more = policies;
         let policy = index.get(&more).clone();
         let slot = more.iter_mut().find(|other| other.key == policy.key).unwrap();
-        slot.denials.push(Denial { rule: format!("shop/{}/denials/{name}", policy.key.name).into(), mode: policy.mode, ..denial });
+        let rule = format!("shop/{}/denials/{name}", policy.key.name).into();
+        slot.denials.extend(each([Denial { rule, mode: policy.mode, ..denial }]));
         let after = world(more);
         for request in REQUESTS {
             let (before, after) = (ask(&before, caller.as_ref(), request), ask(&after, caller.as_ref(), request));

@@ -28,7 +28,12 @@ fn purging(mode: Mode) -> Policy {
         ..operation("purge", &["DELETE /orders"], &["purge"])
     };
     let grants = vec![grant("cart", &[CART], &["purge", "read"])];
-    Policy { operations: vec![purge, operation("list", &["GET /orders"], &["read"])], grants, mode, ..policy("orders") }
+    Policy {
+        operations: each([purge, operation("list", &["GET /orders"], &["read"])]),
+        grants: each(grants),
+        mode,
+        ..policy("orders")
+    }
 }
 
 fn cart() -> Identity {
@@ -199,6 +204,7 @@ proptest! {
         let without = world(policies.clone());
         let mut asking = policies;
         for operation in asking.iter_mut().flat_map(|policy| &mut policy.operations) {
+            let operation = Arc::make_mut(operation);
             operation.approval = (!operation.public).then(|| Arc::new(approvers()));
         }
         let matter = |p: usize, i: usize, who: &str| Matter {

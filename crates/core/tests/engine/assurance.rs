@@ -16,7 +16,7 @@ const KEY: &str = "key:partners/acme";
 fn at_risk(risk: Risk) -> Snapshot {
     let operation = Operation { risk, ..operation("list", &["GET /orders"], &["read"]) };
     let grants = vec![grant("all", &["*"], &["read"])];
-    world([Policy { operations: vec![operation], grants, ..policy("orders") }])
+    world([Policy { operations: each([operation]), grants: each(grants), ..policy("orders") }])
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn the_greatest_age_is_the_operations_own() {
         Operation { risk: High, max_age: TimeDelta::seconds(1), ..operation("quick", &["GET /quick"], &["read"]) };
     let slow = Operation { risk: High, max_age: TimeDelta::hours(24), ..operation("slow", &["GET /slow"], &["read"]) };
     let grants = vec![grant("all", &["*"], &["read"])];
-    let snapshot = world([Policy { operations: vec![quick, slow], grants, ..policy("orders") }]);
+    let snapshot = world([Policy { operations: each([quick, slow]), grants: each(grants), ..policy("orders") }]);
     let caller = with_second_factor(Some(TimeDelta::minutes(2)));
     assert!(ask(&snapshot, Some(&caller), "GET /slow").allowed());
     let decision = ask(&snapshot, Some(&caller), "GET /quick");
@@ -121,7 +121,12 @@ fn only_ways_that_the_policy_lists_are_accepted() {
     ] {
         let operations = vec![Operation { risk: Low, ..operation("list", &["GET /orders"], &["read"]) }];
         let grants = vec![grant("all", &["*"], &["read"])];
-        let snapshot = world([Policy { operations, grants, ways: ways.clone(), ..policy("orders") }]);
+        let snapshot = world([Policy {
+            operations: each(operations),
+            grants: each(grants),
+            ways: ways.clone(),
+            ..policy("orders")
+        }]);
         for (who, accepted) in [WORKLOAD, USER, KEY, "kube:admin"].into_iter().zip(accepted) {
             let decision = ask(&snapshot, Some(&caller(who, PhishingResistant)), "GET /orders");
             assert_eq!(decision.allowed(), accepted, "{who} by {ways:?}");
@@ -133,13 +138,13 @@ fn only_ways_that_the_policy_lists_are_accepted() {
 fn each_operation_accepts_the_ways_of_its_own_policy() {
     let grants = vec![grant("all", &["*"], &["read"])];
     let mine = Policy {
-        operations: vec![operation("mine", &["GET /mine"], &["read"])],
+        operations: each([operation("mine", &["GET /mine"], &["read"])]),
         ways: vec![Way::Workload],
-        grants,
+        grants: each(grants),
         ..policy("a")
     };
     let theirs = Policy {
-        operations: vec![operation("theirs", &["GET /theirs"], &["read"])],
+        operations: each([operation("theirs", &["GET /theirs"], &["read"])]),
         ways: vec![Way::Provider("corporate".into())],
         ..policy("b")
     };
@@ -156,7 +161,7 @@ fn a_second_factor_for_one_operation_counts_at_no_other() {
     let high = |name: &str, routes| Operation { risk: High, ..operation(name, routes, &["read"]) };
     let grants = vec![grant("all", &["*"], &["read"])];
     let operations = vec![high("pay", &["GET /pay"]), high("refund", &["GET /refund"])];
-    let snapshot = world([Policy { operations, grants, ..policy("orders") }]);
+    let snapshot = world([Policy { operations: each(operations), grants: each(grants), ..policy("orders") }]);
     let step_up = |age| StepUp { operation: "refund".into(), assurance: MultiFactor, authenticated_at: now() - age };
     let caller = |age| Identity { step_up: Some(step_up(age)), ..caller(USER, Bearer) };
     let fresh = caller(TimeDelta::minutes(1));

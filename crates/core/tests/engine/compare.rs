@@ -24,7 +24,8 @@ fn changes(old: Policy, new: Policy) -> Vec<String> {
 
 #[test]
 fn grants_and_denials_are_compared() {
-    let with = |grants: Vec<Grant>, denials: Vec<Denial>| Policy { grants, denials, ..orders() };
+    let with =
+        |grants: Vec<Grant>, denials: Vec<Denial>| Policy { grants: each(grants), denials: each(denials), ..orders() };
     let read = || grant("read", &["user:corporate/alice"], &["read"]);
     let nothing = || with(vec![], vec![]);
     assert_eq!(changes(nothing(), nothing()), Vec::<String>::new());
@@ -54,8 +55,8 @@ fn grants_and_denials_are_compared() {
 #[test]
 fn operations_are_compared_by_their_requests() {
     let of = |operations: Vec<Operation>| Policy {
-        operations,
-        grants: vec![grant("r", &["@corporate"], &["read"]), grant("w", &["@partners"], &["write"])],
+        operations: each(operations),
+        grants: each([grant("r", &["@corporate"], &["read"]), grant("w", &["@partners"], &["write"])]),
         ..policy("orders")
     };
     let list = || operation("list", &["GET /orders/{id}"], &["read"]);
@@ -78,7 +79,7 @@ fn operations_are_compared_by_their_requests() {
         let mut operation = list();
         let mut policy = of(vec![]);
         change(&mut operation, &mut policy);
-        Policy { operations: vec![operation], ..policy }
+        Policy { operations: each([operation]), ..policy }
     };
     let plain = || one(&|_, _| {});
     let public = changes(plain(), one(&|o, _| o.public = true));

@@ -12,7 +12,7 @@ use serde_json::json;
 /// The decision about `GET /orders/{id}` when a grant asks for this condition.
 fn when(condition: &str, caller: &Identity, request: &Request<'_>) -> Decision {
     let grants = vec![grant_when("when", &["*"], &["read"], condition)];
-    decide(&world([Policy { grants, ..orders() }]), Some(caller), request, now())
+    decide(&world([Policy { grants: each(grants), ..orders() }]), Some(caller), request, now())
 }
 
 fn holds(condition: &str, caller: &Identity, request: &Request<'_>) -> bool {
@@ -175,10 +175,10 @@ fn arithmetic_and_conversions_at_their_limits_fail_without_a_panic() {
         // a policy is refused, or the condition does not give what was asked for; either way nothing breaks
         if let Ok(condition) = Condition::compile(source) {
             let policy = Policy {
-                grants: vec![durward_core::policy::Grant {
+                grants: each([durward_core::policy::Grant {
                     when: Some(condition.into()),
                     ..grant("when", &["*"], &["read"])
-                }],
+                }]),
                 ..orders()
             };
             let decision = decide(&world([policy]), Some(&alice()), &request(), now());
@@ -190,7 +190,7 @@ fn arithmetic_and_conversions_at_their_limits_fail_without_a_panic() {
 #[test]
 fn evaluation_is_decided_by_the_instant_that_is_passed_in() {
     let office = "request.time.getHours('Europe/Berlin') >= 8 && request.time.getHours('Europe/Berlin') < 18";
-    let policy = Policy { grants: vec![grant_when("office", &["*"], &["read"], office)], ..orders() };
+    let policy = Policy { grants: each([grant_when("office", &["*"], &["read"], office)]), ..orders() };
     let snapshot = world([policy]);
     for (at, open) in [
         ("2026-07-01T05:59:59Z", false),
@@ -235,7 +235,7 @@ fn sources_that_nest_without_seeming_to_are_refused_or_read() {
         if let Ok(condition) = Condition::compile(&deep) {
             let grants =
                 vec![durward_core::policy::Grant { when: Some(condition.into()), ..grant("g", &["*"], &["read"]) }];
-            let _ = ask(&world([Policy { grants, ..orders() }]), Some(&alice()), "GET /orders");
+            let _ = ask(&world([Policy { grants: each(grants), ..orders() }]), Some(&alice()), "GET /orders");
         }
     }
 }

@@ -33,7 +33,11 @@ fn governs(name: &str, patterns: &[&str], needs: &[&str]) -> Operation {
 }
 
 fn guard(operations: Vec<Operation>) -> Policy {
-    Policy { operations, grants: vec![grant("admins", &["kube:ada", "ops@kubernetes"], &["admin"])], ..policy("guard") }
+    Policy {
+        operations: each(operations),
+        grants: each([grant("admins", &["kube:ada", "ops@kubernetes"], &["admin"])]),
+        ..policy("guard")
+    }
 }
 
 fn decided(snapshot: &Snapshot, who: &str, asked: &str) -> (Reason, Option<Arc<str>>) {
@@ -135,7 +139,7 @@ fn conditions_see_what_is_asked() {
         &["admin"],
         "request.captures.name == 'web-0' && request.captures.verb == 'CONNECT'",
     );
-    let policy = Policy { grants: vec![only_web], ..guard(vec![governs("any", &["* pods/*"], &["admin"])]) };
+    let policy = Policy { grants: each([only_web]), ..guard(vec![governs("any", &["* pods/*"], &["admin"])]) };
     let snapshot = world([policy]);
     assert_eq!(decided(&snapshot, "kube:ada", "CONNECT pods/exec").0, Reason::Granted);
     assert_eq!(decided(&snapshot, "kube:ada", "DELETE pods").0, Reason::InsufficientScope);
@@ -167,8 +171,8 @@ fn every_service_of_the_namespace_that_declares_a_request_governs_it() {
 
 #[test]
 fn two_policies_of_a_service_can_not_claim_the_same_requests() {
-    let first = Policy { operations: vec![governs("exec", &["CONNECT pods/exec"], &["a"])], ..policy("first") };
-    let second = Policy { operations: vec![governs("shell", &["CONNECT pods/exec"], &["b"])], ..policy("second") };
+    let first = Policy { operations: each([governs("exec", &["CONNECT pods/exec"], &["a"])]), ..policy("first") };
+    let second = Policy { operations: each([governs("shell", &["CONNECT pods/exec"], &["b"])]), ..policy("second") };
     let (_, conflicts) = Service::unite(&[Arc::new(first), Arc::new(second)]);
     let [(_, conflict)] = conflicts.as_slice() else { panic!("{conflicts:?}") };
     assert_eq!(

@@ -80,7 +80,7 @@ fn an_undeclared_operation_is_denied_to_everybody() {
 #[test]
 fn a_public_operation_is_allowed_before_anyone_asks_who() {
     let everybody = denial("everybody", &["*"]);
-    let snapshot = world([Policy { denials: vec![everybody], ways: Vec::new(), ..orders() }]);
+    let snapshot = world([Policy { denials: each([everybody]), ways: Vec::new(), ..orders() }]);
     let expected = Decision { operation: Some("health".into()), required: [].into(), ..about_list(Reason::Public) };
     for caller in [None, Some(&alice())] {
         assert_eq!(ask(&snapshot, caller, "GET /healthz"), expected);
@@ -89,7 +89,7 @@ fn a_public_operation_is_allowed_before_anyone_asks_who() {
 
 #[test]
 fn nobody_is_unauthenticated_before_anything_else_is_asked() {
-    let snapshot = world([Policy { denials: vec![denial("everybody", &["*"])], ways: Vec::new(), ..orders() }]);
+    let snapshot = world([Policy { denials: each([denial("everybody", &["*"])]), ways: Vec::new(), ..orders() }]);
     assert_eq!(ask(&snapshot, None, "GET /orders"), about_list(Reason::Unauthenticated));
 }
 
@@ -107,7 +107,7 @@ fn a_credential_that_has_ended_is_none() {
 #[test]
 fn a_way_that_is_not_accepted_comes_before_denials_and_grants() {
     let ways = vec![Way::Workload, Way::Provider("partners".into())];
-    let snapshot = world([Policy { denials: vec![denial("everybody", &["*"])], ways, ..orders() }]);
+    let snapshot = world([Policy { denials: each([denial("everybody", &["*"])]), ways, ..orders() }]);
     let expected = Decision {
         challenge: Some(Challenge { assurance: Assurance::Bearer, max_age: None }),
         detail: Some("the policy of the operation does not accept this way in".to_owned()),
@@ -129,7 +129,7 @@ fn a_denial_wins_over_every_grant() {
     let everything = grant("everything", &["*", "@corporate", "user:corporate/alice"], &["read", "refund"]);
     let denials =
         vec![durward_core::policy::Denial { reason: Some("on leave".into()), ..denial("leave", &["@corporate"]) }];
-    let snapshot = world([Policy { grants: vec![everything], denials, ..orders() }]);
+    let snapshot = world([Policy { grants: each([everything]), denials: each(denials), ..orders() }]);
     let expected = Decision {
         rules: vec!["shop/orders/denials/leave".into()],
         detail: Some("on leave".to_owned()),
@@ -162,7 +162,7 @@ fn an_empty_snapshot_denies() {
 #[test]
 fn an_operation_that_needs_nothing_is_still_for_authenticated_callers_only() {
     let open = Operation { scopes: [].into(), ..operation("open", &["GET /open"], &[]) };
-    let snapshot = world([Policy { operations: vec![open], ..policy("orders") }]);
+    let snapshot = world([Policy { operations: each([open]), ..policy("orders") }]);
     assert_eq!(ask(&snapshot, None, "GET /open").reason, Reason::Unauthenticated);
     let decision = ask(&snapshot, Some(&alice()), "GET /open");
     assert_eq!((decision.reason, decision.rules), (Reason::Granted, Vec::new()));
@@ -176,7 +176,7 @@ fn grants_add_up_and_only_those_that_were_needed_are_named() {
         grant("b-read-too", &["*"], &["read"]),
         grant("c-other", &["*"], &["other"]),
     ];
-    let decision = ask(&world([Policy { grants, ..orders() }]), Some(&alice()), "POST /orders/42/refund");
+    let decision = ask(&world([Policy { grants: each(grants), ..orders() }]), Some(&alice()), "POST /orders/42/refund");
     assert_eq!(decision.reason, Reason::Granted);
     let rules: Vec<&str> = decision.rules.iter().map(AsRef::as_ref).collect();
     assert_eq!(rules, ["shop/orders/grants/a-read", "shop/orders/grants/z-refund"]);

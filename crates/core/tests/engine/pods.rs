@@ -62,12 +62,12 @@ fn the_policies_about_a_pod_unite_and_the_shortest_lifetime_counts() {
 #[test]
 fn a_rule_that_names_the_service_account_is_about_its_pods_wherever_they_live() {
     let named = Policy {
-        grants: vec![grant(
+        grants: each([grant(
             "callers",
             &["spiffe://cluster.local/ns/billing/sa/billing", "user:corporate/alice"],
             &["read"],
-        )],
-        denials: vec![denial("never", &["spiffe://cluster.local/ns/evil/sa/evil"])],
+        )]),
+        denials: each([denial("never", &["spiffe://cluster.local/ns/evil/sa/evil"])]),
         ..orders()
     };
     let mut snapshot = world([named]);
@@ -88,7 +88,7 @@ fn a_rule_that_names_the_service_account_is_about_its_pods_wherever_they_live() 
 #[test]
 fn a_workload_that_its_own_namespace_denies_by_name_is_minted_nothing() {
     const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
-    let cart = |denial: Denial| world([Policy { denials: vec![denial], ..about("cart", app("cart"), 1, &[]) }]);
+    let cart = |denial: Denial| world([Policy { denials: each([denial]), ..about("cart", app("cart"), 1, &[]) }]);
     let rule = "shop/orders/denials/stop";
     let minted = |denial: Denial, who: &str, namespace: &str| {
         let minted = cart(denial).minting(&id(who), namespace, &labels("app=cart"));

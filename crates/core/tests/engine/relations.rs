@@ -228,11 +228,11 @@ fn orders_by_relation() -> Policy {
     Policy {
         relations: Model::new([kind("order", [("viewer", Rule::This)])]),
         relation_engine: Default::default(),
-        operations: vec![
+        operations: each([
             operation("get", &["GET /orders/{id}"], &["read"]),
             operation("list", &["GET /orders"], &["read"]),
-        ],
-        grants: vec![Grant { relation: relation("order:{id}#viewer"), ..grant("viewers", &["*"], &["read"]) }],
+        ]),
+        grants: each([Grant { relation: relation("order:{id}#viewer"), ..grant("viewers", &["*"], &["read"]) }]),
         ..policy("orders")
     }
 }
@@ -312,11 +312,12 @@ fn who_asks_why_sees_the_relation() {
 fn orders_asked_of_openfga() -> Snapshot {
     let ulid = || "01JB4ZXK5T1Q8M6W3N9R7C2V0D".parse().expect("an id");
     let orders = orders_by_relation();
-    let grants = [grant("bob", &["user:corporate/bob"], &["read"])].into_iter().chain(orders.grants.clone()).collect();
+    let bob = each([grant("bob", &["user:corporate/bob"], &["read"])]);
+    let grants = bob.into_iter().chain(orders.grants.clone()).collect();
     let mut snapshot = world([Policy {
         relation_engine: RelationEngine::OpenFga(Store { store: ulid(), model: ulid() }),
         grants,
-        denials: vec![denial("mallory", &["user:corporate/mallory"])],
+        denials: each([denial("mallory", &["user:corporate/mallory"])]),
         ..orders
     }]);
     // tuples of ours count for nothing there

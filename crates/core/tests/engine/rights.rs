@@ -23,7 +23,7 @@ fn right(policy: Policy, who: &Who) -> Right {
 
 #[test]
 fn a_right_is_what_rules_give_and_take() {
-    let with = |grants: Vec<Grant>| Policy { grants, ..orders() };
+    let with = |grants: Vec<Grant>| Policy { grants: each(grants), ..orders() };
     let both = ["read", "refund"];
     let alice = named("user:corporate/alice");
     for (policy, who, can) in [
@@ -41,7 +41,7 @@ fn a_right_is_what_rules_give_and_take() {
         (with(vec![grant("a", &["*"], &both)]), named("key:partners/acme"), Can::No),
         (Policy { ways: vec![Way::Workload], ..with(vec![grant("a", &["*"], &both)]) }, alice.clone(), Can::No),
         (
-            Policy { denials: vec![denial("d", &["@corporate"])], ..with(vec![grant("a", &["*"], &both)]) },
+            Policy { denials: each([denial("d", &["@corporate"])]), ..with(vec![grant("a", &["*"], &both)]) },
             alice.clone(),
             Can::No,
         ),
@@ -55,7 +55,7 @@ fn a_right_is_what_rules_give_and_take() {
     assert_eq!(right(clerks(), &known(&["clerks"])).can, Can::Yes);
     assert_eq!(right(clerks(), &known(&["others"])).can, Can::No);
     let suspended = Policy {
-        denials: vec![denial_when("d", &["*"], "principal.attributes.suspended"), denial("e", &["clerks@corporate"])],
+        denials: each([denial_when("d", &["*"], "principal.attributes.suspended"), denial("e", &["clerks@corporate"])]),
         ..with(vec![grant("a", &["*"], &both)])
     };
     assert_eq!(
@@ -69,11 +69,11 @@ fn a_right_is_what_rules_give_and_take() {
 
 fn near(request: &str) -> Vec<(String, String)> {
     let policy = Policy {
-        operations: vec![
+        operations: each([
             operation("list", &["GET /orders", "GET /orders/{id}"], &["read"]),
             operation("refund", &["POST /orders/{id}/refund"], &["refund"]),
             operation("files", &["* /files/*"], &["read"]),
-        ],
+        ]),
         ..policy("orders")
     };
     let snapshot = world([policy]);
@@ -156,10 +156,10 @@ proptest! {
 #[test]
 fn risk_and_public_are_told() {
     let policy = Policy {
-        operations: vec![
+        operations: each([
             Operation { risk: Risk::High, ..operation("refund", &["POST /refund"], &["refund"]) },
             Operation { public: true, ..operation("health", &["GET /healthz"], &[]) },
-        ],
+        ]),
         ..policy("orders")
     };
     let rights = world([policy]).rights(&Who::Anybody, OWN);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 /// A service whose operations are named as the requests that they match.
 fn declaring(requests: &[&str]) -> Snapshot {
-    let operations = requests.iter().map(|request| operation(request, &[request], &["read"])).collect();
+    let operations = each(requests.iter().map(|request| operation(request, &[request], &["read"])));
     world([Policy { operations, ..policy("orders") }])
 }
 
@@ -129,7 +129,7 @@ fn a_grpc_call_is_a_post_to_its_service_and_method() {
     let post = |path| Match { method: pattern("POST /").method, path };
     let one = Operation { matches: vec![post(path(Some("Watch")))], ..operation("watch", &[], &["read"]) };
     let any = Operation { matches: vec![post(path(None))], ..operation("any", &[], &["read"]) };
-    let snapshot = world([Policy { operations: vec![one, any], ..policy("orders") }]);
+    let snapshot = world([Policy { operations: each([one, any]), ..policy("orders") }]);
     for (request, expected) in [
         ("POST /shop.v1.Orders/Watch", Some("watch")),
         ("POST /shop.v1.Orders/List", Some("any")),
@@ -169,7 +169,7 @@ fn named<'a>(operation: &'a str, captures: BTreeMap<Arc<str>, Arc<str>>) -> Requ
 fn an_operation_can_be_asked_for_by_name() {
     let guarded = grant_when("mine", &["*"], &["refund"], "request.captures.id == '42' && !has(request.path)");
     let grants = vec![guarded, grant("read", &["*"], &["read"])];
-    let snapshot = world([Policy { grants, ..orders() }]);
+    let snapshot = world([Policy { grants: each(grants), ..orders() }]);
     for (id, reason) in [("42", Reason::Granted), ("43", Reason::InsufficientScope)] {
         let request = named("refund", [("id".into(), id.into())].into());
         let decision = decide(&snapshot, Some(&alice()), &request, now());

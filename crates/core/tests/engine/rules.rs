@@ -16,7 +16,7 @@ fn carrying(own: Option<&[&str]>) -> Identity {
 #[test]
 fn a_grant_from_the_token_gives_only_what_the_token_carries() {
     let grants = vec![Grant { from_token: true, ..grant("token", &["@corporate"], &["read", "refund"]) }];
-    let snapshot = world([Policy { grants, ..orders() }]);
+    let snapshot = world([Policy { grants: each(grants), ..orders() }]);
     for (own, request, missing) in [
         (None, "GET /orders", &["read"][..]),
         (Some(&[][..]), "GET /orders", &["read"]),
@@ -38,7 +38,7 @@ fn a_token_gives_nothing_that_no_grant_gives() {
     let decision = ask(&snapshot, Some(&carrying(Some(&["read"]))), "GET /orders");
     assert_eq!(decision.reason, Reason::InsufficientScope);
     let grants = vec![Grant { from_token: true, ..grant("token", &["@corporate"], &["refund"]) }];
-    let snapshot = world([Policy { grants, ..orders() }]);
+    let snapshot = world([Policy { grants: each(grants), ..orders() }]);
     assert!(!ask(&snapshot, Some(&carrying(Some(&["read", "refund"]))), "GET /orders").allowed());
 }
 
@@ -48,7 +48,7 @@ fn a_token_without_scopes_does_not_lessen_other_grants() {
         Grant { from_token: true, ..grant("token", &["@corporate"], &["refund"]) },
         grant("policy", &["@corporate"], &["read"]),
     ];
-    let snapshot = world([Policy { grants, ..orders() }]);
+    let snapshot = world([Policy { grants: each(grants), ..orders() }]);
     assert!(ask(&snapshot, Some(&carrying(Some(&["refund"]))), "POST /orders/1/refund").allowed());
     assert!(ask(&snapshot, Some(&carrying(None)), "GET /orders").allowed());
 }
@@ -74,7 +74,7 @@ fn a_subject_is_only_whom_it_names() {
         ("@corporate", &[0, 2, 5]),
         ("*", &[0, 1, 2, 3, 4, 5]),
     ] {
-        let snapshot = world([Policy { grants: vec![grant("one", &[to], &["read"])], ..orders() }]);
+        let snapshot = world([Policy { grants: each([grant("one", &[to], &["read"])]), ..orders() }]);
         assert!(ask(&snapshot, Some(&member), "GET /orders").allowed(), "{to}");
         for (i, other) in others.iter().enumerate() {
             assert_eq!(ask(&snapshot, Some(other), "GET /orders").allowed(), also.contains(&i), "{to}: {}", other.id);
@@ -85,31 +85,31 @@ fn a_subject_is_only_whom_it_names() {
 #[test]
 fn the_first_denial_by_name_is_the_one_that_is_told() {
     let denials = vec![denial("c", &["*"]), denial_when("a", &["*"], "false"), denial("b", &["@corporate"])];
-    let decision = ask(&world([Policy { denials, ..orders() }]), Some(&alice()), "GET /orders");
+    let decision = ask(&world([Policy { denials: each(denials), ..orders() }]), Some(&alice()), "GET /orders");
     assert_eq!(*decision.rules, ["shop/orders/denials/b".into()]);
 }
 
 #[test]
 fn a_denial_for_others_does_not_matter() {
     let denials = vec![denial("bob", &["user:corporate/bob"]), denial("partners", &["@partners", "x@corporate"])];
-    assert!(ask(&world([Policy { denials, ..orders() }]), Some(&alice()), "GET /orders").allowed());
+    assert!(ask(&world([Policy { denials: each(denials), ..orders() }]), Some(&alice()), "GET /orders").allowed());
 }
 
 #[test]
 fn a_failing_condition_denies_in_a_denial_and_gives_nothing_in_a_grant() {
     let fails = "principal.attributes.missing == 1";
     let denials = vec![denial_when("failing", &["*"], fails)];
-    let decision = ask(&world([Policy { denials, ..orders() }]), Some(&alice()), "GET /orders");
+    let decision = ask(&world([Policy { denials: each(denials), ..orders() }]), Some(&alice()), "GET /orders");
     assert_eq!(decision.reason, Reason::Denied);
     let detail = decision.detail.unwrap();
     assert!(detail.starts_with("its condition could not be evaluated: "), "{detail}");
 
     let grants = vec![grant_when("failing", &["*"], &["read"], fails)];
-    let snapshot = world([Policy { grants: grants.clone(), ..orders() }]);
+    let snapshot = world([Policy { grants: each(grants.clone()), ..orders() }]);
     assert_eq!(ask(&snapshot, Some(&alice()), "GET /orders").reason, Reason::InsufficientScope);
 
     let both = [grants, vec![grant("z", &["*"], &["read"])]].concat();
-    let decision = ask(&world([Policy { grants: both, ..orders() }]), Some(&alice()), "GET /orders");
+    let decision = ask(&world([Policy { grants: each(both), ..orders() }]), Some(&alice()), "GET /orders");
     assert_eq!(*decision.rules, ["shop/orders/grants/z".into()]);
 }
 
@@ -118,7 +118,10 @@ fn two(a: Mode, b: Mode) -> [Policy; 2] {
     let grants = vec![grant("all", &["user:corporate/alice"], &["read"])];
     let mine = vec![operation("mine", &["GET /mine"], &["read"])];
     let theirs = vec![operation("theirs", &["GET /theirs"], &["read"])];
-    [Policy { operations: mine, grants, mode: a, ..policy("a") }, Policy { operations: theirs, mode: b, ..policy("b") }]
+    [
+        Policy { operations: each(mine), grants: each(grants), mode: a, ..policy("a") },
+        Policy { operations: each(theirs), mode: b, ..policy("b") },
+    ]
 }
 
 #[test]
@@ -161,7 +164,7 @@ fn a_denial_is_enforced_if_its_own_policy_is() {
         (Mode::Audit, Mode::Audit, true),
     ] {
         let [a, b] = two(operation, denial);
-        let snapshot = world([a, Policy { denials: vec![denied_by("b", denial)], ..b }]);
+        let snapshot = world([a, Policy { denials: each([denied_by("b", denial)]), ..b }]);
         let decision = ask(&snapshot, Some(&alice()), "GET /mine");
         assert_eq!((decision.reason, decision.passes()), (Reason::Denied, passes), "{denial:?} in {operation:?}");
     }
@@ -170,8 +173,8 @@ fn a_denial_is_enforced_if_its_own_policy_is() {
 #[test]
 fn a_denial_that_only_audits_hides_none_that_is_enforced() {
     let [a, b] = two(Mode::Audit, Mode::Enforce);
-    let a = Policy { denials: vec![denied_by("a", Mode::Audit)], ..a };
-    let b = Policy { denials: vec![denied_by("b", Mode::Enforce)], ..b };
+    let a = Policy { denials: each([denied_by("a", Mode::Audit)]), ..a };
+    let b = Policy { denials: each([denied_by("b", Mode::Enforce)]), ..b };
     for request in ["GET /mine", "GET /theirs"] {
         let decision = ask(&world([a.clone(), b.clone()]), Some(&alice()), request);
         assert!(!decision.passes(), "{request}: {decision:?}");
@@ -182,7 +185,7 @@ fn a_denial_that_only_audits_hides_none_that_is_enforced() {
 #[test]
 fn a_denial_that_only_audits_gives_no_scopes() {
     let [a, b] = two(Mode::Audit, Mode::Enforce);
-    let a = Policy { denials: vec![denied_by("a", Mode::Audit)], ..a };
+    let a = Policy { denials: each([denied_by("a", Mode::Audit)]), ..a };
     let snapshot = world([a, b]);
     let bob = caller("user:corporate/bob", Bearer);
     let decision = ask(&snapshot, Some(&bob), "GET /theirs");
@@ -194,7 +197,7 @@ fn a_denial_that_only_audits_gives_no_scopes() {
 #[test]
 fn an_enforced_denial_holds_where_the_assurance_is_only_audited() {
     let [a, b] = two(Mode::Audit, Mode::Enforce);
-    let snapshot = world([a, Policy { denials: vec![denied_by("b", Mode::Enforce)], ..b }]);
+    let snapshot = world([a, Policy { denials: each([denied_by("b", Mode::Enforce)]), ..b }]);
     let weak = caller("user:corporate/alice", durward_core::risk::Assurance::SharedSecret);
     let decision = ask(&snapshot, Some(&weak), "GET /mine");
     assert_eq!((decision.reason, decision.passes()), (Reason::Denied, false));
@@ -219,7 +222,7 @@ fn every_rule_that_could_matter_is_explained() {
         denial_when("c-failing", &["*"], "principal.attributes.x == 1"),
         denial("d-all", &["*"]),
     ];
-    let snapshot = world([Policy { grants, denials, ..orders() }]);
+    let snapshot = world([Policy { grants: each(grants), denials: each(denials), ..orders() }]);
     let request = http("POST /orders/1/refund");
     let considered = snapshot.route(&request).considered(&Principal::assumed(alice()), now());
     let outcomes: Vec<(&str, &Outcome)> = considered

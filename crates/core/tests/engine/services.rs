@@ -10,7 +10,7 @@ use durward_core::snapshot::Snapshot;
 use std::sync::Arc;
 
 fn with(name: &str, requests: &[(&str, &str)]) -> Policy {
-    let operations = requests.iter().map(|(name, request)| operation(name, &[request], &["read"])).collect();
+    let operations = each(requests.iter().map(|(name, request)| operation(name, &[request], &["read"])));
     Policy { operations, ..policy(name) }
 }
 
@@ -25,7 +25,7 @@ fn operations_grants_hosts_and_ways_unite() {
     let a = Policy {
         hosts: vec![Host::parse("b.shop").unwrap(), Host::parse("a.shop").unwrap()],
         ways: vec![Way::Provider("partners".into())],
-        grants: vec![grant("all", &["*"], &["read"])],
+        grants: each([grant("all", &["*"], &["read"])]),
         ..with("a", &[("one", "GET /one")])
     };
     let b = Policy { hosts: vec![Host::parse("a.shop").unwrap()], ..with("b", &[("two", "GET /two")]) };

@@ -15,7 +15,7 @@ fn payments() -> Labels {
 fn lets_in(subject: &Subject, caller: &Identity) -> bool {
     let grants = vec![Grant { to: vec![subject.clone()], ..grant("g", &["key:partners/nobody"], &["read"]) }];
     let ways = [orders().ways, vec![durward_core::policy::Way::Provider("federated".into())]].concat();
-    let mut snapshot = world([Policy { grants, ways, ..orders() }]);
+    let mut snapshot = world([Policy { grants: each(grants), ways, ..orders() }]);
     snapshot.label("billing", Some(payments()));
     snapshot.label("shop", Some(Labels::new()));
     let allowed = ask(&snapshot, Some(caller), "GET /orders").allowed();
@@ -152,7 +152,7 @@ fn rights_know_subjects_that_stand_for_many() {
         (Subject::Provider("partners".into()), Who::Named(claims()), Can::No),
     ] {
         let grants = vec![Grant { to: vec![to.clone()], ..grant("g", &["*"], &["read"]) }];
-        let snapshot = world([Policy { grants, ..orders() }]);
+        let snapshot = world([Policy { grants: each(grants), ..orders() }]);
         let rights = snapshot.rights(&who, "cluster.local");
         let right = rights.iter().find(|right| &*right.operation == "list").unwrap();
         assert_eq!(right.can, can, "{to} for {who}");
@@ -177,8 +177,8 @@ fn labels_of_a_namespace_count_for_access_tokens_too() {
         service.scopes_of(&caller, snapshot.labels_of(caller.identity()), None, now()).scopes.len()
     };
     let granted = vec![Grant { to: labelled(), ..grant("g", &["*"], &["read"]) }];
-    assert_eq!(scopes(Policy { grants: granted, ..orders() }), 1);
+    assert_eq!(scopes(Policy { grants: each(granted), ..orders() }), 1);
     let denied = vec![durward_core::policy::Denial { to: labelled(), ..denial("d", &["*"]) }];
     let grants = vec![grant("g", &["*"], &["read"])];
-    assert_eq!(scopes(Policy { denials: denied, grants, ..orders() }), 0);
+    assert_eq!(scopes(Policy { denials: each(denied), grants: each(grants), ..orders() }), 0);
 }

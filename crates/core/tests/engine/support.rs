@@ -43,14 +43,19 @@ pub fn policy(name: &str) -> Policy {
 /// The policy that most tables are about: `list` needs `read`, `refund` needs `read` and `refund`, `health` is public.
 pub fn orders() -> Policy {
     Policy {
-        operations: vec![
+        operations: each([
             operation("list", &["GET /orders", "GET /orders/{id}"], &["read"]),
             operation("refund", &["POST /orders/{id}/refund"], &["read", "refund"]),
             Operation { public: true, ..operation("health", &["GET /healthz"], &[]) },
-        ],
-        grants: vec![grant("staff", &["user:corporate/alice"], &["read"])],
+        ]),
+        grants: each([grant("staff", &["user:corporate/alice"], &["read"])]),
         ..policy("orders")
     }
+}
+
+/// Parts of a policy, as it holds them.
+pub fn each<T>(parts: impl IntoIterator<Item = T>) -> Vec<Arc<T>> {
+    parts.into_iter().map(Arc::new).collect()
 }
 
 /// An operation of standard risk; `requests` are `METHOD /pattern`, with `*` for any method.

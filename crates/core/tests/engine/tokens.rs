@@ -26,7 +26,7 @@ fn carried(policies: impl IntoIterator<Item = Policy>, caller: &Identity, asked:
 
 /// `list` needs `read`, `refund` needs `read` and `refund`; what is granted follows.
 fn granting(grants: Vec<Grant>) -> Policy {
-    Policy { grants, ..orders() }
+    Policy { grants: each(grants), ..orders() }
 }
 
 #[test]
@@ -102,12 +102,12 @@ fn a_denial_counts_unless_it_can_never_hold() {
     ] {
         for mode in [Mode::Enforce, Mode::Audit] {
             let denials = vec![Denial { mode, ..denial_when("it", &["@corporate"], when) }];
-            let policy = Policy { denials, mode, ..granting(all()) };
+            let policy = Policy { denials: each(denials), mode, ..granting(all()) };
             assert_eq!(carried([policy], &alice(), None), expected, "{when} in {mode:?} mode");
         }
     }
     let denials = vec![denial("others", &["@partners"])];
-    assert_eq!(carried([Policy { denials, ..granting(all()) }], &alice(), None), "read refund");
+    assert_eq!(carried([Policy { denials: each(denials), ..granting(all()) }], &alice(), None), "read refund");
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn risk_asks_of_a_token_what_it_asks_of_a_request() {
             operation("list", &["GET /orders"], &["read"]),
             Operation { risk, ..operation("refund", &["POST /refund"], &["refund"]) },
         ];
-        [Policy { operations, ..granting(vec![grant("all", &["*"], &["read", "refund"])]) }]
+        [Policy { operations: each(operations), ..granting(vec![grant("all", &["*"], &["read", "refund"])]) }]
     };
     for (who, assurance, risk, expected) in [
         (CART, Assurance::Bearer, Risk::Standard, "read refund"),
@@ -151,7 +151,7 @@ fn no_token_opens_what_scopes_can_not_tell_from_what_is_open() {
         operation("write", &["POST /orders"], &["write"]),
     ];
     let policy =
-        || Policy { operations: operations.clone(), ..granting(vec![grant("all", &["*"], &["read", "write"])]) };
+        || Policy { operations: each(operations.clone()), ..granting(vec![grant("all", &["*"], &["read", "write"])]) };
     assert_eq!(carried([policy()], &alice(), None), "write");
     assert_eq!(carried([policy()], &caller(CART, Assurance::ProofOfPossession), None), "read write");
 
@@ -161,7 +161,7 @@ fn no_token_opens_what_scopes_can_not_tell_from_what_is_open() {
         Operation { risk: Risk::High, ..operation("export", &["POST /export"], &["read", "write"]) },
     ];
     let policy =
-        || Policy { operations: operations.clone(), ..granting(vec![grant("all", &["*"], &["read", "write"])]) };
+        || Policy { operations: each(operations.clone()), ..granting(vec![grant("all", &["*"], &["read", "write"])]) };
     assert_eq!(carried([policy()], &alice(), None), "", "both at once would open the export");
     assert_eq!(carried([policy()], &alice(), Some(&["read"])), "read", "one at a time does not");
 }
@@ -170,8 +170,8 @@ fn no_token_opens_what_scopes_can_not_tell_from_what_is_open() {
 fn each_way_in_opens_its_own_policies_alone() {
     let operations = |name: &str, scope: &str| vec![operation(name, &[&format!("GET /{name}")], &[scope])];
     let grants = vec![grant("all", &["*"], &["read", "write"])];
-    let mine = Policy { operations: operations("a", "read"), grants, ..policy("a") };
-    let theirs = Policy { operations: operations("b", "write"), ways: vec![Way::Workload], ..policy("b") };
+    let mine = Policy { operations: each(operations("a", "read")), grants: each(grants), ..policy("a") };
+    let theirs = Policy { operations: each(operations("b", "write")), ways: vec![Way::Workload], ..policy("b") };
     assert_eq!(carried([mine.clone(), theirs.clone()], &alice(), None), "read");
     assert_eq!(carried([mine, theirs], &caller(CART, Assurance::Bearer), None), "read write");
 }
@@ -197,7 +197,7 @@ fn a_credential_that_has_ended_and_operations_without_tokens_give_nothing() {
     let all = || [granting(vec![grant("all", &["*"], &["read"])])];
     assert_eq!(carried(all(), &Identity { expires_at: Some(now()), ..alice() }, None), "");
     let kubernetes = Operation { matches: Vec::new(), ..operation("exec", &[], &["admin"]) };
-    let policy = Policy { operations: vec![kubernetes], ..granting(vec![grant("all", &["*"], &["admin"])]) };
+    let policy = Policy { operations: each([kubernetes]), ..granting(vec![grant("all", &["*"], &["admin"])]) };
     assert_eq!(carried([policy], &alice(), None), "");
 }
 

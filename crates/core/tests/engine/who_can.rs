@@ -6,15 +6,15 @@ use durward_core::policy::{Grant, Policy};
 #[test]
 fn everybody_who_is_granted_something_is_told() {
     let policy = Policy {
-        grants: vec![
+        grants: each([
             grant("readers", &["*"], &["read"]),
             grant("staff", &["user:corporate/alice", "clerks@corporate"], &["refund"]),
             Grant {
                 from_token: true,
                 ..grant_when("partners", &["@partners"], &["other", "refund"], "request.method == 'POST'")
             },
-        ],
-        denials: vec![denial("suspended", &["user:corporate/eve"])],
+        ]),
+        denials: each([denial("suspended", &["user:corporate/eve"])]),
         ..orders()
     };
     let snapshot = world([policy]);
