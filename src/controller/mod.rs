@@ -12,6 +12,7 @@ mod api_server;
 mod backlog;
 mod certificates;
 mod decode;
+mod events;
 mod gates;
 mod key_uses;
 mod leader;
@@ -28,6 +29,7 @@ mod writer;
 
 pub(crate) use api_server::{MANAGER, PATIENCE, apply, brief, patiently, pauses};
 pub(crate) use backlog::Backlog;
+pub(crate) use events::Events;
 pub(crate) use key_uses::uses_name;
 pub use run::{Listen, Settings, run};
 pub use webhooks::{FailurePolicy, remove};

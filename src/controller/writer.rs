@@ -3,6 +3,7 @@
 use crate::audit::unenforced::Counts;
 use crate::controller::api_server::{MANAGER, PATIENCE, brief, patiently};
 use crate::controller::backlog::Backlog;
+use crate::controller::events::Events;
 use crate::controller::owner::Batch;
 use crate::controller::replicas::Confirmed;
 use crate::controller::status::{ACCEPTED, Kind, Report, Target, Wanted, wanted};
@@ -14,10 +15,11 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::core::ApiResource;
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::runtime::events::{Event, EventType};
 use kube::{Client, Resource};
 use serde_json::json;
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -30,7 +32,7 @@ const SETTLING: Duration = Duration::from_secs(1);
 /// Writes what the reports ask for.
 pub(crate) struct Writer {
     client: Client,
-    recorder: Recorder,
+    events: Arc<Events>,
     /// The newest report of each resource, and the number of the batch that brought it.
     reports: HashMap<Target, (u64, Report)>,
     backlog: Backlog<Target>,
@@ -42,11 +44,10 @@ pub(crate) struct Writer {
 
 impl Writer {
     pub(crate) fn new(client: Client, pod: &str) -> Self {
-        let reporter = Reporter { controller: "durward.dev/controller".to_owned(), instance: Some(pod.to_owned()) };
-        let recorder = Recorder::new(client.clone(), reporter);
+        let events = Arc::new(Events::new(client.clone(), "controller", pod));
         Self {
             client,
-            recorder,
+            events,
             reports: HashMap::new(),
             backlog: Backlog::new(),
             unconfirmed: BTreeSet::new(),
@@ -94,9 +95,9 @@ impl Writer {
                         Some((report, wanted(report, confirmed.of(*number), audited, Timestamp::now())?))
                     });
                     if let Some((report, wanted)) = wanted {
-                        let (client, recorder, report) = (self.client.clone(), self.recorder.clone(), report.clone());
+                        let (client, events, report) = (self.client.clone(), Arc::clone(&self.events), report.clone());
                         writes.push(async move {
-                            let written = patiently(PATIENCE, write(&client, &recorder, &report, &wanted)).await;
+                            let written = patiently(PATIENCE, write(&client, &events, &report, &wanted)).await;
                             (report.target, written)
                         });
                     } else {
@@ -172,7 +173,7 @@ fn waits(report: &Report, since: u64, confirmed: &Confirmed) -> bool {
     report.outcome.in_force && report.outcome.rejected.is_none() && confirmed.of(since).is_none()
 }
 
-async fn write(client: &Client, recorder: &Recorder, report: &Report, wanted: &Wanted) -> Result<(), kube::Error> {
+async fn write(client: &Client, events: &Events, report: &Report, wanted: &Wanted) -> Result<(), kube::Error> {
     let target = &report.target;
     let resource = target.resource();
     let api: Api<DynamicObject> = match &target.namespace {
@@ -205,10 +206,7 @@ async fn write(client: &Client, recorder: &Recorder, report: &Report, wanted: &W
                 action: "Decide".to_owned(),
                 secondary: None,
             };
-            // an Event is a courtesy: the status is what counts
-            if let Err(error) = recorder.publish(&event, &reference).await {
-                tracing::debug!(error = %brief(&error), "an Event could not be written");
-            }
+            events.tell(&event, &reference).await;
         }
     }
     Ok(())

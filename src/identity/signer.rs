@@ -4,7 +4,7 @@
 //! leaves the request pending: no policy yet, an API server that does not answer.
 
 use crate::audit::issuance::{AboutPod, By, Issuance, Kind, Outcome};
-use crate::controller::{Backlog, PATIENCE, brief, patiently, pauses};
+use crate::controller::{Backlog, Events, PATIENCE, brief, patiently, pauses};
 use crate::engine::Engine;
 use crate::identity::issue::{Denial, NOT_AS_STATED, issue};
 use crate::identity::served::{PodCertificateRequest, RequestSpec};
@@ -21,7 +21,7 @@ use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod, ServiceAccount};
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::core::{ApiResource, PartialObjectMeta};
 use kube::runtime::WatchStreamExt;
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::runtime::events::{Event, EventType};
 use kube::runtime::watcher::{self, watcher};
 use kube::{Client, ResourceExt};
 use quick_cache::sync::Cache;
@@ -55,7 +55,7 @@ pub(crate) struct Signer {
     authorities: Authorities,
     requests: Arc<ApiResource>,
     trust_domain: Arc<str>,
-    recorder: Recorder,
+    events: Arc<Events>,
     seen: Arc<Cache<String, Instant>>,
 }
 
@@ -88,11 +88,10 @@ impl Signer {
         trust_domain: &str,
         pod: &str,
     ) -> Self {
-        let reporter = Reporter { controller: "durward.dev/signer".to_owned(), instance: Some(pod.to_owned()) };
-        let recorder = Recorder::new(client.clone(), reporter);
+        let events = Arc::new(Events::new(client.clone(), "signer", pod));
         let seen = Arc::new(Cache::new(SEEN));
         let (requests, trust_domain) = (Arc::new(requests), trust_domain.into());
-        Self { client, engine, authorities, requests, trust_domain, recorder, seen }
+        Self { client, engine, authorities, requests, trust_domain, events, seen }
     }
 
     /// Answers requests while `leading`, until `shutdown`.
@@ -343,9 +342,7 @@ impl Signer {
             action: "Issue".to_owned(),
             secondary: None,
         };
-        if let Err(error) = self.recorder.publish(&event, pod).await {
-            tracing::debug!(error = %brief(&error), "an Event could not be written");
-        }
+        self.events.tell(&event, pod).await;
     }
 }
 
