@@ -11,7 +11,8 @@ use durward_core::relations::{Answers, Question};
 use durward_core::request::{Call, Target};
 use durward_core::scope::Scope;
 use durward_core::service::Captures;
-use serde::{Deserialize, Serialize};
+use serde::ser::Error;
+use serde::{Deserialize, Serialize, Serializer};
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -27,6 +28,7 @@ const MAX_TEXT: usize = 512;
 #[serde(rename_all = "camelCase")]
 pub struct Record<'a> {
     /// When it was decided, RFC 3339 in UTC.
+    #[serde(serialize_with = "rfc3339")]
     pub time: chrono::DateTime<chrono::Utc>,
     /// Names the decision.
     pub id: String,
@@ -77,6 +79,14 @@ pub struct Record<'a> {
     pub revision: String,
     /// From the request at the door to the decision, in microseconds.
     pub latency_us: u64,
+}
+
+/// By jiff: chrono writes a time piece by piece, each through the formatter, and every decision has one.
+fn rfc3339<S: Serializer>(time: &chrono::DateTime<chrono::Utc>, to: S) -> Result<S::Ok, S::Error> {
+    let (seconds, nanoseconds) = (time.timestamp(), time.timestamp_subsec_nanos());
+    let time =
+        jiff::Timestamp::new(seconds, i32::try_from(nanoseconds).unwrap_or_default()).map_err(S::Error::custom)?;
+    to.collect_str(&time)
 }
 
 /// The approval that an operation asks for.

@@ -79,7 +79,7 @@ pub(crate) fn shown(headers: &HeaderMap) -> Result<Option<Bearer<'_>>, Cause> {
 /// The bearer token of a request, if it has one.
 pub(crate) fn token(headers: &HeaderMap) -> Result<Option<&str>, Cause> {
     let Some(value) = single(headers, AUTHORIZATION.as_str())? else { return Ok(None) };
-    let text = value.to_str().map_err(|_| Cause::NotBearer)?;
+    let text = str::from_utf8(value.as_bytes()).map_err(|_| Cause::NotBearer)?;
     let (scheme, token) = text.split_once(' ').ok_or(Cause::NotBearer)?;
     if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() {
         return Err(Cause::NotBearer);

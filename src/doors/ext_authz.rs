@@ -20,6 +20,7 @@ use envoy_types::ext_authz::v3::pb::{
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::HttpRequest;
 use envoy_types::pb::google::rpc;
 use http::{HeaderMap, HeaderName, StatusCode};
+use std::mem;
 use std::net::IpAddr;
 use tonic::{Code, Response, Status};
 use tonic_health::ServingStatus;
@@ -94,9 +95,9 @@ impl Authorization for ExtAuthz {
         let attributes = request.attributes.unwrap_or_default();
         let source = attributes.source.unwrap_or_default();
         let http = attributes.request.and_then(|request| request.http);
-        let headers = http.as_ref().map(headers).unwrap_or(Ok(HeaderMap::new()));
         let mut clear = http.as_ref().is_some_and(|http| http.fragment.is_empty());
-        let mut headers = headers.unwrap_or_else(|Unreadable| {
+        let mut http = http.unwrap_or_default();
+        let mut headers = headers(&mut http).unwrap_or_else(|Unreadable| {
             clear = false;
             HeaderMap::new()
         });
@@ -109,7 +110,6 @@ impl Authorization for ExtAuthz {
                 headers.insert(HeaderName::from_static(FORWARDED_CLIENT_CERT), value);
             }
         }
-        let http = http.unwrap_or_default();
         clear &= !mislead(&http.method, &headers);
         let asked = Request {
             // an unclear request is to no service, or a client could choose one whose policy only audits
@@ -134,10 +134,11 @@ impl Authorization for ExtAuthz {
 /// Some header can't be what it says.
 struct Unreadable;
 
-/// The headers of the request, in whichever of its two forms Envoy sends them.
-fn headers(http: &HttpRequest) -> Result<HeaderMap, Unreadable> {
-    let mut headers = HeaderMap::with_capacity(http.headers.len() + 2);
-    let mut add = |name: &str, value: &[u8]| {
+/// The headers of the request, in whichever of its two forms Envoy sends them. They are taken out of it, not copied.
+fn headers(http: &mut HttpRequest) -> Result<HeaderMap, Unreadable> {
+    let (map, others) = (http.header_map.take(), mem::take(&mut http.headers));
+    let mut headers = HeaderMap::with_capacity(others.len() + 2);
+    let mut add = |name: &str, value: Vec<u8>| {
         // what has a field of its own has to be there alike, or one of the two is not Envoy's
         let field = match name {
             ":method" => Some(&http.method),
@@ -152,19 +153,19 @@ fn headers(http: &HttpRequest) -> Result<HeaderMap, Unreadable> {
             return Ok(());
         }
         let name = HeaderName::try_from(name).map_err(|_| Unreadable)?;
-        let value = http::HeaderValue::from_bytes(value).map_err(|_| Unreadable)?;
+        let value = http::HeaderValue::try_from(value).map_err(|_| Unreadable)?;
         // a map takes 32,768 names and panics at the next
         headers.try_append(name, value).map_err(|_| Unreadable)?;
         Ok(())
     };
-    match &http.header_map {
+    match map {
         Some(map) => {
-            for header in &map.headers {
-                let value = if header.raw_value.is_empty() { header.value.as_bytes() } else { &header.raw_value };
+            for header in map.headers {
+                let value = if header.raw_value.is_empty() { header.value.into_bytes() } else { header.raw_value };
                 add(&header.key, value)?;
             }
         }
-        None => http.headers.iter().try_for_each(|(name, value)| add(name, value.as_bytes()))?,
+        None => others.into_iter().try_for_each(|(name, value)| add(&name, value.into_bytes()))?,
     }
     Ok(headers)
 }
