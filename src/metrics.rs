@@ -1,5 +1,7 @@
 //! Metrics in the OpenMetrics format. Every label has a handful of values, none comes from a name of a thing.
 
+use crate::audit::second_factor::Event;
+use crate::authn::Factor;
 use crate::engine::Door;
 use chrono::{DateTime, TimeDelta, Utc};
 use durward_core::decision::Decision;
@@ -187,7 +189,7 @@ impl Default for Metrics {
                 r,
                 "second_factors",
                 "What became of people's second factors, by outcome and kind",
-                Family::default(),
+                second_factors(),
             ),
             waiting: registered(
                 r,
@@ -230,6 +232,16 @@ impl Default for Metrics {
             registry,
         }
     }
+}
+
+/// Pauses are counted from nought: what an alert goes by is how they grow.
+fn second_factors() -> Family<FactorLabels, Counter> {
+    let family = Family::default();
+    for factor in [Factor::Totp, Factor::RecoveryCode, Factor::Passkey] {
+        let labels = FactorLabels { outcome: Event::Paused.as_str(), factor: factor.as_str() };
+        drop(family.get_or_create(&labels));
+    }
+    family
 }
 
 /// A metric that is served under this name.

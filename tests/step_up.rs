@@ -416,6 +416,28 @@ fn nobody_enrols_where_enrolment_is_closed() {
     assert_eq!(browser.submit("/step-up/totp", &[]).status, 403);
 }
 
+/// What comes in the address is the browser's, whoever made it: it is answered by the page, in words.
+#[test]
+fn a_damaged_link_is_told_by_the_page() {
+    let key = Key::rsa("one");
+    let up = start(&key);
+    let bearer = format!("Bearer {}", key.token(&json!({})));
+    let ask = |query: &str, headers: &[(&str, &str)]| {
+        let headers = [&[("Host", "durward")], headers].concat();
+        request(up.listen["tokens"], "GET", &format!("/step-up?{query}"), &headers, "")
+    };
+    let good = ask("audience=orders-api&operation=refund-order", &[]);
+    assert_eq!(good.status, 200, "{good:?}");
+    for query in ["audience=a&audience=b", "operation=x&audience=a&operation=y", "state=1&state=1"] {
+        for headers in [&[][..], &[("Authorization", bearer.as_str())]] {
+            let reply = ask(query, headers);
+            assert_eq!((reply.status, reply.header("content-type")), (400, good.header("content-type")), "{query}");
+            assert_eq!(reply.header("content-security-policy"), good.header("content-security-policy"), "{query}");
+            assert!(reply.body.contains("The address of this page is damaged"), "{reply:?}");
+        }
+    }
+}
+
 /// The gate of a service beside `durward up` challenges as the doors do, and takes what the person comes back with.
 #[test]
 fn a_gate_leads_to_the_page_and_takes_the_new_token() {

@@ -429,3 +429,43 @@ fn clients_that_are_no_browser_show_passkeys_too() {
     });
     assert_eq!(statuses, [200, 400]);
 }
+
+/// Whoever has somebody's first token can ask for challenges too: not without end, and the person's own still counts then.
+#[test]
+fn challenges_that_end_others_are_slowed_down_where_they_come_from() {
+    let key = Key::rsa("one");
+    let up = start(&key, "5m");
+    let first = key.token(&json!({}));
+    let mut visit = step_up::Browser::come(&up, &first, &[]);
+    let sealed = visit.visit();
+    let options = visit.send("/step-up/passkeys/create", &[("visit", &sealed)]).body.clone();
+    let made = answers("create", &up, &options, 0, &[]);
+    let added = visit.send("/step-up/passkeys/add", &[("visit", &sealed), ("name", "robot"), ("passkey", &made)]);
+    assert_eq!(added.status, 200, "{added:?}");
+
+    let fields = [("subject_token", first.as_str()), ("audience", "orders-api")];
+    let ask = |from: &str| {
+        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+        let headers =
+            [("Host", "durward"), ("X-Forwarded-For", from), ("Content-Type", "application/x-www-form-urlencoded")];
+        request(up.listen["tokens"], "POST", "/step-up/passkeys/challenge", &headers, &body)
+    };
+    // one that is answered ends none, however many there are
+    for counter in 1..=3 {
+        let options = ask("192.0.2.7").body;
+        assert_eq!(exchange(&up, &first, &answers("get", &up, &options, counter, &[])).status, 200);
+    }
+    let replies: Vec<_> = (0..23).map(|_| ask("203.0.113.9")).collect();
+    let statuses: Vec<_> = replies.iter().map(|reply| reply.status).collect();
+    assert_eq!(statuses, [vec![200; 21], vec![429; 2]].concat());
+    let paused = replies.last().unwrap();
+    assert!(paused.header("retry-after").is_some() && paused.body.contains("too often"), "{paused:?}");
+    // the person, elsewhere, is not kept out
+    let options = ask("192.0.2.7");
+    assert_eq!(options.status, 200, "{options:?}");
+    assert_eq!(ask("203.0.113.9").status, 429);
+    assert_eq!(exchange(&up, &first, &answers("get", &up, &options.body, 4, &[])).status, 200);
+    let records = up.records(1);
+    let told = |record: &&Value| record["outcome"] == "paused" && record["factor"] == "passkey";
+    assert_eq!(records.iter().filter(told).count(), 3);
+}

@@ -205,14 +205,24 @@ impl StepUp {
     }
 
     async fn heard(&self, visitor: &Visitor<'_>, shown: Shown<'_>, now: DateTime<Utc>) -> Result<Factor, Refused> {
-        let addresses: Addresses = self.store.read(ADDRESSES).await?.unwrap_or_default();
-        addresses.may_try(visitor.source, now).map_err(|wait| Refused::Paused { by: "address", wait })?;
+        self.may_try(visitor, now).await?;
         let proved = self.of_person(visitor.id, |person| person.prove(shown, self.party.as_deref(), now)).await;
         if let Err(Refused::Wrong(_) | Refused::Key(_)) = &proved {
-            let failed = |addresses: &mut Addresses| addresses.failed(visitor.source, now);
-            self.store.change(ADDRESSES, None, Addresses::default, failed).await?;
+            self.failed(visitor, now).await?;
         }
         proved
+    }
+
+    /// Whether anything is heard from where a visitor is.
+    async fn may_try(&self, visitor: &Visitor<'_>, now: DateTime<Utc>) -> Result<(), Refused> {
+        let addresses: Addresses = self.store.read(ADDRESSES).await?.unwrap_or_default();
+        addresses.may_try(visitor.source, now).map_err(|wait| Refused::Paused { by: "address", wait })
+    }
+
+    /// Remembers a failure by where the visitor is.
+    async fn failed(&self, visitor: &Visitor<'_>, now: DateTime<Utc>) -> Result<(), Refused> {
+        let failed = |addresses: &mut Addresses| addresses.failed(visitor.source, now);
+        Ok(self.store.change(ADDRESSES, None, Addresses::default, failed).await?)
     }
 
     /// The factors that a person has.
@@ -268,10 +278,24 @@ impl StepUp {
     }
 
     /// What a browser is to ask any of a person's keys.
+    ///
+    /// Whoever has somebody's first token could ask without end, and so end each challenge before its person has answered.
+    /// One that ends another counts as a failure of the address, not of the person: that would shut the person out.
     pub(crate) async fn ask_key(&self, visitor: &Visitor<'_>) -> Result<RequestChallengeResponse, Refused> {
         let (party, now) = (self.party()?, Utc::now());
-        let ask = |person: &mut Person| Ok(party.start_authentication(&mut person.keys, now)?);
-        self.of_person(visitor.id, ask).await
+        if let Err(paused) = self.may_try(visitor, now).await {
+            self.recorded(visitor, Event::Paused, Some(Factor::Passkey), Some(paused.to_string()))?;
+            return Err(paused);
+        }
+        let ask = |person: &mut Person| {
+            let ends_another = person.keys.wait_for_answer(now);
+            Ok((party.start_authentication(&mut person.keys, now)?, ends_another))
+        };
+        let (options, ends_another) = self.of_person(visitor.id, ask).await?;
+        if ends_another {
+            self.failed(visitor, now).await?;
+        }
+        Ok(options)
     }
 
     /// What a browser needs to make a key for a person. It counts once its answer confirms it.

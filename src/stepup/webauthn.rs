@@ -240,6 +240,12 @@ impl Keys {
         self.keys.len() < before
     }
 
+    /// Whether one of the keys is to answer, and has time to.
+    pub(crate) fn wait_for_answer(&self, now: DateTime<Utc>) -> bool {
+        let waits = |pending: &Pending| now < pending.until && matches!(pending.ceremony, Ceremony::Authentication(_));
+        self.pending.as_ref().is_some_and(waits)
+    }
+
     /// The ceremony that is under way; it is no longer.
     fn pending(&mut self, now: DateTime<Utc>) -> Result<Ceremony, Refusal> {
         let Pending { until, ceremony } = self.pending.take().ok_or(Refusal::NotStarted)?;

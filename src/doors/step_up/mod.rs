@@ -16,6 +16,7 @@ use crate::random::random;
 use crate::stepup::{FRESH, PATH, Refused, Shown, StepUp, Visitor};
 use axum::Router;
 use axum::body::Bytes;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{DefaultBodyLimit, Extension, FromRequest, Query, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -124,9 +125,10 @@ impl Here {
 async fn begin(
     State(page): State<Page>,
     Extension(peer): Extension<Peer>,
-    Query(asked): Query<Asked>,
+    asked: Result<Query<Asked>, QueryRejection>,
     headers: HeaderMap,
 ) -> Response {
+    let Ok(Query(asked)) = asked else { return page.trouble(StatusCode::BAD_REQUEST, UNREADABLE) };
     match crate::authn::bearer::token(&headers) {
         Ok(Some(token)) => page.welcome(token, &asked, source(&page.trust, &peer, &headers)).await,
         Ok(None) => page.answer(StatusCode::OK, None, &page::page(TITLE, Told::Nothing, &page::begin(&asked))),
@@ -137,6 +139,8 @@ async fn begin(
 const TITLE: &str = "Confirm that it is you";
 const NOT_ACCEPTED: &str = "The token is not accepted for this service. Sign in again, and come back with a new one.";
 const ELSEWHERE: &str = "This form was not sent from this page. Go back to where you came from, and begin again.";
+const UNREADABLE: &str =
+    "The address of this page is damaged. Go back to where you came from, and follow the link again.";
 const OVER: &str = "This visit is over. Go back to where you came from, and begin again.";
 
 /// A token comes by a form: of this page, or of an app that may have the new token.
@@ -371,7 +375,10 @@ fn told(refused: &Refused) -> (StatusCode, String) {
         }
         Refused::Key(refused) => (StatusCode::BAD_REQUEST, passkeys::told(refused).to_owned()),
         Refused::Paused { wait, .. } => {
-            let why = format!("That was wrong too often. The next try counts in {} seconds.", wait.num_seconds());
+            let why = format!(
+                "That was wrong, or begun anew, too often. The next try counts in {} seconds.",
+                wait.num_seconds()
+            );
             (StatusCode::TOO_MANY_REQUESTS, why)
         }
         Refused::Forbidden(_) => {

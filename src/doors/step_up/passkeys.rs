@@ -76,7 +76,9 @@ fn options(options: Result<impl Serialize, Refused>) -> Response {
         Ok(options) => ([(header::CACHE_CONTROL, "no-store")], Json(options)).into_response(),
         Err(refused) => {
             let (status, why) = super::told(&refused);
-            failed(status, &why)
+            let mut response = failed(status, &why);
+            super::retry_after(&mut response, &refused);
+            response
         }
     }
 }

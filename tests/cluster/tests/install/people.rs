@@ -65,6 +65,48 @@ pub fn curl(arguments: &[&str]) -> (String, String) {
     (status.to_owned(), body.to_owned())
 }
 
+/// A person's visit of the step-up page, from a browser at `https://auth.example.com`.
+pub struct Visit {
+    cookie: String,
+    pub page: String,
+}
+
+impl Visit {
+    /// Comes with a first token, as an app sends it.
+    pub fn begin(address: &str, audience: &str, token: &str) -> Self {
+        let mut visit = Self { cookie: String::new(), page: String::new() };
+        assert_eq!(visit.post(address, "/step-up", &[("subject_token", token), ("audience", audience)]), "200");
+        let cookie = visit.page.lines().find_map(|line| line.strip_prefix("set-cookie: ")).expect("a cookie");
+        visit.cookie = cookie.split(';').next().unwrap_or_default().to_owned();
+        visit
+    }
+
+    /// Sends the form of the page that goes to `path`, to any replica.
+    pub fn submit(&mut self, address: &str, path: &str, fields: &[(&str, &str)]) -> String {
+        assert!(self.page.contains(&format!("action=\"{path}\"")), "no form goes to {path}: {}", self.page);
+        let visit = self.between("name=\"visit\" value=\"", "\"");
+        self.post(address, path, &[&[("visit", visit.as_str())], fields].concat())
+    }
+
+    /// The text between two others on the page.
+    pub fn between(&self, before: &str, after: &str) -> String {
+        let rest = self.page.split_once(before).and_then(|(_, rest)| rest.split_once(after));
+        rest.unwrap_or_else(|| panic!("no {before}: {}", self.page)).0.to_owned()
+    }
+
+    fn post(&mut self, address: &str, path: &str, fields: &[(&str, &str)]) -> String {
+        let (cookie, url) = (format!("Cookie: {}", self.cookie), format!("https://{address}:8145{path}"));
+        let fields: Vec<_> = fields.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let mut arguments =
+            vec!["--include", "--http1.1", "--header", "Origin: https://auth.example.com", "--header", &cookie];
+        fields.iter().for_each(|field| arguments.extend(["--data-urlencode", field.as_str()]));
+        arguments.push(&url);
+        let (status, page) = curl(&arguments);
+        self.page = page;
+        status
+    }
+}
+
 /// Decides about an approval, by a person's token, at the token listener of one replica.
 pub fn decide(address: &str, approval: &str, token: &str, verdict: &str) -> (String, String) {
     let (bearer, body) = (format!("Authorization: Bearer {token}"), json!({"decision": verdict}).to_string());
