@@ -322,8 +322,9 @@ fn a_gate_asks_and_goes_by_what_was_decided_and_by_nothing_else() {
         r#"{"error":"insufficient_scope","scope":"orders.purge"}"#
     );
     world.known(name);
-    let asked =
-        gate.records(1).into_iter().chain(world.events()).find(|record| record["outcome"] == "requested").unwrap();
+    let requested =
+        || gate.records(1).into_iter().chain(world.events()).find(|record| record["outcome"] == "requested");
+    let asked = eventually("a record of what was asked for", requested).unwrap();
     assert_eq!((&asked["principal"], &asked["operation"]), (&json!(CLEANER), &json!("purge")));
     assert!(app.seen().is_empty());
 
@@ -341,7 +342,8 @@ fn a_gate_asks_and_goes_by_what_was_decided_and_by_nothing_else() {
     eventually("the decision", || (decide() == 200).then_some(())).unwrap();
     eventually("the gate to know", || (purge().status == 200).then_some(())).unwrap();
     assert_eq!(app.seen().last().unwrap()["headers"]["x-durward-principal"], json!([CLEANER]));
-    let carried = gate.records(1).into_iter().find(|record| record["verdict"] == "allow").unwrap();
+    let allowed = || gate.records(1).into_iter().find(|record| record["verdict"] == "allow");
+    let carried = eventually("a record of it", allowed).unwrap();
     assert_eq!((&carried["door"], &carried["approval"]["by"]), (&json!("gate"), &json!("user:corporate/olga")));
     assert_eq!(by("otto").status, 403, "what the cleaner may, nobody else may");
     // what somebody makes of it counts for nothing
