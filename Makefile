@@ -40,10 +40,11 @@ bench: test-deps $(BENCH)/opa-envoy-plugin $(BENCH)/ghz ## Measure decisions, re
 	cd benches/cedar && CARGO_TARGET_DIR=$(CURDIR)/target/cedar cargo run --locked --release
 	$(MAKE) bench-operator
 
-bench-operator: cluster-deps ## Measure the operator in the test cluster: propagation, memory, writes at rest, issuance
+bench-operator: cluster-deps $(BENCH)/ghz ## Measure the operator in the test cluster: propagation, memory, writes at rest, issuance; certificates beside SPIRE
 	cargo bench --locked -p durward-cluster --bench operator
 	cargo bench --locked -p durward-cluster --bench issuance
 	cargo bench --locked -p durward-cluster --bench gates
+	GHZ=$(BENCH)/ghz cargo bench --locked -p durward-cluster --bench certificates
 
 $(BENCH)/opa-envoy-plugin: benches/go/opa-envoy/go.sum
 	mkdir -p $(BENCH) && cd benches/go/opa-envoy && go build -ldflags "-s -w" -o $@ github.com/open-policy-agent/opa-envoy-plugin/cmd/opa-envoy-plugin

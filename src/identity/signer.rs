@@ -27,7 +27,7 @@ use kube::{Client, ResourceExt};
 use quick_cache::sync::Cache;
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
 use std::pin::pin;
 use std::sync::Arc;
@@ -63,20 +63,14 @@ pub(crate) struct Signer {
 enum Answer {
     /// Granted or denied for good.
     Settled,
-    /// By the policies of this revision the pod gets none: whatever changes may change that.
-    Waits(Box<ObjectReference>, Digest, NotMinted),
+    /// By the policies of this revision the pod gets none, and its owner knows: whatever changes may change that.
+    Waits(Digest, NotMinted),
 }
 
 /// A request that is not settled, and what the pod's owner was told.
 struct Pending {
     request: Arc<PodCertificateRequest>,
     told: Option<NotMinted>,
-    waits_for_policy: bool,
-}
-
-/// Requests that policies leave without an answer.
-fn waiting(pending: &HashMap<Key, Pending>) -> usize {
-    pending.values().filter(|pending| pending.waits_for_policy).count()
 }
 
 impl Signer {
@@ -105,6 +99,8 @@ impl Signer {
         let mut events = pin!(watcher(requests, ours).backoff(pauses()));
         let mut revisions = self.engine.revisions();
         let (mut pending, mut backlog) = (HashMap::<Key, Pending>::new(), Backlog::new());
+        // those that policies leave without an answer
+        let mut waiting = HashSet::<Key>::new();
         let mut work = FuturesUnordered::new();
         loop {
             let leads = *leading.borrow();
@@ -114,35 +110,35 @@ impl Signer {
                         let key = key(&request);
                         if is_settled(&request) {
                             pending.remove(&key);
+                            waiting.remove(&key);
                             backlog.forget(&key);
                         } else if let Some(known) = pending.get_mut(&key) {
                             // an answer has to be about the newest version
                             known.request = Arc::new(request);
                         } else {
-                            pending.insert(key.clone(), Pending { request: Arc::new(request), told: None, waits_for_policy: false });
+                            pending.insert(key.clone(), Pending { request: Arc::new(request), told: None });
                             backlog.push(key, Duration::ZERO);
                         }
                     }
                     Ok(watcher::Event::Delete(request)) => {
-                        pending.remove(&key(&request));
-                        backlog.forget(&key(&request));
+                        let key = key(&request);
+                        pending.remove(&key);
+                        waiting.remove(&key);
+                        backlog.forget(&key);
                     }
                     Ok(watcher::Event::Init | watcher::Event::InitDone) => {}
                     Err(error) => tracing::debug!(%error, "certificate requests can't be watched"),
                 },
                 Ok(()) = revisions.changed() => {
                     self.engine.metrics().waiting(0);
-                    for (key, pending) in pending.iter_mut().filter(|(_, pending)| pending.waits_for_policy) {
-                        pending.waits_for_policy = false;
-                        backlog.push(key.clone(), Duration::ZERO);
-                    }
+                    waiting.drain().for_each(|key| backlog.push(key, Duration::ZERO));
                 }
                 Ok(()) = leading.changed() => self.engine.metrics().waiting(0),
                 key = backlog.next(), if leads && work.len() < CONCURRENCY => match pending.get(&key) {
                     Some(found) => {
-                        let (signer, request) = (self.clone(), Arc::clone(&found.request));
+                        let (signer, request, told) = (self.clone(), Arc::clone(&found.request), found.told.clone());
                         work.push(async move {
-                            let answered = patiently(PATIENCE, signer.answer(&request)).await;
+                            let answered = patiently(PATIENCE, signer.answer(&request, told.as_ref())).await;
                             (key, answered)
                         });
                     }
@@ -153,19 +149,17 @@ impl Signer {
                         backlog.done(&key);
                         pending.remove(&key);
                     }
-                    Ok(Answer::Waits(pod, of, why)) => {
+                    Ok(Answer::Waits(of, why)) => {
                         backlog.done(&key);
                         let Some(found) = pending.get_mut(&key) else { continue };
-                        if found.told.as_ref() != Some(&why) {
-                            self.tell(&found.request, &pod, &why).await;
-                            found.told = Some(why);
-                        }
+                        found.told = Some(why);
                         // a change that came meanwhile is not to be missed
-                        found.waits_for_policy = of == self.engine.snapshot().revision();
-                        if !found.waits_for_policy {
+                        if of == self.engine.snapshot().revision() {
+                            waiting.insert(key);
+                        } else {
                             backlog.push(key, Duration::ZERO);
                         }
-                        self.engine.metrics().waiting(waiting(&pending));
+                        self.engine.metrics().waiting(waiting.len());
                     }
                     Err(error) => {
                         tracing::warn!(request = ?key, error = %brief(&error), "a certificate request could not be answered");
@@ -177,7 +171,12 @@ impl Signer {
         }
     }
 
-    async fn answer(&self, request: &PodCertificateRequest) -> Result<Answer, kube::Error> {
+    /// Answers a request, about which the pod's owner was `told_why`, or nothing yet.
+    async fn answer(
+        &self,
+        request: &PodCertificateRequest,
+        told_why: Option<&NotMinted>,
+    ) -> Result<Answer, kube::Error> {
         let (namespace, spec) = (request.namespace().unwrap_or_default(), &request.spec);
         let snapshot = self.engine.snapshot();
         let told = |outcome| self.issuance(request, &namespace, outcome);
@@ -195,7 +194,12 @@ impl Signer {
         let minted = minted.and_then(|id| snapshot.minting(&id, &namespace, &labels).map(|minting| (id, minting)));
         let (id, minting) = match minted {
             Ok(minted) => minted,
-            Err(why) => return Ok(Answer::Waits(Box::new(reference(&pod)), snapshot.revision(), why)),
+            Err(why) => {
+                if told_why != Some(&why) {
+                    self.tell(request, &reference(&pod), &why).await;
+                }
+                return Ok(Answer::Waits(snapshot.revision(), why));
+            }
         };
         let random = random().map_err(|error| kube::Error::Service(error.into()))?;
         let now = Utc::now();

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
-use durward_cluster::{Image, Namespace, binaries, image};
+use durward_cluster::{Cluster, Image, Namespace, binaries, image};
 use install::agent::{Agent, said};
 use install::door::Door;
 use install::{Installed, NAMESPACE, policy};
@@ -268,6 +268,28 @@ fn watchers_see_another_root_at_once(installed: &Installed, agent: &Agent) {
         installed.until("the next root to come without being asked for", || (count() > before).then_some(()));
         drop(watch);
     });
+}
+
+/// Waits beside the other tests: certificates live five minutes at the least, and are renewed from half of that on.
+#[test]
+fn e2e_certificates_are_renewed_on_streams_that_are_open() {
+    let cluster = Cluster::shared().expect("a cluster");
+    let namespace = cluster.namespace("renewal").expect("a namespace");
+    service(&installed(), &namespace, "agent");
+    let agent = Agent::start(&namespace, "internal", "cluster.local");
+    let ends = || agent.ask(&["fetch"]).split(' ').nth(1).and_then(|end| end.parse::<u64>().ok()).expect("a time");
+    let first_end = ends();
+    let mut watch = Running(agent.go(&["watch"]).stdout(Stdio::piped()).spawn().expect("it runs"));
+    let lines = BufReader::new(watch.0.stdout.take().expect("its output")).lines().map_while(Result::ok);
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || lines.for_each(|serial| drop(tell.send(serial))));
+    let life = std::time::Duration::from_secs(300);
+    let first = told.recv_timeout(life).expect("the first certificate");
+    // news of bundles tell the same certificate once more
+    while told.recv_timeout(life).expect("another certificate") == first {}
+    let left = first_end.saturating_sub(std::time::UNIX_EPOCH.elapsed().expect("a clock").as_secs());
+    println!("renewed when {left} s were left");
+    assert!(left > 0 && ends() > first_end, "renewed in time, by one that lives longer");
 }
 
 #[test]
