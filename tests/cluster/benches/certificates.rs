@@ -110,7 +110,12 @@ plugins {{
         let socket = spire.folder.path().join("server.sock");
         let healthy = || {
             let mut check = Command::new(&program);
-            let check = check.args(["healthcheck", "-socketPath"]).arg(&socket).stdout(Stdio::null()).stderr(Stdio::null()).status();
+            let check = check
+                .args(["healthcheck", "-socketPath"])
+                .arg(&socket)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status();
             Ok(check.expect("it runs").success().then_some(()))
         };
         wait::until("SPIRE's server", Duration::from_secs(60), healthy).unwrap_or_else(|error| panic!("{error}"));
