@@ -17,7 +17,7 @@ mod harness;
 #[path = "../tests/harness/tokens.rs"]
 mod tokens;
 
-use harness::{Up, eventually, repository};
+use harness::{Up, eventually, repository, usage};
 use serde_json::{Value, json};
 use std::env;
 use std::fs;
@@ -90,7 +90,7 @@ fn print(name: &str, measured: &Measured) {
 }
 
 fn load(ghz: &Path, address: &str, data: &Path, requests: usize, server: u32) -> Measured {
-    let before = cpu_ticks(server);
+    let before = usage::cpu(server).unwrap();
     let output = Command::new(ghz)
         .args([
             "--insecure",
@@ -109,7 +109,7 @@ fn load(ghz: &Path, address: &str, data: &Path, requests: usize, server: u32) ->
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let ticks = cpu_ticks(server) - before;
+    let spent = usage::cpu(server).unwrap() - before;
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["statusCodeDistribution"]["OK"], requests, "{}", report["errorDistribution"]);
     let percentile = |wanted: u64| {
@@ -118,25 +118,11 @@ fn load(ghz: &Path, address: &str, data: &Path, requests: usize, server: u32) ->
     };
     Measured {
         rate: report["rps"].as_f64().unwrap(),
-        // a tick is 10 ms on Linux, whatever the kernel's own clock
-        cpu_us: ticks as f64 * 10_000.0 / requests as f64,
-        resident_mb: resident_kb(server) as f64 / 1024.0,
+        cpu_us: spent.as_secs_f64() * 1e6 / requests as f64,
+        resident_mb: usage::resident(server).unwrap() as f64 / 1024.0,
         p50_ms: percentile(50),
         p99_ms: percentile(99),
     }
-}
-
-/// `utime` and `stime` of a process.
-fn cpu_ticks(process: u32) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
-}
-
-fn resident_kb(process: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 /// OPA-Envoy with a policy that checks what Durward checks: signature, issuer, audience, times, scope, method and path.

@@ -21,7 +21,7 @@ mod venv;
 use axum::Router;
 use axum::routing::get;
 use gate::Ground;
-use harness::{eventually, free, repository};
+use harness::{eventually, free, repository, usage};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::handshake;
@@ -100,7 +100,8 @@ fn print(name: &str, measured: &Measured) {
 
 /// Asks on some connections, each request after the answer of the one before.
 fn load(runtime: &Runtime, to: SocketAddr, host: &str, requests: usize, servers: &[u32]) -> Measured {
-    let before: u64 = servers.iter().map(|server| cpu_ticks(*server)).sum();
+    let cpu = || servers.iter().map(|server| usage::cpu(server).unwrap()).sum::<Duration>();
+    let before = cpu();
     let began = Instant::now();
     let mut taken: Vec<Duration> = runtime.block_on(async {
         let tasks = (0..CONNECTIONS).map(|_| tokio::spawn(ask(to, host.to_owned(), requests / CONNECTIONS)));
@@ -111,11 +112,10 @@ fn load(runtime: &Runtime, to: SocketAddr, host: &str, requests: usize, servers:
         all
     });
     let elapsed = began.elapsed().as_secs_f64();
-    let ticks = servers.iter().map(|server| cpu_ticks(*server)).sum::<u64>() - before;
+    let spent = cpu() - before;
     taken.sort();
     let (count, at) = (taken.len() as f64, |percent: usize| taken[taken.len() * percent / 100]);
-    // a tick is 10 ms on Linux, whatever the kernel's own clock
-    Measured { rate: count / elapsed, cpu_us: ticks as f64 * 10_000.0 / count, p50: at(50), p99: at(99) }
+    Measured { rate: count / elapsed, cpu_us: spent.as_secs_f64() * 1e6 / count, p50: at(50), p99: at(99) }
 }
 
 async fn ask(to: SocketAddr, host: String, requests: usize) -> Vec<Duration> {
@@ -134,13 +134,6 @@ async fn ask(to: SocketAddr, host: String, requests: usize) -> Vec<Duration> {
         taken.push(began.elapsed());
     }
     taken
-}
-
-/// `utime` and `stime` of a process.
-fn cpu_ticks(process: u32) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
 /// An Envoy for each side, and OPA-Envoy beside the service's.

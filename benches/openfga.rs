@@ -7,7 +7,7 @@ mod harness;
 #[path = "../tests/harness/openfga.rs"]
 mod openfga;
 
-use harness::Up;
+use harness::{Up, usage};
 use openfga::OpenFga;
 use serde_json::{Value, json};
 use std::fs;
@@ -91,16 +91,9 @@ fn servers() -> (Up, OpenFga, String) {
 fn measured(name: &str, process: u32, check: impl Fn(usize) -> bool) {
     // connections and caches are warm
     (0..TREES).for_each(|tree| assert!(check(tree)));
-    let (before, began) = (cpu_ticks(process), Instant::now());
+    let (before, began) = (usage::cpu(process).unwrap(), Instant::now());
     (0..CHECKS).for_each(|number| assert!(check(number % TREES)));
-    let (ticks, took) = (cpu_ticks(process) - before, began.elapsed());
-    // a tick is a hundredth of a second
-    let cpu = ticks as f64 * 10_000.0 / CHECKS as f64;
+    let (spent, took) = (usage::cpu(process).unwrap() - before, began.elapsed());
+    let cpu = spent.as_secs_f64() * 1e6 / CHECKS as f64;
     println!("| {name} | {cpu:.0} µs | {:.0} µs |", took.as_micros() as f64 / CHECKS as f64);
-}
-
-fn cpu_ticks(process: u32) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }

@@ -199,13 +199,8 @@ fn bodies_stream_both_ways() {
         stream.read_exact(&mut back).unwrap();
         assert_eq!(back, piece);
     }
-    assert!(resident(&gate) < 100_000, "{} kB", resident(&gate));
-}
-
-fn resident(gate: &Gate) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", gate.id())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    let resident = harness::usage::resident(gate.id()).unwrap();
+    assert!(resident < 100_000, "{resident} kB");
 }
 
 /// Reads the head of an answer.

@@ -7,18 +7,21 @@
 
 #[path = "processes/mod.rs"]
 mod processes;
+#[path = "../tests/spire/mod.rs"]
+mod spire;
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use durward_cluster::{binaries, wait};
+use durward_cluster::{binaries, ports, wait};
 use durward_pki::authority::{Authority, Request};
 use durward_pki::request::SubjectKey;
 use durward_pki::serial::Serial;
-use processes::cpu;
+use processes::usage::cpu;
 use rcgen::{CertificateParams, KeyPair, SanType};
 use serde_json::json;
 use time::OffsetDateTime;
@@ -78,41 +81,17 @@ impl Drop for Spire {
 impl Spire {
     fn start() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let at = |name: &str| folder.path().join(name).display().to_string();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
-        let config = format!(
-            r#"
-server {{
-  bind_address = "127.0.0.1"
-  bind_port = "{port}"
-  socket_path = "{socket}"
-  trust_domain = "bench.example"
-  data_dir = "{data}"
-  ca_key_type = "ec-p256"
-  log_level = "ERROR"
-  ratelimit {{ signing = false }}
-}}
-plugins {{
-  DataStore "sql" {{ plugin_data {{ database_type = "sqlite3", connection_string = "{store}" }} }}
-  KeyManager "memory" {{ plugin_data {{}} }}
-  NodeAttestor "join_token" {{ plugin_data {{}} }}
-}}
-"#,
-            socket = at("server.sock"),
-            data = at("data"),
-            store = at("store.sqlite3"),
-        );
-        std::fs::write(at("server.conf"), config).expect("written");
-        let program = binaries::path(binaries::SPIRE_SERVER).expect("spire-server");
-        let log = std::fs::File::create(at("log")).expect("a log");
-        let server = Command::new(&program).args(["run", "-config", &at("server.conf")]).stdout(log).spawn();
+        let port = ports::free(Ipv4Addr::LOCALHOST.into()).expect("a port").port();
+        let more = "log_level = \"ERROR\"\n  ratelimit { signing = false }";
+        let log = std::fs::File::create(folder.path().join("log")).expect("a log");
+        let server = spire::server(folder.path(), "bench.example", port, more).stdout(log).spawn();
         let spire = Self { server: server.expect("it runs"), folder };
-        let socket = spire.folder.path().join("server.sock");
+        let program = binaries::path(binaries::SPIRE_SERVER).expect("spire-server");
         let healthy = || {
             let mut check = Command::new(&program);
             let check = check
                 .args(["healthcheck", "-socketPath"])
-                .arg(&socket)
+                .arg(spire.socket())
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
                 .status();
@@ -120,6 +99,10 @@ plugins {{
         };
         wait::until("SPIRE's server", Duration::from_secs(60), healthy).unwrap_or_else(|error| panic!("{error}"));
         spire
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join(spire::SOCKET)
     }
 
     fn mint(&self, ghz: &PathBuf, request: &[u8], many: u32) -> Duration {
@@ -141,7 +124,7 @@ plugins {{
                 .arg(&protos)
                 .arg(format!("--total={count}"))
                 .args(["--data", &json!({"csr": STANDARD.encode(request), "ttl": 3600}).to_string(), "--format=json"])
-                .arg(format!("unix://{}", self.folder.path().join("server.sock").display()))
+                .arg(format!("unix://{}", self.socket().display()))
                 .output()
                 .expect("ghz runs");
             let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);

@@ -4,12 +4,15 @@
 
 #[path = "../tests/install/mod.rs"]
 mod install;
+#[path = "processes/mod.rs"]
+mod processes;
 
 use std::time::{Duration, Instant};
 
 use durward_api::resources::AccessPolicy;
 use install::{Installed, condition, policy};
 use kube::api::{Api, Patch, PatchParams, PostParams};
+use processes::memory;
 use serde_json::{Value, json};
 
 /// Policies that are there while changes are measured.
@@ -65,7 +68,7 @@ fn main() {
             })
             .unwrap_or_else(|error| panic!("{error}"));
     });
-    println!("resident memory with {MANY} policies: {}", memory().join(", "));
+    println!("resident memory with {MANY} policies: {:?} MB", memory());
     let before = writes(&installed);
     std::thread::sleep(REST);
     println!("writes in {REST:?} of rest, Leases left out: {}", writes(&installed) - before);
@@ -125,19 +128,6 @@ async fn until_open(client: &reqwest::Client, url: &str, host: &str, path: &str)
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-}
-
-/// Resident memory of each controller on this machine.
-fn memory() -> Vec<String> {
-    let processes = std::fs::read_dir("/proc").expect("/proc").filter_map(|entry| Some(entry.ok()?.path()));
-    let controllers = processes.filter(|path| {
-        std::fs::read(path.join("cmdline")).is_ok_and(|line| line.starts_with(b"/durward\0controller\0"))
-    });
-    let resident = controllers.filter_map(|path| {
-        let status = std::fs::read_to_string(path.join("status")).ok()?;
-        Some(status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().to_owned())
-    });
-    resident.collect()
 }
 
 /// Sum of the counters of such requests.

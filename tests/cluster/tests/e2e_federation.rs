@@ -2,10 +2,10 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test says what it expects")]
 
 mod install;
+mod spire;
 
 use std::fs;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
 use durward_cluster::{Image, Namespace, binaries};
@@ -45,15 +45,8 @@ impl Spire {
         let folder = tempfile::tempdir().expect("a folder");
         let at = |name: &str| folder.path().join(name).display().to_string();
         let (port, bundles) = (free_port(host), free_port(host));
-        let config = format!(
+        let federation = format!(
             r#"
-server {{
-  bind_address = "127.0.0.1"
-  bind_port = "{port}"
-  socket_path = "{socket}"
-  trust_domain = "partner.example"
-  data_dir = "{data}"
-  ca_key_type = "ec-p256"
   federation {{
     bundle_endpoint {{
       address = "{host}"
@@ -67,19 +60,9 @@ server {{
         endpoint_spiffe_id = "spiffe://cluster.local/ns/{NAMESPACE}/sa/durward"
       }}
     }}
-  }}
-}}
-plugins {{
-  DataStore "sql" {{ plugin_data {{ database_type = "sqlite3", connection_string = "{store}" }} }}
-  KeyManager "memory" {{ plugin_data {{}} }}
-  NodeAttestor "join_token" {{ plugin_data {{}} }}
-}}
-"#,
-            socket = at("server.sock"),
-            data = at("server"),
-            store = at("store.sqlite3"),
+  }}"#
         );
-        fs::write(at("server.conf"), config).expect("written");
+        let server = spire::server(folder.path(), "partner.example", port, &federation);
         let agent = format!(
             r#"
 agent {{
@@ -103,10 +86,7 @@ plugins {{
         fs::write(at("agent.conf"), agent).expect("written");
         let endpoint = format!("https://{host}:{bundles}");
         let mut this = Self { folder, endpoint, running: Vec::new() };
-        this.run(
-            binaries::path(binaries::SPIRE_SERVER).expect("spire-server"),
-            &["run", "-config", &this.at("server.conf")],
-        );
+        this.run(server);
         this
     }
 
@@ -114,17 +94,16 @@ plugins {{
         self.folder.path().join(name).display().to_string()
     }
 
-    fn run(&mut self, program: PathBuf, args: &[&str]) {
+    fn run(&mut self, mut program: Command) {
         let log = fs::File::options().create(true).append(true).open(self.at("log")).expect("a log");
         let error = log.try_clone().expect("a log");
-        self.running
-            .push(Running(Command::new(program).args(args).stdout(log).stderr(error).spawn().expect("it runs")));
+        self.running.push(Running(program.stdout(log).stderr(error).spawn().expect("it runs")));
     }
 
     /// Runs a command of the server.
     fn command(&self, args: &[&str]) -> Output {
         let server = binaries::path(binaries::SPIRE_SERVER).expect("spire-server");
-        Command::new(server).args(args).args(["-socketPath", &self.at("server.sock")]).output().expect("it runs")
+        Command::new(server).args(args).args(["-socketPath", &self.at(spire::SOCKET)]).output().expect("it runs")
     }
 
     /// Runs a command of the server, which has to succeed.
@@ -148,8 +127,9 @@ plugins {{
         let token = token.trim().trim_start_matches("Token: ").to_owned();
         let federated = ["-selector", "unix:uid:0", "-federatesWith", "spiffe://cluster.local"];
         self.ask(&[&["entry", "create", "-parentID", node, "-spiffeID", PARTNER], &federated[..]].concat());
-        let agent = binaries::path(binaries::SPIRE_AGENT).expect("spire-agent");
-        self.run(agent, &["run", "-config", &self.at("agent.conf"), "-joinToken", &token]);
+        let mut agent = Command::new(binaries::path(binaries::SPIRE_AGENT).expect("spire-agent"));
+        agent.args(["run", "-config", &self.at("agent.conf"), "-joinToken", &token]);
+        self.run(agent);
     }
 
     /// go-spiffe's client, as a workload of the agent.

@@ -1,5 +1,8 @@
-//! What processes on this machine use.
+//! What the programs of the test cluster use on this machine.
 #![allow(dead_code, reason = "each benchmark uses its part")]
+
+#[path = "../../../harness/usage.rs"]
+pub mod usage;
 
 use std::time::Duration;
 
@@ -14,7 +17,7 @@ pub struct Cpu {
 
 impl Cpu {
     pub fn now() -> Self {
-        let of = |programs: &[&[u8]]| processes(programs).iter().filter_map(|id| cpu(id)).sum();
+        let of = |programs: &[&[u8]]| processes(programs).iter().filter_map(usage::cpu).sum();
         Self { controllers: of(&[CONTROLLER]), api_server: of(&[b"kube-apiserver\0", b"etcd\0"]) }
     }
 
@@ -41,20 +44,7 @@ fn processes(programs: &[&[u8]]) -> Vec<String> {
     ours.collect()
 }
 
-/// CPU time of a process, which the kernel tells in hundredths of a second.
-pub fn cpu(id: &str) -> Option<Duration> {
-    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-    let fields: Vec<&str> = stat.rsplit(") ").next()?.split(' ').collect();
-    let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
-    Some(Duration::from_millis(ticks * 10))
-}
-
 /// Resident memory of each controller, in MB.
 pub fn memory() -> Vec<u64> {
-    let resident = |id: &String| {
-        let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
-        let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
-        Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? / 1000)
-    };
-    processes(&[CONTROLLER]).iter().filter_map(resident).collect()
+    processes(&[CONTROLLER]).iter().filter_map(|id| Some(usage::resident(id)? / 1000)).collect()
 }
