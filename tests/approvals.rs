@@ -162,8 +162,8 @@ fn an_approval_is_asked_for_given_used_and_over() {
     assert_eq!((code, stderr.as_str()), (1, "it was decided before\n"));
 
     // the record tells what carried it, so that it can be decided again when the approval is long gone
-    let records = world.up.records(1);
-    let carried = records.iter().find(|record| record["operation"] == "purge" && record["verdict"] == "allow").unwrap();
+    let carried = |record: &Value| record["operation"] == "purge" && record["verdict"] == "allow";
+    let carried = world.up.record("what was allowed", carried);
     assert_eq!(carried["approval"]["by"], "user:corporate/olga");
     assert_eq!(format!("shop/{}", carried["approval"]["name"].as_str().unwrap()), name);
     let mut replay = durward();
@@ -342,8 +342,7 @@ fn a_gate_asks_and_goes_by_what_was_decided_and_by_nothing_else() {
     eventually("the decision", || (decide() == 200).then_some(())).unwrap();
     eventually("the gate to know", || (purge().status == 200).then_some(())).unwrap();
     assert_eq!(app.seen().last().unwrap()["headers"]["x-durward-principal"], json!([CLEANER]));
-    let allowed = || gate.records(1).into_iter().find(|record| record["verdict"] == "allow");
-    let carried = eventually("a record of it", allowed).unwrap();
+    let carried = gate.record("what was allowed", |record| record["verdict"] == "allow");
     assert_eq!((&carried["door"], &carried["approval"]["by"]), (&json!("gate"), &json!("user:corporate/olga")));
     assert_eq!(by("otto").status, 403, "what the cleaner may, nobody else may");
     // what somebody makes of it counts for nothing

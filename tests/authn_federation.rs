@@ -196,7 +196,7 @@ fn workloads_of_a_federated_trust_domain_come_in_under_their_spiffe_id() {
         assert_eq!(by_token, if tokens { 200 } else { 401 }, "a bundle in PEM has no keys for tokens");
         let high = doors.by_token(&partner.token(&json!({})), "/partner");
         assert_eq!(high, 401, "a bearer is no proof of possession");
-        let record = doors.up.records(1).into_iter().find(|record| record["principal"]["id"] == WORKLOAD).unwrap();
+        let record = doors.up.record("the workload", |record| record["principal"]["id"] == WORKLOAD);
         assert_eq!(record["principal"]["federation"], "partner");
     }
 }

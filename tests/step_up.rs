@@ -191,8 +191,7 @@ fn a_token_for_one_operation_is_its_first_token_at_every_other() {
     {
         assert_eq!(door(&up, method, path, &bound).status, status, "{method} {path}");
     }
-    let of_cancel = || up.records(1).into_iter().rev().find(|record| record["operation"] == "cancel-order");
-    let last = eventually("the refusal is recorded", of_cancel).unwrap();
+    let last = up.record("the refusal", |record| record["operation"] == "cancel-order");
     assert_eq!((&last["principal"]["assurance"], &last["reason"]), (&json!("Bearer"), &json!("AssuranceTooLow")));
     assert_eq!(last["principal"]["stepUp"]["operation"], "refund-order", "{last}");
 

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, clippy::unwrap_used, clippy::panic, reason = "each test uses a part of it")]
 
-use super::harness::{PATIENCE, Reply, Up, durward, exchange, listening, records, run};
+use super::harness::{PATIENCE, Reply, Up, durward, exchange, listening, record, records, run};
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -138,6 +138,10 @@ impl Gate {
 
     pub fn records(&self, count: usize) -> Vec<Value> {
         records(&self.audit, count)
+    }
+
+    pub fn record(&self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+        record(&self.audit, what, is)
     }
 
     pub fn said(&self) -> String {

@@ -10,6 +10,7 @@
 )]
 
 mod ports;
+pub mod usage;
 
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -172,6 +173,11 @@ impl Up {
         records(&self.audit, count)
     }
 
+    /// The newest record that is so, awaited: an answer may come before its record is written.
+    pub fn record(&self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+        record(&self.audit, what, is)
+    }
+
     /// Ends it as Ctrl-C does, and gives its exit code and how long it took.
     pub fn interrupt(&mut self) -> (Option<i32>, Duration) {
         let started = Instant::now();
@@ -187,9 +193,7 @@ impl Up {
 
     /// Resident memory in kB.
     pub fn resident(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+        usage::resident(self.child.id()).unwrap()
     }
 }
 
@@ -211,6 +215,11 @@ pub fn records(log: &Path, count: usize) -> Vec<Value> {
         (records.len() >= count).then_some(records)
     };
     eventually(&format!("{count} audit records"), read).unwrap()
+}
+
+/// The newest record of an audit log that is so, once there is one.
+pub fn record(log: &Path, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+    eventually(&format!("a record of {what}"), || records(log, 0).into_iter().rev().find(&is)).unwrap()
 }
 
 /// Whether a line of the audit log is about the log itself.
