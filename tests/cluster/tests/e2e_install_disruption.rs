@@ -156,6 +156,8 @@ fn e2e_no_decision_is_wrong_or_lost_while_replicas_and_the_api_server_come_and_g
         namespace.apply(&policy(namespace.name(), "later", spec)).expect("applied");
         installed.in_force(namespace.name(), "later");
     }
+    // the killed replica's successor may still be starting; other tests count on both
+    installed.kubectl(["rollout", "status", "deployment/durward", "-n", NAMESPACE, "--timeout=120s"]);
 }
 
 #[test]
@@ -176,12 +178,18 @@ fn e2e_webhook_certificates_rotate_under_load_without_a_failed_call() {
     let create =
         |who: &str| namespace.kubectl([&format!("--as={who}"), "create", "configmap", "c", "--dry-run=server"]);
     installed.until("the API server to ask", || create("eve").is_err().then_some(()));
-    let ends = || -> BTreeMap<String, String> {
-        let pods = installed.pods();
-        let addresses = pods.iter().filter_map(|pod| pod["status"]["podIP"].as_str());
-        addresses.map(|address| (address.to_owned(), certificate_end(&format!("{address}:8443")))).collect()
+    // a replica that has just taken another's place may not listen yet
+    let ends = || {
+        installed.until("each replica to show a certificate", || -> Option<BTreeMap<String, String>> {
+            let pods = installed.pods();
+            let addresses = pods.iter().map(|pod| pod["status"]["podIP"].as_str());
+            addresses
+                .map(|address| Some((address?.to_owned(), certificate_end(&format!("{}:8443", address?))?)))
+                .collect()
+        })
     };
-    let (began, first) = (Instant::now(), ends());
+    let first = ends();
+    let began = Instant::now();
     let mut calls = 0;
     while began.elapsed() < Duration::from_secs(25) {
         create("ada").unwrap_or_else(|error| panic!("call {calls}, after {:?}: {error}", began.elapsed()));
@@ -196,13 +204,12 @@ fn e2e_webhook_certificates_rotate_under_load_without_a_failed_call() {
     }
 }
 
-/// End of the certificate that a listener shows.
-fn certificate_end(address: &str) -> String {
+/// End of the certificate that a listener shows; `None` when nothing listens there.
+fn certificate_end(address: &str) -> Option<String> {
     let script =
         format!("openssl s_client -connect {address} </dev/null 2>/dev/null | openssl x509 -noout -enddate -serial");
     let output = std::process::Command::new("sh").args(["-c", &script]).output().expect("openssl runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 #[test]
