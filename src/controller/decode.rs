@@ -1,6 +1,9 @@
 //! Durward's own resources, each decoded for itself.
 
+use durward_api::catalog::{Change, created};
 use durward_api::compile::FieldError;
+use durward_api::resources::LastGood;
+use durward_core::policy::PolicyKey;
 use kube::api::DynamicObject;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -14,6 +17,12 @@ pub(crate) fn spec<T: DeserializeOwned>(object: &DynamicObject) -> Result<T, Fie
         let field = if path == "." { "spec".to_owned() } else { format!("spec.{path}") };
         FieldError { field, message: error.into_inner().to_string() }
     })
+}
+
+/// What the status of a policy remembers of its last good version.
+pub(crate) fn remembered(key: &PolicyKey, object: &DynamicObject) -> Option<Change> {
+    let good = LastGood::of_object(object.metadata.generation, &object.data)?;
+    Some(Change::Remembered(key.clone(), created(&object.metadata), Box::new(good)))
 }
 
 /// The `status` as it is stored, in JSON.

@@ -32,10 +32,12 @@ pub async fn read(client: Client, settings: Settings) -> Result<(Catalog, Vec<St
     let policies: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<AccessPolicy>(&()));
     for object in all(&policies, "accesspolicies.durward.dev").await? {
         let Some(key) = key_of(&object.metadata) else { continue };
+        let remembered = decode::remembered(&key, &object);
         changes.push(match decode::spec(&object) {
             Ok(spec) => Change::Policy(Box::new(AccessPolicy { metadata: object.metadata, spec, status: None })),
             Err(error) => Change::Unreadable(key, error),
         });
+        changes.extend(remembered);
     }
     let relationships: Api<DynamicObject> = Api::all_with(client, &ApiResource::erase::<Relationship>(&()));
     for object in all(&relationships, "relationships.durward.dev").await? {

@@ -225,17 +225,18 @@ impl Owner {
         let Some(key) = key_of(&object.metadata) else { return };
         let before = self.policies.insert(key.clone(), seen.clone());
         self.reports.touched.insert(key.clone());
-        // a change of status or metadata alone decides nothing anew
-        if before.is_some_and(|before| before.uid == seen.uid && before.generation == seen.generation) {
-            return;
+        let remembered = decode::remembered(&key, &object);
+        // a change of status or metadata alone decides nothing anew, unless it tells what nobody here knows
+        if !before.is_some_and(|before| before.uid == seen.uid && before.generation == seen.generation) {
+            self.changes.push(match decode::spec(&object) {
+                Ok(spec) => {
+                    self.gates.policy(&key, &object, &spec);
+                    Change::Policy(Box::new(AccessPolicy { metadata: object.metadata, spec, status: None }))
+                }
+                Err(error) => Change::Unreadable(key, error),
+            });
         }
-        self.changes.push(match decode::spec(&object) {
-            Ok(spec) => {
-                self.gates.policy(&key, &object, &spec);
-                Change::Policy(Box::new(AccessPolicy { metadata: object.metadata, spec, status: None }))
-            }
-            Err(error) => Change::Unreadable(key, error),
-        });
+        self.changes.extend(remembered);
     }
 
     fn provider(&mut self, object: DynamicObject) {
@@ -379,7 +380,8 @@ impl Owner {
 
     fn report_policy(&self, key: &PolicyKey) -> Option<Report> {
         let seen = self.policies.get(key)?;
-        let Fate { rejected, in_force } = self.catalog.fate(key)?;
+        let Fate { rejected, in_force, closed } = self.catalog.fate(key)?;
+        let last_good = self.catalog.last_good(key).and_then(|good| serde_json::to_string(&good).ok());
         let facts = self.catalog.in_force(key).map(|policy| Facts {
             service: policy.audience.to_string(),
             operations: policy.operations.len(),
@@ -388,7 +390,9 @@ impl Owner {
         let outcome = Outcome {
             rejected: rejected.map(|rejection| (rejection.reason.as_str(), rejection.errors)),
             in_force,
+            closed: closed.then(|| names(self.catalog.closed_by(key))),
             facts,
+            last_good: last_good.map(Into::into),
         };
         let target =
             Target { kind: Kind::Policy, namespace: Some(key.namespace.to_string()), name: key.name.to_string() };
@@ -397,11 +401,11 @@ impl Owner {
 
     fn report_relationship(&self, key: &RelationshipKey) -> Option<Report> {
         let seen = self.relationships.get(key)?;
-        let Fate { rejected, in_force } = self.catalog.relationship_fate(key)?;
+        let Fate { rejected, in_force, .. } = self.catalog.relationship_fate(key)?;
         let rejected = rejected.map(|rejection| (rejection.reason.as_str(), rejection.errors));
         let (namespace, name) = (Some(key.namespace.to_string()), key.name.to_string());
         let target = Target { kind: Kind::Relationship, namespace, name };
-        Some(report(target, seen, Outcome { rejected, in_force, facts: None }))
+        Some(report(target, seen, Outcome { rejected, in_force, ..Outcome::default() }))
     }
 
     fn report_providers(&mut self, problems: &[ProviderProblem]) {
@@ -411,7 +415,7 @@ impl Owner {
                 Ok(_) => problems.iter().filter(|(of, _)| of == name).map(|(_, problem)| problem.clone()).collect(),
             };
             let rejected = (!errors.is_empty()).then_some(("Invalid", errors));
-            let outcome = Outcome { in_force: rejected.is_none(), rejected, facts: None };
+            let outcome = Outcome { in_force: rejected.is_none(), rejected, ..Outcome::default() };
             let target = Target { kind: Kind::Provider, namespace: None, name: name.clone() };
             self.reports.others.push(report(target, seen, outcome));
         }
@@ -491,6 +495,10 @@ impl Owner {
             })
             .collect()
     }
+}
+
+fn names(policies: &[PolicyKey]) -> String {
+    policies.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn seen(object: &DynamicObject) -> Seen {

@@ -43,13 +43,17 @@ impl Report {
 }
 
 /// What became of a resource.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Outcome {
     /// Reason and mistakes, if its newest version is not in force.
     pub(crate) rejected: Option<(&'static str, Vec<FieldError>)>,
     /// Whether any version is in force.
     pub(crate) in_force: bool,
+    /// The policies that close its service, because versions of them were in force that are not known; this may be one.
+    pub(crate) closed: Option<String>,
     pub(crate) facts: Option<Facts>,
+    /// What is to be remembered of the version that was last in force, in JSON.
+    pub(crate) last_good: Option<Arc<str>>,
 }
 
 /// What the version in force comes to.
@@ -72,6 +76,8 @@ const IN_FORCE: &str = "InForce";
 const PENDING: &str = "Pending";
 /// Reason of `Programmed=False`: the version before stays in force.
 const LAST_GOOD: &str = "LastGoodInForce";
+/// Reason of `Programmed=False`: the version before is not known, so its service is closed.
+pub(crate) const CLOSED: &str = "ServiceClosed";
 /// Reason of `Programmed=False`: nothing of it is in force.
 const NOT_ACCEPTED: &str = "NotAccepted";
 /// Longest message; the API server takes 32,768 bytes.
@@ -96,9 +102,10 @@ pub(crate) fn wanted(
 ) -> Option<Wanted> {
     let observed: &Value = &serde_json::from_str(&report.observed).unwrap_or_default();
     let was_programmed = was_programmed(report, observed);
+    let last_good: Option<Value> = report.outcome.last_good.as_deref().and_then(|good| serde_json::from_str(good).ok());
     let mut conditions = vec![accepted(&report.outcome)];
     if report.target.kind == Kind::Policy {
-        conditions.push(programmed(report, confirmed.is_some() || was_programmed));
+        conditions.push(programmed(report, last_good.as_ref(), confirmed.is_some() || was_programmed));
     }
     let mut transitions = Vec::new();
     let conditions: Vec<Value> = conditions
@@ -119,14 +126,16 @@ pub(crate) fn wanted(
         })
         .collect();
     let facts = report.outcome.facts.as_ref();
+    let closed = last_good.as_ref().filter(|_| report.outcome.closed.is_some());
     let mut status = json!({
         "conditions": conditions,
         "observedGeneration": report.generation,
-        "service": facts.map(|facts| &facts.service),
+        "service": facts.map(|facts| facts.service.as_str()).or_else(|| closed?.get("audience")?.as_str()),
         "operations": facts.map(|facts| facts.operations),
         "grants": facts.map(|facts| facts.grants),
         "auditedDenials": audited.max(report.audited()),
         "revision": revision(report, observed.get("revision").filter(|_| was_programmed), confirmed),
+        "lastGood": last_good,
     });
     if let Value::Object(fields) = &mut status {
         fields.retain(|_, value| !value.is_null());
@@ -144,19 +153,48 @@ fn accepted(outcome: &Outcome) -> (&'static str, bool, &'static str, String) {
     }
 }
 
-fn programmed(report: &Report, everywhere: bool) -> (&'static str, bool, &'static str, String) {
+fn programmed(
+    report: &Report,
+    last_good: Option<&Value>,
+    everywhere: bool,
+) -> (&'static str, bool, &'static str, String) {
     let not = |reason, message: &str| (PROGRAMMED, false, reason, message.to_owned());
+    if let Some(by) = &report.outcome.closed {
+        let why = last_good.filter(|_| !report.outcome.in_force).map(closed);
+        let why = why.unwrap_or_else(|| {
+            format!("its service is closed, and every request denied, until {by} is mended or removed")
+        });
+        return (PROGRAMMED, false, CLOSED, cut(why));
+    }
     match (&report.outcome.rejected, report.outcome.in_force) {
-        (Some(_), true) => not(LAST_GOOD, "the last good version stays in force"),
+        (Some(_), true) => not(
+            LAST_GOOD,
+            "the last good version stays in force on replicas that know it; one that starts anew closes the service: mend \
+             or remove the policy",
+        ),
         (Some(_), false) | (None, false) => not(NOT_ACCEPTED, "nothing of it is in force: its service denies"),
         (None, true) if everywhere => (PROGRAMMED, true, IN_FORCE, "in force on every ready replica".to_owned()),
         (None, true) => not(PENDING, "not every ready replica has it in force yet"),
     }
 }
 
+/// What is to be known of a service that is closed.
+fn closed(good: &Value) -> String {
+    let service = good.get("audience").and_then(Value::as_str).unwrap_or_default();
+    let version = good.get("generation").and_then(Value::as_i64);
+    let version = version.map_or_else(|| "an earlier version".to_owned(), |number| format!("generation {number}"));
+    let governed =
+        if good.get("kubernetes").is_some() { ", and so are the Kubernetes operations that it governed" } else { "" };
+    format!(
+        "service `{service}` is closed: {version} was in force, which a replica that starts anew can't know, so every request \
+         to the service is denied{governed}; mend or remove the policy"
+    )
+}
+
 /// The revision in which this generation came into force: what was once found stays, other policies come and go.
 fn revision(report: &Report, before: Option<&Value>, confirmed: Option<Digest>) -> Option<String> {
-    if report.target.kind != Kind::Policy || report.outcome.rejected.is_some() || !report.outcome.in_force {
+    let Outcome { rejected, in_force, closed, .. } = &report.outcome;
+    if report.target.kind != Kind::Policy || rejected.is_some() || !in_force || closed.is_some() {
         return None;
     }
     let before = before.and_then(Value::as_str).map(ToOwned::to_owned);
@@ -201,7 +239,7 @@ mod tests {
             uid: "u".to_owned(),
             generation: 4,
             observed: observed.to_string().into(),
-            outcome: Outcome { rejected, in_force, facts: facts.filter(|_| in_force) },
+            outcome: Outcome { rejected, in_force, facts: facts.filter(|_| in_force), ..Outcome::default() },
         }
     }
 
@@ -252,6 +290,63 @@ mod tests {
             wanted(&report(Some(("Invalid", errors)), false, Value::Null), None, None, at(0)).expect("one").status;
         assert_eq!(state(&status, PROGRAMMED), ("False", "NotAccepted"));
         assert_eq!(status.get("service"), None);
+    }
+
+    fn good() -> Value {
+        let rule = json!({"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["CONNECT"]});
+        json!({"generation": 3, "audience": "orders-api", "hosts": ["orders.shop.svc"], "kubernetes": [rule]})
+    }
+
+    #[test]
+    fn what_was_accepted_is_remembered_before_it_is_in_force_everywhere() {
+        let remembering = |report: Report| {
+            let last_good = Some(good().to_string().into());
+            Report { outcome: Outcome { last_good, ..report.outcome }, ..report }
+        };
+        let pending =
+            wanted(&remembering(report(None, true, Value::Null)), None, None, at(0)).expect("a status").status;
+        assert_eq!((state(&pending, PROGRAMMED), &pending["lastGood"]), (("False", "Pending"), &good()));
+        assert_eq!(wanted(&remembering(report(None, true, pending.clone())), None, None, at(9)), None, "at rest");
+        // a broken version that follows at once leaves it there
+        let broken = report(Some(("Invalid", vec![])), true, pending);
+        let broken = Report { generation: 5, ..remembering(broken) };
+        let status = wanted(&broken, None, None, at(1)).expect("a status").status;
+        assert_eq!((state(&status, PROGRAMMED), &status["lastGood"]), (("False", "LastGoodInForce"), &good()));
+        let message = condition(&status, PROGRAMMED).expect("programmed")["message"].as_str().expect("text");
+        assert!(message.contains("one that starts anew closes the service: mend or remove the policy"), "{message}");
+    }
+
+    #[test]
+    fn a_closed_service_is_told_with_what_to_do() {
+        let closed = |rejected, in_force, observed| {
+            let report = report(rejected, in_force, observed);
+            let last_good = Some(good().to_string().into());
+            Report { outcome: Outcome { closed: Some("shop/orders".into()), last_good, ..report.outcome }, ..report }
+        };
+        let broken = |observed| closed(Some(("Invalid", vec![])), false, observed);
+        let told = wanted(&broken(Value::Null), None, None, at(0)).expect("a status");
+        assert_eq!(state(&told.status, PROGRAMMED), ("False", "ServiceClosed"));
+        assert_eq!((&told.status["service"], &told.status["lastGood"]), (&json!("orders-api"), &good()));
+        let message = condition(&told.status, PROGRAMMED).expect("programmed")["message"].as_str().expect("text");
+        for part in ["`orders-api` is closed", "generation 3 was in force", "Kubernetes operations", "mend or remove"] {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+        assert!(
+            told.transitions
+                .iter()
+                .any(|(kind, _, reason, _)| (kind.as_str(), reason.as_str()) == (PROGRAMMED, CLOSED))
+        );
+        assert_eq!(wanted(&broken(told.status), None, None, at(60)), None, "nothing is written at rest");
+        // another policy of the service, which is good itself
+        let revision = Some(Digest::of([b"one".as_slice()]));
+        let other = wanted(&closed(None, true, Value::Null), revision, None, at(0)).expect("a status").status;
+        assert_eq!(
+            (state(&other, ACCEPTED), state(&other, PROGRAMMED)),
+            (("True", "Valid"), ("False", "ServiceClosed"))
+        );
+        assert_eq!(other.get("revision"), None);
+        let message = condition(&other, PROGRAMMED).expect("programmed")["message"].as_str().expect("text");
+        assert!(message.contains("until shop/orders is mended or removed"), "{message}");
     }
 
     #[test]

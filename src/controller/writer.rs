@@ -6,7 +6,7 @@ use crate::controller::backlog::Backlog;
 use crate::controller::events::Events;
 use crate::controller::owner::Batch;
 use crate::controller::replicas::Confirmed;
-use crate::controller::status::{ACCEPTED, Kind, Report, Target, Wanted, wanted};
+use crate::controller::status::{ACCEPTED, CLOSED, Kind, Outcome, Report, Target, Wanted, wanted};
 use crate::process::Failure;
 use durward_api::resources::{AccessPolicy, IdentityProvider, Relationship};
 use futures::StreamExt;
@@ -170,7 +170,8 @@ impl Writer {
 
 /// Whether a status is still to say that the resource is in force everywhere.
 fn waits(report: &Report, since: u64, confirmed: &Confirmed) -> bool {
-    report.outcome.in_force && report.outcome.rejected.is_none() && confirmed.of(since).is_none()
+    let Outcome { rejected, in_force, closed, .. } = &report.outcome;
+    *in_force && rejected.is_none() && closed.is_none() && confirmed.of(since).is_none()
 }
 
 async fn write(client: &Client, events: &Events, report: &Report, wanted: &Wanted) -> Result<(), kube::Error> {
@@ -196,8 +197,10 @@ async fn write(client: &Client, events: &Events, report: &Report, wanted: &Wante
         ..ObjectReference::default()
     };
     for (condition, holds, reason, message) in &wanted.transitions {
-        // what is not accepted is told once, not again as not programmed; waiting for replicas is no event
-        let tells = if condition == ACCEPTED { !holds || target.kind != Kind::Policy } else { *holds };
+        // what is not accepted is told once, not again as not programmed, unless it closes a service; waiting for replicas is
+        // no event
+        let accepted = condition == ACCEPTED;
+        let tells = if accepted { !holds || target.kind != Kind::Policy } else { *holds || reason == CLOSED };
         if tells {
             let event = Event {
                 type_: if *holds { EventType::Normal } else { EventType::Warning },

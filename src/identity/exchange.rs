@@ -15,6 +15,7 @@ use durward_core::policy::Way;
 use durward_core::principal::PrincipalId;
 use durward_core::scope::Scope;
 use durward_core::service::Service;
+use durward_core::snapshot::Snapshot;
 use durward_core::token::{Signature, TokenScopes};
 use durward_pki::token::Algorithm;
 use rustls_pki_types::CertificateDer;
@@ -160,7 +161,7 @@ impl TokenService {
     ) -> Result<AccessToken, (Refusal, Option<String>)> {
         let snapshot = self.engine.snapshot();
         let nobody = |refusal| (refusal, None);
-        let service = snapshot.by_audience(request.audience).filter(|_| !self.is_ours(request.audience));
+        let service = self.service(&snapshot, request.audience);
         let service = service.ok_or(nobody(Refusal::Target("no policy speaks for the audience")))?;
         let holder = certificate.map(|certificate| self.engine.authenticator().holder(certificate, now)).transpose();
         let holder = holder.map_err(|failure| nobody(Refusal::Client(failure.to_string())))?;
@@ -264,7 +265,7 @@ impl TokenService {
         let now = Utc::now();
         let Ok(_slot) = self.slots.try_acquire() else { return Err(Refusal::Later("too many ask at once")) };
         let snapshot = self.engine.snapshot();
-        let service = snapshot.by_audience(audience).filter(|_| !self.is_ours(audience));
+        let service = self.service(&snapshot, audience);
         let service = service.ok_or(Refusal::Target("no policy speaks for the audience"))?;
         self.meant(SubjectToken::Jwt(token), audience, service, None, now).await
     }
@@ -282,6 +283,12 @@ impl TokenService {
         let meant = [AUDIENCE, &*self.issuer];
         let subject = self.engine.authenticator().subject(token, certificate, &expect, &meant, now).await;
         subject.map_err(Refusal::Subject)
+    }
+
+    /// The service that a token can be for; none that is closed.
+    fn service<'s>(&self, snapshot: &'s Snapshot, audience: &str) -> Option<&'s Arc<Service>> {
+        let open = |service: &&Arc<Service>| service.closed_by().is_empty() && !self.is_ours(audience);
+        snapshot.by_audience(audience).filter(open)
     }
 
     /// Whether an audience is our own: a token for it could be exchanged for others.

@@ -6,7 +6,7 @@
 use crate::compile::{FieldError, Settings, compile};
 use crate::ownership::{Allowance, unowned};
 use crate::relationships::{RelationshipKey, Relationships};
-use crate::resources::{AccessPolicy, Relationship};
+use crate::resources::{AccessPolicy, LastGood, Relationship};
 use durward_core::approval::{Given, Matter};
 use durward_core::digest::Digest;
 use durward_core::policy::{Policy, PolicyKey};
@@ -23,6 +23,9 @@ pub enum Change {
     Policy(Box<AccessPolicy>),
     /// An `AccessPolicy` can't be read at all; what was good stays.
     Unreadable(PolicyKey, FieldError),
+    /// What is remembered of the last good version of an `AccessPolicy`, created so many seconds after 1970 began. It counts where
+    /// that version is not known.
+    Remembered(PolicyKey, i64, Box<LastGood>),
     /// An `AccessPolicy` is gone.
     PolicyGone(PolicyKey),
     /// A `Relationship` is there, new or changed.
@@ -48,6 +51,9 @@ pub struct Fate {
     pub rejected: Option<Rejection>,
     /// Whether any version is in force: the newest, or the last good one.
     pub in_force: bool,
+    /// Whether its service is closed: of this policy, or of another one of the service, a version was in force that is not known
+    /// here.
+    pub closed: bool,
 }
 
 /// Why a version of a policy is not in force.
@@ -70,6 +76,8 @@ pub enum RejectionReason {
     HostConflict,
     /// An older policy of the service declares the same operation or requests.
     OperationConflict,
+    /// An older policy closes the service: a version of it was in force that is not known here.
+    ServiceClosed,
     /// No policy is about the service of a `Relationship`.
     NoService,
     /// Some tuples say what the relations of the service do not know.
@@ -87,6 +95,7 @@ impl RejectionReason {
             Self::NotOwned => "NotOwned",
             Self::HostConflict => "HostConflict",
             Self::OperationConflict => "OperationConflict",
+            Self::ServiceClosed => "ServiceClosed",
             Self::NoService => "NoService",
             Self::UnknownRelation => "UnknownRelation",
             Self::OtherRelationEngine => "OtherRelationEngine",
@@ -150,11 +159,13 @@ struct Entry {
     newest: Option<Arc<Policy>>,
     /// Why there is a newer one that does not.
     invalid: Option<Vec<FieldError>>,
-    /// The version that was last in force.
+    /// The version that was last in force, or what stands for it where it is not known.
     last: Option<Arc<Policy>>,
-    /// The version that is in force.
+    /// The version that is in force, or what stands for it.
     in_force: Option<Arc<Policy>>,
     rejected: Option<Rejection>,
+    /// Whether its service is closed.
+    closed: bool,
     /// The fate that was last returned.
     announced: Option<Fate>,
 }
@@ -167,7 +178,8 @@ impl Entry {
     }
 
     fn fate(&self) -> Fate {
-        Fate { rejected: self.rejected.clone(), in_force: self.in_force.is_some() }
+        let in_force = self.in_force.as_ref().is_some_and(|version| version.forgotten.is_none());
+        Fate { rejected: self.rejected.clone(), in_force, closed: self.closed }
     }
 }
 
@@ -289,7 +301,21 @@ impl Catalog {
     /// The version of a policy that is in force.
     #[must_use]
     pub fn in_force(&self, key: &PolicyKey) -> Option<&Arc<Policy>> {
-        self.entries.get(key)?.in_force.as_ref()
+        self.entries.get(key)?.in_force.as_ref().filter(|version| version.forgotten.is_none())
+    }
+
+    /// What is to be remembered of the version that was last in force.
+    #[must_use]
+    pub fn last_good(&self, key: &PolicyKey) -> Option<LastGood> {
+        self.entries.get(key)?.last.as_deref().map(LastGood::of)
+    }
+
+    /// The policies that close the service of one: versions of them were in force that are not known here.
+    #[must_use]
+    pub fn closed_by(&self, key: &PolicyKey) -> &[PolicyKey] {
+        let service = self.entries.get(key).and_then(|entry| entry.in_force.as_deref()).map(service_of);
+        let service = service.and_then(|service| self.snapshot.service(&service));
+        service.map(|service| service.closed_by()).unwrap_or_default()
     }
 
     fn take_in(&mut self, change: Change, touched: &mut BTreeSet<PolicyKey>) {
@@ -297,7 +323,7 @@ impl Catalog {
             Change::Policy(resource) => {
                 let compiled = compile(&resource, &self.settings);
                 let Some(key) = key_of(&resource.metadata) else { return };
-                let created = resource.metadata.creation_timestamp.as_ref().map_or(i64::MAX, |at| at.0.as_second());
+                let created = created(&resource.metadata);
                 self.replace(&key, touched, |entry| {
                     entry.created = created;
                     match compiled {
@@ -312,6 +338,7 @@ impl Catalog {
             Change::Unreadable(key, error) => {
                 self.replace(&key, touched, |entry| entry.invalid = Some(vec![error]));
             }
+            Change::Remembered(key, created, good) => self.remember(&key, created, &good, touched),
             Change::PolicyGone(key) => {
                 self.unregister(&key, touched);
                 if let Some(keys) = self.by_namespace.get_mut(&key.namespace) {
@@ -351,6 +378,18 @@ impl Catalog {
         change(self.entries.entry(key.clone()).or_default());
         self.by_namespace.entry(Arc::clone(&key.namespace)).or_default().insert(key.clone());
         self.register(key, touched);
+    }
+
+    /// Remembers the last good version of a policy, unless one is known here.
+    fn remember(&mut self, key: &PolicyKey, created: i64, good: &LastGood, touched: &mut BTreeSet<PolicyKey>) {
+        let Some(entry) = self.entries.get(key).filter(|entry| entry.last.is_none()) else { return };
+        let newest =
+            entry.newest.iter().find(|newest| newest.generation.is_some() && newest.generation == good.generation);
+        let last = newest.cloned().unwrap_or_else(|| Arc::new(good.forgotten(key, &self.settings)));
+        self.replace(key, touched, |entry| {
+            entry.created = created;
+            entry.last = Some(last);
+        });
     }
 
     /// Enters what a policy claims, and touches everyone who claims the same.
@@ -429,7 +468,12 @@ impl Catalog {
         }
         let affected: BTreeSet<PolicyKey> = policies.into_iter().map(|(_, key)| key).collect();
         for key in touched.union(&affected) {
-            let digest = self.in_force(key).map(|policy| policy.digest);
+            let closed = !self.closed_by(key).is_empty();
+            let entry = self.entries.get_mut(key);
+            let digest = entry.and_then(|entry| {
+                entry.closed = closed;
+                Some(entry.in_force.as_ref()?.digest)
+            });
             self.snapshot.record(&content_name(key), digest);
         }
         affected
@@ -488,7 +532,13 @@ impl Catalog {
         let mut rejected = entry.invalid.clone().map(|errors| Rejection { reason: RejectionReason::Invalid, errors });
         for version in entry.versions() {
             let objection = self.objection(entry, version).or_else(|| {
-                services.entry(service_of(version)).or_default().add(Arc::clone(version)).err().map(conflicting)
+                let union = services.entry(service_of(version)).or_default();
+                // one that was in force has fitted in with all, whatever it was
+                let good = entry.last.as_ref().is_some_and(|last| Arc::ptr_eq(last, version));
+                match union.closed_by().filter(|_| !good) {
+                    Some(other) => Some(closed(other)),
+                    None => union.add(Arc::clone(version)).err().map(conflicting),
+                }
             });
             match objection {
                 None => return (Some(Arc::clone(version)), rejected),
@@ -545,9 +595,24 @@ pub fn key_of(metadata: &ObjectMeta) -> Option<PolicyKey> {
     Some(PolicyKey { namespace: namespace.into(), name: name.into() })
 }
 
+/// When a resource was created, in seconds since 1970; what does not say so is the youngest.
+#[must_use]
+pub fn created(metadata: &ObjectMeta) -> i64 {
+    metadata.creation_timestamp.as_ref().map_or(i64::MAX, |at| at.0.as_second())
+}
+
 fn conflicting(conflict: OperationConflict) -> Rejection {
     let error = FieldError { field: "spec.operations".to_owned(), message: conflict.to_string() };
     Rejection { reason: RejectionReason::OperationConflict, errors: vec![error] }
+}
+
+fn closed(other: &PolicyKey) -> Rejection {
+    let message = format!(
+        "policy {other} of the same service is broken, and its last good version is not known, so nobody can tell whether this \
+         one fits in: mend or remove {other} first"
+    );
+    let errors = vec![FieldError { field: "spec.service".to_owned(), message }];
+    Rejection { reason: RejectionReason::ServiceClosed, errors }
 }
 
 fn service_of(policy: &Policy) -> ServiceKey {

@@ -119,6 +119,24 @@ fn includes<'s>(
     all
 }
 
+/// Groups by resources by these verbs.
+pub(crate) fn api_patterns(api: &spec::KubernetesMatch, verbs: &[Option<Verb>]) -> Vec<ApiPattern> {
+    let any = |text: &str| (text != "*").then(|| Arc::from(text));
+    let mut patterns = Vec::new();
+    for resource in &api.resources {
+        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+        for group in &api.api_groups {
+            patterns.extend(verbs.iter().map(|verb| ApiPattern {
+                group: any(group),
+                resource: any(resource),
+                subresource: any(subresource),
+                verb: *verb,
+            }));
+        }
+    }
+    patterns
+}
+
 struct Compiler<'s> {
     settings: &'s Settings,
     errors: Vec<FieldError>,
@@ -177,6 +195,7 @@ impl Compiler<'_> {
             mode,
             generation: resource.metadata.generation,
             digest,
+            forgotten: None,
         })
     }
 
@@ -505,7 +524,6 @@ impl Compiler<'_> {
     }
 
     fn kubernetes(&mut self, field: &str, api: &spec::KubernetesMatch, patterns: &mut Vec<ApiPattern>) {
-        let any = |text: &str| (text != "*").then(|| Arc::from(text));
         for (list, given) in [("apiGroups", &api.api_groups), ("resources", &api.resources), ("verbs", &api.verbs)] {
             if given.is_empty() {
                 self.error(format!("{field}.{list}"), "say which; `[\"*\"]` means any, and the core group is `\"\"`");
@@ -521,17 +539,7 @@ impl Compiler<'_> {
                 verbs.extend(self.take(&format!("{field}.verbs[{i}]"), verb.parse::<Verb>()).map(Some));
             }
         }
-        for resource in &api.resources {
-            let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
-            for group in &api.api_groups {
-                patterns.extend(verbs.iter().map(|verb| ApiPattern {
-                    group: any(group),
-                    resource: any(resource),
-                    subresource: any(subresource),
-                    verb: *verb,
-                }));
-            }
-        }
+        patterns.extend(api_patterns(api, &verbs));
     }
 
     fn roles(&mut self, roles: &[spec::Role]) -> BTreeMap<String, BTreeSet<Scope>> {

@@ -132,7 +132,7 @@ impl Relationships {
         let entry = self.entries.get(key)?;
         let invalid = entry.invalid.clone().map(|errors| Rejection { reason: RejectionReason::Invalid, errors });
         let misfit = || entry.in_force.as_ref().and_then(|said| misfits(&said.service, &said.shapes, snapshot));
-        Some(Fate { rejected: invalid.or_else(misfit), in_force: entry.in_force.is_some() })
+        Some(Fate { rejected: invalid.or_else(misfit), in_force: entry.in_force.is_some(), closed: false })
     }
 
     pub(crate) fn review(resource: &Relationship, snapshot: &Snapshot) -> Result<Vec<FieldError>, Vec<FieldError>> {
@@ -170,6 +170,10 @@ fn misfits(service: &ServiceKey, shapes: &Shapes, snapshot: &Snapshot) -> Option
         let errors = vec![FieldError { field: "spec.service".to_owned(), message }];
         return Some(Rejection { reason: RejectionReason::NoService, errors });
     };
+    if !found.closed_by().is_empty() {
+        // which relations there are is not known; it is the policy that has to be mended
+        return None;
+    }
     if *found.relation_engine() != RelationEngine::Own {
         let message = "its relations are asked of OpenFGA (`relationEngine`): write the tuples there; here they count for nothing";
         let errors = vec![FieldError::new("spec.service", message)];

@@ -9,7 +9,7 @@ use crate::decision::{Approval, Challenge, Decision, Reason};
 use crate::host::Host;
 use crate::kubernetes::ApiCall;
 use crate::path::{Ambiguity, PathPattern, RequestPath};
-use crate::policy::{Denial, Grant, Labels, MAX_SCOPES, Mode, Operation, Subject, Way};
+use crate::policy::{Denial, Grant, Labels, MAX_SCOPES, Mode, Operation, PolicyKey, Subject, Way};
 use crate::principal::{Identity, Principal, PrincipalId};
 use crate::relations::{Answers, Checked, Proof, Question, Questions, RelationEngine, RelationTo};
 use crate::request::{Call, Request, Target};
@@ -26,6 +26,9 @@ use std::sync::{Arc, OnceLock};
 
 /// Clock difference up to which an authentication "in the future" counts as just now.
 pub(crate) const SKEW: TimeDelta = TimeDelta::seconds(60);
+
+/// Why a closed service denies.
+const CLOSED: &str = "its service is closed, because the version that was in force is not known here";
 
 /// A request with its service and operation found, or the reason why not.
 #[derive(Debug)]
@@ -79,6 +82,9 @@ impl Snapshot {
 }
 
 fn find<'s, 'r>(service: &'s Service, call: &'r Call<'r>) -> Result<Found<'s, 'r>, (Reason, Option<Ambiguity>)> {
+    if !service.closed_by().is_empty() {
+        return Err((Reason::NoPolicy, None));
+    }
     let found = match call {
         Call::Http { method, path } => service.find(method, path).map(|found| {
             let (operation, path, pattern) = found?;
@@ -117,6 +123,11 @@ impl<'s> Route<'s, '_> {
     #[must_use]
     pub fn audience(&self) -> Option<&'s str> {
         self.service.map(|service| &*service.key.audience)
+    }
+
+    /// The first policy that closes the service.
+    fn closed_by(&self) -> Option<&'s PolicyKey> {
+        self.service?.closed_by().first()
     }
 
     /// The operation, once found.
@@ -187,7 +198,8 @@ impl<'s> Route<'s, '_> {
         let found = match &self.found {
             Ok(found) => found,
             Err((reason, ambiguity)) => {
-                let detail = ambiguity.map(|why| why.to_string());
+                let closed = || self.closed_by().map(|policy| format!("{CLOSED}: mend or remove policy {policy}"));
+                let detail = ambiguity.map(|why| why.to_string()).or_else(closed);
                 return ControlFlow::Break(Decision { detail, ..self.decision(*reason) });
             }
         };
@@ -251,7 +263,7 @@ impl<'s> Route<'s, '_> {
             reason,
             mode: operation.map(|o| o.mode).or_else(|| self.service.map(|s| s.mode)).unwrap_or(Mode::Enforce),
             service: self.service.map(|service| service.key.clone()),
-            policy: operation.map(|o| o.policy.clone()),
+            policy: operation.map(|o| &o.policy).or(self.closed_by()).cloned(),
             operation: operation.map(|o| Arc::clone(&o.operation.name)),
             rules: Vec::new(),
             required: operation.map(|o| Arc::clone(&o.operation.scopes)).unwrap_or_default(),

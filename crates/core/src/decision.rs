@@ -14,7 +14,7 @@ use std::sync::Arc;
 /// Why a request is allowed or denied, in the order in which it is found out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Reason {
-    /// No policy speaks for the service.
+    /// No policy speaks for the service, or the one that does is broken and its last good version is not known.
     NoPolicy,
     /// Two parsers could read the request differently.
     AmbiguousPath,
@@ -94,7 +94,7 @@ pub struct Decision {
     pub mode: Mode,
     /// The service, once found.
     pub service: Option<ServiceKey>,
-    /// The policy that declares the operation, once found.
+    /// The policy that declares the operation, once found; for a service that is closed the policy that closes it.
     pub policy: Option<PolicyKey>,
     /// The operation, once found.
     pub operation: Option<Arc<str>>,

@@ -1,5 +1,6 @@
 //! Requests to the Kubernetes API, as its admission webhooks see them, and patterns over them.
 
+use crate::policy::PolicyKey;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -69,6 +70,13 @@ pub struct ApiCall<'a> {
     pub verb: Verb,
     /// Name of the object; empty where it is not known yet, or where a collection is meant.
     pub name: &'a str,
+}
+
+impl ApiCall<'_> {
+    /// Whether it is about the `AccessPolicy` of this name, in the namespace that it is made in.
+    pub(crate) fn is_policy(&self, key: &PolicyKey) -> bool {
+        (self.group, self.resource) == ("durward.dev", "accesspolicies") && self.name == &*key.name
+    }
 }
 
 /// Requests by group, resource, subresource and verb; `None` stands for any.

@@ -347,4 +347,7 @@ pub struct Policy {
     pub generation: Option<i64>,
     /// Digest of what was compiled.
     pub digest: Digest,
+    /// Set where this stands for a version that was in force and is not known here any more: its service is closed. These are
+    /// the requests to the Kubernetes API that it governed.
+    pub forgotten: Option<Vec<ApiPattern>>,
 }

@@ -45,6 +45,9 @@ pub struct Service {
     pub(crate) grants: Vec<Arc<Grant>>,
     pub(crate) denials: Vec<Arc<Denial>>,
     pub(crate) denial_index: SubjectIndex<usize>,
+    /// Policies of which the version that was in force is not known here. As long as there is one the service has no operation,
+    /// and every request is denied.
+    closed_by: Box<[PolicyKey]>,
     routes: Routes,
     /// Patterns over the Kubernetes API with the operations that they are.
     kubernetes: Vec<(ApiPattern, usize)>,
@@ -162,6 +165,12 @@ impl Union {
         Ok(())
     }
 
+    /// A policy that closes the service, if there is one. Nobody can tell then whether another fits in.
+    #[must_use]
+    pub fn closed_by(&self) -> Option<&PolicyKey> {
+        self.policies.iter().find(|policy| policy.forgotten.is_some()).map(|policy| &policy.key)
+    }
+
     /// The patterns of an operation that are taken, with the operation that has them.
     fn holders(&self, operation: &Operation) -> impl Iterator<Item = (String, usize)> {
         let http = operation.matches.iter().filter_map(|p| Some((describe(p), self.routes.holder(p)?.0)));
@@ -175,7 +184,17 @@ impl Union {
     /// The service that the policies make; none without policies.
     #[must_use]
     pub fn unite(self) -> Option<Service> {
-        let Self { mut policies, routes, kubernetes, names, .. } = self;
+        let Self { mut policies, mut routes, mut kubernetes, mut names, .. } = self;
+        let mut closed_by: Vec<PolicyKey> =
+            policies.iter().filter(|p| p.forgotten.is_some()).map(|p| p.key.clone()).collect();
+        closed_by.sort();
+        let closed = !closed_by.is_empty();
+        if closed {
+            // what was denied is not known: no request is an operation any more, but all that were governed still are
+            (routes, names) = (Routes::default(), Map::default());
+            let forgotten = policies.iter().flat_map(|p| p.forgotten.iter().flatten().cloned());
+            kubernetes.extend(forgotten.map(|pattern| (pattern, usize::MAX)));
+        }
         let first = policies.first()?;
         let key = ServiceKey { namespace: Arc::clone(&first.key.namespace), audience: Arc::clone(&first.audience) };
         let mut grants: Vec<Arc<Grant>> = policies.iter().flat_map(|p| p.grants.iter().cloned()).collect();
@@ -189,6 +208,7 @@ impl Union {
         // in the order in which they were added: routes and names go by it
         let operations = policies
             .iter()
+            .filter(|_| !closed)
             .flat_map(|policy| policy.operations.iter().map(move |operation| (policy, operation)))
             .map(|(policy, operation)| ServiceOperation {
                 policy: policy.key.clone(),
@@ -204,6 +224,7 @@ impl Union {
         // all policies with relations have the same
         let relation_engine = policies.iter().find(|policy| policy.relations.declares_any());
         let relation_engine = relation_engine.map(|policy| policy.relation_engine.clone()).unwrap_or_default();
+        let audits = !closed && policies.iter().all(|p| p.mode == Mode::Audit);
         Some(Service {
             key,
             policies: policies.iter().map(|p| (p.key.clone(), p.generation)).collect(),
@@ -211,13 +232,14 @@ impl Union {
             pods: policies.iter().filter_map(|p| Some((p.key.clone(), p.pods.clone()?))).collect(),
             tokens: policies.iter().fold(Tokens::default(), |all, policy| all.and(policy.tokens)),
             ways: in_first_order(policies.iter().flat_map(|p| &p.ways)),
-            mode: if policies.iter().all(|p| p.mode == Mode::Audit) { Mode::Audit } else { Mode::Enforce },
+            mode: if audits { Mode::Audit } else { Mode::Enforce },
             operations,
             relations,
             relation_engine,
             grants,
             denials,
             denial_index,
+            closed_by: closed_by.into(),
             routes,
             kubernetes,
             names,
@@ -255,6 +277,7 @@ impl Service {
             grants: Vec::new(),
             denials: Vec::new(),
             denial_index: SubjectIndex::default(),
+            closed_by: Box::default(),
             routes: Routes::default(),
             kubernetes: Vec::new(),
             tokens: Tokens::default(),
@@ -272,6 +295,12 @@ impl Service {
     #[must_use]
     pub fn hosts(&self) -> &[Host] {
         &self.hosts
+    }
+
+    /// The policies that close the service: the version of each that was in force is not known here.
+    #[must_use]
+    pub fn closed_by(&self) -> &[PolicyKey] {
+        &self.closed_by
     }
 
     /// Accepted ways in, in the order in which they are tried.
@@ -342,6 +371,12 @@ impl Service {
     /// The requests to the Kubernetes API that the service declares, in its own namespace.
     pub fn kubernetes(&self) -> impl Iterator<Item = &ApiPattern> {
         self.kubernetes.iter().map(|(pattern, _)| pattern)
+    }
+
+    /// Whether a request to the Kubernetes API, in the service's namespace, is its to decide. A policy that closes it can be
+    /// mended and removed by whoever else may: nothing could open it again otherwise.
+    pub(crate) fn governs(&self, call: &ApiCall<'_>) -> bool {
+        self.kubernetes().any(|pattern| pattern.matches(call)) && !self.closed_by.iter().any(|key| call.is_policy(key))
     }
 
     /// The operation of this name.

@@ -194,7 +194,7 @@ impl Snapshot {
     pub fn governing<'s>(&'s self, namespace: &str, call: &ApiCall<'s>) -> impl Iterator<Item = &'s Arc<Service>> {
         let call = *call;
         let services = self.kubernetes.get(namespace).map(AsRef::as_ref).unwrap_or_default();
-        services.iter().filter(move |service| service.kubernetes().any(|pattern| pattern.matches(&call)))
+        services.iter().filter(move |service| service.governs(&call))
     }
 
     /// The namespaces with services that declare requests to the Kubernetes API, in no order, with these services.

@@ -36,6 +36,7 @@ pub(super) fn remedy(
 ) -> Option<Remedy> {
     match decision.reason {
         Reason::Public | Reason::Granted => None,
+        Reason::NoPolicy if decision.policy.is_some() => Some(mend(decision)),
         Reason::NoPolicy => Some(Remedy::advice(
             "no policy has this host or audience: name it in `spec.service` of the policy that is to protect it",
         )),
@@ -58,6 +59,15 @@ pub(super) fn remedy(
         )),
         Reason::InsufficientScope => Some(grant(decision, caller?, considered, trust_domain)),
     }
+}
+
+/// What opens a closed service again.
+fn mend(decision: &Decision) -> Remedy {
+    let policy = decision.policy.as_ref().map(ToString::to_string).unwrap_or_default();
+    Remedy::advice(format!(
+        "mend or remove AccessPolicy {policy}; its condition `Accepted` says what is wrong. Until then the service is closed \
+         wherever the version that was last in force is not known: here, and on each replica that started since"
+    ))
 }
 
 /// An operation for exactly this request.

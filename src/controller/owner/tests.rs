@@ -17,6 +17,7 @@ struct World {
     engine: Arc<Engine>,
     readiness: Arc<Readiness>,
     batches: mpsc::UnboundedReceiver<(u64, Batch)>,
+    gates: watch::Receiver<Resources>,
     _applied: mpsc::UnboundedReceiver<(u64, Digest)>,
     _synced: watch::Receiver<bool>,
 }
@@ -36,6 +37,7 @@ impl World {
             Arc::new(Metrics::default()),
             1,
         ));
+        let (to_gates, gates) = watch::channel(Resources::default());
         let readiness = Arc::new(Readiness::default());
         readiness.living();
         let outlets = Outlets {
@@ -43,7 +45,7 @@ impl World {
             readiness: Arc::clone(&readiness),
             batches: Batches { batches: sender, applied, number: 0 },
             synced,
-            gates: watch::Sender::new(Resources::default()),
+            gates: to_gates,
             approvals: watch::Sender::default(),
         };
         let settings = Settings { trust_domain: "cluster.local".into(), cluster_domain: "cluster.local".into() };
@@ -51,7 +53,7 @@ impl World {
         let owner = Owner::new(settings, Source::all(&[]), seal);
         let script = stream::select_all([script.boxed()]);
         tokio::spawn(owner.run(script, asked, outlets, CancellationToken::new()));
-        Self { events, reviews, engine, readiness, batches, _applied, _synced }
+        Self { events, reviews, engine, readiness, batches, gates, _applied, _synced }
     }
 
     fn tell(&self, event: Event) {
@@ -225,4 +227,93 @@ async fn a_namespace_that_loses_its_allowance_loses_its_hosts() {
     world.until("in force", |world| world.decides("shop")).await;
     world.tell(Event::Applied(Source::Namespaces, namespace("")));
     world.until("out of force", |world| !world.decides("shop")).await;
+}
+
+/// A policy whose status remembers generation 4, in which it governed shells of its namespace.
+fn lost(namespace: &str, generation: i64, spec: Value) -> DynamicObject {
+    let mut object = policy(namespace, generation, spec);
+    let shells = json!({"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["CONNECT"]});
+    object.data["status"] = json!({
+        "lastGood": {"generation": 4, "audience": format!("orders.{namespace}"), "hosts": [format!("orders.{namespace}.svc")],
+                     "kubernetes": [shells]},
+    });
+    object
+}
+
+fn governs(world: &World, namespace: &str) -> bool {
+    let verb = durward_core::kubernetes::Verb::Connect;
+    let call =
+        durward_core::kubernetes::ApiCall { group: "", resource: "pods", subresource: "exec", verb, name: "web" };
+    world.engine.snapshot().governing(namespace, &call).next().is_some()
+}
+
+#[tokio::test]
+async fn a_start_with_a_broken_policy_closes_what_its_status_remembers() {
+    for broken in [json!({"operations": [{"name": "?"}]}), json!({"operations": 7}), json!("nothing")] {
+        let mut world = World::new();
+        world.sync_others();
+        world.list(&Source::Policies, vec![own(lost("shop", 5, broken.clone())), own(open("farm", 1))]);
+        world.until("the good one", |world| world.decides("farm")).await;
+        let reports = world.reports().await;
+        let report = reports.iter().find(|report| report.target.namespace.as_deref() == Some("shop")).unwrap();
+        let Outcome { rejected, in_force, closed, last_good, .. } = &report.outcome;
+        assert_eq!((rejected.is_some(), *in_force, closed.as_deref()), (true, false, Some("shop/orders")), "{broken}");
+        let good: Value = serde_json::from_str(last_good.as_deref().unwrap()).unwrap();
+        assert_eq!(good, lost("shop", 5, Value::Null).data["status"]["lastGood"], "it stays remembered");
+        assert!(!world.decides("shop") && governs(&world, "shop") && !governs(&world, "farm"));
+        assert!(
+            world.engine.snapshot().by_audience("orders.shop").is_some_and(|service| service.closed_by().len() == 1)
+        );
+        // mended, it is open again, and governs what it says now
+        world.tell(Event::Applied(Source::Policies, own(open("shop", 6))));
+        world.until("mended", |world| world.decides("shop")).await;
+        assert!(!governs(&world, "shop"));
+        let report = world.reports().await.remove(0);
+        assert_eq!((report.outcome.closed, report.outcome.rejected), (None, None));
+        assert!(report.outcome.last_good.is_some_and(|good| good.contains(r#""generation":6"#)));
+    }
+}
+
+#[tokio::test]
+async fn a_status_that_comes_later_closes_as_well_and_one_that_is_known_changes_nothing() {
+    let mut world = World::new();
+    world.sync_others();
+    let broken = json!({"operations": 7});
+    world.list(&Source::Policies, vec![own(policy("shop", 5, broken.clone())), own(open("farm", 1))]);
+    world.until("the good one", |world| world.decides("farm")).await;
+    world.reports().await;
+    assert!(!governs(&world, "shop"), "nobody knows of it yet");
+    // the leader has known better, and has written it since
+    world.tell(Event::Applied(Source::Policies, own(lost("shop", 5, broken.clone()))));
+    let report = world.reports().await.remove(0);
+    assert!(report.outcome.closed.is_some() && governs(&world, "shop"));
+    // who has seen the good version goes by that
+    world.tell(Event::Applied(Source::Policies, own(open("farm", 1))));
+    world.tell(Event::Applied(Source::Policies, own(lost("farm", 2, broken))));
+    world.until("the broken one", |world| world.engine.metrics().text().contains("durward_policies_rejected 2")).await;
+    assert!(world.decides("farm") && !governs(&world, "farm"));
+}
+
+#[tokio::test]
+async fn a_gate_is_told_nothing_of_a_closed_service() {
+    let world = World::new();
+    world.sync_others();
+    let mut sibling = open("shop", 1);
+    sibling.metadata.name = Some("sibling".to_owned());
+    sibling.data["spec"]["service"] = json!({"hosts": ["orders.shop.svc"], "podSelector": {}});
+    let mut broken = lost("shop", 5, json!({"operations": 7}));
+    broken.data["status"]["lastGood"]["audience"] = json!("sibling.shop");
+    broken.metadata.name = Some("sibling.lost".to_owned());
+    // the audience is the sibling's own, and has to be let for another
+    let mut namespace = PartialObjectMeta::<k8s_openapi::api::core::v1::Namespace>::default();
+    namespace.metadata.name = Some("shop".into());
+    namespace.metadata.annotations =
+        Some([("durward.dev/allowed-audiences".to_owned(), "sibling.shop".to_owned())].into());
+    world.list(&Source::Namespaces, vec![Object::Namespace(Box::new(namespace))]);
+    world.list(&Source::Policies, vec![own(sibling), own(broken.clone())]);
+    world.until("closed", |world| !world.engine.snapshot().services().all(|one| one.closed_by().is_empty())).await;
+    let told = |world: &World| world.gates.borrow().policies_of("shop");
+    assert_eq!(told(&world), 0, "what is left would let in whom the lost version denied");
+    world.tell(Event::Gone(Source::Policies, ("shop".into(), "sibling.lost".into())));
+    world.until("open again", |world| told(world) == 1).await;
 }

@@ -49,6 +49,14 @@ pub(crate) fn message(answer: &Answer) -> String {
     let operation = decision.operation.as_deref().unwrap_or_default();
     let policy = decision.policy.as_ref().map(ToString::to_string).unwrap_or_default();
     let caller = answer.principal.as_ref().map_or_else(|| "nobody known".to_owned(), |p| p.identity().id.to_string());
+    if decision.reason == Reason::NoPolicy {
+        let service = answer.audience.as_deref().unwrap_or_default();
+        return format!(
+            "service `{service}` is closed, so what its policies governed is refused until policy {policy} is mended or removed \
+             (decision {})",
+            answer.id
+        );
+    }
     let why = if answer.unrecorded { "the decision could not be recorded".to_owned() } else { why(decision) };
     format!("operation `{operation}` of policy {policy} is refused for {caller}: {why} (decision {})", answer.id)
 }

@@ -288,3 +288,92 @@ fn e2e_without_durward_the_cluster_recovers_and_so_does_durward() {
     installed.kubectl(["rollout", "status", "deployment/durward", "-n", NAMESPACE, "--timeout=120s"]);
     installed.until("the rules to come back", || create().is_err().then_some(()));
 }
+
+#[test]
+fn e2e_replicas_that_start_while_a_policy_is_broken_close_its_service() {
+    let installed = installed();
+    let namespace = installed.cluster.namespace("forgotten").expect("a namespace");
+    let name = namespace.name();
+    let audience = format!("orders.{name}");
+    let annotation = format!("durward.dev/allowed-audiences={audience}");
+    installed.kubectl(["annotate", "namespace", name, &annotation]);
+    for who in ["ada", "eve"] {
+        namespace
+            .kubectl(["create", "rolebinding", who, "--clusterrole=cluster-admin", &format!("--user={who}")])
+            .expect("bound");
+    }
+    // the service lets everybody read …
+    let (host, token) = service(&installed, &namespace);
+    // … but for what another policy of it says, which governs ConfigMaps too
+    let denial = json!([{"name": "stop", "to": [{"serviceAccount": {"namespace": name, "name": "reader"}}]}]);
+    let guard = |grants: Value| {
+        let every = json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["CREATE"]}]);
+        json!({
+            "service": {"audience": audience}, "operations": [{"name": "configure", "kubernetes": every}],
+            "denials": denial, "grants": grants,
+        })
+    };
+    let ada = json!([{"name": "ada", "to": [{"principal": "kube:ada"}], "scopes": ["configure"]}]);
+    namespace.apply(&policy(name, "guard", guard(ada.clone()))).expect("applied");
+    let stored = installed.in_force(name, "guard");
+    assert_eq!(stored["status"]["lastGood"]["generation"], stored["metadata"]["generation"], "{stored}");
+    let ask = || -> Vec<String> {
+        let asked = installed.addresses().into_iter().map(|address| forward_auth(&address, &host, &token));
+        asked.collect()
+    };
+    let configure =
+        |who: &str| namespace.kubectl([&format!("--as={who}"), "create", "configmap", "c", "--dry-run=server"]);
+    installed.until("the API server to ask", || configure("eve").is_err().then_some(()));
+    configure("ada").expect("granted");
+    assert_eq!(ask(), ["403", "403"], "denied by the other policy");
+
+    // nobody is there to refuse a grant that can't be understood, and every replica starts anew
+    let broken = json!([{"name": "ada", "to": [{"principal": "kube:ada"}], "roles": ["nobody-has-it"]}]);
+    installed.kubectl(["scale", "deployment", "durward", "-n", NAMESPACE, "--replicas=0"]);
+    installed.until("the replicas to go", || installed.pods().is_empty().then_some(()));
+    namespace.apply(&policy(name, "guard", guard(broken))).expect("stored");
+    installed.kubectl(["scale", "deployment", "durward", "-n", NAMESPACE, "--replicas=2"]);
+    installed.kubectl(["rollout", "status", "deployment/durward", "-n", NAMESPACE, "--timeout=120s"]);
+    let closed = |policy: &str| {
+        installed.until("the status to say that it is closed", || {
+            let policy = installed.policy(name, policy);
+            (condition(&policy, "Programmed") == ("False", "ServiceClosed")).then_some(policy)
+        })
+    };
+    let stored = closed("guard");
+    assert_eq!(condition(&stored, "Accepted"), ("False", "Invalid"));
+    assert_eq!(condition(&closed("orders"), "Accepted"), ("True", "Valid"), "of the same service, and good itself");
+    assert_eq!(ask(), ["403", "403"], "what the lost version denied stays denied");
+    let refused = configure("ada").expect_err("governed").to_string();
+    assert!(refused.contains("is closed") && refused.contains(&format!("policy {name}/guard is mended")), "{refused}");
+    installed.until("an Event", || {
+        let events = namespace.kubectl(["get", "events", "--field-selector=reason=ServiceClosed"]).ok()?;
+        events.contains("accesspolicy/guard").then_some(())
+    });
+    let id = format!("spiffe://cluster.local/ns/{name}/sa/another");
+    let (code, told) = installed.durward(&["check", "--as", &id, "GET", &format!("http://{host}/orders")]);
+    assert!(code == Some(1) && told.contains(&format!("mend or remove AccessPolicy {name}/guard")), "{told}");
+
+    // mended by whoever may, it is as before
+    let mended = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(&mended, policy(name, "guard", guard(ada))).expect("written");
+    namespace.kubectl(["--as=eve", "apply", "-f", &mended.path().display().to_string()]).expect("mended");
+    installed.in_force(name, "guard");
+    installed.in_force(name, "orders");
+    configure("ada").expect("granted");
+    assert_eq!(ask(), ["403", "403"]);
+    namespace.kubectl(["delete", "accesspolicy", "guard"]).expect("removed");
+    installed.until("the denial to go", || (ask() == ["200", "200"]).then_some(()));
+}
+
+/// What the forward-auth door of one replica says of `GET /orders`.
+fn forward_auth(address: &str, host: &str, token: &str) -> String {
+    let output = std::process::Command::new("curl")
+        .args(["--silent", "--insecure", "--max-time", "5", "--output", "/dev/null", "--write-out", "%{http_code}"])
+        .args(["--header", &format!("Authorization: Bearer {token}"), "--header", &format!("Host: {host}")])
+        .args(["--header", "X-Original-Method: GET", "--header", "X-Original-URI: /orders"])
+        .arg(format!("https://{address}:8143/forward-auth"))
+        .output()
+        .expect("curl runs");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}

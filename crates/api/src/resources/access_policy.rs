@@ -1,4 +1,4 @@
-use super::schema;
+use super::{LastGood, schema};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -573,6 +573,10 @@ pub struct AccessPolicyStatus {
     /// Number of grants.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grants: Option<i32>,
+    /// What is remembered of the version that was last in force. A replica that starts while the policy is broken has never seen
+    /// that version: it closes the service by this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_good: Option<LastGood>,
     /// How many requests this generation would have denied, had its `mode` not been `Audit`, on all replicas: told twice a
     /// minute, and less by what was counted right before a replica ended. The audit log has each of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]

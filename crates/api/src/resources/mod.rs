@@ -3,12 +3,14 @@
 mod access_policy;
 mod approval;
 mod identity_provider;
+mod last_good;
 mod relationship;
 mod schema;
 
 pub use access_policy::*;
 pub use approval::*;
 pub use identity_provider::*;
+pub use last_good::*;
 pub use relationship::*;
 
 /// API group of every resource here.

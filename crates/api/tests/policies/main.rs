@@ -12,7 +12,9 @@ mod support;
 
 mod accepts;
 mod any_batch;
+mod any_restart;
 mod conflicts;
+mod forgotten;
 mod last_good;
 mod ownership;
 mod rejects;

@@ -2,7 +2,8 @@
 
 use durward_api::catalog::{Catalog, Change, Fate, RejectionReason};
 use durward_api::compile::{FieldError, Settings, compile};
-use durward_api::resources::{ALLOWED_AUDIENCES, ALLOWED_HOSTS, AccessPolicy};
+use durward_api::resources::{ALLOWED_AUDIENCES, ALLOWED_HOSTS, AccessPolicy, LastGood};
+use durward_core::decision::Decision;
 use durward_core::policy::{Policy, PolicyKey};
 use durward_core::request::{Call, Request, Target};
 use durward_core::snapshot::Snapshot;
@@ -119,12 +120,21 @@ impl World {
 
     /// The policy that answers `GET http://<host>/<path>`, or the reason why none does.
     pub fn answers(&self, host_and_path: &str) -> String {
+        let decision = self.decides(host_and_path);
+        decision.policy.map_or_else(|| decision.reason.to_string(), |key| key.to_string())
+    }
+
+    /// Why `GET http://<host>/<path>` is decided as it is.
+    pub fn reason(&self, host_and_path: &str) -> String {
+        self.decides(host_and_path).reason.to_string()
+    }
+
+    fn decides(&self, host_and_path: &str) -> Decision {
         let (host, path) = host_and_path.split_once('/').unwrap();
         let path = format!("/{path}");
         let request =
             Request { target: Target::Host(host), call: Call::Http { method: "GET", path: &path }, source: None };
-        let decision = self.snapshot().decide(None, &request, chrono::DateTime::UNIX_EPOCH);
-        decision.policy.map_or_else(|| decision.reason.to_string(), |key| key.to_string())
+        self.snapshot().decide(None, &request, chrono::DateTime::UNIX_EPOCH)
     }
 }
 
@@ -134,6 +144,11 @@ pub fn annotated(namespace: &str, hosts: &str, audiences: &str) -> Change {
     Change::Namespace(namespace.to_owned(), Some(annotations))
 }
 
+/// What is remembered of a policy, which is as old as [`named`] would make it.
+pub fn remembered(name: &str, age: i64, good: LastGood) -> Change {
+    Change::Remembered(key(name), 1_767_225_600 + age, Box::new(good))
+}
+
 pub fn unreadable(name: &str) -> Change {
     Change::Unreadable(key(name), FieldError { field: "spec".to_owned(), message: "can't be read".to_owned() })
 }
@@ -141,9 +156,11 @@ pub fn unreadable(name: &str) -> Change {
 fn told(key: &PolicyKey, fate: &Fate) -> String {
     let rejected = fate.rejected.as_ref().map(|rejection| rejection.reason);
     let state = match (rejected.map(RejectionReason::as_str), fate.in_force) {
+        (None, true) if fate.closed => "in a closed service".to_owned(),
         (None, true) => "in force".to_owned(),
         (None, false) => "lost".to_owned(),
         (Some(reason), true) => format!("{reason}, an earlier version in force"),
+        (Some(reason), false) if fate.closed => format!("{reason}, closed"),
         (Some(reason), false) => format!("{reason}, nothing in force"),
     };
     format!("{key}: {state}")

@@ -12,6 +12,7 @@ mod support;
 
 mod approvals;
 mod assurance;
+mod closed;
 mod compare;
 mod conditions;
 mod kubernetes;

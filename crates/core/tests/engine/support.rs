@@ -37,6 +37,7 @@ pub fn policy(name: &str) -> Policy {
         mode: Mode::Enforce,
         generation: Some(1),
         digest: Digest::of([name.as_bytes()]),
+        forgotten: None,
     }
 }
 

@@ -1,0 +1,113 @@
+//! Whatever happened before, a replica that starts anew lets nothing through that one which has been there would not: each
+//! service that it serves has all the policies that the other has in force for it.
+
+use crate::support::*;
+use durward_api::catalog::Change;
+use durward_api::resources::AccessPolicy;
+use durward_core::kubernetes::{ApiCall, Verb};
+use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
+use std::collections::BTreeMap;
+
+/// What a step of a history does to a policy.
+#[derive(Debug, Clone)]
+enum Step {
+    Put(&'static str, i64, String),
+    Unreadable(&'static str, i64),
+    Namespace(&'static str, &'static str, &'static str),
+}
+
+fn any_put(name: &'static str, age: i64) -> impl Strategy<Value = Step> {
+    let hosts = subsequence(vec!["x.example.com", "y.example.com", "z.shop", "z.mall"], 0..3);
+    let audience = select(vec!["", "audience: p, ", "audience: q, "]);
+    (hosts, audience, subsequence(vec!["a", "b", "c"], 0..3), 0..6).prop_map(
+        move |(hosts, audience, operations, luck)| {
+            if luck == 0 {
+                return Step::Unreadable(name, age);
+            }
+            let operations: Vec<String> = operations
+                .iter()
+                .map(|it| {
+                    format!(
+                        "{{name: {it}, http: [{{methods: [GET], paths: [/{it}]}}], \
+                     kubernetes: [{{apiGroups: [''], resources: [{it}], verbs: [CREATE]}}]}}"
+                    )
+                })
+                .collect();
+            let operations = if luck == 1 { "{name: x}".to_owned() } else { operations.join(", ") };
+            let denials = "[{name: everybody, to: [{authenticated: true}]}]";
+            let spec = format!(
+                "service: {{{audience}hosts: [{}]}}\noperations: [{operations}]\ndenials: {denials}",
+                hosts.join(", ")
+            );
+            Step::Put(name, age, spec)
+        },
+    )
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let namespace = |name: &'static str| {
+        (select(vec!["", "*.example.com", "x.example.com"]), select(vec!["", "p,q", "p"]))
+            .prop_map(move |(hosts, audiences)| Step::Namespace(name, hosts, audiences))
+    };
+    prop_oneof![
+        3 => any_put("shop/a", 1), 3 => any_put("shop/b", 2), 3 => any_put("shop/c", 4), 3 => any_put("mall/a", 0), 3 => any_put("mall/b", 3),
+        1 => namespace("shop"), 1 => namespace("mall"),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
+
+    #[test]
+    fn a_start_opens_nothing(history in proptest::collection::vec(any_step(), 1..20)) {
+        let (mut old, mut objects, mut namespaces) = (World::new(), BTreeMap::new(), BTreeMap::new());
+        for (number, step) in history.iter().enumerate() {
+            let change = match step {
+                Step::Put(name, age, spec) => {
+                    let mut policy: AccessPolicy = named(name, *age, spec);
+                    policy.metadata.generation = Some(i64::try_from(number).unwrap());
+                    objects.insert(*name, (*age, Some(policy.clone())));
+                    Change::Policy(Box::new(policy))
+                }
+                Step::Unreadable(name, age) => {
+                    objects.insert(*name, (*age, None));
+                    unreadable(name)
+                }
+                Step::Namespace(name, hosts, audiences) => {
+                    namespaces.insert(*name, (*hosts, *audiences));
+                    annotated(name, hosts, audiences)
+                }
+            };
+            old.apply([change]);
+        }
+        let mut new = World::new();
+        new.apply(namespaces.iter().map(|(name, (hosts, audiences))| annotated(name, hosts, audiences)));
+        new.apply(objects.iter().flat_map(|(name, (age, object))| {
+            let policy = object.clone().map_or_else(|| unreadable(name), |policy| Change::Policy(Box::new(policy)));
+            let memory = old.0.last_good(&key(name)).map(|good| remembered(name, *age, good));
+            [policy].into_iter().chain(memory)
+        }));
+        for service in new.snapshot().services().filter(|service| service.closed_by().is_empty()) {
+            for (name, _) in old.0.fates() {
+                let Some(policy) = old.0.in_force(name) else { continue };
+                if (&*policy.key.namespace, &*policy.audience) == (&*service.key().namespace, &*service.key().audience) {
+                    let here = new.0.in_force(name).map(|here| here.digest);
+                    prop_assert_eq!(here, Some(policy.digest), "{} of {:?}", name, service.key());
+                }
+            }
+            for host in service.hosts() {
+                let there = old.snapshot().by_host(host).map(|there| there.key());
+                prop_assert!(there.is_none_or(|there| there == service.key()), "{host} was of {there:?}");
+            }
+        }
+        for (namespace, resource) in [("shop", "a"), ("shop", "b"), ("mall", "a"), ("mall", "c")] {
+            let call = ApiCall { group: "", resource, subresource: "", verb: Verb::Create, name: "x" };
+            let governed = |world: &World| world.snapshot().governing(namespace, &call).next().is_some();
+            prop_assert!(!governed(&old) || governed(&new), "{resource} in {namespace}");
+        }
+        for (name, _) in old.0.fates() {
+            prop_assert_eq!(old.0.last_good(name), new.0.last_good(name), "the next start knows as much");
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! A replica that starts while a policy is broken: it has never seen the version that was in force, and closes what that was
+//! about by what the status remembers.
+
+use crate::support::*;
+use durward_api::catalog::Change;
+use durward_api::resources::{AccessPolicy, LastGood};
+use durward_core::kubernetes::{ApiCall, Verb};
+use serde_json::{Value, json};
+
+fn at(generation: i64, mut policy: AccessPolicy) -> Change {
+    policy.metadata.generation = Some(generation);
+    Change::Policy(Box::new(policy))
+}
+
+/// What another replica remembers of a policy that it has in force.
+fn memory(world: &World, name: &str) -> Change {
+    remembered(name, 0, world.0.last_good(&key(name)).unwrap())
+}
+
+/// A policy that lets everybody in at `/<path>` of `shop.shop`, but for the denied.
+fn sharing(name: &str, age: i64, path: &str, denials: &str) -> AccessPolicy {
+    let operation = format!("{{name: {path}, http: [{{methods: [GET], paths: [/{path}]}}], public: true}}");
+    let spec = format!("service: {{audience: p, hosts: [p.shop]}}\noperations: [{operation}]\ndenials: {denials}");
+    named(name, age, &spec)
+}
+
+const SUSPENDED: &str = "[{name: suspended, to: [{authenticated: true}]}]";
+
+fn shared() -> World {
+    let mut world = World::new();
+    world.annotate("shop", "", "p");
+    world.apply([at(4, sharing("shop/a", 0, "one", SUSPENDED)), at(1, sharing("shop/b", 1, "two", "[]"))]);
+    world
+}
+
+#[test]
+fn the_service_is_closed_until_the_policy_is_mended_or_removed() {
+    let before = shared();
+    let good = before.0.last_good(&key("shop/a")).unwrap();
+    assert_eq!(serde_json::to_value(&good).unwrap(), json!({"generation": 4, "audience": "p", "hosts": ["p.shop"]}));
+    let start = |broken: Change| {
+        let mut world = World::new();
+        world.apply([
+            annotated("shop", "", "p"),
+            broken,
+            memory(&before, "shop/a"),
+            at(1, sharing("shop/b", 1, "two", "[]")),
+            memory(&before, "shop/b"),
+        ]);
+        world
+    };
+    for change in [|| at(5, broken("shop/a", 0)), || unreadable("shop/a")] {
+        let mut world = start(change());
+        assert_eq!(world.fates(), ["shop/a: Invalid, closed", "shop/b: in a closed service"]);
+        // without its denial the other policy would let everybody in
+        assert_eq!(world.reason("p.shop/two"), "NoPolicy");
+        assert_ne!(world.revision(), before.revision());
+        assert_eq!(world.0.last_good(&key("shop/a")), Some(good.clone()), "and it is not forgotten here");
+        assert_eq!(world.apply([at(6, sharing("shop/a", 0, "three", "[]"))]), ["shop/a: in force", "shop/b: in force"]);
+        assert_eq!((world.answers("p.shop/two"), world.answers("p.shop/three")), ("shop/b".into(), "shop/a".into()));
+        let mut world = start(change());
+        assert_eq!(world.take("shop/a"), ["shop/b: in force"]);
+        assert_eq!(world.answers("p.shop/two"), "shop/b");
+        assert!(world.0.last_good(&key("shop/a")).is_none());
+    }
+    // the status came after the policy
+    let mut world = World::new();
+    world.apply([
+        annotated("shop", "", "p"),
+        unreadable("shop/a"),
+        at(1, sharing("shop/b", 1, "two", "[]")),
+        memory(&before, "shop/b"),
+    ]);
+    assert_eq!(world.answers("p.shop/two"), "shop/b");
+    assert_eq!(world.apply([memory(&before, "shop/a")]), ["shop/a: Invalid, closed", "shop/b: in a closed service"]);
+    assert_eq!(world.reason("p.shop/two"), "NoPolicy");
+}
+
+#[test]
+fn who_knows_the_last_good_version_goes_on_with_it() {
+    let mut world = shared();
+    let good = memory(&world, "shop/a");
+    let revision = world.revision();
+    world.apply([at(5, broken("shop/a", 0)), good]);
+    assert_eq!((world.answers("p.shop/two"), world.revision()), ("shop/b".into(), revision));
+    assert_eq!(world.0.last_good(&key("shop/a")).unwrap().generation, Some(4));
+}
+
+#[test]
+fn a_version_that_is_accepted_again_is_not_forgotten() {
+    // the same generation, which its memory is of; and a newer one
+    for generation in [4, 5] {
+        let mut world = World::new();
+        world.apply([
+            annotated("shop", "", "p"),
+            at(generation, sharing("shop/a", 0, "one", SUSPENDED)),
+            memory(&shared(), "shop/a"),
+        ]);
+        assert_eq!(world.fates(), ["shop/a: in force"]);
+        assert_eq!(world.answers("p.shop/one"), "shop/a");
+        assert_eq!(world.0.last_good(&key("shop/a")).unwrap().generation, Some(generation));
+    }
+    // a newer Durward that does not take what an older one took
+    let mut world = World::new();
+    world.apply([annotated("shop", "", "p"), at(4, broken("shop/a", 0)), memory(&shared(), "shop/a")]);
+    assert_eq!(world.fates(), ["shop/a: Invalid, closed"]);
+}
+
+#[test]
+fn a_newer_version_that_may_not_come_into_force_closes_too() {
+    let before = shared();
+    let elsewhere = named("shop/a", 0, "service: {audience: p, hosts: [bank.example.com]}");
+    let mut world = World::new();
+    world.apply([
+        annotated("shop", "", "p"),
+        at(5, elsewhere),
+        memory(&before, "shop/a"),
+        at(1, sharing("shop/b", 1, "two", "[]")),
+        memory(&before, "shop/b"),
+    ]);
+    assert_eq!(world.fates(), ["shop/a: NotOwned, closed", "shop/b: in a closed service"]);
+    assert_eq!(world.reason("p.shop/two"), "NoPolicy");
+    // a service of its own that the newest version moved to is not in the way of the one that it left
+    assert_eq!(world.annotate("shop", "bank.example.com", "p"), ["shop/a: in force", "shop/b: in force"]);
+    assert_eq!(world.answers("p.shop/two"), "shop/b");
+}
+
+#[test]
+fn a_policy_that_never_was_good_takes_nothing_from_anybody() {
+    let mut world = World::new();
+    world.apply([
+        annotated("shop", "", "p"),
+        at(1, named("shop/a", 0, "service: {audience: p, hosts: [p.shop]}\noperations: [{name: nothing}]")),
+        at(1, sharing("shop/b", 1, "two", "[]")),
+    ]);
+    assert_eq!(world.fates(), ["shop/a: Invalid, nothing in force", "shop/b: in force"]);
+    assert_eq!(world.answers("p.shop/two"), "shop/b");
+    assert!(world.0.last_good(&key("shop/a")).is_none());
+    // alone it is a service that denies
+    world.take("shop/b");
+    assert_eq!(world.answers("p.shop/two"), "NoPolicy");
+}
+
+#[test]
+fn a_lost_version_holds_its_names_like_the_version_itself() {
+    let lost = |world: &World, host: &str| {
+        let mut good = world.0.last_good(&key("shop/a")).unwrap();
+        good.hosts = vec![host.to_owned()];
+        remembered("shop/a", 1, good)
+    };
+    let before = shared();
+    let start = |memory: Change, others: Vec<AccessPolicy>| {
+        let mut world = World::new();
+        world.annotate("shop", "x.example.com", "p");
+        world.annotate("mall", "x.example.com,y.example.com", "");
+        world.apply([at(5, broken("shop/a", 1)), memory].into_iter().chain(others.into_iter().map(|one| at(1, one))));
+        world
+    };
+    // a younger policy elsewhere can't take over what a restart would else have freed
+    let younger = || serving("mall/younger", 2, "open", "x.example.com");
+    let mut world = start(lost(&before, "x.example.com"), vec![younger()]);
+    assert_eq!(world.fates(), ["mall/younger: HostConflict, nothing in force", "shop/a: Invalid, closed"]);
+    assert_eq!(world.reason("x.example.com/open"), "NoPolicy");
+    assert_eq!(world.take("shop/a"), ["mall/younger: in force"]);
+    // an older one keeps what it has, and the service of the lost one has no good version
+    let world = start(lost(&before, "x.example.com"), vec![serving("mall/older", 0, "open", "x.example.com")]);
+    assert_eq!(world.fates(), ["mall/older: in force", "shop/a: Invalid, nothing in force"]);
+    assert_eq!(world.answers("x.example.com/open"), "mall/older");
+    // a status that somebody forged closes nothing that its namespace does not own
+    let world = start(lost(&before, "y.example.com"), vec![serving("mall/younger", 2, "open", "y.example.com")]);
+    assert_eq!(world.fates(), ["mall/younger: in force", "shop/a: Invalid, nothing in force"]);
+    assert_eq!(world.answers("y.example.com/open"), "mall/younger");
+    let mut forged = before.0.last_good(&key("shop/a")).unwrap();
+    forged.audience = "younger.mall".to_owned();
+    let forged = remembered("shop/a", 1, forged);
+    let world = start(forged, vec![serving("mall/younger", 2, "open", "y.example.com")]);
+    assert_eq!(world.answers("y.example.com/open"), "mall/younger");
+    // and a Namespace that lost its allowance loses the service with it
+    let mut world = start(lost(&before, "x.example.com"), vec![younger()]);
+    assert_eq!(world.annotate("shop", "", "p"), ["mall/younger: in force", "shop/a: Invalid, nothing in force"]);
+}
+
+#[test]
+fn nobody_joins_or_leaves_for_a_closed_service() {
+    let before = shared();
+    let start = |others: Vec<Change>| {
+        let mut world = World::new();
+        world.apply([annotated("shop", "", "p"), at(5, broken("shop/a", 0)), memory(&before, "shop/a")]);
+        world.apply(others);
+        world
+    };
+    // it would clash with an operation of the lost version, or not: nobody can tell
+    let joins = || at(2, sharing("shop/c", 2, "one", "[]"));
+    let mut world = start(vec![joins()]);
+    assert_eq!(world.fates(), ["shop/a: Invalid, closed", "shop/c: ServiceClosed, nothing in force"]);
+    assert!(world.errors("shop/c")[0].contains("mend or remove shop/a first"), "{:?}", world.errors("shop/c"));
+    assert_eq!(world.apply([at(6, sharing("shop/a", 0, "three", "[]"))]), ["shop/a: in force", "shop/c: in force"]);
+    // what it was before is closed as well, for what others that stay behind would lose with it
+    let mut elsewhere = World::new();
+    elsewhere.apply([at(1, serving("shop/c", 2, "one", "c.shop"))]);
+    let world = start(vec![joins(), memory(&elsewhere, "shop/c")]);
+    assert_eq!(world.fates(), ["shop/a: Invalid, closed", "shop/c: ServiceClosed, closed"]);
+    assert_eq!(world.reason("c.shop/one"), "NoPolicy");
+    // what was in force there goes on to be so
+    let world = start(vec![at(1, sharing("shop/b", 1, "two", "[]")), memory(&before, "shop/b")]);
+    assert_eq!(world.fates(), ["shop/a: Invalid, closed", "shop/b: in a closed service"]);
+}
+
+fn governing(world: &World, group: &str, resource: &str, subresource: &str, verb: Verb) -> bool {
+    let call = ApiCall { group, resource, subresource, verb, name: "x" };
+    world.snapshot().governing("shop", &call).next().is_some()
+}
+
+#[test]
+fn what_was_governed_stays_governed() {
+    let spec = |mode: &str| {
+        format!(
+            "mode: {mode}\noperations:\n- {{name: shell, kubernetes: [{{apiGroups: [''], resources: [pods/exec, pods/attach], verbs: [CONNECT]}}]}}\n\
+             - {{name: scale, kubernetes: [{{apiGroups: [apps, batch], resources: [deployments/scale], verbs: [UPDATE, CREATE]}}]}}\n\
+             - {{name: all, kubernetes: [{{apiGroups: ['*'], resources: ['widgets/*'], verbs: ['*']}}]}}\n"
+        )
+    };
+    let before = |mode: &str| {
+        let mut world = World::new();
+        world.apply([at(2, named("shop/guard", 0, &spec(mode)))]);
+        world
+    };
+    let good = before("Enforce").0.last_good(&key("shop/guard")).unwrap();
+    assert_eq!(
+        serde_json::to_value(&good.kubernetes).unwrap(),
+        json!([
+            {"apiGroups": ["apps", "batch"], "resources": ["deployments/scale"], "verbs": ["CREATE", "UPDATE"]},
+            {"apiGroups": [""], "resources": ["pods/attach", "pods/exec"], "verbs": ["CONNECT"]},
+            {"apiGroups": ["*"], "resources": ["widgets/*"], "verbs": ["*"]},
+        ])
+    );
+    let restarted = |memory: Change| {
+        let mut world = World::new();
+        world.apply([at(3, broken("shop/guard", 0)), memory]);
+        world
+    };
+    let world = restarted(memory(&before("Enforce"), "shop/guard"));
+    for (group, resource, subresource, verb) in [
+        ("", "pods", "exec", Verb::Connect),
+        ("", "pods", "attach", Verb::Connect),
+        ("batch", "deployments", "scale", Verb::Create),
+        ("example.com", "widgets", "", Verb::Delete),
+        ("example.com", "widgets", "status", Verb::Update),
+    ] {
+        assert!(governing(&world, group, resource, subresource, verb), "{verb} {resource}/{subresource}");
+    }
+    for (group, resource, subresource, verb) in [
+        ("", "pods", "portforward", Verb::Connect),
+        ("", "pods", "", Verb::Delete),
+        ("apps", "deployments", "scale", Verb::Delete),
+        ("apps", "deployments", "", Verb::Update),
+    ] {
+        assert!(!governing(&world, group, resource, subresource, verb), "{verb} {resource}/{subresource}");
+    }
+    assert_eq!(world.0.last_good(&key("shop/guard")), Some(good), "a lost version is remembered as it was");
+    // what was only audited was never refused
+    let world = restarted(memory(&before("Audit"), "shop/guard"));
+    assert!(!governing(&world, "", "pods", "exec", Verb::Connect));
+    assert_eq!(world.fates(), ["shop/guard: Invalid, closed"]);
+}
+
+#[test]
+fn more_rules_than_a_status_can_hold_are_remembered_as_all() {
+    let operations: Vec<Value> = (0..24)
+        .map(|operation| {
+            let name = |n: usize| format!("resource-with-a-name-of-quite-some-length-{operation}-{n}");
+            let resources: Vec<String> = (0..64).map(name).collect();
+            json!({"name": format!("o{operation}"), "kubernetes": [{"apiGroups": [""], "resources": resources, "verbs": ["*"]}]})
+        })
+        .collect();
+    let mut world = World::new();
+    world.apply([at(2, named("shop/guard", 0, &json!({ "operations": operations }).to_string()))]);
+    assert_eq!(world.errors("shop/guard"), Vec::<String>::new());
+    let good = world.0.last_good(&key("shop/guard")).unwrap();
+    assert_eq!(
+        serde_json::to_value(&good.kubernetes).unwrap(),
+        json!([{"apiGroups": ["*"], "resources": ["*/*"], "verbs": ["*"]}])
+    );
+}
+
+#[test]
+fn workloads_that_were_denied_by_name_are_minted_nothing() {
+    let account = "serviceAccount: {namespace: shop, name: cart}";
+    let before = World::of([named(
+        "shop/a",
+        0,
+        &format!(
+            "denials:\n- {{name: stop, to: [{{{account}}}, {{authenticated: true}}]}}\n- {{name: sometimes, to: [{{{account}}}], when: 'true'}}"
+        ),
+    )]);
+    let good = before.0.last_good(&key("shop/a")).unwrap();
+    let cart = "spiffe://td.example/ns/shop/sa/cart";
+    assert_eq!(serde_json::to_value(&good.denials).unwrap(), json!([{"name": "stop", "workloads": [cart]}]));
+    let mut world = World::of([named("shop/pods", 1, "service: {podSelector: {}}")]);
+    let minted = |world: &World| {
+        let minted = world.snapshot().minting(&cart.parse().unwrap(), "shop", &Default::default());
+        minted.map(|minting| minting.named()).map_err(|why| why.to_string())
+    };
+    assert_eq!(minted(&world), Ok("shop/pods".to_owned()));
+    world.apply([unreadable("shop/a"), memory(&before, "shop/a")]);
+    let refused = "shop/a/denials/stop denies this workload; it gets nothing new while that stands";
+    assert_eq!(minted(&world), Err(refused.to_owned()));
+    assert_eq!(world.0.last_good(&key("shop/a")), Some(good));
+}
+
+#[test]
+fn an_object_tells_what_it_remembers() {
+    let told = |object: &Value| LastGood::of_object(object["metadata"]["generation"].as_i64(), object);
+    let good = json!({"generation": 4, "audience": "p", "hosts": ["p.shop"]});
+    let status = json!({"service": "other", "lastGood": good});
+    let object = json!({"metadata": {"generation": 7}, "spec": 5, "status": status});
+    assert_eq!(serde_json::to_value(told(&object)).unwrap(), good);
+    assert_eq!(told(&json!({"metadata": {}, "spec": {}})), None);
+    assert_eq!(told(&json!({"status": {"conditions": []}})), None, "nothing of it was ever in force");
+    // a status of an older Durward names the service alone
+    let rule = json!({"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["CONNECT"]});
+    let spec = json!({
+        "service": {"hosts": ["p.shop", 7]},
+        "operations": [{"name": "odd", "kubernetes": [rule, {"resources": 3}]}, "nonsense", {"kubernetes": {}}],
+    });
+    let accepted = |status: &str| json!([{"type": "Accepted", "status": status}]);
+    let older = |conditions: Value, observed: i64| {
+        let status = json!({"service": "p", "observedGeneration": observed, "conditions": conditions});
+        serde_json::to_value(told(&json!({"metadata": {"generation": 7}, "spec": spec, "status": status}))).unwrap()
+    };
+    let unknown = json!({"audience": "p", "hosts": ["p.shop"], "kubernetes": [rule]});
+    assert_eq!(older(accepted("False"), 7), unknown);
+    assert_eq!(older(accepted("True"), 6), unknown);
+    let mut known = unknown;
+    known["generation"] = json!(7);
+    assert_eq!(older(accepted("True"), 7), known);
+    assert_eq!(older(json!("nonsense"), 7)["generation"], Value::Null);
+}
