@@ -269,7 +269,7 @@ impl Engine {
         let mut answers = Vec::new();
         for service in snapshot.governing(namespace, &call) {
             let target = Target::Audience(&service.key().audience);
-            let request = Request { target, call: Call::Kubernetes(call), source: None };
+            let request = Request { target, call: Call::Kubernetes(call), source: None, evidence: &() };
             let caller = caller.map_or(Caller::Nobody, |principal| Caller::Vouched(Arc::clone(principal)));
             let answer = self.ask_of(&snapshot, door, &request, caller).await;
             let passes = answer.passes();

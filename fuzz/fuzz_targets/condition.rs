@@ -36,6 +36,7 @@ fuzz_target!(|source: &str| {
         target: Target::Audience("a.b"),
         call: Call::Http { method: "GET", path: "/4711" },
         source: Some([127, 0, 0, 1].into()),
+        evidence: &(),
     };
     let decide = || catalog.snapshot().decide(Some(&principal), &request, DateTime::UNIX_EPOCH);
     assert_eq!(decide(), decide());

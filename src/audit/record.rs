@@ -2,8 +2,9 @@
 
 use crate::engine::Made;
 use durward_core::approval::Given;
-use durward_core::condition::Truth;
-use durward_core::decision::{Approval, Decision, Reason};
+use durward_core::condition::{Condition, Truth};
+use durward_core::decision::{Approval, Decision, Judged, Reason};
+use durward_core::evidence::Evidence;
 use durward_core::kubernetes::Verb;
 use durward_core::policy::Mode;
 use durward_core::principal::{Identity, Principal, PrincipalId};
@@ -15,6 +16,7 @@ use serde::ser::Error;
 use serde::{Deserialize, Serialize, Serializer};
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Longest path in a record, in bytes: more than a decision reads, so that a cut path is refused for its length
@@ -75,6 +77,10 @@ pub struct Record<'a> {
     /// What OpenFGA was asked of the caller, and said.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub relations: Vec<Related<'a>>,
+    /// What the conditions of rules came to that read what is not recorded: `true`, `false` or `failed`, and a digest of
+    /// the condition's text.
+    #[serde(default, skip_serializing_if = "Captures::is_empty")]
+    pub conditions: Captures,
     /// Revision of the snapshot.
     pub revision: String,
     /// From the request at the door to the decision, in microseconds.
@@ -214,6 +220,29 @@ impl Record<'_> {
     }
 }
 
+/// A rule, and what its condition came to. Why it failed stands in the detail, where it matters.
+fn outcome(judged: &Judged) -> (Arc<str>, Arc<str>) {
+    let came_to = match judged.truth {
+        Truth::True => "true",
+        Truth::False => "false",
+        Truth::Failed(_) => "failed",
+    };
+    (Arc::clone(&judged.rule), format!("{came_to} {}", judged.condition.digest()).into())
+}
+
+impl Evidence for Record<'_> {
+    fn recorded(&self, rule: &str, condition: &Condition) -> Option<Truth> {
+        let (came_to, digest) = self.conditions.get(rule)?.split_once(' ')?;
+        match came_to {
+            _ if digest != condition.digest().to_string() => None,
+            "true" => Some(Truth::True),
+            "false" => Some(Truth::False),
+            "failed" => Some(Truth::Failed("it could not be evaluated then".to_owned())),
+            _ => None,
+        }
+    }
+}
+
 impl<'a> Record<'a> {
     pub(crate) fn of(made: &Made<'a>, latency: Duration) -> Self {
         let decision: &'a Decision = made.decision;
@@ -236,6 +265,7 @@ impl<'a> Record<'a> {
             request: Asked::of(made),
             principal: made.principal.map(Principal::identity).map(Cow::Borrowed),
             relations: made.answers.iter().map(Related::of).collect(),
+            conditions: decision.judged.iter().map(outcome).collect(),
             revision: decision.revision.to_string(),
             latency_us: u64::try_from(latency.as_micros()).unwrap_or(u64::MAX),
         }

@@ -4,7 +4,8 @@ use crate::audit::Record;
 use crate::audit::chain::is_own;
 use crate::audit::issuance::is_no_decision;
 use crate::engine::ADMIN;
-use durward_core::decision::{Decision, Reason};
+use durward_core::decision::{Decision, Judged, Reason};
+use durward_core::evidence::Evidence;
 use durward_core::kubernetes::ApiCall;
 use durward_core::principal::Principal;
 use durward_core::request::{Call, Request, Target};
@@ -24,13 +25,17 @@ pub struct Report {
     pub replayed: u64,
     /// Records that were decided with another snapshot than the one at hand.
     pub other_revision: u64,
+    /// Records whose conditions read what is not recorded, decided by what they came to then.
+    pub by_outcome: u64,
+    /// Records of which nobody can tell: a condition reads what is not recorded, and is not the one of then.
+    pub untold: Vec<Unreadable>,
     /// Records whose decision differs now.
     pub differences: Vec<Difference>,
     /// Lines that are no record.
     pub unreadable: Vec<Unreadable>,
 }
 
-/// A line that is no record.
+/// A line that can't be used.
 #[derive(Debug, PartialEq, Serialize)]
 pub struct Unreadable {
     /// Line number, from 1.
@@ -81,7 +86,14 @@ pub fn replay(
             Ok(record) => {
                 report.replayed += 1;
                 report.other_revision += u64::from(record.revision != snapshot.revision().to_string());
-                let fields = differences(&record, &decide_again(&record, snapshot));
+                let now = decide_again(&record, snapshot);
+                let fields = differences(&record, &now);
+                if let Some(judged) = untold(&record, &now) {
+                    let error = format!("the condition of {} reads what is not recorded", judged.rule);
+                    report.untold.push(Unreadable { line: number, error });
+                    continue;
+                }
+                report.by_outcome += u64::from(!now.judged.is_empty());
                 if !fields.is_empty() {
                     report.differences.push(Difference { line: number, id: record.id, fields });
                 }
@@ -119,7 +131,7 @@ impl Record<'_> {
                 })
             }),
         };
-        Request { target, call, source: asked.source }
+        Request { target, call, source: asked.source, evidence: self }
     }
 
     /// Who asked, to be asked about again.
@@ -145,6 +157,11 @@ pub(crate) fn decide_again(record: &Record<'_>, snapshot: &Snapshot) -> Decision
         }
         _ => decision,
     }
+}
+
+/// The first condition that a decision went by without knowing what it reads, or what it came to then.
+pub(crate) fn untold<'d>(record: &Record<'_>, now: &'d Decision) -> Option<&'d Judged> {
+    now.judged.iter().find(|judged| record.recorded(&judged.rule, &judged.condition).is_none())
 }
 
 /// Each field in which a decision differs from the recorded one: its name, the recorded value, the value now.

@@ -13,7 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use durward_api::compile::FieldError;
-use durward_api::resources::ApiKeyProvider;
+use durward_api::resources::{ApiKeyProvider, KEY_HEADER};
 use durward_core::principal::{Identity, Principal, PrincipalId, is_dns_label};
 use durward_core::risk::Assurance;
 use durward_core::scope::Scope;
@@ -29,7 +29,6 @@ use zeroize::Zeroizing;
 /// Label of Secrets that hold keys; its value names the provider.
 pub const LABEL: &str = "durward.dev/api-keys";
 const PREFIX: &str = "dwk_";
-const DEFAULT_HEADER: &str = "x-api-key";
 /// Longest key: prefix, the longest name, and the secret.
 const MAX_KEY: usize = 128;
 type Hash = [u8; 32];
@@ -75,9 +74,9 @@ impl ApiKeys {
         secrets: &[Secret],
         old: Option<&Self>,
     ) -> Result<(Self, Vec<FieldError>), FieldError> {
-        let header = spec.header.as_deref().unwrap_or(DEFAULT_HEADER).to_ascii_lowercase();
+        let header = spec.header.as_deref().unwrap_or(KEY_HEADER).to_ascii_lowercase();
         if http::HeaderName::try_from(&header).is_err() || header == "authorization" || header == "cookie" {
-            let message = format!("`{header}` can't carry a key; use a header of its own, such as `{DEFAULT_HEADER}`");
+            let message = format!("`{header}` can't carry a key; use a header of its own, such as `{KEY_HEADER}`");
             return Err(FieldError { field: "spec.apiKey.header".to_owned(), message });
         }
         let (mut keys, mut problems, mut twice) = (BTreeMap::new(), Vec::new(), BTreeSet::new());

@@ -204,6 +204,12 @@ impl Authenticator {
         self.domain.load().settings.service_accounts.clone()
     }
 
+    /// Whether callers send API keys in the header of this name.
+    pub(crate) fn reads_keys_in(&self, header: &str) -> bool {
+        let is_key = |provider: &Provider| matches!(provider, Provider::ApiKeys(keys) if keys.header == header);
+        self.providers.load().values().any(is_key)
+    }
+
     /// Sets the outside providers. What can't be used is no way in, and is reported; the rest works. The keys of providers
     /// that stay the same are kept.
     pub fn replace_providers(&self, resources: &[IdentityProvider], secrets: &[Secret]) -> Vec<ProviderProblem> {

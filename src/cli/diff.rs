@@ -8,7 +8,7 @@ use durward_core::compare::{Change, Comparison, Effect, compare};
 use durward_core::rights::Right;
 use durward_core::snapshot::Snapshot;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::fs::File;
 use std::io::BufReader;
@@ -84,6 +84,8 @@ struct Replayed {
     decisions: u64,
     changed: Vec<Decided>,
     unreadable: usize,
+    /// Decisions that went by conditions on what is not recorded, which are not the same on both sides.
+    untold: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -107,6 +109,9 @@ impl Diff {
             return Err("some services have too many requests to be compared".into());
         }
         let decided = report.audit.as_ref().is_some_and(|audit| !audit.changed.is_empty());
+        if !decided && report.audit.as_ref().is_some_and(|audit| audit.untold > 0) {
+            return Err("what some recorded decisions would come to can't be told".into());
+        }
         let same = report.changes.is_empty() && report.services.is_empty() && !decided;
         Ok(if same { Verdict::Yes } else { Verdict::No })
     }
@@ -132,13 +137,15 @@ fn replayed(file: &Path, old: &Snapshot, new: &Snapshot) -> Result<Replayed, Fai
     if after.replayed == 0 {
         return Err(format!("{} holds no decision", file.display()).into());
     }
+    let untold = before.untold.into_iter().chain(after.untold);
     // where a replay is not told, it came out as recorded
     let by_line = |differences: Vec<Difference>| -> BTreeMap<u64, Difference> {
         differences.into_iter().map(|difference| (difference.line, difference)).collect()
     };
     let (before, after_differences) = (by_line(before.differences), by_line(after.differences));
-    let lines: std::collections::BTreeSet<u64> = before.keys().chain(after_differences.keys()).copied().collect();
-    let changed = lines.into_iter().filter_map(|line| {
+    let untold: BTreeSet<u64> = untold.into_iter().map(|line| line.line).collect();
+    let lines: BTreeSet<u64> = before.keys().chain(after_differences.keys()).copied().collect();
+    let changed = lines.into_iter().filter(|line| !untold.contains(line)).filter_map(|line| {
         let (was, is) = (before.get(&line), after_differences.get(&line));
         let id = was.or(is)?.id.clone();
         let field = |of: Option<&Difference>, other: Option<&Difference>, name: &str| {
@@ -152,7 +159,12 @@ fn replayed(file: &Path, old: &Snapshot, new: &Snapshot) -> Result<Replayed, Fai
         let (old, new) = (told(was, is), told(is, was));
         (old != new).then_some(Decided { line, id, old, new })
     });
-    Ok(Replayed { decisions: after.replayed, changed: changed.collect(), unreadable: after.unreadable.len() })
+    Ok(Replayed {
+        decisions: after.replayed,
+        changed: changed.collect(),
+        unreadable: after.unreadable.len(),
+        untold: untold.len(),
+    })
 }
 
 fn report(comparison: Comparison, audit: Option<Replayed>, differs: bool) -> Report {
@@ -252,6 +264,9 @@ fn text(report: &Report) -> String {
     }
     if let Some(audit) = &report.audit {
         let _ = writeln!(text, "of {} recorded decisions {} would be other ones", audit.decisions, audit.changed.len());
+        if audit.untold > 0 {
+            let _ = writeln!(text, "of {} it can't be told: their conditions read what is not recorded", audit.untold);
+        }
         for decided in audit.changed.iter().take(LISTED) {
             let _ = writeln!(text, "  line {}, {}: {} → {}", decided.line, decided.id, decided.old, decided.new);
         }

@@ -15,7 +15,7 @@ use durward_api::catalog::{Catalog, Change, Fate, key_of};
 use durward_api::compile::{FieldError, Settings};
 use durward_api::lint::lint;
 use durward_api::relationships::RelationshipKey;
-use durward_api::resources::{AccessPolicy, IdentityProvider, Relationship};
+use durward_api::resources::{AccessPolicy, IdentityProvider, IdentityProviderSpec, Relationship};
 use durward_core::digest::Digest;
 use durward_core::policy::PolicyKey;
 use futures::StreamExt;
@@ -248,6 +248,8 @@ impl Owner {
             format!("IdentityProvider/{name}"),
             content.map(|bytes| Digest::of([bytes.as_slice()])),
         ));
+        let header = spec.as_ref().ok().and_then(IdentityProviderSpec::key_header);
+        self.changes.push(Change::KeyHeader(format!("IdentityProvider/{name}"), header));
         let provider = spec.map(|spec| IdentityProvider { metadata: object.metadata, spec, status: None });
         self.providers.insert(name, (seen, provider));
         self.authentication_changed = true;

@@ -111,7 +111,8 @@ fn healthy(readiness: Arc<Readiness>) -> Router {
 /// Lets through what the policy allows.
 async fn ask(State(admin): State<Admin>, Extension(peer): Extension<Peer>, request: Request, next: Next) -> Response {
     let call = Call::Http { method: request.method().as_str(), path: request.uri().path() };
-    let asked = Asked { target: Target::Audience(ADMIN_AUDIENCE), call, source: Some(peer.address.ip()) };
+    let asked =
+        Asked { target: Target::Audience(ADMIN_AUDIENCE), call, source: Some(peer.address.ip()), evidence: &() };
     let credentials = Credentials {
         headers: request.headers(),
         // nobody stands between: whoever shows a certificate is the caller

@@ -189,7 +189,8 @@ async fn ask(
         return answer(StatusCode::SERVICE_UNAVAILABLE, json!({"error": "temporarily_unavailable"}));
     };
     let call = Call::Named { operation: &asked.operation, captures: Captures::new() };
-    let request = Request { target: Target::Audience(&asked.audience), call, source: Some(peer.address.ip()) };
+    let request =
+        Request { target: Target::Audience(&asked.audience), call, source: Some(peer.address.ip()), evidence: &() };
     let caller = Caller::Credentials(credentials(&desk, &peer, &headers));
     response(HttpAnswer::of(&desk.engine.ask(Door::Approvals, &request, caller).await, None))
 }

@@ -19,6 +19,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use chrono::{DateTime, Utc};
+use durward_core::evidence::Said;
 use durward_core::principal::{Identity, Principal, PrincipalId};
 use durward_core::request::{Call, Request, Target};
 use durward_core::risk::Assurance;
@@ -226,7 +227,8 @@ async fn decide(
 
     let principal = subject.principal(doors.engine.authenticator())?;
     let (target, call) = question(action, resource)?;
-    let request = Request { target, call, source: Some(peer.address.ip()) };
+    let evidence = &Said { headers: context.map(headers).transpose()?.flatten() };
+    let request = Request { target, call, source: Some(peer.address.ip()), evidence };
     let caller = principal.map_or(Caller::Nobody, |principal| Caller::Vouched(Arc::new(principal)));
     let answer = doors.engine.ask(Door::AuthZen, &request, caller).await;
     // reasons only for those who ask: batches are compared as a whole by the interoperability tests
@@ -273,6 +275,20 @@ fn question<'a>(action: &'a Action, resource: &'a Resource) -> Result<(Target<'a
         .collect();
     captures.insert("id".into(), resource.id.as_str().into());
     Ok((Target::Audience(&resource.kind), Call::Named { operation: &action.name, captures }))
+}
+
+/// The headers that the enforcement point was sent, if it tells them; those that came more than once as a list.
+fn headers(context: &Map<String, Value>) -> Result<Option<Vec<(String, String)>>, Malformed> {
+    let Some(given) = context.get("headers") else { return Ok(None) };
+    let malformed = || Malformed("`context.headers` has texts, or lists of texts, by names of headers".to_owned());
+    let mut headers = Vec::new();
+    for (name, value) in given.as_object().ok_or_else(malformed)? {
+        let values = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+        for value in values {
+            headers.push((name.clone(), value.as_str().ok_or_else(malformed)?.to_owned()));
+        }
+    }
+    Ok(Some(headers))
 }
 
 fn reasons(answer: &Answer) -> Value {

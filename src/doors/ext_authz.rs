@@ -5,7 +5,7 @@ use crate::authn::certificate::FORWARDED_CLIENT_CERT;
 use crate::doors::Doors;
 use crate::doors::answer::{HttpAnswer, IDENTITY_HEADERS, METHOD_OVERRIDES};
 use crate::doors::ext_authz_failure::deny_failures;
-use crate::doors::headers::{accept, mislead};
+use crate::doors::headers::{Shown, accept, mislead};
 use crate::doors::server::Answers;
 use crate::doors::trust::Peer;
 use crate::engine::{Caller, Door};
@@ -123,6 +123,7 @@ impl Authorization for ExtAuthz {
                 Some(Address::SocketAddress(socket)) => socket.address.parse::<IpAddr>().ok(),
                 _ => None,
             }),
+            evidence: &Shown { headers: &headers, authenticator: self.doors.engine.authenticator() },
         };
         let credentials =
             Credentials { headers: &headers, certificate: None, client_cert_header_trusted: certificates };

@@ -27,7 +27,8 @@ pub(crate) async fn deny_failures(doors: &Doors, check: impl Future<Output = Res
     }
     let headers = HeaderMap::new();
     let credentials = Credentials { headers: &headers, certificate: None, client_cert_header_trusted: false };
-    let unclear = durward_core::request::Request { target: Target::Host(""), call: Call::Unclear, source: None };
+    let unclear =
+        durward_core::request::Request { target: Target::Host(""), call: Call::Unclear, source: None, evidence: &() };
     let answer = doors.engine.ask(Door::ExtAuthz, &unclear, Caller::Credentials(credentials)).await;
     denied(&HttpAnswer::of(&answer, None))
 }

@@ -7,7 +7,7 @@
 use crate::authn::Credentials;
 use crate::doors::Doors;
 use crate::doors::answer::HttpAnswer;
-use crate::doors::headers::{Unclear, accept, agreed, forwarded_source, mislead, own_host, single};
+use crate::doors::headers::{Shown, Unclear, accept, agreed, forwarded_source, mislead, own_host, single};
 use crate::doors::trust::Peer;
 use crate::engine::{Caller, Door};
 use axum::body::Body;
@@ -42,7 +42,8 @@ async fn forward_auth(
         Ok(asked) => (Target::Host(asked.host), Call::Http { method: asked.method, path: asked.uri }),
         Err(Unclear) => (Target::Host(""), Call::Unclear),
     };
-    let request = Request { target, call, source };
+    let evidence = &Shown { headers: &headers, authenticator: doors.engine.authenticator() };
+    let request = Request { target, call, source, evidence };
     let credentials = Credentials {
         headers: &headers,
         certificate: doors.trust.caller_certificate(&peer),

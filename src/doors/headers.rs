@@ -1,15 +1,36 @@
 //! What headers say of a request, where they could say two things.
 
+use crate::authn::Authenticator;
 use crate::doors::answer::{IDENTITY_HEADERS, METHOD_OVERRIDES};
 use crate::doors::trust::{Peer, Trust};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, Uri, header};
+use durward_core::evidence::Evidence;
 use std::net::IpAddr;
 
 /// The headers contradict each other, or can't be read. Such a request is to no service at all: whose host would it be?
 /// A client could choose one whose policy only audits.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Unclear;
+
+/// The headers of a request, as far as conditions may see them.
+#[derive(Debug)]
+pub(crate) struct Shown<'h> {
+    pub(crate) headers: &'h HeaderMap,
+    /// Knows in which of them API keys come.
+    pub(crate) authenticator: &'h Authenticator,
+}
+
+impl Evidence for Shown<'_> {
+    fn headers(&self, each: &mut dyn FnMut(&str, Option<&[u8]>)) -> bool {
+        for (name, value) in self.headers {
+            // a policy that lists such a header is refused, but not before its provider is known
+            let secret = self.authenticator.reads_keys_in(name.as_str());
+            each(name.as_str(), Some(value.as_bytes()).filter(|_| !secret));
+        }
+        true
+    }
+}
 
 /// The one value of a header.
 pub(crate) fn single<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>, Unclear> {

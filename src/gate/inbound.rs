@@ -3,7 +3,7 @@
 use crate::authn::Credentials;
 use crate::doors::answer::HttpAnswer;
 use crate::doors::forward_auth::response;
-use crate::doors::headers::{Unclear, accept, mislead, own_host};
+use crate::doors::headers::{Shown, Unclear, accept, mislead, own_host};
 use crate::doors::server::Answers;
 use crate::doors::trust::Peer;
 use crate::engine::{Caller, Door, Engine};
@@ -67,7 +67,8 @@ impl Inbound {
             Ok(read) => (Target::Host(read.host), Call::Http { method: request.method().as_str(), path: &read.path }),
             Err(Unclear) => (Target::Host(""), Call::Unclear),
         };
-        let asked = Asked { target, call, source: Some(source) };
+        let evidence = &Shown { headers: request.headers(), authenticator: self.engine.authenticator() };
+        let asked = Asked { target, call, source: Some(source), evidence };
         let credentials = Credentials {
             headers: request.headers(),
             certificate: peer.certificate.as_deref(),

@@ -194,6 +194,7 @@ impl Directory {
             Resource::Provider(provider) => {
                 let name = format!("IdentityProvider/{}", provider.metadata.name.as_deref().unwrap_or_default());
                 changes.push(Change::Other(name.clone(), digest(&provider.spec)));
+                changes.push(Change::KeyHeader(name.clone(), provider.spec.key_header()));
                 known.others.insert(name);
                 known.providers.push(*provider);
             }

@@ -129,6 +129,7 @@ fn durward(policies: usize, number: usize, rules: Rules) -> String {
         target: Target::Host(&host),
         call: Call::Http { method: "GET", path: "/orders/4711" },
         source: Some([10, 0, 0, 7].into()),
+        evidence: &(),
     };
     let snapshot = catalog.snapshot();
     assert!(snapshot.decide(Some(&alice), &request, now).allowed());

@@ -83,6 +83,7 @@ fn decide(bench: &mut criterion::Bencher<'_>, snapshot: &Snapshot, host: &str) {
         target: Target::Host(host),
         call: Call::Http { method: "GET", path: "/orders/4711?expand=lines" },
         source: Some([10, 0, 0, 7].into()),
+        evidence: &(),
     };
     let decision = snapshot.decide(Some(&alice), &request, now);
     assert!(decision.allowed(), "{decision:?}");

@@ -40,6 +40,8 @@ pub enum Change {
     NamespaceLabels(String, Option<BTreeMap<String, String>>),
     /// Something was approved; `None` when it is no longer.
     Approval(Matter, Option<Given>),
+    /// The header in which an IdentityProvider, named as in [`Change::Other`], reads API keys; `None` when it reads none.
+    KeyHeader(String, Option<String>),
     /// Any other resource that decisions depend on, with its digest; `None` when it is gone.
     Other(String, Option<Digest>),
 }
@@ -149,6 +151,8 @@ pub struct Catalog {
     claims: HashMap<Arc<str>, Seniors>,
     services: HashMap<ServiceKey, Seniors>,
     relationships: Relationships,
+    /// In which headers API keys come, by provider.
+    key_headers: BTreeMap<String, String>,
     snapshot: Snapshot,
 }
 
@@ -195,6 +199,7 @@ impl Catalog {
             claims: HashMap::new(),
             services: HashMap::new(),
             relationships: Relationships::default(),
+            key_headers: BTreeMap::new(),
             snapshot: Snapshot::default(),
         }
     }
@@ -369,8 +374,32 @@ impl Catalog {
             Change::UnreadableRelationship(key, error) => self.relationships.unreadable(key, error),
             Change::RelationshipGone(key) => self.relationships.remove(&key, &mut self.snapshot),
             Change::Approval(matter, given) => self.snapshot.approve(matter, given),
-            Change::Other(name, digest) => self.snapshot.record(&name, digest),
+            Change::KeyHeader(provider, header) => self.key_header(provider, header, touched),
+            Change::Other(name, digest) => {
+                self.snapshot.record(&name, digest);
+                if digest.is_none() {
+                    self.key_header(name, None, touched);
+                }
+            }
         }
+    }
+
+    /// Notes where a provider's keys come, and touches the policies whose conditions read such a header.
+    fn key_header(&mut self, provider: String, header: Option<String>, touched: &mut BTreeSet<PolicyKey>) {
+        let new = header.clone();
+        let old = match header {
+            Some(header) => self.key_headers.insert(provider, header),
+            None => self.key_headers.remove(&provider),
+        };
+        if old == new {
+            return;
+        }
+        let changed = |name: &str| [&old, &new].into_iter().flatten().any(|header| header == name);
+        let reading = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.versions().any(|version| version.headers.iter().any(|name| changed(name))));
+        touched.extend(reading.map(|(key, _)| key.clone()));
     }
 
     fn replace(&mut self, key: &PolicyKey, touched: &mut BTreeSet<PolicyKey>, change: impl FnOnce(&mut Entry)) {
@@ -553,6 +582,10 @@ impl Catalog {
         if !errors.is_empty() {
             return Some(Rejection { reason: RejectionReason::NotOwned, errors });
         }
+        let errors = self.secret_headers(version);
+        if !errors.is_empty() {
+            return Some(Rejection { reason: RejectionReason::Invalid, errors });
+        }
         let hosts = version
             .hosts
             .iter()
@@ -575,6 +608,16 @@ impl Catalog {
             })
             .collect();
         (!errors.is_empty()).then_some(Rejection { reason: RejectionReason::HostConflict, errors })
+    }
+
+    /// Headers that conditions of a version read although somebody's API keys come in them.
+    fn secret_headers(&self, version: &Policy) -> Vec<FieldError> {
+        let secret = |(i, name): (usize, &Arc<str>)| {
+            let (provider, _) = self.key_headers.iter().find(|(_, header)| ***header == **name)?;
+            let message = format!("`{name}` carries the API keys of {provider}; conditions read no credential");
+            Some(FieldError { field: format!("spec.headers[{i}]"), message })
+        };
+        version.headers.iter().enumerate().filter_map(secret).collect()
     }
 
     /// Whether a version that is or may come into force claims this for another service.

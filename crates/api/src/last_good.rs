@@ -96,6 +96,7 @@ impl LastGood {
             operations: Vec::new(),
             relations: Model::default(),
             relation_engine: RelationEngine::Own,
+            headers: Vec::new(),
             grants: Vec::new(),
             denials: denials.collect(),
             mode: Mode::Enforce,

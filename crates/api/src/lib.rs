@@ -6,6 +6,7 @@
 pub mod catalog;
 pub mod compile;
 pub mod crd;
+mod headers;
 pub mod last_good;
 pub mod lint;
 pub mod ownership;

@@ -182,6 +182,12 @@ fn refused() -> Vec<(String, &'static str)> {
             policy("{denials: [{name: a, to: [{authenticated: false}]}]}"),
             "spec.denials[0].to[0]: `authenticated` can only be `true`",
         ),
+        (
+            policy("{headers: [x-durward-principal]}"),
+            "spec.headers[0]: what says who is calling is read as `principal`",
+        ),
+        (policy("{headers: [x-tenant, cookie]}"), "spec.headers[1]: what says who is calling is read as `principal`"),
+        (policy("{headers: [host]}"), "spec.headers[0]: `host` is read as `request.host`"),
         (policy("{roles: [{name: a}]}"), "spec.roles[0]: a role needs at least one of `scopes` and `includes`"),
         (
             policy("{grants: [{name: a, to: [{authenticated: true}]}]}"),

@@ -1,6 +1,7 @@
 //! What was decided, and why.
 
 use crate::approval::{Given, Matter};
+use crate::condition::{Condition, Truth};
 use crate::digest::Digest;
 use crate::policy::{Mode, PolicyKey};
 use crate::risk::Assurance;
@@ -85,6 +86,17 @@ pub struct Approval {
     pub given: Option<Given>,
 }
 
+/// What the condition of a rule came to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Judged {
+    /// `<namespace>/<policy>/grants/<name>` or `<namespace>/<policy>/denials/<name>`.
+    pub rule: Arc<str>,
+    /// The condition.
+    pub condition: Arc<Condition>,
+    /// What it came to.
+    pub truth: Truth,
+}
+
 /// A decision. The same input gives the same one, field by field.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decision {
@@ -110,6 +122,8 @@ pub struct Decision {
     pub approval: Option<Box<Approval>>,
     /// More about the reason, for audit and explanations; not for callers.
     pub detail: Option<String>,
+    /// What was found by conditions that read what no record holds, in the order in which they were looked at.
+    pub judged: Vec<Judged>,
     /// The snapshot that it was decided from.
     pub revision: Digest,
 }

@@ -15,6 +15,7 @@ pub mod condition;
 pub mod decide;
 pub mod decision;
 pub mod digest;
+pub mod evidence;
 pub mod host;
 pub mod kubernetes;
 mod lookup;

@@ -337,6 +337,8 @@ pub struct Policy {
     pub relations: Model,
     /// Who knows these relations.
     pub relation_engine: RelationEngine,
+    /// Request headers that conditions read.
+    pub headers: Vec<Arc<str>>,
     /// Who may.
     pub grants: Vec<Arc<Grant>>,
     /// Who may not.

@@ -1,11 +1,12 @@
 //! What a caller wants, free of any protocol.
 
+use crate::evidence::Evidence;
 use crate::kubernetes::ApiCall;
 use crate::service::Captures;
 use std::net::IpAddr;
 
 /// A request, as a door has read it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Request<'a> {
     /// The service that is asked for.
     pub target: Target<'a>,
@@ -13,6 +14,8 @@ pub struct Request<'a> {
     pub call: Call<'a>,
     /// Where the request comes from, if a trusted party says so.
     pub source: Option<IpAddr>,
+    /// What it shows beyond that, for conditions; `&()` where nothing is known.
+    pub evidence: &'a dyn Evidence,
 }
 
 /// How a request names its service.

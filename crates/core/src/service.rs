@@ -48,6 +48,8 @@ pub struct Service {
     /// Policies of which the version that was in force is not known here. As long as there is one the service has no operation,
     /// and every request is denied.
     closed_by: Box<[PolicyKey]>,
+    /// Headers that conditions read.
+    pub(crate) headers: Box<[Arc<str>]>,
     routes: Routes,
     /// Patterns over the Kubernetes API with the operations that they are.
     kubernetes: Vec<(ApiPattern, usize)>,
@@ -204,6 +206,9 @@ impl Union {
         let numbered = denials.iter().enumerate();
         let denial_index =
             numbered.flat_map(|(number, denial)| denial.to.iter().map(move |subject| (subject, number))).collect();
+        let conditions = grants.iter().filter_map(|grant| grant.when.as_ref());
+        let conditions = conditions.chain(denials.iter().filter_map(|denial| denial.when.as_ref()));
+        let headers: BTreeSet<Arc<str>> = conditions.flat_map(|when| when.headers().cloned()).collect();
         let givers = givers(&grants);
         // in the order in which they were added: routes and names go by it
         let operations = policies
@@ -240,6 +245,7 @@ impl Union {
             denials,
             denial_index,
             closed_by: closed_by.into(),
+            headers: headers.into_iter().collect(),
             routes,
             kubernetes,
             names,
@@ -278,6 +284,7 @@ impl Service {
             denials: Vec::new(),
             denial_index: SubjectIndex::default(),
             closed_by: Box::default(),
+            headers: Box::default(),
             routes: Routes::default(),
             kubernetes: Vec::new(),
             tokens: Tokens::default(),

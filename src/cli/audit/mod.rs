@@ -97,6 +97,9 @@ impl Replay {
         if report.replayed == 0 && !report.unreadable.is_empty() {
             return Err("the file holds no audit record".into());
         }
+        if report.differences.is_empty() && !report.untold.is_empty() {
+            return Err("what some records would come to can't be told".into());
+        }
         Ok(if report.differences.is_empty() && report.unreadable.is_empty() { Verdict::Yes } else { Verdict::No })
     }
 }
@@ -111,6 +114,16 @@ fn text(report: &Report) -> String {
     }
     for unreadable in &report.unreadable {
         let _ = writeln!(text, "line {}: no record: {}", unreadable.line, unreadable.error);
+    }
+    for untold in &report.untold {
+        let _ = writeln!(text, "line {}: can't be told: {}", untold.line, untold.error);
+    }
+    if report.by_outcome > 0 {
+        let _ = writeln!(
+            text,
+            "{} of the records went by conditions on what is not recorded: they were decided by what those came to then",
+            report.by_outcome
+        );
     }
     let _ = writeln!(
         text,

@@ -9,6 +9,7 @@ use crate::cli::output::Format;
 use crate::cli::policies::Policies;
 use crate::cli::{Failure, Verdict};
 use chrono::{DateTime, Utc};
+use durward_core::evidence::Said;
 use durward_core::principal::{Identity, Principal, PrincipalId};
 use durward_core::relations::Answers;
 use durward_core::request::{Call, Request, Target};
@@ -54,6 +55,9 @@ pub(crate) struct Check {
     /// Ask for an operation by its name instead of method and path
     #[arg(long, value_name = "NAME", conflicts_with = "url")]
     operation: Option<String>,
+    /// A header of the request; may be repeated. With --operation headers count as unknown if none is given
+    #[arg(long, value_name = "NAME:VALUE", value_parser = header, conflicts_with = "record")]
+    header: Vec<(String, String)>,
     /// Ask again what an audit record says was asked: the record at a line, of a decision id, or the last of the file
     #[arg(long, value_name = "FILE[:LINE|:ID]", conflicts_with_all = ["principal", "operation", "first", "url"])]
     record: Option<Which>,
@@ -73,6 +77,8 @@ impl Check {
         let snapshot = self.policies.snapshot()?;
         let line = self.record.as_ref().map(Which::find).transpose()?;
         let recorded = line.as_ref().map(|(number, line)| recorded::read(*number, line)).transpose()?;
+        let known = self.operation.is_none() || !self.header.is_empty();
+        let said = Said { headers: known.then(|| self.header.clone()) };
         let question = match &recorded {
             Some((_, record)) => Question {
                 request: record.question(),
@@ -81,7 +87,7 @@ impl Check {
                 answers: record.answers(),
             },
             None => Question {
-                request: self.question()?,
+                request: self.question(&said)?,
                 principal: self.identity()?.map(Principal::assumed),
                 at: self.at.unwrap_or_else(Utc::now),
                 answers: Answers::default(),
@@ -93,17 +99,17 @@ impl Check {
         Ok(if explained.allowed { Verdict::Yes } else { Verdict::No })
     }
 
-    fn question(&self) -> Result<Request<'_>, Failure> {
+    fn question<'q>(&'q self, evidence: &'q Said) -> Result<Request<'q>, Failure> {
         let first = self.first.as_deref().unwrap_or_default();
         if let Some(operation) = &self.operation {
             let call = Call::Named { operation, captures: Captures::new() };
-            return Ok(Request { target: Target::Audience(first), call, source: None });
+            return Ok(Request { target: Target::Audience(first), call, source: None, evidence });
         }
         let url = self.url.as_deref().unwrap_or_default();
         let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
         let slash = rest.find('/').ok_or_else(|| format!("`{url}` has no path; write http://HOST/PATH"))?;
         let (host, path) = rest.split_at(slash);
-        Ok(Request { target: Target::Host(host), call: Call::Http { method: first, path }, source: None })
+        Ok(Request { target: Target::Host(host), call: Call::Http { method: first, path }, source: None, evidence })
     }
 
     fn identity(&self) -> Result<Option<Identity>, Failure> {
@@ -131,6 +137,11 @@ impl Check {
             ..Identity::new(id, self.assurance.unwrap_or(usual))
         }))
     }
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("write NAME:VALUE")?;
+    Ok((name.to_owned(), value.trim().to_owned()))
 }
 
 fn attribute(text: &str) -> Result<(String, serde_json::Value), String> {

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use durward_api::relations::relationship;
 use durward_api::resources::{Relationship, RelationshipSpec, Tuple as Stated};
 use durward_core::decision::Reason;
+use durward_core::evidence::Said;
 use durward_core::principal::{Identity, PrincipalId};
 use durward_core::relations::Tuple;
 use durward_core::request::{Call, Request, Target};
@@ -118,11 +119,19 @@ pub(super) struct Asked {
     #[serde(default)]
     captures: Captures,
     source: Option<IpAddr>,
+    /// Headers; of an operation by its name they are unknown where none are said.
+    headers: Option<BTreeMap<String, String>>,
 }
 
 impl Asked {
+    /// What the request shows.
+    pub(super) fn evidence(&self) -> Said {
+        let headers = self.headers.clone().or_else(|| self.method.as_ref().map(|_| BTreeMap::new()));
+        Said { headers: headers.map(|headers| headers.into_iter().collect()) }
+    }
+
     /// The request.
-    pub(super) fn request(&self) -> Result<Request<'_>, &'static str> {
+    pub(super) fn request<'a>(&'a self, evidence: &'a Said) -> Result<Request<'a>, &'static str> {
         let target = match (&self.host, &self.audience) {
             (Some(host), None) => Target::Host(host),
             (None, Some(audience)) => Target::Audience(audience),
@@ -133,7 +142,7 @@ impl Asked {
             (None, None, Some(operation)) => Call::Named { operation, captures: self.captures.clone() },
             _ => return Err("say either `method` and `path`, or `operation`, to which `captures` can be given"),
         };
-        Ok(Request { target, call, source: self.source })
+        Ok(Request { target, call, source: self.source, evidence })
     }
 }
 
@@ -223,7 +232,9 @@ impl Document {
                     return Err(problem(format!("{field}.as"), "say only one of `as` and `principal`".to_owned()));
                 }
             };
-            case.request.request().map_err(|why| problem(format!("{field}.request"), why.to_owned()))?;
+            case.request
+                .request(&Said::default())
+                .map_err(|why| problem(format!("{field}.request"), why.to_owned()))?;
             Ok(Trial {
                 suite: suite.clone(),
                 name: case.name,

@@ -85,7 +85,8 @@ pub(super) fn attempt(snapshot: &Snapshot, trials: &[Trial], now: DateTime<Utc>)
     let mut cases = Vec::new();
     for trial in trials {
         // a case whose request makes no sense was refused when it was read
-        let Ok(request) = trial.asked.request() else { continue };
+        let evidence = trial.asked.evidence();
+        let Ok(request) = trial.asked.request(&evidence) else { continue };
         let principal = trial.identity.clone().map(Principal::assumed);
         let told = told(snapshot, &request, &trial.tuples);
         let decision = told.as_ref().unwrap_or(snapshot).decide(principal.as_ref(), &request, trial.at.unwrap_or(now));

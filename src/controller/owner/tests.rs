@@ -87,7 +87,7 @@ impl World {
     fn decides(&self, namespace: &str) -> bool {
         let host = format!("orders.{namespace}.svc");
         let call = Call::Http { method: "GET", path: "/" };
-        let request = Request { target: Target::Host(&host), call, source: None };
+        let request = Request { target: Target::Host(&host), call, source: None, evidence: &() };
         self.engine.snapshot().decide(None, &request, chrono::Utc::now()).allowed()
     }
 

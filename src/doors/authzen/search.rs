@@ -168,7 +168,7 @@ fn would_pass(
     resource: &Resource,
 ) -> Result<bool, Malformed> {
     let (target, call) = question(action, resource)?;
-    let request = Request { target, call, source: Some(peer.address.ip()) };
+    let request = Request { target, call, source: Some(peer.address.ip()), evidence: &() };
     Ok(doors.engine.would_pass(&request, principal))
 }
 

@@ -66,7 +66,7 @@ impl World {
             .authenticator()
             .vouched(Identity::new(id, Assurance::Bearer), Some(Assurance::ProofOfPossession));
         let call = Call::Named { operation, captures: durward_core::service::Captures::new() };
-        let request = Request { target: Target::Audience("orders.shop"), call, source: None };
+        let request = Request { target: Target::Audience("orders.shop"), call, source: None, evidence: &() };
         self.engine.would_pass(&request, who.as_ref())
     }
 }

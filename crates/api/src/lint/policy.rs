@@ -8,6 +8,7 @@ use durward_core::condition::Condition;
 use durward_core::principal::PrincipalId;
 use durward_core::service::unreachable;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Requests that get around a governed one: who is kept from the first can do the second instead.
 const WAYS_AROUND: [(&str, &str, &str); 4] = [
@@ -27,7 +28,8 @@ pub(super) fn lint(policy: &AccessPolicy, others: &[&AccessPolicy]) -> Vec<Findi
     operations(policy, others, &mut findings);
     grants(spec, others, &mut findings);
     for (i, denial) in spec.denials.iter().enumerate() {
-        constant(&format!("spec.denials[{i}].when"), &denial.name, denial.when.as_deref(), &mut findings);
+        let field = format!("spec.denials[{i}].when");
+        constant(spec, &field, &denial.name, denial.when.as_deref(), &mut findings);
     }
     silence(policy, &mut findings);
     findings
@@ -107,13 +109,16 @@ fn grants(spec: &AccessPolicySpec, others: &[&AccessPolicy], findings: &mut Vec<
             );
             findings.push(Finding::new(Code::NoWayIn, format!("{field}.to[{j}]"), name, message));
         }
-        constant(&format!("{field}.when"), name, grant.when.as_deref(), findings);
+        constant(spec, &format!("{field}.when"), name, grant.when.as_deref(), findings);
     }
 }
 
-fn constant(field: &str, name: &str, when: Option<&str>, findings: &mut Vec<Finding>) {
+fn constant(spec: &AccessPolicySpec, field: &str, name: &str, when: Option<&str>, findings: &mut Vec<Finding>) {
+    let listed: Vec<Arc<str>> = spec.headers.iter().map(|name| name.as_str().into()).collect();
     // what does not compile is refused elsewhere
-    let known = when.and_then(|source| Condition::compile(source).ok()).and_then(|condition| condition.constant());
+    let known = when
+        .and_then(|source| Condition::compile_reading(source, &listed).ok())
+        .and_then(|condition| condition.constant());
     if let Some(truth) = known {
         let message = format!(
             "the condition of `{name}` is always {truth}, whoever asks for whatever; leave it out, or the rule"

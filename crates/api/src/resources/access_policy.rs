@@ -56,6 +56,10 @@ pub struct AccessPolicySpec {
     /// Who knows these relations. Default: Durward itself, by `Relationship`s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relation_engine: Option<RelationEngine>,
+    /// Request headers that conditions read, as `request.headers`; in lower case. Others are not shown to them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::condition_headers")]
+    pub headers: Vec<String>,
     /// Who gets which scopes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]

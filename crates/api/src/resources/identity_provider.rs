@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
+/// Where API keys come unless a provider says otherwise.
+pub const KEY_HEADER: &str = "x-api-key";
+
 /// An outside source of identity: exactly one of `jwt`, `apiKey` and `x509`.
 #[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
@@ -37,6 +40,15 @@ pub struct IdentityProviderSpec {
     /// A federated trust domain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub x509: Option<X509Provider>,
+}
+
+impl IdentityProviderSpec {
+    /// The request header in which API keys come, in lower case; none if it is no provider of API keys.
+    #[must_use]
+    pub fn key_header(&self) -> Option<String> {
+        let keys = self.api_key.as_ref()?;
+        Some(keys.header.as_deref().unwrap_or(KEY_HEADER).to_ascii_lowercase())
+    }
 }
 
 /// Tokens of an outside issuer (RFC 7519, checked as RFC 8725 asks).

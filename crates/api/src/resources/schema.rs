@@ -152,6 +152,19 @@ pub(super) fn condition(_: &mut Generator) -> Schema {
     only(text(4096, json!({})))
 }
 
+/// Names of headers that conditions read; the compiler knows more that are none of these.
+pub(super) fn condition_headers(_: &mut Generator) -> Schema {
+    let rules = json!({
+        "pattern": "^[a-z0-9-]+$",
+        "x-kubernetes-validations": [
+            {"rule": "!(self in ['authorization', 'cookie', 'proxy-authorization', 'set-cookie', 'x-api-key']) && !self.startsWith('x-durward-')",
+             "message": "what says who is calling is read as `principal`"},
+            {"rule": "self != 'host'", "message": "`host` is read as `request.host`"},
+        ],
+    });
+    list(16, text(64, rules))
+}
+
 pub(super) fn sentence(_: &mut Generator) -> Schema {
     only(text(256, json!({})))
 }

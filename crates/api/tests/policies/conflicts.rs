@@ -1,6 +1,7 @@
 //! Two policies that claim the same: the older keeps it, and the younger gets it when the older lets go.
 
 use crate::support::*;
+use durward_api::catalog::Change;
 
 /// A world in which every namespace may claim `x.example.com` to `z.example.com` and the audiences `p` and `q`.
 fn liberal(policies: impl IntoIterator<Item = durward_api::resources::AccessPolicy>) -> World {
@@ -216,4 +217,32 @@ fn who_loses_a_host_no_longer_stands_in_the_way_of_its_service() {
     assert_eq!(at_once.fates(), expected);
     assert_eq!(at_once.revision(), world.revision());
     assert_eq!(world.take("mall/w"), ["shop/y: in force", "shop/z: OperationConflict, nothing in force"]);
+}
+
+#[test]
+fn a_header_that_carries_api_keys_is_for_no_condition() {
+    let reading = named(
+        "shop/reading",
+        1,
+        "headers: [x-other, x-tenant]\noperations: [{name: a, http: [{methods: [GET], paths: [/a]}]}]",
+    );
+    let keys = |header: Option<&str>| Change::KeyHeader("IdentityProvider/partners".into(), header.map(Into::into));
+    let refused = [
+        "spec.headers[1]: `x-tenant` carries the API keys of IdentityProvider/partners; conditions read no credential",
+    ];
+    for provider_first in [false, true] {
+        let mut world = World::new();
+        let policy = Change::Policy(Box::new(reading.clone()));
+        world.apply(if provider_first { [keys(Some("x-tenant")), policy] } else { [policy, keys(Some("x-tenant"))] });
+        assert_eq!(world.fates(), ["shop/reading: Invalid, nothing in force"]);
+        assert_eq!(world.errors("shop/reading"), refused);
+        assert!(world.0.review(&reading).is_err());
+        // another header, no header, no provider
+        for change in [keys(Some("x-key")), keys(None), Change::Other("IdentityProvider/partners".into(), None)] {
+            world.apply([change]);
+            assert_eq!(world.fates(), ["shop/reading: in force"]);
+            world.apply([keys(Some("x-tenant"))]);
+            assert_eq!(world.errors("shop/reading"), refused);
+        }
+    }
 }

@@ -376,8 +376,8 @@ fn conditions() {
         ),
         (
             "true && request.verb == 'x'",
-            "`request` has no field `verb`; there are method, path, host, operation, captures, time, sourceAddress (line 1, column 16 \
-             of the expression)",
+            "`request` has no field `verb`; there are method, path, host, operation, captures, headers, time, sourceAddress (line 1, column \
+             16 of the expression)",
         ),
         ("((((((((((true))))))))))", "brackets or `?:` are nested deeper than 8 (line 1, column 1 of the expression)"),
     ] {
@@ -390,6 +390,55 @@ fn conditions() {
             &[&format!("spec.denials[0].when: {expected}")],
         );
     }
+}
+
+#[test]
+fn headers_that_no_condition_reads() {
+    let credential = "says who is calling; conditions read that as `principal`, once it is verified";
+    let of_proxies = "is changed by proxies on the way, so that the application may read another one";
+    let no_name = "is no name of a header in lower case: use 1 to 64 letters, digits and `-`, such as `x-tenant`";
+    let long = "a".repeat(65);
+    for (name, why) in [
+        ("authorization", credential),
+        ("proxy-authorization", credential),
+        ("cookie", credential),
+        ("x-api-key", credential),
+        ("dpop", credential),
+        ("x-forwarded-client-cert", credential),
+        ("x-durward-principal", credential),
+        ("x-durward-anything", credential),
+        ("host", "is read as `request.host`"),
+        ("connection", of_proxies),
+        ("content-length", of_proxies),
+        ("x-forwarded-for", of_proxies),
+        ("x-original-uri", of_proxies),
+        ("x-http-method-override", of_proxies),
+        ("forwarded", of_proxies),
+        ("X-Tenant", no_name),
+        ("x_tenant", no_name),
+        ("x tenant", no_name),
+        ("", no_name),
+        (&long, no_name),
+    ] {
+        rejects(&format!("headers: ['{name}']"), &[&format!("spec.headers[0]: `{name}` {why}")]);
+    }
+    rejects("headers: [x-a, x-b, x-a]", &["spec.headers[2]: `x-a` occurs twice"]);
+    let many = (0..17).map(|i| format!("x-{i}")).collect::<Vec<_>>().join(", ");
+    rejects(&format!("headers: [{many}]"), &["spec.headers: at most 16 are possible"]);
+    rejects(
+        "headers: [x-tenant]\ngrants: [{name: a, to: [{authenticated: true}], scopes: [x], when: \"request.headers['x-tenan'] == 'a'\"}]",
+        &[
+            "spec.grants[0].when: header `x-tenan` is not listed in `spec.headers`; there are x-tenant (line 1, column 16 of the \
+           expression)",
+        ],
+    );
+    rejects(
+        "denials: [{name: a, to: [{authenticated: true}], when: \"'x-tenant' in request.headers\"}]",
+        &[
+            "spec.denials[0].when: conditions read those headers that the policy lists in `spec.headers`, and it lists none (line 1, \
+           column 12 of the expression)",
+        ],
+    );
 }
 
 #[test]

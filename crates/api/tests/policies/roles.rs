@@ -89,6 +89,7 @@ fn labels_of_a_namespace_count_from_the_moment_they_are_there() {
             target: Target::Host("orders.shop.svc"),
             call: Call::Http { method: "GET", path: "/" },
             source: None,
+            evidence: &(),
         };
         catalog.snapshot().decide(Some(&caller), &request, chrono::DateTime::UNIX_EPOCH).allowed()
     };

@@ -132,8 +132,12 @@ impl World {
     fn decides(&self, host_and_path: &str) -> Decision {
         let (host, path) = host_and_path.split_once('/').unwrap();
         let path = format!("/{path}");
-        let request =
-            Request { target: Target::Host(host), call: Call::Http { method: "GET", path: &path }, source: None };
+        let request = Request {
+            target: Target::Host(host),
+            call: Call::Http { method: "GET", path: &path },
+            source: None,
+            evidence: &(),
+        };
         self.snapshot().decide(None, &request, chrono::DateTime::UNIX_EPOCH)
     }
 }

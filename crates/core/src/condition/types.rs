@@ -231,7 +231,7 @@ fn field(root: &str, field: &str) -> Kind {
         ("principal", "groups" | "scopes") => Texts,
         ("principal", "attributes") => Map,
         ("principal", "authenticatedAt") | ("request", "time") => Time,
-        ("request", "captures") => TextMap,
+        ("request", "captures" | "headers") => TextMap,
         _ => Text,
     }
 }

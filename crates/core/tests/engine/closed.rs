@@ -57,7 +57,7 @@ fn every_request_is_denied_with_the_policy_and_what_to_do() {
         assert_eq!(decision, ask(&closed, caller.as_ref(), request), "the same again");
     }
     let named = Call::Named { operation: "list", captures: Captures::new() };
-    let request = Request { target: Target::Audience("orders.shop"), call: named, source: None };
+    let request = Request { target: Target::Audience("orders.shop"), call: named, source: None, evidence: &() };
     assert_eq!(decide(&closed, Some(&alice()), &request, now()).reason, Reason::NoPolicy);
     assert_ne!(open.revision(), closed.revision(), "what decides otherwise has another revision");
 }
@@ -96,7 +96,12 @@ fn kubernetes_operations_stay_governed_and_are_refused() {
         let call = call("", "pods", subresource, "web");
         assert_eq!(governing(&closed, "shop", call), 1, "{subresource}");
         let caller = Principal::assumed(caller("user:corporate/alice", Assurance::PhishingResistant));
-        let request = Request { target: Target::Audience("orders.shop"), call: Call::Kubernetes(call), source: None };
+        let request = Request {
+            target: Target::Audience("orders.shop"),
+            call: Call::Kubernetes(call),
+            source: None,
+            evidence: &(),
+        };
         let decision = closed.decide(Some(&caller), &request, now());
         assert_eq!((decision.reason, decision.passes()), (Reason::NoPolicy, false), "{subresource}");
     }

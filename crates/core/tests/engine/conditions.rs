@@ -103,7 +103,7 @@ fn namespaces_of_another_trust_domain_are_not_ours() {
 #[test]
 fn a_request_by_name_and_audience_has_no_method_path_or_host() {
     let call = Call::Named { operation: "list", captures: [("id".into(), "7".into())].into() };
-    let request = Request { target: Target::Audience("orders.shop"), call, source: None };
+    let request = Request { target: Target::Audience("orders.shop"), call, source: None, evidence: &() };
     let condition = "!has(request.method) && !has(request.path) && !has(request.host) && !has(request.sourceAddress) \
                      && request.captures.id == '7'";
     assert!(holds(condition, &known(), &request));

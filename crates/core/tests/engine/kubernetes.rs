@@ -42,8 +42,12 @@ fn guard(operations: Vec<Operation>) -> Policy {
 
 fn decided(snapshot: &Snapshot, who: &str, asked: &str) -> (Reason, Option<Arc<str>>) {
     let caller = Principal::assumed(caller(who, Assurance::Bearer));
-    let request =
-        Request { target: Target::Audience("orders.shop"), call: Call::Kubernetes(call(asked)), source: None };
+    let request = Request {
+        target: Target::Audience("orders.shop"),
+        call: Call::Kubernetes(call(asked)),
+        source: None,
+        evidence: &(),
+    };
     let decision = snapshot.decide(Some(&caller), &request, now());
     (decision.reason, decision.operation)
 }
@@ -111,6 +115,7 @@ fn users_of_the_api_server_need_no_way_in_but_scopes_and_assurance() {
         target: Target::Audience("orders.shop"),
         call: Call::Named { operation: "exec", captures: Default::default() },
         source: None,
+        evidence: &(),
     };
     let ada = Principal::assumed(caller("kube:ada", Assurance::Bearer));
     assert_eq!(snapshot.decide(Some(&ada), &asks, now()).reason, Reason::AssuranceTooLow);
@@ -123,6 +128,7 @@ fn groups_are_those_of_the_api_server() {
         target: Target::Audience("orders.shop"),
         call: Call::Kubernetes(call("CONNECT pods/exec")),
         source: None,
+        evidence: &(),
     };
     for (who, reason) in [("kube:bob", Reason::Granted), ("user:corporate/bob", Reason::InsufficientScope)] {
         let mut identity = caller(who, Assurance::Bearer);

@@ -15,6 +15,7 @@ mod assurance;
 mod closed;
 mod compare;
 mod conditions;
+mod headers;
 mod kubernetes;
 mod order;
 mod pods;

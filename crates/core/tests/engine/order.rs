@@ -21,6 +21,7 @@ fn about_list(reason: Reason) -> Decision {
         challenge: None,
         approval: None,
         detail: None,
+        judged: Vec::new(),
         revision: world([orders()]).revision(),
     }
 }

@@ -259,6 +259,7 @@ fn a_grant_by_relation_is_for_the_object_of_the_path() {
         target: Target::Audience("orders.shop"),
         call: Call::Named { operation: "get", captures: [("id".into(), "42".into())].into() },
         source: None,
+        evidence: &(),
     };
     assert_eq!(decide(&snapshot, Some(&alice()), &named, now()).reason, Reason::Granted);
 }

@@ -162,7 +162,12 @@ fn captures_are_decoded_and_named_as_the_pattern_that_matched() {
 }
 
 fn named<'a>(operation: &'a str, captures: BTreeMap<Arc<str>, Arc<str>>) -> Request<'a> {
-    Request { target: Target::Audience("orders.shop"), call: Call::Named { operation, captures }, source: None }
+    Request {
+        target: Target::Audience("orders.shop"),
+        call: Call::Named { operation, captures },
+        source: None,
+        evidence: &(),
+    }
 }
 
 #[test]

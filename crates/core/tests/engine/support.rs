@@ -32,6 +32,7 @@ pub fn policy(name: &str) -> Policy {
         operations: Vec::new(),
         relations: Model::default(),
         relation_engine: Default::default(),
+        headers: Vec::new(),
         grants: Vec::new(),
         denials: Vec::new(),
         mode: Mode::Enforce,
@@ -162,7 +163,7 @@ pub fn world(policies: impl IntoIterator<Item = Policy>) -> Snapshot {
 /// `METHOD /path` to the host of service `orders.shop`.
 pub fn http(request: &str) -> Request<'_> {
     let (method, path) = request.split_once(' ').unwrap();
-    Request { target: Target::Host(HOST), call: Call::Http { method, path }, source: None }
+    Request { target: Target::Host(HOST), call: Call::Http { method, path }, source: None, evidence: &() }
 }
 
 pub fn ask(snapshot: &Snapshot, caller: Option<&Identity>, request: &str) -> Decision {

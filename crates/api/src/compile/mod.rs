@@ -1,22 +1,23 @@
 //! From an `AccessPolicy` to what the engine decides by: every text is parsed here, and every mistake is named with
 //! its field.
 
+mod operations;
+mod subjects;
+
+pub(crate) use operations::api_patterns;
+
+use crate::headers;
 use crate::relations;
 use crate::resources::{self as spec, AccessPolicy};
 use chrono::TimeDelta;
-use durward_core::approval::Approvers;
 use durward_core::condition::Condition;
 use durward_core::digest::Digest;
 use durward_core::host::Host;
-use durward_core::kubernetes::{ApiPattern, Verb};
-use durward_core::path::{Method, PathPattern};
 use durward_core::pods::{DEFAULT_TTL, Pods, Requirement, Selector};
-use durward_core::policy::{Denial, Grant, MAX_SCOPES, Match, Mode, Operation, Policy, PolicyKey, Subject, Way};
-use durward_core::principal::{KUBERNETES, PrincipalId, is_dns_label, is_dns_subdomain};
+use durward_core::policy::{Denial, Grant, Mode, Policy, PolicyKey, Way};
+use durward_core::principal::{is_dns_label, is_dns_subdomain};
 use durward_core::relations::{Model, RelationEngine, RelationTo, Store};
-use durward_core::risk::Risk;
 use durward_core::scope::Scope;
-use durward_core::service::shadowed;
 use durward_core::token::{Signature, Tokens};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,10 +58,6 @@ impl fmt::Display for FieldError {
     }
 }
 
-/// Oldest second factor that is accepted where a policy does not say.
-const DEFAULT_MAX_AGE: TimeDelta = TimeDelta::minutes(5);
-/// A second factor older than a working day is none.
-const LONGEST_MAX_AGE: TimeDelta = TimeDelta::hours(24);
 /// Lifetimes of certificates that the API server lets a signer issue begin at an hour; beyond a day they are not short.
 const SHORTEST_TTL: TimeDelta = TimeDelta::minutes(5);
 const LONGEST_TTL: TimeDelta = TimeDelta::hours(24);
@@ -68,24 +65,17 @@ const LONGEST_TTL: TimeDelta = TimeDelta::hours(24);
 const SHORTEST_TOKEN: TimeDelta = TimeDelta::minutes(1);
 const LONGEST_TOKEN: TimeDelta = TimeDelta::hours(1);
 /// Bounds of one policy; a service with more is cut in several policies. The CRD says the same.
-/// How long an approval lasts.
-const DEFAULT_APPROVAL: TimeDelta = TimeDelta::minutes(30);
-const SHORTEST_APPROVAL: TimeDelta = TimeDelta::minutes(1);
-const LONGEST_APPROVAL: TimeDelta = TimeDelta::hours(24);
-const MAX_APPROVERS: usize = 8;
-const MAX_OPERATIONS: usize = 512;
-const MAX_MATCHES: usize = 64;
 const MAX_GRANTS: usize = 1000;
 const MAX_DENIALS: usize = 256;
 const MAX_ROLES: usize = 256;
-const MAX_SUBJECTS: usize = 64;
+const MAX_HEADERS: usize = 16;
 
 /// Compiles a policy.
 ///
 /// # Errors
 /// With every mistake that was found, in the order of the fields.
 pub fn compile(policy: &AccessPolicy, settings: &Settings) -> Result<Policy, Vec<FieldError>> {
-    let mut compiler = Compiler { settings, errors: Vec::new() };
+    let mut compiler = Compiler { settings, headers: Vec::new(), errors: Vec::new() };
     let compiled = compiler.policy(policy);
     match compiled {
         Some(compiled) if compiler.errors.is_empty() => Ok(compiled),
@@ -119,26 +109,10 @@ fn includes<'s>(
     all
 }
 
-/// Groups by resources by these verbs.
-pub(crate) fn api_patterns(api: &spec::KubernetesMatch, verbs: &[Option<Verb>]) -> Vec<ApiPattern> {
-    let any = |text: &str| (text != "*").then(|| Arc::from(text));
-    let mut patterns = Vec::new();
-    for resource in &api.resources {
-        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
-        for group in &api.api_groups {
-            patterns.extend(verbs.iter().map(|verb| ApiPattern {
-                group: any(group),
-                resource: any(resource),
-                subresource: any(subresource),
-                verb: *verb,
-            }));
-        }
-    }
-    patterns
-}
-
 struct Compiler<'s> {
     settings: &'s Settings,
+    /// Headers that conditions may read.
+    headers: Vec<Arc<str>>,
     errors: Vec<FieldError>,
 }
 
@@ -169,6 +143,7 @@ impl Compiler<'_> {
         let (relations, mistakes) = relations::model(&spec.relations);
         mistakes.into_iter().for_each(|mistake| self.error(mistake.field, mistake.message));
         let relation_engine = self.relation_engine(spec);
+        self.headers = self.headers(&spec.headers);
         let grants = self.grants(&key, &spec.grants, &roles, &relations);
         let mode = match spec.mode {
             spec::Mode::Enforce => Mode::Enforce,
@@ -190,6 +165,7 @@ impl Compiler<'_> {
             operations: operations.into_iter().map(Arc::new).collect(),
             relations,
             relation_engine,
+            headers: std::mem::take(&mut self.headers),
             grants: grants.into_iter().map(Arc::new).collect(),
             denials: denials.into_iter().map(Arc::new).collect(),
             mode,
@@ -197,6 +173,23 @@ impl Compiler<'_> {
             digest,
             forgotten: None,
         })
+    }
+
+    fn headers(&mut self, headers: &[String]) -> Vec<Arc<str>> {
+        if headers.len() > MAX_HEADERS {
+            self.error("spec.headers", format!("at most {MAX_HEADERS} are possible"));
+        }
+        let mut seen = BTreeSet::new();
+        for (i, name) in headers.iter().enumerate() {
+            let field = format!("spec.headers[{i}]");
+            if let Some(why) = headers::unfit(name) {
+                self.error(field, format!("`{name}` {why}"));
+            } else if !seen.insert(name) {
+                self.error(field, format!("`{name}` occurs twice"));
+            }
+        }
+        // all of them, so that a condition is not refused for a header that was
+        headers.iter().map(|name| name.as_str().into()).collect()
     }
 
     fn relation_engine(&mut self, spec: &spec::AccessPolicySpec) -> RelationEngine {
@@ -344,204 +337,6 @@ impl Compiler<'_> {
         parsed
     }
 
-    fn operations(&mut self, operations: &[spec::Operation], uid: &str) -> Vec<Operation> {
-        self.names("operations", operations.iter().map(|o| o.name.as_str()), MAX_OPERATIONS);
-        let compiled: Vec<Operation> = operations
-            .iter()
-            .enumerate()
-            .map(|(i, operation)| self.operation(&format!("spec.operations[{i}]"), operation, uid))
-            .collect();
-        if let Some((first, second, pattern)) = shadowed(&compiled) {
-            let index = compiled.iter().position(|o| o.name == second).unwrap_or_default();
-            let message = if first == second {
-                format!("operation `{second}` matches `{pattern}` twice; leave one out")
-            } else {
-                format!("operations `{first}` and `{second}` both match `{pattern}`; a request is one operation")
-            };
-            self.error(format!("spec.operations[{index}]"), message);
-        }
-        compiled
-    }
-
-    fn operation(&mut self, field: &str, operation: &spec::Operation, uid: &str) -> Operation {
-        if operation.http.is_empty() && operation.grpc.is_empty() && operation.kubernetes.is_empty() {
-            self.error(field, "say which requests it is: `http`, `grpc` or `kubernetes`");
-        }
-        let mut matches = Vec::new();
-        for (i, http) in operation.http.iter().enumerate() {
-            self.http(&format!("{field}.http[{i}]"), http, &mut matches);
-        }
-        for (i, grpc) in operation.grpc.iter().enumerate() {
-            self.grpc(&format!("{field}.grpc[{i}]"), grpc, &mut matches);
-        }
-        let mut kubernetes = Vec::new();
-        for (i, api) in operation.kubernetes.iter().enumerate() {
-            self.kubernetes(&format!("{field}.kubernetes[{i}]"), api, &mut kubernetes);
-        }
-        if matches.len().max(kubernetes.len()) > MAX_MATCHES {
-            self.error(field, format!("it has more than {MAX_MATCHES} combinations of method and path, or of group, resource and verb; cut it in two"));
-        }
-        let scopes_field = format!("{field}.scopes");
-        let mut scopes = self.scopes(&scopes_field, &operation.scopes);
-        if operation.scopes.is_empty() && !operation.public {
-            scopes.extend(Scope::parse(&operation.name));
-        }
-        scopes.sort();
-        scopes.dedup();
-        if scopes.len() > MAX_SCOPES {
-            self.error(&scopes_field, format!("an operation can require at most {MAX_SCOPES} scopes"));
-        }
-        let risk = match operation.risk.unwrap_or_default() {
-            spec::Risk::Low => Risk::Low,
-            spec::Risk::Standard => Risk::Standard,
-            spec::Risk::High => Risk::High,
-        };
-        if operation.public && !kubernetes.is_empty() {
-            self.error(
-                format!("{field}.public"),
-                "leave requests to the Kubernetes API undeclared: those are not refused",
-            );
-        }
-        let contradicts = !operation.scopes.is_empty()
-            || risk == Risk::High
-            || operation.step_up.is_some()
-            || operation.approval.is_some();
-        if operation.public && contradicts {
-            self.error(format!("{field}.public"), "a public operation asks nobody for scopes, risk or step-up");
-        }
-        Operation {
-            name: operation.name.as_str().into(),
-            matches,
-            kubernetes,
-            scopes: scopes.into(),
-            risk,
-            max_age: self.max_age(&format!("{field}.stepUp"), operation.step_up.as_ref(), risk),
-            approval: self.approval(&format!("{field}.approval"), operation.approval.as_ref(), risk, uid),
-            public: operation.public,
-        }
-    }
-
-    fn approval(
-        &mut self,
-        field: &str,
-        rule: Option<&spec::ApprovalRule>,
-        risk: Risk,
-        uid: &str,
-    ) -> Option<Arc<Approvers>> {
-        let rule = rule?;
-        if risk != Risk::High {
-            self.error(field, "an approval is asked for at `risk: High` only; say so, or leave it out");
-        }
-        if rule.by.len() > MAX_APPROVERS {
-            self.error(format!("{field}.by"), format!("at most {MAX_APPROVERS} are possible; use a group"));
-        }
-        let by = self.subjects(&format!("{field}.by"), &rule.by);
-        for (i, subject) in by.iter().enumerate() {
-            let person = match subject {
-                Subject::Provider(provider) | Subject::Group { provider, .. } | Subject::Claims { provider, .. } => {
-                    &**provider != KUBERNETES
-                }
-                Subject::Principal(id) => matches!(id, PrincipalId::User { .. }),
-                _ => false,
-            };
-            if !person {
-                let message = "people approve: name a `provider` of theirs, with or without `group` and `claims`, or a \
-                               `principal` such as `user:corporate/alice`";
-                self.error(format!("{field}.by[{i}]"), message);
-            }
-        }
-        let lasts = rule.lasts.as_deref().map_or(Some(DEFAULT_APPROVAL), |text| {
-            let lasts = duration(text).filter(|lasts| (SHORTEST_APPROVAL..=LONGEST_APPROVAL).contains(lasts));
-            if lasts.is_none() {
-                self.error(format!("{field}.for"), format!("`{text}` is no time from 1m to 24h, such as `30m`"));
-            }
-            lasts
-        })?;
-        Some(Arc::new(Approvers { by, lasts, policy_uid: uid.into() }))
-    }
-
-    fn max_age(&mut self, field: &str, step_up: Option<&spec::StepUp>, risk: Risk) -> TimeDelta {
-        let Some(step_up) = step_up else { return DEFAULT_MAX_AGE };
-        if risk != Risk::High {
-            self.error(field, "a step-up is asked for at `risk: High` only; say so, or leave it out");
-        }
-        let Some(text) = &step_up.max_age else { return DEFAULT_MAX_AGE };
-        match duration(text) {
-            Some(age) if age > TimeDelta::zero() && age <= LONGEST_MAX_AGE => age,
-            _ => {
-                self.error(format!("{field}.maxAge"), format!("`{text}` is no time from 1s to 24h, such as `5m`"));
-                DEFAULT_MAX_AGE
-            }
-        }
-    }
-
-    /// `None` in the result stands for any method.
-    fn methods(&mut self, field: &str, methods: &[String], example: &str) -> Vec<Option<String>> {
-        if methods.is_empty() {
-            self.error(field, format!("say which, such as `[{example}]`; `[\"*\"]` means any"));
-        }
-        if methods.len() > 1 && methods.iter().any(|m| m == "*") {
-            self.error(field, "`*` means any method, so it stands alone");
-        }
-        methods.iter().map(|method| (method != "*").then(|| method.clone())).collect()
-    }
-
-    fn http(&mut self, field: &str, http: &spec::HttpMatch, matches: &mut Vec<Match>) {
-        let mut methods = Vec::new();
-        for (i, method) in self.methods(&format!("{field}.methods"), &http.methods, "GET").into_iter().enumerate() {
-            methods.push(match method {
-                None => None,
-                Some(text) => {
-                    let message = format!("`{text}` is no method in upper case, such as `GET`");
-                    let parsed = Method::parse(&text).map_err(|_| message);
-                    let Some(method) = self.take(&format!("{field}.methods[{i}]"), parsed) else { continue };
-                    Some(method)
-                }
-            });
-        }
-        if http.paths.is_empty() {
-            self.error(format!("{field}.paths"), "say which, such as `[\"/orders\", \"/orders/{id}\"]`");
-        }
-        for (i, path) in http.paths.iter().enumerate() {
-            let parsed = PathPattern::parse(path).map_err(|error| format!("`{path}` is no path pattern: {error}"));
-            let Some(path) = self.take(&format!("{field}.paths[{i}]"), parsed) else { continue };
-            matches.extend(methods.iter().map(|method| Match { method: method.clone(), path: path.clone() }));
-        }
-    }
-
-    fn grpc(&mut self, field: &str, grpc: &spec::GrpcMatch, matches: &mut Vec<Match>) {
-        for (i, method) in self.methods(&format!("{field}.methods"), &grpc.methods, "Get").into_iter().enumerate() {
-            let parsed = PathPattern::grpc(&grpc.service, method.as_deref()).map_err(|_| {
-                let method = method.as_deref().unwrap_or("*");
-                format!(
-                    "`{}/{method}` is no gRPC method; write the full service name, such as `shop.v1.Orders`",
-                    grpc.service
-                )
-            });
-            let Some(path) = self.take(&format!("{field}.methods[{i}]"), parsed) else { continue };
-            matches.push(Match { method: Method::parse("POST").ok(), path });
-        }
-    }
-
-    fn kubernetes(&mut self, field: &str, api: &spec::KubernetesMatch, patterns: &mut Vec<ApiPattern>) {
-        for (list, given) in [("apiGroups", &api.api_groups), ("resources", &api.resources), ("verbs", &api.verbs)] {
-            if given.is_empty() {
-                self.error(format!("{field}.{list}"), "say which; `[\"*\"]` means any, and the core group is `\"\"`");
-            } else if given.len() > 1 && given.iter().any(|text| text == "*") {
-                self.error(format!("{field}.{list}"), "`*` means any, so it stands alone");
-            }
-        }
-        let mut verbs = Vec::new();
-        for (i, verb) in api.verbs.iter().enumerate() {
-            if verb == "*" {
-                verbs.push(None);
-            } else {
-                verbs.extend(self.take(&format!("{field}.verbs[{i}]"), verb.parse::<Verb>()).map(Some));
-            }
-        }
-        patterns.extend(api_patterns(api, &verbs));
-    }
-
     fn roles(&mut self, roles: &[spec::Role]) -> BTreeMap<String, BTreeSet<Scope>> {
         self.names("roles", roles.iter().map(|r| r.name.as_str()), MAX_ROLES);
         let mut own: BTreeMap<&str, (usize, Vec<Scope>)> = BTreeMap::new();
@@ -632,108 +427,7 @@ impl Compiler<'_> {
     }
 
     fn condition(&mut self, field: &str, source: Option<&str>) -> Option<Arc<Condition>> {
-        self.take(field, Condition::compile(source?)).map(Arc::new)
-    }
-
-    fn subjects(&mut self, field: &str, subjects: &[spec::Subject]) -> Vec<Subject> {
-        if subjects.is_empty() {
-            self.error(field, "say who; an empty list is nobody. For everybody: `[{authenticated: true}]`");
-        }
-        if subjects.len() > MAX_SUBJECTS {
-            self.error(field, format!("at most {MAX_SUBJECTS} are possible; use a group, or cut it in two"));
-        }
-        let mut compiled = Vec::new();
-        for (i, subject) in subjects.iter().enumerate() {
-            compiled.extend(self.subject(&format!("{field}[{i}]"), subject));
-        }
-        compiled
-    }
-
-    fn subject(&mut self, field: &str, subject: &spec::Subject) -> Option<Subject> {
-        let given = [
-            subject.service_account.is_some(),
-            subject.namespace.is_some(),
-            subject.namespace_selector.is_some(),
-            subject.spiffe.is_some(),
-            subject.principal.is_some(),
-            subject.provider.is_some() || subject.group.is_some() || subject.claims.is_some(),
-            subject.authenticated.is_some(),
-        ];
-        if given.into_iter().filter(|given| *given).count() != 1 {
-            self.error(
-                field,
-                "say exactly one of `serviceAccount`, `namespace`, `namespaceSelector`, `spiffe`, `principal`, `provider` (with or without \
-                 `group` and `claims`) and `authenticated`",
-            );
-            return None;
-        }
-        let trust_domain = || Arc::from(self.settings.trust_domain.as_str());
-        match subject {
-            spec::Subject { service_account: Some(account), .. } => {
-                let id = PrincipalId::workload(&self.settings.trust_domain, &account.namespace, &account.name);
-                self.take(&format!("{field}.serviceAccount"), id).map(Subject::Principal)
-            }
-            spec::Subject { namespace: Some(namespace), .. } => {
-                let subject = Subject::Namespace { trust_domain: trust_domain(), namespace: namespace.as_str().into() };
-                if !is_dns_label(namespace) {
-                    self.error(format!("{field}.namespace"), format!("`{namespace}` is no name of a Namespace"));
-                }
-                Some(subject)
-            }
-            spec::Subject { namespace_selector: Some(labels), .. } => {
-                let trust_domain = trust_domain();
-                let field = format!("{field}.namespaceSelector");
-                let labels = self.selector(&field, labels);
-                if labels.requirements.is_empty() {
-                    self.error(field, "say which labels; an empty selector would be every Namespace");
-                }
-                Some(Subject::Namespaces { trust_domain, labels })
-            }
-            spec::Subject { spiffe: Some(pattern), .. } => {
-                self.take(&format!("{field}.spiffe"), pattern.parse()).map(Subject::Spiffe)
-            }
-            spec::Subject { principal: Some(id), .. } => {
-                let field = format!("{field}.principal");
-                let id = self.take(&field, id.parse::<PrincipalId>())?;
-                if let PrincipalId::Spiffe { trust_domain, .. } = &id
-                    && **trust_domain == self.settings.trust_domain
-                {
-                    self.error(
-                        field,
-                        format!("`{id}` is nobody: workloads here are called `/ns/NAMESPACE/sa/SERVICEACCOUNT`"),
-                    );
-                }
-                Some(Subject::Principal(id))
-            }
-            spec::Subject { provider: Some(provider), group, claims, .. } => {
-                self.provider(&format!("{field}.provider"), provider);
-                let provider: Arc<str> = provider.as_str().into();
-                let group: Option<Arc<str>> = group.as_deref().map(Into::into);
-                match (group, claims) {
-                    (group, Some(claims)) => {
-                        if claims.is_empty() {
-                            self.error(format!("{field}.claims"), "say which, or leave it out");
-                        }
-                        let claims = claims.iter().map(|(name, value)| (name.as_str().into(), value.as_str().into()));
-                        Some(Subject::Claims { provider, group, claims: claims.collect() })
-                    }
-                    (Some(group), None) => Some(Subject::Group { provider, group }),
-                    (None, None) => Some(Subject::Provider(provider)),
-                }
-            }
-            spec::Subject { authenticated: Some(true), .. } => Some(Subject::Authenticated),
-            spec::Subject { authenticated: Some(false), .. } => {
-                self.error(format!("{field}.authenticated"), "only `true` means anything; leave it out");
-                None
-            }
-            spec::Subject { group: Some(_), .. } => {
-                self.error(format!("{field}.group"), "say whose group it is: `provider`");
-                None
-            }
-            _ => {
-                self.error(format!("{field}.claims"), "say whose claims these are: `provider`");
-                None
-            }
-        }
+        let compiled = Condition::compile_reading(source?, &self.headers);
+        self.take(field, compiled).map(Arc::new)
     }
 }

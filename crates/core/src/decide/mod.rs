@@ -3,23 +3,27 @@
 //! The two halves are apart because a door needs the first to know which ways in the service accepts, before it
 //! can authenticate anybody for the second.
 
+mod considered;
+mod facts;
+
+pub use considered::{Considered, Outcome};
+pub(crate) use facts::principal_fact;
+
 use crate::approval::Matter;
-use crate::condition::{Facts, Truth};
-use crate::decision::{Approval, Challenge, Decision, Reason};
-use crate::host::Host;
-use crate::kubernetes::ApiCall;
+use crate::condition::{Condition, Truth};
+use crate::decision::{Approval, Challenge, Decision, Judged, Reason};
+use crate::evidence::Headers;
 use crate::path::{Ambiguity, PathPattern, RequestPath};
-use crate::policy::{Denial, Grant, Labels, MAX_SCOPES, Mode, Operation, PolicyKey, Subject, Way};
-use crate::principal::{Identity, Principal, PrincipalId};
-use crate::relations::{Answers, Checked, Proof, Question, Questions, RelationEngine, RelationTo};
+use crate::policy::{Denial, Grant, MAX_SCOPES, Mode, Operation, PolicyKey, Subject, Way};
+use crate::principal::{Identity, Principal};
+use crate::relations::{Answers, Questions, RelationEngine, RelationTo};
 use crate::request::{Call, Request, Target};
 use crate::risk::{Assurance, Risk};
 use crate::scope::Scope;
 use crate::service::{Candidate, Captures, Service, ServiceOperation};
 use crate::snapshot::Snapshot;
-use cel::Value;
 use chrono::{DateTime, TimeDelta, Utc};
-use std::borrow::Cow;
+use facts::{RequestFacts, kubernetes_captures};
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock};
@@ -48,9 +52,15 @@ struct Found<'s, 'r> {
     matched: Option<(RequestPath<'r>, &'s PathPattern)>,
     /// Taken from the path when somebody asks.
     captures: OnceLock<Captures>,
+    /// Read when a condition asks for one; nothing where nobody knows them.
+    headers: OnceLock<Option<Headers>>,
 }
 
-impl Found<'_, '_> {
+impl<'s, 'r> Found<'s, 'r> {
+    fn new(operation: &'s ServiceOperation, captures: Captures) -> Self {
+        Self { operation, matched: None, captures: captures.into(), headers: OnceLock::new() }
+    }
+
     fn captures(&self) -> &Captures {
         self.captures
             .get_or_init(|| self.matched.as_ref().map(|(path, pattern)| pattern.captured(path)).unwrap_or_default())
@@ -88,18 +98,15 @@ fn find<'s, 'r>(service: &'s Service, call: &'r Call<'r>) -> Result<Found<'s, 'r
     let found = match call {
         Call::Http { method, path } => service.find(method, path).map(|found| {
             let (operation, path, pattern) = found?;
-            Some(Found { operation, matched: Some((path, pattern)), captures: OnceLock::new() })
+            let matched = Some((path, pattern));
+            Some(Found { operation, matched, captures: OnceLock::new(), headers: OnceLock::new() })
         }),
-        Call::Named { operation, captures } => Ok(service.named(operation).map(|operation| Found {
-            operation,
-            matched: None,
-            captures: captures.clone().into(),
-        })),
-        Call::Kubernetes(call) => Ok(service.find_kubernetes(call).map(|operation| Found {
-            operation,
-            matched: None,
-            captures: kubernetes_captures(call).into(),
-        })),
+        Call::Named { operation, captures } => {
+            Ok(service.named(operation).map(|operation| Found::new(operation, captures.clone())))
+        }
+        Call::Kubernetes(call) => {
+            Ok(service.find_kubernetes(call).map(|operation| Found::new(operation, kubernetes_captures(call))))
+        }
         Call::Unclear => Err(Ambiguity::Request),
     };
     match found {
@@ -148,9 +155,10 @@ impl<'s> Route<'s, '_> {
     pub fn questions(&self, principal: Option<&Principal>, now: DateTime<Utc>) -> Option<Questions<'s>> {
         let service = self.service?;
         let RelationEngine::OpenFga(store) = &service.relation_engine else { return None };
-        let ControlFlow::Continue((facts, _)) = self.admitted(principal, now) else { return None };
+        let mut judged = Vec::new();
+        let ControlFlow::Continue((facts, _)) = self.admitted(principal, now, &mut judged) else { return None };
         let mut of = BTreeSet::new();
-        self.granted(&facts, |to| {
+        self.granted(&facts, &mut judged, |to| {
             of.extend(facts.question(to).ok());
             false
         });
@@ -172,11 +180,18 @@ impl<'s> Route<'s, '_> {
     /// Steps 3 to 8 of a decision. Takes no lock and does no I/O.
     #[must_use]
     pub fn decide(&self, principal: Option<&Principal>, now: DateTime<Utc>) -> Decision {
-        let (facts, denied) = match self.admitted(principal, now) {
+        let mut judged = Vec::new();
+        let mut decision = self.decided(principal, now, &mut judged);
+        decision.judged = judged;
+        decision
+    }
+
+    fn decided(&self, principal: Option<&Principal>, now: DateTime<Utc>, judged: &mut Vec<Judged>) -> Decision {
+        let (facts, denied) = match self.admitted(principal, now, judged) {
             ControlFlow::Continue(admitted) => admitted,
             ControlFlow::Break(decision) => return decision,
         };
-        let (rules, missing) = self.granted(&facts, |to| self.related(to, &facts));
+        let (rules, missing) = self.granted(&facts, judged, |to| self.related(to, &facts));
         if !missing.is_empty() {
             return Decision { missing, ..self.decision(Reason::InsufficientScope) };
         }
@@ -194,6 +209,7 @@ impl<'s> Route<'s, '_> {
         &'f self,
         principal: Option<&'f Principal>,
         now: DateTime<Utc>,
+        judged: &mut Vec<Judged>,
     ) -> ControlFlow<Decision, (RequestFacts<'f, 's>, Option<Decision>)> {
         let found = match &self.found {
             Ok(found) => found,
@@ -228,7 +244,7 @@ impl<'s> Route<'s, '_> {
             }
         };
         let facts = RequestFacts { route: self, found, caller, now };
-        let denied = self.denied(&facts).map(|(denial, detail)| Decision {
+        let denied = self.denied(&facts, judged).map(|(denial, detail)| Decision {
             mode: denial.mode,
             rules: vec![Arc::clone(&denial.rule)],
             detail,
@@ -271,13 +287,14 @@ impl<'s> Route<'s, '_> {
             challenge: None,
             approval: None,
             detail: None,
+            judged: Vec::new(),
             revision: self.snapshot.revision(),
         }
     }
 
     /// The first denial that applies, or whose condition can't be evaluated; one that is only audited counts if none
     /// that is enforced does.
-    fn denied(&self, facts: &RequestFacts<'_, '_>) -> Option<(&'s Denial, Option<String>)> {
+    fn denied(&self, facts: &RequestFacts<'_, '_>, judged: &mut Vec<Judged>) -> Option<(&'s Denial, Option<String>)> {
         let service = self.service?;
         let mut audited = None;
         for number in service.denial_index.concerning(&facts.caller, facts.labels()) {
@@ -285,7 +302,7 @@ impl<'s> Route<'s, '_> {
             if denial.mode == Mode::Audit && audited.is_some() {
                 continue;
             }
-            let detail = match condition(denial.when.as_deref(), facts) {
+            let detail = match judge(&denial.rule, denial.when.as_ref(), facts, judged) {
                 Truth::False => continue,
                 Truth::True => denial.reason.as_ref().map(ToString::to_string),
                 Truth::Failed(why) => Some(format!("its condition could not be evaluated: {why}")),
@@ -302,6 +319,7 @@ impl<'s> Route<'s, '_> {
     fn granted(
         &self,
         facts: &RequestFacts<'_, '_>,
+        judged: &mut Vec<Judged>,
         mut related: impl FnMut(&RelationTo) -> bool,
     ) -> (Vec<Arc<str>>, Vec<Scope>) {
         let required = &facts.found.operation.operation.scopes;
@@ -319,7 +337,7 @@ impl<'s> Route<'s, '_> {
             let gives = gives(grant, candidate, required, &facts.caller) & wanted;
             // condition and relation come last, they are the dearest
             if gives != 0
-                && condition(grant.when.as_deref(), facts) == Truth::True
+                && judge(&grant.rule, grant.when.as_ref(), facts, judged) == Truth::True
                 && grant.relation.as_ref().is_none_or(&mut related)
             {
                 wanted &= !gives;
@@ -327,46 +345,6 @@ impl<'s> Route<'s, '_> {
             }
         }
         (if wanted == 0 { rules } else { Vec::new() }, missing(required, wanted))
-    }
-
-    /// Every denial of the service and every grant that could matter to the operation, with what came of it for this
-    /// caller. For people who ask why; [`Route::decide`] does not need it.
-    #[must_use]
-    pub fn considered(&self, principal: &Principal, now: DateTime<Utc>) -> Vec<Considered> {
-        let (Some(service), Ok(found)) = (self.service, &self.found) else { return Vec::new() };
-        let caller = principal.identity().at(&found.operation.operation.name);
-        let facts = RequestFacts { route: self, found, caller, now };
-        let denials = service.denials.iter().map(|denial| {
-            let outcome = match (subject(&denial.to, &facts), condition(denial.when.as_deref(), &facts)) {
-                (false, _) => Outcome::OtherCallers,
-                (true, Truth::False) => Outcome::ConditionDoesNotHold,
-                (true, Truth::True) => Outcome::Applies(Vec::new()),
-                (true, Truth::Failed(why)) => Outcome::ConditionFailed(why),
-            };
-            Considered { rule: Arc::clone(&denial.rule), outcome, relation: Vec::new() }
-        });
-        let required = &found.operation.operation.scopes;
-        let grants = found.operation.grants.all().into_iter().filter_map(|candidate| {
-            let grant = service.grants.get(candidate.grant)?;
-            let given = gives(grant, candidate, required, &facts.caller);
-            let outcome = if !subject(&grant.to, &facts) {
-                Outcome::OtherCallers
-            } else if given == 0 {
-                Outcome::TokenLacksScope(missing(required, candidate.gives))
-            } else {
-                match condition(grant.when.as_deref(), &facts) {
-                    Truth::True => Outcome::Applies(missing(required, given)),
-                    Truth::False => Outcome::ConditionDoesNotHold,
-                    Truth::Failed(why) => Outcome::ConditionFailed(why),
-                }
-            };
-            let rule = Arc::clone(&grant.rule);
-            Some(match (&grant.relation, outcome) {
-                (Some(to), Outcome::Applies(scopes)) => self.explain_relation(rule, to, &facts, scopes),
-                (_, outcome) => Considered { rule, outcome, relation: Vec::new() },
-            })
-        });
-        denials.chain(grants).collect()
     }
 
     /// Whether the caller stands in a relation that a grant asks for.
@@ -381,80 +359,6 @@ impl<'s> Route<'s, '_> {
         };
         truth == Truth::True
     }
-
-    fn explain_relation(
-        &self,
-        rule: Arc<str>,
-        to: &RelationTo,
-        facts: &RequestFacts<'_, '_>,
-        scopes: Vec<Scope>,
-    ) -> Considered {
-        let asked = match facts.question(to) {
-            Ok(asked) => asked,
-            Err(capture) => {
-                let outcome = Outcome::NoObject { object: to.to_string(), capture: capture.to_owned() };
-                return Considered { rule, outcome, relation: Vec::new() };
-            }
-        };
-        let checked = self.service.map(|service| match service.relation_engine {
-            RelationEngine::Own => {
-                let tuples = self.snapshot.tuples(&service.key);
-                tuples.explain(&service.relations, &asked.object, &to.relation, &facts.caller)
-            }
-            RelationEngine::OpenFga(_) => Checked { truth: self.answers.to(&asked), proof: Vec::new() },
-        });
-        let Checked { truth, proof } = checked.unwrap_or(Checked { truth: Truth::False, proof: Vec::new() });
-        let relation = format!("{}#{}", asked.object, to.relation);
-        let outcome = match truth {
-            Truth::True => Outcome::Applies(scopes),
-            Truth::False => Outcome::NotRelated(relation),
-            Truth::Failed(why) => Outcome::RelationFailed { relation, why },
-        };
-        Considered { rule, outcome, relation: proof }
-    }
-}
-
-/// A rule that was looked at for an explanation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Considered {
-    /// `<namespace>/<policy>/grants/<name>` or `<namespace>/<policy>/denials/<name>`.
-    pub rule: Arc<str>,
-    /// What came of it.
-    pub outcome: Outcome,
-    /// How the relation that a grant asks for came about, from the object to the caller; empty where it asks for none, or
-    /// where it does not hold.
-    pub relation: Vec<Proof>,
-}
-
-/// What came of a rule.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// It applies; a grant gives these scopes.
-    Applies(Vec<Scope>),
-    /// It is for other callers.
-    OtherCallers,
-    /// Its condition does not hold.
-    ConditionDoesNotHold,
-    /// Its condition could not be evaluated: a denial applies, a grant gives nothing.
-    ConditionFailed(String),
-    /// The caller does not stand in this relation, `object#relation`.
-    NotRelated(String),
-    /// Nobody can tell whether the caller stands in a relation: the grant gives nothing.
-    RelationFailed {
-        /// `object#relation`.
-        relation: String,
-        /// Why not.
-        why: String,
-    },
-    /// The request does not say which object a grant speaks of: the grant gives nothing.
-    NoObject {
-        /// The object as the policy writes it, with the relation.
-        object: String,
-        /// The capture that the request lacks.
-        capture: String,
-    },
-    /// The caller's token does not carry these scopes itself, as the grant asks.
-    TokenLacksScope(Vec<Scope>),
 }
 
 /// Step 5: whether the way in is accepted, and proves enough for the risk.
@@ -492,21 +396,24 @@ pub(crate) fn good_enough(
     }
 }
 
-/// What conditions see of a request to the Kubernetes API, where a path would have captures.
-fn kubernetes_captures(call: &ApiCall<'_>) -> Captures {
-    let ApiCall { group, resource, subresource, verb, name } = *call;
-    let all = [
-        ("group", group),
-        ("resource", resource),
-        ("subresource", subresource),
-        ("verb", verb.as_str()),
-        ("name", name),
-    ];
-    all.into_iter().map(|(key, text)| (key.into(), text.into())).collect()
+/// What the condition of a rule comes to, noted if it reads what no record holds.
+fn judge(
+    rule: &Arc<str>,
+    when: Option<&Arc<Condition>>,
+    facts: &RequestFacts<'_, '_>,
+    judged: &mut Vec<Judged>,
+) -> Truth {
+    let truth = condition(rule, when.map(AsRef::as_ref), facts);
+    if let Some(when) = when.filter(|when| when.reads_evidence()) {
+        judged.push(Judged { rule: Arc::clone(rule), condition: Arc::clone(when), truth: truth.clone() });
+    }
+    truth
 }
 
-fn condition(when: Option<&crate::condition::Condition>, facts: &RequestFacts<'_, '_>) -> Truth {
-    when.map_or(Truth::True, |condition| condition.evaluate(facts))
+fn condition(rule: &str, when: Option<&Condition>, facts: &RequestFacts<'_, '_>) -> Truth {
+    let Some(when) = when else { return Truth::True };
+    let recorded = when.reads_evidence().then(|| facts.route.request.evidence.recorded(rule, when)).flatten();
+    recorded.unwrap_or_else(|| when.evaluate(facts))
 }
 
 fn subject(to: &[Subject], facts: &RequestFacts<'_, '_>) -> bool {
@@ -535,107 +442,4 @@ fn missing(required: &[Scope], bits: u64) -> Vec<Scope> {
         .filter(|(bit, _)| bits >> bit & 1 == 1)
         .map(|(_, scope)| scope.clone())
         .collect()
-}
-
-/// What conditions can see.
-struct RequestFacts<'f, 's> {
-    route: &'f Route<'s, 'f>,
-    found: &'f Found<'s, 'f>,
-    caller: Cow<'f, Identity>,
-    now: DateTime<Utc>,
-}
-
-impl<'s> RequestFacts<'_, 's> {
-    /// Labels of the caller's Namespace.
-    fn labels(&self) -> Option<&'s Labels> {
-        self.route.snapshot.labels_of(&self.caller)
-    }
-
-    /// The relation to an object that a grant asks for; an error with the capture that the request lacks.
-    fn question<'t>(&self, to: &'t RelationTo) -> Result<Question, &'t str> {
-        let object = to.object(self.found.captures())?.into();
-        Ok(Question { object, relation: Arc::clone(&to.relation) })
-    }
-}
-
-impl Facts for RequestFacts<'_, '_> {
-    fn principal(&self, field: &str) -> Option<Value> {
-        principal_fact(&self.caller, field)
-    }
-
-    fn request(&self, field: &str) -> Option<Value> {
-        let request = self.route.request;
-        match (field, &request.call, request.target) {
-            ("method", Call::Http { method, .. }, _) => Some(Value::from(*method)),
-            ("path", Call::Http { path, .. }, _) => Some(path.split_once('?').map_or(*path, |(path, _)| path).into()),
-            ("host", _, Target::Host(authority)) => Some(Host::of_authority(authority).ok()?.as_str().into()),
-            ("operation", ..) => Some(self.found.operation.operation.name.as_ref().into()),
-            ("captures", ..) => {
-                let captures = self.found.captures().iter();
-                Some(cel_map(captures.map(|(name, text)| (name.as_ref().into(), text.as_ref().into()))))
-            }
-            ("time", ..) => Some(Value::Timestamp(self.now.fixed_offset())),
-            ("sourceAddress", ..) => request.source.map(|address| address.to_string().into()),
-            _ => None,
-        }
-    }
-}
-
-/// Path of a SPIFFE ID, which is its workload's name within the trust domain.
-fn path(id: &PrincipalId) -> String {
-    match id {
-        PrincipalId::Workload { namespace, service_account, .. } => format!("/ns/{namespace}/sa/{service_account}"),
-        PrincipalId::Spiffe { path, .. } => path.to_string(),
-        PrincipalId::User { .. } | PrincipalId::Key { .. } | PrincipalId::Kube { .. } => String::new(),
-    }
-}
-
-/// What conditions can see of a caller.
-pub(crate) fn principal_fact(caller: &Identity, field: &str) -> Option<Value> {
-    let text = |text: &Arc<str>| Value::from(text.as_ref());
-    let texts = |texts: &mut dyn Iterator<Item = &str>| Value::from(texts.map(Value::from).collect::<Vec<_>>());
-    match (field, &caller.id) {
-        ("id", id) => Some(id.to_string().into()),
-        ("provider", _) => caller.provider().map(Value::from),
-        ("trustDomain", id) => id.trust_domain().map(Value::from),
-        // namespaces of another trust domain are not ours
-        ("namespace" | "serviceAccount", _) if !caller.is_own_workload() => None,
-        ("namespace", PrincipalId::Workload { namespace, .. }) => Some(text(namespace)),
-        ("serviceAccount", PrincipalId::Workload { service_account, .. }) => Some(text(service_account)),
-        ("subject", id) if id.is_workload() && !caller.is_own_workload() => Some(path(id).into()),
-        ("subject", PrincipalId::User { subject: name, .. })
-        | ("subject", PrincipalId::Key { name, .. })
-        | ("subject", PrincipalId::Kube { username: name }) => Some(text(name)),
-        ("groups", _) => Some(texts(&mut caller.groups.iter().map(String::as_str))),
-        ("attributes", _) => Some(json_object(&caller.attributes)),
-        ("scopes", _) => Some(texts(&mut caller.scopes.iter().flatten().map(Scope::as_str))),
-        ("assurance", _) => Some(caller.assurance.as_str().into()),
-        ("authenticatedAt", _) => caller.authenticated_at.map(|at| Value::Timestamp(at.fixed_offset())),
-        _ => None,
-    }
-}
-
-fn cel_map(entries: impl Iterator<Item = (cel::objects::Key, Value)>) -> Value {
-    Value::Map(cel::objects::Map { map: Arc::new(entries.collect()) })
-}
-
-fn json_object(object: &serde_json::Map<String, serde_json::Value>) -> Value {
-    cel_map(object.iter().map(|(name, value)| (name.as_str().into(), json(value))))
-}
-
-/// A JSON value in CEL: whole numbers are `int`, others `double`, as CEL's own conversion from JSON has it for the
-/// numbers that policies compare.
-fn json(value: &serde_json::Value) -> Value {
-    match value {
-        serde_json::Value::Null => Value::Null,
-        serde_json::Value::Bool(truth) => Value::Bool(*truth),
-        serde_json::Value::Number(number) => match (number.as_i64(), number.as_f64()) {
-            (Some(whole), _) => Value::Int(whole),
-            (None, Some(real)) => Value::Float(real),
-            (None, None) => Value::Null,
-        },
-        serde_json::Value::String(text) => text.as_str().into(),
-        serde_json::Value::Array(items) => items.iter().map(json).collect::<Vec<_>>().into(),
-        serde_json::Value::Object(object) => json_object(object),
-    }
 }

@@ -1,0 +1,185 @@
+//! What conditions say, and what is no condition.
+
+use super::*;
+
+struct Alice;
+
+impl Facts for Alice {
+    fn principal(&self, field: &str) -> Option<Value> {
+        Some(match field {
+            "id" => "user:corporate/alice".into(),
+            "groups" => vec!["support"].into(),
+            "attributes" => Value::from(HashMap::from([("level", 3)])),
+            _ => return None,
+        })
+    }
+
+    fn request(&self, field: &str) -> Option<Value> {
+        let time = chrono::DateTime::parse_from_rfc3339("2026-07-01T06:30:00Z").expect("valid");
+        match field {
+            "method" => Some("GET".into()),
+            "time" => Some(Value::Timestamp(time)),
+            _ => None,
+        }
+    }
+}
+
+fn said(source: &str) -> Truth {
+    Condition::compile(source).expect(source).evaluate(&Alice)
+}
+
+#[test]
+fn conditions_hold_or_do_not() {
+    assert_eq!(said("true"), Truth::True);
+    assert_eq!(said("'support' in principal.groups && request.method == 'GET'"), Truth::True);
+    assert_eq!(said("principal.attributes.level > 3"), Truth::False);
+    assert_eq!(said("request.time.getHours('Europe/Berlin') == 8"), Truth::True);
+    assert_eq!(said("principal.groups.exists(g, g.startsWith('sup'))"), Truth::True);
+    assert_eq!(said("has(principal.attributes.suspended) && principal.attributes.suspended"), Truth::False);
+}
+
+#[test]
+fn what_can_not_be_evaluated_fails() {
+    for source in [
+        "principal.attributes.missing == 1",
+        "principal.attributes.level == 3 && 1 / 0 == 1",
+        "principal.attributes.level",
+        "principal.attributes.level.startsWith('3')",
+        "request.time.getHours('Mars/Base') == 1",
+        "principal.id.matches('(')",
+    ] {
+        assert!(matches!(said(source), Truth::Failed(_)), "{source}: {:?}", said(source));
+    }
+}
+
+#[test]
+fn mistakes_are_named_with_their_place() {
+    for (source, line, column, message) in [
+        ("principl.id == 'x'", 1, 1, "`principl` does not exist"),
+        ("true &&\n request.verb == 'x'", 2, 9, "`request` has no field `verb`"),
+        ("true &&", 1, 8, ""),
+        ("1", 1, 1, "a condition is a bool, and this is a int"),
+        ("principal.id", 1, 10, "a condition is a bool, and this is a string"),
+        ("true &&\n principal.id == 3", 2, 15, "a string is never equal to a int"),
+        ("principal.subject != null", 1, 19, "a string is never equal to a null; ask `has(…)`"),
+        ("request.time > 5", 1, 14, "a timestamp is neither more nor less than a int"),
+        ("request.method in 'GET,PUT'", 1, 16, "nothing is in a string; write a list"),
+        ("3 in principal.groups", 1, 3, "a int is never in a list of strings"),
+        ("principal.groups.exists(g, g > 3)", 1, 30, "a string is neither more nor less than a int"),
+        ("principal.groups[0].name == 'x'", 1, 20, "a string has no field `name`"),
+        (
+            "principal.groups.startsWith('x')",
+            1,
+            28,
+            "`startsWith` does not take (list of strings, string); there is string.startsWith(string)",
+        ),
+        ("request.path.beginsWith('/')", 1, 24, "there is no function `beginsWith`"),
+        ("ip(request.sourceAddress) == request.sourceAddress", 1, 27, "a IP is never equal to a string"),
+        ("request.time + 'x' == request.time", 1, 14, "there is no `timestamp + string`"),
+        ("principal.id ? true : false", 1, 10, "what stands before `?` is a bool, and this is a string"),
+        ("principal.id.all(x, true)", 1, 10, "a loop goes over a list or a map, and this is a string"),
+        ("principal.groups.map(g, g + g) == []", 1, 26, "not joined within a loop"),
+    ] {
+        let error = Condition::compile(source).expect_err(source);
+        assert!(error.message.contains(message), "{error}");
+        assert_eq!(error.line, line, "{error}");
+        assert!(error.column.abs_diff(column) <= 2, "{error}");
+    }
+    for good in [
+        "dyn(principal.id) == 3 || true",
+        "principal.attributes.level == 3 && principal.attributes.name == 'x' && principal.attributes.tags[0] == 1",
+        "1 == 1.0 && 1 < 2u && principal.groups == [] && principal.attributes == {}",
+        "principal.groups.map(g, g.size()) == [7] && [1, 2].map(x, x * 2 + 1) == [3, 5]",
+        "principal.groups.filter(g, g != 'a').exists_one(g, g == 'support')",
+        "(true ? 1 : 2) == 1 && -1 < 0 && [[1]][0][0] == 1",
+        "request.time - duration('5m') < request.time",
+        "principal.attributes.map(k, k) == ['level']",
+        "optional.of(principal.id).hasValue() || true",
+    ] {
+        assert!(Condition::compile(good).is_ok(), "{good}: {:?}", Condition::compile(good));
+    }
+    assert!(Condition::compile(&"a".repeat(MAX_SOURCE + 1)).is_err());
+    assert!(Condition::compile("[1].all(a, [1].all(b, [1].all(c, a == b && b == c)))").is_err());
+    assert!(Condition::compile(&format!("[{}] == []", vec!["1"; 600].join(","))).is_err());
+    assert!(Condition::compile(&format!("{}1{}", "(".repeat(900), ")".repeat(900))).is_err());
+}
+
+#[test]
+fn kubernetes_functions_are_there() {
+    for source in [
+        "'a-b'.charAt(1) == '-' && 'äbc'.indexOf('b') == 1 && 'abab'.lastIndexOf('b') == 3 && 'a'.indexOf('z') == -1",
+        "'Ab'.lowerAscii() == 'ab' && 'Ab'.upperAscii() == 'AB' && ' a '.trim() == 'a'",
+        "'a.b'.replace('.', '-') == 'a-b' && 'a,b'.split(',') == ['a', 'b'] && ['a', 'b'].join('+') == 'a+b' && ['a'].join() == 'a'",
+        "'hello'.substring(1) == 'ello' && 'hello'.substring(1, 3) == 'el'",
+        "isIP('10.0.0.1') && !isIP('10.0.0.256') && !isIP('::ffff:10.0.0.1') && ip('::1').family() == 6 && ip('::1').isLoopback()",
+        "ip('0.0.0.0').isUnspecified() && ip('169.254.0.1').isLinkLocalUnicast() && string(ip('10.0.0.1')) == '10.0.0.1'",
+        "cidr('10.0.0.0/8').containsIP('10.1.2.3') && !cidr('10.0.0.0/8').containsIP(ip('11.0.0.1'))",
+        "cidr('10.0.0.0/8').containsCIDR('10.1.0.0/16') && cidr('10.0.0.0/8').containsCIDR(cidr('10.0.0.0/8'))",
+        "isCIDR('::/0') && !isCIDR('10.0.0.0') && cidr('10.1.2.3/8').masked() == cidr('10.0.0.0/8') && cidr('10.1.2.3/8').prefixLength() == 8",
+        "cidr('10.1.2.3/8').ip() == ip('10.1.2.3') && string(cidr('10.0.0.0/8')) == '10.0.0.0/8'",
+        "isURL('https://a.example/x') && !isURL('/x y') && url('https://a.example:8443/x%20y?k=1&k=2').getPort() == '8443'",
+        "url('https://[::1]:80/x').getHostname() == '::1' && url('https://a.example:81/x').getHost() == 'a.example:81'",
+        "url('https://a.example/x').getScheme() == 'https' && url('https://a.example/x%20y').getEscapedPath() == '/x%20y'",
+        "url('https://a.example/?k=1&k=2').getQuery() == {'k': ['1', '2']}",
+        "isQuantity('1.5Gi') && !isQuantity('1.5GiB') && quantity('1Gi').isGreaterThan(quantity('1G')) && quantity('200m').isLessThan(quantity('1'))",
+        "quantity('1Ki').compareTo(quantity('1024')) == 0 && quantity('1k').asInteger() == 1000 && !quantity('1.5').isInteger()",
+        "quantity('1').add(quantity('500m')) == quantity('1.5') && quantity('1').sub(quantity('2')).sign() == -1",
+        "quantity('50e-1').asApproximateFloat() == 5.0 && quantity('-1.5k') == quantity('-1500')",
+        "request.time.getDayOfWeek() == 3 && request.time > timestamp('2020-01-01T00:00:00Z')",
+    ] {
+        assert_eq!(said(source), Truth::True, "{source}");
+    }
+    for source in [
+        "ip('x').isLoopback()",
+        "cidr('10.0.0.0/8').containsIP('x')",
+        "quantity('9e28').add(quantity('9e28')) == quantity('1')",
+        "quantity('1.5').asInteger() == 1",
+        "url('x').getPort() == ''",
+        "'a'.substring(2) == ''",
+        "'abc'.charAt(9) == ''",
+    ] {
+        assert!(matches!(said(source), Truth::Failed(_)), "{source}: {:?}", said(source));
+    }
+}
+
+#[test]
+fn every_function_that_is_accepted_is_there() {
+    use types::Kind;
+    let example = |kind: &Kind| match kind {
+        Kind::Any | Kind::Text => "'1'",
+        Kind::Null => "null",
+        Kind::Bool => "true",
+        Kind::Int => "0",
+        Kind::Uint => "1u",
+        Kind::Double => "1.0",
+        Kind::Bytes => "b'1'",
+        Kind::Time => "request.time",
+        Kind::Duration => "duration('1s')",
+        Kind::List => "[1]",
+        Kind::Texts => "['1']",
+        Kind::Map | Kind::TextMap => "{'a': 'b'}",
+        Kind::Ip => "ip('10.0.0.1')",
+        Kind::Cidr => "cidr('10.0.0.0/8')",
+        Kind::Url => "url('https://a.example/')",
+        Kind::Quantity => "quantity('1')",
+    };
+    for (name, member, args) in types::functions() {
+        let mut args: Vec<&str> = args.iter().map(example).collect();
+        let on = if member { format!("{}.", args.remove(0)) } else { String::new() };
+        let call = format!("{on}{name}({})", args.join(", "));
+        if let Truth::Failed(why) = said(&format!("dyn({call}) != 'x'")) {
+            let known = ["no such overload", "undeclared", "Undeclared", "No such"];
+            assert!(!known.iter().any(|known| why.contains(known)), "{call}: {why}");
+        }
+    }
+}
+
+#[test]
+fn no_chain_of_calls_fills_the_memory() {
+    let eight = "'aaaaaaaa'";
+    let replaced = format!("{eight}{} == ''", ".replace('a', 'aaaaaaaa')".repeat(20));
+    let joined = format!("{eight}{} == ''", ".split('').join('aaaaaaaa')".repeat(12));
+    for source in [replaced, joined] {
+        assert!(matches!(said(&source), Truth::Failed(why) if why.contains("longer than")), "{source}");
+    }
+}

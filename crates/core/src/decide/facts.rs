@@ -1,0 +1,139 @@
+//! What conditions can see of a caller and a request.
+
+use super::{Found, Route};
+use crate::condition::Facts;
+use crate::evidence::Headers;
+use crate::host::Host;
+use crate::kubernetes::ApiCall;
+use crate::policy::Labels;
+use crate::principal::{Identity, PrincipalId};
+use crate::relations::{Question, RelationTo};
+use crate::request::{Call, Target};
+use crate::scope::Scope;
+use crate::service::Captures;
+use cel::Value;
+use chrono::{DateTime, Utc};
+use std::borrow::Cow;
+use std::sync::Arc;
+
+/// What conditions see of a request to the Kubernetes API, where a path would have captures.
+pub(super) fn kubernetes_captures(call: &ApiCall<'_>) -> Captures {
+    let ApiCall { group, resource, subresource, verb, name } = *call;
+    let all = [
+        ("group", group),
+        ("resource", resource),
+        ("subresource", subresource),
+        ("verb", verb.as_str()),
+        ("name", name),
+    ];
+    all.into_iter().map(|(key, text)| (key.into(), text.into())).collect()
+}
+
+/// What conditions can see.
+pub(super) struct RequestFacts<'f, 's> {
+    pub(super) route: &'f Route<'s, 'f>,
+    pub(super) found: &'f Found<'s, 'f>,
+    pub(super) caller: Cow<'f, Identity>,
+    pub(super) now: DateTime<Utc>,
+}
+
+impl<'s> RequestFacts<'_, 's> {
+    /// Labels of the caller's Namespace.
+    pub(super) fn labels(&self) -> Option<&'s Labels> {
+        self.route.snapshot.labels_of(&self.caller)
+    }
+
+    /// The relation to an object that a grant asks for; an error with the capture that the request lacks.
+    pub(super) fn question<'t>(&self, to: &'t RelationTo) -> Result<Question, &'t str> {
+        let object = to.object(self.found.captures())?.into();
+        Ok(Question { object, relation: Arc::clone(&to.relation) })
+    }
+}
+
+impl Facts for RequestFacts<'_, '_> {
+    fn principal(&self, field: &str) -> Option<Value> {
+        principal_fact(&self.caller, field)
+    }
+
+    fn request(&self, field: &str) -> Option<Value> {
+        let request = self.route.request;
+        match (field, &request.call, request.target) {
+            ("method", Call::Http { method, .. }, _) => Some(Value::from(*method)),
+            ("path", Call::Http { path, .. }, _) => Some(path.split_once('?').map_or(*path, |(path, _)| path).into()),
+            ("host", _, Target::Host(authority)) => Some(Host::of_authority(authority).ok()?.as_str().into()),
+            ("operation", ..) => Some(self.found.operation.operation.name.as_ref().into()),
+            ("captures", ..) => {
+                let captures = self.found.captures().iter();
+                Some(cel_map(captures.map(|(name, text)| (name.as_ref().into(), text.as_ref().into()))))
+            }
+            ("time", ..) => Some(Value::Timestamp(self.now.fixed_offset())),
+            ("sourceAddress", ..) => request.source.map(|address| address.to_string().into()),
+            _ => None,
+        }
+    }
+
+    fn headers(&self) -> Option<&Headers> {
+        let evidence = self.route.request.evidence;
+        let read = self.route.service.map(|service| &*service.headers).unwrap_or_default();
+        self.found.headers.get_or_init(|| Headers::of(read, evidence)).as_ref()
+    }
+}
+
+/// Path of a SPIFFE ID, which is its workload's name within the trust domain.
+fn path(id: &PrincipalId) -> String {
+    match id {
+        PrincipalId::Workload { namespace, service_account, .. } => format!("/ns/{namespace}/sa/{service_account}"),
+        PrincipalId::Spiffe { path, .. } => path.to_string(),
+        PrincipalId::User { .. } | PrincipalId::Key { .. } | PrincipalId::Kube { .. } => String::new(),
+    }
+}
+
+/// What conditions can see of a caller.
+pub(crate) fn principal_fact(caller: &Identity, field: &str) -> Option<Value> {
+    let text = |text: &Arc<str>| Value::from(text.as_ref());
+    let texts = |texts: &mut dyn Iterator<Item = &str>| Value::from(texts.map(Value::from).collect::<Vec<_>>());
+    match (field, &caller.id) {
+        ("id", id) => Some(id.to_string().into()),
+        ("provider", _) => caller.provider().map(Value::from),
+        ("trustDomain", id) => id.trust_domain().map(Value::from),
+        // namespaces of another trust domain are not ours
+        ("namespace" | "serviceAccount", _) if !caller.is_own_workload() => None,
+        ("namespace", PrincipalId::Workload { namespace, .. }) => Some(text(namespace)),
+        ("serviceAccount", PrincipalId::Workload { service_account, .. }) => Some(text(service_account)),
+        ("subject", id) if id.is_workload() && !caller.is_own_workload() => Some(path(id).into()),
+        ("subject", PrincipalId::User { subject: name, .. })
+        | ("subject", PrincipalId::Key { name, .. })
+        | ("subject", PrincipalId::Kube { username: name }) => Some(text(name)),
+        ("groups", _) => Some(texts(&mut caller.groups.iter().map(String::as_str))),
+        ("attributes", _) => Some(json_object(&caller.attributes)),
+        ("scopes", _) => Some(texts(&mut caller.scopes.iter().flatten().map(Scope::as_str))),
+        ("assurance", _) => Some(caller.assurance.as_str().into()),
+        ("authenticatedAt", _) => caller.authenticated_at.map(|at| Value::Timestamp(at.fixed_offset())),
+        _ => None,
+    }
+}
+
+fn cel_map(entries: impl Iterator<Item = (cel::objects::Key, Value)>) -> Value {
+    Value::Map(cel::objects::Map { map: Arc::new(entries.collect()) })
+}
+
+fn json_object(object: &serde_json::Map<String, serde_json::Value>) -> Value {
+    cel_map(object.iter().map(|(name, value)| (name.as_str().into(), json(value))))
+}
+
+/// A JSON value in CEL: whole numbers are `int`, others `double`, as CEL's own conversion from JSON has it for the
+/// numbers that policies compare.
+fn json(value: &serde_json::Value) -> Value {
+    match value {
+        serde_json::Value::Null => Value::Null,
+        serde_json::Value::Bool(truth) => Value::Bool(*truth),
+        serde_json::Value::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(whole), _) => Value::Int(whole),
+            (None, Some(real)) => Value::Float(real),
+            (None, None) => Value::Null,
+        },
+        serde_json::Value::String(text) => text.as_str().into(),
+        serde_json::Value::Array(items) => items.iter().map(json).collect::<Vec<_>>().into(),
+        serde_json::Value::Object(object) => json_object(object),
+    }
+}

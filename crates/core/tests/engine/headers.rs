@@ -1,0 +1,222 @@
+//! Conditions on headers: what they see, what makes them fail, and that a failure never opens anything.
+
+use crate::support::*;
+use durward_core::condition::Condition;
+use durward_core::decision::{Decision, Reason};
+use durward_core::evidence::{MAX_HEADER, Said};
+use durward_core::policy::{Denial, Grant, Policy};
+use durward_core::request::Request;
+use proptest::prelude::*;
+use std::sync::Arc;
+
+const TENANT: &str = "request.headers['x-tenant'] == 'acme'";
+
+fn reading(source: &str) -> Result<Arc<Condition>, String> {
+    let listed: Vec<Arc<str>> = ["x-tenant", "x-trial"].map(Into::into).to_vec();
+    Condition::compile_reading(source, &listed).map(Arc::new).map_err(|error| error.to_string())
+}
+
+fn said(headers: &[(&str, &str)]) -> Said {
+    let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    Said { headers: Some(headers) }
+}
+
+/// The decision about `GET /orders` by Alice, who is granted it when `grant` holds, unless `denial` does.
+fn decided(grant: Option<&str>, denial: Option<&str>, evidence: &Said) -> Decision {
+    let when = |source: Option<&str>| source.map(|source| reading(source).expect(source));
+    let grants = each([Grant { when: when(grant), ..super::support::grant("a", &["*"], &["read"]) }]);
+    let denials = denial.map(|source| Denial { when: when(Some(source)), ..super::support::denial("b", &["*"]) });
+    let snapshot = world([Policy { grants, denials: each(denials), ..orders() }]);
+    decide(&snapshot, Some(&alice()), &Request { evidence, ..http("GET /orders") }, now())
+}
+
+fn holds(source: &str, headers: &[(&str, &str)]) -> bool {
+    decided(Some(source), None, &said(headers)).allowed()
+}
+
+#[test]
+fn headers_are_there_as_they_were_sent() {
+    let sent = [("x-tenant", "acme"), ("X-Trial", "a b"), ("x-other", "1")];
+    for source in [
+        TENANT,
+        "request.headers['x-trial'] == 'a b'",
+        "'x-tenant' in request.headers",
+        "request.headers == {'x-tenant': 'acme', 'x-trial': 'a b'}",
+        "request.headers.all(name, name.startsWith('x-t'))",
+        "has(request.headers) && size(request.headers) == 2",
+        "['x-tenant'].all(name, request.headers[name] == 'acme')",
+        "!('x-other' in request.headers.map(name, name))",
+    ] {
+        assert!(holds(source, &sent), "{source}");
+    }
+    assert!(holds("!('x-trial' in request.headers)", &sent[..1]), "one that was not sent is known not to be there");
+    assert!(!holds("request.headers['x-trial'] != 'x'", &sent[..1]), "and reads as no value");
+    assert!(!holds("request.headers['x-tenant'] != 'x'", &[]));
+}
+
+#[test]
+fn only_listed_headers_can_be_named() {
+    for (source, message) in [
+        (
+            "request.headers['x-other'] == ''",
+            "header `x-other` is not listed in `spec.headers`; there are x-tenant, x-trial (line 1, column",
+        ),
+        ("request.headers['X-Tenant'] == ''", "header `X-Tenant` is not listed"),
+        (
+            "true ||\n 'authorization' in request.headers",
+            "header `authorization` is not listed in `spec.headers`; there are x-tenant, x-trial (line 2, column",
+        ),
+        ("has(request.headers.cookie)", "header `cookie` is not listed"),
+        ("request.headers['x-tenant'] == 1", "a string is never equal to a int"),
+        ("request.headers == 'a'", "a map of strings is never equal to a string"),
+    ] {
+        let error = reading(source).expect_err(source);
+        assert!(error.contains(message), "{source}: {error}");
+    }
+    let error = Condition::compile("request.headers.size() == 0").expect_err("nothing is listed");
+    assert!(error.to_string().contains("lists in `spec.headers`, and it lists none"), "{error}");
+}
+
+#[test]
+fn what_two_parsers_could_read_differently_fails() {
+    let long = "a".repeat(MAX_HEADER + 1);
+    for (headers, why) in [
+        (vec![("x-tenant", "acme"), ("x-tenant", "acme")], "was sent more than once"),
+        (vec![("x-tenant", "acme"), ("X-TENANT", "b")], "was sent more than once"),
+        (vec![("x-tenant", "acme"), ("x_tenant", "acme")], "a spelling that"),
+        (vec![("x_tenant", "acme")], "a spelling that"),
+        (vec![("x.tenant", "acme")], "a spelling that"),
+        (vec![("x-tenant", "acme"), ("Connection", "close, X-Tenant ")], "named by `Connection`"),
+        (vec![("connection", "x-tenant"), ("x-tenant", "acme")], "was sent more than once"),
+        (vec![("x-tenant", "acme,b")], "has a comma"),
+        (vec![("x-tenant", &long)], "longer than 1024 bytes"),
+        (vec![("x-tenant", "acm\u{e9}")], "printable ASCII"),
+        (vec![("x-tenant", "ac\tme")], "printable ASCII"),
+        (vec![("x-tenant", "acme ")], "begins or ends with a space"),
+        (vec![("x-tenant", " acme")], "begins or ends with a space"),
+    ] {
+        // whatever a condition asks of such a header, even whether it is there
+        for source in [TENANT, "request.headers['x-tenant'] != 'b'", "true || 'x-tenant' in request.headers"] {
+            assert_eq!(decided(Some(source), None, &said(&headers)).reason, Reason::InsufficientScope, "{headers:?}");
+            let denied = decided(None, Some(&format!("!({source})")), &said(&headers));
+            assert_eq!(denied.reason, Reason::Denied, "{headers:?}");
+            assert!(denied.detail.as_deref().unwrap_or_default().contains(why), "{headers:?}: {denied:?}");
+        }
+        // those that read another one don't care
+        assert!(holds("!('x-trial' in request.headers)", &headers), "{headers:?}");
+    }
+    assert!(holds(
+        &format!("size({}) == 1024", "request.headers['x-tenant']"),
+        &[("x-tenant", &"a".repeat(MAX_HEADER))]
+    ));
+}
+
+#[test]
+fn where_nobody_knows_them_conditions_fail() {
+    for source in [TENANT, "!('x-tenant' in request.headers)", "true || request.headers == {}"] {
+        assert_eq!(decided(Some(source), None, &Said::default()).reason, Reason::InsufficientScope, "{source}");
+        assert_eq!(decided(None, Some(&format!("!({source})")), &Said::default()).reason, Reason::Denied, "{source}");
+    }
+    assert!(decided(None, Some("!has(request.method)"), &Said::default()).allowed(), "others don't ask for them");
+}
+
+#[test]
+fn no_value_is_told_by_a_failure() {
+    for source in [
+        "int(request.headers['x-tenant']) > 1",
+        "duration(request.headers['x-tenant']) > duration('1s')",
+        "{'a': 1}[request.headers['x-tenant']] == 1",
+        "principal.attributes[request.headers['x-tenant']] == 1",
+        "dyn(request.headers['x-tenant']) > 1",
+        "'a'.matches(request.headers['x-tenant'])",
+        "[1][int(request.headers['x-tenant'])] == 1",
+        "timestamp(request.headers['x-tenant']) > request.time",
+        "quantity(request.headers['x-tenant']).sign() == 1",
+        "dyn(request.headers['x-tenant'])",
+        "dyn(request.headers) + 1 == 2",
+    ] {
+        for value in ["hush(", "40960"] {
+            let decision = decided(None, Some(source), &said(&[("x-tenant", value)]));
+            let told = format!("{:?} {:?}", decision.detail, decision.judged);
+            assert!(!told.replace(source, "").contains(value), "{told}");
+        }
+    }
+}
+
+#[test]
+fn outcomes_are_noted_and_can_take_the_place_of_headers() {
+    let decision = decided(
+        Some(TENANT),
+        Some("request.headers['x-trial'] == 'yes'"),
+        &said(&[("x-tenant", "acme"), ("x-trial", "no")]),
+    );
+    let noted: Vec<(&str, String)> =
+        decision.judged.iter().map(|judged| (&*judged.rule, format!("{:?}", judged.truth))).collect();
+    let expected = [("shop/orders/denials/b", "False".to_owned()), ("shop/orders/grants/a", "True".to_owned())];
+    assert_eq!((noted, decision.reason), (expected.to_vec(), Reason::Granted));
+    assert_eq!(
+        decided(Some("request.method == 'GET'"), None, &said(&[])).judged,
+        [],
+        "what a record holds is not noted"
+    );
+}
+
+/// Headers that are nearly the ones that conditions read, with values that nearly count.
+fn any_headers() -> impl Strategy<Value = Vec<(String, String)>> {
+    let name = prop::sample::select(vec![
+        "x-tenant",
+        "X-Tenant",
+        "x_tenant",
+        "x-trial",
+        "x_trial",
+        "x-trial ",
+        "x-other",
+        "connection",
+        "tenant",
+    ]);
+    let value = prop_oneof!["acme|b|yes|no|", "acme, ?b", " ?acme ?", "x-(tenant|trial)", "[ -~]{0,6}", "\\PC{0,4}"];
+    prop::collection::vec((name.prop_map(ToOwned::to_owned), value), 0..5)
+}
+
+const SOURCES: [&str; 7] = [
+    TENANT,
+    "request.headers['x-tenant'] != 'acme'",
+    "'x-trial' in request.headers",
+    "!('x-trial' in request.headers)",
+    "'x-trial' in request.headers && request.headers['x-trial'] != 'no'",
+    "request.headers.exists(name, request.headers[name] == 'yes')",
+    "int(request.headers['x-trial']) > 0 || true",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) })]
+
+    /// A condition on a grant, or one more denial, never opens what was closed.
+    #[test]
+    fn conditions_only_take_away(
+        headers in prop::option::of(any_headers()),
+        grant in prop::option::of(prop::sample::select(&SOURCES[..])),
+        denial in prop::sample::select(&SOURCES[..]),
+    ) {
+        let evidence = Said { headers };
+        let without = decided(grant, None, &evidence);
+        let with = decided(grant, Some(denial), &evidence);
+        prop_assert!(!with.allowed() || without.allowed());
+        prop_assert!(evidence.headers.is_some() || !with.allowed(), "unknown headers deny");
+        prop_assert!(evidence.headers.is_some() || grant.is_none() || !without.allowed(), "and grant nothing");
+        // a condition and its opposite never both count
+        let not = format!("!({denial})");
+        prop_assert!(!decided(Some(denial), None, &evidence).allowed() || !decided(Some(&not), None, &evidence).allowed());
+    }
+
+    /// What a grant counts on is the one value that was sent.
+    #[test]
+    fn nobody_is_granted_by_a_header_that_reads_in_two_ways(headers in any_headers()) {
+        let evidence = Said { headers: Some(headers.clone()) };
+        if decided(Some(TENANT), None, &evidence).allowed() {
+            let alike: Vec<_> = headers.iter().filter(|(name, _)| name.to_lowercase().replace('_', "-") == "x-tenant").collect();
+            prop_assert_eq!(alike.len(), 1);
+            prop_assert_eq!(&alike[0].1, "acme");
+        }
+    }
+}
