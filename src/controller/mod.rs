@@ -19,6 +19,7 @@ mod leader;
 pub mod live;
 mod living;
 mod owner;
+mod reach;
 mod replicas;
 mod run;
 mod service_accounts;

@@ -388,6 +388,7 @@ impl Owner {
             service: policy.audience.to_string(),
             operations: policy.operations.len(),
             grants: policy.grants.len(),
+            governs: policy.operations.iter().any(|operation| !operation.kubernetes.is_empty()),
         });
         let outcome = Outcome {
             rejected: rejected.map(|rejection| (rejection.reason.as_str(), rejection.errors)),

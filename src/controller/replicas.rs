@@ -53,6 +53,12 @@ impl Confirmed {
         self.revision.filter(|_| batch <= self.number)
     }
 
+    /// Every ready replica has a batch in force.
+    #[cfg(test)]
+    pub(crate) const fn all(number: u64, revision: Digest) -> Self {
+        Self { number, revision: Some(revision) }
+    }
+
     /// Whether `now` confirms more. What was in force everywhere stays so: a replica that is ahead of this one, or not
     /// heard for a moment, takes nothing back.
     fn is_outdone_by(&self, now: &Self) -> bool {

@@ -9,7 +9,7 @@ use crate::controller::leader::Candidate;
 use crate::controller::owner::{Outlets, Owner};
 use crate::controller::replicas::{self, Findings, Replicas};
 use crate::controller::watch::{Source, watch};
-use crate::controller::webhooks::{FailurePolicy, Webhooks};
+use crate::controller::webhooks::{FailurePolicy, Standing, Webhooks};
 use crate::controller::writer::Writer;
 use crate::controller::{living, owner, service_accounts};
 use crate::doors::admin::{self, Admin, AdminPolicy, Administration, Readiness};
@@ -188,6 +188,7 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
     let (of_replicas, replicas_have) = channel::channel(None);
     let (of_bundles, bundles_have) = channel::channel(None);
     let (of_webhooks, webhooks_have) = channel::channel(None);
+    let (standing, stands) = channel::channel(Standing::default());
     let (unenforced, audited) = mpsc::unbounded_channel();
     let (seen, sight) = channel::channel(Seen::default());
     let (gates, of_gates) = channel::channel(Resources::default());
@@ -366,13 +367,14 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
     parts.add(|stop| audit_store.run(audit_keys, leads_audit_keys, stop));
     let writer = Writer::new(client.clone(), &pod);
     let leads_writer = leads.clone();
-    parts.add(|stop| writer.run(written, confirmations, audited, leads_writer, stop));
+    parts.add(|stop| writer.run(written, confirmations, stands, audited, leads_writer, stop));
     let webhooks = Webhooks {
         service,
         namespace,
         port: i32::from(port),
         authorities,
         carried: of_webhooks,
+        standing,
         failure_policy: settings.failure_policy,
         injection_failure_policy: settings.injection_failure_policy,
     };

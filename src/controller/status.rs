@@ -1,7 +1,7 @@
 //! What the status of a resource is to say. Pure: the writer compares and applies.
 
+use crate::controller::reach::Reach;
 use durward_api::compile::FieldError;
-use durward_core::digest::Digest;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -62,6 +62,8 @@ pub(crate) struct Facts {
     pub(crate) service: String,
     pub(crate) operations: usize,
     pub(crate) grants: usize,
+    /// Whether the API server has to ask for some of them.
+    pub(crate) governs: bool,
 }
 
 /// Condition: it is understood and owns what it claims.
@@ -74,6 +76,8 @@ const VALID: &str = "Valid";
 const IN_FORCE: &str = "InForce";
 /// Reason of `Programmed=False`: not yet on every ready replica.
 const PENDING: &str = "Pending";
+/// Reason of `Programmed=False`: the API server does not ask before the Kubernetes operations that it governs.
+const NOT_ASKED: &str = "NotAsked";
 /// Reason of `Programmed=False`: the version before stays in force.
 const LAST_GOOD: &str = "LastGoodInForce";
 /// Reason of `Programmed=False`: the version before is not known, so its service is closed.
@@ -91,21 +95,15 @@ pub(crate) struct Wanted {
     pub(crate) transitions: Vec<(String, bool, String, String)>,
 }
 
-/// The status that the resource should have, unless it has it: `confirmed` is the revision in which every ready
-/// replica has it in force, as far as that is known; `audited` is how many requests it would have denied, as far as more are known
+/// The status that the resource should have, unless it has it: `reach` is how far it is in force; `audited` is how many requests it would have denied, as far as more are known
 /// than the status says.
-pub(crate) fn wanted(
-    report: &Report,
-    confirmed: Option<Digest>,
-    audited: Option<u64>,
-    now: Timestamp,
-) -> Option<Wanted> {
+pub(crate) fn wanted(report: &Report, reach: Reach, audited: Option<u64>, now: Timestamp) -> Option<Wanted> {
     let observed: &Value = &serde_json::from_str(&report.observed).unwrap_or_default();
     let was_programmed = was_programmed(report, observed);
     let last_good: Option<Value> = report.outcome.last_good.as_deref().and_then(|good| serde_json::from_str(good).ok());
     let mut conditions = vec![accepted(&report.outcome)];
     if report.target.kind == Kind::Policy {
-        conditions.push(programmed(report, last_good.as_ref(), confirmed.is_some() || was_programmed));
+        conditions.push(programmed(report, last_good.as_ref(), reach, was_programmed));
     }
     let mut transitions = Vec::new();
     let conditions: Vec<Value> = conditions
@@ -134,7 +132,7 @@ pub(crate) fn wanted(
         "operations": facts.map(|facts| facts.operations),
         "grants": facts.map(|facts| facts.grants),
         "auditedDenials": audited.max(report.audited()),
-        "revision": revision(report, observed.get("revision").filter(|_| was_programmed), confirmed),
+        "revision": revision(report, observed.get("revision").filter(|_| was_programmed), reach),
         "lastGood": last_good,
     });
     if let Value::Object(fields) = &mut status {
@@ -156,7 +154,8 @@ fn accepted(outcome: &Outcome) -> (&'static str, bool, &'static str, String) {
 fn programmed(
     report: &Report,
     last_good: Option<&Value>,
-    everywhere: bool,
+    reach: Reach,
+    was_programmed: bool,
 ) -> (&'static str, bool, &'static str, String) {
     let not = |reason, message: &str| (PROGRAMMED, false, reason, message.to_owned());
     if let Some(by) = &report.outcome.closed {
@@ -173,8 +172,17 @@ fn programmed(
              or remove the policy",
         ),
         (Some(_), false) | (None, false) => not(NOT_ACCEPTED, "nothing of it is in force: its service denies"),
-        (None, true) if everywhere => (PROGRAMMED, true, IN_FORCE, "in force on every ready replica".to_owned()),
-        (None, true) => not(PENDING, "not every ready replica has it in force yet"),
+        (None, true) => match reach {
+            Reach::NotAsked => not(
+                NOT_ASKED,
+                "the API server does not ask before its Kubernetes operations: the ValidatingWebhookConfiguration of governed \
+                 operations lacks its rules, or the roots in force; Durward puts them there, if it may write it",
+            ),
+            Reach::Unknown if !was_programmed => not(PENDING, "not every ready replica has it in force yet"),
+            Reach::Unknown | Reach::Everywhere(_) => {
+                (PROGRAMMED, true, IN_FORCE, "in force on every ready replica".to_owned())
+            }
+        },
     }
 }
 
@@ -192,13 +200,17 @@ fn closed(good: &Value) -> String {
 }
 
 /// The revision in which this generation came into force: what was once found stays, other policies come and go.
-fn revision(report: &Report, before: Option<&Value>, confirmed: Option<Digest>) -> Option<String> {
+fn revision(report: &Report, before: Option<&Value>, reach: Reach) -> Option<String> {
     let Outcome { rejected, in_force, closed, .. } = &report.outcome;
     if report.target.kind != Kind::Policy || rejected.is_some() || !in_force || closed.is_some() {
         return None;
     }
     let before = before.and_then(Value::as_str).map(ToOwned::to_owned);
-    before.or_else(|| confirmed.map(|revision| revision.to_string()))
+    match reach {
+        Reach::NotAsked => None,
+        Reach::Unknown => before,
+        Reach::Everywhere(revision) => before.or_else(|| Some(revision.to_string())),
+    }
 }
 
 /// Whether this generation is already known to be in force everywhere.
@@ -231,9 +243,10 @@ fn cut(mut text: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use durward_core::digest::Digest;
 
     fn report(rejected: Option<(&'static str, Vec<FieldError>)>, in_force: bool, observed: Value) -> Report {
-        let facts = Some(Facts { service: "orders-api".to_owned(), operations: 3, grants: 2 });
+        let facts = Some(Facts { service: "orders-api".to_owned(), operations: 3, grants: 2, governs: true });
         Report {
             target: Target { kind: Kind::Policy, namespace: Some("shop".to_owned()), name: "orders".to_owned() },
             uid: "u".to_owned(),
@@ -241,6 +254,10 @@ mod tests {
             observed: observed.to_string().into(),
             outcome: Outcome { rejected, in_force, facts: facts.filter(|_| in_force), ..Outcome::default() },
         }
+    }
+
+    fn everywhere(revision: &[u8]) -> Reach {
+        Reach::Everywhere(Digest::of([revision]))
     }
 
     fn at(second: i64) -> Timestamp {
@@ -255,39 +272,54 @@ mod tests {
     #[test]
     fn a_status_is_written_once() {
         let revision = Digest::of([b"one".as_slice()]);
-        let first = wanted(&report(None, true, Value::Null), Some(revision), None, at(0)).expect("a status");
+        let first =
+            wanted(&report(None, true, Value::Null), Reach::Everywhere(revision), None, at(0)).expect("a status");
         assert_eq!(state(&first.status, ACCEPTED), ("True", "Valid"));
         assert_eq!(state(&first.status, PROGRAMMED), ("True", "InForce"));
         assert_eq!(first.status["operations"], 3);
         assert_eq!(first.transitions.len(), 2);
         let again = report(None, true, first.status);
-        assert_eq!(wanted(&again, Some(Digest::of([b"two".as_slice()])), None, at(60)), None, "another policy changed");
-        assert_eq!(wanted(&again, None, None, at(60)), None, "a new leader has not asked the replicas yet");
+        assert_eq!(wanted(&again, everywhere(b"two"), None, at(60)), None, "another policy changed");
+        assert_eq!(wanted(&again, Reach::Unknown, None, at(60)), None, "a new leader has not asked the replicas yet");
     }
 
     #[test]
     fn a_new_generation_is_pending_until_every_replica_has_it() {
-        let old =
-            wanted(&report(None, true, Value::Null), Some(Digest::of([b"one".as_slice()])), None, at(0)).expect("one");
+        let old = wanted(&report(None, true, Value::Null), everywhere(b"one"), None, at(0)).expect("one");
         let newer = Report { generation: 5, ..report(None, true, old.status) };
-        let pending = wanted(&newer, None, None, at(1)).expect("a status");
+        let pending = wanted(&newer, Reach::Unknown, None, at(1)).expect("a status");
         assert_eq!(state(&pending.status, PROGRAMMED), ("False", "Pending"));
         assert_eq!(pending.status.get("revision"), None);
         assert_eq!(pending.status["observedGeneration"], 5);
     }
 
     #[test]
+    fn what_the_api_server_does_not_ask_for_is_not_in_force() {
+        let first = wanted(&report(None, true, Value::Null), Reach::NotAsked, None, at(0)).expect("a status").status;
+        assert_eq!((state(&first, ACCEPTED), state(&first, PROGRAMMED)), (("True", "Valid"), ("False", "NotAsked")));
+        let asked = wanted(&report(None, true, first), everywhere(b"one"), None, at(1)).expect("a status").status;
+        assert_eq!(state(&asked, PROGRAMMED), ("True", "InForce"));
+        // somebody took the rules away; the same generation is no longer in force
+        let taken = wanted(&report(None, true, asked), Reach::NotAsked, None, at(2)).expect("a status").status;
+        assert_eq!((state(&taken, PROGRAMMED), taken.get("revision")), (("False", "NotAsked"), None));
+        assert_eq!(wanted(&report(None, true, taken.clone()), Reach::NotAsked, None, at(9)), None, "at rest");
+        let back = wanted(&report(None, true, taken), everywhere(b"two"), None, at(10)).expect("a status").status;
+        assert_eq!(state(&back, PROGRAMMED), ("True", "InForce"));
+    }
+
+    #[test]
     fn a_rejected_policy_says_why_and_what_stays() {
         let errors = vec![FieldError { field: "spec.grants[0].when".to_owned(), message: "x".repeat(5000) }];
-        let status = wanted(&report(Some(("Invalid", errors.clone())), true, Value::Null), None, None, at(0))
+        let status = wanted(&report(Some(("Invalid", errors.clone())), true, Value::Null), Reach::Unknown, None, at(0))
             .expect("one")
             .status;
         assert_eq!(state(&status, ACCEPTED), ("False", "Invalid"));
         assert_eq!(state(&status, PROGRAMMED), ("False", "LastGoodInForce"));
         let message = condition(&status, ACCEPTED).expect("accepted")["message"].as_str().expect("text");
         assert!(message.starts_with("spec.grants[0].when: xxx") && message.len() <= MAX_MESSAGE, "{}", message.len());
-        let status =
-            wanted(&report(Some(("Invalid", errors)), false, Value::Null), None, None, at(0)).expect("one").status;
+        let status = wanted(&report(Some(("Invalid", errors)), false, Value::Null), Reach::Unknown, None, at(0))
+            .expect("one")
+            .status;
         assert_eq!(state(&status, PROGRAMMED), ("False", "NotAccepted"));
         assert_eq!(status.get("service"), None);
     }
@@ -303,14 +335,19 @@ mod tests {
             let last_good = Some(good().to_string().into());
             Report { outcome: Outcome { last_good, ..report.outcome }, ..report }
         };
-        let pending =
-            wanted(&remembering(report(None, true, Value::Null)), None, None, at(0)).expect("a status").status;
+        let pending = wanted(&remembering(report(None, true, Value::Null)), Reach::Unknown, None, at(0))
+            .expect("a status")
+            .status;
         assert_eq!((state(&pending, PROGRAMMED), &pending["lastGood"]), (("False", "Pending"), &good()));
-        assert_eq!(wanted(&remembering(report(None, true, pending.clone())), None, None, at(9)), None, "at rest");
+        assert_eq!(
+            wanted(&remembering(report(None, true, pending.clone())), Reach::Unknown, None, at(9)),
+            None,
+            "at rest"
+        );
         // a broken version that follows at once leaves it there
         let broken = report(Some(("Invalid", vec![])), true, pending);
         let broken = Report { generation: 5, ..remembering(broken) };
-        let status = wanted(&broken, None, None, at(1)).expect("a status").status;
+        let status = wanted(&broken, Reach::Unknown, None, at(1)).expect("a status").status;
         assert_eq!((state(&status, PROGRAMMED), &status["lastGood"]), (("False", "LastGoodInForce"), &good()));
         let message = condition(&status, PROGRAMMED).expect("programmed")["message"].as_str().expect("text");
         assert!(message.contains("one that starts anew closes the service: mend or remove the policy"), "{message}");
@@ -324,7 +361,7 @@ mod tests {
             Report { outcome: Outcome { closed: Some("shop/orders".into()), last_good, ..report.outcome }, ..report }
         };
         let broken = |observed| closed(Some(("Invalid", vec![])), false, observed);
-        let told = wanted(&broken(Value::Null), None, None, at(0)).expect("a status");
+        let told = wanted(&broken(Value::Null), Reach::Unknown, None, at(0)).expect("a status");
         assert_eq!(state(&told.status, PROGRAMMED), ("False", "ServiceClosed"));
         assert_eq!((&told.status["service"], &told.status["lastGood"]), (&json!("orders-api"), &good()));
         let message = condition(&told.status, PROGRAMMED).expect("programmed")["message"].as_str().expect("text");
@@ -336,9 +373,9 @@ mod tests {
                 .iter()
                 .any(|(kind, _, reason, _)| (kind.as_str(), reason.as_str()) == (PROGRAMMED, CLOSED))
         );
-        assert_eq!(wanted(&broken(told.status), None, None, at(60)), None, "nothing is written at rest");
+        assert_eq!(wanted(&broken(told.status), Reach::Unknown, None, at(60)), None, "nothing is written at rest");
         // another policy of the service, which is good itself
-        let revision = Some(Digest::of([b"one".as_slice()]));
+        let revision = everywhere(b"one");
         let other = wanted(&closed(None, true, Value::Null), revision, None, at(0)).expect("a status").status;
         assert_eq!(
             (state(&other, ACCEPTED), state(&other, PROGRAMMED)),
@@ -351,28 +388,28 @@ mod tests {
 
     #[test]
     fn what_audit_would_have_denied_counts_for_one_generation() {
-        let counted = wanted(&report(None, true, Value::Null), None, Some(7), at(0)).expect("a status").status;
+        let counted =
+            wanted(&report(None, true, Value::Null), Reach::Unknown, Some(7), at(0)).expect("a status").status;
         assert_eq!(counted["auditedDenials"], 7);
         let again = report(None, true, counted);
-        assert_eq!(wanted(&again, None, None, at(1)), None, "a new leader has not counted yet");
-        assert_eq!(wanted(&again, None, Some(7), at(1)), None, "nothing is written at rest");
-        assert_eq!(wanted(&again, None, Some(9), at(1)).expect("a status").status["auditedDenials"], 9);
+        assert_eq!(wanted(&again, Reach::Unknown, None, at(1)), None, "a new leader has not counted yet");
+        assert_eq!(wanted(&again, Reach::Unknown, Some(7), at(1)), None, "nothing is written at rest");
+        assert_eq!(wanted(&again, Reach::Unknown, Some(9), at(1)).expect("a status").status["auditedDenials"], 9);
         let newer = Report { generation: 5, ..again };
-        assert_eq!(wanted(&newer, None, None, at(2)).expect("a status").status.get("auditedDenials"), None);
+        assert_eq!(wanted(&newer, Reach::Unknown, None, at(2)).expect("a status").status.get("auditedDenials"), None);
     }
 
     #[test]
     fn a_condition_keeps_the_time_of_its_transition() {
-        let old =
-            wanted(&report(None, true, Value::Null), Some(Digest::of([b"one".as_slice()])), None, at(0)).expect("one");
+        let old = wanted(&report(None, true, Value::Null), everywhere(b"one"), None, at(0)).expect("one");
         let broken = report(Some(("Invalid", vec![])), true, old.status);
-        let status = wanted(&broken, None, None, at(90)).expect("a status");
+        let status = wanted(&broken, Reach::Unknown, None, at(90)).expect("a status");
         assert_eq!(
             condition(&status.status, ACCEPTED).expect("accepted")["lastTransitionTime"],
             "1970-01-01T00:01:30Z"
         );
         let worse = report(Some(("NotOwned", vec![])), true, status.status);
-        let status = wanted(&worse, None, None, at(180)).expect("a status").status;
+        let status = wanted(&worse, Reach::Unknown, None, at(180)).expect("a status").status;
         assert_eq!(condition(&status, ACCEPTED).expect("accepted")["lastTransitionTime"], "1970-01-01T00:01:30Z");
     }
 }

@@ -1,11 +1,13 @@
 //! The webhook configurations, kept as narrow as the policies need.
 
-use crate::controller::api_server::{MANAGER, apply, brief};
-use crate::controller::backlog::Backlog;
+mod keeper;
+
+pub(crate) use keeper::Standing;
+
+use crate::controller::api_server::{MANAGER, brief};
 use crate::doors::admission::{
     INJECT, INJECTION_PATH, Mode, NAMESPACE_INJECTION_PATH, OPERATIONS_PATH, RESOURCES_PATH,
 };
-use crate::engine::Engine;
 use crate::identity::Authorities;
 use crate::process::Failure;
 use durward_api::resources::{GROUP, VERSION};
@@ -18,18 +20,20 @@ use k8s_openapi::api::admissionregistration::v1::{
     ValidatingWebhook, ValidatingWebhookConfiguration, WebhookClientConfig,
 };
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
-use kube::api::{Api, DeleteParams, DynamicObject, ObjectMeta, Patch, PatchParams};
+use keeper::sorted;
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, ObjectMeta, Patch, PatchParams};
 use kube::core::ApiResource;
-use kube::{Client, Resource, ResourceExt};
+use kube::{Client, Resource};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
 
 /// How long the API server waits for an answer.
 const TIMEOUT_SECONDS: i32 = 5;
@@ -71,6 +75,8 @@ pub(crate) struct Webhooks {
     pub(crate) authorities: Authorities,
     /// Told the digest of the roots once every configuration has them.
     pub(crate) carried: watch::Sender<Option<Digest>>,
+    /// Told whether the API server asks before governed operations.
+    pub(crate) standing: watch::Sender<Standing>,
     /// For governed operations.
     pub(crate) failure_policy: FailurePolicy,
     /// For pods that ask for an identity.
@@ -82,99 +88,34 @@ pub(crate) fn names(service: &str) -> [String; 3] {
     ["resources", "operations", "injection"].map(|name| format!("{service}-{name}"))
 }
 
-/// A configuration of either kind.
+/// A configuration of either kind, as it should be.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Configuration {
-    Validating(ValidatingWebhookConfiguration),
-    Mutating(MutatingWebhookConfiguration),
+pub(crate) struct Configuration {
+    resource: ApiResource,
+    name: String,
+    /// As the API server stores them.
+    webhooks: Value,
 }
 
 impl Configuration {
-    fn name(&self) -> String {
-        match self {
-            Self::Validating(configuration) => configuration.name_any(),
-            Self::Mutating(configuration) => configuration.name_any(),
-        }
-    }
-
-    async fn apply(&self, client: &Client) -> Result<(), kube::Error> {
-        let (name, client) = (self.name(), client.clone());
-        match self {
-            Self::Validating(configuration) => apply(&Api::all(client), &name, configuration).await,
-            Self::Mutating(configuration) => apply(&Api::all(client), &name, configuration).await,
-        }
+    fn of<K: Resource<DynamicType = ()>>(name: String, webhooks: &impl Serialize) -> Self {
+        let webhooks = sorted(serde_json::to_value(webhooks).unwrap_or_default());
+        Self { resource: ApiResource::erase::<K>(&()), name, webhooks }
     }
 }
 
 impl Webhooks {
-    /// Keeps the configurations current while `leading`, until `shutdown`.
-    pub(crate) async fn run(
-        self,
-        client: Client,
-        engine: Arc<Engine>,
-        mut leading: watch::Receiver<bool>,
-        mut synced: watch::Receiver<bool>,
-        shutdown: CancellationToken,
-    ) -> Result<(), Failure> {
-        let (mut revisions, mut trusts) = (engine.revisions(), self.authorities.changes());
-        let mut backlog = Backlog::new();
-        let mut written: BTreeMap<String, Configuration> = BTreeMap::new();
-        loop {
-            let leads = *leading.borrow_and_update() && *synced.borrow_and_update();
-            let roots = self.authorities.current().digest();
-            let mut all = leads;
-            if leads {
-                for wanted in self.wanted(&engine.snapshot()) {
-                    let name = wanted.name();
-                    if written.get(&name) != Some(&wanted) {
-                        all = false;
-                        backlog.push(name, Duration::ZERO);
-                    }
-                }
-            } else {
-                // another leader may have written something else meanwhile
-                written.clear();
-            }
-            let carried = all.then_some(roots);
-            self.carried.send_if_modified(|told| std::mem::replace(told, carried) != carried);
-            tokio::select! {
-                Ok(()) = trusts.changed() => {}
-                Ok(()) = revisions.changed() => {}
-                Ok(()) = leading.changed() => {}
-                Ok(()) = synced.changed() => {}
-                name = backlog.next(), if leads => {
-                    let mut all = self.wanted(&engine.snapshot()).into_iter();
-                    let Some(wanted) = all.find(|one| one.name() == name) else {
-                        backlog.done(&name);
-                        continue;
-                    };
-                    match wanted.apply(&client).await {
-                        Ok(()) => {
-                            backlog.done(&name);
-                            written.insert(name, wanted);
-                        }
-                        Err(error) => {
-                            tracing::warn!(name, error = %brief(&error), "a webhook configuration could not be written");
-                            backlog.failed(name);
-                        }
-                    }
-                }
-                () = shutdown.cancelled() => return Ok(()),
-            }
-        }
-    }
-
     fn wanted(&self, snapshot: &Snapshot) -> [Configuration; 3] {
+        let [resources, operations, injection] = names(&self.service);
         [
-            Configuration::Validating(self.resources()),
-            Configuration::Validating(self.operations(snapshot)),
-            Configuration::Mutating(self.injection()),
+            Configuration::of::<ValidatingWebhookConfiguration>(resources, &self.resources()),
+            Configuration::of::<ValidatingWebhookConfiguration>(operations, &Vec::from_iter(self.operations(snapshot))),
+            Configuration::of::<MutatingWebhookConfiguration>(injection, &self.injection()),
         ]
     }
 
     /// Pods that carry the label, and pods without it in namespaces that do. Only those wait for an answer.
-    fn injection(&self) -> MutatingWebhookConfiguration {
-        let [.., name] = names(&self.service);
+    fn injection(&self) -> Vec<MutatingWebhook> {
         let labelled = |operator: &str, values: &[&str]| LabelSelectorRequirement {
             key: INJECT.to_owned(),
             operator: operator.to_owned(),
@@ -219,14 +160,12 @@ impl Webhooks {
                 vec![labelled("DoesNotExist", &[])],
             )
         });
-        let all = [own].into_iter().chain(of_namespaces).collect();
-        MutatingWebhookConfiguration { metadata: metadata(name), webhooks: Some(all) }
+        [own].into_iter().chain(of_namespaces).collect()
     }
 
     /// Reviews of Durward's own resources. What they would refuse is not put in force either way, so nothing waits for
     /// an answer that does not come.
-    fn resources(&self) -> ValidatingWebhookConfiguration {
-        let [name, ..] = names(&self.service);
+    fn resources(&self) -> [ValidatingWebhook; 1] {
         let rule = RuleWithOperations {
             api_groups: Some(vec![GROUP.to_owned()]),
             api_versions: Some(vec![VERSION.to_owned()]),
@@ -239,19 +178,18 @@ impl Webhooks {
             rules: Some(vec![rule]),
             ..self.webhook("resources.durward.dev", RESOURCES_PATH)
         };
-        configuration(name, vec![webhook])
+        [webhook]
     }
 
     /// Decisions on operations: only the requests that some policy declares, only in the namespaces of such policies.
-    pub(crate) fn operations(&self, snapshot: &Snapshot) -> ValidatingWebhookConfiguration {
+    fn operations(&self, snapshot: &Snapshot) -> Option<ValidatingWebhook> {
         let (mut namespaces, mut patterns) = (BTreeSet::new(), BTreeSet::new());
         for (namespace, services) in snapshot.governed() {
             namespaces.insert(namespace.to_string());
             patterns.extend(services.iter().flat_map(|service| service.kubernetes()).map(rule));
         }
-        let [_, name, _] = names(&self.service);
         if patterns.is_empty() {
-            return configuration(name, Vec::new());
+            return None;
         }
         let within = |operator: &str, values| LabelSelectorRequirement {
             key: NAMESPACE_NAME.to_owned(),
@@ -263,14 +201,13 @@ impl Webhooks {
         } else {
             within("NotIn", vec!["kube-system".to_owned(), self.namespace.clone()])
         };
-        let webhook = ValidatingWebhook {
+        Some(ValidatingWebhook {
             failure_policy: Some(self.failure_policy.as_str().to_owned()),
             rules: Some(patterns.into_iter().map(written).collect()),
             namespace_selector: Some(LabelSelector { match_expressions: Some(vec![selector]), match_labels: None }),
             match_conditions: Some(self.recovery()),
             ..self.webhook("operations.durward.dev", OPERATIONS_PATH)
-        };
-        configuration(name, vec![webhook])
+        })
     }
 
     /// What the cluster needs to recover is never put to a webhook, whether it answers or not: kube-system, our own
@@ -296,6 +233,9 @@ impl Webhooks {
             side_effects: "None".to_owned(),
             timeout_seconds: Some(TIMEOUT_SECONDS),
             match_policy: Some("Equivalent".to_owned()),
+            // said, so that what others put there is seen to be other than this
+            namespace_selector: Some(LabelSelector::default()),
+            object_selector: Some(LabelSelector::default()),
             client_config: self.client_config(path),
             ..ValidatingWebhook::default()
         }
@@ -313,10 +253,6 @@ impl Webhooks {
             url: None,
         }
     }
-}
-
-fn configuration(name: String, webhooks: Vec<ValidatingWebhook>) -> ValidatingWebhookConfiguration {
-    ValidatingWebhookConfiguration { metadata: metadata(name), webhooks: Some(webhooks) }
 }
 
 fn metadata(name: String) -> ObjectMeta {
@@ -356,18 +292,7 @@ pub async fn remove(client: Client, namespace: &str, service: &str) -> Result<Ve
         Err(kube::Error::Api(status)) if status.code == 404 => {}
         Err(error) => return Err(format!("deployment `{service}` can't be scaled down: {}", brief(&error)).into()),
     }
-    let resource = ApiResource::erase::<Deployment>(&());
-    let deployments: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
-    for _ in 0..GONE_WITHIN {
-        let replicas = deployments
-            .get_opt(service)
-            .await
-            .map(|found| found.and_then(|d| d.data.get("status")?.get("replicas")?.as_u64()));
-        if replicas.is_ok_and(|replicas| replicas.is_none_or(|replicas| replicas == 0)) {
-            break;
-        }
-        sleep(Duration::from_secs(1)).await;
-    }
+    gone(&client, namespace, service).await;
     let [resources, operations, injection] = names(service);
     let mut removed = Vec::new();
     for name in [resources, operations] {
@@ -375,6 +300,29 @@ pub async fn remove(client: Client, namespace: &str, service: &str) -> Result<Ve
     }
     removed.extend(delete::<MutatingWebhookConfiguration>(&client, injection).await?);
     Ok(removed)
+}
+
+/// Waits until no replica is left, not even one that is about to end: the one that leads would put back what is removed.
+async fn gone(client: &Client, namespace: &str, service: &str) {
+    let resource = ApiResource::erase::<Deployment>(&());
+    let deployments: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
+    let pods: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &ApiResource::erase::<Pod>(&()));
+    for _ in 0..GONE_WITHIN {
+        let left = async {
+            let deployment = deployments.get_opt(service).await?;
+            let labels = deployment
+                .as_ref()
+                .and_then(|it| it.data.get("spec")?.get("selector")?.get("matchLabels")?.as_object());
+            let Some(labels) = labels else { return Ok(0) };
+            let labels = labels.iter().filter_map(|(name, value)| Some(format!("{name}={}", value.as_str()?)));
+            let labels = ListParams::default().labels(&labels.collect::<Vec<_>>().join(","));
+            Ok::<_, kube::Error>(pods.list(&labels).await?.items.len())
+        };
+        if left.await.is_ok_and(|left| left == 0) {
+            return;
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
 }
 
 /// Removes one configuration; tells its name if it was there.

@@ -5,8 +5,10 @@ use crate::controller::api_server::{MANAGER, PATIENCE, brief, patiently};
 use crate::controller::backlog::Backlog;
 use crate::controller::events::Events;
 use crate::controller::owner::Batch;
+use crate::controller::reach::{Progress, Reach};
 use crate::controller::replicas::Confirmed;
 use crate::controller::status::{ACCEPTED, CLOSED, Kind, Outcome, Report, Target, Wanted, wanted};
+use crate::controller::webhooks::Standing;
 use crate::process::Failure;
 use durward_api::resources::{AccessPolicy, IdentityProvider, Relationship};
 use futures::StreamExt;
@@ -40,6 +42,7 @@ pub(crate) struct Writer {
     unconfirmed: BTreeSet<Target>,
     /// How many requests each policy would have denied, with the generation that would have.
     audited: HashMap<Target, (i64, u64)>,
+    progress: Progress,
 }
 
 impl Writer {
@@ -52,6 +55,7 @@ impl Writer {
             backlog: Backlog::new(),
             unconfirmed: BTreeSet::new(),
             audited: HashMap::new(),
+            progress: Progress::default(),
         }
     }
 
@@ -60,6 +64,7 @@ impl Writer {
         mut self,
         mut batches: mpsc::UnboundedReceiver<(u64, Batch)>,
         mut confirmed: watch::Receiver<Confirmed>,
+        mut standing: watch::Receiver<Standing>,
         mut unenforced: mpsc::UnboundedReceiver<Counts>,
         mut leading: watch::Receiver<bool>,
         shutdown: CancellationToken,
@@ -68,10 +73,14 @@ impl Writer {
         loop {
             let leads = *leading.borrow();
             tokio::select! {
-                Some((number, batch)) = batches.recv() => self.take_in(number, batch, &confirmed.borrow()),
+                Some((number, batch)) = batches.recv() => self.take_in(number, batch),
                 Ok(()) = confirmed.changed() => {
-                    let confirmed = *confirmed.borrow_and_update();
-                    self.settled(confirmed);
+                    self.progress.confirmed = *confirmed.borrow_and_update();
+                    self.settled();
+                }
+                Ok(()) = standing.changed() => {
+                    self.progress.standing = *standing.borrow_and_update();
+                    self.asked();
                 }
                 Some(counts) = unenforced.recv() => self.audited(counts),
                 Ok(()) = leading.changed() => {
@@ -84,15 +93,15 @@ impl Writer {
                 }
                 target = self.backlog.next(), if leads && writes.len() < CONCURRENCY => {
                     let report = self.reports.get(&target);
-                    let confirmed = *confirmed.borrow();
-                    if report.is_some_and(|(number, report)| waits(report, *number, &confirmed)) {
+                    if report.is_some_and(|(number, report)| waits(report, *number, &self.progress)) {
                         self.unconfirmed.insert(target.clone());
                     }
                     let wanted = report.and_then(|(number, report)| {
                         let audited = self.audited.get(&target);
                         let audited = audited.filter(|(generation, _)| *generation == report.generation);
                         let audited = audited.map(|(_, count)| *count);
-                        Some((report, wanted(report, confirmed.of(*number), audited, Timestamp::now())?))
+                        let reach = self.progress.of(*number, governs(report));
+                        Some((report, wanted(report, reach, audited, Timestamp::now())?))
                     });
                     if let Some((report, wanted)) = wanted {
                         let (client, events, report) = (self.client.clone(), Arc::clone(&self.events), report.clone());
@@ -110,7 +119,8 @@ impl Writer {
         }
     }
 
-    fn take_in(&mut self, number: u64, batch: Batch, confirmed: &Confirmed) {
+    fn take_in(&mut self, number: u64, batch: Batch) {
+        self.progress.applied(number, batch.revision);
         for target in batch.gone {
             self.backlog.forget(&target);
             self.reports.remove(&target);
@@ -124,13 +134,14 @@ impl Writer {
                 Some((since, old)) if old.outcome == report.outcome && old.generation == report.generation => *since,
                 _ => number,
             };
-            let waits = waits(&report, since, confirmed);
+            let waits = waits(&report, since, &self.progress);
             self.reports.insert(target.clone(), (since, report));
             if waits {
                 self.unconfirmed.insert(target.clone());
             }
             self.backlog.push(target, if waits { SETTLING } else { Duration::ZERO });
         }
+        self.settled();
     }
 
     /// Policies in `mode: Audit` would have denied so much more.
@@ -146,13 +157,23 @@ impl Writer {
         }
     }
 
-    /// Every ready replica has come to a batch: what waited for that can be said.
-    fn settled(&mut self, confirmed: Confirmed) {
-        let reports = &self.reports;
-        let waits = |target: &Target| reports.get(target).is_some_and(|(since, _)| confirmed.of(*since).is_none());
+    /// More is in force everywhere: what waited for that can be said.
+    fn settled(&mut self) {
+        let (reports, progress) = (&self.reports, &self.progress);
+        let waits =
+            |target: &Target| reports.get(target).is_some_and(|(since, report)| waits(report, *since, progress));
         let (unconfirmed, settled) = std::mem::take(&mut self.unconfirmed).into_iter().partition(waits);
         self.unconfirmed = unconfirmed;
         settled.into_iter().for_each(|target| self.backlog.push(target, Duration::ZERO));
+    }
+
+    /// The API server asks for something else than before. Only what stays amiss for a moment is told.
+    fn asked(&mut self) {
+        if self.progress.standing == Standing::Lacking {
+            let amiss = self.reports.iter().filter(|(_, (_, report))| governs(report));
+            amiss.for_each(|(target, _)| self.backlog.push(target.clone(), SETTLING));
+        }
+        self.settled();
     }
 
     fn written(&mut self, target: Target, written: Result<(), kube::Error>) {
@@ -169,9 +190,15 @@ impl Writer {
 }
 
 /// Whether a status is still to say that the resource is in force everywhere.
-fn waits(report: &Report, since: u64, confirmed: &Confirmed) -> bool {
+fn waits(report: &Report, since: u64, progress: &Progress) -> bool {
     let Outcome { rejected, in_force, closed, .. } = &report.outcome;
-    *in_force && rejected.is_none() && closed.is_none() && confirmed.of(since).is_none()
+    let everywhere = || matches!(progress.of(since, governs(report)), Reach::Everywhere(_));
+    *in_force && rejected.is_none() && closed.is_none() && !everywhere()
+}
+
+/// Whether the API server has to ask for some of it.
+fn governs(report: &Report) -> bool {
+    report.outcome.facts.as_ref().is_some_and(|facts| facts.governs)
 }
 
 async fn write(client: &Client, events: &Events, report: &Report, wanted: &Wanted) -> Result<(), kube::Error> {

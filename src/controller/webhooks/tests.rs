@@ -7,6 +7,7 @@ use durward_api::compile::Settings;
 use durward_api::resources::AccessPolicy;
 use durward_pki::authority::Authority;
 use durward_pki::serial::Serial;
+use std::sync::Arc;
 use time::OffsetDateTime;
 
 fn snapshot(policies: &[(&str, &str)]) -> Snapshot {
@@ -37,6 +38,7 @@ fn webhooks() -> Webhooks {
         port: 8443,
         authorities: Authorities::new(Trust::of(Arc::new(authority))),
         carried: watch::Sender::new(None),
+        standing: watch::Sender::default(),
         failure_policy: FailurePolicy::Fail,
         injection_failure_policy: FailurePolicy::Fail,
     }
@@ -44,8 +46,10 @@ fn webhooks() -> Webhooks {
 
 #[test]
 fn without_such_a_policy_there_is_no_webhook() {
-    let configuration = webhooks().operations(&snapshot(&[("shop", "")]));
-    assert_eq!(configuration.webhooks.map(|all| all.len()), Some(0));
+    let webhooks = webhooks();
+    assert_eq!(webhooks.operations(&snapshot(&[("shop", "")])), None);
+    let [_, operations, _] = webhooks.wanted(&snapshot(&[("shop", "")]));
+    assert_eq!(operations.webhooks, serde_json::json!([]));
 }
 
 #[test]
@@ -53,7 +57,7 @@ fn rules_are_what_policies_declare_where_they_declare_it() {
     let exec = "{apiGroups: [''], resources: [pods/exec], verbs: [CONNECT]}";
     let scale = "{apiGroups: [apps], resources: [deployments/scale, '*/*'], verbs: ['*']}";
     let world = snapshot(&[("shop", exec), ("farm", exec), ("bank", scale), ("other", "")]);
-    let webhook = webhooks().operations(&world).webhooks.unwrap_or_default().remove(0);
+    let webhook = webhooks().operations(&world).unwrap();
     let rules: Vec<String> = webhook
         .rules
         .iter()
@@ -91,7 +95,7 @@ fn the_same_policies_make_the_same_configuration() {
 
 #[test]
 fn reviews_of_our_own_resources_never_stand_in_the_way() {
-    let webhook = webhooks().resources().webhooks.unwrap_or_default().remove(0);
+    let webhook = webhooks().resources().into_iter().next().unwrap();
     assert_eq!(webhook.failure_policy.as_deref(), Some("Ignore"));
     assert_eq!(webhook.side_effects, "None");
 }

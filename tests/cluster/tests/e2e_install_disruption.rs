@@ -377,3 +377,71 @@ fn forward_auth(address: &str, host: &str, token: &str) -> String {
         .expect("curl runs");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
+
+#[test]
+fn e2e_what_somebody_else_changes_in_the_webhooks_is_put_back() {
+    let installed = installed();
+    let namespace = installed.cluster.namespace("changed").expect("a namespace");
+    let name = namespace.name();
+    let every = json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["CREATE"]}]);
+    let spec = json!({"operations": [{"name": "configure", "kubernetes": every}]});
+    namespace.apply(&policy(name, "guard", spec)).expect("applied");
+    let webhooks = |kind: &str, which: &str| -> Value {
+        let stored = installed.kubectl(["get", kind, &format!("durward-{which}"), "-o", "json"]);
+        serde_json::from_str::<Value>(&stored).expect("JSON")["webhooks"].take()
+    };
+    let (validating, mutating) = ("validatingwebhookconfiguration", "mutatingwebhookconfiguration");
+    // a policy that says it is in force is asked for
+    let programmed = || condition(&installed.policy(name, "guard"), "Programmed") == ("True", "InForce");
+    installed.in_force(name, "guard");
+    let good = webhooks(validating, "operations");
+    let selected = &good[0]["namespaceSelector"]["matchExpressions"][0]["values"];
+    assert!(selected.as_array().is_some_and(|all| all.contains(&json!(name))), "{good}");
+    assert!(
+        good[0]["rules"]
+            .as_array()
+            .is_some_and(|all| all.iter().any(|rule| rule["resources"] == json!(["configmaps"])))
+    );
+    let ca = installed.kubectl(["get", "secret", "durward-ca", "-n", NAMESPACE, "-o", r"jsonpath={.data.tls\.crt}"]);
+    assert_eq!(good[0]["clientConfig"]["caBundle"], json!(ca));
+
+    let excuse = json!({"name": "excused", "expression": "false"});
+    let selector = json!({"matchLabels": {"asked": "yes"}});
+    for (kind, which, change) in [
+        (validating, "operations", json!([{"op": "replace", "path": "/webhooks/0/failurePolicy", "value": "Ignore"}])),
+        (validating, "operations", json!([{"op": "replace", "path": "/webhooks/0/rules", "value": []}])),
+        (validating, "operations", json!([{"op": "remove", "path": "/webhooks/0/clientConfig/caBundle"}])),
+        (validating, "operations", json!([{"op": "add", "path": "/webhooks/0/matchConditions/-", "value": excuse}])),
+        (validating, "operations", json!([{"op": "replace", "path": "/webhooks/0/objectSelector", "value": selector}])),
+        (
+            validating,
+            "resources",
+            json!([{"op": "replace", "path": "/webhooks/0/rules/0/operations", "value": ["DELETE"]}]),
+        ),
+        (mutating, "injection", json!([{"op": "remove", "path": "/webhooks/0"}])),
+    ] {
+        let before = webhooks(kind, which);
+        let (object, change) = (format!("durward-{which}"), change.to_string());
+        installed.kubectl(["patch", kind, &object, "--type=json", "-p", &change]);
+        installed.until(&format!("{change} to be put back"), || (webhooks(kind, which) == before).then_some(()));
+    }
+    installed.until("the policy to be in force all the while, or again", || programmed().then_some(()));
+
+    // what is removed comes back as well, and a policy that nobody asks for says so meanwhile
+    installed.kubectl(["delete", validating, "durward-operations"]);
+    installed.until("the policy to say that nobody asks", || {
+        (condition(&installed.policy(name, "guard"), "Programmed") == ("False", "NotAsked")).then_some(())
+    });
+    installed.until("the policy to be in force again", || programmed().then_some(()));
+    assert_eq!(webhooks(validating, "operations"), good);
+    installed.until("the API server to ask", || {
+        let create = namespace.kubectl(["create", "configmap", "c", "--dry-run=server"]);
+        create.is_err_and(|error| error.to_string().contains("operations.durward.dev")).then_some(())
+    });
+    // and then there is rest
+    installed.until("the last Events", || {
+        let before = installed.writes();
+        std::thread::sleep(Duration::from_secs(3));
+        (before == installed.writes()).then_some(())
+    });
+}

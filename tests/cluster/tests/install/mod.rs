@@ -154,6 +154,7 @@ impl Installed {
             "identityproviders",
             "relationships",
             "validatingwebhookconfigurations",
+            "mutatingwebhookconfigurations",
             "events",
         ];
         let writes = metrics.lines().filter(|line| {
