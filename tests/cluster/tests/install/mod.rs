@@ -189,6 +189,9 @@ impl Installed {
 
 /// The command of this checkout.
 pub fn durward() -> PathBuf {
+    if let Some(binary) = std::env::var_os(BINARY) {
+        return binary.into();
+    }
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
