@@ -8,6 +8,8 @@
     reason = "tests say what they expect"
 )]
 
+#[path = "harness/corpus.rs"]
+mod corpus;
 #[path = "harness/fronts.rs"]
 mod fronts;
 #[path = "harness/gate.rs"]
@@ -17,40 +19,13 @@ mod harness;
 #[path = "harness/venv.rs"]
 mod venv;
 
+use corpus::{Beside, Case, Outcome, POLICY, corpus};
 use fronts::Server;
 use gate::{App, Caller, Gate, Ground, head};
-use harness::{PATIENCE, Reply, Up, raw, repository};
+use harness::{PATIENCE, Reply, Up, raw};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-
-const POLICY: &str = include_str!("corpus/policy.yaml");
-
-fn corpus<T: DeserializeOwned>(file: &str) -> Vec<T> {
-    let text = std::fs::read_to_string(repository(&format!("tests/corpus/{file}"))).unwrap();
-    serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{file}: {error}"))
-}
-
-/// A request that every door reads alike.
-#[derive(Debug, Deserialize)]
-struct Case {
-    #[serde(default = "get")]
-    method: String,
-    #[serde(default = "host")]
-    host: String,
-    path: String,
-    reason: String,
-    read_as: Option<String>,
-}
-
-fn get() -> String {
-    "GET".to_owned()
-}
-
-fn host() -> String {
-    "orders.shop.svc".to_owned()
-}
 
 /// Bytes on the wire of HTTP/1.1.
 #[derive(Debug, Deserialize)]
@@ -110,8 +85,8 @@ impl<S: Read + Write> Stream for S {}
 struct World {
     app: App,
     fronts: Vec<Front>,
-    _up: Up,
-    _ground: Ground,
+    up: Up,
+    ground: Ground,
 }
 
 impl World {
@@ -127,7 +102,16 @@ impl World {
             Front::Proxy("nginx", fronts::nginx(&up, app.address)),
             Front::Proxy("envoy", fronts::envoy(&up, app.address)),
         ];
-        Self { app, fronts, _up: up, _ground: ground }
+        Self { app, fronts, up, ground }
+    }
+
+    /// A token of billing, by the keys that the front knows.
+    fn token(&self, front: &Front) -> String {
+        let (account, audience) = ("billing/billing", "orders.shop");
+        match front {
+            Front::Gate(..) => self.ground.token(account, audience),
+            Front::Proxy(..) => self.up.token(account, audience),
+        }
     }
 
     /// Targets that reach the application while `ask` asks.
@@ -159,6 +143,38 @@ fn the_corpus_has_one_answer_at_every_enforcement_point() {
             }
         }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn what_a_caller_writes_beside_its_request_changes_nothing() {
+    let world = World::new();
+    let cases: Vec<Beside> = corpus("headers.yaml");
+    let mut wrong = Vec::new();
+    for front in &world.fronts {
+        let token = world.token(front);
+        for case in &cases {
+            let mut bytes = format!("GET {} HTTP/1.1\r\nHost: orders.shop.svc\r\n", case.path).into_bytes();
+            let headers = case.headers(&token);
+            for (name, value) in &headers {
+                bytes.extend([name.as_bytes(), b": ", value, b"\r\n"].concat());
+            }
+            let closes = headers.iter().any(|(name, _)| name == "connection");
+            bytes.extend(if closes { &b"\r\n"[..] } else { b"Connection: close\r\n\r\n" });
+            let (reply, seen) = world.seen(|| front.raw(&bytes));
+            let last = world.app.seen().pop().filter(|_| !seen.is_empty());
+            let shown = last.as_ref().and_then(|last| case.shows(&last["headers"]));
+            let expected = if reply.status == 200 { vec![case.path.clone()] } else { Vec::new() };
+            // who is named is who asked
+            let named = last.as_ref().map(|last| &last["headers"]["x-durward-principal"]);
+            let billing = serde_json::json!(["spiffe://cluster.local/ns/billing/sa/billing"]);
+            let own = named.is_none_or(|named| *named == billing || case.path == "/healthz" && named.is_null());
+            if !case.allows(reply.status) || seen != expected || shown.is_some() || !own {
+                wrong.push(format!("{} at {}: {}, {seen:?}, {shown:?}", case.name, front.name(), reply.status));
+            }
+        }
+    }
+    assert!(cases.iter().any(|case| case.outcome == Outcome::Refused));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 

@@ -8,50 +8,21 @@
     reason = "tests say what they expect"
 )]
 
+#[path = "harness/corpus.rs"]
+mod corpus;
 #[path = "harness/mod.rs"]
 mod harness;
 
+use corpus::{Beside, Case, HOST, POLICY, corpus};
 use envoy_types::ext_authz::v3::pb::{CheckRequest, HttpResponse};
 use envoy_types::pb::envoy::service::auth::v3::AttributeContext;
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest, Request};
 use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
-use harness::{Up, raw, repository, request};
-use serde::Deserialize;
+use harness::{Up, raw, request};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use tonic::transport::Channel;
-
-const POLICY: &str = include_str!("corpus/policy.yaml");
-const HOST: &str = "orders.shop.svc";
-
-/// One case of the corpus that all doors share.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Case {
-    #[serde(default = "get")]
-    method: String,
-    #[serde(default = "host")]
-    host: String,
-    path: String,
-    reason: String,
-    /// What servers may make of it before a door is asked.
-    #[serde(default, rename = "read_as")]
-    _read_as: Option<String>,
-}
-
-fn get() -> String {
-    "GET".to_owned()
-}
-
-fn host() -> String {
-    HOST.to_owned()
-}
-
-fn corpus() -> Vec<Case> {
-    let text = std::fs::read_to_string(repository("tests/corpus/requests.yaml")).unwrap();
-    serde_saphyr::from_str(&text).unwrap()
-}
 
 fn check_request(method: &str, host: &str, path: &str, headers: &[(&str, &str)]) -> CheckRequest {
     let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
@@ -88,7 +59,7 @@ impl Case {
 async fn every_door_reads_a_request_alike() {
     let up = Up::with(&[("shop.yaml", POLICY)]);
     let mut client = envoy(&up).await;
-    let cases = corpus();
+    let cases: Vec<Case> = corpus("requests.yaml");
     assert!(cases.len() > 50);
     let mut asked = Vec::new();
     for case in &cases {
@@ -117,6 +88,61 @@ async fn every_door_reads_a_request_alike() {
             if *door == "authzen" && case.reason == "Unauthenticated" { "InsufficientScope" } else { &case.reason };
         assert_eq!(record["reason"], expected, "{case:?} at {door}");
         assert_eq!(record["verdict"] == "allow", case.reason == "Public", "{case:?} at {door}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_door_reads_headers_alike() {
+    let up = Up::with(&[("shop.yaml", POLICY)]);
+    let token = up.token("billing/billing", "orders.shop");
+    let mut client = envoy(&up).await;
+    let mut wrong = Vec::new();
+    for case in corpus::<Beside>("headers.yaml") {
+        let headers = case.headers(&token);
+        let mut asked = format!(
+            "GET /forward-auth HTTP/1.1\r\nHost: {HOST}\r\nX-Original-Method: GET\r\nX-Original-URI: {}\r\n",
+            case.path
+        )
+        .into_bytes();
+        for (name, value) in &headers {
+            asked.extend([name.as_bytes(), b": ", value, b"\r\n"].concat());
+        }
+        let closes = headers.iter().any(|(name, _)| name == "connection");
+        asked.extend(if closes { &b"\r\n"[..] } else { b"Connection: close\r\n\r\n" });
+        let forward_auth = raw(up.listen["http"], &asked).status;
+        let (check, removed) = by_check(&mut client, &case.path, headers).await;
+        // what is not overwritten is removed, whatever the caller calls it
+        if check == 200 && !removed.iter().any(|name| name == "x-durward-principal") {
+            wrong.push(format!("{}: {removed:?}", case.name));
+        }
+        if !case.allows(forward_auth) || !case.allows(check) {
+            wrong.push(format!("{}: {forward_auth} by forward auth, {check} by ext_authz", case.name));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The status of a check, and the headers that the application does not see as the caller wrote them.
+async fn by_check(
+    client: &mut AuthorizationClient<Channel>,
+    path: &str,
+    headers: Vec<(String, Vec<u8>)>,
+) -> (u16, Vec<String>) {
+    use envoy_types::pb::envoy::config::core::v3::{HeaderMap, HeaderValue};
+    let raw = |(key, raw_value)| HeaderValue { key, raw_value, ..HeaderValue::default() };
+    let mut check = check_request("GET", HOST, path, &[]);
+    let http = check.attributes.as_mut().unwrap().request.as_mut().unwrap().http.as_mut().unwrap();
+    // Envoy tells names in lower case
+    let headers = headers.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value));
+    http.header_map = Some(HeaderMap { headers: headers.map(raw).collect() });
+    match client.check(check).await.unwrap().into_inner().http_response.unwrap() {
+        HttpResponse::OkResponse(ok) => {
+            let set = ok.headers.into_iter().map(|option| option.header.unwrap().key);
+            (200, set.chain(ok.headers_to_remove).collect())
+        }
+        HttpResponse::DeniedResponse(denied) | HttpResponse::ErrorResponse(denied) => {
+            (u16::try_from(denied.status.unwrap().code).unwrap(), Vec::new())
+        }
     }
 }
 

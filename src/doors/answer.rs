@@ -17,6 +17,9 @@ pub(crate) const IDENTITY_HEADERS: [&str; 5] =
 /// Headers by which some frameworks let a client change the method after the decision.
 pub(crate) const METHOD_OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
 
+/// Headers that some frameworks take the path from, in place of the request's own.
+pub(crate) const PATH_OVERRIDES: [&str; 2] = ["x-original-url", "x-rewrite-url"];
+
 /// Relation of a link to the step-up page; no registered one means it (RFC 8288, section 2.1.2).
 const STEP_UP: &str = "https://durward.dev/rel/step-up";
 

@@ -3,9 +3,9 @@
 use crate::authn::Credentials;
 use crate::authn::certificate::FORWARDED_CLIENT_CERT;
 use crate::doors::Doors;
-use crate::doors::answer::{HttpAnswer, IDENTITY_HEADERS, METHOD_OVERRIDES};
+use crate::doors::answer::{HttpAnswer, IDENTITY_HEADERS, METHOD_OVERRIDES, PATH_OVERRIDES};
 use crate::doors::ext_authz_failure::deny_failures;
-use crate::doors::headers::{Shown, accept, mislead};
+use crate::doors::headers::{Shown, accept, mislead, moved};
 use crate::doors::server::Answers;
 use crate::doors::trust::Peer;
 use crate::engine::{Caller, Door};
@@ -110,7 +110,7 @@ impl Authorization for ExtAuthz {
                 headers.insert(HeaderName::from_static(FORWARDED_CLIENT_CERT), value);
             }
         }
-        clear &= !mislead(&http.method, &headers);
+        clear &= !mislead(&http.method, &headers) && !moved(&http.path, &headers, &PATH_OVERRIDES);
         let asked = Request {
             // an unclear request is to no service, or a client could choose one whose policy only audits
             target: Target::Host(if clear { &http.host } else { "" }),

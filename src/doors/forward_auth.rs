@@ -7,7 +7,7 @@
 use crate::authn::Credentials;
 use crate::doors::Doors;
 use crate::doors::answer::HttpAnswer;
-use crate::doors::headers::{Shown, Unclear, accept, agreed, forwarded_source, mislead, own_host, single};
+use crate::doors::headers::{Shown, Unclear, accept, agreed, forwarded_source, mislead, moved, own_host, single};
 use crate::doors::trust::Peer;
 use crate::engine::{Caller, Door};
 use axum::body::Body;
@@ -88,7 +88,8 @@ fn forwarded<'h>(headers: &'h HeaderMap, host: Option<&'h str>) -> Result<Asked<
     let uri = agreed([original.1, original_url.map(|(_, uri)| uri), forwarded.1]);
     let named = agreed([named_host, original.2, original_url.map(|(host, _)| host), forwarded.2]);
     match (uri, named) {
-        (Some(uri), Some(host)) => Ok(Asked { method, host, uri }),
+        // `X-Original-URL` is among what agrees
+        (Some(uri), Some(host)) if !moved(uri, headers, &["x-rewrite-url"]) => Ok(Asked { method, host, uri }),
         _ => Err(Unclear),
     }
 }
@@ -167,6 +168,8 @@ mod tests {
             ("host", "b.example"),
             ("x-http-method-override", "DELETE"),
             ("x_durward_principal", "user:corporate/root"),
+            ("x-rewrite-url", "/y"),
+            ("x_original_url", "/x"),
         ] {
             let all: Vec<_> = base.iter().copied().chain([extra]).collect();
             let all = headers(&all);

@@ -1,7 +1,7 @@
 //! What headers say of a request, where they could say two things.
 
 use crate::authn::Authenticator;
-use crate::doors::answer::{IDENTITY_HEADERS, METHOD_OVERRIDES};
+use crate::doors::answer::{IDENTITY_HEADERS, METHOD_OVERRIDES, PATH_OVERRIDES};
 use crate::doors::trust::{Peer, Trust};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, Uri, header};
@@ -71,13 +71,19 @@ pub(crate) fn mislead(method: &str, headers: &HeaderMap) -> bool {
     agreed([Some(method), a, b, c]).is_none() || headers.keys().any(is_disguised) || drops_what_matters(headers)
 }
 
-/// Whether a header is one of ours, or changes the method, once underscores are read as hyphens: gateway interfaces
+/// Whether the application could take another path, or none, from one of these headers than the one that is decided about. A
+/// server in front that sets them sets them to what it was asked.
+pub(crate) fn moved(path_and_query: &str, headers: &HeaderMap, by: &[&str]) -> bool {
+    by.iter().any(|name| single(headers, name).map_or(true, |said| said.is_some_and(|said| said != path_and_query)))
+}
+
+/// Whether a header is one of ours, or changes method or path, once underscores are read as hyphens: gateway interfaces
 /// such as CGI and WSGI can't tell the two apart.
 pub(crate) fn is_disguised(name: &HeaderName) -> bool {
     let name = name.as_str();
     name.contains('_') && {
         let plain = name.replace('_', "-");
-        IDENTITY_HEADERS.contains(&plain.as_str()) || METHOD_OVERRIDES.contains(&plain.as_str())
+        [&IDENTITY_HEADERS[..], &METHOD_OVERRIDES, &PATH_OVERRIDES].iter().any(|names| names.contains(&plain.as_str()))
     }
 }
 

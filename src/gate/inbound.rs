@@ -1,9 +1,9 @@
 //! From callers to the application: each request is decided, and goes on exactly as it was decided about.
 
 use crate::authn::Credentials;
-use crate::doors::answer::HttpAnswer;
+use crate::doors::answer::{HttpAnswer, PATH_OVERRIDES};
 use crate::doors::forward_auth::response;
-use crate::doors::headers::{Shown, Unclear, accept, mislead, own_host};
+use crate::doors::headers::{Shown, Unclear, accept, mislead, moved, own_host};
 use crate::doors::server::Answers;
 use crate::doors::trust::Peer;
 use crate::engine::{Caller, Door, Engine};
@@ -18,7 +18,7 @@ use axum::response::Response;
 use durward_core::host::Host;
 use durward_core::request::{Call, Request as Asked, Target};
 use http::header::{HOST, HeaderValue, TE, WWW_AUTHENTICATE};
-use http::uri::Authority;
+use http::uri::{Authority, PathAndQuery};
 use http::{Method, StatusCode, Version};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -130,7 +130,11 @@ impl Inbound {
 fn read(request: &Request) -> Result<Read<'_>, Unclear> {
     let (uri, headers) = (request.uri(), request.headers());
     let host = own_host(uri, headers)?.unwrap_or_default();
-    if request.method() == Method::CONNECT || mislead(request.method().as_str(), headers) {
+    let whole = uri.path_and_query().map(PathAndQuery::as_str).unwrap_or_default();
+    if request.method() == Method::CONNECT
+        || mislead(request.method().as_str(), headers)
+        || moved(whole, headers, &PATH_OVERRIDES)
+    {
         return Err(Unclear);
     }
     // in HTTP/2 the parts of a URI come one by one; in HTTP/1.1 one with a host is a request to a proxy
