@@ -12,6 +12,10 @@
 mod gate;
 #[path = "harness/mod.rs"]
 mod harness;
+#[path = "gate/outbound.rs"]
+mod outbound;
+#[path = "gate/websockets.rs"]
+mod websockets;
 
 use gate::{App, Gate, Ground, head};
 use harness::{Reply, eventually, request};
@@ -281,6 +285,26 @@ fn only_tls_1_3_and_only_certificates_that_count() {
 }
 
 #[test]
+fn what_is_too_much_is_refused_and_the_next_passes() {
+    let (ground, app) = (Ground::new(POLICY), App::start());
+    let gate = ground.gate("shop/orders", &app.upstream(), &[]);
+    let caller = ground.caller(Some("billing/billing"));
+    for (name, length) in [("X-Big", 10 << 20), ("Authorization", 1 << 20), ("Cookie", 65 << 10)] {
+        let value = format!("Bearer {}", "a".repeat(length));
+        let reply = caller.request(gate.address(), "GET", "/healthz", &[HOST, (name, &value)]);
+        assert!(matches!(reply.status, 0 | 431), "{name}: {}", reply.status);
+    }
+    // of a length that is read, and still no token
+    let long = format!("Bearer {}", "a".repeat(40 << 10));
+    let reply = ground.caller(None).request(gate.address(), "GET", "/orders", &[HOST, ("Authorization", &long)]);
+    assert_eq!((reply.status, reply.body.as_str()), (401, r#"{"error":"invalid_token"}"#));
+    assert_eq!(app.seen(), Vec::<Value>::new());
+    told(&caller.request(gate.address(), "GET", "/orders", &[HOST]));
+    let resident = harness::usage::resident(gate.id()).unwrap();
+    assert!(resident < 100_000, "{resident} kB");
+}
+
+#[test]
 fn an_application_that_is_away_is_told_of() {
     let ground = Ground::new(POLICY);
     let nobody = harness::free();
@@ -373,150 +397,4 @@ fn files_bring_the_certificate_too() {
     assert_eq!(shown(), before);
     write("shop/orders");
     eventually("the other certificate", || (shown() != before).then_some(())).unwrap();
-}
-
-/// Two services that call each other by names of this host.
-const TWO: &str = "
-apiVersion: v1
-kind: Namespace
-metadata: {name: shop, annotations: {durward.dev/allowed-hosts: localhost}}
----
-apiVersion: durward.dev/v1alpha1
-kind: AccessPolicy
-metadata: {name: orders, namespace: shop}
-spec:
-  service: {hosts: [localhost]}
-  authentication: [{workload: {}}]
-  operations:
-    - {name: files, http: [{methods: [GET, POST], paths: ['/files/*', /orders]}], scopes: [read], risk: High}
-    - {name: admin, http: [{methods: [GET], paths: [/admin]}]}
-    - {name: check, grpc: [{service: grpc.health.v1.Health, methods: [Check, Watch]}], scopes: [read]}
-    - {name: list, grpc: [{service: grpc.health.v1.Health, methods: [List]}]}
-  grants:
-    - {name: web, to: [{serviceAccount: {namespace: shop, name: web}}], scopes: [read]}
-";
-
-/// Asks in plain HTTP, as an application does of the gate beside it.
-fn outward(gate: &Gate, to: SocketAddr, method: &str, path: &str) -> Reply {
-    request(gate.listen["outbound"], method, path, &[("Host", &format!("localhost:{}", to.port()))], "")
-}
-
-#[test]
-fn an_application_calls_another_with_the_certificate_of_its_pod() {
-    let (ground, app) = (Ground::new(TWO), App::start());
-    let orders = ground.gate("shop/orders", &app.upstream(), &[]);
-    let web = ground.gate("shop/web", &app.upstream(), &["--outbound", "127.0.0.1:0"]);
-    let seen = told(&outward(&web, orders.address(), "GET", "/orders?x=1"));
-    assert_eq!(seen["headers"]["x-durward-principal"], json!(["spiffe://cluster.local/ns/shop/sa/web"]));
-    assert_eq!(seen["headers"]["x-durward-assurance"], json!(["ProofOfPossession"]));
-    assert_eq!(seen["uri"], "/orders?x=1");
-    assert_eq!(outward(&web, orders.address(), "GET", "/admin").status, 403);
-    assert_eq!(outward(&web, orders.address(), "GET", "/nothing").status, 403);
-    // as a proxy, by a whole URL
-    let url = format!("http://localhost:{}/orders", orders.address().port());
-    let host = format!("localhost:{}", orders.address().port());
-    told(&request(web.listen["outbound"], "GET", &url, &[("Host", &host)], ""));
-    // a WebSocket goes through both
-    let mut stream = std::net::TcpStream::connect(web.listen["outbound"]).unwrap();
-    let upgrade = UPGRADE.replace("orders.shop.svc", &host);
-    stream.write_all(format!("GET /files/socket HTTP/1.1\r\nUpgrade: websocket\r\n{upgrade}\r\n").as_bytes()).unwrap();
-    assert!(read_head(&mut stream).starts_with("HTTP/1.1 101"));
-    stream.write_all(b"hello").unwrap();
-    let mut back = [0; 5];
-    stream.read_exact(&mut back).unwrap();
-    assert_eq!(&back, b"hello");
-    // what it can't do
-    for (method, path, host) in [
-        ("CONNECT", "localhost:443", "localhost:443"),
-        ("GET", "https://localhost/x", "localhost"),
-        ("GET", "http://other/x", "localhost"),
-        ("GET", "/x", "user@localhost"),
-        ("GET", "/x", "local host"),
-    ] {
-        let reply = request(web.listen["outbound"], method, path, &[("Host", host)], "");
-        assert!(matches!(reply.status, 0 | 400), "{method} {path}: {reply:?}");
-    }
-}
-
-#[test]
-fn a_server_that_is_somebody_else_is_not_talked_to() {
-    let (ground, app) = (Ground::new(TWO), App::start());
-    let web = ground.gate("shop/web", &app.upstream(), &["--outbound", "127.0.0.1:0"]);
-    // of another namespace than the name is in
-    let stranger = ground.gate("other/orders", &app.upstream(), &[]);
-    assert_eq!(outward(&web, stranger.address(), "GET", "/orders").status, 502);
-    // an address says nothing of who should be there
-    let orders = ground.gate("shop/orders", &app.upstream(), &[]);
-    let by_address = request(web.listen["outbound"], "GET", "/orders", &[("Host", &orders.address().to_string())], "");
-    assert_eq!(by_address.status, 502);
-    // of another CA
-    let others = Ground::new(TWO);
-    let forged = others.gate("shop/orders", &app.upstream(), &[]);
-    assert_eq!(outward(&web, forged.address(), "GET", "/orders").status, 502);
-    // and of none: a server without TLS
-    assert_eq!(outward(&web, app.address, "GET", "/orders").status, 502);
-    assert_eq!(app.seen(), Vec::<Value>::new());
-    eventually("it says why", || web.said().contains("not the one that was meant").then_some(())).unwrap();
-    let (code, _, stderr) = harness::run(harness::durward().args([
-        "gate",
-        "--policies",
-        ground.path("manifests").to_str().unwrap(),
-        "--state",
-        ground.path("state").to_str().unwrap(),
-        "--service-account",
-        "shop/web",
-        "--upstream",
-        "http://127.0.0.1:1",
-        "--listen",
-        "127.0.0.1:0",
-        "--outbound",
-        "0.0.0.0:0",
-    ]));
-    assert_eq!((code, stderr.contains("would give the pod's identity to others")), (2, true), "{stderr}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn grpc_passes_with_its_streams_and_trailers_and_is_refused_in_its_own_words() {
-    use tonic::Code;
-    use tonic::transport::{Channel, Server};
-    use tonic_health::ServingStatus;
-    use tonic_health::pb::HealthCheckRequest;
-    use tonic_health::pb::health_client::HealthClient;
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let upstream = format!("http://{}", listener.local_addr().unwrap());
-    let (reporter, health) = tonic_health::server::health_reporter();
-    tokio::spawn(
-        Server::builder()
-            .add_service(health)
-            .serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener)),
-    );
-    let ground = Ground::new(TWO);
-    let orders = ground.gate("shop/orders", &upstream, &[]);
-    let web = ground.gate("shop/web", &upstream, &["--outbound", "127.0.0.1:0"]);
-    let stranger = ground.gate("shop/stranger", &upstream, &["--outbound", "127.0.0.1:0"]);
-    let client = async |gate: &Gate| {
-        let channel = Channel::from_shared(format!("http://{}", gate.listen["outbound"])).unwrap();
-        let origin = format!("http://localhost:{}", orders.address().port()).parse().unwrap();
-        HealthClient::new(channel.origin(origin).connect().await.unwrap())
-    };
-    let ask = |service: &str| HealthCheckRequest { service: service.to_owned() };
-    let mut known = client(&web).await;
-    assert_eq!(known.check(ask("")).await.unwrap().into_inner().status, 1);
-    // the application's own error comes in trailers alone
-    assert_eq!(known.check(ask("nothing")).await.unwrap_err().code(), Code::NotFound);
-    // a stream, message by message
-    reporter.set_service_status("x", ServingStatus::Serving).await;
-    let mut watch = known.watch(ask("x")).await.unwrap().into_inner();
-    assert_eq!(watch.message().await.unwrap().unwrap().status, 1);
-    reporter.set_service_status("x", ServingStatus::NotServing).await;
-    assert_eq!(watch.message().await.unwrap().unwrap().status, 2);
-    // refused: no scope, and nobody
-    let refused = client(&stranger).await.check(ask("")).await.unwrap_err();
-    assert_eq!(
-        (refused.code(), refused.message()),
-        (Code::PermissionDenied, r#"{"error":"insufficient_scope","scope":"read"}"#)
-    );
-    let records = orders.records(4);
-    assert_eq!(records.last().unwrap()["reason"], "InsufficientScope");
-    assert_eq!(records[0]["request"]["path"], "/grpc.health.v1.Health/Check");
 }

@@ -58,6 +58,11 @@ pub struct Listening {
 pub trait Answers: Clone + Send + Sync + 'static {
     /// Answers one.
     fn answer(self, request: Request) -> impl Future<Output = Response> + Send;
+
+    /// Whether it takes WebSockets over HTTP/2 (RFC 8441): `CONNECT` with a `:protocol`.
+    fn websockets_over_http2(&self) -> bool {
+        false
+    }
 }
 
 impl Answers for Router {
@@ -105,7 +110,8 @@ pub(crate) async fn serve_service(
     shutdown: CancellationToken,
 ) -> io::Result<()> {
     let (tasks, slots) = (TaskTracker::new(), Arc::new(Semaphore::new(MAX_CONNECTIONS)));
-    let connection = Connection { tls: tls.map(TlsAcceptor::from), answering: answering(service), builder: builder() };
+    let builder = builder(service.websockets_over_http2());
+    let connection = Connection { tls: tls.map(TlsAcceptor::from), answering: answering(service), builder };
     let cut = CancellationToken::new();
     loop {
         // no slot, no accept: further clients wait in the kernel's queue
@@ -149,7 +155,7 @@ pub(crate) async fn serve_service(
     Ok(())
 }
 
-fn builder() -> Builder<TokioExecutor> {
+fn builder(websockets_over_http2: bool) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(MAX_HEADERS);
     builder
@@ -159,6 +165,9 @@ fn builder() -> Builder<TokioExecutor> {
         .max_concurrent_streams(MAX_STREAMS)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(PATIENCE);
+    if websockets_over_http2 {
+        builder.http2().enable_connect_protocol();
+    }
     builder
 }
 

@@ -92,6 +92,11 @@ impl App {
         Self { http1: client(false), http2: client(true), address, http2_alone: upstream.http2 }
     }
 
+    /// Whether it takes WebSockets; one that speaks HTTP/2 alone is asked for none.
+    pub(super) fn takes_websockets(&self) -> bool {
+        !self.http2_alone
+    }
+
     /// Whether a request goes there by HTTP/2.
     pub(super) fn by_http2(&self, grpc: bool) -> bool {
         grpc || self.http2_alone

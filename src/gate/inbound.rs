@@ -9,7 +9,9 @@ use crate::doors::trust::Peer;
 use crate::engine::{Caller, Door, Engine};
 use crate::gate::Limits;
 use crate::gate::app::App;
-use crate::gate::passing::{identify, is_grpc, is_websocket, join_cookies, pass, strip_foreign, strip_hop_by_hop};
+use crate::gate::passing::{
+    identify, is_grpc, is_websocket, is_websocket_over_http2, join_cookies, pass, strip_foreign, strip_hop_by_hop,
+};
 use crate::gate::trouble::Trouble;
 use crate::gate::tunnel::{self, Tunnels};
 use axum::body::Body;
@@ -38,6 +40,7 @@ pub(super) struct Inbound {
 
 /// What a caller asks, in the words of policies.
 struct Read<'r> {
+    method: &'r str,
     host: &'r str,
     path: Cow<'r, str>,
 }
@@ -49,6 +52,10 @@ impl Answers for Inbound {
             Ok(response) => response,
             Err(trouble) => trouble.told(grpc),
         }
+    }
+
+    fn websockets_over_http2(&self) -> bool {
+        self.app.takes_websockets()
     }
 }
 
@@ -64,7 +71,7 @@ impl Inbound {
         let source = peer.address.ip();
         let read = read(&request);
         let (target, call) = match &read {
-            Ok(read) => (Target::Host(read.host), Call::Http { method: request.method().as_str(), path: &read.path }),
+            Ok(read) => (Target::Host(read.host), Call::Http { method: read.method, path: &read.path }),
             Err(Unclear) => (Target::Host(""), Call::Unclear),
         };
         let evidence = &Shown { headers: request.headers(), authenticator: self.engine.authenticator() };
@@ -88,8 +95,12 @@ impl Inbound {
         let (identity, http2) = (told.headers, self.app.by_http2(grpc));
 
         let mut request = request;
-        let websocket = is_websocket(&request) && !http2;
-        let caller = websocket.then(|| tunnel::Caller::of(&mut request));
+        let caller = if is_websocket_over_http2(&request) {
+            Some(tunnel::Caller::over_http2(&mut request)?)
+        } else {
+            (is_websocket(&request) && !http2).then(|| tunnel::Caller::of(&mut request))
+        };
+        let websocket = caller.is_some();
         let path = request.uri().path_and_query().cloned();
         if request.headers().get(HOST).is_none()
             && let Some(authority) = request.uri().authority()
@@ -130,9 +141,12 @@ impl Inbound {
 fn read(request: &Request) -> Result<Read<'_>, Unclear> {
     let (uri, headers) = (request.uri(), request.headers());
     let host = own_host(uri, headers)?.unwrap_or_default();
+    let (connects, over_http2) = (request.method() == Method::CONNECT, is_websocket_over_http2(request));
+    // a WebSocket is asked for by GET, whichever version of HTTP has another word for it
+    let method = if over_http2 { "GET" } else { request.method().as_str() };
     let whole = uri.path_and_query().map(PathAndQuery::as_str).unwrap_or_default();
-    if request.method() == Method::CONNECT
-        || mislead(request.method().as_str(), headers)
+    if connects && (!over_http2 || is_grpc(request))
+        || mislead(method, headers)
         || moved(whole, headers, &PATH_OVERRIDES)
     {
         return Err(Unclear);
@@ -143,7 +157,7 @@ fn read(request: &Request) -> Result<Read<'_>, Unclear> {
     } else {
         Cow::Borrowed(uri.path())
     };
-    Ok(Read { host, path })
+    Ok(Read { method, host, path })
 }
 
 /// The answer to a caller that may not; for gRPC as a status, with the same words.

@@ -8,6 +8,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Version};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Frame};
+use hyper::ext::Protocol;
 use std::net::IpAddr;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
@@ -89,6 +90,13 @@ pub(super) fn is_websocket(request: &Request) -> bool {
         && request.body().is_end_stream()
         && one.is_some_and(|upgrade| upgrade.as_bytes().eq_ignore_ascii_case(b"websocket"))
         && named_by_connection(request.headers()).any(|name| name.eq_ignore_ascii_case(b"upgrade"))
+}
+
+/// Whether a request asks for a WebSocket within HTTP/2 (RFC 8441 section 5). Other protocols are never taken.
+pub(super) fn is_websocket_over_http2(request: &Request) -> bool {
+    request.version() == Version::HTTP_2
+        && request.method() == Method::CONNECT
+        && request.extensions().get::<Protocol>().is_some_and(|protocol| protocol.as_str() == "websocket")
 }
 
 /// A body as it comes, that may pause no longer than `idle`; trailers say nothing in place of us either. `permit` is held to

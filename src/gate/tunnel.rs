@@ -2,11 +2,15 @@
 
 use crate::gate::passing::{pass, strip_hop_by_hop};
 use crate::gate::trouble::Trouble;
+use crate::random::random;
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
-use http::header::{CONNECTION, HeaderValue, UPGRADE};
-use http::{StatusCode, Version};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{CONNECTION, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
+use http::{Method, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::{OnUpgrade, on};
 use hyper_util::rt::TokioIo;
@@ -25,19 +29,41 @@ pub(super) struct Tunnels {
 }
 
 /// The caller's end, while it is not known whether the other end agrees.
-pub(super) struct Caller(OnUpgrade);
+pub(super) struct Caller {
+    end: OnUpgrade,
+    /// What the other end has to prove that it has read. In HTTP/1.1 that is between the two ends; a caller by HTTP/2 knows no
+    /// such thing (RFC 8441 section 5), so we ask for it.
+    accept: Option<HeaderValue>,
+}
 
 impl Caller {
     /// Of a request that asks to become a WebSocket.
     pub(super) fn of(request: &mut Request) -> Self {
-        Self(on(request))
+        Self { end: on(request), accept: None }
     }
+
+    /// Of a request for a WebSocket over HTTP/2, which goes on as the same in HTTP/1.1.
+    pub(super) fn over_http2(request: &mut Request) -> Result<Self, Trouble> {
+        let key = STANDARD.encode(random::<16>().map_err(|_| Trouble::Unreachable)?);
+        let value = |text: &str| HeaderValue::try_from(text).map_err(|_| Trouble::Unreachable);
+        let (key, accept) = (value(&key)?, value(&accept(&key))?);
+        let end = on(&mut *request);
+        *request.method_mut() = Method::GET;
+        request.headers_mut().insert(SEC_WEBSOCKET_KEY, key);
+        Ok(Self { end, accept: Some(accept) })
+    }
+}
+
+/// What proves that a key was read (RFC 6455 section 4.2.2).
+fn accept(key: &str) -> String {
+    let text = format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes()))
 }
 
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 
 /// Asks for a WebSocket, or agrees to one.
-pub(super) fn ask(headers: &mut http::HeaderMap) {
+pub(super) fn ask(headers: &mut HeaderMap) {
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(UPGRADE, WEBSOCKET);
 }
@@ -62,10 +88,21 @@ impl Tunnels {
         // the version is of each connection
         head.version = Version::HTTP_11;
         let permit = match (next, caller) {
+            // by HTTP/2 a success is the agreement
+            (None, Some(Caller { accept: Some(_), .. })) if head.status.is_success() => {
+                return Err(Trouble::Unreachable);
+            }
             (None, _) => Some(permit),
-            (Some(next), Some(Caller(caller))) if websocket => {
+            (Some(next), Some(Caller { end, accept: None })) if websocket => {
                 ask(&mut head.headers);
-                self.join(caller, next, permit);
+                self.join(end, next, permit);
+                None
+            }
+            (Some(next), Some(Caller { end, accept }))
+                if websocket && head.headers.remove(SEC_WEBSOCKET_ACCEPT) == accept =>
+            {
+                head.status = StatusCode::OK;
+                self.join(end, next, permit);
                 None
             }
             // it agrees to what it was not asked
@@ -98,5 +135,15 @@ impl Tunnels {
         let _ = timeout(drain, self.tasks.wait()).await;
         self.cut.cancel();
         self.tasks.wait().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_proved_as_the_rfc_says() {
+        assert_eq!(accept("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 }

@@ -8,6 +8,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use axum::{Json, Router};
+use base64::Engine;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -18,7 +19,7 @@ use std::path::PathBuf;
 use std::process::Child;
 use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
-use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
 
 /// The state that gates, callers and policies of one test share.
 pub struct Ground {
@@ -186,6 +187,11 @@ impl Caller {
         StreamOwned::new(ClientConnection::new(Arc::clone(&self.config), name).unwrap(), stream)
     }
 
+    /// How it connects.
+    pub fn config(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.config)
+    }
+
     /// Sends bytes on a connection of their own and reads to its end.
     pub fn raw(&self, address: SocketAddr, bytes: &[u8]) -> Reply {
         exchange(self.connect(address), bytes)
@@ -211,23 +217,36 @@ pub fn head(method: &str, path: &str, headers: &[(&str, &str)]) -> String {
 pub struct App {
     pub address: SocketAddr,
     pub seen: Arc<Mutex<Vec<Value>>>,
-    _runtime: Runtime,
+    /// It ends when this is dropped.
+    _running: oneshot::Sender<()>,
 }
 
 impl App {
     pub fn start() -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
         let (address, seen) = (listener.local_addr().unwrap(), Arc::default());
         let router = Router::new()
             .route("/files/echo", any(async |request: Request| Response::new(request.into_body())))
             .route("/files/socket", get(socket))
+            .route("/files/liar", get(socket))
             .route("/files/never", get(async || std::future::pending::<()>().await))
             .route("/files/names-headers", get(async || ([("connection", "x-secret, close"), ("x-secret", "1")], "x")))
             .fallback(tell)
             .with_state(Arc::clone(&seen));
-        runtime.spawn(async move { axum::serve(listener, router).await });
-        Self { address, seen, _runtime: runtime }
+        let (running, ended) = oneshot::channel();
+        // a thread of its own: a test may be in a runtime already
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                tokio::select! {
+                    served = axum::serve(listener, router) => served.unwrap(),
+                    _ = ended => {}
+                }
+            });
+        });
+        Self { address, seen, _running: running }
     }
 
     pub fn upstream(&self) -> String {
@@ -261,11 +280,23 @@ async fn socket(request: Request) -> Response {
         return "no upgrade".into_response();
     }
     let to = request.headers()["upgrade"].clone();
+    // who asks for a proof by another path gets one of something else
+    let key = if request.uri().path() == "/files/socket" { request.headers().get("sec-websocket-key") } else { None };
+    let key = key.map_or(&b"another"[..], |key| key.as_bytes());
+    let proof = aws_lc_rs::digest::digest(
+        &aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY,
+        &[key, b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"].concat(),
+    );
+    let proof = base64::engine::general_purpose::STANDARD.encode(proof);
+    let headers = request.headers().get_all("sec-websocket-protocol").iter().cloned().collect::<Vec<_>>();
     tokio::spawn(async move {
         let stream = hyper::upgrade::on(request).await.unwrap();
         let (mut read, mut write) = tokio::io::split(hyper_util::rt::TokioIo::new(stream));
         let _ = tokio::io::copy(&mut read, &mut write).await;
     });
     let response = Response::builder().status(101).header("connection", "upgrade").header("upgrade", to);
+    let response = response.header("sec-websocket-accept", proof);
+    let response =
+        headers.into_iter().fold(response, |response, value| response.header("sec-websocket-protocol", value));
     response.body(Body::empty()).unwrap()
 }
