@@ -6,6 +6,8 @@ pub(crate) mod answer;
 pub(crate) mod approvals;
 pub mod authorization;
 pub mod authzen;
+#[cfg(test)]
+mod corpus;
 pub(crate) mod exchange;
 pub mod ext_authz;
 mod ext_authz_failure;
