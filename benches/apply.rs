@@ -1,10 +1,11 @@
-//! How soon a change of a file is in force in `durward up`, with few and with many policies beside it.
+//! How soon `durward up` listens, and how soon a change of a file is in force, with few and with many policies.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark says what it expects")]
 
 #[path = "../tests/harness/mod.rs"]
 mod harness;
 
-use harness::Up;
+use harness::{Up, repository};
+use std::fs;
 use std::time::{Duration, Instant};
 
 const CHANGES: usize = 100;
@@ -14,6 +15,29 @@ fn main() {
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
+    println!("from the start until every door listens:");
+    let example = ["namespace.yaml", "policy.yaml", "partners.yaml"];
+    let example = example.map(|name| fs::read_to_string(repository(&format!("examples/orders/{name}"))).unwrap());
+    let files = [("a.yaml", &*example[0]), ("b.yaml", &*example[1]), ("c.yaml", &*example[2])];
+    let began = Instant::now();
+    let mut up = Up::with(&files);
+    println!("  examples/orders, which makes its keys: {:?}", began.elapsed());
+    up.interrupt();
+    let began = Instant::now();
+    up.restart();
+    println!("  examples/orders, with keys: {:?}, {} kB resident", began.elapsed(), up.resident());
+    drop(up);
+    let hundred: Vec<(String, String)> = (0..100)
+        .map(|file| {
+            let policies = (0..1000).map(|number| policy(&format!("p{file}-{number}"), "/"));
+            (format!("{file}.yaml"), policies.collect())
+        })
+        .collect();
+    let files: Vec<(&str, &str)> = hundred.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+    let began = Instant::now();
+    let up = Up::with(&files);
+    println!("  100,000 policies in 100 files: {:?}, {} MB resident", began.elapsed(), up.resident() / 1024);
+    drop(up);
     println!("from a changed file to a changed decision, {CHANGES} changes:");
     for beside in [100, 10_000] {
         let others: String = (0..beside).map(|number| policy(&format!("p{number}"), "/")).collect();

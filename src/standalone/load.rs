@@ -2,6 +2,7 @@
 
 use crate::standalone::manifest::{self, Contents, Document, Place, Problem, Resource};
 use crate::standalone::place::locate;
+use crate::standalone::progress::Progress;
 use durward_api::catalog::{Catalog, Change, Fate, key_of};
 use durward_api::compile::{FieldError, Settings};
 use durward_api::relationships::RelationshipKey;
@@ -11,7 +12,7 @@ use durward_core::policy::PolicyKey;
 use k8s_openapi::api::core::v1::Secret;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use thiserror::Error;
@@ -20,9 +21,6 @@ use thiserror::Error;
 const MAX_FILE: u64 = 256 * 1024 * 1024;
 /// Deepest directory that is looked into.
 const MAX_DEPTH: usize = 16;
-/// From this many files on, progress is shown.
-const MANY_FILES: usize = 2000;
-
 /// Names that policies are compiled for.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Domain {
@@ -100,31 +98,31 @@ impl Directory {
             .iter()
             .filter(|path| only.is_none_or(|only| only.contains(*path) || !self.files.contains_key(*path)))
             .collect();
-        let progress = Progress::new(read.len());
+        let mut progress = Progress::on_stderr(read.len());
         let mut changes = Vec::new();
         let mut before = Known::default();
         for path in gone {
             before.absorb(self.files.remove(&path).unwrap_or_default());
         }
         let mut contents = Vec::new();
-        for (number, path) in read.into_iter().enumerate() {
-            progress.show("reading", number);
-            contents.push((path.clone(), self.read(path)));
+        for path in read {
+            contents.push((path.clone(), self.read(path, &mut progress)));
+            progress.file();
         }
         for (path, read) in contents {
             self.take_in(path, read, &mut before, &mut changes);
         }
         self.withdraw(before, &mut changes);
-        progress.show("compiling", changes.len());
+        progress.compiling();
         let fates = self.catalog.apply(changes);
         progress.done();
         Ok(fates)
     }
 
-    fn read(&self, path: &Path) -> Contents {
+    fn read(&self, path: &Path, progress: &mut Progress<impl io::Write>) -> Contents {
         let name = path.strip_prefix(&self.root).unwrap_or(path).display().to_string();
         match read_text(path) {
-            Ok(text) => manifest::read(&name, &text),
+            Ok(text) => manifest::read_with(&name, &text, || progress.resource()),
             Err(message) => {
                 let problem = Problem { file: name.into(), line: 0, column: 0, field: None, message, policy: None };
                 Contents { problems: vec![problem], ..Contents::default() }
@@ -425,26 +423,5 @@ fn list(root: &Path) -> Result<BTreeSet<PathBuf>, (PathBuf, io::Error)> {
     Ok(found)
 }
 
-/// Progress on standard error, for people who wait for many files.
-struct Progress {
-    total: usize,
-    shown: bool,
-}
-
-impl Progress {
-    fn new(total: usize) -> Self {
-        Self { total, shown: total >= MANY_FILES && io::stderr().is_terminal() }
-    }
-
-    fn show(&self, what: &str, number: usize) {
-        if self.shown && (number.is_multiple_of(1000) || what != "reading") {
-            eprint!("\r{what} {number} of {}\u{1b}[K", self.total.max(number));
-        }
-    }
-
-    fn done(&self) {
-        if self.shown {
-            eprint!("\r\u{1b}[K");
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -89,11 +89,17 @@ const KINDS: [&str; 3] = ["AccessPolicy", "IdentityProvider", "Relationship"];
 /// Reads the text of one file. A document that can't be read does not hide the others.
 #[must_use]
 pub fn read(file: &str, text: &str) -> Contents {
+    read_with(file, text, || ())
+}
+
+/// As [`read`], telling of each document that was read.
+pub(crate) fn read_with(file: &str, text: &str, mut one: impl FnMut()) -> Contents {
     let file: Arc<str> = file.into();
     let mut contents = Contents::default();
     for (line, document) in documents(text) {
         let place = Place { file: Arc::clone(&file), line };
         Reader { place, text: document, policy: None }.read(&mut contents);
+        one();
     }
     contents
 }

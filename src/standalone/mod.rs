@@ -5,6 +5,7 @@ pub(crate) mod key_uses;
 pub mod load;
 pub mod manifest;
 pub(crate) mod place;
+mod progress;
 pub mod state;
 pub(crate) mod token_keys;
 pub mod up;
