@@ -8,6 +8,8 @@
     reason = "tests say what they expect"
 )]
 
+#[path = "harness/gate.rs"]
+mod gate;
 #[path = "harness/mod.rs"]
 mod harness;
 #[path = "harness/tokens.rs"]
@@ -18,6 +20,7 @@ use envoy_types::ext_authz::v3::pb::{CheckRequest, HttpResponse};
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest, Request};
 use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
 use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckResponse};
+use gate::{App, Ground};
 use harness::{Up, durward, run};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -135,22 +138,32 @@ async fn every_bad_credential_gets_the_same_answer_and_leaves_its_cause() {
         ("Authorization", format!("Bearer {}", key.token(&json!({})))),
         ("Authorization", format!("bearer {}", ec.token(&json!({})))),
         ("Authorization", format!("Bearer {}", key.token_with_header(&json!({"typ": "at+jwt"})))),
+        // clocks differ by a little
+        ("Authorization", format!("Bearer {}", key.token(&json!({"exp": now() - 5, "jti": "late"})))),
+        ("Authorization", format!("Bearer {}", key.token(&json!({"iat": now() + 5, "nbf": now() + 5})))),
         ("Authorization", format!("Bearer {}", up.token("billing/billing", "orders-api"))),
         ("X-API-Key", api_key.trim().to_owned()),
     ] {
         let reply = up.forward_auth("GET", HOST, "/orders", &[(good.0, &good.1)]);
         assert_eq!(reply.status, 200, "{reply:?}");
     }
-    let before = up.records(5).len();
+    let before = up.records(7).len();
+    let (app, ground) = (App::start(), Ground::beside(&up));
+    let gate = ground.gate("shop/orders", &app.upstream(), &[]);
+    let caller = ground.caller(None);
+    let good = format!("Bearer {}", key.token(&json!({})));
+    let through = caller.request(gate.address(), "GET", "/orders", &[("Host", HOST), ("Authorization", &good)]);
+    assert_eq!((through.status, app.seen().len()), (200, 1), "{through:?}");
 
     let all = bad(&key, &ec, &stranger, api_key.trim());
     assert!(all.len() >= 25);
     let mut client = AuthorizationClient::connect(format!("http://{}", up.listen["grpc"])).await.unwrap();
-    let (mut replies, mut checks) = (Vec::new(), Vec::new());
+    let (mut replies, mut checks, mut at_gate) = (Vec::new(), Vec::new(), Vec::new());
     for bad in &all {
         let headers: Vec<(&str, &str)> = bad.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
         replies.push(up.forward_auth("GET", HOST, "/orders", &headers));
         checks.push(client.check(check("GET", HOST, "/orders", &headers)).await.unwrap().into_inner());
+        at_gate.push(caller.request(gate.address(), "GET", "/orders", &[&[("Host", HOST)], &headers[..]].concat()));
     }
     for (bad, reply) in all.iter().zip(&replies) {
         assert_eq!(reply, &replies[0], "for {:?}", bad.cause);
@@ -158,6 +171,14 @@ async fn every_bad_credential_gets_the_same_answer_and_leaves_its_cause() {
     for (bad, answer) in all.iter().zip(&checks) {
         assert_eq!(answer, &checks[0], "for {:?}", bad.cause);
     }
+    for (bad, reply) in all.iter().zip(&at_gate) {
+        assert_eq!(reply, &at_gate[0], "at the gate for {:?}", bad.cause);
+    }
+    let told = |reply: &harness::Reply| {
+        (reply.status, reply.body.clone(), reply.header("www-authenticate").map(str::to_owned))
+    };
+    assert_eq!(told(&at_gate[0]), told(&replies[0]));
+    assert_eq!(app.seen().len(), 1, "what is refused never reaches the application");
     assert_eq!(replies[0].status, 401);
     assert_eq!(replies[0].body, r#"{"error":"invalid_token"}"#);
     assert_eq!(replies[0].header("www-authenticate"), Some(r#"Bearer realm="orders-api", error="invalid_token""#));
@@ -169,6 +190,10 @@ async fn every_bad_credential_gets_the_same_answer_and_leaves_its_cause() {
     assert_eq!(nobody.header("www-authenticate"), Some(r#"Bearer realm="orders-api""#));
     assert_eq!((nobody.status, &nobody.body), (401, &replies[0].body));
 
+    for (bad, record) in all.iter().zip(&gate.records(1 + all.len())[1..]) {
+        let cause = record["cause"].as_str().unwrap();
+        assert!(cause.starts_with(bad.cause), "at the gate {cause:?} instead of {:?}", bad.cause);
+    }
     let records = up.records(before + 2 * all.len() + 1);
     let mut causes = BTreeSet::new();
     for (bad, pair) in all.iter().zip(records[before..].chunks(2)) {
@@ -312,6 +337,40 @@ fn api_keys_are_good_for_low_risk_alone() {
         run(durward().args(["mint", "api-key", "--provider", "partners", "--name", "acme", "--out"]).arg(&file));
     assert_eq!(code, 2);
     assert!(stderr.contains("never overwritten"), "{stderr}");
+}
+
+/// Tokens of service accounts as a cluster's own issuer signs them.
+#[test]
+fn service_accounts_of_a_cluster_are_known_by_its_keys() {
+    let (key, cluster) = (Key::rsa("k1"), Key::rsa("cluster"));
+    let directory = tempfile::tempdir().unwrap();
+    let jwks = directory.path().join("jwks.json");
+    std::fs::write(&jwks, json!({"keys": [cluster.jwk]}).to_string()).unwrap();
+    let issuer = "https://kubernetes.default.svc";
+    let arguments = ["--service-account-issuer", issuer, "--service-account-jwks", jwks.to_str().unwrap()];
+    let up = Up::start(&[("shop.yaml", &manifests(&[&key]))], &arguments);
+    let claims = json!({
+        "iss": issuer, "sub": "system:serviceaccount:billing:billing", "aud": ["orders-api"], "iat": now(), "nbf": now(), "exp": now() + 300,
+        "kubernetes.io": {"namespace": "billing", "serviceaccount": {"name": "billing", "uid": "u-1"}},
+    });
+    let ask = |signed_by: &Key, changes: Value| {
+        let token = signed_by.sign(&signed_by.header(), &with(&claims, &changes));
+        up.forward_auth("GET", HOST, "/orders", &[("Authorization", &format!("Bearer {token}"))])
+    };
+    let known = ask(&cluster, json!({}));
+    let principal = known.header("x-durward-principal");
+    assert_eq!((known.status, principal), (200, Some("spiffe://cluster.local/ns/billing/sa/billing")), "{known:?}");
+    for changes in [
+        json!({"aud": [issuer]}),
+        json!({"aud": null}),
+        json!({"exp": now() - 3600}),
+        json!({"sub": "system:serviceaccount:shop:orders"}),
+        json!({"sub": "spiffe://cluster.local/ns/billing/sa/billing"}),
+        json!({"kubernetes.io": {"namespace": "other", "serviceaccount": {"name": "billing", "uid": "u-1"}}}),
+    ] {
+        assert_eq!(ask(&cluster, changes.clone()).status, 401, "{changes}");
+    }
+    assert_eq!(ask(&key, json!({})).status, 401, "another issuer's key");
 }
 
 /// RFC 8176, OpenID Connect Core section 2: which second factor a token vouches for, and when it was used.

@@ -77,6 +77,33 @@ fn policies_in_the_documents_compile() {
     assert!(found > 0);
 }
 
+/// Below a directory, all files.
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+/// Whatever asks Durward closes when nobody answers: Envoy where it says so, nginx where nothing is made of an error.
+#[test]
+fn no_example_opens_when_nobody_answers() {
+    let (mut envoys, mut nginxes) = (0, 0);
+    let folders = ["examples", "docs", "charts", "tests/cluster/tests"].map(repository);
+    for file in folders.iter().flat_map(|folder| files(folder)).chain([repository("README.md")]) {
+        let Ok(text) = fs::read_to_string(&file) else { continue };
+        let filters = text.matches("v3.ExtAuthz\n").count();
+        assert!(text.matches("failure_mode_allow: false").count() >= filters, "{}", file.display());
+        let opens = ["failure_mode_allow: true", "failure_mode_allow_header_add", "status_on_error: {code: OK"];
+        assert!(opens.iter().all(|opens| !text.contains(opens)), "{}", file.display());
+        envoys += filters;
+        if text.contains("auth_request /") {
+            let made = ["error_page", "proxy_next_upstream", "proxy_intercept_errors", "satisfy any"];
+            assert!(made.iter().all(|made| !text.contains(made)), "{}", file.display());
+            nginxes += 1;
+        }
+    }
+    assert!(envoys >= 2 && nginxes >= 1, "{envoys} {nginxes}");
+}
+
 #[test]
 fn links_lead_to_files_that_are_there() {
     for document in documents() {

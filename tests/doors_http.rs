@@ -281,6 +281,22 @@ fn admin_and_doors_are_apart() {
             );
             assert_eq!(reply.body, "", "{path} at {door}");
         }
+        for door in ["https", "grpcs", "tokens_tls"] {
+            let url = format!("https://{}{path}", up.listen[door]);
+            let bearer = format!("Authorization: {}", operator[1].1);
+            let (code, status, error) = harness::run(std::process::Command::new("curl").args([
+                "--silent",
+                "--insecure",
+                "--output",
+                "/dev/null",
+                "--write-out",
+                "%{http_code}",
+                "--header",
+                &bearer,
+                &url,
+            ]));
+            assert_eq!((code, status.as_str()), (0, "404"), "{path} at {door}: {error}");
+        }
     }
     for path in [
         "/forward-auth",
@@ -435,6 +451,10 @@ fn what_is_too_much_is_refused_and_the_next_is_served() {
     }
     let token = format!("Bearer {}", "a".repeat(1024 * 1024));
     assert!(matches!(up.forward_auth("GET", HOST, "/orders", &[("Authorization", &token)]).status, 0 | 431));
+    let form = format!("subject_token={}", &token["Bearer ".len()..]);
+    let typed = [("Host", "x"), ("Content-Type", "application/x-www-form-urlencoded")];
+    let exchanged = request(up.listen["tokens"], "POST", "/token", &typed, &form);
+    assert!(matches!(exchanged.status, 0 | 400), "{}", exchanged.status);
     for bytes in [
         &b"\x00\x01\x02\xff\r\n\r\n"[..],
         b"GET /forward-auth HTTP/1.1\r\n\r\n",
@@ -489,6 +509,7 @@ async fn a_check_that_can_not_be_read_is_denied_and_never_an_error() {
     };
     let header = |name: &str, value: &str| check_request("GET", HOST, "/healthz", &[(name, value)]);
     let checks = [
+        header("authorization", &format!("Bearer {}", "a".repeat(1 << 20))),
         // over 1 MiB, as Envoy's `with_request_body` can make it
         with(&|http| http.body = "x".repeat(3 << 19)),
         // more names than a map of headers takes

@@ -58,6 +58,55 @@ fn the_first_answer_comes_from_the_example() {
     assert!(up.resident() < 100_000);
 }
 
+/// What a newcomer sees and pastes.
+#[test]
+fn it_says_where_it_listens_and_what_to_try() {
+    let directory = tempfile::tempdir().unwrap();
+    let (state, said) = (directory.path().join("state"), directory.path().join("said"));
+    let mut command = durward();
+    command.arg("up").arg(repository("examples/orders")).arg("--state").arg(&state);
+    for door in ["http", "https", "grpc", "grpcs", "tokens", "tokens-tls", "admin"] {
+        command.args([format!("--{door}"), "127.0.0.1:0".to_owned()]);
+    }
+    let stdout = directory.path().join("records");
+    let child = command.stdout(fs::File::create(&stdout).unwrap()).stderr(fs::File::create(&said).unwrap()).spawn();
+    let _up = Killed(child.unwrap());
+    let text = eventually("it says all of it", || {
+        fs::read_to_string(&said).ok().filter(|text| text.ends_with("Ctrl-C ends it.\n"))
+    })
+    .unwrap();
+    let (table, rest) = text.split_once("Try, in another terminal:").unwrap();
+    let addresses: Vec<&str> = table.split([' ', '/', '\n']).filter(|word| word.starts_with("127.0.0.1:")).collect();
+    assert_eq!(addresses.len(), 7, "{table}");
+    for address in addresses {
+        std::net::TcpStream::connect(address).unwrap_or_else(|error| panic!("{address}: {error}"));
+    }
+    let commands: Vec<&str> = rest.lines().filter_map(|line| line.strip_prefix("  ")).collect();
+    assert_eq!(commands.len(), 3, "{rest}");
+    let binaries = Path::new(env!("CARGO_BIN_EXE_durward")).parent().unwrap().display().to_string();
+    let paths = format!("{binaries}:{}", std::env::var("PATH").unwrap());
+    let script = format!("{}\n{}\n{} || echo refused", commands[0], commands[1], commands[2]);
+    let mut bash = std::process::Command::new("bash");
+    bash.args(["-euc", &script]).env("PATH", paths).env("DURWARD_STATE", &state);
+    let (code, pasted, error) = run(&mut bash);
+    assert_eq!(code, 0, "{error}");
+    assert!(pasted.starts_with("HTTP/1.1 200 OK"), "{pasted}");
+    assert!(pasted.contains("DENY  AssuranceTooLow") && pasted.ends_with("refused\n"), "{pasted}");
+    // and the records that it promises
+    let record = || fs::read_to_string(&stdout).ok().filter(|text| text.contains("\"operation\":\"list-orders\""));
+    eventually("the decision is told", record).unwrap();
+}
+
+/// A process that ends with the test.
+struct Killed(std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn a_certificate_is_proof_enough_for_high_risk() {
     let up = Up::with(&[("shop.yaml", &tokens::manifests(&[&tokens::Key::ec("k1")]))]);

@@ -364,3 +364,32 @@ pub(crate) fn careful() -> reqwest::ClientBuilder {
     let builder = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
     builder.timeout(FETCH).connect_timeout(WAIT).user_agent(concat!("durward/", env!("CARGO_PKG_VERSION")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const JWKS: &[u8] = br#"{"keys": [{"kty": "EC", "crv": "P-256", "kid": "one", "alg": "ES256",
+        "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#;
+
+    #[tokio::test]
+    async fn keys_of_an_issuer_that_is_away_count_for_a_day() {
+        // nobody listens there
+        let source = KeySource::Url(Url::parse("http://127.0.0.1:1/jwks").expect("a URL"));
+        let keys = Keys::new("https://id.example", source).expect("keys");
+        let heard = Utc::now();
+        assert!(matches!(keys.get(Some("one"), heard).await, Err(Cause::NoKeys(_))));
+        keys.take(JWKS, heard).expect("a JWKS");
+        for (age, counts) in [(0, true), (24 * 3600, true), (24 * 3600 + 1, false), (7 * 24 * 3600, false)] {
+            let told = keys.get(Some("one"), heard + TimeDelta::seconds(age)).await;
+            assert_eq!(told.is_ok(), counts, "{age} s");
+            assert!(counts || matches!(told, Err(Cause::StaleKeys)), "{age} s");
+        }
+        // what is no JWKS takes nothing away, and makes nothing younger
+        keys.take(b"<html>", heard + TimeDelta::hours(23)).expect_err("no JWKS");
+        assert!(keys.get(Some("one"), heard + TimeDelta::hours(24)).await.is_ok());
+        assert!(keys.get(Some("one"), heard + TimeDelta::hours(25)).await.is_err());
+        keys.take(JWKS, heard + TimeDelta::hours(25)).expect("a JWKS");
+        assert!(keys.get(Some("one"), heard + TimeDelta::hours(25)).await.is_ok());
+    }
+}
