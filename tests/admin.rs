@@ -15,9 +15,13 @@ mod harness;
 #[path = "harness/tokens.rs"]
 mod tokens;
 
+use envoy_types::ext_authz::v3::pb::{CheckRequest, HttpResponse};
+use envoy_types::pb::envoy::service::auth::v3::AttributeContext;
+use envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest, Request};
+use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
 use gate::{App, Ground};
 use harness::{Reply, Up, durward, request, run};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokens::{Key, manifests};
 
 /// Audience of administration.
@@ -150,30 +154,61 @@ fn no_door_of_users_leads_to_administration() {
     let gate = ground.gate("shop/orders", &app.upstream(), &[]);
     let caller = ground.caller(Some(OPERATOR));
     let token = format!("Bearer {}", up.token(OPERATOR, AUDIENCE));
-    for path in ["/snapshot", "/metrics"] {
+    // by the authority of `up`, whose listeners these are
+    let tls = Ground::beside(&up).caller(None);
+    let operations = administration();
+    assert!(operations.len() >= 2, "{operations:?}");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    for (_, method, path) in &operations {
+        let (method, path) = (method.as_str(), path.as_str());
         // not served …
-        for door in ["http", "grpc", "tokens"] {
-            let reply = ask(&up, door, path, &[("Authorization", &token)]);
+        for door in ["http", "https", "grpc", "grpcs", "tokens", "tokens_tls"] {
+            let headers = [("Host", "localhost"), ("Authorization", token.as_str())];
+            let reply = match door {
+                "https" | "grpcs" | "tokens_tls" => tls.request(up.listen[door], method, path, &headers),
+                _ => request(up.listen[door], method, path, &headers, ""),
+            };
             let is_grpc = reply.header("content-type") == Some("application/grpc");
-            assert!(reply.status == 404 || (door == "grpc" && is_grpc), "{path} at {door}: {reply:?}");
+            assert!(reply.status == 404 || is_grpc && door.starts_with("grpc"), "{path} at {door}: {reply:?}");
             assert_eq!(reply.body, "", "{path} at {door}");
         }
         // … and not allowed when a proxy, or the gate, asks whether it may be
         for host in ["durward-admin", "durward-admin.durward-system.svc", "durward"] {
-            let reply = up.forward_auth("GET", host, path, &[("Authorization", &token)]);
+            let reply = up.forward_auth(method, host, path, &[("Authorization", &token)]);
             assert_eq!(reply.status, 403, "{host}{path}: {reply:?}");
-            let through = caller.request(gate.address(), "GET", path, &[("Host", host)]);
+            assert_eq!(runtime.block_on(envoy(&up, method, host, path, &token)), 403, "{host}{path}");
+            let through = caller.request(gate.address(), method, path, &[("Host", host)]);
             assert_ne!(through.status, 200, "{host}{path}: {through:?}");
         }
     }
-    for operation in ["read-snapshot", "read-metrics"] {
-        let asked = json!({
-            "subject": {"type": "workload", "id": "spiffe://cluster.local/ns/durward-system/sa/admin"},
-            "action": {"name": operation}, "resource": {"type": AUDIENCE, "id": "x"},
-        });
-        assert_eq!(up.authzen("/access/v1/evaluation", &asked), (200, json!({"decision": false})));
+    let subject = json!({
+        "type": "workload", "id": "spiffe://cluster.local/ns/durward-system/sa/admin",
+        "properties": {"assurance": "ProofOfPossession"},
+    });
+    for (operation, method, path) in &operations {
+        let named = json!({"action": {"name": operation}, "resource": {"type": AUDIENCE, "id": "x"}});
+        let url = json!({"action": {"name": method}, "resource": {"type": "http", "id": format!("https://{AUDIENCE}{path}")}});
+        for mut asked in [named, url] {
+            asked["subject"] = subject.clone();
+            assert_eq!(up.authzen("/access/v1/evaluation", &asked), (200, json!({"decision": false})), "{asked}");
+            let (status, found) = up.authzen(
+                "/access/v1/search/subject",
+                &json!({
+                    "subject": {"type": "workload"}, "action": asked["action"], "resource": asked["resource"],
+                }),
+            );
+            assert!(status != 200 || found["results"] == json!([]), "{asked}: {found}");
+        }
+        // nobody asks for an approval of it, either
+        let asked = json!({"audience": AUDIENCE, "operation": operation}).to_string();
+        let headers = [("Host", "x"), ("Content-Type", "application/json"), ("Authorization", token.as_str())];
+        let reply = request(up.listen["tokens"], "POST", "/approvals", &headers, &asked);
+        assert_eq!(reply.status, 403, "{reply:?}");
     }
-    // nor is there a token for it to be had
+    let all = json!({"subject": subject, "resource": {"type": AUDIENCE, "id": "x"}});
+    let (status, found) = up.authzen("/access/v1/search/action", &all);
+    assert!(status != 200 || found["results"] == json!([]), "{found}");
+    // nor is there a token for it to be had, nor a second factor to be shown
     let body = format!(
         "grant_type=urn:ietf:params:oauth:grant-type:token-exchange&subject_token_type=urn:ietf:params:oauth:token-type:jwt&audience={AUDIENCE}&subject_token={}",
         up.token(OPERATOR, AUDIENCE)
@@ -181,7 +216,40 @@ fn no_door_of_users_leads_to_administration() {
     let form = [("Host", "x"), ("Content-Type", "application/x-www-form-urlencoded")];
     let reply = request(up.listen["tokens"], "POST", "/token", &form, &body);
     assert_eq!((reply.status, reply.body.as_str()), (400, r#"{"error":"invalid_target"}"#));
+    let page = format!("/step-up?audience={AUDIENCE}");
+    assert_eq!(ask(&up, "tokens", &page, &[("Authorization", &token)]).status, 401);
     assert!(app.seen().is_empty(), "{:?}", app.seen());
+}
+
+/// Name, method and path of each operation of administration, as its policy has them.
+fn administration() -> Vec<(String, String, String)> {
+    let policy: Value = serde_saphyr::from_str(include_str!("../src/doors/admin_policy.yaml")).unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let operations = policy["spec"]["operations"].as_array().unwrap();
+    let each = operations.iter().map(|operation| {
+        let http = &operation["http"][0];
+        (text(&operation["name"]), text(&http["methods"][0]), text(&http["paths"][0]))
+    });
+    each.collect()
+}
+
+/// What `ext_authz` says of a request.
+async fn envoy(up: &Up, method: &str, host: &str, path: &str, token: &str) -> i32 {
+    let http = HttpRequest {
+        method: method.to_owned(),
+        host: host.to_owned(),
+        path: path.to_owned(),
+        headers: [("authorization".to_owned(), token.to_owned())].into(),
+        ..HttpRequest::default()
+    };
+    let request = Some(Request { http: Some(http), ..Request::default() });
+    let attributes = Some(AttributeContext { request, ..AttributeContext::default() });
+    let mut client = AuthorizationClient::connect(format!("http://{}", up.listen["grpc"])).await.unwrap();
+    let answer = client.check(CheckRequest { attributes }).await.unwrap().into_inner();
+    match answer.http_response {
+        Some(HttpResponse::DeniedResponse(denied)) => denied.status.unwrap().code,
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
