@@ -66,9 +66,10 @@ crds: ## Generate crds/ from crates/api, and the chart's copy
 	UPDATE=1 cargo test --locked --quiet -p durward-api --test resources_crds the_files_are_not_stale
 	cp crds/*.yaml charts/durward/files/crds/
 
-test-deps: $(VENV)/done ## Install what the tests need: nginx, curl, openssl, Chromium, and Python packages in a cache
+test-deps: $(VENV)/done ## Install what the tests need: nginx, curl, openssl, Chromium, libfaketime, and Python packages in a cache
 	@nginx -v 2>/dev/null && curl --version >/dev/null && openssl version >/dev/null && chromedriver --version >/dev/null \
-	    || { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends nginx-light curl openssl chromium chromium-driver; }
+	    && ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 \
+	    || { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends nginx-light curl openssl chromium chromium-driver libfaketime; }
 
 $(VENV)/done: $(REQUIREMENTS)
 	python3 -m venv $(VENV)

@@ -12,6 +12,8 @@
 mod browser;
 #[path = "harness/mod.rs"]
 mod harness;
+#[path = "harness/passkey.rs"]
+mod passkey;
 #[path = "harness/step_up.rs"]
 mod step_up;
 #[path = "harness/tokens.rs"]
@@ -22,14 +24,14 @@ mod venv;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use browser::{Browser, ENTER, TAB};
-use harness::{Reply, Up, eventually, repository, request};
+use harness::{Reply, Up, eventually, request};
+use passkey::{answers, challenge, exchange, post};
 use serde_json::{Value, json};
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::path::Path;
 use step_up::App;
 use tokens::{Key, manifests};
-use venv::venv;
 
 const HOST: &str = "orders.example.com";
 
@@ -71,72 +73,6 @@ fn given(browser: &Browser) -> String {
 fn assert_quiet(browser: &Browser) {
     let told: Vec<_> = browser.console().into_iter().filter(|line| !line.contains("(Bad Request)")).collect();
     assert_eq!(told, Vec::<String>::new());
-}
-
-#[test]
-fn a_refund_asks_for_a_passkey_and_asks_again_when_that_is_old() {
-    let key = Key::rsa("one");
-    let up = start(&key, "15s");
-    let first = key.token(&json!({}));
-    assert_eq!(door(&up, "GET", "/orders/7", &first).status, 200);
-    let challenge = door(&up, "POST", "/orders/7/refund", &first);
-    assert_eq!(challenge.status, 401);
-    assert!(challenge.header("www-authenticate").unwrap().contains("insufficient_user_authentication"));
-
-    let browser = Browser::start();
-    browser.authenticator(true);
-    come(&browser, &up, &first);
-    browser.wait_for("You have no second factor yet");
-    browser.fill("#key-name", "laptop");
-    browser.click("form[data-passkey=create] button");
-    browser.wait_for("Recovery codes");
-    browser.click("form[action='/step-up/token'] button");
-    given(&browser);
-
-    // another visit, with the key that is there now
-    come(&browser, &up, &first);
-    browser.click("form[data-passkey=get] button");
-    let token = given(&browser);
-    let said = claims(&token);
-    assert_eq!(said["acr"], "urn:durward:assurance:phishing-resistant");
-    assert_eq!(said["amr"], json!(["hwk", "mfa", "user"]));
-    assert_eq!(said["sub"], "user:corporate/alice");
-    let refunded = door(&up, "POST", "/orders/7/refund", &token);
-    assert_eq!((refunded.status, refunded.header("x-durward-assurance")), (200, Some("PhishingResistant")));
-    let elsewhere = door(&up, "GET", "/orders/7", &token);
-    assert_eq!((elsewhere.status, elsewhere.header("x-durward-assurance")), (200, Some("Bearer")));
-    assert_quiet(&browser);
-
-    let proved = said["auth_time"].as_i64().unwrap();
-    eventually("the second factor is too old", || (tokens::now() > proved + 15).then_some(())).unwrap();
-    let again = door(&up, "POST", "/orders/7/refund", &token);
-    assert_eq!(again.status, 401);
-    assert!(again.header("www-authenticate").unwrap().contains("insufficient_user_authentication"), "{again:?}");
-
-    let records = up.records(9);
-    let text = |record: &Value, name: &str| record[name].as_str().map(ToOwned::to_owned);
-    let story = records.iter().map(|record| {
-        let what = text(record, "operation").or(text(record, "factor")).or(text(record, "kind")).unwrap_or_default();
-        (what, text(record, "verdict").or(text(record, "outcome")).unwrap_or_default())
-    });
-    let story: Vec<_> = story.collect();
-    let story: Vec<_> = story.iter().map(|(what, came)| (what.as_str(), came.as_str())).collect();
-    assert_eq!(
-        story,
-        [
-            ("list-orders", "allow"),
-            ("refund-order", "deny"),
-            ("passkey", "enrolled"),
-            ("token", "issued"),
-            ("hardware-key", "proved"),
-            ("token", "issued"),
-            ("refund-order", "allow"),
-            ("list-orders", "allow"),
-            ("refund-order", "deny"),
-        ]
-    );
-    assert!(records.iter().all(|record| !record.to_string().contains("eyJ")), "no token is in the log");
-    assert_eq!(records[6]["principal"]["stepUp"]["assurance"], "PhishingResistant");
 }
 
 #[test]
@@ -200,6 +136,7 @@ fn what_goes_wrong_is_said_in_words() {
     browser.fill("#key-name", "laptop");
     browser.click("form[data-passkey=create] button");
     browser.wait_for("No key answered");
+    assert_eq!(browser.barriers(), Vec::<String>::new(), "what went wrong can be read");
     browser.unplug(&without_user);
     let his = browser.authenticator(true);
     browser.click("form[data-passkey=create] button");
@@ -226,9 +163,9 @@ fn what_goes_wrong_is_said_in_words() {
     assert_quiet(&browser);
 }
 
-/// Each page in both schemes, wide and narrow; what is seen is kept below `target/tmp`.
+/// Each page in both schemes, wide and narrow: nothing keeps anybody from using it; what is seen is kept below `target/tmp`.
 #[test]
-fn the_page_fits_where_it_is_read() {
+fn everybody_can_read_and_use_each_page() {
     let key = Key::rsa("one");
     let up = start(&key, "5m");
     let browser = Browser::start();
@@ -241,6 +178,7 @@ fn the_page_fits_where_it_is_read() {
             browser.screenshot(&path);
             let fits = browser.script("return document.documentElement.scrollWidth <= innerWidth");
             assert_eq!(fits, json!(true), "{name} is too wide at {width} pixels");
+            assert_eq!(browser.barriers(), Vec::<String>::new(), "{name}, {scheme}");
         }
     };
     browser.open(&page(&up));
@@ -274,7 +212,108 @@ fn the_page_fits_where_it_is_read() {
     browser.press(ENTER);
     browser.wait_for("That is not it");
     seen("verify");
+    browser.click("summary");
+    seen("recovery");
     assert_quiet(&browser);
+}
+
+/// One of several keys is enough, and each can be removed by itself.
+#[test]
+fn a_person_has_several_keys() {
+    let key = Key::rsa("one");
+    let up = start(&key, "5m");
+    let browser = Browser::start();
+    let first = key.token(&json!({}));
+    come(&browser, &up, &first);
+    let add = |name: &str| {
+        browser.fill("#key-name", name);
+        browser.click("form[data-passkey=create] button");
+        browser.wait_for("Your key is added.");
+        browser.click("form[action='/step-up/token'] button");
+        given(&browser);
+        browser.click("form[action='/step-up/manage'] button");
+        browser.wait_for(name);
+    };
+    let laptop = browser.authenticator(true);
+    add("laptop");
+    browser.unplug(&laptop);
+    browser.authenticator(true);
+    add("blue key");
+
+    come(&browser, &up, &first);
+    browser.click("form[data-passkey=get] button");
+    let token = given(&browser);
+    assert_eq!(door(&up, "POST", "/orders/7/refund", &token).status, 200);
+    browser.click("form[action='/step-up/manage'] button");
+    browser.wait_for("blue key");
+    browser.click("button[aria-label='Remove laptop']");
+    browser.wait_for("Your key is removed.");
+    assert!(!browser.text("main").contains("laptop") && browser.text("main").contains("blue key"));
+    come(&browser, &up, &first);
+    browser.click("form[data-passkey=get] button");
+    given(&browser);
+    assert_quiet(&browser);
+}
+
+/// Somebody else's page, at a port of its own.
+fn elsewhere(html: String) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let _ = stream.read(&mut [0; 8192]);
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: text/html; charset=utf-8\r\nconnection: close\r\n";
+            let _ = write!(stream, "{head}content-length: {}\r\n\r\n{html}", html.len());
+        }
+    });
+    port
+}
+
+/// Pages of others, on another host and on another port of ours: they have even read a form of a visit that may change
+/// everything, and the person's browser has its cookie.
+#[test]
+fn pages_of_others_can_do_nothing_in_the_persons_browser() {
+    let key = Key::rsa("one");
+    let up = start(&key, "5m");
+    let browser = Browser::start();
+    let first = key.token(&json!({}));
+    come(&browser, &up, &first);
+    browser.click("form[action='/step-up/totp'] button");
+    let app = App::new(&browser.text("#secret"));
+    browser.fill("#code", &app.code(-30));
+    browser.press(ENTER);
+    browser.wait_for("Recovery codes");
+    let visit = browser.script("return document.querySelector('input[name=visit]').value");
+    let (own, visit) = (page(&up), visit.as_str().unwrap());
+
+    let form = format!(
+        "<form method=post action='{own}/totp/remove'><input name=visit value='{visit}'></form><script>document.forms[0].submit()</script>"
+    );
+    let frame = format!("<iframe src='{own}?audience=orders-api'></iframe>");
+    let fetch = format!(
+        "<p id=told>asking</p><script>fetch('{own}/totp/remove', {{method: 'POST', credentials: 'include', body: new URLSearchParams({{visit: '{visit}'}})}})
+        .then(() => told.textContent = 'it was told', () => told.textContent = 'it was not told')</script>"
+    );
+    let [form, frame, fetch] = [form, frame, fetch].map(elsewhere);
+    for host in ["127.0.0.1", "localhost"] {
+        let open = |port: u16| browser.open(&format!("http://{host}:{port}/"));
+        open(form);
+        browser.wait_for("This form was not sent from this page");
+        open(fetch);
+        browser.wait_for("it was not told");
+        browser.console();
+        open(frame);
+        let blocked = || browser.console().iter().any(|line| line.contains("frame-ancestors")).then_some(());
+        eventually(&format!("no frame at {host}"), blocked).unwrap();
+    }
+    let code = app.code(0);
+    assert_eq!(passkey::exchange_from(&up, "", &first, &[("otp", &code)]).status, 200, "nothing was removed");
+    // the same form from our page does it: it was the pages that were refused
+    browser.open(&own);
+    let send = "const form = document.forms[0]; form.action += '/totp/remove'; form.noValidate = true;
+        const visit = document.createElement('input'); visit.name = 'visit'; visit.value = arguments[0]; form.append(visit); form.submit()";
+    browser.script_with(send, visit);
+    browser.wait_for("Your authenticator app is removed.");
 }
 
 #[test]
@@ -320,51 +359,6 @@ fn keys_are_changed_by_their_holder_alone_and_only_with_a_fresh_factor() {
     assert!(gone.status == 200 && gone.body.contains("Your key is removed."), "{gone:?}");
     let none = post(&up, "/step-up/passkeys/challenge", &[("subject_token", &first), ("audience", "orders-api")]);
     assert_eq!(none.status, 400, "{none:?}");
-}
-
-/// An authenticator in software; the counter is what it says.
-fn answers(act: &str, up: &Up, options: &str, counter: u32, more: &[&str]) -> String {
-    let origin = format!("http://localhost:{}", up.listen["tokens"].port());
-    let mut child = Command::new(venv("python"))
-        .arg(repository("tests/python/passkey.py"))
-        .args([act, &origin, keyfile(up).to_str().unwrap(), &counter.to_string()])
-        .args(more)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(options.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success());
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn keyfile(up: &Up) -> PathBuf {
-    up.state.with_extension("passkey.pem")
-}
-
-fn post(up: &Up, path: &str, fields: &[(&str, &str)]) -> Reply {
-    let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
-    let headers = [("Host", "durward"), ("Content-Type", "application/x-www-form-urlencoded")];
-    request(up.listen["tokens"], "POST", path, &headers, &body)
-}
-
-/// The options that a client without a page gets.
-fn challenge(up: &Up, first: &str) -> String {
-    let reply = post(up, "/step-up/passkeys/challenge", &[("subject_token", first), ("audience", "orders-api")]);
-    assert_eq!(reply.status, 200, "{reply:?}");
-    reply.body
-}
-
-fn exchange(up: &Up, first: &str, passkey: &str) -> Reply {
-    let fields = [
-        ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
-        ("subject_token_type", "urn:ietf:params:oauth:token-type:jwt"),
-        ("subject_token", first),
-        ("audience", "orders-api"),
-        ("passkey", passkey),
-    ];
-    post(up, "/token", &fields)
 }
 
 #[test]

@@ -182,7 +182,12 @@ impl Browser {
 
     /// What a script says of the page.
     pub fn script(&self, text: &str) -> Value {
-        self.command("POST", "/execute/sync", &json!({"script": text, "args": []}))
+        self.script_with(text, "")
+    }
+
+    /// The same with an argument.
+    pub fn script_with(&self, text: &str, argument: &str) -> Value {
+        self.command("POST", "/execute/sync", &json!({"script": text, "args": [argument]}))
     }
 
     /// What the page's console has said since it was last asked, policy violations included.
@@ -199,8 +204,22 @@ impl Browser {
         self.devtools("Emulation.setDeviceMetricsOverride", size);
     }
 
-    fn devtools(&self, command: &str, parameters: Value) {
-        self.command("POST", "/goog/cdp/execute", &json!({"cmd": command, "params": parameters}));
+    fn devtools(&self, command: &str, parameters: Value) -> Value {
+        self.command("POST", "/goog/cdp/execute", &json!({"cmd": command, "params": parameters}))
+    }
+
+    /// What keeps people from using the page: computed from its styles, and by the names that assistive technology is told.
+    pub fn barriers(&self) -> Vec<String> {
+        let computed = self.script(include_str!("accessible.js"));
+        let tree = self.devtools("Accessibility.getFullAXTree", json!({}));
+        let focusable = tree["nodes"].as_array().unwrap().iter().filter(|node| {
+            let mut properties = node["properties"].as_array().into_iter().flatten();
+            node["role"]["value"] != "RootWebArea" && properties.any(|one| one["name"] == "focusable")
+        });
+        let nameless = focusable.filter(|node| node["name"]["value"].as_str().is_none_or(str::is_empty));
+        let nameless = nameless.map(|node| format!("no name is told of {}", node["role"]["value"]));
+        let computed = computed.as_array().unwrap().iter().map(|line| line.as_str().unwrap().to_owned());
+        computed.chain(nameless).collect()
     }
 
     /// Keeps what is seen, as PNG.
