@@ -170,6 +170,11 @@ fn an_approval_is_asked_for_given_used_and_over() {
     replay.args(["audit", "replay"]).arg(&world.up.audit).arg("--policies").arg(&world.up.manifests);
     let (code, stdout, stderr) = run(&mut replay);
     assert_eq!(code, 0, "{stdout}{stderr}");
+    let (log, id) = (world.up.audit.display(), carried["id"].as_str().unwrap());
+    let (code, stdout, _) =
+        run(durward().args(["check", "--record", &format!("{log}:{id}"), "-p"]).arg(&world.up.manifests));
+    let given = format!("{name} says that it is given by user:corporate/olga, until ");
+    assert!(code == 0 && stdout.starts_with("ALLOW  Granted") && stdout.contains(&given), "{stdout}");
 
     // removed by whoever may, it counts no more
     std::fs::remove_file(world.file(&name)).unwrap();

@@ -84,6 +84,61 @@ fn rights_are_told_by_principal_and_by_operation() {
     );
 }
 
+/// By the policy of the document: who may what says who has to approve it, and a request says which approval it lacks.
+#[test]
+fn approvals_are_told_wherever_rights_are() {
+    let directory = |lasts: &str| {
+        let document = fs::read_to_string(repository("docs/approvals.md")).unwrap();
+        let policy = document.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("policy.yaml"), policy.replace("for: 30m", &format!("for: {lasts}"))).unwrap();
+        directory
+    };
+    let (policies, cleaner) = (directory("30m"), "spiffe://cluster.local/ns/ops/sa/cleaner");
+    let durward = |arguments: &[&str]| {
+        let (code, stdout, stderr) = run(durward().args(arguments).arg("-p").arg(policies.path()));
+        assert_eq!(stderr, "");
+        (code, stdout)
+    };
+    let json = |arguments: &[&str]| -> Value {
+        serde_json::from_str(&durward(&[arguments, &["-o", "json"]].concat()).1).unwrap()
+    };
+    let (words, by) =
+        ("an approval by group oncall of provider corporate, for 30 min", "group oncall of provider corporate");
+    for (command, told) in [
+        (&["who-can", "purge"][..], format!("risk High, needs orders.purge, and {words}\n")),
+        (&["what-can", cleaner], format!("yes purge  orders.shop (risk High)\n        with {words}\n")),
+        (&["who-can", "--matrix"], format!("  1  purge of orders.shop, with {words}\n")),
+    ] {
+        let (code, said) = durward(command);
+        assert!(code == 0 && said.contains(&told), "{command:?}: {said}");
+    }
+    let asked = json!({"by": [by], "seconds": 1800});
+    assert_eq!(json(&["who-can", "purge"])[0]["approval"], asked);
+    assert_eq!(json(&["what-can", cleaner])[0]["operations"][0]["approval"], asked);
+    assert_eq!(json(&["what-can", "--matrix"])["operations"][0]["approval"], asked);
+    // whoever may not is told of no approval
+    assert_eq!(json(&["what-can", BILLING])[0]["operations"][0].get("approval"), None);
+
+    let request = ["DELETE", "http://orders.shop.svc/orders"];
+    let check = ["check", "--as", cleaner, "--assurance", "ProofOfPossession"];
+    let (code, said) = durward(&[&check[..], &request].concat());
+    assert!(
+        code == 1 && said.contains("DENY  ApprovalRequired") && said.contains(&format!("needs {words}\n")),
+        "{said}"
+    );
+    let name = said.lines().find_map(|line| line.strip_suffix(" is not given")).unwrap().rsplit(' ').next().unwrap();
+    assert!(name.starts_with("shop/purge-") && said.contains(&format!("`durward approve {name}`")), "{said}");
+    let (_, said) = durward(&[&["check", "--as", BILLING, "--assurance", "ProofOfPossession"][..], &request].concat());
+    assert!(said.contains(words) && !said.contains("shop/purge-"), "who lacks more lacks no approval yet: {said}");
+
+    let shorter = directory("10m");
+    let (code, said, _) = run(self::durward().arg("diff").arg(policies.path()).arg(shorter.path()));
+    assert!(code == 1 && said.contains(words) && said.contains("for 10 min"), "{said}");
+    let (code, said, _) = run(self::durward().arg("diff").arg(policies.path()).arg(directory("30m").path()));
+    assert_eq!(code, 0, "{said}");
+}
+
 /// The namespace of the example with another policy.
 fn changed(change: impl Fn(String) -> String) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();

@@ -16,7 +16,7 @@ mod store;
 
 pub(crate) use book::{Book, Given, Known};
 pub(crate) use clerk::{Clerk, Lately, QUEUE};
-pub(crate) use seal::{Seal, asked, given, matter, spec};
+pub(crate) use seal::{Seal, asked, given, matter, spec, stated};
 pub(crate) use store::{Folder, Store, Written};
 
 #[cfg(test)]

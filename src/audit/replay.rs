@@ -143,25 +143,36 @@ impl Record<'_> {
 
 /// The decision on what a record says was asked, by what it says was found out.
 pub(crate) fn decide_again(record: &Record<'_>, snapshot: &Snapshot) -> Decision {
-    let (question, caller) = (record.question(), record.caller());
-    let decide =
-        |snapshot: &Snapshot| snapshot.route(&question).answered(record.answers()).decide(caller.as_ref(), record.time);
-    let decision = decide(snapshot);
-    // an approval is gone soon after it counted: what the record says of it is put in its place
-    let given = record.approval.as_ref().and_then(|approval| approval.given.clone());
-    match (given, &decision.approval) {
-        (Some(given), Some(asked)) if decision.reason == Reason::ApprovalRequired => {
-            let mut then = snapshot.clone();
-            then.approve(asked.matter.clone(), Some(given.into()));
-            Decision { revision: decision.revision, ..decide(&then) }
-        }
-        _ => decision,
+    let decision = decide(record, snapshot);
+    match approved_then(record, &decision, snapshot) {
+        Some(then) => Decision { revision: decision.revision, ..decide(record, &then) },
+        None => decision,
     }
 }
 
 /// The first condition that a decision went by without knowing what it reads, or what it came to then.
 pub(crate) fn untold<'d>(record: &Record<'_>, now: &'d Decision) -> Option<&'d Judged> {
     now.judged.iter().find(|judged| record.recorded(&judged.rule, &judged.condition).is_none())
+}
+
+/// The snapshot by which a record is decided again.
+pub(crate) fn as_then(record: &Record<'_>, snapshot: Snapshot) -> Snapshot {
+    approved_then(record, &decide(record, &snapshot), &snapshot).unwrap_or(snapshot)
+}
+
+fn decide(record: &Record<'_>, snapshot: &Snapshot) -> Decision {
+    let (question, caller) = (record.question(), record.caller());
+    snapshot.route(&question).answered(record.answers()).decide(caller.as_ref(), record.time)
+}
+
+/// The snapshot with the approval that carried a record's decision, where that is all that is missing now: an approval is
+/// gone soon after it counted, so what the record says of it is put in its place.
+fn approved_then(record: &Record<'_>, decision: &Decision, snapshot: &Snapshot) -> Option<Snapshot> {
+    let given = record.approval.as_ref()?.given.clone()?;
+    let asked = decision.approval.as_ref().filter(|_| decision.reason == Reason::ApprovalRequired)?;
+    let mut then = snapshot.clone();
+    then.approve(asked.matter.clone(), Some(given.into()));
+    Some(then)
 }
 
 /// Each field in which a decision differs from the recorded one: its name, the recorded value, the value now.

@@ -9,10 +9,12 @@ use crate::doors::approvals::{PATH, Verdict as Decision};
 use crate::standalone::load::read_text;
 use crate::standalone::state::StateDirectory;
 use durward_api::resources::Approval;
+use durward_core::approval::Approvers;
 use kube::Api;
 use kube::api::ListParams;
 use serde::Serialize;
 use serde_json::{Value, json};
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 use url::Url;
@@ -50,6 +52,29 @@ pub(crate) struct Decide {
     /// Roots of its certificate, in PEM [default: those of this host]
     #[arg(long, value_name = "FILE")]
     roots: Option<PathBuf>,
+}
+
+/// The approval that an operation asks for, as commands tell it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct AskedFor {
+    /// Any of these may approve.
+    by: Vec<String>,
+    /// For how long that counts.
+    seconds: i64,
+}
+
+impl AskedFor {
+    pub(crate) fn of(approvers: &Approvers) -> Self {
+        Self { by: approvers.by.iter().map(ToString::to_string).collect(), seconds: approvers.lasts.num_seconds() }
+    }
+}
+
+impl fmt::Display for AskedFor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "an approval by {}, for ", self.by.join(" or "))?;
+        if self.seconds % 60 == 0 { write!(f, "{} min", self.seconds / 60) } else { write!(f, "{} s", self.seconds) }
+    }
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

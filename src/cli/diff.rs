@@ -1,6 +1,7 @@
 //! `durward diff`: who gains and who loses what by a change of policies.
 
 use crate::audit::replay::{Difference, replay};
+use crate::cli::approvals::AskedFor;
 use crate::cli::output::Format;
 use crate::cli::{Failure, Verdict};
 use crate::standalone::load::{Domain, load};
@@ -73,6 +74,8 @@ struct Side {
     risk: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_age: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    approval: Option<AskedFor>,
     ways: Vec<String>,
     audited: bool,
 }
@@ -216,6 +219,7 @@ fn side(right: Right) -> Side {
         unless: right.unless.into_iter().collect(),
         risk: if right.public { "public".to_owned() } else { format!("{:?}", right.risk) },
         max_age: right.max_age.map(|age| age.num_seconds()),
+        approval: right.approval.as_deref().map(AskedFor::of),
         ways: right.ways.iter().map(ToString::to_string).collect(),
         audited: right.audited,
     }
@@ -255,6 +259,7 @@ fn text(report: &Report) -> String {
                 format!(", by {}", side.ways.join(" or "))
             };
             let _ = writeln!(text, "        {what:<3} {} (risk {}{age}{ways}{audited})", side.can, side.risk);
+            side.approval.iter().for_each(|asked| text += &format!("              with {asked}\n"));
             side.because.iter().for_each(|why| text += &format!("              {why}\n"));
             side.unless.iter().for_each(|why| text += &format!("              unless {why}\n"));
         }

@@ -1,5 +1,6 @@
 //! Principals by operations.
 
+use crate::cli::approvals::AskedFor;
 use crate::cli::what_can::word;
 use durward_core::policy::Subject;
 use durward_core::rights::{Right, Who};
@@ -19,6 +20,8 @@ pub(crate) struct Matrix {
 struct Column {
     service: String,
     operation: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    approval: Option<AskedFor>,
 }
 
 #[derive(Debug, Serialize)]
@@ -44,8 +47,11 @@ impl Matrix {
                 && audience.is_none_or(|wanted| *right.audience == *wanted)
         };
         let rights = |who: &Who| snapshot.rights(who, own).into_iter().filter(wanted).collect::<Vec<_>>();
-        let column =
-            |right: &Right| Column { service: right.audience.to_string(), operation: right.operation.to_string() };
+        let column = |right: &Right| Column {
+            service: right.audience.to_string(),
+            operation: right.operation.to_string(),
+            approval: right.approval.as_deref().map(AskedFor::of),
+        };
         let operations = rights(&Who::Anybody).iter().map(column).collect();
         let who = if who.is_empty() {
             let mut subjects = snapshot.subjects();
@@ -70,7 +76,8 @@ impl fmt::Display for Matrix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // operations are numbered: their names across would be wider than any terminal
         for (number, column) in (1..).zip(&self.operations) {
-            writeln!(f, "{number:>3}  {} of {}", column.operation, column.service)?;
+            let asked = column.approval.as_ref().map(|asked| format!(", with {asked}")).unwrap_or_default();
+            writeln!(f, "{number:>3}  {} of {}{asked}", column.operation, column.service)?;
         }
         let width = self.principals.iter().map(|row| row.principal.chars().count()).max().unwrap_or(0);
         write!(f, "\n{:width$}", "")?;

@@ -1,5 +1,6 @@
 //! `durward what-can`: everything that policies let somebody do.
 
+use crate::cli::approvals::AskedFor;
 use crate::cli::matrix::Matrix;
 use crate::cli::output::Format;
 use crate::cli::policies::Policies;
@@ -55,6 +56,8 @@ struct Row {
     risk: String,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     audited: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    approval: Option<AskedFor>,
     because: Vec<String>,
     unless: Vec<String>,
     grants: Vec<String>,
@@ -108,6 +111,7 @@ fn row(right: Right) -> Row {
         public: right.public,
         risk: format!("{:?}", right.risk),
         audited: right.audited,
+        approval: right.approval.as_deref().filter(|_| right.can != Can::No).map(AskedFor::of),
         because: right.because.into_iter().collect(),
         unless: right.unless.into_iter().collect(),
         grants: right.grants.iter().map(ToString::to_string).collect(),
@@ -124,6 +128,7 @@ fn text(told: &Told) -> String {
         let audited = if row.audited { ", only audited" } else { "" };
         let risk = if row.public { "public".to_owned() } else { format!("risk {}", row.risk) };
         let _ = writeln!(text, "  {:<3} {:<width$}  {} ({risk}{audited})", row.can, row.operation, row.service);
+        row.approval.iter().for_each(|asked| text += &format!("        with {asked}\n"));
         row.because.iter().for_each(|why| text += &format!("        {why}\n"));
         row.unless.iter().for_each(|why| text += &format!("        unless {why}\n"));
     }

@@ -1,5 +1,6 @@
 //! `durward who-can`: everybody whom policies let do an operation.
 
+use crate::cli::approvals::AskedFor;
 use crate::cli::matrix::Matrix;
 use crate::cli::output::Format;
 use crate::cli::policies::Policies;
@@ -39,6 +40,8 @@ struct Told {
     public: bool,
     risk: String,
     required: Vec<Scope>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    approval: Option<AskedFor>,
     who: Vec<Holder>,
     denials: Vec<Rule>,
 }
@@ -91,6 +94,7 @@ fn told(found: who_can::WhoCan) -> Told {
         public: found.public,
         risk: format!("{:?}", found.risk),
         required: found.required,
+        approval: found.approval.as_deref().map(AskedFor::of),
         who: found
             .holders
             .into_iter()
@@ -111,7 +115,8 @@ fn text(told: &Told) -> String {
     if told.public {
         return text + "\n  everybody: it is public\n";
     }
-    let _ = writeln!(text, ", needs {}", scopes(&told.required));
+    let asked = told.approval.as_ref().map(|asked| format!(", and {asked}")).unwrap_or_default();
+    let _ = writeln!(text, ", needs {}{asked}", scopes(&told.required));
     if told.who.is_empty() {
         text.push_str("  nobody\n");
     }

@@ -1,12 +1,13 @@
 //! The policies of a cluster as they are now, read once with the rights of whoever asks.
 
+use crate::approval::stated;
 use crate::controller::api_server::brief;
 use crate::controller::decode;
 use crate::process::Failure;
 use durward_api::catalog::{Catalog, Change, key_of};
 use durward_api::compile::{FieldError, Settings};
 use durward_api::relationships::RelationshipKey;
-use durward_api::resources::{AccessPolicy, Relationship};
+use durward_api::resources::{AccessPolicy, Approval, Relationship};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, DynamicObject, ListParams};
 use kube::core::{ApiResource, PartialObjectMeta};
@@ -16,7 +17,8 @@ use serde::de::DeserializeOwned;
 /// Objects that are asked for at once.
 const PAGE: u32 = 500;
 
-/// Reads all policies, relationships and the annotations of Namespaces; returns them with the mistakes that were found.
+/// Reads all policies, relationships, approvals and the annotations of Namespaces; returns them with the mistakes that were
+/// found. Approvals are taken as their objects say: who reads them has no key by which to verify them.
 ///
 /// # Errors
 /// When the API server can't be asked, or refuses.
@@ -39,7 +41,7 @@ pub async fn read(client: Client, settings: Settings) -> Result<(Catalog, Vec<St
         });
         changes.extend(remembered);
     }
-    let relationships: Api<DynamicObject> = Api::all_with(client, &ApiResource::erase::<Relationship>(&()));
+    let relationships: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<Relationship>(&()));
     for object in all(&relationships, "relationships.durward.dev").await? {
         let Some(key) = RelationshipKey::of(&object.metadata) else { continue };
         changes.push(match decode::spec(&object) {
@@ -47,13 +49,25 @@ pub async fn read(client: Client, settings: Settings) -> Result<(Catalog, Vec<St
             Err(error) => Change::UnreadableRelationship(key, error),
         });
     }
+    let approvals: Api<DynamicObject> = Api::all_with(client, &ApiResource::erase::<Approval>(&()));
+    let mut problems = Vec::new();
+    match all(&approvals, "approvals.durward.dev").await {
+        Ok(found) => {
+            let found = found.into_iter().filter_map(|object| object.try_parse::<Approval>().ok());
+            let given = found.filter_map(|approval| stated(&approval));
+            changes.extend(given.map(|(matter, given)| Change::Approval(matter, Some(given))));
+        }
+        // who may read policies need not see who approved what
+        Err(error) => {
+            problems.push(format!("{error}; an operation that was approved is told as one that waits for it"))
+        }
+    }
     let fates = catalog.apply(changes).into_iter().map(|(key, fate)| (key.to_string(), fate));
     let related = catalog.relationships().filter_map(|key| Some((key.to_string(), catalog.relationship_fate(key)?)));
-    let problems = fates.chain(related).flat_map(|(key, fate)| {
+    problems.extend(fates.chain(related).flat_map(|(key, fate)| {
         let errors: Vec<FieldError> = fate.rejected.map(|rejection| rejection.errors).unwrap_or_default();
         errors.into_iter().map(move |error| format!("{key}: {error}"))
-    });
-    let problems = problems.collect();
+    }));
     Ok((catalog, problems))
 }
 

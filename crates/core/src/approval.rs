@@ -21,7 +21,7 @@ pub const FRESH: TimeDelta = TimeDelta::minutes(5);
 const READABLE: usize = 30;
 
 /// What an operation asks for before it is done.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Approvers {
     /// Any of these people may approve.
     pub by: Vec<Subject>,

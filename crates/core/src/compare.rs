@@ -221,8 +221,10 @@ fn effect(before: &Right, after: &Right) -> Option<Effect> {
         (Can::If, Can::If) | (Can::Yes, Can::Yes) => {
             let terms = |right: &Right| {
                 let free = right.audited || right.public;
-                let asked = (!free)
-                    .then(|| (right.risk, right.max_age, right.approval, right.because.clone(), right.ways.clone()));
+                // which object asks for an approval is nothing to those who need one
+                let approval = right.approval.as_ref().map(|asked| (asked.by.clone(), asked.lasts));
+                let asked =
+                    (!free).then(|| (right.risk, right.max_age, approval, right.because.clone(), right.ways.clone()));
                 (asked, right.unless.clone())
             };
             (terms(before) != terms(after)).then_some(Effect::Conditions)

@@ -3,6 +3,7 @@
 //! Conditions are not evaluated. What depends on one, on a group that nobody said the caller is in, or on a relation,
 //! is [`Can::If`], with what it depends on.
 
+use crate::approval::Approvers;
 use crate::policy::{Denial, Grant, Mode, PolicyKey, Subject, Way};
 use crate::principal::PrincipalId;
 use crate::risk::Risk;
@@ -70,8 +71,8 @@ pub struct Right {
     pub risk: Risk,
     /// Oldest second factor of a person, for high risk.
     pub max_age: Option<TimeDelta>,
-    /// Whether somebody has to approve it first.
-    pub approval: bool,
+    /// Who has to approve it first, and for how long that counts.
+    pub approval: Option<Arc<Approvers>>,
     /// Ways in that are accepted.
     pub ways: BTreeSet<Way>,
     /// Whether a refusal is only recorded.
@@ -96,7 +97,7 @@ impl Right {
             public: false,
             risk: Risk::Standard,
             max_age: None,
-            approval: false,
+            approval: None,
             ways: BTreeSet::new(),
             audited: service.mode == Mode::Audit,
             denied: false,
@@ -165,7 +166,7 @@ impl Service {
             public: operation.operation.public,
             risk: operation.operation.risk,
             max_age: (operation.operation.risk == Risk::High).then_some(operation.operation.max_age),
-            approval: operation.operation.approval.is_some(),
+            approval: operation.operation.approval.clone(),
             ways: operation.ways.iter().cloned().collect(),
             audited: operation.mode == Mode::Audit,
             denied: false,

@@ -1,5 +1,6 @@
 //! Who may do an operation, as policies name them.
 
+use crate::approval::Approvers;
 use crate::policy::{PolicyKey, Subject};
 use crate::risk::Risk;
 use crate::scope::Scope;
@@ -23,6 +24,8 @@ pub struct WhoCan {
     pub risk: Risk,
     /// Scopes that a caller needs.
     pub required: Vec<Scope>,
+    /// Who has to approve it first, and for how long that counts.
+    pub approval: Option<Arc<Approvers>>,
     /// Everybody who is granted anything of that.
     pub holders: Vec<Holder>,
     /// Rules by which some of them are denied all the same, with the subjects that they are for.
@@ -83,6 +86,7 @@ impl Service {
             public: operation.operation.public,
             risk: operation.operation.risk,
             required: required.to_vec(),
+            approval: operation.operation.approval.clone(),
             holders,
             denials: self
                 .denials

@@ -2,13 +2,15 @@
 
 use super::recorded::Recorded;
 use super::remedy::{Remedy, remedy};
+use crate::cli::approvals::AskedFor;
+use crate::doors::answer::approval_name;
 use chrono::{DateTime, Utc};
 use durward_core::decide::{Considered, Outcome, Route};
-use durward_core::decision::Reason;
+use durward_core::decision::{Decision, Reason};
 use durward_core::host::Host;
 use durward_core::near::{Miss, NearMiss};
 use durward_core::policy::Mode;
-use durward_core::principal::{Identity, Principal};
+use durward_core::principal::{Identity, Principal, PrincipalId};
 use durward_core::relations::{Answers, Proof};
 use durward_core::request::{Call, Request, Target};
 use durward_core::scope::Scope;
@@ -50,6 +52,8 @@ pub(super) struct Explained {
     pub(super) required: Vec<Scope>,
     pub(super) missing: Vec<Scope>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) approval: Option<Awaited>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) enough: Option<String>,
     pub(super) rules: Vec<Rule>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -59,6 +63,27 @@ pub(super) struct Explained {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) recorded: Option<Recorded>,
     pub(super) revision: String,
+}
+
+/// The approval that the operation asks for.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Awaited {
+    #[serde(flatten)]
+    pub(super) asked: AskedFor,
+    /// Its name, once the caller lacks nothing else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) given: Option<Given>,
+}
+
+/// An approval that counts now, if it is signed as it should be.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Given {
+    pub(super) by: PrincipalId,
+    pub(super) until: DateTime<Utc>,
 }
 
 #[derive(Debug, Serialize)]
@@ -88,6 +113,7 @@ pub(super) fn explain(snapshot: &Snapshot, question: &Question<'_>, trust_domain
         Some(age) => format!("{} or better, not older than {} s", challenge.assurance, age.num_seconds()),
         None => format!("{} or better", challenge.assurance),
     });
+    let approval = awaited(&route, &decision);
     let remedy = remedy(&decision, request, principal.as_ref().map(Principal::identity), &considered, trust_domain);
     Explained {
         allowed: decision.allowed(),
@@ -103,6 +129,7 @@ pub(super) fn explain(snapshot: &Snapshot, question: &Question<'_>, trust_domain
         principal: principal.as_ref().map(|principal| principal.identity().clone()),
         required: decision.required.to_vec(),
         missing: decision.missing.clone(),
+        approval,
         enough,
         rules: considered.iter().map(rule).collect(),
         near: near(&route, snapshot, request),
@@ -110,6 +137,17 @@ pub(super) fn explain(snapshot: &Snapshot, question: &Question<'_>, trust_domain
         recorded: None,
         revision: decision.revision.to_string(),
     }
+}
+
+fn awaited(route: &Route<'_, '_>, decision: &Decision) -> Option<Awaited> {
+    let asked = AskedFor::of(route.operation()?.approval.as_deref()?);
+    let about = decision.approval.as_deref();
+    let given = about.and_then(|about| about.given.as_ref());
+    Some(Awaited {
+        asked,
+        name: about.map(|about| approval_name(&about.matter)),
+        given: given.map(|given| Given { by: given.by.clone(), until: given.until }),
+    })
 }
 
 fn rule(considered: &Considered) -> Rule {

@@ -5,6 +5,7 @@ mod recorded;
 mod remedy;
 mod text;
 
+use crate::audit::replay::as_then;
 use crate::cli::output::Format;
 use crate::cli::policies::Policies;
 use crate::cli::{Failure, Verdict};
@@ -79,6 +80,10 @@ impl Check {
         let recorded = line.as_ref().map(|(number, line)| recorded::read(*number, line)).transpose()?;
         let known = self.operation.is_none() || !self.header.is_empty();
         let said = Said { headers: known.then(|| self.header.clone()) };
+        let snapshot = match &recorded {
+            Some((_, record)) => as_then(record, snapshot),
+            None => snapshot,
+        };
         let question = match &recorded {
             Some((_, record)) => Question {
                 request: record.question(),

@@ -1,6 +1,7 @@
 //! What would allow a request: the smallest change, and never one that takes a denial, a condition or a risk away.
 
 use super::explain::list;
+use crate::doors::answer::approval_name;
 use durward_core::decide::{Considered, Outcome};
 use durward_core::decision::{Decision, Reason};
 use durward_core::principal::{Identity, PrincipalId};
@@ -54,9 +55,13 @@ pub(super) fn remedy(
                 "no grant helps against {rules}; whoever is responsible for that denial decides whether it is to apply here"
             )))
         }
-        Reason::ApprovalRequired => Some(Remedy::advice(
-            "the caller has all else; somebody whom the operation names in `approval.by` has to approve it (`durward approve`)",
-        )),
+        Reason::ApprovalRequired => {
+            let name = decision.approval.as_ref().map(|approval| approval_name(&approval.matter));
+            Some(Remedy::advice(format!(
+                "the caller has all else; somebody whom the operation names in `approval.by` has to approve it: `durward approve {}`",
+                name.unwrap_or_default()
+            )))
+        }
         Reason::InsufficientScope => Some(grant(decision, caller?, considered, trust_domain)),
     }
 }

@@ -84,6 +84,18 @@ fn operation(explained: &Explained) -> Tree {
     if !explained.missing.is_empty() {
         tree.leaf(format!("missing {}", list(&explained.missing)));
     }
+    if let Some(approval) = &explained.approval {
+        let mut branch = Tree::new(format!("needs {}", approval.asked));
+        match (&approval.name, &approval.given) {
+            (Some(name), Some(given)) => {
+                let until = given.until.format("%Y-%m-%dT%H:%M:%SZ");
+                branch.leaf(format!("{name} says that it is given by {}, until {until}", given.by));
+            }
+            (Some(name), None) => branch.leaf(format!("{name} is not given")),
+            (None, _) => {}
+        }
+        tree.push(branch);
+    }
     tree
 }
 

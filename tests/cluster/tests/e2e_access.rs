@@ -197,6 +197,23 @@ fn e2e_an_approval_counts_at_every_replica_and_can_not_be_forged_by_whoever_writ
     assert!(approved.contains("user:people/oscar"), "{approved}");
     installed.until("both replicas to know it", || (ask("alice") == ["200", "200"]).then_some(()));
     assert_eq!(ask("mallory"), ["403", "403"]);
+    // who approved, and until when, is there for whoever lists them …
+    let shown = namespace.kubectl(["get", "apr"]).expect("listed");
+    let time = |field: &str| {
+        let path = format!("jsonpath={{.status.{field}}}");
+        namespace.kubectl(["get", "apr", object, "-o", &path]).expect("a time")
+    };
+    let (now, until) = (time("decidedAt"), time("expiresAt"));
+    assert!(until > now, "{until}");
+    for part in ["OPERATION", "STATE", "BY", "EXPIRES", "list", "Approved", "user:people/oscar", until.as_str()] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    // … and for whoever asks why something is allowed
+    let url = format!("http://{host}/orders");
+    let check = ["check", "--as", "user:people/alice", "--assurance", "MultiFactor", "--authenticated-at"];
+    let (code, told) = installed.durward(&[&check[..], &[&now, "GET", &url]].concat());
+    let given = format!("{name}/{object} says that it is given by user:people/oscar, until {until}");
+    assert!(code == Some(0) && told.contains(&given), "{told}");
     let (code, listed) = installed.durward(&["approvals", "--namespace", name]);
     assert_eq!(code, Some(0), "{listed}");
     assert!(listed.contains("Approved") && listed.contains("user:people/oscar"), "{listed}");
