@@ -75,6 +75,11 @@ impl Controller {
         self.post::<_, serde::de::IgnoredAny>(snapshots::APPROVALS_PATH, wanted).await.map(drop)
     }
 
+    /// Tells which API keys were used at this pod.
+    pub(crate) async fn tell_uses(&self, uses: &[snapshots::Used]) -> Result<(), Refusal> {
+        self.post::<_, serde::de::IgnoredAny>(snapshots::USES_PATH, &uses).await.map(drop)
+    }
+
     async fn post<Q: serde::Serialize, A: DeserializeOwned>(&self, path: &str, question: &Q) -> Result<A, Refusal> {
         let asked = self.client()?.post(self.at(path)?).bearer_auth(self.proof()?.trim()).json(question);
         read(asked.send().await).await

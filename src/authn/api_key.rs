@@ -132,7 +132,14 @@ impl ApiKeys {
         Ok(Some(Arc::clone(&key.principal)))
     }
 
-    /// The keys that there are, and when each was last used here, in seconds since 1970; 0 for never.
+    /// Notes that a key was used elsewhere.
+    pub(crate) fn used(&self, name: &str, at: i64) {
+        if let Some(stored) = self.keys.get(name) {
+            stored.used.fetch_max(at, Ordering::Relaxed);
+        }
+    }
+
+    /// The keys that there are, and when each was last used, as far as it is known here, in seconds since 1970; 0 for never.
     pub(crate) fn uses(&self) -> impl Iterator<Item = (&str, i64)> {
         self.keys.iter().map(|(name, stored)| (name.as_str(), stored.used.load(Ordering::Relaxed)))
     }

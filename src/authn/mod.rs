@@ -244,6 +244,13 @@ impl Authenticator {
         .collect()
     }
 
+    /// Notes that an API key was used elsewhere, in seconds since 1970; one that there is not is passed over.
+    pub(crate) fn key_used(&self, provider: &str, name: &str, at: i64) {
+        if let Some(Provider::ApiKeys(keys)) = self.providers.load().get(provider) {
+            keys.used(name, at);
+        }
+    }
+
     /// The trust domain that a provider vouches for, and the provider's name.
     fn federation(&self, trust_domain: &str) -> Option<(Arc<str>, Arc<Federation>)> {
         self.providers.load().iter().find_map(|(name, provider)| match provider {

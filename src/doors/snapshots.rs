@@ -15,6 +15,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use chrono::Utc;
 use durward_api::relationships::RelationshipKey;
 use durward_api::resources::{AccessPolicy, Approval, ApprovalSpec, IdentityProvider, Relationship};
 use durward_core::approval::Matter;
@@ -40,6 +41,10 @@ use url::Url;
 pub(crate) const PATH: &str = "/snapshot";
 /// Where they ask for approvals.
 pub(crate) const APPROVALS_PATH: &str = "/snapshot/approvals";
+/// Where they tell which API keys were used.
+pub(crate) const USES_PATH: &str = "/snapshot/key-uses";
+/// Uses that are told at once: each is at most 350 bytes, by the longest names of providers and keys.
+pub(crate) const USES: usize = 10;
 /// Largest question, in bytes.
 const MAX_BODY: usize = 4 * 1024;
 /// How often something is said, so that a gate knows that it is not forgotten.
@@ -121,6 +126,9 @@ pub(crate) struct Told<P, R> {
 /// As a gate reads it.
 pub(crate) type Heard = Line<AccessPolicy, Relationship>;
 
+/// An API key that was used at a gate: provider, name, and when, in seconds since 1970.
+pub(crate) type Used = (String, String, i64);
+
 /// What the door needs.
 #[derive(Clone)]
 pub(crate) struct Snapshots {
@@ -181,6 +189,13 @@ impl Resources {
         }
     }
 
+    /// Uses of API keys that a pod can know of: of providers that its services accept, and none to come.
+    fn believed(&self, pod: &Pod, uses: Vec<Used>, now: i64) -> Vec<Used> {
+        let accepted = self.of(pod).providers;
+        let knows = |provider: &str| accepted.iter().any(|one| one.metadata.name.as_deref() == Some(provider));
+        uses.into_iter().filter(|(provider, _, at)| *at <= now && knows(provider)).collect()
+    }
+
     /// How many policies a pod of a namespace, without labels, is told of.
     #[cfg(test)]
     pub(crate) fn policies_of(&self, namespace: &str) -> usize {
@@ -221,6 +236,7 @@ pub(crate) fn router(snapshots: Snapshots) -> Router {
     Router::new()
         .route(PATH, get(stream))
         .route(APPROVALS_PATH, post(want))
+        .route(USES_PATH, post(used))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(snapshots)
 }
@@ -256,6 +272,26 @@ fn wanted(snapshot: &Snapshot, pod: &Pod, spec: &ApprovalSpec) -> Option<Matter>
     let (service, _) = snapshot.approvers(&matter)?;
     let mut own = snapshot.services_of_pod(&pod.namespace, &pod.labels);
     own.any(|one| one.key() == service.key()).then_some(matter)
+}
+
+/// A gate tells which API keys were used there: whoever lists keys asks the controller.
+async fn used(
+    State(this): State<Snapshots>,
+    headers: HeaderMap,
+    body: Result<Json<Vec<Used>>, JsonRejection>,
+) -> Response {
+    let pod = match this.pod(&headers).await {
+        Ok(pod) => pod,
+        Err(error) => return mint::refusal(error),
+    };
+    let Ok(Json(all)) = body else {
+        return mint::refusal(MintError::Invalid("no uses of API keys".to_owned()));
+    };
+    let resources = this.resources.borrow().clone();
+    for (provider, name, at) in resources.believed(&pod, all, Utc::now().timestamp()) {
+        this.engine.authenticator().key_used(&provider, &name, at);
+    }
+    (StatusCode::ACCEPTED, Json(json!({}))).into_response()
 }
 
 async fn stream(State(this): State<Snapshots>, headers: HeaderMap) -> Response {

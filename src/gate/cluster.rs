@@ -4,9 +4,9 @@ use crate::agent::controller::Controller;
 use crate::agent::source::{PAUSES, Source, State, pauses};
 use crate::approval::{self, Lately, QUEUE};
 use crate::authn::living::Kind;
-use crate::authn::{KeySource, Living, ServiceAccountIssuer};
+use crate::authn::{KeySource, KeyUses, Living, ServiceAccountIssuer};
 use crate::doors::admin::Readiness;
-use crate::doors::snapshots::{Heard, Line, Told};
+use crate::doors::snapshots::{Heard, Line, Told, USES, Used};
 use crate::engine::Engine;
 use crate::gate::identity::{Material, Shown};
 use crate::process::{Failure, Parts};
@@ -26,11 +26,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 use zeroize::Zeroizing;
 
+/// How often it is looked for uses of API keys that are to be told, and how much later they are to be, in seconds.
+const LOOK: Duration = Duration::from_secs(20);
+const STEP: i64 = 3600;
 /// Longest line, in bytes: some thousand policies.
 const MAX_LINE: usize = 16 * 1024 * 1024;
 
@@ -69,6 +72,8 @@ impl Remote {
         engine.ask_for_approvals(wanted);
         let clerk = controller.clone();
         parts.add(|stop| ask(clerk, lacking, stop));
+        let (clerk, here) = (controller.clone(), Arc::clone(engine));
+        parts.add(|stop| tell_uses(clerk, here, stop));
         let follower = Follower {
             controller,
             catalog: Catalog::new(domain.clone().into()),
@@ -125,6 +130,31 @@ async fn ask(
         () = shutdown.cancelled() => {}
     }
     Ok(())
+}
+
+/// Tells the controller when API keys were used here, until `shutdown`.
+async fn tell_uses(controller: Controller, engine: Arc<Engine>, shutdown: CancellationToken) -> Result<(), Failure> {
+    let mut told = KeyUses::new();
+    loop {
+        tokio::select! {
+            () = sleep(LOOK) => {}
+            () = shutdown.cancelled() => return Ok(()),
+        }
+        for uses in due(&engine.authenticator().key_uses(), &told).chunks(USES) {
+            if let Err(error) = controller.tell_uses(uses).await {
+                tracing::debug!(%error, "when API keys were used can't be told");
+                break;
+            }
+            told.extend(uses.iter().map(|(provider, name, at)| ((provider.clone(), name.clone()), *at)));
+        }
+    }
+}
+
+/// Uses that are an hour later than what was told: it is written to the hour.
+fn due(uses: &KeyUses, told: &KeyUses) -> Vec<Used> {
+    let new = |key, used: &i64| *used > 0 && told.get(key).is_none_or(|before| used - before >= STEP);
+    let due = uses.iter().filter(|(key, used)| new(*key, used));
+    due.map(|((provider, name), used)| (provider.clone(), name.clone(), *used)).collect()
 }
 
 /// What there is to show, once there is anything.

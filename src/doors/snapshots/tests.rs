@@ -119,6 +119,13 @@ fn a_pod_is_told_of_itself_alone() {
             "{told}"
         );
     }
+    // it knows which keys were used of those that it is told of, and none that will be
+    let now = 1_800_000_000;
+    let used = |provider: &str, at: i64| (provider.to_owned(), "acme".to_owned(), at);
+    let all = vec![used("partners", now), used("others", now), used("nobody", now), used("partners", now + 1)];
+    assert_eq!(resources.believed(&pod("shop", "orders"), all.clone(), now), [used("partners", now)]);
+    assert_eq!(resources.believed(&pod("shop", "web"), all.clone(), now), [used("others", now)]);
+    assert_eq!(resources.believed(&pod("elsewhere", "orders"), all, now), []);
     // and it asks for what concerns its own callers
     let wants = |namespace: &str, app: &str, spec: &ApprovalSpec| {
         wanted(catalog.snapshot(), &pod(namespace, app), spec).is_some()

@@ -13,7 +13,6 @@ use durward_core::principal::{Identity, PrincipalId};
 use durward_core::request::{Call, Request, Target};
 use durward_core::risk::Assurance;
 use serde_json::{Value, json};
-use tokio::time::sleep;
 
 const MAX_AGE: Duration = Duration::from_secs(60);
 
@@ -204,4 +203,17 @@ async fn what_is_too_old_counts_no_more_until_it_is_told_anew() {
     // and what is told no more is gone
     world.hear(json!([]), json!({}));
     assert_eq!(services(&world), (0, true));
+}
+
+#[test]
+fn a_key_that_is_used_is_told_of_once_in_an_hour() {
+    let at = 1_800_000_000;
+    let uses = |used: i64| KeyUses::from([(("partners".to_owned(), "acme".to_owned()), used)]);
+    assert_eq!(due(&uses(0), &KeyUses::new()), [], "never used");
+    assert_eq!(due(&uses(at), &KeyUses::new()), [("partners".to_owned(), "acme".to_owned(), at)]);
+    assert_eq!(due(&uses(at + STEP - 1), &uses(at)), []);
+    assert_eq!(due(&uses(at + STEP), &uses(at)).len(), 1);
+    // what is told at once is not larger than what is read
+    let longest = vec![("p".repeat(253), "k".repeat(63), i64::MAX); USES];
+    assert!(serde_json::to_vec(&longest).expect("JSON").len() <= 4096);
 }

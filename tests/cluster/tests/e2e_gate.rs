@@ -8,6 +8,7 @@ use install::people::{People, curl, decide};
 use install::{Installed, NAMESPACE};
 use serde_json::{Value, json};
 use std::path::Path;
+use std::time::Duration;
 
 /// A file of the example, for a namespace of the test's own.
 fn example(file: &str, namespace: &str) -> String {
@@ -99,6 +100,7 @@ fn e2e_three_services_with_gates_and_no_other_security() {
     installed.until("the new grant", || fetch(&namespace, "web", &refund).contains("an invoice").then_some(()));
 
     people_at_a_gate(&installed, &namespace, &policies, &refund, &stranger);
+    a_key_at_a_gate(&installed, &namespace, &policies, &stranger);
 
     // the controller is away: what was told stays in force
     installed.kubectl(["scale", "deployment", "durward", "--replicas=0", "-n", NAMESPACE]);
@@ -110,6 +112,44 @@ fn e2e_three_services_with_gates_and_no_other_security() {
     // and is heard of again
     namespace.apply(&policies).expect("applied");
     installed.until("the grant is gone", || fetch(&namespace, "web", &refund).contains("403").then_some(()));
+}
+
+/// A key that is used at a gate alone is known to be used.
+fn a_key_at_a_gate(
+    installed: &Installed,
+    namespace: &Namespace<'_>,
+    policies: &str,
+    stranger: &dyn Fn(&str, &str) -> (String, String),
+) {
+    let provider = json!({
+        "apiVersion": "durward.dev/v1alpha1", "kind": "IdentityProvider", "metadata": {"name": "partners"},
+        "spec": {"apiKey": {"selector": {"matchLabels": {"durward.dev/api-keys": "partners"}}}},
+    });
+    installed.cluster.apply(&provider.to_string()).expect("accepted");
+    let (code, text) = installed.durward(&["mint", "api-key", "--provider", "partners", "--name", "acme"]);
+    assert_eq!(code, Some(0), "{text}");
+    let key = text.lines().find(|line| line.starts_with("dwk_acme_")).expect("a key");
+    let accepting = policies
+        .replace("[{workload: {}}]", "[{workload: {}}, {provider: partners}]")
+        .replace(
+            "scopes: [orders.read]\n    - name: refund",
+            "scopes: [orders.read]\n      risk: Low\n    - name: refund",
+        )
+        .replace(
+            "    - name: web-reads",
+            "    - {name: partners, to: [{provider: partners}], scopes: [orders.read]}\n    - name: web-reads",
+        );
+    namespace.apply(&accepting).expect("applied");
+    let header = format!("X-Api-Key: {key}");
+    installed.until("the key counts", || (stranger("/cgi-bin/list", &header).0 == "200").then_some(()));
+    // the gate tells it within 20 seconds, and a replica writes it within another minute
+    let listed = installed.cluster.until("the last use", Duration::from_secs(150), || {
+        let (_, text) = installed.durward(&["api-key", "list", "-o", "json"]);
+        let listed: Option<Value> = serde_json::from_str(&text).ok();
+        Ok(listed.filter(|listed| listed[0]["lastUsed"].is_string()))
+    });
+    let listed = listed.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!((&listed[0]["provider"], &listed[0]["name"]), (&json!("partners"), &json!("acme")));
 }
 
 /// A person is led to the step-up page; a workload waits for a person.
