@@ -60,10 +60,11 @@ pub(crate) struct Proof {
 }
 
 impl Subject {
-    /// The subject with the second factor that it has shown just now. Never less than it was before.
+    /// The subject with the second factor that it has shown just now. It is known as well as that proves, at that time: what
+    /// its credential tells of an earlier one is not shown anew by it.
     pub(crate) fn with(self, proof: &Proof) -> Self {
         let before = self.principal.identity();
-        let assurance = proof.factor.assurance().max(before.assurance);
+        let assurance = proof.factor.assurance();
         let identity = match &proof.operation {
             Some(operation) => {
                 let (operation, authenticated_at) = (Arc::clone(operation), proof.at);
@@ -76,5 +77,40 @@ impl Subject {
         methods.sort();
         methods.dedup();
         Self { principal: Arc::new(Principal::authenticated(identity)), methods, ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use durward_core::principal::PrincipalId;
+
+    /// A key that was shown an hour ago, as the first token tells, and a code now are no key now.
+    #[test]
+    fn what_was_shown_long_ago_is_not_shown_anew() {
+        let at = |seconds: i64| DateTime::from_timestamp(1_800_000_000 + seconds, 0).expect("a time");
+        let id = PrincipalId::user("corporate", "alice").expect("a name");
+        let identity =
+            Identity { authenticated_at: Some(at(-3600)), ..Identity::new(id, Assurance::PhishingResistant) };
+        let principal = Arc::new(Principal::authenticated(identity));
+        let subject = Subject { principal, bond: None, ends: at(600), methods: vec!["hwk".to_owned()] };
+        let after = |factor, operation: Option<&str>| {
+            let proof = Proof { factor, at: at(0), operation: operation.map(Into::into) };
+            subject.clone().with(&proof).principal.identity().clone()
+        };
+        for factor in [Factor::Totp, Factor::RecoveryCode] {
+            let any = after(factor, None);
+            assert_eq!((any.assurance, any.authenticated_at), (Assurance::MultiFactor, Some(at(0))));
+            let one = after(factor, Some("refund"));
+            let here = one.at("refund");
+            assert_eq!((here.assurance, here.authenticated_at), (Assurance::MultiFactor, Some(at(0))));
+            // elsewhere it is still what it was, when it was
+            let elsewhere = one.at("list");
+            assert_eq!(
+                (elsewhere.assurance, elsewhere.authenticated_at),
+                (Assurance::PhishingResistant, Some(at(-3600)))
+            );
+        }
+        assert_eq!(after(Factor::Passkey, None).assurance, Assurance::PhishingResistant);
     }
 }
