@@ -24,10 +24,12 @@ use crate::engine::Engine;
 use crate::hex::hex;
 use crate::process::Failure;
 use crate::random::random;
+use arc_swap::ArcSwap;
 use chrono::{DateTime, TimeDelta, Utc};
 use durward_core::principal::PrincipalId;
 use pauses::Addresses;
 use person::{Person, Wrong};
+use seal::Ring;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -42,8 +44,8 @@ pub(crate) const FRESH: TimeDelta = TimeDelta::minutes(5);
 
 /// Where the page is, at its origin.
 pub(crate) const PATH: &str = "/step-up";
-/// Name of the shared key in the store.
-const KEY: &str = "step-up-key";
+/// Name of the shared keys in the store.
+const KEYS: &str = "step-up-keys";
 /// Name of the record of addresses in the store.
 const ADDRESSES: &str = "step-up-addresses";
 
@@ -117,7 +119,7 @@ impl Settings {
 pub(crate) struct StepUp {
     engine: Arc<Engine>,
     store: Store,
-    sealer: Arc<Sealer>,
+    sealer: Arc<ArcSwap<Sealer>>,
     settings: Arc<Settings>,
     /// Us for WebAuthn, where the page's URL lets browsers have it.
     party: Option<Arc<RelyingParty>>,
@@ -168,15 +170,13 @@ pub(crate) struct Visitor<'v> {
 }
 
 impl StepUp {
-    /// Opens the state; the key that all replicas share is made once.
+    /// Opens the state; the first key that all replicas share is made once.
     ///
     /// # Errors
     /// When the state can't be used.
     pub(crate) async fn open(engine: Arc<Engine>, store: Store, settings: Settings) -> Result<Self, Failure> {
-        let fresh = random::<32>()?;
-        let kept = store.change(KEY, None, seal::Key::default, |key| key.get_or_set(&fresh)).await?;
+        let sealer = Arc::new(ArcSwap::from_pointee(read_keys(&store).await?));
         engine.step_up_at(Some(page_of(&settings.url)));
-        let sealer = Arc::new(Sealer::new(&kept?)?);
         let party = RelyingParty::new(&settings.url).map(Arc::new);
         let party = party.inspect_err(|error| tracing::warn!(%error, "people have no keys here")).ok();
         Ok(Self { engine, store, sealer, settings: Arc::new(settings), party })
@@ -186,8 +186,16 @@ impl StepUp {
         &self.settings
     }
 
-    pub(crate) fn sealer(&self) -> &Sealer {
-        &self.sealer
+    /// What seals and opens, by keys that every replica has.
+    pub(crate) async fn sealer(&self) -> Result<Arc<Sealer>, Refused> {
+        let known = self.sealer.load_full();
+        if !known.is_old() {
+            return Ok(known);
+        }
+        let read = read_keys(&self.store).await.map_err(|error| Refused::Unavailable(error.to_string()))?;
+        let read = Arc::new(read);
+        self.sealer.store(Arc::clone(&read));
+        Ok(read)
     }
 
     /// Whether what a person shows counts: then it counts once. Failures are remembered, by person and by address.
@@ -371,6 +379,16 @@ impl StepUp {
         }
         Err(Refused::Unavailable("it can't be recorded".to_owned()))
     }
+}
+
+/// Reads the shared keys, and adds one if it is due.
+async fn read_keys(store: &Store) -> Result<Sealer, Failure> {
+    let (fresh, now) = (random::<32>()?, Utc::now());
+    let turn = |ring: &mut Ring| {
+        ring.turn(&fresh, now);
+        ring.clone()
+    };
+    Ok(Sealer::new(&store.change(KEYS, None, Ring::default, turn).await?, now)?)
 }
 
 /// The name of a person's record: no name of a file or Secret can hold what a subject may.

@@ -13,7 +13,7 @@ use crate::doors::trust::{Peer, Trust};
 use crate::hex::hex;
 use crate::identity::{Refusal, SecondFactor, TokenRequest, TokenService};
 use crate::random::random;
-use crate::stepup::{FRESH, PATH, Refused, Shown, StepUp, Visitor};
+use crate::stepup::{FRESH, PATH, Refused, Sealer, Shown, StepUp, Visitor};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
@@ -113,9 +113,15 @@ struct Here {
     visit: Visit,
     person: PrincipalId,
     source: IpAddr,
+    sealer: Arc<Sealer>,
 }
 
 impl Here {
+    /// The visit, as forms carry it; a form without one is refused.
+    fn seal(&self) -> String {
+        self.sealer.seal(FORM_SEAL, &self.visit).unwrap_or_default()
+    }
+
     fn visitor(&self) -> Visitor<'_> {
         Visitor { id: &self.person, source: self.source, proved_at: self.visit.proved.map(|(_, at)| at) }
     }
@@ -196,7 +202,7 @@ impl Sent {
         let Ok(form) = form(&parts.uri, &parts.headers, &read) else {
             return Err((StatusCode::BAD_REQUEST, ELSEWHERE));
         };
-        let sealer = page.step_up.sealer();
+        let Ok(sealer) = page.step_up.sealer().await else { return Err((StatusCode::SERVICE_UNAVAILABLE, LATER)) };
         let visit = form.get("visit").and_then(|sealed| sealer.open::<Visit>(FORM_SEAL, sealed));
         let prefix = format!("{}=", page.cookie_name());
         let mut cookies = parts.headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
@@ -212,7 +218,7 @@ impl Sent {
         match subject.map(|subject| subject.principal.identity().id.clone()) {
             Ok(person) if person == cookie.principal => {
                 let form = form.into_iter().map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
-                Ok(Self { here: Here { visit, person, source }, form })
+                Ok(Self { here: Here { visit, person, source, sealer }, form })
             }
             _ => Err((StatusCode::UNAUTHORIZED, NOT_ACCEPTED)),
         }
@@ -251,6 +257,10 @@ impl Page {
             Ok(subject) => subject,
             Err(_) => return self.trouble(StatusCode::UNAUTHORIZED, NOT_ACCEPTED),
         };
+        let sealer = match self.step_up.sealer().await {
+            Ok(sealer) => sealer,
+            Err(refused) => return self.refused(&refused),
+        };
         let Ok(name) = random::<16>() else { return self.trouble(StatusCode::SERVICE_UNAVAILABLE, LATER) };
         let name = hex(name);
         let ends = subject.ends.min(Utc::now() + VISIT);
@@ -266,10 +276,10 @@ impl Page {
             proved: None,
             ends,
         };
-        let Some(cookie) = self.step_up.sealer().seal(COOKIE_SEAL, &cookie) else {
+        let Some(cookie) = sealer.seal(COOKIE_SEAL, &cookie) else {
             return self.trouble(StatusCode::SERVICE_UNAVAILABLE, LATER);
         };
-        let mut response = self.ask(&Here { visit, person, source }, Told::Nothing, StatusCode::OK).await;
+        let mut response = self.ask(&Here { visit, person, source, sealer }, Told::Nothing, StatusCode::OK).await;
         let secure = if self.secure() { "; Secure" } else { "" };
         let path = if self.secure() { "/" } else { PATH };
         let cookie = format!("{}={cookie}; Path={path}; HttpOnly; SameSite=Strict{secure}", self.cookie_name());
@@ -284,16 +294,11 @@ impl Page {
         self.step_up.settings().return_to.iter().any(|one| one.origin() == url.origin()).then(|| url.into())
     }
 
-    fn seal(&self, visit: &Visit) -> String {
-        // a form without a visit is refused
-        self.step_up.sealer().seal(FORM_SEAL, visit).unwrap_or_default()
-    }
-
     /// Asks for a second factor.
     async fn ask(&self, here: &Here, told: Told<'_>, status: StatusCode) -> Response {
         match self.step_up.known(&here.person).await {
             Ok(known) => {
-                let content = page::verify(&name(&here.person), &here.visit, &self.seal(&here.visit), &known);
+                let content = page::verify(&name(&here.person), &here.visit, &here.seal(), &known);
                 self.answer(status, Some(&here.visit), &page::page(TITLE, told, &content))
             }
             Err(refused) => self.refused(&refused),
@@ -314,7 +319,7 @@ impl Page {
         };
         match self.service.exchange(Ok(request), None).await {
             Ok(token) => {
-                let content = page::token(&here.visit, &self.seal(&here.visit), &token);
+                let content = page::token(&here.visit, &here.seal(), &token);
                 self.answer(StatusCode::OK, Some(&here.visit), &page::page("It is you", Told::Nothing, &content))
             }
             Err(Refusal::Later(_)) => self.trouble(StatusCode::SERVICE_UNAVAILABLE, LATER),
@@ -435,7 +440,7 @@ impl Page {
         }
         match self.step_up.known(&here.person).await {
             Ok(known) => {
-                let content = page::manage(&self.seal(&here.visit), &known);
+                let content = page::manage(&here.seal(), &known);
                 self.answer(StatusCode::OK, Some(&here.visit), &page::page("Your second factors", told, &content))
             }
             Err(refused) => self.refused(&refused),
@@ -453,7 +458,7 @@ impl Page {
         codes: Option<Vec<String>>,
     ) -> Response {
         here.visit.proved = Some((factor, Utc::now()));
-        let sealed = self.seal(&here.visit);
+        let sealed = here.seal();
         let content = match codes {
             Some(codes) => page::recovery_codes(&sealed, &codes),
             None => page::next(&sealed),
@@ -465,7 +470,7 @@ impl Page {
 async fn enrol(State(page): State<Page>, Sent { here, .. }: Sent) -> Response {
     match page.step_up.begin_totp(&here.visitor()).await {
         Ok(enrolment) => {
-            let content = page::enrol(&page.seal(&here.visit), &enrolment);
+            let content = page::enrol(&here.seal(), &enrolment);
             page.answer(StatusCode::OK, Some(&here.visit), &page::page(APP, Told::Nothing, &content))
         }
         Err(refused) => page.refused(&refused),
@@ -484,7 +489,7 @@ async fn confirm(State(page): State<Page>, Sent { mut here, form }: Sent) -> Res
     };
     match page.step_up.waiting_totp(&here.person).await {
         Ok(Some(enrolment)) if matches!(refused, Refused::Wrong(_)) => {
-            let content = page::enrol(&page.seal(&here.visit), &enrolment);
+            let content = page::enrol(&here.seal(), &enrolment);
             let told = Told::Wrong("That is not the code of this secret. Does your phone's clock go right?");
             page.answer(StatusCode::BAD_REQUEST, Some(&here.visit), &page::page(APP, told, &content))
         }
@@ -502,7 +507,7 @@ async fn remove(State(page): State<Page>, Sent { here, .. }: Sent) -> Response {
 async fn recovery_codes(State(page): State<Page>, Sent { here, .. }: Sent) -> Response {
     match page.step_up.new_recovery_codes(&here.visitor()).await {
         Ok(codes) => {
-            let content = page::recovery_codes(&page.seal(&here.visit), &codes);
+            let content = page::recovery_codes(&here.seal(), &codes);
             let told = Told::Done("The old codes count no more.");
             page.answer(StatusCode::OK, Some(&here.visit), &page::page("New recovery codes", told, &content))
         }
