@@ -256,6 +256,30 @@ fn what_a_key_answers_to_another_page_is_nothing() {
     up.record("what was wrong", refused);
 }
 
+/// Whoever has the first token of a person who sets up an app just then sees nothing of its secret, nor confirms it.
+#[test]
+fn a_secret_that_waits_for_its_person_is_shown_to_nobody_else() {
+    let key = Key::rsa("one");
+    let up = Up::with(&[("all.yaml", &world(&key))]);
+    let first = key.token(&json!({}));
+    let mut person = Browser::come(&up, &first, &[]);
+    person.submit("/step-up/totp", &[]);
+    let secret = person.between("<code id=\"secret\">", "</code>");
+    let right = step_up::App::new(&secret).code(0);
+    let mut thief = Browser::come(&up, &first, &[]);
+    let sealed = thief.visit();
+    for code in ["000000", right.as_str(), ""] {
+        let reply = thief.send("/step-up/totp/confirm", &[("visit", &sealed), ("otp", code)]);
+        assert!(reply.status == 400 && !reply.body.contains(&secret), "{code}: {reply:?}");
+        assert!(!reply.body.contains("<svg") && !reply.body.contains("Recovery codes"), "{code}: {reply:?}");
+    }
+    // a typing error of its own person shows it again, and then it counts
+    person.submit("/step-up/totp/confirm", &[("otp", "00000x")]);
+    assert!(person.page.status == 400 && person.page.body.contains(&secret), "{:?}", person.page);
+    person.submit("/step-up/totp/confirm", &[("otp", &right)]);
+    assert!(person.page.status == 200 && person.page.body.contains("Recovery codes"), "{:?}", person.page);
+}
+
 /// What the document says of clients without a browser is run as it stands there.
 #[test]
 fn what_the_document_says_of_exchanges_can_be_run() {

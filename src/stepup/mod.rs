@@ -239,12 +239,12 @@ impl StepUp {
         Ok(person.map(|person| person.known()).unwrap_or_default())
     }
 
-    /// A secret for a person's authenticator app. It counts once a code confirms it.
-    pub(crate) async fn begin_totp(&self, visitor: &Visitor<'_>) -> Result<Enrolment, Refused> {
+    /// A secret for a person's authenticator app, to be shown in this visit. It counts once a code confirms it there.
+    pub(crate) async fn begin_totp(&self, visitor: &Visitor<'_>, visit: &str) -> Result<Enrolment, Refused> {
         let now = Utc::now();
         let enrolment = Enrolment::new(visitor.id, self.settings.host()).map_err(Refused::Unavailable)?;
         self.changed(visitor, |person| {
-            person.begin_totp(&enrolment, now);
+            person.begin_totp(&enrolment, visit, now);
             Ok::<_, Refused>(())
         })
         .await?;
@@ -252,15 +252,20 @@ impl StepUp {
     }
 
     /// The secret that waits for its first code.
-    pub(crate) async fn waiting_totp(&self, id: &PrincipalId) -> Result<Option<Enrolment>, Refused> {
+    pub(crate) async fn waiting_totp(&self, id: &PrincipalId, visit: &str) -> Result<Option<Enrolment>, Refused> {
         let person: Option<Person> = self.store.read(&person_name(id)?).await?;
-        Ok(person.and_then(|person| person.waiting_totp(self.settings.host(), Utc::now())))
+        Ok(person.and_then(|person| person.waiting_totp(self.settings.host(), visit, Utc::now())))
     }
 
     /// Takes the first code of an authenticator app. Recovery codes come with a person's first factor.
-    pub(crate) async fn confirm_totp(&self, visitor: &Visitor<'_>, code: &str) -> Result<Option<Vec<String>>, Refused> {
+    pub(crate) async fn confirm_totp(
+        &self,
+        visitor: &Visitor<'_>,
+        visit: &str,
+        code: &str,
+    ) -> Result<Option<Vec<String>>, Refused> {
         let (now, codes) = (Utc::now(), recovery::codes().map_err(Refused::Unavailable)?);
-        let confirmed = self.changed(visitor, |person| person.confirm_totp(code, &codes, now)).await;
+        let confirmed = self.changed(visitor, |person| person.confirm_totp((code, visit), &codes, now)).await;
         let reason = confirmed.as_ref().err().map(ToString::to_string);
         let event = if confirmed.is_ok() { Event::Enrolled } else { Event::Refused };
         self.recorded(visitor, event, Some(Factor::Totp), reason)?;

@@ -93,6 +93,9 @@ struct App {
 #[serde(rename_all = "camelCase")]
 struct Waiting {
     secret: Secret,
+    /// Name of the visit to which the secret was shown. Nobody else sees it, or confirms it.
+    #[serde(default)]
+    visit: String,
     until: DateTime<Utc>,
 }
 
@@ -202,18 +205,28 @@ impl Person {
         Ok(shown.factor())
     }
 
-    pub(super) fn begin_totp(&mut self, enrolment: &Enrolment, now: DateTime<Utc>) {
-        self.waiting = Some(Waiting { secret: enrolment.secret.clone(), until: now + WAITS });
+    pub(super) fn begin_totp(&mut self, enrolment: &Enrolment, visit: &str, now: DateTime<Utc>) {
+        let (secret, visit) = (enrolment.secret.clone(), visit.to_owned());
+        self.waiting = Some(Waiting { secret, visit, until: now + WAITS });
     }
 
-    pub(super) fn waiting_totp(&self, host: &str, now: DateTime<Utc>) -> Option<Enrolment> {
-        let waiting = self.waiting.as_ref().filter(|waiting| now <= waiting.until)?;
+    fn waiting(&self, visit: &str, now: DateTime<Utc>) -> Option<&Waiting> {
+        self.waiting.as_ref().filter(|waiting| now <= waiting.until && waiting.visit == visit)
+    }
+
+    pub(super) fn waiting_totp(&self, host: &str, visit: &str, now: DateTime<Utc>) -> Option<Enrolment> {
+        let waiting = self.waiting(visit, now)?;
         Enrolment::of(waiting.secret.clone(), &self.principal, host)
     }
 
     /// Takes the secret that waits, if this is a code of it; tells whether the recovery codes are taken too.
-    pub(super) fn confirm_totp(&mut self, code: &str, codes: &[String], now: DateTime<Utc>) -> Result<bool, Wrong> {
-        let waiting = self.waiting.as_ref().filter(|waiting| now <= waiting.until).ok_or(Wrong::NothingWaits)?;
+    pub(super) fn confirm_totp(
+        &mut self,
+        (code, visit): (&str, &str),
+        codes: &[String],
+        now: DateTime<Utc>,
+    ) -> Result<bool, Wrong> {
+        let waiting = self.waiting(visit, now).ok_or(Wrong::NothingWaits)?;
         let last_step = waiting.secret.step(code, seconds(now)).ok_or(Wrong::Code)?;
         self.totp = Some(App { secret: waiting.secret.clone(), last_step, since: now });
         self.waiting = None;

@@ -468,7 +468,7 @@ impl Page {
 }
 
 async fn enrol(State(page): State<Page>, Sent { here, .. }: Sent) -> Response {
-    match page.step_up.begin_totp(&here.visitor()).await {
+    match page.step_up.begin_totp(&here.visitor(), &here.visit.name).await {
         Ok(enrolment) => {
             let content = page::enrol(&here.seal(), &enrolment);
             page.answer(StatusCode::OK, Some(&here.visit), &page::page(APP, Told::Nothing, &content))
@@ -481,13 +481,13 @@ const APP: &str = "Your authenticator app";
 
 async fn confirm(State(page): State<Page>, Sent { mut here, form }: Sent) -> Response {
     let code = form.get("otp").map_or("", String::as_str);
-    let refused = match page.step_up.confirm_totp(&here.visitor(), code).await {
+    let refused = match page.step_up.confirm_totp(&here.visitor(), &here.visit.name, code).await {
         Ok(codes) => {
             return page.enrolled(&mut here, Factor::Totp, (APP, "Your authenticator app is set up."), codes);
         }
         Err(refused) => refused,
     };
-    match page.step_up.waiting_totp(&here.person).await {
+    match page.step_up.waiting_totp(&here.person, &here.visit.name).await {
         Ok(Some(enrolment)) if matches!(refused, Refused::Wrong(_)) => {
             let content = page::enrol(&here.seal(), &enrolment);
             let told = Told::Wrong("That is not the code of this secret. Does your phone's clock go right?");
