@@ -144,7 +144,7 @@ fn a_new_token_is_for_its_service_alone() {
             ("audience", "bills-api"),
         ];
         let reply = passkey::post(&up, "/token", &fields);
-        assert_eq!((reply.status, reply.body.as_str()), (400, r#"{"error":"invalid_grant"}"#));
+        assert!(reply.status == 400 && reply.body.contains("the subject is not accepted"), "{reply:?}");
     }
 }
 
