@@ -88,6 +88,8 @@ pub struct Metrics {
     leader: Gauge,
     replicas_behind: Gauge,
     certificate_ends: Gauge,
+    /// When the certificates of this process's own listeners end.
+    own_ends: Mutex<BTreeMap<&'static str, i64>>,
     issuances: Family<IssuanceLabels, Histogram, fn() -> Histogram>,
     second_factors: Family<FactorLabels, Counter>,
     waiting: Gauge,
@@ -176,7 +178,7 @@ impl Default for Metrics {
             certificate_ends: registered(
                 r,
                 "webhook_certificate_expiry_seconds",
-                "When the certificate of the cluster's doors and webhooks ends, in seconds since 1970",
+                "When the certificate of the cluster's doors and webhooks ends, the first of them if there are two, in seconds since 1970",
                 Gauge::default(),
             ),
             issuances: registered(
@@ -203,6 +205,7 @@ impl Default for Metrics {
                 "Certificates given out by this replica since it began that end within a time, renewed ones too",
                 Family::default(),
             ),
+            own_ends: Mutex::default(),
             ends: Mutex::default(),
             authority_begins: registered(
                 r,
@@ -310,8 +313,11 @@ impl Metrics {
         self.replicas_behind.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    pub(crate) fn certificate_ends(&self, at: i64) {
-        self.certificate_ends.set(at);
+    /// Tells when the certificate of some listeners ends; the one that does so first is what counts.
+    pub(crate) fn certificate_ends(&self, of: &'static str, at: i64) {
+        let Ok(mut ends) = self.own_ends.lock() else { return };
+        ends.insert(of, at);
+        self.certificate_ends.set(ends.values().copied().min().unwrap_or_default());
     }
 
     pub(crate) fn issuance(&self, by: &'static str, outcome: &'static str, took: TimeDelta) {
@@ -366,6 +372,15 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_two_certificates_the_one_that_ends_first_is_told() {
+        let metrics = Metrics::default();
+        for (of, at, told) in [("doors", 20, 20), ("webhooks", 90, 20), ("doors", 120, 90), ("webhooks", 200, 120)] {
+            metrics.certificate_ends(of, at);
+            assert_eq!(metrics.certificate_ends.get(), told);
+        }
+    }
 
     #[test]
     fn certificates_are_counted_until_they_end() {

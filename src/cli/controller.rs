@@ -88,6 +88,10 @@ pub(crate) struct Controller {
     /// Lifetime of the certificate of doors and webhooks, such as `24h`; it is renewed at half of it
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = lifetime)]
     certificate_lifetime: Duration,
+    /// Certificate of cert-manager in this namespace, and Secret that it fills, for the webhooks; its injector writes their
+    /// `caBundle` then [default: Durward signs the certificate, and writes it]
+    #[arg(long, value_name = "NAME")]
+    webhook_certificate: Option<String>,
 }
 
 impl Controller {
@@ -123,6 +127,7 @@ impl Controller {
             step_up: self.step_up.settings(&issuer)?,
             issuer,
             certificate_lifetime: self.certificate_lifetime,
+            webhook_certificate: self.webhook_certificate,
         };
         block_on(async { run(client().await?, settings).await }).map(|()| Verdict::Yes)
     }

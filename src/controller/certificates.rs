@@ -41,7 +41,7 @@ impl Leaf {
             not_after,
             serial: Serial::own(random()?),
         })?;
-        self.metrics.certificate_ends(not_after.unix_timestamp());
+        self.metrics.certificate_ends("doors", not_after.unix_timestamp());
         Ok(issued)
     }
 }
@@ -74,7 +74,12 @@ impl Listeners {
     }
 
     pub(crate) fn tls(&self) -> Result<Arc<ServerConfig>, Failure> {
-        Ok(server_config(Arc::clone(&self.certificate), Clients::new(Arc::clone(&self.authenticator)))?)
+        self.tls_with(Arc::clone(&self.certificate))
+    }
+
+    /// A listener that shows another certificate than the others.
+    pub(crate) fn tls_with(&self, certificate: Arc<ServerCertificate>) -> Result<Arc<ServerConfig>, Failure> {
+        Ok(server_config(certificate, Clients::new(Arc::clone(&self.authenticator)))?)
     }
 
     pub(crate) fn in_force(&self) -> watch::Receiver<Option<Digest>> {

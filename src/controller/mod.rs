@@ -13,6 +13,7 @@ mod backlog;
 mod certificates;
 mod decode;
 mod events;
+mod filled;
 mod gates;
 mod key_uses;
 mod leader;

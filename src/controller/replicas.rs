@@ -29,8 +29,6 @@ use tokio_util::sync::CancellationToken;
 
 /// Where a replica tells its revision.
 const PATH: &str = "/replica/revision";
-/// Port of the Service behind which replicas ask each other.
-const PORT: &str = "webhooks";
 /// How long a replica holds a question whose answer has not changed.
 const HOLD: Duration = Duration::from_secs(20);
 /// Pause before a replica that did not answer is asked again.
@@ -76,6 +74,8 @@ pub(crate) struct Replicas {
     pub(crate) pod: String,
     /// Name under which every replica's certificate is valid.
     pub(crate) host: String,
+    /// Port of the Service behind which replicas ask each other.
+    pub(crate) port: &'static str,
     pub(crate) authorities: Authorities,
     /// Digest of the roots that this replica verifies by.
     pub(crate) in_force: watch::Receiver<Option<Digest>>,
@@ -200,8 +200,12 @@ impl Replicas {
             let name = endpoint.target_ref.as_ref().and_then(|target| target.name.as_deref());
             ready && name != Some(self.pod.as_str())
         });
-        let port =
-            slice.ports.iter().flatten().find(|port| port.name.as_deref() == Some(PORT)).and_then(|port| port.port);
+        let port = slice
+            .ports
+            .iter()
+            .flatten()
+            .find(|port| port.name.as_deref() == Some(self.port))
+            .and_then(|port| port.port);
         let Some(port) = port.and_then(|port| u16::try_from(port).ok()) else { return Vec::new() };
         let addresses = others.flat_map(|endpoint| &endpoint.addresses).filter_map(|address| address.parse().ok());
         addresses.map(|address: IpAddr| SocketAddr::new(address, port)).collect()

@@ -4,6 +4,7 @@ use crate::approval::{self, Clerk, Known, QUEUE, Seal};
 use crate::audit::{Audit, OnLoss, Sink};
 use crate::authn::{Authenticator, Living, TrustDomain, api_key};
 use crate::controller::certificates::{Leaf, Listeners};
+use crate::controller::filled::Filled;
 use crate::controller::key_uses::{UseKeeper, uses_name};
 use crate::controller::leader::Candidate;
 use crate::controller::owner::{Outlets, Owner};
@@ -33,6 +34,7 @@ use crate::process::{Failure, Parts, bind};
 use crate::random::random;
 use crate::standalone::load::Domain;
 use crate::stepup::{self, StepUp};
+use axum::Router;
 use durward_api::compile;
 use durward_core::policy::Way;
 use durward_pki::rotation::{KeySchedule, Schedule};
@@ -94,6 +96,8 @@ pub struct Settings {
     pub step_up: stepup::Settings,
     /// Lifetime of the listeners' certificate.
     pub certificate_lifetime: Duration,
+    /// Certificate of cert-manager for the webhooks, and the Secret that it fills.
+    pub webhook_certificate: Option<String>,
 }
 
 /// Where to listen; port 0 takes any free one.
@@ -178,6 +182,21 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
     };
     let listeners = Listeners::new(leaf, authorities.clone(), Arc::clone(engine.authenticator()))?;
     let tls = listeners.tls()?;
+    let filled = settings.webhook_certificate.map(|name| Filled {
+        secrets: Api::namespaced(client.clone(), &namespace),
+        name,
+        host: host.clone(),
+        metrics: Arc::clone(&metrics),
+    });
+    let certificate = filled.as_ref().map(|filled| format!("{namespace}/{}", filled.name));
+    let filled = match filled {
+        Some(filled) => Some((filled.open().await?, filled)),
+        None => None,
+    };
+    let webhooks_tls = match &filled {
+        Some((shown, _)) => listeners.tls_with(Arc::clone(shown))?,
+        None => Arc::clone(&tls),
+    };
 
     let (reviewer, reviews) = mpsc::channel(REVIEWS);
     let (batches, written) = mpsc::unbounded_channel();
@@ -221,11 +240,18 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
         allows: settings.authorization_allows,
     };
     let token_reviews = TokenReviews { engine: Arc::clone(&engine), ways: settings.token_review.into() };
-    let routers = admission::router(admit)
-        .merge(authorization::router(authorization))
-        .merge(token_review::router(token_reviews))
-        .merge(replicas::router(Arc::clone(&engine), listeners.in_force()));
-    parts.serve(webhooks, Some(Arc::clone(&tls)), routers);
+    let routers =
+        admission::router(admit).merge(authorization::router(authorization)).merge(token_review::router(token_reviews));
+    // replicas know each other by our own CA: they ask where a certificate of it is shown
+    let among_replicas = replicas::router(Arc::clone(&engine), listeners.in_force());
+    let (replicas_port, routers, beside_tokens) = match &filled {
+        Some(_) => ("tokens", routers, among_replicas),
+        None => ("webhooks", routers.merge(among_replicas), Router::new()),
+    };
+    parts.serve(webhooks, Some(webhooks_tls), routers);
+    if let Some((shown, filled)) = filled {
+        parts.add(|stop| filled.follow(shown, stop));
+    }
     let (known, keys) = (authorities.clone(), token_keys.clone());
     let mint = Mint::new(client.clone(), Arc::clone(&engine), known, keys, &names.trust_domain, &settings.issuer);
     let published = Published {
@@ -248,6 +274,7 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
     let page = Page { service: token_service.clone(), step_up: second_factors, trust: Arc::clone(&trust) };
     let exchange = Exchange { service: token_service, trust: Arc::clone(&trust) };
     let routers = tokens::router(published).merge(metadata).merge(exchange::router(exchange)).merge(mint::router(mint));
+    let routers = routers.merge(beside_tokens);
     let desk = Desk {
         engine: Arc::clone(&engine),
         store: approval::Store::Cluster(client.clone()),
@@ -327,6 +354,7 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
         service: service.clone(),
         pod: pod.clone(),
         host,
+        port: replicas_port,
         authorities: authorities.clone(),
         in_force,
         engine: Arc::clone(&engine),
@@ -375,6 +403,7 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
         authorities,
         carried: of_webhooks,
         standing,
+        certificate,
         failure_policy: settings.failure_policy,
         injection_failure_policy: settings.injection_failure_policy,
     };

@@ -45,6 +45,9 @@ const MAX_NAMESPACES: usize = 1000;
 /// Label that every namespace carries with its own name.
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
+/// Where cert-manager's injector is told whose CA it is to write.
+const INJECT_CA: &str = "cert-manager.io/inject-ca-from";
+
 /// What the API server does with a governed operation when Durward does not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum FailurePolicy {
@@ -77,6 +80,8 @@ pub(crate) struct Webhooks {
     pub(crate) carried: watch::Sender<Option<Digest>>,
     /// Told whether the API server asks before governed operations.
     pub(crate) standing: watch::Sender<Standing>,
+    /// The Certificate whose CA cert-manager writes into the configurations, in place of ours.
+    pub(crate) certificate: Option<String>,
     /// For governed operations.
     pub(crate) failure_policy: FailurePolicy,
     /// For pods that ask for an identity.
@@ -109,7 +114,7 @@ impl Webhooks {
         let [resources, operations, injection] = names(&self.service);
         [
             Configuration::of::<ValidatingWebhookConfiguration>(resources, &self.resources()),
-            Configuration::of::<ValidatingWebhookConfiguration>(operations, &Vec::from_iter(self.operations(snapshot))),
+            Configuration::of::<ValidatingWebhookConfiguration>(operations, &[self.operations(snapshot)]),
             Configuration::of::<MutatingWebhookConfiguration>(injection, &self.injection()),
         ]
     }
@@ -182,14 +187,11 @@ impl Webhooks {
     }
 
     /// Decisions on operations: only the requests that some policy declares, only in the namespaces of such policies.
-    fn operations(&self, snapshot: &Snapshot) -> Option<ValidatingWebhook> {
+    fn operations(&self, snapshot: &Snapshot) -> ValidatingWebhook {
         let (mut namespaces, mut patterns) = (BTreeSet::new(), BTreeSet::new());
         for (namespace, services) in snapshot.governed() {
             namespaces.insert(namespace.to_string());
             patterns.extend(services.iter().flat_map(|service| service.kubernetes()).map(rule));
-        }
-        if patterns.is_empty() {
-            return None;
         }
         let within = |operator: &str, values| LabelSelectorRequirement {
             key: NAMESPACE_NAME.to_owned(),
@@ -201,13 +203,19 @@ impl Webhooks {
         } else {
             within("NotIn", vec!["kube-system".to_owned(), self.namespace.clone()])
         };
-        Some(ValidatingWebhook {
+        // Without rules it is never asked. It stays nevertheless: cert-manager's injector can have written to it, and what
+        // two have written one can't remove.
+        let governed = !patterns.is_empty();
+        ValidatingWebhook {
             failure_policy: Some(self.failure_policy.as_str().to_owned()),
-            rules: Some(patterns.into_iter().map(written).collect()),
-            namespace_selector: Some(LabelSelector { match_expressions: Some(vec![selector]), match_labels: None }),
+            rules: governed.then(|| patterns.into_iter().map(written).collect()),
+            namespace_selector: Some(LabelSelector {
+                match_expressions: governed.then(|| vec![selector]),
+                match_labels: None,
+            }),
             match_conditions: Some(self.recovery()),
             ..self.webhook("operations.durward.dev", OPERATIONS_PATH)
-        })
+        }
     }
 
     /// What the cluster needs to recover is never put to a webhook, whether it answers or not: kube-system, our own
@@ -243,7 +251,10 @@ impl Webhooks {
 
     fn client_config(&self, path: &str) -> WebhookClientConfig {
         WebhookClientConfig {
-            ca_bundle: Some(ByteString(self.authorities.current().roots_pem().into_bytes())),
+            ca_bundle: self
+                .certificate
+                .is_none()
+                .then(|| ByteString(self.authorities.current().roots_pem().into_bytes())),
             service: Some(ServiceReference {
                 name: self.service.clone(),
                 namespace: self.namespace.clone(),
@@ -255,9 +266,10 @@ impl Webhooks {
     }
 }
 
-fn metadata(name: String) -> ObjectMeta {
+fn metadata(name: String, certificate: Option<&str>) -> ObjectMeta {
     let labels = BTreeMap::from([("app.kubernetes.io/managed-by".to_owned(), MANAGER.to_owned())]);
-    ObjectMeta { name: Some(name), labels: Some(labels), ..ObjectMeta::default() }
+    let annotations = certificate.map(|certificate| [(INJECT_CA.to_owned(), certificate.to_owned())].into());
+    ObjectMeta { name: Some(name), labels: Some(labels), annotations, ..ObjectMeta::default() }
 }
 
 /// Groups, resources and verbs of a rule, in the order in which rules are written.

@@ -19,8 +19,8 @@ pub(crate) use exchange::{AccessToken, Refusal, SecondFactor, TokenRequest, Toke
 pub(crate) use issue::Granted;
 pub(crate) use mint::{AUDIENCE, Mint, MintError};
 pub(crate) use rotation::{Carriers, Rotation};
-pub(crate) use secret::ROTATE;
 pub use secret::Wish;
+pub(crate) use secret::{ROTATE, text};
 pub(crate) use served::Served;
 pub(crate) use signer::{Signer, not_minted};
 pub use store::Origin;

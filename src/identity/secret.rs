@@ -138,7 +138,8 @@ fn authority(
     Ok(Some(authority))
 }
 
-fn text(name: &str, secret: &Secret, key: &str) -> Result<Option<Zeroizing<String>>, Failure> {
+/// One part of a Secret, if it is there.
+pub(crate) fn text(name: &str, secret: &Secret, key: &str) -> Result<Option<Zeroizing<String>>, Failure> {
     let Some(bytes) = secret.data.as_ref().and_then(|data| data.get(key)) else { return Ok(None) };
     let text = String::from_utf8(bytes.0.clone()).map(Zeroizing::new);
     text.map(Some).map_err(|_| format!("`{key}` of Secret `{name}` is no text").into())

@@ -97,6 +97,13 @@ pub fn dns_names(leaf: &CertificateDer<'_>) -> Vec<String> {
     names.collect()
 }
 
+/// End of a certificate's validity, in seconds since 1970; none if it can't be read.
+#[must_use]
+pub fn not_after(leaf: &CertificateDer<'_>) -> Option<i64> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(leaf).ok()?;
+    Some(certificate.validity().not_after.timestamp())
+}
+
 /// Verifies the chain of a client, leaf first, against `roots`, and reads the leaf.
 ///
 /// # Errors

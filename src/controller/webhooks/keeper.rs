@@ -1,6 +1,6 @@
 //! Keeps the webhook configurations as they should be: as policies change, and when somebody else changes them.
 
-use super::{Configuration, Webhooks};
+use super::{Configuration, INJECT_CA, Webhooks};
 use crate::controller::api_server::{MANAGER, PATIENCE, brief, patiently, pauses};
 use crate::controller::backlog::Backlog;
 use crate::engine::Engine;
@@ -8,10 +8,10 @@ use crate::process::Failure;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use durward_core::digest::Digest;
 use futures::stream::{BoxStream, StreamExt, select_all};
-use kube::Client;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Config, watcher};
+use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -51,6 +51,21 @@ impl Found {
         let version = object.metadata.resource_version.as_deref().and_then(|version| version.parse().ok());
         Self { version, webhooks: sorted(object.data.get("webhooks").cloned().unwrap_or_default()) }
     }
+
+    /// As [`Found::of`], but for the CA that cert-manager writes of this Certificate: whatever that is, as long as it is asked
+    /// to.
+    fn without_ca(object: &DynamicObject, certificate: Option<&str>) -> Self {
+        let mut found = Self::of(object);
+        let Some(certificate) = certificate else { return found };
+        if object.annotations().get(INJECT_CA).is_none_or(|asked| asked != certificate) {
+            return Self { webhooks: Value::Null, ..found };
+        }
+        let webhooks = found.webhooks.as_array_mut().into_iter().flatten();
+        for client in webhooks.filter_map(|webhook| webhook.get_mut("clientConfig")?.as_object_mut()) {
+            client.remove("caBundle");
+        }
+        found
+    }
 }
 
 /// Webhooks in the order of their names, in which they mean the same.
@@ -68,6 +83,8 @@ pub(super) fn sorted(webhooks: Value) -> Value {
 struct Known {
     /// Whether this replica writes.
     leads: bool,
+    /// The Certificate whose CA cert-manager writes.
+    certificate: Option<String>,
     /// As they are stored; `None` is not there.
     stored: BTreeMap<String, Option<Found>>,
     /// Those that a listing which is going on has held.
@@ -98,7 +115,7 @@ impl Known {
     }
 
     fn found(&mut self, name: &str, object: &DynamicObject) {
-        let found = Found::of(object);
+        let found = Found::without_ca(object, self.certificate.as_deref());
         if !self.is_news(name, &found) {
             return;
         }
@@ -190,7 +207,8 @@ impl Webhooks {
         shutdown: CancellationToken,
     ) -> Result<(), Failure> {
         let (mut revisions, mut trusts) = (engine.revisions(), self.authorities.changes());
-        let (mut backlog, mut known) = (Backlog::new(), Known::default());
+        let mut known = Known { certificate: self.certificate.clone(), ..Known::default() };
+        let mut backlog = Backlog::new();
         let mut watches = select_all(self.wanted(&engine.snapshot()).iter().map(|one| one.watch(&client)));
         let mut current = None;
         loop {
@@ -225,7 +243,7 @@ impl Webhooks {
                 },
                 name = backlog.next(), if leads && synced_now => {
                     let Some(one) = wanted.iter().find(|one| one.name == name) else { continue };
-                    match one.write(&client).await {
+                    match one.write(&client, self.certificate.as_deref()).await {
                         Ok(found) => {
                             if known.wrote(one, found) {
                                 backlog.done(&name);
@@ -258,21 +276,22 @@ impl Configuration {
     }
 
     /// Makes it what it should be; returns what is stored then.
-    async fn write(&self, client: &Client) -> Result<Found, kube::Error> {
+    async fn write(&self, client: &Client, certificate: Option<&str>) -> Result<Found, kube::Error> {
         let api = self.api(client);
         let whole = Patch::Apply(json!({
             "apiVersion": self.resource.api_version, "kind": self.resource.kind,
-            "metadata": super::metadata(self.name.clone()), "webhooks": self.webhooks,
+            "metadata": super::metadata(self.name.clone(), certificate), "webhooks": self.webhooks,
         }));
         let parameters = PatchParams::apply(MANAGER).force();
-        let found = Found::of(&patiently(PATIENCE, api.patch(&self.name, &parameters, &whole)).await?);
+        let found =
+            Found::without_ca(&patiently(PATIENCE, api.patch(&self.name, &parameters, &whole)).await?, certificate);
         if found.webhooks == self.webhooks {
             return Ok(found);
         }
         // what somebody else put beside ours stays when ours is applied: the whole list takes its place
         let list = Patch::Merge(json!({"webhooks": self.webhooks}));
         let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-        Ok(Found::of(&patiently(PATIENCE, api.patch(&self.name, &parameters, &list)).await?))
+        Ok(Found::without_ca(&patiently(PATIENCE, api.patch(&self.name, &parameters, &list)).await?, certificate))
     }
 }
 

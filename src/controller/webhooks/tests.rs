@@ -39,17 +39,26 @@ fn webhooks() -> Webhooks {
         authorities: Authorities::new(Trust::of(Arc::new(authority))),
         carried: watch::Sender::new(None),
         standing: watch::Sender::default(),
+        certificate: None,
         failure_policy: FailurePolicy::Fail,
         injection_failure_policy: FailurePolicy::Fail,
     }
 }
 
 #[test]
-fn without_such_a_policy_there_is_no_webhook() {
-    let webhooks = webhooks();
-    assert_eq!(webhooks.operations(&snapshot(&[("shop", "")])), None);
-    let [_, operations, _] = webhooks.wanted(&snapshot(&[("shop", "")]));
-    assert_eq!(operations.webhooks, serde_json::json!([]));
+fn without_such_a_policy_there_is_no_rule() {
+    let webhook = webhooks().operations(&snapshot(&[("shop", "")]));
+    assert_eq!((webhook.rules, webhook.namespace_selector), (None, Some(LabelSelector::default())));
+}
+
+#[test]
+fn what_cert_manager_writes_is_not_written_in_its_place() {
+    let webhooks = Webhooks { certificate: Some("durward-system/durward-webhooks".into()), ..webhooks() };
+    for configuration in webhooks.wanted(&snapshot(&[])) {
+        let clients = configuration.webhooks.as_array().into_iter().flatten().map(|webhook| &webhook["clientConfig"]);
+        let clients: Vec<_> = clients.collect();
+        assert!(!clients.is_empty() && clients.iter().all(|client| client.get("caBundle").is_none()), "{clients:?}");
+    }
 }
 
 #[test]
@@ -57,7 +66,7 @@ fn rules_are_what_policies_declare_where_they_declare_it() {
     let exec = "{apiGroups: [''], resources: [pods/exec], verbs: [CONNECT]}";
     let scale = "{apiGroups: [apps], resources: [deployments/scale, '*/*'], verbs: ['*']}";
     let world = snapshot(&[("shop", exec), ("farm", exec), ("bank", scale), ("other", "")]);
-    let webhook = webhooks().operations(&world).unwrap();
+    let webhook = webhooks().operations(&world);
     let rules: Vec<String> = webhook
         .rules
         .iter()

@@ -45,6 +45,10 @@ const SPIFFE_CLIENT_MODULE: Module = Module { name: "spiffe-client", tags: "", c
 // The server's store is SQLite, in C.
 const SPIRE_MODULE: Module = Module { name: "spire", tags: "", cgo: true, stamp: None };
 const HELM_MODULE: Module = Module { name: "helm", tags: "", cgo: false, stamp: None };
+const CERT_MANAGER_MODULE: Module = Module { name: "cert-manager", tags: "", cgo: false, stamp: None };
+
+/// Modules whose manifests are kept beside their programs: name here, path of the module, folder in it.
+const MANIFESTS: &[(&str, &str, &str)] = &[("cert-manager", "github.com/cert-manager/cert-manager", "deploy/crds")];
 
 macro_rules! binaries {
     ($($(#[$doc:meta])* $const:ident = $name:literal from $module:ident $package:literal;)*) => {
@@ -87,6 +91,8 @@ binaries! {
     COREDNS = "coredns" from COREDNS_MODULE "github.com/coredns/coredns";
     /// Installs charts; built only when asked for.
     HELM = "helm" from HELM_MODULE "helm.sh/helm/v4/cmd/helm";
+    /// cert-manager's control loops that make certificates and write CAs into webhooks; built only when asked for.
+    CERT_MANAGER = "cert-manager" from CERT_MANAGER_MODULE ".";
     /// A workload that speaks to the Workload API by the SPIFFE project's own library; built only when asked for.
     SPIFFE_CLIENT = "spiffe-client" from SPIFFE_CLIENT_MODULE ".";
     /// SPIRE's agent, for its `api` commands and as another trust domain's; built only when asked for.
@@ -119,7 +125,7 @@ pub const NODE: &[Binary] = &[
 ];
 
 /// Every program, for lookup by name.
-const ALL: &[&[Binary]] = &[NODE, &[HELM, SPIFFE_CLIENT, SPIRE_AGENT, SPIRE_SERVER]];
+const ALL: &[&[Binary]] = &[NODE, &[HELM, CERT_MANAGER, SPIFFE_CLIENT, SPIRE_AGENT, SPIRE_SERVER]];
 
 /// The program called `name`.
 pub fn named(name: &str) -> Option<Binary> {
@@ -130,6 +136,12 @@ pub fn named(name: &str) -> Option<Binary> {
 pub fn path(binary: Binary) -> Result<PathBuf> {
     ensure(&[binary])?;
     location(binary)
+}
+
+/// The folder with the manifests that belong to one program, which is built if need be.
+pub fn manifests(binary: Binary) -> Result<PathBuf> {
+    ensure(&[binary])?;
+    Ok(built_dir(binary.module)?.join("manifests"))
 }
 
 /// Builds those of `wanted` that are neither in `$KUBEBUILDER_ASSETS` nor built before.
@@ -204,8 +216,23 @@ fn build(binaries: &[Binary]) -> Result<()> {
             .args(["build", "-trimpath", "-tags", module.tags, "-ldflags", &link_flags(module)?, "-o"])
             .args([partial.as_path(), Path::new(binary.package)]);
         run(&mut command)?;
+        copy_manifests(&go, module, &dir.join("manifests"))?;
         let built = dir.join(binary.name);
         fs::rename(&partial, &built).at("create", &built)?;
+    }
+    Ok(())
+}
+
+/// Copies what [`MANIFESTS`] has of a module: its sources need not be there when its programs are.
+fn copy_manifests(go: &Path, module: &Module, to: &Path) -> Result<()> {
+    let Some((_, path, folder)) = MANIFESTS.iter().find(|(name, _, _)| *name == module.name) else { return Ok(()) };
+    let listed = run(Command::new(go).current_dir(source(module)).args(["list", "-m", "-f", "{{.Dir}}", path]))?;
+    let from = Path::new(listed.trim()).join(folder);
+    fs::create_dir_all(to).at("create", to)?;
+    for entry in fs::read_dir(&from).at("list", &from)?.flatten() {
+        let copy = to.join(entry.file_name());
+        // a module's files are read-only, and a copy of one could not be replaced
+        fs::write(&copy, fs::read(entry.path()).at("read", &entry.path())?).at("write", &copy)?;
     }
     Ok(())
 }

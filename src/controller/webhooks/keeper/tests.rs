@@ -48,6 +48,36 @@ fn nothing_is_written_that_is_as_it_should_be() {
 }
 
 #[test]
+fn what_cert_manager_writes_is_right_as_long_as_it_is_asked_to() {
+    let certificate = "durward-system/durward-webhooks";
+    let wanted = wanted(json!([{"name": "a", "clientConfig": {"service": 1}}]));
+    let with = |version, asked: Option<&str>, webhook: Value| {
+        let mut object = stored(version, json!([webhook]));
+        object.metadata.annotations = asked.map(|asked| [(INJECT_CA.to_owned(), asked.to_owned())].into());
+        object
+    };
+    let mut known = Known { certificate: Some(certificate.to_owned()), ..leader() };
+    for (version, asked, webhook, right) in [
+        (1, Some(certificate), json!({"name": "a", "clientConfig": {"service": 1}}), true),
+        (2, Some(certificate), json!({"name": "a", "clientConfig": {"service": 1, "caBundle": "one"}}), true),
+        (3, Some(certificate), json!({"name": "a", "clientConfig": {"service": 1, "caBundle": "other"}}), true),
+        (4, Some(certificate), json!({"name": "a", "clientConfig": {"service": 2, "caBundle": "other"}}), false),
+        (5, Some("other/certificate"), json!({"name": "a", "clientConfig": {"service": 1, "caBundle": "one"}}), false),
+        (6, None, json!({"name": "a", "clientConfig": {"service": 1}}), false),
+    ] {
+        listed(&mut known, Some(with(version, asked, webhook)));
+        assert_eq!(known.wrong(&wanted).is_empty(), right, "version {version}");
+    }
+    // where Durward writes it, no other is right
+    let mut known = leader();
+    listed(
+        &mut known,
+        Some(with(7, Some(certificate), json!({"name": "a", "clientConfig": {"service": 1, "caBundle": "one"}}))),
+    );
+    assert!(!known.wrong(&wanted).is_empty());
+}
+
+#[test]
 fn what_somebody_else_changed_is_put_back_at_once_and_a_quarrel_slows_down() {
     let good = json!([{"name": "a", "rules": [1], "failurePolicy": "Fail"}]);
     let wanted = wanted(good.clone());
