@@ -111,6 +111,77 @@ fn e2e_the_chart_has_the_generated_definitions_and_reasons_for_its_rights() {
     assert!(!rights.contains("\"*\"") && !rights.contains("[*]"), "no wildcard");
 }
 
+/// What keeps the doors open and shut is there without being asked for, and what needs other operators only when asked for.
+#[test]
+fn e2e_an_installation_is_spread_spared_and_locked_down_by_default() {
+    let installed = installed();
+    let get = |what: &str| -> Value {
+        serde_json::from_str(&installed.kubectl(["get", what, "-n", NAMESPACE, "-o", "json"])).expect("JSON")
+    };
+    let deployment = get("deployment/durward");
+    let pod = &deployment["spec"]["template"]["spec"];
+    assert_eq!(deployment["spec"]["replicas"], 2);
+    assert_eq!(pod["priorityClassName"], "system-cluster-critical");
+    assert_eq!(pod["topologySpreadConstraints"][0]["topologyKey"], "kubernetes.io/hostname");
+    assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+    assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+    let expected = json!({
+        "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]},
+    });
+    assert_eq!(pod["containers"][0]["securityContext"], expected);
+    let selected = &deployment["spec"]["selector"]["matchLabels"];
+    let budget = get("poddisruptionbudget/durward");
+    assert_eq!((&budget["spec"]["maxUnavailable"], &budget["spec"]["selector"]["matchLabels"]), (&json!(1), selected));
+    let policy = get("networkpolicy/durward");
+    assert_eq!(policy["spec"]["podSelector"]["matchLabels"], *selected);
+    assert_eq!(policy["spec"]["policyTypes"], json!(["Ingress"]));
+    let open = policy["spec"]["ingress"].as_array().expect("rules").iter().flat_map(|rule| rule["ports"].as_array());
+    let mut open: Vec<&str> = open.flatten().filter_map(|port| port["port"].as_str()).collect();
+    open.sort_unstable();
+    assert_eq!(open, ["admin", "grpcs", "https", "tokens", "webhooks"]);
+
+    let chart = chart().display().to_string();
+    let rendered = |switches: &[&str]| {
+        let switches: Vec<String> = switches.iter().map(|switch| format!("--set={switch}")).collect();
+        let args = ["template", "durward", &chart].into_iter().chain(switches.iter().map(String::as_str));
+        let (good, rendered) = helm(&installed, &args.collect::<Vec<_>>());
+        assert!(good, "{rendered}");
+        rendered
+    };
+    let has = |rendered: &str, kind: &str| rendered.lines().any(|line| line == format!("kind: {kind}"));
+    let plain = rendered(&[]);
+    for (switch, kind) in [
+        ("serviceMonitor.enabled=true", "ServiceMonitor"),
+        ("prometheusRule.enabled=true", "PrometheusRule"),
+        ("webhooks.certManager.enabled=true", "Certificate"),
+    ] {
+        assert!(!has(&plain, kind) && has(&rendered(&[switch]), kind), "{kind} is asked for by {switch}");
+    }
+    let dashboard = "grafana_dashboard: \"1\"";
+    assert!(!plain.contains(dashboard) && rendered(&["dashboard.enabled=true"]).contains(dashboard));
+    for (switch, kind) in [
+        ("podDisruptionBudget.enabled=false", "PodDisruptionBudget"),
+        ("replicas=1", "PodDisruptionBudget"),
+        ("networkPolicy.enabled=false", "NetworkPolicy"),
+        ("crds.enabled=false", "CustomResourceDefinition"),
+    ] {
+        assert!(has(&plain, kind) && !has(&rendered(&[switch]), kind), "{kind} is there but for {switch}");
+    }
+}
+
+/// Whoever has installed it is told three commands, and each of them works.
+#[test]
+fn e2e_the_notes_have_the_next_commands() {
+    let installed = installed();
+    let (good, notes) = helm(&installed, &["get", "notes", "durward", "--namespace", NAMESPACE]);
+    assert!(good, "{notes}");
+    let commands: Vec<&str> = notes.lines().filter_map(|line| Some(line.split_once("kubectl ")?.1)).collect();
+    assert_eq!(commands.len(), 3, "{notes}");
+    for command in commands {
+        installed.kubectl(command.split(' '));
+    }
+}
+
 #[test]
 fn e2e_a_release_lives_through_upgrade_uninstall_and_reinstall() {
     let installed = installed();
@@ -146,7 +217,8 @@ fn e2e_a_release_lives_through_upgrade_uninstall_and_reinstall() {
     let (good, output) =
         helm(&installed, &["uninstall", "durward", "--namespace", NAMESPACE, "--wait", "--timeout=120s"]);
     assert!(good, "{output}");
-    let left = installed.kubectl(["get", "validatingwebhookconfigurations", "-o", "name"]);
+    let left =
+        installed.kubectl(["get", "validatingwebhookconfigurations,mutatingwebhookconfigurations", "-o", "name"]);
     assert!(!left.contains("durward"), "{left}");
     create().expect("nothing stands in the way of an uninstalled cluster");
     assert_eq!(authority(), first, "the CA stays");
