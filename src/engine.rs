@@ -13,6 +13,7 @@ use chrono::{DateTime, Utc};
 use durward_core::approval::Matter;
 use durward_core::decision::{Decision, Reason};
 use durward_core::digest::Digest;
+use durward_core::evidence::Evidence;
 use durward_core::kubernetes::ApiCall;
 use durward_core::principal::{Principal, PrincipalId};
 use durward_core::relations::{Answers, Questions};
@@ -93,6 +94,8 @@ pub struct Answer {
     pub credential_presented: bool,
     /// Where the person who is asking can show the second factor that is missing.
     pub step_up: Option<Url>,
+    /// Whether a refusal hangs on conditions that read an object which is not known here.
+    pub awaits_object: bool,
     /// Whether the decision could not be recorded although it has to be.
     pub unrecorded: bool,
 }
@@ -257,24 +260,26 @@ impl Engine {
     }
 
     /// Decides a request to the Kubernetes API: every service of the namespace that declares it has to let it through.
-    /// The answers up to the first refusal, one for each service; none where nobody declares the request.
+    /// The answers up to the first refusal that does not wait for the object, one for each service; none where nobody declares
+    /// the request.
     pub async fn ask_kubernetes(
         &self,
         door: Door,
         namespace: &str,
         call: ApiCall<'_>,
         caller: Option<&Arc<Principal>>,
+        evidence: &dyn Evidence,
     ) -> Vec<Answer> {
         let snapshot = self.snapshot();
         let mut answers = Vec::new();
         for service in snapshot.governing(namespace, &call) {
             let target = Target::Audience(&service.key().audience);
-            let request = Request { target, call: Call::Kubernetes(call), source: None, evidence: &() };
+            let request = Request { target, call: Call::Kubernetes(call), source: None, evidence };
             let caller = caller.map_or(Caller::Nobody, |principal| Caller::Vouched(Arc::clone(principal)));
             let answer = self.ask_of(&snapshot, door, &request, caller).await;
-            let passes = answer.passes();
+            let refused = !answer.passes() && !answer.awaits_object;
             answers.push(answer);
-            if !passes {
+            if refused {
                 break;
             }
         }
@@ -304,6 +309,8 @@ impl Engine {
             _ => route,
         };
         let decision = route.decide(principal.as_deref(), now);
+        // at the other doors it is known, or never will be
+        let awaits_object = door == Door::Authorization && route.awaits_object(principal.as_deref(), now);
         self.unenforced.count(&decision, snapshot);
         let id = DecisionId { process: self.process, number: self.decisions.fetch_add(1, Ordering::Relaxed) };
         let made = Made {
@@ -331,6 +338,7 @@ impl Engine {
             step_up: self.step_up(&decision, principal.as_deref()).filter(|_| door != Door::Admin),
             principal,
             decision,
+            awaits_object: awaits_object && !unrecorded,
             unrecorded,
         }
     }

@@ -169,6 +169,39 @@ fn where_nobody_knows_the_headers_conditions_on_them_fail() {
     }
 }
 
+#[test]
+fn resources_are_what_the_enforcement_point_says() {
+    let policy =
+        POLICY.replace("request.headers['x-tenant'] == 'acme-secret'", "resource.properties.owner == 'acme-secret'");
+    let policy = policy.replace(
+        "''x-trial'' in request.headers && request.headers[''x-trial''] != ''no''",
+        "resource.id == ''sealed''",
+    );
+    let up = Up::with(&[("orders.yaml", &policy)]);
+    let ask = |resource: Value| {
+        let subject = json!({"type": "workload", "id": BILLING});
+        let body = json!({"subject": subject, "action": {"name": "list"}, "resource": resource});
+        up.authzen("/access/v1/evaluation", &body).1["decision"] == true
+    };
+    let owned = |owner: &str, id: &str| json!({"type": "orders.shop", "id": id, "properties": {"owner": owner}});
+    assert!(ask(owned("acme-secret", "1")));
+    assert!(
+        !ask(owned("other", "1"))
+            && !ask(owned("acme-secret", "sealed"))
+            && !ask(json!({"type": "orders.shop", "id": "1"}))
+    );
+    // no resource is known where requests are HTTP: the denial applies
+    let bearer = format!("Bearer {}", up.token("billing/billing", "orders.shop"));
+    assert_eq!(up.forward_auth("GET", HOST, "/orders", &[("authorization", &bearer)]).status, 403);
+    let records = up.records(5);
+    assert_eq!(
+        records.iter().map(|record| record["reason"].as_str().unwrap()).collect::<Vec<_>>(),
+        [GRANTED, MISSING, DENIED, MISSING, DENIED]
+    );
+    let (code, report) = replayed(&up, &policy);
+    assert_eq!((code, &report["byOutcome"]), (0, &json!(5)), "{report}");
+}
+
 /// Exit code and report of a replay.
 fn replayed(up: &Up, policy: &str) -> (i32, Value) {
     let directory = tempfile::tempdir().unwrap();

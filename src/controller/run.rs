@@ -237,6 +237,7 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Failure> {
         engine: Arc::clone(&engine),
         trust_domain: names.trust_domain.as_str().into(),
         namespace: namespace.as_str().into(),
+        admission_fails_closed: settings.failure_policy == FailurePolicy::Fail,
         allows: settings.authorization_allows,
     };
     let token_reviews = TokenReviews { engine: Arc::clone(&engine), ways: settings.token_review.into() };

@@ -35,6 +35,8 @@ pub struct Authorization {
     pub trust_domain: Arc<str>,
     /// Namespace of this installation.
     pub namespace: Arc<str>,
+    /// Whether admission refuses what it can't ask about (`failurePolicy: Fail`).
+    pub admission_fails_closed: bool,
     /// Whether what policies allow is allowed, whatever the cluster's own authorizers would say.
     pub allows: bool,
 }
@@ -71,16 +73,23 @@ async fn answer(this: &Authorization, spec: &SubjectAccessReviewSpec) -> Subject
         extra: spec.extra.clone(),
     };
     let caller = kubernetes_user(&this.trust_domain, &user).map(Arc::new);
-    let answers = this.engine.ask_kubernetes(Door::Authorization, namespace, call, caller.as_ref()).await;
-    match answers.last() {
-        Some(last) if !last.passes() => {
-            SubjectAccessReviewStatus { denied: Some(true), reason: Some(message(last)), ..none }
-        }
-        Some(_) if this.allows && answers.iter().all(|answer| answer.decision.allowed()) => {
+    let answers = this.engine.ask_kubernetes(Door::Authorization, namespace, call, caller.as_ref(), &()).await;
+    // what hangs on the object alone is for admission to say, which will have it
+    let admission = this.admission_fails_closed && is_admitted(&call);
+    let refused = answers.iter().find(|answer| !(answer.passes() || answer.awaits_object && admission));
+    match (refused, answers.first()) {
+        (Some(refused), _) => SubjectAccessReviewStatus { denied: Some(true), reason: Some(message(refused)), ..none },
+        (None, Some(_)) if this.allows && answers.iter().all(|answer| answer.decision.allowed()) => {
             SubjectAccessReviewStatus { allowed: true, reason: Some("policies allow it".to_owned()), ..none }
         }
         _ => none,
     }
+}
+
+/// Whether our admission webhook is asked about a request that a policy declares: it is for all that changes or connects,
+/// which is all there is a [`call`] for, but not for Namespaces themselves, which are in none.
+fn is_admitted(call: &ApiCall<'_>) -> bool {
+    !(call.group.is_empty() && call.resource == "namespaces")
 }
 
 /// Nodes and what runs the cluster, as in the admission webhook's conditions.

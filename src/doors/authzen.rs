@@ -19,7 +19,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use chrono::{DateTime, Utc};
-use durward_core::evidence::Said;
+use durward_core::evidence::Evidence;
 use durward_core::principal::{Identity, Principal, PrincipalId};
 use durward_core::request::{Call, Request, Target};
 use durward_core::risk::Assurance;
@@ -227,7 +227,7 @@ async fn decide(
 
     let principal = subject.principal(doors.engine.authenticator())?;
     let (target, call) = question(action, resource)?;
-    let evidence = &Said { headers: context.map(headers).transpose()?.flatten() };
+    let evidence = &Told { headers: context.map(headers).transpose()?.flatten(), resource };
     let request = Request { target, call, source: Some(peer.address.ip()), evidence };
     let caller = principal.map_or(Caller::Nobody, |principal| Caller::Vouched(Arc::new(principal)));
     let answer = doors.engine.ask(Door::AuthZen, &request, caller).await;
@@ -275,6 +275,28 @@ fn question<'a>(action: &'a Action, resource: &'a Resource) -> Result<(Target<'a
         .collect();
     captures.insert("id".into(), resource.id.as_str().into());
     Ok((Target::Audience(&resource.kind), Call::Named { operation: &action.name, captures }))
+}
+
+/// What an enforcement point tells of a request.
+#[derive(Debug)]
+struct Told<'a> {
+    headers: Option<Vec<(String, String)>>,
+    resource: &'a Resource,
+}
+
+impl Evidence for Told<'_> {
+    fn headers(&self, each: &mut dyn FnMut(&str, Option<&[u8]>)) -> bool {
+        let headers = self.headers.iter().flatten();
+        headers.for_each(|(name, value)| each(name, Some(value.as_bytes())));
+        self.headers.is_some()
+    }
+
+    fn resource(&self) -> Option<Map<String, Value>> {
+        let Resource { kind, id, properties } = self.resource;
+        let fields =
+            [("type", kind.clone().into()), ("id", id.clone().into()), ("properties", properties.clone().into())];
+        Some(fields.map(|(name, value): (&str, Value)| (name.to_owned(), value)).into_iter().collect())
+    }
 }
 
 /// The headers that the enforcement point was sent, if it tells them; those that came more than once as a list.

@@ -69,7 +69,13 @@ fn webhooks() -> (Router, Router) {
     let namespace = "durward-system".into();
     (
         admission::router(admission),
-        authorization::router(Authorization { engine, trust_domain, namespace, allows: true }),
+        authorization::router(Authorization {
+            engine,
+            trust_domain,
+            namespace,
+            allows: true,
+            admission_fails_closed: true,
+        }),
     )
 }
 

@@ -4,6 +4,7 @@
 //! holds what these conditions came to, never what they read.
 
 use crate::condition::{Condition, Truth};
+use serde_json::{Map, Value as Json};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -18,6 +19,16 @@ pub trait Evidence: fmt::Debug + Send + Sync {
     fn headers(&self, each: &mut dyn FnMut(&str, Option<&[u8]>)) -> bool {
         let _ = each;
         false
+    }
+
+    /// The fields of `kubernetes`, `object` and `oldObject`, as far as the request has them.
+    fn objects(&self) -> Option<Map<String, Json>> {
+        None
+    }
+
+    /// The fields of `resource`: `type`, `id` and `properties` of the resource that an enforcement point asks about.
+    fn resource(&self) -> Option<Map<String, Json>> {
+        None
     }
 
     /// What the condition of a rule came to when the same request was decided before.
@@ -35,6 +46,10 @@ impl Evidence for () {}
 pub struct Said {
     /// The headers, if they are known.
     pub headers: Option<Vec<(String, String)>>,
+    /// `object` and `oldObject` of a request to the Kubernetes API, if they are known.
+    pub objects: Option<Map<String, Json>>,
+    /// `type`, `id` and `properties` of the resource, if it is known.
+    pub resource: Option<Map<String, Json>>,
 }
 
 impl Evidence for Said {
@@ -42,6 +57,14 @@ impl Evidence for Said {
         let headers = self.headers.iter().flatten();
         headers.for_each(|(name, value)| each(name, Some(value.as_bytes())));
         self.headers.is_some()
+    }
+
+    fn objects(&self) -> Option<Map<String, Json>> {
+        self.objects.clone()
+    }
+
+    fn resource(&self) -> Option<Map<String, Json>> {
+        self.resource.clone()
     }
 }
 

@@ -50,6 +50,8 @@ pub struct Service {
     closed_by: Box<[PolicyKey]>,
     /// Headers that conditions read.
     pub(crate) headers: Box<[Arc<str>]>,
+    /// Fields of `kubernetes` and `resource` that they read.
+    pub(crate) objects: Box<[&'static str]>,
     routes: Routes,
     /// Patterns over the Kubernetes API with the operations that they are.
     kubernetes: Vec<(ApiPattern, usize)>,
@@ -208,7 +210,8 @@ impl Union {
             numbered.flat_map(|(number, denial)| denial.to.iter().map(move |subject| (subject, number))).collect();
         let conditions = grants.iter().filter_map(|grant| grant.when.as_ref());
         let conditions = conditions.chain(denials.iter().filter_map(|denial| denial.when.as_ref()));
-        let headers: BTreeSet<Arc<str>> = conditions.flat_map(|when| when.headers().cloned()).collect();
+        let headers: BTreeSet<Arc<str>> = conditions.clone().flat_map(|when| when.headers().cloned()).collect();
+        let objects: BTreeSet<&'static str> = conditions.flat_map(|when| when.objects()).collect();
         let givers = givers(&grants);
         // in the order in which they were added: routes and names go by it
         let operations = policies
@@ -246,6 +249,7 @@ impl Union {
             denial_index,
             closed_by: closed_by.into(),
             headers: headers.into_iter().collect(),
+            objects: objects.into_iter().collect(),
             routes,
             kubernetes,
             names,
@@ -285,6 +289,7 @@ impl Service {
             denial_index: SubjectIndex::default(),
             closed_by: Box::default(),
             headers: Box::default(),
+            objects: Box::default(),
             routes: Routes::default(),
             kubernetes: Vec::new(),
             tokens: Tokens::default(),

@@ -79,7 +79,7 @@ impl Check {
         let line = self.record.as_ref().map(Which::find).transpose()?;
         let recorded = line.as_ref().map(|(number, line)| recorded::read(*number, line)).transpose()?;
         let known = self.operation.is_none() || !self.header.is_empty();
-        let said = Said { headers: known.then(|| self.header.clone()) };
+        let said = Said { headers: known.then(|| self.header.clone()), ..Said::default() };
         let snapshot = match &recorded {
             Some((_, record)) => as_then(record, snapshot),
             None => snapshot,

@@ -7,6 +7,7 @@ use durward_api::relations::relationship;
 use durward_api::resources::{Relationship, RelationshipSpec, Tuple as Stated};
 use durward_core::decision::Reason;
 use durward_core::evidence::Said;
+use durward_core::kubernetes::{ApiCall, Verb};
 use durward_core::principal::{Identity, PrincipalId};
 use durward_core::relations::Tuple;
 use durward_core::request::{Call, Request, Target};
@@ -107,7 +108,7 @@ const fn usual(id: &PrincipalId) -> Assurance {
     }
 }
 
-/// What is asked: method, host and path, or an operation of an audience.
+/// What is asked: method, host and path, or an operation or a request to the Kubernetes API of an audience.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Asked {
@@ -119,15 +120,44 @@ pub(super) struct Asked {
     #[serde(default)]
     captures: Captures,
     source: Option<IpAddr>,
+    kubernetes: Option<Api>,
+    /// `type`, `id` and `properties` of the resource that an AuthZEN request is about.
+    resource: Option<Map<String, Value>>,
     /// Headers; of an operation by its name they are unknown where none are said.
     headers: Option<BTreeMap<String, String>>,
+}
+
+/// A request to the Kubernetes API, in the namespace of the audience's policies.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Api {
+    verb: Verb,
+    #[serde(default)]
+    group: String,
+    resource: String,
+    #[serde(default)]
+    subresource: String,
+    #[serde(default)]
+    name: String,
+    /// The object as it is to be, and as it was. Without either nobody knows them, as before admission.
+    object: Option<Value>,
+    old_object: Option<Value>,
+}
+
+impl Api {
+    fn objects(&self) -> Option<Map<String, Value>> {
+        let both = [("object", &self.object), ("oldObject", &self.old_object)];
+        let there = both.into_iter().filter_map(|(name, object)| Some((name.to_owned(), object.clone()?)));
+        Some(there.collect()).filter(|objects: &Map<String, Value>| !objects.is_empty())
+    }
 }
 
 impl Asked {
     /// What the request shows.
     pub(super) fn evidence(&self) -> Said {
         let headers = self.headers.clone().or_else(|| self.method.as_ref().map(|_| BTreeMap::new()));
-        Said { headers: headers.map(|headers| headers.into_iter().collect()) }
+        let objects = self.kubernetes.as_ref().and_then(Api::objects);
+        Said { headers: headers.map(|headers| headers.into_iter().collect()), objects, resource: self.resource.clone() }
     }
 
     /// The request.
@@ -137,10 +167,18 @@ impl Asked {
             (None, Some(audience)) => Target::Audience(audience),
             _ => return Err("say exactly one of `host` and `audience`"),
         };
-        let call = match (&self.method, &self.path, &self.operation) {
-            (Some(method), Some(path), None) if self.captures.is_empty() => Call::Http { method, path },
-            (None, None, Some(operation)) => Call::Named { operation, captures: self.captures.clone() },
-            _ => return Err("say either `method` and `path`, or `operation`, to which `captures` can be given"),
+        let call = match (&self.method, &self.path, &self.operation, &self.kubernetes) {
+            (Some(method), Some(path), None, None) if self.captures.is_empty() => Call::Http { method, path },
+            (None, None, Some(operation), None) => Call::Named { operation, captures: self.captures.clone() },
+            (None, None, None, Some(api)) if self.captures.is_empty() => {
+                let Api { verb, group, resource, subresource, name, .. } = api;
+                Call::Kubernetes(ApiCall { group, resource, subresource, verb: *verb, name })
+            }
+            _ => {
+                return Err(
+                    "say either `method` and `path`, or `operation`, to which `captures` can be given, or `kubernetes`",
+                );
+            }
         };
         Ok(Request { target, call, source: self.source, evidence })
     }

@@ -63,7 +63,10 @@ pub fn router(webhooks: Webhooks) -> Router {
     router
         .route(
             OPERATIONS_PATH,
-            post(move |body| answer(body, async move |request| operations::admit(&operations, &request).await)),
+            post(move |body: Bytes| {
+                let whole = body.clone();
+                answer(body, async move |request| operations::admit(&operations, &request, &whole).await)
+            }),
         )
         .route(
             RESOURCES_PATH,
@@ -90,3 +93,6 @@ fn refuse(request: &Request, code: StatusCode, reason: &str, message: String) ->
     reason.clone_into(&mut response.result.reason);
     response
 }
+
+#[cfg(test)]
+mod tests;

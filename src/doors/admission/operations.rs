@@ -6,12 +6,39 @@ use crate::doors::answer::approval_name;
 use crate::engine::{Answer, Door};
 use axum::http::StatusCode;
 use durward_core::decision::{Decision, Reason};
+use durward_core::evidence::Evidence;
 use durward_core::kubernetes::{ApiCall, Verb};
 use kube::core::admission::{AdmissionResponse, Operation};
+use serde_json::{Map, Value};
 use std::sync::Arc;
 
+/// What conditions read of a review: only then is it read as a whole.
+#[derive(Debug)]
+struct Reviewed<'b>(&'b [u8]);
+
+impl Evidence for Reviewed<'_> {
+    fn objects(&self) -> Option<Map<String, Value>> {
+        let mut review: Value = serde_json::from_slice(self.0).ok()?;
+        let request = review.get_mut("request")?;
+        let mut objects = Map::new();
+        for name in ["object", "oldObject"] {
+            let object = request.get_mut(name).map(Value::take).filter(|object| !object.is_null());
+            objects.extend(object.map(|object| (name.to_owned(), without_managers(object))));
+        }
+        Some(objects)
+    }
+}
+
+/// An object without the list of who set which field: it is longer than all the rest, and anybody's to write.
+fn without_managers(mut object: Value) -> Value {
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("managedFields");
+    }
+    object
+}
+
 /// Decides one request. A request in no namespace, or that no policy of its namespace declares, goes through.
-pub(super) async fn admit(webhooks: &Webhooks, request: &Request) -> AdmissionResponse {
+pub(super) async fn admit(webhooks: &Webhooks, request: &Request, review: &[u8]) -> AdmissionResponse {
     let Some(namespace) = request.namespace.as_deref().filter(|namespace| !namespace.is_empty()) else {
         return AdmissionResponse::from(request);
     };
@@ -28,10 +55,11 @@ pub(super) async fn admit(webhooks: &Webhooks, request: &Request) -> AdmissionRe
         name: &request.name,
     };
     let caller = kubernetes_user(&webhooks.trust_domain, &request.user_info).map(Arc::new);
-    let answers = webhooks.engine.ask_kubernetes(Door::Admission, namespace, call, caller.as_ref()).await;
-    match answers.last() {
-        Some(answer) if !answer.passes() => refuse(request, StatusCode::FORBIDDEN, "Forbidden", message(answer)),
-        _ => {
+    let (engine, evidence) = (&webhooks.engine, Reviewed(review));
+    let answers = engine.ask_kubernetes(Door::Admission, namespace, call, caller.as_ref(), &evidence).await;
+    match answers.iter().find(|answer| !answer.passes()) {
+        Some(answer) => refuse(request, StatusCode::FORBIDDEN, "Forbidden", message(answer)),
+        None => {
             let mut response = AdmissionResponse::from(request);
             let audited = answers.iter().filter(|answer| !answer.decision.allowed());
             let warnings: Vec<String> = audited

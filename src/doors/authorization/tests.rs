@@ -24,18 +24,30 @@ const POLICY: &str = r#"{
   }
 }"#;
 
-fn webhook(change: impl FnOnce(&mut Value), allows: bool) -> Router {
+fn catalog(change: impl FnOnce(&mut Value)) -> Catalog {
     let mut policy: Value = serde_json::from_str(POLICY).expect("JSON");
     change(&mut policy);
     let mut catalog =
         Catalog::new(Settings { trust_domain: "cluster.local".into(), cluster_domain: "cluster.local".into() });
     let fates = catalog.apply([Change::Policy(Box::new(serde_json::from_value(policy).expect("a policy")))]);
     assert!(fates.iter().all(|(_, fate)| fate.in_force), "{fates:?}");
+    catalog
+}
+
+fn webhook_of(catalog: &Catalog, allows: bool) -> Authorization {
     let authenticator = Arc::new(Authenticator::new(TrustDomain::default(), Arc::default()));
     let engine = Arc::new(Engine::new(authenticator, Audit::nowhere(), Arc::new(Metrics::default()), 1));
     engine.replace_snapshot(catalog.snapshot().clone());
     let (trust_domain, namespace) = ("cluster.local".into(), "durward-system".into());
-    router(Authorization { engine, trust_domain, namespace, allows })
+    Authorization { engine, trust_domain, namespace, admission_fails_closed: true, allows }
+}
+
+fn authorization(change: impl FnOnce(&mut Value), allows: bool) -> Authorization {
+    webhook_of(&catalog(change), allows)
+}
+
+fn webhook(change: impl FnOnce(&mut Value), allows: bool) -> Router {
+    router(authorization(change, allows))
 }
 
 async fn post(router: &Router, body: String) -> (StatusCode, String) {
@@ -194,4 +206,76 @@ async fn what_is_no_review_is_refused() {
     let (status, body) = post(&router, review.to_string()).await;
     assert_eq!(status, StatusCode::OK);
     assert!(body.contains(r#""status":{"allowed":false}"#), "{body}");
+}
+
+/// A policy by which ada makes deployments of few replicas, and nobody deletes what is kept.
+fn by_object(policy: &mut Value) {
+    policy["spec"]["operations"][1]["kubernetes"] = json!([
+        {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["*"]},
+        {"apiGroups": [""], "resources": ["namespaces", "pods/exec"], "verbs": ["*"]},
+    ]);
+    policy["spec"]["operations"][0]["kubernetes"] =
+        json!([{"apiGroups": ["x"], "resources": ["y"], "verbs": ["CREATE"]}]);
+    policy["spec"]["grants"] = json!([
+        {"name": "few", "to": [{"principal": "kube:ada"}], "scopes": ["scale"], "when": "kubernetes.object.spec.replicas < 3"},
+        {"name": "all", "to": [{"principal": "kube:bob"}], "scopes": ["scale"]},
+    ]);
+    policy["spec"]["denials"] = json!([
+        {"name": "gone", "to": [{"principal": "kube:mallory"}, {"principal": "kube:eve"}], "when": "request.captures.verb == 'DELETE'"},
+        {"name": "kept", "to": [{"principal": "kube:bob"}], "when": "has(kubernetes.oldObject) && has(kubernetes.oldObject.metadata.labels.keep)"},
+    ]);
+}
+
+#[tokio::test]
+async fn what_hangs_on_the_object_is_left_to_admission_and_nothing_else() {
+    let router = webhook(by_object, false);
+    for (request, who, expected) in [
+        // admission will see it, and then it is known
+        ("create deployments.apps", "ada", "none"),
+        ("update deployments.apps", "ada", "none"),
+        ("patch deployments.apps", "ada", "none"),
+        ("delete deployments.apps", "ada", "none"),
+        ("deletecollection deployments.apps", "ada", "none"),
+        ("create pods/exec", "ada", "none"),
+        ("get pods/exec", "ada", "none"),
+        ("delete deployments.apps", "bob", "none"),
+        // it is refused whatever the object is
+        ("create deployments.apps", "eve", "deny"),
+        ("delete deployments.apps", "eve", "deny"),
+        ("delete deployments.apps", "mallory", "deny"),
+        // admission is never asked about Namespaces themselves
+        ("delete namespaces", "ada", "deny"),
+        ("update namespaces", "ada", "deny"),
+        ("update namespaces", "bob", "deny"),
+    ] {
+        assert_eq!(opinion(&router, request, "shop", user(who)).await, expected, "{request} by {who}");
+    }
+    // to be allowed here it would have to be known
+    let router = webhook(by_object, true);
+    assert_eq!(opinion(&router, "create deployments.apps", "shop", user("ada")).await, "none");
+    assert_eq!(opinion(&router, "delete deployments.apps", "shop", user("bob")).await, "none");
+}
+
+#[tokio::test]
+async fn where_admission_may_be_passed_over_nothing_is_left_to_it() {
+    let mut webhook = authorization(by_object, false);
+    webhook.admission_fails_closed = false;
+    let router = router(webhook);
+    for (request, who) in
+        [("create deployments.apps", "ada"), ("delete deployments.apps", "bob"), ("create pods/exec", "ada")]
+    {
+        assert_eq!(opinion(&router, request, "shop", user(who)).await, "deny", "{request} by {who}");
+    }
+}
+
+#[tokio::test]
+async fn one_service_that_refuses_is_enough_whatever_another_waits_for() {
+    let mut catalog = catalog(by_object);
+    let other = json!({"metadata": {"name": "z-other", "namespace": "shop"}, "spec": {
+        "operations": [{"name": "z", "kubernetes": [{"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["CREATE"]}]}],
+    }});
+    catalog.apply([Change::Policy(Box::new(serde_json::from_value(other).expect("a policy")))]);
+    let router = router(webhook_of(&catalog, false));
+    assert_eq!(opinion(&router, "create deployments.apps", "shop", user("ada")).await, "deny");
+    assert_eq!(opinion(&router, "update deployments.apps", "shop", user("ada")).await, "none");
 }

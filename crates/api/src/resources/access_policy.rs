@@ -441,7 +441,7 @@ pub struct Grant {
     /// A scope counts only if the caller's token carries it too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub from_token: bool,
-    /// Condition in CEL over `principal` and `request`. When it fails to evaluate, nothing is granted.
+    /// Condition in CEL over `principal`, `request`, `kubernetes` and `resource`. When it fails to evaluate, nothing is granted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::condition")]
     pub when: Option<String>,
@@ -472,7 +472,7 @@ pub struct Denial {
     /// Callers that the denial is for: any of these.
     #[schemars(length(min = 1, max = 64))]
     pub to: Vec<Subject>,
-    /// Condition in CEL over `principal` and `request`. When it fails to evaluate, the denial applies.
+    /// Condition in CEL over `principal`, `request`, `kubernetes` and `resource`. When it fails to evaluate, the denial applies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::condition")]
     pub when: Option<String>,

@@ -372,7 +372,7 @@ fn conditions() {
     for (when, expected) in [
         (
             "principl.id == 'x'",
-            "`principl` does not exist; a condition speaks of `principal` and `request` (line 1, column 1 of the expression)",
+            "`principl` does not exist; a condition speaks of `principal`, `request`, `kubernetes` and `resource` (line 1, column 1 of the expression)",
         ),
         (
             "true && request.verb == 'x'",

@@ -1,19 +1,24 @@
 //! What an expression is made of, and what it speaks of.
 
 use super::{
-    ConditionError, HEADERS, MAX_NESTED_LOOPS, MAX_NODES, MAX_TREE_DEPTH, PRINCIPAL, REQUEST, SpokenOf, error_at,
+    ConditionError, HEADERS, KUBERNETES, MAX_NESTED_LOOPS, MAX_NODES, MAX_TREE_DEPTH, PRINCIPAL, REQUEST, RESOURCE,
+    SpokenOf, error_at,
 };
 use cel::Program;
 use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// What an expression speaks of, if it is small enough and all that it names exists.
-pub(super) fn inspect(program: &Program, source: &str, listed: &[Arc<str>]) -> Result<SpokenOf, ConditionError> {
+/// What an expression speaks of, and its number of parts, if it is small enough and all that it names exists.
+pub(super) fn inspect(
+    program: &Program,
+    source: &str,
+    listed: &[Arc<str>],
+) -> Result<(SpokenOf, usize), ConditionError> {
     let spoken_of = SpokenOf::default();
     let mut inspector = Inspector { program, source, listed, nodes: 0, depth: 0, bound: Vec::new(), spoken_of };
     inspector.visit(program.expression(), 0)?;
-    Ok(inspector.spoken_of)
+    Ok((inspector.spoken_of, inspector.nodes))
 }
 
 /// Walks an expression once, for size and for names that do not exist.
@@ -152,7 +157,7 @@ impl<'p> Inspector<'p> {
         }
     }
 
-    /// The name and fields of `principal` or `request`, if that is what the node stands for.
+    /// The name and fields of `principal`, `request`, `kubernetes` or `resource`, if that is what the node stands for.
     fn root(
         &mut self,
         node: &IdedExpr,
@@ -161,6 +166,10 @@ impl<'p> Inspector<'p> {
             Expr::Ident(name) if self.bound.contains(&name.as_str()) => None,
             Expr::Ident(name) if name == "principal" => Some(("principal", PRINCIPAL, &mut self.spoken_of.principal)),
             Expr::Ident(name) if name == "request" => Some(("request", REQUEST, &mut self.spoken_of.request)),
+            Expr::Ident(name) if name == "kubernetes" => {
+                Some(("kubernetes", KUBERNETES, &mut self.spoken_of.kubernetes))
+            }
+            Expr::Ident(name) if name == "resource" => Some(("resource", RESOURCE, &mut self.spoken_of.resource)),
             _ => None,
         }
     }
@@ -171,7 +180,12 @@ impl<'p> Inspector<'p> {
         if self.bound.contains(&name) || TYPES.contains(&name) {
             return Ok(());
         }
-        Err(self.error(node, format!("`{name}` does not exist; a condition speaks of `principal` and `request`")))
+        Err(self.error(
+            node,
+            format!(
+                "`{name}` does not exist; a condition speaks of `principal`, `request`, `kubernetes` and `resource`"
+            ),
+        ))
     }
 
     fn error(&self, node: &IdedExpr, message: String) -> ConditionError {

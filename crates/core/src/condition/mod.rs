@@ -4,18 +4,23 @@
 //! condition fails applies.
 
 mod inspect;
+mod json;
 mod library;
+mod steps;
 mod types;
+
+pub use json::{MAX_LEVELS, MAX_PARTS, Objects};
 
 use crate::digest::Digest;
 use crate::evidence::Headers;
-use cel::common::ast::{Expr, LiteralValue, operators};
-use cel::common::types::{CelMap, CelMapKey, CelString};
+use cel::common::ast::{Expr, IdedExpr, LiteralValue, operators};
+use cel::common::types::{CelBool, CelMap, CelMapKey, CelString};
 use cel::common::value::{CowVal, Val};
 use cel::context::VariableResolver;
 use cel::{Context, Env, ExecutionError, Program, Value};
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock};
 use thiserror::Error;
 
@@ -31,6 +36,17 @@ const MAX_TREE_DEPTH: usize = 32;
 /// Loops (`all`, `exists`, `map`, `filter`) within loops: the cost grows with the power of this.
 const MAX_NESTED_LOOPS: usize = 2;
 
+/// What the turns of all loops of an evaluation may cost: their number, times the parts of the expression, times the parts of
+/// what it reads. A loop over two thousand groups goes by ten times as much, nested loops over them don't.
+const MAX_WORK: usize = 1_000_000_000;
+/// The same for what loops put into lists: the number of its values, times the parts of what is read, of which each is one
+/// at most. Some hundred megabytes if every value were all that is read.
+const MAX_KEPT: usize = 4_000_000;
+
+/// The fields of `kubernetes`.
+const KUBERNETES: &[&str] = &["object", "oldObject"];
+/// The fields of `resource`.
+const RESOURCE: &[&str] = &["type", "id", "properties"];
 /// The fields of `principal`.
 const PRINCIPAL: &[&str] = &[
     "id",
@@ -60,7 +76,10 @@ static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| {
 /// A condition that compiled.
 pub struct Condition {
     source: Arc<str>,
-    program: Program,
+    /// Counts the turns of its loops.
+    expression: IdedExpr,
+    nodes: usize,
+    loops: bool,
     spoken_of: SpokenOf,
 }
 
@@ -70,6 +89,8 @@ struct SpokenOf {
     principal: BTreeSet<&'static str>,
     request: BTreeSet<&'static str>,
     headers: BTreeSet<Arc<str>>,
+    kubernetes: BTreeSet<&'static str>,
+    resource: BTreeSet<&'static str>,
 }
 
 /// What a condition depends on.
@@ -135,10 +156,12 @@ impl Condition {
             },
             None => at_start("the expression does not parse".to_owned()),
         })?;
-        let spoken_of = inspect::inspect(&program, source, headers)?;
+        let (spoken_of, nodes) = inspect::inspect(&program, source, headers)?;
         types::check(program.expression())
             .map_err(|mistake| error_at(&program, source, mistake.node, mistake.message))?;
-        Ok(Self { source: source.into(), program, spoken_of })
+        let mut expression = program.expression().clone();
+        let loops = steps::counted(&mut expression);
+        Ok(Self { source: source.into(), expression, nodes, loops, spoken_of })
     }
 
     /// The expression as it was written.
@@ -150,7 +173,7 @@ impl Condition {
     /// Whether it always holds, or never: it comes to the same whatever the facts are.
     #[must_use]
     pub fn constant(&self) -> Option<bool> {
-        fold(&self.program.expression().expr)
+        fold(&self.expression.expr)
     }
 
     /// The headers that it reads.
@@ -158,10 +181,21 @@ impl Condition {
         self.spoken_of.headers.iter()
     }
 
+    /// The fields of `kubernetes` and `resource` that it reads.
+    pub(crate) fn objects(&self) -> impl Iterator<Item = &'static str> {
+        self.spoken_of.kubernetes.iter().chain(&self.spoken_of.resource).copied()
+    }
+
+    /// Whether it reads the object of a request to the Kubernetes API, and else nothing that could be unknown.
+    pub(crate) fn awaits_object(&self) -> bool {
+        let others = self.spoken_of.request.contains(HEADERS) || !self.spoken_of.resource.is_empty();
+        !self.spoken_of.kubernetes.is_empty() && !others
+    }
+
     /// Whether it reads what no record of a decision holds.
     #[must_use]
     pub fn reads_evidence(&self) -> bool {
-        self.spoken_of.request.contains(HEADERS)
+        self.spoken_of.request.contains(HEADERS) || self.objects().next().is_some()
     }
 
     /// Tells its text apart from any other.
@@ -178,32 +212,56 @@ impl Condition {
             "operation" => Reach::Operation,
             _ => Reach::Request,
         };
+        if self.objects().next().is_some() {
+            return Reach::Request;
+        }
         self.spoken_of.request.iter().map(reach).max().unwrap_or(Reach::Caller)
     }
 
     /// Whether the condition holds for these facts.
     #[must_use]
     pub fn evaluate(&self, facts: &dyn Facts) -> Truth {
-        let headers = match self.shown_headers(facts) {
-            Ok(headers) => headers,
+        let variables = match self.variables(facts) {
+            Ok(variables) => variables,
             Err(why) => return Truth::Failed(why),
-        };
-        let variables = Variables {
-            facts,
-            headers,
-            spoken_of: &self.spoken_of,
-            principal: OnceLock::new(),
-            request: OnceLock::new(),
         };
         let mut context = Context::with_env(Arc::clone(&ENV));
         context.set_variable_resolver(&variables);
-        match self.program.execute(&context) {
+        let result = Value::resolve(&self.expression, &context);
+        if variables.exhausted.load(Ordering::Relaxed) {
+            return Truth::Failed("its loops take more steps than one evaluation may".to_owned());
+        }
+        match result {
             Ok(Value::Bool(true)) => Truth::True,
             Ok(Value::Bool(false)) => Truth::False,
             Ok(other) => Truth::Failed(format!("the condition gave {:?} instead of a bool", other.type_of())),
             Err(error) if self.reads_evidence() => Truth::Failed(discreet(&error)),
             Err(error) => Truth::Failed(error.to_string()),
         }
+    }
+
+    fn variables<'f>(&'f self, facts: &'f dyn Facts) -> Result<Variables<'f>, String> {
+        let headers = self.shown_headers(facts)?;
+        let read = |fields: &BTreeSet<_>, objects: &dyn Fn() -> Option<&'f Objects>, what: &str| {
+            let unknown = || format!("it reads the {what}, which nobody knows here");
+            (!fields.is_empty()).then(|| objects().ok_or_else(unknown)?.read()).transpose()
+        };
+        let kubernetes = read(&self.spoken_of.kubernetes, &|| facts.objects(), "object")?;
+        let resource = read(&self.spoken_of.resource, &|| facts.resource(), "resource")?;
+        let parts = 1 + [kubernetes, resource].into_iter().flatten().map(|(_, parts)| parts).sum::<usize>();
+        Ok(Variables {
+            facts,
+            headers,
+            kubernetes: kubernetes.map(|(objects, _)| objects),
+            resource: resource.map(|(resource, _)| resource),
+            condition: self,
+            principal: OnceLock::new(),
+            request: OnceLock::new(),
+            parts: parts.into(),
+            steps: AtomicUsize::new(0),
+            kept: AtomicUsize::new(0),
+            exhausted: AtomicBool::new(false),
+        })
     }
 
     /// The headers that it reads, if they can be told; none where it reads none.
@@ -253,35 +311,86 @@ pub trait Facts: Send + Sync {
     fn headers(&self) -> Option<&Headers> {
         None
     }
+    /// The fields of `kubernetes`, if they are known.
+    fn objects(&self) -> Option<&Objects> {
+        None
+    }
+    /// The fields of `resource`, if they are known.
+    fn resource(&self) -> Option<&Objects> {
+        None
+    }
 }
 
 struct Variables<'f> {
     facts: &'f dyn Facts,
     headers: Option<&'f Headers>,
-    spoken_of: &'f SpokenOf,
+    kubernetes: Option<&'f CelMap<'static>>,
+    resource: Option<&'f CelMap<'static>>,
+    condition: &'f Condition,
     principal: OnceLock<CelMap<'static>>,
     request: OnceLock<CelMap<'static>>,
+    /// Parts of what was read so far.
+    parts: AtomicUsize,
+    /// Turns of loops so far, and those of them that add to a list.
+    steps: AtomicUsize,
+    kept: AtomicUsize,
+    exhausted: AtomicBool,
 }
 
 impl Variables<'_> {
     fn request(&self, field: &str) -> Option<Box<dyn Val>> {
         match (field, self.headers) {
-            (HEADERS, Some(headers)) => Some(Box::new(shown(&self.spoken_of.headers, headers))),
-            _ => self.facts.request(field).map(native),
+            (HEADERS, Some(headers)) => Some(Box::new(shown(&self.condition.spoken_of.headers, headers))),
+            _ => self.facts.request(field).map(|value| self.counted(value)),
         }
+    }
+
+    /// The interpreter's own form of a value, whose parts are counted where there are loops.
+    fn counted(&self, value: Value) -> Box<dyn Val> {
+        if self.condition.loops {
+            self.parts.fetch_add(parts(&value), Ordering::Relaxed);
+        }
+        native(value)
+    }
+
+    /// Whether a loop may take another turn.
+    fn step(&self, keeps: bool) -> bool {
+        let parts = self.parts.load(Ordering::Relaxed);
+        let count = |so_far: &AtomicUsize, one: usize| so_far.fetch_add(one, Ordering::Relaxed).saturating_add(one);
+        let work = count(&self.steps, 1).saturating_mul(self.condition.nodes).saturating_mul(parts);
+        let kept = count(&self.kept, keeps.into()).saturating_mul(parts);
+        let fits = work <= MAX_WORK && kept <= MAX_KEPT;
+        self.exhausted.fetch_or(!fits, Ordering::Relaxed);
+        fits
     }
 }
 
 impl VariableResolver for Variables<'_> {
     fn resolve<'b>(&'b self, variable: &str) -> Option<CowVal<'b, 'b>> {
+        let spoken_of = &self.condition.spoken_of;
         let value = match variable {
-            "principal" => self
-                .principal
-                .get_or_init(|| object(&self.spoken_of.principal, |field| self.facts.principal(field).map(native))),
-            "request" => self.request.get_or_init(|| object(&self.spoken_of.request, |field| self.request(field))),
+            "principal" => self.principal.get_or_init(|| {
+                object(&spoken_of.principal, |field| self.facts.principal(field).map(|value| self.counted(value)))
+            }),
+            "request" => self.request.get_or_init(|| object(&spoken_of.request, |field| self.request(field))),
+            "kubernetes" => self.kubernetes?,
+            "resource" => self.resource?,
+            steps::STEP | steps::KEEP => {
+                return self.step(variable == steps::KEEP).then(|| CowVal::owned(CelBool::from(true)));
+            }
             _ => return None,
         };
         Some(CowVal::Borrowed(value))
+    }
+}
+
+/// Of how many parts a value is.
+fn parts(value: &Value) -> usize {
+    match value {
+        Value::String(text) => 1 + text.len() / 64,
+        Value::List(items) => 1 + items.iter().map(parts).sum::<usize>(),
+        Value::Map(map) => 1 + map.map.values().map(parts).sum::<usize>(),
+        _ => 1,
     }
 }
 

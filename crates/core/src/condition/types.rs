@@ -225,11 +225,11 @@ static BY_NAME: LazyLock<HashMap<&'static str, Vec<&'static Signature>>> = LazyL
     by_name
 });
 
-/// The type of each field of `principal` and `request`.
+/// The type of each field of `principal`, `request`, `kubernetes` and `resource`.
 fn field(root: &str, field: &str) -> Kind {
     match (root, field) {
         ("principal", "groups" | "scopes") => Texts,
-        ("principal", "attributes") => Map,
+        ("principal", "attributes") | ("kubernetes", _) | ("resource", "properties") => Map,
         ("principal", "authenticatedAt") | ("request", "time") => Time,
         ("request", "captures" | "headers") => TextMap,
         _ => Text,
@@ -343,11 +343,11 @@ impl<'p> Checker<'p> {
         self.bound.iter().rev().find(|(bound, _)| *bound == name).map(|(_, kind)| *kind)
     }
 
-    /// `principal` or `request`, if that is what the node stands for.
+    /// `principal`, `request`, `kubernetes` or `resource`, if that is what the node stands for.
     fn root(&self, node: &IdedExpr) -> Option<&'static str> {
         match &node.expr {
             Expr::Ident(name) if self.bound(name).is_none() => {
-                ["principal", "request"].into_iter().find(|root| root == name)
+                ["principal", "request", "kubernetes", "resource"].into_iter().find(|root| root == name)
             }
             _ => None,
         }

@@ -16,7 +16,7 @@ impl Route<'_, '_> {
     pub fn considered(&self, principal: &Principal, now: DateTime<Utc>) -> Vec<Considered> {
         let (Some(service), Ok(found)) = (self.service, &self.found) else { return Vec::new() };
         let caller = principal.identity().at(&found.operation.operation.name);
-        let facts = RequestFacts { route: self, found, caller, now };
+        let facts = RequestFacts { route: self, found, caller, now, in_favour: false };
         let denials = service.denials.iter().map(|denial| {
             let outcome = match (subject(&denial.to, &facts), condition(&denial.rule, denial.when.as_deref(), &facts)) {
                 (false, _) => Outcome::OtherCallers,

@@ -1,7 +1,7 @@
 //! What conditions can see of a caller and a request.
 
 use super::{Found, Route};
-use crate::condition::Facts;
+use crate::condition::{Facts, Objects};
 use crate::evidence::Headers;
 use crate::host::Host;
 use crate::kubernetes::ApiCall;
@@ -13,6 +13,7 @@ use crate::scope::Scope;
 use crate::service::Captures;
 use cel::Value;
 use chrono::{DateTime, Utc};
+use serde_json::Map;
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -35,6 +36,8 @@ pub(super) struct RequestFacts<'f, 's> {
     pub(super) found: &'f Found<'s, 'f>,
     pub(super) caller: Cow<'f, Identity>,
     pub(super) now: DateTime<Utc>,
+    /// Whether conditions count in the caller's favour that can't be told for want of the object.
+    pub(super) in_favour: bool,
 }
 
 impl<'s> RequestFacts<'_, 's> {
@@ -76,6 +79,23 @@ impl Facts for RequestFacts<'_, '_> {
         let evidence = self.route.request.evidence;
         let read = self.route.service.map(|service| &*service.headers).unwrap_or_default();
         self.found.headers.get_or_init(|| Headers::of(read, evidence)).as_ref()
+    }
+
+    fn objects(&self) -> Option<&Objects> {
+        let request = self.route.request;
+        let read = self.route.service.map(|service| &*service.objects).unwrap_or_default();
+        let of = || match request.call {
+            Call::Kubernetes(_) => Some(Objects::of("kubernetes", read, &request.evidence.objects()?)),
+            // it is known that there is none
+            _ => Some(Objects::of("kubernetes", &[], &Map::new())),
+        };
+        self.found.objects.get_or_init(of).as_ref()
+    }
+
+    fn resource(&self) -> Option<&Objects> {
+        let evidence = self.route.request.evidence;
+        let read = self.route.service.map(|service| &*service.objects).unwrap_or_default();
+        self.found.resource.get_or_init(|| Some(Objects::of("resource", read, &evidence.resource()?))).as_ref()
     }
 }
 

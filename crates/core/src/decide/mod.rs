@@ -10,7 +10,7 @@ pub use considered::{Considered, Outcome};
 pub(crate) use facts::principal_fact;
 
 use crate::approval::Matter;
-use crate::condition::{Condition, Truth};
+use crate::condition::{Condition, Facts, Objects, Truth};
 use crate::decision::{Approval, Challenge, Decision, Judged, Reason};
 use crate::evidence::Headers;
 use crate::path::{Ambiguity, PathPattern, RequestPath};
@@ -54,11 +54,16 @@ struct Found<'s, 'r> {
     captures: OnceLock<Captures>,
     /// Read when a condition asks for one; nothing where nobody knows them.
     headers: OnceLock<Option<Headers>>,
+    /// The same of the object of a request to the Kubernetes API.
+    objects: OnceLock<Option<Objects>>,
+    /// And of the resource.
+    resource: OnceLock<Option<Objects>>,
 }
 
 impl<'s, 'r> Found<'s, 'r> {
     fn new(operation: &'s ServiceOperation, captures: Captures) -> Self {
-        Self { operation, matched: None, captures: captures.into(), headers: OnceLock::new() }
+        let (headers, objects, resource) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Self { operation, matched: None, captures: captures.into(), headers, objects, resource }
     }
 
     fn captures(&self) -> &Captures {
@@ -98,8 +103,9 @@ fn find<'s, 'r>(service: &'s Service, call: &'r Call<'r>) -> Result<Found<'s, 'r
     let found = match call {
         Call::Http { method, path } => service.find(method, path).map(|found| {
             let (operation, path, pattern) = found?;
+            let (headers, objects, resource) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
             let matched = Some((path, pattern));
-            Some(Found { operation, matched, captures: OnceLock::new(), headers: OnceLock::new() })
+            Some(Found { operation, matched, captures: OnceLock::new(), headers, objects, resource })
         }),
         Call::Named { operation, captures } => {
             Ok(service.named(operation).map(|operation| Found::new(operation, captures.clone())))
@@ -156,7 +162,9 @@ impl<'s> Route<'s, '_> {
         let service = self.service?;
         let RelationEngine::OpenFga(store) = &service.relation_engine else { return None };
         let mut judged = Vec::new();
-        let ControlFlow::Continue((facts, _)) = self.admitted(principal, now, &mut judged) else { return None };
+        // whatever may have to be known in the end
+        let admitted = self.admitted(principal, now, true, &mut judged);
+        let ControlFlow::Continue((facts, _)) = admitted else { return None };
         let mut of = BTreeSet::new();
         self.granted(&facts, &mut judged, |to| {
             of.extend(facts.question(to).ok());
@@ -181,13 +189,28 @@ impl<'s> Route<'s, '_> {
     #[must_use]
     pub fn decide(&self, principal: Option<&Principal>, now: DateTime<Utc>) -> Decision {
         let mut judged = Vec::new();
-        let mut decision = self.decided(principal, now, &mut judged);
+        let mut decision = self.decided(principal, now, false, &mut judged);
         decision.judged = judged;
         decision
     }
 
-    fn decided(&self, principal: Option<&Principal>, now: DateTime<Utc>, judged: &mut Vec<Judged>) -> Decision {
-        let (facts, denied) = match self.admitted(principal, now, judged) {
+    /// Whether a refusal hangs on conditions that read the object of a request to the Kubernetes API, where nobody knows it
+    /// yet: with it, the request could go through.
+    #[must_use]
+    pub fn awaits_object(&self, principal: Option<&Principal>, now: DateTime<Utc>) -> bool {
+        matches!(self.request.call, Call::Kubernetes(_))
+            && !self.decide(principal, now).passes()
+            && self.decided(principal, now, true, &mut Vec::new()).passes()
+    }
+
+    fn decided(
+        &self,
+        principal: Option<&Principal>,
+        now: DateTime<Utc>,
+        in_favour: bool,
+        judged: &mut Vec<Judged>,
+    ) -> Decision {
+        let (facts, denied) = match self.admitted(principal, now, in_favour, judged) {
             ControlFlow::Continue(admitted) => admitted,
             ControlFlow::Break(decision) => return decision,
         };
@@ -209,6 +232,7 @@ impl<'s> Route<'s, '_> {
         &'f self,
         principal: Option<&'f Principal>,
         now: DateTime<Utc>,
+        in_favour: bool,
         judged: &mut Vec<Judged>,
     ) -> ControlFlow<Decision, (RequestFacts<'f, 's>, Option<Decision>)> {
         let found = match &self.found {
@@ -243,7 +267,7 @@ impl<'s> Route<'s, '_> {
                 Some(refusal)
             }
         };
-        let facts = RequestFacts { route: self, found, caller, now };
+        let facts = RequestFacts { route: self, found, caller, now, in_favour };
         let denied = self.denied(&facts, judged).map(|(denial, detail)| Decision {
             mode: denial.mode,
             rules: vec![Arc::clone(&denial.rule)],
@@ -302,7 +326,7 @@ impl<'s> Route<'s, '_> {
             if denial.mode == Mode::Audit && audited.is_some() {
                 continue;
             }
-            let detail = match judge(&denial.rule, denial.when.as_ref(), facts, judged) {
+            let detail = match judge(&denial.rule, denial.when.as_ref(), facts, Truth::False, judged) {
                 Truth::False => continue,
                 Truth::True => denial.reason.as_ref().map(ToString::to_string),
                 Truth::Failed(why) => Some(format!("its condition could not be evaluated: {why}")),
@@ -337,7 +361,7 @@ impl<'s> Route<'s, '_> {
             let gives = gives(grant, candidate, required, &facts.caller) & wanted;
             // condition and relation come last, they are the dearest
             if gives != 0
-                && judge(&grant.rule, grant.when.as_ref(), facts, judged) == Truth::True
+                && judge(&grant.rule, grant.when.as_ref(), facts, Truth::True, judged) == Truth::True
                 && grant.relation.as_ref().is_none_or(&mut related)
             {
                 wanted &= !gives;
@@ -396,13 +420,17 @@ pub(crate) fn good_enough(
     }
 }
 
-/// What the condition of a rule comes to, noted if it reads what no record holds.
+/// What the condition of a rule comes to, noted if it reads what no record holds. `best` is what it would best come to.
 fn judge(
     rule: &Arc<str>,
     when: Option<&Arc<Condition>>,
     facts: &RequestFacts<'_, '_>,
+    best: Truth,
     judged: &mut Vec<Judged>,
 ) -> Truth {
+    if facts.in_favour && when.is_some_and(|when| when.awaits_object()) && facts.objects().is_none() {
+        return best;
+    }
     let truth = condition(rule, when.map(AsRef::as_ref), facts);
     if let Some(when) = when.filter(|when| when.reads_evidence()) {
         judged.push(Judged { rule: Arc::clone(rule), condition: Arc::clone(when), truth: truth.clone() });

@@ -18,7 +18,7 @@ fn reading(source: &str) -> Result<Arc<Condition>, String> {
 
 fn said(headers: &[(&str, &str)]) -> Said {
     let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    Said { headers: Some(headers) }
+    Said { headers: Some(headers), ..Said::default() }
 }
 
 /// The decision about `GET /orders` by Alice, who is granted it when `grant` holds, unless `denial` does.
@@ -198,7 +198,7 @@ proptest! {
         grant in prop::option::of(prop::sample::select(&SOURCES[..])),
         denial in prop::sample::select(&SOURCES[..]),
     ) {
-        let evidence = Said { headers };
+        let evidence = Said { headers, ..Said::default() };
         let without = decided(grant, None, &evidence);
         let with = decided(grant, Some(denial), &evidence);
         prop_assert!(!with.allowed() || without.allowed());
@@ -212,7 +212,7 @@ proptest! {
     /// What a grant counts on is the one value that was sent.
     #[test]
     fn nobody_is_granted_by_a_header_that_reads_in_two_ways(headers in any_headers()) {
-        let evidence = Said { headers: Some(headers.clone()) };
+        let evidence = Said { headers: Some(headers.clone()), ..Said::default() };
         if decided(Some(TENANT), None, &evidence).allowed() {
             let alike: Vec<_> = headers.iter().filter(|(name, _)| name.to_lowercase().replace('_', "-") == "x-tenant").collect();
             prop_assert_eq!(alike.len(), 1);

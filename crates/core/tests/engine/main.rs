@@ -17,6 +17,7 @@ mod compare;
 mod conditions;
 mod headers;
 mod kubernetes;
+mod objects;
 mod order;
 mod pods;
 mod relations;

@@ -1,0 +1,65 @@
+//! JSON as conditions read it: within bounds, and converted once.
+
+use cel::common::types::{CelBool, CelDouble, CelInt, CelList, CelMap, CelMapKey, CelNull, CelString};
+use cel::common::value::Val;
+use serde_json::{Map, Value as Json};
+use std::collections::HashMap;
+
+/// Most parts of what a condition reads: values, and every 64 bytes of a text.
+pub const MAX_PARTS: usize = 32_768;
+/// How deep values are within each other: they are copied and compared recursively.
+pub const MAX_LEVELS: usize = 64;
+
+/// Values by name, or why they are not read.
+#[derive(Debug)]
+pub struct Objects(Result<(CelMap<'static>, usize), String>);
+
+impl Objects {
+    /// Those of `root` with these names, as far as they are there.
+    pub(crate) fn of(root: &str, names: &[&'static str], all: &Map<String, Json>) -> Self {
+        let (mut parts, mut read) = (1, HashMap::new());
+        for (name, json) in names.iter().filter_map(|name| Some((*name, all.get(*name)?))) {
+            match value(json, MAX_LEVELS, &mut parts) {
+                Ok(value) => drop(read.insert(CelMapKey::from(name), value)),
+                Err(why) => return Self(Err(format!("`{root}.{name}` {why}"))),
+            }
+        }
+        Self(Ok((CelMap::from(read), parts)))
+    }
+
+    /// The values, and of how many parts they are.
+    pub(super) fn read(&self) -> Result<(&CelMap<'static>, usize), String> {
+        self.0.as_ref().map(|(map, parts)| (map, *parts)).map_err(Clone::clone)
+    }
+}
+
+/// A value, converted as attributes are; an error if there is too much of it.
+fn value(json: &Json, levels: usize, parts: &mut usize) -> Result<Box<dyn Val>, String> {
+    let below = levels.checked_sub(1).ok_or_else(|| format!("is nested deeper than {MAX_LEVELS} levels"))?;
+    *parts += 1 + json.as_str().map_or(0, |text| text.len() / 64);
+    if *parts > MAX_PARTS {
+        return Err(format!("has more than {MAX_PARTS} parts"));
+    }
+    Ok(match json {
+        Json::Null => Box::new(CelNull),
+        Json::Bool(truth) => Box::new(CelBool::from(*truth)),
+        Json::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(whole), _) => Box::new(CelInt::from(whole)),
+            (None, Some(real)) => Box::new(CelDouble::from(real)),
+            (None, None) => Box::new(CelNull),
+        },
+        Json::String(text) => Box::new(CelString::from(text.clone())),
+        Json::Array(items) => {
+            let items: Result<Vec<_>, String> = items.iter().map(|item| value(item, below, parts)).collect();
+            Box::new(CelList::from(items?))
+        }
+        Json::Object(fields) => {
+            let mut read = HashMap::with_capacity(fields.len());
+            for (name, json) in fields {
+                *parts += name.len() / 64;
+                read.insert(CelMapKey::from(name.clone()), value(json, below, parts)?);
+            }
+            Box::new(CelMap::from(read))
+        }
+    })
+}

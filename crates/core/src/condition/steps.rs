@@ -1,0 +1,65 @@
+//! What loops may cost: each turn asks for a step first, and there are so many of them.
+
+use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators};
+
+/// What a turn asks for. No expression can name it: `@` is no part of a name.
+pub(super) const STEP: &str = "@step";
+/// The same where the turn adds to a list.
+pub(super) const KEEP: &str = "@keep";
+
+/// Has each turn of each loop ask for a step; tells whether there is a loop.
+pub(super) fn counted(node: &mut IdedExpr) -> bool {
+    match &mut node.expr {
+        Expr::Call(call) => {
+            let target = call.target.as_deref_mut().is_some_and(counted);
+            call.args.iter_mut().fold(target, |any, arg| counted(arg) | any)
+        }
+        Expr::Select(select) => counted(&mut select.operand),
+        Expr::List(list) => list.elements.iter_mut().fold(false, |any, element| counted(element) | any),
+        Expr::Map(map) => map.entries.iter_mut().fold(false, |any, entry| entry_counted(&mut entry.expr) | any),
+        Expr::Struct(object) => {
+            object.entries.iter_mut().fold(false, |any, entry| entry_counted(&mut entry.expr) | any)
+        }
+        Expr::Comprehension(each) => {
+            for part in [&mut each.iter_range, &mut each.accu_init, &mut each.loop_step, &mut each.result] {
+                counted(part);
+            }
+            // the interpreter tells loops that gather a list by a condition that is a constant, and by the step's form
+            let no = |id| IdedExpr { id, expr: Expr::Literal(LiteralValue::Boolean(false.into())) };
+            if !matches!(each.loop_cond.expr, Expr::Literal(_)) {
+                let cond = &mut each.loop_cond;
+                *cond = if_there(STEP, cond.clone(), no(cond.id));
+            } else if let Some(guard) = guard(&mut each.loop_step) {
+                *guard = if_there(KEEP, guard.clone(), no(guard.id));
+            } else {
+                let (step, id) = (each.loop_step.clone(), each.loop_step.id);
+                each.loop_step = if_there(KEEP, step, IdedExpr { id, expr: Expr::Ident(each.accu_var.clone()) });
+            }
+            true
+        }
+        Expr::Ident(_) | Expr::Literal(_) | Expr::Unspecified => false,
+    }
+}
+
+fn entry_counted(entry: &mut EntryExpr) -> bool {
+    match entry {
+        EntryExpr::StructField(field) => counted(&mut field.value),
+        EntryExpr::MapEntry(pair) => counted(&mut pair.key) | counted(&mut pair.value),
+    }
+}
+
+/// What decides whether a turn adds anything.
+fn guard(step: &mut IdedExpr) -> Option<&mut IdedExpr> {
+    match &mut step.expr {
+        Expr::Call(call) if call.func_name == operators::CONDITIONAL => call.args.first_mut(),
+        _ => None,
+    }
+}
+
+/// A condition that fails, whatever else, once there are no steps left.
+fn if_there(step: &str, then: IdedExpr, otherwise: IdedExpr) -> IdedExpr {
+    let id = then.id;
+    let args = vec![IdedExpr { id, expr: Expr::Ident(step.to_owned()) }, then, otherwise];
+    let call = CallExpr { func_name: operators::CONDITIONAL.to_owned(), target: None, args };
+    IdedExpr { id, expr: Expr::Call(call) }
+}
