@@ -85,7 +85,7 @@ impl Source {
     /// A JWT-SVID: the last one for these audiences while it is young.
     pub(crate) async fn token(&self, audience: &[String]) -> Result<Arc<TokenAnswer>, Refusal> {
         let mut audience = audience.to_vec();
-        audience.sort();
+        audience.sort_unstable();
         if let Some((token, until)) = self.tokens.get(&audience).filter(|(_, until)| *until > Utc::now()) {
             tracing::debug!(%until, "a token is used again");
             return Ok(token);

@@ -189,7 +189,7 @@ impl SpiffeWorkloadApi for WorkloadApi {
 /// The parts of a map in one order.
 fn sorted(map: &std::collections::HashMap<String, Vec<u8>>) -> Vec<&[u8]> {
     let mut all: Vec<_> = map.iter().collect();
-    all.sort();
+    all.sort_unstable();
     all.into_iter().flat_map(|(name, bytes)| [name.as_bytes(), bytes]).collect()
 }
 

@@ -371,7 +371,7 @@ impl<'k> Verifier<'k> {
             }
         }
         let mut chains: Vec<_> = std::mem::take(&mut self.chains).into_iter().collect();
-        chains.sort_by_key(|(_, state)| state.order);
+        chains.sort_unstable_by_key(|(_, state)| state.order);
         self.report.chains = chains
             .into_iter()
             .map(|(id, state)| ChainFound {

@@ -74,7 +74,7 @@ impl Subject {
         };
         let mut methods = self.methods;
         methods.extend(proof.factor.methods().iter().map(|method| (*method).to_owned()));
-        methods.sort();
+        methods.sort_unstable();
         methods.dedup();
         Self { principal: Arc::new(Principal::authenticated(identity)), methods, ..self }
     }

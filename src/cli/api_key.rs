@@ -238,7 +238,7 @@ impl List {
                 Err(why) => eprintln!("Secret {name}: {why}"),
             }
         }
-        rows.sort();
+        rows.sort_unstable();
         self.output.print(&rows, |rows| table(rows))
     }
 

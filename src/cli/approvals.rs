@@ -107,7 +107,7 @@ impl Approvals {
             self.namespace.as_deref().is_none_or(|namespace| of == Some(namespace))
         };
         let mut rows: Vec<Row> = all.into_iter().map(row).filter(here).collect();
-        rows.sort();
+        rows.sort_unstable();
         self.output.print(&rows, |rows| table(rows))?;
         Ok(Verdict::Yes)
     }

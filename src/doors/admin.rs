@@ -219,7 +219,7 @@ async fn snapshot(State(engine): State<Arc<Engine>>) -> impl IntoResponse {
             operations: service.operations(),
         })
         .collect();
-    services.sort();
+    services.sort_unstable();
     Json(SnapshotView { revision: snapshot.revision().to_string(), services })
 }
 

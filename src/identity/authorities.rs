@@ -27,7 +27,7 @@ impl Trust {
     pub(crate) fn roots(&self) -> Vec<CertificateDer<'static>> {
         let next = self.next.iter().flat_map(|next| next.roots());
         let mut roots: Vec<_> = self.active.roots().iter().chain(next).chain(&self.retiring).cloned().collect();
-        roots.sort_by(|a, b| a.as_ref().cmp(b.as_ref()));
+        roots.sort_unstable_by(|a, b| a.as_ref().cmp(b.as_ref()));
         roots.dedup();
         roots
     }

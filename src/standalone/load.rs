@@ -316,7 +316,7 @@ impl Directory {
             let Some(rejection) = self.catalog.relationship_fate(key).and_then(|fate| fate.rejected) else { continue };
             problems.extend(self.placed(place, rejection.errors, None));
         }
-        problems.sort();
+        problems.sort_unstable();
         problems
     }
 

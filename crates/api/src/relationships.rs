@@ -189,7 +189,7 @@ fn misfits(service: &ServiceKey, shapes: &Shapes, snapshot: &Snapshot) -> Option
             ))
         })
         .collect();
-    errors.sort();
+    errors.sort_unstable();
     let errors: Vec<FieldError> = errors.into_iter().map(|(_, error)| error).collect();
     (!errors.is_empty()).then_some(Rejection { reason: RejectionReason::UnknownRelation, errors })
 }

@@ -67,7 +67,7 @@ impl Route<'_, '_> {
 fn elsewhere(snapshot: &Snapshot, method: &str, request: &crate::request::Request<'_>) -> Vec<NearMiss> {
     let Call::Http { path, .. } = &request.call else { return Vec::new() };
     let mut services: Vec<&Arc<Service>> = snapshot.services().collect();
-    services.sort_by(|a, b| a.key().cmp(b.key()));
+    services.sort_unstable_by(|a, b| a.key().cmp(b.key()));
     let found = services.into_iter().filter(|service| !service.hosts().is_empty()).filter_map(|service| {
         let (operation, _, pattern) = service.find(method, path).ok().flatten()?;
         Some(miss(service, operation, method, pattern, Miss::Host(service.hosts().to_vec())))

@@ -125,7 +125,7 @@ impl Snapshot {
     #[must_use]
     pub fn rights(&self, who: &Who, own: &str) -> Vec<Right> {
         let mut services: Vec<&Arc<Service>> = self.services().collect();
-        services.sort_by(|a, b| a.key().cmp(b.key()));
+        services.sort_unstable_by(|a, b| a.key().cmp(b.key()));
         services.into_iter().flat_map(|service| service.rights(who, own)).collect()
     }
 }

@@ -191,7 +191,7 @@ impl Union {
         let Self { mut policies, mut routes, mut kubernetes, mut names, .. } = self;
         let mut closed_by: Vec<PolicyKey> =
             policies.iter().filter(|p| p.forgotten.is_some()).map(|p| p.key.clone()).collect();
-        closed_by.sort();
+        closed_by.sort_unstable();
         let closed = !closed_by.is_empty();
         if closed {
             // what was denied is not known: no request is an operation any more, but all that were governed still are
@@ -202,9 +202,9 @@ impl Union {
         let first = policies.first()?;
         let key = ServiceKey { namespace: Arc::clone(&first.key.namespace), audience: Arc::clone(&first.audience) };
         let mut grants: Vec<Arc<Grant>> = policies.iter().flat_map(|p| p.grants.iter().cloned()).collect();
-        grants.sort_by(|a, b| a.rule.cmp(&b.rule));
+        grants.sort_unstable_by(|a, b| a.rule.cmp(&b.rule));
         let mut denials: Vec<Arc<Denial>> = policies.iter().flat_map(|p| p.denials.iter().cloned()).collect();
-        denials.sort_by(|a, b| a.rule.cmp(&b.rule));
+        denials.sort_unstable_by(|a, b| a.rule.cmp(&b.rule));
         let numbered = denials.iter().enumerate();
         let denial_index =
             numbered.flat_map(|(number, denial)| denial.to.iter().map(move |subject| (subject, number))).collect();
@@ -226,7 +226,7 @@ impl Union {
                 operation: Arc::clone(operation),
             })
             .collect();
-        policies.sort_by(|a, b| a.key.cmp(&b.key));
+        policies.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         let mut relations = Model::default();
         policies.iter().for_each(|policy| relations.absorb(&policy.relations));
         // all policies with relations have the same

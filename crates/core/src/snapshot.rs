@@ -234,7 +234,7 @@ type Index<K> = Map<K, Arc<[Arc<Service>]>>;
 fn enter<K: Clone + Eq + Hash>(index: &mut Index<K>, key: &K, service: &Arc<Service>) {
     let mut services = index.get(key).map(|services| services.to_vec()).unwrap_or_default();
     services.push(Arc::clone(service));
-    services.sort_by(|a, b| a.key.cmp(&b.key));
+    services.sort_unstable_by(|a, b| a.key.cmp(&b.key));
     index.insert(key.clone(), services.into());
 }
 

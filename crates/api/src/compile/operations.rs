@@ -86,7 +86,7 @@ impl Compiler<'_> {
         if operation.scopes.is_empty() && !operation.public {
             scopes.extend(Scope::parse(&operation.name));
         }
-        scopes.sort();
+        scopes.sort_unstable();
         scopes.dedup();
         if scopes.len() > MAX_SCOPES {
             self.error(&scopes_field, format!("an operation can require at most {MAX_SCOPES} scopes"));

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 #[must_use]
 pub fn lint_services(snapshot: &Snapshot, own: &str) -> Vec<(PolicyKey, Finding)> {
     let mut services: Vec<_> = snapshot.services().collect();
-    services.sort_by(|a, b| a.key().cmp(b.key()));
+    services.sort_unstable_by(|a, b| a.key().cmp(b.key()));
     services.into_iter().flat_map(|service| nobody(service, own)).collect()
 }
 
