@@ -1,8 +1,12 @@
 //! Talking to the API server: how long to wait, how to try again, what may be logged.
 
 use backon::ExponentialBuilder;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, Patch, PatchParams};
-use kube::runtime::watcher::ExponentialBackoff;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, ExponentialBackoff, watcher};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
@@ -36,6 +40,24 @@ where
 pub(crate) fn pauses() -> ExponentialBackoff {
     let pauses = ExponentialBuilder::default().with_min_delay(Duration::from_millis(200));
     pauses.with_max_delay(Duration::from_secs(3)).with_jitter().without_max_times().into()
+}
+
+/// A Secret as it is now and after each change, and `None` once it is removed. The stream has no end: what can't be heard is
+/// asked for again.
+pub(crate) fn versions(secrets: &Api<Secret>, name: &str) -> BoxStream<'static, Option<Secret>> {
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let (events, name) = (watcher(secrets.clone(), config).backoff(pauses()), name.to_owned());
+    let version = move |event| match event {
+        Ok(watcher::Event::Apply(secret) | watcher::Event::InitApply(secret)) => Some(Some(secret)),
+        Ok(watcher::Event::Delete(_)) => Some(None),
+        Ok(watcher::Event::Init | watcher::Event::InitDone) => None,
+        // an error of a Secret's watch could quote it
+        Err(_) => {
+            tracing::warn!(secret = name, "a Secret can't be watched");
+            None
+        }
+    };
+    events.filter_map(move |event| std::future::ready(version(event))).boxed()
 }
 
 /// An error of the API server without any text of objects.

@@ -1,7 +1,7 @@
 //! The webhooks' certificate where cert-manager makes it: the Secret that a Certificate of it fills.
 
 use crate::authn::tls::ServerCertificate;
-use crate::controller::{brief, pauses};
+use crate::controller::{brief, versions};
 use crate::identity::text;
 use crate::metrics::Metrics;
 use crate::process::Failure;
@@ -10,13 +10,10 @@ use durward_pki::svid::not_after;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::Api;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, watcher};
 use rustls::client::verify_server_name;
 use rustls::server::ParsedCertificate;
 use rustls_pki_types::ServerName;
 use std::fmt::Display;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -65,27 +62,18 @@ impl Filled {
         certificate: Arc<ServerCertificate>,
         shutdown: CancellationToken,
     ) -> Result<(), Failure> {
-        let config = watcher::Config::default().fields(&format!("metadata.name={}", self.name));
-        let mut events = pin!(watcher(self.secrets.clone(), config).backoff(pauses()));
+        let mut versions = versions(&self.secrets, &self.name);
         loop {
-            let event = tokio::select! {
-                Some(event) = events.next() => event,
-                () = shutdown.cancelled() => return Ok(()),
-            };
-            match event {
-                Ok(watcher::Event::Apply(secret) | watcher::Event::InitApply(secret)) => {
-                    if let Err(error) = self.next(&certificate, &secret) {
-                        tracing::error!(%error, "the webhooks' certificate stays what it was");
+            tokio::select! {
+                Some(version) = versions.next() => match version {
+                    Some(secret) => {
+                        if let Err(error) = self.next(&certificate, &secret) {
+                            tracing::error!(%error, "the webhooks' certificate stays what it was");
+                        }
                     }
-                }
-                Ok(watcher::Event::Delete(_)) => {
-                    tracing::warn!(secret = self.name, "the Secret with the webhooks' certificate was removed");
-                }
-                Ok(watcher::Event::Init | watcher::Event::InitDone) => {}
-                // an error of a Secret's watch could quote it
-                Err(_) => {
-                    tracing::warn!(secret = self.name, "the Secret with the webhooks' certificate can't be watched");
-                }
+                    None => tracing::warn!(secret = self.name, "the Secret with the webhooks' certificate was removed"),
+                },
+                () = shutdown.cancelled() => return Ok(()),
             }
         }
     }

@@ -29,7 +29,7 @@ mod watch;
 mod webhooks;
 mod writer;
 
-pub(crate) use api_server::{MANAGER, PATIENCE, apply, brief, patiently, pauses};
+pub(crate) use api_server::{MANAGER, PATIENCE, apply, brief, patiently, pauses, versions};
 pub(crate) use backlog::Backlog;
 pub(crate) use events::Events;
 pub(crate) use key_uses::uses_name;

@@ -1,6 +1,6 @@
 //! Where the authorities are kept, and how every replica comes to know them.
 
-use crate::controller::{brief, pauses};
+use crate::controller::{brief, versions};
 use crate::identity::authorities::{Authorities, Trust};
 use crate::identity::secret::{Wish, decode, encode, provided};
 use crate::process::Failure;
@@ -11,9 +11,6 @@ use durward_pki::serial::Serial;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, PostParams};
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, watcher};
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use time::OffsetDateTime;
@@ -138,28 +135,23 @@ impl Store {
         seen: watch::Sender<Seen>,
         shutdown: CancellationToken,
     ) -> Result<(), Failure> {
-        let config = watcher::Config::default().fields(&format!("metadata.name={}", self.name));
-        let mut events = pin!(watcher(self.secrets.clone(), config).backoff(pauses()));
+        let mut versions = versions(&self.secrets, &self.name);
         loop {
-            let event = tokio::select! {
-                Some(event) = events.next() => event,
-                () = shutdown.cancelled() => return Ok(()),
-            };
-            match event {
-                Ok(watcher::Event::Apply(secret) | watcher::Event::InitApply(secret)) => {
-                    match decode(&self.name, &secret, &self.trust_domain, OffsetDateTime::now_utc()) {
-                        Ok(trust) => authorities.replace(trust),
-                        Err(error) => tracing::error!(%error, "the authorities stay what they were"),
+            tokio::select! {
+                Some(version) = versions.next() => match version {
+                    Some(secret) => {
+                        match decode(&self.name, &secret, &self.trust_domain, OffsetDateTime::now_utc()) {
+                            Ok(trust) => authorities.replace(trust),
+                            Err(error) => tracing::error!(%error, "the authorities stay what they were"),
+                        }
+                        seen.send_replace(Seen { there: true, wish: Wish::of(&secret) });
                     }
-                    seen.send_replace(Seen { there: true, wish: Wish::of(&secret) });
-                }
-                Ok(watcher::Event::Delete(_)) => {
-                    tracing::error!(secret = self.name, "the Secret with the CA was removed; the leader puts it back");
-                    seen.send_replace(Seen::default());
-                }
-                Ok(watcher::Event::Init | watcher::Event::InitDone) => {}
-                // an error of a Secret's watch could quote it
-                Err(_) => tracing::warn!(secret = self.name, "the Secret with the CA can't be watched"),
+                    None => {
+                        tracing::error!(secret = self.name, "the Secret with the CA was removed; the leader puts it back");
+                        seen.send_replace(Seen::default());
+                    }
+                },
+                () = shutdown.cancelled() => return Ok(()),
             }
         }
     }

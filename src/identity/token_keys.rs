@@ -3,7 +3,7 @@
 
 use crate::audit::LogSigner;
 use crate::authn::Authenticator;
-use crate::controller::{brief, pauses};
+use crate::controller::{brief, versions};
 use crate::process::Failure;
 use chrono::{DateTime, Utc};
 use durward_pki::rotation::{KeySchedule, KeyTerm, key_changes, signing};
@@ -12,10 +12,7 @@ use futures::StreamExt;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, ObjectMeta, PostParams};
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, watcher};
 use std::collections::BTreeMap;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -193,19 +190,14 @@ impl KeyStore {
         leading: watch::Receiver<bool>,
         shutdown: CancellationToken,
     ) -> Result<(), Failure> {
-        let config = watcher::Config::default().fields(&format!("metadata.name={}", self.name));
-        let mut events = pin!(watcher(self.secrets.clone(), config).backoff(pauses()));
+        let mut versions = versions(&self.secrets, &self.name);
         loop {
             tokio::select! {
-                Some(event) = events.next() => match event {
-                    Ok(watcher::Event::Apply(secret) | watcher::Event::InitApply(secret)) => match Ring::decode(&secret) {
-                        Ok(ring) => keys.replace(ring),
-                        Err(error) => tracing::error!(%error, "the token keys stay what they were"),
-                    },
+                Some(version) = versions.next() => match version.as_ref().map(Ring::decode) {
+                    Some(Ok(ring)) => keys.replace(ring),
+                    Some(Err(error)) => tracing::error!(%error, "the token keys stay what they were"),
                     // what was signed stays valid; the leader makes new keys
-                    Ok(_) => {}
-                    // an error of a Secret's watch could quote it
-                    Err(_) => tracing::warn!(secret = self.name, "the Secret with the token keys can't be watched"),
+                    None => {}
                 },
                 () = sleep(PERIOD) => {
                     let (made, gone) = key_changes(&keys.current().terms(), &self.schedule, Utc::now().timestamp());

@@ -61,9 +61,9 @@ struct Found<'s, 'r> {
 }
 
 impl<'s, 'r> Found<'s, 'r> {
-    fn new(operation: &'s ServiceOperation, captures: Captures) -> Self {
+    fn new(operation: &'s ServiceOperation, captures: OnceLock<Captures>) -> Self {
         let (headers, objects, resource) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
-        Self { operation, matched: None, captures: captures.into(), headers, objects, resource }
+        Self { operation, matched: None, captures, headers, objects, resource }
     }
 
     fn captures(&self) -> &Captures {
@@ -103,15 +103,13 @@ fn find<'s, 'r>(service: &'s Service, call: &'r Call<'r>) -> Result<Found<'s, 'r
     let found = match call {
         Call::Http { method, path } => service.find(method, path).map(|found| {
             let (operation, path, pattern) = found?;
-            let (headers, objects, resource) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
-            let matched = Some((path, pattern));
-            Some(Found { operation, matched, captures: OnceLock::new(), headers, objects, resource })
+            Some(Found { matched: Some((path, pattern)), ..Found::new(operation, OnceLock::new()) })
         }),
         Call::Named { operation, captures } => {
-            Ok(service.named(operation).map(|operation| Found::new(operation, captures.clone())))
+            Ok(service.named(operation).map(|operation| Found::new(operation, captures.clone().into())))
         }
         Call::Kubernetes(call) => {
-            Ok(service.find_kubernetes(call).map(|operation| Found::new(operation, kubernetes_captures(call))))
+            Ok(service.find_kubernetes(call).map(|operation| Found::new(operation, kubernetes_captures(call).into())))
         }
         Call::Unclear => Err(Ambiguity::Request),
     };
