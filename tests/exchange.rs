@@ -23,9 +23,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
-use tokens::{Key, encode, manifests, now, with};
+use tokens::{Key, claims, door, encode, manifests, now, segment, with};
 
-const HOST: &str = "orders.example.com";
 const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
@@ -105,14 +104,6 @@ fn given(reply: &Reply) -> String {
     body(reply)["access_token"].as_str().unwrap().to_owned()
 }
 
-fn segment(token: &str, number: usize) -> Value {
-    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').nth(number).unwrap()).unwrap()).unwrap()
-}
-
-fn claims(token: &str) -> Value {
-    segment(token, 1)
-}
-
 fn get(up: &Up, path: &str) -> Reply {
     request(up.listen["tokens"], "GET", path, &[("Host", "durward")], "")
 }
@@ -128,10 +119,6 @@ fn verify(up: &Up, token: &str, audience: &str) -> Value {
     validation.set_issuer(&[issuer]);
     validation.set_required_spec_claims(&["exp", "aud", "iss", "sub"]);
     jsonwebtoken::decode(token, &DecodingKey::from_jwk(key).unwrap(), &validation).unwrap().claims
-}
-
-fn door(up: &Up, method: &str, path: &str, token: &str) -> Reply {
-    up.forward_auth(method, HOST, path, &[("Authorization", &format!("Bearer {token}"))])
 }
 
 /// A certificate of a workload, in files.

@@ -19,14 +19,12 @@ mod tokens;
 #[path = "harness/venv.rs"]
 mod venv;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use gate::{App, Ground};
 use harness::{Reply, Up, durward, eventually, listening, request};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use step_up::Browser;
-use tokens::{Key, manifests};
+use tokens::{Key, claims, door, manifests};
 
 const HOST: &str = "orders.example.com";
 const ALICE: &str = "user:corporate/alice";
@@ -74,14 +72,6 @@ fn given(reply: &Reply) -> String {
 
 fn body(reply: &Reply) -> Value {
     serde_json::from_str(&reply.body).unwrap_or_else(|error| panic!("{error}: {reply:?}"))
-}
-
-fn claims(token: &str) -> Value {
-    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap()).unwrap()
-}
-
-fn door(up: &Up, method: &str, path: &str, token: &str) -> Reply {
-    up.forward_auth(method, HOST, path, &[("Authorization", &format!("Bearer {token}"))])
 }
 
 /// What became of second factors, as the log tells it.

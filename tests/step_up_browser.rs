@@ -24,16 +24,14 @@ mod venv;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use browser::{Browser, ENTER, TAB};
-use harness::{Reply, Up, eventually, request};
+use harness::{Up, eventually, request};
 use passkey::{answers, challenge, exchange, post};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
 use step_up::App;
-use tokens::{Key, manifests};
-
-const HOST: &str = "orders.example.com";
+use tokens::{Key, claims, door, manifests};
 
 /// Orders where support may refund with a second factor of the last `max_age`.
 fn start(key: &Key, max_age: &str) -> Up {
@@ -42,14 +40,6 @@ fn start(key: &Key, max_age: &str) -> Up {
         .replace("scopes: [orders.refund], risk: High", &refund)
         .replace("group: support}], scopes: [orders.write]", "group: support}], scopes: [orders.write, orders.refund]");
     Up::with(&[("all.yaml", &world)])
-}
-
-fn door(up: &Up, method: &str, path: &str, token: &str) -> Reply {
-    up.forward_auth(method, HOST, path, &[("Authorization", &format!("Bearer {token}"))])
-}
-
-fn claims(token: &str) -> Value {
-    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap()).unwrap()
 }
 
 fn page(up: &Up) -> String {

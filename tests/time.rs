@@ -23,16 +23,12 @@ mod tokens;
 #[path = "harness/venv.rs"]
 mod venv;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use browser::Browser;
 use clock::Clock;
 use harness::{Reply, Up, eventually};
 use passkey::exchange_from;
 use serde_json::{Value, json};
-use tokens::{Key, manifests, now};
-
-const HOST: &str = "orders.example.com";
+use tokens::{Key, claims, door, manifests, now};
 
 /// `durward up` by this clock, on policies by which support may refund with a second factor of five minutes.
 fn start(clock: &Clock, key: &Key) -> Up {
@@ -44,14 +40,6 @@ fn start(clock: &Clock, key: &Key) -> Up {
 /// A first token that lasts longer than the test.
 fn token(key: &Key) -> String {
     key.token(&json!({"exp": now() + 24 * 3600}))
-}
-
-fn door(up: &Up, method: &str, path: &str, token: &str) -> Reply {
-    up.forward_auth(method, HOST, path, &[("Authorization", &format!("Bearer {token}"))])
-}
-
-fn claims(token: &str) -> Value {
-    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap()).unwrap()
 }
 
 /// Asserts the challenge; where it leads a browser.

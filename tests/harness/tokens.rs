@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+use crate::harness::{Reply, Up};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::Jwk;
@@ -75,6 +76,21 @@ pub fn with(base: &Value, changes: &Value) -> Value {
         if value.is_null() { drop(all.remove(name)) } else { drop(all.insert(name.clone(), value.clone())) }
     }
     all.into()
+}
+
+/// A part of a token: its header is the first.
+pub fn segment(token: &str, number: usize) -> Value {
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').nth(number).unwrap()).unwrap()).unwrap()
+}
+
+/// What a token says, whoever signed it.
+pub fn claims(token: &str) -> Value {
+    segment(token, 1)
+}
+
+/// Asks the forward-auth door for the service of [`manifests`].
+pub fn door(up: &Up, method: &str, path: &str, token: &str) -> Reply {
+    up.forward_auth(method, "orders.example.com", path, &[("Authorization", &format!("Bearer {token}"))])
 }
 
 pub fn encode(value: &Value) -> String {
