@@ -535,6 +535,24 @@ async fn a_check_that_can_not_be_read_is_denied_and_never_an_error() {
     assert_eq!(request(up.listen["grpc"], "GET", "/nothing", &[("Host", "x")], "").status, 404);
 }
 
+/// Nothing but the door itself stands between such a header and an application whose proxy passes it on.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_path_in_a_header_is_refused() {
+    let up = Up::with(&[("shop.yaml", POLICY)]);
+    let mut client = envoy(&up).await;
+    for name in ["x-original-url", "x-rewrite-url"] {
+        for (said, status) in [("/healthz", 200), ("/admin", 403)] {
+            let header = vec![(name.to_owned(), said.as_bytes().to_vec())];
+            assert_eq!(by_check(&mut client, "/healthz", header).await.0, status, "{name}: {said} at ext_authz");
+        }
+    }
+    // forward auth reads the other one as a whole URL
+    for (said, status) in [("/healthz", 200), ("/admin", 403)] {
+        let reply = up.forward_auth("GET", HOST, "/healthz", &[("x-rewrite-url", said)]);
+        assert_eq!(reply.status, status, "{said} at forward auth");
+    }
+}
+
 #[test]
 fn a_connection_may_not_name_what_decides() {
     let up = Up::with(&[("shop.yaml", POLICY)]);

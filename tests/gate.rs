@@ -143,8 +143,14 @@ fn what_a_caller_says_of_itself_goes_no_further() {
     // a certificate that a header tells of is nobody's
     let forwarded = [HOST, ("x-forwarded-client-cert", "URI=spiffe://cluster.local/ns/billing/sa/billing")];
     assert_eq!(stranger.request(gate.address(), "GET", "/orders", &forwarded).status, 401);
-    // disguised, or named by `Connection`: no
-    for header in [("x_durward_principal", "a"), ("x_http_method_override", "DELETE"), ("x-http-method", "DELETE")] {
+    // disguised, another path or method, or named by `Connection`: no
+    for header in [
+        ("x_durward_principal", "a"),
+        ("x_http_method_override", "DELETE"),
+        ("x-http-method", "DELETE"),
+        ("x-original-url", "/admin"),
+        ("x-rewrite-url", "/admin"),
+    ] {
         assert_eq!(stranger.request(gate.address(), "GET", "/healthz", &[HOST, header]).status, 403, "{header:?}");
     }
     for named in ["x-durward-principal", "host", "close, Authorization"] {
