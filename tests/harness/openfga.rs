@@ -8,13 +8,15 @@
     reason = "each test uses a part of it"
 )]
 
-use super::harness::{eventually, free, repository, run};
+use super::harness::{eventually, free, repository};
 use serde_json::{Value, json};
-use std::fs::File;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
+
+#[path = "openfga_program.rs"]
+mod program;
 
 /// What callers of the server have to show.
 pub const KEY: &str = "a-key-that-nobody-may-see";
@@ -24,31 +26,9 @@ pub fn module() -> PathBuf {
     repository("tests/openfga")
 }
 
-fn go() -> Command {
-    let mut command = Command::new("go");
-    command.current_dir(module()).env("GOFLAGS", "-mod=readonly -buildvcs=false").env("GOWORK", "off");
-    command
-}
-
 /// Its published model tests, as `tests/openfga/main.go` prints them.
 pub fn published_tests() -> String {
-    let (code, printed, stderr) = run(go().args(["run", "."]));
-    assert_eq!(code, 0, "{stderr}");
-    printed
-}
-
-/// The program: minutes once, then Go finds that nothing changed.
-pub fn program() -> PathBuf {
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    // tests that start together must not build the same thing twice
-    let lock = File::create(directory.join("openfga.lock")).unwrap();
-    lock.lock().unwrap();
-    let program = directory.join("openfga");
-    let mut build = go();
-    build.env("CGO_ENABLED", "0").args(["build", "-trimpath", "-ldflags", "-s -w", "-o"]).arg(&program);
-    let (code, _, stderr) = run(build.arg("github.com/openfga/openfga/cmd/openfga"));
-    assert_eq!(code, 0, "{stderr}");
-    program
+    program::ran(&module(), &["run", "."])
 }
 
 /// A running server with an empty store; killed when dropped.
@@ -79,7 +59,7 @@ impl OpenFga {
         let key_file = directory.path().join("key");
         std::fs::write(&key_file, format!("{KEY}\n")).unwrap();
         let (http, grpc) = (free(), free());
-        let mut command = Command::new(program());
+        let mut command = Command::new(program::built(&module()));
         command.arg("run").args(["--datastore-engine", "memory", "--log-level", "error"]);
         command.args(["--playground-enabled=false", "--metrics-enabled=false"]);
         command.args(["--http-addr", &http.to_string(), "--grpc-addr", &grpc.to_string()]);
