@@ -6,7 +6,7 @@ use crate::controller::{PATIENCE, brief, patiently};
 use crate::doors::snapshots::Pod as Labelled;
 use crate::engine::Engine;
 use crate::identity::issue::{Wanted, certify};
-use crate::identity::{Authorities, Granted, TokenKeys, not_minted};
+use crate::identity::{Authorities, Granted, TokenKeys, not_minted, pods};
 use crate::random::random;
 use chrono::{DateTime, TimeDelta, Utc};
 use durward_core::pods::Minting;
@@ -15,11 +15,9 @@ use durward_pki::request::SubjectKey;
 use durward_pki::serial::{Holder, Tag};
 use durward_pki::token::Algorithm;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
-use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
-use kube::api::{Api, DynamicObject, PostParams};
-use kube::core::ApiResource;
-use serde_json::{Value, json};
+use kube::api::{Api, PostParams};
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use thiserror::Error;
@@ -259,15 +257,14 @@ impl Mint {
         uid: &str,
         account: &str,
     ) -> Result<BTreeMap<String, String>, MintError> {
-        let pods: Api<DynamicObject> =
-            Api::namespaced_with(self.client.clone(), namespace, &ApiResource::erase::<Pod>(&()));
-        let pod = patiently(PATIENCE, pods.get_opt(name)).await?;
-        let pod = pod.filter(|pod| pod.metadata.uid.as_deref() == Some(uid));
-        let pod = pod.ok_or(MintError::Unauthenticated("the pod is gone"))?;
-        let runs_as = pod.data.pointer("/spec/serviceAccountName").and_then(Value::as_str).unwrap_or("default");
-        if runs_as != account {
-            return Err(MintError::Unauthenticated("the pod runs as another service account"));
-        }
-        Ok(pod.metadata.labels.unwrap_or_default())
+        let check = |pod: Option<pods::Found>| {
+            let pod = pod.filter(|pod| pod.is(uid)).ok_or(MintError::Unauthenticated("the pod is gone"))?;
+            if pod.account() == account {
+                Ok(pod.into_labels())
+            } else {
+                Err(MintError::Unauthenticated("the pod runs as another service account"))
+            }
+        };
+        patiently(PATIENCE, pods::checked(&self.client, namespace, name, check)).await?
     }
 }

@@ -6,6 +6,7 @@ mod bundle;
 mod exchange;
 mod issue;
 mod mint;
+mod pods;
 mod rotation;
 mod secret;
 mod served;

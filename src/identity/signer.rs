@@ -8,7 +8,7 @@ use crate::controller::{Backlog, Events, PATIENCE, brief, patiently, pauses};
 use crate::engine::Engine;
 use crate::identity::issue::{Denial, NOT_AS_STATED, issue};
 use crate::identity::served::{PodCertificateRequest, RequestSpec};
-use crate::identity::{Authorities, SIGNER};
+use crate::identity::{Authorities, SIGNER, pods};
 use crate::process::Failure;
 use crate::random::random;
 use chrono::{DateTime, Utc};
@@ -17,17 +17,17 @@ use durward_core::pods::NotMinted;
 use durward_core::principal::PrincipalId;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod, ServiceAccount};
-use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use k8s_openapi::api::core::v1::{Node, ObjectReference, ServiceAccount};
+use kube::Client;
+use kube::api::{Api, Patch, PatchParams};
 use kube::core::{ApiResource, PartialObjectMeta};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::events::{Event, EventType};
 use kube::runtime::watcher::{self, watcher};
-use kube::{Client, ResourceExt};
 use quick_cache::sync::Cache;
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Debug;
 use std::pin::pin;
 use std::sync::Arc;
@@ -45,7 +45,7 @@ const MOMENT: Duration = Duration::from_secs(2);
 const SEEN: usize = 4096;
 
 /// Namespace and name of a request.
-type Key = (String, String);
+type Key = Arc<(String, String)>;
 
 /// Signs for the pods that policies are about.
 #[derive(Clone)]
@@ -67,10 +67,97 @@ enum Answer {
     Waits(Digest, NotMinted),
 }
 
-/// A request that is not settled, and what the pod's owner was told.
+/// A request that is not settled.
+struct Asked {
+    key: Key,
+    /// Of the request: an answer has to be about this version of it.
+    version: Option<String>,
+    since: DateTime<Utc>,
+    spec: RequestSpec,
+}
+
+/// One with what the pod's owner was told.
 struct Pending {
-    request: Arc<PodCertificateRequest>,
+    asked: Arc<Asked>,
     told: Option<NotMinted>,
+}
+
+/// All that are not settled, as far as the watch has told.
+struct Desk {
+    pending: HashMap<Key, Pending>,
+    backlog: Backlog<Key>,
+    /// Those that policies leave without an answer.
+    waiting: HashSet<Key>,
+}
+
+impl Desk {
+    fn new() -> Self {
+        Self { pending: HashMap::new(), backlog: Backlog::new(), waiting: HashSet::new() }
+    }
+
+    fn hears(&mut self, event: watcher::Event<PodCertificateRequest>) {
+        match event {
+            watcher::Event::Apply(request) | watcher::Event::InitApply(request) => {
+                let settled = request.is_settled();
+                let asked = Asked::of(request);
+                let key = Arc::clone(&asked.key);
+                if settled {
+                    self.forget(&key);
+                } else if let Some(known) = self.pending.get_mut(&key) {
+                    known.asked = Arc::new(asked);
+                } else {
+                    self.pending.insert(Arc::clone(&key), Pending { asked: Arc::new(asked), told: None });
+                    self.backlog.push(key, Duration::ZERO);
+                }
+            }
+            watcher::Event::Delete(request) => self.forget(&Asked::of(request).key),
+            watcher::Event::Init | watcher::Event::InitDone => {}
+        }
+    }
+
+    fn forget(&mut self, key: &Key) {
+        self.pending.remove(key);
+        self.waiting.remove(key);
+        self.backlog.forget(key);
+    }
+
+    /// Policies are others now.
+    fn try_again(&mut self) {
+        self.waiting.drain().for_each(|key| self.backlog.push(key, Duration::ZERO));
+    }
+}
+
+impl Asked {
+    fn of(request: PodCertificateRequest) -> Self {
+        let PodCertificateRequest { metadata, spec, .. } = request;
+        let created = metadata.creation_timestamp.and_then(|at| DateTime::from_timestamp(at.0.as_second(), 0));
+        Self {
+            key: Arc::new((metadata.namespace.unwrap_or_default(), metadata.name.unwrap_or_default())),
+            version: metadata.resource_version,
+            since: created.unwrap_or_else(Utc::now),
+            spec,
+        }
+    }
+
+    fn namespace(&self) -> &str {
+        &self.key.0
+    }
+
+    fn name(&self) -> &str {
+        &self.key.1
+    }
+
+    /// Its pod, as Events are told about it.
+    fn pod(&self) -> ObjectReference {
+        ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Pod".to_owned()),
+            name: Some(self.spec.pod_name.clone()),
+            namespace: Some(self.namespace().to_owned()),
+            uid: Some(self.spec.pod_uid.clone()),
+            ..ObjectReference::default()
+        }
+    }
 }
 
 impl Signer {
@@ -88,115 +175,102 @@ impl Signer {
         Self { client, engine, authorities, requests, trust_domain, events, seen }
     }
 
-    /// Answers requests while `leading`, until `shutdown`.
+    /// Answers requests while `leading`, until `shutdown`. Who does not lead does not hear of them: at ten thousand that would
+    /// be a good part of the work and of the memory, and who comes to lead has them listed in moments.
     pub(crate) async fn run(
         self,
         mut leading: watch::Receiver<bool>,
         shutdown: CancellationToken,
     ) -> Result<(), Failure> {
+        loop {
+            tokio::select! {
+                Ok(_) = leading.wait_for(|leads| *leads) => {}
+                () = shutdown.cancelled() => return Ok(()),
+            }
+            self.lead(&mut leading, &shutdown).await;
+            self.engine.metrics().waiting(0);
+        }
+    }
+
+    async fn lead(&self, leading: &mut watch::Receiver<bool>, shutdown: &CancellationToken) {
         let requests: Api<PodCertificateRequest> = Api::all_with(self.client.clone(), &*self.requests);
         let ours = watcher::Config::default().fields(&format!("spec.signerName={SIGNER}"));
         let mut events = pin!(watcher(requests, ours).backoff(pauses()));
         let mut revisions = self.engine.revisions();
-        let (mut pending, mut backlog) = (HashMap::<Key, Pending>::new(), Backlog::new());
-        // those that policies leave without an answer
-        let mut waiting = HashSet::<Key>::new();
-        let mut work = FuturesUnordered::new();
+        let (mut desk, mut work) = (Desk::new(), FuturesUnordered::new());
         loop {
-            let leads = *leading.borrow();
             tokio::select! {
                 Some(event) = events.next() => match event {
-                    Ok(watcher::Event::Apply(request) | watcher::Event::InitApply(request)) => {
-                        let key = key(&request);
-                        if is_settled(&request) {
-                            pending.remove(&key);
-                            waiting.remove(&key);
-                            backlog.forget(&key);
-                        } else if let Some(known) = pending.get_mut(&key) {
-                            // an answer has to be about the newest version
-                            known.request = Arc::new(request);
-                        } else {
-                            pending.insert(key.clone(), Pending { request: Arc::new(request), told: None });
-                            backlog.push(key, Duration::ZERO);
-                        }
-                    }
-                    Ok(watcher::Event::Delete(request)) => {
-                        let key = key(&request);
-                        pending.remove(&key);
-                        waiting.remove(&key);
-                        backlog.forget(&key);
-                    }
-                    Ok(watcher::Event::Init | watcher::Event::InitDone) => {}
+                    Ok(event) => desk.hears(event),
                     Err(error) => tracing::debug!(%error, "certificate requests can't be watched"),
                 },
                 Ok(()) = revisions.changed() => {
                     self.engine.metrics().waiting(0);
-                    waiting.drain().for_each(|key| backlog.push(key, Duration::ZERO));
+                    desk.try_again();
                 }
-                Ok(()) = leading.changed() => self.engine.metrics().waiting(0),
-                key = backlog.next(), if leads && work.len() < CONCURRENCY => match pending.get(&key) {
+                key = desk.backlog.next(), if work.len() < CONCURRENCY => match desk.pending.get(&key) {
                     Some(found) => {
-                        let (signer, request, told) = (self.clone(), Arc::clone(&found.request), found.told.clone());
+                        let (signer, asked, told) = (self.clone(), Arc::clone(&found.asked), found.told.clone());
                         work.push(async move {
-                            let answered = patiently(PATIENCE, signer.answer(&request, told.as_ref())).await;
+                            let answered = patiently(PATIENCE, signer.answer(&asked, told.as_ref())).await;
                             (key, answered)
                         });
                     }
-                    None => backlog.done(&key),
+                    None => desk.backlog.done(&key),
                 },
                 Some((key, answered)) = work.next(), if !work.is_empty() => match answered {
                     Ok(Answer::Settled) => {
-                        backlog.done(&key);
-                        pending.remove(&key);
+                        desk.backlog.done(&key);
+                        desk.pending.remove(&key);
                     }
                     Ok(Answer::Waits(of, why)) => {
-                        backlog.done(&key);
-                        let Some(found) = pending.get_mut(&key) else { continue };
+                        desk.backlog.done(&key);
+                        let Some(found) = desk.pending.get_mut(&key) else { continue };
                         found.told = Some(why);
                         // a change that came meanwhile is not to be missed
                         if of == self.engine.snapshot().revision() {
-                            waiting.insert(key);
+                            desk.waiting.insert(key);
                         } else {
-                            backlog.push(key, Duration::ZERO);
+                            desk.backlog.push(key, Duration::ZERO);
                         }
-                        self.engine.metrics().waiting(waiting.len());
+                        self.engine.metrics().waiting(desk.waiting.len());
                     }
                     Err(error) => {
                         tracing::warn!(request = ?key, error = %brief(&error), "a certificate request could not be answered");
-                        backlog.failed(key);
+                        desk.backlog.failed(key);
                     }
                 },
-                () = shutdown.cancelled() => return Ok(()),
+                Ok(_) = leading.wait_for(|leads| !leads) => break,
+                () = shutdown.cancelled() => return,
             }
+        }
+        // what was begun comes to its end, as with whoever leads now nobody is overruled
+        tokio::select! {
+            () = work.for_each(async |_| {}) => {}
+            () = shutdown.cancelled() => {}
         }
     }
 
     /// Answers a request, about which the pod's owner was `told_why`, or nothing yet.
-    async fn answer(
-        &self,
-        request: &PodCertificateRequest,
-        told_why: Option<&NotMinted>,
-    ) -> Result<Answer, kube::Error> {
-        let (namespace, spec) = (request.namespace().unwrap_or_default(), &request.spec);
+    async fn answer(&self, asked: &Asked, told_why: Option<&NotMinted>) -> Result<Answer, kube::Error> {
+        let (namespace, spec) = (asked.namespace(), &asked.spec);
         let snapshot = self.engine.snapshot();
-        let told = |outcome| self.issuance(request, &namespace, outcome);
-        let asked = asked(request);
-        let pod = match self.check(&namespace, spec).await? {
-            Ok(pod) => pod,
+        let told = |outcome| self.issuance(asked, outcome);
+        let labels = match self.check(namespace, spec).await? {
+            Ok(labels) => labels,
             Err(what) => {
                 let denial = Denial { reason: NOT_AS_STATED, message: what };
-                return self.deny(request, denial, told(Outcome::Denied), asked).await;
+                return self.deny(asked, denial, told(Outcome::Denied)).await;
             }
         };
-        let id = PrincipalId::workload(&self.trust_domain, &namespace, &spec.service_account_name);
-        let labels = pod.metadata.labels.clone().unwrap_or_default();
+        let id = PrincipalId::workload(&self.trust_domain, namespace, &spec.service_account_name);
         let minted = id.map_err(|_| NotMinted::NoPolicy);
-        let minted = minted.and_then(|id| snapshot.minting(&id, &namespace, &labels).map(|minting| (id, minting)));
+        let minted = minted.and_then(|id| snapshot.minting(&id, namespace, &labels).map(|minting| (id, minting)));
         let (id, minting) = match minted {
             Ok(minted) => minted,
             Err(why) => {
                 if told_why != Some(&why) {
-                    self.tell(request, &reference(&pod), &why).await;
+                    self.tell(asked, &why).await;
                 }
                 return Ok(Answer::Waits(snapshot.revision(), why));
             }
@@ -215,65 +289,61 @@ impl Signer {
                     ..issuance
                 };
                 // what has to be recorded and can't be is not given out
-                if !self.engine.issuance(&issuance, asked) {
+                if !self.engine.issuance(&issuance, asked.since) {
                     return Err(kube::Error::Service("the issuance can't be recorded".into()));
                 }
                 let message = format!("issued to {id} by {}", minting.named());
-                self.write(request, granted.status(now, &message)).await?;
+                self.write(asked, granted.status(now, &message)).await?;
                 Ok(Answer::Settled)
             }
             Err(denial) => {
                 let issuance = Issuance { principal: Some(id.to_string()), ..told(Outcome::Denied) };
-                self.deny(request, denial, issuance, asked).await
+                self.deny(asked, denial, issuance).await
             }
         }
     }
 
-    async fn deny(
-        &self,
-        request: &PodCertificateRequest,
-        denial: Denial,
-        issuance: Issuance<'_>,
-        asked: DateTime<Utc>,
-    ) -> Result<Answer, kube::Error> {
-        self.write(request, denial.status(Utc::now())).await?;
-        self.engine.issuance(&Issuance { reason: Some(denial.message.as_str().into()), ..issuance }, asked);
+    async fn deny(&self, asked: &Asked, denial: Denial, issuance: Issuance<'_>) -> Result<Answer, kube::Error> {
+        self.write(asked, denial.status(Utc::now())).await?;
+        self.engine.issuance(&Issuance { reason: Some(denial.message.as_str().into()), ..issuance }, asked.since);
         Ok(Answer::Settled)
     }
 
-    /// The pod of a request, if pod, service account and node are what the request says.
-    async fn check(&self, namespace: &str, spec: &RequestSpec) -> Result<Result<DynamicObject, String>, kube::Error> {
-        // of a pod three fields matter: its type alone would be a twentieth of the program
-        let pods: Api<DynamicObject> =
-            Api::namespaced_with(self.client.clone(), namespace, &ApiResource::erase::<Pod>(&()));
+    /// Labels of the pod of a request, if pod, service account and node are what the request says.
+    async fn check(
+        &self,
+        namespace: &str,
+        spec: &RequestSpec,
+    ) -> Result<Result<BTreeMap<String, String>, String>, kube::Error> {
         let accounts: Api<PartialObjectMeta<ServiceAccount>> = Api::namespaced(self.client.clone(), namespace);
         let nodes: Api<PartialObjectMeta<Node>> = Api::all(self.client.clone());
-        let (pod, account, node) = tokio::try_join!(
-            pods.get_opt(&spec.pod_name),
+        let as_stated = |pod: Option<pods::Found>| {
+            let Some(pod) = pod.filter(|pod| pod.is(&spec.pod_uid)) else {
+                return Err(format!("pod {namespace}/{} with UID {} is not there", spec.pod_name, spec.pod_uid));
+            };
+            if pod.account() != spec.service_account_name {
+                return Err(format!("pod {} runs as service account {}", spec.pod_name, pod.account()));
+            }
+            if pod.node() != Some(&spec.node_name) {
+                return Err(format!("pod {} does not live on node {}", spec.pod_name, spec.node_name));
+            }
+            Ok(pod.into_labels())
+        };
+        let (labels, account, node) = tokio::try_join!(
+            pods::checked(&self.client, namespace, &spec.pod_name, as_stated),
             self.is(&accounts, namespace, &spec.service_account_name, &spec.service_account_uid),
             self.is(&nodes, "", &spec.node_name, &spec.node_uid)
         )?;
-        let Some(pod) = pod.filter(|pod| pod.metadata.uid.as_ref() == Some(&spec.pod_uid)) else {
-            return Ok(Err(format!("pod {namespace}/{} with UID {} is not there", spec.pod_name, spec.pod_uid)));
-        };
-        let of_pod = |field: &str| pod.data.get("spec")?.get(field)?.as_str();
-        let account_name = of_pod("serviceAccountName").unwrap_or("default");
-        if account_name != spec.service_account_name {
-            return Ok(Err(format!("pod {} runs as service account {account_name}", spec.pod_name)));
-        }
-        if of_pod("nodeName") != Some(&spec.node_name) {
-            return Ok(Err(format!("pod {} does not live on node {}", spec.pod_name, spec.node_name)));
-        }
-        if !account {
-            return Ok(Err(format!(
-                "service account {} with UID {} is not there",
-                spec.service_account_name, spec.service_account_uid
-            )));
-        }
-        if !node {
-            return Ok(Err(format!("node {} with UID {} is not there", spec.node_name, spec.node_uid)));
-        }
-        Ok(Ok(pod))
+        Ok(labels.and_then(|labels| {
+            if !account {
+                let (name, uid) = (&spec.service_account_name, &spec.service_account_uid);
+                return Err(format!("service account {name} with UID {uid} is not there"));
+            }
+            if !node {
+                return Err(format!("node {} with UID {} is not there", spec.node_name, spec.node_uid));
+            }
+            Ok(labels)
+        }))
     }
 
     /// Whether an object is the one of this UID. That it is is remembered for a moment: many pods share account and node.
@@ -301,14 +371,13 @@ impl Signer {
         Ok(same)
     }
 
-    async fn write(&self, request: &PodCertificateRequest, status: serde_json::Value) -> Result<(), kube::Error> {
-        let namespace = request.namespace().unwrap_or_default();
+    async fn write(&self, asked: &Asked, status: serde_json::Value) -> Result<(), kube::Error> {
         let requests: Api<PodCertificateRequest> =
-            Api::namespaced_with(self.client.clone(), &namespace, &*self.requests);
+            Api::namespaced_with(self.client.clone(), asked.namespace(), &*self.requests);
         // another replica may have been quicker: the resource version makes sure that nobody is overruled. A conflict is no
         // answer: the request is looked at again, unless the watch says meanwhile that it is settled
-        let patch = json!({"metadata": {"resourceVersion": request.metadata.resource_version}, "status": status});
-        match requests.patch_status(&request.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {
+        let patch = json!({"metadata": {"resourceVersion": asked.version}, "status": status});
+        match requests.patch_status(asked.name(), &PatchParams::default(), &Patch::Merge(patch)).await {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
             Err(error) => Err(error),
@@ -316,10 +385,10 @@ impl Signer {
     }
 
     /// What the log says of a request.
-    fn issuance<'i>(&self, request: &'i PodCertificateRequest, namespace: &'i str, outcome: Outcome) -> Issuance<'i> {
-        let spec = &request.spec;
+    fn issuance<'i>(&self, asked: &'i Asked, outcome: Outcome) -> Issuance<'i> {
+        let spec = &asked.spec;
         Issuance {
-            namespace,
+            namespace: asked.namespace(),
             service_account: &spec.service_account_name,
             pod: &spec.pod_name,
             pod_uid: &spec.pod_uid,
@@ -328,17 +397,16 @@ impl Signer {
     }
 
     /// Tells the pod's owner why it waits, and the log that it was refused.
-    async fn tell(&self, request: &PodCertificateRequest, pod: &ObjectReference, why: &NotMinted) {
-        let namespace = pod.namespace.as_deref().unwrap_or_default();
+    async fn tell(&self, asked: &Asked, why: &NotMinted) {
         let reason = match why {
             NotMinted::NoPolicy => "NoPolicy",
             NotMinted::Denied(_) => {
-                let refused = self.issuance(request, namespace, Outcome::Refused);
-                self.engine.issuance(&Issuance { reason: Some(why.to_string().into()), ..refused }, asked(request));
+                let refused = self.issuance(asked, Outcome::Refused);
+                self.engine.issuance(&Issuance { reason: Some(why.to_string().into()), ..refused }, asked.since);
                 "Denied"
             }
         };
-        let note = format!("{}, so it gets no certificate yet", not_minted(why, namespace));
+        let note = format!("{}, so it gets no certificate yet", not_minted(why, asked.namespace()));
         let event = Event {
             type_: EventType::Warning,
             reason: reason.to_owned(),
@@ -346,7 +414,7 @@ impl Signer {
             action: "Issue".to_owned(),
             secondary: None,
         };
-        self.events.tell(&event, pod).await;
+        self.events.tell(&event, &asked.pod()).await;
     }
 }
 
@@ -361,31 +429,44 @@ pub(crate) fn not_minted(why: &NotMinted, namespace: &str) -> String {
     }
 }
 
-/// Since when it waits.
-fn asked(request: &PodCertificateRequest) -> DateTime<Utc> {
-    let asked = request.metadata.creation_timestamp.as_ref();
-    asked.and_then(|at| DateTime::from_timestamp(at.0.as_second(), 0)).unwrap_or_else(Utc::now)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use watcher::Event::{Apply, Delete, InitApply};
 
-fn key(request: &PodCertificateRequest) -> Key {
-    (request.namespace().unwrap_or_default(), request.name_any())
-}
+    fn request(name: &str, version: &str, settled: bool) -> PodCertificateRequest {
+        let conditions = if settled { json!([{"type": "Issued"}]) } else { json!([]) };
+        let of = |kind: &str| format!("{kind}-of-{name}");
+        serde_json::from_value(json!({
+            "metadata": {"namespace": "shop", "name": name, "resourceVersion": version},
+            "spec": {
+                "podName": name, "podUID": of("pod"), "serviceAccountName": "web", "serviceAccountUID": "s",
+                "nodeName": "n", "nodeUID": "m",
+            },
+            "status": {"conditions": conditions},
+        }))
+        .expect("a request")
+    }
 
-fn is_settled(request: &PodCertificateRequest) -> bool {
-    request
-        .status
-        .as_ref()
-        .and_then(|status| status.conditions.as_ref())
-        .is_some_and(|conditions| !conditions.is_empty())
-}
-
-fn reference(pod: &DynamicObject) -> ObjectReference {
-    ObjectReference {
-        api_version: Some("v1".to_owned()),
-        kind: Some("Pod".to_owned()),
-        name: pod.metadata.name.clone(),
-        namespace: pod.metadata.namespace.clone(),
-        uid: pod.metadata.uid.clone(),
-        ..ObjectReference::default()
+    #[tokio::test]
+    async fn a_request_waits_once_in_its_newest_version_until_it_is_settled_or_gone() {
+        let mut desk = Desk::new();
+        desk.hears(InitApply(request("a", "1", false)));
+        desk.hears(Apply(request("a", "2", false)));
+        desk.hears(Apply(request("old", "3", true)));
+        let key = desk.backlog.next().await;
+        let asked = &desk.pending.get(&key).expect("it is pending").asked;
+        assert_eq!((asked.namespace(), asked.name(), asked.version.as_deref()), ("shop", "a", Some("2")));
+        assert_eq!(asked.pod().uid.as_deref(), Some("pod-of-a"));
+        // what policies leave without an answer is looked at again when they change
+        desk.backlog.done(&key);
+        desk.waiting.insert(key);
+        desk.try_again();
+        desk.hears(Apply(request("b", "4", false)));
+        desk.hears(Delete(request("b", "5", false)));
+        let key = desk.backlog.next().await;
+        assert_eq!(key.1, "a");
+        desk.hears(Apply(request("a", "6", true)));
+        assert!(desk.pending.is_empty() && desk.waiting.is_empty());
     }
 }
