@@ -166,3 +166,62 @@ fn condition(kind: &str, reason: &str, message: &str, now: DateTime<Utc>) -> Val
 fn stamp(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::served::PodCertificateRequest;
+    use rcgen::{CertificateParams, KeyPair};
+
+    fn now() -> DateTime<Utc> {
+        DateTime::from_timestamp(1_795_687_200, 0).unwrap_or_default()
+    }
+
+    /// What a pod gets whose policies say this lifetime, and who itself asks for no more than so many seconds.
+    fn granted(ttl: TimeDelta, longest: i32, random: [u8; 10]) -> Granted {
+        let request = CertificateParams::default().serialize_request(&KeyPair::generate().expect("a key"));
+        let request = ByteString(request.expect("a request").der().to_vec());
+        let request = serde_json::from_value::<PodCertificateRequest>(json!({
+            "metadata": {},
+            "spec": {
+                "podName": "web", "podUID": "p", "serviceAccountName": "web", "serviceAccountUID": "s", "nodeName": "n",
+                "nodeUID": "m", "maxExpirationSeconds": longest, "stubPKCS10Request": request,
+            },
+        }));
+        let begin = OffsetDateTime::from_unix_timestamp(now().timestamp()).expect("a time");
+        let authority = Authority::create("cluster.local", begin, Serial::own([1; 15])).expect("an authority");
+        let id = PrincipalId::workload("cluster.local", "shop", "web").expect("an ID");
+        let minting = Minting { ttl, dns_names: BTreeSet::new(), policies: Default::default() };
+        issue(&authority, &request.expect("a request").spec, &id, &minting, now(), random).expect("granted")
+    }
+
+    #[test]
+    fn pods_that_began_together_come_back_from_half_of_the_lifetime_on_spread_over_a_tenth_of_it() {
+        let after = |jitter| {
+            let granted = granted(TimeDelta::hours(10), 86_400, [jitter, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+            granted.begin_refresh_at - granted.not_before
+        };
+        assert_eq!([0, 255].map(after), [TimeDelta::hours(5), TimeDelta::hours(6)]);
+        let all: BTreeSet<_> = (0..=255).step_by(15).map(after).collect();
+        assert_eq!(all.len(), 18, "each its own moment");
+    }
+
+    #[test]
+    fn a_refresh_keeps_the_distance_that_the_api_server_asks_for() {
+        let of = |lifetime| [0, 255].map(|jitter| refresh(now(), lifetime, REFRESH_MARGIN, jitter) - now());
+        assert_eq!(of(TimeDelta::minutes(22)), [TimeDelta::minutes(11); 2]);
+        assert_eq!(of(TimeDelta::minutes(23)), [TimeDelta::seconds(690), TimeDelta::minutes(12)]);
+    }
+
+    #[test]
+    fn the_shortest_lifetime_counts_but_none_is_shorter_than_the_api_server_takes() {
+        let hours = TimeDelta::hours;
+        for (policy, asked, lifetime) in
+            [(hours(2), 86_400, hours(2)), (hours(24), 3 * 3600, hours(3)), (TimeDelta::minutes(5), 86_400, hours(1))]
+        {
+            let granted = granted(policy, asked, [7; 10]);
+            assert_eq!(granted.not_after - granted.not_before, lifetime, "{policy} {asked}");
+            assert_eq!(now() - granted.not_before, BACKDATE);
+        }
+    }
+}
