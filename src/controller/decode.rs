@@ -2,6 +2,7 @@
 
 use durward_api::catalog::{Change, created};
 use durward_api::compile::FieldError;
+use durward_api::relationships::RelationshipKey;
 use durward_api::resources::LastGood;
 use durward_core::policy::PolicyKey;
 use kube::api::DynamicObject;
@@ -23,6 +24,12 @@ pub(crate) fn spec<T: DeserializeOwned>(object: &DynamicObject) -> Result<T, Fie
 pub(crate) fn remembered(key: &PolicyKey, object: &DynamicObject) -> Option<Change> {
     let good = LastGood::of_object(object.metadata.generation, &object.data)?;
     Some(Change::Remembered(key.clone(), created(&object.metadata), Box::new(good)))
+}
+
+/// What the status of a Relationship remembers of its last good version.
+pub(crate) fn remembered_tuples(key: &RelationshipKey, object: &DynamicObject) -> Option<Change> {
+    let good = object.data.get("status")?.get("lastGood")?;
+    Some(Change::RememberedRelationship(key.clone(), serde_json::from_value(good.clone()).ok()?))
 }
 
 /// The `status` as it is stored, in JSON.

@@ -2,7 +2,7 @@
 
 use crate::approval::Given;
 use crate::doors::snapshots::{InForce, Resources};
-use durward_api::catalog::Catalog;
+use durward_api::catalog::{Catalog, RejectionReason};
 use durward_api::relationships::RelationshipKey;
 use durward_api::resources::{AccessPolicy, AccessPolicySpec, IdentityProvider, Relationship, RelationshipSpec};
 use durward_core::policy::{PolicyKey, Way};
@@ -22,6 +22,8 @@ const OWN: &str = "durward.dev/";
 pub(super) struct Gates {
     /// The newest version of each policy that can be read.
     newest: HashMap<PolicyKey, Arc<RawValue>>,
+    /// Tuples that came since gates were last told.
+    related: HashMap<RelationshipKey, (Arc<str>, Arc<RawValue>)>,
     resources: Resources,
 }
 
@@ -55,13 +57,36 @@ impl Gates {
             "metadata": {"namespace": key.namespace, "name": key.name}, "spec": spec,
         });
         if let Ok(json) = to_raw_value(&resource) {
-            self.resources.relationships.insert(key.clone(), (spec.service.as_str().into(), json.into()));
+            self.related.insert(key.clone(), (spec.service.as_str().into(), json.into()));
         }
     }
 
     /// Tuples that are gone.
     pub(super) fn relationship_gone(&mut self, key: &RelationshipKey) {
+        self.related.remove(key);
         self.resources.relationships.remove(key);
+        self.resources.lost.remove(key);
+    }
+
+    /// Takes in what became of Relationships; `touched` are those of which it may be something else.
+    pub(super) fn relationships<'k>(
+        &mut self,
+        catalog: &Catalog,
+        touched: impl Iterator<Item = &'k RelationshipKey>,
+    ) {
+        let mut related = std::mem::take(&mut self.related);
+        for key in touched {
+            let Some(fate) = catalog.relationship_fate(key) else { continue };
+            // where the newest version can't be in force, the one before it is
+            let invalid = fate.rejected.is_some_and(|rejection| rejection.reason == RejectionReason::Invalid);
+            if let Some(newest) = related.remove(key).filter(|_| fate.in_force && !invalid) {
+                self.resources.relationships.insert(key.clone(), newest);
+            }
+            match catalog.last_tuples(key).filter(|_| fate.closed) {
+                Some(last) => self.resources.lost.insert(key.clone(), last),
+                None => self.resources.lost.remove(key),
+            };
+        }
     }
 
     pub(super) fn namespace(&mut self, name: &str, annotations: &BTreeMap<String, String>) {

@@ -44,10 +44,12 @@ pub async fn read(client: Client, settings: Settings) -> Result<(Catalog, Vec<St
     let relationships: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<Relationship>(&()));
     for object in all(&relationships, "relationships.durward.dev").await? {
         let Some(key) = RelationshipKey::of(&object.metadata) else { continue };
+        let remembered = decode::remembered_tuples(&key, &object);
         changes.push(match decode::spec(&object) {
             Ok(spec) => Change::Relationship(Box::new(Relationship { metadata: object.metadata, spec, status: None })),
             Err(error) => Change::UnreadableRelationship(key, error),
         });
+        changes.extend(remembered);
     }
     let approvals: Api<DynamicObject> = Api::all_with(client, &ApiResource::erase::<Approval>(&()));
     let mut problems = Vec::new();

@@ -259,18 +259,19 @@ impl Owner {
         let seen = seen(&object);
         let Some(key) = RelationshipKey::of(&object.metadata) else { return };
         let before = self.relationships.insert(key.clone(), seen.clone());
-        // a change of status or metadata alone decides nothing anew
-        if before.is_some_and(|before| before.uid == seen.uid && before.generation == seen.generation) {
-            self.reports.relationships.insert(key);
-            return;
+        self.reports.relationships.insert(key.clone());
+        let remembered = decode::remembered_tuples(&key, &object);
+        // a change of status or metadata alone decides nothing anew, unless it tells what nobody here knows
+        if !before.is_some_and(|before| before.uid == seen.uid && before.generation == seen.generation) {
+            self.changes.push(match decode::spec(&object) {
+                Ok(spec) => {
+                    self.gates.relationship(&key, &spec);
+                    Change::Relationship(Box::new(Relationship { metadata: object.metadata, spec, status: None }))
+                }
+                Err(error) => Change::UnreadableRelationship(key, error),
+            });
         }
-        self.changes.push(match decode::spec(&object) {
-            Ok(spec) => {
-                self.gates.relationship(&key, &spec);
-                Change::Relationship(Box::new(Relationship { metadata: object.metadata, spec, status: None }))
-            }
-            Err(error) => Change::UnreadableRelationship(key, error),
-        });
+        self.changes.extend(remembered);
     }
 
     fn approval(&mut self, object: Object) {
@@ -361,6 +362,7 @@ impl Owner {
         }
         engine.metrics().policies_rejected(self.catalog.rejected());
         self.gates.approvals(self.approvals.given());
+        self.gates.relationships(&self.catalog, self.reports.relationships.iter());
         self.gates.tell(&self.catalog, self.reports.touched.iter(), &outlets.gates);
         let reports = std::mem::take(&mut self.reports);
         let policies = reports.touched.iter().filter_map(|key| self.report_policy(key));
@@ -405,10 +407,12 @@ impl Owner {
     fn report_relationship(&self, key: &RelationshipKey) -> Option<Report> {
         let seen = self.relationships.get(key)?;
         let Fate { rejected, in_force, .. } = self.catalog.relationship_fate(key)?;
+        let last_good = self.catalog.last_tuples(key).and_then(|good| serde_json::to_string(&good).ok());
         let rejected = rejected.map(|rejection| (rejection.reason.as_str(), rejection.errors));
         let (namespace, name) = (Some(key.namespace.to_string()), key.name.to_string());
         let target = Target { kind: Kind::Relationship, namespace, name };
-        Some(report(target, seen, Outcome { rejected, in_force, ..Outcome::default() }))
+        let last_good = last_good.map(Into::into);
+        Some(report(target, seen, Outcome { rejected, in_force, last_good, ..Outcome::default() }))
     }
 
     fn report_providers(&mut self, problems: &[ProviderProblem]) {

@@ -84,6 +84,11 @@ const LAST_GOOD: &str = "LastGoodInForce";
 pub(crate) const CLOSED: &str = "ServiceClosed";
 /// Reason of `Programmed=False`: nothing of it is in force.
 const NOT_ACCEPTED: &str = "NotAccepted";
+/// Reason of `Accepted=False`: it does not compile.
+const INVALID: &str = durward_api::catalog::RejectionReason::Invalid.as_str();
+/// What becomes of a Relationship that does not compile, as long as a version before is known.
+const LAST_TUPLES: &str = "the last good version stays in force on replicas that know it; on one that starts anew, relations that exclude \
+                           anybody hold for nobody: mend or remove the Relationship";
 /// Longest message; the API server takes 32,768 bytes.
 const MAX_MESSAGE: usize = 1024;
 
@@ -101,7 +106,7 @@ pub(crate) fn wanted(report: &Report, reach: Reach, audited: Option<u64>, now: T
     let observed: &Value = &serde_json::from_str(&report.observed).unwrap_or_default();
     let was_programmed = was_programmed(report, observed);
     let last_good: Option<Value> = report.outcome.last_good.as_deref().and_then(|good| serde_json::from_str(good).ok());
-    let mut conditions = vec![accepted(&report.outcome)];
+    let mut conditions = vec![accepted(report)];
     if report.target.kind == Kind::Policy {
         conditions.push(programmed(report, last_good.as_ref(), reach, was_programmed));
     }
@@ -141,12 +146,16 @@ pub(crate) fn wanted(report: &Report, reach: Reach, audited: Option<u64>, now: T
     (status != *observed).then_some(Wanted { status, transitions })
 }
 
-fn accepted(outcome: &Outcome) -> (&'static str, bool, &'static str, String) {
-    match &outcome.rejected {
+fn accepted(report: &Report) -> (&'static str, bool, &'static str, String) {
+    let Outcome { rejected, in_force, .. } = &report.outcome;
+    match rejected {
         None => (ACCEPTED, true, VALID, "understood, and it owns what it claims".to_owned()),
         Some((reason, errors)) => {
-            let text = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-            (ACCEPTED, false, reason, cut(text))
+            let mut texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            if report.target.kind == Kind::Relationship && *in_force && *reason == INVALID {
+                texts.insert(0, LAST_TUPLES.to_owned());
+            }
+            (ACCEPTED, false, reason, cut(texts.join("; ")))
         }
     }
 }
@@ -322,6 +331,27 @@ mod tests {
             .status;
         assert_eq!(state(&status, PROGRAMMED), ("False", "NotAccepted"));
         assert_eq!(status.get("service"), None);
+    }
+
+    #[test]
+    fn a_broken_relationship_says_what_a_restart_will_do() {
+        let of = |reason: &'static str, in_force: bool| {
+            let errors = vec![FieldError { field: "spec.tuples[0].object".to_owned(), message: "no object".to_owned() }];
+            let last_good = Some(json!({"generation": 3, "service": "orders.shop"}).to_string().into());
+            let report = report(Some((reason, errors)), in_force, Value::Null);
+            let target = Target { kind: Kind::Relationship, ..report.target };
+            let outcome = Outcome { last_good, facts: None, ..report.outcome };
+            wanted(&Report { target, outcome, ..report }, Reach::Unknown, None, at(0)).expect("a status").status
+        };
+        let known = of("Invalid", true);
+        assert_eq!((state(&known, ACCEPTED), &known["lastGood"]["generation"]), (("False", "Invalid"), &json!(3)));
+        let message = condition(&known, ACCEPTED).expect("accepted")["message"].as_str().expect("text");
+        assert!(message.contains("relations that exclude anybody hold for nobody") && message.contains("spec.tuples[0]"), "{message}");
+        for (reason, in_force) in [("UnknownRelation", true), ("LastGoodUnknown", false)] {
+            let status = of(reason, in_force);
+            let message = condition(&status, ACCEPTED).expect("accepted")["message"].as_str().expect("text");
+            assert_eq!((state(&status, ACCEPTED), message), (("False", reason), "spec.tuples[0].object: no object"));
+        }
     }
 
     fn good() -> Value {

@@ -17,7 +17,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use chrono::Utc;
 use durward_api::relationships::RelationshipKey;
-use durward_api::resources::{AccessPolicy, Approval, ApprovalSpec, IdentityProvider, Relationship};
+use durward_api::resources::{AccessPolicy, Approval, ApprovalSpec, IdentityProvider, LastTuples, Relationship};
 use durward_core::approval::Matter;
 use durward_core::policy::{Labels, PolicyKey};
 use durward_core::snapshot::Snapshot;
@@ -64,6 +64,8 @@ pub(crate) struct Resources {
     pub(crate) policies: imbl::OrdMap<PolicyKey, InForce>,
     /// Tuples, each with the audience of the service that they are about.
     pub(crate) relationships: imbl::OrdMap<RelationshipKey, (Arc<str>, Arc<RawValue>)>,
+    /// Those of which no version that was in force is known.
+    pub(crate) lost: imbl::OrdMap<RelationshipKey, LastTuples>,
     pub(crate) namespaces: imbl::HashMap<String, Annotations>,
     pub(crate) providers: Arc<Vec<IdentityProvider>>,
     /// Secrets with hashes of API keys.
@@ -102,6 +104,9 @@ pub(crate) enum Line<P, R> {
 pub(crate) struct Told<P, R> {
     pub(crate) policies: Vec<P>,
     pub(crate) relationships: Vec<R>,
+    /// Relationships of which it is known only that they were in force.
+    #[serde(default)]
+    pub(crate) lost_relationships: Vec<Lost>,
     /// Those that the policies accept.
     pub(crate) providers: Vec<IdentityProvider>,
     /// Hashes of API keys, of these providers alone.
@@ -125,6 +130,9 @@ pub(crate) struct Told<P, R> {
 
 /// As a gate reads it.
 pub(crate) type Heard = Line<AccessPolicy, Relationship>;
+
+/// A Relationship by namespace and name, and what is remembered of it.
+pub(crate) type Lost = (String, String, LastTuples);
 
 /// An API key that was used at a gate: provider, name, and when, in seconds since 1970.
 pub(crate) type Used = (String, String, i64);
@@ -171,6 +179,9 @@ impl Resources {
         let first = RelationshipKey { namespace: pod.namespace.as_str().into(), name: "".into() };
         let related = self.relationships.range(first..).take_while(|(key, _)| key.namespace.as_ref() == pod.namespace);
         let related = related.filter(|(_, (audience, _))| audiences.contains(audience));
+        let first = RelationshipKey { namespace: pod.namespace.as_str().into(), name: "".into() };
+        let lost = self.lost.range(first..).take_while(|(key, _)| key.namespace.as_ref() == pod.namespace);
+        let lost = lost.filter(|(_, last)| audiences.contains(last.service.as_str()));
         let first = (pod.namespace.clone(), String::new());
         let given = self.approvals.range(first..).take_while(|((namespace, _), _)| *namespace == pod.namespace);
         let given = given.filter(|(_, (matter, _))| own.contains_key(&matter.policy));
@@ -178,6 +189,9 @@ impl Resources {
         Told {
             policies: own.values().map(|policy| Arc::clone(&policy.json)).collect(),
             relationships: related.map(|(_, (_, json))| Arc::clone(json)).collect(),
+            lost_relationships: lost
+                .map(|(key, last)| (key.namespace.to_string(), key.name.to_string(), last.clone()))
+                .collect(),
             secrets: self.secrets.iter().filter(keys).map(hashes).collect(),
             providers,
             namespaces: BTreeMap::from([(pod.namespace.clone(), annotations)]),
@@ -200,6 +214,13 @@ impl Resources {
     #[cfg(test)]
     pub(crate) fn policies_of(&self, namespace: &str) -> usize {
         self.of(&Pod { namespace: namespace.to_owned(), labels: BTreeMap::new() }).policies.len()
+    }
+
+    /// How many Relationships such a pod is told of, and how many of them are lost.
+    #[cfg(test)]
+    pub(crate) fn relationships_of(&self, namespace: &str) -> (usize, usize) {
+        let told = self.of(&Pod { namespace: namespace.to_owned(), labels: BTreeMap::new() });
+        (told.relationships.len(), told.lost_relationships.len())
     }
 
     /// Every Namespace with those of its labels that are asked for; none at all if none is.

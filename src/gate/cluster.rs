@@ -13,6 +13,7 @@ use crate::process::{Failure, Parts};
 use crate::standalone::load::Domain;
 use chrono::Utc;
 use durward_api::catalog::{Catalog, Change, key_of};
+use durward_api::compile::FieldError;
 use durward_api::relationships::RelationshipKey;
 use durward_api::resources::{AccessPolicy, Relationship};
 use durward_core::approval::Matter;
@@ -307,6 +308,13 @@ impl Follower {
             let Some(key) = RelationshipKey::of(&relationship.metadata) else { continue };
             now.relationships.insert(key);
             changes.push(Change::Relationship(Box::new(relationship)));
+        }
+        for (namespace, name, last) in told.lost_relationships {
+            let key = RelationshipKey { namespace: namespace.into(), name: name.into() };
+            now.relationships.insert(key.clone());
+            let error = FieldError { field: "spec".to_owned(), message: "the controller can't read it".to_owned() };
+            changes.push(Change::UnreadableRelationship(key.clone(), error));
+            changes.push(Change::RememberedRelationship(key, last));
         }
         for approval in &told.approvals {
             // the API server's word is not enough, here as little as at the doors

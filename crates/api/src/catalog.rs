@@ -6,7 +6,7 @@
 use crate::compile::{FieldError, Settings, compile};
 use crate::ownership::{Allowance, unowned};
 use crate::relationships::{RelationshipKey, Relationships};
-use crate::resources::{AccessPolicy, LastGood, Relationship};
+use crate::resources::{AccessPolicy, LastGood, LastTuples, Relationship};
 use durward_core::approval::{Given, Matter};
 use durward_core::digest::Digest;
 use durward_core::policy::{Policy, PolicyKey};
@@ -32,6 +32,8 @@ pub enum Change {
     Relationship(Box<Relationship>),
     /// A `Relationship` can't be read at all; what was good stays.
     UnreadableRelationship(RelationshipKey, FieldError),
+    /// What is remembered of the last good version of a `Relationship`. It counts where that version is not known.
+    RememberedRelationship(RelationshipKey, LastTuples),
     /// A `Relationship` is gone.
     RelationshipGone(RelationshipKey),
     /// The annotations of a Namespace; `None` when it is gone.
@@ -54,7 +56,7 @@ pub struct Fate {
     /// Whether any version is in force: the newest, or the last good one.
     pub in_force: bool,
     /// Whether its service is closed: of this policy, or of another one of the service, a version was in force that is not known
-    /// here.
+    /// here. Of a `Relationship`, whether nobody passes by its service's exclusions for such a reason.
     pub closed: bool,
 }
 
@@ -86,6 +88,8 @@ pub enum RejectionReason {
     UnknownRelation,
     /// The relations of the service are not looked up in `Relationship`s.
     OtherRelationEngine,
+    /// A version of a `Relationship` was in force that is not known here, and the newest one can't be.
+    LastGoodUnknown,
 }
 
 impl RejectionReason {
@@ -101,6 +105,7 @@ impl RejectionReason {
             Self::NoService => "NoService",
             Self::UnknownRelation => "UnknownRelation",
             Self::OtherRelationEngine => "OtherRelationEngine",
+            Self::LastGoodUnknown => "LastGoodUnknown",
         }
     }
 }
@@ -295,6 +300,12 @@ impl Catalog {
         self.relationships.fate(key, &self.snapshot)
     }
 
+    /// What is to be remembered of the version of a `Relationship` that was last in force.
+    #[must_use]
+    pub fn last_tuples(&self, key: &RelationshipKey) -> Option<LastTuples> {
+        self.relationships.last(key)
+    }
+
     /// What would be wrong with a `Relationship` if it were applied now, and what would not count yet.
     ///
     /// # Errors
@@ -372,6 +383,9 @@ impl Catalog {
             }
             Change::Relationship(resource) => self.relationships.put(&resource, &mut self.snapshot),
             Change::UnreadableRelationship(key, error) => self.relationships.unreadable(key, error),
+            Change::RememberedRelationship(key, good) => {
+                self.relationships.remember(&key, &good, &mut self.snapshot);
+            }
             Change::RelationshipGone(key) => self.relationships.remove(&key, &mut self.snapshot),
             Change::Approval(matter, given) => self.snapshot.approve(matter, given),
             Change::KeyHeader(provider, header) => self.key_header(provider, header, touched),

@@ -3,7 +3,8 @@
 use crate::catalog::{Fate, Rejection, RejectionReason};
 use crate::compile::FieldError;
 use crate::relations::{Related, relationship, unknown};
-use crate::resources::Relationship;
+use crate::resources::{LastTuples, Relationship};
+use durward_core::digest::Digest;
 use durward_core::relations::{GROUP, MEMBER, Model, RelationEngine, Rule, Subject, Tuple};
 use durward_core::service::ServiceKey;
 use durward_core::snapshot::Snapshot;
@@ -54,7 +55,10 @@ struct Entry {
 #[derive(Debug)]
 struct InForce {
     service: ServiceKey,
-    shapes: Shapes,
+    /// Its `metadata.generation`, where there is one.
+    generation: Option<i64>,
+    /// What it asks of the model; `None` where no more is known of it than that it was in force.
+    shapes: Option<Shapes>,
 }
 
 /// What tuples ask of a model, each with the number of the first tuple that does.
@@ -85,7 +89,8 @@ impl Relationships {
                 snapshot.relate(&service, &key.to_string(), &tuples);
                 snapshot.record(&content_name(&key), Some(digest));
                 self.by_service.entry(service.clone()).or_default().insert(key.clone());
-                let in_force = Some(InForce { service, shapes: shapes(&tuples) });
+                let generation = resource.metadata.generation;
+                let in_force = Some(InForce { service, generation, shapes: Some(shapes(&tuples)) });
                 self.entries.insert(key, Entry { in_force, invalid: None });
             }
         }
@@ -94,6 +99,24 @@ impl Relationships {
     pub(crate) fn unreadable(&mut self, key: RelationshipKey, error: FieldError) {
         self.touched.insert(key.clone());
         self.entries.entry(key).or_default().invalid = Some(vec![error]);
+    }
+
+    /// Remembers the last good version of a resource, unless one is known here.
+    pub(crate) fn remember(&mut self, key: &RelationshipKey, good: &LastTuples, snapshot: &mut Snapshot) {
+        let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.in_force.is_none()) else { return };
+        let service = ServiceKey { namespace: Arc::clone(&key.namespace), audience: good.service.as_str().into() };
+        snapshot.lose(&service, &key.to_string());
+        let digest = Digest::of([b"forgotten".as_slice(), good.service.as_bytes()]);
+        snapshot.record(&content_name(key), Some(digest));
+        self.touched.insert(key.clone());
+        self.by_service.entry(service.clone()).or_default().insert(key.clone());
+        entry.in_force = Some(InForce { service, generation: good.generation, shapes: None });
+    }
+
+    /// What is to be remembered of the version that was last in force.
+    pub(crate) fn last(&self, key: &RelationshipKey) -> Option<LastTuples> {
+        let last = self.entries.get(key)?.in_force.as_ref()?;
+        Some(LastTuples { generation: last.generation, service: last.service.audience.to_string() })
     }
 
     pub(crate) fn remove(&mut self, key: &RelationshipKey, snapshot: &mut Snapshot) {
@@ -129,10 +152,18 @@ impl Relationships {
     }
 
     pub(crate) fn fate(&self, key: &RelationshipKey, snapshot: &Snapshot) -> Option<Fate> {
-        let entry = self.entries.get(key)?;
-        let invalid = entry.invalid.clone().map(|errors| Rejection { reason: RejectionReason::Invalid, errors });
-        let misfit = || entry.in_force.as_ref().and_then(|said| misfits(&said.service, &said.shapes, snapshot));
-        Some(Fate { rejected: invalid.or_else(misfit), in_force: entry.in_force.is_some(), closed: false })
+        let Entry { in_force, invalid } = self.entries.get(key)?;
+        let lost = in_force.as_ref().filter(|last| last.shapes.is_none());
+        let invalid = invalid.clone().map(|errors| match lost {
+            Some(last) => unknown_since(last, errors),
+            None => Rejection { reason: RejectionReason::Invalid, errors },
+        });
+        let misfit = || {
+            let InForce { service, shapes, .. } = in_force.as_ref()?;
+            misfits(service, shapes.as_ref()?, snapshot)
+        };
+        let (in_force, closed) = (in_force.is_some() && lost.is_none(), lost.is_some());
+        Some(Fate { rejected: invalid.or_else(misfit), in_force, closed })
     }
 
     pub(crate) fn review(resource: &Relationship, snapshot: &Snapshot) -> Result<Vec<FieldError>, Vec<FieldError>> {
@@ -144,6 +175,19 @@ impl Relationships {
 
 fn content_name(key: &RelationshipKey) -> String {
     format!("Relationship/{key}")
+}
+
+/// What follows from a version that is not known, and why there is no other.
+fn unknown_since(last: &InForce, errors: Vec<FieldError>) -> Rejection {
+    let version =
+        last.generation.map_or_else(|| "an earlier version".to_owned(), |number| format!("generation {number}"));
+    let message = format!(
+        "{version} was in force, which a replica that starts anew can't know: as far as relations of service `{}` exclude anybody, \
+         they hold for nobody there; mend or remove this Relationship",
+        last.service.audience
+    );
+    let what = FieldError { field: "spec".to_owned(), message };
+    Rejection { reason: RejectionReason::LastGoodUnknown, errors: [what].into_iter().chain(errors).collect() }
 }
 
 fn shapes(tuples: &[Tuple]) -> Shapes {

@@ -108,9 +108,18 @@ impl Snapshot {
     /// Puts what a `Relationship` says about the objects of a service in place of what it said before; nothing, when
     /// it is gone.
     pub fn relate(&mut self, service: &ServiceKey, relationship: &str, says: &[Tuple]) {
+        self.change_tuples(service, |tuples| tuples.put(relationship, says));
+    }
+
+    /// Notes that it is not known what a `Relationship` says about the objects of a service.
+    pub fn lose(&mut self, service: &ServiceKey, relationship: &str) {
+        self.change_tuples(service, |tuples| tuples.lose(relationship));
+    }
+
+    fn change_tuples(&mut self, service: &ServiceKey, change: impl FnOnce(&mut Tuples)) {
         // taken out while it changes: nothing is copied that no older snapshot has
         let mut tuples = self.tuples.remove(service).unwrap_or_default();
-        tuples.put(relationship, says);
+        change(&mut tuples);
         if !tuples.is_empty() {
             self.tuples.insert(service.clone(), tuples);
         }

@@ -84,6 +84,15 @@ impl World {
         }
     }
 
+    /// The next report of a kind.
+    async fn reports_of(&mut self, kind: Kind) -> Report {
+        loop {
+            if let Some(report) = self.reports().await.into_iter().find(|report| report.target.kind == kind) {
+                return report;
+            }
+        }
+    }
+
     fn decides(&self, namespace: &str) -> bool {
         let host = format!("orders.{namespace}.svc");
         let call = Call::Http { method: "GET", path: "/" };
@@ -316,4 +325,52 @@ async fn a_gate_is_told_nothing_of_a_closed_service() {
     assert_eq!(told(&world), 0, "what is left would let in whom the lost version denied");
     world.tell(Event::Gone(Source::Policies, ("shop".into(), "sibling.lost".into())));
     world.until("open again", |world| told(world) == 1).await;
+}
+
+#[tokio::test]
+async fn a_start_with_a_broken_relationship_lets_nobody_pass_by_what_its_status_remembers() {
+    let mut world = World::new();
+    world.sync_others();
+    let relations = json!([{"object": "doc", "relations": {"banned": {}, "reader": {"exclusion": [{"relation": "banned"}, {"relation": "banned"}]}}}]);
+    let service = json!({"hosts": ["orders.shop.svc"], "podSelector": {}});
+    world.list(&Source::Policies, vec![own(policy("shop", 1, json!({"service": service, "relations": relations})))]);
+    let stated = |generation: i64, tuple: Value| {
+        let mut object = DynamicObject::new("bans", &ApiResource::erase::<Relationship>(&())).within("shop");
+        object.metadata.generation = Some(generation);
+        object.data = json!({
+            "spec": {"service": "orders.shop", "tuples": [tuple]}, "status": {"lastGood": {"generation": 3, "service": "orders.shop"}},
+        });
+        Event::Applied(Source::Relationships, own(object))
+    };
+    let good = || json!({"object": "doc:1", "relation": "banned", "subject": "*"});
+    let lost = |world: &World| {
+        let snapshot = world.engine.snapshot();
+        let service = snapshot.by_audience("orders.shop").map(|service| service.key().clone());
+        service.is_some_and(|service| snapshot.tuples(&service).lost().is_some())
+    };
+    let told = |world: &World| world.gates.borrow().relationships_of("shop");
+    for broken in [json!(7), json!({"object": "doc", "relation": "banned", "subject": "*"})] {
+        world.tell(stated(4, broken));
+        world.until("lost", |world| lost(world)).await;
+        assert_eq!(told(&world), (0, 1), "a gate is told that it is lost");
+        let report = world.reports_of(Kind::Relationship).await;
+        assert_eq!(report.outcome.rejected.as_ref().map(|(reason, _)| *reason), Some("LastGoodUnknown"));
+        assert_eq!(
+            report.outcome.last_good.as_deref(),
+            Some(r#"{"generation":3,"service":"orders.shop"}"#),
+            "it stays remembered"
+        );
+        world.tell(stated(5, good()));
+        world.until("mended", |world| !lost(world)).await;
+        assert_eq!(told(&world), (1, 0));
+        let report = world.reports_of(Kind::Relationship).await;
+        assert_eq!(report.outcome.last_good.as_deref(), Some(r#"{"generation":5,"service":"orders.shop"}"#));
+        // who has seen a good version goes by that, and tells gates of that
+        world.tell(stated(6, json!({"object": "doc", "relation": "banned", "subject": "*"})));
+        let report = world.reports_of(Kind::Relationship).await;
+        assert_eq!(report.outcome.rejected.as_ref().map(|(reason, _)| *reason), Some("Invalid"));
+        assert!(!lost(&world) && told(&world) == (1, 0), "{:?}", told(&world));
+        world.tell(Event::Gone(Source::Relationships, ("shop".into(), "bans".into())));
+        world.until("gone", |world| told(world) == (0, 0)).await;
+    }
 }

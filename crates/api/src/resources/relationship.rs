@@ -57,4 +57,19 @@ pub struct RelationshipStatus {
     /// The generation that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
+    /// What is remembered of the version that was last in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_good: Option<LastTuples>,
+}
+
+/// What is remembered of the version of a Relationship that was last in force: enough to let nobody pass by whom it may exclude,
+/// where that version is not known.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LastTuples {
+    /// Its generation, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<i64>,
+    /// Audience of the service that it was about.
+    pub service: String,
 }

@@ -3,10 +3,16 @@
 
 use crate::support::*;
 use durward_api::catalog::Change;
+use durward_api::compile::FieldError;
+use durward_api::relationships::RelationshipKey;
 use durward_api::resources::AccessPolicy;
+use durward_core::condition::Truth;
 use durward_core::kubernetes::{ApiCall, Verb};
+use durward_core::principal::{Identity, PrincipalId};
+use durward_core::risk::Assurance;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
+use serde_json::json;
 use std::collections::BTreeMap;
 
 /// What a step of a history does to a policy.
@@ -108,6 +114,73 @@ proptest! {
         }
         for (name, _) in old.0.fates() {
             prop_assert_eq!(old.0.last_good(name), new.0.last_good(name), "the next start knows as much");
+        }
+    }
+}
+
+/// What a step of a history does to a `Relationship`: it states whom it makes a member and whom it bans, in which service, or it
+/// can't be read.
+type Tuples = Option<(&'static str, Vec<(&'static str, &'static str)>)>;
+
+fn any_tuples() -> impl Strategy<Value = Tuples> {
+    let stated = subsequence(
+        vec![("member", "*"), ("member", "user:corporate/alice"), ("banned", "user:corporate/alice"), ("banned", "*")],
+        0..3,
+    );
+    (select(vec!["p.shop", "q.shop"]), stated, 0..3)
+        .prop_map(|(service, stated, luck)| (luck > 0).then_some((service, stated)))
+}
+
+fn related(name: &str, tuples: &Tuples) -> Change {
+    let relationship_key = RelationshipKey { namespace: "shop".into(), name: name.into() };
+    let Some((service, stated)) = tuples else {
+        let error = FieldError { field: "spec".to_owned(), message: "unreadable".to_owned() };
+        return Change::UnreadableRelationship(relationship_key, error);
+    };
+    let tuple =
+        |(relation, subject): &(&str, &str)| json!({"object": "doc:1", "relation": relation, "subject": subject});
+    let resource = json!({
+        "apiVersion": "durward.dev/v1alpha1", "kind": "Relationship", "metadata": {"name": name, "namespace": "shop"},
+        "spec": {"service": service, "tuples": stated.iter().map(tuple).collect::<Vec<_>>()},
+    });
+    Change::Relationship(Box::new(serde_json::from_value(resource).unwrap()))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
+
+    #[test]
+    fn a_start_makes_nobody_more_than_they_were(
+        history in proptest::collection::vec((select(vec!["a", "b", "c"]), any_tuples()), 1..12),
+    ) {
+        let model = "relations: [{object: doc, relations: {member: {}, banned: {}, reader: {exclusion: [{relation: member}, {relation: banned}]}, \
+                     trusted: {exclusion: [{relation: member}, {relation: reader}]}}}]";
+        let policies = || ["shop/p", "shop/q"].map(|name| Change::Policy(Box::new(named(name, 0, model))));
+        let (mut old, mut objects) = (World::new(), BTreeMap::new());
+        old.apply(policies());
+        for (name, tuples) in &history {
+            objects.insert(*name, tuples);
+            old.apply([related(name, tuples)]);
+        }
+        let of = |name: &str| RelationshipKey { namespace: "shop".into(), name: name.into() };
+        let mut new = World::new();
+        new.apply(policies());
+        new.apply(objects.iter().flat_map(|(name, tuples)| {
+            let memory = old.0.last_tuples(&of(name)).map(|good| Change::RememberedRelationship(of(name), good));
+            [related(name, tuples)].into_iter().chain(memory)
+        }));
+        for user in ["alice", "bob"] {
+            let user = Identity::new(PrincipalId::user("corporate", user).unwrap(), Assurance::Bearer);
+            for (audience, relation) in ["p.shop", "q.shop"].into_iter().flat_map(|of| [(of, "member"), (of, "reader"), (of, "trusted")]) {
+                let holds = |world: &World| {
+                    let service = world.snapshot().by_audience(audience).unwrap();
+                    world.snapshot().tuples(service.key()).check(service.relations(), "doc:1", relation, &user) == Truth::True
+                };
+                prop_assert!(holds(&old) || !holds(&new), "{} is {relation} in {audience}", user.id);
+            }
+        }
+        for name in objects.keys() {
+            prop_assert_eq!(old.0.last_tuples(&of(name)), new.0.last_tuples(&of(name)), "the next start knows as much");
         }
     }
 }

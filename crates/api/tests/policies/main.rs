@@ -16,6 +16,7 @@ mod any_restart;
 mod conflicts;
 mod forgotten;
 mod last_good;
+mod lost_tuples;
 mod ownership;
 mod rejects;
 mod relations;

@@ -8,6 +8,8 @@
 //!   such a moment counts only as long as that question is open, and is final when it ends in a no itself.
 //! - Coming back through an exclusion is a failure: neither answer could be trusted.
 //! - So is a limit that is reached. A failure is never a yes, and what is excluded by a failure is none either.
+//! - Where some tuples are not known, a no is none within an exclusion: it could be a yes by them. That fails too. A yes stays
+//!   one whatever they are, so nothing else does.
 
 use super::model::{GROUP, Model, Rule};
 use super::names::Name;
@@ -99,11 +101,14 @@ enum Failure {
     Breadth,
     Steps,
     Exclusion,
+    /// Some tuples are not known.
+    Lost,
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Lost => f.write_str("whom some tuples exclude is not known"),
             Self::Depth => write!(f, "relations lead through more than {MAX_DEPTH} others"),
             Self::Breadth => write!(f, "more than {MAX_BREADTH} sets or objects stand in one relation to one object"),
             Self::Steps => write!(f, "more than {MAX_STEPS} relations would have to be looked at"),
@@ -187,7 +192,17 @@ impl<'a> Search<'a> {
         match self.node((object, relation)).verdict {
             Verdict::Yes => Checked { truth: Truth::True, proof: self.proof((object, relation)) },
             Verdict::No => Checked { truth: Truth::False, proof: Vec::new() },
-            Verdict::Failed(failure) => Checked { truth: Truth::Failed(failure.to_string()), proof: Vec::new() },
+            Verdict::Failed(failure) => Checked { truth: Truth::Failed(self.why(failure)), proof: Vec::new() },
+        }
+    }
+
+    fn why(&self, failure: Failure) -> String {
+        match self.tuples.lost().filter(|_| failure == Failure::Lost) {
+            Some(source) => format!(
+                "Relationship {source} is broken, and its last good version is not known here, so nobody can tell whom it excludes: \
+                 mend or remove it"
+            ),
+            None => failure.to_string(),
         }
     }
 
@@ -319,6 +334,7 @@ impl<'a> Search<'a> {
                     break;
                 }
                 failed @ Verdict::Failed(_) => so_far = Said::finally(failed),
+                Verdict::No if self.tuples.lost().is_some() => so_far = Said::finally(Verdict::Failed(Failure::Lost)),
                 Verdict::No => reasons.push(Reason { tuple: None, since: None, unless: Some(other) }),
             }
         }

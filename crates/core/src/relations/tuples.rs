@@ -5,6 +5,7 @@ use super::tuple::{Subject, Tuple};
 use foldhash::fast::RandomState;
 use imbl::shared_ptr::DefaultSharedPtr;
 use imbl::{GenericHashMap, GenericOrdMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// What kind of subject a tuple has; any greater number is the relation of a set, moved up by [`FIRST_SET`].
@@ -39,11 +40,14 @@ pub struct Tuples {
     pub(super) index: GenericOrdMap<Key, u32, DefaultSharedPtr>,
     /// What each `Relationship` states.
     sources: GenericHashMap<Arc<str>, Arc<[Key]>, RandomState, DefaultSharedPtr>,
+    /// `Relationship`s that state what is not known here.
+    lost: BTreeSet<Arc<str>>,
 }
 
 impl Tuples {
     /// Puts what a `Relationship` states in place of what it stated before.
     pub fn put(&mut self, source: &str, tuples: &[Tuple]) {
+        self.lost.remove(source);
         let old = self.sources.remove(source);
         let keys: Arc<[Key]> = tuples.iter().map(|tuple| self.enter(tuple)).collect();
         // after the new ones came in: what both state is never forgotten on the way
@@ -55,8 +59,20 @@ impl Tuples {
 
     /// Takes away what a `Relationship` states.
     pub fn take(&mut self, source: &str) {
-        let keys = self.sources.remove(source);
-        keys.iter().flat_map(|keys| keys.iter()).for_each(|key| self.withdraw(*key));
+        self.put(source, &[]);
+    }
+
+    /// Notes that a `Relationship` states what is not known here: as long as it does, whatever an exclusion does not find may
+    /// yet be there, and nobody passes by that.
+    pub fn lose(&mut self, source: &str) {
+        self.take(source);
+        self.lost.insert(source.into());
+    }
+
+    /// The first `Relationship` that states what is not known here, if there is any.
+    #[must_use]
+    pub fn lost(&self) -> Option<&str> {
+        self.lost.first().map(AsRef::as_ref)
     }
 
     /// Number of different tuples.
@@ -78,10 +94,10 @@ impl Tuples {
         })
     }
 
-    /// Whether there is none.
+    /// Whether there is none, known or not.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.index.is_empty()
+        self.index.is_empty() && self.lost.is_empty()
     }
 
     fn enter(&mut self, tuple: &Tuple) -> Key {

@@ -241,6 +241,29 @@ proptest! {
     }
 
     #[test]
+    fn nobody_stands_in_a_relation_that_lost_tuples_take_away(model in any_model(), stated in any_tuples(), lost in any_tuples()) {
+        let (caller, mut here) = (asking(), store(&stated));
+        here.lose("lost");
+        let (certain, _) = reference(&model, &[stated, lost].concat(), &caller);
+        for (object, relation) in questions() {
+            if here.check(&model, object, relation, &caller) == Truth::True {
+                prop_assert!(certain.contains(&(object.to_owned(), relation.to_owned())), "{object}#{relation}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_exclusions_lost_tuples_change_nothing(model in without_exclusions(), stated in any_tuples()) {
+        let (caller, known) = (asking(), store(&stated));
+        let mut here = known.clone();
+        here.lose("lost");
+        for (object, relation) in questions() {
+            let both = [&known, &here].map(|tuples| tuples.explain(&model, object, relation, &caller));
+            prop_assert_eq!(&both[0], &both[1], "{}#{}", object, relation);
+        }
+    }
+
+    #[test]
     fn the_tuples_of_a_proof_prove_it(model in without_exclusions(), stated in any_tuples()) {
         let (caller, tuples) = (asking(), store(&stated));
         for (object, relation) in questions() {

@@ -222,6 +222,28 @@ fn a_tuple_that_two_resources_state_stays_until_both_are_gone() {
     assert!(tuples.is_empty());
 }
 
+#[test]
+fn nobody_passes_by_an_exclusion_where_some_tuples_are_not_known() {
+    let model = documents();
+    let mut tuples =
+        tuples(&["doc:1#owner@user:corporate/alice", "doc:2#owner@*", "doc:2#banned@*", "doc:3#auditor@*"]);
+    let check = |tuples: &Tuples, object: &str, relation: &str| tuples.check(&model, object, relation, &alice());
+    assert_eq!(check(&tuples, "doc:1", "reader"), Truth::True);
+    tuples.lose("shop/bans");
+    let truth = check(&tuples, "doc:1", "reader");
+    assert!(matches!(&truth, Truth::Failed(why) if why.contains("Relationship shop/bans is broken")), "{truth:?}");
+    // what no unknown tuple could change is as it was
+    assert_eq!(check(&tuples, "doc:1", "viewer"), Truth::True);
+    assert_eq!(check(&tuples, "doc:2", "reader"), Truth::False, "banned by what is known");
+    assert_eq!(check(&tuples, "doc:3", "reader"), Truth::False, "no viewer to begin with");
+    let known = tuples.clone();
+    for found in [&["doc:9#owner@*"][..], &[]] {
+        let mut tuples = known.clone();
+        tuples.put("shop/bans", &found.iter().map(|text| tuple(text)).collect::<Vec<_>>());
+        assert_eq!(check(&tuples, "doc:1", "reader"), Truth::True, "mended, or gone");
+    }
+}
+
 /// Whoever views an order may read it.
 fn orders_by_relation() -> Policy {
     let relation = |text: &str| Some(text.parse().expect(text));

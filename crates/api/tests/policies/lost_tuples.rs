@@ -1,0 +1,165 @@
+//! A replica that starts while a `Relationship` is broken: it has never seen the tuples that were in force, and lets nobody pass by
+//! whom they may have excluded.
+
+use crate::support::*;
+use durward_api::catalog::Change;
+use durward_api::relationships::RelationshipKey;
+use durward_api::resources::{LastTuples, Relationship};
+use durward_core::condition::Truth;
+use durward_core::principal::{Identity, PrincipalId};
+use durward_core::risk::Assurance;
+use serde_json::json;
+
+/// Members read, unless they are banned; viewers are told by tuples alone.
+const MODEL: &str = "relations: [{object: doc, relations: {member: {}, banned: {}, viewer: {}, \
+                     reader: {exclusion: [{relation: member}, {relation: banned}]}}}]\n";
+
+fn relationship(key: &str, generation: i64, service: &str, tuples: &[(&str, &str)]) -> Change {
+    let (namespace, name) = key.split_once('/').unwrap();
+    let tuples =
+        tuples.iter().map(|(relation, subject)| json!({"object": "doc:1", "relation": relation, "subject": subject}));
+    let resource: Relationship = serde_json::from_value(json!({
+        "apiVersion": "durward.dev/v1alpha1", "kind": "Relationship",
+        "metadata": {"name": name, "namespace": namespace, "generation": generation},
+        "spec": {"service": service, "tuples": tuples.collect::<Vec<_>>()},
+    }))
+    .unwrap();
+    Change::Relationship(Box::new(resource))
+}
+
+/// One that can't be read.
+fn broken(key: &str, generation: i64) -> Change {
+    relationship(key, generation, "orders.shop", &[("no relation", "*")])
+}
+
+fn of(key: &str) -> RelationshipKey {
+    let (namespace, name) = key.split_once('/').unwrap();
+    RelationshipKey { namespace: namespace.into(), name: name.into() }
+}
+
+fn remembered_tuples(key: &str, good: LastTuples) -> Change {
+    Change::RememberedRelationship(of(key), good)
+}
+
+/// What another replica remembers of a `Relationship`.
+fn memory(world: &World, key: &str) -> Change {
+    remembered_tuples(key, world.0.last_tuples(&of(key)).unwrap())
+}
+
+fn policies() -> [Change; 2] {
+    ["shop/orders", "mall/orders"].map(|name| Change::Policy(Box::new(named(name, 0, MODEL))))
+}
+
+/// Whether anybody is this of `doc:1`, of the service of a namespace.
+fn is(world: &World, namespace: &str, relation: &str) -> Truth {
+    let service = world.snapshot().by_audience(&format!("orders.{namespace}")).unwrap();
+    let anybody = Identity::new(PrincipalId::user("corporate", "alice").unwrap(), Assurance::Bearer);
+    world.snapshot().tuples(service.key()).check(service.relations(), "doc:1", relation, &anybody)
+}
+
+/// Reason and whether any version is in force, and whether exclusions are closed.
+fn fate(world: &World, key: &str) -> (Option<&'static str>, bool, bool) {
+    let fate = world.0.relationship_fate(&of(key)).unwrap();
+    (fate.rejected.map(|rejection| rejection.reason.as_str()), fate.in_force, fate.closed)
+}
+
+fn before() -> World {
+    let mut world = World::new();
+    world.apply(policies());
+    world.apply([
+        relationship("shop/members", 1, "orders.shop", &[("member", "*"), ("viewer", "*")]),
+        relationship("shop/bans", 3, "orders.shop", &[("banned", "user:corporate/alice")]),
+        relationship("mall/members", 1, "orders.mall", &[("member", "*")]),
+    ]);
+    world
+}
+
+fn start(changes: impl IntoIterator<Item = Change>) -> World {
+    let mut world = World::new();
+    world.apply(policies());
+    world.apply([
+        relationship("shop/members", 1, "orders.shop", &[("member", "*"), ("viewer", "*")]),
+        relationship("mall/members", 1, "orders.mall", &[("member", "*")]),
+    ]);
+    world.apply(changes);
+    world
+}
+
+fn failed(truth: &Truth) -> bool {
+    matches!(truth, Truth::Failed(why) if why.contains("Relationship shop/bans is broken"))
+}
+
+#[test]
+fn nobody_passes_by_lost_tuples_until_they_are_mended_or_gone() {
+    let before = before();
+    assert_eq!(is(&before, "shop", "reader"), Truth::False);
+    assert_eq!(
+        before.0.last_tuples(&of("shop/bans")),
+        Some(LastTuples { generation: Some(3), service: "orders.shop".into() })
+    );
+    let unreadable = || {
+        let error = durward_api::compile::FieldError { field: "spec".to_owned(), message: "no".to_owned() };
+        Change::UnreadableRelationship(of("shop/bans"), error)
+    };
+    for change in [|| broken("shop/bans", 4), unreadable] {
+        let mut world = start([change(), memory(&before, "shop/bans")]);
+        assert!(failed(&is(&world, "shop", "reader")), "{:?}", is(&world, "shop", "reader"));
+        assert_eq!(is(&world, "shop", "viewer"), Truth::True, "what excludes nobody goes on");
+        assert_eq!(is(&world, "mall", "reader"), Truth::True, "and so do others");
+        assert_eq!(fate(&world, "shop/bans"), (Some("LastGoodUnknown"), false, true));
+        let told = world.0.relationship_fate(&of("shop/bans")).unwrap().rejected.unwrap().errors[0].to_string();
+        assert!(told.contains("generation 3 was in force") && told.contains("mend or remove"), "{told}");
+        assert_ne!(world.revision(), before.revision());
+        assert_eq!(
+            world.0.last_tuples(&of("shop/bans")),
+            before.0.last_tuples(&of("shop/bans")),
+            "it is not forgotten here"
+        );
+        // mended, it counts as it is now
+        world.apply([relationship("shop/bans", 5, "orders.shop", &[("banned", "user:corporate/bob")])]);
+        assert_eq!((is(&world, "shop", "reader"), fate(&world, "shop/bans")), (Truth::True, (None, true, false)));
+        // also where it speaks of another service from now on
+        let mut world = start([change(), memory(&before, "shop/bans")]);
+        world.apply([relationship("shop/bans", 5, "carts.shop", &[])]);
+        assert_eq!(is(&world, "shop", "reader"), Truth::True);
+        let mut world = start([change(), memory(&before, "shop/bans")]);
+        world.apply([Change::RelationshipGone(of("shop/bans"))]);
+        assert_eq!((is(&world, "shop", "reader"), world.revision()), (Truth::True, start([]).revision()));
+    }
+    // the status came after the Relationship
+    let mut world = start([broken("shop/bans", 4)]);
+    assert_eq!(is(&world, "shop", "reader"), Truth::True);
+    world.0.relationships_touched();
+    world.apply([memory(&before, "shop/bans")]);
+    assert!(failed(&is(&world, "shop", "reader")));
+    assert_eq!(world.0.relationships_touched(), [of("shop/bans")].into());
+}
+
+#[test]
+fn who_knows_the_last_good_tuples_goes_on_with_them() {
+    let mut world = before();
+    let good = memory(&world, "shop/members");
+    let revision = world.revision();
+    world.apply([broken("shop/members", 5), good]);
+    assert_eq!((is(&world, "shop", "viewer"), world.revision()), (Truth::True, revision));
+    assert_eq!(fate(&world, "shop/members"), (Some("Invalid"), true, false));
+    // a version that can be read needs no memory
+    let world = start([relationship("shop/bans", 3, "orders.shop", &[]), memory(&before(), "shop/bans")]);
+    assert_eq!((is(&world, "shop", "reader"), fate(&world, "shop/bans")), (Truth::True, (None, true, false)));
+}
+
+#[test]
+fn what_was_never_good_or_is_of_another_namespace_takes_nothing_from_anybody() {
+    let world = start([broken("shop/bans", 1)]);
+    assert_eq!(
+        (is(&world, "shop", "reader"), fate(&world, "shop/bans")),
+        (Truth::True, (Some("Invalid"), false, false))
+    );
+    assert_eq!(world.0.last_tuples(&of("shop/bans")), None);
+    // a status that somebody forged closes nothing outside its own namespace, and nothing that is not there
+    let forged = LastTuples { generation: None, service: "orders.mall".to_owned() };
+    let world = start([broken("shop/bans", 1), remembered_tuples("shop/bans", forged.clone())]);
+    assert_eq!((is(&world, "shop", "reader"), is(&world, "mall", "reader")), (Truth::True, Truth::True));
+    let world = start([remembered_tuples("shop/nothing", forged)]);
+    assert!(world.0.relationship_fate(&of("shop/nothing")).is_none());
+}
