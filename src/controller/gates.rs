@@ -20,7 +20,7 @@ const OWN: &str = "durward.dev/";
 /// All that was learned so far.
 #[derive(Default)]
 pub(super) struct Gates {
-    /// The newest version of each policy that can be read.
+    /// The newest version of each policy that can be read, until it is in force.
     newest: HashMap<PolicyKey, Arc<RawValue>>,
     /// Tuples that came since gates were last told.
     related: HashMap<RelationshipKey, (Arc<str>, Arc<RawValue>)>,
@@ -69,11 +69,7 @@ impl Gates {
     }
 
     /// Takes in what became of Relationships; `touched` are those of which it may be something else.
-    pub(super) fn relationships<'k>(
-        &mut self,
-        catalog: &Catalog,
-        touched: impl Iterator<Item = &'k RelationshipKey>,
-    ) {
+    pub(super) fn relationships<'k>(&mut self, catalog: &Catalog, touched: impl Iterator<Item = &'k RelationshipKey>) {
         let mut related = std::mem::take(&mut self.related);
         for key in touched {
             let Some(fate) = catalog.relationship_fate(key) else { continue };
@@ -126,7 +122,7 @@ impl Gates {
             let newest = catalog.fate(key).is_some_and(|fate| fate.rejected.is_none());
             let known = self.resources.policies.get(key).map(|known| Arc::clone(&known.json));
             // where the newest version is not in force, the one before it is
-            let json = if newest { self.newest.get(key).cloned() } else { known };
+            let json = if newest { self.newest.remove(key).or(known) } else { known };
             let Some(json) = json else { continue };
             let named =
                 policy.ways.iter().filter_map(|way| if let Way::Provider(name) = way { Some(name) } else { None });

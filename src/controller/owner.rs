@@ -11,7 +11,7 @@ use crate::doors::admission::{Review, Reviewed};
 use crate::doors::snapshots::Resources;
 use crate::engine::Engine;
 use crate::process::Failure;
-use durward_api::catalog::{Catalog, Change, Fate, key_of};
+use durward_api::catalog::{Catalog, Change, Fate};
 use durward_api::compile::{FieldError, Settings};
 use durward_api::lint::lint;
 use durward_api::relationships::RelationshipKey;
@@ -89,7 +89,7 @@ pub(crate) struct Owner {
 /// An object as it was last seen.
 #[derive(Debug, Clone)]
 struct Seen {
-    uid: String,
+    uid: Arc<str>,
     generation: i64,
     status: Arc<str>,
 }
@@ -222,18 +222,18 @@ impl Owner {
 
     fn policy(&mut self, object: DynamicObject) {
         let seen = seen(&object);
-        let Some(key) = key_of(&object.metadata) else { return };
+        let Some(key) = self.catalog.key_of(&object.metadata) else { return };
         let before = self.policies.insert(key.clone(), seen.clone());
         self.reports.touched.insert(key.clone());
         let remembered = decode::remembered(&key, &object);
         // a change of status or metadata alone decides nothing anew, unless it tells what nobody here knows
         if !before.is_some_and(|before| before.uid == seen.uid && before.generation == seen.generation) {
-            self.changes.push(match decode::spec(&object) {
+            self.changes.extend(match decode::spec(&object) {
                 Ok(spec) => {
                     self.gates.policy(&key, &object, &spec);
-                    Change::Policy(Box::new(AccessPolicy { metadata: object.metadata, spec, status: None }))
+                    self.catalog.compiled(&AccessPolicy { metadata: object.metadata, spec, status: None })
                 }
-                Err(error) => Change::Unreadable(key, error),
+                Err(error) => Some(Change::Unreadable(key, error)),
             });
         }
         self.changes.extend(remembered);
@@ -290,21 +290,21 @@ impl Owner {
                 let key = PolicyKey { namespace: namespace.as_str().into(), name: name.as_str().into() };
                 self.policies.remove(&key);
                 self.gates.policy_gone(&key);
+                self.reports.gone.push(policy_target(&key));
                 self.changes.push(Change::PolicyGone(key));
-                self.reports.gone.push(Target { kind: Kind::Policy, namespace: Some(namespace), name });
             }
             Source::Providers => {
                 self.providers.remove(&name);
                 self.changes.push(Change::Other(format!("IdentityProvider/{name}"), None));
-                self.reports.gone.push(Target { kind: Kind::Provider, namespace: None, name });
+                self.reports.gone.push(Target { kind: Kind::Provider, namespace: None, name: name.into() });
                 self.authentication_changed = true;
             }
             Source::Relationships => {
                 let key = RelationshipKey { namespace: namespace.as_str().into(), name: name.as_str().into() };
                 self.relationships.remove(&key);
                 self.gates.relationship_gone(&key);
+                self.reports.gone.push(relationship_target(&key));
                 self.changes.push(Change::RelationshipGone(key));
-                self.reports.gone.push(Target { kind: Kind::Relationship, namespace: Some(namespace), name });
             }
             Source::Approvals => self.changes.extend(self.approvals.gone(&(namespace, name))),
             Source::Namespaces => {
@@ -387,7 +387,7 @@ impl Owner {
         let Fate { rejected, in_force, closed } = self.catalog.fate(key)?;
         let last_good = self.catalog.last_good(key).and_then(|good| serde_json::to_string(&good).ok());
         let facts = self.catalog.in_force(key).map(|policy| Facts {
-            service: policy.audience.to_string(),
+            service: Arc::clone(&policy.audience),
             operations: policy.operations.len(),
             grants: policy.grants.len(),
             governs: policy.operations.iter().any(|operation| !operation.kubernetes.is_empty()),
@@ -399,9 +399,7 @@ impl Owner {
             facts,
             last_good: last_good.map(Into::into),
         };
-        let target =
-            Target { kind: Kind::Policy, namespace: Some(key.namespace.to_string()), name: key.name.to_string() };
-        Some(report(target, seen, outcome))
+        Some(report(policy_target(key), seen, outcome))
     }
 
     fn report_relationship(&self, key: &RelationshipKey) -> Option<Report> {
@@ -409,10 +407,8 @@ impl Owner {
         let Fate { rejected, in_force, .. } = self.catalog.relationship_fate(key)?;
         let last_good = self.catalog.last_tuples(key).and_then(|good| serde_json::to_string(&good).ok());
         let rejected = rejected.map(|rejection| (rejection.reason.as_str(), rejection.errors));
-        let (namespace, name) = (Some(key.namespace.to_string()), key.name.to_string());
-        let target = Target { kind: Kind::Relationship, namespace, name };
         let last_good = last_good.map(Into::into);
-        Some(report(target, seen, Outcome { rejected, in_force, last_good, ..Outcome::default() }))
+        Some(report(relationship_target(key), seen, Outcome { rejected, in_force, last_good, ..Outcome::default() }))
     }
 
     fn report_providers(&mut self, problems: &[ProviderProblem]) {
@@ -423,7 +419,7 @@ impl Owner {
             };
             let rejected = (!errors.is_empty()).then_some(("Invalid", errors));
             let outcome = Outcome { in_force: rejected.is_none(), rejected, ..Outcome::default() };
-            let target = Target { kind: Kind::Provider, namespace: None, name: name.clone() };
+            let target = Target { kind: Kind::Provider, namespace: None, name: name.as_str().into() };
             self.reports.others.push(report(target, seen, outcome));
         }
     }
@@ -508,16 +504,30 @@ fn names(policies: &[PolicyKey]) -> String {
     policies.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
+fn policy_target(key: &PolicyKey) -> Target {
+    Target { kind: Kind::Policy, namespace: Some(Arc::clone(&key.namespace)), name: Arc::clone(&key.name) }
+}
+
+fn relationship_target(key: &RelationshipKey) -> Target {
+    Target { kind: Kind::Relationship, namespace: Some(Arc::clone(&key.namespace)), name: Arc::clone(&key.name) }
+}
+
 fn seen(object: &DynamicObject) -> Seen {
     Seen {
-        uid: object.metadata.uid.clone().unwrap_or_default(),
+        uid: object.metadata.uid.as_deref().unwrap_or_default().into(),
         generation: object.metadata.generation.unwrap_or_default(),
         status: decode::status(object),
     }
 }
 
 fn report(target: Target, seen: &Seen, outcome: Outcome) -> Report {
-    Report { target, uid: seen.uid.clone(), generation: seen.generation, observed: Arc::clone(&seen.status), outcome }
+    Report {
+        target,
+        uid: Arc::clone(&seen.uid),
+        generation: seen.generation,
+        observed: Arc::clone(&seen.status),
+        outcome,
+    }
 }
 
 /// What kind of error it was, without any text from the API server.

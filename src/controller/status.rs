@@ -18,15 +18,15 @@ pub(crate) enum Kind {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Target {
     pub(crate) kind: Kind,
-    pub(crate) namespace: Option<String>,
-    pub(crate) name: String,
+    pub(crate) namespace: Option<Arc<str>>,
+    pub(crate) name: Arc<str>,
 }
 
 /// What became of a resource, and the status that it has now.
 #[derive(Debug, Clone)]
 pub(crate) struct Report {
     pub(crate) target: Target,
-    pub(crate) uid: String,
+    pub(crate) uid: Arc<str>,
     pub(crate) generation: i64,
     /// The status as it is stored, in JSON: thousands of them are kept, and few are looked at.
     pub(crate) observed: Arc<str>,
@@ -59,7 +59,7 @@ pub(crate) struct Outcome {
 /// What the version in force comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Facts {
-    pub(crate) service: String,
+    pub(crate) service: Arc<str>,
     pub(crate) operations: usize,
     pub(crate) grants: usize,
     /// Whether the API server has to ask for some of them.
@@ -133,7 +133,7 @@ pub(crate) fn wanted(report: &Report, reach: Reach, audited: Option<u64>, now: T
     let mut status = json!({
         "conditions": conditions,
         "observedGeneration": report.generation,
-        "service": facts.map(|facts| facts.service.as_str()).or_else(|| closed?.get("audience")?.as_str()),
+        "service": facts.map(|facts| &*facts.service).or_else(|| closed?.get("audience")?.as_str()),
         "operations": facts.map(|facts| facts.operations),
         "grants": facts.map(|facts| facts.grants),
         "auditedDenials": audited.max(report.audited()),
@@ -255,10 +255,10 @@ mod tests {
     use durward_core::digest::Digest;
 
     fn report(rejected: Option<(&'static str, Vec<FieldError>)>, in_force: bool, observed: Value) -> Report {
-        let facts = Some(Facts { service: "orders-api".to_owned(), operations: 3, grants: 2, governs: true });
+        let facts = Some(Facts { service: "orders-api".into(), operations: 3, grants: 2, governs: true });
         Report {
-            target: Target { kind: Kind::Policy, namespace: Some("shop".to_owned()), name: "orders".to_owned() },
-            uid: "u".to_owned(),
+            target: Target { kind: Kind::Policy, namespace: Some("shop".into()), name: "orders".into() },
+            uid: "u".into(),
             generation: 4,
             observed: observed.to_string().into(),
             outcome: Outcome { rejected, in_force, facts: facts.filter(|_| in_force), ..Outcome::default() },
@@ -336,7 +336,8 @@ mod tests {
     #[test]
     fn a_broken_relationship_says_what_a_restart_will_do() {
         let of = |reason: &'static str, in_force: bool| {
-            let errors = vec![FieldError { field: "spec.tuples[0].object".to_owned(), message: "no object".to_owned() }];
+            let errors =
+                vec![FieldError { field: "spec.tuples[0].object".to_owned(), message: "no object".to_owned() }];
             let last_good = Some(json!({"generation": 3, "service": "orders.shop"}).to_string().into());
             let report = report(Some((reason, errors)), in_force, Value::Null);
             let target = Target { kind: Kind::Relationship, ..report.target };
@@ -346,7 +347,10 @@ mod tests {
         let known = of("Invalid", true);
         assert_eq!((state(&known, ACCEPTED), &known["lastGood"]["generation"]), (("False", "Invalid"), &json!(3)));
         let message = condition(&known, ACCEPTED).expect("accepted")["message"].as_str().expect("text");
-        assert!(message.contains("relations that exclude anybody hold for nobody") && message.contains("spec.tuples[0]"), "{message}");
+        assert!(
+            message.contains("relations that exclude anybody hold for nobody") && message.contains("spec.tuples[0]"),
+            "{message}"
+        );
         for (reason, in_force) in [("UnknownRelation", true), ("LastGoodUnknown", false)] {
             let status = of(reason, in_force);
             let message = condition(&status, ACCEPTED).expect("accepted")["message"].as_str().expect("text");

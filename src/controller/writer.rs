@@ -36,7 +36,7 @@ pub(crate) struct Writer {
     client: Client,
     events: Arc<Events>,
     /// The newest report of each resource, and the number of the batch that brought it.
-    reports: HashMap<Target, (u64, Report)>,
+    reports: HashMap<Target, (u64, Box<Report>)>,
     backlog: Backlog<Target>,
     /// What is not yet known to be in force everywhere.
     unconfirmed: BTreeSet<Target>,
@@ -101,7 +101,7 @@ impl Writer {
                         let audited = audited.filter(|(generation, _)| *generation == report.generation);
                         let audited = audited.map(|(_, count)| *count);
                         let reach = self.progress.of(*number, governs(report));
-                        Some((report, wanted(report, reach, audited, Timestamp::now())?))
+                        Some((&**report, wanted(report, reach, audited, Timestamp::now())?))
                     });
                     if let Some((report, wanted)) = wanted {
                         let (client, events, report) = (self.client.clone(), Arc::clone(&self.events), report.clone());
@@ -135,7 +135,7 @@ impl Writer {
                 _ => number,
             };
             let waits = waits(&report, since, &self.progress);
-            self.reports.insert(target.clone(), (since, report));
+            self.reports.insert(target.clone(), (since, Box::new(report)));
             if waits {
                 self.unconfirmed.insert(target.clone());
             }
@@ -147,8 +147,7 @@ impl Writer {
     /// Policies in `mode: Audit` would have denied so much more.
     fn audited(&mut self, counts: Counts) {
         for (policy, more) in counts {
-            let (namespace, name) = (Some(policy.namespace.to_string()), policy.name.to_string());
-            let target = Target { kind: Kind::Policy, namespace, name };
+            let target = Target { kind: Kind::Policy, namespace: Some(policy.namespace), name: policy.name };
             let Some((_, report)) = self.reports.get(&target) else { continue };
             let known = self.audited.get(&target).filter(|(generation, _)| *generation == report.generation);
             let known = known.map(|(_, count)| *count).max(report.audited()).unwrap_or_default();
@@ -218,9 +217,9 @@ async fn write(client: &Client, events: &Events, report: &Report, wanted: &Wante
     let reference = ObjectReference {
         api_version: Some(resource.api_version.clone()),
         kind: Some(resource.kind.clone()),
-        name: Some(target.name.clone()),
-        namespace: target.namespace.clone(),
-        uid: Some(report.uid.clone()),
+        name: Some(target.name.to_string()),
+        namespace: target.namespace.as_deref().map(ToOwned::to_owned),
+        uid: Some(report.uid.to_string()),
         ..ObjectReference::default()
     };
     for (condition, holds, reason, message) in &wanted.transitions {

@@ -164,7 +164,7 @@ fn unfit(policy: &Policy) -> Option<String> {
     if &*policy.audience != ADMIN_AUDIENCE {
         return Some(format!("`spec.service.audience` has to be `{ADMIN_AUDIENCE}`"));
     }
-    if policy.ways != [Way::Workload] {
+    if *policy.ways != [Way::Workload] {
         return Some(
             "`spec.authentication` has to be `[{workload: {}}]`: certificates and service-account tokens".into(),
         );

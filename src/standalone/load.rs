@@ -3,7 +3,7 @@
 use crate::standalone::manifest::{self, Contents, Document, Place, Problem, Resource};
 use crate::standalone::place::locate;
 use crate::standalone::progress::Progress;
-use durward_api::catalog::{Catalog, Change, Fate, key_of};
+use durward_api::catalog::{Catalog, Change, Fate};
 use durward_api::compile::{FieldError, Settings};
 use durward_api::relationships::RelationshipKey;
 use durward_api::resources::IdentityProvider;
@@ -104,13 +104,10 @@ impl Directory {
         for path in gone {
             before.absorb(self.files.remove(&path).unwrap_or_default());
         }
-        let mut contents = Vec::new();
         for path in read {
-            contents.push((path.clone(), self.read(path, &mut progress)));
+            let contents = self.read(path, &mut progress);
+            self.take_in(path.clone(), contents, &mut before, &mut changes);
             progress.file();
-        }
-        for (path, read) in contents {
-            self.take_in(path, read, &mut before, &mut changes);
         }
         self.withdraw(before, &mut changes);
         progress.compiling();
@@ -166,7 +163,7 @@ impl Directory {
             policy: None,
         };
         match resource {
-            Resource::Policy(policy) => match key_of(&policy.metadata) {
+            Resource::Policy(policy) => match self.catalog.key_of(&policy.metadata) {
                 Some(key) => {
                     match self
                         .owners
@@ -183,7 +180,7 @@ impl Directory {
                         _ => {
                             self.owners.insert(key.clone(), place);
                             known.policies.insert(key);
-                            changes.push(Change::Policy(policy));
+                            changes.extend(self.catalog.compiled(&policy));
                         }
                     }
                 }

@@ -9,11 +9,14 @@ use crate::relationships::{RelationshipKey, Relationships};
 use crate::resources::{AccessPolicy, LastGood, LastTuples, Relationship};
 use durward_core::approval::{Given, Matter};
 use durward_core::digest::Digest;
+use durward_core::host::Host;
 use durward_core::policy::{Policy, PolicyKey};
 use durward_core::service::{OperationConflict, ServiceKey, Union};
+use durward_core::sharing::Sharing;
 use durward_core::snapshot::Snapshot;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map};
+use std::fmt;
 use std::sync::Arc;
 
 /// Something that happened to a resource.
@@ -21,6 +24,8 @@ use std::sync::Arc;
 pub enum Change {
     /// An `AccessPolicy` is there, new or changed.
     Policy(Box<AccessPolicy>),
+    /// The same, of which [`Catalog::compiled`] has made what it comes to.
+    Compiled(PolicyKey, i64, Result<Arc<Policy>, Vec<FieldError>>),
     /// An `AccessPolicy` can't be read at all; what was good stays.
     Unreadable(PolicyKey, FieldError),
     /// What is remembered of the last good version of an `AccessPolicy`, created so many seconds after 1970 began. It counts where
@@ -110,6 +115,22 @@ impl RejectionReason {
     }
 }
 
+/// What belongs to one service alone.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Claim {
+    Host(Host),
+    Audience(Arc<str>),
+}
+
+impl fmt::Display for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host(host) => f.write_str(host.as_str()),
+            Self::Audience(audience) => f.write_str(audience),
+        }
+    }
+}
+
 /// Age of a policy, oldest first: creation in seconds since 1970 (`i64::MAX` when unknown), then the name.
 type Seniority = (i64, PolicyKey);
 
@@ -153,9 +174,10 @@ pub struct Catalog {
     entries: HashMap<PolicyKey, Entry>,
     allowances: HashMap<String, Allowance>,
     by_namespace: HashMap<Arc<str>, BTreeSet<PolicyKey>>,
-    claims: HashMap<Arc<str>, Seniors>,
+    claims: HashMap<Claim, Seniors>,
     services: HashMap<ServiceKey, Seniors>,
     relationships: Relationships,
+    sharing: Sharing,
     /// In which headers API keys come, by provider.
     key_headers: BTreeMap<String, String>,
     snapshot: Snapshot,
@@ -204,6 +226,7 @@ impl Catalog {
             claims: HashMap::new(),
             services: HashMap::new(),
             relationships: Relationships::default(),
+            sharing: Sharing::default(),
             key_headers: BTreeMap::new(),
             snapshot: Snapshot::default(),
         }
@@ -334,23 +357,41 @@ impl Catalog {
         service.map(|service| service.closed_by()).unwrap_or_default()
     }
 
+    /// As [`key_of`], in one copy for all who ask.
+    #[must_use]
+    pub fn key_of(&mut self, metadata: &ObjectMeta) -> Option<PolicyKey> {
+        let mut key = key_of(metadata)?;
+        self.sharing.key(&mut key);
+        Some(key)
+    }
+
+    /// What a resource is to the catalog, if it has a name. Where many changes are gathered before they are applied, this is a
+    /// fraction of what the resources themselves would take meanwhile.
+    pub fn compiled(&mut self, resource: &AccessPolicy) -> Option<Change> {
+        let compiled = compile(resource, &self.settings).map(|mut policy| {
+            self.sharing.policy(&mut policy);
+            Arc::new(policy)
+        });
+        Some(Change::Compiled(self.key_of(&resource.metadata)?, created(&resource.metadata), compiled))
+    }
+
     fn take_in(&mut self, change: Change, touched: &mut BTreeSet<PolicyKey>) {
         match change {
             Change::Policy(resource) => {
-                let compiled = compile(&resource, &self.settings);
-                let Some(key) = key_of(&resource.metadata) else { return };
-                let created = created(&resource.metadata);
-                self.replace(&key, touched, |entry| {
-                    entry.created = created;
-                    match compiled {
-                        Ok(policy) => {
-                            entry.newest = Some(Arc::new(policy));
-                            entry.invalid = None;
-                        }
-                        Err(errors) => entry.invalid = Some(errors),
-                    }
-                });
+                if let Some(compiled) = self.compiled(&resource) {
+                    self.take_in(compiled, touched);
+                }
             }
+            Change::Compiled(key, created, compiled) => self.replace(&key, touched, |entry| {
+                entry.created = created;
+                match compiled {
+                    Ok(policy) => {
+                        entry.newest = Some(policy);
+                        entry.invalid = None;
+                    }
+                    Err(errors) => entry.invalid = Some(errors),
+                }
+            }),
             Change::Unreadable(key, error) => {
                 self.replace(&key, touched, |entry| entry.invalid = Some(vec![error]));
             }
@@ -479,7 +520,7 @@ impl Catalog {
     }
 
     /// Hosts and audience of every version whose namespace owns them.
-    fn claims_of(&self, entry: &Entry) -> BTreeSet<Arc<str>> {
+    fn claims_of(&self, entry: &Entry) -> BTreeSet<Claim> {
         let owned = entry.versions().filter(|version| self.unowned(version).is_empty());
         owned.flat_map(|version| claims(version)).collect()
     }
@@ -604,8 +645,8 @@ impl Catalog {
             .hosts
             .iter()
             .enumerate()
-            .map(|(i, host)| (format!("spec.service.hosts[{i}]"), host_claim(host.as_str())));
-        let audience = ("spec.service.audience".to_owned(), audience_claim(&version.audience));
+            .map(|(i, host)| (format!("spec.service.hosts[{i}]"), Claim::Host(host.clone())));
+        let audience = ("spec.service.audience".to_owned(), Claim::Audience(Arc::clone(&version.audience)));
         let service = service_of(version);
         let errors: Vec<FieldError> = hosts
             .chain([audience])
@@ -615,9 +656,8 @@ impl Catalog {
                     .get(&claim)?
                     .before(entry.created, &version.key)
                     .find(|key| self.entries.get(key).is_some_and(|other| self.holds(other, &claim, &service)))?;
-                let (_, what) = claim.split_once(' ').unwrap_or_default();
                 let message =
-                    format!("`{what}` is held by the older policy {holder}; each name belongs to one service");
+                    format!("`{claim}` is held by the older policy {holder}; each name belongs to one service");
                 Some(FieldError { field, message })
             })
             .collect();
@@ -635,7 +675,7 @@ impl Catalog {
     }
 
     /// Whether a version that is or may come into force claims this for another service.
-    fn holds(&self, entry: &Entry, claim: &Arc<str>, service: &ServiceKey) -> bool {
+    fn holds(&self, entry: &Entry, claim: &Claim, service: &ServiceKey) -> bool {
         entry.versions().any(|version| {
             service_of(version) != *service
                 && claims(version).any(|other| other == *claim)
@@ -676,16 +716,8 @@ fn service_of(policy: &Policy) -> ServiceKey {
     ServiceKey { namespace: Arc::clone(&policy.key.namespace), audience: Arc::clone(&policy.audience) }
 }
 
-fn claims(policy: &Policy) -> impl Iterator<Item = Arc<str>> {
-    policy.hosts.iter().map(|host| host_claim(host.as_str())).chain([audience_claim(&policy.audience)])
-}
-
-fn host_claim(host: &str) -> Arc<str> {
-    format!("host {host}").into()
-}
-
-fn audience_claim(audience: &str) -> Arc<str> {
-    format!("audience {audience}").into()
+fn claims(policy: &Policy) -> impl Iterator<Item = Claim> {
+    policy.hosts.iter().cloned().map(Claim::Host).chain([Claim::Audience(Arc::clone(&policy.audience))])
 }
 
 fn content_name(key: &PolicyKey) -> String {

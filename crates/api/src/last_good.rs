@@ -92,7 +92,7 @@ impl LastGood {
             hosts: self.hosts.iter().filter_map(|host| Host::parse(host).ok()).collect(),
             pods: None,
             tokens: Tokens::default(),
-            ways: Vec::new(),
+            ways: Arc::default(),
             operations: Vec::new(),
             relations: Model::default(),
             relation_engine: RelationEngine::Own,

@@ -31,6 +31,7 @@ pub mod risk;
 mod routes;
 pub mod scope;
 pub mod service;
+pub mod sharing;
 pub mod snapshot;
 pub mod token;
 pub mod who_can;

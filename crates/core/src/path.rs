@@ -219,7 +219,7 @@ pub enum Segment {
 
 /// A path as a policy writes it: `/orders`, `/orders/{id}`, `/static/*`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PathPattern(Vec<Segment>);
+pub struct PathPattern(pub(crate) Arc<[Segment]>);
 
 /// Why a text is no pattern.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -254,7 +254,7 @@ impl PathPattern {
             return Err(Ambiguity::TooLong.into());
         }
         if rest.is_empty() {
-            return Ok(Self(Vec::new()));
+            return Ok(Self(Arc::default()));
         }
         let mut names = HashSet::new();
         let mut segments = Vec::new();
@@ -277,7 +277,7 @@ impl PathPattern {
                 Segment::Literal(literal(part)?.into())
             });
         }
-        Ok(Self(segments))
+        Ok(Self(segments.into()))
     }
 
     /// The pattern of one gRPC method, or of all methods of the service.
@@ -296,7 +296,7 @@ impl PathPattern {
             return Err(Ambiguity::Character.into());
         }
         let method = method.map_or_else(|| Segment::Capture("method".into()), |m| Segment::Literal(m.into()));
-        Ok(Self(vec![Segment::Literal(service.into()), method]))
+        Ok(Self([Segment::Literal(service.into()), method].into()))
     }
 
     /// The segments.
@@ -320,16 +320,16 @@ impl PathPattern {
         let mut met = Vec::new();
         loop {
             match (one.next(), other.next()) {
-                (None, None) => return Some(Self(met)),
+                (None, None) => return Some(Self(met.into())),
                 (Some(Segment::Rest), Some(segment)) => {
                     met.push(segment.clone());
                     met.extend(other.cloned());
-                    return Some(Self(met));
+                    return Some(Self(met.into()));
                 }
                 (Some(segment), Some(Segment::Rest)) => {
                     met.push(segment.clone());
                     met.extend(one.cloned());
-                    return Some(Self(met));
+                    return Some(Self(met.into()));
                 }
                 (Some(Segment::Literal(a)), Some(Segment::Literal(b))) if a != b => return None,
                 (Some(literal @ Segment::Literal(_)), Some(_)) | (Some(_), Some(literal @ Segment::Literal(_))) => {
@@ -403,7 +403,7 @@ impl fmt::Display for Segment {
 
 /// A request method (RFC 9110 section 9.1), in upper case as every registered one is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Method(Arc<str>);
+pub struct Method(pub(crate) Arc<str>);
 
 impl Method {
     /// Reads a method.

@@ -122,8 +122,8 @@ impl Service {
 
     /// Workloads that a grant or a denial names, with its policy.
     pub(crate) fn named_workloads(&self) -> BTreeSet<PrincipalId> {
-        let grants = self.grants.iter().flat_map(|grant| &grant.to);
-        let denials = self.denials.iter().flat_map(|denial| &denial.to);
+        let grants = self.grants.iter().flat_map(|grant| grant.to.iter());
+        let denials = self.denials.iter().flat_map(|denial| denial.to.iter());
         let named = grants.chain(denials).filter_map(|subject| match subject {
             Subject::Principal(id) if id.is_workload() => Some(id.clone()),
             _ => None,

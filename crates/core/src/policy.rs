@@ -14,7 +14,7 @@ use crate::scope::Scope;
 use crate::token::Tokens;
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -290,9 +290,9 @@ pub struct Grant {
     /// How decisions name it: `<namespace>/<policy>/grants/<name>`.
     pub rule: Arc<str>,
     /// Any of these.
-    pub to: Vec<Subject>,
-    /// What it gives, roles included.
-    pub scopes: BTreeSet<Scope>,
+    pub to: Arc<[Subject]>,
+    /// What it gives, roles included, each once.
+    pub scopes: Arc<[Scope]>,
     /// A scope counts only if the caller's token carries it too.
     pub from_token: bool,
     /// Must hold.
@@ -307,7 +307,7 @@ pub struct Denial {
     /// How decisions name it: `<namespace>/<policy>/denials/<name>`.
     pub rule: Arc<str>,
     /// Any of these.
-    pub to: Vec<Subject>,
+    pub to: Arc<[Subject]>,
     /// Applies unless this is known not to hold.
     pub when: Option<Arc<Condition>>,
     /// Why, for the audit record.
@@ -330,7 +330,7 @@ pub struct Policy {
     /// How access tokens for the service are made.
     pub tokens: Tokens,
     /// Accepted ways in, in the order in which they are tried.
-    pub ways: Vec<Way>,
+    pub ways: Arc<[Way]>,
     /// What can be done.
     pub operations: Vec<Arc<Operation>>,
     /// How relations between callers and the service's objects come about.

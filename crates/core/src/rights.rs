@@ -133,8 +133,8 @@ impl Snapshot {
 impl Service {
     /// Everybody whom a rule of this service names.
     pub fn subjects(&self) -> impl Iterator<Item = &Subject> {
-        let grants = self.grants.iter().flat_map(|grant| &grant.to);
-        grants.chain(self.denials.iter().flat_map(|denial| &denial.to))
+        let grants = self.grants.iter().flat_map(|grant| grant.to.iter());
+        grants.chain(self.denials.iter().flat_map(|denial| denial.to.iter()))
     }
 
     /// Every operation with the policy that declares it.

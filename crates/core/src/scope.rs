@@ -8,7 +8,7 @@ use thiserror::Error;
 /// One scope, a `scope-token` of RFC 6749 section 3.3.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Scope(Arc<str>);
+pub struct Scope(pub(crate) Arc<str>);
 
 /// Why a text is no scope.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

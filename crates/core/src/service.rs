@@ -31,19 +31,19 @@ pub struct ServiceKey {
 #[derive(Debug)]
 pub struct Service {
     pub(crate) key: ServiceKey,
-    pub(crate) hosts: Vec<Host>,
+    pub(crate) hosts: Box<[Host]>,
     /// The policies in order, with their generations.
     pub(crate) policies: Box<[(PolicyKey, Option<i64>)]>,
     /// Pods that are the service, each with the policy that says so.
-    pub(crate) pods: Vec<(PolicyKey, Pods)>,
+    pub(crate) pods: Box<[(PolicyKey, Pods)]>,
     pub(crate) tokens: Tokens,
-    pub(crate) ways: Vec<Way>,
+    pub(crate) ways: Arc<[Way]>,
     pub(crate) mode: Mode,
-    pub(crate) operations: Vec<ServiceOperation>,
+    pub(crate) operations: Box<[ServiceOperation]>,
     pub(crate) relations: Model,
     pub(crate) relation_engine: RelationEngine,
-    pub(crate) grants: Vec<Arc<Grant>>,
-    pub(crate) denials: Vec<Arc<Denial>>,
+    pub(crate) grants: Box<[Arc<Grant>]>,
+    pub(crate) denials: Box<[Arc<Denial>]>,
     pub(crate) denial_index: SubjectIndex<usize>,
     /// Policies of which the version that was in force is not known here. As long as there is one the service has no operation,
     /// and every request is denied.
@@ -54,8 +54,9 @@ pub struct Service {
     pub(crate) objects: Box<[&'static str]>,
     routes: Routes,
     /// Patterns over the Kubernetes API with the operations that they are.
-    kubernetes: Vec<(ApiPattern, usize)>,
-    names: Map<Arc<str>, usize>,
+    kubernetes: Box<[(ApiPattern, usize)]>,
+    /// Operations by name.
+    names: Lookup<Arc<str>, usize>,
 }
 
 /// An operation with the grants that matter to it.
@@ -63,7 +64,7 @@ pub struct Service {
 pub(crate) struct ServiceOperation {
     pub(crate) operation: Arc<Operation>,
     pub(crate) policy: PolicyKey,
-    pub(crate) ways: Vec<Way>,
+    pub(crate) ways: Arc<[Way]>,
     pub(crate) mode: Mode,
     pub(crate) grants: SubjectIndex<Candidate>,
 }
@@ -188,14 +189,14 @@ impl Union {
     /// The service that the policies make; none without policies.
     #[must_use]
     pub fn unite(self) -> Option<Service> {
-        let Self { mut policies, mut routes, mut kubernetes, mut names, .. } = self;
+        let Self { mut policies, mut routes, mut kubernetes, .. } = self;
         let mut closed_by: Vec<PolicyKey> =
             policies.iter().filter(|p| p.forgotten.is_some()).map(|p| p.key.clone()).collect();
         closed_by.sort_unstable();
         let closed = !closed_by.is_empty();
         if closed {
             // what was denied is not known: no request is an operation any more, but all that were governed still are
-            (routes, names) = (Routes::default(), Map::default());
+            routes = Routes::default();
             let forgotten = policies.iter().flat_map(|p| p.forgotten.iter().flatten().cloned());
             kubernetes.extend(forgotten.map(|pattern| (pattern, usize::MAX)));
         }
@@ -214,13 +215,13 @@ impl Union {
         let objects: BTreeSet<&'static str> = conditions.flat_map(|when| when.objects()).collect();
         let givers = givers(&grants);
         // in the order in which they were added: routes and names go by it
-        let operations = policies
+        let operations: Box<[ServiceOperation]> = policies
             .iter()
             .filter(|_| !closed)
             .flat_map(|policy| policy.operations.iter().map(move |operation| (policy, operation)))
             .map(|(policy, operation)| ServiceOperation {
                 policy: policy.key.clone(),
-                ways: policy.ways.clone(),
+                ways: Arc::clone(&policy.ways),
                 mode: policy.mode,
                 grants: candidates(&operation.scopes, &grants, &givers),
                 operation: Arc::clone(operation),
@@ -239,20 +240,20 @@ impl Union {
             hosts: policies.iter().flat_map(|p| &p.hosts).collect::<BTreeSet<_>>().into_iter().cloned().collect(),
             pods: policies.iter().filter_map(|p| Some((p.key.clone(), p.pods.clone()?))).collect(),
             tokens: policies.iter().fold(Tokens::default(), |all, policy| all.and(policy.tokens)),
-            ways: in_first_order(policies.iter().flat_map(|p| &p.ways)),
+            ways: in_first_order(policies.iter().flat_map(|p| p.ways.iter())),
             mode: if audits { Mode::Audit } else { Mode::Enforce },
+            names: operations.iter().map(|one| Arc::clone(&one.operation.name)).zip(0..).collect(),
             operations,
             relations,
             relation_engine,
-            grants,
-            denials,
+            grants: grants.into(),
+            denials: denials.into(),
             denial_index,
             closed_by: closed_by.into(),
             headers: headers.into_iter().collect(),
             objects: objects.into_iter().collect(),
             routes,
-            kubernetes,
-            names,
+            kubernetes: kubernetes.into(),
         })
     }
 }
@@ -276,24 +277,24 @@ impl Service {
     pub(crate) fn empty(key: ServiceKey) -> Self {
         Self {
             key,
-            hosts: Vec::new(),
-            pods: Vec::new(),
+            hosts: Box::default(),
+            pods: Box::default(),
             policies: Box::default(),
-            ways: Vec::new(),
+            ways: Arc::default(),
             mode: Mode::Enforce,
-            operations: Vec::new(),
+            operations: Box::default(),
             relations: Model::default(),
             relation_engine: RelationEngine::Own,
-            grants: Vec::new(),
-            denials: Vec::new(),
+            grants: Box::default(),
+            denials: Box::default(),
             denial_index: SubjectIndex::default(),
             closed_by: Box::default(),
             headers: Box::default(),
             objects: Box::default(),
             routes: Routes::default(),
-            kubernetes: Vec::new(),
+            kubernetes: Box::default(),
             tokens: Tokens::default(),
-            names: Map::default(),
+            names: Lookup::default(),
         }
     }
 
@@ -330,8 +331,8 @@ impl Service {
     /// Labels of Namespaces that rules of this service ask for.
     #[must_use]
     pub fn namespace_labels(&self) -> BTreeSet<&str> {
-        let to = self.grants.iter().flat_map(|grant| &grant.to);
-        let to = to.chain(self.denials.iter().flat_map(|denial| &denial.to));
+        let to = self.grants.iter().flat_map(|grant| grant.to.iter());
+        let to = to.chain(self.denials.iter().flat_map(|denial| denial.to.iter()));
         to.filter_map(|subject| if let Subject::Namespaces { labels, .. } = subject { Some(labels) } else { None })
             .flat_map(|labels| labels.requirements.iter().map(Requirement::key))
             .collect()
@@ -393,7 +394,7 @@ impl Service {
 
     /// The operation of this name.
     pub(crate) fn named(&self, name: &str) -> Option<&ServiceOperation> {
-        self.names.get(name).and_then(|index| self.operations.get(*index))
+        self.names.get(name).next().and_then(|index| self.operations.get(*index))
     }
 }
 
@@ -479,12 +480,12 @@ fn candidates(
             *gives.entry(*grant).or_default() |= 1 << bit;
         }
     }
-    let to = |grant: usize| grants.get(grant).map(|grant| grant.to.as_slice()).unwrap_or_default();
+    let to = |grant: usize| grants.get(grant).map(|grant| &*grant.to).unwrap_or_default();
     let candidates = gives.into_iter().map(|(grant, gives)| Candidate { grant, gives });
     candidates.flat_map(|candidate| to(candidate.grant).iter().map(move |subject| (subject, candidate))).collect()
 }
 
-fn in_first_order<'w>(ways: impl Iterator<Item = &'w Way>) -> Vec<Way> {
+fn in_first_order<'w>(ways: impl Iterator<Item = &'w Way>) -> Arc<[Way]> {
     let mut seen = BTreeSet::new();
     ways.filter(|way| seen.insert(*way)).cloned().collect()
 }

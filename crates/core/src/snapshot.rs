@@ -47,7 +47,7 @@ impl Snapshot {
     pub fn put(&mut self, service: Service) {
         self.take(&service.key);
         let service = Arc::new(service);
-        for host in &service.hosts {
+        for host in service.hosts.iter() {
             self.by_host.insert(host.clone(), Arc::clone(&service));
         }
         if service.kubernetes().next().is_some() {
@@ -74,7 +74,7 @@ impl Snapshot {
         if self.by_audience.get(&key.audience).is_some_and(|holder| Arc::ptr_eq(holder, &old)) {
             self.by_audience.remove(&key.audience);
         }
-        for host in &old.hosts {
+        for host in old.hosts.iter() {
             if self.by_host.get(host).is_some_and(|holder| Arc::ptr_eq(holder, &old)) {
                 self.by_host.remove(host);
             }

@@ -62,7 +62,7 @@ impl Service {
         let mut by_subject: BTreeMap<String, (BTreeSet<&Scope>, BTreeSet<usize>)> = BTreeMap::new();
         for candidate in operation.grants.all() {
             let Some(grant) = self.grants.get(candidate.grant) else { continue };
-            for subject in &grant.to {
+            for subject in grant.to.iter() {
                 let (scopes, grants) = by_subject.entry(subject.to_string()).or_default();
                 scopes.extend(grant.scopes.iter().filter(|scope| required.contains(scope)));
                 grants.insert(candidate.grant);

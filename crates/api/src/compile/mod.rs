@@ -83,6 +83,12 @@ pub fn compile(policy: &AccessPolicy, settings: &Settings) -> Result<Policy, Vec
     }
 }
 
+/// Parts as a policy holds them, in no more room than they need: `collect` would keep that of the parts themselves.
+fn each<T>(parts: Vec<T>) -> Vec<Arc<T>> {
+    let parts: Box<[Arc<T>]> = parts.into_iter().map(Arc::new).collect();
+    parts.into()
+}
+
 fn duration(text: &str) -> Option<TimeDelta> {
     text.parse::<jiff::SignedDuration>().ok().and_then(|duration| TimeDelta::try_seconds(duration.as_secs()))
 }
@@ -161,13 +167,13 @@ impl Compiler<'_> {
             hosts,
             pods,
             tokens,
-            ways,
-            operations: operations.into_iter().map(Arc::new).collect(),
+            ways: ways.into(),
+            operations: each(operations),
             relations,
             relation_engine,
             headers: std::mem::take(&mut self.headers),
-            grants: grants.into_iter().map(Arc::new).collect(),
-            denials: denials.into_iter().map(Arc::new).collect(),
+            grants: each(grants),
+            denials: each(denials),
             mode,
             generation: resource.metadata.generation,
             digest,
@@ -391,8 +397,8 @@ impl Compiler<'_> {
             }
             compiled.push(Grant {
                 rule: format!("{key}/grants/{}", grant.name).into(),
-                to: self.subjects(&format!("{field}.to"), &grant.to),
-                scopes,
+                to: self.subjects(&format!("{field}.to"), &grant.to).into(),
+                scopes: scopes.into_iter().collect(),
                 from_token: grant.from_token,
                 when: self.condition(&format!("{field}.when"), grant.when.as_deref()),
                 relation: self.relation(&format!("{field}.relation"), grant.relation.as_ref(), relations),
@@ -417,7 +423,7 @@ impl Compiler<'_> {
             let field = format!("spec.denials[{i}]");
             compiled.push(Denial {
                 rule: format!("{key}/denials/{}", denial.name).into(),
-                to: self.subjects(&format!("{field}.to"), &denial.to),
+                to: self.subjects(&format!("{field}.to"), &denial.to).into(),
                 when: self.condition(&format!("{field}.when"), denial.when.as_deref()),
                 reason: denial.reason.as_deref().map(Into::into),
                 mode,

@@ -109,6 +109,8 @@ impl Compiler<'_> {
         if operation.public && contradicts {
             self.error(format!("{field}.public"), "a public operation asks nobody for scopes, risk or step-up");
         }
+        matches.shrink_to_fit();
+        kubernetes.shrink_to_fit();
         Operation {
             name: operation.name.as_str().into(),
             matches,

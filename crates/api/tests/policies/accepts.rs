@@ -89,7 +89,7 @@ mode: Audit
         policy.hosts.iter().map(|host| host.as_str()).collect::<Vec<_>>(),
         ["orders.shop.svc", "orders.example.com"]
     );
-    assert_eq!(policy.ways, [Way::Workload, Way::Provider("corporate".into())]);
+    assert_eq!(*policy.ways, [Way::Workload, Way::Provider("corporate".into())]);
     let operations: Vec<_> = policy
         .operations
         .iter()
@@ -109,7 +109,7 @@ mode: Audit
     .map(|(name, matches, scopes, risk, age, public)| (name, matches.to_owned(), scopes.to_owned(), risk, age, public));
     assert_eq!(operations, expected);
     let grants: Vec<_> =
-        policy.grants.iter().map(|g| (&*g.rule, names(&g.scopes), g.from_token, g.when.is_some())).collect();
+        policy.grants.iter().map(|g| (&*g.rule, names(g.scopes.iter()), g.from_token, g.when.is_some())).collect();
     assert_eq!(
         grants,
         [
@@ -118,15 +118,18 @@ mode: Audit
             ("shop/orders/grants/support-in-office-hours", vec!["orders.read", "orders.refund"], false, true),
         ]
     );
-    assert_eq!(policy.grants[0].to, [Subject::Principal("spiffe://td.example/ns/billing/sa/billing".parse().unwrap())]);
-    assert_eq!(policy.grants[1].to, [Subject::Provider("corporate".into())]);
-    assert_eq!(policy.grants[2].to, [Subject::Group { provider: "corporate".into(), group: "support".into() }]);
+    assert_eq!(
+        *policy.grants[0].to,
+        [Subject::Principal("spiffe://td.example/ns/billing/sa/billing".parse().unwrap())]
+    );
+    assert_eq!(*policy.grants[1].to, [Subject::Provider("corporate".into())]);
+    assert_eq!(*policy.grants[2].to, [Subject::Group { provider: "corporate".into(), group: "support".into() }]);
     let denial = &policy.denials[0];
     assert_eq!(
         (&*denial.rule, denial.reason.as_deref(), denial.mode),
         ("shop/orders/denials/suspended", Some("account suspended"), Mode::Audit)
     );
-    assert_eq!(denial.to, [Subject::Authenticated]);
+    assert_eq!(*denial.to, [Subject::Authenticated]);
 }
 
 #[test]
@@ -147,7 +150,7 @@ fn a_role_adds_to_the_scopes_of_a_grant() {
         "roles: [{name: r, scopes: [b, c]}, {name: s, scopes: [d]}]\n\
          grants: [{name: a, to: [{principal: 'kube:x'}], scopes: [a, b], roles: [r]}]",
     );
-    assert_eq!(names(&policy.grants[0].scopes), ["a", "b", "c"]);
+    assert_eq!(names(policy.grants[0].scopes.iter()), ["a", "b", "c"]);
 }
 
 #[test]

@@ -345,7 +345,7 @@ impl<'s> Route<'s, '_> {
         mut related: impl FnMut(&RelationTo) -> bool,
     ) -> (Vec<Arc<str>>, Vec<Scope>) {
         let required = &facts.found.operation.operation.scopes;
-        let grants = self.service.map(|service| service.grants.as_slice()).unwrap_or_default();
+        let grants = self.service.map(|service| &*service.grants).unwrap_or_default();
         if required.len() > MAX_SCOPES {
             // no bit stands for the scopes beyond; the compiler refuses such an operation anyway
             return (Vec::new(), required.to_vec());

@@ -18,7 +18,7 @@ fn shuffled(policies: Vec<Policy>) -> impl Strategy<Value = (Vec<Policy>, Vec<Po
             );
             parts.prop_map(move |(mut operations, mut grants, denials)| {
                 operations.iter_mut().for_each(|operation| Arc::make_mut(operation).matches.reverse());
-                grants.iter_mut().for_each(|grant| Arc::make_mut(grant).to.reverse());
+                grants.iter_mut().for_each(|grant| Arc::make_mut(&mut Arc::make_mut(grant).to).reverse());
                 Policy { operations, grants, denials, ..policy.clone() }
             })
         })

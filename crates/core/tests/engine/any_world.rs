@@ -112,7 +112,7 @@ fn any_policy() -> impl Strategy<Value = Policy> {
             operations: each(operations),
             grants: each(grants),
             denials: each(denials.into_iter().map(|denial| Denial { mode, ..denial })),
-            ways,
+            ways: ways.into(),
             mode,
             ..policy("p")
         })

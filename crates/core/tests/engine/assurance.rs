@@ -124,7 +124,7 @@ fn only_ways_that_the_policy_lists_are_accepted() {
         let snapshot = world([Policy {
             operations: each(operations),
             grants: each(grants),
-            ways: ways.clone(),
+            ways: ways.clone().into(),
             ..policy("orders")
         }]);
         for (who, accepted) in [WORKLOAD, USER, KEY, "kube:admin"].into_iter().zip(accepted) {
@@ -139,13 +139,13 @@ fn each_operation_accepts_the_ways_of_its_own_policy() {
     let grants = vec![grant("all", &["*"], &["read"])];
     let mine = Policy {
         operations: each([operation("mine", &["GET /mine"], &["read"])]),
-        ways: vec![Way::Workload],
+        ways: [Way::Workload].into(),
         grants: each(grants),
         ..policy("a")
     };
     let theirs = Policy {
         operations: each([operation("theirs", &["GET /theirs"], &["read"])]),
-        ways: vec![Way::Provider("corporate".into())],
+        ways: [Way::Provider("corporate".into())].into(),
         ..policy("b")
     };
     let snapshot = world([mine, theirs]);

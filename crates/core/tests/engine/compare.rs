@@ -87,7 +87,7 @@ fn operations_are_compared_by_their_requests() {
     let corporate = "everybody of provider corporate: list → list";
     for (new, expected) in [
         (one(&|o, _| o.risk = Risk::High), format!("Conditions {corporate}")),
-        (one(&|_, p| p.ways = vec![Way::Workload]), format!("Loses {corporate}")),
+        (one(&|_, p| p.ways = [Way::Workload].into()), format!("Loses {corporate}")),
         (one(&|_, p| p.mode = Mode::Audit), "Gains anybody, without a credential: list → list".to_owned()),
     ] {
         let told = changes(plain(), new);

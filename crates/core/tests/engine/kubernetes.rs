@@ -98,7 +98,7 @@ fn the_pattern_that_says_most_is_the_operation() {
 fn users_of_the_api_server_need_no_way_in_but_scopes_and_assurance() {
     let high = Operation { risk: Risk::High, ..governs("debug", &["UPDATE pods/ephemeralcontainers"], &["admin"]) };
     let policy = Policy {
-        ways: vec![Way::Provider("corporate".into())],
+        ways: [Way::Provider("corporate".into())].into(),
         ..guard(vec![governs("exec", &["CONNECT pods/exec"], &["admin"]), high])
     };
     let snapshot = world([policy]);

@@ -81,7 +81,7 @@ fn an_undeclared_operation_is_denied_to_everybody() {
 #[test]
 fn a_public_operation_is_allowed_before_anyone_asks_who() {
     let everybody = denial("everybody", &["*"]);
-    let snapshot = world([Policy { denials: each([everybody]), ways: Vec::new(), ..orders() }]);
+    let snapshot = world([Policy { denials: each([everybody]), ways: Default::default(), ..orders() }]);
     let expected = Decision { operation: Some("health".into()), required: [].into(), ..about_list(Reason::Public) };
     for caller in [None, Some(&alice())] {
         assert_eq!(ask(&snapshot, caller, "GET /healthz"), expected);
@@ -90,7 +90,8 @@ fn a_public_operation_is_allowed_before_anyone_asks_who() {
 
 #[test]
 fn nobody_is_unauthenticated_before_anything_else_is_asked() {
-    let snapshot = world([Policy { denials: each([denial("everybody", &["*"])]), ways: Vec::new(), ..orders() }]);
+    let snapshot =
+        world([Policy { denials: each([denial("everybody", &["*"])]), ways: Default::default(), ..orders() }]);
     assert_eq!(ask(&snapshot, None, "GET /orders"), about_list(Reason::Unauthenticated));
 }
 
@@ -107,7 +108,7 @@ fn a_credential_that_has_ended_is_none() {
 
 #[test]
 fn a_way_that_is_not_accepted_comes_before_denials_and_grants() {
-    let ways = vec![Way::Workload, Way::Provider("partners".into())];
+    let ways = [Way::Workload, Way::Provider("partners".into())].into();
     let snapshot = world([Policy { denials: each([denial("everybody", &["*"])]), ways, ..orders() }]);
     let expected = Decision {
         challenge: Some(Challenge { assurance: Assurance::Bearer, max_age: None }),
@@ -119,7 +120,7 @@ fn a_way_that_is_not_accepted_comes_before_denials_and_grants() {
 
 #[test]
 fn a_policy_without_ways_in_lets_nobody_in() {
-    let snapshot = world([Policy { ways: Vec::new(), ..orders() }]);
+    let snapshot = world([Policy { ways: Default::default(), ..orders() }]);
     for caller in [alice(), caller("spiffe://cluster.local/ns/shop/sa/cart", Assurance::ProofOfPossession)] {
         assert_eq!(ask(&snapshot, Some(&caller), "GET /orders").reason, Reason::AssuranceTooLow);
     }

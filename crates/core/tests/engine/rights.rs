@@ -39,7 +39,7 @@ fn a_right_is_what_rules_give_and_take() {
         (with(vec![grant_when("a", &["*"], &both, "true")]), alice.clone(), Can::If),
         (with(vec![Grant { from_token: true, ..grant("a", &["*"], &both) }]), alice.clone(), Can::If),
         (with(vec![grant("a", &["*"], &both)]), named("key:partners/acme"), Can::No),
-        (Policy { ways: vec![Way::Workload], ..with(vec![grant("a", &["*"], &both)]) }, alice.clone(), Can::No),
+        (Policy { ways: [Way::Workload].into(), ..with(vec![grant("a", &["*"], &both)]) }, alice.clone(), Can::No),
         (
             Policy { denials: each([denial("d", &["@corporate"])]), ..with(vec![grant("a", &["*"], &both)]) },
             alice.clone(),

@@ -24,7 +24,7 @@ fn united(policies: &[Policy]) -> (Option<Service>, Vec<String>) {
 fn operations_grants_hosts_and_ways_unite() {
     let a = Policy {
         hosts: vec![Host::parse("b.shop").unwrap(), Host::parse("a.shop").unwrap()],
-        ways: vec![Way::Provider("partners".into())],
+        ways: [Way::Provider("partners".into())].into(),
         grants: each([grant("all", &["*"], &["read"])]),
         ..with("a", &[("one", "GET /one")])
     };

@@ -13,8 +13,9 @@ fn payments() -> Labels {
 
 /// Whether a grant to this subject lets the caller list orders; namespace `billing` is labelled `team=payments`.
 fn lets_in(subject: &Subject, caller: &Identity) -> bool {
-    let grants = vec![Grant { to: vec![subject.clone()], ..grant("g", &["key:partners/nobody"], &["read"]) }];
-    let ways = [orders().ways, vec![durward_core::policy::Way::Provider("federated".into())]].concat();
+    let grants = vec![Grant { to: [subject.clone()].into(), ..grant("g", &["key:partners/nobody"], &["read"]) }];
+    let federated = durward_core::policy::Way::Provider("federated".into());
+    let ways = orders().ways.iter().cloned().chain([federated]).collect();
     let mut snapshot = world([Policy { grants: each(grants), ways, ..orders() }]);
     snapshot.label("billing", Some(payments()));
     snapshot.label("shop", Some(Labels::new()));
@@ -151,7 +152,7 @@ fn rights_know_subjects_that_stand_for_many() {
         (Subject::Provider("corporate".into()), Who::Named(claims()), Can::Yes),
         (Subject::Provider("partners".into()), Who::Named(claims()), Can::No),
     ] {
-        let grants = vec![Grant { to: vec![to.clone()], ..grant("g", &["*"], &["read"]) }];
+        let grants = vec![Grant { to: [to.clone()].into(), ..grant("g", &["*"], &["read"]) }];
         let snapshot = world([Policy { grants: each(grants), ..orders() }]);
         let rights = snapshot.rights(&who, "cluster.local");
         let right = rights.iter().find(|right| &*right.operation == "list").unwrap();
@@ -164,10 +165,8 @@ fn labels_of_a_namespace_count_for_access_tokens_too() {
     use durward_core::principal::Principal;
     let requirements = vec![Requirement::In("team".into(), ["payments".into()].into())];
     let labelled = || {
-        vec![Subject::Namespaces {
-            trust_domain: "cluster.local".into(),
-            labels: Selector { requirements: requirements.clone() },
-        }]
+        let labels = Selector { requirements: requirements.clone() };
+        [Subject::Namespaces { trust_domain: "cluster.local".into(), labels }].into()
     };
     let caller = Principal::assumed(workload("spiffe://cluster.local/ns/billing/sa/a"));
     let scopes = |policy: Policy| {

@@ -28,7 +28,7 @@ pub fn policy(name: &str) -> Policy {
         hosts: vec![Host::parse(HOST).unwrap()],
         pods: None,
         tokens: Tokens::default(),
-        ways: vec![Way::Workload, Way::Provider("corporate".into()), Way::Provider("partners".into())],
+        ways: [Way::Workload, Way::Provider("corporate".into()), Way::Provider("partners".into())].into(),
         operations: Vec::new(),
         relations: Model::default(),
         relation_engine: Default::default(),

@@ -171,7 +171,7 @@ fn each_way_in_opens_its_own_policies_alone() {
     let operations = |name: &str, scope: &str| vec![operation(name, &[&format!("GET /{name}")], &[scope])];
     let grants = vec![grant("all", &["*"], &["read", "write"])];
     let mine = Policy { operations: each(operations("a", "read")), grants: each(grants), ..policy("a") };
-    let theirs = Policy { operations: each(operations("b", "write")), ways: vec![Way::Workload], ..policy("b") };
+    let theirs = Policy { operations: each(operations("b", "write")), ways: [Way::Workload].into(), ..policy("b") };
     assert_eq!(carried([mine.clone(), theirs.clone()], &alice(), None), "read");
     assert_eq!(carried([mine, theirs], &caller(CART, Assurance::Bearer), None), "read write");
 }

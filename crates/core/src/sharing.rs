@@ -1,0 +1,182 @@
+//! What many policies have in common, kept once: methods, scopes, namespaces, paths, callers. With thousands of policies that is
+//! most of what they are made of.
+
+use crate::path::Segment;
+use crate::policy::{Operation, Policy, PolicyKey, Subject, Way};
+use crate::principal::PrincipalId;
+use crate::scope::Scope;
+use foldhash::fast::RandomState;
+use std::collections::HashSet;
+use std::hash::Hash;
+use std::sync::Arc;
+
+/// Values that nobody else has any more are looked for when there are so many, and then twice as many as were left.
+const FEW: usize = 1024;
+
+/// Equal values, each kept once for all who have it.
+#[derive(Debug)]
+struct Values<T: ?Sized> {
+    known: HashSet<Arc<T>, RandomState>,
+    full: usize,
+}
+
+impl<T: ?Sized + Eq + Hash> Default for Values<T> {
+    fn default() -> Self {
+        Self { known: HashSet::default(), full: FEW }
+    }
+}
+
+impl<T: ?Sized + Eq + Hash> Values<T> {
+    /// Whether somebody has an equal value, which `value` becomes then.
+    fn find(&self, value: &mut Arc<T>) -> bool {
+        self.known.get(value).is_some_and(|known| {
+            value.clone_from(known);
+            true
+        })
+    }
+
+    fn keep(&mut self, value: &Arc<T>) {
+        if self.known.len() >= self.full {
+            self.known.retain(|known| Arc::strong_count(known) > 1);
+            self.known.shrink_to_fit();
+            self.full = FEW.max(2 * self.known.len());
+        }
+        self.known.insert(Arc::clone(value));
+    }
+
+    fn share(&mut self, value: &mut Arc<T>) {
+        if !self.find(value) {
+            self.keep(value);
+        }
+    }
+}
+
+impl<T: Clone + Eq + Hash> Values<[T]> {
+    /// As [`Values::share`], after each part of a list that nobody has yet.
+    fn share_list(&mut self, list: &mut Arc<[T]>, part: impl FnMut(&mut T)) {
+        if !self.find(list) {
+            Arc::make_mut(list).iter_mut().for_each(part);
+            self.keep(list);
+        }
+    }
+}
+
+/// All that policies have in common. What nobody has any more is let go of in time.
+#[derive(Debug, Default)]
+pub struct Sharing {
+    texts: Values<str>,
+    scopes: Values<[Scope]>,
+    paths: Values<[Segment]>,
+    ways: Values<[Way]>,
+    subjects: Values<[Subject]>,
+}
+
+impl Sharing {
+    /// Lets a policy that was just compiled have what others have already. It is equal to what it was.
+    pub fn policy(&mut self, policy: &mut Policy) {
+        self.key(&mut policy.key);
+        let Self { texts, ways, .. } = self;
+        texts.share(&mut policy.audience);
+        policy.headers.iter_mut().for_each(|header| texts.share(header));
+        ways.share_list(&mut policy.ways, |way| {
+            if let Way::Provider(name) = way {
+                texts.share(name);
+            }
+        });
+        policy.operations.iter_mut().filter_map(Arc::get_mut).for_each(|operation| self.operation(operation));
+        for grant in policy.grants.iter_mut().filter_map(Arc::get_mut) {
+            self.subjects(&mut grant.to);
+            self.scopes(&mut grant.scopes);
+        }
+        policy.denials.iter_mut().filter_map(Arc::get_mut).for_each(|denial| self.subjects(&mut denial.to));
+    }
+
+    /// The same for the name of a policy.
+    pub fn key(&mut self, key: &mut PolicyKey) {
+        self.texts.share(&mut key.namespace);
+        self.texts.share(&mut key.name);
+    }
+
+    fn operation(&mut self, operation: &mut Operation) {
+        self.scopes(&mut operation.scopes);
+        let Self { texts, paths, .. } = self;
+        texts.share(&mut operation.name);
+        for one in &mut operation.matches {
+            one.method.iter_mut().for_each(|method| texts.share(&mut method.0));
+            paths.share_list(&mut one.path.0, |segment| {
+                if let Segment::Literal(text) | Segment::Capture(text) = segment {
+                    texts.share(text);
+                }
+            });
+        }
+        for pattern in &mut operation.kubernetes {
+            let all = [&mut pattern.group, &mut pattern.resource, &mut pattern.subresource];
+            all.into_iter().flatten().for_each(|text| texts.share(text));
+        }
+    }
+
+    fn scopes(&mut self, list: &mut Arc<[Scope]>) {
+        let Self { texts, scopes, .. } = self;
+        scopes.share_list(list, |scope| texts.share(&mut scope.0));
+    }
+
+    fn subjects(&mut self, list: &mut Arc<[Subject]>) {
+        let Self { texts, subjects, .. } = self;
+        subjects.share_list(list, |subject| names(subject).into_iter().flatten().for_each(|name| texts.share(name)));
+    }
+}
+
+/// Names in a subject that others are likely to have as well.
+fn names(subject: &mut Subject) -> [Option<&mut Arc<str>>; 3] {
+    match subject {
+        Subject::Principal(id) => match id {
+            PrincipalId::Workload { trust_domain, namespace, service_account } => {
+                [Some(trust_domain), Some(namespace), Some(service_account)]
+            }
+            PrincipalId::Spiffe { trust_domain: one, path: other }
+            | PrincipalId::User { provider: one, subject: other }
+            | PrincipalId::Key { provider: one, name: other } => [Some(one), Some(other), None],
+            PrincipalId::Kube { username } => [Some(username), None, None],
+        },
+        Subject::Group { provider: one, group: other } | Subject::Namespace { trust_domain: one, namespace: other } => {
+            [Some(one), Some(other), None]
+        }
+        Subject::Claims { provider, group, .. } => [Some(provider), group.as_mut(), None],
+        Subject::Provider(name) | Subject::Namespaces { trust_domain: name, .. } => [Some(name), None, None],
+        Subject::Spiffe(pattern) => [Some(&mut pattern.trust_domain), None, None],
+        Subject::Authenticated => [None, None, None],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_values_are_one_and_those_that_nobody_has_are_let_go_of() {
+        let mut texts = Values::<str>::default();
+        let [mut one, mut other] = ["read", "read"].map(Arc::<str>::from);
+        texts.share(&mut one);
+        texts.share(&mut other);
+        assert!(Arc::ptr_eq(&one, &other));
+        for number in 0..10 * FEW {
+            texts.share(&mut number.to_string().into());
+        }
+        assert!(texts.known.len() <= FEW, "{}", texts.known.len());
+        let mut again: Arc<str> = "read".into();
+        texts.share(&mut again);
+        assert!(Arc::ptr_eq(&one, &again), "what somebody has stays");
+    }
+
+    #[test]
+    fn lists_are_one_with_all_that_is_in_them() {
+        let mut sharing = Sharing::default();
+        let list = |texts: &[&str]| texts.iter().filter_map(|text| Scope::parse(text).ok()).collect::<Arc<[Scope]>>();
+        let (mut one, mut other, mut longer) = (list(&["a", "b"]), list(&["a", "b"]), list(&["a", "b", "c"]));
+        [&mut one, &mut other, &mut longer].into_iter().for_each(|list| sharing.scopes(list));
+        assert!(Arc::ptr_eq(&one, &other));
+        assert_eq!(longer, list(&["a", "b", "c"]));
+        let first = |list: &Arc<[Scope]>| list.first().map(|scope| Arc::clone(&scope.0)).expect("a scope");
+        assert!(Arc::ptr_eq(&first(&one), &first(&longer)), "{longer:?}");
+    }
+}
