@@ -4,7 +4,7 @@ use crate::audit::second_factor::Event;
 use crate::authn::Factor;
 use crate::engine::Door;
 use chrono::{DateTime, TimeDelta, Utc};
-use durward_core::decision::Decision;
+use durward_core::decision::{Decision, Reason};
 use durward_core::digest::Digest;
 use durward_pki::rotation::Step;
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
@@ -14,7 +14,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Metric, Registry};
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -71,12 +71,25 @@ struct StepLabels {
     step: &'static str,
 }
 
+/// Doors, and reasons of decisions.
+const DOORS: usize = Door::Approvals as usize + 1;
+const REASONS: usize = Reason::Granted as usize + 1;
+
+/// What a door counts its decisions by, found once rather than by each of them.
+#[derive(Debug, Default)]
+struct DoorMetrics {
+    duration: OnceLock<Histogram>,
+    /// By reason, those that were refused and those that went through.
+    decisions: [[OnceLock<Counter>; 2]; REASONS],
+}
+
 /// All metrics of the process.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
     decisions: Family<DecisionLabels, Counter>,
     duration: Family<DoorLabels, Histogram, fn() -> Histogram>,
+    doors: [DoorMetrics; DOORS],
     failures: Family<FailureLabels, Counter>,
     audit_lost: Counter,
     relations: Family<AnswerLabels, Counter>,
@@ -130,6 +143,7 @@ impl Default for Metrics {
                 "Time from a request at a door to its decision",
                 Family::new_with_constructor(decision_buckets),
             ),
+            doors: Default::default(),
             failures: registered(
                 r,
                 "authentication_failures",
@@ -255,10 +269,20 @@ fn registered<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str
 
 impl Metrics {
     pub(crate) fn decision(&self, door: Door, decision: &Decision, latency: Duration) {
-        let passed = if decision.passes() { "true" } else { "false" };
-        let labels = DecisionLabels { door: door.as_str(), reason: decision.reason.as_str(), passed };
-        self.decisions.get_or_create(&labels).inc();
-        self.duration.get_or_create(&DoorLabels { door: door.as_str() }).observe(latency.as_secs_f64());
+        let Some(of) = self.doors.get(door as usize) else { return };
+        let name = door.as_str();
+        let duration = of.duration.get_or_init(|| self.duration.get_or_create(&DoorLabels { door: name }).clone());
+        duration.observe(latency.as_secs_f64());
+        let passes = decision.passes();
+        let counter = of.decisions.get(decision.reason as usize).and_then(|of| of.get(usize::from(passes)));
+        if let Some(counter) = counter {
+            let labels = || DecisionLabels {
+                door: name,
+                reason: decision.reason.as_str(),
+                passed: if passes { "true" } else { "false" },
+            };
+            counter.get_or_init(|| self.decisions.get_or_create(&labels()).clone()).inc();
+        }
     }
 
     pub(crate) fn authentication_failure(&self, missing: bool) {
