@@ -25,7 +25,7 @@ fn assert_without(package: &str, forbidden: &[&str]) {
 }
 
 fn assert_none(package: &str, dependencies: &[String], forbidden: &[&str]) {
-    assert!(dependencies.iter().any(|name| name == "serde"), "cargo tree of {package} was not understood");
+    assert!(dependencies.iter().any(|name| name == package), "cargo tree of {package} was not understood");
     let found: Vec<_> = dependencies.iter().filter(|name| forbidden.contains(&name.as_str())).collect();
     assert!(found.is_empty(), "{package} must not depend on {found:?}");
 }
@@ -61,6 +61,14 @@ fn api_has_no_client_and_no_runtime() {
 #[test]
 fn pki_knows_no_runtime_and_no_cluster() {
     assert_without("durward-pki", &["tokio", "kube", "kube-core", "k8s-openapi", "hyper", "durward-api", "durward"]);
+}
+
+#[test]
+fn the_wire_knows_nobody_who_decides() {
+    assert_without(
+        "durward-wire",
+        &["durward-core", "durward-api", "durward-pki", "durward", "kube", "kube-core", "k8s-openapi", "rustls"],
+    );
 }
 
 #[test]

@@ -11,25 +11,28 @@ mod sds;
 pub(crate) mod source;
 mod workload_api;
 
+use crate::doors::server::{ACCEPT_PAUSE, PATIENCE, answering};
 use crate::process::{Failure, Parts, bind};
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
 use controller::Controller;
-use futures::Stream;
+use durward_wire::connection::{Answering, Bytes, Http};
+use futures::{Stream, StreamExt};
 use sds::Sds;
 use source::Source;
-use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use tokio::io::{AsyncRead, AsyncWrite};
+use std::pin::pin;
+use std::sync::Arc;
+use std::{fs, io};
 use tokio::net::UnixListener;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use tonic::transport::Server;
-use tonic::transport::server::Connected;
 use url::Url;
 use workload_api::WorkloadApi;
 
@@ -80,11 +83,12 @@ pub async fn run(settings: Settings) -> Result<(), Failure> {
     parts.add(|stop| bundles.bundles(stop));
     parts.serve(health, None, ready(&source));
     let routes = Routes::new(WorkloadApi::server(source.clone(), hint)).add_service(Sds::server(source));
+    let answering = answering(routes.prepare().into_axum_router());
     if let Some(tcp) = tcp {
-        let routes = routes.clone();
-        parts.add(|stop| answer(TcpListenerStream::new(tcp), routes, stop));
+        let answering = Arc::clone(&answering);
+        parts.add(|stop| answer(TcpListenerStream::new(tcp), answering, stop));
     }
-    parts.add(|stop| answer(UnixListenerStream::new(socket), routes, stop));
+    parts.add(|stop| answer(UnixListenerStream::new(socket), answering, stop));
     let ended = parts.until_the_end(std::future::ready(())).await;
     // whoever comes later is to see at once that nobody is there
     let _ = fs::remove_file(&settings.socket);
@@ -94,7 +98,7 @@ pub async fn run(settings: Settings) -> Result<(), Failure> {
 /// A socket that every container of the pod may use, whatever user it runs as; nobody else has the volume.
 fn open(path: &Path) -> Result<UnixListener, Failure> {
     let failed =
-        |error: std::io::Error| format!("can't listen on {}: {error}; choose another with --socket", path.display());
+        |error: io::Error| format!("can't listen on {}: {error}; choose another with --socket", path.display());
     match fs::symlink_metadata(path) {
         // left by an agent before this one
         Ok(found) if found.file_type().is_socket() => fs::remove_file(path).map_err(failed)?,
@@ -108,21 +112,26 @@ fn open(path: &Path) -> Result<UnixListener, Failure> {
     Ok(listener)
 }
 
-async fn answer<S>(
-    connections: impl Stream<Item = std::io::Result<S>>,
-    routes: Routes,
+/// Answers whoever connects, until `shutdown`. Streams never end by themselves: whoever holds one is cut off.
+async fn answer<S: Bytes + 'static>(
+    connections: impl Stream<Item = io::Result<S>>,
+    answering: Answering,
     shutdown: CancellationToken,
-) -> Result<(), Failure>
-where
-    S: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
-{
-    let server = Server::builder().max_concurrent_streams(MAX_STREAMS).add_routes(routes);
-    // streams never end by themselves: whoever holds one is cut off
-    let end = shutdown.clone();
-    tokio::select! {
-        served = server.serve_with_incoming_shutdown(connections, end.cancelled_owned()) => Ok(served?),
-        () = shutdown.cancelled() => Ok(()),
+) -> Result<(), Failure> {
+    let http = Http { patience: PATIENCE, max_streams: MAX_STREAMS, websockets: false };
+    let mut connections = pin!(connections.take_until(shutdown.cancelled()));
+    let mut served = JoinSet::new();
+    while let Some(connection) = connections.next().await {
+        match connection {
+            Ok(stream) => drop(served.spawn(http.serve(Box::new(stream), Arc::clone(&answering), shutdown.clone()))),
+            Err(error) => {
+                tracing::warn!(%error, "can't accept a connection");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+        while served.try_join_next().is_some() {}
     }
+    Ok(())
 }
 
 /// `/readyz` says whether there is an identity to give.

@@ -10,22 +10,23 @@ use crate::doors::server::Answers;
 use crate::doors::trust::Peer;
 use crate::engine::{Caller, Door};
 use axum::Router;
-use axum::body::Body;
 use axum::extract;
 use durward_core::request::{Call, Request, Target};
+use durward_wire::ext_authz::{Checks, Deciding};
 use envoy_types::ext_authz::v3::pb::{
-    Address, Authorization, AuthorizationServer, CheckRequest, CheckResponse, DeniedHttpResponse, HeaderAppendAction,
-    HeaderValue, HeaderValueOption, HttpResponse, HttpStatus, OkHttpResponse,
+    Address, CheckRequest, CheckResponse, DeniedHttpResponse, HeaderAppendAction, HeaderValue, HeaderValueOption,
+    HttpResponse, HttpStatus, OkHttpResponse,
 };
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::HttpRequest;
 use envoy_types::pb::google::rpc;
-use http::{HeaderMap, HeaderName, StatusCode};
+use futures::FutureExt;
+use http::{Extensions, HeaderMap, HeaderName, StatusCode};
 use std::mem;
 use std::net::IpAddr;
-use tonic::{Code, Response, Status};
+use std::sync::Arc;
+use tonic::{Code, Status};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
-use tower::Service;
 
 /// Largest request, in bytes: 64 kB of headers and what Envoy says around them. Bodies are not looked at.
 const MAX_REQUEST: usize = 1024 * 1024;
@@ -40,20 +41,23 @@ pub(crate) struct Health(HealthReporter);
 impl Health {
     /// From now on nobody new is to come.
     pub(crate) async fn closing(&self) {
-        self.0.set_not_serving::<AuthorizationServer<ExtAuthz>>().await;
-        // the server as a whole
-        self.0.set_service_status("", ServingStatus::NotServing).await;
+        // the door, and the server as a whole
+        for service in [SERVICE, ""] {
+            self.0.set_service_status(service, ServingStatus::NotServing).await;
+        }
     }
 }
 
-/// The one method of the door.
+/// What the door is called in gRPC.
+const SERVICE: &str = "envoy.service.auth.v3.Authorization";
+/// Its one method.
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 
 /// The door's listener. Checks take the short way, past the router.
 #[derive(Debug, Clone)]
 pub(crate) struct Listener {
     doors: Doors,
-    check: AuthorizationServer<ExtAuthz>,
+    checks: Checks,
     others: Router,
 }
 
@@ -62,74 +66,64 @@ impl Answers for Listener {
         if request.uri().path() != CHECK {
             return self.others.answer(request).await;
         }
-        let check = self.check.call(request);
-        let check = async { check.await.map_or_else(|never| match never {}, |response| response.map(Body::new)) };
-        deny_failures(&self.doors, check).await
+        deny_failures(&self.doors, self.checks.answer(request)).await
     }
 }
 
 /// What answers on the door's listener, and its health.
 pub(crate) async fn listener(doors: Doors) -> (Listener, Health) {
-    let check = AuthorizationServer::new(ExtAuthz { doors: doors.clone() }).max_decoding_message_size(MAX_REQUEST);
+    let asked = doors.clone();
+    let deciding: Deciding = Arc::new(move |extensions, message| answer(asked.clone(), extensions, message).boxed());
+    let checks = Checks::new(deciding, MAX_REQUEST);
     let (reporter, health) = tonic_health::server::health_reporter();
-    reporter.set_serving::<AuthorizationServer<ExtAuthz>>().await;
+    reporter.set_service_status(SERVICE, ServingStatus::Serving).await;
     let mut routes = tonic::service::Routes::new(health);
     match tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS).build_v1() {
         Ok(reflection) => routes = routes.add_service(reflection),
         Err(error) => tracing::error!(%error, "gRPC reflection is not served"),
     }
     let others = routes.prepare().into_axum_router().fallback(|| async { StatusCode::NOT_FOUND });
-    (Listener { doors, check, others }, Health(reporter))
+    (Listener { doors, checks, others }, Health(reporter))
 }
 
-#[derive(Debug)]
-struct ExtAuthz {
-    doors: Doors,
-}
-
-#[tonic::async_trait]
-impl Authorization for ExtAuthz {
-    async fn check(&self, request: tonic::Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
-        let peer = request.extensions().get::<Peer>().cloned().ok_or_else(|| Status::internal("no peer"))?;
-        let request = request.into_inner();
-        let attributes = request.attributes.unwrap_or_default();
-        let source = attributes.source.unwrap_or_default();
-        let http = attributes.request.and_then(|request| request.http);
-        let mut clear = http.as_ref().is_some_and(|http| http.fragment.is_empty());
-        let mut http = http.unwrap_or_default();
-        let mut headers = headers(&mut http).unwrap_or_else(|Unreadable| {
-            clear = false;
-            HeaderMap::new()
-        });
-        let certificates = self.doors.trust.forwards_certificates(&peer);
-        if certificates && !source.certificate.is_empty() {
-            // the certificate as Envoy itself saw it, in the form in which its header has it; a header that is there
-            // already may be the client's
-            headers.remove(FORWARDED_CLIENT_CERT);
-            if let Ok(value) = http::HeaderValue::try_from(format!("Cert=\"{}\"", source.certificate)) {
-                headers.insert(HeaderName::from_static(FORWARDED_CLIENT_CERT), value);
-            }
+async fn answer(doors: Doors, extensions: Extensions, request: CheckRequest) -> Result<CheckResponse, Status> {
+    let peer = extensions.get::<Peer>().ok_or_else(|| Status::internal("no peer"))?;
+    let attributes = request.attributes.unwrap_or_default();
+    let source = attributes.source.unwrap_or_default();
+    let http = attributes.request.and_then(|request| request.http);
+    let mut clear = http.as_ref().is_some_and(|http| http.fragment.is_empty());
+    let mut http = http.unwrap_or_default();
+    let mut headers = headers(&mut http).unwrap_or_else(|Unreadable| {
+        clear = false;
+        HeaderMap::new()
+    });
+    let certificates = doors.trust.forwards_certificates(peer);
+    if certificates && !source.certificate.is_empty() {
+        // the certificate as Envoy itself saw it, in the form in which its header has it; a header that is there
+        // already may be the client's
+        headers.remove(FORWARDED_CLIENT_CERT);
+        if let Ok(value) = http::HeaderValue::try_from(format!("Cert=\"{}\"", source.certificate)) {
+            headers.insert(HeaderName::from_static(FORWARDED_CLIENT_CERT), value);
         }
-        clear &= !mislead(&http.method, &headers) && !moved(&http.path, &headers, &PATH_OVERRIDES);
-        let asked = Request {
-            // an unclear request is to no service, or a client could choose one whose policy only audits
-            target: Target::Host(if clear { &http.host } else { "" }),
-            call: if clear && !http.path.is_empty() {
-                Call::Http { method: &http.method, path: &http.path }
-            } else {
-                Call::Unclear
-            },
-            source: source.address.and_then(|address| match address.address {
-                Some(Address::SocketAddress(socket)) => socket.address.parse::<IpAddr>().ok(),
-                _ => None,
-            }),
-            evidence: &Shown { headers: &headers, authenticator: self.doors.engine.authenticator() },
-        };
-        let credentials =
-            Credentials { headers: &headers, certificate: None, client_cert_header_trusted: certificates };
-        let answer = self.doors.engine.ask(Door::ExtAuthz, &asked, Caller::Credentials(credentials)).await;
-        Ok(Response::new(response(HttpAnswer::of(&answer, accept(&headers)))))
     }
+    clear &= !mislead(&http.method, &headers) && !moved(&http.path, &headers, &PATH_OVERRIDES);
+    let asked = Request {
+        // an unclear request is to no service, or a client could choose one whose policy only audits
+        target: Target::Host(if clear { &http.host } else { "" }),
+        call: if clear && !http.path.is_empty() {
+            Call::Http { method: &http.method, path: &http.path }
+        } else {
+            Call::Unclear
+        },
+        source: source.address.and_then(|address| match address.address {
+            Some(Address::SocketAddress(socket)) => socket.address.parse::<IpAddr>().ok(),
+            _ => None,
+        }),
+        evidence: &Shown { headers: &headers, authenticator: doors.engine.authenticator() },
+    };
+    let credentials = Credentials { headers: &headers, certificate: None, client_cert_header_trusted: certificates };
+    let answer = doors.engine.ask(Door::ExtAuthz, &asked, Caller::Credentials(credentials)).await;
+    Ok(response(HttpAnswer::of(&answer, accept(&headers))))
 }
 
 /// Some header can't be what it says.
@@ -215,8 +209,7 @@ mod tests {
     use crate::doors::trust::Trust;
     use crate::engine::Engine;
     use crate::metrics::Metrics;
-    use axum::body::to_bytes;
-    use std::sync::Arc;
+    use axum::body::{Body, to_bytes};
 
     /// What a health check is answered, as it stands in the message: 1 is serving, 2 is not.
     async fn health(listener: &Listener) -> Option<u8> {

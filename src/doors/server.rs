@@ -6,24 +6,16 @@ use axum::Router;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use durward_pki::svid;
+use durward_wire::connection::{Answering, Failed, Http, Io};
 use futures::FutureExt;
-use futures::future::BoxFuture;
 use http::StatusCode;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
 use rustls::ServerConfig;
 use rustls_pki_types::CertificateDer;
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
@@ -34,16 +26,14 @@ use tower::ServiceExt;
 
 /// Connections at once; a gateway holds a handful, a hundred gateways some hundreds.
 const MAX_CONNECTIONS: usize = 4096;
-/// All headers of a request, in bytes: a token, a forwarded certificate and cookies fit.
-const MAX_HEADERS: usize = 64 * 1024;
 /// Requests at once on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 1024;
 /// Time for a client to send its headers, or to shake hands.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// Time for open requests to end once the server is to stop.
 const DRAIN: Duration = Duration::from_secs(1);
 /// Pause after a failed `accept`, which means that the process is out of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// A socket, and the threads that serve what comes in by it.
 #[derive(Debug)]
@@ -71,17 +61,8 @@ impl Answers for Router {
     }
 }
 
-/// The answer to a request. One type for all services, and [`Io`] for all connections, or there would be as many copies of
-/// the whole of HTTP in the program as there are of both: most of a megabyte.
-type Answering = Arc<dyn Fn(Request) -> BoxFuture<'static, Response> + Send + Sync>;
-
-/// A connection, plain or TLS.
-type Io = Box<dyn Bytes>;
-trait Bytes: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Bytes for T {}
-
 /// Answers, or tells that there is no answer because something panicked: the connection and whoever else is on it live on.
-fn answering(service: impl Answers) -> Answering {
+pub(crate) fn answering(service: impl Answers) -> Answering {
     Arc::new(move |request| {
         let answer = AssertUnwindSafe(service.clone().answer(request)).catch_unwind();
         answer.map(|it| it.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())).boxed()
@@ -110,8 +91,9 @@ pub(crate) async fn serve_service(
     shutdown: CancellationToken,
 ) -> io::Result<()> {
     let (tasks, slots) = (TaskTracker::new(), Arc::new(Semaphore::new(MAX_CONNECTIONS)));
-    let builder = builder(service.websockets_over_http2());
-    let connection = Connection { tls: tls.map(TlsAcceptor::from), answering: answering(service), builder };
+    let websockets = service.websockets_over_http2();
+    let http = Http { patience: PATIENCE, max_streams: MAX_STREAMS, websockets };
+    let connection = Connection { tls: tls.map(TlsAcceptor::from), answering: answering(service), http };
     let cut = CancellationToken::new();
     loop {
         // no slot, no accept: further clients wait in the kernel's queue
@@ -155,30 +137,12 @@ pub(crate) async fn serve_service(
     Ok(())
 }
 
-fn builder(websockets_over_http2: bool) -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(MAX_HEADERS);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_header_list_size(u32::try_from(MAX_HEADERS).unwrap_or(u32::MAX))
-        .max_concurrent_streams(MAX_STREAMS)
-        .keep_alive_interval(Duration::from_secs(30))
-        .keep_alive_timeout(PATIENCE);
-    if websockets_over_http2 {
-        builder.http2().enable_connect_protocol();
-    }
-    builder
-}
-
 #[derive(Clone)]
 struct Connection {
     tls: Option<TlsAcceptor>,
     answering: Answering,
-    builder: Builder<TokioExecutor>,
+    http: Http,
 }
-
-type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 impl Connection {
     async fn serve(
@@ -190,9 +154,8 @@ impl Connection {
         let stream = TcpStream::from_std(stream)?;
         stream.set_nodelay(true)?;
         let Some(acceptor) = self.tls.clone() else {
-            return self
-                .http(Box::new(stream), Peer { address, secure: false, certificate: None, id: None }, shutdown)
-                .await;
+            let peer = Peer { address, secure: false, certificate: None, id: None };
+            return self.http(Box::new(stream), peer, shutdown).await;
         };
         let handshake = timeout(PATIENCE, acceptor.accept(stream));
         let stream = tokio::select! {
@@ -209,30 +172,10 @@ impl Connection {
     }
 
     async fn http(self, stream: Io, peer: Peer, shutdown: &CancellationToken) -> Result<(), Failed> {
-        let asked = Arc::new(AtomicBool::new(false));
-        let asks = Arc::clone(&asked);
-        let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-            asks.store(true, Ordering::Relaxed);
+        let answering = move |mut request: Request| {
             request.extensions_mut().insert(peer.clone());
-            let answer = (self.answering)(request.map(axum::body::Body::new));
-            async { Ok::<_, Infallible>(answer.await) }
-        });
-        let connection = self.builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-        let mut connection = pin!(connection);
-        // the library waits for the first bytes of a connection without end, and for those of a request in HTTP/2
-        tokio::select! {
-            served = &mut connection => return served,
-            () = sleep(PATIENCE) => {
-                if !asked.load(Ordering::Relaxed) {
-                    return Err("no request in time".into());
-                }
-            }
-            () = shutdown.cancelled() => {}
-        }
-        tokio::select! {
-            served = &mut connection => return served,
-            () = shutdown.cancelled() => connection.as_mut().graceful_shutdown(),
-        }
-        connection.await
+            (self.answering)(request)
+        };
+        self.http.serve(stream, Arc::new(answering), shutdown.clone()).await
     }
 }
