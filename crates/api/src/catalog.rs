@@ -3,20 +3,22 @@
 //! The catalog is a pure state machine: changes go in, a snapshot and the fate of each touched policy come out. A
 //! change costs in proportion to the policies that share a service, a host or an audience with it.
 
+mod choosing;
+mod claims;
+
 use crate::compile::{FieldError, Settings, compile};
 use crate::ownership::{Allowance, unowned};
 use crate::relationships::{RelationshipKey, Relationships};
 use crate::resources::{AccessPolicy, LastGood, LastTuples, Relationship};
+use claims::{Claim, Seniors, claims};
 use durward_core::approval::{Given, Matter};
 use durward_core::digest::Digest;
-use durward_core::host::Host;
 use durward_core::policy::{Policy, PolicyKey};
-use durward_core::service::{OperationConflict, ServiceKey, Union};
+use durward_core::service::ServiceKey;
 use durward_core::sharing::Sharing;
 use durward_core::snapshot::Snapshot;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map};
-use std::fmt;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// Something that happened to a resource.
@@ -112,58 +114,6 @@ impl RejectionReason {
             Self::OtherRelationEngine => "OtherRelationEngine",
             Self::LastGoodUnknown => "LastGoodUnknown",
         }
-    }
-}
-
-/// What belongs to one service alone.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Claim {
-    Host(Host),
-    Audience(Arc<str>),
-}
-
-impl fmt::Display for Claim {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Host(host) => f.write_str(host.as_str()),
-            Self::Audience(audience) => f.write_str(audience),
-        }
-    }
-}
-
-/// Age of a policy, oldest first: creation in seconds since 1970 (`i64::MAX` when unknown), then the name.
-type Seniority = (i64, PolicyKey);
-
-/// Some policies, the oldest first. Nearly always it is one, for which a tree would take ten times the memory.
-#[derive(Debug, Default)]
-struct Seniors(Vec<Seniority>);
-
-impl Seniors {
-    fn insert(&mut self, seniority: Seniority) {
-        if let Err(at) = self.0.binary_search(&seniority) {
-            self.0.reserve_exact(1);
-            self.0.insert(at, seniority);
-        }
-    }
-
-    fn remove(&mut self, seniority: &Seniority) {
-        if let Ok(at) = self.0.binary_search(seniority) {
-            self.0.remove(at);
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    fn keys(&self) -> impl Iterator<Item = &PolicyKey> {
-        self.0.iter().map(|(_, key)| key)
-    }
-
-    /// Those before this one.
-    fn before<'s>(&'s self, created: i64, key: &PolicyKey) -> impl Iterator<Item = &'s PolicyKey> + use<'s> {
-        let end = self.0.partition_point(|(other, other_key)| (*other, other_key) < (created, key));
-        self.0.iter().take(end).map(|(_, key)| key)
     }
 }
 
@@ -283,28 +233,6 @@ impl Catalog {
     /// The Namespaces that are known.
     pub fn namespaces(&self) -> impl Iterator<Item = &str> {
         self.allowances.keys().map(String::as_str)
-    }
-
-    /// What would be wrong with a policy if it were applied now.
-    ///
-    /// # Errors
-    /// With what would become of it.
-    pub fn review(&self, resource: &AccessPolicy) -> Result<(), Rejection> {
-        let invalid = |errors| Rejection { reason: RejectionReason::Invalid, errors };
-        let policy = Arc::new(compile(resource, &self.settings).map_err(invalid)?);
-        let created = self.entries.get(&policy.key).map_or(i64::MAX, |entry| entry.created);
-        let entry = Entry { created, ..Entry::default() };
-        if let Some(objection) = self.objection(&entry, &policy) {
-            return Err(objection);
-        }
-        let mut union = Union::default();
-        let members = self.services.get(&service_of(&policy)).into_iter();
-        let older = members.flat_map(|members| members.before(created, &policy.key));
-        for member in older.filter_map(|key| self.in_force(key)).filter(|it| service_of(it) == service_of(&policy)) {
-            // those in force fit together
-            let _ = union.add(Arc::clone(member));
-        }
-        union.add(policy).map_err(conflicting)
     }
 
     /// The `Relationship`s of which something may have become different since this was last asked.
@@ -531,57 +459,6 @@ impl Catalog {
         unowned(version, allowance, &self.settings)
     }
 
-    /// Decides anew which version of each touched policy is in force, and of each that shares a service with one;
-    /// returns them all, and rebuilds their services.
-    fn settle(&mut self, touched: &BTreeSet<PolicyKey>) -> BTreeSet<PolicyKey> {
-        let (policies, mut services) = self.affected(touched);
-        for (_, key) in &policies {
-            let Some(entry) = self.entries.get(key) else { continue };
-            let (in_force, rejected) = self.choose(entry, &mut services);
-            if let Some(entry) = self.entries.get_mut(key) {
-                entry.in_force = in_force;
-                entry.rejected = rejected;
-            }
-        }
-        for (key, union) in services {
-            self.relationships.touch(&key);
-            match union.unite() {
-                Some(service) => self.snapshot.put(service),
-                None => self.snapshot.take(&key),
-            }
-        }
-        let affected: BTreeSet<PolicyKey> = policies.into_iter().map(|(_, key)| key).collect();
-        for key in touched.union(&affected) {
-            let closed = !self.closed_by(key).is_empty();
-            let entry = self.entries.get_mut(key);
-            let digest = entry.and_then(|entry| {
-                entry.closed = closed;
-                Some(entry.in_force.as_ref()?.digest)
-            });
-            self.snapshot.record(&content_name(key), digest);
-        }
-        affected
-    }
-
-    /// The touched policies and all that share a service with one of them, the oldest first; and those services.
-    fn affected(&self, touched: &BTreeSet<PolicyKey>) -> (BTreeSet<Seniority>, BTreeMap<ServiceKey, Union>) {
-        let (mut policies, mut services) = (BTreeSet::new(), BTreeMap::new());
-        let mut waiting: Vec<&PolicyKey> = touched.iter().collect();
-        while let Some(key) = waiting.pop() {
-            let Some(entry) = self.entries.get(key) else { continue };
-            if !policies.insert((entry.created, key.clone())) {
-                continue;
-            }
-            for service in entry.in_force.iter().chain(entry.versions()).map(|version| service_of(version)) {
-                if let btree_map::Entry::Vacant(vacant) = services.entry(service) {
-                    waiting.extend(self.services.get(vacant.key()).into_iter().flat_map(Seniors::keys));
-                    vacant.insert(Union::default());
-                }
-            }
-        }
-        (policies, services)
-    }
-
     /// Remembers the version in force as the last good one, and frees what the one before it claimed.
     fn keep_good(&mut self, key: &PolicyKey, freed: &mut BTreeSet<PolicyKey>) {
         let Some(entry) = self.entries.get_mut(key) else { return };
@@ -605,83 +482,6 @@ impl Catalog {
             (key, fate)
         })
     }
-
-    /// The first version that is owned and uncontested and fits in with the older policies of its service, and why
-    /// the newest is not it.
-    fn choose(
-        &self,
-        entry: &Entry,
-        services: &mut BTreeMap<ServiceKey, Union>,
-    ) -> (Option<Arc<Policy>>, Option<Rejection>) {
-        let mut rejected = entry.invalid.clone().map(|errors| Rejection { reason: RejectionReason::Invalid, errors });
-        for version in entry.versions() {
-            let objection = self.objection(entry, version).or_else(|| {
-                let union = services.entry(service_of(version)).or_default();
-                // one that was in force has fitted in with all, whatever it was
-                let good = entry.last.as_ref().is_some_and(|last| Arc::ptr_eq(last, version));
-                match union.closed_by().filter(|_| !good) {
-                    Some(other) => Some(closed(other)),
-                    None => union.add(Arc::clone(version)).err().map(conflicting),
-                }
-            });
-            match objection {
-                None => return (Some(Arc::clone(version)), rejected),
-                Some(objection) => rejected = rejected.or(Some(objection)),
-            }
-        }
-        (None, rejected)
-    }
-
-    fn objection(&self, entry: &Entry, version: &Policy) -> Option<Rejection> {
-        let errors = self.unowned(version);
-        if !errors.is_empty() {
-            return Some(Rejection { reason: RejectionReason::NotOwned, errors });
-        }
-        let errors = self.secret_headers(version);
-        if !errors.is_empty() {
-            return Some(Rejection { reason: RejectionReason::Invalid, errors });
-        }
-        let hosts = version
-            .hosts
-            .iter()
-            .enumerate()
-            .map(|(i, host)| (format!("spec.service.hosts[{i}]"), Claim::Host(host.clone())));
-        let audience = ("spec.service.audience".to_owned(), Claim::Audience(Arc::clone(&version.audience)));
-        let service = service_of(version);
-        let errors: Vec<FieldError> = hosts
-            .chain([audience])
-            .filter_map(|(field, claim)| {
-                let holder = self
-                    .claims
-                    .get(&claim)?
-                    .before(entry.created, &version.key)
-                    .find(|key| self.entries.get(key).is_some_and(|other| self.holds(other, &claim, &service)))?;
-                let message =
-                    format!("`{claim}` is held by the older policy {holder}; each name belongs to one service");
-                Some(FieldError { field, message })
-            })
-            .collect();
-        (!errors.is_empty()).then_some(Rejection { reason: RejectionReason::HostConflict, errors })
-    }
-
-    /// Headers that conditions of a version read although somebody's API keys come in them.
-    fn secret_headers(&self, version: &Policy) -> Vec<FieldError> {
-        let secret = |(i, name): (usize, &Arc<str>)| {
-            let (provider, _) = self.key_headers.iter().find(|(_, header)| ***header == **name)?;
-            let message = format!("`{name}` carries the API keys of {provider}; conditions read no credential");
-            Some(FieldError { field: format!("spec.headers[{i}]"), message })
-        };
-        version.headers.iter().enumerate().filter_map(secret).collect()
-    }
-
-    /// Whether a version that is or may come into force claims this for another service.
-    fn holds(&self, entry: &Entry, claim: &Claim, service: &ServiceKey) -> bool {
-        entry.versions().any(|version| {
-            service_of(version) != *service
-                && claims(version).any(|other| other == *claim)
-                && self.unowned(version).is_empty()
-        })
-    }
 }
 
 /// Namespace and name, if the resource has a name that the compiler accepts.
@@ -698,26 +498,8 @@ pub fn created(metadata: &ObjectMeta) -> i64 {
     metadata.creation_timestamp.as_ref().map_or(i64::MAX, |at| at.0.as_second())
 }
 
-fn conflicting(conflict: OperationConflict) -> Rejection {
-    let error = FieldError { field: "spec.operations".to_owned(), message: conflict.to_string() };
-    Rejection { reason: RejectionReason::OperationConflict, errors: vec![error] }
-}
-
-fn closed(other: &PolicyKey) -> Rejection {
-    let message = format!(
-        "policy {other} of the same service is broken, and its last good version is not known, so nobody can tell whether this \
-         one fits in: mend or remove {other} first"
-    );
-    let errors = vec![FieldError { field: "spec.service".to_owned(), message }];
-    Rejection { reason: RejectionReason::ServiceClosed, errors }
-}
-
 fn service_of(policy: &Policy) -> ServiceKey {
     ServiceKey { namespace: Arc::clone(&policy.key.namespace), audience: Arc::clone(&policy.audience) }
-}
-
-fn claims(policy: &Policy) -> impl Iterator<Item = Claim> {
-    policy.hosts.iter().cloned().map(Claim::Host).chain([Claim::Audience(Arc::clone(&policy.audience))])
 }
 
 fn content_name(key: &PolicyKey) -> String {
