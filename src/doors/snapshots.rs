@@ -176,11 +176,9 @@ impl Resources {
             let mut selectors = providers.iter().filter_map(|provider| provider.spec.api_key.as_ref());
             selectors.any(|provider| api_key::selects(&provider.selector, secret))
         };
-        let first = RelationshipKey { namespace: pod.namespace.as_str().into(), name: "".into() };
-        let related = self.relationships.range(first..).take_while(|(key, _)| key.namespace.as_ref() == pod.namespace);
+        let related = in_namespace(&self.relationships, &pod.namespace);
         let related = related.filter(|(_, (audience, _))| audiences.contains(audience));
-        let first = RelationshipKey { namespace: pod.namespace.as_str().into(), name: "".into() };
-        let lost = self.lost.range(first..).take_while(|(key, _)| key.namespace.as_ref() == pod.namespace);
+        let lost = in_namespace(&self.lost, &pod.namespace);
         let lost = lost.filter(|(_, last)| audiences.contains(last.service.as_str()));
         let first = (pod.namespace.clone(), String::new());
         let given = self.approvals.range(first..).take_while(|((namespace, _), _)| *namespace == pod.namespace);
@@ -231,6 +229,15 @@ impl Resources {
         });
         told.collect()
     }
+}
+
+/// The entries of one namespace.
+fn in_namespace<'m, V>(
+    all: &'m imbl::OrdMap<RelationshipKey, V>,
+    namespace: &'m str,
+) -> impl Iterator<Item = (&'m RelationshipKey, &'m V)> {
+    let first = RelationshipKey { namespace: namespace.into(), name: "".into() };
+    all.range(first..).take_while(move |(key, _)| key.namespace.as_ref() == namespace)
 }
 
 /// A Secret with what authentication reads of it, and nothing else.

@@ -10,6 +10,7 @@ use std::process::Command;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use durward_cluster::image;
+use install::door::ask_replica;
 use install::{Installed, NAMESPACE, condition, policy};
 use serde_json::{Value, json};
 
@@ -25,20 +26,6 @@ fn installed() -> MutexGuard<'static, Installed> {
 
 fn grants(who: &str, scopes: &[&str]) -> Value {
     json!([{"name": "them", "to": [{"principal": who}], "scopes": scopes}])
-}
-
-/// Status, `x-durward-principal` and body of what a door says of a request with this token.
-fn forward_auth(address: &str, token: &str, host: &str, uri: &str) -> (String, String) {
-    let output = Command::new("curl")
-        .args(["--silent", "--insecure", "--max-time", "5", "--write-out", "%{http_code} %header{x-durward-principal}"])
-        .args(["--header", &format!("Authorization: Bearer {token}"), "--header", &format!("Host: {host}")])
-        .args(["--header", "X-Original-Method: GET", "--header", &format!("X-Original-URI: {uri}")])
-        .args(["--output", "/dev/null", &format!("https://{address}/forward-auth")])
-        .output()
-        .expect("curl runs");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let (status, principal) = text.split_once(' ').unwrap_or((&text, ""));
-    (status.to_owned(), principal.to_owned())
 }
 
 #[test]
@@ -81,8 +68,8 @@ fn e2e_a_policy_is_in_force_on_every_replica_and_tokens_of_the_cluster_count() {
     let pods = installed.pods();
     assert_eq!(pods.len(), 2);
     for pod in pods {
-        let address = format!("{}:8143", pod["status"]["podIP"].as_str().expect("an address"));
-        let ask = |token: &str, uri: &str| forward_auth(&address, token, &host, uri);
+        let address = pod["status"]["podIP"].as_str().expect("an address");
+        let ask = |token: &str, uri: &str| ask_replica(address, token, &host, uri);
         assert_eq!(ask(&reader, "/orders"), ("200".to_owned(), id.clone()), "at {address}");
         assert_eq!(ask(&stranger, "/orders").0, "403");
         assert_eq!(ask(&elsewhere, "/orders").0, "401");

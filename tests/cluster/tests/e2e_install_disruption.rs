@@ -10,6 +10,7 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use durward_cluster::{Component, Namespace};
+use install::door::ask_replica;
 use install::{Installed, NAMESPACE, condition, policy};
 use serde_json::{Value, json};
 
@@ -332,7 +333,7 @@ fn e2e_replicas_that_start_while_a_policy_is_broken_close_its_service() {
     let stored = installed.in_force(name, "guard");
     assert_eq!(stored["status"]["lastGood"]["generation"], stored["metadata"]["generation"], "{stored}");
     let ask = || -> Vec<String> {
-        let asked = installed.addresses().into_iter().map(|address| forward_auth(&address, &host, &token));
+        let asked = installed.addresses().into_iter().map(|address| ask_replica(&address, &token, &host, "/orders").0);
         asked.collect()
     };
     let configure =
@@ -378,18 +379,6 @@ fn e2e_replicas_that_start_while_a_policy_is_broken_close_its_service() {
     assert_eq!(ask(), ["403", "403"]);
     namespace.kubectl(["delete", "accesspolicy", "guard"]).expect("removed");
     installed.until("the denial to go", || (ask() == ["200", "200"]).then_some(()));
-}
-
-/// What the forward-auth door of one replica says of `GET /orders`.
-fn forward_auth(address: &str, host: &str, token: &str) -> String {
-    let output = std::process::Command::new("curl")
-        .args(["--silent", "--insecure", "--max-time", "5", "--output", "/dev/null", "--write-out", "%{http_code}"])
-        .args(["--header", &format!("Authorization: Bearer {token}"), "--header", &format!("Host: {host}")])
-        .args(["--header", "X-Original-Method: GET", "--header", "X-Original-URI: /orders"])
-        .arg(format!("https://{address}:8143/forward-auth"))
-        .output()
-        .expect("curl runs");
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 #[test]

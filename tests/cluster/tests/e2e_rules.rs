@@ -11,6 +11,7 @@ use std::process::Command;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use durward_cluster::{Image, Namespace};
+use install::door::ask_replica;
 use install::{Installed, NAMESPACE, chart, policy};
 use serde_json::{Value, json};
 
@@ -170,18 +171,6 @@ impl<'c> OpenFga<'c> {
     }
 }
 
-/// Status of what a replica says of a request with this token.
-fn forward_auth(address: &str, token: &str, host: &str, uri: &str) -> String {
-    let output = Command::new("curl")
-        .args(["--silent", "--insecure", "--max-time", "5", "--write-out", "%{http_code}", "--output", "/dev/null"])
-        .args(["--header", &format!("Authorization: Bearer {token}"), "--header", &format!("Host: {host}")])
-        .args(["--header", "X-Original-Method: GET", "--header", &format!("X-Original-URI: {uri}")])
-        .arg(format!("https://{address}:8143/forward-auth"))
-        .output()
-        .expect("curl runs");
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
 #[test]
 fn e2e_relations_are_asked_of_an_openfga_server_in_the_cluster() {
     let installed = installed();
@@ -236,7 +225,7 @@ fn e2e_relations_are_asked_of_an_openfga_server_in_the_cluster() {
     let two = || Some(installed.addresses()).filter(|addresses| addresses.len() == 2);
     let addresses = installed.until("the replicas before the upgrade to be gone", two);
     for address in &addresses {
-        let ask = |token: &str, uri: &str| forward_auth(address, token, &host, uri);
+        let ask = |token: &str, uri: &str| ask_replica(address, token, &host, uri).0;
         assert_eq!(ask(&reader, "/documents/budget"), "200", "at {address}");
         assert_eq!(ask(&reader, "/documents/other"), "403", "at {address}");
         assert_eq!(ask(&stranger, "/documents/budget"), "403", "at {address}");
@@ -246,7 +235,7 @@ fn e2e_relations_are_asked_of_an_openfga_server_in_the_cluster() {
     openfga.namespace.kubectl(["delete", "pod", "openfga"]).expect("deleted");
     for address in &addresses {
         installed.until("what was answered to be over", || {
-            (forward_auth(address, &reader, &host, "/documents/budget") == "403").then_some(())
+            (ask_replica(address, &reader, &host, "/documents/budget").0 == "403").then_some(())
         });
     }
     let logs = installed.kubectl(["logs", "-n", NAMESPACE, "deployment/durward", "--all-pods", "--tail=-1"]);

@@ -1,4 +1,4 @@
-//! A caller of the forward-auth door of an installation, with whatever credential.
+//! Callers of the forward-auth door of an installation.
 
 use std::path::Path;
 use std::process::Command;
@@ -33,4 +33,18 @@ impl Door {
         let said = if output.status.success() { output.stdout } else { output.stderr };
         String::from_utf8_lossy(&said).trim().to_owned()
     }
+}
+
+/// What the door of one replica says of `GET uri` with this token: the status, and who was seen.
+pub fn ask_replica(address: &str, token: &str, host: &str, uri: &str) -> (String, String) {
+    let output = Command::new("curl")
+        .args(["--silent", "--insecure", "--max-time", "5", "--write-out", "%{http_code} %header{x-durward-principal}"])
+        .args(["--header", &format!("Authorization: Bearer {token}"), "--header", &format!("Host: {host}")])
+        .args(["--header", "X-Original-Method: GET", "--header", &format!("X-Original-URI: {uri}")])
+        .args(["--output", "/dev/null", &format!("https://{address}:8143/forward-auth")])
+        .output()
+        .expect("curl runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let (status, principal) = text.split_once(' ').unwrap_or((&text, ""));
+    (status.to_owned(), principal.to_owned())
 }
