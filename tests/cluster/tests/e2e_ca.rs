@@ -113,9 +113,7 @@ fn e2e_the_ca_changes_under_traffic_and_nobody_notices() {
             ["Published", "Activated"].contains(&status["step"].as_str()?).then_some(())
         });
         // whoever leads dies in the middle of it
-        let lease =
-            installed.kubectl(["get", "lease", "durward", "-n", NAMESPACE, "-o", "jsonpath={.spec.holderIdentity}"]);
-        installed.kubectl(["delete", "pod", &lease, "-n", NAMESPACE, "--grace-period=1"]);
+        installed.kubectl(["delete", "pod", &installed.leader(), "-n", NAMESPACE, "--grace-period=1"]);
         let (code, said) = installed.durward(&["ca", "rotate"]);
         assert!(code == Some(2) && said.contains("under way"), "{said}");
         let now = installed.until("the next CA to sign", || {

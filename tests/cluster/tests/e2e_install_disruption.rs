@@ -134,10 +134,6 @@ fn under_load(installed: &Installed, host: &str, token: &str, disturb: impl FnOn
     tally
 }
 
-fn leader(installed: &Installed) -> String {
-    installed.kubectl(["get", "lease", "durward", "-n", NAMESPACE, "-o", "jsonpath={.spec.holderIdentity}"])
-}
-
 #[test]
 fn e2e_no_decision_is_wrong_or_lost_while_replicas_and_the_api_server_come_and_go() {
     let installed = installed();
@@ -151,9 +147,9 @@ fn e2e_no_decision_is_wrong_or_lost_while_replicas_and_the_api_server_come_and_g
     assert_eq!(rolled.retried, 0, "a rolling restart is not noticed");
 
     under_load(&installed, &host, &token, || {
-        let killed = leader(&installed);
+        let killed = installed.leader();
         installed.kubectl(["delete", "pod", &killed, "-n", NAMESPACE, "--grace-period=0", "--force"]);
-        installed.until("another leader", || (leader(&installed) != killed).then_some(()));
+        installed.until("another leader", || (installed.leader() != killed).then_some(()));
     });
     // whoever leads now writes
     let spec = json!({"authentication": [], "operations": []});

@@ -124,6 +124,18 @@ impl Installed {
         list["items"].as_array().cloned().unwrap_or_default()
     }
 
+    /// The replica that leads. One that ends gives its Lease back, which nobody holds until another asks for it.
+    pub fn leader(&self) -> String {
+        self.until("a leader", || {
+            let lease = self.cluster.kubectl(["get", "lease", "durward", "-n", NAMESPACE, "-o", "json"]).ok()?;
+            let lease: Value = serde_json::from_str(&lease).ok()?;
+            let pods = self.pods();
+            let mut staying = pods.iter().map(|pod| &pod["metadata"]).filter(|pod| pod["deletionTimestamp"].is_null());
+            let holder = &lease["spec"]["holderIdentity"];
+            staying.any(|pod| pod["name"] == *holder).then(|| holder.as_str().map(str::to_owned))?
+        })
+    }
+
     /// Addresses of the replicas.
     pub fn addresses(&self) -> Vec<String> {
         self.pods().iter().map(|pod| pod["status"]["podIP"].as_str().expect("an address").to_owned()).collect()
