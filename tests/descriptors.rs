@@ -1,9 +1,18 @@
 //! What gRPC reflection tells is what the door speaks: the committed descriptors are those of the definitions that the
 //! code is made from.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test says what it expects")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test says what it expects"
+)]
 
 use prost::Message;
+use prost_types::field_descriptor_proto::Type;
+use prost_types::{DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorSet};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -43,4 +52,87 @@ fn the_descriptors_are_not_stale() {
     }
     let committed = std::fs::read(&file).expect("the descriptors");
     assert!(committed == now, "{} is stale: run this test with UPDATE=1", file.display());
+}
+
+/// Messages and enums of some definitions by their full names (`.package.Message`).
+#[derive(Default)]
+struct Definitions {
+    messages: BTreeMap<String, DescriptorProto>,
+    enums: BTreeMap<String, EnumDescriptorProto>,
+}
+
+impl Definitions {
+    fn of(set: FileDescriptorSet) -> Self {
+        let mut all = Self::default();
+        for file in set.file {
+            let package = format!(".{}", file.package());
+            all.add(&package, file.message_type, file.enum_type);
+        }
+        all
+    }
+
+    fn add(&mut self, within: &str, messages: Vec<DescriptorProto>, enums: Vec<EnumDescriptorProto>) {
+        for kind in enums {
+            self.enums.insert(format!("{within}.{}", kind.name()), kind);
+        }
+        for message in messages {
+            let name = format!("{within}.{}", message.name());
+            self.add(&name, message.nested_type.clone(), message.enum_type.clone());
+            self.messages.insert(name, message);
+        }
+    }
+}
+
+/// Holds every field of a message of ours, and of those within it, to Envoy's field of that name. Returns how many there are.
+fn held(ours: &Definitions, name: &str, theirs: &Definitions, their_name: &str) -> usize {
+    let (message, envoys) = (&ours.messages[name], &theirs.messages[their_name]);
+    let mut fields = 0;
+    for field in &message.field {
+        let what = format!("{name}.{}", field.name());
+        let envoy = envoys.field.iter().find(|envoy| envoy.name() == field.name());
+        let envoy = envoy.unwrap_or_else(|| panic!("{what}: {their_name} has no such field"));
+        assert_eq!(field.number, envoy.number, "{what}");
+        assert_eq!(field.label, envoy.label, "{what}");
+        let oneof = |message: &DescriptorProto, field: &FieldDescriptorProto| {
+            let declared = field.oneof_index.and_then(|index| message.oneof_decl.get(usize::try_from(index).ok()?));
+            declared.map(|oneof| oneof.name().to_owned())
+        };
+        // `optional` makes a oneof of one field, which is not written
+        if let Some(oneof_name) = oneof(message, field).filter(|_| !field.proto3_optional()) {
+            assert_eq!(Some(oneof_name), oneof(envoys, envoy), "{what}");
+        }
+        fields += 1;
+        match (field.r#type(), envoy.r#type()) {
+            (Type::Message, Type::Message) => {
+                fields += held(ours, field.type_name(), theirs, envoy.type_name());
+            }
+            (Type::Enum, Type::Enum) => {
+                let numbers = |kind: &EnumDescriptorProto| -> Vec<_> {
+                    kind.value.iter().map(|value| (value.name().to_owned(), value.number())).collect()
+                };
+                let known = numbers(&theirs.enums[envoy.type_name()]);
+                for value in numbers(&ours.enums[field.type_name()]) {
+                    assert!(known.contains(&value), "{what}: {value:?}");
+                }
+            }
+            // they are the same bytes
+            (Type::Bytes, Type::String) | (Type::Int32, Type::Enum) => {}
+            (our_type, their_type) => assert_eq!(our_type, their_type, "{what}"),
+        }
+    }
+    fields
+}
+
+#[test]
+fn what_a_check_is_read_from_and_answered_with_is_envoys() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = root.join("crates/wire/proto");
+    let ours = Definitions::of(protox::compile([folder.join("check.proto")], [folder]).expect("the definition"));
+    let envoys = std::fs::read(root.join("src/doors/ext_authz.descriptors.bin")).expect("the descriptors");
+    let envoys = Definitions::of(FileDescriptorSet::decode(&*envoys).expect("descriptors"));
+    for message in ["CheckRequest", "CheckResponse"] {
+        let name = format!(".envoy.service.auth.v3.{message}");
+        let fields = held(&ours, &name, &envoys, &name);
+        assert!(fields > 10, "{message}: {fields} fields");
+    }
 }

@@ -13,16 +13,22 @@ mod corpus;
 #[path = "harness/mod.rs"]
 mod harness;
 
+use axum::body::Bytes;
 use corpus::{Beside, Case, HOST, POLICY, corpus};
-use envoy_types::ext_authz::v3::pb::{CheckRequest, HttpResponse};
+use durward_wire::ext_authz::messages;
+use durward_wire::ext_authz::messages::attribute_context::http_request::Entry;
+use envoy_types::ext_authz::v3::pb::{CheckRequest, CheckResponse, HttpResponse};
 use envoy_types::pb::envoy::service::auth::v3::AttributeContext;
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest, Request};
 use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
 use harness::{Up, raw, request};
+use http::uri::PathAndQuery;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use tonic::client::Grpc;
 use tonic::transport::Channel;
+use tonic_prost::ProstCodec;
 
 fn check_request(method: &str, host: &str, path: &str, headers: &[(&str, &str)]) -> CheckRequest {
     let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
@@ -533,6 +539,47 @@ async fn a_check_that_can_not_be_read_is_denied_and_never_an_error() {
     let good = with(&|http| http.header_map = names(100));
     assert!(matches!(client.check(good).await.unwrap().into_inner().http_response, Some(HttpResponse::OkResponse(_))));
     assert_eq!(request(up.listen["grpc"], "GET", "/nothing", &[("Host", "x")], "").status, 404);
+}
+
+/// As it is on the wire, where a map is a list and a text is bytes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_that_says_two_things_or_no_text_is_denied() {
+    let up = Up::with(&[("shop.yaml", POLICY)]);
+    let channel = Channel::from_shared(format!("http://{}", up.listen["grpc"])).unwrap().connect().await.unwrap();
+    let mut client = Grpc::new(channel);
+    let token = format!("Bearer {}", up.token("billing/billing", "orders.shop"));
+    let check = |host: &str, path: &[u8], headers: &[(&str, &str)]| {
+        let entry = |(name, value): &(&str, &str)| Entry {
+            key: Bytes::copy_from_slice(name.as_bytes()),
+            value: Bytes::copy_from_slice(value.as_bytes()),
+        };
+        let http = messages::attribute_context::HttpRequest {
+            method: Bytes::from_static(b"GET"),
+            path: Bytes::copy_from_slice(path),
+            host: Bytes::copy_from_slice(host.as_bytes()),
+            headers: headers.iter().map(entry).collect(),
+            ..Default::default()
+        };
+        let request = Some(messages::attribute_context::Request { http: Some(http) });
+        messages::CheckRequest { attributes: Some(messages::AttributeContext { request, source: None }) }
+    };
+    let authorization = ("authorization", token.as_str());
+    for (check, passes) in [
+        (check(HOST, b"/orders", &[authorization]), true),
+        (check(HOST, b"/orders", &[authorization, authorization]), false),
+        (check(HOST, b"/orders", &[authorization, (":path", "/orders"), (":path", "/orders")]), true),
+        (check(HOST, b"/orders", &[authorization, (":path", "/orders"), (":path", "/admin")]), false),
+        // this service lets everything pass, but what is to no service does not
+        (check("trial.shop.svc", b"/x", &[]), true),
+        (check("trial.shop.svc", b"/\xff", &[]), false),
+        (check("trial.shop.svc", b"/x", &[("", "c")]), false),
+    ] {
+        client.ready().await.unwrap();
+        let path = PathAndQuery::from_static("/envoy.service.auth.v3.Authorization/Check");
+        let codec = ProstCodec::<messages::CheckRequest, CheckResponse>::default();
+        let answer = client.unary(tonic::Request::new(check.clone()), path, codec).await.unwrap().into_inner();
+        assert_eq!(matches!(answer.http_response, Some(HttpResponse::OkResponse(_))), passes, "{check:?}");
+    }
 }
 
 /// Nothing but the door itself stands between such a header and an application whose proxy passes it on.

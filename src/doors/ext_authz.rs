@@ -10,15 +10,17 @@ use crate::doors::server::Answers;
 use crate::doors::trust::Peer;
 use crate::engine::{Caller, Door};
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract;
 use durward_core::request::{Call, Request, Target};
-use durward_wire::ext_authz::{Checks, Deciding};
-use envoy_types::ext_authz::v3::pb::{
-    Address, CheckRequest, CheckResponse, DeniedHttpResponse, HeaderAppendAction, HeaderValue, HeaderValueOption,
-    HttpResponse, HttpStatus, OkHttpResponse,
+use durward_wire::ext_authz::messages::attribute_context::HttpRequest;
+use durward_wire::ext_authz::messages::check_response::{self, HttpResponse};
+use durward_wire::ext_authz::messages::denied_http_response::HttpStatus;
+use durward_wire::ext_authz::messages::header_value_option::{AppendAction, HeaderValue};
+use durward_wire::ext_authz::messages::{
+    CheckRequest, CheckResponse, DeniedHttpResponse, HeaderValueOption, OkHttpResponse,
 };
-use envoy_types::pb::envoy::service::auth::v3::attribute_context::HttpRequest;
-use envoy_types::pb::google::rpc;
+use durward_wire::ext_authz::{Checks, Deciding};
 use futures::FutureExt;
 use http::{Extensions, HeaderMap, HeaderName, StatusCode};
 use std::mem;
@@ -97,28 +99,28 @@ async fn answer(doors: Doors, extensions: Extensions, request: CheckRequest) -> 
         clear = false;
         HeaderMap::new()
     });
+    let [method, path, host] = [&http.method, &http.path, &http.host].map(|field| {
+        let text = str::from_utf8(field);
+        clear &= text.is_ok();
+        text.unwrap_or_default()
+    });
     let certificates = doors.trust.forwards_certificates(peer);
     if certificates && !source.certificate.is_empty() {
         // the certificate as Envoy itself saw it, in the form in which its header has it; a header that is there
         // already may be the client's
         headers.remove(FORWARDED_CLIENT_CERT);
-        if let Ok(value) = http::HeaderValue::try_from(format!("Cert=\"{}\"", source.certificate)) {
+        let value = [b"Cert=\"", &*source.certificate, b"\""].concat();
+        if let Ok(value) = http::HeaderValue::try_from(value) {
             headers.insert(HeaderName::from_static(FORWARDED_CLIENT_CERT), value);
         }
     }
-    clear &= !mislead(&http.method, &headers) && !moved(&http.path, &headers, &PATH_OVERRIDES);
+    clear &= !mislead(method, &headers) && !moved(path, &headers, &PATH_OVERRIDES);
+    let address = source.address.and_then(|address| address.socket_address);
     let asked = Request {
         // an unclear request is to no service, or a client could choose one whose policy only audits
-        target: Target::Host(if clear { &http.host } else { "" }),
-        call: if clear && !http.path.is_empty() {
-            Call::Http { method: &http.method, path: &http.path }
-        } else {
-            Call::Unclear
-        },
-        source: source.address.and_then(|address| match address.address {
-            Some(Address::SocketAddress(socket)) => socket.address.parse::<IpAddr>().ok(),
-            _ => None,
-        }),
+        target: Target::Host(if clear { host } else { "" }),
+        call: if clear && !path.is_empty() { Call::Http { method, path } } else { Call::Unclear },
+        source: address.and_then(|socket| str::from_utf8(&socket.address).ok()?.parse::<IpAddr>().ok()),
         evidence: &Shown { headers: &headers, authenticator: doors.engine.authenticator() },
     };
     let credentials = Credentials { headers: &headers, certificate: None, client_cert_header_trusted: certificates };
@@ -132,23 +134,23 @@ struct Unreadable;
 /// The headers of the request, in whichever of its two forms Envoy sends them. They are taken out of it, not copied.
 fn headers(http: &mut HttpRequest) -> Result<HeaderMap, Unreadable> {
     let (map, others) = (http.header_map.take(), mem::take(&mut http.headers));
-    let mut headers = HeaderMap::with_capacity(others.len() + 2);
-    let mut add = |name: &str, value: Vec<u8>| {
+    let mut headers = HeaderMap::with_capacity(map.as_ref().map_or(others.len(), |map| map.headers.len()) + 2);
+    let mut add = |name: &[u8], value: Bytes| {
         // what has a field of its own has to be there alike, or one of the two is not Envoy's
         let field = match name {
-            ":method" => Some(&http.method),
-            ":path" => Some(&http.path),
-            ":authority" | "host" => Some(&http.host),
+            b":method" => Some(&http.method),
+            b":path" => Some(&http.path),
+            b":authority" | b"host" => Some(&http.host),
             _ => None,
         };
-        if field.is_some_and(|field| field.as_bytes() != value) {
+        if field.is_some_and(|field| *field != value) {
             return Err(Unreadable);
         }
-        if name.starts_with(':') {
+        if name.starts_with(b":") {
             return Ok(());
         }
-        let name = HeaderName::try_from(name).map_err(|_| Unreadable)?;
-        let value = http::HeaderValue::try_from(value).map_err(|_| Unreadable)?;
+        let name = HeaderName::from_bytes(name).map_err(|_| Unreadable)?;
+        let value = http::HeaderValue::from_maybe_shared(value).map_err(|_| Unreadable)?;
         // a map takes 32,768 names and panics at the next
         headers.try_append(name, value).map_err(|_| Unreadable)?;
         Ok(())
@@ -156,11 +158,10 @@ fn headers(http: &mut HttpRequest) -> Result<HeaderMap, Unreadable> {
     match map {
         Some(map) => {
             for header in map.headers {
-                let value = if header.raw_value.is_empty() { header.value.into_bytes() } else { header.raw_value };
-                add(&header.key, value)?;
+                add(&header.key, if header.raw_value.is_empty() { header.value } else { header.raw_value })?;
             }
         }
-        None => others.into_iter().try_for_each(|(name, value)| add(&name, value.into_bytes()))?,
+        None => others.into_iter().try_for_each(|header| add(&header.key, header.value))?,
     }
     Ok(headers)
 }
@@ -169,36 +170,30 @@ fn response(answer: HttpAnswer) -> CheckResponse {
     if !answer.status.is_success() {
         return denial(answer.status, answer.headers, answer.body);
     }
-    let set: Vec<&str> = answer.headers.iter().map(|(name, _)| *name).collect();
-    let missing = IDENTITY_HEADERS.into_iter().filter(|name| !set.contains(name));
-    let headers_to_remove = missing.chain(METHOD_OVERRIDES).map(ToOwned::to_owned).collect();
-    let headers = options(answer.headers);
-    let ok = OkHttpResponse { headers, headers_to_remove, ..OkHttpResponse::default() };
+    let missing = IDENTITY_HEADERS.into_iter().filter(|name| answer.headers.iter().all(|(set, _)| set != name));
+    let headers_to_remove = missing.chain(METHOD_OVERRIDES).map(|name| Bytes::from_static(name.as_bytes())).collect();
+    let ok = OkHttpResponse { headers: options(answer.headers), headers_to_remove };
     check_response(Code::Ok, HttpResponse::OkResponse(ok))
 }
 
 /// The response that refuses a request with this status.
 pub(crate) fn denial(status: StatusCode, headers: Vec<(&'static str, String)>, body: String) -> CheckResponse {
     let status = Some(HttpStatus { code: i32::from(status.as_u16()) });
-    let denied = DeniedHttpResponse { status, headers: options(headers), body };
+    let denied = DeniedHttpResponse { status, headers: options(headers), body: Some(body.into()) };
     check_response(Code::PermissionDenied, HttpResponse::DeniedResponse(denied))
 }
 
 fn options(headers: Vec<(&'static str, String)>) -> Vec<HeaderValueOption> {
-    let option = |(name, value): (&str, String)| HeaderValueOption {
-        header: Some(HeaderValue { key: name.to_owned(), value, ..HeaderValue::default() }),
-        append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
-        ..HeaderValueOption::default()
+    let option = |(name, value): (&'static str, String)| HeaderValueOption {
+        header: Some(HeaderValue { key: Some(name.into()), value: Some(value.into()) }),
+        append_action: AppendAction::OverwriteIfExistsOrAdd.into(),
     };
     headers.into_iter().map(option).collect()
 }
 
 fn check_response(code: Code, http_response: HttpResponse) -> CheckResponse {
-    CheckResponse {
-        status: Some(rpc::Status { code: code.into(), ..rpc::Status::default() }),
-        http_response: Some(http_response),
-        ..CheckResponse::default()
-    }
+    let status = check_response::Status { code: code.into() };
+    CheckResponse { status: Some(status), http_response: Some(http_response) }
 }
 
 #[cfg(test)]

@@ -2,14 +2,21 @@
 
 use crate::connection::{Request, Response};
 use axum_core::body::Body;
-use envoy_types::ext_authz::v3::pb::{Authorization, AuthorizationServer, CheckRequest, CheckResponse};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::Extensions;
+use messages::authorization_server::{Authorization, AuthorizationServer};
+use messages::{CheckRequest, CheckResponse};
 use std::fmt;
 use std::sync::Arc;
 use tonic::Status;
 use tower_service::Service;
+
+/// What Envoy says, as far as it is read, and what it is told: `proto/check.proto`.
+#[allow(missing_debug_implementations, reason = "generated")]
+pub mod messages {
+    tonic::include_proto!("envoy.service.auth.v3");
+}
 
 /// What answers a check, and is told what came with the request.
 pub type Deciding =
