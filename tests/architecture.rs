@@ -6,8 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Names of all crates that `package` is built from, but for what only `pruned` ones are.
-fn dependencies(package: &str, pruned: &[&str]) -> Vec<String> {
+/// All crates that `package` is built from, with their versions and, if they are ours, folders, but for what only `pruned`
+/// ones are built from.
+fn built_from(package: &str, pruned: &[&str]) -> Vec<String> {
     let output = Command::new(env!("CARGO"))
         .args(["tree", "--locked", "-p", package, "-e", "normal", "--prefix", "none", "--format", "{p}"])
         .args(pruned.iter().flat_map(|name| ["--prune", name]))
@@ -16,7 +17,13 @@ fn dependencies(package: &str, pruned: &[&str]) -> Vec<String> {
         .expect("cargo runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).expect("cargo tree prints UTF-8");
-    text.lines().filter_map(|line| line.split(' ').next()).map(ToOwned::to_owned).collect()
+    text.lines().map(ToOwned::to_owned).collect()
+}
+
+/// Their names.
+fn dependencies(package: &str, pruned: &[&str]) -> Vec<String> {
+    let all = built_from(package, pruned);
+    all.iter().filter_map(|line| line.split(' ').next()).map(ToOwned::to_owned).collect()
 }
 
 fn assert_without(package: &str, forbidden: &[&str]) {
@@ -69,6 +76,14 @@ fn the_wire_knows_nobody_who_decides() {
         "durward-wire",
         &["durward-core", "durward-api", "durward-pki", "durward", "kube", "kube-core", "k8s-openapi", "rustls"],
     );
+}
+
+#[test]
+fn time_zones_are_the_small_ones() {
+    // a patch that fits no version any more is a warning of cargo's, and no more
+    let all = built_from("durward", &[]);
+    let zones: Vec<_> = all.iter().filter(|line| line.starts_with("chrono-tz ")).collect();
+    assert!(!zones.is_empty() && zones.iter().all(|line| line.contains("crates/chrono-tz")), "{zones:?}");
 }
 
 #[test]
