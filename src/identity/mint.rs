@@ -128,8 +128,9 @@ impl Mint {
         ttl: Option<TimeDelta>,
     ) -> Result<(PrincipalId, Granted), MintError> {
         let began = Utc::now();
-        let key = SubjectKey::of_signed_request(request).map_err(|error| MintError::Invalid(error.to_string()))?;
+        // a signature is verified for whoever may ask, not for everybody
         let caller = self.caller(token, Kind::Certificate).await?;
+        let key = SubjectKey::of_signed_request(request).map_err(|error| MintError::Invalid(error.to_string()))?;
         let longest = ttl.unwrap_or(caller.minting.ttl);
         let wanted = Wanted {
             id: &caller.id,

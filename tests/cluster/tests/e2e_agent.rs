@@ -359,6 +359,11 @@ fn e2e_the_mint_takes_only_what_proves_a_living_pod() {
     // one answer for whoever does not prove itself
     let refused = r#"{"error":"invalid_token"} 401"#;
     assert_eq!(post("/mint/x509", "nonsense", &body), refused);
+    assert_eq!(
+        post("/mint/x509", "nonsense", &json!({"csr": encode(&forged)}).to_string()),
+        refused,
+        "who asks comes first"
+    );
     assert_eq!(post("/mint/x509", &token("orders-api", Some("web")), &body), refused, "a token for somebody else");
     assert_eq!(post("/mint/x509", &token("durward", None), &body), refused, "a token that is bound to no pod");
     assert_eq!(post("/mint/jwt", &token("durward", None), r#"{"audience": ["x"]}"#), refused);
