@@ -56,7 +56,7 @@ impl Cluster {
     }
 
     /// As [`Cluster::isolated`], with further arguments of the API server.
-    pub fn isolated_with(apiserver: &'static [&'static str]) -> Result<Self> {
+    pub fn isolated_with(apiserver: &[&str]) -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         collect_abandoned()?;
         let number = COUNT.fetch_add(1, Ordering::Relaxed);

@@ -78,12 +78,12 @@ pub(crate) struct Running {
 
 /// What is asked of [`bring_up`].
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Wanted {
+pub(crate) struct Wanted<'a> {
     pub node: bool,
     /// The cluster ends with the process that started it.
     pub owned: bool,
     /// Further arguments of the API server.
-    pub apiserver: &'static [&'static str],
+    pub apiserver: &'a [&'a str],
 }
 
 impl Running {
@@ -226,7 +226,7 @@ pub(crate) fn running(dir: &Path) -> Option<Running> {
 }
 
 /// Brings up a cluster in `dir`, after taking down what an earlier one has left there.
-pub(crate) fn bring_up(dir: &Path, wanted: Wanted) -> Result<Running> {
+pub(crate) fn bring_up(dir: &Path, wanted: Wanted<'_>) -> Result<Running> {
     if wanted.node {
         preflight::node()?;
         namespaces::check_dir(dir)?;
@@ -252,7 +252,7 @@ pub(crate) fn bring_up(dir: &Path, wanted: Wanted) -> Result<Running> {
     }
 }
 
-fn try_bring_up(dir: &Path, wanted: Wanted) -> Result<Running> {
+fn try_bring_up(dir: &Path, wanted: Wanted<'_>) -> Result<Running> {
     let begun = Instant::now();
     take_down(dir)?;
     let log = dir.join("log");

@@ -1,4 +1,5 @@
-//! Where the API server has PodCertificateRequests and ClusterTrustBundles as `v1beta1` alone, as Kubernetes 1.35 and 1.36 do.
+//! Where the API server is one of Kubernetes 1.35 or 1.36, by what it serves and accepts: PodCertificateRequests and
+//! ClusterTrustBundles are there as `v1beta1` alone, and only if the admin says so.
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test says what it expects")]
 
 mod install;
@@ -42,9 +43,28 @@ fn openssl(folder: &Path, args: &str) -> Vec<u8> {
 }
 
 #[test]
-fn pods_get_certificates_by_v1beta1() {
-    let served = &["--runtime-config=certificates.k8s.io/v1=false,certificates.k8s.io/v1beta1=true"];
-    let cluster = Cluster::isolated_with(served).expect("a control plane");
+fn pods_get_certificates_from_kubernetes_1_36() {
+    // as kubelet asks by this version, and as it did before
+    pods_get_certificates("1.36", &["stub", "key"]);
+}
+
+#[test]
+fn pods_get_certificates_from_kubernetes_1_35() {
+    pods_get_certificates("1.35", &["key"]);
+}
+
+fn pods_get_certificates(version: &str, asked: &[&str]) {
+    let cluster = Cluster::isolated_with(&[
+        &format!("--emulated-version={version}"),
+        "--feature-gates=PodCertificateRequest=true,ClusterTrustBundle=true",
+        "--runtime-config=certificates.k8s.io/v1beta1=true",
+    ])
+    .expect("a control plane");
+    let served = cluster.kubectl(["get", "--raw", "/version"]).expect("a version");
+    let served: Value = serde_json::from_str(&served).expect("JSON");
+    assert_eq!(served["emulationMinor"], version.trim_start_matches("1."), "{served}");
+    let groups = cluster.kubectl(["get", "--raw", "/apis/certificates.k8s.io/v1"]).expect("v1 of the group");
+    assert!(!groups.contains("podcertificaterequests"), "{groups}");
     let crds = install::chart().join("files/crds").display().to_string();
     cluster.kubectl(["apply", "--server-side", "-f", &crds]).expect("applied");
     cluster.kubectl(["create", "namespace", NAMESPACE]).expect("created");
@@ -69,11 +89,11 @@ fn pods_get_certificates_by_v1beta1() {
         openssl(folder.path(), "pkey -in key.pem -pubout -outform DER"),
         openssl(folder.path(), "dgst -sha256 -sign key.pem uid"),
     );
-    // as kubelet asks from 1.36 on, and as it did before
-    for (name, fields) in [
-        ("stub", json!({"stubPKCS10Request": STANDARD.encode(stub)})),
-        ("key", json!({"pkixPublicKey": STANDARD.encode(key), "proofOfPossession": STANDARD.encode(proof)})),
-    ] {
+    for name in asked {
+        let fields = match *name {
+            "stub" => json!({"stubPKCS10Request": STANDARD.encode(&stub)}),
+            _ => json!({"pkixPublicKey": STANDARD.encode(&key), "proofOfPossession": STANDARD.encode(&proof)}),
+        };
         let mut spec = json!({
             "signerName": "durward.dev/workload", "maxExpirationSeconds": 86400,
             "podName": "web", "podUID": pod_uid, "nodeName": "node", "nodeUID": uid("node/node"),
@@ -91,7 +111,7 @@ fn pods_get_certificates_by_v1beta1() {
         let waited = cluster.until(what, Duration::from_secs(60), || Ok(condition()));
         waited.unwrap_or_else(|error| panic!("{error}"))
     };
-    for name in ["stub", "key"] {
+    for name in asked {
         let status = until(&format!("an answer to {name}"), &|| {
             let request = namespace.kubectl(["get", "podcertificaterequest", name, "-o", "json"]).ok()?;
             let request: Value = serde_json::from_str(&request).ok()?;
@@ -107,8 +127,9 @@ fn pods_get_certificates_by_v1beta1() {
         Some(bundle["spec"]["trustBundle"].clone())
     });
     std::fs::write(folder.path().join("roots"), bundle.as_str().expect("roots")).expect("written");
-    openssl(folder.path(), "verify -CAfile roots stub");
-    openssl(folder.path(), "verify -CAfile roots key");
+    for name in asked {
+        openssl(folder.path(), &format!("verify -CAfile roots {name}"));
+    }
     let (certified, own) =
         (openssl(folder.path(), "x509 -in key -noout -pubkey"), openssl(folder.path(), "pkey -in key.pem -pubout"));
     assert_eq!(certified, own, "for the key that asked");
