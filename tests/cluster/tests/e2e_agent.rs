@@ -7,12 +7,13 @@ mod venv;
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use durward_cluster::{Cluster, Image, Namespace, binaries, image};
 use install::agent::{Agent, said};
 use install::door::Door;
+use install::process::Running;
 use install::{Installed, NAMESPACE, policy};
 use serde_json::{Value, json};
 use venv::venv;
@@ -29,16 +30,6 @@ static INSTALLED: LazyLock<Mutex<Installed>> = LazyLock::new(|| {
 
 fn installed() -> MutexGuard<'static, Installed> {
     INSTALLED.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A process that ends with its value.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// A policy about the pods called `app`, whose certificates live for five minutes.

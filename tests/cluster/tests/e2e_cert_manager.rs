@@ -12,7 +12,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use durward_cluster::{Cluster, Namespace, binaries};
-use install::{Installed, NAMESPACE, chart, policy};
+use install::{Installed, NAMESPACE, chart, helm, policy};
 use serde_json::{Value, json};
 
 /// The Certificate of the chart, and the Secret that it fills.
@@ -150,8 +150,8 @@ fn at_rest(installed: &Installed) {
 /// What the chart renders is what the definitions of cert-manager allow.
 fn accepted(installed: &Installed, values: &Path) {
     let (chart, values) = (chart().display().to_string(), format!("--values={}", values.display()));
-    let args = ["template", "durward-checked", &chart, "--namespace", NAMESPACE, &values].map(ToOwned::to_owned);
-    let (good, rendered) = installed.helm(&args);
+    let args = ["template", "durward-checked", &chart, "--namespace", NAMESPACE, &values];
+    let (good, rendered) = helm(&installed.cluster, &args);
     assert!(good, "{rendered}");
     let of_cert_manager = |document: &&str| document.contains("apiVersion: cert-manager.io/");
     let documents: Vec<&str> = rendered.split("\n---\n").filter(of_cert_manager).collect();

@@ -6,26 +6,17 @@ mod spire;
 
 use std::fs;
 use std::net::IpAddr;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use durward_cluster::{Image, Namespace, binaries};
 use install::door::Door;
+use install::process::Running;
 use install::{Installed, NAMESPACE, policy};
 use serde_json::json;
 
 const CLIENT: &str = "durward.test/spiffe-client:1";
 /// A workload of SPIRE's trust domain.
 const PARTNER: &str = "spiffe://partner.example/client";
-
-/// A process that ends with its value.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// SPIRE on this machine: a server that federates with Durward, and an agent.
 struct Spire {

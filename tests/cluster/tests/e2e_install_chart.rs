@@ -3,12 +3,12 @@
 
 mod install;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use base64::Engine;
-use install::{Installed, NAMESPACE, chart, condition, policy};
+use install::{Installed, NAMESPACE, chart, condition, helm, policy, rendered};
 use serde_json::{Value, json};
 
 static INSTALLED: LazyLock<Mutex<Installed>> = LazyLock::new(|| Mutex::new(Installed::new(&[])));
@@ -17,54 +17,9 @@ fn installed() -> MutexGuard<'static, Installed> {
     INSTALLED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn helm(installed: &Installed, args: &[&str]) -> (bool, String) {
-    installed.helm(&args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>())
-}
-
-fn value_files() -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(chart().join("ci")).expect("value files");
-    let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
-    files.sort();
-    files
-}
-
-/// Kinds of operators that the test cluster does not have.
-const FOREIGN: [&str; 2] = ["monitoring.coreos.com/", "cert-manager.io/"];
-
 #[test]
 fn e2e_everything_the_chart_renders_is_accepted_by_the_api_server() {
-    let installed = installed();
-    for values in value_files() {
-        let values = format!("--values={}", values.display());
-        let chart = chart().display().to_string();
-        let (good, output) = helm(&installed, &["lint", "--strict", &chart, &values]);
-        assert!(good && output.contains("0 chart(s) failed") && !output.contains("[WARNING]"), "{output}");
-        let (good, rendered) =
-            helm(&installed, &["template", "durward-checked", &chart, "--namespace=default", &values]);
-        assert!(good, "{rendered}");
-        // a namespace of the values that is not there, and kinds that are somebody else's
-        let ours: Vec<&str> = rendered
-            .split("\n---\n")
-            .filter(|document| {
-                document.contains("kind:")
-                    && !FOREIGN.iter().any(|group| document.contains(group))
-                    && !document.contains("namespace: partners")
-            })
-            .collect();
-        assert!(ours.len() > 10, "{} documents", ours.len());
-        let file = tempfile::NamedTempFile::new().expect("a file");
-        std::fs::write(&file, ours.join("\n---\n")).expect("written");
-        let output = installed.kubectl([
-            "apply",
-            "--dry-run=server",
-            "--server-side",
-            "--force-conflicts",
-            "--validate=strict",
-            "-f",
-            &file.path().display().to_string(),
-        ]);
-        assert!(output.contains("deployment.apps/durward-checked"), "{output}");
-    }
+    rendered::is_accepted(&installed().cluster);
 }
 
 #[test]
@@ -78,7 +33,7 @@ fn e2e_wrong_values_are_refused_with_the_field() {
         ("trustDomain=Not A Domain", "/trustDomain"),
         ("image.digest=sha256:short", "/image/digest"),
     ] {
-        let (good, output) = helm(&installed, &["template", "x", &chart, "--set", value]);
+        let (good, output) = helm(&installed.cluster, &["template", "x", &chart, "--set", value]);
         assert!(!good && output.contains(expected), "{value}: {output}");
     }
 }
@@ -144,7 +99,7 @@ fn e2e_an_installation_is_spread_spared_and_locked_down_by_default() {
     let rendered = |switches: &[&str]| {
         let switches: Vec<String> = switches.iter().map(|switch| format!("--set={switch}")).collect();
         let args = ["template", "durward", &chart].into_iter().chain(switches.iter().map(String::as_str));
-        let (good, rendered) = helm(&installed, &args.collect::<Vec<_>>());
+        let (good, rendered) = helm(&installed.cluster, &args.collect::<Vec<_>>());
         assert!(good, "{rendered}");
         rendered
     };
@@ -173,7 +128,7 @@ fn e2e_an_installation_is_spread_spared_and_locked_down_by_default() {
 #[test]
 fn e2e_the_notes_have_the_next_commands() {
     let installed = installed();
-    let (good, notes) = helm(&installed, &["get", "notes", "durward", "--namespace", NAMESPACE]);
+    let (good, notes) = helm(&installed.cluster, &["get", "notes", "durward", "--namespace", NAMESPACE]);
     assert!(good, "{notes}");
     let commands: Vec<&str> = notes.lines().filter_map(|line| Some(line.split_once("kubectl ")?.1)).collect();
     assert_eq!(commands.len(), 3, "{notes}");
@@ -211,11 +166,11 @@ fn e2e_a_release_lives_through_upgrade_uninstall_and_reinstall() {
     installed.in_force(name, "guard");
     assert_eq!(authority(), first, "an upgrade keeps the CA");
     assert!(create().is_err(), "still governed");
-    let (good, output) = helm(&installed, &["test", "durward", "--namespace", NAMESPACE, "--timeout=60s"]);
+    let (good, output) = helm(&installed.cluster, &["test", "durward", "--namespace", NAMESPACE, "--timeout=60s"]);
     assert!(good && output.contains("Succeeded"), "{output}");
 
     let (good, output) =
-        helm(&installed, &["uninstall", "durward", "--namespace", NAMESPACE, "--wait", "--timeout=120s"]);
+        helm(&installed.cluster, &["uninstall", "durward", "--namespace", NAMESPACE, "--wait", "--timeout=120s"]);
     assert!(good, "{output}");
     let left =
         installed.kubectl(["get", "validatingwebhookconfigurations,mutatingwebhookconfigurations", "-o", "name"]);
@@ -231,7 +186,7 @@ fn e2e_a_release_lives_through_upgrade_uninstall_and_reinstall() {
     // without being asked to keep them, the definitions go, and the policies with them
     installed.upgrade(&chart, &["crds.keep=false"]);
     let (good, output) =
-        helm(&installed, &["uninstall", "durward", "--namespace", NAMESPACE, "--wait", "--timeout=120s"]);
+        helm(&installed.cluster, &["uninstall", "durward", "--namespace", NAMESPACE, "--wait", "--timeout=120s"]);
     assert!(good, "{output}");
     installed.until("the definitions to go", || {
         let crds = installed.kubectl(["get", "crds", "-o", "name"]);

@@ -5,35 +5,15 @@
 mod install;
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use durward_cluster::Cluster;
+use install::process::controller;
 use install::{NAMESPACE, policy};
 use serde_json::{Value, json};
-
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// The controller of this checkout, on this machine.
-fn controller(cluster: &Cluster) -> Running {
-    let mut command = Command::new(install::durward());
-    command
-        .args(["controller", "--namespace", NAMESPACE, "--pod-name", "test"])
-        .env("KUBECONFIG", cluster.kubeconfig());
-    for door in ["https", "grpcs", "webhooks", "tokens", "admin"] {
-        command.args([format!("--{door}"), "127.0.0.1:0".to_owned()]);
-    }
-    Running(command.stdout(Stdio::null()).spawn().expect("it runs"))
-}
 
 /// What openssl prints, run in a folder.
 fn openssl(folder: &Path, args: &str) -> Vec<u8> {
@@ -106,7 +86,7 @@ fn pods_get_certificates(version: &str, asked: &[&str]) {
         });
         namespace.apply(&request.to_string()).unwrap_or_else(|error| panic!("{name}: {error}"));
     }
-    let _controller = controller(&cluster);
+    let _controller = controller(&cluster, "127.0.0.1:0");
     let until = |what: &str, condition: &dyn Fn() -> Option<Value>| {
         let waited = cluster.until(what, Duration::from_secs(60), || Ok(condition()));
         waited.unwrap_or_else(|error| panic!("{error}"))

@@ -4,6 +4,8 @@
 pub mod agent;
 pub mod door;
 pub mod people;
+pub mod process;
+pub mod rendered;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -75,24 +77,14 @@ impl Installed {
         args.extend(
             image.iter().map(String::as_str).chain(values.iter().copied()).map(|value| format!("--set={value}")),
         );
-        let output = self.helm(&args);
+        let output = helm(&self.cluster, &args);
         assert!(output.0, "{}\n{}", output.1, self.cluster.diagnostics());
-    }
-
-    /// Runs helm; tells whether it succeeded and what it printed.
-    pub fn helm(&self, args: &[String]) -> (bool, String) {
-        let helm = binaries::path(binaries::HELM).expect("helm");
-        let output =
-            Command::new(helm).arg(format!("--kubeconfig={}", self.cluster.kubeconfig().display())).args(args).output();
-        let output = output.expect("helm runs");
-        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        (output.status.success(), text)
     }
 
     /// Removes the release, its namespace and its custom resources.
     pub fn uninstall(&self) {
         let args = ["uninstall", "durward", "--namespace", NAMESPACE, "--ignore-not-found", "--wait", "--timeout=120s"];
-        let output = self.helm(&args.map(ToOwned::to_owned));
+        let output = helm(&self.cluster, &args);
         assert!(output.0, "{}", output.1);
         self.kubectl(["delete", "namespace", NAMESPACE, "--ignore-not-found"]);
         let crds = ["accesspolicies", "approvals", "identityproviders", "relationships"]
@@ -232,6 +224,15 @@ pub fn policy(namespace: &str, name: &str, spec: Value) -> String {
         "metadata": {"name": name, "namespace": namespace}, "spec": spec,
     })
     .to_string()
+}
+
+/// Runs helm; tells whether it succeeded and what it printed.
+pub fn helm<S: AsRef<str>>(cluster: &Cluster, args: &[S]) -> (bool, String) {
+    let helm = binaries::path(binaries::HELM).expect("helm");
+    let kubeconfig = format!("--kubeconfig={}", cluster.kubeconfig().display());
+    let output = Command::new(helm).arg(kubeconfig).args(args.iter().map(AsRef::as_ref)).output().expect("helm runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    (output.status.success(), text)
 }
 
 /// The chart of this repository.
