@@ -53,12 +53,25 @@ fn apply_defaults(schema: &Value, value: &mut Value) {
     }
 }
 
+/// A value as the API server gives it to rules. Older ones know fields that CEL has a word for by another name alone, and newer ones
+/// by both ("Validation rules" of Kubernetes' custom resources).
+fn escaped(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let escape = |name: &String| if name == "namespace" { "__namespace__".to_owned() } else { name.clone() };
+            Value::Object(fields.iter().map(|(name, field)| (escape(name), escaped(field))).collect())
+        }
+        Value::Array(items) => items.iter().map(escaped).collect(),
+        other => other.clone(),
+    }
+}
+
 fn judge(schema: &Value, value: &Value, place: &str, path: &str, refusals: &mut Vec<Refusal>) {
     for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
         let (rule, message) = (rule["rule"].as_str().expect("rule"), rule["message"].as_str().expect("message"));
         let program = Program::compile(rule).unwrap_or_else(|error| panic!("{place}: `{rule}`: {error}"));
         let mut context = Context::default();
-        context.add_variable("self", value.clone()).expect("a value");
+        context.add_variable("self", escaped(value)).expect("a value");
         match program.execute(&context) {
             Ok(Cel::Bool(true)) => {}
             Ok(Cel::Bool(false)) => {

@@ -33,6 +33,9 @@ struct Module {
 }
 
 const KUBERNETES: Module = Module { name: "kubernetes", tags: "", cgo: false, stamp: Some("k8s.io/kubernetes") };
+// The oldest version that agents are for. Cloud providers of that time would be most of what is built.
+const OLDEST_KUBERNETES: Module =
+    Module { name: "kubernetes-1.29", tags: "providerless", cgo: false, stamp: Some("k8s.io/kubernetes") };
 const ETCD_MODULE: Module = Module { name: "etcd", tags: "", cgo: false, stamp: None };
 // Snapshotters nobody uses here, which would need C libraries.
 const CONTAINERD_MODULE: Module =
@@ -59,6 +62,8 @@ macro_rules! binaries {
 binaries! {
     /// The API server.
     APISERVER = "kube-apiserver" from KUBERNETES "k8s.io/kubernetes/cmd/kube-apiserver";
+    /// The API server of the oldest Kubernetes that agents are for; built only when asked for.
+    OLDEST_APISERVER = "kube-apiserver-1.29" from OLDEST_KUBERNETES "k8s.io/kubernetes/cmd/kube-apiserver";
     /// The controller manager.
     CONTROLLER_MANAGER = "kube-controller-manager" from KUBERNETES "k8s.io/kubernetes/cmd/kube-controller-manager";
     /// The scheduler.
@@ -125,7 +130,7 @@ pub const NODE: &[Binary] = &[
 ];
 
 /// Every program, for lookup by name.
-const ALL: &[&[Binary]] = &[NODE, &[HELM, CERT_MANAGER, SPIFFE_CLIENT, SPIRE_AGENT, SPIRE_SERVER]];
+const ALL: &[&[Binary]] = &[NODE, &[OLDEST_APISERVER, HELM, CERT_MANAGER, SPIFFE_CLIENT, SPIRE_AGENT, SPIRE_SERVER]];
 
 /// The program called `name`.
 pub fn named(name: &str) -> Option<Binary> {

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
-use crate::binaries;
+use crate::binaries::{self, Binary};
 use crate::command::{run, run_with_input, which};
 use crate::control_plane::{self, option};
 use crate::error::{Error, Result};
@@ -44,7 +44,10 @@ impl Cluster {
         let _lock = lifecycle::lock(&dir)?;
         let running = match lifecycle::running(&dir).filter(|running| running.net.is_some()) {
             Some(running) => running,
-            None => lifecycle::bring_up(&dir, Wanted { node: true, owned: false, apiserver: &[] })?,
+            None => lifecycle::bring_up(
+                &dir,
+                Wanted { node: true, owned: false, apiserver: binaries::APISERVER, arguments: &[] },
+            )?,
         };
         Ok(Self { kubeconfig: running.kubeconfig(), origin: Origin::Shared(running) })
     }
@@ -56,13 +59,18 @@ impl Cluster {
     }
 
     /// As [`Cluster::isolated`], with further arguments of the API server.
-    pub fn isolated_with(apiserver: &[&str]) -> Result<Self> {
+    pub fn isolated_with(arguments: &[&str]) -> Result<Self> {
+        Self::isolated_by(binaries::APISERVER, arguments)
+    }
+
+    /// As [`Cluster::isolated_with`], with this API server.
+    pub fn isolated_by(apiserver: Binary, arguments: &[&str]) -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         collect_abandoned()?;
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let dir = paths::state()?.join(format!("isolated-{}-{number}", std::process::id()));
         let lock = lifecycle::lock(&dir)?;
-        let running = lifecycle::bring_up(&dir, Wanted { node: false, owned: true, apiserver })?;
+        let running = lifecycle::bring_up(&dir, Wanted { node: false, owned: true, apiserver, arguments })?;
         Ok(Self { kubeconfig: running.kubeconfig(), origin: Origin::Isolated(running, lock) })
     }
 

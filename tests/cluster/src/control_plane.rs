@@ -81,9 +81,9 @@ pub(crate) fn etcd(dir: &Path, endpoints: &Endpoints) -> Result<Spec> {
         .args(["--unsafe-no-fsync", "--log-level=warn"]))
 }
 
-pub(crate) fn apiserver(dir: &Path, endpoints: &Endpoints, net: Option<Net>) -> Result<Spec> {
+pub(crate) fn apiserver(program: &Path, dir: &Path, endpoints: &Endpoints, net: Option<Net>) -> Result<Spec> {
     let pki = |file: &str| dir.join("pki").join(file).display().to_string();
-    let spec = Spec::new("kube-apiserver", location(binaries::APISERVER)?)
+    let spec = Spec::new("kube-apiserver", program)
         .arg(option("etcd-servers", format!("http://127.0.0.1:{}", endpoints.etcd)))
         .arg(option("bind-address", endpoints.address))
         .arg(option("advertise-address", endpoints.address))

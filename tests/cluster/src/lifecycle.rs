@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::binaries::{self, location};
+use crate::binaries::{self, Binary, location};
 use crate::command::{run, run_with_input};
 use crate::control_plane::{self, Endpoints};
 use crate::error::{At, Error, Result};
@@ -82,8 +82,10 @@ pub(crate) struct Wanted<'a> {
     pub node: bool,
     /// The cluster ends with the process that started it.
     pub owned: bool,
-    /// Further arguments of the API server.
-    pub apiserver: &'a [&'a str],
+    /// The API server.
+    pub apiserver: Binary,
+    /// Further arguments of it.
+    pub arguments: &'a [&'a str],
 }
 
 impl Running {
@@ -105,9 +107,8 @@ impl Running {
         let dir = &self.dir;
         let spec = match (component, self.net) {
             (Component::Etcd, _) => control_plane::etcd(dir, &self.endpoints),
-            (Component::ApiServer, net) => {
-                Ok(control_plane::apiserver(dir, &self.endpoints, net)?.args(self.arguments.clone()))
-            }
+            (Component::ApiServer, net) => control_plane::apiserver(&self.apiserver, dir, &self.endpoints, net)
+                .map(|spec| spec.args(self.arguments.clone())),
             (Component::ControllerManager, _) => control_plane::controller_manager(dir),
             (Component::Scheduler, Some(_)) => node::scheduler(dir),
             (Component::Containerd, Some(_)) => node::containerd(dir),
@@ -234,6 +235,7 @@ pub(crate) fn bring_up(dir: &Path, wanted: Wanted<'_>) -> Result<Running> {
     } else {
         preflight::control_plane()?;
         binaries::ensure(binaries::CONTROL_PLANE)?;
+        binaries::ensure(&[wanted.apiserver])?;
     }
     let mut attempts = 3;
     loop {
@@ -260,8 +262,8 @@ fn try_bring_up(dir: &Path, wanted: Wanted<'_>) -> Result<Running> {
     let name = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let net = if wanted.node { Some(namespaces::create(dir)?) } else { None };
     let endpoints = net.map_or_else(Endpoints::free, |net| Ok(Endpoints::inside(net)))?;
-    let arguments = wanted.apiserver.iter().map(|argument| (*argument).to_owned()).collect();
-    let apiserver = location(binaries::APISERVER)?;
+    let arguments = wanted.arguments.iter().map(|argument| (*argument).to_owned()).collect();
+    let apiserver = location(wanted.apiserver)?;
     let running = Running { dir: dir.to_owned(), endpoints, net, owned: wanted.owned, arguments, apiserver };
     let authority = control_plane::certificates(dir, &format!("durward-{name}"), &endpoints, net)?;
     running.start(Component::Etcd)?;

@@ -487,7 +487,7 @@ pub struct Denial {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("x-kubernetes-validations" = [
-    {"rule": "[has(self.serviceAccount), has(self.namespace), has(self.namespaceSelector), has(self.spiffe), has(self.principal), has(self.provider) || has(self.group) || has(self.claims), has(self.authenticated)].exists_one(given, given)",
+    {"rule": "[has(self.serviceAccount), has(self.__namespace__), has(self.namespaceSelector), has(self.spiffe), has(self.principal), has(self.provider) || has(self.group) || has(self.claims), has(self.authenticated)].exists_one(given, given)",
      "message": "exactly one of `serviceAccount`, `namespace`, `namespaceSelector`, `spiffe`, `principal`, `provider` (with or without `group` and `claims`) and `authenticated` must be given"},
     {"rule": "!(has(self.group) || has(self.claims)) || has(self.provider)",
      "message": "`group` and `claims` need the `provider` that vouches for them", "fieldPath": ".provider"},
