@@ -8,7 +8,7 @@ COPY . .
 # A static program on the gnu target: name lookups go through glibc's own resolver, so the final stage needs no files.
 # Equal functions and runs of relocations are folded: that is a tenth of its size.
 # Messages of panics name files of crates without the folder that this machine has them in.
-# C never unwinds here, so its tables are left out, and AES with 512-bit registers, which few machines are better off by: four
+# C never unwinds here, so its tables are left out, and so is AES by 512-bit registers, which pays for long bodies alone: four
 # percent.
 # --target keeps RUSTFLAGS away from build scripts and procedural macros, which can't be static.
 RUN target="$(rustc -vV | sed -n 's/^host: //p')" \
