@@ -103,6 +103,10 @@ fn why(decision: &Decision) -> String {
             let name = decision.approval.as_ref().map(|approval| approval_name(&approval.matter)).unwrap_or_default();
             format!("it asks for somebody's approval: `durward approve {name}`, and try again")
         }
+        (Reason::Denied, _) => {
+            let denials: Vec<_> = decision.rules.iter().map(|rule| format!("`{rule}`")).collect();
+            format!("{} applies", denials.join(" and "))
+        }
         (reason, _) => format!("{reason}"),
     }
 }

@@ -107,7 +107,7 @@ async fn what_is_too_large_is_refused_and_who_manages_what_is_not_read() {
     let mut large = deployment(2);
     large["spec"]["list"] = vec![0; MAX_PARTS].into();
     let (is, told) = allowed("UPDATE", "deployments", large, deployment(3)).await;
-    assert!(!is && told.contains("Denied"), "{told}");
+    assert!(!is && told.contains("/denials/kept` applies"), "{told}");
     let mut managed = deployment(2);
     managed["metadata"]["managedFields"] = json!([{"manager": "kubectl", "fieldsV1": {"f:spec": {}}}]);
     assert!(allowed("UPDATE", "deployments", managed, deployment(3)).await.0);

@@ -80,9 +80,9 @@ fn e2e_conditions_go_by_the_object_as_it_is_to_be_and_as_it_was() {
     refused(apply("elsewhere.example/web:1", 1), "missing scope `deploy`");
     apply("registry.example.com/shop/web:1", 1).expect("an own image");
     refused(bob(&["set", "image", "deployment/web", "main=elsewhere.example/web:1"]), "missing scope `deploy`");
-    refused(bob(&["delete", "deployment", "web"]), "Denied");
+    refused(bob(&["delete", "deployment", "web"]), "/denials/what-is-kept` applies");
     apply("registry.example.com/shop/web:2", 3).expect("more, and an own image");
-    refused(apply("registry.example.com/shop/web:2", 2), "Denied");
+    refused(apply("registry.example.com/shop/web:2", 2), "/denials/only-more` applies");
     bob(&["label", "deployment", "web", "shop.example.com/keep-"]).expect("it may change what it may not delete");
     bob(&["delete", "deployment", "web"]).expect("nothing keeps it any more");
 
