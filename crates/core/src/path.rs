@@ -394,7 +394,11 @@ impl fmt::Display for PathPattern {
 impl fmt::Display for Segment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Literal(text) => f.write_str(text),
+            // as people would write it, if that is read as the same again
+            Self::Literal(text) if !text.contains(['{', '}']) && literal(text).as_deref() == Ok(text) => {
+                f.write_str(text)
+            }
+            Self::Literal(text) => f.write_str(&encoded_literal(text)),
             Self::Capture(name) => write!(f, "{{{name}}}"),
             Self::Rest => f.write_str("*"),
         }
