@@ -307,6 +307,12 @@ fn cases_that_are_not_understood_are_told_with_their_place() {
     // a policy that is not in force is no policy to test
     let broken = changed(|policy| policy.replace("risk: High ", "risk: Hihg "));
     assert_eq!(run(durward().arg("test").arg(broken.path())).0, 2);
+    // a file that stands alone is called as it was given
+    let file = broken.path().join("policy.yaml");
+    for command in ["lint", "test"] {
+        let (code, _, stderr) = run(durward().arg(command).arg(&file));
+        assert!(code == 2 && stderr.starts_with(&format!("{}:", file.display())), "{command}: {stderr}");
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use crate::cli::output::Format;
 use crate::cli::{Failure, Verdict};
-use crate::standalone::load::{Domain, load, manifests, read_text};
+use crate::standalone::load::{Domain, load, manifests, name_in, read_text};
 use crate::standalone::manifest::{self, Place, Resource, documents};
 use crate::standalone::place::locate;
 use durward_api::catalog::key_of;
@@ -92,7 +92,7 @@ impl Lint {
     fn written(&self) -> Result<Vec<Written>, Failure> {
         let mut written = Vec::new();
         for path in manifests(&self.directory)? {
-            let name = path.strip_prefix(&self.directory).unwrap_or(&path).display().to_string();
+            let name = name_in(&self.directory, &path);
             let text = read_text(&path).unwrap_or_default();
             let texts = documents(&text);
             for document in manifest::read(&name, &text).documents {

@@ -117,7 +117,7 @@ impl Directory {
     }
 
     fn read(&self, path: &Path, progress: &mut Progress<impl io::Write>) -> Contents {
-        let name = path.strip_prefix(&self.root).unwrap_or(path).display().to_string();
+        let name = name_in(&self.root, path);
         match read_text(path) {
             Ok(text) => manifest::read_with(&name, &text, || progress.resource()),
             Err(message) => {
@@ -376,6 +376,12 @@ fn digest(content: &impl serde::Serialize) -> Option<Digest> {
 /// When the directory can't be listed.
 pub(crate) fn manifests(root: &Path) -> Result<BTreeSet<PathBuf>, LoadError> {
     list(root).map_err(|(path, source)| LoadError { path: path.display().to_string(), source })
+}
+
+/// What problems call a file of [`manifests`]: its path in the directory, or as it was given where it stands alone.
+pub(crate) fn name_in(root: &Path, path: &Path) -> String {
+    let inside = path.strip_prefix(root).ok().filter(|inside| !inside.as_os_str().is_empty());
+    inside.unwrap_or(path).display().to_string()
 }
 
 /// The text of a manifest, if it is one and not too large.

@@ -6,7 +6,7 @@ mod trials;
 
 use crate::cli::output::Format;
 use crate::cli::{Failure, Verdict};
-use crate::standalone::load::{Domain, load, manifests, read_text};
+use crate::standalone::load::{Domain, load, manifests, name_in, read_text};
 use crate::standalone::watch::Watch;
 use chrono::{DateTime, Utc};
 use std::path::PathBuf;
@@ -81,7 +81,7 @@ impl Test {
         let loaded = load(&self.directory, &self.domain)?;
         let (mut trials, mut problems) = (Vec::new(), loaded.problems());
         for path in manifests(&self.directory)? {
-            let name = path.strip_prefix(&self.directory).unwrap_or(&path).display().to_string();
+            let name = name_in(&self.directory, &path);
             // a file that can't be read is among the problems already
             let (found, wrong) = cases::read(&name, &read_text(&path).unwrap_or_default());
             trials.extend(found);
