@@ -328,9 +328,13 @@ fn e2e_replicas_that_start_while_a_policy_is_broken_close_its_service() {
     namespace.apply(&policy(name, "guard", guard(ada.clone()))).expect("applied");
     let stored = installed.in_force(name, "guard");
     assert_eq!(stored["status"]["lastGood"]["generation"], stored["metadata"]["generation"], "{stored}");
+    // a replica that has just taken another's place may not listen, or not have the cluster's keys yet: it lets nobody pass
     let ask = || -> Vec<String> {
-        let asked = installed.addresses().into_iter().map(|address| ask_replica(&address, &token, &host, "/orders").0);
-        asked.collect()
+        installed.until("two replicas that know the caller", || {
+            let asked = installed.addresses().into_iter().map(|it| ask_replica(&it, &token, &host, "/orders").0);
+            let said: Vec<_> = asked.collect();
+            (said.len() == 2 && said.iter().all(|status| !["000", "401"].contains(&status.as_str()))).then_some(said)
+        })
     };
     let configure =
         |who: &str| namespace.kubectl([&format!("--as={who}"), "create", "configmap", "c", "--dry-run=server"]);
