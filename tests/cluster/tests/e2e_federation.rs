@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::process::{Command, Output, Stdio};
 
 use durward_cluster::{Image, Namespace, binaries};
+use install::agent::{self, patient_client};
 use install::door::Door;
 use install::process::Running;
 use install::{Installed, NAMESPACE, policy};
@@ -125,14 +126,7 @@ plugins {{
 
     /// go-spiffe's client, as a workload of the agent.
     fn workload(&self, args: &[&str]) -> Command {
-        // without an agent it would wait without end
-        let mut client = Command::new("timeout");
-        client
-            .args(["--foreground", "60"])
-            .arg(binaries::path(binaries::SPIFFE_CLIENT).expect("the client"))
-            .args(args);
-        client.env("SPIFFE_ENDPOINT_SOCKET", format!("unix://{}", self.at("agent.sock")));
-        client
+        patient_client(&self.at("agent.sock"), args)
     }
 }
 
@@ -233,7 +227,9 @@ fn e2e_spire_and_durward_take_each_others_workloads() {
     });
     assert_eq!(answer.trim(), PARTNER, "Durward's workload saw who called");
     let port = free_port(host);
-    let server = spire.workload(&["serve", &format!("{host}:{port}"), "cluster.local"]).stdout(Stdio::null()).spawn();
+    let server = agent::client(&spire.at("agent.sock"), &["serve", &format!("{host}:{port}"), "cluster.local"])
+        .stdout(Stdio::null())
+        .spawn();
     let _server = Running(server.expect("it runs"));
     pod(&namespace, "caller", &["call", &format!("https://{host}:{port}"), PARTNER]);
     namespace.await_jsonpath("pod/caller", "{.status.phase}", "Succeeded").unwrap_or_else(|error| panic!("{error}"));

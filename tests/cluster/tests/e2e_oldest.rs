@@ -11,10 +11,10 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use durward_cluster::{Cluster, binaries, ports};
-use install::agent::said;
+use install::agent::{patient_client, said};
 use install::process::{Running, controller};
-use install::{NAMESPACE, policy, rendered};
-use serde_json::{Value, json};
+use install::{NAMESPACE, policy, prepare, rendered};
+use serde_json::json;
 
 /// The agent, to whom the names of the cluster are what `hosts` says.
 fn agent(folder: &Path, tokens: u16) -> Running {
@@ -33,13 +33,10 @@ fn agent(folder: &Path, tokens: u16) -> Running {
 #[test]
 fn e2e_a_pod_of_kubernetes_1_29_has_its_identity_by_the_agent() {
     let cluster = Cluster::isolated_by(binaries::OLDEST_APISERVER, &[]).expect("a control plane");
-    let served: Value =
-        serde_json::from_str(&cluster.kubectl(["get", "--raw", "/version"]).expect("a version")).expect("JSON");
+    let served = install::version(&cluster);
     assert!(served["gitVersion"].as_str().is_some_and(|version| version.starts_with("v1.29.")), "{served}");
-    let crds = install::chart().join("files/crds").display().to_string();
-    cluster.kubectl(["apply", "--server-side", "-f", &crds]).expect("applied");
+    prepare(&cluster);
     rendered::is_accepted(&cluster);
-    cluster.kubectl(["create", "namespace", NAMESPACE]).expect("created");
     let namespace = cluster.namespace("oldest").expect("a namespace");
     let name = namespace.name();
     namespace.kubectl(["create", "serviceaccount", "web"]).expect("created");
@@ -72,10 +69,9 @@ fn e2e_a_pod_of_kubernetes_1_29_has_its_identity_by_the_agent() {
 
     let _agent = agent(folder.path(), tokens.port());
     let id = format!("spiffe://cluster.local/ns/{name}/sa/web");
+    let socket = folder.path().join("agent.sock").display().to_string();
     let ask = |args: &[&str]| {
-        let mut client = Command::new(binaries::path(binaries::SPIFFE_CLIENT).expect("the client"));
-        let socket = format!("unix://{}", folder.path().join("agent.sock").display());
-        let output = client.env("SPIFFE_ENDPOINT_SOCKET", socket).args(args).output().expect("it runs");
+        let output = patient_client(&socket, args).output().expect("it runs");
         let text = said(&output);
         (output.status.success() && text.starts_with(&format!("{id} "))).then_some(text)
     };

@@ -12,7 +12,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use durward_cluster::Cluster;
 use install::process::controller;
-use install::{NAMESPACE, policy};
+use install::{policy, prepare};
 use serde_json::{Value, json};
 
 /// What openssl prints, run in a folder.
@@ -40,14 +40,11 @@ fn pods_get_certificates(version: &str, asked: &[&str]) {
         "--runtime-config=certificates.k8s.io/v1beta1=true",
     ])
     .expect("a control plane");
-    let served = cluster.kubectl(["get", "--raw", "/version"]).expect("a version");
-    let served: Value = serde_json::from_str(&served).expect("JSON");
+    let served = install::version(&cluster);
     assert_eq!(served["emulationMinor"], version.trim_start_matches("1."), "{served}");
     let groups = cluster.kubectl(["get", "--raw", "/apis/certificates.k8s.io/v1"]).expect("v1 of the group");
     assert!(!groups.contains("podcertificaterequests"), "{groups}");
-    let crds = install::chart().join("files/crds").display().to_string();
-    cluster.kubectl(["apply", "--server-side", "-f", &crds]).expect("applied");
-    cluster.kubectl(["create", "namespace", NAMESPACE]).expect("created");
+    prepare(&cluster);
     let namespace = cluster.namespace("beta").expect("a namespace");
     namespace.kubectl(["create", "serviceaccount", "web"]).expect("created");
     cluster.apply(r#"{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node"}}"#).expect("applied");

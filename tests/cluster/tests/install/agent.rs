@@ -13,6 +13,22 @@ pub fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
+/// go-spiffe's client, which asks at this socket: without an agent it waits without end.
+pub fn client(socket: &str, args: &[&str]) -> Command {
+    let mut client = Command::new(binaries::path(binaries::SPIFFE_CLIENT).expect("the client"));
+    client.env("SPIFFE_ENDPOINT_SOCKET", format!("unix://{socket}")).args(args);
+    client
+}
+
+/// The same, which gives up after a minute.
+pub fn patient_client(socket: &str, args: &[&str]) -> Command {
+    let client = client(socket, args);
+    let mut patient = Command::new("timeout");
+    patient.args(["--foreground", "60"]).arg(client.get_program()).args(client.get_args());
+    patient.envs(client.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    patient
+}
+
 /// An agent in a pod, whose socket this machine reaches.
 pub struct Agent {
     pub folder: tempfile::TempDir,
@@ -59,9 +75,7 @@ impl Agent {
     }
 
     pub fn go(&self, args: &[&str]) -> Command {
-        let mut client = Command::new(binaries::path(binaries::SPIFFE_CLIENT).expect("the client"));
-        client.env("SPIFFE_ENDPOINT_SOCKET", format!("unix://{}", self.socket().display())).args(args);
-        client
+        client(&self.socket().display().to_string(), args)
     }
 
     /// Runs go-spiffe's client, which has to succeed.

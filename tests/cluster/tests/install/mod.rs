@@ -123,8 +123,8 @@ impl Installed {
             let lease: Value = serde_json::from_str(&lease).ok()?;
             let pods = self.pods();
             let mut staying = pods.iter().map(|pod| &pod["metadata"]).filter(|pod| pod["deletionTimestamp"].is_null());
-            let holder = &lease["spec"]["holderIdentity"];
-            staying.any(|pod| pod["name"] == *holder).then(|| holder.as_str().map(str::to_owned))?
+            let holder = lease["spec"]["holderIdentity"].as_str()?;
+            staying.any(|pod| pod["name"] == holder).then(|| holder.to_owned())
         })
     }
 
@@ -233,6 +233,20 @@ pub fn helm<S: AsRef<str>>(cluster: &Cluster, args: &[S]) -> (bool, String) {
     let output = Command::new(helm).arg(kubeconfig).args(args.iter().map(AsRef::as_ref)).output().expect("helm runs");
     let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     (output.status.success(), text)
+}
+
+/// What an API server says of its version.
+pub fn version(cluster: &Cluster) -> Value {
+    let version = cluster.kubectl(["get", "--raw", "/version"]).unwrap_or_else(|error| panic!("{error}"));
+    serde_json::from_str(&version).expect("JSON")
+}
+
+/// Makes what a controller needs that no chart installs: the definitions, and its namespace.
+pub fn prepare(cluster: &Cluster) {
+    let crds = chart().join("files/crds").display().to_string();
+    for args in [&["apply", "--server-side", "-f", &crds][..], &["create", "namespace", NAMESPACE]] {
+        cluster.kubectl(args).unwrap_or_else(|error| panic!("{error}"));
+    }
 }
 
 /// The chart of this repository.

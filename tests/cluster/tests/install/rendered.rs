@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 
 use durward_cluster::Cluster;
-use serde_json::Value;
 
-use super::{chart, helm};
+use super::{chart, helm, version};
 
 /// Kinds of operators that the test cluster does not have.
 const FOREIGN: [&str; 2] = ["monitoring.coreos.com/", "cert-manager.io/"];
@@ -19,9 +18,7 @@ fn value_files() -> Vec<PathBuf> {
 
 /// Holds that the API server would take all that the chart renders, by each file of values. The CRDs are there.
 pub fn is_accepted(cluster: &Cluster) {
-    let version = cluster.kubectl(["get", "--raw", "/version"]).expect("a version");
-    let version: Value = serde_json::from_str(&version).expect("JSON");
-    let version = format!("--kube-version={}", version["gitVersion"].as_str().expect("a version"));
+    let version = format!("--kube-version={}", version(cluster)["gitVersion"].as_str().expect("a version"));
     for values in value_files() {
         let values = format!("--values={}", values.display());
         let chart = chart().display().to_string();
