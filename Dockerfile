@@ -6,15 +6,9 @@ FROM ${BUILDER} AS build
 WORKDIR /src
 COPY . .
 # A static program on the gnu target: name lookups go through glibc's own resolver, so the final stage needs no files.
-# Equal functions and runs of relocations are folded: that is a tenth of its size.
-# Messages of panics name files of crates without the folder that this machine has them in.
-# C never unwinds here, so its tables are left out, and so is AES by 512-bit registers, which pays for long bodies alone: four
-# percent.
 # --target keeps RUSTFLAGS away from build scripts and procedural macros, which can't be static.
 RUN target="$(rustc -vV | sed -n 's/^host: //p')" \
-    && cargo fetch --locked --target "$target" \
-    && sources="$(ls -d "$CARGO_HOME"/registry/src/* | head -n 1)" \
-    && CFLAGS="-fno-asynchronous-unwind-tables -DMY_ASSEMBLER_IS_TOO_OLD_FOR_512AVX=1" RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,--icf=all,-z,pack-relative-relocs --remap-path-prefix=$sources=" cargo build --locked --release --package durward --bin durward --target "$target" \
+    && RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release --package durward --bin durward --target "$target" \
     && mkdir -p /out/etc/ssl/certs \
     && cp "target/$target/release/durward" /out/durward \
     && cp -L /etc/ssl/certs/ca-certificates.crt /out/etc/ssl/certs/

@@ -1,8 +1,10 @@
-//! Parses the arguments and calls the library.
+//! Parses the arguments and runs the command.
+
+mod cli;
 
 use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    durward::cli::Cli::parse().run()
+    cli::Cli::parse().run()
 }

@@ -1,8 +1,8 @@
 //! `durward agent`.
 
-use crate::agent::{Settings, run};
 use crate::cli::controller::block_on;
 use crate::cli::{Failure, Verdict};
+use durward_agent::{Settings, run};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -34,7 +34,7 @@ pub(crate) struct Agent {
     )]
     ca_file: PathBuf,
     /// Lifetime of certificates, from `5m` up to what the policy says, which it is if left out
-    #[arg(long, value_name = "DURATION", env = "DURWARD_TTL", value_parser = crate::cli::controller::duration)]
+    #[arg(long, value_name = "DURATION", env = "DURWARD_TTL", value_parser = durward_runtime::duration::duration)]
     ttl: Option<Duration>,
     /// Hint that tells this identity from others (SPIFFE Workload API, section 5.2.1)
     #[arg(long, value_name = "TEXT", env = "DURWARD_HINT", default_value = "")]

@@ -1,18 +1,20 @@
 //! `durward api-key`: which keys there are, another one in the place of one, and its end.
 
-use crate::authn::api_key::{self, CREATED, EXPIRES, FORMER_UNTIL, Fresh, GROUPS, LABEL, NAME, fields, secret_name};
 use crate::cli::controller::{block_on, client};
 use crate::cli::mint::{lifetime, write_secret};
 use crate::cli::output::{Format, columns, say};
 use crate::cli::{Failure, Verdict};
-use crate::controller::{brief, uses_name};
-use crate::random::random;
-use crate::standalone::key_uses;
-use crate::standalone::load::{Domain, load, read_text};
-use crate::standalone::state::StateDirectory;
 use chrono::{TimeDelta, Utc};
 use durward_api::resources::IdentityProvider;
+use durward_authn::api_key;
+use durward_authn::api_key::{CREATED, EXPIRES, FORMER_UNTIL, Fresh, GROUPS, LABEL, NAME, fields, secret_name};
+use durward_controller::uses_name;
 use durward_core::principal::{is_dns_label, is_dns_subdomain};
+use durward_kubernetes::requests::brief;
+use durward_manifests::load::{Domain, load, read_text};
+use durward_runtime::random::random;
+use durward_state::key_uses;
+use durward_state::state::StateDirectory;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use serde::Serialize;
@@ -232,7 +234,7 @@ impl List {
             let name = secret.metadata.name.as_deref().unwrap_or_default();
             match row(secret) {
                 Ok(mut row) => {
-                    row.last_used = uses.get(&key_uses::entry(&row.provider, &row.name)).cloned();
+                    row.last_used = uses.get(&durward_authn::key_uses::entry(&row.provider, &row.name)).cloned();
                     rows.push(row);
                 }
                 Err(why) => eprintln!("Secret {name}: {why}"),

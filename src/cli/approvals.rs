@@ -1,15 +1,15 @@
 //! `durward approvals`, `approve` and `deny`: what waits for somebody, and deciding it.
 
-use crate::approval::Folder;
 use crate::cli::controller::{block_on, client};
 use crate::cli::output::{Format, columns, say};
 use crate::cli::{Failure, Verdict};
-use crate::controller::brief;
-use crate::doors::approvals::{PATH, Verdict as Decision};
-use crate::standalone::load::read_text;
-use crate::standalone::state::StateDirectory;
 use durward_api::resources::Approval;
+use durward_approvals::Folder;
 use durward_core::approval::Approvers;
+use durward_doors::approvals::{PATH, Verdict as Decision};
+use durward_kubernetes::requests::brief;
+use durward_manifests::load::read_text;
+use durward_state::state::StateDirectory;
 use kube::Api;
 use kube::api::ListParams;
 use serde::Serialize;

@@ -3,8 +3,8 @@
 use crate::cli::controller::{block_on, client};
 use crate::cli::output::{Format, say};
 use crate::cli::{Failure, Verdict};
-use crate::controller::brief;
-use crate::identity::{ROTATE, Wish, stored_in};
+use durward_identity::{ROTATE, Wish, stored_in};
+use durward_kubernetes::requests::brief;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::Client;
 use kube::api::{Api, Patch, PatchParams};

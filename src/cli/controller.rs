@@ -2,17 +2,19 @@
 
 use crate::cli::audit::AuditLog;
 use crate::cli::{Failure, Verdict};
-use crate::controller::{FailurePolicy, Listen, Settings, remove, run};
-use crate::doors::admin::Administration;
-use crate::doors::trust::{PeerName, Trust};
-use crate::identity::Origin;
-use crate::kubeconfig;
-use crate::openfga::{self, OpenFga};
-use crate::standalone::load::Domain;
-use crate::stepup::Arguments;
+use durward_controller::{FailurePolicy, Listen, Settings, remove, run};
 use durward_core::policy::Way;
 use durward_core::principal::is_dns_subdomain;
+use durward_doors::admin::Administration;
+use durward_engine::openfga;
+use durward_engine::openfga::OpenFga;
+use durward_identity::Origin;
+use durward_kubernetes::kubeconfig;
+use durward_manifests::load::Domain;
 use durward_pki::rotation::Schedule;
+use durward_runtime::duration::duration;
+use durward_runtime::trust::{PeerName, Trust};
+use durward_step_up::Arguments;
 use kube::Client;
 use std::time::Duration;
 
@@ -191,11 +193,6 @@ pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Res
     // kube and reqwest take the crypto of the process
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
-}
-
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let parsed = text.parse::<jiff::SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok());
-    parsed.ok_or_else(|| format!("`{text}` is no time, such as `24h` or `10m`"))
 }
 
 fn way(text: &str) -> Result<Way, String> {

@@ -1,13 +1,13 @@
 //! `durward diff`: who gains and who loses what by a change of policies.
 
-use crate::audit::replay::{Difference, replay};
 use crate::cli::approvals::AskedFor;
 use crate::cli::output::Format;
 use crate::cli::{Failure, Verdict};
-use crate::standalone::load::{Domain, load};
 use durward_core::compare::{Change, Comparison, Effect, compare};
 use durward_core::rights::Right;
 use durward_core::snapshot::Snapshot;
+use durward_engine::audit::replay::{Difference, replay};
+use durward_manifests::load::{Domain, load};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;

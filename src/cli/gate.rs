@@ -3,10 +3,12 @@
 use crate::cli::audit::AuditLog;
 use crate::cli::controller::block_on;
 use crate::cli::{Failure, Verdict};
-use crate::gate::{Certificate, Limits, Listen, Local, Remote, Settings, Source, Upstream, run};
-use crate::openfga::{self, OpenFga};
-use crate::standalone::load::Domain;
-use crate::standalone::state::StateDirectory;
+use durward_engine::openfga;
+use durward_engine::openfga::OpenFga;
+use durward_gate::{Certificate, Limits, Listen, Local, Remote, Settings, Source, run};
+use durward_manifests::load::Domain;
+use durward_protocol::upstream::Upstream;
+use durward_state::state::StateDirectory;
 use std::path::PathBuf;
 use std::time::Duration;
 use url::Url;
@@ -49,7 +51,7 @@ pub(crate) struct Gate {
     #[arg(long, value_name = "FILE", default_value = "/var/run/secrets/durward/trust-bundle.pem")]
     ca_file: PathBuf,
     /// For how long policies count after the controller was last heard of; then everything is refused
-    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = crate::cli::duration)]
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = durward_runtime::duration::duration)]
     max_snapshot_age: Duration,
     #[command(flatten)]
     state: StateDirectory,

@@ -3,11 +3,10 @@
 use crate::cli::controller::{block_on, client};
 use crate::cli::output::Format;
 use crate::cli::{Failure, Verdict};
-use crate::controller::brief;
-use crate::hex::hex;
-use crate::identity::published_roots;
 use chrono::{DateTime, Utc};
 use durward_core::principal::PrincipalId;
+use durward_identity::published_roots;
+use durward_kubernetes::requests::brief;
 use durward_pki::authority::certificates;
 use durward_pki::serial::{Holder, Serial, Tag};
 use durward_pki::svid::{Svid, dns_names, read, verify};
@@ -82,7 +81,7 @@ fn told(chain: &[CertificateDer<'_>], svid: &Svid, roots: &[CertificateDer<'_>])
     Told {
         spiffe_id: svid.id.clone(),
         dns_names: chain.first().map(dns_names).unwrap_or_default(),
-        serial: hex(&svid.serial),
+        serial: hex::encode(&svid.serial),
         not_before: time(svid.not_before),
         not_after: time(svid.not_after),
         pod: None,

@@ -2,13 +2,14 @@
 
 use crate::cli::output::Format;
 use crate::cli::{Failure, Verdict};
-use crate::standalone::load::{Domain, load, manifests, name_in, read_text};
-use crate::standalone::manifest::{self, Place, Resource, documents};
-use crate::standalone::place::locate;
 use durward_api::catalog::key_of;
 use durward_api::lint::{Code, Finding, lint, lint_services, silence};
 use durward_api::resources::AccessPolicy;
 use durward_core::policy::PolicyKey;
+use durward_manifests::load::{Domain, load, manifests, name_in, read_text};
+use durward_manifests::manifest;
+use durward_manifests::manifest::{Place, Resource, documents};
+use durward_manifests::place::locate;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::fmt::Write;

@@ -1,17 +1,18 @@
 //! `durward mint`: credentials for local callers, signed by the keys of the state directory.
 
-use crate::authn::api_key::Fresh;
 use crate::cli::api_key::{Cluster, Named};
 use crate::cli::controller::block_on;
 use crate::cli::output::say;
 use crate::cli::{Failure, Verdict};
-use crate::hex::hex;
-use crate::random::random;
-use crate::standalone::state::{State, StateDirectory, write_private};
 use chrono::{TimeDelta, Utc};
+use durward_authn::api_key::Fresh;
 use durward_core::principal::PrincipalId;
 use durward_core::scope::Scope;
 use durward_pki::token::Algorithm;
+use durward_runtime::duration::duration;
+use durward_runtime::private_files::write_private;
+use durward_runtime::random::random;
+use durward_state::state::{State, StateDirectory};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -128,7 +129,7 @@ impl Jwt {
     fn run(self) -> Result<(), Failure> {
         let state = self.signer.open()?;
         let now = Utc::now();
-        let id = hex(random::<16>()?);
+        let id = hex::encode(random::<16>()?);
         let mut claims = json!({
             "iss": format!("https://{}", self.signer.trust_domain),
             "sub": self.signer.id(&self.service_account)?,
@@ -181,12 +182,12 @@ pub(crate) fn service_account(text: &str) -> Result<(String, String), String> {
 }
 
 pub(crate) fn lifetime(text: &str) -> Result<TimeDelta, String> {
-    let duration: jiff::SignedDuration =
-        text.parse().map_err(|_| "write a time such as `5m`, `1h` or `30d`".to_owned()).or_else(|error| {
-            // days are no fixed time to the library, but they are to certificates
-            let days = text.strip_suffix('d').and_then(|days| days.parse::<i64>().ok());
-            days.map(|days| jiff::SignedDuration::from_hours(days.saturating_mul(24))).ok_or(error)
-        })?;
-    let ttl = TimeDelta::try_seconds(duration.as_secs()).unwrap_or(TimeDelta::MAX);
+    // days are no fixed time to the library, but they are to certificates
+    let days = text.strip_suffix('d').and_then(|days| days.parse::<u64>().ok());
+    let seconds = match days {
+        Some(days) => days.saturating_mul(24 * 3600),
+        None => duration(text).map_err(|_| "write a time such as `5m`, `1h` or `30d`".to_owned())?.as_secs(),
+    };
+    let ttl = i64::try_from(seconds).ok().and_then(TimeDelta::try_seconds).unwrap_or(TimeDelta::MAX);
     if ttl <= TimeDelta::zero() || ttl > LONGEST { Err("write a time from 1s to 366d".to_owned()) } else { Ok(ttl) }
 }

@@ -23,10 +23,8 @@ mod up;
 mod what_can;
 mod who_can;
 
-pub(crate) use controller::duration;
-
-use crate::doors::approvals::Verdict as Decision;
 use clap::{CommandFactory, Parser, Subcommand};
+use durward_doors::approvals::Verdict as Decision;
 use std::process::ExitCode;
 
 /// Doorkeeper for Kubernetes workloads: who is calling, and may they?

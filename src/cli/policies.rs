@@ -2,10 +2,10 @@
 
 use crate::cli::Failure;
 use crate::cli::controller::block_on;
-use crate::controller::live;
-use crate::kubeconfig;
-use crate::standalone::load::{Domain, load};
+use durward_controller::live;
 use durward_core::snapshot::Snapshot;
+use durward_kubernetes::kubeconfig;
+use durward_manifests::load::{Domain, load};
 use kube::Client;
 use std::path::PathBuf;
 

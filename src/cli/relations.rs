@@ -2,9 +2,9 @@
 
 use crate::cli::policies::Policies;
 use crate::cli::{Failure, Verdict, output};
-use crate::openfga::{model, names};
 use durward_core::service::Service;
 use durward_core::snapshot::Snapshot;
+use durward_engine::openfga::{model, names};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Relations {

@@ -1,15 +1,16 @@
 //! `durward up`.
 
-use crate::authn::{KeySource, ServiceAccountIssuer};
 use crate::cli::audit::AuditLog;
 use crate::cli::{Failure, Verdict};
-use crate::doors::admin::Administration;
-use crate::doors::trust::{PeerName, Trust};
-use crate::openfga::{self, OpenFga};
-use crate::standalone::load::{Directory, Domain};
-use crate::standalone::state::StateDirectory;
-use crate::standalone::up::{Listen, Settings, up};
-use crate::stepup::Arguments;
+use durward_authn::{KeySource, ServiceAccountIssuer};
+use durward_doors::admin::Administration;
+use durward_engine::openfga;
+use durward_engine::openfga::OpenFga;
+use durward_manifests::load::{Directory, Domain};
+use durward_runtime::trust::{PeerName, Trust};
+use durward_standalone::up::{Listen, Settings, up};
+use durward_state::state::StateDirectory;
+use durward_step_up::Arguments;
 use std::path::PathBuf;
 
 #[derive(Debug, clap::Args)]

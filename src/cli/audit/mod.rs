@@ -2,12 +2,12 @@
 
 mod verify;
 
-use crate::audit::replay::{Report, replay};
-use crate::audit::{OnLoss, Sink};
 use crate::cli::output::{Format, say};
 use crate::cli::{Failure, Verdict};
-use crate::standalone::load::{Domain, load};
-use crate::standalone::state::{State, StateDirectory};
+use durward_engine::audit::replay::{Report, replay};
+use durward_engine::audit::{OnLoss, Sink};
+use durward_manifests::load::{Domain, load};
+use durward_state::state::{State, StateDirectory};
 use std::fmt::Write;
 use std::fs::File;
 use std::io::{self, BufReader};

@@ -1,12 +1,12 @@
 //! `durward audit verify`: whether a log is what was written.
 
-use crate::audit::is_own;
-use crate::audit::verify::{Close, Place, Report, Verifier};
-use crate::authn::KeySource;
-use crate::authn::keys::{KeySet, read};
 use crate::cli::controller::block_on;
 use crate::cli::output::Format;
 use crate::cli::{Failure, Verdict};
+use durward_authn::KeySource;
+use durward_authn::keys::{KeySet, read};
+use durward_engine::audit::is_own;
+use durward_engine::audit::verify::{Close, Place, Report, Verifier};
 use serde::Serialize;
 use std::fmt::Write;
 use std::fs::File;

@@ -3,7 +3,6 @@
 use super::recorded::Recorded;
 use super::remedy::{Remedy, remedy};
 use crate::cli::approvals::AskedFor;
-use crate::doors::answer::approval_name;
 use chrono::{DateTime, Utc};
 use durward_core::decide::{Considered, Outcome, Route};
 use durward_core::decision::{Decision, Reason};
@@ -16,6 +15,7 @@ use durward_core::request::{Call, Request, Target};
 use durward_core::scope::Scope;
 use durward_core::service::Captures;
 use durward_core::snapshot::Snapshot;
+use durward_doors::answer::approval_name;
 use serde::Serialize;
 
 /// What is asked, by whom and when.

@@ -5,7 +5,6 @@ mod recorded;
 mod remedy;
 mod text;
 
-use crate::audit::replay::as_then;
 use crate::cli::output::Format;
 use crate::cli::policies::Policies;
 use crate::cli::{Failure, Verdict};
@@ -17,6 +16,7 @@ use durward_core::request::{Call, Request, Target};
 use durward_core::risk::Assurance;
 use durward_core::scope::Scope;
 use durward_core::service::Captures;
+use durward_engine::audit::replay::as_then;
 use explain::{Question, explain};
 use recorded::Which;
 

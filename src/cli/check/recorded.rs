@@ -1,10 +1,10 @@
 //! A decision of the audit log, to be explained.
 
-use crate::audit::Record;
-use crate::audit::replay::{decide_again, differences};
 use crate::cli::Failure;
 use chrono::{DateTime, Utc};
 use durward_core::snapshot::Snapshot;
+use durward_engine::audit::Record;
+use durward_engine::audit::replay::{decide_again, differences};
 use serde::Serialize;
 use std::fs::File;
 use std::io::{BufRead, BufReader};

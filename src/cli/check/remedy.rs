@@ -1,12 +1,12 @@
 //! What would allow a request: the smallest change, and never one that takes a denial, a condition or a risk away.
 
 use super::explain::list;
-use crate::doors::answer::approval_name;
 use durward_core::decide::{Considered, Outcome};
 use durward_core::decision::{Decision, Reason};
 use durward_core::principal::{Identity, PrincipalId};
 use durward_core::request::{Call, Request};
 use durward_core::scope::Scope;
+use durward_doors::answer::approval_name;
 use serde::Serialize;
 
 /// What would allow it.

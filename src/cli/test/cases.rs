@@ -1,7 +1,5 @@
 //! Test cases as people write them beside their policies.
 
-use crate::standalone::manifest::{Place, Problem, documents, read_as};
-use crate::standalone::place::locate;
 use chrono::{DateTime, Utc};
 use durward_api::relations::relationship;
 use durward_api::resources::{Relationship, RelationshipSpec, Tuple as Stated};
@@ -14,6 +12,8 @@ use durward_core::request::{Call, Request, Target};
 use durward_core::risk::Assurance;
 use durward_core::scope::Scope;
 use durward_core::service::Captures;
+use durward_manifests::manifest::{Place, Problem, documents, read_as};
+use durward_manifests::place::locate;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};

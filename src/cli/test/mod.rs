@@ -6,9 +6,9 @@ mod trials;
 
 use crate::cli::output::Format;
 use crate::cli::{Failure, Verdict};
-use crate::standalone::load::{Domain, load, manifests, name_in, read_text};
-use crate::standalone::watch::Watch;
 use chrono::{DateTime, Utc};
+use durward_manifests::load::{Domain, load, manifests, name_in, read_text};
+use durward_manifests::watch::Watch;
 use std::path::PathBuf;
 use trials::{Report, attempt};
 

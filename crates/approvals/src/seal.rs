@@ -1,0 +1,258 @@
+//! The signature of what was decided, over all that an object says: it is good for that one object, and for no other state
+//! of it.
+
+use chrono::{DateTime, Utc};
+use durward_api::resources::{Approval, ApprovalSpec, ApprovalState};
+use durward_core::approval::{Given, Matter};
+use durward_core::policy::PolicyKey;
+use durward_identity::TokenKeys;
+use durward_pki::token::{Algorithm, Jwk};
+use durward_runtime::Failure;
+use jsonwebtoken::{DecodingKey, Validation};
+use serde::{Deserialize, Serialize};
+
+/// Tells these signatures from all others that the same keys make (RFC 8725, section 3.11).
+const TYP: &str = "durward-approval+jwt";
+
+/// Signs, and tells whether it did. The keys are those of the audit log: they last longer than any approval, and nobody
+/// takes what they sign for a token.
+#[derive(Clone)]
+pub struct Seal(TokenKeys);
+
+#[derive(PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Claims {
+    namespace: String,
+    name: String,
+    /// Of the object: one that is made anew is another.
+    uid: String,
+    policy: String,
+    policy_uid: String,
+    operation: String,
+    principal: String,
+    state: ApprovalState,
+    by: String,
+    decided_at: String,
+    expires_at: String,
+}
+
+impl Claims {
+    fn of(approval: &Approval) -> Option<Self> {
+        let (meta, spec, status) = (&approval.metadata, &approval.spec, approval.status.as_ref()?);
+        Some(Self {
+            namespace: meta.namespace.clone()?,
+            name: meta.name.clone()?,
+            uid: meta.uid.clone()?,
+            policy: spec.policy.clone(),
+            policy_uid: spec.policy_uid.clone(),
+            operation: spec.operation.clone(),
+            principal: spec.principal.clone(),
+            state: status.state,
+            by: status.by.clone()?,
+            decided_at: status.decided_at.clone()?,
+            expires_at: status.expires_at.clone()?,
+        })
+    }
+}
+
+impl Seal {
+    pub fn new(keys: TokenKeys) -> Self {
+        Self(keys)
+    }
+
+    /// Signs what an object says.
+    pub fn sign(&self, approval: &mut Approval) -> Result<(), Failure> {
+        let claims = Claims::of(approval).ok_or("what was decided is not whole")?;
+        let keys = self.0.current();
+        let key = keys.signing(Algorithm::Es256, Utc::now()).ok_or("there is no key to sign with")?;
+        let signature = key.sign(&claims, TYP)?;
+        approval.status.get_or_insert_default().signature = Some(signature);
+        Ok(())
+    }
+
+    /// Whether what an object says was decided here.
+    pub fn holds(&self, approval: &Approval) -> bool {
+        holds(&self.public(), approval)
+    }
+
+    /// The approval that an object is, if it is one that was given here.
+    pub fn given(&self, approval: &Approval) -> Option<(Matter, Given)> {
+        given(&self.public(), approval)
+    }
+
+    /// By what others verify what is signed here.
+    pub fn public(&self) -> Vec<Jwk> {
+        self.0.current().public().cloned().collect()
+    }
+}
+
+/// Whether what an object says was decided by whoever has one of these keys.
+fn holds(keys: &[Jwk], approval: &Approval) -> bool {
+    signed(keys, approval).is_some_and(|signed| Claims::of(approval) == Some(signed))
+}
+
+fn signed(keys: &[Jwk], approval: &Approval) -> Option<Claims> {
+    let signature = approval.status.as_ref()?.signature.as_deref()?;
+    let header = jsonwebtoken::decode_header(signature).ok()?;
+    let kid = header.kid?;
+    let jwk = keys.iter().find(|jwk| jwk.common.key_id.as_ref() == Some(&kid))?;
+    if header.typ.as_deref() != Some(TYP) {
+        return None;
+    }
+    let mut validation = Validation::new(jsonwebtoken::Algorithm::ES256);
+    // the times are the object's own, and are compared with it
+    validation.required_spec_claims.clear();
+    validation.validate_exp = false;
+    validation.validate_aud = false;
+    let token = jsonwebtoken::decode::<Claims>(signature, &DecodingKey::from_jwk(jwk).ok()?, &validation);
+    token.ok().map(|token| token.claims)
+}
+
+/// The approval that an object is, if it is one that was given by whoever has one of these keys.
+pub fn given(keys: &[Jwk], approval: &Approval) -> Option<(Matter, Given)> {
+    stated(approval).filter(|_| holds(keys, approval))
+}
+
+/// The approval that an object says to be. Only good for telling people of it: whoever writes objects can say that.
+pub fn stated(approval: &Approval) -> Option<(Matter, Given)> {
+    let (matter, status) = (matter(approval)?, approval.status.as_ref()?);
+    if status.state != ApprovalState::Approved {
+        return None;
+    }
+    let time = |text: &Option<String>| text.as_ref()?.parse::<DateTime<Utc>>().ok();
+    let given = Given {
+        by: status.by.as_ref()?.parse().ok()?,
+        from: time(&status.decided_at)?,
+        until: time(&status.expires_at)?,
+    };
+    Some((matter, given))
+}
+
+/// What an object is about, if it is called as what it is about.
+pub fn matter(approval: &Approval) -> Option<Matter> {
+    let meta = &approval.metadata;
+    let matter = asked(meta.namespace.as_deref()?, &approval.spec)?;
+    (meta.name.as_ref() == Some(&matter.name())).then_some(matter)
+}
+
+/// What is asked for in a namespace.
+pub fn asked(namespace: &str, spec: &ApprovalSpec) -> Option<Matter> {
+    Some(Matter {
+        policy: PolicyKey { namespace: namespace.into(), name: spec.policy.as_str().into() },
+        policy_uid: spec.policy_uid.as_str().into(),
+        operation: spec.operation.as_str().into(),
+        principal: spec.principal.parse().ok()?,
+    })
+}
+
+/// The words for it in an object.
+pub fn spec(matter: &Matter) -> ApprovalSpec {
+    ApprovalSpec {
+        policy: matter.policy.name.to_string(),
+        policy_uid: matter.policy_uid.to_string(),
+        operation: matter.operation.to_string(),
+        principal: matter.principal.to_string(),
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use durward_api::resources::ApprovalStatus;
+    use durward_identity::Ring;
+    use durward_pki::token::TokenKey;
+
+    pub fn seal() -> Seal {
+        let key = TokenKey::generate(Algorithm::Es256).expect("a key").to_pem();
+        Seal::new(TokenKeys::new(Ring::read([("es256-0.pem", key.as_bytes())]).expect("a ring")))
+    }
+
+    /// The cleaner may purge, as `shop/orders` says with uid `p-1`; not signed yet.
+    pub fn approved() -> Approval {
+        let spec = ApprovalSpec {
+            policy: "orders".to_owned(),
+            policy_uid: "p-1".to_owned(),
+            operation: "purge".to_owned(),
+            principal: "spiffe://cluster.local/ns/ops/sa/cleaner".to_owned(),
+        };
+        let mut approval = Approval::new("?", spec);
+        approval.metadata.namespace = Some("shop".to_owned());
+        approval.metadata.uid = Some("a-1".to_owned());
+        approval.status = Some(ApprovalStatus {
+            state: ApprovalState::Approved,
+            by: Some("user:corporate/alice".to_owned()),
+            decided_at: Some("2026-01-01T00:00:00Z".to_owned()),
+            expires_at: Some("2026-01-01T00:30:00Z".to_owned()),
+            signature: None,
+        });
+        named(approval)
+    }
+
+    /// The same, called as what it is about.
+    pub fn named(mut approval: Approval) -> Approval {
+        let namespace = approval.metadata.namespace.as_deref().unwrap_or_default();
+        approval.metadata.name = asked(namespace, &approval.spec).map(|matter| matter.name());
+        approval
+    }
+
+    #[test]
+    fn what_was_decided_here_counts_and_nothing_that_somebody_made_of_it() {
+        let seal = seal();
+        let mut good = approved();
+        assert_eq!(seal.given(&good), None, "nobody signed it");
+        seal.sign(&mut good).expect("signed");
+        let (matter, given) = seal.given(&good).expect("it counts");
+        assert_eq!((&*matter.operation, given.by.to_string().as_str()), ("purge", "user:corporate/alice"));
+
+        type Change = fn(&mut Approval);
+        let status: [(&str, Change); 6] = [
+            ("more time", |a| a.status.as_mut().unwrap().expires_at = Some("2027-01-01T00:00:00Z".to_owned())),
+            ("an earlier beginning", |a| {
+                a.status.as_mut().unwrap().decided_at = Some("2025-01-01T00:00:00Z".to_owned())
+            }),
+            ("somebody else", |a| a.status.as_mut().unwrap().by = Some("user:corporate/bob".to_owned())),
+            ("no signature", |a| a.status.as_mut().unwrap().signature = None),
+            ("a cut signature", |a| a.status.as_mut().unwrap().signature.as_mut().unwrap().truncate(100)),
+            ("another object of the same name", |a| a.metadata.uid = Some("a-2".to_owned())),
+        ];
+        for (what, change) in status {
+            let mut forged = good.clone();
+            change(&mut forged);
+            assert_eq!(seal.given(&forged), None, "{what}");
+        }
+        let other: [(&str, Change); 5] = [
+            ("another principal", |a| a.spec.principal = "spiffe://cluster.local/ns/ops/sa/thief".to_owned()),
+            ("another operation", |a| a.spec.operation = "refund".to_owned()),
+            ("another policy", |a| a.spec.policy = "payments".to_owned()),
+            ("a policy made anew", |a| a.spec.policy_uid = "p-2".to_owned()),
+            ("another namespace", |a| a.metadata.namespace = Some("bank".to_owned())),
+        ];
+        for (what, change) in other {
+            let mut forged = good.clone();
+            change(&mut forged);
+            assert_eq!(seal.given(&forged), None, "{what}, under the old name");
+            assert_eq!(seal.given(&named(forged)), None, "{what}");
+        }
+        // a refusal is no approval by another word, and what others sign is nothing
+        let mut denied = approved();
+        denied.status.as_mut().unwrap().state = ApprovalState::Denied;
+        seal.sign(&mut denied).expect("signed");
+        assert!(seal.holds(&denied) && seal.given(&denied).is_none());
+        denied.status.as_mut().unwrap().state = ApprovalState::Approved;
+        assert_eq!(seal.given(&denied), None);
+        assert_eq!(self::seal().given(&good), None, "another key");
+    }
+
+    #[test]
+    fn what_the_same_key_signs_for_another_purpose_is_no_approval() {
+        let seal = seal();
+        let mut approval = approved();
+        let keys = seal.0.current();
+        let key = keys.signing(Algorithm::Es256, Utc::now()).expect("a key");
+        let claims = Claims::of(&approval).expect("whole");
+        for typ in ["JWT", "at+jwt", "durward-audit+jws"] {
+            approval.status.as_mut().unwrap().signature = Some(key.sign(&claims, typ).expect("signed"));
+            assert_eq!(seal.given(&approval), None, "{typ}");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! What is decided of objects.
+
+use super::*;
+use axum::body::{Body, to_bytes};
+use durward_api::catalog::{Catalog, Change};
+use durward_api::compile::Settings;
+use durward_authn::{Authenticator, TrustDomain};
+use durward_core::condition::MAX_PARTS;
+use durward_engine::audit::Audit;
+use durward_engine::metrics::Metrics;
+use durward_manifests::load::Domain;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+/// Ada may scale down, connect with `ls`, and make and delete what is not kept.
+const POLICY: &str = r#"{
+  "apiVersion": "durward.dev/v1alpha1", "kind": "AccessPolicy", "metadata": {"name": "web", "namespace": "shop"},
+  "spec": {
+    "operations": [
+      {"name": "change", "kubernetes": [{"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["UPDATE"]}]},
+      {"name": "exec", "kubernetes": [{"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["CONNECT"]}]},
+      {"name": "keep", "kubernetes": [{"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["CREATE", "DELETE"]}]}
+    ],
+    "grants": [
+      {"name": "down", "to": [{"principal": "kube:ada"}], "scopes": ["change"],
+       "when": "kubernetes.object.spec.replicas <= kubernetes.oldObject.spec.replicas"},
+      {"name": "ls", "to": [{"principal": "kube:ada"}], "scopes": ["exec"], "when": "kubernetes.object.command == ['ls']"},
+      {"name": "all", "to": [{"principal": "kube:ada"}], "scopes": ["keep"]}
+    ],
+    "denials": [
+      {"name": "kept", "to": [{"authenticated": true}],
+       "when": "[has(kubernetes.object), has(kubernetes.oldObject)] == [false, true] && has(kubernetes.oldObject.metadata.labels) && has(kubernetes.oldObject.metadata.labels.keep)"},
+      {"name": "managed", "to": [{"authenticated": true}],
+       "when": "has(kubernetes.object) && has(kubernetes.object.metadata) && has(kubernetes.object.metadata.managedFields)"}
+    ]
+  }
+}"#;
+
+fn webhooks() -> Router {
+    let mut catalog =
+        Catalog::new(Settings { trust_domain: "cluster.local".into(), cluster_domain: "cluster.local".into() });
+    let policy = serde_json::from_str(POLICY).expect("a policy");
+    let fates = catalog.apply([Change::Policy(Box::new(policy))]);
+    assert!(fates.iter().all(|(_, fate)| fate.rejected.is_none()), "{fates:?}");
+    let authenticator = Arc::new(Authenticator::new(TrustDomain::default(), Arc::default()));
+    let engine = Arc::new(Engine::new(authenticator, Audit::nowhere(), Arc::new(Metrics::default()), 1));
+    engine.replace_snapshot(catalog.snapshot().clone());
+    let domain = Domain { trust_domain: "cluster.local".to_owned(), cluster_domain: "cluster.local".to_owned() };
+    let agent = Agent { image: String::new(), controller: String::new(), domain };
+    let (reviewer, _) = tokio::sync::mpsc::channel(1);
+    router(Webhooks { engine, trust_domain: "cluster.local".into(), reviewer, agent })
+}
+
+/// Whether ada may, and what she is told.
+async fn allowed(operation: &str, resource: &str, object: Value, old: Value) -> (bool, String) {
+    let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+    let group = if resource == "deployments" { "apps" } else { "" };
+    let kind = json!({"group": group, "version": "v1", "kind": "Any"});
+    let mut request = json!({
+        "uid": "1", "kind": kind, "resource": {"group": group, "version": "v1", "resource": resource},
+        "name": "web", "namespace": "shop", "operation": operation, "userInfo": {"username": "ada"},
+        "object": object, "oldObject": old, "dryRun": false, "options": null,
+    });
+    if !subresource.is_empty() {
+        request["subResource"] = subresource.into();
+    }
+    let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request});
+    let request = axum::http::Request::post(OPERATIONS_PATH).body(Body::from(review.to_string())).expect("a request");
+    let answer = webhooks().oneshot(request).await.expect("an answer");
+    let body = to_bytes(answer.into_body(), MAX_REVIEW).await.expect("a body");
+    let answer: Value = serde_json::from_slice(&body).expect("JSON");
+    let told = answer["response"]["status"]["message"].as_str().unwrap_or_default().to_owned();
+    (answer["response"]["allowed"] == true, told)
+}
+
+fn deployment(replicas: u32) -> Value {
+    json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": {"replicas": replicas}})
+}
+
+#[tokio::test]
+async fn objects_are_decided_about_as_the_api_server_has_them() {
+    let kept = json!({"metadata": {"name": "web", "labels": {"keep": "yes"}}, "spec": {"replicas": 1}});
+    let options =
+        |command: Value| json!({"kind": "PodExecOptions", "apiVersion": "v1", "command": command, "container": "a"});
+    let none = Value::Null;
+    for (operation, resource, object, old, expected) in [
+        ("UPDATE", "deployments", deployment(2), deployment(3), true),
+        ("UPDATE", "deployments", deployment(4), deployment(3), false),
+        // what is missing grants nothing
+        ("UPDATE", "deployments", json!({"metadata": {}, "spec": {}}), deployment(3), false),
+        ("UPDATE", "deployments", deployment(2), none.clone(), false),
+        ("CONNECT", "pods/exec", options(json!(["ls"])), none.clone(), true),
+        ("CONNECT", "pods/exec", options(json!(["sh"])), none.clone(), false),
+        ("CONNECT", "pods/exec", options(json!("ls")), none.clone(), false),
+        // a deletion has the old object, a creation the new one
+        ("DELETE", "deployments", none.clone(), deployment(1), true),
+        ("DELETE", "deployments", none.clone(), kept.clone(), false),
+        ("CREATE", "deployments", kept.clone(), none.clone(), true),
+    ] {
+        let (is, told) = allowed(operation, resource, object.clone(), old.clone()).await;
+        assert_eq!(is, expected, "{operation} {resource} {object} {old}: {told}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_too_large_is_refused_and_who_manages_what_is_not_read() {
+    let mut large = deployment(2);
+    large["spec"]["list"] = vec![0; MAX_PARTS].into();
+    let (is, told) = allowed("UPDATE", "deployments", large, deployment(3)).await;
+    assert!(!is && told.contains("/denials/kept` applies"), "{told}");
+    let mut managed = deployment(2);
+    managed["metadata"]["managedFields"] = json!([{"manager": "kubectl", "fieldsV1": {"f:spec": {}}}]);
+    assert!(allowed("UPDATE", "deployments", managed, deployment(3)).await.0);
+}

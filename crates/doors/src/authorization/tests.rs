@@ -1,0 +1,281 @@
+//! What the API server is told of which request.
+
+use super::*;
+use axum::body::{Body, to_bytes};
+use durward_api::catalog::{Catalog, Change};
+use durward_api::compile::Settings;
+use durward_authn::{Authenticator, FACTOR, FACTOR_TIME, TrustDomain};
+use durward_engine::audit::Audit;
+use durward_engine::metrics::Metrics;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+const POLICY: &str = r#"{
+  "apiVersion": "durward.dev/v1alpha1", "kind": "AccessPolicy", "metadata": {"name": "orders", "namespace": "shop"},
+  "spec": {
+    "operations": [
+      {"name": "exec", "kubernetes": [{"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["CONNECT"]}], "risk": "High"},
+      {"name": "scale", "kubernetes": [{"apiGroups": ["apps"], "resources": ["deployments", "deployments/scale"], "verbs": ["*"]}]}
+    ],
+    "grants": [
+      {"name": "ops", "to": [{"principal": "kube:ada"}], "scopes": ["exec", "scale"]},
+      {"name": "deployer", "to": [{"serviceAccount": {"namespace": "ci", "name": "deployer"}}], "scopes": ["scale"]}
+    ]
+  }
+}"#;
+
+fn catalog(change: impl FnOnce(&mut Value)) -> Catalog {
+    let mut policy: Value = serde_json::from_str(POLICY).expect("JSON");
+    change(&mut policy);
+    let mut catalog =
+        Catalog::new(Settings { trust_domain: "cluster.local".into(), cluster_domain: "cluster.local".into() });
+    let fates = catalog.apply([Change::Policy(Box::new(serde_json::from_value(policy).expect("a policy")))]);
+    assert!(fates.iter().all(|(_, fate)| fate.in_force), "{fates:?}");
+    catalog
+}
+
+fn webhook_of(catalog: &Catalog, allows: bool) -> Authorization {
+    let authenticator = Arc::new(Authenticator::new(TrustDomain::default(), Arc::default()));
+    let engine = Arc::new(Engine::new(authenticator, Audit::nowhere(), Arc::new(Metrics::default()), 1));
+    engine.replace_snapshot(catalog.snapshot().clone());
+    let (trust_domain, namespace) = ("cluster.local".into(), "durward-system".into());
+    Authorization { engine, trust_domain, namespace, admission_fails_closed: true, allows }
+}
+
+fn authorization(change: impl FnOnce(&mut Value), allows: bool) -> Authorization {
+    webhook_of(&catalog(change), allows)
+}
+
+fn webhook(change: impl FnOnce(&mut Value), allows: bool) -> Router {
+    router(authorization(change, allows))
+}
+
+async fn post(router: &Router, body: String) -> (StatusCode, String) {
+    let request = axum::http::Request::post(ACCESS_PATH).body(Body::from(body)).expect("a request");
+    let answer = router.clone().oneshot(request).await.expect("an answer");
+    let status = answer.status();
+    let body = to_bytes(answer.into_body(), MAX_REVIEW).await.expect("a body");
+    (status, String::from_utf8(body.to_vec()).expect("text"))
+}
+
+/// `VERB RESOURCE[/SUBRESOURCE][.GROUP]` in a namespace, by a user with groups and extra attributes.
+async fn ask(router: &Router, request: &str, namespace: &str, mut spec: Value) -> Value {
+    let (verb, resource) = request.split_once(' ').expect(request);
+    let (resource, group) = resource.split_once('.').unwrap_or((resource, ""));
+    let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+    spec["resourceAttributes"] = json!({
+        "verb": verb, "resource": resource, "subresource": subresource, "group": group, "version": "v1", "namespace": namespace, "name": "web",
+    });
+    let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec});
+    let (status, body) = post(router, review.to_string()).await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+    let review: Value = serde_json::from_str(&body).expect("JSON");
+    assert_eq!(
+        (&review["kind"], &review["apiVersion"]),
+        (&json!("SubjectAccessReview"), &json!("authorization.k8s.io/v1"))
+    );
+    review["status"].clone()
+}
+
+/// `deny`, `allow`, or no opinion.
+async fn opinion(router: &Router, request: &str, namespace: &str, spec: Value) -> &'static str {
+    let status = ask(router, request, namespace, spec).await;
+    match (&status["allowed"], status.get("denied")) {
+        (Value::Bool(true), None) => "allow",
+        (Value::Bool(false), Some(Value::Bool(true))) => "deny",
+        (Value::Bool(false), None) => "none",
+        _ => "nonsense",
+    }
+}
+
+fn user(name: &str) -> Value {
+    json!({"user": name})
+}
+
+fn ada() -> Value {
+    let now = chrono::Utc::now().timestamp().to_string();
+    json!({"user": "ada", "extra": {FACTOR: ["MultiFactor"], FACTOR_TIME: [now]}})
+}
+
+#[tokio::test]
+async fn what_policies_refuse_is_denied_and_nothing_else() {
+    let router = webhook(|_| {}, false);
+    for (request, namespace, who, expected) in [
+        ("create pods/exec", "shop", user("eve"), "deny"),
+        ("get pods/exec", "shop", user("eve"), "deny"),
+        ("create pods/exec", "shop", user("ada"), "deny"),
+        ("create pods/exec", "shop", ada(), "none"),
+        ("patch deployments.apps", "shop", user("eve"), "deny"),
+        ("update deployments/scale.apps", "shop", user("eve"), "deny"),
+        ("create deployments.apps", "shop", user("eve"), "deny"),
+        ("delete deployments.apps", "shop", user("eve"), "deny"),
+        ("deletecollection deployments.apps", "shop", user("eve"), "deny"),
+        ("patch deployments.apps", "shop", user("system:serviceaccount:ci:deployer"), "none"),
+        ("patch deployments.apps", "shop", user("system:serviceaccount:ci:other"), "deny"),
+        ("patch deployments.apps", "shop", user("system:anonymous"), "deny"),
+        ("patch deployments.apps", "shop", json!({}), "deny"),
+        // what only reads, other verbs, and questions about everything
+        ("get deployments.apps", "shop", user("eve"), "none"),
+        ("list deployments.apps", "shop", user("eve"), "none"),
+        ("watch deployments.apps", "shop", user("eve"), "none"),
+        ("get pods/log", "shop", user("eve"), "none"),
+        ("escalate deployments.apps", "shop", user("eve"), "none"),
+        ("* deployments.apps", "shop", user("eve"), "none"),
+        ("create *.apps", "shop", user("eve"), "none"),
+        ("create deployments/*.apps", "shop", user("eve"), "none"),
+        ("create pods/*", "shop", user("eve"), "none"),
+        // what no policy declares
+        ("create pods/attach", "shop", user("eve"), "none"),
+        ("create deployments", "shop", user("eve"), "none"),
+        ("patch deployments.apps", "other", user("eve"), "none"),
+        ("patch deployments.apps", "", user("eve"), "none"),
+    ] {
+        assert_eq!(
+            opinion(&router, request, namespace, who.clone()).await,
+            expected,
+            "{request} in {namespace} by {who}"
+        );
+    }
+    let denied = ask(&router, "create pods/exec", "shop", user("eve")).await;
+    let reason = denied["reason"].as_str().unwrap_or_default();
+    assert!(reason.starts_with("operation `exec` of policy shop/orders is refused for kube:eve"), "{reason}");
+}
+
+#[tokio::test]
+async fn nobody_locks_the_cluster_out() {
+    let everything = |namespace: &'static str| {
+        move |policy: &mut Value| {
+            policy["metadata"]["namespace"] = namespace.into();
+            policy["spec"]["grants"] = json!([]);
+        }
+    };
+    for who in [
+        json!({"user": "root", "groups": ["system:masters", "system:authenticated"]}),
+        json!({"user": "system:node:worker", "groups": ["system:nodes"]}),
+        user("system:kube-controller-manager"),
+        user("system:kube-scheduler"),
+        user("system:apiserver"),
+        user("system:serviceaccount:kube-system:deployment-controller"),
+    ] {
+        let router = webhook(everything("shop"), false);
+        assert_eq!(opinion(&router, "patch deployments.apps", "shop", who.clone()).await, "none", "{who}");
+    }
+    for namespace in ["kube-system", "durward-system"] {
+        let router = webhook(everything(namespace), false);
+        assert_eq!(opinion(&router, "patch deployments.apps", namespace, user("eve")).await, "none", "{namespace}");
+    }
+    let router = webhook(everything("shop"), false);
+    for lookalike in ["system:masters", "system:serviceaccount:kube-system", "kube-scheduler", "System:kube-scheduler"]
+    {
+        assert_eq!(opinion(&router, "patch deployments.apps", "shop", user(lookalike)).await, "deny", "{lookalike}");
+    }
+}
+
+#[tokio::test]
+async fn policies_allow_only_where_cluster_admins_let_them() {
+    let audit = |policy: &mut Value| policy["spec"]["mode"] = "Audit".into();
+    let router = webhook(|_| {}, true);
+    assert_eq!(opinion(&router, "create pods/exec", "shop", ada()).await, "allow");
+    assert_eq!(opinion(&router, "create pods/exec", "shop", user("eve")).await, "deny");
+    assert_eq!(opinion(&router, "create pods/attach", "shop", ada()).await, "none");
+    let router = webhook(audit, true);
+    assert_eq!(opinion(&router, "create pods/exec", "shop", ada()).await, "allow");
+    assert_eq!(
+        opinion(&router, "create pods/exec", "shop", user("eve")).await,
+        "none",
+        "audited, and still not allowed"
+    );
+}
+
+#[tokio::test]
+async fn what_is_no_review_is_refused() {
+    let router = webhook(|_| {}, true);
+    for body in [
+        "",
+        "null",
+        "[]",
+        "{",
+        r#"{"apiVersion": "authorization.k8s.io/v1beta1", "kind": "SubjectAccessReview", "spec": {}}"#,
+        r#"{"apiVersion": "v1", "kind": "Pod", "spec": {}}"#,
+    ] {
+        assert_eq!(post(&router, body.to_owned()).await.0, StatusCode::BAD_REQUEST, "{body}");
+    }
+    assert_eq!(post(&router, " ".repeat(MAX_REVIEW + 1)).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+    let paths = json!({"user": "eve", "nonResourceAttributes": {"path": "/metrics", "verb": "get"}});
+    let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": paths});
+    let (status, body) = post(&router, review.to_string()).await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(body.contains(r#""status":{"allowed":false}"#), "{body}");
+}
+
+/// A policy by which ada makes deployments of few replicas, and nobody deletes what is kept.
+fn by_object(policy: &mut Value) {
+    policy["spec"]["operations"][1]["kubernetes"] = json!([
+        {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["*"]},
+        {"apiGroups": [""], "resources": ["namespaces", "pods/exec"], "verbs": ["*"]},
+    ]);
+    policy["spec"]["operations"][0]["kubernetes"] =
+        json!([{"apiGroups": ["x"], "resources": ["y"], "verbs": ["CREATE"]}]);
+    policy["spec"]["grants"] = json!([
+        {"name": "few", "to": [{"principal": "kube:ada"}], "scopes": ["scale"], "when": "kubernetes.object.spec.replicas < 3"},
+        {"name": "all", "to": [{"principal": "kube:bob"}], "scopes": ["scale"]},
+    ]);
+    policy["spec"]["denials"] = json!([
+        {"name": "gone", "to": [{"principal": "kube:mallory"}, {"principal": "kube:eve"}], "when": "request.captures.verb == 'DELETE'"},
+        {"name": "kept", "to": [{"principal": "kube:bob"}], "when": "has(kubernetes.oldObject) && has(kubernetes.oldObject.metadata.labels.keep)"},
+    ]);
+}
+
+#[tokio::test]
+async fn what_hangs_on_the_object_is_left_to_admission_and_nothing_else() {
+    let router = webhook(by_object, false);
+    for (request, who, expected) in [
+        // admission will see it, and then it is known
+        ("create deployments.apps", "ada", "none"),
+        ("update deployments.apps", "ada", "none"),
+        ("patch deployments.apps", "ada", "none"),
+        ("delete deployments.apps", "ada", "none"),
+        ("deletecollection deployments.apps", "ada", "none"),
+        ("create pods/exec", "ada", "none"),
+        ("get pods/exec", "ada", "none"),
+        ("delete deployments.apps", "bob", "none"),
+        // it is refused whatever the object is
+        ("create deployments.apps", "eve", "deny"),
+        ("delete deployments.apps", "eve", "deny"),
+        ("delete deployments.apps", "mallory", "deny"),
+        // admission is never asked about Namespaces themselves
+        ("delete namespaces", "ada", "deny"),
+        ("update namespaces", "ada", "deny"),
+        ("update namespaces", "bob", "deny"),
+    ] {
+        assert_eq!(opinion(&router, request, "shop", user(who)).await, expected, "{request} by {who}");
+    }
+    // to be allowed here it would have to be known
+    let router = webhook(by_object, true);
+    assert_eq!(opinion(&router, "create deployments.apps", "shop", user("ada")).await, "none");
+    assert_eq!(opinion(&router, "delete deployments.apps", "shop", user("bob")).await, "none");
+}
+
+#[tokio::test]
+async fn where_admission_may_be_passed_over_nothing_is_left_to_it() {
+    let mut webhook = authorization(by_object, false);
+    webhook.admission_fails_closed = false;
+    let router = router(webhook);
+    for (request, who) in
+        [("create deployments.apps", "ada"), ("delete deployments.apps", "bob"), ("create pods/exec", "ada")]
+    {
+        assert_eq!(opinion(&router, request, "shop", user(who)).await, "deny", "{request} by {who}");
+    }
+}
+
+#[tokio::test]
+async fn one_service_that_refuses_is_enough_whatever_another_waits_for() {
+    let mut catalog = catalog(by_object);
+    let other = json!({"metadata": {"name": "z-other", "namespace": "shop"}, "spec": {
+        "operations": [{"name": "z", "kubernetes": [{"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["CREATE"]}]}],
+    }});
+    catalog.apply([Change::Policy(Box::new(serde_json::from_value(other).expect("a policy")))]);
+    let router = router(webhook_of(&catalog, false));
+    assert_eq!(opinion(&router, "create deployments.apps", "shop", user("ada")).await, "deny");
+    assert_eq!(opinion(&router, "update deployments.apps", "shop", user("ada")).await, "none");
+}

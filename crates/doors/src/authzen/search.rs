@@ -1,0 +1,197 @@
+//! Search (section 8): which subjects, resources or actions an evaluation would allow.
+//!
+//! Only what is known can be found: principals that tuples or rules name, objects that tuples speak of, operations that
+//! policies declare. Each is decided as an evaluation is; a subject is taken as one of whom nothing else is known.
+
+use super::{Action, Malformed, Resource, Subject, SubjectProperties, asked, question, with_request_id};
+use crate::Doors;
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Extension, State};
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
+use durward_core::policy;
+use durward_core::principal::{Principal, PrincipalId};
+use durward_core::request::Request;
+use durward_runtime::trust::Peer;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
+
+/// Most results of one page; fewer are given where a page says so.
+const MAX_RESULTS: usize = 100;
+/// Most candidates that are decided for one page: some milliseconds.
+const MAX_DECIDED: usize = 2000;
+
+#[derive(Debug, Deserialize)]
+struct Search {
+    subject: Option<Partial>,
+    action: Option<Action>,
+    resource: Option<Partial>,
+    #[serde(default)]
+    page: Page,
+}
+
+/// A subject or resource; what is searched for has no id.
+#[derive(Debug, Deserialize)]
+struct Partial {
+    #[serde(rename = "type")]
+    kind: String,
+    id: Option<String>,
+    #[serde(default)]
+    properties: Map<String, Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Page {
+    token: Option<String>,
+    limit: Option<usize>,
+}
+
+pub(super) async fn subjects(
+    State(doors): State<Doors>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    answer(&headers, asked(&body).and_then(|search| find_subjects(&doors, &peer, search)))
+}
+
+pub(super) async fn resources(
+    State(doors): State<Doors>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    answer(&headers, asked(&body).and_then(|search| find_resources(&doors, &peer, search)))
+}
+
+pub(super) async fn actions(
+    State(doors): State<Doors>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    answer(&headers, asked(&body).and_then(|search| find_actions(&doors, &peer, search)))
+}
+
+fn answer(headers: &HeaderMap, found: Result<Value, Malformed>) -> Response {
+    let found = found.map(|found| Json(found).into_response());
+    with_request_id(headers, found.unwrap_or_else(IntoResponse::into_response))
+}
+
+fn missing(what: &str) -> Malformed {
+    Malformed(format!("`{what}` is missing"))
+}
+
+fn find_subjects(doors: &Doors, peer: &Peer, search: Search) -> Result<Value, Malformed> {
+    let wanted = search.subject.ok_or_else(|| missing("subject"))?;
+    let action = search.action.ok_or_else(|| missing("action"))?;
+    let resource = search.resource.ok_or_else(|| missing("resource"))?.resource()?;
+    let snapshot = doors.engine.snapshot();
+    let mut candidates = BTreeSet::new();
+    if let Some(service) = snapshot.by_audience(&resource.kind) {
+        candidates.extend(snapshot.tuples(service.key()).principals());
+        let named = service.subjects().filter_map(|subject| match subject {
+            policy::Subject::Principal(id) => Some(id.clone()),
+            _ => None,
+        });
+        candidates.extend(named);
+    }
+    let candidates = candidates.into_iter().filter(|id| kind_of(id) == wanted.kind).map(|id| id.to_string());
+    page(&search.page, candidates.collect(), |id| {
+        let subject =
+            Subject { kind: wanted.kind.clone(), id: id.to_owned(), properties: SubjectProperties::default() };
+        let principal = subject.principal(doors.engine.authenticator())?;
+        let passes = would_pass(doors, peer, principal.as_ref(), &action, &resource)?;
+        Ok(passes.then(|| json!({"type": wanted.kind, "id": id})))
+    })
+}
+
+fn find_resources(doors: &Doors, peer: &Peer, search: Search) -> Result<Value, Malformed> {
+    let principal = search.subject.ok_or_else(|| missing("subject"))?.principal(doors)?;
+    let action = search.action.ok_or_else(|| missing("action"))?;
+    let wanted = search.resource.ok_or_else(|| missing("resource"))?;
+    let snapshot = doors.engine.snapshot();
+    let mut candidates = BTreeSet::new();
+    if let Some(service) = snapshot.by_audience(&wanted.kind) {
+        let tuples = snapshot.tuples(service.key());
+        let objects = service.objects_by("id").into_iter().flat_map(|kind| tuples.objects_of(kind));
+        candidates.extend(objects.filter_map(|object| Some(object.split_once(':')?.1.to_owned())));
+    }
+    page(&search.page, candidates.into_iter().collect(), |id| {
+        let resource = Resource { kind: wanted.kind.clone(), id: id.to_owned(), properties: wanted.properties.clone() };
+        let passes = would_pass(doors, peer, principal.as_ref(), &action, &resource)?;
+        Ok(passes.then(|| json!({"type": wanted.kind, "id": id})))
+    })
+}
+
+fn find_actions(doors: &Doors, peer: &Peer, search: Search) -> Result<Value, Malformed> {
+    let principal = search.subject.ok_or_else(|| missing("subject"))?.principal(doors)?;
+    let resource = search.resource.ok_or_else(|| missing("resource"))?.resource()?;
+    let snapshot = doors.engine.snapshot();
+    let service = snapshot.by_audience(&resource.kind);
+    let declared = service.into_iter().flat_map(|service| service.declared());
+    let candidates: BTreeSet<String> = declared.map(|(_, operation)| operation.to_string()).collect();
+    page(&search.page, candidates.into_iter().collect(), |name| {
+        let passes = would_pass(doors, peer, principal.as_ref(), &Action { name: name.to_owned() }, &resource)?;
+        Ok(passes.then(|| json!({"name": name})))
+    })
+}
+
+/// One page of results; candidates are in order, and the token is the last one that was decided.
+fn page(
+    page: &Page,
+    candidates: Vec<String>,
+    mut decide: impl FnMut(&str) -> Result<Option<Value>, Malformed>,
+) -> Result<Value, Malformed> {
+    let limit = page.limit.unwrap_or(MAX_RESULTS).clamp(1, MAX_RESULTS);
+    let after = page.token.as_deref().filter(|token| !token.is_empty());
+    let mut waiting = candidates.iter().filter(|candidate| after.is_none_or(|after| candidate.as_str() > after));
+    let (mut results, mut last) = (Vec::new(), "");
+    for candidate in waiting.by_ref().take(MAX_DECIDED) {
+        results.extend(decide(candidate)?);
+        last = candidate;
+        if results.len() == limit {
+            break;
+        }
+    }
+    let next = if waiting.next().is_some() { last } else { "" };
+    Ok(json!({"results": results, "page": {"next_token": next}}))
+}
+
+fn would_pass(
+    doors: &Doors,
+    peer: &Peer,
+    principal: Option<&Principal>,
+    action: &Action,
+    resource: &Resource,
+) -> Result<bool, Malformed> {
+    let (target, call) = question(action, resource)?;
+    let request = Request { target, call, source: Some(peer.address.ip()), evidence: &() };
+    Ok(doors.engine.would_pass(&request, principal))
+}
+
+impl Partial {
+    fn principal(self, doors: &Doors) -> Result<Option<Principal>, Malformed> {
+        let properties = serde_json::from_value(Value::Object(self.properties));
+        let properties = properties.map_err(|error| Malformed(format!("`subject.properties`: {error}")))?;
+        let subject = Subject { kind: self.kind, id: self.id.ok_or_else(|| missing("subject.id"))?, properties };
+        subject.principal(doors.engine.authenticator())
+    }
+
+    fn resource(self) -> Result<Resource, Malformed> {
+        let id = self.id.ok_or_else(|| missing("resource.id"))?;
+        Ok(Resource { kind: self.kind, id, properties: self.properties })
+    }
+}
+
+/// The type of a subject, as searches name it.
+const fn kind_of(id: &PrincipalId) -> &'static str {
+    match id {
+        PrincipalId::User { .. } => "user",
+        PrincipalId::Key { .. } => "key",
+        PrincipalId::Kube { .. } => "kube",
+        PrincipalId::Workload { .. } | PrincipalId::Spiffe { .. } => "workload",
+    }
+}

@@ -1,0 +1,146 @@
+//! Who is told what.
+
+#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test says what it expects")]
+
+use super::*;
+use durward_api::catalog::{Catalog, Change};
+use durward_api::compile::Settings;
+use durward_approvals::Book;
+use durward_approvals::samples::{approved, named, seal};
+use serde_json::{Value, json};
+
+fn policy(namespace: &str, name: &str, audience: &str, app: Option<&str>, ways: &Value) -> AccessPolicy {
+    let mut service = json!({"hosts": [format!("{name}.{namespace}.svc")]});
+    if let (Some(app), Some(service)) = (app, service.as_object_mut()) {
+        service.insert("podSelector".to_owned(), json!({"matchLabels": {"app": app}}));
+        service.insert("audience".to_owned(), audience.into());
+    }
+    let operations = json!([
+        {"name": "open", "http": [{"methods": ["GET"], "paths": ["/"]}]},
+        {
+            "name": "purge", "http": [{"methods": ["DELETE"], "paths": ["/"]}], "risk": "High",
+            "approval": {"by": [{"provider": "corporate", "group": "oncall"}]},
+        },
+    ]);
+    serde_json::from_value(json!({
+        "apiVersion": "durward.dev/v1alpha1", "kind": "AccessPolicy",
+        "metadata": {"name": name, "namespace": namespace, "uid": format!("of-{name}")},
+        "spec": {"service": service, "authentication": ways, "operations": operations},
+    }))
+    .expect("a policy")
+}
+
+fn keys(provider: &str) -> (IdentityProvider, Secret) {
+    let labels = json!({"durward.dev/api-keys": provider});
+    let resource = json!({
+        "apiVersion": "durward.dev/v1alpha1", "kind": "IdentityProvider", "metadata": {"name": provider},
+        "spec": {"apiKey": {"selector": {"matchLabels": labels}}},
+    });
+    let secret = json!({
+        "metadata": {"name": format!("of-{provider}"), "namespace": "keys", "labels": labels, "annotations": {"by": "somebody"}},
+        "data": {"hash": "eA=="},
+    });
+    (serde_json::from_value(resource).expect("a provider"), serde_json::from_value(secret).expect("a Secret"))
+}
+
+/// That the cleaner may purge by a policy, signed if `seal` is there.
+fn approval(namespace: &str, policy: &str, seal: Option<&Seal>) -> Approval {
+    let mut approval = approved();
+    approval.metadata.namespace = Some(namespace.to_owned());
+    approval.metadata.resource_version = Some("7".to_owned());
+    (approval.spec.policy, approval.spec.policy_uid) = (policy.to_owned(), format!("of-{policy}"));
+    let mut approval = named(approval);
+    if let Some(seal) = seal {
+        seal.sign(&mut approval).expect("signed");
+    }
+    approval
+}
+
+#[test]
+fn a_pod_is_told_of_itself_alone() {
+    let all = [
+        policy("shop", "orders", "orders.shop", Some("orders"), &json!([{"provider": "partners"}])),
+        policy("shop", "web", "web.shop", Some("web"), &json!([{"provider": "others"}])),
+        policy("bank", "orders", "orders.bank", Some("orders"), &json!([{"workload": {}}])),
+    ];
+    let mut catalog =
+        Catalog::new(Settings { trust_domain: "cluster.local".into(), cluster_domain: "cluster.local".into() });
+    catalog.apply(all.iter().cloned().map(|policy| Change::Policy(Box::new(policy))));
+    let in_force = all.iter().map(|policy| {
+        let key = durward_api::catalog::key_of(&policy.metadata).expect("a name");
+        let compiled = catalog.in_force(&key).expect("in force");
+        let providers = policy.spec.providers().into_iter().map(|(_, name)| name.into()).collect();
+        let json = serde_json::value::to_raw_value(policy).expect("JSON").into();
+        (key, InForce { in_force: true, audience: Arc::clone(&compiled.audience), providers, json })
+    });
+    let (providers, secrets): (Vec<_>, Vec<_>) = ["partners", "others"].map(keys).into_iter().unzip();
+    let seal = seal();
+    let mut book = Book::new(seal.clone());
+    let mut forged = approval("shop", "orders", None);
+    forged.spec.principal = "spiffe://cluster.local/ns/ops/sa/thief".to_owned();
+    book.replace(vec![
+        approval("shop", "orders", Some(&seal)),
+        approval("shop", "web", Some(&seal)),
+        approval("bank", "orders", Some(&seal)),
+        named(forged),
+    ]);
+    let resources = Resources {
+        snapshot: catalog.snapshot().clone(),
+        policies: in_force.collect(),
+        providers: Arc::new(providers),
+        secrets: Arc::new(secrets),
+        approvals: book.given().clone(),
+        ..Resources::default()
+    };
+    let pod = |namespace: &str, app: &str| Pod {
+        namespace: namespace.to_owned(),
+        labels: BTreeMap::from([("app".to_owned(), app.to_owned())]),
+    };
+    let told = |namespace: &str, app: &str| serde_json::to_value(resources.of(&pod(namespace, app))).expect("JSON");
+    let orders = told("shop", "orders");
+    let names = |told: &Value, kind: &str| -> Vec<String> {
+        let all = told[kind].as_array().expect("a list");
+        all.iter().map(|one| format!("{}/{}", one["metadata"]["namespace"], one["metadata"]["name"])).collect()
+    };
+    assert_eq!(names(&orders, "policies"), [r#""shop"/"orders""#]);
+    assert_eq!(names(&orders, "providers"), [r#"null/"partners""#]);
+    assert_eq!(names(&orders, "secrets"), [r#""keys"/"of-partners""#]);
+    assert_eq!(orders["secrets"][0]["metadata"].get("annotations"), None, "only what is needed of a Secret");
+    assert_eq!(names(&told("bank", "orders"), "policies"), [r#""bank"/"orders""#]);
+    // what was given for it, whole enough to be verified, and with nothing else
+    let [given] = orders["approvals"].as_array().expect("a list").as_slice() else { panic!("{orders}") };
+    let given: Approval = serde_json::from_value(given.clone()).expect("an Approval");
+    assert_eq!((given.spec.policy.as_str(), &given.metadata.resource_version), ("orders", &None));
+    assert!(durward_approvals::given(&seal.public(), &given).is_some());
+    for (namespace, app) in [("shop", "other"), ("elsewhere", "orders"), ("sho", "orders"), ("shop2", "orders")] {
+        let told = told(namespace, app);
+        assert!(
+            ["policies", "providers", "secrets", "approvals"].iter().all(|kind| names(&told, kind).is_empty()),
+            "{told}"
+        );
+    }
+    // it knows which keys were used of those that it is told of, and none that will be
+    let now = 1_800_000_000;
+    let used = |provider: &str, at: i64| (provider.to_owned(), "acme".to_owned(), at);
+    let all = vec![used("partners", now), used("others", now), used("nobody", now), used("partners", now + 1)];
+    assert_eq!(resources.believed(&pod("shop", "orders"), all.clone(), now), [used("partners", now)]);
+    assert_eq!(resources.believed(&pod("shop", "web"), all.clone(), now), [used("others", now)]);
+    assert_eq!(resources.believed(&pod("elsewhere", "orders"), all, now), []);
+    // and it asks for what concerns its own callers
+    let wants = |namespace: &str, app: &str, spec: &ApprovalSpec| {
+        wanted(catalog.snapshot(), &pod(namespace, app), spec).is_some()
+    };
+    let purge = approval("shop", "orders", None).spec;
+    assert!(wants("shop", "orders", &purge));
+    for (namespace, app) in [("shop", "web"), ("shop", "other"), ("elsewhere", "orders")] {
+        assert!(!wants(namespace, app, &purge), "{namespace}/{app}");
+    }
+    for (what, spec) in [
+        ("another service", approval("shop", "web", None).spec),
+        ("an operation that asks for none", ApprovalSpec { operation: "open".to_owned(), ..purge.clone() }),
+        ("a policy that was made anew", ApprovalSpec { policy_uid: "before".to_owned(), ..purge.clone() }),
+        ("nobody", ApprovalSpec { principal: "root".to_owned(), ..purge.clone() }),
+    ] {
+        assert!(!wants("shop", "orders", &spec), "{what}");
+    }
+}

@@ -1,0 +1,115 @@
+//! The authorization model of OpenFGA (schema 1.1) that says what the relations of a policy say.
+//!
+//! Ours has no type restrictions: a relation takes any subject. So each relation that tuples state takes principals,
+//! everybody, and every object and set of the model; but sets and everybody not where a `from` follows it, as OpenFGA asks.
+
+use durward_core::relations::{GROUP, MEMBER, Model, RESERVED, Rule};
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use thiserror::Error;
+
+/// OpenFGA's bounds.
+const MAX_RELATION: usize = 50;
+const MAX_TYPES: usize = 100;
+/// Names that OpenFGA keeps for itself.
+const KEPT: [&str; 2] = ["self", "this"];
+
+/// Why OpenFGA can't have such a model.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ModelError {
+    #[error("OpenFGA takes no `{0}` as the name of a type or relation; use another name")]
+    Name(String),
+    #[error("OpenFGA takes up to {MAX_TYPES} types, four of which are callers; these relations have {0}")]
+    Types(usize),
+}
+
+/// The model in JSON, as `POST /stores/{store}/authorization-models` takes it.
+pub fn authorization_model(model: &Model) -> Result<Value, ModelError> {
+    let types = types(model);
+    if types.len() + RESERVED.len() > MAX_TYPES {
+        return Err(ModelError::Types(types.len()));
+    }
+    let names = types.iter().flat_map(|(kind, relations)| [kind].into_iter().chain(relations.keys()));
+    for name in names {
+        if KEPT.contains(name) || name.len() > MAX_RELATION {
+            return Err(ModelError::Name((*name).to_owned()));
+        }
+    }
+    let callers = RESERVED.iter().map(|kind| json!({"type": kind}));
+    let objects = types.iter().map(|(kind, relations)| {
+        let followed: BTreeSet<&str> = relations.values().flat_map(|rule| followed(rule)).collect();
+        let usersets: Map<String, Value> =
+            relations.iter().map(|(name, rule)| ((*name).to_owned(), userset(rule))).collect();
+        let stated = relations.iter().filter(|(_, rule)| takes_tuples(rule));
+        let metadata: Map<String, Value> = stated
+            .map(|(name, _)| {
+                let subjects = subjects(&types, followed.contains(name));
+                ((*name).to_owned(), json!({"directly_related_user_types": subjects}))
+            })
+            .collect();
+        json!({"type": kind, "relations": usersets, "metadata": {"relations": metadata}})
+    });
+    Ok(json!({"schema_version": "1.1", "type_definitions": callers.chain(objects).collect::<Vec<_>>()}))
+}
+
+/// Whether the members of groups are stated, those of a caller's token too.
+pub fn has_groups(model: &Model) -> bool {
+    model.rule(GROUP, MEMBER).is_some_and(takes_tuples)
+}
+
+type Types<'m> = BTreeMap<&'m str, BTreeMap<&'m str, &'m Rule>>;
+
+/// All types, groups included.
+fn types(model: &Model) -> Types<'_> {
+    let relations = |kind: &str| model.relations(kind).into_iter().map(|(name, rule)| (name.as_ref(), rule)).collect();
+    let mut types: Types<'_> = model.types().into_iter().map(|kind| (kind.as_ref(), relations(kind))).collect();
+    if let Some(rule) = model.rule(GROUP, MEMBER).filter(|_| !model.declares(GROUP)) {
+        types.insert(GROUP, [(MEMBER, rule)].into());
+    }
+    types
+}
+
+/// Who can be the subject of a tuple.
+fn subjects(types: &Types<'_>, followed: bool) -> Vec<Value> {
+    let plain = RESERVED.iter().chain(types.keys()).map(|kind| json!({"type": kind}));
+    if followed {
+        return plain.collect();
+    }
+    let everybody = RESERVED.iter().map(|kind| json!({"type": kind, "wildcard": {}}));
+    let sets = types
+        .iter()
+        .flat_map(|(kind, relations)| relations.keys().map(move |name| json!({"type": kind, "relation": name})));
+    plain.chain(everybody).chain(sets).collect()
+}
+
+fn takes_tuples(rule: &Rule) -> bool {
+    *rule == Rule::This || rule.parts().any(takes_tuples)
+}
+
+/// The relations that a rule follows to other objects.
+fn followed(rule: &Rule) -> Vec<&str> {
+    match rule {
+        Rule::From { from, .. } => vec![from],
+        _ => rule.parts().flat_map(followed).collect(),
+    }
+}
+
+fn userset(rule: &Rule) -> Value {
+    let list = |parts: &[Rule]| json!({"child": parts.iter().map(userset).collect::<Vec<_>>()});
+    match rule {
+        Rule::This => json!({"this": {}}),
+        Rule::Computed(relation) => json!({"computedUserset": {"relation": relation}}),
+        Rule::From { from, relation } => {
+            json!({"tupleToUserset": {"tupleset": {"relation": from}, "computedUserset": {"relation": relation}}})
+        }
+        Rule::Union(parts) => json!({"union": list(parts)}),
+        Rule::Intersection(parts) => json!({"intersection": list(parts)}),
+        Rule::Exclusion(base, others) => {
+            let others = match others.as_slice() {
+                [other] => userset(other),
+                others => json!({"union": list(others)}),
+            };
+            json!({"difference": {"base": userset(base), "subtract": others}})
+        }
+    }
+}

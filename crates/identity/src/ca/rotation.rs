@@ -1,0 +1,228 @@
+//! The leader's hand on the authorities: takes each step of a change when its time has come, and says how far it is.
+
+use crate::ca::authorities::{Authorities, Trust};
+use crate::ca::secret::Wish;
+use crate::ca::store::{Seen, Store, StoreError};
+use durward_core::digest::Digest;
+use durward_engine::metrics::Metrics;
+use durward_kubernetes::requests::{apply, brief};
+use durward_kubernetes::work_queue::Backlog;
+use durward_pki::authority::Authority;
+use durward_pki::rotation::{Action, Schedule, Standing, Step, due};
+use durward_runtime::Failure;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Client;
+use kube::api::{Api, ObjectMeta};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+/// How often it is looked whether a step is due, while nothing changes.
+const PERIOD: Duration = Duration::from_secs(1);
+/// How often it is looked whether somebody else has provided another authority.
+const PROVIDED_PERIOD: u64 = 10;
+
+/// Whoever has to have the roots: the digest of those that each has.
+#[derive(Clone)]
+pub struct Carriers {
+    /// Every ready replica.
+    pub replicas: watch::Receiver<Option<Digest>>,
+    /// Trust bundles in the cluster.
+    pub bundles: watch::Receiver<Option<Digest>>,
+    /// Webhook configurations.
+    pub webhooks: watch::Receiver<Option<Digest>>,
+}
+
+impl Carriers {
+    /// Who does not have these roots yet.
+    fn lacking(&self, roots: Digest) -> Vec<&'static str> {
+        let all = [
+            ("a replica", &self.replicas),
+            ("the trust bundles", &self.bundles),
+            ("the webhook configurations", &self.webhooks),
+        ];
+        all.into_iter().filter(|(_, has)| *has.borrow() != Some(roots)).map(|(name, _)| name).collect()
+    }
+}
+
+/// Changes authorities.
+pub struct Rotation {
+    pub store: Store,
+    pub authorities: Authorities,
+    pub schedule: Schedule,
+    pub carriers: Carriers,
+    pub metrics: Arc<Metrics>,
+    /// Where the status is written, and the name of its ConfigMap.
+    pub namespace: String,
+    pub status: String,
+}
+
+impl Rotation {
+    /// Takes steps while `leading`, until `shutdown`.
+    pub async fn run(
+        self,
+        client: Client,
+        mut seen: watch::Receiver<Seen>,
+        mut leading: watch::Receiver<bool>,
+        shutdown: CancellationToken,
+    ) -> Result<(), Failure> {
+        let statuses: Api<ConfigMap> = Api::namespaced(client, &self.namespace);
+        let (mut told, mut backlog, mut rounds) = (None, Backlog::new(), 0u64);
+        let mut changes = self.authorities.changes();
+        loop {
+            tokio::select! {
+                () = sleep(PERIOD) => {}
+                Ok(()) = seen.changed() => {}
+                Ok(()) = changes.changed() => {}
+                Ok(()) = leading.changed() => told = None,
+                () = backlog.next() => {
+                    let wanted = self.report();
+                    match apply(&statuses, &self.status, &wanted).await {
+                        Ok(()) => {
+                            backlog.done(&());
+                            told = Some(wanted);
+                        }
+                        Err(error) => {
+                            tracing::warn!(error = %brief(&error), "the status of the CA could not be written");
+                            backlog.failed(());
+                        }
+                    }
+                }
+                () = shutdown.cancelled() => return Ok(()),
+            }
+            self.measure();
+            let seen = seen.borrow_and_update().clone();
+            if !*leading.borrow_and_update() {
+                continue;
+            }
+            rounds += 1;
+            if let Err(error) = self.step(&seen, rounds).await {
+                tracing::warn!(%error, "the CA could not be changed");
+            }
+            if told.as_ref() != Some(&self.report()) {
+                backlog.push((), Duration::ZERO);
+            }
+        }
+    }
+
+    fn measure(&self) {
+        let trust = self.authorities.current();
+        let (from, until) = trust.active.validity();
+        self.metrics.authority(from, until, trust.step);
+    }
+
+    /// Does what is due, if anything is.
+    async fn step(&self, seen: &Seen, rounds: u64) -> Result<(), Failure> {
+        let trust = self.authorities.current();
+        if !seen.there {
+            return match self.store.create(&trust).await {
+                Ok(_) | Err(StoreError::Conflict) => Ok(()),
+                Err(StoreError::Other(error)) => Err(error),
+            };
+        }
+        if seen.wish == Some(Wish::Compromised) {
+            let Some(fresh) = self.another(&trust).await? else {
+                return Err("the CA is to be replaced at once: put another one into the Secret first".into());
+            };
+            return self.change(|_, wish| (wish == Some(Wish::Compromised)).then(|| Trust::of(fresh))).await;
+        }
+        // when somebody else decides, it is looked from time to time whether they have
+        let looks = self.store.is_provided() && trust.step == Step::Steady;
+        if looks && !rounds.is_multiple_of(PROVIDED_PERIOD) {
+            return Ok(());
+        }
+        let standing = Standing {
+            step: trust.step,
+            since: trust.since,
+            active: trust.active.validity(),
+            wanted: seen.wish == Some(Wish::Planned) || looks,
+            everywhere: self.carriers.lacking(trust.digest()).is_empty(),
+        };
+        let now = chrono::Utc::now().timestamp();
+        let Some(action) = due(&standing, &self.schedule, now) else { return Ok(()) };
+        let fresh = if action == Action::Prepare { self.another(&trust).await? } else { None };
+        if action == Action::Prepare && fresh.is_none() {
+            return Ok(());
+        }
+        tracing::info!(?action, "the CA changes");
+        self.change(|stored, _| (stored.step == trust.step).then(|| stored.after(action, fresh, now))).await
+    }
+
+    /// Another authority than the active one; none when somebody else has to provide it and has not.
+    async fn another(&self, trust: &Trust) -> Result<Option<Arc<Authority>>, Failure> {
+        let fresh = self.store.fresh().await?;
+        Ok(fresh.filter(|fresh| fresh.certificate() != trust.active.certificate()))
+    }
+
+    async fn change(&self, change: impl FnOnce(&Trust, Option<Wish>) -> Option<Trust>) -> Result<(), Failure> {
+        match self.store.change(change).await {
+            // what the other one did is seen soon
+            Ok(()) | Err(StoreError::Conflict) => Ok(()),
+            Err(StoreError::Other(error)) => Err(error),
+        }
+    }
+
+    /// What people are told: no time that passes, so that it changes only when something happens.
+    fn report(&self) -> ConfigMap {
+        let trust = self.authorities.current();
+        let time = |seconds: i64| chrono::DateTime::from_timestamp(seconds, 0).unwrap_or_default().to_rfc3339();
+        let mut data = BTreeMap::from([
+            ("step", trust.step.as_str().to_owned()),
+            ("since", time(trust.since)),
+            ("active", fingerprint(&trust.active)),
+            ("activeUntil", time(trust.active.validity().1)),
+            ("roots", trust.roots().len().to_string()),
+            ("waitsFor", self.waits_for(&trust)),
+        ]);
+        if let Some(next) = &trust.next {
+            data.insert("next", fingerprint(next));
+        }
+        ConfigMap {
+            metadata: ObjectMeta { name: Some(self.status.clone()), ..ObjectMeta::default() },
+            data: Some(data.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()),
+            ..ConfigMap::default()
+        }
+    }
+
+    fn waits_for(&self, trust: &Trust) -> String {
+        let lacking = self.carriers.lacking(trust.digest());
+        let until = |long: Duration| {
+            let at = trust.since.saturating_add(i64::try_from(long.as_secs()).unwrap_or(i64::MAX / 4));
+            chrono::DateTime::from_timestamp(at, 0).unwrap_or_default().to_rfc3339()
+        };
+        match trust.step {
+            Step::Steady => "nothing".to_owned(),
+            Step::Prepared | Step::Published if !lacking.is_empty() => {
+                format!("{} to have the next root", lacking.join(", "))
+            }
+            Step::Prepared => "the next look".to_owned(),
+            Step::Published => format!("pods to get the next root, until {}", until(self.schedule.spread)),
+            Step::Activated => format!("certificates of the old root to end, until {}", until(self.schedule.overlap)),
+        }
+    }
+}
+
+impl Trust {
+    /// What an action makes of it.
+    fn after(&self, action: Action, fresh: Option<Arc<Authority>>, now: i64) -> Self {
+        let trust = Self { step: action.leads_to(), since: now, ..self.clone() };
+        match (action, &self.next) {
+            (Action::Prepare, _) => Self { next: fresh, ..trust },
+            (Action::Activate, Some(next)) => {
+                let old = self.active.roots().iter().chain(&self.retiring).cloned();
+                Self { active: Arc::clone(next), next: None, retiring: old.collect(), ..trust }
+            }
+            (Action::Retire, _) => Self { retiring: Vec::new(), ..trust },
+            (Action::Publish | Action::Activate, _) => trust,
+        }
+    }
+}
+
+/// SHA-256 of the certificate, as `openssl x509 -fingerprint -sha256` prints it.
+fn fingerprint(authority: &Authority) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, authority.certificate());
+    digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":")
+}

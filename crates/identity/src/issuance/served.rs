@@ -1,0 +1,180 @@
+//! `certificates.k8s.io` as the cluster has it: v1 from Kubernetes 1.37 on, v1beta1 in 1.35 and 1.36.
+
+use durward_kubernetes::requests::{PATIENCE, patiently};
+use k8s_openapi::ByteString;
+use k8s_openapi::api::certificates::v1::ClusterTrustBundleSpec;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::core::{ApiResource, DynamicResourceScope, GroupVersionKind, NotUsed, Object};
+use kube::{Client, Resource};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+const GROUP: &str = "certificates.k8s.io";
+
+/// Which versions a cluster has.
+#[derive(Debug, Clone)]
+pub struct Served {
+    pub requests: ApiResource,
+    pub bundles: ApiResource,
+}
+
+impl Served {
+    /// Asks the API server; what it does not have at all is looked for in v1, where it may come to be.
+    pub async fn discover(client: &Client) -> Result<Self, kube::Error> {
+        let mut versions = BTreeMap::new();
+        for version in ["v1beta1", "v1"] {
+            match patiently(PATIENCE, client.list_api_group_resources(&format!("{GROUP}/{version}"))).await {
+                Ok(list) => versions.extend(list.resources.into_iter().map(|resource| (resource.name, version))),
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let resource = |kind: &str, plural: &str| {
+            let version = versions.get(plural).copied().unwrap_or("v1");
+            ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(GROUP, version, kind), plural)
+        };
+        Ok(Self {
+            requests: resource("PodCertificateRequest", "podcertificaterequests"),
+            bundles: resource("ClusterTrustBundle", "clustertrustbundles"),
+        })
+    }
+}
+
+/// A ClusterTrustBundle, which is the same in both versions.
+pub type TrustBundle = Object<ClusterTrustBundleSpec, NotUsed>;
+
+/// A PodCertificateRequest of either version. Thousands may come at once, and most of what the API server tells of each are
+/// fields that it manages: they are passed over.
+#[derive(Debug, Clone, Deserialize)]
+pub struct PodCertificateRequest {
+    #[serde(deserialize_with = "needed")]
+    pub metadata: ObjectMeta,
+    pub spec: RequestSpec,
+    #[serde(default)]
+    status: Option<RequestStatus>,
+}
+
+impl PodCertificateRequest {
+    /// Whether it was answered.
+    pub fn is_settled(&self) -> bool {
+        let conditions = self.status.as_ref().and_then(|status| status.conditions.as_ref());
+        conditions.is_some_and(|conditions| !conditions.is_empty())
+    }
+}
+
+/// Of its metadata what an answer depends on.
+fn needed<'de, D: Deserializer<'de>>(metadata: D) -> Result<ObjectMeta, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Needed {
+        name: Option<String>,
+        namespace: Option<String>,
+        resource_version: Option<String>,
+        creation_timestamp: Option<Time>,
+    }
+    let Needed { name, namespace, resource_version, creation_timestamp } = Needed::deserialize(metadata)?;
+    Ok(ObjectMeta { name, namespace, resource_version, creation_timestamp, ..ObjectMeta::default() })
+}
+
+impl Resource for PodCertificateRequest {
+    type DynamicType = ApiResource;
+    type Scope = DynamicResourceScope;
+
+    fn kind(resource: &ApiResource) -> Cow<'_, str> {
+        resource.kind.as_str().into()
+    }
+
+    fn group(resource: &ApiResource) -> Cow<'_, str> {
+        resource.group.as_str().into()
+    }
+
+    fn version(resource: &ApiResource) -> Cow<'_, str> {
+        resource.version.as_str().into()
+    }
+
+    fn plural(resource: &ApiResource) -> Cow<'_, str> {
+        resource.plural.as_str().into()
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RequestSpec {
+    pub pod_name: String,
+    #[serde(rename = "podUID")]
+    pub pod_uid: String,
+    pub service_account_name: String,
+    #[serde(rename = "serviceAccountUID")]
+    pub service_account_uid: String,
+    pub node_name: String,
+    #[serde(rename = "nodeUID")]
+    pub node_uid: String,
+    #[serde(default)]
+    pub max_expiration_seconds: Option<i32>,
+    /// PKCS#10 in DER; not in Kubernetes 1.35.
+    #[serde(default, rename = "stubPKCS10Request")]
+    pub stub_pkcs10_request: Option<ByteString>,
+    /// The key alone (SubjectPublicKeyInfo in DER), in v1beta1, where there is no request for it.
+    #[serde(default, rename = "pkixPublicKey")]
+    pub pkix_public_key: Option<ByteString>,
+    #[serde(default)]
+    pub unverified_user_annotations: Option<BTreeMap<String, String>>,
+}
+
+/// What became of it: whether anything did.
+#[derive(Debug, Clone, Deserialize)]
+struct RequestStatus {
+    #[serde(default)]
+    conditions: Option<Vec<IgnoredAny>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn of_a_request_everything_is_read_that_an_answer_depends_on_and_nothing_else() {
+        let request = |status| {
+            let request = json!({
+                "apiVersion": "certificates.k8s.io/v1", "kind": "PodCertificateRequest",
+                "metadata": {
+                    "name": "r", "namespace": "shop", "resourceVersion": "7", "uid": "u", "labels": {"a": "b"},
+                    "creationTimestamp": "2026-11-26T10:00:00Z",
+                    "managedFields": [{"manager": "kubelet", "fieldsV1": {"f:spec": {"f:podName": {}}}}],
+                },
+                "spec": {
+                    "signerName": "durward.dev/workload", "podName": "web", "podUID": "p", "serviceAccountName": "web",
+                    "serviceAccountUID": "s", "nodeName": "n", "nodeUID": "m", "maxExpirationSeconds": 86400,
+                    "stubPKCS10Request": "AQI=", "unverifiedUserAnnotations": {"a/b": "c"},
+                },
+                "status": status,
+            });
+            serde_json::from_value::<PodCertificateRequest>(request).expect("a request")
+        };
+        let PodCertificateRequest { metadata, spec, .. } = request(json!({}));
+        assert_eq!((metadata.name.as_deref(), metadata.namespace.as_deref()), (Some("r"), Some("shop")));
+        assert_eq!(metadata.resource_version.as_deref(), Some("7"));
+        assert_eq!(metadata.creation_timestamp.map(|at| at.0.as_second()), Some(1_795_687_200));
+        assert!(metadata.managed_fields.is_none() && metadata.labels.is_none());
+        assert_eq!((spec.pod_name.as_str(), spec.pod_uid.as_str()), ("web", "p"));
+        assert_eq!(spec.stub_pkcs10_request, Some(ByteString(vec![1, 2])));
+        assert!(spec.unverified_user_annotations.is_some_and(|annotations| annotations.contains_key("a/b")));
+        for (status, settled) in
+            [(json!(null), false), (json!({"conditions": []}), false), (json!({"conditions": [{}]}), true)]
+        {
+            assert_eq!(request(status.clone()).is_settled(), settled, "{status}");
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! TLS of our own listeners and clients: a certificate that can be replaced, and verifiers that only say whom to accept.
+
+use arc_swap::ArcSwap;
+use rustls::client::ResolvesClientCert;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{
+    DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme, SupportedProtocolVersion,
+};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use std::fmt::Debug;
+use std::sync::Arc;
+use thiserror::Error;
+
+/// TLS can't be set up.
+#[derive(Debug, Error)]
+pub enum TlsError {
+    /// Certificate or key is not usable.
+    #[error("the server's certificate or key can't be used: {0}")]
+    Certificate(String),
+    /// The library refused.
+    #[error("TLS can't be set up: {0}")]
+    Rustls(#[from] rustls::Error),
+}
+
+/// A certificate with its key, for both sides of a connection; replaced without a restart.
+#[derive(Debug)]
+pub struct ServerCertificate(ArcSwap<CertifiedKey>);
+
+impl ServerCertificate {
+    /// A certificate chain and key, both in PEM.
+    ///
+    /// # Errors
+    /// When they can't be used together.
+    pub fn new(chain_pem: &str, key_pem: &str) -> Result<Arc<Self>, TlsError> {
+        Ok(Arc::new(Self(ArcSwap::from_pointee(certified(chain_pem, key_pem)?))))
+    }
+
+    /// Replaces them, for every handshake from now on.
+    ///
+    /// # Errors
+    /// When they can't be used together; the previous ones stay in use.
+    pub fn replace(&self, chain_pem: &str, key_pem: &str) -> Result<(), TlsError> {
+        self.0.store(Arc::new(certified(chain_pem, key_pem)?));
+        Ok(())
+    }
+
+    /// The certificate in use.
+    pub fn current(&self) -> Arc<CertifiedKey> {
+        self.0.load_full()
+    }
+}
+
+impl ResolvesServerCert for ServerCertificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current())
+    }
+}
+
+impl ResolvesClientCert for ServerCertificate {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.current())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+fn certified(chain_pem: &str, key_pem: &str) -> Result<CertifiedKey, TlsError> {
+    let unusable = |error: rustls_pki_types::pem::Error| TlsError::Certificate(error.to_string());
+    let chain =
+        CertificateDer::pem_slice_iter(chain_pem.as_bytes()).collect::<Result<Vec<_>, _>>().map_err(unusable)?;
+    let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(unusable)?;
+    Ok(CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())?)
+}
+
+/// A server whose clients may present a certificate, which `clients` verifies.
+///
+/// # Errors
+/// When the versions of the protocol are not usable.
+pub fn server_config(
+    certificate: Arc<ServerCertificate>,
+    clients: Arc<dyn ClientCertVerifier>,
+    versions: &[&'static SupportedProtocolVersion],
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_protocol_versions(versions)?
+        .with_client_cert_verifier(clients)
+        .with_cert_resolver(certificate);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // a resumed session would bring back a certificate that may have been revoked since
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(Arc::new(config))
+}
+
+/// Decides whether to accept the certificate of a server.
+pub trait VerifyServer: Debug + Send + Sync {
+    /// Verifies a chain, leaf first, that a server presents under a name.
+    ///
+    /// # Errors
+    /// When the chain is not accepted; the handshake fails.
+    fn verify(&self, chain: &[CertificateDer<'_>], name: &ServerName<'_>, now: UnixTime) -> Result<(), Error>;
+}
+
+impl<V: VerifyServer> VerifyServer for Arc<V> {
+    fn verify(&self, chain: &[CertificateDer<'_>], name: &ServerName<'_>, now: UnixTime) -> Result<(), Error> {
+        V::verify(self, chain, name, now)
+    }
+}
+
+/// Decides whether to accept the certificate of a client.
+pub trait VerifyClient: Debug + Send + Sync {
+    /// Verifies the certificate that a client presents, with the intermediates that it sent.
+    ///
+    /// # Errors
+    /// When the certificate is not accepted; the handshake fails.
+    fn verify(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error>;
+}
+
+/// A rustls verifier around a [`VerifyServer`] or a [`VerifyClient`]: it checks the signatures of the handshake itself.
+#[derive(Debug)]
+pub struct Verifier<V> {
+    verify: V,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl<V> Verifier<V> {
+    /// A verifier that accepts what `verify` accepts.
+    pub fn new(verify: V) -> Arc<Self> {
+        let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
+        Arc::new(Self { verify, algorithms })
+    }
+}
+
+/// Signatures of the handshake, the same for both sides.
+macro_rules! handshake_signatures {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            message: &[u8],
+            certificate: &CertificateDer<'_>,
+            signature: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            verify_tls12_signature(message, certificate, signature, &self.algorithms)
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            certificate: &CertificateDer<'_>,
+            signature: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            verify_tls13_signature(message, certificate, signature, &self.algorithms)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            self.algorithms.supported_schemes()
+        }
+    };
+}
+
+impl<V: VerifyServer> ServerCertVerifier for Verifier<V> {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        _ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let chain: Vec<CertificateDer<'_>> = std::iter::once(leaf).chain(intermediates).cloned().collect();
+        self.verify.verify(&chain, name, now)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    handshake_signatures!();
+}
+
+impl<V: VerifyClient> ClientCertVerifier for Verifier<V> {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        // roots can change between the request and the answer; clients have one certificate and need no hint
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        self.verify.verify(leaf, intermediates, now)
+    }
+
+    handshake_signatures!();
+}

@@ -1,0 +1,3 @@
+//! The engine from a directory of manifests, without a cluster.
+
+pub mod up;

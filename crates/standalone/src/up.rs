@@ -1,0 +1,268 @@
+//! `durward up`: all doors on this host, deciding by a directory that is followed as it changes.
+
+use axum::Router;
+use chrono::Utc;
+use durward_approvals::Seal;
+use durward_authn::tls::WorkloadClients;
+use durward_authn::{Authenticator, ServiceAccountIssuer, TrustDomain};
+use durward_doors::admin;
+use durward_doors::admin::{Admin, AdminPolicy, Administration};
+use durward_doors::approvals::{self, Desk};
+use durward_doors::exchange;
+use durward_doors::exchange::Exchange;
+use durward_doors::step_up;
+use durward_doors::step_up::Page;
+use durward_doors::tokens::Metadata;
+use durward_doors::{Doors, ext_authz, tokens};
+use durward_engine::Engine;
+use durward_engine::audit::{Audit, OnLoss, Sink};
+use durward_engine::metrics::Metrics;
+use durward_engine::openfga::OpenFga;
+use durward_identity::{TokenKeys, TokenService};
+use durward_manifests::load::{Directory, Domain, load};
+use durward_manifests::watch::{Watch, follow};
+use durward_runtime::Failure;
+use durward_runtime::random::random;
+use durward_runtime::readiness::Readiness;
+use durward_runtime::supervisor::{ListenError, Parts, bind};
+use durward_runtime::tls::{ServerCertificate, server_config};
+use durward_runtime::trust::Trust;
+use durward_state::approvals::Approvals;
+use durward_state::key_uses;
+use durward_state::state::State;
+use durward_state::token_keys::KeyFolder;
+use durward_step_up as stepup;
+use durward_step_up::{StepUp, Store};
+use rustls::ServerConfig;
+use serde::Serialize;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+/// Everything that `durward up` can be told.
+#[derive(Debug)]
+pub struct Settings {
+    /// Directory of manifests.
+    pub manifests: PathBuf,
+    /// State directory.
+    pub state: PathBuf,
+    /// Names that policies are compiled for.
+    pub domain: Domain,
+    /// Where to listen.
+    pub listen: Listen,
+    /// Who may administer.
+    pub admin: Administration,
+    /// Which peers are believed what.
+    pub trust: Trust,
+    /// Where the audit log goes.
+    pub audit: Sink,
+    /// What to do when it can't be written.
+    pub on_loss: OnLoss,
+    /// `iss` of tokens; a URL of the token listener if left out.
+    pub issuer: Option<String>,
+    /// People's second factors; where their page is follows from the issuer, or from where tokens are, if left out.
+    pub step_up: stepup::Arguments,
+    /// Issuer of service-account tokens.
+    pub service_accounts: Option<ServiceAccountIssuer>,
+    /// The OpenFGA server, if policies may ask one.
+    pub openfga: Option<OpenFga>,
+}
+
+/// Where to listen; port 0 takes any free one.
+#[derive(Debug, Clone, clap::Args, Serialize)]
+pub struct Listen {
+    /// Forward auth and AuthZEN
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8180")]
+    pub http: SocketAddr,
+    /// Forward auth and AuthZEN over TLS
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8143")]
+    pub https: SocketAddr,
+    /// Envoy ext_authz over gRPC
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9180")]
+    pub grpc: SocketAddr,
+    /// Envoy ext_authz over gRPC with TLS
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9143")]
+    pub grpcs: SocketAddr,
+    /// Keys and exchange of tokens, and the trust bundle
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8182")]
+    pub tokens: SocketAddr,
+    /// The same over TLS, for clients with certificates
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8145")]
+    pub tokens_tls: SocketAddr,
+    /// Health, metrics and the snapshot
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8181")]
+    pub admin: SocketAddr,
+}
+
+/// Runs until a signal ends it. `ready` is told where it listens once every door is open.
+///
+/// # Errors
+/// When a port, the state or the directory can't be used, or when a part of it dies.
+pub async fn up(settings: Settings, ready: impl FnOnce(&Listen, &Directory)) -> Result<(), Failure> {
+    let sockets = Sockets::bind(&settings.listen).await?;
+    let admin_policy = AdminPolicy::read(settings.admin.policy.as_deref(), &settings.domain)?;
+    let state = State::open(&settings.state, &settings.domain.trust_domain)?;
+    let certificate = state.server_certificate(&settings.domain.trust_domain, Utc::now())?;
+    let (token_keys, audit_keys) = (TokenKeys::new(state.token_keys), TokenKeys::new(state.audit_keys));
+    let audit = Audit::open(&settings.audit, settings.on_loss, audit_keys.log_signer())?;
+    let watch = Watch::begin(&settings.manifests);
+    // a directory that is not there is told by the loader, which knows what it is for
+    let mut directory = load(&settings.manifests, &settings.domain)?;
+    let watch = watch?;
+    let seal = Seal::new(audit_keys.clone());
+    let (approvals, approved) = Approvals::open(&settings.state, seal.clone())?;
+    directory.catalog.apply(approved);
+
+    let domain = TrustDomain {
+        name: settings.domain.trust_domain.clone(),
+        roots: state.authority.roots().to_vec(),
+        own_keys: Some(token_keys.current().jwks()),
+        service_accounts: settings.service_accounts.clone(),
+    };
+    // another state directory has a younger CA
+    let bundle = tokens::own_bundle(domain.roots.clone(), state.authority.validity().0, token_keys.clone());
+    let authenticator = Authenticator::new(domain, Arc::default());
+    let problems = authenticator.replace_providers(&directory.providers(), &directory.secrets());
+    problems.iter().for_each(|(provider, problem)| eprintln!("provider {provider}: {problem}"));
+    directory.warn();
+
+    let metrics = Arc::new(Metrics::default());
+    let process = u64::from_be_bytes(random()?);
+    let engine = Engine::new(Arc::new(authenticator), audit, metrics, process).with_openfga(settings.openfga);
+    let engine = Arc::new(engine);
+    engine.replace_snapshot(directory.catalog.snapshot().clone());
+    engine.metrics().policies_rejected(directory.catalog.rejected());
+    let readiness = Arc::new(Readiness::default());
+    readiness.loaded();
+    readiness.living();
+
+    let clients = WorkloadClients::verifier(Arc::clone(engine.authenticator()));
+    let tls = server_config(
+        ServerCertificate::new(&certificate.chain_pem, &certificate.key_pem)?,
+        clients,
+        rustls::DEFAULT_VERSIONS,
+    )?;
+    let trust = Arc::new(settings.trust);
+    let doors = Doors { engine: Arc::clone(&engine), trust: Arc::clone(&trust) };
+
+    let (grpc, health) = doors.grpc().await;
+    let mut parts = Parts::new()?;
+    let listen = sockets.listen()?;
+    // browsers let WebAuthn run at `localhost`, and at no address
+    let page = settings.issuer.clone().unwrap_or_else(|| format!("http://localhost:{}", listen.tokens.port()));
+    let step_up_settings = settings.step_up.settings(&page)?;
+    let step_up = StepUp::open(Arc::clone(&engine), second_factors(&settings.state), step_up_settings).await?;
+    let issuer = settings.issuer.unwrap_or_else(|| format!("http://{}", listen.tokens));
+    let tls_url = format!("https://{}", listen.tokens_tls);
+    let metadata = Metadata::new(&issuer, Some(tls_url), token_keys.clone(), audit_keys);
+    let service = TokenService::new(Arc::clone(&engine), token_keys.clone(), &issuer);
+    let service = service.with(step_up.clone());
+    let page = Page { service: service.clone(), step_up, trust: Arc::clone(&trust) };
+    let (changes, changed) = mpsc::unbounded_channel();
+    let desk = Desk {
+        engine: Arc::clone(&engine),
+        store: approvals.store(),
+        seal: seal.clone(),
+        known: approvals.known(),
+        trust: Arc::clone(&trust),
+        slots: Desk::slots(),
+    };
+    approvals.begin(&engine, seal, true, changes, &mut parts);
+    sockets.serve(
+        &mut parts,
+        &tls,
+        Routers {
+            http: doors.http(),
+            grpc,
+            tokens: tokens::metadata(metadata)
+                .merge(bundle)
+                .merge(exchange::router(Exchange { service, trust }))
+                .merge(step_up::router(page))
+                .merge(approvals::router(desk)),
+            admin: admin::router(Admin {
+                engine: Arc::clone(&engine),
+                readiness,
+                policy: admin_policy,
+                open_metrics: !settings.admin.closed_metrics,
+            }),
+        },
+    );
+    let keys = Arc::clone(engine.authenticator());
+    parts.add(|stop| async move {
+        keys.run(stop).await;
+        Ok(())
+    });
+    KeyFolder::new(&settings.state).keep(token_keys, Arc::clone(engine.authenticator()), &mut parts);
+    let authenticator = Arc::clone(engine.authenticator());
+    parts.add(|stop| key_uses::keep(settings.state, authenticator, stop));
+    ready(&listen, &directory);
+    parts.add(|stop| follow(watch, directory, Arc::clone(&engine), changed, stop));
+    parts.until_the_end(async move { health.closing().await }).await
+}
+
+/// Where second factors are kept in a state directory.
+fn second_factors(state: &Path) -> Store {
+    Store::Files(state.join("second-factors"))
+}
+
+struct Routers {
+    http: Router,
+    grpc: ext_authz::Listener,
+    tokens: Router,
+    admin: Router,
+}
+
+struct Sockets {
+    http: TcpListener,
+    https: TcpListener,
+    grpc: TcpListener,
+    grpcs: TcpListener,
+    tokens: TcpListener,
+    tokens_tls: TcpListener,
+    admin: TcpListener,
+}
+
+impl Sockets {
+    async fn bind(listen: &Listen) -> Result<Self, ListenError> {
+        Ok(Self {
+            http: bind(listen.http, "forward auth and AuthZEN", "http").await?,
+            https: bind(listen.https, "forward auth and AuthZEN over TLS", "https").await?,
+            grpc: bind(listen.grpc, "ext_authz", "grpc").await?,
+            grpcs: bind(listen.grpcs, "ext_authz over TLS", "grpcs").await?,
+            tokens: bind(listen.tokens, "tokens", "tokens").await?,
+            tokens_tls: bind(listen.tokens_tls, "tokens over TLS", "tokens-tls").await?,
+            admin: bind(listen.admin, "admin", "admin").await?,
+        })
+    }
+
+    /// Where they listen, once the system has chosen ports.
+    fn listen(&self) -> io::Result<Listen> {
+        Ok(Listen {
+            http: self.http.local_addr()?,
+            https: self.https.local_addr()?,
+            grpc: self.grpc.local_addr()?,
+            grpcs: self.grpcs.local_addr()?,
+            tokens: self.tokens.local_addr()?,
+            tokens_tls: self.tokens_tls.local_addr()?,
+            admin: self.admin.local_addr()?,
+        })
+    }
+
+    fn serve(self, parts: &mut Parts, tls: &Arc<ServerConfig>, routers: Routers) {
+        let all = [
+            (self.http, None, routers.http.clone()),
+            (self.https, Some(tls), routers.http),
+            (self.tokens, None, routers.tokens.clone()),
+            (self.tokens_tls, Some(tls), routers.tokens),
+            (self.admin, None, routers.admin),
+        ];
+        parts.serve(self.grpc, None, routers.grpc.clone());
+        parts.serve(self.grpcs, Some(Arc::clone(tls)), routers.grpc);
+        for (listener, tls, router) in all {
+            parts.serve(listener, tls.cloned(), router);
+        }
+    }
+}
