@@ -14,6 +14,7 @@ pub type Known = imbl::OrdMap<Name, Arc<Approval>>;
 pub type Given = imbl::OrdMap<Name, (Matter, Arc<Approval>)>;
 
 /// The approvals that there are.
+#[derive(Debug)]
 pub struct Book {
     seal: Seal,
     known: Known,

@@ -29,7 +29,7 @@ const SWEEP: Duration = Duration::from_secs(5);
 const PENDING: TimeDelta = TimeDelta::hours(24);
 
 /// What was asked for of late, and is not asked for again so soon.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Lately(HashMap<Matter, Instant>);
 
 impl Lately {
@@ -46,6 +46,7 @@ impl Lately {
 }
 
 /// Looks after the objects.
+#[derive(Debug)]
 pub struct Clerk {
     pub store: Store,
     pub seal: Seal,

@@ -19,8 +19,8 @@ pub use clerk::{Clerk, Lately, QUEUE};
 pub use seal::{Seal, asked, given, matter, spec, stated};
 pub use store::{Folder, Store, Written};
 
-#[cfg(test)]
-pub use seal::tests as samples;
+#[cfg(any(test, feature = "samples"))]
+pub mod samples;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 

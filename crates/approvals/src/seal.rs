@@ -16,7 +16,7 @@ const TYP: &str = "durward-approval+jwt";
 
 /// Signs, and tells whether it did. The keys are those of the audit log: they last longer than any approval, and nobody
 /// takes what they sign for a token.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Seal(TokenKeys);
 
 #[derive(PartialEq, Eq, Serialize, Deserialize)]
@@ -156,44 +156,9 @@ pub fn spec(matter: &Matter) -> ApprovalSpec {
 }
 
 #[cfg(test)]
-pub mod tests {
+mod tests {
     use super::*;
-    use durward_api::resources::ApprovalStatus;
-    use durward_identity::Ring;
-    use durward_pki::token::TokenKey;
-
-    pub fn seal() -> Seal {
-        let key = TokenKey::generate(Algorithm::Es256).expect("a key").to_pem();
-        Seal::new(TokenKeys::new(Ring::read([("es256-0.pem", key.as_bytes())]).expect("a ring")))
-    }
-
-    /// The cleaner may purge, as `shop/orders` says with uid `p-1`; not signed yet.
-    pub fn approved() -> Approval {
-        let spec = ApprovalSpec {
-            policy: "orders".to_owned(),
-            policy_uid: "p-1".to_owned(),
-            operation: "purge".to_owned(),
-            principal: "spiffe://cluster.local/ns/ops/sa/cleaner".to_owned(),
-        };
-        let mut approval = Approval::new("?", spec);
-        approval.metadata.namespace = Some("shop".to_owned());
-        approval.metadata.uid = Some("a-1".to_owned());
-        approval.status = Some(ApprovalStatus {
-            state: ApprovalState::Approved,
-            by: Some("user:corporate/alice".to_owned()),
-            decided_at: Some("2026-01-01T00:00:00Z".to_owned()),
-            expires_at: Some("2026-01-01T00:30:00Z".to_owned()),
-            signature: None,
-        });
-        named(approval)
-    }
-
-    /// The same, called as what it is about.
-    pub fn named(mut approval: Approval) -> Approval {
-        let namespace = approval.metadata.namespace.as_deref().unwrap_or_default();
-        approval.metadata.name = asked(namespace, &approval.spec).map(|matter| matter.name());
-        approval
-    }
+    use crate::samples::{approved, named, seal};
 
     #[test]
     fn what_was_decided_here_counts_and_nothing_that_somebody_made_of_it() {
@@ -240,7 +205,7 @@ pub mod tests {
         assert!(seal.holds(&denied) && seal.given(&denied).is_none());
         denied.status.as_mut().unwrap().state = ApprovalState::Approved;
         assert_eq!(seal.given(&denied), None);
-        assert_eq!(self::seal().given(&good), None, "another key");
+        assert_eq!(crate::samples::seal().given(&good), None, "another key");
     }
 
     #[test]

@@ -27,6 +27,12 @@ pub enum Store {
     Folder(Folder),
 }
 
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").finish_non_exhaustive()
+    }
+}
+
 /// What became of a decision that was to be written.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Written {

@@ -262,6 +262,13 @@ pub struct Fresh {
     hash: String,
 }
 
+/// Names the type alone: what it holds is secret or large.
+impl std::fmt::Debug for Fresh {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fresh").finish_non_exhaustive()
+    }
+}
+
 impl Fresh {
     /// A key from 32 random bytes.
     pub fn new(name: &str, random: &[u8; 32]) -> Self {

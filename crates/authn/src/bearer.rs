@@ -26,7 +26,7 @@ const TOKEN: [bool; 256] = {
 
 /// A bearer token, with its digest: each way in that is tried asks whether it remembers the token.
 #[derive(Clone, Copy)]
-pub struct Bearer<'h> {
+pub(crate) struct Bearer<'h> {
     pub text: &'h str,
     digest: Digest,
 }
@@ -72,7 +72,7 @@ impl Equivalent<Reading<Box<str>>> for Reading<&str> {
 }
 
 /// The bearer token of a request, with its digest, if it has one.
-pub fn shown(headers: &HeaderMap) -> Result<Option<Bearer<'_>>, Cause> {
+pub(crate) fn shown(headers: &HeaderMap) -> Result<Option<Bearer<'_>>, Cause> {
     Ok(token(headers)?.map(Bearer::new))
 }
 

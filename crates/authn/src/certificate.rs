@@ -24,7 +24,7 @@ const REMEMBERED: usize = 10_000;
 
 /// Verifies certificates against the roots of a trust domain.
 #[derive(Clone)]
-pub struct Certificates {
+pub(crate) struct Certificates {
     trust_domain: String,
     /// The provider that vouches for the trust domain; `None` for our own.
     federation: Option<Arc<str>>,

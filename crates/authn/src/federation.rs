@@ -109,7 +109,11 @@ impl Federation {
     }
 
     /// Verifies its workloads' certificates, if its bundle counts now.
-    pub fn with_certificates<T>(&self, now: DateTime<Utc>, verify: impl FnOnce(&Certificates) -> T) -> Option<T> {
+    pub(crate) fn with_certificates<T>(
+        &self,
+        now: DateTime<Utc>,
+        verify: impl FnOnce(&Certificates) -> T,
+    ) -> Option<T> {
         self.fresh(now).ok().map(|known| verify(&known.certificates))
     }
 

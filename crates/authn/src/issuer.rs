@@ -141,7 +141,7 @@ fn second_factor(claims: &Claims, mapping: Option<&AssuranceMapping>) -> Assuran
 }
 
 /// Whether the token is bound to the certificate that the caller showed (RFC 8705, section 3.1).
-pub fn bound_to(claims: &Claims, credentials: &Credentials<'_>) -> Result<bool, Cause> {
+pub(crate) fn bound_to(claims: &Claims, credentials: &Credentials<'_>) -> Result<bool, Cause> {
     let Some(confirmation) = claims.get("cnf") else { return Ok(false) };
     let of_certificate =
         confirmation.as_object().filter(|members| members.len() == 1).and_then(|members| members.get("x5t#S256"));

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 /// Clock difference between issuers and us that is accepted, in seconds: common practice, and small against the
 /// minutes for which tokens live.
-pub const LEEWAY: i64 = 30;
+pub(crate) const LEEWAY: i64 = 30;
 /// Most ways of authentication that are read, and the longest; registered ones have up to five letters.
 const MAX_METHODS: usize = 16;
 const MAX_METHOD: usize = 64;
@@ -66,7 +66,7 @@ impl<'t> Token<'t> {
     }
 
     /// Who says to have issued it. Only good for choosing whose keys to verify it with.
-    pub fn claimed_issuer(&self) -> Option<&str> {
+    pub(crate) fn claimed_issuer(&self) -> Option<&str> {
         self.claims.get("iss").and_then(Value::as_str)
     }
 
@@ -76,7 +76,7 @@ impl<'t> Token<'t> {
     }
 
     /// Whether it says to be for an audience. Only good for choosing what to demand.
-    pub fn claims_audience(&self, audience: &str) -> bool {
+    pub(crate) fn claims_audience(&self, audience: &str) -> bool {
         match self.claims.get("aud") {
             Some(Value::String(one)) => one == audience,
             Some(Value::Array(several)) => several.iter().any(|one| one.as_str() == Some(audience)),
@@ -90,7 +90,7 @@ impl<'t> Token<'t> {
     }
 
     /// Ways in which the subject says to have authenticated (RFC 8176), as far as they are such. As good as the token.
-    pub fn claimed_methods(&self) -> Vec<String> {
+    pub(crate) fn claimed_methods(&self) -> Vec<String> {
         let methods = self.claims.get("amr").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
         methods.filter(|method| method.len() <= MAX_METHOD).take(MAX_METHODS).map(ToOwned::to_owned).collect()
     }
@@ -178,7 +178,7 @@ fn is_access(typ: &str) -> bool {
 }
 
 /// Whether a text is an access token by its type, without looking further.
-pub fn is_access_token(text: &str) -> bool {
+pub(crate) fn is_access_token(text: &str) -> bool {
     #[derive(serde::Deserialize)]
     struct Typed {
         typ: Option<String>,

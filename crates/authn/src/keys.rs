@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout};
 use url::Url;
 
 /// Largest JWKS or discovery document, in bytes; the largest of public issuers has about 10 kB.
-pub const MAX_DOCUMENT: usize = 256 * 1024;
+pub(crate) const MAX_DOCUMENT: usize = 256 * 1024;
 /// Most keys of one issuer; common ones have two to five.
 const MAX_KEYS: usize = 100;
 /// Smallest RSA modulus, in bytes: 2048 bits (RFC 7518, section 3.3).
@@ -30,7 +30,7 @@ const UNKNOWN_KEY_PAUSE: Duration = Duration::from_secs(10);
 /// How long a request waits for keys that it needs.
 const WAIT: Duration = Duration::from_secs(2);
 /// How long one fetch may take.
-pub const FETCH: Duration = Duration::from_secs(5);
+pub(crate) const FETCH: Duration = Duration::from_secs(5);
 /// For how long keys count when the issuer can't be reached: over a weekend's night, not over a forgotten week.
 const MAX_AGE: TimeDelta = TimeDelta::hours(24);
 /// Tokens that are remembered as verified, at about 1 kB each.

@@ -82,7 +82,7 @@ impl fmt::Debug for Credentials<'_> {
 }
 
 /// What a caller brought, its token read once for all ways in that are tried.
-pub struct Shown<'c> {
+pub(crate) struct Shown<'c> {
     pub credentials: &'c Credentials<'c>,
     bearer: Result<Option<Bearer<'c>>, Cause>,
 }
@@ -283,7 +283,7 @@ impl Authenticator {
 
     /// What verifies a client's certificate in the handshake: roots of the trust domain that it names, and our own for
     /// whatever names none that is known.
-    pub fn verifier_for(&self, leaf: &CertificateDer<'_>) -> Option<Arc<dyn ClientCertVerifier>> {
+    pub(crate) fn verifier_for(&self, leaf: &CertificateDer<'_>) -> Option<Arc<dyn ClientCertVerifier>> {
         let id = svid::read(leaf).ok().and_then(|svid| svid.id.parse::<PrincipalId>().ok());
         match id.as_ref().and_then(PrincipalId::trust_domain).and_then(|domain| self.federation(domain)) {
             Some((_, federation)) => federation.with_certificates(Utc::now(), |of| of.handshake.clone())?,

@@ -24,7 +24,7 @@ pub struct Bond {
 
 impl Bond {
     /// Of a certificate, by its serial number.
-    pub fn of_serial(serial: &[u8], since: DateTime<Utc>) -> Option<Self> {
+    pub(crate) fn of_serial(serial: &[u8], since: DateTime<Utc>) -> Option<Self> {
         let Holder { pod, service_account } = Serial::holder(serial)?;
         Some(Self { pod: Some(pod), service_account: Some(service_account), since })
     }

@@ -22,6 +22,13 @@ pub enum SubjectToken<'t> {
     AccessToken(&'t str),
 }
 
+/// Names the type alone: what it holds is secret or large.
+impl std::fmt::Debug for SubjectToken<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SubjectToken").finish_non_exhaustive()
+    }
+}
+
 /// Somebody who has proved who they are.
 #[derive(Debug, Clone)]
 pub struct Subject {

@@ -114,7 +114,7 @@ impl WorkloadTokens {
     }
 
     /// Whether this is remembered as a token of other issuers.
-    pub fn is_stranger(&self, token: &Reading<&str>) -> bool {
+    pub(crate) fn is_stranger(&self, token: &Reading<&str>) -> bool {
         self.strangers.get(token).is_some()
     }
 

@@ -35,8 +35,15 @@ pub struct Svid {
     pub key_pem: Zeroizing<String>,
 }
 
+/// Names the type alone: what it holds is secret or large.
+impl std::fmt::Debug for Svid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Svid").finish_non_exhaustive()
+    }
+}
+
 /// Everything at one time.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct State {
     pub svid: Option<Arc<Svid>>,
     /// Bundles by SPIFFE ID of the trust domain.
@@ -64,7 +71,7 @@ pub fn trust_domain(id: &str) -> &str {
 type Tokens = Cache<Vec<String>, (Arc<TokenAnswer>, DateTime<Utc>)>;
 
 /// Where the identity comes from.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Source {
     controller: Controller,
     ttl_seconds: Option<u32>,

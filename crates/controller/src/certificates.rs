@@ -75,7 +75,7 @@ impl Listeners {
     }
 
     /// A listener that shows another certificate than the others.
-    pub fn tls_with(&self, certificate: Arc<ServerCertificate>) -> Result<Arc<ServerConfig>, Failure> {
+    pub(crate) fn tls_with(&self, certificate: Arc<ServerCertificate>) -> Result<Arc<ServerConfig>, Failure> {
         Ok(server_config(
             certificate,
             WorkloadClients::verifier(Arc::clone(&self.authenticator)),

@@ -32,7 +32,7 @@ pub struct Progress {
 
 impl Progress {
     /// A batch led to a revision.
-    pub fn applied(&mut self, number: u64, revision: Digest) {
+    pub(crate) fn applied(&mut self, number: u64, revision: Digest) {
         self.recent.push_back((number, revision));
         while self.recent.len() > REMEMBERED {
             self.recent.pop_front();

@@ -69,7 +69,7 @@ pub struct Facts {
 /// Condition: it is understood and owns what it claims.
 pub const ACCEPTED: &str = "Accepted";
 /// Condition: its newest version is in force on every ready replica.
-pub const PROGRAMMED: &str = "Programmed";
+pub(crate) const PROGRAMMED: &str = "Programmed";
 /// Reason of `Accepted=True`.
 const VALID: &str = "Valid";
 /// Reason of `Programmed=True`.

@@ -74,7 +74,7 @@ impl HttpAnswer {
     }
 
     /// Whatever was wrong with the credential, these are the same bytes.
-    pub fn unauthenticated(realm: &str, presented: bool) -> Self {
+    pub(crate) fn unauthenticated(realm: &str, presented: bool) -> Self {
         let error = if presented { r#", error="invalid_token""# } else { "" };
         Self::refusal(StatusCode::UNAUTHORIZED, Some(bearer(realm, error)), r#"{"error":"invalid_token"}"#.to_owned())
     }
@@ -92,7 +92,7 @@ impl HttpAnswer {
         Self::refusal(StatusCode::UNAUTHORIZED, Some(bearer(realm, &challenge)), body)
     }
 
-    pub fn forbidden() -> Self {
+    pub(crate) fn forbidden() -> Self {
         Self::refusal(StatusCode::FORBIDDEN, None, r#"{"error":"access_denied"}"#.to_owned())
     }
 

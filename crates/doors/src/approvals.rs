@@ -36,7 +36,7 @@ const CONCURRENCY: usize = 32;
 const REALM: &str = "durward";
 
 /// What the door needs.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Desk {
     pub engine: Arc<Engine>,
     pub store: Store,

@@ -56,7 +56,7 @@ enum Outcome {
 /// Both webhooks, before one engine. Policies allow, so that what is allowed is told from what is nobody's business.
 fn webhooks() -> (Router, Router) {
     let policy: AccessPolicy =
-        serde_saphyr::from_str(include_str!("../../tests/corpus/kubernetes-policy.yaml")).expect("a policy");
+        serde_saphyr::from_str(include_str!("../../../tests/corpus/kubernetes-policy.yaml")).expect("a policy");
     let domain = Domain { trust_domain: "cluster.local".to_owned(), cluster_domain: "cluster.local".to_owned() };
     let mut catalog = Catalog::new(domain.clone().into());
     let fates = catalog.apply([Change::Policy(Box::new(policy))]);
@@ -133,7 +133,7 @@ impl Case {
 #[tokio::test]
 async fn the_webhooks_decide_the_corpus_alike() {
     let cases: Vec<Case> =
-        serde_saphyr::from_str(include_str!("../../tests/corpus/kubernetes.yaml")).expect("the corpus");
+        serde_saphyr::from_str(include_str!("../../../tests/corpus/kubernetes.yaml")).expect("the corpus");
     let (admission, authorization) = webhooks();
     let mut wrong = Vec::new();
     for case in &cases {

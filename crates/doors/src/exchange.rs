@@ -20,13 +20,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Where tokens are exchanged.
-pub const TOKEN_PATH: &str = "/token";
+pub(crate) const TOKEN_PATH: &str = "/token";
 /// Where services ask about tokens.
-pub const INTROSPECTION_PATH: &str = "/introspect";
+pub(crate) const INTROSPECTION_PATH: &str = "/introspect";
 /// The exchange of tokens (RFC 8693, section 2.1).
-pub const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+pub(crate) const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 /// A token for the caller itself (RFC 6749, section 4.4).
-pub const CLIENT_CREDENTIALS: &str = "client_credentials";
+pub(crate) const CLIENT_CREDENTIALS: &str = "client_credentials";
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 

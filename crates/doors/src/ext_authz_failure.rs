@@ -18,7 +18,7 @@ use prost::Message;
 use std::panic::AssertUnwindSafe;
 
 /// Turns every failed check (an unreadable or oversized message, a panic) into a denial, recorded like any other.
-pub async fn deny_failures(doors: &Doors, check: impl Future<Output = Response>) -> Response {
+pub(crate) async fn deny_failures(doors: &Doors, check: impl Future<Output = Response>) -> Response {
     let good = |response: &Response| {
         response.status() == StatusCode::OK && response.headers().get("grpc-status").is_none_or(|status| status == "0")
     };

@@ -50,7 +50,7 @@ pub fn accept(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// The value of all that are there, if it is one.
-pub fn agreed<const N: usize>(values: [Option<&str>; N]) -> Option<&str> {
+pub(crate) fn agreed<const N: usize>(values: [Option<&str>; N]) -> Option<&str> {
     let mut values = values.into_iter().flatten();
     let first = values.next()?;
     values.all(|value| value == first).then_some(first)
@@ -79,7 +79,7 @@ pub fn moved(path_and_query: &str, headers: &HeaderMap, by: &[&str]) -> bool {
 
 /// Whether a header is one of ours, or changes method or path, once underscores are read as hyphens: gateway interfaces
 /// such as CGI and WSGI can't tell the two apart.
-pub fn is_disguised(name: &HeaderName) -> bool {
+pub(crate) fn is_disguised(name: &HeaderName) -> bool {
     let name = name.as_str();
     name.contains('_') && {
         let plain = name.replace('_', "-");
@@ -103,7 +103,7 @@ pub fn named_by_connection(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Address of the caller: the peer, or what a trusted proxy says last.
-pub fn forwarded_source(trust: &Trust, peer: &Peer, headers: &HeaderMap) -> Option<IpAddr> {
+pub(crate) fn forwarded_source(trust: &Trust, peer: &Peer, headers: &HeaderMap) -> Option<IpAddr> {
     if !trust.is_proxy(peer) {
         return Some(peer.address.ip());
     }

@@ -28,7 +28,7 @@ const REFRESH_HINT: u32 = 300;
 const AUDIT_KEYS_PATH: &str = "/.well-known/durward-audit-keys.json";
 
 /// What verifiers need: keys, and where everything is.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Metadata {
     issuer: Arc<str>,
     /// Where clients that show a certificate have to go (RFC 8705, section 5).
@@ -96,7 +96,7 @@ pub fn own_bundle(roots: Vec<CertificateDer<'static>>, since: i64, keys: TokenKe
 /// How long a question for other bundles is held.
 const HOLD: Duration = Duration::from_secs(20);
 /// What bundles are made from.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Published {
     pub trust_domain: Arc<str>,
     pub authorities: Authorities,

@@ -290,7 +290,7 @@ impl Metrics {
         self.failures.get_or_create(&FailureLabels { credential }).inc();
     }
 
-    pub fn audit_lost(&self) {
+    pub(crate) fn audit_lost(&self) {
         self.audit_lost.inc();
     }
 
@@ -354,7 +354,7 @@ impl Metrics {
     }
 
     /// A certificate was given out.
-    pub fn certificate_until(&self, end: DateTime<Utc>) {
+    pub(crate) fn certificate_until(&self, end: DateTime<Utc>) {
         if let Ok(mut ends) = self.ends.lock() {
             *ends.entry(end.timestamp() / 60).or_default() += 1;
         }

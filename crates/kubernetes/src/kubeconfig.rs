@@ -2,7 +2,7 @@
 
 use durward_runtime::Failure;
 use kube::Config;
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use std::env;
 use std::path::{Path, PathBuf};
 
@@ -18,11 +18,17 @@ pub async fn config(file: Option<&Path>, context: Option<&str>) -> Result<Config
     }
     let mut merged = Kubeconfig::default();
     for file in &files {
-        let failed = |error| format!("can't read the kubeconfig `{}`: {error}", file.display());
+        let failed =
+            |error: KubeconfigError| format!("can't read the kubeconfig `{}`: {}", file.display(), unquoted(&error));
         merged = Kubeconfig::read_from(file).and_then(|next| merged.merge(next)).map_err(failed)?;
     }
     let options = KubeConfigOptions { context: context.map(ToOwned::to_owned), ..KubeConfigOptions::default() };
     Ok(Config::from_custom_kubeconfig(merged, &options).await?)
+}
+
+/// The error up to what it quotes: a value of a wrong type can be a key or a token.
+fn unquoted(error: &KubeconfigError) -> String {
+    error.to_string().split(['`', '"', '\'']).next().unwrap_or_default().trim_end().to_owned()
 }
 
 /// The files that exist of those that kubectl would read.
@@ -38,6 +44,7 @@ fn usual() -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[tokio::test]
     async fn files_are_read_as_kubectl_does() {
@@ -58,17 +65,18 @@ contexts:
   - {name: two, context: {cluster: b, user: u}}
 ";
         fs::write(&file, text).expect("written");
-        let config = read(&file).expect("read");
+        let config = Kubeconfig::read_from(&file).expect("read");
         let beside = |name: &str| Some(folder.path().join(name).to_string_lossy().into_owned());
         let user = |number: usize| config.auth_infos[number].auth_info.clone().expect("a user");
         assert_eq!(config.clusters[0].cluster.as_ref().expect("a cluster").certificate_authority, beside("ca.crt"));
         assert_eq!(user(0).token_file, beside("token"));
         assert_eq!(user(0).exec.expect("a command").command, beside("bin/login"));
         assert_eq!(user(1).exec.expect("a command").command.as_deref(), Some("aws"));
-        for (text, why) in [("clusters: [1]", "it is none"), ("a: [", "kubeconfig")] {
+        for text in ["clusters: [{name: a, cluster: secret}]", "a: ["] {
             fs::write(&file, text).expect("written");
             let error = super::config(Some(&file), None).await.expect_err("no kubeconfig");
-            assert!(error.to_string().contains(why), "{error}");
+            assert!(error.to_string().contains("can't read the kubeconfig"), "{error}");
+            assert!(!error.to_string().contains("secret"), "{error}");
         }
         let missing = super::config(Some(&folder.path().join("none")), None).await.expect_err("missing");
         assert!(missing.to_string().contains("can't read the kubeconfig"), "{missing}");

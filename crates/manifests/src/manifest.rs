@@ -81,7 +81,7 @@ pub struct Contents {
     /// What can't be used.
     pub problems: Vec<Problem>,
     /// Resources that are nothing to the engine, as `kind`s.
-    pub ignored: Vec<(Place, String)>,
+    pub(crate) ignored: Vec<(Place, String)>,
 }
 
 const KINDS: [&str; 3] = ["AccessPolicy", "IdentityProvider", "Relationship"];
@@ -93,7 +93,7 @@ pub fn read(file: &str, text: &str) -> Contents {
 }
 
 /// As [`read`], telling of each document that was read.
-pub fn read_with(file: &str, text: &str, mut one: impl FnMut()) -> Contents {
+pub(crate) fn read_with(file: &str, text: &str, mut one: impl FnMut()) -> Contents {
     let file: Arc<str> = file.into();
     let mut contents = Contents::default();
     for (line, document) in documents(text) {
@@ -295,7 +295,7 @@ fn join(path: &str, field: &str) -> String {
 }
 
 /// Limits against documents that grow when they are read; the size of files is bounded where they are opened.
-pub fn yaml_options() -> serde_saphyr::Options {
+pub(crate) fn yaml_options() -> serde_saphyr::Options {
     let mut budget = serde_saphyr::Budget::default();
     budget.max_aliases = 100;
     budget.max_anchors = 100;

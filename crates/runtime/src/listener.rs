@@ -41,7 +41,7 @@ pub struct Listening {
     /// The socket.
     pub socket: TcpListener,
     /// The threads.
-    pub lanes: Arc<Lanes>,
+    pub(crate) lanes: Arc<Lanes>,
 }
 
 /// What answers requests; each has the [`Peer`] among its extensions.

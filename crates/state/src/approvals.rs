@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 /// The folder as it is followed.
+#[derive(Debug)]
 pub struct Approvals {
     folder: Folder,
     watch: Watch,

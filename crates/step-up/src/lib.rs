@@ -67,10 +67,10 @@ pub struct Arguments {
     pub step_up_url: Option<Url>,
     /// Who may enrol a first second factor
     #[arg(long, value_enum, default_value_t)]
-    pub step_up_enrolment: EnrolmentPolicy,
+    pub(crate) step_up_enrolment: EnrolmentPolicy,
     /// An origin to which the step-up page may give a new token; may be repeated
     #[arg(long, value_name = "ORIGIN")]
-    pub step_up_return_to: Vec<Url>,
+    pub(crate) step_up_return_to: Vec<Url>,
 }
 
 impl Arguments {

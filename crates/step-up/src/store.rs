@@ -33,7 +33,7 @@ const ROUNDS: u32 = 16;
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Keeps records by name.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub enum Store {
     /// In files of a directory that processes on one host share.
     Files(PathBuf),

@@ -42,6 +42,13 @@ pub struct Enrolment {
     totp: Totp,
 }
 
+/// Names the type alone: what it holds is secret or large.
+impl std::fmt::Debug for Enrolment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Enrolment").finish_non_exhaustive()
+    }
+}
+
 impl Enrolment {
     /// A new secret for a person, at `host`.
     pub(super) fn new(id: &PrincipalId, host: &str) -> Result<Self, String> {

@@ -40,8 +40,8 @@ pub struct Batch {
 
 /// Numbers the batches and hands them on: to the writer, and to the one who compares replicas.
 pub struct Batches {
-    pub batches: mpsc::UnboundedSender<(u64, Batch)>,
-    pub applied: mpsc::UnboundedSender<(u64, Digest)>,
+    pub(crate) batches: mpsc::UnboundedSender<(u64, Batch)>,
+    pub(crate) applied: mpsc::UnboundedSender<(u64, Digest)>,
     pub number: u64,
 }
 
@@ -58,7 +58,7 @@ impl Batches {
 pub struct Outlets {
     pub engine: Arc<Engine>,
     pub readiness: Arc<Readiness>,
-    pub batches: Batches,
+    pub(crate) batches: Batches,
     pub synced: watch::Sender<bool>,
     /// What gates are told of.
     pub gates: watch::Sender<Resources>,

@@ -5,6 +5,7 @@ use durward_authn::{Authenticator, TrustDomain};
 use durward_core::request::{Call, Request, Target};
 use durward_engine::audit::Audit;
 use durward_engine::metrics::Metrics;
+use durward_identity::issuance::pods::LabelledPod;
 use futures::stream::{self, StreamExt};
 use kube::core::{ApiResource, PartialObjectMeta};
 use serde_json::{Value, json};
@@ -135,6 +136,11 @@ fn open(namespace: &str, generation: i64) -> DynamicObject {
 
 fn own(object: DynamicObject) -> Object {
     Object::Own(Box::new(object))
+}
+
+/// A pod of namespace `shop`, without labels.
+fn shop_pod() -> LabelledPod {
+    LabelledPod { namespace: "shop".to_owned(), labels: BTreeMap::new() }
 }
 
 #[tokio::test]
@@ -321,7 +327,7 @@ async fn a_gate_is_told_nothing_of_a_closed_service() {
     world.list(&Source::Namespaces, vec![Object::Namespace(Box::new(namespace))]);
     world.list(&Source::Policies, vec![own(sibling), own(broken.clone())]);
     world.until("closed", |world| !world.engine.snapshot().services().all(|one| one.closed_by().is_empty())).await;
-    let told = |world: &World| world.gates.borrow().policies_of("shop");
+    let told = |world: &World| world.gates.borrow().of(&shop_pod()).policies.len();
     assert_eq!(told(&world), 0, "what is left would let in whom the lost version denied");
     world.tell(Event::Gone(Source::Policies, ("shop".into(), "sibling.lost".into())));
     world.until("open again", |world| told(world) == 1).await;
@@ -348,7 +354,10 @@ async fn a_start_with_a_broken_relationship_lets_nobody_pass_by_what_its_status_
         let service = snapshot.by_audience("orders.shop").map(|service| service.key().clone());
         service.is_some_and(|service| snapshot.tuples(&service).lost().is_some())
     };
-    let told = |world: &World| world.gates.borrow().relationships_of("shop");
+    let told = |world: &World| {
+        let snapshot = world.gates.borrow().of(&shop_pod());
+        (snapshot.relationships.len(), snapshot.lost_relationships.len())
+    };
     for broken in [json!(7), json!({"object": "doc", "relation": "banned", "subject": "*"})] {
         world.tell(stated(4, broken));
         world.until("lost", |world| lost(world)).await;

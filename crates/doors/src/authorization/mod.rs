@@ -20,7 +20,7 @@ use k8s_openapi::api::authorization::v1::{
 use std::sync::Arc;
 
 /// Where access is reviewed.
-pub const ACCESS_PATH: &str = "/review/access";
+pub(crate) const ACCESS_PATH: &str = "/review/access";
 /// Largest review, in bytes: a user with a thousand groups fits.
 const MAX_REVIEW: usize = 256 * 1024;
 /// Namespace that has to work for the cluster to recover.

@@ -44,7 +44,7 @@ const MAX_BODY: usize = 4 * 1024;
 const LONGEST: Duration = Duration::from_secs(300);
 
 /// Everything that gates can be told of, at one moment. Clones share it.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Resources {
     /// By which it is known who is which service.
     pub snapshot: Snapshot,
@@ -63,7 +63,7 @@ pub struct Resources {
 }
 
 /// A policy, in the version that is in force, or was last.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct InForce {
     /// Whether it still is.
     pub in_force: bool,
@@ -75,7 +75,7 @@ pub struct InForce {
 }
 
 /// What the door needs.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Snapshots {
     pub mint: Mint,
     pub resources: watch::Receiver<Resources>,
@@ -87,7 +87,7 @@ pub struct Snapshots {
 
 impl Resources {
     /// What concerns one pod.
-    fn of(&self, pod: &LabelledPod) -> Told<Arc<RawValue>, Arc<RawValue>> {
+    pub fn of(&self, pod: &LabelledPod) -> Told<Arc<RawValue>, Arc<RawValue>> {
         let services = self.snapshot.services_of_pod(&pod.namespace, &pod.labels);
         // of a service that is closed nothing is told: what is left of its policies would allow too much
         let services: Vec<_> = services.filter(|service| service.closed_by().is_empty()).collect();
@@ -137,19 +137,6 @@ impl Resources {
         let accepted = self.of(pod).providers;
         let knows = |provider: &str| accepted.iter().any(|one| one.metadata.name.as_deref() == Some(provider));
         uses.into_iter().filter(|(provider, _, at)| *at <= now && knows(provider)).collect()
-    }
-
-    /// How many policies a pod of a namespace, without labels, is told of.
-    #[cfg(test)]
-    pub fn policies_of(&self, namespace: &str) -> usize {
-        self.of(&LabelledPod { namespace: namespace.to_owned(), labels: BTreeMap::new() }).policies.len()
-    }
-
-    /// How many Relationships such a pod is told of, and how many of them are lost.
-    #[cfg(test)]
-    pub fn relationships_of(&self, namespace: &str) -> (usize, usize) {
-        let told = self.of(&LabelledPod { namespace: namespace.to_owned(), labels: BTreeMap::new() });
-        (told.relationships.len(), told.lost_relationships.len())
     }
 
     /// Every Namespace with those of its labels that are asked for; none at all if none is.

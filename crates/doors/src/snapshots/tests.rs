@@ -5,6 +5,7 @@
 use super::*;
 use durward_api::catalog::{Catalog, Change};
 use durward_api::compile::Settings;
+use durward_api::resources::AccessPolicy;
 use durward_approvals::Book;
 use durward_approvals::samples::{approved, named, seal};
 use serde_json::{Value, json};
@@ -92,7 +93,7 @@ fn a_pod_is_told_of_itself_alone() {
         approvals: book.given().clone(),
         ..Resources::default()
     };
-    let pod = |namespace: &str, app: &str| Pod {
+    let pod = |namespace: &str, app: &str| LabelledPod {
         namespace: namespace.to_owned(),
         labels: BTreeMap::from([("app".to_owned(), app.to_owned())]),
     };

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Where tokens are reviewed.
-pub const TOKEN_PATH: &str = "/review/token";
+pub(crate) const TOKEN_PATH: &str = "/review/token";
 /// Before every user and group: no name of ours is ever one that Kubernetes gives rights to by itself.
 pub const PREFIX: &str = "durward:";
 /// Largest review, in bytes: twice the longest token.

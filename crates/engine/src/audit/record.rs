@@ -84,7 +84,7 @@ pub struct Record<'a> {
     /// Revision of the snapshot.
     pub revision: String,
     /// From the request at the door to the decision, in microseconds.
-    pub latency_us: u64,
+    pub(crate) latency_us: u64,
 }
 
 /// By jiff: chrono writes a time piece by piece, each through the formatter, and every decision has one.

@@ -145,7 +145,7 @@ impl Audit {
 
     /// Whether decisions go on when a record is lost.
     #[must_use]
-    pub fn may_lose(&self) -> bool {
+    pub(crate) fn may_lose(&self) -> bool {
         self.on_loss == OnLoss::Continue
     }
 

@@ -53,7 +53,7 @@ pub fn authorization_model(model: &Model) -> Result<Value, ModelError> {
 }
 
 /// Whether the members of groups are stated, those of a caller's token too.
-pub fn has_groups(model: &Model) -> bool {
+pub(crate) fn has_groups(model: &Model) -> bool {
     model.rule(GROUP, MEMBER).is_some_and(takes_tuples)
 }
 

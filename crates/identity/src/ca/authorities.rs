@@ -15,7 +15,7 @@ pub struct Trust {
     /// Takes over from it; its roots are trusted already.
     pub next: Option<Arc<Authority>>,
     /// Roots of those before it, which still count.
-    pub retiring: Vec<CertificateDer<'static>>,
+    pub(crate) retiring: Vec<CertificateDer<'static>>,
     /// How far the change from one to the next is.
     pub step: Step,
     /// When that was reached, in seconds since 1970.

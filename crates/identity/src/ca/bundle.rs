@@ -49,6 +49,12 @@ pub struct Bundle {
     pub carried: watch::Sender<Option<Digest>>,
 }
 
+impl std::fmt::Debug for Bundle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bundle").finish_non_exhaustive()
+    }
+}
+
 impl Bundle {
     /// Keeps what is published current while `leading`, until `shutdown`.
     pub async fn run(

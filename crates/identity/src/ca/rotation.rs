@@ -26,7 +26,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 const PROVIDED_PERIOD: u64 = 10;
 
 /// Whoever has to have the roots: the digest of those that each has.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Carriers {
     /// Every ready replica.
     pub replicas: watch::Receiver<Option<Digest>>,
@@ -49,6 +49,7 @@ impl Carriers {
 }
 
 /// Changes authorities.
+#[derive(Debug)]
 pub struct Rotation {
     pub store: Store,
     pub authorities: Authorities,

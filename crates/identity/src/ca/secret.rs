@@ -62,7 +62,7 @@ struct Progress {
 }
 
 /// The authority that somebody put into a Secret.
-pub fn provided(
+pub(crate) fn provided(
     name: &str,
     secret: &Secret,
     trust_domain: &str,

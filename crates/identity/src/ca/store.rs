@@ -37,7 +37,7 @@ pub fn stored_in(service: &str) -> [String; 2] {
 }
 
 /// The Secret with the authorities, and the one that they are taken from if somebody else provides them.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Store {
     secrets: Api<Secret>,
     name: String,
@@ -102,7 +102,7 @@ impl Store {
     }
 
     /// Whether somebody else decides when there is another authority.
-    pub fn is_provided(&self) -> bool {
+    pub(crate) fn is_provided(&self) -> bool {
         self.source.is_some()
     }
 

@@ -34,7 +34,7 @@ const UNSUPPORTED_KEY: &str = "UnsupportedKeyType";
 /// The pod's author asks for something that this signer does not know.
 const UNKNOWN_ANNOTATIONS: &str = "InvalidUnverifiedUserAnnotations";
 /// The request speaks of something that is no longer, or never was.
-pub const NOT_AS_STATED: &str = "NotAsStated";
+pub(crate) const NOT_AS_STATED: &str = "NotAsStated";
 
 /// A certificate, ready to be handed out.
 #[derive(Debug)]
@@ -86,6 +86,7 @@ pub fn issue(
 }
 
 /// What a certificate is to say.
+#[derive(Debug)]
 pub struct Wanted<'w> {
     pub id: &'w PrincipalId,
     pub names: &'w BTreeSet<Arc<str>>,

@@ -51,6 +51,12 @@ pub struct Mint {
     slots: Arc<Semaphore>,
 }
 
+impl std::fmt::Debug for Mint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mint").finish_non_exhaustive()
+    }
+}
+
 /// Why nothing is minted.
 #[derive(Debug, Error)]
 pub enum MintError {
@@ -79,6 +85,13 @@ pub struct Token {
     pub id: PrincipalId,
     pub text: String,
     pub expires_at: DateTime<Utc>,
+}
+
+/// Names the type alone: what it holds is secret or large.
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Token").finish_non_exhaustive()
+    }
 }
 
 /// A pod that proved itself, and what policies let it have.

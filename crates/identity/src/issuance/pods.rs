@@ -41,7 +41,7 @@ impl Found {
         self.spec.node_name.as_deref()
     }
 
-    pub fn into_labels(self) -> BTreeMap<String, String> {
+    pub(crate) fn into_labels(self) -> BTreeMap<String, String> {
         self.metadata.labels
     }
 }

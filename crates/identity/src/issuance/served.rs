@@ -58,7 +58,7 @@ pub struct PodCertificateRequest {
 
 impl PodCertificateRequest {
     /// Whether it was answered.
-    pub fn is_settled(&self) -> bool {
+    pub(crate) fn is_settled(&self) -> bool {
         let conditions = self.status.as_ref().and_then(|status| status.conditions.as_ref());
         conditions.is_some_and(|conditions| !conditions.is_empty())
     }
@@ -114,22 +114,22 @@ pub struct RequestSpec {
     pub pod_name: String,
     #[serde(rename = "podUID")]
     pub pod_uid: String,
-    pub service_account_name: String,
+    pub(crate) service_account_name: String,
     #[serde(rename = "serviceAccountUID")]
-    pub service_account_uid: String,
-    pub node_name: String,
+    pub(crate) service_account_uid: String,
+    pub(crate) node_name: String,
     #[serde(rename = "nodeUID")]
-    pub node_uid: String,
+    pub(crate) node_uid: String,
     #[serde(default)]
-    pub max_expiration_seconds: Option<i32>,
+    pub(crate) max_expiration_seconds: Option<i32>,
     /// PKCS#10 in DER; not in Kubernetes 1.35.
     #[serde(default, rename = "stubPKCS10Request")]
-    pub stub_pkcs10_request: Option<ByteString>,
+    pub(crate) stub_pkcs10_request: Option<ByteString>,
     /// The key alone (SubjectPublicKeyInfo in DER), in v1beta1, where there is no request for it.
     #[serde(default, rename = "pkixPublicKey")]
-    pub pkix_public_key: Option<ByteString>,
+    pub(crate) pkix_public_key: Option<ByteString>,
     #[serde(default)]
-    pub unverified_user_annotations: Option<BTreeMap<String, String>>,
+    pub(crate) unverified_user_annotations: Option<BTreeMap<String, String>>,
 }
 
 /// What became of it: whether anything did.

@@ -62,6 +62,12 @@ pub struct Signer {
     seen: Arc<Cache<String, Instant>>,
 }
 
+impl std::fmt::Debug for Signer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Signer").finish_non_exhaustive()
+    }
+}
+
 /// What became of a request.
 enum Answer {
     /// Granted or denied for good.

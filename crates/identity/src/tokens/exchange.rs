@@ -45,6 +45,7 @@ pub struct TokenService {
 }
 
 /// What somebody asks for.
+#[derive(Debug)]
 pub struct TokenRequest<'w> {
     /// The token to be exchanged; without one the caller asks for itself, by its certificate (RFC 8705).
     pub subject: Option<SubjectToken<'w>>,
@@ -76,6 +77,13 @@ pub struct AccessToken {
     pub text: String,
     pub scopes: Vec<Scope>,
     pub lifetime: TimeDelta,
+}
+
+/// Names the type alone: what it holds is secret or large.
+impl std::fmt::Debug for AccessToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AccessToken").finish_non_exhaustive()
+    }
 }
 
 /// Why there is none. What it displays is for the audit log; callers are told the kind alone.

@@ -163,7 +163,7 @@ impl TokenKeys {
 }
 
 /// The Secret with the keys.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct KeyStore {
     pub secrets: Api<Secret>,
     pub name: String,

@@ -23,7 +23,7 @@ pub const MAX_KEYS: usize = 16;
 /// Longest name of a key, in characters.
 pub const MAX_NAME: usize = 64;
 /// Largest response that is read, in bytes; browsers' have one or two thousand.
-pub const MAX_RESPONSE: usize = 8 * 1024;
+pub(crate) const MAX_RESPONSE: usize = 8 * 1024;
 /// Most that a record keeps of a key, in bytes: the longest ID (1023 bytes, section 6.5.1) in base64, and as much again for
 /// the rest. A record has sixteen of them, twice during a ceremony.
 const MAX_KEY: usize = 2 * 1024;
@@ -129,7 +129,7 @@ impl RelyingParty {
 
     /// Begins to register a key for a person who is called `user`; what is returned goes to the browser. It ends whatever
     /// ceremony was under way.
-    pub fn start_registration(
+    pub(crate) fn start_registration(
         &self,
         keys: &mut Keys,
         user: &str,
@@ -149,7 +149,7 @@ impl RelyingParty {
     }
 
     /// Adds the key that a browser has made. The ceremony is over either way.
-    pub fn finish_registration(
+    pub(crate) fn finish_registration(
         &self,
         keys: &mut Keys,
         response: &[u8],
@@ -178,7 +178,7 @@ impl RelyingParty {
 
     /// Begins to ask for any of a person's keys; what is returned goes to the browser. It ends whatever ceremony was under
     /// way.
-    pub fn start_authentication(
+    pub(crate) fn start_authentication(
         &self,
         keys: &mut Keys,
         now: DateTime<Utc>,
@@ -193,7 +193,7 @@ impl RelyingParty {
     }
 
     /// Which kind of key has answered. The ceremony is over either way.
-    pub fn finish_authentication(
+    pub(crate) fn finish_authentication(
         &self,
         keys: &mut Keys,
         response: &[u8],
@@ -241,7 +241,7 @@ impl Keys {
     }
 
     /// Whether one of the keys is to answer, and has time to.
-    pub fn wait_for_answer(&self, now: DateTime<Utc>) -> bool {
+    pub(crate) fn wait_for_answer(&self, now: DateTime<Utc>) -> bool {
         let waits = |pending: &Pending| now < pending.until && matches!(pending.ceremony, Ceremony::Authentication(_));
         self.pending.as_ref().is_some_and(waits)
     }
