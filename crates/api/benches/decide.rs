@@ -11,7 +11,7 @@ use durward_api::catalog::{Catalog, Change};
 use durward_api::compile::Settings;
 use durward_api::resources::AccessPolicy;
 use durward_core::principal::{Identity, Principal, PrincipalId};
-use durward_core::request::{Call, Request, Target};
+use durward_core::request::{Call, Request, ServiceTarget};
 use durward_core::risk::Assurance;
 use durward_core::snapshot::Snapshot;
 use serde_json::{Value, json};
@@ -80,7 +80,7 @@ fn noon() -> DateTime<Utc> {
 fn decide(bench: &mut criterion::Bencher<'_>, snapshot: &Snapshot, host: &str) {
     let (alice, now) = (alice(), noon());
     let request = Request {
-        target: Target::Host(host),
+        target: ServiceTarget::Host(host),
         call: Call::Http { method: "GET", path: "/orders/4711?expand=lines" },
         source: Some([10, 0, 0, 7].into()),
         evidence: &(),

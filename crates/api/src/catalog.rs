@@ -13,7 +13,8 @@ use crate::resources::{AccessPolicy, LastGood, LastTuples, Relationship};
 use claims::{Claim, Seniors, claims};
 use durward_core::approval::{Given, Matter};
 use durward_core::digest::Digest;
-use durward_core::policy::{Policy, PolicyKey};
+use durward_core::namespaced_name::NamespacedName;
+use durward_core::policy::Policy;
 use durward_core::service::ServiceKey;
 use durward_core::sharing::Sharing;
 use durward_core::snapshot::Snapshot;
@@ -27,14 +28,14 @@ pub enum Change {
     /// An `AccessPolicy` is there, new or changed.
     Policy(Box<AccessPolicy>),
     /// The same, of which [`Catalog::compiled`] has made what it comes to.
-    Compiled(PolicyKey, i64, Result<Arc<Policy>, Vec<FieldError>>),
+    Compiled(NamespacedName, i64, Result<Arc<Policy>, Vec<FieldError>>),
     /// An `AccessPolicy` can't be read at all; what was good stays.
-    Unreadable(PolicyKey, FieldError),
+    Unreadable(NamespacedName, FieldError),
     /// What is remembered of the last good version of an `AccessPolicy`, created so many seconds after 1970 began. It counts where
     /// that version is not known.
-    Remembered(PolicyKey, i64, Box<LastGood>),
+    Remembered(NamespacedName, i64, Box<LastGood>),
     /// An `AccessPolicy` is gone.
-    PolicyGone(PolicyKey),
+    PolicyGone(NamespacedName),
     /// A `Relationship` is there, new or changed.
     Relationship(Box<Relationship>),
     /// A `Relationship` can't be read at all; what was good stays.
@@ -121,9 +122,9 @@ impl RejectionReason {
 #[derive(Debug)]
 pub struct Catalog {
     settings: Settings,
-    entries: HashMap<PolicyKey, Entry>,
+    entries: HashMap<NamespacedName, Entry>,
     allowances: HashMap<String, Allowance>,
-    by_namespace: HashMap<Arc<str>, BTreeSet<PolicyKey>>,
+    by_namespace: HashMap<Arc<str>, BTreeSet<NamespacedName>>,
     claims: HashMap<Claim, Seniors>,
     services: HashMap<ServiceKey, Seniors>,
     relationships: Relationships,
@@ -184,7 +185,7 @@ impl Catalog {
 
     /// Takes changes in and returns the fates that are new. The order of changes to different resources does not
     /// matter.
-    pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>) -> Vec<(PolicyKey, Fate)> {
+    pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>) -> Vec<(NamespacedName, Fate)> {
         let mut touched = BTreeSet::new();
         for change in changes {
             self.take_in(change, &mut touched);
@@ -208,7 +209,7 @@ impl Catalog {
     }
 
     /// What became of each policy.
-    pub fn fates(&self) -> impl Iterator<Item = (&PolicyKey, Fate)> {
+    pub fn fates(&self) -> impl Iterator<Item = (&NamespacedName, Fate)> {
         self.entries.iter().map(|(key, entry)| (key, entry.fate()))
     }
 
@@ -220,7 +221,7 @@ impl Catalog {
 
     /// What became of one policy.
     #[must_use]
-    pub fn fate(&self, key: &PolicyKey) -> Option<Fate> {
+    pub fn fate(&self, key: &NamespacedName) -> Option<Fate> {
         self.entries.get(key).map(Entry::fate)
     }
 
@@ -267,19 +268,19 @@ impl Catalog {
 
     /// The version of a policy that is in force.
     #[must_use]
-    pub fn in_force(&self, key: &PolicyKey) -> Option<&Arc<Policy>> {
+    pub fn in_force(&self, key: &NamespacedName) -> Option<&Arc<Policy>> {
         self.entries.get(key)?.in_force.as_ref().filter(|version| version.forgotten.is_none())
     }
 
     /// What is to be remembered of the version that was last in force.
     #[must_use]
-    pub fn last_good(&self, key: &PolicyKey) -> Option<LastGood> {
+    pub fn last_good(&self, key: &NamespacedName) -> Option<LastGood> {
         self.entries.get(key)?.last.as_deref().map(LastGood::of)
     }
 
     /// The policies that close the service of one: versions of them were in force that are not known here.
     #[must_use]
-    pub fn closed_by(&self, key: &PolicyKey) -> &[PolicyKey] {
+    pub fn closed_by(&self, key: &NamespacedName) -> &[NamespacedName] {
         let service = self.entries.get(key).and_then(|entry| entry.in_force.as_deref()).map(service_of);
         let service = service.and_then(|service| self.snapshot.service(&service));
         service.map(|service| service.closed_by()).unwrap_or_default()
@@ -287,7 +288,7 @@ impl Catalog {
 
     /// As [`key_of`], in one copy for all who ask.
     #[must_use]
-    pub fn key_of(&mut self, metadata: &ObjectMeta) -> Option<PolicyKey> {
+    pub fn key_of(&mut self, metadata: &ObjectMeta) -> Option<NamespacedName> {
         let mut key = key_of(metadata)?;
         self.sharing.key(&mut key);
         Some(key)
@@ -303,7 +304,7 @@ impl Catalog {
         Some(Change::Compiled(self.key_of(&resource.metadata)?, created(&resource.metadata), compiled))
     }
 
-    fn take_in(&mut self, change: Change, touched: &mut BTreeSet<PolicyKey>) {
+    fn take_in(&mut self, change: Change, touched: &mut BTreeSet<NamespacedName>) {
         match change {
             Change::Policy(resource) => {
                 if let Some(compiled) = self.compiled(&resource) {
@@ -368,7 +369,7 @@ impl Catalog {
     }
 
     /// Notes where a provider's keys come, and touches the policies whose conditions read such a header.
-    fn key_header(&mut self, provider: String, header: Option<String>, touched: &mut BTreeSet<PolicyKey>) {
+    fn key_header(&mut self, provider: String, header: Option<String>, touched: &mut BTreeSet<NamespacedName>) {
         let new = header.clone();
         let old = match header {
             Some(header) => self.key_headers.insert(provider, header),
@@ -385,7 +386,12 @@ impl Catalog {
         touched.extend(reading.map(|(key, _)| key.clone()));
     }
 
-    fn replace(&mut self, key: &PolicyKey, touched: &mut BTreeSet<PolicyKey>, change: impl FnOnce(&mut Entry)) {
+    fn replace(
+        &mut self,
+        key: &NamespacedName,
+        touched: &mut BTreeSet<NamespacedName>,
+        change: impl FnOnce(&mut Entry),
+    ) {
         self.unregister(key, touched);
         change(self.entries.entry(key.clone()).or_default());
         self.by_namespace.entry(Arc::clone(&key.namespace)).or_default().insert(key.clone());
@@ -393,7 +399,13 @@ impl Catalog {
     }
 
     /// Remembers the last good version of a policy, unless one is known here.
-    fn remember(&mut self, key: &PolicyKey, created: i64, good: &LastGood, touched: &mut BTreeSet<PolicyKey>) {
+    fn remember(
+        &mut self,
+        key: &NamespacedName,
+        created: i64,
+        good: &LastGood,
+        touched: &mut BTreeSet<NamespacedName>,
+    ) {
         let Some(entry) = self.entries.get(key).filter(|entry| entry.last.is_none()) else { return };
         let newest =
             entry.newest.iter().find(|newest| newest.generation.is_some() && newest.generation == good.generation);
@@ -405,7 +417,7 @@ impl Catalog {
     }
 
     /// Enters what a policy claims, and touches everyone who claims the same.
-    fn register(&mut self, key: &PolicyKey, touched: &mut BTreeSet<PolicyKey>) {
+    fn register(&mut self, key: &NamespacedName, touched: &mut BTreeSet<NamespacedName>) {
         touched.insert(key.clone());
         let Some(entry) = self.entries.get(key) else { return };
         for claim in self.claims_of(entry) {
@@ -421,7 +433,7 @@ impl Catalog {
     }
 
     /// Withdraws what a policy claims, and touches everyone who claims the same.
-    fn unregister(&mut self, key: &PolicyKey, touched: &mut BTreeSet<PolicyKey>) {
+    fn unregister(&mut self, key: &NamespacedName, touched: &mut BTreeSet<NamespacedName>) {
         let Some(entry) = self.entries.get(key) else { return };
         let seniority = (entry.created, key.clone());
         for claim in self.claims_of(entry) {
@@ -460,7 +472,7 @@ impl Catalog {
     }
 
     /// Remembers the version in force as the last good one, and frees what the one before it claimed.
-    fn keep_good(&mut self, key: &PolicyKey, freed: &mut BTreeSet<PolicyKey>) {
+    fn keep_good(&mut self, key: &NamespacedName, freed: &mut BTreeSet<NamespacedName>) {
         let Some(entry) = self.entries.get_mut(key) else { return };
         let Some(good) = entry.in_force.clone() else { return };
         let same_claims = entry.last.as_ref().is_none_or(|last| {
@@ -474,7 +486,7 @@ impl Catalog {
         }
     }
 
-    fn announce(&mut self, key: PolicyKey) -> Option<(PolicyKey, Fate)> {
+    fn announce(&mut self, key: NamespacedName) -> Option<(NamespacedName, Fate)> {
         let entry = self.entries.get_mut(&key)?;
         let fate = entry.fate();
         (entry.announced.as_ref() != Some(&fate)).then(|| {
@@ -486,10 +498,10 @@ impl Catalog {
 
 /// Namespace and name, if the resource has a name that the compiler accepts.
 #[must_use]
-pub fn key_of(metadata: &ObjectMeta) -> Option<PolicyKey> {
+pub fn key_of(metadata: &ObjectMeta) -> Option<NamespacedName> {
     let name = metadata.name.as_deref().filter(|name| !name.is_empty())?;
     let namespace = metadata.namespace.as_deref().unwrap_or("default");
-    Some(PolicyKey { namespace: namespace.into(), name: name.into() })
+    Some(NamespacedName { namespace: namespace.into(), name: name.into() })
 }
 
 /// When a resource was created, in seconds since 1970; what does not say so is the youngest.
@@ -502,6 +514,6 @@ fn service_of(policy: &Policy) -> ServiceKey {
     ServiceKey { namespace: Arc::clone(&policy.key.namespace), audience: Arc::clone(&policy.audience) }
 }
 
-fn content_name(key: &PolicyKey) -> String {
+fn content_name(key: &NamespacedName) -> String {
     format!("AccessPolicy/{key}")
 }

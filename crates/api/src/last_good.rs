@@ -9,9 +9,10 @@ use crate::resources::{DenialByName, KubernetesMatch, LastGood};
 use durward_core::digest::Digest;
 use durward_core::host::Host;
 use durward_core::kubernetes::{ApiPattern, Verb};
-use durward_core::policy::{Denial, Mode, Policy, PolicyKey, Subject};
-use durward_core::relations::{Model, RelationEngine};
-use durward_core::token::Tokens;
+use durward_core::namespaced_name::NamespacedName;
+use durward_core::policy::{CompiledDenial, EnforcementMode, Policy, SubjectMatcher};
+use durward_core::relations::{RelationModel, RelationBackend};
+use durward_core::token::TokenSettings;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -28,9 +29,9 @@ impl LastGood {
     #[must_use]
     pub fn of(policy: &Policy) -> Self {
         let governed = policy.operations.iter().flat_map(|operation| &operation.kubernetes);
-        let governed = governed.filter(|_| policy.mode == Mode::Enforce);
+        let governed = governed.filter(|_| policy.mode == EnforcementMode::Enforce);
         let prefix = format!("{}/denials/", policy.key);
-        let named = policy.denials.iter().filter(|denial| denial.when.is_none() && denial.mode == Mode::Enforce);
+        let named = policy.denials.iter().filter(|denial| denial.when.is_none() && denial.mode == EnforcementMode::Enforce);
         let denials = named.filter_map(|denial| {
             let workloads: Vec<String> = denial.to.iter().filter_map(workload).collect();
             let name = denial.rule.strip_prefix(&prefix)?.to_owned();
@@ -74,15 +75,15 @@ impl LastGood {
     }
 
     /// A version that stands for the one that is not known. Names that can't be read were never claimed.
-    pub(crate) fn forgotten(&self, key: &PolicyKey, settings: &Settings) -> Policy {
+    pub(crate) fn forgotten(&self, key: &NamespacedName, settings: &Settings) -> Policy {
         let denials = self.denials.iter().map(|denial| {
             let ids = denial.workloads.iter().filter_map(|id| id.parse().ok());
-            Arc::new(Denial {
+            Arc::new(CompiledDenial {
                 rule: format!("{key}/denials/{}", denial.name).into(),
-                to: ids.map(Subject::Principal).collect(),
+                to: ids.map(SubjectMatcher::Principal).collect(),
                 when: None,
                 reason: None,
-                mode: Mode::Enforce,
+                mode: EnforcementMode::Enforce,
             })
         });
         let content = serde_json::to_vec(self).unwrap_or_default();
@@ -91,15 +92,15 @@ impl LastGood {
             audience: self.audience.as_str().into(),
             hosts: self.hosts.iter().filter_map(|host| Host::parse(host).ok()).collect(),
             pods: None,
-            tokens: Tokens::default(),
+            tokens: TokenSettings::default(),
             ways: Arc::default(),
             operations: Vec::new(),
-            relations: Model::default(),
-            relation_engine: RelationEngine::Own,
+            relations: RelationModel::default(),
+            relation_engine: RelationBackend::Own,
             headers: Vec::new(),
             grants: Vec::new(),
             denials: denials.collect(),
-            mode: Mode::Enforce,
+            mode: EnforcementMode::Enforce,
             generation: self.generation,
             digest: Digest::of([b"forgotten".as_slice(), &content, settings.trust_domain.as_bytes()]),
             forgotten: Some(self.kubernetes.iter().flat_map(patterns).collect()),
@@ -107,9 +108,9 @@ impl LastGood {
     }
 }
 
-fn workload(subject: &Subject) -> Option<String> {
+fn workload(subject: &SubjectMatcher) -> Option<String> {
     match subject {
-        Subject::Principal(id) if id.is_workload() => Some(id.to_string()),
+        SubjectMatcher::Principal(id) if id.is_workload() => Some(id.to_string()),
         _ => None,
     }
 }

@@ -6,7 +6,8 @@
 use crate::decide::SKEW;
 use crate::decision::Challenge;
 use crate::digest::Digest;
-use crate::policy::{PolicyKey, Subject, Way};
+use crate::namespaced_name::NamespacedName;
+use crate::policy::{SubjectMatcher, AuthenticationMethod};
 use crate::principal::{Principal, PrincipalId};
 use crate::risk::Assurance;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -15,16 +16,16 @@ use std::sync::Arc;
 use thiserror::Error;
 
 /// Oldest second factor of somebody who approves.
-pub const FRESH: TimeDelta = TimeDelta::minutes(5);
+pub const MAX_FACTOR_AGE: TimeDelta = TimeDelta::minutes(5);
 
 /// Longest part of an operation's name in the name of an approval, in bytes: with the digest it is a DNS label.
 const READABLE: usize = 30;
 
 /// What an operation asks for before it is done.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Approvers {
+pub struct ApprovalRequirement {
     /// Any of these people may approve.
-    pub by: Vec<Subject>,
+    pub by: Vec<SubjectMatcher>,
     /// For how long an approval counts.
     pub lasts: TimeDelta,
     /// `metadata.uid` of the policy that asks, empty where there is none: what was approved for a policy that is gone is not
@@ -34,18 +35,18 @@ pub struct Approvers {
 
 /// What an approval is about: one operation, for one principal.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Matter {
+pub struct ApprovalSubject {
     /// The policy that declares the operation.
-    pub policy: PolicyKey,
+    pub policy: NamespacedName,
     /// Its `metadata.uid`, empty where there is none.
     pub policy_uid: Arc<str>,
     /// The operation.
     pub operation: Arc<str>,
-    /// Who is to do it.
+    /// CallerSet is to do it.
     pub principal: PrincipalId,
 }
 
-impl Matter {
+impl ApprovalSubject {
     /// Name of the `Approval` that is about this, in the namespace of the policy: the same wherever it is asked for.
     #[must_use]
     pub fn name(&self) -> String {
@@ -68,7 +69,7 @@ impl Matter {
 
 /// An approval that was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Given {
+pub struct GrantedApproval {
     /// By whom.
     pub by: PrincipalId,
     /// When it begins to count.
@@ -77,7 +78,7 @@ pub struct Given {
     pub until: DateTime<Utc>,
 }
 
-impl Given {
+impl GrantedApproval {
     /// Whether it counts, where a policy lets approvals last so long.
     #[must_use]
     pub fn counts(&self, lasts: TimeDelta, now: DateTime<Utc>) -> bool {
@@ -92,7 +93,7 @@ impl Given {
 
 /// Why somebody may not approve or refuse.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum Unfit {
+pub enum ApproverRejection {
     /// The operation's policy names others.
     #[error("the policy names others to decide this")]
     NotNamed,
@@ -104,37 +105,37 @@ pub enum Unfit {
     NotFresh(Challenge),
 }
 
-impl Approvers {
+impl ApprovalRequirement {
     /// Whether somebody may approve, or refuse, what `requester` is to do.
     ///
     /// # Errors
     /// With why not.
-    pub fn may_decide(&self, approver: &Principal, requester: &PrincipalId, now: DateTime<Utc>) -> Result<(), Unfit> {
+    pub fn may_decide(&self, approver: &Principal, requester: &PrincipalId, now: DateTime<Utc>) -> Result<(), ApproverRejection> {
         let person = approver.identity();
         if !matches!(person.id, PrincipalId::User { .. }) || !self.by.iter().any(|one| one.includes(person, None)) {
-            return Err(Unfit::NotNamed);
+            return Err(ApproverRejection::NotNamed);
         }
         if person.id == *requester {
-            return Err(Unfit::Requester);
+            return Err(ApproverRejection::Requester);
         }
-        let fresh = person.authenticated_at.map(|at| now - at).is_some_and(|age| age <= FRESH && age >= -SKEW);
+        let fresh = person.authenticated_at.map(|at| now - at).is_some_and(|age| age <= MAX_FACTOR_AGE && age >= -SKEW);
         if person.assurance < Assurance::MultiFactor || !fresh {
-            return Err(Unfit::NotFresh(Challenge { assurance: Assurance::MultiFactor, max_age: Some(FRESH) }));
+            return Err(ApproverRejection::NotFresh(Challenge { assurance: Assurance::MultiFactor, max_age: Some(MAX_FACTOR_AGE) }));
         }
         Ok(())
     }
 
     /// The ways in by which those who may approve come.
     #[must_use]
-    pub fn ways(&self) -> Vec<Way> {
-        let provider = |subject: &Subject| match subject {
-            Subject::Provider(provider) | Subject::Group { provider, .. } | Subject::Claims { provider, .. } => {
+    pub fn ways(&self) -> Vec<AuthenticationMethod> {
+        let provider = |subject: &SubjectMatcher| match subject {
+            SubjectMatcher::Provider(provider) | SubjectMatcher::Group { provider, .. } | SubjectMatcher::Claims { provider, .. } => {
                 Some(Arc::clone(provider))
             }
-            Subject::Principal(PrincipalId::User { provider, .. }) => Some(Arc::clone(provider)),
+            SubjectMatcher::Principal(PrincipalId::User { provider, .. }) => Some(Arc::clone(provider)),
             _ => None,
         };
         let providers: BTreeSet<_> = self.by.iter().filter_map(provider).collect();
-        providers.into_iter().map(Way::Provider).collect()
+        providers.into_iter().map(AuthenticationMethod::Provider).collect()
     }
 }

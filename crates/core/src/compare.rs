@@ -5,9 +5,9 @@
 //! texts, never evaluated.
 
 use crate::path::{ANY_METHOD, PathPattern};
-use crate::policy::{Match, Subject};
-use crate::rights::{Can, Right, Who};
-use crate::service::{Service, ServiceKey, ServiceOperation};
+use crate::policy::{HttpPattern, SubjectMatcher};
+use crate::rights::{Permission, AccessRight, CallerSet};
+use crate::service::{CompiledService, ServiceKey, ServiceOperation};
 use crate::snapshot::Snapshot;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,11 +17,11 @@ const MOST_PAIRS: usize = 1 << 20;
 
 /// What some callers may do with some requests, before and after.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
+pub struct RightsChange {
     /// The service.
     pub service: ServiceKey,
-    /// Who.
-    pub who: Who,
+    /// CallerSet.
+    pub who: CallerSet,
     /// The operation that the requests were, if any.
     pub old: Option<Arc<str>>,
     /// The operation that they are.
@@ -31,9 +31,9 @@ pub struct Change {
     /// What it comes to.
     pub effect: Effect,
     /// How it was.
-    pub before: Right,
+    pub before: AccessRight,
     /// How it is.
-    pub after: Right,
+    pub after: AccessRight,
 }
 
 /// What a change comes to for some callers.
@@ -55,7 +55,7 @@ pub enum Effect {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Comparison {
     /// In the order of services, effects and callers.
-    pub changes: Vec<Change>,
+    pub changes: Vec<RightsChange>,
     /// Services with more patterns than are compared with each other.
     pub too_large: Vec<ServiceKey>,
     /// Services that are called by other names or audit in another way.
@@ -67,7 +67,7 @@ pub struct Comparison {
 pub fn compare(old: &Snapshot, new: &Snapshot, own: &str) -> Comparison {
     let mut comparison = Comparison::default();
     let keys: BTreeSet<&ServiceKey> = old.services().chain(new.services()).map(|service| service.key()).collect();
-    let empty = |key: &ServiceKey| Service::empty(key.clone());
+    let empty = |key: &ServiceKey| CompiledService::empty(key.clone());
     for key in keys {
         let (before, after) = (old.service(key), new.service(key));
         let of_service = |what: String| (key.clone(), what);
@@ -86,15 +86,15 @@ pub fn compare(old: &Snapshot, new: &Snapshot, own: &str) -> Comparison {
         comparison.changes.extend(changes(before, after, requests, own));
     }
     comparison.changes.sort_by(|a, b| {
-        let key = |change: &Change| (change.service.clone(), change.effect, change.who.clone(), change.new.clone());
+        let key = |change: &RightsChange| (change.service.clone(), change.effect, change.who.clone(), change.new.clone());
         key(a).cmp(&key(b))
     });
     comparison
 }
 
 /// How a service is called, as far as that changes.
-fn names(old: &Service, new: &Service) -> impl Iterator<Item = String> {
-    let list = |service: &Service| service.hosts.iter().cloned().collect::<BTreeSet<_>>();
+fn names(old: &CompiledService, new: &CompiledService) -> impl Iterator<Item = String> {
+    let list = |service: &CompiledService| service.hosts.iter().cloned().collect::<BTreeSet<_>>();
     let (before, after) = (list(old), list(new));
     let gone: Vec<String> = before.difference(&after).map(|host| format!("is no longer called {host}")).collect();
     let come: Vec<String> = after.difference(&before).map(|host| format!("is called {host} too")).collect();
@@ -102,17 +102,17 @@ fn names(old: &Service, new: &Service) -> impl Iterator<Item = String> {
 }
 
 /// The operations that requests were and are, with the requests.
-type Pairs<'s> = BTreeMap<(Option<Arc<str>>, Option<Arc<str>>), Pair<'s>>;
+type OperationPairs<'s> = BTreeMap<(Option<Arc<str>>, Option<Arc<str>>), OperationPair<'s>>;
 
-struct Pair<'s> {
+struct OperationPair<'s> {
     old: Option<&'s ServiceOperation>,
     new: Option<&'s ServiceOperation>,
     requests: BTreeSet<String>,
 }
 
 /// Every pair of operations that some request was before and is after.
-fn requests<'s>(old: &'s Service, new: &'s Service) -> Option<Pairs<'s>> {
-    let patterns = |service: &'s Service| {
+fn requests<'s>(old: &'s CompiledService, new: &'s CompiledService) -> Option<OperationPairs<'s>> {
+    let patterns = |service: &'s CompiledService| {
         service.operations.iter().flat_map(|operation| operation.operation.matches.iter()).collect::<Vec<_>>()
     };
     let (before, after) = (patterns(old), patterns(new));
@@ -120,11 +120,11 @@ fn requests<'s>(old: &'s Service, new: &'s Service) -> Option<Pairs<'s>> {
         return None;
     }
     let longest = before.iter().chain(&after).map(|one| one.path.segments().len()).max().unwrap_or(0) + 1;
-    let mut pairs = Pairs::new();
+    let mut pairs = OperationPairs::new();
     let mut enter = |was: Option<&'s ServiceOperation>, is: Option<&'s ServiceOperation>, request: String| {
         let name = |operation: Option<&ServiceOperation>| operation.map(|one| Arc::clone(&one.operation.name));
         let pair = pairs.entry((name(was), name(is)));
-        pair.or_insert_with(|| Pair { old: was, new: is, requests: BTreeSet::new() }).requests.insert(request);
+        pair.or_insert_with(|| OperationPair { old: was, new: is, requests: BTreeSet::new() }).requests.insert(request);
     };
     let meets = before.iter().flat_map(|was| after.iter().filter_map(|is| meet(was, is)));
     let alone = before.iter().chain(&after).map(|one| (*one).clone());
@@ -132,7 +132,7 @@ fn requests<'s>(old: &'s Service, new: &'s Service) -> Option<Pairs<'s>> {
         let method = one.method.as_ref().map_or(ANY_METHOD, |method| method.as_str());
         for path in one.path.examples(longest) {
             let find =
-                |service: &'s Service| service.find(method, &path).ok().flatten().map(|(operation, ..)| operation);
+                |service: &'s CompiledService| service.find(method, &path).ok().flatten().map(|(operation, ..)| operation);
             let (was, is) = (find(old), find(new));
             if was.is_some() || is.is_some() {
                 enter(was, is, format!("{} {}", one.method.as_ref().map_or("*", |method| method.as_str()), one.path));
@@ -140,7 +140,7 @@ fn requests<'s>(old: &'s Service, new: &'s Service) -> Option<Pairs<'s>> {
         }
     }
     // what is asked for by name, and requests to the Kubernetes API
-    let named = |service: &'s Service, name: &str| service.named(name);
+    let named = |service: &'s CompiledService, name: &str| service.named(name);
     let all = old.operations.iter().chain(&new.operations).map(|one| Arc::clone(&one.operation.name));
     for name in all.collect::<BTreeSet<_>>() {
         enter(named(old, &name), named(new, &name), format!("operation {name}"));
@@ -149,27 +149,27 @@ fn requests<'s>(old: &'s Service, new: &'s Service) -> Option<Pairs<'s>> {
 }
 
 /// The requests that two patterns both take in.
-fn meet(a: &Match, b: &Match) -> Option<Match> {
+fn meet(a: &HttpPattern, b: &HttpPattern) -> Option<HttpPattern> {
     let method = match (&a.method, &b.method) {
         (Some(a), Some(b)) if a != b => return None,
         (a, b) => a.clone().or_else(|| b.clone()),
     };
-    Some(Match { method, path: PathPattern::meet(&a.path, &b.path)? })
+    Some(HttpPattern { method, path: PathPattern::meet(&a.path, &b.path)? })
 }
 
-fn changes<'s>(old: &'s Service, new: &'s Service, pairs: Pairs<'s>, own: &str) -> Vec<Change> {
-    let mut subjects: BTreeSet<Subject> = old.subjects().chain(new.subjects()).cloned().collect();
-    subjects.insert(Subject::Authenticated);
-    let whos: Vec<Who> = std::iter::once(Who::Anybody).chain(subjects.into_iter().map(Who::Named)).collect();
+fn changes<'s>(old: &'s CompiledService, new: &'s CompiledService, pairs: OperationPairs<'s>, own: &str) -> Vec<RightsChange> {
+    let mut subjects: BTreeSet<SubjectMatcher> = old.subjects().chain(new.subjects()).cloned().collect();
+    subjects.insert(SubjectMatcher::Authenticated);
+    let whos: Vec<CallerSet> = std::iter::once(CallerSet::Anybody).chain(subjects.into_iter().map(CallerSet::Named)).collect();
     let mut changes = Vec::new();
     for ((old_name, new_name), pair) in pairs {
         for who in &whos {
-            let right = |service: &Service, operation: Option<&ServiceOperation>, other: Option<&ServiceOperation>| {
-                operation.map_or_else(|| Right::none(service, other), |operation| service.right(who, own, operation))
+            let right = |service: &CompiledService, operation: Option<&ServiceOperation>, other: Option<&ServiceOperation>| {
+                operation.map_or_else(|| AccessRight::none(service, other), |operation| service.right(who, own, operation))
             };
             let (before, after) = (right(old, pair.old, pair.new), right(new, pair.new, pair.old));
             if let Some(effect) = effect(&before, &after) {
-                changes.push(Change {
+                changes.push(RightsChange {
                     service: new.key.clone(),
                     who: who.clone(),
                     old: old_name.clone(),
@@ -186,10 +186,10 @@ fn changes<'s>(old: &'s Service, new: &'s Service, pairs: Pairs<'s>, own: &str) 
 }
 
 /// Leaves out who only shares what happens to everybody.
-fn collapse(changes: Vec<Change>) -> Vec<Change> {
-    let everybody = Who::Named(Subject::Authenticated);
-    let shared: Vec<Change> = changes.iter().filter(|change| change.who == everybody).cloned().collect();
-    let same = |change: &Change| {
+fn collapse(changes: Vec<RightsChange>) -> Vec<RightsChange> {
+    let everybody = CallerSet::Named(SubjectMatcher::Authenticated);
+    let shared: Vec<RightsChange> = changes.iter().filter(|change| change.who == everybody).cloned().collect();
+    let same = |change: &RightsChange| {
         shared.iter().any(|all| {
             (&all.old, &all.new, all.effect) == (&change.old, &change.new, change.effect)
                 && (all.before.can, all.after.can) == (change.before.can, change.after.can)
@@ -201,25 +201,25 @@ fn collapse(changes: Vec<Change>) -> Vec<Change> {
     };
     changes
         .into_iter()
-        .filter(|change| change.who == everybody || change.who == Who::Anybody || !same(change))
+        .filter(|change| change.who == everybody || change.who == CallerSet::Anybody || !same(change))
         .collect()
 }
 
-fn effect(before: &Right, after: &Right) -> Option<Effect> {
+fn effect(before: &AccessRight, after: &AccessRight) -> Option<Effect> {
     // what is only audited goes through whoever asks, unless a policy that is enforced denies it
-    let can = |right: &Right| match right.audited {
-        true if right.denied => Can::No,
-        true => Can::Yes,
+    let can = |right: &AccessRight| match right.audited {
+        true if right.denied => Permission::No,
+        true => Permission::Yes,
         false => right.can,
     };
     match (can(before), can(after)) {
-        (Can::No, Can::No) => None,
-        (Can::No, _) => Some(Effect::Gains),
-        (_, Can::No) => Some(Effect::Loses),
-        (Can::If, Can::Yes) => Some(Effect::Widened),
-        (Can::Yes, Can::If) => Some(Effect::Narrowed),
-        (Can::If, Can::If) | (Can::Yes, Can::Yes) => {
-            let terms = |right: &Right| {
+        (Permission::No, Permission::No) => None,
+        (Permission::No, _) => Some(Effect::Gains),
+        (_, Permission::No) => Some(Effect::Loses),
+        (Permission::If, Permission::Yes) => Some(Effect::Widened),
+        (Permission::Yes, Permission::If) => Some(Effect::Narrowed),
+        (Permission::If, Permission::If) | (Permission::Yes, Permission::Yes) => {
+            let terms = |right: &AccessRight| {
                 let free = right.audited || right.public;
                 // which object asks for an approval is nothing to those who need one
                 let approval = right.approval.as_ref().map(|asked| (asked.by.clone(), asked.lasts));

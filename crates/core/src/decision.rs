@@ -1,9 +1,10 @@
 //! What was decided, and why.
 
-use crate::approval::{Given, Matter};
+use crate::approval::{GrantedApproval, ApprovalSubject};
 use crate::condition::{Condition, Truth};
 use crate::digest::Digest;
-use crate::policy::{Mode, PolicyKey};
+use crate::namespaced_name::NamespacedName;
+use crate::policy::EnforcementMode;
 use crate::risk::Assurance;
 use crate::scope::Scope;
 use crate::service::ServiceKey;
@@ -81,14 +82,14 @@ pub struct Challenge {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Approval {
     /// What it is about.
-    pub matter: Matter,
+    pub matter: ApprovalSubject,
     /// The one that carried an allow; `None` if there is none that counts.
-    pub given: Option<Given>,
+    pub given: Option<GrantedApproval>,
 }
 
 /// What the condition of a rule came to.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Judged {
+pub struct EvaluatedCondition {
     /// `<namespace>/<policy>/grants/<name>` or `<namespace>/<policy>/denials/<name>`.
     pub rule: Arc<str>,
     /// The condition.
@@ -103,11 +104,11 @@ pub struct Decision {
     /// Why; says also whether it is allowed.
     pub reason: Reason,
     /// Whether a denial is enforced.
-    pub mode: Mode,
+    pub mode: EnforcementMode,
     /// The service, once found.
     pub service: Option<ServiceKey>,
     /// The policy that declares the operation, once found; for a service that is closed the policy that closes it.
-    pub policy: Option<PolicyKey>,
+    pub policy: Option<NamespacedName>,
     /// The operation, once found.
     pub operation: Option<Arc<str>>,
     /// The grants that carried an allow, or the denial that applied.
@@ -123,7 +124,7 @@ pub struct Decision {
     /// More about the reason, for audit and explanations; not for callers.
     pub detail: Option<String>,
     /// What was found by conditions that read what no record holds, in the order in which they were looked at.
-    pub judged: Vec<Judged>,
+    pub judged: Vec<EvaluatedCondition>,
     /// The snapshot that it was decided from.
     pub revision: Digest,
 }
@@ -138,6 +139,6 @@ impl Decision {
     /// Whether the request goes through: allowed, or denied by policies that only audit.
     #[must_use]
     pub fn passes(&self) -> bool {
-        self.allowed() || self.mode == Mode::Audit
+        self.allowed() || self.mode == EnforcementMode::Audit
     }
 }

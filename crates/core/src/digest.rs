@@ -47,13 +47,13 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// Number of buckets of [`Contents`]: a change rehashes one bucket and the list of buckets. At 100,000 entries a
+/// Number of buckets of [`ContentDigests`]: a change rehashes one bucket and the list of buckets. At 100,000 entries a
 /// bucket has 400, some 30 kB, and the list 8 kB; both take microseconds.
 const BUCKETS: u8 = 255;
 
 /// Named contents and their joint digest, which does not depend on the order in which they came.
 #[derive(Debug, Clone)]
-pub struct Contents(Vec<Arc<Bucket>>);
+pub struct ContentDigests(Vec<Arc<Bucket>>);
 
 #[derive(Debug, Clone, Default)]
 struct Bucket {
@@ -62,13 +62,13 @@ struct Bucket {
     digest: Option<Digest>,
 }
 
-impl Default for Contents {
+impl Default for ContentDigests {
     fn default() -> Self {
         Self((0..=BUCKETS).map(|_| Arc::new(Bucket::default())).collect())
     }
 }
 
-impl Contents {
+impl ContentDigests {
     /// Puts or replaces one content.
     pub fn insert(&mut self, name: &str, digest: Digest) {
         self.change(name, |entries| {
@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn order_does_not_matter_and_content_does() {
         let names: Vec<String> = (0..1000).map(|i| format!("policy-{i}")).collect();
-        let (mut forth, mut back) = (Contents::default(), Contents::default());
+        let (mut forth, mut back) = (ContentDigests::default(), ContentDigests::default());
         names.iter().for_each(|name| forth.insert(name, Digest::of([name.as_bytes()])));
         names.iter().rev().for_each(|name| back.insert(name, Digest::of([name.as_bytes()])));
         let whole = forth.digest();

@@ -43,7 +43,7 @@ impl Evidence for () {}
 
 /// What somebody says of a request who is believed: an enforcement point, or a person who asks what would be.
 #[derive(Debug, Clone, Default)]
-pub struct Said {
+pub struct StatedEvidence {
     /// The headers, if they are known.
     pub headers: Option<Vec<(String, String)>>,
     /// `object` and `oldObject` of a request to the Kubernetes API, if they are known.
@@ -52,7 +52,7 @@ pub struct Said {
     pub resource: Option<Map<String, Json>>,
 }
 
-impl Evidence for Said {
+impl Evidence for StatedEvidence {
     fn headers(&self, each: &mut dyn FnMut(&str, Option<&[u8]>)) -> bool {
         let headers = self.headers.iter().flatten();
         headers.for_each(|(name, value)| each(name, Some(value.as_bytes())));
@@ -70,9 +70,9 @@ impl Evidence for Said {
 
 /// What some headers of a request say, or why nobody can tell.
 #[derive(Debug)]
-pub struct Headers(BTreeMap<Arc<str>, Result<String, &'static str>>);
+pub struct HeaderValues(BTreeMap<Arc<str>, Result<String, &'static str>>);
 
-impl Headers {
+impl HeaderValues {
     /// The headers of these names, which are in lower case; `None` where headers are not known. One that an application
     /// could read otherwise than a condition is not told: sent twice, or spelled with what gateway interfaces can't tell
     /// from a hyphen.

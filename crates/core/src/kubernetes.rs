@@ -1,6 +1,6 @@
 //! Requests to the Kubernetes API, as its admission webhooks see them, and patterns over them.
 
-use crate::policy::PolicyKey;
+use crate::namespaced_name::NamespacedName;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -74,7 +74,7 @@ pub struct ApiCall<'a> {
 
 impl ApiCall<'_> {
     /// Whether it is about the `AccessPolicy` of this name, in the namespace that it is made in.
-    pub(crate) fn is_policy(&self, key: &PolicyKey) -> bool {
+    pub(crate) fn is_policy(&self, key: &NamespacedName) -> bool {
         (self.group, self.resource) == ("durward.dev", "accesspolicies") && self.name == &*key.name
     }
 }

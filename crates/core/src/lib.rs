@@ -5,7 +5,7 @@
 //! [`decision::Decision`] comes out, the same one every time.
 //!
 //! ```text
-//! Policy … Policy ──unite──▶ Service ──put──▶ Snapshot ──route──▶ Route ──decide──▶ Decision
+//! Policy … Policy ──unite──▶ CompiledService ──put──▶ Snapshot ──route──▶ Route ──decide──▶ Decision
 //!                                                   ▲ Request        ▲ Principal, instant
 //! ```
 
@@ -19,6 +19,7 @@ pub mod evidence;
 pub mod host;
 pub mod kubernetes;
 mod lookup;
+pub mod namespaced_name;
 pub mod near;
 pub mod path;
 pub mod pods;

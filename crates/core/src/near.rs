@@ -2,10 +2,10 @@
 
 use crate::decide::Route;
 use crate::host::Host;
+use crate::namespaced_name::NamespacedName;
 use crate::path::{PathPattern, RequestPath, Segment};
-use crate::policy::PolicyKey;
 use crate::request::Call;
-use crate::service::{Service, ServiceOperation};
+use crate::service::{CompiledService, ServiceOperation};
 use crate::snapshot::Snapshot;
 use std::sync::Arc;
 
@@ -18,18 +18,18 @@ pub struct NearMiss {
     /// Audience of the service.
     pub audience: Arc<str>,
     /// The policy that declares it.
-    pub policy: PolicyKey,
+    pub policy: NamespacedName,
     /// The operation.
     pub operation: Arc<str>,
     /// Method and path as they are declared.
     pub pattern: String,
     /// What is different.
-    pub how: Miss,
+    pub how: Mismatch,
 }
 
 /// What is different about a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Miss {
+pub enum Mismatch {
     /// The method.
     Method,
     /// One segment of the path, counted from 1.
@@ -66,16 +66,16 @@ impl Route<'_, '_> {
 /// Services in which the same request is an operation.
 fn elsewhere(snapshot: &Snapshot, method: &str, request: &crate::request::Request<'_>) -> Vec<NearMiss> {
     let Call::Http { path, .. } = &request.call else { return Vec::new() };
-    let mut services: Vec<&Arc<Service>> = snapshot.services().collect();
+    let mut services: Vec<&Arc<CompiledService>> = snapshot.services().collect();
     services.sort_unstable_by(|a, b| a.key().cmp(b.key()));
     let found = services.into_iter().filter(|service| !service.hosts().is_empty()).filter_map(|service| {
         let (operation, _, pattern) = service.find(method, path).ok().flatten()?;
-        Some(miss(service, operation, method, pattern, Miss::Host(service.hosts().to_vec())))
+        Some(miss(service, operation, method, pattern, Mismatch::Host(service.hosts().to_vec())))
     });
     found.take(MOST).collect()
 }
 
-fn miss(service: &Service, operation: &ServiceOperation, method: &str, path: &PathPattern, how: Miss) -> NearMiss {
+fn miss(service: &CompiledService, operation: &ServiceOperation, method: &str, path: &PathPattern, how: Mismatch) -> NearMiss {
     NearMiss {
         audience: Arc::clone(&service.key.audience),
         policy: operation.policy.clone(),
@@ -85,7 +85,7 @@ fn miss(service: &Service, operation: &ServiceOperation, method: &str, path: &Pa
     }
 }
 
-impl Service {
+impl CompiledService {
     fn near_misses(&self, method: &str, path: &RequestPath<'_>) -> Vec<NearMiss> {
         let (mut methods, mut segments) = (Vec::new(), Vec::new());
         for operation in &self.operations {
@@ -94,7 +94,7 @@ impl Service {
                 let same_method = declared.method.is_none() || its_method == method;
                 match difference(declared.path.segments(), path) {
                     Some(None) if !same_method => {
-                        methods.push(miss(self, operation, its_method, &declared.path, Miss::Method));
+                        methods.push(miss(self, operation, its_method, &declared.path, Mismatch::Method));
                     }
                     Some(Some(how)) if same_method => {
                         segments.push(miss(self, operation, its_method, &declared.path, how));
@@ -109,7 +109,7 @@ impl Service {
 }
 
 /// Nothing if more than one segment differs; otherwise which one, if any does.
-fn difference(pattern: &[Segment], path: &RequestPath<'_>) -> Option<Option<Miss>> {
+fn difference(pattern: &[Segment], path: &RequestPath<'_>) -> Option<Option<Mismatch>> {
     let path = path.segments();
     let fits = |pattern: &[Segment], path: &[std::borrow::Cow<'_, str>]| {
         let (fixed, open) = match pattern.split_last() {
@@ -127,7 +127,7 @@ fn difference(pattern: &[Segment], path: &RequestPath<'_>) -> Option<Option<Miss
     let at = at.unwrap_or_else(|| pattern.len().min(path.len()));
     let (declared, asked) = (pattern.get(at), path.get(at));
     let rest = |list: usize| at.saturating_add(1).min(list);
-    let how = |declared: Option<&Segment>, asked: Option<&std::borrow::Cow<'_, str>>| Miss::Segment {
+    let how = |declared: Option<&Segment>, asked: Option<&std::borrow::Cow<'_, str>>| Mismatch::Segment {
         number: at + 1,
         declared: declared.map(Segment::to_string).unwrap_or_default(),
         asked: asked.map(ToString::to_string).unwrap_or_default(),

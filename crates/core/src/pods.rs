@@ -1,8 +1,9 @@
 //! Which pods policies are about, and the identity that those are minted.
 
-use crate::policy::{Denial, Mode, PolicyKey, Subject};
+use crate::namespaced_name::NamespacedName;
+use crate::policy::{CompiledDenial, EnforcementMode, SubjectMatcher};
 use crate::principal::PrincipalId;
-use crate::service::Service;
+use crate::service::CompiledService;
 use crate::snapshot::Snapshot;
 use chrono::TimeDelta;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,16 +14,16 @@ use thiserror::Error;
 /// Lifetime of a certificate where no policy says.
 pub const DEFAULT_TTL: TimeDelta = TimeDelta::hours(1);
 
-/// Pods of a namespace, or Namespaces, by their labels (`metav1.LabelSelector`); without any requirement all of them.
+/// ServicePods of a namespace, or Namespaces, by their labels (`metav1.LabelSelector`); without any requirement all of them.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Selector {
+pub struct LabelMatcher {
     /// All of these have to hold.
-    pub requirements: Vec<Requirement>,
+    pub requirements: Vec<LabelRequirement>,
 }
 
 /// One demand on a label.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Requirement {
+pub enum LabelRequirement {
     /// The label is there, with one of these values.
     In(Arc<str>, BTreeSet<Arc<str>>),
     /// The label is not there, or has another value.
@@ -33,7 +34,7 @@ pub enum Requirement {
     DoesNotExist(Arc<str>),
 }
 
-impl Requirement {
+impl LabelRequirement {
     /// The label.
     #[must_use]
     pub fn key(&self) -> &str {
@@ -43,14 +44,14 @@ impl Requirement {
     }
 }
 
-impl fmt::Display for Selector {
+impl fmt::Display for LabelMatcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |values: &BTreeSet<Arc<str>>| values.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
         let texts = self.requirements.iter().map(|requirement| match requirement {
-            Requirement::In(key, values) => format!("{key} in ({})", list(values)),
-            Requirement::NotIn(key, values) => format!("{key} notin ({})", list(values)),
-            Requirement::Exists(key) => key.to_string(),
-            Requirement::DoesNotExist(key) => format!("!{key}"),
+            LabelRequirement::In(key, values) => format!("{key} in ({})", list(values)),
+            LabelRequirement::NotIn(key, values) => format!("{key} notin ({})", list(values)),
+            LabelRequirement::Exists(key) => key.to_string(),
+            LabelRequirement::DoesNotExist(key) => format!("!{key}"),
         });
         let texts: Vec<String> = texts.collect();
         f.write_str(if texts.is_empty() { "any labels" } else { "labels " })?;
@@ -58,25 +59,25 @@ impl fmt::Display for Selector {
     }
 }
 
-impl Selector {
+impl LabelMatcher {
     /// Whether what has these labels is one of them.
     #[must_use]
     pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
         let get = |key: &Arc<str>| labels.get(key.as_ref()).map(String::as_str);
         self.requirements.iter().all(|requirement| match requirement {
-            Requirement::In(key, values) => get(key).is_some_and(|value| values.contains(value)),
-            Requirement::NotIn(key, values) => get(key).is_none_or(|value| !values.contains(value)),
-            Requirement::Exists(key) => get(key).is_some(),
-            Requirement::DoesNotExist(key) => get(key).is_none(),
+            LabelRequirement::In(key, values) => get(key).is_some_and(|value| values.contains(value)),
+            LabelRequirement::NotIn(key, values) => get(key).is_none_or(|value| !values.contains(value)),
+            LabelRequirement::Exists(key) => get(key).is_some(),
+            LabelRequirement::DoesNotExist(key) => get(key).is_none(),
         })
     }
 }
 
 /// The pods that are a service, and what they are minted.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Pods {
+pub struct ServicePods {
     /// Which.
-    pub selector: Selector,
+    pub selector: LabelMatcher,
     /// Lifetime of their certificates, at most.
     pub ttl: TimeDelta,
     /// DNS names beside the SPIFFE ID.
@@ -85,18 +86,18 @@ pub struct Pods {
 
 /// What a pod is minted, and because of which policies.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Minting {
+pub struct CertificateEntitlement {
     /// Lifetime of the certificate: the shortest that a policy says.
     pub ttl: TimeDelta,
     /// DNS names that it carries.
     pub dns_names: BTreeSet<Arc<str>>,
     /// The policies that are about the pod, with their generations.
-    pub policies: BTreeMap<PolicyKey, Option<i64>>,
+    pub policies: BTreeMap<NamespacedName, Option<i64>>,
 }
 
 /// Why a pod is minted nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum NotMinted {
+pub enum NotEntitled {
     /// No policy is about it.
     #[error("no policy is about the pod")]
     NoPolicy,
@@ -106,7 +107,7 @@ pub enum NotMinted {
     Denied(Arc<str>),
 }
 
-impl Minting {
+impl CertificateEntitlement {
     /// Names of the policies.
     #[must_use]
     pub fn named(&self) -> String {
@@ -114,8 +115,8 @@ impl Minting {
     }
 }
 
-impl Service {
-    fn generation(&self, policy: &PolicyKey) -> Option<i64> {
+impl CompiledService {
+    fn generation(&self, policy: &NamespacedName) -> Option<i64> {
         let found = self.policies.binary_search_by(|(key, _)| key.cmp(policy)).ok()?;
         self.policies.get(found)?.1
     }
@@ -125,33 +126,33 @@ impl Service {
         let grants = self.grants.iter().flat_map(|grant| grant.to.iter());
         let denials = self.denials.iter().flat_map(|denial| denial.to.iter());
         let named = grants.chain(denials).filter_map(|subject| match subject {
-            Subject::Principal(id) if id.is_workload() => Some(id.clone()),
+            SubjectMatcher::Principal(id) if id.is_workload() => Some(id.clone()),
             _ => None,
         });
         named.collect()
     }
 
     /// The policies of the service with a rule that names this workload.
-    fn naming<'s>(&'s self, id: &'s PrincipalId) -> impl Iterator<Item = PolicyKey> + 's {
+    fn naming<'s>(&'s self, id: &'s PrincipalId) -> impl Iterator<Item = NamespacedName> + 's {
         let names =
-            move |to: &[Subject]| to.iter().any(|subject| matches!(subject, Subject::Principal(named) if named == id));
+            move |to: &[SubjectMatcher]| to.iter().any(|subject| matches!(subject, SubjectMatcher::Principal(named) if named == id));
         let grants = self.grants.iter().filter(move |grant| names(&grant.to)).map(|grant| &grant.rule);
         let denials = self.denials.iter().filter(move |denial| names(&denial.to)).map(|denial| &denial.rule);
         // a rule is called `<namespace>/<policy>/<kind>/<name>`
         grants.chain(denials).filter_map(|rule| {
             let (namespace, rest) = rule.split_once('/')?;
-            Some(PolicyKey { namespace: namespace.into(), name: rest.split_once('/')?.0.into() })
+            Some(NamespacedName { namespace: namespace.into(), name: rest.split_once('/')?.0.into() })
         })
     }
 }
 
-impl Service {
+impl CompiledService {
     /// The first rule that denies this workload by name, without a condition, and is enforced.
     fn denies(&self, id: &PrincipalId) -> Option<&Arc<str>> {
-        let names = |denial: &&Arc<Denial>| {
-            denial.to.iter().any(|subject| matches!(subject, Subject::Principal(named) if named == id))
+        let names = |denial: &&Arc<CompiledDenial>| {
+            denial.to.iter().any(|subject| matches!(subject, SubjectMatcher::Principal(named) if named == id))
         };
-        let mut denials = self.denials.iter().filter(|denial| denial.when.is_none() && denial.mode == Mode::Enforce);
+        let mut denials = self.denials.iter().filter(|denial| denial.when.is_none() && denial.mode == EnforcementMode::Enforce);
         denials.find(names).map(|denial| &denial.rule)
     }
 }
@@ -172,8 +173,8 @@ impl Snapshot {
         &'s self,
         namespace: &str,
         labels: &'s BTreeMap<String, String>,
-    ) -> impl Iterator<Item = &'s Arc<Service>> {
-        let selects = |service: &&Arc<Service>| service.pods.iter().any(|(_, pods)| pods.selector.selects(labels));
+    ) -> impl Iterator<Item = &'s Arc<CompiledService>> {
+        let selects = |service: &&Arc<CompiledService>| service.pods.iter().any(|(_, pods)| pods.selector.selects(labels));
         self.selecting(namespace).iter().filter(selects)
     }
 
@@ -188,12 +189,12 @@ impl Snapshot {
         id: &PrincipalId,
         namespace: &str,
         labels: &BTreeMap<String, String>,
-    ) -> Result<Minting, NotMinted> {
+    ) -> Result<CertificateEntitlement, NotEntitled> {
         let own = self.naming(id).iter().filter(|service| *service.key.namespace == *namespace);
         if let Some(rule) = own.filter_map(|service| service.denies(id)).next() {
-            return Err(NotMinted::Denied(Arc::clone(rule)));
+            return Err(NotEntitled::Denied(Arc::clone(rule)));
         }
-        let mut minting = Minting { ttl: DEFAULT_TTL, dns_names: BTreeSet::new(), policies: BTreeMap::new() };
+        let mut minting = CertificateEntitlement { ttl: DEFAULT_TTL, dns_names: BTreeSet::new(), policies: BTreeMap::new() };
         let mut ttl = None::<TimeDelta>;
         let selecting = self.selecting(namespace).iter();
         let selecting =
@@ -208,6 +209,6 @@ impl Snapshot {
             minting.policies.extend(naming);
         }
         minting.ttl = ttl.unwrap_or(DEFAULT_TTL);
-        if minting.policies.is_empty() { Err(NotMinted::NoPolicy) } else { Ok(minting) }
+        if minting.policies.is_empty() { Err(NotEntitled::NoPolicy) } else { Ok(minting) }
     }
 }

@@ -1,17 +1,18 @@
 //! A compiled policy: everything parsed, nothing left to look up but other policies of the same service.
 
-use crate::approval::Approvers;
+use crate::approval::ApprovalRequirement;
 use crate::condition::Condition;
 use crate::digest::Digest;
 use crate::host::Host;
 use crate::kubernetes::ApiPattern;
+use crate::namespaced_name::NamespacedName;
 use crate::path::{Method, PathPattern};
-use crate::pods::{Pods, Selector};
+use crate::pods::{ServicePods, LabelMatcher};
 use crate::principal::{Identity, PrincipalId};
-use crate::relations::{Model, RelationEngine, RelationTo};
-use crate::risk::Risk;
+use crate::relations::{RelationModel, RelationBackend, RelationTarget};
+use crate::risk::RiskLevel;
 use crate::scope::Scope;
-use crate::token::Tokens;
+use crate::token::TokenSettings;
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -23,31 +24,16 @@ use thiserror::Error;
 /// Most scopes that one operation can require.
 pub const MAX_SCOPES: usize = 64;
 
-/// Namespace and name of a policy.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PolicyKey {
-    /// Kubernetes namespace.
-    pub namespace: Arc<str>,
-    /// Name of the `AccessPolicy`.
-    pub name: Arc<str>,
-}
-
-impl fmt::Display for PolicyKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
-
 /// One accepted way in.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Way {
+pub enum AuthenticationMethod {
     /// Certificates, JWT-SVIDs and service-account tokens of this trust domain.
     Workload,
     /// The `IdentityProvider` of this name.
     Provider(Arc<str>),
 }
 
-impl Way {
+impl AuthenticationMethod {
     /// Whether `caller` came in this way.
     #[must_use]
     pub fn admits(&self, caller: &Identity) -> bool {
@@ -58,7 +44,7 @@ impl Way {
     }
 }
 
-impl fmt::Display for Way {
+impl fmt::Display for AuthenticationMethod {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Workload => f.write_str("workload"),
@@ -69,7 +55,7 @@ impl fmt::Display for Way {
 
 /// Whether decisions are enforced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub enum Mode {
+pub enum EnforcementMode {
     /// What is denied is refused.
     #[default]
     Enforce,
@@ -79,7 +65,7 @@ pub enum Mode {
 
 /// Requests that are an operation.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Match {
+pub struct HttpPattern {
     /// The method; `None` for any.
     pub method: Option<Method>,
     /// The path.
@@ -88,28 +74,28 @@ pub struct Match {
 
 /// One thing that can be done with a service.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Operation {
+pub struct CompiledOperation {
     /// Unique in the service.
     pub name: Arc<str>,
     /// The requests that are this operation.
-    pub matches: Vec<Match>,
+    pub matches: Vec<HttpPattern>,
     /// The requests to the Kubernetes API, in the policy's own namespace, that are this operation.
     pub kubernetes: Vec<ApiPattern>,
     /// Scopes that a caller needs, all of them; at most [`MAX_SCOPES`].
     pub scopes: Arc<[Scope]>,
     /// Decides which credentials are good enough.
-    pub risk: Risk,
-    /// Oldest second factor of a person, for [`Risk::High`].
+    pub risk: RiskLevel,
+    /// Oldest second factor of a person, for [`RiskLevel::High`].
     pub max_age: TimeDelta,
-    /// Who has to approve it first, if anybody.
-    pub approval: Option<Arc<Approvers>>,
+    /// CallerSet has to approve it first, if anybody.
+    pub approval: Option<Arc<ApprovalRequirement>>,
     /// Open to everybody.
     pub public: bool,
 }
 
 /// Some callers.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Subject {
+pub enum SubjectMatcher {
     /// Everybody who is authenticated.
     Authenticated,
     /// One principal.
@@ -144,7 +130,7 @@ pub enum Subject {
         /// Trust domain of the cluster.
         trust_domain: Arc<str>,
         /// The labels.
-        labels: Selector,
+        labels: LabelMatcher,
     },
     /// Workloads by their SPIFFE IDs.
     Spiffe(SpiffePattern),
@@ -153,7 +139,7 @@ pub enum Subject {
 /// Labels of a Namespace.
 pub type Labels = BTreeMap<String, String>;
 
-impl Subject {
+impl SubjectMatcher {
     /// Whether `caller` is one of them; `labels` are those of its Namespace, if it is a workload of one that is known.
     #[must_use]
     pub fn includes(&self, caller: &Identity, labels: Option<&Labels>) -> bool {
@@ -181,7 +167,7 @@ impl Subject {
     }
 }
 
-impl fmt::Display for Subject {
+impl fmt::Display for SubjectMatcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Authenticated => f.write_str("everybody authenticated"),
@@ -286,11 +272,11 @@ impl fmt::Display for SpiffePattern {
 
 /// Scopes for some callers.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Grant {
+pub struct CompiledGrant {
     /// How decisions name it: `<namespace>/<policy>/grants/<name>`.
     pub rule: Arc<str>,
     /// Any of these.
-    pub to: Arc<[Subject]>,
+    pub to: Arc<[SubjectMatcher]>,
     /// What it gives, roles included, each once.
     pub scopes: Arc<[Scope]>,
     /// A scope counts only if the caller's token carries it too.
@@ -298,53 +284,53 @@ pub struct Grant {
     /// Must hold.
     pub when: Option<Arc<Condition>>,
     /// The caller must stand in this relation.
-    pub relation: Option<RelationTo>,
+    pub relation: Option<RelationTarget>,
 }
 
 /// Nothing for some callers.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Denial {
+pub struct CompiledDenial {
     /// How decisions name it: `<namespace>/<policy>/denials/<name>`.
     pub rule: Arc<str>,
     /// Any of these.
-    pub to: Arc<[Subject]>,
+    pub to: Arc<[SubjectMatcher]>,
     /// Applies unless this is known not to hold.
     pub when: Option<Arc<Condition>>,
     /// Why, for the audit record.
     pub reason: Option<Arc<str>>,
-    /// Mode of the policy that it comes from.
-    pub mode: Mode,
+    /// EnforcementMode of the policy that it comes from.
+    pub mode: EnforcementMode,
 }
 
 /// A compiled policy.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
     /// Which one.
-    pub key: PolicyKey,
+    pub key: NamespacedName,
     /// Audience of the service; with the namespace it says which policies share a service.
     pub audience: Arc<str>,
     /// Hosts of the service.
     pub hosts: Vec<Host>,
     /// The pods that are the service, if it says.
-    pub pods: Option<Pods>,
+    pub pods: Option<ServicePods>,
     /// How access tokens for the service are made.
-    pub tokens: Tokens,
+    pub tokens: TokenSettings,
     /// Accepted ways in, in the order in which they are tried.
-    pub ways: Arc<[Way]>,
+    pub ways: Arc<[AuthenticationMethod]>,
     /// What can be done.
-    pub operations: Vec<Arc<Operation>>,
+    pub operations: Vec<Arc<CompiledOperation>>,
     /// How relations between callers and the service's objects come about.
-    pub relations: Model,
-    /// Who knows these relations.
-    pub relation_engine: RelationEngine,
+    pub relations: RelationModel,
+    /// CallerSet knows these relations.
+    pub relation_engine: RelationBackend,
     /// Request headers that conditions read.
     pub headers: Vec<Arc<str>>,
-    /// Who may.
-    pub grants: Vec<Arc<Grant>>,
-    /// Who may not.
-    pub denials: Vec<Arc<Denial>>,
+    /// CallerSet may.
+    pub grants: Vec<Arc<CompiledGrant>>,
+    /// CallerSet may not.
+    pub denials: Vec<Arc<CompiledDenial>>,
     /// Whether decisions are enforced.
-    pub mode: Mode,
+    pub mode: EnforcementMode,
     /// Its `metadata.generation`, where there is one.
     pub generation: Option<i64>,
     /// Digest of what was compiled.

@@ -1,4 +1,4 @@
-//! Who a caller is, whatever credential it brought.
+//! CallerSet a caller is, whatever credential it brought.
 
 use crate::risk::Assurance;
 use crate::scope::Scope;
@@ -153,7 +153,7 @@ impl PrincipalId {
     }
 
     /// The `IdentityProvider` that the name itself names; [`KUBERNETES`] for users of the API server, `None` for
-    /// workloads. Who vouches for a caller is told by [`Identity::provider`].
+    /// workloads. CallerSet vouches for a caller is told by [`Identity::provider`].
     #[must_use]
     pub fn provider(&self) -> Option<&str> {
         match self {
@@ -273,7 +273,7 @@ fn is_trust_domain(text: &str) -> bool {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Identity {
-    /// Who.
+    /// CallerSet.
     pub id: PrincipalId,
     /// The `IdentityProvider` that vouches for a workload of another trust domain; `None` for our own workloads, and where
     /// the name says it.
@@ -302,13 +302,13 @@ pub struct Identity {
     pub expires_at: Option<DateTime<Utc>>,
     /// A second factor that counts at one operation alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub step_up: Option<StepUp>,
+    pub step_up: Option<CompletedStepUp>,
 }
 
 /// A second factor that a person has used for one operation. Everywhere else the person is as well known as without it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct StepUp {
+pub struct CompletedStepUp {
     /// Name of the operation.
     pub operation: Arc<str>,
     /// How the caller proved itself for it.

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 #[derive(Debug, Clone)]
 pub struct Request<'a> {
     /// The service that is asked for.
-    pub target: Target<'a>,
+    pub target: ServiceTarget<'a>,
     /// What is asked of it.
     pub call: Call<'a>,
     /// Where the request comes from, if a trusted party says so.
@@ -20,7 +20,7 @@ pub struct Request<'a> {
 
 /// How a request names its service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Target<'a> {
+pub enum ServiceTarget<'a> {
     /// By host: a `Host` or `:authority` value, with or without port.
     Host(&'a str),
     /// By the audience of its tokens.

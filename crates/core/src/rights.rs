@@ -1,14 +1,15 @@
 //! What callers may do, as far as policies alone say: by the subjects that rules name, without any request.
 //!
 //! Conditions are not evaluated. What depends on one, on a group that nobody said the caller is in, or on a relation,
-//! is [`Can::If`], with what it depends on.
+//! is [`Permission::If`], with what it depends on.
 
-use crate::approval::Approvers;
-use crate::policy::{Denial, Grant, Mode, PolicyKey, Subject, Way};
+use crate::approval::ApprovalRequirement;
+use crate::namespaced_name::NamespacedName;
+use crate::policy::{CompiledDenial, CompiledGrant, EnforcementMode, SubjectMatcher, AuthenticationMethod};
 use crate::principal::PrincipalId;
-use crate::risk::Risk;
+use crate::risk::RiskLevel;
 use crate::scope::Scope;
-use crate::service::{Service, ServiceOperation};
+use crate::service::{CompiledService, ServiceOperation};
 use crate::snapshot::Snapshot;
 use chrono::TimeDelta;
 use std::collections::BTreeSet;
@@ -16,16 +17,16 @@ use std::sync::Arc;
 
 /// Some callers, and what is known of them.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Who {
+pub enum CallerSet {
     /// Whoever asks, without a credential.
     Anybody,
     /// Callers as a rule names them: nothing else is known.
-    Named(Subject),
+    Named(SubjectMatcher),
     /// One principal with all its groups.
     Known(PrincipalId, BTreeSet<String>),
 }
 
-impl std::fmt::Display for Who {
+impl std::fmt::Display for CallerSet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Anybody => f.write_str("anybody, without a credential"),
@@ -37,7 +38,7 @@ impl std::fmt::Display for Who {
 
 /// Whether callers may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Can {
+pub enum Permission {
     /// Never.
     No,
     /// When something holds that policies alone do not tell.
@@ -48,16 +49,16 @@ pub enum Can {
 
 /// What some callers may do with one operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Right {
+pub struct AccessRight {
     /// Audience of the service.
     pub audience: Arc<str>,
     /// The policy that declares the operation.
-    pub policy: PolicyKey,
+    pub policy: NamespacedName,
     /// The operation.
     pub operation: Arc<str>,
     /// Whether they may.
-    pub can: Can,
-    /// For [`Can::If`] what has to hold, for [`Can::No`] what stands against it.
+    pub can: Permission,
+    /// For [`Permission::If`] what has to hold, for [`Permission::No`] what stands against it.
     pub because: BTreeSet<String>,
     /// What denies it all the same.
     pub unless: BTreeSet<String>,
@@ -68,38 +69,38 @@ pub struct Right {
     /// Whether it is open to everybody.
     pub public: bool,
     /// Decides which credentials are good enough.
-    pub risk: Risk,
+    pub risk: RiskLevel,
     /// Oldest second factor of a person, for high risk.
     pub max_age: Option<TimeDelta>,
-    /// Who has to approve it first, and for how long that counts.
-    pub approval: Option<Arc<Approvers>>,
+    /// CallerSet has to approve it first, and for how long that counts.
+    pub approval: Option<Arc<ApprovalRequirement>>,
     /// Ways in that are accepted.
-    pub ways: BTreeSet<Way>,
+    pub ways: BTreeSet<AuthenticationMethod>,
     /// Whether a refusal is only recorded.
     pub audited: bool,
     /// Whether a denial that is enforced always applies.
     pub denied: bool,
 }
 
-impl Right {
+impl AccessRight {
     /// What anybody may with requests that are no operation of a service; `other` is the operation that they are elsewhere.
-    pub(crate) fn none(service: &Service, other: Option<&ServiceOperation>) -> Self {
-        let nobody = || PolicyKey { namespace: Arc::clone(&service.key.namespace), name: "".into() };
+    pub(crate) fn none(service: &CompiledService, other: Option<&ServiceOperation>) -> Self {
+        let nobody = || NamespacedName { namespace: Arc::clone(&service.key.namespace), name: "".into() };
         Self {
             audience: Arc::clone(&service.key.audience),
             policy: other.map_or_else(nobody, |other| other.policy.clone()),
             operation: other.map_or_else(|| "".into(), |other| Arc::clone(&other.operation.name)),
-            can: Can::No,
+            can: Permission::No,
             because: BTreeSet::from(["it is no operation".to_owned()]),
             unless: BTreeSet::new(),
             grants: BTreeSet::new(),
             missing: Vec::new(),
             public: false,
-            risk: Risk::Standard,
+            risk: RiskLevel::Standard,
             max_age: None,
             approval: None,
             ways: BTreeSet::new(),
-            audited: service.mode == Mode::Audit,
+            audited: service.mode == EnforcementMode::Audit,
             denied: false,
         }
     }
@@ -116,29 +117,29 @@ enum Covers {
 impl Snapshot {
     /// Everybody whom a rule names.
     #[must_use]
-    pub fn subjects(&self) -> BTreeSet<Subject> {
+    pub fn subjects(&self) -> BTreeSet<SubjectMatcher> {
         self.services().flat_map(|service| service.subjects()).cloned().collect()
     }
 
     /// What these callers may do with every operation there is, in the order of services and operations. `own` is the
     /// trust domain of the cluster's own workloads.
     #[must_use]
-    pub fn rights(&self, who: &Who, own: &str) -> Vec<Right> {
-        let mut services: Vec<&Arc<Service>> = self.services().collect();
+    pub fn rights(&self, who: &CallerSet, own: &str) -> Vec<AccessRight> {
+        let mut services: Vec<&Arc<CompiledService>> = self.services().collect();
         services.sort_unstable_by(|a, b| a.key().cmp(b.key()));
         services.into_iter().flat_map(|service| service.rights(who, own)).collect()
     }
 }
 
-impl Service {
+impl CompiledService {
     /// Everybody whom a rule of this service names.
-    pub fn subjects(&self) -> impl Iterator<Item = &Subject> {
+    pub fn subjects(&self) -> impl Iterator<Item = &SubjectMatcher> {
         let grants = self.grants.iter().flat_map(|grant| grant.to.iter());
         grants.chain(self.denials.iter().flat_map(|denial| denial.to.iter()))
     }
 
     /// Every operation with the policy that declares it.
-    pub fn declared(&self) -> impl Iterator<Item = (&PolicyKey, &Arc<str>)> {
+    pub fn declared(&self) -> impl Iterator<Item = (&NamespacedName, &Arc<str>)> {
         self.operations.iter().map(|operation| (&operation.policy, &operation.operation.name))
     }
 
@@ -149,26 +150,26 @@ impl Service {
     }
 
     /// What these callers may do with the operations of this service.
-    pub fn rights(&self, who: &Who, own: &str) -> impl Iterator<Item = Right> {
+    pub fn rights(&self, who: &CallerSet, own: &str) -> impl Iterator<Item = AccessRight> {
         self.operations.iter().map(move |operation| self.right(who, own, operation))
     }
 
-    pub(crate) fn right(&self, who: &Who, own: &str, operation: &ServiceOperation) -> Right {
-        let mut right = Right {
+    pub(crate) fn right(&self, who: &CallerSet, own: &str, operation: &ServiceOperation) -> AccessRight {
+        let mut right = AccessRight {
             audience: Arc::clone(&self.key.audience),
             policy: operation.policy.clone(),
             operation: Arc::clone(&operation.operation.name),
-            can: Can::Yes,
+            can: Permission::Yes,
             because: BTreeSet::new(),
             unless: BTreeSet::new(),
             grants: BTreeSet::new(),
             missing: Vec::new(),
             public: operation.operation.public,
             risk: operation.operation.risk,
-            max_age: (operation.operation.risk == Risk::High).then_some(operation.operation.max_age),
+            max_age: (operation.operation.risk == RiskLevel::High).then_some(operation.operation.max_age),
             approval: operation.operation.approval.clone(),
             ways: operation.ways.iter().cloned().collect(),
-            audited: operation.mode == Mode::Audit,
+            audited: operation.mode == EnforcementMode::Audit,
             denied: false,
         };
         if operation.operation.public {
@@ -176,7 +177,7 @@ impl Service {
         }
         self.granted(who, own, operation, &mut right);
         let mut against = kept_out(who, own, operation);
-        for denial in self.denials.iter().filter(|denial| denial.mode == Mode::Enforce) {
+        for denial in self.denials.iter().filter(|denial| denial.mode == EnforcementMode::Enforce) {
             match (covers(&denial.to, who, own), &denial.when) {
                 (Covers::None, _) => {}
                 (Covers::All, None) => {
@@ -187,15 +188,15 @@ impl Service {
             }
         }
         if let Some(why) = against {
-            (right.can, right.because) = (Can::No, BTreeSet::from([why]));
+            (right.can, right.because) = (Permission::No, BTreeSet::from([why]));
         }
-        if right.can == Can::No && !right.audited {
+        if right.can == Permission::No && !right.audited {
             right.unless.clear();
         }
         right
     }
 
-    fn granted(&self, who: &Who, own: &str, operation: &ServiceOperation, right: &mut Right) {
+    fn granted(&self, who: &CallerSet, own: &str, operation: &ServiceOperation, right: &mut AccessRight) {
         let required: BTreeSet<&Scope> = operation.operation.scopes.iter().collect();
         let (mut sure, mut possible, mut terms) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
         for candidate in operation.grants.all() {
@@ -221,10 +222,10 @@ impl Service {
             .collect();
         if !right.missing.is_empty() {
             let missing = right.missing.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ");
-            right.can = Can::No;
+            right.can = Permission::No;
             right.because.insert(format!("nobody gives {missing}"));
         } else if !required.iter().all(|scope| sure.contains(scope)) {
-            right.can = Can::If;
+            right.can = Permission::If;
             let needed = terms.into_iter().filter(|(gives, _)| gives.iter().any(|scope| !sure.contains(scope)));
             right.because.extend(needed.map(|(_, term)| term));
         }
@@ -232,35 +233,35 @@ impl Service {
 }
 
 /// Why callers can't even come so far that grants matter.
-fn kept_out(who: &Who, own: &str, operation: &ServiceOperation) -> Option<String> {
+fn kept_out(who: &CallerSet, own: &str, operation: &ServiceOperation) -> Option<String> {
     let id = match who {
-        Who::Anybody => return Some("a credential is needed".to_owned()),
-        Who::Named(Subject::Principal(id)) | Who::Known(id, _) => Some(id),
-        Who::Named(_) => None,
+        CallerSet::Anybody => return Some("a credential is needed".to_owned()),
+        CallerSet::Named(SubjectMatcher::Principal(id)) | CallerSet::Known(id, _) => Some(id),
+        CallerSet::Named(_) => None,
     };
     if let Some(PrincipalId::Key { .. }) = id
-        && operation.operation.risk > Risk::Low
+        && operation.operation.risk > RiskLevel::Low
     {
         return Some(format!("an API key is not enough for risk {:?}", operation.operation.risk));
     }
     // who calls the Kubernetes API came in by the API server's own ways
     let admitted = !operation.operation.kubernetes.is_empty()
         || operation.ways.iter().any(|way| match (way, who, id) {
-            (Way::Workload, _, Some(id)) => vouched(id, own) == Vouched::Own,
-            (Way::Provider(name), _, Some(id)) => vouched(id, own).by(name) != Covers::None,
+            (AuthenticationMethod::Workload, _, Some(id)) => vouched(id, own) == Vouched::Own,
+            (AuthenticationMethod::Provider(name), _, Some(id)) => vouched(id, own).by(name) != Covers::None,
             (
                 way,
-                Who::Named(
-                    Subject::Provider(provider) | Subject::Group { provider, .. } | Subject::Claims { provider, .. },
+                CallerSet::Named(
+                    SubjectMatcher::Provider(provider) | SubjectMatcher::Group { provider, .. } | SubjectMatcher::Claims { provider, .. },
                 ),
                 _,
-            ) => *way == Way::Provider(Arc::clone(provider)),
+            ) => *way == AuthenticationMethod::Provider(Arc::clone(provider)),
             _ => true,
         });
     (!admitted).then(|| "the policy does not accept their way in".to_owned())
 }
 
-/// Who vouches for a principal.
+/// CallerSet vouches for a principal.
 #[derive(Debug, PartialEq, Eq)]
 enum Vouched<'i> {
     /// The cluster itself.
@@ -288,26 +289,26 @@ fn vouched<'i>(id: &'i PrincipalId, own: &str) -> Vouched<'i> {
     }
 }
 
-fn covers(to: &[Subject], who: &Who, own: &str) -> Covers {
+fn covers(to: &[SubjectMatcher], who: &CallerSet, own: &str) -> Covers {
     to.iter().map(|subject| covers_one(subject, who, own)).max().unwrap_or(Covers::None)
 }
 
-fn covers_one(subject: &Subject, who: &Who, own: &str) -> Covers {
+fn covers_one(subject: &SubjectMatcher, who: &CallerSet, own: &str) -> Covers {
     match (subject, who) {
-        (_, Who::Anybody) => Covers::None,
-        (Subject::Authenticated, _) => Covers::All,
-        (subject, Who::Named(named)) if subject == named => Covers::All,
-        (Subject::Principal(wanted), Who::Named(Subject::Principal(id)) | Who::Known(id, _)) => {
+        (_, CallerSet::Anybody) => Covers::None,
+        (SubjectMatcher::Authenticated, _) => Covers::All,
+        (subject, CallerSet::Named(named)) if subject == named => Covers::All,
+        (SubjectMatcher::Principal(wanted), CallerSet::Named(SubjectMatcher::Principal(id)) | CallerSet::Known(id, _)) => {
             if wanted == id {
                 Covers::All
             } else {
                 Covers::None
             }
         }
-        (Subject::Provider(provider), Who::Named(Subject::Principal(id)) | Who::Known(id, _)) => {
+        (SubjectMatcher::Provider(provider), CallerSet::Named(SubjectMatcher::Principal(id)) | CallerSet::Known(id, _)) => {
             vouched(id, own).by(provider)
         }
-        (Subject::Group { provider, group }, Who::Known(id, groups)) => {
+        (SubjectMatcher::Group { provider, group }, CallerSet::Known(id, groups)) => {
             if groups.contains(group.as_ref()) {
                 vouched(id, own).by(provider)
             } else {
@@ -315,42 +316,42 @@ fn covers_one(subject: &Subject, who: &Who, own: &str) -> Covers {
             }
         }
         // nobody said which groups the principal is in
-        (Subject::Group { provider, .. }, Who::Named(Subject::Principal(id))) => {
+        (SubjectMatcher::Group { provider, .. }, CallerSet::Named(SubjectMatcher::Principal(id))) => {
             vouched(id, own).by(provider).min(Covers::Some)
         }
-        (_, Who::Named(Subject::Authenticated)) => Covers::Some,
-        (subject, Who::Named(Subject::Principal(id))) => covers_principal(subject, id, None, own),
-        (subject, Who::Known(id, groups)) => covers_principal(subject, id, Some(groups), own),
-        (subject, Who::Named(Subject::Claims { provider: of, group: in_group, .. })) => match subject {
-            Subject::Provider(provider) if provider == of => Covers::All,
-            Subject::Group { provider, group } if provider == of && in_group.as_ref() == Some(group) => Covers::All,
-            Subject::Group { provider, .. } | Subject::Claims { provider, .. } if provider == of => Covers::Some,
-            Subject::Principal(id) => vouched(id, own).by(of).min(Covers::Some),
-            Subject::Spiffe(pattern) if *pattern.trust_domain != *own => Covers::Some,
+        (_, CallerSet::Named(SubjectMatcher::Authenticated)) => Covers::Some,
+        (subject, CallerSet::Named(SubjectMatcher::Principal(id))) => covers_principal(subject, id, None, own),
+        (subject, CallerSet::Known(id, groups)) => covers_principal(subject, id, Some(groups), own),
+        (subject, CallerSet::Named(SubjectMatcher::Claims { provider: of, group: in_group, .. })) => match subject {
+            SubjectMatcher::Provider(provider) if provider == of => Covers::All,
+            SubjectMatcher::Group { provider, group } if provider == of && in_group.as_ref() == Some(group) => Covers::All,
+            SubjectMatcher::Group { provider, .. } | SubjectMatcher::Claims { provider, .. } if provider == of => Covers::Some,
+            SubjectMatcher::Principal(id) => vouched(id, own).by(of).min(Covers::Some),
+            SubjectMatcher::Spiffe(pattern) if *pattern.trust_domain != *own => Covers::Some,
             _ => Covers::None,
         },
-        (subject, Who::Named(Subject::Namespace { .. } | Subject::Namespaces { .. })) => match subject {
-            Subject::Provider(_) | Subject::Group { .. } | Subject::Claims { .. } => Covers::None,
+        (subject, CallerSet::Named(SubjectMatcher::Namespace { .. } | SubjectMatcher::Namespaces { .. })) => match subject {
+            SubjectMatcher::Provider(_) | SubjectMatcher::Group { .. } | SubjectMatcher::Claims { .. } => Covers::None,
             _ => Covers::Some,
         },
         // which of them are whose, nobody can tell from the patterns alone
-        (_, Who::Named(Subject::Spiffe(_))) => Covers::Some,
-        (Subject::Provider(provider), Who::Named(Subject::Group { provider: of, .. })) => {
+        (_, CallerSet::Named(SubjectMatcher::Spiffe(_))) => Covers::Some,
+        (SubjectMatcher::Provider(provider), CallerSet::Named(SubjectMatcher::Group { provider: of, .. })) => {
             if provider == of {
                 Covers::All
             } else {
                 Covers::None
             }
         }
-        (subject, Who::Named(Subject::Provider(provider) | Subject::Group { provider, .. })) => {
+        (subject, CallerSet::Named(SubjectMatcher::Provider(provider) | SubjectMatcher::Group { provider, .. })) => {
             let within = match subject {
-                Subject::Principal(id) => vouched(id, own).by(provider),
-                Subject::Group { provider: of, .. } | Subject::Provider(of) | Subject::Claims { provider: of, .. }
+                SubjectMatcher::Principal(id) => vouched(id, own).by(provider),
+                SubjectMatcher::Group { provider: of, .. } | SubjectMatcher::Provider(of) | SubjectMatcher::Claims { provider: of, .. }
                     if of == provider =>
                 {
                     Covers::Some
                 }
-                Subject::Spiffe(pattern) if *pattern.trust_domain != *own => Covers::Some,
+                SubjectMatcher::Spiffe(pattern) if *pattern.trust_domain != *own => Covers::Some,
                 _ => Covers::None,
             };
             within.min(Covers::Some)
@@ -359,28 +360,28 @@ fn covers_one(subject: &Subject, who: &Who, own: &str) -> Covers {
 }
 
 /// How a subject that stands for many covers one principal, with its groups if they are known.
-fn covers_principal(subject: &Subject, id: &PrincipalId, groups: Option<&BTreeSet<String>>, own: &str) -> Covers {
+fn covers_principal(subject: &SubjectMatcher, id: &PrincipalId, groups: Option<&BTreeSet<String>>, own: &str) -> Covers {
     let sure = |holds: bool| if holds { Covers::All } else { Covers::None };
     match subject {
-        Subject::Spiffe(pattern) => sure(pattern.matches(id)),
-        Subject::Namespace { trust_domain, namespace } => {
+        SubjectMatcher::Spiffe(pattern) => sure(pattern.matches(id)),
+        SubjectMatcher::Namespace { trust_domain, namespace } => {
             sure(matches!(id, PrincipalId::Workload { trust_domain: of, namespace: within, .. }
                 if of == trust_domain && within == namespace))
         }
         // its labels are not told here
-        Subject::Namespaces { trust_domain, .. } => {
+        SubjectMatcher::Namespaces { trust_domain, .. } => {
             sure(matches!(id, PrincipalId::Workload { trust_domain: of, .. } if of == trust_domain)).min(Covers::Some)
         }
-        Subject::Claims { provider, group, .. } => {
+        SubjectMatcher::Claims { provider, group, .. } => {
             let outside = group.as_ref().is_some_and(|group| groups.is_some_and(|all| !all.contains(group.as_ref())));
             if outside { Covers::None } else { vouched(id, own).by(provider).min(Covers::Some) }
         }
-        Subject::Authenticated | Subject::Principal(_) | Subject::Provider(_) | Subject::Group { .. } => Covers::None,
+        SubjectMatcher::Authenticated | SubjectMatcher::Principal(_) | SubjectMatcher::Provider(_) | SubjectMatcher::Group { .. } => Covers::None,
     }
 }
 
 /// What a grant depends on; nothing if it always gives.
-fn of_grant(grant: &Grant, covered: Covers) -> Option<String> {
+fn of_grant(grant: &CompiledGrant, covered: Covers) -> Option<String> {
     let mut terms = Vec::new();
     if covered == Covers::Some {
         terms.push(format!("who asks is {}", named(&grant.to)));
@@ -393,7 +394,7 @@ fn of_grant(grant: &Grant, covered: Covers) -> Option<String> {
     (!terms.is_empty()).then(|| format!("{}: {}", grant.rule, terms.join(", and ")))
 }
 
-fn of_denial(denial: &Denial, covered: Covers) -> String {
+fn of_denial(denial: &CompiledDenial, covered: Covers) -> String {
     let mut terms = Vec::new();
     if covered == Covers::Some {
         terms.push(format!("who asks is {}", named(&denial.to)));
@@ -402,6 +403,6 @@ fn of_denial(denial: &Denial, covered: Covers) -> String {
     format!("{}: {}", denial.rule, terms.join(", and "))
 }
 
-fn named(to: &[Subject]) -> String {
+fn named(to: &[SubjectMatcher]) -> String {
     to.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
 }

@@ -64,7 +64,7 @@ impl fmt::Display for Assurance {
 
 /// What an operation can cost when the wrong caller gets through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
-pub enum Risk {
+pub enum RiskLevel {
     /// Any credential is enough, a shared secret included.
     Low,
     /// [`Assurance::Bearer`] and up.

@@ -1,12 +1,12 @@
 //! From method and path to an operation: a tree of segments, searched from the most specific branch.
 
 use crate::path::{Ambiguity, Method, RequestPath, Segment};
-use crate::policy::Match;
+use crate::policy::HttpPattern;
 use std::borrow::Cow;
 use std::sync::Arc;
 
 /// A match of a service: index of the operation and of the match within it.
-pub(crate) type Target = (usize, usize);
+pub(crate) type RouteTarget = (usize, usize);
 
 /// The tree. Two patterns that differ only in the names of their captures are one place in it.
 #[derive(Debug, Default)]
@@ -16,14 +16,14 @@ pub(crate) struct Routes {
     /// The literals without their case, in order, but for those that have none.
     folded: Vec<Box<str>>,
     capture: Option<Box<Routes>>,
-    rest: Leaf,
-    end: Leaf,
+    rest: RouteLeaf,
+    end: RouteLeaf,
 }
 
 #[derive(Debug, Default)]
-struct Leaf {
-    methods: Vec<(Method, Target)>,
-    any: Option<Target>,
+struct RouteLeaf {
+    methods: Vec<(Method, RouteTarget)>,
+    any: Option<RouteTarget>,
 }
 
 impl Routes {
@@ -31,7 +31,7 @@ impl Routes {
     ///
     /// # Errors
     /// With the target that already claims the same requests; nothing is changed then.
-    pub(crate) fn insert(&mut self, pattern: &Match, target: Target) -> Result<(), Target> {
+    pub(crate) fn insert(&mut self, pattern: &HttpPattern, target: RouteTarget) -> Result<(), RouteTarget> {
         let mut node = self;
         for segment in pattern.path.segments() {
             node = match segment {
@@ -44,7 +44,7 @@ impl Routes {
     }
 
     /// The target that already claims these requests.
-    pub(crate) fn holder(&self, pattern: &Match) -> Option<Target> {
+    pub(crate) fn holder(&self, pattern: &HttpPattern) -> Option<RouteTarget> {
         let mut node = self;
         for segment in pattern.path.segments() {
             node = match segment {
@@ -61,7 +61,7 @@ impl Routes {
     ///
     /// # Errors
     /// [`Ambiguity::Case`] when the path is a declared one but for upper and lower case.
-    pub(crate) fn find(&self, method: &str, path: &RequestPath<'_>) -> Result<Option<Target>, Ambiguity> {
+    pub(crate) fn find(&self, method: &str, path: &RequestPath<'_>) -> Result<Option<RouteTarget>, Ambiguity> {
         self.search(method, path.segments())
     }
 
@@ -95,7 +95,7 @@ impl Routes {
             || matches!(folded, Cow::Owned(folded) if self.at(&folded).is_some())
     }
 
-    fn search(&self, method: &str, path: &[Cow<'_, str>]) -> Result<Option<Target>, Ambiguity> {
+    fn search(&self, method: &str, path: &[Cow<'_, str>]) -> Result<Option<RouteTarget>, Ambiguity> {
         let Some((head, tail)) = path.split_first() else { return Ok(self.end.get(method)) };
         match self.at(head) {
             Some(node) => {
@@ -126,8 +126,8 @@ fn folded(text: &str) -> Cow<'_, str> {
     text.into()
 }
 
-impl Leaf {
-    fn insert(&mut self, method: Option<&Method>, target: Target) -> Result<(), Target> {
+impl RouteLeaf {
+    fn insert(&mut self, method: Option<&Method>, target: RouteTarget) -> Result<(), RouteTarget> {
         if let Some(taken) = self.holder(method) {
             return Err(taken);
         }
@@ -141,15 +141,15 @@ impl Leaf {
         Ok(())
     }
 
-    fn holder(&self, method: Option<&Method>) -> Option<Target> {
+    fn holder(&self, method: Option<&Method>) -> Option<RouteTarget> {
         method.map_or(self.any, |method| self.stated(method.as_str()))
     }
 
-    fn get(&self, method: &str) -> Option<Target> {
+    fn get(&self, method: &str) -> Option<RouteTarget> {
         self.stated(method).or(self.any)
     }
 
-    fn stated(&self, method: &str) -> Option<Target> {
+    fn stated(&self, method: &str) -> Option<RouteTarget> {
         self.methods.iter().find(|(stated, _)| stated.as_str() == method).map(|(_, target)| *target)
     }
 }

@@ -3,16 +3,15 @@
 use crate::host::Host;
 use crate::kubernetes::{ApiCall, ApiPattern};
 use crate::lookup::Lookup;
+use crate::namespaced_name::NamespacedName;
 use crate::path::{Ambiguity, PathPattern, RequestPath};
-use crate::pods::{Pods, Requirement};
-use crate::policy::{
-    Denial, Grant, Labels, MAX_SCOPES, Mode, Operation, Policy, PolicyKey, SpiffePattern, Subject, Way,
-};
+use crate::pods::{ServicePods, LabelRequirement};
+use crate::policy::{CompiledDenial, CompiledGrant, Labels, MAX_SCOPES, EnforcementMode, CompiledOperation, Policy, SpiffePattern, SubjectMatcher, AuthenticationMethod};
 use crate::principal::{Identity, PrincipalId};
-use crate::relations::{Model, RelationEngine, RelationTo};
+use crate::relations::{RelationModel, RelationBackend, RelationTarget};
 use crate::routes::Routes;
 use crate::scope::Scope;
-use crate::token::Tokens;
+use crate::token::TokenSettings;
 use foldhash::fast::RandomState;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -29,26 +28,26 @@ pub struct ServiceKey {
 
 /// The policies of one service, united. Immutable.
 #[derive(Debug)]
-pub struct Service {
+pub struct CompiledService {
     pub(crate) key: ServiceKey,
     pub(crate) hosts: Box<[Host]>,
     /// The policies in order, with their generations.
-    pub(crate) policies: Box<[(PolicyKey, Option<i64>)]>,
-    /// Pods that are the service, each with the policy that says so.
-    pub(crate) pods: Box<[(PolicyKey, Pods)]>,
-    pub(crate) tokens: Tokens,
-    pub(crate) ways: Arc<[Way]>,
-    pub(crate) mode: Mode,
+    pub(crate) policies: Box<[(NamespacedName, Option<i64>)]>,
+    /// ServicePods that are the service, each with the policy that says so.
+    pub(crate) pods: Box<[(NamespacedName, ServicePods)]>,
+    pub(crate) tokens: TokenSettings,
+    pub(crate) ways: Arc<[AuthenticationMethod]>,
+    pub(crate) mode: EnforcementMode,
     pub(crate) operations: Box<[ServiceOperation]>,
-    pub(crate) relations: Model,
-    pub(crate) relation_engine: RelationEngine,
-    pub(crate) grants: Box<[Arc<Grant>]>,
-    pub(crate) denials: Box<[Arc<Denial>]>,
+    pub(crate) relations: RelationModel,
+    pub(crate) relation_engine: RelationBackend,
+    pub(crate) grants: Box<[Arc<CompiledGrant>]>,
+    pub(crate) denials: Box<[Arc<CompiledDenial>]>,
     pub(crate) denial_index: SubjectIndex<usize>,
     /// Policies of which the version that was in force is not known here. As long as there is one the service has no operation,
     /// and every request is denied.
-    closed_by: Box<[PolicyKey]>,
-    /// Headers that conditions read.
+    closed_by: Box<[NamespacedName]>,
+    /// HeaderValues that conditions read.
     pub(crate) headers: Box<[Arc<str>]>,
     /// Fields of `kubernetes` and `resource` that they read.
     pub(crate) objects: Box<[&'static str]>,
@@ -62,16 +61,16 @@ pub struct Service {
 /// An operation with the grants that matter to it.
 #[derive(Debug)]
 pub(crate) struct ServiceOperation {
-    pub(crate) operation: Arc<Operation>,
-    pub(crate) policy: PolicyKey,
-    pub(crate) ways: Arc<[Way]>,
-    pub(crate) mode: Mode,
-    pub(crate) grants: SubjectIndex<Candidate>,
+    pub(crate) operation: Arc<CompiledOperation>,
+    pub(crate) policy: NamespacedName,
+    pub(crate) ways: Arc<[AuthenticationMethod]>,
+    pub(crate) mode: EnforcementMode,
+    pub(crate) grants: SubjectIndex<GrantCandidate>,
 }
 
 /// A grant, and which of an operation's scopes it gives: bit `i` stands for scope `i`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Candidate {
+pub(crate) struct GrantCandidate {
     pub(crate) grant: usize,
     pub(crate) gives: u64,
 }
@@ -85,7 +84,7 @@ pub enum OperationConflict {
         /// Name of the operation.
         name: Arc<str>,
         /// The policy that came first.
-        other: PolicyKey,
+        other: NamespacedName,
     },
     /// Both claim the same requests.
     #[error("operation `{name}` matches `{pattern}`, which operation `{other_name}` of policy {other} claims already")]
@@ -97,7 +96,7 @@ pub enum OperationConflict {
         /// Name of the operation that came first.
         other_name: Arc<str>,
         /// The policy that came first.
-        other: PolicyKey,
+        other: NamespacedName,
     },
     /// Both declare a type of objects.
     #[error("the relations of `{name}` are already declared by policy {other}")]
@@ -105,30 +104,30 @@ pub enum OperationConflict {
         /// Name of the type.
         name: Arc<str>,
         /// The policy that came first.
-        other: PolicyKey,
+        other: NamespacedName,
     },
     /// They look up their relations in different places.
     #[error(
         "policy {other} of the same service has another `relationEngine`; all that declare relations need the same"
     )]
-    RelationEngine {
+    RelationBackend {
         /// The policy that came first.
-        other: PolicyKey,
+        other: NamespacedName,
     },
 }
 
 /// Policies of one service on the way to being united, the oldest first.
 #[derive(Debug, Default)]
-pub struct Union {
+pub struct PolicyUnion {
     policies: Vec<Arc<Policy>>,
     /// Name and policy of each operation.
-    declared: Vec<(Arc<str>, PolicyKey)>,
+    declared: Vec<(Arc<str>, NamespacedName)>,
     routes: Routes,
     kubernetes: Vec<(ApiPattern, usize)>,
     names: Map<Arc<str>, usize>,
 }
 
-impl Union {
+impl PolicyUnion {
     /// Adds a policy of the same namespace and audience, as a whole or not at all.
     ///
     /// # Errors
@@ -172,12 +171,12 @@ impl Union {
 
     /// A policy that closes the service, if there is one. Nobody can tell then whether another fits in.
     #[must_use]
-    pub fn closed_by(&self) -> Option<&PolicyKey> {
+    pub fn closed_by(&self) -> Option<&NamespacedName> {
         self.policies.iter().find(|policy| policy.forgotten.is_some()).map(|policy| &policy.key)
     }
 
     /// The patterns of an operation that are taken, with the operation that has them.
-    fn holders(&self, operation: &Operation) -> impl Iterator<Item = (String, usize)> {
+    fn holders(&self, operation: &CompiledOperation) -> impl Iterator<Item = (String, usize)> {
         let http = operation.matches.iter().filter_map(|p| Some((describe(p), self.routes.holder(p)?.0)));
         let kubernetes = operation.kubernetes.iter().filter_map(|p| {
             let (_, holder) = self.kubernetes.iter().find(|(taken, _)| taken == p)?;
@@ -188,9 +187,9 @@ impl Union {
 
     /// The service that the policies make; none without policies.
     #[must_use]
-    pub fn unite(self) -> Option<Service> {
+    pub fn unite(self) -> Option<CompiledService> {
         let Self { mut policies, mut routes, mut kubernetes, .. } = self;
-        let mut closed_by: Vec<PolicyKey> =
+        let mut closed_by: Vec<NamespacedName> =
             policies.iter().filter(|p| p.forgotten.is_some()).map(|p| p.key.clone()).collect();
         closed_by.sort_unstable();
         let closed = !closed_by.is_empty();
@@ -202,9 +201,9 @@ impl Union {
         }
         let first = policies.first()?;
         let key = ServiceKey { namespace: Arc::clone(&first.key.namespace), audience: Arc::clone(&first.audience) };
-        let mut grants: Vec<Arc<Grant>> = policies.iter().flat_map(|p| p.grants.iter().cloned()).collect();
+        let mut grants: Vec<Arc<CompiledGrant>> = policies.iter().flat_map(|p| p.grants.iter().cloned()).collect();
         grants.sort_unstable_by(|a, b| a.rule.cmp(&b.rule));
-        let mut denials: Vec<Arc<Denial>> = policies.iter().flat_map(|p| p.denials.iter().cloned()).collect();
+        let mut denials: Vec<Arc<CompiledDenial>> = policies.iter().flat_map(|p| p.denials.iter().cloned()).collect();
         denials.sort_unstable_by(|a, b| a.rule.cmp(&b.rule));
         let numbered = denials.iter().enumerate();
         let denial_index =
@@ -228,20 +227,20 @@ impl Union {
             })
             .collect();
         policies.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        let mut relations = Model::default();
+        let mut relations = RelationModel::default();
         policies.iter().for_each(|policy| relations.absorb(&policy.relations));
         // all policies with relations have the same
         let relation_engine = policies.iter().find(|policy| policy.relations.declares_any());
         let relation_engine = relation_engine.map(|policy| policy.relation_engine.clone()).unwrap_or_default();
-        let audits = !closed && policies.iter().all(|p| p.mode == Mode::Audit);
-        Some(Service {
+        let audits = !closed && policies.iter().all(|p| p.mode == EnforcementMode::Audit);
+        Some(CompiledService {
             key,
             policies: policies.iter().map(|p| (p.key.clone(), p.generation)).collect(),
             hosts: policies.iter().flat_map(|p| &p.hosts).collect::<BTreeSet<_>>().into_iter().cloned().collect(),
             pods: policies.iter().filter_map(|p| Some((p.key.clone(), p.pods.clone()?))).collect(),
-            tokens: policies.iter().fold(Tokens::default(), |all, policy| all.and(policy.tokens)),
+            tokens: policies.iter().fold(TokenSettings::default(), |all, policy| all.and(policy.tokens)),
             ways: in_first_order(policies.iter().flat_map(|p| p.ways.iter())),
-            mode: if audits { Mode::Audit } else { Mode::Enforce },
+            mode: if audits { EnforcementMode::Audit } else { EnforcementMode::Enforce },
             names: operations.iter().map(|one| Arc::clone(&one.operation.name)).zip(0..).collect(),
             operations,
             relations,
@@ -258,14 +257,14 @@ impl Union {
     }
 }
 
-impl Service {
+impl CompiledService {
     /// Unites policies of one namespace and audience, the oldest first. A policy whose operations clash with those
     /// of an older one is left out as a whole and returned with the clash.
     ///
     /// Returns no service when no policy is left.
     #[must_use]
-    pub fn unite(oldest_first: &[Arc<Policy>]) -> (Option<Self>, Vec<(PolicyKey, OperationConflict)>) {
-        let mut union = Union::default();
+    pub fn unite(oldest_first: &[Arc<Policy>]) -> (Option<Self>, Vec<(NamespacedName, OperationConflict)>) {
+        let mut union = PolicyUnion::default();
         let conflicts = oldest_first
             .iter()
             .filter_map(|policy| Some((policy.key.clone(), union.add(Arc::clone(policy)).err()?)))
@@ -281,10 +280,10 @@ impl Service {
             pods: Box::default(),
             policies: Box::default(),
             ways: Arc::default(),
-            mode: Mode::Enforce,
+            mode: EnforcementMode::Enforce,
             operations: Box::default(),
-            relations: Model::default(),
-            relation_engine: RelationEngine::Own,
+            relations: RelationModel::default(),
+            relation_engine: RelationBackend::Own,
             grants: Box::default(),
             denials: Box::default(),
             denial_index: SubjectIndex::default(),
@@ -293,7 +292,7 @@ impl Service {
             objects: Box::default(),
             routes: Routes::default(),
             kubernetes: Box::default(),
-            tokens: Tokens::default(),
+            tokens: TokenSettings::default(),
             names: Lookup::default(),
         }
     }
@@ -312,13 +311,13 @@ impl Service {
 
     /// The policies that close the service: the version of each that was in force is not known here.
     #[must_use]
-    pub fn closed_by(&self) -> &[PolicyKey] {
+    pub fn closed_by(&self) -> &[NamespacedName] {
         &self.closed_by
     }
 
     /// Accepted ways in, in the order in which they are tried.
     #[must_use]
-    pub fn ways(&self) -> &[Way] {
+    pub fn ways(&self) -> &[AuthenticationMethod] {
         &self.ways
     }
 
@@ -333,8 +332,8 @@ impl Service {
     pub fn namespace_labels(&self) -> BTreeSet<&str> {
         let to = self.grants.iter().flat_map(|grant| grant.to.iter());
         let to = to.chain(self.denials.iter().flat_map(|denial| denial.to.iter()));
-        to.filter_map(|subject| if let Subject::Namespaces { labels, .. } = subject { Some(labels) } else { None })
-            .flat_map(|labels| labels.requirements.iter().map(Requirement::key))
+        to.filter_map(|subject| if let SubjectMatcher::Namespaces { labels, .. } = subject { Some(labels) } else { None })
+            .flat_map(|labels| labels.requirements.iter().map(LabelRequirement::key))
             .collect()
     }
 
@@ -342,23 +341,23 @@ impl Service {
     #[must_use]
     pub fn objects_by(&self, capture: &str) -> BTreeSet<&str> {
         let relations = self.grants.iter().filter_map(|grant| grant.relation.as_ref());
-        relations.filter(|to| to.is_captured_by(capture)).map(RelationTo::kind).collect()
+        relations.filter(|to| to.is_captured_by(capture)).map(RelationTarget::kind).collect()
     }
 
     /// The policies, in order.
-    pub fn policies(&self) -> impl Iterator<Item = &PolicyKey> {
+    pub fn policies(&self) -> impl Iterator<Item = &NamespacedName> {
         self.policies.iter().map(|(key, _)| key)
     }
 
-    /// Who knows the relations to the service's objects.
+    /// CallerSet knows the relations to the service's objects.
     #[must_use]
-    pub fn relation_engine(&self) -> &RelationEngine {
+    pub fn relation_engine(&self) -> &RelationBackend {
         &self.relation_engine
     }
 
     /// How relations to the service's objects come about.
     #[must_use]
-    pub fn relations(&self) -> &Model {
+    pub fn relations(&self) -> &RelationModel {
         &self.relations
     }
 
@@ -406,7 +405,7 @@ pub type Captures = BTreeMap<Arc<str>, Arc<str>>;
 
 /// The first two operations of one policy that claim the same requests: their names and the pattern.
 #[must_use]
-pub fn shadowed(operations: &[Operation]) -> Option<(Arc<str>, Arc<str>, String)> {
+pub fn shadowed(operations: &[CompiledOperation]) -> Option<(Arc<str>, Arc<str>, String)> {
     let mut routes = Routes::default();
     operations
         .iter()
@@ -423,7 +422,7 @@ pub fn shadowed(operations: &[Operation]) -> Option<(Arc<str>, Arc<str>, String)
 
 /// Operations that no HTTP request is, although they declare some: others say more exactly what all of those are.
 #[must_use]
-pub fn unreachable(operations: &[Arc<Operation>]) -> Vec<Arc<str>> {
+pub fn unreachable(operations: &[Arc<CompiledOperation>]) -> Vec<Arc<str>> {
     let mut routes = Routes::default();
     for (index, operation) in operations.iter().enumerate() {
         for (number, pattern) in operation.matches.iter().enumerate() {
@@ -432,7 +431,7 @@ pub fn unreachable(operations: &[Arc<Operation>]) -> Vec<Arc<str>> {
         }
     }
     let longest = operations.iter().flat_map(|o| &o.matches).map(|one| one.path.segments().len()).max().unwrap_or(0);
-    let reached = |index: usize, operation: &Operation| {
+    let reached = |index: usize, operation: &CompiledOperation| {
         operation.matches.iter().any(|one| {
             let method = one.method.as_ref().map_or(crate::path::ANY_METHOD, |method| method.as_str());
             one.path.examples(longest + 1).any(|path| {
@@ -446,8 +445,8 @@ pub fn unreachable(operations: &[Arc<Operation>]) -> Vec<Arc<str>> {
     hidden.map(|(_, operation)| Arc::clone(&operation.name)).collect()
 }
 
-fn shadowed_kubernetes(operations: &[Operation]) -> Option<(Arc<str>, Arc<str>, String)> {
-    let mut taken: BTreeMap<&ApiPattern, &Operation> = BTreeMap::new();
+fn shadowed_kubernetes(operations: &[CompiledOperation]) -> Option<(Arc<str>, Arc<str>, String)> {
+    let mut taken: BTreeMap<&ApiPattern, &CompiledOperation> = BTreeMap::new();
     let mut all = operations.iter().flat_map(|operation| operation.kubernetes.iter().map(move |p| (p, operation)));
     all.find_map(|(pattern, operation)| {
         let other = taken.insert(pattern, operation)?;
@@ -460,7 +459,7 @@ fn describe(pattern: &crate::policy::Match) -> String {
 }
 
 /// Which grants give a scope.
-fn givers(grants: &[Arc<Grant>]) -> HashMap<&Scope, Vec<usize>> {
+fn givers(grants: &[Arc<CompiledGrant>]) -> HashMap<&Scope, Vec<usize>> {
     let mut givers: HashMap<&Scope, Vec<usize>> = HashMap::new();
     for (number, grant) in grants.iter().enumerate() {
         grant.scopes.iter().for_each(|scope| givers.entry(scope).or_default().push(number));
@@ -471,9 +470,9 @@ fn givers(grants: &[Arc<Grant>]) -> HashMap<&Scope, Vec<usize>> {
 /// The grants that give any of `scopes`, by subject.
 fn candidates(
     scopes: &[Scope],
-    grants: &[Arc<Grant>],
+    grants: &[Arc<CompiledGrant>],
     givers: &HashMap<&Scope, Vec<usize>>,
-) -> SubjectIndex<Candidate> {
+) -> SubjectIndex<GrantCandidate> {
     let mut gives: BTreeMap<usize, u64> = BTreeMap::new();
     for (bit, scope) in scopes.iter().take(MAX_SCOPES).enumerate() {
         for grant in givers.get(scope).into_iter().flatten() {
@@ -481,11 +480,11 @@ fn candidates(
         }
     }
     let to = |grant: usize| grants.get(grant).map(|grant| &*grant.to).unwrap_or_default();
-    let candidates = gives.into_iter().map(|(grant, gives)| Candidate { grant, gives });
+    let candidates = gives.into_iter().map(|(grant, gives)| GrantCandidate { grant, gives });
     candidates.flat_map(|candidate| to(candidate.grant).iter().map(move |subject| (subject, candidate))).collect()
 }
 
-fn in_first_order<'w>(ways: impl Iterator<Item = &'w Way>) -> Arc<[Way]> {
+fn in_first_order<'w>(ways: impl Iterator<Item = &'w AuthenticationMethod>) -> Arc<[AuthenticationMethod]> {
     let mut seen = BTreeSet::new();
     ways.filter(|way| seen.insert(*way)).cloned().collect()
 }
@@ -502,12 +501,12 @@ pub(crate) struct SubjectIndex<T> {
     /// By group, each with its provider.
     groups: Lookup<Arc<str>, (Arc<str>, T)>,
     /// Subjects that more has to be asked of, by what their callers have at least.
-    others: Lookup<Trait, (Subject, T)>,
+    others: Lookup<SubjectTrait, (SubjectMatcher, T)>,
 }
 
 /// What callers of some subjects have at least.
 #[derive(Debug, PartialEq, Eq, Hash)]
-enum Trait {
+enum SubjectTrait {
     TrustDomain(Arc<str>),
     Namespace(Arc<str>),
     /// Provider, name and value.
@@ -526,25 +525,25 @@ impl<T> Default for SubjectIndex<T> {
     }
 }
 
-impl<'s, T: Copy> FromIterator<(&'s Subject, T)> for SubjectIndex<T> {
-    fn from_iter<I: IntoIterator<Item = (&'s Subject, T)>>(rules: I) -> Self {
+impl<'s, T: Copy> FromIterator<(&'s SubjectMatcher, T)> for SubjectIndex<T> {
+    fn from_iter<I: IntoIterator<Item = (&'s SubjectMatcher, T)>>(rules: I) -> Self {
         let (mut anyone, mut principals, mut providers) = (Vec::new(), Vec::new(), Vec::new());
         let (mut groups, mut others) = (Vec::new(), Vec::new());
         for (subject, rule) in rules {
             let mut other = |least| others.push((least, (subject.clone(), rule)));
             match subject {
-                Subject::Authenticated => anyone.push(rule),
-                Subject::Principal(id) => principals.push((id.clone(), rule)),
-                Subject::Provider(provider) => providers.push((Arc::clone(provider), rule)),
-                Subject::Group { provider, group } => groups.push((Arc::clone(group), (Arc::clone(provider), rule))),
-                Subject::Namespace { namespace, .. } => other(Trait::Namespace(Arc::clone(namespace))),
-                Subject::Namespaces { trust_domain, .. } | Subject::Spiffe(SpiffePattern { trust_domain, .. }) => {
-                    other(Trait::TrustDomain(Arc::clone(trust_domain)));
+                SubjectMatcher::Authenticated => anyone.push(rule),
+                SubjectMatcher::Principal(id) => principals.push((id.clone(), rule)),
+                SubjectMatcher::Provider(provider) => providers.push((Arc::clone(provider), rule)),
+                SubjectMatcher::Group { provider, group } => groups.push((Arc::clone(group), (Arc::clone(provider), rule))),
+                SubjectMatcher::Namespace { namespace, .. } => other(SubjectTrait::Namespace(Arc::clone(namespace))),
+                SubjectMatcher::Namespaces { trust_domain, .. } | SubjectMatcher::Spiffe(SpiffePattern { trust_domain, .. }) => {
+                    other(SubjectTrait::TrustDomain(Arc::clone(trust_domain)));
                 }
-                Subject::Claims { provider, claims, .. } => {
+                SubjectMatcher::Claims { provider, claims, .. } => {
                     // one without claims includes nobody; the compiler refuses it
                     if let Some((name, value)) = claims.iter().next() {
-                        other(Trait::Claim(Arc::clone(provider), Arc::clone(name), Arc::clone(value)));
+                        other(SubjectTrait::Claim(Arc::clone(provider), Arc::clone(name), Arc::clone(value)));
                     }
                 }
             }
@@ -565,15 +564,15 @@ impl<T: Copy + Ord> SubjectIndex<T> {
         let mut traits = Vec::new();
         match &caller.id {
             PrincipalId::Workload { trust_domain, namespace, .. } => {
-                traits.extend([Trait::TrustDomain(Arc::clone(trust_domain)), Trait::Namespace(Arc::clone(namespace))]);
+                traits.extend([SubjectTrait::TrustDomain(Arc::clone(trust_domain)), SubjectTrait::Namespace(Arc::clone(namespace))]);
             }
-            PrincipalId::Spiffe { trust_domain, .. } => traits.push(Trait::TrustDomain(Arc::clone(trust_domain))),
+            PrincipalId::Spiffe { trust_domain, .. } => traits.push(SubjectTrait::TrustDomain(Arc::clone(trust_domain))),
             PrincipalId::User { .. } | PrincipalId::Key { .. } | PrincipalId::Kube { .. } => {}
         }
         if let Some(provider) = caller.provider() {
             let provider: Arc<str> = provider.into();
             let texts = caller.attributes.iter().filter_map(|(name, value)| Some((name.as_str(), value.as_str()?)));
-            traits.extend(texts.map(|(name, value)| Trait::Claim(Arc::clone(&provider), name.into(), value.into())));
+            traits.extend(texts.map(|(name, value)| SubjectTrait::Claim(Arc::clone(&provider), name.into(), value.into())));
         }
         let found: Vec<T> = traits
             .iter()

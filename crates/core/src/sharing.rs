@@ -1,8 +1,9 @@
 //! What many policies have in common, kept once: methods, scopes, namespaces, paths, callers. With thousands of policies that is
 //! most of what they are made of.
 
+use crate::namespaced_name::NamespacedName;
 use crate::path::Segment;
-use crate::policy::{Operation, Policy, PolicyKey, Subject, Way};
+use crate::policy::{CompiledOperation, Policy, SubjectMatcher, AuthenticationMethod};
 use crate::principal::PrincipalId;
 use crate::scope::Scope;
 use foldhash::fast::RandomState;
@@ -10,23 +11,23 @@ use std::collections::HashSet;
 use std::hash::Hash;
 use std::sync::Arc;
 
-/// Values that nobody else has any more are looked for when there are so many, and then twice as many as were left.
+/// InternedValues that nobody else has any more are looked for when there are so many, and then twice as many as were left.
 const FEW: usize = 1024;
 
 /// Equal values, each kept once for all who have it.
 #[derive(Debug)]
-struct Values<T: ?Sized> {
+struct InternedValues<T: ?Sized> {
     known: HashSet<Arc<T>, RandomState>,
     full: usize,
 }
 
-impl<T: ?Sized + Eq + Hash> Default for Values<T> {
+impl<T: ?Sized + Eq + Hash> Default for InternedValues<T> {
     fn default() -> Self {
         Self { known: HashSet::default(), full: FEW }
     }
 }
 
-impl<T: ?Sized + Eq + Hash> Values<T> {
+impl<T: ?Sized + Eq + Hash> InternedValues<T> {
     /// Whether somebody has an equal value, which `value` becomes then.
     fn find(&self, value: &mut Arc<T>) -> bool {
         self.known.get(value).is_some_and(|known| {
@@ -51,8 +52,8 @@ impl<T: ?Sized + Eq + Hash> Values<T> {
     }
 }
 
-impl<T: Clone + Eq + Hash> Values<[T]> {
-    /// As [`Values::share`], after each part of a list that nobody has yet.
+impl<T: Clone + Eq + Hash> InternedValues<[T]> {
+    /// As [`InternedValues::share`], after each part of a list that nobody has yet.
     fn share_list(&mut self, list: &mut Arc<[T]>, part: impl FnMut(&mut T)) {
         if !self.find(list) {
             Arc::make_mut(list).iter_mut().for_each(part);
@@ -63,15 +64,15 @@ impl<T: Clone + Eq + Hash> Values<[T]> {
 
 /// All that policies have in common. What nobody has any more is let go of in time.
 #[derive(Debug, Default)]
-pub struct Sharing {
-    texts: Values<str>,
-    scopes: Values<[Scope]>,
-    paths: Values<[Segment]>,
-    ways: Values<[Way]>,
-    subjects: Values<[Subject]>,
+pub struct Interner {
+    texts: InternedValues<str>,
+    scopes: InternedValues<[Scope]>,
+    paths: InternedValues<[Segment]>,
+    ways: InternedValues<[AuthenticationMethod]>,
+    subjects: InternedValues<[SubjectMatcher]>,
 }
 
-impl Sharing {
+impl Interner {
     /// Lets a policy that was just compiled have what others have already. It is equal to what it was.
     pub fn policy(&mut self, policy: &mut Policy) {
         self.key(&mut policy.key);
@@ -79,7 +80,7 @@ impl Sharing {
         texts.share(&mut policy.audience);
         policy.headers.iter_mut().for_each(|header| texts.share(header));
         ways.share_list(&mut policy.ways, |way| {
-            if let Way::Provider(name) = way {
+            if let AuthenticationMethod::Provider(name) = way {
                 texts.share(name);
             }
         });
@@ -92,12 +93,12 @@ impl Sharing {
     }
 
     /// The same for the name of a policy.
-    pub fn key(&mut self, key: &mut PolicyKey) {
+    pub fn key(&mut self, key: &mut NamespacedName) {
         self.texts.share(&mut key.namespace);
         self.texts.share(&mut key.name);
     }
 
-    fn operation(&mut self, operation: &mut Operation) {
+    fn operation(&mut self, operation: &mut CompiledOperation) {
         self.scopes(&mut operation.scopes);
         let Self { texts, paths, .. } = self;
         texts.share(&mut operation.name);
@@ -120,16 +121,16 @@ impl Sharing {
         scopes.share_list(list, |scope| texts.share(&mut scope.0));
     }
 
-    fn subjects(&mut self, list: &mut Arc<[Subject]>) {
+    fn subjects(&mut self, list: &mut Arc<[SubjectMatcher]>) {
         let Self { texts, subjects, .. } = self;
         subjects.share_list(list, |subject| names(subject).into_iter().flatten().for_each(|name| texts.share(name)));
     }
 }
 
 /// Names in a subject that others are likely to have as well.
-fn names(subject: &mut Subject) -> [Option<&mut Arc<str>>; 3] {
+fn names(subject: &mut SubjectMatcher) -> [Option<&mut Arc<str>>; 3] {
     match subject {
-        Subject::Principal(id) => match id {
+        SubjectMatcher::Principal(id) => match id {
             PrincipalId::Workload { trust_domain, namespace, service_account } => {
                 [Some(trust_domain), Some(namespace), Some(service_account)]
             }
@@ -138,13 +139,13 @@ fn names(subject: &mut Subject) -> [Option<&mut Arc<str>>; 3] {
             | PrincipalId::Key { provider: one, name: other } => [Some(one), Some(other), None],
             PrincipalId::Kube { username } => [Some(username), None, None],
         },
-        Subject::Group { provider: one, group: other } | Subject::Namespace { trust_domain: one, namespace: other } => {
+        SubjectMatcher::Group { provider: one, group: other } | SubjectMatcher::Namespace { trust_domain: one, namespace: other } => {
             [Some(one), Some(other), None]
         }
-        Subject::Claims { provider, group, .. } => [Some(provider), group.as_mut(), None],
-        Subject::Provider(name) | Subject::Namespaces { trust_domain: name, .. } => [Some(name), None, None],
-        Subject::Spiffe(pattern) => [Some(&mut pattern.trust_domain), None, None],
-        Subject::Authenticated => [None, None, None],
+        SubjectMatcher::Claims { provider, group, .. } => [Some(provider), group.as_mut(), None],
+        SubjectMatcher::Provider(name) | SubjectMatcher::Namespaces { trust_domain: name, .. } => [Some(name), None, None],
+        SubjectMatcher::Spiffe(pattern) => [Some(&mut pattern.trust_domain), None, None],
+        SubjectMatcher::Authenticated => [None, None, None],
     }
 }
 
@@ -154,7 +155,7 @@ mod tests {
 
     #[test]
     fn equal_values_are_one_and_those_that_nobody_has_are_let_go_of() {
-        let mut texts = Values::<str>::default();
+        let mut texts = InternedValues::<str>::default();
         let [mut one, mut other] = ["read", "read"].map(Arc::<str>::from);
         texts.share(&mut one);
         texts.share(&mut other);
@@ -170,7 +171,7 @@ mod tests {
 
     #[test]
     fn lists_are_one_with_all_that_is_in_them() {
-        let mut sharing = Sharing::default();
+        let mut sharing = Interner::default();
         let list = |texts: &[&str]| texts.iter().filter_map(|text| Scope::parse(text).ok()).collect::<Arc<[Scope]>>();
         let (mut one, mut other, mut longer) = (list(&["a", "b"]), list(&["a", "b"]), list(&["a", "b", "c"]));
         [&mut one, &mut other, &mut longer].into_iter().for_each(|list| sharing.scopes(list));

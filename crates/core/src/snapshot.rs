@@ -1,13 +1,13 @@
 //! All services at one moment. Immutable; replaced, never changed.
 
-use crate::approval::{Approvers, Given, Matter};
-use crate::digest::{Contents, Digest};
+use crate::approval::{ApprovalRequirement, GrantedApproval, ApprovalSubject};
+use crate::digest::{ContentDigests, Digest};
 use crate::host::{Host, canonical_of_authority};
 use crate::kubernetes::ApiCall;
 use crate::policy::Labels;
 use crate::principal::{Identity, PrincipalId};
-use crate::relations::{Tuple, Tuples};
-use crate::service::{Service, ServiceKey};
+use crate::relations::{RelationTuple, TupleIndex};
+use crate::service::{CompiledService, ServiceKey};
 use foldhash::fast::RandomState;
 use imbl::GenericHashMap;
 use imbl::shared_ptr::DefaultSharedPtr;
@@ -15,7 +15,7 @@ use std::hash::Hash;
 use std::sync::{Arc, LazyLock};
 
 /// A map whose clones share what did not change.
-type Map<K, V> = GenericHashMap<K, V, RandomState, DefaultSharedPtr>;
+type SharedMap<K, V> = GenericHashMap<K, V, RandomState, DefaultSharedPtr>;
 
 /// Everything that decisions are made from.
 ///
@@ -23,28 +23,28 @@ type Map<K, V> = GenericHashMap<K, V, RandomState, DefaultSharedPtr>;
 /// clone, [`Snapshot::put`] or [`Snapshot::take`], [`Snapshot::seal`], and replace the old one.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
-    services: Map<ServiceKey, Arc<Service>>,
-    by_audience: Map<Arc<str>, Arc<Service>>,
-    by_host: Map<Host, Arc<Service>>,
+    services: SharedMap<ServiceKey, Arc<CompiledService>>,
+    by_audience: SharedMap<Arc<str>, Arc<CompiledService>>,
+    by_host: SharedMap<Host, Arc<CompiledService>>,
     /// Services that declare requests to the Kubernetes API, by namespace, in the order of their audiences.
-    kubernetes: Map<Arc<str>, Arc<[Arc<Service>]>>,
+    kubernetes: SharedMap<Arc<str>, Arc<[Arc<CompiledService>]>>,
     /// Services that say which pods they are, by namespace.
-    selecting: Map<Arc<str>, Arc<[Arc<Service>]>>,
+    selecting: SharedMap<Arc<str>, Arc<[Arc<CompiledService>]>>,
     /// Services with a rule that names a workload.
-    naming: Map<PrincipalId, Arc<[Arc<Service>]>>,
+    naming: SharedMap<PrincipalId, Arc<[Arc<CompiledService>]>>,
     /// Labels of each Namespace.
-    labels: Map<Arc<str>, Arc<Labels>>,
-    /// Tuples of each service, whether it is there or not.
-    tuples: Map<ServiceKey, Tuples>,
+    labels: SharedMap<Arc<str>, Arc<Labels>>,
+    /// TupleIndex of each service, whether it is there or not.
+    tuples: SharedMap<ServiceKey, TupleIndex>,
     /// Approvals that were given.
-    approvals: Map<Matter, Given>,
-    contents: Contents,
+    approvals: SharedMap<ApprovalSubject, GrantedApproval>,
+    contents: ContentDigests,
     revision: Digest,
 }
 
 impl Snapshot {
     /// Puts a service in force, in place of the one with the same key.
-    pub fn put(&mut self, service: Service) {
+    pub fn put(&mut self, service: CompiledService) {
         self.take(&service.key);
         let service = Arc::new(service);
         for host in service.hosts.iter() {
@@ -107,7 +107,7 @@ impl Snapshot {
 
     /// Puts what a `Relationship` says about the objects of a service in place of what it said before; nothing, when
     /// it is gone.
-    pub fn relate(&mut self, service: &ServiceKey, relationship: &str, says: &[Tuple]) {
+    pub fn relate(&mut self, service: &ServiceKey, relationship: &str, says: &[RelationTuple]) {
         self.change_tuples(service, |tuples| tuples.put(relationship, says));
     }
 
@@ -116,7 +116,7 @@ impl Snapshot {
         self.change_tuples(service, |tuples| tuples.lose(relationship));
     }
 
-    fn change_tuples(&mut self, service: &ServiceKey, change: impl FnOnce(&mut Tuples)) {
+    fn change_tuples(&mut self, service: &ServiceKey, change: impl FnOnce(&mut TupleIndex)) {
         // taken out while it changes: nothing is copied that no older snapshot has
         let mut tuples = self.tuples.remove(service).unwrap_or_default();
         change(&mut tuples);
@@ -127,14 +127,14 @@ impl Snapshot {
 
     /// The tuples about the objects of a service.
     #[must_use]
-    pub fn tuples(&self, service: &ServiceKey) -> &Tuples {
-        static NONE: LazyLock<Tuples> = LazyLock::new(Tuples::default);
+    pub fn tuples(&self, service: &ServiceKey) -> &TupleIndex {
+        static NONE: LazyLock<TupleIndex> = LazyLock::new(TupleIndex::default);
         self.tuples.get(service).unwrap_or(&NONE)
     }
 
     /// Notes that something was approved; `None` when it is no longer.
-    pub fn approve(&mut self, matter: Matter, given: Option<Given>) {
-        self.record(&matter.content(), given.as_ref().map(Given::digest));
+    pub fn approve(&mut self, matter: ApprovalSubject, given: Option<GrantedApproval>) {
+        self.record(&matter.content(), given.as_ref().map(GrantedApproval::digest));
         match given {
             Some(given) => self.approvals.insert(matter, given),
             None => self.approvals.remove(&matter),
@@ -142,13 +142,13 @@ impl Snapshot {
     }
 
     /// What was approved, whether it counts now or not.
-    pub(crate) fn approval(&self, matter: &Matter) -> Option<&Given> {
+    pub(crate) fn approval(&self, matter: &ApprovalSubject) -> Option<&GrantedApproval> {
         self.approvals.get(matter)
     }
 
-    /// Who may approve something: the service that it is about, and what its policy says now.
+    /// CallerSet may approve something: the service that it is about, and what its policy says now.
     #[must_use]
-    pub fn approvers(&self, matter: &Matter) -> Option<(&Arc<Service>, &Approvers)> {
+    pub fn approvers(&self, matter: &ApprovalSubject) -> Option<(&Arc<CompiledService>, &ApprovalRequirement)> {
         self.services().filter(|service| service.key.namespace == matter.policy.namespace).find_map(|service| {
             let operation = service.named(&matter.operation).filter(|one| one.policy == matter.policy)?;
             let approvers = operation.operation.approval.as_deref()?;
@@ -158,7 +158,7 @@ impl Snapshot {
 
     /// The service of this namespace and audience.
     #[must_use]
-    pub fn service(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
+    pub fn service(&self, key: &ServiceKey) -> Option<&Arc<CompiledService>> {
         self.services.get(key)
     }
 
@@ -183,36 +183,36 @@ impl Snapshot {
 
     /// The service that is called by this host.
     #[must_use]
-    pub fn by_host(&self, host: &Host) -> Option<&Arc<Service>> {
+    pub fn by_host(&self, host: &Host) -> Option<&Arc<CompiledService>> {
         self.by_host.get(host)
     }
 
     /// The service that is called by this `Host` or `:authority` value.
-    pub(crate) fn by_authority(&self, authority: &str) -> Option<&Arc<Service>> {
+    pub(crate) fn by_authority(&self, authority: &str) -> Option<&Arc<CompiledService>> {
         self.by_host.get(canonical_of_authority(authority)?.as_ref())
     }
 
     /// The service with this audience.
     #[must_use]
-    pub fn by_audience(&self, audience: &str) -> Option<&Arc<Service>> {
+    pub fn by_audience(&self, audience: &str) -> Option<&Arc<CompiledService>> {
         self.by_audience.get(audience)
     }
 
     /// The services of a namespace that declare this request to the Kubernetes API, in the order of their audiences.
     /// Each of them has to let it through; a request that none declares is not governed.
-    pub fn governing<'s>(&'s self, namespace: &str, call: &ApiCall<'s>) -> impl Iterator<Item = &'s Arc<Service>> {
+    pub fn governing<'s>(&'s self, namespace: &str, call: &ApiCall<'s>) -> impl Iterator<Item = &'s Arc<CompiledService>> {
         let call = *call;
         let services = self.kubernetes.get(namespace).map(AsRef::as_ref).unwrap_or_default();
         services.iter().filter(move |service| service.governs(&call))
     }
 
     /// The namespaces with services that declare requests to the Kubernetes API, in no order, with these services.
-    pub fn governed(&self) -> impl Iterator<Item = (&Arc<str>, &[Arc<Service>])> {
+    pub fn governed(&self) -> impl Iterator<Item = (&Arc<str>, &[Arc<CompiledService>])> {
         self.kubernetes.iter().map(|(namespace, services)| (namespace, services.as_ref()))
     }
 
     /// The services of a namespace that say which pods they are.
-    pub(crate) fn selecting(&self, namespace: &str) -> &[Arc<Service>] {
+    pub(crate) fn selecting(&self, namespace: &str) -> &[Arc<CompiledService>] {
         self.selecting.get(namespace).map(AsRef::as_ref).unwrap_or_default()
     }
 
@@ -227,27 +227,27 @@ impl Snapshot {
     }
 
     /// The services with a rule that names this workload.
-    pub(crate) fn naming(&self, id: &PrincipalId) -> &[Arc<Service>] {
+    pub(crate) fn naming(&self, id: &PrincipalId) -> &[Arc<CompiledService>] {
         self.naming.get(id).map(AsRef::as_ref).unwrap_or_default()
     }
 
     /// Every service, in no order.
-    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+    pub fn services(&self) -> impl Iterator<Item = &Arc<CompiledService>> {
         self.services.values()
     }
 }
 
 /// Services under a key that several can share, in the order of their own keys.
-type Index<K> = Map<K, Arc<[Arc<Service>]>>;
+type ServiceIndex<K> = SharedMap<K, Arc<[Arc<CompiledService>]>>;
 
-fn enter<K: Clone + Eq + Hash>(index: &mut Index<K>, key: &K, service: &Arc<Service>) {
+fn enter<K: Clone + Eq + Hash>(index: &mut ServiceIndex<K>, key: &K, service: &Arc<CompiledService>) {
     let mut services = index.get(key).map(|services| services.to_vec()).unwrap_or_default();
     services.push(Arc::clone(service));
     services.sort_unstable_by(|a, b| a.key.cmp(&b.key));
     index.insert(key.clone(), services.into());
 }
 
-fn withdraw<K: Clone + Eq + Hash>(index: &mut Index<K>, key: &K, service: &ServiceKey) {
+fn withdraw<K: Clone + Eq + Hash>(index: &mut ServiceIndex<K>, key: &K, service: &ServiceKey) {
     let mut services = index.get(key).map(|services| services.to_vec()).unwrap_or_default();
     services.retain(|other| other.key != *service);
     if services.is_empty() {

@@ -4,14 +4,14 @@
 //! carries the scopes of those operations that are open to the caller whatever the request says, and never a set of
 //! scopes that would open an operation that is closed to them. `docs/tokens.md` tells it with examples.
 
-use crate::condition::{Condition, Facts, Reach, Truth};
+use crate::condition::{Condition, ConditionFacts, ConditionDependency, Truth};
 use crate::decide::{all_of, gives, good_enough, principal_fact};
-use crate::policy::{Grant, Labels, MAX_SCOPES};
+use crate::policy::{CompiledGrant, Labels, MAX_SCOPES};
 use crate::principal::{Identity, Principal};
 use crate::request::Call;
-use crate::risk::Risk;
+use crate::risk::RiskLevel;
 use crate::scope::Scope;
-use crate::service::{Captures, Service, ServiceOperation};
+use crate::service::{Captures, CompiledService, ServiceOperation};
 use cel::Value;
 use chrono::{DateTime, TimeDelta, Utc};
 use std::borrow::Cow;
@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// How a token is signed (RFC 7518, section 3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Signature {
+pub enum TokenSignature {
     /// RSA, which every JWT library knows.
     Rs256,
     /// ECDSA on P-256.
@@ -28,14 +28,14 @@ pub enum Signature {
 
 /// How access tokens for a service are made, as far as policies say it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Tokens {
+pub struct TokenSettings {
     /// How they are signed.
-    pub signature: Option<Signature>,
+    pub signature: Option<TokenSignature>,
     /// How long they live at most.
     pub ttl: Option<TimeDelta>,
 }
 
-impl Tokens {
+impl TokenSettings {
     /// What holds where another policy of the service says something too: the shorter life, and the first signature.
     #[must_use]
     pub(crate) fn and(self, other: Self) -> Self {
@@ -52,10 +52,10 @@ pub struct TokenScopes {
     pub ends: Option<DateTime<Utc>>,
 }
 
-impl Service {
+impl CompiledService {
     /// How access tokens for the service are made.
     #[must_use]
-    pub const fn tokens(&self) -> Tokens {
+    pub const fn tokens(&self) -> TokenSettings {
         self.tokens
     }
 
@@ -66,7 +66,7 @@ impl Service {
         let all = self.operations.iter().map(|one| &one.operation);
         match operation {
             Some(name) => self.named(name).map(|one| one.operation.max_age),
-            None => all.filter(|one| one.risk == Risk::High).map(|one| one.max_age).min(),
+            None => all.filter(|one| one.risk == RiskLevel::High).map(|one| one.max_age).min(),
         }
     }
 
@@ -112,14 +112,14 @@ impl Service {
 
 /// When a person's second factor is too old for an operation.
 fn too_old(operation: &ServiceOperation, caller: &Identity) -> Option<DateTime<Utc>> {
-    let matters = operation.operation.risk == Risk::High && !caller.id.is_workload();
+    let matters = operation.operation.risk == RiskLevel::High && !caller.id.is_workload();
     let caller = caller.at(&operation.operation.name);
     caller.authenticated_at.filter(|_| matters)?.checked_add_signed(operation.operation.max_age)
 }
 
 /// The rules that concern a caller, as far as they don't depend on the operation.
 struct Rules<'s> {
-    service: &'s Service,
+    service: &'s CompiledService,
     caller: &'s Identity,
     labels: Option<&'s Labels>,
     now: DateTime<Utc>,
@@ -131,7 +131,7 @@ struct Rules<'s> {
 
 impl<'s> Rules<'s> {
     /// `None` if a denial applies, or may apply, to every operation.
-    fn of(service: &'s Service, caller: &'s Identity, labels: Option<&'s Labels>, now: DateTime<Utc>) -> Option<Self> {
+    fn of(service: &'s CompiledService, caller: &'s Identity, labels: Option<&'s Labels>, now: DateTime<Utc>) -> Option<Self> {
         if caller.expires_at.is_some_and(|end| end <= now) {
             return None;
         }
@@ -139,22 +139,22 @@ impl<'s> Rules<'s> {
         for number in service.denial_index.concerning(caller, labels) {
             let when = service.denials.get(number)?.when.as_deref()?;
             match when.reach() {
-                Reach::Operation => rules.denials.push(when),
-                Reach::Caller if rules.holds(when, None) == Truth::False => {}
-                Reach::Caller | Reach::Request => return None,
+                ConditionDependency::Operation => rules.denials.push(when),
+                ConditionDependency::Caller if rules.holds(when, None) == Truth::False => {}
+                ConditionDependency::Caller | ConditionDependency::Request => return None,
             }
         }
         for (number, grant) in service.grants.iter().enumerate() {
             // whoever adds something that a grant asks for has to say what a token makes of it
-            let Grant { rule: _, to, scopes: _, from_token: _, when, relation } = &**grant;
+            let CompiledGrant { rule: _, to, scopes: _, from_token: _, when, relation } = &**grant;
             // the request says which object is meant
             let counts = relation.is_none() && to.iter().any(|subject| subject.includes(caller, labels));
             match when.as_deref().map(|when| (when, when.reach())) {
-                Some((when, Reach::Caller)) if counts => {
+                Some((when, ConditionDependency::Caller)) if counts => {
                     rules.grants.insert(number, rules.holds(when, None) == Truth::True);
                 }
-                Some((_, Reach::Operation)) if counts => {}
-                Some((_, Reach::Request)) => drop(rules.grants.insert(number, false)),
+                Some((_, ConditionDependency::Operation)) if counts => {}
+                Some((_, ConditionDependency::Request)) => drop(rules.grants.insert(number, false)),
                 _ => drop(rules.grants.insert(number, counts)),
             }
         }
@@ -201,7 +201,7 @@ struct TokenFacts<'f> {
     now: DateTime<Utc>,
 }
 
-impl Facts for TokenFacts<'_> {
+impl ConditionFacts for TokenFacts<'_> {
     fn principal(&self, field: &str) -> Option<Value> {
         principal_fact(self.caller, field)
     }

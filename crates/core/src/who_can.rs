@@ -1,19 +1,20 @@
-//! Who may do an operation, as policies name them.
+//! CallerSet may do an operation, as policies name them.
 
-use crate::approval::Approvers;
-use crate::policy::{PolicyKey, Subject};
-use crate::risk::Risk;
+use crate::approval::ApprovalRequirement;
+use crate::namespaced_name::NamespacedName;
+use crate::policy::SubjectMatcher;
+use crate::risk::RiskLevel;
 use crate::scope::Scope;
-use crate::service::{Service, ServiceOperation};
+use crate::service::{CompiledService, ServiceOperation};
 use crate::snapshot::Snapshot;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// An operation and everybody whom policies let do it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct WhoCan {
+pub struct OperationHolders {
     /// The policy that declares the operation.
-    pub policy: PolicyKey,
+    pub policy: NamespacedName,
     /// Audience of the service.
     pub audience: Arc<str>,
     /// The operation.
@@ -21,21 +22,21 @@ pub struct WhoCan {
     /// Open to everybody.
     pub public: bool,
     /// Decides which credentials are good enough.
-    pub risk: Risk,
+    pub risk: RiskLevel,
     /// Scopes that a caller needs.
     pub required: Vec<Scope>,
-    /// Who has to approve it first, and for how long that counts.
-    pub approval: Option<Arc<Approvers>>,
+    /// CallerSet has to approve it first, and for how long that counts.
+    pub approval: Option<Arc<ApprovalRequirement>>,
     /// Everybody who is granted anything of that.
-    pub holders: Vec<Holder>,
+    pub holders: Vec<ScopeHolder>,
     /// Rules by which some of them are denied all the same, with the subjects that they are for.
     pub denials: Vec<(Arc<str>, Vec<String>)>,
 }
 
 /// Some callers, with what they are granted.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Holder {
-    /// Who, as policies name them.
+pub struct ScopeHolder {
+    /// CallerSet, as policies name them.
     pub subject: String,
     /// Scopes that stay missing; none for those who can.
     pub missing: Vec<Scope>,
@@ -44,9 +45,9 @@ pub struct Holder {
 }
 
 impl Snapshot {
-    /// Who may do the operations of this name, in every service that has one, in the order of audiences.
+    /// CallerSet may do the operations of this name, in every service that has one, in the order of audiences.
     #[must_use]
-    pub fn who_can(&self, operation: &str, audience: Option<&str>) -> Vec<WhoCan> {
+    pub fn who_can(&self, operation: &str, audience: Option<&str>) -> Vec<OperationHolders> {
         let mut services: Vec<_> = self
             .services()
             .filter(|service| audience.is_none_or(|wanted| *service.key().audience == *wanted))
@@ -56,8 +57,8 @@ impl Snapshot {
     }
 }
 
-impl Service {
-    fn who_can(&self, operation: &ServiceOperation) -> WhoCan {
+impl CompiledService {
+    fn who_can(&self, operation: &ServiceOperation) -> OperationHolders {
         let required = &operation.operation.scopes;
         let mut by_subject: BTreeMap<String, (BTreeSet<&Scope>, BTreeSet<usize>)> = BTreeMap::new();
         for candidate in operation.grants.all() {
@@ -69,17 +70,17 @@ impl Service {
             }
         }
         // what everybody has, each has
-        let everybody = by_subject.get(&Subject::Authenticated.to_string()).cloned().unwrap_or_default();
-        let mut holders: Vec<Holder> = by_subject
+        let everybody = by_subject.get(&SubjectMatcher::Authenticated.to_string()).cloned().unwrap_or_default();
+        let mut holders: Vec<ScopeHolder> = by_subject
             .into_iter()
-            .map(|(subject, (scopes, grants))| Holder {
+            .map(|(subject, (scopes, grants))| ScopeHolder {
                 subject,
                 missing: required.iter().filter(|s| !scopes.contains(s) && !everybody.0.contains(s)).cloned().collect(),
                 grants: grants.union(&everybody.1).filter_map(|number| self.explain(*number)).collect(),
             })
             .collect();
         holders.sort_by(|a, b| (a.missing.len(), &a.subject).cmp(&(b.missing.len(), &b.subject)));
-        WhoCan {
+        OperationHolders {
             policy: operation.policy.clone(),
             audience: Arc::clone(&self.key.audience),
             operation: Arc::clone(&operation.operation.name),

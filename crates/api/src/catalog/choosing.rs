@@ -4,7 +4,8 @@ use super::claims::{Claim, Seniority, Seniors, claims};
 use super::{Catalog, Entry, Rejection, RejectionReason, content_name, service_of};
 use crate::compile::{FieldError, compile};
 use crate::resources::AccessPolicy;
-use durward_core::policy::{Policy, PolicyKey};
+use durward_core::namespaced_name::NamespacedName;
+use durward_core::policy::Policy;
 use durward_core::service::{OperationConflict, ServiceKey, Union};
 use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::sync::Arc;
@@ -34,7 +35,7 @@ impl Catalog {
 
     /// Decides anew which version of each touched policy is in force, and of each that shares a service with one;
     /// returns them all, and rebuilds their services.
-    pub(super) fn settle(&mut self, touched: &BTreeSet<PolicyKey>) -> BTreeSet<PolicyKey> {
+    pub(super) fn settle(&mut self, touched: &BTreeSet<NamespacedName>) -> BTreeSet<NamespacedName> {
         let (policies, mut services) = self.affected(touched);
         for (_, key) in &policies {
             let Some(entry) = self.entries.get(key) else { continue };
@@ -51,7 +52,7 @@ impl Catalog {
                 None => self.snapshot.take(&key),
             }
         }
-        let affected: BTreeSet<PolicyKey> = policies.into_iter().map(|(_, key)| key).collect();
+        let affected: BTreeSet<NamespacedName> = policies.into_iter().map(|(_, key)| key).collect();
         for key in touched.union(&affected) {
             let closed = !self.closed_by(key).is_empty();
             let entry = self.entries.get_mut(key);
@@ -65,9 +66,9 @@ impl Catalog {
     }
 
     /// The touched policies and all that share a service with one of them, the oldest first; and those services.
-    fn affected(&self, touched: &BTreeSet<PolicyKey>) -> (BTreeSet<Seniority>, BTreeMap<ServiceKey, Union>) {
+    fn affected(&self, touched: &BTreeSet<NamespacedName>) -> (BTreeSet<Seniority>, BTreeMap<ServiceKey, Union>) {
         let (mut policies, mut services) = (BTreeSet::new(), BTreeMap::new());
-        let mut waiting: Vec<&PolicyKey> = touched.iter().collect();
+        let mut waiting: Vec<&NamespacedName> = touched.iter().collect();
         while let Some(key) = waiting.pop() {
             let Some(entry) = self.entries.get(key) else { continue };
             if !policies.insert((entry.created, key.clone())) {
@@ -166,7 +167,7 @@ fn conflicting(conflict: OperationConflict) -> Rejection {
     Rejection { reason: RejectionReason::OperationConflict, errors: vec![error] }
 }
 
-fn closed(other: &PolicyKey) -> Rejection {
+fn closed(other: &NamespacedName) -> Rejection {
     let message = format!(
         "policy {other} of the same service is broken, and its last good version is not known, so nobody can tell whether this \
          one fits in: mend or remove {other} first"

@@ -1,7 +1,8 @@
 //! What policies claim for their services, and who was first.
 
 use durward_core::host::Host;
-use durward_core::policy::{Policy, PolicyKey};
+use durward_core::namespaced_name::NamespacedName;
+use durward_core::policy::Policy;
 use std::fmt;
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ impl fmt::Display for Claim {
 }
 
 /// Age of a policy, oldest first: creation in seconds since 1970 (`i64::MAX` when unknown), then the name.
-pub(super) type Seniority = (i64, PolicyKey);
+pub(super) type Seniority = (i64, NamespacedName);
 
 /// Some policies, the oldest first. Nearly always it is one, for which a tree would take ten times the memory.
 #[derive(Debug, Default)]
@@ -46,12 +47,16 @@ impl Seniors {
         self.0.is_empty()
     }
 
-    pub(super) fn keys(&self) -> impl Iterator<Item = &PolicyKey> {
+    pub(super) fn keys(&self) -> impl Iterator<Item = &NamespacedName> {
         self.0.iter().map(|(_, key)| key)
     }
 
     /// Those before this one.
-    pub(super) fn before<'s>(&'s self, created: i64, key: &PolicyKey) -> impl Iterator<Item = &'s PolicyKey> + use<'s> {
+    pub(super) fn before<'s>(
+        &'s self,
+        created: i64,
+        key: &NamespacedName,
+    ) -> impl Iterator<Item = &'s NamespacedName> + use<'s> {
         let end = self.0.partition_point(|(other, other_key)| (*other, other_key) < (created, key));
         self.0.iter().take(end).map(|(_, key)| key)
     }

@@ -13,8 +13,9 @@ use chrono::TimeDelta;
 use durward_core::condition::Condition;
 use durward_core::digest::Digest;
 use durward_core::host::Host;
+use durward_core::namespaced_name::NamespacedName;
 use durward_core::pods::{DEFAULT_TTL, Pods, Requirement, Selector};
-use durward_core::policy::{Denial, Grant, Mode, Policy, PolicyKey, Way};
+use durward_core::policy::{Denial, Grant, Mode, Policy, Way};
 use durward_core::principal::{is_dns_label, is_dns_subdomain};
 use durward_core::relations::{Model, RelationEngine, RelationTo, Store};
 use durward_core::scope::Scope;
@@ -208,7 +209,7 @@ impl Compiler<'_> {
         store.zip(model).map(|(store, model)| RelationEngine::OpenFga(Store { store, model })).unwrap_or_default()
     }
 
-    fn key(&mut self, resource: &AccessPolicy) -> Option<PolicyKey> {
+    fn key(&mut self, resource: &AccessPolicy) -> Option<NamespacedName> {
         let name = resource.metadata.name.as_deref().unwrap_or_default();
         let namespace = resource.metadata.namespace.as_deref().unwrap_or("default");
         if !is_dns_subdomain(name) {
@@ -219,7 +220,7 @@ impl Compiler<'_> {
             self.error("metadata.namespace", "a namespace is made of lower-case letters, digits and `-`");
             return None;
         }
-        Some(PolicyKey { namespace: namespace.into(), name: name.into() })
+        Some(NamespacedName { namespace: namespace.into(), name: name.into() })
     }
 
     fn hosts(&mut self, hosts: &[String]) -> Vec<Host> {
@@ -375,7 +376,7 @@ impl Compiler<'_> {
 
     fn grants(
         &mut self,
-        key: &PolicyKey,
+        key: &NamespacedName,
         grants: &[spec::Grant],
         roles: &BTreeMap<String, BTreeSet<Scope>>,
         relations: &Model,
@@ -416,7 +417,7 @@ impl Compiler<'_> {
         Some(compiled)
     }
 
-    fn denials(&mut self, key: &PolicyKey, denials: &[spec::Denial], mode: Mode) -> Vec<Denial> {
+    fn denials(&mut self, key: &NamespacedName, denials: &[spec::Denial], mode: Mode) -> Vec<Denial> {
         self.names("denials", denials.iter().map(|d| d.name.as_str()), MAX_DENIALS);
         let mut compiled = Vec::new();
         for (i, denial) in denials.iter().enumerate() {

@@ -1,7 +1,8 @@
 //! What only all policies together show.
 
 use crate::lint::{Code, Finding};
-use durward_core::policy::{PolicyKey, Subject};
+use durward_core::namespaced_name::NamespacedName;
+use durward_core::policy::Subject;
 use durward_core::rights::{Can, Who};
 use durward_core::service::Service;
 use durward_core::snapshot::Snapshot;
@@ -10,13 +11,13 @@ use std::collections::BTreeSet;
 /// Operations that nobody can call although their scopes are granted, each with the policy that declares it. `own` is the
 /// trust domain of the cluster's own workloads.
 #[must_use]
-pub fn lint_services(snapshot: &Snapshot, own: &str) -> Vec<(PolicyKey, Finding)> {
+pub fn lint_services(snapshot: &Snapshot, own: &str) -> Vec<(NamespacedName, Finding)> {
     let mut services: Vec<_> = snapshot.services().collect();
     services.sort_unstable_by(|a, b| a.key().cmp(b.key()));
     services.into_iter().flat_map(|service| nobody(service, own)).collect()
 }
 
-fn nobody(service: &Service, own: &str) -> Vec<(PolicyKey, Finding)> {
+fn nobody(service: &Service, own: &str) -> Vec<(NamespacedName, Finding)> {
     let mut subjects: BTreeSet<Subject> = service.subjects().cloned().collect();
     subjects.insert(Subject::Authenticated);
     let whos: Vec<Who> = std::iter::once(Who::Anybody).chain(subjects.into_iter().map(Who::Named)).collect();

@@ -4,7 +4,8 @@ use durward_api::catalog::{Catalog, Change, Fate, RejectionReason};
 use durward_api::compile::{FieldError, Settings, compile};
 use durward_api::resources::{ALLOWED_AUDIENCES, ALLOWED_HOSTS, AccessPolicy, LastGood};
 use durward_core::decision::Decision;
-use durward_core::policy::{Policy, PolicyKey};
+use durward_core::namespaced_name::NamespacedName;
+use durward_core::policy::Policy;
 use durward_core::request::{Call, Request, Target};
 use durward_core::snapshot::Snapshot;
 use std::collections::BTreeMap;
@@ -31,9 +32,9 @@ pub fn named(key: &str, age: i64, spec: &str) -> AccessPolicy {
     serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
-pub fn key(text: &str) -> PolicyKey {
+pub fn key(text: &str) -> NamespacedName {
     let (namespace, name) = text.split_once('/').unwrap();
-    PolicyKey { namespace: namespace.into(), name: name.into() }
+    NamespacedName { namespace: namespace.into(), name: name.into() }
 }
 
 pub fn compiled(spec: &str) -> Policy {
@@ -157,7 +158,7 @@ pub fn unreadable(name: &str) -> Change {
     Change::Unreadable(key(name), FieldError { field: "spec".to_owned(), message: "can't be read".to_owned() })
 }
 
-fn told(key: &PolicyKey, fate: &Fate) -> String {
+fn told(key: &NamespacedName, fate: &Fate) -> String {
     let rejected = fate.rejected.as_ref().map(|rejection| rejection.reason);
     let state = match (rejected.map(RejectionReason::as_str), fate.in_force) {
         (None, true) if fate.closed => "in a closed service".to_owned(),

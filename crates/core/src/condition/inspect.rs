@@ -2,7 +2,7 @@
 
 use super::{
     ConditionError, HEADERS, KUBERNETES, MAX_NESTED_LOOPS, MAX_NODES, MAX_TREE_DEPTH, PRINCIPAL, REQUEST, RESOURCE,
-    SpokenOf, error_at,
+    ReadFields, error_at,
 };
 use cel::Program;
 use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators};
@@ -14,8 +14,8 @@ pub(super) fn inspect(
     program: &Program,
     source: &str,
     listed: &[Arc<str>],
-) -> Result<(SpokenOf, usize), ConditionError> {
-    let spoken_of = SpokenOf::default();
+) -> Result<(ReadFields, usize), ConditionError> {
+    let spoken_of = ReadFields::default();
     let mut inspector = Inspector { program, source, listed, nodes: 0, depth: 0, bound: Vec::new(), spoken_of };
     inspector.visit(program.expression(), 0)?;
     Ok((inspector.spoken_of, inspector.nodes))
@@ -31,7 +31,7 @@ struct Inspector<'p> {
     depth: usize,
     /// Names bound by loops around the current node.
     bound: Vec<&'p str>,
-    spoken_of: SpokenOf,
+    spoken_of: ReadFields,
 }
 
 impl<'p> Inspector<'p> {

@@ -10,11 +10,11 @@ pub const MAX_PARTS: usize = 32_768;
 /// How deep values are within each other: they are copied and compared recursively.
 pub const MAX_LEVELS: usize = 64;
 
-/// Values by name, or why they are not read.
+/// InternedValues by name, or why they are not read.
 #[derive(Debug)]
-pub struct Objects(Result<(CelMap<'static>, usize), String>);
+pub struct JsonFields(Result<(CelMap<'static>, usize), String>);
 
-impl Objects {
+impl JsonFields {
     /// Those of `root` with these names, as far as they are there.
     pub(crate) fn of(root: &str, names: &[&'static str], all: &Map<String, Json>) -> Self {
         let (mut parts, mut read) = (1, HashMap::new());

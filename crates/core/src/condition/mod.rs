@@ -9,10 +9,10 @@ mod library;
 mod steps;
 mod types;
 
-pub use json::{MAX_LEVELS, MAX_PARTS, Objects};
+pub use json::{MAX_LEVELS, MAX_PARTS, JsonFields};
 
 use crate::digest::Digest;
-use crate::evidence::Headers;
+use crate::evidence::HeaderValues;
 use cel::common::ast::{Expr, IdedExpr, LiteralValue, operators};
 use cel::common::types::{CelBool, CelMap, CelMapKey, CelString};
 use cel::common::value::{CowVal, Val};
@@ -80,12 +80,12 @@ pub struct Condition {
     expression: IdedExpr,
     nodes: usize,
     loops: bool,
-    spoken_of: SpokenOf,
+    spoken_of: ReadFields,
 }
 
 /// The fields that a condition speaks of; no others are made for it.
 #[derive(Default)]
-struct SpokenOf {
+struct ReadFields {
     principal: BTreeSet<&'static str>,
     request: BTreeSet<&'static str>,
     headers: BTreeSet<Arc<str>>,
@@ -95,11 +95,11 @@ struct SpokenOf {
 
 /// What a condition depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Reach {
+pub enum ConditionDependency {
     /// The caller, and the time.
     Caller,
     /// The operation too.
-    Operation,
+    CompiledOperation,
     /// More of the request.
     Request,
 }
@@ -206,21 +206,21 @@ impl Condition {
 
     /// What the condition depends on.
     #[must_use]
-    pub fn reach(&self) -> Reach {
+    pub fn reach(&self) -> ConditionDependency {
         let reach = |field: &&str| match *field {
-            "time" => Reach::Caller,
-            "operation" => Reach::Operation,
-            _ => Reach::Request,
+            "time" => ConditionDependency::Caller,
+            "operation" => ConditionDependency::Operation,
+            _ => ConditionDependency::Request,
         };
         if self.objects().next().is_some() {
-            return Reach::Request;
+            return ConditionDependency::Request;
         }
-        self.spoken_of.request.iter().map(reach).max().unwrap_or(Reach::Caller)
+        self.spoken_of.request.iter().map(reach).max().unwrap_or(ConditionDependency::Caller)
     }
 
     /// Whether the condition holds for these facts.
     #[must_use]
-    pub fn evaluate(&self, facts: &dyn Facts) -> Truth {
+    pub fn evaluate(&self, facts: &dyn ConditionFacts) -> Truth {
         let variables = match self.variables(facts) {
             Ok(variables) => variables,
             Err(why) => return Truth::Failed(why),
@@ -240,9 +240,9 @@ impl Condition {
         }
     }
 
-    fn variables<'f>(&'f self, facts: &'f dyn Facts) -> Result<Variables<'f>, String> {
+    fn variables<'f>(&'f self, facts: &'f dyn ConditionFacts) -> Result<Variables<'f>, String> {
         let headers = self.shown_headers(facts)?;
-        let read = |fields: &BTreeSet<_>, objects: &dyn Fn() -> Option<&'f Objects>, what: &str| {
+        let read = |fields: &BTreeSet<_>, objects: &dyn Fn() -> Option<&'f JsonFields>, what: &str| {
             let unknown = || format!("it reads the {what}, which nobody knows here");
             (!fields.is_empty()).then(|| objects().ok_or_else(unknown)?.read()).transpose()
         };
@@ -265,7 +265,7 @@ impl Condition {
     }
 
     /// The headers that it reads, if they can be told; none where it reads none.
-    fn shown_headers<'f>(&self, facts: &'f dyn Facts) -> Result<Option<&'f Headers>, String> {
+    fn shown_headers<'f>(&self, facts: &'f dyn ConditionFacts) -> Result<Option<&'f HeaderValues>, String> {
         if !self.spoken_of.request.contains(HEADERS) {
             return Ok(None);
         }
@@ -302,28 +302,28 @@ impl PartialEq for Condition {
 }
 
 /// What conditions speak of. A field is asked for at most once per evaluation, and only if it is spoken of.
-pub trait Facts: Send + Sync {
+pub trait ConditionFacts: Send + Sync {
     /// The value of `principal.<field>`, if the principal has it.
     fn principal(&self, field: &str) -> Option<Value>;
     /// The value of `request.<field>`, if the request has it; headers come apart.
     fn request(&self, field: &str) -> Option<Value>;
     /// The headers that conditions of the service read, if they are known.
-    fn headers(&self) -> Option<&Headers> {
+    fn headers(&self) -> Option<&HeaderValues> {
         None
     }
     /// The fields of `kubernetes`, if they are known.
-    fn objects(&self) -> Option<&Objects> {
+    fn objects(&self) -> Option<&JsonFields> {
         None
     }
     /// The fields of `resource`, if they are known.
-    fn resource(&self) -> Option<&Objects> {
+    fn resource(&self) -> Option<&JsonFields> {
         None
     }
 }
 
 struct Variables<'f> {
-    facts: &'f dyn Facts,
-    headers: Option<&'f Headers>,
+    facts: &'f dyn ConditionFacts,
+    headers: Option<&'f HeaderValues>,
     kubernetes: Option<&'f CelMap<'static>>,
     resource: Option<&'f CelMap<'static>>,
     condition: &'f Condition,
@@ -400,7 +400,7 @@ fn object(fields: &BTreeSet<&'static str>, fact: impl Fn(&str) -> Option<Box<dyn
 }
 
 /// The headers of these names that were sent.
-fn shown(names: &BTreeSet<Arc<str>>, headers: &Headers) -> CelMap<'static> {
+fn shown(names: &BTreeSet<Arc<str>>, headers: &HeaderValues) -> CelMap<'static> {
     let sent = names.iter().filter_map(|name| Some((name, headers.get(name)?.as_ref().ok()?)));
     let entry = |(name, value): (&Arc<str>, &String)| {
         (CelMapKey::from(name.to_string()), Box::new(CelString::from(value.clone())) as Box<dyn Val>)

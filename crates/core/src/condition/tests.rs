@@ -4,7 +4,7 @@ use super::*;
 
 struct Alice;
 
-impl Facts for Alice {
+impl ConditionFacts for Alice {
     fn principal(&self, field: &str) -> Option<Value> {
         Some(match field {
             "id" => "user:corporate/alice".into(),

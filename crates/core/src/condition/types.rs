@@ -92,9 +92,9 @@ impl Kind {
 }
 
 /// A function: whether it is called on its first argument, its arguments, and its result.
-type Signature = (&'static str, bool, &'static [Kind], Kind);
+type TokenSignature = (&'static str, bool, &'static [Kind], Kind);
 
-const FUNCTIONS: &[Signature] = &[
+const FUNCTIONS: &[TokenSignature] = &[
     ("bool", false, &[Bool], Bool),
     ("bool", false, &[Text], Bool),
     ("bytes", false, &[Text], Bytes),
@@ -219,7 +219,7 @@ const ARITHMETIC: &[(&str, Kind, Kind, Kind)] = &[
     (op::SUBSTRACT, Duration, Duration, Duration),
 ];
 
-static BY_NAME: LazyLock<HashMap<&'static str, Vec<&'static Signature>>> = LazyLock::new(|| {
+static BY_NAME: LazyLock<HashMap<&'static str, Vec<&'static TokenSignature>>> = LazyLock::new(|| {
     let mut by_name: HashMap<_, Vec<_>> = HashMap::new();
     FUNCTIONS.iter().for_each(|signature| by_name.entry(signature.0).or_default().push(signature));
     by_name
@@ -432,7 +432,7 @@ impl<'p> Checker<'p> {
 
 fn function(node: &IdedExpr, name: &str, member: bool, kinds: &[Kind]) -> Result<Kind, Mistake> {
     let signatures = BY_NAME.get(name).map(Vec::as_slice).unwrap_or_default();
-    let fits = |signature: &&&Signature| {
+    let fits = |signature: &&&TokenSignature| {
         let (_, of_member, args, _) = ***signature;
         of_member == member && args.len() == kinds.len() && args.iter().zip(kinds).all(|(arg, kind)| kind.fits(*arg))
     };
@@ -452,7 +452,7 @@ fn function(node: &IdedExpr, name: &str, member: bool, kinds: &[Kind]) -> Result
 }
 
 /// `string.contains(string)`.
-fn form((name, member, args, _): &Signature) -> String {
+fn form((name, member, args, _): &TokenSignature) -> String {
     let mut texts = args.iter().map(ToString::to_string);
     let on = if *member { texts.next().map(|on| format!("{on}.")).unwrap_or_default() } else { String::new() };
     format!("{on}{name}({})", texts.collect::<Vec<_>>().join(", "))

@@ -4,7 +4,7 @@ use super::facts::RequestFacts;
 use super::{Route, condition, gives, missing, subject};
 use crate::condition::Truth;
 use crate::principal::Principal;
-use crate::relations::{Checked, Proof, RelationEngine, RelationTo};
+use crate::relations::{RelationCheck, ProofStep, RelationBackend, RelationTarget};
 use crate::scope::Scope;
 use chrono::{DateTime, Utc};
 use std::sync::Arc;
@@ -13,38 +13,38 @@ impl Route<'_, '_> {
     /// Every denial of the service and every grant that could matter to the operation, with what came of it for this
     /// caller. For people who ask why; [`Route::decide`] does not need it.
     #[must_use]
-    pub fn considered(&self, principal: &Principal, now: DateTime<Utc>) -> Vec<Considered> {
+    pub fn considered(&self, principal: &Principal, now: DateTime<Utc>) -> Vec<ExplainedRule> {
         let (Some(service), Ok(found)) = (self.service, &self.found) else { return Vec::new() };
         let caller = principal.identity().at(&found.operation.operation.name);
         let facts = RequestFacts { route: self, found, caller, now, in_favour: false };
         let denials = service.denials.iter().map(|denial| {
             let outcome = match (subject(&denial.to, &facts), condition(&denial.rule, denial.when.as_deref(), &facts)) {
-                (false, _) => Outcome::OtherCallers,
-                (true, Truth::False) => Outcome::ConditionDoesNotHold,
-                (true, Truth::True) => Outcome::Applies(Vec::new()),
-                (true, Truth::Failed(why)) => Outcome::ConditionFailed(why),
+                (false, _) => RuleOutcome::OtherCallers,
+                (true, Truth::False) => RuleOutcome::ConditionDoesNotHold,
+                (true, Truth::True) => RuleOutcome::Applies(Vec::new()),
+                (true, Truth::Failed(why)) => RuleOutcome::ConditionFailed(why),
             };
-            Considered { rule: Arc::clone(&denial.rule), outcome, relation: Vec::new() }
+            ExplainedRule { rule: Arc::clone(&denial.rule), outcome, relation: Vec::new() }
         });
         let required = &found.operation.operation.scopes;
         let grants = found.operation.grants.all().into_iter().filter_map(|candidate| {
             let grant = service.grants.get(candidate.grant)?;
             let given = gives(grant, candidate, required, &facts.caller);
             let outcome = if !subject(&grant.to, &facts) {
-                Outcome::OtherCallers
+                RuleOutcome::OtherCallers
             } else if given == 0 {
-                Outcome::TokenLacksScope(missing(required, candidate.gives))
+                RuleOutcome::TokenLacksScope(missing(required, candidate.gives))
             } else {
                 match condition(&grant.rule, grant.when.as_deref(), &facts) {
-                    Truth::True => Outcome::Applies(missing(required, given)),
-                    Truth::False => Outcome::ConditionDoesNotHold,
-                    Truth::Failed(why) => Outcome::ConditionFailed(why),
+                    Truth::True => RuleOutcome::Applies(missing(required, given)),
+                    Truth::False => RuleOutcome::ConditionDoesNotHold,
+                    Truth::Failed(why) => RuleOutcome::ConditionFailed(why),
                 }
             };
             let rule = Arc::clone(&grant.rule);
             Some(match (&grant.relation, outcome) {
-                (Some(to), Outcome::Applies(scopes)) => self.explain_relation(rule, to, &facts, scopes),
-                (_, outcome) => Considered { rule, outcome, relation: Vec::new() },
+                (Some(to), RuleOutcome::Applies(scopes)) => self.explain_relation(rule, to, &facts, scopes),
+                (_, outcome) => ExplainedRule { rule, outcome, relation: Vec::new() },
             })
         });
         denials.chain(grants).collect()
@@ -53,50 +53,50 @@ impl Route<'_, '_> {
     fn explain_relation(
         &self,
         rule: Arc<str>,
-        to: &RelationTo,
+        to: &RelationTarget,
         facts: &RequestFacts<'_, '_>,
         scopes: Vec<Scope>,
-    ) -> Considered {
+    ) -> ExplainedRule {
         let asked = match facts.question(to) {
             Ok(asked) => asked,
             Err(capture) => {
-                let outcome = Outcome::NoObject { object: to.to_string(), capture: capture.to_owned() };
-                return Considered { rule, outcome, relation: Vec::new() };
+                let outcome = RuleOutcome::NoObject { object: to.to_string(), capture: capture.to_owned() };
+                return ExplainedRule { rule, outcome, relation: Vec::new() };
             }
         };
         let checked = self.service.map(|service| match service.relation_engine {
-            RelationEngine::Own => {
+            RelationBackend::Own => {
                 let tuples = self.snapshot.tuples(&service.key);
                 tuples.explain(&service.relations, &asked.object, &to.relation, &facts.caller)
             }
-            RelationEngine::OpenFga(_) => Checked { truth: self.answers.to(&asked), proof: Vec::new() },
+            RelationBackend::OpenFga(_) => RelationCheck { truth: self.answers.to(&asked), proof: Vec::new() },
         });
-        let Checked { truth, proof } = checked.unwrap_or(Checked { truth: Truth::False, proof: Vec::new() });
+        let RelationCheck { truth, proof } = checked.unwrap_or(RelationCheck { truth: Truth::False, proof: Vec::new() });
         let relation = format!("{}#{}", asked.object, to.relation);
         let outcome = match truth {
-            Truth::True => Outcome::Applies(scopes),
-            Truth::False => Outcome::NotRelated(relation),
-            Truth::Failed(why) => Outcome::RelationFailed { relation, why },
+            Truth::True => RuleOutcome::Applies(scopes),
+            Truth::False => RuleOutcome::NotRelated(relation),
+            Truth::Failed(why) => RuleOutcome::RelationFailed { relation, why },
         };
-        Considered { rule, outcome, relation: proof }
+        ExplainedRule { rule, outcome, relation: proof }
     }
 }
 
 /// A rule that was looked at for an explanation.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Considered {
+pub struct ExplainedRule {
     /// `<namespace>/<policy>/grants/<name>` or `<namespace>/<policy>/denials/<name>`.
     pub rule: Arc<str>,
     /// What came of it.
-    pub outcome: Outcome,
+    pub outcome: RuleOutcome,
     /// How the relation that a grant asks for came about, from the object to the caller; empty where it asks for none, or
     /// where it does not hold.
-    pub relation: Vec<Proof>,
+    pub relation: Vec<ProofStep>,
 }
 
 /// What came of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum RuleOutcome {
     /// It applies; a grant gives these scopes.
     Applies(Vec<Scope>),
     /// It is for other callers.

@@ -1,14 +1,14 @@
 //! What conditions can see of a caller and a request.
 
 use super::{Found, Route};
-use crate::condition::{Facts, Objects};
-use crate::evidence::Headers;
+use crate::condition::{ConditionFacts, JsonFields};
+use crate::evidence::HeaderValues;
 use crate::host::Host;
 use crate::kubernetes::ApiCall;
 use crate::policy::Labels;
 use crate::principal::{Identity, PrincipalId};
-use crate::relations::{Question, RelationTo};
-use crate::request::{Call, Target};
+use crate::relations::{RelationQuestion, RelationTarget};
+use crate::request::{Call, ServiceTarget};
 use crate::scope::Scope;
 use crate::service::Captures;
 use cel::Value;
@@ -47,13 +47,13 @@ impl<'s> RequestFacts<'_, 's> {
     }
 
     /// The relation to an object that a grant asks for; an error with the capture that the request lacks.
-    pub(super) fn question<'t>(&self, to: &'t RelationTo) -> Result<Question, &'t str> {
+    pub(super) fn question<'t>(&self, to: &'t RelationTarget) -> Result<RelationQuestion, &'t str> {
         let object = to.object(self.found.captures())?.into();
-        Ok(Question { object, relation: Arc::clone(&to.relation) })
+        Ok(RelationQuestion { object, relation: Arc::clone(&to.relation) })
     }
 }
 
-impl Facts for RequestFacts<'_, '_> {
+impl ConditionFacts for RequestFacts<'_, '_> {
     fn principal(&self, field: &str) -> Option<Value> {
         principal_fact(&self.caller, field)
     }
@@ -63,7 +63,7 @@ impl Facts for RequestFacts<'_, '_> {
         match (field, &request.call, request.target) {
             ("method", Call::Http { method, .. }, _) => Some(Value::from(*method)),
             ("path", Call::Http { path, .. }, _) => Some(path.split_once('?').map_or(*path, |(path, _)| path).into()),
-            ("host", _, Target::Host(authority)) => Some(Host::of_authority(authority).ok()?.as_str().into()),
+            ("host", _, ServiceTarget::Host(authority)) => Some(Host::of_authority(authority).ok()?.as_str().into()),
             ("operation", ..) => Some(self.found.operation.operation.name.as_ref().into()),
             ("captures", ..) => {
                 let captures = self.found.captures().iter();
@@ -75,27 +75,27 @@ impl Facts for RequestFacts<'_, '_> {
         }
     }
 
-    fn headers(&self) -> Option<&Headers> {
+    fn headers(&self) -> Option<&HeaderValues> {
         let evidence = self.route.request.evidence;
         let read = self.route.service.map(|service| &*service.headers).unwrap_or_default();
-        self.found.headers.get_or_init(|| Headers::of(read, evidence)).as_ref()
+        self.found.headers.get_or_init(|| HeaderValues::of(read, evidence)).as_ref()
     }
 
-    fn objects(&self) -> Option<&Objects> {
+    fn objects(&self) -> Option<&JsonFields> {
         let request = self.route.request;
         let read = self.route.service.map(|service| &*service.objects).unwrap_or_default();
         let of = || match request.call {
-            Call::Kubernetes(_) => Some(Objects::of("kubernetes", read, &request.evidence.objects()?)),
+            Call::Kubernetes(_) => Some(JsonFields::of("kubernetes", read, &request.evidence.objects()?)),
             // it is known that there is none
-            _ => Some(Objects::of("kubernetes", &[], &Map::new())),
+            _ => Some(JsonFields::of("kubernetes", &[], &Map::new())),
         };
         self.found.objects.get_or_init(of).as_ref()
     }
 
-    fn resource(&self) -> Option<&Objects> {
+    fn resource(&self) -> Option<&JsonFields> {
         let evidence = self.route.request.evidence;
         let read = self.route.service.map(|service| &*service.objects).unwrap_or_default();
-        self.found.resource.get_or_init(|| Some(Objects::of("resource", read, &evidence.resource()?))).as_ref()
+        self.found.resource.get_or_init(|| Some(JsonFields::of("resource", read, &evidence.resource()?))).as_ref()
     }
 }
 

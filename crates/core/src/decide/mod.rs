@@ -6,21 +6,22 @@
 mod considered;
 mod facts;
 
-pub use considered::{Considered, Outcome};
+pub use considered::{ExplainedRule, RuleOutcome};
 pub(crate) use facts::principal_fact;
 
-use crate::approval::Matter;
-use crate::condition::{Condition, Facts, Objects, Truth};
-use crate::decision::{Approval, Challenge, Decision, Judged, Reason};
-use crate::evidence::Headers;
+use crate::approval::ApprovalSubject;
+use crate::condition::{Condition, ConditionFacts, JsonFields, Truth};
+use crate::decision::{Approval, Challenge, Decision, EvaluatedCondition, Reason};
+use crate::evidence::HeaderValues;
+use crate::namespaced_name::NamespacedName;
 use crate::path::{Ambiguity, PathPattern, RequestPath};
-use crate::policy::{Denial, Grant, MAX_SCOPES, Mode, Operation, PolicyKey, Subject, Way};
+use crate::policy::{CompiledDenial, CompiledGrant, MAX_SCOPES, EnforcementMode, CompiledOperation, SubjectMatcher, AuthenticationMethod};
 use crate::principal::{Identity, Principal};
-use crate::relations::{Answers, Questions, RelationEngine, RelationTo};
-use crate::request::{Call, Request, Target};
-use crate::risk::{Assurance, Risk};
+use crate::relations::{RelationAnswers, RelationQuestions, RelationBackend, RelationTarget};
+use crate::request::{Call, Request, ServiceTarget};
+use crate::risk::{Assurance, RiskLevel};
 use crate::scope::Scope;
-use crate::service::{Candidate, Captures, Service, ServiceOperation};
+use crate::service::{GrantCandidate, Captures, CompiledService, ServiceOperation};
 use crate::snapshot::Snapshot;
 use chrono::{DateTime, TimeDelta, Utc};
 use facts::{RequestFacts, kubernetes_captures};
@@ -39,10 +40,10 @@ const CLOSED: &str = "its service is closed, because the version that was in for
 pub struct Route<'s, 'r> {
     pub(crate) snapshot: &'s Snapshot,
     pub(crate) request: &'r Request<'r>,
-    pub(crate) service: Option<&'s Service>,
+    pub(crate) service: Option<&'s CompiledService>,
     found: Result<Found<'s, 'r>, (Reason, Option<Ambiguity>)>,
     /// What another engine said of the caller's relations.
-    answers: Answers,
+    answers: RelationAnswers,
 }
 
 #[derive(Debug)]
@@ -53,11 +54,11 @@ struct Found<'s, 'r> {
     /// Taken from the path when somebody asks.
     captures: OnceLock<Captures>,
     /// Read when a condition asks for one; nothing where nobody knows them.
-    headers: OnceLock<Option<Headers>>,
+    headers: OnceLock<Option<HeaderValues>>,
     /// The same of the object of a request to the Kubernetes API.
-    objects: OnceLock<Option<Objects>>,
+    objects: OnceLock<Option<JsonFields>>,
     /// And of the resource.
-    resource: OnceLock<Option<Objects>>,
+    resource: OnceLock<Option<JsonFields>>,
 }
 
 impl<'s, 'r> Found<'s, 'r> {
@@ -77,8 +78,8 @@ impl Snapshot {
     #[must_use]
     pub fn route<'s, 'r>(&'s self, request: &'r Request<'r>) -> Route<'s, 'r> {
         let service = match request.target {
-            Target::Host(authority) => self.by_authority(authority),
-            Target::Audience(audience) => self.by_audience(audience),
+            ServiceTarget::Host(authority) => self.by_authority(authority),
+            ServiceTarget::Audience(audience) => self.by_audience(audience),
         };
         let service = service.map(Arc::as_ref);
         let found = match service {
@@ -86,7 +87,7 @@ impl Snapshot {
             None if request.call == Call::Unclear => Err((Reason::AmbiguousPath, Some(Ambiguity::Request))),
             None => Err((Reason::NoPolicy, None)),
         };
-        Route { snapshot: self, request, service, found, answers: Answers::default() }
+        Route { snapshot: self, request, service, found, answers: RelationAnswers::default() }
     }
 
     /// The whole decision.
@@ -96,7 +97,7 @@ impl Snapshot {
     }
 }
 
-fn find<'s, 'r>(service: &'s Service, call: &'r Call<'r>) -> Result<Found<'s, 'r>, (Reason, Option<Ambiguity>)> {
+fn find<'s, 'r>(service: &'s CompiledService, call: &'r Call<'r>) -> Result<Found<'s, 'r>, (Reason, Option<Ambiguity>)> {
     if !service.closed_by().is_empty() {
         return Err((Reason::NoPolicy, None));
     }
@@ -124,7 +125,7 @@ impl<'s> Route<'s, '_> {
     /// Audience and accepted ways in, when who is asking matters: not for a public operation, nor for a request
     /// that is refused whoever asks.
     #[must_use]
-    pub fn expects(&self) -> Option<(&'s str, &'s [Way])> {
+    pub fn expects(&self) -> Option<(&'s str, &'s [AuthenticationMethod])> {
         let service = self.service?;
         let found = self.found.as_ref().ok()?;
         (!found.operation.operation.public).then_some((&*service.key.audience, &*service.ways))
@@ -137,13 +138,13 @@ impl<'s> Route<'s, '_> {
     }
 
     /// The first policy that closes the service.
-    fn closed_by(&self) -> Option<&'s PolicyKey> {
+    fn closed_by(&self) -> Option<&'s NamespacedName> {
         self.service?.closed_by().first()
     }
 
     /// The operation, once found.
     #[must_use]
-    pub fn operation(&self) -> Option<&'s Operation> {
+    pub fn operation(&self) -> Option<&'s CompiledOperation> {
         self.found.as_ref().ok().map(|found| &*found.operation.operation)
     }
 
@@ -156,9 +157,9 @@ impl<'s> Route<'s, '_> {
     /// What another engine has to be asked before this is decided: relations of grants that would otherwise apply. None
     /// where nothing of it matters, whoever is asking.
     #[must_use]
-    pub fn questions(&self, principal: Option<&Principal>, now: DateTime<Utc>) -> Option<Questions<'s>> {
+    pub fn questions(&self, principal: Option<&Principal>, now: DateTime<Utc>) -> Option<RelationQuestions<'s>> {
         let service = self.service?;
-        let RelationEngine::OpenFga(store) = &service.relation_engine else { return None };
+        let RelationBackend::OpenFga(store) = &service.relation_engine else { return None };
         let mut judged = Vec::new();
         // whatever may have to be known in the end
         let admitted = self.admitted(principal, now, true, &mut judged);
@@ -168,18 +169,18 @@ impl<'s> Route<'s, '_> {
             of.extend(facts.question(to).ok());
             false
         });
-        (!of.is_empty()).then_some(Questions { store, model: &service.relations, of })
+        (!of.is_empty()).then_some(RelationQuestions { store, model: &service.relations, of })
     }
 
     /// The same request, to be decided by what was said to its [`questions`](Self::questions).
     #[must_use]
-    pub fn answered(self, answers: Answers) -> Self {
+    pub fn answered(self, answers: RelationAnswers) -> Self {
         Self { answers, ..self }
     }
 
     /// What another engine said, by which this is decided.
     #[must_use]
-    pub fn answers(&self) -> &Answers {
+    pub fn answers(&self) -> &RelationAnswers {
         &self.answers
     }
 
@@ -206,7 +207,7 @@ impl<'s> Route<'s, '_> {
         principal: Option<&Principal>,
         now: DateTime<Utc>,
         in_favour: bool,
-        judged: &mut Vec<Judged>,
+        judged: &mut Vec<EvaluatedCondition>,
     ) -> Decision {
         let (facts, denied) = match self.admitted(principal, now, in_favour, judged) {
             ControlFlow::Continue(admitted) => admitted,
@@ -231,7 +232,7 @@ impl<'s> Route<'s, '_> {
         principal: Option<&'f Principal>,
         now: DateTime<Utc>,
         in_favour: bool,
-        judged: &mut Vec<Judged>,
+        judged: &mut Vec<EvaluatedCondition>,
     ) -> ControlFlow<Decision, (RequestFacts<'f, 's>, Option<Decision>)> {
         let found = match &self.found {
             Ok(found) => found,
@@ -259,7 +260,7 @@ impl<'s> Route<'s, '_> {
             Err((challenge, detail)) => {
                 let challenge = Some(challenge);
                 let refusal = Decision { challenge, detail: Some(detail), ..self.decision(Reason::AssuranceTooLow) };
-                if operation.mode == Mode::Enforce {
+                if operation.mode == EnforcementMode::Enforce {
                     return ControlFlow::Break(refusal);
                 }
                 Some(refusal)
@@ -273,9 +274,9 @@ impl<'s> Route<'s, '_> {
             ..self.decision(Reason::Denied)
         });
         match (too_low, denied) {
-            (_, Some(denied)) if denied.mode == Mode::Enforce => ControlFlow::Break(denied),
+            (_, Some(denied)) if denied.mode == EnforcementMode::Enforce => ControlFlow::Break(denied),
             (Some(too_low), _) => ControlFlow::Break(too_low),
-            (None, Some(denied)) if operation.mode == Mode::Audit => ControlFlow::Break(denied),
+            (None, Some(denied)) if operation.mode == EnforcementMode::Audit => ControlFlow::Break(denied),
             (None, denied) => ControlFlow::Continue((facts, denied)),
         }
     }
@@ -284,7 +285,7 @@ impl<'s> Route<'s, '_> {
     fn approval(&self, facts: &RequestFacts<'_, '_>) -> Option<Box<Approval>> {
         let RequestFacts { found: Found { operation, .. }, caller, now, .. } = facts;
         let approvers = operation.operation.approval.as_ref()?;
-        let matter = Matter {
+        let matter = ApprovalSubject {
             policy: operation.policy.clone(),
             policy_uid: Arc::clone(&approvers.policy_uid),
             operation: Arc::clone(&operation.operation.name),
@@ -299,7 +300,7 @@ impl<'s> Route<'s, '_> {
         let operation = self.found.as_ref().ok().map(|found| found.operation);
         Decision {
             reason,
-            mode: operation.map(|o| o.mode).or_else(|| self.service.map(|s| s.mode)).unwrap_or(Mode::Enforce),
+            mode: operation.map(|o| o.mode).or_else(|| self.service.map(|s| s.mode)).unwrap_or(EnforcementMode::Enforce),
             service: self.service.map(|service| service.key.clone()),
             policy: operation.map(|o| &o.policy).or(self.closed_by()).cloned(),
             operation: operation.map(|o| Arc::clone(&o.operation.name)),
@@ -316,12 +317,12 @@ impl<'s> Route<'s, '_> {
 
     /// The first denial that applies, or whose condition can't be evaluated; one that is only audited counts if none
     /// that is enforced does.
-    fn denied(&self, facts: &RequestFacts<'_, '_>, judged: &mut Vec<Judged>) -> Option<(&'s Denial, Option<String>)> {
+    fn denied(&self, facts: &RequestFacts<'_, '_>, judged: &mut Vec<EvaluatedCondition>) -> Option<(&'s CompiledDenial, Option<String>)> {
         let service = self.service?;
         let mut audited = None;
         for number in service.denial_index.concerning(&facts.caller, facts.labels()) {
             let Some(denial) = service.denials.get(number).map(|denial| &**denial) else { continue };
-            if denial.mode == Mode::Audit && audited.is_some() {
+            if denial.mode == EnforcementMode::Audit && audited.is_some() {
                 continue;
             }
             let detail = match judge(&denial.rule, denial.when.as_ref(), facts, Truth::False, judged) {
@@ -330,8 +331,8 @@ impl<'s> Route<'s, '_> {
                 Truth::Failed(why) => Some(format!("its condition could not be evaluated: {why}")),
             };
             match denial.mode {
-                Mode::Enforce => return Some((denial, detail)),
-                Mode::Audit => audited = Some((denial, detail)),
+                EnforcementMode::Enforce => return Some((denial, detail)),
+                EnforcementMode::Audit => audited = Some((denial, detail)),
             }
         }
         audited
@@ -341,8 +342,8 @@ impl<'s> Route<'s, '_> {
     fn granted(
         &self,
         facts: &RequestFacts<'_, '_>,
-        judged: &mut Vec<Judged>,
-        mut related: impl FnMut(&RelationTo) -> bool,
+        judged: &mut Vec<EvaluatedCondition>,
+        mut related: impl FnMut(&RelationTarget) -> bool,
     ) -> (Vec<Arc<str>>, Vec<Scope>) {
         let required = &facts.found.operation.operation.scopes;
         let grants = self.service.map(|service| &*service.grants).unwrap_or_default();
@@ -370,14 +371,14 @@ impl<'s> Route<'s, '_> {
     }
 
     /// Whether the caller stands in a relation that a grant asks for.
-    fn related(&self, to: &RelationTo, facts: &RequestFacts<'_, '_>) -> bool {
+    fn related(&self, to: &RelationTarget, facts: &RequestFacts<'_, '_>) -> bool {
         let (Some(service), Ok(asked)) = (self.service, facts.question(to)) else { return false };
         let truth = match service.relation_engine {
-            RelationEngine::Own => {
+            RelationBackend::Own => {
                 let tuples = self.snapshot.tuples(&service.key);
                 tuples.check(&service.relations, &asked.object, &to.relation, &facts.caller)
             }
-            RelationEngine::OpenFga(_) => self.answers.to(&asked),
+            RelationBackend::OpenFga(_) => self.answers.to(&asked),
         };
         truth == Truth::True
     }
@@ -392,10 +393,10 @@ pub(crate) fn good_enough(
 ) -> Result<(), (Challenge, String)> {
     let risk = operation.operation.risk;
     let (assurance, max_age) = match risk {
-        Risk::Low => (Assurance::SharedSecret, None),
-        Risk::Standard => (Assurance::Bearer, None),
-        Risk::High if caller.id.is_workload() => (Assurance::ProofOfPossession, None),
-        Risk::High => (Assurance::MultiFactor, Some(operation.operation.max_age)),
+        RiskLevel::Low => (Assurance::SharedSecret, None),
+        RiskLevel::Standard => (Assurance::Bearer, None),
+        RiskLevel::High if caller.id.is_workload() => (Assurance::ProofOfPossession, None),
+        RiskLevel::High => (Assurance::MultiFactor, Some(operation.operation.max_age)),
     };
     let challenge = Challenge { assurance, max_age };
     // who calls the Kubernetes API came in by the API server's own ways
@@ -424,14 +425,14 @@ fn judge(
     when: Option<&Arc<Condition>>,
     facts: &RequestFacts<'_, '_>,
     best: Truth,
-    judged: &mut Vec<Judged>,
+    judged: &mut Vec<EvaluatedCondition>,
 ) -> Truth {
     if facts.in_favour && when.is_some_and(|when| when.awaits_object()) && facts.objects().is_none() {
         return best;
     }
     let truth = condition(rule, when.map(AsRef::as_ref), facts);
     if let Some(when) = when.filter(|when| when.reads_evidence()) {
-        judged.push(Judged { rule: Arc::clone(rule), condition: Arc::clone(when), truth: truth.clone() });
+        judged.push(EvaluatedCondition { rule: Arc::clone(rule), condition: Arc::clone(when), truth: truth.clone() });
     }
     truth
 }
@@ -442,12 +443,12 @@ fn condition(rule: &str, when: Option<&Condition>, facts: &RequestFacts<'_, '_>)
     recorded.unwrap_or_else(|| when.evaluate(facts))
 }
 
-fn subject(to: &[Subject], facts: &RequestFacts<'_, '_>) -> bool {
+fn subject(to: &[SubjectMatcher], facts: &RequestFacts<'_, '_>) -> bool {
     to.iter().any(|subject| subject.includes(&facts.caller, facts.labels()))
 }
 
 /// The scopes of an operation that a grant gives this caller, as bits.
-pub(crate) fn gives(grant: &Grant, candidate: Candidate, required: &[Scope], caller: &Identity) -> u64 {
+pub(crate) fn gives(grant: &CompiledGrant, candidate: GrantCandidate, required: &[Scope], caller: &Identity) -> u64 {
     if !grant.from_token && !caller.narrowed {
         return candidate.gives;
     }

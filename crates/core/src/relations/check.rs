@@ -11,10 +11,10 @@
 //! - Where some tuples are not known, a no is none within an exclusion: it could be a yes by them. That fails too. A yes stays
 //!   one whatever they are, so nothing else does.
 
-use super::model::{GROUP, Model, Rule};
+use super::model::{GROUP, RelationModel, RelationRule};
 use super::names::Name;
 use super::tuple::{MEMBER, kind_of};
-use super::tuples::{EVERYBODY, Key, PRINCIPAL, Tuples};
+use super::tuples::{EVERYBODY, TupleKey, PRINCIPAL, TupleIndex};
 use crate::condition::Truth;
 use crate::principal::Identity;
 use foldhash::fast::RandomState;
@@ -31,23 +31,23 @@ pub(super) const MAX_BREADTH: usize = 1000;
 const MAX_STEPS: usize = 4096;
 
 /// An object that no tuple speaks of.
-const UNKNOWN: Name = Name::MAX;
+const UNKNOWN: NameId = NameId::MAX;
 /// The answer rests on no open question.
 const FINAL: usize = usize::MAX;
 
 /// What came of a search.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Checked {
+pub struct RelationCheck {
     /// Whether the relation holds.
     pub truth: Truth,
     /// Why it holds, from the object to the caller; empty otherwise.
-    pub proof: Vec<Proof>,
+    pub proof: Vec<ProofStep>,
 }
 
 /// One step of a proof.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Proof {
+pub struct ProofStep {
     /// What holds: `object#relation`.
     pub holds: String,
     /// The tuple by which it does, if one is needed.
@@ -61,7 +61,7 @@ pub struct Proof {
     pub unless: Option<String>,
 }
 
-impl fmt::Display for Proof {
+impl fmt::Display for ProofStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.holds)?;
         match (&self.tuple, &self.since, &self.unless) {
@@ -74,29 +74,29 @@ impl fmt::Display for Proof {
     }
 }
 
-impl Tuples {
+impl TupleIndex {
     /// Whether the caller stands in a relation to an object, `type:id`.
     #[must_use]
-    pub fn check(&self, model: &Model, object: &str, relation: &str, caller: &Identity) -> Truth {
-        Search::new(self, model, object, caller, false).run(relation).truth
+    pub fn check(&self, model: &RelationModel, object: &str, relation: &str, caller: &Identity) -> Truth {
+        RelationSearch::new(self, model, object, caller, false).run(relation).truth
     }
 
-    /// As [`Tuples::check`], with the reason why it holds.
+    /// As [`TupleIndex::check`], with the reason why it holds.
     #[must_use]
-    pub fn explain(&self, model: &Model, object: &str, relation: &str, caller: &Identity) -> Checked {
-        Search::new(self, model, object, caller, true).run(relation)
+    pub fn explain(&self, model: &RelationModel, object: &str, relation: &str, caller: &Identity) -> RelationCheck {
+        RelationSearch::new(self, model, object, caller, true).run(relation)
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
+enum SearchVerdict {
     Yes,
     No,
-    Failed(Failure),
+    Failed(SearchFailure),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Failure {
+enum SearchFailure {
     Depth,
     Breadth,
     Steps,
@@ -105,7 +105,7 @@ enum Failure {
     Lost,
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for SearchFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Lost => f.write_str("whom some tuples exclude is not known"),
@@ -119,59 +119,59 @@ impl fmt::Display for Failure {
 
 /// A verdict, and the lowest place on the stack that it rests on.
 #[derive(Debug, Clone, Copy)]
-struct Said {
-    verdict: Verdict,
+struct SearchResult {
+    verdict: SearchVerdict,
     rests_on: usize,
 }
 
-impl Said {
-    const fn finally(verdict: Verdict) -> Self {
+impl SearchResult {
+    const fn finally(verdict: SearchVerdict) -> Self {
         Self { verdict, rests_on: FINAL }
     }
 
     /// The verdict of "any of these", so far `self`, when `other` is one more.
     fn or(self, other: Self) -> Self {
         match (self.verdict, other.verdict) {
-            (Verdict::Yes, _) | (Verdict::Failed(_), Verdict::No | Verdict::Failed(_)) => self,
-            (_, Verdict::Yes) | (Verdict::No, Verdict::Failed(_)) => other,
-            (Verdict::No, Verdict::No) => Self { verdict: Verdict::No, rests_on: self.rests_on.min(other.rests_on) },
+            (SearchVerdict::Yes, _) | (SearchVerdict::Failed(_), SearchVerdict::No | SearchVerdict::Failed(_)) => self,
+            (_, SearchVerdict::Yes) | (SearchVerdict::No, SearchVerdict::Failed(_)) => other,
+            (SearchVerdict::No, SearchVerdict::No) => Self { verdict: SearchVerdict::No, rests_on: self.rests_on.min(other.rests_on) },
         }
     }
 }
 
 /// `object#relation`.
-type Node<'a> = (Name, &'a str);
+type RelationNode<'a> = (NameId, &'a str);
 
 /// How a node came to hold: a tuple, another node, and what was ruled out.
-struct Reason<'a> {
-    tuple: Option<Key>,
-    since: Option<Node<'a>>,
-    unless: Option<&'a Rule>,
+struct Justification<'a> {
+    tuple: Option<TupleKey>,
+    since: Option<RelationNode<'a>>,
+    unless: Option<&'a RelationRule>,
 }
 
-struct Search<'a> {
-    tuples: &'a Tuples,
-    model: &'a Model,
+struct RelationSearch<'a> {
+    tuples: &'a TupleIndex,
+    model: &'a RelationModel,
     caller: &'a Identity,
     /// The caller's number, if a tuple names it.
-    caller_name: Option<Name>,
+    caller_name: Option<NameId>,
     /// The object that is asked about.
     asked: &'a str,
     /// What is being asked about, from the first question to the latest.
-    stack: Vec<Node<'a>>,
+    stack: Vec<RelationNode<'a>>,
     /// Height of the stack at the last exclusion: what lies below is on its other side.
     barrier: usize,
     /// What is known: `None` for yes, otherwise what the no rests on.
-    known: HashMap<Node<'a>, Option<usize>, RandomState>,
+    known: HashMap<RelationNode<'a>, Option<usize>, RandomState>,
     /// Each no that rests on an open question, in the order of finding.
-    resting: Vec<Node<'a>>,
+    resting: Vec<RelationNode<'a>>,
     steps: usize,
     /// How each node came to hold, if somebody wants to know.
-    reasons: Option<HashMap<Node<'a>, Vec<Reason<'a>>, RandomState>>,
+    reasons: Option<HashMap<RelationNode<'a>, Vec<Justification<'a>>, RandomState>>,
 }
 
-impl<'a> Search<'a> {
-    fn new(tuples: &'a Tuples, model: &'a Model, asked: &'a str, caller: &'a Identity, explain: bool) -> Self {
+impl<'a> RelationSearch<'a> {
+    fn new(tuples: &'a TupleIndex, model: &'a RelationModel, asked: &'a str, caller: &'a Identity, explain: bool) -> Self {
         Self {
             tuples,
             model,
@@ -187,17 +187,17 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn run(mut self, relation: &'a str) -> Checked {
+    fn run(mut self, relation: &'a str) -> RelationCheck {
         let object = self.tuples.names.find(self.asked).unwrap_or(UNKNOWN);
         match self.node((object, relation)).verdict {
-            Verdict::Yes => Checked { truth: Truth::True, proof: self.proof((object, relation)) },
-            Verdict::No => Checked { truth: Truth::False, proof: Vec::new() },
-            Verdict::Failed(failure) => Checked { truth: Truth::Failed(self.why(failure)), proof: Vec::new() },
+            SearchVerdict::Yes => RelationCheck { truth: Truth::True, proof: self.proof((object, relation)) },
+            SearchVerdict::No => RelationCheck { truth: Truth::False, proof: Vec::new() },
+            SearchVerdict::Failed(failure) => RelationCheck { truth: Truth::Failed(self.why(failure)), proof: Vec::new() },
         }
     }
 
-    fn why(&self, failure: Failure) -> String {
-        match self.tuples.lost().filter(|_| failure == Failure::Lost) {
+    fn why(&self, failure: SearchFailure) -> String {
+        match self.tuples.lost().filter(|_| failure == SearchFailure::Lost) {
             Some(source) => format!(
                 "Relationship {source} is broken, and its last good version is not known here, so nobody can tell whom it excludes: \
                  mend or remove it"
@@ -206,35 +206,35 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn text(&self, object: Name) -> &'a str {
+    fn text(&self, object: NameId) -> &'a str {
         if object == UNKNOWN { self.asked } else { self.tuples.names.text(object) }
     }
 
-    fn node(&mut self, node: Node<'a>) -> Said {
+    fn node(&mut self, node: RelationNode<'a>) -> SearchResult {
         if let Some(place) = self.stack.iter().rposition(|open| *open == node) {
             return if place < self.barrier {
-                Said::finally(Verdict::Failed(Failure::Exclusion))
+                SearchResult::finally(SearchVerdict::Failed(SearchFailure::Exclusion))
             } else {
-                Said { verdict: Verdict::No, rests_on: place }
+                SearchResult { verdict: SearchVerdict::No, rests_on: place }
             };
         }
         match self.known.get(&node) {
-            Some(None) => return Said::finally(Verdict::Yes),
+            Some(None) => return SearchResult::finally(SearchVerdict::Yes),
             Some(Some(rests_on)) if *rests_on >= self.barrier => {
-                return Said { verdict: Verdict::No, rests_on: *rests_on };
+                return SearchResult { verdict: SearchVerdict::No, rests_on: *rests_on };
             }
             _ => {}
         }
         let Some(rule) = self.model.rule(kind_of(self.text(node.0)), node.1) else {
-            return Said::finally(Verdict::No);
+            return SearchResult::finally(SearchVerdict::No);
         };
         self.steps += 1;
         if self.steps > MAX_STEPS {
-            return Said::finally(Verdict::Failed(Failure::Steps));
+            return SearchResult::finally(SearchVerdict::Failed(SearchFailure::Steps));
         }
         let place = self.stack.len();
         if place == MAX_DEPTH {
-            return Said::finally(Verdict::Failed(Failure::Depth));
+            return SearchResult::finally(SearchVerdict::Failed(SearchFailure::Depth));
         }
         let resting = self.resting.len();
         self.stack.push(node);
@@ -242,24 +242,24 @@ impl<'a> Search<'a> {
         let said = self.rule(rule, node, &mut reasons);
         self.stack.pop();
         match said.verdict {
-            Verdict::Yes => {
+            SearchVerdict::Yes => {
                 self.forget(resting);
                 self.known.insert(node, None);
                 if let Some(all) = &mut self.reasons {
                     all.insert(node, reasons);
                 }
-                Said::finally(Verdict::Yes)
+                SearchResult::finally(SearchVerdict::Yes)
             }
-            Verdict::Failed(_) => {
+            SearchVerdict::Failed(_) => {
                 self.forget(resting);
-                Said::finally(said.verdict)
+                SearchResult::finally(said.verdict)
             }
-            Verdict::No => self.denied(node, place, said.rests_on, resting),
+            SearchVerdict::No => self.denied(node, place, said.rests_on, resting),
         }
     }
 
     /// Keeps a no, with those that rest on it.
-    fn denied(&mut self, node: Node<'a>, place: usize, rests_on: usize, resting: usize) -> Said {
+    fn denied(&mut self, node: RelationNode<'a>, place: usize, rests_on: usize, resting: usize) -> SearchResult {
         let rests_on = if rests_on >= place { FINAL } else { rests_on };
         for other in self.resting.get(resting..).unwrap_or_default() {
             if let Some(Some(lowest)) = self.known.get_mut(other) {
@@ -272,7 +272,7 @@ impl<'a> Search<'a> {
         } else {
             self.resting.push(node);
         }
-        Said { verdict: Verdict::No, rests_on }
+        SearchResult { verdict: SearchVerdict::No, rests_on }
     }
 
     /// Forgets each no that rested on a question which did not end in a no.
@@ -282,60 +282,60 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn rule(&mut self, rule: &'a Rule, node: Node<'a>, reasons: &mut Vec<Reason<'a>>) -> Said {
+    fn rule(&mut self, rule: &'a RelationRule, node: RelationNode<'a>, reasons: &mut Vec<Justification<'a>>) -> SearchResult {
         let mark = reasons.len();
         let said = match rule {
-            Rule::This => self.this(node, reasons),
-            Rule::Computed(relation) => self.step(None, (node.0, relation), reasons),
-            Rule::From { from, relation } => self.from(node.0, from, relation, reasons),
-            Rule::Union(parts) => {
-                let mut so_far = Said::finally(Verdict::No);
+            RelationRule::This => self.this(node, reasons),
+            RelationRule::Computed(relation) => self.step(None, (node.0, relation), reasons),
+            RelationRule::From { from, relation } => self.from(node.0, from, relation, reasons),
+            RelationRule::Union(parts) => {
+                let mut so_far = SearchResult::finally(SearchVerdict::No);
                 for part in parts {
                     so_far = so_far.or(self.rule(part, node, reasons));
-                    if so_far.verdict == Verdict::Yes {
+                    if so_far.verdict == SearchVerdict::Yes {
                         break;
                     }
                 }
                 so_far
             }
-            Rule::Intersection(parts) => {
-                let mut so_far = Said::finally(Verdict::Yes);
+            RelationRule::Intersection(parts) => {
+                let mut so_far = SearchResult::finally(SearchVerdict::Yes);
                 for part in parts {
                     let said = self.rule(part, node, reasons);
                     match (so_far.verdict, said.verdict) {
-                        (_, Verdict::No) => {
+                        (_, SearchVerdict::No) => {
                             so_far = said;
                             break;
                         }
-                        (Verdict::Yes, Verdict::Failed(_)) => so_far = said,
+                        (SearchVerdict::Yes, SearchVerdict::Failed(_)) => so_far = said,
                         _ => {}
                     }
                 }
                 so_far
             }
-            Rule::Exclusion(base, others) => self.exclusion(base, others, node, reasons),
+            RelationRule::Exclusion(base, others) => self.exclusion(base, others, node, reasons),
         };
-        if said.verdict != Verdict::Yes {
+        if said.verdict != SearchVerdict::Yes {
             reasons.truncate(mark);
         }
         said
     }
 
-    fn exclusion(&mut self, base: &'a Rule, others: &'a [Rule], node: Node<'a>, reasons: &mut Vec<Reason<'a>>) -> Said {
+    fn exclusion(&mut self, base: &'a RelationRule, others: &'a [RelationRule], node: RelationNode<'a>, reasons: &mut Vec<Justification<'a>>) -> SearchResult {
         let mut so_far = self.rule(base, node, reasons);
-        if so_far.verdict == Verdict::No {
+        if so_far.verdict == SearchVerdict::No {
             return so_far;
         }
         let barrier = std::mem::replace(&mut self.barrier, self.stack.len());
         for other in others {
             match self.rule(other, node, &mut Vec::new()).verdict {
-                Verdict::Yes => {
-                    so_far = Said::finally(Verdict::No);
+                SearchVerdict::Yes => {
+                    so_far = SearchResult::finally(SearchVerdict::No);
                     break;
                 }
-                failed @ Verdict::Failed(_) => so_far = Said::finally(failed),
-                Verdict::No if self.tuples.lost().is_some() => so_far = Said::finally(Verdict::Failed(Failure::Lost)),
-                Verdict::No => reasons.push(Reason { tuple: None, since: None, unless: Some(other) }),
+                failed @ SearchVerdict::Failed(_) => so_far = SearchResult::finally(failed),
+                SearchVerdict::No if self.tuples.lost().is_some() => so_far = SearchResult::finally(SearchVerdict::Failed(SearchFailure::Lost)),
+                SearchVerdict::No => reasons.push(Justification { tuple: None, since: None, unless: Some(other) }),
             }
         }
         self.barrier = barrier;
@@ -343,19 +343,19 @@ impl<'a> Search<'a> {
     }
 
     /// What tuples state directly, and the caller's token.
-    fn this(&mut self, (object, relation): Node<'a>, reasons: &mut Vec<Reason<'a>>) -> Said {
+    fn this(&mut self, (object, relation): RelationNode<'a>, reasons: &mut Vec<Justification<'a>>) -> SearchResult {
         let mut stated = |tuple| {
-            reasons.push(Reason { tuple, since: None, unless: None });
-            Said::finally(Verdict::Yes)
+            reasons.push(Justification { tuple, since: None, unless: None });
+            SearchResult::finally(SearchVerdict::Yes)
         };
         if relation == MEMBER && self.is_in_token(object) {
             return stated(None);
         }
         let Some(name) = self.tuples.names.find(relation).filter(|_| object != UNKNOWN) else {
-            return Said::finally(Verdict::No);
+            return SearchResult::finally(SearchVerdict::No);
         };
-        let own = self.caller_name.map(|subject| Key { object, relation: name, kind: PRINCIPAL, subject });
-        let everybody = Key { object, relation: name, kind: EVERYBODY, subject: object };
+        let own = self.caller_name.map(|subject| TupleKey { object, relation: name, kind: PRINCIPAL, subject });
+        let everybody = TupleKey { object, relation: name, kind: EVERYBODY, subject: object };
         if let Some(key) = own.into_iter().chain([everybody]).find(|key| self.tuples.has(*key)) {
             return stated(Some(key));
         }
@@ -364,9 +364,9 @@ impl<'a> Search<'a> {
         self.any(sets, reasons)
     }
 
-    fn from(&mut self, object: Name, from: &'a str, relation: &'a str, reasons: &mut Vec<Reason<'a>>) -> Said {
+    fn from(&mut self, object: NameId, from: &'a str, relation: &'a str, reasons: &mut Vec<Justification<'a>>) -> SearchResult {
         let Some(name) = self.tuples.names.find(from).filter(|_| object != UNKNOWN) else {
-            return Said::finally(Verdict::No);
+            return SearchResult::finally(SearchVerdict::No);
         };
         let objects = self.tuples.objects(object, name).take(MAX_BREADTH + 1);
         let objects = objects.map(|key| (*key, (key.subject, relation))).collect();
@@ -374,31 +374,31 @@ impl<'a> Search<'a> {
     }
 
     /// Whether any of these holds, in the order of their texts.
-    fn any(&mut self, mut nodes: Vec<(Key, Node<'a>)>, reasons: &mut Vec<Reason<'a>>) -> Said {
+    fn any(&mut self, mut nodes: Vec<(TupleKey, RelationNode<'a>)>, reasons: &mut Vec<Justification<'a>>) -> SearchResult {
         if nodes.len() > MAX_BREADTH {
-            return Said::finally(Verdict::Failed(Failure::Breadth));
+            return SearchResult::finally(SearchVerdict::Failed(SearchFailure::Breadth));
         }
         nodes.sort_by_key(|(_, (object, relation))| (self.tuples.names.text(*object), *relation));
-        let mut so_far = Said::finally(Verdict::No);
+        let mut so_far = SearchResult::finally(SearchVerdict::No);
         for (key, node) in nodes {
             so_far = so_far.or(self.step(Some(key), node, reasons));
-            if so_far.verdict == Verdict::Yes {
+            if so_far.verdict == SearchVerdict::Yes {
                 break;
             }
         }
         so_far
     }
 
-    fn step(&mut self, tuple: Option<Key>, node: Node<'a>, reasons: &mut Vec<Reason<'a>>) -> Said {
+    fn step(&mut self, tuple: Option<TupleKey>, node: RelationNode<'a>, reasons: &mut Vec<Justification<'a>>) -> SearchResult {
         let said = self.node(node);
-        if said.verdict == Verdict::Yes {
-            reasons.push(Reason { tuple, since: Some(node), unless: None });
+        if said.verdict == SearchVerdict::Yes {
+            reasons.push(Justification { tuple, since: Some(node), unless: None });
         }
         said
     }
 
     /// Whether the object is a group that the caller's token speaks of: `group:PROVIDER/NAME`.
-    fn is_in_token(&self, object: Name) -> bool {
+    fn is_in_token(&self, object: NameId) -> bool {
         let group = self.text(object).split_once(':').filter(|(kind, _)| *kind == GROUP).map(|(_, id)| id);
         group.and_then(|group| group.split_once('/')).is_some_and(|(provider, name)| {
             self.caller.provider() == Some(provider) && self.caller.groups.contains(name)
@@ -406,16 +406,16 @@ impl<'a> Search<'a> {
     }
 
     /// The steps that lead to a node which holds, each once.
-    fn proof(&self, node: Node<'a>) -> Vec<Proof> {
+    fn proof(&self, node: RelationNode<'a>) -> Vec<ProofStep> {
         let Some(reasons) = &self.reasons else { return Vec::new() };
         let (mut proof, mut seen, mut waiting) = (Vec::new(), HashSet::new(), vec![node]);
-        let named = |(object, relation): Node<'a>| format!("{}#{relation}", self.text(object));
+        let named = |(object, relation): RelationNode<'a>| format!("{}#{relation}", self.text(object));
         while let Some(node) = waiting.pop() {
             if !seen.insert(node) {
                 continue;
             }
             let of_node = reasons.get(&node).map(Vec::as_slice).unwrap_or_default();
-            proof.extend(of_node.iter().map(|reason| Proof {
+            proof.extend(of_node.iter().map(|reason| ProofStep {
                 holds: named(node),
                 tuple: reason.tuple.map(|key| self.tuples.describe(&key)),
                 since: reason.since.map(named),

@@ -1,7 +1,7 @@
-//! Relations that an engine of the policy's choice knows. It is asked before a decision, which itself asks nobody:
+//! TypeRelations that an engine of the policy's choice knows. It is asked before a decision, which itself asks nobody:
 //! what it said is handed to the decision, and stands in the audit record.
 
-use super::model::Model;
+use super::model::RelationModel;
 use crate::condition::Truth;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -9,19 +9,19 @@ use std::str::FromStr;
 use std::sync::Arc;
 use thiserror::Error;
 
-/// Who knows the relations of a service's objects.
+/// CallerSet knows the relations of a service's objects.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum RelationEngine {
+pub enum RelationBackend {
     /// This one, by the tuples of `Relationship`s.
     #[default]
     Own,
     /// An OpenFGA server.
-    OpenFga(Store),
+    OpenFga(OpenFgaStore),
 }
 
 /// A store of an OpenFGA server, and the authorization model by which it is asked.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Store {
+pub struct OpenFgaStore {
     /// The store.
     pub store: Ulid,
     /// The model.
@@ -62,7 +62,7 @@ impl fmt::Display for Ulid {
 
 /// A relation of the caller on which a decision depends.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Question {
+pub struct RelationQuestion {
     /// The object, `type:id`.
     pub object: Arc<str>,
     /// The relation.
@@ -71,34 +71,34 @@ pub struct Question {
 
 /// What has to be asked before a decision.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Questions<'s> {
+pub struct RelationQuestions<'s> {
     /// Whom to ask.
-    pub store: &'s Store,
+    pub store: &'s OpenFgaStore,
     /// How relations come about.
-    pub model: &'s Model,
+    pub model: &'s RelationModel,
     /// What to ask, in order.
-    pub of: BTreeSet<Question>,
+    pub of: BTreeSet<RelationQuestion>,
 }
 
 /// What was said to questions. Whatever was not asked failed.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Answers(BTreeMap<Question, Truth>);
+pub struct RelationAnswers(BTreeMap<RelationQuestion, Truth>);
 
-impl Answers {
+impl RelationAnswers {
     /// The answer to a question.
     #[must_use]
-    pub fn to(&self, question: &Question) -> Truth {
+    pub fn to(&self, question: &RelationQuestion) -> Truth {
         self.0.get(question).cloned().unwrap_or_else(|| Truth::Failed("OpenFGA was not asked".to_owned()))
     }
 
     /// All of them, in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&Question, &Truth)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&RelationQuestion, &Truth)> {
         self.0.iter()
     }
 }
 
-impl FromIterator<(Question, Truth)> for Answers {
-    fn from_iter<I: IntoIterator<Item = (Question, Truth)>>(answers: I) -> Self {
+impl FromIterator<(RelationQuestion, Truth)> for RelationAnswers {
+    fn from_iter<I: IntoIterator<Item = (RelationQuestion, Truth)>>(answers: I) -> Self {
         Self(answers.into_iter().collect())
     }
 }

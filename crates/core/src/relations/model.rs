@@ -6,14 +6,14 @@ use std::fmt;
 use std::sync::Arc;
 
 /// Kinds of principals, which are no types of objects.
-pub const RESERVED: [&str; 4] = ["user", "key", "kube", "spiffe"];
+pub const RESERVED_TYPES: [&str; 4] = ["user", "key", "kube", "spiffe"];
 /// The type that every model has, with the plain relation `member`, unless it says otherwise.
 pub const GROUP: &str = "group";
 
 /// How a relation comes about.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Rule {
-    /// Tuples state it.
+pub enum RelationRule {
+    /// TupleIndex state it.
     This,
     /// By this other relation of the same object.
     Computed(Arc<str>),
@@ -25,14 +25,14 @@ pub enum Rule {
         relation: Arc<str>,
     },
     /// By any of these.
-    Union(Vec<Rule>),
+    PolicyUnion(Vec<RelationRule>),
     /// By all of these.
-    Intersection(Vec<Rule>),
+    Intersection(Vec<RelationRule>),
     /// By the first, but none of the others.
-    Exclusion(Box<Rule>, Vec<Rule>),
+    Exclusion(Box<RelationRule>, Vec<RelationRule>),
 }
 
-impl Rule {
+impl RelationRule {
     /// The rules right below this one.
     pub fn parts(&self) -> impl Iterator<Item = &Self> {
         let (first, rest): (Option<&Self>, &[Self]) = match self {
@@ -44,7 +44,7 @@ impl Rule {
     }
 }
 
-impl fmt::Display for Rule {
+impl fmt::Display for RelationRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |f: &mut fmt::Formatter<'_>, parts: &mut dyn Iterator<Item = &Self>, word: &str| {
             let parts: Vec<String> = parts.map(ToString::to_string).collect();
@@ -61,28 +61,28 @@ impl fmt::Display for Rule {
     }
 }
 
-/// Relations of one type, by name.
-pub type Relations = BTreeMap<Arc<str>, Rule>;
+/// TypeRelations of one type, by name.
+pub type TypeRelations = BTreeMap<Arc<str>, RelationRule>;
 
 /// Types of objects and their relations.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Model {
-    types: HashMap<Arc<str>, HashMap<Arc<str>, Rule, RandomState>, RandomState>,
+pub struct RelationModel {
+    types: HashMap<Arc<str>, HashMap<Arc<str>, RelationRule, RandomState>, RandomState>,
 }
 
-impl Model {
+impl RelationModel {
     /// A model of these types. Whatever it does not know never holds.
     #[must_use]
-    pub fn new(types: impl IntoIterator<Item = (Arc<str>, Relations)>) -> Self {
+    pub fn new(types: impl IntoIterator<Item = (Arc<str>, TypeRelations)>) -> Self {
         Self { types: types.into_iter().map(|(kind, relations)| (kind, relations.into_iter().collect())).collect() }
     }
 
     /// How a relation of a type comes about, if there is one.
     #[must_use]
-    pub fn rule(&self, kind: &str, relation: &str) -> Option<&Rule> {
+    pub fn rule(&self, kind: &str, relation: &str) -> Option<&RelationRule> {
         match self.types.get(kind) {
             Some(relations) => relations.get(relation),
-            None => (kind == GROUP && relation == super::MEMBER).then_some(&Rule::This),
+            None => (kind == GROUP && relation == super::MEMBER).then_some(&RelationRule::This),
         }
     }
 
@@ -108,7 +108,7 @@ impl Model {
 
     /// The relations of a type that the model declares, in order.
     #[must_use]
-    pub fn relations(&self, kind: &str) -> Vec<(&Arc<str>, &Rule)> {
+    pub fn relations(&self, kind: &str) -> Vec<(&Arc<str>, &RelationRule)> {
         let mut relations: Vec<_> = self.types.get(kind).into_iter().flatten().collect();
         relations.sort_unstable_by_key(|(name, _)| *name);
         relations

@@ -1,11 +1,11 @@
 //! What a search for objects or subjects could find: candidates, to be decided one by one.
 
 use super::tuple::kind_of;
-use super::tuples::{PRINCIPAL, Tuples};
+use super::tuples::{PRINCIPAL, TupleIndex};
 use crate::principal::PrincipalId;
 use std::collections::BTreeSet;
 
-impl Tuples {
+impl TupleIndex {
     /// Every object of a type that some tuple speaks of, in order.
     #[must_use]
     pub fn objects_of(&self, kind: &str) -> Vec<&str> {

@@ -1,6 +1,6 @@
 //! The object that a grant speaks of, filled in from a request.
 
-use super::model::RESERVED;
+use super::model::RESERVED_TYPES;
 use super::tuple::is_relation_name;
 use crate::service::Captures;
 use std::fmt;
@@ -13,15 +13,15 @@ const SEPARATORS: [char; 2] = ['/', ':'];
 
 /// A relation to an object, `type:id`, whose id may be captured from the path: `order:{id}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RelationTo {
+pub struct RelationTarget {
     kind: Arc<str>,
-    id: Vec<Part>,
+    id: Vec<IdPart>,
     /// The relation that a caller must have.
     pub relation: Arc<str>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
+enum IdPart {
     Text(Arc<str>),
     Capture(Arc<str>),
 }
@@ -29,20 +29,20 @@ enum Part {
 /// Why a text names no object of a grant.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("`{text}` is no object: {why}; write `type:id` or `type:{{capture}}`")]
-pub struct TargetError {
+pub struct RelationTargetError {
     text: String,
     why: &'static str,
 }
 
-impl RelationTo {
+impl RelationTarget {
     /// A relation to the object that `object` says.
     ///
     /// # Errors
     /// When it is no `type:id`, or two captures stand side by side.
-    pub fn new(object: &str, relation: &str) -> Result<Self, TargetError> {
-        let error = |why| TargetError { text: object.to_owned(), why };
+    pub fn new(object: &str, relation: &str) -> Result<Self, RelationTargetError> {
+        let error = |why| RelationTargetError { text: object.to_owned(), why };
         let (kind, rest) = object.split_once(':').ok_or_else(|| error("it has no `:`"))?;
-        if !is_relation_name(kind) || RESERVED.contains(&kind) {
+        if !is_relation_name(kind) || RESERVED_TYPES.contains(&kind) {
             return Err(error("its type is none"));
         }
         let mut id = Vec::new();
@@ -55,16 +55,16 @@ impl RelationTo {
             if !id.is_empty() && !before.contains(SEPARATORS) {
                 return Err(error("between two captures stands a `/` or `:`"));
             }
-            id.extend((!before.is_empty()).then(|| Part::Text(before.into())));
-            id.push(Part::Capture(name.into()));
+            id.extend((!before.is_empty()).then(|| IdPart::Text(before.into())));
+            id.push(IdPart::Capture(name.into()));
             rest = after;
         }
-        id.extend((!rest.is_empty()).then(|| Part::Text(rest.into())));
+        id.extend((!rest.is_empty()).then(|| IdPart::Text(rest.into())));
         if id.is_empty() {
             return Err(error("it has no id"));
         }
         let stray = |c: char| matches!(c, '}' | '#' | '*') || c.is_whitespace() || c.is_control();
-        if id.iter().any(|part| matches!(part, Part::Text(text) if text.contains(stray))) {
+        if id.iter().any(|part| matches!(part, IdPart::Text(text) if text.contains(stray))) {
             return Err(error("an id has no `}`, `#`, `*` and no spaces"));
         }
         Ok(Self { kind: kind.into(), id, relation: relation.into() })
@@ -79,14 +79,14 @@ impl RelationTo {
     /// The captures that it needs.
     pub fn captures(&self) -> impl Iterator<Item = &str> {
         self.id.iter().filter_map(|part| match part {
-            Part::Capture(name) => Some(name.as_ref()),
-            Part::Text(_) => None,
+            IdPart::Capture(name) => Some(name.as_ref()),
+            IdPart::Text(_) => None,
         })
     }
 
     /// Whether the id is what this captured, and nothing else.
     pub(crate) fn is_captured_by(&self, name: &str) -> bool {
-        matches!(self.id.as_slice(), [Part::Capture(capture)] if **capture == *name)
+        matches!(self.id.as_slice(), [IdPart::Capture(capture)] if **capture == *name)
     }
 
     /// The object, `type:id`; an error with the capture that the request does not have, or not in a form in which it
@@ -96,8 +96,8 @@ impl RelationTo {
         let mut object = format!("{}:", self.kind);
         for part in &self.id {
             match part {
-                Part::Text(text) => object.push_str(text),
-                Part::Capture(name) => {
+                IdPart::Text(text) => object.push_str(text),
+                IdPart::Capture(name) => {
                     let value = captures.get(name).filter(|value| !value.is_empty());
                     object
                         .push_str(value.filter(|value| !several || !value.contains(SEPARATORS)).ok_or(name.as_ref())?);
@@ -108,27 +108,27 @@ impl RelationTo {
     }
 }
 
-impl fmt::Display for RelationTo {
+impl fmt::Display for RelationTarget {
     /// `order:{id}#viewer`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:", self.kind)?;
         for part in &self.id {
             match part {
-                Part::Text(text) => f.write_str(text)?,
-                Part::Capture(name) => write!(f, "{{{name}}}")?,
+                IdPart::Text(text) => f.write_str(text)?,
+                IdPart::Capture(name) => write!(f, "{{{name}}}")?,
             }
         }
         write!(f, "#{}", self.relation)
     }
 }
 
-impl FromStr for RelationTo {
-    type Err = TargetError;
+impl FromStr for RelationTarget {
+    type Err = RelationTargetError;
 
     /// From `order:{id}#viewer`.
-    fn from_str(text: &str) -> Result<Self, TargetError> {
+    fn from_str(text: &str) -> Result<Self, RelationTargetError> {
         let (object, relation) =
-            text.rsplit_once('#').ok_or_else(|| TargetError { text: text.to_owned(), why: "it has no `#relation`" })?;
+            text.rsplit_once('#').ok_or_else(|| RelationTargetError { text: text.to_owned(), why: "it has no `#relation`" })?;
         Self::new(object, relation)
     }
 }
@@ -139,7 +139,7 @@ mod tests {
 
     fn filled(text: &str, captures: &[(&str, &str)]) -> Option<String> {
         let captures = captures.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        text.parse::<RelationTo>().expect(text).object(&captures).ok()
+        text.parse::<RelationTarget>().expect(text).object(&captures).ok()
     }
 
     #[test]
@@ -171,7 +171,7 @@ mod tests {
             "order:*#v",
             "order:}#v",
         ] {
-            assert!(text.parse::<RelationTo>().is_err(), "{text}");
+            assert!(text.parse::<RelationTarget>().is_err(), "{text}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a tuple says: `object # relation @ subject`.
 
-use super::model::RESERVED;
+use super::model::RESERVED_TYPES;
 use crate::principal::PrincipalId;
 use std::fmt;
 use std::str::FromStr;
@@ -16,7 +16,7 @@ const MAX_NAME: usize = 64;
 
 /// A thing: `type:id`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Object(Arc<str>);
+pub struct RelationObject(Arc<str>);
 
 /// Why a text is no object, subject or relation.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -33,7 +33,7 @@ impl TupleError {
     }
 }
 
-impl Object {
+impl RelationObject {
     /// The type of the object.
     #[must_use]
     pub fn kind(&self) -> &str {
@@ -47,7 +47,7 @@ impl Object {
     }
 }
 
-impl FromStr for Object {
+impl FromStr for RelationObject {
     type Err = TupleError;
 
     fn from_str(text: &str) -> Result<Self, TupleError> {
@@ -56,7 +56,7 @@ impl FromStr for Object {
         if !is_relation_name(kind) {
             return Err(error("a type begins with a letter and holds letters, digits, `-` and `_`"));
         }
-        if RESERVED.contains(&kind) {
+        if RESERVED_TYPES.contains(&kind) {
             return Err(error("principals are subjects, not objects"));
         }
         if id.is_empty() || id.len() > MAX_ID {
@@ -69,7 +69,7 @@ impl FromStr for Object {
     }
 }
 
-impl fmt::Display for Object {
+impl fmt::Display for RelationObject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -89,20 +89,20 @@ pub fn is_relation_name(text: &str) -> bool {
         && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
 }
 
-/// Who or what stands in a relation.
+/// CallerSet or what stands in a relation.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Subject {
+pub enum TupleSubject {
     /// `*`: everybody who is authenticated.
     Everybody,
     /// A principal by its id, such as `user:corporate/alice` or `spiffe://cluster.local/ns/billing/sa/billing`.
     Principal(PrincipalId),
     /// Another object, such as `folder:reports`; what a `from` of the model follows.
-    Object(Object),
+    RelationObject(RelationObject),
     /// Everybody who stands in a relation to an object, such as `group:eng#member`.
-    Set(Object, Arc<str>),
+    Set(RelationObject, Arc<str>),
 }
 
-impl FromStr for Subject {
+impl FromStr for TupleSubject {
     type Err = TupleError;
 
     fn from_str(text: &str) -> Result<Self, TupleError> {
@@ -111,7 +111,7 @@ impl FromStr for Subject {
         }
         // principals first: their names may hold what would part an object from a relation
         let kind = kind_of(text);
-        if RESERVED.contains(&kind) {
+        if RESERVED_TYPES.contains(&kind) {
             let id = text.parse::<PrincipalId>();
             return id.map(Self::Principal).map_err(|error| TupleError::new(text, "subject", error.to_string()));
         }
@@ -127,7 +127,7 @@ impl FromStr for Subject {
     }
 }
 
-impl fmt::Display for Subject {
+impl fmt::Display for TupleSubject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Everybody => f.write_str("*"),
@@ -140,16 +140,16 @@ impl fmt::Display for Subject {
 
 /// A subject stands in a relation to an object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Tuple {
+pub struct RelationTuple {
     /// What it is about.
-    pub object: Object,
+    pub object: RelationObject,
     /// The relation.
     pub relation: Arc<str>,
-    /// Who or what stands in it.
-    pub subject: Subject,
+    /// CallerSet or what stands in it.
+    pub subject: TupleSubject,
 }
 
-impl fmt::Display for Tuple {
+impl fmt::Display for RelationTuple {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}#{}@{}", self.object, self.relation, self.subject)
     }
@@ -172,21 +172,21 @@ mod tests {
             "group:eng#member",
             "group:corporate/eng#member",
         ] {
-            assert_eq!(text.parse::<Subject>().expect(text).to_string(), text);
+            assert_eq!(text.parse::<TupleSubject>().expect(text).to_string(), text);
         }
-        assert!(matches!("user:corporate/a#member".parse(), Ok(Subject::Principal(_))));
-        assert!(matches!("group:eng#member".parse(), Ok(Subject::Set(..))));
-        assert!(matches!("group:eng".parse(), Ok(Subject::Object(_))));
+        assert!(matches!("user:corporate/a#member".parse(), Ok(TupleSubject::Principal(_))));
+        assert!(matches!("group:eng#member".parse(), Ok(TupleSubject::Set(..))));
+        assert!(matches!("group:eng".parse(), Ok(TupleSubject::Object(_))));
     }
 
     #[test]
     fn what_can_be_read_two_ways_is_refused() {
         for text in ["", "alice", "user:alice", "folder:", "folder:*", "folder:a b", "folder:a#", "folder:a#b#c", "9:a"]
         {
-            assert!(text.parse::<Subject>().is_err(), "{text:?}");
+            assert!(text.parse::<TupleSubject>().is_err(), "{text:?}");
         }
         for text in ["user:corporate/alice", "order", "order:a#b", "order:\n", "spiffe://a/ns/b/sa/c"] {
-            assert!(text.parse::<Object>().is_err(), "{text:?}");
+            assert!(text.parse::<RelationObject>().is_err(), "{text:?}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The tuples of one service, indexed.
 
-use super::names::{Name, Names};
-use super::tuple::{Subject, Tuple};
+use super::names::{NameId, Names};
+use super::tuple::{TupleSubject, RelationTuple};
 use foldhash::fast::RandomState;
 use imbl::shared_ptr::DefaultSharedPtr;
 use imbl::{GenericHashMap, GenericOrdMap};
@@ -9,24 +9,24 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// What kind of subject a tuple has; any greater number is the relation of a set, moved up by [`FIRST_SET`].
-pub(super) type Kind = u32;
-pub(super) const PRINCIPAL: Kind = 0;
-pub(super) const EVERYBODY: Kind = 1;
-pub(super) const OBJECT: Kind = 2;
-const FIRST_SET: Kind = 3;
+pub(super) type SubjectKind = u32;
+pub(super) const PRINCIPAL: SubjectKind = 0;
+pub(super) const EVERYBODY: SubjectKind = 1;
+pub(super) const OBJECT: SubjectKind = 2;
+const FIRST_SET: SubjectKind = 3;
 
 /// A tuple in numbers: 16 bytes, in the order in which a search looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Key {
-    pub(super) object: Name,
-    pub(super) relation: Name,
-    pub(super) kind: Kind,
-    pub(super) subject: Name,
+pub(super) struct TupleKey {
+    pub(super) object: NameId,
+    pub(super) relation: NameId,
+    pub(super) kind: SubjectKind,
+    pub(super) subject: NameId,
 }
 
-impl Key {
+impl TupleKey {
     /// The relation of the set that is the subject.
-    pub(super) fn set(&self) -> Option<Name> {
+    pub(super) fn set(&self) -> Option<NameId> {
         self.kind.checked_sub(FIRST_SET)
     }
 }
@@ -34,22 +34,22 @@ impl Key {
 /// The tuples of one service. A clone is cheap and shares what did not change, so a change costs in proportion to
 /// the `Relationship` that changes.
 #[derive(Debug, Clone, Default)]
-pub struct Tuples {
+pub struct TupleIndex {
     pub(super) names: Names,
     /// Each tuple with the number of times that it is stated.
-    pub(super) index: GenericOrdMap<Key, u32, DefaultSharedPtr>,
+    pub(super) index: GenericOrdMap<TupleKey, u32, DefaultSharedPtr>,
     /// What each `Relationship` states.
-    sources: GenericHashMap<Arc<str>, Arc<[Key]>, RandomState, DefaultSharedPtr>,
+    sources: GenericHashMap<Arc<str>, Arc<[TupleKey]>, RandomState, DefaultSharedPtr>,
     /// `Relationship`s that state what is not known here.
     lost: BTreeSet<Arc<str>>,
 }
 
-impl Tuples {
+impl TupleIndex {
     /// Puts what a `Relationship` states in place of what it stated before.
-    pub fn put(&mut self, source: &str, tuples: &[Tuple]) {
+    pub fn put(&mut self, source: &str, tuples: &[RelationTuple]) {
         self.lost.remove(source);
         let old = self.sources.remove(source);
-        let keys: Arc<[Key]> = tuples.iter().map(|tuple| self.enter(tuple)).collect();
+        let keys: Arc<[TupleKey]> = tuples.iter().map(|tuple| self.enter(tuple)).collect();
         // after the new ones came in: what both state is never forgotten on the way
         old.iter().flat_map(|keys| keys.iter()).for_each(|key| self.withdraw(*key));
         if !keys.is_empty() {
@@ -82,15 +82,15 @@ impl Tuples {
     }
 
     /// Each tuple, once, in no order.
-    pub fn stated(&self) -> impl Iterator<Item = Tuple> {
+    pub fn stated(&self) -> impl Iterator<Item = RelationTuple> {
         self.index.keys().filter_map(|key| {
             let text = |name| self.names.text(name);
             let subject = match (key.kind, key.set()) {
-                (EVERYBODY, _) => Subject::Everybody,
+                (EVERYBODY, _) => TupleSubject::Everybody,
                 (_, None) => text(key.subject).parse().ok()?,
-                (_, Some(set)) => Subject::Set(text(key.subject).parse().ok()?, text(set).into()),
+                (_, Some(set)) => TupleSubject::Set(text(key.subject).parse().ok()?, text(set).into()),
             };
-            Some(Tuple { object: text(key.object).parse().ok()?, relation: text(key.relation).into(), subject })
+            Some(RelationTuple { object: text(key.object).parse().ok()?, relation: text(key.relation).into(), subject })
         })
     }
 
@@ -100,18 +100,18 @@ impl Tuples {
         self.index.is_empty() && self.lost.is_empty()
     }
 
-    fn enter(&mut self, tuple: &Tuple) -> Key {
+    fn enter(&mut self, tuple: &RelationTuple) -> TupleKey {
         let object = self.names.number(tuple.object.as_str());
         let relation = self.names.number(&tuple.relation);
         let (kind, subject) = match &tuple.subject {
-            Subject::Principal(id) => (PRINCIPAL, self.names.number(&id.to_string())),
-            Subject::Everybody => (EVERYBODY, object),
-            Subject::Object(other) => (OBJECT, self.names.number(other.as_str())),
-            Subject::Set(other, set) => {
+            TupleSubject::Principal(id) => (PRINCIPAL, self.names.number(&id.to_string())),
+            TupleSubject::Everybody => (EVERYBODY, object),
+            TupleSubject::Object(other) => (OBJECT, self.names.number(other.as_str())),
+            TupleSubject::Set(other, set) => {
                 (self.names.number(set).saturating_add(FIRST_SET), self.names.number(other.as_str()))
             }
         };
-        let key = Key { object, relation, kind, subject };
+        let key = TupleKey { object, relation, kind, subject };
         match self.index.get_mut(&key) {
             Some(times) => *times += 1,
             None => {
@@ -122,7 +122,7 @@ impl Tuples {
         key
     }
 
-    fn withdraw(&mut self, key: Key) {
+    fn withdraw(&mut self, key: TupleKey) {
         match self.index.get_mut(&key) {
             Some(times) if *times > 1 => *times -= 1,
             Some(_) => {
@@ -134,28 +134,28 @@ impl Tuples {
     }
 
     /// Whether a tuple is there.
-    pub(super) fn has(&self, key: Key) -> bool {
+    pub(super) fn has(&self, key: TupleKey) -> bool {
         self.index.contains_key(&key)
     }
 
-    /// Objects that stand in a relation to an object, in no order that anybody may rely on.
-    pub(super) fn objects(&self, object: Name, relation: Name) -> impl Iterator<Item = &Key> {
+    /// JsonFields that stand in a relation to an object, in no order that anybody may rely on.
+    pub(super) fn objects(&self, object: NameId, relation: NameId) -> impl Iterator<Item = &TupleKey> {
         self.between(object, relation, OBJECT, OBJECT)
     }
 
     /// Sets that stand in a relation to an object, in no order that anybody may rely on.
-    pub(super) fn sets(&self, object: Name, relation: Name) -> impl Iterator<Item = &Key> {
-        self.between(object, relation, FIRST_SET, Kind::MAX)
+    pub(super) fn sets(&self, object: NameId, relation: NameId) -> impl Iterator<Item = &TupleKey> {
+        self.between(object, relation, FIRST_SET, SubjectKind::MAX)
     }
 
-    fn between(&self, object: Name, relation: Name, first: Kind, last: Kind) -> impl Iterator<Item = &Key> {
-        let from = Key { object, relation, kind: first, subject: 0 };
-        let to = Key { kind: last, subject: Name::MAX, ..from };
+    fn between(&self, object: NameId, relation: NameId, first: SubjectKind, last: SubjectKind) -> impl Iterator<Item = &TupleKey> {
+        let from = TupleKey { object, relation, kind: first, subject: 0 };
+        let to = TupleKey { kind: last, subject: NameId::MAX, ..from };
         self.index.range(from..=to).map(|(key, _)| key)
     }
 
     /// A tuple in words.
-    pub(super) fn describe(&self, key: &Key) -> String {
+    pub(super) fn describe(&self, key: &TupleKey) -> String {
         let text = |name| self.names.text(name);
         let (object, relation, subject) = (text(key.object), text(key.relation), text(key.subject));
         match (key.kind, key.set()) {
@@ -167,6 +167,6 @@ impl Tuples {
 }
 
 /// Every name in a tuple.
-fn names(key: &Key) -> impl Iterator<Item = Name> {
+fn names(key: &TupleKey) -> impl Iterator<Item = NameId> {
     [key.object, key.relation, key.subject].into_iter().chain(key.set())
 }

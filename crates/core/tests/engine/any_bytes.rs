@@ -6,7 +6,7 @@ use durward_core::host::Host;
 use durward_core::path::{Method, PathPattern, RequestPath};
 use durward_core::policy::Policy;
 use durward_core::principal::PrincipalId;
-use durward_core::request::{Call, Request, Target};
+use durward_core::request::{Call, Request, ServiceTarget};
 use durward_core::scope::Scope;
 use proptest::prelude::*;
 
@@ -181,7 +181,7 @@ proptest! {
         let snapshot = world([orders()]);
         let (host, path) = (if known { HOST.to_owned() } else { host }, if known { format!("/{path}") } else { path });
         let method = if known { "GET".to_owned() } else { method };
-        for target in [Target::Host(&host), Target::Audience(&host)] {
+        for target in [ServiceTarget::Host(&host), ServiceTarget::Audience(&host)] {
             for call in [
                 Call::Http { method: &method, path: &path },
                 Call::Named { operation: &path, captures: [(path.as_str().into(), method.as_str().into())].into() },
@@ -219,7 +219,7 @@ proptest! {
     fn no_expression_breaks_the_compiler_or_a_decision(source in expression()) {
         if let Ok(condition) = Condition::compile(&source) {
             let when = Some(std::sync::Arc::new(condition));
-            let grants = vec![durward_core::policy::Grant { when, ..grant("when", &["*"], &["read"]) }];
+            let grants = vec![durward_core::policy::CompiledGrant { when, ..grant("when", &["*"], &["read"]) }];
             let snapshot = world([Policy { grants: each(grants), ..orders() }]);
             let first = ask(&snapshot, Some(&alice()), "GET /orders/42");
             prop_assert_eq!(first, ask(&snapshot, Some(&alice()), "GET /orders/42"));

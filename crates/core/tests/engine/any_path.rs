@@ -6,7 +6,7 @@
 use crate::any_route::Declared;
 use crate::support::*;
 use durward_core::path::RequestPath;
-use durward_core::policy::{Operation, Policy};
+use durward_core::policy::{CompiledOperation, Policy};
 use durward_core::snapshot::Snapshot;
 use proptest::prelude::*;
 
@@ -24,7 +24,7 @@ const DECLARED: [&str; 9] = [
 
 fn snapshot() -> Snapshot {
     let operations = DECLARED
-        .map(|request| Operation { public: request.contains("/public"), ..operation(request, &[request], &["read"]) });
+        .map(|request| CompiledOperation { public: request.contains("/public"), ..operation(request, &[request], &["read"]) });
     let grants = vec![grant("all", &["*"], &["read"])];
     world([Policy { operations: each(operations), grants: each(grants), ..policy("orders") }])
 }
@@ -83,10 +83,10 @@ fn ascii(text: &str) -> String {
     text.chars().map(form).collect()
 }
 
-type Reader = (&'static str, fn(&str) -> Vec<String>);
+type PathReader = (&'static str, fn(&str) -> Vec<String>);
 
 /// Readers take the request target without its query, still encoded.
-const READERS: [Reader; 17] = [
+const READERS: [PathReader; 17] = [
     ("splits, then decodes", |path| split(path).iter().map(|segment| decoded(segment)).collect()),
     ("decodes, then splits", |path| split(&decoded(path))),
     ("decodes twice", |path| split(&decoded(&decoded(path)))),

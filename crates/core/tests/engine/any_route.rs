@@ -3,13 +3,13 @@
 use crate::support::*;
 use durward_core::decision::Reason;
 use durward_core::path::Segment;
-use durward_core::policy::{Match, Policy};
+use durward_core::policy::{HttpPattern, Policy};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
 /// A declared match, searched the slow and obvious way.
 #[derive(Debug, Clone)]
-pub struct Declared(Match);
+pub struct Declared(HttpPattern);
 
 impl Declared {
     pub fn read(request: &str) -> Self {
@@ -19,7 +19,7 @@ impl Declared {
     /// How specific each segment is (literal 2, capture 1, wildcard 0), then whether the method is stated; compared
     /// from the left. `None` if it does not match.
     fn specificity(&self, method: &str, path: &[String]) -> Option<(Vec<u8>, bool)> {
-        let Match { method: stated, path: pattern } = &self.0;
+        let HttpPattern { method: stated, path: pattern } = &self.0;
         if stated.as_ref().is_some_and(|stated| stated.as_str() != method) {
             return None;
         }

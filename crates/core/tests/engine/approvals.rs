@@ -3,11 +3,12 @@
 use crate::any_world::{REQUESTS, any_known_caller, any_policies};
 use crate::support::*;
 use chrono::TimeDelta;
-use durward_core::approval::{Approvers, FRESH, Given, Matter, Unfit};
+use durward_core::approval::{ApprovalRequirement, MAX_FACTOR_AGE, GrantedApproval, ApprovalSubject, ApproverRejection};
 use durward_core::decision::{Decision, Reason};
-use durward_core::policy::{Mode, Operation, Policy, PolicyKey};
+use durward_core::namespaced_name::NamespacedName;
+use durward_core::policy::{EnforcementMode, CompiledOperation, Policy};
 use durward_core::principal::{Identity, Principal};
-use durward_core::risk::{Assurance, Risk};
+use durward_core::risk::{Assurance, RiskLevel};
 use durward_core::snapshot::Snapshot;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -16,14 +17,14 @@ use std::sync::Arc;
 const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
 const ONCALL: &str = "user:corporate/oncall";
 
-fn approvers() -> Approvers {
-    Approvers { by: vec![subject("oncall@corporate")], lasts: TimeDelta::minutes(30), policy_uid: "u1".into() }
+fn approvers() -> ApprovalRequirement {
+    ApprovalRequirement { by: vec![subject("oncall@corporate")], lasts: TimeDelta::minutes(30), policy_uid: "u1".into() }
 }
 
 /// `purge` asks for an approval, `list` does not; the cart may both.
-fn purging(mode: Mode) -> Policy {
-    let purge = Operation {
-        risk: Risk::High,
+fn purging(mode: EnforcementMode) -> Policy {
+    let purge = CompiledOperation {
+        risk: RiskLevel::High,
         approval: Some(Arc::new(approvers())),
         ..operation("purge", &["DELETE /orders"], &["purge"])
     };
@@ -40,21 +41,21 @@ fn cart() -> Identity {
     caller(CART, Assurance::ProofOfPossession)
 }
 
-fn matter(operation: &str, principal: &str) -> Matter {
-    Matter {
-        policy: PolicyKey { namespace: "shop".into(), name: "orders".into() },
+fn matter(operation: &str, principal: &str) -> ApprovalSubject {
+    ApprovalSubject {
+        policy: NamespacedName { namespace: "shop".into(), name: "orders".into() },
         policy_uid: "u1".into(),
         operation: operation.into(),
         principal: id(principal),
     }
 }
 
-fn given(from: i64, until: i64) -> Given {
+fn given(from: i64, until: i64) -> GrantedApproval {
     let at = |seconds| now() + TimeDelta::seconds(seconds);
-    Given { by: id(ONCALL), from: at(from), until: at(until) }
+    GrantedApproval { by: id(ONCALL), from: at(from), until: at(until) }
 }
 
-fn approved(mut snapshot: Snapshot, all: impl IntoIterator<Item = (Matter, Given)>) -> Snapshot {
+fn approved(mut snapshot: Snapshot, all: impl IntoIterator<Item = (ApprovalSubject, GrantedApproval)>) -> Snapshot {
     all.into_iter().for_each(|(matter, given)| snapshot.approve(matter, Some(given)));
     snapshot.seal();
     snapshot
@@ -62,7 +63,7 @@ fn approved(mut snapshot: Snapshot, all: impl IntoIterator<Item = (Matter, Given
 
 #[test]
 fn what_lacks_nothing_but_an_approval_says_so() {
-    let snapshot = world([purging(Mode::Enforce)]);
+    let snapshot = world([purging(EnforcementMode::Enforce)]);
     let refused = ask(&snapshot, Some(&cart()), "DELETE /orders");
     assert_eq!((refused.reason, refused.passes()), (Reason::ApprovalRequired, false));
     let asked = refused.approval.expect("it names the approval");
@@ -79,14 +80,14 @@ fn what_lacks_nothing_but_an_approval_says_so() {
         assert_eq!((decision.reason, decision.approval), (reason, None));
     }
     assert_eq!(ask(&snapshot, Some(&cart()), "GET /orders").approval, None);
-    let audited = ask(&world([purging(Mode::Audit)]), Some(&cart()), "DELETE /orders");
+    let audited = ask(&world([purging(EnforcementMode::Audit)]), Some(&cart()), "DELETE /orders");
     assert_eq!((audited.reason, audited.passes()), (Reason::ApprovalRequired, true));
 }
 
 #[test]
 fn an_approval_counts_for_its_time_and_as_long_as_the_policy_says_now() {
     let counts = |from: i64, until: i64| {
-        let snapshot = approved(world([purging(Mode::Enforce)]), [(matter("purge", CART), given(from, until))]);
+        let snapshot = approved(world([purging(EnforcementMode::Enforce)]), [(matter("purge", CART), given(from, until))]);
         let decision = ask(&snapshot, Some(&cart()), "DELETE /orders");
         let carried = decision.approval.and_then(|approval| approval.given);
         assert_eq!(decision.reason == Reason::Granted, carried == Some(given(from, until)));
@@ -107,9 +108,9 @@ fn an_approval_counts_for_its_time_and_as_long_as_the_policy_says_now() {
 
 #[test]
 fn an_approval_is_part_of_the_revision() {
-    let plain = world([purging(Mode::Enforce)]);
+    let plain = world([purging(EnforcementMode::Enforce)]);
     let (here, there) =
-        (approved(plain.clone(), [(matter("purge", CART), given(0, 60))]), world([purging(Mode::Enforce)]));
+        (approved(plain.clone(), [(matter("purge", CART), given(0, 60))]), world([purging(EnforcementMode::Enforce)]));
     assert_ne!(here.revision(), plain.revision());
     assert_eq!(approved(there, [(matter("purge", CART), given(0, 60))]).revision(), here.revision());
     let mut gone = here.clone();
@@ -123,8 +124,8 @@ fn names_are_those_of_objects_and_tell_everything_apart() {
     let name = matter("purge", CART).name();
     assert!(name.starts_with("purge-") && name.len() == "purge-".len() + 32, "{name}");
     assert_eq!(name, matter("purge", CART).name());
-    let policy = |name: &str, namespace: &str| Matter {
-        policy: PolicyKey { namespace: namespace.into(), name: name.into() },
+    let policy = |name: &str, namespace: &str| ApprovalSubject {
+        policy: NamespacedName { namespace: namespace.into(), name: name.into() },
         ..matter("purge", CART)
     };
     for other in [
@@ -132,7 +133,7 @@ fn names_are_those_of_objects_and_tell_everything_apart() {
         matter("list", CART),
         policy("other", "shop"),
         policy("orders", "bank"),
-        Matter { policy_uid: "u2".into(), ..matter("purge", CART) },
+        ApprovalSubject { policy_uid: "u2".into(), ..matter("purge", CART) },
     ] {
         assert_ne!(other.name(), name, "{other:?}");
     }
@@ -154,7 +155,7 @@ fn people_who_are_named_decide_with_a_fresh_second_factor_and_never_for_themselv
     };
     let oncall = |assurance, age| person(ONCALL, &["oncall"], assurance, age);
     let decide = |who: &Principal, requester: &str| approvers().may_decide(who, &id(requester), now());
-    let old = FRESH.num_seconds() + 1;
+    let old = MAX_FACTOR_AGE.num_seconds() + 1;
     let multi = Assurance::MultiFactor;
     for assurance in [multi, Assurance::PhishingResistant] {
         assert_eq!(decide(&oncall(assurance, Some(10)), CART), Ok(()));
@@ -165,9 +166,9 @@ fn people_who_are_named_decide_with_a_fresh_second_factor_and_never_for_themselv
         (person(CART, &["oncall"], multi, Some(10)), ONCALL),
         (person("key:corporate/oncall", &["oncall"], multi, Some(10)), CART),
     ] {
-        assert_eq!(decide(&who, requester), Err(Unfit::NotNamed), "{who:?}");
+        assert_eq!(decide(&who, requester), Err(ApproverRejection::NotNamed), "{who:?}");
     }
-    assert_eq!(decide(&oncall(multi, Some(10)), ONCALL), Err(Unfit::Requester));
+    assert_eq!(decide(&oncall(multi, Some(10)), ONCALL), Err(ApproverRejection::Requester));
     for stale in [
         oncall(multi, Some(old)),
         oncall(multi, None),
@@ -175,13 +176,13 @@ fn people_who_are_named_decide_with_a_fresh_second_factor_and_never_for_themselv
         oncall(Assurance::Bearer, Some(1)),
         oncall(Assurance::ProofOfPossession, Some(1)),
     ] {
-        assert!(matches!(decide(&stale, CART), Err(Unfit::NotFresh(_))), "{stale:?}");
+        assert!(matches!(decide(&stale, CART), Err(ApproverRejection::NotFresh(_))), "{stale:?}");
     }
 }
 
 #[test]
 fn no_token_carries_what_asks_for_an_approval() {
-    let snapshot = approved(world([purging(Mode::Enforce)]), [(matter("purge", CART), given(0, 600))]);
+    let snapshot = approved(world([purging(EnforcementMode::Enforce)]), [(matter("purge", CART), given(0, 600))]);
     let service = snapshot.service(&service_key()).expect("a service");
     let carried = service.scopes_of(&Principal::assumed(cart()), None, None, now());
     assert_eq!(carried.scopes, scopes(&["read"]).into_iter().collect());
@@ -207,11 +208,11 @@ proptest! {
             let operation = Arc::make_mut(operation);
             operation.approval = (!operation.public).then(|| Arc::new(approvers()));
         }
-        let matter = |p: usize, i: usize, who: &str| Matter {
-            policy: PolicyKey { namespace: "shop".into(), name: format!("p{p}").into() },
+        let matter = |p: usize, i: usize, who: &str| ApprovalSubject {
+            policy: NamespacedName { namespace: "shop".into(), name: format!("p{p}").into() },
             ..matter(&format!("p{p}-{i}"), who)
         };
-        let all: Vec<(Matter, Given)> = approvals
+        let all: Vec<(ApprovalSubject, GrantedApproval)> = approvals
             .into_iter()
             .map(|(p, i, who, from, length)| (matter(p, i, who), given(from, from + length)))
             .collect();

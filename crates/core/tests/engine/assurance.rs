@@ -3,18 +3,18 @@
 use crate::support::*;
 use chrono::TimeDelta;
 use durward_core::decision::{Challenge, Reason};
-use durward_core::policy::{Operation, Policy, Way};
-use durward_core::principal::{Identity, StepUp};
+use durward_core::policy::{CompiledOperation, Policy, AuthenticationMethod};
+use durward_core::principal::{Identity, CompletedStepUp};
 use durward_core::risk::Assurance::{self, *};
-use durward_core::risk::Risk::{self, *};
+use durward_core::risk::RiskLevel::{self, *};
 use durward_core::snapshot::Snapshot;
 
 const WORKLOAD: &str = "spiffe://cluster.local/ns/shop/sa/cart";
 const USER: &str = "user:corporate/alice";
 const KEY: &str = "key:partners/acme";
 
-fn at_risk(risk: Risk) -> Snapshot {
-    let operation = Operation { risk, ..operation("list", &["GET /orders"], &["read"]) };
+fn at_risk(risk: RiskLevel) -> Snapshot {
+    let operation = CompiledOperation { risk, ..operation("list", &["GET /orders"], &["read"]) };
     let grants = vec![grant("all", &["*"], &["read"])];
     world([Policy { operations: each([operation]), grants: each(grants), ..policy("orders") }])
 }
@@ -72,8 +72,8 @@ fn a_second_factor_is_good_up_to_its_greatest_age() {
 #[test]
 fn the_greatest_age_is_the_operations_own() {
     let quick =
-        Operation { risk: High, max_age: TimeDelta::seconds(1), ..operation("quick", &["GET /quick"], &["read"]) };
-    let slow = Operation { risk: High, max_age: TimeDelta::hours(24), ..operation("slow", &["GET /slow"], &["read"]) };
+        CompiledOperation { risk: High, max_age: TimeDelta::seconds(1), ..operation("quick", &["GET /quick"], &["read"]) };
+    let slow = CompiledOperation { risk: High, max_age: TimeDelta::hours(24), ..operation("slow", &["GET /slow"], &["read"]) };
     let grants = vec![grant("all", &["*"], &["read"])];
     let snapshot = world([Policy { operations: each([quick, slow]), grants: each(grants), ..policy("orders") }]);
     let caller = with_second_factor(Some(TimeDelta::minutes(2)));
@@ -111,15 +111,15 @@ fn freshness_matters_to_people_at_high_risk_only() {
 
 #[test]
 fn only_ways_that_the_policy_lists_are_accepted() {
-    let corporate = Way::Provider("corporate".into());
+    let corporate = AuthenticationMethod::Provider("corporate".into());
     for (ways, accepted) in [
         (vec![], [false, false, false, false]),
-        (vec![Way::Workload], [true, false, false, false]),
+        (vec![AuthenticationMethod::Workload], [true, false, false, false]),
         (vec![corporate.clone()], [false, true, false, false]),
-        (vec![Way::Provider("partners".into())], [false, false, true, false]),
-        (vec![Way::Workload, corporate], [true, true, false, false]),
+        (vec![AuthenticationMethod::Provider("partners".into())], [false, false, true, false]),
+        (vec![AuthenticationMethod::Workload, corporate], [true, true, false, false]),
     ] {
-        let operations = vec![Operation { risk: Low, ..operation("list", &["GET /orders"], &["read"]) }];
+        let operations = vec![CompiledOperation { risk: Low, ..operation("list", &["GET /orders"], &["read"]) }];
         let grants = vec![grant("all", &["*"], &["read"])];
         let snapshot = world([Policy {
             operations: each(operations),
@@ -139,13 +139,13 @@ fn each_operation_accepts_the_ways_of_its_own_policy() {
     let grants = vec![grant("all", &["*"], &["read"])];
     let mine = Policy {
         operations: each([operation("mine", &["GET /mine"], &["read"])]),
-        ways: [Way::Workload].into(),
+        ways: [AuthenticationMethod::Workload].into(),
         grants: each(grants),
         ..policy("a")
     };
     let theirs = Policy {
         operations: each([operation("theirs", &["GET /theirs"], &["read"])]),
-        ways: [Way::Provider("corporate".into())].into(),
+        ways: [AuthenticationMethod::Provider("corporate".into())].into(),
         ..policy("b")
     };
     let snapshot = world([mine, theirs]);
@@ -158,11 +158,11 @@ fn each_operation_accepts_the_ways_of_its_own_policy() {
 
 #[test]
 fn a_second_factor_for_one_operation_counts_at_no_other() {
-    let high = |name: &str, routes| Operation { risk: High, ..operation(name, routes, &["read"]) };
+    let high = |name: &str, routes| CompiledOperation { risk: High, ..operation(name, routes, &["read"]) };
     let grants = vec![grant("all", &["*"], &["read"])];
     let operations = vec![high("pay", &["GET /pay"]), high("refund", &["GET /refund"])];
     let snapshot = world([Policy { operations: each(operations), grants: each(grants), ..policy("orders") }]);
-    let step_up = |age| StepUp { operation: "refund".into(), assurance: MultiFactor, authenticated_at: now() - age };
+    let step_up = |age| CompletedStepUp { operation: "refund".into(), assurance: MultiFactor, authenticated_at: now() - age };
     let caller = |age| Identity { step_up: Some(step_up(age)), ..caller(USER, Bearer) };
     let fresh = caller(TimeDelta::minutes(1));
     assert!(ask(&snapshot, Some(&fresh), "GET /refund").allowed());

@@ -5,11 +5,11 @@ use crate::support::*;
 use durward_core::decision::Reason;
 use durward_core::digest::Digest;
 use durward_core::kubernetes::{ApiCall, ApiPattern, Verb};
-use durward_core::pods::{NotMinted, Pods, Selector};
-use durward_core::policy::{Mode, Operation, Policy};
+use durward_core::pods::{NotEntitled, ServicePods, LabelMatcher};
+use durward_core::policy::{EnforcementMode, CompiledOperation, Policy};
 use durward_core::principal::Principal;
-use durward_core::request::{Call, Request, Target};
-use durward_core::rights::Who;
+use durward_core::request::{Call, Request, ServiceTarget};
+use durward_core::rights::CallerSet;
 use durward_core::risk::Assurance;
 use durward_core::service::Captures;
 use durward_core::snapshot::Snapshot;
@@ -57,16 +57,16 @@ fn every_request_is_denied_with_the_policy_and_what_to_do() {
         assert_eq!(decision, ask(&closed, caller.as_ref(), request), "the same again");
     }
     let named = Call::Named { operation: "list", captures: Captures::new() };
-    let request = Request { target: Target::Audience("orders.shop"), call: named, source: None, evidence: &() };
+    let request = Request { target: ServiceTarget::Audience("orders.shop"), call: named, source: None, evidence: &() };
     assert_eq!(decide(&closed, Some(&alice()), &request, now()).reason, Reason::NoPolicy);
     assert_ne!(open.revision(), closed.revision(), "what decides otherwise has another revision");
 }
 
 #[test]
 fn others_that_only_audit_let_nothing_through() {
-    let audits = Policy { mode: Mode::Audit, ..orders() };
+    let audits = Policy { mode: EnforcementMode::Audit, ..orders() };
     assert!(ask(&world([audits.clone()]), None, "GET /orders").passes());
-    let left = Policy { mode: Mode::Audit, ..lost() };
+    let left = Policy { mode: EnforcementMode::Audit, ..lost() };
     for closed in [world([audits.clone(), lost()]), world([audits, left])] {
         assert!(!ask(&closed, None, "GET /orders").passes() && !ask(&closed, None, "GET /nowhere").passes());
     }
@@ -79,14 +79,14 @@ fn no_token_and_no_search_goes_by_what_is_left() {
     assert_eq!(service.closed_by().iter().map(ToString::to_string).collect::<Vec<_>>(), ["shop/lost"]);
     let alice = Principal::assumed(alice());
     assert!(service.scopes_of(&alice, None, None, now()).scopes.is_empty());
-    assert!(closed.rights(&Who::Anybody, "cluster.local").is_empty());
+    assert!(closed.rights(&CallerSet::Anybody, "cluster.local").is_empty());
     assert!(closed.who_can("list", None).is_empty());
     assert_eq!((service.operations(), service.declared().count()), (0, 0));
 }
 
 #[test]
 fn kubernetes_operations_stay_governed_and_are_refused() {
-    let shells = Operation { kubernetes: vec![pattern("pods", "attach")], ..operation("attach", &[], &["read"]) };
+    let shells = CompiledOperation { kubernetes: vec![pattern("pods", "attach")], ..operation("attach", &[], &["read"]) };
     let shells = Policy { operations: each([shells]), ..orders() };
     let narrow = Policy { forgotten: Some(vec![pattern("pods", "exec")]), ..lost() };
     let closed = world([shells, narrow]);
@@ -97,7 +97,7 @@ fn kubernetes_operations_stay_governed_and_are_refused() {
         assert_eq!(governing(&closed, "shop", call), 1, "{subresource}");
         let caller = Principal::assumed(caller("user:corporate/alice", Assurance::PhishingResistant));
         let request = Request {
-            target: Target::Audience("orders.shop"),
+            target: ServiceTarget::Audience("orders.shop"),
             call: Call::Kubernetes(call),
             source: None,
             evidence: &(),
@@ -128,7 +128,7 @@ fn the_policy_that_closes_a_service_can_be_mended_and_nothing_else_on_that_way()
 #[test]
 fn pods_keep_their_identities_unless_it_was_denied_by_name() {
     const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
-    let pods = Pods { selector: Selector::default(), ttl: durward_core::pods::DEFAULT_TTL, dns_names: Vec::new() };
+    let pods = ServicePods { selector: LabelMatcher::default(), ttl: durward_core::pods::DEFAULT_TTL, dns_names: Vec::new() };
     let orders = Policy { pods: Some(pods), ..orders() };
     let minted = |lost: Policy| {
         let snapshot = world([orders.clone(), lost]);
@@ -136,13 +136,13 @@ fn pods_keep_their_identities_unless_it_was_denied_by_name() {
     };
     assert_eq!(minted(lost()), Ok("shop/orders".to_owned()), "who somebody is does not hang on what they may");
     let denied = Policy { denials: each([denial("stop", &[CART])]), ..lost() };
-    assert_eq!(minted(denied), Err(NotMinted::Denied("shop/orders/denials/stop".into())));
+    assert_eq!(minted(denied), Err(NotEntitled::Denied("shop/orders/denials/stop".into())));
 }
 
 #[test]
 fn it_opens_again_without_the_lost_policy() {
     let mut snapshot = world([orders(), lost()]);
-    snapshot.put(durward_core::service::Service::unite(&[std::sync::Arc::new(orders())]).0.unwrap());
+    snapshot.put(durward_core::service::CompiledService::unite(&[std::sync::Arc::new(orders())]).0.unwrap());
     assert!(ask(&snapshot, Some(&alice()), "GET /orders").allowed());
     assert_eq!(snapshot.governed().count(), 0);
 }

@@ -5,8 +5,8 @@ use crate::support::*;
 use chrono::TimeDelta;
 use durward_core::compare::{Effect, compare};
 use durward_core::decision::Reason;
-use durward_core::policy::{Denial, Grant, Mode, Operation, Policy, Way};
-use durward_core::risk::Risk;
+use durward_core::policy::{CompiledDenial, CompiledGrant, EnforcementMode, CompiledOperation, Policy, AuthenticationMethod};
+use durward_core::risk::RiskLevel;
 use proptest::prelude::*;
 
 const OWN: &str = "cluster.local";
@@ -25,7 +25,7 @@ fn changes(old: Policy, new: Policy) -> Vec<String> {
 #[test]
 fn grants_and_denials_are_compared() {
     let with =
-        |grants: Vec<Grant>, denials: Vec<Denial>| Policy { grants: each(grants), denials: each(denials), ..orders() };
+        |grants: Vec<CompiledGrant>, denials: Vec<CompiledDenial>| Policy { grants: each(grants), denials: each(denials), ..orders() };
     let read = || grant("read", &["user:corporate/alice"], &["read"]);
     let nothing = || with(vec![], vec![]);
     assert_eq!(changes(nothing(), nothing()), Vec::<String>::new());
@@ -37,7 +37,7 @@ fn grants_and_denials_are_compared() {
         "some of everybody"
     );
     assert_eq!(changes(with(vec![read()], vec![]), nothing()), [format!("Loses {somebody}"), format!("Loses {alice}")]);
-    let at = |when: &str| Grant { when: Some(condition(when)), ..read() };
+    let at = |when: &str| CompiledGrant { when: Some(condition(when)), ..read() };
     let narrowed = changes(with(vec![read()], vec![]), with(vec![at("request.method == 'GET'")], vec![]));
     assert!(narrowed.contains(&format!("Narrowed {alice}")), "{narrowed:?}");
     let other = changes(with(vec![at("1 == 1")], vec![]), with(vec![at("2 == 2")], vec![]));
@@ -54,7 +54,7 @@ fn grants_and_denials_are_compared() {
 
 #[test]
 fn operations_are_compared_by_their_requests() {
-    let of = |operations: Vec<Operation>| Policy {
+    let of = |operations: Vec<CompiledOperation>| Policy {
         operations: each(operations),
         grants: each([grant("r", &["@corporate"], &["read"]), grant("w", &["@partners"], &["write"])]),
         ..policy("orders")
@@ -75,7 +75,7 @@ fn operations_are_compared_by_their_requests() {
     let told = changes(crossing("/a/{y}", "read"), crossing("/{x}/b", "write"));
     assert!(told.contains(&"Loses everybody of provider corporate: x → x".to_owned()), "{told:?}");
     // public, risk, step-up, ways in and mode
-    let one = |change: &dyn Fn(&mut Operation, &mut Policy)| {
+    let one = |change: &dyn Fn(&mut CompiledOperation, &mut Policy)| {
         let mut operation = list();
         let mut policy = of(vec![]);
         change(&mut operation, &mut policy);
@@ -86,14 +86,14 @@ fn operations_are_compared_by_their_requests() {
     assert!(public.contains(&"Gains anybody, without a credential: list → list".to_owned()), "{public:?}");
     let corporate = "everybody of provider corporate: list → list";
     for (new, expected) in [
-        (one(&|o, _| o.risk = Risk::High), format!("Conditions {corporate}")),
-        (one(&|_, p| p.ways = [Way::Workload].into()), format!("Loses {corporate}")),
-        (one(&|_, p| p.mode = Mode::Audit), "Gains anybody, without a credential: list → list".to_owned()),
+        (one(&|o, _| o.risk = RiskLevel::High), format!("Conditions {corporate}")),
+        (one(&|_, p| p.ways = [AuthenticationMethod::Workload].into()), format!("Loses {corporate}")),
+        (one(&|_, p| p.mode = EnforcementMode::Audit), "Gains anybody, without a credential: list → list".to_owned()),
     ] {
         let told = changes(plain(), new);
         assert!(told.contains(&expected), "{expected}: {told:?}");
     }
-    let high = |minutes: i64| one(&move |o, _| (o.risk, o.max_age) = (Risk::High, TimeDelta::minutes(minutes)));
+    let high = |minutes: i64| one(&move |o, _| (o.risk, o.max_age) = (RiskLevel::High, TimeDelta::minutes(minutes)));
     assert!(changes(high(5), high(50)).contains(&format!("Conditions {corporate}")));
 }
 

@@ -5,7 +5,7 @@ use durward_core::condition::Condition;
 use durward_core::decision::{Decision, Reason};
 use durward_core::policy::Policy;
 use durward_core::principal::Identity;
-use durward_core::request::{Call, Request, Target};
+use durward_core::request::{Call, Request, ServiceTarget};
 use durward_core::risk::Assurance;
 use serde_json::json;
 
@@ -22,7 +22,7 @@ fn holds(condition: &str, caller: &Identity, request: &Request<'_>) -> bool {
 fn request() -> Request<'static> {
     Request {
         source: Some("2001:db8::7".parse().unwrap()),
-        target: Target::Host("ORDERS.shop.svc:80"),
+        target: ServiceTarget::Host("ORDERS.shop.svc:80"),
         ..http("GET /orders/4%C3%A4?q=1")
     }
 }
@@ -103,7 +103,7 @@ fn namespaces_of_another_trust_domain_are_not_ours() {
 #[test]
 fn a_request_by_name_and_audience_has_no_method_path_or_host() {
     let call = Call::Named { operation: "list", captures: [("id".into(), "7".into())].into() };
-    let request = Request { target: Target::Audience("orders.shop"), call, source: None, evidence: &() };
+    let request = Request { target: ServiceTarget::Audience("orders.shop"), call, source: None, evidence: &() };
     let condition = "!has(request.method) && !has(request.path) && !has(request.host) && !has(request.sourceAddress) \
                      && request.captures.id == '7'";
     assert!(holds(condition, &known(), &request));
@@ -175,7 +175,7 @@ fn arithmetic_and_conversions_at_their_limits_fail_without_a_panic() {
         // a policy is refused, or the condition does not give what was asked for; either way nothing breaks
         if let Ok(condition) = Condition::compile(source) {
             let policy = Policy {
-                grants: each([durward_core::policy::Grant {
+                grants: each([durward_core::policy::CompiledGrant {
                     when: Some(condition.into()),
                     ..grant("when", &["*"], &["read"])
                 }]),
@@ -234,7 +234,7 @@ fn sources_that_nest_without_seeming_to_are_refused_or_read() {
     ] {
         if let Ok(condition) = Condition::compile(&deep) {
             let grants =
-                vec![durward_core::policy::Grant { when: Some(condition.into()), ..grant("g", &["*"], &["read"]) }];
+                vec![durward_core::policy::CompiledGrant { when: Some(condition.into()), ..grant("g", &["*"], &["read"]) }];
             let _ = ask(&world([Policy { grants: each(grants), ..orders() }]), Some(&alice()), "GET /orders");
         }
     }

@@ -3,8 +3,8 @@
 use crate::support::*;
 use durward_core::condition::Condition;
 use durward_core::decision::{Decision, Reason};
-use durward_core::evidence::{MAX_HEADER, Said};
-use durward_core::policy::{Denial, Grant, Policy};
+use durward_core::evidence::{MAX_HEADER, StatedEvidence};
+use durward_core::policy::{CompiledDenial, CompiledGrant, Policy};
 use durward_core::request::Request;
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -16,16 +16,16 @@ fn reading(source: &str) -> Result<Arc<Condition>, String> {
     Condition::compile_reading(source, &listed).map(Arc::new).map_err(|error| error.to_string())
 }
 
-fn said(headers: &[(&str, &str)]) -> Said {
+fn said(headers: &[(&str, &str)]) -> StatedEvidence {
     let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    Said { headers: Some(headers), ..Said::default() }
+    StatedEvidence { headers: Some(headers), ..StatedEvidence::default() }
 }
 
 /// The decision about `GET /orders` by Alice, who is granted it when `grant` holds, unless `denial` does.
-fn decided(grant: Option<&str>, denial: Option<&str>, evidence: &Said) -> Decision {
+fn decided(grant: Option<&str>, denial: Option<&str>, evidence: &StatedEvidence) -> Decision {
     let when = |source: Option<&str>| source.map(|source| reading(source).expect(source));
-    let grants = each([Grant { when: when(grant), ..super::support::grant("a", &["*"], &["read"]) }]);
-    let denials = denial.map(|source| Denial { when: when(Some(source)), ..super::support::denial("b", &["*"]) });
+    let grants = each([CompiledGrant { when: when(grant), ..super::support::grant("a", &["*"], &["read"]) }]);
+    let denials = denial.map(|source| CompiledDenial { when: when(Some(source)), ..super::support::denial("b", &["*"]) });
     let snapshot = world([Policy { grants, denials: each(denials), ..orders() }]);
     decide(&snapshot, Some(&alice()), &Request { evidence, ..http("GET /orders") }, now())
 }
@@ -114,10 +114,10 @@ fn what_two_parsers_could_read_differently_fails() {
 #[test]
 fn where_nobody_knows_them_conditions_fail() {
     for source in [TENANT, "!('x-tenant' in request.headers)", "true || request.headers == {}"] {
-        assert_eq!(decided(Some(source), None, &Said::default()).reason, Reason::InsufficientScope, "{source}");
-        assert_eq!(decided(None, Some(&format!("!({source})")), &Said::default()).reason, Reason::Denied, "{source}");
+        assert_eq!(decided(Some(source), None, &StatedEvidence::default()).reason, Reason::InsufficientScope, "{source}");
+        assert_eq!(decided(None, Some(&format!("!({source})")), &StatedEvidence::default()).reason, Reason::Denied, "{source}");
     }
-    assert!(decided(None, Some("!has(request.method)"), &Said::default()).allowed(), "others don't ask for them");
+    assert!(decided(None, Some("!has(request.method)"), &StatedEvidence::default()).allowed(), "others don't ask for them");
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn outcomes_are_noted_and_can_take_the_place_of_headers() {
     );
 }
 
-/// Headers that are nearly the ones that conditions read, with values that nearly count.
+/// HeaderValues that are nearly the ones that conditions read, with values that nearly count.
 fn any_headers() -> impl Strategy<Value = Vec<(String, String)>> {
     let name = prop::sample::select(vec![
         "x-tenant",
@@ -198,7 +198,7 @@ proptest! {
         grant in prop::option::of(prop::sample::select(&SOURCES[..])),
         denial in prop::sample::select(&SOURCES[..]),
     ) {
-        let evidence = Said { headers, ..Said::default() };
+        let evidence = StatedEvidence { headers, ..StatedEvidence::default() };
         let without = decided(grant, None, &evidence);
         let with = decided(grant, Some(denial), &evidence);
         prop_assert!(!with.allowed() || without.allowed());
@@ -212,7 +212,7 @@ proptest! {
     /// What a grant counts on is the one value that was sent.
     #[test]
     fn nobody_is_granted_by_a_header_that_reads_in_two_ways(headers in any_headers()) {
-        let evidence = Said { headers: Some(headers.clone()), ..Said::default() };
+        let evidence = StatedEvidence { headers: Some(headers.clone()), ..StatedEvidence::default() };
         if decided(Some(TENANT), None, &evidence).allowed() {
             let alike: Vec<_> = headers.iter().filter(|(name, _)| name.to_lowercase().replace('_', "-") == "x-tenant").collect();
             prop_assert_eq!(alike.len(), 1);

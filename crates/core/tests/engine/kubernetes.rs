@@ -3,11 +3,11 @@
 use crate::support::*;
 use durward_core::decision::Reason;
 use durward_core::kubernetes::{ApiCall, ApiPattern, Verb};
-use durward_core::policy::{Operation, Policy, Way};
+use durward_core::policy::{CompiledOperation, Policy, AuthenticationMethod};
 use durward_core::principal::Principal;
-use durward_core::request::{Call, Request, Target};
-use durward_core::risk::{Assurance, Risk};
-use durward_core::service::Service;
+use durward_core::request::{Call, Request, ServiceTarget};
+use durward_core::risk::{Assurance, RiskLevel};
+use durward_core::service::CompiledService;
 use durward_core::snapshot::Snapshot;
 use std::sync::Arc;
 
@@ -28,11 +28,11 @@ fn call(text: &str) -> ApiCall<'_> {
     ApiCall { group, resource, subresource, verb: verb.parse().unwrap(), name: "web-0" }
 }
 
-fn governs(name: &str, patterns: &[&str], needs: &[&str]) -> Operation {
-    Operation { kubernetes: patterns.iter().map(|text| pattern(text)).collect(), ..operation(name, &[], needs) }
+fn governs(name: &str, patterns: &[&str], needs: &[&str]) -> CompiledOperation {
+    CompiledOperation { kubernetes: patterns.iter().map(|text| pattern(text)).collect(), ..operation(name, &[], needs) }
 }
 
-fn guard(operations: Vec<Operation>) -> Policy {
+fn guard(operations: Vec<CompiledOperation>) -> Policy {
     Policy {
         operations: each(operations),
         grants: each([grant("admins", &["kube:ada", "ops@kubernetes"], &["admin"])]),
@@ -43,7 +43,7 @@ fn guard(operations: Vec<Operation>) -> Policy {
 fn decided(snapshot: &Snapshot, who: &str, asked: &str) -> (Reason, Option<Arc<str>>) {
     let caller = Principal::assumed(caller(who, Assurance::Bearer));
     let request = Request {
-        target: Target::Audience("orders.shop"),
+        target: ServiceTarget::Audience("orders.shop"),
         call: Call::Kubernetes(call(asked)),
         source: None,
         evidence: &(),
@@ -96,9 +96,9 @@ fn the_pattern_that_says_most_is_the_operation() {
 
 #[test]
 fn users_of_the_api_server_need_no_way_in_but_scopes_and_assurance() {
-    let high = Operation { risk: Risk::High, ..governs("debug", &["UPDATE pods/ephemeralcontainers"], &["admin"]) };
+    let high = CompiledOperation { risk: RiskLevel::High, ..governs("debug", &["UPDATE pods/ephemeralcontainers"], &["admin"]) };
     let policy = Policy {
-        ways: [Way::Provider("corporate".into())].into(),
+        ways: [AuthenticationMethod::Provider("corporate".into())].into(),
         ..guard(vec![governs("exec", &["CONNECT pods/exec"], &["admin"]), high])
     };
     let snapshot = world([policy]);
@@ -112,7 +112,7 @@ fn users_of_the_api_server_need_no_way_in_but_scopes_and_assurance() {
     assert_eq!(decided(&snapshot, "kube:ada", "CONNECT pods/attach").0, Reason::OperationUndeclared);
     // the same principal at another door is held to the ways in
     let asks = Request {
-        target: Target::Audience("orders.shop"),
+        target: ServiceTarget::Audience("orders.shop"),
         call: Call::Named { operation: "exec", captures: Default::default() },
         source: None,
         evidence: &(),
@@ -125,7 +125,7 @@ fn users_of_the_api_server_need_no_way_in_but_scopes_and_assurance() {
 fn groups_are_those_of_the_api_server() {
     let snapshot = world([guard(vec![governs("exec", &["CONNECT pods/exec"], &["admin"])])]);
     let request = Request {
-        target: Target::Audience("orders.shop"),
+        target: ServiceTarget::Audience("orders.shop"),
         call: Call::Kubernetes(call("CONNECT pods/exec")),
         source: None,
         evidence: &(),
@@ -158,7 +158,7 @@ fn every_service_of_the_namespace_that_declares_a_request_governs_it() {
     let elsewhere = Policy {
         audience: "elsewhere".into(),
         hosts: vec![],
-        key: durward_core::policy::PolicyKey { namespace: "farm".into(), name: "guard".into() },
+        key: durward_core::namespaced_name::NamespacedName { namespace: "farm".into(), name: "guard".into() },
         ..guard(exec())
     };
     let mut snapshot = world([guard(exec()), other, elsewhere]);
@@ -179,7 +179,7 @@ fn every_service_of_the_namespace_that_declares_a_request_governs_it() {
 fn two_policies_of_a_service_can_not_claim_the_same_requests() {
     let first = Policy { operations: each([governs("exec", &["CONNECT pods/exec"], &["a"])]), ..policy("first") };
     let second = Policy { operations: each([governs("shell", &["CONNECT pods/exec"], &["b"])]), ..policy("second") };
-    let (_, conflicts) = Service::unite(&[Arc::new(first), Arc::new(second)]);
+    let (_, conflicts) = CompiledService::unite(&[Arc::new(first), Arc::new(second)]);
     let [(_, conflict)] = conflicts.as_slice() else { panic!("{conflicts:?}") };
     assert_eq!(
         conflict.to_string(),

@@ -4,41 +4,41 @@
 use crate::support::*;
 use durward_core::condition::{Condition, MAX_LEVELS, MAX_PARTS};
 use durward_core::decision::{Decision, Reason};
-use durward_core::evidence::{Evidence, Said};
+use durward_core::evidence::{Evidence, StatedEvidence};
 use durward_core::kubernetes::{ApiCall, ApiPattern, Verb};
-use durward_core::policy::{Denial, Grant, Operation, Policy};
+use durward_core::policy::{CompiledDenial, CompiledGrant, CompiledOperation, Policy};
 use durward_core::principal::Principal;
-use durward_core::request::{Call, Request, Target};
+use durward_core::request::{Call, Request, ServiceTarget};
 use durward_core::risk::Assurance;
 use serde_json::{Value, json};
 
 const CALL: ApiCall<'static> =
     ApiCall { group: "", resource: "pods", subresource: "", verb: Verb::Create, name: "web" };
 
-fn world_of(grants: Vec<Grant>, denials: Vec<Denial>) -> durward_core::snapshot::Snapshot {
+fn world_of(grants: Vec<CompiledGrant>, denials: Vec<CompiledDenial>) -> durward_core::snapshot::Snapshot {
     let pattern = ApiPattern { group: None, resource: Some("pods".into()), subresource: None, verb: None };
-    let make = Operation { kubernetes: vec![pattern], ..operation("make", &["GET /pods"], &["admin"]) };
+    let make = CompiledOperation { kubernetes: vec![pattern], ..operation("make", &["GET /pods"], &["admin"]) };
     world([Policy { operations: each([make]), grants: each(grants), denials: each(denials), ..policy("guard") }])
 }
 
-fn gives(when: &str) -> Grant {
+fn gives(when: &str) -> CompiledGrant {
     grant_when("ada", &["*"], &["admin"], when)
 }
 
-fn always() -> Grant {
+fn always() -> CompiledGrant {
     grant("always", &["*"], &["admin"])
 }
 
 fn asked(snapshot: &durward_core::snapshot::Snapshot, evidence: &dyn Evidence) -> (Decision, bool) {
     let ada = Principal::assumed(caller("kube:ada", Assurance::Bearer));
     let request =
-        Request { target: Target::Audience("orders.shop"), call: Call::Kubernetes(CALL), source: None, evidence };
+        Request { target: ServiceTarget::Audience("orders.shop"), call: Call::Kubernetes(CALL), source: None, evidence };
     let route = snapshot.route(&request);
     (route.decide(Some(&ada), now()), route.awaits_object(Some(&ada), now()))
 }
 
-fn known(objects: &Value) -> Said {
-    Said { objects: objects.as_object().cloned(), ..Said::default() }
+fn known(objects: &Value) -> StatedEvidence {
+    StatedEvidence { objects: objects.as_object().cloned(), ..StatedEvidence::default() }
 }
 
 fn holds(when: &str, objects: &Value) -> bool {
@@ -94,7 +94,7 @@ fn objects_are_there_as_they_are() {
 fn resources_are_there_as_enforcement_points_tell_them() {
     let resource =
         json!({"type": "order", "id": "42", "properties": {"owner": "alice", "total": 12.5, "lines": [1, 2]}});
-    let said = Said { resource: resource.as_object().cloned(), ..Said::default() };
+    let said = StatedEvidence { resource: resource.as_object().cloned(), ..StatedEvidence::default() };
     let holds = |when: &str, evidence: &dyn Evidence| asked(&world_of(vec![gives(when)], vec![]), evidence).0.allowed();
     for when in [
         "resource.type == 'order' && resource.id == '42'",
@@ -180,7 +180,7 @@ fn loops_take_so_many_steps() {
     member.groups = (0..2_000).map(|i| format!("group-{i}")).collect();
     let snapshot = world_of(vec![gives("principal.groups.exists(g, g == 'group-1999')")], vec![]);
     let request =
-        Request { target: Target::Audience("orders.shop"), call: Call::Kubernetes(CALL), source: None, evidence: &() };
+        Request { target: ServiceTarget::Audience("orders.shop"), call: Call::Kubernetes(CALL), source: None, evidence: &() };
     assert!(snapshot.decide(Some(&Principal::assumed(member)), &request, now()).allowed());
 }
 
@@ -224,6 +224,6 @@ fn where_nobody_knows_the_object_yet_only_what_hangs_on_it_is_open() {
     // headers will never be known there, nor does an assurance come with the object
     let listed = ["x-a".into()];
     let both = Condition::compile_reading("request.headers['x-a'] == 'a' && has(kubernetes.object)", &listed).unwrap();
-    let grant = Grant { when: Some(both.into()), ..always() };
+    let grant = CompiledGrant { when: Some(both.into()), ..always() };
     assert!(!asked(&world_of(vec![grant], vec![]), &()).1);
 }

@@ -2,16 +2,16 @@
 
 use crate::support::*;
 use durward_core::decision::{Challenge, Decision, Reason};
-use durward_core::policy::{Grant, Mode, Operation, Policy, Way};
+use durward_core::policy::{CompiledGrant, EnforcementMode, CompiledOperation, Policy, AuthenticationMethod};
 use durward_core::principal::Identity;
-use durward_core::request::{Call, Request, Target};
+use durward_core::request::{Call, Request, ServiceTarget};
 use durward_core::risk::Assurance;
 
 /// What every decision about `list` has in common.
 fn about_list(reason: Reason) -> Decision {
     Decision {
         reason,
-        mode: Mode::Enforce,
+        mode: EnforcementMode::Enforce,
         service: Some(service_key()),
         policy: Some(orders().key),
         operation: Some("list".into()),
@@ -39,7 +39,7 @@ fn a_granted_request_names_its_grant() {
 #[test]
 fn an_unknown_service_is_the_first_to_be_found_out() {
     let snapshot = world([orders()]);
-    for target in [Target::Host("invoices.shop.svc"), Target::Host("not a host"), Target::Audience("orders")] {
+    for target in [ServiceTarget::Host("invoices.shop.svc"), ServiceTarget::Host("not a host"), ServiceTarget::Audience("orders")] {
         let request = Request { target, ..http("GET /../orders") };
         let expected = Decision { service: None, ..unrouted(Reason::NoPolicy) };
         assert_eq!(decide(&snapshot, None, &request, now()), expected);
@@ -108,7 +108,7 @@ fn a_credential_that_has_ended_is_none() {
 
 #[test]
 fn a_way_that_is_not_accepted_comes_before_denials_and_grants() {
-    let ways = [Way::Workload, Way::Provider("partners".into())].into();
+    let ways = [AuthenticationMethod::Workload, AuthenticationMethod::Provider("partners".into())].into();
     let snapshot = world([Policy { denials: each([denial("everybody", &["*"])]), ways, ..orders() }]);
     let expected = Decision {
         challenge: Some(Challenge { assurance: Assurance::Bearer, max_age: None }),
@@ -130,7 +130,7 @@ fn a_policy_without_ways_in_lets_nobody_in() {
 fn a_denial_wins_over_every_grant() {
     let everything = grant("everything", &["*", "@corporate", "user:corporate/alice"], &["read", "refund"]);
     let denials =
-        vec![durward_core::policy::Denial { reason: Some("on leave".into()), ..denial("leave", &["@corporate"]) }];
+        vec![durward_core::policy::CompiledDenial { reason: Some("on leave".into()), ..denial("leave", &["@corporate"]) }];
     let snapshot = world([Policy { grants: each([everything]), denials: each(denials), ..orders() }]);
     let expected = Decision {
         rules: vec!["shop/orders/denials/leave".into()],
@@ -163,7 +163,7 @@ fn an_empty_snapshot_denies() {
 
 #[test]
 fn an_operation_that_needs_nothing_is_still_for_authenticated_callers_only() {
-    let open = Operation { scopes: [].into(), ..operation("open", &["GET /open"], &[]) };
+    let open = CompiledOperation { scopes: [].into(), ..operation("open", &["GET /open"], &[]) };
     let snapshot = world([Policy { operations: each([open]), ..policy("orders") }]);
     assert_eq!(ask(&snapshot, None, "GET /open").reason, Reason::Unauthenticated);
     let decision = ask(&snapshot, Some(&alice()), "GET /open");
@@ -172,7 +172,7 @@ fn an_operation_that_needs_nothing_is_still_for_authenticated_callers_only() {
 
 #[test]
 fn grants_add_up_and_only_those_that_were_needed_are_named() {
-    let grants: Vec<Grant> = vec![
+    let grants: Vec<CompiledGrant> = vec![
         grant("z-refund", &["@corporate"], &["refund"]),
         grant("a-read", &["user:corporate/alice"], &["read"]),
         grant("b-read-too", &["*"], &["read"]),

@@ -1,58 +1,58 @@
-//! Relations between callers and objects: what each rule of a model means, its limits, and what a grant makes of it.
+//! TypeRelations between callers and objects: what each rule of a model means, its limits, and what a grant makes of it.
 
 use crate::support::*;
 use durward_core::condition::Truth;
-use durward_core::decide::Outcome;
+use durward_core::decide::RuleOutcome;
 use durward_core::decision::Reason;
-use durward_core::policy::{Grant, Policy};
+use durward_core::policy::{CompiledGrant, Policy};
 use durward_core::principal::{Identity, Principal};
-use durward_core::relations::{Model, Question, RelationEngine, Relations, Rule, Store, Tuple, Tuples};
-use durward_core::request::{Call, Request, Target};
+use durward_core::relations::{RelationModel, RelationQuestion, RelationBackend, TypeRelations, RelationRule, OpenFgaStore, RelationTuple, TupleIndex};
+use durward_core::request::{Call, Request, ServiceTarget};
 use durward_core::risk::Assurance;
 use durward_core::snapshot::Snapshot;
 
-pub fn computed(relation: &str) -> Rule {
-    Rule::Computed(relation.into())
+pub fn computed(relation: &str) -> RelationRule {
+    RelationRule::Computed(relation.into())
 }
 
-pub fn from(from: &str, relation: &str) -> Rule {
-    Rule::From { from: from.into(), relation: relation.into() }
+pub fn from(from: &str, relation: &str) -> RelationRule {
+    RelationRule::From { from: from.into(), relation: relation.into() }
 }
 
-pub fn but_not(base: Rule, other: Rule) -> Rule {
-    Rule::Exclusion(Box::new(base), vec![other])
+pub fn but_not(base: RelationRule, other: RelationRule) -> RelationRule {
+    RelationRule::Exclusion(Box::new(base), vec![other])
 }
 
-pub fn kind(name: &str, relations: impl IntoIterator<Item = (&'static str, Rule)>) -> (std::sync::Arc<str>, Relations) {
+pub fn kind(name: &str, relations: impl IntoIterator<Item = (&'static str, RelationRule)>) -> (std::sync::Arc<str>, TypeRelations) {
     (name.into(), relations.into_iter().map(|(name, rule)| (name.into(), rule)).collect())
 }
 
 /// `object#relation@subject`.
-pub fn tuple(text: &str) -> Tuple {
+pub fn tuple(text: &str) -> RelationTuple {
     let (object, rest) = text.split_once('#').expect(text);
     let (relation, subject) = rest.split_once('@').expect(text);
-    Tuple { object: object.parse().expect(text), relation: relation.into(), subject: subject.parse().expect(text) }
+    RelationTuple { object: object.parse().expect(text), relation: relation.into(), subject: subject.parse().expect(text) }
 }
 
-pub fn tuples(texts: &[&str]) -> Tuples {
-    let mut tuples = Tuples::default();
+pub fn tuples(texts: &[&str]) -> TupleIndex {
+    let mut tuples = TupleIndex::default();
     tuples.put("shop/all", &texts.iter().map(|text| tuple(text)).collect::<Vec<_>>());
     tuples
 }
 
-fn documents() -> Model {
-    Model::new([
-        kind("folder", [("viewer", Rule::This), ("parent", Rule::This)]),
+fn documents() -> RelationModel {
+    RelationModel::new([
+        kind("folder", [("viewer", RelationRule::This), ("parent", RelationRule::This)]),
         kind(
             "doc",
             [
-                ("owner", Rule::This),
-                ("parent", Rule::This),
-                ("banned", Rule::This),
-                ("auditor", Rule::This),
-                ("viewer", Rule::Union(vec![Rule::This, computed("owner"), from("parent", "viewer")])),
+                ("owner", RelationRule::This),
+                ("parent", RelationRule::This),
+                ("banned", RelationRule::This),
+                ("auditor", RelationRule::This),
+                ("viewer", RelationRule::Union(vec![RelationRule::This, computed("owner"), from("parent", "viewer")])),
                 ("reader", but_not(computed("viewer"), computed("banned"))),
-                ("checked", Rule::Intersection(vec![computed("viewer"), computed("auditor")])),
+                ("checked", RelationRule::Intersection(vec![computed("viewer"), computed("auditor")])),
             ],
         ),
     ])
@@ -124,7 +124,7 @@ fn a_cycle_is_a_no_and_does_not_hide_a_yes() {
 #[test]
 fn what_is_excluded_by_itself_fails() {
     let model =
-        Model::new([kind("doc", [("viewer", but_not(Rule::This, from("parent", "viewer"))), ("parent", Rule::This)])]);
+        RelationModel::new([kind("doc", [("viewer", but_not(RelationRule::This, from("parent", "viewer"))), ("parent", RelationRule::This)])]);
     let stated = tuples(&["doc:1#viewer@*", "doc:1#parent@doc:2", "doc:2#viewer@*", "doc:2#parent@doc:1"]);
     let truth = stated.check(&model, "doc:1", "viewer", &alice());
     assert!(matches!(&truth, Truth::Failed(why) if why.contains("excluded by itself")), "{truth:?}");
@@ -144,9 +144,9 @@ fn nested(groups: usize) -> Vec<String> {
 
 #[test]
 fn limits_fail_and_never_allow() {
-    let model = Model::new([kind(
+    let model = RelationModel::new([kind(
         "doc",
-        [("owner", Rule::This), ("viewer", Rule::This), ("others", but_not(computed("owner"), computed("viewer")))],
+        [("owner", RelationRule::This), ("viewer", RelationRule::This), ("others", but_not(computed("owner"), computed("viewer")))],
     )]);
     let ask = |stated: &[String], relation: &str| {
         let stated: Vec<&str> = stated.iter().map(String::as_str).collect();
@@ -208,8 +208,8 @@ fn the_proof_leads_from_the_object_to_the_caller() {
 #[test]
 fn a_tuple_that_two_resources_state_stays_until_both_are_gone() {
     let (model, stated) = (documents(), [tuple("doc:1#owner@user:corporate/alice")]);
-    let mut tuples = Tuples::default();
-    let is_owner = |tuples: &Tuples| tuples.check(&model, "doc:1", "owner", &alice()) == Truth::True;
+    let mut tuples = TupleIndex::default();
+    let is_owner = |tuples: &TupleIndex| tuples.check(&model, "doc:1", "owner", &alice()) == Truth::True;
     tuples.put("shop/a", &stated);
     tuples.put("shop/b", &[stated[0].clone(), stated[0].clone()]);
     assert_eq!(tuples.len(), 1);
@@ -227,7 +227,7 @@ fn nobody_passes_by_an_exclusion_where_some_tuples_are_not_known() {
     let model = documents();
     let mut tuples =
         tuples(&["doc:1#owner@user:corporate/alice", "doc:2#owner@*", "doc:2#banned@*", "doc:3#auditor@*"]);
-    let check = |tuples: &Tuples, object: &str, relation: &str| tuples.check(&model, object, relation, &alice());
+    let check = |tuples: &TupleIndex, object: &str, relation: &str| tuples.check(&model, object, relation, &alice());
     assert_eq!(check(&tuples, "doc:1", "reader"), Truth::True);
     tuples.lose("shop/bans");
     let truth = check(&tuples, "doc:1", "reader");
@@ -248,20 +248,20 @@ fn nobody_passes_by_an_exclusion_where_some_tuples_are_not_known() {
 fn orders_by_relation() -> Policy {
     let relation = |text: &str| Some(text.parse().expect(text));
     Policy {
-        relations: Model::new([kind("order", [("viewer", Rule::This)])]),
+        relations: RelationModel::new([kind("order", [("viewer", RelationRule::This)])]),
         relation_engine: Default::default(),
         operations: each([
             operation("get", &["GET /orders/{id}"], &["read"]),
             operation("list", &["GET /orders"], &["read"]),
         ]),
-        grants: each([Grant { relation: relation("order:{id}#viewer"), ..grant("viewers", &["*"], &["read"]) }]),
+        grants: each([CompiledGrant { relation: relation("order:{id}#viewer"), ..grant("viewers", &["*"], &["read"]) }]),
         ..policy("orders")
     }
 }
 
 fn related(stated: &[&str]) -> Snapshot {
     let mut snapshot = world([orders_by_relation()]);
-    let stated: Vec<Tuple> = stated.iter().map(|text| tuple(text)).collect();
+    let stated: Vec<RelationTuple> = stated.iter().map(|text| tuple(text)).collect();
     snapshot.relate(&service_key(), "shop/orders", &stated);
     snapshot.seal();
     snapshot
@@ -278,7 +278,7 @@ fn a_grant_by_relation_is_for_the_object_of_the_path() {
     assert_eq!(reason(&alice(), "GET /orders"), Reason::InsufficientScope);
     assert_eq!(ask(&snapshot, None, "GET /orders/42").reason, Reason::Unauthenticated);
     let named = Request {
-        target: Target::Audience("orders.shop"),
+        target: ServiceTarget::Audience("orders.shop"),
         call: Call::Named { operation: "get", captures: [("id".into(), "42".into())].into() },
         source: None,
         evidence: &(),
@@ -324,10 +324,10 @@ fn who_asks_why_sees_the_relation() {
         snapshot.route(&request).considered(&caller, now()).remove(0)
     };
     let found = considered("GET /orders/42");
-    assert_eq!(found.outcome, Outcome::Applies(scopes(&["read"])));
+    assert_eq!(found.outcome, RuleOutcome::Applies(scopes(&["read"])));
     assert_eq!(found.relation.len(), 2, "{found:?}");
-    assert_eq!(considered("GET /orders/43").outcome, Outcome::NotRelated("order:43#viewer".to_owned()));
-    let missing = Outcome::NoObject { object: "order:{id}#viewer".to_owned(), capture: "id".to_owned() };
+    assert_eq!(considered("GET /orders/43").outcome, RuleOutcome::NotRelated("order:43#viewer".to_owned()));
+    let missing = RuleOutcome::NoObject { object: "order:{id}#viewer".to_owned(), capture: "id".to_owned() };
     assert_eq!(considered("GET /orders").outcome, missing);
 }
 
@@ -338,7 +338,7 @@ fn orders_asked_of_openfga() -> Snapshot {
     let bob = each([grant("bob", &["user:corporate/bob"], &["read"])]);
     let grants = bob.into_iter().chain(orders.grants.clone()).collect();
     let mut snapshot = world([Policy {
-        relation_engine: RelationEngine::OpenFga(Store { store: ulid(), model: ulid() }),
+        relation_engine: RelationBackend::OpenFga(OpenFgaStore { store: ulid(), model: ulid() }),
         grants,
         denials: each([denial("mallory", &["user:corporate/mallory"])]),
         ..orders
@@ -369,7 +369,7 @@ fn what_another_engine_says_is_asked_before_and_decides() {
 
     let decided = |truth: Option<Truth>| {
         let (request, alice) = (http("GET /orders/42"), of("alice"));
-        let question = Question { object: "order:42".into(), relation: "viewer".into() };
+        let question = RelationQuestion { object: "order:42".into(), relation: "viewer".into() };
         let answers = truth.into_iter().map(|truth| (question.clone(), truth)).collect();
         snapshot.route(&request).answered(answers).decide(Some(&alice), now()).reason
     };

@@ -3,57 +3,57 @@
 use crate::any_world::{REQUESTS, any_caller, any_policies};
 use crate::support::*;
 use durward_core::decision::Reason;
-use durward_core::near::Miss;
-use durward_core::policy::{Grant, Operation, Policy, Way};
+use durward_core::near::Mismatch;
+use durward_core::policy::{CompiledGrant, CompiledOperation, Policy, AuthenticationMethod};
 use durward_core::principal::{Identity, PrincipalId};
-use durward_core::rights::{Can, Right, Who};
-use durward_core::risk::{Assurance, Risk};
+use durward_core::rights::{Permission, AccessRight, CallerSet};
+use durward_core::risk::{Assurance, RiskLevel};
 use proptest::prelude::*;
 
 /// The trust domain of the cluster's own workloads.
 const OWN: &str = "cluster.local";
 
-fn named(text: &str) -> Who {
-    Who::Named(subject(text))
+fn named(text: &str) -> CallerSet {
+    CallerSet::Named(subject(text))
 }
 
-fn right(policy: Policy, who: &Who) -> Right {
+fn right(policy: Policy, who: &CallerSet) -> AccessRight {
     world([policy]).rights(who, OWN).into_iter().find(|right| &*right.operation == "refund").unwrap()
 }
 
 #[test]
 fn a_right_is_what_rules_give_and_take() {
-    let with = |grants: Vec<Grant>| Policy { grants: each(grants), ..orders() };
+    let with = |grants: Vec<CompiledGrant>| Policy { grants: each(grants), ..orders() };
     let both = ["read", "refund"];
     let alice = named("user:corporate/alice");
     for (policy, who, can) in [
-        (with(vec![grant("a", &["*"], &both)]), named("*"), Can::Yes),
-        (with(vec![grant("a", &["*"], &both)]), Who::Anybody, Can::No),
-        (with(vec![grant("a", &["*"], &["read"])]), alice.clone(), Can::No),
-        (with(vec![grant("a", &["*"], &["read"]), grant("b", &["@corporate"], &["refund"])]), alice.clone(), Can::Yes),
-        (with(vec![grant("a", &["user:corporate/alice"], &both)]), named("@corporate"), Can::If),
-        (with(vec![grant("a", &["user:corporate/alice"], &both)]), named("@partners"), Can::No),
-        (with(vec![grant("a", &["clerks@corporate"], &both)]), alice.clone(), Can::If),
-        (with(vec![grant("a", &["clerks@corporate"], &both)]), named("clerks@corporate"), Can::Yes),
-        (with(vec![grant("a", &["@corporate"], &both)]), named("clerks@corporate"), Can::Yes),
-        (with(vec![grant_when("a", &["*"], &both, "true")]), alice.clone(), Can::If),
-        (with(vec![Grant { from_token: true, ..grant("a", &["*"], &both) }]), alice.clone(), Can::If),
-        (with(vec![grant("a", &["*"], &both)]), named("key:partners/acme"), Can::No),
-        (Policy { ways: [Way::Workload].into(), ..with(vec![grant("a", &["*"], &both)]) }, alice.clone(), Can::No),
+        (with(vec![grant("a", &["*"], &both)]), named("*"), Permission::Yes),
+        (with(vec![grant("a", &["*"], &both)]), CallerSet::Anybody, Permission::No),
+        (with(vec![grant("a", &["*"], &["read"])]), alice.clone(), Permission::No),
+        (with(vec![grant("a", &["*"], &["read"]), grant("b", &["@corporate"], &["refund"])]), alice.clone(), Permission::Yes),
+        (with(vec![grant("a", &["user:corporate/alice"], &both)]), named("@corporate"), Permission::If),
+        (with(vec![grant("a", &["user:corporate/alice"], &both)]), named("@partners"), Permission::No),
+        (with(vec![grant("a", &["clerks@corporate"], &both)]), alice.clone(), Permission::If),
+        (with(vec![grant("a", &["clerks@corporate"], &both)]), named("clerks@corporate"), Permission::Yes),
+        (with(vec![grant("a", &["@corporate"], &both)]), named("clerks@corporate"), Permission::Yes),
+        (with(vec![grant_when("a", &["*"], &both, "true")]), alice.clone(), Permission::If),
+        (with(vec![CompiledGrant { from_token: true, ..grant("a", &["*"], &both) }]), alice.clone(), Permission::If),
+        (with(vec![grant("a", &["*"], &both)]), named("key:partners/acme"), Permission::No),
+        (Policy { ways: [AuthenticationMethod::Workload].into(), ..with(vec![grant("a", &["*"], &both)]) }, alice.clone(), Permission::No),
         (
             Policy { denials: each([denial("d", &["@corporate"])]), ..with(vec![grant("a", &["*"], &both)]) },
             alice.clone(),
-            Can::No,
+            Permission::No,
         ),
     ] {
         let right = right(policy, &who);
         assert_eq!(right.can, can, "{who}: {right:?}");
     }
     let known =
-        |groups: &[&str]| Who::Known(id("user:corporate/alice"), groups.iter().map(|g| (*g).to_owned()).collect());
+        |groups: &[&str]| CallerSet::Known(id("user:corporate/alice"), groups.iter().map(|g| (*g).to_owned()).collect());
     let clerks = || with(vec![grant("a", &["clerks@corporate"], &both)]);
-    assert_eq!(right(clerks(), &known(&["clerks"])).can, Can::Yes);
-    assert_eq!(right(clerks(), &known(&["others"])).can, Can::No);
+    assert_eq!(right(clerks(), &known(&["clerks"])).can, Permission::Yes);
+    assert_eq!(right(clerks(), &known(&["others"])).can, Permission::No);
     let suspended = Policy {
         denials: each([denial_when("d", &["*"], "principal.attributes.suspended"), denial("e", &["clerks@corporate"])]),
         ..with(vec![grant("a", &["*"], &both)])
@@ -82,9 +82,9 @@ fn near(request: &str) -> Vec<(String, String)> {
     misses
         .map(|miss| {
             let how = match miss.how {
-                Miss::Method => "method".to_owned(),
-                Miss::Segment { number, declared, asked } => format!("{number}: {declared}/{asked}"),
-                Miss::Host(_) => "host".to_owned(),
+                Mismatch::Method => "method".to_owned(),
+                Mismatch::Segment { number, declared, asked } => format!("{number}: {declared}/{asked}"),
+                Mismatch::Host(_) => "host".to_owned(),
             };
             (miss.pattern, how)
         })
@@ -110,16 +110,16 @@ fn a_request_is_nearly_an_operation() {
 fn another_host_is_told() {
     let snapshot = world([orders()]);
     let mut request = http("GET /orders");
-    request.target = durward_core::request::Target::Host("elsewhere.example.com");
+    request.target = durward_core::request::ServiceTarget::Host("elsewhere.example.com");
     let misses = snapshot.route(&request).near_misses();
     assert_eq!(misses.len(), 1);
-    assert!(matches!(&misses[0].how, Miss::Host(hosts) if hosts[0].as_str() == HOST), "{misses:?}");
+    assert!(matches!(&misses[0].how, Mismatch::Host(hosts) if hosts[0].as_str() == HOST), "{misses:?}");
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(192) })]
 
-    /// Who never may is never let in, and who always may never lacks a scope.
+    /// CallerSet never may is never let in, and who always may never lacks a scope.
     #[test]
     fn a_right_agrees_with_every_decision(policies in any_policies(), caller in any_caller()) {
         let snapshot = world(policies);
@@ -129,8 +129,8 @@ proptest! {
             _ => caller,
         });
         let whos = match &caller {
-            None => vec![Who::Anybody],
-            Some(caller) => vec![Who::Known(caller.id.clone(), caller.groups.clone()), named(&caller.id.to_string())],
+            None => vec![CallerSet::Anybody],
+            Some(caller) => vec![CallerSet::Known(caller.id.clone(), caller.groups.clone()), named(&caller.id.to_string())],
         };
         for who in whos {
             let rights = snapshot.rights(&who, OWN);
@@ -139,9 +139,9 @@ proptest! {
                 let Some(operation) = &decision.operation else { continue };
                 let right = rights.iter().find(|right| right.operation == *operation).unwrap();
                 match right.can {
-                    Can::No => prop_assert!(!decision.allowed(), "{right:#?}\n{decision:#?}"),
-                    Can::If => {}
-                    Can::Yes => {
+                    Permission::No => prop_assert!(!decision.allowed(), "{right:#?}\n{decision:#?}"),
+                    Permission::If => {}
+                    Permission::Yes => {
                         let surely = matches!(decision.reason, Reason::Public | Reason::Granted);
                         let proven_too_little = matches!(decision.reason, Reason::AssuranceTooLow | Reason::Unauthenticated);
                         let denied = decision.reason == Reason::Denied && (!right.unless.is_empty() || decision.passes());
@@ -157,14 +157,14 @@ proptest! {
 fn risk_and_public_are_told() {
     let policy = Policy {
         operations: each([
-            Operation { risk: Risk::High, ..operation("refund", &["POST /refund"], &["refund"]) },
-            Operation { public: true, ..operation("health", &["GET /healthz"], &[]) },
+            CompiledOperation { risk: RiskLevel::High, ..operation("refund", &["POST /refund"], &["refund"]) },
+            CompiledOperation { public: true, ..operation("health", &["GET /healthz"], &[]) },
         ]),
         ..policy("orders")
     };
-    let rights = world([policy]).rights(&Who::Anybody, OWN);
+    let rights = world([policy]).rights(&CallerSet::Anybody, OWN);
     assert_eq!(
         rights.iter().map(|right| (right.can, right.risk, right.public)).collect::<Vec<_>>(),
-        [(Can::No, Risk::High, false), (Can::Yes, Risk::Standard, true)]
+        [(Permission::No, RiskLevel::High, false), (Permission::Yes, RiskLevel::Standard, true)]
     );
 }

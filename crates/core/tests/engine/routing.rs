@@ -3,8 +3,8 @@
 use crate::support::*;
 use durward_core::decision::Reason;
 use durward_core::path::PathPattern;
-use durward_core::policy::{Match, Operation, Policy};
-use durward_core::request::{Call, Request, Target};
+use durward_core::policy::{HttpPattern, CompiledOperation, Policy};
+use durward_core::request::{Call, Request, ServiceTarget};
 use durward_core::snapshot::Snapshot;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -126,9 +126,9 @@ fn a_policy_that_declares_both_cases_says_that_they_differ() {
 #[test]
 fn a_grpc_call_is_a_post_to_its_service_and_method() {
     let path = |method| PathPattern::grpc("shop.v1.Orders", method).unwrap();
-    let post = |path| Match { method: pattern("POST /").method, path };
-    let one = Operation { matches: vec![post(path(Some("Watch")))], ..operation("watch", &[], &["read"]) };
-    let any = Operation { matches: vec![post(path(None))], ..operation("any", &[], &["read"]) };
+    let post = |path| HttpPattern { method: pattern("POST /").method, path };
+    let one = CompiledOperation { matches: vec![post(path(Some("Watch")))], ..operation("watch", &[], &["read"]) };
+    let any = CompiledOperation { matches: vec![post(path(None))], ..operation("any", &[], &["read"]) };
     let snapshot = world([Policy { operations: each([one, any]), ..policy("orders") }]);
     for (request, expected) in [
         ("POST /shop.v1.Orders/Watch", Some("watch")),
@@ -163,7 +163,7 @@ fn captures_are_decoded_and_named_as_the_pattern_that_matched() {
 
 fn named<'a>(operation: &'a str, captures: BTreeMap<Arc<str>, Arc<str>>) -> Request<'a> {
     Request {
-        target: Target::Audience("orders.shop"),
+        target: ServiceTarget::Audience("orders.shop"),
         call: Call::Named { operation, captures },
         source: None,
         evidence: &(),
@@ -192,7 +192,7 @@ fn an_operation_can_be_asked_for_by_name() {
 fn a_host_is_found_in_every_spelling_and_no_other_host_is() {
     let snapshot = world([orders()]);
     let reason =
-        |host| decide(&snapshot, None, &Request { target: Target::Host(host), ..http("GET /healthz") }, now()).reason;
+        |host| decide(&snapshot, None, &Request { target: ServiceTarget::Host(host), ..http("GET /healthz") }, now()).reason;
     for host in [HOST, "ORDERS.shop.SVC", "orders.shop.svc.", "orders.shop.svc:8080", "Orders.Shop.Svc.:1"] {
         assert_eq!(reason(host), Reason::Public, "{host}");
     }
@@ -228,6 +228,6 @@ fn a_door_learns_what_to_expect_only_where_it_matters_who_asks() {
         assert_eq!(route.expects().map(|(audience, _)| audience), expected, "{request:?}");
         assert_eq!(route.audience(), Some("orders.shop"));
     }
-    let request = Request { target: Target::Host("other"), ..http("GET /orders") };
+    let request = Request { target: ServiceTarget::Host("other"), ..http("GET /orders") };
     assert_eq!(snapshot.route(&request).audience(), None);
 }

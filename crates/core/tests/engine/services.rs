@@ -4,8 +4,8 @@ use crate::support::*;
 use durward_core::decision::Reason;
 use durward_core::digest::Digest;
 use durward_core::host::Host;
-use durward_core::policy::{Policy, Way};
-use durward_core::service::Service;
+use durward_core::policy::{Policy, AuthenticationMethod};
+use durward_core::service::CompiledService;
 use durward_core::snapshot::Snapshot;
 use std::sync::Arc;
 
@@ -14,9 +14,9 @@ fn with(name: &str, requests: &[(&str, &str)]) -> Policy {
     Policy { operations, ..policy(name) }
 }
 
-fn united(policies: &[Policy]) -> (Option<Service>, Vec<String>) {
+fn united(policies: &[Policy]) -> (Option<CompiledService>, Vec<String>) {
     let policies: Vec<Arc<Policy>> = policies.iter().cloned().map(Arc::new).collect();
-    let (service, conflicts) = Service::unite(&policies);
+    let (service, conflicts) = CompiledService::unite(&policies);
     (service, conflicts.into_iter().map(|(policy, conflict)| format!("{policy}: {conflict}")).collect())
 }
 
@@ -24,7 +24,7 @@ fn united(policies: &[Policy]) -> (Option<Service>, Vec<String>) {
 fn operations_grants_hosts_and_ways_unite() {
     let a = Policy {
         hosts: vec![Host::parse("b.shop").unwrap(), Host::parse("a.shop").unwrap()],
-        ways: [Way::Provider("partners".into())].into(),
+        ways: [AuthenticationMethod::Provider("partners".into())].into(),
         grants: each([grant("all", &["*"], &["read"])]),
         ..with("a", &[("one", "GET /one")])
     };
@@ -38,7 +38,7 @@ fn operations_grants_hosts_and_ways_unite() {
 
     let snapshot = world([a, b]);
     let request =
-        durward_core::request::Request { target: durward_core::request::Target::Host("b.shop"), ..http("GET /two") };
+        durward_core::request::Request { target: durward_core::request::ServiceTarget::Host("b.shop"), ..http("GET /two") };
     assert!(decide(&snapshot, Some(&alice()), &request, now()).allowed());
     let ways: Vec<String> = snapshot.route(&request).expects().unwrap().1.iter().map(ToString::to_string).collect();
     assert_eq!(ways, ["provider partners", "workload", "provider corporate"]);
@@ -94,10 +94,10 @@ fn no_policies_make_no_service() {
     assert!(united(&[]).0.is_none());
 }
 
-fn service(audience: &str, host: &str) -> Service {
+fn service(audience: &str, host: &str) -> CompiledService {
     let hosts = vec![Host::parse(host).unwrap()];
     let policy = Policy { audience: audience.into(), hosts, ..orders() };
-    Service::unite(&[Arc::new(policy)]).0.unwrap()
+    CompiledService::unite(&[Arc::new(policy)]).0.unwrap()
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Whom a rule is for: each kind of subject, and those who are almost one.
 
 use crate::support::*;
-use durward_core::pods::{Requirement, Selector};
-use durward_core::policy::{Grant, Labels, Policy, SpiffePattern, Subject};
+use durward_core::pods::{LabelRequirement, LabelMatcher};
+use durward_core::policy::{CompiledGrant, Labels, Policy, SpiffePattern, SubjectMatcher};
 use durward_core::principal::Identity;
 use durward_core::risk::Assurance;
 use serde_json::json;
@@ -12,9 +12,9 @@ fn payments() -> Labels {
 }
 
 /// Whether a grant to this subject lets the caller list orders; namespace `billing` is labelled `team=payments`.
-fn lets_in(subject: &Subject, caller: &Identity) -> bool {
-    let grants = vec![Grant { to: [subject.clone()].into(), ..grant("g", &["key:partners/nobody"], &["read"]) }];
-    let federated = durward_core::policy::Way::Provider("federated".into());
+fn lets_in(subject: &SubjectMatcher, caller: &Identity) -> bool {
+    let grants = vec![CompiledGrant { to: [subject.clone()].into(), ..grant("g", &["key:partners/nobody"], &["read"]) }];
+    let federated = durward_core::policy::AuthenticationMethod::Provider("federated".into());
     let ways = orders().ways.iter().cloned().chain([federated]).collect();
     let mut snapshot = world([Policy { grants: each(grants), ways, ..orders() }]);
     snapshot.label("billing", Some(payments()));
@@ -38,7 +38,7 @@ fn foreign(id: &str) -> Identity {
 
 #[test]
 fn every_service_account_of_a_namespace() {
-    let billing = Subject::Namespace { trust_domain: "cluster.local".into(), namespace: "billing".into() };
+    let billing = SubjectMatcher::Namespace { trust_domain: "cluster.local".into(), namespace: "billing".into() };
     assert!(lets_in(&billing, &workload("spiffe://cluster.local/ns/billing/sa/a")));
     assert!(lets_in(&billing, &workload("spiffe://cluster.local/ns/billing/sa/b")));
     assert!(!lets_in(&billing, &workload("spiffe://cluster.local/ns/billing2/sa/a")));
@@ -49,15 +49,15 @@ fn every_service_account_of_a_namespace() {
 
 #[test]
 fn namespaces_by_label() {
-    let requirements = vec![Requirement::In("team".into(), ["payments".into()].into())];
-    let labelled = Subject::Namespaces { trust_domain: "cluster.local".into(), labels: Selector { requirements } };
+    let requirements = vec![LabelRequirement::In("team".into(), ["payments".into()].into())];
+    let labelled = SubjectMatcher::Namespaces { trust_domain: "cluster.local".into(), labels: LabelMatcher { requirements } };
     assert!(lets_in(&labelled, &workload("spiffe://cluster.local/ns/billing/sa/a")));
     assert!(!lets_in(&labelled, &workload("spiffe://cluster.local/ns/shop/sa/a")));
     assert!(!lets_in(&labelled, &workload("spiffe://cluster.local/ns/unknown/sa/a")));
     assert!(!lets_in(&labelled, &foreign("spiffe://partner.example/ns/billing/sa/a")));
     // a Namespace of which nothing is known has no labels, not even missing ones
-    let requirements = vec![Requirement::DoesNotExist("team".into())];
-    let unlabelled = Subject::Namespaces { trust_domain: "cluster.local".into(), labels: Selector { requirements } };
+    let requirements = vec![LabelRequirement::DoesNotExist("team".into())];
+    let unlabelled = SubjectMatcher::Namespaces { trust_domain: "cluster.local".into(), labels: LabelMatcher { requirements } };
     assert!(lets_in(&unlabelled, &workload("spiffe://cluster.local/ns/shop/sa/a")));
     assert!(!lets_in(&unlabelled, &workload("spiffe://cluster.local/ns/unknown/sa/a")));
 }
@@ -65,7 +65,7 @@ fn namespaces_by_label() {
 #[test]
 fn spiffe_ids_segment_by_segment() {
     let is = |pattern: &str, id: &str| {
-        let subject = Subject::Spiffe(pattern.parse::<SpiffePattern>().expect(pattern));
+        let subject = SubjectMatcher::Spiffe(pattern.parse::<SpiffePattern>().expect(pattern));
         let one = if id.contains("cluster.local") { workload(id) } else { foreign(id) };
         lets_in(&subject, &one)
     };
@@ -97,7 +97,7 @@ fn claims_that_all_equal() {
         let attributes = attributes.as_object().unwrap().clone();
         Identity { attributes, groups: ["staff".into()].into(), ..alice() }
     };
-    let claims = |group: Option<&str>| Subject::Claims {
+    let claims = |group: Option<&str>| SubjectMatcher::Claims {
         provider: "corporate".into(),
         group: group.map(Into::into),
         claims: [("department".into(), "finance".into()), ("site".into(), "berlin".into())].into(),
@@ -120,39 +120,39 @@ fn claims_that_all_equal() {
 
 #[test]
 fn rights_know_subjects_that_stand_for_many() {
-    use durward_core::rights::{Can, Who};
-    let namespace = || Subject::Namespace { trust_domain: "cluster.local".into(), namespace: "billing".into() };
-    let labels = Selector { requirements: vec![Requirement::Exists("team".into())] };
-    let labelled = || Subject::Namespaces { trust_domain: "cluster.local".into(), labels: labels.clone() };
-    let pattern = || Subject::Spiffe("spiffe://cluster.local/ns/*/sa/b".parse().unwrap());
-    let claims = || Subject::Claims {
+    use durward_core::rights::{Permission, CallerSet};
+    let namespace = || SubjectMatcher::Namespace { trust_domain: "cluster.local".into(), namespace: "billing".into() };
+    let labels = LabelMatcher { requirements: vec![LabelRequirement::Exists("team".into())] };
+    let labelled = || SubjectMatcher::Namespaces { trust_domain: "cluster.local".into(), labels: labels.clone() };
+    let pattern = || SubjectMatcher::Spiffe("spiffe://cluster.local/ns/*/sa/b".parse().unwrap());
+    let claims = || SubjectMatcher::Claims {
         provider: "corporate".into(),
         group: Some("staff".into()),
         claims: [("department".into(), "finance".into())].into(),
     };
-    let one = |text: &str| Who::Named(Subject::Principal(id(text)));
+    let one = |text: &str| CallerSet::Named(SubjectMatcher::Principal(id(text)));
     let known = |groups: &[&str]| {
-        Who::Known(id("user:corporate/alice"), groups.iter().map(|group| (*group).to_owned()).collect())
+        CallerSet::Known(id("user:corporate/alice"), groups.iter().map(|group| (*group).to_owned()).collect())
     };
     for (to, who, can) in [
-        (namespace(), one("spiffe://cluster.local/ns/billing/sa/b"), Can::Yes),
-        (namespace(), one("spiffe://cluster.local/ns/shop/sa/b"), Can::No),
-        (namespace(), Who::Named(namespace()), Can::Yes),
-        (namespace(), Who::Named(Subject::Provider("corporate".into())), Can::No),
-        (labelled(), one("spiffe://cluster.local/ns/billing/sa/b"), Can::If),
-        (labelled(), one("user:corporate/alice"), Can::No),
-        (labelled(), Who::Named(namespace()), Can::If),
-        (pattern(), one("spiffe://cluster.local/ns/shop/sa/b"), Can::Yes),
-        (pattern(), one("spiffe://cluster.local/ns/shop/sa/c"), Can::No),
-        (claims(), one("user:corporate/alice"), Can::If),
-        (claims(), known(&["staff"]), Can::If),
-        (claims(), known(&["others"]), Can::No),
-        (claims(), one("user:partners/alice"), Can::No),
-        (claims(), Who::Named(Subject::Authenticated), Can::If),
-        (Subject::Provider("corporate".into()), Who::Named(claims()), Can::Yes),
-        (Subject::Provider("partners".into()), Who::Named(claims()), Can::No),
+        (namespace(), one("spiffe://cluster.local/ns/billing/sa/b"), Permission::Yes),
+        (namespace(), one("spiffe://cluster.local/ns/shop/sa/b"), Permission::No),
+        (namespace(), CallerSet::Named(namespace()), Permission::Yes),
+        (namespace(), CallerSet::Named(SubjectMatcher::Provider("corporate".into())), Permission::No),
+        (labelled(), one("spiffe://cluster.local/ns/billing/sa/b"), Permission::If),
+        (labelled(), one("user:corporate/alice"), Permission::No),
+        (labelled(), CallerSet::Named(namespace()), Permission::If),
+        (pattern(), one("spiffe://cluster.local/ns/shop/sa/b"), Permission::Yes),
+        (pattern(), one("spiffe://cluster.local/ns/shop/sa/c"), Permission::No),
+        (claims(), one("user:corporate/alice"), Permission::If),
+        (claims(), known(&["staff"]), Permission::If),
+        (claims(), known(&["others"]), Permission::No),
+        (claims(), one("user:partners/alice"), Permission::No),
+        (claims(), CallerSet::Named(SubjectMatcher::Authenticated), Permission::If),
+        (SubjectMatcher::Provider("corporate".into()), CallerSet::Named(claims()), Permission::Yes),
+        (SubjectMatcher::Provider("partners".into()), CallerSet::Named(claims()), Permission::No),
     ] {
-        let grants = vec![Grant { to: [to.clone()].into(), ..grant("g", &["*"], &["read"]) }];
+        let grants = vec![CompiledGrant { to: [to.clone()].into(), ..grant("g", &["*"], &["read"]) }];
         let snapshot = world([Policy { grants: each(grants), ..orders() }]);
         let rights = snapshot.rights(&who, "cluster.local");
         let right = rights.iter().find(|right| &*right.operation == "list").unwrap();
@@ -163,10 +163,10 @@ fn rights_know_subjects_that_stand_for_many() {
 #[test]
 fn labels_of_a_namespace_count_for_access_tokens_too() {
     use durward_core::principal::Principal;
-    let requirements = vec![Requirement::In("team".into(), ["payments".into()].into())];
+    let requirements = vec![LabelRequirement::In("team".into(), ["payments".into()].into())];
     let labelled = || {
-        let labels = Selector { requirements: requirements.clone() };
-        [Subject::Namespaces { trust_domain: "cluster.local".into(), labels }].into()
+        let labels = LabelMatcher { requirements: requirements.clone() };
+        [SubjectMatcher::Namespaces { trust_domain: "cluster.local".into(), labels }].into()
     };
     let caller = Principal::assumed(workload("spiffe://cluster.local/ns/billing/sa/a"));
     let scopes = |policy: Policy| {
@@ -175,9 +175,9 @@ fn labels_of_a_namespace_count_for_access_tokens_too() {
         let service = snapshot.service(&service_key()).unwrap();
         service.scopes_of(&caller, snapshot.labels_of(caller.identity()), None, now()).scopes.len()
     };
-    let granted = vec![Grant { to: labelled(), ..grant("g", &["*"], &["read"]) }];
+    let granted = vec![CompiledGrant { to: labelled(), ..grant("g", &["*"], &["read"]) }];
     assert_eq!(scopes(Policy { grants: each(granted), ..orders() }), 1);
-    let denied = vec![durward_core::policy::Denial { to: labelled(), ..denial("d", &["*"]) }];
+    let denied = vec![durward_core::policy::CompiledDenial { to: labelled(), ..denial("d", &["*"]) }];
     let grants = vec![grant("g", &["*"], &["read"])];
     assert_eq!(scopes(Policy { denials: each(denied), grants: each(grants), ..orders() }), 0);
 }

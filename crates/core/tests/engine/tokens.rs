@@ -2,12 +2,12 @@
 
 use crate::support::*;
 use chrono::TimeDelta;
-use durward_core::policy::{Denial, Grant, Mode, Operation, Policy, Way};
+use durward_core::policy::{CompiledDenial, CompiledGrant, EnforcementMode, CompiledOperation, Policy, AuthenticationMethod};
 use durward_core::principal::{Identity, Principal};
-use durward_core::relations::RelationTo;
-use durward_core::risk::{Assurance, Risk};
+use durward_core::relations::RelationTarget;
+use durward_core::risk::{Assurance, RiskLevel};
 use durward_core::scope::Scope;
-use durward_core::token::{Signature, TokenScopes, Tokens};
+use durward_core::token::{TokenSignature, TokenScopes, TokenSettings};
 use std::collections::BTreeSet;
 
 const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
@@ -25,7 +25,7 @@ fn carried(policies: impl IntoIterator<Item = Policy>, caller: &Identity, asked:
 }
 
 /// `list` needs `read`, `refund` needs `read` and `refund`; what is granted follows.
-fn granting(grants: Vec<Grant>) -> Policy {
+fn granting(grants: Vec<CompiledGrant>) -> Policy {
     Policy { grants: each(grants), ..orders() }
 }
 
@@ -79,8 +79,8 @@ fn a_grant_counts_if_its_condition_holds_whatever_the_request_says() {
 #[test]
 fn a_grant_by_relation_gives_nothing_for_the_request_says_the_object() {
     for object in ["order:{id}", "order:7"] {
-        let relation = Some(RelationTo::new(object, "viewer").unwrap());
-        let by_relation = Grant { relation, ..grant("viewers", &["*"], &["read"]) };
+        let relation = Some(RelationTarget::new(object, "viewer").unwrap());
+        let by_relation = CompiledGrant { relation, ..grant("viewers", &["*"], &["read"]) };
         assert_eq!(carried([granting(vec![by_relation.clone()])], &alice(), None), "", "{object}");
         let also = grant("staff", &["*"], &["read"]);
         assert_eq!(carried([granting(vec![by_relation, also])], &alice(), None), "read", "{object}");
@@ -100,8 +100,8 @@ fn a_denial_counts_unless_it_can_never_hold() {
         ("request.sourceAddress == '10.0.0.1'", ""),
         ("request.method == 'DELETE' && false", ""),
     ] {
-        for mode in [Mode::Enforce, Mode::Audit] {
-            let denials = vec![Denial { mode, ..denial_when("it", &["@corporate"], when) }];
+        for mode in [EnforcementMode::Enforce, EnforcementMode::Audit] {
+            let denials = vec![CompiledDenial { mode, ..denial_when("it", &["@corporate"], when) }];
             let policy = Policy { denials: each(denials), mode, ..granting(all()) };
             assert_eq!(carried([policy], &alice(), None), expected, "{when} in {mode:?} mode");
         }
@@ -115,16 +115,16 @@ fn risk_asks_of_a_token_what_it_asks_of_a_request() {
     let risky = |risk| {
         let operations = vec![
             operation("list", &["GET /orders"], &["read"]),
-            Operation { risk, ..operation("refund", &["POST /refund"], &["refund"]) },
+            CompiledOperation { risk, ..operation("refund", &["POST /refund"], &["refund"]) },
         ];
         [Policy { operations: each(operations), ..granting(vec![grant("all", &["*"], &["read", "refund"])]) }]
     };
     for (who, assurance, risk, expected) in [
-        (CART, Assurance::Bearer, Risk::Standard, "read refund"),
-        (CART, Assurance::Bearer, Risk::High, "read"),
-        (CART, Assurance::ProofOfPossession, Risk::High, "read refund"),
-        ("key:partners/acme", Assurance::SharedSecret, Risk::Low, "refund"),
-        ("user:corporate/alice", Assurance::MultiFactor, Risk::High, "read"),
+        (CART, Assurance::Bearer, RiskLevel::Standard, "read refund"),
+        (CART, Assurance::Bearer, RiskLevel::High, "read"),
+        (CART, Assurance::ProofOfPossession, RiskLevel::High, "read refund"),
+        ("key:partners/acme", Assurance::SharedSecret, RiskLevel::Low, "refund"),
+        ("user:corporate/alice", Assurance::MultiFactor, RiskLevel::High, "read"),
     ] {
         assert_eq!(carried(risky(risk), &caller(who, assurance), None), expected, "{who} {assurance} {risk:?}");
     }
@@ -132,22 +132,22 @@ fn risk_asks_of_a_token_what_it_asks_of_a_request() {
         authenticated_at: Some(now() - age),
         ..caller("user:corporate/alice", Assurance::MultiFactor)
     };
-    let good = token(risky(Risk::High), &fresh(TimeDelta::minutes(2)), None);
+    let good = token(risky(RiskLevel::High), &fresh(TimeDelta::minutes(2)), None);
     assert_eq!(
         (good.scopes.len(), good.ends),
         (2, Some(now() + TimeDelta::minutes(3))),
         "no longer than the factor is fresh"
     );
-    let narrow = token(risky(Risk::High), &fresh(TimeDelta::minutes(2)), Some(&["read"]));
+    let narrow = token(risky(RiskLevel::High), &fresh(TimeDelta::minutes(2)), Some(&["read"]));
     assert_eq!((narrow.scopes.len(), narrow.ends), (1, None));
-    assert_eq!(carried(risky(Risk::High), &fresh(TimeDelta::minutes(6)), None), "read");
+    assert_eq!(carried(risky(RiskLevel::High), &fresh(TimeDelta::minutes(6)), None), "read");
 }
 
 #[test]
 fn no_token_opens_what_scopes_can_not_tell_from_what_is_open() {
     let operations = vec![
         operation("list", &["GET /orders"], &["read"]),
-        Operation { risk: Risk::High, ..operation("export", &["POST /export"], &["read"]) },
+        CompiledOperation { risk: RiskLevel::High, ..operation("export", &["POST /export"], &["read"]) },
         operation("write", &["POST /orders"], &["write"]),
     ];
     let policy =
@@ -158,7 +158,7 @@ fn no_token_opens_what_scopes_can_not_tell_from_what_is_open() {
     let operations = vec![
         operation("list", &["GET /orders"], &["read"]),
         operation("write", &["POST /orders"], &["write"]),
-        Operation { risk: Risk::High, ..operation("export", &["POST /export"], &["read", "write"]) },
+        CompiledOperation { risk: RiskLevel::High, ..operation("export", &["POST /export"], &["read", "write"]) },
     ];
     let policy =
         || Policy { operations: each(operations.clone()), ..granting(vec![grant("all", &["*"], &["read", "write"])]) };
@@ -171,7 +171,7 @@ fn each_way_in_opens_its_own_policies_alone() {
     let operations = |name: &str, scope: &str| vec![operation(name, &[&format!("GET /{name}")], &[scope])];
     let grants = vec![grant("all", &["*"], &["read", "write"])];
     let mine = Policy { operations: each(operations("a", "read")), grants: each(grants), ..policy("a") };
-    let theirs = Policy { operations: each(operations("b", "write")), ways: [Way::Workload].into(), ..policy("b") };
+    let theirs = Policy { operations: each(operations("b", "write")), ways: [AuthenticationMethod::Workload].into(), ..policy("b") };
     assert_eq!(carried([mine.clone(), theirs.clone()], &alice(), None), "read");
     assert_eq!(carried([mine, theirs], &caller(CART, Assurance::Bearer), None), "read write");
 }
@@ -184,7 +184,7 @@ fn the_scopes_of_the_callers_own_token_bound_what_goes_by_it() {
         ..alice()
     };
     let plain = || [granting(vec![grant("all", &["*"], &["read", "refund"])])];
-    let from_token = || [granting(vec![Grant { from_token: true, ..grant("all", &["*"], &["read", "refund"]) }])];
+    let from_token = || [granting(vec![CompiledGrant { from_token: true, ..grant("all", &["*"], &["read", "refund"]) }])];
     assert_eq!(carried(from_token(), &own(None, false), None), "");
     assert_eq!(carried(from_token(), &own(Some(&["read", "admin"]), false), None), "read");
     assert_eq!(carried(plain(), &own(Some(&["read"]), false), None), "read refund");
@@ -196,7 +196,7 @@ fn the_scopes_of_the_callers_own_token_bound_what_goes_by_it() {
 fn a_credential_that_has_ended_and_operations_without_tokens_give_nothing() {
     let all = || [granting(vec![grant("all", &["*"], &["read"])])];
     assert_eq!(carried(all(), &Identity { expires_at: Some(now()), ..alice() }, None), "");
-    let kubernetes = Operation { matches: Vec::new(), ..operation("exec", &[], &["admin"]) };
+    let kubernetes = CompiledOperation { matches: Vec::new(), ..operation("exec", &[], &["admin"]) };
     let policy = Policy { operations: each([kubernetes]), ..granting(vec![grant("all", &["*"], &["admin"])]) };
     assert_eq!(carried([policy], &alice(), None), "");
 }
@@ -204,16 +204,16 @@ fn a_credential_that_has_ended_and_operations_without_tokens_give_nothing() {
 #[test]
 fn of_several_policies_the_shortest_life_holds_and_the_first_algorithm() {
     let with = |name: &str, signature, minutes: Option<i64>| Policy {
-        tokens: Tokens { signature, ttl: minutes.map(TimeDelta::minutes) },
+        tokens: TokenSettings { signature, ttl: minutes.map(TimeDelta::minutes) },
         ..policy(name)
     };
     let snapshot = world([
-        with("b", Some(Signature::Rs256), Some(5)),
+        with("b", Some(TokenSignature::Rs256), Some(5)),
         with("a", None, Some(9)),
-        with("c", Some(Signature::Es256), None),
+        with("c", Some(TokenSignature::Es256), None),
     ]);
     let tokens = snapshot.by_audience("orders.shop").unwrap().tokens();
-    assert_eq!(tokens, Tokens { signature: Some(Signature::Rs256), ttl: Some(TimeDelta::minutes(5)) });
+    assert_eq!(tokens, TokenSettings { signature: Some(TokenSignature::Rs256), ttl: Some(TimeDelta::minutes(5)) });
 }
 
 #[test]

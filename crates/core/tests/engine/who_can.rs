@@ -1,7 +1,7 @@
-//! Who may do an operation.
+//! CallerSet may do an operation.
 
 use crate::support::*;
-use durward_core::policy::{Grant, Policy};
+use durward_core::policy::{CompiledGrant, Policy};
 
 #[test]
 fn everybody_who_is_granted_something_is_told() {
@@ -9,7 +9,7 @@ fn everybody_who_is_granted_something_is_told() {
         grants: each([
             grant("readers", &["*"], &["read"]),
             grant("staff", &["user:corporate/alice", "clerks@corporate"], &["refund"]),
-            Grant {
+            CompiledGrant {
                 from_token: true,
                 ..grant_when("partners", &["@partners"], &["other", "refund"], "request.method == 'POST'")
             },
