@@ -7,7 +7,7 @@
 use criterion::{Criterion, criterion_group, criterion_main};
 use durward_core::condition::Truth;
 use durward_core::principal::Identity;
-use durward_core::relations::{RelationModel, RelationRule, RelationTuple, TupleIndex};
+use durward_core::relations::{CompiledRelationRule, RelationModel, RelationTuple, TupleIndex};
 use durward_core::risk::Assurance;
 use std::hint::black_box;
 
@@ -31,9 +31,9 @@ fn tuples(number: usize) -> RelationTuple {
 }
 
 fn model() -> RelationModel {
-    let inherited = RelationRule::From { from: "parent".into(), relation: "viewer".into() };
-    let viewer = RelationRule::Union(vec![RelationRule::This, inherited]);
-    let relations = || [("parent".into(), RelationRule::This), ("viewer".into(), viewer.clone())].into();
+    let inherited = CompiledRelationRule::From { from: "parent".into(), relation: "viewer".into() };
+    let viewer = CompiledRelationRule::Union(vec![CompiledRelationRule::This, inherited]);
+    let relations = || [("parent".into(), CompiledRelationRule::This), ("viewer".into(), viewer.clone())].into();
     RelationModel::new([("doc".into(), relations()), ("folder".into(), relations())])
 }
 

@@ -11,12 +11,12 @@ use crate::ownership::{Allowance, unowned};
 use crate::relationships::{RelationshipKey, Relationships};
 use crate::resources::{AccessPolicy, LastGood, LastTuples, Relationship};
 use claims::{Claim, Seniors, claims};
-use durward_core::approval::{Given, Matter};
+use durward_core::approval::{ApprovalSubject, GrantedApproval};
 use durward_core::digest::Digest;
 use durward_core::namespaced_name::NamespacedName;
 use durward_core::policy::Policy;
 use durward_core::service::ServiceKey;
-use durward_core::sharing::Sharing;
+use durward_core::sharing::Interner;
 use durward_core::snapshot::Snapshot;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -49,7 +49,7 @@ pub enum Change {
     /// The labels of a Namespace; `None` when it is gone.
     NamespaceLabels(String, Option<BTreeMap<String, String>>),
     /// Something was approved; `None` when it is no longer.
-    Approval(Matter, Option<Given>),
+    Approval(ApprovalSubject, Option<GrantedApproval>),
     /// The header in which an IdentityProvider, named as in [`Change::Other`], reads API keys; `None` when it reads none.
     KeyHeader(String, Option<String>),
     /// Any other resource that decisions depend on, with its digest; `None` when it is gone.
@@ -128,7 +128,7 @@ pub struct Catalog {
     claims: HashMap<Claim, Seniors>,
     services: HashMap<ServiceKey, Seniors>,
     relationships: Relationships,
-    sharing: Sharing,
+    sharing: Interner,
     /// In which headers API keys come, by provider.
     key_headers: BTreeMap<String, String>,
     snapshot: Snapshot,
@@ -177,7 +177,7 @@ impl Catalog {
             claims: HashMap::new(),
             services: HashMap::new(),
             relationships: Relationships::default(),
-            sharing: Sharing::default(),
+            sharing: Interner::default(),
             key_headers: BTreeMap::new(),
             snapshot: Snapshot::default(),
         }

@@ -11,7 +11,7 @@ use durward_core::host::Host;
 use durward_core::kubernetes::{ApiPattern, Verb};
 use durward_core::namespaced_name::NamespacedName;
 use durward_core::policy::{CompiledDenial, EnforcementMode, Policy, SubjectMatcher};
-use durward_core::relations::{RelationModel, RelationBackend};
+use durward_core::relations::{RelationBackend, RelationModel};
 use durward_core::token::TokenSettings;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,7 +31,8 @@ impl LastGood {
         let governed = policy.operations.iter().flat_map(|operation| &operation.kubernetes);
         let governed = governed.filter(|_| policy.mode == EnforcementMode::Enforce);
         let prefix = format!("{}/denials/", policy.key);
-        let named = policy.denials.iter().filter(|denial| denial.when.is_none() && denial.mode == EnforcementMode::Enforce);
+        let named =
+            policy.denials.iter().filter(|denial| denial.when.is_none() && denial.mode == EnforcementMode::Enforce);
         let denials = named.filter_map(|denial| {
             let workloads: Vec<String> = denial.to.iter().filter_map(workload).collect();
             let name = denial.rule.strip_prefix(&prefix)?.to_owned();

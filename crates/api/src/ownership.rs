@@ -4,7 +4,7 @@ use crate::compile::{FieldError, Settings};
 use crate::resources::{ALLOWED_AUDIENCES, ALLOWED_HOSTS, ALLOWED_OPENFGA_STORES};
 use durward_core::host::Host;
 use durward_core::policy::Policy;
-use durward_core::relations::RelationEngine;
+use durward_core::relations::RelationBackend;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Audience of the admin listener. It is of no namespace, whatever anybody annotates: a token for it administers.
@@ -77,7 +77,7 @@ pub fn unowned(policy: &Policy, allowance: &Allowance, settings: &Settings) -> V
             ),
         });
     }
-    if let RelationEngine::OpenFga(asked) = &policy.relation_engine
+    if let RelationBackend::OpenFga(asked) = &policy.relation_engine
         && !allowance.stores.contains(asked.store.as_str())
     {
         errors.push(FieldError {

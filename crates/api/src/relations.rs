@@ -3,7 +3,9 @@
 use crate::compile::FieldError;
 use crate::resources::{ObjectType, RelationRule, Relationship};
 use durward_core::digest::Digest;
-use durward_core::relations::{Model, Object, RESERVED, Relations, Rule, Tuple, is_relation_name};
+use durward_core::relations::{
+    CompiledRelationRule, RESERVED_TYPES, RelationModel, RelationObject, RelationTuple, TypeRelations, is_relation_name,
+};
 use durward_core::service::ServiceKey;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,14 +25,14 @@ const MAX_TUPLES: usize = 5000;
 const MAX_MISTAKES: usize = 20;
 
 /// The model, and what is wrong with it.
-pub(crate) fn model(types: &[ObjectType]) -> (Model, Vec<FieldError>) {
+pub(crate) fn model(types: &[ObjectType]) -> (RelationModel, Vec<FieldError>) {
     let mut builder = Builder { types, mistakes: Vec::new() };
     let model = builder.model();
     (model, builder.mistakes)
 }
 
 /// The field and what is wrong when a model has no such type or relation.
-pub(crate) fn unknown(model: &Model, kind: &str, relation: &str) -> Option<(&'static str, String)> {
+pub(crate) fn unknown(model: &RelationModel, kind: &str, relation: &str) -> Option<(&'static str, String)> {
     if model.rule(kind, relation).is_some() {
         return None;
     }
@@ -60,9 +62,9 @@ impl Builder<'_> {
         self.mistakes.push(FieldError::new(field, message));
     }
 
-    fn model(&mut self) -> Model {
+    fn model(&mut self) -> RelationModel {
         let types = self.types;
-        let mut compiled: BTreeMap<Arc<str>, Relations> = BTreeMap::new();
+        let mut compiled: BTreeMap<Arc<str>, TypeRelations> = BTreeMap::new();
         if types.len() > MAX_TYPES {
             self.error("spec.relations", format!("at most {MAX_TYPES} types are possible in one policy"));
         }
@@ -70,7 +72,7 @@ impl Builder<'_> {
             let field = format!("spec.relations[{i}]");
             if !is_relation_name(&kind.object) {
                 self.error(format!("{field}.object"), format!("`{}` is no name of a type", kind.object));
-            } else if RESERVED.contains(&kind.object.as_str()) {
+            } else if RESERVED_TYPES.contains(&kind.object.as_str()) {
                 let message = format!("`{}` stands for principals; they are subjects, not objects", kind.object);
                 self.error(format!("{field}.object"), message);
             } else if compiled.contains_key(kind.object.as_str()) {
@@ -79,7 +81,7 @@ impl Builder<'_> {
             if kind.relations.is_empty() || kind.relations.len() > MAX_RELATIONS {
                 self.error(format!("{field}.relations"), format!("a type has 1 to {MAX_RELATIONS} relations"));
             }
-            let mut relations = Relations::new();
+            let mut relations = TypeRelations::new();
             for (name, rule) in &kind.relations {
                 let field = format!("{field}.relations.{name}");
                 if !is_relation_name(name) {
@@ -92,10 +94,16 @@ impl Builder<'_> {
         if self.mistakes.is_empty() {
             self.hopeless(&compiled);
         }
-        Model::new(compiled)
+        RelationModel::new(compiled)
     }
 
-    fn rule(&mut self, field: &str, kind: &ObjectType, rule: &RelationRule, depth: usize) -> Option<Rule> {
+    fn rule(
+        &mut self,
+        field: &str,
+        kind: &ObjectType,
+        rule: &RelationRule,
+        depth: usize,
+    ) -> Option<CompiledRelationRule> {
         let lists = [("union", &rule.union), ("intersection", &rule.intersection), ("exclusion", &rule.exclusion)];
         let mut given = lists.iter().filter_map(|(name, parts)| Some((*name, parts.as_ref()?)));
         let (list, more) = (given.next(), given.next());
@@ -112,7 +120,7 @@ impl Builder<'_> {
             return self.parts(&format!("{field}.{name}"), kind, name, parts, depth);
         }
         match (&rule.from, &rule.relation) {
-            (None, None) => Some(Rule::This),
+            (None, None) => Some(CompiledRelationRule::This),
             (Some(_), None) => {
                 self.error(format!("{field}.from"), "say which `relation` of the other object counts");
                 None
@@ -125,11 +133,11 @@ impl Builder<'_> {
                         format!("`{}` has no relation `{relation}`; {there}", kind.object),
                     );
                 }
-                Some(Rule::Computed(relation.as_str().into()))
+                Some(CompiledRelationRule::Computed(relation.as_str().into()))
             }
             (Some(from), Some(relation)) => {
                 self.from(field, kind, from, relation);
-                Some(Rule::From { from: from.as_str().into(), relation: relation.as_str().into() })
+                Some(CompiledRelationRule::From { from: from.as_str().into(), relation: relation.as_str().into() })
             }
         }
     }
@@ -158,7 +166,7 @@ impl Builder<'_> {
         name: &str,
         parts: &[serde_json::Map<String, Value>],
         depth: usize,
-    ) -> Option<Rule> {
+    ) -> Option<CompiledRelationRule> {
         if depth > MAX_RULE_DEPTH {
             self.error(
                 field,
@@ -183,17 +191,17 @@ impl Builder<'_> {
             }
         }
         Some(match name {
-            "union" => Rule::Union(compiled),
-            "intersection" => Rule::Intersection(compiled),
+            "union" => CompiledRelationRule::Union(compiled),
+            "intersection" => CompiledRelationRule::Intersection(compiled),
             _ => {
                 let mut compiled = compiled.into_iter();
-                Rule::Exclusion(Box::new(compiled.next()?), compiled.collect())
+                CompiledRelationRule::Exclusion(Box::new(compiled.next()?), compiled.collect())
             }
         })
     }
 
     /// Names each relation that can never hold, as nothing but itself leads to it.
-    fn hopeless(&mut self, types: &BTreeMap<Arc<str>, Relations>) {
+    fn hopeless(&mut self, types: &BTreeMap<Arc<str>, TypeRelations>) {
         let mut possible: BTreeSet<(&str, &str)> = BTreeSet::new();
         loop {
             let before = possible.len();
@@ -219,14 +227,14 @@ impl Builder<'_> {
     }
 }
 
-fn can_hold(rule: &Rule, kind: &str, possible: &BTreeSet<(&str, &str)>) -> bool {
+fn can_hold(rule: &CompiledRelationRule, kind: &str, possible: &BTreeSet<(&str, &str)>) -> bool {
     match rule {
-        Rule::This => true,
-        Rule::Computed(relation) => possible.contains(&(kind, relation.as_ref())),
-        Rule::From { relation, .. } => possible.iter().any(|(_, other)| *other == relation.as_ref()),
-        Rule::Union(parts) => parts.iter().any(|part| can_hold(part, kind, possible)),
-        Rule::Intersection(parts) => parts.iter().all(|part| can_hold(part, kind, possible)),
-        Rule::Exclusion(base, _) => can_hold(base, kind, possible),
+        CompiledRelationRule::This => true,
+        CompiledRelationRule::Computed(relation) => possible.contains(&(kind, relation.as_ref())),
+        CompiledRelationRule::From { relation, .. } => possible.iter().any(|(_, other)| *other == relation.as_ref()),
+        CompiledRelationRule::Union(parts) => parts.iter().any(|part| can_hold(part, kind, possible)),
+        CompiledRelationRule::Intersection(parts) => parts.iter().all(|part| can_hold(part, kind, possible)),
+        CompiledRelationRule::Exclusion(base, _) => can_hold(base, kind, possible),
     }
 }
 
@@ -236,7 +244,7 @@ pub struct Related {
     /// The service whose objects the tuples are about; always one of the resource's own namespace.
     pub service: ServiceKey,
     /// The tuples, in the order of the resource.
-    pub tuples: Vec<Tuple>,
+    pub tuples: Vec<RelationTuple>,
     /// Digest of what was compiled.
     pub digest: Digest,
 }
@@ -258,13 +266,13 @@ pub fn relationship(resource: &Relationship) -> Result<Related, Vec<FieldError>>
     let mut tuples = Vec::with_capacity(spec.tuples.len());
     for (i, tuple) in spec.tuples.iter().enumerate().take(MAX_TUPLES) {
         let field = |name: &str| format!("spec.tuples[{i}].{name}");
-        let object = tuple.object.parse::<Object>().map_err(|error| mistake(field("object"), error));
+        let object = tuple.object.parse::<RelationObject>().map_err(|error| mistake(field("object"), error));
         let subject = tuple.subject.parse().map_err(|error| mistake(field("subject"), error));
         let named = is_relation_name(&tuple.relation);
         let message = format!("`{}` is no name of a relation", tuple.relation);
         let relation = named.then(|| tuple.relation.as_str().into()).ok_or_else(|| mistake(field("relation"), message));
         match (object, relation, subject) {
-            (Ok(object), Ok(relation), Ok(subject)) => tuples.push(Tuple { object, relation, subject }),
+            (Ok(object), Ok(relation), Ok(subject)) => tuples.push(RelationTuple { object, relation, subject }),
             (object, relation, subject) => {
                 mistakes.extend([object.err(), relation.err(), subject.err()].into_iter().flatten());
             }

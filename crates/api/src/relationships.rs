@@ -5,7 +5,9 @@ use crate::compile::FieldError;
 use crate::relations::{Related, relationship, unknown};
 use crate::resources::{LastTuples, Relationship};
 use durward_core::digest::Digest;
-use durward_core::relations::{GROUP, MEMBER, Model, RelationEngine, Rule, Subject, Tuple};
+use durward_core::relations::{
+    CompiledRelationRule, GROUP, MEMBER, RelationBackend, RelationModel, RelationTuple, TupleSubject,
+};
 use durward_core::service::ServiceKey;
 use durward_core::snapshot::Snapshot;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -190,14 +192,14 @@ fn unknown_since(last: &InForce, errors: Vec<FieldError>) -> Rejection {
     Rejection { reason: RejectionReason::LastGoodUnknown, errors: [what].into_iter().chain(errors).collect() }
 }
 
-fn shapes(tuples: &[Tuple]) -> Shapes {
+fn shapes(tuples: &[RelationTuple]) -> Shapes {
     let mut shapes = Shapes::new();
     for (i, tuple) in tuples.iter().enumerate() {
         let stated = Shape::Stated(tuple.object.kind().into(), Arc::clone(&tuple.relation));
         let subject = match &tuple.subject {
-            Subject::Set(object, relation) => Some(Shape::Set(object.kind().into(), Arc::clone(relation))),
-            Subject::Object(object) => Some(Shape::Object(object.kind().into())),
-            Subject::Principal(_) | Subject::Everybody => None,
+            TupleSubject::Set(object, relation) => Some(Shape::Set(object.kind().into(), Arc::clone(relation))),
+            TupleSubject::Object(object) => Some(Shape::Object(object.kind().into())),
+            TupleSubject::Principal(_) | TupleSubject::Everybody => None,
         };
         for shape in [stated].into_iter().chain(subject) {
             shapes.entry(shape).or_insert(i);
@@ -218,7 +220,7 @@ fn misfits(service: &ServiceKey, shapes: &Shapes, snapshot: &Snapshot) -> Option
         // which relations there are is not known; it is the policy that has to be mended
         return None;
     }
-    if *found.relation_engine() != RelationEngine::Own {
+    if *found.relation_engine() != RelationBackend::Own {
         let message = "its relations are asked of OpenFGA (`relationEngine`): write the tuples there; here they count for nothing";
         let errors = vec![FieldError::new("spec.service", message)];
         return Some(Rejection { reason: RejectionReason::OtherRelationEngine, errors });
@@ -239,7 +241,7 @@ fn misfits(service: &ServiceKey, shapes: &Shapes, snapshot: &Snapshot) -> Option
 }
 
 /// The field and what is wrong with it.
-fn misfit(shape: &Shape, model: &Model) -> Option<(&'static str, String)> {
+fn misfit(shape: &Shape, model: &RelationModel) -> Option<(&'static str, String)> {
     match shape {
         Shape::Stated(kind, relation) => unknown(model, kind, relation).or_else(|| {
             let stated = model.rule(kind, relation).is_some_and(has_this);
@@ -255,6 +257,6 @@ fn misfit(shape: &Shape, model: &Model) -> Option<(&'static str, String)> {
     }
 }
 
-fn has_this(rule: &Rule) -> bool {
-    *rule == Rule::This || rule.parts().any(has_this)
+fn has_this(rule: &CompiledRelationRule) -> bool {
+    *rule == CompiledRelationRule::This || rule.parts().any(has_this)
 }

@@ -7,7 +7,7 @@ use crate::decide::SKEW;
 use crate::decision::Challenge;
 use crate::digest::Digest;
 use crate::namespaced_name::NamespacedName;
-use crate::policy::{SubjectMatcher, AuthenticationMethod};
+use crate::policy::{AuthenticationMethod, SubjectMatcher};
 use crate::principal::{Principal, PrincipalId};
 use crate::risk::Assurance;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -42,7 +42,7 @@ pub struct ApprovalSubject {
     pub policy_uid: Arc<str>,
     /// The operation.
     pub operation: Arc<str>,
-    /// CallerSet is to do it.
+    /// Who is to do it.
     pub principal: PrincipalId,
 }
 
@@ -110,7 +110,12 @@ impl ApprovalRequirement {
     ///
     /// # Errors
     /// With why not.
-    pub fn may_decide(&self, approver: &Principal, requester: &PrincipalId, now: DateTime<Utc>) -> Result<(), ApproverRejection> {
+    pub fn may_decide(
+        &self,
+        approver: &Principal,
+        requester: &PrincipalId,
+        now: DateTime<Utc>,
+    ) -> Result<(), ApproverRejection> {
         let person = approver.identity();
         if !matches!(person.id, PrincipalId::User { .. }) || !self.by.iter().any(|one| one.includes(person, None)) {
             return Err(ApproverRejection::NotNamed);
@@ -120,7 +125,10 @@ impl ApprovalRequirement {
         }
         let fresh = person.authenticated_at.map(|at| now - at).is_some_and(|age| age <= MAX_FACTOR_AGE && age >= -SKEW);
         if person.assurance < Assurance::MultiFactor || !fresh {
-            return Err(ApproverRejection::NotFresh(Challenge { assurance: Assurance::MultiFactor, max_age: Some(MAX_FACTOR_AGE) }));
+            return Err(ApproverRejection::NotFresh(Challenge {
+                assurance: Assurance::MultiFactor,
+                max_age: Some(MAX_FACTOR_AGE),
+            }));
         }
         Ok(())
     }
@@ -129,9 +137,9 @@ impl ApprovalRequirement {
     #[must_use]
     pub fn ways(&self) -> Vec<AuthenticationMethod> {
         let provider = |subject: &SubjectMatcher| match subject {
-            SubjectMatcher::Provider(provider) | SubjectMatcher::Group { provider, .. } | SubjectMatcher::Claims { provider, .. } => {
-                Some(Arc::clone(provider))
-            }
+            SubjectMatcher::Provider(provider)
+            | SubjectMatcher::Group { provider, .. }
+            | SubjectMatcher::Claims { provider, .. } => Some(Arc::clone(provider)),
             SubjectMatcher::Principal(PrincipalId::User { provider, .. }) => Some(Arc::clone(provider)),
             _ => None,
         };

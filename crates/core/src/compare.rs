@@ -6,7 +6,7 @@
 
 use crate::path::{ANY_METHOD, PathPattern};
 use crate::policy::{HttpPattern, SubjectMatcher};
-use crate::rights::{Permission, AccessRight, CallerSet};
+use crate::rights::{AccessRight, CallerSet, Permission};
 use crate::service::{CompiledService, ServiceKey, ServiceOperation};
 use crate::snapshot::Snapshot;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +20,7 @@ const MOST_PAIRS: usize = 1 << 20;
 pub struct RightsChange {
     /// The service.
     pub service: ServiceKey,
-    /// CallerSet.
+    /// Who.
     pub who: CallerSet,
     /// The operation that the requests were, if any.
     pub old: Option<Arc<str>>,
@@ -86,7 +86,8 @@ pub fn compare(old: &Snapshot, new: &Snapshot, own: &str) -> Comparison {
         comparison.changes.extend(changes(before, after, requests, own));
     }
     comparison.changes.sort_by(|a, b| {
-        let key = |change: &RightsChange| (change.service.clone(), change.effect, change.who.clone(), change.new.clone());
+        let key =
+            |change: &RightsChange| (change.service.clone(), change.effect, change.who.clone(), change.new.clone());
         key(a).cmp(&key(b))
     });
     comparison
@@ -131,8 +132,9 @@ fn requests<'s>(old: &'s CompiledService, new: &'s CompiledService) -> Option<Op
     for one in meets.chain(alone).collect::<BTreeSet<_>>() {
         let method = one.method.as_ref().map_or(ANY_METHOD, |method| method.as_str());
         for path in one.path.examples(longest) {
-            let find =
-                |service: &'s CompiledService| service.find(method, &path).ok().flatten().map(|(operation, ..)| operation);
+            let find = |service: &'s CompiledService| {
+                service.find(method, &path).ok().flatten().map(|(operation, ..)| operation)
+            };
             let (was, is) = (find(old), find(new));
             if was.is_some() || is.is_some() {
                 enter(was, is, format!("{} {}", one.method.as_ref().map_or("*", |method| method.as_str()), one.path));
@@ -157,15 +159,24 @@ fn meet(a: &HttpPattern, b: &HttpPattern) -> Option<HttpPattern> {
     Some(HttpPattern { method, path: PathPattern::meet(&a.path, &b.path)? })
 }
 
-fn changes<'s>(old: &'s CompiledService, new: &'s CompiledService, pairs: OperationPairs<'s>, own: &str) -> Vec<RightsChange> {
+fn changes<'s>(
+    old: &'s CompiledService,
+    new: &'s CompiledService,
+    pairs: OperationPairs<'s>,
+    own: &str,
+) -> Vec<RightsChange> {
     let mut subjects: BTreeSet<SubjectMatcher> = old.subjects().chain(new.subjects()).cloned().collect();
     subjects.insert(SubjectMatcher::Authenticated);
-    let whos: Vec<CallerSet> = std::iter::once(CallerSet::Anybody).chain(subjects.into_iter().map(CallerSet::Named)).collect();
+    let whos: Vec<CallerSet> =
+        std::iter::once(CallerSet::Anybody).chain(subjects.into_iter().map(CallerSet::Named)).collect();
     let mut changes = Vec::new();
     for ((old_name, new_name), pair) in pairs {
         for who in &whos {
-            let right = |service: &CompiledService, operation: Option<&ServiceOperation>, other: Option<&ServiceOperation>| {
-                operation.map_or_else(|| AccessRight::none(service, other), |operation| service.right(who, own, operation))
+            let right = |service: &CompiledService,
+                         operation: Option<&ServiceOperation>,
+                         other: Option<&ServiceOperation>| {
+                operation
+                    .map_or_else(|| AccessRight::none(service, other), |operation| service.right(who, own, operation))
             };
             let (before, after) = (right(old, pair.old, pair.new), right(new, pair.new, pair.old));
             if let Some(effect) = effect(&before, &after) {

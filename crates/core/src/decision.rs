@@ -1,6 +1,6 @@
 //! What was decided, and why.
 
-use crate::approval::{GrantedApproval, ApprovalSubject};
+use crate::approval::{ApprovalSubject, GrantedApproval};
 use crate::condition::{Condition, Truth};
 use crate::digest::Digest;
 use crate::namespaced_name::NamespacedName;

@@ -4,7 +4,7 @@ use foldhash::fast::RandomState;
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
 
-/// InternedValues by key, in the order of the keys' hashes, which are seeded anew in each process. Several values may have the
+/// Values by key, in the order of the keys' hashes, which are seeded anew in each process. Several values may have the
 /// same key. For the one or two keys that most services have, it takes a fifth of a hash map, and it is as quick.
 #[derive(Debug)]
 pub(crate) struct Lookup<K, V> {

@@ -75,7 +75,13 @@ fn elsewhere(snapshot: &Snapshot, method: &str, request: &crate::request::Reques
     found.take(MOST).collect()
 }
 
-fn miss(service: &CompiledService, operation: &ServiceOperation, method: &str, path: &PathPattern, how: Mismatch) -> NearMiss {
+fn miss(
+    service: &CompiledService,
+    operation: &ServiceOperation,
+    method: &str,
+    path: &PathPattern,
+    how: Mismatch,
+) -> NearMiss {
     NearMiss {
         audience: Arc::clone(&service.key.audience),
         policy: operation.policy.clone(),

@@ -14,7 +14,7 @@ use thiserror::Error;
 /// Lifetime of a certificate where no policy says.
 pub const DEFAULT_TTL: TimeDelta = TimeDelta::hours(1);
 
-/// ServicePods of a namespace, or Namespaces, by their labels (`metav1.LabelSelector`); without any requirement all of them.
+/// Pods of a namespace, or Namespaces, by their labels (`metav1.LabelSelector`); without any requirement all of them.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct LabelMatcher {
     /// All of these have to hold.
@@ -134,8 +134,9 @@ impl CompiledService {
 
     /// The policies of the service with a rule that names this workload.
     fn naming<'s>(&'s self, id: &'s PrincipalId) -> impl Iterator<Item = NamespacedName> + 's {
-        let names =
-            move |to: &[SubjectMatcher]| to.iter().any(|subject| matches!(subject, SubjectMatcher::Principal(named) if named == id));
+        let names = move |to: &[SubjectMatcher]| {
+            to.iter().any(|subject| matches!(subject, SubjectMatcher::Principal(named) if named == id))
+        };
         let grants = self.grants.iter().filter(move |grant| names(&grant.to)).map(|grant| &grant.rule);
         let denials = self.denials.iter().filter(move |denial| names(&denial.to)).map(|denial| &denial.rule);
         // a rule is called `<namespace>/<policy>/<kind>/<name>`
@@ -152,7 +153,8 @@ impl CompiledService {
         let names = |denial: &&Arc<CompiledDenial>| {
             denial.to.iter().any(|subject| matches!(subject, SubjectMatcher::Principal(named) if named == id))
         };
-        let mut denials = self.denials.iter().filter(|denial| denial.when.is_none() && denial.mode == EnforcementMode::Enforce);
+        let mut denials =
+            self.denials.iter().filter(|denial| denial.when.is_none() && denial.mode == EnforcementMode::Enforce);
         denials.find(names).map(|denial| &denial.rule)
     }
 }
@@ -174,7 +176,8 @@ impl Snapshot {
         namespace: &str,
         labels: &'s BTreeMap<String, String>,
     ) -> impl Iterator<Item = &'s Arc<CompiledService>> {
-        let selects = |service: &&Arc<CompiledService>| service.pods.iter().any(|(_, pods)| pods.selector.selects(labels));
+        let selects =
+            |service: &&Arc<CompiledService>| service.pods.iter().any(|(_, pods)| pods.selector.selects(labels));
         self.selecting(namespace).iter().filter(selects)
     }
 
@@ -194,7 +197,8 @@ impl Snapshot {
         if let Some(rule) = own.filter_map(|service| service.denies(id)).next() {
             return Err(NotEntitled::Denied(Arc::clone(rule)));
         }
-        let mut minting = CertificateEntitlement { ttl: DEFAULT_TTL, dns_names: BTreeSet::new(), policies: BTreeMap::new() };
+        let mut minting =
+            CertificateEntitlement { ttl: DEFAULT_TTL, dns_names: BTreeSet::new(), policies: BTreeMap::new() };
         let mut ttl = None::<TimeDelta>;
         let selecting = self.selecting(namespace).iter();
         let selecting =

@@ -7,9 +7,9 @@ use crate::host::Host;
 use crate::kubernetes::ApiPattern;
 use crate::namespaced_name::NamespacedName;
 use crate::path::{Method, PathPattern};
-use crate::pods::{ServicePods, LabelMatcher};
+use crate::pods::{LabelMatcher, ServicePods};
 use crate::principal::{Identity, PrincipalId};
-use crate::relations::{RelationModel, RelationBackend, RelationTarget};
+use crate::relations::{RelationBackend, RelationModel, RelationTarget};
 use crate::risk::RiskLevel;
 use crate::scope::Scope;
 use crate::token::TokenSettings;
@@ -87,7 +87,7 @@ pub struct CompiledOperation {
     pub risk: RiskLevel,
     /// Oldest second factor of a person, for [`RiskLevel::High`].
     pub max_age: TimeDelta,
-    /// CallerSet has to approve it first, if anybody.
+    /// Who has to approve it first, if anybody.
     pub approval: Option<Arc<ApprovalRequirement>>,
     /// Open to everybody.
     pub public: bool,
@@ -298,7 +298,7 @@ pub struct CompiledDenial {
     pub when: Option<Arc<Condition>>,
     /// Why, for the audit record.
     pub reason: Option<Arc<str>>,
-    /// EnforcementMode of the policy that it comes from.
+    /// Mode of the policy that it comes from.
     pub mode: EnforcementMode,
 }
 
@@ -321,13 +321,13 @@ pub struct Policy {
     pub operations: Vec<Arc<CompiledOperation>>,
     /// How relations between callers and the service's objects come about.
     pub relations: RelationModel,
-    /// CallerSet knows these relations.
+    /// Who knows these relations.
     pub relation_engine: RelationBackend,
     /// Request headers that conditions read.
     pub headers: Vec<Arc<str>>,
-    /// CallerSet may.
+    /// Who may.
     pub grants: Vec<Arc<CompiledGrant>>,
-    /// CallerSet may not.
+    /// Who may not.
     pub denials: Vec<Arc<CompiledDenial>>,
     /// Whether decisions are enforced.
     pub mode: EnforcementMode,

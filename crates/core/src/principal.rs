@@ -1,4 +1,4 @@
-//! CallerSet a caller is, whatever credential it brought.
+//! Who a caller is, whatever credential it brought.
 
 use crate::risk::Assurance;
 use crate::scope::Scope;
@@ -153,7 +153,7 @@ impl PrincipalId {
     }
 
     /// The `IdentityProvider` that the name itself names; [`KUBERNETES`] for users of the API server, `None` for
-    /// workloads. CallerSet vouches for a caller is told by [`Identity::provider`].
+    /// workloads. Who vouches for a caller is told by [`Identity::provider`].
     #[must_use]
     pub fn provider(&self) -> Option<&str> {
         match self {
@@ -273,7 +273,7 @@ fn is_trust_domain(text: &str) -> bool {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Identity {
-    /// CallerSet.
+    /// Who.
     pub id: PrincipalId,
     /// The `IdentityProvider` that vouches for a workload of another trust domain; `None` for our own workloads, and where
     /// the name says it.

@@ -5,7 +5,7 @@
 
 use crate::approval::ApprovalRequirement;
 use crate::namespaced_name::NamespacedName;
-use crate::policy::{CompiledDenial, CompiledGrant, EnforcementMode, SubjectMatcher, AuthenticationMethod};
+use crate::policy::{AuthenticationMethod, CompiledDenial, CompiledGrant, EnforcementMode, SubjectMatcher};
 use crate::principal::PrincipalId;
 use crate::risk::RiskLevel;
 use crate::scope::Scope;
@@ -72,7 +72,7 @@ pub struct AccessRight {
     pub risk: RiskLevel,
     /// Oldest second factor of a person, for high risk.
     pub max_age: Option<TimeDelta>,
-    /// CallerSet has to approve it first, and for how long that counts.
+    /// Who has to approve it first, and for how long that counts.
     pub approval: Option<Arc<ApprovalRequirement>>,
     /// Ways in that are accepted.
     pub ways: BTreeSet<AuthenticationMethod>,
@@ -252,7 +252,9 @@ fn kept_out(who: &CallerSet, own: &str, operation: &ServiceOperation) -> Option<
             (
                 way,
                 CallerSet::Named(
-                    SubjectMatcher::Provider(provider) | SubjectMatcher::Group { provider, .. } | SubjectMatcher::Claims { provider, .. },
+                    SubjectMatcher::Provider(provider)
+                    | SubjectMatcher::Group { provider, .. }
+                    | SubjectMatcher::Claims { provider, .. },
                 ),
                 _,
             ) => *way == AuthenticationMethod::Provider(Arc::clone(provider)),
@@ -261,7 +263,7 @@ fn kept_out(who: &CallerSet, own: &str, operation: &ServiceOperation) -> Option<
     (!admitted).then(|| "the policy does not accept their way in".to_owned())
 }
 
-/// CallerSet vouches for a principal.
+/// Who vouches for a principal.
 #[derive(Debug, PartialEq, Eq)]
 enum Vouched<'i> {
     /// The cluster itself.
@@ -298,22 +300,22 @@ fn covers_one(subject: &SubjectMatcher, who: &CallerSet, own: &str) -> Covers {
         (_, CallerSet::Anybody) => Covers::None,
         (SubjectMatcher::Authenticated, _) => Covers::All,
         (subject, CallerSet::Named(named)) if subject == named => Covers::All,
-        (SubjectMatcher::Principal(wanted), CallerSet::Named(SubjectMatcher::Principal(id)) | CallerSet::Known(id, _)) => {
+        (
+            SubjectMatcher::Principal(wanted),
+            CallerSet::Named(SubjectMatcher::Principal(id)) | CallerSet::Known(id, _),
+        ) => {
             if wanted == id {
                 Covers::All
             } else {
                 Covers::None
             }
         }
-        (SubjectMatcher::Provider(provider), CallerSet::Named(SubjectMatcher::Principal(id)) | CallerSet::Known(id, _)) => {
-            vouched(id, own).by(provider)
-        }
+        (
+            SubjectMatcher::Provider(provider),
+            CallerSet::Named(SubjectMatcher::Principal(id)) | CallerSet::Known(id, _),
+        ) => vouched(id, own).by(provider),
         (SubjectMatcher::Group { provider, group }, CallerSet::Known(id, groups)) => {
-            if groups.contains(group.as_ref()) {
-                vouched(id, own).by(provider)
-            } else {
-                Covers::None
-            }
+            if groups.contains(group.as_ref()) { vouched(id, own).by(provider) } else { Covers::None }
         }
         // nobody said which groups the principal is in
         (SubjectMatcher::Group { provider, .. }, CallerSet::Named(SubjectMatcher::Principal(id))) => {
@@ -324,16 +326,24 @@ fn covers_one(subject: &SubjectMatcher, who: &CallerSet, own: &str) -> Covers {
         (subject, CallerSet::Known(id, groups)) => covers_principal(subject, id, Some(groups), own),
         (subject, CallerSet::Named(SubjectMatcher::Claims { provider: of, group: in_group, .. })) => match subject {
             SubjectMatcher::Provider(provider) if provider == of => Covers::All,
-            SubjectMatcher::Group { provider, group } if provider == of && in_group.as_ref() == Some(group) => Covers::All,
-            SubjectMatcher::Group { provider, .. } | SubjectMatcher::Claims { provider, .. } if provider == of => Covers::Some,
+            SubjectMatcher::Group { provider, group } if provider == of && in_group.as_ref() == Some(group) => {
+                Covers::All
+            }
+            SubjectMatcher::Group { provider, .. } | SubjectMatcher::Claims { provider, .. } if provider == of => {
+                Covers::Some
+            }
             SubjectMatcher::Principal(id) => vouched(id, own).by(of).min(Covers::Some),
             SubjectMatcher::Spiffe(pattern) if *pattern.trust_domain != *own => Covers::Some,
             _ => Covers::None,
         },
-        (subject, CallerSet::Named(SubjectMatcher::Namespace { .. } | SubjectMatcher::Namespaces { .. })) => match subject {
-            SubjectMatcher::Provider(_) | SubjectMatcher::Group { .. } | SubjectMatcher::Claims { .. } => Covers::None,
-            _ => Covers::Some,
-        },
+        (subject, CallerSet::Named(SubjectMatcher::Namespace { .. } | SubjectMatcher::Namespaces { .. })) => {
+            match subject {
+                SubjectMatcher::Provider(_) | SubjectMatcher::Group { .. } | SubjectMatcher::Claims { .. } => {
+                    Covers::None
+                }
+                _ => Covers::Some,
+            }
+        }
         // which of them are whose, nobody can tell from the patterns alone
         (_, CallerSet::Named(SubjectMatcher::Spiffe(_))) => Covers::Some,
         (SubjectMatcher::Provider(provider), CallerSet::Named(SubjectMatcher::Group { provider: of, .. })) => {
@@ -346,7 +356,9 @@ fn covers_one(subject: &SubjectMatcher, who: &CallerSet, own: &str) -> Covers {
         (subject, CallerSet::Named(SubjectMatcher::Provider(provider) | SubjectMatcher::Group { provider, .. })) => {
             let within = match subject {
                 SubjectMatcher::Principal(id) => vouched(id, own).by(provider),
-                SubjectMatcher::Group { provider: of, .. } | SubjectMatcher::Provider(of) | SubjectMatcher::Claims { provider: of, .. }
+                SubjectMatcher::Group { provider: of, .. }
+                | SubjectMatcher::Provider(of)
+                | SubjectMatcher::Claims { provider: of, .. }
                     if of == provider =>
                 {
                     Covers::Some
@@ -360,7 +372,12 @@ fn covers_one(subject: &SubjectMatcher, who: &CallerSet, own: &str) -> Covers {
 }
 
 /// How a subject that stands for many covers one principal, with its groups if they are known.
-fn covers_principal(subject: &SubjectMatcher, id: &PrincipalId, groups: Option<&BTreeSet<String>>, own: &str) -> Covers {
+fn covers_principal(
+    subject: &SubjectMatcher,
+    id: &PrincipalId,
+    groups: Option<&BTreeSet<String>>,
+    own: &str,
+) -> Covers {
     let sure = |holds: bool| if holds { Covers::All } else { Covers::None };
     match subject {
         SubjectMatcher::Spiffe(pattern) => sure(pattern.matches(id)),
@@ -376,7 +393,10 @@ fn covers_principal(subject: &SubjectMatcher, id: &PrincipalId, groups: Option<&
             let outside = group.as_ref().is_some_and(|group| groups.is_some_and(|all| !all.contains(group.as_ref())));
             if outside { Covers::None } else { vouched(id, own).by(provider).min(Covers::Some) }
         }
-        SubjectMatcher::Authenticated | SubjectMatcher::Principal(_) | SubjectMatcher::Provider(_) | SubjectMatcher::Group { .. } => Covers::None,
+        SubjectMatcher::Authenticated
+        | SubjectMatcher::Principal(_)
+        | SubjectMatcher::Provider(_)
+        | SubjectMatcher::Group { .. } => Covers::None,
     }
 }
 

@@ -5,10 +5,13 @@ use crate::kubernetes::{ApiCall, ApiPattern};
 use crate::lookup::Lookup;
 use crate::namespaced_name::NamespacedName;
 use crate::path::{Ambiguity, PathPattern, RequestPath};
-use crate::pods::{ServicePods, LabelRequirement};
-use crate::policy::{CompiledDenial, CompiledGrant, Labels, MAX_SCOPES, EnforcementMode, CompiledOperation, Policy, SpiffePattern, SubjectMatcher, AuthenticationMethod};
+use crate::pods::{LabelRequirement, ServicePods};
+use crate::policy::{
+    AuthenticationMethod, CompiledDenial, CompiledGrant, CompiledOperation, EnforcementMode, Labels, MAX_SCOPES,
+    Policy, SpiffePattern, SubjectMatcher,
+};
 use crate::principal::{Identity, PrincipalId};
-use crate::relations::{RelationModel, RelationBackend, RelationTarget};
+use crate::relations::{RelationBackend, RelationModel, RelationTarget};
 use crate::routes::Routes;
 use crate::scope::Scope;
 use crate::token::TokenSettings;
@@ -33,7 +36,7 @@ pub struct CompiledService {
     pub(crate) hosts: Box<[Host]>,
     /// The policies in order, with their generations.
     pub(crate) policies: Box<[(NamespacedName, Option<i64>)]>,
-    /// ServicePods that are the service, each with the policy that says so.
+    /// Pods that are the service, each with the policy that says so.
     pub(crate) pods: Box<[(NamespacedName, ServicePods)]>,
     pub(crate) tokens: TokenSettings,
     pub(crate) ways: Arc<[AuthenticationMethod]>,
@@ -47,7 +50,7 @@ pub struct CompiledService {
     /// Policies of which the version that was in force is not known here. As long as there is one the service has no operation,
     /// and every request is denied.
     closed_by: Box<[NamespacedName]>,
-    /// HeaderValues that conditions read.
+    /// Headers that conditions read.
     pub(crate) headers: Box<[Arc<str>]>,
     /// Fields of `kubernetes` and `resource` that they read.
     pub(crate) objects: Box<[&'static str]>,
@@ -141,7 +144,7 @@ impl PolicyUnion {
         if policy.relations.declares_any() {
             let mut others = self.policies.iter().filter(|other| other.relations.declares_any());
             if let Some(other) = others.find(|other| other.relation_engine != policy.relation_engine) {
-                return Err(OperationConflict::RelationEngine { other: other.key.clone() });
+                return Err(OperationConflict::RelationBackend { other: other.key.clone() });
             }
         }
         for operation in &policy.operations {
@@ -332,9 +335,11 @@ impl CompiledService {
     pub fn namespace_labels(&self) -> BTreeSet<&str> {
         let to = self.grants.iter().flat_map(|grant| grant.to.iter());
         let to = to.chain(self.denials.iter().flat_map(|denial| denial.to.iter()));
-        to.filter_map(|subject| if let SubjectMatcher::Namespaces { labels, .. } = subject { Some(labels) } else { None })
-            .flat_map(|labels| labels.requirements.iter().map(LabelRequirement::key))
-            .collect()
+        to.filter_map(
+            |subject| if let SubjectMatcher::Namespaces { labels, .. } = subject { Some(labels) } else { None },
+        )
+        .flat_map(|labels| labels.requirements.iter().map(LabelRequirement::key))
+        .collect()
     }
 
     /// Types of the objects that grants speak of by a capture alone, such as `order` of `order:{id}`.
@@ -349,7 +354,7 @@ impl CompiledService {
         self.policies.iter().map(|(key, _)| key)
     }
 
-    /// CallerSet knows the relations to the service's objects.
+    /// Who knows the relations to the service's objects.
     #[must_use]
     pub fn relation_engine(&self) -> &RelationBackend {
         &self.relation_engine
@@ -454,7 +459,7 @@ fn shadowed_kubernetes(operations: &[CompiledOperation]) -> Option<(Arc<str>, Ar
     })
 }
 
-fn describe(pattern: &crate::policy::Match) -> String {
+fn describe(pattern: &crate::policy::HttpPattern) -> String {
     format!("{} {}", pattern.method.as_ref().map_or("*", |m| m.as_str()), pattern.path)
 }
 
@@ -535,9 +540,12 @@ impl<'s, T: Copy> FromIterator<(&'s SubjectMatcher, T)> for SubjectIndex<T> {
                 SubjectMatcher::Authenticated => anyone.push(rule),
                 SubjectMatcher::Principal(id) => principals.push((id.clone(), rule)),
                 SubjectMatcher::Provider(provider) => providers.push((Arc::clone(provider), rule)),
-                SubjectMatcher::Group { provider, group } => groups.push((Arc::clone(group), (Arc::clone(provider), rule))),
+                SubjectMatcher::Group { provider, group } => {
+                    groups.push((Arc::clone(group), (Arc::clone(provider), rule)))
+                }
                 SubjectMatcher::Namespace { namespace, .. } => other(SubjectTrait::Namespace(Arc::clone(namespace))),
-                SubjectMatcher::Namespaces { trust_domain, .. } | SubjectMatcher::Spiffe(SpiffePattern { trust_domain, .. }) => {
+                SubjectMatcher::Namespaces { trust_domain, .. }
+                | SubjectMatcher::Spiffe(SpiffePattern { trust_domain, .. }) => {
                     other(SubjectTrait::TrustDomain(Arc::clone(trust_domain)));
                 }
                 SubjectMatcher::Claims { provider, claims, .. } => {
@@ -564,15 +572,22 @@ impl<T: Copy + Ord> SubjectIndex<T> {
         let mut traits = Vec::new();
         match &caller.id {
             PrincipalId::Workload { trust_domain, namespace, .. } => {
-                traits.extend([SubjectTrait::TrustDomain(Arc::clone(trust_domain)), SubjectTrait::Namespace(Arc::clone(namespace))]);
+                traits.extend([
+                    SubjectTrait::TrustDomain(Arc::clone(trust_domain)),
+                    SubjectTrait::Namespace(Arc::clone(namespace)),
+                ]);
             }
-            PrincipalId::Spiffe { trust_domain, .. } => traits.push(SubjectTrait::TrustDomain(Arc::clone(trust_domain))),
+            PrincipalId::Spiffe { trust_domain, .. } => {
+                traits.push(SubjectTrait::TrustDomain(Arc::clone(trust_domain)))
+            }
             PrincipalId::User { .. } | PrincipalId::Key { .. } | PrincipalId::Kube { .. } => {}
         }
         if let Some(provider) = caller.provider() {
             let provider: Arc<str> = provider.into();
             let texts = caller.attributes.iter().filter_map(|(name, value)| Some((name.as_str(), value.as_str()?)));
-            traits.extend(texts.map(|(name, value)| SubjectTrait::Claim(Arc::clone(&provider), name.into(), value.into())));
+            traits.extend(
+                texts.map(|(name, value)| SubjectTrait::Claim(Arc::clone(&provider), name.into(), value.into())),
+            );
         }
         let found: Vec<T> = traits
             .iter()

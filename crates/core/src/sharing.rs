@@ -3,7 +3,7 @@
 
 use crate::namespaced_name::NamespacedName;
 use crate::path::Segment;
-use crate::policy::{CompiledOperation, Policy, SubjectMatcher, AuthenticationMethod};
+use crate::policy::{AuthenticationMethod, CompiledOperation, Policy, SubjectMatcher};
 use crate::principal::PrincipalId;
 use crate::scope::Scope;
 use foldhash::fast::RandomState;
@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use std::hash::Hash;
 use std::sync::Arc;
 
-/// InternedValues that nobody else has any more are looked for when there are so many, and then twice as many as were left.
+/// Values that nobody else has any more are looked for when there are so many, and then twice as many as were left.
 const FEW: usize = 1024;
 
 /// Equal values, each kept once for all who have it.
@@ -139,11 +139,12 @@ fn names(subject: &mut SubjectMatcher) -> [Option<&mut Arc<str>>; 3] {
             | PrincipalId::Key { provider: one, name: other } => [Some(one), Some(other), None],
             PrincipalId::Kube { username } => [Some(username), None, None],
         },
-        SubjectMatcher::Group { provider: one, group: other } | SubjectMatcher::Namespace { trust_domain: one, namespace: other } => {
-            [Some(one), Some(other), None]
-        }
+        SubjectMatcher::Group { provider: one, group: other }
+        | SubjectMatcher::Namespace { trust_domain: one, namespace: other } => [Some(one), Some(other), None],
         SubjectMatcher::Claims { provider, group, .. } => [Some(provider), group.as_mut(), None],
-        SubjectMatcher::Provider(name) | SubjectMatcher::Namespaces { trust_domain: name, .. } => [Some(name), None, None],
+        SubjectMatcher::Provider(name) | SubjectMatcher::Namespaces { trust_domain: name, .. } => {
+            [Some(name), None, None]
+        }
         SubjectMatcher::Spiffe(pattern) => [Some(&mut pattern.trust_domain), None, None],
         SubjectMatcher::Authenticated => [None, None, None],
     }

@@ -1,6 +1,6 @@
 //! All services at one moment. Immutable; replaced, never changed.
 
-use crate::approval::{ApprovalRequirement, GrantedApproval, ApprovalSubject};
+use crate::approval::{ApprovalRequirement, ApprovalSubject, GrantedApproval};
 use crate::digest::{ContentDigests, Digest};
 use crate::host::{Host, canonical_of_authority};
 use crate::kubernetes::ApiCall;
@@ -34,7 +34,7 @@ pub struct Snapshot {
     naming: SharedMap<PrincipalId, Arc<[Arc<CompiledService>]>>,
     /// Labels of each Namespace.
     labels: SharedMap<Arc<str>, Arc<Labels>>,
-    /// TupleIndex of each service, whether it is there or not.
+    /// Tuples of each service, whether it is there or not.
     tuples: SharedMap<ServiceKey, TupleIndex>,
     /// Approvals that were given.
     approvals: SharedMap<ApprovalSubject, GrantedApproval>,
@@ -146,7 +146,7 @@ impl Snapshot {
         self.approvals.get(matter)
     }
 
-    /// CallerSet may approve something: the service that it is about, and what its policy says now.
+    /// Who may approve something: the service that it is about, and what its policy says now.
     #[must_use]
     pub fn approvers(&self, matter: &ApprovalSubject) -> Option<(&Arc<CompiledService>, &ApprovalRequirement)> {
         self.services().filter(|service| service.key.namespace == matter.policy.namespace).find_map(|service| {
@@ -200,7 +200,11 @@ impl Snapshot {
 
     /// The services of a namespace that declare this request to the Kubernetes API, in the order of their audiences.
     /// Each of them has to let it through; a request that none declares is not governed.
-    pub fn governing<'s>(&'s self, namespace: &str, call: &ApiCall<'s>) -> impl Iterator<Item = &'s Arc<CompiledService>> {
+    pub fn governing<'s>(
+        &'s self,
+        namespace: &str,
+        call: &ApiCall<'s>,
+    ) -> impl Iterator<Item = &'s Arc<CompiledService>> {
         let call = *call;
         let services = self.kubernetes.get(namespace).map(AsRef::as_ref).unwrap_or_default();
         services.iter().filter(move |service| service.governs(&call))

@@ -4,7 +4,7 @@
 //! carries the scopes of those operations that are open to the caller whatever the request says, and never a set of
 //! scopes that would open an operation that is closed to them. `docs/tokens.md` tells it with examples.
 
-use crate::condition::{Condition, ConditionFacts, ConditionDependency, Truth};
+use crate::condition::{Condition, ConditionDependency, ConditionFacts, Truth};
 use crate::decide::{all_of, gives, good_enough, principal_fact};
 use crate::policy::{CompiledGrant, Labels, MAX_SCOPES};
 use crate::principal::{Identity, Principal};
@@ -131,7 +131,12 @@ struct Rules<'s> {
 
 impl<'s> Rules<'s> {
     /// `None` if a denial applies, or may apply, to every operation.
-    fn of(service: &'s CompiledService, caller: &'s Identity, labels: Option<&'s Labels>, now: DateTime<Utc>) -> Option<Self> {
+    fn of(
+        service: &'s CompiledService,
+        caller: &'s Identity,
+        labels: Option<&'s Labels>,
+        now: DateTime<Utc>,
+    ) -> Option<Self> {
         if caller.expires_at.is_some_and(|end| end <= now) {
             return None;
         }

@@ -1,4 +1,4 @@
-//! CallerSet may do an operation, as policies name them.
+//! Who may do an operation, as policies name them.
 
 use crate::approval::ApprovalRequirement;
 use crate::namespaced_name::NamespacedName;
@@ -25,7 +25,7 @@ pub struct OperationHolders {
     pub risk: RiskLevel,
     /// Scopes that a caller needs.
     pub required: Vec<Scope>,
-    /// CallerSet has to approve it first, and for how long that counts.
+    /// Who has to approve it first, and for how long that counts.
     pub approval: Option<Arc<ApprovalRequirement>>,
     /// Everybody who is granted anything of that.
     pub holders: Vec<ScopeHolder>,
@@ -36,7 +36,7 @@ pub struct OperationHolders {
 /// Some callers, with what they are granted.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ScopeHolder {
-    /// CallerSet, as policies name them.
+    /// Who, as policies name them.
     pub subject: String,
     /// Scopes that stay missing; none for those who can.
     pub missing: Vec<Scope>,
@@ -45,7 +45,7 @@ pub struct ScopeHolder {
 }
 
 impl Snapshot {
-    /// CallerSet may do the operations of this name, in every service that has one, in the order of audiences.
+    /// Who may do the operations of this name, in every service that has one, in the order of audiences.
     #[must_use]
     pub fn who_can(&self, operation: &str, audience: Option<&str>) -> Vec<OperationHolders> {
         let mut services: Vec<_> = self

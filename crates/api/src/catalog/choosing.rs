@@ -6,7 +6,7 @@ use crate::compile::{FieldError, compile};
 use crate::resources::AccessPolicy;
 use durward_core::namespaced_name::NamespacedName;
 use durward_core::policy::Policy;
-use durward_core::service::{OperationConflict, ServiceKey, Union};
+use durward_core::service::{OperationConflict, PolicyUnion, ServiceKey};
 use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ impl Catalog {
         if let Some(objection) = self.objection(&entry, &policy) {
             return Err(objection);
         }
-        let mut union = Union::default();
+        let mut union = PolicyUnion::default();
         let members = self.services.get(&service_of(&policy)).into_iter();
         let older = members.flat_map(|members| members.before(created, &policy.key));
         for member in older.filter_map(|key| self.in_force(key)).filter(|it| service_of(it) == service_of(&policy)) {
@@ -66,7 +66,7 @@ impl Catalog {
     }
 
     /// The touched policies and all that share a service with one of them, the oldest first; and those services.
-    fn affected(&self, touched: &BTreeSet<NamespacedName>) -> (BTreeSet<Seniority>, BTreeMap<ServiceKey, Union>) {
+    fn affected(&self, touched: &BTreeSet<NamespacedName>) -> (BTreeSet<Seniority>, BTreeMap<ServiceKey, PolicyUnion>) {
         let (mut policies, mut services) = (BTreeSet::new(), BTreeMap::new());
         let mut waiting: Vec<&NamespacedName> = touched.iter().collect();
         while let Some(key) = waiting.pop() {
@@ -77,7 +77,7 @@ impl Catalog {
             for service in entry.in_force.iter().chain(entry.versions()).map(|version| service_of(version)) {
                 if let btree_map::Entry::Vacant(vacant) = services.entry(service) {
                     waiting.extend(self.services.get(vacant.key()).into_iter().flat_map(Seniors::keys));
-                    vacant.insert(Union::default());
+                    vacant.insert(PolicyUnion::default());
                 }
             }
         }
@@ -89,7 +89,7 @@ impl Catalog {
     fn choose(
         &self,
         entry: &Entry,
-        services: &mut BTreeMap<ServiceKey, Union>,
+        services: &mut BTreeMap<ServiceKey, PolicyUnion>,
     ) -> (Option<Arc<Policy>>, Option<Rejection>) {
         let mut rejected = entry.invalid.clone().map(|errors| Rejection { reason: RejectionReason::Invalid, errors });
         for version in entry.versions() {

@@ -14,12 +14,12 @@ use durward_core::condition::Condition;
 use durward_core::digest::Digest;
 use durward_core::host::Host;
 use durward_core::namespaced_name::NamespacedName;
-use durward_core::pods::{DEFAULT_TTL, Pods, Requirement, Selector};
-use durward_core::policy::{Denial, Grant, Mode, Policy, Way};
+use durward_core::pods::{DEFAULT_TTL, LabelMatcher, LabelRequirement, ServicePods};
+use durward_core::policy::{AuthenticationMethod, CompiledDenial, CompiledGrant, EnforcementMode, Policy};
 use durward_core::principal::{is_dns_label, is_dns_subdomain};
-use durward_core::relations::{Model, RelationEngine, RelationTo, Store};
+use durward_core::relations::{OpenFgaStore, RelationBackend, RelationModel, RelationTarget};
 use durward_core::scope::Scope;
-use durward_core::token::{Signature, Tokens};
+use durward_core::token::{TokenSettings, TokenSignature};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -153,8 +153,8 @@ impl Compiler<'_> {
         self.headers = self.headers(&spec.headers);
         let grants = self.grants(&key, &spec.grants, &roles, &relations);
         let mode = match spec.mode {
-            spec::Mode::Enforce => Mode::Enforce,
-            spec::Mode::Audit => Mode::Audit,
+            spec::Mode::Enforce => EnforcementMode::Enforce,
+            spec::Mode::Audit => EnforcementMode::Audit,
         };
         let denials = self.denials(&key, &spec.denials, mode);
         let canonical = self.take("spec", serde_json::to_vec(spec))?;
@@ -199,14 +199,17 @@ impl Compiler<'_> {
         headers.iter().map(|name| name.as_str().into()).collect()
     }
 
-    fn relation_engine(&mut self, spec: &spec::AccessPolicySpec) -> RelationEngine {
-        let Some(spec::RelationEngine { openfga }) = &spec.relation_engine else { return RelationEngine::Own };
+    fn relation_engine(&mut self, spec: &spec::AccessPolicySpec) -> RelationBackend {
+        let Some(spec::RelationEngine { openfga }) = &spec.relation_engine else { return RelationBackend::Own };
         if spec.relations.is_empty() {
             self.error("spec.relationEngine", "say which relations it knows: `spec.relations`");
         }
         let store = self.take("spec.relationEngine.openfga.store", openfga.store.parse());
         let model = self.take("spec.relationEngine.openfga.model", openfga.model.parse());
-        store.zip(model).map(|(store, model)| RelationEngine::OpenFga(Store { store, model })).unwrap_or_default()
+        store
+            .zip(model)
+            .map(|(store, model)| RelationBackend::OpenFga(OpenFgaStore { store, model }))
+            .unwrap_or_default()
     }
 
     fn key(&mut self, resource: &AccessPolicy) -> Option<NamespacedName> {
@@ -232,7 +235,7 @@ impl Compiler<'_> {
         parsed
     }
 
-    fn pods(&mut self, spec: &spec::AccessPolicySpec) -> Option<Pods> {
+    fn pods(&mut self, spec: &spec::AccessPolicySpec) -> Option<ServicePods> {
         let Some(selector) = &spec.service.pod_selector else {
             if spec.identity.is_some() {
                 self.error("spec.identity", "say whose identity it is: `spec.service.podSelector`");
@@ -253,13 +256,13 @@ impl Compiler<'_> {
             let host = self.take(&format!("spec.identity.dnsNames[{i}]"), Host::parse(name));
             dns_names.extend(host.map(|host| Arc::from(host.as_str())));
         }
-        Some(Pods { selector, ttl: ttl.unwrap_or(DEFAULT_TTL), dns_names })
+        Some(ServicePods { selector, ttl: ttl.unwrap_or(DEFAULT_TTL), dns_names })
     }
 
-    fn selector(&mut self, field: &str, selector: &LabelSelector) -> Selector {
+    fn selector(&mut self, field: &str, selector: &LabelSelector) -> LabelMatcher {
         let labels = selector.match_labels.iter().flatten();
-        let mut requirements: Vec<Requirement> = labels
-            .map(|(key, value)| Requirement::In(key.as_str().into(), [Arc::from(value.as_str())].into()))
+        let mut requirements: Vec<LabelRequirement> = labels
+            .map(|(key, value)| LabelRequirement::In(key.as_str().into(), [Arc::from(value.as_str())].into()))
             .collect();
         for (i, expression) in selector.match_expressions.iter().flatten().enumerate() {
             let key: Arc<str> = expression.key.as_str().into();
@@ -267,10 +270,10 @@ impl Compiler<'_> {
                 expression.values.iter().flatten().map(|value| value.as_str().into()).collect();
             let field = format!("{field}.matchExpressions[{i}]");
             match (expression.operator.as_str(), values.is_empty()) {
-                ("In", false) => requirements.push(Requirement::In(key, values)),
-                ("NotIn", false) => requirements.push(Requirement::NotIn(key, values)),
-                ("Exists", true) => requirements.push(Requirement::Exists(key)),
-                ("DoesNotExist", true) => requirements.push(Requirement::DoesNotExist(key)),
+                ("In", false) => requirements.push(LabelRequirement::In(key, values)),
+                ("NotIn", false) => requirements.push(LabelRequirement::NotIn(key, values)),
+                ("Exists", true) => requirements.push(LabelRequirement::Exists(key)),
+                ("DoesNotExist", true) => requirements.push(LabelRequirement::DoesNotExist(key)),
                 ("In" | "NotIn", true) => self.error(field, "say with which `values`"),
                 ("Exists" | "DoesNotExist", false) => self.error(field, "leave `values` out; the label alone counts"),
                 (other, _) => {
@@ -278,14 +281,14 @@ impl Compiler<'_> {
                 }
             }
         }
-        Selector { requirements }
+        LabelMatcher { requirements }
     }
 
-    fn tokens(&mut self, tokens: Option<&spec::Tokens>) -> Tokens {
-        let Some(tokens) = tokens else { return Tokens::default() };
+    fn tokens(&mut self, tokens: Option<&spec::Tokens>) -> TokenSettings {
+        let Some(tokens) = tokens else { return TokenSettings::default() };
         let signature = tokens.algorithm.map(|algorithm| match algorithm {
-            spec::TokenAlgorithm::Rs256 => Signature::Rs256,
-            spec::TokenAlgorithm::Es256 => Signature::Es256,
+            spec::TokenAlgorithm::Rs256 => TokenSignature::Rs256,
+            spec::TokenAlgorithm::Es256 => TokenSignature::Es256,
         });
         let ttl = tokens.ttl.as_deref().and_then(|text| {
             let ttl = duration(text).filter(|ttl| (SHORTEST_TOKEN..=LONGEST_TOKEN).contains(ttl));
@@ -294,18 +297,18 @@ impl Compiler<'_> {
             }
             ttl
         });
-        Tokens { signature, ttl }
+        TokenSettings { signature, ttl }
     }
 
-    fn ways(&mut self, ways: &[spec::Way]) -> Vec<Way> {
+    fn ways(&mut self, ways: &[spec::Way]) -> Vec<AuthenticationMethod> {
         let mut parsed = Vec::new();
         for (i, way) in ways.iter().enumerate() {
             let field = format!("spec.authentication[{i}]");
             match (&way.workload, &way.provider) {
-                (Some(_), None) => parsed.push(Way::Workload),
+                (Some(_), None) => parsed.push(AuthenticationMethod::Workload),
                 (None, Some(provider)) => {
                     self.provider(&format!("{field}.provider"), provider);
-                    parsed.push(Way::Provider(provider.as_str().into()));
+                    parsed.push(AuthenticationMethod::Provider(provider.as_str().into()));
                 }
                 _ => self.error(field, "say exactly one of `workload` and `provider`"),
             }
@@ -379,8 +382,8 @@ impl Compiler<'_> {
         key: &NamespacedName,
         grants: &[spec::Grant],
         roles: &BTreeMap<String, BTreeSet<Scope>>,
-        relations: &Model,
-    ) -> Vec<Grant> {
+        relations: &RelationModel,
+    ) -> Vec<CompiledGrant> {
         self.names("grants", grants.iter().map(|g| g.name.as_str()), MAX_GRANTS);
         let mut compiled = Vec::new();
         for (i, grant) in grants.iter().enumerate() {
@@ -396,7 +399,7 @@ impl Compiler<'_> {
                     None => self.error(format!("{field}.roles[{j}]"), unknown_role(role, roles.keys())),
                 }
             }
-            compiled.push(Grant {
+            compiled.push(CompiledGrant {
                 rule: format!("{key}/grants/{}", grant.name).into(),
                 to: self.subjects(&format!("{field}.to"), &grant.to).into(),
                 scopes: scopes.into_iter().collect(),
@@ -408,21 +411,31 @@ impl Compiler<'_> {
         compiled
     }
 
-    fn relation(&mut self, field: &str, to: Option<&spec::RelationTo>, relations: &Model) -> Option<RelationTo> {
+    fn relation(
+        &mut self,
+        field: &str,
+        to: Option<&spec::RelationTo>,
+        relations: &RelationModel,
+    ) -> Option<RelationTarget> {
         let to = to?;
-        let compiled = self.take(&format!("{field}.object"), RelationTo::new(&to.object, &to.relation))?;
+        let compiled = self.take(&format!("{field}.object"), RelationTarget::new(&to.object, &to.relation))?;
         if let Some((field_of, message)) = relations::unknown(relations, compiled.kind(), &compiled.relation) {
             self.error(format!("{field}.{field_of}"), message);
         }
         Some(compiled)
     }
 
-    fn denials(&mut self, key: &NamespacedName, denials: &[spec::Denial], mode: Mode) -> Vec<Denial> {
+    fn denials(
+        &mut self,
+        key: &NamespacedName,
+        denials: &[spec::Denial],
+        mode: EnforcementMode,
+    ) -> Vec<CompiledDenial> {
         self.names("denials", denials.iter().map(|d| d.name.as_str()), MAX_DENIALS);
         let mut compiled = Vec::new();
         for (i, denial) in denials.iter().enumerate() {
             let field = format!("spec.denials[{i}]");
-            compiled.push(Denial {
+            compiled.push(CompiledDenial {
                 rule: format!("{key}/denials/{}", denial.name).into(),
                 to: self.subjects(&format!("{field}.to"), &denial.to).into(),
                 when: self.condition(&format!("{field}.when"), denial.when.as_deref()),

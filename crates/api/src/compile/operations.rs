@@ -3,12 +3,12 @@
 use super::{Compiler, duration};
 use crate::resources as spec;
 use chrono::TimeDelta;
-use durward_core::approval::Approvers;
+use durward_core::approval::ApprovalRequirement;
 use durward_core::kubernetes::{ApiPattern, Verb};
 use durward_core::path::{Method, PathPattern};
-use durward_core::policy::{MAX_SCOPES, Match, Operation, Subject};
+use durward_core::policy::{CompiledOperation, HttpPattern, MAX_SCOPES, SubjectMatcher};
 use durward_core::principal::{KUBERNETES, PrincipalId};
-use durward_core::risk::Risk;
+use durward_core::risk::RiskLevel;
 use durward_core::scope::Scope;
 use durward_core::service::shadowed;
 use std::sync::Arc;
@@ -44,9 +44,9 @@ pub(crate) fn api_patterns(api: &spec::KubernetesMatch, verbs: &[Option<Verb>]) 
 }
 
 impl Compiler<'_> {
-    pub(super) fn operations(&mut self, operations: &[spec::Operation], uid: &str) -> Vec<Operation> {
+    pub(super) fn operations(&mut self, operations: &[spec::Operation], uid: &str) -> Vec<CompiledOperation> {
         self.names("operations", operations.iter().map(|o| o.name.as_str()), MAX_OPERATIONS);
-        let compiled: Vec<Operation> = operations
+        let compiled: Vec<CompiledOperation> = operations
             .iter()
             .enumerate()
             .map(|(i, operation)| self.operation(&format!("spec.operations[{i}]"), operation, uid))
@@ -63,7 +63,7 @@ impl Compiler<'_> {
         compiled
     }
 
-    fn operation(&mut self, field: &str, operation: &spec::Operation, uid: &str) -> Operation {
+    fn operation(&mut self, field: &str, operation: &spec::Operation, uid: &str) -> CompiledOperation {
         if operation.http.is_empty() && operation.grpc.is_empty() && operation.kubernetes.is_empty() {
             self.error(field, "say which requests it is: `http`, `grpc` or `kubernetes`");
         }
@@ -92,9 +92,9 @@ impl Compiler<'_> {
             self.error(&scopes_field, format!("an operation can require at most {MAX_SCOPES} scopes"));
         }
         let risk = match operation.risk.unwrap_or_default() {
-            spec::Risk::Low => Risk::Low,
-            spec::Risk::Standard => Risk::Standard,
-            spec::Risk::High => Risk::High,
+            spec::Risk::Low => RiskLevel::Low,
+            spec::Risk::Standard => RiskLevel::Standard,
+            spec::Risk::High => RiskLevel::High,
         };
         if operation.public && !kubernetes.is_empty() {
             self.error(
@@ -103,7 +103,7 @@ impl Compiler<'_> {
             );
         }
         let contradicts = !operation.scopes.is_empty()
-            || risk == Risk::High
+            || risk == RiskLevel::High
             || operation.step_up.is_some()
             || operation.approval.is_some();
         if operation.public && contradicts {
@@ -111,7 +111,7 @@ impl Compiler<'_> {
         }
         matches.shrink_to_fit();
         kubernetes.shrink_to_fit();
-        Operation {
+        CompiledOperation {
             name: operation.name.as_str().into(),
             matches,
             kubernetes,
@@ -127,11 +127,11 @@ impl Compiler<'_> {
         &mut self,
         field: &str,
         rule: Option<&spec::ApprovalRule>,
-        risk: Risk,
+        risk: RiskLevel,
         uid: &str,
-    ) -> Option<Arc<Approvers>> {
+    ) -> Option<Arc<ApprovalRequirement>> {
         let rule = rule?;
-        if risk != Risk::High {
+        if risk != RiskLevel::High {
             self.error(field, "an approval is asked for at `risk: High` only; say so, or leave it out");
         }
         if rule.by.len() > MAX_APPROVERS {
@@ -140,10 +140,10 @@ impl Compiler<'_> {
         let by = self.subjects(&format!("{field}.by"), &rule.by);
         for (i, subject) in by.iter().enumerate() {
             let person = match subject {
-                Subject::Provider(provider) | Subject::Group { provider, .. } | Subject::Claims { provider, .. } => {
-                    &**provider != KUBERNETES
-                }
-                Subject::Principal(id) => matches!(id, PrincipalId::User { .. }),
+                SubjectMatcher::Provider(provider)
+                | SubjectMatcher::Group { provider, .. }
+                | SubjectMatcher::Claims { provider, .. } => &**provider != KUBERNETES,
+                SubjectMatcher::Principal(id) => matches!(id, PrincipalId::User { .. }),
                 _ => false,
             };
             if !person {
@@ -159,12 +159,12 @@ impl Compiler<'_> {
             }
             lasts
         })?;
-        Some(Arc::new(Approvers { by, lasts, policy_uid: uid.into() }))
+        Some(Arc::new(ApprovalRequirement { by, lasts, policy_uid: uid.into() }))
     }
 
-    fn max_age(&mut self, field: &str, step_up: Option<&spec::StepUp>, risk: Risk) -> TimeDelta {
+    fn max_age(&mut self, field: &str, step_up: Option<&spec::StepUp>, risk: RiskLevel) -> TimeDelta {
         let Some(step_up) = step_up else { return DEFAULT_MAX_AGE };
-        if risk != Risk::High {
+        if risk != RiskLevel::High {
             self.error(field, "a step-up is asked for at `risk: High` only; say so, or leave it out");
         }
         let Some(text) = &step_up.max_age else { return DEFAULT_MAX_AGE };
@@ -188,7 +188,7 @@ impl Compiler<'_> {
         methods.iter().map(|method| (method != "*").then(|| method.clone())).collect()
     }
 
-    fn http(&mut self, field: &str, http: &spec::HttpMatch, matches: &mut Vec<Match>) {
+    fn http(&mut self, field: &str, http: &spec::HttpMatch, matches: &mut Vec<HttpPattern>) {
         let mut methods = Vec::new();
         for (i, method) in self.methods(&format!("{field}.methods"), &http.methods, "GET").into_iter().enumerate() {
             methods.push(match method {
@@ -207,11 +207,11 @@ impl Compiler<'_> {
         for (i, path) in http.paths.iter().enumerate() {
             let parsed = PathPattern::parse(path).map_err(|error| format!("`{path}` is no path pattern: {error}"));
             let Some(path) = self.take(&format!("{field}.paths[{i}]"), parsed) else { continue };
-            matches.extend(methods.iter().map(|method| Match { method: method.clone(), path: path.clone() }));
+            matches.extend(methods.iter().map(|method| HttpPattern { method: method.clone(), path: path.clone() }));
         }
     }
 
-    fn grpc(&mut self, field: &str, grpc: &spec::GrpcMatch, matches: &mut Vec<Match>) {
+    fn grpc(&mut self, field: &str, grpc: &spec::GrpcMatch, matches: &mut Vec<HttpPattern>) {
         for (i, method) in self.methods(&format!("{field}.methods"), &grpc.methods, "Get").into_iter().enumerate() {
             let parsed = PathPattern::grpc(&grpc.service, method.as_deref()).map_err(|_| {
                 let method = method.as_deref().unwrap_or("*");
@@ -221,7 +221,7 @@ impl Compiler<'_> {
                 )
             });
             let Some(path) = self.take(&format!("{field}.methods[{i}]"), parsed) else { continue };
-            matches.push(Match { method: Method::parse("POST").ok(), path });
+            matches.push(HttpPattern { method: Method::parse("POST").ok(), path });
         }
     }
 

@@ -2,14 +2,14 @@
 
 use super::Compiler;
 use crate::resources as spec;
-use durward_core::policy::Subject;
+use durward_core::policy::SubjectMatcher;
 use durward_core::principal::{PrincipalId, is_dns_label};
 use std::sync::Arc;
 
 const MAX_SUBJECTS: usize = 64;
 
 impl Compiler<'_> {
-    pub(super) fn subjects(&mut self, field: &str, subjects: &[spec::Subject]) -> Vec<Subject> {
+    pub(super) fn subjects(&mut self, field: &str, subjects: &[spec::Subject]) -> Vec<SubjectMatcher> {
         if subjects.is_empty() {
             self.error(field, "say who; an empty list is nobody. For everybody: `[{authenticated: true}]`");
         }
@@ -23,7 +23,7 @@ impl Compiler<'_> {
         compiled
     }
 
-    fn subject(&mut self, field: &str, subject: &spec::Subject) -> Option<Subject> {
+    fn subject(&mut self, field: &str, subject: &spec::Subject) -> Option<SubjectMatcher> {
         let given = [
             subject.service_account.is_some(),
             subject.namespace.is_some(),
@@ -45,10 +45,11 @@ impl Compiler<'_> {
         match subject {
             spec::Subject { service_account: Some(account), .. } => {
                 let id = PrincipalId::workload(&self.settings.trust_domain, &account.namespace, &account.name);
-                self.take(&format!("{field}.serviceAccount"), id).map(Subject::Principal)
+                self.take(&format!("{field}.serviceAccount"), id).map(SubjectMatcher::Principal)
             }
             spec::Subject { namespace: Some(namespace), .. } => {
-                let subject = Subject::Namespace { trust_domain: trust_domain(), namespace: namespace.as_str().into() };
+                let subject =
+                    SubjectMatcher::Namespace { trust_domain: trust_domain(), namespace: namespace.as_str().into() };
                 if !is_dns_label(namespace) {
                     self.error(format!("{field}.namespace"), format!("`{namespace}` is no name of a Namespace"));
                 }
@@ -61,10 +62,10 @@ impl Compiler<'_> {
                 if labels.requirements.is_empty() {
                     self.error(field, "say which labels; an empty selector would be every Namespace");
                 }
-                Some(Subject::Namespaces { trust_domain, labels })
+                Some(SubjectMatcher::Namespaces { trust_domain, labels })
             }
             spec::Subject { spiffe: Some(pattern), .. } => {
-                self.take(&format!("{field}.spiffe"), pattern.parse()).map(Subject::Spiffe)
+                self.take(&format!("{field}.spiffe"), pattern.parse()).map(SubjectMatcher::Spiffe)
             }
             spec::Subject { principal: Some(id), .. } => {
                 let field = format!("{field}.principal");
@@ -77,7 +78,7 @@ impl Compiler<'_> {
                         format!("`{id}` is nobody: workloads here are called `/ns/NAMESPACE/sa/SERVICEACCOUNT`"),
                     );
                 }
-                Some(Subject::Principal(id))
+                Some(SubjectMatcher::Principal(id))
             }
             spec::Subject { provider: Some(provider), group, claims, .. } => {
                 self.provider(&format!("{field}.provider"), provider);
@@ -89,13 +90,13 @@ impl Compiler<'_> {
                             self.error(format!("{field}.claims"), "say which, or leave it out");
                         }
                         let claims = claims.iter().map(|(name, value)| (name.as_str().into(), value.as_str().into()));
-                        Some(Subject::Claims { provider, group, claims: claims.collect() })
+                        Some(SubjectMatcher::Claims { provider, group, claims: claims.collect() })
                     }
-                    (Some(group), None) => Some(Subject::Group { provider, group }),
-                    (None, None) => Some(Subject::Provider(provider)),
+                    (Some(group), None) => Some(SubjectMatcher::Group { provider, group }),
+                    (None, None) => Some(SubjectMatcher::Provider(provider)),
                 }
             }
-            spec::Subject { authenticated: Some(true), .. } => Some(Subject::Authenticated),
+            spec::Subject { authenticated: Some(true), .. } => Some(SubjectMatcher::Authenticated),
             spec::Subject { authenticated: Some(false), .. } => {
                 self.error(format!("{field}.authenticated"), "only `true` means anything; leave it out");
                 None

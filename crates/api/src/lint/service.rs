@@ -2,9 +2,9 @@
 
 use crate::lint::{Code, Finding};
 use durward_core::namespaced_name::NamespacedName;
-use durward_core::policy::Subject;
-use durward_core::rights::{Can, Who};
-use durward_core::service::Service;
+use durward_core::policy::SubjectMatcher;
+use durward_core::rights::{CallerSet, Permission};
+use durward_core::service::CompiledService;
 use durward_core::snapshot::Snapshot;
 use std::collections::BTreeSet;
 
@@ -17,17 +17,18 @@ pub fn lint_services(snapshot: &Snapshot, own: &str) -> Vec<(NamespacedName, Fin
     services.into_iter().flat_map(|service| nobody(service, own)).collect()
 }
 
-fn nobody(service: &Service, own: &str) -> Vec<(NamespacedName, Finding)> {
-    let mut subjects: BTreeSet<Subject> = service.subjects().cloned().collect();
-    subjects.insert(Subject::Authenticated);
-    let whos: Vec<Who> = std::iter::once(Who::Anybody).chain(subjects.into_iter().map(Who::Named)).collect();
+fn nobody(service: &CompiledService, own: &str) -> Vec<(NamespacedName, Finding)> {
+    let mut subjects: BTreeSet<SubjectMatcher> = service.subjects().cloned().collect();
+    subjects.insert(SubjectMatcher::Authenticated);
+    let whos: Vec<CallerSet> =
+        std::iter::once(CallerSet::Anybody).chain(subjects.into_iter().map(CallerSet::Named)).collect();
     let all: Vec<Vec<_>> = whos.iter().map(|who| service.rights(who, own).collect()).collect();
     let mut found = Vec::new();
     for (i, (policy, operation)) in service.declared().enumerate() {
         let rights: Vec<_> = all.iter().filter_map(|rights| rights.get(i)).collect();
         // a scope that nobody gives is told where it is asked for
         let granted = rights.iter().any(|right| right.missing.is_empty());
-        if granted && rights.iter().all(|right| right.can == Can::No) {
+        if granted && rights.iter().all(|right| right.can == Permission::No) {
             let held = rights.iter().filter(|right| right.missing.is_empty());
             let why: BTreeSet<&str> = held.flat_map(|right| right.because.iter().map(String::as_str)).collect();
             let why = why.into_iter().collect::<Vec<_>>().join("; ");

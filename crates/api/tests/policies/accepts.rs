@@ -2,10 +2,10 @@
 
 use crate::support::*;
 use chrono::TimeDelta;
-use durward_core::policy::{Mode, Subject, Way};
-use durward_core::risk::Risk;
+use durward_core::policy::{AuthenticationMethod, EnforcementMode, SubjectMatcher};
+use durward_core::risk::RiskLevel;
 use durward_core::scope::Scope;
-use durward_core::token::{Signature, Tokens};
+use durward_core::token::{TokenSettings, TokenSignature};
 
 fn names<'s>(scopes: impl IntoIterator<Item = &'s Scope>) -> Vec<&'s str> {
     scopes.into_iter().map(Scope::as_str).collect()
@@ -15,7 +15,7 @@ fn names<'s>(scopes: impl IntoIterator<Item = &'s Scope>) -> Vec<&'s str> {
 fn an_empty_policy_is_a_service_in_which_everything_is_denied() {
     let policy = compiled("");
     assert_eq!(&*policy.audience, "orders.shop");
-    assert_eq!(policy.mode, Mode::Enforce);
+    assert_eq!(policy.mode, EnforcementMode::Enforce);
     assert!(policy.operations.is_empty() && policy.hosts.is_empty() && policy.ways.is_empty());
     let world = World::of([resource("service: {hosts: [orders.shop]}")]);
     assert_eq!(world.answers("orders.shop/"), "OperationUndeclared");
@@ -23,10 +23,10 @@ fn an_empty_policy_is_a_service_in_which_everything_is_denied() {
 
 #[test]
 fn tokens_are_as_the_policy_says() {
-    assert_eq!(compiled("").tokens, Tokens::default());
+    assert_eq!(compiled("").tokens, TokenSettings::default());
     let tokens = compiled("tokens: {algorithm: ES256, ttl: 90s}").tokens;
-    assert_eq!(tokens, Tokens { signature: Some(Signature::Es256), ttl: Some(TimeDelta::seconds(90)) });
-    assert_eq!(compiled("tokens: {algorithm: RS256, ttl: 1h}").tokens.signature, Some(Signature::Rs256));
+    assert_eq!(tokens, TokenSettings { signature: Some(TokenSignature::Es256), ttl: Some(TimeDelta::seconds(90)) });
+    assert_eq!(compiled("tokens: {algorithm: RS256, ttl: 1h}").tokens.signature, Some(TokenSignature::Rs256));
 }
 
 #[test]
@@ -89,7 +89,7 @@ mode: Audit
         policy.hosts.iter().map(|host| host.as_str()).collect::<Vec<_>>(),
         ["orders.shop.svc", "orders.example.com"]
     );
-    assert_eq!(*policy.ways, [Way::Workload, Way::Provider("corporate".into())]);
+    assert_eq!(*policy.ways, [AuthenticationMethod::Workload, AuthenticationMethod::Provider("corporate".into())]);
     let operations: Vec<_> = policy
         .operations
         .iter()
@@ -101,10 +101,10 @@ mode: Audit
         .collect();
     let five = TimeDelta::minutes(5);
     let expected = [
-        ("list-orders", "GET /orders, GET /orders/{id}", "orders.read", Risk::Standard, five, false),
-        ("refund-order", "POST /orders/{id}/refund", "orders.refund", Risk::High, TimeDelta::minutes(10), false),
-        ("watch-orders", "POST /shop.v1.Orders/Watch", "orders.read", Risk::Standard, five, false),
-        ("health", "GET /healthz", "", Risk::Standard, five, true),
+        ("list-orders", "GET /orders, GET /orders/{id}", "orders.read", RiskLevel::Standard, five, false),
+        ("refund-order", "POST /orders/{id}/refund", "orders.refund", RiskLevel::High, TimeDelta::minutes(10), false),
+        ("watch-orders", "POST /shop.v1.Orders/Watch", "orders.read", RiskLevel::Standard, five, false),
+        ("health", "GET /healthz", "", RiskLevel::Standard, five, true),
     ]
     .map(|(name, matches, scopes, risk, age, public)| (name, matches.to_owned(), scopes.to_owned(), risk, age, public));
     assert_eq!(operations, expected);
@@ -120,16 +120,16 @@ mode: Audit
     );
     assert_eq!(
         *policy.grants[0].to,
-        [Subject::Principal("spiffe://td.example/ns/billing/sa/billing".parse().unwrap())]
+        [SubjectMatcher::Principal("spiffe://td.example/ns/billing/sa/billing".parse().unwrap())]
     );
-    assert_eq!(*policy.grants[1].to, [Subject::Provider("corporate".into())]);
-    assert_eq!(*policy.grants[2].to, [Subject::Group { provider: "corporate".into(), group: "support".into() }]);
+    assert_eq!(*policy.grants[1].to, [SubjectMatcher::Provider("corporate".into())]);
+    assert_eq!(*policy.grants[2].to, [SubjectMatcher::Group { provider: "corporate".into(), group: "support".into() }]);
     let denial = &policy.denials[0];
     assert_eq!(
         (&*denial.rule, denial.reason.as_deref(), denial.mode),
-        ("shop/orders/denials/suspended", Some("account suspended"), Mode::Audit)
+        ("shop/orders/denials/suspended", Some("account suspended"), EnforcementMode::Audit)
     );
-    assert_eq!(*denial.to, [Subject::Authenticated]);
+    assert_eq!(*denial.to, [SubjectMatcher::Authenticated]);
 }
 
 #[test]

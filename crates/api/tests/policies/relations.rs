@@ -4,7 +4,7 @@ use crate::support::*;
 use durward_api::catalog::{Catalog, Change};
 use durward_api::relationships::RelationshipKey;
 use durward_api::resources::{ALLOWED_AUDIENCES, ALLOWED_OPENFGA_STORES, Relationship};
-use durward_core::relations::Rule;
+use durward_core::relations::CompiledRelationRule;
 use durward_core::service::ServiceKey;
 
 const MODEL: &str = "relations: [{object: order, relations: {owner: {}, parent: {}, viewer: {union: [{this: {}}, {relation: owner}, \
@@ -44,10 +44,10 @@ fn fate(catalog: &Catalog, name: &str) -> (String, bool) {
 fn a_model_compiles_to_its_rules() {
     let policy = compiled(MODEL);
     let rule = |name: &str| policy.relations.rule("order", name).unwrap().to_string();
-    assert_eq!(policy.relations.rule("order", "owner"), Some(&Rule::This));
+    assert_eq!(policy.relations.rule("order", "owner"), Some(&CompiledRelationRule::This));
     assert_eq!(rule("viewer"), "(this or owner or viewer from parent)");
     assert_eq!(rule("editor"), "(owner but not (viewer))");
-    assert_eq!(policy.relations.rule("group", "member"), Some(&Rule::This), "every model has groups");
+    assert_eq!(policy.relations.rule("group", "member"), Some(&CompiledRelationRule::This), "every model has groups");
 }
 
 #[test]

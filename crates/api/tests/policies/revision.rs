@@ -83,7 +83,7 @@ fn replacing_one_of_ten_thousand_policies_rebuilds_one_service() {
         policy
     };
     let mut world = World::of((0..10_000).map(|i| policy(i, "one")));
-    let services = |world: &World| -> HashMap<String, Arc<durward_core::service::Service>> {
+    let services = |world: &World| -> HashMap<String, Arc<durward_core::service::CompiledService>> {
         world.snapshot().services().map(|service| (service.key().audience.to_string(), Arc::clone(service))).collect()
     };
     let before = services(&world);

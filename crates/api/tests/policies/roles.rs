@@ -2,7 +2,7 @@
 
 use crate::support::*;
 use durward_api::catalog::{Catalog, Change};
-use durward_core::policy::Subject;
+use durward_core::policy::SubjectMatcher;
 
 /// The scopes that a grant of role `a` gives.
 fn given(roles: &str) -> String {
@@ -43,13 +43,13 @@ fn roles_in_a_circle_and_unknown_ones_are_refused() {
 fn subjects_that_stand_for_many() {
     let to = |subject: &str| format!("grants: [{{name: g, to: [{subject}], scopes: [a]}}]");
     let subject = |text: &str| compiled(&to(text)).grants[0].to[0].clone();
-    let namespace = Subject::Namespace { trust_domain: "td.example".into(), namespace: "billing".into() };
+    let namespace = SubjectMatcher::Namespace { trust_domain: "td.example".into(), namespace: "billing".into() };
     assert_eq!(subject("{namespace: billing}"), namespace);
-    assert!(matches!(subject("{namespaceSelector: {matchLabels: {team: a}}}"), Subject::Namespaces { .. }));
-    assert!(matches!(subject("{spiffe: 'spiffe://td.example/ns/*/sa/billing'}"), Subject::Spiffe(_)));
+    assert!(matches!(subject("{namespaceSelector: {matchLabels: {team: a}}}"), SubjectMatcher::Namespaces { .. }));
+    assert!(matches!(subject("{spiffe: 'spiffe://td.example/ns/*/sa/billing'}"), SubjectMatcher::Spiffe(_)));
     assert!(matches!(
         subject("{provider: corporate, group: g, claims: {d: f}}"),
-        Subject::Claims { group: Some(_), .. }
+        SubjectMatcher::Claims { group: Some(_), .. }
     ));
     for (text, expected) in [
         ("{namespace: Billing}", "spec.grants[0].to[0].namespace: `Billing` is no name of a Namespace"),
@@ -82,11 +82,11 @@ fn labels_of_a_namespace_count_from_the_moment_they_are_there() {
     catalog.apply([Change::Policy(Box::new(resource(spec)))]);
     let allowed = |catalog: &Catalog| {
         use durward_core::principal::{Identity, Principal, PrincipalId};
-        use durward_core::request::{Call, Request, Target};
+        use durward_core::request::{Call, Request, ServiceTarget};
         let id = PrincipalId::workload("td.example", "billing", "b").unwrap();
         let caller = Principal::assumed(Identity::new(id, durward_core::risk::Assurance::Bearer));
         let request = Request {
-            target: Target::Host("orders.shop.svc"),
+            target: ServiceTarget::Host("orders.shop.svc"),
             call: Call::Http { method: "GET", path: "/" },
             source: None,
             evidence: &(),

@@ -6,7 +6,7 @@ use durward_api::resources::{ALLOWED_AUDIENCES, ALLOWED_HOSTS, AccessPolicy, Las
 use durward_core::decision::Decision;
 use durward_core::namespaced_name::NamespacedName;
 use durward_core::policy::Policy;
-use durward_core::request::{Call, Request, Target};
+use durward_core::request::{Call, Request, ServiceTarget};
 use durward_core::snapshot::Snapshot;
 use std::collections::BTreeMap;
 
@@ -134,7 +134,7 @@ impl World {
         let (host, path) = host_and_path.split_once('/').unwrap();
         let path = format!("/{path}");
         let request = Request {
-            target: Target::Host(host),
+            target: ServiceTarget::Host(host),
             call: Call::Http { method: "GET", path: &path },
             source: None,
             evidence: &(),

@@ -10,7 +10,7 @@ pub const MAX_PARTS: usize = 32_768;
 /// How deep values are within each other: they are copied and compared recursively.
 pub const MAX_LEVELS: usize = 64;
 
-/// InternedValues by name, or why they are not read.
+/// Values by name, or why they are not read.
 #[derive(Debug)]
 pub struct JsonFields(Result<(CelMap<'static>, usize), String>);
 

@@ -9,7 +9,7 @@ mod library;
 mod steps;
 mod types;
 
-pub use json::{MAX_LEVELS, MAX_PARTS, JsonFields};
+pub use json::{JsonFields, MAX_LEVELS, MAX_PARTS};
 
 use crate::digest::Digest;
 use crate::evidence::HeaderValues;
@@ -99,7 +99,7 @@ pub enum ConditionDependency {
     /// The caller, and the time.
     Caller,
     /// The operation too.
-    CompiledOperation,
+    Operation,
     /// More of the request.
     Request,
 }

@@ -4,7 +4,7 @@ use super::facts::RequestFacts;
 use super::{Route, condition, gives, missing, subject};
 use crate::condition::Truth;
 use crate::principal::Principal;
-use crate::relations::{RelationCheck, ProofStep, RelationBackend, RelationTarget};
+use crate::relations::{ProofStep, RelationBackend, RelationCheck, RelationTarget};
 use crate::scope::Scope;
 use chrono::{DateTime, Utc};
 use std::sync::Arc;
@@ -71,7 +71,8 @@ impl Route<'_, '_> {
             }
             RelationBackend::OpenFga(_) => RelationCheck { truth: self.answers.to(&asked), proof: Vec::new() },
         });
-        let RelationCheck { truth, proof } = checked.unwrap_or(RelationCheck { truth: Truth::False, proof: Vec::new() });
+        let RelationCheck { truth, proof } =
+            checked.unwrap_or(RelationCheck { truth: Truth::False, proof: Vec::new() });
         let relation = format!("{}#{}", asked.object, to.relation);
         let outcome = match truth {
             Truth::True => RuleOutcome::Applies(scopes),

@@ -15,13 +15,15 @@ use crate::decision::{Approval, Challenge, Decision, EvaluatedCondition, Reason}
 use crate::evidence::HeaderValues;
 use crate::namespaced_name::NamespacedName;
 use crate::path::{Ambiguity, PathPattern, RequestPath};
-use crate::policy::{CompiledDenial, CompiledGrant, MAX_SCOPES, EnforcementMode, CompiledOperation, SubjectMatcher, AuthenticationMethod};
+use crate::policy::{
+    AuthenticationMethod, CompiledDenial, CompiledGrant, CompiledOperation, EnforcementMode, MAX_SCOPES, SubjectMatcher,
+};
 use crate::principal::{Identity, Principal};
-use crate::relations::{RelationAnswers, RelationQuestions, RelationBackend, RelationTarget};
+use crate::relations::{RelationAnswers, RelationBackend, RelationQuestions, RelationTarget};
 use crate::request::{Call, Request, ServiceTarget};
 use crate::risk::{Assurance, RiskLevel};
 use crate::scope::Scope;
-use crate::service::{GrantCandidate, Captures, CompiledService, ServiceOperation};
+use crate::service::{Captures, CompiledService, GrantCandidate, ServiceOperation};
 use crate::snapshot::Snapshot;
 use chrono::{DateTime, TimeDelta, Utc};
 use facts::{RequestFacts, kubernetes_captures};
@@ -97,7 +99,10 @@ impl Snapshot {
     }
 }
 
-fn find<'s, 'r>(service: &'s CompiledService, call: &'r Call<'r>) -> Result<Found<'s, 'r>, (Reason, Option<Ambiguity>)> {
+fn find<'s, 'r>(
+    service: &'s CompiledService,
+    call: &'r Call<'r>,
+) -> Result<Found<'s, 'r>, (Reason, Option<Ambiguity>)> {
     if !service.closed_by().is_empty() {
         return Err((Reason::NoPolicy, None));
     }
@@ -300,7 +305,10 @@ impl<'s> Route<'s, '_> {
         let operation = self.found.as_ref().ok().map(|found| found.operation);
         Decision {
             reason,
-            mode: operation.map(|o| o.mode).or_else(|| self.service.map(|s| s.mode)).unwrap_or(EnforcementMode::Enforce),
+            mode: operation
+                .map(|o| o.mode)
+                .or_else(|| self.service.map(|s| s.mode))
+                .unwrap_or(EnforcementMode::Enforce),
             service: self.service.map(|service| service.key.clone()),
             policy: operation.map(|o| &o.policy).or(self.closed_by()).cloned(),
             operation: operation.map(|o| Arc::clone(&o.operation.name)),
@@ -317,7 +325,11 @@ impl<'s> Route<'s, '_> {
 
     /// The first denial that applies, or whose condition can't be evaluated; one that is only audited counts if none
     /// that is enforced does.
-    fn denied(&self, facts: &RequestFacts<'_, '_>, judged: &mut Vec<EvaluatedCondition>) -> Option<(&'s CompiledDenial, Option<String>)> {
+    fn denied(
+        &self,
+        facts: &RequestFacts<'_, '_>,
+        judged: &mut Vec<EvaluatedCondition>,
+    ) -> Option<(&'s CompiledDenial, Option<String>)> {
         let service = self.service?;
         let mut audited = None;
         for number in service.denial_index.concerning(&facts.caller, facts.labels()) {

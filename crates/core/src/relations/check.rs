@@ -11,10 +11,10 @@
 //! - Where some tuples are not known, a no is none within an exclusion: it could be a yes by them. That fails too. A yes stays
 //!   one whatever they are, so nothing else does.
 
-use super::model::{GROUP, RelationModel, RelationRule};
-use super::names::Name;
+use super::model::{CompiledRelationRule, GROUP, RelationModel};
+use super::names::TextId;
 use super::tuple::{MEMBER, kind_of};
-use super::tuples::{EVERYBODY, TupleKey, PRINCIPAL, TupleIndex};
+use super::tuples::{EVERYBODY, PRINCIPAL, TupleIndex, TupleKey};
 use crate::condition::Truth;
 use crate::principal::Identity;
 use foldhash::fast::RandomState;
@@ -31,7 +31,7 @@ pub(super) const MAX_BREADTH: usize = 1000;
 const MAX_STEPS: usize = 4096;
 
 /// An object that no tuple speaks of.
-const UNKNOWN: NameId = NameId::MAX;
+const UNKNOWN: TextId = TextId::MAX;
 /// The answer rests on no open question.
 const FINAL: usize = usize::MAX;
 
@@ -134,19 +134,21 @@ impl SearchResult {
         match (self.verdict, other.verdict) {
             (SearchVerdict::Yes, _) | (SearchVerdict::Failed(_), SearchVerdict::No | SearchVerdict::Failed(_)) => self,
             (_, SearchVerdict::Yes) | (SearchVerdict::No, SearchVerdict::Failed(_)) => other,
-            (SearchVerdict::No, SearchVerdict::No) => Self { verdict: SearchVerdict::No, rests_on: self.rests_on.min(other.rests_on) },
+            (SearchVerdict::No, SearchVerdict::No) => {
+                Self { verdict: SearchVerdict::No, rests_on: self.rests_on.min(other.rests_on) }
+            }
         }
     }
 }
 
 /// `object#relation`.
-type RelationNode<'a> = (NameId, &'a str);
+type RelationNode<'a> = (TextId, &'a str);
 
 /// How a node came to hold: a tuple, another node, and what was ruled out.
 struct Justification<'a> {
     tuple: Option<TupleKey>,
     since: Option<RelationNode<'a>>,
-    unless: Option<&'a RelationRule>,
+    unless: Option<&'a CompiledRelationRule>,
 }
 
 struct RelationSearch<'a> {
@@ -154,7 +156,7 @@ struct RelationSearch<'a> {
     model: &'a RelationModel,
     caller: &'a Identity,
     /// The caller's number, if a tuple names it.
-    caller_name: Option<NameId>,
+    caller_name: Option<TextId>,
     /// The object that is asked about.
     asked: &'a str,
     /// What is being asked about, from the first question to the latest.
@@ -171,7 +173,13 @@ struct RelationSearch<'a> {
 }
 
 impl<'a> RelationSearch<'a> {
-    fn new(tuples: &'a TupleIndex, model: &'a RelationModel, asked: &'a str, caller: &'a Identity, explain: bool) -> Self {
+    fn new(
+        tuples: &'a TupleIndex,
+        model: &'a RelationModel,
+        asked: &'a str,
+        caller: &'a Identity,
+        explain: bool,
+    ) -> Self {
         Self {
             tuples,
             model,
@@ -192,7 +200,9 @@ impl<'a> RelationSearch<'a> {
         match self.node((object, relation)).verdict {
             SearchVerdict::Yes => RelationCheck { truth: Truth::True, proof: self.proof((object, relation)) },
             SearchVerdict::No => RelationCheck { truth: Truth::False, proof: Vec::new() },
-            SearchVerdict::Failed(failure) => RelationCheck { truth: Truth::Failed(self.why(failure)), proof: Vec::new() },
+            SearchVerdict::Failed(failure) => {
+                RelationCheck { truth: Truth::Failed(self.why(failure)), proof: Vec::new() }
+            }
         }
     }
 
@@ -206,7 +216,7 @@ impl<'a> RelationSearch<'a> {
         }
     }
 
-    fn text(&self, object: NameId) -> &'a str {
+    fn text(&self, object: TextId) -> &'a str {
         if object == UNKNOWN { self.asked } else { self.tuples.names.text(object) }
     }
 
@@ -282,13 +292,18 @@ impl<'a> RelationSearch<'a> {
         }
     }
 
-    fn rule(&mut self, rule: &'a RelationRule, node: RelationNode<'a>, reasons: &mut Vec<Justification<'a>>) -> SearchResult {
+    fn rule(
+        &mut self,
+        rule: &'a CompiledRelationRule,
+        node: RelationNode<'a>,
+        reasons: &mut Vec<Justification<'a>>,
+    ) -> SearchResult {
         let mark = reasons.len();
         let said = match rule {
-            RelationRule::This => self.this(node, reasons),
-            RelationRule::Computed(relation) => self.step(None, (node.0, relation), reasons),
-            RelationRule::From { from, relation } => self.from(node.0, from, relation, reasons),
-            RelationRule::Union(parts) => {
+            CompiledRelationRule::This => self.this(node, reasons),
+            CompiledRelationRule::Computed(relation) => self.step(None, (node.0, relation), reasons),
+            CompiledRelationRule::From { from, relation } => self.from(node.0, from, relation, reasons),
+            CompiledRelationRule::Union(parts) => {
                 let mut so_far = SearchResult::finally(SearchVerdict::No);
                 for part in parts {
                     so_far = so_far.or(self.rule(part, node, reasons));
@@ -298,7 +313,7 @@ impl<'a> RelationSearch<'a> {
                 }
                 so_far
             }
-            RelationRule::Intersection(parts) => {
+            CompiledRelationRule::Intersection(parts) => {
                 let mut so_far = SearchResult::finally(SearchVerdict::Yes);
                 for part in parts {
                     let said = self.rule(part, node, reasons);
@@ -313,7 +328,7 @@ impl<'a> RelationSearch<'a> {
                 }
                 so_far
             }
-            RelationRule::Exclusion(base, others) => self.exclusion(base, others, node, reasons),
+            CompiledRelationRule::Exclusion(base, others) => self.exclusion(base, others, node, reasons),
         };
         if said.verdict != SearchVerdict::Yes {
             reasons.truncate(mark);
@@ -321,7 +336,13 @@ impl<'a> RelationSearch<'a> {
         said
     }
 
-    fn exclusion(&mut self, base: &'a RelationRule, others: &'a [RelationRule], node: RelationNode<'a>, reasons: &mut Vec<Justification<'a>>) -> SearchResult {
+    fn exclusion(
+        &mut self,
+        base: &'a CompiledRelationRule,
+        others: &'a [CompiledRelationRule],
+        node: RelationNode<'a>,
+        reasons: &mut Vec<Justification<'a>>,
+    ) -> SearchResult {
         let mut so_far = self.rule(base, node, reasons);
         if so_far.verdict == SearchVerdict::No {
             return so_far;
@@ -334,7 +355,9 @@ impl<'a> RelationSearch<'a> {
                     break;
                 }
                 failed @ SearchVerdict::Failed(_) => so_far = SearchResult::finally(failed),
-                SearchVerdict::No if self.tuples.lost().is_some() => so_far = SearchResult::finally(SearchVerdict::Failed(SearchFailure::Lost)),
+                SearchVerdict::No if self.tuples.lost().is_some() => {
+                    so_far = SearchResult::finally(SearchVerdict::Failed(SearchFailure::Lost))
+                }
                 SearchVerdict::No => reasons.push(Justification { tuple: None, since: None, unless: Some(other) }),
             }
         }
@@ -364,7 +387,13 @@ impl<'a> RelationSearch<'a> {
         self.any(sets, reasons)
     }
 
-    fn from(&mut self, object: NameId, from: &'a str, relation: &'a str, reasons: &mut Vec<Justification<'a>>) -> SearchResult {
+    fn from(
+        &mut self,
+        object: TextId,
+        from: &'a str,
+        relation: &'a str,
+        reasons: &mut Vec<Justification<'a>>,
+    ) -> SearchResult {
         let Some(name) = self.tuples.names.find(from).filter(|_| object != UNKNOWN) else {
             return SearchResult::finally(SearchVerdict::No);
         };
@@ -374,7 +403,11 @@ impl<'a> RelationSearch<'a> {
     }
 
     /// Whether any of these holds, in the order of their texts.
-    fn any(&mut self, mut nodes: Vec<(TupleKey, RelationNode<'a>)>, reasons: &mut Vec<Justification<'a>>) -> SearchResult {
+    fn any(
+        &mut self,
+        mut nodes: Vec<(TupleKey, RelationNode<'a>)>,
+        reasons: &mut Vec<Justification<'a>>,
+    ) -> SearchResult {
         if nodes.len() > MAX_BREADTH {
             return SearchResult::finally(SearchVerdict::Failed(SearchFailure::Breadth));
         }
@@ -389,7 +422,12 @@ impl<'a> RelationSearch<'a> {
         so_far
     }
 
-    fn step(&mut self, tuple: Option<TupleKey>, node: RelationNode<'a>, reasons: &mut Vec<Justification<'a>>) -> SearchResult {
+    fn step(
+        &mut self,
+        tuple: Option<TupleKey>,
+        node: RelationNode<'a>,
+        reasons: &mut Vec<Justification<'a>>,
+    ) -> SearchResult {
         let said = self.node(node);
         if said.verdict == SearchVerdict::Yes {
             reasons.push(Justification { tuple, since: Some(node), unless: None });
@@ -398,7 +436,7 @@ impl<'a> RelationSearch<'a> {
     }
 
     /// Whether the object is a group that the caller's token speaks of: `group:PROVIDER/NAME`.
-    fn is_in_token(&self, object: NameId) -> bool {
+    fn is_in_token(&self, object: TextId) -> bool {
         let group = self.text(object).split_once(':').filter(|(kind, _)| *kind == GROUP).map(|(_, id)| id);
         group.and_then(|group| group.split_once('/')).is_some_and(|(provider, name)| {
             self.caller.provider() == Some(provider) && self.caller.groups.contains(name)

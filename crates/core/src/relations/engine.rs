@@ -1,4 +1,4 @@
-//! TypeRelations that an engine of the policy's choice knows. It is asked before a decision, which itself asks nobody:
+//! Relations that an engine of the policy's choice knows. It is asked before a decision, which itself asks nobody:
 //! what it said is handed to the decision, and stands in the audit record.
 
 use super::model::RelationModel;
@@ -9,7 +9,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use thiserror::Error;
 
-/// CallerSet knows the relations of a service's objects.
+/// Who knows the relations of a service's objects.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum RelationBackend {
     /// This one, by the tuples of `Relationship`s.

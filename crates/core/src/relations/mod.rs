@@ -19,9 +19,11 @@ mod target;
 mod tuple;
 mod tuples;
 
-pub use check::{RelationCheck, ProofStep};
-pub use engine::{RelationAnswers, RelationQuestion, RelationQuestions, RelationBackend, OpenFgaStore, Ulid, UlidError};
-pub use model::{GROUP, RelationModel, RESERVED_TYPES, TypeRelations, RelationRule};
+pub use check::{ProofStep, RelationCheck};
+pub use engine::{
+    OpenFgaStore, RelationAnswers, RelationBackend, RelationQuestion, RelationQuestions, Ulid, UlidError,
+};
+pub use model::{CompiledRelationRule, GROUP, RESERVED_TYPES, RelationModel, TypeRelations};
 pub use target::{RelationTarget, RelationTargetError};
-pub use tuple::{MEMBER, RelationObject, TupleSubject, RelationTuple, TupleError, is_relation_name};
+pub use tuple::{MEMBER, RelationObject, RelationTuple, TupleError, TupleSubject, is_relation_name};
 pub use tuples::TupleIndex;

@@ -12,8 +12,8 @@ pub const GROUP: &str = "group";
 
 /// How a relation comes about.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RelationRule {
-    /// TupleIndex state it.
+pub enum CompiledRelationRule {
+    /// Tuples state it.
     This,
     /// By this other relation of the same object.
     Computed(Arc<str>),
@@ -25,14 +25,14 @@ pub enum RelationRule {
         relation: Arc<str>,
     },
     /// By any of these.
-    PolicyUnion(Vec<RelationRule>),
+    Union(Vec<CompiledRelationRule>),
     /// By all of these.
-    Intersection(Vec<RelationRule>),
+    Intersection(Vec<CompiledRelationRule>),
     /// By the first, but none of the others.
-    Exclusion(Box<RelationRule>, Vec<RelationRule>),
+    Exclusion(Box<CompiledRelationRule>, Vec<CompiledRelationRule>),
 }
 
-impl RelationRule {
+impl CompiledRelationRule {
     /// The rules right below this one.
     pub fn parts(&self) -> impl Iterator<Item = &Self> {
         let (first, rest): (Option<&Self>, &[Self]) = match self {
@@ -44,7 +44,7 @@ impl RelationRule {
     }
 }
 
-impl fmt::Display for RelationRule {
+impl fmt::Display for CompiledRelationRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |f: &mut fmt::Formatter<'_>, parts: &mut dyn Iterator<Item = &Self>, word: &str| {
             let parts: Vec<String> = parts.map(ToString::to_string).collect();
@@ -61,13 +61,13 @@ impl fmt::Display for RelationRule {
     }
 }
 
-/// TypeRelations of one type, by name.
-pub type TypeRelations = BTreeMap<Arc<str>, RelationRule>;
+/// Relations of one type, by name.
+pub type TypeRelations = BTreeMap<Arc<str>, CompiledRelationRule>;
 
 /// Types of objects and their relations.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct RelationModel {
-    types: HashMap<Arc<str>, HashMap<Arc<str>, RelationRule, RandomState>, RandomState>,
+    types: HashMap<Arc<str>, HashMap<Arc<str>, CompiledRelationRule, RandomState>, RandomState>,
 }
 
 impl RelationModel {
@@ -79,10 +79,10 @@ impl RelationModel {
 
     /// How a relation of a type comes about, if there is one.
     #[must_use]
-    pub fn rule(&self, kind: &str, relation: &str) -> Option<&RelationRule> {
+    pub fn rule(&self, kind: &str, relation: &str) -> Option<&CompiledRelationRule> {
         match self.types.get(kind) {
             Some(relations) => relations.get(relation),
-            None => (kind == GROUP && relation == super::MEMBER).then_some(&RelationRule::This),
+            None => (kind == GROUP && relation == super::MEMBER).then_some(&CompiledRelationRule::This),
         }
     }
 
@@ -108,7 +108,7 @@ impl RelationModel {
 
     /// The relations of a type that the model declares, in order.
     #[must_use]
-    pub fn relations(&self, kind: &str) -> Vec<(&Arc<str>, &RelationRule)> {
+    pub fn relations(&self, kind: &str) -> Vec<(&Arc<str>, &CompiledRelationRule)> {
         let mut relations: Vec<_> = self.types.get(kind).into_iter().flatten().collect();
         relations.sort_unstable_by_key(|(name, _)| *name);
         relations

@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 /// Number of a text.
-pub(super) type NameId = u32;
+pub(super) type TextId = u32;
 
 /// Clones share what did not change.
 ///
@@ -19,7 +19,7 @@ pub(super) struct Names {
     /// Of each text in use its hash, above its number.
     numbers: GenericOrdSet<u64, DefaultSharedPtr>,
     entries: GenericVector<NameEntry, DefaultSharedPtr>,
-    free: GenericVector<NameId, DefaultSharedPtr>,
+    free: GenericVector<TextId, DefaultSharedPtr>,
 }
 
 #[derive(Debug, Clone)]
@@ -30,19 +30,19 @@ struct NameEntry {
 
 impl Names {
     /// The number of a text that is in use.
-    pub(super) fn find(&self, text: &str) -> Option<NameId> {
+    pub(super) fn find(&self, text: &str) -> Option<TextId> {
         let hash = self.hash(text);
-        let mut found = self.numbers.range(placed(hash, 0)..=placed(hash, NameId::MAX)).map(|place| number_in(*place));
+        let mut found = self.numbers.range(placed(hash, 0)..=placed(hash, TextId::MAX)).map(|place| number_in(*place));
         found.find(|name| self.text(*name) == text)
     }
 
     /// The text with this number; empty for one that was never given.
-    pub(super) fn text(&self, name: NameId) -> &str {
+    pub(super) fn text(&self, name: TextId) -> &str {
         self.entries.get(name as usize).map(|entry| entry.text.as_ref()).unwrap_or_default()
     }
 
     /// Every text in use with its number, in no order.
-    pub(super) fn all(&self) -> impl Iterator<Item = (&str, NameId)> {
+    pub(super) fn all(&self) -> impl Iterator<Item = (&str, TextId)> {
         self.numbers.iter().map(|place| (self.text(number_in(*place)), number_in(*place)))
     }
 
@@ -52,7 +52,7 @@ impl Names {
     }
 
     /// Numbers a text. It is not in use until [`Names::hold`] says so.
-    pub(super) fn number(&mut self, text: &str) -> NameId {
+    pub(super) fn number(&mut self, text: &str) -> TextId {
         if let Some(name) = self.find(text) {
             return name;
         }
@@ -66,7 +66,7 @@ impl Names {
             }
             // four billion names do not fit in memory
             None => {
-                let name = NameId::try_from(self.entries.len()).unwrap_or(NameId::MAX);
+                let name = TextId::try_from(self.entries.len()).unwrap_or(TextId::MAX);
                 self.entries.push_back(entry);
                 name
             }
@@ -76,14 +76,14 @@ impl Names {
     }
 
     /// One more uses the text.
-    pub(super) fn hold(&mut self, name: NameId) {
+    pub(super) fn hold(&mut self, name: TextId) {
         if let Some(entry) = self.entries.get_mut(name as usize) {
             entry.uses += 1;
         }
     }
 
     /// One fewer uses the text; without any use it is forgotten, and its number given away again.
-    pub(super) fn release(&mut self, name: NameId) {
+    pub(super) fn release(&mut self, name: TextId) {
         let Some(entry) = self.entries.get_mut(name as usize) else { return };
         entry.uses = entry.uses.saturating_sub(1);
         if entry.uses == 0 {
@@ -95,14 +95,14 @@ impl Names {
 }
 
 /// Where a text stands among the others.
-const fn placed(hash: u32, name: NameId) -> u64 {
+const fn placed(hash: u32, name: TextId) -> u64 {
     ((hash as u64) << 32) | name as u64
 }
 
 /// The number of the text that stands there.
 #[expect(clippy::cast_possible_truncation, reason = "the number is the lower half")]
-const fn number_in(place: u64) -> NameId {
-    place as NameId
+const fn number_in(place: u64) -> TextId {
+    place as TextId
 }
 
 #[cfg(test)]
@@ -114,7 +114,7 @@ mod tests {
     fn texts_with_the_same_hash_are_told_apart() {
         let texts: Vec<String> = (0..200_000).map(|number| format!("doc:{number}")).collect();
         let mut names = Names::default();
-        let given: Vec<NameId> = texts.iter().map(|text| names.number(text)).collect();
+        let given: Vec<TextId> = texts.iter().map(|text| names.number(text)).collect();
         given.iter().for_each(|name| names.hold(*name));
         let hashes: std::collections::BTreeSet<u32> = texts.iter().map(|text| names.hash(text)).collect();
         assert!(hashes.len() < texts.len(), "none collide");

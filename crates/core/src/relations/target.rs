@@ -127,8 +127,9 @@ impl FromStr for RelationTarget {
 
     /// From `order:{id}#viewer`.
     fn from_str(text: &str) -> Result<Self, RelationTargetError> {
-        let (object, relation) =
-            text.rsplit_once('#').ok_or_else(|| RelationTargetError { text: text.to_owned(), why: "it has no `#relation`" })?;
+        let (object, relation) = text
+            .rsplit_once('#')
+            .ok_or_else(|| RelationTargetError { text: text.to_owned(), why: "it has no `#relation`" })?;
         Self::new(object, relation)
     }
 }

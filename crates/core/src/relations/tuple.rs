@@ -89,7 +89,7 @@ pub fn is_relation_name(text: &str) -> bool {
         && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
 }
 
-/// CallerSet or what stands in a relation.
+/// Who or what stands in a relation.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TupleSubject {
     /// `*`: everybody who is authenticated.
@@ -97,7 +97,7 @@ pub enum TupleSubject {
     /// A principal by its id, such as `user:corporate/alice` or `spiffe://cluster.local/ns/billing/sa/billing`.
     Principal(PrincipalId),
     /// Another object, such as `folder:reports`; what a `from` of the model follows.
-    RelationObject(RelationObject),
+    Object(RelationObject),
     /// Everybody who stands in a relation to an object, such as `group:eng#member`.
     Set(RelationObject, Arc<str>),
 }
@@ -145,7 +145,7 @@ pub struct RelationTuple {
     pub object: RelationObject,
     /// The relation.
     pub relation: Arc<str>,
-    /// CallerSet or what stands in it.
+    /// Who or what stands in it.
     pub subject: TupleSubject,
 }
 

@@ -1,7 +1,7 @@
 //! The tuples of one service, indexed.
 
-use super::names::{NameId, Names};
-use super::tuple::{TupleSubject, RelationTuple};
+use super::names::{Names, TextId};
+use super::tuple::{RelationTuple, TupleSubject};
 use foldhash::fast::RandomState;
 use imbl::shared_ptr::DefaultSharedPtr;
 use imbl::{GenericHashMap, GenericOrdMap};
@@ -18,15 +18,15 @@ const FIRST_SET: SubjectKind = 3;
 /// A tuple in numbers: 16 bytes, in the order in which a search looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct TupleKey {
-    pub(super) object: NameId,
-    pub(super) relation: NameId,
+    pub(super) object: TextId,
+    pub(super) relation: TextId,
     pub(super) kind: SubjectKind,
-    pub(super) subject: NameId,
+    pub(super) subject: TextId,
 }
 
 impl TupleKey {
     /// The relation of the set that is the subject.
-    pub(super) fn set(&self) -> Option<NameId> {
+    pub(super) fn set(&self) -> Option<TextId> {
         self.kind.checked_sub(FIRST_SET)
     }
 }
@@ -138,19 +138,25 @@ impl TupleIndex {
         self.index.contains_key(&key)
     }
 
-    /// JsonFields that stand in a relation to an object, in no order that anybody may rely on.
-    pub(super) fn objects(&self, object: NameId, relation: NameId) -> impl Iterator<Item = &TupleKey> {
+    /// Objects that stand in a relation to an object, in no order that anybody may rely on.
+    pub(super) fn objects(&self, object: TextId, relation: TextId) -> impl Iterator<Item = &TupleKey> {
         self.between(object, relation, OBJECT, OBJECT)
     }
 
     /// Sets that stand in a relation to an object, in no order that anybody may rely on.
-    pub(super) fn sets(&self, object: NameId, relation: NameId) -> impl Iterator<Item = &TupleKey> {
+    pub(super) fn sets(&self, object: TextId, relation: TextId) -> impl Iterator<Item = &TupleKey> {
         self.between(object, relation, FIRST_SET, SubjectKind::MAX)
     }
 
-    fn between(&self, object: NameId, relation: NameId, first: SubjectKind, last: SubjectKind) -> impl Iterator<Item = &TupleKey> {
+    fn between(
+        &self,
+        object: TextId,
+        relation: TextId,
+        first: SubjectKind,
+        last: SubjectKind,
+    ) -> impl Iterator<Item = &TupleKey> {
         let from = TupleKey { object, relation, kind: first, subject: 0 };
-        let to = TupleKey { kind: last, subject: NameId::MAX, ..from };
+        let to = TupleKey { kind: last, subject: TextId::MAX, ..from };
         self.index.range(from..=to).map(|(key, _)| key)
     }
 
@@ -167,6 +173,6 @@ impl TupleIndex {
 }
 
 /// Every name in a tuple.
-fn names(key: &TupleKey) -> impl Iterator<Item = NameId> {
+fn names(key: &TupleKey) -> impl Iterator<Item = TextId> {
     [key.object, key.relation, key.subject].into_iter().chain(key.set())
 }

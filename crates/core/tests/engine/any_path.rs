@@ -23,8 +23,10 @@ const DECLARED: [&str; 9] = [
 ];
 
 fn snapshot() -> Snapshot {
-    let operations = DECLARED
-        .map(|request| CompiledOperation { public: request.contains("/public"), ..operation(request, &[request], &["read"]) });
+    let operations = DECLARED.map(|request| CompiledOperation {
+        public: request.contains("/public"),
+        ..operation(request, &[request], &["read"])
+    });
     let grants = vec![grant("all", &["*"], &["read"])];
     world([Policy { operations: each(operations), grants: each(grants), ..policy("orders") }])
 }

@@ -4,41 +4,41 @@ use crate::relations::{but_not, computed, from, kind, tuple};
 use crate::support::*;
 use durward_core::condition::Truth;
 use durward_core::principal::Identity;
-use durward_core::relations::{RelationModel, RelationRule, SubjectMatcher, RelationTuple, TupleIndex};
+use durward_core::relations::{CompiledRelationRule, RelationModel, RelationTuple, TupleIndex, TupleSubject};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use std::collections::BTreeSet;
 
-/// TypeRelations `a` and `b` may have any rule, `parent` is plain.
+/// Relations `a` and `b` may have any rule, `parent` is plain.
 const RELATIONS: [&str; 4] = ["a", "b", "x", "parent"];
 const OBJECTS: [&str; 6] = ["doc:1", "doc:2", "folder:1", "folder:2", "group:eng", "group:corporate/ops"];
 
-fn leaf(names: &'static [&'static str]) -> impl Strategy<Value = RelationRule> + Clone {
+fn leaf(names: &'static [&'static str]) -> impl Strategy<Value = CompiledRelationRule> + Clone {
     prop_oneof![
-        3 => Just(RelationRule::This),
+        3 => Just(CompiledRelationRule::This),
         2 => select(names).prop_map(computed),
         2 => select(names).prop_map(|relation| from("parent", relation)),
     ]
 }
 
 /// Rules over these relations; with exclusions, or without.
-fn rule(names: &'static [&'static str], exclusions: bool) -> impl Strategy<Value = RelationRule> + Clone {
+fn rule(names: &'static [&'static str], exclusions: bool) -> impl Strategy<Value = CompiledRelationRule> + Clone {
     leaf(names).prop_recursive(2, 6, 3, move |inner| {
         let parts = || proptest::collection::vec(inner.clone(), 1..4);
         let excluding = (inner.clone(), inner.clone()).prop_map(move |(base, other)| {
-            if exclusions { but_not(base, other) } else { RelationRule::Union(vec![base, other]) }
+            if exclusions { but_not(base, other) } else { CompiledRelationRule::Union(vec![base, other]) }
         });
-        prop_oneof![2 => parts().prop_map(RelationRule::Union), 1 => parts().prop_map(RelationRule::Intersection), 1 => excluding]
+        prop_oneof![2 => parts().prop_map(CompiledRelationRule::Union), 1 => parts().prop_map(CompiledRelationRule::Intersection), 1 => excluding]
     })
 }
 
 fn types(
-    a: impl Strategy<Value = RelationRule> + Clone,
-    x: impl Strategy<Value = RelationRule> + Clone,
+    a: impl Strategy<Value = CompiledRelationRule> + Clone,
+    x: impl Strategy<Value = CompiledRelationRule> + Clone,
 ) -> impl Strategy<Value = RelationModel> {
     let one = || (a.clone(), a.clone(), x.clone());
     (one(), one()).prop_map(|(doc, folder)| {
-        let of = |name, (a, b, x)| kind(name, [("a", a), ("b", b), ("x", x), ("parent", RelationRule::This)]);
+        let of = |name, (a, b, x)| kind(name, [("a", a), ("b", b), ("x", x), ("parent", CompiledRelationRule::This)]);
         RelationModel::new([of("doc", doc), of("folder", folder)])
     })
 }
@@ -94,15 +94,20 @@ type RelationFacts = BTreeSet<(String, String)>;
 
 /// The reference: every fact about the caller that follows, found by applying all rules to all objects again and
 /// again. Excluded are facts of `excluded`, which is how what is certain and what is possible are told apart.
-fn closure(model: &RelationModel, tuples: &[RelationTuple], caller: &Identity, excluded: &RelationFacts) -> RelationFacts {
+fn closure(
+    model: &RelationModel,
+    tuples: &[RelationTuple],
+    caller: &Identity,
+    excluded: &RelationFacts,
+) -> RelationFacts {
     let mut facts = RelationFacts::new();
     loop {
         let next: RelationFacts = questions()
             .filter(|(object, relation)| {
                 let kind = object.split(':').next().unwrap();
-                model
-                    .rule(kind, relation)
-                    .is_some_and(|rule| holds(rule, object, relation, &RelationWorld { tuples, caller }, &facts, excluded))
+                model.rule(kind, relation).is_some_and(|rule| {
+                    holds(rule, object, relation, &RelationWorld { tuples, caller }, &facts, excluded)
+                })
             })
             .map(|(object, relation)| (object.to_owned(), relation.to_owned()))
             .collect();
@@ -118,32 +123,43 @@ struct RelationWorld<'w> {
     caller: &'w Identity,
 }
 
-fn holds(rule: &RelationRule, object: &str, relation: &str, world: &RelationWorld<'_>, facts: &RelationFacts, excluded: &RelationFacts) -> bool {
+fn holds(
+    rule: &CompiledRelationRule,
+    object: &str,
+    relation: &str,
+    world: &RelationWorld<'_>,
+    facts: &RelationFacts,
+    excluded: &RelationFacts,
+) -> bool {
     let known = |object: &str, relation: &str| facts.contains(&(object.to_owned(), relation.to_owned()));
     match rule {
-        RelationRule::This => {
+        CompiledRelationRule::This => {
             let token = object == "group:corporate/ops" && relation == "member" && world.caller.groups.contains("ops");
             token
                 || world.tuples.iter().any(|tuple| {
                     tuple.object.as_str() == object
                         && *tuple.relation == *relation
                         && match &tuple.subject {
-                            SubjectMatcher::Everybody => true,
-                            SubjectMatcher::Principal(id) => *id == world.caller.id,
-                            SubjectMatcher::Set(other, set) => known(other.as_str(), set),
-                            SubjectMatcher::Object(_) => false,
+                            TupleSubject::Everybody => true,
+                            TupleSubject::Principal(id) => *id == world.caller.id,
+                            TupleSubject::Set(other, set) => known(other.as_str(), set),
+                            TupleSubject::Object(_) => false,
                         }
                 })
         }
-        RelationRule::Computed(other) => known(object, other),
-        RelationRule::From { from, relation } => world.tuples.iter().any(|tuple| {
+        CompiledRelationRule::Computed(other) => known(object, other),
+        CompiledRelationRule::From { from, relation } => world.tuples.iter().any(|tuple| {
             tuple.object.as_str() == object
                 && tuple.relation == *from
-                && matches!(&tuple.subject, SubjectMatcher::Object(other) if known(other.as_str(), relation))
+                && matches!(&tuple.subject, TupleSubject::Object(other) if known(other.as_str(), relation))
         }),
-        RelationRule::Union(parts) => parts.iter().any(|part| holds(part, object, relation, world, facts, excluded)),
-        RelationRule::Intersection(parts) => parts.iter().all(|part| holds(part, object, relation, world, facts, excluded)),
-        RelationRule::Exclusion(base, others) => {
+        CompiledRelationRule::Union(parts) => {
+            parts.iter().any(|part| holds(part, object, relation, world, facts, excluded))
+        }
+        CompiledRelationRule::Intersection(parts) => {
+            parts.iter().all(|part| holds(part, object, relation, world, facts, excluded))
+        }
+        CompiledRelationRule::Exclusion(base, others) => {
             holds(base, object, relation, world, facts, excluded)
                 && !others.iter().any(|other| holds(other, object, relation, world, excluded, facts))
         }
@@ -188,7 +204,7 @@ proptest! {
     #[test]
     fn with_exclusions_too_where_nothing_excludes_itself(model in layered(), stated in any_tuples()) {
         // a tuple can lead to `x` from what `x` excludes, whatever the rules say
-        let leads_up = |tuple: &RelationTuple| matches!(&tuple.subject, SubjectMatcher::Set(_, set) if **set == *"x");
+        let leads_up = |tuple: &RelationTuple| matches!(&tuple.subject, TupleSubject::Set(_, set) if **set == *"x");
         let stated: Vec<RelationTuple> = stated.into_iter().filter(|tuple| !leads_up(tuple)).collect();
         agrees(&model, &stated, true);
     }

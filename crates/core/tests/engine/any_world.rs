@@ -4,7 +4,9 @@ use crate::support::*;
 use chrono::TimeDelta;
 use durward_core::decide::{ExplainedRule, RuleOutcome};
 use durward_core::decision::Reason;
-use durward_core::policy::{CompiledDenial, CompiledGrant, EnforcementMode, CompiledOperation, Policy, AuthenticationMethod};
+use durward_core::policy::{
+    AuthenticationMethod, CompiledDenial, CompiledGrant, CompiledOperation, EnforcementMode, Policy,
+};
 use durward_core::principal::{Identity, Principal};
 use durward_core::risk::{Assurance, RiskLevel};
 use durward_core::scope::Scope;
@@ -95,12 +97,17 @@ pub fn any_denial() -> impl Strategy<Value = CompiledDenial> {
 
 fn any_operation() -> impl Strategy<Value = CompiledOperation> {
     let risk = prop_oneof![1 => Just(RiskLevel::Low), 4 => Just(RiskLevel::Standard), 1 => Just(RiskLevel::High)];
-    (subsequence(PATTERNS.to_vec(), 1..4), some_scopes(0..4), risk, prop::bool::weighted(0.1))
-        .prop_map(|(requests, needs, risk, public)| CompiledOperation { risk, public, ..operation("", &requests, &needs) })
+    (subsequence(PATTERNS.to_vec(), 1..4), some_scopes(0..4), risk, prop::bool::weighted(0.1)).prop_map(
+        |(requests, needs, risk, public)| CompiledOperation { risk, public, ..operation("", &requests, &needs) },
+    )
 }
 
 fn any_policy() -> impl Strategy<Value = Policy> {
-    let ways = vec![AuthenticationMethod::Workload, AuthenticationMethod::Provider("corporate".into()), AuthenticationMethod::Provider("partners".into())];
+    let ways = vec![
+        AuthenticationMethod::Workload,
+        AuthenticationMethod::Provider("corporate".into()),
+        AuthenticationMethod::Provider("partners".into()),
+    ];
     (
         proptest::collection::vec(any_operation(), 0..4),
         proptest::collection::vec(any_grant(), 0..5),

@@ -3,10 +3,12 @@
 use crate::any_world::{REQUESTS, any_known_caller, any_policies};
 use crate::support::*;
 use chrono::TimeDelta;
-use durward_core::approval::{ApprovalRequirement, MAX_FACTOR_AGE, GrantedApproval, ApprovalSubject, ApproverRejection};
+use durward_core::approval::{
+    ApprovalRequirement, ApprovalSubject, ApproverRejection, GrantedApproval, MAX_FACTOR_AGE,
+};
 use durward_core::decision::{Decision, Reason};
 use durward_core::namespaced_name::NamespacedName;
-use durward_core::policy::{EnforcementMode, CompiledOperation, Policy};
+use durward_core::policy::{CompiledOperation, EnforcementMode, Policy};
 use durward_core::principal::{Identity, Principal};
 use durward_core::risk::{Assurance, RiskLevel};
 use durward_core::snapshot::Snapshot;
@@ -18,7 +20,11 @@ const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
 const ONCALL: &str = "user:corporate/oncall";
 
 fn approvers() -> ApprovalRequirement {
-    ApprovalRequirement { by: vec![subject("oncall@corporate")], lasts: TimeDelta::minutes(30), policy_uid: "u1".into() }
+    ApprovalRequirement {
+        by: vec![subject("oncall@corporate")],
+        lasts: TimeDelta::minutes(30),
+        policy_uid: "u1".into(),
+    }
 }
 
 /// `purge` asks for an approval, `list` does not; the cart may both.
@@ -87,7 +93,8 @@ fn what_lacks_nothing_but_an_approval_says_so() {
 #[test]
 fn an_approval_counts_for_its_time_and_as_long_as_the_policy_says_now() {
     let counts = |from: i64, until: i64| {
-        let snapshot = approved(world([purging(EnforcementMode::Enforce)]), [(matter("purge", CART), given(from, until))]);
+        let snapshot =
+            approved(world([purging(EnforcementMode::Enforce)]), [(matter("purge", CART), given(from, until))]);
         let decision = ask(&snapshot, Some(&cart()), "DELETE /orders");
         let carried = decision.approval.and_then(|approval| approval.given);
         assert_eq!(decision.reason == Reason::Granted, carried == Some(given(from, until)));

@@ -3,8 +3,8 @@
 use crate::support::*;
 use chrono::TimeDelta;
 use durward_core::decision::{Challenge, Reason};
-use durward_core::policy::{CompiledOperation, Policy, AuthenticationMethod};
-use durward_core::principal::{Identity, CompletedStepUp};
+use durward_core::policy::{AuthenticationMethod, CompiledOperation, Policy};
+use durward_core::principal::{CompletedStepUp, Identity};
 use durward_core::risk::Assurance::{self, *};
 use durward_core::risk::RiskLevel::{self, *};
 use durward_core::snapshot::Snapshot;
@@ -71,9 +71,13 @@ fn a_second_factor_is_good_up_to_its_greatest_age() {
 
 #[test]
 fn the_greatest_age_is_the_operations_own() {
-    let quick =
-        CompiledOperation { risk: High, max_age: TimeDelta::seconds(1), ..operation("quick", &["GET /quick"], &["read"]) };
-    let slow = CompiledOperation { risk: High, max_age: TimeDelta::hours(24), ..operation("slow", &["GET /slow"], &["read"]) };
+    let quick = CompiledOperation {
+        risk: High,
+        max_age: TimeDelta::seconds(1),
+        ..operation("quick", &["GET /quick"], &["read"])
+    };
+    let slow =
+        CompiledOperation { risk: High, max_age: TimeDelta::hours(24), ..operation("slow", &["GET /slow"], &["read"]) };
     let grants = vec![grant("all", &["*"], &["read"])];
     let snapshot = world([Policy { operations: each([quick, slow]), grants: each(grants), ..policy("orders") }]);
     let caller = with_second_factor(Some(TimeDelta::minutes(2)));
@@ -162,7 +166,8 @@ fn a_second_factor_for_one_operation_counts_at_no_other() {
     let grants = vec![grant("all", &["*"], &["read"])];
     let operations = vec![high("pay", &["GET /pay"]), high("refund", &["GET /refund"])];
     let snapshot = world([Policy { operations: each(operations), grants: each(grants), ..policy("orders") }]);
-    let step_up = |age| CompletedStepUp { operation: "refund".into(), assurance: MultiFactor, authenticated_at: now() - age };
+    let step_up =
+        |age| CompletedStepUp { operation: "refund".into(), assurance: MultiFactor, authenticated_at: now() - age };
     let caller = |age| Identity { step_up: Some(step_up(age)), ..caller(USER, Bearer) };
     let fresh = caller(TimeDelta::minutes(1));
     assert!(ask(&snapshot, Some(&fresh), "GET /refund").allowed());

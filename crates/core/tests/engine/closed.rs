@@ -5,8 +5,8 @@ use crate::support::*;
 use durward_core::decision::Reason;
 use durward_core::digest::Digest;
 use durward_core::kubernetes::{ApiCall, ApiPattern, Verb};
-use durward_core::pods::{NotEntitled, ServicePods, LabelMatcher};
-use durward_core::policy::{EnforcementMode, CompiledOperation, Policy};
+use durward_core::pods::{LabelMatcher, NotEntitled, ServicePods};
+use durward_core::policy::{CompiledOperation, EnforcementMode, Policy};
 use durward_core::principal::Principal;
 use durward_core::request::{Call, Request, ServiceTarget};
 use durward_core::rights::CallerSet;
@@ -86,7 +86,8 @@ fn no_token_and_no_search_goes_by_what_is_left() {
 
 #[test]
 fn kubernetes_operations_stay_governed_and_are_refused() {
-    let shells = CompiledOperation { kubernetes: vec![pattern("pods", "attach")], ..operation("attach", &[], &["read"]) };
+    let shells =
+        CompiledOperation { kubernetes: vec![pattern("pods", "attach")], ..operation("attach", &[], &["read"]) };
     let shells = Policy { operations: each([shells]), ..orders() };
     let narrow = Policy { forgotten: Some(vec![pattern("pods", "exec")]), ..lost() };
     let closed = world([shells, narrow]);
@@ -128,7 +129,8 @@ fn the_policy_that_closes_a_service_can_be_mended_and_nothing_else_on_that_way()
 #[test]
 fn pods_keep_their_identities_unless_it_was_denied_by_name() {
     const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
-    let pods = ServicePods { selector: LabelMatcher::default(), ttl: durward_core::pods::DEFAULT_TTL, dns_names: Vec::new() };
+    let pods =
+        ServicePods { selector: LabelMatcher::default(), ttl: durward_core::pods::DEFAULT_TTL, dns_names: Vec::new() };
     let orders = Policy { pods: Some(pods), ..orders() };
     let minted = |lost: Policy| {
         let snapshot = world([orders.clone(), lost]);

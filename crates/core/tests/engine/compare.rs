@@ -5,7 +5,9 @@ use crate::support::*;
 use chrono::TimeDelta;
 use durward_core::compare::{Effect, compare};
 use durward_core::decision::Reason;
-use durward_core::policy::{CompiledDenial, CompiledGrant, EnforcementMode, CompiledOperation, Policy, AuthenticationMethod};
+use durward_core::policy::{
+    AuthenticationMethod, CompiledDenial, CompiledGrant, CompiledOperation, EnforcementMode, Policy,
+};
 use durward_core::risk::RiskLevel;
 use proptest::prelude::*;
 
@@ -24,8 +26,11 @@ fn changes(old: Policy, new: Policy) -> Vec<String> {
 
 #[test]
 fn grants_and_denials_are_compared() {
-    let with =
-        |grants: Vec<CompiledGrant>, denials: Vec<CompiledDenial>| Policy { grants: each(grants), denials: each(denials), ..orders() };
+    let with = |grants: Vec<CompiledGrant>, denials: Vec<CompiledDenial>| Policy {
+        grants: each(grants),
+        denials: each(denials),
+        ..orders()
+    };
     let read = || grant("read", &["user:corporate/alice"], &["read"]);
     let nothing = || with(vec![], vec![]);
     assert_eq!(changes(nothing(), nothing()), Vec::<String>::new());

@@ -233,8 +233,10 @@ fn sources_that_nest_without_seeming_to_are_refused_or_read() {
         "principal.id".to_owned() + &".contains('a')".repeat(140),
     ] {
         if let Ok(condition) = Condition::compile(&deep) {
-            let grants =
-                vec![durward_core::policy::CompiledGrant { when: Some(condition.into()), ..grant("g", &["*"], &["read"]) }];
+            let grants = vec![durward_core::policy::CompiledGrant {
+                when: Some(condition.into()),
+                ..grant("g", &["*"], &["read"])
+            }];
             let _ = ask(&world([Policy { grants: each(grants), ..orders() }]), Some(&alice()), "GET /orders");
         }
     }

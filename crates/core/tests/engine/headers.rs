@@ -25,7 +25,8 @@ fn said(headers: &[(&str, &str)]) -> StatedEvidence {
 fn decided(grant: Option<&str>, denial: Option<&str>, evidence: &StatedEvidence) -> Decision {
     let when = |source: Option<&str>| source.map(|source| reading(source).expect(source));
     let grants = each([CompiledGrant { when: when(grant), ..super::support::grant("a", &["*"], &["read"]) }]);
-    let denials = denial.map(|source| CompiledDenial { when: when(Some(source)), ..super::support::denial("b", &["*"]) });
+    let denials =
+        denial.map(|source| CompiledDenial { when: when(Some(source)), ..super::support::denial("b", &["*"]) });
     let snapshot = world([Policy { grants, denials: each(denials), ..orders() }]);
     decide(&snapshot, Some(&alice()), &Request { evidence, ..http("GET /orders") }, now())
 }
@@ -114,10 +115,21 @@ fn what_two_parsers_could_read_differently_fails() {
 #[test]
 fn where_nobody_knows_them_conditions_fail() {
     for source in [TENANT, "!('x-tenant' in request.headers)", "true || request.headers == {}"] {
-        assert_eq!(decided(Some(source), None, &StatedEvidence::default()).reason, Reason::InsufficientScope, "{source}");
-        assert_eq!(decided(None, Some(&format!("!({source})")), &StatedEvidence::default()).reason, Reason::Denied, "{source}");
+        assert_eq!(
+            decided(Some(source), None, &StatedEvidence::default()).reason,
+            Reason::InsufficientScope,
+            "{source}"
+        );
+        assert_eq!(
+            decided(None, Some(&format!("!({source})")), &StatedEvidence::default()).reason,
+            Reason::Denied,
+            "{source}"
+        );
     }
-    assert!(decided(None, Some("!has(request.method)"), &StatedEvidence::default()).allowed(), "others don't ask for them");
+    assert!(
+        decided(None, Some("!has(request.method)"), &StatedEvidence::default()).allowed(),
+        "others don't ask for them"
+    );
 }
 
 #[test]
@@ -161,7 +173,7 @@ fn outcomes_are_noted_and_can_take_the_place_of_headers() {
     );
 }
 
-/// HeaderValues that are nearly the ones that conditions read, with values that nearly count.
+/// Headers that are nearly the ones that conditions read, with values that nearly count.
 fn any_headers() -> impl Strategy<Value = Vec<(String, String)>> {
     let name = prop::sample::select(vec![
         "x-tenant",

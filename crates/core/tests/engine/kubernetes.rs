@@ -3,7 +3,7 @@
 use crate::support::*;
 use durward_core::decision::Reason;
 use durward_core::kubernetes::{ApiCall, ApiPattern, Verb};
-use durward_core::policy::{CompiledOperation, Policy, AuthenticationMethod};
+use durward_core::policy::{AuthenticationMethod, CompiledOperation, Policy};
 use durward_core::principal::Principal;
 use durward_core::request::{Call, Request, ServiceTarget};
 use durward_core::risk::{Assurance, RiskLevel};
@@ -96,7 +96,10 @@ fn the_pattern_that_says_most_is_the_operation() {
 
 #[test]
 fn users_of_the_api_server_need_no_way_in_but_scopes_and_assurance() {
-    let high = CompiledOperation { risk: RiskLevel::High, ..governs("debug", &["UPDATE pods/ephemeralcontainers"], &["admin"]) };
+    let high = CompiledOperation {
+        risk: RiskLevel::High,
+        ..governs("debug", &["UPDATE pods/ephemeralcontainers"], &["admin"])
+    };
     let policy = Policy {
         ways: [AuthenticationMethod::Provider("corporate".into())].into(),
         ..guard(vec![governs("exec", &["CONNECT pods/exec"], &["admin"]), high])

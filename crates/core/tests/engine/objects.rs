@@ -31,8 +31,12 @@ fn always() -> CompiledGrant {
 
 fn asked(snapshot: &durward_core::snapshot::Snapshot, evidence: &dyn Evidence) -> (Decision, bool) {
     let ada = Principal::assumed(caller("kube:ada", Assurance::Bearer));
-    let request =
-        Request { target: ServiceTarget::Audience("orders.shop"), call: Call::Kubernetes(CALL), source: None, evidence };
+    let request = Request {
+        target: ServiceTarget::Audience("orders.shop"),
+        call: Call::Kubernetes(CALL),
+        source: None,
+        evidence,
+    };
     let route = snapshot.route(&request);
     (route.decide(Some(&ada), now()), route.awaits_object(Some(&ada), now()))
 }
@@ -179,8 +183,12 @@ fn loops_take_so_many_steps() {
     let mut member = caller("kube:ada", Assurance::Bearer);
     member.groups = (0..2_000).map(|i| format!("group-{i}")).collect();
     let snapshot = world_of(vec![gives("principal.groups.exists(g, g == 'group-1999')")], vec![]);
-    let request =
-        Request { target: ServiceTarget::Audience("orders.shop"), call: Call::Kubernetes(CALL), source: None, evidence: &() };
+    let request = Request {
+        target: ServiceTarget::Audience("orders.shop"),
+        call: Call::Kubernetes(CALL),
+        source: None,
+        evidence: &(),
+    };
     assert!(snapshot.decide(Some(&Principal::assumed(member)), &request, now()).allowed());
 }
 

@@ -2,7 +2,7 @@
 
 use crate::support::*;
 use durward_core::decision::{Challenge, Decision, Reason};
-use durward_core::policy::{CompiledGrant, EnforcementMode, CompiledOperation, Policy, AuthenticationMethod};
+use durward_core::policy::{AuthenticationMethod, CompiledGrant, CompiledOperation, EnforcementMode, Policy};
 use durward_core::principal::Identity;
 use durward_core::request::{Call, Request, ServiceTarget};
 use durward_core::risk::Assurance;
@@ -39,7 +39,9 @@ fn a_granted_request_names_its_grant() {
 #[test]
 fn an_unknown_service_is_the_first_to_be_found_out() {
     let snapshot = world([orders()]);
-    for target in [ServiceTarget::Host("invoices.shop.svc"), ServiceTarget::Host("not a host"), ServiceTarget::Audience("orders")] {
+    for target in
+        [ServiceTarget::Host("invoices.shop.svc"), ServiceTarget::Host("not a host"), ServiceTarget::Audience("orders")]
+    {
         let request = Request { target, ..http("GET /../orders") };
         let expected = Decision { service: None, ..unrouted(Reason::NoPolicy) };
         assert_eq!(decide(&snapshot, None, &request, now()), expected);
@@ -129,8 +131,10 @@ fn a_policy_without_ways_in_lets_nobody_in() {
 #[test]
 fn a_denial_wins_over_every_grant() {
     let everything = grant("everything", &["*", "@corporate", "user:corporate/alice"], &["read", "refund"]);
-    let denials =
-        vec![durward_core::policy::CompiledDenial { reason: Some("on leave".into()), ..denial("leave", &["@corporate"]) }];
+    let denials = vec![durward_core::policy::CompiledDenial {
+        reason: Some("on leave".into()),
+        ..denial("leave", &["@corporate"])
+    }];
     let snapshot = world([Policy { grants: each([everything]), denials: each(denials), ..orders() }]);
     let expected = Decision {
         rules: vec!["shop/orders/denials/leave".into()],

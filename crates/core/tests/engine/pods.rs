@@ -3,7 +3,7 @@
 use crate::support::*;
 use chrono::TimeDelta;
 use durward_core::namespaced_name::NamespacedName;
-use durward_core::pods::{DEFAULT_TTL, CertificateEntitlement, ServicePods, LabelRequirement, LabelMatcher};
+use durward_core::pods::{CertificateEntitlement, DEFAULT_TTL, LabelMatcher, LabelRequirement, ServicePods};
 use durward_core::policy::{CompiledDenial, EnforcementMode, Policy};
 use durward_core::snapshot::Snapshot;
 use std::collections::BTreeMap;
@@ -19,8 +19,11 @@ fn app(name: &str) -> LabelMatcher {
 }
 
 fn about(name: &str, selector: LabelMatcher, ttl: i64, dns: &[&str]) -> Policy {
-    let pods =
-        ServicePods { selector, ttl: TimeDelta::hours(ttl), dns_names: dns.iter().map(|name| Arc::from(*name)).collect() };
+    let pods = ServicePods {
+        selector,
+        ttl: TimeDelta::hours(ttl),
+        dns_names: dns.iter().map(|name| Arc::from(*name)).collect(),
+    };
     Policy { audience: format!("{name}.shop").into(), hosts: vec![], pods: Some(pods), ..policy(name) }
 }
 
@@ -89,7 +92,8 @@ fn a_rule_that_names_the_service_account_is_about_its_pods_wherever_they_live() 
 #[test]
 fn a_workload_that_its_own_namespace_denies_by_name_is_minted_nothing() {
     const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
-    let cart = |denial: CompiledDenial| world([Policy { denials: each([denial]), ..about("cart", app("cart"), 1, &[]) }]);
+    let cart =
+        |denial: CompiledDenial| world([Policy { denials: each([denial]), ..about("cart", app("cart"), 1, &[]) }]);
     let rule = "shop/orders/denials/stop";
     let minted = |denial: CompiledDenial, who: &str, namespace: &str| {
         let minted = cart(denial).minting(&id(who), namespace, &labels("app=cart"));
@@ -101,7 +105,10 @@ fn a_workload_that_its_own_namespace_denies_by_name_is_minted_nothing() {
     for (denial, why) in [
         (denial("stop", &["*"]), "who denies everybody closes a service"),
         (denial_when("stop", &[CART], "request.method == 'GET'"), "a condition is about requests"),
-        (CompiledDenial { mode: EnforcementMode::Audit, ..denial("stop", &[CART]) }, "what is only recorded stops nobody"),
+        (
+            CompiledDenial { mode: EnforcementMode::Audit, ..denial("stop", &[CART]) },
+            "what is only recorded stops nobody",
+        ),
         (denial("stop", &[WEB]), "somebody else"),
     ] {
         assert_eq!(minted(denial, CART, "shop"), Ok(()), "{why}");

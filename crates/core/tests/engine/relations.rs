@@ -1,4 +1,4 @@
-//! TypeRelations between callers and objects: what each rule of a model means, its limits, and what a grant makes of it.
+//! Relations between callers and objects: what each rule of a model means, its limits, and what a grant makes of it.
 
 use crate::support::*;
 use durward_core::condition::Truth;
@@ -6,24 +6,30 @@ use durward_core::decide::RuleOutcome;
 use durward_core::decision::Reason;
 use durward_core::policy::{CompiledGrant, Policy};
 use durward_core::principal::{Identity, Principal};
-use durward_core::relations::{RelationModel, RelationQuestion, RelationBackend, TypeRelations, RelationRule, OpenFgaStore, RelationTuple, TupleIndex};
+use durward_core::relations::{
+    CompiledRelationRule, OpenFgaStore, RelationBackend, RelationModel, RelationQuestion, RelationTuple, TupleIndex,
+    TypeRelations,
+};
 use durward_core::request::{Call, Request, ServiceTarget};
 use durward_core::risk::Assurance;
 use durward_core::snapshot::Snapshot;
 
-pub fn computed(relation: &str) -> RelationRule {
-    RelationRule::Computed(relation.into())
+pub fn computed(relation: &str) -> CompiledRelationRule {
+    CompiledRelationRule::Computed(relation.into())
 }
 
-pub fn from(from: &str, relation: &str) -> RelationRule {
-    RelationRule::From { from: from.into(), relation: relation.into() }
+pub fn from(from: &str, relation: &str) -> CompiledRelationRule {
+    CompiledRelationRule::From { from: from.into(), relation: relation.into() }
 }
 
-pub fn but_not(base: RelationRule, other: RelationRule) -> RelationRule {
-    RelationRule::Exclusion(Box::new(base), vec![other])
+pub fn but_not(base: CompiledRelationRule, other: CompiledRelationRule) -> CompiledRelationRule {
+    CompiledRelationRule::Exclusion(Box::new(base), vec![other])
 }
 
-pub fn kind(name: &str, relations: impl IntoIterator<Item = (&'static str, RelationRule)>) -> (std::sync::Arc<str>, TypeRelations) {
+pub fn kind(
+    name: &str,
+    relations: impl IntoIterator<Item = (&'static str, CompiledRelationRule)>,
+) -> (std::sync::Arc<str>, TypeRelations) {
     (name.into(), relations.into_iter().map(|(name, rule)| (name.into(), rule)).collect())
 }
 
@@ -31,7 +37,11 @@ pub fn kind(name: &str, relations: impl IntoIterator<Item = (&'static str, Relat
 pub fn tuple(text: &str) -> RelationTuple {
     let (object, rest) = text.split_once('#').expect(text);
     let (relation, subject) = rest.split_once('@').expect(text);
-    RelationTuple { object: object.parse().expect(text), relation: relation.into(), subject: subject.parse().expect(text) }
+    RelationTuple {
+        object: object.parse().expect(text),
+        relation: relation.into(),
+        subject: subject.parse().expect(text),
+    }
 }
 
 pub fn tuples(texts: &[&str]) -> TupleIndex {
@@ -42,17 +52,24 @@ pub fn tuples(texts: &[&str]) -> TupleIndex {
 
 fn documents() -> RelationModel {
     RelationModel::new([
-        kind("folder", [("viewer", RelationRule::This), ("parent", RelationRule::This)]),
+        kind("folder", [("viewer", CompiledRelationRule::This), ("parent", CompiledRelationRule::This)]),
         kind(
             "doc",
             [
-                ("owner", RelationRule::This),
-                ("parent", RelationRule::This),
-                ("banned", RelationRule::This),
-                ("auditor", RelationRule::This),
-                ("viewer", RelationRule::Union(vec![RelationRule::This, computed("owner"), from("parent", "viewer")])),
+                ("owner", CompiledRelationRule::This),
+                ("parent", CompiledRelationRule::This),
+                ("banned", CompiledRelationRule::This),
+                ("auditor", CompiledRelationRule::This),
+                (
+                    "viewer",
+                    CompiledRelationRule::Union(vec![
+                        CompiledRelationRule::This,
+                        computed("owner"),
+                        from("parent", "viewer"),
+                    ]),
+                ),
                 ("reader", but_not(computed("viewer"), computed("banned"))),
-                ("checked", RelationRule::Intersection(vec![computed("viewer"), computed("auditor")])),
+                ("checked", CompiledRelationRule::Intersection(vec![computed("viewer"), computed("auditor")])),
             ],
         ),
     ])
@@ -123,8 +140,13 @@ fn a_cycle_is_a_no_and_does_not_hide_a_yes() {
 
 #[test]
 fn what_is_excluded_by_itself_fails() {
-    let model =
-        RelationModel::new([kind("doc", [("viewer", but_not(RelationRule::This, from("parent", "viewer"))), ("parent", RelationRule::This)])]);
+    let model = RelationModel::new([kind(
+        "doc",
+        [
+            ("viewer", but_not(CompiledRelationRule::This, from("parent", "viewer"))),
+            ("parent", CompiledRelationRule::This),
+        ],
+    )]);
     let stated = tuples(&["doc:1#viewer@*", "doc:1#parent@doc:2", "doc:2#viewer@*", "doc:2#parent@doc:1"]);
     let truth = stated.check(&model, "doc:1", "viewer", &alice());
     assert!(matches!(&truth, Truth::Failed(why) if why.contains("excluded by itself")), "{truth:?}");
@@ -146,7 +168,11 @@ fn nested(groups: usize) -> Vec<String> {
 fn limits_fail_and_never_allow() {
     let model = RelationModel::new([kind(
         "doc",
-        [("owner", RelationRule::This), ("viewer", RelationRule::This), ("others", but_not(computed("owner"), computed("viewer")))],
+        [
+            ("owner", CompiledRelationRule::This),
+            ("viewer", CompiledRelationRule::This),
+            ("others", but_not(computed("owner"), computed("viewer"))),
+        ],
     )]);
     let ask = |stated: &[String], relation: &str| {
         let stated: Vec<&str> = stated.iter().map(String::as_str).collect();
@@ -248,13 +274,16 @@ fn nobody_passes_by_an_exclusion_where_some_tuples_are_not_known() {
 fn orders_by_relation() -> Policy {
     let relation = |text: &str| Some(text.parse().expect(text));
     Policy {
-        relations: RelationModel::new([kind("order", [("viewer", RelationRule::This)])]),
+        relations: RelationModel::new([kind("order", [("viewer", CompiledRelationRule::This)])]),
         relation_engine: Default::default(),
         operations: each([
             operation("get", &["GET /orders/{id}"], &["read"]),
             operation("list", &["GET /orders"], &["read"]),
         ]),
-        grants: each([CompiledGrant { relation: relation("order:{id}#viewer"), ..grant("viewers", &["*"], &["read"]) }]),
+        grants: each([CompiledGrant {
+            relation: relation("order:{id}#viewer"),
+            ..grant("viewers", &["*"], &["read"])
+        }]),
         ..policy("orders")
     }
 }

@@ -4,9 +4,9 @@ use crate::any_world::{REQUESTS, any_caller, any_policies};
 use crate::support::*;
 use durward_core::decision::Reason;
 use durward_core::near::Mismatch;
-use durward_core::policy::{CompiledGrant, CompiledOperation, Policy, AuthenticationMethod};
+use durward_core::policy::{AuthenticationMethod, CompiledGrant, CompiledOperation, Policy};
 use durward_core::principal::{Identity, PrincipalId};
-use durward_core::rights::{Permission, AccessRight, CallerSet};
+use durward_core::rights::{AccessRight, CallerSet, Permission};
 use durward_core::risk::{Assurance, RiskLevel};
 use proptest::prelude::*;
 
@@ -30,7 +30,11 @@ fn a_right_is_what_rules_give_and_take() {
         (with(vec![grant("a", &["*"], &both)]), named("*"), Permission::Yes),
         (with(vec![grant("a", &["*"], &both)]), CallerSet::Anybody, Permission::No),
         (with(vec![grant("a", &["*"], &["read"])]), alice.clone(), Permission::No),
-        (with(vec![grant("a", &["*"], &["read"]), grant("b", &["@corporate"], &["refund"])]), alice.clone(), Permission::Yes),
+        (
+            with(vec![grant("a", &["*"], &["read"]), grant("b", &["@corporate"], &["refund"])]),
+            alice.clone(),
+            Permission::Yes,
+        ),
         (with(vec![grant("a", &["user:corporate/alice"], &both)]), named("@corporate"), Permission::If),
         (with(vec![grant("a", &["user:corporate/alice"], &both)]), named("@partners"), Permission::No),
         (with(vec![grant("a", &["clerks@corporate"], &both)]), alice.clone(), Permission::If),
@@ -39,7 +43,11 @@ fn a_right_is_what_rules_give_and_take() {
         (with(vec![grant_when("a", &["*"], &both, "true")]), alice.clone(), Permission::If),
         (with(vec![CompiledGrant { from_token: true, ..grant("a", &["*"], &both) }]), alice.clone(), Permission::If),
         (with(vec![grant("a", &["*"], &both)]), named("key:partners/acme"), Permission::No),
-        (Policy { ways: [AuthenticationMethod::Workload].into(), ..with(vec![grant("a", &["*"], &both)]) }, alice.clone(), Permission::No),
+        (
+            Policy { ways: [AuthenticationMethod::Workload].into(), ..with(vec![grant("a", &["*"], &both)]) },
+            alice.clone(),
+            Permission::No,
+        ),
         (
             Policy { denials: each([denial("d", &["@corporate"])]), ..with(vec![grant("a", &["*"], &both)]) },
             alice.clone(),
@@ -49,8 +57,9 @@ fn a_right_is_what_rules_give_and_take() {
         let right = right(policy, &who);
         assert_eq!(right.can, can, "{who}: {right:?}");
     }
-    let known =
-        |groups: &[&str]| CallerSet::Known(id("user:corporate/alice"), groups.iter().map(|g| (*g).to_owned()).collect());
+    let known = |groups: &[&str]| {
+        CallerSet::Known(id("user:corporate/alice"), groups.iter().map(|g| (*g).to_owned()).collect())
+    };
     let clerks = || with(vec![grant("a", &["clerks@corporate"], &both)]);
     assert_eq!(right(clerks(), &known(&["clerks"])).can, Permission::Yes);
     assert_eq!(right(clerks(), &known(&["others"])).can, Permission::No);
@@ -119,7 +128,7 @@ fn another_host_is_told() {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(192) })]
 
-    /// CallerSet never may is never let in, and who always may never lacks a scope.
+    /// Who never may is never let in, and who always may never lacks a scope.
     #[test]
     fn a_right_agrees_with_every_decision(policies in any_policies(), caller in any_caller()) {
         let snapshot = world(policies);

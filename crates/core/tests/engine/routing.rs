@@ -3,7 +3,7 @@
 use crate::support::*;
 use durward_core::decision::Reason;
 use durward_core::path::PathPattern;
-use durward_core::policy::{HttpPattern, CompiledOperation, Policy};
+use durward_core::policy::{CompiledOperation, HttpPattern, Policy};
 use durward_core::request::{Call, Request, ServiceTarget};
 use durward_core::snapshot::Snapshot;
 use std::collections::BTreeMap;
@@ -191,8 +191,9 @@ fn an_operation_can_be_asked_for_by_name() {
 #[test]
 fn a_host_is_found_in_every_spelling_and_no_other_host_is() {
     let snapshot = world([orders()]);
-    let reason =
-        |host| decide(&snapshot, None, &Request { target: ServiceTarget::Host(host), ..http("GET /healthz") }, now()).reason;
+    let reason = |host| {
+        decide(&snapshot, None, &Request { target: ServiceTarget::Host(host), ..http("GET /healthz") }, now()).reason
+    };
     for host in [HOST, "ORDERS.shop.SVC", "orders.shop.svc.", "orders.shop.svc:8080", "Orders.Shop.Svc.:1"] {
         assert_eq!(reason(host), Reason::Public, "{host}");
     }

@@ -4,7 +4,7 @@ use crate::support::*;
 use durward_core::decision::Reason;
 use durward_core::digest::Digest;
 use durward_core::host::Host;
-use durward_core::policy::{Policy, AuthenticationMethod};
+use durward_core::policy::{AuthenticationMethod, Policy};
 use durward_core::service::CompiledService;
 use durward_core::snapshot::Snapshot;
 use std::sync::Arc;
@@ -37,8 +37,10 @@ fn operations_grants_hosts_and_ways_unite() {
     assert_eq!(service.key(), &service_key());
 
     let snapshot = world([a, b]);
-    let request =
-        durward_core::request::Request { target: durward_core::request::ServiceTarget::Host("b.shop"), ..http("GET /two") };
+    let request = durward_core::request::Request {
+        target: durward_core::request::ServiceTarget::Host("b.shop"),
+        ..http("GET /two")
+    };
     assert!(decide(&snapshot, Some(&alice()), &request, now()).allowed());
     let ways: Vec<String> = snapshot.route(&request).expects().unwrap().1.iter().map(ToString::to_string).collect();
     assert_eq!(ways, ["provider partners", "workload", "provider corporate"]);

@@ -1,7 +1,7 @@
 //! Whom a rule is for: each kind of subject, and those who are almost one.
 
 use crate::support::*;
-use durward_core::pods::{LabelRequirement, LabelMatcher};
+use durward_core::pods::{LabelMatcher, LabelRequirement};
 use durward_core::policy::{CompiledGrant, Labels, Policy, SpiffePattern, SubjectMatcher};
 use durward_core::principal::Identity;
 use durward_core::risk::Assurance;
@@ -13,7 +13,8 @@ fn payments() -> Labels {
 
 /// Whether a grant to this subject lets the caller list orders; namespace `billing` is labelled `team=payments`.
 fn lets_in(subject: &SubjectMatcher, caller: &Identity) -> bool {
-    let grants = vec![CompiledGrant { to: [subject.clone()].into(), ..grant("g", &["key:partners/nobody"], &["read"]) }];
+    let grants =
+        vec![CompiledGrant { to: [subject.clone()].into(), ..grant("g", &["key:partners/nobody"], &["read"]) }];
     let federated = durward_core::policy::AuthenticationMethod::Provider("federated".into());
     let ways = orders().ways.iter().cloned().chain([federated]).collect();
     let mut snapshot = world([Policy { grants: each(grants), ways, ..orders() }]);
@@ -50,14 +51,16 @@ fn every_service_account_of_a_namespace() {
 #[test]
 fn namespaces_by_label() {
     let requirements = vec![LabelRequirement::In("team".into(), ["payments".into()].into())];
-    let labelled = SubjectMatcher::Namespaces { trust_domain: "cluster.local".into(), labels: LabelMatcher { requirements } };
+    let labelled =
+        SubjectMatcher::Namespaces { trust_domain: "cluster.local".into(), labels: LabelMatcher { requirements } };
     assert!(lets_in(&labelled, &workload("spiffe://cluster.local/ns/billing/sa/a")));
     assert!(!lets_in(&labelled, &workload("spiffe://cluster.local/ns/shop/sa/a")));
     assert!(!lets_in(&labelled, &workload("spiffe://cluster.local/ns/unknown/sa/a")));
     assert!(!lets_in(&labelled, &foreign("spiffe://partner.example/ns/billing/sa/a")));
     // a Namespace of which nothing is known has no labels, not even missing ones
     let requirements = vec![LabelRequirement::DoesNotExist("team".into())];
-    let unlabelled = SubjectMatcher::Namespaces { trust_domain: "cluster.local".into(), labels: LabelMatcher { requirements } };
+    let unlabelled =
+        SubjectMatcher::Namespaces { trust_domain: "cluster.local".into(), labels: LabelMatcher { requirements } };
     assert!(lets_in(&unlabelled, &workload("spiffe://cluster.local/ns/shop/sa/a")));
     assert!(!lets_in(&unlabelled, &workload("spiffe://cluster.local/ns/unknown/sa/a")));
 }
@@ -120,7 +123,7 @@ fn claims_that_all_equal() {
 
 #[test]
 fn rights_know_subjects_that_stand_for_many() {
-    use durward_core::rights::{Permission, CallerSet};
+    use durward_core::rights::{CallerSet, Permission};
     let namespace = || SubjectMatcher::Namespace { trust_domain: "cluster.local".into(), namespace: "billing".into() };
     let labels = LabelMatcher { requirements: vec![LabelRequirement::Exists("team".into())] };
     let labelled = || SubjectMatcher::Namespaces { trust_domain: "cluster.local".into(), labels: labels.clone() };

@@ -7,7 +7,10 @@ use durward_core::digest::Digest;
 use durward_core::host::Host;
 use durward_core::namespaced_name::NamespacedName;
 use durward_core::path::{Method, PathPattern};
-use durward_core::policy::{CompiledDenial, CompiledGrant, HttpPattern, EnforcementMode, CompiledOperation, Policy, SubjectMatcher, AuthenticationMethod};
+use durward_core::policy::{
+    AuthenticationMethod, CompiledDenial, CompiledGrant, CompiledOperation, EnforcementMode, HttpPattern, Policy,
+    SubjectMatcher,
+};
 use durward_core::principal::{Identity, Principal, PrincipalId};
 use durward_core::relations::RelationModel;
 use durward_core::request::{Call, Request, ServiceTarget};
@@ -29,7 +32,12 @@ pub fn policy(name: &str) -> Policy {
         hosts: vec![Host::parse(HOST).unwrap()],
         pods: None,
         tokens: TokenSettings::default(),
-        ways: [AuthenticationMethod::Workload, AuthenticationMethod::Provider("corporate".into()), AuthenticationMethod::Provider("partners".into())].into(),
+        ways: [
+            AuthenticationMethod::Workload,
+            AuthenticationMethod::Provider("corporate".into()),
+            AuthenticationMethod::Provider("partners".into()),
+        ]
+        .into(),
         operations: Vec::new(),
         relations: RelationModel::default(),
         relation_engine: Default::default(),

@@ -2,12 +2,14 @@
 
 use crate::support::*;
 use chrono::TimeDelta;
-use durward_core::policy::{CompiledDenial, CompiledGrant, EnforcementMode, CompiledOperation, Policy, AuthenticationMethod};
+use durward_core::policy::{
+    AuthenticationMethod, CompiledDenial, CompiledGrant, CompiledOperation, EnforcementMode, Policy,
+};
 use durward_core::principal::{Identity, Principal};
 use durward_core::relations::RelationTarget;
 use durward_core::risk::{Assurance, RiskLevel};
 use durward_core::scope::Scope;
-use durward_core::token::{TokenSignature, TokenScopes, TokenSettings};
+use durward_core::token::{TokenScopes, TokenSettings, TokenSignature};
 use std::collections::BTreeSet;
 
 const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
@@ -171,7 +173,11 @@ fn each_way_in_opens_its_own_policies_alone() {
     let operations = |name: &str, scope: &str| vec![operation(name, &[&format!("GET /{name}")], &[scope])];
     let grants = vec![grant("all", &["*"], &["read", "write"])];
     let mine = Policy { operations: each(operations("a", "read")), grants: each(grants), ..policy("a") };
-    let theirs = Policy { operations: each(operations("b", "write")), ways: [AuthenticationMethod::Workload].into(), ..policy("b") };
+    let theirs = Policy {
+        operations: each(operations("b", "write")),
+        ways: [AuthenticationMethod::Workload].into(),
+        ..policy("b")
+    };
     assert_eq!(carried([mine.clone(), theirs.clone()], &alice(), None), "read");
     assert_eq!(carried([mine, theirs], &caller(CART, Assurance::Bearer), None), "read write");
 }
@@ -184,7 +190,8 @@ fn the_scopes_of_the_callers_own_token_bound_what_goes_by_it() {
         ..alice()
     };
     let plain = || [granting(vec![grant("all", &["*"], &["read", "refund"])])];
-    let from_token = || [granting(vec![CompiledGrant { from_token: true, ..grant("all", &["*"], &["read", "refund"]) }])];
+    let from_token =
+        || [granting(vec![CompiledGrant { from_token: true, ..grant("all", &["*"], &["read", "refund"]) }])];
     assert_eq!(carried(from_token(), &own(None, false), None), "");
     assert_eq!(carried(from_token(), &own(Some(&["read", "admin"]), false), None), "read");
     assert_eq!(carried(plain(), &own(Some(&["read"]), false), None), "read refund");

@@ -1,4 +1,4 @@
-//! CallerSet may do an operation.
+//! Who may do an operation.
 
 use crate::support::*;
 use durward_core::policy::{CompiledGrant, Policy};
