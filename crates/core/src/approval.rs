@@ -3,13 +3,13 @@
 //! An approval is no grant. It makes up for nothing that is missing and no denial gives way to it: an operation that asks
 //! for one is open to those to whom it would be open without, once somebody else has agreed.
 
-use crate::decide::SKEW;
-use crate::decision::Challenge;
+use crate::authentication::CLOCK_SKEW;
+use crate::authentication::{AuthenticationMethod, Challenge};
 use crate::digest::Digest;
 use crate::namespaced_name::NamespacedName;
-use crate::policy::{AuthenticationMethod, SubjectMatcher};
 use crate::principal::{Principal, PrincipalId};
 use crate::risk::Assurance;
+use crate::subject::SubjectMatcher;
 use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -123,7 +123,8 @@ impl ApprovalRequirement {
         if person.id == *requester {
             return Err(ApproverRejection::Requester);
         }
-        let fresh = person.authenticated_at.map(|at| now - at).is_some_and(|age| age <= MAX_FACTOR_AGE && age >= -SKEW);
+        let fresh =
+            person.authenticated_at.map(|at| now - at).is_some_and(|age| age <= MAX_FACTOR_AGE && age >= -CLOCK_SKEW);
         if person.assurance < Assurance::MultiFactor || !fresh {
             return Err(ApproverRejection::NotFresh(Challenge {
                 assurance: Assurance::MultiFactor,

@@ -4,11 +4,11 @@
 //! a request that fits just these. Callers are compared by the names that rules give them; conditions are compared as
 //! texts, never evaluated.
 
-use crate::path::{ANY_METHOD, PathPattern};
-use crate::policy::{HttpPattern, SubjectMatcher};
+use crate::path::{ANY_METHOD, HttpPattern, PathPattern};
 use crate::rights::{AccessRight, CallerSet, Permission};
 use crate::service::{CompiledService, ServiceKey, ServiceOperation};
 use crate::snapshot::Snapshot;
+use crate::subject::SubjectMatcher;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 

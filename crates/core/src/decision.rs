@@ -1,14 +1,13 @@
 //! What was decided, and why.
 
 use crate::approval::{ApprovalSubject, GrantedApproval};
+use crate::authentication::Challenge;
 use crate::condition::{Condition, Truth};
 use crate::digest::Digest;
 use crate::namespaced_name::NamespacedName;
 use crate::policy::EnforcementMode;
-use crate::risk::Assurance;
 use crate::scope::Scope;
 use crate::service::ServiceKey;
-use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
@@ -69,18 +68,9 @@ impl fmt::Display for Reason {
     }
 }
 
-/// What would be good enough (RFC 9470).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Challenge {
-    /// The least assurance that is enough.
-    pub assurance: Assurance,
-    /// How fresh the authentication must be.
-    pub max_age: Option<TimeDelta>,
-}
-
 /// The approval that an operation asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Approval {
+pub struct RequiredApproval {
     /// What it is about.
     pub matter: ApprovalSubject,
     /// The one that carried an allow; `None` if there is none that counts.
@@ -120,7 +110,7 @@ pub struct Decision {
     /// What would be good enough, for [`Reason::AssuranceTooLow`].
     pub challenge: Option<Challenge>,
     /// The approval that the operation asks for, once the caller has all else.
-    pub approval: Option<Box<Approval>>,
+    pub approval: Option<Box<RequiredApproval>>,
     /// More about the reason, for audit and explanations; not for callers.
     pub detail: Option<String>,
     /// What was found by conditions that read what no record holds, in the order in which they were looked at.

@@ -10,6 +10,7 @@
 //! ```
 
 pub mod approval;
+pub mod authentication;
 pub mod compare;
 pub mod condition;
 pub mod decide;
@@ -17,10 +18,12 @@ pub mod decision;
 pub mod digest;
 pub mod evidence;
 pub mod host;
+pub mod interner;
 pub mod kubernetes;
+pub mod labels;
 mod lookup;
 pub mod namespaced_name;
-pub mod near;
+pub mod near_miss;
 pub mod path;
 pub mod pods;
 pub mod policy;
@@ -32,7 +35,7 @@ pub mod risk;
 mod routes;
 pub mod scope;
 pub mod service;
-pub mod sharing;
 pub mod snapshot;
+pub mod subject;
 pub mod token;
 pub mod who_can;

@@ -1,88 +1,18 @@
 //! Which pods policies are about, and the identity that those are minted.
 
 use crate::namespaced_name::NamespacedName;
-use crate::policy::{CompiledDenial, EnforcementMode, SubjectMatcher};
+use crate::policy::{CompiledDenial, EnforcementMode};
 use crate::principal::PrincipalId;
 use crate::service::CompiledService;
 use crate::snapshot::Snapshot;
+use crate::subject::SubjectMatcher;
 use chrono::TimeDelta;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::sync::Arc;
 use thiserror::Error;
 
 /// Lifetime of a certificate where no policy says.
 pub const DEFAULT_TTL: TimeDelta = TimeDelta::hours(1);
-
-/// Pods of a namespace, or Namespaces, by their labels (`metav1.LabelSelector`); without any requirement all of them.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct LabelMatcher {
-    /// All of these have to hold.
-    pub requirements: Vec<LabelRequirement>,
-}
-
-/// One demand on a label.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum LabelRequirement {
-    /// The label is there, with one of these values.
-    In(Arc<str>, BTreeSet<Arc<str>>),
-    /// The label is not there, or has another value.
-    NotIn(Arc<str>, BTreeSet<Arc<str>>),
-    /// The label is there.
-    Exists(Arc<str>),
-    /// The label is not there.
-    DoesNotExist(Arc<str>),
-}
-
-impl LabelRequirement {
-    /// The label.
-    #[must_use]
-    pub fn key(&self) -> &str {
-        match self {
-            Self::In(key, _) | Self::NotIn(key, _) | Self::Exists(key) | Self::DoesNotExist(key) => key,
-        }
-    }
-}
-
-impl fmt::Display for LabelMatcher {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = |values: &BTreeSet<Arc<str>>| values.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
-        let texts = self.requirements.iter().map(|requirement| match requirement {
-            LabelRequirement::In(key, values) => format!("{key} in ({})", list(values)),
-            LabelRequirement::NotIn(key, values) => format!("{key} notin ({})", list(values)),
-            LabelRequirement::Exists(key) => key.to_string(),
-            LabelRequirement::DoesNotExist(key) => format!("!{key}"),
-        });
-        let texts: Vec<String> = texts.collect();
-        f.write_str(if texts.is_empty() { "any labels" } else { "labels " })?;
-        f.write_str(&texts.join(", "))
-    }
-}
-
-impl LabelMatcher {
-    /// Whether what has these labels is one of them.
-    #[must_use]
-    pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
-        let get = |key: &Arc<str>| labels.get(key.as_ref()).map(String::as_str);
-        self.requirements.iter().all(|requirement| match requirement {
-            LabelRequirement::In(key, values) => get(key).is_some_and(|value| values.contains(value)),
-            LabelRequirement::NotIn(key, values) => get(key).is_none_or(|value| !values.contains(value)),
-            LabelRequirement::Exists(key) => get(key).is_some(),
-            LabelRequirement::DoesNotExist(key) => get(key).is_none(),
-        })
-    }
-}
-
-/// The pods that are a service, and what they are minted.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ServicePods {
-    /// Which.
-    pub selector: LabelMatcher,
-    /// Lifetime of their certificates, at most.
-    pub ttl: TimeDelta,
-    /// DNS names beside the SPIFFE ID.
-    pub dns_names: Vec<Arc<str>>,
-}
 
 /// What a pod is minted, and because of which policies.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,57 +1,24 @@
 //! A compiled policy: everything parsed, nothing left to look up but other policies of the same service.
 
 use crate::approval::ApprovalRequirement;
+use crate::authentication::AuthenticationMethod;
 use crate::condition::Condition;
 use crate::digest::Digest;
 use crate::host::Host;
 use crate::kubernetes::ApiPattern;
+use crate::labels::LabelMatcher;
 use crate::namespaced_name::NamespacedName;
-use crate::path::{Method, PathPattern};
-use crate::pods::{LabelMatcher, ServicePods};
-use crate::principal::{Identity, PrincipalId};
+use crate::path::HttpPattern;
 use crate::relations::{RelationBackend, RelationModel, RelationTarget};
 use crate::risk::RiskLevel;
 use crate::scope::Scope;
-use crate::token::TokenSettings;
+use crate::subject::SubjectMatcher;
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
-use thiserror::Error;
 
 /// Most scopes that one operation can require.
 pub const MAX_SCOPES: usize = 64;
-
-/// One accepted way in.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum AuthenticationMethod {
-    /// Certificates, JWT-SVIDs and service-account tokens of this trust domain.
-    Workload,
-    /// The `IdentityProvider` of this name.
-    Provider(Arc<str>),
-}
-
-impl AuthenticationMethod {
-    /// Whether `caller` came in this way.
-    #[must_use]
-    pub fn admits(&self, caller: &Identity) -> bool {
-        match self {
-            Self::Workload => caller.is_own_workload(),
-            Self::Provider(name) => caller.provider() == Some(name),
-        }
-    }
-}
-
-impl fmt::Display for AuthenticationMethod {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Workload => f.write_str("workload"),
-            Self::Provider(name) => write!(f, "provider {name}"),
-        }
-    }
-}
 
 /// Whether decisions are enforced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -61,15 +28,6 @@ pub enum EnforcementMode {
     Enforce,
     /// What is denied is recorded and let through.
     Audit,
-}
-
-/// Requests that are an operation.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct HttpPattern {
-    /// The method; `None` for any.
-    pub method: Option<Method>,
-    /// The path.
-    pub path: PathPattern,
 }
 
 /// One thing that can be done with a service.
@@ -91,183 +49,6 @@ pub struct CompiledOperation {
     pub approval: Option<Arc<ApprovalRequirement>>,
     /// Open to everybody.
     pub public: bool,
-}
-
-/// Some callers.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum SubjectMatcher {
-    /// Everybody who is authenticated.
-    Authenticated,
-    /// One principal.
-    Principal(PrincipalId),
-    /// Everybody whom this `IdentityProvider` vouches for.
-    Provider(Arc<str>),
-    /// The members of a group of this `IdentityProvider`.
-    Group {
-        /// Name of the provider.
-        provider: Arc<str>,
-        /// Name of the group.
-        group: Arc<str>,
-    },
-    /// Callers of this `IdentityProvider` with these attributes.
-    Claims {
-        /// Name of the provider.
-        provider: Arc<str>,
-        /// A group that they are in as well, if it says.
-        group: Option<Arc<str>>,
-        /// Attributes that are texts, and equal these.
-        claims: BTreeMap<Arc<str>, Arc<str>>,
-    },
-    /// Every service account of a namespace.
-    Namespace {
-        /// Trust domain of the cluster.
-        trust_domain: Arc<str>,
-        /// Name of the Namespace.
-        namespace: Arc<str>,
-    },
-    /// Every service account of the Namespaces with these labels.
-    Namespaces {
-        /// Trust domain of the cluster.
-        trust_domain: Arc<str>,
-        /// The labels.
-        labels: LabelMatcher,
-    },
-    /// Workloads by their SPIFFE IDs.
-    Spiffe(SpiffePattern),
-}
-
-/// Labels of a Namespace.
-pub type Labels = BTreeMap<String, String>;
-
-impl SubjectMatcher {
-    /// Whether `caller` is one of them; `labels` are those of its Namespace, if it is a workload of one that is known.
-    #[must_use]
-    pub fn includes(&self, caller: &Identity, labels: Option<&Labels>) -> bool {
-        match self {
-            Self::Claims { provider, group, claims } => {
-                let text = |name: &Arc<str>| caller.attributes.get(name.as_ref()).and_then(serde_json::Value::as_str);
-                caller.provider() == Some(provider)
-                    && group.as_ref().is_none_or(|group| caller.groups.contains(group.as_ref()))
-                    && claims.iter().all(|(name, value)| text(name) == Some(value))
-            }
-            Self::Namespace { trust_domain, namespace } => {
-                own_namespace(caller, trust_domain).is_some_and(|of| of == namespace)
-            }
-            Self::Namespaces { trust_domain, labels: wanted } => {
-                own_namespace(caller, trust_domain).is_some() && labels.is_some_and(|labels| wanted.selects(labels))
-            }
-            Self::Spiffe(pattern) => pattern.matches(&caller.id),
-            Self::Authenticated => true,
-            Self::Principal(id) => caller.id == *id,
-            Self::Provider(provider) => caller.provider() == Some(provider),
-            Self::Group { provider, group } => {
-                caller.provider() == Some(provider) && caller.groups.contains(group.as_ref())
-            }
-        }
-    }
-}
-
-impl fmt::Display for SubjectMatcher {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Authenticated => f.write_str("everybody authenticated"),
-            Self::Principal(id) => id.fmt(f),
-            Self::Provider(provider) => write!(f, "everybody of provider {provider}"),
-            Self::Group { provider, group } => write!(f, "group {group} of provider {provider}"),
-            Self::Claims { provider, group, claims } => {
-                match group {
-                    Some(group) => write!(f, "group {group} of provider {provider} with ")?,
-                    None => write!(f, "everybody of provider {provider} with ")?,
-                }
-                let claims = claims.iter().map(|(name, value)| format!("{name} = {value}"));
-                f.write_str(&claims.collect::<Vec<_>>().join(", "))
-            }
-            Self::Namespace { namespace, .. } => write!(f, "service accounts of namespace {namespace}"),
-            Self::Namespaces { labels, .. } => write!(f, "service accounts of namespaces with {labels}"),
-            Self::Spiffe(pattern) => pattern.fmt(f),
-        }
-    }
-}
-
-/// The namespace of a workload of our own.
-fn own_namespace<'c>(caller: &'c Identity, ours: &str) -> Option<&'c Arc<str>> {
-    match &caller.id {
-        PrincipalId::Workload { trust_domain, namespace, .. }
-            if caller.is_own_workload() && **trust_domain == *ours =>
-        {
-            Some(namespace)
-        }
-        _ => None,
-    }
-}
-
-/// SPIFFE IDs by segments; `*` stands for any one segment, never for a part of one or for several.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SpiffePattern {
-    /// Trust domain; no pattern spans two.
-    pub trust_domain: Arc<str>,
-    /// Segments of the path; `None` for any.
-    segments: Vec<Option<Arc<str>>>,
-}
-
-/// Why a text is no pattern over SPIFFE IDs.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("`{text}` is no pattern of SPIFFE IDs: {why}")]
-pub struct SpiffePatternError {
-    text: String,
-    why: String,
-}
-
-impl FromStr for SpiffePattern {
-    type Err = SpiffePatternError;
-
-    fn from_str(text: &str) -> Result<Self, SpiffePatternError> {
-        let error = |why: &str| SpiffePatternError { text: text.to_owned(), why: why.to_owned() };
-        let (trust_domain, path) = text
-            .strip_prefix("spiffe://")
-            .and_then(|rest| rest.split_once('/'))
-            .ok_or_else(|| error("write `spiffe://DOMAIN/SEGMENT/…`, with `*` for any one segment"))?;
-        let segments: Vec<Option<Arc<str>>> =
-            path.split('/').map(|segment| (segment != "*").then(|| segment.into())).collect();
-        if trust_domain.contains('*') {
-            return Err(error("no pattern spans trust domains; name one"));
-        }
-        if segments.iter().flatten().any(|segment| segment.contains('*')) {
-            return Err(error("`*` stands for a whole segment, not for a part of one"));
-        }
-        // what is left must be a SPIFFE ID once each `*` is one
-        let example = text.replace('*', "a").parse::<PrincipalId>();
-        example.map_err(|problem| error(problem.why()))?;
-        Ok(Self { trust_domain: trust_domain.into(), segments })
-    }
-}
-
-impl SpiffePattern {
-    /// Whether a principal is a workload with such an ID.
-    #[must_use]
-    pub fn matches(&self, id: &PrincipalId) -> bool {
-        let same = |segments: &[&str]| {
-            let fits =
-                |(wanted, segment): (&Option<Arc<str>>, &&str)| wanted.as_ref().is_none_or(|text| **text == **segment);
-            segments.len() == self.segments.len() && self.segments.iter().zip(segments).all(fits)
-        };
-        match id {
-            PrincipalId::Workload { trust_domain, namespace, service_account } => {
-                *trust_domain == self.trust_domain && same(&["ns", namespace, "sa", service_account])
-            }
-            PrincipalId::Spiffe { trust_domain, path } => {
-                *trust_domain == self.trust_domain && same(&path.split('/').skip(1).collect::<Vec<_>>())
-            }
-            _ => false,
-        }
-    }
-}
-
-impl fmt::Display for SpiffePattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "spiffe://{}", self.trust_domain)?;
-        self.segments.iter().try_for_each(|segment| write!(f, "/{}", segment.as_deref().unwrap_or("*")))
-    }
 }
 
 /// Scopes for some callers.
@@ -300,6 +81,43 @@ pub struct CompiledDenial {
     pub reason: Option<Arc<str>>,
     /// Mode of the policy that it comes from.
     pub mode: EnforcementMode,
+}
+
+/// The pods that are a service, and what they are minted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServicePods {
+    /// Which.
+    pub selector: LabelMatcher,
+    /// Lifetime of their certificates, at most.
+    pub ttl: TimeDelta,
+    /// DNS names beside the SPIFFE ID.
+    pub dns_names: Vec<Arc<str>>,
+}
+
+/// How a token is signed (RFC 7518, section 3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TokenSignature {
+    /// RSA, which every JWT library knows.
+    Rs256,
+    /// ECDSA on P-256.
+    Es256,
+}
+
+/// How access tokens for a service are made, as far as policies say it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TokenSettings {
+    /// How they are signed.
+    pub signature: Option<TokenSignature>,
+    /// How long they live at most.
+    pub ttl: Option<TimeDelta>,
+}
+
+impl TokenSettings {
+    /// What holds where another policy of the service says something too: the shorter life, and the first signature.
+    #[must_use]
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self { signature: self.signature.or(other.signature), ttl: self.ttl.into_iter().chain(other.ttl).min() }
+    }
 }
 
 /// A compiled policy.

@@ -2,7 +2,7 @@
 
 use crate::evidence::Evidence;
 use crate::kubernetes::ApiCall;
-use crate::service::Captures;
+use crate::path::Captures;
 use std::net::IpAddr;
 
 /// A request, as a door has read it.

@@ -4,13 +4,15 @@
 //! is [`Permission::If`], with what it depends on.
 
 use crate::approval::ApprovalRequirement;
+use crate::authentication::AuthenticationMethod;
 use crate::namespaced_name::NamespacedName;
-use crate::policy::{AuthenticationMethod, CompiledDenial, CompiledGrant, EnforcementMode, SubjectMatcher};
+use crate::policy::{CompiledDenial, CompiledGrant, EnforcementMode};
 use crate::principal::PrincipalId;
 use crate::risk::RiskLevel;
 use crate::scope::Scope;
 use crate::service::{CompiledService, ServiceOperation};
 use crate::snapshot::Snapshot;
+use crate::subject::SubjectMatcher;
 use chrono::TimeDelta;
 use std::collections::BTreeSet;
 use std::sync::Arc;

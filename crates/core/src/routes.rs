@@ -1,7 +1,6 @@
 //! From method and path to an operation: a tree of segments, searched from the most specific branch.
 
-use crate::path::{Ambiguity, Method, RequestPath, Segment};
-use crate::policy::HttpPattern;
+use crate::path::{Ambiguity, HttpPattern, Method, RequestPath, Segment};
 use std::borrow::Cow;
 use std::sync::Arc;
 

@@ -4,7 +4,7 @@ use crate::approval::{ApprovalRequirement, ApprovalSubject, GrantedApproval};
 use crate::digest::{ContentDigests, Digest};
 use crate::host::{Host, canonical_of_authority};
 use crate::kubernetes::ApiCall;
-use crate::policy::Labels;
+use crate::labels::Labels;
 use crate::principal::{Identity, PrincipalId};
 use crate::relations::{RelationTuple, TupleIndex};
 use crate::service::{CompiledService, ServiceKey};

@@ -6,42 +6,18 @@
 
 use crate::condition::{Condition, ConditionDependency, ConditionFacts, Truth};
 use crate::decide::{all_of, gives, good_enough, principal_fact};
-use crate::policy::{CompiledGrant, Labels, MAX_SCOPES};
+use crate::labels::Labels;
+use crate::path::Captures;
+use crate::policy::{CompiledGrant, MAX_SCOPES, TokenSettings};
 use crate::principal::{Identity, Principal};
 use crate::request::Call;
 use crate::risk::RiskLevel;
 use crate::scope::Scope;
-use crate::service::{Captures, CompiledService, ServiceOperation};
+use crate::service::{CompiledService, ServiceOperation};
 use cel::Value;
 use chrono::{DateTime, TimeDelta, Utc};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-
-/// How a token is signed (RFC 7518, section 3.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum TokenSignature {
-    /// RSA, which every JWT library knows.
-    Rs256,
-    /// ECDSA on P-256.
-    Es256,
-}
-
-/// How access tokens for a service are made, as far as policies say it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct TokenSettings {
-    /// How they are signed.
-    pub signature: Option<TokenSignature>,
-    /// How long they live at most.
-    pub ttl: Option<TimeDelta>,
-}
-
-impl TokenSettings {
-    /// What holds where another policy of the service says something too: the shorter life, and the first signature.
-    #[must_use]
-    pub(crate) fn and(self, other: Self) -> Self {
-        Self { signature: self.signature.or(other.signature), ttl: self.ttl.into_iter().chain(other.ttl).min() }
-    }
-}
 
 /// Scopes that a token may carry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

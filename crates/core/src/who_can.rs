@@ -2,11 +2,11 @@
 
 use crate::approval::ApprovalRequirement;
 use crate::namespaced_name::NamespacedName;
-use crate::policy::SubjectMatcher;
 use crate::risk::RiskLevel;
 use crate::scope::Scope;
 use crate::service::{CompiledService, ServiceOperation};
 use crate::snapshot::Snapshot;
+use crate::subject::SubjectMatcher;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 

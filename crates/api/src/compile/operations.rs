@@ -5,12 +5,13 @@ use crate::resources as spec;
 use chrono::TimeDelta;
 use durward_core::approval::ApprovalRequirement;
 use durward_core::kubernetes::{ApiPattern, Verb};
-use durward_core::path::{Method, PathPattern};
-use durward_core::policy::{CompiledOperation, HttpPattern, MAX_SCOPES, SubjectMatcher};
+use durward_core::path::{HttpPattern, Method, PathPattern};
+use durward_core::policy::{CompiledOperation, MAX_SCOPES};
 use durward_core::principal::{KUBERNETES, PrincipalId};
 use durward_core::risk::RiskLevel;
 use durward_core::scope::Scope;
 use durward_core::service::shadowed;
+use durward_core::subject::SubjectMatcher;
 use std::sync::Arc;
 
 /// Oldest second factor that is accepted where a policy does not say.

@@ -2,8 +2,8 @@
 
 use super::Compiler;
 use crate::resources as spec;
-use durward_core::policy::SubjectMatcher;
 use durward_core::principal::{PrincipalId, is_dns_label};
+use durward_core::subject::SubjectMatcher;
 use std::sync::Arc;
 
 const MAX_SUBJECTS: usize = 64;

@@ -2,10 +2,10 @@
 
 use crate::lint::{Code, Finding};
 use durward_core::namespaced_name::NamespacedName;
-use durward_core::policy::SubjectMatcher;
 use durward_core::rights::{CallerSet, Permission};
 use durward_core::service::CompiledService;
 use durward_core::snapshot::Snapshot;
+use durward_core::subject::SubjectMatcher;
 use std::collections::BTreeSet;
 
 /// Operations that nobody can call although their scopes are granted, each with the policy that declares it. `own` is the

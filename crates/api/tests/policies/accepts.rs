@@ -2,10 +2,11 @@
 
 use crate::support::*;
 use chrono::TimeDelta;
-use durward_core::policy::{AuthenticationMethod, EnforcementMode, SubjectMatcher};
+use durward_core::authentication::AuthenticationMethod;
+use durward_core::policy::{EnforcementMode, TokenSettings, TokenSignature};
 use durward_core::risk::RiskLevel;
 use durward_core::scope::Scope;
-use durward_core::token::{TokenSettings, TokenSignature};
+use durward_core::subject::SubjectMatcher;
 
 fn names<'s>(scopes: impl IntoIterator<Item = &'s Scope>) -> Vec<&'s str> {
     scopes.into_iter().map(Scope::as_str).collect()

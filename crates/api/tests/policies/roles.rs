@@ -2,7 +2,7 @@
 
 use crate::support::*;
 use durward_api::catalog::{Catalog, Change};
-use durward_core::policy::SubjectMatcher;
+use durward_core::subject::SubjectMatcher;
 
 /// The scopes that a grant of role `a` gives.
 fn given(roles: &str) -> String {

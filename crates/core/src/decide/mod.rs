@@ -10,29 +10,26 @@ pub use considered::{ExplainedRule, RuleOutcome};
 pub(crate) use facts::principal_fact;
 
 use crate::approval::ApprovalSubject;
+use crate::authentication::{AuthenticationMethod, CLOCK_SKEW, Challenge};
 use crate::condition::{Condition, ConditionFacts, JsonFields, Truth};
-use crate::decision::{Approval, Challenge, Decision, EvaluatedCondition, Reason};
+use crate::decision::{Decision, EvaluatedCondition, Reason, RequiredApproval};
 use crate::evidence::HeaderValues;
 use crate::namespaced_name::NamespacedName;
-use crate::path::{Ambiguity, PathPattern, RequestPath};
-use crate::policy::{
-    AuthenticationMethod, CompiledDenial, CompiledGrant, CompiledOperation, EnforcementMode, MAX_SCOPES, SubjectMatcher,
-};
+use crate::path::{Ambiguity, Captures, PathPattern, RequestPath};
+use crate::policy::{CompiledDenial, CompiledGrant, CompiledOperation, EnforcementMode, MAX_SCOPES};
 use crate::principal::{Identity, Principal};
 use crate::relations::{RelationAnswers, RelationBackend, RelationQuestions, RelationTarget};
 use crate::request::{Call, Request, ServiceTarget};
 use crate::risk::{Assurance, RiskLevel};
 use crate::scope::Scope;
-use crate::service::{Captures, CompiledService, GrantCandidate, ServiceOperation};
+use crate::service::{CompiledService, GrantCandidate, ServiceOperation};
 use crate::snapshot::Snapshot;
-use chrono::{DateTime, TimeDelta, Utc};
+use crate::subject::SubjectMatcher;
+use chrono::{DateTime, Utc};
 use facts::{RequestFacts, kubernetes_captures};
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock};
-
-/// Clock difference up to which an authentication "in the future" counts as just now.
-pub(crate) const SKEW: TimeDelta = TimeDelta::seconds(60);
 
 /// Why a closed service denies.
 const CLOSED: &str = "its service is closed, because the version that was in force is not known here";
@@ -287,7 +284,7 @@ impl<'s> Route<'s, '_> {
     }
 
     /// The approval that the operation asks for, with the one that counts now, if there is one.
-    fn approval(&self, facts: &RequestFacts<'_, '_>) -> Option<Box<Approval>> {
+    fn approval(&self, facts: &RequestFacts<'_, '_>) -> Option<Box<RequiredApproval>> {
         let RequestFacts { found: Found { operation, .. }, caller, now, .. } = facts;
         let approvers = operation.operation.approval.as_ref()?;
         let matter = ApprovalSubject {
@@ -297,7 +294,7 @@ impl<'s> Route<'s, '_> {
             principal: caller.id.clone(),
         };
         let given = self.snapshot.approval(&matter).filter(|given| given.counts(approvers.lasts, *now)).cloned();
-        Some(Box::new(Approval { matter, given }))
+        Some(Box::new(RequiredApproval { matter, given }))
     }
 
     /// A decision as far as the route says it.
@@ -422,7 +419,7 @@ pub(crate) fn good_enough(
     }
     let Some(max_age) = max_age else { return Ok(()) };
     match caller.authenticated_at.map(|at| now - at) {
-        Some(age) if age <= max_age && age >= -SKEW => Ok(()),
+        Some(age) if age <= max_age && age >= -CLOCK_SKEW => Ok(()),
         Some(age) => Err((
             challenge,
             format!("the second factor is {} s old, {} s are accepted", age.num_seconds(), max_age.num_seconds()),

@@ -23,7 +23,7 @@ pub use check::{ProofStep, RelationCheck};
 pub use engine::{
     OpenFgaStore, RelationAnswers, RelationBackend, RelationQuestion, RelationQuestions, Ulid, UlidError,
 };
-pub use model::{CompiledRelationRule, GROUP, RESERVED_TYPES, RelationModel, TypeRelations};
+pub use model::{CompiledRelationRule, GROUP, RelationModel, TypeRelations};
 pub use target::{RelationTarget, RelationTargetError};
-pub use tuple::{MEMBER, RelationObject, RelationTuple, TupleError, TupleSubject, is_relation_name};
+pub use tuple::{MEMBER, RESERVED_TYPES, RelationObject, RelationTuple, TupleError, TupleSubject, is_relation_name};
 pub use tuples::TupleIndex;

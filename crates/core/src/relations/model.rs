@@ -1,12 +1,11 @@
 //! The relation model of a service: how its relations come about.
 
+use super::tuple::MEMBER;
 use foldhash::fast::RandomState;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
-/// Kinds of principals, which are no types of objects.
-pub const RESERVED_TYPES: [&str; 4] = ["user", "key", "kube", "spiffe"];
 /// The type that every model has, with the plain relation `member`, unless it says otherwise.
 pub const GROUP: &str = "group";
 
@@ -82,7 +81,7 @@ impl RelationModel {
     pub fn rule(&self, kind: &str, relation: &str) -> Option<&CompiledRelationRule> {
         match self.types.get(kind) {
             Some(relations) => relations.get(relation),
-            None => (kind == GROUP && relation == super::MEMBER).then_some(&CompiledRelationRule::This),
+            None => (kind == GROUP && relation == MEMBER).then_some(&CompiledRelationRule::This),
         }
     }
 

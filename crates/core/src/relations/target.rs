@@ -1,8 +1,7 @@
 //! The object that a grant speaks of, filled in from a request.
 
-use super::model::RESERVED_TYPES;
-use super::tuple::is_relation_name;
-use crate::service::Captures;
+use super::tuple::{RESERVED_TYPES, is_relation_name};
+use crate::path::Captures;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;

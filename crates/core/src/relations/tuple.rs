@@ -1,12 +1,13 @@
 //! What a tuple says: `object # relation @ subject`.
 
-use super::model::RESERVED_TYPES;
 use crate::principal::PrincipalId;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 use thiserror::Error;
 
+/// Kinds of principals, which are no types of objects.
+pub const RESERVED_TYPES: [&str; 4] = ["user", "key", "kube", "spiffe"];
 /// The relation by which somebody belongs to a group.
 pub const MEMBER: &str = "member";
 /// Longest id of an object, in bytes.

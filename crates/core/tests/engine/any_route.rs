@@ -2,8 +2,8 @@
 
 use crate::support::*;
 use durward_core::decision::Reason;
-use durward_core::path::Segment;
-use durward_core::policy::{HttpPattern, Policy};
+use durward_core::path::{HttpPattern, Segment};
+use durward_core::policy::Policy;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 

@@ -2,11 +2,10 @@
 
 use crate::support::*;
 use chrono::TimeDelta;
+use durward_core::authentication::AuthenticationMethod;
 use durward_core::decide::{ExplainedRule, RuleOutcome};
 use durward_core::decision::Reason;
-use durward_core::policy::{
-    AuthenticationMethod, CompiledDenial, CompiledGrant, CompiledOperation, EnforcementMode, Policy,
-};
+use durward_core::policy::{CompiledDenial, CompiledGrant, CompiledOperation, EnforcementMode, Policy};
 use durward_core::principal::{Identity, Principal};
 use durward_core::risk::{Assurance, RiskLevel};
 use durward_core::scope::Scope;

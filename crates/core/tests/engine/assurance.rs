@@ -2,8 +2,9 @@
 
 use crate::support::*;
 use chrono::TimeDelta;
-use durward_core::decision::{Challenge, Reason};
-use durward_core::policy::{AuthenticationMethod, CompiledOperation, Policy};
+use durward_core::authentication::{AuthenticationMethod, Challenge};
+use durward_core::decision::Reason;
+use durward_core::policy::{CompiledOperation, Policy};
 use durward_core::principal::{CompletedStepUp, Identity};
 use durward_core::risk::Assurance::{self, *};
 use durward_core::risk::RiskLevel::{self, *};

@@ -5,13 +5,14 @@ use crate::support::*;
 use durward_core::decision::Reason;
 use durward_core::digest::Digest;
 use durward_core::kubernetes::{ApiCall, ApiPattern, Verb};
-use durward_core::pods::{LabelMatcher, NotEntitled, ServicePods};
-use durward_core::policy::{CompiledOperation, EnforcementMode, Policy};
+use durward_core::labels::LabelMatcher;
+use durward_core::path::Captures;
+use durward_core::pods::NotEntitled;
+use durward_core::policy::{CompiledOperation, EnforcementMode, Policy, ServicePods};
 use durward_core::principal::Principal;
 use durward_core::request::{Call, Request, ServiceTarget};
 use durward_core::rights::CallerSet;
 use durward_core::risk::Assurance;
-use durward_core::service::Captures;
 use durward_core::snapshot::Snapshot;
 use std::collections::BTreeMap;
 

@@ -3,11 +3,10 @@
 use crate::any_world::{REQUESTS, any_caller, any_policies};
 use crate::support::*;
 use chrono::TimeDelta;
+use durward_core::authentication::AuthenticationMethod;
 use durward_core::compare::{Effect, compare};
 use durward_core::decision::Reason;
-use durward_core::policy::{
-    AuthenticationMethod, CompiledDenial, CompiledGrant, CompiledOperation, EnforcementMode, Policy,
-};
+use durward_core::policy::{CompiledDenial, CompiledGrant, CompiledOperation, EnforcementMode, Policy};
 use durward_core::risk::RiskLevel;
 use proptest::prelude::*;
 

@@ -1,9 +1,10 @@
 //! Requests to the Kubernetes API.
 
 use crate::support::*;
+use durward_core::authentication::AuthenticationMethod;
 use durward_core::decision::Reason;
 use durward_core::kubernetes::{ApiCall, ApiPattern, Verb};
-use durward_core::policy::{AuthenticationMethod, CompiledOperation, Policy};
+use durward_core::policy::{CompiledOperation, Policy};
 use durward_core::principal::Principal;
 use durward_core::request::{Call, Request, ServiceTarget};
 use durward_core::risk::{Assurance, RiskLevel};

@@ -1,8 +1,9 @@
 //! The steps of a decision, each reached only when those before it had nothing to say.
 
 use crate::support::*;
-use durward_core::decision::{Challenge, Decision, Reason};
-use durward_core::policy::{AuthenticationMethod, CompiledGrant, CompiledOperation, EnforcementMode, Policy};
+use durward_core::authentication::{AuthenticationMethod, Challenge};
+use durward_core::decision::{Decision, Reason};
+use durward_core::policy::{CompiledGrant, CompiledOperation, EnforcementMode, Policy};
 use durward_core::principal::Identity;
 use durward_core::request::{Call, Request, ServiceTarget};
 use durward_core::risk::Assurance;

@@ -2,9 +2,10 @@
 
 use crate::support::*;
 use chrono::TimeDelta;
+use durward_core::labels::{LabelMatcher, LabelRequirement};
 use durward_core::namespaced_name::NamespacedName;
-use durward_core::pods::{CertificateEntitlement, DEFAULT_TTL, LabelMatcher, LabelRequirement, ServicePods};
-use durward_core::policy::{CompiledDenial, EnforcementMode, Policy};
+use durward_core::pods::{CertificateEntitlement, DEFAULT_TTL};
+use durward_core::policy::{CompiledDenial, EnforcementMode, Policy, ServicePods};
 use durward_core::snapshot::Snapshot;
 use std::collections::BTreeMap;
 use std::sync::Arc;

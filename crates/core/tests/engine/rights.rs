@@ -2,9 +2,10 @@
 
 use crate::any_world::{REQUESTS, any_caller, any_policies};
 use crate::support::*;
+use durward_core::authentication::AuthenticationMethod;
 use durward_core::decision::Reason;
-use durward_core::near::Mismatch;
-use durward_core::policy::{AuthenticationMethod, CompiledGrant, CompiledOperation, Policy};
+use durward_core::near_miss::Mismatch;
+use durward_core::policy::{CompiledGrant, CompiledOperation, Policy};
 use durward_core::principal::{Identity, PrincipalId};
 use durward_core::rights::{AccessRight, CallerSet, Permission};
 use durward_core::risk::{Assurance, RiskLevel};

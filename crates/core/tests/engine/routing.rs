@@ -2,8 +2,8 @@
 
 use crate::support::*;
 use durward_core::decision::Reason;
-use durward_core::path::PathPattern;
-use durward_core::policy::{CompiledOperation, HttpPattern, Policy};
+use durward_core::path::{HttpPattern, PathPattern};
+use durward_core::policy::{CompiledOperation, Policy};
 use durward_core::request::{Call, Request, ServiceTarget};
 use durward_core::snapshot::Snapshot;
 use std::collections::BTreeMap;

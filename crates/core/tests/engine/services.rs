@@ -1,10 +1,11 @@
 //! Policies that share a service, and snapshots that share services.
 
 use crate::support::*;
+use durward_core::authentication::AuthenticationMethod;
 use durward_core::decision::Reason;
 use durward_core::digest::Digest;
 use durward_core::host::Host;
-use durward_core::policy::{AuthenticationMethod, Policy};
+use durward_core::policy::Policy;
 use durward_core::service::CompiledService;
 use durward_core::snapshot::Snapshot;
 use std::sync::Arc;

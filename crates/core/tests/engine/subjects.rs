@@ -1,10 +1,11 @@
 //! Whom a rule is for: each kind of subject, and those who are almost one.
 
 use crate::support::*;
-use durward_core::pods::{LabelMatcher, LabelRequirement};
-use durward_core::policy::{CompiledGrant, Labels, Policy, SpiffePattern, SubjectMatcher};
+use durward_core::labels::{LabelMatcher, LabelRequirement, Labels};
+use durward_core::policy::{CompiledGrant, Policy};
 use durward_core::principal::Identity;
 use durward_core::risk::Assurance;
+use durward_core::subject::{SpiffePattern, SubjectMatcher};
 use serde_json::json;
 
 fn payments() -> Labels {
@@ -15,7 +16,7 @@ fn payments() -> Labels {
 fn lets_in(subject: &SubjectMatcher, caller: &Identity) -> bool {
     let grants =
         vec![CompiledGrant { to: [subject.clone()].into(), ..grant("g", &["key:partners/nobody"], &["read"]) }];
-    let federated = durward_core::policy::AuthenticationMethod::Provider("federated".into());
+    let federated = durward_core::authentication::AuthenticationMethod::Provider("federated".into());
     let ways = orders().ways.iter().cloned().chain([federated]).collect();
     let mut snapshot = world([Policy { grants: each(grants), ways, ..orders() }]);
     snapshot.label("billing", Some(payments()));

@@ -1,16 +1,14 @@
 //! Short forms for policies, callers and requests.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use durward_core::authentication::AuthenticationMethod;
 use durward_core::condition::Condition;
 use durward_core::decision::Decision;
 use durward_core::digest::Digest;
 use durward_core::host::Host;
 use durward_core::namespaced_name::NamespacedName;
-use durward_core::path::{Method, PathPattern};
-use durward_core::policy::{
-    AuthenticationMethod, CompiledDenial, CompiledGrant, CompiledOperation, EnforcementMode, HttpPattern, Policy,
-    SubjectMatcher,
-};
+use durward_core::path::{HttpPattern, Method, PathPattern};
+use durward_core::policy::{CompiledDenial, CompiledGrant, CompiledOperation, EnforcementMode, Policy, TokenSettings};
 use durward_core::principal::{Identity, Principal, PrincipalId};
 use durward_core::relations::RelationModel;
 use durward_core::request::{Call, Request, ServiceTarget};
@@ -18,7 +16,7 @@ use durward_core::risk::{Assurance, RiskLevel};
 use durward_core::scope::Scope;
 use durward_core::service::{CompiledService, ServiceKey};
 use durward_core::snapshot::Snapshot;
-use durward_core::token::TokenSettings;
+use durward_core::subject::SubjectMatcher;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -2,14 +2,15 @@
 
 use crate::support::*;
 use chrono::TimeDelta;
+use durward_core::authentication::AuthenticationMethod;
 use durward_core::policy::{
-    AuthenticationMethod, CompiledDenial, CompiledGrant, CompiledOperation, EnforcementMode, Policy,
+    CompiledDenial, CompiledGrant, CompiledOperation, EnforcementMode, Policy, TokenSettings, TokenSignature,
 };
 use durward_core::principal::{Identity, Principal};
 use durward_core::relations::RelationTarget;
 use durward_core::risk::{Assurance, RiskLevel};
 use durward_core::scope::Scope;
-use durward_core::token::{TokenScopes, TokenSettings, TokenSignature};
+use durward_core::token::TokenScopes;
 use std::collections::BTreeSet;
 
 const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";

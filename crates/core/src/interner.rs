@@ -1,11 +1,13 @@
 //! What many policies have in common, kept once: methods, scopes, namespaces, paths, callers. With thousands of policies that is
 //! most of what they are made of.
 
+use crate::authentication::AuthenticationMethod;
 use crate::namespaced_name::NamespacedName;
 use crate::path::Segment;
-use crate::policy::{AuthenticationMethod, CompiledOperation, Policy, SubjectMatcher};
+use crate::policy::{CompiledOperation, Policy};
 use crate::principal::PrincipalId;
 use crate::scope::Scope;
+use crate::subject::SubjectMatcher;
 use foldhash::fast::RandomState;
 use std::collections::HashSet;
 use std::hash::Hash;

@@ -1,0 +1,197 @@
+//! The compiled service.
+
+use super::key::ServiceKey;
+use super::subject_index::SubjectIndex;
+use crate::authentication::AuthenticationMethod;
+use crate::host::Host;
+use crate::kubernetes::{ApiCall, ApiPattern};
+use crate::labels::LabelRequirement;
+use crate::lookup::Lookup;
+use crate::namespaced_name::NamespacedName;
+use crate::path::{Ambiguity, PathPattern, RequestPath, is_method};
+use crate::policy::{CompiledDenial, CompiledGrant, CompiledOperation, EnforcementMode, ServicePods, TokenSettings};
+use crate::relations::{RelationBackend, RelationModel, RelationTarget};
+use crate::routes::Routes;
+use crate::subject::SubjectMatcher;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// The policies of one service, united. Immutable.
+#[derive(Debug)]
+pub struct CompiledService {
+    pub(crate) key: ServiceKey,
+    pub(crate) hosts: Box<[Host]>,
+    /// The policies in order, with their generations.
+    pub(crate) policies: Box<[(NamespacedName, Option<i64>)]>,
+    /// Pods that are the service, each with the policy that says so.
+    pub(crate) pods: Box<[(NamespacedName, ServicePods)]>,
+    pub(crate) tokens: TokenSettings,
+    pub(crate) ways: Arc<[AuthenticationMethod]>,
+    pub(crate) mode: EnforcementMode,
+    pub(crate) operations: Box<[ServiceOperation]>,
+    pub(crate) relations: RelationModel,
+    pub(crate) relation_engine: RelationBackend,
+    pub(crate) grants: Box<[Arc<CompiledGrant>]>,
+    pub(crate) denials: Box<[Arc<CompiledDenial>]>,
+    pub(crate) denial_index: SubjectIndex<usize>,
+    /// Policies of which the version that was in force is not known here. As long as there is one the service has no operation,
+    /// and every request is denied.
+    pub(super) closed_by: Box<[NamespacedName]>,
+    /// Headers that conditions read.
+    pub(crate) headers: Box<[Arc<str>]>,
+    /// Fields of `kubernetes` and `resource` that they read.
+    pub(crate) objects: Box<[&'static str]>,
+    pub(super) routes: Routes,
+    /// Patterns over the Kubernetes API with the operations that they are.
+    pub(super) kubernetes: Box<[(ApiPattern, usize)]>,
+    /// Operations by name.
+    pub(super) names: Lookup<Arc<str>, usize>,
+}
+
+/// An operation with the grants that matter to it.
+#[derive(Debug)]
+pub(crate) struct ServiceOperation {
+    pub(crate) operation: Arc<CompiledOperation>,
+    pub(crate) policy: NamespacedName,
+    pub(crate) ways: Arc<[AuthenticationMethod]>,
+    pub(crate) mode: EnforcementMode,
+    pub(crate) grants: SubjectIndex<GrantCandidate>,
+}
+
+/// A grant, and which of an operation's scopes it gives: bit `i` stands for scope `i`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct GrantCandidate {
+    pub(crate) grant: usize,
+    pub(crate) gives: u64,
+}
+
+impl CompiledService {
+    /// A service that declares nothing.
+    pub(crate) fn empty(key: ServiceKey) -> Self {
+        Self {
+            key,
+            hosts: Box::default(),
+            pods: Box::default(),
+            policies: Box::default(),
+            ways: Arc::default(),
+            mode: EnforcementMode::Enforce,
+            operations: Box::default(),
+            relations: RelationModel::default(),
+            relation_engine: RelationBackend::Own,
+            grants: Box::default(),
+            denials: Box::default(),
+            denial_index: SubjectIndex::default(),
+            closed_by: Box::default(),
+            headers: Box::default(),
+            objects: Box::default(),
+            routes: Routes::default(),
+            kubernetes: Box::default(),
+            tokens: TokenSettings::default(),
+            names: Lookup::default(),
+        }
+    }
+
+    /// Namespace and audience.
+    #[must_use]
+    pub fn key(&self) -> &ServiceKey {
+        &self.key
+    }
+
+    /// Hosts under which the service is called.
+    #[must_use]
+    pub fn hosts(&self) -> &[Host] {
+        &self.hosts
+    }
+
+    /// The policies that close the service: the version of each that was in force is not known here.
+    #[must_use]
+    pub fn closed_by(&self) -> &[NamespacedName] {
+        &self.closed_by
+    }
+
+    /// Accepted ways in, in the order in which they are tried.
+    #[must_use]
+    pub fn ways(&self) -> &[AuthenticationMethod] {
+        &self.ways
+    }
+
+    /// Number of operations.
+    #[must_use]
+    pub fn operations(&self) -> usize {
+        self.operations.len()
+    }
+
+    /// Labels of Namespaces that rules of this service ask for.
+    #[must_use]
+    pub fn namespace_labels(&self) -> BTreeSet<&str> {
+        let to = self.grants.iter().flat_map(|grant| grant.to.iter());
+        let to = to.chain(self.denials.iter().flat_map(|denial| denial.to.iter()));
+        to.filter_map(
+            |subject| if let SubjectMatcher::Namespaces { labels, .. } = subject { Some(labels) } else { None },
+        )
+        .flat_map(|labels| labels.requirements.iter().map(LabelRequirement::key))
+        .collect()
+    }
+
+    /// Types of the objects that grants speak of by a capture alone, such as `order` of `order:{id}`.
+    #[must_use]
+    pub fn objects_by(&self, capture: &str) -> BTreeSet<&str> {
+        let relations = self.grants.iter().filter_map(|grant| grant.relation.as_ref());
+        relations.filter(|to| to.is_captured_by(capture)).map(RelationTarget::kind).collect()
+    }
+
+    /// The policies, in order.
+    pub fn policies(&self) -> impl Iterator<Item = &NamespacedName> {
+        self.policies.iter().map(|(key, _)| key)
+    }
+
+    /// Who knows the relations to the service's objects.
+    #[must_use]
+    pub fn relation_engine(&self) -> &RelationBackend {
+        &self.relation_engine
+    }
+
+    /// How relations to the service's objects come about.
+    #[must_use]
+    pub fn relations(&self) -> &RelationModel {
+        &self.relations
+    }
+
+    /// The operation that a request is, its path, and the pattern that it matches.
+    pub(crate) fn find<'r>(&self, method: &str, path: &'r str) -> Result<Option<HttpMatch<'_, 'r>>, Ambiguity> {
+        if !is_method(method) {
+            return Err(Ambiguity::Method);
+        }
+        let path = RequestPath::parse(path)?;
+        let Some((operation, number)) = self.routes.find(method, &path)? else { return Ok(None) };
+        let found = self.operations.get(operation);
+        let pattern = found.and_then(|found| found.operation.matches.get(number));
+        Ok(found.zip(pattern).map(|(found, pattern)| (found, path, &pattern.path)))
+    }
+
+    /// The operation that a request to the Kubernetes API is: the one whose pattern says most.
+    pub(crate) fn find_kubernetes(&self, call: &ApiCall<'_>) -> Option<&ServiceOperation> {
+        let matching = self.kubernetes.iter().filter(|(pattern, _)| pattern.matches(call));
+        let (_, operation) = matching.max_by_key(|(pattern, _)| pattern.specificity())?;
+        self.operations.get(*operation)
+    }
+
+    /// The requests to the Kubernetes API that the service declares, in its own namespace.
+    pub fn kubernetes(&self) -> impl Iterator<Item = &ApiPattern> {
+        self.kubernetes.iter().map(|(pattern, _)| pattern)
+    }
+
+    /// Whether a request to the Kubernetes API, in the service's namespace, is its to decide. A policy that closes it can be
+    /// mended and removed by whoever else may: nothing could open it again otherwise.
+    pub(crate) fn governs(&self, call: &ApiCall<'_>) -> bool {
+        self.kubernetes().any(|pattern| pattern.matches(call)) && !self.closed_by.iter().any(|key| call.is_policy(key))
+    }
+
+    /// The operation of this name.
+    pub(crate) fn named(&self, name: &str) -> Option<&ServiceOperation> {
+        self.names.get(name).next().and_then(|index| self.operations.get(*index))
+    }
+}
+
+/// An operation, with the path of a request and the pattern that it matches.
+type HttpMatch<'s, 'r> = (&'s ServiceOperation, RequestPath<'r>, &'s PathPattern);
