@@ -1,9 +1,8 @@
 //! What an expression is made of, and what it speaks of.
 
-use super::{
-    ConditionError, HEADERS, KUBERNETES, MAX_NESTED_LOOPS, MAX_NODES, MAX_TREE_DEPTH, PRINCIPAL, REQUEST, RESOURCE,
-    ReadFields, error_at,
-};
+use super::error::{ConditionError, error_at};
+use super::fields::{HEADERS, KUBERNETES, PRINCIPAL, REQUEST, RESOURCE, ReadFields};
+use super::limits::{MAX_NESTED_LOOPS, MAX_NODES, MAX_TREE_DEPTH};
 use cel::Program;
 use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators};
 use std::collections::BTreeSet;
@@ -15,10 +14,10 @@ pub(super) fn inspect(
     source: &str,
     listed: &[Arc<str>],
 ) -> Result<(ReadFields, usize), ConditionError> {
-    let spoken_of = ReadFields::default();
-    let mut inspector = Inspector { program, source, listed, nodes: 0, depth: 0, bound: Vec::new(), spoken_of };
+    let reads = ReadFields::default();
+    let mut inspector = Inspector { program, source, listed, nodes: 0, depth: 0, bound: Vec::new(), reads };
     inspector.visit(program.expression(), 0)?;
-    Ok((inspector.spoken_of, inspector.nodes))
+    Ok((inspector.reads, inspector.nodes))
 }
 
 /// Walks an expression once, for size and for names that do not exist.
@@ -31,7 +30,7 @@ struct Inspector<'p> {
     depth: usize,
     /// Names bound by loops around the current node.
     bound: Vec<&'p str>,
-    spoken_of: ReadFields,
+    reads: ReadFields,
 }
 
 impl<'p> Inspector<'p> {
@@ -54,9 +53,9 @@ impl<'p> Inspector<'p> {
     fn parts(&mut self, node: &'p IdedExpr, loops: usize) -> Result<(), ConditionError> {
         match &node.expr {
             Expr::Ident(name) => match self.root(node) {
-                Some((_, fields, spoken_of)) => {
+                Some((_, fields, reads)) => {
                     // headers are read by their names
-                    spoken_of.extend(fields.iter().filter(|field| **field != HEADERS));
+                    reads.extend(fields.iter().filter(|field| **field != HEADERS));
                     Ok(())
                 }
                 None => self.name(node, name),
@@ -64,9 +63,9 @@ impl<'p> Inspector<'p> {
             Expr::Select(select) if self.is_headers(&select.operand) => self.header(node, Some(&select.field)),
             Expr::Select(_) if self.is_headers(node) => self.header(node, None),
             Expr::Select(select) => match self.root(&select.operand) {
-                Some((name, fields, spoken_of)) => match fields.iter().find(|field| **field == select.field) {
+                Some((name, fields, reads)) => match fields.iter().find(|field| **field == select.field) {
                     Some(field) => {
-                        spoken_of.insert(field);
+                        reads.insert(field);
                         Ok(())
                     }
                     None => {
@@ -139,8 +138,8 @@ impl<'p> Inspector<'p> {
             }
             _ => {
                 let read = self.listed.iter().filter(|one| name.is_none_or(|name| ***one == *name));
-                self.spoken_of.headers.extend(read.cloned());
-                self.spoken_of.request.insert(HEADERS);
+                self.reads.headers.extend(read.cloned());
+                self.reads.request.insert(HEADERS);
                 return Ok(());
             }
         };
@@ -164,12 +163,10 @@ impl<'p> Inspector<'p> {
     ) -> Option<(&'static str, &'static [&'static str], &mut BTreeSet<&'static str>)> {
         match &node.expr {
             Expr::Ident(name) if self.bound.contains(&name.as_str()) => None,
-            Expr::Ident(name) if name == "principal" => Some(("principal", PRINCIPAL, &mut self.spoken_of.principal)),
-            Expr::Ident(name) if name == "request" => Some(("request", REQUEST, &mut self.spoken_of.request)),
-            Expr::Ident(name) if name == "kubernetes" => {
-                Some(("kubernetes", KUBERNETES, &mut self.spoken_of.kubernetes))
-            }
-            Expr::Ident(name) if name == "resource" => Some(("resource", RESOURCE, &mut self.spoken_of.resource)),
+            Expr::Ident(name) if name == "principal" => Some(("principal", PRINCIPAL, &mut self.reads.principal)),
+            Expr::Ident(name) if name == "request" => Some(("request", REQUEST, &mut self.reads.request)),
+            Expr::Ident(name) if name == "kubernetes" => Some(("kubernetes", KUBERNETES, &mut self.reads.kubernetes)),
+            Expr::Ident(name) if name == "resource" => Some(("resource", RESOURCE, &mut self.reads.resource)),
             _ => None,
         }
     }

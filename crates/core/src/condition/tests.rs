@@ -1,6 +1,8 @@
 //! What conditions say, and what is no condition.
 
 use super::*;
+use cel::Value;
+use std::collections::HashMap;
 
 struct Alice;
 
@@ -144,28 +146,29 @@ fn kubernetes_functions_are_there() {
 
 #[test]
 fn every_function_that_is_accepted_is_there() {
-    use types::Kind;
-    let example = |kind: &Kind| match kind {
-        Kind::Any | Kind::Text => "'1'",
-        Kind::Null => "null",
-        Kind::Bool => "true",
-        Kind::Int => "0",
-        Kind::Uint => "1u",
-        Kind::Double => "1.0",
-        Kind::Bytes => "b'1'",
-        Kind::Time => "request.time",
-        Kind::Duration => "duration('1s')",
-        Kind::List => "[1]",
-        Kind::Texts => "['1']",
-        Kind::Map | Kind::TextMap => "{'a': 'b'}",
-        Kind::Ip => "ip('10.0.0.1')",
-        Kind::Cidr => "cidr('10.0.0.0/8')",
-        Kind::Url => "url('https://a.example/')",
-        Kind::Quantity => "quantity('1')",
+    let example = |kind: &ValueType| match kind {
+        ValueType::Any | ValueType::Text => "'1'",
+        ValueType::Null => "null",
+        ValueType::Bool => "true",
+        ValueType::Int => "0",
+        ValueType::Uint => "1u",
+        ValueType::Double => "1.0",
+        ValueType::Bytes => "b'1'",
+        ValueType::Time => "request.time",
+        ValueType::Duration => "duration('1s')",
+        ValueType::List => "[1]",
+        ValueType::Texts => "['1']",
+        ValueType::Map | ValueType::TextMap => "{'a': 'b'}",
+        ValueType::Ip => "ip('10.0.0.1')",
+        ValueType::Cidr => "cidr('10.0.0.0/8')",
+        ValueType::Url => "url('https://a.example/')",
+        ValueType::Quantity => "quantity('1')",
+        ValueType::Optional => "optional.of('1')",
     };
-    for (name, member, args) in types::functions() {
-        let mut args: Vec<&str> = args.iter().map(example).collect();
-        let on = if member { format!("{}.", args.remove(0)) } else { String::new() };
+    for function in functions() {
+        let name = function.name();
+        let mut args: Vec<&str> = function.parameters().iter().map(example).collect();
+        let on = if function.is_member() { format!("{}.", args.remove(0)) } else { String::new() };
         let call = format!("{on}{name}({})", args.join(", "));
         if let Truth::Failed(why) = said(&format!("dyn({call}) != 'x'")) {
             let known = ["no such overload", "undeclared", "Undeclared", "No such"];
@@ -182,4 +185,16 @@ fn no_chain_of_calls_fills_the_memory() {
     for source in [replaced, joined] {
         assert!(matches!(said(&source), Truth::Failed(why) if why.contains("longer than")), "{source}");
     }
+}
+
+#[test]
+fn each_function_has_one_entry_and_one_line_of_description() {
+    let mut signatures = std::collections::BTreeSet::new();
+    for function in functions() {
+        let description = function.description();
+        assert!(description.ends_with('.') && !description.contains('\n'), "{function}: {description}");
+        assert!(signatures.insert(function.form()), "{function} has two entries");
+    }
+    assert!(functions().any(|function| function.to_string() == "string.lastIndexOf(string) -> int"));
+    assert!(functions().any(|function| function.to_string() == "isIP(string) -> bool"));
 }

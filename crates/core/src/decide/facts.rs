@@ -1,12 +1,9 @@
 //! What conditions can see of a caller and a request.
 
-use super::{Found, Route};
-use crate::condition::{ConditionFacts, JsonFields};
-use crate::evidence::HeaderValues;
+use super::route::{Found, Route};
+use crate::condition::{ConditionFacts, HeaderValues, JsonFields};
 use crate::host::Host;
-use crate::kubernetes::ApiCall;
 use crate::labels::Labels;
-use crate::path::Captures;
 use crate::principal::{Identity, PrincipalId};
 use crate::relations::{RelationQuestion, RelationTarget};
 use crate::request::{Call, ServiceTarget};
@@ -16,19 +13,6 @@ use chrono::{DateTime, Utc};
 use serde_json::Map;
 use std::borrow::Cow;
 use std::sync::Arc;
-
-/// What conditions see of a request to the Kubernetes API, where a path would have captures.
-pub(super) fn kubernetes_captures(call: &ApiCall<'_>) -> Captures {
-    let ApiCall { group, resource, subresource, verb, name } = *call;
-    let all = [
-        ("group", group),
-        ("resource", resource),
-        ("subresource", subresource),
-        ("verb", verb.as_str()),
-        ("name", name),
-    ];
-    all.into_iter().map(|(key, text)| (key.into(), text.into())).collect()
-}
 
 /// What conditions can see.
 pub(super) struct RequestFacts<'f, 's> {
@@ -78,7 +62,7 @@ impl ConditionFacts for RequestFacts<'_, '_> {
     fn headers(&self) -> Option<&HeaderValues> {
         let evidence = self.route.request.evidence;
         let read = self.route.service.map(|service| &*service.headers).unwrap_or_default();
-        self.found.headers.get_or_init(|| HeaderValues::of(read, evidence)).as_ref()
+        self.found.headers.get_or_init(|| HeaderValues::read(read, |each| evidence.headers(each))).as_ref()
     }
 
     fn objects(&self) -> Option<&JsonFields> {

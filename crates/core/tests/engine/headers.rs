@@ -2,8 +2,9 @@
 
 use crate::support::*;
 use durward_core::condition::Condition;
+use durward_core::condition::MAX_HEADER;
 use durward_core::decision::{Decision, Reason};
-use durward_core::evidence::{MAX_HEADER, StatedEvidence};
+use durward_core::evidence::StatedEvidence;
 use durward_core::policy::{CompiledDenial, CompiledGrant, Policy};
 use durward_core::request::Request;
 use proptest::prelude::*;

@@ -1,7 +1,8 @@
 //! What came of every rule, for people who ask why.
 
 use super::facts::RequestFacts;
-use super::{Route, condition, gives, missing, subject};
+use super::route::Route;
+use super::rules::{condition, gives, missing, subject};
 use crate::condition::Truth;
 use crate::principal::Principal;
 use crate::relations::{ProofStep, RelationBackend, RelationCheck, RelationTarget};

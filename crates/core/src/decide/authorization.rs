@@ -1,0 +1,255 @@
+//! The second half of a decision: what the caller may do.
+
+use super::facts::RequestFacts;
+use super::route::{Found, Route};
+use super::rules::{all_of, gives, good_enough, judge, missing};
+use crate::approval::ApprovalSubject;
+use crate::condition::Truth;
+use crate::decision::{Decision, EvaluatedCondition, Reason, RequiredApproval};
+use crate::policy::{CompiledDenial, EnforcementMode, MAX_SCOPES};
+use crate::principal::Principal;
+use crate::relations::{RelationBackend, RelationQuestions, RelationTarget};
+use crate::request::{Call, Request};
+use crate::scope::Scope;
+use crate::snapshot::Snapshot;
+use chrono::{DateTime, Utc};
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// Why a closed service denies.
+const CLOSED: &str = "its service is closed, because the version that was in force is not known here";
+
+impl Snapshot {
+    /// The whole decision.
+    #[must_use]
+    pub fn decide(&self, principal: Option<&Principal>, request: &Request<'_>, now: DateTime<Utc>) -> Decision {
+        self.route(request).decide(principal, now)
+    }
+}
+
+impl<'s> Route<'s, '_> {
+    /// What another engine has to be asked before this is decided: relations of grants that would otherwise apply. None
+    /// where nothing of it matters, whoever is asking.
+    #[must_use]
+    pub fn questions(&self, principal: Option<&Principal>, now: DateTime<Utc>) -> Option<RelationQuestions<'s>> {
+        let service = self.service?;
+        let RelationBackend::OpenFga(store) = &service.relation_engine else { return None };
+        let mut judged = Vec::new();
+        // whatever may have to be known in the end
+        let admitted = self.admitted(principal, now, true, &mut judged);
+        let ControlFlow::Continue((facts, _)) = admitted else { return None };
+        let mut of = BTreeSet::new();
+        self.granted(&facts, &mut judged, |to| {
+            of.extend(facts.question(to).ok());
+            false
+        });
+        (!of.is_empty()).then_some(RelationQuestions { store, model: &service.relations, of })
+    }
+
+    /// Steps 3 to 8 of a decision. Takes no lock and does no I/O.
+    #[must_use]
+    pub fn decide(&self, principal: Option<&Principal>, now: DateTime<Utc>) -> Decision {
+        let mut judged = Vec::new();
+        let mut decision = self.decided(principal, now, false, &mut judged);
+        decision.judged = judged;
+        decision
+    }
+
+    /// Whether a refusal hangs on conditions that read the object of a request to the Kubernetes API, where nobody knows it
+    /// yet: with it, the request could go through.
+    #[must_use]
+    pub fn awaits_object(&self, principal: Option<&Principal>, now: DateTime<Utc>) -> bool {
+        matches!(self.request.call, Call::Kubernetes(_))
+            && !self.decide(principal, now).passes()
+            && self.decided(principal, now, true, &mut Vec::new()).passes()
+    }
+
+    fn decided(
+        &self,
+        principal: Option<&Principal>,
+        now: DateTime<Utc>,
+        in_favour: bool,
+        judged: &mut Vec<EvaluatedCondition>,
+    ) -> Decision {
+        let (facts, denied) = match self.admitted(principal, now, in_favour, judged) {
+            ControlFlow::Continue(admitted) => admitted,
+            ControlFlow::Break(decision) => return decision,
+        };
+        let (rules, missing) = self.granted(&facts, judged, |to| self.related(to, &facts));
+        if !missing.is_empty() {
+            return Decision { missing, ..self.decision(Reason::InsufficientScope) };
+        }
+        // the last that is asked: it makes up for nothing before
+        let approval = self.approval(&facts);
+        if approval.as_ref().is_some_and(|approval| approval.given.is_none()) {
+            return Decision { approval, ..self.decision(Reason::ApprovalRequired) };
+        }
+        let decision = denied.unwrap_or_else(|| Decision { rules, ..self.decision(Reason::Granted) });
+        Decision { approval, ..decision }
+    }
+
+    /// Steps 3 to 6: the decision, or else what grants are to be looked at for, with a denial that is only audited.
+    fn admitted<'f>(
+        &'f self,
+        principal: Option<&'f Principal>,
+        now: DateTime<Utc>,
+        in_favour: bool,
+        judged: &mut Vec<EvaluatedCondition>,
+    ) -> ControlFlow<Decision, (RequestFacts<'f, 's>, Option<Decision>)> {
+        let found = match &self.found {
+            Ok(found) => found,
+            Err((reason, ambiguity)) => {
+                let closed = || self.closed_by().map(|policy| format!("{CLOSED}: mend or remove policy {policy}"));
+                let detail = ambiguity.map(|why| why.to_string()).or_else(closed);
+                return ControlFlow::Break(Decision { detail, ..self.decision(*reason) });
+            }
+        };
+        let operation = found.operation;
+        if operation.operation.public {
+            return ControlFlow::Break(self.decision(Reason::Public));
+        }
+        let caller = match principal.map(Principal::identity) {
+            None => return ControlFlow::Break(self.decision(Reason::Unauthenticated)),
+            Some(caller) if caller.expires_at.is_some_and(|end| end <= now) => {
+                let detail = Some("the credential has ended".to_owned());
+                return ControlFlow::Break(Decision { detail, ..self.decision(Reason::Unauthenticated) });
+            }
+            Some(caller) => caller.at(&operation.operation.name),
+        };
+        // the first refusal that is enforced counts: one that is only audited must not let pass what another stops
+        let too_low = match good_enough(operation, &caller, &self.request.call, now) {
+            Ok(()) => None,
+            Err((challenge, detail)) => {
+                let challenge = Some(challenge);
+                let refusal = Decision { challenge, detail: Some(detail), ..self.decision(Reason::AssuranceTooLow) };
+                if operation.mode == EnforcementMode::Enforce {
+                    return ControlFlow::Break(refusal);
+                }
+                Some(refusal)
+            }
+        };
+        let facts = RequestFacts { route: self, found, caller, now, in_favour };
+        let denied = self.denied(&facts, judged).map(|(denial, detail)| Decision {
+            mode: denial.mode,
+            rules: vec![Arc::clone(&denial.rule)],
+            detail,
+            ..self.decision(Reason::Denied)
+        });
+        match (too_low, denied) {
+            (_, Some(denied)) if denied.mode == EnforcementMode::Enforce => ControlFlow::Break(denied),
+            (Some(too_low), _) => ControlFlow::Break(too_low),
+            (None, Some(denied)) if operation.mode == EnforcementMode::Audit => ControlFlow::Break(denied),
+            (None, denied) => ControlFlow::Continue((facts, denied)),
+        }
+    }
+
+    /// The approval that the operation asks for, with the one that counts now, if there is one.
+    fn approval(&self, facts: &RequestFacts<'_, '_>) -> Option<Box<RequiredApproval>> {
+        let RequestFacts { found: Found { operation, .. }, caller, now, .. } = facts;
+        let approvers = operation.operation.approval.as_ref()?;
+        let matter = ApprovalSubject {
+            policy: operation.policy.clone(),
+            policy_uid: Arc::clone(&approvers.policy_uid),
+            operation: Arc::clone(&operation.operation.name),
+            principal: caller.id.clone(),
+        };
+        let given = self.snapshot.approval(&matter).filter(|given| given.counts(approvers.lasts, *now)).cloned();
+        Some(Box::new(RequiredApproval { matter, given }))
+    }
+
+    /// A decision as far as the route says it.
+    fn decision(&self, reason: Reason) -> Decision {
+        let operation = self.found.as_ref().ok().map(|found| found.operation);
+        Decision {
+            reason,
+            mode: operation
+                .map(|o| o.mode)
+                .or_else(|| self.service.map(|s| s.mode))
+                .unwrap_or(EnforcementMode::Enforce),
+            service: self.service.map(|service| service.key.clone()),
+            policy: operation.map(|o| &o.policy).or(self.closed_by()).cloned(),
+            operation: operation.map(|o| Arc::clone(&o.operation.name)),
+            rules: Vec::new(),
+            required: operation.map(|o| Arc::clone(&o.operation.scopes)).unwrap_or_default(),
+            missing: Vec::new(),
+            challenge: None,
+            approval: None,
+            detail: None,
+            judged: Vec::new(),
+            revision: self.snapshot.revision(),
+        }
+    }
+
+    /// The first denial that applies, or whose condition can't be evaluated; one that is only audited counts if none
+    /// that is enforced does.
+    fn denied(
+        &self,
+        facts: &RequestFacts<'_, '_>,
+        judged: &mut Vec<EvaluatedCondition>,
+    ) -> Option<(&'s CompiledDenial, Option<String>)> {
+        let service = self.service?;
+        let mut audited = None;
+        for number in service.denial_index.concerning(&facts.caller, facts.labels()) {
+            let Some(denial) = service.denials.get(number).map(|denial| &**denial) else { continue };
+            if denial.mode == EnforcementMode::Audit && audited.is_some() {
+                continue;
+            }
+            let detail = match judge(&denial.rule, denial.when.as_ref(), facts, Truth::False, judged) {
+                Truth::False => continue,
+                Truth::True => denial.reason.as_ref().map(ToString::to_string),
+                Truth::Failed(why) => Some(format!("its condition could not be evaluated: {why}")),
+            };
+            match denial.mode {
+                EnforcementMode::Enforce => return Some((denial, detail)),
+                EnforcementMode::Audit => audited = Some((denial, detail)),
+            }
+        }
+        audited
+    }
+
+    /// The grants that carry the request, and the scopes that stay missing.
+    fn granted(
+        &self,
+        facts: &RequestFacts<'_, '_>,
+        judged: &mut Vec<EvaluatedCondition>,
+        mut related: impl FnMut(&RelationTarget) -> bool,
+    ) -> (Vec<Arc<str>>, Vec<Scope>) {
+        let required = &facts.found.operation.operation.scopes;
+        let grants = self.service.map(|service| &*service.grants).unwrap_or_default();
+        if required.len() > MAX_SCOPES {
+            // no bit stands for the scopes beyond; the compiler refuses such an operation anyway
+            return (Vec::new(), required.to_vec());
+        }
+        let (mut wanted, mut rules) = (all_of(required), Vec::new());
+        for candidate in facts.found.operation.grants.concerning(&facts.caller, facts.labels()) {
+            if wanted == 0 {
+                break;
+            }
+            let Some(grant) = grants.get(candidate.grant) else { continue };
+            let gives = gives(grant, candidate, required, &facts.caller) & wanted;
+            // condition and relation come last, they are the dearest
+            if gives != 0
+                && judge(&grant.rule, grant.when.as_ref(), facts, Truth::True, judged) == Truth::True
+                && grant.relation.as_ref().is_none_or(&mut related)
+            {
+                wanted &= !gives;
+                rules.push(Arc::clone(&grant.rule));
+            }
+        }
+        (if wanted == 0 { rules } else { Vec::new() }, missing(required, wanted))
+    }
+
+    /// Whether the caller stands in a relation that a grant asks for.
+    fn related(&self, to: &RelationTarget, facts: &RequestFacts<'_, '_>) -> bool {
+        let (Some(service), Ok(asked)) = (self.service, facts.question(to)) else { return false };
+        let truth = match service.relation_engine {
+            RelationBackend::Own => {
+                let tuples = self.snapshot.tuples(&service.key);
+                tuples.check(&service.relations, &asked.object, &to.relation, &facts.caller)
+            }
+            RelationBackend::OpenFga(_) => self.answers.to(&asked),
+        };
+        truth == Truth::True
+    }
+}

@@ -1,0 +1,156 @@
+//! The first half of a decision: the service and the operation of a request.
+
+use crate::authentication::AuthenticationMethod;
+use crate::condition::{HeaderValues, JsonFields};
+use crate::decision::Reason;
+use crate::kubernetes::ApiCall;
+use crate::namespaced_name::NamespacedName;
+use crate::path::{Ambiguity, Captures, PathPattern, RequestPath};
+use crate::policy::CompiledOperation;
+use crate::relations::RelationAnswers;
+use crate::request::{Call, Request, ServiceTarget};
+use crate::service::{CompiledService, ServiceOperation};
+use crate::snapshot::Snapshot;
+use std::sync::{Arc, OnceLock};
+
+/// A request with its service and operation found, or the reason why not.
+#[derive(Debug)]
+pub struct Route<'s, 'r> {
+    pub(crate) snapshot: &'s Snapshot,
+    pub(crate) request: &'r Request<'r>,
+    pub(crate) service: Option<&'s CompiledService>,
+    pub(super) found: Result<Found<'s, 'r>, (Reason, Option<Ambiguity>)>,
+    /// What another engine said of the caller's relations.
+    pub(super) answers: RelationAnswers,
+}
+
+#[derive(Debug)]
+pub(super) struct Found<'s, 'r> {
+    pub(super) operation: &'s ServiceOperation,
+    /// The path and the pattern that it matched.
+    pub(super) matched: Option<(RequestPath<'r>, &'s PathPattern)>,
+    /// Taken from the path when somebody asks.
+    pub(super) captures: OnceLock<Captures>,
+    /// Read when a condition asks for one; nothing where nobody knows them.
+    pub(super) headers: OnceLock<Option<HeaderValues>>,
+    /// The same of the object of a request to the Kubernetes API.
+    pub(super) objects: OnceLock<Option<JsonFields>>,
+    /// And of the resource.
+    pub(super) resource: OnceLock<Option<JsonFields>>,
+}
+
+impl<'s, 'r> Found<'s, 'r> {
+    fn new(operation: &'s ServiceOperation, captures: OnceLock<Captures>) -> Self {
+        let (headers, objects, resource) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Self { operation, matched: None, captures, headers, objects, resource }
+    }
+
+    pub(super) fn captures(&self) -> &Captures {
+        self.captures
+            .get_or_init(|| self.matched.as_ref().map(|(path, pattern)| pattern.captured(path)).unwrap_or_default())
+    }
+}
+
+impl Snapshot {
+    /// Steps 1 and 2 of a decision: the service and its operation. Takes no lock and does no I/O.
+    #[must_use]
+    pub fn route<'s, 'r>(&'s self, request: &'r Request<'r>) -> Route<'s, 'r> {
+        let service = match request.target {
+            ServiceTarget::Host(authority) => self.by_authority(authority),
+            ServiceTarget::Audience(audience) => self.by_audience(audience),
+        };
+        let service = service.map(Arc::as_ref);
+        let found = match service {
+            Some(service) => find(service, &request.call),
+            None if request.call == Call::Unclear => Err((Reason::AmbiguousPath, Some(Ambiguity::Request))),
+            None => Err((Reason::NoPolicy, None)),
+        };
+        Route { snapshot: self, request, service, found, answers: RelationAnswers::default() }
+    }
+}
+
+fn find<'s, 'r>(
+    service: &'s CompiledService,
+    call: &'r Call<'r>,
+) -> Result<Found<'s, 'r>, (Reason, Option<Ambiguity>)> {
+    if !service.closed_by().is_empty() {
+        return Err((Reason::NoPolicy, None));
+    }
+    let found = match call {
+        Call::Http { method, path } => service.find(method, path).map(|found| {
+            let (operation, path, pattern) = found?;
+            Some(Found { matched: Some((path, pattern)), ..Found::new(operation, OnceLock::new()) })
+        }),
+        Call::Named { operation, captures } => {
+            Ok(service.named(operation).map(|operation| Found::new(operation, captures.clone().into())))
+        }
+        Call::Kubernetes(call) => {
+            Ok(service.find_kubernetes(call).map(|operation| Found::new(operation, kubernetes_captures(call).into())))
+        }
+        Call::Unclear => Err(Ambiguity::Request),
+    };
+    match found {
+        Ok(Some(found)) => Ok(found),
+        Ok(None) => Err((Reason::OperationUndeclared, None)),
+        Err(ambiguity) => Err((Reason::AmbiguousPath, Some(ambiguity))),
+    }
+}
+
+impl<'s> Route<'s, '_> {
+    /// Audience and accepted ways in, when who is asking matters: not for a public operation, nor for a request
+    /// that is refused whoever asks.
+    #[must_use]
+    pub fn expects(&self) -> Option<(&'s str, &'s [AuthenticationMethod])> {
+        let service = self.service?;
+        let found = self.found.as_ref().ok()?;
+        (!found.operation.operation.public).then_some((&*service.key.audience, &*service.ways))
+    }
+
+    /// Audience of the service, once found; the realm of challenges.
+    #[must_use]
+    pub fn audience(&self) -> Option<&'s str> {
+        self.service.map(|service| &*service.key.audience)
+    }
+
+    /// The first policy that closes the service.
+    pub(super) fn closed_by(&self) -> Option<&'s NamespacedName> {
+        self.service?.closed_by().first()
+    }
+
+    /// The operation, once found.
+    #[must_use]
+    pub fn operation(&self) -> Option<&'s CompiledOperation> {
+        self.found.as_ref().ok().map(|found| &*found.operation.operation)
+    }
+
+    /// What the path captured.
+    #[must_use]
+    pub fn captures(&self) -> Option<&Captures> {
+        self.found.as_ref().ok().map(Found::captures)
+    }
+
+    /// The same request, to be decided by what was said to its [`questions`](Self::questions).
+    #[must_use]
+    pub fn answered(self, answers: RelationAnswers) -> Self {
+        Self { answers, ..self }
+    }
+
+    /// What another engine said, by which this is decided.
+    #[must_use]
+    pub fn answers(&self) -> &RelationAnswers {
+        &self.answers
+    }
+}
+
+/// What conditions see of a request to the Kubernetes API, where a path would have captures.
+fn kubernetes_captures(call: &ApiCall<'_>) -> Captures {
+    let ApiCall { group, resource, subresource, verb, name } = *call;
+    let all = [
+        ("group", group),
+        ("resource", resource),
+        ("subresource", subresource),
+        ("verb", verb.as_str()),
+        ("name", name),
+    ];
+    all.into_iter().map(|(key, text)| (key.into(), text.into())).collect()
+}
