@@ -7,8 +7,8 @@
 
 use chrono::{DateTime, Utc};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use durward_api::catalog::{Catalog, Change};
-use durward_api::compile::Settings;
+use durward_api::catalog::{Catalog, CatalogChange};
+use durward_api::compile::ClusterDomains;
 use durward_api::resources::AccessPolicy;
 use durward_core::principal::{Identity, Principal, PrincipalId};
 use durward_core::request::{Call, Request, ServiceTarget};
@@ -59,9 +59,9 @@ fn support() -> Value {
 
 fn catalog(policies: impl Iterator<Item = AccessPolicy>) -> Catalog {
     let mut catalog =
-        Catalog::new(Settings { trust_domain: "cluster.local".into(), cluster_domain: "cluster.local".into() });
-    let fates = catalog.apply(policies.map(|policy| Change::Policy(Box::new(policy))));
-    assert!(fates.iter().all(|(_, fate)| fate.rejected.is_none()), "{:?}", fates.first());
+        Catalog::new(ClusterDomains { trust_domain: "cluster.local".into(), cluster_domain: "cluster.local".into() });
+    let statuses = catalog.apply(policies.map(|policy| CatalogChange::PolicyApplied(Box::new(policy))));
+    assert!(statuses.iter().all(|(_, status)| status.rejected.is_none()), "{:?}", statuses.first());
     catalog
 }
 
@@ -136,7 +136,7 @@ fn changes(criterion: &mut Criterion) {
     group.bench_function(BenchmarkId::new("replace-one-of", size), |bench| {
         bench.iter(|| {
             let before = whole.snapshot().clone();
-            whole.apply(turn.next().cloned().map(|policy| Change::Policy(Box::new(policy))));
+            whole.apply(turn.next().cloned().map(|policy| CatalogChange::PolicyApplied(Box::new(policy))));
             before
         });
     });

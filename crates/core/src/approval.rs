@@ -25,9 +25,9 @@ const READABLE: usize = 30;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApprovalRequirement {
     /// Any of these people may approve.
-    pub by: Vec<SubjectMatcher>,
+    pub approvers: Vec<SubjectMatcher>,
     /// For how long an approval counts.
-    pub lasts: TimeDelta,
+    pub valid_for: TimeDelta,
     /// `metadata.uid` of the policy that asks, empty where there is none: what was approved for a policy that is gone is not
     /// approved for another one of its name.
     pub policy_uid: Arc<str>,
@@ -49,7 +49,7 @@ pub struct ApprovalSubject {
 impl ApprovalSubject {
     /// Name of the `Approval` that is about this, in the namespace of the policy: the same wherever it is asked for.
     #[must_use]
-    pub fn name(&self) -> String {
+    pub fn approval_name(&self) -> String {
         let principal = self.principal.to_string();
         let parts = [&self.policy.namespace, &self.policy.name, &self.policy_uid, &self.operation, principal.as_str()];
         let digest = Digest::of(parts.map(str::as_bytes));
@@ -63,7 +63,7 @@ impl ApprovalSubject {
 
     /// Name in the content of a snapshot.
     pub(crate) fn content(&self) -> String {
-        format!("Approval/{}/{}", self.policy.namespace, self.name())
+        format!("Approval/{}/{}", self.policy.namespace, self.approval_name())
     }
 }
 
@@ -71,7 +71,7 @@ impl ApprovalSubject {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GrantedApproval {
     /// By whom.
-    pub by: PrincipalId,
+    pub approved_by: PrincipalId,
     /// When it begins to count.
     pub from: DateTime<Utc>,
     /// When it counts no more.
@@ -81,13 +81,13 @@ pub struct GrantedApproval {
 impl GrantedApproval {
     /// Whether it counts, where a policy lets approvals last so long.
     #[must_use]
-    pub fn counts(&self, lasts: TimeDelta, now: DateTime<Utc>) -> bool {
-        self.from <= now && now < self.until && now - self.from < lasts
+    pub fn is_valid(&self, valid_for: TimeDelta, now: DateTime<Utc>) -> bool {
+        self.from <= now && now < self.until && now - self.from < valid_for
     }
 
     pub(crate) fn digest(&self) -> Digest {
         let times = [self.from, self.until].map(|at| at.timestamp_micros().to_be_bytes());
-        Digest::of([self.by.to_string().as_bytes(), &times[0], &times[1]])
+        Digest::of([self.approved_by.to_string().as_bytes(), &times[0], &times[1]])
     }
 }
 
@@ -117,7 +117,9 @@ impl ApprovalRequirement {
         now: DateTime<Utc>,
     ) -> Result<(), ApproverRejection> {
         let person = approver.identity();
-        if !matches!(person.id, PrincipalId::User { .. }) || !self.by.iter().any(|one| one.includes(person, None)) {
+        if !matches!(person.id, PrincipalId::User { .. })
+            || !self.approvers.iter().any(|one| one.includes(person, None))
+        {
             return Err(ApproverRejection::NotNamed);
         }
         if person.id == *requester {
@@ -134,9 +136,9 @@ impl ApprovalRequirement {
         Ok(())
     }
 
-    /// The ways in by which those who may approve come.
+    /// The authentication_methods in by which those who may approve come.
     #[must_use]
-    pub fn ways(&self) -> Vec<AuthenticationMethod> {
+    pub fn authentication_methods(&self) -> Vec<AuthenticationMethod> {
         let provider = |subject: &SubjectMatcher| match subject {
             SubjectMatcher::Provider(provider)
             | SubjectMatcher::Group { provider, .. }
@@ -144,7 +146,7 @@ impl ApprovalRequirement {
             SubjectMatcher::Principal(PrincipalId::User { provider, .. }) => Some(Arc::clone(provider)),
             _ => None,
         };
-        let providers: BTreeSet<_> = self.by.iter().filter_map(provider).collect();
+        let providers: BTreeSet<_> = self.approvers.iter().filter_map(provider).collect();
         providers.into_iter().map(AuthenticationMethod::Provider).collect()
     }
 }

@@ -142,7 +142,7 @@ fn requests<'s>(old: &'s CompiledService, new: &'s CompiledService) -> Option<Op
         }
     }
     // what is asked for by name, and requests to the Kubernetes API
-    let named = |service: &'s CompiledService, name: &str| service.named(name);
+    let named = |service: &'s CompiledService, name: &str| service.operation_named(name);
     let all = old.operations.iter().chain(&new.operations).map(|one| Arc::clone(&one.operation.name));
     for name in all.collect::<BTreeSet<_>>() {
         enter(named(old, &name), named(new, &name), format!("operation {name}"));
@@ -168,7 +168,7 @@ fn changes<'s>(
     let mut subjects: BTreeSet<SubjectMatcher> = old.subjects().chain(new.subjects()).cloned().collect();
     subjects.insert(SubjectMatcher::Authenticated);
     let whos: Vec<CallerSet> =
-        std::iter::once(CallerSet::Anybody).chain(subjects.into_iter().map(CallerSet::Named)).collect();
+        std::iter::once(CallerSet::Anonymous).chain(subjects.into_iter().map(CallerSet::Subject)).collect();
     let mut changes = Vec::new();
     for ((old_name, new_name), pair) in pairs {
         for who in &whos {
@@ -198,12 +198,12 @@ fn changes<'s>(
 
 /// Leaves out who only shares what happens to everybody.
 fn collapse(changes: Vec<RightsChange>) -> Vec<RightsChange> {
-    let everybody = CallerSet::Named(SubjectMatcher::Authenticated);
+    let everybody = CallerSet::Subject(SubjectMatcher::Authenticated);
     let shared: Vec<RightsChange> = changes.iter().filter(|change| change.who == everybody).cloned().collect();
     let same = |change: &RightsChange| {
         shared.iter().any(|all| {
             (&all.old, &all.new, all.effect) == (&change.old, &change.new, change.effect)
-                && (all.before.can, all.after.can) == (change.before.can, change.after.can)
+                && (all.before.permission, all.after.permission) == (change.before.permission, change.after.permission)
                 && all.before.because == change.before.because
                 && all.after.because == change.after.because
                 && all.before.unless == change.before.unless
@@ -212,30 +212,31 @@ fn collapse(changes: Vec<RightsChange>) -> Vec<RightsChange> {
     };
     changes
         .into_iter()
-        .filter(|change| change.who == everybody || change.who == CallerSet::Anybody || !same(change))
+        .filter(|change| change.who == everybody || change.who == CallerSet::Anonymous || !same(change))
         .collect()
 }
 
 fn effect(before: &AccessRight, after: &AccessRight) -> Option<Effect> {
     // what is only audited goes through whoever asks, unless a policy that is enforced denies it
     let can = |right: &AccessRight| match right.audited {
-        true if right.denied => Permission::No,
-        true => Permission::Yes,
-        false => right.can,
+        true if right.denied => Permission::Never,
+        true => Permission::Always,
+        false => right.permission,
     };
     match (can(before), can(after)) {
-        (Permission::No, Permission::No) => None,
-        (Permission::No, _) => Some(Effect::Gains),
-        (_, Permission::No) => Some(Effect::Loses),
-        (Permission::If, Permission::Yes) => Some(Effect::Widened),
-        (Permission::Yes, Permission::If) => Some(Effect::Narrowed),
-        (Permission::If, Permission::If) | (Permission::Yes, Permission::Yes) => {
+        (Permission::Never, Permission::Never) => None,
+        (Permission::Never, _) => Some(Effect::Gains),
+        (_, Permission::Never) => Some(Effect::Loses),
+        (Permission::Conditional, Permission::Always) => Some(Effect::Widened),
+        (Permission::Always, Permission::Conditional) => Some(Effect::Narrowed),
+        (Permission::Conditional, Permission::Conditional) | (Permission::Always, Permission::Always) => {
             let terms = |right: &AccessRight| {
                 let free = right.audited || right.public;
                 // which object asks for an approval is nothing to those who need one
-                let approval = right.approval.as_ref().map(|asked| (asked.by.clone(), asked.lasts));
-                let asked =
-                    (!free).then(|| (right.risk, right.max_age, approval, right.because.clone(), right.ways.clone()));
+                let approval = right.approval.as_ref().map(|asked| (asked.approvers.clone(), asked.valid_for));
+                let asked = (!free).then(|| {
+                    (right.risk, right.max_age, approval, right.because.clone(), right.authentication_methods.clone())
+                });
                 (asked, right.unless.clone())
             };
             (terms(before) != terms(after)).then_some(Effect::Conditions)

@@ -72,9 +72,9 @@ impl fmt::Display for Reason {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequiredApproval {
     /// What it is about.
-    pub matter: ApprovalSubject,
+    pub subject: ApprovalSubject,
     /// The one that carried an allow; `None` if there is none that counts.
-    pub given: Option<GrantedApproval>,
+    pub granted: Option<GrantedApproval>,
 }
 
 /// What the condition of a rule came to.
@@ -114,7 +114,7 @@ pub struct Decision {
     /// More about the reason, for audit and explanations; not for callers.
     pub detail: Option<String>,
     /// What was found by conditions that read what no record holds, in the order in which they were looked at.
-    pub judged: Vec<EvaluatedCondition>,
+    pub evaluated: Vec<EvaluatedCondition>,
     /// The snapshot that it was decided from.
     pub revision: Digest,
 }

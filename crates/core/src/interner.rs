@@ -70,18 +70,18 @@ pub struct Interner {
     texts: InternedValues<str>,
     scopes: InternedValues<[Scope]>,
     paths: InternedValues<[Segment]>,
-    ways: InternedValues<[AuthenticationMethod]>,
+    authentication_methods: InternedValues<[AuthenticationMethod]>,
     subjects: InternedValues<[SubjectMatcher]>,
 }
 
 impl Interner {
     /// Lets a policy that was just compiled have what others have already. It is equal to what it was.
-    pub fn policy(&mut self, policy: &mut Policy) {
-        self.key(&mut policy.key);
-        let Self { texts, ways, .. } = self;
+    pub fn intern_policy(&mut self, policy: &mut Policy) {
+        self.intern_name(&mut policy.key);
+        let Self { texts, authentication_methods, .. } = self;
         texts.share(&mut policy.audience);
         policy.headers.iter_mut().for_each(|header| texts.share(header));
-        ways.share_list(&mut policy.ways, |way| {
+        authentication_methods.share_list(&mut policy.authentication_methods, |way| {
             if let AuthenticationMethod::Provider(name) = way {
                 texts.share(name);
             }
@@ -95,7 +95,7 @@ impl Interner {
     }
 
     /// The same for the name of a policy.
-    pub fn key(&mut self, key: &mut NamespacedName) {
+    pub fn intern_name(&mut self, key: &mut NamespacedName) {
         self.texts.share(&mut key.namespace);
         self.texts.share(&mut key.name);
     }

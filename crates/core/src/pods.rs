@@ -40,7 +40,7 @@ pub enum NotEntitled {
 impl CertificateEntitlement {
     /// Names of the policies.
     #[must_use]
-    pub fn named(&self) -> String {
+    pub fn policy_names(&self) -> String {
         self.policies.keys().map(ToString::to_string).collect::<Vec<_>>().join(", ")
     }
 }
@@ -92,8 +92,8 @@ impl CompiledService {
 impl Snapshot {
     /// Namespaces in which a policy is about some pod of our own trust domain, or may be.
     #[must_use]
-    pub fn minting_namespaces(&self, own: &str) -> BTreeSet<Arc<str>> {
-        let named = self.named().filter_map(|id| match id {
+    pub fn entitled_namespaces(&self, own: &str) -> BTreeSet<Arc<str>> {
+        let named = self.named_workloads().filter_map(|id| match id {
             PrincipalId::Workload { trust_domain, namespace, .. } if **trust_domain == *own => Some(namespace),
             _ => None,
         });
@@ -117,7 +117,7 @@ impl Snapshot {
     /// # Errors
     /// When none is, or when the pod's own namespace denies its service account by name: others deny it at their own
     /// services alone, or any namespace could take any identity away.
-    pub fn minting(
+    pub fn certificate_entitlement(
         &self,
         id: &PrincipalId,
         namespace: &str,

@@ -133,8 +133,8 @@ pub struct Policy {
     pub pods: Option<ServicePods>,
     /// How access tokens for the service are made.
     pub tokens: TokenSettings,
-    /// Accepted ways in, in the order in which they are tried.
-    pub ways: Arc<[AuthenticationMethod]>,
+    /// Accepted authentication_methods in, in the order in which they are tried.
+    pub authentication_methods: Arc<[AuthenticationMethod]>,
     /// What can be done.
     pub operations: Vec<Arc<CompiledOperation>>,
     /// How relations between callers and the service's objects come about.

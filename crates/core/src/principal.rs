@@ -337,7 +337,7 @@ impl Identity {
 
     /// The caller as it is known at an operation.
     #[must_use]
-    pub fn at(&self, operation: &str) -> Cow<'_, Self> {
+    pub fn at_operation(&self, operation: &str) -> Cow<'_, Self> {
         match &self.step_up {
             Some(step_up) if *step_up.operation == *operation => Cow::Owned(Self {
                 assurance: step_up.assurance,

@@ -47,5 +47,5 @@ pub enum Call<'a> {
     /// A request to the Kubernetes API, authenticated by the API server.
     Kubernetes(ApiCall<'a>),
     /// The door found contradictions and can't tell what is asked.
-    Unclear,
+    Ambiguous,
 }

@@ -1,7 +1,7 @@
 //! What callers may do, as far as policies alone say: by the subjects that rules name, without any request.
 //!
 //! Conditions are not evaluated. What depends on one, on a group that nobody said the caller is in, or on a relation,
-//! is [`Permission::If`], with what it depends on.
+//! is [`Permission::Conditional`], with what it depends on.
 
 use crate::approval::ApprovalRequirement;
 use crate::authentication::AuthenticationMethod;
@@ -21,19 +21,19 @@ use std::sync::Arc;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CallerSet {
     /// Whoever asks, without a credential.
-    Anybody,
+    Anonymous,
     /// Callers as a rule names them: nothing else is known.
-    Named(SubjectMatcher),
+    Subject(SubjectMatcher),
     /// One principal with all its groups.
-    Known(PrincipalId, BTreeSet<String>),
+    Principal(PrincipalId, BTreeSet<String>),
 }
 
 impl std::fmt::Display for CallerSet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Anybody => f.write_str("anybody, without a credential"),
-            Self::Named(subject) => subject.fmt(f),
-            Self::Known(id, _) => id.fmt(f),
+            Self::Anonymous => f.write_str("anybody, without a credential"),
+            Self::Subject(subject) => subject.fmt(f),
+            Self::Principal(id, _) => id.fmt(f),
         }
     }
 }
@@ -42,11 +42,11 @@ impl std::fmt::Display for CallerSet {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Permission {
     /// Never.
-    No,
+    Never,
     /// When something holds that policies alone do not tell.
-    If,
+    Conditional,
     /// Always, unless a denial applies.
-    Yes,
+    Always,
 }
 
 /// What some callers may do with one operation.
@@ -59,8 +59,8 @@ pub struct AccessRight {
     /// The operation.
     pub operation: Arc<str>,
     /// Whether they may.
-    pub can: Permission,
-    /// For [`Permission::If`] what has to hold, for [`Permission::No`] what stands against it.
+    pub permission: Permission,
+    /// For [`Permission::Conditional`] what has to hold, for [`Permission::Never`] what stands against it.
     pub because: BTreeSet<String>,
     /// What denies it all the same.
     pub unless: BTreeSet<String>,
@@ -77,7 +77,7 @@ pub struct AccessRight {
     /// Who has to approve it first, and for how long that counts.
     pub approval: Option<Arc<ApprovalRequirement>>,
     /// Ways in that are accepted.
-    pub ways: BTreeSet<AuthenticationMethod>,
+    pub authentication_methods: BTreeSet<AuthenticationMethod>,
     /// Whether a refusal is only recorded.
     pub audited: bool,
     /// Whether a denial that is enforced always applies.
@@ -92,7 +92,7 @@ impl AccessRight {
             audience: Arc::clone(&service.key.audience),
             policy: other.map_or_else(nobody, |other| other.policy.clone()),
             operation: other.map_or_else(|| "".into(), |other| Arc::clone(&other.operation.name)),
-            can: Permission::No,
+            permission: Permission::Never,
             because: BTreeSet::from(["it is no operation".to_owned()]),
             unless: BTreeSet::new(),
             grants: BTreeSet::new(),
@@ -101,7 +101,7 @@ impl AccessRight {
             risk: RiskLevel::Standard,
             max_age: None,
             approval: None,
-            ways: BTreeSet::new(),
+            authentication_methods: BTreeSet::new(),
             audited: service.mode == EnforcementMode::Audit,
             denied: false,
         }
@@ -141,7 +141,7 @@ impl CompiledService {
     }
 
     /// Every operation with the policy that declares it.
-    pub fn declared(&self) -> impl Iterator<Item = (&NamespacedName, &Arc<str>)> {
+    pub fn declared_operations(&self) -> impl Iterator<Item = (&NamespacedName, &Arc<str>)> {
         self.operations.iter().map(|operation| (&operation.policy, &operation.operation.name))
     }
 
@@ -161,7 +161,7 @@ impl CompiledService {
             audience: Arc::clone(&self.key.audience),
             policy: operation.policy.clone(),
             operation: Arc::clone(&operation.operation.name),
-            can: Permission::Yes,
+            permission: Permission::Always,
             because: BTreeSet::new(),
             unless: BTreeSet::new(),
             grants: BTreeSet::new(),
@@ -170,7 +170,7 @@ impl CompiledService {
             risk: operation.operation.risk,
             max_age: (operation.operation.risk == RiskLevel::High).then_some(operation.operation.max_age),
             approval: operation.operation.approval.clone(),
-            ways: operation.ways.iter().cloned().collect(),
+            authentication_methods: operation.authentication_methods.iter().cloned().collect(),
             audited: operation.mode == EnforcementMode::Audit,
             denied: false,
         };
@@ -190,9 +190,9 @@ impl CompiledService {
             }
         }
         if let Some(why) = against {
-            (right.can, right.because) = (Permission::No, BTreeSet::from([why]));
+            (right.permission, right.because) = (Permission::Never, BTreeSet::from([why]));
         }
-        if right.can == Permission::No && !right.audited {
+        if right.permission == Permission::Never && !right.audited {
             right.unless.clear();
         }
         right
@@ -224,36 +224,36 @@ impl CompiledService {
             .collect();
         if !right.missing.is_empty() {
             let missing = right.missing.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ");
-            right.can = Permission::No;
+            right.permission = Permission::Never;
             right.because.insert(format!("nobody gives {missing}"));
         } else if !required.iter().all(|scope| sure.contains(scope)) {
-            right.can = Permission::If;
+            right.permission = Permission::Conditional;
             let needed = terms.into_iter().filter(|(gives, _)| gives.iter().any(|scope| !sure.contains(scope)));
             right.because.extend(needed.map(|(_, term)| term));
         }
     }
 }
 
-/// Why callers can't even come so far that grants matter.
+/// Why callers can't even come so far that grants subject.
 fn kept_out(who: &CallerSet, own: &str, operation: &ServiceOperation) -> Option<String> {
     let id = match who {
-        CallerSet::Anybody => return Some("a credential is needed".to_owned()),
-        CallerSet::Named(SubjectMatcher::Principal(id)) | CallerSet::Known(id, _) => Some(id),
-        CallerSet::Named(_) => None,
+        CallerSet::Anonymous => return Some("a credential is needed".to_owned()),
+        CallerSet::Subject(SubjectMatcher::Principal(id)) | CallerSet::Principal(id, _) => Some(id),
+        CallerSet::Subject(_) => None,
     };
     if let Some(PrincipalId::Key { .. }) = id
         && operation.operation.risk > RiskLevel::Low
     {
         return Some(format!("an API key is not enough for risk {:?}", operation.operation.risk));
     }
-    // who calls the Kubernetes API came in by the API server's own ways
+    // who calls the Kubernetes API came in by the API server's own authentication_methods
     let admitted = !operation.operation.kubernetes.is_empty()
-        || operation.ways.iter().any(|way| match (way, who, id) {
+        || operation.authentication_methods.iter().any(|way| match (way, who, id) {
             (AuthenticationMethod::Workload, _, Some(id)) => vouched(id, own) == Vouched::Own,
             (AuthenticationMethod::Provider(name), _, Some(id)) => vouched(id, own).by(name) != Covers::None,
             (
                 way,
-                CallerSet::Named(
+                CallerSet::Subject(
                     SubjectMatcher::Provider(provider)
                     | SubjectMatcher::Group { provider, .. }
                     | SubjectMatcher::Claims { provider, .. },
@@ -299,12 +299,12 @@ fn covers(to: &[SubjectMatcher], who: &CallerSet, own: &str) -> Covers {
 
 fn covers_one(subject: &SubjectMatcher, who: &CallerSet, own: &str) -> Covers {
     match (subject, who) {
-        (_, CallerSet::Anybody) => Covers::None,
+        (_, CallerSet::Anonymous) => Covers::None,
         (SubjectMatcher::Authenticated, _) => Covers::All,
-        (subject, CallerSet::Named(named)) if subject == named => Covers::All,
+        (subject, CallerSet::Subject(named)) if subject == named => Covers::All,
         (
             SubjectMatcher::Principal(wanted),
-            CallerSet::Named(SubjectMatcher::Principal(id)) | CallerSet::Known(id, _),
+            CallerSet::Subject(SubjectMatcher::Principal(id)) | CallerSet::Principal(id, _),
         ) => {
             if wanted == id {
                 Covers::All
@@ -314,19 +314,19 @@ fn covers_one(subject: &SubjectMatcher, who: &CallerSet, own: &str) -> Covers {
         }
         (
             SubjectMatcher::Provider(provider),
-            CallerSet::Named(SubjectMatcher::Principal(id)) | CallerSet::Known(id, _),
+            CallerSet::Subject(SubjectMatcher::Principal(id)) | CallerSet::Principal(id, _),
         ) => vouched(id, own).by(provider),
-        (SubjectMatcher::Group { provider, group }, CallerSet::Known(id, groups)) => {
+        (SubjectMatcher::Group { provider, group }, CallerSet::Principal(id, groups)) => {
             if groups.contains(group.as_ref()) { vouched(id, own).by(provider) } else { Covers::None }
         }
         // nobody said which groups the principal is in
-        (SubjectMatcher::Group { provider, .. }, CallerSet::Named(SubjectMatcher::Principal(id))) => {
+        (SubjectMatcher::Group { provider, .. }, CallerSet::Subject(SubjectMatcher::Principal(id))) => {
             vouched(id, own).by(provider).min(Covers::Some)
         }
-        (_, CallerSet::Named(SubjectMatcher::Authenticated)) => Covers::Some,
-        (subject, CallerSet::Named(SubjectMatcher::Principal(id))) => covers_principal(subject, id, None, own),
-        (subject, CallerSet::Known(id, groups)) => covers_principal(subject, id, Some(groups), own),
-        (subject, CallerSet::Named(SubjectMatcher::Claims { provider: of, group: in_group, .. })) => match subject {
+        (_, CallerSet::Subject(SubjectMatcher::Authenticated)) => Covers::Some,
+        (subject, CallerSet::Subject(SubjectMatcher::Principal(id))) => covers_principal(subject, id, None, own),
+        (subject, CallerSet::Principal(id, groups)) => covers_principal(subject, id, Some(groups), own),
+        (subject, CallerSet::Subject(SubjectMatcher::Claims { provider: of, group: in_group, .. })) => match subject {
             SubjectMatcher::Provider(provider) if provider == of => Covers::All,
             SubjectMatcher::Group { provider, group } if provider == of && in_group.as_ref() == Some(group) => {
                 Covers::All
@@ -338,7 +338,7 @@ fn covers_one(subject: &SubjectMatcher, who: &CallerSet, own: &str) -> Covers {
             SubjectMatcher::Spiffe(pattern) if *pattern.trust_domain != *own => Covers::Some,
             _ => Covers::None,
         },
-        (subject, CallerSet::Named(SubjectMatcher::Namespace { .. } | SubjectMatcher::Namespaces { .. })) => {
+        (subject, CallerSet::Subject(SubjectMatcher::Namespace { .. } | SubjectMatcher::Namespaces { .. })) => {
             match subject {
                 SubjectMatcher::Provider(_) | SubjectMatcher::Group { .. } | SubjectMatcher::Claims { .. } => {
                     Covers::None
@@ -347,15 +347,15 @@ fn covers_one(subject: &SubjectMatcher, who: &CallerSet, own: &str) -> Covers {
             }
         }
         // which of them are whose, nobody can tell from the patterns alone
-        (_, CallerSet::Named(SubjectMatcher::Spiffe(_))) => Covers::Some,
-        (SubjectMatcher::Provider(provider), CallerSet::Named(SubjectMatcher::Group { provider: of, .. })) => {
+        (_, CallerSet::Subject(SubjectMatcher::Spiffe(_))) => Covers::Some,
+        (SubjectMatcher::Provider(provider), CallerSet::Subject(SubjectMatcher::Group { provider: of, .. })) => {
             if provider == of {
                 Covers::All
             } else {
                 Covers::None
             }
         }
-        (subject, CallerSet::Named(SubjectMatcher::Provider(provider) | SubjectMatcher::Group { provider, .. })) => {
+        (subject, CallerSet::Subject(SubjectMatcher::Provider(provider) | SubjectMatcher::Group { provider, .. })) => {
             let within = match subject {
                 SubjectMatcher::Principal(id) => vouched(id, own).by(provider),
                 SubjectMatcher::Group { provider: of, .. }

@@ -20,7 +20,7 @@ type SharedMap<K, V> = GenericHashMap<K, V, RandomState, DefaultSharedPtr>;
 /// Everything that decisions are made from.
 ///
 /// A clone is cheap and shares what did not change, so a change costs in proportion to the service it touches:
-/// clone, [`Snapshot::put`] or [`Snapshot::take`], [`Snapshot::seal`], and replace the old one.
+/// clone, [`Snapshot::put`] or [`Snapshot::remove`], [`Snapshot::update_revision`], and replace the old one.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     services: SharedMap<ServiceKey, Arc<CompiledService>>,
@@ -36,7 +36,7 @@ pub struct Snapshot {
     labels: SharedMap<Arc<str>, Arc<Labels>>,
     /// Tuples of each service, whether it is there or not.
     tuples: SharedMap<ServiceKey, TupleIndex>,
-    /// Approvals that were given.
+    /// Approvals that were granted.
     approvals: SharedMap<ApprovalSubject, GrantedApproval>,
     contents: ContentDigests,
     revision: Digest,
@@ -45,7 +45,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// Puts a service in force, in place of the one with the same key.
     pub fn put(&mut self, service: CompiledService) {
-        self.take(&service.key);
+        self.remove(&service.key);
         let service = Arc::new(service);
         for host in service.hosts.iter() {
             self.by_host.insert(host.clone(), Arc::clone(&service));
@@ -62,7 +62,7 @@ impl Snapshot {
     }
 
     /// Takes a service out of force. A name that another service has taken over since stays with that one.
-    pub fn take(&mut self, key: &ServiceKey) {
+    pub fn remove(&mut self, key: &ServiceKey) {
         let Some(old) = self.services.remove(key) else { return };
         if old.kubernetes().next().is_some() {
             withdraw(&mut self.kubernetes, &key.namespace, key);
@@ -82,7 +82,7 @@ impl Snapshot {
     }
 
     /// Notes the labels of a Namespace; `None` when it is gone.
-    pub fn label(&mut self, namespace: &str, labels: Option<Labels>) {
+    pub fn put_namespace_labels(&mut self, namespace: &str, labels: Option<Labels>) {
         match labels {
             Some(labels) => self.labels.insert(namespace.into(), Arc::new(labels)),
             None => self.labels.remove(namespace),
@@ -90,7 +90,7 @@ impl Snapshot {
     }
 
     /// The labels of every Namespace, in no order.
-    pub fn labels(&self) -> impl Iterator<Item = (&Arc<str>, &Labels)> {
+    pub fn namespace_labels(&self) -> impl Iterator<Item = (&Arc<str>, &Labels)> {
         self.labels.iter().map(|(namespace, labels)| (namespace, labels.as_ref()))
     }
 
@@ -107,13 +107,13 @@ impl Snapshot {
 
     /// Puts what a `Relationship` says about the objects of a service in place of what it said before; nothing, when
     /// it is gone.
-    pub fn relate(&mut self, service: &ServiceKey, relationship: &str, says: &[RelationTuple]) {
+    pub fn put_relationship(&mut self, service: &ServiceKey, relationship: &str, says: &[RelationTuple]) {
         self.change_tuples(service, |tuples| tuples.put(relationship, says));
     }
 
     /// Notes that it is not known what a `Relationship` says about the objects of a service.
-    pub fn lose(&mut self, service: &ServiceKey, relationship: &str) {
-        self.change_tuples(service, |tuples| tuples.lose(relationship));
+    pub fn mark_relationship_unknown(&mut self, service: &ServiceKey, relationship: &str) {
+        self.change_tuples(service, |tuples| tuples.mark_unknown(relationship));
     }
 
     fn change_tuples(&mut self, service: &ServiceKey, change: impl FnOnce(&mut TupleIndex)) {
@@ -133,26 +133,29 @@ impl Snapshot {
     }
 
     /// Notes that something was approved; `None` when it is no longer.
-    pub fn approve(&mut self, matter: ApprovalSubject, given: Option<GrantedApproval>) {
-        self.record(&matter.content(), given.as_ref().map(GrantedApproval::digest));
-        match given {
-            Some(given) => self.approvals.insert(matter, given),
-            None => self.approvals.remove(&matter),
+    pub fn put_approval(&mut self, subject: ApprovalSubject, granted: Option<GrantedApproval>) {
+        self.record(&subject.content(), granted.as_ref().map(GrantedApproval::digest));
+        match granted {
+            Some(granted) => self.approvals.insert(subject, granted),
+            None => self.approvals.remove(&subject),
         };
     }
 
     /// What was approved, whether it counts now or not.
-    pub(crate) fn approval(&self, matter: &ApprovalSubject) -> Option<&GrantedApproval> {
-        self.approvals.get(matter)
+    pub(crate) fn approval(&self, subject: &ApprovalSubject) -> Option<&GrantedApproval> {
+        self.approvals.get(subject)
     }
 
     /// Who may approve something: the service that it is about, and what its policy says now.
     #[must_use]
-    pub fn approvers(&self, matter: &ApprovalSubject) -> Option<(&Arc<CompiledService>, &ApprovalRequirement)> {
-        self.services().filter(|service| service.key.namespace == matter.policy.namespace).find_map(|service| {
-            let operation = service.named(&matter.operation).filter(|one| one.policy == matter.policy)?;
+    pub fn approval_requirement(
+        &self,
+        subject: &ApprovalSubject,
+    ) -> Option<(&Arc<CompiledService>, &ApprovalRequirement)> {
+        self.services().filter(|service| service.key.namespace == subject.policy.namespace).find_map(|service| {
+            let operation = service.operation_named(&subject.operation).filter(|one| one.policy == subject.policy)?;
             let approvers = operation.operation.approval.as_deref()?;
-            (approvers.policy_uid == matter.policy_uid).then_some((service, approvers))
+            (approvers.policy_uid == subject.policy_uid).then_some((service, approvers))
         })
     }
 
@@ -171,7 +174,7 @@ impl Snapshot {
     }
 
     /// Settles the revision after changes.
-    pub fn seal(&mut self) {
+    pub fn update_revision(&mut self) {
         self.revision = self.contents.digest();
     }
 
@@ -211,7 +214,7 @@ impl Snapshot {
     }
 
     /// The namespaces with services that declare requests to the Kubernetes API, in no order, with these services.
-    pub fn governed(&self) -> impl Iterator<Item = (&Arc<str>, &[Arc<CompiledService>])> {
+    pub fn governed_namespaces(&self) -> impl Iterator<Item = (&Arc<str>, &[Arc<CompiledService>])> {
         self.kubernetes.iter().map(|(namespace, services)| (namespace, services.as_ref()))
     }
 
@@ -226,7 +229,7 @@ impl Snapshot {
     }
 
     /// Workloads that some rule names.
-    pub(crate) fn named(&self) -> impl Iterator<Item = &PrincipalId> {
+    pub(crate) fn named_workloads(&self) -> impl Iterator<Item = &PrincipalId> {
         self.naming.keys()
     }
 

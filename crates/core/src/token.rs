@@ -25,13 +25,13 @@ pub struct TokenScopes {
     /// The scopes; none if no token is due.
     pub scopes: BTreeSet<Scope>,
     /// When they are to end at the latest: once a person's second factor is too old for an operation that they open.
-    pub ends: Option<DateTime<Utc>>,
+    pub valid_until: Option<DateTime<Utc>>,
 }
 
 impl CompiledService {
     /// How access tokens for the service are made.
     #[must_use]
-    pub const fn tokens(&self) -> TokenSettings {
+    pub const fn token_settings(&self) -> TokenSettings {
         self.tokens
     }
 
@@ -41,7 +41,7 @@ impl CompiledService {
     pub fn step_up_age(&self, operation: Option<&str>) -> Option<TimeDelta> {
         let all = self.operations.iter().map(|one| &one.operation);
         match operation {
-            Some(name) => self.named(name).map(|one| one.operation.max_age),
+            Some(name) => self.operation_named(name).map(|one| one.operation.max_age),
             None => all.filter(|one| one.risk == RiskLevel::High).map(|one| one.max_age).min(),
         }
     }
@@ -54,7 +54,7 @@ impl CompiledService {
     /// such a grant gives nothing, and such a denial applies. `Audit` mode widens no token. `labels` are those of the
     /// caller's Namespace ([`Snapshot::labels_of`](crate::snapshot::Snapshot::labels_of)).
     #[must_use]
-    pub fn scopes_of(
+    pub fn token_scopes(
         &self,
         principal: &Principal,
         labels: Option<&Labels>,
@@ -81,15 +81,16 @@ impl CompiledService {
         let confused: Vec<_> = closed.into_iter().filter(|one| opens(&carried, one)).collect();
         let confused = scopes(&confused);
         carried.retain(|scope| !confused.contains(scope));
-        let ends = open.into_iter().filter(|one| opens(&carried, one)).filter_map(|one| too_old(one, caller)).min();
-        TokenScopes { scopes: carried, ends }
+        let valid_until =
+            open.into_iter().filter(|one| opens(&carried, one)).filter_map(|one| too_old(one, caller)).min();
+        TokenScopes { scopes: carried, valid_until }
     }
 }
 
 /// When a person's second factor is too old for an operation.
 fn too_old(operation: &ServiceOperation, caller: &Identity) -> Option<DateTime<Utc>> {
     let matters = operation.operation.risk == RiskLevel::High && !caller.id.is_workload();
-    let caller = caller.at(&operation.operation.name);
+    let caller = caller.at_operation(&operation.operation.name);
     caller.authenticated_at.filter(|_| matters)?.checked_add_signed(operation.operation.max_age)
 }
 
@@ -119,7 +120,7 @@ impl<'s> Rules<'s> {
         let mut rules = Self { service, caller, labels, now, denials: Vec::new(), grants: BTreeMap::new() };
         for number in service.denial_index.concerning(caller, labels) {
             let when = service.denials.get(number)?.when.as_deref()?;
-            match when.reach() {
+            match when.dependency() {
                 ConditionDependency::Operation => rules.denials.push(when),
                 ConditionDependency::Caller if rules.holds(when, None) == Truth::False => {}
                 ConditionDependency::Caller | ConditionDependency::Request => return None,
@@ -130,7 +131,7 @@ impl<'s> Rules<'s> {
             let CompiledGrant { rule: _, to, scopes: _, from_token: _, when, relation } = &**grant;
             // the request says which object is meant
             let counts = relation.is_none() && to.iter().any(|subject| subject.includes(caller, labels));
-            match when.as_deref().map(|when| (when, when.reach())) {
+            match when.as_deref().map(|when| (when, when.dependency())) {
                 Some((when, ConditionDependency::Caller)) if counts => {
                     rules.grants.insert(number, rules.holds(when, None) == Truth::True);
                 }
@@ -147,7 +148,7 @@ impl<'s> Rules<'s> {
         let required = &operation.operation.scopes;
         let name = &operation.operation.name;
         let call = Call::Named { operation: name, captures: Captures::new() };
-        let caller = &*self.caller.at(name);
+        let caller = &*self.caller.at_operation(name);
         // a token outlives an approval, and a service that reads scopes alone knows of none
         if operation.operation.approval.is_some()
             || required.len() > MAX_SCOPES
@@ -170,7 +171,7 @@ impl<'s> Rules<'s> {
     }
 
     fn holds(&self, when: &Condition, operation: Option<&str>) -> Truth {
-        let caller = operation.map_or(Cow::Borrowed(self.caller), |operation| self.caller.at(operation));
+        let caller = operation.map_or(Cow::Borrowed(self.caller), |operation| self.caller.at_operation(operation));
         when.evaluate(&TokenFacts { caller: &caller, operation, now: self.now })
     }
 }

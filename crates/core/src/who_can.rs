@@ -53,7 +53,7 @@ impl Snapshot {
             .filter(|service| audience.is_none_or(|wanted| *service.key().audience == *wanted))
             .collect();
         services.sort_unstable_by(|a, b| a.key().cmp(b.key()));
-        services.into_iter().filter_map(|service| Some(service.who_can(service.named(operation)?))).collect()
+        services.into_iter().filter_map(|service| Some(service.who_can(service.operation_named(operation)?))).collect()
     }
 }
 

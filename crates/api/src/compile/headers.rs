@@ -1,6 +1,6 @@
-//! Headers that conditions may read.
+//! Request headers that conditions may read.
 
-/// What callers prove themselves with.
+/// Headers with credentials.
 const CREDENTIALS: [&str; 8] = [
     "authorization",
     "cookie",
@@ -11,8 +11,8 @@ const CREDENTIALS: [&str; 8] = [
     "x-api-key",
     "x-forwarded-client-cert",
 ];
-/// What a proxy takes out, changes or sets on the way, so that the application reads another one.
-const OF_PROXIES: [&str; 21] = [
+/// Headers that a proxy may remove, change or set, so that the application reads another value.
+const SET_BY_PROXIES: [&str; 21] = [
     "connection",
     "content-length",
     "expect",
@@ -35,14 +35,14 @@ const OF_PROXIES: [&str; 21] = [
     "x-request-id",
     "x-rewrite-url",
 ];
-const PREFIXES_OF_PROXIES: [&str; 2] = ["x-forwarded-", "x-original-"];
-/// Longest name, in bytes.
+const PREFIXES_SET_BY_PROXIES: [&str; 2] = ["x-forwarded-", "x-original-"];
+/// Maximum length of a name, in bytes.
 const MAX_NAME: usize = 64;
 
-/// Why conditions can't read a header, if they can't.
-pub(crate) fn unfit(name: &str) -> Option<&'static str> {
-    let good = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-    if name.is_empty() || name.len() > MAX_NAME || !good {
+/// The reason why conditions can't read a header; `None` if they can.
+pub(super) fn refusal(name: &str) -> Option<&'static str> {
+    let valid = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if name.is_empty() || name.len() > MAX_NAME || !valid {
         return Some("is no name of a header in lower case: use 1 to 64 letters, digits and `-`, such as `x-tenant`");
     }
     if CREDENTIALS.contains(&name) || name.starts_with("x-durward-") {
@@ -51,6 +51,7 @@ pub(crate) fn unfit(name: &str) -> Option<&'static str> {
     if name == "host" {
         return Some("is read as `request.host`");
     }
-    let of_proxies = OF_PROXIES.contains(&name) || PREFIXES_OF_PROXIES.iter().any(|prefix| name.starts_with(prefix));
-    of_proxies.then_some("is changed by proxies on the way, so that the application may read another one")
+    let set_by_proxies =
+        SET_BY_PROXIES.contains(&name) || PREFIXES_SET_BY_PROXIES.iter().any(|prefix| name.starts_with(prefix));
+    set_by_proxies.then_some("is changed by proxies on the way, so that the application may read another one")
 }

@@ -1,4 +1,4 @@
-//! Operations, and the requests that they are.
+//! Operations, and the requests that match them.
 
 use super::{Compiler, duration};
 use crate::resources as spec;
@@ -14,11 +14,11 @@ use durward_core::service::shadowed;
 use durward_core::subject::SubjectMatcher;
 use std::sync::Arc;
 
-/// Oldest second factor that is accepted where a policy does not say.
+/// Maximum age of a second factor by default.
 const DEFAULT_MAX_AGE: TimeDelta = TimeDelta::minutes(5);
-/// A second factor older than a working day is none.
+/// Largest maximum age of a second factor that a policy can set.
 const LONGEST_MAX_AGE: TimeDelta = TimeDelta::hours(24);
-/// How long an approval lasts.
+/// Lifetime of an approval: the default, and its bounds.
 const DEFAULT_APPROVAL: TimeDelta = TimeDelta::minutes(30);
 const SHORTEST_APPROVAL: TimeDelta = TimeDelta::minutes(1);
 const LONGEST_APPROVAL: TimeDelta = TimeDelta::hours(24);
@@ -26,8 +26,8 @@ const MAX_APPROVERS: usize = 8;
 const MAX_OPERATIONS: usize = 512;
 const MAX_MATCHES: usize = 64;
 
-/// Groups by resources by these verbs.
-pub(crate) fn api_patterns(api: &spec::KubernetesMatch, verbs: &[Option<Verb>]) -> Vec<ApiPattern> {
+/// Every combination of the groups and resources with these verbs.
+pub(crate) fn api_patterns(api: &spec::KubernetesRequestMatch, verbs: &[Option<Verb>]) -> Vec<ApiPattern> {
     let any = |text: &str| (text != "*").then(|| Arc::from(text));
     let mut patterns = Vec::new();
     for resource in &api.resources {
@@ -160,10 +160,10 @@ impl Compiler<'_> {
             }
             lasts
         })?;
-        Some(Arc::new(ApprovalRequirement { by, lasts, policy_uid: uid.into() }))
+        Some(Arc::new(ApprovalRequirement { approvers: by, valid_for: lasts, policy_uid: uid.into() }))
     }
 
-    fn max_age(&mut self, field: &str, step_up: Option<&spec::StepUp>, risk: RiskLevel) -> TimeDelta {
+    fn max_age(&mut self, field: &str, step_up: Option<&spec::StepUpRule>, risk: RiskLevel) -> TimeDelta {
         let Some(step_up) = step_up else { return DEFAULT_MAX_AGE };
         if risk != RiskLevel::High {
             self.error(field, "a step-up is asked for at `risk: High` only; say so, or leave it out");
@@ -178,7 +178,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// `None` in the result stands for any method.
+    /// Methods; `None` stands for any method.
     fn methods(&mut self, field: &str, methods: &[String], example: &str) -> Vec<Option<String>> {
         if methods.is_empty() {
             self.error(field, format!("say which, such as `[{example}]`; `[\"*\"]` means any"));
@@ -189,7 +189,7 @@ impl Compiler<'_> {
         methods.iter().map(|method| (method != "*").then(|| method.clone())).collect()
     }
 
-    fn http(&mut self, field: &str, http: &spec::HttpMatch, matches: &mut Vec<HttpPattern>) {
+    fn http(&mut self, field: &str, http: &spec::HttpRequestMatch, matches: &mut Vec<HttpPattern>) {
         let mut methods = Vec::new();
         for (i, method) in self.methods(&format!("{field}.methods"), &http.methods, "GET").into_iter().enumerate() {
             methods.push(match method {
@@ -212,7 +212,7 @@ impl Compiler<'_> {
         }
     }
 
-    fn grpc(&mut self, field: &str, grpc: &spec::GrpcMatch, matches: &mut Vec<HttpPattern>) {
+    fn grpc(&mut self, field: &str, grpc: &spec::GrpcCallMatch, matches: &mut Vec<HttpPattern>) {
         for (i, method) in self.methods(&format!("{field}.methods"), &grpc.methods, "Get").into_iter().enumerate() {
             let parsed = PathPattern::grpc(&grpc.service, method.as_deref()).map_err(|_| {
                 let method = method.as_deref().unwrap_or("*");
@@ -226,7 +226,7 @@ impl Compiler<'_> {
         }
     }
 
-    fn kubernetes(&mut self, field: &str, api: &spec::KubernetesMatch, patterns: &mut Vec<ApiPattern>) {
+    fn kubernetes(&mut self, field: &str, api: &spec::KubernetesRequestMatch, patterns: &mut Vec<ApiPattern>) {
         for (list, given) in [("apiGroups", &api.api_groups), ("resources", &api.resources), ("verbs", &api.verbs)] {
             if given.is_empty() {
                 self.error(format!("{field}.{list}"), "say which; `[\"*\"]` means any, and the core group is `\"\"`");

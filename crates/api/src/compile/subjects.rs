@@ -1,4 +1,4 @@
-//! Whom a rule is for.
+//! The callers that a rule applies to.
 
 use super::Compiler;
 use crate::resources as spec;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 const MAX_SUBJECTS: usize = 64;
 
 impl Compiler<'_> {
-    pub(super) fn subjects(&mut self, field: &str, subjects: &[spec::Subject]) -> Vec<SubjectMatcher> {
+    pub(super) fn subjects(&mut self, field: &str, subjects: &[spec::CallerSelector]) -> Vec<SubjectMatcher> {
         if subjects.is_empty() {
             self.error(field, "say who; an empty list is nobody. For everybody: `[{authenticated: true}]`");
         }
@@ -23,8 +23,8 @@ impl Compiler<'_> {
         compiled
     }
 
-    fn subject(&mut self, field: &str, subject: &spec::Subject) -> Option<SubjectMatcher> {
-        let given = [
+    fn subject(&mut self, field: &str, subject: &spec::CallerSelector) -> Option<SubjectMatcher> {
+        let selectors = [
             subject.service_account.is_some(),
             subject.namespace.is_some(),
             subject.namespace_selector.is_some(),
@@ -33,7 +33,7 @@ impl Compiler<'_> {
             subject.provider.is_some() || subject.group.is_some() || subject.claims.is_some(),
             subject.authenticated.is_some(),
         ];
-        if given.into_iter().filter(|given| *given).count() != 1 {
+        if selectors.into_iter().filter(|selected| *selected).count() != 1 {
             self.error(
                 field,
                 "say exactly one of `serviceAccount`, `namespace`, `namespaceSelector`, `spiffe`, `principal`, `provider` (with or without \
@@ -41,13 +41,13 @@ impl Compiler<'_> {
             );
             return None;
         }
-        let trust_domain = || Arc::from(self.settings.trust_domain.as_str());
+        let trust_domain = || Arc::from(self.domains.trust_domain.as_str());
         match subject {
-            spec::Subject { service_account: Some(account), .. } => {
-                let id = PrincipalId::workload(&self.settings.trust_domain, &account.namespace, &account.name);
+            spec::CallerSelector { service_account: Some(account), .. } => {
+                let id = PrincipalId::workload(&self.domains.trust_domain, &account.namespace, &account.name);
                 self.take(&format!("{field}.serviceAccount"), id).map(SubjectMatcher::Principal)
             }
-            spec::Subject { namespace: Some(namespace), .. } => {
+            spec::CallerSelector { namespace: Some(namespace), .. } => {
                 let subject =
                     SubjectMatcher::Namespace { trust_domain: trust_domain(), namespace: namespace.as_str().into() };
                 if !is_dns_label(namespace) {
@@ -55,7 +55,7 @@ impl Compiler<'_> {
                 }
                 Some(subject)
             }
-            spec::Subject { namespace_selector: Some(labels), .. } => {
+            spec::CallerSelector { namespace_selector: Some(labels), .. } => {
                 let trust_domain = trust_domain();
                 let field = format!("{field}.namespaceSelector");
                 let labels = self.selector(&field, labels);
@@ -64,14 +64,14 @@ impl Compiler<'_> {
                 }
                 Some(SubjectMatcher::Namespaces { trust_domain, labels })
             }
-            spec::Subject { spiffe: Some(pattern), .. } => {
+            spec::CallerSelector { spiffe: Some(pattern), .. } => {
                 self.take(&format!("{field}.spiffe"), pattern.parse()).map(SubjectMatcher::Spiffe)
             }
-            spec::Subject { principal: Some(id), .. } => {
+            spec::CallerSelector { principal: Some(id), .. } => {
                 let field = format!("{field}.principal");
                 let id = self.take(&field, id.parse::<PrincipalId>())?;
                 if let PrincipalId::Spiffe { trust_domain, .. } = &id
-                    && **trust_domain == self.settings.trust_domain
+                    && **trust_domain == self.domains.trust_domain
                 {
                     self.error(
                         field,
@@ -80,7 +80,7 @@ impl Compiler<'_> {
                 }
                 Some(SubjectMatcher::Principal(id))
             }
-            spec::Subject { provider: Some(provider), group, claims, .. } => {
+            spec::CallerSelector { provider: Some(provider), group, claims, .. } => {
                 self.provider(&format!("{field}.provider"), provider);
                 let provider: Arc<str> = provider.as_str().into();
                 let group: Option<Arc<str>> = group.as_deref().map(Into::into);
@@ -96,12 +96,12 @@ impl Compiler<'_> {
                     (None, None) => Some(SubjectMatcher::Provider(provider)),
                 }
             }
-            spec::Subject { authenticated: Some(true), .. } => Some(SubjectMatcher::Authenticated),
-            spec::Subject { authenticated: Some(false), .. } => {
+            spec::CallerSelector { authenticated: Some(true), .. } => Some(SubjectMatcher::Authenticated),
+            spec::CallerSelector { authenticated: Some(false), .. } => {
                 self.error(format!("{field}.authenticated"), "only `true` means anything; leave it out");
                 None
             }
-            spec::Subject { group: Some(_), .. } => {
+            spec::CallerSelector { group: Some(_), .. } => {
                 self.error(format!("{field}.group"), "say whose group it is: `provider`");
                 None
             }

@@ -8,7 +8,7 @@ mod service;
 
 pub use service::lint_services;
 
-use crate::compile::FieldError;
+use crate::field_error::FieldError;
 use crate::resources::AccessPolicy;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,7 +18,7 @@ pub const SILENCE: &str = "lint.durward.dev/";
 
 /// A kind of finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Code {
+pub enum LintCode {
     /// A silence without a reason, or that silences nothing.
     Silence,
     /// An operation needs a scope that no grant gives.
@@ -45,7 +45,7 @@ pub enum Code {
     SharedScopes,
 }
 
-impl Code {
+impl LintCode {
     /// All of them.
     pub const ALL: [Self; 12] = [
         Self::Silence,
@@ -101,7 +101,7 @@ impl Code {
     }
 }
 
-impl fmt::Display for Code {
+impl fmt::Display for LintCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -109,9 +109,9 @@ impl fmt::Display for Code {
 
 /// Something that seems wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
+pub struct LintFinding {
     /// What kind of thing.
-    pub code: Code,
+    pub code: LintCode,
     /// Path of the field, such as `spec.operations[2].risk`.
     pub field: String,
     /// Name of the operation, grant or denial that it is about.
@@ -122,20 +122,20 @@ pub struct Finding {
     pub silenced: Option<String>,
 }
 
-impl Finding {
-    fn new(code: Code, field: impl Into<String>, about: &str, message: impl Into<String>) -> Self {
+impl LintFinding {
+    fn new(code: LintCode, field: impl Into<String>, about: &str, message: impl Into<String>) -> Self {
         Self { code, field: field.into(), about: about.to_owned(), message: message.into(), silenced: None }
     }
 }
 
-impl fmt::Display for Finding {
+impl fmt::Display for LintFinding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {} ({})", self.field, self.message, self.code)
     }
 }
 
-impl From<Finding> for FieldError {
-    fn from(finding: Finding) -> Self {
+impl From<LintFinding> for FieldError {
+    fn from(finding: LintFinding) -> Self {
         Self { message: format!("{} ({})", finding.message, finding.code), field: finding.field }
     }
 }
@@ -143,12 +143,12 @@ impl From<Finding> for FieldError {
 /// Findings of a policy, in the order of the fields, silenced ones too. `others` are the other policies of its service, as
 /// far as they are known.
 #[must_use]
-pub fn lint(policy: &AccessPolicy, others: &[&AccessPolicy]) -> Vec<Finding> {
+pub fn lint(policy: &AccessPolicy, others: &[&AccessPolicy]) -> Vec<LintFinding> {
     policy::lint(policy, others)
 }
 
 /// Notes what the annotations of a policy silence, and adds what is wrong with them.
-pub fn silence(policy: &AccessPolicy, findings: &mut Vec<Finding>) {
+pub fn silence(policy: &AccessPolicy, findings: &mut Vec<LintFinding>) {
     let none = BTreeMap::new();
     let annotations = policy.metadata.annotations.as_ref().unwrap_or(&none);
     let mut wrong = Vec::new();
@@ -156,19 +156,30 @@ pub fn silence(policy: &AccessPolicy, findings: &mut Vec<Finding>) {
         let Some(named) = key.strip_prefix(SILENCE) else { continue };
         let (code, about) = named.split_once('.').map_or((named, None), |(code, about)| (code, Some(about)));
         let field = format!("metadata.annotations.{key}");
-        let Some(code) = Code::ALL.into_iter().find(|known| known.as_str() == code && *known != Code::Silence) else {
-            wrong.push(Finding::new(Code::Silence, field, named, format!("`{code}` is no code that can be silenced")));
+        let Some(code) = LintCode::ALL.into_iter().find(|known| known.as_str() == code && *known != LintCode::Silence)
+        else {
+            wrong.push(LintFinding::new(
+                LintCode::Silence,
+                field,
+                named,
+                format!("`{code}` is no code that can be silenced"),
+            ));
             continue;
         };
-        let mut meant: Vec<&mut Finding> = findings
+        let mut meant: Vec<&mut LintFinding> = findings
             .iter_mut()
             .filter(|finding| finding.code == code && about.is_none_or(|about| finding.about == about))
             .collect();
         if reason.trim().is_empty() {
-            wrong.push(Finding::new(Code::Silence, field, named, format!("say why {named} is to be silent")));
-        } else if meant.is_empty() && code != Code::NobodyCan {
+            wrong.push(LintFinding::new(LintCode::Silence, field, named, format!("say why {named} is to be silent")));
+        } else if meant.is_empty() && code != LintCode::NobodyCan {
             // what nobody can call shows only with all policies together
-            wrong.push(Finding::new(Code::Silence, field, named, format!("{named} silences nothing; remove it")));
+            wrong.push(LintFinding::new(
+                LintCode::Silence,
+                field,
+                named,
+                format!("{named} silences nothing; remove it"),
+            ));
         }
         meant.iter_mut().for_each(|finding| finding.silenced = (!reason.trim().is_empty()).then(|| reason.clone()));
     }

@@ -1,9 +1,9 @@
 //! What one policy shows, with the other policies of its service beside it.
 
-use crate::compile::{Settings, compile};
-use crate::lint::{Code, Finding, silence};
+use crate::compile::{ClusterDomains, compile};
+use crate::lint::{LintCode, LintFinding, silence};
 use crate::ownership::is_own_name;
-use crate::resources::{AccessPolicy, AccessPolicySpec, Grant, Operation, Risk, Subject};
+use crate::resources::{AccessPolicy, AccessPolicySpec, CallerSelector, GrantRule, Operation, Risk};
 use durward_core::condition::Condition;
 use durward_core::principal::PrincipalId;
 use durward_core::service::unreachable;
@@ -22,7 +22,7 @@ const COSTLY: [&str; 8] = ["delete", "remove", "purge", "refund", "export", "adm
 /// Operations from which on a grant of all of them is one of the whole service.
 const MANY: usize = 3;
 
-pub(super) fn lint(policy: &AccessPolicy, others: &[&AccessPolicy]) -> Vec<Finding> {
+pub(super) fn lint(policy: &AccessPolicy, others: &[&AccessPolicy]) -> Vec<LintFinding> {
     let spec = &policy.spec;
     let mut findings = Vec::new();
     operations(policy, others, &mut findings);
@@ -35,7 +35,7 @@ pub(super) fn lint(policy: &AccessPolicy, others: &[&AccessPolicy]) -> Vec<Findi
     findings
 }
 
-fn operations(policy: &AccessPolicy, others: &[&AccessPolicy], findings: &mut Vec<Finding>) {
+fn operations(policy: &AccessPolicy, others: &[&AccessPolicy], findings: &mut Vec<LintFinding>) {
     let spec = &policy.spec;
     let all = std::iter::once(spec).chain(others.iter().map(|other| &other.spec));
     let granted: BTreeSet<&str> =
@@ -47,7 +47,7 @@ fn operations(policy: &AccessPolicy, others: &[&AccessPolicy], findings: &mut Ve
         if hidden.contains(name) {
             let message =
                 format!("no request is `{name}`: other operations say more exactly what all of its requests are");
-            findings.push(Finding::new(Code::Shadowed, &field, name, message));
+            findings.push(LintFinding::new(LintCode::Shadowed, &field, name, message));
         }
         if operation.public {
             continue;
@@ -56,35 +56,35 @@ fn operations(policy: &AccessPolicy, others: &[&AccessPolicy], findings: &mut Ve
             let message = format!(
                 "no grant of this policy gives `{scope}`, so unless another of the service does, nobody can `{name}`"
             );
-            findings.push(Finding::new(Code::Ungranted, format!("{field}.scopes"), name, message));
+            findings.push(LintFinding::new(LintCode::Ungranted, format!("{field}.scopes"), name, message));
         }
         if operation.risk.is_none()
             && let Some(why) = costly(operation)
         {
             let message =
                 format!("`{name}` {why} and states no risk; say `risk: High`, or `Standard` if that is meant");
-            findings.push(Finding::new(Code::Risk, format!("{field}.risk"), name, message));
+            findings.push(LintFinding::new(LintCode::Risk, format!("{field}.risk"), name, message));
         }
         if let (true, Some(host)) = (is_administration(operation), &users) {
             let message = format!(
                 "`{name}` is administration and is served where users are (`{host}`); give it a service of its own, with a host inside the cluster"
             );
-            findings.push(Finding::new(Code::AdminAmongUsers, &field, name, message));
+            findings.push(LintFinding::new(LintCode::AdminAmongUsers, &field, name, message));
         }
         if shares_its_scopes(spec, operation) {
             let message = format!(
                 "`{name}` is of high risk and needs no scope of its own, so access tokens of callers who may only do the rest carry \
                  none of its scopes; give it one"
             );
-            findings.push(Finding::new(Code::SharedScopes, format!("{field}.scopes"), name, message));
+            findings.push(LintFinding::new(LintCode::SharedScopes, format!("{field}.scopes"), name, message));
         }
         for message in ways_around(spec, operation) {
-            findings.push(Finding::new(Code::WayAround, format!("{field}.kubernetes"), name, message));
+            findings.push(LintFinding::new(LintCode::WayAround, format!("{field}.kubernetes"), name, message));
         }
     }
 }
 
-fn grants(spec: &AccessPolicySpec, others: &[&AccessPolicy], findings: &mut Vec<Finding>) {
+fn grants(spec: &AccessPolicySpec, others: &[&AccessPolicy], findings: &mut Vec<LintFinding>) {
     let own = || spec.operations.iter().flat_map(required);
     let of_others = others.iter().flat_map(|other| other.spec.operations.iter().flat_map(required));
     let wanted: BTreeSet<&str> = own().chain(of_others).collect();
@@ -94,26 +94,26 @@ fn grants(spec: &AccessPolicySpec, others: &[&AccessPolicy], findings: &mut Vec<
         let (field, name) = (format!("spec.grants[{i}]"), &grant.name);
         if !spec.operations.is_empty() && scopes(spec, grant).all(|scope| !wanted.contains(scope)) {
             let message = format!("no operation of this policy needs a scope of `{name}`");
-            findings.push(Finding::new(Code::Unneeded, format!("{field}.scopes"), name, message));
+            findings.push(LintFinding::new(LintCode::Unneeded, format!("{field}.scopes"), name, message));
         }
         let gives: BTreeSet<&str> = scopes(spec, grant).collect();
         if operations >= MANY && everything.len() > 1 && everything.is_subset(&gives) {
             let message =
                 format!("`{name}` gives all {operations} operations of the policy; grant those that are needed");
-            findings.push(Finding::new(Code::ServiceWide, format!("{field}.scopes"), name, message));
+            findings.push(LintFinding::new(LintCode::ServiceWide, format!("{field}.scopes"), name, message));
         }
         for (j, subject) in grant.to.iter().enumerate().filter(|(_, subject)| !can_come(spec, subject)) {
             let message = format!(
                 "`{name}` can never apply to {}: `spec.authentication` has no way in for them",
                 describe(subject)
             );
-            findings.push(Finding::new(Code::NoWayIn, format!("{field}.to[{j}]"), name, message));
+            findings.push(LintFinding::new(LintCode::NoWayIn, format!("{field}.to[{j}]"), name, message));
         }
         constant(spec, &format!("{field}.when"), name, grant.when.as_deref(), findings);
     }
 }
 
-fn constant(spec: &AccessPolicySpec, field: &str, name: &str, when: Option<&str>, findings: &mut Vec<Finding>) {
+fn constant(spec: &AccessPolicySpec, field: &str, name: &str, when: Option<&str>, findings: &mut Vec<LintFinding>) {
     let listed: Vec<Arc<str>> = spec.headers.iter().map(|name| name.as_str().into()).collect();
     // what does not compile is refused elsewhere
     let known = when
@@ -123,14 +123,15 @@ fn constant(spec: &AccessPolicySpec, field: &str, name: &str, when: Option<&str>
         let message = format!(
             "the condition of `{name}` is always {truth}, whoever asks for whatever; leave it out, or the rule"
         );
-        findings.push(Finding::new(Code::Constant, field, name, message));
+        findings.push(LintFinding::new(LintCode::Constant, field, name, message));
     }
 }
 
 /// Names of operations that no request is.
 fn shadowed(policy: &AccessPolicy) -> BTreeSet<String> {
     // which trust domain the callers are of does not matter here
-    let settings = Settings { trust_domain: "cluster.local".to_owned(), cluster_domain: "cluster.local".to_owned() };
+    let settings =
+        ClusterDomains { trust_domain: "cluster.local".to_owned(), cluster_domain: "cluster.local".to_owned() };
     let compiled = compile(policy, &settings).map(|compiled| compiled.operations).unwrap_or_default();
     unreachable(&compiled).into_iter().map(|name| name.to_string()).collect()
 }
@@ -169,7 +170,7 @@ fn required(operation: &Operation) -> impl Iterator<Item = &str> {
     operation.scopes.iter().map(String::as_str).chain(own)
 }
 
-fn scopes<'s>(spec: &'s AccessPolicySpec, grant: &'s Grant) -> impl Iterator<Item = &'s str> {
+fn scopes<'s>(spec: &'s AccessPolicySpec, grant: &'s GrantRule) -> impl Iterator<Item = &'s str> {
     let of_roles = grant.roles.iter().flat_map(|role| spec.scopes_of_role(role));
     grant.scopes.iter().map(String::as_str).chain(of_roles)
 }
@@ -208,7 +209,7 @@ fn ways_around<'s>(spec: &'s AccessPolicySpec, operation: &'s Operation) -> impl
 }
 
 /// Whether such a caller can get in at all.
-fn can_come(spec: &AccessPolicySpec, subject: &Subject) -> bool {
+fn can_come(spec: &AccessPolicySpec, subject: &CallerSelector) -> bool {
     let kubernetes = spec.operations.iter().any(|operation| !operation.kubernetes.is_empty());
     let workload = kubernetes || spec.authentication.iter().any(|way| way.workload.is_some());
     let provider = |name: &str| {
@@ -232,7 +233,7 @@ fn can_come(spec: &AccessPolicySpec, subject: &Subject) -> bool {
     }
 }
 
-fn describe(subject: &Subject) -> String {
+fn describe(subject: &CallerSelector) -> String {
     match (&subject.service_account, &subject.principal, &subject.provider) {
         (Some(account), ..) => format!("service account {}/{}", account.namespace, account.name),
         (None, Some(id), _) => format!("`{id}`"),

@@ -1,4 +1,4 @@
-use super::KubernetesMatch;
+use super::KubernetesRequestMatch;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -17,16 +17,16 @@ pub struct LastGood {
     pub hosts: Vec<String>,
     /// Kubernetes API requests that it governed; none for `mode: Audit`, which refuses nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub kubernetes: Vec<KubernetesMatch>,
+    pub kubernetes: Vec<KubernetesRequestMatch>,
     /// Workloads that it denied by name and without a condition: they are minted nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub denials: Vec<DenialByName>,
+    pub denials: Vec<NamedDenial>,
 }
 
 /// Workloads that a denial names.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct DenialByName {
+pub struct NamedDenial {
     /// Name of the denial.
     pub name: String,
     /// Their SPIFFE IDs.

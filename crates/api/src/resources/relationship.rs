@@ -28,13 +28,13 @@ pub struct RelationshipSpec {
     pub service: String,
     /// The tuples.
     #[schemars(length(max = 5000))]
-    pub tuples: Vec<Tuple>,
+    pub tuples: Vec<StatedTuple>,
 }
 
 /// `object # relation @ subject`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Tuple {
+pub struct StatedTuple {
     /// The object, `type:id`.
     #[schemars(schema_with = "schema::object_id")]
     pub object: String,
@@ -59,14 +59,14 @@ pub struct RelationshipStatus {
     pub observed_generation: Option<i64>,
     /// What is remembered of the version that was last in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_good: Option<LastTuples>,
+    pub last_good: Option<LastGoodTuples>,
 }
 
 /// What is remembered of the version of a Relationship that was last in force: enough to let nobody pass by whom it may exclude,
 /// where that version is not known.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct LastTuples {
+pub struct LastGoodTuples {
     /// Its generation, if that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<i64>,

@@ -17,7 +17,7 @@ fn an_empty_policy_is_a_service_in_which_everything_is_denied() {
     let policy = compiled("");
     assert_eq!(&*policy.audience, "orders.shop");
     assert_eq!(policy.mode, EnforcementMode::Enforce);
-    assert!(policy.operations.is_empty() && policy.hosts.is_empty() && policy.ways.is_empty());
+    assert!(policy.operations.is_empty() && policy.hosts.is_empty() && policy.authentication_methods.is_empty());
     let world = World::of([resource("service: {hosts: [orders.shop]}")]);
     assert_eq!(world.answers("orders.shop/"), "OperationUndeclared");
 }
@@ -90,7 +90,10 @@ mode: Audit
         policy.hosts.iter().map(|host| host.as_str()).collect::<Vec<_>>(),
         ["orders.shop.svc", "orders.example.com"]
     );
-    assert_eq!(*policy.ways, [AuthenticationMethod::Workload, AuthenticationMethod::Provider("corporate".into())]);
+    assert_eq!(
+        *policy.authentication_methods,
+        [AuthenticationMethod::Workload, AuthenticationMethod::Provider("corporate".into())]
+    );
     let operations: Vec<_> = policy
         .operations
         .iter()

@@ -1,12 +1,12 @@
-//! Resources in any order and in any batches make the same snapshot and the same fates.
+//! Resources in any order and in any batches make the same snapshot and the same statuses.
 
 use crate::support::*;
-use durward_api::catalog::Change;
+use durward_api::catalog::CatalogChange;
 use durward_api::resources::AccessPolicy;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
-/// A resource that can still be written once more; `Change` itself has no copy.
+/// A resource that can still be written once more; `CatalogChange` itself has no copy.
 #[derive(Debug, Clone)]
 enum Resource {
     Policy(Box<AccessPolicy>),
@@ -14,9 +14,9 @@ enum Resource {
 }
 
 impl Resource {
-    fn change(&self) -> Change {
+    fn change(&self) -> CatalogChange {
         match self {
-            Self::Policy(policy) => Change::Policy(policy.clone()),
+            Self::Policy(policy) => CatalogChange::PolicyApplied(policy.clone()),
             Self::Namespace(name, hosts, audiences) => annotated(name, hosts, audiences),
         }
     }
@@ -66,7 +66,7 @@ const QUESTIONS: [&str; 8] = [
 ];
 
 fn seen(world: &World) -> (String, Vec<String>, Vec<String>) {
-    (world.revision(), world.fates(), QUESTIONS.iter().map(|question| world.answers(question)).collect())
+    (world.revision(), world.statuses(), QUESTIONS.iter().map(|question| world.answers(question)).collect())
 }
 
 proptest! {
@@ -114,14 +114,14 @@ proptest! {
                     prop_assert!(own || granted, "{host} of {key:?} with {hosts}");
                 }
             }
-            let in_force = world.fates().iter().filter(|fate| fate.ends_with("in force") && !fate.ends_with("nothing in force")).count();
+            let in_force = world.statuses().iter().filter(|status| status.ends_with("in force") && !status.ends_with("nothing in force")).count();
             prop_assert!(world.snapshot().services().count() <= in_force);
             // the revision is that of the content, whatever the way to it
             let mut fresh = durward_core::snapshot::Snapshot::default();
-            for (key, _) in world.0.fates() {
+            for (key, _) in world.0.policy_statuses() {
                 fresh.record(&format!("AccessPolicy/{key}"), world.0.in_force(key).map(|policy| policy.digest));
             }
-            fresh.seal();
+            fresh.update_revision();
             prop_assert_eq!(fresh.revision(), world.snapshot().revision());
         }
     }

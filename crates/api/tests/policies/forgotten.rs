@@ -2,18 +2,18 @@
 //! about by what the status remembers.
 
 use crate::support::*;
-use durward_api::catalog::Change;
+use durward_api::catalog::CatalogChange;
 use durward_api::resources::{AccessPolicy, LastGood};
 use durward_core::kubernetes::{ApiCall, Verb};
 use serde_json::{Value, json};
 
-fn at(generation: i64, mut policy: AccessPolicy) -> Change {
+fn at(generation: i64, mut policy: AccessPolicy) -> CatalogChange {
     policy.metadata.generation = Some(generation);
-    Change::Policy(Box::new(policy))
+    CatalogChange::PolicyApplied(Box::new(policy))
 }
 
 /// What another replica remembers of a policy that it has in force.
-fn memory(world: &World, name: &str) -> Change {
+fn memory(world: &World, name: &str) -> CatalogChange {
     remembered(name, 0, world.0.last_good(&key(name)).unwrap())
 }
 
@@ -38,7 +38,7 @@ fn the_service_is_closed_until_the_policy_is_mended_or_removed() {
     let before = shared();
     let good = before.0.last_good(&key("shop/a")).unwrap();
     assert_eq!(serde_json::to_value(&good).unwrap(), json!({"generation": 4, "audience": "p", "hosts": ["p.shop"]}));
-    let start = |broken: Change| {
+    let start = |broken: CatalogChange| {
         let mut world = World::new();
         world.apply([
             annotated("shop", "", "p"),
@@ -51,7 +51,7 @@ fn the_service_is_closed_until_the_policy_is_mended_or_removed() {
     };
     for change in [|| at(5, broken("shop/a", 0)), || unreadable("shop/a")] {
         let mut world = start(change());
-        assert_eq!(world.fates(), ["shop/a: Invalid, closed", "shop/b: in a closed service"]);
+        assert_eq!(world.statuses(), ["shop/a: Invalid, closed", "shop/b: in a closed service"]);
         // without its denial the other policy would let everybody in
         assert_eq!(world.reason("p.shop/two"), "NoPolicy");
         assert_ne!(world.revision(), before.revision());
@@ -96,14 +96,14 @@ fn a_version_that_is_accepted_again_is_not_forgotten() {
             at(generation, sharing("shop/a", 0, "one", SUSPENDED)),
             memory(&shared(), "shop/a"),
         ]);
-        assert_eq!(world.fates(), ["shop/a: in force"]);
+        assert_eq!(world.statuses(), ["shop/a: in force"]);
         assert_eq!(world.answers("p.shop/one"), "shop/a");
         assert_eq!(world.0.last_good(&key("shop/a")).unwrap().generation, Some(generation));
     }
     // a newer Durward that does not take what an older one took
     let mut world = World::new();
     world.apply([annotated("shop", "", "p"), at(4, broken("shop/a", 0)), memory(&shared(), "shop/a")]);
-    assert_eq!(world.fates(), ["shop/a: Invalid, closed"]);
+    assert_eq!(world.statuses(), ["shop/a: Invalid, closed"]);
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn a_newer_version_that_may_not_come_into_force_closes_too() {
         at(1, sharing("shop/b", 1, "two", "[]")),
         memory(&before, "shop/b"),
     ]);
-    assert_eq!(world.fates(), ["shop/a: NotOwned, closed", "shop/b: in a closed service"]);
+    assert_eq!(world.statuses(), ["shop/a: NotOwned, closed", "shop/b: in a closed service"]);
     assert_eq!(world.reason("p.shop/two"), "NoPolicy");
     // a service of its own that the newest version moved to is not in the way of the one that it left
     assert_eq!(world.annotate("shop", "bank.example.com", "p"), ["shop/a: in force", "shop/b: in force"]);
@@ -133,7 +133,7 @@ fn a_policy_that_never_was_good_takes_nothing_from_anybody() {
         at(1, named("shop/a", 0, "service: {audience: p, hosts: [p.shop]}\noperations: [{name: nothing}]")),
         at(1, sharing("shop/b", 1, "two", "[]")),
     ]);
-    assert_eq!(world.fates(), ["shop/a: Invalid, nothing in force", "shop/b: in force"]);
+    assert_eq!(world.statuses(), ["shop/a: Invalid, nothing in force", "shop/b: in force"]);
     assert_eq!(world.answers("p.shop/two"), "shop/b");
     assert!(world.0.last_good(&key("shop/a")).is_none());
     // alone it is a service that denies
@@ -149,7 +149,7 @@ fn a_lost_version_holds_its_names_like_the_version_itself() {
         remembered("shop/a", 1, good)
     };
     let before = shared();
-    let start = |memory: Change, others: Vec<AccessPolicy>| {
+    let start = |memory: CatalogChange, others: Vec<AccessPolicy>| {
         let mut world = World::new();
         world.annotate("shop", "x.example.com", "p");
         world.annotate("mall", "x.example.com,y.example.com", "");
@@ -159,16 +159,16 @@ fn a_lost_version_holds_its_names_like_the_version_itself() {
     // a younger policy elsewhere can't take over what a restart would else have freed
     let younger = || serving("mall/younger", 2, "open", "x.example.com");
     let mut world = start(lost(&before, "x.example.com"), vec![younger()]);
-    assert_eq!(world.fates(), ["mall/younger: HostConflict, nothing in force", "shop/a: Invalid, closed"]);
+    assert_eq!(world.statuses(), ["mall/younger: HostConflict, nothing in force", "shop/a: Invalid, closed"]);
     assert_eq!(world.reason("x.example.com/open"), "NoPolicy");
     assert_eq!(world.take("shop/a"), ["mall/younger: in force"]);
     // an older one keeps what it has, and the service of the lost one has no good version
     let world = start(lost(&before, "x.example.com"), vec![serving("mall/older", 0, "open", "x.example.com")]);
-    assert_eq!(world.fates(), ["mall/older: in force", "shop/a: Invalid, nothing in force"]);
+    assert_eq!(world.statuses(), ["mall/older: in force", "shop/a: Invalid, nothing in force"]);
     assert_eq!(world.answers("x.example.com/open"), "mall/older");
     // a status that somebody forged closes nothing that its namespace does not own
     let world = start(lost(&before, "y.example.com"), vec![serving("mall/younger", 2, "open", "y.example.com")]);
-    assert_eq!(world.fates(), ["mall/younger: in force", "shop/a: Invalid, nothing in force"]);
+    assert_eq!(world.statuses(), ["mall/younger: in force", "shop/a: Invalid, nothing in force"]);
     assert_eq!(world.answers("y.example.com/open"), "mall/younger");
     let mut forged = before.0.last_good(&key("shop/a")).unwrap();
     forged.audience = "younger.mall".to_owned();
@@ -183,7 +183,7 @@ fn a_lost_version_holds_its_names_like_the_version_itself() {
 #[test]
 fn nobody_joins_or_leaves_for_a_closed_service() {
     let before = shared();
-    let start = |others: Vec<Change>| {
+    let start = |others: Vec<CatalogChange>| {
         let mut world = World::new();
         world.apply([annotated("shop", "", "p"), at(5, broken("shop/a", 0)), memory(&before, "shop/a")]);
         world.apply(others);
@@ -192,18 +192,18 @@ fn nobody_joins_or_leaves_for_a_closed_service() {
     // it would clash with an operation of the lost version, or not: nobody can tell
     let joins = || at(2, sharing("shop/c", 2, "one", "[]"));
     let mut world = start(vec![joins()]);
-    assert_eq!(world.fates(), ["shop/a: Invalid, closed", "shop/c: ServiceClosed, nothing in force"]);
+    assert_eq!(world.statuses(), ["shop/a: Invalid, closed", "shop/c: ServiceClosed, nothing in force"]);
     assert!(world.errors("shop/c")[0].contains("mend or remove shop/a first"), "{:?}", world.errors("shop/c"));
     assert_eq!(world.apply([at(6, sharing("shop/a", 0, "three", "[]"))]), ["shop/a: in force", "shop/c: in force"]);
     // what it was before is closed as well, for what others that stay behind would lose with it
     let mut elsewhere = World::new();
     elsewhere.apply([at(1, serving("shop/c", 2, "one", "c.shop"))]);
     let world = start(vec![joins(), memory(&elsewhere, "shop/c")]);
-    assert_eq!(world.fates(), ["shop/a: Invalid, closed", "shop/c: ServiceClosed, closed"]);
+    assert_eq!(world.statuses(), ["shop/a: Invalid, closed", "shop/c: ServiceClosed, closed"]);
     assert_eq!(world.reason("c.shop/one"), "NoPolicy");
     // what was in force there goes on to be so
     let world = start(vec![at(1, sharing("shop/b", 1, "two", "[]")), memory(&before, "shop/b")]);
-    assert_eq!(world.fates(), ["shop/a: Invalid, closed", "shop/b: in a closed service"]);
+    assert_eq!(world.statuses(), ["shop/a: Invalid, closed", "shop/b: in a closed service"]);
 }
 
 fn governing(world: &World, group: &str, resource: &str, subresource: &str, verb: Verb) -> bool {
@@ -234,7 +234,7 @@ fn what_was_governed_stays_governed() {
             {"apiGroups": ["*"], "resources": ["widgets/*"], "verbs": ["*"]},
         ])
     );
-    let restarted = |memory: Change| {
+    let restarted = |memory: CatalogChange| {
         let mut world = World::new();
         world.apply([at(3, broken("shop/guard", 0)), memory]);
         world
@@ -261,7 +261,7 @@ fn what_was_governed_stays_governed() {
     // what was only audited was never refused
     let world = restarted(memory(&before("Audit"), "shop/guard"));
     assert!(!governing(&world, "", "pods", "exec", Verb::Connect));
-    assert_eq!(world.fates(), ["shop/guard: Invalid, closed"]);
+    assert_eq!(world.statuses(), ["shop/guard: Invalid, closed"]);
 }
 
 #[test]
@@ -298,8 +298,8 @@ fn workloads_that_were_denied_by_name_are_minted_nothing() {
     assert_eq!(serde_json::to_value(&good.denials).unwrap(), json!([{"name": "stop", "workloads": [cart]}]));
     let mut world = World::of([named("shop/pods", 1, "service: {podSelector: {}}")]);
     let minted = |world: &World| {
-        let minted = world.snapshot().minting(&cart.parse().unwrap(), "shop", &Default::default());
-        minted.map(|minting| minting.named()).map_err(|why| why.to_string())
+        let minted = world.snapshot().certificate_entitlement(&cart.parse().unwrap(), "shop", &Default::default());
+        minted.map(|entitlement| entitlement.policy_names()).map_err(|why| why.to_string())
     };
     assert_eq!(minted(&world), Ok("shop/pods".to_owned()));
     world.apply([unreadable("shop/a"), memory(&before, "shop/a")]);

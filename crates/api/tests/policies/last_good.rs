@@ -1,12 +1,12 @@
 //! A broken policy changes nothing: its last good version stays, or the service denies.
 
 use crate::support::*;
-use durward_api::catalog::Change;
+use durward_api::catalog::CatalogChange;
 
 #[test]
 fn the_last_good_version_stays_until_the_policy_is_mended() {
     let mut world = World::of([serving("shop/a", 0, "one", "a.shop")]);
-    for change in [Change::Policy(Box::new(broken("shop/a", 0))), unreadable("shop/a")] {
+    for change in [CatalogChange::PolicyApplied(Box::new(broken("shop/a", 0))), unreadable("shop/a")] {
         let revision = world.revision();
         assert_eq!(world.apply([change]), ["shop/a: Invalid, an earlier version in force"]);
         assert_eq!((world.answers("a.shop/one"), world.revision()), ("shop/a".into(), revision));
@@ -23,7 +23,7 @@ fn the_last_good_version_stays_until_the_policy_is_mended() {
 
 #[test]
 fn a_service_with_no_good_version_denies() {
-    for change in [Change::Policy(Box::new(broken("shop/a", 0))), unreadable("shop/a")] {
+    for change in [CatalogChange::PolicyApplied(Box::new(broken("shop/a", 0))), unreadable("shop/a")] {
         let mut world = World::new();
         assert_eq!(world.apply([change]), ["shop/a: Invalid, nothing in force"]);
         assert_eq!(world.answers("a.shop/one"), "NoPolicy");
@@ -51,7 +51,7 @@ fn a_policy_that_is_gone_leaves_nothing_behind() {
     world.put([serving("shop/a", 0, "one", "a.shop")]);
     world.put([broken("shop/a", 0)]);
     assert_eq!(world.take("shop/a"), Vec::<String>::new());
-    assert_eq!((world.answers("a.shop/one"), world.fates()), ("NoPolicy".into(), Vec::new()));
+    assert_eq!((world.answers("a.shop/one"), world.statuses()), ("NoPolicy".into(), Vec::new()));
     assert_eq!(world.revision(), empty);
     world.take("shop/a");
     world.take("shop/never-was");
@@ -98,21 +98,21 @@ fn a_version_that_conflicts_leaves_the_last_good_one_and_its_names() {
     world.annotate("shop", "*.example.com", "");
     world.annotate("mall", "*.example.com", "");
     world.put([serving("shop/older", 0, "a", "x.example.com"), serving("mall/younger", 1, "a", "y.example.com")]);
-    let fates = world.put([serving("mall/younger", 1, "b", "x.example.com")]);
-    assert_eq!(fates, ["mall/younger: HostConflict, an earlier version in force"]);
+    let statuses = world.put([serving("mall/younger", 1, "b", "x.example.com")]);
+    assert_eq!(statuses, ["mall/younger: HostConflict, an earlier version in force"]);
     assert_eq!(
         (world.answers("x.example.com/a"), world.answers("y.example.com/a")),
         ("shop/older".into(), "mall/younger".into())
     );
-    let fates = world.put([serving("shop/third", 2, "a", "y.example.com")]);
-    assert_eq!(fates, ["shop/third: HostConflict, nothing in force"]);
+    let statuses = world.put([serving("shop/third", 2, "a", "y.example.com")]);
+    assert_eq!(statuses, ["shop/third: HostConflict, nothing in force"]);
     assert_eq!(world.take("shop/older"), ["mall/younger: in force", "shop/third: in force"]);
 }
 
 #[test]
 fn a_version_in_the_same_batch_as_its_correction_never_counts() {
     let mut world = World::new();
-    let fates = world.put([serving("shop/a", 0, "one", "a.shop"), serving("shop/a", 0, "two", "b.shop")]);
-    assert_eq!(fates, ["shop/a: in force"]);
+    let statuses = world.put([serving("shop/a", 0, "one", "a.shop"), serving("shop/a", 0, "two", "b.shop")]);
+    assert_eq!(statuses, ["shop/a: in force"]);
     assert_eq!((world.answers("a.shop/one"), world.answers("b.shop/two")), ("NoPolicy".into(), "shop/a".into()));
 }

@@ -1,4 +1,4 @@
-//! Resources, from their YAML to a snapshot and the fate of each.
+//! Resources, from their YAML to a snapshot and the status of each.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,9 +1,9 @@
 //! Relation models and relationships: what is accepted, what is refused and where, and what becomes of tuples as policies come and go.
 
 use crate::support::*;
-use durward_api::catalog::{Catalog, Change};
-use durward_api::relationships::RelationshipKey;
+use durward_api::catalog::{Catalog, CatalogChange};
 use durward_api::resources::{ALLOWED_AUDIENCES, ALLOWED_OPENFGA_STORES, Relationship};
+use durward_core::namespaced_name::NamespacedName;
 use durward_core::relations::CompiledRelationRule;
 use durward_core::service::ServiceKey;
 
@@ -22,22 +22,22 @@ fn relationship(name: &str, service: &str, tuples: &[(&str, &str, &str)]) -> Rel
     .unwrap()
 }
 
-fn put(resource: Relationship) -> Change {
-    Change::Relationship(Box::new(resource))
+fn put(resource: Relationship) -> CatalogChange {
+    CatalogChange::RelationshipApplied(Box::new(resource))
 }
 
-fn key_of(name: &str) -> RelationshipKey {
-    RelationshipKey { namespace: "shop".into(), name: name.into() }
+fn key_of(name: &str) -> NamespacedName {
+    NamespacedName { namespace: "shop".into(), name: name.into() }
 }
 
 /// Reason and messages of a rejection, and whether any version is in force.
-fn fate(catalog: &Catalog, name: &str) -> (String, bool) {
-    let fate = catalog.relationship_fate(&key_of(name)).unwrap();
-    let rejected = fate.rejected.map(|rejection| {
+fn status(catalog: &Catalog, name: &str) -> (String, bool) {
+    let status = catalog.relationship_status(&key_of(name)).unwrap();
+    let rejected = status.rejected.map(|rejection| {
         let errors: Vec<String> = rejection.errors.iter().map(ToString::to_string).collect();
         format!("{}: {}", rejection.reason.as_str(), errors.join("; "))
     });
-    (rejected.unwrap_or_default(), fate.in_force)
+    (rejected.unwrap_or_default(), status.in_force)
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn tuples_that_can_not_be_read_are_refused_as_a_whole() {
     catalog.apply([put(relationship("r", "orders.shop", &[("order:1", "owner", "user:corporate/alice")]))]);
     let first = catalog.snapshot().revision();
     catalog.apply([put(relationship("r", "orders.shop", &[("order:1", "owner", "*"), ("order", "a b", "alice\n")]))]);
-    let (why, in_force) = fate(&catalog, "r");
+    let (why, in_force) = status(&catalog, "r");
     assert!(
         in_force && why.starts_with("Invalid: spec.tuples[1].object: `order` is no object: write `type:id`"),
         "{why}"
@@ -173,16 +173,16 @@ fn what_does_not_fit_the_service_is_told_and_told_anew_when_the_policy_changes()
     let mut catalog = Catalog::new(settings());
     catalog.apply([put(relationship("r", "orders.shop", &tuples))]);
     assert_eq!(
-        fate(&catalog, "r"),
+        status(&catalog, "r"),
         (
             "NoService: spec.service: no policy in force of namespace `shop` is about service `orders.shop`".to_owned(),
             true
         )
     );
-    catalog.relationships_touched();
-    catalog.apply([Change::Policy(Box::new(resource(MODEL)))]);
-    assert_eq!(catalog.relationships_touched(), [key_of("r")].into());
-    let (why, _) = fate(&catalog, "r");
+    catalog.take_touched_relationships();
+    catalog.apply([CatalogChange::PolicyApplied(Box::new(resource(MODEL)))]);
+    assert_eq!(catalog.take_touched_relationships(), [key_of("r")].into());
+    let (why, _) = status(&catalog, "r");
     for part in [
         "UnknownRelation: spec.tuples[1].relation: `editor` of `order` comes about by its rule alone, which has no `this`",
         "spec.tuples[2].object: `relations` has no object `cart`; there is order; it counts for nothing",
@@ -192,11 +192,11 @@ fn what_does_not_fit_the_service_is_told_and_told_anew_when_the_policy_changes()
         assert!(why.contains(part), "{part}: {why}");
     }
     catalog.apply([put(relationship("r", "orders.shop", &tuples[..1]))]);
-    assert_eq!(fate(&catalog, "r"), (String::new(), true));
-    catalog.relationships_touched();
-    catalog.apply([Change::PolicyGone(key("shop/orders"))]);
-    assert_eq!(catalog.relationships_touched(), [key_of("r")].into());
-    assert!(fate(&catalog, "r").0.starts_with("NoService"));
+    assert_eq!(status(&catalog, "r"), (String::new(), true));
+    catalog.take_touched_relationships();
+    catalog.apply([CatalogChange::PolicyDeleted(key("shop/orders"))]);
+    assert_eq!(catalog.take_touched_relationships(), [key_of("r")].into());
+    assert!(status(&catalog, "r").0.starts_with("NoService"));
 }
 
 #[test]
@@ -216,7 +216,7 @@ fn the_revision_is_that_of_the_tuples_in_force_however_they_came() {
     assert_eq!(back.snapshot().tuples(&orders()).len(), 2);
     let carts = ServiceKey { namespace: "shop".into(), audience: "carts.shop".into() };
     assert!(back.snapshot().tuples(&carts).is_empty(), "it moved to another service");
-    back.apply([Change::RelationshipGone(key_of("a")), Change::RelationshipGone(key_of("b"))]);
+    back.apply([CatalogChange::RelationshipDeleted(key_of("a")), CatalogChange::RelationshipDeleted(key_of("b"))]);
     assert_eq!(back.snapshot().revision(), {
         let mut empty = Catalog::new(settings());
         empty.apply([]);
@@ -227,7 +227,7 @@ fn the_revision_is_that_of_the_tuples_in_force_however_they_came() {
 #[test]
 fn a_review_refuses_what_can_not_be_read_and_warns_of_what_does_not_count() {
     let mut catalog = Catalog::new(settings());
-    catalog.apply([Change::Policy(Box::new(resource(MODEL)))]);
+    catalog.apply([CatalogChange::PolicyApplied(Box::new(resource(MODEL)))]);
     let review = |tuples: &[(&str, &str, &str)]| catalog.review_relationship(&relationship("r", "orders.shop", tuples));
     assert_eq!(review(&[("order:1", "owner", "*")]), Ok(vec![]));
     assert_eq!(review(&[("order:1", "boss", "*")]).unwrap()[0].field, "spec.tuples[0].relation");
@@ -238,8 +238,11 @@ fn a_review_refuses_what_can_not_be_read_and_warns_of_what_does_not_count() {
 
 const STORE: &str = "01JB4ZXK5T1Q8M6W3N9R7C2V0D";
 
-fn allowed(stores: &str) -> Change {
-    Change::Namespace("shop".into(), Some([(ALLOWED_OPENFGA_STORES.to_owned(), stores.to_owned())].into()))
+fn allowed(stores: &str) -> CatalogChange {
+    CatalogChange::NamespaceAnnotations(
+        "shop".into(),
+        Some([(ALLOWED_OPENFGA_STORES.to_owned(), stores.to_owned())].into()),
+    )
 }
 
 #[test]
@@ -257,10 +260,10 @@ fn the_engine_of_relations_is_one_for_a_service_and_its_store_one_that_is_allowe
     );
 
     let mut catalog = Catalog::new(settings());
-    let asked = || Change::Policy(Box::new(named("shop/orders", 0, &(engine(STORE) + MODEL))));
+    let asked = || CatalogChange::PolicyApplied(Box::new(named("shop/orders", 0, &(engine(STORE) + MODEL))));
     let rejected = |catalog: &Catalog, name: &str| {
-        let fate = catalog.fate(&key(name)).expect("a fate");
-        fate.rejected.map(|rejection| rejection.reason.as_str())
+        let status = catalog.policy_status(&key(name)).expect("a status");
+        status.rejected.map(|rejection| rejection.reason.as_str())
     };
     catalog.apply([asked()]);
     assert_eq!(rejected(&catalog, "shop/orders"), Some("NotOwned"));
@@ -268,20 +271,22 @@ fn the_engine_of_relations_is_one_for_a_service_and_its_store_one_that_is_allowe
     assert_eq!(rejected(&catalog, "shop/orders"), Some("NotOwned"));
     catalog.apply([allowed(&format!("other, {STORE}"))]);
     assert_eq!(rejected(&catalog, "shop/orders"), None);
-    assert!(fate(&catalog, "r").0.starts_with("OtherRelationEngine: spec.service: its relations are asked of OpenFGA"));
+    assert!(
+        status(&catalog, "r").0.starts_with("OtherRelationEngine: spec.service: its relations are asked of OpenFGA")
+    );
 
     // another policy of the service may have none, or the same
     let second = |more: &str| {
         let spec = format!(
             "service: {{audience: orders.shop}}\n{more}relations: [{{object: cart, relations: {{owner: {{}}}}}}]\n"
         );
-        Change::Policy(Box::new(named("shop/more", 1, &spec)))
+        CatalogChange::PolicyApplied(Box::new(named("shop/more", 1, &spec)))
     };
     let audiences = [
         (ALLOWED_OPENFGA_STORES.to_owned(), STORE.to_owned()),
         (ALLOWED_AUDIENCES.to_owned(), "orders.shop".to_owned()),
     ];
-    catalog.apply([Change::Namespace("shop".into(), Some(audiences.into())), second("")]);
+    catalog.apply([CatalogChange::NamespaceAnnotations("shop".into(), Some(audiences.into())), second("")]);
     assert_eq!(rejected(&catalog, "shop/more"), Some("OperationConflict"));
     catalog.apply([second(&engine(STORE))]);
     assert_eq!(rejected(&catalog, "shop/more"), None);

@@ -1,12 +1,12 @@
 //! What is told before a policy is stored: mistakes that would keep it from coming into force, and warnings.
 
 use crate::support::*;
-use durward_api::catalog::{Catalog, Change};
+use durward_api::catalog::{Catalog, CatalogChange};
 use durward_api::lint::lint;
 
 fn catalog(policies: &[durward_api::resources::AccessPolicy]) -> Catalog {
     let mut catalog = Catalog::new(settings());
-    catalog.apply(policies.iter().map(|policy| Change::Policy(Box::new(policy.clone()))));
+    catalog.apply(policies.iter().map(|policy| CatalogChange::PolicyApplied(Box::new(policy.clone()))));
     catalog
 }
 
@@ -31,7 +31,7 @@ fn a_review_says_what_applying_would_say() {
             .contains("held by the older policy shop/a")
     );
     // a review changes nothing
-    assert!(catalog.fates().all(|(_, fate)| fate.rejected.is_none() && fate.in_force));
+    assert!(catalog.policy_statuses().all(|(_, status)| status.rejected.is_none() && status.in_force));
 }
 
 #[test]
@@ -45,8 +45,8 @@ fn a_review_sees_clashes_within_a_service() {
     let mut catalog = Catalog::new(settings());
     let allowed = [("durward.dev/allowed-audiences".to_owned(), "api".to_owned())].into();
     catalog.apply([
-        Change::Namespace("shop".to_owned(), Some(allowed)),
-        Change::Policy(Box::new(policy("shop/a", 1, "first"))),
+        CatalogChange::NamespaceAnnotations("shop".to_owned(), Some(allowed)),
+        CatalogChange::PolicyApplied(Box::new(policy("shop/a", 1, "first"))),
     ]);
     let errors = review(&catalog, &policy("shop/b", 2, "second"));
     assert_eq!(

@@ -1,7 +1,7 @@
 //! The revision is a digest of content, and a change costs in proportion to what it changes.
 
 use crate::support::*;
-use durward_api::catalog::Change;
+use durward_api::catalog::{AuthenticationResource, CatalogChange};
 use durward_core::digest::Digest;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,12 +26,24 @@ fn undoing_a_change_restores_the_revision() {
     let mut seen = std::collections::BTreeSet::from([revision.clone()]);
     for (there, back) in [
         (
-            Change::Policy(Box::new(serving("shop/a", 0, "two", "a.shop"))),
-            Change::Policy(Box::new(serving("shop/a", 0, "one", "a.shop"))),
+            CatalogChange::PolicyApplied(Box::new(serving("shop/a", 0, "two", "a.shop"))),
+            CatalogChange::PolicyApplied(Box::new(serving("shop/a", 0, "one", "a.shop"))),
         ),
-        (Change::PolicyGone(key("shop/b")), Change::Policy(Box::new(serving("shop/b", 0, "two", "b.shop")))),
-        (Change::Policy(Box::new(serving("shop/c", 0, "one", "c.shop"))), Change::PolicyGone(key("shop/c"))),
-        (Change::Other("idp/x".into(), Some(Digest::of([b"1".as_slice()]))), Change::Other("idp/x".into(), None)),
+        (
+            CatalogChange::PolicyDeleted(key("shop/b")),
+            CatalogChange::PolicyApplied(Box::new(serving("shop/b", 0, "two", "b.shop"))),
+        ),
+        (
+            CatalogChange::PolicyApplied(Box::new(serving("shop/c", 0, "one", "c.shop"))),
+            CatalogChange::PolicyDeleted(key("shop/c")),
+        ),
+        (
+            CatalogChange::Authentication(
+                AuthenticationResource::IdentityProvider("x".into()),
+                Some(Digest::of([b"1".as_slice()])),
+            ),
+            CatalogChange::Authentication(AuthenticationResource::IdentityProvider("x".into()), None),
+        ),
     ] {
         world.apply([there]);
         assert!(seen.insert(world.revision()));
@@ -57,9 +69,9 @@ fn what_is_not_in_force_is_no_content() {
 #[test]
 fn the_trust_domain_is_content() {
     let of = |trust_domain: &str| {
-        let settings = durward_api::compile::Settings { trust_domain: trust_domain.into(), ..settings() };
+        let settings = durward_api::compile::ClusterDomains { trust_domain: trust_domain.into(), ..settings() };
         let mut catalog = durward_api::catalog::Catalog::new(settings);
-        catalog.apply([Change::Policy(Box::new(serving("shop/a", 0, "one", "a.shop")))]);
+        catalog.apply([CatalogChange::PolicyApplied(Box::new(serving("shop/a", 0, "one", "a.shop")))]);
         catalog.snapshot().revision()
     };
     assert_ne!(of("one.example"), of("other.example"));

@@ -1,7 +1,7 @@
 //! Roles within roles, and subjects that stand for many callers.
 
 use crate::support::*;
-use durward_api::catalog::{Catalog, Change};
+use durward_api::catalog::{Catalog, CatalogChange};
 use durward_core::subject::SubjectMatcher;
 
 /// The scopes that a grant of role `a` gives.
@@ -79,7 +79,7 @@ fn labels_of_a_namespace_count_from_the_moment_they_are_there() {
                 operations: [{name: get, http: [{methods: [GET], paths: [/]}]}]\n\
                 grants: [{name: g, to: [{namespaceSelector: {matchLabels: {team: a}}}], scopes: [get]}]";
     let mut catalog = Catalog::new(settings());
-    catalog.apply([Change::Policy(Box::new(resource(spec)))]);
+    catalog.apply([CatalogChange::PolicyApplied(Box::new(resource(spec)))]);
     let allowed = |catalog: &Catalog| {
         use durward_core::principal::{Identity, Principal, PrincipalId};
         use durward_core::request::{Call, Request, ServiceTarget};
@@ -93,8 +93,9 @@ fn labels_of_a_namespace_count_from_the_moment_they_are_there() {
         };
         catalog.snapshot().decide(Some(&caller), &request, chrono::DateTime::UNIX_EPOCH).allowed()
     };
-    let label =
-        |value: &str| Change::NamespaceLabels("billing".into(), Some([("team".to_owned(), value.to_owned())].into()));
+    let label = |value: &str| {
+        CatalogChange::NamespaceLabels("billing".into(), Some([("team".to_owned(), value.to_owned())].into()))
+    };
     assert!(!allowed(&catalog));
     catalog.apply([label("a")]);
     let labelled = catalog.snapshot().revision();
@@ -103,6 +104,6 @@ fn labels_of_a_namespace_count_from_the_moment_they_are_there() {
     assert!(!allowed(&catalog) && catalog.snapshot().revision() != labelled);
     catalog.apply([label("a")]);
     assert_eq!(catalog.snapshot().revision(), labelled);
-    catalog.apply([Change::NamespaceLabels("billing".into(), None)]);
+    catalog.apply([CatalogChange::NamespaceLabels("billing".into(), None)]);
     assert!(!allowed(&catalog));
 }

@@ -115,7 +115,7 @@ impl Condition {
 
     /// What the condition depends on.
     #[must_use]
-    pub fn reach(&self) -> ConditionDependency {
+    pub fn dependency(&self) -> ConditionDependency {
         let reach = |field: &&str| match *field {
             "time" => ConditionDependency::Caller,
             "operation" => ConditionDependency::Operation,

@@ -35,24 +35,24 @@ impl<'s> Route<'s, '_> {
     pub fn questions(&self, principal: Option<&Principal>, now: DateTime<Utc>) -> Option<RelationQuestions<'s>> {
         let service = self.service?;
         let RelationBackend::OpenFga(store) = &service.relation_engine else { return None };
-        let mut judged = Vec::new();
+        let mut evaluated = Vec::new();
         // whatever may have to be known in the end
-        let admitted = self.admitted(principal, now, true, &mut judged);
+        let admitted = self.admitted(principal, now, true, &mut evaluated);
         let ControlFlow::Continue((facts, _)) = admitted else { return None };
-        let mut of = BTreeSet::new();
-        self.granted(&facts, &mut judged, |to| {
-            of.extend(facts.question(to).ok());
+        let mut questions = BTreeSet::new();
+        self.granted(&facts, &mut evaluated, |to| {
+            questions.extend(facts.question(to).ok());
             false
         });
-        (!of.is_empty()).then_some(RelationQuestions { store, model: &service.relations, of })
+        (!questions.is_empty()).then_some(RelationQuestions { store, model: &service.relations, questions })
     }
 
     /// Steps 3 to 8 of a decision. Takes no lock and does no I/O.
     #[must_use]
     pub fn decide(&self, principal: Option<&Principal>, now: DateTime<Utc>) -> Decision {
-        let mut judged = Vec::new();
-        let mut decision = self.decided(principal, now, false, &mut judged);
-        decision.judged = judged;
+        let mut evaluated = Vec::new();
+        let mut decision = self.decided(principal, now, false, &mut evaluated);
+        decision.evaluated = evaluated;
         decision
     }
 
@@ -70,19 +70,19 @@ impl<'s> Route<'s, '_> {
         principal: Option<&Principal>,
         now: DateTime<Utc>,
         in_favour: bool,
-        judged: &mut Vec<EvaluatedCondition>,
+        evaluated: &mut Vec<EvaluatedCondition>,
     ) -> Decision {
-        let (facts, denied) = match self.admitted(principal, now, in_favour, judged) {
+        let (facts, denied) = match self.admitted(principal, now, in_favour, evaluated) {
             ControlFlow::Continue(admitted) => admitted,
             ControlFlow::Break(decision) => return decision,
         };
-        let (rules, missing) = self.granted(&facts, judged, |to| self.related(to, &facts));
+        let (rules, missing) = self.granted(&facts, evaluated, |to| self.related(to, &facts));
         if !missing.is_empty() {
             return Decision { missing, ..self.decision(Reason::InsufficientScope) };
         }
         // the last that is asked: it makes up for nothing before
         let approval = self.approval(&facts);
-        if approval.as_ref().is_some_and(|approval| approval.given.is_none()) {
+        if approval.as_ref().is_some_and(|approval| approval.granted.is_none()) {
             return Decision { approval, ..self.decision(Reason::ApprovalRequired) };
         }
         let decision = denied.unwrap_or_else(|| Decision { rules, ..self.decision(Reason::Granted) });
@@ -95,7 +95,7 @@ impl<'s> Route<'s, '_> {
         principal: Option<&'f Principal>,
         now: DateTime<Utc>,
         in_favour: bool,
-        judged: &mut Vec<EvaluatedCondition>,
+        evaluated: &mut Vec<EvaluatedCondition>,
     ) -> ControlFlow<Decision, (RequestFacts<'f, 's>, Option<Decision>)> {
         let found = match &self.found {
             Ok(found) => found,
@@ -115,7 +115,7 @@ impl<'s> Route<'s, '_> {
                 let detail = Some("the credential has ended".to_owned());
                 return ControlFlow::Break(Decision { detail, ..self.decision(Reason::Unauthenticated) });
             }
-            Some(caller) => caller.at(&operation.operation.name),
+            Some(caller) => caller.at_operation(&operation.operation.name),
         };
         // the first refusal that is enforced counts: one that is only audited must not let pass what another stops
         let too_low = match good_enough(operation, &caller, &self.request.call, now) {
@@ -130,7 +130,7 @@ impl<'s> Route<'s, '_> {
             }
         };
         let facts = RequestFacts { route: self, found, caller, now, in_favour };
-        let denied = self.denied(&facts, judged).map(|(denial, detail)| Decision {
+        let denied = self.denied(&facts, evaluated).map(|(denial, detail)| Decision {
             mode: denial.mode,
             rules: vec![Arc::clone(&denial.rule)],
             detail,
@@ -148,14 +148,15 @@ impl<'s> Route<'s, '_> {
     fn approval(&self, facts: &RequestFacts<'_, '_>) -> Option<Box<RequiredApproval>> {
         let RequestFacts { found: Found { operation, .. }, caller, now, .. } = facts;
         let approvers = operation.operation.approval.as_ref()?;
-        let matter = ApprovalSubject {
+        let subject = ApprovalSubject {
             policy: operation.policy.clone(),
             policy_uid: Arc::clone(&approvers.policy_uid),
             operation: Arc::clone(&operation.operation.name),
             principal: caller.id.clone(),
         };
-        let given = self.snapshot.approval(&matter).filter(|given| given.counts(approvers.lasts, *now)).cloned();
-        Some(Box::new(RequiredApproval { matter, given }))
+        let granted =
+            self.snapshot.approval(&subject).filter(|granted| granted.is_valid(approvers.valid_for, *now)).cloned();
+        Some(Box::new(RequiredApproval { subject, granted }))
     }
 
     /// A decision as far as the route says it.
@@ -176,7 +177,7 @@ impl<'s> Route<'s, '_> {
             challenge: None,
             approval: None,
             detail: None,
-            judged: Vec::new(),
+            evaluated: Vec::new(),
             revision: self.snapshot.revision(),
         }
     }
@@ -186,7 +187,7 @@ impl<'s> Route<'s, '_> {
     fn denied(
         &self,
         facts: &RequestFacts<'_, '_>,
-        judged: &mut Vec<EvaluatedCondition>,
+        evaluated: &mut Vec<EvaluatedCondition>,
     ) -> Option<(&'s CompiledDenial, Option<String>)> {
         let service = self.service?;
         let mut audited = None;
@@ -195,7 +196,7 @@ impl<'s> Route<'s, '_> {
             if denial.mode == EnforcementMode::Audit && audited.is_some() {
                 continue;
             }
-            let detail = match judge(&denial.rule, denial.when.as_ref(), facts, Truth::False, judged) {
+            let detail = match judge(&denial.rule, denial.when.as_ref(), facts, Truth::False, evaluated) {
                 Truth::False => continue,
                 Truth::True => denial.reason.as_ref().map(ToString::to_string),
                 Truth::Failed(why) => Some(format!("its condition could not be evaluated: {why}")),
@@ -212,7 +213,7 @@ impl<'s> Route<'s, '_> {
     fn granted(
         &self,
         facts: &RequestFacts<'_, '_>,
-        judged: &mut Vec<EvaluatedCondition>,
+        evaluated: &mut Vec<EvaluatedCondition>,
         mut related: impl FnMut(&RelationTarget) -> bool,
     ) -> (Vec<Arc<str>>, Vec<Scope>) {
         let required = &facts.found.operation.operation.scopes;
@@ -230,7 +231,7 @@ impl<'s> Route<'s, '_> {
             let gives = gives(grant, candidate, required, &facts.caller) & wanted;
             // condition and relation come last, they are the dearest
             if gives != 0
-                && judge(&grant.rule, grant.when.as_ref(), facts, Truth::True, judged) == Truth::True
+                && judge(&grant.rule, grant.when.as_ref(), facts, Truth::True, evaluated) == Truth::True
                 && grant.relation.as_ref().is_none_or(&mut related)
             {
                 wanted &= !gives;
@@ -244,11 +245,11 @@ impl<'s> Route<'s, '_> {
     fn related(&self, to: &RelationTarget, facts: &RequestFacts<'_, '_>) -> bool {
         let (Some(service), Ok(asked)) = (self.service, facts.question(to)) else { return false };
         let truth = match service.relation_engine {
-            RelationBackend::Own => {
+            RelationBackend::BuiltIn => {
                 let tuples = self.snapshot.tuples(&service.key);
                 tuples.check(&service.relations, &asked.object, &to.relation, &facts.caller)
             }
-            RelationBackend::OpenFga(_) => self.answers.to(&asked),
+            RelationBackend::OpenFga(_) => self.answers.answer(&asked),
         };
         truth == Truth::True
     }

@@ -11,12 +11,12 @@ use chrono::{DateTime, Utc};
 use std::sync::Arc;
 
 impl Route<'_, '_> {
-    /// Every denial of the service and every grant that could matter to the operation, with what came of it for this
+    /// Every denial of the service and every grant that could subject to the operation, with what came of it for this
     /// caller. For people who ask why; [`Route::decide`] does not need it.
     #[must_use]
-    pub fn considered(&self, principal: &Principal, now: DateTime<Utc>) -> Vec<ExplainedRule> {
+    pub fn explain(&self, principal: &Principal, now: DateTime<Utc>) -> Vec<ExplainedRule> {
         let (Some(service), Ok(found)) = (self.service, &self.found) else { return Vec::new() };
-        let caller = principal.identity().at(&found.operation.operation.name);
+        let caller = principal.identity().at_operation(&found.operation.operation.name);
         let facts = RequestFacts { route: self, found, caller, now, in_favour: false };
         let denials = service.denials.iter().map(|denial| {
             let outcome = match (subject(&denial.to, &facts), condition(&denial.rule, denial.when.as_deref(), &facts)) {
@@ -66,11 +66,11 @@ impl Route<'_, '_> {
             }
         };
         let checked = self.service.map(|service| match service.relation_engine {
-            RelationBackend::Own => {
+            RelationBackend::BuiltIn => {
                 let tuples = self.snapshot.tuples(&service.key);
                 tuples.explain(&service.relations, &asked.object, &to.relation, &facts.caller)
             }
-            RelationBackend::OpenFga(_) => RelationCheck { truth: self.answers.to(&asked), proof: Vec::new() },
+            RelationBackend::OpenFga(_) => RelationCheck { truth: self.answers.answer(&asked), proof: Vec::new() },
         });
         let RelationCheck { truth, proof } =
             checked.unwrap_or(RelationCheck { truth: Truth::False, proof: Vec::new() });

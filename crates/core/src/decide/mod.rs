@@ -1,6 +1,6 @@
 //! The decision itself: find the operation, then ask what the caller may.
 //!
-//! The two halves are apart because a door needs the first to know which ways in the service accepts, before it
+//! The two halves are apart because a door needs the first to know which authentication_methods in the service accepts, before it
 //! can authenticate anybody for the second.
 
 mod authorization;

@@ -62,7 +62,7 @@ impl Snapshot {
         let service = service.map(Arc::as_ref);
         let found = match service {
             Some(service) => find(service, &request.call),
-            None if request.call == Call::Unclear => Err((Reason::AmbiguousPath, Some(Ambiguity::Request))),
+            None if request.call == Call::Ambiguous => Err((Reason::AmbiguousPath, Some(Ambiguity::Request))),
             None => Err((Reason::NoPolicy, None)),
         };
         Route { snapshot: self, request, service, found, answers: RelationAnswers::default() }
@@ -82,12 +82,12 @@ fn find<'s, 'r>(
             Some(Found { matched: Some((path, pattern)), ..Found::new(operation, OnceLock::new()) })
         }),
         Call::Named { operation, captures } => {
-            Ok(service.named(operation).map(|operation| Found::new(operation, captures.clone().into())))
+            Ok(service.operation_named(operation).map(|operation| Found::new(operation, captures.clone().into())))
         }
         Call::Kubernetes(call) => {
             Ok(service.find_kubernetes(call).map(|operation| Found::new(operation, kubernetes_captures(call).into())))
         }
-        Call::Unclear => Err(Ambiguity::Request),
+        Call::Ambiguous => Err(Ambiguity::Request),
     };
     match found {
         Ok(Some(found)) => Ok(found),
@@ -97,13 +97,13 @@ fn find<'s, 'r>(
 }
 
 impl<'s> Route<'s, '_> {
-    /// Audience and accepted ways in, when who is asking matters: not for a public operation, nor for a request
+    /// Audience and accepted authentication_methods in, when who is asking matters: not for a public operation, nor for a request
     /// that is refused whoever asks.
     #[must_use]
-    pub fn expects(&self) -> Option<(&'s str, &'s [AuthenticationMethod])> {
+    pub fn accepted_methods(&self) -> Option<(&'s str, &'s [AuthenticationMethod])> {
         let service = self.service?;
         let found = self.found.as_ref().ok()?;
-        (!found.operation.operation.public).then_some((&*service.key.audience, &*service.ways))
+        (!found.operation.operation.public).then_some((&*service.key.audience, &*service.authentication_methods))
     }
 
     /// Audience of the service, once found; the realm of challenges.
@@ -131,7 +131,7 @@ impl<'s> Route<'s, '_> {
 
     /// The same request, to be decided by what was said to its [`questions`](Self::questions).
     #[must_use]
-    pub fn answered(self, answers: RelationAnswers) -> Self {
+    pub fn with_answers(self, answers: RelationAnswers) -> Self {
         Self { answers, ..self }
     }
 

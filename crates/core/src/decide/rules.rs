@@ -29,8 +29,9 @@ pub(crate) fn good_enough(
         RiskLevel::High => (Assurance::MultiFactor, Some(operation.operation.max_age)),
     };
     let challenge = Challenge { assurance, max_age };
-    // who calls the Kubernetes API came in by the API server's own ways
-    let accepted = matches!(call, Call::Kubernetes(_)) || operation.ways.iter().any(|way| way.admits(caller));
+    // who calls the Kubernetes API came in by the API server's own authentication_methods
+    let accepted =
+        matches!(call, Call::Kubernetes(_)) || operation.authentication_methods.iter().any(|way| way.admits(caller));
     if !accepted {
         return Err((challenge, "the policy of the operation does not accept this way in".to_owned()));
     }
@@ -55,14 +56,18 @@ pub(super) fn judge(
     when: Option<&Arc<Condition>>,
     facts: &RequestFacts<'_, '_>,
     best: Truth,
-    judged: &mut Vec<EvaluatedCondition>,
+    evaluated: &mut Vec<EvaluatedCondition>,
 ) -> Truth {
     if facts.in_favour && when.is_some_and(|when| when.awaits_object()) && facts.objects().is_none() {
         return best;
     }
     let truth = condition(rule, when.map(AsRef::as_ref), facts);
     if let Some(when) = when.filter(|when| when.reads_evidence()) {
-        judged.push(EvaluatedCondition { rule: Arc::clone(rule), condition: Arc::clone(when), truth: truth.clone() });
+        evaluated.push(EvaluatedCondition {
+            rule: Arc::clone(rule),
+            condition: Arc::clone(when),
+            truth: truth.clone(),
+        });
     }
     truth
 }

@@ -102,13 +102,13 @@ enum SearchFailure {
     Steps,
     Exclusion,
     /// Some tuples are not known.
-    Lost,
+    UnknownTuples,
 }
 
 impl fmt::Display for SearchFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Lost => f.write_str("whom some tuples exclude is not known"),
+            Self::UnknownTuples => f.write_str("whom some tuples exclude is not known"),
             Self::Depth => write!(f, "relations lead through more than {MAX_DEPTH} others"),
             Self::Breadth => write!(f, "more than {MAX_BREADTH} sets or objects stand in one relation to one object"),
             Self::Steps => write!(f, "more than {MAX_STEPS} relations would have to be looked at"),
@@ -207,7 +207,7 @@ impl<'a> RelationSearch<'a> {
     }
 
     fn why(&self, failure: SearchFailure) -> String {
-        match self.tuples.lost().filter(|_| failure == SearchFailure::Lost) {
+        match self.tuples.unknown_source().filter(|_| failure == SearchFailure::UnknownTuples) {
             Some(source) => format!(
                 "Relationship {source} is broken, and its last good version is not known here, so nobody can tell whom it excludes: \
                  mend or remove it"
@@ -355,8 +355,8 @@ impl<'a> RelationSearch<'a> {
                     break;
                 }
                 failed @ SearchVerdict::Failed(_) => so_far = SearchResult::finally(failed),
-                SearchVerdict::No if self.tuples.lost().is_some() => {
-                    so_far = SearchResult::finally(SearchVerdict::Failed(SearchFailure::Lost))
+                SearchVerdict::No if self.tuples.unknown_source().is_some() => {
+                    so_far = SearchResult::finally(SearchVerdict::Failed(SearchFailure::UnknownTuples))
                 }
                 SearchVerdict::No => reasons.push(Justification { tuple: None, since: None, unless: Some(other) }),
             }

@@ -14,7 +14,7 @@ use thiserror::Error;
 pub enum RelationBackend {
     /// This one, by the tuples of `Relationship`s.
     #[default]
-    Own,
+    BuiltIn,
     /// An OpenFGA server.
     OpenFga(OpenFgaStore),
 }
@@ -77,7 +77,7 @@ pub struct RelationQuestions<'s> {
     /// How relations come about.
     pub model: &'s RelationModel,
     /// What to ask, in order.
-    pub of: BTreeSet<RelationQuestion>,
+    pub questions: BTreeSet<RelationQuestion>,
 }
 
 /// What was said to questions. Whatever was not asked failed.
@@ -87,7 +87,7 @@ pub struct RelationAnswers(BTreeMap<RelationQuestion, Truth>);
 impl RelationAnswers {
     /// The answer to a question.
     #[must_use]
-    pub fn to(&self, question: &RelationQuestion) -> Truth {
+    pub fn answer(&self, question: &RelationQuestion) -> Truth {
         self.0.get(question).cloned().unwrap_or_else(|| Truth::Failed("OpenFGA was not asked".to_owned()))
     }
 

@@ -41,13 +41,13 @@ pub struct TupleIndex {
     /// What each `Relationship` states.
     sources: GenericHashMap<Arc<str>, Arc<[TupleKey]>, RandomState, DefaultSharedPtr>,
     /// `Relationship`s that state what is not known here.
-    lost: BTreeSet<Arc<str>>,
+    unknown: BTreeSet<Arc<str>>,
 }
 
 impl TupleIndex {
     /// Puts what a `Relationship` states in place of what it stated before.
     pub fn put(&mut self, source: &str, tuples: &[RelationTuple]) {
-        self.lost.remove(source);
+        self.unknown.remove(source);
         let old = self.sources.remove(source);
         let keys: Arc<[TupleKey]> = tuples.iter().map(|tuple| self.enter(tuple)).collect();
         // after the new ones came in: what both state is never forgotten on the way
@@ -58,21 +58,21 @@ impl TupleIndex {
     }
 
     /// Takes away what a `Relationship` states.
-    pub fn take(&mut self, source: &str) {
+    pub fn remove(&mut self, source: &str) {
         self.put(source, &[]);
     }
 
     /// Notes that a `Relationship` states what is not known here: as long as it does, whatever an exclusion does not find may
     /// yet be there, and nobody passes by that.
-    pub fn lose(&mut self, source: &str) {
-        self.take(source);
-        self.lost.insert(source.into());
+    pub fn mark_unknown(&mut self, source: &str) {
+        self.remove(source);
+        self.unknown.insert(source.into());
     }
 
     /// The first `Relationship` that states what is not known here, if there is any.
     #[must_use]
-    pub fn lost(&self) -> Option<&str> {
-        self.lost.first().map(AsRef::as_ref)
+    pub fn unknown_source(&self) -> Option<&str> {
+        self.unknown.first().map(AsRef::as_ref)
     }
 
     /// Number of different tuples.
@@ -82,7 +82,7 @@ impl TupleIndex {
     }
 
     /// Each tuple, once, in no order.
-    pub fn stated(&self) -> impl Iterator<Item = RelationTuple> {
+    pub fn iter(&self) -> impl Iterator<Item = RelationTuple> {
         self.index.keys().filter_map(|key| {
             let text = |name| self.names.text(name);
             let subject = match (key.kind, key.set()) {
@@ -97,7 +97,7 @@ impl TupleIndex {
     /// Whether there is none, known or not.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.index.is_empty() && self.lost.is_empty()
+        self.index.is_empty() && self.unknown.is_empty()
     }
 
     fn enter(&mut self, tuple: &RelationTuple) -> TupleKey {

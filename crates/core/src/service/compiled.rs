@@ -26,7 +26,7 @@ pub struct CompiledService {
     /// Pods that are the service, each with the policy that says so.
     pub(crate) pods: Box<[(NamespacedName, ServicePods)]>,
     pub(crate) tokens: TokenSettings,
-    pub(crate) ways: Arc<[AuthenticationMethod]>,
+    pub(crate) authentication_methods: Arc<[AuthenticationMethod]>,
     pub(crate) mode: EnforcementMode,
     pub(crate) operations: Box<[ServiceOperation]>,
     pub(crate) relations: RelationModel,
@@ -48,12 +48,12 @@ pub struct CompiledService {
     pub(super) names: Lookup<Arc<str>, usize>,
 }
 
-/// An operation with the grants that matter to it.
+/// An operation with the grants that subject to it.
 #[derive(Debug)]
 pub(crate) struct ServiceOperation {
     pub(crate) operation: Arc<CompiledOperation>,
     pub(crate) policy: NamespacedName,
-    pub(crate) ways: Arc<[AuthenticationMethod]>,
+    pub(crate) authentication_methods: Arc<[AuthenticationMethod]>,
     pub(crate) mode: EnforcementMode,
     pub(crate) grants: SubjectIndex<GrantCandidate>,
 }
@@ -73,11 +73,11 @@ impl CompiledService {
             hosts: Box::default(),
             pods: Box::default(),
             policies: Box::default(),
-            ways: Arc::default(),
+            authentication_methods: Arc::default(),
             mode: EnforcementMode::Enforce,
             operations: Box::default(),
             relations: RelationModel::default(),
-            relation_engine: RelationBackend::Own,
+            relation_engine: RelationBackend::BuiltIn,
             grants: Box::default(),
             denials: Box::default(),
             denial_index: SubjectIndex::default(),
@@ -109,10 +109,10 @@ impl CompiledService {
         &self.closed_by
     }
 
-    /// Accepted ways in, in the order in which they are tried.
+    /// Accepted authentication_methods in, in the order in which they are tried.
     #[must_use]
-    pub fn ways(&self) -> &[AuthenticationMethod] {
-        &self.ways
+    pub fn authentication_methods(&self) -> &[AuthenticationMethod] {
+        &self.authentication_methods
     }
 
     /// Number of operations.
@@ -135,7 +135,7 @@ impl CompiledService {
 
     /// Types of the objects that grants speak of by a capture alone, such as `order` of `order:{id}`.
     #[must_use]
-    pub fn objects_by(&self, capture: &str) -> BTreeSet<&str> {
+    pub fn object_types_captured_by(&self, capture: &str) -> BTreeSet<&str> {
         let relations = self.grants.iter().filter_map(|grant| grant.relation.as_ref());
         relations.filter(|to| to.is_captured_by(capture)).map(RelationTarget::kind).collect()
     }
@@ -188,7 +188,7 @@ impl CompiledService {
     }
 
     /// The operation of this name.
-    pub(crate) fn named(&self, name: &str) -> Option<&ServiceOperation> {
+    pub(crate) fn operation_named(&self, name: &str) -> Option<&ServiceOperation> {
         self.names.get(name).next().and_then(|index| self.operations.get(*index))
     }
 }

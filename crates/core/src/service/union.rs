@@ -162,7 +162,7 @@ impl PolicyUnion {
             .flat_map(|policy| policy.operations.iter().map(move |operation| (policy, operation)))
             .map(|(policy, operation)| ServiceOperation {
                 policy: policy.key.clone(),
-                ways: Arc::clone(&policy.ways),
+                authentication_methods: Arc::clone(&policy.authentication_methods),
                 mode: policy.mode,
                 grants: candidates(&operation.scopes, &grants, &givers),
                 operation: Arc::clone(operation),
@@ -181,7 +181,7 @@ impl PolicyUnion {
             hosts: policies.iter().flat_map(|p| &p.hosts).collect::<BTreeSet<_>>().into_iter().cloned().collect(),
             pods: policies.iter().filter_map(|p| Some((p.key.clone(), p.pods.clone()?))).collect(),
             tokens: policies.iter().fold(TokenSettings::default(), |all, policy| all.and(policy.tokens)),
-            ways: in_first_order(policies.iter().flat_map(|p| p.ways.iter())),
+            authentication_methods: in_first_order(policies.iter().flat_map(|p| p.authentication_methods.iter())),
             mode: if audits { EnforcementMode::Audit } else { EnforcementMode::Enforce },
             names: operations.iter().map(|one| Arc::clone(&one.operation.name)).zip(0..).collect(),
             operations,
@@ -241,7 +241,9 @@ fn candidates(
     candidates.flat_map(|candidate| to(candidate.grant).iter().map(move |subject| (subject, candidate))).collect()
 }
 
-fn in_first_order<'w>(ways: impl Iterator<Item = &'w AuthenticationMethod>) -> Arc<[AuthenticationMethod]> {
+fn in_first_order<'w>(
+    authentication_methods: impl Iterator<Item = &'w AuthenticationMethod>,
+) -> Arc<[AuthenticationMethod]> {
     let mut seen = BTreeSet::new();
-    ways.filter(|way| seen.insert(*way)).cloned().collect()
+    authentication_methods.filter(|way| seen.insert(*way)).cloned().collect()
 }

@@ -232,7 +232,7 @@ proptest! {
             }
         }
         second.put("rest", &rest);
-        second.take("passing");
+        second.remove("passing");
         prop_assert_eq!(first.len(), second.len());
         for (object, relation) in questions() {
             let answers = [&first, &second].map(|tuples| tuples.explain(&model, object, relation, &caller));
@@ -259,7 +259,7 @@ proptest! {
     #[test]
     fn nobody_stands_in_a_relation_that_lost_tuples_take_away(model in any_model(), stated in any_tuples(), lost in any_tuples()) {
         let (caller, mut here) = (asking(), store(&stated));
-        here.lose("lost");
+        here.mark_unknown("lost");
         let (certain, _) = reference(&model, &[stated, lost].concat(), &caller);
         for (object, relation) in questions() {
             if here.check(&model, object, relation, &caller) == Truth::True {
@@ -272,7 +272,7 @@ proptest! {
     fn without_exclusions_lost_tuples_change_nothing(model in without_exclusions(), stated in any_tuples()) {
         let (caller, known) = (asking(), store(&stated));
         let mut here = known.clone();
-        here.lose("lost");
+        here.mark_unknown("lost");
         for (object, relation) in questions() {
             let both = [&known, &here].map(|tuples| tuples.explain(&model, object, relation, &caller));
             prop_assert_eq!(&both[0], &both[1], "{}#{}", object, relation);

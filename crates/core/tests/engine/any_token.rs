@@ -15,7 +15,7 @@ fn token(
     asked: Option<&BTreeSet<Scope>>,
 ) -> TokenScopes {
     let service = snapshot.by_audience("orders.shop").expect("a service");
-    service.scopes_of(&Principal::assumed(caller.clone()), None, asked, now())
+    service.token_scopes(&Principal::assumed(caller.clone()), None, asked, now())
 }
 
 fn any_wish() -> impl Strategy<Value = Option<BTreeSet<Scope>>> {

@@ -102,7 +102,7 @@ fn any_operation() -> impl Strategy<Value = CompiledOperation> {
 }
 
 fn any_policy() -> impl Strategy<Value = Policy> {
-    let ways = vec![
+    let authentication_methods = vec![
         AuthenticationMethod::Workload,
         AuthenticationMethod::Provider("corporate".into()),
         AuthenticationMethod::Provider("partners".into()),
@@ -111,14 +111,14 @@ fn any_policy() -> impl Strategy<Value = Policy> {
         proptest::collection::vec(any_operation(), 0..4),
         proptest::collection::vec(any_grant(), 0..5),
         proptest::collection::vec(any_denial(), 0..3),
-        subsequence(ways, 1..4),
+        subsequence(authentication_methods, 1..4),
         mode(),
     )
-        .prop_map(|(operations, grants, denials, ways, mode)| Policy {
+        .prop_map(|(operations, grants, denials, authentication_methods, mode)| Policy {
             operations: each(operations),
             grants: each(grants),
             denials: each(denials.into_iter().map(|denial| CompiledDenial { mode, ..denial })),
-            ways: ways.into(),
+            authentication_methods: authentication_methods.into(),
             mode,
             ..policy("p")
         })
@@ -238,7 +238,7 @@ proptest! {
         for request in REQUESTS {
             let decision = ask(&snapshot, Some(&caller), request);
             let request = http(request);
-            let considered = snapshot.route(&request).considered(&Principal::assumed(caller.clone()), now());
+            let considered = snapshot.route(&request).explain(&Principal::assumed(caller.clone()), now());
             let of: BTreeMap<&str, &RuleOutcome> = considered.iter().map(|ExplainedRule { rule, outcome, .. }| (&**rule, outcome)).collect();
             prop_assert_eq!(of.len(), considered.len(), "each rule once");
             let given: BTreeSet<&Scope> = considered.iter().filter(|one| one.rule.contains("/grants/")).filter_map(|one| match &one.outcome {

@@ -21,8 +21,8 @@ const ONCALL: &str = "user:corporate/oncall";
 
 fn approvers() -> ApprovalRequirement {
     ApprovalRequirement {
-        by: vec![subject("oncall@corporate")],
-        lasts: TimeDelta::minutes(30),
+        approvers: vec![subject("oncall@corporate")],
+        valid_for: TimeDelta::minutes(30),
         policy_uid: "u1".into(),
     }
 }
@@ -47,7 +47,7 @@ fn cart() -> Identity {
     caller(CART, Assurance::ProofOfPossession)
 }
 
-fn matter(operation: &str, principal: &str) -> ApprovalSubject {
+fn approval_subject(operation: &str, principal: &str) -> ApprovalSubject {
     ApprovalSubject {
         policy: NamespacedName { namespace: "shop".into(), name: "orders".into() },
         policy_uid: "u1".into(),
@@ -58,12 +58,12 @@ fn matter(operation: &str, principal: &str) -> ApprovalSubject {
 
 fn given(from: i64, until: i64) -> GrantedApproval {
     let at = |seconds| now() + TimeDelta::seconds(seconds);
-    GrantedApproval { by: id(ONCALL), from: at(from), until: at(until) }
+    GrantedApproval { approved_by: id(ONCALL), from: at(from), until: at(until) }
 }
 
 fn approved(mut snapshot: Snapshot, all: impl IntoIterator<Item = (ApprovalSubject, GrantedApproval)>) -> Snapshot {
-    all.into_iter().for_each(|(matter, given)| snapshot.approve(matter, Some(given)));
-    snapshot.seal();
+    all.into_iter().for_each(|(approval_subject, given)| snapshot.put_approval(approval_subject, Some(given)));
+    snapshot.update_revision();
     snapshot
 }
 
@@ -73,7 +73,7 @@ fn what_lacks_nothing_but_an_approval_says_so() {
     let refused = ask(&snapshot, Some(&cart()), "DELETE /orders");
     assert_eq!((refused.reason, refused.passes()), (Reason::ApprovalRequired, false));
     let asked = refused.approval.expect("it names the approval");
-    assert_eq!((&asked.matter, &asked.given), (&matter("purge", CART), &None));
+    assert_eq!((&asked.subject, &asked.granted), (&approval_subject("purge", CART), &None));
     // who lacks more is told of that, and of no approval
     let other = caller("spiffe://cluster.local/ns/shop/sa/other", Assurance::ProofOfPossession);
     let weak = caller(CART, Assurance::Bearer);
@@ -93,10 +93,12 @@ fn what_lacks_nothing_but_an_approval_says_so() {
 #[test]
 fn an_approval_counts_for_its_time_and_as_long_as_the_policy_says_now() {
     let counts = |from: i64, until: i64| {
-        let snapshot =
-            approved(world([purging(EnforcementMode::Enforce)]), [(matter("purge", CART), given(from, until))]);
+        let snapshot = approved(
+            world([purging(EnforcementMode::Enforce)]),
+            [(approval_subject("purge", CART), given(from, until))],
+        );
         let decision = ask(&snapshot, Some(&cart()), "DELETE /orders");
-        let carried = decision.approval.and_then(|approval| approval.given);
+        let carried = decision.approval.and_then(|approval| approval.granted);
         assert_eq!(decision.reason == Reason::Granted, carried == Some(given(from, until)));
         decision.reason == Reason::Granted
     };
@@ -116,36 +118,38 @@ fn an_approval_counts_for_its_time_and_as_long_as_the_policy_says_now() {
 #[test]
 fn an_approval_is_part_of_the_revision() {
     let plain = world([purging(EnforcementMode::Enforce)]);
-    let (here, there) =
-        (approved(plain.clone(), [(matter("purge", CART), given(0, 60))]), world([purging(EnforcementMode::Enforce)]));
+    let (here, there) = (
+        approved(plain.clone(), [(approval_subject("purge", CART), given(0, 60))]),
+        world([purging(EnforcementMode::Enforce)]),
+    );
     assert_ne!(here.revision(), plain.revision());
-    assert_eq!(approved(there, [(matter("purge", CART), given(0, 60))]).revision(), here.revision());
+    assert_eq!(approved(there, [(approval_subject("purge", CART), given(0, 60))]).revision(), here.revision());
     let mut gone = here.clone();
-    gone.approve(matter("purge", CART), None);
-    gone.seal();
+    gone.put_approval(approval_subject("purge", CART), None);
+    gone.update_revision();
     assert_eq!(gone.revision(), plain.revision());
 }
 
 #[test]
 fn names_are_those_of_objects_and_tell_everything_apart() {
-    let name = matter("purge", CART).name();
+    let name = approval_subject("purge", CART).approval_name();
     assert!(name.starts_with("purge-") && name.len() == "purge-".len() + 32, "{name}");
-    assert_eq!(name, matter("purge", CART).name());
+    assert_eq!(name, approval_subject("purge", CART).approval_name());
     let policy = |name: &str, namespace: &str| ApprovalSubject {
         policy: NamespacedName { namespace: namespace.into(), name: name.into() },
-        ..matter("purge", CART)
+        ..approval_subject("purge", CART)
     };
     for other in [
-        matter("purge", ONCALL),
-        matter("list", CART),
+        approval_subject("purge", ONCALL),
+        approval_subject("list", CART),
         policy("other", "shop"),
         policy("orders", "bank"),
-        ApprovalSubject { policy_uid: "u2".into(), ..matter("purge", CART) },
+        ApprovalSubject { policy_uid: "u2".into(), ..approval_subject("purge", CART) },
     ] {
-        assert_ne!(other.name(), name, "{other:?}");
+        assert_ne!(other.approval_name(), name, "{other:?}");
     }
     for operation in ["_", "Purge_Everything.now-that-is-a-very-long-name-for-an-operation", "..."] {
-        let name = matter(operation, CART).name();
+        let name = approval_subject(operation, CART).approval_name();
         let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         assert!(name.len() <= 63 && name.bytes().all(good) && !name.starts_with('-'), "{name}");
     }
@@ -189,9 +193,10 @@ fn people_who_are_named_decide_with_a_fresh_second_factor_and_never_for_themselv
 
 #[test]
 fn no_token_carries_what_asks_for_an_approval() {
-    let snapshot = approved(world([purging(EnforcementMode::Enforce)]), [(matter("purge", CART), given(0, 600))]);
+    let snapshot =
+        approved(world([purging(EnforcementMode::Enforce)]), [(approval_subject("purge", CART), given(0, 600))]);
     let service = snapshot.service(&service_key()).expect("a service");
-    let carried = service.scopes_of(&Principal::assumed(cart()), None, None, now());
+    let carried = service.token_scopes(&Principal::assumed(cart()), None, None, now());
     assert_eq!(carried.scopes, scopes(&["read"]).into_iter().collect());
 }
 
@@ -215,13 +220,13 @@ proptest! {
             let operation = Arc::make_mut(operation);
             operation.approval = (!operation.public).then(|| Arc::new(approvers()));
         }
-        let matter = |p: usize, i: usize, who: &str| ApprovalSubject {
+        let approval_subject = |p: usize, i: usize, who: &str| ApprovalSubject {
             policy: NamespacedName { namespace: "shop".into(), name: format!("p{p}").into() },
-            ..matter(&format!("p{p}-{i}"), who)
+            ..approval_subject(&format!("p{p}-{i}"), who)
         };
         let all: Vec<(ApprovalSubject, GrantedApproval)> = approvals
             .into_iter()
-            .map(|(p, i, who, from, length)| (matter(p, i, who), given(from, from + length)))
+            .map(|(p, i, who, from, length)| (approval_subject(p, i, who), given(from, from + length)))
             .collect();
         let with = approved(world(asking), all.clone());
         for request in REQUESTS {
@@ -233,10 +238,10 @@ proptest! {
             }
             let (policy, operation) = (before.policy.clone().unwrap(), before.operation.clone().unwrap());
             // of several approvals of the same the last one counts, as of one object that changed
-            let about = all.iter().rev().find(|(matter, _)| {
-                matter.policy == policy && matter.operation == operation && matter.principal == caller.id
+            let about = all.iter().rev().find(|(approval_subject, _)| {
+                approval_subject.policy == policy && approval_subject.operation == operation && approval_subject.principal == caller.id
             });
-            let counts = about.is_some_and(|(_, given)| given.from <= now() && now() < given.until && now() - given.from < approvers().lasts);
+            let counts = about.is_some_and(|(_, given)| given.from <= now() && now() < given.until && now() - given.from < approvers().valid_for);
             if before.reason == Reason::Granted {
                 prop_assert_eq!(after.allowed(), counts, "{}: {:?}", request, after);
                 prop_assert!(counts || after.reason == Reason::ApprovalRequired, "{}: {:?}", request, after);

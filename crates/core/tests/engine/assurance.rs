@@ -117,7 +117,7 @@ fn freshness_matters_to_people_at_high_risk_only() {
 #[test]
 fn only_ways_that_the_policy_lists_are_accepted() {
     let corporate = AuthenticationMethod::Provider("corporate".into());
-    for (ways, accepted) in [
+    for (authentication_methods, accepted) in [
         (vec![], [false, false, false, false]),
         (vec![AuthenticationMethod::Workload], [true, false, false, false]),
         (vec![corporate.clone()], [false, true, false, false]),
@@ -129,12 +129,12 @@ fn only_ways_that_the_policy_lists_are_accepted() {
         let snapshot = world([Policy {
             operations: each(operations),
             grants: each(grants),
-            ways: ways.clone().into(),
+            authentication_methods: authentication_methods.clone().into(),
             ..policy("orders")
         }]);
         for (who, accepted) in [WORKLOAD, USER, KEY, "kube:admin"].into_iter().zip(accepted) {
             let decision = ask(&snapshot, Some(&caller(who, PhishingResistant)), "GET /orders");
-            assert_eq!(decision.allowed(), accepted, "{who} by {ways:?}");
+            assert_eq!(decision.allowed(), accepted, "{who} by {authentication_methods:?}");
         }
     }
 }
@@ -144,13 +144,13 @@ fn each_operation_accepts_the_ways_of_its_own_policy() {
     let grants = vec![grant("all", &["*"], &["read"])];
     let mine = Policy {
         operations: each([operation("mine", &["GET /mine"], &["read"])]),
-        ways: [AuthenticationMethod::Workload].into(),
+        authentication_methods: [AuthenticationMethod::Workload].into(),
         grants: each(grants),
         ..policy("a")
     };
     let theirs = Policy {
         operations: each([operation("theirs", &["GET /theirs"], &["read"])]),
-        ways: [AuthenticationMethod::Provider("corporate".into())].into(),
+        authentication_methods: [AuthenticationMethod::Provider("corporate".into())].into(),
         ..policy("b")
     };
     let snapshot = world([mine, theirs]);

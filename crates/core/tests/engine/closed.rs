@@ -79,10 +79,10 @@ fn no_token_and_no_search_goes_by_what_is_left() {
     let service = closed.by_audience("orders.shop").unwrap();
     assert_eq!(service.closed_by().iter().map(ToString::to_string).collect::<Vec<_>>(), ["shop/lost"]);
     let alice = Principal::assumed(alice());
-    assert!(service.scopes_of(&alice, None, None, now()).scopes.is_empty());
-    assert!(closed.rights(&CallerSet::Anybody, "cluster.local").is_empty());
+    assert!(service.token_scopes(&alice, None, None, now()).scopes.is_empty());
+    assert!(closed.rights(&CallerSet::Anonymous, "cluster.local").is_empty());
     assert!(closed.who_can("list", None).is_empty());
-    assert_eq!((service.operations(), service.declared().count()), (0, 0));
+    assert_eq!((service.operations(), service.declared_operations().count()), (0, 0));
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn kubernetes_operations_stay_governed_and_are_refused() {
     // no more than that, and nowhere else
     assert_eq!(governing(&closed, "shop", call("", "pods", "portforward", "web")), 0);
     assert_eq!(governing(&closed, "farm", call("", "pods", "exec", "web")), 0);
-    assert_eq!(closed.governed().map(|(namespace, _)| &**namespace).collect::<Vec<_>>(), ["shop"]);
+    assert_eq!(closed.governed_namespaces().map(|(namespace, _)| &**namespace).collect::<Vec<_>>(), ["shop"]);
 }
 
 #[test]
@@ -135,7 +135,9 @@ fn pods_keep_their_identities_unless_it_was_denied_by_name() {
     let orders = Policy { pods: Some(pods), ..orders() };
     let minted = |lost: Policy| {
         let snapshot = world([orders.clone(), lost]);
-        snapshot.minting(&id(CART), "shop", &BTreeMap::new()).map(|minting| minting.named())
+        snapshot
+            .certificate_entitlement(&id(CART), "shop", &BTreeMap::new())
+            .map(|entitlement| entitlement.policy_names())
     };
     assert_eq!(minted(lost()), Ok("shop/orders".to_owned()), "who somebody is does not hang on what they may");
     let denied = Policy { denials: each([denial("stop", &[CART])]), ..lost() };
@@ -147,5 +149,5 @@ fn it_opens_again_without_the_lost_policy() {
     let mut snapshot = world([orders(), lost()]);
     snapshot.put(durward_core::service::CompiledService::unite(&[std::sync::Arc::new(orders())]).0.unwrap());
     assert!(ask(&snapshot, Some(&alice()), "GET /orders").allowed());
-    assert_eq!(snapshot.governed().count(), 0);
+    assert_eq!(snapshot.governed_namespaces().count(), 0);
 }

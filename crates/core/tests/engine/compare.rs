@@ -78,7 +78,7 @@ fn operations_are_compared_by_their_requests() {
     let crossing = |path: &str, needs: &str| of(vec![operation("x", &[&format!("GET {path}")], &[needs])]);
     let told = changes(crossing("/a/{y}", "read"), crossing("/{x}/b", "write"));
     assert!(told.contains(&"Loses everybody of provider corporate: x → x".to_owned()), "{told:?}");
-    // public, risk, step-up, ways in and mode
+    // public, risk, step-up, authentication_methods in and mode
     let one = |change: &dyn Fn(&mut CompiledOperation, &mut Policy)| {
         let mut operation = list();
         let mut policy = of(vec![]);
@@ -91,7 +91,7 @@ fn operations_are_compared_by_their_requests() {
     let corporate = "everybody of provider corporate: list → list";
     for (new, expected) in [
         (one(&|o, _| o.risk = RiskLevel::High), format!("Conditions {corporate}")),
-        (one(&|_, p| p.ways = [AuthenticationMethod::Workload].into()), format!("Loses {corporate}")),
+        (one(&|_, p| p.authentication_methods = [AuthenticationMethod::Workload].into()), format!("Loses {corporate}")),
         (one(&|_, p| p.mode = EnforcementMode::Audit), "Gains anybody, without a credential: list → list".to_owned()),
     ] {
         let told = changes(plain(), new);

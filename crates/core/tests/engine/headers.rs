@@ -150,7 +150,7 @@ fn no_value_is_told_by_a_failure() {
     ] {
         for value in ["hush(", "40960"] {
             let decision = decided(None, Some(source), &said(&[("x-tenant", value)]));
-            let told = format!("{:?} {:?}", decision.detail, decision.judged);
+            let told = format!("{:?} {:?}", decision.detail, decision.evaluated);
             assert!(!told.replace(source, "").contains(value), "{told}");
         }
     }
@@ -164,11 +164,11 @@ fn outcomes_are_noted_and_can_take_the_place_of_headers() {
         &said(&[("x-tenant", "acme"), ("x-trial", "no")]),
     );
     let noted: Vec<(&str, String)> =
-        decision.judged.iter().map(|judged| (&*judged.rule, format!("{:?}", judged.truth))).collect();
+        decision.evaluated.iter().map(|evaluated| (&*evaluated.rule, format!("{:?}", evaluated.truth))).collect();
     let expected = [("shop/orders/denials/b", "False".to_owned()), ("shop/orders/grants/a", "True".to_owned())];
     assert_eq!((noted, decision.reason), (expected.to_vec(), Reason::Granted));
     assert_eq!(
-        decided(Some("request.method == 'GET'"), None, &said(&[])).judged,
+        decided(Some("request.method == 'GET'"), None, &said(&[])).evaluated,
         [],
         "what a record holds is not noted"
     );

@@ -102,7 +102,7 @@ fn users_of_the_api_server_need_no_way_in_but_scopes_and_assurance() {
         ..governs("debug", &["UPDATE pods/ephemeralcontainers"], &["admin"])
     };
     let policy = Policy {
-        ways: [AuthenticationMethod::Provider("corporate".into())].into(),
+        authentication_methods: [AuthenticationMethod::Provider("corporate".into())].into(),
         ..guard(vec![governs("exec", &["CONNECT pods/exec"], &["admin"]), high])
     };
     let snapshot = world([policy]);
@@ -114,7 +114,7 @@ fn users_of_the_api_server_need_no_way_in_but_scopes_and_assurance() {
     );
     assert_eq!(decided(&snapshot, "kube:ada", "UPDATE pods/ephemeralcontainers").0, Reason::AssuranceTooLow);
     assert_eq!(decided(&snapshot, "kube:ada", "CONNECT pods/attach").0, Reason::OperationUndeclared);
-    // the same principal at another door is held to the ways in
+    // the same principal at another door is held to the authentication_methods in
     let asks = Request {
         target: ServiceTarget::Audience("orders.shop"),
         call: Call::Named { operation: "exec", captures: Default::default() },
@@ -174,9 +174,9 @@ fn every_service_of_the_namespace_that_declares_a_request_governs_it() {
     assert!(governing(&snapshot, "shop", "CONNECT pods/attach").is_empty(), "nobody declares it");
     assert!(governing(&snapshot, "kube-system", "CONNECT pods/exec").is_empty());
     let gone = snapshot.by_audience("other").unwrap().key().clone();
-    snapshot.take(&gone);
+    snapshot.remove(&gone);
     assert_eq!(governing(&snapshot, "shop", "CONNECT pods/exec"), ["orders.shop"]);
-    assert_eq!(snapshot.governed().count(), 2);
+    assert_eq!(snapshot.governed_namespaces().count(), 2);
 }
 
 #[test]

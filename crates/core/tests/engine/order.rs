@@ -22,7 +22,7 @@ fn about_list(reason: Reason) -> Decision {
         challenge: None,
         approval: None,
         detail: None,
-        judged: Vec::new(),
+        evaluated: Vec::new(),
         revision: world([orders()]).revision(),
     }
 }
@@ -65,7 +65,7 @@ fn an_ambiguous_path_is_found_out_before_the_operation() {
 
 #[test]
 fn a_request_that_can_not_be_told_is_ambiguous() {
-    let request = Request { call: Call::Unclear, ..http("GET /healthz") };
+    let request = Request { call: Call::Ambiguous, ..http("GET /healthz") };
     let decision = decide(&world([orders()]), Some(&alice()), &request, now());
     let detail = Some("the request does not say unmistakably what is asked".to_owned());
     assert_eq!(decision, Decision { detail, ..unrouted(Reason::AmbiguousPath) });
@@ -84,7 +84,8 @@ fn an_undeclared_operation_is_denied_to_everybody() {
 #[test]
 fn a_public_operation_is_allowed_before_anyone_asks_who() {
     let everybody = denial("everybody", &["*"]);
-    let snapshot = world([Policy { denials: each([everybody]), ways: Default::default(), ..orders() }]);
+    let snapshot =
+        world([Policy { denials: each([everybody]), authentication_methods: Default::default(), ..orders() }]);
     let expected = Decision { operation: Some("health".into()), required: [].into(), ..about_list(Reason::Public) };
     for caller in [None, Some(&alice())] {
         assert_eq!(ask(&snapshot, caller, "GET /healthz"), expected);
@@ -93,8 +94,11 @@ fn a_public_operation_is_allowed_before_anyone_asks_who() {
 
 #[test]
 fn nobody_is_unauthenticated_before_anything_else_is_asked() {
-    let snapshot =
-        world([Policy { denials: each([denial("everybody", &["*"])]), ways: Default::default(), ..orders() }]);
+    let snapshot = world([Policy {
+        denials: each([denial("everybody", &["*"])]),
+        authentication_methods: Default::default(),
+        ..orders()
+    }]);
     assert_eq!(ask(&snapshot, None, "GET /orders"), about_list(Reason::Unauthenticated));
 }
 
@@ -111,8 +115,9 @@ fn a_credential_that_has_ended_is_none() {
 
 #[test]
 fn a_way_that_is_not_accepted_comes_before_denials_and_grants() {
-    let ways = [AuthenticationMethod::Workload, AuthenticationMethod::Provider("partners".into())].into();
-    let snapshot = world([Policy { denials: each([denial("everybody", &["*"])]), ways, ..orders() }]);
+    let authentication_methods =
+        [AuthenticationMethod::Workload, AuthenticationMethod::Provider("partners".into())].into();
+    let snapshot = world([Policy { denials: each([denial("everybody", &["*"])]), authentication_methods, ..orders() }]);
     let expected = Decision {
         challenge: Some(Challenge { assurance: Assurance::Bearer, max_age: None }),
         detail: Some("the policy of the operation does not accept this way in".to_owned()),
@@ -123,7 +128,7 @@ fn a_way_that_is_not_accepted_comes_before_denials_and_grants() {
 
 #[test]
 fn a_policy_without_ways_in_lets_nobody_in() {
-    let snapshot = world([Policy { ways: Default::default(), ..orders() }]);
+    let snapshot = world([Policy { authentication_methods: Default::default(), ..orders() }]);
     for caller in [alice(), caller("spiffe://cluster.local/ns/shop/sa/cart", Assurance::ProofOfPossession)] {
         assert_eq!(ask(&snapshot, Some(&caller), "GET /orders").reason, Reason::AssuranceTooLow);
     }

@@ -29,7 +29,7 @@ fn about(name: &str, selector: LabelMatcher, ttl: i64, dns: &[&str]) -> Policy {
 }
 
 fn minting(snapshot: &Snapshot, who: &str, namespace: &str, of: &str) -> Option<CertificateEntitlement> {
-    snapshot.minting(&id(who), namespace, &labels(of)).ok()
+    snapshot.certificate_entitlement(&id(who), namespace, &labels(of)).ok()
 }
 
 const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
@@ -86,7 +86,7 @@ fn a_rule_that_names_the_service_account_is_about_its_pods_wherever_they_live() 
     );
     assert!(minting(&snapshot, "spiffe://cluster.local/ns/billing/sa/other", "billing", "").is_none());
     let service = snapshot.by_audience("orders.shop").unwrap().key().clone();
-    snapshot.take(&service);
+    snapshot.remove(&service);
     assert!(minting(&snapshot, billing, "billing", "").is_none(), "gone with the policy");
 }
 
@@ -97,7 +97,7 @@ fn a_workload_that_its_own_namespace_denies_by_name_is_minted_nothing() {
         |denial: CompiledDenial| world([Policy { denials: each([denial]), ..about("cart", app("cart"), 1, &[]) }]);
     let rule = "shop/orders/denials/stop";
     let minted = |denial: CompiledDenial, who: &str, namespace: &str| {
-        let minted = cart(denial).minting(&id(who), namespace, &labels("app=cart"));
+        let minted = cart(denial).certificate_entitlement(&id(who), namespace, &labels("app=cart"));
         minted.map(|_| ()).map_err(|why| why.to_string())
     };
     let refused = Err(format!("{rule} denies this workload; it gets nothing new while that stands"));

@@ -242,9 +242,9 @@ fn a_tuple_that_two_resources_state_stays_until_both_are_gone() {
     let before = tuples.clone();
     tuples.put("shop/a", &[tuple("doc:2#owner@*")]);
     assert!(is_owner(&tuples));
-    tuples.take("shop/b");
+    tuples.remove("shop/b");
     assert!(!is_owner(&tuples) && is_owner(&before), "an older snapshot does not change");
-    tuples.take("shop/a");
+    tuples.remove("shop/a");
     assert!(tuples.is_empty());
 }
 
@@ -255,7 +255,7 @@ fn nobody_passes_by_an_exclusion_where_some_tuples_are_not_known() {
         tuples(&["doc:1#owner@user:corporate/alice", "doc:2#owner@*", "doc:2#banned@*", "doc:3#auditor@*"]);
     let check = |tuples: &TupleIndex, object: &str, relation: &str| tuples.check(&model, object, relation, &alice());
     assert_eq!(check(&tuples, "doc:1", "reader"), Truth::True);
-    tuples.lose("shop/bans");
+    tuples.mark_unknown("shop/bans");
     let truth = check(&tuples, "doc:1", "reader");
     assert!(matches!(&truth, Truth::Failed(why) if why.contains("Relationship shop/bans is broken")), "{truth:?}");
     // what no unknown tuple could change is as it was
@@ -291,8 +291,8 @@ fn orders_by_relation() -> Policy {
 fn related(stated: &[&str]) -> Snapshot {
     let mut snapshot = world([orders_by_relation()]);
     let stated: Vec<RelationTuple> = stated.iter().map(|text| tuple(text)).collect();
-    snapshot.relate(&service_key(), "shop/orders", &stated);
-    snapshot.seal();
+    snapshot.put_relationship(&service_key(), "shop/orders", &stated);
+    snapshot.update_revision();
     snapshot
 }
 
@@ -333,14 +333,14 @@ fn tuples_of_another_service_or_namespace_count_for_nothing() {
     let stated = [tuple("order:42#viewer@user:corporate/alice")];
     let mut other = service_key();
     other.namespace = "farm".into();
-    snapshot.relate(&other, "farm/orders", &stated);
+    snapshot.put_relationship(&other, "farm/orders", &stated);
     let mut other = service_key();
     other.audience = "carts.shop".into();
-    snapshot.relate(&other, "shop/carts", &stated);
+    snapshot.put_relationship(&other, "shop/carts", &stated);
     assert!(!ask(&snapshot, Some(&alice()), "GET /orders/42").allowed());
-    snapshot.relate(&service_key(), "shop/orders", &stated);
+    snapshot.put_relationship(&service_key(), "shop/orders", &stated);
     assert!(ask(&snapshot, Some(&alice()), "GET /orders/42").allowed());
-    snapshot.relate(&service_key(), "shop/orders", &[]);
+    snapshot.put_relationship(&service_key(), "shop/orders", &[]);
     assert!(!ask(&snapshot, Some(&alice()), "GET /orders/42").allowed());
 }
 
@@ -350,7 +350,7 @@ fn who_asks_why_sees_the_relation() {
     let caller = Principal::assumed(Identity { groups: ["eng".into()].into(), ..alice() });
     let considered = |request: &str| {
         let request = http(request);
-        snapshot.route(&request).considered(&caller, now()).remove(0)
+        snapshot.route(&request).explain(&caller, now()).remove(0)
     };
     let found = considered("GET /orders/42");
     assert_eq!(found.outcome, RuleOutcome::Applies(scopes(&["read"])));
@@ -373,7 +373,7 @@ fn orders_asked_of_openfga() -> Snapshot {
         ..orders
     }]);
     // tuples of ours count for nothing there
-    snapshot.relate(&service_key(), "shop/orders", &[tuple("order:42#viewer@*")]);
+    snapshot.put_relationship(&service_key(), "shop/orders", &[tuple("order:42#viewer@*")]);
     snapshot
 }
 
@@ -385,7 +385,11 @@ fn what_another_engine_says_is_asked_before_and_decides() {
         let request = http(request);
         let questions = snapshot.route(&request).questions(who, now());
         questions.map(|questions| {
-            questions.of.into_iter().map(|asked| format!("{}#{}", asked.object, asked.relation)).collect::<Vec<_>>()
+            questions
+                .questions
+                .into_iter()
+                .map(|asked| format!("{}#{}", asked.object, asked.relation))
+                .collect::<Vec<_>>()
         })
     };
     assert_eq!(asked(Some(&of("alice")), "GET /orders/42"), Some(vec!["order:42#viewer".to_owned()]));
@@ -400,7 +404,7 @@ fn what_another_engine_says_is_asked_before_and_decides() {
         let (request, alice) = (http("GET /orders/42"), of("alice"));
         let question = RelationQuestion { object: "order:42".into(), relation: "viewer".into() };
         let answers = truth.into_iter().map(|truth| (question.clone(), truth)).collect();
-        snapshot.route(&request).answered(answers).decide(Some(&alice), now()).reason
+        snapshot.route(&request).with_answers(answers).decide(Some(&alice), now()).reason
     };
     assert_eq!(decided(Some(Truth::True)), Reason::Granted);
     for truth in [Some(Truth::False), Some(Truth::Failed("late".to_owned())), None] {

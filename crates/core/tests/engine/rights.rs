@@ -15,7 +15,7 @@ use proptest::prelude::*;
 const OWN: &str = "cluster.local";
 
 fn named(text: &str) -> CallerSet {
-    CallerSet::Named(subject(text))
+    CallerSet::Subject(subject(text))
 }
 
 fn right(policy: Policy, who: &CallerSet) -> AccessRight {
@@ -28,42 +28,49 @@ fn a_right_is_what_rules_give_and_take() {
     let both = ["read", "refund"];
     let alice = named("user:corporate/alice");
     for (policy, who, can) in [
-        (with(vec![grant("a", &["*"], &both)]), named("*"), Permission::Yes),
-        (with(vec![grant("a", &["*"], &both)]), CallerSet::Anybody, Permission::No),
-        (with(vec![grant("a", &["*"], &["read"])]), alice.clone(), Permission::No),
+        (with(vec![grant("a", &["*"], &both)]), named("*"), Permission::Always),
+        (with(vec![grant("a", &["*"], &both)]), CallerSet::Anonymous, Permission::Never),
+        (with(vec![grant("a", &["*"], &["read"])]), alice.clone(), Permission::Never),
         (
             with(vec![grant("a", &["*"], &["read"]), grant("b", &["@corporate"], &["refund"])]),
             alice.clone(),
-            Permission::Yes,
+            Permission::Always,
         ),
-        (with(vec![grant("a", &["user:corporate/alice"], &both)]), named("@corporate"), Permission::If),
-        (with(vec![grant("a", &["user:corporate/alice"], &both)]), named("@partners"), Permission::No),
-        (with(vec![grant("a", &["clerks@corporate"], &both)]), alice.clone(), Permission::If),
-        (with(vec![grant("a", &["clerks@corporate"], &both)]), named("clerks@corporate"), Permission::Yes),
-        (with(vec![grant("a", &["@corporate"], &both)]), named("clerks@corporate"), Permission::Yes),
-        (with(vec![grant_when("a", &["*"], &both, "true")]), alice.clone(), Permission::If),
-        (with(vec![CompiledGrant { from_token: true, ..grant("a", &["*"], &both) }]), alice.clone(), Permission::If),
-        (with(vec![grant("a", &["*"], &both)]), named("key:partners/acme"), Permission::No),
+        (with(vec![grant("a", &["user:corporate/alice"], &both)]), named("@corporate"), Permission::Conditional),
+        (with(vec![grant("a", &["user:corporate/alice"], &both)]), named("@partners"), Permission::Never),
+        (with(vec![grant("a", &["clerks@corporate"], &both)]), alice.clone(), Permission::Conditional),
+        (with(vec![grant("a", &["clerks@corporate"], &both)]), named("clerks@corporate"), Permission::Always),
+        (with(vec![grant("a", &["@corporate"], &both)]), named("clerks@corporate"), Permission::Always),
+        (with(vec![grant_when("a", &["*"], &both, "true")]), alice.clone(), Permission::Conditional),
         (
-            Policy { ways: [AuthenticationMethod::Workload].into(), ..with(vec![grant("a", &["*"], &both)]) },
+            with(vec![CompiledGrant { from_token: true, ..grant("a", &["*"], &both) }]),
             alice.clone(),
-            Permission::No,
+            Permission::Conditional,
+        ),
+        (with(vec![grant("a", &["*"], &both)]), named("key:partners/acme"), Permission::Never),
+        (
+            Policy {
+                authentication_methods: [AuthenticationMethod::Workload].into(),
+                ..with(vec![grant("a", &["*"], &both)])
+            },
+            alice.clone(),
+            Permission::Never,
         ),
         (
             Policy { denials: each([denial("d", &["@corporate"])]), ..with(vec![grant("a", &["*"], &both)]) },
             alice.clone(),
-            Permission::No,
+            Permission::Never,
         ),
     ] {
         let right = right(policy, &who);
-        assert_eq!(right.can, can, "{who}: {right:?}");
+        assert_eq!(right.permission, can, "{who}: {right:?}");
     }
     let known = |groups: &[&str]| {
-        CallerSet::Known(id("user:corporate/alice"), groups.iter().map(|g| (*g).to_owned()).collect())
+        CallerSet::Principal(id("user:corporate/alice"), groups.iter().map(|g| (*g).to_owned()).collect())
     };
     let clerks = || with(vec![grant("a", &["clerks@corporate"], &both)]);
-    assert_eq!(right(clerks(), &known(&["clerks"])).can, Permission::Yes);
-    assert_eq!(right(clerks(), &known(&["others"])).can, Permission::No);
+    assert_eq!(right(clerks(), &known(&["clerks"])).permission, Permission::Always);
+    assert_eq!(right(clerks(), &known(&["others"])).permission, Permission::Never);
     let suspended = Policy {
         denials: each([denial_when("d", &["*"], "principal.attributes.suspended"), denial("e", &["clerks@corporate"])]),
         ..with(vec![grant("a", &["*"], &both)])
@@ -139,8 +146,8 @@ proptest! {
             _ => caller,
         });
         let whos = match &caller {
-            None => vec![CallerSet::Anybody],
-            Some(caller) => vec![CallerSet::Known(caller.id.clone(), caller.groups.clone()), named(&caller.id.to_string())],
+            None => vec![CallerSet::Anonymous],
+            Some(caller) => vec![CallerSet::Principal(caller.id.clone(), caller.groups.clone()), named(&caller.id.to_string())],
         };
         for who in whos {
             let rights = snapshot.rights(&who, OWN);
@@ -148,10 +155,10 @@ proptest! {
                 let decision = ask(&snapshot, caller.as_ref(), request);
                 let Some(operation) = &decision.operation else { continue };
                 let right = rights.iter().find(|right| right.operation == *operation).unwrap();
-                match right.can {
-                    Permission::No => prop_assert!(!decision.allowed(), "{right:#?}\n{decision:#?}"),
-                    Permission::If => {}
-                    Permission::Yes => {
+                match right.permission {
+                    Permission::Never => prop_assert!(!decision.allowed(), "{right:#?}\n{decision:#?}"),
+                    Permission::Conditional => {}
+                    Permission::Always => {
                         let surely = matches!(decision.reason, Reason::Public | Reason::Granted);
                         let proven_too_little = matches!(decision.reason, Reason::AssuranceTooLow | Reason::Unauthenticated);
                         let denied = decision.reason == Reason::Denied && (!right.unless.is_empty() || decision.passes());
@@ -172,9 +179,9 @@ fn risk_and_public_are_told() {
         ]),
         ..policy("orders")
     };
-    let rights = world([policy]).rights(&CallerSet::Anybody, OWN);
+    let rights = world([policy]).rights(&CallerSet::Anonymous, OWN);
     assert_eq!(
-        rights.iter().map(|right| (right.can, right.risk, right.public)).collect::<Vec<_>>(),
-        [(Permission::No, RiskLevel::High, false), (Permission::Yes, RiskLevel::Standard, true)]
+        rights.iter().map(|right| (right.permission, right.risk, right.public)).collect::<Vec<_>>(),
+        [(Permission::Never, RiskLevel::High, false), (Permission::Always, RiskLevel::Standard, true)]
     );
 }

@@ -226,7 +226,7 @@ fn a_door_learns_what_to_expect_only_where_it_matters_who_asks() {
     ] {
         let request = http(request);
         let route = snapshot.route(&request);
-        assert_eq!(route.expects().map(|(audience, _)| audience), expected, "{request:?}");
+        assert_eq!(route.accepted_methods().map(|(audience, _)| audience), expected, "{request:?}");
         assert_eq!(route.audience(), Some("orders.shop"));
     }
     let request = Request { target: ServiceTarget::Host("other"), ..http("GET /orders") };

@@ -224,7 +224,7 @@ fn every_rule_that_could_matter_is_explained() {
     ];
     let snapshot = world([Policy { grants: each(grants), denials: each(denials), ..orders() }]);
     let request = http("POST /orders/1/refund");
-    let considered = snapshot.route(&request).considered(&Principal::assumed(alice()), now());
+    let considered = snapshot.route(&request).explain(&Principal::assumed(alice()), now());
     let outcomes: Vec<(&str, &RuleOutcome)> = considered
         .iter()
         .map(|ExplainedRule { rule, outcome, .. }| (rule.strip_prefix("shop/orders/").unwrap(), outcome))

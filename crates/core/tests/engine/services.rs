@@ -25,7 +25,7 @@ fn united(policies: &[Policy]) -> (Option<CompiledService>, Vec<String>) {
 fn operations_grants_hosts_and_ways_unite() {
     let a = Policy {
         hosts: vec![Host::parse("b.shop").unwrap(), Host::parse("a.shop").unwrap()],
-        ways: [AuthenticationMethod::Provider("partners".into())].into(),
+        authentication_methods: [AuthenticationMethod::Provider("partners".into())].into(),
         grants: each([grant("all", &["*"], &["read"])]),
         ..with("a", &[("one", "GET /one")])
     };
@@ -43,8 +43,9 @@ fn operations_grants_hosts_and_ways_unite() {
         ..http("GET /two")
     };
     assert!(decide(&snapshot, Some(&alice()), &request, now()).allowed());
-    let ways: Vec<String> = snapshot.route(&request).expects().unwrap().1.iter().map(ToString::to_string).collect();
-    assert_eq!(ways, ["provider partners", "workload", "provider corporate"]);
+    let authentication_methods: Vec<String> =
+        snapshot.route(&request).accepted_methods().unwrap().1.iter().map(ToString::to_string).collect();
+    assert_eq!(authentication_methods, ["provider partners", "workload", "provider corporate"]);
 }
 
 #[test]
@@ -107,11 +108,11 @@ fn service(audience: &str, host: &str) -> CompiledService {
 fn a_clone_of_a_snapshot_keeps_what_it_was() {
     let mut snapshot = Snapshot::default();
     snapshot.put(service("orders.shop", HOST));
-    snapshot.seal();
+    snapshot.update_revision();
     let before = snapshot.clone();
-    snapshot.take(&service_key());
+    snapshot.remove(&service_key());
     snapshot.record("something", Some(Digest::of([b"x".as_slice()])));
-    snapshot.seal();
+    snapshot.update_revision();
     assert_eq!(ask(&snapshot, None, "GET /healthz").reason, Reason::NoPolicy);
     assert_eq!(ask(&before, None, "GET /healthz").reason, Reason::Public);
     assert_ne!(before.revision(), snapshot.revision());
@@ -132,7 +133,7 @@ fn a_host_that_another_service_has_taken_over_stays_with_it() {
     let mut snapshot = Snapshot::default();
     snapshot.put(service("orders.shop", HOST));
     snapshot.put(service("next.shop", HOST));
-    snapshot.take(&service_key());
+    snapshot.remove(&service_key());
     let holder = snapshot.by_host(&Host::parse(HOST).unwrap()).unwrap();
     assert_eq!(&*holder.key().audience, "next.shop");
 }

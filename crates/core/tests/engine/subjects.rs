@@ -17,10 +17,10 @@ fn lets_in(subject: &SubjectMatcher, caller: &Identity) -> bool {
     let grants =
         vec![CompiledGrant { to: [subject.clone()].into(), ..grant("g", &["key:partners/nobody"], &["read"]) }];
     let federated = durward_core::authentication::AuthenticationMethod::Provider("federated".into());
-    let ways = orders().ways.iter().cloned().chain([federated]).collect();
-    let mut snapshot = world([Policy { grants: each(grants), ways, ..orders() }]);
-    snapshot.label("billing", Some(payments()));
-    snapshot.label("shop", Some(Labels::new()));
+    let authentication_methods = orders().authentication_methods.iter().cloned().chain([federated]).collect();
+    let mut snapshot = world([Policy { grants: each(grants), authentication_methods, ..orders() }]);
+    snapshot.put_namespace_labels("billing", Some(payments()));
+    snapshot.put_namespace_labels("shop", Some(Labels::new()));
     let allowed = ask(&snapshot, Some(caller), "GET /orders").allowed();
     let id = caller.id.to_string();
     let known = [("/ns/billing/", payments()), ("/ns/shop/", Labels::new())];
@@ -134,33 +134,33 @@ fn rights_know_subjects_that_stand_for_many() {
         group: Some("staff".into()),
         claims: [("department".into(), "finance".into())].into(),
     };
-    let one = |text: &str| CallerSet::Named(SubjectMatcher::Principal(id(text)));
+    let one = |text: &str| CallerSet::Subject(SubjectMatcher::Principal(id(text)));
     let known = |groups: &[&str]| {
-        CallerSet::Known(id("user:corporate/alice"), groups.iter().map(|group| (*group).to_owned()).collect())
+        CallerSet::Principal(id("user:corporate/alice"), groups.iter().map(|group| (*group).to_owned()).collect())
     };
     for (to, who, can) in [
-        (namespace(), one("spiffe://cluster.local/ns/billing/sa/b"), Permission::Yes),
-        (namespace(), one("spiffe://cluster.local/ns/shop/sa/b"), Permission::No),
-        (namespace(), CallerSet::Named(namespace()), Permission::Yes),
-        (namespace(), CallerSet::Named(SubjectMatcher::Provider("corporate".into())), Permission::No),
-        (labelled(), one("spiffe://cluster.local/ns/billing/sa/b"), Permission::If),
-        (labelled(), one("user:corporate/alice"), Permission::No),
-        (labelled(), CallerSet::Named(namespace()), Permission::If),
-        (pattern(), one("spiffe://cluster.local/ns/shop/sa/b"), Permission::Yes),
-        (pattern(), one("spiffe://cluster.local/ns/shop/sa/c"), Permission::No),
-        (claims(), one("user:corporate/alice"), Permission::If),
-        (claims(), known(&["staff"]), Permission::If),
-        (claims(), known(&["others"]), Permission::No),
-        (claims(), one("user:partners/alice"), Permission::No),
-        (claims(), CallerSet::Named(SubjectMatcher::Authenticated), Permission::If),
-        (SubjectMatcher::Provider("corporate".into()), CallerSet::Named(claims()), Permission::Yes),
-        (SubjectMatcher::Provider("partners".into()), CallerSet::Named(claims()), Permission::No),
+        (namespace(), one("spiffe://cluster.local/ns/billing/sa/b"), Permission::Always),
+        (namespace(), one("spiffe://cluster.local/ns/shop/sa/b"), Permission::Never),
+        (namespace(), CallerSet::Subject(namespace()), Permission::Always),
+        (namespace(), CallerSet::Subject(SubjectMatcher::Provider("corporate".into())), Permission::Never),
+        (labelled(), one("spiffe://cluster.local/ns/billing/sa/b"), Permission::Conditional),
+        (labelled(), one("user:corporate/alice"), Permission::Never),
+        (labelled(), CallerSet::Subject(namespace()), Permission::Conditional),
+        (pattern(), one("spiffe://cluster.local/ns/shop/sa/b"), Permission::Always),
+        (pattern(), one("spiffe://cluster.local/ns/shop/sa/c"), Permission::Never),
+        (claims(), one("user:corporate/alice"), Permission::Conditional),
+        (claims(), known(&["staff"]), Permission::Conditional),
+        (claims(), known(&["others"]), Permission::Never),
+        (claims(), one("user:partners/alice"), Permission::Never),
+        (claims(), CallerSet::Subject(SubjectMatcher::Authenticated), Permission::Conditional),
+        (SubjectMatcher::Provider("corporate".into()), CallerSet::Subject(claims()), Permission::Always),
+        (SubjectMatcher::Provider("partners".into()), CallerSet::Subject(claims()), Permission::Never),
     ] {
         let grants = vec![CompiledGrant { to: [to.clone()].into(), ..grant("g", &["*"], &["read"]) }];
         let snapshot = world([Policy { grants: each(grants), ..orders() }]);
         let rights = snapshot.rights(&who, "cluster.local");
         let right = rights.iter().find(|right| &*right.operation == "list").unwrap();
-        assert_eq!(right.can, can, "{to} for {who}");
+        assert_eq!(right.permission, can, "{to} for {who}");
     }
 }
 
@@ -175,9 +175,9 @@ fn labels_of_a_namespace_count_for_access_tokens_too() {
     let caller = Principal::assumed(workload("spiffe://cluster.local/ns/billing/sa/a"));
     let scopes = |policy: Policy| {
         let mut snapshot = world([policy]);
-        snapshot.label("billing", Some(payments()));
+        snapshot.put_namespace_labels("billing", Some(payments()));
         let service = snapshot.service(&service_key()).unwrap();
-        service.scopes_of(&caller, snapshot.labels_of(caller.identity()), None, now()).scopes.len()
+        service.token_scopes(&caller, snapshot.labels_of(caller.identity()), None, now()).scopes.len()
     };
     let granted = vec![CompiledGrant { to: labelled(), ..grant("g", &["*"], &["read"]) }];
     assert_eq!(scopes(Policy { grants: each(granted), ..orders() }), 1);

@@ -30,7 +30,7 @@ pub fn policy(name: &str) -> Policy {
         hosts: vec![Host::parse(HOST).unwrap()],
         pods: None,
         tokens: TokenSettings::default(),
-        ways: [
+        authentication_methods: [
             AuthenticationMethod::Workload,
             AuthenticationMethod::Provider("corporate".into()),
             AuthenticationMethod::Provider("partners".into()),
@@ -163,7 +163,7 @@ pub fn world(policies: impl IntoIterator<Item = Policy>) -> Snapshot {
         assert!(conflicts.is_empty(), "{conflicts:?}");
         snapshot.put(service.unwrap());
     }
-    snapshot.seal();
+    snapshot.update_revision();
     snapshot
 }
 

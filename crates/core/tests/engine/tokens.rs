@@ -19,7 +19,7 @@ fn token(policies: impl IntoIterator<Item = Policy>, caller: &Identity, asked: O
     let snapshot = world(policies);
     let asked: Option<BTreeSet<Scope>> = asked.map(|asked| scopes(asked).into_iter().collect());
     let service = snapshot.by_audience("orders.shop").unwrap();
-    service.scopes_of(&Principal::assumed(caller.clone()), None, asked.as_ref(), now())
+    service.token_scopes(&Principal::assumed(caller.clone()), None, asked.as_ref(), now())
 }
 
 fn carried(policies: impl IntoIterator<Item = Policy>, caller: &Identity, asked: Option<&[&str]>) -> String {
@@ -137,12 +137,12 @@ fn risk_asks_of_a_token_what_it_asks_of_a_request() {
     };
     let good = token(risky(RiskLevel::High), &fresh(TimeDelta::minutes(2)), None);
     assert_eq!(
-        (good.scopes.len(), good.ends),
+        (good.scopes.len(), good.valid_until),
         (2, Some(now() + TimeDelta::minutes(3))),
         "no longer than the factor is fresh"
     );
     let narrow = token(risky(RiskLevel::High), &fresh(TimeDelta::minutes(2)), Some(&["read"]));
-    assert_eq!((narrow.scopes.len(), narrow.ends), (1, None));
+    assert_eq!((narrow.scopes.len(), narrow.valid_until), (1, None));
     assert_eq!(carried(risky(RiskLevel::High), &fresh(TimeDelta::minutes(6)), None), "read");
 }
 
@@ -176,7 +176,7 @@ fn each_way_in_opens_its_own_policies_alone() {
     let mine = Policy { operations: each(operations("a", "read")), grants: each(grants), ..policy("a") };
     let theirs = Policy {
         operations: each(operations("b", "write")),
-        ways: [AuthenticationMethod::Workload].into(),
+        authentication_methods: [AuthenticationMethod::Workload].into(),
         ..policy("b")
     };
     assert_eq!(carried([mine.clone(), theirs.clone()], &alice(), None), "read");
@@ -220,7 +220,7 @@ fn of_several_policies_the_shortest_life_holds_and_the_first_algorithm() {
         with("a", None, Some(9)),
         with("c", Some(TokenSignature::Es256), None),
     ]);
-    let tokens = snapshot.by_audience("orders.shop").unwrap().tokens();
+    let tokens = snapshot.by_audience("orders.shop").unwrap().token_settings();
     assert_eq!(tokens, TokenSettings { signature: Some(TokenSignature::Rs256), ttl: Some(TimeDelta::minutes(5)) });
 }
 

@@ -65,7 +65,7 @@ impl ConditionFunction {
     }
 
     /// Whether it can be called with values of these types.
-    pub(in crate::condition) fn accepts(&self, member: bool, arguments: &[ValueType]) -> bool {
+    pub(crate) fn accepts(&self, member: bool, arguments: &[ValueType]) -> bool {
         let fit = |arguments: &[ValueType]| self.parameters.iter().zip(arguments).all(|(to, from)| from.fits(*to));
         // CEL checks the other arguments of functions on optional values when it calls them
         let counted = self.parameters.first() == Some(&ValueType::Optional) || self.parameters.len() == arguments.len();
