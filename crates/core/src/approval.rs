@@ -1,7 +1,7 @@
-//! Approvals: a person lets one principal do one operation for a while.
+//! Approvals: a person lets one principal do one operation for a limited time.
 //!
-//! An approval is no grant. It makes up for nothing that is missing and no denial gives way to it: an operation that asks
-//! for one is open to those to whom it would be open without, once somebody else has agreed.
+//! An approval is not a grant. It replaces no missing scope and overrides no denial. It is the last requirement of a
+//! caller who has everything else that the operation needs.
 
 use crate::authentication::CLOCK_SKEW;
 use crate::authentication::{AuthenticationMethod, Challenge};
@@ -15,25 +15,25 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use thiserror::Error;
 
-/// Oldest second factor of somebody who approves.
+/// Maximum age of an approver's second factor.
 pub const MAX_FACTOR_AGE: TimeDelta = TimeDelta::minutes(5);
 
-/// Longest part of an operation's name in the name of an approval, in bytes: with the digest it is a DNS label.
+/// Maximum length of the operation's name in the name of an approval, in bytes. With the digest it fits a DNS label.
 const READABLE: usize = 30;
 
-/// What an operation asks for before it is done.
+/// The approval that an operation requires.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApprovalRequirement {
-    /// Any of these people may approve.
+    /// The people who may approve.
     pub approvers: Vec<SubjectMatcher>,
-    /// For how long an approval counts.
+    /// How long an approval is valid.
     pub valid_for: TimeDelta,
-    /// `metadata.uid` of the policy that asks, empty where there is none: what was approved for a policy that is gone is not
-    /// approved for another one of its name.
+    /// `metadata.uid` of the policy that declares the operation, empty if it has none. An approval for a deleted
+    /// policy is not valid for a new policy of the same name.
     pub policy_uid: Arc<str>,
 }
 
-/// What an approval is about: one operation, for one principal.
+/// The subject of an approval: one operation, for one principal.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ApprovalSubject {
     /// The policy that declares the operation.
@@ -42,12 +42,12 @@ pub struct ApprovalSubject {
     pub policy_uid: Arc<str>,
     /// The operation.
     pub operation: Arc<str>,
-    /// Who is to do it.
+    /// The principal that does it.
     pub principal: PrincipalId,
 }
 
 impl ApprovalSubject {
-    /// Name of the `Approval` that is about this, in the namespace of the policy: the same wherever it is asked for.
+    /// Name of the `Approval` with this subject, in the namespace of the policy. It is the same on every replica.
     #[must_use]
     pub fn approval_name(&self) -> String {
         let principal = self.principal.to_string();
@@ -61,25 +61,25 @@ impl ApprovalSubject {
         }
     }
 
-    /// Name in the content of a snapshot.
+    /// Name among the contents of a snapshot.
     pub(crate) fn content(&self) -> String {
         format!("Approval/{}/{}", self.policy.namespace, self.approval_name())
     }
 }
 
-/// An approval that was given.
+/// An approval that a person granted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GrantedApproval {
-    /// By whom.
+    /// The approver.
     pub approved_by: PrincipalId,
-    /// When it begins to count.
+    /// Start of its validity.
     pub from: DateTime<Utc>,
-    /// When it counts no more.
+    /// End of its validity.
     pub until: DateTime<Utc>,
 }
 
 impl GrantedApproval {
-    /// Whether it counts, where a policy lets approvals last so long.
+    /// Whether it is valid at `now`, for a policy that limits approvals to `valid_for`.
     #[must_use]
     pub fn is_valid(&self, valid_for: TimeDelta, now: DateTime<Utc>) -> bool {
         self.from <= now && now < self.until && now - self.from < valid_for
@@ -91,25 +91,25 @@ impl GrantedApproval {
     }
 }
 
-/// Why somebody may not approve or refuse.
+/// Why a caller may not decide about an approval.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ApproverRejection {
-    /// The operation's policy names others.
+    /// The policy does not list the caller as an approver.
     #[error("the policy names others to decide this")]
     NotNamed,
-    /// Nobody approves what they do themselves.
+    /// Requesters never approve their own requests.
     #[error("nobody decides about their own request")]
     Requester,
-    /// The second factor is missing, or too old.
+    /// The second factor is missing or too old.
     #[error("this asks for a fresh second factor")]
     NotFresh(Challenge),
 }
 
 impl ApprovalRequirement {
-    /// Whether somebody may approve, or refuse, what `requester` is to do.
+    /// Checks that `approver` may approve or refuse an operation of `requester`.
     ///
     /// # Errors
-    /// With why not.
+    /// The reason for which the caller may not decide.
     pub fn may_decide(
         &self,
         approver: &Principal,
@@ -136,7 +136,7 @@ impl ApprovalRequirement {
         Ok(())
     }
 
-    /// The authentication_methods in by which those who may approve come.
+    /// The authentication methods of the people who may approve.
     #[must_use]
     pub fn authentication_methods(&self) -> Vec<AuthenticationMethod> {
         let provider = |subject: &SubjectMatcher| match subject {

@@ -6,20 +6,20 @@ use chrono::TimeDelta;
 use std::fmt;
 use std::sync::Arc;
 
-/// Clock difference up to which an authentication "in the future" is taken as one of this moment.
+/// Tolerated clock difference: an authentication up to this far "in the future" is accepted.
 pub(crate) const CLOCK_SKEW: TimeDelta = TimeDelta::seconds(60);
 
-/// One accepted way in.
+/// One accepted authentication method.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AuthenticationMethod {
-    /// Certificates, JWT-SVIDs and service-account tokens of this trust domain.
+    /// Certificates, JWT-SVIDs and service-account tokens of the cluster's own trust domain.
     Workload,
-    /// The `IdentityProvider` of this name.
+    /// Credentials of the `IdentityProvider` of this name.
     Provider(Arc<str>),
 }
 
 impl AuthenticationMethod {
-    /// Whether `caller` came in this way.
+    /// Whether `caller` authenticated by this method.
     #[must_use]
     pub fn admits(&self, caller: &Identity) -> bool {
         match self {
@@ -38,11 +38,11 @@ impl fmt::Display for AuthenticationMethod {
     }
 }
 
-/// What would be good enough (RFC 9470).
+/// What a caller needs in order to be accepted (RFC 9470).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Challenge {
-    /// The least assurance that is enough.
+    /// Minimum assurance.
     pub assurance: Assurance,
-    /// How fresh the authentication must be.
+    /// Maximum age of the authentication.
     pub max_age: Option<TimeDelta>,
 }

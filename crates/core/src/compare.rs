@@ -1,8 +1,8 @@
-//! What a change of policies gives and takes: by the callers whom rules name and the requests that policies declare.
+//! Compares two sets of policies: which callers gain or lose rights, and to which requests.
 //!
-//! Requests are compared exactly: each pair of patterns, an old and a new one, that some request fits is looked at once, by
-//! a request that fits just these. Callers are compared by the names that rules give them; conditions are compared as
-//! texts, never evaluated.
+//! Requests are compared exactly: for each pair of an old and a new pattern that overlap, one request that matches
+//! both is decided. Callers are compared by the names that rules give them. Conditions are compared as texts and never
+//! evaluated.
 
 use crate::path::{ANY_METHOD, HttpPattern, PathPattern};
 use crate::rights::{AccessRight, CallerSet, Permission};
@@ -12,53 +12,53 @@ use crate::subject::SubjectMatcher;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Most pairs of patterns of one service that are looked at.
+/// Maximum number of pattern pairs that are compared for one service.
 const MOST_PAIRS: usize = 1 << 20;
 
-/// What some callers may do with some requests, before and after.
+/// The rights of some callers to some requests, before and after.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RightsChange {
     /// The service.
     pub service: ServiceKey,
-    /// Who.
+    /// The callers.
     pub who: CallerSet,
-    /// The operation that the requests were, if any.
+    /// The operation of the requests before, if any.
     pub old: Option<Arc<str>>,
-    /// The operation that they are.
+    /// The operation of the requests after, if any.
     pub new: Option<Arc<str>>,
     /// The requests, as `METHOD /pattern`, or the operation by its name.
     pub requests: BTreeSet<String>,
-    /// What it comes to.
+    /// The kind of the change.
     pub effect: Effect,
-    /// How it was.
+    /// The right before.
     pub before: AccessRight,
-    /// How it is.
+    /// The right after.
     pub after: AccessRight,
 }
 
-/// What a change comes to for some callers.
+/// The kind of a change, for some callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Effect {
-    /// They may what they never might.
+    /// They gain a right that they never had.
     Gains,
-    /// They may always what was under a condition.
+    /// They always have a right that depended on a condition before.
     Widened,
-    /// What they may is under other conditions, denials or risks: whether that is more or less is not told.
+    /// They have a right under other conditions, denials or risks. The comparison does not say whether it grew.
     Conditions,
-    /// They may under a condition what they always might.
+    /// They have a right that now depends on a condition.
     Narrowed,
-    /// They never may what they might.
+    /// They lose the right.
     Loses,
 }
 
-/// All changes, and what was left out.
+/// All changes, and what was not compared.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Comparison {
-    /// In the order of services, effects and callers.
+    /// Ordered by service, kind and callers.
     pub changes: Vec<RightsChange>,
-    /// Services with more patterns than are compared with each other.
+    /// Services with too many patterns to compare.
     pub too_large: Vec<ServiceKey>,
-    /// Services that are called by other names or audit in another way.
+    /// Services whose hosts changed, or that are new or gone.
     pub services: Vec<(ServiceKey, String)>,
 }
 
@@ -93,7 +93,7 @@ pub fn compare(old: &Snapshot, new: &Snapshot, own: &str) -> Comparison {
     comparison
 }
 
-/// How a service is called, as far as that changes.
+/// Changes of the hosts of a service.
 fn names(old: &CompiledService, new: &CompiledService) -> impl Iterator<Item = String> {
     let list = |service: &CompiledService| service.hosts.iter().cloned().collect::<BTreeSet<_>>();
     let (before, after) = (list(old), list(new));
@@ -102,7 +102,7 @@ fn names(old: &CompiledService, new: &CompiledService) -> impl Iterator<Item = S
     gone.into_iter().chain(come)
 }
 
-/// The operations that requests were and are, with the requests.
+/// Requests by the operations that they were and are.
 type OperationPairs<'s> = BTreeMap<(Option<Arc<str>>, Option<Arc<str>>), OperationPair<'s>>;
 
 struct OperationPair<'s> {
@@ -111,7 +111,7 @@ struct OperationPair<'s> {
     requests: BTreeSet<String>,
 }
 
-/// Every pair of operations that some request was before and is after.
+/// Every pair of operations that some request belongs to before and after.
 fn requests<'s>(old: &'s CompiledService, new: &'s CompiledService) -> Option<OperationPairs<'s>> {
     let patterns = |service: &'s CompiledService| {
         service.operations.iter().flat_map(|operation| operation.operation.matches.iter()).collect::<Vec<_>>()
@@ -141,7 +141,7 @@ fn requests<'s>(old: &'s CompiledService, new: &'s CompiledService) -> Option<Op
             }
         }
     }
-    // what is asked for by name, and requests to the Kubernetes API
+    // operations that are called by name, and requests to the Kubernetes API
     let named = |service: &'s CompiledService, name: &str| service.operation_named(name);
     let all = old.operations.iter().chain(&new.operations).map(|one| Arc::clone(&one.operation.name));
     for name in all.collect::<BTreeSet<_>>() {
@@ -150,7 +150,7 @@ fn requests<'s>(old: &'s CompiledService, new: &'s CompiledService) -> Option<Op
     Some(pairs)
 }
 
-/// The requests that two patterns both take in.
+/// The requests that both patterns match.
 fn meet(a: &HttpPattern, b: &HttpPattern) -> Option<HttpPattern> {
     let method = match (&a.method, &b.method) {
         (Some(a), Some(b)) if a != b => return None,
@@ -196,7 +196,7 @@ fn changes<'s>(
     collapse(changes)
 }
 
-/// Leaves out who only shares what happens to everybody.
+/// Removes callers whose change is the same as that of everybody.
 fn collapse(changes: Vec<RightsChange>) -> Vec<RightsChange> {
     let everybody = CallerSet::Subject(SubjectMatcher::Authenticated);
     let shared: Vec<RightsChange> = changes.iter().filter(|change| change.who == everybody).cloned().collect();
@@ -217,7 +217,7 @@ fn collapse(changes: Vec<RightsChange>) -> Vec<RightsChange> {
 }
 
 fn effect(before: &AccessRight, after: &AccessRight) -> Option<Effect> {
-    // what is only audited goes through whoever asks, unless a policy that is enforced denies it
+    // a service in audit mode lets every caller through, unless a policy that enforces denies the request
     let can = |right: &AccessRight| match right.audited {
         true if right.denied => Permission::Never,
         true => Permission::Always,
@@ -232,7 +232,7 @@ fn effect(before: &AccessRight, after: &AccessRight) -> Option<Effect> {
         (Permission::Conditional, Permission::Conditional) | (Permission::Always, Permission::Always) => {
             let terms = |right: &AccessRight| {
                 let free = right.audited || right.public;
-                // which object asks for an approval is nothing to those who need one
+                // callers who need an approval do not care which object requires it
                 let approval = right.approval.as_ref().map(|asked| (asked.approvers.clone(), asked.valid_for));
                 let asked = (!free).then(|| {
                     (right.risk, right.max_age, approval, right.because.clone(), right.authentication_methods.clone())

@@ -10,7 +10,7 @@ use std::sync::Arc;
 pub struct Digest([u8; 32]);
 
 impl Digest {
-    /// The digest of these parts, each told apart from the next by its length.
+    /// The digest of these parts. Each part is delimited by its length.
     #[must_use]
     pub fn of<'p>(parts: impl IntoIterator<Item = &'p [u8]>) -> Self {
         let mut context = Context::new(&SHA256);
@@ -33,7 +33,7 @@ impl Digest {
 }
 
 impl fmt::Display for Digest {
-    /// The first half in hexadecimal: 128 bits, enough that no two contents share it by accident or on purpose.
+    /// The first half in hexadecimal: 128 bits, enough to rule out collisions by accident or on purpose.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (half, _) = self.0.as_chunks::<16>();
         let number = half.first().map_or(0, |half| u128::from_be_bytes(*half));
@@ -47,11 +47,11 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// Number of buckets of [`ContentDigests`]: a change rehashes one bucket and the list of buckets. At 100,000 entries a
-/// bucket has 400, some 30 kB, and the list 8 kB; both take microseconds.
+/// Number of buckets of [`ContentDigests`] less one. A change rehashes one bucket and the list of buckets. At 100,000
+/// entries a bucket holds 400, about 30 kB, and the list 8 kB; both take microseconds.
 const BUCKETS: u8 = 255;
 
-/// Named contents and their joint digest, which does not depend on the order in which they came.
+/// Digests of named contents and their joint digest, which does not depend on the order of insertion.
 #[derive(Debug, Clone)]
 pub struct ContentDigests(Vec<Arc<Bucket>>);
 
@@ -69,14 +69,14 @@ impl Default for ContentDigests {
 }
 
 impl ContentDigests {
-    /// Puts or replaces one content.
+    /// Inserts or replaces one content.
     pub fn insert(&mut self, name: &str, digest: Digest) {
         self.change(name, |entries| {
             entries.insert(name.into(), digest);
         });
     }
 
-    /// Takes one content away.
+    /// Removes one content.
     pub fn remove(&mut self, name: &str) {
         self.change(name, |entries| {
             entries.remove(name);

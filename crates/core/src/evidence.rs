@@ -1,32 +1,32 @@
-//! What a request shows beyond what it asks.
+//! Evidence: what a request carries besides its method and path.
 //!
-//! Only conditions that say so read it, and it is read once for all of them. Nothing of it is kept: a record of a decision
-//! holds what these conditions came to, never what they read.
+//! Only conditions read it, and only if the policy says so; it is read once for all of them. Records of a decision
+//! hold the outcomes of these conditions, never the evidence.
 
 use crate::condition::{Condition, Truth};
 use serde_json::{Map, Value as Json};
 use std::fmt;
 
-/// What a door knows of a request. A condition that reads what nobody knows fails.
+/// The evidence of a request, as an enforcement point sees it. A condition that reads unknown evidence fails.
 pub trait Evidence: fmt::Debug + Send + Sync {
-    /// Hands over each header, as often as it was sent; one that conditions must not see comes without its value. Tells
-    /// whether headers are known at all.
+    /// Visits each header, as often as it was sent. A header that conditions must not see comes without its value.
+    /// Returns whether headers are known at all.
     fn headers(&self, each: &mut dyn FnMut(&str, Option<&[u8]>)) -> bool {
         let _ = each;
         false
     }
 
-    /// The fields of `kubernetes`, `object` and `oldObject`, as far as the request has them.
+    /// The fields of `kubernetes`, `object` and `oldObject`, if the request has them.
     fn objects(&self) -> Option<Map<String, Json>> {
         None
     }
 
-    /// The fields of `resource`: `type`, `id` and `properties` of the resource that an enforcement point asks about.
+    /// The fields of `resource`: `type`, `id` and `properties`. `None` if the resource is unknown.
     fn resource(&self) -> Option<Map<String, Json>> {
         None
     }
 
-    /// What the condition of a rule came to when the same request was decided before.
+    /// The recorded outcome of a rule's condition, when a recorded request is replayed.
     fn recorded(&self, rule: &str, condition: &Condition) -> Option<Truth> {
         let _ = (rule, condition);
         None
@@ -36,7 +36,7 @@ pub trait Evidence: fmt::Debug + Send + Sync {
 /// Nothing is known.
 impl Evidence for () {}
 
-/// What somebody says of a request who is believed: an enforcement point, or a person who asks what would be.
+/// Evidence that a trusted party states: an enforcement point, or the person who asks for an explanation.
 #[derive(Debug, Clone, Default)]
 pub struct StatedEvidence {
     /// The headers, if they are known.

@@ -1,5 +1,5 @@
-//! What many policies have in common, kept once: methods, scopes, namespaces, paths, callers. With thousands of policies that is
-//! most of what they are made of.
+//! Interned values: equal methods, scopes, namespaces, paths and subjects of many policies are kept once. With
+//! thousands of policies they make up most of the memory.
 
 use crate::authentication::AuthenticationMethod;
 use crate::namespaced_name::NamespacedName;
@@ -13,10 +13,10 @@ use std::collections::HashSet;
 use std::hash::Hash;
 use std::sync::Arc;
 
-/// Values that nobody else has any more are looked for when there are so many, and then twice as many as were left.
+/// Number of values at which unused ones are removed. After that, the limit is twice the number of values left.
 const FEW: usize = 1024;
 
-/// Equal values, each kept once for all who have it.
+/// Equal values, each kept once.
 #[derive(Debug)]
 struct InternedValues<T: ?Sized> {
     known: HashSet<Arc<T>, RandomState>,
@@ -30,7 +30,7 @@ impl<T: ?Sized + Eq + Hash> Default for InternedValues<T> {
 }
 
 impl<T: ?Sized + Eq + Hash> InternedValues<T> {
-    /// Whether somebody has an equal value, which `value` becomes then.
+    /// Replaces `value` by an equal one that is known. Returns whether there was one.
     fn find(&self, value: &mut Arc<T>) -> bool {
         self.known.get(value).is_some_and(|known| {
             value.clone_from(known);
@@ -55,7 +55,7 @@ impl<T: ?Sized + Eq + Hash> InternedValues<T> {
 }
 
 impl<T: Clone + Eq + Hash> InternedValues<[T]> {
-    /// As [`InternedValues::share`], after each part of a list that nobody has yet.
+    /// As [`InternedValues::share`], but interns the parts of a list that is new.
     fn share_list(&mut self, list: &mut Arc<[T]>, part: impl FnMut(&mut T)) {
         if !self.find(list) {
             Arc::make_mut(list).iter_mut().for_each(part);
@@ -64,7 +64,7 @@ impl<T: Clone + Eq + Hash> InternedValues<[T]> {
     }
 }
 
-/// All that policies have in common. What nobody has any more is let go of in time.
+/// Values of all policies. Values that no policy uses any more are removed in time.
 #[derive(Debug, Default)]
 pub struct Interner {
     texts: InternedValues<str>,
@@ -75,7 +75,7 @@ pub struct Interner {
 }
 
 impl Interner {
-    /// Lets a policy that was just compiled have what others have already. It is equal to what it was.
+    /// Replaces the values of a compiled policy by equal ones that other policies use. The policy stays equal.
     pub fn intern_policy(&mut self, policy: &mut Policy) {
         self.intern_name(&mut policy.key);
         let Self { texts, authentication_methods, .. } = self;
@@ -94,7 +94,7 @@ impl Interner {
         policy.denials.iter_mut().filter_map(Arc::get_mut).for_each(|denial| self.subjects(&mut denial.to));
     }
 
-    /// The same for the name of a policy.
+    /// Does the same for the name of a policy.
     pub fn intern_name(&mut self, key: &mut NamespacedName) {
         self.texts.share(&mut key.namespace);
         self.texts.share(&mut key.name);
@@ -129,7 +129,7 @@ impl Interner {
     }
 }
 
-/// Names in a subject that others are likely to have as well.
+/// The names within a subject that other subjects are likely to share.
 fn names(subject: &mut SubjectMatcher) -> [Option<&mut Arc<str>>; 3] {
     match subject {
         SubjectMatcher::Principal(id) => match id {

@@ -1,4 +1,4 @@
-//! Labels of Kubernetes objects, and selectors over them.
+//! Labels of Kubernetes objects, and matchers over them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -7,28 +7,28 @@ use std::sync::Arc;
 /// Labels of a Kubernetes object, by key.
 pub type Labels = BTreeMap<String, String>;
 
-/// Pods of a namespace, or Namespaces, by their labels (`metav1.LabelSelector`); without any requirement all of them.
+/// A label selector (`metav1.LabelSelector`), compiled. Without requirements it matches every object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct LabelMatcher {
-    /// All of these have to hold.
+    /// Requirements that all have to hold.
     pub requirements: Vec<LabelRequirement>,
 }
 
-/// One demand on a label.
+/// A requirement on one label.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LabelRequirement {
-    /// The label is there, with one of these values.
+    /// The label exists and has one of these values.
     In(Arc<str>, BTreeSet<Arc<str>>),
-    /// The label is not there, or has another value.
+    /// The label does not exist, or has another value.
     NotIn(Arc<str>, BTreeSet<Arc<str>>),
-    /// The label is there.
+    /// The label exists.
     Exists(Arc<str>),
-    /// The label is not there.
+    /// The label does not exist.
     DoesNotExist(Arc<str>),
 }
 
 impl LabelRequirement {
-    /// The label.
+    /// The key of the label.
     #[must_use]
     pub fn key(&self) -> &str {
         match self {
@@ -53,7 +53,7 @@ impl fmt::Display for LabelMatcher {
 }
 
 impl LabelMatcher {
-    /// Whether what has these labels is one of them.
+    /// Whether it matches an object with these labels.
     #[must_use]
     pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
         let get = |key: &Arc<str>| labels.get(key.as_ref()).map(String::as_str);

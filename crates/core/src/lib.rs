@@ -1,8 +1,9 @@
-//! The decision engine of Durward: values in, values out.
+//! The decision engine of Durward: who may do what, decided from values alone.
+//! It does no I/O, reads no clock, takes no lock, and authenticates nobody.
+//! Begin reading at [`snapshot::Snapshot::decide`], the whole decision; [`decide`] holds its steps.
 //!
-//! Nothing here reads a clock, a file or a socket, takes a lock or waits. A [`principal::Principal`] and a
-//! [`request::Request`] go in together with an instant and an immutable [`snapshot::Snapshot`]; a
-//! [`decision::Decision`] comes out, the same one every time.
+//! A [`principal::Principal`], a [`request::Request`], an instant and an immutable [`snapshot::Snapshot`] go in; a
+//! [`decision::Decision`] comes out. The same input always gives the same decision.
 //!
 //! ```text
 //! Policy … Policy ──unite──▶ CompiledService ──put──▶ Snapshot ──route──▶ Route ──decide──▶ Decision

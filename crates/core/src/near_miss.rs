@@ -1,4 +1,4 @@
-//! Operations that a request nearly is, for people who ask why it is none.
+//! Operations that a request nearly matches, to explain why it matches none.
 
 use crate::decide::Route;
 use crate::host::Host;
@@ -9,44 +9,45 @@ use crate::service::{CompiledService, ServiceOperation};
 use crate::snapshot::Snapshot;
 use std::sync::Arc;
 
-/// Near misses that are told; more would hide the one that was meant.
+/// Maximum number of near misses in a report; more would hide the intended one.
 const MOST: usize = 8;
 
-/// An operation that a request nearly is.
+/// An operation that a request nearly matches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NearMiss {
     /// Audience of the service.
     pub audience: Arc<str>,
-    /// The policy that declares it.
+    /// The policy that declares the operation.
     pub policy: NamespacedName,
     /// The operation.
     pub operation: Arc<str>,
-    /// Method and path as they are declared.
+    /// Method and path, as declared.
     pub pattern: String,
-    /// What is different.
+    /// The difference.
     pub how: Mismatch,
 }
 
-/// What is different about a request.
+/// The difference between a request and an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mismatch {
     /// The method.
     Method,
     /// One segment of the path, counted from 1.
     Segment {
-        /// Which.
+        /// Its number.
         number: usize,
-        /// What is declared there; empty if the request has one segment more.
+        /// The declared segment; empty if the request has one segment more.
         declared: String,
-        /// What the request has there; empty if it has one less.
+        /// The segment of the request; empty if the request has one segment less.
         asked: String,
     },
-    /// The host: it is an operation of another service.
+    /// The host: the operation belongs to another service, with these hosts.
     Host(Vec<Host>),
 }
 
 impl Route<'_, '_> {
-    /// Operations that the request nearly is, the nearest first; none if it is one, or if it is no HTTP request.
+    /// Operations that the request nearly matches, the nearest first. Empty if it matches one, or is not an HTTP
+    /// request.
     #[must_use]
     pub fn near_misses(&self) -> Vec<NearMiss> {
         let Call::Http { method, path } = &self.request.call else { return Vec::new() };
@@ -63,7 +64,7 @@ impl Route<'_, '_> {
     }
 }
 
-/// Services in which the same request is an operation.
+/// Services in which the same request matches an operation.
 fn elsewhere(snapshot: &Snapshot, method: &str, request: &crate::request::Request<'_>) -> Vec<NearMiss> {
     let Call::Http { path, .. } = &request.call else { return Vec::new() };
     let mut services: Vec<&Arc<CompiledService>> = snapshot.services().collect();
@@ -114,7 +115,7 @@ impl CompiledService {
     }
 }
 
-/// Nothing if more than one segment differs; otherwise which one, if any does.
+/// `None` if more than one segment differs; `Some(None)` if no segment differs.
 fn difference(pattern: &[Segment], path: &RequestPath<'_>) -> Option<Option<Mismatch>> {
     let path = path.segments();
     let fits = |pattern: &[Segment], path: &[std::borrow::Cow<'_, str>]| {
@@ -128,7 +129,7 @@ fn difference(pattern: &[Segment], path: &RequestPath<'_>) -> Option<Option<Mism
     if fits(pattern, path) {
         return Some(None);
     }
-    // the first segment that does not fit is the one that is wrong, too many or missing
+    // the first segment that does not match is wrong, superfluous or missing
     let at = pattern.iter().zip(path).position(|(segment, text)| !segment_fits(segment, text));
     let at = at.unwrap_or_else(|| pattern.len().min(path.len()));
     let (declared, asked) = (pattern.get(at), path.get(at));
@@ -141,7 +142,7 @@ fn difference(pattern: &[Segment], path: &RequestPath<'_>) -> Option<Option<Mism
     let tail = |segments: &[Segment], from: usize, texts: usize| {
         fits(segments.get(from..).unwrap_or_default(), path.get(texts..).unwrap_or_default())
     };
-    // something has to be as it is declared, or a pattern of wildcards would be near everything
+    // at least one literal has to match, or a pattern of wildcards would be near every request
     let kept = |tail_from: usize| {
         let (head, tail) = (pattern.get(..at), pattern.get(tail_from..));
         head.into_iter().chain(tail).flatten().any(|segment| matches!(segment, Segment::Literal(_)))
@@ -162,7 +163,7 @@ fn difference(pattern: &[Segment], path: &RequestPath<'_>) -> Option<Option<Mism
     None
 }
 
-/// Whether a text begins or ends as a literal does.
+/// Whether a text shares its first or last two bytes with a literal.
 fn resembles(segment: &Segment, text: &str) -> bool {
     let Segment::Literal(literal) = segment else { return true };
     let (a, b) = (literal.as_bytes(), text.as_bytes());

@@ -1,4 +1,4 @@
-//! Which pods policies are about, and the identity that those are minted.
+//! Pods that policies apply to, and the certificates that they are entitled to.
 
 use crate::namespaced_name::NamespacedName;
 use crate::policy::{CompiledDenial, EnforcementMode};
@@ -11,34 +11,34 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use thiserror::Error;
 
-/// Lifetime of a certificate where no policy says.
+/// Lifetime of a certificate if no policy sets one.
 pub const DEFAULT_TTL: TimeDelta = TimeDelta::hours(1);
 
-/// What a pod is minted, and because of which policies.
+/// The certificate that a pod is entitled to, and the policies that entitle it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CertificateEntitlement {
-    /// Lifetime of the certificate: the shortest that a policy says.
+    /// Lifetime of the certificate: the shortest that a policy sets.
     pub ttl: TimeDelta,
-    /// DNS names that it carries.
+    /// DNS names in the certificate.
     pub dns_names: BTreeSet<Arc<str>>,
-    /// The policies that are about the pod, with their generations.
+    /// The policies that apply to the pod, with their generations.
     pub policies: BTreeMap<NamespacedName, Option<i64>>,
 }
 
-/// Why a pod is minted nothing.
+/// Why a pod is not entitled to a certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum NotEntitled {
-    /// No policy is about it.
+    /// No policy applies to the pod.
     #[error("no policy is about the pod")]
     NoPolicy,
-    /// A policy of its own namespace denies its service account whatever it asks: the rule
+    /// A policy of the pod's own namespace denies its service account unconditionally, by the rule
     /// `<namespace>/<policy>/denials/<name>`.
     #[error("{0} denies this workload; it gets nothing new while that stands")]
     Denied(Arc<str>),
 }
 
 impl CertificateEntitlement {
-    /// Names of the policies.
+    /// The names of the policies, separated by commas.
     #[must_use]
     pub fn policy_names(&self) -> String {
         self.policies.keys().map(ToString::to_string).collect::<Vec<_>>().join(", ")
@@ -51,7 +51,7 @@ impl CompiledService {
         self.policies.get(found)?.1
     }
 
-    /// Workloads that a grant or a denial names, with its policy.
+    /// Workloads that a grant or a denial names.
     pub(crate) fn named_workloads(&self) -> BTreeSet<PrincipalId> {
         let grants = self.grants.iter().flat_map(|grant| grant.to.iter());
         let denials = self.denials.iter().flat_map(|denial| denial.to.iter());
@@ -69,7 +69,7 @@ impl CompiledService {
         };
         let grants = self.grants.iter().filter(move |grant| names(&grant.to)).map(|grant| &grant.rule);
         let denials = self.denials.iter().filter(move |denial| names(&denial.to)).map(|denial| &denial.rule);
-        // a rule is called `<namespace>/<policy>/<kind>/<name>`
+        // the form of a rule is `<namespace>/<policy>/<kind>/<name>`
         grants.chain(denials).filter_map(|rule| {
             let (namespace, rest) = rule.split_once('/')?;
             Some(NamespacedName { namespace: namespace.into(), name: rest.split_once('/')?.0.into() })
@@ -78,7 +78,7 @@ impl CompiledService {
 }
 
 impl CompiledService {
-    /// The first rule that denies this workload by name, without a condition, and is enforced.
+    /// The first enforced denial that names this workload and has no condition.
     fn denies(&self, id: &PrincipalId) -> Option<&Arc<str>> {
         let names = |denial: &&Arc<CompiledDenial>| {
             denial.to.iter().any(|subject| matches!(subject, SubjectMatcher::Principal(named) if named == id))
@@ -90,7 +90,7 @@ impl CompiledService {
 }
 
 impl Snapshot {
-    /// Namespaces in which a policy is about some pod of our own trust domain, or may be.
+    /// Namespaces in which a policy may apply to pods of trust domain `own`.
     #[must_use]
     pub fn entitled_namespaces(&self, own: &str) -> BTreeSet<Arc<str>> {
         let named = self.named_workloads().filter_map(|id| match id {
@@ -100,7 +100,7 @@ impl Snapshot {
         self.selecting_namespaces().chain(named).cloned().collect()
     }
 
-    /// The services that a pod is, by their selectors.
+    /// The services whose selectors match a pod.
     pub fn services_of_pod<'s>(
         &'s self,
         namespace: &str,
@@ -111,12 +111,12 @@ impl Snapshot {
         self.selecting(namespace).iter().filter(selects)
     }
 
-    /// What a pod is minted, if a policy is about it: its selector takes the pod in, or a grant or a denial names its
-    /// service account.
+    /// The certificate that a pod is entitled to. A policy entitles it by selecting the pod, or by naming its service
+    /// account in a grant or a denial.
     ///
     /// # Errors
-    /// When none is, or when the pod's own namespace denies its service account by name: others deny it at their own
-    /// services alone, or any namespace could take any identity away.
+    /// When no policy applies to the pod, or when the pod's own namespace denies its service account by name. Denials
+    /// of other namespaces do not matter here: otherwise any namespace could take away the identity of any workload.
     pub fn certificate_entitlement(
         &self,
         id: &PrincipalId,

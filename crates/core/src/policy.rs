@@ -1,4 +1,4 @@
-//! A compiled policy: everything parsed, nothing left to look up but other policies of the same service.
+//! A compiled policy: everything is parsed and resolved.
 
 use crate::approval::ApprovalRequirement;
 use crate::authentication::AuthenticationMethod;
@@ -17,103 +17,103 @@ use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// Most scopes that one operation can require.
+/// Maximum number of scopes that one operation can require.
 pub const MAX_SCOPES: usize = 64;
 
-/// Whether decisions are enforced.
+/// Whether denials are enforced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum EnforcementMode {
-    /// What is denied is refused.
+    /// Denied requests are refused.
     #[default]
     Enforce,
-    /// What is denied is recorded and let through.
+    /// Denied requests are recorded and let through.
     Audit,
 }
 
-/// One thing that can be done with a service.
+/// One operation of a service.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CompiledOperation {
-    /// Unique in the service.
+    /// Name, unique in the service.
     pub name: Arc<str>,
-    /// The requests that are this operation.
+    /// The HTTP requests of this operation.
     pub matches: Vec<HttpPattern>,
-    /// The requests to the Kubernetes API, in the policy's own namespace, that are this operation.
+    /// The requests to the Kubernetes API of this operation, in the policy's own namespace.
     pub kubernetes: Vec<ApiPattern>,
     /// Scopes that a caller needs, all of them; at most [`MAX_SCOPES`].
     pub scopes: Arc<[Scope]>,
-    /// Decides which credentials are good enough.
+    /// The risk, which sets the required assurance.
     pub risk: RiskLevel,
-    /// Oldest second factor of a person, for [`RiskLevel::High`].
+    /// Maximum age of a person's second factor, for [`RiskLevel::High`].
     pub max_age: TimeDelta,
-    /// Who has to approve it first, if anybody.
+    /// The approval that it requires, if any.
     pub approval: Option<Arc<ApprovalRequirement>>,
-    /// Open to everybody.
+    /// Whether it is open without a credential.
     pub public: bool,
 }
 
-/// Scopes for some callers.
+/// A grant: it gives scopes to the callers that it matches.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CompiledGrant {
-    /// How decisions name it: `<namespace>/<policy>/grants/<name>`.
+    /// Name in decisions: `<namespace>/<policy>/grants/<name>`.
     pub rule: Arc<str>,
-    /// Any of these.
+    /// It matches callers that any of these matches.
     pub to: Arc<[SubjectMatcher]>,
-    /// What it gives, roles included, each once.
+    /// The scopes, those of roles included, each once.
     pub scopes: Arc<[Scope]>,
-    /// A scope counts only if the caller's token carries it too.
+    /// Whether a scope is only given if the caller's token carries it too.
     pub from_token: bool,
-    /// Must hold.
+    /// The condition that must hold.
     pub when: Option<Arc<Condition>>,
-    /// The caller must stand in this relation.
+    /// The relation that the caller must have.
     pub relation: Option<RelationTarget>,
 }
 
-/// Nothing for some callers.
+/// A denial: it refuses the callers that it matches.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CompiledDenial {
-    /// How decisions name it: `<namespace>/<policy>/denials/<name>`.
+    /// Name in decisions: `<namespace>/<policy>/denials/<name>`.
     pub rule: Arc<str>,
-    /// Any of these.
+    /// It matches callers that any of these matches.
     pub to: Arc<[SubjectMatcher]>,
-    /// Applies unless this is known not to hold.
+    /// The condition: the denial applies unless the condition evaluates to false.
     pub when: Option<Arc<Condition>>,
-    /// Why, for the audit record.
+    /// The reason, for the audit record.
     pub reason: Option<Arc<str>>,
-    /// Mode of the policy that it comes from.
+    /// Mode of the policy that declares it.
     pub mode: EnforcementMode,
 }
 
-/// The pods that are a service, and what they are minted.
+/// The pods of a service, and the certificates that they get.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServicePods {
-    /// Which.
+    /// Which pods.
     pub selector: LabelMatcher,
-    /// Lifetime of their certificates, at most.
+    /// Maximum lifetime of their certificates.
     pub ttl: TimeDelta,
-    /// DNS names beside the SPIFFE ID.
+    /// DNS names besides the SPIFFE ID.
     pub dns_names: Vec<Arc<str>>,
 }
 
-/// How a token is signed (RFC 7518, section 3.1).
+/// The signature algorithm of a token (RFC 7518, section 3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TokenSignature {
-    /// RSA, which every JWT library knows.
+    /// RSA, which every JWT library supports.
     Rs256,
     /// ECDSA on P-256.
     Es256,
 }
 
-/// How access tokens for a service are made, as far as policies say it.
+/// The settings of access tokens for a service, as far as policies set them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TokenSettings {
-    /// How they are signed.
+    /// The signature algorithm.
     pub signature: Option<TokenSignature>,
-    /// How long they live at most.
+    /// Maximum lifetime.
     pub ttl: Option<TimeDelta>,
 }
 
 impl TokenSettings {
-    /// What holds where another policy of the service says something too: the shorter life, and the first signature.
+    /// The settings of two policies of one service: the shorter lifetime, and the first algorithm.
     #[must_use]
     pub(crate) fn and(self, other: Self) -> Self {
         Self { signature: self.signature.or(other.signature), ttl: self.ttl.into_iter().chain(other.ttl).min() }
@@ -123,37 +123,37 @@ impl TokenSettings {
 /// A compiled policy.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
-    /// Which one.
+    /// Namespace and name.
     pub key: NamespacedName,
-    /// Audience of the service; with the namespace it says which policies share a service.
+    /// Audience of the service. Policies of the same namespace and audience share a service.
     pub audience: Arc<str>,
     /// Hosts of the service.
     pub hosts: Vec<Host>,
-    /// The pods that are the service, if it says.
+    /// The pods of the service, if the policy selects any.
     pub pods: Option<ServicePods>,
-    /// How access tokens for the service are made.
+    /// The settings of access tokens for the service.
     pub tokens: TokenSettings,
-    /// Accepted authentication_methods in, in the order in which they are tried.
+    /// Accepted authentication methods, in the order in which they are tried.
     pub authentication_methods: Arc<[AuthenticationMethod]>,
-    /// What can be done.
+    /// The operations of the service.
     pub operations: Vec<Arc<CompiledOperation>>,
-    /// How relations between callers and the service's objects come about.
+    /// The relation model: how relations between callers and objects follow from tuples.
     pub relations: RelationModel,
-    /// Who knows these relations.
+    /// Where these relations are evaluated.
     pub relation_engine: RelationBackend,
-    /// Request headers that conditions read.
+    /// Request headers that conditions may read.
     pub headers: Vec<Arc<str>>,
-    /// Who may.
+    /// The grants.
     pub grants: Vec<Arc<CompiledGrant>>,
-    /// Who may not.
+    /// The denials.
     pub denials: Vec<Arc<CompiledDenial>>,
-    /// Whether decisions are enforced.
+    /// Whether denials are enforced.
     pub mode: EnforcementMode,
-    /// Its `metadata.generation`, where there is one.
+    /// `metadata.generation`, if the policy has one.
     pub generation: Option<i64>,
-    /// Digest of what was compiled.
+    /// Digest of the source of the policy.
     pub digest: Digest,
-    /// Set where this stands for a version that was in force and is not known here any more: its service is closed. These are
-    /// the requests to the Kubernetes API that it governed.
+    /// Set if this policy is a placeholder: a version was in force that this replica does not know, so the service is
+    /// closed. The patterns are the requests to the Kubernetes API that the unknown version governed.
     pub forgotten: Option<Vec<ApiPattern>>,
 }

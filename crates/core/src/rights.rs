@@ -1,6 +1,6 @@
-//! What callers may do, as far as policies alone say: by the subjects that rules name, without any request.
+//! The rights of callers, derived from policies alone, without any request.
 //!
-//! Conditions are not evaluated. What depends on one, on a group that nobody said the caller is in, or on a relation,
+//! Conditions are not evaluated. A right that depends on a condition, on an unknown group membership or on a relation
 //! is [`Permission::Conditional`], with what it depends on.
 
 use crate::approval::ApprovalRequirement;
@@ -17,12 +17,12 @@ use chrono::TimeDelta;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// Some callers, and what is known of them.
+/// A set of callers.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CallerSet {
-    /// Whoever asks, without a credential.
+    /// Callers without a credential.
     Anonymous,
-    /// Callers as a rule names them: nothing else is known.
+    /// The callers that a subject of a rule matches.
     Subject(SubjectMatcher),
     /// One principal with all its groups.
     Principal(PrincipalId, BTreeSet<String>),
@@ -38,18 +38,18 @@ impl std::fmt::Display for CallerSet {
     }
 }
 
-/// Whether callers may.
+/// Whether callers have a right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Permission {
     /// Never.
     Never,
-    /// When something holds that policies alone do not tell.
+    /// If a condition holds that policies alone do not decide.
     Conditional,
     /// Always, unless a denial applies.
     Always,
 }
 
-/// What some callers may do with one operation.
+/// The right of some callers to one operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccessRight {
     /// Audience of the service.
@@ -58,34 +58,34 @@ pub struct AccessRight {
     pub policy: NamespacedName,
     /// The operation.
     pub operation: Arc<str>,
-    /// Whether they may.
+    /// Whether they have the right.
     pub permission: Permission,
-    /// For [`Permission::Conditional`] what has to hold, for [`Permission::Never`] what stands against it.
+    /// The requirements for [`Permission::Conditional`]; the obstacles for [`Permission::Never`].
     pub because: BTreeSet<String>,
-    /// What denies it all the same.
+    /// Denials that may apply all the same.
     pub unless: BTreeSet<String>,
-    /// The grants that give something of what is needed.
+    /// The grants that give some of the needed scopes.
     pub grants: BTreeSet<Arc<str>>,
-    /// Scopes that nobody gives them.
+    /// Scopes that no grant gives them.
     pub missing: Vec<Scope>,
-    /// Whether it is open to everybody.
+    /// Whether the operation is public.
     pub public: bool,
-    /// Decides which credentials are good enough.
+    /// The risk, which sets the required assurance.
     pub risk: RiskLevel,
-    /// Oldest second factor of a person, for high risk.
+    /// Maximum age of a person's second factor, for high risk.
     pub max_age: Option<TimeDelta>,
-    /// Who has to approve it first, and for how long that counts.
+    /// The approval that the operation requires, if any.
     pub approval: Option<Arc<ApprovalRequirement>>,
-    /// Ways in that are accepted.
+    /// Accepted authentication methods.
     pub authentication_methods: BTreeSet<AuthenticationMethod>,
-    /// Whether a refusal is only recorded.
+    /// Whether denied requests are only recorded.
     pub audited: bool,
-    /// Whether a denial that is enforced always applies.
+    /// Whether an enforced denial always applies.
     pub denied: bool,
 }
 
 impl AccessRight {
-    /// What anybody may with requests that are no operation of a service; `other` is the operation that they are elsewhere.
+    /// The right to requests that match no operation of a service; `other` is their operation in the other snapshot.
     pub(crate) fn none(service: &CompiledService, other: Option<&ServiceOperation>) -> Self {
         let nobody = || NamespacedName { namespace: Arc::clone(&service.key.namespace), name: "".into() };
         Self {
@@ -108,7 +108,7 @@ impl AccessRight {
     }
 }
 
-/// How many of some callers a rule is for.
+/// How many of the callers of a set a rule matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Covers {
     None,
@@ -117,14 +117,14 @@ enum Covers {
 }
 
 impl Snapshot {
-    /// Everybody whom a rule names.
+    /// Every subject of a rule.
     #[must_use]
     pub fn subjects(&self) -> BTreeSet<SubjectMatcher> {
         self.services().flat_map(|service| service.subjects()).cloned().collect()
     }
 
-    /// What these callers may do with every operation there is, in the order of services and operations. `own` is the
-    /// trust domain of the cluster's own workloads.
+    /// The rights of these callers to every operation, ordered by service and operation. `own` is the trust domain of
+    /// the cluster's own workloads.
     #[must_use]
     pub fn rights(&self, who: &CallerSet, own: &str) -> Vec<AccessRight> {
         let mut services: Vec<&Arc<CompiledService>> = self.services().collect();
@@ -134,24 +134,24 @@ impl Snapshot {
 }
 
 impl CompiledService {
-    /// Everybody whom a rule of this service names.
+    /// Every subject of a rule of this service.
     pub fn subjects(&self) -> impl Iterator<Item = &SubjectMatcher> {
         let grants = self.grants.iter().flat_map(|grant| grant.to.iter());
         grants.chain(self.denials.iter().flat_map(|denial| denial.to.iter()))
     }
 
-    /// Every operation with the policy that declares it.
+    /// Every operation, with the policy that declares it.
     pub fn declared_operations(&self) -> impl Iterator<Item = (&NamespacedName, &Arc<str>)> {
         self.operations.iter().map(|operation| (&operation.policy, &operation.operation.name))
     }
 
-    /// Every grant and denial, as decisions name them.
+    /// Every grant and denial, by the name that decisions use.
     pub fn rules(&self) -> impl Iterator<Item = &Arc<str>> {
         let grants = self.grants.iter().map(|grant| &grant.rule);
         grants.chain(self.denials.iter().map(|denial| &denial.rule))
     }
 
-    /// What these callers may do with the operations of this service.
+    /// The rights of these callers to the operations of this service.
     pub fn rights(&self, who: &CallerSet, own: &str) -> impl Iterator<Item = AccessRight> {
         self.operations.iter().map(move |operation| self.right(who, own, operation))
     }
@@ -234,7 +234,7 @@ impl CompiledService {
     }
 }
 
-/// Why callers can't even come so far that grants subject.
+/// Why a request of these callers fails before any grant is considered.
 fn kept_out(who: &CallerSet, own: &str, operation: &ServiceOperation) -> Option<String> {
     let id = match who {
         CallerSet::Anonymous => return Some("a credential is needed".to_owned()),
@@ -246,7 +246,7 @@ fn kept_out(who: &CallerSet, own: &str, operation: &ServiceOperation) -> Option<
     {
         return Some(format!("an API key is not enough for risk {:?}", operation.operation.risk));
     }
-    // who calls the Kubernetes API came in by the API server's own authentication_methods
+    // the API server has authenticated callers of the Kubernetes API by its own methods
     let admitted = !operation.operation.kubernetes.is_empty()
         || operation.authentication_methods.iter().any(|way| match (way, who, id) {
             (AuthenticationMethod::Workload, _, Some(id)) => vouched(id, own) == Vouched::Own,
@@ -265,13 +265,13 @@ fn kept_out(who: &CallerSet, own: &str, operation: &ServiceOperation) -> Option<
     (!admitted).then(|| "the policy does not accept their way in".to_owned())
 }
 
-/// Who vouches for a principal.
+/// The party that vouches for a principal.
 #[derive(Debug, PartialEq, Eq)]
 enum Vouched<'i> {
     /// The cluster itself.
     Own,
     Provider(&'i str),
-    /// Some provider with a federated trust domain, which the name does not tell.
+    /// Some provider with a federated trust domain, which the principal's name does not contain.
     Federated,
 }
 
@@ -319,7 +319,7 @@ fn covers_one(subject: &SubjectMatcher, who: &CallerSet, own: &str) -> Covers {
         (SubjectMatcher::Group { provider, group }, CallerSet::Principal(id, groups)) => {
             if groups.contains(group.as_ref()) { vouched(id, own).by(provider) } else { Covers::None }
         }
-        // nobody said which groups the principal is in
+        // the groups of the principal are unknown
         (SubjectMatcher::Group { provider, .. }, CallerSet::Subject(SubjectMatcher::Principal(id))) => {
             vouched(id, own).by(provider).min(Covers::Some)
         }
@@ -346,7 +346,7 @@ fn covers_one(subject: &SubjectMatcher, who: &CallerSet, own: &str) -> Covers {
                 _ => Covers::Some,
             }
         }
-        // which of them are whose, nobody can tell from the patterns alone
+        // patterns alone do not show how they overlap
         (_, CallerSet::Subject(SubjectMatcher::Spiffe(_))) => Covers::Some,
         (SubjectMatcher::Provider(provider), CallerSet::Subject(SubjectMatcher::Group { provider: of, .. })) => {
             if provider == of {
@@ -373,7 +373,7 @@ fn covers_one(subject: &SubjectMatcher, who: &CallerSet, own: &str) -> Covers {
     }
 }
 
-/// How a subject that stands for many covers one principal, with its groups if they are known.
+/// How many of a principal's identities a subject matches; `groups` are its groups, if known.
 fn covers_principal(
     subject: &SubjectMatcher,
     id: &PrincipalId,
@@ -387,7 +387,7 @@ fn covers_principal(
             sure(matches!(id, PrincipalId::Workload { trust_domain: of, namespace: within, .. }
                 if of == trust_domain && within == namespace))
         }
-        // its labels are not told here
+        // the labels of the namespace are unknown here
         SubjectMatcher::Namespaces { trust_domain, .. } => {
             sure(matches!(id, PrincipalId::Workload { trust_domain: of, .. } if of == trust_domain)).min(Covers::Some)
         }
@@ -402,7 +402,7 @@ fn covers_principal(
     }
 }
 
-/// What a grant depends on; nothing if it always gives.
+/// The terms that a grant depends on; `None` if it always gives its scopes.
 fn of_grant(grant: &CompiledGrant, covered: Covers) -> Option<String> {
     let mut terms = Vec::new();
     if covered == Covers::Some {

@@ -1,18 +1,18 @@
-//! From method and path to an operation: a tree of segments, searched from the most specific branch.
+//! Routing from method and path to an operation: a tree of segments, searched from the most specific branch.
 
 use crate::path::{Ambiguity, HttpPattern, Method, RequestPath, Segment};
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// A match of a service: index of the operation and of the match within it.
+/// A pattern of a service: index of the operation, and index of the pattern within it.
 pub(crate) type RouteTarget = (usize, usize);
 
-/// The tree. Two patterns that differ only in the names of their captures are one place in it.
+/// The tree. Two patterns that differ only in the names of their captures share one node.
 #[derive(Debug, Default)]
 pub(crate) struct Routes {
-    /// In order. Most places have one or two, so a list is as quick as a map, and a fraction of its size.
+    /// Sorted. Most nodes have one or two literals, so a list is as fast as a map and takes a fraction of its memory.
     literals: Vec<(Arc<str>, Routes)>,
-    /// The literals without their case, in order, but for those that have none.
+    /// The case-folded literals, sorted, without those that equal their folded form.
     folded: Vec<Box<str>>,
     capture: Option<Box<Routes>>,
     rest: RouteLeaf,
@@ -26,10 +26,10 @@ struct RouteLeaf {
 }
 
 impl Routes {
-    /// Adds a match.
+    /// Adds a pattern.
     ///
     /// # Errors
-    /// With the target that already claims the same requests; nothing is changed then.
+    /// With the target that already claims the same requests; then nothing changes.
     pub(crate) fn insert(&mut self, pattern: &HttpPattern, target: RouteTarget) -> Result<(), RouteTarget> {
         let mut node = self;
         for segment in pattern.path.segments() {
@@ -55,16 +55,16 @@ impl Routes {
         node.end.holder(pattern.method.as_ref())
     }
 
-    /// The most specific match, segment by segment from the left: literal, then capture, then wildcard; among
-    /// equals a stated method before any. Each node is visited at most once.
+    /// The most specific match, segment by segment from the left: literal before capture before wildcard. Among
+    /// equals, a stated method comes before any method. Each node is visited at most once.
     ///
     /// # Errors
-    /// [`Ambiguity::Case`] when the path is a declared one but for upper and lower case.
+    /// [`Ambiguity::Case`] when the path differs from a declared one only in upper and lower case.
     pub(crate) fn find(&self, method: &str, path: &RequestPath<'_>) -> Result<Option<RouteTarget>, Ambiguity> {
         self.search(method, path.segments())
     }
 
-    /// The place of a literal; made if it is not there.
+    /// The node of a literal, which is added if it is missing.
     fn literal(&mut self, text: &Arc<str>) -> &mut Self {
         let found = self.literals.binary_search_by(|(literal, _)| literal.cmp(text));
         let at = found.unwrap_or_else(|at| {
@@ -87,7 +87,7 @@ impl Routes {
         self.literals.get(found).map(|(_, node)| node)
     }
 
-    /// Whether a text that is no literal is one but for its case.
+    /// Whether a text that is not a literal differs from one only in its case.
     fn is_other_case(&self, text: &str) -> bool {
         let folded = folded(text);
         self.folded.binary_search_by(|other| (**other).cmp(&folded)).is_ok()
@@ -114,7 +114,7 @@ impl Routes {
     }
 }
 
-/// A text without its case. Upper case first: `ſ` is `S` there, and the Kelvin sign `k` only in lower case.
+/// A text, case-folded. Upper case comes first: `ſ` is `S` there, and the Kelvin sign is `k` only in lower case.
 fn folded(text: &str) -> Cow<'_, str> {
     if !text.is_ascii() {
         return text.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect();

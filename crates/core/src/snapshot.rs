@@ -1,4 +1,4 @@
-//! All services at one moment. Immutable; replaced, never changed.
+//! Everything that decisions depend on, at one moment. A snapshot in use is immutable; changes replace it.
 
 use crate::approval::{ApprovalRequirement, ApprovalSubject, GrantedApproval};
 use crate::digest::{ContentDigests, Digest};
@@ -14,27 +14,28 @@ use imbl::shared_ptr::DefaultSharedPtr;
 use std::hash::Hash;
 use std::sync::{Arc, LazyLock};
 
-/// A map whose clones share what did not change.
+/// A persistent map: clones share what did not change.
 type SharedMap<K, V> = GenericHashMap<K, V, RandomState, DefaultSharedPtr>;
 
-/// Everything that decisions are made from.
+/// All services, with the tuples, labels and approvals that decisions read.
 ///
-/// A clone is cheap and shares what did not change, so a change costs in proportion to the service it touches:
-/// clone, [`Snapshot::put`] or [`Snapshot::remove`], [`Snapshot::update_revision`], and replace the old one.
+/// A clone is cheap and shares what did not change, so a change costs in proportion to the service that it touches. To
+/// change it: clone, [`Snapshot::put`] or [`Snapshot::remove`], [`Snapshot::update_revision`], then replace the old
+/// one.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     services: SharedMap<ServiceKey, Arc<CompiledService>>,
     by_audience: SharedMap<Arc<str>, Arc<CompiledService>>,
     by_host: SharedMap<Host, Arc<CompiledService>>,
-    /// Services that declare requests to the Kubernetes API, by namespace, in the order of their audiences.
+    /// Services that declare requests to the Kubernetes API, by namespace, ordered by audience.
     kubernetes: SharedMap<Arc<str>, Arc<[Arc<CompiledService>]>>,
-    /// Services that say which pods they are, by namespace.
+    /// Services that select pods, by namespace.
     selecting: SharedMap<Arc<str>, Arc<[Arc<CompiledService>]>>,
     /// Services with a rule that names a workload.
     naming: SharedMap<PrincipalId, Arc<[Arc<CompiledService>]>>,
     /// Labels of each Namespace.
     labels: SharedMap<Arc<str>, Arc<Labels>>,
-    /// Tuples of each service, whether it is there or not.
+    /// Tuples of each service, even if the service does not exist.
     tuples: SharedMap<ServiceKey, TupleIndex>,
     /// Approvals that were granted.
     approvals: SharedMap<ApprovalSubject, GrantedApproval>,
@@ -43,7 +44,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Puts a service in force, in place of the one with the same key.
+    /// Adds a service, or replaces the one with the same key.
     pub fn put(&mut self, service: CompiledService) {
         self.remove(&service.key);
         let service = Arc::new(service);
@@ -61,7 +62,7 @@ impl Snapshot {
         self.services.insert(service.key.clone(), service);
     }
 
-    /// Takes a service out of force. A name that another service has taken over since stays with that one.
+    /// Removes a service. A host or audience that another service has taken over stays with that one.
     pub fn remove(&mut self, key: &ServiceKey) {
         let Some(old) = self.services.remove(key) else { return };
         if old.kubernetes().next().is_some() {
@@ -81,7 +82,7 @@ impl Snapshot {
         }
     }
 
-    /// Notes the labels of a Namespace; `None` when it is gone.
+    /// Sets the labels of a Namespace; `None` removes them.
     pub fn put_namespace_labels(&mut self, namespace: &str, labels: Option<Labels>) {
         match labels {
             Some(labels) => self.labels.insert(namespace.into(), Arc::new(labels)),
@@ -89,12 +90,12 @@ impl Snapshot {
         };
     }
 
-    /// The labels of every Namespace, in no order.
+    /// The labels of every Namespace, in no particular order.
     pub fn namespace_labels(&self) -> impl Iterator<Item = (&Arc<str>, &Labels)> {
         self.labels.iter().map(|(namespace, labels)| (namespace, labels.as_ref()))
     }
 
-    /// The labels of the Namespace that a workload of our own is in.
+    /// The labels of the caller's Namespace, if the caller is one of the cluster's own workloads.
     #[must_use]
     pub fn labels_of(&self, caller: &Identity) -> Option<&Labels> {
         match &caller.id {
@@ -105,19 +106,18 @@ impl Snapshot {
         }
     }
 
-    /// Puts what a `Relationship` says about the objects of a service in place of what it said before; nothing, when
-    /// it is gone.
+    /// Replaces the tuples that a `Relationship` states about the objects of a service. An empty list removes them.
     pub fn put_relationship(&mut self, service: &ServiceKey, relationship: &str, says: &[RelationTuple]) {
         self.change_tuples(service, |tuples| tuples.put(relationship, says));
     }
 
-    /// Notes that it is not known what a `Relationship` says about the objects of a service.
+    /// Marks the tuples of a `Relationship` as unknown.
     pub fn mark_relationship_unknown(&mut self, service: &ServiceKey, relationship: &str) {
         self.change_tuples(service, |tuples| tuples.mark_unknown(relationship));
     }
 
     fn change_tuples(&mut self, service: &ServiceKey, change: impl FnOnce(&mut TupleIndex)) {
-        // taken out while it changes: nothing is copied that no older snapshot has
+        // removed while it changes, so that nothing is copied that no older snapshot shares
         let mut tuples = self.tuples.remove(service).unwrap_or_default();
         change(&mut tuples);
         if !tuples.is_empty() {
@@ -132,7 +132,7 @@ impl Snapshot {
         self.tuples.get(service).unwrap_or(&NONE)
     }
 
-    /// Notes that something was approved; `None` when it is no longer.
+    /// Sets an approval; `None` removes it.
     pub fn put_approval(&mut self, subject: ApprovalSubject, granted: Option<GrantedApproval>) {
         self.record(&subject.content(), granted.as_ref().map(GrantedApproval::digest));
         match granted {
@@ -141,12 +141,12 @@ impl Snapshot {
         };
     }
 
-    /// What was approved, whether it counts now or not.
+    /// The approval with this subject, valid or not.
     pub(crate) fn approval(&self, subject: &ApprovalSubject) -> Option<&GrantedApproval> {
         self.approvals.get(subject)
     }
 
-    /// Who may approve something: the service that it is about, and what its policy says now.
+    /// The service of an approval's subject, with the approval that its policy requires now.
     #[must_use]
     pub fn approval_requirement(
         &self,
@@ -165,7 +165,7 @@ impl Snapshot {
         self.services.get(key)
     }
 
-    /// Records the digest of a resource that is in force, or that it is no longer.
+    /// Records the digest of a resource in force; `None` removes it.
     pub fn record(&mut self, resource: &str, digest: Option<Digest>) {
         match digest {
             Some(digest) => self.contents.insert(resource, digest),
@@ -173,24 +173,24 @@ impl Snapshot {
         }
     }
 
-    /// Settles the revision after changes.
+    /// Updates the revision after changes.
     pub fn update_revision(&mut self) {
         self.revision = self.contents.digest();
     }
 
-    /// Digest of the content: two replicas with the same resources in force have the same revision.
+    /// Digest of the content. Two replicas with the same resources in force have the same revision.
     #[must_use]
     pub fn revision(&self) -> Digest {
         self.revision
     }
 
-    /// The service that is called by this host.
+    /// The service with this host.
     #[must_use]
     pub fn by_host(&self, host: &Host) -> Option<&Arc<CompiledService>> {
         self.by_host.get(host)
     }
 
-    /// The service that is called by this `Host` or `:authority` value.
+    /// The service with the host of this `Host` or `:authority` value.
     pub(crate) fn by_authority(&self, authority: &str) -> Option<&Arc<CompiledService>> {
         self.by_host.get(canonical_of_authority(authority)?.as_ref())
     }
@@ -201,8 +201,8 @@ impl Snapshot {
         self.by_audience.get(audience)
     }
 
-    /// The services of a namespace that declare this request to the Kubernetes API, in the order of their audiences.
-    /// Each of them has to let it through; a request that none declares is not governed.
+    /// The services of a namespace that govern this request to the Kubernetes API, ordered by audience. Each of them
+    /// has to allow it. A request that no service declares is not governed.
     pub fn governing<'s>(
         &'s self,
         namespace: &str,
@@ -213,17 +213,18 @@ impl Snapshot {
         services.iter().filter(move |service| service.governs(&call))
     }
 
-    /// The namespaces with services that declare requests to the Kubernetes API, in no order, with these services.
+    /// The namespaces with services that declare requests to the Kubernetes API, in no particular order, with these
+    /// services.
     pub fn governed_namespaces(&self) -> impl Iterator<Item = (&Arc<str>, &[Arc<CompiledService>])> {
         self.kubernetes.iter().map(|(namespace, services)| (namespace, services.as_ref()))
     }
 
-    /// The services of a namespace that say which pods they are.
+    /// The services of a namespace that select pods.
     pub(crate) fn selecting(&self, namespace: &str) -> &[Arc<CompiledService>] {
         self.selecting.get(namespace).map(AsRef::as_ref).unwrap_or_default()
     }
 
-    /// The namespaces with services that say which pods they are.
+    /// The namespaces with services that select pods.
     pub(crate) fn selecting_namespaces(&self) -> impl Iterator<Item = &Arc<str>> {
         self.selecting.keys()
     }
@@ -238,13 +239,13 @@ impl Snapshot {
         self.naming.get(id).map(AsRef::as_ref).unwrap_or_default()
     }
 
-    /// Every service, in no order.
+    /// Every service, in no particular order.
     pub fn services(&self) -> impl Iterator<Item = &Arc<CompiledService>> {
         self.services.values()
     }
 }
 
-/// Services under a key that several can share, in the order of their own keys.
+/// Services under a key that several can share, sorted by their own keys.
 type ServiceIndex<K> = SharedMap<K, Arc<[Arc<CompiledService>]>>;
 
 fn enter<K: Clone + Eq + Hash>(index: &mut ServiceIndex<K>, key: &K, service: &Arc<CompiledService>) {

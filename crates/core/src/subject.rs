@@ -1,4 +1,4 @@
-//! Callers as policies name them.
+//! Subjects of rules: which callers a policy names.
 
 use crate::labels::{LabelMatcher, Labels};
 use crate::principal::{Identity, PrincipalId};
@@ -8,14 +8,14 @@ use std::str::FromStr;
 use std::sync::Arc;
 use thiserror::Error;
 
-/// Some callers.
+/// Matches some callers.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SubjectMatcher {
-    /// Everybody who is authenticated.
+    /// Every authenticated caller.
     Authenticated,
     /// One principal.
     Principal(PrincipalId),
-    /// Everybody whom this `IdentityProvider` vouches for.
+    /// Every caller that this `IdentityProvider` vouches for.
     Provider(Arc<str>),
     /// The members of a group of this `IdentityProvider`.
     Group {
@@ -28,9 +28,9 @@ pub enum SubjectMatcher {
     Claims {
         /// Name of the provider.
         provider: Arc<str>,
-        /// A group that they are in as well, if it says.
+        /// A group that they are in as well, if the policy names one.
         group: Option<Arc<str>>,
-        /// Attributes that are texts, and equal these.
+        /// Text attributes with these values.
         claims: BTreeMap<Arc<str>, Arc<str>>,
     },
     /// Every service account of a namespace.
@@ -52,7 +52,7 @@ pub enum SubjectMatcher {
 }
 
 impl SubjectMatcher {
-    /// Whether `caller` is one of them; `labels` are those of its Namespace, if it is a workload of one that is known.
+    /// Whether it matches `caller`; `labels` are those of the caller's Namespace, if known.
     #[must_use]
     pub fn includes(&self, caller: &Identity, labels: Option<&Labels>) -> bool {
         match self {
@@ -101,7 +101,7 @@ impl fmt::Display for SubjectMatcher {
     }
 }
 
-/// The namespace of a workload of our own.
+/// The namespace of a workload of trust domain `ours`.
 fn own_namespace<'c>(caller: &'c Identity, ours: &str) -> Option<&'c Arc<str>> {
     match &caller.id {
         PrincipalId::Workload { trust_domain, namespace, .. }
@@ -113,16 +113,16 @@ fn own_namespace<'c>(caller: &'c Identity, ours: &str) -> Option<&'c Arc<str>> {
     }
 }
 
-/// SPIFFE IDs by segments; `*` stands for any one segment, never for a part of one or for several.
+/// A pattern of SPIFFE IDs: `*` matches exactly one whole segment.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SpiffePattern {
-    /// Trust domain; no pattern spans two.
+    /// Trust domain; a pattern matches exactly one.
     pub trust_domain: Arc<str>,
     /// Segments of the path; `None` for any.
     segments: Vec<Option<Arc<str>>>,
 }
 
-/// Why a text is no pattern over SPIFFE IDs.
+/// A text is not a pattern of SPIFFE IDs.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("`{text}` is no pattern of SPIFFE IDs: {why}")]
 pub struct SpiffePatternError {
@@ -147,7 +147,7 @@ impl FromStr for SpiffePattern {
         if segments.iter().flatten().any(|segment| segment.contains('*')) {
             return Err(error("`*` stands for a whole segment, not for a part of one"));
         }
-        // what is left must be a SPIFFE ID once each `*` is one
+        // the text must be a SPIFFE ID once each `*` is replaced by a segment
         let example = text.replace('*', "a").parse::<PrincipalId>();
         example.map_err(|problem| error(problem.why()))?;
         Ok(Self { trust_domain: trust_domain.into(), segments })
@@ -155,7 +155,7 @@ impl FromStr for SpiffePattern {
 }
 
 impl SpiffePattern {
-    /// Whether a principal is a workload with such an ID.
+    /// Whether the principal is a workload whose SPIFFE ID matches.
     #[must_use]
     pub fn matches(&self, id: &PrincipalId) -> bool {
         let same = |segments: &[&str]| {

@@ -1,8 +1,8 @@
-//! What an access token for a service may carry.
+//! The scopes of access tokens.
 //!
-//! A service that verifies tokens on its own sees scopes and nothing else: no path, no source address, no risk. So a token
-//! carries the scopes of those operations that are open to the caller whatever the request says, and never a set of
-//! scopes that would open an operation that is closed to them. `docs/tokens.md` tells it with examples.
+//! A service that verifies tokens itself sees nothing but scopes: no path, no source address, no risk. So a token
+//! carries the scopes of operations that are open to the caller whatever the request is. It never carries a set of
+//! scopes that would open an operation that is closed to the caller. `docs/tokens.md` has examples.
 
 use crate::condition::{Condition, ConditionDependency, ConditionFacts, Truth};
 use crate::decide::{all_of, gives, good_enough, principal_fact};
@@ -22,21 +22,22 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Scopes that a token may carry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TokenScopes {
-    /// The scopes; none if no token is due.
+    /// The scopes; empty if the caller gets no token.
     pub scopes: BTreeSet<Scope>,
-    /// When they are to end at the latest: once a person's second factor is too old for an operation that they open.
+    /// The latest expiry: the moment at which a person's second factor is too old for an operation that the scopes
+    /// open.
     pub valid_until: Option<DateTime<Utc>>,
 }
 
 impl CompiledService {
-    /// How access tokens for the service are made.
+    /// The settings of access tokens for the service.
     #[must_use]
     pub const fn token_settings(&self) -> TokenSettings {
         self.tokens
     }
 
-    /// How old a second factor may be at an operation; at the strictest one where none is named. `None` if there is no
-    /// such operation.
+    /// Maximum age of a second factor at an operation, or at the strictest operation if none is named. `None` if there
+    /// is no such operation.
     #[must_use]
     pub fn step_up_age(&self, operation: Option<&str>) -> Option<TimeDelta> {
         let all = self.operations.iter().map(|one| &one.operation);
@@ -46,13 +47,13 @@ impl CompiledService {
         }
     }
 
-    /// The scopes of an access token for this caller, and of those only what is `asked` for. Deterministic; takes no
-    /// lock and does no I/O.
+    /// The scopes of an access token for this caller, limited to those `asked` for. Deterministic; takes no lock and
+    /// does no I/O.
     ///
-    /// An operation is open if [`Snapshot::decide`](crate::snapshot::Snapshot::decide) would allow it at this instant
-    /// whatever else the request says. What depends on more than the caller, the operation and the time can't be known:
-    /// such a grant gives nothing, and such a denial applies. `Audit` mode widens no token. `labels` are those of the
-    /// caller's Namespace ([`Snapshot::labels_of`](crate::snapshot::Snapshot::labels_of)).
+    /// An operation is open if [`Snapshot::decide`](crate::snapshot::Snapshot::decide) would allow it at this instant,
+    /// whatever else the request contains. Rules that depend on more than the caller, the operation and the time are
+    /// unknown here: such a grant gives nothing, and such a denial applies. `Audit` mode adds no scopes. `labels` are
+    /// those of the caller's Namespace ([`Snapshot::labels_of`](crate::snapshot::Snapshot::labels_of)).
     #[must_use]
     pub fn token_scopes(
         &self,
@@ -63,7 +64,7 @@ impl CompiledService {
     ) -> TokenScopes {
         let caller = principal.identity();
         let Some(rules) = Rules::of(self, caller, labels, now) else { return TokenScopes::default() };
-        // requests to the Kubernetes API come with no token of ours
+        // requests to the Kubernetes API carry no access token
         let by_token = self.operations.iter().filter(|one| {
             let operation = &one.operation;
             !operation.public && !operation.matches.is_empty() && !operation.scopes.is_empty()
@@ -77,7 +78,7 @@ impl CompiledService {
         let opens = |carried: &BTreeSet<Scope>, one: &ServiceOperation| {
             one.operation.scopes.iter().all(|scope| carried.contains(scope))
         };
-        // scopes can't tell these operations from open ones
+        // scopes alone do not distinguish these operations from open ones
         let confused: Vec<_> = closed.into_iter().filter(|one| opens(&carried, one)).collect();
         let confused = scopes(&confused);
         carried.retain(|scope| !confused.contains(scope));
@@ -87,14 +88,14 @@ impl CompiledService {
     }
 }
 
-/// When a person's second factor is too old for an operation.
+/// When a person's second factor becomes too old for an operation.
 fn too_old(operation: &ServiceOperation, caller: &Identity) -> Option<DateTime<Utc>> {
     let matters = operation.operation.risk == RiskLevel::High && !caller.id.is_workload();
     let caller = caller.at_operation(&operation.operation.name);
     caller.authenticated_at.filter(|_| matters)?.checked_add_signed(operation.operation.max_age)
 }
 
-/// The rules that concern a caller, as far as they don't depend on the operation.
+/// The rules that apply to a caller, as far as they don't depend on the operation.
 struct Rules<'s> {
     service: &'s CompiledService,
     caller: &'s Identity,
@@ -102,7 +103,7 @@ struct Rules<'s> {
     now: DateTime<Utc>,
     /// Conditions of denials that depend on the operation.
     denials: Vec<&'s Condition>,
-    /// Whether a grant counts; those that depend on the operation are missing.
+    /// Whether a grant applies. Grants that depend on the operation are missing.
     grants: BTreeMap<usize, bool>,
 }
 
@@ -127,9 +128,9 @@ impl<'s> Rules<'s> {
             }
         }
         for (number, grant) in service.grants.iter().enumerate() {
-            // whoever adds something that a grant asks for has to say what a token makes of it
+            // the pattern is exhaustive: every new field of a grant has to be considered for tokens
             let CompiledGrant { rule: _, to, scopes: _, from_token: _, when, relation } = &**grant;
-            // the request says which object is meant
+            // only a request says which object a relation is about
             let counts = relation.is_none() && to.iter().any(|subject| subject.includes(caller, labels));
             match when.as_deref().map(|when| (when, when.dependency())) {
                 Some((when, ConditionDependency::Caller)) if counts => {
@@ -143,13 +144,13 @@ impl<'s> Rules<'s> {
         Some(rules)
     }
 
-    /// Whether an operation is open to the caller, whatever else the request says.
+    /// Whether an operation is open to the caller, whatever else the request contains.
     fn open(&self, operation: &ServiceOperation) -> bool {
         let required = &operation.operation.scopes;
         let name = &operation.operation.name;
         let call = Call::Named { operation: name, captures: Captures::new() };
         let caller = &*self.caller.at_operation(name);
-        // a token outlives an approval, and a service that reads scopes alone knows of none
+        // a token outlives an approval, and a service that reads scopes alone does not see approvals
         if operation.operation.approval.is_some()
             || required.len() > MAX_SCOPES
             || good_enough(operation, caller, &call, self.now).is_err()
@@ -176,7 +177,7 @@ impl<'s> Rules<'s> {
     }
 }
 
-/// What conditions can see where there is no request yet.
+/// The facts that are known without a request.
 struct TokenFacts<'f> {
     caller: &'f Identity,
     operation: Option<&'f str>,

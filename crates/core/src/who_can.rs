@@ -1,4 +1,4 @@
-//! Who may do an operation, as policies name them.
+//! Lists the callers who can do an operation, as policies name them.
 
 use crate::approval::ApprovalRequirement;
 use crate::namespaced_name::NamespacedName;
@@ -10,7 +10,7 @@ use crate::subject::SubjectMatcher;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// An operation and everybody whom policies let do it.
+/// An operation, and the callers to whom policies give its scopes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OperationHolders {
     /// The policy that declares the operation.
@@ -19,33 +19,33 @@ pub struct OperationHolders {
     pub audience: Arc<str>,
     /// The operation.
     pub operation: Arc<str>,
-    /// Open to everybody.
+    /// Whether the operation is public.
     pub public: bool,
-    /// Decides which credentials are good enough.
+    /// The risk, which sets the required assurance.
     pub risk: RiskLevel,
     /// Scopes that a caller needs.
     pub required: Vec<Scope>,
-    /// Who has to approve it first, and for how long that counts.
+    /// The approval that the operation requires, if any.
     pub approval: Option<Arc<ApprovalRequirement>>,
-    /// Everybody who is granted anything of that.
+    /// The callers to whom grants give some of its scopes.
     pub holders: Vec<ScopeHolder>,
-    /// Rules by which some of them are denied all the same, with the subjects that they are for.
+    /// Denials that may apply all the same, with their subjects.
     pub denials: Vec<(Arc<str>, Vec<String>)>,
 }
 
-/// Some callers, with what they are granted.
+/// Some callers, and the scopes that they have.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ScopeHolder {
-    /// Who, as policies name them.
+    /// The callers, as policies name them.
     pub subject: String,
-    /// Scopes that stay missing; none for those who can.
+    /// Needed scopes that they lack; empty if they can do the operation.
     pub missing: Vec<Scope>,
-    /// Grants that give them something, with what those ask for beside.
+    /// The grants that give them scopes, with the further requirements of each.
     pub grants: Vec<(Arc<str>, Vec<String>)>,
 }
 
 impl Snapshot {
-    /// Who may do the operations of this name, in every service that has one, in the order of audiences.
+    /// The callers who can do the operations of this name, for every service that has one, ordered by audience.
     #[must_use]
     pub fn who_can(&self, operation: &str, audience: Option<&str>) -> Vec<OperationHolders> {
         let mut services: Vec<_> = self
@@ -69,7 +69,7 @@ impl CompiledService {
                 grants.insert(candidate.grant);
             }
         }
-        // what everybody has, each has
+        // grants to everybody hold for each caller
         let everybody = by_subject.get(&SubjectMatcher::Authenticated.to_string()).cloned().unwrap_or_default();
         let mut holders: Vec<ScopeHolder> = by_subject
             .into_iter()

@@ -2,7 +2,7 @@
 
 use cel::common::ast::{Expr, LiteralValue, operators};
 
-/// What an expression comes to without looking at any fact.
+/// The outcome of an expression that needs no fact; `None` if it needs one.
 pub(super) fn fold(expression: &Expr) -> Option<bool> {
     let call = match expression {
         Expr::Literal(LiteralValue::Boolean(truth)) => return Some(*truth.inner()),

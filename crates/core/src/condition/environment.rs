@@ -7,13 +7,13 @@ use std::sync::{Arc, LazyLock};
 
 pub(super) static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| {
     let mut env = Env::stdlib();
-    // no name is declared twice, and a test calls each
+    // no function is declared twice: a test calls each
     let _ = functions::register(&mut env);
     Arc::new(env)
 });
 
-/// Whether an expression nests too deep. What opens a level is counted first, as no expression is deeper than that;
-/// where that is not enough the parser itself counts, for it alone knows what is text and what is a comment.
+/// Whether an expression nests too deeply. Opening brackets are counted first, since no expression is deeper than
+/// their number. Beyond the limit the parser counts, because it alone distinguishes texts and comments.
 pub(super) fn is_too_deep(source: &str) -> bool {
     let openers = source.bytes().filter(|byte| matches!(byte, b'(' | b'[' | b'{' | b'?')).count();
     openers > usize::from(MAX_DEPTH)

@@ -1,9 +1,9 @@
-//! Mistakes in an expression, with their place.
+//! Mistakes in an expression, with their position.
 
 use cel::Program;
 use thiserror::Error;
 
-/// Why an expression is no condition.
+/// An expression is not a valid condition.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{message} (line {line}, column {column} of the expression)")]
 pub struct ConditionError {
@@ -11,7 +11,7 @@ pub struct ConditionError {
     pub line: usize,
     /// Column within the line, from 1.
     pub column: usize,
-    /// What is wrong and what to do.
+    /// The mistake, and how to fix it.
     pub message: String,
 }
 

@@ -24,19 +24,19 @@ pub(super) struct Variables<'f> {
     loops: bool,
     principal: OnceLock<CelMap<'static>>,
     request: OnceLock<CelMap<'static>>,
-    /// Parts of what was read so far.
+    /// Size of everything that was read so far.
     parts: AtomicUsize,
-    /// Turns of loops so far, and those of them that add to a list.
+    /// Turns of loops so far, and the number of those that add to a list.
     steps: AtomicUsize,
     kept: AtomicUsize,
     exhausted: AtomicBool,
 }
 
 impl<'f> Variables<'f> {
-    /// The variables of a condition that reads these fields and has so many nodes.
+    /// The variables of a condition that reads these fields and has `nodes` nodes.
     ///
     /// # Errors
-    /// With the reason, where something that the condition reads is not known or can't be read.
+    /// The reason, if something that the condition reads is unknown or can't be read.
     pub(super) fn new(
         reads: &'f ReadFields,
         nodes: usize,
@@ -80,7 +80,7 @@ impl<'f> Variables<'f> {
         }
     }
 
-    /// The interpreter's own form of a value, whose parts are counted where there are loops.
+    /// The interpreter's form of a value. Its size is counted if the condition has loops.
     fn counted(&self, value: Value) -> Box<dyn Val> {
         if self.loops {
             self.parts.fetch_add(parts(&value), Ordering::Relaxed);
@@ -119,7 +119,7 @@ impl VariableResolver for Variables<'_> {
     }
 }
 
-/// Of how many parts a value is.
+/// The size of a value, in parts.
 fn parts(value: &Value) -> usize {
     match value {
         Value::String(text) => 1 + text.len() / 64,
@@ -134,10 +134,10 @@ fn object(fields: &BTreeSet<&'static str>, fact: impl Fn(&str) -> Option<Box<dyn
     CelMap::from(entries.collect::<HashMap<_, _>>())
 }
 
-/// The headers that a condition reads; `None` where it reads none.
+/// The headers that a condition reads; `None` if it reads none.
 ///
 /// # Errors
-/// With the reason, where headers are not known, or one of them can't be read.
+/// The reason, if headers are unknown or one of them can't be read.
 fn readable_headers<'f>(reads: &ReadFields, facts: &'f dyn ConditionFacts) -> Result<Option<&'f HeaderValues>, String> {
     if !reads.request.contains(HEADERS) {
         return Ok(None);
@@ -160,7 +160,7 @@ fn sent_headers(names: &BTreeSet<Arc<str>>, headers: &HeaderValues) -> CelMap<'s
     CelMap::from(sent.map(entry).collect::<HashMap<_, _>>())
 }
 
-/// The interpreter's own form of a value; what has none reads as an empty map, in which every field is missing.
+/// The interpreter's form of a value. A value without one becomes an empty map, in which every field is missing.
 fn native(value: Value) -> Box<dyn Val> {
     let converted: Result<Box<dyn Val>, _> = value.try_into();
     converted.unwrap_or_else(|_| Box::new(CelMap::from(HashMap::new())))

@@ -15,10 +15,10 @@ use cel::{Context, ExecutionError, Value};
 use std::fmt;
 use std::sync::Arc;
 
-/// A condition that compiled.
+/// A compiled condition.
 pub struct Condition {
     source: Arc<str>,
-    /// Counts the turns of its loops.
+    /// The expression, with a check of the budget in each turn of its loops.
     expression: IdedExpr,
     nodes: usize,
     loops: bool,
@@ -28,11 +28,11 @@ pub struct Condition {
 /// What a condition depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ConditionDependency {
-    /// The caller, and the time.
+    /// The caller and the time alone.
     Caller,
-    /// The operation too.
+    /// The operation, too.
     Operation,
-    /// More of the request.
+    /// Other parts of the request.
     Request,
 }
 
@@ -40,7 +40,7 @@ impl Condition {
     /// Compiles an expression that reads no headers.
     ///
     /// # Errors
-    /// When it does not parse, is too large, or names something that does not exist.
+    /// When it does not parse, is too large, has a type mistake or contains an unknown name.
     pub fn compile(source: &str) -> Result<Self, ConditionError> {
         Self::compile_reading(source, &[])
     }
@@ -48,7 +48,7 @@ impl Condition {
     /// Compiles an expression that may read these headers, named in lower case.
     ///
     /// # Errors
-    /// When it does not parse, is too large, or names something that does not exist.
+    /// When it does not parse, is too large, has a type mistake or contains an unknown name.
     pub fn compile_reading(source: &str, headers: &[Arc<str>]) -> Result<Self, ConditionError> {
         let at_start = |message: String| ConditionError { line: 1, column: 1, message };
         if source.len() > MAX_SOURCE {
@@ -73,13 +73,13 @@ impl Condition {
         Ok(Self { source: source.into(), expression, nodes, loops, reads })
     }
 
-    /// The expression as it was written.
+    /// The source of the expression.
     #[must_use]
     pub fn source(&self) -> &str {
         &self.source
     }
 
-    /// Whether it always holds, or never: it comes to the same whatever the facts are.
+    /// The outcome, if it is the same for all facts.
     #[must_use]
     pub fn constant(&self) -> Option<bool> {
         fold(&self.expression.expr)
@@ -95,19 +95,19 @@ impl Condition {
         self.reads.kubernetes.iter().chain(&self.reads.resource).copied()
     }
 
-    /// Whether it reads the object of a request to the Kubernetes API, and else nothing that could be unknown.
+    /// Whether it reads the object of a request to the Kubernetes API, and no other evidence.
     pub(crate) fn awaits_object(&self) -> bool {
         let others = self.reads.request.contains(HEADERS) || !self.reads.resource.is_empty();
         !self.reads.kubernetes.is_empty() && !others
     }
 
-    /// Whether it reads what no record of a decision holds.
+    /// Whether it reads evidence, which records of a decision do not contain.
     #[must_use]
     pub fn reads_evidence(&self) -> bool {
         self.reads.request.contains(HEADERS) || self.objects().next().is_some()
     }
 
-    /// Tells its text apart from any other.
+    /// Digest of the source.
     #[must_use]
     pub fn digest(&self) -> Digest {
         Digest::of([self.source.as_bytes()])
@@ -150,7 +150,7 @@ impl Condition {
     }
 }
 
-/// Why an evaluation failed, without any value: what went into it is for no log.
+/// The reason for a failed evaluation, without any value: logs must not contain evidence.
 fn discreet(error: &ExecutionError) -> String {
     match error {
         ExecutionError::NoSuchKey(_) => "something that it reads is not there".to_owned(),

@@ -25,10 +25,10 @@ pub(super) const PRINCIPAL: &[&str] = &[
 /// The fields of `request`.
 pub(super) const REQUEST: &[&str] =
     &["method", "path", "host", "operation", "captures", "headers", "time", "sourceAddress"];
-/// The field of `request` that conditions see as far as the policy lists it.
+/// The field of `request` that contains the headers which the policy lists.
 pub(super) const HEADERS: &str = "headers";
 
-/// The fields that a condition speaks of; no others are made for it.
+/// The fields that a condition reads. Other fields are not computed for it.
 #[derive(Default)]
 pub(super) struct ReadFields {
     pub(super) principal: BTreeSet<&'static str>,

@@ -3,17 +3,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Longest value of a header that conditions read, in bytes.
+/// Maximum length of a header value that conditions read, in bytes.
 pub const MAX_HEADER: usize = 1024;
 
-/// What some headers of a request say, or why nobody can tell.
+/// Values of some headers of a request; for a header that can't be read, the reason.
 #[derive(Debug)]
 pub struct HeaderValues(BTreeMap<Arc<str>, Result<String, &'static str>>);
 
 impl HeaderValues {
-    /// The headers of these names, which are in lower case; `None` where headers are not known. One that an application
-    /// could read otherwise than a condition is not told: sent twice, or spelled with what gateway interfaces can't tell
-    /// from a hyphen.
+    /// The headers of these names, which are in lower case; `None` if headers are unknown. A header that an
+    /// application could read differently is refused: one that was sent twice, or whose spelling gateway interfaces
+    /// confuse with the name.
     pub(crate) fn read(
         names: &[Arc<str>],
         visit: impl FnOnce(&mut dyn FnMut(&str, Option<&[u8]>)) -> bool,
@@ -37,14 +37,14 @@ impl HeaderValues {
         known.then_some(Self(found))
     }
 
-    /// What a header says; nothing if it was not sent.
+    /// The value of a header; `None` if it was not sent.
     pub(crate) fn get(&self, name: &str) -> Option<&Result<String, &'static str>> {
         self.0.get(name)
     }
 }
 
-/// A value, if every parser reads the same of it. Doors that are told headers by a proxy get several values as one, with
-/// commas between them, so that none with a comma counts anywhere.
+/// A value, if every parser reads it in the same way. Enforcement points behind a proxy receive several values as one,
+/// separated by commas, so a value with a comma is always refused.
 fn text(value: Option<&[u8]>) -> Result<String, &'static str> {
     let value = value.ok_or("carries credentials")?;
     if value.len() > MAX_HEADER {
@@ -62,7 +62,7 @@ fn text(value: Option<&[u8]>) -> Result<String, &'static str> {
     Ok(String::from_utf8_lossy(value).into_owned())
 }
 
-/// Whether a name is the other once all that is no letter or digit is a hyphen.
+/// Whether two names are equal once every character other than a letter or digit is a hyphen.
 fn is_alike(name: &str, wanted: &str) -> bool {
     let same = |(a, b): (u8, u8)| a.eq_ignore_ascii_case(&b) || (b == b'-' && !a.is_ascii_alphanumeric());
     name.len() == wanted.len() && name.bytes().zip(wanted.bytes()).all(same)

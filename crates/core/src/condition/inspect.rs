@@ -1,4 +1,4 @@
-//! What an expression is made of, and what it speaks of.
+//! Checks the size of an expression and the names that it reads.
 
 use super::error::{ConditionError, error_at};
 use super::fields::{HEADERS, KUBERNETES, PRINCIPAL, REQUEST, RESOURCE, ReadFields};
@@ -8,7 +8,8 @@ use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operat
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// What an expression speaks of, and its number of parts, if it is small enough and all that it names exists.
+/// The fields that an expression reads, and its number of nodes. It fails if the expression is too large or a name is
+/// unknown.
 pub(super) fn inspect(
     program: &Program,
     source: &str,
@@ -20,7 +21,7 @@ pub(super) fn inspect(
     Ok((inspector.reads, inspector.nodes))
 }
 
-/// Walks an expression once, for size and for names that do not exist.
+/// Walks an expression once, for its size and for unknown names.
 struct Inspector<'p> {
     program: &'p Program,
     source: &'p str,
@@ -112,7 +113,7 @@ impl<'p> Inspector<'p> {
         select.field == HEADERS && matches!(&select.operand.expr, Expr::Ident(name) if is_request(name))
     }
 
-    /// The header that a call reads or looks for, if it says which.
+    /// The name of the header that a call reads or tests, if the call contains a literal name.
     fn named(&self, call: &'p CallExpr) -> Option<&'p str> {
         let [first, second] = call.args.as_slice() else { return None };
         let (headers, name) = match call.func_name.as_str() {
@@ -126,7 +127,7 @@ impl<'p> Inspector<'p> {
         }
     }
 
-    /// Notes that a header is read; any of those that are listed, if there is no name.
+    /// Notes that a header is read; without a name, every listed header.
     fn header(&mut self, node: &IdedExpr, name: Option<&str>) -> Result<(), ConditionError> {
         let listed: Vec<&str> = self.listed.iter().map(AsRef::as_ref).collect();
         let message = match name {
@@ -156,7 +157,7 @@ impl<'p> Inspector<'p> {
         }
     }
 
-    /// The name and fields of `principal`, `request`, `kubernetes` or `resource`, if that is what the node stands for.
+    /// The name and fields of `principal`, `request`, `kubernetes` or `resource`, if the node is one of them.
     fn root(
         &mut self,
         node: &IdedExpr,

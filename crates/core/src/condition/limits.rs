@@ -1,20 +1,22 @@
 //! Limits of an expression and of its evaluation.
 
-/// Longest expression, in bytes. With [`MAX_NODES`] and [`MAX_NESTED_LOOPS`] it bounds what an evaluation can cost.
+/// Maximum length of an expression, in bytes. With [`MAX_NODES`] and [`MAX_NESTED_LOOPS`] it bounds the cost of an
+/// evaluation.
 pub const MAX_SOURCE: usize = 2048;
-/// Most nodes of an expression's tree.
+/// Maximum number of nodes of an expression's tree.
 pub(super) const MAX_NODES: usize = 512;
-/// Brackets and `?:` within each other. The parser recurses on them, and one level takes up to 200 kB of stack in a
-/// debug build; threads have 2 MB.
+/// Maximum depth of nested brackets and `?:`. The parser recurses on them, and one level takes up to 200 kB of stack
+/// in a debug build; threads have 2 MB.
 pub(super) const MAX_DEPTH: u16 = 8;
-/// Depth of an expression's tree. The interpreter recurses on it, with up to 20 kB a level in a debug build.
+/// Maximum depth of an expression's tree. The interpreter recurses on it, with up to 20 kB a level in a debug build.
 pub(super) const MAX_TREE_DEPTH: usize = 32;
-/// Loops (`all`, `exists`, `map`, `filter`) within loops: the cost grows with the power of this.
+/// Maximum depth of nested loops (`all`, `exists`, `map`, `filter`): the cost grows with the power of this.
 pub(super) const MAX_NESTED_LOOPS: usize = 2;
 
-/// What the turns of all loops of an evaluation may cost: their number, times the parts of the expression, times the parts of
-/// what it reads. A loop over two thousand groups goes by ten times as much, nested loops over them don't.
+/// Maximum cost of all loops of an evaluation: the number of turns, times the nodes of the expression, times the parts
+/// of the values that it reads. A loop over two thousand groups stays below a tenth of it; nested loops over them
+/// exceed it.
 pub(super) const MAX_WORK: usize = 1_000_000_000;
-/// The same for what loops put into lists: the number of its values, times the parts of what is read, of which each is one
-/// at most. Some hundred megabytes if every value were all that is read.
+/// Maximum size of lists that loops build: the number of their values, times the parts of the values that the
+/// expression reads, since each value has at most that many. It allows some hundred megabytes in the worst case.
 pub(super) const MAX_KEPT: usize = 4_000_000;

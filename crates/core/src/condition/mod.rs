@@ -1,9 +1,9 @@
 //! Conditions in CEL: compiled when a policy is accepted, evaluated with three outcomes.
 //!
-//! The outcome [`Truth::Failed`] is never an allow: a grant whose condition fails gives nothing, a denial whose
-//! condition fails applies.
+//! The outcome [`Truth::Failed`] never allows: a grant whose condition fails gives nothing, a denial whose condition
+//! fails applies.
 //!
-//! The functions that conditions can call are in one table, [`functions()`].
+//! One table, [`functions()`], describes the functions that conditions can call.
 
 mod constant;
 mod environment;

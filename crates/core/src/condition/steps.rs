@@ -1,13 +1,13 @@
-//! What loops may cost: each turn asks for a step first, and there are so many of them.
+//! The budget of loops: each turn of a loop takes a step first, and the number of steps is limited.
 
 use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators};
 
-/// What a turn asks for. No expression can name it: `@` is no part of a name.
+/// The variable that a turn reads to take a step. No expression can name it, since `@` is not allowed in names.
 pub(super) const STEP: &str = "@step";
-/// The same where the turn adds to a list.
+/// The same for a turn that adds to a list.
 pub(super) const KEEP: &str = "@keep";
 
-/// Has each turn of each loop ask for a step; tells whether there is a loop.
+/// Makes each turn of each loop take a step. Returns whether there is a loop.
 pub(super) fn counted(node: &mut IdedExpr) -> bool {
     match &mut node.expr {
         Expr::Call(call) => {
@@ -24,7 +24,7 @@ pub(super) fn counted(node: &mut IdedExpr) -> bool {
             for part in [&mut each.iter_range, &mut each.accu_init, &mut each.loop_step, &mut each.result] {
                 counted(part);
             }
-            // the interpreter tells loops that gather a list by a condition that is a constant, and by the step's form
+            // the interpreter recognizes loops that build a list by a constant condition, and by the form of the step
             let no = |id| IdedExpr { id, expr: Expr::Literal(LiteralValue::Boolean(false.into())) };
             if !matches!(each.loop_cond.expr, Expr::Literal(_)) {
                 let cond = &mut each.loop_cond;
@@ -48,7 +48,7 @@ fn entry_counted(entry: &mut EntryExpr) -> bool {
     }
 }
 
-/// What decides whether a turn adds anything.
+/// The condition on which a turn adds a value.
 fn guard(step: &mut IdedExpr) -> Option<&mut IdedExpr> {
     match &mut step.expr {
         Expr::Call(call) if call.func_name == operators::CONDITIONAL => call.args.first_mut(),
@@ -56,7 +56,7 @@ fn guard(step: &mut IdedExpr) -> Option<&mut IdedExpr> {
     }
 }
 
-/// A condition that fails, whatever else, once there are no steps left.
+/// A condition that fails once no steps are left.
 fn if_there(step: &str, then: IdedExpr, otherwise: IdedExpr) -> IdedExpr {
     let id = then.id;
     let args = vec![IdedExpr { id, expr: Expr::Ident(step.to_owned()) }, then, otherwise];

@@ -1,4 +1,4 @@
-//! What conditions say, and what is no condition.
+//! Outcomes of conditions, and mistakes in expressions.
 
 use super::*;
 use cel::Value;

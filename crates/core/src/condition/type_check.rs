@@ -1,5 +1,5 @@
-//! Types of expressions, as far as they are known before anybody asks: what can only fail is refused when a policy is
-//! accepted. Attributes come from claims, so theirs are not known.
+//! Checks the types of an expression. An expression that can only fail is refused when the policy is accepted. The
+//! types of attributes are unknown, since attributes come from claims.
 
 use super::fields::field;
 use super::functions::{ConditionFunction, functions};
@@ -10,7 +10,7 @@ use cel::common::ast::{Expr, IdedExpr, LiteralValue, operators as op};
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-/// What arithmetic there is.
+/// The arithmetic operators, with the types of both operands and of the result.
 const ARITHMETIC: &[(&str, ValueType, ValueType, ValueType)] = &[
     (op::ADD, Text, Text, Text),
     (op::ADD, Bytes, Bytes, Bytes),
@@ -24,7 +24,7 @@ const ARITHMETIC: &[(&str, ValueType, ValueType, ValueType)] = &[
     (op::SUBSTRACT, Duration, Duration, Duration),
 ];
 
-/// What is wrong, and the number of the node.
+/// A mistake, with the id of its node.
 pub(super) struct Mistake {
     pub(super) node: u64,
     pub(super) message: String,
@@ -45,7 +45,7 @@ fn expected(node: &IdedExpr, kind: ValueType, wanted: ValueType, what: &str) -> 
 }
 
 struct Checker<'p> {
-    /// Names bound by loops, with their types.
+    /// Names that loops bind, with their types.
     bound: Vec<(&'p str, ValueType)>,
     loops: usize,
 }
@@ -131,7 +131,7 @@ impl<'p> Checker<'p> {
         self.bound.iter().rev().find(|(bound, _)| *bound == name).map(|(_, kind)| *kind)
     }
 
-    /// `principal`, `request`, `kubernetes` or `resource`, if that is what the node stands for.
+    /// `principal`, `request`, `kubernetes` or `resource`, if the node is one of them.
     fn root(&self, node: &IdedExpr) -> Option<&'static str> {
         match &node.expr {
             Expr::Ident(name) if self.bound(name).is_none() => {
@@ -201,7 +201,7 @@ impl<'p> Checker<'p> {
         args: &[(&IdedExpr, ValueType)],
     ) -> Result<ValueType, Mistake> {
         let sign = name.trim_matches('_');
-        // the loops that `map` and `filter` stand for gather their results by `+`
+        // `map` and `filter` expand to loops that collect their results by `+`
         let gathers =
             args.first().is_some_and(|(part, _)| matches!(&part.expr, Expr::Ident(name) if name.starts_with('@')));
         let grows = !a.is_number() && !b.is_number() && !matches!((a, b), (Time | Duration, _) | (_, Time | Duration));

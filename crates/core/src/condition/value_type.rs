@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-/// A type, or [`ValueType::Any`] where it depends on the request.
+/// The type of a value, or [`ValueType::Any`] if it depends on the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ValueType {
-    /// Not known when the policy is accepted.
+    /// Unknown when the policy is accepted.
     Any,
     /// `null`.
     Null,
@@ -13,7 +13,7 @@ pub enum ValueType {
     Bool,
     /// A whole number of 64 bits.
     Int,
-    /// A whole number of 64 bits without sign.
+    /// An unsigned whole number of 64 bits.
     Uint,
     /// A floating-point number of 64 bits.
     Double,
@@ -41,7 +41,7 @@ pub enum ValueType {
     Url,
     /// A Kubernetes quantity.
     Quantity,
-    /// A value that may be missing. No expression is known to have this type: those that could have it are [`Self::Any`].
+    /// A value that may be missing. The type of such an expression is inferred as [`Self::Any`].
     Optional,
 }
 
@@ -77,7 +77,7 @@ impl fmt::Display for ValueType {
 }
 
 impl ValueType {
-    /// Whether a value of this type could be one of the other.
+    /// Whether a value of this type can have the other type.
     pub(super) fn fits(self, other: Self) -> bool {
         self == other
             || matches!(
@@ -98,7 +98,7 @@ impl ValueType {
         self.is_number() || matches!(self, Any | Bool | Text | Bytes | Time | Duration)
     }
 
-    /// What it holds.
+    /// The type of its elements.
     pub(super) fn element(self) -> Self {
         match self {
             Texts | TextMap => Text,

@@ -1,4 +1,4 @@
-//! The second half of a decision: what the caller may do.
+//! The second half of a decision: whether the caller may do the operation.
 
 use super::facts::RequestFacts;
 use super::route::{Found, Route};
@@ -17,11 +17,11 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-/// Why a closed service denies.
+/// The detail of a denial by a closed service.
 const CLOSED: &str = "its service is closed, because the version that was in force is not known here";
 
 impl Snapshot {
-    /// The whole decision.
+    /// The whole decision: finds the operation, then decides about the caller.
     #[must_use]
     pub fn decide(&self, principal: Option<&Principal>, request: &Request<'_>, now: DateTime<Utc>) -> Decision {
         self.route(request).decide(principal, now)
@@ -29,14 +29,14 @@ impl Snapshot {
 }
 
 impl<'s> Route<'s, '_> {
-    /// What another engine has to be asked before this is decided: relations of grants that would otherwise apply. None
-    /// where nothing of it matters, whoever is asking.
+    /// The relations that an external engine has to evaluate before this can be decided: those of grants that would
+    /// otherwise apply. `None` if no relation matters for this caller.
     #[must_use]
     pub fn questions(&self, principal: Option<&Principal>, now: DateTime<Utc>) -> Option<RelationQuestions<'s>> {
         let service = self.service?;
         let RelationBackend::OpenFga(store) = &service.relation_engine else { return None };
         let mut evaluated = Vec::new();
-        // whatever may have to be known in the end
+        // collects every relation that the decision may need
         let admitted = self.admitted(principal, now, true, &mut evaluated);
         let ControlFlow::Continue((facts, _)) = admitted else { return None };
         let mut questions = BTreeSet::new();
@@ -56,8 +56,8 @@ impl<'s> Route<'s, '_> {
         decision
     }
 
-    /// Whether a refusal hangs on conditions that read the object of a request to the Kubernetes API, where nobody knows it
-    /// yet: with it, the request could go through.
+    /// Whether a denial depends on conditions that read the object of a request to the Kubernetes API, while the
+    /// object is still unknown. With the object, the request could pass.
     #[must_use]
     pub fn awaits_object(&self, principal: Option<&Principal>, now: DateTime<Utc>) -> bool {
         matches!(self.request.call, Call::Kubernetes(_))
@@ -80,7 +80,7 @@ impl<'s> Route<'s, '_> {
         if !missing.is_empty() {
             return Decision { missing, ..self.decision(Reason::InsufficientScope) };
         }
-        // the last that is asked: it makes up for nothing before
+        // approval comes last: it replaces no other requirement
         let approval = self.approval(&facts);
         if approval.as_ref().is_some_and(|approval| approval.granted.is_none()) {
             return Decision { approval, ..self.decision(Reason::ApprovalRequired) };
@@ -89,7 +89,7 @@ impl<'s> Route<'s, '_> {
         Decision { approval, ..decision }
     }
 
-    /// Steps 3 to 6: the decision, or else what grants are to be looked at for, with a denial that is only audited.
+    /// Steps 3 to 6. Returns either the decision, or the facts for the grants with a denial that is only audited.
     fn admitted<'f>(
         &'f self,
         principal: Option<&'f Principal>,
@@ -117,7 +117,7 @@ impl<'s> Route<'s, '_> {
             }
             Some(caller) => caller.at_operation(&operation.operation.name),
         };
-        // the first refusal that is enforced counts: one that is only audited must not let pass what another stops
+        // the first enforced refusal decides: an audited one must not let a request pass that another one stops
         let too_low = match good_enough(operation, &caller, &self.request.call, now) {
             Ok(()) => None,
             Err((challenge, detail)) => {
@@ -144,7 +144,7 @@ impl<'s> Route<'s, '_> {
         }
     }
 
-    /// The approval that the operation asks for, with the one that counts now, if there is one.
+    /// The approval that the operation requires, with the one that is valid now, if any.
     fn approval(&self, facts: &RequestFacts<'_, '_>) -> Option<Box<RequiredApproval>> {
         let RequestFacts { found: Found { operation, .. }, caller, now, .. } = facts;
         let approvers = operation.operation.approval.as_ref()?;
@@ -159,7 +159,7 @@ impl<'s> Route<'s, '_> {
         Some(Box::new(RequiredApproval { subject, granted }))
     }
 
-    /// A decision as far as the route says it.
+    /// A decision with everything that the route determines.
     fn decision(&self, reason: Reason) -> Decision {
         let operation = self.found.as_ref().ok().map(|found| found.operation);
         Decision {
@@ -182,8 +182,8 @@ impl<'s> Route<'s, '_> {
         }
     }
 
-    /// The first denial that applies, or whose condition can't be evaluated; one that is only audited counts if none
-    /// that is enforced does.
+    /// The first denial that applies, or whose condition can't be evaluated. An audited denial is returned only if no
+    /// enforced one applies.
     fn denied(
         &self,
         facts: &RequestFacts<'_, '_>,
@@ -209,7 +209,7 @@ impl<'s> Route<'s, '_> {
         audited
     }
 
-    /// The grants that carry the request, and the scopes that stay missing.
+    /// The grants that allow the request, and the scopes that are missing.
     fn granted(
         &self,
         facts: &RequestFacts<'_, '_>,
@@ -219,7 +219,7 @@ impl<'s> Route<'s, '_> {
         let required = &facts.found.operation.operation.scopes;
         let grants = self.service.map(|service| &*service.grants).unwrap_or_default();
         if required.len() > MAX_SCOPES {
-            // no bit stands for the scopes beyond; the compiler refuses such an operation anyway
+            // the bits can't represent further scopes; the compiler refuses such an operation anyway
             return (Vec::new(), required.to_vec());
         }
         let (mut wanted, mut rules) = (all_of(required), Vec::new());
@@ -229,7 +229,7 @@ impl<'s> Route<'s, '_> {
             }
             let Some(grant) = grants.get(candidate.grant) else { continue };
             let gives = gives(grant, candidate, required, &facts.caller) & wanted;
-            // condition and relation come last, they are the dearest
+            // condition and relation come last, since they cost most
             if gives != 0
                 && judge(&grant.rule, grant.when.as_ref(), facts, Truth::True, evaluated) == Truth::True
                 && grant.relation.as_ref().is_none_or(&mut related)
@@ -241,7 +241,7 @@ impl<'s> Route<'s, '_> {
         (if wanted == 0 { rules } else { Vec::new() }, missing(required, wanted))
     }
 
-    /// Whether the caller stands in a relation that a grant asks for.
+    /// Whether the caller has the relation that a grant requires.
     fn related(&self, to: &RelationTarget, facts: &RequestFacts<'_, '_>) -> bool {
         let (Some(service), Ok(asked)) = (self.service, facts.question(to)) else { return false };
         let truth = match service.relation_engine {

@@ -1,4 +1,4 @@
-//! What came of every rule, for people who ask why.
+//! Explains the outcome of every rule.
 
 use super::facts::RequestFacts;
 use super::route::Route;
@@ -11,8 +11,8 @@ use chrono::{DateTime, Utc};
 use std::sync::Arc;
 
 impl Route<'_, '_> {
-    /// Every denial of the service and every grant that could subject to the operation, with what came of it for this
-    /// caller. For people who ask why; [`Route::decide`] does not need it.
+    /// Every denial of the service and every grant that gives scopes of the operation, with its outcome for this
+    /// caller. It is for explanations; [`Route::decide`] does not need it.
     #[must_use]
     pub fn explain(&self, principal: &Principal, now: DateTime<Utc>) -> Vec<ExplainedRule> {
         let (Some(service), Ok(found)) = (self.service, &self.found) else { return Vec::new() };
@@ -84,45 +84,45 @@ impl Route<'_, '_> {
     }
 }
 
-/// A rule that was looked at for an explanation.
+/// The outcome of one rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExplainedRule {
     /// `<namespace>/<policy>/grants/<name>` or `<namespace>/<policy>/denials/<name>`.
     pub rule: Arc<str>,
-    /// What came of it.
+    /// The outcome.
     pub outcome: RuleOutcome,
-    /// How the relation that a grant asks for came about, from the object to the caller; empty where it asks for none, or
-    /// where it does not hold.
+    /// The proof of the relation that a grant requires, from the object to the caller. Empty if the grant requires
+    /// none, or if the relation does not hold.
     pub relation: Vec<ProofStep>,
 }
 
-/// What came of a rule.
+/// The outcome of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RuleOutcome {
     /// It applies; a grant gives these scopes.
     Applies(Vec<Scope>),
-    /// It is for other callers.
+    /// It does not match the caller.
     OtherCallers,
     /// Its condition does not hold.
     ConditionDoesNotHold,
     /// Its condition could not be evaluated: a denial applies, a grant gives nothing.
     ConditionFailed(String),
-    /// The caller does not stand in this relation, `object#relation`.
+    /// The caller does not have this relation, `object#relation`.
     NotRelated(String),
-    /// Nobody can tell whether the caller stands in a relation: the grant gives nothing.
+    /// The relation could not be evaluated: the grant gives nothing.
     RelationFailed {
         /// `object#relation`.
         relation: String,
-        /// Why not.
+        /// The reason.
         why: String,
     },
-    /// The request does not say which object a grant speaks of: the grant gives nothing.
+    /// The request does not contain the object of the grant's relation: the grant gives nothing.
     NoObject {
-        /// The object as the policy writes it, with the relation.
+        /// The object and the relation, in the form of the policy.
         object: String,
         /// The capture that the request lacks.
         capture: String,
     },
-    /// The caller's token does not carry these scopes itself, as the grant asks.
+    /// The grant gives scopes of the token only, and the caller's token lacks these.
     TokenLacksScope(Vec<Scope>),
 }

@@ -1,4 +1,4 @@
-//! What conditions can see of a caller and a request.
+//! The facts that conditions read: caller, request and evidence.
 
 use super::route::{Found, Route};
 use crate::condition::{ConditionFacts, HeaderValues, JsonFields};
@@ -14,13 +14,13 @@ use serde_json::Map;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// What conditions can see.
+/// The facts of one decision.
 pub(super) struct RequestFacts<'f, 's> {
     pub(super) route: &'f Route<'s, 'f>,
     pub(super) found: &'f Found<'s, 'f>,
     pub(super) caller: Cow<'f, Identity>,
     pub(super) now: DateTime<Utc>,
-    /// Whether conditions count in the caller's favour that can't be told for want of the object.
+    /// Whether conditions that only lack the object are assumed to favour the caller.
     pub(super) in_favour: bool,
 }
 
@@ -30,7 +30,7 @@ impl<'s> RequestFacts<'_, 's> {
         self.route.snapshot.labels_of(&self.caller)
     }
 
-    /// The relation to an object that a grant asks for; an error with the capture that the request lacks.
+    /// The relation that a grant requires; an error with the name of the capture that the request lacks.
     pub(super) fn question<'t>(&self, to: &'t RelationTarget) -> Result<RelationQuestion, &'t str> {
         let object = to.object(self.found.captures())?.into();
         Ok(RelationQuestion { object, relation: Arc::clone(&to.relation) })
@@ -70,7 +70,7 @@ impl ConditionFacts for RequestFacts<'_, '_> {
         let read = self.route.service.map(|service| &*service.objects).unwrap_or_default();
         let of = || match request.call {
             Call::Kubernetes(_) => Some(JsonFields::of("kubernetes", read, &request.evidence.objects()?)),
-            // it is known that there is none
+            // the request certainly has no Kubernetes object
             _ => Some(JsonFields::of("kubernetes", &[], &Map::new())),
         };
         self.found.objects.get_or_init(of).as_ref()
@@ -83,7 +83,7 @@ impl ConditionFacts for RequestFacts<'_, '_> {
     }
 }
 
-/// Path of a SPIFFE ID, which is its workload's name within the trust domain.
+/// The path of a SPIFFE ID, which is the workload's name within its trust domain.
 fn path(id: &PrincipalId) -> String {
     match id {
         PrincipalId::Workload { namespace, service_account, .. } => format!("/ns/{namespace}/sa/{service_account}"),
@@ -92,7 +92,7 @@ fn path(id: &PrincipalId) -> String {
     }
 }
 
-/// What conditions can see of a caller.
+/// The value of `principal.<field>`.
 pub(crate) fn principal_fact(caller: &Identity, field: &str) -> Option<Value> {
     let text = |text: &Arc<str>| Value::from(text.as_ref());
     let texts = |texts: &mut dyn Iterator<Item = &str>| Value::from(texts.map(Value::from).collect::<Vec<_>>());
@@ -100,7 +100,7 @@ pub(crate) fn principal_fact(caller: &Identity, field: &str) -> Option<Value> {
         ("id", id) => Some(id.to_string().into()),
         ("provider", _) => caller.provider().map(Value::from),
         ("trustDomain", id) => id.trust_domain().map(Value::from),
-        // namespaces of another trust domain are not ours
+        // namespaces of another trust domain are not Kubernetes namespaces of this cluster
         ("namespace" | "serviceAccount", _) if !caller.is_own_workload() => None,
         ("namespace", PrincipalId::Workload { namespace, .. }) => Some(text(namespace)),
         ("serviceAccount", PrincipalId::Workload { service_account, .. }) => Some(text(service_account)),
@@ -125,8 +125,7 @@ fn json_object(object: &serde_json::Map<String, serde_json::Value>) -> Value {
     cel_map(object.iter().map(|(name, value)| (name.as_str().into(), json(value))))
 }
 
-/// A JSON value in CEL: whole numbers are `int`, others `double`, as CEL's own conversion from JSON has it for the
-/// numbers that policies compare.
+/// A JSON value in CEL. Whole numbers become `int` and others `double`, as in CEL's own conversion from JSON.
 fn json(value: &serde_json::Value) -> Value {
     match value {
         serde_json::Value::Null => Value::Null,

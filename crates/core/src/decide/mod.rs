@@ -1,7 +1,7 @@
-//! The decision itself: find the operation, then ask what the caller may.
+//! The decision: find the operation, then decide what the caller may do.
 //!
-//! The two halves are apart because a door needs the first to know which authentication_methods in the service accepts, before it
-//! can authenticate anybody for the second.
+//! An enforcement point needs the first half to learn which authentication methods the service accepts. Only then can
+//! it authenticate the caller for the second half.
 
 mod authorization;
 mod explanation;

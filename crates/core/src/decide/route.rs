@@ -13,14 +13,14 @@ use crate::service::{CompiledService, ServiceOperation};
 use crate::snapshot::Snapshot;
 use std::sync::{Arc, OnceLock};
 
-/// A request with its service and operation found, or the reason why not.
+/// A request with its service and operation, or the reason why it has none.
 #[derive(Debug)]
 pub struct Route<'s, 'r> {
     pub(crate) snapshot: &'s Snapshot,
     pub(crate) request: &'r Request<'r>,
     pub(crate) service: Option<&'s CompiledService>,
     pub(super) found: Result<Found<'s, 'r>, (Reason, Option<Ambiguity>)>,
-    /// What another engine said of the caller's relations.
+    /// Answers of an external engine about the caller's relations.
     pub(super) answers: RelationAnswers,
 }
 
@@ -29,13 +29,13 @@ pub(super) struct Found<'s, 'r> {
     pub(super) operation: &'s ServiceOperation,
     /// The path and the pattern that it matched.
     pub(super) matched: Option<(RequestPath<'r>, &'s PathPattern)>,
-    /// Taken from the path when somebody asks.
+    /// Computed from the path on first use.
     pub(super) captures: OnceLock<Captures>,
-    /// Read when a condition asks for one; nothing where nobody knows them.
+    /// Read on first use; `None` inside if headers are unknown.
     pub(super) headers: OnceLock<Option<HeaderValues>>,
-    /// The same of the object of a request to the Kubernetes API.
+    /// The fields of `kubernetes`, read on first use.
     pub(super) objects: OnceLock<Option<JsonFields>>,
-    /// And of the resource.
+    /// The fields of `resource`, read on first use.
     pub(super) resource: OnceLock<Option<JsonFields>>,
 }
 
@@ -52,7 +52,7 @@ impl<'s, 'r> Found<'s, 'r> {
 }
 
 impl Snapshot {
-    /// Steps 1 and 2 of a decision: the service and its operation. Takes no lock and does no I/O.
+    /// Steps 1 and 2 of a decision: finds the service and its operation. Takes no lock and does no I/O.
     #[must_use]
     pub fn route<'s, 'r>(&'s self, request: &'r Request<'r>) -> Route<'s, 'r> {
         let service = match request.target {
@@ -97,8 +97,8 @@ fn find<'s, 'r>(
 }
 
 impl<'s> Route<'s, '_> {
-    /// Audience and accepted authentication_methods in, when who is asking matters: not for a public operation, nor for a request
-    /// that is refused whoever asks.
+    /// Audience and accepted authentication methods. `None` if the caller does not matter: for a public operation, and
+    /// for a request that is denied in any case.
     #[must_use]
     pub fn accepted_methods(&self) -> Option<(&'s str, &'s [AuthenticationMethod])> {
         let service = self.service?;
@@ -106,7 +106,7 @@ impl<'s> Route<'s, '_> {
         (!found.operation.operation.public).then_some((&*service.key.audience, &*service.authentication_methods))
     }
 
-    /// Audience of the service, once found; the realm of challenges.
+    /// Audience of the service, if one was found. It is the realm of challenges.
     #[must_use]
     pub fn audience(&self) -> Option<&'s str> {
         self.service.map(|service| &*service.key.audience)
@@ -117,32 +117,32 @@ impl<'s> Route<'s, '_> {
         self.service?.closed_by().first()
     }
 
-    /// The operation, once found.
+    /// The operation, if one was found.
     #[must_use]
     pub fn operation(&self) -> Option<&'s CompiledOperation> {
         self.found.as_ref().ok().map(|found| &*found.operation.operation)
     }
 
-    /// What the path captured.
+    /// The values that the path captured.
     #[must_use]
     pub fn captures(&self) -> Option<&Captures> {
         self.found.as_ref().ok().map(Found::captures)
     }
 
-    /// The same request, to be decided by what was said to its [`questions`](Self::questions).
+    /// The same request, with the answers to its [`questions`](Self::questions).
     #[must_use]
     pub fn with_answers(self, answers: RelationAnswers) -> Self {
         Self { answers, ..self }
     }
 
-    /// What another engine said, by which this is decided.
+    /// The answers of an external engine that the decision uses.
     #[must_use]
     pub fn answers(&self) -> &RelationAnswers {
         &self.answers
     }
 }
 
-/// What conditions see of a request to the Kubernetes API, where a path would have captures.
+/// The captures of a request to the Kubernetes API, which conditions read in place of captures of a path.
 fn kubernetes_captures(call: &ApiCall<'_>) -> Captures {
     let ApiCall { group, resource, subresource, verb, name } = *call;
     let all = [

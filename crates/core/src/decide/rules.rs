@@ -14,7 +14,7 @@ use crate::subject::SubjectMatcher;
 use chrono::{DateTime, Utc};
 use std::sync::Arc;
 
-/// Step 5: whether the way in is accepted, and proves enough for the risk.
+/// Step 5: whether the authentication method is accepted, and proves enough for the risk.
 pub(crate) fn good_enough(
     operation: &ServiceOperation,
     caller: &Identity,
@@ -29,7 +29,7 @@ pub(crate) fn good_enough(
         RiskLevel::High => (Assurance::MultiFactor, Some(operation.operation.max_age)),
     };
     let challenge = Challenge { assurance, max_age };
-    // who calls the Kubernetes API came in by the API server's own authentication_methods
+    // the API server has authenticated callers of the Kubernetes API by its own methods
     let accepted =
         matches!(call, Call::Kubernetes(_)) || operation.authentication_methods.iter().any(|way| way.admits(caller));
     if !accepted {
@@ -50,7 +50,8 @@ pub(crate) fn good_enough(
     }
 }
 
-/// What the condition of a rule comes to, noted if it reads what no record holds. `best` is what it would best come to.
+/// The outcome of a rule's condition. It is added to `evaluated` if the condition reads evidence. `best` is the
+/// outcome most favourable to the caller.
 pub(super) fn judge(
     rule: &Arc<str>,
     when: Option<&Arc<Condition>>,

@@ -3,18 +3,18 @@
 use super::ambiguity::Ambiguity;
 use std::sync::Arc;
 
-/// A method that nobody writes into a pattern.
+/// A method that no pattern contains.
 pub(crate) const ANY_METHOD: &str = "ANY-OTHER";
 
-/// A request method (RFC 9110 section 9.1), in upper case as every registered one is.
+/// A request method (RFC 9110 section 9.1), in upper case as every registered method is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Method(pub(crate) Arc<str>);
 
 impl Method {
-    /// Reads a method.
+    /// Parses a method.
     ///
     /// # Errors
-    /// [`Ambiguity::Method`] when it is no token in upper case: servers differ in whether `get` is `GET`.
+    /// [`Ambiguity::Method`] when it is not a token in upper case: servers differ in whether `get` is `GET`.
     pub fn parse(text: &str) -> Result<Self, Ambiguity> {
         if is_method(text) { Ok(Self(text.into())) } else { Err(Ambiguity::Method) }
     }
@@ -26,7 +26,7 @@ impl Method {
     }
 }
 
-/// Whether `text` is a method that is read the same everywhere.
+/// Whether every server reads `text` as the same method.
 #[must_use]
 pub fn is_method(text: &str) -> bool {
     !text.is_empty() && text.len() <= 32 && text.bytes().all(|b| b.is_ascii_uppercase() || b == b'-')

@@ -1,8 +1,8 @@
 //! Request paths and the patterns that policies write for them.
 //!
-//! A path is either read in the one way that every parser reads it, or not at all. Nothing is normalised into a
-//! match: between us and the application stand proxies and frameworks that decode, merge slashes, resolve dots
-//! or strip parameters, each in its own way, and any difference is a way around the policy.
+//! A path is read only if every parser reads it in the same way; otherwise it is refused. Nothing is normalized into a
+//! match: proxies and frameworks between Durward and the application decode, merge slashes, resolve dots or strip
+//! parameters, each in its own way. Any difference would be a way around the policy.
 
 mod ambiguity;
 mod method;

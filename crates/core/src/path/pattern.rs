@@ -9,10 +9,10 @@ use std::fmt;
 use std::sync::Arc;
 use thiserror::Error;
 
-/// Segments that a path captured, by name.
+/// Values that a path captured, by name.
 pub type Captures = BTreeMap<Arc<str>, Arc<str>>;
 
-/// Requests that are an operation.
+/// HTTP requests by method and path.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HttpPattern {
     /// The method; `None` for any.
@@ -28,10 +28,10 @@ impl fmt::Display for HttpPattern {
     }
 }
 
-/// A segment that nobody writes into a pattern, for [`PathPattern::examples`].
+/// A segment that no pattern contains, for [`PathPattern::examples`].
 const EXAMPLE: &str = "~~any~~";
 
-/// A literal as a request has it.
+/// A literal in the form of a request.
 fn encoded_literal(text: &str) -> String {
     text.bytes().fold(String::new(), |encoded, byte| match byte {
         b if is_plain(b) => encoded + &char::from(b).to_string(),
@@ -50,14 +50,14 @@ pub enum Segment {
     Rest,
 }
 
-/// A path as a policy writes it: `/orders`, `/orders/{id}`, `/static/*`.
+/// A path in the form of a policy: `/orders`, `/orders/{id}`, `/static/*`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PathPattern(pub(crate) Arc<[Segment]>);
 
-/// Why a text is no pattern.
+/// A text is not a pattern.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum PatternError {
-    /// A request for it would be refused.
+    /// No unambiguous request can match it.
     #[error("no request can match it: {0}")]
     Ambiguous(#[from] Ambiguity),
     /// `*` that is not a whole last segment.
@@ -68,13 +68,13 @@ pub enum PatternError {
         "a capture is a whole segment, `{{name}}`, its name of letters, digits and `_`, not beginning with a digit"
     )]
     Capture,
-    /// One name twice.
+    /// A capture occurs twice.
     #[error("the capture `{{{0}}}` occurs twice")]
     Twice(String),
 }
 
 impl PathPattern {
-    /// Reads a pattern.
+    /// Parses a pattern.
     ///
     /// # Errors
     /// When it is malformed, or when no unambiguous path could match it.
@@ -115,10 +115,10 @@ impl PathPattern {
 
     /// The pattern of one gRPC method, or of all methods of the service.
     ///
-    /// gRPC over HTTP/2 is `POST /<service>/<method>`, so it is matched as just that.
+    /// gRPC over HTTP/2 is `POST /<service>/<method>`, so the pattern matches exactly that path.
     ///
     /// # Errors
-    /// When a name is not one that Protocol Buffers allow.
+    /// When Protocol Buffers do not allow a name.
     pub fn grpc(service: &str, method: Option<&str>) -> Result<Self, PatternError> {
         let identifier = |text: &str| {
             let mut bytes = text.bytes();
@@ -138,7 +138,7 @@ impl PathPattern {
         &self.0
     }
 
-    /// What it captures of a path that it matches.
+    /// The values that it captures of a path that it matches.
     pub(crate) fn captured(&self, path: &RequestPath<'_>) -> Captures {
         let pairs = self.0.iter().zip(&path.0).filter_map(|(segment, text)| match segment {
             Segment::Capture(name) => Some((Arc::clone(name), text.as_ref().into())),
@@ -147,7 +147,7 @@ impl PathPattern {
         pairs.collect()
     }
 
-    /// The paths that two patterns both match; captures have names of `a`.
+    /// The paths that both patterns match; captures have the names of `a`.
     pub(crate) fn meet(a: &Self, b: &Self) -> Option<Self> {
         let (mut one, mut other) = (a.0.iter(), b.0.iter());
         let mut met = Vec::new();
@@ -174,7 +174,7 @@ impl PathPattern {
         }
     }
 
-    /// Paths that it matches and that no other pattern names literally, up to so many segments: one of each length.
+    /// Paths that it matches and that no other pattern contains literally, one of each length up to `most` segments.
     pub(crate) fn examples(&self, most: usize) -> impl Iterator<Item = String> {
         let open = matches!(self.0.last(), Some(Segment::Rest));
         let longest = if open { most.max(self.0.len()) } else { self.0.len() };
@@ -196,7 +196,7 @@ impl PathPattern {
     }
 }
 
-/// A literal is written decoded, or just as it stands in a request.
+/// A literal is written decoded, or in the form of a request.
 fn literal(part: &str) -> Result<String, Ambiguity> {
     if part.is_ascii() {
         return decode(part).map(Cow::into_owned);
@@ -227,7 +227,7 @@ impl fmt::Display for PathPattern {
 impl fmt::Display for Segment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            // as people would write it, if that is read as the same again
+            // in the form that people write, if it parses as the same literal again
             Self::Literal(text) if !text.contains(['{', '}']) && literal(text).as_deref() == Ok(text) => {
                 f.write_str(text)
             }

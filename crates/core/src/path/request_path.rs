@@ -1,14 +1,14 @@
-//! Paths of requests: read in the one way that every parser reads them, or refused.
+//! Paths of requests: either every parser reads them in the same way, or they are refused.
 
 use super::ambiguity::{Ambiguity, MAX_PATH, MAX_SEGMENTS};
 use std::borrow::Cow;
 
-/// A path that has one reading: its segments, decoded.
+/// An unambiguous path: its segments, decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestPath<'a>(pub(super) Vec<Cow<'a, str>>);
 
 impl<'a> RequestPath<'a> {
-    /// Reads the path of a request target; a query is cut off.
+    /// Reads the path of a request target, without the query.
     ///
     /// # Errors
     /// When two parsers could read it differently.
@@ -41,12 +41,12 @@ impl<'a> RequestPath<'a> {
     }
 }
 
-/// One segment, decoded, if decoding can't change what it means.
+/// One segment, decoded, if decoding can't change its meaning.
 pub(super) fn decode(segment: &str) -> Result<Cow<'_, str>, Ambiguity> {
     if segment.is_empty() {
         return Err(Ambiguity::EmptySegment);
     }
-    // the usual segment needs no second look
+    // the fast path for most segments
     if segment.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'~')) {
         return Ok(Cow::Borrowed(segment));
     }
@@ -75,7 +75,7 @@ pub(super) fn decode(segment: &str) -> Result<Cow<'_, str>, Ambiguity> {
     Ok(if text == segment { Cow::Borrowed(segment) } else { Cow::Owned(text) })
 }
 
-/// The byte behind `%XY`, if it had to be encoded.
+/// The byte of `%XY`, if it needs encoding.
 fn encoded(high: Option<u8>, low: Option<u8>) -> Result<u8, Ambiguity> {
     let digit = |b: Option<u8>| b.and_then(|b| char::from(b).to_digit(16)).and_then(|d| u8::try_from(d).ok());
     let (Some(high), Some(low)) = (digit(high), digit(low)) else { return Err(Ambiguity::BrokenEncoding) };
@@ -112,8 +112,8 @@ pub(super) const fn is_plain(byte: u8) -> bool {
         )
 }
 
-/// Characters whose compatibility form (Unicode NFKC), or a code page's best fit, has a character that paths are
-/// taken apart by: `/`, `\`, `.`, `%`, `;`, `#` or `?`.
+/// Characters whose compatibility form (Unicode NFKC), or best fit in a code page, contains a delimiter of paths: `/`,
+/// `\`, `.`, `%`, `;`, `#` or `?`.
 pub(super) const fn is_lookalike(c: char) -> bool {
     matches!(
         c,

@@ -1,15 +1,16 @@
-//! The search: whether a caller stands in a relation to an object, and by which tuples.
+//! Checks whether a caller has a relation to an object, and by which tuples.
 //!
-//! It goes from the object to the caller, depth first, in an order that depends on texts alone, so that replicas which
-//! learned the same tuples in another order answer alike. What it has found out about an `object#relation` it keeps:
+//! The search goes from the object to the caller, depth first. Its order depends on texts alone, so replicas that
+//! received the tuples in different orders agree. It keeps its results for each `object#relation`:
 //!
 //! - A yes is final.
-//! - Coming back to what is being asked about is a no for the moment: no proof of it needs itself. A no that rests on
-//!   such a moment counts only as long as that question is open, and is final when it ends in a no itself.
-//! - Coming back through an exclusion is a failure: neither answer could be trusted.
-//! - So is a limit that is reached. A failure is never a yes, and what is excluded by a failure is none either.
-//! - Where some tuples are not known, a no is none within an exclusion: it could be a yes by them. That fails too. A yes stays
-//!   one whatever they are, so nothing else does.
+//! - Reaching a question that is still open is a provisional no: no proof of a question needs the question itself. A
+//!   no that rests on a provisional one is valid while that question is open. It becomes final when the question ends
+//!   in a no.
+//! - Reaching an open question through an exclusion is a failure: neither answer would be sound.
+//! - Reaching a limit is a failure, too. A failure is never a yes, and excluding a failure does not yield a yes.
+//! - If some tuples are unknown, a no within an exclusion is a failure: the unknown tuples could make it a yes.
+//!   Outside of exclusions unknown tuples can't turn a yes into a no.
 
 use super::model::{CompiledRelationRule, GROUP, RelationModel};
 use super::names::TextId;
@@ -22,25 +23,25 @@ use serde::Serialize;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
-/// Longest chain of relations. Folders and groups nest a few deep; the search recurses, and stays far below a
-/// thread's 2 MB of stack.
+/// Maximum length of a chain of relations. Folders and groups nest a few levels; the search recurses, and stays far
+/// below a thread's 2 MB of stack.
 pub(super) const MAX_DEPTH: usize = 32;
-/// Most sets or objects in one relation to one object that are looked into; principals count for nothing here.
+/// Maximum number of sets or objects with one relation to one object. Principals are not counted.
 pub(super) const MAX_BREADTH: usize = 1000;
-/// Most `object#relation` that one search looks at: some milliseconds at worst.
+/// Maximum number of `object#relation` that one search visits: some milliseconds at worst.
 const MAX_STEPS: usize = 4096;
 
-/// An object that no tuple speaks of.
+/// An object that no tuple contains.
 const UNKNOWN: TextId = TextId::MAX;
-/// The answer rests on no open question.
+/// The result rests on no open question.
 const FINAL: usize = usize::MAX;
 
-/// What came of a search.
+/// The result of a search.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RelationCheck {
     /// Whether the relation holds.
     pub truth: Truth,
-    /// Why it holds, from the object to the caller; empty otherwise.
+    /// The proof, from the object to the caller; empty if the relation does not hold.
     pub proof: Vec<ProofStep>,
 }
 
@@ -48,15 +49,15 @@ pub struct RelationCheck {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ProofStep {
-    /// What holds: `object#relation`.
+    /// The relation that holds: `object#relation`.
     pub holds: String,
-    /// The tuple by which it does, if one is needed.
+    /// The tuple that it follows from, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tuple: Option<String>,
-    /// What holds before it: `object#relation`, if anything.
+    /// The relation that it follows from, `object#relation`, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
-    /// What was ruled out.
+    /// The relation that was excluded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unless: Option<String>,
 }
@@ -75,13 +76,13 @@ impl fmt::Display for ProofStep {
 }
 
 impl TupleIndex {
-    /// Whether the caller stands in a relation to an object, `type:id`.
+    /// Whether the caller has a relation to an object, `type:id`.
     #[must_use]
     pub fn check(&self, model: &RelationModel, object: &str, relation: &str, caller: &Identity) -> Truth {
         RelationSearch::new(self, model, object, caller, false).run(relation).truth
     }
 
-    /// As [`TupleIndex::check`], with the reason why it holds.
+    /// As [`TupleIndex::check`], with a proof.
     #[must_use]
     pub fn explain(&self, model: &RelationModel, object: &str, relation: &str, caller: &Identity) -> RelationCheck {
         RelationSearch::new(self, model, object, caller, true).run(relation)
@@ -101,7 +102,7 @@ enum SearchFailure {
     Breadth,
     Steps,
     Exclusion,
-    /// Some tuples are not known.
+    /// Some tuples are unknown.
     UnknownTuples,
 }
 
@@ -117,7 +118,7 @@ impl fmt::Display for SearchFailure {
     }
 }
 
-/// A verdict, and the lowest place on the stack that it rests on.
+/// A verdict, and the lowest position on the stack that it rests on.
 #[derive(Debug, Clone, Copy)]
 struct SearchResult {
     verdict: SearchVerdict,
@@ -129,7 +130,7 @@ impl SearchResult {
         Self { verdict, rests_on: FINAL }
     }
 
-    /// The verdict of "any of these", so far `self`, when `other` is one more.
+    /// The verdict of a union, so far `self`, with `other` as a further part.
     fn or(self, other: Self) -> Self {
         match (self.verdict, other.verdict) {
             (SearchVerdict::Yes, _) | (SearchVerdict::Failed(_), SearchVerdict::No | SearchVerdict::Failed(_)) => self,
@@ -144,7 +145,7 @@ impl SearchResult {
 /// `object#relation`.
 type RelationNode<'a> = (TextId, &'a str);
 
-/// How a node came to hold: a tuple, another node, and what was ruled out.
+/// Why a node holds: a tuple, another node, and what was excluded.
 struct Justification<'a> {
     tuple: Option<TupleKey>,
     since: Option<RelationNode<'a>>,
@@ -155,20 +156,20 @@ struct RelationSearch<'a> {
     tuples: &'a TupleIndex,
     model: &'a RelationModel,
     caller: &'a Identity,
-    /// The caller's number, if a tuple names it.
+    /// The id of the caller's name, if a tuple contains it.
     caller_name: Option<TextId>,
-    /// The object that is asked about.
+    /// The object of the first question.
     asked: &'a str,
-    /// What is being asked about, from the first question to the latest.
+    /// The open questions, from the first to the latest.
     stack: Vec<RelationNode<'a>>,
-    /// Height of the stack at the last exclusion: what lies below is on its other side.
+    /// Height of the stack at the last exclusion. Questions below it are outside of the exclusion.
     barrier: usize,
-    /// What is known: `None` for yes, otherwise what the no rests on.
+    /// Results so far: `None` for yes, otherwise the position that the no rests on.
     known: HashMap<RelationNode<'a>, Option<usize>, RandomState>,
-    /// Each no that rests on an open question, in the order of finding.
+    /// Each no that rests on an open question, in the order of discovery.
     resting: Vec<RelationNode<'a>>,
     steps: usize,
-    /// How each node came to hold, if somebody wants to know.
+    /// Why each node holds, if a proof is wanted.
     reasons: Option<HashMap<RelationNode<'a>, Vec<Justification<'a>>, RandomState>>,
 }
 
@@ -268,7 +269,7 @@ impl<'a> RelationSearch<'a> {
         }
     }
 
-    /// Keeps a no, with those that rest on it.
+    /// Keeps a no, and updates those that rest on it.
     fn denied(&mut self, node: RelationNode<'a>, place: usize, rests_on: usize, resting: usize) -> SearchResult {
         let rests_on = if rests_on >= place { FINAL } else { rests_on };
         for other in self.resting.get(resting..).unwrap_or_default() {
@@ -285,7 +286,7 @@ impl<'a> RelationSearch<'a> {
         SearchResult { verdict: SearchVerdict::No, rests_on }
     }
 
-    /// Forgets each no that rested on a question which did not end in a no.
+    /// Discards each no that rested on a question which did not end in a no.
     fn forget(&mut self, resting: usize) {
         for node in self.resting.drain(resting..) {
             self.known.remove(&node);
@@ -365,7 +366,7 @@ impl<'a> RelationSearch<'a> {
         so_far
     }
 
-    /// What tuples state directly, and the caller's token.
+    /// Relations that tuples or the caller's token state directly.
     fn this(&mut self, (object, relation): RelationNode<'a>, reasons: &mut Vec<Justification<'a>>) -> SearchResult {
         let mut stated = |tuple| {
             reasons.push(Justification { tuple, since: None, unless: None });
@@ -435,7 +436,7 @@ impl<'a> RelationSearch<'a> {
         said
     }
 
-    /// Whether the object is a group that the caller's token speaks of: `group:PROVIDER/NAME`.
+    /// Whether the object is a group in the caller's token: `group:PROVIDER/NAME`.
     fn is_in_token(&self, object: TextId) -> bool {
         let group = self.text(object).split_once(':').filter(|(kind, _)| *kind == GROUP).map(|(_, id)| id);
         group.and_then(|group| group.split_once('/')).is_some_and(|(provider, name)| {

@@ -1,5 +1,5 @@
-//! Relations that an engine of the policy's choice knows. It is asked before a decision, which itself asks nobody:
-//! what it said is handed to the decision, and stands in the audit record.
+//! Relations that an external engine evaluates. The caller of the decision queries it before the decision, which does
+//! no I/O, and passes the answers in. Audit records contain them.
 
 use super::model::RelationModel;
 use crate::condition::Truth;
@@ -9,17 +9,17 @@ use std::str::FromStr;
 use std::sync::Arc;
 use thiserror::Error;
 
-/// Who knows the relations of a service's objects.
+/// Where the relations of a service's objects are evaluated.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum RelationBackend {
-    /// This one, by the tuples of `Relationship`s.
+    /// This crate, from the tuples of `Relationship`s.
     #[default]
     BuiltIn,
     /// An OpenFGA server.
     OpenFga(OpenFgaStore),
 }
 
-/// A store of an OpenFGA server, and the authorization model by which it is asked.
+/// A store of an OpenFGA server, and its authorization model.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OpenFgaStore {
     /// The store.
@@ -28,11 +28,11 @@ pub struct OpenFgaStore {
     pub model: Ulid,
 }
 
-/// What OpenFGA names stores and models by: 26 letters and digits.
+/// The form of ids of stores and models in OpenFGA: 26 letters and digits.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ulid(Arc<str>);
 
-/// Why a text is no [`Ulid`].
+/// A text is not a [`Ulid`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("`{0}` is no id of OpenFGA: it has 26 digits and capital letters, such as 01JB4ZXK5T1Q8M6W3N9R7C2V0D")]
 pub struct UlidError(String);
@@ -60,7 +60,7 @@ impl fmt::Display for Ulid {
     }
 }
 
-/// A relation of the caller on which a decision depends.
+/// A relation of the caller that a decision depends on.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RelationQuestion {
     /// The object, `type:id`.
@@ -69,18 +69,18 @@ pub struct RelationQuestion {
     pub relation: Arc<str>,
 }
 
-/// What has to be asked before a decision.
+/// The relations that have to be evaluated before a decision.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RelationQuestions<'s> {
-    /// Whom to ask.
+    /// Store and model of the engine.
     pub store: &'s OpenFgaStore,
-    /// How relations come about.
+    /// The relation model of the service.
     pub model: &'s RelationModel,
-    /// What to ask, in order.
+    /// The relations, in order.
     pub questions: BTreeSet<RelationQuestion>,
 }
 
-/// What was said to questions. Whatever was not asked failed.
+/// Answers to questions. A question without an answer has failed.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct RelationAnswers(BTreeMap<RelationQuestion, Truth>);
 
@@ -91,7 +91,7 @@ impl RelationAnswers {
         self.0.get(question).cloned().unwrap_or_else(|| Truth::Failed("OpenFGA was not asked".to_owned()))
     }
 
-    /// All of them, in order.
+    /// All answers, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&RelationQuestion, &Truth)> {
         self.0.iter()
     }

@@ -1,13 +1,13 @@
-//! Relationship-based access control: tuples, the model that says what follows from them, and the search.
+//! Relationship-based access control: tuples, the model of what follows from them, and the search.
 //!
 //! ```text
-//! Relationship … ──put──▶ TupleIndex ─┐
-//!                                 ├──check(object, relation, caller)──▶ holds, does not, or failed; and the proof
-//! AccessPolicy … ──────▶ RelationModel ───┘
+//! Relationship … ──put──▶ TupleIndex ────┐
+//!                                        ├──check(object, relation, caller)──▶ holds, does not hold, or failed
+//! AccessPolicy … ────────▶ RelationModel ┘
 //! ```
 //!
-//! A tuple says `object # relation @ subject`. Its subject is a principal, everybody, an object, or everybody who
-//! stands in a relation to an object (see [`TupleSubject`]). The groups of a caller's token count as tuples too: a member of group
+//! A tuple states `object # relation @ subject`. Its subject is a principal, everybody, an object, or everybody who
+//! has a relation to an object (see [`TupleSubject`]). The groups of a caller's token act as tuples: a member of group
 //! `eng` of provider `corporate` has the tuple `group:corporate/eng # member @ CALLER`.
 
 mod check;

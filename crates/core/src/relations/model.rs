@@ -1,4 +1,4 @@
-//! The relation model of a service: how its relations come about.
+//! The relation model of a service: how relations follow from tuples.
 
 use super::tuple::MEMBER;
 use foldhash::fast::RandomState;
@@ -6,33 +6,33 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
-/// The type that every model has, with the plain relation `member`, unless it says otherwise.
+/// The type that every model has. Unless the model declares it, its only relation is `member`, which tuples state.
 pub const GROUP: &str = "group";
 
-/// How a relation comes about.
+/// How a relation follows from tuples and other relations.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CompiledRelationRule {
-    /// Tuples state it.
+    /// From tuples that state it.
     This,
-    /// By this other relation of the same object.
+    /// From this other relation of the same object.
     Computed(Arc<str>),
-    /// By a relation of the objects that a plain relation leads to.
+    /// From a relation of the objects that a direct relation leads to.
     From {
-        /// The plain relation whose tuples name the objects.
+        /// The direct relation whose tuples name the objects.
         from: Arc<str>,
-        /// The relation that is looked up on them.
+        /// The relation of these objects.
         relation: Arc<str>,
     },
-    /// By any of these.
+    /// From any of these.
     Union(Vec<CompiledRelationRule>),
-    /// By all of these.
+    /// From all of these.
     Intersection(Vec<CompiledRelationRule>),
-    /// By the first, but none of the others.
+    /// From the first, but from none of the others.
     Exclusion(Box<CompiledRelationRule>, Vec<CompiledRelationRule>),
 }
 
 impl CompiledRelationRule {
-    /// The rules right below this one.
+    /// The direct parts of this rule.
     pub fn parts(&self) -> impl Iterator<Item = &Self> {
         let (first, rest): (Option<&Self>, &[Self]) = match self {
             Self::This | Self::Computed(_) | Self::From { .. } => (None, &[]),
@@ -63,20 +63,20 @@ impl fmt::Display for CompiledRelationRule {
 /// Relations of one type, by name.
 pub type TypeRelations = BTreeMap<Arc<str>, CompiledRelationRule>;
 
-/// Types of objects and their relations.
+/// Object types and their relations.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct RelationModel {
     types: HashMap<Arc<str>, HashMap<Arc<str>, CompiledRelationRule, RandomState>, RandomState>,
 }
 
 impl RelationModel {
-    /// A model of these types. Whatever it does not know never holds.
+    /// A model of these types. A relation that it does not declare never holds.
     #[must_use]
     pub fn new(types: impl IntoIterator<Item = (Arc<str>, TypeRelations)>) -> Self {
         Self { types: types.into_iter().map(|(kind, relations)| (kind, relations.into_iter().collect())).collect() }
     }
 
-    /// How a relation of a type comes about, if there is one.
+    /// The rule of a relation of a type, if the model has one.
     #[must_use]
     pub fn rule(&self, kind: &str, relation: &str) -> Option<&CompiledRelationRule> {
         match self.types.get(kind) {
@@ -113,7 +113,7 @@ impl RelationModel {
         relations
     }
 
-    /// Adds the types of another model; of a type that both have, this one's stays.
+    /// Adds the types of another model. A type that both declare stays as it is.
     pub(crate) fn absorb(&mut self, other: &Self) {
         for (kind, relations) in &other.types {
             self.types.entry(Arc::clone(kind)).or_insert_with(|| relations.clone());

@@ -1,22 +1,22 @@
-//! Texts that occur many times, each kept once and spoken of by number.
+//! Texts that occur many times: each is kept once and has an id.
 
 use imbl::shared_ptr::DefaultSharedPtr;
 use imbl::{GenericOrdSet, GenericVector};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
-/// Number of a text.
+/// Id of a text.
 pub(super) type TextId = u32;
 
-/// Clones share what did not change.
+/// The texts in use. Clones share what did not change.
 ///
-/// A text is found by its hash: `numbers` is ordered by it, and holds eight bytes for each text where a map from texts would
-/// hold several times that. The hash is `SipHash` with keys of this process, so nobody can choose texts that collide; those that do
-/// by chance are told apart by reading them.
+/// A text is found by its hash. `numbers` is sorted by hash and takes eight bytes a text, where a map from texts would
+/// take several times that. The hash is `SipHash` with keys of this process, so no one can choose colliding texts.
+/// Texts that collide by chance are compared.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Names {
     hasher: RandomState,
-    /// Of each text in use its hash, above its number.
+    /// The hash of each text in use, in the upper half, with its id in the lower half.
     numbers: GenericOrdSet<u64, DefaultSharedPtr>,
     entries: GenericVector<NameEntry, DefaultSharedPtr>,
     free: GenericVector<TextId, DefaultSharedPtr>,
@@ -29,29 +29,29 @@ struct NameEntry {
 }
 
 impl Names {
-    /// The number of a text that is in use.
+    /// The id of a text that is in use.
     pub(super) fn find(&self, text: &str) -> Option<TextId> {
         let hash = self.hash(text);
         let mut found = self.numbers.range(placed(hash, 0)..=placed(hash, TextId::MAX)).map(|place| number_in(*place));
         found.find(|name| self.text(*name) == text)
     }
 
-    /// The text with this number; empty for one that was never given.
+    /// The text with this id; empty for an unknown id.
     pub(super) fn text(&self, name: TextId) -> &str {
         self.entries.get(name as usize).map(|entry| entry.text.as_ref()).unwrap_or_default()
     }
 
-    /// Every text in use with its number, in no order.
+    /// Every text in use with its id, in no particular order.
     pub(super) fn all(&self) -> impl Iterator<Item = (&str, TextId)> {
         self.numbers.iter().map(|place| (self.text(number_in(*place)), number_in(*place)))
     }
 
-    /// The hash of a text: 32 bits of it, by which a billion texts are still a few to each.
+    /// The hash of a text: with 32 bits, a billion texts have few collisions each.
     fn hash(&self, text: &str) -> u32 {
         (self.hasher.hash_one(text) >> 32) as u32
     }
 
-    /// Numbers a text. It is not in use until [`Names::hold`] says so.
+    /// The id of a text, which is added if it is missing. It is not in use before [`Names::hold`].
     pub(super) fn number(&mut self, text: &str) -> TextId {
         if let Some(name) = self.find(text) {
             return name;
@@ -75,14 +75,14 @@ impl Names {
         name
     }
 
-    /// One more uses the text.
+    /// Adds one use of the text.
     pub(super) fn hold(&mut self, name: TextId) {
         if let Some(entry) = self.entries.get_mut(name as usize) {
             entry.uses += 1;
         }
     }
 
-    /// One fewer uses the text; without any use it is forgotten, and its number given away again.
+    /// Removes one use of the text. A text without any use is removed, and its id is free again.
     pub(super) fn release(&mut self, name: TextId) {
         let Some(entry) = self.entries.get_mut(name as usize) else { return };
         entry.uses = entry.uses.saturating_sub(1);
@@ -94,12 +94,12 @@ impl Names {
     }
 }
 
-/// Where a text stands among the others.
+/// The entry of a text in `numbers`.
 const fn placed(hash: u32, name: TextId) -> u64 {
     ((hash as u64) << 32) | name as u64
 }
 
-/// The number of the text that stands there.
+/// The id in an entry of `numbers`.
 #[expect(clippy::cast_possible_truncation, reason = "the number is the lower half")]
 const fn number_in(place: u64) -> TextId {
     place as TextId
@@ -109,7 +109,7 @@ const fn number_in(place: u64) -> TextId {
 mod tests {
     use super::*;
 
-    /// Among so many texts some have the same hash.
+    /// Among this many texts some have the same hash.
     #[test]
     fn texts_with_the_same_hash_are_told_apart() {
         let texts: Vec<String> = (0..200_000).map(|number| format!("doc:{number}")).collect();

@@ -1,4 +1,4 @@
-//! The object that a grant speaks of, filled in from a request.
+//! The object of a grant's relation, filled in from a request.
 
 use super::tuple::{RESERVED_TYPES, is_relation_name};
 use crate::path::Captures;
@@ -7,15 +7,15 @@ use std::str::FromStr;
 use std::sync::Arc;
 use thiserror::Error;
 
-/// What parts two captures, and so must not occur in either.
+/// Separators between two captures, which must not occur in their values.
 const SEPARATORS: [char; 2] = ['/', ':'];
 
-/// A relation to an object, `type:id`, whose id may be captured from the path: `order:{id}`.
+/// A relation to an object, `type:id`. The id may contain captures of the path: `order:{id}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RelationTarget {
     kind: Arc<str>,
     id: Vec<IdPart>,
-    /// The relation that a caller must have.
+    /// The relation that the caller needs.
     pub relation: Arc<str>,
 }
 
@@ -25,7 +25,7 @@ enum IdPart {
     Capture(Arc<str>),
 }
 
-/// Why a text names no object of a grant.
+/// A text is not the object of a grant.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("`{text}` is no object: {why}; write `type:id` or `type:{{capture}}`")]
 pub struct RelationTargetError {
@@ -34,10 +34,10 @@ pub struct RelationTargetError {
 }
 
 impl RelationTarget {
-    /// A relation to the object that `object` says.
+    /// A relation to the object `object`.
     ///
     /// # Errors
-    /// When it is no `type:id`, or two captures stand side by side.
+    /// When it is not `type:id`, or two captures are adjacent.
     pub fn new(object: &str, relation: &str) -> Result<Self, RelationTargetError> {
         let error = |why| RelationTargetError { text: object.to_owned(), why };
         let (kind, rest) = object.split_once(':').ok_or_else(|| error("it has no `:`"))?;
@@ -83,13 +83,13 @@ impl RelationTarget {
         })
     }
 
-    /// Whether the id is what this captured, and nothing else.
+    /// Whether the id is this capture alone.
     pub(crate) fn is_captured_by(&self, name: &str) -> bool {
         matches!(self.id.as_slice(), [IdPart::Capture(capture)] if **capture == *name)
     }
 
-    /// The object, `type:id`; an error with the capture that the request does not have, or not in a form in which it
-    /// could be told from its neighbours.
+    /// The object, `type:id`. The error is the name of the capture that the request lacks, or whose value contains a
+    /// separator.
     pub(crate) fn object(&self, captures: &Captures) -> Result<String, &str> {
         let several = self.captures().count() > 1;
         let mut object = format!("{}:", self.kind);
@@ -124,7 +124,7 @@ impl fmt::Display for RelationTarget {
 impl FromStr for RelationTarget {
     type Err = RelationTargetError;
 
-    /// From `order:{id}#viewer`.
+    /// Parses `order:{id}#viewer`.
     fn from_str(text: &str) -> Result<Self, RelationTargetError> {
         let (object, relation) = text
             .rsplit_once('#')

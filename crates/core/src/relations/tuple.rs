@@ -1,4 +1,4 @@
-//! What a tuple says: `object # relation @ subject`.
+//! Tuples: `object # relation @ subject`.
 
 use crate::principal::PrincipalId;
 use std::fmt;
@@ -6,20 +6,20 @@ use std::str::FromStr;
 use std::sync::Arc;
 use thiserror::Error;
 
-/// Kinds of principals, which are no types of objects.
+/// Kinds of principals, which can't be object types.
 pub const RESERVED_TYPES: [&str; 4] = ["user", "key", "kube", "spiffe"];
-/// The relation by which somebody belongs to a group.
+/// The relation of the members of a group.
 pub const MEMBER: &str = "member";
-/// Longest id of an object, in bytes.
+/// Maximum length of an object's id, in bytes.
 const MAX_ID: usize = 512;
-/// Longest name of an object type or a relation, in bytes.
+/// Maximum length of an object type or a relation, in bytes.
 const MAX_NAME: usize = 64;
 
-/// A thing: `type:id`.
+/// An object: `type:id`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RelationObject(Arc<str>);
 
-/// Why a text is no object, subject or relation.
+/// A text is not an object, subject or relation.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("`{text}` is no {what}: {why}")]
 pub struct TupleError {
@@ -90,16 +90,16 @@ pub fn is_relation_name(text: &str) -> bool {
         && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
 }
 
-/// Who or what stands in a relation.
+/// The subject of a tuple.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TupleSubject {
-    /// `*`: everybody who is authenticated.
+    /// `*`: every authenticated caller.
     Everybody,
     /// A principal by its id, such as `user:corporate/alice` or `spiffe://cluster.local/ns/billing/sa/billing`.
     Principal(PrincipalId),
-    /// Another object, such as `folder:reports`; what a `from` of the model follows.
+    /// Another object, such as `folder:reports`, for `from` in the model.
     Object(RelationObject),
-    /// Everybody who stands in a relation to an object, such as `group:eng#member`.
+    /// Everybody who has a relation to an object, such as `group:eng#member`.
     Set(RelationObject, Arc<str>),
 }
 
@@ -110,7 +110,7 @@ impl FromStr for TupleSubject {
         if text == "*" {
             return Ok(Self::Everybody);
         }
-        // principals first: their names may hold what would part an object from a relation
+        // principals first: their names may contain `:` and `#`
         let kind = kind_of(text);
         if RESERVED_TYPES.contains(&kind) {
             let id = text.parse::<PrincipalId>();
@@ -139,14 +139,14 @@ impl fmt::Display for TupleSubject {
     }
 }
 
-/// A subject stands in a relation to an object.
+/// A statement that a subject has a relation to an object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RelationTuple {
-    /// What it is about.
+    /// The object.
     pub object: RelationObject,
     /// The relation.
     pub relation: Arc<str>,
-    /// Who or what stands in it.
+    /// The subject.
     pub subject: TupleSubject,
 }
 

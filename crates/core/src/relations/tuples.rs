@@ -1,4 +1,4 @@
-//! The tuples of one service, indexed.
+//! An index of the tuples of one service.
 
 use super::names::{Names, TextId};
 use super::tuple::{RelationTuple, TupleSubject};
@@ -8,14 +8,14 @@ use imbl::{GenericHashMap, GenericOrdMap};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// What kind of subject a tuple has; any greater number is the relation of a set, moved up by [`FIRST_SET`].
+/// The kind of a tuple's subject. A number from [`FIRST_SET`] on is a set: the id of its relation plus [`FIRST_SET`].
 pub(super) type SubjectKind = u32;
 pub(super) const PRINCIPAL: SubjectKind = 0;
 pub(super) const EVERYBODY: SubjectKind = 1;
 pub(super) const OBJECT: SubjectKind = 2;
 const FIRST_SET: SubjectKind = 3;
 
-/// A tuple in numbers: 16 bytes, in the order in which a search looks.
+/// A tuple by ids: 16 bytes, sorted for the search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct TupleKey {
     pub(super) object: TextId,
@@ -31,45 +31,45 @@ impl TupleKey {
     }
 }
 
-/// The tuples of one service. A clone is cheap and shares what did not change, so a change costs in proportion to
-/// the `Relationship` that changes.
+/// The tuples of one service. A clone is cheap and shares what did not change, so a change costs in proportion to the
+/// `Relationship` that changes.
 #[derive(Debug, Clone, Default)]
 pub struct TupleIndex {
     pub(super) names: Names,
-    /// Each tuple with the number of times that it is stated.
+    /// Each tuple, with the number of times that it is stated.
     pub(super) index: GenericOrdMap<TupleKey, u32, DefaultSharedPtr>,
-    /// What each `Relationship` states.
+    /// The tuples of each `Relationship`.
     sources: GenericHashMap<Arc<str>, Arc<[TupleKey]>, RandomState, DefaultSharedPtr>,
-    /// `Relationship`s that state what is not known here.
+    /// `Relationship`s whose tuples are unknown.
     unknown: BTreeSet<Arc<str>>,
 }
 
 impl TupleIndex {
-    /// Puts what a `Relationship` states in place of what it stated before.
+    /// Replaces the tuples of a `Relationship`.
     pub fn put(&mut self, source: &str, tuples: &[RelationTuple]) {
         self.unknown.remove(source);
         let old = self.sources.remove(source);
         let keys: Arc<[TupleKey]> = tuples.iter().map(|tuple| self.enter(tuple)).collect();
-        // after the new ones came in: what both state is never forgotten on the way
+        // after the insertion, so that texts of both lists stay in use
         old.iter().flat_map(|keys| keys.iter()).for_each(|key| self.withdraw(*key));
         if !keys.is_empty() {
             self.sources.insert(source.into(), keys);
         }
     }
 
-    /// Takes away what a `Relationship` states.
+    /// Removes the tuples of a `Relationship`.
     pub fn remove(&mut self, source: &str) {
         self.put(source, &[]);
     }
 
-    /// Notes that a `Relationship` states what is not known here: as long as it does, whatever an exclusion does not find may
-    /// yet be there, and nobody passes by that.
+    /// Marks the tuples of a `Relationship` as unknown. Until they are known, an exclusion that finds nothing is a
+    /// failure.
     pub fn mark_unknown(&mut self, source: &str) {
         self.remove(source);
         self.unknown.insert(source.into());
     }
 
-    /// The first `Relationship` that states what is not known here, if there is any.
+    /// The first `Relationship` whose tuples are unknown, if any.
     #[must_use]
     pub fn unknown_source(&self) -> Option<&str> {
         self.unknown.first().map(AsRef::as_ref)
@@ -81,7 +81,7 @@ impl TupleIndex {
         self.index.len()
     }
 
-    /// Each tuple, once, in no order.
+    /// Each tuple once, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = RelationTuple> {
         self.index.keys().filter_map(|key| {
             let text = |name| self.names.text(name);
@@ -94,7 +94,7 @@ impl TupleIndex {
         })
     }
 
-    /// Whether there is none, known or not.
+    /// Whether there are neither tuples nor unknown ones.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.index.is_empty() && self.unknown.is_empty()
@@ -133,17 +133,17 @@ impl TupleIndex {
         }
     }
 
-    /// Whether a tuple is there.
+    /// Whether a tuple is stated.
     pub(super) fn has(&self, key: TupleKey) -> bool {
         self.index.contains_key(&key)
     }
 
-    /// Objects that stand in a relation to an object, in no order that anybody may rely on.
+    /// Objects with a relation to an object, in no particular order.
     pub(super) fn objects(&self, object: TextId, relation: TextId) -> impl Iterator<Item = &TupleKey> {
         self.between(object, relation, OBJECT, OBJECT)
     }
 
-    /// Sets that stand in a relation to an object, in no order that anybody may rely on.
+    /// Sets with a relation to an object, in no particular order.
     pub(super) fn sets(&self, object: TextId, relation: TextId) -> impl Iterator<Item = &TupleKey> {
         self.between(object, relation, FIRST_SET, SubjectKind::MAX)
     }
@@ -160,7 +160,7 @@ impl TupleIndex {
         self.index.range(from..=to).map(|(key, _)| key)
     }
 
-    /// A tuple in words.
+    /// The text form of a tuple.
     pub(super) fn describe(&self, key: &TupleKey) -> String {
         let text = |name| self.names.text(name);
         let (object, relation, subject) = (text(key.object), text(key.relation), text(key.subject));
@@ -172,7 +172,7 @@ impl TupleIndex {
     }
 }
 
-/// Every name in a tuple.
+/// Every text id of a tuple.
 fn names(key: &TupleKey) -> impl Iterator<Item = TextId> {
     [key.object, key.relation, key.subject].into_iter().chain(key.set())
 }

@@ -1,4 +1,4 @@
-//! The compiled service.
+//! The compiled service: policies united and indexed for decisions.
 
 use super::key::ServiceKey;
 use super::subject_index::SubjectIndex;
@@ -23,7 +23,7 @@ pub struct CompiledService {
     pub(crate) hosts: Box<[Host]>,
     /// The policies in order, with their generations.
     pub(crate) policies: Box<[(NamespacedName, Option<i64>)]>,
-    /// Pods that are the service, each with the policy that says so.
+    /// The pods of the service, each with the policy that selects them.
     pub(crate) pods: Box<[(NamespacedName, ServicePods)]>,
     pub(crate) tokens: TokenSettings,
     pub(crate) authentication_methods: Arc<[AuthenticationMethod]>,
@@ -34,21 +34,21 @@ pub struct CompiledService {
     pub(crate) grants: Box<[Arc<CompiledGrant>]>,
     pub(crate) denials: Box<[Arc<CompiledDenial>]>,
     pub(crate) denial_index: SubjectIndex<usize>,
-    /// Policies of which the version that was in force is not known here. As long as there is one the service has no operation,
-    /// and every request is denied.
+    /// Policies whose version in force is unknown on this replica. As long as there is one, the service has no
+    /// operations and every request is denied.
     pub(super) closed_by: Box<[NamespacedName]>,
     /// Headers that conditions read.
     pub(crate) headers: Box<[Arc<str>]>,
-    /// Fields of `kubernetes` and `resource` that they read.
+    /// Fields of `kubernetes` and `resource` that conditions read.
     pub(crate) objects: Box<[&'static str]>,
     pub(super) routes: Routes,
-    /// Patterns over the Kubernetes API with the operations that they are.
+    /// Patterns over the Kubernetes API, each with the index of its operation.
     pub(super) kubernetes: Box<[(ApiPattern, usize)]>,
     /// Operations by name.
     pub(super) names: Lookup<Arc<str>, usize>,
 }
 
-/// An operation with the grants that subject to it.
+/// An operation with the grants that give its scopes.
 #[derive(Debug)]
 pub(crate) struct ServiceOperation {
     pub(crate) operation: Arc<CompiledOperation>,
@@ -97,19 +97,19 @@ impl CompiledService {
         &self.key
     }
 
-    /// Hosts under which the service is called.
+    /// Hosts of the service.
     #[must_use]
     pub fn hosts(&self) -> &[Host] {
         &self.hosts
     }
 
-    /// The policies that close the service: the version of each that was in force is not known here.
+    /// The policies that close the service: their versions in force are unknown on this replica.
     #[must_use]
     pub fn closed_by(&self) -> &[NamespacedName] {
         &self.closed_by
     }
 
-    /// Accepted authentication_methods in, in the order in which they are tried.
+    /// Accepted authentication methods, in the order in which they are tried.
     #[must_use]
     pub fn authentication_methods(&self) -> &[AuthenticationMethod] {
         &self.authentication_methods
@@ -121,7 +121,7 @@ impl CompiledService {
         self.operations.len()
     }
 
-    /// Labels of Namespaces that rules of this service ask for.
+    /// Keys of Namespace labels that rules of this service read.
     #[must_use]
     pub fn namespace_labels(&self) -> BTreeSet<&str> {
         let to = self.grants.iter().flat_map(|grant| grant.to.iter());
@@ -133,7 +133,7 @@ impl CompiledService {
         .collect()
     }
 
-    /// Types of the objects that grants speak of by a capture alone, such as `order` of `order:{id}`.
+    /// Types of the objects whose id is this capture alone, such as `order` of `order:{id}`.
     #[must_use]
     pub fn object_types_captured_by(&self, capture: &str) -> BTreeSet<&str> {
         let relations = self.grants.iter().filter_map(|grant| grant.relation.as_ref());
@@ -145,19 +145,19 @@ impl CompiledService {
         self.policies.iter().map(|(key, _)| key)
     }
 
-    /// Who knows the relations to the service's objects.
+    /// Where the relations to the service's objects are evaluated.
     #[must_use]
     pub fn relation_engine(&self) -> &RelationBackend {
         &self.relation_engine
     }
 
-    /// How relations to the service's objects come about.
+    /// The relation model of the service.
     #[must_use]
     pub fn relations(&self) -> &RelationModel {
         &self.relations
     }
 
-    /// The operation that a request is, its path, and the pattern that it matches.
+    /// The operation of an HTTP request, its path, and the pattern that it matches.
     pub(crate) fn find<'r>(&self, method: &str, path: &'r str) -> Result<Option<HttpMatch<'_, 'r>>, Ambiguity> {
         if !is_method(method) {
             return Err(Ambiguity::Method);
@@ -169,7 +169,7 @@ impl CompiledService {
         Ok(found.zip(pattern).map(|(found, pattern)| (found, path, &pattern.path)))
     }
 
-    /// The operation that a request to the Kubernetes API is: the one whose pattern says most.
+    /// The operation of a request to the Kubernetes API: the one with the most specific pattern.
     pub(crate) fn find_kubernetes(&self, call: &ApiCall<'_>) -> Option<&ServiceOperation> {
         let matching = self.kubernetes.iter().filter(|(pattern, _)| pattern.matches(call));
         let (_, operation) = matching.max_by_key(|(pattern, _)| pattern.specificity())?;
@@ -181,8 +181,8 @@ impl CompiledService {
         self.kubernetes.iter().map(|(pattern, _)| pattern)
     }
 
-    /// Whether a request to the Kubernetes API, in the service's namespace, is its to decide. A policy that closes it can be
-    /// mended and removed by whoever else may: nothing could open it again otherwise.
+    /// Whether the service decides about a request to the Kubernetes API in its namespace. Requests for a policy that
+    /// closes the service are exempt: otherwise no one could fix or remove that policy.
     pub(crate) fn governs(&self, call: &ApiCall<'_>) -> bool {
         self.kubernetes().any(|pattern| pattern.matches(call)) && !self.closed_by.iter().any(|key| call.is_policy(key))
     }

@@ -1,4 +1,4 @@
-//! Operations that no request reaches, because others claim all that they declare.
+//! Operations that hide each other.
 
 use crate::kubernetes::ApiPattern;
 use crate::path::{ANY_METHOD, RequestPath};
@@ -24,13 +24,14 @@ pub fn shadowed(operations: &[CompiledOperation]) -> Option<(Arc<str>, Arc<str>,
         .or_else(|| shadowed_kubernetes(operations))
 }
 
-/// Operations that no HTTP request is, although they declare some: others say more exactly what all of those are.
+/// Operations that declare HTTP requests but receive none: more specific patterns of other operations match all of
+/// them.
 #[must_use]
 pub fn unreachable(operations: &[Arc<CompiledOperation>]) -> Vec<Arc<str>> {
     let mut routes = Routes::default();
     for (index, operation) in operations.iter().enumerate() {
         for (number, pattern) in operation.matches.iter().enumerate() {
-            // two that claim the same are refused elsewhere
+            // conflicts are refused elsewhere
             let _ = routes.insert(pattern, (index, number));
         }
     }
@@ -40,7 +41,7 @@ pub fn unreachable(operations: &[Arc<CompiledOperation>]) -> Vec<Arc<str>> {
             let method = one.method.as_ref().map_or(ANY_METHOD, |method| method.as_str());
             one.path.examples(longest + 1).any(|path| {
                 let found = RequestPath::parse(&path).map(|path| routes.find(method, &path));
-                // what can't be told counts as reached
+                // a path that can't be decided is taken as reached
                 !matches!(found, Ok(Ok(Some((other, _)))) if other != index)
             })
         })

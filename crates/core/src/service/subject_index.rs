@@ -1,4 +1,4 @@
-//! Rules by the subjects that they are for.
+//! An index of rules by their subjects.
 
 use crate::labels::Labels;
 use crate::lookup::Lookup;
@@ -6,7 +6,7 @@ use crate::principal::{Identity, PrincipalId};
 use crate::subject::{SpiffePattern, SubjectMatcher};
 use std::sync::Arc;
 
-/// Rules by the subjects that they are for, so that a decision looks only at rules that concern the caller.
+/// Rules by their subjects, so that a decision looks only at rules that can match the caller.
 #[derive(Debug)]
 pub(crate) struct SubjectIndex<T> {
     anyone: Box<[T]>,
@@ -14,11 +14,11 @@ pub(crate) struct SubjectIndex<T> {
     providers: Lookup<Arc<str>, T>,
     /// By group, each with its provider.
     groups: Lookup<Arc<str>, (Arc<str>, T)>,
-    /// Subjects that more has to be asked of, by what their callers have at least.
+    /// Subjects that need a closer look, by a trait that every matching caller has.
     others: Lookup<SubjectTrait, (SubjectMatcher, T)>,
 }
 
-/// What callers of some subjects have at least.
+/// A trait that every caller of a subject has.
 #[derive(Debug, PartialEq, Eq, Hash)]
 enum SubjectTrait {
     TrustDomain(Arc<str>),
@@ -58,7 +58,7 @@ impl<'s, T: Copy> FromIterator<(&'s SubjectMatcher, T)> for SubjectIndex<T> {
                     other(SubjectTrait::TrustDomain(Arc::clone(trust_domain)));
                 }
                 SubjectMatcher::Claims { provider, claims, .. } => {
-                    // one without claims includes nobody; the compiler refuses it
+                    // a subject without claims matches no caller; the compiler refuses it
                     if let Some((name, value)) = claims.iter().next() {
                         other(SubjectTrait::Claim(Arc::clone(provider), Arc::clone(name), Arc::clone(value)));
                     }
@@ -76,7 +76,7 @@ impl<'s, T: Copy> FromIterator<(&'s SubjectMatcher, T)> for SubjectIndex<T> {
 }
 
 impl<T: Copy + Ord> SubjectIndex<T> {
-    /// The rules of subjects that more has to be asked of.
+    /// The rules whose subjects need a closer look.
     fn of_others(&self, caller: &Identity, labels: Option<&Labels>) -> impl Iterator<Item = T> {
         let mut traits = Vec::new();
         match &caller.id {
@@ -107,7 +107,7 @@ impl<T: Copy + Ord> SubjectIndex<T> {
         found.into_iter()
     }
 
-    /// The rules for `caller`, in order, each once.
+    /// The rules that match `caller`, in order, each once.
     pub(crate) fn concerning(&self, caller: &Identity, labels: Option<&Labels>) -> Vec<T> {
         let mut rules = self.anyone.to_vec();
         rules.extend(self.principals.get(&caller.id));

@@ -1,4 +1,4 @@
-//! Policies of one service, united.
+//! Unites the policies of one service.
 
 use super::compiled::{CompiledService, GrantCandidate, ServiceOperation};
 use super::key::ServiceKey;
@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use thiserror::Error;
 
-/// Two policies of one service that can't be united.
+/// Why two policies of one service can't be united.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum OperationConflict {
     /// Both declare an operation of this name.
@@ -40,7 +40,7 @@ pub enum OperationConflict {
         /// The policy that came first.
         other: NamespacedName,
     },
-    /// Both declare a type of objects.
+    /// Both declare an object type.
     #[error("the relations of `{name}` are already declared by policy {other}")]
     ObjectType {
         /// Name of the type.
@@ -48,7 +48,7 @@ pub enum OperationConflict {
         /// The policy that came first.
         other: NamespacedName,
     },
-    /// They look up their relations in different places.
+    /// They evaluate their relations in different places.
     #[error(
         "policy {other} of the same service has another `relationEngine`; all that declare relations need the same"
     )]
@@ -58,7 +58,7 @@ pub enum OperationConflict {
     },
 }
 
-/// Policies of one service on the way to being united, the oldest first.
+/// Policies of one service that are being united, the oldest first.
 #[derive(Debug, Default)]
 pub struct PolicyUnion {
     policies: Vec<Arc<Policy>>,
@@ -73,7 +73,7 @@ impl PolicyUnion {
     /// Adds a policy of the same namespace and audience, as a whole or not at all.
     ///
     /// # Errors
-    /// When its operations clash with those of a policy that is there.
+    /// When its operations conflict with those of a policy that was added before.
     pub fn add(&mut self, policy: Arc<Policy>) -> Result<(), OperationConflict> {
         for name in policy.relations.types() {
             if let Some(other) = self.policies.iter().find(|other| other.relations.declares(name)) {
@@ -102,7 +102,7 @@ impl PolicyUnion {
             self.declared.push((Arc::clone(&operation.name), policy.key.clone()));
             self.names.insert(Arc::clone(&operation.name), index);
             for (number, pattern) in operation.matches.iter().enumerate() {
-                // clashes within the policy were refused when it was compiled
+                // conflicts within one policy were refused when it was compiled
                 let _ = self.routes.insert(pattern, (index, number));
             }
             self.kubernetes.extend(operation.kubernetes.iter().map(|pattern| (pattern.clone(), index)));
@@ -111,13 +111,13 @@ impl PolicyUnion {
         Ok(())
     }
 
-    /// A policy that closes the service, if there is one. Nobody can tell then whether another fits in.
+    /// A policy that closes the service, if any. Then it is unknown whether further policies conflict with it.
     #[must_use]
     pub fn closed_by(&self) -> Option<&NamespacedName> {
         self.policies.iter().find(|policy| policy.forgotten.is_some()).map(|policy| &policy.key)
     }
 
-    /// The patterns of an operation that are taken, with the operation that has them.
+    /// The patterns of an operation that other operations claim already, with those operations.
     fn holders(&self, operation: &CompiledOperation) -> impl Iterator<Item = (String, usize)> {
         let http = operation.matches.iter().filter_map(|p| Some((p.to_string(), self.routes.holder(p)?.0)));
         let kubernetes = operation.kubernetes.iter().filter_map(|p| {
@@ -127,7 +127,7 @@ impl PolicyUnion {
         http.chain(kubernetes)
     }
 
-    /// The service that the policies make; none without policies.
+    /// The service of the policies; `None` without policies.
     #[must_use]
     pub fn unite(self) -> Option<CompiledService> {
         let Self { mut policies, mut routes, mut kubernetes, .. } = self;
@@ -136,7 +136,7 @@ impl PolicyUnion {
         closed_by.sort_unstable();
         let closed = !closed_by.is_empty();
         if closed {
-            // what was denied is not known: no request is an operation any more, but all that were governed still are
+            // the denials are unknown, so no request has an operation, but requests that were governed stay governed
             routes = Routes::default();
             let forgotten = policies.iter().flat_map(|p| p.forgotten.iter().flatten().cloned());
             kubernetes.extend(forgotten.map(|pattern| (pattern, usize::MAX)));
@@ -155,7 +155,7 @@ impl PolicyUnion {
         let headers: BTreeSet<Arc<str>> = conditions.clone().flat_map(|when| when.headers().cloned()).collect();
         let objects: BTreeSet<&'static str> = conditions.flat_map(|when| when.objects()).collect();
         let givers = givers(&grants);
-        // in the order in which they were added: routes and names go by it
+        // in the order of insertion, which the indices of routes and names follow
         let operations: Box<[ServiceOperation]> = policies
             .iter()
             .filter(|_| !closed)
@@ -171,7 +171,7 @@ impl PolicyUnion {
         policies.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         let mut relations = RelationModel::default();
         policies.iter().for_each(|policy| relations.absorb(&policy.relations));
-        // all policies with relations have the same
+        // all policies with relations have the same backend
         let relation_engine = policies.iter().find(|policy| policy.relations.declares_any());
         let relation_engine = relation_engine.map(|policy| policy.relation_engine.clone()).unwrap_or_default();
         let audits = !closed && policies.iter().all(|p| p.mode == EnforcementMode::Audit);
@@ -200,8 +200,8 @@ impl PolicyUnion {
 }
 
 impl CompiledService {
-    /// Unites policies of one namespace and audience, the oldest first. A policy whose operations clash with those
-    /// of an older one is left out as a whole and returned with the clash.
+    /// Unites policies of one namespace and audience, the oldest first. A policy that conflicts with an older one is
+    /// left out as a whole and returned with the conflict.
     ///
     /// Returns no service when no policy is left.
     #[must_use]
@@ -215,7 +215,7 @@ impl CompiledService {
     }
 }
 
-/// Which grants give a scope.
+/// The grants that give each scope.
 fn givers(grants: &[Arc<CompiledGrant>]) -> HashMap<&Scope, Vec<usize>> {
     let mut givers: HashMap<&Scope, Vec<usize>> = HashMap::new();
     for (number, grant) in grants.iter().enumerate() {

@@ -1,5 +1,5 @@
-//! A service that is closed because the version of a policy that was in force is not known: all that was a decision of this
-//! service is a refusal, whatever is left of its other policies.
+//! A service that is closed because the version of a policy that was in force is not known: all that was a decision of
+//! this service is a refusal, whatever is left of its other policies.
 
 use crate::support::*;
 use durward_core::decision::Reason;

@@ -104,7 +104,8 @@ fn operations_are_compared_by_their_requests() {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(192) })]
 
-    /// Whoever is let in where they were not, or kept out where they were not: it is told for the operations in question.
+    /// Whoever is let in where they were not, or kept out where they were not: it is told for the operations in
+    /// question.
     #[test]
     fn no_change_goes_unnoticed(old in any_policies(), new in any_policies(), caller in any_caller()) {
         let (old, new) = (world(old), world(new));

@@ -1,5 +1,5 @@
-//! Conditions on the objects of requests to the Kubernetes API: what they see, within which bounds, and what is open where
-//! nobody knows the object yet.
+//! Conditions on the objects of requests to the Kubernetes API: what they see, within which bounds, and what is open
+//! where nobody knows the object yet.
 
 use crate::support::*;
 use durward_core::condition::{Condition, MAX_LEVELS, MAX_PARTS};

@@ -33,7 +33,7 @@ impl ConditionFunction {
         self.member
     }
 
-    /// The types of its parameters; of a member function the first is the receiver.
+    /// The types of its parameters. The first parameter of a member function is the receiver.
     #[must_use]
     pub const fn parameters(&self) -> &'static [ValueType] {
         self.parameters
@@ -64,10 +64,10 @@ impl ConditionFunction {
         self.registration.map_or(Ok(()), |register| register(env))
     }
 
-    /// Whether it can be called with values of these types.
+    /// Whether it accepts arguments of these types.
     pub(crate) fn accepts(&self, member: bool, arguments: &[ValueType]) -> bool {
         let fit = |arguments: &[ValueType]| self.parameters.iter().zip(arguments).all(|(to, from)| from.fits(*to));
-        // CEL checks the other arguments of functions on optional values when it calls them
+        // CEL itself checks the further arguments of functions on optional values, when it evaluates the call
         let counted = self.parameters.first() == Some(&ValueType::Optional) || self.parameters.len() == arguments.len();
         self.member == member && counted && fit(arguments)
     }
@@ -92,9 +92,9 @@ macro_rules! standard {
     };
 }
 
-/// An entry for a function of this crate: `"name" = implementation(Type, …) -> Type, "description"`. The types are those of
-/// [`ValueType`]; the implementation takes references to the same-named types of `values`. `fallible` says that it returns
-/// a `Result`, `on` that it is called on its first parameter.
+/// An entry for a function of this crate: `"name" = implementation(Type, …) -> Type, "description"`. The types are
+/// those of [`ValueType`]; the implementation takes references to the same-named types of `values`. `fallible` says
+/// that it returns a `Result`, `on` that it is called on its first parameter.
 macro_rules! function {
     ($name:literal = $implementation:ident($($parameter:ident),+) -> $result:ident, $description:literal) => {
         $crate::condition::functions::function::entry!($name, false, [$($parameter),+], $result, $description, Some(

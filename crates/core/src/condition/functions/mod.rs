@@ -1,7 +1,7 @@
 //! The functions that conditions can call.
 //!
-//! One entry of a table holds a function's signature, its description and its implementation. To add a function, add an
-//! entry to the table of its subject, such as [`text::FUNCTIONS`], and the implementation below it.
+//! An entry of a table holds a function's signature, its description and its implementation. To add a function, add an
+//! entry to the table of its topic, such as [`text::FUNCTIONS`], and its implementation below the table.
 
 mod function;
 mod network;

@@ -17,15 +17,21 @@ pub(super) const FUNCTIONS: &[ConditionFunction] = &[
     function!("isCIDR" = is_cidr(Text) -> Bool, "Whether a text writes a CIDR."),
     function!("string" = cidr_text(Cidr) -> Text, "The CIDR as a text."),
     function!(on "containsIP" = contains_ip(Cidr, Ip) -> Bool, "Whether the CIDR contains an address."),
-    function!(on "containsIP" = fallible contains_ip_text(Cidr, Text) -> Bool, "Whether the CIDR contains the address that a text writes."),
+    function!(
+        on "containsIP" = fallible contains_ip_text(Cidr, Text) -> Bool,
+        "Whether the CIDR contains the address that a text writes."
+    ),
     function!(on "containsCIDR" = contains_cidr(Cidr, Cidr) -> Bool, "Whether the CIDR contains all of another."),
-    function!(on "containsCIDR" = fallible contains_cidr_text(Cidr, Text) -> Bool, "Whether the CIDR contains all of the one that a text writes."),
+    function!(
+        on "containsCIDR" = fallible contains_cidr_text(Cidr, Text) -> Bool,
+        "Whether the CIDR contains all of the one that a text writes."
+    ),
     function!(on "ip" = cidr_ip(Cidr) -> Ip, "The address of the CIDR."),
     function!(on "masked" = masked(Cidr) -> Cidr, "The CIDR with all bits of the host set to 0."),
     function!(on "prefixLength" = prefix_length(Cidr) -> Int, "Length of the prefix in bits."),
 ];
 
-/// An address in the one form that Kubernetes takes: no IPv4 written as IPv6, no zone.
+/// An address in the only form that Kubernetes accepts: no IPv4 address in an IPv6 form, no zone.
 fn parse_ip(text: &str) -> Option<IpAddr> {
     let mapped = |ip: &IpAddr| matches!(ip, IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some());
     text.parse().ok().filter(|ip| !mapped(ip))

@@ -4,23 +4,38 @@ use super::function::{ConditionFunction, function};
 use super::values::{self, Bool, Double, FunctionResult, Int, Quantity, Text, failure};
 
 pub(super) const FUNCTIONS: &[ConditionFunction] = &[
-    function!("quantity" = fallible quantity(Text) -> Quantity, "The Kubernetes quantity that a text writes, such as `1.5Gi`."),
+    function!(
+        "quantity" = fallible quantity(Text) -> Quantity,
+        "The Kubernetes quantity that a text writes, such as `1.5Gi`."
+    ),
     function!("isQuantity" = is_quantity(Text) -> Bool, "Whether a text writes a quantity."),
     function!(on "isLessThan" = is_less_than(Quantity, Quantity) -> Bool, "Whether the quantity is less than another."),
-    function!(on "isGreaterThan" = is_greater_than(Quantity, Quantity) -> Bool, "Whether the quantity is greater than another."),
-    function!(on "compareTo" = compare_to(Quantity, Quantity) -> Int, "-1, 0 or 1: less than, equal to or greater than another."),
+    function!(
+        on "isGreaterThan" = is_greater_than(Quantity, Quantity) -> Bool,
+        "Whether the quantity is greater than another."
+    ),
+    function!(
+        on "compareTo" = compare_to(Quantity, Quantity) -> Int,
+        "-1, 0 or 1: less than, equal to or greater than another."
+    ),
     function!(on "add" = fallible add(Quantity, Quantity) -> Quantity, "The sum of both."),
     function!(on "sub" = fallible sub(Quantity, Quantity) -> Quantity, "The quantity less another."),
     function!(on "sign" = sign(Quantity) -> Int, "-1, 0 or 1: negative, zero or positive."),
-    function!(on "isInteger" = is_integer(Quantity) -> Bool, "Whether the quantity is a whole number that fits into an int."),
-    function!(on "asInteger" = fallible as_integer(Quantity) -> Int, "The quantity as an int; fails where it is not whole."),
+    function!(
+        on "isInteger" = is_integer(Quantity) -> Bool,
+        "Whether the quantity is a whole number that fits into an int."
+    ),
+    function!(
+        on "asInteger" = fallible as_integer(Quantity) -> Int,
+        "The quantity as an int; fails where it is not whole."
+    ),
     function!(on "asApproximateFloat" = as_approximate_float(Quantity) -> Double, "The quantity as a double, rounded."),
 ];
 
-/// Quantities are counted in billionths, the least that Kubernetes keeps.
+/// Quantities are counted in billionths, the smallest unit of Kubernetes.
 const ONE: i128 = 1_000_000_000;
 
-/// `resource.Quantity` of Kubernetes: a decimal number, and a suffix by which it is multiplied.
+/// `resource.Quantity` of Kubernetes: a decimal number and a suffix that multiplies it.
 fn parse_quantity(text: &str) -> Option<i128> {
     let end = text.find(|c: char| !matches!(c, '0'..='9' | '.' | '+' | '-')).unwrap_or(text.len());
     let (number, suffix) = text.split_at(end);
@@ -31,7 +46,7 @@ fn parse_quantity(text: &str) -> Option<i128> {
     if (whole.is_empty() && fraction.is_empty()) || !digits(whole) || !digits(fraction) || text.len() > 40 {
         return None;
     }
-    // in units of the last digit that is there
+    // in units of the last digit
     let count: i128 = format!("{whole}{fraction}").parse().ok()?;
     let decimals = u32::try_from(fraction.len()).ok()?;
     let times: i128 = match suffix {
@@ -58,7 +73,7 @@ fn parse_quantity(text: &str) -> Option<i128> {
     };
     let product = count.checked_mul(times)?;
     let unit = 10i128.checked_pow(decimals)?;
-    // what is smaller than the least is rounded up, away from zero
+    // a fraction of the smallest unit is rounded up, away from zero
     let rounded = product / unit + i128::from(product % unit != 0);
     Some(if negative { -rounded } else { rounded })
 }

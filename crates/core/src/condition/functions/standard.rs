@@ -40,7 +40,10 @@ pub(super) const FUNCTIONS: &[ConditionFunction] = &[
     standard!(on endsWith(Text, Text) -> Bool, "Whether the text ends with another."),
     standard!(on startsWith(Text, Text) -> Bool, "Whether the text begins with another."),
     standard!(on matches(Text, Text) -> Bool, "Whether a regular expression matches some part of the text."),
-    standard!(matches(Text, Text) -> Bool, "Whether the regular expression, the second text, matches some part of the first."),
+    standard!(
+        matches(Text, Text) -> Bool,
+        "Whether the regular expression, the second text, matches some part of the first."
+    ),
     standard!(on getFullYear(Time) -> Int, "Year, in UTC."),
     standard!(on getFullYear(Time, Text) -> Int, "Year, in a time zone such as `Europe/Berlin`."),
     standard!(on getMonth(Time) -> Int, "Month from 0 to 11, in UTC."),

@@ -1,6 +1,6 @@
 //! Functions on texts, by the names of Kubernetes' CEL.
 //!
-//! The length of every text that a function makes is bounded, so that no chain of calls can fill the memory.
+//! The length of every text that a function makes is bounded, so that no chain of calls can exhaust the memory.
 
 use super::function::{ConditionFunction, entry, function};
 use super::values::{self, FunctionResult, Int, MAX_TEXT, Text, Texts, failure};
@@ -8,15 +8,30 @@ use cel::common::types::{CelString, LIST_TYPE, STRING_TYPE};
 use cel::common::value::{CowVal, Val};
 
 pub(super) const FUNCTIONS: &[ConditionFunction] = &[
-    function!(on "charAt" = fallible char_at(Text, Int) -> Text, "The character at a place, counted from 0; empty at the end."),
+    function!(
+        on "charAt" = fallible char_at(Text, Int) -> Text,
+        "The character at a place, counted from 0; empty at the end."
+    ),
     function!(on "indexOf" = index_of(Text, Text) -> Int, "Place of the first occurrence of another text, or -1."),
-    function!(on "lastIndexOf" = last_index_of(Text, Text) -> Int, "Place of the last occurrence of another text, or -1."),
+    function!(
+        on "lastIndexOf" = last_index_of(Text, Text) -> Int,
+        "Place of the last occurrence of another text, or -1."
+    ),
     function!(on "lowerAscii" = lower_ascii(Text) -> Text, "The text with its ASCII letters in lower case."),
     function!(on "upperAscii" = upper_ascii(Text) -> Text, "The text with its ASCII letters in upper case."),
     function!(on "trim" = trim(Text) -> Text, "The text without white space at both ends."),
-    function!(on "replace" = fallible replace(Text, Text, Text) -> Text, "The text with the third in place of each second."),
-    function!(on "split" = fallible split(Text, Text) -> Texts, "The parts of the text between occurrences of another."),
-    function!(on "substring" = fallible substring(Text, Int) -> Text, "The text from a place, counted from 0, to its end."),
+    function!(
+        on "replace" = fallible replace(Text, Text, Text) -> Text,
+        "The text with the third in place of each second."
+    ),
+    function!(
+        on "split" = fallible split(Text, Text) -> Texts,
+        "The parts of the text between occurrences of another."
+    ),
+    function!(
+        on "substring" = fallible substring(Text, Int) -> Text,
+        "The text from a place, counted from 0, to its end."
+    ),
     function!(on "substring" = fallible substring_to(Text, Int, Int) -> Text, "The text from one place up to another."),
     ConditionFunction {
         registration: Some(|env| env.add_member_overload("join", "list.join()", LIST_TYPE, vec![], join)),
@@ -36,7 +51,7 @@ fn char_at(text: &Text<'_>, at: &Int) -> FunctionResult<Text<'static>> {
     Ok(text.inner().chars().nth(place).map(String::from).unwrap_or_default().into())
 }
 
-/// Places are counted in characters, as Kubernetes counts them.
+/// Positions are counted in characters, as in Kubernetes.
 fn place(text: &str, found: Option<usize>) -> Int {
     let before = found.and_then(|at| text.get(..at)).map(|before| before.chars().count());
     before.and_then(|count| i64::try_from(count).ok()).unwrap_or(-1).into()

@@ -7,7 +7,7 @@ use cel::common::value::{StaticVal, Val};
 use ipnet::IpNet;
 use std::net::IpAddr;
 
-/// Longest text that a function makes, in bytes: some paths of the greatest length.
+/// Maximum length of a text that a function makes, in bytes: several paths of the maximum length fit.
 pub(super) const MAX_TEXT: usize = 64 * 1024;
 
 pub(super) type Bool = CelBool;
