@@ -63,7 +63,7 @@ pub fn unowned(policy: &Policy, allowance: &Allowance, domains: &ClusterDomains)
         }
     }
     if &*policy.audience == ADMIN_AUDIENCE {
-        let message = format!("`{ADMIN_AUDIENCE}` is the audience of Durward's own administration; use another");
+        let message = format!("`{ADMIN_AUDIENCE}` is reserved for Durward's own administration: use another audience");
         errors.push(FieldError { field: "spec.service.audience".to_owned(), message });
         return errors;
     }
@@ -72,7 +72,7 @@ pub fn unowned(policy: &Policy, allowance: &Allowance, domains: &ClusterDomains)
         errors.push(FieldError {
             field: "spec.service.audience".to_owned(),
             message: format!(
-                "namespace `{namespace}` does not own audience `{}`: leave it out for `{default}`, or have a cluster admin \
+                "namespace `{namespace}` does not own audience `{}`: remove it to get `{default}`, or have a cluster admin \
                  annotate the Namespace with `{ALLOWED_AUDIENCES}: {}`",
                 policy.audience, policy.audience
             ),
@@ -84,7 +84,7 @@ pub fn unowned(policy: &Policy, allowance: &Allowance, domains: &ClusterDomains)
         errors.push(FieldError {
             field: "spec.relationEngine.openfga.store".to_owned(),
             message: format!(
-                "namespace `{namespace}` may not ask store `{0}`: have a cluster admin annotate the Namespace with \
+                "namespace `{namespace}` may not use store `{0}`: have a cluster admin annotate the Namespace with \
                  `{ALLOWED_OPENFGA_STORES}: {0}`",
                 reference.store
             ),

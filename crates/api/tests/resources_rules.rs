@@ -159,7 +159,7 @@ fn refused() -> Vec<(String, &'static str)> {
         ),
         (
             operation(&format!("{HTTP}, public: true, scopes: [x]")),
-            "spec.operations[0]: a public operation asks for no scopes: remove `scopes` or `public`",
+            "spec.operations[0]: a public operation can't require scopes: remove `scopes` or `public`",
         ),
         (
             operation(&format!("{HTTP}, public: true, risk: High")),
@@ -175,21 +175,18 @@ fn refused() -> Vec<(String, &'static str)> {
             "spec.operations[0]: `approval` is only for `risk: High`",
         ),
         (approver("{}"), approver_text),
-        (
-            approver("{group: a}"),
-            "spec.operations[0].approval.by[0]: `group` and `claims` need the `provider` that vouches for them",
-        ),
+        (approver("{group: a}"), "spec.operations[0].approval.by[0]: `group` and `claims` need their `provider`"),
         (approver("{authenticated: false}"), "spec.operations[0].approval.by[0]: `authenticated` can only be `true`"),
         (subject(""), subject_text),
         (subject("principal: 'user:a/b', authenticated: true"), subject_text),
         (subject("serviceAccount: {namespace: a, name: b}, provider: c"), subject_text),
         (subject("authenticated: true, group: a, provider: b"), subject_text),
-        (subject("group: a"), "spec.grants[0].to[0]: `group` and `claims` need the `provider` that vouches for them"),
+        (subject("group: a"), "spec.grants[0].to[0]: `group` and `claims` need their `provider`"),
         (subject("authenticated: false"), "spec.grants[0].to[0]: `authenticated` can only be `true`"),
         (policy("{denials: [{name: a, to: [{}]}]}"), denied_text),
         (
             policy("{denials: [{name: a, to: [{group: a}]}]}"),
-            "spec.denials[0].to[0]: `group` and `claims` need the `provider` that vouches for them",
+            "spec.denials[0].to[0]: `group` and `claims` need their `provider`",
         ),
         (
             policy("{denials: [{name: a, to: [{authenticated: false}]}]}"),
@@ -197,9 +194,12 @@ fn refused() -> Vec<(String, &'static str)> {
         ),
         (
             policy("{headers: [x-durward-principal]}"),
-            "spec.headers[0]: what says who is calling is read as `principal`",
+            "spec.headers[0]: conditions can't read credentials; the verified caller is `principal`",
         ),
-        (policy("{headers: [x-tenant, cookie]}"), "spec.headers[1]: what says who is calling is read as `principal`"),
+        (
+            policy("{headers: [x-tenant, cookie]}"),
+            "spec.headers[1]: conditions can't read credentials; the verified caller is `principal`",
+        ),
         (policy("{headers: [host]}"), "spec.headers[0]: `host` is read as `request.host`"),
         (policy("{roles: [{name: a}]}"), "spec.roles[0]: a role needs at least one of `scopes` and `includes`"),
         (
@@ -220,23 +220,23 @@ fn refused() -> Vec<(String, &'static str)> {
         ),
         (
             provider("{x509: {trustDomain: a}}"),
-            "spec.x509: say where its trust bundle comes from: `bundle`, `endpoint`, or both",
+            "spec.x509: set the source of the trust bundle: `bundle`, `endpoint`, or both",
         ),
         (
             provider(
                 "{x509: {trustDomain: a, endpoint: {url: 'https://x', profile: https_spiffe, spiffeId: 'spiffe://a/b'}}}",
             ),
-            "spec.x509: profile `https_spiffe` needs a `bundle` to begin with, since the endpoint is verified by it",
+            "spec.x509: profile `https_spiffe` needs an initial `bundle`, which verifies the endpoint",
         ),
         (
             provider("{x509: {trustDomain: a, bundle: b, endpoint: {url: 'https://x', profile: https_spiffe}}}"),
-            "spec.x509.endpoint: `spiffeId` goes with profile `https_spiffe`, and that one needs it",
+            "spec.x509.endpoint: `spiffeId` is required with profile `https_spiffe`, and allowed only with it",
         ),
         (
             provider(
                 "{x509: {trustDomain: a, endpoint: {url: 'https://x', profile: https_web, spiffeId: 'spiffe://a/b'}}}",
             ),
-            "spec.x509.endpoint: `spiffeId` goes with profile `https_spiffe`, and that one needs it",
+            "spec.x509.endpoint: `spiffeId` is required with profile `https_spiffe`, and allowed only with it",
         ),
         (
             provider("{x509: {trustDomain: a, endpoint: {url: 'http://localhost', profile: https_web}}}"),

@@ -43,15 +43,15 @@ const MAX_NAME: usize = 64;
 pub(super) fn refusal(name: &str) -> Option<&'static str> {
     let valid = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     if name.is_empty() || name.len() > MAX_NAME || !valid {
-        return Some("is no name of a header in lower case: use 1 to 64 letters, digits and `-`, such as `x-tenant`");
+        return Some("is not a header name in lower case: use 1 to 64 letters, digits and `-`, such as `x-tenant`");
     }
     if CREDENTIALS.contains(&name) || name.starts_with("x-durward-") {
-        return Some("says who is calling; conditions read that as `principal`, once it is verified");
+        return Some("identifies the caller; conditions read the verified caller as `principal`");
     }
     if name == "host" {
         return Some("is read as `request.host`");
     }
     let set_by_proxies =
         SET_BY_PROXIES.contains(&name) || PREFIXES_SET_BY_PROXIES.iter().any(|prefix| name.starts_with(prefix));
-    set_by_proxies.then_some("is changed by proxies on the way, so that the application may read another one")
+    set_by_proxies.then_some("can be changed by proxies, so the application may read another value")
 }

@@ -140,14 +140,17 @@ impl Compiler<'_> {
     /// Checks a list of named entries: its length, and that the names are valid and unique.
     fn names<'n>(&mut self, list: &str, names: impl ExactSizeIterator<Item = &'n str>, max: usize) {
         if names.len() > max {
-            self.error(format!("spec.{list}"), format!("at most {max} are possible in one policy; cut it in two"));
+            self.error(format!("spec.{list}"), format!("at most {max} are allowed in one policy: split the policy"));
         }
         let mut seen = BTreeSet::new();
         for (i, name) in names.enumerate() {
             let field = format!("spec.{list}[{i}].name");
             let good = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
             if name.is_empty() || name.len() > 63 || !good {
-                self.error(field, format!("`{name}` is no name: use 1 to 63 letters, digits, `-`, `_` and `.`"));
+                self.error(
+                    field,
+                    format!("`{name}` is not a valid name: use 1 to 63 letters, digits, `-`, `_` and `.`"),
+                );
             } else if !seen.insert(name) {
                 self.error(field, format!("`{name}` occurs twice"));
             }

@@ -55,9 +55,11 @@ impl Compiler<'_> {
         if let Some((first, second, pattern)) = shadowed(&compiled) {
             let index = compiled.iter().position(|o| o.name == second).unwrap_or_default();
             let message = if first == second {
-                format!("operation `{second}` matches `{pattern}` twice; leave one out")
+                format!("operation `{second}` matches `{pattern}` twice; remove one")
             } else {
-                format!("operations `{first}` and `{second}` both match `{pattern}`; a request is one operation")
+                format!(
+                    "operations `{first}` and `{second}` both match `{pattern}`; a request must match one operation only"
+                )
             };
             self.error(format!("spec.operations[{index}]"), message);
         }
@@ -66,7 +68,7 @@ impl Compiler<'_> {
 
     fn operation(&mut self, field: &str, operation: &spec::Operation, uid: &str) -> CompiledOperation {
         if operation.http.is_empty() && operation.grpc.is_empty() && operation.kubernetes.is_empty() {
-            self.error(field, "say which requests it is: `http`, `grpc` or `kubernetes`");
+            self.error(field, "the operation matches no requests: set `http`, `grpc` or `kubernetes`");
         }
         let mut matches = Vec::new();
         for (i, http) in operation.http.iter().enumerate() {
@@ -80,7 +82,7 @@ impl Compiler<'_> {
             self.kubernetes(&format!("{field}.kubernetes[{i}]"), api, &mut kubernetes);
         }
         if matches.len().max(kubernetes.len()) > MAX_MATCHES {
-            self.error(field, format!("it has more than {MAX_MATCHES} combinations of method and path, or of group, resource and verb; cut it in two"));
+            self.error(field, format!("more than {MAX_MATCHES} combinations of method and path, or of group, resource and verb: split the operation"));
         }
         let scopes_field = format!("{field}.scopes");
         let mut scopes = self.scopes(&scopes_field, &operation.scopes);
@@ -100,7 +102,7 @@ impl Compiler<'_> {
         if operation.public && !kubernetes.is_empty() {
             self.error(
                 format!("{field}.public"),
-                "leave requests to the Kubernetes API undeclared: those are not refused",
+                "remove the operation instead: requests to the Kubernetes API that no operation matches are not refused",
             );
         }
         let contradicts = !operation.scopes.is_empty()
@@ -108,7 +110,10 @@ impl Compiler<'_> {
             || operation.step_up.is_some()
             || operation.approval.is_some();
         if operation.public && contradicts {
-            self.error(format!("{field}.public"), "a public operation asks nobody for scopes, risk or step-up");
+            self.error(
+                format!("{field}.public"),
+                "a public operation can't require scopes, high risk, step-up or approval",
+            );
         }
         matches.shrink_to_fit();
         kubernetes.shrink_to_fit();
@@ -133,10 +138,10 @@ impl Compiler<'_> {
     ) -> Option<Arc<ApprovalRequirement>> {
         let rule = rule?;
         if risk != RiskLevel::High {
-            self.error(field, "an approval is asked for at `risk: High` only; say so, or leave it out");
+            self.error(field, "an approval needs `risk: High`: set it, or remove `approval`");
         }
         if rule.by.len() > MAX_APPROVERS {
-            self.error(format!("{field}.by"), format!("at most {MAX_APPROVERS} are possible; use a group"));
+            self.error(format!("{field}.by"), format!("at most {MAX_APPROVERS} are allowed: use a group"));
         }
         let by = self.subjects(&format!("{field}.by"), &rule.by);
         for (i, subject) in by.iter().enumerate() {
@@ -148,7 +153,7 @@ impl Compiler<'_> {
                 _ => false,
             };
             if !person {
-                let message = "people approve: name a `provider` of theirs, with or without `group` and `claims`, or a \
+                let message = "approvers are people: set a `provider`, with or without `group` and `claims`, or a \
                                `principal` such as `user:corporate/alice`";
                 self.error(format!("{field}.by[{i}]"), message);
             }
@@ -156,7 +161,7 @@ impl Compiler<'_> {
         let lasts = rule.lasts.as_deref().map_or(Some(DEFAULT_APPROVAL), |text| {
             let lasts = duration(text).filter(|lasts| (SHORTEST_APPROVAL..=LONGEST_APPROVAL).contains(lasts));
             if lasts.is_none() {
-                self.error(format!("{field}.for"), format!("`{text}` is no time from 1m to 24h, such as `30m`"));
+                self.error(format!("{field}.for"), format!("`{text}` is not a duration from 1m to 24h, such as `30m`"));
             }
             lasts
         })?;
@@ -166,13 +171,16 @@ impl Compiler<'_> {
     fn max_age(&mut self, field: &str, step_up: Option<&spec::StepUpRule>, risk: RiskLevel) -> TimeDelta {
         let Some(step_up) = step_up else { return DEFAULT_MAX_AGE };
         if risk != RiskLevel::High {
-            self.error(field, "a step-up is asked for at `risk: High` only; say so, or leave it out");
+            self.error(field, "a step-up needs `risk: High`: set it, or remove `stepUp`");
         }
         let Some(text) = &step_up.max_age else { return DEFAULT_MAX_AGE };
         match duration(text) {
             Some(age) if age > TimeDelta::zero() && age <= LONGEST_MAX_AGE => age,
             _ => {
-                self.error(format!("{field}.maxAge"), format!("`{text}` is no time from 1s to 24h, such as `5m`"));
+                self.error(
+                    format!("{field}.maxAge"),
+                    format!("`{text}` is not a duration from 1s to 24h, such as `5m`"),
+                );
                 DEFAULT_MAX_AGE
             }
         }
@@ -181,10 +189,10 @@ impl Compiler<'_> {
     /// Methods; `None` stands for any method.
     fn methods(&mut self, field: &str, methods: &[String], example: &str) -> Vec<Option<String>> {
         if methods.is_empty() {
-            self.error(field, format!("say which, such as `[{example}]`; `[\"*\"]` means any"));
+            self.error(field, format!("list at least one, such as `[{example}]`; `[\"*\"]` means any"));
         }
         if methods.len() > 1 && methods.iter().any(|m| m == "*") {
-            self.error(field, "`*` means any method, so it stands alone");
+            self.error(field, "`*` means any method: remove the others");
         }
         methods.iter().map(|method| (method != "*").then(|| method.clone())).collect()
     }
@@ -195,7 +203,7 @@ impl Compiler<'_> {
             methods.push(match method {
                 None => None,
                 Some(text) => {
-                    let message = format!("`{text}` is no method in upper case, such as `GET`");
+                    let message = format!("`{text}` is not a method in upper case, such as `GET`");
                     let parsed = Method::parse(&text).map_err(|_| message);
                     let Some(method) = self.take(&format!("{field}.methods[{i}]"), parsed) else { continue };
                     Some(method)
@@ -203,10 +211,11 @@ impl Compiler<'_> {
             });
         }
         if http.paths.is_empty() {
-            self.error(format!("{field}.paths"), "say which, such as `[\"/orders\", \"/orders/{id}\"]`");
+            self.error(format!("{field}.paths"), "list at least one, such as `[\"/orders\", \"/orders/{id}\"]`");
         }
         for (i, path) in http.paths.iter().enumerate() {
-            let parsed = PathPattern::parse(path).map_err(|error| format!("`{path}` is no path pattern: {error}"));
+            let parsed =
+                PathPattern::parse(path).map_err(|error| format!("`{path}` is not a valid path pattern: {error}"));
             let Some(path) = self.take(&format!("{field}.paths[{i}]"), parsed) else { continue };
             matches.extend(methods.iter().map(|method| HttpPattern { method: method.clone(), path: path.clone() }));
         }
@@ -217,7 +226,7 @@ impl Compiler<'_> {
             let parsed = PathPattern::grpc(&grpc.service, method.as_deref()).map_err(|_| {
                 let method = method.as_deref().unwrap_or("*");
                 format!(
-                    "`{}/{method}` is no gRPC method; write the full service name, such as `shop.v1.Orders`",
+                    "`{}/{method}` is not a gRPC method: write the full service name, such as `shop.v1.Orders`",
                     grpc.service
                 )
             });
@@ -229,9 +238,12 @@ impl Compiler<'_> {
     fn kubernetes(&mut self, field: &str, api: &spec::KubernetesRequestMatch, patterns: &mut Vec<ApiPattern>) {
         for (list, given) in [("apiGroups", &api.api_groups), ("resources", &api.resources), ("verbs", &api.verbs)] {
             if given.is_empty() {
-                self.error(format!("{field}.{list}"), "say which; `[\"*\"]` means any, and the core group is `\"\"`");
+                self.error(
+                    format!("{field}.{list}"),
+                    "list at least one; `[\"*\"]` means any, and the core group is `\"\"`",
+                );
             } else if given.len() > 1 && given.iter().any(|text| text == "*") {
-                self.error(format!("{field}.{list}"), "`*` means any, so it stands alone");
+                self.error(format!("{field}.{list}"), "`*` means any: remove the others");
             }
         }
         let mut verbs = Vec::new();

@@ -58,26 +58,26 @@ impl ModelCompiler<'_> {
         let types = self.types;
         let mut compiled: BTreeMap<Arc<str>, TypeRelations> = BTreeMap::new();
         if types.len() > MAX_TYPES {
-            self.error("spec.relations", format!("at most {MAX_TYPES} types are possible in one policy"));
+            self.error("spec.relations", format!("at most {MAX_TYPES} types are allowed in one policy"));
         }
         for (i, kind) in types.iter().enumerate() {
             let field = format!("spec.relations[{i}]");
             if !is_relation_name(&kind.object) {
-                self.error(format!("{field}.object"), format!("`{}` is no name of a type", kind.object));
+                self.error(format!("{field}.object"), format!("`{}` is not a valid type name", kind.object));
             } else if RESERVED_TYPES.contains(&kind.object.as_str()) {
-                let message = format!("`{}` stands for principals; they are subjects, not objects", kind.object);
+                let message = format!("`{}` is reserved for principals, which are subjects, not objects", kind.object);
                 self.error(format!("{field}.object"), message);
             } else if compiled.contains_key(kind.object.as_str()) {
                 self.error(format!("{field}.object"), format!("`{}` occurs twice", kind.object));
             }
             if kind.relations.is_empty() || kind.relations.len() > MAX_RELATIONS {
-                self.error(format!("{field}.relations"), format!("a type has 1 to {MAX_RELATIONS} relations"));
+                self.error(format!("{field}.relations"), format!("a type needs 1 to {MAX_RELATIONS} relations"));
             }
             let mut relations = TypeRelations::new();
             for (name, rule) in &kind.relations {
                 let field = format!("{field}.relations.{name}");
                 if !is_relation_name(name) {
-                    self.error(&field, format!("`{name}` is no name of a relation"));
+                    self.error(&field, format!("`{name}` is not a valid relation name"));
                 }
                 relations.extend(self.rule(&field, kind, rule, 1).map(|rule| (Arc::from(name.as_str()), rule)));
             }
@@ -101,20 +101,20 @@ impl ModelCompiler<'_> {
         let (list, more) = (given.next(), given.next());
         let alternatives = [list.is_some(), more.is_some(), rule.this.is_some(), rule.relation.is_some()];
         if alternatives.iter().filter(|given| **given).count() > 1 {
-            let message = "say at most one of `union`, `intersection`, `exclusion`, `this` and `relation`";
+            let message = "set at most one of `union`, `intersection`, `exclusion`, `this` and `relation`";
             self.error(field, message);
             return None;
         }
         if let Some((name, parts)) = list {
             if rule.from.is_some() {
-                self.error(format!("{field}.from"), "it stands beside `relation` only");
+                self.error(format!("{field}.from"), "`from` is allowed only with `relation`");
             }
             return self.parts(&format!("{field}.{name}"), kind, name, parts, depth);
         }
         match (&rule.from, &rule.relation) {
             (None, None) => Some(CompiledRelationRule::This),
             (Some(_), None) => {
-                self.error(format!("{field}.from"), "say which `relation` of the other object counts");
+                self.error(format!("{field}.from"), "`from` needs `relation`: the relation of the other object");
                 None
             }
             (None, Some(relation)) => {
@@ -141,7 +141,8 @@ impl ModelCompiler<'_> {
                 self.error(format!("{field}.from"), format!("`{}` has no relation `{from}`; {names}", kind.object));
             }
             Some(rule) if *rule != RelationRule::default() && rule.this.is_none() => {
-                let message = format!("`{from}` has a rule; `from` follows what tuples state: make it `{from}: {{}}`");
+                let message =
+                    format!("`{from}` has a rule, and `from` follows stated tuples only: make it `{from}: {{}}`");
                 self.error(format!("{field}.from"), message);
             }
             Some(_) => {}
@@ -162,13 +163,15 @@ impl ModelCompiler<'_> {
         if depth > MAX_RULE_DEPTH {
             self.error(
                 field,
-                format!("rules are nested deeper than {MAX_RULE_DEPTH}; give the inner one a name of its own"),
+                format!(
+                    "rules are nested deeper than {MAX_RULE_DEPTH}; declare the inner rule as a relation of its own"
+                ),
             );
             return None;
         }
         let fewest = if name == "exclusion" { 2 } else { 1 };
         if !(fewest..=MAX_PARTS).contains(&parts.len()) {
-            self.error(field, format!("`{name}` has {fewest} to {MAX_PARTS} rules"));
+            self.error(field, format!("`{name}` needs {fewest} to {MAX_PARTS} rules"));
             return None;
         }
         let mut compiled = Vec::new();
@@ -211,7 +214,7 @@ impl ModelCompiler<'_> {
         for (i, kind) in self.types.iter().enumerate() {
             for name in kind.relations.keys().filter(|name| !possible.contains(&(kind.object.as_str(), name.as_str())))
             {
-                let message = "it can never hold: only itself leads to it; add `this: {}` to its rule, or to one that it rests on";
+                let message = "the relation can never hold: its rule depends only on itself; add `this: {}` to the rule, or to a rule it depends on";
                 let field = format!("spec.relations[{i}].relations.{name}");
                 self.mistakes.push(FieldError::new(field, message));
             }

@@ -31,10 +31,10 @@ pub fn compile_relationship(resource: &Relationship) -> Result<CompiledRelations
     let spec = &resource.spec;
     let mut mistakes = Vec::new();
     if spec.service.is_empty() {
-        mistakes.push(mistake("spec.service".to_owned(), "say whose objects these are: the audience of a service"));
+        mistakes.push(mistake("spec.service".to_owned(), "set the audience of the service that owns the objects"));
     }
     if spec.tuples.len() > MAX_TUPLES {
-        let message = format!("at most {MAX_TUPLES} are possible in one Relationship; cut it in two");
+        let message = format!("at most {MAX_TUPLES} are allowed in one Relationship: split it");
         mistakes.push(mistake("spec.tuples".to_owned(), message));
     }
     let mut tuples = Vec::with_capacity(spec.tuples.len());
@@ -42,7 +42,7 @@ pub fn compile_relationship(resource: &Relationship) -> Result<CompiledRelations
         let field = |name: &str| format!("spec.tuples[{i}].{name}");
         let object = tuple.object.parse::<RelationObject>().map_err(|error| mistake(field("object"), error));
         let subject = tuple.subject.parse().map_err(|error| mistake(field("subject"), error));
-        let message = format!("`{}` is no name of a relation", tuple.relation);
+        let message = format!("`{}` is not a valid relation name", tuple.relation);
         let relation = if is_relation_name(&tuple.relation) {
             Ok(tuple.relation.as_str().into())
         } else {

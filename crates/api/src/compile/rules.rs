@@ -34,7 +34,7 @@ impl Compiler<'_> {
             if role.scopes.is_empty() && role.includes.is_empty() {
                 self.error(
                     format!("{field}.scopes"),
-                    "a role without scopes stands for nothing; name some, or leave it out",
+                    "the role has no scopes: set `scopes` or `includes`, or remove the role",
                 );
             }
             own.insert(&role.name, (i, self.scopes(&format!("{field}.scopes"), &role.scopes)));
@@ -45,7 +45,10 @@ impl Compiler<'_> {
                 if !own.contains_key(other.as_str()) {
                     self.error(field, unknown_role(other, own.keys()));
                 } else if includes(roles, &own, other).contains(role.name.as_str()) {
-                    self.error(field, format!("`{other}` includes `{}` itself; roles can't go in a circle", role.name));
+                    self.error(
+                        field,
+                        format!("`{other}` includes `{}` itself; roles can't include each other", role.name),
+                    );
                 }
             }
         }
@@ -68,7 +71,7 @@ impl Compiler<'_> {
         for (i, grant) in grants.iter().enumerate() {
             let field = format!("spec.grants[{i}]");
             if grant.scopes.is_empty() && grant.roles.is_empty() {
-                self.error(&field, "it gives nothing; name `scopes` or `roles`");
+                self.error(&field, "the grant gives nothing: set `scopes` or `roles`");
             }
             let mut scopes: BTreeSet<Scope> =
                 self.scopes(&format!("{field}.scopes"), &grant.scopes).into_iter().collect();

@@ -36,7 +36,10 @@ impl Compiler<'_> {
     pub(super) fn pods(&mut self, spec: &spec::AccessPolicySpec) -> Option<ServicePods> {
         let Some(selector) = &spec.service.pod_selector else {
             if spec.identity.is_some() {
-                self.error("spec.identity", "say whose identity it is: `spec.service.podSelector`");
+                self.error(
+                    "spec.identity",
+                    "an identity needs the pods of the service: set `spec.service.podSelector`",
+                );
             }
             return None;
         };
@@ -45,7 +48,7 @@ impl Compiler<'_> {
         let ttl = identity.ttl.as_deref().and_then(|text| {
             let ttl = duration(text).filter(|ttl| (SHORTEST_TTL..=LONGEST_TTL).contains(ttl));
             if ttl.is_none() {
-                self.error("spec.identity.ttl", format!("`{text}` is no time from 5m to 24h, such as `1h`"));
+                self.error("spec.identity.ttl", format!("`{text}` is not a duration from 5m to 24h, such as `1h`"));
             }
             ttl
         });
@@ -72,10 +75,13 @@ impl Compiler<'_> {
                 ("NotIn", false) => requirements.push(LabelRequirement::NotIn(key, values)),
                 ("Exists", true) => requirements.push(LabelRequirement::Exists(key)),
                 ("DoesNotExist", true) => requirements.push(LabelRequirement::DoesNotExist(key)),
-                ("In" | "NotIn", true) => self.error(field, "say with which `values`"),
-                ("Exists" | "DoesNotExist", false) => self.error(field, "leave `values` out; the label alone counts"),
+                ("In" | "NotIn", true) => self.error(field, "this operator needs `values`"),
+                ("Exists" | "DoesNotExist", false) => self.error(field, "remove `values`: this operator takes none"),
                 (other, _) => {
-                    self.error(field, format!("`{other}` is none of `In`, `NotIn`, `Exists` and `DoesNotExist`"));
+                    self.error(
+                        field,
+                        format!("`{other}` is not an operator: use `In`, `NotIn`, `Exists` or `DoesNotExist`"),
+                    );
                 }
             }
         }
@@ -91,7 +97,7 @@ impl Compiler<'_> {
         let ttl = tokens.ttl.as_deref().and_then(|text| {
             let ttl = duration(text).filter(|ttl| (SHORTEST_TOKEN..=LONGEST_TOKEN).contains(ttl));
             if ttl.is_none() {
-                self.error("spec.tokens.ttl", format!("`{text}` is no time from 1m to 1h, such as `5m`"));
+                self.error("spec.tokens.ttl", format!("`{text}` is not a duration from 1m to 1h, such as `5m`"));
             }
             ttl
         });
@@ -108,7 +114,7 @@ impl Compiler<'_> {
                     self.provider(&format!("{field}.provider"), provider);
                     parsed.push(AuthenticationMethod::Provider(provider.as_str().into()));
                 }
-                _ => self.error(field, "say exactly one of `workload` and `provider`"),
+                _ => self.error(field, "set exactly one of `workload` and `provider`"),
             }
         }
         parsed
@@ -116,13 +122,13 @@ impl Compiler<'_> {
 
     pub(super) fn provider(&mut self, field: &str, name: &str) {
         if !is_dns_subdomain(name) {
-            self.error(field, format!("`{name}` is no name of an IdentityProvider"));
+            self.error(field, format!("`{name}` is not a valid IdentityProvider name"));
         }
     }
 
     pub(super) fn headers(&mut self, headers: &[String]) -> Vec<Arc<str>> {
         if headers.len() > MAX_HEADERS {
-            self.error("spec.headers", format!("at most {MAX_HEADERS} are possible"));
+            self.error("spec.headers", format!("at most {MAX_HEADERS} are allowed"));
         }
         let mut seen = BTreeSet::new();
         for (i, name) in headers.iter().enumerate() {
@@ -140,7 +146,7 @@ impl Compiler<'_> {
     pub(super) fn relation_engine(&mut self, spec: &spec::AccessPolicySpec) -> RelationBackend {
         let Some(spec::RelationEngine { openfga }) = &spec.relation_engine else { return RelationBackend::BuiltIn };
         if spec.relations.is_empty() {
-            self.error("spec.relationEngine", "say which relations it knows: `spec.relations`");
+            self.error("spec.relationEngine", "declare the relations of the engine: set `spec.relations`");
         }
         let store = self.take("spec.relationEngine.openfga.store", openfga.store.parse());
         let model = self.take("spec.relationEngine.openfga.model", openfga.model.parse());

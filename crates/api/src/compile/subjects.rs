@@ -11,10 +11,13 @@ const MAX_SUBJECTS: usize = 64;
 impl Compiler<'_> {
     pub(super) fn subjects(&mut self, field: &str, subjects: &[spec::CallerSelector]) -> Vec<SubjectMatcher> {
         if subjects.is_empty() {
-            self.error(field, "say who; an empty list is nobody. For everybody: `[{authenticated: true}]`");
+            self.error(
+                field,
+                "an empty list matches no caller; for every authenticated caller, use `[{authenticated: true}]`",
+            );
         }
         if subjects.len() > MAX_SUBJECTS {
-            self.error(field, format!("at most {MAX_SUBJECTS} are possible; use a group, or cut it in two"));
+            self.error(field, format!("at most {MAX_SUBJECTS} are allowed: use a group, or split the rule"));
         }
         let mut compiled = Vec::new();
         for (i, subject) in subjects.iter().enumerate() {
@@ -36,7 +39,7 @@ impl Compiler<'_> {
         if selectors.into_iter().filter(|selected| *selected).count() != 1 {
             self.error(
                 field,
-                "say exactly one of `serviceAccount`, `namespace`, `namespaceSelector`, `spiffe`, `principal`, `provider` (with or without \
+                "set exactly one of `serviceAccount`, `namespace`, `namespaceSelector`, `spiffe`, `principal`, `provider` (with or without \
                  `group` and `claims`) and `authenticated`",
             );
             return None;
@@ -51,7 +54,7 @@ impl Compiler<'_> {
                 let subject =
                     SubjectMatcher::Namespace { trust_domain: trust_domain(), namespace: namespace.as_str().into() };
                 if !is_dns_label(namespace) {
-                    self.error(format!("{field}.namespace"), format!("`{namespace}` is no name of a Namespace"));
+                    self.error(format!("{field}.namespace"), format!("`{namespace}` is not a valid Namespace name"));
                 }
                 Some(subject)
             }
@@ -60,7 +63,7 @@ impl Compiler<'_> {
                 let field = format!("{field}.namespaceSelector");
                 let labels = self.selector(&field, labels);
                 if labels.requirements.is_empty() {
-                    self.error(field, "say which labels; an empty selector would be every Namespace");
+                    self.error(field, "an empty selector would match every Namespace: add labels");
                 }
                 Some(SubjectMatcher::Namespaces { trust_domain, labels })
             }
@@ -75,7 +78,7 @@ impl Compiler<'_> {
                 {
                     self.error(
                         field,
-                        format!("`{id}` is nobody: workloads here are called `/ns/NAMESPACE/sa/SERVICEACCOUNT`"),
+                        format!("`{id}` matches no caller: workloads of this trust domain are named `/ns/NAMESPACE/sa/SERVICEACCOUNT`"),
                     );
                 }
                 Some(SubjectMatcher::Principal(id))
@@ -87,7 +90,7 @@ impl Compiler<'_> {
                 match (group, claims) {
                     (group, Some(claims)) => {
                         if claims.is_empty() {
-                            self.error(format!("{field}.claims"), "say which, or leave it out");
+                            self.error(format!("{field}.claims"), "list at least one claim, or remove `claims`");
                         }
                         let claims = claims.iter().map(|(name, value)| (name.as_str().into(), value.as_str().into()));
                         Some(SubjectMatcher::Claims { provider, group, claims: claims.collect() })
@@ -98,15 +101,15 @@ impl Compiler<'_> {
             }
             spec::CallerSelector { authenticated: Some(true), .. } => Some(SubjectMatcher::Authenticated),
             spec::CallerSelector { authenticated: Some(false), .. } => {
-                self.error(format!("{field}.authenticated"), "only `true` means anything; leave it out");
+                self.error(format!("{field}.authenticated"), "only `true` is allowed: remove `authenticated`");
                 None
             }
             spec::CallerSelector { group: Some(_), .. } => {
-                self.error(format!("{field}.group"), "say whose group it is: `provider`");
+                self.error(format!("{field}.group"), "a group needs its `provider`");
                 None
             }
             _ => {
-                self.error(format!("{field}.claims"), "say whose claims these are: `provider`");
+                self.error(format!("{field}.claims"), "claims need their `provider`");
                 None
             }
         }

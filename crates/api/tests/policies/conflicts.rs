@@ -132,7 +132,7 @@ fn the_older_policy_of_a_service_keeps_an_operation() {
         (
             "b",
             "a",
-            "spec.operations: operation `b` matches `GET /a`, which operation `a` of policy shop/older claims already",
+            "spec.operations: operation `b` matches `GET /a`, which operation `a` of policy shop/older already claims",
         ),
     ] {
         let younger = named(
@@ -228,7 +228,7 @@ fn a_header_that_carries_api_keys_is_for_no_condition() {
     );
     let keys = |header: Option<&str>| CatalogChange::KeyHeader("partners".into(), header.map(Into::into));
     let refused = [
-        "spec.headers[1]: `x-tenant` carries the API keys of IdentityProvider/partners; conditions read no credential",
+        "spec.headers[1]: `x-tenant` carries the API keys of IdentityProvider/partners; conditions can't read credentials",
     ];
     for provider_first in [false, true] {
         let mut world = World::new();

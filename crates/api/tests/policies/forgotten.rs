@@ -193,7 +193,7 @@ fn nobody_joins_or_leaves_for_a_closed_service() {
     let joins = || at(2, sharing("shop/c", 2, "one", "[]"));
     let mut world = start(vec![joins()]);
     assert_eq!(world.statuses(), ["shop/a: Invalid, closed", "shop/c: ServiceClosed, nothing in force"]);
-    assert!(world.errors("shop/c")[0].contains("mend or remove shop/a first"), "{:?}", world.errors("shop/c"));
+    assert!(world.errors("shop/c")[0].contains("fix or delete shop/a first"), "{:?}", world.errors("shop/c"));
     assert_eq!(world.apply([at(6, sharing("shop/a", 0, "three", "[]"))]), ["shop/a: in force", "shop/c: in force"]);
     // what it was before is closed as well, for what others that stay behind would lose with it
     let mut elsewhere = World::new();

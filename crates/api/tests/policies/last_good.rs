@@ -38,7 +38,7 @@ fn every_mistake_is_told_once() {
     assert_eq!(world.put([broken("shop/a", 0)]), Vec::<String>::new());
     assert_eq!(
         world.errors("shop/a"),
-        ["spec.operations[0]: say which requests it is: `http`, `grpc` or `kubernetes`"]
+        ["spec.operations[0]: the operation matches no requests: set `http`, `grpc` or `kubernetes`"]
     );
     world.apply([unreadable("shop/a")]);
     assert_eq!(world.errors("shop/a"), ["spec: can't be read"]);

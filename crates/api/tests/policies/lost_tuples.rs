@@ -108,7 +108,7 @@ fn nobody_passes_by_lost_tuples_until_they_are_mended_or_gone() {
         assert_eq!(is(&world, "mall", "reader"), Truth::True, "and so do others");
         assert_eq!(status(&world, "shop/bans"), (Some("LastGoodUnknown"), false, true));
         let told = world.0.relationship_status(&of("shop/bans")).unwrap().rejected.unwrap().errors[0].to_string();
-        assert!(told.contains("generation 3 was in force") && told.contains("mend or remove"), "{told}");
+        assert!(told.contains("generation 3 was in force") && told.contains("fix or delete"), "{told}");
         assert_ne!(world.revision(), before.revision());
         assert_eq!(
             world.0.last_good_tuples(&of("shop/bans")),

@@ -46,7 +46,7 @@ fn a_namespace_owns_the_default_audience_of_each_policy_only() {
     assert_eq!(
         world.errors("shop/b"),
         [
-            "spec.service.audience: namespace `shop` does not own audience `orders-api`: leave it out for `b.shop`, or have a cluster \
+            "spec.service.audience: namespace `shop` does not own audience `orders-api`: remove it to get `b.shop`, or have a cluster \
           admin annotate the Namespace with `durward.dev/allowed-audiences: orders-api`"
         ]
     );

@@ -40,7 +40,7 @@ fn lifetimes_that_no_token_can_have() {
     for ttl in ["59s", "61m", "0s", "-5m", "soon", "5"] {
         rejects(
             &format!("tokens: {{ttl: '{ttl}'}}"),
-            &[&format!("spec.tokens.ttl: `{ttl}` is no time from 1m to 1h, such as `5m`")],
+            &[&format!("spec.tokens.ttl: `{ttl}` is not a duration from 1m to 1h, such as `5m`")],
         );
     }
 }
@@ -48,36 +48,36 @@ fn lifetimes_that_no_token_can_have() {
 #[test]
 fn identities_that_nobody_can_be_minted() {
     rejects_each(&[
-        ("identity: {}", "spec.identity: say whose identity it is: `spec.service.podSelector`"),
+        ("identity: {}", "spec.identity: an identity needs the pods of the service: set `spec.service.podSelector`"),
         (
             "service: {podSelector: {}}\nidentity: {ttl: 4m}",
-            "spec.identity.ttl: `4m` is no time from 5m to 24h, such as `1h`",
+            "spec.identity.ttl: `4m` is not a duration from 5m to 24h, such as `1h`",
         ),
         (
             "service: {podSelector: {}}\nidentity: {ttl: 25h}",
-            "spec.identity.ttl: `25h` is no time from 5m to 24h, such as `1h`",
+            "spec.identity.ttl: `25h` is not a duration from 5m to 24h, such as `1h`",
         ),
         (
             "service: {podSelector: {matchExpressions: [{key: app, operator: In}]}}",
-            "spec.service.podSelector.matchExpressions[0]: say with which `values`",
+            "spec.service.podSelector.matchExpressions[0]: this operator needs `values`",
         ),
         (
             "service: {podSelector: {matchExpressions: [{key: app, operator: Exists, values: [a]}]}}",
-            "spec.service.podSelector.matchExpressions[0]: leave `values` out; the label alone counts",
+            "spec.service.podSelector.matchExpressions[0]: remove `values`: this operator takes none",
         ),
         (
             "service: {podSelector: {matchExpressions: [{key: app, operator: Like, values: [a]}]}}",
-            "spec.service.podSelector.matchExpressions[0]: `Like` is none of `In`, `NotIn`, `Exists` and `DoesNotExist`",
+            "spec.service.podSelector.matchExpressions[0]: `Like` is not an operator: use `In`, `NotIn`, `Exists` or `DoesNotExist`",
         ),
     ]);
     let error = &mistakes(&resource("service: {podSelector: {}}\nidentity: {dnsNames: ['*.shop.svc']}"))[0];
-    assert!(error.starts_with("spec.identity.dnsNames[0]: `*.shop.svc` is no host name"), "{error}");
+    assert!(error.starts_with("spec.identity.dnsNames[0]: `*.shop.svc` is not a host name"), "{error}");
 }
 
 #[test]
 fn services() {
     const AUDIENCE: &str = "spec.service.audience: an audience is 1 to 253 printable ASCII characters without spaces";
-    const NO_HOST: &str = "is no host name: write a DNS name in ASCII (for other scripts its `xn--` form) or an IP address, \
+    const NO_HOST: &str = "is not a host name: write a DNS name in ASCII (for other scripts its `xn--` form) or an IP address, \
                            without port";
     rejects_each(&[
         ("service: {audience: ''}", AUDIENCE),
@@ -93,15 +93,18 @@ fn services() {
 
 #[test]
 fn ways_in() {
-    const ONE_OF: &str = "spec.authentication[0]: say exactly one of `workload` and `provider`";
+    const ONE_OF: &str = "spec.authentication[0]: set exactly one of `workload` and `provider`";
     rejects_each(&[
         ("authentication: [{}]", ONE_OF),
         ("authentication: [{workload: {}, provider: corporate}]", ONE_OF),
         (
             "authentication: [{workload: {}}, {provider: Corporate}]",
-            "spec.authentication[1].provider: `Corporate` is no name of an IdentityProvider",
+            "spec.authentication[1].provider: `Corporate` is not a valid IdentityProvider name",
         ),
-        ("authentication: [{provider: ''}]", "spec.authentication[0].provider: `` is no name of an IdentityProvider"),
+        (
+            "authentication: [{provider: ''}]",
+            "spec.authentication[0].provider: `` is not a valid IdentityProvider name",
+        ),
     ]);
 }
 
@@ -112,16 +115,16 @@ fn names_within_a_policy() {
     rejects_each(&[
         (
             &format!("operations: [{{name: '', scopes: [a], {GET}}}]"),
-            "spec.operations[0].name: `` is no name: use 1 to 63 letters, digits, `-`, `_` and `.`",
+            "spec.operations[0].name: `` is not a valid name: use 1 to 63 letters, digits, `-`, `_` and `.`",
         ),
         (
             &format!("operations: [{{name: a b, scopes: [a], {GET}}}]"),
-            "spec.operations[0].name: `a b` is no name: use 1 to 63 letters, digits, `-`, `_` and `.`",
+            "spec.operations[0].name: `a b` is not a valid name: use 1 to 63 letters, digits, `-`, `_` and `.`",
         ),
         (
             &format!("operations: [{{name: {}, scopes: [a], {GET}}}]", "x".repeat(64)),
             &format!(
-                "spec.operations[0].name: `{}` is no name: use 1 to 63 letters, digits, `-`, `_` and `.`",
+                "spec.operations[0].name: `{}` is not a valid name: use 1 to 63 letters, digits, `-`, `_` and `.`",
                 "x".repeat(64)
             ),
         ),
@@ -131,12 +134,12 @@ fn names_within_a_policy() {
         ),
         (
             "roles: [{name: a/b, scopes: [a]}]",
-            "spec.roles[0].name: `a/b` is no name: use 1 to 63 letters, digits, `-`, `_` and `.`",
+            "spec.roles[0].name: `a/b` is not a valid name: use 1 to 63 letters, digits, `-`, `_` and `.`",
         ),
         ("roles: [{name: a, scopes: [a]}, {name: a, scopes: [b]}]", "spec.roles[1].name: `a` occurs twice"),
         (
             "grants: [{name: ä, to: [{authenticated: true}], scopes: [a]}]",
-            "spec.grants[0].name: `ä` is no name: use 1 to 63 letters, digits, `-`, `_` and `.`",
+            "spec.grants[0].name: `ä` is not a valid name: use 1 to 63 letters, digits, `-`, `_` and `.`",
         ),
         (
             "grants: [{name: a, to: [{authenticated: true}], scopes: [a]}, {name: a, to: [{authenticated: true}], scopes: [a]}]",
@@ -151,24 +154,27 @@ fn names_within_a_policy() {
 
 #[test]
 fn operations() {
-    const NO_METHOD: &str = "say which, such as `[GET]`; `[\"*\"]` means any";
+    const NO_METHOD: &str = "list at least one, such as `[GET]`; `[\"*\"]` means any";
     rejects_each(&[
-        ("operations: [{name: a}]", "spec.operations[0]: say which requests it is: `http`, `grpc` or `kubernetes`"),
+        (
+            "operations: [{name: a}]",
+            "spec.operations[0]: the operation matches no requests: set `http`, `grpc` or `kubernetes`",
+        ),
         (
             "operations: [{name: a, http: [{methods: [], paths: [/a]}]}]",
             &format!("spec.operations[0].http[0].methods: {NO_METHOD}"),
         ),
         (
             "operations: [{name: a, http: [{methods: [GET, '*'], paths: [/a]}]}]",
-            "spec.operations[0].http[0].methods: `*` means any method, so it stands alone",
+            "spec.operations[0].http[0].methods: `*` means any method: remove the others",
         ),
         (
             "operations: [{name: a, http: [{methods: [GET, get], paths: [/a]}]}]",
-            "spec.operations[0].http[0].methods[1]: `get` is no method in upper case, such as `GET`",
+            "spec.operations[0].http[0].methods[1]: `get` is not a method in upper case, such as `GET`",
         ),
         (
             "operations: [{name: a, http: [{methods: [GET], paths: []}]}]",
-            "spec.operations[0].http[0].paths: say which, such as `[\"/orders\", \"/orders/{id}\"]`",
+            "spec.operations[0].http[0].paths: list at least one, such as `[\"/orders\", \"/orders/{id}\"]`",
         ),
         (
             &format!("operations: [{{name: a, scopes: [b, a b], {GET}}}]"),
@@ -184,26 +190,26 @@ fn operations() {
         ),
         (
             &format!("operations: [{{name: a, public: true, scopes: [b], {GET}}}]"),
-            "spec.operations[0].public: a public operation asks nobody for scopes, risk or step-up",
+            "spec.operations[0].public: a public operation can't require scopes, high risk, step-up or approval",
         ),
         (
             &format!("operations: [{{name: a, public: true, risk: High, {GET}}}]"),
-            "spec.operations[0].public: a public operation asks nobody for scopes, risk or step-up",
+            "spec.operations[0].public: a public operation can't require scopes, high risk, step-up or approval",
         ),
         (
             &format!("operations: [{{name: a, stepUp: {{maxAge: 5m}}, {GET}}}]"),
-            "spec.operations[0].stepUp: a step-up is asked for at `risk: High` only; say so, or leave it out",
+            "spec.operations[0].stepUp: a step-up needs `risk: High`: set it, or remove `stepUp`",
         ),
         (
             &format!("operations: [{{name: a, risk: Low, stepUp: {{}}, {GET}}}]"),
-            "spec.operations[0].stepUp: a step-up is asked for at `risk: High` only; say so, or leave it out",
+            "spec.operations[0].stepUp: a step-up needs `risk: High`: set it, or remove `stepUp`",
         ),
     ]);
     for age in ["''", "5", "0s", "-5m", "25h", "24h1s", "five minutes", "1y", "999999999999999h", "500ms"] {
         let text = age.trim_matches('\'');
         rejects(
             &format!("operations: [{{name: a, risk: High, stepUp: {{maxAge: '{text}'}}, {GET}}}]"),
-            &[&format!("spec.operations[0].stepUp.maxAge: `{text}` is no time from 1s to 24h, such as `5m`")],
+            &[&format!("spec.operations[0].stepUp.maxAge: `{text}` is not a duration from 1s to 24h, such as `5m`")],
         );
     }
 }
@@ -225,8 +231,8 @@ fn paths() {
         ("/a\\b", "no request can match it: the path has a backslash"),
         ("/a b", "no request can match it: the path has a character that must be encoded, or is not UTF-8"),
         ("'/a%'", "no request can match it: the path has a broken percent-encoding"),
-        ("'/a/*/b'", "`*` stands alone as the last segment; it matches one or more segments"),
-        ("'/a*'", "`*` stands alone as the last segment; it matches one or more segments"),
+        ("'/a/*/b'", "`*` has to be the whole last segment; it matches one or more segments"),
+        ("'/a*'", "`*` has to be the whole last segment; it matches one or more segments"),
         (
             "'/a/{id}.json'",
             "a capture is a whole segment, `{name}`, its name of letters, digits and `_`, not beginning with a digit",
@@ -240,7 +246,7 @@ fn paths() {
         let text = path.trim_matches('\'');
         rejects(
             &format!("operations: [{{name: a, http: [{{methods: [GET], paths: [/ok, {path}]}}]}}]"),
-            &[&format!("spec.operations[0].http[0].paths[1]: `{text}` is no path pattern: {why}")],
+            &[&format!("spec.operations[0].http[0].paths[1]: `{text}` is not a valid path pattern: {why}")],
         );
     }
 }
@@ -254,14 +260,14 @@ fn grpc_methods() {
         rejects(
             &format!("operations: [{{name: a, grpc: [{{service: {service}, methods: [{method}]}}]}}]"),
             &[&format!(
-                "spec.operations[0].grpc[0].methods[0]: `{name}/{method}` is no gRPC method; write the full service name, such as \
+                "spec.operations[0].grpc[0].methods[0]: `{name}/{method}` is not a gRPC method: write the full service name, such as \
                  `shop.v1.Orders`"
             )],
         );
     }
     rejects(
         "operations: [{name: a, grpc: [{service: s, methods: []}]}]",
-        &["spec.operations[0].grpc[0].methods: say which, such as `[Get]`; `[\"*\"]` means any"],
+        &["spec.operations[0].grpc[0].methods: list at least one, such as `[Get]`; `[\"*\"]` means any"],
     );
 }
 
@@ -270,19 +276,19 @@ fn requests_that_two_operations_claim() {
     rejects_each(&[
         (
             "operations: [{name: a, http: [{methods: [GET], paths: ['/{x}']}]}, {name: b, http: [{methods: [GET], paths: ['/{y}']}]}]",
-            "spec.operations[1]: operations `a` and `b` both match `GET /{y}`; a request is one operation",
+            "spec.operations[1]: operations `a` and `b` both match `GET /{y}`; a request must match one operation only",
         ),
         (
             "operations: [{name: a, http: [{methods: [GET, GET], paths: [/x]}]}]",
-            "spec.operations[0]: operation `a` matches `GET /x` twice; leave one out",
+            "spec.operations[0]: operation `a` matches `GET /x` twice; remove one",
         ),
         (
             "operations: [{name: a, http: [{methods: ['*'], paths: [/x/*]}]}, {name: b, http: [{methods: ['*'], paths: [/x/*]}]}]",
-            "spec.operations[1]: operations `a` and `b` both match `* /x/*`; a request is one operation",
+            "spec.operations[1]: operations `a` and `b` both match `* /x/*`; a request must match one operation only",
         ),
         (
             "operations: [{name: a, grpc: [{service: s.v1.X, methods: [Get]}]}, {name: b, http: [{methods: [POST], paths: [/s.v1.X/Get]}]}]",
-            "spec.operations[1]: operations `a` and `b` both match `POST /s.v1.X/Get`; a request is one operation",
+            "spec.operations[1]: operations `a` and `b` both match `POST /s.v1.X/Get`; a request must match one operation only",
         ),
     ]);
 }
@@ -292,7 +298,7 @@ fn roles_and_grants() {
     rejects_each(&[
         (
             "roles: [{name: a, scopes: []}]",
-            "spec.roles[0].scopes: a role without scopes stands for nothing; name some, or leave it out",
+            "spec.roles[0].scopes: the role has no scopes: set `scopes` or `includes`, or remove the role",
         ),
         (
             "roles: [{name: a, scopes: [b, 'c\"']}]",
@@ -300,7 +306,7 @@ fn roles_and_grants() {
         ),
         (
             "grants: [{name: a, to: [{authenticated: true}]}]",
-            "spec.grants[0]: it gives nothing; name `scopes` or `roles`",
+            "spec.grants[0]: the grant gives nothing: set `scopes` or `roles`",
         ),
         (
             "grants: [{name: a, to: [{authenticated: true}], roles: [clerk]}]",
@@ -312,7 +318,7 @@ fn roles_and_grants() {
         ),
         (
             "grants: [{name: a, to: [], scopes: [x]}]",
-            "spec.grants[0].to: say who; an empty list is nobody. For everybody: `[{authenticated: true}]`",
+            "spec.grants[0].to: an empty list matches no caller; for every authenticated caller, use `[{authenticated: true}]`",
         ),
         (
             "grants: [{name: a, to: [{authenticated: true}], scopes: [x, ä]}]",
@@ -320,14 +326,14 @@ fn roles_and_grants() {
         ),
         (
             "denials: [{name: a, to: []}]",
-            "spec.denials[0].to: say who; an empty list is nobody. For everybody: `[{authenticated: true}]`",
+            "spec.denials[0].to: an empty list matches no caller; for every authenticated caller, use `[{authenticated: true}]`",
         ),
     ]);
 }
 
 #[test]
 fn subjects() {
-    const ONE_OF: &str = "say exactly one of `serviceAccount`, `namespace`, `namespaceSelector`, `spiffe`, `principal`, `provider` (with or without `group` and \
+    const ONE_OF: &str = "set exactly one of `serviceAccount`, `namespace`, `namespaceSelector`, `spiffe`, `principal`, `provider` (with or without `group` and \
          `claims`) and `authenticated`";
     const SHAPES: &str = "write `spiffe://DOMAIN/ns/NAMESPACE/sa/SERVICEACCOUNT`, `user:PROVIDER/SUBJECT`, `key:PROVIDER/NAME` or \
                           `kube:USERNAME`";
@@ -335,15 +341,15 @@ fn subjects() {
         ("{}", format!(": {ONE_OF}")),
         ("{principal: 'kube:a', authenticated: true}", format!(": {ONE_OF}")),
         ("{serviceAccount: {namespace: a, name: b}, provider: p}", format!(": {ONE_OF}")),
-        ("{group: g}", ".group: say whose group it is: `provider`".to_owned()),
+        ("{group: g}", ".group: a group needs its `provider`".to_owned()),
         ("{group: g, authenticated: true}", format!(": {ONE_OF}")),
-        ("{authenticated: false}", ".authenticated: only `true` means anything; leave it out".to_owned()),
-        ("{provider: A}", ".provider: `A` is no name of an IdentityProvider".to_owned()),
-        ("{provider: A, group: g}", ".provider: `A` is no name of an IdentityProvider".to_owned()),
+        ("{authenticated: false}", ".authenticated: only `true` is allowed: remove `authenticated`".to_owned()),
+        ("{provider: A}", ".provider: `A` is not a valid IdentityProvider name".to_owned()),
+        ("{provider: A, group: g}", ".provider: `A` is not a valid IdentityProvider name".to_owned()),
         ("{principal: alice}", format!(".principal: `alice` is no principal: it has no `KIND:`; {SHAPES}")),
         (
             "{principal: 'spiffe://td.example/spire/agent'}",
-            ".principal: `spiffe://td.example/spire/agent` is nobody: workloads here are called `/ns/NAMESPACE/sa/SERVICEACCOUNT`"
+            ".principal: `spiffe://td.example/spire/agent` matches no caller: workloads of this trust domain are named `/ns/NAMESPACE/sa/SERVICEACCOUNT`"
                 .to_owned(),
         ),
         (
@@ -372,11 +378,11 @@ fn conditions() {
     for (when, expected) in [
         (
             "principl.id == 'x'",
-            "`principl` does not exist; a condition speaks of `principal`, `request`, `kubernetes` and `resource` (line 1, column 1 of the expression)",
+            "`principl` does not exist; a condition can read `principal`, `request`, `kubernetes` and `resource` (line 1, column 1 of the expression)",
         ),
         (
             "true && request.verb == 'x'",
-            "`request` has no field `verb`; there are method, path, host, operation, captures, headers, time, sourceAddress (line 1, column \
+            "`request` has no field `verb`; its fields are method, path, host, operation, captures, headers, time, sourceAddress (line 1, column \
              16 of the expression)",
         ),
         ("((((((((((true))))))))))", "brackets or `?:` are nested deeper than 8 (line 1, column 1 of the expression)"),
@@ -394,9 +400,9 @@ fn conditions() {
 
 #[test]
 fn headers_that_no_condition_reads() {
-    let credential = "says who is calling; conditions read that as `principal`, once it is verified";
-    let of_proxies = "is changed by proxies on the way, so that the application may read another one";
-    let no_name = "is no name of a header in lower case: use 1 to 64 letters, digits and `-`, such as `x-tenant`";
+    let credential = "identifies the caller; conditions read the verified caller as `principal`";
+    let of_proxies = "can be changed by proxies, so the application may read another value";
+    let no_name = "is not a header name in lower case: use 1 to 64 letters, digits and `-`, such as `x-tenant`";
     let long = "a".repeat(65);
     for (name, why) in [
         ("authorization", credential),
@@ -424,18 +430,18 @@ fn headers_that_no_condition_reads() {
     }
     rejects("headers: [x-a, x-b, x-a]", &["spec.headers[2]: `x-a` occurs twice"]);
     let many = (0..17).map(|i| format!("x-{i}")).collect::<Vec<_>>().join(", ");
-    rejects(&format!("headers: [{many}]"), &["spec.headers: at most 16 are possible"]);
+    rejects(&format!("headers: [{many}]"), &["spec.headers: at most 16 are allowed"]);
     rejects(
         "headers: [x-tenant]\ngrants: [{name: a, to: [{authenticated: true}], scopes: [x], when: \"request.headers['x-tenan'] == 'a'\"}]",
         &[
-            "spec.grants[0].when: header `x-tenan` is not listed in `spec.headers`; there are x-tenant (line 1, column 16 of the \
+            "spec.grants[0].when: header `x-tenan` is not listed in `spec.headers`, which lists x-tenant (line 1, column 16 of the \
            expression)",
         ],
     );
     rejects(
         "denials: [{name: a, to: [{authenticated: true}], when: \"'x-tenant' in request.headers\"}]",
         &[
-            "spec.denials[0].when: conditions read those headers that the policy lists in `spec.headers`, and it lists none (line 1, \
+            "spec.denials[0].when: conditions can only read headers that the policy lists in `spec.headers`, and it lists none (line 1, \
            column 12 of the expression)",
         ],
     );
@@ -458,29 +464,29 @@ fn more_than_one_policy_can_hold() {
         (
             512,
             &(|n| format!("operations: [{}]", many(n, &operation))) as &dyn Fn(usize) -> String,
-            "spec.operations: at most 512 are possible in one policy; cut it in two",
+            "spec.operations: at most 512 are allowed in one policy: split the policy",
         ),
         (
             1000,
             &|n| format!("grants: [{}]", many(n, &grant)),
-            "spec.grants: at most 1000 are possible in one policy; cut it in two",
+            "spec.grants: at most 1000 are allowed in one policy: split the policy",
         ),
         (
             256,
             &|n| format!("denials: [{}]", many(n, &denial)),
-            "spec.denials: at most 256 are possible in one policy; cut it in two",
+            "spec.denials: at most 256 are allowed in one policy: split the policy",
         ),
         (
             256,
             &|n| format!("roles: [{}]", many(n, &role)),
-            "spec.roles: at most 256 are possible in one policy; cut it in two",
+            "spec.roles: at most 256 are allowed in one policy: split the policy",
         ),
-        (64, &subjects, "spec.grants[0].to: at most 64 are possible; use a group, or cut it in two"),
+        (64, &subjects, "spec.grants[0].to: at most 64 are allowed: use a group, or split the rule"),
         (64, &scopes, "spec.operations[0].scopes: an operation can require at most 64 scopes"),
         (
             64,
             &matches,
-            "spec.operations[0]: it has more than 64 combinations of method and path, or of group, resource and verb; cut it in two",
+            "spec.operations[0]: more than 64 combinations of method and path, or of group, resource and verb: split the operation",
         ),
     ] {
         rejects(&spec(most), &[]);
@@ -497,12 +503,12 @@ fn all_mistakes_are_told_at_once_in_the_order_of_the_fields() {
          grants: [{name: a, to: [], scopes: [x]}]\n\
          denials: [{name: '', to: [{authenticated: true}]}]\n",
         &[
-            "spec.service.hosts[0]: `*` is no host name: write a DNS name in ASCII (for other scripts its `xn--` form) or an IP \
+            "spec.service.hosts[0]: `*` is not a host name: write a DNS name in ASCII (for other scripts its `xn--` form) or an IP \
              address, without port",
-            "spec.authentication[0]: say exactly one of `workload` and `provider`",
-            "spec.operations[0]: say which requests it is: `http`, `grpc` or `kubernetes`",
-            "spec.grants[0].to: say who; an empty list is nobody. For everybody: `[{authenticated: true}]`",
-            "spec.denials[0].name: `` is no name: use 1 to 63 letters, digits, `-`, `_` and `.`",
+            "spec.authentication[0]: set exactly one of `workload` and `provider`",
+            "spec.operations[0]: the operation matches no requests: set `http`, `grpc` or `kubernetes`",
+            "spec.grants[0].to: an empty list matches no caller; for every authenticated caller, use `[{authenticated: true}]`",
+            "spec.denials[0].name: `` is not a valid name: use 1 to 63 letters, digits, `-`, `_` and `.`",
         ],
     );
 }

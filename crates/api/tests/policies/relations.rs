@@ -59,19 +59,22 @@ fn mistakes_in_a_model_are_named_with_their_field() {
         ("a: {from: p, relation: a}", "spec.relations[0].relations.a.from: `order` has no relation `p`; there is a"),
         (
             "p: {relation: q}, q: {}, a: {from: p, relation: q}",
-            "spec.relations[0].relations.a.from: `p` has a rule; `from` follows what tuples state: make it `p: {}`",
+            "spec.relations[0].relations.a.from: `p` has a rule, and `from` follows stated tuples only: make it `p: {}`",
         ),
         (
             "p: {}, a: {from: p, relation: z}",
             "spec.relations[0].relations.a.relation: no object of this policy has a relation `z`",
         ),
-        ("p: {}, a: {from: p}", "spec.relations[0].relations.a.from: say which `relation` of the other object counts"),
+        (
+            "p: {}, a: {from: p}",
+            "spec.relations[0].relations.a.from: `from` needs `relation`: the relation of the other object",
+        ),
         (
             "a: {union: [{relation: b}], this: {}}, b: {}",
-            "spec.relations[0].relations.a: say at most one of `union`, `intersection`, `exclusion`, `this` and `relation`",
+            "spec.relations[0].relations.a: set at most one of `union`, `intersection`, `exclusion`, `this` and `relation`",
         ),
-        ("a: {exclusion: [{this: {}}]}", "spec.relations[0].relations.a.exclusion: `exclusion` has 2 to 16 rules"),
-        ("a: {union: []}", "spec.relations[0].relations.a.union: `union` has 1 to 16 rules"),
+        ("a: {exclusion: [{this: {}}]}", "spec.relations[0].relations.a.exclusion: `exclusion` needs 2 to 16 rules"),
+        ("a: {union: []}", "spec.relations[0].relations.a.union: `union` needs 1 to 16 rules"),
         (
             "a: {union: [{this: {}}, {onion: []}]}",
             "spec.relations[0].relations.a.union[1]: unknown field `onion`, expected one of `union`, `intersection`, `exclusion`, \
@@ -79,11 +82,10 @@ fn mistakes_in_a_model_are_named_with_their_field() {
         ),
         (
             "a: {union: [{union: [{union: [{union: [{union: [{this: {}}]}]}]}]}]}",
-            "spec.relations[0].relations.a.union[0].union[0].union[0].union[0].union: rules are nested deeper than 4; give the inner one \
-             a name of its own",
+            "spec.relations[0].relations.a.union[0].union[0].union[0].union[0].union: rules are nested deeper than 4; declare the inner rule as a relation of its own",
         ),
-        ("'9a': {}", "spec.relations[0].relations.9a: `9a` is no name of a relation"),
-        ("", "spec.relations[0].relations: a type has 1 to 64 relations"),
+        ("'9a': {}", "spec.relations[0].relations.9a: `9a` is not a valid relation name"),
+        ("", "spec.relations[0].relations: a type needs 1 to 64 relations"),
     ] {
         assert_eq!(of(relations), [mistake], "{relations}");
     }
@@ -91,10 +93,10 @@ fn mistakes_in_a_model_are_named_with_their_field() {
         "a: {relation: b}, b: {union: [{relation: a}, {from: p, relation: a}]}, p: {}, c: {intersection: [{relation: p}, {relation: a}]}",
     );
     assert_eq!(hopeless.len(), 3, "{hopeless:#?}");
-    assert!(hopeless[0].starts_with("spec.relations[0].relations.a: it can never hold"), "{hopeless:#?}");
+    assert!(hopeless[0].starts_with("spec.relations[0].relations.a: the relation can never hold"), "{hopeless:#?}");
     assert!(
         mistakes(&resource("relations: [{object: user, relations: {a: {}}}]"))[0]
-            .starts_with("spec.relations[0].object: `user` stands for")
+            .starts_with("spec.relations[0].object: `user` is reserved for")
     );
 }
 
@@ -111,7 +113,7 @@ fn mistakes_in_a_grant_by_relation_are_named_with_their_field() {
         ),
         (
             "object: 'order:{id', relation: owner",
-            "spec.grants[0].relation.object: `order:{id` is no object: a `{` is not closed; write `type:id` or `type:{capture}`",
+            "spec.grants[0].relation.object: `order:{id` is not a valid object: a `{` is not closed; write `type:id` or `type:{capture}`",
         ),
     ] {
         let spec =
@@ -149,7 +151,7 @@ fn tuples_that_can_not_be_read_are_refused_as_a_whole() {
     catalog.apply([put(relationship("r", "orders.shop", &[("order:1", "owner", "*"), ("order", "a b", "alice\n")]))]);
     let (why, in_force) = status(&catalog, "r");
     assert!(
-        in_force && why.starts_with("Invalid: spec.tuples[1].object: `order` is no object: write `type:id`"),
+        in_force && why.starts_with("Invalid: spec.tuples[1].object: `order` is not a valid object: write `type:id`"),
         "{why}"
     );
     assert!(why.contains("spec.tuples[1].relation: ") && why.contains("spec.tuples[1].subject: `alice\\n`"), "{why}");
@@ -175,7 +177,7 @@ fn what_does_not_fit_the_service_is_told_and_told_anew_when_the_policy_changes()
     assert_eq!(
         status(&catalog, "r"),
         (
-            "NoService: spec.service: no policy in force of namespace `shop` is about service `orders.shop`".to_owned(),
+            "NoService: spec.service: no policy in force in namespace `shop` declares service `orders.shop`".to_owned(),
             true
         )
     );
@@ -184,8 +186,8 @@ fn what_does_not_fit_the_service_is_told_and_told_anew_when_the_policy_changes()
     assert_eq!(catalog.take_touched_relationships(), [key_of("r")].into());
     let (why, _) = status(&catalog, "r");
     for part in [
-        "UnknownRelation: spec.tuples[1].relation: `editor` of `order` comes about by its rule alone, which has no `this`",
-        "spec.tuples[2].object: `relations` has no object `cart`; there is order; it counts for nothing",
+        "UnknownRelation: spec.tuples[1].relation: `editor` of `order` follows from its rule only: the rule has no `this`",
+        "spec.tuples[2].object: `relations` has no object `cart`; there is order; the tuple has no effect",
         "spec.tuples[3].subject: `relations` has no object `cart`",
         "spec.tuples[4].subject: `order` has no relation `boss`",
     ] {
@@ -251,12 +253,12 @@ fn the_engine_of_relations_is_one_for_a_service_and_its_store_one_that_is_allowe
     assert_eq!(
         mistakes(&resource(&(engine("x") + MODEL))),
         [
-            "spec.relationEngine.openfga.store: `x` is no id of OpenFGA: it has 26 digits and capital letters, such as 01JB4ZXK5T1Q8M6W3N9R7C2V0D"
+            "spec.relationEngine.openfga.store: `x` is not an OpenFGA id: an id has 26 digits and capital letters, such as 01JB4ZXK5T1Q8M6W3N9R7C2V0D"
         ]
     );
     assert_eq!(
         mistakes(&resource(&engine(STORE))),
-        ["spec.relationEngine: say which relations it knows: `spec.relations`"]
+        ["spec.relationEngine: declare the relations of the engine: set `spec.relations`"]
     );
 
     let mut catalog = Catalog::new(settings());
@@ -272,7 +274,9 @@ fn the_engine_of_relations_is_one_for_a_service_and_its_store_one_that_is_allowe
     catalog.apply([allowed(&format!("other, {STORE}"))]);
     assert_eq!(rejected(&catalog, "shop/orders"), None);
     assert!(
-        status(&catalog, "r").0.starts_with("OtherRelationEngine: spec.service: its relations are asked of OpenFGA")
+        status(&catalog, "r")
+            .0
+            .starts_with("OtherRelationEngine: spec.service: the service looks its relations up in OpenFGA")
     );
 
     // another policy of the service may have none, or the same

@@ -52,7 +52,7 @@ fn a_review_sees_clashes_within_a_service() {
     assert_eq!(
         errors,
         [
-            "spec.operations: operation `second` matches `GET /x`, which operation `first` of policy shop/a claims already"
+            "spec.operations: operation `second` matches `GET /x`, which operation `first` of policy shop/a already claims"
         ]
     );
     assert!(review(&catalog, &policy("shop/a", 1, "renamed")).is_empty(), "the older one may change");
@@ -88,7 +88,7 @@ fn a_high_risk_that_scopes_can_not_tell_is_told() {
     let warnings = with("read");
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(
-        warnings[0].starts_with("spec.operations[0].scopes: `export` is of high risk and needs no scope of its own"),
+        warnings[0].starts_with("spec.operations[0].scopes: `export` has high risk and no scope of its own"),
         "{warnings:?}"
     );
     assert!(with("read, export").is_empty(), "{:?}", with("read, export"));
@@ -100,7 +100,7 @@ fn what_nobody_can_do_is_told() {
     assert_eq!(
         warned(&spec),
         [
-            "spec.operations[0].scopes: no grant of this policy gives `write`, so unless another of the service does, nobody can `list` (DW001)"
+            "spec.operations[0].scopes: no grant of this policy gives `write`; unless another policy of the service does, no caller can `list` (DW001)"
         ]
     );
     let by_role = "
@@ -121,8 +121,8 @@ fn a_grant_that_never_applies_is_told() {
     assert_eq!(
         warned(&spec),
         [
-            "spec.grants[0].to[0]: `all` can never apply to callers of provider `corporate`: `spec.authentication` has no way in for them (DW003)",
-            "spec.grants[0].to[1]: `all` can never apply to `key:partners/acme`: `spec.authentication` has no way in for them (DW003)",
+            "spec.grants[0].to[0]: `all` can never apply to callers of provider `corporate`: `spec.authentication` accepts no credential of theirs (DW003)",
+            "spec.grants[0].to[1]: `all` can never apply to `key:partners/acme`: `spec.authentication` accepts no credential of theirs (DW003)",
         ]
     );
     let spec = format!("{GOOD}- {{name: more, to: [{{authenticated: true}}], scopes: [other]}}\n");
@@ -135,7 +135,7 @@ fn a_deletion_without_risk_is_told() {
     assert_eq!(
         warned(&spec),
         [
-            "spec.operations[0].risk: `list` deletes and states no risk; say `risk: High`, or `Standard` if that is meant (DW004)"
+            "spec.operations[0].risk: `list` deletes and states no risk; set `risk: High`, or `risk: Standard` if that is intended (DW004)"
         ]
     );
     assert!(warned(&spec.replace("scopes: [read], http", "risk: Standard, scopes: [read], http")).is_empty());
@@ -151,7 +151,7 @@ fn ways_around_a_governed_request_are_told() {
     };
     let told = warned(&governed("[pods/exec]"));
     assert_eq!(told.len(), 2, "{told:?}");
-    assert!(told[0].contains("`pods/attach` comes to the same"), "{told:?}");
+    assert!(told[0].contains("`pods/attach` has the same effect"), "{told:?}");
     assert!(warned(&governed("[pods/exec, pods/attach, pods/ephemeralcontainers]")).is_empty());
     assert!(warned(&governed("[pods/*]")).is_empty());
 }

@@ -28,10 +28,10 @@ fn roles_in_a_circle_and_unknown_ones_are_refused() {
     for (roles, expected) in [
         (
             "[{name: a, scopes: [x], includes: [a]}]",
-            "spec.roles[0].includes[0]: `a` includes `a` itself; roles can't go in a circle",
+            "spec.roles[0].includes[0]: `a` includes `a` itself; roles can't include each other",
         ),
         ("[{name: a, scopes: [x], includes: [z]}]", "spec.roles[0].includes[0]: this policy has no role `z`; it has a"),
-        ("[{name: a}]", "spec.roles[0].scopes: a role without scopes stands for nothing; name some, or leave it out"),
+        ("[{name: a}]", "spec.roles[0].scopes: the role has no scopes: set `scopes` or `includes`, or remove the role"),
     ] {
         assert_eq!(mistakes(&resource(&format!("roles: {roles}"))), [expected]);
     }
@@ -52,16 +52,19 @@ fn subjects_that_stand_for_many() {
         SubjectMatcher::Claims { group: Some(_), .. }
     ));
     for (text, expected) in [
-        ("{namespace: Billing}", "spec.grants[0].to[0].namespace: `Billing` is no name of a Namespace"),
+        ("{namespace: Billing}", "spec.grants[0].to[0].namespace: `Billing` is not a valid Namespace name"),
         (
             "{namespaceSelector: {}}",
-            "spec.grants[0].to[0].namespaceSelector: say which labels; an empty selector would be every Namespace",
+            "spec.grants[0].to[0].namespaceSelector: an empty selector would match every Namespace: add labels",
         ),
-        ("{provider: corporate, claims: {}}", "spec.grants[0].to[0].claims: say which, or leave it out"),
-        ("{claims: {d: f}}", "spec.grants[0].to[0].claims: say whose claims these are: `provider`"),
+        (
+            "{provider: corporate, claims: {}}",
+            "spec.grants[0].to[0].claims: list at least one claim, or remove `claims`",
+        ),
+        ("{claims: {d: f}}", "spec.grants[0].to[0].claims: claims need their `provider`"),
         (
             "{spiffe: 'spiffe://td.example/ns/a*/sa/b'}",
-            "spec.grants[0].to[0].spiffe: `spiffe://td.example/ns/a*/sa/b` is no pattern of SPIFFE IDs: `*` stands for a whole segment, \
+            "spec.grants[0].to[0].spiffe: `spiffe://td.example/ns/a*/sa/b` is not a pattern of SPIFFE IDs: `*` matches a whole segment, \
              not for a part of one",
         ),
     ] {
@@ -69,7 +72,7 @@ fn subjects_that_stand_for_many() {
     }
     assert!(
         mistakes(&resource(&to("{namespace: a, serviceAccount: {namespace: a, name: b}}")))[0]
-            .contains("say exactly one of")
+            .contains("set exactly one of")
     );
 }
 

@@ -38,25 +38,25 @@ use std::collections::BTreeSet;
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AccessPolicySpec {
-    /// The service that this policy is about.
+    /// The service that this policy protects.
     #[serde(default)]
     pub service: ServiceSpec,
-    /// What the certificates of the service's pods are like. Pods get one if a policy is about them: its `podSelector` takes
-    /// them in, or a grant or a denial names their service account.
+    /// Certificates of the service's pods. A pod gets a certificate if the `podSelector` of a policy selects it, or if
+    /// a grant or a denial names its service account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<MintedIdentity>,
-    /// Accepted ways in, tried in this order. A way that is not listed is not accepted.
+    /// Accepted authentication methods, tried in this order. Methods that are not listed are refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub authentication: Vec<AuthenticationEntry>,
-    /// What access tokens for the service are like, which the token service gives out.
+    /// Access tokens that the token service issues for the service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens: Option<TokenProfile>,
-    /// What can be done with the service. What is not declared here is denied.
+    /// Operations of the service. Requests that match no operation are denied.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 512), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub operations: Vec<Operation>,
-    /// Names for sets of scopes.
+    /// Named sets of scopes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub roles: Vec<Role>,
@@ -64,18 +64,19 @@ pub struct AccessPolicySpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["object"]))]
     pub relations: Vec<ObjectType>,
-    /// Who knows these relations. Default: Durward itself, by `Relationship`s.
+    /// Engine that looks the relations up. Default: Durward itself, from `Relationship`s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relation_engine: Option<RelationEngine>,
-    /// Request headers that conditions read, as `request.headers`; in lower case. Others are not shown to them.
+    /// Request headers that conditions can read as `request.headers`, in lower case. Conditions can't read other
+    /// headers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::condition_headers")]
     pub headers: Vec<String>,
-    /// Who gets which scopes.
+    /// Scopes for callers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub grants: Vec<GrantRule>,
-    /// Who gets nothing, whatever is granted.
+    /// Callers to deny, whatever is granted to them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub denials: Vec<DenialRule>,
@@ -98,7 +99,7 @@ impl AccessPolicySpec {
         scopes
     }
 
-    /// Every IdentityProvider that is named, with the field.
+    /// Every IdentityProvider that the policy names, with the field.
     #[must_use]
     pub fn providers(&self) -> Vec<(String, &str)> {
         let ways = self
@@ -133,15 +134,16 @@ pub enum PolicyMode {
     Audit,
 }
 
-/// What became of an AccessPolicy.
+/// Status of an AccessPolicy.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AccessPolicyStatus {
-    /// `Accepted` (it compiles and owns what it claims) and `Programmed` (in force on every ready replica).
+    /// `Accepted` (the policy compiles, and its namespace owns what it claims) and `Programmed` (the policy is in force
+    /// on every ready replica).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
-    /// The generation that this status speaks of.
+    /// Generation that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Revision of the snapshot in which the policy is in force.
@@ -156,12 +158,12 @@ pub struct AccessPolicyStatus {
     /// Number of grants.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grants: Option<i32>,
-    /// What is remembered of the version that was last in force. A replica that starts while the policy is broken has never seen
-    /// that version: it closes the service by this.
+    /// Record of the last good version. A replica that starts while the policy is invalid does not know that version,
+    /// and uses the record to close the service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_good: Option<LastGood>,
-    /// How many requests this generation would have denied, had its `mode` not been `Audit`, on all replicas: told twice a
-    /// minute, and less by what was counted right before a replica ended. The audit log has each of them.
+    /// Number of requests on all replicas that this generation would have denied without `mode: Audit`. Updated twice a
+    /// minute; the last requests before a replica stops can be missing. The audit log has every request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audited_denials: Option<i64>,
     /// Number of pods that hold a certificate because of this policy.

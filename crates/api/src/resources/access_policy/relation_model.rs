@@ -13,35 +13,35 @@ pub struct ObjectType {
     /// Name of the type, such as `order`.
     #[schemars(schema_with = "schema::relation_name")]
     pub object: String,
-    /// Its relations by name. `{}` is a plain relation, which tuples state directly.
+    /// Relations of the type, by name. `{}` is a direct relation, which tuples state.
     #[serde(default)]
     #[schemars(extend("maxProperties" = 64))]
     pub relations: BTreeMap<String, RelationRule>,
 }
 
-/// Who knows the relations of a service, in place of Durward itself.
+/// The engine that looks up the relations of a service, instead of Durward itself.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RelationEngine {
-    /// The OpenFGA server that the installation is told of.
+    /// The OpenFGA server of the installation.
     pub openfga: OpenFgaReference,
 }
 
-/// Where an OpenFGA server has the relations of a service.
+/// The store and the model of a service on an OpenFGA server.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OpenFgaReference {
-    /// Id of the store. It needs the Namespace's annotation `durward.dev/allowed-openfga-stores`.
+    /// ID of the store. It needs the Namespace's annotation `durward.dev/allowed-openfga-stores`.
     #[schemars(schema_with = "schema::ulid")]
     pub store: String,
-    /// Id of the authorization model, as OpenFGA gave it when the model of `durward relations model` was written.
+    /// ID of the authorization model, which OpenFGA returned when you wrote the output of `durward relations model`.
     #[schemars(schema_with = "schema::ulid")]
     pub model: String,
 }
 
-/// How a relation comes about; `{}` when tuples state it directly.
+/// Rule of a relation; `{}` if tuples state it directly.
 ///
-/// Nested rules are checked when the policy is compiled: a CRD schema can't be recursive.
+/// Nested rules are checked when the policy is compiled, since a CRD schema can't be recursive.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("x-kubernetes-validations" = [
@@ -51,22 +51,22 @@ pub struct OpenFgaReference {
      "message": "`from` needs `relation`: the relation to look up on the other object", "fieldPath": ".from"},
 ]))]
 pub struct RelationRule {
-    /// Any of these.
+    /// The relation holds if any of these rules holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::open_objects")]
     pub union: Option<Vec<Map<String, Value>>>,
-    /// All of these.
+    /// The relation holds if all of these rules hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::open_objects")]
     pub intersection: Option<Vec<Map<String, Value>>>,
-    /// The first, but none of the others.
+    /// The relation holds if the first rule holds and none of the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::open_objects")]
     pub exclusion: Option<Vec<Map<String, Value>>>,
     /// Tuples that state the relation directly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub this: Option<DirectTuples>,
-    /// Another relation of the same object; with `from`, of the object found through that relation.
+    /// Another relation of the same object; with `from`, a relation of the object that `from` leads to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::relation_name")]
     pub relation: Option<String>,

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// A name for a set of scopes.
+/// A named set of scopes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("x-kubernetes-validations" = [
@@ -17,17 +17,17 @@ pub struct Role {
     /// Name of the role, unique in the policy.
     #[schemars(schema_with = "schema::name")]
     pub name: String,
-    /// The scopes that it stands for.
+    /// Scopes of the role.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::scopes")]
     pub scopes: Vec<String>,
-    /// Other roles of this policy whose scopes it stands for as well.
+    /// Other roles of this policy whose scopes the role includes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::role_names")]
     pub includes: Vec<String>,
 }
 
-/// Scopes for some callers, under a condition if one is given.
+/// Scopes for some callers, optionally under a condition.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("x-kubernetes-validations" = [
@@ -35,28 +35,28 @@ pub struct Role {
      "message": "a grant needs at least one of `scopes` and `roles`"},
 ]))]
 pub struct GrantRule {
-    /// Name of the grant, unique in the policy; decisions name it.
+    /// Name of the grant, unique in the policy. Decisions contain it.
     #[schemars(schema_with = "schema::name")]
     pub name: String,
-    /// Callers that the grant is for: any of these.
+    /// Callers that the grant applies to: any of these.
     #[schemars(length(min = 1, max = 64))]
     pub to: Vec<CallerSelector>,
-    /// Scopes that it gives.
+    /// Scopes that the grant gives.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::scopes")]
     pub scopes: Vec<String>,
-    /// Roles of this policy whose scopes it gives.
+    /// Roles of this policy whose scopes the grant gives.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::role_names")]
     pub roles: Vec<String>,
-    /// A scope counts only if the caller's token carries it too.
+    /// Whether the grant gives a scope only if the caller's token also carries it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub from_token: bool,
     /// Condition in CEL over `principal`, `request`, `kubernetes` and `resource`. When it fails to evaluate, nothing is granted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::condition")]
     pub when: Option<String>,
-    /// The caller must stand in this relation to the object (ReBAC).
+    /// Relation that the caller must have to the object (ReBAC).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relation: Option<RelationRequirement>,
 }
@@ -73,21 +73,21 @@ pub struct RelationRequirement {
     pub relation: String,
 }
 
-/// Nothing for some callers, under a condition if one is given. A denial wins over every grant.
+/// Denies some callers, optionally under a condition. A denial overrides every grant.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DenialRule {
-    /// Name of the denial, unique in the policy; decisions name it.
+    /// Name of the denial, unique in the policy. Decisions contain it.
     #[schemars(schema_with = "schema::name")]
     pub name: String,
-    /// Callers that the denial is for: any of these.
+    /// Callers that the denial applies to: any of these.
     #[schemars(length(min = 1, max = 64))]
     pub to: Vec<CallerSelector>,
     /// Condition in CEL over `principal`, `request`, `kubernetes` and `resource`. When it fails to evaluate, the denial applies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::condition")]
     pub when: Option<String>,
-    /// Why, for the audit record.
+    /// Reason, for the audit record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::sentence")]
     pub reason: Option<String>,
@@ -101,7 +101,7 @@ pub struct DenialRule {
     {"rule": "[has(self.serviceAccount), has(self.__namespace__), has(self.namespaceSelector), has(self.spiffe), has(self.principal), has(self.provider) || has(self.group) || has(self.claims), has(self.authenticated)].exists_one(given, given)",
      "message": "exactly one of `serviceAccount`, `namespace`, `namespaceSelector`, `spiffe`, `principal`, `provider` (with or without `group` and `claims`) and `authenticated` must be given"},
     {"rule": "!(has(self.group) || has(self.claims)) || has(self.provider)",
-     "message": "`group` and `claims` need the `provider` that vouches for them", "fieldPath": ".provider"},
+     "message": "`group` and `claims` need their `provider`", "fieldPath": ".provider"},
     {"rule": "!has(self.authenticated) || self.authenticated",
      "message": "`authenticated` can only be `true`", "fieldPath": ".authenticated"},
 ]))]
@@ -117,16 +117,16 @@ pub struct CallerSelector {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
     pub namespace_selector: Option<LabelSelector>,
-    /// Workloads by their SPIFFE IDs, segment by segment, with `*` for any one: `spiffe://cluster.local/ns/*/sa/billing`.
+    /// Workloads by SPIFFE ID; `*` matches any one segment: `spiffe://cluster.local/ns/*/sa/billing`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::principal")]
     pub spiffe: Option<String>,
-    /// One principal by its id, such as `user:corporate/alice` or `key:partners/acme`.
+    /// One principal by its ID, such as `user:corporate/alice` or `key:partners/acme`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::principal")]
     pub principal: Option<String>,
-    /// Everybody whom this IdentityProvider vouches for; with `group`, the members of that group; with `claims`, those who
-    /// have them all.
+    /// Every caller that this IdentityProvider authenticates; with `group`, the members of the group; with `claims`,
+    /// the callers with all of these claims.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::object_name")]
     pub provider: Option<String>,
@@ -134,11 +134,11 @@ pub struct CallerSelector {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::group")]
     pub group: Option<String>,
-    /// Attributes that the given `provider` maps from claims, and that equal these texts.
+    /// Attributes that the given `provider` maps from claims, with these values.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::claims")]
     pub claims: Option<BTreeMap<String, String>>,
-    /// Everybody who is authenticated in a way that this policy accepts.
+    /// Every caller that authenticates with a method this policy accepts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authenticated: Option<bool>,
 }
@@ -147,10 +147,10 @@ pub struct CallerSelector {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ServiceAccount {
-    /// Its namespace.
+    /// Namespace of the service account.
     #[schemars(schema_with = "schema::namespace")]
     pub namespace: String,
-    /// Its name.
+    /// Name of the service account.
     #[schemars(schema_with = "schema::object_name")]
     pub name: String,
 }

@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The service that a policy is about.
+/// The service that a policy protects.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ServiceSpec {
@@ -14,47 +14,47 @@ pub struct ServiceSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::audience")]
     pub audience: Option<String>,
-    /// Host names under which the service is called, without port. Names outside the namespace's own need the
-    /// Namespace's annotation `durward.dev/allowed-hosts`.
+    /// Host names of the service, without a port. Names outside the namespace need the Namespace's annotation
+    /// `durward.dev/allowed-hosts`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::hosts")]
     pub hosts: Vec<String>,
-    /// The pods that are this service.
+    /// The pods of the service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
     pub pod_selector: Option<LabelSelector>,
 }
 
-/// What the pods of the service are minted.
+/// Certificates of the service's pods.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MintedIdentity {
-    /// Lifetime of a certificate, from `5m` to `24h`, such as `1h`. Kubernetes itself brings pods no certificate of less
-    /// than an hour; the agent does.
+    /// Lifetime of a certificate, from `5m` to `24h`, such as `1h`. Kubernetes itself delivers certificates with a
+    /// lifetime of an hour or more; the agent also delivers shorter ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::duration")]
     pub ttl: Option<String>,
-    /// DNS names that certificates carry beside the SPIFFE ID.
+    /// DNS names in the certificates, in addition to the SPIFFE ID.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::dns_names")]
     pub dns_names: Vec<String>,
 }
 
-/// What access tokens for the service are like (RFC 9068). Where several policies share a service, the shortest lifetime
-/// holds, and the algorithm of the first policy by name that says one.
+/// Access tokens for the service (RFC 9068). If several policies share a service, the shortest lifetime applies, and
+/// the algorithm of the first policy by name that sets one.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TokenProfile {
-    /// How they are signed: `RS256` unless said, which every JWT library knows; `ES256` makes shorter tokens.
+    /// Signature algorithm. Default `RS256`, which every JWT library supports; `ES256` makes shorter tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub algorithm: Option<TokenAlgorithm>,
-    /// Longest lifetime, from `1m` to `1h`; `5m` unless said.
+    /// Maximum lifetime, from `1m` to `1h`. Default `5m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::duration")]
     pub ttl: Option<String>,
 }
 
-/// How tokens are signed (RFC 7518, section 3.1).
+/// Signature algorithm of tokens (RFC 7518, section 3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum TokenAlgorithm {
@@ -64,7 +64,7 @@ pub enum TokenAlgorithm {
     Es256,
 }
 
-/// One accepted way in: exactly one of the fields.
+/// One accepted authentication method: exactly one of the fields.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("x-kubernetes-validations" = [
@@ -81,7 +81,7 @@ pub struct AuthenticationEntry {
     pub provider: Option<String>,
 }
 
-/// Settings of the workload way in; none yet.
+/// Settings of workload authentication; none yet.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WorkloadAuthentication {}
