@@ -95,13 +95,13 @@ impl GrantedApproval {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ApproverRejection {
     /// The policy does not list the caller as an approver.
-    #[error("the policy names others to decide this")]
+    #[error("the policy does not list the caller as an approver")]
     NotNamed,
     /// Requesters never approve their own requests.
-    #[error("nobody decides about their own request")]
+    #[error("requesters can't decide about their own requests")]
     Requester,
     /// The second factor is missing or too old.
-    #[error("this asks for a fresh second factor")]
+    #[error("a fresh second factor is required")]
     NotFresh(Challenge),
 }
 

@@ -21,7 +21,7 @@ pub struct RightsChange {
     /// The service.
     pub service: ServiceKey,
     /// The callers.
-    pub who: CallerSet,
+    pub callers: CallerSet,
     /// The operation of the requests before, if any.
     pub old: Option<Arc<str>>,
     /// The operation of the requests after, if any.
@@ -87,7 +87,7 @@ pub fn compare(old: &Snapshot, new: &Snapshot, own: &str) -> Comparison {
     }
     comparison.changes.sort_by(|a, b| {
         let key =
-            |change: &RightsChange| (change.service.clone(), change.effect, change.who.clone(), change.new.clone());
+            |change: &RightsChange| (change.service.clone(), change.effect, change.callers.clone(), change.new.clone());
         key(a).cmp(&key(b))
     });
     comparison
@@ -97,8 +97,8 @@ pub fn compare(old: &Snapshot, new: &Snapshot, own: &str) -> Comparison {
 fn names(old: &CompiledService, new: &CompiledService) -> impl Iterator<Item = String> {
     let list = |service: &CompiledService| service.hosts.iter().cloned().collect::<BTreeSet<_>>();
     let (before, after) = (list(old), list(new));
-    let gone: Vec<String> = before.difference(&after).map(|host| format!("is no longer called {host}")).collect();
-    let come: Vec<String> = after.difference(&before).map(|host| format!("is called {host} too")).collect();
+    let gone: Vec<String> = before.difference(&after).map(|host| format!("no longer has host {host}")).collect();
+    let come: Vec<String> = after.difference(&before).map(|host| format!("now also has host {host}")).collect();
     gone.into_iter().chain(come)
 }
 
@@ -167,22 +167,23 @@ fn changes<'s>(
 ) -> Vec<RightsChange> {
     let mut subjects: BTreeSet<SubjectMatcher> = old.subjects().chain(new.subjects()).cloned().collect();
     subjects.insert(SubjectMatcher::Authenticated);
-    let whos: Vec<CallerSet> =
+    let sets: Vec<CallerSet> =
         std::iter::once(CallerSet::Anonymous).chain(subjects.into_iter().map(CallerSet::Subject)).collect();
     let mut changes = Vec::new();
     for ((old_name, new_name), pair) in pairs {
-        for who in &whos {
-            let right = |service: &CompiledService,
-                         operation: Option<&ServiceOperation>,
-                         other: Option<&ServiceOperation>| {
-                operation
-                    .map_or_else(|| AccessRight::none(service, other), |operation| service.right(who, own, operation))
-            };
+        for callers in &sets {
+            let right =
+                |service: &CompiledService, operation: Option<&ServiceOperation>, other: Option<&ServiceOperation>| {
+                    operation.map_or_else(
+                        || AccessRight::none(service, other),
+                        |operation| service.right(callers, own, operation),
+                    )
+                };
             let (before, after) = (right(old, pair.old, pair.new), right(new, pair.new, pair.old));
             if let Some(effect) = effect(&before, &after) {
                 changes.push(RightsChange {
                     service: new.key.clone(),
-                    who: who.clone(),
+                    callers: callers.clone(),
                     old: old_name.clone(),
                     new: new_name.clone(),
                     requests: pair.requests.clone(),
@@ -199,7 +200,7 @@ fn changes<'s>(
 /// Removes callers whose change is the same as that of everybody.
 fn collapse(changes: Vec<RightsChange>) -> Vec<RightsChange> {
     let everybody = CallerSet::Subject(SubjectMatcher::Authenticated);
-    let shared: Vec<RightsChange> = changes.iter().filter(|change| change.who == everybody).cloned().collect();
+    let shared: Vec<RightsChange> = changes.iter().filter(|change| change.callers == everybody).cloned().collect();
     let same = |change: &RightsChange| {
         shared.iter().any(|all| {
             (&all.old, &all.new, all.effect) == (&change.old, &change.new, change.effect)
@@ -212,7 +213,7 @@ fn collapse(changes: Vec<RightsChange>) -> Vec<RightsChange> {
     };
     changes
         .into_iter()
-        .filter(|change| change.who == everybody || change.who == CallerSet::Anonymous || !same(change))
+        .filter(|change| change.callers == everybody || change.callers == CallerSet::Anonymous || !same(change))
         .collect()
 }
 

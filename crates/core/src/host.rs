@@ -15,7 +15,8 @@ pub struct Host(Arc<str>);
 /// A text is not a host.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error(
-    "`{0}` is no host name: write a DNS name in ASCII (for other scripts its `xn--` form) or an IP address, without port"
+    "`{0}` is not a host name: write a DNS name in ASCII (for other scripts its `xn--` form) or an IP address, \
+     without port"
 )]
 pub struct HostError(String);
 

@@ -14,37 +14,37 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 /// Number of values at which unused ones are removed. After that, the limit is twice the number of values left.
-const FEW: usize = 1024;
+const INITIAL_LIMIT: usize = 1024;
 
 /// Equal values, each kept once.
 #[derive(Debug)]
 struct InternedValues<T: ?Sized> {
-    known: HashSet<Arc<T>, RandomState>,
-    full: usize,
+    values: HashSet<Arc<T>, RandomState>,
+    limit: usize,
 }
 
 impl<T: ?Sized + Eq + Hash> Default for InternedValues<T> {
     fn default() -> Self {
-        Self { known: HashSet::default(), full: FEW }
+        Self { values: HashSet::default(), limit: INITIAL_LIMIT }
     }
 }
 
 impl<T: ?Sized + Eq + Hash> InternedValues<T> {
     /// Replaces `value` by an equal one that is known. Returns whether there was one.
     fn find(&self, value: &mut Arc<T>) -> bool {
-        self.known.get(value).is_some_and(|known| {
-            value.clone_from(known);
+        self.values.get(value).is_some_and(|values| {
+            value.clone_from(values);
             true
         })
     }
 
     fn keep(&mut self, value: &Arc<T>) {
-        if self.known.len() >= self.full {
-            self.known.retain(|known| Arc::strong_count(known) > 1);
-            self.known.shrink_to_fit();
-            self.full = FEW.max(2 * self.known.len());
+        if self.values.len() >= self.limit {
+            self.values.retain(|values| Arc::strong_count(values) > 1);
+            self.values.shrink_to_fit();
+            self.limit = INITIAL_LIMIT.max(2 * self.values.len());
         }
-        self.known.insert(Arc::clone(value));
+        self.values.insert(Arc::clone(value));
     }
 
     fn share(&mut self, value: &mut Arc<T>) {
@@ -163,10 +163,10 @@ mod tests {
         texts.share(&mut one);
         texts.share(&mut other);
         assert!(Arc::ptr_eq(&one, &other));
-        for number in 0..10 * FEW {
+        for number in 0..10 * INITIAL_LIMIT {
             texts.share(&mut number.to_string().into());
         }
-        assert!(texts.known.len() <= FEW, "{}", texts.known.len());
+        assert!(texts.values.len() <= INITIAL_LIMIT, "{}", texts.values.len());
         let mut again: Arc<str> = "read".into();
         texts.share(&mut again);
         assert!(Arc::ptr_eq(&one, &again), "what somebody has stays");

@@ -46,7 +46,7 @@ impl fmt::Display for Verb {
 
 /// A text is not a verb of admission.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("`{0}` is no verb of admission: use `CREATE`, `UPDATE` (a patch is one), `DELETE`, `CONNECT` or `*`")]
+#[error("`{0}` is not an admission verb: use `CREATE`, `UPDATE` (a patch is one), `DELETE`, `CONNECT` or `*`")]
 pub struct VerbError(String);
 
 impl FromStr for Verb {

@@ -59,13 +59,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_finds_what_went_in(entries: Vec<(u8, u16)>, asked: Vec<u8>) {
-            let mut wanted: BTreeMap<u8, Vec<u16>> = BTreeMap::new();
-            entries.iter().for_each(|(key, value)| wanted.entry(*key).or_default().push(*value));
+        fn get_returns_the_inserted_values(entries: Vec<(u8, u16)>, keys: Vec<u8>) {
+            let mut expected: BTreeMap<u8, Vec<u16>> = BTreeMap::new();
+            entries.iter().for_each(|(key, value)| expected.entry(*key).or_default().push(*value));
             let lookup: Lookup<u8, u16> = entries.iter().copied().collect();
-            for key in asked.iter().chain(wanted.keys()) {
+            for key in keys.iter().chain(expected.keys()) {
                 let found: Vec<u16> = lookup.get(key).copied().collect();
-                prop_assert_eq!(found, wanted.get(key).cloned().unwrap_or_default());
+                prop_assert_eq!(found, expected.get(key).cloned().unwrap_or_default());
             }
             prop_assert_eq!(lookup.values().count(), entries.len());
             prop_assert_eq!(lookup.is_empty(), entries.is_empty());

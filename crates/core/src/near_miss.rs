@@ -10,7 +10,7 @@ use crate::snapshot::Snapshot;
 use std::sync::Arc;
 
 /// Maximum number of near misses in a report; more would hide the intended one.
-const MOST: usize = 8;
+const MAX_NEAR_MISSES: usize = 8;
 
 /// An operation that a request nearly matches.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub enum Mismatch {
         /// The declared segment; empty if the request has one segment more.
         declared: String,
         /// The segment of the request; empty if the request has one segment less.
-        asked: String,
+        requested: String,
     },
     /// The host: the operation belongs to another service, with these hosts.
     Host(Vec<Host>),
@@ -57,15 +57,15 @@ impl Route<'_, '_> {
         }
         let mut misses = match self.service {
             Some(service) => service.near_misses(method, &path),
-            None => elsewhere(self.snapshot, method, self.request),
+            None => near_misses_elsewhere(self.snapshot, method, self.request),
         };
-        misses.truncate(MOST);
+        misses.truncate(MAX_NEAR_MISSES);
         misses
     }
 }
 
 /// Services in which the same request matches an operation.
-fn elsewhere(snapshot: &Snapshot, method: &str, request: &crate::request::Request<'_>) -> Vec<NearMiss> {
+fn near_misses_elsewhere(snapshot: &Snapshot, method: &str, request: &crate::request::Request<'_>) -> Vec<NearMiss> {
     let Call::Http { path, .. } = &request.call else { return Vec::new() };
     let mut services: Vec<&Arc<CompiledService>> = snapshot.services().collect();
     services.sort_unstable_by(|a, b| a.key().cmp(b.key()));
@@ -73,7 +73,7 @@ fn elsewhere(snapshot: &Snapshot, method: &str, request: &crate::request::Reques
         let (operation, _, pattern) = service.find(method, path).ok().flatten()?;
         Some(miss(service, operation, method, pattern, Mismatch::Host(service.hosts().to_vec())))
     });
-    found.take(MOST).collect()
+    found.take(MAX_NEAR_MISSES).collect()
 }
 
 fn miss(
@@ -94,7 +94,8 @@ fn miss(
 
 impl CompiledService {
     fn near_misses(&self, method: &str, path: &RequestPath<'_>) -> Vec<NearMiss> {
-        let (mut methods, mut segments) = (Vec::new(), Vec::new());
+        let mut methods = Vec::new();
+        let mut segments = Vec::new();
         for operation in &self.operations {
             for declared in &operation.operation.matches {
                 let its_method = declared.method.as_ref().map_or("*", |method| method.as_str());
@@ -132,12 +133,12 @@ fn difference(pattern: &[Segment], path: &RequestPath<'_>) -> Option<Option<Mism
     // the first segment that does not match is wrong, superfluous or missing
     let at = pattern.iter().zip(path).position(|(segment, text)| !segment_fits(segment, text));
     let at = at.unwrap_or_else(|| pattern.len().min(path.len()));
-    let (declared, asked) = (pattern.get(at), path.get(at));
+    let (declared, requested) = (pattern.get(at), path.get(at));
     let rest = |list: usize| at.saturating_add(1).min(list);
-    let how = |declared: Option<&Segment>, asked: Option<&std::borrow::Cow<'_, str>>| Mismatch::Segment {
+    let how = |declared: Option<&Segment>, requested: Option<&std::borrow::Cow<'_, str>>| Mismatch::Segment {
         number: at + 1,
         declared: declared.map(Segment::to_string).unwrap_or_default(),
-        asked: asked.map(ToString::to_string).unwrap_or_default(),
+        requested: requested.map(ToString::to_string).unwrap_or_default(),
     };
     let tail = |segments: &[Segment], from: usize, texts: usize| {
         fits(segments.get(from..).unwrap_or_default(), path.get(texts..).unwrap_or_default())
@@ -148,14 +149,14 @@ fn difference(pattern: &[Segment], path: &RequestPath<'_>) -> Option<Option<Mism
         head.into_iter().chain(tail).flatten().any(|segment| matches!(segment, Segment::Literal(_)))
     };
     let next = rest(pattern.len());
-    if let (Some(is), Some(text)) = (declared, asked)
+    if let (Some(is), Some(text)) = (declared, requested)
         && tail(pattern, next, rest(path.len()))
         && (kept(next) || resembles(is, text))
     {
-        return Some(Some(how(declared, asked)));
+        return Some(Some(how(declared, requested)));
     }
-    if asked.is_some() && tail(pattern, at, rest(path.len())) && kept(at) {
-        return Some(Some(how(None, asked)));
+    if requested.is_some() && tail(pattern, at, rest(path.len())) && kept(at) {
+        return Some(Some(how(None, requested)));
     }
     if declared.is_some() && tail(pattern, next, at) && kept(next) {
         return Some(Some(how(declared, None)));

@@ -87,13 +87,13 @@ pub struct AccessRight {
 impl AccessRight {
     /// The right to requests that match no operation of a service; `other` is their operation in the other snapshot.
     pub(crate) fn none(service: &CompiledService, other: Option<&ServiceOperation>) -> Self {
-        let nobody = || NamespacedName { namespace: Arc::clone(&service.key.namespace), name: "".into() };
+        let unnamed = || NamespacedName { namespace: Arc::clone(&service.key.namespace), name: "".into() };
         Self {
             audience: Arc::clone(&service.key.audience),
-            policy: other.map_or_else(nobody, |other| other.policy.clone()),
+            policy: other.map_or_else(unnamed, |other| other.policy.clone()),
             operation: other.map_or_else(|| "".into(), |other| Arc::clone(&other.operation.name)),
             permission: Permission::Never,
-            because: BTreeSet::from(["it is no operation".to_owned()]),
+            because: BTreeSet::from(["no operation matches".to_owned()]),
             unless: BTreeSet::new(),
             grants: BTreeSet::new(),
             missing: Vec::new(),
@@ -126,10 +126,10 @@ impl Snapshot {
     /// The rights of these callers to every operation, ordered by service and operation. `own` is the trust domain of
     /// the cluster's own workloads.
     #[must_use]
-    pub fn rights(&self, who: &CallerSet, own: &str) -> Vec<AccessRight> {
+    pub fn rights(&self, callers: &CallerSet, own: &str) -> Vec<AccessRight> {
         let mut services: Vec<&Arc<CompiledService>> = self.services().collect();
         services.sort_unstable_by(|a, b| a.key().cmp(b.key()));
-        services.into_iter().flat_map(|service| service.rights(who, own)).collect()
+        services.into_iter().flat_map(|service| service.rights(callers, own)).collect()
     }
 }
 
@@ -152,11 +152,11 @@ impl CompiledService {
     }
 
     /// The rights of these callers to the operations of this service.
-    pub fn rights(&self, who: &CallerSet, own: &str) -> impl Iterator<Item = AccessRight> {
-        self.operations.iter().map(move |operation| self.right(who, own, operation))
+    pub fn rights(&self, callers: &CallerSet, own: &str) -> impl Iterator<Item = AccessRight> {
+        self.operations.iter().map(move |operation| self.right(callers, own, operation))
     }
 
-    pub(crate) fn right(&self, who: &CallerSet, own: &str, operation: &ServiceOperation) -> AccessRight {
+    pub(crate) fn right(&self, callers: &CallerSet, own: &str, operation: &ServiceOperation) -> AccessRight {
         let mut right = AccessRight {
             audience: Arc::clone(&self.key.audience),
             policy: operation.policy.clone(),
@@ -177,19 +177,19 @@ impl CompiledService {
         if operation.operation.public {
             return right;
         }
-        self.granted(who, own, operation, &mut right);
-        let mut against = kept_out(who, own, operation);
+        self.granted(callers, own, operation, &mut right);
+        let mut obstacle = obstacle(callers, own, operation);
         for denial in self.denials.iter().filter(|denial| denial.mode == EnforcementMode::Enforce) {
-            match (covers(&denial.to, who, own), &denial.when) {
+            match (covers(&denial.to, callers, own), &denial.when) {
                 (Covers::None, _) => {}
                 (Covers::All, None) => {
                     right.denied = true;
-                    against.get_or_insert_with(|| format!("{} denies it", denial.rule));
+                    obstacle.get_or_insert_with(|| format!("{} denies it", denial.rule));
                 }
                 (covered, _) => drop(right.unless.insert(of_denial(denial, covered))),
             }
         }
-        if let Some(why) = against {
+        if let Some(why) = obstacle {
             (right.permission, right.because) = (Permission::Never, BTreeSet::from([why]));
         }
         if right.permission == Permission::Never && !right.audited {
@@ -198,12 +198,14 @@ impl CompiledService {
         right
     }
 
-    fn granted(&self, who: &CallerSet, own: &str, operation: &ServiceOperation, right: &mut AccessRight) {
+    fn granted(&self, callers: &CallerSet, own: &str, operation: &ServiceOperation, right: &mut AccessRight) {
         let required: BTreeSet<&Scope> = operation.operation.scopes.iter().collect();
-        let (mut sure, mut possible, mut terms) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
+        let mut sure = BTreeSet::new();
+        let mut possible = BTreeSet::new();
+        let mut terms = Vec::new();
         for candidate in operation.grants.all() {
             let Some(grant) = self.grants.get(candidate.grant) else { continue };
-            let covered = covers(&grant.to, who, own);
+            let covered = covers(&grant.to, callers, own);
             if covered == Covers::None {
                 continue;
             }
@@ -225,7 +227,7 @@ impl CompiledService {
         if !right.missing.is_empty() {
             let missing = right.missing.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ");
             right.permission = Permission::Never;
-            right.because.insert(format!("nobody gives {missing}"));
+            right.because.insert(format!("no grant gives {missing}"));
         } else if !required.iter().all(|scope| sure.contains(scope)) {
             right.permission = Permission::Conditional;
             let needed = terms.into_iter().filter(|(gives, _)| gives.iter().any(|scope| !sure.contains(scope)));
@@ -235,8 +237,8 @@ impl CompiledService {
 }
 
 /// Why a request of these callers fails before any grant is considered.
-fn kept_out(who: &CallerSet, own: &str, operation: &ServiceOperation) -> Option<String> {
-    let id = match who {
+fn obstacle(callers: &CallerSet, own: &str, operation: &ServiceOperation) -> Option<String> {
+    let id = match callers {
         CallerSet::Anonymous => return Some("a credential is needed".to_owned()),
         CallerSet::Subject(SubjectMatcher::Principal(id)) | CallerSet::Principal(id, _) => Some(id),
         CallerSet::Subject(_) => None,
@@ -248,7 +250,7 @@ fn kept_out(who: &CallerSet, own: &str, operation: &ServiceOperation) -> Option<
     }
     // the API server has authenticated callers of the Kubernetes API by its own methods
     let admitted = !operation.operation.kubernetes.is_empty()
-        || operation.authentication_methods.iter().any(|way| match (way, who, id) {
+        || operation.authentication_methods.iter().any(|way| match (way, callers, id) {
             (AuthenticationMethod::Workload, _, Some(id)) => vouched(id, own) == Vouched::Own,
             (AuthenticationMethod::Provider(name), _, Some(id)) => vouched(id, own).by(name) != Covers::None,
             (
@@ -262,7 +264,7 @@ fn kept_out(who: &CallerSet, own: &str, operation: &ServiceOperation) -> Option<
             ) => *way == AuthenticationMethod::Provider(Arc::clone(provider)),
             _ => true,
         });
-    (!admitted).then(|| "the policy does not accept their way in".to_owned())
+    (!admitted).then(|| "the policy does not accept their authentication method".to_owned())
 }
 
 /// The party that vouches for a principal.
@@ -293,20 +295,20 @@ fn vouched<'i>(id: &'i PrincipalId, own: &str) -> Vouched<'i> {
     }
 }
 
-fn covers(to: &[SubjectMatcher], who: &CallerSet, own: &str) -> Covers {
-    to.iter().map(|subject| covers_one(subject, who, own)).max().unwrap_or(Covers::None)
+fn covers(to: &[SubjectMatcher], callers: &CallerSet, own: &str) -> Covers {
+    to.iter().map(|subject| covers_one(subject, callers, own)).max().unwrap_or(Covers::None)
 }
 
-fn covers_one(subject: &SubjectMatcher, who: &CallerSet, own: &str) -> Covers {
-    match (subject, who) {
+fn covers_one(subject: &SubjectMatcher, callers: &CallerSet, own: &str) -> Covers {
+    match (subject, callers) {
         (_, CallerSet::Anonymous) => Covers::None,
         (SubjectMatcher::Authenticated, _) => Covers::All,
         (subject, CallerSet::Subject(named)) if subject == named => Covers::All,
         (
-            SubjectMatcher::Principal(wanted),
+            SubjectMatcher::Principal(principal),
             CallerSet::Subject(SubjectMatcher::Principal(id)) | CallerSet::Principal(id, _),
         ) => {
-            if wanted == id {
+            if principal == id {
                 Covers::All
             } else {
                 Covers::None
@@ -406,25 +408,25 @@ fn covers_principal(
 fn of_grant(grant: &CompiledGrant, covered: Covers) -> Option<String> {
     let mut terms = Vec::new();
     if covered == Covers::Some {
-        terms.push(format!("who asks is {}", named(&grant.to)));
+        terms.push(format!("the caller is {}", join_subjects(&grant.to)));
     }
     if grant.from_token {
         terms.push("the token carries the scope too".to_owned());
     }
     terms.extend(grant.when.as_ref().map(|when| when.source().to_owned()));
-    terms.extend(grant.relation.as_ref().map(|to| format!("who asks is {to}")));
+    terms.extend(grant.relation.as_ref().map(|to| format!("the caller is {to}")));
     (!terms.is_empty()).then(|| format!("{}: {}", grant.rule, terms.join(", and ")))
 }
 
 fn of_denial(denial: &CompiledDenial, covered: Covers) -> String {
     let mut terms = Vec::new();
     if covered == Covers::Some {
-        terms.push(format!("who asks is {}", named(&denial.to)));
+        terms.push(format!("the caller is {}", join_subjects(&denial.to)));
     }
     terms.extend(denial.when.as_ref().map(|when| when.source().to_owned()));
     format!("{}: {}", denial.rule, terms.join(", and "))
 }
 
-fn named(to: &[SubjectMatcher]) -> String {
+fn join_subjects(to: &[SubjectMatcher]) -> String {
     to.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
 }

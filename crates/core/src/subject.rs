@@ -124,7 +124,7 @@ pub struct SpiffePattern {
 
 /// A text is not a pattern of SPIFFE IDs.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("`{text}` is no pattern of SPIFFE IDs: {why}")]
+#[error("`{text}` is not a pattern of SPIFFE IDs: {why}")]
 pub struct SpiffePatternError {
     text: String,
     why: String,
@@ -142,10 +142,10 @@ impl FromStr for SpiffePattern {
         let segments: Vec<Option<Arc<str>>> =
             path.split('/').map(|segment| (segment != "*").then(|| segment.into())).collect();
         if trust_domain.contains('*') {
-            return Err(error("no pattern spans trust domains; name one"));
+            return Err(error("a pattern matches one trust domain; name it"));
         }
         if segments.iter().flatten().any(|segment| segment.contains('*')) {
-            return Err(error("`*` stands for a whole segment, not for a part of one"));
+            return Err(error("`*` matches a whole segment, not a part of one"));
         }
         // the text must be a SPIFFE ID once each `*` is replaced by a segment
         let example = text.replace('*', "a").parse::<PrincipalId>();

@@ -90,9 +90,11 @@ impl CompiledService {
 
 /// When a person's second factor becomes too old for an operation.
 fn too_old(operation: &ServiceOperation, caller: &Identity) -> Option<DateTime<Utc>> {
-    let matters = operation.operation.risk == RiskLevel::High && !caller.id.is_workload();
+    if operation.operation.risk != RiskLevel::High || caller.id.is_workload() {
+        return None;
+    }
     let caller = caller.at_operation(&operation.operation.name);
-    caller.authenticated_at.filter(|_| matters)?.checked_add_signed(operation.operation.max_age)
+    caller.authenticated_at?.checked_add_signed(operation.operation.max_age)
 }
 
 /// The rules that apply to a caller, as far as they don't depend on the operation.
@@ -131,14 +133,14 @@ impl<'s> Rules<'s> {
             // the pattern is exhaustive: every new field of a grant has to be considered for tokens
             let CompiledGrant { rule: _, to, scopes: _, from_token: _, when, relation } = &**grant;
             // only a request says which object a relation is about
-            let counts = relation.is_none() && to.iter().any(|subject| subject.includes(caller, labels));
+            let applies = relation.is_none() && to.iter().any(|subject| subject.includes(caller, labels));
             match when.as_deref().map(|when| (when, when.dependency())) {
-                Some((when, ConditionDependency::Caller)) if counts => {
+                Some((when, ConditionDependency::Caller)) if applies => {
                     rules.grants.insert(number, rules.holds(when, None) == Truth::True);
                 }
-                Some((_, ConditionDependency::Operation)) if counts => {}
+                Some((_, ConditionDependency::Operation)) if applies => {}
                 Some((_, ConditionDependency::Request)) => drop(rules.grants.insert(number, false)),
-                _ => drop(rules.grants.insert(number, counts)),
+                _ => drop(rules.grants.insert(number, applies)),
             }
         }
         Some(rules)
@@ -158,17 +160,17 @@ impl<'s> Rules<'s> {
         {
             return false;
         }
-        let mut wanted = all_of(required);
+        let mut needed = all_of(required);
         for candidate in operation.grants.concerning(self.caller, self.labels) {
             let Some(grant) = self.service.grants.get(candidate.grant) else { continue };
-            let counts = self.grants.get(&candidate.grant).copied().unwrap_or_else(|| {
+            let applies = self.grants.get(&candidate.grant).copied().unwrap_or_else(|| {
                 grant.when.as_deref().is_some_and(|when| self.holds(when, Some(name)) == Truth::True)
             });
-            if counts {
-                wanted &= !gives(grant, candidate, required, caller);
+            if applies {
+                needed &= !gives(grant, candidate, required, caller);
             }
         }
-        wanted == 0
+        needed == 0
     }
 
     fn holds(&self, when: &Condition, operation: Option<&str>) -> Truth {

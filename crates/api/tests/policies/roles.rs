@@ -65,7 +65,7 @@ fn subjects_that_stand_for_many() {
         (
             "{spiffe: 'spiffe://td.example/ns/a*/sa/b'}",
             "spec.grants[0].to[0].spiffe: `spiffe://td.example/ns/a*/sa/b` is not a pattern of SPIFFE IDs: `*` matches a whole segment, \
-             not for a part of one",
+             not a part of one",
         ),
     ] {
         assert_eq!(mistakes(&resource(&to(text))), [expected]);

@@ -52,7 +52,7 @@ impl Condition {
     pub fn compile_reading(source: &str, headers: &[Arc<str>]) -> Result<Self, ConditionError> {
         let at_start = |message: String| ConditionError { line: 1, column: 1, message };
         if source.len() > MAX_SOURCE {
-            return Err(at_start(format!("the expression is longer than {MAX_SOURCE} bytes; split the grant in two")));
+            return Err(at_start(format!("the expression is longer than {MAX_SOURCE} bytes; split the rule in two")));
         }
         if is_too_deep(source) {
             return Err(at_start(format!("brackets or `?:` are nested deeper than {MAX_DEPTH}")));

@@ -42,7 +42,7 @@ impl<'p> Inspector<'p> {
         }
         if self.depth == MAX_TREE_DEPTH {
             return Err(
-                self.error(node, format!("the expression is a chain or nest of more than {MAX_TREE_DEPTH} steps"))
+                self.error(node, format!("the expression has more than {MAX_TREE_DEPTH} chained or nested steps"))
             );
         }
         self.depth += 1;
@@ -71,7 +71,7 @@ impl<'p> Inspector<'p> {
                     }
                     None => {
                         let message =
-                            format!("`{name}` has no field `{}`; there are {}", select.field, fields.join(", "));
+                            format!("`{name}` has no field `{}`; its fields are {}", select.field, fields.join(", "));
                         Err(self.error(node, message))
                     }
                 },
@@ -132,10 +132,10 @@ impl<'p> Inspector<'p> {
         let listed: Vec<&str> = self.listed.iter().map(AsRef::as_ref).collect();
         let message = match name {
             _ if listed.is_empty() => {
-                "conditions read those headers that the policy lists in `spec.headers`, and it lists none".to_owned()
+                "conditions can only read headers that the policy lists in `spec.headers`, and it lists none".to_owned()
             }
             Some(name) if !listed.contains(&name) => {
-                format!("header `{name}` is not listed in `spec.headers`; there are {}", listed.join(", "))
+                format!("header `{name}` is not listed in `spec.headers`, which lists {}", listed.join(", "))
             }
             _ => {
                 let read = self.listed.iter().filter(|one| name.is_none_or(|name| ***one == *name));
@@ -181,7 +181,7 @@ impl<'p> Inspector<'p> {
         Err(self.error(
             node,
             format!(
-                "`{name}` does not exist; a condition speaks of `principal`, `request`, `kubernetes` and `resource`"
+                "`{name}` does not exist; a condition can read `principal`, `request`, `kubernetes` and `resource`"
             ),
         ))
     }

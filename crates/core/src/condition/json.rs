@@ -17,7 +17,8 @@ pub struct JsonFields(Result<(CelMap<'static>, usize), String>);
 impl JsonFields {
     /// The values of `root` with these names, if they exist.
     pub(crate) fn of(root: &str, names: &[&'static str], all: &Map<String, Json>) -> Self {
-        let (mut parts, mut read) = (1, HashMap::new());
+        let mut parts = 1;
+        let mut read = HashMap::new();
         for (name, json) in names.iter().filter_map(|name| Some((*name, all.get(*name)?))) {
             match value(json, MAX_LEVELS, &mut parts) {
                 Ok(value) => drop(read.insert(CelMapKey::from(name), value)),

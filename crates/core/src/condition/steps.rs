@@ -32,7 +32,8 @@ pub(super) fn counted(node: &mut IdedExpr) -> bool {
             } else if let Some(guard) = guard(&mut each.loop_step) {
                 *guard = if_there(KEEP, guard.clone(), no(guard.id));
             } else {
-                let (step, id) = (each.loop_step.clone(), each.loop_step.id);
+                let step = each.loop_step.clone();
+                let id = step.id;
                 each.loop_step = if_there(KEEP, step, IdedExpr { id, expr: Expr::Ident(each.accu_var.clone()) });
             }
             true

@@ -41,7 +41,7 @@ fn expected(node: &IdedExpr, kind: ValueType, wanted: ValueType, what: &str) -> 
     if kind.fits(wanted) {
         return Ok(());
     }
-    Err(Mistake { node: node.id, message: format!("{what} is a {wanted}, and this is a {kind}") })
+    Err(Mistake { node: node.id, message: format!("{what} must have type {wanted}, not {kind}") })
 }
 
 struct Checker<'p> {
@@ -69,7 +69,7 @@ impl<'p> Checker<'p> {
                     None => match self.kind(&select.operand)? {
                         map @ (Any | Map | TextMap) => map.element(),
                         other => {
-                            let message = format!("a {other} has no field `{}`", select.field);
+                            let message = format!("type {other} has no field `{}`", select.field);
                             return Err(Mistake { node: node.id, message });
                         }
                     },
@@ -93,17 +93,20 @@ impl<'p> Checker<'p> {
                 Map
             }
             Expr::Call(call) => {
+                let target = call.target.as_deref();
+                // `optional` is a namespace, as in `optional.of(x)`, not a value
+                let is_optional = target.is_some_and(|on| matches!(&on.expr, Expr::Ident(name) if name == "optional"));
+                let receiver = if is_optional { None } else { target };
                 let mut kinds = Vec::new();
-                let of_library = matches!(call.target.as_deref(), Some(IdedExpr { expr: Expr::Ident(name), .. }) if name == "optional");
-                for part in call.target.iter().filter(|_| !of_library).map(AsRef::as_ref).chain(&call.args) {
+                for part in receiver.into_iter().chain(&call.args) {
                     kinds.push((part, self.kind(part)?));
                 }
-                if of_library { Any } else { self.call(node, &call.func_name, call.target.is_some(), &kinds)? }
+                if is_optional { Any } else { self.call(node, &call.func_name, target.is_some(), &kinds)? }
             }
             Expr::Comprehension(each) => {
                 let range = self.kind(&each.iter_range)?;
                 if !range.fits(List) && !range.fits(Map) {
-                    let message = format!("a loop goes over a list or a map, and this is a {range}");
+                    let message = format!("a loop needs a list or a map, not {range}");
                     return Err(Mistake { node: each.iter_range.id, message });
                 }
                 let accu = self.kind(&each.accu_init)?;
@@ -152,39 +155,40 @@ impl<'p> Checker<'p> {
         let mistake = |message: String| Err(Mistake { node: node.id, message });
         match (name, kinds.as_slice()) {
             (op::LOGICAL_AND | op::LOGICAL_OR | op::LOGICAL_NOT | op::NOT_STRICTLY_FALSE, _) => {
-                args.iter().try_for_each(|(part, kind)| expected(part, *kind, Bool, "what `&&`, `||` and `!` join"))?;
+                args.iter()
+                    .try_for_each(|(part, kind)| expected(part, *kind, Bool, "an operand of `&&`, `||` or `!`"))?;
                 Ok(Bool)
             }
             (op::CONDITIONAL, [when, then, otherwise]) => {
-                args.first().map_or(Ok(()), |(part, _)| expected(part, *when, Bool, "what stands before `?`"))?;
+                args.first().map_or(Ok(()), |(part, _)| expected(part, *when, Bool, "the condition before `?`"))?;
                 Ok(if then == otherwise { *then } else { Any })
             }
             (op::EQUALS | op::NOT_EQUALS, [a, b]) if a.comparable(*b) => Ok(Bool),
             (op::EQUALS | op::NOT_EQUALS, [a, b]) => {
-                let hint = if *a == Null || *b == Null { "; ask `has(…)`" } else { "" };
-                mistake(format!("a {a} is never equal to a {b}{hint}"))
+                let hint = if *a == Null || *b == Null { "; use `has(…)`" } else { "" };
+                mistake(format!("values of type {a} and {b} are never equal{hint}"))
             }
             (op::LESS | op::LESS_EQUALS | op::GREATER | op::GREATER_EQUALS, [a, b]) => {
                 if a.comparable(*b) && a.is_ordered() && b.is_ordered() {
                     return Ok(Bool);
                 }
-                mistake(format!("a {a} is neither more nor less than a {b}"))
+                mistake(format!("values of type {a} and {b} have no order"))
             }
             (op::IN, [item, within]) => match within {
                 Any | Map | List => Ok(Bool),
                 TextMap | Texts if item.fits(Text) => Ok(Bool),
-                TextMap | Texts => mistake(format!("a {item} is never in a {within}")),
-                other => mistake(format!("nothing is in a {other}; write a list")),
+                TextMap | Texts => mistake(format!("a value of type {item} is never in a {within}")),
+                other => mistake(format!("`in` needs a list or a map, not {other}")),
             },
             (op::INDEX, [within, index]) => match within {
                 Any | Map | TextMap => Ok(within.element()),
                 List | Texts if index.fits(Int) || index.is_number() => Ok(within.element()),
-                List | Texts => mistake(format!("a list is indexed by an int, not by a {index}")),
-                other => mistake(format!("a {other} can't be indexed")),
+                List | Texts => mistake(format!("the index of a list must have type int, not {index}")),
+                other => mistake(format!("type {other} can't be indexed")),
             },
             (op::OPT_INDEX | op::OPT_SELECT, _) => Ok(Any),
             (op::NEGATE, [number]) if number.fits(Int) || number.is_number() => Ok(*number),
-            (op::NEGATE, [other]) => mistake(format!("a {other} has no negative")),
+            (op::NEGATE, [other]) => mistake(format!("type {other} can't be negated")),
             (op::ADD | op::SUBSTRACT | op::MULTIPLY | op::DIVIDE | op::MODULO, [a, b]) => {
                 self.arithmetic(node, name, *a, *b, args)
             }
@@ -206,7 +210,8 @@ impl<'p> Checker<'p> {
             args.first().is_some_and(|(part, _)| matches!(&part.expr, Expr::Ident(name) if name.starts_with('@')));
         let grows = !a.is_number() && !b.is_number() && !matches!((a, b), (Time | Duration, _) | (_, Time | Duration));
         if name == op::ADD && self.loops > 0 && grows && !gathers {
-            let message = "texts and lists are not joined within a loop, where they could grow without end".to_owned();
+            let message =
+                "texts and lists can't be joined within a loop, where they could grow without bound".to_owned();
             return Err(Mistake { node: node.id, message });
         }
         if a == Any || b == Any {
@@ -241,7 +246,7 @@ fn function(node: &IdedExpr, name: &str, member: bool, arguments: &[ValueType]) 
         None => {
             let given: Vec<String> = arguments.iter().map(ToString::to_string).collect();
             let forms: Vec<String> = overloads.iter().map(|function| function.form()).collect();
-            let message = format!("`{name}` does not take ({}); there is {}", given.join(", "), forms.join(", "));
+            let message = format!("`{name}` does not accept ({}); use {}", given.join(", "), forms.join(", "));
             Err(Mistake { node: node.id, message })
         }
     }

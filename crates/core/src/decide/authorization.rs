@@ -1,7 +1,7 @@
 //! The second half of a decision: whether the caller may do the operation.
 
 use super::facts::RequestFacts;
-use super::route::{Found, Route};
+use super::route::{MatchedOperation, Route};
 use super::rules::{all_of, gives, good_enough, judge, missing};
 use crate::approval::ApprovalSubject;
 use crate::condition::Truth;
@@ -97,15 +97,15 @@ impl<'s> Route<'s, '_> {
         in_favour: bool,
         evaluated: &mut Vec<EvaluatedCondition>,
     ) -> ControlFlow<Decision, (RequestFacts<'f, 's>, Option<Decision>)> {
-        let found = match &self.found {
-            Ok(found) => found,
+        let matched = match &self.matched {
+            Ok(matched) => matched,
             Err((reason, ambiguity)) => {
                 let closed = || self.closed_by().map(|policy| format!("{CLOSED}: mend or remove policy {policy}"));
                 let detail = ambiguity.map(|why| why.to_string()).or_else(closed);
                 return ControlFlow::Break(Decision { detail, ..self.decision(*reason) });
             }
         };
-        let operation = found.operation;
+        let operation = matched.operation;
         if operation.operation.public {
             return ControlFlow::Break(self.decision(Reason::Public));
         }
@@ -129,7 +129,7 @@ impl<'s> Route<'s, '_> {
                 Some(refusal)
             }
         };
-        let facts = RequestFacts { route: self, found, caller, now, in_favour };
+        let facts = RequestFacts { route: self, matched, caller, now, in_favour };
         let denied = self.denied(&facts, evaluated).map(|(denial, detail)| Decision {
             mode: denial.mode,
             rules: vec![Arc::clone(&denial.rule)],
@@ -146,7 +146,7 @@ impl<'s> Route<'s, '_> {
 
     /// The approval that the operation requires, with the one that is valid now, if any.
     fn approval(&self, facts: &RequestFacts<'_, '_>) -> Option<Box<RequiredApproval>> {
-        let RequestFacts { found: Found { operation, .. }, caller, now, .. } = facts;
+        let RequestFacts { matched: MatchedOperation { operation, .. }, caller, now, .. } = facts;
         let approvers = operation.operation.approval.as_ref()?;
         let subject = ApprovalSubject {
             policy: operation.policy.clone(),
@@ -161,7 +161,7 @@ impl<'s> Route<'s, '_> {
 
     /// A decision with everything that the route determines.
     fn decision(&self, reason: Reason) -> Decision {
-        let operation = self.found.as_ref().ok().map(|found| found.operation);
+        let operation = self.matched.as_ref().ok().map(|matched| matched.operation);
         Decision {
             reason,
             mode: operation
@@ -216,40 +216,41 @@ impl<'s> Route<'s, '_> {
         evaluated: &mut Vec<EvaluatedCondition>,
         mut related: impl FnMut(&RelationTarget) -> bool,
     ) -> (Vec<Arc<str>>, Vec<Scope>) {
-        let required = &facts.found.operation.operation.scopes;
+        let required = &facts.matched.operation.operation.scopes;
         let grants = self.service.map(|service| &*service.grants).unwrap_or_default();
         if required.len() > MAX_SCOPES {
             // the bits can't represent further scopes; the compiler refuses such an operation anyway
             return (Vec::new(), required.to_vec());
         }
-        let (mut wanted, mut rules) = (all_of(required), Vec::new());
-        for candidate in facts.found.operation.grants.concerning(&facts.caller, facts.labels()) {
-            if wanted == 0 {
+        let mut needed = all_of(required);
+        let mut rules = Vec::new();
+        for candidate in facts.matched.operation.grants.concerning(&facts.caller, facts.labels()) {
+            if needed == 0 {
                 break;
             }
             let Some(grant) = grants.get(candidate.grant) else { continue };
-            let gives = gives(grant, candidate, required, &facts.caller) & wanted;
+            let gives = gives(grant, candidate, required, &facts.caller) & needed;
             // condition and relation come last, since they cost most
             if gives != 0
                 && judge(&grant.rule, grant.when.as_ref(), facts, Truth::True, evaluated) == Truth::True
                 && grant.relation.as_ref().is_none_or(&mut related)
             {
-                wanted &= !gives;
+                needed &= !gives;
                 rules.push(Arc::clone(&grant.rule));
             }
         }
-        (if wanted == 0 { rules } else { Vec::new() }, missing(required, wanted))
+        (if needed == 0 { rules } else { Vec::new() }, missing(required, needed))
     }
 
     /// Whether the caller has the relation that a grant requires.
     fn related(&self, to: &RelationTarget, facts: &RequestFacts<'_, '_>) -> bool {
-        let (Some(service), Ok(asked)) = (self.service, facts.question(to)) else { return false };
+        let (Some(service), Ok(question)) = (self.service, facts.question(to)) else { return false };
         let truth = match service.relation_engine {
             RelationBackend::BuiltIn => {
                 let tuples = self.snapshot.tuples(&service.key);
-                tuples.check(&service.relations, &asked.object, &to.relation, &facts.caller)
+                tuples.check(&service.relations, &question.object, &to.relation, &facts.caller)
             }
-            RelationBackend::OpenFga(_) => self.answers.answer(&asked),
+            RelationBackend::OpenFga(_) => self.answers.answer(&question),
         };
         truth == Truth::True
     }

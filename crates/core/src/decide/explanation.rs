@@ -15,9 +15,9 @@ impl Route<'_, '_> {
     /// caller. It is for explanations; [`Route::decide`] does not need it.
     #[must_use]
     pub fn explain(&self, principal: &Principal, now: DateTime<Utc>) -> Vec<ExplainedRule> {
-        let (Some(service), Ok(found)) = (self.service, &self.found) else { return Vec::new() };
-        let caller = principal.identity().at_operation(&found.operation.operation.name);
-        let facts = RequestFacts { route: self, found, caller, now, in_favour: false };
+        let (Some(service), Ok(matched)) = (self.service, &self.matched) else { return Vec::new() };
+        let caller = principal.identity().at_operation(&matched.operation.operation.name);
+        let facts = RequestFacts { route: self, matched, caller, now, in_favour: false };
         let denials = service.denials.iter().map(|denial| {
             let outcome = match (subject(&denial.to, &facts), condition(&denial.rule, denial.when.as_deref(), &facts)) {
                 (false, _) => RuleOutcome::OtherCallers,
@@ -27,17 +27,17 @@ impl Route<'_, '_> {
             };
             ExplainedRule { rule: Arc::clone(&denial.rule), outcome, relation: Vec::new() }
         });
-        let required = &found.operation.operation.scopes;
-        let grants = found.operation.grants.all().into_iter().filter_map(|candidate| {
+        let required = &matched.operation.operation.scopes;
+        let grants = matched.operation.grants.all().into_iter().filter_map(|candidate| {
             let grant = service.grants.get(candidate.grant)?;
-            let given = gives(grant, candidate, required, &facts.caller);
+            let given_scopes = gives(grant, candidate, required, &facts.caller);
             let outcome = if !subject(&grant.to, &facts) {
                 RuleOutcome::OtherCallers
-            } else if given == 0 {
+            } else if given_scopes == 0 {
                 RuleOutcome::TokenLacksScope(missing(required, candidate.gives))
             } else {
                 match condition(&grant.rule, grant.when.as_deref(), &facts) {
-                    Truth::True => RuleOutcome::Applies(missing(required, given)),
+                    Truth::True => RuleOutcome::Applies(missing(required, given_scopes)),
                     Truth::False => RuleOutcome::ConditionDoesNotHold,
                     Truth::Failed(why) => RuleOutcome::ConditionFailed(why),
                 }
@@ -58,8 +58,8 @@ impl Route<'_, '_> {
         facts: &RequestFacts<'_, '_>,
         scopes: Vec<Scope>,
     ) -> ExplainedRule {
-        let asked = match facts.question(to) {
-            Ok(asked) => asked,
+        let question = match facts.question(to) {
+            Ok(question) => question,
             Err(capture) => {
                 let outcome = RuleOutcome::NoObject { object: to.to_string(), capture: capture.to_owned() };
                 return ExplainedRule { rule, outcome, relation: Vec::new() };
@@ -68,13 +68,13 @@ impl Route<'_, '_> {
         let checked = self.service.map(|service| match service.relation_engine {
             RelationBackend::BuiltIn => {
                 let tuples = self.snapshot.tuples(&service.key);
-                tuples.explain(&service.relations, &asked.object, &to.relation, &facts.caller)
+                tuples.explain(&service.relations, &question.object, &to.relation, &facts.caller)
             }
-            RelationBackend::OpenFga(_) => RelationCheck { truth: self.answers.answer(&asked), proof: Vec::new() },
+            RelationBackend::OpenFga(_) => RelationCheck { truth: self.answers.answer(&question), proof: Vec::new() },
         });
         let RelationCheck { truth, proof } =
             checked.unwrap_or(RelationCheck { truth: Truth::False, proof: Vec::new() });
-        let relation = format!("{}#{}", asked.object, to.relation);
+        let relation = format!("{}#{}", question.object, to.relation);
         let outcome = match truth {
             Truth::True => RuleOutcome::Applies(scopes),
             Truth::False => RuleOutcome::NotRelated(relation),

@@ -1,6 +1,6 @@
 //! The facts that conditions read: caller, request and evidence.
 
-use super::route::{Found, Route};
+use super::route::{MatchedOperation, Route};
 use crate::condition::{ConditionFacts, HeaderValues, JsonFields};
 use crate::host::Host;
 use crate::labels::Labels;
@@ -17,7 +17,7 @@ use std::sync::Arc;
 /// The facts of one decision.
 pub(super) struct RequestFacts<'f, 's> {
     pub(super) route: &'f Route<'s, 'f>,
-    pub(super) found: &'f Found<'s, 'f>,
+    pub(super) matched: &'f MatchedOperation<'s, 'f>,
     pub(super) caller: Cow<'f, Identity>,
     pub(super) now: DateTime<Utc>,
     /// Whether conditions that only lack the object are assumed to favour the caller.
@@ -32,7 +32,7 @@ impl<'s> RequestFacts<'_, 's> {
 
     /// The relation that a grant requires; an error with the name of the capture that the request lacks.
     pub(super) fn question<'t>(&self, to: &'t RelationTarget) -> Result<RelationQuestion, &'t str> {
-        let object = to.object(self.found.captures())?.into();
+        let object = to.object(self.matched.captures())?.into();
         Ok(RelationQuestion { object, relation: Arc::clone(&to.relation) })
     }
 }
@@ -48,9 +48,9 @@ impl ConditionFacts for RequestFacts<'_, '_> {
             ("method", Call::Http { method, .. }, _) => Some(Value::from(*method)),
             ("path", Call::Http { path, .. }, _) => Some(path.split_once('?').map_or(*path, |(path, _)| path).into()),
             ("host", _, ServiceTarget::Host(authority)) => Some(Host::of_authority(authority).ok()?.as_str().into()),
-            ("operation", ..) => Some(self.found.operation.operation.name.as_ref().into()),
+            ("operation", ..) => Some(self.matched.operation.operation.name.as_ref().into()),
             ("captures", ..) => {
-                let captures = self.found.captures().iter();
+                let captures = self.matched.captures().iter();
                 Some(cel_map(captures.map(|(name, text)| (name.as_ref().into(), text.as_ref().into()))))
             }
             ("time", ..) => Some(Value::Timestamp(self.now.fixed_offset())),
@@ -62,7 +62,7 @@ impl ConditionFacts for RequestFacts<'_, '_> {
     fn headers(&self) -> Option<&HeaderValues> {
         let evidence = self.route.request.evidence;
         let read = self.route.service.map(|service| &*service.headers).unwrap_or_default();
-        self.found.headers.get_or_init(|| HeaderValues::read(read, |each| evidence.headers(each))).as_ref()
+        self.matched.headers.get_or_init(|| HeaderValues::read(read, |each| evidence.headers(each))).as_ref()
     }
 
     fn objects(&self) -> Option<&JsonFields> {
@@ -73,13 +73,13 @@ impl ConditionFacts for RequestFacts<'_, '_> {
             // the request certainly has no Kubernetes object
             _ => Some(JsonFields::of("kubernetes", &[], &Map::new())),
         };
-        self.found.objects.get_or_init(of).as_ref()
+        self.matched.objects.get_or_init(of).as_ref()
     }
 
     fn resource(&self) -> Option<&JsonFields> {
         let evidence = self.route.request.evidence;
         let read = self.route.service.map(|service| &*service.objects).unwrap_or_default();
-        self.found.resource.get_or_init(|| Some(JsonFields::of("resource", read, &evidence.resource()?))).as_ref()
+        self.matched.resource.get_or_init(|| Some(JsonFields::of("resource", read, &evidence.resource()?))).as_ref()
     }
 }
 

@@ -19,16 +19,16 @@ pub struct Route<'s, 'r> {
     pub(crate) snapshot: &'s Snapshot,
     pub(crate) request: &'r Request<'r>,
     pub(crate) service: Option<&'s CompiledService>,
-    pub(super) found: Result<Found<'s, 'r>, (Reason, Option<Ambiguity>)>,
+    pub(super) matched: Result<MatchedOperation<'s, 'r>, (Reason, Option<Ambiguity>)>,
     /// Answers of an external engine about the caller's relations.
     pub(super) answers: RelationAnswers,
 }
 
 #[derive(Debug)]
-pub(super) struct Found<'s, 'r> {
+pub(super) struct MatchedOperation<'s, 'r> {
     pub(super) operation: &'s ServiceOperation,
     /// The path and the pattern that it matched.
-    pub(super) matched: Option<(RequestPath<'r>, &'s PathPattern)>,
+    pub(super) path_match: Option<(RequestPath<'r>, &'s PathPattern)>,
     /// Computed from the path on first use.
     pub(super) captures: OnceLock<Captures>,
     /// Read on first use; `None` inside if headers are unknown.
@@ -39,15 +39,21 @@ pub(super) struct Found<'s, 'r> {
     pub(super) resource: OnceLock<Option<JsonFields>>,
 }
 
-impl<'s, 'r> Found<'s, 'r> {
+impl<'s, 'r> MatchedOperation<'s, 'r> {
     fn new(operation: &'s ServiceOperation, captures: OnceLock<Captures>) -> Self {
-        let (headers, objects, resource) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
-        Self { operation, matched: None, captures, headers, objects, resource }
+        Self {
+            operation,
+            path_match: None,
+            captures,
+            headers: OnceLock::new(),
+            objects: OnceLock::new(),
+            resource: OnceLock::new(),
+        }
     }
 
     pub(super) fn captures(&self) -> &Captures {
         self.captures
-            .get_or_init(|| self.matched.as_ref().map(|(path, pattern)| pattern.captured(path)).unwrap_or_default())
+            .get_or_init(|| self.path_match.as_ref().map(|(path, pattern)| pattern.captured(path)).unwrap_or_default())
     }
 }
 
@@ -60,37 +66,40 @@ impl Snapshot {
             ServiceTarget::Audience(audience) => self.by_audience(audience),
         };
         let service = service.map(Arc::as_ref);
-        let found = match service {
+        let matched = match service {
             Some(service) => find(service, &request.call),
             None if request.call == Call::Ambiguous => Err((Reason::AmbiguousPath, Some(Ambiguity::Request))),
             None => Err((Reason::NoPolicy, None)),
         };
-        Route { snapshot: self, request, service, found, answers: RelationAnswers::default() }
+        Route { snapshot: self, request, service, matched, answers: RelationAnswers::default() }
     }
 }
 
 fn find<'s, 'r>(
     service: &'s CompiledService,
     call: &'r Call<'r>,
-) -> Result<Found<'s, 'r>, (Reason, Option<Ambiguity>)> {
+) -> Result<MatchedOperation<'s, 'r>, (Reason, Option<Ambiguity>)> {
     if !service.closed_by().is_empty() {
         return Err((Reason::NoPolicy, None));
     }
-    let found = match call {
-        Call::Http { method, path } => service.find(method, path).map(|found| {
-            let (operation, path, pattern) = found?;
-            Some(Found { matched: Some((path, pattern)), ..Found::new(operation, OnceLock::new()) })
+    let matched = match call {
+        Call::Http { method, path } => service.find(method, path).map(|matched| {
+            let (operation, path, pattern) = matched?;
+            Some(MatchedOperation {
+                path_match: Some((path, pattern)),
+                ..MatchedOperation::new(operation, OnceLock::new())
+            })
         }),
-        Call::Named { operation, captures } => {
-            Ok(service.operation_named(operation).map(|operation| Found::new(operation, captures.clone().into())))
-        }
-        Call::Kubernetes(call) => {
-            Ok(service.find_kubernetes(call).map(|operation| Found::new(operation, kubernetes_captures(call).into())))
-        }
+        Call::Named { operation, captures } => Ok(service
+            .operation_named(operation)
+            .map(|operation| MatchedOperation::new(operation, captures.clone().into()))),
+        Call::Kubernetes(call) => Ok(service
+            .find_kubernetes(call)
+            .map(|operation| MatchedOperation::new(operation, kubernetes_captures(call).into()))),
         Call::Ambiguous => Err(Ambiguity::Request),
     };
-    match found {
-        Ok(Some(found)) => Ok(found),
+    match matched {
+        Ok(Some(matched)) => Ok(matched),
         Ok(None) => Err((Reason::OperationUndeclared, None)),
         Err(ambiguity) => Err((Reason::AmbiguousPath, Some(ambiguity))),
     }
@@ -102,8 +111,8 @@ impl<'s> Route<'s, '_> {
     #[must_use]
     pub fn accepted_methods(&self) -> Option<(&'s str, &'s [AuthenticationMethod])> {
         let service = self.service?;
-        let found = self.found.as_ref().ok()?;
-        (!found.operation.operation.public).then_some((&*service.key.audience, &*service.authentication_methods))
+        let matched = self.matched.as_ref().ok()?;
+        (!matched.operation.operation.public).then_some((&*service.key.audience, &*service.authentication_methods))
     }
 
     /// Audience of the service, if one was found. It is the realm of challenges.
@@ -120,13 +129,13 @@ impl<'s> Route<'s, '_> {
     /// The operation, if one was found.
     #[must_use]
     pub fn operation(&self) -> Option<&'s CompiledOperation> {
-        self.found.as_ref().ok().map(|found| &*found.operation.operation)
+        self.matched.as_ref().ok().map(|matched| &*matched.operation.operation)
     }
 
     /// The values that the path captured.
     #[must_use]
     pub fn captures(&self) -> Option<&Captures> {
-        self.found.as_ref().ok().map(Found::captures)
+        self.matched.as_ref().ok().map(MatchedOperation::captures)
     }
 
     /// The same request, with the answers to its [`questions`](Self::questions).

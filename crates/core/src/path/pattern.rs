@@ -61,7 +61,7 @@ pub enum PatternError {
     #[error("no request can match it: {0}")]
     Ambiguous(#[from] Ambiguity),
     /// `*` that is not a whole last segment.
-    #[error("`*` stands alone as the last segment; it matches one or more segments")]
+    #[error("`*` has to be the whole last segment; it matches one or more segments")]
     Wildcard,
     /// `{` or `}` that do not enclose a whole segment.
     #[error(

@@ -109,7 +109,7 @@ enum SearchFailure {
 impl fmt::Display for SearchFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::UnknownTuples => f.write_str("whom some tuples exclude is not known"),
+            Self::UnknownTuples => f.write_str("whom some tuples exclude is not results"),
             Self::Depth => write!(f, "relations lead through more than {MAX_DEPTH} others"),
             Self::Breadth => write!(f, "more than {MAX_BREADTH} sets or objects stand in one relation to one object"),
             Self::Steps => write!(f, "more than {MAX_STEPS} relations would have to be looked at"),
@@ -159,13 +159,13 @@ struct RelationSearch<'a> {
     /// The id of the caller's name, if a tuple contains it.
     caller_name: Option<TextId>,
     /// The object of the first question.
-    asked: &'a str,
+    start: &'a str,
     /// The open questions, from the first to the latest.
     stack: Vec<RelationNode<'a>>,
     /// Height of the stack at the last exclusion. Questions below it are outside of the exclusion.
     barrier: usize,
     /// Results so far: `None` for yes, otherwise the position that the no rests on.
-    known: HashMap<RelationNode<'a>, Option<usize>, RandomState>,
+    results: HashMap<RelationNode<'a>, Option<usize>, RandomState>,
     /// Each no that rests on an open question, in the order of discovery.
     resting: Vec<RelationNode<'a>>,
     steps: usize,
@@ -177,7 +177,7 @@ impl<'a> RelationSearch<'a> {
     fn new(
         tuples: &'a TupleIndex,
         model: &'a RelationModel,
-        asked: &'a str,
+        start: &'a str,
         caller: &'a Identity,
         explain: bool,
     ) -> Self {
@@ -186,10 +186,10 @@ impl<'a> RelationSearch<'a> {
             model,
             caller,
             caller_name: tuples.names.find(&caller.id.to_string()),
-            asked,
+            start,
             stack: Vec::new(),
             barrier: 0,
-            known: HashMap::default(),
+            results: HashMap::default(),
             resting: Vec::new(),
             steps: 0,
             reasons: explain.then(HashMap::default),
@@ -197,7 +197,7 @@ impl<'a> RelationSearch<'a> {
     }
 
     fn run(mut self, relation: &'a str) -> RelationCheck {
-        let object = self.tuples.names.find(self.asked).unwrap_or(UNKNOWN);
+        let object = self.tuples.names.find(self.start).unwrap_or(UNKNOWN);
         match self.node((object, relation)).verdict {
             SearchVerdict::Yes => RelationCheck { truth: Truth::True, proof: self.proof((object, relation)) },
             SearchVerdict::No => RelationCheck { truth: Truth::False, proof: Vec::new() },
@@ -208,7 +208,8 @@ impl<'a> RelationSearch<'a> {
     }
 
     fn why(&self, failure: SearchFailure) -> String {
-        match self.tuples.unknown_source().filter(|_| failure == SearchFailure::UnknownTuples) {
+        let source = if failure == SearchFailure::UnknownTuples { self.tuples.unknown_source() } else { None };
+        match source {
             Some(source) => format!(
                 "Relationship {source} is broken, and its last good version is not known here, so nobody can tell whom it excludes: \
                  mend or remove it"
@@ -218,7 +219,7 @@ impl<'a> RelationSearch<'a> {
     }
 
     fn text(&self, object: TextId) -> &'a str {
-        if object == UNKNOWN { self.asked } else { self.tuples.names.text(object) }
+        if object == UNKNOWN { self.start } else { self.tuples.names.text(object) }
     }
 
     fn node(&mut self, node: RelationNode<'a>) -> SearchResult {
@@ -229,7 +230,7 @@ impl<'a> RelationSearch<'a> {
                 SearchResult { verdict: SearchVerdict::No, rests_on: place }
             };
         }
-        match self.known.get(&node) {
+        match self.results.get(&node) {
             Some(None) => return SearchResult::finally(SearchVerdict::Yes),
             Some(Some(rests_on)) if *rests_on >= self.barrier => {
                 return SearchResult { verdict: SearchVerdict::No, rests_on: *rests_on };
@@ -250,12 +251,12 @@ impl<'a> RelationSearch<'a> {
         let resting = self.resting.len();
         self.stack.push(node);
         let mut reasons = Vec::new();
-        let said = self.rule(rule, node, &mut reasons);
+        let result = self.rule(rule, node, &mut reasons);
         self.stack.pop();
-        match said.verdict {
+        match result.verdict {
             SearchVerdict::Yes => {
                 self.forget(resting);
-                self.known.insert(node, None);
+                self.results.insert(node, None);
                 if let Some(all) = &mut self.reasons {
                     all.insert(node, reasons);
                 }
@@ -263,9 +264,9 @@ impl<'a> RelationSearch<'a> {
             }
             SearchVerdict::Failed(_) => {
                 self.forget(resting);
-                SearchResult::finally(said.verdict)
+                SearchResult::finally(result.verdict)
             }
-            SearchVerdict::No => self.denied(node, place, said.rests_on, resting),
+            SearchVerdict::No => self.denied(node, place, result.rests_on, resting),
         }
     }
 
@@ -273,11 +274,11 @@ impl<'a> RelationSearch<'a> {
     fn denied(&mut self, node: RelationNode<'a>, place: usize, rests_on: usize, resting: usize) -> SearchResult {
         let rests_on = if rests_on >= place { FINAL } else { rests_on };
         for other in self.resting.get(resting..).unwrap_or_default() {
-            if let Some(Some(lowest)) = self.known.get_mut(other) {
+            if let Some(Some(lowest)) = self.results.get_mut(other) {
                 *lowest = if rests_on == FINAL { FINAL } else { rests_on.min(*lowest) };
             }
         }
-        self.known.insert(node, Some(rests_on));
+        self.results.insert(node, Some(rests_on));
         if rests_on == FINAL {
             self.resting.truncate(resting);
         } else {
@@ -289,7 +290,7 @@ impl<'a> RelationSearch<'a> {
     /// Discards each no that rested on a question which did not end in a no.
     fn forget(&mut self, resting: usize) {
         for node in self.resting.drain(resting..) {
-            self.known.remove(&node);
+            self.results.remove(&node);
         }
     }
 
@@ -300,7 +301,7 @@ impl<'a> RelationSearch<'a> {
         reasons: &mut Vec<Justification<'a>>,
     ) -> SearchResult {
         let mark = reasons.len();
-        let said = match rule {
+        let result = match rule {
             CompiledRelationRule::This => self.this(node, reasons),
             CompiledRelationRule::Computed(relation) => self.step(None, (node.0, relation), reasons),
             CompiledRelationRule::From { from, relation } => self.from(node.0, from, relation, reasons),
@@ -317,13 +318,13 @@ impl<'a> RelationSearch<'a> {
             CompiledRelationRule::Intersection(parts) => {
                 let mut so_far = SearchResult::finally(SearchVerdict::Yes);
                 for part in parts {
-                    let said = self.rule(part, node, reasons);
-                    match (so_far.verdict, said.verdict) {
+                    let result = self.rule(part, node, reasons);
+                    match (so_far.verdict, result.verdict) {
                         (_, SearchVerdict::No) => {
-                            so_far = said;
+                            so_far = result;
                             break;
                         }
-                        (SearchVerdict::Yes, SearchVerdict::Failed(_)) => so_far = said,
+                        (SearchVerdict::Yes, SearchVerdict::Failed(_)) => so_far = result,
                         _ => {}
                     }
                 }
@@ -331,10 +332,10 @@ impl<'a> RelationSearch<'a> {
             }
             CompiledRelationRule::Exclusion(base, others) => self.exclusion(base, others, node, reasons),
         };
-        if said.verdict != SearchVerdict::Yes {
+        if result.verdict != SearchVerdict::Yes {
             reasons.truncate(mark);
         }
-        said
+        result
     }
 
     fn exclusion(
@@ -375,7 +376,8 @@ impl<'a> RelationSearch<'a> {
         if relation == MEMBER && self.is_in_token(object) {
             return stated(None);
         }
-        let Some(name) = self.tuples.names.find(relation).filter(|_| object != UNKNOWN) else {
+        let name = if object == UNKNOWN { None } else { self.tuples.names.find(relation) };
+        let Some(name) = name else {
             return SearchResult::finally(SearchVerdict::No);
         };
         let own = self.caller_name.map(|subject| TupleKey { object, relation: name, kind: PRINCIPAL, subject });
@@ -395,7 +397,8 @@ impl<'a> RelationSearch<'a> {
         relation: &'a str,
         reasons: &mut Vec<Justification<'a>>,
     ) -> SearchResult {
-        let Some(name) = self.tuples.names.find(from).filter(|_| object != UNKNOWN) else {
+        let name = if object == UNKNOWN { None } else { self.tuples.names.find(from) };
+        let Some(name) = name else {
             return SearchResult::finally(SearchVerdict::No);
         };
         let objects = self.tuples.objects(object, name).take(MAX_BREADTH + 1);
@@ -429,11 +432,11 @@ impl<'a> RelationSearch<'a> {
         node: RelationNode<'a>,
         reasons: &mut Vec<Justification<'a>>,
     ) -> SearchResult {
-        let said = self.node(node);
-        if said.verdict == SearchVerdict::Yes {
+        let result = self.node(node);
+        if result.verdict == SearchVerdict::Yes {
             reasons.push(Justification { tuple, since: Some(node), unless: None });
         }
-        said
+        result
     }
 
     /// Whether the object is a group in the caller's token: `group:PROVIDER/NAME`.
@@ -447,10 +450,12 @@ impl<'a> RelationSearch<'a> {
     /// The steps that lead to a node which holds, each once.
     fn proof(&self, node: RelationNode<'a>) -> Vec<ProofStep> {
         let Some(reasons) = &self.reasons else { return Vec::new() };
-        let (mut proof, mut seen, mut waiting) = (Vec::new(), HashSet::new(), vec![node]);
+        let mut proof = Vec::new();
+        let mut visited = HashSet::new();
+        let mut waiting = vec![node];
         let named = |(object, relation): RelationNode<'a>| format!("{}#{relation}", self.text(object));
         while let Some(node) = waiting.pop() {
-            if !seen.insert(node) {
+            if !visited.insert(node) {
                 continue;
             }
             let of_node = reasons.get(&node).map(Vec::as_slice).unwrap_or_default();

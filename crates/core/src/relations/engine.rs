@@ -34,7 +34,7 @@ pub struct Ulid(Arc<str>);
 
 /// A text is not a [`Ulid`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("`{0}` is no id of OpenFGA: it has 26 digits and capital letters, such as 01JB4ZXK5T1Q8M6W3N9R7C2V0D")]
+#[error("`{0}` is not an OpenFGA id: an id has 26 digits and capital letters, such as 01JB4ZXK5T1Q8M6W3N9R7C2V0D")]
 pub struct UlidError(String);
 
 impl Ulid {

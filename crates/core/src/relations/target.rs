@@ -27,7 +27,7 @@ enum IdPart {
 
 /// A text is not the object of a grant.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("`{text}` is no object: {why}; write `type:id` or `type:{{capture}}`")]
+#[error("`{text}` is not a valid object: {why}; write `type:id` or `type:{{capture}}`")]
 pub struct RelationTargetError {
     text: String,
     why: &'static str,
@@ -42,7 +42,7 @@ impl RelationTarget {
         let error = |why| RelationTargetError { text: object.to_owned(), why };
         let (kind, rest) = object.split_once(':').ok_or_else(|| error("it has no `:`"))?;
         if !is_relation_name(kind) || RESERVED_TYPES.contains(&kind) {
-            return Err(error("its type is none"));
+            return Err(error("its type is not valid"));
         }
         let mut id = Vec::new();
         let mut rest = rest;
@@ -52,7 +52,7 @@ impl RelationTarget {
                 return Err(error("a capture has no name"));
             }
             if !id.is_empty() && !before.contains(SEPARATORS) {
-                return Err(error("between two captures stands a `/` or `:`"));
+                return Err(error("captures need a `/` or `:` between them"));
             }
             id.extend((!before.is_empty()).then(|| IdPart::Text(before.into())));
             id.push(IdPart::Capture(name.into()));
@@ -64,7 +64,7 @@ impl RelationTarget {
         }
         let stray = |c: char| matches!(c, '}' | '#' | '*') || c.is_whitespace() || c.is_control();
         if id.iter().any(|part| matches!(part, IdPart::Text(text) if text.contains(stray))) {
-            return Err(error("an id has no `}`, `#`, `*` and no spaces"));
+            return Err(error("an id can't contain `}`, `#`, `*` or spaces"));
         }
         Ok(Self { kind: kind.into(), id, relation: relation.into() })
     }

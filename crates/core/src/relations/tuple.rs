@@ -21,7 +21,7 @@ pub struct RelationObject(Arc<str>);
 
 /// A text is not an object, subject or relation.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("`{text}` is no {what}: {why}")]
+#[error("`{text}` is not a valid {what}: {why}")]
 pub struct TupleError {
     text: String,
     what: &'static str,
@@ -55,7 +55,7 @@ impl FromStr for RelationObject {
         let error = |why: &str| TupleError::new(text, "object", why);
         let (kind, id) = text.split_once(':').ok_or_else(|| error("write `type:id`"))?;
         if !is_relation_name(kind) {
-            return Err(error("a type begins with a letter and holds letters, digits, `-` and `_`"));
+            return Err(error("a type begins with a letter and contains letters, digits, `-` and `_`"));
         }
         if RESERVED_TYPES.contains(&kind) {
             return Err(error("principals are subjects, not objects"));
@@ -123,7 +123,7 @@ impl FromStr for TupleSubject {
             }
             None => text.parse().map(Self::Object),
             Some((object, relation)) if is_relation_name(relation) => Ok(Self::Set(object.parse()?, relation.into())),
-            Some(_) => Err(TupleError::new(text, "subject", "after `#` stands the name of a relation")),
+            Some(_) => Err(TupleError::new(text, "subject", "the name of a relation follows `#`")),
         }
     }
 }

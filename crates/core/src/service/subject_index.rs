@@ -41,8 +41,11 @@ impl<T> Default for SubjectIndex<T> {
 
 impl<'s, T: Copy> FromIterator<(&'s SubjectMatcher, T)> for SubjectIndex<T> {
     fn from_iter<I: IntoIterator<Item = (&'s SubjectMatcher, T)>>(rules: I) -> Self {
-        let (mut anyone, mut principals, mut providers) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut groups, mut others) = (Vec::new(), Vec::new());
+        let mut anyone = Vec::new();
+        let mut principals = Vec::new();
+        let mut providers = Vec::new();
+        let mut groups = Vec::new();
+        let mut others = Vec::new();
         for (subject, rule) in rules {
             let mut other = |least| others.push((least, (subject.clone(), rule)));
             match subject {

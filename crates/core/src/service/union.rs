@@ -29,7 +29,7 @@ pub enum OperationConflict {
         other: NamespacedName,
     },
     /// Both claim the same requests.
-    #[error("operation `{name}` matches `{pattern}`, which operation `{other_name}` of policy {other} claims already")]
+    #[error("operation `{name}` matches `{pattern}`, which operation `{other_name}` of policy {other} already claims")]
     Requests {
         /// Name of the operation.
         name: Arc<str>,
@@ -50,7 +50,7 @@ pub enum OperationConflict {
     },
     /// They evaluate their relations in different places.
     #[error(
-        "policy {other} of the same service has another `relationEngine`; all that declare relations need the same"
+        "policy {other} of the same service uses another `relationEngine`; all policies of a service that declare relations need the same"
     )]
     RelationBackend {
         /// The policy that came first.
@@ -156,9 +156,9 @@ impl PolicyUnion {
         let objects: BTreeSet<&'static str> = conditions.flat_map(|when| when.objects()).collect();
         let givers = givers(&grants);
         // in the order of insertion, which the indices of routes and names follow
-        let operations: Box<[ServiceOperation]> = policies
+        let declaring: &[Arc<Policy>] = if closed { &[] } else { &policies };
+        let operations: Box<[ServiceOperation]> = declaring
             .iter()
-            .filter(|_| !closed)
             .flat_map(|policy| policy.operations.iter().map(move |operation| (policy, operation)))
             .map(|(policy, operation)| ServiceOperation {
                 policy: policy.key.clone(),

@@ -19,7 +19,7 @@ fn changes(old: Policy, new: Policy) -> Vec<String> {
     let told = comparison
         .changes
         .iter()
-        .map(|change| format!("{:?} {}: {} → {}", change.effect, change.who, name(&change.old), name(&change.new)));
+        .map(|change| format!("{:?} {}: {} → {}", change.effect, change.callers, name(&change.old), name(&change.new)));
     told.collect()
 }
 

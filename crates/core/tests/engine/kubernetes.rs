@@ -187,7 +187,7 @@ fn two_policies_of_a_service_can_not_claim_the_same_requests() {
     let [(_, conflict)] = conflicts.as_slice() else { panic!("{conflicts:?}") };
     assert_eq!(
         conflict.to_string(),
-        "operation `shell` matches `CONNECT pods/exec`, which operation `exec` of policy shop/first claims already"
+        "operation `shell` matches `CONNECT pods/exec`, which operation `exec` of policy shop/first already claims"
     );
 }
 

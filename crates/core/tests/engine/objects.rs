@@ -86,9 +86,9 @@ fn objects_are_there_as_they_are() {
         assert!(!holds(when, &pod()) && !holds(&format!("!({when})"), &pod()), "{when}");
     }
     for (when, message) in [
-        ("kubernetes.object == 3", "a map is never equal to a int"),
-        ("kubernetes.oldObject == null", "ask `has(…)`"),
-        ("kubernetes.objct.x == 1", "`kubernetes` has no field `objct`; there are object, oldObject"),
+        ("kubernetes.object == 3", "values of type map and int are never equal"),
+        ("kubernetes.oldObject == null", "use `has(…)`"),
+        ("kubernetes.objct.x == 1", "`kubernetes` has no field `objct`; its fields are object, oldObject"),
     ] {
         assert!(Condition::compile(when).expect_err(when).to_string().contains(message), "{when}");
     }
@@ -116,9 +116,9 @@ fn resources_are_there_as_enforcement_points_tell_them() {
         assert_eq!((denied.0.reason, denied.1), (Reason::Denied, false), "{when}");
     }
     for (when, message) in [
-        ("resource.owner == 'x'", "`resource` has no field `owner`; there are type, id, properties"),
-        ("resource.id == 42", "a string is never equal to a int"),
-        ("resource.properties == 1", "a map is never equal to a int"),
+        ("resource.owner == 'x'", "`resource` has no field `owner`; its fields are type, id, properties"),
+        ("resource.id == 42", "values of type string and int are never equal"),
+        ("resource.properties == 1", "values of type map and int are never equal"),
     ] {
         assert!(Condition::compile(when).expect_err(when).to_string().contains(message), "{when}");
     }

@@ -79,7 +79,7 @@ fn a_right_is_what_rules_give_and_take() {
         right(suspended, &alice).unless.into_iter().collect::<Vec<_>>(),
         [
             "shop/orders/denials/d: principal.attributes.suspended",
-            "shop/orders/denials/e: who asks is group clerks of provider corporate"
+            "shop/orders/denials/e: the caller is group clerks of provider corporate"
         ]
     );
 }
@@ -100,7 +100,7 @@ fn near(request: &str) -> Vec<(String, String)> {
         .map(|miss| {
             let how = match miss.how {
                 Mismatch::Method => "method".to_owned(),
-                Mismatch::Segment { number, declared, asked } => format!("{number}: {declared}/{asked}"),
+                Mismatch::Segment { number, declared, requested } => format!("{number}: {declared}/{requested}"),
                 Mismatch::Host(_) => "host".to_owned(),
             };
             (miss.pattern, how)

@@ -58,11 +58,11 @@ fn the_older_policy_keeps_an_operation_and_the_younger_is_left_out_whole() {
         ),
         (
             with("a", &[("new", "GET /new"), ("mine", "GET /orders")]),
-            "shop/a: operation `mine` matches `GET /orders`, which operation `list` of policy shop/z claims already",
+            "shop/a: operation `mine` matches `GET /orders`, which operation `list` of policy shop/z already claims",
         ),
         (
             with("a", &[("new", "GET /new"), ("mine", "* /any")]),
-            "shop/a: operation `mine` matches `* /any`, which operation `any` of policy shop/z claims already",
+            "shop/a: operation `mine` matches `* /any`, which operation `any` of policy shop/z already claims",
         ),
     ] {
         let (service, conflicts) = united(&[older.clone(), younger]);

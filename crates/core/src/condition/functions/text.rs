@@ -115,7 +115,9 @@ fn join<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> FunctionResult<CowVal<'b, 'v>> {
     let list = args.next();
     let between = args.next().and_then(separator).unwrap_or_default();
     let Some(list) = list.and_then(|list| list.as_iterable()) else { return failure("join", "that is no list") };
-    let (mut items, mut joined, mut first) = (list.iter(), String::new(), true);
+    let mut items = list.iter();
+    let mut joined = String::new();
+    let mut first = true;
     while let Some(item) = items.next() {
         let Some(text) = item.downcast_ref::<CelString>() else { return failure("join", "an item is no text") };
         if !std::mem::take(&mut first) {

@@ -18,7 +18,7 @@ pub(super) const FUNCTIONS: &[ConditionFunction] = &[
 ];
 
 fn parse_url(text: &str) -> Option<url::Url> {
-    url::Url::parse(text).ok().filter(|_| text.len() <= MAX_TEXT)
+    if text.len() <= MAX_TEXT { url::Url::parse(text).ok() } else { None }
 }
 
 fn url(text: &Text<'_>) -> FunctionResult<Url> {
