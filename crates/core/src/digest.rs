@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn order_does_not_matter_and_content_does() {
+    fn digests_depend_on_content_and_not_on_order() {
         let names: Vec<String> = (0..1000).map(|i| format!("policy-{i}")).collect();
         let (mut forth, mut back) = (ContentDigests::default(), ContentDigests::default());
         names.iter().for_each(|name| forth.insert(name, Digest::of([name.as_bytes()])));
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_told_apart() {
+    fn parts_are_delimited() {
         assert_ne!(Digest::of([b"ab".as_slice(), b"c"]), Digest::of([b"a".as_slice(), b"bc"]));
     }
 }

@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spellings_of_one_host_are_one() {
+    fn spellings_of_one_host_are_equal() {
         for text in ["orders.example.com", "ORDERS.Example.com", "orders.example.com.", "orders.example.com:8443"] {
             assert_eq!(Host::of_authority(text).expect(text).as_str(), "orders.example.com");
         }
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_host_is_refused() {
+    fn other_texts_are_refused() {
         for text in [
             "",
             ".",

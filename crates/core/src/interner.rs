@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_values_are_one_and_those_that_nobody_has_are_let_go_of() {
+    fn equal_values_are_shared_and_unused_ones_are_removed() {
         let mut texts = InternedValues::<str>::default();
         let [mut one, mut other] = ["read", "read"].map(Arc::<str>::from);
         texts.share(&mut one);
@@ -169,11 +169,11 @@ mod tests {
         assert!(texts.values.len() <= INITIAL_LIMIT, "{}", texts.values.len());
         let mut again: Arc<str> = "read".into();
         texts.share(&mut again);
-        assert!(Arc::ptr_eq(&one, &again), "what somebody has stays");
+        assert!(Arc::ptr_eq(&one, &again), "a used value stays");
     }
 
     #[test]
-    fn lists_are_one_with_all_that_is_in_them() {
+    fn lists_are_shared_with_their_parts() {
         let mut sharing = Interner::default();
         let list = |texts: &[&str]| texts.iter().filter_map(|text| Scope::parse(text).ok()).collect::<Arc<[Scope]>>();
         let (mut one, mut other, mut longer) = (list(&["a", "b"]), list(&["a", "b"]), list(&["a", "b", "c"]));

@@ -396,7 +396,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_survive_their_text() {
+    fn ids_round_trip_through_their_text() {
         for text in [
             "spiffe://cluster.local/ns/shop/sa/orders",
             "spiffe://td.example/ns/shop/sa/orders.v2",
@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_of_another_shape_are_refused() {
+    fn malformed_ids_are_refused() {
         for text in [
             "",
             "alice",

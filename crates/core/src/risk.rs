@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn assurance_survives_its_class() {
+    fn assurance_round_trips_through_its_class() {
         assert!(Assurance::ALL.into_iter().all(|assurance| Assurance::of_acr(assurance.acr()) == Some(assurance)));
         assert_eq!(Assurance::of_acr("urn:durward:assurance:root"), None);
     }

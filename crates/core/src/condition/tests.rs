@@ -41,7 +41,7 @@ fn conditions_hold_or_do_not() {
 }
 
 #[test]
-fn what_can_not_be_evaluated_fails() {
+fn conditions_that_can_not_be_evaluated_fail() {
     for source in [
         "principal.attributes.missing == 1",
         "principal.attributes.level == 3 && 1 / 0 == 1",
@@ -55,7 +55,7 @@ fn what_can_not_be_evaluated_fails() {
 }
 
 #[test]
-fn mistakes_are_named_with_their_place() {
+fn mistakes_have_a_position() {
     for (source, line, column, message) in [
         ("principl.id == 'x'", 1, 1, "`principl` does not exist"),
         ("true &&\n request.verb == 'x'", 2, 9, "`request` has no field `verb`"),
@@ -107,7 +107,7 @@ fn mistakes_are_named_with_their_place() {
 }
 
 #[test]
-fn kubernetes_functions_are_there() {
+fn kubernetes_functions_exist() {
     for source in [
         "'a-b'.charAt(1) == '-' && 'äbc'.indexOf('b') == 1 && 'abab'.lastIndexOf('b') == 3 && 'a'.indexOf('z') == -1",
         "'Ab'.lowerAscii() == 'ab' && 'Ab'.upperAscii() == 'AB' && ' a '.trim() == 'a'",
@@ -145,7 +145,7 @@ fn kubernetes_functions_are_there() {
 }
 
 #[test]
-fn every_function_that_is_accepted_is_there() {
+fn every_accepted_function_exists() {
     let example = |kind: &ValueType| match kind {
         ValueType::Any | ValueType::Text => "'1'",
         ValueType::Null => "null",
@@ -178,7 +178,7 @@ fn every_function_that_is_accepted_is_there() {
 }
 
 #[test]
-fn no_chain_of_calls_fills_the_memory() {
+fn no_chain_of_calls_exhausts_the_memory() {
     let eight = "'aaaaaaaa'";
     let replaced = format!("{eight}{} == ''", ".replace('a', 'aaaaaaaa')".repeat(20));
     let joined = format!("{eight}{} == ''", ".split('').join('aaaaaaaa')".repeat(12));

@@ -6,7 +6,7 @@ fn segments(path: &str) -> Vec<String> {
 }
 
 #[test]
-fn plain_paths_are_read() {
+fn plain_paths_parse() {
     assert_eq!(segments("/"), Vec::<String>::new());
     assert_eq!(segments("/orders/42?x=/../&y"), ["orders", "42"]);
     assert_eq!(segments("/v1/items:batch,a=b@c!"), ["v1", "items:batch,a=b@c!"]);
@@ -15,7 +15,7 @@ fn plain_paths_are_read() {
 }
 
 #[test]
-fn a_path_with_two_readings_is_not_read() {
+fn ambiguous_paths_are_refused() {
     use Ambiguity::*;
     for (path, why) in [
         ("", NotAbsolute),
@@ -70,14 +70,14 @@ fn a_path_with_two_readings_is_not_read() {
 }
 
 #[test]
-fn patterns_survive_their_text() {
+fn patterns_round_trip_through_their_text() {
     for text in ["/", "/orders", "/orders/{id}/refund", "/static/*", "/{a}/{b}", "/a.b/c:d"] {
         assert_eq!(PathPattern::parse(text).expect(text).to_string(), text);
     }
 }
 
 #[test]
-fn patterns_that_say_less_than_they_seem_to_are_refused() {
+fn misleading_patterns_are_refused() {
     for text in [
         "",
         "orders",

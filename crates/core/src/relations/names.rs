@@ -111,7 +111,7 @@ mod tests {
 
     /// Among this many texts some have the same hash.
     #[test]
-    fn texts_with_the_same_hash_are_told_apart() {
+    fn texts_with_the_same_hash_have_distinct_ids() {
         let texts: Vec<String> = (0..200_000).map(|number| format!("doc:{number}")).collect();
         let mut names = Names::default();
         let given: Vec<TextId> = texts.iter().map(|text| names.number(text)).collect();
@@ -128,6 +128,6 @@ mod tests {
             assert_eq!(before.find(text), Some(*name));
         }
         assert_eq!(names.all().count(), texts.len() / 2);
-        assert!(given.contains(&names.number("another")), "a free number is given away again");
+        assert!(given.contains(&names.number("another")), "a free id is used again");
     }
 }

@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_capture_that_is_not_there_or_could_be_misread_fills_nothing() {
+    fn missing_and_ambiguous_captures_are_refused() {
         assert_eq!(filled("order:{id}#viewer", &[("order", "42")]), None);
         assert_eq!(filled("order:{id}#viewer", &[("id", "")]), None);
         assert_eq!(filled("doc:{t}/{id}#viewer", &[("t", "a/b"), ("id", "c")]), None);

@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn subjects_are_told_apart() {
+    fn subjects_round_trip_through_their_text() {
         for text in [
             "*",
             "user:corporate/alice",
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_read_two_ways_is_refused() {
+    fn ambiguous_texts_are_refused() {
         for text in ["", "alice", "user:alice", "folder:", "folder:*", "folder:a b", "folder:a#", "folder:a#b#c", "9:a"]
         {
             assert!(text.parse::<TupleSubject>().is_err(), "{text:?}");

@@ -1,4 +1,4 @@
-//! Whatever bytes come in, nothing panics.
+//! Arbitrary input never causes a panic.
 
 use crate::support::*;
 use durward_core::condition::Condition;
@@ -10,7 +10,7 @@ use durward_core::request::{Call, Request, ServiceTarget};
 use durward_core::scope::Scope;
 use proptest::prelude::*;
 
-/// Texts of all sorts, rich in the characters that parsers care about.
+/// Texts of all kinds, with many of the characters that parsers treat specially.
 fn text() -> impl Strategy<Value = String> {
     prop_oneof![
         any::<String>(),
@@ -20,7 +20,7 @@ fn text() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Paths of a policy, most of them good: characters as they are, and encoded ones that have to be.
+/// Paths of a policy, most of them valid: plain characters, and encoded ones that need encoding.
 fn pattern() -> impl Strategy<Value = String> {
     let encoded = |c: char| c.to_string().bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
     let character = prop_oneof![
@@ -32,7 +32,7 @@ fn pattern() -> impl Strategy<Value = String> {
     proptest::collection::vec(segment, 0..4).prop_map(|segments| format!("/{}", segments.join("/")))
 }
 
-/// Pieces of conditions in any order: most are nonsense, some compile.
+/// Parts of conditions in any order. Most are invalid, some compile.
 fn expression() -> impl Strategy<Value = String> {
     let piece = prop::sample::select(vec![
         "principal",
@@ -107,7 +107,7 @@ fn expression() -> impl Strategy<Value = String> {
     prop_oneof![
         any::<String>(),
         proptest::collection::vec(piece.clone(), 0..24).prop_map(|pieces| pieces.concat()),
-        // sound ones, so that evaluation is reached too
+        // valid expressions, so that evaluation is reached, too
         (term(), prop::sample::select(vec!["==", "<", "&&", "||", "+", "-", "*", "/", "%", "in", "? 1 :"]), term())
             .prop_map(|(left, operator, right)| format!("{left} {operator} {right}")),
         (piece, 1..400usize).prop_map(|(piece, times)| piece.repeat(times)),
@@ -209,7 +209,7 @@ proptest! {
     }
 
     #[test]
-    fn a_pattern_survives_its_text(path in pattern()) {
+    fn a_pattern_round_trips_through_its_text(path in pattern()) {
         if let Ok(pattern) = PathPattern::parse(&path) {
             prop_assert_eq!(PathPattern::parse(&pattern.to_string()), Ok(pattern));
         }

@@ -1,7 +1,7 @@
 //! A path that two parsers could read differently is never allowed.
 //!
-//! Each reader below is how some proxy, framework or file system takes a path apart. If the engine allows a path,
-//! all of them must have read what the engine read.
+//! Each reader below takes a path apart as some proxy, framework or file system does. If the engine allows a path, all
+//! of them must have read what the engine read.
 
 use crate::any_route::Declared;
 use crate::support::*;
@@ -70,7 +70,7 @@ fn without_dots(segments: Vec<String>) -> Vec<String> {
     kept
 }
 
-/// Compatibility forms of some characters, as a file system or a code page has them.
+/// Compatibility forms of some characters, as in file systems and code pages.
 fn ascii(text: &str) -> String {
     let form = |c| match c {
         '\u{ff0f}' | '\u{2044}' | '\u{2215}' => "/".to_owned(),
@@ -120,7 +120,7 @@ const READERS: [PathReader; 17] = [
     ("knows ASCII only", |path| split(&ascii(&decoded(path)))),
 ];
 
-/// Pieces that make a path, tricky ones among them.
+/// Parts of a path, tricky ones among them.
 fn piece() -> impl Strategy<Value = String> {
     let plain = prop::sample::select(vec![
         "/orders", "/admin", "/users", "/42", "/refund", "/public", "/x", "/a.b", "/a%20b", "/%C3%A4",
@@ -192,7 +192,7 @@ fn piece() -> impl Strategy<Value = String> {
     prop_oneof![3 => plain, 1 => tricky].prop_map(ToOwned::to_owned)
 }
 
-/// A sound path with one character encoded, doubled, or replaced.
+/// A valid path with one character encoded, doubled or replaced.
 fn mutated() -> impl Strategy<Value = String> {
     let sound =
         prop::sample::select(vec!["/orders", "/orders/42/refund", "/admin/users/7", "/public/site.css", "/a/x/y/z"]);
@@ -219,7 +219,7 @@ fn path() -> impl Strategy<Value = String> {
 }
 
 #[test]
-fn plain_paths_are_allowed_so_that_the_property_says_something() {
+fn plain_paths_are_allowed_and_every_reader_agrees() {
     for path in ["/orders", "/orders/42/refund", "/admin/users/7", "/public/site.css", "/a/x/y/z", "/a%20b", "/%C3%A4"]
     {
         assert!(ask(&snapshot(), Some(&alice()), &format!("GET {path}")).allowed(), "{path}");
@@ -233,7 +233,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(4096) })]
 
     #[test]
-    fn what_is_allowed_every_reader_reads_alike(path in path()) {
+    fn every_reader_agrees_on_an_allowed_path(path in path()) {
         let decision = ask(&snapshot(), Some(&alice()), &format!("GET {path}"));
         if decision.allowed() {
             let ours = RequestPath::parse(&path).unwrap();
@@ -250,8 +250,8 @@ proptest! {
     }
 
     #[test]
-    fn what_is_read_is_all_that_was_sent(path in path()) {
-        // encoding what was read again gives back the path, but for the case of hexadecimal digits
+    fn encoding_a_parsed_path_again_yields_the_path(path in path()) {
+        // encoding the segments again yields the path, except for the case of hexadecimal digits
         if let Ok(ours) = RequestPath::parse(&path) {
             let raw = path.split('?').next().unwrap_or_default();
             let again: Vec<String> = split(raw).iter().map(|segment| decoded(segment)).collect();

@@ -1,4 +1,5 @@
-//! Random models and tuples, cycles and all: the search against a reference that knows nothing of searching.
+//! Random models and tuples, cycles included: compares the search with a reference that applies rules to a fixed
+//! point.
 
 use crate::relations::{but_not, computed, from, kind, tuple};
 use crate::support::*;
@@ -9,7 +10,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use std::collections::BTreeSet;
 
-/// Relations `a` and `b` may have any rule, `parent` is plain.
+/// Relations `a` and `b` can have any rule; tuples state `parent`.
 const RELATIONS: [&str; 4] = ["a", "b", "x", "parent"];
 const OBJECTS: [&str; 6] = ["doc:1", "doc:2", "folder:1", "folder:2", "group:eng", "group:corporate/ops"];
 
@@ -21,7 +22,7 @@ fn leaf(names: &'static [&'static str]) -> impl Strategy<Value = CompiledRelatio
     ]
 }
 
-/// Rules over these relations; with exclusions, or without.
+/// Rules over these relations, with or without exclusions.
 fn rule(names: &'static [&'static str], exclusions: bool) -> impl Strategy<Value = CompiledRelationRule> + Clone {
     leaf(names).prop_recursive(2, 6, 3, move |inner| {
         let parts = || proptest::collection::vec(inner.clone(), 1..4);
@@ -47,7 +48,7 @@ fn without_exclusions() -> impl Strategy<Value = RelationModel> {
     types(rule(&["a", "b", "x"], false), rule(&["a", "b", "x"], false))
 }
 
-/// No relation is excluded by itself: `x` alone excludes, and only what never asks for `x`.
+/// No relation is excluded by itself: only `x` excludes, and only relations that do not depend on `x`.
 fn layered() -> impl Strategy<Value = RelationModel> {
     let excluding =
         (rule(&["a", "b", "x"], false), rule(&["a", "b"], false)).prop_map(|(base, other)| but_not(base, other));
@@ -84,7 +85,7 @@ fn store(tuples: &[RelationTuple]) -> TupleIndex {
     store
 }
 
-/// Everything that can be asked: object and relation.
+/// Every question: object and relation.
 fn questions() -> impl Iterator<Item = (&'static str, &'static str)> {
     let relations = RELATIONS.into_iter().chain(["member"]);
     OBJECTS.into_iter().flat_map(move |object| relations.clone().map(move |relation| (object, relation)))
@@ -92,8 +93,8 @@ fn questions() -> impl Iterator<Item = (&'static str, &'static str)> {
 
 type RelationFacts = BTreeSet<(String, String)>;
 
-/// The reference: every fact about the caller that follows, found by applying all rules to all objects again and
-/// again. Excluded are facts of `excluded`, which is how what is certain and what is possible are told apart.
+/// The reference: every fact that follows about the caller, computed by applying all rules to all objects until
+/// nothing changes. Facts in `excluded` are excluded, which separates the certain facts from the possible ones.
 fn closure(
     model: &RelationModel,
     tuples: &[RelationTuple],
@@ -166,7 +167,7 @@ fn holds(
     }
 }
 
-/// What is certain, and what is possible: the well-founded model (Van Gelder, Ross, Schlipf 1991).
+/// The certain and the possible facts: the well-founded model (Van Gelder, Ross, Schlipf 1991).
 fn reference(model: &RelationModel, tuples: &[RelationTuple], caller: &Identity) -> (RelationFacts, RelationFacts) {
     let mut certain = RelationFacts::new();
     loop {
@@ -179,7 +180,7 @@ fn reference(model: &RelationModel, tuples: &[RelationTuple], caller: &Identity)
     }
 }
 
-/// What the search says of each question against the reference; `exact` where it may never fail.
+/// Compares the search with the reference for each question. With `exact` the search must not fail.
 fn agrees(model: &RelationModel, stated: &[RelationTuple], exact: bool) {
     let (caller, tuples) = (asking(), store(stated));
     let (certain, possible) = reference(model, stated, &caller);
@@ -197,25 +198,25 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn without_exclusions_the_search_finds_what_follows_and_nothing_else(model in without_exclusions(), stated in any_tuples()) {
+    fn without_exclusions_the_search_is_exact(model in without_exclusions(), stated in any_tuples()) {
         agrees(&model, &stated, true);
     }
 
     #[test]
-    fn with_exclusions_too_where_nothing_excludes_itself(model in layered(), stated in any_tuples()) {
-        // a tuple can lead to `x` from what `x` excludes, whatever the rules say
+    fn with_layered_exclusions_the_search_is_exact(model in layered(), stated in any_tuples()) {
+        // a tuple can lead from a relation that `x` excludes to `x`, whatever the rules are
         let leads_up = |tuple: &RelationTuple| matches!(&tuple.subject, TupleSubject::Set(_, set) if **set == *"x");
         let stated: Vec<RelationTuple> = stated.into_iter().filter(|tuple| !leads_up(tuple)).collect();
         agrees(&model, &stated, true);
     }
 
     #[test]
-    fn with_any_exclusions_it_fails_rather_than_be_wrong(model in any_model(), stated in any_tuples()) {
+    fn with_any_exclusions_the_search_fails_rather_than_errs(model in any_model(), stated in any_tuples()) {
         agrees(&model, &stated, false);
     }
 
     #[test]
-    fn the_order_of_tuples_changes_nothing(
+    fn the_order_of_tuples_does_not_matter(
         model in any_model(),
         stated in any_tuples(),
         shuffled in any::<Vec<Index>>(),
@@ -242,7 +243,7 @@ proptest! {
     }
 
     #[test]
-    fn without_exclusions_one_more_tuple_takes_nothing_away(
+    fn without_exclusions_a_further_tuple_removes_no_relation(
         model in without_exclusions(),
         stated in any_tuples(),
         more in any_tuple(),
@@ -257,7 +258,7 @@ proptest! {
     }
 
     #[test]
-    fn nobody_stands_in_a_relation_that_lost_tuples_take_away(model in any_model(), stated in any_tuples(), lost in any_tuples()) {
+    fn unknown_tuples_never_yield_a_relation_that_they_could_exclude(model in any_model(), stated in any_tuples(), lost in any_tuples()) {
         let (caller, mut here) = (asking(), store(&stated));
         here.mark_unknown("lost");
         let (certain, _) = reference(&model, &[stated, lost].concat(), &caller);
@@ -269,7 +270,7 @@ proptest! {
     }
 
     #[test]
-    fn without_exclusions_lost_tuples_change_nothing(model in without_exclusions(), stated in any_tuples()) {
+    fn without_exclusions_unknown_tuples_do_not_matter(model in without_exclusions(), stated in any_tuples()) {
         let (caller, known) = (asking(), store(&stated));
         let mut here = known.clone();
         here.mark_unknown("lost");
@@ -280,7 +281,7 @@ proptest! {
     }
 
     #[test]
-    fn the_tuples_of_a_proof_prove_it(model in without_exclusions(), stated in any_tuples()) {
+    fn the_tuples_of_a_proof_are_sufficient(model in without_exclusions(), stated in any_tuples()) {
         let (caller, tuples) = (asking(), store(&stated));
         for (object, relation) in questions() {
             let checked = tuples.explain(&model, object, relation, &caller);

@@ -1,4 +1,4 @@
-//! Random policies, callers and requests: what a change of rules can and can't do to a decision.
+//! Random policies, callers and requests: how a change of rules can change a decision.
 
 use crate::support::*;
 use chrono::TimeDelta;
@@ -124,7 +124,7 @@ fn any_policy() -> impl Strategy<Value = Policy> {
         })
 }
 
-/// Policies of one service, with names of their own and no request declared twice.
+/// Policies of one service with distinct names, in which no request is declared twice.
 pub fn any_policies() -> impl Strategy<Value = Vec<Policy>> {
     proptest::collection::vec(any_policy(), 1..4).prop_map(|mut policies| {
         let mut seen = BTreeSet::new();
@@ -270,7 +270,7 @@ proptest! {
     }
 
     #[test]
-    fn the_same_question_has_the_same_answer_every_time(policies in any_policies(), caller in any_caller()) {
+    fn equal_input_gives_an_equal_decision(policies in any_policies(), caller in any_caller()) {
         let (snapshot, again) = (world(policies.clone()), world(policies));
         for request in REQUESTS {
             let first = ask(&snapshot, caller.as_ref(), request);

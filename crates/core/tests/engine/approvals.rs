@@ -1,4 +1,4 @@
-//! Approvals: what they let happen, which is one operation for one principal for a while, and nothing else.
+//! Approvals: they allow one operation to one principal for a limited time, and nothing else.
 
 use crate::any_world::{REQUESTS, any_known_caller, any_policies};
 use crate::support::*;
@@ -27,7 +27,7 @@ fn approvers() -> ApprovalRequirement {
     }
 }
 
-/// `purge` asks for an approval, `list` does not; the cart may both.
+/// `purge` requires an approval, `list` does not. The cart service has the scopes of both.
 fn purging(mode: EnforcementMode) -> Policy {
     let purge = CompiledOperation {
         risk: RiskLevel::High,
@@ -68,13 +68,13 @@ fn approved(mut snapshot: Snapshot, all: impl IntoIterator<Item = (ApprovalSubje
 }
 
 #[test]
-fn what_lacks_nothing_but_an_approval_says_so() {
+fn a_request_that_lacks_only_an_approval_gets_that_reason() {
     let snapshot = world([purging(EnforcementMode::Enforce)]);
     let refused = ask(&snapshot, Some(&cart()), "DELETE /orders");
     assert_eq!((refused.reason, refused.passes()), (Reason::ApprovalRequired, false));
-    let asked = refused.approval.expect("it names the approval");
+    let asked = refused.approval.expect("the decision contains the approval");
     assert_eq!((&asked.subject, &asked.granted), (&approval_subject("purge", CART), &None));
-    // who lacks more is told of that, and of no approval
+    // a caller who lacks a scope gets that reason, and no hint of the approval
     let other = caller("spiffe://cluster.local/ns/shop/sa/other", Assurance::ProofOfPossession);
     let weak = caller(CART, Assurance::Bearer);
     for (who, reason) in [
@@ -91,7 +91,7 @@ fn what_lacks_nothing_but_an_approval_says_so() {
 }
 
 #[test]
-fn an_approval_counts_for_its_time_and_as_long_as_the_policy_says_now() {
+fn an_approval_is_valid_within_its_time_and_the_current_limit_of_the_policy() {
     let counts = |from: i64, until: i64| {
         let snapshot = approved(
             world([purging(EnforcementMode::Enforce)]),
@@ -108,7 +108,7 @@ fn an_approval_counts_for_its_time_and_as_long_as_the_policy_says_now() {
         (1, 60, false),
         (-60, 0, false),
         (-1799, 1, true),
-        // the policy lets approvals last half an hour now, whatever it did then
+        // the policy now limits approvals to half an hour, whatever its limit was before
         (-1800, 3600, false),
     ] {
         assert_eq!(counts(from, until), expected, "{from} to {until}");
@@ -131,7 +131,7 @@ fn an_approval_is_part_of_the_revision() {
 }
 
 #[test]
-fn names_are_those_of_objects_and_tell_everything_apart() {
+fn approval_names_are_valid_and_distinct() {
     let name = approval_subject("purge", CART).approval_name();
     assert!(name.starts_with("purge-") && name.len() == "purge-".len() + 32, "{name}");
     assert_eq!(name, approval_subject("purge", CART).approval_name());
@@ -156,7 +156,7 @@ fn names_are_those_of_objects_and_tell_everything_apart() {
 }
 
 #[test]
-fn people_who_are_named_decide_with_a_fresh_second_factor_and_never_for_themselves() {
+fn listed_people_decide_with_a_fresh_second_factor_and_never_for_themselves() {
     let person = |name: &str, groups: &[&str], assurance, age: Option<i64>| {
         Principal::assumed(Identity {
             groups: groups.iter().map(|group| (*group).to_owned()).collect(),
@@ -192,7 +192,7 @@ fn people_who_are_named_decide_with_a_fresh_second_factor_and_never_for_themselv
 }
 
 #[test]
-fn no_token_carries_what_asks_for_an_approval() {
+fn no_token_carries_scopes_of_operations_that_require_an_approval() {
     let snapshot =
         approved(world([purging(EnforcementMode::Enforce)]), [(approval_subject("purge", CART), given(0, 600))]);
     let service = snapshot.service(&service_key()).expect("a service");
@@ -200,7 +200,7 @@ fn no_token_carries_what_asks_for_an_approval() {
     assert_eq!(carried.scopes, scopes(&["read"]).into_iter().collect());
 }
 
-/// Any approvals of any operation of these policies, for any of these callers.
+/// Approvals of any operation of these policies, for any of these callers.
 fn any_approvals() -> impl Strategy<Value = Vec<(usize, usize, &'static str, i64, i64)>> {
     let ids = vec!["user:corporate/alice", "user:corporate/bob", "key:partners/acme", CART];
     proptest::collection::vec((0..3usize, 0..4usize, select(ids), -900..900i64, 1..1800i64), 0..8)
@@ -209,9 +209,9 @@ fn any_approvals() -> impl Strategy<Value = Vec<(usize, usize, &'static str, i64
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(192) })]
 
-    /// An approval opens what only it was missing for, to this principal at this time; it makes up for nothing else.
+    /// An approval allows exactly the operation that lacked nothing else, for its principal and within its time.
     #[test]
-    fn an_approval_opens_exactly_what_it_is_about(
+    fn an_approval_allows_exactly_its_subject(
         policies in any_policies(), caller in any_known_caller(), approvals in any_approvals(),
     ) {
         let without = world(policies.clone());
@@ -237,7 +237,7 @@ proptest! {
                 continue;
             }
             let (policy, operation) = (before.policy.clone().unwrap(), before.operation.clone().unwrap());
-            // of several approvals of the same the last one counts, as of one object that changed
+            // of several approvals with one subject the last is in force, as for one object that changed
             let about = all.iter().rev().find(|(approval_subject, _)| {
                 approval_subject.policy == policy && approval_subject.operation == operation && approval_subject.principal == caller.id
             });

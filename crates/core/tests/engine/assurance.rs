@@ -1,4 +1,4 @@
-//! Step 5: the way in, and whether it proves enough for the risk.
+//! Step 5: the authentication method, and whether it proves enough for the risk.
 
 use crate::support::*;
 use chrono::TimeDelta;
@@ -21,8 +21,8 @@ fn at_risk(risk: RiskLevel) -> Snapshot {
 }
 
 #[test]
-fn risk_decides_which_assurance_is_enough_for_whom() {
-    // the weakest that is enough; a person's second factor is fresh here
+fn each_risk_requires_an_assurance() {
+    // the weakest sufficient assurance; a person's second factor is fresh here
     for (risk, who, enough) in [
         (Low, WORKLOAD, SharedSecret),
         (Low, USER, SharedSecret),
@@ -52,7 +52,7 @@ fn with_second_factor(age: Option<TimeDelta>) -> Identity {
 }
 
 #[test]
-fn a_second_factor_is_good_up_to_its_greatest_age() {
+fn a_second_factor_is_accepted_up_to_the_maximum_age() {
     let snapshot = at_risk(High);
     for (age, good) in [
         (TimeDelta::zero(), true),
@@ -71,7 +71,7 @@ fn a_second_factor_is_good_up_to_its_greatest_age() {
 }
 
 #[test]
-fn the_greatest_age_is_the_operations_own() {
+fn the_maximum_age_is_that_of_the_operation() {
     let quick = CompiledOperation {
         risk: High,
         max_age: TimeDelta::seconds(1),
@@ -98,7 +98,7 @@ fn a_second_factor_of_unknown_age_is_too_old() {
 }
 
 #[test]
-fn the_times_at_the_ends_of_the_calendar_are_only_too_old_or_too_new() {
+fn extreme_times_are_refused_without_a_panic() {
     for at in [chrono::DateTime::<chrono::Utc>::MIN_UTC, chrono::DateTime::<chrono::Utc>::MAX_UTC] {
         let caller = Identity { authenticated_at: Some(at), ..caller(USER, PhishingResistant) };
         assert_eq!(ask(&at_risk(High), Some(&caller), "GET /orders").reason, Reason::AssuranceTooLow);
@@ -106,7 +106,7 @@ fn the_times_at_the_ends_of_the_calendar_are_only_too_old_or_too_new() {
 }
 
 #[test]
-fn freshness_matters_to_people_at_high_risk_only() {
+fn only_people_at_high_risk_need_a_fresh_factor() {
     let stale =
         |who, assurance| Identity { authenticated_at: Some(now() - TimeDelta::days(9)), ..caller(who, assurance) };
     assert!(ask(&at_risk(Standard), Some(&stale(USER, Bearer)), "GET /orders").allowed());
@@ -115,7 +115,7 @@ fn freshness_matters_to_people_at_high_risk_only() {
 }
 
 #[test]
-fn only_ways_that_the_policy_lists_are_accepted() {
+fn only_listed_authentication_methods_are_accepted() {
     let corporate = AuthenticationMethod::Provider("corporate".into());
     for (authentication_methods, accepted) in [
         (vec![], [false, false, false, false]),
@@ -140,7 +140,7 @@ fn only_ways_that_the_policy_lists_are_accepted() {
 }
 
 #[test]
-fn each_operation_accepts_the_ways_of_its_own_policy() {
+fn each_operation_accepts_the_methods_of_its_own_policy() {
     let grants = vec![grant("all", &["*"], &["read"])];
     let mine = Policy {
         operations: each([operation("mine", &["GET /mine"], &["read"])]),
@@ -162,7 +162,7 @@ fn each_operation_accepts_the_ways_of_its_own_policy() {
 }
 
 #[test]
-fn a_second_factor_for_one_operation_counts_at_no_other() {
+fn a_second_factor_for_one_operation_is_valid_at_no_other() {
     let high = |name: &str, routes| CompiledOperation { risk: High, ..operation(name, routes, &["read"]) };
     let grants = vec![grant("all", &["*"], &["read"])];
     let operations = vec![high("pay", &["GET /pay"]), high("refund", &["GET /refund"])];

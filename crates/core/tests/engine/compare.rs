@@ -1,4 +1,4 @@
-//! What a change of policies gives and takes.
+//! Comparing two sets of policies.
 
 use crate::any_world::{REQUESTS, any_caller, any_policies};
 use crate::support::*;
@@ -12,7 +12,7 @@ use proptest::prelude::*;
 
 const OWN: &str = "cluster.local";
 
-/// Effect, who and operations of each change.
+/// Kind, callers and operations of each change.
 fn changes(old: Policy, new: Policy) -> Vec<String> {
     let comparison = compare(&world([old]), &world([new]), OWN);
     let name = |name: &Option<std::sync::Arc<str>>| name.as_deref().unwrap_or("-").to_owned();
@@ -48,7 +48,7 @@ fn grants_and_denials_are_compared() {
     assert!(other.contains(&format!("Conditions {alice}")), "{other:?}");
     let denied = changes(with(vec![read()], vec![]), with(vec![read()], vec![denial("d", &["@corporate"])]));
     assert!(denied.contains(&format!("Loses {alice}")), "{denied:?}");
-    // what everybody gains is told once
+    // a change for everybody is listed once
     let all = changes(
         nothing(),
         with(vec![grant("read", &["*"], &["read"])], vec![denial_when("d", &["user:corporate/eve"], "true")]),
@@ -64,7 +64,7 @@ fn operations_are_compared_by_their_requests() {
         ..policy("orders")
     };
     let list = || operation("list", &["GET /orders/{id}"], &["read"]);
-    // a path of its own takes requests away from the general one
+    // a pattern of its own takes requests away from the general one
     let special = operation("special", &["GET /orders/special"], &["write"]);
     let told = changes(of(vec![list()]), of(vec![list(), special]));
     for expected in [
@@ -74,11 +74,11 @@ fn operations_are_compared_by_their_requests() {
         assert!(told.contains(&expected.to_owned()), "{told:?}");
     }
     assert!(!told.iter().any(|change| change.contains("list → list")), "{told:?}");
-    // patterns of which neither is the more exact one meet
+    // patterns of which neither is more specific overlap
     let crossing = |path: &str, needs: &str| of(vec![operation("x", &[&format!("GET {path}")], &[needs])]);
     let told = changes(crossing("/a/{y}", "read"), crossing("/{x}/b", "write"));
     assert!(told.contains(&"Loses everybody of provider corporate: x → x".to_owned()), "{told:?}");
-    // public, risk, step-up, authentication_methods in and mode
+    // public, risk, step-up, authentication methods and mode
     let one = |change: &dyn Fn(&mut CompiledOperation, &mut Policy)| {
         let mut operation = list();
         let mut policy = of(vec![]);
@@ -104,16 +104,15 @@ fn operations_are_compared_by_their_requests() {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(192) })]
 
-    /// Whoever is let in where they were not, or kept out where they were not: it is told for the operations in
-    /// question.
+    /// Every caller who gains or loses access appears in the comparison, for the operations of the request.
     #[test]
-    fn no_change_goes_unnoticed(old in any_policies(), new in any_policies(), caller in any_caller()) {
+    fn every_change_of_access_is_listed(old in any_policies(), new in any_policies(), caller in any_caller()) {
         let (old, new) = (world(old), world(new));
         let comparison = compare(&old, &new, OWN);
         for request in REQUESTS {
             let (was, is) = (ask(&old, caller.as_ref(), request), ask(&new, caller.as_ref(), request));
             let told = comparison.changes.iter().any(|change| (&change.old, &change.new) == (&was.operation, &is.operation));
-            // what differs from a declared path in its case alone is refused, and not compared
+            // a path that differs from a declared one in case alone is refused, so it is not compared
             let clear = was.reason != Reason::AmbiguousPath && is.reason != Reason::AmbiguousPath;
             if clear && was.passes() != is.passes() && (was.operation.is_some() || is.operation.is_some()) {
                 prop_assert!(told, "{request}\n{was:#?}\n{is:#?}");
@@ -121,9 +120,9 @@ proptest! {
         }
     }
 
-    /// Nothing is told of what did not change.
+    /// Equal policies have no changes.
     #[test]
-    fn the_same_policies_are_the_same(policies in any_policies()) {
+    fn equal_policies_have_no_changes(policies in any_policies()) {
         let comparison = compare(&world(policies.clone()), &world(policies), OWN);
         prop_assert!(comparison.changes.is_empty(), "{:#?}", comparison.changes);
     }

@@ -1,4 +1,4 @@
-//! Conditions on headers: what they see, what makes them fail, and that a failure never opens anything.
+//! Conditions on headers: the values that they read, and failures, which never allow a request.
 
 use crate::support::*;
 use durward_core::condition::Condition;
@@ -22,7 +22,7 @@ fn said(headers: &[(&str, &str)]) -> StatedEvidence {
     StatedEvidence { headers: Some(headers), ..StatedEvidence::default() }
 }
 
-/// The decision about `GET /orders` by Alice, who is granted it when `grant` holds, unless `denial` does.
+/// The decision about `GET /orders` by Alice. The grant requires `grant`, and `denial` is the condition of a denial.
 fn decided(grant: Option<&str>, denial: Option<&str>, evidence: &StatedEvidence) -> Decision {
     let when = |source: Option<&str>| source.map(|source| reading(source).expect(source));
     let grants = each([CompiledGrant { when: when(grant), ..super::support::grant("a", &["*"], &["read"]) }]);
@@ -37,7 +37,7 @@ fn holds(source: &str, headers: &[(&str, &str)]) -> bool {
 }
 
 #[test]
-fn headers_are_there_as_they_were_sent() {
+fn conditions_read_headers_as_they_were_sent() {
     let sent = [("x-tenant", "acme"), ("X-Trial", "a b"), ("x-other", "1")];
     for source in [
         TENANT,
@@ -51,13 +51,13 @@ fn headers_are_there_as_they_were_sent() {
     ] {
         assert!(holds(source, &sent), "{source}");
     }
-    assert!(holds("!('x-trial' in request.headers)", &sent[..1]), "one that was not sent is known not to be there");
-    assert!(!holds("request.headers['x-trial'] != 'x'", &sent[..1]), "and reads as no value");
+    assert!(holds("!('x-trial' in request.headers)", &sent[..1]), "a header that was not sent is absent");
+    assert!(!holds("request.headers['x-trial'] != 'x'", &sent[..1]), "an absent header has no value");
     assert!(!holds("request.headers['x-tenant'] != 'x'", &[]));
 }
 
 #[test]
-fn only_listed_headers_can_be_named() {
+fn only_listed_headers_can_be_read() {
     for (source, message) in [
         (
             "request.headers['x-other'] == ''",
@@ -80,7 +80,7 @@ fn only_listed_headers_can_be_named() {
 }
 
 #[test]
-fn what_two_parsers_could_read_differently_fails() {
+fn headers_that_parsers_could_read_differently_fail() {
     let long = "a".repeat(MAX_HEADER + 1);
     for (headers, why) in [
         (vec![("x-tenant", "acme"), ("x-tenant", "acme")], "was sent more than once"),
@@ -97,14 +97,14 @@ fn what_two_parsers_could_read_differently_fails() {
         (vec![("x-tenant", "acme ")], "begins or ends with a space"),
         (vec![("x-tenant", " acme")], "begins or ends with a space"),
     ] {
-        // whatever a condition asks of such a header, even whether it is there
+        // every condition on such a header fails, even `in`
         for source in [TENANT, "request.headers['x-tenant'] != 'b'", "true || 'x-tenant' in request.headers"] {
             assert_eq!(decided(Some(source), None, &said(&headers)).reason, Reason::InsufficientScope, "{headers:?}");
             let denied = decided(None, Some(&format!("!({source})")), &said(&headers));
             assert_eq!(denied.reason, Reason::Denied, "{headers:?}");
             assert!(denied.detail.as_deref().unwrap_or_default().contains(why), "{headers:?}: {denied:?}");
         }
-        // those that read another one don't care
+        // conditions on other headers are not affected
         assert!(holds("!('x-trial' in request.headers)", &headers), "{headers:?}");
     }
     assert!(holds(
@@ -114,7 +114,7 @@ fn what_two_parsers_could_read_differently_fails() {
 }
 
 #[test]
-fn where_nobody_knows_them_conditions_fail() {
+fn conditions_on_unknown_headers_fail() {
     for source in [TENANT, "!('x-tenant' in request.headers)", "true || request.headers == {}"] {
         assert_eq!(
             decided(Some(source), None, &StatedEvidence::default()).reason,
@@ -129,12 +129,12 @@ fn where_nobody_knows_them_conditions_fail() {
     }
     assert!(
         decided(None, Some("!has(request.method)"), &StatedEvidence::default()).allowed(),
-        "others don't ask for them"
+        "other conditions don't read headers"
     );
 }
 
 #[test]
-fn no_value_is_told_by_a_failure() {
+fn a_failure_reveals_no_value() {
     for source in [
         "int(request.headers['x-tenant']) > 1",
         "duration(request.headers['x-tenant']) > duration('1s')",
@@ -157,7 +157,7 @@ fn no_value_is_told_by_a_failure() {
 }
 
 #[test]
-fn outcomes_are_noted_and_can_take_the_place_of_headers() {
+fn outcomes_are_recorded_and_replace_headers_in_a_replay() {
     let decision = decided(
         Some(TENANT),
         Some("request.headers['x-trial'] == 'yes'"),
@@ -170,11 +170,11 @@ fn outcomes_are_noted_and_can_take_the_place_of_headers() {
     assert_eq!(
         decided(Some("request.method == 'GET'"), None, &said(&[])).evaluated,
         [],
-        "what a record holds is not noted"
+        "outcomes without evidence are not recorded"
     );
 }
 
-/// Headers that are nearly the ones that conditions read, with values that nearly count.
+/// Headers that resemble those of the conditions, with values that are almost valid.
 fn any_headers() -> impl Strategy<Value = Vec<(String, String)>> {
     let name = prop::sample::select(vec![
         "x-tenant",
@@ -204,9 +204,9 @@ const SOURCES: [&str; 7] = [
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) })]
 
-    /// A condition on a grant, or one more denial, never opens what was closed.
+    /// A condition on a grant, or a further denial, never allows a request that was denied.
     #[test]
-    fn conditions_only_take_away(
+    fn a_further_condition_never_allows_more(
         headers in prop::option::of(any_headers()),
         grant in prop::option::of(prop::sample::select(&SOURCES[..])),
         denial in prop::sample::select(&SOURCES[..]),
@@ -217,14 +217,14 @@ proptest! {
         prop_assert!(!with.allowed() || without.allowed());
         prop_assert!(evidence.headers.is_some() || !with.allowed(), "unknown headers deny");
         prop_assert!(evidence.headers.is_some() || grant.is_none() || !without.allowed(), "and grant nothing");
-        // a condition and its opposite never both count
+        // a condition and its negation never both allow
         let not = format!("!({denial})");
         prop_assert!(!decided(Some(denial), None, &evidence).allowed() || !decided(Some(&not), None, &evidence).allowed());
     }
 
-    /// What a grant counts on is the one value that was sent.
+    /// A grant depends on the only value that was sent.
     #[test]
-    fn nobody_is_granted_by_a_header_that_reads_in_two_ways(headers in any_headers()) {
+    fn an_ambiguous_header_grants_nothing(headers in any_headers()) {
         let evidence = StatedEvidence { headers: Some(headers.clone()), ..StatedEvidence::default() };
         if decided(Some(TENANT), None, &evidence).allowed() {
             let alike: Vec<_> = headers.iter().filter(|(name, _)| name.to_lowercase().replace('_', "-") == "x-tenant").collect();

@@ -54,7 +54,7 @@ fn decided(snapshot: &Snapshot, who: &str, asked: &str) -> (Reason, Option<Arc<s
 }
 
 #[test]
-fn a_pattern_takes_in_what_a_webhook_rule_does() {
+fn a_pattern_matches_like_a_webhook_rule() {
     for (text, within, without) in [
         (
             "CREATE pods",
@@ -68,15 +68,15 @@ fn a_pattern_takes_in_what_a_webhook_rule_does() {
         ("* * *", "DELETE deployments apps", vec!["UPDATE deployments/scale apps"]),
         ("* */* *", "UPDATE deployments/scale apps", vec![]),
     ] {
-        assert!(pattern(text).matches(&call(within)), "{text} takes in {within}");
+        assert!(pattern(text).matches(&call(within)), "{text} matches {within}");
         for other in without {
-            assert!(!pattern(text).matches(&call(other)), "{text} leaves out {other}");
+            assert!(!pattern(text).matches(&call(other)), "{text} does not match {other}");
         }
     }
 }
 
 #[test]
-fn the_pattern_that_says_most_is_the_operation() {
+fn the_most_specific_api_pattern_wins() {
     let snapshot = world([guard(vec![
         governs("anything", &["* */* *"], &["a"]),
         governs("any-on-pods", &["* pods/*"], &["b"]),
@@ -96,7 +96,7 @@ fn the_pattern_that_says_most_is_the_operation() {
 }
 
 #[test]
-fn users_of_the_api_server_need_no_way_in_but_scopes_and_assurance() {
+fn users_of_the_api_server_need_scopes_and_assurance_but_no_method() {
     let high = CompiledOperation {
         risk: RiskLevel::High,
         ..governs("debug", &["UPDATE pods/ephemeralcontainers"], &["admin"])
@@ -114,7 +114,7 @@ fn users_of_the_api_server_need_no_way_in_but_scopes_and_assurance() {
     );
     assert_eq!(decided(&snapshot, "kube:ada", "UPDATE pods/ephemeralcontainers").0, Reason::AssuranceTooLow);
     assert_eq!(decided(&snapshot, "kube:ada", "CONNECT pods/attach").0, Reason::OperationUndeclared);
-    // the same principal at another door is held to the authentication_methods in
+    // at another enforcement point the same principal needs an accepted authentication method
     let asks = Request {
         target: ServiceTarget::Audience("orders.shop"),
         call: Call::Named { operation: "exec", captures: Default::default() },
@@ -142,7 +142,7 @@ fn groups_are_those_of_the_api_server() {
 }
 
 #[test]
-fn conditions_see_what_is_asked() {
+fn conditions_read_the_api_call() {
     let only_web = grant_when(
         "web",
         &["kube:ada"],
@@ -171,7 +171,7 @@ fn every_service_of_the_namespace_that_declares_a_request_governs_it() {
     };
     assert_eq!(governing(&snapshot, "shop", "CONNECT pods/exec"), ["orders.shop", "other"]);
     assert_eq!(governing(&snapshot, "farm", "CONNECT pods/exec"), ["elsewhere"]);
-    assert!(governing(&snapshot, "shop", "CONNECT pods/attach").is_empty(), "nobody declares it");
+    assert!(governing(&snapshot, "shop", "CONNECT pods/attach").is_empty(), "no policy declares it");
     assert!(governing(&snapshot, "kube-system", "CONNECT pods/exec").is_empty());
     let gone = snapshot.by_audience("other").unwrap().key().clone();
     snapshot.remove(&gone);
@@ -192,7 +192,7 @@ fn two_policies_of_a_service_can_not_claim_the_same_requests() {
 }
 
 #[test]
-fn verbs_are_those_of_admission() {
+fn verbs_parse_as_in_admission() {
     for verb in Verb::ALL {
         assert_eq!(verb.as_str().parse::<Verb>(), Ok(verb));
     }

@@ -1,5 +1,5 @@
-//! Conditions on the objects of requests to the Kubernetes API: what they see, within which bounds, and what is open
-//! where nobody knows the object yet.
+//! Conditions on objects of requests to the Kubernetes API: their values, their limits, and requests whose object is
+//! still unknown.
 
 use crate::support::*;
 use durward_core::condition::{Condition, MAX_LEVELS, MAX_PARTS};
@@ -60,7 +60,7 @@ fn pod() -> Value {
 }
 
 #[test]
-fn objects_are_there_as_they_are() {
+fn conditions_read_objects() {
     for when in [
         "kubernetes.object.metadata.name == 'web' && kubernetes.object.metadata.labels['a.b/c'] == 'd'",
         "kubernetes.object.spec.replicas == 3 && kubernetes.object.spec.weight == 0.5 && !kubernetes.object.spec.hostNetwork",
@@ -75,9 +75,9 @@ fn objects_are_there_as_they_are() {
     }
     let scaled = json!({"object": {"spec": {"replicas": 3}}, "oldObject": {"spec": {"replicas": 2}}});
     assert!(holds("kubernetes.object.spec.replicas > kubernetes.oldObject.spec.replicas", &scaled));
-    // a deletion has the old one alone
+    // a deletion has an old object only
     assert!(holds("!has(kubernetes.object) && has(kubernetes.oldObject)", &json!({"oldObject": {}})));
-    // what is not there fails, whatever is asked of it
+    // every condition on a missing value fails
     for when in [
         "kubernetes.oldObject.spec.replicas != 2",
         "kubernetes.object.spec.missing != 1",
@@ -95,7 +95,7 @@ fn objects_are_there_as_they_are() {
 }
 
 #[test]
-fn resources_are_there_as_enforcement_points_tell_them() {
+fn conditions_read_stated_resources() {
     let resource =
         json!({"type": "order", "id": "42", "properties": {"owner": "alice", "total": 12.5, "lines": [1, 2]}});
     let said = StatedEvidence { resource: resource.as_object().cloned(), ..StatedEvidence::default() };
@@ -111,7 +111,7 @@ fn resources_are_there_as_enforcement_points_tell_them() {
         assert!(!holds(when, &said) && !holds(&format!("!({when})"), &said), "{when}");
     }
     for when in ["resource.type != 'x'", "!has(resource.id)", "resource == resource"] {
-        assert!(!holds(when, &()), "{when}: nobody knows one");
+        assert!(!holds(when, &()), "{when}: the resource is unknown");
         let denied = asked(&world_of(vec![always()], vec![denial_when("no", &["*"], &format!("!({when})"))]), &());
         assert_eq!((denied.0.reason, denied.1), (Reason::Denied, false), "{when}");
     }
@@ -125,7 +125,7 @@ fn resources_are_there_as_enforcement_points_tell_them() {
 }
 
 #[test]
-fn other_requests_are_known_to_have_none() {
+fn requests_without_an_object_have_empty_fields() {
     let snapshot = world_of(vec![always()], vec![denial_when("no", &["*"], "has(kubernetes.object)")]);
     let request = Request { call: Call::Http { method: "GET", path: "/pods" }, ..http("GET /pods") };
     assert!(decide(&snapshot, Some(&alice()), &request, now()).allowed());
@@ -134,7 +134,7 @@ fn other_requests_are_known_to_have_none() {
 }
 
 #[test]
-fn too_much_of_it_fails() {
+fn objects_beyond_the_limits_fail() {
     let long = |parts: usize| json!({"object": {"list": vec![0; parts]}});
     assert!(holds("has(kubernetes.object)", &long(MAX_PARTS - 10)));
     assert!(!holds("has(kubernetes.object)", &long(MAX_PARTS)));
@@ -149,12 +149,12 @@ fn too_much_of_it_fails() {
     );
     assert_eq!(denied.0.reason, Reason::Denied);
     assert!(denied.0.detail.unwrap_or_default().contains("`kubernetes.object` has more than 32768 parts"));
-    // what no condition reads is not looked at
+    // fields that no condition reads are not limited
     assert!(holds("has(kubernetes.object)", &json!({"object": {}, "oldObject": vec![0; MAX_PARTS + 1]})));
 }
 
 #[test]
-fn loops_take_so_many_steps() {
+fn the_budget_of_loops_is_limited() {
     let list = json!({"object": {"list": (0..3_000).collect::<Vec<_>>()}});
     for when in [
         "kubernetes.object.list.all(x, x >= 0)",
@@ -175,11 +175,11 @@ fn loops_take_so_many_steps() {
         let told = decision.detail.clone().unwrap_or_default();
         assert!(decision.allowed() && when.starts_with("true") || told.contains("more steps"), "{when}: {decision:?}");
     }
-    // nothing makes up for a loop that was broken off
+    // a loop that exceeds the budget fails the whole condition
     let denied = "!(kubernetes.object.list.map(x, kubernetes.object.list).size() == 3000 || true)";
     let (decision, _) = asked(&world_of(vec![always()], vec![denial_when("no", &["*"], denied)]), &known(&list));
     assert_eq!(decision.reason, Reason::Denied, "{decision:?}");
-    // and groups, of which people have many, are gone through
+    // a loop over many groups fits the budget
     let mut member = caller("kube:ada", Assurance::Bearer);
     member.groups = (0..2_000).map(|i| format!("group-{i}")).collect();
     let snapshot = world_of(vec![gives("principal.groups.exists(g, g == 'group-1999')")], vec![]);
@@ -193,7 +193,7 @@ fn loops_take_so_many_steps() {
 }
 
 #[test]
-fn where_nobody_knows_the_object_yet_only_what_hangs_on_it_is_open() {
+fn only_conditions_on_the_object_await_an_unknown_object() {
     const READS: &str = "kubernetes.object.metadata.name == 'x'";
     let denies = |when: &str| denial_when("no", &["*"], when);
     let cases = [
@@ -213,7 +213,7 @@ fn where_nobody_knows_the_object_yet_only_what_hangs_on_it_is_open() {
             false,
         ),
         (
-            "for somebody else",
+            "for another caller",
             vec![grant_when("x", &["kube:eve"], &["admin"], READS)],
             vec![],
             Reason::InsufficientScope,
@@ -226,10 +226,10 @@ fn where_nobody_knows_the_object_yet_only_what_hangs_on_it_is_open() {
         let (decision, open) = asked(&world_of(grants, denials), &());
         assert_eq!((decision.reason, open), (reason, awaits), "{what}");
     }
-    // once it is known nothing is open
+    // once the object is known, no request waits for it
     let (decision, open) = asked(&world_of(vec![gives(READS)], vec![]), &known(&json!({"object": {}})));
     assert_eq!((decision.reason, open), (Reason::InsufficientScope, false));
-    // headers will never be known there, nor does an assurance come with the object
+    // headers stay unknown, and an object does not raise the assurance
     let listed = ["x-a".into()];
     let both = Condition::compile_reading("request.headers['x-a'] == 'a' && has(kubernetes.object)", &listed).unwrap();
     let grant = CompiledGrant { when: Some(both.into()), ..always() };

@@ -1,4 +1,4 @@
-//! The steps of a decision, each reached only when those before it had nothing to say.
+//! The order of the steps of a decision: each step decides only if no earlier one did.
 
 use crate::support::*;
 use durward_core::authentication::{AuthenticationMethod, Challenge};
@@ -8,7 +8,7 @@ use durward_core::principal::Identity;
 use durward_core::request::{Call, Request, ServiceTarget};
 use durward_core::risk::Assurance;
 
-/// What every decision about `list` has in common.
+/// The common fields of every decision about `list`.
 fn about_list(reason: Reason) -> Decision {
     Decision {
         reason,
@@ -38,7 +38,7 @@ fn a_granted_request_names_its_grant() {
 }
 
 #[test]
-fn an_unknown_service_is_the_first_to_be_found_out() {
+fn an_unknown_service_is_denied_first() {
     let snapshot = world([orders()]);
     for target in
         [ServiceTarget::Host("invoices.shop.svc"), ServiceTarget::Host("not a host"), ServiceTarget::Audience("orders")]
@@ -50,7 +50,7 @@ fn an_unknown_service_is_the_first_to_be_found_out() {
 }
 
 #[test]
-fn an_ambiguous_path_is_found_out_before_the_operation() {
+fn an_ambiguous_path_is_denied_before_the_operation() {
     for (request, detail) in [
         ("GET /orders//42", "the path has an empty segment or ends with `/`"),
         ("GET /orders/", "the path has an empty segment or ends with `/`"),
@@ -64,7 +64,7 @@ fn an_ambiguous_path_is_found_out_before_the_operation() {
 }
 
 #[test]
-fn a_request_that_can_not_be_told_is_ambiguous() {
+fn a_contradictory_request_is_ambiguous() {
     let request = Request { call: Call::Ambiguous, ..http("GET /healthz") };
     let decision = decide(&world([orders()]), Some(&alice()), &request, now());
     let detail = Some("the request does not say unmistakably what is asked".to_owned());
@@ -82,7 +82,7 @@ fn an_undeclared_operation_is_denied_to_everybody() {
 }
 
 #[test]
-fn a_public_operation_is_allowed_before_anyone_asks_who() {
+fn a_public_operation_needs_no_caller() {
     let everybody = denial("everybody", &["*"]);
     let snapshot =
         world([Policy { denials: each([everybody]), authentication_methods: Default::default(), ..orders() }]);
@@ -93,7 +93,7 @@ fn a_public_operation_is_allowed_before_anyone_asks_who() {
 }
 
 #[test]
-fn nobody_is_unauthenticated_before_anything_else_is_asked() {
+fn a_missing_caller_is_unauthenticated() {
     let snapshot = world([Policy {
         denials: each([denial("everybody", &["*"])]),
         authentication_methods: Default::default(),
@@ -103,7 +103,7 @@ fn nobody_is_unauthenticated_before_anything_else_is_asked() {
 }
 
 #[test]
-fn a_credential_that_has_ended_is_none() {
+fn an_expired_credential_is_unauthenticated() {
     let snapshot = world([orders()]);
     for (left, reason) in [(-1, Reason::Unauthenticated), (0, Reason::Unauthenticated), (1, Reason::Granted)] {
         let caller = Identity { expires_at: Some(now() + chrono::TimeDelta::seconds(left)), ..alice() };
@@ -114,7 +114,7 @@ fn a_credential_that_has_ended_is_none() {
 }
 
 #[test]
-fn a_way_that_is_not_accepted_comes_before_denials_and_grants() {
+fn the_authentication_method_is_checked_before_denials_and_grants() {
     let authentication_methods =
         [AuthenticationMethod::Workload, AuthenticationMethod::Provider("partners".into())].into();
     let snapshot = world([Policy { denials: each([denial("everybody", &["*"])]), authentication_methods, ..orders() }]);
@@ -127,7 +127,7 @@ fn a_way_that_is_not_accepted_comes_before_denials_and_grants() {
 }
 
 #[test]
-fn a_policy_without_ways_in_lets_nobody_in() {
+fn a_policy_without_methods_allows_no_caller() {
     let snapshot = world([Policy { authentication_methods: Default::default(), ..orders() }]);
     for caller in [alice(), caller("spiffe://cluster.local/ns/shop/sa/cart", Assurance::ProofOfPossession)] {
         assert_eq!(ask(&snapshot, Some(&caller), "GET /orders").reason, Reason::AssuranceTooLow);
@@ -151,7 +151,7 @@ fn a_denial_wins_over_every_grant() {
 }
 
 #[test]
-fn what_is_missing_is_named_with_what_is_required() {
+fn missing_and_required_scopes_are_named() {
     let snapshot = world([orders()]);
     let expected = Decision {
         operation: Some("refund".into()),
@@ -172,7 +172,7 @@ fn an_empty_snapshot_denies() {
 }
 
 #[test]
-fn an_operation_that_needs_nothing_is_still_for_authenticated_callers_only() {
+fn an_operation_without_scopes_still_needs_a_caller() {
     let open = CompiledOperation { scopes: [].into(), ..operation("open", &["GET /open"], &[]) };
     let snapshot = world([Policy { operations: each([open]), ..policy("orders") }]);
     assert_eq!(ask(&snapshot, None, "GET /open").reason, Reason::Unauthenticated);
@@ -181,7 +181,7 @@ fn an_operation_that_needs_nothing_is_still_for_authenticated_callers_only() {
 }
 
 #[test]
-fn grants_add_up_and_only_those_that_were_needed_are_named() {
+fn grants_add_up_and_only_needed_ones_are_named() {
     let grants: Vec<CompiledGrant> = vec![
         grant("z-refund", &["@corporate"], &["refund"]),
         grant("a-read", &["user:corporate/alice"], &["read"]),

@@ -1,4 +1,4 @@
-//! Which pods are minted an identity.
+//! Certificates that pods are entitled to.
 
 use crate::support::*;
 use chrono::TimeDelta;
@@ -35,7 +35,7 @@ fn minting(snapshot: &Snapshot, who: &str, namespace: &str, of: &str) -> Option<
 const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
 
 #[test]
-fn selectors_are_those_of_kubernetes() {
+fn label_matchers_match_like_kubernetes_selectors() {
     let (key, values) = (Arc::<str>::from("app"), [Arc::from("web"), Arc::from("api")]);
     for (requirement, selected) in [
         (LabelRequirement::In(key.clone(), values.clone().into()), [true, false, false]),
@@ -47,11 +47,11 @@ fn selectors_are_those_of_kubernetes() {
         let found = ["app=web", "app=other", "tier=web"].map(|of| selector.selects(&labels(of)));
         assert_eq!(found, selected, "{requirement:?}");
     }
-    assert!(LabelMatcher::default().selects(&labels("")), "no requirement takes in every pod");
+    assert!(LabelMatcher::default().selects(&labels("")), "no requirement matches every pod");
 }
 
 #[test]
-fn the_policies_about_a_pod_unite_and_the_shortest_lifetime_counts() {
+fn policies_of_a_pod_unite_with_the_shortest_lifetime() {
     let snapshot = world([
         about("long", app("web"), 12, &["web.shop.svc"]),
         about("short", LabelMatcher::default(), 2, &["any.shop.svc"]),
@@ -61,11 +61,11 @@ fn the_policies_about_a_pod_unite_and_the_shortest_lifetime_counts() {
     assert_eq!(web.ttl, TimeDelta::hours(2));
     assert_eq!(web.dns_names.iter().map(AsRef::as_ref).collect::<Vec<&str>>(), ["any.shop.svc", "web.shop.svc"]);
     assert_eq!(web.policies.keys().map(|policy| policy.name.as_ref()).collect::<Vec<_>>(), ["long", "short"]);
-    assert_eq!(minting(&snapshot, WEB, "farm", "app=web"), None, "a policy is about pods of its own namespace");
+    assert_eq!(minting(&snapshot, WEB, "farm", "app=web"), None, "a policy selects pods of its own namespace");
 }
 
 #[test]
-fn a_rule_that_names_the_service_account_is_about_its_pods_wherever_they_live() {
+fn a_rule_that_names_a_service_account_entitles_its_pods() {
     let named = Policy {
         grants: each([grant(
             "callers",
@@ -82,16 +82,16 @@ fn a_rule_that_names_the_service_account_is_about_its_pods_wherever_they_live() 
     assert_eq!(minted.policies, [(NamespacedName { namespace: "shop".into(), name: "orders".into() }, Some(1))].into());
     assert!(
         minting(&snapshot, "spiffe://cluster.local/ns/evil/sa/evil", "evil", "").is_some(),
-        "whom a denial names is known too"
+        "a denial names a workload, too"
     );
     assert!(minting(&snapshot, "spiffe://cluster.local/ns/billing/sa/other", "billing", "").is_none());
     let service = snapshot.by_audience("orders.shop").unwrap().key().clone();
     snapshot.remove(&service);
-    assert!(minting(&snapshot, billing, "billing", "").is_none(), "gone with the policy");
+    assert!(minting(&snapshot, billing, "billing", "").is_none(), "removed with the policy");
 }
 
 #[test]
-fn a_workload_that_its_own_namespace_denies_by_name_is_minted_nothing() {
+fn a_workload_denied_by_its_own_namespace_is_not_entitled() {
     const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
     let cart =
         |denial: CompiledDenial| world([Policy { denials: each([denial]), ..about("cart", app("cart"), 1, &[]) }]);
@@ -108,7 +108,7 @@ fn a_workload_that_its_own_namespace_denies_by_name_is_minted_nothing() {
         (denial_when("stop", &[CART], "request.method == 'GET'"), "a condition is about requests"),
         (
             CompiledDenial { mode: EnforcementMode::Audit, ..denial("stop", &[CART]) },
-            "what is only recorded stops nobody",
+            "an audited denial does not refuse",
         ),
         (denial("stop", &[WEB]), "somebody else"),
     ] {
@@ -118,6 +118,6 @@ fn a_workload_that_its_own_namespace_denies_by_name_is_minted_nothing() {
     assert_eq!(
         minted(denial("stop", &[billing]), billing, "billing"),
         Ok(()),
-        "no namespace ends another's identities"
+        "no namespace takes away another's identities"
     );
 }

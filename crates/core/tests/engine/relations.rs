@@ -1,4 +1,4 @@
-//! Relations between callers and objects: what each rule of a model means, its limits, and what a grant makes of it.
+//! Relations between callers and objects: the meaning of each rule, the limits of the search, and grants by relation.
 
 use crate::support::*;
 use durward_core::condition::Truth;
@@ -75,7 +75,7 @@ fn documents() -> RelationModel {
     ])
 }
 
-/// Whether Alice, of groups `eng` and `ops` by her token, stands in `object#relation`.
+/// Whether Alice has `object#relation`; her token has the groups `eng` and `ops`.
 fn alice_is(stated: &[&str], what: &str) -> Truth {
     let (object, relation) = what.split_once('#').expect(what);
     let caller = Identity { groups: ["eng".into(), "ops".into()].into(), ..alice() };
@@ -83,7 +83,7 @@ fn alice_is(stated: &[&str], what: &str) -> Truth {
 }
 
 #[test]
-fn each_rule_means_what_it_says() {
+fn each_relation_rule_has_its_meaning() {
     const ALICE: &str = "doc:1#owner@user:corporate/alice";
     for (stated, what, holds) in [
         (&["doc:1#viewer@user:corporate/alice"][..], "doc:1#viewer", true),
@@ -130,7 +130,7 @@ fn a_cycle_is_a_no_and_does_not_hide_a_yes() {
     assert_eq!(alice_is(&circle, "doc:1#viewer"), Truth::False);
     let found: Vec<&str> = circle.into_iter().chain(["group:c#member@user:corporate/alice"]).collect();
     assert_eq!(alice_is(&found, "doc:1#viewer"), Truth::True);
-    // who is banned by groups that contain each other is still found out
+    // a ban by groups that contain each other is found
     let banned = ["doc:1#owner@user:corporate/alice", "doc:1#banned@group:a#member"];
     let banned: Vec<&str> = circle.into_iter().chain(banned).collect();
     assert_eq!(alice_is(&banned, "doc:1#reader"), Truth::True);
@@ -139,7 +139,7 @@ fn a_cycle_is_a_no_and_does_not_hide_a_yes() {
 }
 
 #[test]
-fn what_is_excluded_by_itself_fails() {
+fn a_relation_that_excludes_itself_fails() {
     let model = RelationModel::new([kind(
         "doc",
         [
@@ -155,7 +155,7 @@ fn what_is_excluded_by_itself_fails() {
     assert_eq!(chain.check(&model, "doc:2", "viewer", &alice()), Truth::True);
 }
 
-/// A chain of groups, each within the one before, with Alice in the last.
+/// A chain of groups, each within the one before; Alice is in the last.
 fn nested(groups: usize) -> Vec<String> {
     let mut stated: Vec<String> = (1..groups).map(|n| format!("group:{n}#member@group:{}#member", n + 1)).collect();
     stated.push("doc:1#viewer@group:1#member".to_owned());
@@ -180,13 +180,13 @@ fn limits_fail_and_never_allow() {
     };
     assert_eq!(ask(&nested(31), "viewer"), Truth::True);
     assert!(matches!(ask(&nested(32), "viewer"), Truth::Failed(why) if why.contains("more than 32")));
-    // who can't be ruled out is not let in
+    // a failed exclusion does not allow
     assert!(matches!(ask(&nested(200), "others"), Truth::Failed(_)));
     let wide: Vec<String> = (0..1001).map(|n| format!("doc:1#viewer@group:{n}#member")).collect();
     assert!(matches!(ask(&wide, "viewer"), Truth::Failed(why) if why.contains("more than 1000")));
     let direct: Vec<String> = wide.iter().cloned().chain(["doc:1#viewer@user:corporate/alice".to_owned()]).collect();
-    assert_eq!(ask(&direct, "viewer"), Truth::True, "a tuple of one's own needs no search");
-    // 90 groups of 90 groups each
+    assert_eq!(ask(&direct, "viewer"), Truth::True, "a direct tuple needs no search");
+    // 90 groups that contain 90 groups each
     let many: Vec<String> = (0..90)
         .flat_map(|n| (0..90).map(move |m| format!("group:{n}#member@group:{n}-{m}#member")))
         .chain((0..90).map(|n| format!("doc:1#viewer@group:{n}#member")))
@@ -249,7 +249,7 @@ fn a_tuple_that_two_resources_state_stays_until_both_are_gone() {
 }
 
 #[test]
-fn nobody_passes_by_an_exclusion_where_some_tuples_are_not_known() {
+fn an_exclusion_fails_if_tuples_are_unknown() {
     let model = documents();
     let mut tuples =
         tuples(&["doc:1#owner@user:corporate/alice", "doc:2#owner@*", "doc:2#banned@*", "doc:3#auditor@*"]);
@@ -258,19 +258,19 @@ fn nobody_passes_by_an_exclusion_where_some_tuples_are_not_known() {
     tuples.mark_unknown("shop/bans");
     let truth = check(&tuples, "doc:1", "reader");
     assert!(matches!(&truth, Truth::Failed(why) if why.contains("Relationship shop/bans is broken")), "{truth:?}");
-    // what no unknown tuple could change is as it was
+    // unknown tuples do not change results that they can't affect
     assert_eq!(check(&tuples, "doc:1", "viewer"), Truth::True);
-    assert_eq!(check(&tuples, "doc:2", "reader"), Truth::False, "banned by what is known");
-    assert_eq!(check(&tuples, "doc:3", "reader"), Truth::False, "no viewer to begin with");
+    assert_eq!(check(&tuples, "doc:2", "reader"), Truth::False, "banned by a known tuple");
+    assert_eq!(check(&tuples, "doc:3", "reader"), Truth::False, "not a viewer");
     let known = tuples.clone();
     for found in [&["doc:9#owner@*"][..], &[]] {
         let mut tuples = known.clone();
         tuples.put("shop/bans", &found.iter().map(|text| tuple(text)).collect::<Vec<_>>());
-        assert_eq!(check(&tuples, "doc:1", "reader"), Truth::True, "mended, or gone");
+        assert_eq!(check(&tuples, "doc:1", "reader"), Truth::True, "fixed, or removed");
     }
 }
 
-/// Whoever views an order may read it.
+/// Viewers of an order may read it.
 fn orders_by_relation() -> Policy {
     let relation = |text: &str| Some(text.parse().expect(text));
     Policy {
@@ -303,7 +303,7 @@ fn a_grant_by_relation_is_for_the_object_of_the_path() {
     assert_eq!(reason(&alice(), "GET /orders/42"), Reason::Granted);
     assert_eq!(reason(&alice(), "GET /orders/43"), Reason::InsufficientScope);
     assert_eq!(reason(&caller("user:corporate/bob", Assurance::Bearer), "GET /orders/42"), Reason::InsufficientScope);
-    // without the capture there is no object, and nothing is granted
+    // without the capture there is no object, and the grant gives nothing
     assert_eq!(reason(&alice(), "GET /orders"), Reason::InsufficientScope);
     assert_eq!(ask(&snapshot, None, "GET /orders/42").reason, Reason::Unauthenticated);
     let named = Request {
@@ -328,7 +328,7 @@ fn a_capture_can_not_name_another_object() {
 }
 
 #[test]
-fn tuples_of_another_service_or_namespace_count_for_nothing() {
+fn tuples_of_another_service_or_namespace_have_no_effect() {
     let mut snapshot = related(&[]);
     let stated = [tuple("order:42#viewer@user:corporate/alice")];
     let mut other = service_key();
@@ -345,7 +345,7 @@ fn tuples_of_another_service_or_namespace_count_for_nothing() {
 }
 
 #[test]
-fn who_asks_why_sees_the_relation() {
+fn an_explanation_contains_the_proof_of_the_relation() {
     let snapshot = related(&["order:42#viewer@group:corporate/eng#member"]);
     let caller = Principal::assumed(Identity { groups: ["eng".into()].into(), ..alice() });
     let considered = |request: &str| {
@@ -360,8 +360,8 @@ fn who_asks_why_sees_the_relation() {
     assert_eq!(considered("GET /orders").outcome, missing);
 }
 
-/// The same, looked up in OpenFGA; beside it a grant for bob, and a denial of mallory.
-fn orders_asked_of_openfga() -> Snapshot {
+/// The same service with relations in OpenFGA, a grant for bob and a denial of mallory.
+fn orders_with_openfga() -> Snapshot {
     let ulid = || "01JB4ZXK5T1Q8M6W3N9R7C2V0D".parse().expect("an id");
     let orders = orders_by_relation();
     let bob = each([grant("bob", &["user:corporate/bob"], &["read"])]);
@@ -372,14 +372,14 @@ fn orders_asked_of_openfga() -> Snapshot {
         denials: each([denial("mallory", &["user:corporate/mallory"])]),
         ..orders
     }]);
-    // tuples of ours count for nothing there
+    // tuples of `Relationship`s have no effect there
     snapshot.put_relationship(&service_key(), "shop/orders", &[tuple("order:42#viewer@*")]);
     snapshot
 }
 
 #[test]
-fn what_another_engine_says_is_asked_before_and_decides() {
-    let snapshot = orders_asked_of_openfga();
+fn answers_of_openfga_decide() {
+    let snapshot = orders_with_openfga();
     let of = |name: &str| Principal::assumed(caller(&format!("user:corporate/{name}"), Assurance::Bearer));
     let asked = |who: Option<&Principal>, request: &str| {
         let request = http(request);
@@ -393,9 +393,9 @@ fn what_another_engine_says_is_asked_before_and_decides() {
         })
     };
     assert_eq!(asked(Some(&of("alice")), "GET /orders/42"), Some(vec!["order:42#viewer".to_owned()]));
-    // nothing is asked where the answer could change nothing
+    // there are no questions if the answers can't change the decision
     assert_eq!(asked(None, "GET /orders/42"), None);
-    assert_eq!(asked(Some(&of("bob")), "GET /orders/42"), None, "another grant gives all of it");
+    assert_eq!(asked(Some(&of("bob")), "GET /orders/42"), None, "another grant gives every scope");
     assert_eq!(asked(Some(&of("mallory")), "GET /orders/42"), None, "denied");
     assert_eq!(asked(Some(&of("alice")), "GET /orders"), None, "no object");
     assert_eq!(asked(Some(&of("alice")), "DELETE /orders/42"), None, "no operation");

@@ -1,4 +1,4 @@
-//! What callers may do as policies alone say, and what a request nearly is.
+//! Rights of callers from policies alone, and near misses of requests.
 
 use crate::any_world::{REQUESTS, any_caller, any_policies};
 use crate::support::*;
@@ -23,7 +23,7 @@ fn right(policy: Policy, who: &CallerSet) -> AccessRight {
 }
 
 #[test]
-fn a_right_is_what_rules_give_and_take() {
+fn rights_follow_from_rules() {
     let with = |grants: Vec<CompiledGrant>| Policy { grants: each(grants), ..orders() };
     let both = ["read", "refund"];
     let alice = named("user:corporate/alice");
@@ -109,7 +109,7 @@ fn near(request: &str) -> Vec<(String, String)> {
 }
 
 #[test]
-fn a_request_is_nearly_an_operation() {
+fn near_misses_differ_in_one_place() {
     let one = |pattern: &str, how: &str| vec![(pattern.to_owned(), how.to_owned())];
     assert_eq!(near("GET /orders/1"), []);
     assert_eq!(near("DELETE /orders"), one("GET /orders", "method"));
@@ -120,11 +120,11 @@ fn a_request_is_nearly_an_operation() {
     assert_eq!(near("POST /v1/orders/1/refund"), one("POST /orders/{id}/refund", "1: /v1"));
     assert_eq!(near("GET /files"), one("* /files/*", "2: */"));
     assert_eq!(near("GET /a/b/c"), []);
-    assert_eq!(near("GET /orders//1"), [], "an ambiguous path is near nothing");
+    assert_eq!(near("GET /orders//1"), [], "an ambiguous path has no near miss");
 }
 
 #[test]
-fn another_host_is_told() {
+fn a_near_miss_names_the_other_host() {
     let snapshot = world([orders()]);
     let mut request = http("GET /orders");
     request.target = durward_core::request::ServiceTarget::Host("elsewhere.example.com");
@@ -136,11 +136,11 @@ fn another_host_is_told() {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(192) })]
 
-    /// Who never may is never let in, and who always may never lacks a scope.
+    /// Callers without a right are never allowed, and callers with an unconditional right never lack a scope.
     #[test]
     fn a_right_agrees_with_every_decision(policies in any_policies(), caller in any_caller()) {
         let snapshot = world(policies);
-        // what a key proves is never more
+        // API keys never prove more than a shared secret
         let caller = caller.map(|caller| match caller.id {
             PrincipalId::Key { .. } => Identity { assurance: Assurance::SharedSecret, ..caller },
             _ => caller,
@@ -171,7 +171,7 @@ proptest! {
 }
 
 #[test]
-fn risk_and_public_are_told() {
+fn rights_contain_risk_and_public() {
     let policy = Policy {
         operations: each([
             CompiledOperation { risk: RiskLevel::High, ..operation("refund", &["POST /refund"], &["refund"]) },

@@ -1,4 +1,4 @@
-//! Steps 6 and 7: denials, grants, and what `mode: Audit` makes of them.
+//! Steps 6 and 7: denials, grants, and `mode: Audit`.
 
 use crate::support::*;
 use durward_core::decide::{ExplainedRule, RuleOutcome};
@@ -54,7 +54,7 @@ fn a_token_without_scopes_does_not_lessen_other_grants() {
 }
 
 #[test]
-fn a_subject_is_only_whom_it_names() {
+fn a_subject_matches_only_its_callers() {
     let mut member = alice();
     member.groups = ["support".to_owned()].into();
     let others = [
@@ -83,7 +83,7 @@ fn a_subject_is_only_whom_it_names() {
 }
 
 #[test]
-fn the_first_denial_by_name_is_the_one_that_is_told() {
+fn the_first_denial_by_name_is_reported() {
     let denials = vec![denial("c", &["*"]), denial_when("a", &["*"], "false"), denial("b", &["@corporate"])];
     let decision = ask(&world([Policy { denials: each(denials), ..orders() }]), Some(&alice()), "GET /orders");
     assert_eq!(*decision.rules, ["shop/orders/denials/b".into()]);
@@ -125,7 +125,7 @@ fn two(a: EnforcementMode, b: EnforcementMode) -> [Policy; 2] {
 }
 
 #[test]
-fn the_mode_of_the_policy_that_declares_the_operation_counts() {
+fn the_mode_is_that_of_the_declaring_policy() {
     let snapshot = world(two(EnforcementMode::Audit, EnforcementMode::Enforce));
     let bob = caller("user:corporate/bob", Bearer);
     for (caller, reason) in [(None, Reason::Unauthenticated), (Some(&bob), Reason::InsufficientScope)] {
@@ -138,7 +138,7 @@ fn the_mode_of_the_policy_that_declares_the_operation_counts() {
 }
 
 #[test]
-fn what_no_policy_declares_passes_only_if_all_of_them_audit() {
+fn undeclared_requests_pass_only_if_all_policies_audit() {
     for (a, b, passes) in [
         (EnforcementMode::Audit, EnforcementMode::Audit, true),
         (EnforcementMode::Audit, EnforcementMode::Enforce, false),
@@ -171,7 +171,7 @@ fn a_denial_is_enforced_if_its_own_policy_is() {
 }
 
 #[test]
-fn a_denial_that_only_audits_hides_none_that_is_enforced() {
+fn an_audited_denial_hides_no_enforced_one() {
     let [a, b] = two(EnforcementMode::Audit, EnforcementMode::Enforce);
     let a = Policy { denials: each([denied_by("a", EnforcementMode::Audit)]), ..a };
     let b = Policy { denials: each([denied_by("b", EnforcementMode::Enforce)]), ..b };
@@ -183,7 +183,7 @@ fn a_denial_that_only_audits_hides_none_that_is_enforced() {
 }
 
 #[test]
-fn a_denial_that_only_audits_gives_no_scopes() {
+fn an_audited_denial_gives_no_scopes() {
     let [a, b] = two(EnforcementMode::Audit, EnforcementMode::Enforce);
     let a = Policy { denials: each([denied_by("a", EnforcementMode::Audit)]), ..a };
     let snapshot = world([a, b]);
@@ -205,7 +205,7 @@ fn an_enforced_denial_holds_where_the_assurance_is_only_audited() {
 }
 
 #[test]
-fn every_rule_that_could_matter_is_explained() {
+fn every_relevant_rule_is_explained() {
     let mut from_token = grant("d-token", &["@corporate"], &["read", "refund"]);
     from_token.from_token = true;
     let grants = vec![

@@ -22,7 +22,7 @@ fn united(policies: &[Policy]) -> (Option<CompiledService>, Vec<String>) {
 }
 
 #[test]
-fn operations_grants_hosts_and_ways_unite() {
+fn operations_grants_hosts_and_methods_unite() {
     let a = Policy {
         hosts: vec![Host::parse("b.shop").unwrap(), Host::parse("a.shop").unwrap()],
         authentication_methods: [AuthenticationMethod::Provider("partners".into())].into(),
@@ -72,7 +72,7 @@ fn the_older_policy_keeps_an_operation_and_the_younger_is_left_out_whole() {
 }
 
 #[test]
-fn requests_are_the_same_whatever_their_captures_are_called() {
+fn names_of_captures_do_not_distinguish_patterns() {
     let older = with("a", &[("one", "GET /{id}/x/*")]);
     let (_, conflicts) = united(&[older.clone(), with("b", &[("two", "GET /{name}/x/*")])]);
     assert_eq!(conflicts.len(), 1);
@@ -83,7 +83,7 @@ fn requests_are_the_same_whatever_their_captures_are_called() {
 }
 
 #[test]
-fn a_policy_that_was_left_out_stands_in_nobodys_way() {
+fn a_rejected_policy_conflicts_with_no_other() {
     let (service, conflicts) = united(&[
         with("a", &[("one", "GET /one")]),
         with("b", &[("two", "GET /two"), ("one", "GET /other")]),
@@ -105,7 +105,7 @@ fn service(audience: &str, host: &str) -> CompiledService {
 }
 
 #[test]
-fn a_clone_of_a_snapshot_keeps_what_it_was() {
+fn a_clone_of_a_snapshot_does_not_change() {
     let mut snapshot = Snapshot::default();
     snapshot.put(service("orders.shop", HOST));
     snapshot.update_revision();
@@ -119,7 +119,7 @@ fn a_clone_of_a_snapshot_keeps_what_it_was() {
 }
 
 #[test]
-fn a_service_that_changes_its_host_gives_the_old_one_up() {
+fn a_service_that_changes_its_host_releases_the_old_one() {
     let mut snapshot = Snapshot::default();
     snapshot.put(service("orders.shop", HOST));
     snapshot.put(service("orders.shop", "new.shop.svc"));

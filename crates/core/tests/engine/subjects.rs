@@ -1,4 +1,4 @@
-//! Whom a rule is for: each kind of subject, and those who are almost one.
+//! Subjects of rules: callers that each kind of subject matches, and callers that it barely does not.
 
 use crate::support::*;
 use durward_core::labels::{LabelMatcher, LabelRequirement, Labels};
@@ -12,7 +12,8 @@ fn payments() -> Labels {
     [("team".to_owned(), "payments".to_owned())].into()
 }
 
-/// Whether a grant to this subject lets the caller list orders; namespace `billing` is labelled `team=payments`.
+/// Whether a grant to this subject allows the caller to list orders. Namespace `billing` has the label
+/// `team=payments`.
 fn lets_in(subject: &SubjectMatcher, caller: &Identity) -> bool {
     let grants =
         vec![CompiledGrant { to: [subject.clone()].into(), ..grant("g", &["key:partners/nobody"], &["read"]) }];
@@ -25,7 +26,7 @@ fn lets_in(subject: &SubjectMatcher, caller: &Identity) -> bool {
     let id = caller.id.to_string();
     let known = [("/ns/billing/", payments()), ("/ns/shop/", Labels::new())];
     let labels = known.into_iter().find(|(namespace, _)| id.contains(namespace)).map(|(_, labels)| labels);
-    assert_eq!(allowed, subject.includes(caller, labels.as_ref()), "the index says what the subject says");
+    assert_eq!(allowed, subject.includes(caller, labels.as_ref()), "the index agrees with the subject");
     allowed
 }
 
@@ -58,7 +59,7 @@ fn namespaces_by_label() {
     assert!(!lets_in(&labelled, &workload("spiffe://cluster.local/ns/shop/sa/a")));
     assert!(!lets_in(&labelled, &workload("spiffe://cluster.local/ns/unknown/sa/a")));
     assert!(!lets_in(&labelled, &foreign("spiffe://partner.example/ns/billing/sa/a")));
-    // a Namespace of which nothing is known has no labels, not even missing ones
+    // the labels of an unknown Namespace are unknown: no selector matches it, not even by a missing label
     let requirements = vec![LabelRequirement::DoesNotExist("team".into())];
     let unlabelled =
         SubjectMatcher::Namespaces { trust_domain: "cluster.local".into(), labels: LabelMatcher { requirements } };
@@ -96,7 +97,7 @@ fn spiffe_ids_segment_by_segment() {
 }
 
 #[test]
-fn claims_that_all_equal() {
+fn every_claim_has_to_match() {
     let known = |attributes: serde_json::Value| {
         let attributes = attributes.as_object().unwrap().clone();
         Identity { attributes, groups: ["staff".into()].into(), ..alice() }
@@ -119,11 +120,11 @@ fn claims_that_all_equal() {
         assert!(!lets_in(&claims(None), &known(attributes.clone())), "{attributes}");
     }
     let other = Identity { id: id("user:partners/alice"), ..both };
-    assert!(!lets_in(&claims(None), &other), "another provider's claims are worth nothing");
+    assert!(!lets_in(&claims(None), &other), "another provider's claims do not match");
 }
 
 #[test]
-fn rights_know_subjects_that_stand_for_many() {
+fn rights_cover_subjects_that_match_many() {
     use durward_core::rights::{CallerSet, Permission};
     let namespace = || SubjectMatcher::Namespace { trust_domain: "cluster.local".into(), namespace: "billing".into() };
     let labels = LabelMatcher { requirements: vec![LabelRequirement::Exists("team".into())] };
@@ -165,7 +166,7 @@ fn rights_know_subjects_that_stand_for_many() {
 }
 
 #[test]
-fn labels_of_a_namespace_count_for_access_tokens_too() {
+fn labels_of_a_namespace_apply_to_access_tokens() {
     use durward_core::principal::Principal;
     let requirements = vec![LabelRequirement::In("team".into(), ["payments".into()].into())];
     let labelled = || {

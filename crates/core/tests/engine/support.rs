@@ -1,4 +1,4 @@
-//! Short forms for policies, callers and requests.
+//! Helpers for policies, callers and requests.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use durward_core::authentication::AuthenticationMethod;
@@ -49,7 +49,7 @@ pub fn policy(name: &str) -> Policy {
     }
 }
 
-/// The policy that most tables are about: `list` needs `read`, `refund` needs `read` and `refund`, `health` is public.
+/// The policy of most tables: `list` needs `read`, `refund` needs `read` and `refund`, `health` is public.
 pub fn orders() -> Policy {
     Policy {
         operations: each([
@@ -62,7 +62,7 @@ pub fn orders() -> Policy {
     }
 }
 
-/// Parts of a policy, as it holds them.
+/// Parts of a policy, as it contains them.
 pub fn each<T>(parts: impl IntoIterator<Item = T>) -> Vec<Arc<T>> {
     parts.into_iter().map(Arc::new).collect()
 }
@@ -89,7 +89,7 @@ pub fn pattern(request: &str) -> HttpPattern {
     }
 }
 
-/// `*` for everybody, `@provider` for a provider's, `group@provider` for a group's, otherwise a principal.
+/// `*` for everybody, `@provider` for a provider, `group@provider` for a group, otherwise a principal.
 pub fn subject(text: &str) -> SubjectMatcher {
     match text.split_once('@') {
         _ if text == "*" => SubjectMatcher::Authenticated,
@@ -181,7 +181,7 @@ pub fn decide(snapshot: &Snapshot, caller: Option<&Identity>, request: &Request<
     snapshot.decide(caller.cloned().map(Principal::assumed).as_ref(), request, now)
 }
 
-/// The operation that a request is, whoever asks.
+/// The operation of a request, for any caller.
 pub fn operation_of(snapshot: &Snapshot, request: &str) -> Option<String> {
     ask(snapshot, None, request).operation.map(|name| name.to_string())
 }

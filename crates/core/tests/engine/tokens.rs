@@ -1,4 +1,4 @@
-//! What access tokens carry: the scopes of operations that are open whatever the request says.
+//! Scopes of access tokens: those of operations that are open whatever the request is.
 
 use crate::support::*;
 use chrono::TimeDelta;
@@ -27,13 +27,13 @@ fn carried(policies: impl IntoIterator<Item = Policy>, caller: &Identity, asked:
     token.scopes.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ")
 }
 
-/// `list` needs `read`, `refund` needs `read` and `refund`; what is granted follows.
+/// `list` needs `read`, `refund` needs `read` and `refund`; the grants are these.
 fn granting(grants: Vec<CompiledGrant>) -> Policy {
     Policy { grants: each(grants), ..orders() }
 }
 
 #[test]
-fn what_is_granted_is_carried_and_narrowed_by_what_is_asked() {
+fn a_token_carries_granted_scopes_narrowed_to_the_requested_ones() {
     let both = || [granting(vec![grant("all", &["@corporate"], &["read", "refund", "unknown"])])];
     for (asked, expected) in [
         (None, "read refund"),
@@ -56,7 +56,7 @@ fn a_scope_that_opens_nothing_is_left_out() {
 }
 
 #[test]
-fn a_grant_counts_if_its_condition_holds_whatever_the_request_says() {
+fn a_grant_applies_if_its_condition_holds_for_every_request() {
     for (when, expected) in [
         ("true", "read"),
         ("false", ""),
@@ -80,7 +80,7 @@ fn a_grant_counts_if_its_condition_holds_whatever_the_request_says() {
 }
 
 #[test]
-fn a_grant_by_relation_gives_nothing_for_the_request_says_the_object() {
+fn a_grant_by_relation_gives_no_token_scopes() {
     for object in ["order:{id}", "order:7"] {
         let relation = Some(RelationTarget::new(object, "viewer").unwrap());
         let by_relation = CompiledGrant { relation, ..grant("viewers", &["*"], &["read"]) };
@@ -91,7 +91,7 @@ fn a_grant_by_relation_gives_nothing_for_the_request_says_the_object() {
 }
 
 #[test]
-fn a_denial_counts_unless_it_can_never_hold() {
+fn a_denial_applies_unless_it_can_never_hold() {
     let all = || vec![grant("all", &["*"], &["read", "refund"])];
     for (when, expected) in [
         ("true", ""),
@@ -114,7 +114,7 @@ fn a_denial_counts_unless_it_can_never_hold() {
 }
 
 #[test]
-fn risk_asks_of_a_token_what_it_asks_of_a_request() {
+fn a_token_requires_the_same_assurance_as_a_request() {
     let risky = |risk| {
         let operations = vec![
             operation("list", &["GET /orders"], &["read"]),
@@ -139,7 +139,7 @@ fn risk_asks_of_a_token_what_it_asks_of_a_request() {
     assert_eq!(
         (good.scopes.len(), good.valid_until),
         (2, Some(now() + TimeDelta::minutes(3))),
-        "no longer than the factor is fresh"
+        "not after the factor is too old"
     );
     let narrow = token(risky(RiskLevel::High), &fresh(TimeDelta::minutes(2)), Some(&["read"]));
     assert_eq!((narrow.scopes.len(), narrow.valid_until), (1, None));
@@ -147,7 +147,7 @@ fn risk_asks_of_a_token_what_it_asks_of_a_request() {
 }
 
 #[test]
-fn no_token_opens_what_scopes_can_not_tell_from_what_is_open() {
+fn no_token_opens_closed_operations_with_the_same_scopes() {
     let operations = vec![
         operation("list", &["GET /orders"], &["read"]),
         CompiledOperation { risk: RiskLevel::High, ..operation("export", &["POST /export"], &["read"]) },
@@ -170,7 +170,7 @@ fn no_token_opens_what_scopes_can_not_tell_from_what_is_open() {
 }
 
 #[test]
-fn each_way_in_opens_its_own_policies_alone() {
+fn each_method_opens_only_its_own_policies() {
     let operations = |name: &str, scope: &str| vec![operation(name, &[&format!("GET /{name}")], &[scope])];
     let grants = vec![grant("all", &["*"], &["read", "write"])];
     let mine = Policy { operations: each(operations("a", "read")), grants: each(grants), ..policy("a") };
@@ -184,7 +184,7 @@ fn each_way_in_opens_its_own_policies_alone() {
 }
 
 #[test]
-fn the_scopes_of_the_callers_own_token_bound_what_goes_by_it() {
+fn the_callers_own_token_limits_grants_from_the_token() {
     let own = |own: Option<&[&str]>, narrowed| Identity {
         scopes: own.map(|own| scopes(own).into_iter().collect()),
         narrowed,
@@ -201,7 +201,7 @@ fn the_scopes_of_the_callers_own_token_bound_what_goes_by_it() {
 }
 
 #[test]
-fn a_credential_that_has_ended_and_operations_without_tokens_give_nothing() {
+fn expired_credentials_and_operations_without_tokens_give_nothing() {
     let all = || [granting(vec![grant("all", &["*"], &["read"])])];
     assert_eq!(carried(all(), &Identity { expires_at: Some(now()), ..alice() }, None), "");
     let kubernetes = CompiledOperation { matches: Vec::new(), ..operation("exec", &[], &["admin"]) };
@@ -210,7 +210,7 @@ fn a_credential_that_has_ended_and_operations_without_tokens_give_nothing() {
 }
 
 #[test]
-fn of_several_policies_the_shortest_life_holds_and_the_first_algorithm() {
+fn the_shortest_lifetime_and_the_first_algorithm_win() {
     let with = |name: &str, signature, minutes: Option<i64>| Policy {
         tokens: TokenSettings { signature, ttl: minutes.map(TimeDelta::minutes) },
         ..policy(name)
@@ -225,7 +225,7 @@ fn of_several_policies_the_shortest_life_holds_and_the_first_algorithm() {
 }
 
 #[test]
-fn who_shows_a_narrowed_token_gets_no_more_than_it_carries() {
+fn a_narrowed_token_yields_no_further_scopes() {
     let snapshot = world([granting(vec![grant("all", &["*"], &["read", "refund"])])]);
     let narrowed = Identity { scopes: Some(scopes(&["read"]).into_iter().collect()), narrowed: true, ..alice() };
     assert!(ask(&snapshot, Some(&narrowed), "GET /orders").allowed());

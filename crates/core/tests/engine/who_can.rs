@@ -1,10 +1,10 @@
-//! Who may do an operation.
+//! Listing the callers who can do an operation.
 
 use crate::support::*;
 use durward_core::policy::{CompiledGrant, Policy};
 
 #[test]
-fn everybody_who_is_granted_something_is_told() {
+fn every_holder_of_a_scope_is_listed() {
     let policy = Policy {
         grants: each([
             grant("readers", &["*"], &["read"]),
