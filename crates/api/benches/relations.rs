@@ -1,8 +1,8 @@
-//! What relations cost: a check five deep among a million tuples, and the memory that these take.
+//! Time of a relation check at depth five among a million tuples, and the memory of the tuples.
 //!
 //! Targets: a check of depth five under 50 µs, a million tuples under 300 MB.
 
-#![allow(missing_docs, clippy::expect_used, reason = "a benchmark has no callers, and nobody to hand an error to")]
+#![allow(missing_docs, clippy::expect_used, reason = "a failed expectation ends the benchmark")]
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use durward_core::condition::Truth;
@@ -11,7 +11,7 @@ use durward_core::relations::{CompiledRelationRule, RelationModel, RelationTuple
 use durward_core::risk::Assurance;
 use std::hint::black_box;
 
-/// TupleIndex of one `Relationship`.
+/// Number of tuples of one `Relationship`.
 const BATCH: usize = 5_000;
 const MILLION: usize = 1_000_000;
 
@@ -20,7 +20,7 @@ fn tuple(object: String, relation: &str, subject: String) -> RelationTuple {
     RelationTuple { object, relation: relation.into(), subject }
 }
 
-/// Documents in folders five deep; each tuple has an object of its own, and every fifth names a person of its own.
+/// Documents in folders at depth five; each tuple has its own object, and every fifth one its own person.
 fn tuples(number: usize) -> RelationTuple {
     let tree = number / 5;
     match number % 5 {

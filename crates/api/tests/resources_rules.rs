@@ -1,13 +1,13 @@
-//! The CEL rules of the CRDs over examples: what they accept, what they refuse, and with which words.
+//! The CEL rules of the CRDs: examples that they accept, and examples that they refuse with the exact messages.
 //!
-//! The walk below is the API server's: defaults first, then each rule at each place where its schema applies.
+//! The test applies them as the API server does: defaults first, then each rule at each place where its schema applies.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "tests say what they expect"
+    reason = "a failed expectation fails the test"
 )]
 
 use cel::{Context, Program, Value as Cel};
@@ -16,7 +16,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
-/// A rule that refused, with the place in the schema that it belongs to.
+/// A refusal by a rule, with the place of the rule in the schema.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Refusal {
     /// `spec.operations[]` and the rule.
@@ -53,8 +53,8 @@ fn apply_defaults(schema: &Value, value: &mut Value) {
     }
 }
 
-/// A value as the API server gives it to rules. Older ones know fields that CEL has a word for by another name alone, and newer ones
-/// by both ("Validation rules" of Kubernetes' custom resources).
+/// A value as the API server passes it to rules. Older API servers rename fields that are keywords of CEL; newer ones provide
+/// both names ("Validation rules" of Kubernetes' custom resources).
 fn escaped(value: &Value) -> Value {
     match value {
         Value::Object(fields) => {
@@ -101,7 +101,7 @@ fn judge(schema: &Value, value: &Value, place: &str, path: &str, refusals: &mut 
     }
 }
 
-/// What the rules say of a resource, given as YAML with `kind` and `spec`.
+/// The refusals of a resource, given as YAML with `kind` and `spec`.
 fn refusals(yaml: &str) -> Vec<Refusal> {
     let mut resource: Value = serde_saphyr::from_str(yaml).expect("YAML");
     let kind = resource["kind"].as_str().expect("kind").to_owned();
@@ -134,7 +134,7 @@ fn subject(fields: &str) -> String {
 
 const HTTP: &str = "http: [{methods: [GET], paths: [/]}]";
 
-/// Examples, each with the one thing that the rules say of it.
+/// Examples, each with its one refusal.
 fn refused() -> Vec<(String, &'static str)> {
     let ways = "spec.authentication[0]: exactly one of `workload` and `provider` must be given";
     let uri_text = "spec.jwt.jwksUri: write an https URL (http only for localhost)";
@@ -265,7 +265,7 @@ fn refused() -> Vec<(String, &'static str)> {
 }
 
 #[test]
-fn each_mistake_is_refused_with_its_own_words() {
+fn each_mistake_is_refused_with_its_own_message() {
     for (yaml, message) in refused() {
         let texts: Vec<_> = refusals(&yaml).into_iter().map(|refusal| refusal.text).collect();
         assert_eq!(texts, [message], "{yaml}");
@@ -276,13 +276,13 @@ fn each_mistake_is_refused_with_its_own_words() {
 }
 
 #[test]
-fn every_rule_is_seen_refusing() {
+fn every_rule_refuses_an_example() {
     let mut unseen = BTreeSet::new();
     for schema in SCHEMAS.values() {
         collect("", schema, &mut unseen);
     }
     assert!(unseen.len() >= 20, "the walk finds the rules: {unseen:?}");
-    // what only a change can break is seen refusing by an API server
+    // a rule about changes of an object needs an API server
     unseen.retain(|(_, rule)| !rule.contains("oldSelf"));
     let step_up = operation(&format!("{HTTP}, public: true, stepUp: {{}}"));
     for yaml in refused().into_iter().map(|(yaml, _)| yaml).chain([step_up]) {
@@ -310,7 +310,7 @@ fn collect(place: &str, schema: &Value, rules: &mut BTreeSet<(String, String)>) 
 }
 
 #[test]
-fn what_is_right_is_accepted() {
+fn valid_resources_are_accepted() {
     accepts(include_str!("orders.yaml"));
     accepts(&policy("{}"));
     for fields in [

@@ -1,4 +1,4 @@
-//! What a policy means once it is compiled.
+//! Valid policies, and what they compile to.
 
 use crate::support::*;
 use chrono::TimeDelta;
@@ -13,7 +13,7 @@ fn names<'s>(scopes: impl IntoIterator<Item = &'s Scope>) -> Vec<&'s str> {
 }
 
 #[test]
-fn an_empty_policy_is_a_service_in_which_everything_is_denied() {
+fn an_empty_policy_is_a_service_that_denies_everything() {
     let policy = compiled("");
     assert_eq!(&*policy.audience, "orders.shop");
     assert_eq!(policy.mode, EnforcementMode::Enforce);
@@ -23,7 +23,7 @@ fn an_empty_policy_is_a_service_in_which_everything_is_denied() {
 }
 
 #[test]
-fn tokens_are_as_the_policy_says() {
+fn a_policy_sets_the_algorithm_and_the_lifetime_of_tokens() {
     assert_eq!(compiled("").tokens, TokenSettings::default());
     let tokens = compiled("tokens: {algorithm: ES256, ttl: 90s}").tokens;
     assert_eq!(tokens, TokenSettings { signature: Some(TokenSignature::Es256), ttl: Some(TimeDelta::seconds(90)) });
@@ -31,7 +31,7 @@ fn tokens_are_as_the_policy_says() {
 }
 
 #[test]
-fn a_policy_without_namespace_is_of_the_default_one() {
+fn a_policy_without_a_namespace_is_in_the_default_one() {
     let mut policy = resource("");
     policy.metadata.namespace = None;
     let policy = durward_api::compile::compile(&policy, &settings()).unwrap();
@@ -137,7 +137,7 @@ mode: Audit
 }
 
 #[test]
-fn an_operation_without_scopes_needs_one_of_its_own_name() {
+fn an_operation_without_scopes_requires_its_own_name() {
     let policy = compiled("operations: [{name: list-orders, http: [{methods: [GET], paths: [/]}]}]");
     assert_eq!(names(policy.operations[0].scopes.iter()), ["list-orders"]);
 }
@@ -158,7 +158,7 @@ fn a_role_adds_to_the_scopes_of_a_grant() {
 }
 
 #[test]
-fn a_step_up_has_an_age_from_a_second_to_a_day() {
+fn a_step_up_has_a_maximum_age_from_a_second_to_a_day() {
     for (age, expected) in [("1s", 1), ("5m", 300), ("24h", 86_400), ("1h30m", 5_400), ("90s", 90)] {
         let spec = format!(
             "operations: [{{name: a, risk: High, stepUp: {{maxAge: {age}}}, http: [{{methods: [GET], paths: [/]}}]}}]"
@@ -168,7 +168,7 @@ fn a_step_up_has_an_age_from_a_second_to_a_day() {
 }
 
 #[test]
-fn a_digest_tells_every_two_specs_apart() {
+fn different_specs_have_different_digests() {
     let specs = [
         "",
         "mode: Audit",

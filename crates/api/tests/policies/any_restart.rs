@@ -1,5 +1,5 @@
-//! Whatever happened before, a replica that starts anew lets nothing through that one which has been there would not: each
-//! service that it serves has all the policies that the other has in force for it.
+//! After any history, a restarted replica allows nothing that a running replica denies: each
+//! service that it serves has all the policies that the running replica has in force.
 
 use crate::support::*;
 use durward_api::catalog::CatalogChange;
@@ -15,7 +15,7 @@ use proptest::sample::{select, subsequence};
 use serde_json::json;
 use std::collections::BTreeMap;
 
-/// What a step of a history does to a policy.
+/// The effect of one step of a history on a policy.
 #[derive(Debug, Clone)]
 enum Step {
     Put(&'static str, i64, String),
@@ -66,7 +66,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
 
     #[test]
-    fn a_start_opens_nothing(history in proptest::collection::vec(any_step(), 1..20)) {
+    fn a_restart_opens_no_service(history in proptest::collection::vec(any_step(), 1..20)) {
         let (mut old, mut objects, mut namespaces) = (World::new(), BTreeMap::new(), BTreeMap::new());
         for (number, step) in history.iter().enumerate() {
             let change = match step {
@@ -118,8 +118,8 @@ proptest! {
     }
 }
 
-/// What a step of a history does to a `Relationship`: it states whom it makes a member and whom it bans, in which service, or it
-/// can't be read.
+/// The effect of one step of a history on a `Relationship`: its members and its bans in a service, or that it
+/// can't be decoded.
 type Tuples = Option<(&'static str, Vec<(&'static str, &'static str)>)>;
 
 fn any_tuples() -> impl Strategy<Value = Tuples> {
@@ -150,7 +150,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
 
     #[test]
-    fn a_start_makes_nobody_more_than_they_were(
+    fn a_restart_gives_no_caller_a_new_relation(
         history in proptest::collection::vec((select(vec!["a", "b", "c"]), any_tuples()), 1..12),
     ) {
         let model = "relations: [{object: doc, relations: {member: {}, banned: {}, reader: {exclusion: [{relation: member}, {relation: banned}]}, \

@@ -1,10 +1,10 @@
-//! A broken policy changes nothing: its last good version stays, or the service denies.
+//! An invalid policy changes nothing: its last good version stays in force, or the service denies.
 
 use crate::support::*;
 use durward_api::catalog::CatalogChange;
 
 #[test]
-fn the_last_good_version_stays_until_the_policy_is_mended() {
+fn the_last_good_version_stays_until_the_policy_is_fixed() {
     let mut world = World::of([serving("shop/a", 0, "one", "a.shop")]);
     for change in [CatalogChange::PolicyApplied(Box::new(broken("shop/a", 0))), unreadable("shop/a")] {
         let revision = world.revision();
@@ -32,7 +32,7 @@ fn a_service_with_no_good_version_denies() {
 }
 
 #[test]
-fn every_mistake_is_told_once() {
+fn each_mistake_is_reported_once() {
     let mut world = World::of([]);
     assert_eq!(world.put([broken("shop/a", 0)]).len(), 1);
     assert_eq!(world.put([broken("shop/a", 0)]), Vec::<String>::new());
@@ -45,7 +45,7 @@ fn every_mistake_is_told_once() {
 }
 
 #[test]
-fn a_policy_that_is_gone_leaves_nothing_behind() {
+fn a_deleted_policy_leaves_nothing_behind() {
     let empty = World::of([]).revision();
     let mut world = World::new();
     world.put([serving("shop/a", 0, "one", "a.shop")]);
@@ -62,7 +62,7 @@ fn a_policy_that_is_gone_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_broken_policy_does_not_take_others_of_its_service_along() {
+fn an_invalid_policy_does_not_affect_others_of_its_service() {
     let mut world = World::new();
     world.annotate("shop", "", "p");
     let one = serving_as("shop/a", 0, "one", "p");
@@ -81,7 +81,7 @@ fn a_broken_policy_does_not_take_others_of_its_service_along() {
 }
 
 #[test]
-fn a_version_that_is_not_owned_leaves_the_last_good_one() {
+fn a_version_that_is_not_owned_leaves_the_last_good_one_in_force() {
     let mut world = World::of([serving("shop/a", 0, "one", "a.shop")]);
     assert_eq!(
         world.put([serving("shop/a", 0, "two", "a.example.com")]),
@@ -93,7 +93,7 @@ fn a_version_that_is_not_owned_leaves_the_last_good_one() {
 }
 
 #[test]
-fn a_version_that_conflicts_leaves_the_last_good_one_and_its_names() {
+fn a_version_with_a_conflict_leaves_the_last_good_one_and_its_names() {
     let mut world = World::new();
     world.annotate("shop", "*.example.com", "");
     world.annotate("mall", "*.example.com", "");
@@ -110,7 +110,7 @@ fn a_version_that_conflicts_leaves_the_last_good_one_and_its_names() {
 }
 
 #[test]
-fn a_version_in_the_same_batch_as_its_correction_never_counts() {
+fn a_version_that_is_corrected_in_the_same_batch_is_never_in_force() {
     let mut world = World::new();
     let statuses = world.put([serving("shop/a", 0, "one", "a.shop"), serving("shop/a", 0, "two", "b.shop")]);
     assert_eq!(statuses, ["shop/a: in force"]);

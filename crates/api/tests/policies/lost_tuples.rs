@@ -1,5 +1,5 @@
-//! A replica that starts while a `Relationship` is broken: it has never seen the tuples that were in force, and lets nobody pass by
-//! whom they may have excluded.
+//! A replica that starts while a `Relationship` is invalid does not know the tuples that were in force. It lets no caller pass
+//! that these tuples may have excluded.
 
 use crate::support::*;
 use durward_api::catalog::CatalogChange;
@@ -10,7 +10,7 @@ use durward_core::principal::{Identity, PrincipalId};
 use durward_core::risk::Assurance;
 use serde_json::json;
 
-/// Members read, unless they are banned; viewers are told by tuples alone.
+/// Members read, unless they are banned; viewers come from tuples only.
 const MODEL: &str = "relations: [{object: doc, relations: {member: {}, banned: {}, viewer: {}, \
                      reader: {exclusion: [{relation: member}, {relation: banned}]}}}]\n";
 
@@ -27,7 +27,7 @@ fn relationship(key: &str, generation: i64, service: &str, tuples: &[(&str, &str
     CatalogChange::RelationshipApplied(Box::new(resource))
 }
 
-/// One that can't be read.
+/// A `Relationship` that does not compile.
 fn broken(key: &str, generation: i64) -> CatalogChange {
     relationship(key, generation, "orders.shop", &[("no relation", "*")])
 }
@@ -41,8 +41,8 @@ fn remembered_tuples(key: &str, good: LastGoodTuples) -> CatalogChange {
     CatalogChange::RelationshipLastGood(of(key), good)
 }
 
-/// What another replica remembers of a `Relationship`.
-fn memory(world: &World, key: &str) -> CatalogChange {
+/// The record of another replica.
+fn recorded(world: &World, key: &str) -> CatalogChange {
     remembered_tuples(key, world.0.last_good_tuples(&of(key)).unwrap())
 }
 
@@ -50,14 +50,14 @@ fn policies() -> [CatalogChange; 2] {
     ["shop/orders", "mall/orders"].map(|name| CatalogChange::PolicyApplied(Box::new(named(name, 0, MODEL))))
 }
 
-/// Whether anybody is this of `doc:1`, of the service of a namespace.
-fn is(world: &World, namespace: &str, relation: &str) -> Truth {
+/// Whether alice has a relation to `doc:1` of the service in a namespace.
+fn has_relation(world: &World, namespace: &str, relation: &str) -> Truth {
     let service = world.snapshot().by_audience(&format!("orders.{namespace}")).unwrap();
-    let anybody = Identity::new(PrincipalId::user("corporate", "alice").unwrap(), Assurance::Bearer);
-    world.snapshot().tuples(service.key()).check(service.relations(), "doc:1", relation, &anybody)
+    let alice = Identity::new(PrincipalId::user("corporate", "alice").unwrap(), Assurance::Bearer);
+    world.snapshot().tuples(service.key()).check(service.relations(), "doc:1", relation, &alice)
 }
 
-/// Reason and whether any version is in force, and whether exclusions are closed.
+/// Reason, whether a version is in force, and whether exclusions are closed.
 fn status(world: &World, key: &str) -> (Option<&'static str>, bool, bool) {
     let status = world.0.relationship_status(&of(key)).unwrap();
     (status.rejected.map(|rejection| rejection.reason.as_str()), status.in_force, status.closed)
@@ -90,9 +90,9 @@ fn failed(truth: &Truth) -> bool {
 }
 
 #[test]
-fn nobody_passes_by_lost_tuples_until_they_are_mended_or_gone() {
+fn no_caller_passes_an_exclusion_until_the_relationship_is_fixed_or_deleted() {
     let before = before();
-    assert_eq!(is(&before, "shop", "reader"), Truth::False);
+    assert_eq!(has_relation(&before, "shop", "reader"), Truth::False);
     assert_eq!(
         before.0.last_good_tuples(&of("shop/bans")),
         Some(LastGoodTuples { generation: Some(3), service: "orders.shop".into() })
@@ -102,64 +102,73 @@ fn nobody_passes_by_lost_tuples_until_they_are_mended_or_gone() {
         CatalogChange::RelationshipUndecodable(of("shop/bans"), error)
     };
     for change in [|| broken("shop/bans", 4), unreadable] {
-        let mut world = start([change(), memory(&before, "shop/bans")]);
-        assert!(failed(&is(&world, "shop", "reader")), "{:?}", is(&world, "shop", "reader"));
-        assert_eq!(is(&world, "shop", "viewer"), Truth::True, "what excludes nobody goes on");
-        assert_eq!(is(&world, "mall", "reader"), Truth::True, "and so do others");
+        let mut world = start([change(), recorded(&before, "shop/bans")]);
+        assert!(failed(&has_relation(&world, "shop", "reader")), "{:?}", has_relation(&world, "shop", "reader"));
+        assert_eq!(has_relation(&world, "shop", "viewer"), Truth::True, "a relation without exclusions still holds");
+        assert_eq!(has_relation(&world, "mall", "reader"), Truth::True, "other services are not affected");
         assert_eq!(status(&world, "shop/bans"), (Some("LastGoodUnknown"), false, true));
-        let told = world.0.relationship_status(&of("shop/bans")).unwrap().rejected.unwrap().errors[0].to_string();
-        assert!(told.contains("generation 3 was in force") && told.contains("fix or delete"), "{told}");
+        let message = world.0.relationship_status(&of("shop/bans")).unwrap().rejected.unwrap().errors[0].to_string();
+        assert!(message.contains("generation 3 was in force") && message.contains("fix or delete"), "{message}");
         assert_ne!(world.revision(), before.revision());
         assert_eq!(
             world.0.last_good_tuples(&of("shop/bans")),
             before.0.last_good_tuples(&of("shop/bans")),
-            "it is not forgotten here"
+            "the record stays"
         );
-        // mended, it counts as it is now
+        // the fixed version is in force
         world.apply([relationship("shop/bans", 5, "orders.shop", &[("banned", "user:corporate/bob")])]);
-        assert_eq!((is(&world, "shop", "reader"), status(&world, "shop/bans")), (Truth::True, (None, true, false)));
-        // also where it speaks of another service from now on
-        let mut world = start([change(), memory(&before, "shop/bans")]);
+        assert_eq!(
+            (has_relation(&world, "shop", "reader"), status(&world, "shop/bans")),
+            (Truth::True, (None, true, false))
+        );
+        // also if it names another service now
+        let mut world = start([change(), recorded(&before, "shop/bans")]);
         world.apply([relationship("shop/bans", 5, "carts.shop", &[])]);
-        assert_eq!(is(&world, "shop", "reader"), Truth::True);
-        let mut world = start([change(), memory(&before, "shop/bans")]);
+        assert_eq!(has_relation(&world, "shop", "reader"), Truth::True);
+        let mut world = start([change(), recorded(&before, "shop/bans")]);
         world.apply([CatalogChange::RelationshipDeleted(of("shop/bans"))]);
-        assert_eq!((is(&world, "shop", "reader"), world.revision()), (Truth::True, start([]).revision()));
+        assert_eq!((has_relation(&world, "shop", "reader"), world.revision()), (Truth::True, start([]).revision()));
     }
-    // the status came after the Relationship
+    // the status arrives after the Relationship
     let mut world = start([broken("shop/bans", 4)]);
-    assert_eq!(is(&world, "shop", "reader"), Truth::True);
+    assert_eq!(has_relation(&world, "shop", "reader"), Truth::True);
     world.0.take_touched_relationships();
-    world.apply([memory(&before, "shop/bans")]);
-    assert!(failed(&is(&world, "shop", "reader")));
+    world.apply([recorded(&before, "shop/bans")]);
+    assert!(failed(&has_relation(&world, "shop", "reader")));
     assert_eq!(world.0.take_touched_relationships(), [of("shop/bans")].into());
 }
 
 #[test]
-fn who_knows_the_last_good_tuples_goes_on_with_them() {
+fn a_replica_that_knows_the_last_good_tuples_keeps_them() {
     let mut world = before();
-    let good = memory(&world, "shop/members");
+    let good = recorded(&world, "shop/members");
     let revision = world.revision();
     world.apply([broken("shop/members", 5), good]);
-    assert_eq!((is(&world, "shop", "viewer"), world.revision()), (Truth::True, revision));
+    assert_eq!((has_relation(&world, "shop", "viewer"), world.revision()), (Truth::True, revision));
     assert_eq!(status(&world, "shop/members"), (Some("Invalid"), true, false));
-    // a version that can be read needs no memory
-    let world = start([relationship("shop/bans", 3, "orders.shop", &[]), memory(&before(), "shop/bans")]);
-    assert_eq!((is(&world, "shop", "reader"), status(&world, "shop/bans")), (Truth::True, (None, true, false)));
+    // a valid version does not need the record
+    let world = start([relationship("shop/bans", 3, "orders.shop", &[]), recorded(&before(), "shop/bans")]);
+    assert_eq!(
+        (has_relation(&world, "shop", "reader"), status(&world, "shop/bans")),
+        (Truth::True, (None, true, false))
+    );
 }
 
 #[test]
-fn what_was_never_good_or_is_of_another_namespace_takes_nothing_from_anybody() {
+fn a_relationship_that_was_never_valid_or_names_another_namespace_affects_no_caller() {
     let world = start([broken("shop/bans", 1)]);
     assert_eq!(
-        (is(&world, "shop", "reader"), status(&world, "shop/bans")),
+        (has_relation(&world, "shop", "reader"), status(&world, "shop/bans")),
         (Truth::True, (Some("Invalid"), false, false))
     );
     assert_eq!(world.0.last_good_tuples(&of("shop/bans")), None);
-    // a status that somebody forged closes nothing outside its own namespace, and nothing that is not there
+    // a forged status closes nothing outside its own namespace, and no Relationship that does not exist
     let forged = LastGoodTuples { generation: None, service: "orders.mall".to_owned() };
     let world = start([broken("shop/bans", 1), remembered_tuples("shop/bans", forged.clone())]);
-    assert_eq!((is(&world, "shop", "reader"), is(&world, "mall", "reader")), (Truth::True, Truth::True));
+    assert_eq!(
+        (has_relation(&world, "shop", "reader"), has_relation(&world, "mall", "reader")),
+        (Truth::True, Truth::True)
+    );
     let world = start([remembered_tuples("shop/nothing", forged)]);
     assert!(world.0.relationship_status(&of("shop/nothing")).is_none());
 }

@@ -1,4 +1,4 @@
-//! Which names a namespace may speak for.
+//! Names that a namespace may claim.
 
 use crate::support::*;
 
@@ -57,7 +57,7 @@ fn a_namespace_owns_the_default_audience_of_each_policy_only() {
 }
 
 #[test]
-fn an_annotation_allows_just_what_it_lists() {
+fn an_annotation_allows_exactly_what_it_lists() {
     for (allowed, host, owned) in [
         ("a.example.com", "a.example.com", true),
         (" b.example.com , A.Example.Com. ", "a.example.com", true),
@@ -96,7 +96,7 @@ fn an_annotation_of_another_namespace_allows_nothing() {
 }
 
 #[test]
-fn a_policy_comes_into_force_when_its_annotation_is_granted_and_goes_when_it_is_withdrawn() {
+fn a_policy_follows_the_annotation_of_its_namespace() {
     let mut world = World::of([serving("shop/a", 0, "a", "a.shop, a.example.com")]);
     assert_eq!(world.errors("shop/a"), [not_owned("a.example.com", "spec.service.hosts[1]")]);
     assert_eq!(world.answers("a.shop/a"), "NoPolicy");
@@ -116,7 +116,7 @@ fn a_policy_comes_into_force_when_its_annotation_is_granted_and_goes_when_it_is_
 }
 
 #[test]
-fn a_withdrawn_name_is_free_for_others() {
+fn another_policy_can_claim_a_withdrawn_name() {
     let mut world = World::new();
     world.annotate("shop", "a.example.com", "");
     world.annotate("mall", "a.example.com", "");
@@ -128,7 +128,7 @@ fn a_withdrawn_name_is_free_for_others() {
 }
 
 #[test]
-fn a_version_that_is_no_longer_owned_is_never_fallen_back_to() {
+fn a_version_that_is_no_longer_owned_never_comes_back_into_force() {
     let mut world = World::new();
     world.annotate("shop", "a.example.com", "api");
     world.put([serving_as("shop/older", 0, "taken", "api")]);
@@ -145,7 +145,7 @@ fn a_version_that_is_no_longer_owned_is_never_fallen_back_to() {
 }
 
 #[test]
-fn certificates_carry_only_names_that_the_namespace_owns() {
+fn certificates_contain_only_names_that_the_namespace_owns() {
     let minted = |names: &str| {
         named("shop/web", 1, &format!("service: {{podSelector: {{}}}}\nidentity: {{dnsNames: [{names}]}}"))
     };

@@ -1,4 +1,4 @@
-//! Relation models and relationships: what is accepted, what is refused and where, and what becomes of tuples as policies come and go.
+//! Relation models and `Relationship`s: valid and invalid ones, and their status as policies change.
 
 use crate::support::*;
 use durward_api::catalog::{Catalog, CatalogChange};
@@ -30,7 +30,7 @@ fn key_of(name: &str) -> NamespacedName {
     NamespacedName { namespace: "shop".into(), name: name.into() }
 }
 
-/// Reason and messages of a rejection, and whether any version is in force.
+/// Reason and messages of a rejection, and whether a version is in force.
 fn status(catalog: &Catalog, name: &str) -> (String, bool) {
     let status = catalog.relationship_status(&key_of(name)).unwrap();
     let rejected = status.rejected.map(|rejection| {
@@ -51,7 +51,7 @@ fn a_model_compiles_to_its_rules() {
 }
 
 #[test]
-fn mistakes_in_a_model_are_named_with_their_field() {
+fn mistakes_in_a_model_name_their_field() {
     let of =
         |relations: &str| mistakes(&resource(&format!("relations: [{{object: order, relations: {{{relations}}}}}]")));
     for (relations, mistake) in [
@@ -101,7 +101,7 @@ fn mistakes_in_a_model_are_named_with_their_field() {
 }
 
 #[test]
-fn mistakes_in_a_grant_by_relation_are_named_with_their_field() {
+fn mistakes_in_a_grant_by_relation_name_their_field() {
     for (to, mistake) in [
         (
             "object: 'order:{id}', relation: boss",
@@ -144,7 +144,7 @@ fn policies_of_one_service_declare_each_type_once() {
 }
 
 #[test]
-fn tuples_that_can_not_be_read_are_refused_as_a_whole() {
+fn a_relationship_with_one_invalid_tuple_is_refused_as_a_whole() {
     let mut catalog = Catalog::new(settings());
     catalog.apply([put(relationship("r", "orders.shop", &[("order:1", "owner", "user:corporate/alice")]))]);
     let first = catalog.snapshot().revision();
@@ -164,7 +164,7 @@ fn orders() -> ServiceKey {
 }
 
 #[test]
-fn what_does_not_fit_the_service_is_told_and_told_anew_when_the_policy_changes() {
+fn tuples_that_the_service_does_not_declare_are_reported_again_when_the_policy_changes() {
     let tuples = [
         ("order:1", "viewer", "group:eng#member"),
         ("order:1", "editor", "*"),
@@ -202,7 +202,7 @@ fn what_does_not_fit_the_service_is_told_and_told_anew_when_the_policy_changes()
 }
 
 #[test]
-fn the_revision_is_that_of_the_tuples_in_force_however_they_came() {
+fn the_revision_depends_on_the_tuples_in_force_only() {
     let (one, two) = (
         relationship("a", "orders.shop", &[("order:1", "owner", "*")]),
         relationship("b", "orders.shop", &[("order:2", "owner", "*")]),
@@ -227,7 +227,7 @@ fn the_revision_is_that_of_the_tuples_in_force_however_they_came() {
 }
 
 #[test]
-fn a_review_refuses_what_can_not_be_read_and_warns_of_what_does_not_count() {
+fn a_review_refuses_invalid_tuples_and_warns_of_tuples_without_effect() {
     let mut catalog = Catalog::new(settings());
     catalog.apply([CatalogChange::PolicyApplied(Box::new(resource(MODEL)))]);
     let review = |tuples: &[(&str, &str, &str)]| catalog.review_relationship(&relationship("r", "orders.shop", tuples));
@@ -248,7 +248,7 @@ fn allowed(stores: &str) -> CatalogChange {
 }
 
 #[test]
-fn the_engine_of_relations_is_one_for_a_service_and_its_store_one_that_is_allowed() {
+fn a_service_has_one_relation_engine_and_an_allowed_store() {
     let engine = |store: &str| format!("relationEngine: {{openfga: {{store: {store}, model: {STORE}}}}}\n");
     assert_eq!(
         mistakes(&resource(&(engine("x") + MODEL))),
@@ -279,7 +279,7 @@ fn the_engine_of_relations_is_one_for_a_service_and_its_store_one_that_is_allowe
             .starts_with("OtherRelationEngine: spec.service: the service looks its relations up in OpenFGA")
     );
 
-    // another policy of the service may have none, or the same
+    // another policy of the service may have no engine, or the same one
     let second = |more: &str| {
         let spec = format!(
             "service: {{audience: orders.shop}}\n{more}relations: [{{object: cart, relations: {{owner: {{}}}}}}]\n"

@@ -1,4 +1,4 @@
-//! The revision is a digest of content, and a change costs in proportion to what it changes.
+//! The revision is a digest of the content, and the cost of a change is proportional to its effect.
 
 use crate::support::*;
 use durward_api::catalog::{AuthenticationResource, CatalogChange};
@@ -53,7 +53,7 @@ fn undoing_a_change_restores_the_revision() {
 }
 
 #[test]
-fn what_is_not_in_force_is_no_content() {
+fn a_rejected_policy_is_not_part_of_the_content() {
     let mut world = World::of([serving("shop/a", 0, "one", "a.shop")]);
     let revision = world.revision();
     world.put([
@@ -67,7 +67,7 @@ fn what_is_not_in_force_is_no_content() {
 }
 
 #[test]
-fn the_trust_domain_is_content() {
+fn the_trust_domain_is_part_of_the_content() {
     let of = |trust_domain: &str| {
         let settings = durward_api::compile::ClusterDomains { trust_domain: trust_domain.into(), ..settings() };
         let mut catalog = durward_api::catalog::Catalog::new(settings);
@@ -78,7 +78,7 @@ fn the_trust_domain_is_content() {
 }
 
 #[test]
-fn a_snapshot_that_was_taken_does_not_change() {
+fn a_cloned_snapshot_does_not_change() {
     let mut world = World::of([serving("shop/a", 0, "one", "a.shop")]);
     let (before, revision) = (world.snapshot().clone(), world.revision());
     world.take("shop/a");

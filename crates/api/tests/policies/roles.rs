@@ -1,30 +1,34 @@
-//! Roles within roles, and subjects that stand for many callers.
+//! Roles that include roles, and selectors that match many callers.
 
 use crate::support::*;
 use durward_api::catalog::{Catalog, CatalogChange};
 use durward_core::subject::SubjectMatcher;
 
 /// The scopes that a grant of role `a` gives.
-fn given(roles: &str) -> String {
+fn scopes_of(roles: &str) -> String {
     let grants = "grants: [{name: g, to: [{authenticated: true}], roles: [a]}]";
     let policy = compiled(&format!("roles: {roles}\n{grants}"));
     policy.grants[0].scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>().join(" ")
 }
 
 #[test]
-fn a_role_stands_for_what_it_includes() {
-    assert_eq!(given("[{name: a, includes: [b]}, {name: b, scopes: [x]}]"), "x");
+fn a_role_gives_the_scopes_of_the_roles_it_includes() {
+    assert_eq!(scopes_of("[{name: a, includes: [b]}, {name: b, scopes: [x]}]"), "x");
     assert_eq!(
-        given(
+        scopes_of(
             "[{name: a, scopes: [w], includes: [b, c]}, {name: b, scopes: [x], includes: [c]}, {name: c, scopes: [y]}]"
         ),
         "w x y"
     );
-    assert_eq!(given("[{name: b, scopes: [x], includes: [a]}, {name: a, scopes: [w]}]"), "w", "it does not go upwards");
+    assert_eq!(
+        scopes_of("[{name: b, scopes: [x], includes: [a]}, {name: a, scopes: [w]}]"),
+        "w",
+        "inclusion has one direction"
+    );
 }
 
 #[test]
-fn roles_in_a_circle_and_unknown_ones_are_refused() {
+fn circular_and_unknown_roles_are_refused() {
     for (roles, expected) in [
         (
             "[{name: a, scopes: [x], includes: [a]}]",
@@ -40,7 +44,7 @@ fn roles_in_a_circle_and_unknown_ones_are_refused() {
 }
 
 #[test]
-fn subjects_that_stand_for_many() {
+fn selectors_that_match_many_callers() {
     let to = |subject: &str| format!("grants: [{{name: g, to: [{subject}], scopes: [a]}}]");
     let subject = |text: &str| compiled(&to(text)).grants[0].to[0].clone();
     let namespace = SubjectMatcher::Namespace { trust_domain: "td.example".into(), namespace: "billing".into() };
@@ -77,7 +81,7 @@ fn subjects_that_stand_for_many() {
 }
 
 #[test]
-fn labels_of_a_namespace_count_from_the_moment_they_are_there() {
+fn namespace_selectors_follow_the_labels_of_a_namespace() {
     let spec = "service: {hosts: [orders.shop.svc]}\nauthentication: [{workload: {}}]\n\
                 operations: [{name: get, http: [{methods: [GET], paths: [/]}]}]\n\
                 grants: [{name: g, to: [{namespaceSelector: {matchLabels: {team: a}}}], scopes: [get]}]";

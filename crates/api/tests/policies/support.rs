@@ -1,4 +1,4 @@
-//! Short forms for resources and for what becomes of them.
+//! Helpers to write resources and to describe their status.
 
 use durward_api::catalog::{Catalog, CatalogChange, PolicyStatus, RejectionReason};
 use durward_api::compile::{ClusterDomains, compile};
@@ -20,7 +20,7 @@ pub fn resource(spec: &str) -> AccessPolicy {
     named("shop/orders", 0, spec)
 }
 
-/// A policy by namespace and name, created so many seconds after 2026 began.
+/// A policy by namespace and name, created `age` seconds after the start of 2026.
 pub fn named(key: &str, age: i64, spec: &str) -> AccessPolicy {
     let (namespace, name) = key.split_once('/').unwrap();
     let created = chrono::DateTime::from_timestamp(1_767_225_600 + age, 0).unwrap().to_rfc3339();
@@ -52,7 +52,7 @@ pub fn serving(name: &str, age: i64, path: &str, hosts: &str) -> AccessPolicy {
     named(name, age, &spec(path, &format!("{{hosts: [{hosts}]}}")))
 }
 
-/// As [`serving`], with an audience.
+/// Same as [`serving`], with an audience.
 pub fn serving_as(name: &str, age: i64, path: &str, audience: &str) -> AccessPolicy {
     named(name, age, &spec(path, &format!("{{audience: {audience}}}")))
 }
@@ -68,7 +68,7 @@ pub fn broken(name: &str, age: i64) -> AccessPolicy {
     named(name, age, "operations: [{name: nothing}]")
 }
 
-/// A catalog that says in words what becomes of policies.
+/// A catalog that describes the status of its policies as text.
 pub struct World(pub Catalog);
 
 impl World {
@@ -83,7 +83,8 @@ impl World {
     }
 
     pub fn apply(&mut self, changes: impl IntoIterator<Item = CatalogChange>) -> Vec<String> {
-        let mut statuses: Vec<String> = self.0.apply(changes).iter().map(|(key, status)| told(key, status)).collect();
+        let mut statuses: Vec<String> =
+            self.0.apply(changes).iter().map(|(key, status)| describe(key, status)).collect();
         statuses.sort();
         statuses
     }
@@ -101,12 +102,12 @@ impl World {
     }
 
     pub fn statuses(&self) -> Vec<String> {
-        let mut statuses: Vec<String> = self.0.policy_statuses().map(|(key, status)| told(key, &status)).collect();
+        let mut statuses: Vec<String> = self.0.policy_statuses().map(|(key, status)| describe(key, &status)).collect();
         statuses.sort();
         statuses
     }
 
-    /// The mistakes that a policy was rejected for.
+    /// The mistakes for which a policy was rejected.
     pub fn errors(&self, name: &str) -> Vec<String> {
         let (_, status) = self.0.policy_statuses().find(|(found, _)| **found == key(name)).expect(name);
         status.rejected.into_iter().flat_map(|rejection| rejection.errors).map(|error| error.to_string()).collect()
@@ -150,7 +151,7 @@ pub fn annotated(namespace: &str, hosts: &str, audiences: &str) -> CatalogChange
     CatalogChange::NamespaceAnnotations(namespace.to_owned(), Some(annotations))
 }
 
-/// What is remembered of a policy, which is as old as [`named`] would make it.
+/// The record of a policy's last good version; `age` as in [`named`].
 pub fn remembered(name: &str, age: i64, good: LastGood) -> CatalogChange {
     CatalogChange::PolicyLastGood(key(name), 1_767_225_600 + age, Box::new(good))
 }
@@ -162,7 +163,7 @@ pub fn unreadable(name: &str) -> CatalogChange {
     )
 }
 
-fn told(key: &NamespacedName, status: &PolicyStatus) -> String {
+fn describe(key: &NamespacedName, status: &PolicyStatus) -> String {
     let rejected = status.rejected.as_ref().map(|rejection| rejection.reason);
     let state = match (rejected.map(RejectionReason::as_str), status.in_force) {
         (None, true) if status.closed => "in a closed service".to_owned(),
