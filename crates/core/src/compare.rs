@@ -194,11 +194,11 @@ fn changes<'s>(
             }
         }
     }
-    collapse(changes)
+    without_shared(changes)
 }
 
 /// Removes callers whose change is the same as that of everybody.
-fn collapse(changes: Vec<RightsChange>) -> Vec<RightsChange> {
+fn without_shared(changes: Vec<RightsChange>) -> Vec<RightsChange> {
     let everybody = CallerSet::Subject(SubjectMatcher::Authenticated);
     let shared: Vec<RightsChange> = changes.iter().filter(|change| change.callers == everybody).cloned().collect();
     let same = |change: &RightsChange| {

@@ -85,7 +85,7 @@ impl ContentDigests {
 
     /// The digest of everything.
     pub fn digest(&mut self) -> Digest {
-        let buckets: Vec<Digest> = self.0.iter_mut().map(Bucket::settled).collect();
+        let buckets: Vec<Digest> = self.0.iter_mut().map(Bucket::up_to_date_digest).collect();
         Digest::of(buckets.iter().map(|digest| digest.as_bytes().as_slice()))
     }
 
@@ -100,7 +100,7 @@ impl ContentDigests {
 }
 
 impl Bucket {
-    fn settled(bucket: &mut Arc<Self>) -> Digest {
+    fn up_to_date_digest(bucket: &mut Arc<Self>) -> Digest {
         if let Some(digest) = bucket.digest {
             return digest;
         }

@@ -71,12 +71,12 @@ fn near_misses_elsewhere(snapshot: &Snapshot, method: &str, request: &crate::req
     services.sort_unstable_by(|a, b| a.key().cmp(b.key()));
     let found = services.into_iter().filter(|service| !service.hosts().is_empty()).filter_map(|service| {
         let (operation, _, pattern) = service.find(method, path).ok().flatten()?;
-        Some(miss(service, operation, method, pattern, Mismatch::Host(service.hosts().to_vec())))
+        Some(near_miss(service, operation, method, pattern, Mismatch::Host(service.hosts().to_vec())))
     });
     found.take(MAX_NEAR_MISSES).collect()
 }
 
-fn miss(
+fn near_miss(
     service: &CompiledService,
     operation: &ServiceOperation,
     method: &str,
@@ -102,10 +102,10 @@ impl CompiledService {
                 let same_method = declared.method.is_none() || its_method == method;
                 match difference(declared.path.segments(), path) {
                     Some(None) if !same_method => {
-                        methods.push(miss(self, operation, its_method, &declared.path, Mismatch::Method));
+                        methods.push(near_miss(self, operation, its_method, &declared.path, Mismatch::Method));
                     }
                     Some(Some(how)) if same_method => {
-                        segments.push(miss(self, operation, its_method, &declared.path, how));
+                        segments.push(near_miss(self, operation, its_method, &declared.path, how));
                     }
                     _ => {}
                 }

@@ -115,7 +115,7 @@ pub struct TokenSettings {
 impl TokenSettings {
     /// The settings of two policies of one service: the shorter lifetime, and the first algorithm.
     #[must_use]
-    pub(crate) fn and(self, other: Self) -> Self {
+    pub(crate) fn merged_with(self, other: Self) -> Self {
         Self { signature: self.signature.or(other.signature), ttl: self.ttl.into_iter().chain(other.ttl).min() }
     }
 }

@@ -186,7 +186,7 @@ impl CompiledService {
                     right.denied = true;
                     obstacle.get_or_insert_with(|| format!("{} denies it", denial.rule));
                 }
-                (covered, _) => drop(right.unless.insert(of_denial(denial, covered))),
+                (covered, _) => drop(right.unless.insert(denial_terms(denial, covered))),
             }
         }
         if let Some(why) = obstacle {
@@ -211,7 +211,7 @@ impl CompiledService {
             }
             let gives: BTreeSet<&Scope> = grant.scopes.iter().filter(|scope| required.contains(scope)).collect();
             right.grants.insert(Arc::clone(&grant.rule));
-            match of_grant(grant, covered) {
+            match grant_terms(grant, covered) {
                 None => sure.extend(gives),
                 Some(term) => {
                     possible.extend(gives.iter().copied());
@@ -251,8 +251,8 @@ fn obstacle(callers: &CallerSet, own: &str, operation: &ServiceOperation) -> Opt
     // the API server has authenticated callers of the Kubernetes API by its own methods
     let admitted = !operation.operation.kubernetes.is_empty()
         || operation.authentication_methods.iter().any(|way| match (way, callers, id) {
-            (AuthenticationMethod::Workload, _, Some(id)) => vouched(id, own) == Vouched::Own,
-            (AuthenticationMethod::Provider(name), _, Some(id)) => vouched(id, own).by(name) != Covers::None,
+            (AuthenticationMethod::Workload, _, Some(id)) => voucher(id, own) == Voucher::Own,
+            (AuthenticationMethod::Provider(name), _, Some(id)) => voucher(id, own).by(name) != Covers::None,
             (
                 way,
                 CallerSet::Subject(
@@ -269,7 +269,7 @@ fn obstacle(callers: &CallerSet, own: &str, operation: &ServiceOperation) -> Opt
 
 /// The party that vouches for a principal.
 #[derive(Debug, PartialEq, Eq)]
-enum Vouched<'i> {
+enum Voucher<'i> {
     /// The cluster itself.
     Own,
     Provider(&'i str),
@@ -277,7 +277,7 @@ enum Vouched<'i> {
     Federated,
 }
 
-impl Vouched<'_> {
+impl Voucher<'_> {
     fn by(&self, provider: &str) -> Covers {
         match self {
             Self::Provider(name) if *name == provider => Covers::All,
@@ -287,11 +287,11 @@ impl Vouched<'_> {
     }
 }
 
-fn vouched<'i>(id: &'i PrincipalId, own: &str) -> Vouched<'i> {
+fn voucher<'i>(id: &'i PrincipalId, own: &str) -> Voucher<'i> {
     match (id.provider(), id.trust_domain()) {
-        (Some(provider), _) => Vouched::Provider(provider),
-        (None, Some(domain)) if domain != own => Vouched::Federated,
-        (None, _) => Vouched::Own,
+        (Some(provider), _) => Voucher::Provider(provider),
+        (None, Some(domain)) if domain != own => Voucher::Federated,
+        (None, _) => Voucher::Own,
     }
 }
 
@@ -317,13 +317,13 @@ fn covers_one(subject: &SubjectMatcher, callers: &CallerSet, own: &str) -> Cover
         (
             SubjectMatcher::Provider(provider),
             CallerSet::Subject(SubjectMatcher::Principal(id)) | CallerSet::Principal(id, _),
-        ) => vouched(id, own).by(provider),
+        ) => voucher(id, own).by(provider),
         (SubjectMatcher::Group { provider, group }, CallerSet::Principal(id, groups)) => {
-            if groups.contains(group.as_ref()) { vouched(id, own).by(provider) } else { Covers::None }
+            if groups.contains(group.as_ref()) { voucher(id, own).by(provider) } else { Covers::None }
         }
         // the groups of the principal are unknown
         (SubjectMatcher::Group { provider, .. }, CallerSet::Subject(SubjectMatcher::Principal(id))) => {
-            vouched(id, own).by(provider).min(Covers::Some)
+            voucher(id, own).by(provider).min(Covers::Some)
         }
         (_, CallerSet::Subject(SubjectMatcher::Authenticated)) => Covers::Some,
         (subject, CallerSet::Subject(SubjectMatcher::Principal(id))) => covers_principal(subject, id, None, own),
@@ -336,7 +336,7 @@ fn covers_one(subject: &SubjectMatcher, callers: &CallerSet, own: &str) -> Cover
             SubjectMatcher::Group { provider, .. } | SubjectMatcher::Claims { provider, .. } if provider == of => {
                 Covers::Some
             }
-            SubjectMatcher::Principal(id) => vouched(id, own).by(of).min(Covers::Some),
+            SubjectMatcher::Principal(id) => voucher(id, own).by(of).min(Covers::Some),
             SubjectMatcher::Spiffe(pattern) if *pattern.trust_domain != *own => Covers::Some,
             _ => Covers::None,
         },
@@ -359,7 +359,7 @@ fn covers_one(subject: &SubjectMatcher, callers: &CallerSet, own: &str) -> Cover
         }
         (subject, CallerSet::Subject(SubjectMatcher::Provider(provider) | SubjectMatcher::Group { provider, .. })) => {
             let within = match subject {
-                SubjectMatcher::Principal(id) => vouched(id, own).by(provider),
+                SubjectMatcher::Principal(id) => voucher(id, own).by(provider),
                 SubjectMatcher::Group { provider: of, .. }
                 | SubjectMatcher::Provider(of)
                 | SubjectMatcher::Claims { provider: of, .. }
@@ -395,7 +395,7 @@ fn covers_principal(
         }
         SubjectMatcher::Claims { provider, group, .. } => {
             let outside = group.as_ref().is_some_and(|group| groups.is_some_and(|all| !all.contains(group.as_ref())));
-            if outside { Covers::None } else { vouched(id, own).by(provider).min(Covers::Some) }
+            if outside { Covers::None } else { voucher(id, own).by(provider).min(Covers::Some) }
         }
         SubjectMatcher::Authenticated
         | SubjectMatcher::Principal(_)
@@ -405,7 +405,7 @@ fn covers_principal(
 }
 
 /// The terms that a grant depends on; `None` if it always gives its scopes.
-fn of_grant(grant: &CompiledGrant, covered: Covers) -> Option<String> {
+fn grant_terms(grant: &CompiledGrant, covered: Covers) -> Option<String> {
     let mut terms = Vec::new();
     if covered == Covers::Some {
         terms.push(format!("the caller is {}", join_subjects(&grant.to)));
@@ -418,7 +418,7 @@ fn of_grant(grant: &CompiledGrant, covered: Covers) -> Option<String> {
     (!terms.is_empty()).then(|| format!("{}: {}", grant.rule, terms.join(", and ")))
 }
 
-fn of_denial(denial: &CompiledDenial, covered: Covers) -> String {
+fn denial_terms(denial: &CompiledDenial, covered: Covers) -> String {
     let mut terms = Vec::new();
     if covered == Covers::Some {
         terms.push(format!("the caller is {}", join_subjects(&denial.to)));

@@ -141,14 +141,14 @@ impl RouteLeaf {
     }
 
     fn holder(&self, method: Option<&Method>) -> Option<RouteTarget> {
-        method.map_or(self.any, |method| self.stated(method.as_str()))
+        method.map_or(self.any, |method| self.with_method(method.as_str()))
     }
 
     fn get(&self, method: &str) -> Option<RouteTarget> {
-        self.stated(method).or(self.any)
+        self.with_method(method).or(self.any)
     }
 
-    fn stated(&self, method: &str) -> Option<RouteTarget> {
+    fn with_method(&self, method: &str) -> Option<RouteTarget> {
         self.methods.iter().find(|(stated, _)| stated.as_str() == method).map(|(_, target)| *target)
     }
 }

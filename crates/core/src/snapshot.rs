@@ -52,12 +52,12 @@ impl Snapshot {
             self.by_host.insert(host.clone(), Arc::clone(&service));
         }
         if service.kubernetes().next().is_some() {
-            enter(&mut self.kubernetes, &service.key.namespace, &service);
+            index_service(&mut self.kubernetes, &service.key.namespace, &service);
         }
         if !service.pods.is_empty() {
-            enter(&mut self.selecting, &service.key.namespace, &service);
+            index_service(&mut self.selecting, &service.key.namespace, &service);
         }
-        service.named_workloads().iter().for_each(|id| enter(&mut self.naming, id, &service));
+        service.named_workloads().iter().for_each(|id| index_service(&mut self.naming, id, &service));
         self.by_audience.insert(Arc::clone(&service.key.audience), Arc::clone(&service));
         self.services.insert(service.key.clone(), service);
     }
@@ -66,12 +66,12 @@ impl Snapshot {
     pub fn remove(&mut self, key: &ServiceKey) {
         let Some(old) = self.services.remove(key) else { return };
         if old.kubernetes().next().is_some() {
-            withdraw(&mut self.kubernetes, &key.namespace, key);
+            unindex_service(&mut self.kubernetes, &key.namespace, key);
         }
         if !old.pods.is_empty() {
-            withdraw(&mut self.selecting, &key.namespace, key);
+            unindex_service(&mut self.selecting, &key.namespace, key);
         }
-        old.named_workloads().iter().for_each(|id| withdraw(&mut self.naming, id, key));
+        old.named_workloads().iter().for_each(|id| unindex_service(&mut self.naming, id, key));
         if self.by_audience.get(&key.audience).is_some_and(|holder| Arc::ptr_eq(holder, &old)) {
             self.by_audience.remove(&key.audience);
         }
@@ -107,8 +107,8 @@ impl Snapshot {
     }
 
     /// Replaces the tuples that a `Relationship` states about the objects of a service. An empty list removes them.
-    pub fn put_relationship(&mut self, service: &ServiceKey, relationship: &str, says: &[RelationTuple]) {
-        self.change_tuples(service, |tuples| tuples.put(relationship, says));
+    pub fn put_relationship(&mut self, service: &ServiceKey, relationship: &str, tuples_of_source: &[RelationTuple]) {
+        self.change_tuples(service, |tuples| tuples.put(relationship, tuples_of_source));
     }
 
     /// Marks the tuples of a `Relationship` as unknown.
@@ -248,14 +248,14 @@ impl Snapshot {
 /// Services under a key that several can share, sorted by their own keys.
 type ServiceIndex<K> = SharedMap<K, Arc<[Arc<CompiledService>]>>;
 
-fn enter<K: Clone + Eq + Hash>(index: &mut ServiceIndex<K>, key: &K, service: &Arc<CompiledService>) {
+fn index_service<K: Clone + Eq + Hash>(index: &mut ServiceIndex<K>, key: &K, service: &Arc<CompiledService>) {
     let mut services = index.get(key).map(|services| services.to_vec()).unwrap_or_default();
     services.push(Arc::clone(service));
     services.sort_unstable_by(|a, b| a.key.cmp(&b.key));
     index.insert(key.clone(), services.into());
 }
 
-fn withdraw<K: Clone + Eq + Hash>(index: &mut ServiceIndex<K>, key: &K, service: &ServiceKey) {
+fn unindex_service<K: Clone + Eq + Hash>(index: &mut ServiceIndex<K>, key: &K, service: &ServiceKey) {
     let mut services = index.get(key).map(|services| services.to_vec()).unwrap_or_default();
     services.retain(|other| other.key != *service);
     if services.is_empty() {

@@ -5,7 +5,7 @@
 //! scopes that would open an operation that is closed to the caller. `docs/tokens.md` has examples.
 
 use crate::condition::{Condition, ConditionDependency, ConditionFacts, Truth};
-use crate::decide::{all_of, gives, good_enough, principal_fact};
+use crate::decide::{all_scopes, check_credential, given_scopes, principal_fact};
 use crate::labels::Labels;
 use crate::path::Captures;
 use crate::policy::{CompiledGrant, MAX_SCOPES, TokenSettings};
@@ -59,7 +59,7 @@ impl CompiledService {
         &self,
         principal: &Principal,
         labels: Option<&Labels>,
-        asked: Option<&BTreeSet<Scope>>,
+        requested: Option<&BTreeSet<Scope>>,
         now: DateTime<Utc>,
     ) -> TokenScopes {
         let caller = principal.identity();
@@ -74,7 +74,7 @@ impl CompiledService {
             operations.iter().flat_map(|one| one.operation.scopes.iter().cloned()).collect()
         };
         let mut carried = scopes(&open);
-        carried.retain(|scope| asked.is_none_or(|asked| asked.contains(scope)));
+        carried.retain(|scope| requested.is_none_or(|requested| requested.contains(scope)));
         let opens = |carried: &BTreeSet<Scope>, one: &ServiceOperation| {
             one.operation.scopes.iter().all(|scope| carried.contains(scope))
         };
@@ -83,13 +83,13 @@ impl CompiledService {
         let confused = scopes(&confused);
         carried.retain(|scope| !confused.contains(scope));
         let valid_until =
-            open.into_iter().filter(|one| opens(&carried, one)).filter_map(|one| too_old(one, caller)).min();
+            open.into_iter().filter(|one| opens(&carried, one)).filter_map(|one| factor_expiry(one, caller)).min();
         TokenScopes { scopes: carried, valid_until }
     }
 }
 
 /// When a person's second factor becomes too old for an operation.
-fn too_old(operation: &ServiceOperation, caller: &Identity) -> Option<DateTime<Utc>> {
+fn factor_expiry(operation: &ServiceOperation, caller: &Identity) -> Option<DateTime<Utc>> {
     if operation.operation.risk != RiskLevel::High || caller.id.is_workload() {
         return None;
     }
@@ -121,7 +121,7 @@ impl<'s> Rules<'s> {
             return None;
         }
         let mut rules = Self { service, caller, labels, now, denials: Vec::new(), grants: BTreeMap::new() };
-        for number in service.denial_index.concerning(caller, labels) {
+        for number in service.denial_index.matching(caller, labels) {
             let when = service.denials.get(number)?.when.as_deref()?;
             match when.dependency() {
                 ConditionDependency::Operation => rules.denials.push(when),
@@ -155,19 +155,19 @@ impl<'s> Rules<'s> {
         // a token outlives an approval, and a service that reads scopes alone does not see approvals
         if operation.operation.approval.is_some()
             || required.len() > MAX_SCOPES
-            || good_enough(operation, caller, &call, self.now).is_err()
+            || check_credential(operation, caller, &call, self.now).is_err()
             || self.denials.iter().any(|when| self.holds(when, Some(name)) != Truth::False)
         {
             return false;
         }
-        let mut needed = all_of(required);
-        for candidate in operation.grants.concerning(self.caller, self.labels) {
+        let mut needed = all_scopes(required);
+        for candidate in operation.grants.matching(self.caller, self.labels) {
             let Some(grant) = self.service.grants.get(candidate.grant) else { continue };
             let applies = self.grants.get(&candidate.grant).copied().unwrap_or_else(|| {
                 grant.when.as_deref().is_some_and(|when| self.holds(when, Some(name)) == Truth::True)
             });
             if applies {
-                needed &= !gives(grant, candidate, required, caller);
+                needed &= !given_scopes(grant, candidate, required, caller);
             }
         }
         needed == 0

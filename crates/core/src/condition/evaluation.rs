@@ -76,12 +76,12 @@ impl<'f> Variables<'f> {
     fn request(&self, field: &str) -> Option<Box<dyn Val>> {
         match (field, self.headers) {
             (HEADERS, Some(headers)) => Some(Box::new(sent_headers(&self.reads.headers, headers))),
-            _ => self.facts.request(field).map(|value| self.counted(value)),
+            _ => self.facts.request(field).map(|value| self.count_parts(value)),
         }
     }
 
     /// The interpreter's form of a value. Its size is counted if the condition has loops.
-    fn counted(&self, value: Value) -> Box<dyn Val> {
+    fn count_parts(&self, value: Value) -> Box<dyn Val> {
         if self.loops {
             self.parts.fetch_add(parts(&value), Ordering::Relaxed);
         }
@@ -105,7 +105,7 @@ impl VariableResolver for Variables<'_> {
         let reads = self.reads;
         let value = match variable {
             "principal" => self.principal.get_or_init(|| {
-                object(&reads.principal, |field| self.facts.principal(field).map(|value| self.counted(value)))
+                object(&reads.principal, |field| self.facts.principal(field).map(|value| self.count_parts(value)))
             }),
             "request" => self.request.get_or_init(|| object(&reads.request, |field| self.request(field))),
             "kubernetes" => self.kubernetes?,

@@ -69,7 +69,7 @@ impl Condition {
         type_check::check(program.expression())
             .map_err(|mistake| error_at(&program, source, mistake.node, mistake.message))?;
         let mut expression = program.expression().clone();
-        let loops = steps::counted(&mut expression);
+        let loops = steps::count_steps(&mut expression);
         Ok(Self { source: source.into(), expression, nodes, loops, reads })
     }
 
@@ -144,14 +144,14 @@ impl Condition {
             Ok(Value::Bool(true)) => Truth::True,
             Ok(Value::Bool(false)) => Truth::False,
             Ok(other) => Truth::Failed(format!("the condition gave {:?} instead of a bool", other.type_of())),
-            Err(error) if self.reads_evidence() => Truth::Failed(discreet(&error)),
+            Err(error) if self.reads_evidence() => Truth::Failed(redacted_reason(&error)),
             Err(error) => Truth::Failed(error.to_string()),
         }
     }
 }
 
 /// The reason for a failed evaluation, without any value: logs must not contain evidence.
-fn discreet(error: &ExecutionError) -> String {
+fn redacted_reason(error: &ExecutionError) -> String {
     match error {
         ExecutionError::NoSuchKey(_) => "something that it reads is not there".to_owned(),
         ExecutionError::NoSuchOverload(mismatch) => mismatch.to_string(),

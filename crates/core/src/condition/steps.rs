@@ -8,21 +8,21 @@ pub(super) const STEP: &str = "@step";
 pub(super) const KEEP: &str = "@keep";
 
 /// Makes each turn of each loop take a step. Returns whether there is a loop.
-pub(super) fn counted(node: &mut IdedExpr) -> bool {
+pub(super) fn count_steps(node: &mut IdedExpr) -> bool {
     match &mut node.expr {
         Expr::Call(call) => {
-            let target = call.target.as_deref_mut().is_some_and(counted);
-            call.args.iter_mut().fold(target, |any, arg| counted(arg) | any)
+            let target = call.target.as_deref_mut().is_some_and(count_steps);
+            call.args.iter_mut().fold(target, |any, arg| count_steps(arg) | any)
         }
-        Expr::Select(select) => counted(&mut select.operand),
-        Expr::List(list) => list.elements.iter_mut().fold(false, |any, element| counted(element) | any),
-        Expr::Map(map) => map.entries.iter_mut().fold(false, |any, entry| entry_counted(&mut entry.expr) | any),
+        Expr::Select(select) => count_steps(&mut select.operand),
+        Expr::List(list) => list.elements.iter_mut().fold(false, |any, element| count_steps(element) | any),
+        Expr::Map(map) => map.entries.iter_mut().fold(false, |any, entry| count_steps_of_entry(&mut entry.expr) | any),
         Expr::Struct(object) => {
-            object.entries.iter_mut().fold(false, |any, entry| entry_counted(&mut entry.expr) | any)
+            object.entries.iter_mut().fold(false, |any, entry| count_steps_of_entry(&mut entry.expr) | any)
         }
         Expr::Comprehension(each) => {
             for part in [&mut each.iter_range, &mut each.accu_init, &mut each.loop_step, &mut each.result] {
-                counted(part);
+                count_steps(part);
             }
             // the interpreter recognizes loops that build a list by a constant condition, and by the form of the step
             let no = |id| IdedExpr { id, expr: Expr::Literal(LiteralValue::Boolean(false.into())) };
@@ -42,10 +42,10 @@ pub(super) fn counted(node: &mut IdedExpr) -> bool {
     }
 }
 
-fn entry_counted(entry: &mut EntryExpr) -> bool {
+fn count_steps_of_entry(entry: &mut EntryExpr) -> bool {
     match entry {
-        EntryExpr::StructField(field) => counted(&mut field.value),
-        EntryExpr::MapEntry(pair) => counted(&mut pair.key) | counted(&mut pair.value),
+        EntryExpr::StructField(field) => count_steps(&mut field.value),
+        EntryExpr::MapEntry(pair) => count_steps(&mut pair.key) | count_steps(&mut pair.value),
     }
 }
 

@@ -26,18 +26,18 @@ impl ConditionFacts for Alice {
     }
 }
 
-fn said(source: &str) -> Truth {
+fn outcome(source: &str) -> Truth {
     Condition::compile(source).expect(source).evaluate(&Alice)
 }
 
 #[test]
 fn conditions_hold_or_do_not() {
-    assert_eq!(said("true"), Truth::True);
-    assert_eq!(said("'support' in principal.groups && request.method == 'GET'"), Truth::True);
-    assert_eq!(said("principal.attributes.level > 3"), Truth::False);
-    assert_eq!(said("request.time.getHours('Europe/Berlin') == 8"), Truth::True);
-    assert_eq!(said("principal.groups.exists(g, g.startsWith('sup'))"), Truth::True);
-    assert_eq!(said("has(principal.attributes.suspended) && principal.attributes.suspended"), Truth::False);
+    assert_eq!(outcome("true"), Truth::True);
+    assert_eq!(outcome("'support' in principal.groups && request.method == 'GET'"), Truth::True);
+    assert_eq!(outcome("principal.attributes.level > 3"), Truth::False);
+    assert_eq!(outcome("request.time.getHours('Europe/Berlin') == 8"), Truth::True);
+    assert_eq!(outcome("principal.groups.exists(g, g.startsWith('sup'))"), Truth::True);
+    assert_eq!(outcome("has(principal.attributes.suspended) && principal.attributes.suspended"), Truth::False);
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn conditions_that_can_not_be_evaluated_fail() {
         "request.time.getHours('Mars/Base') == 1",
         "principal.id.matches('(')",
     ] {
-        assert!(matches!(said(source), Truth::Failed(_)), "{source}: {:?}", said(source));
+        assert!(matches!(outcome(source), Truth::Failed(_)), "{source}: {:?}", outcome(source));
     }
 }
 
@@ -129,7 +129,7 @@ fn kubernetes_functions_exist() {
         "quantity('50e-1').asApproximateFloat() == 5.0 && quantity('-1.5k') == quantity('-1500')",
         "request.time.getDayOfWeek() == 3 && request.time > timestamp('2020-01-01T00:00:00Z')",
     ] {
-        assert_eq!(said(source), Truth::True, "{source}");
+        assert_eq!(outcome(source), Truth::True, "{source}");
     }
     for source in [
         "ip('x').isLoopback()",
@@ -140,7 +140,7 @@ fn kubernetes_functions_exist() {
         "'a'.substring(2) == ''",
         "'abc'.charAt(9) == ''",
     ] {
-        assert!(matches!(said(source), Truth::Failed(_)), "{source}: {:?}", said(source));
+        assert!(matches!(outcome(source), Truth::Failed(_)), "{source}: {:?}", outcome(source));
     }
 }
 
@@ -170,7 +170,7 @@ fn every_accepted_function_exists() {
         let mut args: Vec<&str> = function.parameters().iter().map(example).collect();
         let on = if function.is_member() { format!("{}.", args.remove(0)) } else { String::new() };
         let call = format!("{on}{name}({})", args.join(", "));
-        if let Truth::Failed(why) = said(&format!("dyn({call}) != 'x'")) {
+        if let Truth::Failed(why) = outcome(&format!("dyn({call}) != 'x'")) {
             let known = ["no such overload", "undeclared", "Undeclared", "No such"];
             assert!(!known.iter().any(|known| why.contains(known)), "{call}: {why}");
         }
@@ -183,7 +183,7 @@ fn no_chain_of_calls_exhausts_the_memory() {
     let replaced = format!("{eight}{} == ''", ".replace('a', 'aaaaaaaa')".repeat(20));
     let joined = format!("{eight}{} == ''", ".split('').join('aaaaaaaa')".repeat(12));
     for source in [replaced, joined] {
-        assert!(matches!(said(&source), Truth::Failed(why) if why.contains("longer than")), "{source}");
+        assert!(matches!(outcome(&source), Truth::Failed(why) if why.contains("longer than")), "{source}");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::facts::RequestFacts;
 use super::route::{MatchedOperation, Route};
-use super::rules::{all_of, gives, good_enough, judge, missing};
+use super::rules::{all_scopes, check_credential, evaluate_rule, given_scopes, missing_scopes};
 use crate::approval::ApprovalSubject;
 use crate::condition::Truth;
 use crate::decision::{Decision, EvaluatedCondition, Reason, RequiredApproval};
@@ -37,10 +37,10 @@ impl<'s> Route<'s, '_> {
         let RelationBackend::OpenFga(store) = &service.relation_engine else { return None };
         let mut evaluated = Vec::new();
         // collects every relation that the decision may need
-        let admitted = self.admitted(principal, now, true, &mut evaluated);
+        let admitted = self.check_caller(principal, now, true, &mut evaluated);
         let ControlFlow::Continue((facts, _)) = admitted else { return None };
         let mut questions = BTreeSet::new();
-        self.granted(&facts, &mut evaluated, |to| {
+        self.collect_grants(&facts, &mut evaluated, |to| {
             questions.extend(facts.question(to).ok());
             false
         });
@@ -51,7 +51,7 @@ impl<'s> Route<'s, '_> {
     #[must_use]
     pub fn decide(&self, principal: Option<&Principal>, now: DateTime<Utc>) -> Decision {
         let mut evaluated = Vec::new();
-        let mut decision = self.decided(principal, now, false, &mut evaluated);
+        let mut decision = self.decide_with(principal, now, false, &mut evaluated);
         decision.evaluated = evaluated;
         decision
     }
@@ -62,21 +62,21 @@ impl<'s> Route<'s, '_> {
     pub fn awaits_object(&self, principal: Option<&Principal>, now: DateTime<Utc>) -> bool {
         matches!(self.request.call, Call::Kubernetes(_))
             && !self.decide(principal, now).passes()
-            && self.decided(principal, now, true, &mut Vec::new()).passes()
+            && self.decide_with(principal, now, true, &mut Vec::new()).passes()
     }
 
-    fn decided(
+    fn decide_with(
         &self,
         principal: Option<&Principal>,
         now: DateTime<Utc>,
         in_favour: bool,
         evaluated: &mut Vec<EvaluatedCondition>,
     ) -> Decision {
-        let (facts, denied) = match self.admitted(principal, now, in_favour, evaluated) {
+        let (facts, denied) = match self.check_caller(principal, now, in_favour, evaluated) {
             ControlFlow::Continue(admitted) => admitted,
             ControlFlow::Break(decision) => return decision,
         };
-        let (rules, missing) = self.granted(&facts, evaluated, |to| self.related(to, &facts));
+        let (rules, missing) = self.collect_grants(&facts, evaluated, |to| self.has_relation(to, &facts));
         if !missing.is_empty() {
             return Decision { missing, ..self.decision(Reason::InsufficientScope) };
         }
@@ -90,7 +90,7 @@ impl<'s> Route<'s, '_> {
     }
 
     /// Steps 3 to 6. Returns either the decision, or the facts for the grants with a denial that is only audited.
-    fn admitted<'f>(
+    fn check_caller<'f>(
         &'f self,
         principal: Option<&'f Principal>,
         now: DateTime<Utc>,
@@ -118,7 +118,7 @@ impl<'s> Route<'s, '_> {
             Some(caller) => caller.at_operation(&operation.operation.name),
         };
         // the first enforced refusal decides: an audited one must not let a request pass that another one stops
-        let too_low = match good_enough(operation, &caller, &self.request.call, now) {
+        let too_low = match check_credential(operation, &caller, &self.request.call, now) {
             Ok(()) => None,
             Err((challenge, detail)) => {
                 let challenge = Some(challenge);
@@ -130,7 +130,7 @@ impl<'s> Route<'s, '_> {
             }
         };
         let facts = RequestFacts { route: self, matched, caller, now, in_favour };
-        let denied = self.denied(&facts, evaluated).map(|(denial, detail)| Decision {
+        let denied = self.find_denial(&facts, evaluated).map(|(denial, detail)| Decision {
             mode: denial.mode,
             rules: vec![Arc::clone(&denial.rule)],
             detail,
@@ -184,19 +184,19 @@ impl<'s> Route<'s, '_> {
 
     /// The first denial that applies, or whose condition can't be evaluated. An audited denial is returned only if no
     /// enforced one applies.
-    fn denied(
+    fn find_denial(
         &self,
         facts: &RequestFacts<'_, '_>,
         evaluated: &mut Vec<EvaluatedCondition>,
     ) -> Option<(&'s CompiledDenial, Option<String>)> {
         let service = self.service?;
         let mut audited = None;
-        for number in service.denial_index.concerning(&facts.caller, facts.labels()) {
+        for number in service.denial_index.matching(&facts.caller, facts.labels()) {
             let Some(denial) = service.denials.get(number).map(|denial| &**denial) else { continue };
             if denial.mode == EnforcementMode::Audit && audited.is_some() {
                 continue;
             }
-            let detail = match judge(&denial.rule, denial.when.as_ref(), facts, Truth::False, evaluated) {
+            let detail = match evaluate_rule(&denial.rule, denial.when.as_ref(), facts, Truth::False, evaluated) {
                 Truth::False => continue,
                 Truth::True => denial.reason.as_ref().map(ToString::to_string),
                 Truth::Failed(why) => Some(format!("its condition could not be evaluated: {why}")),
@@ -210,7 +210,7 @@ impl<'s> Route<'s, '_> {
     }
 
     /// The grants that allow the request, and the scopes that are missing.
-    fn granted(
+    fn collect_grants(
         &self,
         facts: &RequestFacts<'_, '_>,
         evaluated: &mut Vec<EvaluatedCondition>,
@@ -222,28 +222,28 @@ impl<'s> Route<'s, '_> {
             // the bits can't represent further scopes; the compiler refuses such an operation anyway
             return (Vec::new(), required.to_vec());
         }
-        let mut needed = all_of(required);
+        let mut needed = all_scopes(required);
         let mut rules = Vec::new();
-        for candidate in facts.matched.operation.grants.concerning(&facts.caller, facts.labels()) {
+        for candidate in facts.matched.operation.grants.matching(&facts.caller, facts.labels()) {
             if needed == 0 {
                 break;
             }
             let Some(grant) = grants.get(candidate.grant) else { continue };
-            let gives = gives(grant, candidate, required, &facts.caller) & needed;
+            let gives = given_scopes(grant, candidate, required, &facts.caller) & needed;
             // condition and relation come last, since they cost most
             if gives != 0
-                && judge(&grant.rule, grant.when.as_ref(), facts, Truth::True, evaluated) == Truth::True
+                && evaluate_rule(&grant.rule, grant.when.as_ref(), facts, Truth::True, evaluated) == Truth::True
                 && grant.relation.as_ref().is_none_or(&mut related)
             {
                 needed &= !gives;
                 rules.push(Arc::clone(&grant.rule));
             }
         }
-        (if needed == 0 { rules } else { Vec::new() }, missing(required, needed))
+        (if needed == 0 { rules } else { Vec::new() }, missing_scopes(required, needed))
     }
 
     /// Whether the caller has the relation that a grant requires.
-    fn related(&self, to: &RelationTarget, facts: &RequestFacts<'_, '_>) -> bool {
+    fn has_relation(&self, to: &RelationTarget, facts: &RequestFacts<'_, '_>) -> bool {
         let (Some(service), Ok(question)) = (self.service, facts.question(to)) else { return false };
         let truth = match service.relation_engine {
             RelationBackend::BuiltIn => {

@@ -2,7 +2,7 @@
 
 use super::facts::RequestFacts;
 use super::route::Route;
-use super::rules::{condition, gives, missing, subject};
+use super::rules::{evaluate_condition, given_scopes, matches_caller, missing_scopes};
 use crate::condition::Truth;
 use crate::principal::Principal;
 use crate::relations::{ProofStep, RelationBackend, RelationCheck, RelationTarget};
@@ -19,7 +19,10 @@ impl Route<'_, '_> {
         let caller = principal.identity().at_operation(&matched.operation.operation.name);
         let facts = RequestFacts { route: self, matched, caller, now, in_favour: false };
         let denials = service.denials.iter().map(|denial| {
-            let outcome = match (subject(&denial.to, &facts), condition(&denial.rule, denial.when.as_deref(), &facts)) {
+            let outcome = match (
+                matches_caller(&denial.to, &facts),
+                evaluate_condition(&denial.rule, denial.when.as_deref(), &facts),
+            ) {
                 (false, _) => RuleOutcome::OtherCallers,
                 (true, Truth::False) => RuleOutcome::ConditionDoesNotHold,
                 (true, Truth::True) => RuleOutcome::Applies(Vec::new()),
@@ -30,14 +33,14 @@ impl Route<'_, '_> {
         let required = &matched.operation.operation.scopes;
         let grants = matched.operation.grants.all().into_iter().filter_map(|candidate| {
             let grant = service.grants.get(candidate.grant)?;
-            let given_scopes = gives(grant, candidate, required, &facts.caller);
-            let outcome = if !subject(&grant.to, &facts) {
+            let given = given_scopes(grant, candidate, required, &facts.caller);
+            let outcome = if !matches_caller(&grant.to, &facts) {
                 RuleOutcome::OtherCallers
-            } else if given_scopes == 0 {
-                RuleOutcome::TokenLacksScope(missing(required, candidate.gives))
+            } else if given == 0 {
+                RuleOutcome::TokenLacksScope(missing_scopes(required, candidate.gives))
             } else {
-                match condition(&grant.rule, grant.when.as_deref(), &facts) {
-                    Truth::True => RuleOutcome::Applies(missing(required, given_scopes)),
+                match evaluate_condition(&grant.rule, grant.when.as_deref(), &facts) {
+                    Truth::True => RuleOutcome::Applies(missing_scopes(required, given)),
                     Truth::False => RuleOutcome::ConditionDoesNotHold,
                     Truth::Failed(why) => RuleOutcome::ConditionFailed(why),
                 }

@@ -12,4 +12,4 @@ mod rules;
 pub use explanation::{ExplainedRule, RuleOutcome};
 pub(crate) use facts::principal_fact;
 pub use route::Route;
-pub(crate) use rules::{all_of, gives, good_enough};
+pub(crate) use rules::{all_scopes, check_credential, given_scopes};

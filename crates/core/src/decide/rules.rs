@@ -15,7 +15,7 @@ use chrono::{DateTime, Utc};
 use std::sync::Arc;
 
 /// Step 5: whether the authentication method is accepted, and proves enough for the risk.
-pub(crate) fn good_enough(
+pub(crate) fn check_credential(
     operation: &ServiceOperation,
     caller: &Identity,
     call: &Call<'_>,
@@ -52,7 +52,7 @@ pub(crate) fn good_enough(
 
 /// The outcome of a rule's condition. It is added to `evaluated` if the condition reads evidence. `best` is the
 /// outcome most favourable to the caller.
-pub(super) fn judge(
+pub(super) fn evaluate_rule(
     rule: &Arc<str>,
     when: Option<&Arc<Condition>>,
     facts: &RequestFacts<'_, '_>,
@@ -62,7 +62,7 @@ pub(super) fn judge(
     if facts.in_favour && when.is_some_and(|when| when.awaits_object()) && facts.objects().is_none() {
         return best;
     }
-    let truth = condition(rule, when.map(AsRef::as_ref), facts);
+    let truth = evaluate_condition(rule, when.map(AsRef::as_ref), facts);
     if let Some(when) = when.filter(|when| when.reads_evidence()) {
         evaluated.push(EvaluatedCondition {
             rule: Arc::clone(rule),
@@ -73,18 +73,23 @@ pub(super) fn judge(
     truth
 }
 
-pub(super) fn condition(rule: &str, when: Option<&Condition>, facts: &RequestFacts<'_, '_>) -> Truth {
+pub(super) fn evaluate_condition(rule: &str, when: Option<&Condition>, facts: &RequestFacts<'_, '_>) -> Truth {
     let Some(when) = when else { return Truth::True };
     let recorded = when.reads_evidence().then(|| facts.route.request.evidence.recorded(rule, when)).flatten();
     recorded.unwrap_or_else(|| when.evaluate(facts))
 }
 
-pub(super) fn subject(to: &[SubjectMatcher], facts: &RequestFacts<'_, '_>) -> bool {
+pub(super) fn matches_caller(to: &[SubjectMatcher], facts: &RequestFacts<'_, '_>) -> bool {
     to.iter().any(|subject| subject.includes(&facts.caller, facts.labels()))
 }
 
 /// The scopes of an operation that a grant gives this caller, as bits.
-pub(crate) fn gives(grant: &CompiledGrant, candidate: GrantCandidate, required: &[Scope], caller: &Identity) -> u64 {
+pub(crate) fn given_scopes(
+    grant: &CompiledGrant,
+    candidate: GrantCandidate,
+    required: &[Scope],
+    caller: &Identity,
+) -> u64 {
     if !grant.from_token && !caller.narrowed {
         return candidate.gives;
     }
@@ -93,11 +98,11 @@ pub(crate) fn gives(grant: &CompiledGrant, candidate: GrantCandidate, required: 
     candidate.gives & carried.fold(0, |bits, (bit, _)| bits | 1 << bit)
 }
 
-pub(crate) fn all_of(required: &[Scope]) -> u64 {
+pub(crate) fn all_scopes(required: &[Scope]) -> u64 {
     u32::try_from(required.len()).ok().and_then(|n| 1u64.checked_shl(n)).map_or(u64::MAX, |bit| bit - 1)
 }
 
-pub(super) fn missing(required: &[Scope], bits: u64) -> Vec<Scope> {
+pub(super) fn missing_scopes(required: &[Scope], bits: u64) -> Vec<Scope> {
     required
         .iter()
         .enumerate()

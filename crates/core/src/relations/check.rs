@@ -126,7 +126,7 @@ struct SearchResult {
 }
 
 impl SearchResult {
-    const fn finally(verdict: SearchVerdict) -> Self {
+    const fn definite(verdict: SearchVerdict) -> Self {
         Self { verdict, rests_on: FINAL }
     }
 
@@ -225,28 +225,28 @@ impl<'a> RelationSearch<'a> {
     fn node(&mut self, node: RelationNode<'a>) -> SearchResult {
         if let Some(place) = self.stack.iter().rposition(|open| *open == node) {
             return if place < self.barrier {
-                SearchResult::finally(SearchVerdict::Failed(SearchFailure::Exclusion))
+                SearchResult::definite(SearchVerdict::Failed(SearchFailure::Exclusion))
             } else {
                 SearchResult { verdict: SearchVerdict::No, rests_on: place }
             };
         }
         match self.results.get(&node) {
-            Some(None) => return SearchResult::finally(SearchVerdict::Yes),
+            Some(None) => return SearchResult::definite(SearchVerdict::Yes),
             Some(Some(rests_on)) if *rests_on >= self.barrier => {
                 return SearchResult { verdict: SearchVerdict::No, rests_on: *rests_on };
             }
             _ => {}
         }
         let Some(rule) = self.model.rule(kind_of(self.text(node.0)), node.1) else {
-            return SearchResult::finally(SearchVerdict::No);
+            return SearchResult::definite(SearchVerdict::No);
         };
         self.steps += 1;
         if self.steps > MAX_STEPS {
-            return SearchResult::finally(SearchVerdict::Failed(SearchFailure::Steps));
+            return SearchResult::definite(SearchVerdict::Failed(SearchFailure::Steps));
         }
         let place = self.stack.len();
         if place == MAX_DEPTH {
-            return SearchResult::finally(SearchVerdict::Failed(SearchFailure::Depth));
+            return SearchResult::definite(SearchVerdict::Failed(SearchFailure::Depth));
         }
         let resting = self.resting.len();
         self.stack.push(node);
@@ -255,23 +255,23 @@ impl<'a> RelationSearch<'a> {
         self.stack.pop();
         match result.verdict {
             SearchVerdict::Yes => {
-                self.forget(resting);
+                self.discard(resting);
                 self.results.insert(node, None);
                 if let Some(all) = &mut self.reasons {
                     all.insert(node, reasons);
                 }
-                SearchResult::finally(SearchVerdict::Yes)
+                SearchResult::definite(SearchVerdict::Yes)
             }
             SearchVerdict::Failed(_) => {
-                self.forget(resting);
-                SearchResult::finally(result.verdict)
+                self.discard(resting);
+                SearchResult::definite(result.verdict)
             }
-            SearchVerdict::No => self.denied(node, place, result.rests_on, resting),
+            SearchVerdict::No => self.keep_no(node, place, result.rests_on, resting),
         }
     }
 
     /// Keeps a no, and updates those that rest on it.
-    fn denied(&mut self, node: RelationNode<'a>, place: usize, rests_on: usize, resting: usize) -> SearchResult {
+    fn keep_no(&mut self, node: RelationNode<'a>, place: usize, rests_on: usize, resting: usize) -> SearchResult {
         let rests_on = if rests_on >= place { FINAL } else { rests_on };
         for other in self.resting.get(resting..).unwrap_or_default() {
             if let Some(Some(lowest)) = self.results.get_mut(other) {
@@ -288,7 +288,7 @@ impl<'a> RelationSearch<'a> {
     }
 
     /// Discards each no that rested on a question which did not end in a no.
-    fn forget(&mut self, resting: usize) {
+    fn discard(&mut self, resting: usize) {
         for node in self.resting.drain(resting..) {
             self.results.remove(&node);
         }
@@ -306,7 +306,7 @@ impl<'a> RelationSearch<'a> {
             CompiledRelationRule::Computed(relation) => self.step(None, (node.0, relation), reasons),
             CompiledRelationRule::From { from, relation } => self.from(node.0, from, relation, reasons),
             CompiledRelationRule::Union(parts) => {
-                let mut so_far = SearchResult::finally(SearchVerdict::No);
+                let mut so_far = SearchResult::definite(SearchVerdict::No);
                 for part in parts {
                     so_far = so_far.or(self.rule(part, node, reasons));
                     if so_far.verdict == SearchVerdict::Yes {
@@ -316,7 +316,7 @@ impl<'a> RelationSearch<'a> {
                 so_far
             }
             CompiledRelationRule::Intersection(parts) => {
-                let mut so_far = SearchResult::finally(SearchVerdict::Yes);
+                let mut so_far = SearchResult::definite(SearchVerdict::Yes);
                 for part in parts {
                     let result = self.rule(part, node, reasons);
                     match (so_far.verdict, result.verdict) {
@@ -353,12 +353,12 @@ impl<'a> RelationSearch<'a> {
         for other in others {
             match self.rule(other, node, &mut Vec::new()).verdict {
                 SearchVerdict::Yes => {
-                    so_far = SearchResult::finally(SearchVerdict::No);
+                    so_far = SearchResult::definite(SearchVerdict::No);
                     break;
                 }
-                failed @ SearchVerdict::Failed(_) => so_far = SearchResult::finally(failed),
+                failed @ SearchVerdict::Failed(_) => so_far = SearchResult::definite(failed),
                 SearchVerdict::No if self.tuples.unknown_source().is_some() => {
-                    so_far = SearchResult::finally(SearchVerdict::Failed(SearchFailure::UnknownTuples))
+                    so_far = SearchResult::definite(SearchVerdict::Failed(SearchFailure::UnknownTuples))
                 }
                 SearchVerdict::No => reasons.push(Justification { tuple: None, since: None, unless: Some(other) }),
             }
@@ -371,14 +371,14 @@ impl<'a> RelationSearch<'a> {
     fn this(&mut self, (object, relation): RelationNode<'a>, reasons: &mut Vec<Justification<'a>>) -> SearchResult {
         let mut stated = |tuple| {
             reasons.push(Justification { tuple, since: None, unless: None });
-            SearchResult::finally(SearchVerdict::Yes)
+            SearchResult::definite(SearchVerdict::Yes)
         };
         if relation == MEMBER && self.is_in_token(object) {
             return stated(None);
         }
         let name = if object == UNKNOWN { None } else { self.tuples.names.find(relation) };
         let Some(name) = name else {
-            return SearchResult::finally(SearchVerdict::No);
+            return SearchResult::definite(SearchVerdict::No);
         };
         let own = self.caller_name.map(|subject| TupleKey { object, relation: name, kind: PRINCIPAL, subject });
         let everybody = TupleKey { object, relation: name, kind: EVERYBODY, subject: object };
@@ -399,7 +399,7 @@ impl<'a> RelationSearch<'a> {
     ) -> SearchResult {
         let name = if object == UNKNOWN { None } else { self.tuples.names.find(from) };
         let Some(name) = name else {
-            return SearchResult::finally(SearchVerdict::No);
+            return SearchResult::definite(SearchVerdict::No);
         };
         let objects = self.tuples.objects(object, name).take(MAX_BREADTH + 1);
         let objects = objects.map(|key| (*key, (key.subject, relation))).collect();
@@ -413,10 +413,10 @@ impl<'a> RelationSearch<'a> {
         reasons: &mut Vec<Justification<'a>>,
     ) -> SearchResult {
         if nodes.len() > MAX_BREADTH {
-            return SearchResult::finally(SearchVerdict::Failed(SearchFailure::Breadth));
+            return SearchResult::definite(SearchVerdict::Failed(SearchFailure::Breadth));
         }
         nodes.sort_by_key(|(_, (object, relation))| (self.tuples.names.text(*object), *relation));
-        let mut so_far = SearchResult::finally(SearchVerdict::No);
+        let mut so_far = SearchResult::definite(SearchVerdict::No);
         for (key, node) in nodes {
             so_far = so_far.or(self.step(Some(key), node, reasons));
             if so_far.verdict == SearchVerdict::Yes {

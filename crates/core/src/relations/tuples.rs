@@ -49,9 +49,9 @@ impl TupleIndex {
     pub fn put(&mut self, source: &str, tuples: &[RelationTuple]) {
         self.unknown.remove(source);
         let old = self.sources.remove(source);
-        let keys: Arc<[TupleKey]> = tuples.iter().map(|tuple| self.enter(tuple)).collect();
+        let keys: Arc<[TupleKey]> = tuples.iter().map(|tuple| self.insert_tuple(tuple)).collect();
         // after the insertion, so that texts of both lists stay in use
-        old.iter().flat_map(|keys| keys.iter()).for_each(|key| self.withdraw(*key));
+        old.iter().flat_map(|keys| keys.iter()).for_each(|key| self.remove_tuple(*key));
         if !keys.is_empty() {
             self.sources.insert(source.into(), keys);
         }
@@ -100,7 +100,7 @@ impl TupleIndex {
         self.index.is_empty() && self.unknown.is_empty()
     }
 
-    fn enter(&mut self, tuple: &RelationTuple) -> TupleKey {
+    fn insert_tuple(&mut self, tuple: &RelationTuple) -> TupleKey {
         let object = self.names.number(tuple.object.as_str());
         let relation = self.names.number(&tuple.relation);
         let (kind, subject) = match &tuple.subject {
@@ -122,7 +122,7 @@ impl TupleIndex {
         key
     }
 
-    fn withdraw(&mut self, key: TupleKey) {
+    fn remove_tuple(&mut self, key: TupleKey) {
         match self.index.get_mut(&key) {
             Some(times) if *times > 1 => *times -= 1,
             Some(_) => {

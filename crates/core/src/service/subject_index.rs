@@ -80,7 +80,7 @@ impl<'s, T: Copy> FromIterator<(&'s SubjectMatcher, T)> for SubjectIndex<T> {
 
 impl<T: Copy + Ord> SubjectIndex<T> {
     /// The rules whose subjects need a closer look.
-    fn of_others(&self, caller: &Identity, labels: Option<&Labels>) -> impl Iterator<Item = T> {
+    fn matching_others(&self, caller: &Identity, labels: Option<&Labels>) -> impl Iterator<Item = T> {
         let mut traits = Vec::new();
         match &caller.id {
             PrincipalId::Workload { trust_domain, namespace, .. } => {
@@ -111,7 +111,7 @@ impl<T: Copy + Ord> SubjectIndex<T> {
     }
 
     /// The rules that match `caller`, in order, each once.
-    pub(crate) fn concerning(&self, caller: &Identity, labels: Option<&Labels>) -> Vec<T> {
+    pub(crate) fn matching(&self, caller: &Identity, labels: Option<&Labels>) -> Vec<T> {
         let mut rules = self.anyone.to_vec();
         rules.extend(self.principals.get(&caller.id));
         if let Some(provider) = caller.provider() {
@@ -122,7 +122,7 @@ impl<T: Copy + Ord> SubjectIndex<T> {
             }
         }
         if !self.others.is_empty() {
-            rules.extend(self.of_others(caller, labels));
+            rules.extend(self.matching_others(caller, labels));
         }
         rules.sort_unstable();
         rules.dedup();

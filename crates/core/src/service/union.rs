@@ -154,7 +154,7 @@ impl PolicyUnion {
         let conditions = conditions.chain(denials.iter().filter_map(|denial| denial.when.as_ref()));
         let headers: BTreeSet<Arc<str>> = conditions.clone().flat_map(|when| when.headers().cloned()).collect();
         let objects: BTreeSet<&'static str> = conditions.flat_map(|when| when.objects()).collect();
-        let givers = givers(&grants);
+        let grants_by_scope = grants_by_scope(&grants);
         // in the order of insertion, which the indices of routes and names follow
         let declaring: &[Arc<Policy>] = if closed { &[] } else { &policies };
         let operations: Box<[ServiceOperation]> = declaring
@@ -164,7 +164,7 @@ impl PolicyUnion {
                 policy: policy.key.clone(),
                 authentication_methods: Arc::clone(&policy.authentication_methods),
                 mode: policy.mode,
-                grants: candidates(&operation.scopes, &grants, &givers),
+                grants: candidates(&operation.scopes, &grants, &grants_by_scope),
                 operation: Arc::clone(operation),
             })
             .collect();
@@ -180,7 +180,7 @@ impl PolicyUnion {
             policies: policies.iter().map(|p| (p.key.clone(), p.generation)).collect(),
             hosts: policies.iter().flat_map(|p| &p.hosts).collect::<BTreeSet<_>>().into_iter().cloned().collect(),
             pods: policies.iter().filter_map(|p| Some((p.key.clone(), p.pods.clone()?))).collect(),
-            tokens: policies.iter().fold(TokenSettings::default(), |all, policy| all.and(policy.tokens)),
+            tokens: policies.iter().fold(TokenSettings::default(), |all, policy| all.merged_with(policy.tokens)),
             authentication_methods: in_first_order(policies.iter().flat_map(|p| p.authentication_methods.iter())),
             mode: if audits { EnforcementMode::Audit } else { EnforcementMode::Enforce },
             names: operations.iter().map(|one| Arc::clone(&one.operation.name)).zip(0..).collect(),
@@ -216,23 +216,23 @@ impl CompiledService {
 }
 
 /// The grants that give each scope.
-fn givers(grants: &[Arc<CompiledGrant>]) -> HashMap<&Scope, Vec<usize>> {
-    let mut givers: HashMap<&Scope, Vec<usize>> = HashMap::new();
+fn grants_by_scope(grants: &[Arc<CompiledGrant>]) -> HashMap<&Scope, Vec<usize>> {
+    let mut grants_by_scope: HashMap<&Scope, Vec<usize>> = HashMap::new();
     for (number, grant) in grants.iter().enumerate() {
-        grant.scopes.iter().for_each(|scope| givers.entry(scope).or_default().push(number));
+        grant.scopes.iter().for_each(|scope| grants_by_scope.entry(scope).or_default().push(number));
     }
-    givers
+    grants_by_scope
 }
 
 /// The grants that give any of `scopes`, by subject.
 fn candidates(
     scopes: &[Scope],
     grants: &[Arc<CompiledGrant>],
-    givers: &HashMap<&Scope, Vec<usize>>,
+    grants_by_scope: &HashMap<&Scope, Vec<usize>>,
 ) -> SubjectIndex<GrantCandidate> {
     let mut gives: BTreeMap<usize, u64> = BTreeMap::new();
     for (bit, scope) in scopes.iter().take(MAX_SCOPES).enumerate() {
-        for grant in givers.get(scope).into_iter().flatten() {
+        for grant in grants_by_scope.get(scope).into_iter().flatten() {
             *gives.entry(*grant).or_default() |= 1 << bit;
         }
     }

@@ -12,10 +12,10 @@ use std::collections::BTreeSet;
 fn token(
     snapshot: &durward_core::snapshot::Snapshot,
     caller: &Identity,
-    asked: Option<&BTreeSet<Scope>>,
+    requested: Option<&BTreeSet<Scope>>,
 ) -> TokenScopes {
     let service = snapshot.by_audience("orders.shop").expect("a service");
-    service.token_scopes(&Principal::assumed(caller.clone()), None, asked, now())
+    service.token_scopes(&Principal::assumed(caller.clone()), None, requested, now())
 }
 
 fn any_requested_scopes() -> impl Strategy<Value = Option<BTreeSet<Scope>>> {

@@ -56,13 +56,13 @@ fn approval_subject(operation: &str, principal: &str) -> ApprovalSubject {
     }
 }
 
-fn given(from: i64, until: i64) -> GrantedApproval {
+fn granted_for(from: i64, until: i64) -> GrantedApproval {
     let at = |seconds| now() + TimeDelta::seconds(seconds);
     GrantedApproval { approved_by: id(ONCALL), from: at(from), until: at(until) }
 }
 
 fn approved(mut snapshot: Snapshot, all: impl IntoIterator<Item = (ApprovalSubject, GrantedApproval)>) -> Snapshot {
-    all.into_iter().for_each(|(approval_subject, given)| snapshot.put_approval(approval_subject, Some(given)));
+    all.into_iter().for_each(|(approval_subject, granted)| snapshot.put_approval(approval_subject, Some(granted)));
     snapshot.update_revision();
     snapshot
 }
@@ -72,8 +72,8 @@ fn a_request_that_lacks_only_an_approval_gets_that_reason() {
     let snapshot = world([purging(EnforcementMode::Enforce)]);
     let refused = ask(&snapshot, Some(&cart()), "DELETE /orders");
     assert_eq!((refused.reason, refused.passes()), (Reason::ApprovalRequired, false));
-    let asked = refused.approval.expect("the decision contains the approval");
-    assert_eq!((&asked.subject, &asked.granted), (&approval_subject("purge", CART), &None));
+    let required = refused.approval.expect("the decision contains the approval");
+    assert_eq!((&required.subject, &required.granted), (&approval_subject("purge", CART), &None));
     // a caller who lacks a scope gets that reason, and no hint of the approval
     let other = caller("spiffe://cluster.local/ns/shop/sa/other", Assurance::ProofOfPossession);
     let weak = caller(CART, Assurance::Bearer);
@@ -95,11 +95,11 @@ fn an_approval_is_valid_within_its_time_and_the_current_limit_of_the_policy() {
     let counts = |from: i64, until: i64| {
         let snapshot = approved(
             world([purging(EnforcementMode::Enforce)]),
-            [(approval_subject("purge", CART), given(from, until))],
+            [(approval_subject("purge", CART), granted_for(from, until))],
         );
         let decision = ask(&snapshot, Some(&cart()), "DELETE /orders");
         let carried = decision.approval.and_then(|approval| approval.granted);
-        assert_eq!(decision.reason == Reason::Granted, carried == Some(given(from, until)));
+        assert_eq!(decision.reason == Reason::Granted, carried == Some(granted_for(from, until)));
         decision.reason == Reason::Granted
     };
     for (from, until, expected) in [
@@ -119,11 +119,11 @@ fn an_approval_is_valid_within_its_time_and_the_current_limit_of_the_policy() {
 fn an_approval_is_part_of_the_revision() {
     let plain = world([purging(EnforcementMode::Enforce)]);
     let (here, there) = (
-        approved(plain.clone(), [(approval_subject("purge", CART), given(0, 60))]),
+        approved(plain.clone(), [(approval_subject("purge", CART), granted_for(0, 60))]),
         world([purging(EnforcementMode::Enforce)]),
     );
     assert_ne!(here.revision(), plain.revision());
-    assert_eq!(approved(there, [(approval_subject("purge", CART), given(0, 60))]).revision(), here.revision());
+    assert_eq!(approved(there, [(approval_subject("purge", CART), granted_for(0, 60))]).revision(), here.revision());
     let mut gone = here.clone();
     gone.put_approval(approval_subject("purge", CART), None);
     gone.update_revision();
@@ -194,7 +194,7 @@ fn listed_people_decide_with_a_fresh_second_factor_and_never_for_themselves() {
 #[test]
 fn no_token_carries_scopes_of_operations_that_require_an_approval() {
     let snapshot =
-        approved(world([purging(EnforcementMode::Enforce)]), [(approval_subject("purge", CART), given(0, 600))]);
+        approved(world([purging(EnforcementMode::Enforce)]), [(approval_subject("purge", CART), granted_for(0, 600))]);
     let service = snapshot.service(&service_key()).expect("a service");
     let carried = service.token_scopes(&Principal::assumed(cart()), None, None, now());
     assert_eq!(carried.scopes, scopes(&["read"]).into_iter().collect());
@@ -226,7 +226,7 @@ proptest! {
         };
         let all: Vec<(ApprovalSubject, GrantedApproval)> = approvals
             .into_iter()
-            .map(|(p, i, who, from, length)| (approval_subject(p, i, who), given(from, from + length)))
+            .map(|(p, i, who, from, length)| (approval_subject(p, i, who), granted_for(from, from + length)))
             .collect();
         let with = approved(world(asking), all.clone());
         for request in REQUESTS {
@@ -238,10 +238,10 @@ proptest! {
             }
             let (policy, operation) = (before.policy.clone().unwrap(), before.operation.clone().unwrap());
             // of several approvals with one subject the last is in force, as for one object that changed
-            let about = all.iter().rev().find(|(approval_subject, _)| {
+            let latest = all.iter().rev().find(|(approval_subject, _)| {
                 approval_subject.policy == policy && approval_subject.operation == operation && approval_subject.principal == caller.id
             });
-            let counts = about.is_some_and(|(_, given)| given.from <= now() && now() < given.until && now() - given.from < approvers().valid_for);
+            let counts = latest.is_some_and(|(_, granted)| granted.from <= now() && now() < granted.until && now() - granted.from < approvers().valid_for);
             if before.reason == Reason::Granted {
                 prop_assert_eq!(after.allowed(), counts, "{}: {:?}", request, after);
                 prop_assert!(counts || after.reason == Reason::ApprovalRequired, "{}: {:?}", request, after);

@@ -22,7 +22,7 @@ fn pattern(resource: &str, subresource: &str) -> ApiPattern {
 }
 
 /// A placeholder for a version of `shop/lost`, which governed `pods/exec` and policies.
-fn lost() -> Policy {
+fn placeholder() -> Policy {
     let policies = ApiPattern { group: None, resource: None, subresource: None, verb: None };
     Policy {
         forgotten: Some(vec![pattern("pods", "exec"), policies]),
@@ -39,7 +39,7 @@ fn call<'c>(group: &'c str, resource: &'c str, subresource: &'c str, name: &'c s
 fn every_request_is_denied_and_the_detail_names_the_policy() {
     let open = world([orders()]);
     assert!(ask(&open, Some(&alice()), "GET /orders").allowed() && ask(&open, None, "GET /healthz").allowed());
-    let closed = world([orders(), lost()]);
+    let closed = world([orders(), placeholder()]);
     for (caller, request) in [
         (Some(alice()), "GET /orders"),
         (None, "GET /orders"),
@@ -67,15 +67,15 @@ fn every_request_is_denied_and_the_detail_names_the_policy() {
 fn other_policies_in_audit_mode_let_no_request_through() {
     let audits = Policy { mode: EnforcementMode::Audit, ..orders() };
     assert!(ask(&world([audits.clone()]), None, "GET /orders").passes());
-    let left = Policy { mode: EnforcementMode::Audit, ..lost() };
-    for closed in [world([audits.clone(), lost()]), world([audits, left])] {
+    let left = Policy { mode: EnforcementMode::Audit, ..placeholder() };
+    for closed in [world([audits.clone(), placeholder()]), world([audits, left])] {
         assert!(!ask(&closed, None, "GET /orders").passes() && !ask(&closed, None, "GET /nowhere").passes());
     }
 }
 
 #[test]
 fn a_closed_service_has_no_tokens_and_no_operations() {
-    let closed = world([orders(), lost()]);
+    let closed = world([orders(), placeholder()]);
     let service = closed.by_audience("orders.shop").unwrap();
     assert_eq!(service.closed_by().iter().map(ToString::to_string).collect::<Vec<_>>(), ["shop/lost"]);
     let alice = Principal::assumed(alice());
@@ -90,7 +90,7 @@ fn governed_kubernetes_requests_stay_governed_and_are_denied() {
     let shells =
         CompiledOperation { kubernetes: vec![pattern("pods", "attach")], ..operation("attach", &[], &["read"]) };
     let shells = Policy { operations: each([shells]), ..orders() };
-    let narrow = Policy { forgotten: Some(vec![pattern("pods", "exec")]), ..lost() };
+    let narrow = Policy { forgotten: Some(vec![pattern("pods", "exec")]), ..placeholder() };
     let closed = world([shells, narrow]);
     let governing =
         |snapshot: &Snapshot, namespace: &str, call: ApiCall<'_>| snapshot.governing(namespace, &call).count();
@@ -115,7 +115,7 @@ fn governed_kubernetes_requests_stay_governed_and_are_denied() {
 
 #[test]
 fn only_the_policy_that_closes_a_service_can_be_changed() {
-    let closed = world([orders(), lost()]);
+    let closed = world([orders(), placeholder()]);
     let governed = |group: &str, resource: &str, name: &str| {
         closed.governing("shop", &call(group, resource, "", name)).next().is_some()
     };
@@ -139,14 +139,14 @@ fn pods_stay_entitled_unless_denied_by_name() {
             .certificate_entitlement(&id(CART), "shop", &BTreeMap::new())
             .map(|entitlement| entitlement.policy_names())
     };
-    assert_eq!(minted(lost()), Ok("shop/orders".to_owned()), "an identity does not depend on rights");
-    let denied = Policy { denials: each([denial("stop", &[CART])]), ..lost() };
+    assert_eq!(minted(placeholder()), Ok("shop/orders".to_owned()), "an identity does not depend on rights");
+    let denied = Policy { denials: each([denial("stop", &[CART])]), ..placeholder() };
     assert_eq!(minted(denied), Err(NotEntitled::Denied("shop/orders/denials/stop".into())));
 }
 
 #[test]
 fn the_service_opens_again_without_the_unknown_policy() {
-    let mut snapshot = world([orders(), lost()]);
+    let mut snapshot = world([orders(), placeholder()]);
     snapshot.put(durward_core::service::CompiledService::unite(&[std::sync::Arc::new(orders())]).0.unwrap());
     assert!(ask(&snapshot, Some(&alice()), "GET /orders").allowed());
     assert_eq!(snapshot.governed_namespaces().count(), 0);

@@ -16,11 +16,11 @@ const OWN: &str = "cluster.local";
 fn changes(old: Policy, new: Policy) -> Vec<String> {
     let comparison = compare(&world([old]), &world([new]), OWN);
     let name = |name: &Option<std::sync::Arc<str>>| name.as_deref().unwrap_or("-").to_owned();
-    let told = comparison
+    let listed = comparison
         .changes
         .iter()
         .map(|change| format!("{:?} {}: {} → {}", change.effect, change.callers, name(&change.old), name(&change.new)));
-    told.collect()
+    listed.collect()
 }
 
 #[test]
@@ -66,18 +66,18 @@ fn operations_are_compared_by_their_requests() {
     let list = || operation("list", &["GET /orders/{id}"], &["read"]);
     // a pattern of its own takes requests away from the general one
     let special = operation("special", &["GET /orders/special"], &["write"]);
-    let told = changes(of(vec![list()]), of(vec![list(), special]));
+    let listed = changes(of(vec![list()]), of(vec![list(), special]));
     for expected in [
         "Loses everybody of provider corporate: list → special",
         "Gains everybody of provider partners: list → special",
     ] {
-        assert!(told.contains(&expected.to_owned()), "{told:?}");
+        assert!(listed.contains(&expected.to_owned()), "{listed:?}");
     }
-    assert!(!told.iter().any(|change| change.contains("list → list")), "{told:?}");
+    assert!(!listed.iter().any(|change| change.contains("list → list")), "{listed:?}");
     // patterns of which neither is more specific overlap
     let crossing = |path: &str, needs: &str| of(vec![operation("x", &[&format!("GET {path}")], &[needs])]);
-    let told = changes(crossing("/a/{y}", "read"), crossing("/{x}/b", "write"));
-    assert!(told.contains(&"Loses everybody of provider corporate: x → x".to_owned()), "{told:?}");
+    let listed = changes(crossing("/a/{y}", "read"), crossing("/{x}/b", "write"));
+    assert!(listed.contains(&"Loses everybody of provider corporate: x → x".to_owned()), "{listed:?}");
     // public, risk, step-up, authentication methods and mode
     let one = |change: &dyn Fn(&mut CompiledOperation, &mut Policy)| {
         let mut operation = list();
@@ -94,8 +94,8 @@ fn operations_are_compared_by_their_requests() {
         (one(&|_, p| p.authentication_methods = [AuthenticationMethod::Workload].into()), format!("Loses {corporate}")),
         (one(&|_, p| p.mode = EnforcementMode::Audit), "Gains anybody, without a credential: list → list".to_owned()),
     ] {
-        let told = changes(plain(), new);
-        assert!(told.contains(&expected), "{expected}: {told:?}");
+        let listed = changes(plain(), new);
+        assert!(listed.contains(&expected), "{expected}: {listed:?}");
     }
     let high = |minutes: i64| one(&move |o, _| (o.risk, o.max_age) = (RiskLevel::High, TimeDelta::minutes(minutes)));
     assert!(changes(high(5), high(50)).contains(&format!("Conditions {corporate}")));
@@ -111,11 +111,11 @@ proptest! {
         let comparison = compare(&old, &new, OWN);
         for request in REQUESTS {
             let (was, is) = (ask(&old, caller.as_ref(), request), ask(&new, caller.as_ref(), request));
-            let told = comparison.changes.iter().any(|change| (&change.old, &change.new) == (&was.operation, &is.operation));
+            let listed = comparison.changes.iter().any(|change| (&change.old, &change.new) == (&was.operation, &is.operation));
             // a path that differs from a declared one in case alone is refused, so it is not compared
             let clear = was.reason != Reason::AmbiguousPath && is.reason != Reason::AmbiguousPath;
             if clear && was.passes() != is.passes() && (was.operation.is_some() || is.operation.is_some()) {
-                prop_assert!(told, "{request}\n{was:#?}\n{is:#?}");
+                prop_assert!(listed, "{request}\n{was:#?}\n{is:#?}");
             }
         }
     }

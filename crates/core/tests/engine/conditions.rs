@@ -27,7 +27,7 @@ fn request() -> Request<'static> {
     }
 }
 
-fn known() -> Identity {
+fn caller_with_all_facts() -> Identity {
     let mut alice = alice();
     alice.groups = ["dev".to_owned(), "support".to_owned()].into();
     alice.scopes = Some(scopes(&["read", "x"]).into_iter().collect());
@@ -64,7 +64,7 @@ fn conditions_read_every_fact_of_a_request() {
         "request.sourceAddress == '2001:db8::7'",
         "request.time == timestamp('2026-07-01T06:30:00Z') && request.time.getHours('Europe/Berlin') == 8",
     ] {
-        let decision = when(condition, &known(), &request());
+        let decision = when(condition, &caller_with_all_facts(), &request());
         assert!(decision.allowed(), "{condition}");
     }
 }
@@ -106,8 +106,11 @@ fn a_request_by_name_and_audience_has_no_method_path_or_host() {
     let request = Request { target: ServiceTarget::Audience("orders.shop"), call, source: None, evidence: &() };
     let condition = "!has(request.method) && !has(request.path) && !has(request.host) && !has(request.sourceAddress) \
                      && request.captures.id == '7'";
-    assert!(holds(condition, &known(), &request));
-    assert!(!holds("request.method != 'GET'", &known(), &request), "a missing fact fails, it is not unequal");
+    assert!(holds(condition, &caller_with_all_facts(), &request));
+    assert!(
+        !holds("request.method != 'GET'", &caller_with_all_facts(), &request),
+        "a missing fact fails, it is not unequal"
+    );
 }
 
 #[test]

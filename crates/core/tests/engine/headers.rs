@@ -17,7 +17,7 @@ fn reading(source: &str) -> Result<Arc<Condition>, String> {
     Condition::compile_reading(source, &listed).map(Arc::new).map_err(|error| error.to_string())
 }
 
-fn said(headers: &[(&str, &str)]) -> StatedEvidence {
+fn evidence_of(headers: &[(&str, &str)]) -> StatedEvidence {
     let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     StatedEvidence { headers: Some(headers), ..StatedEvidence::default() }
 }
@@ -33,7 +33,7 @@ fn decided(grant: Option<&str>, denial: Option<&str>, evidence: &StatedEvidence)
 }
 
 fn holds(source: &str, headers: &[(&str, &str)]) -> bool {
-    decided(Some(source), None, &said(headers)).allowed()
+    decided(Some(source), None, &evidence_of(headers)).allowed()
 }
 
 #[test]
@@ -99,8 +99,12 @@ fn headers_that_parsers_could_read_differently_fail() {
     ] {
         // every condition on such a header fails, even `in`
         for source in [TENANT, "request.headers['x-tenant'] != 'b'", "true || 'x-tenant' in request.headers"] {
-            assert_eq!(decided(Some(source), None, &said(&headers)).reason, Reason::InsufficientScope, "{headers:?}");
-            let denied = decided(None, Some(&format!("!({source})")), &said(&headers));
+            assert_eq!(
+                decided(Some(source), None, &evidence_of(&headers)).reason,
+                Reason::InsufficientScope,
+                "{headers:?}"
+            );
+            let denied = decided(None, Some(&format!("!({source})")), &evidence_of(&headers));
             assert_eq!(denied.reason, Reason::Denied, "{headers:?}");
             assert!(denied.detail.as_deref().unwrap_or_default().contains(why), "{headers:?}: {denied:?}");
         }
@@ -149,9 +153,9 @@ fn a_failure_reveals_no_value() {
         "dyn(request.headers) + 1 == 2",
     ] {
         for value in ["hush(", "40960"] {
-            let decision = decided(None, Some(source), &said(&[("x-tenant", value)]));
-            let told = format!("{:?} {:?}", decision.detail, decision.evaluated);
-            assert!(!told.replace(source, "").contains(value), "{told}");
+            let decision = decided(None, Some(source), &evidence_of(&[("x-tenant", value)]));
+            let text = format!("{:?} {:?}", decision.detail, decision.evaluated);
+            assert!(!text.replace(source, "").contains(value), "{text}");
         }
     }
 }
@@ -161,14 +165,14 @@ fn outcomes_are_recorded_and_replace_headers_in_a_replay() {
     let decision = decided(
         Some(TENANT),
         Some("request.headers['x-trial'] == 'yes'"),
-        &said(&[("x-tenant", "acme"), ("x-trial", "no")]),
+        &evidence_of(&[("x-tenant", "acme"), ("x-trial", "no")]),
     );
     let noted: Vec<(&str, String)> =
         decision.evaluated.iter().map(|evaluated| (&*evaluated.rule, format!("{:?}", evaluated.truth))).collect();
     let expected = [("shop/orders/denials/b", "False".to_owned()), ("shop/orders/grants/a", "True".to_owned())];
     assert_eq!((noted, decision.reason), (expected.to_vec(), Reason::Granted));
     assert_eq!(
-        decided(Some("request.method == 'GET'"), None, &said(&[])).evaluated,
+        decided(Some("request.method == 'GET'"), None, &evidence_of(&[])).evaluated,
         [],
         "outcomes without evidence are not recorded"
     );

@@ -41,11 +41,11 @@ fn guard(operations: Vec<CompiledOperation>) -> Policy {
     }
 }
 
-fn decided(snapshot: &Snapshot, who: &str, asked: &str) -> (Reason, Option<Arc<str>>) {
+fn decided(snapshot: &Snapshot, who: &str, request_text: &str) -> (Reason, Option<Arc<str>>) {
     let caller = Principal::assumed(caller(who, Assurance::Bearer));
     let request = Request {
         target: ServiceTarget::Audience("orders.shop"),
-        call: Call::Kubernetes(call(asked)),
+        call: Call::Kubernetes(call(request_text)),
         source: None,
         evidence: &(),
     };
@@ -84,14 +84,14 @@ fn the_most_specific_api_pattern_wins() {
         governs("exec-by-connect", &["CONNECT pods/exec"], &["d"]),
         governs("any-scale", &["UPDATE */scale *"], &["e"]),
     ])]);
-    for (asked, expected) in [
+    for (request_text, expected) in [
         ("DELETE services", "anything"),
         ("DELETE pods", "any-on-pods"),
         ("CREATE pods/exec", "exec"),
         ("CONNECT pods/exec", "exec-by-connect"),
         ("UPDATE deployments/scale apps", "any-scale"),
     ] {
-        assert_eq!(decided(&snapshot, "kube:ada", asked).1.as_deref(), Some(expected), "{asked}");
+        assert_eq!(decided(&snapshot, "kube:ada", request_text).1.as_deref(), Some(expected), "{request_text}");
     }
 }
 
@@ -166,8 +166,8 @@ fn every_service_of_the_namespace_that_declares_a_request_governs_it() {
         ..guard(exec())
     };
     let mut snapshot = world([guard(exec()), other, elsewhere]);
-    let governing = |snapshot: &Snapshot, namespace: &str, asked: &str| -> Vec<String> {
-        snapshot.governing(namespace, &call(asked)).map(|service| service.key().audience.to_string()).collect()
+    let governing = |snapshot: &Snapshot, namespace: &str, request_text: &str| -> Vec<String> {
+        snapshot.governing(namespace, &call(request_text)).map(|service| service.key().audience.to_string()).collect()
     };
     assert_eq!(governing(&snapshot, "shop", "CONNECT pods/exec"), ["orders.shop", "other"]);
     assert_eq!(governing(&snapshot, "farm", "CONNECT pods/exec"), ["elsewhere"]);

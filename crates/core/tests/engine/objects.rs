@@ -29,7 +29,7 @@ fn always() -> CompiledGrant {
     grant("always", &["*"], &["admin"])
 }
 
-fn asked(snapshot: &durward_core::snapshot::Snapshot, evidence: &dyn Evidence) -> (Decision, bool) {
+fn decision_on(snapshot: &durward_core::snapshot::Snapshot, evidence: &dyn Evidence) -> (Decision, bool) {
     let ada = Principal::assumed(caller("kube:ada", Assurance::Bearer));
     let request = Request {
         target: ServiceTarget::Audience("orders.shop"),
@@ -41,12 +41,12 @@ fn asked(snapshot: &durward_core::snapshot::Snapshot, evidence: &dyn Evidence) -
     (route.decide(Some(&ada), now()), route.awaits_object(Some(&ada), now()))
 }
 
-fn known(objects: &Value) -> StatedEvidence {
+fn evidence_of(objects: &Value) -> StatedEvidence {
     StatedEvidence { objects: objects.as_object().cloned(), ..StatedEvidence::default() }
 }
 
 fn holds(when: &str, objects: &Value) -> bool {
-    asked(&world_of(vec![gives(when)], vec![]), &known(objects)).0.allowed()
+    decision_on(&world_of(vec![gives(when)], vec![]), &evidence_of(objects)).0.allowed()
 }
 
 fn pod() -> Value {
@@ -98,21 +98,23 @@ fn conditions_read_objects() {
 fn conditions_read_stated_resources() {
     let resource =
         json!({"type": "order", "id": "42", "properties": {"owner": "alice", "total": 12.5, "lines": [1, 2]}});
-    let said = StatedEvidence { resource: resource.as_object().cloned(), ..StatedEvidence::default() };
-    let holds = |when: &str, evidence: &dyn Evidence| asked(&world_of(vec![gives(when)], vec![]), evidence).0.allowed();
+    let stated = StatedEvidence { resource: resource.as_object().cloned(), ..StatedEvidence::default() };
+    let holds =
+        |when: &str, evidence: &dyn Evidence| decision_on(&world_of(vec![gives(when)], vec![]), evidence).0.allowed();
     for when in [
         "resource.type == 'order' && resource.id == '42'",
         "resource.properties.owner == 'alice' && resource.properties.total > 12.0 && resource.properties.lines.size() == 2",
         "has(resource.properties) && !has(resource.properties.missing)",
     ] {
-        assert!(holds(when, &said), "{when}");
+        assert!(holds(when, &stated), "{when}");
     }
     for when in ["resource.properties.missing != 1", "resource.properties.owner.x == 1"] {
-        assert!(!holds(when, &said) && !holds(&format!("!({when})"), &said), "{when}");
+        assert!(!holds(when, &stated) && !holds(&format!("!({when})"), &stated), "{when}");
     }
     for when in ["resource.type != 'x'", "!has(resource.id)", "resource == resource"] {
         assert!(!holds(when, &()), "{when}: the resource is unknown");
-        let denied = asked(&world_of(vec![always()], vec![denial_when("no", &["*"], &format!("!({when})"))]), &());
+        let denied =
+            decision_on(&world_of(vec![always()], vec![denial_when("no", &["*"], &format!("!({when})"))]), &());
         assert_eq!((denied.0.reason, denied.1), (Reason::Denied, false), "{when}");
     }
     for (when, message) in [
@@ -143,9 +145,9 @@ fn objects_beyond_the_limits_fail() {
     let deep = |levels: usize| (0..levels).fold(json!(1), |inner, _| json!([inner]));
     assert!(holds("has(kubernetes.object)", &json!({"object": deep(MAX_LEVELS - 1)})));
     assert!(!holds("has(kubernetes.object)", &json!({"object": deep(MAX_LEVELS)})));
-    let denied = asked(
+    let denied = decision_on(
         &world_of(vec![always()], vec![denial_when("no", &["*"], "!has(kubernetes.object)")]),
-        &known(&long(MAX_PARTS)),
+        &evidence_of(&long(MAX_PARTS)),
     );
     assert_eq!(denied.0.reason, Reason::Denied);
     assert!(denied.0.detail.unwrap_or_default().contains("`kubernetes.object` has more than 32768 parts"));
@@ -170,14 +172,20 @@ fn the_budget_of_loops_is_limited() {
         "kubernetes.object.list.map(x, kubernetes.object.list.filter(y, y > x)).size() == 3000",
         "true || kubernetes.object.list.map(x, kubernetes.object.list).size() == 3000 || true",
     ] {
-        let (decision, _) =
-            asked(&world_of(vec![always()], vec![denial_when("no", &["*"], &format!("!({when})"))]), &known(&list));
-        let told = decision.detail.clone().unwrap_or_default();
-        assert!(decision.allowed() && when.starts_with("true") || told.contains("more steps"), "{when}: {decision:?}");
+        let (decision, _) = decision_on(
+            &world_of(vec![always()], vec![denial_when("no", &["*"], &format!("!({when})"))]),
+            &evidence_of(&list),
+        );
+        let detail = decision.detail.clone().unwrap_or_default();
+        assert!(
+            decision.allowed() && when.starts_with("true") || detail.contains("more steps"),
+            "{when}: {decision:?}"
+        );
     }
     // a loop that exceeds the budget fails the whole condition
     let denied = "!(kubernetes.object.list.map(x, kubernetes.object.list).size() == 3000 || true)";
-    let (decision, _) = asked(&world_of(vec![always()], vec![denial_when("no", &["*"], denied)]), &known(&list));
+    let (decision, _) =
+        decision_on(&world_of(vec![always()], vec![denial_when("no", &["*"], denied)]), &evidence_of(&list));
     assert_eq!(decision.reason, Reason::Denied, "{decision:?}");
     // a loop over many groups fits the budget
     let mut member = caller("kube:ada", Assurance::Bearer);
@@ -223,15 +231,15 @@ fn only_conditions_on_the_object_await_an_unknown_object() {
         ("allowed anyway", vec![always(), gives(READS)], vec![], Reason::Granted, false),
     ];
     for (what, grants, denials, reason, awaits) in cases {
-        let (decision, open) = asked(&world_of(grants, denials), &());
+        let (decision, open) = decision_on(&world_of(grants, denials), &());
         assert_eq!((decision.reason, open), (reason, awaits), "{what}");
     }
     // once the object is known, no request waits for it
-    let (decision, open) = asked(&world_of(vec![gives(READS)], vec![]), &known(&json!({"object": {}})));
+    let (decision, open) = decision_on(&world_of(vec![gives(READS)], vec![]), &evidence_of(&json!({"object": {}})));
     assert_eq!((decision.reason, open), (Reason::InsufficientScope, false));
     // headers stay unknown, and an object does not raise the assurance
     let listed = ["x-a".into()];
     let both = Condition::compile_reading("request.headers['x-a'] == 'a' && has(kubernetes.object)", &listed).unwrap();
     let grant = CompiledGrant { when: Some(both.into()), ..always() };
-    assert!(!asked(&world_of(vec![grant], vec![]), &()).1);
+    assert!(!decision_on(&world_of(vec![grant], vec![]), &()).1);
 }

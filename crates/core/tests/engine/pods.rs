@@ -19,7 +19,7 @@ fn app(name: &str) -> LabelMatcher {
     LabelMatcher { requirements: vec![LabelRequirement::In("app".into(), [Arc::from(name)].into())] }
 }
 
-fn about(name: &str, selector: LabelMatcher, ttl: i64, dns: &[&str]) -> Policy {
+fn selecting(name: &str, selector: LabelMatcher, ttl: i64, dns: &[&str]) -> Policy {
     let pods = ServicePods {
         selector,
         ttl: TimeDelta::hours(ttl),
@@ -53,9 +53,9 @@ fn label_matchers_match_like_kubernetes_selectors() {
 #[test]
 fn policies_of_a_pod_unite_with_the_shortest_lifetime() {
     let snapshot = world([
-        about("long", app("web"), 12, &["web.shop.svc"]),
-        about("short", LabelMatcher::default(), 2, &["any.shop.svc"]),
-        about("other", app("api"), 1, &["api.shop.svc"]),
+        selecting("long", app("web"), 12, &["web.shop.svc"]),
+        selecting("short", LabelMatcher::default(), 2, &["any.shop.svc"]),
+        selecting("other", app("api"), 1, &["api.shop.svc"]),
     ]);
     let web = minting(&snapshot, WEB, "shop", "app=web").unwrap();
     assert_eq!(web.ttl, TimeDelta::hours(2));
@@ -94,7 +94,7 @@ fn a_rule_that_names_a_service_account_entitles_its_pods() {
 fn a_workload_denied_by_its_own_namespace_is_not_entitled() {
     const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
     let cart =
-        |denial: CompiledDenial| world([Policy { denials: each([denial]), ..about("cart", app("cart"), 1, &[]) }]);
+        |denial: CompiledDenial| world([Policy { denials: each([denial]), ..selecting("cart", app("cart"), 1, &[]) }]);
     let rule = "shop/orders/denials/stop";
     let minted = |denial: CompiledDenial, who: &str, namespace: &str| {
         let minted = cart(denial).certificate_entitlement(&id(who), namespace, &labels("app=cart"));

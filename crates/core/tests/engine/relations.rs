@@ -381,24 +381,24 @@ fn orders_with_openfga() -> Snapshot {
 fn answers_of_openfga_decide() {
     let snapshot = orders_with_openfga();
     let of = |name: &str| Principal::assumed(caller(&format!("user:corporate/{name}"), Assurance::Bearer));
-    let asked = |who: Option<&Principal>, request: &str| {
+    let questions_of = |who: Option<&Principal>, request: &str| {
         let request = http(request);
         let questions = snapshot.route(&request).questions(who, now());
         questions.map(|questions| {
             questions
                 .questions
                 .into_iter()
-                .map(|asked| format!("{}#{}", asked.object, asked.relation))
+                .map(|question| format!("{}#{}", question.object, question.relation))
                 .collect::<Vec<_>>()
         })
     };
-    assert_eq!(asked(Some(&of("alice")), "GET /orders/42"), Some(vec!["order:42#viewer".to_owned()]));
+    assert_eq!(questions_of(Some(&of("alice")), "GET /orders/42"), Some(vec!["order:42#viewer".to_owned()]));
     // there are no questions if the answers can't change the decision
-    assert_eq!(asked(None, "GET /orders/42"), None);
-    assert_eq!(asked(Some(&of("bob")), "GET /orders/42"), None, "another grant gives every scope");
-    assert_eq!(asked(Some(&of("mallory")), "GET /orders/42"), None, "denied");
-    assert_eq!(asked(Some(&of("alice")), "GET /orders"), None, "no object");
-    assert_eq!(asked(Some(&of("alice")), "DELETE /orders/42"), None, "no operation");
+    assert_eq!(questions_of(None, "GET /orders/42"), None);
+    assert_eq!(questions_of(Some(&of("bob")), "GET /orders/42"), None, "another grant gives every scope");
+    assert_eq!(questions_of(Some(&of("mallory")), "GET /orders/42"), None, "denied");
+    assert_eq!(questions_of(Some(&of("alice")), "GET /orders"), None, "no object");
+    assert_eq!(questions_of(Some(&of("alice")), "DELETE /orders/42"), None, "no operation");
 
     let decided = |truth: Option<Truth>| {
         let (request, alice) = (http("GET /orders/42"), of("alice"));

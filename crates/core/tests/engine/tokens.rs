@@ -15,15 +15,15 @@ use std::collections::BTreeSet;
 
 const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
 
-fn token(policies: impl IntoIterator<Item = Policy>, caller: &Identity, asked: Option<&[&str]>) -> TokenScopes {
+fn token(policies: impl IntoIterator<Item = Policy>, caller: &Identity, requested: Option<&[&str]>) -> TokenScopes {
     let snapshot = world(policies);
-    let asked: Option<BTreeSet<Scope>> = asked.map(|asked| scopes(asked).into_iter().collect());
+    let requested: Option<BTreeSet<Scope>> = requested.map(|requested| scopes(requested).into_iter().collect());
     let service = snapshot.by_audience("orders.shop").unwrap();
-    service.token_scopes(&Principal::assumed(caller.clone()), None, asked.as_ref(), now())
+    service.token_scopes(&Principal::assumed(caller.clone()), None, requested.as_ref(), now())
 }
 
-fn carried(policies: impl IntoIterator<Item = Policy>, caller: &Identity, asked: Option<&[&str]>) -> String {
-    let token = token(policies, caller, asked);
+fn carried(policies: impl IntoIterator<Item = Policy>, caller: &Identity, requested: Option<&[&str]>) -> String {
+    let token = token(policies, caller, requested);
     token.scopes.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ")
 }
 
@@ -35,7 +35,7 @@ fn granting(grants: Vec<CompiledGrant>) -> Policy {
 #[test]
 fn a_token_carries_granted_scopes_narrowed_to_the_requested_ones() {
     let both = || [granting(vec![grant("all", &["@corporate"], &["read", "refund", "unknown"])])];
-    for (asked, expected) in [
+    for (requested, expected) in [
         (None, "read refund"),
         (Some(&["read"] as &[&str]), "read"),
         (Some(&["refund"]), "refund"),
@@ -43,7 +43,7 @@ fn a_token_carries_granted_scopes_narrowed_to_the_requested_ones() {
         (Some(&["admin", "unknown"]), ""),
         (Some(&[]), ""),
     ] {
-        assert_eq!(carried(both(), &alice(), asked), expected, "{asked:?}");
+        assert_eq!(carried(both(), &alice(), requested), expected, "{requested:?}");
     }
     let other = caller("user:partners/alice", Assurance::Bearer);
     assert_eq!(carried(both(), &other, None), "", "granted to others");

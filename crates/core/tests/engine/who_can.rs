@@ -20,10 +20,10 @@ fn every_holder_of_a_scope_is_listed() {
     let snapshot = world([policy]);
     let [refund] = snapshot.who_can("refund", None).try_into().unwrap();
     assert_eq!(refund.required.iter().map(|s| s.as_str()).collect::<Vec<_>>(), ["read", "refund"]);
-    let told: Vec<(&str, usize, usize)> =
+    let listed: Vec<(&str, usize, usize)> =
         refund.holders.iter().map(|holder| (&*holder.subject, holder.missing.len(), holder.grants.len())).collect();
     assert_eq!(
-        told,
+        listed,
         [
             ("everybody of provider partners", 0, 2),
             ("group clerks of provider corporate", 0, 2),
