@@ -6,7 +6,7 @@ use durward_api::catalog::{Catalog, Change};
 use durward_api::compile::Settings;
 use durward_core::condition::Condition;
 use durward_core::principal::{Identity, Principal, PrincipalId};
-use durward_core::request::{Call, Request, Target};
+use durward_core::request::{Call, Request, ServiceTarget};
 use durward_core::risk::Assurance;
 use libfuzzer_sys::fuzz_target;
 use serde_json::json;
@@ -33,7 +33,7 @@ fuzz_target!(|source: &str| {
     alice.attributes.insert("level".to_owned(), json!({"n": 3, "list": [1, "a", null]}));
     let principal = Principal::assumed(alice);
     let request = Request {
-        target: Target::Audience("a.b"),
+        target: ServiceTarget::Audience("a.b"),
         call: Call::Http { method: "GET", path: "/4711" },
         source: Some([127, 0, 0, 1].into()),
         evidence: &(),

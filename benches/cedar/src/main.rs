@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use durward_api::catalog::{Catalog, Change};
 use durward_api::compile::Settings;
 use durward_core::principal::{Identity, Principal, PrincipalId};
-use durward_core::request::{Call, Request, Target};
+use durward_core::request::{Call, Request, ServiceTarget};
 use durward_core::risk::Assurance;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
@@ -133,7 +133,7 @@ fn durward(policies: usize, number: usize, rules: Rules) -> Box<dyn FnMut()> {
     let host = format!("orders-{}.shop.svc:8080", policies / 2);
     let decide = move || {
         let request = Request {
-            target: Target::Host(&host),
+            target: ServiceTarget::Host(&host),
             call: Call::Http { method: "GET", path: "/orders/4711" },
             source: Some([10, 0, 0, 7].into()),
             evidence: &(),

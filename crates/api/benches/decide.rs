@@ -1,17 +1,17 @@
-//! What a decision costs, and what a change costs, by the number of policies.
+//! Time of a decision and of a change, by the number of policies.
 //!
 //! Targets: a decision by scopes under 1 µs, with one condition under 5 µs, neither growing with the number of
 //! policies.
 
-#![allow(missing_docs, clippy::expect_used, reason = "a benchmark has no callers, and nobody to hand an error to")]
+#![allow(missing_docs, clippy::expect_used, reason = "a failed expectation ends the benchmark")]
 
 use chrono::{DateTime, Utc};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use durward_api::catalog::{Catalog, Change};
-use durward_api::compile::Settings;
+use durward_api::catalog::{Catalog, CatalogChange};
+use durward_api::compile::ClusterDomains;
 use durward_api::resources::AccessPolicy;
 use durward_core::principal::{Identity, Principal, PrincipalId};
-use durward_core::request::{Call, Request, Target};
+use durward_core::request::{Call, Request, ServiceTarget};
 use durward_core::risk::Assurance;
 use durward_core::snapshot::Snapshot;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ use std::hint::black_box;
 
 const SIZES: [usize; 3] = [10, 1_000, 10_000];
 
-/// A policy like the one of the documentation: a few operations, a few grants, a denial.
+/// A policy as in the documentation: a few operations, a few grants, a denial.
 fn policy(number: usize, denials: Value, grants: Value) -> AccessPolicy {
     serde_json::from_value(json!({
         "apiVersion": "durward.dev/v1alpha1",
@@ -59,9 +59,9 @@ fn support() -> Value {
 
 fn catalog(policies: impl Iterator<Item = AccessPolicy>) -> Catalog {
     let mut catalog =
-        Catalog::new(Settings { trust_domain: "cluster.local".into(), cluster_domain: "cluster.local".into() });
-    let fates = catalog.apply(policies.map(|policy| Change::Policy(Box::new(policy))));
-    assert!(fates.iter().all(|(_, fate)| fate.rejected.is_none()), "{:?}", fates.first());
+        Catalog::new(ClusterDomains { trust_domain: "cluster.local".into(), cluster_domain: "cluster.local".into() });
+    let statuses = catalog.apply(policies.map(|policy| CatalogChange::PolicyApplied(Box::new(policy))));
+    assert!(statuses.iter().all(|(_, status)| status.rejected.is_none()), "{:?}", statuses.first());
     catalog
 }
 
@@ -80,7 +80,7 @@ fn noon() -> DateTime<Utc> {
 fn decide(bench: &mut criterion::Bencher<'_>, snapshot: &Snapshot, host: &str) {
     let (alice, now) = (alice(), noon());
     let request = Request {
-        target: Target::Host(host),
+        target: ServiceTarget::Host(host),
         call: Call::Http { method: "GET", path: "/orders/4711?expand=lines" },
         source: Some([10, 0, 0, 7].into()),
         evidence: &(),
@@ -136,7 +136,7 @@ fn changes(criterion: &mut Criterion) {
     group.bench_function(BenchmarkId::new("replace-one-of", size), |bench| {
         bench.iter(|| {
             let before = whole.snapshot().clone();
-            whole.apply(turn.next().cloned().map(|policy| Change::Policy(Box::new(policy))));
+            whole.apply(turn.next().cloned().map(|policy| CatalogChange::PolicyApplied(Box::new(policy))));
             before
         });
     });

@@ -1,27 +1,27 @@
-//! What relations cost: a check five deep among a million tuples, and the memory that these take.
+//! Time of a relation check at depth five among a million tuples, and the memory of the tuples.
 //!
 //! Targets: a check of depth five under 50 µs, a million tuples under 300 MB.
 
-#![allow(missing_docs, clippy::expect_used, reason = "a benchmark has no callers, and nobody to hand an error to")]
+#![allow(missing_docs, clippy::expect_used, reason = "a failed expectation ends the benchmark")]
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use durward_core::condition::Truth;
 use durward_core::principal::Identity;
-use durward_core::relations::{Model, Rule, Tuple, Tuples};
+use durward_core::relations::{CompiledRelationRule, RelationModel, RelationTuple, TupleIndex};
 use durward_core::risk::Assurance;
 use std::hint::black_box;
 
-/// Tuples of one `Relationship`.
+/// Number of tuples of one `Relationship`.
 const BATCH: usize = 5_000;
 const MILLION: usize = 1_000_000;
 
-fn tuple(object: String, relation: &str, subject: String) -> Tuple {
+fn tuple(object: String, relation: &str, subject: String) -> RelationTuple {
     let (object, subject) = (object.parse().expect("an object"), subject.parse().expect("a subject"));
-    Tuple { object, relation: relation.into(), subject }
+    RelationTuple { object, relation: relation.into(), subject }
 }
 
-/// Documents in folders five deep; each tuple has an object of its own, and every fifth names a person of its own.
-fn tuples(number: usize) -> Tuple {
+/// Documents in folders at depth five; each tuple has its own object, and every fifth one its own person.
+fn tuples(number: usize) -> RelationTuple {
     let tree = number / 5;
     match number % 5 {
         0 => tuple(format!("doc:{tree}"), "parent", format!("folder:{tree}-1")),
@@ -30,11 +30,11 @@ fn tuples(number: usize) -> Tuple {
     }
 }
 
-fn model() -> Model {
-    let inherited = Rule::From { from: "parent".into(), relation: "viewer".into() };
-    let viewer = Rule::Union(vec![Rule::This, inherited]);
-    let relations = || [("parent".into(), Rule::This), ("viewer".into(), viewer.clone())].into();
-    Model::new([("doc".into(), relations()), ("folder".into(), relations())])
+fn model() -> RelationModel {
+    let inherited = CompiledRelationRule::From { from: "parent".into(), relation: "viewer".into() };
+    let viewer = CompiledRelationRule::Union(vec![CompiledRelationRule::This, inherited]);
+    let relations = || [("parent".into(), CompiledRelationRule::This), ("viewer".into(), viewer.clone())].into();
+    RelationModel::new([("doc".into(), relations()), ("folder".into(), relations())])
 }
 
 /// Resident memory of this process, in kB.
@@ -46,9 +46,9 @@ fn resident() -> u64 {
 
 fn relations(criterion: &mut Criterion) {
     let before = resident();
-    let mut all = Tuples::default();
+    let mut all = TupleIndex::default();
     for batch in 0..MILLION / BATCH {
-        let stated: Vec<Tuple> = (batch * BATCH..(batch + 1) * BATCH).map(tuples).collect();
+        let stated: Vec<RelationTuple> = (batch * BATCH..(batch + 1) * BATCH).map(tuples).collect();
         all.put(&format!("shop/part-{batch}"), &stated);
     }
     println!("relations/memory: {} tuples take {} MB", all.len(), (resident() - before) / 1024);
@@ -64,7 +64,7 @@ fn relations(criterion: &mut Criterion) {
     group.bench_function("check-5-deep-no", |bench| {
         bench.iter(|| all.check(&model, black_box("doc:77"), "viewer", &other));
     });
-    let stated: Vec<Tuple> = (0..100).map(tuples).collect();
+    let stated: Vec<RelationTuple> = (0..100).map(tuples).collect();
     group.bench_function("replace-100-tuples", |bench| {
         bench.iter(|| {
             let mut changed = all.clone();

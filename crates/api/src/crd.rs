@@ -1,4 +1,4 @@
-//! The CustomResourceDefinitions, as the API server takes them and as `crds/` holds them.
+//! The CustomResourceDefinitions, for the API server and for the files in `crds/`.
 
 use crate::resources::{AccessPolicy, Approval, IdentityProvider, Relationship};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -8,31 +8,31 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 use thiserror::Error;
 
-/// Why CRDs could not be made or written.
+/// Why CRDs can't be generated or written.
 #[derive(Debug, Error)]
 pub enum CrdError {
-    /// A schema became something that is no CRD.
-    #[error("the schema of `{name}` is no CRD: {source}")]
+    /// The generated schema is not a valid CRD.
+    #[error("the schema of `{name}` is not a valid CRD: {source}")]
     Schema {
         /// Name of the CRD.
         name: String,
-        /// What is wrong with it.
+        /// The error of the decoder.
         source: serde_json::Error,
     },
-    /// A CRD could not be written as YAML.
-    #[error("`{name}` can't be written as YAML: {why}")]
+    /// A CRD can't be written as YAML.
+    #[error("`{name}` can't be written as YAML: {source}")]
     Yaml {
         /// Name of the CRD.
         name: String,
-        /// What the serializer says.
-        why: String,
+        /// The error of the serializer.
+        source: serde_saphyr::ser::Error,
     },
-    /// A file could not be written.
+    /// A file can't be written.
     #[error("can't write `{}`: {source}", path.display())]
     Write {
         /// The file or folder.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
 }
@@ -40,23 +40,22 @@ pub enum CrdError {
 /// All CRDs, in order of their names.
 ///
 /// # Errors
-/// When a resource type has a schema that is no CRD; a test keeps that from happening.
+/// When the schema of a resource type is not a valid CRD; a test prevents that.
 pub fn crds() -> Result<Vec<CustomResourceDefinition>, CrdError> {
     [AccessPolicy::crd(), Approval::crd(), IdentityProvider::crd(), Relationship::crd()]
         .into_iter()
-        .map(finished)
+        .map(tidied)
         .collect()
 }
 
 /// One CRD as YAML, the same bytes on every machine.
 ///
 /// # Errors
-/// When the serializer refuses, which no CRD gives it a reason for.
+/// When the serializer fails.
 pub fn to_yaml(crd: &CustomResourceDefinition) -> Result<String, CrdError> {
     let name = crd.metadata.name.clone().unwrap_or_default();
     let value = serde_json::to_value(crd).map_err(|source| CrdError::Schema { name: name.clone(), source })?;
-    let yaml =
-        serde_saphyr::to_string(&sorted(value)).map_err(|error| CrdError::Yaml { name, why: error.to_string() })?;
+    let yaml = serde_saphyr::to_string(&sorted(value)).map_err(|source| CrdError::Yaml { name, source })?;
     Ok(format!("# Generated from crates/api by `make crds`; change the types there.\n{yaml}"))
 }
 
@@ -79,13 +78,13 @@ pub fn write_crds(dir: &Path) -> Result<Vec<PathBuf>, CrdError> {
     Ok(files)
 }
 
-/// Name of the file that holds a CRD.
+/// Name of a CRD's file.
 #[must_use]
 pub fn file_name(crd: &CustomResourceDefinition) -> String {
     format!("{}.yaml", crd.metadata.name.as_deref().unwrap_or_default())
 }
 
-fn finished(crd: CustomResourceDefinition) -> Result<CustomResourceDefinition, CrdError> {
+fn tidied(crd: CustomResourceDefinition) -> Result<CustomResourceDefinition, CrdError> {
     let name = crd.metadata.name.clone().unwrap_or_default();
     let rewritten = serde_json::to_value(crd).and_then(|mut value| {
         if let Some(schemas) = value.pointer_mut("/spec/versions").and_then(Value::as_array_mut) {
@@ -96,15 +95,15 @@ fn finished(crd: CustomResourceDefinition) -> Result<CustomResourceDefinition, C
     rewritten.map_err(|source| CrdError::Schema { name, source })
 }
 
-/// Takes out what says nothing to an API server.
+/// Removes what an API server does not need.
 ///
-/// A field that may be null would satisfy `has()` in a rule; without `nullable` the API server drops a null, as
-/// [`Option`] reads it.
+/// A nullable field that is null would satisfy `has()` in a rule. Without `nullable` the API server drops the null, and the
+/// field reads as [`None`].
 fn tidy(schema: &mut Value) {
     let Some(schema) = schema.as_object_mut() else { return };
     schema.remove("nullable");
     if schema.get("additionalProperties").is_some_and(Value::is_boolean) {
-        // unknown fields are the API server's to prune or, with strict field validation, to refuse
+        // the API server prunes unknown fields or, with strict field validation, refuses them
         schema.remove("additionalProperties");
     }
     for inner in ["items", "additionalProperties"] {
@@ -117,7 +116,7 @@ fn tidy(schema: &mut Value) {
     }
 }
 
-/// The same value with the keys of every object in order, whatever order `serde_json` was built to keep.
+/// The same value with the members of every object sorted, whether or not `serde_json` preserves the order.
 fn sorted(value: Value) -> Value {
     match value {
         Value::Array(items) => Value::Array(items.into_iter().map(sorted).collect()),

@@ -6,10 +6,9 @@
 pub mod catalog;
 pub mod compile;
 pub mod crd;
-mod headers;
-pub mod last_good;
+pub mod field_error;
+mod last_good;
 pub mod lint;
 pub mod ownership;
-pub mod relations;
-pub mod relationships;
 pub mod resources;
+pub mod translation;

@@ -1,16 +1,17 @@
-//! Which hosts and audiences a namespace may speak for, and which stores it may ask, so that none can speak for another.
+//! Hosts, audiences and OpenFGA stores that a namespace may claim, so that no namespace can claim the names of another.
 
-use crate::compile::{FieldError, Settings};
+use crate::compile::ClusterDomains;
+use crate::field_error::FieldError;
 use crate::resources::{ALLOWED_AUDIENCES, ALLOWED_HOSTS, ALLOWED_OPENFGA_STORES};
 use durward_core::host::Host;
 use durward_core::policy::Policy;
-use durward_core::relations::RelationEngine;
+use durward_core::relations::RelationBackend;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Audience of the admin listener. It is of no namespace, whatever anybody annotates: a token for it administers.
+/// Audience of the admin listener. No annotation lets a namespace claim it: a token for it grants administration.
 pub const ADMIN_AUDIENCE: &str = "durward-admin";
 
-/// What cluster admins let a namespace claim beyond its own names.
+/// What a namespace may claim beyond its own names, set by cluster admins.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Allowance {
     hosts: BTreeSet<String>,
@@ -19,7 +20,7 @@ pub struct Allowance {
 }
 
 impl Allowance {
-    /// Reads the annotations of a Namespace. What can't be read allows nothing.
+    /// Reads the annotations of a Namespace.
     #[must_use]
     pub fn from_annotations(annotations: Option<&BTreeMap<String, String>>) -> Self {
         let list = |name: &str| -> BTreeSet<String> {
@@ -33,25 +34,25 @@ impl Allowance {
         }
     }
 
-    /// A host itself, or `*.` before what follows its first label: a star stands for exactly one label.
+    /// Whether the host is listed, or `*.` with its parent domain: the star stands for exactly one label.
     fn has_host(&self, host: &str) -> bool {
         self.hosts.contains(host)
             || host.split_once('.').is_some_and(|(_, parent)| self.hosts.contains(&format!("*.{parent}")))
     }
 }
 
-/// What the policy claims and its namespace does not own.
+/// Mistakes for what the policy claims and its namespace does not own.
 #[must_use]
-pub fn unowned(policy: &Policy, allowance: &Allowance, settings: &Settings) -> Vec<FieldError> {
+pub fn unowned(policy: &Policy, allowance: &Allowance, domains: &ClusterDomains) -> Vec<FieldError> {
     let namespace = &policy.key.namespace;
     let mut errors = Vec::new();
     let hosts =
         policy.hosts.iter().map(Host::as_str).enumerate().map(|(i, host)| (format!("spec.service.hosts[{i}]"), host));
-    // a certificate speaks for a name as much as a policy does
+    // a certificate claims a name just as a policy does
     let names = policy.pods.iter().flat_map(|pods| &pods.dns_names).enumerate();
     let names = names.map(|(i, name)| (format!("spec.identity.dnsNames[{i}]"), name.as_ref()));
     for (field, host) in hosts.chain(names) {
-        if !is_own_name(host, namespace, &settings.cluster_domain) && !allowance.has_host(host) {
+        if !is_own_name(host, namespace, &domains.cluster_domain) && !allowance.has_host(host) {
             errors.push(FieldError {
                 field,
                 message: format!(
@@ -62,7 +63,7 @@ pub fn unowned(policy: &Policy, allowance: &Allowance, settings: &Settings) -> V
         }
     }
     if &*policy.audience == ADMIN_AUDIENCE {
-        let message = format!("`{ADMIN_AUDIENCE}` is the audience of Durward's own administration; use another");
+        let message = format!("`{ADMIN_AUDIENCE}` is reserved for Durward's own administration: use another audience");
         errors.push(FieldError { field: "spec.service.audience".to_owned(), message });
         return errors;
     }
@@ -71,28 +72,29 @@ pub fn unowned(policy: &Policy, allowance: &Allowance, settings: &Settings) -> V
         errors.push(FieldError {
             field: "spec.service.audience".to_owned(),
             message: format!(
-                "namespace `{namespace}` does not own audience `{}`: leave it out for `{default}`, or have a cluster admin \
+                "namespace `{namespace}` does not own audience `{}`: remove it to get `{default}`, or have a cluster admin \
                  annotate the Namespace with `{ALLOWED_AUDIENCES}: {}`",
                 policy.audience, policy.audience
             ),
         });
     }
-    if let RelationEngine::OpenFga(asked) = &policy.relation_engine
-        && !allowance.stores.contains(asked.store.as_str())
+    if let RelationBackend::OpenFga(reference) = &policy.relation_engine
+        && !allowance.stores.contains(reference.store.as_str())
     {
         errors.push(FieldError {
             field: "spec.relationEngine.openfga.store".to_owned(),
             message: format!(
-                "namespace `{namespace}` may not ask store `{0}`: have a cluster admin annotate the Namespace with \
+                "namespace `{namespace}` may not use store `{0}`: have a cluster admin annotate the Namespace with \
                  `{ALLOWED_OPENFGA_STORES}: {0}`",
-                asked.store
+                reference.store
             ),
         });
     }
     errors
 }
 
-/// `<service>.<ns>`, `<service>.<ns>.svc`, `<service>.<ns>.svc.<cluster-domain>`.
+/// Whether a host is a Service name of the namespace: `<service>.<ns>`, `<service>.<ns>.svc` or
+/// `<service>.<ns>.svc.<cluster-domain>`.
 pub(crate) fn is_own_name(host: &str, namespace: &str, cluster_domain: &str) -> bool {
     let Some((_, rest)) = host.split_once('.') else { return false };
     rest == namespace

@@ -1,11 +1,11 @@
-//! The CRDs in `crds/`: fresh, documented, structural, and with rules that refuse what they should.
+//! The CRDs in `crds/`: up to date, documented and structural.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "tests say what they expect"
+    reason = "a failed expectation fails the test"
 )]
 
 use durward_api::crd;
@@ -36,7 +36,7 @@ fn walk(path: &str, schema: &Value, look: &mut dyn FnMut(&str, &Value)) {
     }
 }
 
-/// What is wrong with the schemas, as `kind.path: complaint`.
+/// Complaints about the schemas, as `kind.path: complaint`.
 fn complaints(judge: impl Fn(&str, &Value) -> Option<&'static str>) -> Vec<String> {
     let mut found = Vec::new();
     for (kind, schema) in schemas() {
@@ -102,7 +102,7 @@ fn the_schemas_are_structural() {
 #[test]
 fn lists_and_strings_of_a_spec_are_bounded() {
     let unbounded = complaints(|path, schema| {
-        // label selectors are Kubernetes' own, and no rule looks into them
+        // label selectors are Kubernetes' own, and no rule reads them
         let ours = path.contains(".spec") && !path.contains("elector.") && !path.contains("elector{");
         let list = schema["type"] == "array" && schema["maxItems"].is_null();
         let text = schema["type"] == "string" && schema["maxLength"].is_null() && schema["enum"].is_null();
@@ -133,7 +133,7 @@ fn named_lists_are_maps() {
 }
 
 #[test]
-fn people_can_ask_for_them() {
+fn kinds_have_short_names_and_columns() {
     let expected = [
         ("ap", "Namespaced", "Ready"),
         ("apr", "Namespaced", "Principal"),
@@ -154,10 +154,10 @@ fn people_can_ask_for_them() {
 }
 
 #[test]
-fn defaults_are_spelled_out() {
+fn defaults_are_in_the_schema() {
     let (_, policy) = &schemas()[0];
     let spec = &policy["properties"]["spec"]["properties"];
     assert_eq!(spec["mode"]["default"], "Enforce");
-    // said or not said is a difference: an operation that deletes without stating a risk is warned of
+    // an unset risk differs from the default: lint reports an operation that deletes without stating a risk
     assert!(spec["operations"]["items"]["properties"]["risk"].get("default").is_none());
 }

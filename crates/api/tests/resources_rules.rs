@@ -1,13 +1,13 @@
-//! The CEL rules of the CRDs over examples: what they accept, what they refuse, and with which words.
+//! The CEL rules of the CRDs: examples that they accept, and examples that they refuse with the exact messages.
 //!
-//! The walk below is the API server's: defaults first, then each rule at each place where its schema applies.
+//! The test applies them as the API server does: defaults first, then each rule at each place where its schema applies.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "tests say what they expect"
+    reason = "a failed expectation fails the test"
 )]
 
 use cel::{Context, Program, Value as Cel};
@@ -16,7 +16,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
-/// A rule that refused, with the place in the schema that it belongs to.
+/// A refusal by a rule, with the place of the rule in the schema.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Refusal {
     /// `spec.operations[]` and the rule.
@@ -53,8 +53,8 @@ fn apply_defaults(schema: &Value, value: &mut Value) {
     }
 }
 
-/// A value as the API server gives it to rules. Older ones know fields that CEL has a word for by another name alone, and newer ones
-/// by both ("Validation rules" of Kubernetes' custom resources).
+/// A value as the API server passes it to rules. Older API servers rename fields that are keywords of CEL; newer ones provide
+/// both names ("Validation rules" of Kubernetes' custom resources).
 fn escaped(value: &Value) -> Value {
     match value {
         Value::Object(fields) => {
@@ -101,7 +101,7 @@ fn judge(schema: &Value, value: &Value, place: &str, path: &str, refusals: &mut 
     }
 }
 
-/// What the rules say of a resource, given as YAML with `kind` and `spec`.
+/// The refusals of a resource, given as YAML with `kind` and `spec`.
 fn refusals(yaml: &str) -> Vec<Refusal> {
     let mut resource: Value = serde_saphyr::from_str(yaml).expect("YAML");
     let kind = resource["kind"].as_str().expect("kind").to_owned();
@@ -134,7 +134,7 @@ fn subject(fields: &str) -> String {
 
 const HTTP: &str = "http: [{methods: [GET], paths: [/]}]";
 
-/// Examples, each with the one thing that the rules say of it.
+/// Examples, each with its one refusal.
 fn refused() -> Vec<(String, &'static str)> {
     let ways = "spec.authentication[0]: exactly one of `workload` and `provider` must be given";
     let uri_text = "spec.jwt.jwksUri: write an https URL (http only for localhost)";
@@ -159,7 +159,7 @@ fn refused() -> Vec<(String, &'static str)> {
         ),
         (
             operation(&format!("{HTTP}, public: true, scopes: [x]")),
-            "spec.operations[0]: a public operation asks for no scopes: remove `scopes` or `public`",
+            "spec.operations[0]: a public operation can't require scopes: remove `scopes` or `public`",
         ),
         (
             operation(&format!("{HTTP}, public: true, risk: High")),
@@ -175,21 +175,18 @@ fn refused() -> Vec<(String, &'static str)> {
             "spec.operations[0]: `approval` is only for `risk: High`",
         ),
         (approver("{}"), approver_text),
-        (
-            approver("{group: a}"),
-            "spec.operations[0].approval.by[0]: `group` and `claims` need the `provider` that vouches for them",
-        ),
+        (approver("{group: a}"), "spec.operations[0].approval.by[0]: `group` and `claims` need their `provider`"),
         (approver("{authenticated: false}"), "spec.operations[0].approval.by[0]: `authenticated` can only be `true`"),
         (subject(""), subject_text),
         (subject("principal: 'user:a/b', authenticated: true"), subject_text),
         (subject("serviceAccount: {namespace: a, name: b}, provider: c"), subject_text),
         (subject("authenticated: true, group: a, provider: b"), subject_text),
-        (subject("group: a"), "spec.grants[0].to[0]: `group` and `claims` need the `provider` that vouches for them"),
+        (subject("group: a"), "spec.grants[0].to[0]: `group` and `claims` need their `provider`"),
         (subject("authenticated: false"), "spec.grants[0].to[0]: `authenticated` can only be `true`"),
         (policy("{denials: [{name: a, to: [{}]}]}"), denied_text),
         (
             policy("{denials: [{name: a, to: [{group: a}]}]}"),
-            "spec.denials[0].to[0]: `group` and `claims` need the `provider` that vouches for them",
+            "spec.denials[0].to[0]: `group` and `claims` need their `provider`",
         ),
         (
             policy("{denials: [{name: a, to: [{authenticated: false}]}]}"),
@@ -197,9 +194,12 @@ fn refused() -> Vec<(String, &'static str)> {
         ),
         (
             policy("{headers: [x-durward-principal]}"),
-            "spec.headers[0]: what says who is calling is read as `principal`",
+            "spec.headers[0]: conditions can't read credentials; the verified caller is `principal`",
         ),
-        (policy("{headers: [x-tenant, cookie]}"), "spec.headers[1]: what says who is calling is read as `principal`"),
+        (
+            policy("{headers: [x-tenant, cookie]}"),
+            "spec.headers[1]: conditions can't read credentials; the verified caller is `principal`",
+        ),
         (policy("{headers: [host]}"), "spec.headers[0]: `host` is read as `request.host`"),
         (policy("{roles: [{name: a}]}"), "spec.roles[0]: a role needs at least one of `scopes` and `includes`"),
         (
@@ -220,23 +220,23 @@ fn refused() -> Vec<(String, &'static str)> {
         ),
         (
             provider("{x509: {trustDomain: a}}"),
-            "spec.x509: say where its trust bundle comes from: `bundle`, `endpoint`, or both",
+            "spec.x509: set the source of the trust bundle: `bundle`, `endpoint`, or both",
         ),
         (
             provider(
                 "{x509: {trustDomain: a, endpoint: {url: 'https://x', profile: https_spiffe, spiffeId: 'spiffe://a/b'}}}",
             ),
-            "spec.x509: profile `https_spiffe` needs a `bundle` to begin with, since the endpoint is verified by it",
+            "spec.x509: profile `https_spiffe` needs an initial `bundle`, which verifies the endpoint",
         ),
         (
             provider("{x509: {trustDomain: a, bundle: b, endpoint: {url: 'https://x', profile: https_spiffe}}}"),
-            "spec.x509.endpoint: `spiffeId` goes with profile `https_spiffe`, and that one needs it",
+            "spec.x509.endpoint: `spiffeId` is required with profile `https_spiffe`, and allowed only with it",
         ),
         (
             provider(
                 "{x509: {trustDomain: a, endpoint: {url: 'https://x', profile: https_web, spiffeId: 'spiffe://a/b'}}}",
             ),
-            "spec.x509.endpoint: `spiffeId` goes with profile `https_spiffe`, and that one needs it",
+            "spec.x509.endpoint: `spiffeId` is required with profile `https_spiffe`, and allowed only with it",
         ),
         (
             provider("{x509: {trustDomain: a, endpoint: {url: 'http://localhost', profile: https_web}}}"),
@@ -265,7 +265,7 @@ fn refused() -> Vec<(String, &'static str)> {
 }
 
 #[test]
-fn each_mistake_is_refused_with_its_own_words() {
+fn each_mistake_is_refused_with_its_own_message() {
     for (yaml, message) in refused() {
         let texts: Vec<_> = refusals(&yaml).into_iter().map(|refusal| refusal.text).collect();
         assert_eq!(texts, [message], "{yaml}");
@@ -276,13 +276,13 @@ fn each_mistake_is_refused_with_its_own_words() {
 }
 
 #[test]
-fn every_rule_is_seen_refusing() {
+fn every_rule_refuses_an_example() {
     let mut unseen = BTreeSet::new();
     for schema in SCHEMAS.values() {
         collect("", schema, &mut unseen);
     }
     assert!(unseen.len() >= 20, "the walk finds the rules: {unseen:?}");
-    // what only a change can break is seen refusing by an API server
+    // a rule about changes of an object needs an API server
     unseen.retain(|(_, rule)| !rule.contains("oldSelf"));
     let step_up = operation(&format!("{HTTP}, public: true, stepUp: {{}}"));
     for yaml in refused().into_iter().map(|(yaml, _)| yaml).chain([step_up]) {
@@ -310,7 +310,7 @@ fn collect(place: &str, schema: &Value, rules: &mut BTreeSet<(String, String)>) 
 }
 
 #[test]
-fn what_is_right_is_accepted() {
+fn valid_resources_are_accepted() {
     accepts(include_str!("orders.yaml"));
     accepts(&policy("{}"));
     for fields in [

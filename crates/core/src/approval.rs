@@ -1,54 +1,55 @@
-//! Approvals: a person lets one principal do one operation for a while.
+//! Approvals: a person lets one principal do one operation for a limited time.
 //!
-//! An approval is no grant. It makes up for nothing that is missing and no denial gives way to it: an operation that asks
-//! for one is open to those to whom it would be open without, once somebody else has agreed.
+//! An approval is not a grant. It replaces no missing scope and overrides no denial. It is the last requirement of a
+//! caller who has everything else that the operation needs.
 
-use crate::decide::SKEW;
-use crate::decision::Challenge;
+use crate::authentication::CLOCK_SKEW;
+use crate::authentication::{AuthenticationMethod, Challenge};
 use crate::digest::Digest;
-use crate::policy::{PolicyKey, Subject, Way};
+use crate::namespaced_name::NamespacedName;
 use crate::principal::{Principal, PrincipalId};
 use crate::risk::Assurance;
+use crate::subject::SubjectMatcher;
 use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use thiserror::Error;
 
-/// Oldest second factor of somebody who approves.
-pub const FRESH: TimeDelta = TimeDelta::minutes(5);
+/// Maximum age of an approver's second factor.
+pub const MAX_FACTOR_AGE: TimeDelta = TimeDelta::minutes(5);
 
-/// Longest part of an operation's name in the name of an approval, in bytes: with the digest it is a DNS label.
+/// Maximum length of the operation's name in the name of an approval, in bytes. With the digest it fits a DNS label.
 const READABLE: usize = 30;
 
-/// What an operation asks for before it is done.
+/// The approval that an operation requires.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Approvers {
-    /// Any of these people may approve.
-    pub by: Vec<Subject>,
-    /// For how long an approval counts.
-    pub lasts: TimeDelta,
-    /// `metadata.uid` of the policy that asks, empty where there is none: what was approved for a policy that is gone is not
-    /// approved for another one of its name.
+pub struct ApprovalRequirement {
+    /// The people who may approve.
+    pub approvers: Vec<SubjectMatcher>,
+    /// How long an approval is valid.
+    pub valid_for: TimeDelta,
+    /// `metadata.uid` of the policy that declares the operation, empty if it has none. An approval for a deleted
+    /// policy is not valid for a new policy of the same name.
     pub policy_uid: Arc<str>,
 }
 
-/// What an approval is about: one operation, for one principal.
+/// The subject of an approval: one operation, for one principal.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Matter {
+pub struct ApprovalSubject {
     /// The policy that declares the operation.
-    pub policy: PolicyKey,
+    pub policy: NamespacedName,
     /// Its `metadata.uid`, empty where there is none.
     pub policy_uid: Arc<str>,
     /// The operation.
     pub operation: Arc<str>,
-    /// Who is to do it.
+    /// The principal that does it.
     pub principal: PrincipalId,
 }
 
-impl Matter {
-    /// Name of the `Approval` that is about this, in the namespace of the policy: the same wherever it is asked for.
+impl ApprovalSubject {
+    /// Name of the `Approval` with this subject, in the namespace of the policy. It is the same on every replica.
     #[must_use]
-    pub fn name(&self) -> String {
+    pub fn approval_name(&self) -> String {
         let principal = self.principal.to_string();
         let parts = [&self.policy.namespace, &self.policy.name, &self.policy_uid, &self.operation, principal.as_str()];
         let digest = Digest::of(parts.map(str::as_bytes));
@@ -60,81 +61,92 @@ impl Matter {
         }
     }
 
-    /// Name in the content of a snapshot.
+    /// Name among the contents of a snapshot.
     pub(crate) fn content(&self) -> String {
-        format!("Approval/{}/{}", self.policy.namespace, self.name())
+        format!("Approval/{}/{}", self.policy.namespace, self.approval_name())
     }
 }
 
-/// An approval that was given.
+/// An approval that a person granted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Given {
-    /// By whom.
-    pub by: PrincipalId,
-    /// When it begins to count.
+pub struct GrantedApproval {
+    /// The approver.
+    pub approved_by: PrincipalId,
+    /// Start of its validity.
     pub from: DateTime<Utc>,
-    /// When it counts no more.
+    /// End of its validity.
     pub until: DateTime<Utc>,
 }
 
-impl Given {
-    /// Whether it counts, where a policy lets approvals last so long.
+impl GrantedApproval {
+    /// Whether it is valid at `now`, for a policy that limits approvals to `valid_for`.
     #[must_use]
-    pub fn counts(&self, lasts: TimeDelta, now: DateTime<Utc>) -> bool {
-        self.from <= now && now < self.until && now - self.from < lasts
+    pub fn is_valid(&self, valid_for: TimeDelta, now: DateTime<Utc>) -> bool {
+        self.from <= now && now < self.until && now - self.from < valid_for
     }
 
     pub(crate) fn digest(&self) -> Digest {
         let times = [self.from, self.until].map(|at| at.timestamp_micros().to_be_bytes());
-        Digest::of([self.by.to_string().as_bytes(), &times[0], &times[1]])
+        Digest::of([self.approved_by.to_string().as_bytes(), &times[0], &times[1]])
     }
 }
 
-/// Why somebody may not approve or refuse.
+/// Why a caller may not decide about an approval.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum Unfit {
-    /// The operation's policy names others.
-    #[error("the policy names others to decide this")]
+pub enum ApproverRejection {
+    /// The policy does not list the caller as an approver.
+    #[error("the policy does not list the caller as an approver")]
     NotNamed,
-    /// Nobody approves what they do themselves.
-    #[error("nobody decides about their own request")]
+    /// Requesters never approve their own requests.
+    #[error("requesters can't decide about their own requests")]
     Requester,
-    /// The second factor is missing, or too old.
-    #[error("this asks for a fresh second factor")]
+    /// The second factor is missing or too old.
+    #[error("a fresh second factor is required")]
     NotFresh(Challenge),
 }
 
-impl Approvers {
-    /// Whether somebody may approve, or refuse, what `requester` is to do.
+impl ApprovalRequirement {
+    /// Checks that `approver` may approve or refuse an operation of `requester`.
     ///
     /// # Errors
-    /// With why not.
-    pub fn may_decide(&self, approver: &Principal, requester: &PrincipalId, now: DateTime<Utc>) -> Result<(), Unfit> {
+    /// The reason for which the caller may not decide.
+    pub fn may_decide(
+        &self,
+        approver: &Principal,
+        requester: &PrincipalId,
+        now: DateTime<Utc>,
+    ) -> Result<(), ApproverRejection> {
         let person = approver.identity();
-        if !matches!(person.id, PrincipalId::User { .. }) || !self.by.iter().any(|one| one.includes(person, None)) {
-            return Err(Unfit::NotNamed);
+        if !matches!(person.id, PrincipalId::User { .. })
+            || !self.approvers.iter().any(|one| one.includes(person, None))
+        {
+            return Err(ApproverRejection::NotNamed);
         }
         if person.id == *requester {
-            return Err(Unfit::Requester);
+            return Err(ApproverRejection::Requester);
         }
-        let fresh = person.authenticated_at.map(|at| now - at).is_some_and(|age| age <= FRESH && age >= -SKEW);
+        let fresh =
+            person.authenticated_at.map(|at| now - at).is_some_and(|age| age <= MAX_FACTOR_AGE && age >= -CLOCK_SKEW);
         if person.assurance < Assurance::MultiFactor || !fresh {
-            return Err(Unfit::NotFresh(Challenge { assurance: Assurance::MultiFactor, max_age: Some(FRESH) }));
+            return Err(ApproverRejection::NotFresh(Challenge {
+                assurance: Assurance::MultiFactor,
+                max_age: Some(MAX_FACTOR_AGE),
+            }));
         }
         Ok(())
     }
 
-    /// The ways in by which those who may approve come.
+    /// The authentication methods of the people who may approve.
     #[must_use]
-    pub fn ways(&self) -> Vec<Way> {
-        let provider = |subject: &Subject| match subject {
-            Subject::Provider(provider) | Subject::Group { provider, .. } | Subject::Claims { provider, .. } => {
-                Some(Arc::clone(provider))
-            }
-            Subject::Principal(PrincipalId::User { provider, .. }) => Some(Arc::clone(provider)),
+    pub fn authentication_methods(&self) -> Vec<AuthenticationMethod> {
+        let provider = |subject: &SubjectMatcher| match subject {
+            SubjectMatcher::Provider(provider)
+            | SubjectMatcher::Group { provider, .. }
+            | SubjectMatcher::Claims { provider, .. } => Some(Arc::clone(provider)),
+            SubjectMatcher::Principal(PrincipalId::User { provider, .. }) => Some(Arc::clone(provider)),
             _ => None,
         };
-        let providers: BTreeSet<_> = self.by.iter().filter_map(provider).collect();
-        providers.into_iter().map(Way::Provider).collect()
+        let providers: BTreeSet<_> = self.approvers.iter().filter_map(provider).collect();
+        providers.into_iter().map(AuthenticationMethod::Provider).collect()
     }
 }

@@ -1,64 +1,64 @@
-//! What a change of policies gives and takes: by the callers whom rules name and the requests that policies declare.
+//! Compares two sets of policies: which callers gain or lose rights, and to which requests.
 //!
-//! Requests are compared exactly: each pair of patterns, an old and a new one, that some request fits is looked at once, by
-//! a request that fits just these. Callers are compared by the names that rules give them; conditions are compared as
-//! texts, never evaluated.
+//! Requests are compared exactly: for each pair of an old and a new pattern that overlap, one request that matches
+//! both is decided. Callers are compared by the names that rules give them. Conditions are compared as texts and never
+//! evaluated.
 
-use crate::path::{ANY_METHOD, PathPattern};
-use crate::policy::{Match, Subject};
-use crate::rights::{Can, Right, Who};
-use crate::service::{Service, ServiceKey, ServiceOperation};
+use crate::path::{ANY_METHOD, HttpPattern, PathPattern};
+use crate::rights::{AccessRight, CallerSet, Permission};
+use crate::service::{CompiledService, ServiceKey, ServiceOperation};
 use crate::snapshot::Snapshot;
+use crate::subject::SubjectMatcher;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Most pairs of patterns of one service that are looked at.
+/// Maximum number of pattern pairs that are compared for one service.
 const MOST_PAIRS: usize = 1 << 20;
 
-/// What some callers may do with some requests, before and after.
+/// The rights of some callers to some requests, before and after.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
+pub struct RightsChange {
     /// The service.
     pub service: ServiceKey,
-    /// Who.
-    pub who: Who,
-    /// The operation that the requests were, if any.
+    /// The callers.
+    pub callers: CallerSet,
+    /// The operation of the requests before, if any.
     pub old: Option<Arc<str>>,
-    /// The operation that they are.
+    /// The operation of the requests after, if any.
     pub new: Option<Arc<str>>,
     /// The requests, as `METHOD /pattern`, or the operation by its name.
     pub requests: BTreeSet<String>,
-    /// What it comes to.
+    /// The kind of the change.
     pub effect: Effect,
-    /// How it was.
-    pub before: Right,
-    /// How it is.
-    pub after: Right,
+    /// The right before.
+    pub before: AccessRight,
+    /// The right after.
+    pub after: AccessRight,
 }
 
-/// What a change comes to for some callers.
+/// The kind of a change, for some callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Effect {
-    /// They may what they never might.
+    /// They gain a right that they never had.
     Gains,
-    /// They may always what was under a condition.
+    /// They always have a right that depended on a condition before.
     Widened,
-    /// What they may is under other conditions, denials or risks: whether that is more or less is not told.
+    /// They have a right under other conditions, denials or risks. The comparison does not say whether it grew.
     Conditions,
-    /// They may under a condition what they always might.
+    /// They have a right that now depends on a condition.
     Narrowed,
-    /// They never may what they might.
+    /// They lose the right.
     Loses,
 }
 
-/// All changes, and what was left out.
+/// All changes, and what was not compared.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Comparison {
-    /// In the order of services, effects and callers.
-    pub changes: Vec<Change>,
-    /// Services with more patterns than are compared with each other.
+    /// Ordered by service, kind and callers.
+    pub changes: Vec<RightsChange>,
+    /// Services with too many patterns to compare.
     pub too_large: Vec<ServiceKey>,
-    /// Services that are called by other names or audit in another way.
+    /// Services whose hosts changed, or that are new or gone.
     pub services: Vec<(ServiceKey, String)>,
 }
 
@@ -67,7 +67,7 @@ pub struct Comparison {
 pub fn compare(old: &Snapshot, new: &Snapshot, own: &str) -> Comparison {
     let mut comparison = Comparison::default();
     let keys: BTreeSet<&ServiceKey> = old.services().chain(new.services()).map(|service| service.key()).collect();
-    let empty = |key: &ServiceKey| Service::empty(key.clone());
+    let empty = |key: &ServiceKey| CompiledService::empty(key.clone());
     for key in keys {
         let (before, after) = (old.service(key), new.service(key));
         let of_service = |what: String| (key.clone(), what);
@@ -86,33 +86,34 @@ pub fn compare(old: &Snapshot, new: &Snapshot, own: &str) -> Comparison {
         comparison.changes.extend(changes(before, after, requests, own));
     }
     comparison.changes.sort_by(|a, b| {
-        let key = |change: &Change| (change.service.clone(), change.effect, change.who.clone(), change.new.clone());
+        let key =
+            |change: &RightsChange| (change.service.clone(), change.effect, change.callers.clone(), change.new.clone());
         key(a).cmp(&key(b))
     });
     comparison
 }
 
-/// How a service is called, as far as that changes.
-fn names(old: &Service, new: &Service) -> impl Iterator<Item = String> {
-    let list = |service: &Service| service.hosts.iter().cloned().collect::<BTreeSet<_>>();
+/// Changes of the hosts of a service.
+fn names(old: &CompiledService, new: &CompiledService) -> impl Iterator<Item = String> {
+    let list = |service: &CompiledService| service.hosts.iter().cloned().collect::<BTreeSet<_>>();
     let (before, after) = (list(old), list(new));
-    let gone: Vec<String> = before.difference(&after).map(|host| format!("is no longer called {host}")).collect();
-    let come: Vec<String> = after.difference(&before).map(|host| format!("is called {host} too")).collect();
+    let gone: Vec<String> = before.difference(&after).map(|host| format!("no longer has host {host}")).collect();
+    let come: Vec<String> = after.difference(&before).map(|host| format!("now also has host {host}")).collect();
     gone.into_iter().chain(come)
 }
 
-/// The operations that requests were and are, with the requests.
-type Pairs<'s> = BTreeMap<(Option<Arc<str>>, Option<Arc<str>>), Pair<'s>>;
+/// Requests by the operations that they were and are.
+type OperationPairs<'s> = BTreeMap<(Option<Arc<str>>, Option<Arc<str>>), OperationPair<'s>>;
 
-struct Pair<'s> {
+struct OperationPair<'s> {
     old: Option<&'s ServiceOperation>,
     new: Option<&'s ServiceOperation>,
     requests: BTreeSet<String>,
 }
 
-/// Every pair of operations that some request was before and is after.
-fn requests<'s>(old: &'s Service, new: &'s Service) -> Option<Pairs<'s>> {
-    let patterns = |service: &'s Service| {
+/// Every pair of operations that some request belongs to before and after.
+fn requests<'s>(old: &'s CompiledService, new: &'s CompiledService) -> Option<OperationPairs<'s>> {
+    let patterns = |service: &'s CompiledService| {
         service.operations.iter().flat_map(|operation| operation.operation.matches.iter()).collect::<Vec<_>>()
     };
     let (before, after) = (patterns(old), patterns(new));
@@ -120,27 +121,28 @@ fn requests<'s>(old: &'s Service, new: &'s Service) -> Option<Pairs<'s>> {
         return None;
     }
     let longest = before.iter().chain(&after).map(|one| one.path.segments().len()).max().unwrap_or(0) + 1;
-    let mut pairs = Pairs::new();
+    let mut pairs = OperationPairs::new();
     let mut enter = |was: Option<&'s ServiceOperation>, is: Option<&'s ServiceOperation>, request: String| {
         let name = |operation: Option<&ServiceOperation>| operation.map(|one| Arc::clone(&one.operation.name));
         let pair = pairs.entry((name(was), name(is)));
-        pair.or_insert_with(|| Pair { old: was, new: is, requests: BTreeSet::new() }).requests.insert(request);
+        pair.or_insert_with(|| OperationPair { old: was, new: is, requests: BTreeSet::new() }).requests.insert(request);
     };
     let meets = before.iter().flat_map(|was| after.iter().filter_map(|is| meet(was, is)));
     let alone = before.iter().chain(&after).map(|one| (*one).clone());
     for one in meets.chain(alone).collect::<BTreeSet<_>>() {
         let method = one.method.as_ref().map_or(ANY_METHOD, |method| method.as_str());
         for path in one.path.examples(longest) {
-            let find =
-                |service: &'s Service| service.find(method, &path).ok().flatten().map(|(operation, ..)| operation);
+            let find = |service: &'s CompiledService| {
+                service.find(method, &path).ok().flatten().map(|(operation, ..)| operation)
+            };
             let (was, is) = (find(old), find(new));
             if was.is_some() || is.is_some() {
                 enter(was, is, format!("{} {}", one.method.as_ref().map_or("*", |method| method.as_str()), one.path));
             }
         }
     }
-    // what is asked for by name, and requests to the Kubernetes API
-    let named = |service: &'s Service, name: &str| service.named(name);
+    // operations that are called by name, and requests to the Kubernetes API
+    let named = |service: &'s CompiledService, name: &str| service.operation_named(name);
     let all = old.operations.iter().chain(&new.operations).map(|one| Arc::clone(&one.operation.name));
     for name in all.collect::<BTreeSet<_>>() {
         enter(named(old, &name), named(new, &name), format!("operation {name}"));
@@ -148,30 +150,40 @@ fn requests<'s>(old: &'s Service, new: &'s Service) -> Option<Pairs<'s>> {
     Some(pairs)
 }
 
-/// The requests that two patterns both take in.
-fn meet(a: &Match, b: &Match) -> Option<Match> {
+/// The requests that both patterns match.
+fn meet(a: &HttpPattern, b: &HttpPattern) -> Option<HttpPattern> {
     let method = match (&a.method, &b.method) {
         (Some(a), Some(b)) if a != b => return None,
         (a, b) => a.clone().or_else(|| b.clone()),
     };
-    Some(Match { method, path: PathPattern::meet(&a.path, &b.path)? })
+    Some(HttpPattern { method, path: PathPattern::meet(&a.path, &b.path)? })
 }
 
-fn changes<'s>(old: &'s Service, new: &'s Service, pairs: Pairs<'s>, own: &str) -> Vec<Change> {
-    let mut subjects: BTreeSet<Subject> = old.subjects().chain(new.subjects()).cloned().collect();
-    subjects.insert(Subject::Authenticated);
-    let whos: Vec<Who> = std::iter::once(Who::Anybody).chain(subjects.into_iter().map(Who::Named)).collect();
+fn changes<'s>(
+    old: &'s CompiledService,
+    new: &'s CompiledService,
+    pairs: OperationPairs<'s>,
+    own: &str,
+) -> Vec<RightsChange> {
+    let mut subjects: BTreeSet<SubjectMatcher> = old.subjects().chain(new.subjects()).cloned().collect();
+    subjects.insert(SubjectMatcher::Authenticated);
+    let sets: Vec<CallerSet> =
+        std::iter::once(CallerSet::Anonymous).chain(subjects.into_iter().map(CallerSet::Subject)).collect();
     let mut changes = Vec::new();
     for ((old_name, new_name), pair) in pairs {
-        for who in &whos {
-            let right = |service: &Service, operation: Option<&ServiceOperation>, other: Option<&ServiceOperation>| {
-                operation.map_or_else(|| Right::none(service, other), |operation| service.right(who, own, operation))
-            };
+        for callers in &sets {
+            let right =
+                |service: &CompiledService, operation: Option<&ServiceOperation>, other: Option<&ServiceOperation>| {
+                    operation.map_or_else(
+                        || AccessRight::none(service, other),
+                        |operation| service.right(callers, own, operation),
+                    )
+                };
             let (before, after) = (right(old, pair.old, pair.new), right(new, pair.new, pair.old));
             if let Some(effect) = effect(&before, &after) {
-                changes.push(Change {
+                changes.push(RightsChange {
                     service: new.key.clone(),
-                    who: who.clone(),
+                    callers: callers.clone(),
                     old: old_name.clone(),
                     new: new_name.clone(),
                     requests: pair.requests.clone(),
@@ -182,17 +194,17 @@ fn changes<'s>(old: &'s Service, new: &'s Service, pairs: Pairs<'s>, own: &str) 
             }
         }
     }
-    collapse(changes)
+    without_shared(changes)
 }
 
-/// Leaves out who only shares what happens to everybody.
-fn collapse(changes: Vec<Change>) -> Vec<Change> {
-    let everybody = Who::Named(Subject::Authenticated);
-    let shared: Vec<Change> = changes.iter().filter(|change| change.who == everybody).cloned().collect();
-    let same = |change: &Change| {
+/// Removes callers whose change is the same as that of everybody.
+fn without_shared(changes: Vec<RightsChange>) -> Vec<RightsChange> {
+    let everybody = CallerSet::Subject(SubjectMatcher::Authenticated);
+    let shared: Vec<RightsChange> = changes.iter().filter(|change| change.callers == everybody).cloned().collect();
+    let same = |change: &RightsChange| {
         shared.iter().any(|all| {
             (&all.old, &all.new, all.effect) == (&change.old, &change.new, change.effect)
-                && (all.before.can, all.after.can) == (change.before.can, change.after.can)
+                && (all.before.permission, all.after.permission) == (change.before.permission, change.after.permission)
                 && all.before.because == change.before.because
                 && all.after.because == change.after.because
                 && all.before.unless == change.before.unless
@@ -201,30 +213,31 @@ fn collapse(changes: Vec<Change>) -> Vec<Change> {
     };
     changes
         .into_iter()
-        .filter(|change| change.who == everybody || change.who == Who::Anybody || !same(change))
+        .filter(|change| change.callers == everybody || change.callers == CallerSet::Anonymous || !same(change))
         .collect()
 }
 
-fn effect(before: &Right, after: &Right) -> Option<Effect> {
-    // what is only audited goes through whoever asks, unless a policy that is enforced denies it
-    let can = |right: &Right| match right.audited {
-        true if right.denied => Can::No,
-        true => Can::Yes,
-        false => right.can,
+fn effect(before: &AccessRight, after: &AccessRight) -> Option<Effect> {
+    // a service in audit mode lets every caller through, unless a policy that enforces denies the request
+    let can = |right: &AccessRight| match right.audited {
+        true if right.denied => Permission::Never,
+        true => Permission::Always,
+        false => right.permission,
     };
     match (can(before), can(after)) {
-        (Can::No, Can::No) => None,
-        (Can::No, _) => Some(Effect::Gains),
-        (_, Can::No) => Some(Effect::Loses),
-        (Can::If, Can::Yes) => Some(Effect::Widened),
-        (Can::Yes, Can::If) => Some(Effect::Narrowed),
-        (Can::If, Can::If) | (Can::Yes, Can::Yes) => {
-            let terms = |right: &Right| {
+        (Permission::Never, Permission::Never) => None,
+        (Permission::Never, _) => Some(Effect::Gains),
+        (_, Permission::Never) => Some(Effect::Loses),
+        (Permission::Conditional, Permission::Always) => Some(Effect::Widened),
+        (Permission::Always, Permission::Conditional) => Some(Effect::Narrowed),
+        (Permission::Conditional, Permission::Conditional) | (Permission::Always, Permission::Always) => {
+            let terms = |right: &AccessRight| {
                 let free = right.audited || right.public;
-                // which object asks for an approval is nothing to those who need one
-                let approval = right.approval.as_ref().map(|asked| (asked.by.clone(), asked.lasts));
-                let asked =
-                    (!free).then(|| (right.risk, right.max_age, approval, right.because.clone(), right.ways.clone()));
+                // callers who need an approval do not care which object requires it
+                let approval = right.approval.as_ref().map(|asked| (asked.approvers.clone(), asked.valid_for));
+                let asked = (!free).then(|| {
+                    (right.risk, right.max_age, approval, right.because.clone(), right.authentication_methods.clone())
+                });
                 (asked, right.unless.clone())
             };
             (terms(before) != terms(after)).then_some(Effect::Conditions)

@@ -1,50 +1,50 @@
-//! What was decided, and why.
+//! Decisions and their reasons.
 
-use crate::approval::{Given, Matter};
+use crate::approval::{ApprovalSubject, GrantedApproval};
+use crate::authentication::Challenge;
 use crate::condition::{Condition, Truth};
 use crate::digest::Digest;
-use crate::policy::{Mode, PolicyKey};
-use crate::risk::Assurance;
+use crate::namespaced_name::NamespacedName;
+use crate::policy::EnforcementMode;
 use crate::scope::Scope;
 use crate::service::ServiceKey;
-use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
 
-/// Why a request is allowed or denied, in the order in which it is found out.
+/// Why a request is allowed or denied, in the order of the checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Reason {
-    /// No policy speaks for the service, or the one that does is broken and its last good version is not known.
+    /// No policy governs the service, or the policy is broken and its last good version is unknown.
     NoPolicy,
     /// Two parsers could read the request differently.
     AmbiguousPath,
     /// No policy declares the operation.
     OperationUndeclared,
-    /// The operation is open to everybody.
+    /// The operation is public.
     Public,
-    /// Nobody known is asking.
+    /// The request has no valid credential.
     Unauthenticated,
-    /// The caller is known, but not well enough for the risk, or not in a way that the policy accepts.
+    /// The caller is authenticated, but too weakly for the risk, or by a method that the policy does not accept.
     AssuranceTooLow,
     /// A denial applies.
     Denied,
-    /// Nobody granted the caller all that the operation needs.
+    /// The grants do not give the caller every scope that the operation needs.
     InsufficientScope,
-    /// The caller has all that the operation needs, but for somebody's approval.
+    /// The caller has every scope, but the operation requires an approval.
     ApprovalRequired,
-    /// Grants give all that the operation needs.
+    /// Grants give every scope that the operation needs.
     Granted,
 }
 
 impl Reason {
-    /// Whether it is a reason to allow.
+    /// Whether the reason allows the request.
     #[must_use]
     pub const fn allows(self) -> bool {
         matches!(self, Self::Public | Self::Granted)
     }
 
-    /// The name as audit records and metrics write it.
+    /// The name in audit records and metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -68,63 +68,55 @@ impl fmt::Display for Reason {
     }
 }
 
-/// What would be good enough (RFC 9470).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Challenge {
-    /// The least assurance that is enough.
-    pub assurance: Assurance,
-    /// How fresh the authentication must be.
-    pub max_age: Option<TimeDelta>,
-}
-
-/// The approval that an operation asks for.
+/// The approval that an operation requires.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Approval {
-    /// What it is about.
-    pub matter: Matter,
-    /// The one that carried an allow; `None` if there is none that counts.
-    pub given: Option<Given>,
+pub struct RequiredApproval {
+    /// Its subject.
+    pub subject: ApprovalSubject,
+    /// The approval that allowed the request; `None` if no valid one exists.
+    pub granted: Option<GrantedApproval>,
 }
 
-/// What the condition of a rule came to.
+/// The outcome of a rule's condition.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Judged {
+pub struct EvaluatedCondition {
     /// `<namespace>/<policy>/grants/<name>` or `<namespace>/<policy>/denials/<name>`.
     pub rule: Arc<str>,
     /// The condition.
     pub condition: Arc<Condition>,
-    /// What it came to.
+    /// Its outcome.
     pub truth: Truth,
 }
 
-/// A decision. The same input gives the same one, field by field.
+/// A decision. Equal inputs give equal decisions, field by field.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decision {
-    /// Why; says also whether it is allowed.
+    /// The reason, which also says whether the request is allowed.
     pub reason: Reason,
     /// Whether a denial is enforced.
-    pub mode: Mode,
-    /// The service, once found.
+    pub mode: EnforcementMode,
+    /// The service, if one was found.
     pub service: Option<ServiceKey>,
-    /// The policy that declares the operation, once found; for a service that is closed the policy that closes it.
-    pub policy: Option<PolicyKey>,
-    /// The operation, once found.
+    /// The policy that declares the operation, if one was found; for a closed service, the policy that closes it.
+    pub policy: Option<NamespacedName>,
+    /// The operation, if one was found.
     pub operation: Option<Arc<str>>,
-    /// The grants that carried an allow, or the denial that applied.
+    /// The grants that allowed the request, or the denial that applied.
     pub rules: Vec<Arc<str>>,
-    /// Scopes that the operation needs.
+    /// The scopes that the operation needs.
     pub required: Arc<[Scope]>,
-    /// Those of them that nobody granted.
+    /// The needed scopes that no grant gave.
     pub missing: Vec<Scope>,
-    /// What would be good enough, for [`Reason::AssuranceTooLow`].
+    /// The requirements that the caller missed, for [`Reason::AssuranceTooLow`].
     pub challenge: Option<Challenge>,
-    /// The approval that the operation asks for, once the caller has all else.
-    pub approval: Option<Box<Approval>>,
-    /// More about the reason, for audit and explanations; not for callers.
+    /// The approval that the operation requires, once the caller meets all other requirements.
+    pub approval: Option<Box<RequiredApproval>>,
+    /// Details of the reason, for audit records and explanations. Never sent to callers.
     pub detail: Option<String>,
-    /// What was found by conditions that read what no record holds, in the order in which they were looked at.
-    pub judged: Vec<Judged>,
-    /// The snapshot that it was decided from.
+    /// Outcomes of the conditions that read evidence, in the order of their evaluation. Records hold nothing of the
+    /// evidence itself.
+    pub evaluated: Vec<EvaluatedCondition>,
+    /// Revision of the snapshot that it was decided from.
     pub revision: Digest,
 }
 
@@ -135,9 +127,9 @@ impl Decision {
         self.reason.allows()
     }
 
-    /// Whether the request goes through: allowed, or denied by policies that only audit.
+    /// Whether the request passes: it is allowed, or the policies that deny it only audit.
     #[must_use]
     pub fn passes(&self) -> bool {
-        self.allowed() || self.mode == Mode::Audit
+        self.allowed() || self.mode == EnforcementMode::Audit
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 pub struct Digest([u8; 32]);
 
 impl Digest {
-    /// The digest of these parts, each told apart from the next by its length.
+    /// The digest of these parts. Each part is delimited by its length.
     #[must_use]
     pub fn of<'p>(parts: impl IntoIterator<Item = &'p [u8]>) -> Self {
         let mut context = Context::new(&SHA256);
@@ -33,7 +33,7 @@ impl Digest {
 }
 
 impl fmt::Display for Digest {
-    /// The first half in hexadecimal: 128 bits, enough that no two contents share it by accident or on purpose.
+    /// The first half in hexadecimal: 128 bits, enough to rule out collisions by accident or on purpose.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (half, _) = self.0.as_chunks::<16>();
         let number = half.first().map_or(0, |half| u128::from_be_bytes(*half));
@@ -47,13 +47,13 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// Number of buckets of [`Contents`]: a change rehashes one bucket and the list of buckets. At 100,000 entries a
-/// bucket has 400, some 30 kB, and the list 8 kB; both take microseconds.
+/// Number of buckets of [`ContentDigests`] less one. A change rehashes one bucket and the list of buckets. At 100,000
+/// entries a bucket holds 400, about 30 kB, and the list 8 kB; both take microseconds.
 const BUCKETS: u8 = 255;
 
-/// Named contents and their joint digest, which does not depend on the order in which they came.
+/// Digests of named contents and their joint digest, which does not depend on the order of insertion.
 #[derive(Debug, Clone)]
-pub struct Contents(Vec<Arc<Bucket>>);
+pub struct ContentDigests(Vec<Arc<Bucket>>);
 
 #[derive(Debug, Clone, Default)]
 struct Bucket {
@@ -62,21 +62,21 @@ struct Bucket {
     digest: Option<Digest>,
 }
 
-impl Default for Contents {
+impl Default for ContentDigests {
     fn default() -> Self {
         Self((0..=BUCKETS).map(|_| Arc::new(Bucket::default())).collect())
     }
 }
 
-impl Contents {
-    /// Puts or replaces one content.
+impl ContentDigests {
+    /// Inserts or replaces one content.
     pub fn insert(&mut self, name: &str, digest: Digest) {
         self.change(name, |entries| {
             entries.insert(name.into(), digest);
         });
     }
 
-    /// Takes one content away.
+    /// Removes one content.
     pub fn remove(&mut self, name: &str) {
         self.change(name, |entries| {
             entries.remove(name);
@@ -85,7 +85,7 @@ impl Contents {
 
     /// The digest of everything.
     pub fn digest(&mut self) -> Digest {
-        let buckets: Vec<Digest> = self.0.iter_mut().map(Bucket::settled).collect();
+        let buckets: Vec<Digest> = self.0.iter_mut().map(Bucket::up_to_date_digest).collect();
         Digest::of(buckets.iter().map(|digest| digest.as_bytes().as_slice()))
     }
 
@@ -100,7 +100,7 @@ impl Contents {
 }
 
 impl Bucket {
-    fn settled(bucket: &mut Arc<Self>) -> Digest {
+    fn up_to_date_digest(bucket: &mut Arc<Self>) -> Digest {
         if let Some(digest) = bucket.digest {
             return digest;
         }
@@ -117,9 +117,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn order_does_not_matter_and_content_does() {
+    fn digests_depend_on_content_and_not_on_order() {
         let names: Vec<String> = (0..1000).map(|i| format!("policy-{i}")).collect();
-        let (mut forth, mut back) = (Contents::default(), Contents::default());
+        let (mut forth, mut back) = (ContentDigests::default(), ContentDigests::default());
         names.iter().for_each(|name| forth.insert(name, Digest::of([name.as_bytes()])));
         names.iter().rev().for_each(|name| back.insert(name, Digest::of([name.as_bytes()])));
         let whole = forth.digest();
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_told_apart() {
+    fn parts_are_delimited() {
         assert_ne!(Digest::of([b"ab".as_slice(), b"c"]), Digest::of([b"a".as_slice(), b"bc"]));
     }
 }

@@ -1,37 +1,32 @@
-//! What a request shows beyond what it asks.
+//! Evidence: what a request carries besides its method and path.
 //!
-//! Only conditions that say so read it, and it is read once for all of them. Nothing of it is kept: a record of a decision
-//! holds what these conditions came to, never what they read.
+//! Only conditions read it, and only if the policy says so; it is read once for all of them. Records of a decision
+//! hold the outcomes of these conditions, never the evidence.
 
 use crate::condition::{Condition, Truth};
 use serde_json::{Map, Value as Json};
-use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 
-/// Longest value of a header that conditions read, in bytes.
-pub const MAX_HEADER: usize = 1024;
-
-/// What a door knows of a request. A condition that reads what nobody knows fails.
+/// The evidence of a request, as an enforcement point sees it. A condition that reads unknown evidence fails.
 pub trait Evidence: fmt::Debug + Send + Sync {
-    /// Hands over each header, as often as it was sent; one that conditions must not see comes without its value. Tells
-    /// whether headers are known at all.
+    /// Visits each header, as often as it was sent. A header that conditions must not see comes without its value.
+    /// Returns whether headers are known at all.
     fn headers(&self, each: &mut dyn FnMut(&str, Option<&[u8]>)) -> bool {
         let _ = each;
         false
     }
 
-    /// The fields of `kubernetes`, `object` and `oldObject`, as far as the request has them.
+    /// The fields of `kubernetes`, `object` and `oldObject`, if the request has them.
     fn objects(&self) -> Option<Map<String, Json>> {
         None
     }
 
-    /// The fields of `resource`: `type`, `id` and `properties` of the resource that an enforcement point asks about.
+    /// The fields of `resource`: `type`, `id` and `properties`. `None` if the resource is unknown.
     fn resource(&self) -> Option<Map<String, Json>> {
         None
     }
 
-    /// What the condition of a rule came to when the same request was decided before.
+    /// The recorded outcome of a rule's condition, when a recorded request is replayed.
     fn recorded(&self, rule: &str, condition: &Condition) -> Option<Truth> {
         let _ = (rule, condition);
         None
@@ -41,9 +36,9 @@ pub trait Evidence: fmt::Debug + Send + Sync {
 /// Nothing is known.
 impl Evidence for () {}
 
-/// What somebody says of a request who is believed: an enforcement point, or a person who asks what would be.
+/// Evidence that a trusted party states: an enforcement point, or the person who asks for an explanation.
 #[derive(Debug, Clone, Default)]
-pub struct Said {
+pub struct StatedEvidence {
     /// The headers, if they are known.
     pub headers: Option<Vec<(String, String)>>,
     /// `object` and `oldObject` of a request to the Kubernetes API, if they are known.
@@ -52,7 +47,7 @@ pub struct Said {
     pub resource: Option<Map<String, Json>>,
 }
 
-impl Evidence for Said {
+impl Evidence for StatedEvidence {
     fn headers(&self, each: &mut dyn FnMut(&str, Option<&[u8]>)) -> bool {
         let headers = self.headers.iter().flatten();
         headers.for_each(|(name, value)| each(name, Some(value.as_bytes())));
@@ -66,67 +61,4 @@ impl Evidence for Said {
     fn resource(&self) -> Option<Map<String, Json>> {
         self.resource.clone()
     }
-}
-
-/// What some headers of a request say, or why nobody can tell.
-#[derive(Debug)]
-pub struct Headers(BTreeMap<Arc<str>, Result<String, &'static str>>);
-
-impl Headers {
-    /// The headers of these names, which are in lower case; `None` where headers are not known. One that an application
-    /// could read otherwise than a condition is not told: sent twice, or spelled with what gateway interfaces can't tell
-    /// from a hyphen.
-    pub(crate) fn of(names: &[Arc<str>], evidence: &dyn Evidence) -> Option<Self> {
-        let mut found: BTreeMap<Arc<str>, Result<String, &'static str>> = BTreeMap::new();
-        let known = evidence.headers(&mut |name, value| {
-            let is_connection = name.eq_ignore_ascii_case("connection");
-            for wanted in names {
-                let told = if name.eq_ignore_ascii_case(wanted) {
-                    if found.contains_key(wanted) { Err("was sent more than once") } else { text(value) }
-                } else if is_alike(name, wanted) {
-                    Err("was sent in a spelling that applications can't tell from it")
-                } else if is_connection && value.is_some_and(|value| lists(value, wanted)) {
-                    Err("is named by `Connection`, so that it goes no further")
-                } else {
-                    continue;
-                };
-                found.insert(Arc::clone(wanted), told);
-            }
-        });
-        known.then_some(Self(found))
-    }
-
-    /// What a header says; nothing if it was not sent.
-    pub(crate) fn get(&self, name: &str) -> Option<&Result<String, &'static str>> {
-        self.0.get(name)
-    }
-}
-
-/// A value, if every parser reads the same of it. Doors that are told headers by a proxy get several values as one, with
-/// commas between them, so that none with a comma counts anywhere.
-fn text(value: Option<&[u8]>) -> Result<String, &'static str> {
-    let value = value.ok_or("carries credentials")?;
-    if value.len() > MAX_HEADER {
-        return Err("is longer than 1024 bytes");
-    }
-    if !value.iter().all(|byte| matches!(byte, b' '..=b'~')) {
-        return Err("is not made of printable ASCII characters");
-    }
-    if value.contains(&b',') {
-        return Err("has a comma, so that it may be several values");
-    }
-    if value.starts_with(b" ") || value.ends_with(b" ") {
-        return Err("begins or ends with a space");
-    }
-    Ok(String::from_utf8_lossy(value).into_owned())
-}
-
-/// Whether a name is the other once all that is no letter or digit is a hyphen.
-fn is_alike(name: &str, wanted: &str) -> bool {
-    let same = |(a, b): (u8, u8)| a.eq_ignore_ascii_case(&b) || (b == b'-' && !a.is_ascii_alphanumeric());
-    name.len() == wanted.len() && name.bytes().zip(wanted.bytes()).all(same)
-}
-
-fn lists(value: &[u8], wanted: &str) -> bool {
-    value.split(|byte| *byte == b',').any(|name| name.trim_ascii().eq_ignore_ascii_case(wanted.as_bytes()))
 }

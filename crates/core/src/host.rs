@@ -1,4 +1,4 @@
-//! Host names, in the one form in which they are compared.
+//! Host names, in the form in which they are compared.
 
 use serde::{Deserialize, Serialize};
 use std::borrow::{Borrow, Cow};
@@ -7,15 +7,16 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use thiserror::Error;
 
-/// A host: a DNS name in lower case without trailing dot, or an IP address; never a port.
+/// A host: a DNS name in lower case without trailing dot, or an IP address. It never has a port.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Host(Arc<str>);
 
-/// Why a text is no host.
+/// A text is not a host.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error(
-    "`{0}` is no host name: write a DNS name in ASCII (for other scripts its `xn--` form) or an IP address, without port"
+    "`{0}` is not a host name: write a DNS name in ASCII (for other scripts its `xn--` form) or an IP address, \
+     without port"
 )]
 pub struct HostError(String);
 
@@ -23,7 +24,7 @@ impl Host {
     /// Reads a host as a policy writes it: no port, no wildcard.
     ///
     /// # Errors
-    /// When `text` is no DNS name (RFC 1123) and no IP address.
+    /// When `text` is neither a DNS name (RFC 1123) nor an IP address.
     pub fn parse(text: &str) -> Result<Self, HostError> {
         canonical(text).map(|name| Self(name.into())).ok_or_else(|| HostError(text.chars().take(64).collect()))
     }
@@ -45,7 +46,7 @@ impl Host {
     }
 }
 
-/// The host of an authority in the form in which hosts are compared.
+/// The host of an authority, in the form in which hosts are compared.
 pub(crate) fn canonical_of_authority(authority: &str) -> Option<Cow<'_, str>> {
     match authority.rsplit_once(':') {
         // an IPv6 address without port ends with `]`
@@ -71,14 +72,14 @@ fn canonical(text: &str) -> Option<Cow<'_, str>> {
     } else {
         Cow::Borrowed(name)
     };
-    // the last label of a name is never a number: that would be an address in another spelling
+    // the last label of a name is never a number, or it would be an IPv4 address in another spelling
     let last = name.rsplit('.').next()?;
     let numeric = last.starts_with("0x") || last.bytes().all(|b| b.is_ascii_digit());
     let named = name.len() <= 253 && name.split('.').all(is_label);
     (named && !numeric).then_some(name)
 }
 
-/// A label of a host name; underscores occur in names of services, so they are let through.
+/// A label of a host name. Underscores are accepted, since names of services contain them.
 fn is_label(label: &str) -> bool {
     !label.is_empty()
         && label.len() <= 63
@@ -118,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spellings_of_one_host_are_one() {
+    fn spellings_of_one_host_are_equal() {
         for text in ["orders.example.com", "ORDERS.Example.com", "orders.example.com.", "orders.example.com:8443"] {
             assert_eq!(Host::of_authority(text).expect(text).as_str(), "orders.example.com");
         }
@@ -128,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_host_is_refused() {
+    fn other_texts_are_refused() {
         for text in [
             "",
             ".",

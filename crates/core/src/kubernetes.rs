@@ -1,14 +1,14 @@
-//! Requests to the Kubernetes API, as its admission webhooks see them, and patterns over them.
+//! Requests to the Kubernetes API, as admission webhooks receive them, and patterns over them.
 
-use crate::policy::PolicyKey;
+use crate::namespaced_name::NamespacedName;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 use thiserror::Error;
 
-/// What a request does (`admission.k8s.io/v1`, `AdmissionRequest.operation`). A patch is an update, and so is a
-/// server-side apply; deleting a collection is a deletion of each object.
+/// The verb of a request (`admission.k8s.io/v1`, `AdmissionRequest.operation`). A patch is an update, and so is a
+/// server-side apply. Deleting a collection is a deletion of each object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Verb {
@@ -23,10 +23,10 @@ pub enum Verb {
 }
 
 impl Verb {
-    /// All of them.
+    /// All verbs.
     pub const ALL: [Self; 4] = [Self::Create, Self::Update, Self::Delete, Self::Connect];
 
-    /// The name that Kubernetes uses.
+    /// The name in Kubernetes.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -44,9 +44,9 @@ impl fmt::Display for Verb {
     }
 }
 
-/// A text is no verb of admission.
+/// A text is not a verb of admission.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("`{0}` is no verb of admission: use `CREATE`, `UPDATE` (a patch is one), `DELETE`, `CONNECT` or `*`")]
+#[error("`{0}` is not an admission verb: use `CREATE`, `UPDATE` (a patch is one), `DELETE`, `CONNECT` or `*`")]
 pub struct VerbError(String);
 
 impl FromStr for Verb {
@@ -66,23 +66,23 @@ pub struct ApiCall<'a> {
     pub resource: &'a str,
     /// Subresource; empty for the resource itself.
     pub subresource: &'a str,
-    /// What is done.
+    /// The verb.
     pub verb: Verb,
-    /// Name of the object; empty where it is not known yet, or where a collection is meant.
+    /// Name of the object; empty if it is not known yet, or if the request is for a collection.
     pub name: &'a str,
 }
 
 impl ApiCall<'_> {
-    /// Whether it is about the `AccessPolicy` of this name, in the namespace that it is made in.
-    pub(crate) fn is_policy(&self, key: &PolicyKey) -> bool {
+    /// Whether it is for the `AccessPolicy` of this name, in the request's namespace.
+    pub(crate) fn is_policy(&self, key: &NamespacedName) -> bool {
         (self.group, self.resource) == ("durward.dev", "accesspolicies") && self.name == &*key.name
     }
 }
 
-/// Requests by group, resource, subresource and verb; `None` stands for any.
+/// Requests by group, resource, subresource and verb; `None` matches any.
 ///
-/// It takes in what a rule of a `ValidatingWebhookConfiguration` with the same words takes in: `pods` is the
-/// resource itself, `pods/exec` the subresource alone, `pods/*` the resource and all its subresources.
+/// It matches what a rule of a `ValidatingWebhookConfiguration` with the same texts matches: `pods` is the resource
+/// itself, `pods/exec` the subresource alone, `pods/*` the resource and all its subresources.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ApiPattern {
     /// API group.
@@ -91,16 +91,16 @@ pub struct ApiPattern {
     pub resource: Option<Arc<str>>,
     /// Subresource; empty for the resource itself.
     pub subresource: Option<Arc<str>>,
-    /// What is done.
+    /// The verb.
     pub verb: Option<Verb>,
 }
 
-/// How much a pattern says: resource before subresource, group and verb. Patterns that take in the same request and
-/// say equally much are the same pattern.
+/// How specific a pattern is: resource before subresource, group and verb. Two patterns that match the same request
+/// and are equally specific are equal.
 type Specificity = [bool; 4];
 
 impl ApiPattern {
-    /// Whether the request is one of these.
+    /// Whether the pattern matches the request.
     #[must_use]
     pub fn matches(&self, call: &ApiCall<'_>) -> bool {
         let is = |pattern: &Option<Arc<str>>, text: &str| pattern.as_deref().is_none_or(|pattern| pattern == text);
@@ -114,7 +114,7 @@ impl ApiPattern {
         [self.resource.is_some(), self.subresource.is_some(), self.group.is_some(), self.verb.is_some()]
     }
 
-    /// Resource and subresource as webhook rules write them.
+    /// Resource and subresource, in the form of webhook rules.
     #[must_use]
     pub fn resources(&self) -> String {
         let resource = self.resource.as_deref().unwrap_or("*");

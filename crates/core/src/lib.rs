@@ -1,15 +1,17 @@
-//! The decision engine of Durward: values in, values out.
+//! The decision engine of Durward: who may do what, decided from values alone.
+//! It does no I/O, reads no clock, takes no lock, and authenticates nobody.
+//! Begin reading at [`snapshot::Snapshot::decide`], the whole decision; [`decide`] holds its steps.
 //!
-//! Nothing here reads a clock, a file or a socket, takes a lock or waits. A [`principal::Principal`] and a
-//! [`request::Request`] go in together with an instant and an immutable [`snapshot::Snapshot`]; a
-//! [`decision::Decision`] comes out, the same one every time.
+//! A [`principal::Principal`], a [`request::Request`], an instant and an immutable [`snapshot::Snapshot`] go in; a
+//! [`decision::Decision`] comes out. The same input always gives the same decision.
 //!
 //! ```text
-//! Policy … Policy ──unite──▶ Service ──put──▶ Snapshot ──route──▶ Route ──decide──▶ Decision
+//! Policy … Policy ──unite──▶ CompiledService ──put──▶ Snapshot ──route──▶ Route ──decide──▶ Decision
 //!                                                   ▲ Request        ▲ Principal, instant
 //! ```
 
 pub mod approval;
+pub mod authentication;
 pub mod compare;
 pub mod condition;
 pub mod decide;
@@ -17,9 +19,12 @@ pub mod decision;
 pub mod digest;
 pub mod evidence;
 pub mod host;
+pub mod interner;
 pub mod kubernetes;
+pub mod labels;
 mod lookup;
-pub mod near;
+pub mod namespaced_name;
+pub mod near_miss;
 pub mod path;
 pub mod pods;
 pub mod policy;
@@ -31,7 +36,7 @@ pub mod risk;
 mod routes;
 pub mod scope;
 pub mod service;
-pub mod sharing;
 pub mod snapshot;
+pub mod subject;
 pub mod token;
 pub mod who_can;

@@ -1,199 +1,134 @@
-//! Which pods policies are about, and the identity that those are minted.
+//! Pods that policies apply to, and the certificates that they are entitled to.
 
-use crate::policy::{Denial, Mode, PolicyKey, Subject};
+use crate::namespaced_name::NamespacedName;
+use crate::policy::{CompiledDenial, EnforcementMode};
 use crate::principal::PrincipalId;
-use crate::service::Service;
+use crate::service::CompiledService;
 use crate::snapshot::Snapshot;
+use crate::subject::SubjectMatcher;
 use chrono::TimeDelta;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::sync::Arc;
 use thiserror::Error;
 
-/// Lifetime of a certificate where no policy says.
+/// Lifetime of a certificate if no policy sets one.
 pub const DEFAULT_TTL: TimeDelta = TimeDelta::hours(1);
 
-/// Pods of a namespace, or Namespaces, by their labels (`metav1.LabelSelector`); without any requirement all of them.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Selector {
-    /// All of these have to hold.
-    pub requirements: Vec<Requirement>,
-}
-
-/// One demand on a label.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Requirement {
-    /// The label is there, with one of these values.
-    In(Arc<str>, BTreeSet<Arc<str>>),
-    /// The label is not there, or has another value.
-    NotIn(Arc<str>, BTreeSet<Arc<str>>),
-    /// The label is there.
-    Exists(Arc<str>),
-    /// The label is not there.
-    DoesNotExist(Arc<str>),
-}
-
-impl Requirement {
-    /// The label.
-    #[must_use]
-    pub fn key(&self) -> &str {
-        match self {
-            Self::In(key, _) | Self::NotIn(key, _) | Self::Exists(key) | Self::DoesNotExist(key) => key,
-        }
-    }
-}
-
-impl fmt::Display for Selector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = |values: &BTreeSet<Arc<str>>| values.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
-        let texts = self.requirements.iter().map(|requirement| match requirement {
-            Requirement::In(key, values) => format!("{key} in ({})", list(values)),
-            Requirement::NotIn(key, values) => format!("{key} notin ({})", list(values)),
-            Requirement::Exists(key) => key.to_string(),
-            Requirement::DoesNotExist(key) => format!("!{key}"),
-        });
-        let texts: Vec<String> = texts.collect();
-        f.write_str(if texts.is_empty() { "any labels" } else { "labels " })?;
-        f.write_str(&texts.join(", "))
-    }
-}
-
-impl Selector {
-    /// Whether what has these labels is one of them.
-    #[must_use]
-    pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
-        let get = |key: &Arc<str>| labels.get(key.as_ref()).map(String::as_str);
-        self.requirements.iter().all(|requirement| match requirement {
-            Requirement::In(key, values) => get(key).is_some_and(|value| values.contains(value)),
-            Requirement::NotIn(key, values) => get(key).is_none_or(|value| !values.contains(value)),
-            Requirement::Exists(key) => get(key).is_some(),
-            Requirement::DoesNotExist(key) => get(key).is_none(),
-        })
-    }
-}
-
-/// The pods that are a service, and what they are minted.
+/// The certificate that a pod is entitled to, and the policies that entitle it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Pods {
-    /// Which.
-    pub selector: Selector,
-    /// Lifetime of their certificates, at most.
+pub struct CertificateEntitlement {
+    /// Lifetime of the certificate: the shortest that a policy sets.
     pub ttl: TimeDelta,
-    /// DNS names beside the SPIFFE ID.
-    pub dns_names: Vec<Arc<str>>,
-}
-
-/// What a pod is minted, and because of which policies.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Minting {
-    /// Lifetime of the certificate: the shortest that a policy says.
-    pub ttl: TimeDelta,
-    /// DNS names that it carries.
+    /// DNS names in the certificate.
     pub dns_names: BTreeSet<Arc<str>>,
-    /// The policies that are about the pod, with their generations.
-    pub policies: BTreeMap<PolicyKey, Option<i64>>,
+    /// The policies that apply to the pod, with their generations.
+    pub policies: BTreeMap<NamespacedName, Option<i64>>,
 }
 
-/// Why a pod is minted nothing.
+/// Why a pod is not entitled to a certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum NotMinted {
-    /// No policy is about it.
+pub enum NotEntitled {
+    /// No policy applies to the pod.
     #[error("no policy is about the pod")]
     NoPolicy,
-    /// A policy of its own namespace denies its service account whatever it asks: the rule
+    /// A policy of the pod's own namespace denies its service account unconditionally, by the rule
     /// `<namespace>/<policy>/denials/<name>`.
     #[error("{0} denies this workload; it gets nothing new while that stands")]
     Denied(Arc<str>),
 }
 
-impl Minting {
-    /// Names of the policies.
+impl CertificateEntitlement {
+    /// The names of the policies, separated by commas.
     #[must_use]
-    pub fn named(&self) -> String {
+    pub fn policy_names(&self) -> String {
         self.policies.keys().map(ToString::to_string).collect::<Vec<_>>().join(", ")
     }
 }
 
-impl Service {
-    fn generation(&self, policy: &PolicyKey) -> Option<i64> {
+impl CompiledService {
+    fn generation(&self, policy: &NamespacedName) -> Option<i64> {
         let found = self.policies.binary_search_by(|(key, _)| key.cmp(policy)).ok()?;
         self.policies.get(found)?.1
     }
 
-    /// Workloads that a grant or a denial names, with its policy.
+    /// Workloads that a grant or a denial names.
     pub(crate) fn named_workloads(&self) -> BTreeSet<PrincipalId> {
         let grants = self.grants.iter().flat_map(|grant| grant.to.iter());
         let denials = self.denials.iter().flat_map(|denial| denial.to.iter());
         let named = grants.chain(denials).filter_map(|subject| match subject {
-            Subject::Principal(id) if id.is_workload() => Some(id.clone()),
+            SubjectMatcher::Principal(id) if id.is_workload() => Some(id.clone()),
             _ => None,
         });
         named.collect()
     }
 
     /// The policies of the service with a rule that names this workload.
-    fn naming<'s>(&'s self, id: &'s PrincipalId) -> impl Iterator<Item = PolicyKey> + 's {
-        let names =
-            move |to: &[Subject]| to.iter().any(|subject| matches!(subject, Subject::Principal(named) if named == id));
+    fn naming<'s>(&'s self, id: &'s PrincipalId) -> impl Iterator<Item = NamespacedName> + 's {
+        let names = move |to: &[SubjectMatcher]| {
+            to.iter().any(|subject| matches!(subject, SubjectMatcher::Principal(named) if named == id))
+        };
         let grants = self.grants.iter().filter(move |grant| names(&grant.to)).map(|grant| &grant.rule);
         let denials = self.denials.iter().filter(move |denial| names(&denial.to)).map(|denial| &denial.rule);
-        // a rule is called `<namespace>/<policy>/<kind>/<name>`
+        // the form of a rule is `<namespace>/<policy>/<kind>/<name>`
         grants.chain(denials).filter_map(|rule| {
             let (namespace, rest) = rule.split_once('/')?;
-            Some(PolicyKey { namespace: namespace.into(), name: rest.split_once('/')?.0.into() })
+            Some(NamespacedName { namespace: namespace.into(), name: rest.split_once('/')?.0.into() })
         })
     }
 }
 
-impl Service {
-    /// The first rule that denies this workload by name, without a condition, and is enforced.
+impl CompiledService {
+    /// The first enforced denial that names this workload and has no condition.
     fn denies(&self, id: &PrincipalId) -> Option<&Arc<str>> {
-        let names = |denial: &&Arc<Denial>| {
-            denial.to.iter().any(|subject| matches!(subject, Subject::Principal(named) if named == id))
+        let names = |denial: &&Arc<CompiledDenial>| {
+            denial.to.iter().any(|subject| matches!(subject, SubjectMatcher::Principal(named) if named == id))
         };
-        let mut denials = self.denials.iter().filter(|denial| denial.when.is_none() && denial.mode == Mode::Enforce);
+        let mut denials =
+            self.denials.iter().filter(|denial| denial.when.is_none() && denial.mode == EnforcementMode::Enforce);
         denials.find(names).map(|denial| &denial.rule)
     }
 }
 
 impl Snapshot {
-    /// Namespaces in which a policy is about some pod of our own trust domain, or may be.
+    /// Namespaces in which a policy may apply to pods of trust domain `own`.
     #[must_use]
-    pub fn minting_namespaces(&self, own: &str) -> BTreeSet<Arc<str>> {
-        let named = self.named().filter_map(|id| match id {
+    pub fn entitled_namespaces(&self, own: &str) -> BTreeSet<Arc<str>> {
+        let named = self.named_workloads().filter_map(|id| match id {
             PrincipalId::Workload { trust_domain, namespace, .. } if **trust_domain == *own => Some(namespace),
             _ => None,
         });
         self.selecting_namespaces().chain(named).cloned().collect()
     }
 
-    /// The services that a pod is, by their selectors.
+    /// The services whose selectors match a pod.
     pub fn services_of_pod<'s>(
         &'s self,
         namespace: &str,
         labels: &'s BTreeMap<String, String>,
-    ) -> impl Iterator<Item = &'s Arc<Service>> {
-        let selects = |service: &&Arc<Service>| service.pods.iter().any(|(_, pods)| pods.selector.selects(labels));
+    ) -> impl Iterator<Item = &'s Arc<CompiledService>> {
+        let selects =
+            |service: &&Arc<CompiledService>| service.pods.iter().any(|(_, pods)| pods.selector.selects(labels));
         self.selecting(namespace).iter().filter(selects)
     }
 
-    /// What a pod is minted, if a policy is about it: its selector takes the pod in, or a grant or a denial names its
-    /// service account.
+    /// The certificate that a pod is entitled to. A policy entitles it by selecting the pod, or by naming its service
+    /// account in a grant or a denial.
     ///
     /// # Errors
-    /// When none is, or when the pod's own namespace denies its service account by name: others deny it at their own
-    /// services alone, or any namespace could take any identity away.
-    pub fn minting(
+    /// When no policy applies to the pod, or when the pod's own namespace denies its service account by name. Denials
+    /// of other namespaces do not matter here: otherwise any namespace could take away the identity of any workload.
+    pub fn certificate_entitlement(
         &self,
         id: &PrincipalId,
         namespace: &str,
         labels: &BTreeMap<String, String>,
-    ) -> Result<Minting, NotMinted> {
+    ) -> Result<CertificateEntitlement, NotEntitled> {
         let own = self.naming(id).iter().filter(|service| *service.key.namespace == *namespace);
         if let Some(rule) = own.filter_map(|service| service.denies(id)).next() {
-            return Err(NotMinted::Denied(Arc::clone(rule)));
+            return Err(NotEntitled::Denied(Arc::clone(rule)));
         }
-        let mut minting = Minting { ttl: DEFAULT_TTL, dns_names: BTreeSet::new(), policies: BTreeMap::new() };
+        let mut minting =
+            CertificateEntitlement { ttl: DEFAULT_TTL, dns_names: BTreeSet::new(), policies: BTreeMap::new() };
         let mut ttl = None::<TimeDelta>;
         let selecting = self.selecting(namespace).iter();
         let selecting =
@@ -208,6 +143,6 @@ impl Snapshot {
             minting.policies.extend(naming);
         }
         minting.ttl = ttl.unwrap_or(DEFAULT_TTL);
-        if minting.policies.is_empty() { Err(NotMinted::NoPolicy) } else { Ok(minting) }
+        if minting.policies.is_empty() { Err(NotEntitled::NoPolicy) } else { Ok(minting) }
     }
 }

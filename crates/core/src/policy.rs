@@ -1,355 +1,159 @@
-//! A compiled policy: everything parsed, nothing left to look up but other policies of the same service.
+//! A compiled policy: everything is parsed and resolved.
 
-use crate::approval::Approvers;
+use crate::approval::ApprovalRequirement;
+use crate::authentication::AuthenticationMethod;
 use crate::condition::Condition;
 use crate::digest::Digest;
 use crate::host::Host;
 use crate::kubernetes::ApiPattern;
-use crate::path::{Method, PathPattern};
-use crate::pods::{Pods, Selector};
-use crate::principal::{Identity, PrincipalId};
-use crate::relations::{Model, RelationEngine, RelationTo};
-use crate::risk::Risk;
+use crate::labels::LabelMatcher;
+use crate::namespaced_name::NamespacedName;
+use crate::path::HttpPattern;
+use crate::relations::{RelationBackend, RelationModel, RelationTarget};
+use crate::risk::RiskLevel;
 use crate::scope::Scope;
-use crate::token::Tokens;
+use crate::subject::SubjectMatcher;
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
-use thiserror::Error;
 
-/// Most scopes that one operation can require.
+/// Maximum number of scopes that one operation can require.
 pub const MAX_SCOPES: usize = 64;
 
-/// Namespace and name of a policy.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PolicyKey {
-    /// Kubernetes namespace.
-    pub namespace: Arc<str>,
-    /// Name of the `AccessPolicy`.
-    pub name: Arc<str>,
-}
-
-impl fmt::Display for PolicyKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
-
-/// One accepted way in.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Way {
-    /// Certificates, JWT-SVIDs and service-account tokens of this trust domain.
-    Workload,
-    /// The `IdentityProvider` of this name.
-    Provider(Arc<str>),
-}
-
-impl Way {
-    /// Whether `caller` came in this way.
-    #[must_use]
-    pub fn admits(&self, caller: &Identity) -> bool {
-        match self {
-            Self::Workload => caller.is_own_workload(),
-            Self::Provider(name) => caller.provider() == Some(name),
-        }
-    }
-}
-
-impl fmt::Display for Way {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Workload => f.write_str("workload"),
-            Self::Provider(name) => write!(f, "provider {name}"),
-        }
-    }
-}
-
-/// Whether decisions are enforced.
+/// Whether denials are enforced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub enum Mode {
-    /// What is denied is refused.
+pub enum EnforcementMode {
+    /// Denied requests are refused.
     #[default]
     Enforce,
-    /// What is denied is recorded and let through.
+    /// Denied requests are recorded and let through.
     Audit,
 }
 
-/// Requests that are an operation.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Match {
-    /// The method; `None` for any.
-    pub method: Option<Method>,
-    /// The path.
-    pub path: PathPattern,
-}
-
-/// One thing that can be done with a service.
+/// One operation of a service.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Operation {
-    /// Unique in the service.
+pub struct CompiledOperation {
+    /// Name, unique in the service.
     pub name: Arc<str>,
-    /// The requests that are this operation.
-    pub matches: Vec<Match>,
-    /// The requests to the Kubernetes API, in the policy's own namespace, that are this operation.
+    /// The HTTP requests of this operation.
+    pub matches: Vec<HttpPattern>,
+    /// The requests to the Kubernetes API of this operation, in the policy's own namespace.
     pub kubernetes: Vec<ApiPattern>,
     /// Scopes that a caller needs, all of them; at most [`MAX_SCOPES`].
     pub scopes: Arc<[Scope]>,
-    /// Decides which credentials are good enough.
-    pub risk: Risk,
-    /// Oldest second factor of a person, for [`Risk::High`].
+    /// The risk, which sets the required assurance.
+    pub risk: RiskLevel,
+    /// Maximum age of a person's second factor, for [`RiskLevel::High`].
     pub max_age: TimeDelta,
-    /// Who has to approve it first, if anybody.
-    pub approval: Option<Arc<Approvers>>,
-    /// Open to everybody.
+    /// The approval that it requires, if any.
+    pub approval: Option<Arc<ApprovalRequirement>>,
+    /// Whether it is open without a credential.
     pub public: bool,
 }
 
-/// Some callers.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Subject {
-    /// Everybody who is authenticated.
-    Authenticated,
-    /// One principal.
-    Principal(PrincipalId),
-    /// Everybody whom this `IdentityProvider` vouches for.
-    Provider(Arc<str>),
-    /// The members of a group of this `IdentityProvider`.
-    Group {
-        /// Name of the provider.
-        provider: Arc<str>,
-        /// Name of the group.
-        group: Arc<str>,
-    },
-    /// Callers of this `IdentityProvider` with these attributes.
-    Claims {
-        /// Name of the provider.
-        provider: Arc<str>,
-        /// A group that they are in as well, if it says.
-        group: Option<Arc<str>>,
-        /// Attributes that are texts, and equal these.
-        claims: BTreeMap<Arc<str>, Arc<str>>,
-    },
-    /// Every service account of a namespace.
-    Namespace {
-        /// Trust domain of the cluster.
-        trust_domain: Arc<str>,
-        /// Name of the Namespace.
-        namespace: Arc<str>,
-    },
-    /// Every service account of the Namespaces with these labels.
-    Namespaces {
-        /// Trust domain of the cluster.
-        trust_domain: Arc<str>,
-        /// The labels.
-        labels: Selector,
-    },
-    /// Workloads by their SPIFFE IDs.
-    Spiffe(SpiffePattern),
-}
-
-/// Labels of a Namespace.
-pub type Labels = BTreeMap<String, String>;
-
-impl Subject {
-    /// Whether `caller` is one of them; `labels` are those of its Namespace, if it is a workload of one that is known.
-    #[must_use]
-    pub fn includes(&self, caller: &Identity, labels: Option<&Labels>) -> bool {
-        match self {
-            Self::Claims { provider, group, claims } => {
-                let text = |name: &Arc<str>| caller.attributes.get(name.as_ref()).and_then(serde_json::Value::as_str);
-                caller.provider() == Some(provider)
-                    && group.as_ref().is_none_or(|group| caller.groups.contains(group.as_ref()))
-                    && claims.iter().all(|(name, value)| text(name) == Some(value))
-            }
-            Self::Namespace { trust_domain, namespace } => {
-                own_namespace(caller, trust_domain).is_some_and(|of| of == namespace)
-            }
-            Self::Namespaces { trust_domain, labels: wanted } => {
-                own_namespace(caller, trust_domain).is_some() && labels.is_some_and(|labels| wanted.selects(labels))
-            }
-            Self::Spiffe(pattern) => pattern.matches(&caller.id),
-            Self::Authenticated => true,
-            Self::Principal(id) => caller.id == *id,
-            Self::Provider(provider) => caller.provider() == Some(provider),
-            Self::Group { provider, group } => {
-                caller.provider() == Some(provider) && caller.groups.contains(group.as_ref())
-            }
-        }
-    }
-}
-
-impl fmt::Display for Subject {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Authenticated => f.write_str("everybody authenticated"),
-            Self::Principal(id) => id.fmt(f),
-            Self::Provider(provider) => write!(f, "everybody of provider {provider}"),
-            Self::Group { provider, group } => write!(f, "group {group} of provider {provider}"),
-            Self::Claims { provider, group, claims } => {
-                match group {
-                    Some(group) => write!(f, "group {group} of provider {provider} with ")?,
-                    None => write!(f, "everybody of provider {provider} with ")?,
-                }
-                let claims = claims.iter().map(|(name, value)| format!("{name} = {value}"));
-                f.write_str(&claims.collect::<Vec<_>>().join(", "))
-            }
-            Self::Namespace { namespace, .. } => write!(f, "service accounts of namespace {namespace}"),
-            Self::Namespaces { labels, .. } => write!(f, "service accounts of namespaces with {labels}"),
-            Self::Spiffe(pattern) => pattern.fmt(f),
-        }
-    }
-}
-
-/// The namespace of a workload of our own.
-fn own_namespace<'c>(caller: &'c Identity, ours: &str) -> Option<&'c Arc<str>> {
-    match &caller.id {
-        PrincipalId::Workload { trust_domain, namespace, .. }
-            if caller.is_own_workload() && **trust_domain == *ours =>
-        {
-            Some(namespace)
-        }
-        _ => None,
-    }
-}
-
-/// SPIFFE IDs by segments; `*` stands for any one segment, never for a part of one or for several.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SpiffePattern {
-    /// Trust domain; no pattern spans two.
-    pub trust_domain: Arc<str>,
-    /// Segments of the path; `None` for any.
-    segments: Vec<Option<Arc<str>>>,
-}
-
-/// Why a text is no pattern over SPIFFE IDs.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("`{text}` is no pattern of SPIFFE IDs: {why}")]
-pub struct SpiffePatternError {
-    text: String,
-    why: String,
-}
-
-impl FromStr for SpiffePattern {
-    type Err = SpiffePatternError;
-
-    fn from_str(text: &str) -> Result<Self, SpiffePatternError> {
-        let error = |why: &str| SpiffePatternError { text: text.to_owned(), why: why.to_owned() };
-        let (trust_domain, path) = text
-            .strip_prefix("spiffe://")
-            .and_then(|rest| rest.split_once('/'))
-            .ok_or_else(|| error("write `spiffe://DOMAIN/SEGMENT/…`, with `*` for any one segment"))?;
-        let segments: Vec<Option<Arc<str>>> =
-            path.split('/').map(|segment| (segment != "*").then(|| segment.into())).collect();
-        if trust_domain.contains('*') {
-            return Err(error("no pattern spans trust domains; name one"));
-        }
-        if segments.iter().flatten().any(|segment| segment.contains('*')) {
-            return Err(error("`*` stands for a whole segment, not for a part of one"));
-        }
-        // what is left must be a SPIFFE ID once each `*` is one
-        let example = text.replace('*', "a").parse::<PrincipalId>();
-        example.map_err(|problem| error(problem.why()))?;
-        Ok(Self { trust_domain: trust_domain.into(), segments })
-    }
-}
-
-impl SpiffePattern {
-    /// Whether a principal is a workload with such an ID.
-    #[must_use]
-    pub fn matches(&self, id: &PrincipalId) -> bool {
-        let same = |segments: &[&str]| {
-            let fits =
-                |(wanted, segment): (&Option<Arc<str>>, &&str)| wanted.as_ref().is_none_or(|text| **text == **segment);
-            segments.len() == self.segments.len() && self.segments.iter().zip(segments).all(fits)
-        };
-        match id {
-            PrincipalId::Workload { trust_domain, namespace, service_account } => {
-                *trust_domain == self.trust_domain && same(&["ns", namespace, "sa", service_account])
-            }
-            PrincipalId::Spiffe { trust_domain, path } => {
-                *trust_domain == self.trust_domain && same(&path.split('/').skip(1).collect::<Vec<_>>())
-            }
-            _ => false,
-        }
-    }
-}
-
-impl fmt::Display for SpiffePattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "spiffe://{}", self.trust_domain)?;
-        self.segments.iter().try_for_each(|segment| write!(f, "/{}", segment.as_deref().unwrap_or("*")))
-    }
-}
-
-/// Scopes for some callers.
+/// A grant: it gives scopes to the callers that it matches.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Grant {
-    /// How decisions name it: `<namespace>/<policy>/grants/<name>`.
+pub struct CompiledGrant {
+    /// Name in decisions: `<namespace>/<policy>/grants/<name>`.
     pub rule: Arc<str>,
-    /// Any of these.
-    pub to: Arc<[Subject]>,
-    /// What it gives, roles included, each once.
+    /// It matches callers that any of these matches.
+    pub to: Arc<[SubjectMatcher]>,
+    /// The scopes, those of roles included, each once.
     pub scopes: Arc<[Scope]>,
-    /// A scope counts only if the caller's token carries it too.
+    /// Whether a scope is only given if the caller's token carries it too.
     pub from_token: bool,
-    /// Must hold.
+    /// The condition that must hold.
     pub when: Option<Arc<Condition>>,
-    /// The caller must stand in this relation.
-    pub relation: Option<RelationTo>,
+    /// The relation that the caller must have.
+    pub relation: Option<RelationTarget>,
 }
 
-/// Nothing for some callers.
+/// A denial: it refuses the callers that it matches.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Denial {
-    /// How decisions name it: `<namespace>/<policy>/denials/<name>`.
+pub struct CompiledDenial {
+    /// Name in decisions: `<namespace>/<policy>/denials/<name>`.
     pub rule: Arc<str>,
-    /// Any of these.
-    pub to: Arc<[Subject]>,
-    /// Applies unless this is known not to hold.
+    /// It matches callers that any of these matches.
+    pub to: Arc<[SubjectMatcher]>,
+    /// The condition: the denial applies unless the condition evaluates to false.
     pub when: Option<Arc<Condition>>,
-    /// Why, for the audit record.
+    /// The reason, for the audit record.
     pub reason: Option<Arc<str>>,
-    /// Mode of the policy that it comes from.
-    pub mode: Mode,
+    /// Mode of the policy that declares it.
+    pub mode: EnforcementMode,
+}
+
+/// The pods of a service, and the certificates that they get.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServicePods {
+    /// Which pods.
+    pub selector: LabelMatcher,
+    /// Maximum lifetime of their certificates.
+    pub ttl: TimeDelta,
+    /// DNS names besides the SPIFFE ID.
+    pub dns_names: Vec<Arc<str>>,
+}
+
+/// The signature algorithm of a token (RFC 7518, section 3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TokenSignature {
+    /// RSA, which every JWT library supports.
+    Rs256,
+    /// ECDSA on P-256.
+    Es256,
+}
+
+/// The settings of access tokens for a service, as far as policies set them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TokenSettings {
+    /// The signature algorithm.
+    pub signature: Option<TokenSignature>,
+    /// Maximum lifetime.
+    pub ttl: Option<TimeDelta>,
+}
+
+impl TokenSettings {
+    /// The settings of two policies of one service: the shorter lifetime, and the first algorithm.
+    #[must_use]
+    pub(crate) fn merged_with(self, other: Self) -> Self {
+        Self { signature: self.signature.or(other.signature), ttl: self.ttl.into_iter().chain(other.ttl).min() }
+    }
 }
 
 /// A compiled policy.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
-    /// Which one.
-    pub key: PolicyKey,
-    /// Audience of the service; with the namespace it says which policies share a service.
+    /// Namespace and name.
+    pub key: NamespacedName,
+    /// Audience of the service. Policies of the same namespace and audience share a service.
     pub audience: Arc<str>,
     /// Hosts of the service.
     pub hosts: Vec<Host>,
-    /// The pods that are the service, if it says.
-    pub pods: Option<Pods>,
-    /// How access tokens for the service are made.
-    pub tokens: Tokens,
-    /// Accepted ways in, in the order in which they are tried.
-    pub ways: Arc<[Way]>,
-    /// What can be done.
-    pub operations: Vec<Arc<Operation>>,
-    /// How relations between callers and the service's objects come about.
-    pub relations: Model,
-    /// Who knows these relations.
-    pub relation_engine: RelationEngine,
-    /// Request headers that conditions read.
+    /// The pods of the service, if the policy selects any.
+    pub pods: Option<ServicePods>,
+    /// The settings of access tokens for the service.
+    pub tokens: TokenSettings,
+    /// Accepted authentication methods, in the order in which they are tried.
+    pub authentication_methods: Arc<[AuthenticationMethod]>,
+    /// The operations of the service.
+    pub operations: Vec<Arc<CompiledOperation>>,
+    /// The relation model: how relations between callers and objects follow from tuples.
+    pub relations: RelationModel,
+    /// Where these relations are evaluated.
+    pub relation_engine: RelationBackend,
+    /// Request headers that conditions may read.
     pub headers: Vec<Arc<str>>,
-    /// Who may.
-    pub grants: Vec<Arc<Grant>>,
-    /// Who may not.
-    pub denials: Vec<Arc<Denial>>,
-    /// Whether decisions are enforced.
-    pub mode: Mode,
-    /// Its `metadata.generation`, where there is one.
+    /// The grants.
+    pub grants: Vec<Arc<CompiledGrant>>,
+    /// The denials.
+    pub denials: Vec<Arc<CompiledDenial>>,
+    /// Whether denials are enforced.
+    pub mode: EnforcementMode,
+    /// `metadata.generation`, if the policy has one.
     pub generation: Option<i64>,
-    /// Digest of what was compiled.
+    /// Digest of the source of the policy.
     pub digest: Digest,
-    /// Set where this stands for a version that was in force and is not known here any more: its service is closed. These are
-    /// the requests to the Kubernetes API that it governed.
+    /// Set if this policy is a placeholder: a version was in force that this replica does not know, so the service is
+    /// closed. The patterns are the requests to the Kubernetes API that the unknown version governed.
     pub forgotten: Option<Vec<ApiPattern>>,
 }

@@ -1,4 +1,4 @@
-//! Who a caller is, whatever credential it brought.
+//! Identities of callers, independent of the credential.
 
 use crate::risk::Assurance;
 use crate::scope::Scope;
@@ -12,10 +12,10 @@ use std::str::FromStr;
 use std::sync::Arc;
 use thiserror::Error;
 
-/// The provider that stands for the API server; no `IdentityProvider` can have this name.
+/// The provider that stands for the API server. No `IdentityProvider` can have this name.
 pub const KUBERNETES: &str = "kubernetes";
 
-/// The name of a principal; its text form is what policies, headers and audit records carry.
+/// The name of a principal. Policies, headers and audit records use its text form.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum PrincipalId {
@@ -28,14 +28,14 @@ pub enum PrincipalId {
         /// Kubernetes service account.
         service_account: Arc<str>,
     },
-    /// `spiffe://<trust-domain>/<path>`: a workload of a trust domain that names its own in another way.
+    /// `spiffe://<trust-domain>/<path>`: a workload of a trust domain with another naming scheme.
     Spiffe {
         /// SPIFFE trust domain, in lower case.
         trust_domain: Arc<str>,
         /// Path, beginning with `/`.
         path: Arc<str>,
     },
-    /// `user:<provider>/<subject>`: a token of an outside issuer.
+    /// `user:<provider>/<subject>`: a user of an external issuer.
     User {
         /// Name of the `IdentityProvider`.
         provider: Arc<str>,
@@ -49,14 +49,14 @@ pub enum PrincipalId {
         /// The key's name.
         name: Arc<str>,
     },
-    /// `kube:<username>`: a Kubernetes user that is no service account.
+    /// `kube:<username>`: a Kubernetes user that is not a service account.
     Kube {
         /// Kubernetes username.
         username: Arc<str>,
     },
 }
 
-/// Why a text names no principal.
+/// A text is not the name of a principal.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error(
     "`{text}` is no principal: {why}; write `spiffe://DOMAIN/ns/NAMESPACE/sa/SERVICEACCOUNT`, \
@@ -68,22 +68,22 @@ pub struct PrincipalIdError {
 }
 
 impl PrincipalIdError {
-    /// What is wrong, without the text.
+    /// The mistake, without the text.
     pub(crate) const fn why(&self) -> &'static str {
         self.why
     }
 }
 
-/// Longest subject, key name or username, in bytes (the limit of OpenID Connect's `sub` is 255).
+/// Maximum length of a subject, key name or username, in bytes (OpenID Connect limits `sub` to 255).
 const MAX_NAME: usize = 255;
-/// Longest SPIFFE ID, in bytes (SPIFFE-ID, section 2.3).
+/// Maximum length of a SPIFFE ID, in bytes (SPIFFE-ID, section 2.3).
 const MAX_SPIFFE_ID: usize = 2048;
 
 impl PrincipalId {
     /// A workload of `trust_domain`, by namespace and service account.
     ///
     /// # Errors
-    /// When a part is not what SPIFFE and Kubernetes accept as a name.
+    /// When SPIFFE or Kubernetes does not accept a part as a name.
     pub fn workload(trust_domain: &str, namespace: &str, service_account: &str) -> Result<Self, PrincipalIdError> {
         let id = Self::Workload {
             trust_domain: trust_domain.into(),
@@ -126,10 +126,10 @@ impl PrincipalId {
         }
     }
 
-    /// A person or machine known to the outside issuer `provider`.
+    /// A person or machine that the external issuer `provider` authenticates.
     ///
     /// # Errors
-    /// When the provider is no DNS name, or the subject is empty, too long or has control characters.
+    /// When the provider is not a DNS name, or the subject is empty, too long or has control characters.
     pub fn user(provider: &str, subject: &str) -> Result<Self, PrincipalIdError> {
         let id = Self::User { provider: provider.into(), subject: subject.into() };
         id.checked(is_dns_subdomain(provider), subject)
@@ -152,8 +152,8 @@ impl PrincipalId {
         Self::Kube { username: username.into() }.checked(true, username)
     }
 
-    /// The `IdentityProvider` that the name itself names; [`KUBERNETES`] for users of the API server, `None` for
-    /// workloads. Who vouches for a caller is told by [`Identity::provider`].
+    /// The `IdentityProvider` in the name itself: [`KUBERNETES`] for users of the API server, `None` for workloads.
+    /// [`Identity::provider`] returns the provider that vouches for a caller.
     #[must_use]
     pub fn provider(&self) -> Option<&str> {
         match self {
@@ -163,7 +163,7 @@ impl PrincipalId {
         }
     }
 
-    /// Whether this is a program proving itself, not a person.
+    /// Whether this is a workload, which proves itself without a person.
     #[must_use]
     pub const fn is_workload(&self) -> bool {
         matches!(self, Self::Workload { .. } | Self::Spiffe { .. })
@@ -245,7 +245,7 @@ impl From<PrincipalId> for String {
     }
 }
 
-/// Whether `text` is a DNS label as Kubernetes wants it (RFC 1123).
+/// Whether `text` is a DNS label, as Kubernetes defines it (RFC 1123).
 #[must_use]
 pub fn is_dns_label(text: &str) -> bool {
     let alphanumeric = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
@@ -256,7 +256,7 @@ pub fn is_dns_label(text: &str) -> bool {
         && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
 }
 
-/// Whether `text` is a DNS subdomain as Kubernetes wants it (RFC 1123).
+/// Whether `text` is a DNS subdomain, as Kubernetes defines it (RFC 1123).
 #[must_use]
 pub fn is_dns_subdomain(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(is_dns_label)
@@ -269,56 +269,56 @@ fn is_trust_domain(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_'))
 }
 
-/// What is known about a caller: plain data, which proves nothing by itself.
+/// The attributes of a caller. They are plain data and prove nothing by themselves.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Identity {
-    /// Who.
+    /// The principal.
     pub id: PrincipalId,
-    /// The `IdentityProvider` that vouches for a workload of another trust domain; `None` for our own workloads, and where
-    /// the name says it.
+    /// The `IdentityProvider` that vouches for a workload of another trust domain. `None` for the cluster's own
+    /// workloads, and for principals whose name contains the provider.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub federation: Option<Arc<str>>,
     /// Groups that the provider vouches for.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub groups: BTreeSet<String>,
-    /// Mapped claims, or what is known of the workload.
+    /// Mapped claims, or attributes of the workload.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub attributes: Map<String, Value>,
-    /// Scopes that the token itself carries; `None` when it says nothing of scopes.
+    /// Scopes in the token itself; `None` if the token has no scope claim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scopes: Option<BTreeSet<Scope>>,
-    /// Whether nothing counts but these scopes, whoever grants more: the caller shows an access token, which was narrowed
-    /// to them.
+    /// Whether the caller is limited to these scopes, whatever grants give: the credential is an access token with
+    /// narrowed scopes.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub narrowed: bool,
-    /// How the caller proved itself.
+    /// The strength of the authentication.
     pub assurance: Assurance,
-    /// When the caller last authenticated (`auth_time`), if the credential says so.
+    /// When the caller last authenticated (`auth_time`), if the credential contains it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authenticated_at: Option<DateTime<Utc>>,
-    /// When the credential ends; a principal counts for nothing from then on.
+    /// When the credential expires. From then on the principal is no longer valid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<DateTime<Utc>>,
-    /// A second factor that counts at one operation alone.
+    /// A second factor that is valid at one operation alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub step_up: Option<StepUp>,
+    pub step_up: Option<CompletedStepUp>,
 }
 
-/// A second factor that a person has used for one operation. Everywhere else the person is as well known as without it.
+/// A second factor that a person completed for one operation. It raises the assurance at no other operation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct StepUp {
+pub struct CompletedStepUp {
     /// Name of the operation.
     pub operation: Arc<str>,
-    /// How the caller proved itself for it.
+    /// The assurance at this operation.
     pub assurance: Assurance,
-    /// When.
+    /// When the person completed it.
     pub authenticated_at: DateTime<Utc>,
 }
 
 impl Identity {
-    /// An identity of which nothing but the name and the assurance is known.
+    /// An identity with a name and an assurance, and nothing else.
     #[must_use]
     pub fn new(id: PrincipalId, assurance: Assurance) -> Self {
         Self {
@@ -335,9 +335,9 @@ impl Identity {
         }
     }
 
-    /// The caller as it is known at an operation.
+    /// The identity at an operation: with its step-up, if that is for this operation.
     #[must_use]
-    pub fn at(&self, operation: &str) -> Cow<'_, Self> {
+    pub fn at_operation(&self, operation: &str) -> Cow<'_, Self> {
         match &self.step_up {
             Some(step_up) if *step_up.operation == *operation => Cow::Owned(Self {
                 assurance: step_up.assurance,
@@ -348,42 +348,43 @@ impl Identity {
         }
     }
 
-    /// The `IdentityProvider` that vouches for the caller; [`KUBERNETES`] for users of the API server, `None` for our own
-    /// workloads.
+    /// The `IdentityProvider` that vouches for the caller: [`KUBERNETES`] for users of the API server, `None` for the
+    /// cluster's own workloads.
     #[must_use]
     pub fn provider(&self) -> Option<&str> {
         self.id.provider().or(self.federation.as_deref())
     }
 
-    /// Whether this is a workload of our own trust domain.
+    /// Whether this is a workload of the cluster's own trust domain.
     #[must_use]
     pub fn is_own_workload(&self) -> bool {
         self.id.is_workload() && self.federation.is_none()
     }
 }
 
-/// A caller whose identity is settled. The authorizer takes this and never a credential.
+/// An authenticated caller. Decisions take this type and never a credential.
 ///
-/// Two functions make one, and `tests/architecture.rs` holds who may call them:
-/// [`Principal::authenticated`] belongs to the authenticator alone, [`Principal::assumed`] to the tools
-/// that explain and replay decisions without enforcing any.
+/// Two functions make one, and a test on the architecture limits who may call them: [`Principal::authenticated`]
+/// belongs to the authenticator alone, [`Principal::assumed`] to the tools that explain and replay decisions without
+/// enforcing any.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Principal(Identity);
 
 impl Principal {
-    /// The outcome of a successful authentication. Only `src/authn` calls this.
+    /// The outcome of a successful authentication. Only the authenticator calls this.
     #[must_use]
     pub fn authenticated(identity: Identity) -> Self {
         Self(identity)
     }
 
-    /// A caller taken on somebody's word, to ask what would be decided. Never used by a door.
+    /// A caller that is assumed, not authenticated, to explain what would be decided. Enforcement points never call
+    /// this.
     #[must_use]
     pub fn assumed(identity: Identity) -> Self {
         Self(identity)
     }
 
-    /// What is known about the caller.
+    /// The attributes of the caller.
     #[must_use]
     pub fn identity(&self) -> &Identity {
         &self.0
@@ -395,7 +396,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_survive_their_text() {
+    fn ids_round_trip_through_their_text() {
         for text in [
             "spiffe://cluster.local/ns/shop/sa/orders",
             "spiffe://td.example/ns/shop/sa/orders.v2",
@@ -413,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_of_another_shape_are_refused() {
+    fn malformed_ids_are_refused() {
         for text in [
             "",
             "alice",

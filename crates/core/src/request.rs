@@ -1,51 +1,51 @@
-//! What a caller wants, free of any protocol.
+//! Requests, independent of any protocol.
 
 use crate::evidence::Evidence;
 use crate::kubernetes::ApiCall;
-use crate::service::Captures;
+use crate::path::Captures;
 use std::net::IpAddr;
 
-/// A request, as a door has read it.
+/// A request, as an enforcement point has read it.
 #[derive(Debug, Clone)]
 pub struct Request<'a> {
-    /// The service that is asked for.
-    pub target: Target<'a>,
-    /// What is asked of it.
+    /// The service.
+    pub target: ServiceTarget<'a>,
+    /// The call.
     pub call: Call<'a>,
-    /// Where the request comes from, if a trusted party says so.
+    /// The client's address, if a trusted party states it.
     pub source: Option<IpAddr>,
-    /// What it shows beyond that, for conditions; `&()` where nothing is known.
+    /// The evidence for conditions; `&()` if there is none.
     pub evidence: &'a dyn Evidence,
 }
 
 /// How a request names its service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Target<'a> {
+pub enum ServiceTarget<'a> {
     /// By host: a `Host` or `:authority` value, with or without port.
     Host(&'a str),
-    /// By the audience of its tokens.
+    /// By the audience of its access tokens.
     Audience(&'a str),
 }
 
-/// What is asked of a service.
+/// A call of a service.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Call<'a> {
-    /// An HTTP request; gRPC is one too.
+    /// An HTTP request, gRPC included.
     Http {
         /// The method, as it was sent.
         method: &'a str,
-        /// The request target, as it was sent; a query is ignored.
+        /// The request target, as it was sent. Its query is ignored.
         path: &'a str,
     },
-    /// An operation by its name.
+    /// An operation, called by name.
     Named {
         /// Name of the operation.
         operation: &'a str,
-        /// What a path would have captured.
+        /// The values that a path would capture.
         captures: Captures,
     },
     /// A request to the Kubernetes API, authenticated by the API server.
     Kubernetes(ApiCall<'a>),
-    /// The door found contradictions and can't tell what is asked.
-    Unclear,
+    /// The request contradicts itself, so the enforcement point can't tell what it calls.
+    Ambiguous,
 }

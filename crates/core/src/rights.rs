@@ -1,111 +1,114 @@
-//! What callers may do, as far as policies alone say: by the subjects that rules name, without any request.
+//! The rights of callers, derived from policies alone, without any request.
 //!
-//! Conditions are not evaluated. What depends on one, on a group that nobody said the caller is in, or on a relation,
-//! is [`Can::If`], with what it depends on.
+//! Conditions are not evaluated. A right that depends on a condition, on an unknown group membership or on a relation
+//! is [`Permission::Conditional`], with what it depends on.
 
-use crate::approval::Approvers;
-use crate::policy::{Denial, Grant, Mode, PolicyKey, Subject, Way};
+use crate::approval::ApprovalRequirement;
+use crate::authentication::AuthenticationMethod;
+use crate::namespaced_name::NamespacedName;
+use crate::policy::{CompiledDenial, CompiledGrant, EnforcementMode};
 use crate::principal::PrincipalId;
-use crate::risk::Risk;
+use crate::risk::RiskLevel;
 use crate::scope::Scope;
-use crate::service::{Service, ServiceOperation};
+use crate::service::{CompiledService, ServiceOperation};
 use crate::snapshot::Snapshot;
+use crate::subject::SubjectMatcher;
 use chrono::TimeDelta;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// Some callers, and what is known of them.
+/// A set of callers.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Who {
-    /// Whoever asks, without a credential.
-    Anybody,
-    /// Callers as a rule names them: nothing else is known.
-    Named(Subject),
+pub enum CallerSet {
+    /// Callers without a credential.
+    Anonymous,
+    /// The callers that a subject of a rule matches.
+    Subject(SubjectMatcher),
     /// One principal with all its groups.
-    Known(PrincipalId, BTreeSet<String>),
+    Principal(PrincipalId, BTreeSet<String>),
 }
 
-impl std::fmt::Display for Who {
+impl std::fmt::Display for CallerSet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Anybody => f.write_str("anybody, without a credential"),
-            Self::Named(subject) => subject.fmt(f),
-            Self::Known(id, _) => id.fmt(f),
+            Self::Anonymous => f.write_str("anybody, without a credential"),
+            Self::Subject(subject) => subject.fmt(f),
+            Self::Principal(id, _) => id.fmt(f),
         }
     }
 }
 
-/// Whether callers may.
+/// Whether callers have a right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Can {
+pub enum Permission {
     /// Never.
-    No,
-    /// When something holds that policies alone do not tell.
-    If,
+    Never,
+    /// If a condition holds that policies alone do not decide.
+    Conditional,
     /// Always, unless a denial applies.
-    Yes,
+    Always,
 }
 
-/// What some callers may do with one operation.
+/// The right of some callers to one operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Right {
+pub struct AccessRight {
     /// Audience of the service.
     pub audience: Arc<str>,
     /// The policy that declares the operation.
-    pub policy: PolicyKey,
+    pub policy: NamespacedName,
     /// The operation.
     pub operation: Arc<str>,
-    /// Whether they may.
-    pub can: Can,
-    /// For [`Can::If`] what has to hold, for [`Can::No`] what stands against it.
+    /// Whether they have the right.
+    pub permission: Permission,
+    /// The requirements for [`Permission::Conditional`]; the obstacles for [`Permission::Never`].
     pub because: BTreeSet<String>,
-    /// What denies it all the same.
+    /// Denials that may apply all the same.
     pub unless: BTreeSet<String>,
-    /// The grants that give something of what is needed.
+    /// The grants that give some of the needed scopes.
     pub grants: BTreeSet<Arc<str>>,
-    /// Scopes that nobody gives them.
+    /// Scopes that no grant gives them.
     pub missing: Vec<Scope>,
-    /// Whether it is open to everybody.
+    /// Whether the operation is public.
     pub public: bool,
-    /// Decides which credentials are good enough.
-    pub risk: Risk,
-    /// Oldest second factor of a person, for high risk.
+    /// The risk, which sets the required assurance.
+    pub risk: RiskLevel,
+    /// Maximum age of a person's second factor, for high risk.
     pub max_age: Option<TimeDelta>,
-    /// Who has to approve it first, and for how long that counts.
-    pub approval: Option<Arc<Approvers>>,
-    /// Ways in that are accepted.
-    pub ways: BTreeSet<Way>,
-    /// Whether a refusal is only recorded.
+    /// The approval that the operation requires, if any.
+    pub approval: Option<Arc<ApprovalRequirement>>,
+    /// Accepted authentication methods.
+    pub authentication_methods: BTreeSet<AuthenticationMethod>,
+    /// Whether denied requests are only recorded.
     pub audited: bool,
-    /// Whether a denial that is enforced always applies.
+    /// Whether an enforced denial always applies.
     pub denied: bool,
 }
 
-impl Right {
-    /// What anybody may with requests that are no operation of a service; `other` is the operation that they are elsewhere.
-    pub(crate) fn none(service: &Service, other: Option<&ServiceOperation>) -> Self {
-        let nobody = || PolicyKey { namespace: Arc::clone(&service.key.namespace), name: "".into() };
+impl AccessRight {
+    /// The right to requests that match no operation of a service; `other` is their operation in the other snapshot.
+    pub(crate) fn none(service: &CompiledService, other: Option<&ServiceOperation>) -> Self {
+        let unnamed = || NamespacedName { namespace: Arc::clone(&service.key.namespace), name: "".into() };
         Self {
             audience: Arc::clone(&service.key.audience),
-            policy: other.map_or_else(nobody, |other| other.policy.clone()),
+            policy: other.map_or_else(unnamed, |other| other.policy.clone()),
             operation: other.map_or_else(|| "".into(), |other| Arc::clone(&other.operation.name)),
-            can: Can::No,
-            because: BTreeSet::from(["it is no operation".to_owned()]),
+            permission: Permission::Never,
+            because: BTreeSet::from(["no operation matches".to_owned()]),
             unless: BTreeSet::new(),
             grants: BTreeSet::new(),
             missing: Vec::new(),
             public: false,
-            risk: Risk::Standard,
+            risk: RiskLevel::Standard,
             max_age: None,
             approval: None,
-            ways: BTreeSet::new(),
-            audited: service.mode == Mode::Audit,
+            authentication_methods: BTreeSet::new(),
+            audited: service.mode == EnforcementMode::Audit,
             denied: false,
         }
     }
 }
 
-/// How many of some callers a rule is for.
+/// How many of the callers of a set a rule matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Covers {
     None,
@@ -114,99 +117,101 @@ enum Covers {
 }
 
 impl Snapshot {
-    /// Everybody whom a rule names.
+    /// Every subject of a rule.
     #[must_use]
-    pub fn subjects(&self) -> BTreeSet<Subject> {
+    pub fn subjects(&self) -> BTreeSet<SubjectMatcher> {
         self.services().flat_map(|service| service.subjects()).cloned().collect()
     }
 
-    /// What these callers may do with every operation there is, in the order of services and operations. `own` is the
-    /// trust domain of the cluster's own workloads.
+    /// The rights of these callers to every operation, ordered by service and operation. `own` is the trust domain of
+    /// the cluster's own workloads.
     #[must_use]
-    pub fn rights(&self, who: &Who, own: &str) -> Vec<Right> {
-        let mut services: Vec<&Arc<Service>> = self.services().collect();
+    pub fn rights(&self, callers: &CallerSet, own: &str) -> Vec<AccessRight> {
+        let mut services: Vec<&Arc<CompiledService>> = self.services().collect();
         services.sort_unstable_by(|a, b| a.key().cmp(b.key()));
-        services.into_iter().flat_map(|service| service.rights(who, own)).collect()
+        services.into_iter().flat_map(|service| service.rights(callers, own)).collect()
     }
 }
 
-impl Service {
-    /// Everybody whom a rule of this service names.
-    pub fn subjects(&self) -> impl Iterator<Item = &Subject> {
+impl CompiledService {
+    /// Every subject of a rule of this service.
+    pub fn subjects(&self) -> impl Iterator<Item = &SubjectMatcher> {
         let grants = self.grants.iter().flat_map(|grant| grant.to.iter());
         grants.chain(self.denials.iter().flat_map(|denial| denial.to.iter()))
     }
 
-    /// Every operation with the policy that declares it.
-    pub fn declared(&self) -> impl Iterator<Item = (&PolicyKey, &Arc<str>)> {
+    /// Every operation, with the policy that declares it.
+    pub fn declared_operations(&self) -> impl Iterator<Item = (&NamespacedName, &Arc<str>)> {
         self.operations.iter().map(|operation| (&operation.policy, &operation.operation.name))
     }
 
-    /// Every grant and denial, as decisions name them.
+    /// Every grant and denial, by the name that decisions use.
     pub fn rules(&self) -> impl Iterator<Item = &Arc<str>> {
         let grants = self.grants.iter().map(|grant| &grant.rule);
         grants.chain(self.denials.iter().map(|denial| &denial.rule))
     }
 
-    /// What these callers may do with the operations of this service.
-    pub fn rights(&self, who: &Who, own: &str) -> impl Iterator<Item = Right> {
-        self.operations.iter().map(move |operation| self.right(who, own, operation))
+    /// The rights of these callers to the operations of this service.
+    pub fn rights(&self, callers: &CallerSet, own: &str) -> impl Iterator<Item = AccessRight> {
+        self.operations.iter().map(move |operation| self.right(callers, own, operation))
     }
 
-    pub(crate) fn right(&self, who: &Who, own: &str, operation: &ServiceOperation) -> Right {
-        let mut right = Right {
+    pub(crate) fn right(&self, callers: &CallerSet, own: &str, operation: &ServiceOperation) -> AccessRight {
+        let mut right = AccessRight {
             audience: Arc::clone(&self.key.audience),
             policy: operation.policy.clone(),
             operation: Arc::clone(&operation.operation.name),
-            can: Can::Yes,
+            permission: Permission::Always,
             because: BTreeSet::new(),
             unless: BTreeSet::new(),
             grants: BTreeSet::new(),
             missing: Vec::new(),
             public: operation.operation.public,
             risk: operation.operation.risk,
-            max_age: (operation.operation.risk == Risk::High).then_some(operation.operation.max_age),
+            max_age: (operation.operation.risk == RiskLevel::High).then_some(operation.operation.max_age),
             approval: operation.operation.approval.clone(),
-            ways: operation.ways.iter().cloned().collect(),
-            audited: operation.mode == Mode::Audit,
+            authentication_methods: operation.authentication_methods.iter().cloned().collect(),
+            audited: operation.mode == EnforcementMode::Audit,
             denied: false,
         };
         if operation.operation.public {
             return right;
         }
-        self.granted(who, own, operation, &mut right);
-        let mut against = kept_out(who, own, operation);
-        for denial in self.denials.iter().filter(|denial| denial.mode == Mode::Enforce) {
-            match (covers(&denial.to, who, own), &denial.when) {
+        self.granted(callers, own, operation, &mut right);
+        let mut obstacle = obstacle(callers, own, operation);
+        for denial in self.denials.iter().filter(|denial| denial.mode == EnforcementMode::Enforce) {
+            match (covers(&denial.to, callers, own), &denial.when) {
                 (Covers::None, _) => {}
                 (Covers::All, None) => {
                     right.denied = true;
-                    against.get_or_insert_with(|| format!("{} denies it", denial.rule));
+                    obstacle.get_or_insert_with(|| format!("{} denies it", denial.rule));
                 }
-                (covered, _) => drop(right.unless.insert(of_denial(denial, covered))),
+                (covered, _) => drop(right.unless.insert(denial_terms(denial, covered))),
             }
         }
-        if let Some(why) = against {
-            (right.can, right.because) = (Can::No, BTreeSet::from([why]));
+        if let Some(why) = obstacle {
+            (right.permission, right.because) = (Permission::Never, BTreeSet::from([why]));
         }
-        if right.can == Can::No && !right.audited {
+        if right.permission == Permission::Never && !right.audited {
             right.unless.clear();
         }
         right
     }
 
-    fn granted(&self, who: &Who, own: &str, operation: &ServiceOperation, right: &mut Right) {
+    fn granted(&self, callers: &CallerSet, own: &str, operation: &ServiceOperation, right: &mut AccessRight) {
         let required: BTreeSet<&Scope> = operation.operation.scopes.iter().collect();
-        let (mut sure, mut possible, mut terms) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
+        let mut sure = BTreeSet::new();
+        let mut possible = BTreeSet::new();
+        let mut terms = Vec::new();
         for candidate in operation.grants.all() {
             let Some(grant) = self.grants.get(candidate.grant) else { continue };
-            let covered = covers(&grant.to, who, own);
+            let covered = covers(&grant.to, callers, own);
             if covered == Covers::None {
                 continue;
             }
             let gives: BTreeSet<&Scope> = grant.scopes.iter().filter(|scope| required.contains(scope)).collect();
             right.grants.insert(Arc::clone(&grant.rule));
-            match of_grant(grant, covered) {
+            match grant_terms(grant, covered) {
                 None => sure.extend(gives),
                 Some(term) => {
                     possible.extend(gives.iter().copied());
@@ -221,56 +226,58 @@ impl Service {
             .collect();
         if !right.missing.is_empty() {
             let missing = right.missing.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ");
-            right.can = Can::No;
-            right.because.insert(format!("nobody gives {missing}"));
+            right.permission = Permission::Never;
+            right.because.insert(format!("no grant gives {missing}"));
         } else if !required.iter().all(|scope| sure.contains(scope)) {
-            right.can = Can::If;
+            right.permission = Permission::Conditional;
             let needed = terms.into_iter().filter(|(gives, _)| gives.iter().any(|scope| !sure.contains(scope)));
             right.because.extend(needed.map(|(_, term)| term));
         }
     }
 }
 
-/// Why callers can't even come so far that grants matter.
-fn kept_out(who: &Who, own: &str, operation: &ServiceOperation) -> Option<String> {
-    let id = match who {
-        Who::Anybody => return Some("a credential is needed".to_owned()),
-        Who::Named(Subject::Principal(id)) | Who::Known(id, _) => Some(id),
-        Who::Named(_) => None,
+/// Why a request of these callers fails before any grant is considered.
+fn obstacle(callers: &CallerSet, own: &str, operation: &ServiceOperation) -> Option<String> {
+    let id = match callers {
+        CallerSet::Anonymous => return Some("a credential is needed".to_owned()),
+        CallerSet::Subject(SubjectMatcher::Principal(id)) | CallerSet::Principal(id, _) => Some(id),
+        CallerSet::Subject(_) => None,
     };
     if let Some(PrincipalId::Key { .. }) = id
-        && operation.operation.risk > Risk::Low
+        && operation.operation.risk > RiskLevel::Low
     {
         return Some(format!("an API key is not enough for risk {:?}", operation.operation.risk));
     }
-    // who calls the Kubernetes API came in by the API server's own ways
+    // the API server has authenticated callers of the Kubernetes API by its own methods
     let admitted = !operation.operation.kubernetes.is_empty()
-        || operation.ways.iter().any(|way| match (way, who, id) {
-            (Way::Workload, _, Some(id)) => vouched(id, own) == Vouched::Own,
-            (Way::Provider(name), _, Some(id)) => vouched(id, own).by(name) != Covers::None,
+        || operation.authentication_methods.iter().any(|way| match (way, callers, id) {
+            (AuthenticationMethod::Workload, _, Some(id)) => voucher(id, own) == Voucher::Own,
+            (AuthenticationMethod::Provider(name), _, Some(id)) => voucher(id, own).by(name) != Covers::None,
             (
                 way,
-                Who::Named(
-                    Subject::Provider(provider) | Subject::Group { provider, .. } | Subject::Claims { provider, .. },
+                CallerSet::Subject(
+                    SubjectMatcher::Provider(provider)
+                    | SubjectMatcher::Group { provider, .. }
+                    | SubjectMatcher::Claims { provider, .. },
                 ),
                 _,
-            ) => *way == Way::Provider(Arc::clone(provider)),
+            ) => *way == AuthenticationMethod::Provider(Arc::clone(provider)),
             _ => true,
         });
-    (!admitted).then(|| "the policy does not accept their way in".to_owned())
+    (!admitted).then(|| "the policy does not accept their authentication method".to_owned())
 }
 
-/// Who vouches for a principal.
+/// The party that vouches for a principal.
 #[derive(Debug, PartialEq, Eq)]
-enum Vouched<'i> {
+enum Voucher<'i> {
     /// The cluster itself.
     Own,
     Provider(&'i str),
-    /// Some provider with a federated trust domain, which the name does not tell.
+    /// Some provider with a federated trust domain, which the principal's name does not contain.
     Federated,
 }
 
-impl Vouched<'_> {
+impl Voucher<'_> {
     fn by(&self, provider: &str) -> Covers {
         match self {
             Self::Provider(name) if *name == provider => Covers::All,
@@ -280,77 +287,87 @@ impl Vouched<'_> {
     }
 }
 
-fn vouched<'i>(id: &'i PrincipalId, own: &str) -> Vouched<'i> {
+fn voucher<'i>(id: &'i PrincipalId, own: &str) -> Voucher<'i> {
     match (id.provider(), id.trust_domain()) {
-        (Some(provider), _) => Vouched::Provider(provider),
-        (None, Some(domain)) if domain != own => Vouched::Federated,
-        (None, _) => Vouched::Own,
+        (Some(provider), _) => Voucher::Provider(provider),
+        (None, Some(domain)) if domain != own => Voucher::Federated,
+        (None, _) => Voucher::Own,
     }
 }
 
-fn covers(to: &[Subject], who: &Who, own: &str) -> Covers {
-    to.iter().map(|subject| covers_one(subject, who, own)).max().unwrap_or(Covers::None)
+fn covers(to: &[SubjectMatcher], callers: &CallerSet, own: &str) -> Covers {
+    to.iter().map(|subject| covers_one(subject, callers, own)).max().unwrap_or(Covers::None)
 }
 
-fn covers_one(subject: &Subject, who: &Who, own: &str) -> Covers {
-    match (subject, who) {
-        (_, Who::Anybody) => Covers::None,
-        (Subject::Authenticated, _) => Covers::All,
-        (subject, Who::Named(named)) if subject == named => Covers::All,
-        (Subject::Principal(wanted), Who::Named(Subject::Principal(id)) | Who::Known(id, _)) => {
-            if wanted == id {
+fn covers_one(subject: &SubjectMatcher, callers: &CallerSet, own: &str) -> Covers {
+    match (subject, callers) {
+        (_, CallerSet::Anonymous) => Covers::None,
+        (SubjectMatcher::Authenticated, _) => Covers::All,
+        (subject, CallerSet::Subject(named)) if subject == named => Covers::All,
+        (
+            SubjectMatcher::Principal(principal),
+            CallerSet::Subject(SubjectMatcher::Principal(id)) | CallerSet::Principal(id, _),
+        ) => {
+            if principal == id {
                 Covers::All
             } else {
                 Covers::None
             }
         }
-        (Subject::Provider(provider), Who::Named(Subject::Principal(id)) | Who::Known(id, _)) => {
-            vouched(id, own).by(provider)
+        (
+            SubjectMatcher::Provider(provider),
+            CallerSet::Subject(SubjectMatcher::Principal(id)) | CallerSet::Principal(id, _),
+        ) => voucher(id, own).by(provider),
+        (SubjectMatcher::Group { provider, group }, CallerSet::Principal(id, groups)) => {
+            if groups.contains(group.as_ref()) { voucher(id, own).by(provider) } else { Covers::None }
         }
-        (Subject::Group { provider, group }, Who::Known(id, groups)) => {
-            if groups.contains(group.as_ref()) {
-                vouched(id, own).by(provider)
-            } else {
-                Covers::None
+        // the groups of the principal are unknown
+        (SubjectMatcher::Group { provider, .. }, CallerSet::Subject(SubjectMatcher::Principal(id))) => {
+            voucher(id, own).by(provider).min(Covers::Some)
+        }
+        (_, CallerSet::Subject(SubjectMatcher::Authenticated)) => Covers::Some,
+        (subject, CallerSet::Subject(SubjectMatcher::Principal(id))) => covers_principal(subject, id, None, own),
+        (subject, CallerSet::Principal(id, groups)) => covers_principal(subject, id, Some(groups), own),
+        (subject, CallerSet::Subject(SubjectMatcher::Claims { provider: of, group: in_group, .. })) => match subject {
+            SubjectMatcher::Provider(provider) if provider == of => Covers::All,
+            SubjectMatcher::Group { provider, group } if provider == of && in_group.as_ref() == Some(group) => {
+                Covers::All
             }
-        }
-        // nobody said which groups the principal is in
-        (Subject::Group { provider, .. }, Who::Named(Subject::Principal(id))) => {
-            vouched(id, own).by(provider).min(Covers::Some)
-        }
-        (_, Who::Named(Subject::Authenticated)) => Covers::Some,
-        (subject, Who::Named(Subject::Principal(id))) => covers_principal(subject, id, None, own),
-        (subject, Who::Known(id, groups)) => covers_principal(subject, id, Some(groups), own),
-        (subject, Who::Named(Subject::Claims { provider: of, group: in_group, .. })) => match subject {
-            Subject::Provider(provider) if provider == of => Covers::All,
-            Subject::Group { provider, group } if provider == of && in_group.as_ref() == Some(group) => Covers::All,
-            Subject::Group { provider, .. } | Subject::Claims { provider, .. } if provider == of => Covers::Some,
-            Subject::Principal(id) => vouched(id, own).by(of).min(Covers::Some),
-            Subject::Spiffe(pattern) if *pattern.trust_domain != *own => Covers::Some,
+            SubjectMatcher::Group { provider, .. } | SubjectMatcher::Claims { provider, .. } if provider == of => {
+                Covers::Some
+            }
+            SubjectMatcher::Principal(id) => voucher(id, own).by(of).min(Covers::Some),
+            SubjectMatcher::Spiffe(pattern) if *pattern.trust_domain != *own => Covers::Some,
             _ => Covers::None,
         },
-        (subject, Who::Named(Subject::Namespace { .. } | Subject::Namespaces { .. })) => match subject {
-            Subject::Provider(_) | Subject::Group { .. } | Subject::Claims { .. } => Covers::None,
-            _ => Covers::Some,
-        },
-        // which of them are whose, nobody can tell from the patterns alone
-        (_, Who::Named(Subject::Spiffe(_))) => Covers::Some,
-        (Subject::Provider(provider), Who::Named(Subject::Group { provider: of, .. })) => {
+        (subject, CallerSet::Subject(SubjectMatcher::Namespace { .. } | SubjectMatcher::Namespaces { .. })) => {
+            match subject {
+                SubjectMatcher::Provider(_) | SubjectMatcher::Group { .. } | SubjectMatcher::Claims { .. } => {
+                    Covers::None
+                }
+                _ => Covers::Some,
+            }
+        }
+        // patterns alone do not show how they overlap
+        (_, CallerSet::Subject(SubjectMatcher::Spiffe(_))) => Covers::Some,
+        (SubjectMatcher::Provider(provider), CallerSet::Subject(SubjectMatcher::Group { provider: of, .. })) => {
             if provider == of {
                 Covers::All
             } else {
                 Covers::None
             }
         }
-        (subject, Who::Named(Subject::Provider(provider) | Subject::Group { provider, .. })) => {
+        (subject, CallerSet::Subject(SubjectMatcher::Provider(provider) | SubjectMatcher::Group { provider, .. })) => {
             let within = match subject {
-                Subject::Principal(id) => vouched(id, own).by(provider),
-                Subject::Group { provider: of, .. } | Subject::Provider(of) | Subject::Claims { provider: of, .. }
+                SubjectMatcher::Principal(id) => voucher(id, own).by(provider),
+                SubjectMatcher::Group { provider: of, .. }
+                | SubjectMatcher::Provider(of)
+                | SubjectMatcher::Claims { provider: of, .. }
                     if of == provider =>
                 {
                     Covers::Some
                 }
-                Subject::Spiffe(pattern) if *pattern.trust_domain != *own => Covers::Some,
+                SubjectMatcher::Spiffe(pattern) if *pattern.trust_domain != *own => Covers::Some,
                 _ => Covers::None,
             };
             within.min(Covers::Some)
@@ -358,50 +375,58 @@ fn covers_one(subject: &Subject, who: &Who, own: &str) -> Covers {
     }
 }
 
-/// How a subject that stands for many covers one principal, with its groups if they are known.
-fn covers_principal(subject: &Subject, id: &PrincipalId, groups: Option<&BTreeSet<String>>, own: &str) -> Covers {
+/// How many of a principal's identities a subject matches; `groups` are its groups, if known.
+fn covers_principal(
+    subject: &SubjectMatcher,
+    id: &PrincipalId,
+    groups: Option<&BTreeSet<String>>,
+    own: &str,
+) -> Covers {
     let sure = |holds: bool| if holds { Covers::All } else { Covers::None };
     match subject {
-        Subject::Spiffe(pattern) => sure(pattern.matches(id)),
-        Subject::Namespace { trust_domain, namespace } => {
+        SubjectMatcher::Spiffe(pattern) => sure(pattern.matches(id)),
+        SubjectMatcher::Namespace { trust_domain, namespace } => {
             sure(matches!(id, PrincipalId::Workload { trust_domain: of, namespace: within, .. }
                 if of == trust_domain && within == namespace))
         }
-        // its labels are not told here
-        Subject::Namespaces { trust_domain, .. } => {
+        // the labels of the namespace are unknown here
+        SubjectMatcher::Namespaces { trust_domain, .. } => {
             sure(matches!(id, PrincipalId::Workload { trust_domain: of, .. } if of == trust_domain)).min(Covers::Some)
         }
-        Subject::Claims { provider, group, .. } => {
+        SubjectMatcher::Claims { provider, group, .. } => {
             let outside = group.as_ref().is_some_and(|group| groups.is_some_and(|all| !all.contains(group.as_ref())));
-            if outside { Covers::None } else { vouched(id, own).by(provider).min(Covers::Some) }
+            if outside { Covers::None } else { voucher(id, own).by(provider).min(Covers::Some) }
         }
-        Subject::Authenticated | Subject::Principal(_) | Subject::Provider(_) | Subject::Group { .. } => Covers::None,
+        SubjectMatcher::Authenticated
+        | SubjectMatcher::Principal(_)
+        | SubjectMatcher::Provider(_)
+        | SubjectMatcher::Group { .. } => Covers::None,
     }
 }
 
-/// What a grant depends on; nothing if it always gives.
-fn of_grant(grant: &Grant, covered: Covers) -> Option<String> {
+/// The terms that a grant depends on; `None` if it always gives its scopes.
+fn grant_terms(grant: &CompiledGrant, covered: Covers) -> Option<String> {
     let mut terms = Vec::new();
     if covered == Covers::Some {
-        terms.push(format!("who asks is {}", named(&grant.to)));
+        terms.push(format!("the caller is {}", join_subjects(&grant.to)));
     }
     if grant.from_token {
         terms.push("the token carries the scope too".to_owned());
     }
     terms.extend(grant.when.as_ref().map(|when| when.source().to_owned()));
-    terms.extend(grant.relation.as_ref().map(|to| format!("who asks is {to}")));
+    terms.extend(grant.relation.as_ref().map(|to| format!("the caller is {to}")));
     (!terms.is_empty()).then(|| format!("{}: {}", grant.rule, terms.join(", and ")))
 }
 
-fn of_denial(denial: &Denial, covered: Covers) -> String {
+fn denial_terms(denial: &CompiledDenial, covered: Covers) -> String {
     let mut terms = Vec::new();
     if covered == Covers::Some {
-        terms.push(format!("who asks is {}", named(&denial.to)));
+        terms.push(format!("the caller is {}", join_subjects(&denial.to)));
     }
     terms.extend(denial.when.as_ref().map(|when| when.source().to_owned()));
     format!("{}: {}", denial.rule, terms.join(", and "))
 }
 
-fn named(to: &[Subject]) -> String {
+fn join_subjects(to: &[SubjectMatcher]) -> String {
     to.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
 }

@@ -1,37 +1,37 @@
-//! How strongly a caller is known, and how much an operation asks for.
+//! Assurance of an authentication, and risk of an operation.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// How a credential proves its bearer, lowest first.
+/// The strength of an authentication, weakest first.
 ///
-/// The order is the meaning: `a >= b` says that `a` satisfies whatever `b` satisfies.
+/// The order has a meaning: `a >= b` says that `a` satisfies every requirement that `b` satisfies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Assurance {
-    /// An API key or a password: whoever has read it once can use it.
+    /// An API key or a password: any party that has seen it can use it.
     SharedSecret,
-    /// A token of a trusted issuer, good for whoever holds it (RFC 6750).
+    /// A token of a trusted issuer, usable by any bearer (RFC 6750).
     Bearer,
     /// Mutual TLS, or a token bound to a key (RFC 7800, RFC 8705).
     ProofOfPossession,
     /// A person with a second factor.
     MultiFactor,
-    /// A person with a factor that can't be relayed (WebAuthn).
+    /// A person with a phishing-resistant factor (WebAuthn).
     PhishingResistant,
 }
 
 impl Assurance {
-    /// Every one, lowest first.
+    /// All levels, weakest first.
     pub const ALL: [Self; 5] =
         [Self::SharedSecret, Self::Bearer, Self::ProofOfPossession, Self::MultiFactor, Self::PhishingResistant];
 
-    /// The assurance that an authentication context class names, if it is one of ours.
+    /// The assurance of an authentication context class, if the class is one of Durward's.
     #[must_use]
     pub fn of_acr(acr: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|assurance| assurance.acr() == acr)
     }
 
-    /// The authentication context class that a challenge names (`acr`, RFC 9470 section 3).
+    /// The authentication context class in a challenge (`acr`, RFC 9470 section 3).
     #[must_use]
     pub const fn acr(self) -> &'static str {
         match self {
@@ -43,7 +43,7 @@ impl Assurance {
         }
     }
 
-    /// The name as policies and audit records write it.
+    /// The name in policies and audit records.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -62,15 +62,15 @@ impl fmt::Display for Assurance {
     }
 }
 
-/// What an operation can cost when the wrong caller gets through.
+/// The possible damage by a caller who should not get through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
-pub enum Risk {
-    /// Any credential is enough, a shared secret included.
+pub enum RiskLevel {
+    /// Any credential is accepted, even a shared secret.
     Low,
-    /// [`Assurance::Bearer`] and up.
+    /// Requires [`Assurance::Bearer`] or more.
     #[default]
     Standard,
-    /// A workload proves possession of its key; a person has a fresh second factor.
+    /// Workloads have to prove possession of their key; people need a fresh second factor.
     High,
 }
 
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn assurance_survives_its_class() {
+    fn assurance_round_trips_through_its_class() {
         assert!(Assurance::ALL.into_iter().all(|assurance| Assurance::of_acr(assurance.acr()) == Some(assurance)));
         assert_eq!(Assurance::of_acr("urn:durward:assurance:root"), None);
     }

@@ -1,37 +1,36 @@
-//! From method and path to an operation: a tree of segments, searched from the most specific branch.
+//! Routing from method and path to an operation: a tree of segments, searched from the most specific branch.
 
-use crate::path::{Ambiguity, Method, RequestPath, Segment};
-use crate::policy::Match;
+use crate::path::{Ambiguity, HttpPattern, Method, RequestPath, Segment};
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// A match of a service: index of the operation and of the match within it.
-pub(crate) type Target = (usize, usize);
+/// A pattern of a service: index of the operation, and index of the pattern within it.
+pub(crate) type RouteTarget = (usize, usize);
 
-/// The tree. Two patterns that differ only in the names of their captures are one place in it.
+/// The tree. Two patterns that differ only in the names of their captures share one node.
 #[derive(Debug, Default)]
 pub(crate) struct Routes {
-    /// In order. Most places have one or two, so a list is as quick as a map, and a fraction of its size.
+    /// Sorted. Most nodes have one or two literals, so a list is as fast as a map and takes a fraction of its memory.
     literals: Vec<(Arc<str>, Routes)>,
-    /// The literals without their case, in order, but for those that have none.
+    /// The case-folded literals, sorted, without those that equal their folded form.
     folded: Vec<Box<str>>,
     capture: Option<Box<Routes>>,
-    rest: Leaf,
-    end: Leaf,
+    rest: RouteLeaf,
+    end: RouteLeaf,
 }
 
 #[derive(Debug, Default)]
-struct Leaf {
-    methods: Vec<(Method, Target)>,
-    any: Option<Target>,
+struct RouteLeaf {
+    methods: Vec<(Method, RouteTarget)>,
+    any: Option<RouteTarget>,
 }
 
 impl Routes {
-    /// Adds a match.
+    /// Adds a pattern.
     ///
     /// # Errors
-    /// With the target that already claims the same requests; nothing is changed then.
-    pub(crate) fn insert(&mut self, pattern: &Match, target: Target) -> Result<(), Target> {
+    /// With the target that already claims the same requests; then nothing changes.
+    pub(crate) fn insert(&mut self, pattern: &HttpPattern, target: RouteTarget) -> Result<(), RouteTarget> {
         let mut node = self;
         for segment in pattern.path.segments() {
             node = match segment {
@@ -44,7 +43,7 @@ impl Routes {
     }
 
     /// The target that already claims these requests.
-    pub(crate) fn holder(&self, pattern: &Match) -> Option<Target> {
+    pub(crate) fn holder(&self, pattern: &HttpPattern) -> Option<RouteTarget> {
         let mut node = self;
         for segment in pattern.path.segments() {
             node = match segment {
@@ -56,16 +55,16 @@ impl Routes {
         node.end.holder(pattern.method.as_ref())
     }
 
-    /// The most specific match, segment by segment from the left: literal, then capture, then wildcard; among
-    /// equals a stated method before any. Each node is visited at most once.
+    /// The most specific match, segment by segment from the left: literal before capture before wildcard. Among
+    /// equals, a stated method comes before any method. Each node is visited at most once.
     ///
     /// # Errors
-    /// [`Ambiguity::Case`] when the path is a declared one but for upper and lower case.
-    pub(crate) fn find(&self, method: &str, path: &RequestPath<'_>) -> Result<Option<Target>, Ambiguity> {
+    /// [`Ambiguity::Case`] when the path differs from a declared one only in upper and lower case.
+    pub(crate) fn find(&self, method: &str, path: &RequestPath<'_>) -> Result<Option<RouteTarget>, Ambiguity> {
         self.search(method, path.segments())
     }
 
-    /// The place of a literal; made if it is not there.
+    /// The node of a literal, which is added if it is missing.
     fn literal(&mut self, text: &Arc<str>) -> &mut Self {
         let found = self.literals.binary_search_by(|(literal, _)| literal.cmp(text));
         let at = found.unwrap_or_else(|at| {
@@ -88,14 +87,14 @@ impl Routes {
         self.literals.get(found).map(|(_, node)| node)
     }
 
-    /// Whether a text that is no literal is one but for its case.
+    /// Whether a text that is not a literal differs from one only in its case.
     fn is_other_case(&self, text: &str) -> bool {
         let folded = folded(text);
         self.folded.binary_search_by(|other| (**other).cmp(&folded)).is_ok()
             || matches!(folded, Cow::Owned(folded) if self.at(&folded).is_some())
     }
 
-    fn search(&self, method: &str, path: &[Cow<'_, str>]) -> Result<Option<Target>, Ambiguity> {
+    fn search(&self, method: &str, path: &[Cow<'_, str>]) -> Result<Option<RouteTarget>, Ambiguity> {
         let Some((head, tail)) = path.split_first() else { return Ok(self.end.get(method)) };
         match self.at(head) {
             Some(node) => {
@@ -115,7 +114,7 @@ impl Routes {
     }
 }
 
-/// A text without its case. Upper case first: `ſ` is `S` there, and the Kelvin sign `k` only in lower case.
+/// A text, case-folded. Upper case comes first: `ſ` is `S` there, and the Kelvin sign is `k` only in lower case.
 fn folded(text: &str) -> Cow<'_, str> {
     if !text.is_ascii() {
         return text.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect();
@@ -126,8 +125,8 @@ fn folded(text: &str) -> Cow<'_, str> {
     text.into()
 }
 
-impl Leaf {
-    fn insert(&mut self, method: Option<&Method>, target: Target) -> Result<(), Target> {
+impl RouteLeaf {
+    fn insert(&mut self, method: Option<&Method>, target: RouteTarget) -> Result<(), RouteTarget> {
         if let Some(taken) = self.holder(method) {
             return Err(taken);
         }
@@ -141,15 +140,15 @@ impl Leaf {
         Ok(())
     }
 
-    fn holder(&self, method: Option<&Method>) -> Option<Target> {
-        method.map_or(self.any, |method| self.stated(method.as_str()))
+    fn holder(&self, method: Option<&Method>) -> Option<RouteTarget> {
+        method.map_or(self.any, |method| self.with_method(method.as_str()))
     }
 
-    fn get(&self, method: &str) -> Option<Target> {
-        self.stated(method).or(self.any)
+    fn get(&self, method: &str) -> Option<RouteTarget> {
+        self.with_method(method).or(self.any)
     }
 
-    fn stated(&self, method: &str) -> Option<Target> {
+    fn with_method(&self, method: &str) -> Option<RouteTarget> {
         self.methods.iter().find(|(stated, _)| stated.as_str() == method).map(|(_, target)| *target)
     }
 }

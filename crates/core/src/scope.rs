@@ -1,4 +1,4 @@
-//! Scope names.
+//! Scopes.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -10,10 +10,10 @@ use thiserror::Error;
 #[serde(try_from = "String", into = "String")]
 pub struct Scope(pub(crate) Arc<str>);
 
-/// Why a text is no scope.
+/// A text is not a scope.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ScopeError {
-    /// Nothing there.
+    /// The text is empty.
     #[error("a scope can't be empty")]
     Empty,
     /// More than [`Scope::MAX_LEN`] bytes.
@@ -25,10 +25,10 @@ pub enum ScopeError {
 }
 
 impl Scope {
-    /// Longest accepted scope, in bytes; a bound, not a recommendation.
+    /// Maximum length of a scope, in bytes.
     pub const MAX_LEN: usize = 128;
 
-    /// Reads one scope.
+    /// Parses one scope.
     ///
     /// # Errors
     /// When `text` is not a `scope-token` or too long.

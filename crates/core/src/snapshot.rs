@@ -1,76 +1,77 @@
-//! All services at one moment. Immutable; replaced, never changed.
+//! Everything that decisions depend on, at one moment. A snapshot in use is immutable; changes replace it.
 
-use crate::approval::{Approvers, Given, Matter};
-use crate::digest::{Contents, Digest};
+use crate::approval::{ApprovalRequirement, ApprovalSubject, GrantedApproval};
+use crate::digest::{ContentDigests, Digest};
 use crate::host::{Host, canonical_of_authority};
 use crate::kubernetes::ApiCall;
-use crate::policy::Labels;
+use crate::labels::Labels;
 use crate::principal::{Identity, PrincipalId};
-use crate::relations::{Tuple, Tuples};
-use crate::service::{Service, ServiceKey};
+use crate::relations::{RelationTuple, TupleIndex};
+use crate::service::{CompiledService, ServiceKey};
 use foldhash::fast::RandomState;
 use imbl::GenericHashMap;
 use imbl::shared_ptr::DefaultSharedPtr;
 use std::hash::Hash;
 use std::sync::{Arc, LazyLock};
 
-/// A map whose clones share what did not change.
-type Map<K, V> = GenericHashMap<K, V, RandomState, DefaultSharedPtr>;
+/// A persistent map: clones share what did not change.
+type SharedMap<K, V> = GenericHashMap<K, V, RandomState, DefaultSharedPtr>;
 
-/// Everything that decisions are made from.
+/// All services, with the tuples, labels and approvals that decisions read.
 ///
-/// A clone is cheap and shares what did not change, so a change costs in proportion to the service it touches:
-/// clone, [`Snapshot::put`] or [`Snapshot::take`], [`Snapshot::seal`], and replace the old one.
+/// A clone is cheap and shares what did not change, so a change costs in proportion to the service that it touches. To
+/// change it: clone, [`Snapshot::put`] or [`Snapshot::remove`], [`Snapshot::update_revision`], then replace the old
+/// one.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
-    services: Map<ServiceKey, Arc<Service>>,
-    by_audience: Map<Arc<str>, Arc<Service>>,
-    by_host: Map<Host, Arc<Service>>,
-    /// Services that declare requests to the Kubernetes API, by namespace, in the order of their audiences.
-    kubernetes: Map<Arc<str>, Arc<[Arc<Service>]>>,
-    /// Services that say which pods they are, by namespace.
-    selecting: Map<Arc<str>, Arc<[Arc<Service>]>>,
+    services: SharedMap<ServiceKey, Arc<CompiledService>>,
+    by_audience: SharedMap<Arc<str>, Arc<CompiledService>>,
+    by_host: SharedMap<Host, Arc<CompiledService>>,
+    /// Services that declare requests to the Kubernetes API, by namespace, ordered by audience.
+    kubernetes: SharedMap<Arc<str>, Arc<[Arc<CompiledService>]>>,
+    /// Services that select pods, by namespace.
+    selecting: SharedMap<Arc<str>, Arc<[Arc<CompiledService>]>>,
     /// Services with a rule that names a workload.
-    naming: Map<PrincipalId, Arc<[Arc<Service>]>>,
+    naming: SharedMap<PrincipalId, Arc<[Arc<CompiledService>]>>,
     /// Labels of each Namespace.
-    labels: Map<Arc<str>, Arc<Labels>>,
-    /// Tuples of each service, whether it is there or not.
-    tuples: Map<ServiceKey, Tuples>,
-    /// Approvals that were given.
-    approvals: Map<Matter, Given>,
-    contents: Contents,
+    labels: SharedMap<Arc<str>, Arc<Labels>>,
+    /// Tuples of each service, even if the service does not exist.
+    tuples: SharedMap<ServiceKey, TupleIndex>,
+    /// Approvals that were granted.
+    approvals: SharedMap<ApprovalSubject, GrantedApproval>,
+    contents: ContentDigests,
     revision: Digest,
 }
 
 impl Snapshot {
-    /// Puts a service in force, in place of the one with the same key.
-    pub fn put(&mut self, service: Service) {
-        self.take(&service.key);
+    /// Adds a service, or replaces the one with the same key.
+    pub fn put(&mut self, service: CompiledService) {
+        self.remove(&service.key);
         let service = Arc::new(service);
         for host in service.hosts.iter() {
             self.by_host.insert(host.clone(), Arc::clone(&service));
         }
         if service.kubernetes().next().is_some() {
-            enter(&mut self.kubernetes, &service.key.namespace, &service);
+            index_service(&mut self.kubernetes, &service.key.namespace, &service);
         }
         if !service.pods.is_empty() {
-            enter(&mut self.selecting, &service.key.namespace, &service);
+            index_service(&mut self.selecting, &service.key.namespace, &service);
         }
-        service.named_workloads().iter().for_each(|id| enter(&mut self.naming, id, &service));
+        service.named_workloads().iter().for_each(|id| index_service(&mut self.naming, id, &service));
         self.by_audience.insert(Arc::clone(&service.key.audience), Arc::clone(&service));
         self.services.insert(service.key.clone(), service);
     }
 
-    /// Takes a service out of force. A name that another service has taken over since stays with that one.
-    pub fn take(&mut self, key: &ServiceKey) {
+    /// Removes a service. A host or audience that another service has taken over stays with that one.
+    pub fn remove(&mut self, key: &ServiceKey) {
         let Some(old) = self.services.remove(key) else { return };
         if old.kubernetes().next().is_some() {
-            withdraw(&mut self.kubernetes, &key.namespace, key);
+            unindex_service(&mut self.kubernetes, &key.namespace, key);
         }
         if !old.pods.is_empty() {
-            withdraw(&mut self.selecting, &key.namespace, key);
+            unindex_service(&mut self.selecting, &key.namespace, key);
         }
-        old.named_workloads().iter().for_each(|id| withdraw(&mut self.naming, id, key));
+        old.named_workloads().iter().for_each(|id| unindex_service(&mut self.naming, id, key));
         if self.by_audience.get(&key.audience).is_some_and(|holder| Arc::ptr_eq(holder, &old)) {
             self.by_audience.remove(&key.audience);
         }
@@ -81,20 +82,20 @@ impl Snapshot {
         }
     }
 
-    /// Notes the labels of a Namespace; `None` when it is gone.
-    pub fn label(&mut self, namespace: &str, labels: Option<Labels>) {
+    /// Sets the labels of a Namespace; `None` removes them.
+    pub fn put_namespace_labels(&mut self, namespace: &str, labels: Option<Labels>) {
         match labels {
             Some(labels) => self.labels.insert(namespace.into(), Arc::new(labels)),
             None => self.labels.remove(namespace),
         };
     }
 
-    /// The labels of every Namespace, in no order.
-    pub fn labels(&self) -> impl Iterator<Item = (&Arc<str>, &Labels)> {
+    /// The labels of every Namespace, in no particular order.
+    pub fn namespace_labels(&self) -> impl Iterator<Item = (&Arc<str>, &Labels)> {
         self.labels.iter().map(|(namespace, labels)| (namespace, labels.as_ref()))
     }
 
-    /// The labels of the Namespace that a workload of our own is in.
+    /// The labels of the caller's Namespace, if the caller is one of the cluster's own workloads.
     #[must_use]
     pub fn labels_of(&self, caller: &Identity) -> Option<&Labels> {
         match &caller.id {
@@ -105,19 +106,18 @@ impl Snapshot {
         }
     }
 
-    /// Puts what a `Relationship` says about the objects of a service in place of what it said before; nothing, when
-    /// it is gone.
-    pub fn relate(&mut self, service: &ServiceKey, relationship: &str, says: &[Tuple]) {
-        self.change_tuples(service, |tuples| tuples.put(relationship, says));
+    /// Replaces the tuples that a `Relationship` states about the objects of a service. An empty list removes them.
+    pub fn put_relationship(&mut self, service: &ServiceKey, relationship: &str, tuples_of_source: &[RelationTuple]) {
+        self.change_tuples(service, |tuples| tuples.put(relationship, tuples_of_source));
     }
 
-    /// Notes that it is not known what a `Relationship` says about the objects of a service.
-    pub fn lose(&mut self, service: &ServiceKey, relationship: &str) {
-        self.change_tuples(service, |tuples| tuples.lose(relationship));
+    /// Marks the tuples of a `Relationship` as unknown.
+    pub fn mark_relationship_unknown(&mut self, service: &ServiceKey, relationship: &str) {
+        self.change_tuples(service, |tuples| tuples.mark_unknown(relationship));
     }
 
-    fn change_tuples(&mut self, service: &ServiceKey, change: impl FnOnce(&mut Tuples)) {
-        // taken out while it changes: nothing is copied that no older snapshot has
+    fn change_tuples(&mut self, service: &ServiceKey, change: impl FnOnce(&mut TupleIndex)) {
+        // removed while it changes, so that nothing is copied that no older snapshot shares
         let mut tuples = self.tuples.remove(service).unwrap_or_default();
         change(&mut tuples);
         if !tuples.is_empty() {
@@ -127,42 +127,45 @@ impl Snapshot {
 
     /// The tuples about the objects of a service.
     #[must_use]
-    pub fn tuples(&self, service: &ServiceKey) -> &Tuples {
-        static NONE: LazyLock<Tuples> = LazyLock::new(Tuples::default);
+    pub fn tuples(&self, service: &ServiceKey) -> &TupleIndex {
+        static NONE: LazyLock<TupleIndex> = LazyLock::new(TupleIndex::default);
         self.tuples.get(service).unwrap_or(&NONE)
     }
 
-    /// Notes that something was approved; `None` when it is no longer.
-    pub fn approve(&mut self, matter: Matter, given: Option<Given>) {
-        self.record(&matter.content(), given.as_ref().map(Given::digest));
-        match given {
-            Some(given) => self.approvals.insert(matter, given),
-            None => self.approvals.remove(&matter),
+    /// Sets an approval; `None` removes it.
+    pub fn put_approval(&mut self, subject: ApprovalSubject, granted: Option<GrantedApproval>) {
+        self.record(&subject.content(), granted.as_ref().map(GrantedApproval::digest));
+        match granted {
+            Some(granted) => self.approvals.insert(subject, granted),
+            None => self.approvals.remove(&subject),
         };
     }
 
-    /// What was approved, whether it counts now or not.
-    pub(crate) fn approval(&self, matter: &Matter) -> Option<&Given> {
-        self.approvals.get(matter)
+    /// The approval with this subject, valid or not.
+    pub(crate) fn approval(&self, subject: &ApprovalSubject) -> Option<&GrantedApproval> {
+        self.approvals.get(subject)
     }
 
-    /// Who may approve something: the service that it is about, and what its policy says now.
+    /// The service of an approval's subject, with the approval that its policy requires now.
     #[must_use]
-    pub fn approvers(&self, matter: &Matter) -> Option<(&Arc<Service>, &Approvers)> {
-        self.services().filter(|service| service.key.namespace == matter.policy.namespace).find_map(|service| {
-            let operation = service.named(&matter.operation).filter(|one| one.policy == matter.policy)?;
+    pub fn approval_requirement(
+        &self,
+        subject: &ApprovalSubject,
+    ) -> Option<(&Arc<CompiledService>, &ApprovalRequirement)> {
+        self.services().filter(|service| service.key.namespace == subject.policy.namespace).find_map(|service| {
+            let operation = service.operation_named(&subject.operation).filter(|one| one.policy == subject.policy)?;
             let approvers = operation.operation.approval.as_deref()?;
-            (approvers.policy_uid == matter.policy_uid).then_some((service, approvers))
+            (approvers.policy_uid == subject.policy_uid).then_some((service, approvers))
         })
     }
 
     /// The service of this namespace and audience.
     #[must_use]
-    pub fn service(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
+    pub fn service(&self, key: &ServiceKey) -> Option<&Arc<CompiledService>> {
         self.services.get(key)
     }
 
-    /// Records the digest of a resource that is in force, or that it is no longer.
+    /// Records the digest of a resource in force; `None` removes it.
     pub fn record(&mut self, resource: &str, digest: Option<Digest>) {
         match digest {
             Some(digest) => self.contents.insert(resource, digest),
@@ -170,84 +173,89 @@ impl Snapshot {
         }
     }
 
-    /// Settles the revision after changes.
-    pub fn seal(&mut self) {
+    /// Updates the revision after changes.
+    pub fn update_revision(&mut self) {
         self.revision = self.contents.digest();
     }
 
-    /// Digest of the content: two replicas with the same resources in force have the same revision.
+    /// Digest of the content. Two replicas with the same resources in force have the same revision.
     #[must_use]
     pub fn revision(&self) -> Digest {
         self.revision
     }
 
-    /// The service that is called by this host.
+    /// The service with this host.
     #[must_use]
-    pub fn by_host(&self, host: &Host) -> Option<&Arc<Service>> {
+    pub fn by_host(&self, host: &Host) -> Option<&Arc<CompiledService>> {
         self.by_host.get(host)
     }
 
-    /// The service that is called by this `Host` or `:authority` value.
-    pub(crate) fn by_authority(&self, authority: &str) -> Option<&Arc<Service>> {
+    /// The service with the host of this `Host` or `:authority` value.
+    pub(crate) fn by_authority(&self, authority: &str) -> Option<&Arc<CompiledService>> {
         self.by_host.get(canonical_of_authority(authority)?.as_ref())
     }
 
     /// The service with this audience.
     #[must_use]
-    pub fn by_audience(&self, audience: &str) -> Option<&Arc<Service>> {
+    pub fn by_audience(&self, audience: &str) -> Option<&Arc<CompiledService>> {
         self.by_audience.get(audience)
     }
 
-    /// The services of a namespace that declare this request to the Kubernetes API, in the order of their audiences.
-    /// Each of them has to let it through; a request that none declares is not governed.
-    pub fn governing<'s>(&'s self, namespace: &str, call: &ApiCall<'s>) -> impl Iterator<Item = &'s Arc<Service>> {
+    /// The services of a namespace that govern this request to the Kubernetes API, ordered by audience. Each of them
+    /// has to allow it. A request that no service declares is not governed.
+    pub fn governing<'s>(
+        &'s self,
+        namespace: &str,
+        call: &ApiCall<'s>,
+    ) -> impl Iterator<Item = &'s Arc<CompiledService>> {
         let call = *call;
         let services = self.kubernetes.get(namespace).map(AsRef::as_ref).unwrap_or_default();
         services.iter().filter(move |service| service.governs(&call))
     }
 
-    /// The namespaces with services that declare requests to the Kubernetes API, in no order, with these services.
-    pub fn governed(&self) -> impl Iterator<Item = (&Arc<str>, &[Arc<Service>])> {
+    /// The namespaces with services that declare requests to the Kubernetes API, in no particular order, with these
+    /// services.
+    pub fn governed_namespaces(&self) -> impl Iterator<Item = (&Arc<str>, &[Arc<CompiledService>])> {
         self.kubernetes.iter().map(|(namespace, services)| (namespace, services.as_ref()))
     }
 
-    /// The services of a namespace that say which pods they are.
-    pub(crate) fn selecting(&self, namespace: &str) -> &[Arc<Service>] {
+    /// The services of a namespace that select pods.
+    pub(crate) fn selecting(&self, namespace: &str) -> &[Arc<CompiledService>] {
         self.selecting.get(namespace).map(AsRef::as_ref).unwrap_or_default()
     }
 
-    /// The namespaces with services that say which pods they are.
+    /// The namespaces with services that select pods.
     pub(crate) fn selecting_namespaces(&self) -> impl Iterator<Item = &Arc<str>> {
         self.selecting.keys()
     }
 
     /// Workloads that some rule names.
-    pub(crate) fn named(&self) -> impl Iterator<Item = &PrincipalId> {
+    pub(crate) fn named_workloads(&self) -> impl Iterator<Item = &PrincipalId> {
         self.naming.keys()
     }
 
     /// The services with a rule that names this workload.
-    pub(crate) fn naming(&self, id: &PrincipalId) -> &[Arc<Service>] {
+    pub(crate) fn naming(&self, id: &PrincipalId) -> &[Arc<CompiledService>] {
         self.naming.get(id).map(AsRef::as_ref).unwrap_or_default()
     }
 
-    /// Every service, in no order.
-    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+    /// Every service, in no particular order.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<CompiledService>> {
         self.services.values()
     }
 }
 
-/// Services under a key that several can share, in the order of their own keys.
-type Index<K> = Map<K, Arc<[Arc<Service>]>>;
+/// Services under a key that several can share, sorted by their own keys.
+type ServiceIndex<K> = SharedMap<K, Arc<[Arc<CompiledService>]>>;
 
-fn enter<K: Clone + Eq + Hash>(index: &mut Index<K>, key: &K, service: &Arc<Service>) {
+fn index_service<K: Clone + Eq + Hash>(index: &mut ServiceIndex<K>, key: &K, service: &Arc<CompiledService>) {
     let mut services = index.get(key).map(|services| services.to_vec()).unwrap_or_default();
     services.push(Arc::clone(service));
     services.sort_unstable_by(|a, b| a.key.cmp(&b.key));
     index.insert(key.clone(), services.into());
 }
 
-fn withdraw<K: Clone + Eq + Hash>(index: &mut Index<K>, key: &K, service: &ServiceKey) {
+fn unindex_service<K: Clone + Eq + Hash>(index: &mut ServiceIndex<K>, key: &K, service: &ServiceKey) {
     let mut services = index.get(key).map(|services| services.to_vec()).unwrap_or_default();
     services.retain(|other| other.key != *service);
     if services.is_empty() {

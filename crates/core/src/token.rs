@@ -1,93 +1,70 @@
-//! What an access token for a service may carry.
+//! The scopes of access tokens.
 //!
-//! A service that verifies tokens on its own sees scopes and nothing else: no path, no source address, no risk. So a token
-//! carries the scopes of those operations that are open to the caller whatever the request says, and never a set of
-//! scopes that would open an operation that is closed to them. `docs/tokens.md` tells it with examples.
+//! A service that verifies tokens itself sees nothing but scopes: no path, no source address, no risk. So a token
+//! carries the scopes of operations that are open to the caller whatever the request is. It never carries a set of
+//! scopes that would open an operation that is closed to the caller. `docs/tokens.md` has examples.
 
-use crate::condition::{Condition, Facts, Reach, Truth};
-use crate::decide::{all_of, gives, good_enough, principal_fact};
-use crate::policy::{Grant, Labels, MAX_SCOPES};
+use crate::condition::{Condition, ConditionDependency, ConditionFacts, Truth};
+use crate::decide::{all_scopes, check_credential, given_scopes, principal_fact};
+use crate::labels::Labels;
+use crate::path::Captures;
+use crate::policy::{CompiledGrant, MAX_SCOPES, TokenSettings};
 use crate::principal::{Identity, Principal};
 use crate::request::Call;
-use crate::risk::Risk;
+use crate::risk::RiskLevel;
 use crate::scope::Scope;
-use crate::service::{Captures, Service, ServiceOperation};
+use crate::service::{CompiledService, ServiceOperation};
 use cel::Value;
 use chrono::{DateTime, TimeDelta, Utc};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How a token is signed (RFC 7518, section 3.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Signature {
-    /// RSA, which every JWT library knows.
-    Rs256,
-    /// ECDSA on P-256.
-    Es256,
-}
-
-/// How access tokens for a service are made, as far as policies say it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Tokens {
-    /// How they are signed.
-    pub signature: Option<Signature>,
-    /// How long they live at most.
-    pub ttl: Option<TimeDelta>,
-}
-
-impl Tokens {
-    /// What holds where another policy of the service says something too: the shorter life, and the first signature.
-    #[must_use]
-    pub(crate) fn and(self, other: Self) -> Self {
-        Self { signature: self.signature.or(other.signature), ttl: self.ttl.into_iter().chain(other.ttl).min() }
-    }
-}
-
 /// Scopes that a token may carry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TokenScopes {
-    /// The scopes; none if no token is due.
+    /// The scopes; empty if the caller gets no token.
     pub scopes: BTreeSet<Scope>,
-    /// When they are to end at the latest: once a person's second factor is too old for an operation that they open.
-    pub ends: Option<DateTime<Utc>>,
+    /// The latest expiry: the moment at which a person's second factor is too old for an operation that the scopes
+    /// open.
+    pub valid_until: Option<DateTime<Utc>>,
 }
 
-impl Service {
-    /// How access tokens for the service are made.
+impl CompiledService {
+    /// The settings of access tokens for the service.
     #[must_use]
-    pub const fn tokens(&self) -> Tokens {
+    pub const fn token_settings(&self) -> TokenSettings {
         self.tokens
     }
 
-    /// How old a second factor may be at an operation; at the strictest one where none is named. `None` if there is no
-    /// such operation.
+    /// Maximum age of a second factor at an operation, or at the strictest operation if none is named. `None` if there
+    /// is no such operation.
     #[must_use]
     pub fn step_up_age(&self, operation: Option<&str>) -> Option<TimeDelta> {
         let all = self.operations.iter().map(|one| &one.operation);
         match operation {
-            Some(name) => self.named(name).map(|one| one.operation.max_age),
-            None => all.filter(|one| one.risk == Risk::High).map(|one| one.max_age).min(),
+            Some(name) => self.operation_named(name).map(|one| one.operation.max_age),
+            None => all.filter(|one| one.risk == RiskLevel::High).map(|one| one.max_age).min(),
         }
     }
 
-    /// The scopes of an access token for this caller, and of those only what is `asked` for. Deterministic; takes no
-    /// lock and does no I/O.
+    /// The scopes of an access token for this caller, limited to those `asked` for. Deterministic; takes no lock and
+    /// does no I/O.
     ///
-    /// An operation is open if [`Snapshot::decide`](crate::snapshot::Snapshot::decide) would allow it at this instant
-    /// whatever else the request says. What depends on more than the caller, the operation and the time can't be known:
-    /// such a grant gives nothing, and such a denial applies. `Audit` mode widens no token. `labels` are those of the
-    /// caller's Namespace ([`Snapshot::labels_of`](crate::snapshot::Snapshot::labels_of)).
+    /// An operation is open if [`Snapshot::decide`](crate::snapshot::Snapshot::decide) would allow it at this instant,
+    /// whatever else the request contains. Rules that depend on more than the caller, the operation and the time are
+    /// unknown here: such a grant gives nothing, and such a denial applies. `Audit` mode adds no scopes. `labels` are
+    /// those of the caller's Namespace ([`Snapshot::labels_of`](crate::snapshot::Snapshot::labels_of)).
     #[must_use]
-    pub fn scopes_of(
+    pub fn token_scopes(
         &self,
         principal: &Principal,
         labels: Option<&Labels>,
-        asked: Option<&BTreeSet<Scope>>,
+        requested: Option<&BTreeSet<Scope>>,
         now: DateTime<Utc>,
     ) -> TokenScopes {
         let caller = principal.identity();
         let Some(rules) = Rules::of(self, caller, labels, now) else { return TokenScopes::default() };
-        // requests to the Kubernetes API come with no token of ours
+        // requests to the Kubernetes API carry no access token
         let by_token = self.operations.iter().filter(|one| {
             let operation = &one.operation;
             !operation.public && !operation.matches.is_empty() && !operation.scopes.is_empty()
@@ -97,111 +74,119 @@ impl Service {
             operations.iter().flat_map(|one| one.operation.scopes.iter().cloned()).collect()
         };
         let mut carried = scopes(&open);
-        carried.retain(|scope| asked.is_none_or(|asked| asked.contains(scope)));
+        carried.retain(|scope| requested.is_none_or(|requested| requested.contains(scope)));
         let opens = |carried: &BTreeSet<Scope>, one: &ServiceOperation| {
             one.operation.scopes.iter().all(|scope| carried.contains(scope))
         };
-        // scopes can't tell these operations from open ones
+        // scopes alone do not distinguish these operations from open ones
         let confused: Vec<_> = closed.into_iter().filter(|one| opens(&carried, one)).collect();
         let confused = scopes(&confused);
         carried.retain(|scope| !confused.contains(scope));
-        let ends = open.into_iter().filter(|one| opens(&carried, one)).filter_map(|one| too_old(one, caller)).min();
-        TokenScopes { scopes: carried, ends }
+        let valid_until =
+            open.into_iter().filter(|one| opens(&carried, one)).filter_map(|one| factor_expiry(one, caller)).min();
+        TokenScopes { scopes: carried, valid_until }
     }
 }
 
-/// When a person's second factor is too old for an operation.
-fn too_old(operation: &ServiceOperation, caller: &Identity) -> Option<DateTime<Utc>> {
-    let matters = operation.operation.risk == Risk::High && !caller.id.is_workload();
-    let caller = caller.at(&operation.operation.name);
-    caller.authenticated_at.filter(|_| matters)?.checked_add_signed(operation.operation.max_age)
+/// When a person's second factor becomes too old for an operation.
+fn factor_expiry(operation: &ServiceOperation, caller: &Identity) -> Option<DateTime<Utc>> {
+    if operation.operation.risk != RiskLevel::High || caller.id.is_workload() {
+        return None;
+    }
+    let caller = caller.at_operation(&operation.operation.name);
+    caller.authenticated_at?.checked_add_signed(operation.operation.max_age)
 }
 
-/// The rules that concern a caller, as far as they don't depend on the operation.
+/// The rules that apply to a caller, as far as they don't depend on the operation.
 struct Rules<'s> {
-    service: &'s Service,
+    service: &'s CompiledService,
     caller: &'s Identity,
     labels: Option<&'s Labels>,
     now: DateTime<Utc>,
     /// Conditions of denials that depend on the operation.
     denials: Vec<&'s Condition>,
-    /// Whether a grant counts; those that depend on the operation are missing.
+    /// Whether a grant applies. Grants that depend on the operation are missing.
     grants: BTreeMap<usize, bool>,
 }
 
 impl<'s> Rules<'s> {
     /// `None` if a denial applies, or may apply, to every operation.
-    fn of(service: &'s Service, caller: &'s Identity, labels: Option<&'s Labels>, now: DateTime<Utc>) -> Option<Self> {
+    fn of(
+        service: &'s CompiledService,
+        caller: &'s Identity,
+        labels: Option<&'s Labels>,
+        now: DateTime<Utc>,
+    ) -> Option<Self> {
         if caller.expires_at.is_some_and(|end| end <= now) {
             return None;
         }
         let mut rules = Self { service, caller, labels, now, denials: Vec::new(), grants: BTreeMap::new() };
-        for number in service.denial_index.concerning(caller, labels) {
+        for number in service.denial_index.matching(caller, labels) {
             let when = service.denials.get(number)?.when.as_deref()?;
-            match when.reach() {
-                Reach::Operation => rules.denials.push(when),
-                Reach::Caller if rules.holds(when, None) == Truth::False => {}
-                Reach::Caller | Reach::Request => return None,
+            match when.dependency() {
+                ConditionDependency::Operation => rules.denials.push(when),
+                ConditionDependency::Caller if rules.holds(when, None) == Truth::False => {}
+                ConditionDependency::Caller | ConditionDependency::Request => return None,
             }
         }
         for (number, grant) in service.grants.iter().enumerate() {
-            // whoever adds something that a grant asks for has to say what a token makes of it
-            let Grant { rule: _, to, scopes: _, from_token: _, when, relation } = &**grant;
-            // the request says which object is meant
-            let counts = relation.is_none() && to.iter().any(|subject| subject.includes(caller, labels));
-            match when.as_deref().map(|when| (when, when.reach())) {
-                Some((when, Reach::Caller)) if counts => {
+            // the pattern is exhaustive: every new field of a grant has to be considered for tokens
+            let CompiledGrant { rule: _, to, scopes: _, from_token: _, when, relation } = &**grant;
+            // only a request says which object a relation is about
+            let applies = relation.is_none() && to.iter().any(|subject| subject.includes(caller, labels));
+            match when.as_deref().map(|when| (when, when.dependency())) {
+                Some((when, ConditionDependency::Caller)) if applies => {
                     rules.grants.insert(number, rules.holds(when, None) == Truth::True);
                 }
-                Some((_, Reach::Operation)) if counts => {}
-                Some((_, Reach::Request)) => drop(rules.grants.insert(number, false)),
-                _ => drop(rules.grants.insert(number, counts)),
+                Some((_, ConditionDependency::Operation)) if applies => {}
+                Some((_, ConditionDependency::Request)) => drop(rules.grants.insert(number, false)),
+                _ => drop(rules.grants.insert(number, applies)),
             }
         }
         Some(rules)
     }
 
-    /// Whether an operation is open to the caller, whatever else the request says.
+    /// Whether an operation is open to the caller, whatever else the request contains.
     fn open(&self, operation: &ServiceOperation) -> bool {
         let required = &operation.operation.scopes;
         let name = &operation.operation.name;
         let call = Call::Named { operation: name, captures: Captures::new() };
-        let caller = &*self.caller.at(name);
-        // a token outlives an approval, and a service that reads scopes alone knows of none
+        let caller = &*self.caller.at_operation(name);
+        // a token outlives an approval, and a service that reads scopes alone does not see approvals
         if operation.operation.approval.is_some()
             || required.len() > MAX_SCOPES
-            || good_enough(operation, caller, &call, self.now).is_err()
+            || check_credential(operation, caller, &call, self.now).is_err()
             || self.denials.iter().any(|when| self.holds(when, Some(name)) != Truth::False)
         {
             return false;
         }
-        let mut wanted = all_of(required);
-        for candidate in operation.grants.concerning(self.caller, self.labels) {
+        let mut needed = all_scopes(required);
+        for candidate in operation.grants.matching(self.caller, self.labels) {
             let Some(grant) = self.service.grants.get(candidate.grant) else { continue };
-            let counts = self.grants.get(&candidate.grant).copied().unwrap_or_else(|| {
+            let applies = self.grants.get(&candidate.grant).copied().unwrap_or_else(|| {
                 grant.when.as_deref().is_some_and(|when| self.holds(when, Some(name)) == Truth::True)
             });
-            if counts {
-                wanted &= !gives(grant, candidate, required, caller);
+            if applies {
+                needed &= !given_scopes(grant, candidate, required, caller);
             }
         }
-        wanted == 0
+        needed == 0
     }
 
     fn holds(&self, when: &Condition, operation: Option<&str>) -> Truth {
-        let caller = operation.map_or(Cow::Borrowed(self.caller), |operation| self.caller.at(operation));
+        let caller = operation.map_or(Cow::Borrowed(self.caller), |operation| self.caller.at_operation(operation));
         when.evaluate(&TokenFacts { caller: &caller, operation, now: self.now })
     }
 }
 
-/// What conditions can see where there is no request yet.
+/// The facts that are known without a request.
 struct TokenFacts<'f> {
     caller: &'f Identity,
     operation: Option<&'f str>,
     now: DateTime<Utc>,
 }
 
-impl Facts for TokenFacts<'_> {
+impl ConditionFacts for TokenFacts<'_> {
     fn principal(&self, field: &str) -> Option<Value> {
         principal_fact(self.caller, field)
     }

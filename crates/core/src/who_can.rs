@@ -1,63 +1,64 @@
-//! Who may do an operation, as policies name them.
+//! Lists the callers who can do an operation, as policies name them.
 
-use crate::approval::Approvers;
-use crate::policy::{PolicyKey, Subject};
-use crate::risk::Risk;
+use crate::approval::ApprovalRequirement;
+use crate::namespaced_name::NamespacedName;
+use crate::risk::RiskLevel;
 use crate::scope::Scope;
-use crate::service::{Service, ServiceOperation};
+use crate::service::{CompiledService, ServiceOperation};
 use crate::snapshot::Snapshot;
+use crate::subject::SubjectMatcher;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// An operation and everybody whom policies let do it.
+/// An operation, and the callers to whom policies give its scopes.
 #[derive(Debug, Clone, PartialEq)]
-pub struct WhoCan {
+pub struct OperationHolders {
     /// The policy that declares the operation.
-    pub policy: PolicyKey,
+    pub policy: NamespacedName,
     /// Audience of the service.
     pub audience: Arc<str>,
     /// The operation.
     pub operation: Arc<str>,
-    /// Open to everybody.
+    /// Whether the operation is public.
     pub public: bool,
-    /// Decides which credentials are good enough.
-    pub risk: Risk,
+    /// The risk, which sets the required assurance.
+    pub risk: RiskLevel,
     /// Scopes that a caller needs.
     pub required: Vec<Scope>,
-    /// Who has to approve it first, and for how long that counts.
-    pub approval: Option<Arc<Approvers>>,
-    /// Everybody who is granted anything of that.
-    pub holders: Vec<Holder>,
-    /// Rules by which some of them are denied all the same, with the subjects that they are for.
+    /// The approval that the operation requires, if any.
+    pub approval: Option<Arc<ApprovalRequirement>>,
+    /// The callers to whom grants give some of its scopes.
+    pub holders: Vec<ScopeHolder>,
+    /// Denials that may apply all the same, with their subjects.
     pub denials: Vec<(Arc<str>, Vec<String>)>,
 }
 
-/// Some callers, with what they are granted.
+/// Some callers, and the scopes that they have.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Holder {
-    /// Who, as policies name them.
+pub struct ScopeHolder {
+    /// The callers, as policies name them.
     pub subject: String,
-    /// Scopes that stay missing; none for those who can.
+    /// Needed scopes that they lack; empty if they can do the operation.
     pub missing: Vec<Scope>,
-    /// Grants that give them something, with what those ask for beside.
+    /// The grants that give them scopes, with the further requirements of each.
     pub grants: Vec<(Arc<str>, Vec<String>)>,
 }
 
 impl Snapshot {
-    /// Who may do the operations of this name, in every service that has one, in the order of audiences.
+    /// The callers who can do the operations of this name, for every service that has one, ordered by audience.
     #[must_use]
-    pub fn who_can(&self, operation: &str, audience: Option<&str>) -> Vec<WhoCan> {
+    pub fn who_can(&self, operation: &str, audience: Option<&str>) -> Vec<OperationHolders> {
         let mut services: Vec<_> = self
             .services()
             .filter(|service| audience.is_none_or(|wanted| *service.key().audience == *wanted))
             .collect();
         services.sort_unstable_by(|a, b| a.key().cmp(b.key()));
-        services.into_iter().filter_map(|service| Some(service.who_can(service.named(operation)?))).collect()
+        services.into_iter().filter_map(|service| Some(service.who_can(service.operation_named(operation)?))).collect()
     }
 }
 
-impl Service {
-    fn who_can(&self, operation: &ServiceOperation) -> WhoCan {
+impl CompiledService {
+    fn who_can(&self, operation: &ServiceOperation) -> OperationHolders {
         let required = &operation.operation.scopes;
         let mut by_subject: BTreeMap<String, (BTreeSet<&Scope>, BTreeSet<usize>)> = BTreeMap::new();
         for candidate in operation.grants.all() {
@@ -68,18 +69,18 @@ impl Service {
                 grants.insert(candidate.grant);
             }
         }
-        // what everybody has, each has
-        let everybody = by_subject.get(&Subject::Authenticated.to_string()).cloned().unwrap_or_default();
-        let mut holders: Vec<Holder> = by_subject
+        // grants to everybody hold for each caller
+        let everybody = by_subject.get(&SubjectMatcher::Authenticated.to_string()).cloned().unwrap_or_default();
+        let mut holders: Vec<ScopeHolder> = by_subject
             .into_iter()
-            .map(|(subject, (scopes, grants))| Holder {
+            .map(|(subject, (scopes, grants))| ScopeHolder {
                 subject,
                 missing: required.iter().filter(|s| !scopes.contains(s) && !everybody.0.contains(s)).cloned().collect(),
                 grants: grants.union(&everybody.1).filter_map(|number| self.explain(*number)).collect(),
             })
             .collect();
         holders.sort_by(|a, b| (a.missing.len(), &a.subject).cmp(&(b.missing.len(), &b.subject)));
-        WhoCan {
+        OperationHolders {
             policy: operation.policy.clone(),
             audience: Arc::clone(&self.key.audience),
             operation: Arc::clone(&operation.operation.name),

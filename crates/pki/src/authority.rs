@@ -1,7 +1,8 @@
 //! The certificate authority of a trust domain, and the X.509-SVIDs that it issues.
 
-use crate::serial::Serial;
-use crate::svid::{SvidError, verify};
+use crate::serial::CertificateSerial;
+use crate::svid::{BACKDATE, SvidError, verify_client};
+use chrono::{DateTime, TimeDelta, Utc};
 use rcgen::string::Ia5String;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -15,68 +16,71 @@ use thiserror::Error;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
-/// Lifetime of a root: it is replaced long before, and one that is forgotten does not count for ever.
-const ROOT_DAYS: i64 = 365;
+/// Lifetime of a root. Rotation replaces a root long before; the limit ends a root that is never rotated.
+const ROOT_LIFETIME: TimeDelta = TimeDelta::days(365);
 
-/// A certificate authority with its key. One that is not a root itself sends the certificates between along.
-pub struct Authority {
+/// A certificate authority with its private key. An intermediate authority also holds the certificates up to its root.
+pub struct CertificateAuthority {
     certificate: CertificateDer<'static>,
-    /// What goes with each leaf, the own certificate first; empty for a root.
+    /// Certificates to send after each leaf, the own certificate first; empty for a root.
     chain: Vec<CertificateDer<'static>>,
     roots: Vec<CertificateDer<'static>>,
     issuer: Issuer<'static, KeyPair>,
 }
 
-/// A certificate, a key or a request is not what it has to be.
+/// Why an authority can't be created, loaded or used.
 #[derive(Debug, Error)]
 pub enum AuthorityError {
-    /// The library refused.
+    /// The certificate library refused a name or a key.
     #[error("{0}")]
     Certificate(#[from] rcgen::Error),
-    /// PEM without a certificate or without a key.
+    /// The PEM text holds no certificate, or no key.
     #[error("no certificate or no key (PKCS #8) in PEM form found")]
     Pem,
-    /// The key is another one than the certificate's.
+    /// The key is not the certificate's key.
     #[error("the key does not belong to the certificate")]
     OtherKey,
-    /// What it would issue is not valid.
-    #[error("what it issues is not valid: {0}")]
-    Useless(#[from] SvidError),
+    /// Verifiers would refuse the certificates that the authority issues.
+    #[error("certificates of this authority would not be valid: {0}")]
+    InvalidIssue(#[from] SvidError),
+    /// X.509 can't express an instant.
+    #[error("a certificate can't be valid at `{0}`: use a time in the years 1 to 9999")]
+    Time(DateTime<Utc>),
 }
 
-/// What a certificate is to say.
+/// Content of an X.509-SVID to issue.
 #[derive(Debug, Clone)]
-pub struct Request<'a> {
+pub struct SvidRequest<'a> {
     /// SPIFFE ID (SPIFFE-ID, section 2).
     pub id: &'a str,
     /// DNS names.
     pub dns_names: &'a [String],
     /// IP addresses.
     pub addresses: &'a [IpAddr],
-    /// Beginning of its validity.
-    pub not_before: OffsetDateTime,
-    /// End of its validity.
-    pub not_after: OffsetDateTime,
+    /// Start of the validity.
+    pub not_before: DateTime<Utc>,
+    /// End of the validity.
+    pub not_after: DateTime<Utc>,
     /// Serial number, see [`crate::serial`].
-    pub serial: Serial,
+    pub serial: CertificateSerial,
 }
 
-/// A fresh key and its certificate.
-pub struct Issued {
+/// A new key with its certificate.
+pub struct IssuedSvid {
     /// The certificate.
     pub certificate: CertificateDer<'static>,
-    /// The certificate in PEM, and after it those between it and the root.
+    /// The certificate in PEM, followed by the intermediate certificates.
     pub chain_pem: String,
     /// The key in PEM (PKCS #8).
     pub key_pem: Zeroizing<String>,
 }
 
-impl Authority {
-    /// Makes a new root for a trust domain: ECDSA P-256, self-signed.
+impl CertificateAuthority {
+    /// Creates a root for a trust domain: ECDSA P-256, self-signed.
     ///
     /// # Errors
-    /// When the crypto library can't make the key, or the trust domain can't be part of a URI.
-    pub fn create(trust_domain: &str, now: OffsetDateTime, serial: Serial) -> Result<Self, AuthorityError> {
+    /// When the crypto library can't generate the key, or the trust domain can't be part of a URI.
+    pub fn create(trust_domain: &str, now: DateTime<Utc>, serial: CertificateSerial) -> Result<Self, AuthorityError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
@@ -85,19 +89,20 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.serial_number = Some(SerialNumber::from_slice(serial.bytes()));
-        params.not_before = now - time::Duration::minutes(1);
-        params.not_after = now + time::Duration::days(ROOT_DAYS);
+        params.not_before = certificate_time(now - TimeDelta::seconds(BACKDATE))?;
+        params.not_after = certificate_time(now + ROOT_LIFETIME)?;
         let certificate = params.self_signed(&key)?.der().clone();
         let roots = vec![certificate.clone()];
         Ok(Self { certificate, chain: Vec::new(), roots, issuer: Issuer::new(params, key) })
     }
 
-    /// Takes over an authority from its PEM files: its certificate, followed by those up to the root if it has any,
-    /// and its key. `roots_pem` are the roots where they are kept apart (`ca.crt` of a Secret of cert-manager); otherwise
-    /// the last certificate is the root.
+    /// Loads an authority from PEM: its certificate, the certificates up to the root if there are any, and its key.
+    ///
+    /// `roots_pem` holds the roots where they are stored separately (`ca.crt` of a cert-manager Secret). Without it, the last
+    /// certificate of the chain is the root.
     ///
     /// # Errors
-    /// When one is not readable, or the key is not the certificate's.
+    /// When a part is unreadable, or the key is not the certificate's key.
     pub fn from_pem(chain_pem: &str, key_pem: &str, roots_pem: Option<&str>) -> Result<Self, AuthorityError> {
         let mut chain = certificates(chain_pem)?;
         let certificate = chain.first().cloned().ok_or(AuthorityError::Pem)?;
@@ -116,50 +121,50 @@ impl Authority {
         Ok(Self { certificate, chain, roots, issuer })
     }
 
-    /// Checks that what it issues `now` is valid for whoever trusts its roots: the certificates belong together and
-    /// their constraints allow the trust domain.
+    /// Checks that verifiers who trust the roots accept a certificate issued `now`: the chain fits together, and its
+    /// constraints allow the trust domain.
     ///
     /// # Errors
-    /// When it is not.
-    pub fn check(&self, trust_domain: &str, now: OffsetDateTime) -> Result<(), AuthorityError> {
-        let request = Request {
+    /// When such a certificate would not be valid.
+    pub fn check(&self, trust_domain: &str, now: DateTime<Utc>) -> Result<(), AuthorityError> {
+        let request = SvidRequest {
             id: &format!("spiffe://{trust_domain}/ns/check/sa/check"),
             dns_names: &[],
             addresses: &[],
             not_before: now,
-            not_after: now + time::Duration::minutes(1),
-            serial: Serial::own([0; 15]),
+            not_after: now + TimeDelta::minutes(1),
+            serial: CertificateSerial::unbound([0; 15]),
         };
         let leaf = self.issue(&request)?.certificate;
-        verify(&self.with_chain(leaf), &self.roots, now.unix_timestamp())?;
+        verify_client(&self.with_chain(leaf), &self.roots, now.timestamp())?;
         Ok(())
     }
 
-    /// Its own certificate.
+    /// The certificate of the authority.
     #[must_use]
     pub fn certificate(&self) -> &CertificateDer<'static> {
         &self.certificate
     }
 
-    /// The roots by which what it issues is verified.
+    /// The roots that verify its certificates.
     #[must_use]
     pub fn roots(&self) -> &[CertificateDer<'static>] {
         &self.roots
     }
 
-    /// A leaf, and after it the certificates between it and the root.
+    /// A leaf, followed by the intermediate certificates.
     #[must_use]
     pub fn with_chain(&self, leaf: CertificateDer<'static>) -> Vec<CertificateDer<'static>> {
         [leaf].into_iter().chain(self.chain.iter().cloned()).collect()
     }
 
-    /// As [`Authority::with_chain`], in PEM.
+    /// Same as [`CertificateAuthority::with_chain`], in PEM.
     #[must_use]
     pub fn chain_pem(&self, leaf: &CertificateDer<'_>) -> String {
         self.chain.iter().fold(pem(leaf), |text, certificate| text + &pem(certificate))
     }
 
-    /// Beginning and end of its validity, in seconds since 1970.
+    /// Start and end of its validity, in Unix seconds.
     #[must_use]
     pub fn validity(&self) -> (i64, i64) {
         x509_parser::parse_x509_certificate(&self.certificate).map_or((0, 0), |(_, certificate)| {
@@ -179,7 +184,7 @@ impl Authority {
         })
     }
 
-    /// Its certificate in PEM, and after it those up to the root, that one included when it is its own.
+    /// Its certificate in PEM, followed by the intermediate certificates. A root yields its own certificate.
     #[must_use]
     pub fn certificate_pem(&self) -> String {
         let chain = self.chain.iter().map(pem).collect::<String>();
@@ -198,28 +203,28 @@ impl Authority {
         Zeroizing::new(self.issuer.key().serialize_pem())
     }
 
-    /// Issues an X.509-SVID (SPIFFE X509-SVID, sections 3 and 4) for a fresh key.
+    /// Issues an X.509-SVID (SPIFFE X509-SVID, sections 3 and 4) for a new key.
     ///
     /// # Errors
     /// When a name can't be written into a certificate, or the crypto library fails.
-    pub fn issue(&self, request: &Request<'_>) -> Result<Issued, AuthorityError> {
+    pub fn issue(&self, request: &SvidRequest<'_>) -> Result<IssuedSvid, AuthorityError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let certificate = self.certify(request, &key)?;
         let key_pem = Zeroizing::new(key.serialize_pem());
-        Ok(Issued { chain_pem: self.chain_pem(&certificate), certificate, key_pem })
+        Ok(IssuedSvid { chain_pem: self.chain_pem(&certificate), certificate, key_pem })
     }
 
-    /// Certifies a public key whose owner is already known.
+    /// Certifies a public key. The caller has verified who holds it.
     ///
     /// # Errors
-    /// As [`Authority::issue`].
+    /// Same as [`CertificateAuthority::issue`].
     pub fn certify(
         &self,
-        request: &Request<'_>,
+        request: &SvidRequest<'_>,
         key: &impl PublicKeyData,
     ) -> Result<CertificateDer<'static>, AuthorityError> {
         let mut params = CertificateParams::default();
-        // an empty subject makes the alternative names critical, as the profile asks
+        // with an empty subject the alternative names are critical, as the profile requires
         params.distinguished_name = DistinguishedName::new();
         params.subject_alt_names = vec![SanType::URI(Ia5String::try_from(request.id)?)];
         for name in request.dns_names {
@@ -231,28 +236,33 @@ impl Authority {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
         params.serial_number = Some(SerialNumber::from_slice(request.serial.bytes()));
-        params.not_before = request.not_before;
-        params.not_after = request.not_after;
+        params.not_before = certificate_time(request.not_before)?;
+        params.not_after = certificate_time(request.not_after)?;
         Ok(params.signed_by(key, &self.issuer)?.der().clone())
     }
 }
 
-impl fmt::Debug for Authority {
+impl fmt::Debug for CertificateAuthority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Authority").finish_non_exhaustive()
+        f.debug_struct("CertificateAuthority").finish_non_exhaustive()
     }
 }
 
-impl fmt::Debug for Issued {
+impl fmt::Debug for IssuedSvid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Issued").finish_non_exhaustive()
+        f.debug_struct("IssuedSvid").finish_non_exhaustive()
     }
+}
+
+/// An instant for the certificate library, which counts in whole seconds.
+fn certificate_time(at: DateTime<Utc>) -> Result<OffsetDateTime, AuthorityError> {
+    OffsetDateTime::from_unix_timestamp(at.timestamp()).map_err(|_| AuthorityError::Time(at))
 }
 
 /// All certificates in a PEM text.
 ///
 /// # Errors
-/// When there is none, or one is not readable.
+/// When there is none, or one is unreadable.
 pub fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, AuthorityError> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
     all.ok().filter(|all| !all.is_empty()).ok_or(AuthorityError::Pem)

@@ -1,4 +1,4 @@
-//! The trust bundle of a domain as a set of keys (SPIFFE Trust Domain and Bundle, section 4).
+//! The trust bundle of a trust domain, as a JWK set (SPIFFE Trust Domain and Bundle, section 4).
 
 use crate::token::Jwk;
 use base64::Engine;
@@ -9,55 +9,58 @@ use thiserror::Error;
 use x509_parser::oid_registry::{OID_NIST_EC_P384, OID_NIST_EC_P521, OID_SIG_ED25519};
 use x509_parser::public_key::PublicKey;
 
-/// What a bundle holds.
+/// Content of a trust bundle.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Contents {
+pub struct BundleContents {
     /// Roots of X.509-SVIDs.
     pub roots: Vec<CertificateDer<'static>>,
     /// Keys of JWT-SVIDs, as a JWKS in JSON.
     pub jwks: String,
-    /// Larger in each later bundle.
+    /// Sequence number; it grows with each version of the bundle.
     pub sequence: Option<u64>,
-    /// How often to look for another one, in seconds.
+    /// Interval at which to fetch the bundle again, in seconds.
     pub refresh_hint: Option<u64>,
 }
 
-/// A text is no bundle.
+/// Why a document is not a usable trust bundle.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum BundleError {
-    /// Not JSON, or not a set of keys.
-    #[error("it is no SPIFFE bundle: {0}")]
-    Unreadable(String),
-    /// A root that is none.
-    #[error("`keys[{0}].x5c` is not one certificate in base64")]
+    /// The document is not JSON.
+    #[error("not a SPIFFE bundle: {0}")]
+    NotJson(String),
+    /// The document has no list of keys.
+    #[error("not a SPIFFE bundle: it has no `keys`")]
+    NoKeys,
+    /// A root is not a certificate.
+    #[error("`keys[{0}].x5c` must be one certificate in base64")]
     Certificate(usize),
-    /// More keys than any trust domain has.
-    #[error("it has {0} keys; at most {MAX_KEYS} are read")]
+    /// The bundle has too many keys.
+    #[error("the bundle has {0} keys; the limit is {MAX_KEYS}")]
     TooLarge(usize),
 }
 
-/// Most keys of one bundle; trust domains have a handful.
+/// Maximum number of keys; real trust domains have a handful.
 const MAX_KEYS: usize = 200;
 
-/// Writes a bundle.
+/// Writes a bundle as JSON.
 #[must_use]
-pub fn bundle<'k>(
+pub fn write<'k>(
     roots: &[CertificateDer<'_>],
     keys: impl IntoIterator<Item = &'k Jwk>,
     sequence: i64,
     refresh_hint: u32,
 ) -> String {
     let keys = keys.into_iter().filter_map(|key| serde_json::to_value(key).ok());
-    json!({"spiffe_sequence": sequence, "spiffe_refresh_hint": refresh_hint, "keys": all(roots, keys)}).to_string()
+    json!({"spiffe_sequence": sequence, "spiffe_refresh_hint": refresh_hint, "keys": key_list(roots, keys)}).to_string()
 }
 
-impl Contents {
-    /// The bundle again, as far as it was understood.
+impl BundleContents {
+    /// The bundle as JSON, without the members that [`read`] ignores.
     #[must_use]
     pub fn to_json(&self) -> Value {
         let keys: Option<Value> = serde_json::from_str(&self.jwks).ok();
         let keys = keys.as_ref().and_then(|set| set.get("keys")?.as_array()).cloned().unwrap_or_default();
-        let mut bundle = json!({"keys": all(&self.roots, keys)});
+        let mut bundle = json!({"keys": key_list(&self.roots, keys)});
         for (name, number) in [("spiffe_sequence", self.sequence), ("spiffe_refresh_hint", self.refresh_hint)] {
             bundle = number.into_iter().fold(bundle, |bundle, number| with(bundle, name, json!(number)));
         }
@@ -65,14 +68,14 @@ impl Contents {
     }
 }
 
-/// Roots, and keys of JWT-SVIDs, as one list.
-fn all(roots: &[CertificateDer<'_>], keys: impl IntoIterator<Item = Value>) -> Vec<Value> {
+/// Roots and JWT-SVID keys, as one list of JWKs.
+fn key_list(roots: &[CertificateDer<'_>], keys: impl IntoIterator<Item = Value>) -> Vec<Value> {
     let keys = keys.into_iter().map(|key| with(key, "use", json!("jwt-svid")));
-    roots.iter().filter_map(root).chain(keys).collect()
+    roots.iter().filter_map(root_jwk).chain(keys).collect()
 }
 
-/// A root as a key (RFC 7517, section 4).
-fn root(certificate: &CertificateDer<'_>) -> Option<Value> {
+/// A root as a JWK (RFC 7517, section 4).
+fn root_jwk(certificate: &CertificateDer<'_>) -> Option<Value> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
     let key = match parsed.public_key().parsed().ok()? {
         PublicKey::EC(point) => {
@@ -82,7 +85,7 @@ fn root(certificate: &CertificateDer<'_>) -> Option<Value> {
                 curve if curve == OID_NIST_EC_P521 => "P-521",
                 _ => "P-256",
             };
-            // an uncompressed point: a byte of form, and the two coordinates
+            // an uncompressed point: a byte for the form, then the two coordinates
             let (form, coordinates) = point.data().split_first()?;
             let (x, y) = coordinates.split_at_checked(coordinates.len() / 2).filter(|_| *form == 4)?;
             json!({"kty": "EC", "crv": name, "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y)})
@@ -109,18 +112,19 @@ fn with(mut object: Value, name: &str, value: Value) -> Value {
     object
 }
 
-/// Reads a bundle. Keys for other uses are passed over, as the standard asks.
+/// Reads a bundle. As the standard requires, it skips keys with another `use`.
 ///
 /// # Errors
-/// When it is none, or a root in it is not readable.
-pub fn read(json: &[u8]) -> Result<Contents, BundleError> {
-    let document: Value = serde_json::from_slice(json).map_err(|error| BundleError::Unreadable(error.to_string()))?;
+/// When the document is not a bundle, or one of its roots is unreadable.
+pub fn read(json: &[u8]) -> Result<BundleContents, BundleError> {
+    let document: Value = serde_json::from_slice(json).map_err(|error| BundleError::NotJson(error.to_string()))?;
     let keys = document.get("keys").and_then(Value::as_array);
-    let keys = keys.ok_or_else(|| BundleError::Unreadable("it has no `keys`".to_owned()))?;
+    let keys = keys.ok_or(BundleError::NoKeys)?;
     if keys.len() > MAX_KEYS {
         return Err(BundleError::TooLarge(keys.len()));
     }
-    let (mut roots, mut tokens) = (Vec::new(), Vec::new());
+    let mut roots = Vec::new();
+    let mut tokens = Vec::new();
     for (i, key) in keys.iter().enumerate() {
         match key.get("use").and_then(Value::as_str) {
             Some("x509-svid") => {
@@ -129,13 +133,13 @@ pub fn read(json: &[u8]) -> Result<Contents, BundleError> {
                 let der = one.filter(|der| x509_parser::parse_x509_certificate(der).is_ok());
                 roots.push(CertificateDer::from(der.ok_or(BundleError::Certificate(i))?));
             }
-            // verifiers know it as a key for signatures
+            // JWT libraries expect the standard `use` of a signature key
             Some("jwt-svid") => tokens.push(with(key.clone(), "use", json!("sig"))),
             _ => {}
         }
     }
     let number = |name: &str| document.get(name).and_then(Value::as_u64);
-    Ok(Contents {
+    Ok(BundleContents {
         roots,
         jwks: json!({"keys": tokens}).to_string(),
         sequence: number("spiffe_sequence"),

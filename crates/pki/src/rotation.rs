@@ -1,33 +1,36 @@
-//! How authorities and token keys follow one another without anybody noticing.
+//! Rotation of authorities and token keys without an interruption.
 //!
-//! An authority: a new one is *prepared*; its root is *published* once every replica and every bundle carries it; it is
-//! *activated*, and signs from then on, when the nodes have had time to bring it to the pods; the old root is *retired* when
-//! nothing that it signed is valid any more. No step can be skipped: each is taken from the one before only.
+//! Rotation of an authority has four actions, always in this order:
 //!
-//! A token key is published for a while before it signs, and for a while after it signed last.
+//! 1. *prepare*: create the next authority.
+//! 2. *publish*: every replica and every bundle has the root of the next authority.
+//! 3. *activate*: the nodes have had time to deliver the root to the pods; the next authority signs from now on.
+//! 4. *retire*: nothing that the old authority signed is valid any more; remove the old root.
+//!
+//! A token key is published for some time before its first signature and after its last one.
 
-use crate::token::Algorithm;
+use crate::token::SigningAlgorithm;
 use std::time::Duration;
 
-/// How far the change of authorities is.
+/// Progress of a rotation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
-pub enum Step {
-    /// There is one authority.
+pub enum RotationStep {
+    /// No rotation: there is one authority.
     #[default]
     Steady,
-    /// There is a next one; its root spreads.
+    /// The next authority exists; its root is being distributed.
     Prepared,
     /// Every replica and every bundle has the next root.
     Published,
-    /// The next one has become the active one; the root before it still counts.
+    /// The next authority signs; the old root is still trusted.
     Activated,
 }
 
-impl Step {
-    /// Every step, in order.
+impl RotationStep {
+    /// All steps, in order.
     pub const ALL: [Self; 4] = [Self::Steady, Self::Prepared, Self::Published, Self::Activated];
 
-    /// Its name.
+    /// The name of the step.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -39,73 +42,73 @@ impl Step {
     }
 }
 
-/// What is to be done next.
+/// The next action of a rotation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// Make the next authority.
+pub enum RotationAction {
+    /// Create the next authority.
     Prepare,
-    /// Say that its root is everywhere.
+    /// Record that every replica and every bundle has the root of the next authority.
     Publish,
-    /// Let it sign.
+    /// Let the next authority sign.
     Activate,
-    /// Forget the old root.
+    /// Remove the old root.
     Retire,
 }
 
-impl Action {
-    /// The step that it leads to.
+impl RotationAction {
+    /// The step after the action.
     #[must_use]
-    pub const fn leads_to(self) -> Step {
+    pub const fn leads_to(self) -> RotationStep {
         match self {
-            Self::Prepare => Step::Prepared,
-            Self::Publish => Step::Published,
-            Self::Activate => Step::Activated,
-            Self::Retire => Step::Steady,
+            Self::Prepare => RotationStep::Prepared,
+            Self::Publish => RotationStep::Published,
+            Self::Activate => RotationStep::Activated,
+            Self::Retire => RotationStep::Steady,
         }
     }
 }
 
-/// How long each step takes.
+/// Durations of a rotation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Schedule {
-    /// Age at which an authority is replaced.
+pub struct RotationSchedule {
+    /// Age at which a rotation of the authority starts.
     pub rotate_after: Duration,
-    /// How long a published root waits for the nodes to bring it to the pods.
+    /// Time between publication and activation, for the nodes to deliver the root to the pods.
     pub spread: Duration,
-    /// How long an old root still counts: longer than anything that it signed is valid.
+    /// Time for which the old root stays trusted: longer than the lifetime of any certificate it signed.
     pub overlap: Duration,
 }
 
-/// Where things stand. Times are in seconds since 1970.
+/// State of a rotation. Times are in Unix seconds.
 #[derive(Debug, Clone, Copy)]
-pub struct Standing {
-    /// How far the change is.
-    pub step: Step,
-    /// When that was reached.
+pub struct RotationState {
+    /// Progress of the rotation.
+    pub step: RotationStep,
+    /// When the rotation reached this step.
     pub since: i64,
-    /// Validity of the active authority.
+    /// Start and end of the active authority's validity.
     pub active: (i64, i64),
-    /// Whether somebody asks for a change.
-    pub wanted: bool,
-    /// Whether every replica and every bundle has exactly the roots that are stored.
+    /// Whether an administrator requested a rotation.
+    pub requested: bool,
+    /// Whether every replica and every bundle has exactly the stored roots.
     pub everywhere: bool,
 }
 
-/// What is to be done at `now`, in seconds since 1970.
+/// The action to take at `now` (Unix seconds), if one is due.
 #[must_use]
-pub fn due(standing: &Standing, schedule: &Schedule, now: i64) -> Option<Action> {
-    let waited = |long: Duration| now.saturating_sub(standing.since) >= seconds(long);
-    match standing.step {
-        Step::Steady => {
-            let (from, until) = standing.active;
-            let old = now.saturating_sub(from) >= seconds(schedule.rotate_after);
-            // whatever its age: the whole change has to fit into what is left
-            let ends = until.saturating_sub(now) <= seconds(schedule.spread) + 2 * seconds(schedule.overlap);
-            (standing.wanted || old || ends).then_some(Action::Prepare)
+pub fn next_action(state: &RotationState, schedule: &RotationSchedule, now: i64) -> Option<RotationAction> {
+    let waited = |duration: Duration| now.saturating_sub(state.since) >= seconds(duration);
+    match state.step {
+        RotationStep::Steady => {
+            let (not_before, not_after) = state.active;
+            let old = now.saturating_sub(not_before) >= seconds(schedule.rotate_after);
+            // the whole rotation has to end before the authority expires
+            let ends_soon = not_after.saturating_sub(now) <= seconds(schedule.spread) + 2 * seconds(schedule.overlap);
+            (state.requested || old || ends_soon).then_some(RotationAction::Prepare)
         }
-        Step::Prepared => standing.everywhere.then_some(Action::Publish),
-        Step::Published => (standing.everywhere && waited(schedule.spread)).then_some(Action::Activate),
-        Step::Activated => waited(schedule.overlap).then_some(Action::Retire),
+        RotationStep::Prepared => state.everywhere.then_some(RotationAction::Publish),
+        RotationStep::Published => (state.everywhere && waited(schedule.spread)).then_some(RotationAction::Activate),
+        RotationStep::Activated => waited(schedule.overlap).then_some(RotationAction::Retire),
     }
 }
 
@@ -113,56 +116,65 @@ fn seconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_secs()).unwrap_or(i64::MAX / 4)
 }
 
-/// How token keys follow one another.
+/// Durations of token key rotation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KeySchedule {
-    /// How they sign; each algorithm has keys of its own.
-    pub algorithms: &'static [Algorithm],
-    /// For how long a key signs.
+pub struct TokenKeySchedule {
+    /// Algorithms in use; each has its own keys.
+    pub algorithms: &'static [SigningAlgorithm],
+    /// Time for which a key signs.
     pub signs: Duration,
-    /// How long it is published before: longer than any verifier keeps the keys.
+    /// Time for which a key is published before it signs: longer than any verifier caches the key set.
     pub ahead: Duration,
-    /// How long it is published after: longer than any token is valid.
+    /// Time for which a key stays published after it signed: longer than the lifetime of any token.
     pub after: Duration,
 }
 
-/// A token key: how it signs, and from when on, in seconds since 1970.
+/// The term of one token key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct KeyTerm {
-    /// How it signs.
-    pub algorithm: Algorithm,
-    /// Until the next one of this algorithm does.
+pub struct TokenKeyTerm {
+    /// Signature algorithm.
+    pub algorithm: SigningAlgorithm,
+    /// Start of its term, in Unix seconds. The term ends when that of the next key of this algorithm starts.
     pub from: i64,
 }
 
-/// The key that signs at `now`.
+/// The key that signs at `now` (Unix seconds).
 #[must_use]
-pub fn signing(keys: impl IntoIterator<Item = KeyTerm>, algorithm: Algorithm, now: i64) -> Option<KeyTerm> {
-    let own: Vec<KeyTerm> = keys.into_iter().filter(|key| key.algorithm == algorithm).collect();
+pub fn signing_key(
+    keys: impl IntoIterator<Item = TokenKeyTerm>,
+    algorithm: SigningAlgorithm,
+    now: i64,
+) -> Option<TokenKeyTerm> {
+    let own: Vec<TokenKeyTerm> = keys.into_iter().filter(|key| key.algorithm == algorithm).collect();
     let begun = own.iter().filter(|key| key.from <= now).max();
-    // a clock that is behind: the first key is better than none
+    // if the clock is behind, sign with the first key rather than with none
     begun.or_else(|| own.iter().min()).copied()
 }
 
-/// Keys that are to be made, and those that are to go.
+/// The keys to generate and the keys to remove at `now` (Unix seconds).
 #[must_use]
-pub fn key_changes(keys: &[KeyTerm], schedule: &KeySchedule, now: i64) -> (Vec<KeyTerm>, Vec<KeyTerm>) {
-    let (mut made, mut gone) = (Vec::new(), Vec::new());
+pub fn token_key_changes(
+    keys: &[TokenKeyTerm],
+    schedule: &TokenKeySchedule,
+    now: i64,
+) -> (Vec<TokenKeyTerm>, Vec<TokenKeyTerm>) {
+    let mut added = Vec::new();
+    let mut removed = Vec::new();
     for algorithm in schedule.algorithms.iter().copied() {
         let mut own: Vec<i64> = keys.iter().filter(|key| key.algorithm == algorithm).map(|key| key.from).collect();
         own.sort_unstable();
         match own.last() {
-            None => made.push(KeyTerm { algorithm, from: now }),
+            None => added.push(TokenKeyTerm { algorithm, from: now }),
             Some(last) => {
                 let next = last.saturating_add(seconds(schedule.signs));
                 if now.saturating_add(seconds(schedule.ahead)) >= next {
-                    made.push(KeyTerm { algorithm, from: next.max(now.saturating_add(seconds(schedule.ahead))) });
+                    added.push(TokenKeyTerm { algorithm, from: next.max(now.saturating_add(seconds(schedule.ahead))) });
                 }
             }
         }
         let pairs = own.iter().zip(own.iter().skip(1));
-        let over = pairs.filter(|(_, next)| now.saturating_sub(**next) >= seconds(schedule.after));
-        gone.extend(over.map(|(from, _)| KeyTerm { algorithm, from: *from }));
+        let expired = pairs.filter(|(_, next)| now.saturating_sub(**next) >= seconds(schedule.after));
+        removed.extend(expired.map(|(from, _)| TokenKeyTerm { algorithm, from: *from }));
     }
-    (made, gone)
+    (added, removed)
 }

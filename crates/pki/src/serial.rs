@@ -1,27 +1,29 @@
-//! Serial numbers, which tell for whom a certificate was issued.
+//! Serial numbers that identify the holder of a certificate.
 //!
-//! A certificate says which service account it is of, not which pod, nor which of several service accounts that bore the
-//! name one after the other. Its serial number does, so that whoever knows what lives can tell whether it still counts,
-//! without a list of all certificates.
+//! The SPIFFE ID names a service account. It names neither the pod nor one of several service accounts that had the name one
+//! after the other. The serial number identifies both, so a verifier that knows the live pods and service accounts can refuse
+//! the certificate of a deleted one, without a list of all certificates.
 //!
 //! ```text
 //! byte   0      1..6     6..11             11..20
 //!        kind   pod      service account   random
 //! ```
 
-/// For whom the certificate was issued.
-const OWN: u8 = 0x01;
+/// The first byte: the kind of holder.
+const UNBOUND: u8 = 0x01;
 const POD: u8 = 0x02;
 
-/// What a UID leaves in a serial number: the first five bytes of its digest. Two living pods that share it only make a dead
-/// one count for longer; nobody can choose a UID.
+/// The UID of a Kubernetes object, shortened to the first five bytes of its SHA-256 digest.
+///
+/// If two objects share a tag, the certificate of a deleted one stays valid as long as the other one exists. Nobody can choose
+/// a UID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-pub struct Tag([u8; 5]);
+pub struct UidTag([u8; 5]);
 
-impl Tag {
-    /// Of the UID of a Kubernetes object.
+impl UidTag {
+    /// The tag of a UID.
     #[must_use]
-    pub fn of(uid: &str) -> Self {
+    pub fn from_uid(uid: &str) -> Self {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, uid.as_bytes());
         let mut tag = [0; 5];
         tag.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);
@@ -29,55 +31,55 @@ impl Tag {
     }
 }
 
-/// In hexadecimal, as tokens carry it.
-impl std::fmt::Display for Tag {
+/// Hexadecimal, as in tokens.
+impl std::fmt::Display for UidTag {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
-/// A text is no tag.
+/// Why a text is not a tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a tag is ten hexadecimal digits")]
-pub struct TagError;
+pub struct UidTagError;
 
-impl std::str::FromStr for Tag {
-    type Err = TagError;
+impl std::str::FromStr for UidTag {
+    type Err = UidTagError;
 
-    fn from_str(text: &str) -> Result<Self, TagError> {
-        let number = u64::from_str_radix(text, 16).map_err(|_| TagError)?;
-        let [0, 0, 0, bytes @ ..] = number.to_be_bytes() else { return Err(TagError) };
+    fn from_str(text: &str) -> Result<Self, UidTagError> {
+        let number = u64::from_str_radix(text, 16).map_err(|_| UidTagError)?;
+        let [0, 0, 0, bytes @ ..] = number.to_be_bytes() else { return Err(UidTagError) };
         let tag = Self(bytes);
-        // neither signs nor fewer digits
-        if tag.to_string() == text { Ok(tag) } else { Err(TagError) }
+        // refuses a sign, upper case, and fewer digits
+        if tag.to_string() == text { Ok(tag) } else { Err(UidTagError) }
     }
 }
 
 /// A serial number of 20 bytes, positive (RFC 5280, section 4.1.2.2), at least 72 bits of it random.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Serial([u8; 20]);
+pub struct CertificateSerial([u8; 20]);
 
-/// Who lives as long as the certificate counts.
+/// The pod and the service account that must exist for a certificate to be valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Holder {
-    /// The pod.
-    pub pod: Tag,
-    /// Its service account.
-    pub service_account: Tag,
+pub struct CertificateHolder {
+    /// Tag of the pod.
+    pub pod: UidTag,
+    /// Tag of the pod's service account.
+    pub service_account: UidTag,
 }
 
-impl Serial {
-    /// Of a certificate that depends on no pod: an authority, a listener of Durward's own, one that a person made.
+impl CertificateSerial {
+    /// For a certificate that depends on no pod: an authority, Durward's own listeners, a certificate made by hand.
     #[must_use]
-    pub fn own(random: [u8; 15]) -> Self {
+    pub fn unbound(random: [u8; 15]) -> Self {
         let mut bytes = [0; 20];
-        bytes.iter_mut().zip([OWN].iter().chain(&random)).for_each(|(to, from)| *to = *from);
+        bytes.iter_mut().zip([UNBOUND].iter().chain(&random)).for_each(|(to, from)| *to = *from);
         Self(bytes)
     }
 
-    /// Of a pod's certificate.
+    /// For a pod's certificate.
     #[must_use]
-    pub fn of_pod(holder: Holder, random: [u8; 9]) -> Self {
+    pub fn for_pod(holder: CertificateHolder, random: [u8; 9]) -> Self {
         let mut bytes = [0; 20];
         let parts = [POD].into_iter().chain(holder.pod.0).chain(holder.service_account.0).chain(random);
         bytes.iter_mut().zip(parts).for_each(|(to, from)| *to = from);
@@ -90,16 +92,18 @@ impl Serial {
         &self.0
     }
 
-    /// Who has to live for a certificate with this serial number to count; `None` when that is nobody.
+    /// The holder that must exist for a certificate with this serial number to be valid; `None` if it depends on no pod.
     #[must_use]
-    pub fn holder(bytes: &[u8]) -> Option<Holder> {
+    pub fn holder(bytes: &[u8]) -> Option<CertificateHolder> {
         let [POD, a, b, c, d, e, f, g, h, i, j, random @ ..] = bytes else { return None };
-        (random.len() == 9)
-            .then_some(Holder { pod: Tag([*a, *b, *c, *d, *e]), service_account: Tag([*f, *g, *h, *i, *j]) })
+        (random.len() == 9).then_some(CertificateHolder {
+            pod: UidTag([*a, *b, *c, *d, *e]),
+            service_account: UidTag([*f, *g, *h, *i, *j]),
+        })
     }
 }
 
-impl std::fmt::Display for Serial {
+impl std::fmt::Display for CertificateSerial {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
@@ -110,22 +114,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tag_survives_its_text_and_nothing_else_is_one() {
-        let tag = Tag::of("pod");
+    fn a_tag_round_trips_through_text_and_other_texts_are_refused() {
+        let tag = UidTag::from_uid("pod");
         assert_eq!(tag.to_string().parse(), Ok(tag));
         for bad in ["", "0", "+123456789", "012345678", "0123456789a", "012345678G", "ABCDEFABCD"] {
-            assert_eq!(bad.parse::<Tag>(), Err(TagError), "{bad:?}");
+            assert_eq!(bad.parse::<UidTag>(), Err(UidTagError), "{bad:?}");
         }
     }
 
     #[test]
-    fn a_serial_number_tells_its_holder_and_nothing_else_does() {
-        let holder = Holder { pod: Tag::of("pod"), service_account: Tag::of("account") };
-        let serial = Serial::of_pod(holder, [0xff; 9]);
-        assert_eq!(Serial::holder(serial.bytes()), Some(holder));
+    fn only_a_pods_serial_number_names_a_holder() {
+        let holder = CertificateHolder { pod: UidTag::from_uid("pod"), service_account: UidTag::from_uid("account") };
+        let serial = CertificateSerial::for_pod(holder, [0xff; 9]);
+        assert_eq!(CertificateSerial::holder(serial.bytes()), Some(holder));
         assert_eq!(serial.bytes().len(), 20);
-        for other in [Serial::own([2; 15]).bytes(), &[POD; 19], &[POD; 21], &[], &[0x82; 20]] {
-            assert_eq!(Serial::holder(other), None, "{other:?}");
+        for other in [CertificateSerial::unbound([2; 15]).bytes(), &[POD; 19], &[POD; 21], &[], &[0x82; 20]] {
+            assert_eq!(CertificateSerial::holder(other), None, "{other:?}");
         }
     }
 }

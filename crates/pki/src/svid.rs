@@ -1,4 +1,4 @@
-//! Reading an X.509-SVID.
+//! Verification and parsing of X.509-SVIDs.
 
 use rustls_pki_types::{CertificateDer, UnixTime};
 use std::time::Duration;
@@ -7,53 +7,53 @@ use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::X509Certificate;
 
-/// Longest chain that is looked at; longer ones only cost time.
+/// Maximum number of certificates in a chain; a longer chain only costs time.
 const MAX_CHAIN: usize = 8;
 
-/// What certificates are dated back by, in seconds, for clocks that differ.
+/// How far `not_before` is set back for clocks that differ, in seconds.
 pub const BACKDATE: i64 = 60;
 
-/// What a leaf certificate says of its holder.
+/// Content of a leaf certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Svid {
-    /// SPIFFE ID as it stands there.
+pub struct X509Svid {
+    /// SPIFFE ID, unparsed.
     pub id: String,
-    /// Beginning of its validity, in seconds since 1970.
+    /// Start of the validity, in Unix seconds.
     pub not_before: i64,
-    /// End of its validity, in seconds since 1970.
+    /// End of the validity, in Unix seconds.
     pub not_after: i64,
     /// Serial number, most significant byte first.
     pub serial: Vec<u8>,
 }
 
-/// Why a certificate is no SVID of this trust domain.
+/// Why a certificate chain is not a valid X.509-SVID.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SvidError {
-    /// Not DER, not X.509.
+    /// The certificate is not X.509 in DER.
     #[error("the certificate can't be read")]
     Unreadable,
-    /// More certificates than any chain needs.
+    /// The chain has too many certificates.
     #[error("the certificate chain is too long")]
     TooLong,
     /// SPIFFE X509-SVID, section 2: exactly one URI.
-    #[error("the certificate has {0} URI names instead of one")]
+    #[error("the certificate must have one URI name; it has {0}")]
     Uris(usize),
-    /// SPIFFE X509-SVID, section 5.2: a leaf is no CA.
-    #[error("the certificate is one of a CA")]
+    /// SPIFFE X509-SVID, section 5.2: a leaf is not a CA.
+    #[error("the certificate is a CA certificate")]
     Authority,
     /// SPIFFE X509-SVID, section 4.3.
-    #[error("the certificate's key is not for signatures, or is for signing certificates")]
+    #[error("the certificate's key usage must allow signatures and must not allow signing certificates or CRLs")]
     KeyUsage,
-    /// Not issued by a root that counts, at this time.
+    /// The chain does not lead to a trusted root, or is not valid at this time.
     #[error("the certificate chain is not valid: {0}")]
-    Chain(String),
+    Chain(webpki::Error),
 }
 
-/// Reads a leaf whose chain somebody has verified already.
+/// Parses a leaf, without verifying its chain.
 ///
 /// # Errors
-/// When it does not fit the profile.
-pub fn read(leaf: &CertificateDer<'_>) -> Result<Svid, SvidError> {
+/// When the certificate does not fit the profile.
+pub fn parse(leaf: &CertificateDer<'_>) -> Result<X509Svid, SvidError> {
     let (rest, certificate) = x509_parser::parse_x509_certificate(leaf).map_err(|_| SvidError::Unreadable)?;
     if !rest.is_empty() {
         return Err(SvidError::Unreadable);
@@ -67,7 +67,7 @@ pub fn read(leaf: &CertificateDer<'_>) -> Result<Svid, SvidError> {
     }
     let uris = uris(&certificate)?;
     match uris.as_slice() {
-        [id] => Ok(Svid {
+        [id] => Ok(X509Svid {
             id: id.clone(),
             not_before: certificate.validity().not_before.timestamp(),
             not_after: certificate.validity().not_after.timestamp(),
@@ -85,7 +85,7 @@ fn uris(certificate: &X509Certificate<'_>) -> Result<Vec<String>, SvidError> {
     Ok(uris.collect())
 }
 
-/// DNS names of a certificate, for showing them; none if it can't be read.
+/// DNS names of a certificate, for display; empty if the certificate is unreadable.
 #[must_use]
 pub fn dns_names(leaf: &CertificateDer<'_>) -> Vec<String> {
     let Ok((_, certificate)) = x509_parser::parse_x509_certificate(leaf) else { return Vec::new() };
@@ -97,26 +97,34 @@ pub fn dns_names(leaf: &CertificateDer<'_>) -> Vec<String> {
     names.collect()
 }
 
-/// End of a certificate's validity, in seconds since 1970; none if it can't be read.
+/// End of a certificate's validity, in Unix seconds; `None` if the certificate is unreadable.
 #[must_use]
 pub fn not_after(leaf: &CertificateDer<'_>) -> Option<i64> {
     let (_, certificate) = x509_parser::parse_x509_certificate(leaf).ok()?;
     Some(certificate.validity().not_after.timestamp())
 }
 
-/// Verifies the chain of a client, leaf first, against `roots`, and reads the leaf.
+/// Verifies a client's chain, leaf first, against `roots`, and parses the leaf.
 ///
 /// # Errors
-/// When the chain does not hold at `now` (seconds since 1970), or the leaf does not fit the profile.
-pub fn verify(chain: &[CertificateDer<'_>], roots: &[CertificateDer<'_>], now: i64) -> Result<Svid, SvidError> {
+/// When the chain is not valid at `now` (Unix seconds), or the leaf does not fit the profile.
+pub fn verify_client(
+    chain: &[CertificateDer<'_>],
+    roots: &[CertificateDer<'_>],
+    now: i64,
+) -> Result<X509Svid, SvidError> {
     verify_for(KeyUsage::client_auth(), chain, roots, now)
 }
 
-/// As [`verify`], for server authentication. Whether the server is the one that was meant is for the caller to know.
+/// Same as [`verify_client`], for a server's chain. The caller compares the SPIFFE ID with the one it expects.
 ///
 /// # Errors
-/// As [`verify`].
-pub fn verify_server(chain: &[CertificateDer<'_>], roots: &[CertificateDer<'_>], now: i64) -> Result<Svid, SvidError> {
+/// Same as [`verify_client`].
+pub fn verify_server(
+    chain: &[CertificateDer<'_>],
+    roots: &[CertificateDer<'_>],
+    now: i64,
+) -> Result<X509Svid, SvidError> {
     verify_for(KeyUsage::server_auth(), chain, roots, now)
 }
 
@@ -125,7 +133,7 @@ fn verify_for(
     chain: &[CertificateDer<'_>],
     roots: &[CertificateDer<'_>],
     now: i64,
-) -> Result<Svid, SvidError> {
+) -> Result<X509Svid, SvidError> {
     if chain.len() > MAX_CHAIN {
         return Err(SvidError::TooLong);
     }
@@ -135,6 +143,6 @@ fn verify_for(
     let at = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now).unwrap_or_default()));
     end_entity
         .verify_for_usage(webpki::ALL_VERIFICATION_ALGS, &anchors, intermediates, at, usage, None, None)
-        .map_err(|error| SvidError::Chain(error.to_string()))?;
-    read(leaf)
+        .map_err(SvidError::Chain)?;
+    parse(leaf)
 }

@@ -1,4 +1,4 @@
-//! Keys that sign tokens.
+//! Keys that sign tokens (JWT, RFC 7519).
 
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rsa::{KeyPair, KeySize};
@@ -13,20 +13,20 @@ use std::fmt;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-/// How a key signs (RFC 7518, section 3.1).
+/// Signature algorithm of a token key (RFC 7518, section 3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Algorithm {
-    /// ECDSA on P-256: short tokens, quick signatures.
+pub enum SigningAlgorithm {
+    /// ECDSA on P-256: short tokens, fast signatures.
     Es256,
-    /// RSA of 2048 bits: the algorithm that every JWT library knows.
+    /// RSA of 2048 bits: every JWT library supports it.
     Rs256,
 }
 
-impl Algorithm {
-    /// Every one.
+impl SigningAlgorithm {
+    /// All algorithms.
     pub const ALL: [Self; 2] = [Self::Es256, Self::Rs256];
 
-    /// As in `alg`.
+    /// The name in `alg`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -45,20 +45,20 @@ impl Algorithm {
 
 /// A key that signs tokens with one algorithm.
 pub struct TokenKey {
-    algorithm: Algorithm,
+    algorithm: SigningAlgorithm,
     der: Zeroizing<Vec<u8>>,
     key: EncodingKey,
     jwk: Jwk,
     kid: String,
 }
 
-/// A key can't be made, read or used.
+/// Why a token key can't be generated, read or used.
 #[derive(Debug, Error)]
 pub enum TokenKeyError {
     /// The crypto library failed.
-    #[error("the key can't be made or read")]
+    #[error("the key can't be generated or read")]
     Key,
-    /// Not a private key in PEM form.
+    /// The text holds no private key in PEM form.
     #[error("no private key in PEM form (PKCS #8) found")]
     Pem,
     /// The token library failed.
@@ -67,19 +67,19 @@ pub enum TokenKeyError {
 }
 
 impl TokenKey {
-    /// Makes a new key.
+    /// Generates a key.
     ///
     /// # Errors
-    /// When the crypto library can't.
-    pub fn generate(algorithm: Algorithm) -> Result<Self, TokenKeyError> {
+    /// When the crypto library fails.
+    pub fn generate(algorithm: SigningAlgorithm) -> Result<Self, TokenKeyError> {
         match algorithm {
-            Algorithm::Rs256 => {
+            SigningAlgorithm::Rs256 => {
                 let pair = KeyPair::generate(KeySize::Rsa2048).map_err(|_| TokenKeyError::Key)?;
                 let der =
                     AsDer::<aws_lc_rs::encoding::Pkcs8V1Der<'_>>::as_der(&pair).map_err(|_| TokenKeyError::Key)?;
                 Self::from_der(algorithm, der.as_ref())
             }
-            Algorithm::Es256 => {
+            SigningAlgorithm::Es256 => {
                 let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).map_err(|_| TokenKeyError::Key)?;
                 let der = pair.to_pkcs8v1().map_err(|_| TokenKeyError::Key)?;
                 Self::from_der(algorithm, der.as_ref())
@@ -90,17 +90,17 @@ impl TokenKey {
     /// Reads a key from PEM (PKCS #8).
     ///
     /// # Errors
-    /// When it is not one, or not one for this algorithm (RSA of 2048 bits and more, P-256).
-    pub fn from_pem(algorithm: Algorithm, pem: &str) -> Result<Self, TokenKeyError> {
+    /// When the text holds no key, or a key of another type (`RS256` needs RSA of 2048 bits or more, `ES256` P-256).
+    pub fn from_pem(algorithm: SigningAlgorithm, pem: &str) -> Result<Self, TokenKeyError> {
         let der = PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| TokenKeyError::Pem)?;
         Self::from_der(algorithm, der.secret_pkcs8_der())
     }
 
-    fn from_der(algorithm: Algorithm, pkcs8: &[u8]) -> Result<Self, TokenKeyError> {
+    fn from_der(algorithm: SigningAlgorithm, pkcs8: &[u8]) -> Result<Self, TokenKeyError> {
         let key = match algorithm {
-            // the token library refuses keys that are no RSA keys, or too short ones, when it first signs
-            Algorithm::Rs256 => EncodingKey::from_rsa_der(&pkcs1(pkcs8)?),
-            Algorithm::Es256 => {
+            // the token library refuses a key of another type, and a key that is too short, at its first signature
+            SigningAlgorithm::Rs256 => EncodingKey::from_rsa_der(&pkcs1(pkcs8)?),
+            SigningAlgorithm::Es256 => {
                 EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8).map_err(|_| TokenKeyError::Key)?;
                 EncodingKey::from_ec_der(pkcs8)
             }
@@ -120,15 +120,15 @@ impl TokenKey {
         Zeroizing::new(format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", *text))
     }
 
-    /// Name of the key: its thumbprint (RFC 7638).
+    /// Key ID: the thumbprint of the key (RFC 7638).
     #[must_use]
     pub fn kid(&self) -> &str {
         &self.kid
     }
 
-    /// How it signs.
+    /// Signature algorithm.
     #[must_use]
-    pub const fn algorithm(&self) -> Algorithm {
+    pub const fn algorithm(&self) -> SigningAlgorithm {
         self.algorithm
     }
 
@@ -138,7 +138,7 @@ impl TokenKey {
         &self.jwk
     }
 
-    /// Signs claims (RFC 7519) under a `typ`, `JWT` or `at+jwt`.
+    /// Signs claims (RFC 7519). `typ` is the token type, such as `JWT` or `at+jwt`.
     ///
     /// # Errors
     /// When the claims can't be written as JSON, or the crypto library fails.
@@ -150,13 +150,13 @@ impl TokenKey {
     }
 }
 
-/// Public keys as a set in JSON (RFC 7517, section 5).
+/// Public keys as a JWK set in JSON (RFC 7517, section 5).
 #[must_use]
 pub fn jwks<'k>(keys: impl IntoIterator<Item = &'k Jwk>) -> String {
     serde_json::json!({"keys": keys.into_iter().collect::<Vec<_>>()}).to_string()
 }
 
-/// The RSA key within PKCS #8.
+/// The PKCS #1 key inside a PKCS #8 key.
 fn pkcs1(pkcs8: &[u8]) -> Result<Zeroizing<Vec<u8>>, TokenKeyError> {
     use x509_parser::asn1_rs::{FromDer, Integer, OctetString, Sequence};
     let (_, outer) = Sequence::from_der(pkcs8).map_err(|_| TokenKeyError::Key)?;

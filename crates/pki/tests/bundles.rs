@@ -1,18 +1,19 @@
-//! Trust bundles in the form that SPIFFE has for them.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test says what it expects")]
+//! Trust bundles in the SPIFFE format.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed expectation fails the test")]
 
-use durward_pki::authority::Authority;
-use durward_pki::bundle::{BundleError, bundle, read};
-use durward_pki::serial::Serial;
-use durward_pki::token::{Algorithm, TokenKey};
+use chrono::Utc;
+use durward_pki::authority::CertificateAuthority;
+use durward_pki::bundle::{BundleError, read, write};
+use durward_pki::serial::CertificateSerial;
+use durward_pki::token::{SigningAlgorithm, TokenKey};
 use serde_json::{Value, json};
-use time::OffsetDateTime;
 
 #[test]
-fn a_bundle_is_read_as_it_was_written() {
-    let authority = Authority::create("cluster.local", OffsetDateTime::now_utc(), Serial::own([1; 15])).unwrap();
-    let keys = Algorithm::ALL.map(|algorithm| TokenKey::generate(algorithm).unwrap());
-    let text = bundle(authority.roots(), keys.iter().map(TokenKey::jwk), 7, 300);
+fn a_bundle_round_trips_through_json() {
+    let authority =
+        CertificateAuthority::create("cluster.local", Utc::now(), CertificateSerial::unbound([1; 15])).unwrap();
+    let keys = SigningAlgorithm::ALL.map(|algorithm| TokenKey::generate(algorithm).unwrap());
+    let text = write(authority.roots(), keys.iter().map(TokenKey::jwk), 7, 300);
     let document: Value = serde_json::from_str(&text).unwrap();
     let root = &document["keys"][0];
     assert_eq!((&root["kty"], &root["crv"], &root["use"]), (&json!("EC"), &json!("P-256"), &json!("x509-svid")));
@@ -26,9 +27,10 @@ fn a_bundle_is_read_as_it_was_written() {
 }
 
 #[test]
-fn what_is_no_bundle_is_refused_and_other_keys_are_passed_over() {
-    for text in ["", "[]", "{}", r#"{"keys": 1}"#] {
-        assert!(matches!(read(text.as_bytes()), Err(BundleError::Unreadable(_))), "{text}");
+fn invalid_bundles_are_refused_and_keys_for_other_uses_are_skipped() {
+    assert!(matches!(read(b""), Err(BundleError::NotJson(_))));
+    for text in ["[]", "{}", r#"{"keys": 1}"#] {
+        assert_eq!(read(text.as_bytes()), Err(BundleError::NoKeys), "{text}");
     }
     for x5c in [json!([]), json!(["!"]), json!(["AAAA"]), json!(null), json!(["AAAA", "AAAA"])] {
         let text = json!({"keys": [{"use": "x509-svid", "x5c": x5c}]}).to_string();

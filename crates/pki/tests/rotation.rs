@@ -1,94 +1,111 @@
-//! Rotation step by step.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test says what it expects")]
+//! Rotation of authorities and token keys.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a failed expectation fails the test"
+)]
 
-use durward_pki::rotation::{Action, KeySchedule, KeyTerm, Schedule, Standing, Step, due, key_changes, signing};
-use durward_pki::token::Algorithm;
+use durward_pki::rotation::{
+    RotationAction, RotationSchedule, RotationState, RotationStep, TokenKeySchedule, TokenKeyTerm, next_action,
+    signing_key, token_key_changes,
+};
+use durward_pki::token::SigningAlgorithm;
 use proptest::prelude::*;
 use std::time::Duration;
 
 const HOUR: i64 = 3600;
-const SCHEDULE: Schedule = Schedule {
+const SCHEDULE: RotationSchedule = RotationSchedule {
     rotate_after: Duration::from_secs(100 * 3600),
     spread: Duration::from_secs(600),
     overlap: Duration::from_secs(25 * 3600),
 };
 
-fn standing(step: Step) -> Standing {
-    Standing { step, since: 0, active: (0, 1000 * HOUR), wanted: false, everywhere: false }
+fn state(step: RotationStep) -> RotationState {
+    RotationState { step, since: 0, active: (0, 1000 * HOUR), requested: false, everywhere: false }
 }
 
 #[test]
 fn each_step_waits_for_its_condition() {
-    let everywhere = |step| Standing { everywhere: true, ..standing(step) };
-    for (standing, now, expected) in [
-        (standing(Step::Steady), HOUR, None),
-        (Standing { wanted: true, ..standing(Step::Steady) }, HOUR, Some(Action::Prepare)),
-        (standing(Step::Steady), 100 * HOUR, Some(Action::Prepare)),
-        (Standing { active: (0, 60 * HOUR), ..standing(Step::Steady) }, 11 * HOUR, Some(Action::Prepare)),
-        (standing(Step::Prepared), 500 * HOUR, None),
-        (everywhere(Step::Prepared), 0, Some(Action::Publish)),
-        (everywhere(Step::Published), 599, None),
-        (everywhere(Step::Published), 600, Some(Action::Activate)),
-        (standing(Step::Published), 500 * HOUR, None),
-        (everywhere(Step::Activated), 25 * HOUR - 1, None),
-        (standing(Step::Activated), 25 * HOUR, Some(Action::Retire)),
+    let everywhere = |step| RotationState { everywhere: true, ..state(step) };
+    for (state, now, expected) in [
+        (state(RotationStep::Steady), HOUR, None),
+        (RotationState { requested: true, ..state(RotationStep::Steady) }, HOUR, Some(RotationAction::Prepare)),
+        (state(RotationStep::Steady), 100 * HOUR, Some(RotationAction::Prepare)),
+        (
+            RotationState { active: (0, 60 * HOUR), ..state(RotationStep::Steady) },
+            11 * HOUR,
+            Some(RotationAction::Prepare),
+        ),
+        (state(RotationStep::Prepared), 500 * HOUR, None),
+        (everywhere(RotationStep::Prepared), 0, Some(RotationAction::Publish)),
+        (everywhere(RotationStep::Published), 599, None),
+        (everywhere(RotationStep::Published), 600, Some(RotationAction::Activate)),
+        (state(RotationStep::Published), 500 * HOUR, None),
+        (everywhere(RotationStep::Activated), 25 * HOUR - 1, None),
+        (state(RotationStep::Activated), 25 * HOUR, Some(RotationAction::Retire)),
     ] {
-        assert_eq!(due(&standing, &SCHEDULE, now), expected, "{standing:?} at {now}");
+        assert_eq!(next_action(&state, &SCHEDULE, now), expected, "{state:?} at {now}");
     }
 }
 
 proptest! {
-    /// Whatever happens when, no root is used before everybody has it, and none is forgotten while something counts on it.
+    /// No root signs before every replica has it, and no root is removed while a certificate depends on it.
     #[test]
-    fn no_step_is_skipped(events in proptest::collection::vec((0i64..40 * HOUR, any::<bool>(), any::<bool>()), 1..60)) {
-        let (mut now, mut step, mut since) = (0, Step::Steady, 0);
-        let mut seen = Vec::new();
-        for (passed, everywhere, wanted) in events {
+    fn rotation_skips_no_step(events in proptest::collection::vec((0i64..40 * HOUR, any::<bool>(), any::<bool>()), 1..60)) {
+        let mut now = 0;
+        let mut step = RotationStep::Steady;
+        let mut since = 0;
+        let mut steps = Vec::new();
+        for (passed, everywhere, requested) in events {
             now += passed;
-            let standing = Standing { step, since, active: (0, i64::MAX), wanted, everywhere };
-            let Some(action) = due(&standing, &SCHEDULE, now) else { continue };
+            let state = RotationState { step, since, active: (0, i64::MAX), requested, everywhere };
+            let Some(action) = next_action(&state, &SCHEDULE, now) else { continue };
             match action {
-                Action::Activate => prop_assert!(everywhere && now - since >= 600),
-                Action::Publish => prop_assert!(everywhere),
-                Action::Retire => prop_assert!(now - since >= 25 * HOUR),
-                Action::Prepare => {}
+                RotationAction::Activate => prop_assert!(everywhere && now - since >= 600),
+                RotationAction::Publish => prop_assert!(everywhere),
+                RotationAction::Retire => prop_assert!(now - since >= 25 * HOUR),
+                RotationAction::Prepare => {}
             }
-            (step, since) = (action.leads_to(), now);
-            seen.push(step);
+            step = action.leads_to();
+            since = now;
+            steps.push(step);
         }
-        for (i, step) in seen.iter().enumerate() {
-            prop_assert_eq!(*step, Step::ALL[(i + 1) % 4]);
+        for (i, step) in steps.iter().enumerate() {
+            prop_assert_eq!(*step, RotationStep::ALL[(i + 1) % 4]);
         }
     }
 
-    /// At every moment the key that signs has been published long enough, and one that signed lately is still there.
+    /// The signing key has always been published long enough, and a key that signed recently is still published.
     #[test]
-    fn tokens_are_always_verifiable(pauses in proptest::collection::vec(1i64..20 * HOUR, 1..80)) {
-        let schedule = KeySchedule {
-            algorithms: &Algorithm::ALL,
+    fn every_valid_token_can_be_verified(pauses in proptest::collection::vec(1i64..20 * HOUR, 1..80)) {
+        let schedule = TokenKeySchedule {
+            algorithms: &SigningAlgorithm::ALL,
             signs: Duration::from_secs(50 * 3600), ahead: Duration::from_secs(3600), after: Duration::from_secs(2 * 3600),
         };
-        let (mut now, mut keys, mut made_at) = (0, Vec::<KeyTerm>::new(), std::collections::HashMap::new());
+        let mut now = 0;
+        let mut keys = Vec::<TokenKeyTerm>::new();
+        let mut added_at = std::collections::HashMap::new();
         let mut first = None;
         for pause in pauses {
-            let before = signing(keys.clone(), Algorithm::Es256, now);
+            let before = signing_key(keys.clone(), SigningAlgorithm::Es256, now);
             now += pause;
             // a token that was signed just before now
-            let last = signing(keys.clone(), Algorithm::Es256, now - 1);
-            let (made, gone) = key_changes(&keys, &schedule, now);
-            for key in &made {
-                made_at.insert(*key, now);
+            let last = signing_key(keys.clone(), SigningAlgorithm::Es256, now - 1);
+            let (added, removed) = token_key_changes(&keys, &schedule, now);
+            for key in &added {
+                added_at.insert(*key, now);
                 prop_assert!(!keys.contains(key));
             }
-            keys.extend(made);
-            keys.retain(|key| !gone.contains(key));
-            let signs = signing(keys.clone(), Algorithm::Es256, now).expect("a key");
-            // nobody has a token before there is a key
+            keys.extend(added);
+            keys.retain(|key| !removed.contains(key));
+            let signs = signing_key(keys.clone(), SigningAlgorithm::Es256, now).expect("a key");
+            // there is no token before there is a key
             first = first.or(Some(signs));
             prop_assert!(signs.from <= now);
             if before.is_some() {
-                prop_assert!(keys.contains(&last.expect("a key")), "what signed a second ago is gone");
-                prop_assert!(Some(signs) == first || now - made_at[&signs] >= HOUR, "it signs before verifiers know it");
+                prop_assert!(keys.contains(&last.expect("a key")), "the key that signed a second ago is removed");
+                prop_assert!(Some(signs) == first || now - added_at[&signs] >= HOUR, "the key signs before verifiers have it");
             }
             prop_assert!(keys.len() <= 8);
         }

@@ -1,11 +1,12 @@
-//! What policies claim for their services, and who was first.
+//! Hosts and audiences that policies claim for their services, and the age of the policies.
 
 use durward_core::host::Host;
-use durward_core::policy::{Policy, PolicyKey};
+use durward_core::namespaced_name::NamespacedName;
+use durward_core::policy::Policy;
 use std::fmt;
 use std::sync::Arc;
 
-/// What belongs to one service alone.
+/// A name that belongs to one service only.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Claim {
     Host(Host),
@@ -21,23 +22,23 @@ impl fmt::Display for Claim {
     }
 }
 
-/// Age of a policy, oldest first: creation in seconds since 1970 (`i64::MAX` when unknown), then the name.
-pub(super) type Seniority = (i64, PolicyKey);
+/// Age of a policy, for the order from oldest to youngest: creation time in Unix seconds (`i64::MAX` if unknown), then the name.
+pub(super) type PolicyAge = (i64, NamespacedName);
 
-/// Some policies, the oldest first. Nearly always it is one, for which a tree would take ten times the memory.
+/// Policies from oldest to youngest. A vector, since it nearly always holds one policy: a tree would take ten times the memory.
 #[derive(Debug, Default)]
-pub(super) struct Seniors(Vec<Seniority>);
+pub(super) struct PoliciesByAge(Vec<PolicyAge>);
 
-impl Seniors {
-    pub(super) fn insert(&mut self, seniority: Seniority) {
-        if let Err(at) = self.0.binary_search(&seniority) {
+impl PoliciesByAge {
+    pub(super) fn insert(&mut self, age: PolicyAge) {
+        if let Err(at) = self.0.binary_search(&age) {
             self.0.reserve_exact(1);
-            self.0.insert(at, seniority);
+            self.0.insert(at, age);
         }
     }
 
-    pub(super) fn remove(&mut self, seniority: &Seniority) {
-        if let Ok(at) = self.0.binary_search(seniority) {
+    pub(super) fn remove(&mut self, age: &PolicyAge) {
+        if let Ok(at) = self.0.binary_search(age) {
             self.0.remove(at);
         }
     }
@@ -46,18 +47,22 @@ impl Seniors {
         self.0.is_empty()
     }
 
-    pub(super) fn keys(&self) -> impl Iterator<Item = &PolicyKey> {
+    pub(super) fn keys(&self) -> impl Iterator<Item = &NamespacedName> {
         self.0.iter().map(|(_, key)| key)
     }
 
-    /// Those before this one.
-    pub(super) fn before<'s>(&'s self, created: i64, key: &PolicyKey) -> impl Iterator<Item = &'s PolicyKey> + use<'s> {
+    /// The policies older than the given one.
+    pub(super) fn before<'s>(
+        &'s self,
+        created: i64,
+        key: &NamespacedName,
+    ) -> impl Iterator<Item = &'s NamespacedName> + use<'s> {
         let end = self.0.partition_point(|(other, other_key)| (*other, other_key) < (created, key));
         self.0.iter().take(end).map(|(_, key)| key)
     }
 }
 
-/// What a policy claims for its service.
+/// The claims of a policy.
 pub(super) fn claims(policy: &Policy) -> impl Iterator<Item = Claim> {
     policy.hosts.iter().cloned().map(Claim::Host).chain([Claim::Audience(Arc::clone(&policy.audience))])
 }

@@ -1,23 +1,24 @@
-//! Operations, and the requests that they are.
+//! Operations, and the requests that match them.
 
 use super::{Compiler, duration};
 use crate::resources as spec;
 use chrono::TimeDelta;
-use durward_core::approval::Approvers;
+use durward_core::approval::ApprovalRequirement;
 use durward_core::kubernetes::{ApiPattern, Verb};
-use durward_core::path::{Method, PathPattern};
-use durward_core::policy::{MAX_SCOPES, Match, Operation, Subject};
+use durward_core::path::{HttpPattern, Method, PathPattern};
+use durward_core::policy::{CompiledOperation, MAX_SCOPES};
 use durward_core::principal::{KUBERNETES, PrincipalId};
-use durward_core::risk::Risk;
+use durward_core::risk::RiskLevel;
 use durward_core::scope::Scope;
 use durward_core::service::shadowed;
+use durward_core::subject::SubjectMatcher;
 use std::sync::Arc;
 
-/// Oldest second factor that is accepted where a policy does not say.
+/// Maximum age of a second factor by default.
 const DEFAULT_MAX_AGE: TimeDelta = TimeDelta::minutes(5);
-/// A second factor older than a working day is none.
+/// Largest maximum age of a second factor that a policy can set.
 const LONGEST_MAX_AGE: TimeDelta = TimeDelta::hours(24);
-/// How long an approval lasts.
+/// Lifetime of an approval: the default, and its bounds.
 const DEFAULT_APPROVAL: TimeDelta = TimeDelta::minutes(30);
 const SHORTEST_APPROVAL: TimeDelta = TimeDelta::minutes(1);
 const LONGEST_APPROVAL: TimeDelta = TimeDelta::hours(24);
@@ -25,8 +26,8 @@ const MAX_APPROVERS: usize = 8;
 const MAX_OPERATIONS: usize = 512;
 const MAX_MATCHES: usize = 64;
 
-/// Groups by resources by these verbs.
-pub(crate) fn api_patterns(api: &spec::KubernetesMatch, verbs: &[Option<Verb>]) -> Vec<ApiPattern> {
+/// Every combination of the groups and resources with these verbs.
+pub(crate) fn api_patterns(api: &spec::KubernetesRequestMatch, verbs: &[Option<Verb>]) -> Vec<ApiPattern> {
     let any = |text: &str| (text != "*").then(|| Arc::from(text));
     let mut patterns = Vec::new();
     for resource in &api.resources {
@@ -44,9 +45,9 @@ pub(crate) fn api_patterns(api: &spec::KubernetesMatch, verbs: &[Option<Verb>]) 
 }
 
 impl Compiler<'_> {
-    pub(super) fn operations(&mut self, operations: &[spec::Operation], uid: &str) -> Vec<Operation> {
+    pub(super) fn operations(&mut self, operations: &[spec::Operation], uid: &str) -> Vec<CompiledOperation> {
         self.names("operations", operations.iter().map(|o| o.name.as_str()), MAX_OPERATIONS);
-        let compiled: Vec<Operation> = operations
+        let compiled: Vec<CompiledOperation> = operations
             .iter()
             .enumerate()
             .map(|(i, operation)| self.operation(&format!("spec.operations[{i}]"), operation, uid))
@@ -54,18 +55,20 @@ impl Compiler<'_> {
         if let Some((first, second, pattern)) = shadowed(&compiled) {
             let index = compiled.iter().position(|o| o.name == second).unwrap_or_default();
             let message = if first == second {
-                format!("operation `{second}` matches `{pattern}` twice; leave one out")
+                format!("operation `{second}` matches `{pattern}` twice; remove one")
             } else {
-                format!("operations `{first}` and `{second}` both match `{pattern}`; a request is one operation")
+                format!(
+                    "operations `{first}` and `{second}` both match `{pattern}`; a request must match one operation only"
+                )
             };
             self.error(format!("spec.operations[{index}]"), message);
         }
         compiled
     }
 
-    fn operation(&mut self, field: &str, operation: &spec::Operation, uid: &str) -> Operation {
+    fn operation(&mut self, field: &str, operation: &spec::Operation, uid: &str) -> CompiledOperation {
         if operation.http.is_empty() && operation.grpc.is_empty() && operation.kubernetes.is_empty() {
-            self.error(field, "say which requests it is: `http`, `grpc` or `kubernetes`");
+            self.error(field, "the operation matches no requests: set `http`, `grpc` or `kubernetes`");
         }
         let mut matches = Vec::new();
         for (i, http) in operation.http.iter().enumerate() {
@@ -79,7 +82,7 @@ impl Compiler<'_> {
             self.kubernetes(&format!("{field}.kubernetes[{i}]"), api, &mut kubernetes);
         }
         if matches.len().max(kubernetes.len()) > MAX_MATCHES {
-            self.error(field, format!("it has more than {MAX_MATCHES} combinations of method and path, or of group, resource and verb; cut it in two"));
+            self.error(field, format!("more than {MAX_MATCHES} combinations of method and path, or of group, resource and verb: split the operation"));
         }
         let scopes_field = format!("{field}.scopes");
         let mut scopes = self.scopes(&scopes_field, &operation.scopes);
@@ -92,26 +95,29 @@ impl Compiler<'_> {
             self.error(&scopes_field, format!("an operation can require at most {MAX_SCOPES} scopes"));
         }
         let risk = match operation.risk.unwrap_or_default() {
-            spec::Risk::Low => Risk::Low,
-            spec::Risk::Standard => Risk::Standard,
-            spec::Risk::High => Risk::High,
+            spec::Risk::Low => RiskLevel::Low,
+            spec::Risk::Standard => RiskLevel::Standard,
+            spec::Risk::High => RiskLevel::High,
         };
         if operation.public && !kubernetes.is_empty() {
             self.error(
                 format!("{field}.public"),
-                "leave requests to the Kubernetes API undeclared: those are not refused",
+                "remove the operation instead: requests to the Kubernetes API that no operation matches are not refused",
             );
         }
         let contradicts = !operation.scopes.is_empty()
-            || risk == Risk::High
+            || risk == RiskLevel::High
             || operation.step_up.is_some()
             || operation.approval.is_some();
         if operation.public && contradicts {
-            self.error(format!("{field}.public"), "a public operation asks nobody for scopes, risk or step-up");
+            self.error(
+                format!("{field}.public"),
+                "a public operation can't require scopes, high risk, step-up or approval",
+            );
         }
         matches.shrink_to_fit();
         kubernetes.shrink_to_fit();
-        Operation {
+        CompiledOperation {
             name: operation.name.as_str().into(),
             matches,
             kubernetes,
@@ -127,27 +133,27 @@ impl Compiler<'_> {
         &mut self,
         field: &str,
         rule: Option<&spec::ApprovalRule>,
-        risk: Risk,
+        risk: RiskLevel,
         uid: &str,
-    ) -> Option<Arc<Approvers>> {
+    ) -> Option<Arc<ApprovalRequirement>> {
         let rule = rule?;
-        if risk != Risk::High {
-            self.error(field, "an approval is asked for at `risk: High` only; say so, or leave it out");
+        if risk != RiskLevel::High {
+            self.error(field, "an approval needs `risk: High`: set it, or remove `approval`");
         }
         if rule.by.len() > MAX_APPROVERS {
-            self.error(format!("{field}.by"), format!("at most {MAX_APPROVERS} are possible; use a group"));
+            self.error(format!("{field}.by"), format!("at most {MAX_APPROVERS} are allowed: use a group"));
         }
         let by = self.subjects(&format!("{field}.by"), &rule.by);
         for (i, subject) in by.iter().enumerate() {
             let person = match subject {
-                Subject::Provider(provider) | Subject::Group { provider, .. } | Subject::Claims { provider, .. } => {
-                    &**provider != KUBERNETES
-                }
-                Subject::Principal(id) => matches!(id, PrincipalId::User { .. }),
+                SubjectMatcher::Provider(provider)
+                | SubjectMatcher::Group { provider, .. }
+                | SubjectMatcher::Claims { provider, .. } => &**provider != KUBERNETES,
+                SubjectMatcher::Principal(id) => matches!(id, PrincipalId::User { .. }),
                 _ => false,
             };
             if !person {
-                let message = "people approve: name a `provider` of theirs, with or without `group` and `claims`, or a \
+                let message = "approvers are people: set a `provider`, with or without `group` and `claims`, or a \
                                `principal` such as `user:corporate/alice`";
                 self.error(format!("{field}.by[{i}]"), message);
             }
@@ -155,46 +161,49 @@ impl Compiler<'_> {
         let lasts = rule.lasts.as_deref().map_or(Some(DEFAULT_APPROVAL), |text| {
             let lasts = duration(text).filter(|lasts| (SHORTEST_APPROVAL..=LONGEST_APPROVAL).contains(lasts));
             if lasts.is_none() {
-                self.error(format!("{field}.for"), format!("`{text}` is no time from 1m to 24h, such as `30m`"));
+                self.error(format!("{field}.for"), format!("`{text}` is not a duration from 1m to 24h, such as `30m`"));
             }
             lasts
         })?;
-        Some(Arc::new(Approvers { by, lasts, policy_uid: uid.into() }))
+        Some(Arc::new(ApprovalRequirement { approvers: by, valid_for: lasts, policy_uid: uid.into() }))
     }
 
-    fn max_age(&mut self, field: &str, step_up: Option<&spec::StepUp>, risk: Risk) -> TimeDelta {
+    fn max_age(&mut self, field: &str, step_up: Option<&spec::StepUpRule>, risk: RiskLevel) -> TimeDelta {
         let Some(step_up) = step_up else { return DEFAULT_MAX_AGE };
-        if risk != Risk::High {
-            self.error(field, "a step-up is asked for at `risk: High` only; say so, or leave it out");
+        if risk != RiskLevel::High {
+            self.error(field, "a step-up needs `risk: High`: set it, or remove `stepUp`");
         }
         let Some(text) = &step_up.max_age else { return DEFAULT_MAX_AGE };
         match duration(text) {
             Some(age) if age > TimeDelta::zero() && age <= LONGEST_MAX_AGE => age,
             _ => {
-                self.error(format!("{field}.maxAge"), format!("`{text}` is no time from 1s to 24h, such as `5m`"));
+                self.error(
+                    format!("{field}.maxAge"),
+                    format!("`{text}` is not a duration from 1s to 24h, such as `5m`"),
+                );
                 DEFAULT_MAX_AGE
             }
         }
     }
 
-    /// `None` in the result stands for any method.
+    /// Methods; `None` stands for any method.
     fn methods(&mut self, field: &str, methods: &[String], example: &str) -> Vec<Option<String>> {
         if methods.is_empty() {
-            self.error(field, format!("say which, such as `[{example}]`; `[\"*\"]` means any"));
+            self.error(field, format!("list at least one, such as `[{example}]`; `[\"*\"]` means any"));
         }
         if methods.len() > 1 && methods.iter().any(|m| m == "*") {
-            self.error(field, "`*` means any method, so it stands alone");
+            self.error(field, "`*` means any method: remove the others");
         }
         methods.iter().map(|method| (method != "*").then(|| method.clone())).collect()
     }
 
-    fn http(&mut self, field: &str, http: &spec::HttpMatch, matches: &mut Vec<Match>) {
+    fn http(&mut self, field: &str, http: &spec::HttpRequestMatch, matches: &mut Vec<HttpPattern>) {
         let mut methods = Vec::new();
         for (i, method) in self.methods(&format!("{field}.methods"), &http.methods, "GET").into_iter().enumerate() {
             methods.push(match method {
                 None => None,
                 Some(text) => {
-                    let message = format!("`{text}` is no method in upper case, such as `GET`");
+                    let message = format!("`{text}` is not a method in upper case, such as `GET`");
                     let parsed = Method::parse(&text).map_err(|_| message);
                     let Some(method) = self.take(&format!("{field}.methods[{i}]"), parsed) else { continue };
                     Some(method)
@@ -202,35 +211,39 @@ impl Compiler<'_> {
             });
         }
         if http.paths.is_empty() {
-            self.error(format!("{field}.paths"), "say which, such as `[\"/orders\", \"/orders/{id}\"]`");
+            self.error(format!("{field}.paths"), "list at least one, such as `[\"/orders\", \"/orders/{id}\"]`");
         }
         for (i, path) in http.paths.iter().enumerate() {
-            let parsed = PathPattern::parse(path).map_err(|error| format!("`{path}` is no path pattern: {error}"));
+            let parsed =
+                PathPattern::parse(path).map_err(|error| format!("`{path}` is not a valid path pattern: {error}"));
             let Some(path) = self.take(&format!("{field}.paths[{i}]"), parsed) else { continue };
-            matches.extend(methods.iter().map(|method| Match { method: method.clone(), path: path.clone() }));
+            matches.extend(methods.iter().map(|method| HttpPattern { method: method.clone(), path: path.clone() }));
         }
     }
 
-    fn grpc(&mut self, field: &str, grpc: &spec::GrpcMatch, matches: &mut Vec<Match>) {
+    fn grpc(&mut self, field: &str, grpc: &spec::GrpcCallMatch, matches: &mut Vec<HttpPattern>) {
         for (i, method) in self.methods(&format!("{field}.methods"), &grpc.methods, "Get").into_iter().enumerate() {
             let parsed = PathPattern::grpc(&grpc.service, method.as_deref()).map_err(|_| {
                 let method = method.as_deref().unwrap_or("*");
                 format!(
-                    "`{}/{method}` is no gRPC method; write the full service name, such as `shop.v1.Orders`",
+                    "`{}/{method}` is not a gRPC method: write the full service name, such as `shop.v1.Orders`",
                     grpc.service
                 )
             });
             let Some(path) = self.take(&format!("{field}.methods[{i}]"), parsed) else { continue };
-            matches.push(Match { method: Method::parse("POST").ok(), path });
+            matches.push(HttpPattern { method: Method::parse("POST").ok(), path });
         }
     }
 
-    fn kubernetes(&mut self, field: &str, api: &spec::KubernetesMatch, patterns: &mut Vec<ApiPattern>) {
+    fn kubernetes(&mut self, field: &str, api: &spec::KubernetesRequestMatch, patterns: &mut Vec<ApiPattern>) {
         for (list, given) in [("apiGroups", &api.api_groups), ("resources", &api.resources), ("verbs", &api.verbs)] {
             if given.is_empty() {
-                self.error(format!("{field}.{list}"), "say which; `[\"*\"]` means any, and the core group is `\"\"`");
+                self.error(
+                    format!("{field}.{list}"),
+                    "list at least one; `[\"*\"]` means any, and the core group is `\"\"`",
+                );
             } else if given.len() > 1 && given.iter().any(|text| text == "*") {
-                self.error(format!("{field}.{list}"), "`*` means any, so it stands alone");
+                self.error(format!("{field}.{list}"), "`*` means any: remove the others");
             }
         }
         let mut verbs = Vec::new();

@@ -1,28 +1,28 @@
-//! What one policy shows, with the other policies of its service beside it.
+//! Findings in one policy, given the other policies of its service.
 
-use crate::compile::{Settings, compile};
-use crate::lint::{Code, Finding, silence};
+use crate::compile::{ClusterDomains, compile};
+use crate::lint::{LintCode, LintFinding, silence};
 use crate::ownership::is_own_name;
-use crate::resources::{AccessPolicy, AccessPolicySpec, Grant, Operation, Risk, Subject};
+use crate::resources::{AccessPolicy, AccessPolicySpec, CallerSelector, GrantRule, Operation, Risk};
 use durward_core::condition::Condition;
 use durward_core::principal::PrincipalId;
 use durward_core::service::unreachable;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// Requests that get around a governed one: who is kept from the first can do the second instead.
-const WAYS_AROUND: [(&str, &str, &str); 4] = [
+/// Requests with the same effect: resource and verb of the governed request, and the resource that bypasses it.
+const BYPASSES: [(&str, &str, &str); 4] = [
     ("pods/exec", "CONNECT", "pods/attach"),
     ("pods/exec", "CONNECT", "pods/ephemeralcontainers"),
     ("pods", "DELETE", "pods/eviction"),
     ("deployments", "UPDATE", "deployments/scale"),
 ];
-/// Words of what is costly when the wrong caller gets through.
+/// Words in names of operations that cost much if the wrong caller gets through.
 const COSTLY: [&str; 8] = ["delete", "remove", "purge", "refund", "export", "admin", "impersonate", "payout"];
-/// Operations from which on a grant of all of them is one of the whole service.
+/// Number of operations from which on a grant of all of them is reported.
 const MANY: usize = 3;
 
-pub(super) fn lint(policy: &AccessPolicy, others: &[&AccessPolicy]) -> Vec<Finding> {
+pub(super) fn lint(policy: &AccessPolicy, others: &[&AccessPolicy]) -> Vec<LintFinding> {
     let spec = &policy.spec;
     let mut findings = Vec::new();
     operations(policy, others, &mut findings);
@@ -35,7 +35,7 @@ pub(super) fn lint(policy: &AccessPolicy, others: &[&AccessPolicy]) -> Vec<Findi
     findings
 }
 
-fn operations(policy: &AccessPolicy, others: &[&AccessPolicy], findings: &mut Vec<Finding>) {
+fn operations(policy: &AccessPolicy, others: &[&AccessPolicy], findings: &mut Vec<LintFinding>) {
     let spec = &policy.spec;
     let all = std::iter::once(spec).chain(others.iter().map(|other| &other.spec));
     let granted: BTreeSet<&str> =
@@ -46,105 +46,103 @@ fn operations(policy: &AccessPolicy, others: &[&AccessPolicy], findings: &mut Ve
         let (field, name) = (format!("spec.operations[{i}]"), &operation.name);
         if hidden.contains(name) {
             let message =
-                format!("no request is `{name}`: other operations say more exactly what all of its requests are");
-            findings.push(Finding::new(Code::Shadowed, &field, name, message));
+                format!("no request matches `{name}`: other operations match all of its requests more exactly");
+            findings.push(LintFinding::new(LintCode::Shadowed, &field, name, message));
         }
         if operation.public {
             continue;
         }
         for scope in required(operation).filter(|scope| !granted.contains(scope)) {
             let message = format!(
-                "no grant of this policy gives `{scope}`, so unless another of the service does, nobody can `{name}`"
+                "no grant of this policy gives `{scope}`; unless another policy of the service does, no caller can `{name}`"
             );
-            findings.push(Finding::new(Code::Ungranted, format!("{field}.scopes"), name, message));
+            findings.push(LintFinding::new(LintCode::Ungranted, format!("{field}.scopes"), name, message));
         }
         if operation.risk.is_none()
             && let Some(why) = costly(operation)
         {
             let message =
-                format!("`{name}` {why} and states no risk; say `risk: High`, or `Standard` if that is meant");
-            findings.push(Finding::new(Code::Risk, format!("{field}.risk"), name, message));
+                format!("`{name}` {why} and states no risk; set `risk: High`, or `risk: Standard` if that is intended");
+            findings.push(LintFinding::new(LintCode::UnstatedRisk, format!("{field}.risk"), name, message));
         }
         if let (true, Some(host)) = (is_administration(operation), &users) {
             let message = format!(
-                "`{name}` is administration and is served where users are (`{host}`); give it a service of its own, with a host inside the cluster"
+                "`{name}` is administration on a host for users (`{host}`); give it a service of its own, with a host inside the cluster"
             );
-            findings.push(Finding::new(Code::AdminAmongUsers, &field, name, message));
+            findings.push(LintFinding::new(LintCode::AdminOnUserHost, &field, name, message));
         }
         if shares_its_scopes(spec, operation) {
             let message = format!(
-                "`{name}` is of high risk and needs no scope of its own, so access tokens of callers who may only do the rest carry \
-                 none of its scopes; give it one"
+                "`{name}` has high risk and no scope of its own, so access tokens of callers that may only call the other operations carry none of its scopes; give it one"
             );
-            findings.push(Finding::new(Code::SharedScopes, format!("{field}.scopes"), name, message));
+            findings.push(LintFinding::new(LintCode::SharedScopes, format!("{field}.scopes"), name, message));
         }
-        for message in ways_around(spec, operation) {
-            findings.push(Finding::new(Code::WayAround, format!("{field}.kubernetes"), name, message));
+        for message in bypasses(spec, operation) {
+            findings.push(LintFinding::new(LintCode::Bypass, format!("{field}.kubernetes"), name, message));
         }
     }
 }
 
-fn grants(spec: &AccessPolicySpec, others: &[&AccessPolicy], findings: &mut Vec<Finding>) {
+fn grants(spec: &AccessPolicySpec, others: &[&AccessPolicy], findings: &mut Vec<LintFinding>) {
     let own = || spec.operations.iter().flat_map(required);
     let of_others = others.iter().flat_map(|other| other.spec.operations.iter().flat_map(required));
-    let wanted: BTreeSet<&str> = own().chain(of_others).collect();
-    let (everything, operations): (BTreeSet<&str>, usize) =
-        (own().collect(), spec.operations.iter().filter(|operation| !operation.public).count());
+    let required_scopes: BTreeSet<&str> = own().chain(of_others).collect();
+    let everything: BTreeSet<&str> = own().collect();
+    let operations = spec.operations.iter().filter(|operation| !operation.public).count();
     for (i, grant) in spec.grants.iter().enumerate() {
         let (field, name) = (format!("spec.grants[{i}]"), &grant.name);
-        if !spec.operations.is_empty() && scopes(spec, grant).all(|scope| !wanted.contains(scope)) {
+        if !spec.operations.is_empty() && scopes(spec, grant).all(|scope| !required_scopes.contains(scope)) {
             let message = format!("no operation of this policy needs a scope of `{name}`");
-            findings.push(Finding::new(Code::Unneeded, format!("{field}.scopes"), name, message));
+            findings.push(LintFinding::new(LintCode::Unneeded, format!("{field}.scopes"), name, message));
         }
         let gives: BTreeSet<&str> = scopes(spec, grant).collect();
         if operations >= MANY && everything.len() > 1 && everything.is_subset(&gives) {
             let message =
-                format!("`{name}` gives all {operations} operations of the policy; grant those that are needed");
-            findings.push(Finding::new(Code::ServiceWide, format!("{field}.scopes"), name, message));
+                format!("`{name}` gives all {operations} operations of the policy; grant only those that are needed");
+            findings.push(LintFinding::new(LintCode::ServiceWide, format!("{field}.scopes"), name, message));
         }
-        for (j, subject) in grant.to.iter().enumerate().filter(|(_, subject)| !can_come(spec, subject)) {
+        for (j, subject) in grant.to.iter().enumerate().filter(|(_, subject)| !can_authenticate(spec, subject)) {
             let message = format!(
-                "`{name}` can never apply to {}: `spec.authentication` has no way in for them",
+                "`{name}` can never apply to {}: `spec.authentication` accepts no credential of theirs",
                 describe(subject)
             );
-            findings.push(Finding::new(Code::NoWayIn, format!("{field}.to[{j}]"), name, message));
+            findings.push(LintFinding::new(LintCode::CannotAuthenticate, format!("{field}.to[{j}]"), name, message));
         }
         constant(spec, &format!("{field}.when"), name, grant.when.as_deref(), findings);
     }
 }
 
-fn constant(spec: &AccessPolicySpec, field: &str, name: &str, when: Option<&str>, findings: &mut Vec<Finding>) {
+fn constant(spec: &AccessPolicySpec, field: &str, name: &str, when: Option<&str>, findings: &mut Vec<LintFinding>) {
     let listed: Vec<Arc<str>> = spec.headers.iter().map(|name| name.as_str().into()).collect();
-    // what does not compile is refused elsewhere
+    // the compiler reports conditions that do not compile
     let known = when
         .and_then(|source| Condition::compile_reading(source, &listed).ok())
         .and_then(|condition| condition.constant());
     if let Some(truth) = known {
-        let message = format!(
-            "the condition of `{name}` is always {truth}, whoever asks for whatever; leave it out, or the rule"
-        );
-        findings.push(Finding::new(Code::Constant, field, name, message));
+        let message = format!("the condition of `{name}` is always {truth}; remove the condition or the rule");
+        findings.push(LintFinding::new(LintCode::Constant, field, name, message));
     }
 }
 
-/// Names of operations that no request is.
+/// Names of operations that no request matches.
 fn shadowed(policy: &AccessPolicy) -> BTreeSet<String> {
-    // which trust domain the callers are of does not matter here
-    let settings = Settings { trust_domain: "cluster.local".to_owned(), cluster_domain: "cluster.local".to_owned() };
-    let compiled = compile(policy, &settings).map(|compiled| compiled.operations).unwrap_or_default();
+    // the trust domain of the callers does not matter here
+    let domains =
+        ClusterDomains { trust_domain: "cluster.local".to_owned(), cluster_domain: "cluster.local".to_owned() };
+    let compiled = compile(policy, &domains).map(|compiled| compiled.operations).unwrap_or_default();
     unreachable(&compiled).into_iter().map(|name| name.to_string()).collect()
 }
 
-/// Why an operation is costly when the wrong caller gets through.
+/// Why an operation costs much if the wrong caller gets through.
 fn costly(operation: &Operation) -> Option<String> {
     if deletes(operation) {
         return Some("deletes".to_owned());
     }
     let word = words(&operation.name).into_iter().find(|word| COSTLY.contains(&word.as_str()))?;
-    Some(format!("is named like something costly (`{word}`)"))
+    Some(format!("has a name that suggests a costly operation (`{word}`)"))
 }
 
-/// The words that a name is made of.
+/// The words of a name.
 fn words(name: &str) -> Vec<String> {
     name.split(|c: char| !c.is_alphanumeric()).map(str::to_lowercase).collect()
 }
@@ -157,7 +155,7 @@ fn is_administration(operation: &Operation) -> bool {
         || paths.any(|path| path.split('/').any(|segment| segment == "admin"))
 }
 
-/// A host of the policy under which others than the cluster's own workloads come.
+/// A host of the policy that callers outside the cluster use.
 fn user_facing(policy: &AccessPolicy) -> Option<&str> {
     let namespace = policy.metadata.namespace.as_deref().unwrap_or("default");
     let hosts = policy.spec.service.hosts.iter().map(String::as_str);
@@ -169,7 +167,7 @@ fn required(operation: &Operation) -> impl Iterator<Item = &str> {
     operation.scopes.iter().map(String::as_str).chain(own)
 }
 
-fn scopes<'s>(spec: &'s AccessPolicySpec, grant: &'s Grant) -> impl Iterator<Item = &'s str> {
+fn scopes<'s>(spec: &'s AccessPolicySpec, grant: &'s GrantRule) -> impl Iterator<Item = &'s str> {
     let of_roles = grant.roles.iter().flat_map(|role| spec.scopes_of_role(role));
     grant.scopes.iter().map(String::as_str).chain(of_roles)
 }
@@ -188,8 +186,8 @@ fn shares_its_scopes(spec: &AccessPolicySpec, operation: &Operation) -> bool {
     risky(operation) && by_token(operation) && required(operation).all(|scope| others.contains(scope))
 }
 
-/// Requests that would do what this operation is there to control, and that the policy leaves open.
-fn ways_around<'s>(spec: &'s AccessPolicySpec, operation: &'s Operation) -> impl Iterator<Item = String> + 's {
+/// Requests that have the effect of this operation and that the policy does not declare.
+fn bypasses<'s>(spec: &'s AccessPolicySpec, operation: &'s Operation) -> impl Iterator<Item = String> + 's {
     let declares = |operation: &Operation, resource: &str, verb: Option<&str>| {
         let any = resource.split_once('/').map(|(resource, _)| format!("{resource}/*"));
         operation.kubernetes.iter().any(|api| {
@@ -198,17 +196,17 @@ fn ways_around<'s>(spec: &'s AccessPolicySpec, operation: &'s Operation) -> impl
             named && verb.is_none_or(|verb| api.verbs.iter().any(|given| given == verb || given == "*"))
         })
     };
-    WAYS_AROUND.iter().filter_map(move |(resource, verb, around)| {
+    BYPASSES.iter().filter_map(move |(resource, verb, around)| {
         let open = declares(operation, resource, Some(verb))
             && !spec.operations.iter().any(|other| declares(other, around, None));
         open.then(|| {
-            format!("`{}` governs `{resource}`, but `{around}` comes to the same and is not declared", operation.name)
+            format!("`{}` governs `{resource}`, but `{around}` has the same effect and is not declared", operation.name)
         })
     })
 }
 
-/// Whether such a caller can get in at all.
-fn can_come(spec: &AccessPolicySpec, subject: &Subject) -> bool {
+/// Whether the policy accepts a credential of such a caller.
+fn can_authenticate(spec: &AccessPolicySpec, subject: &CallerSelector) -> bool {
     let kubernetes = spec.operations.iter().any(|operation| !operation.kubernetes.is_empty());
     let workload = kubernetes || spec.authentication.iter().any(|way| way.workload.is_some());
     let provider = |name: &str| {
@@ -221,10 +219,10 @@ fn can_come(spec: &AccessPolicySpec, subject: &Subject) -> bool {
     match (&subject.service_account, &subject.principal, &subject.provider) {
         (Some(_), ..) => workload,
         (None, Some(id), _) => match id.parse::<PrincipalId>() {
-            // whose trust domain it is of is not known here
+            // the own trust domain is not known here
             Ok(id) if id.is_workload() => workload || spec.authentication.iter().any(|way| way.provider.is_some()),
             Ok(id) => id.provider().is_some_and(provider),
-            // a mistake of its own
+            // the compiler reports it
             Err(_) => true,
         },
         (None, None, Some(name)) => provider(name),
@@ -232,7 +230,7 @@ fn can_come(spec: &AccessPolicySpec, subject: &Subject) -> bool {
     }
 }
 
-fn describe(subject: &Subject) -> String {
+fn describe(subject: &CallerSelector) -> String {
     match (&subject.service_account, &subject.principal, &subject.provider) {
         (Some(account), ..) => format!("service account {}/{}", account.namespace, account.name),
         (None, Some(id), _) => format!("`{id}`"),

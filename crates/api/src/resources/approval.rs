@@ -3,8 +3,8 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Somebody asks that one principal may do one operation for a while. Made by Durward when the operation is called; decided
-/// by a person with `durward approve` or `durward deny`.
+/// Requests permission for one principal to perform one operation for a limited time. Durward creates it when the
+/// operation is called; a person decides with `durward approve` or `durward deny`.
 #[derive(CustomResource, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "durward.dev",
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
     namespaced,
     status = "ApprovalStatus",
     derive = "PartialEq",
-    doc = "Somebody asks that one principal may do one operation for a while. Made by Durward when the operation is called; decided by a person with `durward approve` or `durward deny`.",
+    doc = "Requests permission for one principal to perform one operation for a limited time. Durward creates it when the operation is called; a person decides with `durward approve` or `durward deny`.",
     printcolumn = r#"{"name":"Principal","type":"string","jsonPath":".spec.principal"}"#,
     printcolumn = r#"{"name":"Operation","type":"string","jsonPath":".spec.operation"}"#,
     printcolumn = r#"{"name":"State","type":"string","jsonPath":".status.state"}"#,
@@ -26,63 +26,64 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("x-kubernetes-validations" = [
-    {"rule": "self == oldSelf", "message": "what is to be approved can't be changed; it is asked for anew by another call"},
+    {"rule": "self == oldSelf", "message": "the spec of an Approval can't be changed; another call creates another Approval"},
 ]))]
 pub struct ApprovalSpec {
-    /// The AccessPolicy that asks for it, in this namespace.
+    /// The AccessPolicy that requires the approval, in this namespace.
     #[schemars(schema_with = "schema::object_name")]
     pub policy: String,
-    /// `metadata.uid` of that AccessPolicy, as it was then.
+    /// `metadata.uid` of the AccessPolicy at the time of the request.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 64))]
     pub policy_uid: String,
     /// The operation.
     #[schemars(schema_with = "schema::name")]
     pub operation: String,
-    /// Who is to do it.
+    /// The principal that may perform the operation once it is approved.
     #[schemars(schema_with = "schema::principal")]
     pub principal: String,
 }
 
-/// What was decided. It counts only with Durward's own signature.
+/// The decision. It is valid only with Durward's own signature.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ApprovalStatus {
-    /// Whether it was decided, and how. `Pending` unless said.
+    /// State of the decision. Default `Pending`.
     #[serde(default)]
     pub state: ApprovalState,
     /// The person who decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub by: Option<String>,
-    /// When, RFC 3339.
+    /// Time of the decision, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub decided_at: Option<String>,
-    /// Until when it holds, RFC 3339: an approval counts so long, a refusal keeps the same from being asked for again so long.
+    /// End of the validity, RFC 3339. Until then, the approval is valid, or the same request is not created again after
+    /// a denial.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub expires_at: Option<String>,
-    /// Signature over all that this object says (JWS, RFC 7515), by a key that only Durward has.
+    /// Signature over the content of this object (JWS, RFC 7515), by a key that only Durward has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     pub signature: Option<String>,
 }
 
-/// Whether it was decided, and how.
+/// State of the decision.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ApprovalState {
-    /// Nobody has decided yet.
+    /// There is no decision yet.
     #[default]
     Pending,
-    /// It may be done.
+    /// The operation is allowed.
     Approved,
-    /// It may not be done.
+    /// The operation is denied.
     Denied,
 }
 
 impl ApprovalState {
-    /// The name as objects and records write it.
+    /// The name in objects and records.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
-/// Where API keys come unless a provider says otherwise.
+/// Default header for API keys.
 pub const KEY_HEADER: &str = "x-api-key";
 
-/// An outside source of identity: exactly one of `jwt`, `apiKey` and `x509`.
+/// An external source of identity: exactly one of `jwt`, `apiKey` and `x509`.
 #[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "durward.dev",
@@ -31,7 +31,7 @@ pub const KEY_HEADER: &str = "x-api-key";
      "message": "exactly one of `jwt`, `apiKey` and `x509` must be given"},
 ]))]
 pub struct IdentityProviderSpec {
-    /// Tokens of an outside issuer.
+    /// Tokens of an external issuer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jwt: Option<JwtProvider>,
     /// API keys in labelled Secrets.
@@ -43,7 +43,7 @@ pub struct IdentityProviderSpec {
 }
 
 impl IdentityProviderSpec {
-    /// The request header in which API keys come, in lower case; none if it is no provider of API keys.
+    /// The request header with the API key, in lower case; `None` if the provider does not accept API keys.
     #[must_use]
     pub fn key_header(&self) -> Option<String> {
         let keys = self.api_key.as_ref()?;
@@ -51,7 +51,7 @@ impl IdentityProviderSpec {
     }
 }
 
-/// Tokens of an outside issuer (RFC 7519, checked as RFC 8725 asks).
+/// Tokens of an external issuer (RFC 7519, checked as RFC 8725 recommends).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("x-kubernetes-validations" = [
@@ -61,15 +61,15 @@ impl IdentityProviderSpec {
      "message": "`issuer` must be an https URL (http only for localhost) when its keys are discovered; for another issuer give `jwksUri` or `jwks`", "fieldPath": ".issuer"},
 ]))]
 pub struct JwtProvider {
-    /// The exact `iss` of its tokens. Unless `jwksUri` or `jwks` is given, its keys are found through
+    /// The exact `iss` of the tokens. Without `jwksUri` or `jwks`, keys are discovered at
     /// `<issuer>/.well-known/openid-configuration`.
     #[schemars(schema_with = "schema::issuer")]
     pub issuer: String,
-    /// URL of its keys (RFC 7517), when discovery is not wanted.
+    /// URL of the issuer's keys (RFC 7517), instead of discovery.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::url")]
     pub jwks_uri: Option<String>,
-    /// Its keys themselves (RFC 7517, section 5), for issuers that can't be reached.
+    /// The issuer's keys (RFC 7517, section 5), for issuers that can't be reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::jwks")]
     pub jwks: Option<Map<String, Value>>,
@@ -77,19 +77,19 @@ pub struct JwtProvider {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::audiences")]
     pub audiences: Vec<String>,
-    /// Which claims become what.
+    /// Claims that become the parts of the principal.
     #[serde(default)]
     pub claims: ClaimMapping,
-    /// What second factors its tokens vouch for. Nothing said means `Bearer`.
+    /// Second factors that the tokens prove. Without it, tokens have assurance `Bearer`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assurance: Option<AssuranceMapping>,
 }
 
-/// Which claims of a token become what of the principal.
+/// Claims of a token that become the parts of the principal.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ClaimMapping {
-    /// Claim that names the subject. Default `sub`.
+    /// Claim with the subject. Default `sub`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::claim")]
     pub subject: Option<String>,
@@ -101,13 +101,13 @@ pub struct ClaimMapping {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::claim")]
     pub scope: Option<String>,
-    /// Claims that become `principal.attributes`: attribute name to claim name.
+    /// Claims that become `principal.attributes`: claim names by attribute name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::attributes")]
     pub attributes: BTreeMap<String, String>,
 }
 
-/// How claims of a token show a second factor (OpenID Connect `acr`, RFC 8176 `amr`).
+/// Claim values that prove a second factor (OpenID Connect `acr`, RFC 8176 `amr`).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AssuranceMapping {
@@ -115,7 +115,7 @@ pub struct AssuranceMapping {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::claim_values")]
     pub multi_factor: Vec<String>,
-    /// Values of `acr` or `amr` that mean a factor which can't be relayed.
+    /// Values of `acr` or `amr` that mean a phishing-resistant factor.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::claim_values")]
     pub phishing_resistant: Vec<String>,
@@ -134,23 +134,23 @@ pub struct ApiKeyProvider {
     pub header: Option<String>,
 }
 
-/// Another trust domain, whose X.509-SVIDs and JWT-SVIDs are believed.
+/// Another trust domain, whose X.509-SVIDs and JWT-SVIDs are accepted.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("x-kubernetes-validations" = [
-    {"rule": "has(self.bundle) || has(self.endpoint)", "message": "say where its trust bundle comes from: `bundle`, `endpoint`, or both"},
+    {"rule": "has(self.bundle) || has(self.endpoint)", "message": "set the source of the trust bundle: `bundle`, `endpoint`, or both"},
     {"rule": "has(self.bundle) || !has(self.endpoint) || self.endpoint.profile != 'https_spiffe'",
-     "message": "profile `https_spiffe` needs a `bundle` to begin with, since the endpoint is verified by it"},
+     "message": "profile `https_spiffe` needs an initial `bundle`, which verifies the endpoint"},
 ]))]
 pub struct X509Provider {
-    /// SPIFFE trust domain, which is not this one's.
+    /// SPIFFE trust domain; not the cluster's own.
     #[schemars(schema_with = "schema::trust_domain")]
     pub trust_domain: String,
-    /// Its trust bundle: SPIFFE's JSON, or roots in PEM. With an `endpoint` it is what to begin with.
+    /// Trust bundle: SPIFFE's JSON, or roots in PEM. With an `endpoint`, it is the initial bundle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::pem")]
     pub bundle: Option<String>,
-    /// Where the trust domain publishes its bundle.
+    /// Endpoint at which the trust domain publishes its bundle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<BundleEndpoint>,
 }
@@ -160,40 +160,40 @@ pub struct X509Provider {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("x-kubernetes-validations" = [
     {"rule": "has(self.spiffeId) == (self.profile == 'https_spiffe')",
-     "message": "`spiffeId` goes with profile `https_spiffe`, and that one needs it", "fieldPath": ".spiffeId"},
+     "message": "`spiffeId` is required with profile `https_spiffe`, and allowed only with it", "fieldPath": ".spiffeId"},
 ]))]
 pub struct BundleEndpoint {
     /// An https URL.
     #[schemars(schema_with = "schema::https_url")]
     pub url: String,
-    /// How the endpoint proves itself.
+    /// Authentication of the endpoint.
     pub profile: BundleProfile,
-    /// SPIFFE ID of the endpoint, in the trust domain itself. For `https_spiffe`.
+    /// SPIFFE ID of the endpoint, in the other trust domain. For `https_spiffe`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::spiffe_id")]
     pub spiffe_id: Option<String>,
 }
 
-/// How a bundle endpoint proves itself (SPIFFE Federation, section 5.2).
+/// Authentication of a bundle endpoint (SPIFFE Federation, section 5.2).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BundleProfile {
-    /// By a certificate of the web's authorities.
+    /// By a certificate of a public web authority.
     #[default]
     HttpsWeb,
-    /// By an X.509-SVID, verified by the bundle that is there already.
+    /// By an X.509-SVID, verified by the current bundle.
     HttpsSpiffe,
 }
 
-/// What became of an IdentityProvider.
+/// Status of an IdentityProvider.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IdentityProviderStatus {
-    /// `Accepted`: it is understood and its keys are there.
+    /// `Accepted`: the provider is valid and its keys are available.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
-    /// The generation that this status speaks of.
+    /// Generation that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 }

@@ -1,34 +1,34 @@
-use super::KubernetesMatch;
+use super::KubernetesRequestMatch;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What is remembered of the version of a policy that was last in force: enough to close its service where that version is
-/// not known.
+/// Record of a policy's last good version. A replica that does not know that version uses the record to close the
+/// service.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LastGood {
-    /// Its generation, if that is known.
+    /// Generation of the version, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<i64>,
-    /// Audience of its service.
+    /// Audience of the service.
     pub audience: String,
-    /// Hosts of its service.
+    /// Hosts of the service.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<String>,
-    /// Kubernetes API requests that it governed; none for `mode: Audit`, which refuses nothing.
+    /// Kubernetes API requests that the version governed; empty for `mode: Audit`, which refuses nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub kubernetes: Vec<KubernetesMatch>,
-    /// Workloads that it denied by name and without a condition: they are minted nothing.
+    pub kubernetes: Vec<KubernetesRequestMatch>,
+    /// Workloads that the version denied by name and without a condition. They get no certificates and no tokens.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub denials: Vec<DenialByName>,
+    pub denials: Vec<NamedDenial>,
 }
 
 /// Workloads that a denial names.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct DenialByName {
+pub struct NamedDenial {
     /// Name of the denial.
     pub name: String,
-    /// Their SPIFFE IDs.
+    /// SPIFFE IDs of the workloads.
     pub workloads: Vec<String>,
 }

@@ -1,8 +1,7 @@
-//! What the API server checks of single fields: lengths, patterns, and rules in CEL where a pattern would give a
-//! message that nobody understands.
+//! Checks of single fields by the API server: lengths, patterns, and CEL rules where a pattern would give an unclear message.
 //!
-//! Every list and string has an upper bound, because the API server multiplies them to estimate what a CEL rule can
-//! cost (10 million units a rule, 100 million a CRD) and refuses a CRD beyond that.
+//! Every list and string has an upper bound. The API server multiplies the bounds to estimate the cost of a CEL rule, and
+//! refuses a CRD above its limits (10 million units for a rule, 100 million for a CRD).
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
@@ -13,17 +12,17 @@ const DNS_SUBDOMAIN: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9
 const DNS_LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 /// `scope-token` of RFC 6749 section 3.3.
 const SCOPE: &str = r"^[!#-\[\]-~]+$";
-/// Names inside a policy. An operation's name is also its scope, so this is a part of `scope-token`.
+/// Names inside a policy. An operation's name is also its scope, so this is a subset of `scope-token`.
 const NAME: &str = "^[A-Za-z0-9]([-A-Za-z0-9_.:/]*[A-Za-z0-9])?$";
 /// Names of object types and relations.
 const RELATION: &str = "^[A-Za-z][A-Za-z0-9_-]*$";
 
-/// Ids of OpenFGA's stores and models.
+/// IDs of OpenFGA stores and models.
 const ULID: &str = "^[0-9A-Z]{26}$";
 
 type Generator = SchemaGenerator;
 
-/// A text of 1 to `max` characters; `more` adds a pattern or rules.
+/// A string of 1 to `max` characters; `more` adds a pattern or rules.
 fn text(max: u32, more: Value) -> Value {
     let mut schema = json!({"type": "string", "minLength": 1, "maxLength": max});
     if let (Some(schema), Value::Object(more)) = (schema.as_object_mut(), more) {
@@ -40,8 +39,8 @@ fn rule(rule: &str, message: &str) -> Value {
     json!({"x-kubernetes-validations": [{"rule": rule, "message": message}]})
 }
 
-/// A list of up to `max` texts. Empty lists are refused: `scopes: []` reads like "no scope is needed", and means
-/// the opposite.
+/// A list of 1 to `max` strings. An empty list is refused: `scopes: []` reads like "no scope is needed" and means the
+/// opposite.
 fn list(max: u32, items: Value) -> Schema {
     json_schema!({"type": "array", "minItems": 1, "maxItems": max, "items": items})
 }
@@ -133,12 +132,12 @@ pub(super) fn object_id(_: &mut Generator) -> Schema {
     only(matching(320, "^[A-Za-z][A-Za-z0-9_-]*:[^\\s#]+$"))
 }
 
-/// `type:id` of a grant, where the id may be a capture of the path.
+/// `type:id` of a grant; the ID may be a capture of the path.
 pub(super) fn object_pattern(_: &mut Generator) -> Schema {
     only(matching(320, "^[A-Za-z][A-Za-z0-9_-]*:[^\\s#]+$"))
 }
 
-/// Relation rules within a relation rule: a structural schema can't be recursive, so the compiler checks them.
+/// Relation rules inside a relation rule. A structural schema can't be recursive, so the compiler checks them.
 pub(super) fn open_objects(_: &mut Generator) -> Schema {
     json_schema!({
         "type": "array",
@@ -152,13 +151,13 @@ pub(super) fn condition(_: &mut Generator) -> Schema {
     only(text(4096, json!({})))
 }
 
-/// Names of headers that conditions read; the compiler knows more that are none of these.
+/// Names of headers that conditions read. The compiler refuses more of them.
 pub(super) fn condition_headers(_: &mut Generator) -> Schema {
     let rules = json!({
         "pattern": "^[a-z0-9-]+$",
         "x-kubernetes-validations": [
             {"rule": "!(self in ['authorization', 'cookie', 'proxy-authorization', 'set-cookie', 'x-api-key']) && !self.startsWith('x-durward-')",
-             "message": "what says who is calling is read as `principal`"},
+             "message": "conditions can't read credentials; the verified caller is `principal`"},
             {"rule": "self != 'host'", "message": "`host` is read as `request.host`"},
         ],
     });
@@ -210,7 +209,7 @@ pub(super) fn claim_values(_: &mut Generator) -> Schema {
     list(32, text(256, json!({})))
 }
 
-/// Claims by name, each a text.
+/// Claim values by name.
 pub(super) fn claims(_: &mut Generator) -> Schema {
     json_schema!({"type": "object", "minProperties": 1, "maxProperties": 16, "additionalProperties": text(256, json!({}))})
 }

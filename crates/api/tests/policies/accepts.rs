@@ -1,36 +1,37 @@
-//! What a policy means once it is compiled.
+//! Valid policies, and what they compile to.
 
 use crate::support::*;
 use chrono::TimeDelta;
-use durward_core::policy::{Mode, Subject, Way};
-use durward_core::risk::Risk;
+use durward_core::authentication::AuthenticationMethod;
+use durward_core::policy::{EnforcementMode, TokenSettings, TokenSignature};
+use durward_core::risk::RiskLevel;
 use durward_core::scope::Scope;
-use durward_core::token::{Signature, Tokens};
+use durward_core::subject::SubjectMatcher;
 
 fn names<'s>(scopes: impl IntoIterator<Item = &'s Scope>) -> Vec<&'s str> {
     scopes.into_iter().map(Scope::as_str).collect()
 }
 
 #[test]
-fn an_empty_policy_is_a_service_in_which_everything_is_denied() {
+fn an_empty_policy_is_a_service_that_denies_everything() {
     let policy = compiled("");
     assert_eq!(&*policy.audience, "orders.shop");
-    assert_eq!(policy.mode, Mode::Enforce);
-    assert!(policy.operations.is_empty() && policy.hosts.is_empty() && policy.ways.is_empty());
+    assert_eq!(policy.mode, EnforcementMode::Enforce);
+    assert!(policy.operations.is_empty() && policy.hosts.is_empty() && policy.authentication_methods.is_empty());
     let world = World::of([resource("service: {hosts: [orders.shop]}")]);
     assert_eq!(world.answers("orders.shop/"), "OperationUndeclared");
 }
 
 #[test]
-fn tokens_are_as_the_policy_says() {
-    assert_eq!(compiled("").tokens, Tokens::default());
+fn a_policy_sets_the_algorithm_and_the_lifetime_of_tokens() {
+    assert_eq!(compiled("").tokens, TokenSettings::default());
     let tokens = compiled("tokens: {algorithm: ES256, ttl: 90s}").tokens;
-    assert_eq!(tokens, Tokens { signature: Some(Signature::Es256), ttl: Some(TimeDelta::seconds(90)) });
-    assert_eq!(compiled("tokens: {algorithm: RS256, ttl: 1h}").tokens.signature, Some(Signature::Rs256));
+    assert_eq!(tokens, TokenSettings { signature: Some(TokenSignature::Es256), ttl: Some(TimeDelta::seconds(90)) });
+    assert_eq!(compiled("tokens: {algorithm: RS256, ttl: 1h}").tokens.signature, Some(TokenSignature::Rs256));
 }
 
 #[test]
-fn a_policy_without_namespace_is_of_the_default_one() {
+fn a_policy_without_a_namespace_is_in_the_default_one() {
     let mut policy = resource("");
     policy.metadata.namespace = None;
     let policy = durward_api::compile::compile(&policy, &settings()).unwrap();
@@ -89,7 +90,10 @@ mode: Audit
         policy.hosts.iter().map(|host| host.as_str()).collect::<Vec<_>>(),
         ["orders.shop.svc", "orders.example.com"]
     );
-    assert_eq!(*policy.ways, [Way::Workload, Way::Provider("corporate".into())]);
+    assert_eq!(
+        *policy.authentication_methods,
+        [AuthenticationMethod::Workload, AuthenticationMethod::Provider("corporate".into())]
+    );
     let operations: Vec<_> = policy
         .operations
         .iter()
@@ -101,10 +105,10 @@ mode: Audit
         .collect();
     let five = TimeDelta::minutes(5);
     let expected = [
-        ("list-orders", "GET /orders, GET /orders/{id}", "orders.read", Risk::Standard, five, false),
-        ("refund-order", "POST /orders/{id}/refund", "orders.refund", Risk::High, TimeDelta::minutes(10), false),
-        ("watch-orders", "POST /shop.v1.Orders/Watch", "orders.read", Risk::Standard, five, false),
-        ("health", "GET /healthz", "", Risk::Standard, five, true),
+        ("list-orders", "GET /orders, GET /orders/{id}", "orders.read", RiskLevel::Standard, five, false),
+        ("refund-order", "POST /orders/{id}/refund", "orders.refund", RiskLevel::High, TimeDelta::minutes(10), false),
+        ("watch-orders", "POST /shop.v1.Orders/Watch", "orders.read", RiskLevel::Standard, five, false),
+        ("health", "GET /healthz", "", RiskLevel::Standard, five, true),
     ]
     .map(|(name, matches, scopes, risk, age, public)| (name, matches.to_owned(), scopes.to_owned(), risk, age, public));
     assert_eq!(operations, expected);
@@ -120,20 +124,20 @@ mode: Audit
     );
     assert_eq!(
         *policy.grants[0].to,
-        [Subject::Principal("spiffe://td.example/ns/billing/sa/billing".parse().unwrap())]
+        [SubjectMatcher::Principal("spiffe://td.example/ns/billing/sa/billing".parse().unwrap())]
     );
-    assert_eq!(*policy.grants[1].to, [Subject::Provider("corporate".into())]);
-    assert_eq!(*policy.grants[2].to, [Subject::Group { provider: "corporate".into(), group: "support".into() }]);
+    assert_eq!(*policy.grants[1].to, [SubjectMatcher::Provider("corporate".into())]);
+    assert_eq!(*policy.grants[2].to, [SubjectMatcher::Group { provider: "corporate".into(), group: "support".into() }]);
     let denial = &policy.denials[0];
     assert_eq!(
         (&*denial.rule, denial.reason.as_deref(), denial.mode),
-        ("shop/orders/denials/suspended", Some("account suspended"), Mode::Audit)
+        ("shop/orders/denials/suspended", Some("account suspended"), EnforcementMode::Audit)
     );
-    assert_eq!(*denial.to, [Subject::Authenticated]);
+    assert_eq!(*denial.to, [SubjectMatcher::Authenticated]);
 }
 
 #[test]
-fn an_operation_without_scopes_needs_one_of_its_own_name() {
+fn an_operation_without_scopes_requires_its_own_name() {
     let policy = compiled("operations: [{name: list-orders, http: [{methods: [GET], paths: [/]}]}]");
     assert_eq!(names(policy.operations[0].scopes.iter()), ["list-orders"]);
 }
@@ -154,7 +158,7 @@ fn a_role_adds_to_the_scopes_of_a_grant() {
 }
 
 #[test]
-fn a_step_up_has_an_age_from_a_second_to_a_day() {
+fn a_step_up_has_a_maximum_age_from_a_second_to_a_day() {
     for (age, expected) in [("1s", 1), ("5m", 300), ("24h", 86_400), ("1h30m", 5_400), ("90s", 90)] {
         let spec = format!(
             "operations: [{{name: a, risk: High, stepUp: {{maxAge: {age}}}, http: [{{methods: [GET], paths: [/]}}]}}]"
@@ -164,7 +168,7 @@ fn a_step_up_has_an_age_from_a_second_to_a_day() {
 }
 
 #[test]
-fn a_digest_tells_every_two_specs_apart() {
+fn different_specs_have_different_digests() {
     let specs = [
         "",
         "mode: Audit",

@@ -1,12 +1,12 @@
-//! Resources in any order and in any batches make the same snapshot and the same fates.
+//! Resources in any order and in any batches lead to the same snapshot and the same statuses.
 
 use crate::support::*;
-use durward_api::catalog::Change;
+use durward_api::catalog::CatalogChange;
 use durward_api::resources::AccessPolicy;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
-/// A resource that can still be written once more; `Change` itself has no copy.
+/// A resource that makes the same change repeatedly; `CatalogChange` is not `Clone`.
 #[derive(Debug, Clone)]
 enum Resource {
     Policy(Box<AccessPolicy>),
@@ -14,15 +14,15 @@ enum Resource {
 }
 
 impl Resource {
-    fn change(&self) -> Change {
+    fn change(&self) -> CatalogChange {
         match self {
-            Self::Policy(policy) => Change::Policy(policy.clone()),
+            Self::Policy(policy) => CatalogChange::PolicyApplied(policy.clone()),
             Self::Namespace(name, hosts, audiences) => annotated(name, hosts, audiences),
         }
     }
 }
 
-/// Policies that collide in hosts, audiences, operations and requests, in two namespaces; some are broken or
+/// Policies that conflict in hosts, audiences, operations and requests, in two namespaces; some are invalid or
 /// claim what they don't own.
 fn any_policy(name: &'static str) -> impl Strategy<Value = Resource> {
     let hosts = subsequence(vec!["x.example.com", "y.example.com", "z.shop", "z.mall"], 0..3);
@@ -65,8 +65,8 @@ const QUESTIONS: [&str; 8] = [
     "z.mall/c",
 ];
 
-fn seen(world: &World) -> (String, Vec<String>, Vec<String>) {
-    (world.revision(), world.fates(), QUESTIONS.iter().map(|question| world.answers(question)).collect())
+fn observed(world: &World) -> (String, Vec<String>, Vec<String>) {
+    (world.revision(), world.statuses(), QUESTIONS.iter().map(|question| world.answers(question)).collect())
 }
 
 proptest! {
@@ -82,13 +82,13 @@ proptest! {
         for some in shuffled.chunks(batch) {
             by_and_by.apply(some.iter().map(Resource::change));
         }
-        prop_assert_eq!(seen(&by_and_by), seen(&at_once), "{:#?}", shuffled);
+        prop_assert_eq!(observed(&by_and_by), observed(&at_once), "{:#?}", shuffled);
     }
 
-    /// Whatever happened before, no host has two services in force, none that its namespace doesn't own, and each
+    /// After any history, no host has two services in force or one that its namespace does not own, and each
     /// service is found under all of its names.
     #[test]
-    fn no_history_puts_one_host_into_two_services(
+    fn after_any_history_each_host_has_one_service(
         history in proptest::collection::vec(prop_oneof![
             any_policy("shop/a"), any_policy("shop/b"), any_policy("shop/c"), any_policy("mall/a"), any_policy("mall/b"),
             any_namespace("shop"), any_namespace("mall"),
@@ -114,14 +114,14 @@ proptest! {
                     prop_assert!(own || granted, "{host} of {key:?} with {hosts}");
                 }
             }
-            let in_force = world.fates().iter().filter(|fate| fate.ends_with("in force") && !fate.ends_with("nothing in force")).count();
+            let in_force = world.statuses().iter().filter(|status| status.ends_with("in force") && !status.ends_with("nothing in force")).count();
             prop_assert!(world.snapshot().services().count() <= in_force);
-            // the revision is that of the content, whatever the way to it
+            // the revision depends on the content only, not on the history
             let mut fresh = durward_core::snapshot::Snapshot::default();
-            for (key, _) in world.0.fates() {
+            for (key, _) in world.0.policy_statuses() {
                 fresh.record(&format!("AccessPolicy/{key}"), world.0.in_force(key).map(|policy| policy.digest));
             }
-            fresh.seal();
+            fresh.update_revision();
             prop_assert_eq!(fresh.revision(), world.snapshot().revision());
         }
     }

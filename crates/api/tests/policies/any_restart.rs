@@ -1,13 +1,13 @@
-//! Whatever happened before, a replica that starts anew lets nothing through that one which has been there would not: each
-//! service that it serves has all the policies that the other has in force for it.
+//! After any history, a restarted replica allows nothing that a running replica denies: each
+//! service that it serves has all the policies that the running replica has in force.
 
 use crate::support::*;
-use durward_api::catalog::Change;
-use durward_api::compile::FieldError;
-use durward_api::relationships::RelationshipKey;
+use durward_api::catalog::CatalogChange;
+use durward_api::field_error::FieldError;
 use durward_api::resources::AccessPolicy;
 use durward_core::condition::Truth;
 use durward_core::kubernetes::{ApiCall, Verb};
+use durward_core::namespaced_name::NamespacedName;
 use durward_core::principal::{Identity, PrincipalId};
 use durward_core::risk::Assurance;
 use proptest::prelude::*;
@@ -15,7 +15,7 @@ use proptest::sample::{select, subsequence};
 use serde_json::json;
 use std::collections::BTreeMap;
 
-/// What a step of a history does to a policy.
+/// The effect of one step of a history on a policy.
 #[derive(Debug, Clone)]
 enum Step {
     Put(&'static str, i64, String),
@@ -66,7 +66,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
 
     #[test]
-    fn a_start_opens_nothing(history in proptest::collection::vec(any_step(), 1..20)) {
+    fn a_restart_opens_no_service(history in proptest::collection::vec(any_step(), 1..20)) {
         let (mut old, mut objects, mut namespaces) = (World::new(), BTreeMap::new(), BTreeMap::new());
         for (number, step) in history.iter().enumerate() {
             let change = match step {
@@ -74,7 +74,7 @@ proptest! {
                     let mut policy: AccessPolicy = named(name, *age, spec);
                     policy.metadata.generation = Some(i64::try_from(number).unwrap());
                     objects.insert(*name, (*age, Some(policy.clone())));
-                    Change::Policy(Box::new(policy))
+                    CatalogChange::PolicyApplied(Box::new(policy))
                 }
                 Step::Unreadable(name, age) => {
                     objects.insert(*name, (*age, None));
@@ -90,12 +90,12 @@ proptest! {
         let mut new = World::new();
         new.apply(namespaces.iter().map(|(name, (hosts, audiences))| annotated(name, hosts, audiences)));
         new.apply(objects.iter().flat_map(|(name, (age, object))| {
-            let policy = object.clone().map_or_else(|| unreadable(name), |policy| Change::Policy(Box::new(policy)));
+            let policy = object.clone().map_or_else(|| unreadable(name), |policy| CatalogChange::PolicyApplied(Box::new(policy)));
             let memory = old.0.last_good(&key(name)).map(|good| remembered(name, *age, good));
             [policy].into_iter().chain(memory)
         }));
         for service in new.snapshot().services().filter(|service| service.closed_by().is_empty()) {
-            for (name, _) in old.0.fates() {
+            for (name, _) in old.0.policy_statuses() {
                 let Some(policy) = old.0.in_force(name) else { continue };
                 if (&*policy.key.namespace, &*policy.audience) == (&*service.key().namespace, &*service.key().audience) {
                     let here = new.0.in_force(name).map(|here| here.digest);
@@ -112,14 +112,14 @@ proptest! {
             let governed = |world: &World| world.snapshot().governing(namespace, &call).next().is_some();
             prop_assert!(!governed(&old) || governed(&new), "{resource} in {namespace}");
         }
-        for (name, _) in old.0.fates() {
+        for (name, _) in old.0.policy_statuses() {
             prop_assert_eq!(old.0.last_good(name), new.0.last_good(name), "the next start knows as much");
         }
     }
 }
 
-/// What a step of a history does to a `Relationship`: it states whom it makes a member and whom it bans, in which service, or it
-/// can't be read.
+/// The effect of one step of a history on a `Relationship`: its members and its bans in a service, or that it
+/// can't be decoded.
 type Tuples = Option<(&'static str, Vec<(&'static str, &'static str)>)>;
 
 fn any_tuples() -> impl Strategy<Value = Tuples> {
@@ -131,11 +131,11 @@ fn any_tuples() -> impl Strategy<Value = Tuples> {
         .prop_map(|(service, stated, luck)| (luck > 0).then_some((service, stated)))
 }
 
-fn related(name: &str, tuples: &Tuples) -> Change {
-    let relationship_key = RelationshipKey { namespace: "shop".into(), name: name.into() };
+fn related(name: &str, tuples: &Tuples) -> CatalogChange {
+    let relationship_key = NamespacedName { namespace: "shop".into(), name: name.into() };
     let Some((service, stated)) = tuples else {
         let error = FieldError { field: "spec".to_owned(), message: "unreadable".to_owned() };
-        return Change::UnreadableRelationship(relationship_key, error);
+        return CatalogChange::RelationshipUndecodable(relationship_key, error);
     };
     let tuple =
         |(relation, subject): &(&str, &str)| json!({"object": "doc:1", "relation": relation, "subject": subject});
@@ -143,30 +143,30 @@ fn related(name: &str, tuples: &Tuples) -> Change {
         "apiVersion": "durward.dev/v1alpha1", "kind": "Relationship", "metadata": {"name": name, "namespace": "shop"},
         "spec": {"service": service, "tuples": stated.iter().map(tuple).collect::<Vec<_>>()},
     });
-    Change::Relationship(Box::new(serde_json::from_value(resource).unwrap()))
+    CatalogChange::RelationshipApplied(Box::new(serde_json::from_value(resource).unwrap()))
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
 
     #[test]
-    fn a_start_makes_nobody_more_than_they_were(
+    fn a_restart_gives_no_caller_a_new_relation(
         history in proptest::collection::vec((select(vec!["a", "b", "c"]), any_tuples()), 1..12),
     ) {
         let model = "relations: [{object: doc, relations: {member: {}, banned: {}, reader: {exclusion: [{relation: member}, {relation: banned}]}, \
                      trusted: {exclusion: [{relation: member}, {relation: reader}]}}}]";
-        let policies = || ["shop/p", "shop/q"].map(|name| Change::Policy(Box::new(named(name, 0, model))));
+        let policies = || ["shop/p", "shop/q"].map(|name| CatalogChange::PolicyApplied(Box::new(named(name, 0, model))));
         let (mut old, mut objects) = (World::new(), BTreeMap::new());
         old.apply(policies());
         for (name, tuples) in &history {
             objects.insert(*name, tuples);
             old.apply([related(name, tuples)]);
         }
-        let of = |name: &str| RelationshipKey { namespace: "shop".into(), name: name.into() };
+        let of = |name: &str| NamespacedName { namespace: "shop".into(), name: name.into() };
         let mut new = World::new();
         new.apply(policies());
         new.apply(objects.iter().flat_map(|(name, tuples)| {
-            let memory = old.0.last_tuples(&of(name)).map(|good| Change::RememberedRelationship(of(name), good));
+            let memory = old.0.last_good_tuples(&of(name)).map(|good| CatalogChange::RelationshipLastGood(of(name), good));
             [related(name, tuples)].into_iter().chain(memory)
         }));
         for user in ["alice", "bob"] {
@@ -180,7 +180,7 @@ proptest! {
             }
         }
         for name in objects.keys() {
-            prop_assert_eq!(old.0.last_tuples(&of(name)), new.0.last_tuples(&of(name)), "the next start knows as much");
+            prop_assert_eq!(old.0.last_good_tuples(&of(name)), new.0.last_good_tuples(&of(name)), "the next start knows as much");
         }
     }
 }

@@ -1,10 +1,10 @@
-//! Two policies that claim the same: the older keeps it, and the younger gets it when the older lets go.
+//! Two policies with the same claim: the older policy keeps it, and the younger one gets it when the older one releases it.
 
 use crate::support::*;
-use durward_api::catalog::Change;
+use durward_api::catalog::{AuthenticationResource, CatalogChange};
 
 /// A world in which every namespace may claim `x.example.com` to `z.example.com` and the audiences `p` and `q`.
-fn liberal(policies: impl IntoIterator<Item = durward_api::resources::AccessPolicy>) -> World {
+fn permissive_world(policies: impl IntoIterator<Item = durward_api::resources::AccessPolicy>) -> World {
     let mut world = World::new();
     for namespace in ["shop", "mall", "zoo"] {
         world.annotate(namespace, "*.example.com", "p,q");
@@ -28,11 +28,11 @@ fn the_older_policy_keeps_a_host() {
         if younger_first {
             pair.reverse();
         }
-        let mut world = liberal([]);
+        let mut world = permissive_world([]);
         for policy in pair {
             world.put([policy]);
         }
-        assert_eq!(world.fates(), ["mall/younger: HostConflict, nothing in force", "zoo/older: in force"]);
+        assert_eq!(world.statuses(), ["mall/younger: HostConflict, nothing in force", "zoo/older: in force"]);
         assert_eq!(world.answers("x.example.com/a"), "zoo/older");
         assert_eq!(
             world.errors("mall/younger"),
@@ -46,8 +46,9 @@ fn the_older_policy_keeps_a_host() {
 }
 
 #[test]
-fn of_two_policies_of_one_second_the_first_by_name_is_the_older() {
-    let world = liberal([serving("shop/a", 5, "a", X), serving("mall/b", 5, "a", X), serving("mall/a", 5, "a", X)]);
+fn of_two_policies_created_in_one_second_the_first_by_name_is_older() {
+    let world =
+        permissive_world([serving("shop/a", 5, "a", X), serving("mall/b", 5, "a", X), serving("mall/a", 5, "a", X)]);
     assert_eq!(world.answers("x.example.com/a"), "mall/a");
 }
 
@@ -55,14 +56,14 @@ fn of_two_policies_of_one_second_the_first_by_name_is_the_older() {
 fn a_policy_without_creation_time_is_the_youngest() {
     let mut timeless = serving("mall/a", 0, "a", X);
     timeless.metadata.creation_timestamp = None;
-    let world = liberal([timeless, serving("shop/z", 1_000_000, "a", X)]);
+    let world = permissive_world([timeless, serving("shop/z", 1_000_000, "a", X)]);
     assert_eq!(world.answers("x.example.com/a"), "shop/z");
 }
 
 #[test]
 fn the_older_policy_keeps_an_audience() {
-    let mut world = liberal([serving_as("mall/younger", 2, "a", "p"), serving_as("shop/older", 1, "a", "p")]);
-    assert_eq!(world.fates(), ["mall/younger: HostConflict, nothing in force", "shop/older: in force"]);
+    let mut world = permissive_world([serving_as("mall/younger", 2, "a", "p"), serving_as("shop/older", 1, "a", "p")]);
+    assert_eq!(world.statuses(), ["mall/younger: HostConflict, nothing in force", "shop/older: in force"]);
     assert_eq!(
         world.errors("mall/younger"),
         ["spec.service.audience: `p` is held by the older policy shop/older; each name belongs to one service"]
@@ -75,18 +76,22 @@ fn the_older_policy_keeps_an_audience() {
 
 #[test]
 fn one_host_in_one_namespace_belongs_to_one_audience() {
-    let world =
-        liberal([claiming("shop/older", 1, "a", "p", "x.shop"), claiming("shop/younger", 2, "b", "q", "x.shop")]);
-    assert_eq!(world.fates(), ["shop/older: in force", "shop/younger: HostConflict, nothing in force"]);
-    let world =
-        liberal([claiming("shop/older", 1, "a", "p", "x.shop"), claiming("shop/younger", 2, "b", "p", "x.shop")]);
-    assert_eq!(world.fates(), ["shop/older: in force", "shop/younger: in force"]);
+    let world = permissive_world([
+        claiming("shop/older", 1, "a", "p", "x.shop"),
+        claiming("shop/younger", 2, "b", "q", "x.shop"),
+    ]);
+    assert_eq!(world.statuses(), ["shop/older: in force", "shop/younger: HostConflict, nothing in force"]);
+    let world = permissive_world([
+        claiming("shop/older", 1, "a", "p", "x.shop"),
+        claiming("shop/younger", 2, "b", "p", "x.shop"),
+    ]);
+    assert_eq!(world.statuses(), ["shop/older: in force", "shop/younger: in force"]);
     assert_eq!((world.answers("x.shop/a"), world.answers("x.shop/b")), ("shop/older".into(), "shop/younger".into()));
 }
 
 #[test]
-fn a_policy_that_changes_its_names_frees_the_old_ones() {
-    let mut world = liberal([
+fn a_policy_that_changes_its_names_releases_the_old_ones() {
+    let mut world = permissive_world([
         claiming("shop/a", 1, "a", "p", X),
         claiming("mall/b", 2, "a", "p", X),
         claiming("zoo/c", 3, "a", "q", X),
@@ -105,23 +110,25 @@ fn a_policy_that_changes_its_names_frees_the_old_ones() {
 }
 
 #[test]
-fn a_policy_in_conflict_is_in_force_nowhere() {
-    let world =
-        liberal([serving("shop/older", 1, "a", X), serving("mall/younger", 2, "a", "x.example.com, y.example.com")]);
+fn a_policy_with_one_conflict_is_in_force_for_no_host() {
+    let world = permissive_world([
+        serving("shop/older", 1, "a", X),
+        serving("mall/younger", 2, "a", "x.example.com, y.example.com"),
+    ]);
     assert_eq!(world.answers("y.example.com/a"), "NoPolicy");
 }
 
 #[test]
-fn an_older_policy_that_does_not_own_a_name_keeps_it_from_nobody() {
+fn an_older_policy_that_does_not_own_a_name_does_not_hold_it() {
     let mut world = World::new();
     world.annotate("mall", "*.example.com", "p");
     world.put([serving("shop/older", 1, "a", X), serving("mall/younger", 2, "a", X)]);
-    assert_eq!(world.fates(), ["mall/younger: in force", "shop/older: NotOwned, nothing in force"]);
+    assert_eq!(world.statuses(), ["mall/younger: in force", "shop/older: NotOwned, nothing in force"]);
 }
 
 #[test]
-fn an_older_policy_that_never_compiled_keeps_nothing_from_anybody() {
-    let world = liberal([broken("shop/older", 1), serving("mall/younger", 2, "a", X)]);
+fn an_older_policy_that_never_compiled_holds_nothing() {
+    let world = permissive_world([broken("shop/older", 1), serving("mall/younger", 2, "a", X)]);
     assert_eq!(world.answers("x.example.com/a"), "mall/younger");
 }
 
@@ -132,7 +139,7 @@ fn the_older_policy_of_a_service_keeps_an_operation() {
         (
             "b",
             "a",
-            "spec.operations: operation `b` matches `GET /a`, which operation `a` of policy shop/older claims already",
+            "spec.operations: operation `b` matches `GET /a`, which operation `a` of policy shop/older already claims",
         ),
     ] {
         let younger = named(
@@ -142,8 +149,8 @@ fn the_older_policy_of_a_service_keeps_an_operation() {
                 "service: {{audience: p}}\noperations: [{{name: {name}, http: [{{methods: [GET], paths: [/{path}]}}], public: true}}]"
             ),
         );
-        let mut world = liberal([younger, claiming("shop/older", 1, "a", "p", X)]);
-        assert_eq!(world.fates(), ["shop/older: in force", "shop/younger: OperationConflict, nothing in force"]);
+        let mut world = permissive_world([younger, claiming("shop/older", 1, "a", "p", X)]);
+        assert_eq!(world.statuses(), ["shop/older: in force", "shop/younger: OperationConflict, nothing in force"]);
         assert_eq!(world.errors("shop/younger"), [error]);
         assert_eq!(world.take("shop/older"), ["shop/younger: in force"]);
     }
@@ -151,9 +158,10 @@ fn the_older_policy_of_a_service_keeps_an_operation() {
 
 #[test]
 fn a_conflict_over_operations_falls_back_to_the_last_good_version() {
-    let mut world = liberal([claiming("shop/older", 1, "a", "p", X), claiming("shop/younger", 2, "b", "p", "")]);
-    let fates = world.put([claiming("shop/younger", 2, "a", "p", "")]);
-    assert_eq!(fates, ["shop/younger: OperationConflict, an earlier version in force"]);
+    let mut world =
+        permissive_world([claiming("shop/older", 1, "a", "p", X), claiming("shop/younger", 2, "b", "p", "")]);
+    let statuses = world.put([claiming("shop/younger", 2, "a", "p", "")]);
+    assert_eq!(statuses, ["shop/younger: OperationConflict, an earlier version in force"]);
     assert_eq!(
         (world.answers("x.example.com/a"), world.answers("x.example.com/b")),
         ("shop/older".into(), "shop/younger".into())
@@ -166,10 +174,11 @@ fn a_conflict_over_operations_falls_back_to_the_last_good_version() {
 }
 
 #[test]
-fn a_policy_that_can_not_join_another_service_stays_in_its_own() {
-    let mut world = liberal([claiming("shop/older", 1, "a", "p", ""), claiming("shop/younger", 2, "b", "q", X)]);
-    let fates = world.put([claiming("shop/younger", 2, "a", "p", X)]);
-    assert_eq!(fates, ["shop/younger: OperationConflict, an earlier version in force"]);
+fn a_policy_that_cannot_join_another_service_stays_in_its_own() {
+    let mut world =
+        permissive_world([claiming("shop/older", 1, "a", "p", ""), claiming("shop/younger", 2, "b", "q", X)]);
+    let statuses = world.put([claiming("shop/younger", 2, "a", "p", X)]);
+    assert_eq!(statuses, ["shop/younger: OperationConflict, an earlier version in force"]);
     assert_eq!(world.answers("x.example.com/b"), "shop/younger");
 }
 
@@ -180,9 +189,9 @@ fn a_host_of_an_earlier_version_that_is_still_in_force_is_held() {
     world.annotate("shop", X, "p");
     world.put([claiming("shop/older", 1, "a", "p", X)]);
     world.put([claiming("shop/older", 1, "a", "q", X)]);
-    assert_eq!(world.fates(), ["shop/older: NotOwned, an earlier version in force"]);
-    let fates = world.put([claiming("shop/q", 2, "b", "q.shop", X)]);
-    assert_eq!(fates, ["shop/q: HostConflict, nothing in force"]);
+    assert_eq!(world.statuses(), ["shop/older: NotOwned, an earlier version in force"]);
+    let statuses = world.put([claiming("shop/q", 2, "b", "q.shop", X)]);
+    assert_eq!(statuses, ["shop/q: HostConflict, nothing in force"]);
     world.annotate("shop", X, "p,q.shop");
     world.put([claiming("shop/older", 1, "a", "q.shop", "'*'")]);
     assert_eq!(
@@ -198,49 +207,53 @@ fn a_newer_version_that_is_not_in_force_shares_no_host() {
     world.put([claiming("shop/older", 1, "a", "p", X)]);
     // not allowed to join the service of `q`, so it stays in its own
     world.put([claiming("shop/older", 1, "a", "q.shop", X)]);
-    let fates = world.put([claiming("shop/q", 2, "b", "q.shop", X)]);
-    assert_eq!(fates, ["shop/q: HostConflict, nothing in force"]);
+    let statuses = world.put([claiming("shop/q", 2, "b", "q.shop", X)]);
+    assert_eq!(statuses, ["shop/q: HostConflict, nothing in force"]);
     assert_eq!(world.answers("x.example.com/a"), "shop/older");
 }
 
 #[test]
-fn who_loses_a_host_no_longer_stands_in_the_way_of_its_service() {
-    // `y` loses its host to an older policy elsewhere, so `z` no longer clashes with it
+fn a_policy_that_loses_a_host_no_longer_conflicts_within_its_service() {
+    // `y` loses its host to an older policy elsewhere, so `z` no longer conflicts with it
     let y = claiming("shop/y", 2, "same", "p", X);
     let z = claiming("shop/z", 3, "same", "p", "z.example.com");
     let w = serving("mall/w", 1, "a", X);
-    let mut world = liberal([y.clone(), z.clone()]);
-    assert_eq!(world.fates(), ["shop/y: in force", "shop/z: OperationConflict, nothing in force"]);
+    let mut world = permissive_world([y.clone(), z.clone()]);
+    assert_eq!(world.statuses(), ["shop/y: in force", "shop/z: OperationConflict, nothing in force"]);
     let expected = ["mall/w: in force", "shop/y: HostConflict, nothing in force", "shop/z: in force"];
     assert_eq!(world.put([w.clone()]), expected);
-    let at_once = liberal([y, z, w]);
-    assert_eq!(at_once.fates(), expected);
+    let at_once = permissive_world([y, z, w]);
+    assert_eq!(at_once.statuses(), expected);
     assert_eq!(at_once.revision(), world.revision());
     assert_eq!(world.take("mall/w"), ["shop/y: in force", "shop/z: OperationConflict, nothing in force"]);
 }
 
 #[test]
-fn a_header_that_carries_api_keys_is_for_no_condition() {
+fn conditions_cannot_read_a_header_with_api_keys() {
     let reading = named(
         "shop/reading",
         1,
         "headers: [x-other, x-tenant]\noperations: [{name: a, http: [{methods: [GET], paths: [/a]}]}]",
     );
-    let keys = |header: Option<&str>| Change::KeyHeader("IdentityProvider/partners".into(), header.map(Into::into));
+    let keys = |header: Option<&str>| CatalogChange::KeyHeader("partners".into(), header.map(Into::into));
     let refused = [
-        "spec.headers[1]: `x-tenant` carries the API keys of IdentityProvider/partners; conditions read no credential",
+        "spec.headers[1]: `x-tenant` carries the API keys of IdentityProvider/partners; conditions can't read credentials",
     ];
     for provider_first in [false, true] {
         let mut world = World::new();
-        let policy = Change::Policy(Box::new(reading.clone()));
+        let policy = CatalogChange::PolicyApplied(Box::new(reading.clone()));
         world.apply(if provider_first { [keys(Some("x-tenant")), policy] } else { [policy, keys(Some("x-tenant"))] });
-        assert_eq!(world.fates(), ["shop/reading: Invalid, nothing in force"]);
+        assert_eq!(world.statuses(), ["shop/reading: Invalid, nothing in force"]);
         assert_eq!(world.errors("shop/reading"), refused);
         assert!(world.0.review(&reading).is_err());
         // another header, no header, no provider
-        for change in [keys(Some("x-key")), keys(None), Change::Other("IdentityProvider/partners".into(), None)] {
+        for change in [
+            keys(Some("x-key")),
+            keys(None),
+            CatalogChange::Authentication(AuthenticationResource::IdentityProvider("partners".into()), None),
+        ] {
             world.apply([change]);
-            assert_eq!(world.fates(), ["shop/reading: in force"]);
+            assert_eq!(world.statuses(), ["shop/reading: in force"]);
             world.apply([keys(Some("x-tenant"))]);
             assert_eq!(world.errors("shop/reading"), refused);
         }

@@ -1,23 +1,23 @@
-//! A replica that starts while a policy is broken: it has never seen the version that was in force, and closes what that was
-//! about by what the status remembers.
+//! A replica that starts while a policy is invalid does not know the version that was in force. It closes the service that
+//! the status of the policy records.
 
 use crate::support::*;
-use durward_api::catalog::Change;
+use durward_api::catalog::CatalogChange;
 use durward_api::resources::{AccessPolicy, LastGood};
 use durward_core::kubernetes::{ApiCall, Verb};
 use serde_json::{Value, json};
 
-fn at(generation: i64, mut policy: AccessPolicy) -> Change {
+fn at(generation: i64, mut policy: AccessPolicy) -> CatalogChange {
     policy.metadata.generation = Some(generation);
-    Change::Policy(Box::new(policy))
+    CatalogChange::PolicyApplied(Box::new(policy))
 }
 
-/// What another replica remembers of a policy that it has in force.
-fn memory(world: &World, name: &str) -> Change {
+/// The record of another replica that has the policy in force.
+fn recorded(world: &World, name: &str) -> CatalogChange {
     remembered(name, 0, world.0.last_good(&key(name)).unwrap())
 }
 
-/// A policy that lets everybody in at `/<path>` of `shop.shop`, but for the denied.
+/// A policy that allows every caller at `/<path>` of `shop.shop`, except for the denied ones.
 fn sharing(name: &str, age: i64, path: &str, denials: &str) -> AccessPolicy {
     let operation = format!("{{name: {path}, http: [{{methods: [GET], paths: [/{path}]}}], public: true}}");
     let spec = format!("service: {{audience: p, hosts: [p.shop]}}\noperations: [{operation}]\ndenials: {denials}");
@@ -34,25 +34,25 @@ fn shared() -> World {
 }
 
 #[test]
-fn the_service_is_closed_until_the_policy_is_mended_or_removed() {
+fn the_service_is_closed_until_the_policy_is_fixed_or_deleted() {
     let before = shared();
     let good = before.0.last_good(&key("shop/a")).unwrap();
     assert_eq!(serde_json::to_value(&good).unwrap(), json!({"generation": 4, "audience": "p", "hosts": ["p.shop"]}));
-    let start = |broken: Change| {
+    let start = |broken: CatalogChange| {
         let mut world = World::new();
         world.apply([
             annotated("shop", "", "p"),
             broken,
-            memory(&before, "shop/a"),
+            recorded(&before, "shop/a"),
             at(1, sharing("shop/b", 1, "two", "[]")),
-            memory(&before, "shop/b"),
+            recorded(&before, "shop/b"),
         ]);
         world
     };
     for change in [|| at(5, broken("shop/a", 0)), || unreadable("shop/a")] {
         let mut world = start(change());
-        assert_eq!(world.fates(), ["shop/a: Invalid, closed", "shop/b: in a closed service"]);
-        // without its denial the other policy would let everybody in
+        assert_eq!(world.statuses(), ["shop/a: Invalid, closed", "shop/b: in a closed service"]);
+        // without the denial, the other policy would allow every caller
         assert_eq!(world.reason("p.shop/two"), "NoPolicy");
         assert_ne!(world.revision(), before.revision());
         assert_eq!(world.0.last_good(&key("shop/a")), Some(good.clone()), "and it is not forgotten here");
@@ -63,23 +63,23 @@ fn the_service_is_closed_until_the_policy_is_mended_or_removed() {
         assert_eq!(world.answers("p.shop/two"), "shop/b");
         assert!(world.0.last_good(&key("shop/a")).is_none());
     }
-    // the status came after the policy
+    // the status arrives after the policy
     let mut world = World::new();
     world.apply([
         annotated("shop", "", "p"),
         unreadable("shop/a"),
         at(1, sharing("shop/b", 1, "two", "[]")),
-        memory(&before, "shop/b"),
+        recorded(&before, "shop/b"),
     ]);
     assert_eq!(world.answers("p.shop/two"), "shop/b");
-    assert_eq!(world.apply([memory(&before, "shop/a")]), ["shop/a: Invalid, closed", "shop/b: in a closed service"]);
+    assert_eq!(world.apply([recorded(&before, "shop/a")]), ["shop/a: Invalid, closed", "shop/b: in a closed service"]);
     assert_eq!(world.reason("p.shop/two"), "NoPolicy");
 }
 
 #[test]
-fn who_knows_the_last_good_version_goes_on_with_it() {
+fn a_replica_that_knows_the_last_good_version_keeps_it() {
     let mut world = shared();
-    let good = memory(&world, "shop/a");
+    let good = recorded(&world, "shop/a");
     let revision = world.revision();
     world.apply([at(5, broken("shop/a", 0)), good]);
     assert_eq!((world.answers("p.shop/two"), world.revision()), ("shop/b".into(), revision));
@@ -87,123 +87,123 @@ fn who_knows_the_last_good_version_goes_on_with_it() {
 }
 
 #[test]
-fn a_version_that_is_accepted_again_is_not_forgotten() {
-    // the same generation, which its memory is of; and a newer one
+fn a_version_that_is_accepted_again_replaces_the_placeholder() {
+    // the generation of the record, and a newer one
     for generation in [4, 5] {
         let mut world = World::new();
         world.apply([
             annotated("shop", "", "p"),
             at(generation, sharing("shop/a", 0, "one", SUSPENDED)),
-            memory(&shared(), "shop/a"),
+            recorded(&shared(), "shop/a"),
         ]);
-        assert_eq!(world.fates(), ["shop/a: in force"]);
+        assert_eq!(world.statuses(), ["shop/a: in force"]);
         assert_eq!(world.answers("p.shop/one"), "shop/a");
         assert_eq!(world.0.last_good(&key("shop/a")).unwrap().generation, Some(generation));
     }
-    // a newer Durward that does not take what an older one took
+    // a newer release that refuses what an older one accepted
     let mut world = World::new();
-    world.apply([annotated("shop", "", "p"), at(4, broken("shop/a", 0)), memory(&shared(), "shop/a")]);
-    assert_eq!(world.fates(), ["shop/a: Invalid, closed"]);
+    world.apply([annotated("shop", "", "p"), at(4, broken("shop/a", 0)), recorded(&shared(), "shop/a")]);
+    assert_eq!(world.statuses(), ["shop/a: Invalid, closed"]);
 }
 
 #[test]
-fn a_newer_version_that_may_not_come_into_force_closes_too() {
+fn a_newer_version_that_is_rejected_closes_the_service_too() {
     let before = shared();
     let elsewhere = named("shop/a", 0, "service: {audience: p, hosts: [bank.example.com]}");
     let mut world = World::new();
     world.apply([
         annotated("shop", "", "p"),
         at(5, elsewhere),
-        memory(&before, "shop/a"),
+        recorded(&before, "shop/a"),
         at(1, sharing("shop/b", 1, "two", "[]")),
-        memory(&before, "shop/b"),
+        recorded(&before, "shop/b"),
     ]);
-    assert_eq!(world.fates(), ["shop/a: NotOwned, closed", "shop/b: in a closed service"]);
+    assert_eq!(world.statuses(), ["shop/a: NotOwned, closed", "shop/b: in a closed service"]);
     assert_eq!(world.reason("p.shop/two"), "NoPolicy");
-    // a service of its own that the newest version moved to is not in the way of the one that it left
+    // the newest version moved to another service, and does not affect the one that it left
     assert_eq!(world.annotate("shop", "bank.example.com", "p"), ["shop/a: in force", "shop/b: in force"]);
     assert_eq!(world.answers("p.shop/two"), "shop/b");
 }
 
 #[test]
-fn a_policy_that_never_was_good_takes_nothing_from_anybody() {
+fn a_policy_that_was_never_valid_affects_no_other_policy() {
     let mut world = World::new();
     world.apply([
         annotated("shop", "", "p"),
         at(1, named("shop/a", 0, "service: {audience: p, hosts: [p.shop]}\noperations: [{name: nothing}]")),
         at(1, sharing("shop/b", 1, "two", "[]")),
     ]);
-    assert_eq!(world.fates(), ["shop/a: Invalid, nothing in force", "shop/b: in force"]);
+    assert_eq!(world.statuses(), ["shop/a: Invalid, nothing in force", "shop/b: in force"]);
     assert_eq!(world.answers("p.shop/two"), "shop/b");
     assert!(world.0.last_good(&key("shop/a")).is_none());
-    // alone it is a service that denies
+    // alone, it is a service that denies
     world.take("shop/b");
     assert_eq!(world.answers("p.shop/two"), "NoPolicy");
 }
 
 #[test]
-fn a_lost_version_holds_its_names_like_the_version_itself() {
+fn a_placeholder_holds_the_names_of_the_unknown_version() {
     let lost = |world: &World, host: &str| {
         let mut good = world.0.last_good(&key("shop/a")).unwrap();
         good.hosts = vec![host.to_owned()];
         remembered("shop/a", 1, good)
     };
     let before = shared();
-    let start = |memory: Change, others: Vec<AccessPolicy>| {
+    let start = |memory: CatalogChange, others: Vec<AccessPolicy>| {
         let mut world = World::new();
         world.annotate("shop", "x.example.com", "p");
         world.annotate("mall", "x.example.com,y.example.com", "");
         world.apply([at(5, broken("shop/a", 1)), memory].into_iter().chain(others.into_iter().map(|one| at(1, one))));
         world
     };
-    // a younger policy elsewhere can't take over what a restart would else have freed
+    // a younger policy elsewhere can't take a name over that the restart would have released otherwise
     let younger = || serving("mall/younger", 2, "open", "x.example.com");
     let mut world = start(lost(&before, "x.example.com"), vec![younger()]);
-    assert_eq!(world.fates(), ["mall/younger: HostConflict, nothing in force", "shop/a: Invalid, closed"]);
+    assert_eq!(world.statuses(), ["mall/younger: HostConflict, nothing in force", "shop/a: Invalid, closed"]);
     assert_eq!(world.reason("x.example.com/open"), "NoPolicy");
     assert_eq!(world.take("shop/a"), ["mall/younger: in force"]);
-    // an older one keeps what it has, and the service of the lost one has no good version
+    // an older policy keeps its names, and the service of the unknown version has no good version
     let world = start(lost(&before, "x.example.com"), vec![serving("mall/older", 0, "open", "x.example.com")]);
-    assert_eq!(world.fates(), ["mall/older: in force", "shop/a: Invalid, nothing in force"]);
+    assert_eq!(world.statuses(), ["mall/older: in force", "shop/a: Invalid, nothing in force"]);
     assert_eq!(world.answers("x.example.com/open"), "mall/older");
-    // a status that somebody forged closes nothing that its namespace does not own
+    // a forged status closes nothing that its namespace does not own
     let world = start(lost(&before, "y.example.com"), vec![serving("mall/younger", 2, "open", "y.example.com")]);
-    assert_eq!(world.fates(), ["mall/younger: in force", "shop/a: Invalid, nothing in force"]);
+    assert_eq!(world.statuses(), ["mall/younger: in force", "shop/a: Invalid, nothing in force"]);
     assert_eq!(world.answers("y.example.com/open"), "mall/younger");
     let mut forged = before.0.last_good(&key("shop/a")).unwrap();
     forged.audience = "younger.mall".to_owned();
     let forged = remembered("shop/a", 1, forged);
     let world = start(forged, vec![serving("mall/younger", 2, "open", "y.example.com")]);
     assert_eq!(world.answers("y.example.com/open"), "mall/younger");
-    // and a Namespace that lost its allowance loses the service with it
+    // a Namespace that loses its allowance loses the service with it
     let mut world = start(lost(&before, "x.example.com"), vec![younger()]);
     assert_eq!(world.annotate("shop", "", "p"), ["mall/younger: in force", "shop/a: Invalid, nothing in force"]);
 }
 
 #[test]
-fn nobody_joins_or_leaves_for_a_closed_service() {
+fn no_policy_joins_a_closed_service_or_leaves_its_own_for_it() {
     let before = shared();
-    let start = |others: Vec<Change>| {
+    let start = |others: Vec<CatalogChange>| {
         let mut world = World::new();
-        world.apply([annotated("shop", "", "p"), at(5, broken("shop/a", 0)), memory(&before, "shop/a")]);
+        world.apply([annotated("shop", "", "p"), at(5, broken("shop/a", 0)), recorded(&before, "shop/a")]);
         world.apply(others);
         world
     };
-    // it would clash with an operation of the lost version, or not: nobody can tell
+    // whether it conflicts with an operation of the unknown version can't be checked
     let joins = || at(2, sharing("shop/c", 2, "one", "[]"));
     let mut world = start(vec![joins()]);
-    assert_eq!(world.fates(), ["shop/a: Invalid, closed", "shop/c: ServiceClosed, nothing in force"]);
-    assert!(world.errors("shop/c")[0].contains("mend or remove shop/a first"), "{:?}", world.errors("shop/c"));
+    assert_eq!(world.statuses(), ["shop/a: Invalid, closed", "shop/c: ServiceClosed, nothing in force"]);
+    assert!(world.errors("shop/c")[0].contains("fix or delete shop/a first"), "{:?}", world.errors("shop/c"));
     assert_eq!(world.apply([at(6, sharing("shop/a", 0, "three", "[]"))]), ["shop/a: in force", "shop/c: in force"]);
-    // what it was before is closed as well, for what others that stay behind would lose with it
+    // the previous service is closed as well, since the policies that stay in it would lose the denials
     let mut elsewhere = World::new();
     elsewhere.apply([at(1, serving("shop/c", 2, "one", "c.shop"))]);
-    let world = start(vec![joins(), memory(&elsewhere, "shop/c")]);
-    assert_eq!(world.fates(), ["shop/a: Invalid, closed", "shop/c: ServiceClosed, closed"]);
+    let world = start(vec![joins(), recorded(&elsewhere, "shop/c")]);
+    assert_eq!(world.statuses(), ["shop/a: Invalid, closed", "shop/c: ServiceClosed, closed"]);
     assert_eq!(world.reason("c.shop/one"), "NoPolicy");
-    // what was in force there goes on to be so
-    let world = start(vec![at(1, sharing("shop/b", 1, "two", "[]")), memory(&before, "shop/b")]);
-    assert_eq!(world.fates(), ["shop/a: Invalid, closed", "shop/b: in a closed service"]);
+    // the version in force there stays in force
+    let world = start(vec![at(1, sharing("shop/b", 1, "two", "[]")), recorded(&before, "shop/b")]);
+    assert_eq!(world.statuses(), ["shop/a: Invalid, closed", "shop/b: in a closed service"]);
 }
 
 fn governing(world: &World, group: &str, resource: &str, subresource: &str, verb: Verb) -> bool {
@@ -212,7 +212,7 @@ fn governing(world: &World, group: &str, resource: &str, subresource: &str, verb
 }
 
 #[test]
-fn what_was_governed_stays_governed() {
+fn governed_api_requests_stay_governed() {
     let spec = |mode: &str| {
         format!(
             "mode: {mode}\noperations:\n- {{name: shell, kubernetes: [{{apiGroups: [''], resources: [pods/exec, pods/attach], verbs: [CONNECT]}}]}}\n\
@@ -234,12 +234,12 @@ fn what_was_governed_stays_governed() {
             {"apiGroups": ["*"], "resources": ["widgets/*"], "verbs": ["*"]},
         ])
     );
-    let restarted = |memory: Change| {
+    let restarted = |memory: CatalogChange| {
         let mut world = World::new();
         world.apply([at(3, broken("shop/guard", 0)), memory]);
         world
     };
-    let world = restarted(memory(&before("Enforce"), "shop/guard"));
+    let world = restarted(recorded(&before("Enforce"), "shop/guard"));
     for (group, resource, subresource, verb) in [
         ("", "pods", "exec", Verb::Connect),
         ("", "pods", "attach", Verb::Connect),
@@ -258,14 +258,14 @@ fn what_was_governed_stays_governed() {
         assert!(!governing(&world, group, resource, subresource, verb), "{verb} {resource}/{subresource}");
     }
     assert_eq!(world.0.last_good(&key("shop/guard")), Some(good), "a lost version is remembered as it was");
-    // what was only audited was never refused
-    let world = restarted(memory(&before("Audit"), "shop/guard"));
+    // `mode: Audit` refused nothing
+    let world = restarted(recorded(&before("Audit"), "shop/guard"));
     assert!(!governing(&world, "", "pods", "exec", Verb::Connect));
-    assert_eq!(world.fates(), ["shop/guard: Invalid, closed"]);
+    assert_eq!(world.statuses(), ["shop/guard: Invalid, closed"]);
 }
 
 #[test]
-fn more_rules_than_a_status_can_hold_are_remembered_as_all() {
+fn more_rules_than_a_status_can_hold_are_recorded_as_all_requests() {
     let operations: Vec<Value> = (0..24)
         .map(|operation| {
             let name = |n: usize| format!("resource-with-a-name-of-quite-some-length-{operation}-{n}");
@@ -284,7 +284,7 @@ fn more_rules_than_a_status_can_hold_are_remembered_as_all() {
 }
 
 #[test]
-fn workloads_that_were_denied_by_name_are_minted_nothing() {
+fn workloads_denied_by_name_get_no_credentials() {
     let account = "serviceAccount: {namespace: shop, name: cart}";
     let before = World::of([named(
         "shop/a",
@@ -298,26 +298,26 @@ fn workloads_that_were_denied_by_name_are_minted_nothing() {
     assert_eq!(serde_json::to_value(&good.denials).unwrap(), json!([{"name": "stop", "workloads": [cart]}]));
     let mut world = World::of([named("shop/pods", 1, "service: {podSelector: {}}")]);
     let minted = |world: &World| {
-        let minted = world.snapshot().minting(&cart.parse().unwrap(), "shop", &Default::default());
-        minted.map(|minting| minting.named()).map_err(|why| why.to_string())
+        let minted = world.snapshot().certificate_entitlement(&cart.parse().unwrap(), "shop", &Default::default());
+        minted.map(|entitlement| entitlement.policy_names()).map_err(|why| why.to_string())
     };
     assert_eq!(minted(&world), Ok("shop/pods".to_owned()));
-    world.apply([unreadable("shop/a"), memory(&before, "shop/a")]);
+    world.apply([unreadable("shop/a"), recorded(&before, "shop/a")]);
     let refused = "shop/a/denials/stop denies this workload; it gets nothing new while that stands";
     assert_eq!(minted(&world), Err(refused.to_owned()));
     assert_eq!(world.0.last_good(&key("shop/a")), Some(good));
 }
 
 #[test]
-fn an_object_tells_what_it_remembers() {
-    let told = |object: &Value| LastGood::of_object(object["metadata"]["generation"].as_i64(), object);
+fn the_record_is_read_from_the_status() {
+    let recorded_in = |object: &Value| LastGood::of_object(object["metadata"]["generation"].as_i64(), object);
     let good = json!({"generation": 4, "audience": "p", "hosts": ["p.shop"]});
     let status = json!({"service": "other", "lastGood": good});
     let object = json!({"metadata": {"generation": 7}, "spec": 5, "status": status});
-    assert_eq!(serde_json::to_value(told(&object)).unwrap(), good);
-    assert_eq!(told(&json!({"metadata": {}, "spec": {}})), None);
-    assert_eq!(told(&json!({"status": {"conditions": []}})), None, "nothing of it was ever in force");
-    // a status of an older Durward names the service alone
+    assert_eq!(serde_json::to_value(recorded_in(&object)).unwrap(), good);
+    assert_eq!(recorded_in(&json!({"metadata": {}, "spec": {}})), None);
+    assert_eq!(recorded_in(&json!({"status": {"conditions": []}})), None, "no version was ever in force");
+    // older releases recorded the service only
     let rule = json!({"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["CONNECT"]});
     let spec = json!({
         "service": {"hosts": ["p.shop", 7]},
@@ -326,7 +326,8 @@ fn an_object_tells_what_it_remembers() {
     let accepted = |status: &str| json!([{"type": "Accepted", "status": status}]);
     let older = |conditions: Value, observed: i64| {
         let status = json!({"service": "p", "observedGeneration": observed, "conditions": conditions});
-        serde_json::to_value(told(&json!({"metadata": {"generation": 7}, "spec": spec, "status": status}))).unwrap()
+        serde_json::to_value(recorded_in(&json!({"metadata": {"generation": 7}, "spec": spec, "status": status})))
+            .unwrap()
     };
     let unknown = json!({"audience": "p", "hosts": ["p.shop"], "kubernetes": [rule]});
     assert_eq!(older(accepted("False"), 7), unknown);

@@ -1,12 +1,12 @@
-//! A broken policy changes nothing: its last good version stays, or the service denies.
+//! An invalid policy changes nothing: its last good version stays in force, or the service denies.
 
 use crate::support::*;
-use durward_api::catalog::Change;
+use durward_api::catalog::CatalogChange;
 
 #[test]
-fn the_last_good_version_stays_until_the_policy_is_mended() {
+fn the_last_good_version_stays_until_the_policy_is_fixed() {
     let mut world = World::of([serving("shop/a", 0, "one", "a.shop")]);
-    for change in [Change::Policy(Box::new(broken("shop/a", 0))), unreadable("shop/a")] {
+    for change in [CatalogChange::PolicyApplied(Box::new(broken("shop/a", 0))), unreadable("shop/a")] {
         let revision = world.revision();
         assert_eq!(world.apply([change]), ["shop/a: Invalid, an earlier version in force"]);
         assert_eq!((world.answers("a.shop/one"), world.revision()), ("shop/a".into(), revision));
@@ -23,7 +23,7 @@ fn the_last_good_version_stays_until_the_policy_is_mended() {
 
 #[test]
 fn a_service_with_no_good_version_denies() {
-    for change in [Change::Policy(Box::new(broken("shop/a", 0))), unreadable("shop/a")] {
+    for change in [CatalogChange::PolicyApplied(Box::new(broken("shop/a", 0))), unreadable("shop/a")] {
         let mut world = World::new();
         assert_eq!(world.apply([change]), ["shop/a: Invalid, nothing in force"]);
         assert_eq!(world.answers("a.shop/one"), "NoPolicy");
@@ -32,26 +32,26 @@ fn a_service_with_no_good_version_denies() {
 }
 
 #[test]
-fn every_mistake_is_told_once() {
+fn each_mistake_is_reported_once() {
     let mut world = World::of([]);
     assert_eq!(world.put([broken("shop/a", 0)]).len(), 1);
     assert_eq!(world.put([broken("shop/a", 0)]), Vec::<String>::new());
     assert_eq!(
         world.errors("shop/a"),
-        ["spec.operations[0]: say which requests it is: `http`, `grpc` or `kubernetes`"]
+        ["spec.operations[0]: the operation matches no requests: set `http`, `grpc` or `kubernetes`"]
     );
     world.apply([unreadable("shop/a")]);
     assert_eq!(world.errors("shop/a"), ["spec: can't be read"]);
 }
 
 #[test]
-fn a_policy_that_is_gone_leaves_nothing_behind() {
+fn a_deleted_policy_leaves_nothing_behind() {
     let empty = World::of([]).revision();
     let mut world = World::new();
     world.put([serving("shop/a", 0, "one", "a.shop")]);
     world.put([broken("shop/a", 0)]);
     assert_eq!(world.take("shop/a"), Vec::<String>::new());
-    assert_eq!((world.answers("a.shop/one"), world.fates()), ("NoPolicy".into(), Vec::new()));
+    assert_eq!((world.answers("a.shop/one"), world.statuses()), ("NoPolicy".into(), Vec::new()));
     assert_eq!(world.revision(), empty);
     world.take("shop/a");
     world.take("shop/never-was");
@@ -62,7 +62,7 @@ fn a_policy_that_is_gone_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_broken_policy_does_not_take_others_of_its_service_along() {
+fn an_invalid_policy_does_not_affect_others_of_its_service() {
     let mut world = World::new();
     world.annotate("shop", "", "p");
     let one = serving_as("shop/a", 0, "one", "p");
@@ -81,7 +81,7 @@ fn a_broken_policy_does_not_take_others_of_its_service_along() {
 }
 
 #[test]
-fn a_version_that_is_not_owned_leaves_the_last_good_one() {
+fn a_version_that_is_not_owned_leaves_the_last_good_one_in_force() {
     let mut world = World::of([serving("shop/a", 0, "one", "a.shop")]);
     assert_eq!(
         world.put([serving("shop/a", 0, "two", "a.example.com")]),
@@ -93,26 +93,26 @@ fn a_version_that_is_not_owned_leaves_the_last_good_one() {
 }
 
 #[test]
-fn a_version_that_conflicts_leaves_the_last_good_one_and_its_names() {
+fn a_version_with_a_conflict_leaves_the_last_good_one_and_its_names() {
     let mut world = World::new();
     world.annotate("shop", "*.example.com", "");
     world.annotate("mall", "*.example.com", "");
     world.put([serving("shop/older", 0, "a", "x.example.com"), serving("mall/younger", 1, "a", "y.example.com")]);
-    let fates = world.put([serving("mall/younger", 1, "b", "x.example.com")]);
-    assert_eq!(fates, ["mall/younger: HostConflict, an earlier version in force"]);
+    let statuses = world.put([serving("mall/younger", 1, "b", "x.example.com")]);
+    assert_eq!(statuses, ["mall/younger: HostConflict, an earlier version in force"]);
     assert_eq!(
         (world.answers("x.example.com/a"), world.answers("y.example.com/a")),
         ("shop/older".into(), "mall/younger".into())
     );
-    let fates = world.put([serving("shop/third", 2, "a", "y.example.com")]);
-    assert_eq!(fates, ["shop/third: HostConflict, nothing in force"]);
+    let statuses = world.put([serving("shop/third", 2, "a", "y.example.com")]);
+    assert_eq!(statuses, ["shop/third: HostConflict, nothing in force"]);
     assert_eq!(world.take("shop/older"), ["mall/younger: in force", "shop/third: in force"]);
 }
 
 #[test]
-fn a_version_in_the_same_batch_as_its_correction_never_counts() {
+fn a_version_that_is_corrected_in_the_same_batch_is_never_in_force() {
     let mut world = World::new();
-    let fates = world.put([serving("shop/a", 0, "one", "a.shop"), serving("shop/a", 0, "two", "b.shop")]);
-    assert_eq!(fates, ["shop/a: in force"]);
+    let statuses = world.put([serving("shop/a", 0, "one", "a.shop"), serving("shop/a", 0, "two", "b.shop")]);
+    assert_eq!(statuses, ["shop/a: in force"]);
     assert_eq!((world.answers("a.shop/one"), world.answers("b.shop/two")), ("NoPolicy".into(), "shop/a".into()));
 }

@@ -1,20 +1,20 @@
-//! A replica that starts while a `Relationship` is broken: it has never seen the tuples that were in force, and lets nobody pass by
-//! whom they may have excluded.
+//! A replica that starts while a `Relationship` is invalid does not know the tuples that were in force. It lets no caller pass
+//! that these tuples may have excluded.
 
 use crate::support::*;
-use durward_api::catalog::Change;
-use durward_api::relationships::RelationshipKey;
-use durward_api::resources::{LastTuples, Relationship};
+use durward_api::catalog::CatalogChange;
+use durward_api::resources::{LastGoodTuples, Relationship};
 use durward_core::condition::Truth;
+use durward_core::namespaced_name::NamespacedName;
 use durward_core::principal::{Identity, PrincipalId};
 use durward_core::risk::Assurance;
 use serde_json::json;
 
-/// Members read, unless they are banned; viewers are told by tuples alone.
+/// Members read, unless they are banned; viewers come from tuples only.
 const MODEL: &str = "relations: [{object: doc, relations: {member: {}, banned: {}, viewer: {}, \
                      reader: {exclusion: [{relation: member}, {relation: banned}]}}}]\n";
 
-fn relationship(key: &str, generation: i64, service: &str, tuples: &[(&str, &str)]) -> Change {
+fn relationship(key: &str, generation: i64, service: &str, tuples: &[(&str, &str)]) -> CatalogChange {
     let (namespace, name) = key.split_once('/').unwrap();
     let tuples =
         tuples.iter().map(|(relation, subject)| json!({"object": "doc:1", "relation": relation, "subject": subject}));
@@ -24,43 +24,43 @@ fn relationship(key: &str, generation: i64, service: &str, tuples: &[(&str, &str
         "spec": {"service": service, "tuples": tuples.collect::<Vec<_>>()},
     }))
     .unwrap();
-    Change::Relationship(Box::new(resource))
+    CatalogChange::RelationshipApplied(Box::new(resource))
 }
 
-/// One that can't be read.
-fn broken(key: &str, generation: i64) -> Change {
+/// A `Relationship` that does not compile.
+fn broken(key: &str, generation: i64) -> CatalogChange {
     relationship(key, generation, "orders.shop", &[("no relation", "*")])
 }
 
-fn of(key: &str) -> RelationshipKey {
+fn of(key: &str) -> NamespacedName {
     let (namespace, name) = key.split_once('/').unwrap();
-    RelationshipKey { namespace: namespace.into(), name: name.into() }
+    NamespacedName { namespace: namespace.into(), name: name.into() }
 }
 
-fn remembered_tuples(key: &str, good: LastTuples) -> Change {
-    Change::RememberedRelationship(of(key), good)
+fn remembered_tuples(key: &str, good: LastGoodTuples) -> CatalogChange {
+    CatalogChange::RelationshipLastGood(of(key), good)
 }
 
-/// What another replica remembers of a `Relationship`.
-fn memory(world: &World, key: &str) -> Change {
-    remembered_tuples(key, world.0.last_tuples(&of(key)).unwrap())
+/// The record of another replica.
+fn recorded(world: &World, key: &str) -> CatalogChange {
+    remembered_tuples(key, world.0.last_good_tuples(&of(key)).unwrap())
 }
 
-fn policies() -> [Change; 2] {
-    ["shop/orders", "mall/orders"].map(|name| Change::Policy(Box::new(named(name, 0, MODEL))))
+fn policies() -> [CatalogChange; 2] {
+    ["shop/orders", "mall/orders"].map(|name| CatalogChange::PolicyApplied(Box::new(named(name, 0, MODEL))))
 }
 
-/// Whether anybody is this of `doc:1`, of the service of a namespace.
-fn is(world: &World, namespace: &str, relation: &str) -> Truth {
+/// Whether alice has a relation to `doc:1` of the service in a namespace.
+fn has_relation(world: &World, namespace: &str, relation: &str) -> Truth {
     let service = world.snapshot().by_audience(&format!("orders.{namespace}")).unwrap();
-    let anybody = Identity::new(PrincipalId::user("corporate", "alice").unwrap(), Assurance::Bearer);
-    world.snapshot().tuples(service.key()).check(service.relations(), "doc:1", relation, &anybody)
+    let alice = Identity::new(PrincipalId::user("corporate", "alice").unwrap(), Assurance::Bearer);
+    world.snapshot().tuples(service.key()).check(service.relations(), "doc:1", relation, &alice)
 }
 
-/// Reason and whether any version is in force, and whether exclusions are closed.
-fn fate(world: &World, key: &str) -> (Option<&'static str>, bool, bool) {
-    let fate = world.0.relationship_fate(&of(key)).unwrap();
-    (fate.rejected.map(|rejection| rejection.reason.as_str()), fate.in_force, fate.closed)
+/// Reason, whether a version is in force, and whether exclusions are closed.
+fn status(world: &World, key: &str) -> (Option<&'static str>, bool, bool) {
+    let status = world.0.relationship_status(&of(key)).unwrap();
+    (status.rejected.map(|rejection| rejection.reason.as_str()), status.in_force, status.closed)
 }
 
 fn before() -> World {
@@ -74,7 +74,7 @@ fn before() -> World {
     world
 }
 
-fn start(changes: impl IntoIterator<Item = Change>) -> World {
+fn start(changes: impl IntoIterator<Item = CatalogChange>) -> World {
     let mut world = World::new();
     world.apply(policies());
     world.apply([
@@ -90,76 +90,85 @@ fn failed(truth: &Truth) -> bool {
 }
 
 #[test]
-fn nobody_passes_by_lost_tuples_until_they_are_mended_or_gone() {
+fn no_caller_passes_an_exclusion_until_the_relationship_is_fixed_or_deleted() {
     let before = before();
-    assert_eq!(is(&before, "shop", "reader"), Truth::False);
+    assert_eq!(has_relation(&before, "shop", "reader"), Truth::False);
     assert_eq!(
-        before.0.last_tuples(&of("shop/bans")),
-        Some(LastTuples { generation: Some(3), service: "orders.shop".into() })
+        before.0.last_good_tuples(&of("shop/bans")),
+        Some(LastGoodTuples { generation: Some(3), service: "orders.shop".into() })
     );
     let unreadable = || {
-        let error = durward_api::compile::FieldError { field: "spec".to_owned(), message: "no".to_owned() };
-        Change::UnreadableRelationship(of("shop/bans"), error)
+        let error = durward_api::field_error::FieldError { field: "spec".to_owned(), message: "no".to_owned() };
+        CatalogChange::RelationshipUndecodable(of("shop/bans"), error)
     };
     for change in [|| broken("shop/bans", 4), unreadable] {
-        let mut world = start([change(), memory(&before, "shop/bans")]);
-        assert!(failed(&is(&world, "shop", "reader")), "{:?}", is(&world, "shop", "reader"));
-        assert_eq!(is(&world, "shop", "viewer"), Truth::True, "what excludes nobody goes on");
-        assert_eq!(is(&world, "mall", "reader"), Truth::True, "and so do others");
-        assert_eq!(fate(&world, "shop/bans"), (Some("LastGoodUnknown"), false, true));
-        let told = world.0.relationship_fate(&of("shop/bans")).unwrap().rejected.unwrap().errors[0].to_string();
-        assert!(told.contains("generation 3 was in force") && told.contains("mend or remove"), "{told}");
+        let mut world = start([change(), recorded(&before, "shop/bans")]);
+        assert!(failed(&has_relation(&world, "shop", "reader")), "{:?}", has_relation(&world, "shop", "reader"));
+        assert_eq!(has_relation(&world, "shop", "viewer"), Truth::True, "a relation without exclusions still holds");
+        assert_eq!(has_relation(&world, "mall", "reader"), Truth::True, "other services are not affected");
+        assert_eq!(status(&world, "shop/bans"), (Some("LastGoodUnknown"), false, true));
+        let message = world.0.relationship_status(&of("shop/bans")).unwrap().rejected.unwrap().errors[0].to_string();
+        assert!(message.contains("generation 3 was in force") && message.contains("fix or delete"), "{message}");
         assert_ne!(world.revision(), before.revision());
         assert_eq!(
-            world.0.last_tuples(&of("shop/bans")),
-            before.0.last_tuples(&of("shop/bans")),
-            "it is not forgotten here"
+            world.0.last_good_tuples(&of("shop/bans")),
+            before.0.last_good_tuples(&of("shop/bans")),
+            "the record stays"
         );
-        // mended, it counts as it is now
+        // the fixed version is in force
         world.apply([relationship("shop/bans", 5, "orders.shop", &[("banned", "user:corporate/bob")])]);
-        assert_eq!((is(&world, "shop", "reader"), fate(&world, "shop/bans")), (Truth::True, (None, true, false)));
-        // also where it speaks of another service from now on
-        let mut world = start([change(), memory(&before, "shop/bans")]);
+        assert_eq!(
+            (has_relation(&world, "shop", "reader"), status(&world, "shop/bans")),
+            (Truth::True, (None, true, false))
+        );
+        // also if it names another service now
+        let mut world = start([change(), recorded(&before, "shop/bans")]);
         world.apply([relationship("shop/bans", 5, "carts.shop", &[])]);
-        assert_eq!(is(&world, "shop", "reader"), Truth::True);
-        let mut world = start([change(), memory(&before, "shop/bans")]);
-        world.apply([Change::RelationshipGone(of("shop/bans"))]);
-        assert_eq!((is(&world, "shop", "reader"), world.revision()), (Truth::True, start([]).revision()));
+        assert_eq!(has_relation(&world, "shop", "reader"), Truth::True);
+        let mut world = start([change(), recorded(&before, "shop/bans")]);
+        world.apply([CatalogChange::RelationshipDeleted(of("shop/bans"))]);
+        assert_eq!((has_relation(&world, "shop", "reader"), world.revision()), (Truth::True, start([]).revision()));
     }
-    // the status came after the Relationship
+    // the status arrives after the Relationship
     let mut world = start([broken("shop/bans", 4)]);
-    assert_eq!(is(&world, "shop", "reader"), Truth::True);
-    world.0.relationships_touched();
-    world.apply([memory(&before, "shop/bans")]);
-    assert!(failed(&is(&world, "shop", "reader")));
-    assert_eq!(world.0.relationships_touched(), [of("shop/bans")].into());
+    assert_eq!(has_relation(&world, "shop", "reader"), Truth::True);
+    world.0.take_touched_relationships();
+    world.apply([recorded(&before, "shop/bans")]);
+    assert!(failed(&has_relation(&world, "shop", "reader")));
+    assert_eq!(world.0.take_touched_relationships(), [of("shop/bans")].into());
 }
 
 #[test]
-fn who_knows_the_last_good_tuples_goes_on_with_them() {
+fn a_replica_that_knows_the_last_good_tuples_keeps_them() {
     let mut world = before();
-    let good = memory(&world, "shop/members");
+    let good = recorded(&world, "shop/members");
     let revision = world.revision();
     world.apply([broken("shop/members", 5), good]);
-    assert_eq!((is(&world, "shop", "viewer"), world.revision()), (Truth::True, revision));
-    assert_eq!(fate(&world, "shop/members"), (Some("Invalid"), true, false));
-    // a version that can be read needs no memory
-    let world = start([relationship("shop/bans", 3, "orders.shop", &[]), memory(&before(), "shop/bans")]);
-    assert_eq!((is(&world, "shop", "reader"), fate(&world, "shop/bans")), (Truth::True, (None, true, false)));
+    assert_eq!((has_relation(&world, "shop", "viewer"), world.revision()), (Truth::True, revision));
+    assert_eq!(status(&world, "shop/members"), (Some("Invalid"), true, false));
+    // a valid version does not need the record
+    let world = start([relationship("shop/bans", 3, "orders.shop", &[]), recorded(&before(), "shop/bans")]);
+    assert_eq!(
+        (has_relation(&world, "shop", "reader"), status(&world, "shop/bans")),
+        (Truth::True, (None, true, false))
+    );
 }
 
 #[test]
-fn what_was_never_good_or_is_of_another_namespace_takes_nothing_from_anybody() {
+fn a_relationship_that_was_never_valid_or_names_another_namespace_affects_no_caller() {
     let world = start([broken("shop/bans", 1)]);
     assert_eq!(
-        (is(&world, "shop", "reader"), fate(&world, "shop/bans")),
+        (has_relation(&world, "shop", "reader"), status(&world, "shop/bans")),
         (Truth::True, (Some("Invalid"), false, false))
     );
-    assert_eq!(world.0.last_tuples(&of("shop/bans")), None);
-    // a status that somebody forged closes nothing outside its own namespace, and nothing that is not there
-    let forged = LastTuples { generation: None, service: "orders.mall".to_owned() };
+    assert_eq!(world.0.last_good_tuples(&of("shop/bans")), None);
+    // a forged status closes nothing outside its own namespace, and no Relationship that does not exist
+    let forged = LastGoodTuples { generation: None, service: "orders.mall".to_owned() };
     let world = start([broken("shop/bans", 1), remembered_tuples("shop/bans", forged.clone())]);
-    assert_eq!((is(&world, "shop", "reader"), is(&world, "mall", "reader")), (Truth::True, Truth::True));
+    assert_eq!(
+        (has_relation(&world, "shop", "reader"), has_relation(&world, "mall", "reader")),
+        (Truth::True, Truth::True)
+    );
     let world = start([remembered_tuples("shop/nothing", forged)]);
-    assert!(world.0.relationship_fate(&of("shop/nothing")).is_none());
+    assert!(world.0.relationship_status(&of("shop/nothing")).is_none());
 }

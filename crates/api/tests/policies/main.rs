@@ -1,11 +1,11 @@
-//! Resources, from their YAML to a snapshot and the fate of each.
+//! Resources, from their YAML to a snapshot and the status of each.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "tests say what they expect by unwrapping it"
+    reason = "a failed expectation fails the test"
 )]
 
 mod support;

@@ -1,4 +1,4 @@
-//! Which names a namespace may speak for.
+//! Names that a namespace may claim.
 
 use crate::support::*;
 
@@ -13,7 +13,7 @@ fn not_owned(host: &str, field: &str) -> String {
 fn a_namespace_owns_the_names_of_its_services() {
     for host in ["orders.shop", "orders.shop.svc", "orders.shop.svc.cluster.local", "ORDERS.Shop.SVC."] {
         let world = World::of([serving("shop/a", 0, "a", host)]);
-        assert_eq!(world.fates(), ["shop/a: in force"], "{host}");
+        assert_eq!(world.statuses(), ["shop/a: in force"], "{host}");
     }
 }
 
@@ -33,7 +33,7 @@ fn a_namespace_owns_no_other_name() {
         "10.0.0.1",
     ] {
         let world = World::of([serving("shop/a", 0, "a", host)]);
-        assert_eq!(world.fates(), ["shop/a: NotOwned, nothing in force"], "{host}");
+        assert_eq!(world.statuses(), ["shop/a: NotOwned, nothing in force"], "{host}");
         assert_eq!(world.errors("shop/a"), [not_owned(host, "spec.service.hosts[0]")]);
         assert_eq!(world.answers(&format!("{host}/a")), "NoPolicy");
     }
@@ -42,22 +42,22 @@ fn a_namespace_owns_no_other_name() {
 #[test]
 fn a_namespace_owns_the_default_audience_of_each_policy_only() {
     let world = World::of([serving_as("shop/a", 0, "a", "a.shop"), serving_as("shop/b", 0, "b", "orders-api")]);
-    assert_eq!(world.fates(), ["shop/a: in force", "shop/b: NotOwned, nothing in force"]);
+    assert_eq!(world.statuses(), ["shop/a: in force", "shop/b: NotOwned, nothing in force"]);
     assert_eq!(
         world.errors("shop/b"),
         [
-            "spec.service.audience: namespace `shop` does not own audience `orders-api`: leave it out for `b.shop`, or have a cluster \
+            "spec.service.audience: namespace `shop` does not own audience `orders-api`: remove it to get `b.shop`, or have a cluster \
           admin annotate the Namespace with `durward.dev/allowed-audiences: orders-api`"
         ]
     );
     for audience in ["a.other", "b.shop", "A.shop"] {
         let world = World::of([serving_as("shop/a", 0, "a", audience)]);
-        assert_eq!(world.fates(), ["shop/a: NotOwned, nothing in force"], "{audience}");
+        assert_eq!(world.statuses(), ["shop/a: NotOwned, nothing in force"], "{audience}");
     }
 }
 
 #[test]
-fn an_annotation_allows_just_what_it_lists() {
+fn an_annotation_allows_exactly_what_it_lists() {
     for (allowed, host, owned) in [
         ("a.example.com", "a.example.com", true),
         (" b.example.com , A.Example.Com. ", "a.example.com", true),
@@ -82,8 +82,8 @@ fn an_annotation_allows_just_what_it_lists() {
     {
         let mut world = World::new();
         world.annotate("shop", "", allowed);
-        let fates = world.put([serving_as("shop/a", 0, "a", audience)]);
-        assert_eq!(fates == ["shop/a: in force"], owned, "{allowed:?} for {audience}");
+        let statuses = world.put([serving_as("shop/a", 0, "a", audience)]);
+        assert_eq!(statuses == ["shop/a: in force"], owned, "{allowed:?} for {audience}");
     }
 }
 
@@ -92,19 +92,20 @@ fn an_annotation_of_another_namespace_allows_nothing() {
     let mut world = World::new();
     world.annotate("other", "a.example.com", "");
     world.put([serving("shop/a", 0, "a", "a.example.com")]);
-    assert_eq!(world.fates(), ["shop/a: NotOwned, nothing in force"]);
+    assert_eq!(world.statuses(), ["shop/a: NotOwned, nothing in force"]);
 }
 
 #[test]
-fn a_policy_comes_into_force_when_its_annotation_is_granted_and_goes_when_it_is_withdrawn() {
+fn a_policy_follows_the_annotation_of_its_namespace() {
     let mut world = World::of([serving("shop/a", 0, "a", "a.shop, a.example.com")]);
     assert_eq!(world.errors("shop/a"), [not_owned("a.example.com", "spec.service.hosts[1]")]);
     assert_eq!(world.answers("a.shop/a"), "NoPolicy");
     assert_eq!(world.annotate("shop", "a.example.com", ""), ["shop/a: in force"]);
     assert_eq!(world.answers("a.example.com/a"), "shop/a");
-    for withdraw in
-        [annotated("shop", "b.example.com", ""), durward_api::catalog::Change::Namespace("shop".into(), None)]
-    {
+    for withdraw in [
+        annotated("shop", "b.example.com", ""),
+        durward_api::catalog::CatalogChange::NamespaceAnnotations("shop".into(), None),
+    ] {
         assert_eq!(world.apply([withdraw]), ["shop/a: NotOwned, nothing in force"]);
         assert_eq!(
             (world.answers("a.example.com/a"), world.answers("a.shop/a")),
@@ -115,19 +116,19 @@ fn a_policy_comes_into_force_when_its_annotation_is_granted_and_goes_when_it_is_
 }
 
 #[test]
-fn a_withdrawn_name_is_free_for_others() {
+fn another_policy_can_claim_a_withdrawn_name() {
     let mut world = World::new();
     world.annotate("shop", "a.example.com", "");
     world.annotate("mall", "a.example.com", "");
     world.put([serving("shop/a", 0, "a", "a.example.com"), serving("mall/b", 1, "a", "a.example.com")]);
     assert_eq!(world.answers("a.example.com/a"), "shop/a");
-    let fates = world.annotate("shop", "", "");
-    assert_eq!(fates, ["mall/b: in force", "shop/a: NotOwned, nothing in force"]);
+    let statuses = world.annotate("shop", "", "");
+    assert_eq!(statuses, ["mall/b: in force", "shop/a: NotOwned, nothing in force"]);
     assert_eq!(world.answers("a.example.com/a"), "mall/b");
 }
 
 #[test]
-fn a_version_that_is_no_longer_owned_is_never_fallen_back_to() {
+fn a_version_that_is_no_longer_owned_never_comes_back_into_force() {
     let mut world = World::new();
     world.annotate("shop", "a.example.com", "api");
     world.put([serving_as("shop/older", 0, "taken", "api")]);
@@ -140,26 +141,26 @@ fn a_version_that_is_no_longer_owned_is_never_fallen_back_to() {
     assert_eq!(world.answers("a.example.com/mine"), "shop/younger");
     world.annotate("shop", "", "api");
     assert_eq!(world.answers("a.example.com/mine"), "NoPolicy");
-    assert_eq!(world.fates(), ["shop/older: in force", "shop/younger: OperationConflict, nothing in force"]);
+    assert_eq!(world.statuses(), ["shop/older: in force", "shop/younger: OperationConflict, nothing in force"]);
 }
 
 #[test]
-fn certificates_carry_only_names_that_the_namespace_owns() {
+fn certificates_contain_only_names_that_the_namespace_owns() {
     let minted = |names: &str| {
         named("shop/web", 1, &format!("service: {{podSelector: {{}}}}\nidentity: {{dnsNames: [{names}]}}"))
     };
     let mut catalog = durward_api::catalog::Catalog::new(settings());
-    let change = |names: &str| durward_api::catalog::Change::Policy(Box::new(minted(names)));
-    let fate = |catalog: &durward_api::catalog::Catalog| catalog.fate(&key("shop/web")).unwrap();
+    let change = |names: &str| durward_api::catalog::CatalogChange::PolicyApplied(Box::new(minted(names)));
+    let status = |catalog: &durward_api::catalog::Catalog| catalog.policy_status(&key("shop/web")).unwrap();
     catalog.apply([change("web.shop.svc, web.shop.svc.cluster.local")]);
-    assert!(fate(&catalog).rejected.is_none());
+    assert!(status(&catalog).rejected.is_none());
     catalog.apply([change("web.shop.svc, bank.example.com")]);
-    let rejected = fate(&catalog).rejected.unwrap();
+    let rejected = status(&catalog).rejected.unwrap();
     assert_eq!(
         (rejected.reason.as_str(), rejected.errors[0].field.as_str()),
         ("NotOwned", "spec.identity.dnsNames[1]")
     );
     let allowed = [("durward.dev/allowed-hosts".to_owned(), "bank.example.com".to_owned())].into();
-    catalog.apply([durward_api::catalog::Change::Namespace("shop".to_owned(), Some(allowed))]);
-    assert!(fate(&catalog).rejected.is_none());
+    catalog.apply([durward_api::catalog::CatalogChange::NamespaceAnnotations("shop".to_owned(), Some(allowed))]);
+    assert!(status(&catalog).rejected.is_none());
 }

@@ -1,10 +1,10 @@
-//! Relation models and relationships: what is accepted, what is refused and where, and what becomes of tuples as policies come and go.
+//! Relation models and `Relationship`s: valid and invalid ones, and their status as policies change.
 
 use crate::support::*;
-use durward_api::catalog::{Catalog, Change};
-use durward_api::relationships::RelationshipKey;
+use durward_api::catalog::{Catalog, CatalogChange};
 use durward_api::resources::{ALLOWED_AUDIENCES, ALLOWED_OPENFGA_STORES, Relationship};
-use durward_core::relations::Rule;
+use durward_core::namespaced_name::NamespacedName;
+use durward_core::relations::CompiledRelationRule;
 use durward_core::service::ServiceKey;
 
 const MODEL: &str = "relations: [{object: order, relations: {owner: {}, parent: {}, viewer: {union: [{this: {}}, {relation: owner}, \
@@ -22,36 +22,36 @@ fn relationship(name: &str, service: &str, tuples: &[(&str, &str, &str)]) -> Rel
     .unwrap()
 }
 
-fn put(resource: Relationship) -> Change {
-    Change::Relationship(Box::new(resource))
+fn put(resource: Relationship) -> CatalogChange {
+    CatalogChange::RelationshipApplied(Box::new(resource))
 }
 
-fn key_of(name: &str) -> RelationshipKey {
-    RelationshipKey { namespace: "shop".into(), name: name.into() }
+fn key_of(name: &str) -> NamespacedName {
+    NamespacedName { namespace: "shop".into(), name: name.into() }
 }
 
-/// Reason and messages of a rejection, and whether any version is in force.
-fn fate(catalog: &Catalog, name: &str) -> (String, bool) {
-    let fate = catalog.relationship_fate(&key_of(name)).unwrap();
-    let rejected = fate.rejected.map(|rejection| {
+/// Reason and messages of a rejection, and whether a version is in force.
+fn status(catalog: &Catalog, name: &str) -> (String, bool) {
+    let status = catalog.relationship_status(&key_of(name)).unwrap();
+    let rejected = status.rejected.map(|rejection| {
         let errors: Vec<String> = rejection.errors.iter().map(ToString::to_string).collect();
         format!("{}: {}", rejection.reason.as_str(), errors.join("; "))
     });
-    (rejected.unwrap_or_default(), fate.in_force)
+    (rejected.unwrap_or_default(), status.in_force)
 }
 
 #[test]
 fn a_model_compiles_to_its_rules() {
     let policy = compiled(MODEL);
     let rule = |name: &str| policy.relations.rule("order", name).unwrap().to_string();
-    assert_eq!(policy.relations.rule("order", "owner"), Some(&Rule::This));
+    assert_eq!(policy.relations.rule("order", "owner"), Some(&CompiledRelationRule::This));
     assert_eq!(rule("viewer"), "(this or owner or viewer from parent)");
     assert_eq!(rule("editor"), "(owner but not (viewer))");
-    assert_eq!(policy.relations.rule("group", "member"), Some(&Rule::This), "every model has groups");
+    assert_eq!(policy.relations.rule("group", "member"), Some(&CompiledRelationRule::This), "every model has groups");
 }
 
 #[test]
-fn mistakes_in_a_model_are_named_with_their_field() {
+fn mistakes_in_a_model_name_their_field() {
     let of =
         |relations: &str| mistakes(&resource(&format!("relations: [{{object: order, relations: {{{relations}}}}}]")));
     for (relations, mistake) in [
@@ -59,19 +59,22 @@ fn mistakes_in_a_model_are_named_with_their_field() {
         ("a: {from: p, relation: a}", "spec.relations[0].relations.a.from: `order` has no relation `p`; there is a"),
         (
             "p: {relation: q}, q: {}, a: {from: p, relation: q}",
-            "spec.relations[0].relations.a.from: `p` has a rule; `from` follows what tuples state: make it `p: {}`",
+            "spec.relations[0].relations.a.from: `p` has a rule, and `from` follows stated tuples only: make it `p: {}`",
         ),
         (
             "p: {}, a: {from: p, relation: z}",
             "spec.relations[0].relations.a.relation: no object of this policy has a relation `z`",
         ),
-        ("p: {}, a: {from: p}", "spec.relations[0].relations.a.from: say which `relation` of the other object counts"),
+        (
+            "p: {}, a: {from: p}",
+            "spec.relations[0].relations.a.from: `from` needs `relation`: the relation of the other object",
+        ),
         (
             "a: {union: [{relation: b}], this: {}}, b: {}",
-            "spec.relations[0].relations.a: say at most one of `union`, `intersection`, `exclusion`, `this` and `relation`",
+            "spec.relations[0].relations.a: set at most one of `union`, `intersection`, `exclusion`, `this` and `relation`",
         ),
-        ("a: {exclusion: [{this: {}}]}", "spec.relations[0].relations.a.exclusion: `exclusion` has 2 to 16 rules"),
-        ("a: {union: []}", "spec.relations[0].relations.a.union: `union` has 1 to 16 rules"),
+        ("a: {exclusion: [{this: {}}]}", "spec.relations[0].relations.a.exclusion: `exclusion` needs 2 to 16 rules"),
+        ("a: {union: []}", "spec.relations[0].relations.a.union: `union` needs 1 to 16 rules"),
         (
             "a: {union: [{this: {}}, {onion: []}]}",
             "spec.relations[0].relations.a.union[1]: unknown field `onion`, expected one of `union`, `intersection`, `exclusion`, \
@@ -79,11 +82,10 @@ fn mistakes_in_a_model_are_named_with_their_field() {
         ),
         (
             "a: {union: [{union: [{union: [{union: [{union: [{this: {}}]}]}]}]}]}",
-            "spec.relations[0].relations.a.union[0].union[0].union[0].union[0].union: rules are nested deeper than 4; give the inner one \
-             a name of its own",
+            "spec.relations[0].relations.a.union[0].union[0].union[0].union[0].union: rules are nested deeper than 4; declare the inner rule as a relation of its own",
         ),
-        ("'9a': {}", "spec.relations[0].relations.9a: `9a` is no name of a relation"),
-        ("", "spec.relations[0].relations: a type has 1 to 64 relations"),
+        ("'9a': {}", "spec.relations[0].relations.9a: `9a` is not a valid relation name"),
+        ("", "spec.relations[0].relations: a type needs 1 to 64 relations"),
     ] {
         assert_eq!(of(relations), [mistake], "{relations}");
     }
@@ -91,15 +93,15 @@ fn mistakes_in_a_model_are_named_with_their_field() {
         "a: {relation: b}, b: {union: [{relation: a}, {from: p, relation: a}]}, p: {}, c: {intersection: [{relation: p}, {relation: a}]}",
     );
     assert_eq!(hopeless.len(), 3, "{hopeless:#?}");
-    assert!(hopeless[0].starts_with("spec.relations[0].relations.a: it can never hold"), "{hopeless:#?}");
+    assert!(hopeless[0].starts_with("spec.relations[0].relations.a: the relation can never hold"), "{hopeless:#?}");
     assert!(
         mistakes(&resource("relations: [{object: user, relations: {a: {}}}]"))[0]
-            .starts_with("spec.relations[0].object: `user` stands for")
+            .starts_with("spec.relations[0].object: `user` is reserved for")
     );
 }
 
 #[test]
-fn mistakes_in_a_grant_by_relation_are_named_with_their_field() {
+fn mistakes_in_a_grant_by_relation_name_their_field() {
     for (to, mistake) in [
         (
             "object: 'order:{id}', relation: boss",
@@ -111,7 +113,7 @@ fn mistakes_in_a_grant_by_relation_are_named_with_their_field() {
         ),
         (
             "object: 'order:{id', relation: owner",
-            "spec.grants[0].relation.object: `order:{id` is no object: a `{` is not closed; write `type:id` or `type:{capture}`",
+            "spec.grants[0].relation.object: `order:{id` is not a valid object: a `{` is not closed; write `type:id` or `type:{capture}`",
         ),
     ] {
         let spec =
@@ -142,14 +144,14 @@ fn policies_of_one_service_declare_each_type_once() {
 }
 
 #[test]
-fn tuples_that_can_not_be_read_are_refused_as_a_whole() {
+fn a_relationship_with_one_invalid_tuple_is_refused_as_a_whole() {
     let mut catalog = Catalog::new(settings());
     catalog.apply([put(relationship("r", "orders.shop", &[("order:1", "owner", "user:corporate/alice")]))]);
     let first = catalog.snapshot().revision();
     catalog.apply([put(relationship("r", "orders.shop", &[("order:1", "owner", "*"), ("order", "a b", "alice\n")]))]);
-    let (why, in_force) = fate(&catalog, "r");
+    let (why, in_force) = status(&catalog, "r");
     assert!(
-        in_force && why.starts_with("Invalid: spec.tuples[1].object: `order` is no object: write `type:id`"),
+        in_force && why.starts_with("Invalid: spec.tuples[1].object: `order` is not a valid object: write `type:id`"),
         "{why}"
     );
     assert!(why.contains("spec.tuples[1].relation: ") && why.contains("spec.tuples[1].subject: `alice\\n`"), "{why}");
@@ -162,7 +164,7 @@ fn orders() -> ServiceKey {
 }
 
 #[test]
-fn what_does_not_fit_the_service_is_told_and_told_anew_when_the_policy_changes() {
+fn tuples_that_the_service_does_not_declare_are_reported_again_when_the_policy_changes() {
     let tuples = [
         ("order:1", "viewer", "group:eng#member"),
         ("order:1", "editor", "*"),
@@ -173,34 +175,34 @@ fn what_does_not_fit_the_service_is_told_and_told_anew_when_the_policy_changes()
     let mut catalog = Catalog::new(settings());
     catalog.apply([put(relationship("r", "orders.shop", &tuples))]);
     assert_eq!(
-        fate(&catalog, "r"),
+        status(&catalog, "r"),
         (
-            "NoService: spec.service: no policy in force of namespace `shop` is about service `orders.shop`".to_owned(),
+            "NoService: spec.service: no policy in force in namespace `shop` declares service `orders.shop`".to_owned(),
             true
         )
     );
-    catalog.relationships_touched();
-    catalog.apply([Change::Policy(Box::new(resource(MODEL)))]);
-    assert_eq!(catalog.relationships_touched(), [key_of("r")].into());
-    let (why, _) = fate(&catalog, "r");
+    catalog.take_touched_relationships();
+    catalog.apply([CatalogChange::PolicyApplied(Box::new(resource(MODEL)))]);
+    assert_eq!(catalog.take_touched_relationships(), [key_of("r")].into());
+    let (why, _) = status(&catalog, "r");
     for part in [
-        "UnknownRelation: spec.tuples[1].relation: `editor` of `order` comes about by its rule alone, which has no `this`",
-        "spec.tuples[2].object: `relations` has no object `cart`; there is order; it counts for nothing",
+        "UnknownRelation: spec.tuples[1].relation: `editor` of `order` follows from its rule only: the rule has no `this`",
+        "spec.tuples[2].object: `relations` has no object `cart`; there is order; the tuple has no effect",
         "spec.tuples[3].subject: `relations` has no object `cart`",
         "spec.tuples[4].subject: `order` has no relation `boss`",
     ] {
         assert!(why.contains(part), "{part}: {why}");
     }
     catalog.apply([put(relationship("r", "orders.shop", &tuples[..1]))]);
-    assert_eq!(fate(&catalog, "r"), (String::new(), true));
-    catalog.relationships_touched();
-    catalog.apply([Change::PolicyGone(key("shop/orders"))]);
-    assert_eq!(catalog.relationships_touched(), [key_of("r")].into());
-    assert!(fate(&catalog, "r").0.starts_with("NoService"));
+    assert_eq!(status(&catalog, "r"), (String::new(), true));
+    catalog.take_touched_relationships();
+    catalog.apply([CatalogChange::PolicyDeleted(key("shop/orders"))]);
+    assert_eq!(catalog.take_touched_relationships(), [key_of("r")].into());
+    assert!(status(&catalog, "r").0.starts_with("NoService"));
 }
 
 #[test]
-fn the_revision_is_that_of_the_tuples_in_force_however_they_came() {
+fn the_revision_depends_on_the_tuples_in_force_only() {
     let (one, two) = (
         relationship("a", "orders.shop", &[("order:1", "owner", "*")]),
         relationship("b", "orders.shop", &[("order:2", "owner", "*")]),
@@ -216,7 +218,7 @@ fn the_revision_is_that_of_the_tuples_in_force_however_they_came() {
     assert_eq!(back.snapshot().tuples(&orders()).len(), 2);
     let carts = ServiceKey { namespace: "shop".into(), audience: "carts.shop".into() };
     assert!(back.snapshot().tuples(&carts).is_empty(), "it moved to another service");
-    back.apply([Change::RelationshipGone(key_of("a")), Change::RelationshipGone(key_of("b"))]);
+    back.apply([CatalogChange::RelationshipDeleted(key_of("a")), CatalogChange::RelationshipDeleted(key_of("b"))]);
     assert_eq!(back.snapshot().revision(), {
         let mut empty = Catalog::new(settings());
         empty.apply([]);
@@ -225,9 +227,9 @@ fn the_revision_is_that_of_the_tuples_in_force_however_they_came() {
 }
 
 #[test]
-fn a_review_refuses_what_can_not_be_read_and_warns_of_what_does_not_count() {
+fn a_review_refuses_invalid_tuples_and_warns_of_tuples_without_effect() {
     let mut catalog = Catalog::new(settings());
-    catalog.apply([Change::Policy(Box::new(resource(MODEL)))]);
+    catalog.apply([CatalogChange::PolicyApplied(Box::new(resource(MODEL)))]);
     let review = |tuples: &[(&str, &str, &str)]| catalog.review_relationship(&relationship("r", "orders.shop", tuples));
     assert_eq!(review(&[("order:1", "owner", "*")]), Ok(vec![]));
     assert_eq!(review(&[("order:1", "boss", "*")]).unwrap()[0].field, "spec.tuples[0].relation");
@@ -238,29 +240,32 @@ fn a_review_refuses_what_can_not_be_read_and_warns_of_what_does_not_count() {
 
 const STORE: &str = "01JB4ZXK5T1Q8M6W3N9R7C2V0D";
 
-fn allowed(stores: &str) -> Change {
-    Change::Namespace("shop".into(), Some([(ALLOWED_OPENFGA_STORES.to_owned(), stores.to_owned())].into()))
+fn allowed(stores: &str) -> CatalogChange {
+    CatalogChange::NamespaceAnnotations(
+        "shop".into(),
+        Some([(ALLOWED_OPENFGA_STORES.to_owned(), stores.to_owned())].into()),
+    )
 }
 
 #[test]
-fn the_engine_of_relations_is_one_for_a_service_and_its_store_one_that_is_allowed() {
+fn a_service_has_one_relation_engine_and_an_allowed_store() {
     let engine = |store: &str| format!("relationEngine: {{openfga: {{store: {store}, model: {STORE}}}}}\n");
     assert_eq!(
         mistakes(&resource(&(engine("x") + MODEL))),
         [
-            "spec.relationEngine.openfga.store: `x` is no id of OpenFGA: it has 26 digits and capital letters, such as 01JB4ZXK5T1Q8M6W3N9R7C2V0D"
+            "spec.relationEngine.openfga.store: `x` is not an OpenFGA id: an id has 26 digits and capital letters, such as 01JB4ZXK5T1Q8M6W3N9R7C2V0D"
         ]
     );
     assert_eq!(
         mistakes(&resource(&engine(STORE))),
-        ["spec.relationEngine: say which relations it knows: `spec.relations`"]
+        ["spec.relationEngine: declare the relations of the engine: set `spec.relations`"]
     );
 
     let mut catalog = Catalog::new(settings());
-    let asked = || Change::Policy(Box::new(named("shop/orders", 0, &(engine(STORE) + MODEL))));
+    let asked = || CatalogChange::PolicyApplied(Box::new(named("shop/orders", 0, &(engine(STORE) + MODEL))));
     let rejected = |catalog: &Catalog, name: &str| {
-        let fate = catalog.fate(&key(name)).expect("a fate");
-        fate.rejected.map(|rejection| rejection.reason.as_str())
+        let status = catalog.policy_status(&key(name)).expect("a status");
+        status.rejected.map(|rejection| rejection.reason.as_str())
     };
     catalog.apply([asked()]);
     assert_eq!(rejected(&catalog, "shop/orders"), Some("NotOwned"));
@@ -268,20 +273,24 @@ fn the_engine_of_relations_is_one_for_a_service_and_its_store_one_that_is_allowe
     assert_eq!(rejected(&catalog, "shop/orders"), Some("NotOwned"));
     catalog.apply([allowed(&format!("other, {STORE}"))]);
     assert_eq!(rejected(&catalog, "shop/orders"), None);
-    assert!(fate(&catalog, "r").0.starts_with("OtherRelationEngine: spec.service: its relations are asked of OpenFGA"));
+    assert!(
+        status(&catalog, "r")
+            .0
+            .starts_with("OtherRelationEngine: spec.service: the service looks its relations up in OpenFGA")
+    );
 
-    // another policy of the service may have none, or the same
+    // another policy of the service may have no engine, or the same one
     let second = |more: &str| {
         let spec = format!(
             "service: {{audience: orders.shop}}\n{more}relations: [{{object: cart, relations: {{owner: {{}}}}}}]\n"
         );
-        Change::Policy(Box::new(named("shop/more", 1, &spec)))
+        CatalogChange::PolicyApplied(Box::new(named("shop/more", 1, &spec)))
     };
     let audiences = [
         (ALLOWED_OPENFGA_STORES.to_owned(), STORE.to_owned()),
         (ALLOWED_AUDIENCES.to_owned(), "orders.shop".to_owned()),
     ];
-    catalog.apply([Change::Namespace("shop".into(), Some(audiences.into())), second("")]);
+    catalog.apply([CatalogChange::NamespaceAnnotations("shop".into(), Some(audiences.into())), second("")]);
     assert_eq!(rejected(&catalog, "shop/more"), Some("OperationConflict"));
     catalog.apply([second(&engine(STORE))]);
     assert_eq!(rejected(&catalog, "shop/more"), None);

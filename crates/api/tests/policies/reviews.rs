@@ -1,12 +1,12 @@
-//! What is told before a policy is stored: mistakes that would keep it from coming into force, and warnings.
+//! Reviews of a policy before it is stored: mistakes for which it would be rejected, and warnings.
 
 use crate::support::*;
-use durward_api::catalog::{Catalog, Change};
+use durward_api::catalog::{Catalog, CatalogChange};
 use durward_api::lint::lint;
 
 fn catalog(policies: &[durward_api::resources::AccessPolicy]) -> Catalog {
     let mut catalog = Catalog::new(settings());
-    catalog.apply(policies.iter().map(|policy| Change::Policy(Box::new(policy.clone()))));
+    catalog.apply(policies.iter().map(|policy| CatalogChange::PolicyApplied(Box::new(policy.clone()))));
     catalog
 }
 
@@ -15,12 +15,12 @@ fn review(catalog: &Catalog, policy: &durward_api::resources::AccessPolicy) -> V
 }
 
 #[test]
-fn a_review_says_what_applying_would_say() {
+fn a_review_reports_what_applying_would_report() {
     let catalog = catalog(&[serving("shop/a", 1, "one", "one.shop.svc"), serving_as("shop/b", 2, "two", "b.shop")]);
-    // what is good, new or as it is
+    // a valid policy, new or unchanged
     assert!(review(&catalog, &serving("shop/c", 3, "three", "three.shop.svc")).is_empty());
     assert!(review(&catalog, &serving("shop/a", 1, "one", "one.shop.svc")).is_empty(), "its own host is no conflict");
-    // what does not compile, is not owned, is held by another
+    // a policy that does not compile, one that is not owned, one whose host another policy holds
     assert_eq!(review(&catalog, &broken("shop/c", 3)).len(), 1);
     assert!(
         review(&catalog, &serving("shop/c", 3, "three", "elsewhere.example")).concat().contains("does not own host")
@@ -31,11 +31,11 @@ fn a_review_says_what_applying_would_say() {
             .contains("held by the older policy shop/a")
     );
     // a review changes nothing
-    assert!(catalog.fates().all(|(_, fate)| fate.rejected.is_none() && fate.in_force));
+    assert!(catalog.policy_statuses().all(|(_, status)| status.rejected.is_none() && status.in_force));
 }
 
 #[test]
-fn a_review_sees_clashes_within_a_service() {
+fn a_review_reports_conflicts_within_a_service() {
     let policy = |name: &str, age, operation: &str| {
         let spec = format!(
             "service: {{audience: api}}\noperations:\n- {{name: {operation}, public: true, http: [{{methods: [GET], paths: [/x]}}]}}\n"
@@ -45,14 +45,14 @@ fn a_review_sees_clashes_within_a_service() {
     let mut catalog = Catalog::new(settings());
     let allowed = [("durward.dev/allowed-audiences".to_owned(), "api".to_owned())].into();
     catalog.apply([
-        Change::Namespace("shop".to_owned(), Some(allowed)),
-        Change::Policy(Box::new(policy("shop/a", 1, "first"))),
+        CatalogChange::NamespaceAnnotations("shop".to_owned(), Some(allowed)),
+        CatalogChange::PolicyApplied(Box::new(policy("shop/a", 1, "first"))),
     ]);
     let errors = review(&catalog, &policy("shop/b", 2, "second"));
     assert_eq!(
         errors,
         [
-            "spec.operations: operation `second` matches `GET /x`, which operation `first` of policy shop/a claims already"
+            "spec.operations: operation `second` matches `GET /x`, which operation `first` of policy shop/a already claims"
         ]
     );
     assert!(review(&catalog, &policy("shop/a", 1, "renamed")).is_empty(), "the older one may change");
@@ -71,13 +71,13 @@ grants:
 ";
 
 #[test]
-fn a_sound_policy_has_no_warnings() {
+fn a_good_policy_has_no_warnings() {
     assert!(warned(GOOD).is_empty(), "{:?}", warned(GOOD));
     assert!(warned("operations: [{name: health, public: true, http: [{methods: [DELETE], paths: [/]}]}]").is_empty());
 }
 
 #[test]
-fn a_high_risk_that_scopes_can_not_tell_is_told() {
+fn high_risk_without_a_scope_of_its_own_is_reported() {
     let with = |scopes: &str| {
         let export = format!(
             "operations:\n- {{name: export, risk: High, scopes: [{scopes}], http: [{{methods: [POST], paths: [/export]}}]}}"
@@ -88,19 +88,19 @@ fn a_high_risk_that_scopes_can_not_tell_is_told() {
     let warnings = with("read");
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(
-        warnings[0].starts_with("spec.operations[0].scopes: `export` is of high risk and needs no scope of its own"),
+        warnings[0].starts_with("spec.operations[0].scopes: `export` has high risk and no scope of its own"),
         "{warnings:?}"
     );
     assert!(with("read, export").is_empty(), "{:?}", with("read, export"));
 }
 
 #[test]
-fn what_nobody_can_do_is_told() {
+fn a_scope_without_a_grant_is_reported() {
     let spec = GOOD.replace("scopes: [read], http", "scopes: [read, write], http");
     assert_eq!(
         warned(&spec),
         [
-            "spec.operations[0].scopes: no grant of this policy gives `write`, so unless another of the service does, nobody can `list` (DW001)"
+            "spec.operations[0].scopes: no grant of this policy gives `write`; unless another policy of the service does, no caller can `list` (DW001)"
         ]
     );
     let by_role = "
@@ -113,7 +113,7 @@ grants: [{name: all, to: [{authenticated: true}], roles: [reader]}]
 }
 
 #[test]
-fn a_grant_that_never_applies_is_told() {
+fn a_grant_that_never_applies_is_reported() {
     let spec = GOOD.replace(
         "to: [{authenticated: true}]",
         "to: [{provider: corporate}, {principal: 'key:partners/acme'}, {serviceAccount: {namespace: a, name: b}}]",
@@ -121,8 +121,8 @@ fn a_grant_that_never_applies_is_told() {
     assert_eq!(
         warned(&spec),
         [
-            "spec.grants[0].to[0]: `all` can never apply to callers of provider `corporate`: `spec.authentication` has no way in for them (DW003)",
-            "spec.grants[0].to[1]: `all` can never apply to `key:partners/acme`: `spec.authentication` has no way in for them (DW003)",
+            "spec.grants[0].to[0]: `all` can never apply to callers of provider `corporate`: `spec.authentication` accepts no credential of theirs (DW003)",
+            "spec.grants[0].to[1]: `all` can never apply to `key:partners/acme`: `spec.authentication` accepts no credential of theirs (DW003)",
         ]
     );
     let spec = format!("{GOOD}- {{name: more, to: [{{authenticated: true}}], scopes: [other]}}\n");
@@ -130,39 +130,39 @@ fn a_grant_that_never_applies_is_told() {
 }
 
 #[test]
-fn a_deletion_without_risk_is_told() {
+fn a_deletion_without_a_risk_is_reported() {
     let spec = GOOD.replace("methods: [GET]", "methods: [DELETE]");
     assert_eq!(
         warned(&spec),
         [
-            "spec.operations[0].risk: `list` deletes and states no risk; say `risk: High`, or `Standard` if that is meant (DW004)"
+            "spec.operations[0].risk: `list` deletes and states no risk; set `risk: High`, or `risk: Standard` if that is intended (DW004)"
         ]
     );
     assert!(warned(&spec.replace("scopes: [read], http", "risk: Standard, scopes: [read], http")).is_empty());
 }
 
 #[test]
-fn ways_around_a_governed_request_are_told() {
+fn a_bypass_of_a_governed_request_is_reported() {
     let governed = |resources: &str| {
         format!(
             "operations: [{{name: shell, risk: Standard, scopes: [a], kubernetes: [{{apiGroups: [''], resources: {resources}, verbs: ['*']}}]}}]\n\
              grants: [{{name: ops, to: [{{principal: 'kube:ada'}}], scopes: [a]}}]\n"
         )
     };
-    let told = warned(&governed("[pods/exec]"));
-    assert_eq!(told.len(), 2, "{told:?}");
-    assert!(told[0].contains("`pods/attach` comes to the same"), "{told:?}");
+    let warnings = warned(&governed("[pods/exec]"));
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[0].contains("`pods/attach` has the same effect"), "{warnings:?}");
     assert!(warned(&governed("[pods/exec, pods/attach, pods/ephemeralcontainers]")).is_empty());
     assert!(warned(&governed("[pods/*]")).is_empty());
 }
 
-/// Codes of a policy's findings, with what they are about.
+/// Codes of a policy's findings, each with the operation, grant or denial.
 fn codes(spec: &str) -> Vec<(&'static str, String)> {
     lint(&resource(spec), &[]).into_iter().map(|finding| (finding.code.as_str(), finding.about)).collect()
 }
 
 #[test]
-fn each_code_has_its_finding() {
+fn each_code_has_a_finding() {
     let op = |name: &str, more: &str, path: &str| {
         format!("- {{name: {name}, {more} http: [{{methods: [GET], paths: [\"{path}\"]}}]}}\n")
     };
@@ -173,7 +173,7 @@ fn each_code_has_its_finding() {
     let two = three.clone()
         + "grants: [{name: one, to: [{authenticated: true}], scopes: [a, b]}, {name: two, to: [{authenticated: true}], scopes: [c]}]\n";
     assert_eq!(codes(&two), []);
-    // whatever is longer is another operation
+    // longer paths match another operation
     let hidden = head.to_owned()
         + &op("any", "scopes: [a],", "/x/*")
         + &op("one", "scopes: [a],", "/x/{id}")
@@ -213,9 +213,9 @@ fn each_code_has_its_finding() {
 }
 
 #[test]
-fn a_finding_is_silenced_with_a_reason_and_a_silence_without_one_is_told() {
+fn a_finding_is_silenced_with_a_reason_and_a_missing_reason_is_reported() {
     let mut policy = resource(&GOOD.replace("methods: [GET]", "methods: [DELETE]"));
-    let told = |annotations: &[(&str, &str)], policy: &mut durward_api::resources::AccessPolicy| {
+    let findings = |annotations: &[(&str, &str)], policy: &mut durward_api::resources::AccessPolicy| {
         let annotations =
             annotations.iter().map(|(key, value)| (format!("lint.durward.dev/{key}"), (*value).to_owned()));
         policy.metadata.annotations = Some(annotations.collect());
@@ -223,11 +223,11 @@ fn a_finding_is_silenced_with_a_reason_and_a_silence_without_one_is_told() {
         findings.into_iter().map(|finding| (finding.code.as_str(), finding.silenced)).collect::<Vec<_>>()
     };
     let silent = Some("drafts only".to_owned());
-    assert_eq!(told(&[], &mut policy), [("DW004", None)]);
-    assert_eq!(told(&[("DW004", "drafts only")], &mut policy), [("DW004", silent.clone())]);
-    assert_eq!(told(&[("DW004.list", "drafts only")], &mut policy), [("DW004", silent)]);
-    assert_eq!(told(&[("DW004.other", "drafts only")], &mut policy), [("DW004", None), ("DW000", None)]);
-    assert_eq!(told(&[("DW004", " ")], &mut policy), [("DW004", None), ("DW000", None)]);
-    assert_eq!(told(&[("DW999", "why")], &mut policy), [("DW004", None), ("DW000", None)]);
-    assert_eq!(told(&[("DW000", "why")], &mut policy), [("DW004", None), ("DW000", None)]);
+    assert_eq!(findings(&[], &mut policy), [("DW004", None)]);
+    assert_eq!(findings(&[("DW004", "drafts only")], &mut policy), [("DW004", silent.clone())]);
+    assert_eq!(findings(&[("DW004.list", "drafts only")], &mut policy), [("DW004", silent)]);
+    assert_eq!(findings(&[("DW004.other", "drafts only")], &mut policy), [("DW004", None), ("DW000", None)]);
+    assert_eq!(findings(&[("DW004", " ")], &mut policy), [("DW004", None), ("DW000", None)]);
+    assert_eq!(findings(&[("DW999", "why")], &mut policy), [("DW004", None), ("DW000", None)]);
+    assert_eq!(findings(&[("DW000", "why")], &mut policy), [("DW004", None), ("DW000", None)]);
 }

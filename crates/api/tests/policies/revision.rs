@@ -1,7 +1,7 @@
-//! The revision is a digest of content, and a change costs in proportion to what it changes.
+//! The revision is a digest of the content, and the cost of a change is proportional to its effect.
 
 use crate::support::*;
-use durward_api::catalog::Change;
+use durward_api::catalog::{AuthenticationResource, CatalogChange};
 use durward_core::digest::Digest;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,12 +26,24 @@ fn undoing_a_change_restores_the_revision() {
     let mut seen = std::collections::BTreeSet::from([revision.clone()]);
     for (there, back) in [
         (
-            Change::Policy(Box::new(serving("shop/a", 0, "two", "a.shop"))),
-            Change::Policy(Box::new(serving("shop/a", 0, "one", "a.shop"))),
+            CatalogChange::PolicyApplied(Box::new(serving("shop/a", 0, "two", "a.shop"))),
+            CatalogChange::PolicyApplied(Box::new(serving("shop/a", 0, "one", "a.shop"))),
         ),
-        (Change::PolicyGone(key("shop/b")), Change::Policy(Box::new(serving("shop/b", 0, "two", "b.shop")))),
-        (Change::Policy(Box::new(serving("shop/c", 0, "one", "c.shop"))), Change::PolicyGone(key("shop/c"))),
-        (Change::Other("idp/x".into(), Some(Digest::of([b"1".as_slice()]))), Change::Other("idp/x".into(), None)),
+        (
+            CatalogChange::PolicyDeleted(key("shop/b")),
+            CatalogChange::PolicyApplied(Box::new(serving("shop/b", 0, "two", "b.shop"))),
+        ),
+        (
+            CatalogChange::PolicyApplied(Box::new(serving("shop/c", 0, "one", "c.shop"))),
+            CatalogChange::PolicyDeleted(key("shop/c")),
+        ),
+        (
+            CatalogChange::Authentication(
+                AuthenticationResource::IdentityProvider("x".into()),
+                Some(Digest::of([b"1".as_slice()])),
+            ),
+            CatalogChange::Authentication(AuthenticationResource::IdentityProvider("x".into()), None),
+        ),
     ] {
         world.apply([there]);
         assert!(seen.insert(world.revision()));
@@ -41,7 +53,7 @@ fn undoing_a_change_restores_the_revision() {
 }
 
 #[test]
-fn what_is_not_in_force_is_no_content() {
+fn a_rejected_policy_is_not_part_of_the_content() {
     let mut world = World::of([serving("shop/a", 0, "one", "a.shop")]);
     let revision = world.revision();
     world.put([
@@ -55,18 +67,18 @@ fn what_is_not_in_force_is_no_content() {
 }
 
 #[test]
-fn the_trust_domain_is_content() {
+fn the_trust_domain_is_part_of_the_content() {
     let of = |trust_domain: &str| {
-        let settings = durward_api::compile::Settings { trust_domain: trust_domain.into(), ..settings() };
+        let settings = durward_api::compile::ClusterDomains { trust_domain: trust_domain.into(), ..settings() };
         let mut catalog = durward_api::catalog::Catalog::new(settings);
-        catalog.apply([Change::Policy(Box::new(serving("shop/a", 0, "one", "a.shop")))]);
+        catalog.apply([CatalogChange::PolicyApplied(Box::new(serving("shop/a", 0, "one", "a.shop")))]);
         catalog.snapshot().revision()
     };
     assert_ne!(of("one.example"), of("other.example"));
 }
 
 #[test]
-fn a_snapshot_that_was_taken_does_not_change() {
+fn a_cloned_snapshot_does_not_change() {
     let mut world = World::of([serving("shop/a", 0, "one", "a.shop")]);
     let (before, revision) = (world.snapshot().clone(), world.revision());
     world.take("shop/a");
@@ -83,7 +95,7 @@ fn replacing_one_of_ten_thousand_policies_rebuilds_one_service() {
         policy
     };
     let mut world = World::of((0..10_000).map(|i| policy(i, "one")));
-    let services = |world: &World| -> HashMap<String, Arc<durward_core::service::Service>> {
+    let services = |world: &World| -> HashMap<String, Arc<durward_core::service::CompiledService>> {
         world.snapshot().services().map(|service| (service.key().audience.to_string(), Arc::clone(service))).collect()
     };
     let before = services(&world);

@@ -1,16 +1,18 @@
-//! Short forms for resources and for what becomes of them.
+//! Helpers to write resources and to describe their status.
 
-use durward_api::catalog::{Catalog, Change, Fate, RejectionReason};
-use durward_api::compile::{FieldError, Settings, compile};
+use durward_api::catalog::{Catalog, CatalogChange, PolicyStatus, RejectionReason};
+use durward_api::compile::{ClusterDomains, compile};
+use durward_api::field_error::FieldError;
 use durward_api::resources::{ALLOWED_AUDIENCES, ALLOWED_HOSTS, AccessPolicy, LastGood};
 use durward_core::decision::Decision;
-use durward_core::policy::{Policy, PolicyKey};
-use durward_core::request::{Call, Request, Target};
+use durward_core::namespaced_name::NamespacedName;
+use durward_core::policy::Policy;
+use durward_core::request::{Call, Request, ServiceTarget};
 use durward_core::snapshot::Snapshot;
 use std::collections::BTreeMap;
 
-pub fn settings() -> Settings {
-    Settings { trust_domain: "td.example".into(), cluster_domain: "cluster.local".into() }
+pub fn settings() -> ClusterDomains {
+    ClusterDomains { trust_domain: "td.example".into(), cluster_domain: "cluster.local".into() }
 }
 
 /// The policy `shop/orders` with this spec, written in YAML.
@@ -18,7 +20,7 @@ pub fn resource(spec: &str) -> AccessPolicy {
     named("shop/orders", 0, spec)
 }
 
-/// A policy by namespace and name, created so many seconds after 2026 began.
+/// A policy by namespace and name, created `age` seconds after the start of 2026.
 pub fn named(key: &str, age: i64, spec: &str) -> AccessPolicy {
     let (namespace, name) = key.split_once('/').unwrap();
     let created = chrono::DateTime::from_timestamp(1_767_225_600 + age, 0).unwrap().to_rfc3339();
@@ -31,9 +33,9 @@ pub fn named(key: &str, age: i64, spec: &str) -> AccessPolicy {
     serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
-pub fn key(text: &str) -> PolicyKey {
+pub fn key(text: &str) -> NamespacedName {
     let (namespace, name) = text.split_once('/').unwrap();
-    PolicyKey { namespace: namespace.into(), name: name.into() }
+    NamespacedName { namespace: namespace.into(), name: name.into() }
 }
 
 pub fn compiled(spec: &str) -> Policy {
@@ -50,7 +52,7 @@ pub fn serving(name: &str, age: i64, path: &str, hosts: &str) -> AccessPolicy {
     named(name, age, &spec(path, &format!("{{hosts: [{hosts}]}}")))
 }
 
-/// As [`serving`], with an audience.
+/// Same as [`serving`], with an audience.
 pub fn serving_as(name: &str, age: i64, path: &str, audience: &str) -> AccessPolicy {
     named(name, age, &spec(path, &format!("{{audience: {audience}}}")))
 }
@@ -66,7 +68,7 @@ pub fn broken(name: &str, age: i64) -> AccessPolicy {
     named(name, age, "operations: [{name: nothing}]")
 }
 
-/// A catalog that says in words what becomes of policies.
+/// A catalog that describes the status of its policies as text.
 pub struct World(pub Catalog);
 
 impl World {
@@ -80,34 +82,35 @@ impl World {
         world
     }
 
-    pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>) -> Vec<String> {
-        let mut fates: Vec<String> = self.0.apply(changes).iter().map(|(key, fate)| told(key, fate)).collect();
-        fates.sort();
-        fates
+    pub fn apply(&mut self, changes: impl IntoIterator<Item = CatalogChange>) -> Vec<String> {
+        let mut statuses: Vec<String> =
+            self.0.apply(changes).iter().map(|(key, status)| describe(key, status)).collect();
+        statuses.sort();
+        statuses
     }
 
     pub fn put(&mut self, policies: impl IntoIterator<Item = AccessPolicy>) -> Vec<String> {
-        self.apply(policies.into_iter().map(|policy| Change::Policy(Box::new(policy))))
+        self.apply(policies.into_iter().map(|policy| CatalogChange::PolicyApplied(Box::new(policy))))
     }
 
     pub fn take(&mut self, name: &str) -> Vec<String> {
-        self.apply([Change::PolicyGone(key(name))])
+        self.apply([CatalogChange::PolicyDeleted(key(name))])
     }
 
     pub fn annotate(&mut self, namespace: &str, hosts: &str, audiences: &str) -> Vec<String> {
         self.apply([annotated(namespace, hosts, audiences)])
     }
 
-    pub fn fates(&self) -> Vec<String> {
-        let mut fates: Vec<String> = self.0.fates().map(|(key, fate)| told(key, &fate)).collect();
-        fates.sort();
-        fates
+    pub fn statuses(&self) -> Vec<String> {
+        let mut statuses: Vec<String> = self.0.policy_statuses().map(|(key, status)| describe(key, &status)).collect();
+        statuses.sort();
+        statuses
     }
 
-    /// The mistakes that a policy was rejected for.
+    /// The mistakes for which a policy was rejected.
     pub fn errors(&self, name: &str) -> Vec<String> {
-        let (_, fate) = self.0.fates().find(|(found, _)| **found == key(name)).expect(name);
-        fate.rejected.into_iter().flat_map(|rejection| rejection.errors).map(|error| error.to_string()).collect()
+        let (_, status) = self.0.policy_statuses().find(|(found, _)| **found == key(name)).expect(name);
+        status.rejected.into_iter().flat_map(|rejection| rejection.errors).map(|error| error.to_string()).collect()
     }
 
     pub fn snapshot(&self) -> &Snapshot {
@@ -133,7 +136,7 @@ impl World {
         let (host, path) = host_and_path.split_once('/').unwrap();
         let path = format!("/{path}");
         let request = Request {
-            target: Target::Host(host),
+            target: ServiceTarget::Host(host),
             call: Call::Http { method: "GET", path: &path },
             source: None,
             evidence: &(),
@@ -142,29 +145,32 @@ impl World {
     }
 }
 
-pub fn annotated(namespace: &str, hosts: &str, audiences: &str) -> Change {
+pub fn annotated(namespace: &str, hosts: &str, audiences: &str) -> CatalogChange {
     let annotations = [(ALLOWED_HOSTS, hosts), (ALLOWED_AUDIENCES, audiences)];
     let annotations: BTreeMap<_, _> = annotations.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-    Change::Namespace(namespace.to_owned(), Some(annotations))
+    CatalogChange::NamespaceAnnotations(namespace.to_owned(), Some(annotations))
 }
 
-/// What is remembered of a policy, which is as old as [`named`] would make it.
-pub fn remembered(name: &str, age: i64, good: LastGood) -> Change {
-    Change::Remembered(key(name), 1_767_225_600 + age, Box::new(good))
+/// The record of a policy's last good version; `age` as in [`named`].
+pub fn remembered(name: &str, age: i64, good: LastGood) -> CatalogChange {
+    CatalogChange::PolicyLastGood(key(name), 1_767_225_600 + age, Box::new(good))
 }
 
-pub fn unreadable(name: &str) -> Change {
-    Change::Unreadable(key(name), FieldError { field: "spec".to_owned(), message: "can't be read".to_owned() })
+pub fn unreadable(name: &str) -> CatalogChange {
+    CatalogChange::PolicyUndecodable(
+        key(name),
+        FieldError { field: "spec".to_owned(), message: "can't be read".to_owned() },
+    )
 }
 
-fn told(key: &PolicyKey, fate: &Fate) -> String {
-    let rejected = fate.rejected.as_ref().map(|rejection| rejection.reason);
-    let state = match (rejected.map(RejectionReason::as_str), fate.in_force) {
-        (None, true) if fate.closed => "in a closed service".to_owned(),
+fn describe(key: &NamespacedName, status: &PolicyStatus) -> String {
+    let rejected = status.rejected.as_ref().map(|rejection| rejection.reason);
+    let state = match (rejected.map(RejectionReason::as_str), status.in_force) {
+        (None, true) if status.closed => "in a closed service".to_owned(),
         (None, true) => "in force".to_owned(),
         (None, false) => "lost".to_owned(),
         (Some(reason), true) => format!("{reason}, an earlier version in force"),
-        (Some(reason), false) if fate.closed => format!("{reason}, closed"),
+        (Some(reason), false) if status.closed => format!("{reason}, closed"),
         (Some(reason), false) => format!("{reason}, nothing in force"),
     };
     format!("{key}: {state}")

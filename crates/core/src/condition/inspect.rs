@@ -1,27 +1,27 @@
-//! What an expression is made of, and what it speaks of.
+//! Checks the size of an expression and the names that it reads.
 
-use super::{
-    ConditionError, HEADERS, KUBERNETES, MAX_NESTED_LOOPS, MAX_NODES, MAX_TREE_DEPTH, PRINCIPAL, REQUEST, RESOURCE,
-    SpokenOf, error_at,
-};
+use super::error::{ConditionError, error_at};
+use super::fields::{HEADERS, KUBERNETES, PRINCIPAL, REQUEST, RESOURCE, ReadFields};
+use super::limits::{MAX_NESTED_LOOPS, MAX_NODES, MAX_TREE_DEPTH};
 use cel::Program;
 use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// What an expression speaks of, and its number of parts, if it is small enough and all that it names exists.
+/// The fields that an expression reads, and its number of nodes. It fails if the expression is too large or a name is
+/// unknown.
 pub(super) fn inspect(
     program: &Program,
     source: &str,
     listed: &[Arc<str>],
-) -> Result<(SpokenOf, usize), ConditionError> {
-    let spoken_of = SpokenOf::default();
-    let mut inspector = Inspector { program, source, listed, nodes: 0, depth: 0, bound: Vec::new(), spoken_of };
+) -> Result<(ReadFields, usize), ConditionError> {
+    let reads = ReadFields::default();
+    let mut inspector = Inspector { program, source, listed, nodes: 0, depth: 0, bound: Vec::new(), reads };
     inspector.visit(program.expression(), 0)?;
-    Ok((inspector.spoken_of, inspector.nodes))
+    Ok((inspector.reads, inspector.nodes))
 }
 
-/// Walks an expression once, for size and for names that do not exist.
+/// Walks an expression once, for its size and for unknown names.
 struct Inspector<'p> {
     program: &'p Program,
     source: &'p str,
@@ -31,7 +31,7 @@ struct Inspector<'p> {
     depth: usize,
     /// Names bound by loops around the current node.
     bound: Vec<&'p str>,
-    spoken_of: SpokenOf,
+    reads: ReadFields,
 }
 
 impl<'p> Inspector<'p> {
@@ -42,7 +42,7 @@ impl<'p> Inspector<'p> {
         }
         if self.depth == MAX_TREE_DEPTH {
             return Err(
-                self.error(node, format!("the expression is a chain or nest of more than {MAX_TREE_DEPTH} steps"))
+                self.error(node, format!("the expression has more than {MAX_TREE_DEPTH} chained or nested steps"))
             );
         }
         self.depth += 1;
@@ -54,9 +54,9 @@ impl<'p> Inspector<'p> {
     fn parts(&mut self, node: &'p IdedExpr, loops: usize) -> Result<(), ConditionError> {
         match &node.expr {
             Expr::Ident(name) => match self.root(node) {
-                Some((_, fields, spoken_of)) => {
+                Some((_, fields, reads)) => {
                     // headers are read by their names
-                    spoken_of.extend(fields.iter().filter(|field| **field != HEADERS));
+                    reads.extend(fields.iter().filter(|field| **field != HEADERS));
                     Ok(())
                 }
                 None => self.name(node, name),
@@ -64,14 +64,14 @@ impl<'p> Inspector<'p> {
             Expr::Select(select) if self.is_headers(&select.operand) => self.header(node, Some(&select.field)),
             Expr::Select(_) if self.is_headers(node) => self.header(node, None),
             Expr::Select(select) => match self.root(&select.operand) {
-                Some((name, fields, spoken_of)) => match fields.iter().find(|field| **field == select.field) {
+                Some((name, fields, reads)) => match fields.iter().find(|field| **field == select.field) {
                     Some(field) => {
-                        spoken_of.insert(field);
+                        reads.insert(field);
                         Ok(())
                     }
                     None => {
                         let message =
-                            format!("`{name}` has no field `{}`; there are {}", select.field, fields.join(", "));
+                            format!("`{name}` has no field `{}`; its fields are {}", select.field, fields.join(", "));
                         Err(self.error(node, message))
                     }
                 },
@@ -113,7 +113,7 @@ impl<'p> Inspector<'p> {
         select.field == HEADERS && matches!(&select.operand.expr, Expr::Ident(name) if is_request(name))
     }
 
-    /// The header that a call reads or looks for, if it says which.
+    /// The name of the header that a call reads or tests, if the call contains a literal name.
     fn named(&self, call: &'p CallExpr) -> Option<&'p str> {
         let [first, second] = call.args.as_slice() else { return None };
         let (headers, name) = match call.func_name.as_str() {
@@ -127,20 +127,20 @@ impl<'p> Inspector<'p> {
         }
     }
 
-    /// Notes that a header is read; any of those that are listed, if there is no name.
+    /// Notes that a header is read; without a name, every listed header.
     fn header(&mut self, node: &IdedExpr, name: Option<&str>) -> Result<(), ConditionError> {
         let listed: Vec<&str> = self.listed.iter().map(AsRef::as_ref).collect();
         let message = match name {
             _ if listed.is_empty() => {
-                "conditions read those headers that the policy lists in `spec.headers`, and it lists none".to_owned()
+                "conditions can only read headers that the policy lists in `spec.headers`, and it lists none".to_owned()
             }
             Some(name) if !listed.contains(&name) => {
-                format!("header `{name}` is not listed in `spec.headers`; there are {}", listed.join(", "))
+                format!("header `{name}` is not listed in `spec.headers`, which lists {}", listed.join(", "))
             }
             _ => {
                 let read = self.listed.iter().filter(|one| name.is_none_or(|name| ***one == *name));
-                self.spoken_of.headers.extend(read.cloned());
-                self.spoken_of.request.insert(HEADERS);
+                self.reads.headers.extend(read.cloned());
+                self.reads.request.insert(HEADERS);
                 return Ok(());
             }
         };
@@ -157,19 +157,17 @@ impl<'p> Inspector<'p> {
         }
     }
 
-    /// The name and fields of `principal`, `request`, `kubernetes` or `resource`, if that is what the node stands for.
+    /// The name and fields of `principal`, `request`, `kubernetes` or `resource`, if the node is one of them.
     fn root(
         &mut self,
         node: &IdedExpr,
     ) -> Option<(&'static str, &'static [&'static str], &mut BTreeSet<&'static str>)> {
         match &node.expr {
             Expr::Ident(name) if self.bound.contains(&name.as_str()) => None,
-            Expr::Ident(name) if name == "principal" => Some(("principal", PRINCIPAL, &mut self.spoken_of.principal)),
-            Expr::Ident(name) if name == "request" => Some(("request", REQUEST, &mut self.spoken_of.request)),
-            Expr::Ident(name) if name == "kubernetes" => {
-                Some(("kubernetes", KUBERNETES, &mut self.spoken_of.kubernetes))
-            }
-            Expr::Ident(name) if name == "resource" => Some(("resource", RESOURCE, &mut self.spoken_of.resource)),
+            Expr::Ident(name) if name == "principal" => Some(("principal", PRINCIPAL, &mut self.reads.principal)),
+            Expr::Ident(name) if name == "request" => Some(("request", REQUEST, &mut self.reads.request)),
+            Expr::Ident(name) if name == "kubernetes" => Some(("kubernetes", KUBERNETES, &mut self.reads.kubernetes)),
+            Expr::Ident(name) if name == "resource" => Some(("resource", RESOURCE, &mut self.reads.resource)),
             _ => None,
         }
     }
@@ -183,7 +181,7 @@ impl<'p> Inspector<'p> {
         Err(self.error(
             node,
             format!(
-                "`{name}` does not exist; a condition speaks of `principal`, `request`, `kubernetes` and `resource`"
+                "`{name}` does not exist; a condition can read `principal`, `request`, `kubernetes` and `resource`"
             ),
         ))
     }

@@ -1,23 +1,24 @@
-//! JSON as conditions read it: within bounds, and converted once.
+//! JSON values for conditions: bounded, and converted once.
 
 use cel::common::types::{CelBool, CelDouble, CelInt, CelList, CelMap, CelMapKey, CelNull, CelString};
 use cel::common::value::Val;
 use serde_json::{Map, Value as Json};
 use std::collections::HashMap;
 
-/// Most parts of what a condition reads: values, and every 64 bytes of a text.
+/// Maximum number of parts that a condition reads: each value is a part, and so are every 64 bytes of a text.
 pub const MAX_PARTS: usize = 32_768;
-/// How deep values are within each other: they are copied and compared recursively.
+/// Maximum depth of nested values, which are copied and compared recursively.
 pub const MAX_LEVELS: usize = 64;
 
-/// Values by name, or why they are not read.
+/// Values by name, or the reason why they can't be read.
 #[derive(Debug)]
-pub struct Objects(Result<(CelMap<'static>, usize), String>);
+pub struct JsonFields(Result<(CelMap<'static>, usize), String>);
 
-impl Objects {
-    /// Those of `root` with these names, as far as they are there.
+impl JsonFields {
+    /// The values of `root` with these names, if they exist.
     pub(crate) fn of(root: &str, names: &[&'static str], all: &Map<String, Json>) -> Self {
-        let (mut parts, mut read) = (1, HashMap::new());
+        let mut parts = 1;
+        let mut read = HashMap::new();
         for (name, json) in names.iter().filter_map(|name| Some((*name, all.get(*name)?))) {
             match value(json, MAX_LEVELS, &mut parts) {
                 Ok(value) => drop(read.insert(CelMapKey::from(name), value)),
@@ -27,13 +28,13 @@ impl Objects {
         Self(Ok((CelMap::from(read), parts)))
     }
 
-    /// The values, and of how many parts they are.
+    /// The values and their number of parts.
     pub(super) fn read(&self) -> Result<(&CelMap<'static>, usize), String> {
         self.0.as_ref().map(|(map, parts)| (map, *parts)).map_err(Clone::clone)
     }
 }
 
-/// A value, converted as attributes are; an error if there is too much of it.
+/// A value in the interpreter's form; an error if it is too large.
 fn value(json: &Json, levels: usize, parts: &mut usize) -> Result<Box<dyn Val>, String> {
     let below = levels.checked_sub(1).ok_or_else(|| format!("is nested deeper than {MAX_LEVELS} levels"))?;
     *parts += 1 + json.as_str().map_or(0, |text| text.len() / 64);

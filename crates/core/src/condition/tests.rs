@@ -1,10 +1,12 @@
-//! What conditions say, and what is no condition.
+//! Outcomes of conditions, and mistakes in expressions.
 
 use super::*;
+use cel::Value;
+use std::collections::HashMap;
 
 struct Alice;
 
-impl Facts for Alice {
+impl ConditionFacts for Alice {
     fn principal(&self, field: &str) -> Option<Value> {
         Some(match field {
             "id" => "user:corporate/alice".into(),
@@ -24,22 +26,22 @@ impl Facts for Alice {
     }
 }
 
-fn said(source: &str) -> Truth {
+fn outcome(source: &str) -> Truth {
     Condition::compile(source).expect(source).evaluate(&Alice)
 }
 
 #[test]
 fn conditions_hold_or_do_not() {
-    assert_eq!(said("true"), Truth::True);
-    assert_eq!(said("'support' in principal.groups && request.method == 'GET'"), Truth::True);
-    assert_eq!(said("principal.attributes.level > 3"), Truth::False);
-    assert_eq!(said("request.time.getHours('Europe/Berlin') == 8"), Truth::True);
-    assert_eq!(said("principal.groups.exists(g, g.startsWith('sup'))"), Truth::True);
-    assert_eq!(said("has(principal.attributes.suspended) && principal.attributes.suspended"), Truth::False);
+    assert_eq!(outcome("true"), Truth::True);
+    assert_eq!(outcome("'support' in principal.groups && request.method == 'GET'"), Truth::True);
+    assert_eq!(outcome("principal.attributes.level > 3"), Truth::False);
+    assert_eq!(outcome("request.time.getHours('Europe/Berlin') == 8"), Truth::True);
+    assert_eq!(outcome("principal.groups.exists(g, g.startsWith('sup'))"), Truth::True);
+    assert_eq!(outcome("has(principal.attributes.suspended) && principal.attributes.suspended"), Truth::False);
 }
 
 #[test]
-fn what_can_not_be_evaluated_fails() {
+fn conditions_that_can_not_be_evaluated_fail() {
     for source in [
         "principal.attributes.missing == 1",
         "principal.attributes.level == 3 && 1 / 0 == 1",
@@ -48,37 +50,37 @@ fn what_can_not_be_evaluated_fails() {
         "request.time.getHours('Mars/Base') == 1",
         "principal.id.matches('(')",
     ] {
-        assert!(matches!(said(source), Truth::Failed(_)), "{source}: {:?}", said(source));
+        assert!(matches!(outcome(source), Truth::Failed(_)), "{source}: {:?}", outcome(source));
     }
 }
 
 #[test]
-fn mistakes_are_named_with_their_place() {
+fn mistakes_have_a_position() {
     for (source, line, column, message) in [
         ("principl.id == 'x'", 1, 1, "`principl` does not exist"),
         ("true &&\n request.verb == 'x'", 2, 9, "`request` has no field `verb`"),
         ("true &&", 1, 8, ""),
-        ("1", 1, 1, "a condition is a bool, and this is a int"),
-        ("principal.id", 1, 10, "a condition is a bool, and this is a string"),
-        ("true &&\n principal.id == 3", 2, 15, "a string is never equal to a int"),
-        ("principal.subject != null", 1, 19, "a string is never equal to a null; ask `has(…)`"),
-        ("request.time > 5", 1, 14, "a timestamp is neither more nor less than a int"),
-        ("request.method in 'GET,PUT'", 1, 16, "nothing is in a string; write a list"),
-        ("3 in principal.groups", 1, 3, "a int is never in a list of strings"),
-        ("principal.groups.exists(g, g > 3)", 1, 30, "a string is neither more nor less than a int"),
-        ("principal.groups[0].name == 'x'", 1, 20, "a string has no field `name`"),
+        ("1", 1, 1, "a condition must have type bool, not int"),
+        ("principal.id", 1, 10, "a condition must have type bool, not string"),
+        ("true &&\n principal.id == 3", 2, 15, "values of type string and int are never equal"),
+        ("principal.subject != null", 1, 19, "values of type string and null are never equal; use `has(…)`"),
+        ("request.time > 5", 1, 14, "values of type timestamp and int have no order"),
+        ("request.method in 'GET,PUT'", 1, 16, "`in` needs a list or a map, not string"),
+        ("3 in principal.groups", 1, 3, "a value of type int is never in a list of strings"),
+        ("principal.groups.exists(g, g > 3)", 1, 30, "values of type string and int have no order"),
+        ("principal.groups[0].name == 'x'", 1, 20, "type string has no field `name`"),
         (
             "principal.groups.startsWith('x')",
             1,
             28,
-            "`startsWith` does not take (list of strings, string); there is string.startsWith(string)",
+            "`startsWith` does not accept (list of strings, string); use string.startsWith(string)",
         ),
         ("request.path.beginsWith('/')", 1, 24, "there is no function `beginsWith`"),
-        ("ip(request.sourceAddress) == request.sourceAddress", 1, 27, "a IP is never equal to a string"),
+        ("ip(request.sourceAddress) == request.sourceAddress", 1, 27, "values of type IP and string are never equal"),
         ("request.time + 'x' == request.time", 1, 14, "there is no `timestamp + string`"),
-        ("principal.id ? true : false", 1, 10, "what stands before `?` is a bool, and this is a string"),
-        ("principal.id.all(x, true)", 1, 10, "a loop goes over a list or a map, and this is a string"),
-        ("principal.groups.map(g, g + g) == []", 1, 26, "not joined within a loop"),
+        ("principal.id ? true : false", 1, 10, "the condition before `?` must have type bool, not string"),
+        ("principal.id.all(x, true)", 1, 10, "a loop needs a list or a map, not string"),
+        ("principal.groups.map(g, g + g) == []", 1, 26, "can't be joined within a loop"),
     ] {
         let error = Condition::compile(source).expect_err(source);
         assert!(error.message.contains(message), "{error}");
@@ -105,7 +107,7 @@ fn mistakes_are_named_with_their_place() {
 }
 
 #[test]
-fn kubernetes_functions_are_there() {
+fn kubernetes_functions_exist() {
     for source in [
         "'a-b'.charAt(1) == '-' && 'äbc'.indexOf('b') == 1 && 'abab'.lastIndexOf('b') == 3 && 'a'.indexOf('z') == -1",
         "'Ab'.lowerAscii() == 'ab' && 'Ab'.upperAscii() == 'AB' && ' a '.trim() == 'a'",
@@ -127,7 +129,7 @@ fn kubernetes_functions_are_there() {
         "quantity('50e-1').asApproximateFloat() == 5.0 && quantity('-1.5k') == quantity('-1500')",
         "request.time.getDayOfWeek() == 3 && request.time > timestamp('2020-01-01T00:00:00Z')",
     ] {
-        assert_eq!(said(source), Truth::True, "{source}");
+        assert_eq!(outcome(source), Truth::True, "{source}");
     }
     for source in [
         "ip('x').isLoopback()",
@@ -138,36 +140,37 @@ fn kubernetes_functions_are_there() {
         "'a'.substring(2) == ''",
         "'abc'.charAt(9) == ''",
     ] {
-        assert!(matches!(said(source), Truth::Failed(_)), "{source}: {:?}", said(source));
+        assert!(matches!(outcome(source), Truth::Failed(_)), "{source}: {:?}", outcome(source));
     }
 }
 
 #[test]
-fn every_function_that_is_accepted_is_there() {
-    use types::Kind;
-    let example = |kind: &Kind| match kind {
-        Kind::Any | Kind::Text => "'1'",
-        Kind::Null => "null",
-        Kind::Bool => "true",
-        Kind::Int => "0",
-        Kind::Uint => "1u",
-        Kind::Double => "1.0",
-        Kind::Bytes => "b'1'",
-        Kind::Time => "request.time",
-        Kind::Duration => "duration('1s')",
-        Kind::List => "[1]",
-        Kind::Texts => "['1']",
-        Kind::Map | Kind::TextMap => "{'a': 'b'}",
-        Kind::Ip => "ip('10.0.0.1')",
-        Kind::Cidr => "cidr('10.0.0.0/8')",
-        Kind::Url => "url('https://a.example/')",
-        Kind::Quantity => "quantity('1')",
+fn every_accepted_function_exists() {
+    let example = |kind: &ValueType| match kind {
+        ValueType::Any | ValueType::Text => "'1'",
+        ValueType::Null => "null",
+        ValueType::Bool => "true",
+        ValueType::Int => "0",
+        ValueType::Uint => "1u",
+        ValueType::Double => "1.0",
+        ValueType::Bytes => "b'1'",
+        ValueType::Time => "request.time",
+        ValueType::Duration => "duration('1s')",
+        ValueType::List => "[1]",
+        ValueType::Texts => "['1']",
+        ValueType::Map | ValueType::TextMap => "{'a': 'b'}",
+        ValueType::Ip => "ip('10.0.0.1')",
+        ValueType::Cidr => "cidr('10.0.0.0/8')",
+        ValueType::Url => "url('https://a.example/')",
+        ValueType::Quantity => "quantity('1')",
+        ValueType::Optional => "optional.of('1')",
     };
-    for (name, member, args) in types::functions() {
-        let mut args: Vec<&str> = args.iter().map(example).collect();
-        let on = if member { format!("{}.", args.remove(0)) } else { String::new() };
+    for function in functions() {
+        let name = function.name();
+        let mut args: Vec<&str> = function.parameters().iter().map(example).collect();
+        let on = if function.is_member() { format!("{}.", args.remove(0)) } else { String::new() };
         let call = format!("{on}{name}({})", args.join(", "));
-        if let Truth::Failed(why) = said(&format!("dyn({call}) != 'x'")) {
+        if let Truth::Failed(why) = outcome(&format!("dyn({call}) != 'x'")) {
             let known = ["no such overload", "undeclared", "Undeclared", "No such"];
             assert!(!known.iter().any(|known| why.contains(known)), "{call}: {why}");
         }
@@ -175,11 +178,23 @@ fn every_function_that_is_accepted_is_there() {
 }
 
 #[test]
-fn no_chain_of_calls_fills_the_memory() {
+fn no_chain_of_calls_exhausts_the_memory() {
     let eight = "'aaaaaaaa'";
     let replaced = format!("{eight}{} == ''", ".replace('a', 'aaaaaaaa')".repeat(20));
     let joined = format!("{eight}{} == ''", ".split('').join('aaaaaaaa')".repeat(12));
     for source in [replaced, joined] {
-        assert!(matches!(said(&source), Truth::Failed(why) if why.contains("longer than")), "{source}");
+        assert!(matches!(outcome(&source), Truth::Failed(why) if why.contains("longer than")), "{source}");
     }
+}
+
+#[test]
+fn each_function_has_one_entry_and_one_line_of_description() {
+    let mut signatures = std::collections::BTreeSet::new();
+    for function in functions() {
+        let description = function.description();
+        assert!(description.ends_with('.') && !description.contains('\n'), "{function}: {description}");
+        assert!(signatures.insert(function.form()), "{function} has two entries");
+    }
+    assert!(functions().any(|function| function.to_string() == "string.lastIndexOf(string) -> int"));
+    assert!(functions().any(|function| function.to_string() == "isIP(string) -> bool"));
 }

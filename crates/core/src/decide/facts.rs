@@ -1,42 +1,26 @@
-//! What conditions can see of a caller and a request.
+//! The facts that conditions read: caller, request and evidence.
 
-use super::{Found, Route};
-use crate::condition::{Facts, Objects};
-use crate::evidence::Headers;
+use super::route::{MatchedOperation, Route};
+use crate::condition::{ConditionFacts, HeaderValues, JsonFields};
 use crate::host::Host;
-use crate::kubernetes::ApiCall;
-use crate::policy::Labels;
+use crate::labels::Labels;
 use crate::principal::{Identity, PrincipalId};
-use crate::relations::{Question, RelationTo};
-use crate::request::{Call, Target};
+use crate::relations::{RelationQuestion, RelationTarget};
+use crate::request::{Call, ServiceTarget};
 use crate::scope::Scope;
-use crate::service::Captures;
 use cel::Value;
 use chrono::{DateTime, Utc};
 use serde_json::Map;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// What conditions see of a request to the Kubernetes API, where a path would have captures.
-pub(super) fn kubernetes_captures(call: &ApiCall<'_>) -> Captures {
-    let ApiCall { group, resource, subresource, verb, name } = *call;
-    let all = [
-        ("group", group),
-        ("resource", resource),
-        ("subresource", subresource),
-        ("verb", verb.as_str()),
-        ("name", name),
-    ];
-    all.into_iter().map(|(key, text)| (key.into(), text.into())).collect()
-}
-
-/// What conditions can see.
+/// The facts of one decision.
 pub(super) struct RequestFacts<'f, 's> {
     pub(super) route: &'f Route<'s, 'f>,
-    pub(super) found: &'f Found<'s, 'f>,
+    pub(super) matched: &'f MatchedOperation<'s, 'f>,
     pub(super) caller: Cow<'f, Identity>,
     pub(super) now: DateTime<Utc>,
-    /// Whether conditions count in the caller's favour that can't be told for want of the object.
+    /// Whether conditions that only lack the object are assumed to favour the caller.
     pub(super) in_favour: bool,
 }
 
@@ -46,14 +30,14 @@ impl<'s> RequestFacts<'_, 's> {
         self.route.snapshot.labels_of(&self.caller)
     }
 
-    /// The relation to an object that a grant asks for; an error with the capture that the request lacks.
-    pub(super) fn question<'t>(&self, to: &'t RelationTo) -> Result<Question, &'t str> {
-        let object = to.object(self.found.captures())?.into();
-        Ok(Question { object, relation: Arc::clone(&to.relation) })
+    /// The relation that a grant requires; an error with the name of the capture that the request lacks.
+    pub(super) fn question<'t>(&self, to: &'t RelationTarget) -> Result<RelationQuestion, &'t str> {
+        let object = to.object(self.matched.captures())?.into();
+        Ok(RelationQuestion { object, relation: Arc::clone(&to.relation) })
     }
 }
 
-impl Facts for RequestFacts<'_, '_> {
+impl ConditionFacts for RequestFacts<'_, '_> {
     fn principal(&self, field: &str) -> Option<Value> {
         principal_fact(&self.caller, field)
     }
@@ -63,10 +47,10 @@ impl Facts for RequestFacts<'_, '_> {
         match (field, &request.call, request.target) {
             ("method", Call::Http { method, .. }, _) => Some(Value::from(*method)),
             ("path", Call::Http { path, .. }, _) => Some(path.split_once('?').map_or(*path, |(path, _)| path).into()),
-            ("host", _, Target::Host(authority)) => Some(Host::of_authority(authority).ok()?.as_str().into()),
-            ("operation", ..) => Some(self.found.operation.operation.name.as_ref().into()),
+            ("host", _, ServiceTarget::Host(authority)) => Some(Host::of_authority(authority).ok()?.as_str().into()),
+            ("operation", ..) => Some(self.matched.operation.operation.name.as_ref().into()),
             ("captures", ..) => {
-                let captures = self.found.captures().iter();
+                let captures = self.matched.captures().iter();
                 Some(cel_map(captures.map(|(name, text)| (name.as_ref().into(), text.as_ref().into()))))
             }
             ("time", ..) => Some(Value::Timestamp(self.now.fixed_offset())),
@@ -75,31 +59,31 @@ impl Facts for RequestFacts<'_, '_> {
         }
     }
 
-    fn headers(&self) -> Option<&Headers> {
+    fn headers(&self) -> Option<&HeaderValues> {
         let evidence = self.route.request.evidence;
         let read = self.route.service.map(|service| &*service.headers).unwrap_or_default();
-        self.found.headers.get_or_init(|| Headers::of(read, evidence)).as_ref()
+        self.matched.headers.get_or_init(|| HeaderValues::read(read, |each| evidence.headers(each))).as_ref()
     }
 
-    fn objects(&self) -> Option<&Objects> {
+    fn objects(&self) -> Option<&JsonFields> {
         let request = self.route.request;
         let read = self.route.service.map(|service| &*service.objects).unwrap_or_default();
         let of = || match request.call {
-            Call::Kubernetes(_) => Some(Objects::of("kubernetes", read, &request.evidence.objects()?)),
-            // it is known that there is none
-            _ => Some(Objects::of("kubernetes", &[], &Map::new())),
+            Call::Kubernetes(_) => Some(JsonFields::of("kubernetes", read, &request.evidence.objects()?)),
+            // the request certainly has no Kubernetes object
+            _ => Some(JsonFields::of("kubernetes", &[], &Map::new())),
         };
-        self.found.objects.get_or_init(of).as_ref()
+        self.matched.objects.get_or_init(of).as_ref()
     }
 
-    fn resource(&self) -> Option<&Objects> {
+    fn resource(&self) -> Option<&JsonFields> {
         let evidence = self.route.request.evidence;
         let read = self.route.service.map(|service| &*service.objects).unwrap_or_default();
-        self.found.resource.get_or_init(|| Some(Objects::of("resource", read, &evidence.resource()?))).as_ref()
+        self.matched.resource.get_or_init(|| Some(JsonFields::of("resource", read, &evidence.resource()?))).as_ref()
     }
 }
 
-/// Path of a SPIFFE ID, which is its workload's name within the trust domain.
+/// The path of a SPIFFE ID, which is the workload's name within its trust domain.
 fn path(id: &PrincipalId) -> String {
     match id {
         PrincipalId::Workload { namespace, service_account, .. } => format!("/ns/{namespace}/sa/{service_account}"),
@@ -108,7 +92,7 @@ fn path(id: &PrincipalId) -> String {
     }
 }
 
-/// What conditions can see of a caller.
+/// The value of `principal.<field>`.
 pub(crate) fn principal_fact(caller: &Identity, field: &str) -> Option<Value> {
     let text = |text: &Arc<str>| Value::from(text.as_ref());
     let texts = |texts: &mut dyn Iterator<Item = &str>| Value::from(texts.map(Value::from).collect::<Vec<_>>());
@@ -116,7 +100,7 @@ pub(crate) fn principal_fact(caller: &Identity, field: &str) -> Option<Value> {
         ("id", id) => Some(id.to_string().into()),
         ("provider", _) => caller.provider().map(Value::from),
         ("trustDomain", id) => id.trust_domain().map(Value::from),
-        // namespaces of another trust domain are not ours
+        // namespaces of another trust domain are not Kubernetes namespaces of this cluster
         ("namespace" | "serviceAccount", _) if !caller.is_own_workload() => None,
         ("namespace", PrincipalId::Workload { namespace, .. }) => Some(text(namespace)),
         ("serviceAccount", PrincipalId::Workload { service_account, .. }) => Some(text(service_account)),
@@ -141,8 +125,7 @@ fn json_object(object: &serde_json::Map<String, serde_json::Value>) -> Value {
     cel_map(object.iter().map(|(name, value)| (name.as_str().into(), json(value))))
 }
 
-/// A JSON value in CEL: whole numbers are `int`, others `double`, as CEL's own conversion from JSON has it for the
-/// numbers that policies compare.
+/// A JSON value in CEL. Whole numbers become `int` and others `double`, as in CEL's own conversion from JSON.
 fn json(value: &serde_json::Value) -> Value {
     match value {
         serde_json::Value::Null => Value::Null,

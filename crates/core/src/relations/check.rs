@@ -1,20 +1,21 @@
-//! The search: whether a caller stands in a relation to an object, and by which tuples.
+//! Checks whether a caller has a relation to an object, and by which tuples.
 //!
-//! It goes from the object to the caller, depth first, in an order that depends on texts alone, so that replicas which
-//! learned the same tuples in another order answer alike. What it has found out about an `object#relation` it keeps:
+//! The search goes from the object to the caller, depth first. Its order depends on texts alone, so replicas that
+//! received the tuples in different orders agree. It keeps its results for each `object#relation`:
 //!
 //! - A yes is final.
-//! - Coming back to what is being asked about is a no for the moment: no proof of it needs itself. A no that rests on
-//!   such a moment counts only as long as that question is open, and is final when it ends in a no itself.
-//! - Coming back through an exclusion is a failure: neither answer could be trusted.
-//! - So is a limit that is reached. A failure is never a yes, and what is excluded by a failure is none either.
-//! - Where some tuples are not known, a no is none within an exclusion: it could be a yes by them. That fails too. A yes stays
-//!   one whatever they are, so nothing else does.
+//! - Reaching a question that is still open is a provisional no: no proof of a question needs the question itself. A
+//!   no that rests on a provisional one is valid while that question is open. It becomes final when the question ends
+//!   in a no.
+//! - Reaching an open question through an exclusion is a failure: neither answer would be sound.
+//! - Reaching a limit is a failure, too. A failure is never a yes, and excluding a failure does not yield a yes.
+//! - If some tuples are unknown, a no within an exclusion is a failure: the unknown tuples could make it a yes.
+//!   Outside of exclusions unknown tuples can't turn a yes into a no.
 
-use super::model::{GROUP, Model, Rule};
-use super::names::Name;
+use super::model::{CompiledRelationRule, GROUP, RelationModel};
+use super::names::TextId;
 use super::tuple::{MEMBER, kind_of};
-use super::tuples::{EVERYBODY, Key, PRINCIPAL, Tuples};
+use super::tuples::{EVERYBODY, PRINCIPAL, TupleIndex, TupleKey};
 use crate::condition::Truth;
 use crate::principal::Identity;
 use foldhash::fast::RandomState;
@@ -22,46 +23,46 @@ use serde::Serialize;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
-/// Longest chain of relations. Folders and groups nest a few deep; the search recurses, and stays far below a
-/// thread's 2 MB of stack.
+/// Maximum length of a chain of relations. Folders and groups nest a few levels; the search recurses, and stays far
+/// below a thread's 2 MB of stack.
 pub(super) const MAX_DEPTH: usize = 32;
-/// Most sets or objects in one relation to one object that are looked into; principals count for nothing here.
+/// Maximum number of sets or objects with one relation to one object. Principals are not counted.
 pub(super) const MAX_BREADTH: usize = 1000;
-/// Most `object#relation` that one search looks at: some milliseconds at worst.
+/// Maximum number of `object#relation` that one search visits: some milliseconds at worst.
 const MAX_STEPS: usize = 4096;
 
-/// An object that no tuple speaks of.
-const UNKNOWN: Name = Name::MAX;
-/// The answer rests on no open question.
+/// An object that no tuple contains.
+const UNKNOWN: TextId = TextId::MAX;
+/// The result rests on no open question.
 const FINAL: usize = usize::MAX;
 
-/// What came of a search.
+/// The result of a search.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Checked {
+pub struct RelationCheck {
     /// Whether the relation holds.
     pub truth: Truth,
-    /// Why it holds, from the object to the caller; empty otherwise.
-    pub proof: Vec<Proof>,
+    /// The proof, from the object to the caller; empty if the relation does not hold.
+    pub proof: Vec<ProofStep>,
 }
 
 /// One step of a proof.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Proof {
-    /// What holds: `object#relation`.
+pub struct ProofStep {
+    /// The relation that holds: `object#relation`.
     pub holds: String,
-    /// The tuple by which it does, if one is needed.
+    /// The tuple that it follows from, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tuple: Option<String>,
-    /// What holds before it: `object#relation`, if anything.
+    /// The relation that it follows from, `object#relation`, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
-    /// What was ruled out.
+    /// The relation that was excluded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unless: Option<String>,
 }
 
-impl fmt::Display for Proof {
+impl fmt::Display for ProofStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.holds)?;
         match (&self.tuple, &self.since, &self.unless) {
@@ -74,41 +75,41 @@ impl fmt::Display for Proof {
     }
 }
 
-impl Tuples {
-    /// Whether the caller stands in a relation to an object, `type:id`.
+impl TupleIndex {
+    /// Whether the caller has a relation to an object, `type:id`.
     #[must_use]
-    pub fn check(&self, model: &Model, object: &str, relation: &str, caller: &Identity) -> Truth {
-        Search::new(self, model, object, caller, false).run(relation).truth
+    pub fn check(&self, model: &RelationModel, object: &str, relation: &str, caller: &Identity) -> Truth {
+        RelationSearch::new(self, model, object, caller, false).run(relation).truth
     }
 
-    /// As [`Tuples::check`], with the reason why it holds.
+    /// As [`TupleIndex::check`], with a proof.
     #[must_use]
-    pub fn explain(&self, model: &Model, object: &str, relation: &str, caller: &Identity) -> Checked {
-        Search::new(self, model, object, caller, true).run(relation)
+    pub fn explain(&self, model: &RelationModel, object: &str, relation: &str, caller: &Identity) -> RelationCheck {
+        RelationSearch::new(self, model, object, caller, true).run(relation)
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
+enum SearchVerdict {
     Yes,
     No,
-    Failed(Failure),
+    Failed(SearchFailure),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Failure {
+enum SearchFailure {
     Depth,
     Breadth,
     Steps,
     Exclusion,
-    /// Some tuples are not known.
-    Lost,
+    /// Some tuples are unknown.
+    UnknownTuples,
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for SearchFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Lost => f.write_str("whom some tuples exclude is not known"),
+            Self::UnknownTuples => f.write_str("whom some tuples exclude is not results"),
             Self::Depth => write!(f, "relations lead through more than {MAX_DEPTH} others"),
             Self::Breadth => write!(f, "more than {MAX_BREADTH} sets or objects stand in one relation to one object"),
             Self::Steps => write!(f, "more than {MAX_STEPS} relations would have to be looked at"),
@@ -117,87 +118,98 @@ impl fmt::Display for Failure {
     }
 }
 
-/// A verdict, and the lowest place on the stack that it rests on.
+/// A verdict, and the lowest position on the stack that it rests on.
 #[derive(Debug, Clone, Copy)]
-struct Said {
-    verdict: Verdict,
+struct SearchResult {
+    verdict: SearchVerdict,
     rests_on: usize,
 }
 
-impl Said {
-    const fn finally(verdict: Verdict) -> Self {
+impl SearchResult {
+    const fn definite(verdict: SearchVerdict) -> Self {
         Self { verdict, rests_on: FINAL }
     }
 
-    /// The verdict of "any of these", so far `self`, when `other` is one more.
+    /// The verdict of a union, so far `self`, with `other` as a further part.
     fn or(self, other: Self) -> Self {
         match (self.verdict, other.verdict) {
-            (Verdict::Yes, _) | (Verdict::Failed(_), Verdict::No | Verdict::Failed(_)) => self,
-            (_, Verdict::Yes) | (Verdict::No, Verdict::Failed(_)) => other,
-            (Verdict::No, Verdict::No) => Self { verdict: Verdict::No, rests_on: self.rests_on.min(other.rests_on) },
+            (SearchVerdict::Yes, _) | (SearchVerdict::Failed(_), SearchVerdict::No | SearchVerdict::Failed(_)) => self,
+            (_, SearchVerdict::Yes) | (SearchVerdict::No, SearchVerdict::Failed(_)) => other,
+            (SearchVerdict::No, SearchVerdict::No) => {
+                Self { verdict: SearchVerdict::No, rests_on: self.rests_on.min(other.rests_on) }
+            }
         }
     }
 }
 
 /// `object#relation`.
-type Node<'a> = (Name, &'a str);
+type RelationNode<'a> = (TextId, &'a str);
 
-/// How a node came to hold: a tuple, another node, and what was ruled out.
-struct Reason<'a> {
-    tuple: Option<Key>,
-    since: Option<Node<'a>>,
-    unless: Option<&'a Rule>,
+/// Why a node holds: a tuple, another node, and what was excluded.
+struct Justification<'a> {
+    tuple: Option<TupleKey>,
+    since: Option<RelationNode<'a>>,
+    unless: Option<&'a CompiledRelationRule>,
 }
 
-struct Search<'a> {
-    tuples: &'a Tuples,
-    model: &'a Model,
+struct RelationSearch<'a> {
+    tuples: &'a TupleIndex,
+    model: &'a RelationModel,
     caller: &'a Identity,
-    /// The caller's number, if a tuple names it.
-    caller_name: Option<Name>,
-    /// The object that is asked about.
-    asked: &'a str,
-    /// What is being asked about, from the first question to the latest.
-    stack: Vec<Node<'a>>,
-    /// Height of the stack at the last exclusion: what lies below is on its other side.
+    /// The id of the caller's name, if a tuple contains it.
+    caller_name: Option<TextId>,
+    /// The object of the first question.
+    start: &'a str,
+    /// The open questions, from the first to the latest.
+    stack: Vec<RelationNode<'a>>,
+    /// Height of the stack at the last exclusion. Questions below it are outside of the exclusion.
     barrier: usize,
-    /// What is known: `None` for yes, otherwise what the no rests on.
-    known: HashMap<Node<'a>, Option<usize>, RandomState>,
-    /// Each no that rests on an open question, in the order of finding.
-    resting: Vec<Node<'a>>,
+    /// Results so far: `None` for yes, otherwise the position that the no rests on.
+    results: HashMap<RelationNode<'a>, Option<usize>, RandomState>,
+    /// Each no that rests on an open question, in the order of discovery.
+    resting: Vec<RelationNode<'a>>,
     steps: usize,
-    /// How each node came to hold, if somebody wants to know.
-    reasons: Option<HashMap<Node<'a>, Vec<Reason<'a>>, RandomState>>,
+    /// Why each node holds, if a proof is wanted.
+    reasons: Option<HashMap<RelationNode<'a>, Vec<Justification<'a>>, RandomState>>,
 }
 
-impl<'a> Search<'a> {
-    fn new(tuples: &'a Tuples, model: &'a Model, asked: &'a str, caller: &'a Identity, explain: bool) -> Self {
+impl<'a> RelationSearch<'a> {
+    fn new(
+        tuples: &'a TupleIndex,
+        model: &'a RelationModel,
+        start: &'a str,
+        caller: &'a Identity,
+        explain: bool,
+    ) -> Self {
         Self {
             tuples,
             model,
             caller,
             caller_name: tuples.names.find(&caller.id.to_string()),
-            asked,
+            start,
             stack: Vec::new(),
             barrier: 0,
-            known: HashMap::default(),
+            results: HashMap::default(),
             resting: Vec::new(),
             steps: 0,
             reasons: explain.then(HashMap::default),
         }
     }
 
-    fn run(mut self, relation: &'a str) -> Checked {
-        let object = self.tuples.names.find(self.asked).unwrap_or(UNKNOWN);
+    fn run(mut self, relation: &'a str) -> RelationCheck {
+        let object = self.tuples.names.find(self.start).unwrap_or(UNKNOWN);
         match self.node((object, relation)).verdict {
-            Verdict::Yes => Checked { truth: Truth::True, proof: self.proof((object, relation)) },
-            Verdict::No => Checked { truth: Truth::False, proof: Vec::new() },
-            Verdict::Failed(failure) => Checked { truth: Truth::Failed(self.why(failure)), proof: Vec::new() },
+            SearchVerdict::Yes => RelationCheck { truth: Truth::True, proof: self.proof((object, relation)) },
+            SearchVerdict::No => RelationCheck { truth: Truth::False, proof: Vec::new() },
+            SearchVerdict::Failed(failure) => {
+                RelationCheck { truth: Truth::Failed(self.why(failure)), proof: Vec::new() }
+            }
         }
     }
 
-    fn why(&self, failure: Failure) -> String {
-        match self.tuples.lost().filter(|_| failure == Failure::Lost) {
+    fn why(&self, failure: SearchFailure) -> String {
+        let source = if failure == SearchFailure::UnknownTuples { self.tuples.unknown_source() } else { None };
+        match source {
             Some(source) => format!(
                 "Relationship {source} is broken, and its last good version is not known here, so nobody can tell whom it excludes: \
                  mend or remove it"
@@ -206,156 +218,170 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn text(&self, object: Name) -> &'a str {
-        if object == UNKNOWN { self.asked } else { self.tuples.names.text(object) }
+    fn text(&self, object: TextId) -> &'a str {
+        if object == UNKNOWN { self.start } else { self.tuples.names.text(object) }
     }
 
-    fn node(&mut self, node: Node<'a>) -> Said {
+    fn node(&mut self, node: RelationNode<'a>) -> SearchResult {
         if let Some(place) = self.stack.iter().rposition(|open| *open == node) {
             return if place < self.barrier {
-                Said::finally(Verdict::Failed(Failure::Exclusion))
+                SearchResult::definite(SearchVerdict::Failed(SearchFailure::Exclusion))
             } else {
-                Said { verdict: Verdict::No, rests_on: place }
+                SearchResult { verdict: SearchVerdict::No, rests_on: place }
             };
         }
-        match self.known.get(&node) {
-            Some(None) => return Said::finally(Verdict::Yes),
+        match self.results.get(&node) {
+            Some(None) => return SearchResult::definite(SearchVerdict::Yes),
             Some(Some(rests_on)) if *rests_on >= self.barrier => {
-                return Said { verdict: Verdict::No, rests_on: *rests_on };
+                return SearchResult { verdict: SearchVerdict::No, rests_on: *rests_on };
             }
             _ => {}
         }
         let Some(rule) = self.model.rule(kind_of(self.text(node.0)), node.1) else {
-            return Said::finally(Verdict::No);
+            return SearchResult::definite(SearchVerdict::No);
         };
         self.steps += 1;
         if self.steps > MAX_STEPS {
-            return Said::finally(Verdict::Failed(Failure::Steps));
+            return SearchResult::definite(SearchVerdict::Failed(SearchFailure::Steps));
         }
         let place = self.stack.len();
         if place == MAX_DEPTH {
-            return Said::finally(Verdict::Failed(Failure::Depth));
+            return SearchResult::definite(SearchVerdict::Failed(SearchFailure::Depth));
         }
         let resting = self.resting.len();
         self.stack.push(node);
         let mut reasons = Vec::new();
-        let said = self.rule(rule, node, &mut reasons);
+        let result = self.rule(rule, node, &mut reasons);
         self.stack.pop();
-        match said.verdict {
-            Verdict::Yes => {
-                self.forget(resting);
-                self.known.insert(node, None);
+        match result.verdict {
+            SearchVerdict::Yes => {
+                self.discard(resting);
+                self.results.insert(node, None);
                 if let Some(all) = &mut self.reasons {
                     all.insert(node, reasons);
                 }
-                Said::finally(Verdict::Yes)
+                SearchResult::definite(SearchVerdict::Yes)
             }
-            Verdict::Failed(_) => {
-                self.forget(resting);
-                Said::finally(said.verdict)
+            SearchVerdict::Failed(_) => {
+                self.discard(resting);
+                SearchResult::definite(result.verdict)
             }
-            Verdict::No => self.denied(node, place, said.rests_on, resting),
+            SearchVerdict::No => self.keep_no(node, place, result.rests_on, resting),
         }
     }
 
-    /// Keeps a no, with those that rest on it.
-    fn denied(&mut self, node: Node<'a>, place: usize, rests_on: usize, resting: usize) -> Said {
+    /// Keeps a no, and updates those that rest on it.
+    fn keep_no(&mut self, node: RelationNode<'a>, place: usize, rests_on: usize, resting: usize) -> SearchResult {
         let rests_on = if rests_on >= place { FINAL } else { rests_on };
         for other in self.resting.get(resting..).unwrap_or_default() {
-            if let Some(Some(lowest)) = self.known.get_mut(other) {
+            if let Some(Some(lowest)) = self.results.get_mut(other) {
                 *lowest = if rests_on == FINAL { FINAL } else { rests_on.min(*lowest) };
             }
         }
-        self.known.insert(node, Some(rests_on));
+        self.results.insert(node, Some(rests_on));
         if rests_on == FINAL {
             self.resting.truncate(resting);
         } else {
             self.resting.push(node);
         }
-        Said { verdict: Verdict::No, rests_on }
+        SearchResult { verdict: SearchVerdict::No, rests_on }
     }
 
-    /// Forgets each no that rested on a question which did not end in a no.
-    fn forget(&mut self, resting: usize) {
+    /// Discards each no that rested on a question which did not end in a no.
+    fn discard(&mut self, resting: usize) {
         for node in self.resting.drain(resting..) {
-            self.known.remove(&node);
+            self.results.remove(&node);
         }
     }
 
-    fn rule(&mut self, rule: &'a Rule, node: Node<'a>, reasons: &mut Vec<Reason<'a>>) -> Said {
+    fn rule(
+        &mut self,
+        rule: &'a CompiledRelationRule,
+        node: RelationNode<'a>,
+        reasons: &mut Vec<Justification<'a>>,
+    ) -> SearchResult {
         let mark = reasons.len();
-        let said = match rule {
-            Rule::This => self.this(node, reasons),
-            Rule::Computed(relation) => self.step(None, (node.0, relation), reasons),
-            Rule::From { from, relation } => self.from(node.0, from, relation, reasons),
-            Rule::Union(parts) => {
-                let mut so_far = Said::finally(Verdict::No);
+        let result = match rule {
+            CompiledRelationRule::This => self.this(node, reasons),
+            CompiledRelationRule::Computed(relation) => self.step(None, (node.0, relation), reasons),
+            CompiledRelationRule::From { from, relation } => self.from(node.0, from, relation, reasons),
+            CompiledRelationRule::Union(parts) => {
+                let mut so_far = SearchResult::definite(SearchVerdict::No);
                 for part in parts {
                     so_far = so_far.or(self.rule(part, node, reasons));
-                    if so_far.verdict == Verdict::Yes {
+                    if so_far.verdict == SearchVerdict::Yes {
                         break;
                     }
                 }
                 so_far
             }
-            Rule::Intersection(parts) => {
-                let mut so_far = Said::finally(Verdict::Yes);
+            CompiledRelationRule::Intersection(parts) => {
+                let mut so_far = SearchResult::definite(SearchVerdict::Yes);
                 for part in parts {
-                    let said = self.rule(part, node, reasons);
-                    match (so_far.verdict, said.verdict) {
-                        (_, Verdict::No) => {
-                            so_far = said;
+                    let result = self.rule(part, node, reasons);
+                    match (so_far.verdict, result.verdict) {
+                        (_, SearchVerdict::No) => {
+                            so_far = result;
                             break;
                         }
-                        (Verdict::Yes, Verdict::Failed(_)) => so_far = said,
+                        (SearchVerdict::Yes, SearchVerdict::Failed(_)) => so_far = result,
                         _ => {}
                     }
                 }
                 so_far
             }
-            Rule::Exclusion(base, others) => self.exclusion(base, others, node, reasons),
+            CompiledRelationRule::Exclusion(base, others) => self.exclusion(base, others, node, reasons),
         };
-        if said.verdict != Verdict::Yes {
+        if result.verdict != SearchVerdict::Yes {
             reasons.truncate(mark);
         }
-        said
+        result
     }
 
-    fn exclusion(&mut self, base: &'a Rule, others: &'a [Rule], node: Node<'a>, reasons: &mut Vec<Reason<'a>>) -> Said {
+    fn exclusion(
+        &mut self,
+        base: &'a CompiledRelationRule,
+        others: &'a [CompiledRelationRule],
+        node: RelationNode<'a>,
+        reasons: &mut Vec<Justification<'a>>,
+    ) -> SearchResult {
         let mut so_far = self.rule(base, node, reasons);
-        if so_far.verdict == Verdict::No {
+        if so_far.verdict == SearchVerdict::No {
             return so_far;
         }
         let barrier = std::mem::replace(&mut self.barrier, self.stack.len());
         for other in others {
             match self.rule(other, node, &mut Vec::new()).verdict {
-                Verdict::Yes => {
-                    so_far = Said::finally(Verdict::No);
+                SearchVerdict::Yes => {
+                    so_far = SearchResult::definite(SearchVerdict::No);
                     break;
                 }
-                failed @ Verdict::Failed(_) => so_far = Said::finally(failed),
-                Verdict::No if self.tuples.lost().is_some() => so_far = Said::finally(Verdict::Failed(Failure::Lost)),
-                Verdict::No => reasons.push(Reason { tuple: None, since: None, unless: Some(other) }),
+                failed @ SearchVerdict::Failed(_) => so_far = SearchResult::definite(failed),
+                SearchVerdict::No if self.tuples.unknown_source().is_some() => {
+                    so_far = SearchResult::definite(SearchVerdict::Failed(SearchFailure::UnknownTuples))
+                }
+                SearchVerdict::No => reasons.push(Justification { tuple: None, since: None, unless: Some(other) }),
             }
         }
         self.barrier = barrier;
         so_far
     }
 
-    /// What tuples state directly, and the caller's token.
-    fn this(&mut self, (object, relation): Node<'a>, reasons: &mut Vec<Reason<'a>>) -> Said {
+    /// Relations that tuples or the caller's token state directly.
+    fn this(&mut self, (object, relation): RelationNode<'a>, reasons: &mut Vec<Justification<'a>>) -> SearchResult {
         let mut stated = |tuple| {
-            reasons.push(Reason { tuple, since: None, unless: None });
-            Said::finally(Verdict::Yes)
+            reasons.push(Justification { tuple, since: None, unless: None });
+            SearchResult::definite(SearchVerdict::Yes)
         };
         if relation == MEMBER && self.is_in_token(object) {
             return stated(None);
         }
-        let Some(name) = self.tuples.names.find(relation).filter(|_| object != UNKNOWN) else {
-            return Said::finally(Verdict::No);
+        let name = if object == UNKNOWN { None } else { self.tuples.names.find(relation) };
+        let Some(name) = name else {
+            return SearchResult::definite(SearchVerdict::No);
         };
-        let own = self.caller_name.map(|subject| Key { object, relation: name, kind: PRINCIPAL, subject });
-        let everybody = Key { object, relation: name, kind: EVERYBODY, subject: object };
+        let own = self.caller_name.map(|subject| TupleKey { object, relation: name, kind: PRINCIPAL, subject });
+        let everybody = TupleKey { object, relation: name, kind: EVERYBODY, subject: object };
         if let Some(key) = own.into_iter().chain([everybody]).find(|key| self.tuples.has(*key)) {
             return stated(Some(key));
         }
@@ -364,9 +390,16 @@ impl<'a> Search<'a> {
         self.any(sets, reasons)
     }
 
-    fn from(&mut self, object: Name, from: &'a str, relation: &'a str, reasons: &mut Vec<Reason<'a>>) -> Said {
-        let Some(name) = self.tuples.names.find(from).filter(|_| object != UNKNOWN) else {
-            return Said::finally(Verdict::No);
+    fn from(
+        &mut self,
+        object: TextId,
+        from: &'a str,
+        relation: &'a str,
+        reasons: &mut Vec<Justification<'a>>,
+    ) -> SearchResult {
+        let name = if object == UNKNOWN { None } else { self.tuples.names.find(from) };
+        let Some(name) = name else {
+            return SearchResult::definite(SearchVerdict::No);
         };
         let objects = self.tuples.objects(object, name).take(MAX_BREADTH + 1);
         let objects = objects.map(|key| (*key, (key.subject, relation))).collect();
@@ -374,31 +407,40 @@ impl<'a> Search<'a> {
     }
 
     /// Whether any of these holds, in the order of their texts.
-    fn any(&mut self, mut nodes: Vec<(Key, Node<'a>)>, reasons: &mut Vec<Reason<'a>>) -> Said {
+    fn any(
+        &mut self,
+        mut nodes: Vec<(TupleKey, RelationNode<'a>)>,
+        reasons: &mut Vec<Justification<'a>>,
+    ) -> SearchResult {
         if nodes.len() > MAX_BREADTH {
-            return Said::finally(Verdict::Failed(Failure::Breadth));
+            return SearchResult::definite(SearchVerdict::Failed(SearchFailure::Breadth));
         }
         nodes.sort_by_key(|(_, (object, relation))| (self.tuples.names.text(*object), *relation));
-        let mut so_far = Said::finally(Verdict::No);
+        let mut so_far = SearchResult::definite(SearchVerdict::No);
         for (key, node) in nodes {
             so_far = so_far.or(self.step(Some(key), node, reasons));
-            if so_far.verdict == Verdict::Yes {
+            if so_far.verdict == SearchVerdict::Yes {
                 break;
             }
         }
         so_far
     }
 
-    fn step(&mut self, tuple: Option<Key>, node: Node<'a>, reasons: &mut Vec<Reason<'a>>) -> Said {
-        let said = self.node(node);
-        if said.verdict == Verdict::Yes {
-            reasons.push(Reason { tuple, since: Some(node), unless: None });
+    fn step(
+        &mut self,
+        tuple: Option<TupleKey>,
+        node: RelationNode<'a>,
+        reasons: &mut Vec<Justification<'a>>,
+    ) -> SearchResult {
+        let result = self.node(node);
+        if result.verdict == SearchVerdict::Yes {
+            reasons.push(Justification { tuple, since: Some(node), unless: None });
         }
-        said
+        result
     }
 
-    /// Whether the object is a group that the caller's token speaks of: `group:PROVIDER/NAME`.
-    fn is_in_token(&self, object: Name) -> bool {
+    /// Whether the object is a group in the caller's token: `group:PROVIDER/NAME`.
+    fn is_in_token(&self, object: TextId) -> bool {
         let group = self.text(object).split_once(':').filter(|(kind, _)| *kind == GROUP).map(|(_, id)| id);
         group.and_then(|group| group.split_once('/')).is_some_and(|(provider, name)| {
             self.caller.provider() == Some(provider) && self.caller.groups.contains(name)
@@ -406,16 +448,18 @@ impl<'a> Search<'a> {
     }
 
     /// The steps that lead to a node which holds, each once.
-    fn proof(&self, node: Node<'a>) -> Vec<Proof> {
+    fn proof(&self, node: RelationNode<'a>) -> Vec<ProofStep> {
         let Some(reasons) = &self.reasons else { return Vec::new() };
-        let (mut proof, mut seen, mut waiting) = (Vec::new(), HashSet::new(), vec![node]);
-        let named = |(object, relation): Node<'a>| format!("{}#{relation}", self.text(object));
+        let mut proof = Vec::new();
+        let mut visited = HashSet::new();
+        let mut waiting = vec![node];
+        let named = |(object, relation): RelationNode<'a>| format!("{}#{relation}", self.text(object));
         while let Some(node) = waiting.pop() {
-            if !seen.insert(node) {
+            if !visited.insert(node) {
                 continue;
             }
             let of_node = reasons.get(&node).map(Vec::as_slice).unwrap_or_default();
-            proof.extend(of_node.iter().map(|reason| Proof {
+            proof.extend(of_node.iter().map(|reason| ProofStep {
                 holds: named(node),
                 tuple: reason.tuple.map(|key| self.tuples.describe(&key)),
                 since: reason.since.map(named),

@@ -1,7 +1,7 @@
-//! Relations that an engine of the policy's choice knows. It is asked before a decision, which itself asks nobody:
-//! what it said is handed to the decision, and stands in the audit record.
+//! Relations that an external engine evaluates. The caller of the decision queries it before the decision, which does
+//! no I/O, and passes the answers in. Audit records contain them.
 
-use super::model::Model;
+use super::model::RelationModel;
 use crate::condition::Truth;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -9,32 +9,32 @@ use std::str::FromStr;
 use std::sync::Arc;
 use thiserror::Error;
 
-/// Who knows the relations of a service's objects.
+/// Where the relations of a service's objects are evaluated.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum RelationEngine {
-    /// This one, by the tuples of `Relationship`s.
+pub enum RelationBackend {
+    /// This crate, from the tuples of `Relationship`s.
     #[default]
-    Own,
+    BuiltIn,
     /// An OpenFGA server.
-    OpenFga(Store),
+    OpenFga(OpenFgaStore),
 }
 
-/// A store of an OpenFGA server, and the authorization model by which it is asked.
+/// A store of an OpenFGA server, and its authorization model.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Store {
+pub struct OpenFgaStore {
     /// The store.
     pub store: Ulid,
     /// The model.
     pub model: Ulid,
 }
 
-/// What OpenFGA names stores and models by: 26 letters and digits.
+/// The form of ids of stores and models in OpenFGA: 26 letters and digits.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ulid(Arc<str>);
 
-/// Why a text is no [`Ulid`].
+/// A text is not a [`Ulid`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("`{0}` is no id of OpenFGA: it has 26 digits and capital letters, such as 01JB4ZXK5T1Q8M6W3N9R7C2V0D")]
+#[error("`{0}` is not an OpenFGA id: an id has 26 digits and capital letters, such as 01JB4ZXK5T1Q8M6W3N9R7C2V0D")]
 pub struct UlidError(String);
 
 impl Ulid {
@@ -60,45 +60,45 @@ impl fmt::Display for Ulid {
     }
 }
 
-/// A relation of the caller on which a decision depends.
+/// A relation of the caller that a decision depends on.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Question {
+pub struct RelationQuestion {
     /// The object, `type:id`.
     pub object: Arc<str>,
     /// The relation.
     pub relation: Arc<str>,
 }
 
-/// What has to be asked before a decision.
+/// The relations that have to be evaluated before a decision.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Questions<'s> {
-    /// Whom to ask.
-    pub store: &'s Store,
-    /// How relations come about.
-    pub model: &'s Model,
-    /// What to ask, in order.
-    pub of: BTreeSet<Question>,
+pub struct RelationQuestions<'s> {
+    /// Store and model of the engine.
+    pub store: &'s OpenFgaStore,
+    /// The relation model of the service.
+    pub model: &'s RelationModel,
+    /// The relations, in order.
+    pub questions: BTreeSet<RelationQuestion>,
 }
 
-/// What was said to questions. Whatever was not asked failed.
+/// Answers to questions. A question without an answer has failed.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Answers(BTreeMap<Question, Truth>);
+pub struct RelationAnswers(BTreeMap<RelationQuestion, Truth>);
 
-impl Answers {
+impl RelationAnswers {
     /// The answer to a question.
     #[must_use]
-    pub fn to(&self, question: &Question) -> Truth {
+    pub fn answer(&self, question: &RelationQuestion) -> Truth {
         self.0.get(question).cloned().unwrap_or_else(|| Truth::Failed("OpenFGA was not asked".to_owned()))
     }
 
-    /// All of them, in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&Question, &Truth)> {
+    /// All answers, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&RelationQuestion, &Truth)> {
         self.0.iter()
     }
 }
 
-impl FromIterator<(Question, Truth)> for Answers {
-    fn from_iter<I: IntoIterator<Item = (Question, Truth)>>(answers: I) -> Self {
+impl FromIterator<(RelationQuestion, Truth)> for RelationAnswers {
+    fn from_iter<I: IntoIterator<Item = (RelationQuestion, Truth)>>(answers: I) -> Self {
         Self(answers.into_iter().collect())
     }
 }

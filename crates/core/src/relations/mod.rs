@@ -1,13 +1,13 @@
-//! Relationship-based access control: tuples, the model that says what follows from them, and the search.
+//! Relationship-based access control: tuples, the model of what follows from them, and the search.
 //!
 //! ```text
-//! Relationship … ──put──▶ Tuples ─┐
-//!                                 ├──check(object, relation, caller)──▶ holds, does not, or failed; and the proof
-//! AccessPolicy … ──────▶ Model ───┘
+//! Relationship … ──put──▶ TupleIndex ────┐
+//!                                        ├──check(object, relation, caller)──▶ holds, does not hold, or failed
+//! AccessPolicy … ────────▶ RelationModel ┘
 //! ```
 //!
-//! A tuple says `object # relation @ subject`. Its subject is a principal, everybody, an object, or everybody who
-//! stands in a relation to an object (see [`Subject`]). The groups of a caller's token count as tuples too: a member of group
+//! A tuple states `object # relation @ subject`. Its subject is a principal, everybody, an object, or everybody who
+//! has a relation to an object (see [`TupleSubject`]). The groups of a caller's token act as tuples: a member of group
 //! `eng` of provider `corporate` has the tuple `group:corporate/eng # member @ CALLER`.
 
 mod check;
@@ -19,9 +19,11 @@ mod target;
 mod tuple;
 mod tuples;
 
-pub use check::{Checked, Proof};
-pub use engine::{Answers, Question, Questions, RelationEngine, Store, Ulid, UlidError};
-pub use model::{GROUP, Model, RESERVED, Relations, Rule};
-pub use target::{RelationTo, TargetError};
-pub use tuple::{MEMBER, Object, Subject, Tuple, TupleError, is_relation_name};
-pub use tuples::Tuples;
+pub use check::{ProofStep, RelationCheck};
+pub use engine::{
+    OpenFgaStore, RelationAnswers, RelationBackend, RelationQuestion, RelationQuestions, Ulid, UlidError,
+};
+pub use model::{CompiledRelationRule, GROUP, RelationModel, TypeRelations};
+pub use target::{RelationTarget, RelationTargetError};
+pub use tuple::{MEMBER, RESERVED_TYPES, RelationObject, RelationTuple, TupleError, TupleSubject, is_relation_name};
+pub use tuples::TupleIndex;

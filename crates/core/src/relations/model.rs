@@ -1,39 +1,38 @@
-//! The relation model of a service: how its relations come about.
+//! The relation model of a service: how relations follow from tuples.
 
+use super::tuple::MEMBER;
 use foldhash::fast::RandomState;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
-/// Kinds of principals, which are no types of objects.
-pub const RESERVED: [&str; 4] = ["user", "key", "kube", "spiffe"];
-/// The type that every model has, with the plain relation `member`, unless it says otherwise.
+/// The type that every model has. Unless the model declares it, its only relation is `member`, which tuples state.
 pub const GROUP: &str = "group";
 
-/// How a relation comes about.
+/// How a relation follows from tuples and other relations.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Rule {
-    /// Tuples state it.
+pub enum CompiledRelationRule {
+    /// From tuples that state it.
     This,
-    /// By this other relation of the same object.
+    /// From this other relation of the same object.
     Computed(Arc<str>),
-    /// By a relation of the objects that a plain relation leads to.
+    /// From a relation of the objects that a direct relation leads to.
     From {
-        /// The plain relation whose tuples name the objects.
+        /// The direct relation whose tuples name the objects.
         from: Arc<str>,
-        /// The relation that is looked up on them.
+        /// The relation of these objects.
         relation: Arc<str>,
     },
-    /// By any of these.
-    Union(Vec<Rule>),
-    /// By all of these.
-    Intersection(Vec<Rule>),
-    /// By the first, but none of the others.
-    Exclusion(Box<Rule>, Vec<Rule>),
+    /// From any of these.
+    Union(Vec<CompiledRelationRule>),
+    /// From all of these.
+    Intersection(Vec<CompiledRelationRule>),
+    /// From the first, but from none of the others.
+    Exclusion(Box<CompiledRelationRule>, Vec<CompiledRelationRule>),
 }
 
-impl Rule {
-    /// The rules right below this one.
+impl CompiledRelationRule {
+    /// The direct parts of this rule.
     pub fn parts(&self) -> impl Iterator<Item = &Self> {
         let (first, rest): (Option<&Self>, &[Self]) = match self {
             Self::This | Self::Computed(_) | Self::From { .. } => (None, &[]),
@@ -44,7 +43,7 @@ impl Rule {
     }
 }
 
-impl fmt::Display for Rule {
+impl fmt::Display for CompiledRelationRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |f: &mut fmt::Formatter<'_>, parts: &mut dyn Iterator<Item = &Self>, word: &str| {
             let parts: Vec<String> = parts.map(ToString::to_string).collect();
@@ -62,27 +61,27 @@ impl fmt::Display for Rule {
 }
 
 /// Relations of one type, by name.
-pub type Relations = BTreeMap<Arc<str>, Rule>;
+pub type TypeRelations = BTreeMap<Arc<str>, CompiledRelationRule>;
 
-/// Types of objects and their relations.
+/// Object types and their relations.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Model {
-    types: HashMap<Arc<str>, HashMap<Arc<str>, Rule, RandomState>, RandomState>,
+pub struct RelationModel {
+    types: HashMap<Arc<str>, HashMap<Arc<str>, CompiledRelationRule, RandomState>, RandomState>,
 }
 
-impl Model {
-    /// A model of these types. Whatever it does not know never holds.
+impl RelationModel {
+    /// A model of these types. A relation that it does not declare never holds.
     #[must_use]
-    pub fn new(types: impl IntoIterator<Item = (Arc<str>, Relations)>) -> Self {
+    pub fn new(types: impl IntoIterator<Item = (Arc<str>, TypeRelations)>) -> Self {
         Self { types: types.into_iter().map(|(kind, relations)| (kind, relations.into_iter().collect())).collect() }
     }
 
-    /// How a relation of a type comes about, if there is one.
+    /// The rule of a relation of a type, if the model has one.
     #[must_use]
-    pub fn rule(&self, kind: &str, relation: &str) -> Option<&Rule> {
+    pub fn rule(&self, kind: &str, relation: &str) -> Option<&CompiledRelationRule> {
         match self.types.get(kind) {
             Some(relations) => relations.get(relation),
-            None => (kind == GROUP && relation == super::MEMBER).then_some(&Rule::This),
+            None => (kind == GROUP && relation == MEMBER).then_some(&CompiledRelationRule::This),
         }
     }
 
@@ -108,13 +107,13 @@ impl Model {
 
     /// The relations of a type that the model declares, in order.
     #[must_use]
-    pub fn relations(&self, kind: &str) -> Vec<(&Arc<str>, &Rule)> {
+    pub fn relations(&self, kind: &str) -> Vec<(&Arc<str>, &CompiledRelationRule)> {
         let mut relations: Vec<_> = self.types.get(kind).into_iter().flatten().collect();
         relations.sort_unstable_by_key(|(name, _)| *name);
         relations
     }
 
-    /// Adds the types of another model; of a type that both have, this one's stays.
+    /// Adds the types of another model. A type that both declare stays as it is.
     pub(crate) fn absorb(&mut self, other: &Self) {
         for (kind, relations) in &other.types {
             self.types.entry(Arc::clone(kind)).or_insert_with(|| relations.clone());

@@ -1,12 +1,12 @@
-//! What a search for objects or subjects could find: candidates, to be decided one by one.
+//! Candidates for searches of objects or subjects. Each candidate still has to be decided.
 
 use super::tuple::kind_of;
-use super::tuples::{PRINCIPAL, Tuples};
+use super::tuples::{PRINCIPAL, TupleIndex};
 use crate::principal::PrincipalId;
 use std::collections::BTreeSet;
 
-impl Tuples {
-    /// Every object of a type that some tuple speaks of, in order.
+impl TupleIndex {
+    /// Every object of a type that some tuple contains, in order.
     #[must_use]
     pub fn objects_of(&self, kind: &str) -> Vec<&str> {
         let mut found: Vec<&str> =
@@ -15,7 +15,7 @@ impl Tuples {
         found
     }
 
-    /// Every principal that some tuple names, in order.
+    /// Every principal that some tuple contains, in order.
     #[must_use]
     pub fn principals(&self) -> Vec<PrincipalId> {
         let named: BTreeSet<_> = self.index.keys().filter(|key| key.kind == PRINCIPAL).map(|key| key.subject).collect();

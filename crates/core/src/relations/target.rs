@@ -1,49 +1,48 @@
-//! The object that a grant speaks of, filled in from a request.
+//! The object of a grant's relation, filled in from a request.
 
-use super::model::RESERVED;
-use super::tuple::is_relation_name;
-use crate::service::Captures;
+use super::tuple::{RESERVED_TYPES, is_relation_name};
+use crate::path::Captures;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 use thiserror::Error;
 
-/// What parts two captures, and so must not occur in either.
+/// Separators between two captures, which must not occur in their values.
 const SEPARATORS: [char; 2] = ['/', ':'];
 
-/// A relation to an object, `type:id`, whose id may be captured from the path: `order:{id}`.
+/// A relation to an object, `type:id`. The id may contain captures of the path: `order:{id}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RelationTo {
+pub struct RelationTarget {
     kind: Arc<str>,
-    id: Vec<Part>,
-    /// The relation that a caller must have.
+    id: Vec<IdPart>,
+    /// The relation that the caller needs.
     pub relation: Arc<str>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
+enum IdPart {
     Text(Arc<str>),
     Capture(Arc<str>),
 }
 
-/// Why a text names no object of a grant.
+/// A text is not the object of a grant.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("`{text}` is no object: {why}; write `type:id` or `type:{{capture}}`")]
-pub struct TargetError {
+#[error("`{text}` is not a valid object: {why}; write `type:id` or `type:{{capture}}`")]
+pub struct RelationTargetError {
     text: String,
     why: &'static str,
 }
 
-impl RelationTo {
-    /// A relation to the object that `object` says.
+impl RelationTarget {
+    /// A relation to the object `object`.
     ///
     /// # Errors
-    /// When it is no `type:id`, or two captures stand side by side.
-    pub fn new(object: &str, relation: &str) -> Result<Self, TargetError> {
-        let error = |why| TargetError { text: object.to_owned(), why };
+    /// When it is not `type:id`, or two captures are adjacent.
+    pub fn new(object: &str, relation: &str) -> Result<Self, RelationTargetError> {
+        let error = |why| RelationTargetError { text: object.to_owned(), why };
         let (kind, rest) = object.split_once(':').ok_or_else(|| error("it has no `:`"))?;
-        if !is_relation_name(kind) || RESERVED.contains(&kind) {
-            return Err(error("its type is none"));
+        if !is_relation_name(kind) || RESERVED_TYPES.contains(&kind) {
+            return Err(error("its type is not valid"));
         }
         let mut id = Vec::new();
         let mut rest = rest;
@@ -53,19 +52,19 @@ impl RelationTo {
                 return Err(error("a capture has no name"));
             }
             if !id.is_empty() && !before.contains(SEPARATORS) {
-                return Err(error("between two captures stands a `/` or `:`"));
+                return Err(error("captures need a `/` or `:` between them"));
             }
-            id.extend((!before.is_empty()).then(|| Part::Text(before.into())));
-            id.push(Part::Capture(name.into()));
+            id.extend((!before.is_empty()).then(|| IdPart::Text(before.into())));
+            id.push(IdPart::Capture(name.into()));
             rest = after;
         }
-        id.extend((!rest.is_empty()).then(|| Part::Text(rest.into())));
+        id.extend((!rest.is_empty()).then(|| IdPart::Text(rest.into())));
         if id.is_empty() {
             return Err(error("it has no id"));
         }
         let stray = |c: char| matches!(c, '}' | '#' | '*') || c.is_whitespace() || c.is_control();
-        if id.iter().any(|part| matches!(part, Part::Text(text) if text.contains(stray))) {
-            return Err(error("an id has no `}`, `#`, `*` and no spaces"));
+        if id.iter().any(|part| matches!(part, IdPart::Text(text) if text.contains(stray))) {
+            return Err(error("an id can't contain `}`, `#`, `*` or spaces"));
         }
         Ok(Self { kind: kind.into(), id, relation: relation.into() })
     }
@@ -79,25 +78,25 @@ impl RelationTo {
     /// The captures that it needs.
     pub fn captures(&self) -> impl Iterator<Item = &str> {
         self.id.iter().filter_map(|part| match part {
-            Part::Capture(name) => Some(name.as_ref()),
-            Part::Text(_) => None,
+            IdPart::Capture(name) => Some(name.as_ref()),
+            IdPart::Text(_) => None,
         })
     }
 
-    /// Whether the id is what this captured, and nothing else.
+    /// Whether the id is this capture alone.
     pub(crate) fn is_captured_by(&self, name: &str) -> bool {
-        matches!(self.id.as_slice(), [Part::Capture(capture)] if **capture == *name)
+        matches!(self.id.as_slice(), [IdPart::Capture(capture)] if **capture == *name)
     }
 
-    /// The object, `type:id`; an error with the capture that the request does not have, or not in a form in which it
-    /// could be told from its neighbours.
+    /// The object, `type:id`. The error is the name of the capture that the request lacks, or whose value contains a
+    /// separator.
     pub(crate) fn object(&self, captures: &Captures) -> Result<String, &str> {
         let several = self.captures().count() > 1;
         let mut object = format!("{}:", self.kind);
         for part in &self.id {
             match part {
-                Part::Text(text) => object.push_str(text),
-                Part::Capture(name) => {
+                IdPart::Text(text) => object.push_str(text),
+                IdPart::Capture(name) => {
                     let value = captures.get(name).filter(|value| !value.is_empty());
                     object
                         .push_str(value.filter(|value| !several || !value.contains(SEPARATORS)).ok_or(name.as_ref())?);
@@ -108,27 +107,28 @@ impl RelationTo {
     }
 }
 
-impl fmt::Display for RelationTo {
+impl fmt::Display for RelationTarget {
     /// `order:{id}#viewer`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:", self.kind)?;
         for part in &self.id {
             match part {
-                Part::Text(text) => f.write_str(text)?,
-                Part::Capture(name) => write!(f, "{{{name}}}")?,
+                IdPart::Text(text) => f.write_str(text)?,
+                IdPart::Capture(name) => write!(f, "{{{name}}}")?,
             }
         }
         write!(f, "#{}", self.relation)
     }
 }
 
-impl FromStr for RelationTo {
-    type Err = TargetError;
+impl FromStr for RelationTarget {
+    type Err = RelationTargetError;
 
-    /// From `order:{id}#viewer`.
-    fn from_str(text: &str) -> Result<Self, TargetError> {
-        let (object, relation) =
-            text.rsplit_once('#').ok_or_else(|| TargetError { text: text.to_owned(), why: "it has no `#relation`" })?;
+    /// Parses `order:{id}#viewer`.
+    fn from_str(text: &str) -> Result<Self, RelationTargetError> {
+        let (object, relation) = text
+            .rsplit_once('#')
+            .ok_or_else(|| RelationTargetError { text: text.to_owned(), why: "it has no `#relation`" })?;
         Self::new(object, relation)
     }
 }
@@ -139,7 +139,7 @@ mod tests {
 
     fn filled(text: &str, captures: &[(&str, &str)]) -> Option<String> {
         let captures = captures.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        text.parse::<RelationTo>().expect(text).object(&captures).ok()
+        text.parse::<RelationTarget>().expect(text).object(&captures).ok()
     }
 
     #[test]
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_capture_that_is_not_there_or_could_be_misread_fills_nothing() {
+    fn missing_and_ambiguous_captures_are_refused() {
         assert_eq!(filled("order:{id}#viewer", &[("order", "42")]), None);
         assert_eq!(filled("order:{id}#viewer", &[("id", "")]), None);
         assert_eq!(filled("doc:{t}/{id}#viewer", &[("t", "a/b"), ("id", "c")]), None);
@@ -171,7 +171,7 @@ mod tests {
             "order:*#v",
             "order:}#v",
         ] {
-            assert!(text.parse::<RelationTo>().is_err(), "{text}");
+            assert!(text.parse::<RelationTarget>().is_err(), "{text}");
         }
     }
 }

@@ -1,26 +1,27 @@
-//! What a tuple says: `object # relation @ subject`.
+//! Tuples: `object # relation @ subject`.
 
-use super::model::RESERVED;
 use crate::principal::PrincipalId;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 use thiserror::Error;
 
-/// The relation by which somebody belongs to a group.
+/// Kinds of principals, which can't be object types.
+pub const RESERVED_TYPES: [&str; 4] = ["user", "key", "kube", "spiffe"];
+/// The relation of the members of a group.
 pub const MEMBER: &str = "member";
-/// Longest id of an object, in bytes.
+/// Maximum length of an object's id, in bytes.
 const MAX_ID: usize = 512;
-/// Longest name of an object type or a relation, in bytes.
+/// Maximum length of an object type or a relation, in bytes.
 const MAX_NAME: usize = 64;
 
-/// A thing: `type:id`.
+/// An object: `type:id`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Object(Arc<str>);
+pub struct RelationObject(Arc<str>);
 
-/// Why a text is no object, subject or relation.
+/// A text is not an object, subject or relation.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("`{text}` is no {what}: {why}")]
+#[error("`{text}` is not a valid {what}: {why}")]
 pub struct TupleError {
     text: String,
     what: &'static str,
@@ -33,7 +34,7 @@ impl TupleError {
     }
 }
 
-impl Object {
+impl RelationObject {
     /// The type of the object.
     #[must_use]
     pub fn kind(&self) -> &str {
@@ -47,16 +48,16 @@ impl Object {
     }
 }
 
-impl FromStr for Object {
+impl FromStr for RelationObject {
     type Err = TupleError;
 
     fn from_str(text: &str) -> Result<Self, TupleError> {
         let error = |why: &str| TupleError::new(text, "object", why);
         let (kind, id) = text.split_once(':').ok_or_else(|| error("write `type:id`"))?;
         if !is_relation_name(kind) {
-            return Err(error("a type begins with a letter and holds letters, digits, `-` and `_`"));
+            return Err(error("a type begins with a letter and contains letters, digits, `-` and `_`"));
         }
-        if RESERVED.contains(&kind) {
+        if RESERVED_TYPES.contains(&kind) {
             return Err(error("principals are subjects, not objects"));
         }
         if id.is_empty() || id.len() > MAX_ID {
@@ -69,7 +70,7 @@ impl FromStr for Object {
     }
 }
 
-impl fmt::Display for Object {
+impl fmt::Display for RelationObject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -89,29 +90,29 @@ pub fn is_relation_name(text: &str) -> bool {
         && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
 }
 
-/// Who or what stands in a relation.
+/// The subject of a tuple.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Subject {
-    /// `*`: everybody who is authenticated.
+pub enum TupleSubject {
+    /// `*`: every authenticated caller.
     Everybody,
     /// A principal by its id, such as `user:corporate/alice` or `spiffe://cluster.local/ns/billing/sa/billing`.
     Principal(PrincipalId),
-    /// Another object, such as `folder:reports`; what a `from` of the model follows.
-    Object(Object),
-    /// Everybody who stands in a relation to an object, such as `group:eng#member`.
-    Set(Object, Arc<str>),
+    /// Another object, such as `folder:reports`, for `from` in the model.
+    Object(RelationObject),
+    /// Everybody who has a relation to an object, such as `group:eng#member`.
+    Set(RelationObject, Arc<str>),
 }
 
-impl FromStr for Subject {
+impl FromStr for TupleSubject {
     type Err = TupleError;
 
     fn from_str(text: &str) -> Result<Self, TupleError> {
         if text == "*" {
             return Ok(Self::Everybody);
         }
-        // principals first: their names may hold what would part an object from a relation
+        // principals first: their names may contain `:` and `#`
         let kind = kind_of(text);
-        if RESERVED.contains(&kind) {
+        if RESERVED_TYPES.contains(&kind) {
             let id = text.parse::<PrincipalId>();
             return id.map(Self::Principal).map_err(|error| TupleError::new(text, "subject", error.to_string()));
         }
@@ -122,12 +123,12 @@ impl FromStr for Subject {
             }
             None => text.parse().map(Self::Object),
             Some((object, relation)) if is_relation_name(relation) => Ok(Self::Set(object.parse()?, relation.into())),
-            Some(_) => Err(TupleError::new(text, "subject", "after `#` stands the name of a relation")),
+            Some(_) => Err(TupleError::new(text, "subject", "the name of a relation follows `#`")),
         }
     }
 }
 
-impl fmt::Display for Subject {
+impl fmt::Display for TupleSubject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Everybody => f.write_str("*"),
@@ -138,18 +139,18 @@ impl fmt::Display for Subject {
     }
 }
 
-/// A subject stands in a relation to an object.
+/// A statement that a subject has a relation to an object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Tuple {
-    /// What it is about.
-    pub object: Object,
+pub struct RelationTuple {
+    /// The object.
+    pub object: RelationObject,
     /// The relation.
     pub relation: Arc<str>,
-    /// Who or what stands in it.
-    pub subject: Subject,
+    /// The subject.
+    pub subject: TupleSubject,
 }
 
-impl fmt::Display for Tuple {
+impl fmt::Display for RelationTuple {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}#{}@{}", self.object, self.relation, self.subject)
     }
@@ -160,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn subjects_are_told_apart() {
+    fn subjects_round_trip_through_their_text() {
         for text in [
             "*",
             "user:corporate/alice",
@@ -172,21 +173,21 @@ mod tests {
             "group:eng#member",
             "group:corporate/eng#member",
         ] {
-            assert_eq!(text.parse::<Subject>().expect(text).to_string(), text);
+            assert_eq!(text.parse::<TupleSubject>().expect(text).to_string(), text);
         }
-        assert!(matches!("user:corporate/a#member".parse(), Ok(Subject::Principal(_))));
-        assert!(matches!("group:eng#member".parse(), Ok(Subject::Set(..))));
-        assert!(matches!("group:eng".parse(), Ok(Subject::Object(_))));
+        assert!(matches!("user:corporate/a#member".parse(), Ok(TupleSubject::Principal(_))));
+        assert!(matches!("group:eng#member".parse(), Ok(TupleSubject::Set(..))));
+        assert!(matches!("group:eng".parse(), Ok(TupleSubject::Object(_))));
     }
 
     #[test]
-    fn what_can_be_read_two_ways_is_refused() {
+    fn ambiguous_texts_are_refused() {
         for text in ["", "alice", "user:alice", "folder:", "folder:*", "folder:a b", "folder:a#", "folder:a#b#c", "9:a"]
         {
-            assert!(text.parse::<Subject>().is_err(), "{text:?}");
+            assert!(text.parse::<TupleSubject>().is_err(), "{text:?}");
         }
         for text in ["user:corporate/alice", "order", "order:a#b", "order:\n", "spiffe://a/ns/b/sa/c"] {
-            assert!(text.parse::<Object>().is_err(), "{text:?}");
+            assert!(text.parse::<RelationObject>().is_err(), "{text:?}");
         }
     }
 }

@@ -1,78 +1,78 @@
-//! The tuples of one service, indexed.
+//! An index of the tuples of one service.
 
-use super::names::{Name, Names};
-use super::tuple::{Subject, Tuple};
+use super::names::{Names, TextId};
+use super::tuple::{RelationTuple, TupleSubject};
 use foldhash::fast::RandomState;
 use imbl::shared_ptr::DefaultSharedPtr;
 use imbl::{GenericHashMap, GenericOrdMap};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// What kind of subject a tuple has; any greater number is the relation of a set, moved up by [`FIRST_SET`].
-pub(super) type Kind = u32;
-pub(super) const PRINCIPAL: Kind = 0;
-pub(super) const EVERYBODY: Kind = 1;
-pub(super) const OBJECT: Kind = 2;
-const FIRST_SET: Kind = 3;
+/// The kind of a tuple's subject. A number from [`FIRST_SET`] on is a set: the id of its relation plus [`FIRST_SET`].
+pub(super) type SubjectKind = u32;
+pub(super) const PRINCIPAL: SubjectKind = 0;
+pub(super) const EVERYBODY: SubjectKind = 1;
+pub(super) const OBJECT: SubjectKind = 2;
+const FIRST_SET: SubjectKind = 3;
 
-/// A tuple in numbers: 16 bytes, in the order in which a search looks.
+/// A tuple by ids: 16 bytes, sorted for the search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Key {
-    pub(super) object: Name,
-    pub(super) relation: Name,
-    pub(super) kind: Kind,
-    pub(super) subject: Name,
+pub(super) struct TupleKey {
+    pub(super) object: TextId,
+    pub(super) relation: TextId,
+    pub(super) kind: SubjectKind,
+    pub(super) subject: TextId,
 }
 
-impl Key {
+impl TupleKey {
     /// The relation of the set that is the subject.
-    pub(super) fn set(&self) -> Option<Name> {
+    pub(super) fn set(&self) -> Option<TextId> {
         self.kind.checked_sub(FIRST_SET)
     }
 }
 
-/// The tuples of one service. A clone is cheap and shares what did not change, so a change costs in proportion to
-/// the `Relationship` that changes.
+/// The tuples of one service. A clone is cheap and shares what did not change, so a change costs in proportion to the
+/// `Relationship` that changes.
 #[derive(Debug, Clone, Default)]
-pub struct Tuples {
+pub struct TupleIndex {
     pub(super) names: Names,
-    /// Each tuple with the number of times that it is stated.
-    pub(super) index: GenericOrdMap<Key, u32, DefaultSharedPtr>,
-    /// What each `Relationship` states.
-    sources: GenericHashMap<Arc<str>, Arc<[Key]>, RandomState, DefaultSharedPtr>,
-    /// `Relationship`s that state what is not known here.
-    lost: BTreeSet<Arc<str>>,
+    /// Each tuple, with the number of times that it is stated.
+    pub(super) index: GenericOrdMap<TupleKey, u32, DefaultSharedPtr>,
+    /// The tuples of each `Relationship`.
+    sources: GenericHashMap<Arc<str>, Arc<[TupleKey]>, RandomState, DefaultSharedPtr>,
+    /// `Relationship`s whose tuples are unknown.
+    unknown: BTreeSet<Arc<str>>,
 }
 
-impl Tuples {
-    /// Puts what a `Relationship` states in place of what it stated before.
-    pub fn put(&mut self, source: &str, tuples: &[Tuple]) {
-        self.lost.remove(source);
+impl TupleIndex {
+    /// Replaces the tuples of a `Relationship`.
+    pub fn put(&mut self, source: &str, tuples: &[RelationTuple]) {
+        self.unknown.remove(source);
         let old = self.sources.remove(source);
-        let keys: Arc<[Key]> = tuples.iter().map(|tuple| self.enter(tuple)).collect();
-        // after the new ones came in: what both state is never forgotten on the way
-        old.iter().flat_map(|keys| keys.iter()).for_each(|key| self.withdraw(*key));
+        let keys: Arc<[TupleKey]> = tuples.iter().map(|tuple| self.insert_tuple(tuple)).collect();
+        // after the insertion, so that texts of both lists stay in use
+        old.iter().flat_map(|keys| keys.iter()).for_each(|key| self.remove_tuple(*key));
         if !keys.is_empty() {
             self.sources.insert(source.into(), keys);
         }
     }
 
-    /// Takes away what a `Relationship` states.
-    pub fn take(&mut self, source: &str) {
+    /// Removes the tuples of a `Relationship`.
+    pub fn remove(&mut self, source: &str) {
         self.put(source, &[]);
     }
 
-    /// Notes that a `Relationship` states what is not known here: as long as it does, whatever an exclusion does not find may
-    /// yet be there, and nobody passes by that.
-    pub fn lose(&mut self, source: &str) {
-        self.take(source);
-        self.lost.insert(source.into());
+    /// Marks the tuples of a `Relationship` as unknown. Until they are known, an exclusion that finds nothing is a
+    /// failure.
+    pub fn mark_unknown(&mut self, source: &str) {
+        self.remove(source);
+        self.unknown.insert(source.into());
     }
 
-    /// The first `Relationship` that states what is not known here, if there is any.
+    /// The first `Relationship` whose tuples are unknown, if any.
     #[must_use]
-    pub fn lost(&self) -> Option<&str> {
-        self.lost.first().map(AsRef::as_ref)
+    pub fn unknown_source(&self) -> Option<&str> {
+        self.unknown.first().map(AsRef::as_ref)
     }
 
     /// Number of different tuples.
@@ -81,37 +81,37 @@ impl Tuples {
         self.index.len()
     }
 
-    /// Each tuple, once, in no order.
-    pub fn stated(&self) -> impl Iterator<Item = Tuple> {
+    /// Each tuple once, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = RelationTuple> {
         self.index.keys().filter_map(|key| {
             let text = |name| self.names.text(name);
             let subject = match (key.kind, key.set()) {
-                (EVERYBODY, _) => Subject::Everybody,
+                (EVERYBODY, _) => TupleSubject::Everybody,
                 (_, None) => text(key.subject).parse().ok()?,
-                (_, Some(set)) => Subject::Set(text(key.subject).parse().ok()?, text(set).into()),
+                (_, Some(set)) => TupleSubject::Set(text(key.subject).parse().ok()?, text(set).into()),
             };
-            Some(Tuple { object: text(key.object).parse().ok()?, relation: text(key.relation).into(), subject })
+            Some(RelationTuple { object: text(key.object).parse().ok()?, relation: text(key.relation).into(), subject })
         })
     }
 
-    /// Whether there is none, known or not.
+    /// Whether there are neither tuples nor unknown ones.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.index.is_empty() && self.lost.is_empty()
+        self.index.is_empty() && self.unknown.is_empty()
     }
 
-    fn enter(&mut self, tuple: &Tuple) -> Key {
+    fn insert_tuple(&mut self, tuple: &RelationTuple) -> TupleKey {
         let object = self.names.number(tuple.object.as_str());
         let relation = self.names.number(&tuple.relation);
         let (kind, subject) = match &tuple.subject {
-            Subject::Principal(id) => (PRINCIPAL, self.names.number(&id.to_string())),
-            Subject::Everybody => (EVERYBODY, object),
-            Subject::Object(other) => (OBJECT, self.names.number(other.as_str())),
-            Subject::Set(other, set) => {
+            TupleSubject::Principal(id) => (PRINCIPAL, self.names.number(&id.to_string())),
+            TupleSubject::Everybody => (EVERYBODY, object),
+            TupleSubject::Object(other) => (OBJECT, self.names.number(other.as_str())),
+            TupleSubject::Set(other, set) => {
                 (self.names.number(set).saturating_add(FIRST_SET), self.names.number(other.as_str()))
             }
         };
-        let key = Key { object, relation, kind, subject };
+        let key = TupleKey { object, relation, kind, subject };
         match self.index.get_mut(&key) {
             Some(times) => *times += 1,
             None => {
@@ -122,7 +122,7 @@ impl Tuples {
         key
     }
 
-    fn withdraw(&mut self, key: Key) {
+    fn remove_tuple(&mut self, key: TupleKey) {
         match self.index.get_mut(&key) {
             Some(times) if *times > 1 => *times -= 1,
             Some(_) => {
@@ -133,29 +133,35 @@ impl Tuples {
         }
     }
 
-    /// Whether a tuple is there.
-    pub(super) fn has(&self, key: Key) -> bool {
+    /// Whether a tuple is stated.
+    pub(super) fn has(&self, key: TupleKey) -> bool {
         self.index.contains_key(&key)
     }
 
-    /// Objects that stand in a relation to an object, in no order that anybody may rely on.
-    pub(super) fn objects(&self, object: Name, relation: Name) -> impl Iterator<Item = &Key> {
+    /// Objects with a relation to an object, in no particular order.
+    pub(super) fn objects(&self, object: TextId, relation: TextId) -> impl Iterator<Item = &TupleKey> {
         self.between(object, relation, OBJECT, OBJECT)
     }
 
-    /// Sets that stand in a relation to an object, in no order that anybody may rely on.
-    pub(super) fn sets(&self, object: Name, relation: Name) -> impl Iterator<Item = &Key> {
-        self.between(object, relation, FIRST_SET, Kind::MAX)
+    /// Sets with a relation to an object, in no particular order.
+    pub(super) fn sets(&self, object: TextId, relation: TextId) -> impl Iterator<Item = &TupleKey> {
+        self.between(object, relation, FIRST_SET, SubjectKind::MAX)
     }
 
-    fn between(&self, object: Name, relation: Name, first: Kind, last: Kind) -> impl Iterator<Item = &Key> {
-        let from = Key { object, relation, kind: first, subject: 0 };
-        let to = Key { kind: last, subject: Name::MAX, ..from };
+    fn between(
+        &self,
+        object: TextId,
+        relation: TextId,
+        first: SubjectKind,
+        last: SubjectKind,
+    ) -> impl Iterator<Item = &TupleKey> {
+        let from = TupleKey { object, relation, kind: first, subject: 0 };
+        let to = TupleKey { kind: last, subject: TextId::MAX, ..from };
         self.index.range(from..=to).map(|(key, _)| key)
     }
 
-    /// A tuple in words.
-    pub(super) fn describe(&self, key: &Key) -> String {
+    /// The text form of a tuple.
+    pub(super) fn describe(&self, key: &TupleKey) -> String {
         let text = |name| self.names.text(name);
         let (object, relation, subject) = (text(key.object), text(key.relation), text(key.subject));
         match (key.kind, key.set()) {
@@ -166,7 +172,7 @@ impl Tuples {
     }
 }
 
-/// Every name in a tuple.
-fn names(key: &Key) -> impl Iterator<Item = Name> {
+/// Every text id of a tuple.
+fn names(key: &TupleKey) -> impl Iterator<Item = TextId> {
     [key.object, key.relation, key.subject].into_iter().chain(key.set())
 }

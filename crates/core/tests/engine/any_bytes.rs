@@ -1,4 +1,4 @@
-//! Whatever bytes come in, nothing panics.
+//! Arbitrary input never causes a panic.
 
 use crate::support::*;
 use durward_core::condition::Condition;
@@ -6,11 +6,11 @@ use durward_core::host::Host;
 use durward_core::path::{Method, PathPattern, RequestPath};
 use durward_core::policy::Policy;
 use durward_core::principal::PrincipalId;
-use durward_core::request::{Call, Request, Target};
+use durward_core::request::{Call, Request, ServiceTarget};
 use durward_core::scope::Scope;
 use proptest::prelude::*;
 
-/// Texts of all sorts, rich in the characters that parsers care about.
+/// Texts of all kinds, with many of the characters that parsers treat specially.
 fn text() -> impl Strategy<Value = String> {
     prop_oneof![
         any::<String>(),
@@ -20,7 +20,7 @@ fn text() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Paths of a policy, most of them good: characters as they are, and encoded ones that have to be.
+/// Paths of a policy, most of them valid: plain characters, and encoded ones that need encoding.
 fn pattern() -> impl Strategy<Value = String> {
     let encoded = |c: char| c.to_string().bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
     let character = prop_oneof![
@@ -32,7 +32,7 @@ fn pattern() -> impl Strategy<Value = String> {
     proptest::collection::vec(segment, 0..4).prop_map(|segments| format!("/{}", segments.join("/")))
 }
 
-/// Pieces of conditions in any order: most are nonsense, some compile.
+/// Parts of conditions in any order. Most are invalid, some compile.
 fn expression() -> impl Strategy<Value = String> {
     let piece = prop::sample::select(vec![
         "principal",
@@ -107,7 +107,7 @@ fn expression() -> impl Strategy<Value = String> {
     prop_oneof![
         any::<String>(),
         proptest::collection::vec(piece.clone(), 0..24).prop_map(|pieces| pieces.concat()),
-        // sound ones, so that evaluation is reached too
+        // valid expressions, so that evaluation is reached, too
         (term(), prop::sample::select(vec!["==", "<", "&&", "||", "+", "-", "*", "/", "%", "in", "? 1 :"]), term())
             .prop_map(|(left, operator, right)| format!("{left} {operator} {right}")),
         (piece, 1..400usize).prop_map(|(piece, times)| piece.repeat(times)),
@@ -181,7 +181,7 @@ proptest! {
         let snapshot = world([orders()]);
         let (host, path) = (if known { HOST.to_owned() } else { host }, if known { format!("/{path}") } else { path });
         let method = if known { "GET".to_owned() } else { method };
-        for target in [Target::Host(&host), Target::Audience(&host)] {
+        for target in [ServiceTarget::Host(&host), ServiceTarget::Audience(&host)] {
             for call in [
                 Call::Http { method: &method, path: &path },
                 Call::Named { operation: &path, captures: [(path.as_str().into(), method.as_str().into())].into() },
@@ -209,7 +209,7 @@ proptest! {
     }
 
     #[test]
-    fn a_pattern_survives_its_text(path in pattern()) {
+    fn a_pattern_round_trips_through_its_text(path in pattern()) {
         if let Ok(pattern) = PathPattern::parse(&path) {
             prop_assert_eq!(PathPattern::parse(&pattern.to_string()), Ok(pattern));
         }
@@ -219,7 +219,7 @@ proptest! {
     fn no_expression_breaks_the_compiler_or_a_decision(source in expression()) {
         if let Ok(condition) = Condition::compile(&source) {
             let when = Some(std::sync::Arc::new(condition));
-            let grants = vec![durward_core::policy::Grant { when, ..grant("when", &["*"], &["read"]) }];
+            let grants = vec![durward_core::policy::CompiledGrant { when, ..grant("when", &["*"], &["read"]) }];
             let snapshot = world([Policy { grants: each(grants), ..orders() }]);
             let first = ask(&snapshot, Some(&alice()), "GET /orders/42");
             prop_assert_eq!(first, ask(&snapshot, Some(&alice()), "GET /orders/42"));

@@ -1,4 +1,4 @@
-//! The order in which things are written never changes a decision.
+//! The order of rules and operations never changes a decision.
 
 use crate::any_world::{REQUESTS, any_caller, any_policies};
 use crate::support::*;

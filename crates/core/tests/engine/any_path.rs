@@ -1,12 +1,12 @@
 //! A path that two parsers could read differently is never allowed.
 //!
-//! Each reader below is how some proxy, framework or file system takes a path apart. If the engine allows a path,
-//! all of them must have read what the engine read.
+//! Each reader below takes a path apart as some proxy, framework or file system does. If the engine allows a path, all
+//! of them must have read what the engine read.
 
 use crate::any_route::Declared;
 use crate::support::*;
 use durward_core::path::RequestPath;
-use durward_core::policy::{Operation, Policy};
+use durward_core::policy::{CompiledOperation, Policy};
 use durward_core::snapshot::Snapshot;
 use proptest::prelude::*;
 
@@ -23,8 +23,10 @@ const DECLARED: [&str; 9] = [
 ];
 
 fn snapshot() -> Snapshot {
-    let operations = DECLARED
-        .map(|request| Operation { public: request.contains("/public"), ..operation(request, &[request], &["read"]) });
+    let operations = DECLARED.map(|request| CompiledOperation {
+        public: request.contains("/public"),
+        ..operation(request, &[request], &["read"])
+    });
     let grants = vec![grant("all", &["*"], &["read"])];
     world([Policy { operations: each(operations), grants: each(grants), ..policy("orders") }])
 }
@@ -68,7 +70,7 @@ fn without_dots(segments: Vec<String>) -> Vec<String> {
     kept
 }
 
-/// Compatibility forms of some characters, as a file system or a code page has them.
+/// Compatibility forms of some characters, as in file systems and code pages.
 fn ascii(text: &str) -> String {
     let form = |c| match c {
         '\u{ff0f}' | '\u{2044}' | '\u{2215}' => "/".to_owned(),
@@ -83,10 +85,10 @@ fn ascii(text: &str) -> String {
     text.chars().map(form).collect()
 }
 
-type Reader = (&'static str, fn(&str) -> Vec<String>);
+type PathReader = (&'static str, fn(&str) -> Vec<String>);
 
 /// Readers take the request target without its query, still encoded.
-const READERS: [Reader; 17] = [
+const READERS: [PathReader; 17] = [
     ("splits, then decodes", |path| split(path).iter().map(|segment| decoded(segment)).collect()),
     ("decodes, then splits", |path| split(&decoded(path))),
     ("decodes twice", |path| split(&decoded(&decoded(path)))),
@@ -118,7 +120,7 @@ const READERS: [Reader; 17] = [
     ("knows ASCII only", |path| split(&ascii(&decoded(path)))),
 ];
 
-/// Pieces that make a path, tricky ones among them.
+/// Parts of a path, tricky ones among them.
 fn piece() -> impl Strategy<Value = String> {
     let plain = prop::sample::select(vec![
         "/orders", "/admin", "/users", "/42", "/refund", "/public", "/x", "/a.b", "/a%20b", "/%C3%A4",
@@ -190,7 +192,7 @@ fn piece() -> impl Strategy<Value = String> {
     prop_oneof![3 => plain, 1 => tricky].prop_map(ToOwned::to_owned)
 }
 
-/// A sound path with one character encoded, doubled, or replaced.
+/// A valid path with one character encoded, doubled or replaced.
 fn mutated() -> impl Strategy<Value = String> {
     let sound =
         prop::sample::select(vec!["/orders", "/orders/42/refund", "/admin/users/7", "/public/site.css", "/a/x/y/z"]);
@@ -217,7 +219,7 @@ fn path() -> impl Strategy<Value = String> {
 }
 
 #[test]
-fn plain_paths_are_allowed_so_that_the_property_says_something() {
+fn plain_paths_are_allowed_and_every_reader_agrees() {
     for path in ["/orders", "/orders/42/refund", "/admin/users/7", "/public/site.css", "/a/x/y/z", "/a%20b", "/%C3%A4"]
     {
         assert!(ask(&snapshot(), Some(&alice()), &format!("GET {path}")).allowed(), "{path}");
@@ -231,7 +233,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(4096) })]
 
     #[test]
-    fn what_is_allowed_every_reader_reads_alike(path in path()) {
+    fn every_reader_agrees_on_an_allowed_path(path in path()) {
         let decision = ask(&snapshot(), Some(&alice()), &format!("GET {path}"));
         if decision.allowed() {
             let ours = RequestPath::parse(&path).unwrap();
@@ -248,8 +250,8 @@ proptest! {
     }
 
     #[test]
-    fn what_is_read_is_all_that_was_sent(path in path()) {
-        // encoding what was read again gives back the path, but for the case of hexadecimal digits
+    fn encoding_a_parsed_path_again_yields_the_path(path in path()) {
+        // encoding the segments again yields the path, except for the case of hexadecimal digits
         if let Ok(ours) = RequestPath::parse(&path) {
             let raw = path.split('?').next().unwrap_or_default();
             let again: Vec<String> = split(raw).iter().map(|segment| decoded(segment)).collect();

@@ -1,64 +1,65 @@
-//! Random models and tuples, cycles and all: the search against a reference that knows nothing of searching.
+//! Random models and tuples, cycles included: compares the search with a reference that applies rules to a fixed
+//! point.
 
 use crate::relations::{but_not, computed, from, kind, tuple};
 use crate::support::*;
 use durward_core::condition::Truth;
 use durward_core::principal::Identity;
-use durward_core::relations::{Model, Rule, Subject, Tuple, Tuples};
+use durward_core::relations::{CompiledRelationRule, RelationModel, RelationTuple, TupleIndex, TupleSubject};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use std::collections::BTreeSet;
 
-/// Relations `a` and `b` may have any rule, `parent` is plain.
+/// Relations `a` and `b` can have any rule; tuples state `parent`.
 const RELATIONS: [&str; 4] = ["a", "b", "x", "parent"];
 const OBJECTS: [&str; 6] = ["doc:1", "doc:2", "folder:1", "folder:2", "group:eng", "group:corporate/ops"];
 
-fn leaf(names: &'static [&'static str]) -> impl Strategy<Value = Rule> + Clone {
+fn leaf(names: &'static [&'static str]) -> impl Strategy<Value = CompiledRelationRule> + Clone {
     prop_oneof![
-        3 => Just(Rule::This),
+        3 => Just(CompiledRelationRule::This),
         2 => select(names).prop_map(computed),
         2 => select(names).prop_map(|relation| from("parent", relation)),
     ]
 }
 
-/// Rules over these relations; with exclusions, or without.
-fn rule(names: &'static [&'static str], exclusions: bool) -> impl Strategy<Value = Rule> + Clone {
+/// Rules over these relations, with or without exclusions.
+fn rule(names: &'static [&'static str], exclusions: bool) -> impl Strategy<Value = CompiledRelationRule> + Clone {
     leaf(names).prop_recursive(2, 6, 3, move |inner| {
         let parts = || proptest::collection::vec(inner.clone(), 1..4);
         let excluding = (inner.clone(), inner.clone()).prop_map(move |(base, other)| {
-            if exclusions { but_not(base, other) } else { Rule::Union(vec![base, other]) }
+            if exclusions { but_not(base, other) } else { CompiledRelationRule::Union(vec![base, other]) }
         });
-        prop_oneof![2 => parts().prop_map(Rule::Union), 1 => parts().prop_map(Rule::Intersection), 1 => excluding]
+        prop_oneof![2 => parts().prop_map(CompiledRelationRule::Union), 1 => parts().prop_map(CompiledRelationRule::Intersection), 1 => excluding]
     })
 }
 
 fn types(
-    a: impl Strategy<Value = Rule> + Clone,
-    x: impl Strategy<Value = Rule> + Clone,
-) -> impl Strategy<Value = Model> {
+    a: impl Strategy<Value = CompiledRelationRule> + Clone,
+    x: impl Strategy<Value = CompiledRelationRule> + Clone,
+) -> impl Strategy<Value = RelationModel> {
     let one = || (a.clone(), a.clone(), x.clone());
     (one(), one()).prop_map(|(doc, folder)| {
-        let of = |name, (a, b, x)| kind(name, [("a", a), ("b", b), ("x", x), ("parent", Rule::This)]);
-        Model::new([of("doc", doc), of("folder", folder)])
+        let of = |name, (a, b, x)| kind(name, [("a", a), ("b", b), ("x", x), ("parent", CompiledRelationRule::This)]);
+        RelationModel::new([of("doc", doc), of("folder", folder)])
     })
 }
 
-fn without_exclusions() -> impl Strategy<Value = Model> {
+fn without_exclusions() -> impl Strategy<Value = RelationModel> {
     types(rule(&["a", "b", "x"], false), rule(&["a", "b", "x"], false))
 }
 
-/// No relation is excluded by itself: `x` alone excludes, and only what never asks for `x`.
-fn layered() -> impl Strategy<Value = Model> {
+/// No relation is excluded by itself: only `x` excludes, and only relations that do not depend on `x`.
+fn layered() -> impl Strategy<Value = RelationModel> {
     let excluding =
         (rule(&["a", "b", "x"], false), rule(&["a", "b"], false)).prop_map(|(base, other)| but_not(base, other));
     types(rule(&["a", "b"], false), excluding)
 }
 
-fn any_model() -> impl Strategy<Value = Model> {
+fn any_model() -> impl Strategy<Value = RelationModel> {
     types(rule(&["a", "b", "x"], true), rule(&["a", "b", "x"], true))
 }
 
-fn any_tuple() -> impl Strategy<Value = Tuple> {
+fn any_tuple() -> impl Strategy<Value = RelationTuple> {
     let subject = prop_oneof![
         1 => Just("*".to_owned()),
         3 => select(vec!["user:corporate/alice", "user:corporate/bob"]).prop_map(ToOwned::to_owned),
@@ -70,7 +71,7 @@ fn any_tuple() -> impl Strategy<Value = Tuple> {
     prop_oneof![1 => parent, 3 => stated].prop_map(|text| tuple(&text))
 }
 
-fn any_tuples() -> impl Strategy<Value = Vec<Tuple>> {
+fn any_tuples() -> impl Strategy<Value = Vec<RelationTuple>> {
     proptest::collection::vec(any_tuple(), 0..16)
 }
 
@@ -78,31 +79,36 @@ fn asking() -> Identity {
     Identity { groups: ["ops".into()].into(), ..alice() }
 }
 
-fn store(tuples: &[Tuple]) -> Tuples {
-    let mut store = Tuples::default();
+fn store(tuples: &[RelationTuple]) -> TupleIndex {
+    let mut store = TupleIndex::default();
     store.put("all", tuples);
     store
 }
 
-/// Everything that can be asked: object and relation.
+/// Every question: object and relation.
 fn questions() -> impl Iterator<Item = (&'static str, &'static str)> {
     let relations = RELATIONS.into_iter().chain(["member"]);
     OBJECTS.into_iter().flat_map(move |object| relations.clone().map(move |relation| (object, relation)))
 }
 
-type Facts = BTreeSet<(String, String)>;
+type RelationFacts = BTreeSet<(String, String)>;
 
-/// The reference: every fact about the caller that follows, found by applying all rules to all objects again and
-/// again. Excluded are facts of `excluded`, which is how what is certain and what is possible are told apart.
-fn closure(model: &Model, tuples: &[Tuple], caller: &Identity, excluded: &Facts) -> Facts {
-    let mut facts = Facts::new();
+/// The reference: every fact that follows about the caller, computed by applying all rules to all objects until
+/// nothing changes. Facts in `excluded` are excluded, which separates the certain facts from the possible ones.
+fn closure(
+    model: &RelationModel,
+    tuples: &[RelationTuple],
+    caller: &Identity,
+    excluded: &RelationFacts,
+) -> RelationFacts {
+    let mut facts = RelationFacts::new();
     loop {
-        let next: Facts = questions()
+        let next: RelationFacts = questions()
             .filter(|(object, relation)| {
                 let kind = object.split(':').next().unwrap();
-                model
-                    .rule(kind, relation)
-                    .is_some_and(|rule| holds(rule, object, relation, &World { tuples, caller }, &facts, excluded))
+                model.rule(kind, relation).is_some_and(|rule| {
+                    holds(rule, object, relation, &RelationWorld { tuples, caller }, &facts, excluded)
+                })
             })
             .map(|(object, relation)| (object.to_owned(), relation.to_owned()))
             .collect();
@@ -113,46 +119,57 @@ fn closure(model: &Model, tuples: &[Tuple], caller: &Identity, excluded: &Facts)
     }
 }
 
-struct World<'w> {
-    tuples: &'w [Tuple],
+struct RelationWorld<'w> {
+    tuples: &'w [RelationTuple],
     caller: &'w Identity,
 }
 
-fn holds(rule: &Rule, object: &str, relation: &str, world: &World<'_>, facts: &Facts, excluded: &Facts) -> bool {
-    let known = |object: &str, relation: &str| facts.contains(&(object.to_owned(), relation.to_owned()));
+fn holds(
+    rule: &CompiledRelationRule,
+    object: &str,
+    relation: &str,
+    world: &RelationWorld<'_>,
+    facts: &RelationFacts,
+    excluded: &RelationFacts,
+) -> bool {
+    let fact = |object: &str, relation: &str| facts.contains(&(object.to_owned(), relation.to_owned()));
     match rule {
-        Rule::This => {
+        CompiledRelationRule::This => {
             let token = object == "group:corporate/ops" && relation == "member" && world.caller.groups.contains("ops");
             token
                 || world.tuples.iter().any(|tuple| {
                     tuple.object.as_str() == object
                         && *tuple.relation == *relation
                         && match &tuple.subject {
-                            Subject::Everybody => true,
-                            Subject::Principal(id) => *id == world.caller.id,
-                            Subject::Set(other, set) => known(other.as_str(), set),
-                            Subject::Object(_) => false,
+                            TupleSubject::Everybody => true,
+                            TupleSubject::Principal(id) => *id == world.caller.id,
+                            TupleSubject::Set(other, set) => fact(other.as_str(), set),
+                            TupleSubject::Object(_) => false,
                         }
                 })
         }
-        Rule::Computed(other) => known(object, other),
-        Rule::From { from, relation } => world.tuples.iter().any(|tuple| {
+        CompiledRelationRule::Computed(other) => fact(object, other),
+        CompiledRelationRule::From { from, relation } => world.tuples.iter().any(|tuple| {
             tuple.object.as_str() == object
                 && tuple.relation == *from
-                && matches!(&tuple.subject, Subject::Object(other) if known(other.as_str(), relation))
+                && matches!(&tuple.subject, TupleSubject::Object(other) if fact(other.as_str(), relation))
         }),
-        Rule::Union(parts) => parts.iter().any(|part| holds(part, object, relation, world, facts, excluded)),
-        Rule::Intersection(parts) => parts.iter().all(|part| holds(part, object, relation, world, facts, excluded)),
-        Rule::Exclusion(base, others) => {
+        CompiledRelationRule::Union(parts) => {
+            parts.iter().any(|part| holds(part, object, relation, world, facts, excluded))
+        }
+        CompiledRelationRule::Intersection(parts) => {
+            parts.iter().all(|part| holds(part, object, relation, world, facts, excluded))
+        }
+        CompiledRelationRule::Exclusion(base, others) => {
             holds(base, object, relation, world, facts, excluded)
                 && !others.iter().any(|other| holds(other, object, relation, world, excluded, facts))
         }
     }
 }
 
-/// What is certain, and what is possible: the well-founded model (Van Gelder, Ross, Schlipf 1991).
-fn reference(model: &Model, tuples: &[Tuple], caller: &Identity) -> (Facts, Facts) {
-    let mut certain = Facts::new();
+/// The certain and the possible facts: the well-founded model (Van Gelder, Ross, Schlipf 1991).
+fn reference(model: &RelationModel, tuples: &[RelationTuple], caller: &Identity) -> (RelationFacts, RelationFacts) {
+    let mut certain = RelationFacts::new();
     loop {
         let possible = closure(model, tuples, caller, &certain);
         let next = closure(model, tuples, caller, &possible);
@@ -163,8 +180,8 @@ fn reference(model: &Model, tuples: &[Tuple], caller: &Identity) -> (Facts, Fact
     }
 }
 
-/// What the search says of each question against the reference; `exact` where it may never fail.
-fn agrees(model: &Model, stated: &[Tuple], exact: bool) {
+/// Compares the search with the reference for each question. With `exact` the search must not fail.
+fn agrees(model: &RelationModel, stated: &[RelationTuple], exact: bool) {
     let (caller, tuples) = (asking(), store(stated));
     let (certain, possible) = reference(model, stated, &caller);
     for (object, relation) in questions() {
@@ -181,32 +198,32 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn without_exclusions_the_search_finds_what_follows_and_nothing_else(model in without_exclusions(), stated in any_tuples()) {
+    fn without_exclusions_the_search_is_exact(model in without_exclusions(), stated in any_tuples()) {
         agrees(&model, &stated, true);
     }
 
     #[test]
-    fn with_exclusions_too_where_nothing_excludes_itself(model in layered(), stated in any_tuples()) {
-        // a tuple can lead to `x` from what `x` excludes, whatever the rules say
-        let leads_up = |tuple: &Tuple| matches!(&tuple.subject, Subject::Set(_, set) if **set == *"x");
-        let stated: Vec<Tuple> = stated.into_iter().filter(|tuple| !leads_up(tuple)).collect();
+    fn with_layered_exclusions_the_search_is_exact(model in layered(), stated in any_tuples()) {
+        // a tuple can lead from a relation that `x` excludes to `x`, whatever the rules are
+        let leads_up = |tuple: &RelationTuple| matches!(&tuple.subject, TupleSubject::Set(_, set) if **set == *"x");
+        let stated: Vec<RelationTuple> = stated.into_iter().filter(|tuple| !leads_up(tuple)).collect();
         agrees(&model, &stated, true);
     }
 
     #[test]
-    fn with_any_exclusions_it_fails_rather_than_be_wrong(model in any_model(), stated in any_tuples()) {
+    fn with_any_exclusions_the_search_fails_rather_than_errs(model in any_model(), stated in any_tuples()) {
         agrees(&model, &stated, false);
     }
 
     #[test]
-    fn the_order_of_tuples_changes_nothing(
+    fn the_order_of_tuples_does_not_matter(
         model in any_model(),
         stated in any_tuples(),
         shuffled in any::<Vec<Index>>(),
         passing in any_tuples(),
     ) {
         let (caller, first) = (asking(), store(&stated));
-        let mut second = Tuples::default();
+        let mut second = TupleIndex::default();
         second.put("passing", &passing);
         let mut rest = stated.clone();
         for (n, index) in shuffled.iter().enumerate() {
@@ -216,7 +233,7 @@ proptest! {
             }
         }
         second.put("rest", &rest);
-        second.take("passing");
+        second.remove("passing");
         prop_assert_eq!(first.len(), second.len());
         for (object, relation) in questions() {
             let answers = [&first, &second].map(|tuples| tuples.explain(&model, object, relation, &caller));
@@ -226,7 +243,7 @@ proptest! {
     }
 
     #[test]
-    fn without_exclusions_one_more_tuple_takes_nothing_away(
+    fn without_exclusions_a_further_tuple_removes_no_relation(
         model in without_exclusions(),
         stated in any_tuples(),
         more in any_tuple(),
@@ -241,10 +258,10 @@ proptest! {
     }
 
     #[test]
-    fn nobody_stands_in_a_relation_that_lost_tuples_take_away(model in any_model(), stated in any_tuples(), lost in any_tuples()) {
+    fn unknown_tuples_never_yield_a_relation_that_they_could_exclude(model in any_model(), stated in any_tuples(), unknown in any_tuples()) {
         let (caller, mut here) = (asking(), store(&stated));
-        here.lose("lost");
-        let (certain, _) = reference(&model, &[stated, lost].concat(), &caller);
+        here.mark_unknown("lost");
+        let (certain, _) = reference(&model, &[stated, unknown].concat(), &caller);
         for (object, relation) in questions() {
             if here.check(&model, object, relation, &caller) == Truth::True {
                 prop_assert!(certain.contains(&(object.to_owned(), relation.to_owned())), "{object}#{relation}");
@@ -253,10 +270,10 @@ proptest! {
     }
 
     #[test]
-    fn without_exclusions_lost_tuples_change_nothing(model in without_exclusions(), stated in any_tuples()) {
+    fn without_exclusions_unknown_tuples_do_not_matter(model in without_exclusions(), stated in any_tuples()) {
         let (caller, known) = (asking(), store(&stated));
         let mut here = known.clone();
-        here.lose("lost");
+        here.mark_unknown("lost");
         for (object, relation) in questions() {
             let both = [&known, &here].map(|tuples| tuples.explain(&model, object, relation, &caller));
             prop_assert_eq!(&both[0], &both[1], "{}#{}", object, relation);
@@ -264,12 +281,12 @@ proptest! {
     }
 
     #[test]
-    fn the_tuples_of_a_proof_prove_it(model in without_exclusions(), stated in any_tuples()) {
+    fn the_tuples_of_a_proof_are_sufficient(model in without_exclusions(), stated in any_tuples()) {
         let (caller, tuples) = (asking(), store(&stated));
         for (object, relation) in questions() {
             let checked = tuples.explain(&model, object, relation, &caller);
             prop_assert_eq!(checked.truth == Truth::True, !checked.proof.is_empty());
-            let used: Vec<Tuple> = checked.proof.iter().filter_map(|step| step.tuple.as_deref()).map(tuple).collect();
+            let used: Vec<RelationTuple> = checked.proof.iter().filter_map(|step| step.tuple.as_deref()).map(tuple).collect();
             prop_assert!(used.iter().all(|tuple| stated.contains(tuple)));
             prop_assert_eq!(store(&used).check(&model, object, relation, &caller) == Truth::True, !checked.proof.is_empty());
         }

@@ -1,15 +1,15 @@
-//! Routes find what a plain search through all patterns finds.
+//! Routing finds the same operation as a linear search through all patterns.
 
 use crate::support::*;
 use durward_core::decision::Reason;
-use durward_core::path::Segment;
-use durward_core::policy::{Match, Policy};
+use durward_core::path::{HttpPattern, Segment};
+use durward_core::policy::Policy;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
-/// A declared match, searched the slow and obvious way.
+/// A declared pattern, searched linearly.
 #[derive(Debug, Clone)]
-pub struct Declared(Match);
+pub struct Declared(HttpPattern);
 
 impl Declared {
     pub fn read(request: &str) -> Self {
@@ -19,7 +19,7 @@ impl Declared {
     /// How specific each segment is (literal 2, capture 1, wildcard 0), then whether the method is stated; compared
     /// from the left. `None` if it does not match.
     fn specificity(&self, method: &str, path: &[String]) -> Option<(Vec<u8>, bool)> {
-        let Match { method: stated, path: pattern } = &self.0;
+        let HttpPattern { method: stated, path: pattern } = &self.0;
         if stated.as_ref().is_some_and(|stated| stated.as_str() != method) {
             return None;
         }
@@ -42,7 +42,7 @@ impl Declared {
         ranked.max().map(|(_, number)| number)
     }
 
-    /// What two matches have in common that are the same requests.
+    /// The text form of a pattern without the names of its captures. Equal texts match the same requests.
     fn shape(&self) -> String {
         let segments = self.0.path.segments().iter().map(|segment| match segment {
             Segment::Capture(_) => Segment::Capture("x".into()),
@@ -79,7 +79,7 @@ fn path(alphabet: &'static [&'static str]) -> impl Strategy<Value = Vec<String>>
     proptest::collection::vec(prop::sample::select(alphabet).prop_map(ToOwned::to_owned), 0..6)
 }
 
-/// The service of these requests, each an operation of its own name, in several policies.
+/// A service in several policies, with one operation for each of these requests.
 fn service(requests: &[String], policies: usize) -> durward_core::snapshot::Snapshot {
     let policies = (0..policies).map(|i| {
         let mine = requests.iter().skip(i).step_by(policies);
@@ -93,7 +93,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1024) })]
 
     #[test]
-    fn routes_agree_with_a_plain_search(
+    fn routes_agree_with_a_linear_search(
         requests in declared(), policies in 1..4usize, method in "GET|POST|PUT", path in path(&["a", "b", "c", "d"]),
     ) {
         let snapshot = service(&requests, policies);

@@ -8,17 +8,17 @@ use durward_core::token::TokenScopes;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
-/// What a token for this caller carries; nothing where there is no service.
+/// The scopes of a token for this caller; empty without a service.
 fn token(
     snapshot: &durward_core::snapshot::Snapshot,
     caller: &Identity,
-    asked: Option<&BTreeSet<Scope>>,
+    requested: Option<&BTreeSet<Scope>>,
 ) -> TokenScopes {
     let service = snapshot.by_audience("orders.shop").expect("a service");
-    service.scopes_of(&Principal::assumed(caller.clone()), None, asked, now())
+    service.token_scopes(&Principal::assumed(caller.clone()), None, requested, now())
 }
 
-fn any_wish() -> impl Strategy<Value = Option<BTreeSet<Scope>>> {
+fn any_requested_scopes() -> impl Strategy<Value = Option<BTreeSet<Scope>>> {
     let wish = proptest::sample::subsequence(vec!["r", "s", "t", "u"], 0..5);
     proptest::option::of(wish.prop_map(|wish| scopes(&wish).into_iter().collect()))
 }
@@ -27,11 +27,11 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(384) })]
 
     #[test]
-    fn a_token_opens_only_what_a_decision_allows(policies in any_policies(), caller in any_known_caller(), wish in any_wish()) {
+    fn a_token_opens_only_what_a_decision_allows(policies in any_policies(), caller in any_known_caller(), wish in any_requested_scopes()) {
         let snapshot = world(policies);
         let token = token(&snapshot, &caller, wish.as_ref());
         prop_assert!(wish.is_none_or(|wish| token.scopes.is_subset(&wish)));
-        // what Durward's own doors make of the token
+        // the decision of Durward's own enforcement points for the token
         let narrowed = Identity { scopes: Some(token.scopes.clone()), narrowed: true, ..caller.clone() };
         for request in REQUESTS {
             let decision = ask(&snapshot, Some(&caller), request);
@@ -43,7 +43,7 @@ proptest! {
     }
 
     #[test]
-    fn a_token_exchanged_again_carries_no_more(policies in any_policies(), caller in any_known_caller(), wish in any_wish(), again in any_wish()) {
+    fn a_token_exchanged_again_carries_no_more(policies in any_policies(), caller in any_known_caller(), wish in any_requested_scopes(), again in any_requested_scopes()) {
         let snapshot = world(policies);
         let first = token(&snapshot, &caller, wish.as_ref());
         let narrowed = Identity { scopes: Some(first.scopes.clone()), narrowed: true, ..caller };
@@ -52,7 +52,7 @@ proptest! {
     }
 
     #[test]
-    fn the_same_question_gives_the_same_token(policies in any_policies(), caller in any_known_caller(), wish in any_wish()) {
+    fn equal_input_gives_an_equal_token(policies in any_policies(), caller in any_known_caller(), wish in any_requested_scopes()) {
         let (snapshot, again) = (world(policies.clone()), world(policies));
         prop_assert_eq!(token(&snapshot, &caller, wish.as_ref()), token(&again, &caller, wish.as_ref()));
     }

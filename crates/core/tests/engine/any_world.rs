@@ -1,12 +1,13 @@
-//! Random policies, callers and requests: what a change of rules can and can't do to a decision.
+//! Random policies, callers and requests: how a change of rules can change a decision.
 
 use crate::support::*;
 use chrono::TimeDelta;
-use durward_core::decide::{Considered, Outcome};
+use durward_core::authentication::AuthenticationMethod;
+use durward_core::decide::{ExplainedRule, RuleOutcome};
 use durward_core::decision::Reason;
-use durward_core::policy::{Denial, Grant, Mode, Operation, Policy, Way};
+use durward_core::policy::{CompiledDenial, CompiledGrant, CompiledOperation, EnforcementMode, Policy};
 use durward_core::principal::{Identity, Principal};
-use durward_core::risk::{Assurance, Risk};
+use durward_core::risk::{Assurance, RiskLevel};
 use durward_core::scope::Scope;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -65,8 +66,8 @@ const PATTERNS: [&str; 14] = [
     "GET /b",
 ];
 
-fn mode() -> impl Strategy<Value = Mode> {
-    prop_oneof![2 => Just(Mode::Enforce), 1 => Just(Mode::Audit)]
+fn mode() -> impl Strategy<Value = EnforcementMode> {
+    prop_oneof![2 => Just(EnforcementMode::Enforce), 1 => Just(EnforcementMode::Audit)]
 }
 
 fn to() -> impl Strategy<Value = Vec<&'static str>> {
@@ -81,44 +82,49 @@ fn some_scopes(range: std::ops::Range<usize>) -> impl Strategy<Value = Vec<&'sta
     subsequence(vec!["r", "s", "t"], range)
 }
 
-fn any_grant() -> impl Strategy<Value = Grant> {
-    (to(), some_scopes(1..4), any::<bool>(), when()).prop_map(|(to, gives, from_token, when)| Grant {
+fn any_grant() -> impl Strategy<Value = CompiledGrant> {
+    (to(), some_scopes(1..4), any::<bool>(), when()).prop_map(|(to, gives, from_token, when)| CompiledGrant {
         from_token,
         when,
         ..grant("", &to, &gives)
     })
 }
 
-pub fn any_denial() -> impl Strategy<Value = Denial> {
-    (to(), when(), mode()).prop_map(|(to, when, mode)| Denial { when, mode, ..denial("", &to) })
+pub fn any_denial() -> impl Strategy<Value = CompiledDenial> {
+    (to(), when(), mode()).prop_map(|(to, when, mode)| CompiledDenial { when, mode, ..denial("", &to) })
 }
 
-fn any_operation() -> impl Strategy<Value = Operation> {
-    let risk = prop_oneof![1 => Just(Risk::Low), 4 => Just(Risk::Standard), 1 => Just(Risk::High)];
-    (subsequence(PATTERNS.to_vec(), 1..4), some_scopes(0..4), risk, prop::bool::weighted(0.1))
-        .prop_map(|(requests, needs, risk, public)| Operation { risk, public, ..operation("", &requests, &needs) })
+fn any_operation() -> impl Strategy<Value = CompiledOperation> {
+    let risk = prop_oneof![1 => Just(RiskLevel::Low), 4 => Just(RiskLevel::Standard), 1 => Just(RiskLevel::High)];
+    (subsequence(PATTERNS.to_vec(), 1..4), some_scopes(0..4), risk, prop::bool::weighted(0.1)).prop_map(
+        |(requests, needs, risk, public)| CompiledOperation { risk, public, ..operation("", &requests, &needs) },
+    )
 }
 
 fn any_policy() -> impl Strategy<Value = Policy> {
-    let ways = vec![Way::Workload, Way::Provider("corporate".into()), Way::Provider("partners".into())];
+    let authentication_methods = vec![
+        AuthenticationMethod::Workload,
+        AuthenticationMethod::Provider("corporate".into()),
+        AuthenticationMethod::Provider("partners".into()),
+    ];
     (
         proptest::collection::vec(any_operation(), 0..4),
         proptest::collection::vec(any_grant(), 0..5),
         proptest::collection::vec(any_denial(), 0..3),
-        subsequence(ways, 1..4),
+        subsequence(authentication_methods, 1..4),
         mode(),
     )
-        .prop_map(|(operations, grants, denials, ways, mode)| Policy {
+        .prop_map(|(operations, grants, denials, authentication_methods, mode)| Policy {
             operations: each(operations),
             grants: each(grants),
-            denials: each(denials.into_iter().map(|denial| Denial { mode, ..denial })),
-            ways: ways.into(),
+            denials: each(denials.into_iter().map(|denial| CompiledDenial { mode, ..denial })),
+            authentication_methods: authentication_methods.into(),
             mode,
             ..policy("p")
         })
 }
 
-/// Policies of one service, with names of their own and no request declared twice.
+/// Policies of one service with distinct names, in which no request is declared twice.
 pub fn any_policies() -> impl Strategy<Value = Vec<Policy>> {
     proptest::collection::vec(any_policy(), 1..4).prop_map(|mut policies| {
         let mut seen = BTreeSet::new();
@@ -200,7 +206,7 @@ proptest! {
         let policy = index.get(&more).clone();
         let slot = more.iter_mut().find(|other| other.key == policy.key).unwrap();
         let rule = format!("shop/{}/denials/{name}", policy.key.name).into();
-        slot.denials.extend(each([Denial { rule, mode: policy.mode, ..denial }]));
+        slot.denials.extend(each([CompiledDenial { rule, mode: policy.mode, ..denial }]));
         let after = world(more);
         for request in REQUESTS {
             let (before, after) = (ask(&before, caller.as_ref(), request), ask(&after, caller.as_ref(), request));
@@ -232,27 +238,27 @@ proptest! {
         for request in REQUESTS {
             let decision = ask(&snapshot, Some(&caller), request);
             let request = http(request);
-            let considered = snapshot.route(&request).considered(&Principal::assumed(caller.clone()), now());
-            let of: BTreeMap<&str, &Outcome> = considered.iter().map(|Considered { rule, outcome, .. }| (&**rule, outcome)).collect();
+            let considered = snapshot.route(&request).explain(&Principal::assumed(caller.clone()), now());
+            let of: BTreeMap<&str, &RuleOutcome> = considered.iter().map(|ExplainedRule { rule, outcome, .. }| (&**rule, outcome)).collect();
             prop_assert_eq!(of.len(), considered.len(), "each rule once");
             let given: BTreeSet<&Scope> = considered.iter().filter(|one| one.rule.contains("/grants/")).filter_map(|one| match &one.outcome {
-                Outcome::Applies(scopes) => Some(scopes),
+                RuleOutcome::Applies(scopes) => Some(scopes),
                 _ => None,
             }).flatten().collect();
             match decision.reason {
                 Reason::Granted => {
                     for rule in &decision.rules {
-                        prop_assert!(matches!(of[&**rule], Outcome::Applies(_)), "{rule}: {:?}", of[&**rule]);
+                        prop_assert!(matches!(of[&**rule], RuleOutcome::Applies(_)), "{rule}: {:?}", of[&**rule]);
                     }
                     prop_assert!(decision.required.iter().all(|scope| given.contains(scope)));
                     let denied = considered.iter().find(|one| {
-                        one.rule.contains("/denials/") && matches!(one.outcome, Outcome::Applies(_) | Outcome::ConditionFailed(_))
+                        one.rule.contains("/denials/") && matches!(one.outcome, RuleOutcome::Applies(_) | RuleOutcome::ConditionFailed(_))
                     });
                     prop_assert_eq!(denied, None);
                 }
                 Reason::Denied => {
                     let outcome = of[&*decision.rules[0]];
-                    prop_assert!(matches!(outcome, Outcome::Applies(_) | Outcome::ConditionFailed(_)), "{outcome:?}");
+                    prop_assert!(matches!(outcome, RuleOutcome::Applies(_) | RuleOutcome::ConditionFailed(_)), "{outcome:?}");
                 }
                 Reason::InsufficientScope => {
                     prop_assert!(decision.missing.iter().all(|scope| !given.contains(scope)));
@@ -264,7 +270,7 @@ proptest! {
     }
 
     #[test]
-    fn the_same_question_has_the_same_answer_every_time(policies in any_policies(), caller in any_caller()) {
+    fn equal_input_gives_an_equal_decision(policies in any_policies(), caller in any_caller()) {
         let (snapshot, again) = (world(policies.clone()), world(policies));
         for request in REQUESTS {
             let first = ask(&snapshot, caller.as_ref(), request);

@@ -1,13 +1,16 @@
-//! Approvals: what they let happen, which is one operation for one principal for a while, and nothing else.
+//! Approvals: they allow one operation to one principal for a limited time, and nothing else.
 
 use crate::any_world::{REQUESTS, any_known_caller, any_policies};
 use crate::support::*;
 use chrono::TimeDelta;
-use durward_core::approval::{Approvers, FRESH, Given, Matter, Unfit};
+use durward_core::approval::{
+    ApprovalRequirement, ApprovalSubject, ApproverRejection, GrantedApproval, MAX_FACTOR_AGE,
+};
 use durward_core::decision::{Decision, Reason};
-use durward_core::policy::{Mode, Operation, Policy, PolicyKey};
+use durward_core::namespaced_name::NamespacedName;
+use durward_core::policy::{CompiledOperation, EnforcementMode, Policy};
 use durward_core::principal::{Identity, Principal};
-use durward_core::risk::{Assurance, Risk};
+use durward_core::risk::{Assurance, RiskLevel};
 use durward_core::snapshot::Snapshot;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -16,14 +19,18 @@ use std::sync::Arc;
 const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
 const ONCALL: &str = "user:corporate/oncall";
 
-fn approvers() -> Approvers {
-    Approvers { by: vec![subject("oncall@corporate")], lasts: TimeDelta::minutes(30), policy_uid: "u1".into() }
+fn approvers() -> ApprovalRequirement {
+    ApprovalRequirement {
+        approvers: vec![subject("oncall@corporate")],
+        valid_for: TimeDelta::minutes(30),
+        policy_uid: "u1".into(),
+    }
 }
 
-/// `purge` asks for an approval, `list` does not; the cart may both.
-fn purging(mode: Mode) -> Policy {
-    let purge = Operation {
-        risk: Risk::High,
+/// `purge` requires an approval, `list` does not. The cart service has the scopes of both.
+fn purging(mode: EnforcementMode) -> Policy {
+    let purge = CompiledOperation {
+        risk: RiskLevel::High,
         approval: Some(Arc::new(approvers())),
         ..operation("purge", &["DELETE /orders"], &["purge"])
     };
@@ -40,34 +47,34 @@ fn cart() -> Identity {
     caller(CART, Assurance::ProofOfPossession)
 }
 
-fn matter(operation: &str, principal: &str) -> Matter {
-    Matter {
-        policy: PolicyKey { namespace: "shop".into(), name: "orders".into() },
+fn approval_subject(operation: &str, principal: &str) -> ApprovalSubject {
+    ApprovalSubject {
+        policy: NamespacedName { namespace: "shop".into(), name: "orders".into() },
         policy_uid: "u1".into(),
         operation: operation.into(),
         principal: id(principal),
     }
 }
 
-fn given(from: i64, until: i64) -> Given {
+fn granted_for(from: i64, until: i64) -> GrantedApproval {
     let at = |seconds| now() + TimeDelta::seconds(seconds);
-    Given { by: id(ONCALL), from: at(from), until: at(until) }
+    GrantedApproval { approved_by: id(ONCALL), from: at(from), until: at(until) }
 }
 
-fn approved(mut snapshot: Snapshot, all: impl IntoIterator<Item = (Matter, Given)>) -> Snapshot {
-    all.into_iter().for_each(|(matter, given)| snapshot.approve(matter, Some(given)));
-    snapshot.seal();
+fn approved(mut snapshot: Snapshot, all: impl IntoIterator<Item = (ApprovalSubject, GrantedApproval)>) -> Snapshot {
+    all.into_iter().for_each(|(approval_subject, granted)| snapshot.put_approval(approval_subject, Some(granted)));
+    snapshot.update_revision();
     snapshot
 }
 
 #[test]
-fn what_lacks_nothing_but_an_approval_says_so() {
-    let snapshot = world([purging(Mode::Enforce)]);
+fn a_request_that_lacks_only_an_approval_gets_that_reason() {
+    let snapshot = world([purging(EnforcementMode::Enforce)]);
     let refused = ask(&snapshot, Some(&cart()), "DELETE /orders");
     assert_eq!((refused.reason, refused.passes()), (Reason::ApprovalRequired, false));
-    let asked = refused.approval.expect("it names the approval");
-    assert_eq!((&asked.matter, &asked.given), (&matter("purge", CART), &None));
-    // who lacks more is told of that, and of no approval
+    let required = refused.approval.expect("the decision contains the approval");
+    assert_eq!((&required.subject, &required.granted), (&approval_subject("purge", CART), &None));
+    // a caller who lacks a scope gets that reason, and no hint of the approval
     let other = caller("spiffe://cluster.local/ns/shop/sa/other", Assurance::ProofOfPossession);
     let weak = caller(CART, Assurance::Bearer);
     for (who, reason) in [
@@ -79,17 +86,20 @@ fn what_lacks_nothing_but_an_approval_says_so() {
         assert_eq!((decision.reason, decision.approval), (reason, None));
     }
     assert_eq!(ask(&snapshot, Some(&cart()), "GET /orders").approval, None);
-    let audited = ask(&world([purging(Mode::Audit)]), Some(&cart()), "DELETE /orders");
+    let audited = ask(&world([purging(EnforcementMode::Audit)]), Some(&cart()), "DELETE /orders");
     assert_eq!((audited.reason, audited.passes()), (Reason::ApprovalRequired, true));
 }
 
 #[test]
-fn an_approval_counts_for_its_time_and_as_long_as_the_policy_says_now() {
+fn an_approval_is_valid_within_its_time_and_the_current_limit_of_the_policy() {
     let counts = |from: i64, until: i64| {
-        let snapshot = approved(world([purging(Mode::Enforce)]), [(matter("purge", CART), given(from, until))]);
+        let snapshot = approved(
+            world([purging(EnforcementMode::Enforce)]),
+            [(approval_subject("purge", CART), granted_for(from, until))],
+        );
         let decision = ask(&snapshot, Some(&cart()), "DELETE /orders");
-        let carried = decision.approval.and_then(|approval| approval.given);
-        assert_eq!(decision.reason == Reason::Granted, carried == Some(given(from, until)));
+        let carried = decision.approval.and_then(|approval| approval.granted);
+        assert_eq!(decision.reason == Reason::Granted, carried == Some(granted_for(from, until)));
         decision.reason == Reason::Granted
     };
     for (from, until, expected) in [
@@ -98,7 +108,7 @@ fn an_approval_counts_for_its_time_and_as_long_as_the_policy_says_now() {
         (1, 60, false),
         (-60, 0, false),
         (-1799, 1, true),
-        // the policy lets approvals last half an hour now, whatever it did then
+        // the policy now limits approvals to half an hour, whatever its limit was before
         (-1800, 3600, false),
     ] {
         assert_eq!(counts(from, until), expected, "{from} to {until}");
@@ -107,44 +117,46 @@ fn an_approval_counts_for_its_time_and_as_long_as_the_policy_says_now() {
 
 #[test]
 fn an_approval_is_part_of_the_revision() {
-    let plain = world([purging(Mode::Enforce)]);
-    let (here, there) =
-        (approved(plain.clone(), [(matter("purge", CART), given(0, 60))]), world([purging(Mode::Enforce)]));
+    let plain = world([purging(EnforcementMode::Enforce)]);
+    let (here, there) = (
+        approved(plain.clone(), [(approval_subject("purge", CART), granted_for(0, 60))]),
+        world([purging(EnforcementMode::Enforce)]),
+    );
     assert_ne!(here.revision(), plain.revision());
-    assert_eq!(approved(there, [(matter("purge", CART), given(0, 60))]).revision(), here.revision());
+    assert_eq!(approved(there, [(approval_subject("purge", CART), granted_for(0, 60))]).revision(), here.revision());
     let mut gone = here.clone();
-    gone.approve(matter("purge", CART), None);
-    gone.seal();
+    gone.put_approval(approval_subject("purge", CART), None);
+    gone.update_revision();
     assert_eq!(gone.revision(), plain.revision());
 }
 
 #[test]
-fn names_are_those_of_objects_and_tell_everything_apart() {
-    let name = matter("purge", CART).name();
+fn approval_names_are_valid_and_distinct() {
+    let name = approval_subject("purge", CART).approval_name();
     assert!(name.starts_with("purge-") && name.len() == "purge-".len() + 32, "{name}");
-    assert_eq!(name, matter("purge", CART).name());
-    let policy = |name: &str, namespace: &str| Matter {
-        policy: PolicyKey { namespace: namespace.into(), name: name.into() },
-        ..matter("purge", CART)
+    assert_eq!(name, approval_subject("purge", CART).approval_name());
+    let policy = |name: &str, namespace: &str| ApprovalSubject {
+        policy: NamespacedName { namespace: namespace.into(), name: name.into() },
+        ..approval_subject("purge", CART)
     };
     for other in [
-        matter("purge", ONCALL),
-        matter("list", CART),
+        approval_subject("purge", ONCALL),
+        approval_subject("list", CART),
         policy("other", "shop"),
         policy("orders", "bank"),
-        Matter { policy_uid: "u2".into(), ..matter("purge", CART) },
+        ApprovalSubject { policy_uid: "u2".into(), ..approval_subject("purge", CART) },
     ] {
-        assert_ne!(other.name(), name, "{other:?}");
+        assert_ne!(other.approval_name(), name, "{other:?}");
     }
     for operation in ["_", "Purge_Everything.now-that-is-a-very-long-name-for-an-operation", "..."] {
-        let name = matter(operation, CART).name();
+        let name = approval_subject(operation, CART).approval_name();
         let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         assert!(name.len() <= 63 && name.bytes().all(good) && !name.starts_with('-'), "{name}");
     }
 }
 
 #[test]
-fn people_who_are_named_decide_with_a_fresh_second_factor_and_never_for_themselves() {
+fn listed_people_decide_with_a_fresh_second_factor_and_never_for_themselves() {
     let person = |name: &str, groups: &[&str], assurance, age: Option<i64>| {
         Principal::assumed(Identity {
             groups: groups.iter().map(|group| (*group).to_owned()).collect(),
@@ -154,7 +166,7 @@ fn people_who_are_named_decide_with_a_fresh_second_factor_and_never_for_themselv
     };
     let oncall = |assurance, age| person(ONCALL, &["oncall"], assurance, age);
     let decide = |who: &Principal, requester: &str| approvers().may_decide(who, &id(requester), now());
-    let old = FRESH.num_seconds() + 1;
+    let old = MAX_FACTOR_AGE.num_seconds() + 1;
     let multi = Assurance::MultiFactor;
     for assurance in [multi, Assurance::PhishingResistant] {
         assert_eq!(decide(&oncall(assurance, Some(10)), CART), Ok(()));
@@ -165,9 +177,9 @@ fn people_who_are_named_decide_with_a_fresh_second_factor_and_never_for_themselv
         (person(CART, &["oncall"], multi, Some(10)), ONCALL),
         (person("key:corporate/oncall", &["oncall"], multi, Some(10)), CART),
     ] {
-        assert_eq!(decide(&who, requester), Err(Unfit::NotNamed), "{who:?}");
+        assert_eq!(decide(&who, requester), Err(ApproverRejection::NotNamed), "{who:?}");
     }
-    assert_eq!(decide(&oncall(multi, Some(10)), ONCALL), Err(Unfit::Requester));
+    assert_eq!(decide(&oncall(multi, Some(10)), ONCALL), Err(ApproverRejection::Requester));
     for stale in [
         oncall(multi, Some(old)),
         oncall(multi, None),
@@ -175,19 +187,20 @@ fn people_who_are_named_decide_with_a_fresh_second_factor_and_never_for_themselv
         oncall(Assurance::Bearer, Some(1)),
         oncall(Assurance::ProofOfPossession, Some(1)),
     ] {
-        assert!(matches!(decide(&stale, CART), Err(Unfit::NotFresh(_))), "{stale:?}");
+        assert!(matches!(decide(&stale, CART), Err(ApproverRejection::NotFresh(_))), "{stale:?}");
     }
 }
 
 #[test]
-fn no_token_carries_what_asks_for_an_approval() {
-    let snapshot = approved(world([purging(Mode::Enforce)]), [(matter("purge", CART), given(0, 600))]);
+fn no_token_carries_scopes_of_operations_that_require_an_approval() {
+    let snapshot =
+        approved(world([purging(EnforcementMode::Enforce)]), [(approval_subject("purge", CART), granted_for(0, 600))]);
     let service = snapshot.service(&service_key()).expect("a service");
-    let carried = service.scopes_of(&Principal::assumed(cart()), None, None, now());
+    let carried = service.token_scopes(&Principal::assumed(cart()), None, None, now());
     assert_eq!(carried.scopes, scopes(&["read"]).into_iter().collect());
 }
 
-/// Any approvals of any operation of these policies, for any of these callers.
+/// Approvals of any operation of these policies, for any of these callers.
 fn any_approvals() -> impl Strategy<Value = Vec<(usize, usize, &'static str, i64, i64)>> {
     let ids = vec!["user:corporate/alice", "user:corporate/bob", "key:partners/acme", CART];
     proptest::collection::vec((0..3usize, 0..4usize, select(ids), -900..900i64, 1..1800i64), 0..8)
@@ -196,9 +209,9 @@ fn any_approvals() -> impl Strategy<Value = Vec<(usize, usize, &'static str, i64
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(192) })]
 
-    /// An approval opens what only it was missing for, to this principal at this time; it makes up for nothing else.
+    /// An approval allows exactly the operation that lacked nothing else, for its principal and within its time.
     #[test]
-    fn an_approval_opens_exactly_what_it_is_about(
+    fn an_approval_allows_exactly_its_subject(
         policies in any_policies(), caller in any_known_caller(), approvals in any_approvals(),
     ) {
         let without = world(policies.clone());
@@ -207,13 +220,13 @@ proptest! {
             let operation = Arc::make_mut(operation);
             operation.approval = (!operation.public).then(|| Arc::new(approvers()));
         }
-        let matter = |p: usize, i: usize, who: &str| Matter {
-            policy: PolicyKey { namespace: "shop".into(), name: format!("p{p}").into() },
-            ..matter(&format!("p{p}-{i}"), who)
+        let approval_subject = |p: usize, i: usize, who: &str| ApprovalSubject {
+            policy: NamespacedName { namespace: "shop".into(), name: format!("p{p}").into() },
+            ..approval_subject(&format!("p{p}-{i}"), who)
         };
-        let all: Vec<(Matter, Given)> = approvals
+        let all: Vec<(ApprovalSubject, GrantedApproval)> = approvals
             .into_iter()
-            .map(|(p, i, who, from, length)| (matter(p, i, who), given(from, from + length)))
+            .map(|(p, i, who, from, length)| (approval_subject(p, i, who), granted_for(from, from + length)))
             .collect();
         let with = approved(world(asking), all.clone());
         for request in REQUESTS {
@@ -224,11 +237,11 @@ proptest! {
                 continue;
             }
             let (policy, operation) = (before.policy.clone().unwrap(), before.operation.clone().unwrap());
-            // of several approvals of the same the last one counts, as of one object that changed
-            let about = all.iter().rev().find(|(matter, _)| {
-                matter.policy == policy && matter.operation == operation && matter.principal == caller.id
+            // of several approvals with one subject the last is in force, as for one object that changed
+            let latest = all.iter().rev().find(|(approval_subject, _)| {
+                approval_subject.policy == policy && approval_subject.operation == operation && approval_subject.principal == caller.id
             });
-            let counts = about.is_some_and(|(_, given)| given.from <= now() && now() < given.until && now() - given.from < approvers().lasts);
+            let counts = latest.is_some_and(|(_, granted)| granted.from <= now() && now() < granted.until && now() - granted.from < approvers().valid_for);
             if before.reason == Reason::Granted {
                 prop_assert_eq!(after.allowed(), counts, "{}: {:?}", request, after);
                 prop_assert!(counts || after.reason == Reason::ApprovalRequired, "{}: {:?}", request, after);

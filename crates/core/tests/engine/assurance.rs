@@ -1,27 +1,28 @@
-//! Step 5: the way in, and whether it proves enough for the risk.
+//! Step 5: the authentication method, and whether it proves enough for the risk.
 
 use crate::support::*;
 use chrono::TimeDelta;
-use durward_core::decision::{Challenge, Reason};
-use durward_core::policy::{Operation, Policy, Way};
-use durward_core::principal::{Identity, StepUp};
+use durward_core::authentication::{AuthenticationMethod, Challenge};
+use durward_core::decision::Reason;
+use durward_core::policy::{CompiledOperation, Policy};
+use durward_core::principal::{CompletedStepUp, Identity};
 use durward_core::risk::Assurance::{self, *};
-use durward_core::risk::Risk::{self, *};
+use durward_core::risk::RiskLevel::{self, *};
 use durward_core::snapshot::Snapshot;
 
 const WORKLOAD: &str = "spiffe://cluster.local/ns/shop/sa/cart";
 const USER: &str = "user:corporate/alice";
 const KEY: &str = "key:partners/acme";
 
-fn at_risk(risk: Risk) -> Snapshot {
-    let operation = Operation { risk, ..operation("list", &["GET /orders"], &["read"]) };
+fn at_risk(risk: RiskLevel) -> Snapshot {
+    let operation = CompiledOperation { risk, ..operation("list", &["GET /orders"], &["read"]) };
     let grants = vec![grant("all", &["*"], &["read"])];
     world([Policy { operations: each([operation]), grants: each(grants), ..policy("orders") }])
 }
 
 #[test]
-fn risk_decides_which_assurance_is_enough_for_whom() {
-    // the weakest that is enough; a person's second factor is fresh here
+fn each_risk_requires_an_assurance() {
+    // the weakest sufficient assurance; a person's second factor is fresh here
     for (risk, who, enough) in [
         (Low, WORKLOAD, SharedSecret),
         (Low, USER, SharedSecret),
@@ -51,7 +52,7 @@ fn with_second_factor(age: Option<TimeDelta>) -> Identity {
 }
 
 #[test]
-fn a_second_factor_is_good_up_to_its_greatest_age() {
+fn a_second_factor_is_accepted_up_to_the_maximum_age() {
     let snapshot = at_risk(High);
     for (age, good) in [
         (TimeDelta::zero(), true),
@@ -70,10 +71,14 @@ fn a_second_factor_is_good_up_to_its_greatest_age() {
 }
 
 #[test]
-fn the_greatest_age_is_the_operations_own() {
-    let quick =
-        Operation { risk: High, max_age: TimeDelta::seconds(1), ..operation("quick", &["GET /quick"], &["read"]) };
-    let slow = Operation { risk: High, max_age: TimeDelta::hours(24), ..operation("slow", &["GET /slow"], &["read"]) };
+fn the_maximum_age_is_that_of_the_operation() {
+    let quick = CompiledOperation {
+        risk: High,
+        max_age: TimeDelta::seconds(1),
+        ..operation("quick", &["GET /quick"], &["read"])
+    };
+    let slow =
+        CompiledOperation { risk: High, max_age: TimeDelta::hours(24), ..operation("slow", &["GET /slow"], &["read"]) };
     let grants = vec![grant("all", &["*"], &["read"])];
     let snapshot = world([Policy { operations: each([quick, slow]), grants: each(grants), ..policy("orders") }]);
     let caller = with_second_factor(Some(TimeDelta::minutes(2)));
@@ -93,7 +98,7 @@ fn a_second_factor_of_unknown_age_is_too_old() {
 }
 
 #[test]
-fn the_times_at_the_ends_of_the_calendar_are_only_too_old_or_too_new() {
+fn extreme_times_are_refused_without_a_panic() {
     for at in [chrono::DateTime::<chrono::Utc>::MIN_UTC, chrono::DateTime::<chrono::Utc>::MAX_UTC] {
         let caller = Identity { authenticated_at: Some(at), ..caller(USER, PhishingResistant) };
         assert_eq!(ask(&at_risk(High), Some(&caller), "GET /orders").reason, Reason::AssuranceTooLow);
@@ -101,7 +106,7 @@ fn the_times_at_the_ends_of_the_calendar_are_only_too_old_or_too_new() {
 }
 
 #[test]
-fn freshness_matters_to_people_at_high_risk_only() {
+fn only_people_at_high_risk_need_a_fresh_factor() {
     let stale =
         |who, assurance| Identity { authenticated_at: Some(now() - TimeDelta::days(9)), ..caller(who, assurance) };
     assert!(ask(&at_risk(Standard), Some(&stale(USER, Bearer)), "GET /orders").allowed());
@@ -110,42 +115,42 @@ fn freshness_matters_to_people_at_high_risk_only() {
 }
 
 #[test]
-fn only_ways_that_the_policy_lists_are_accepted() {
-    let corporate = Way::Provider("corporate".into());
-    for (ways, accepted) in [
+fn only_listed_authentication_methods_are_accepted() {
+    let corporate = AuthenticationMethod::Provider("corporate".into());
+    for (authentication_methods, accepted) in [
         (vec![], [false, false, false, false]),
-        (vec![Way::Workload], [true, false, false, false]),
+        (vec![AuthenticationMethod::Workload], [true, false, false, false]),
         (vec![corporate.clone()], [false, true, false, false]),
-        (vec![Way::Provider("partners".into())], [false, false, true, false]),
-        (vec![Way::Workload, corporate], [true, true, false, false]),
+        (vec![AuthenticationMethod::Provider("partners".into())], [false, false, true, false]),
+        (vec![AuthenticationMethod::Workload, corporate], [true, true, false, false]),
     ] {
-        let operations = vec![Operation { risk: Low, ..operation("list", &["GET /orders"], &["read"]) }];
+        let operations = vec![CompiledOperation { risk: Low, ..operation("list", &["GET /orders"], &["read"]) }];
         let grants = vec![grant("all", &["*"], &["read"])];
         let snapshot = world([Policy {
             operations: each(operations),
             grants: each(grants),
-            ways: ways.clone().into(),
+            authentication_methods: authentication_methods.clone().into(),
             ..policy("orders")
         }]);
         for (who, accepted) in [WORKLOAD, USER, KEY, "kube:admin"].into_iter().zip(accepted) {
             let decision = ask(&snapshot, Some(&caller(who, PhishingResistant)), "GET /orders");
-            assert_eq!(decision.allowed(), accepted, "{who} by {ways:?}");
+            assert_eq!(decision.allowed(), accepted, "{who} by {authentication_methods:?}");
         }
     }
 }
 
 #[test]
-fn each_operation_accepts_the_ways_of_its_own_policy() {
+fn each_operation_accepts_the_methods_of_its_own_policy() {
     let grants = vec![grant("all", &["*"], &["read"])];
     let mine = Policy {
         operations: each([operation("mine", &["GET /mine"], &["read"])]),
-        ways: [Way::Workload].into(),
+        authentication_methods: [AuthenticationMethod::Workload].into(),
         grants: each(grants),
         ..policy("a")
     };
     let theirs = Policy {
         operations: each([operation("theirs", &["GET /theirs"], &["read"])]),
-        ways: [Way::Provider("corporate".into())].into(),
+        authentication_methods: [AuthenticationMethod::Provider("corporate".into())].into(),
         ..policy("b")
     };
     let snapshot = world([mine, theirs]);
@@ -157,12 +162,13 @@ fn each_operation_accepts_the_ways_of_its_own_policy() {
 }
 
 #[test]
-fn a_second_factor_for_one_operation_counts_at_no_other() {
-    let high = |name: &str, routes| Operation { risk: High, ..operation(name, routes, &["read"]) };
+fn a_second_factor_for_one_operation_is_valid_at_no_other() {
+    let high = |name: &str, routes| CompiledOperation { risk: High, ..operation(name, routes, &["read"]) };
     let grants = vec![grant("all", &["*"], &["read"])];
     let operations = vec![high("pay", &["GET /pay"]), high("refund", &["GET /refund"])];
     let snapshot = world([Policy { operations: each(operations), grants: each(grants), ..policy("orders") }]);
-    let step_up = |age| StepUp { operation: "refund".into(), assurance: MultiFactor, authenticated_at: now() - age };
+    let step_up =
+        |age| CompletedStepUp { operation: "refund".into(), assurance: MultiFactor, authenticated_at: now() - age };
     let caller = |age| Identity { step_up: Some(step_up(age)), ..caller(USER, Bearer) };
     let fresh = caller(TimeDelta::minutes(1));
     assert!(ask(&snapshot, Some(&fresh), "GET /refund").allowed());

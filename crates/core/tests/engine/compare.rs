@@ -1,31 +1,35 @@
-//! What a change of policies gives and takes.
+//! Comparing two sets of policies.
 
 use crate::any_world::{REQUESTS, any_caller, any_policies};
 use crate::support::*;
 use chrono::TimeDelta;
+use durward_core::authentication::AuthenticationMethod;
 use durward_core::compare::{Effect, compare};
 use durward_core::decision::Reason;
-use durward_core::policy::{Denial, Grant, Mode, Operation, Policy, Way};
-use durward_core::risk::Risk;
+use durward_core::policy::{CompiledDenial, CompiledGrant, CompiledOperation, EnforcementMode, Policy};
+use durward_core::risk::RiskLevel;
 use proptest::prelude::*;
 
 const OWN: &str = "cluster.local";
 
-/// Effect, who and operations of each change.
+/// Kind, callers and operations of each change.
 fn changes(old: Policy, new: Policy) -> Vec<String> {
     let comparison = compare(&world([old]), &world([new]), OWN);
     let name = |name: &Option<std::sync::Arc<str>>| name.as_deref().unwrap_or("-").to_owned();
-    let told = comparison
+    let listed = comparison
         .changes
         .iter()
-        .map(|change| format!("{:?} {}: {} → {}", change.effect, change.who, name(&change.old), name(&change.new)));
-    told.collect()
+        .map(|change| format!("{:?} {}: {} → {}", change.effect, change.callers, name(&change.old), name(&change.new)));
+    listed.collect()
 }
 
 #[test]
 fn grants_and_denials_are_compared() {
-    let with =
-        |grants: Vec<Grant>, denials: Vec<Denial>| Policy { grants: each(grants), denials: each(denials), ..orders() };
+    let with = |grants: Vec<CompiledGrant>, denials: Vec<CompiledDenial>| Policy {
+        grants: each(grants),
+        denials: each(denials),
+        ..orders()
+    };
     let read = || grant("read", &["user:corporate/alice"], &["read"]);
     let nothing = || with(vec![], vec![]);
     assert_eq!(changes(nothing(), nothing()), Vec::<String>::new());
@@ -37,14 +41,14 @@ fn grants_and_denials_are_compared() {
         "some of everybody"
     );
     assert_eq!(changes(with(vec![read()], vec![]), nothing()), [format!("Loses {somebody}"), format!("Loses {alice}")]);
-    let at = |when: &str| Grant { when: Some(condition(when)), ..read() };
+    let at = |when: &str| CompiledGrant { when: Some(condition(when)), ..read() };
     let narrowed = changes(with(vec![read()], vec![]), with(vec![at("request.method == 'GET'")], vec![]));
     assert!(narrowed.contains(&format!("Narrowed {alice}")), "{narrowed:?}");
     let other = changes(with(vec![at("1 == 1")], vec![]), with(vec![at("2 == 2")], vec![]));
     assert!(other.contains(&format!("Conditions {alice}")), "{other:?}");
     let denied = changes(with(vec![read()], vec![]), with(vec![read()], vec![denial("d", &["@corporate"])]));
     assert!(denied.contains(&format!("Loses {alice}")), "{denied:?}");
-    // what everybody gains is told once
+    // a change for everybody is listed once
     let all = changes(
         nothing(),
         with(vec![grant("read", &["*"], &["read"])], vec![denial_when("d", &["user:corporate/eve"], "true")]),
@@ -54,28 +58,28 @@ fn grants_and_denials_are_compared() {
 
 #[test]
 fn operations_are_compared_by_their_requests() {
-    let of = |operations: Vec<Operation>| Policy {
+    let of = |operations: Vec<CompiledOperation>| Policy {
         operations: each(operations),
         grants: each([grant("r", &["@corporate"], &["read"]), grant("w", &["@partners"], &["write"])]),
         ..policy("orders")
     };
     let list = || operation("list", &["GET /orders/{id}"], &["read"]);
-    // a path of its own takes requests away from the general one
+    // a pattern of its own takes requests away from the general one
     let special = operation("special", &["GET /orders/special"], &["write"]);
-    let told = changes(of(vec![list()]), of(vec![list(), special]));
+    let listed = changes(of(vec![list()]), of(vec![list(), special]));
     for expected in [
         "Loses everybody of provider corporate: list → special",
         "Gains everybody of provider partners: list → special",
     ] {
-        assert!(told.contains(&expected.to_owned()), "{told:?}");
+        assert!(listed.contains(&expected.to_owned()), "{listed:?}");
     }
-    assert!(!told.iter().any(|change| change.contains("list → list")), "{told:?}");
-    // patterns of which neither is the more exact one meet
+    assert!(!listed.iter().any(|change| change.contains("list → list")), "{listed:?}");
+    // patterns of which neither is more specific overlap
     let crossing = |path: &str, needs: &str| of(vec![operation("x", &[&format!("GET {path}")], &[needs])]);
-    let told = changes(crossing("/a/{y}", "read"), crossing("/{x}/b", "write"));
-    assert!(told.contains(&"Loses everybody of provider corporate: x → x".to_owned()), "{told:?}");
-    // public, risk, step-up, ways in and mode
-    let one = |change: &dyn Fn(&mut Operation, &mut Policy)| {
+    let listed = changes(crossing("/a/{y}", "read"), crossing("/{x}/b", "write"));
+    assert!(listed.contains(&"Loses everybody of provider corporate: x → x".to_owned()), "{listed:?}");
+    // public, risk, step-up, authentication methods and mode
+    let one = |change: &dyn Fn(&mut CompiledOperation, &mut Policy)| {
         let mut operation = list();
         let mut policy = of(vec![]);
         change(&mut operation, &mut policy);
@@ -86,39 +90,39 @@ fn operations_are_compared_by_their_requests() {
     assert!(public.contains(&"Gains anybody, without a credential: list → list".to_owned()), "{public:?}");
     let corporate = "everybody of provider corporate: list → list";
     for (new, expected) in [
-        (one(&|o, _| o.risk = Risk::High), format!("Conditions {corporate}")),
-        (one(&|_, p| p.ways = [Way::Workload].into()), format!("Loses {corporate}")),
-        (one(&|_, p| p.mode = Mode::Audit), "Gains anybody, without a credential: list → list".to_owned()),
+        (one(&|o, _| o.risk = RiskLevel::High), format!("Conditions {corporate}")),
+        (one(&|_, p| p.authentication_methods = [AuthenticationMethod::Workload].into()), format!("Loses {corporate}")),
+        (one(&|_, p| p.mode = EnforcementMode::Audit), "Gains anybody, without a credential: list → list".to_owned()),
     ] {
-        let told = changes(plain(), new);
-        assert!(told.contains(&expected), "{expected}: {told:?}");
+        let listed = changes(plain(), new);
+        assert!(listed.contains(&expected), "{expected}: {listed:?}");
     }
-    let high = |minutes: i64| one(&move |o, _| (o.risk, o.max_age) = (Risk::High, TimeDelta::minutes(minutes)));
+    let high = |minutes: i64| one(&move |o, _| (o.risk, o.max_age) = (RiskLevel::High, TimeDelta::minutes(minutes)));
     assert!(changes(high(5), high(50)).contains(&format!("Conditions {corporate}")));
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(192) })]
 
-    /// Whoever is let in where they were not, or kept out where they were not: it is told for the operations in question.
+    /// Every caller who gains or loses access appears in the comparison, for the operations of the request.
     #[test]
-    fn no_change_goes_unnoticed(old in any_policies(), new in any_policies(), caller in any_caller()) {
+    fn every_change_of_access_is_listed(old in any_policies(), new in any_policies(), caller in any_caller()) {
         let (old, new) = (world(old), world(new));
         let comparison = compare(&old, &new, OWN);
         for request in REQUESTS {
             let (was, is) = (ask(&old, caller.as_ref(), request), ask(&new, caller.as_ref(), request));
-            let told = comparison.changes.iter().any(|change| (&change.old, &change.new) == (&was.operation, &is.operation));
-            // what differs from a declared path in its case alone is refused, and not compared
+            let listed = comparison.changes.iter().any(|change| (&change.old, &change.new) == (&was.operation, &is.operation));
+            // a path that differs from a declared one in case alone is refused, so it is not compared
             let clear = was.reason != Reason::AmbiguousPath && is.reason != Reason::AmbiguousPath;
             if clear && was.passes() != is.passes() && (was.operation.is_some() || is.operation.is_some()) {
-                prop_assert!(told, "{request}\n{was:#?}\n{is:#?}");
+                prop_assert!(listed, "{request}\n{was:#?}\n{is:#?}");
             }
         }
     }
 
-    /// Nothing is told of what did not change.
+    /// Equal policies have no changes.
     #[test]
-    fn the_same_policies_are_the_same(policies in any_policies()) {
+    fn equal_policies_have_no_changes(policies in any_policies()) {
         let comparison = compare(&world(policies.clone()), &world(policies), OWN);
         prop_assert!(comparison.changes.is_empty(), "{:#?}", comparison.changes);
     }

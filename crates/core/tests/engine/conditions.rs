@@ -1,15 +1,15 @@
-//! Conditions within a decision: what they can see, and what can't break them.
+//! Conditions within a decision: the facts that they read, and robustness.
 
 use crate::support::*;
 use durward_core::condition::Condition;
 use durward_core::decision::{Decision, Reason};
 use durward_core::policy::Policy;
 use durward_core::principal::Identity;
-use durward_core::request::{Call, Request, Target};
+use durward_core::request::{Call, Request, ServiceTarget};
 use durward_core::risk::Assurance;
 use serde_json::json;
 
-/// The decision about `GET /orders/{id}` when a grant asks for this condition.
+/// The decision about `GET /orders/{id}`, with a grant that requires this condition.
 fn when(condition: &str, caller: &Identity, request: &Request<'_>) -> Decision {
     let grants = vec![grant_when("when", &["*"], &["read"], condition)];
     decide(&world([Policy { grants: each(grants), ..orders() }]), Some(caller), request, now())
@@ -22,12 +22,12 @@ fn holds(condition: &str, caller: &Identity, request: &Request<'_>) -> bool {
 fn request() -> Request<'static> {
     Request {
         source: Some("2001:db8::7".parse().unwrap()),
-        target: Target::Host("ORDERS.shop.svc:80"),
+        target: ServiceTarget::Host("ORDERS.shop.svc:80"),
         ..http("GET /orders/4%C3%A4?q=1")
     }
 }
 
-fn known() -> Identity {
+fn caller_with_all_facts() -> Identity {
     let mut alice = alice();
     alice.groups = ["dev".to_owned(), "support".to_owned()].into();
     alice.scopes = Some(scopes(&["read", "x"]).into_iter().collect());
@@ -41,7 +41,7 @@ fn known() -> Identity {
 }
 
 #[test]
-fn every_fact_of_a_request_is_there() {
+fn conditions_read_every_fact_of_a_request() {
     for condition in [
         "principal.id == 'user:corporate/alice'",
         "principal.provider == 'corporate' && principal.subject == 'alice'",
@@ -64,7 +64,7 @@ fn every_fact_of_a_request_is_there() {
         "request.sourceAddress == '2001:db8::7'",
         "request.time == timestamp('2026-07-01T06:30:00Z') && request.time.getHours('Europe/Berlin') == 8",
     ] {
-        let decision = when(condition, &known(), &request());
+        let decision = when(condition, &caller_with_all_facts(), &request());
         assert!(decision.allowed(), "{condition}");
     }
 }
@@ -84,7 +84,7 @@ fn each_kind_of_principal_has_its_own_facts() {
 }
 
 #[test]
-fn namespaces_of_another_trust_domain_are_not_ours() {
+fn namespaces_of_another_trust_domain_are_not_read() {
     for (who, subject) in
         [("spiffe://partner.example/ns/shop/sa/cart", "/ns/shop/sa/cart"), ("spiffe://partner.example/a/b", "/a/b")]
     {
@@ -103,15 +103,18 @@ fn namespaces_of_another_trust_domain_are_not_ours() {
 #[test]
 fn a_request_by_name_and_audience_has_no_method_path_or_host() {
     let call = Call::Named { operation: "list", captures: [("id".into(), "7".into())].into() };
-    let request = Request { target: Target::Audience("orders.shop"), call, source: None, evidence: &() };
+    let request = Request { target: ServiceTarget::Audience("orders.shop"), call, source: None, evidence: &() };
     let condition = "!has(request.method) && !has(request.path) && !has(request.host) && !has(request.sourceAddress) \
                      && request.captures.id == '7'";
-    assert!(holds(condition, &known(), &request));
-    assert!(!holds("request.method != 'GET'", &known(), &request), "a missing fact fails, it is not unequal");
+    assert!(holds(condition, &caller_with_all_facts(), &request));
+    assert!(
+        !holds("request.method != 'GET'", &caller_with_all_facts(), &request),
+        "a missing fact fails, it is not unequal"
+    );
 }
 
 #[test]
-fn facts_can_not_be_forged_by_attributes() {
+fn attributes_can_not_forge_facts() {
     let mut mallory = alice();
     mallory.attributes = json!({"id": "user:corporate/root", "groups": ["admins"]}).as_object().unwrap().clone();
     assert!(!holds("principal.id == 'user:corporate/root'", &mallory, &request()));
@@ -172,10 +175,10 @@ fn arithmetic_and_conversions_at_their_limits_fail_without_a_panic() {
         "null && null",
         "has(principal.attributes.a.b)",
     ] {
-        // a policy is refused, or the condition does not give what was asked for; either way nothing breaks
+        // either the policy is refused, or the condition gives nothing; nothing panics
         if let Ok(condition) = Condition::compile(source) {
             let policy = Policy {
-                grants: each([durward_core::policy::Grant {
+                grants: each([durward_core::policy::CompiledGrant {
                     when: Some(condition.into()),
                     ..grant("when", &["*"], &["read"])
                 }]),
@@ -188,7 +191,7 @@ fn arithmetic_and_conversions_at_their_limits_fail_without_a_panic() {
 }
 
 #[test]
-fn evaluation_is_decided_by_the_instant_that_is_passed_in() {
+fn the_time_is_the_instant_passed_in() {
     let office = "request.time.getHours('Europe/Berlin') >= 8 && request.time.getHours('Europe/Berlin') < 18";
     let policy = Policy { grants: each([grant_when("office", &["*"], &["read"], office)]), ..orders() };
     let snapshot = world([policy]);
@@ -206,7 +209,7 @@ fn evaluation_is_decided_by_the_instant_that_is_passed_in() {
 }
 
 #[test]
-fn sources_that_nest_without_seeming_to_are_refused_or_read() {
+fn nesting_in_texts_and_comments_is_not_counted() {
     let within_strings = |n| format!("{}true{}", "(')'==')'&&".repeat(n), ")".repeat(n));
     let within_comments = |n| format!("{}true{}", "(//)\n".repeat(n), ")".repeat(n));
     let raw = |n| format!("{}true{}", r"(r')\'==''||".repeat(n), ")".repeat(n));
@@ -233,8 +236,10 @@ fn sources_that_nest_without_seeming_to_are_refused_or_read() {
         "principal.id".to_owned() + &".contains('a')".repeat(140),
     ] {
         if let Ok(condition) = Condition::compile(&deep) {
-            let grants =
-                vec![durward_core::policy::Grant { when: Some(condition.into()), ..grant("g", &["*"], &["read"]) }];
+            let grants = vec![durward_core::policy::CompiledGrant {
+                when: Some(condition.into()),
+                ..grant("g", &["*"], &["read"])
+            }];
             let _ = ask(&world([Policy { grants: each(grants), ..orders() }]), Some(&alice()), "GET /orders");
         }
     }

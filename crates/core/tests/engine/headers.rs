@@ -1,10 +1,11 @@
-//! Conditions on headers: what they see, what makes them fail, and that a failure never opens anything.
+//! Conditions on headers: the values that they read, and failures, which never allow a request.
 
 use crate::support::*;
 use durward_core::condition::Condition;
+use durward_core::condition::MAX_HEADER;
 use durward_core::decision::{Decision, Reason};
-use durward_core::evidence::{MAX_HEADER, Said};
-use durward_core::policy::{Denial, Grant, Policy};
+use durward_core::evidence::StatedEvidence;
+use durward_core::policy::{CompiledDenial, CompiledGrant, Policy};
 use durward_core::request::Request;
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -16,26 +17,27 @@ fn reading(source: &str) -> Result<Arc<Condition>, String> {
     Condition::compile_reading(source, &listed).map(Arc::new).map_err(|error| error.to_string())
 }
 
-fn said(headers: &[(&str, &str)]) -> Said {
+fn evidence_of(headers: &[(&str, &str)]) -> StatedEvidence {
     let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    Said { headers: Some(headers), ..Said::default() }
+    StatedEvidence { headers: Some(headers), ..StatedEvidence::default() }
 }
 
-/// The decision about `GET /orders` by Alice, who is granted it when `grant` holds, unless `denial` does.
-fn decided(grant: Option<&str>, denial: Option<&str>, evidence: &Said) -> Decision {
+/// The decision about `GET /orders` by Alice. The grant requires `grant`, and `denial` is the condition of a denial.
+fn decided(grant: Option<&str>, denial: Option<&str>, evidence: &StatedEvidence) -> Decision {
     let when = |source: Option<&str>| source.map(|source| reading(source).expect(source));
-    let grants = each([Grant { when: when(grant), ..super::support::grant("a", &["*"], &["read"]) }]);
-    let denials = denial.map(|source| Denial { when: when(Some(source)), ..super::support::denial("b", &["*"]) });
+    let grants = each([CompiledGrant { when: when(grant), ..super::support::grant("a", &["*"], &["read"]) }]);
+    let denials =
+        denial.map(|source| CompiledDenial { when: when(Some(source)), ..super::support::denial("b", &["*"]) });
     let snapshot = world([Policy { grants, denials: each(denials), ..orders() }]);
     decide(&snapshot, Some(&alice()), &Request { evidence, ..http("GET /orders") }, now())
 }
 
 fn holds(source: &str, headers: &[(&str, &str)]) -> bool {
-    decided(Some(source), None, &said(headers)).allowed()
+    decided(Some(source), None, &evidence_of(headers)).allowed()
 }
 
 #[test]
-fn headers_are_there_as_they_were_sent() {
+fn conditions_read_headers_as_they_were_sent() {
     let sent = [("x-tenant", "acme"), ("X-Trial", "a b"), ("x-other", "1")];
     for source in [
         TENANT,
@@ -49,26 +51,26 @@ fn headers_are_there_as_they_were_sent() {
     ] {
         assert!(holds(source, &sent), "{source}");
     }
-    assert!(holds("!('x-trial' in request.headers)", &sent[..1]), "one that was not sent is known not to be there");
-    assert!(!holds("request.headers['x-trial'] != 'x'", &sent[..1]), "and reads as no value");
+    assert!(holds("!('x-trial' in request.headers)", &sent[..1]), "a header that was not sent is absent");
+    assert!(!holds("request.headers['x-trial'] != 'x'", &sent[..1]), "an absent header has no value");
     assert!(!holds("request.headers['x-tenant'] != 'x'", &[]));
 }
 
 #[test]
-fn only_listed_headers_can_be_named() {
+fn only_listed_headers_can_be_read() {
     for (source, message) in [
         (
             "request.headers['x-other'] == ''",
-            "header `x-other` is not listed in `spec.headers`; there are x-tenant, x-trial (line 1, column",
+            "header `x-other` is not listed in `spec.headers`, which lists x-tenant, x-trial (line 1, column",
         ),
         ("request.headers['X-Tenant'] == ''", "header `X-Tenant` is not listed"),
         (
             "true ||\n 'authorization' in request.headers",
-            "header `authorization` is not listed in `spec.headers`; there are x-tenant, x-trial (line 2, column",
+            "header `authorization` is not listed in `spec.headers`, which lists x-tenant, x-trial (line 2, column",
         ),
         ("has(request.headers.cookie)", "header `cookie` is not listed"),
-        ("request.headers['x-tenant'] == 1", "a string is never equal to a int"),
-        ("request.headers == 'a'", "a map of strings is never equal to a string"),
+        ("request.headers['x-tenant'] == 1", "values of type string and int are never equal"),
+        ("request.headers == 'a'", "values of type map of strings and string are never equal"),
     ] {
         let error = reading(source).expect_err(source);
         assert!(error.contains(message), "{source}: {error}");
@@ -78,7 +80,7 @@ fn only_listed_headers_can_be_named() {
 }
 
 #[test]
-fn what_two_parsers_could_read_differently_fails() {
+fn headers_that_parsers_could_read_differently_fail() {
     let long = "a".repeat(MAX_HEADER + 1);
     for (headers, why) in [
         (vec![("x-tenant", "acme"), ("x-tenant", "acme")], "was sent more than once"),
@@ -95,14 +97,18 @@ fn what_two_parsers_could_read_differently_fails() {
         (vec![("x-tenant", "acme ")], "begins or ends with a space"),
         (vec![("x-tenant", " acme")], "begins or ends with a space"),
     ] {
-        // whatever a condition asks of such a header, even whether it is there
+        // every condition on such a header fails, even `in`
         for source in [TENANT, "request.headers['x-tenant'] != 'b'", "true || 'x-tenant' in request.headers"] {
-            assert_eq!(decided(Some(source), None, &said(&headers)).reason, Reason::InsufficientScope, "{headers:?}");
-            let denied = decided(None, Some(&format!("!({source})")), &said(&headers));
+            assert_eq!(
+                decided(Some(source), None, &evidence_of(&headers)).reason,
+                Reason::InsufficientScope,
+                "{headers:?}"
+            );
+            let denied = decided(None, Some(&format!("!({source})")), &evidence_of(&headers));
             assert_eq!(denied.reason, Reason::Denied, "{headers:?}");
             assert!(denied.detail.as_deref().unwrap_or_default().contains(why), "{headers:?}: {denied:?}");
         }
-        // those that read another one don't care
+        // conditions on other headers are not affected
         assert!(holds("!('x-trial' in request.headers)", &headers), "{headers:?}");
     }
     assert!(holds(
@@ -112,16 +118,27 @@ fn what_two_parsers_could_read_differently_fails() {
 }
 
 #[test]
-fn where_nobody_knows_them_conditions_fail() {
+fn conditions_on_unknown_headers_fail() {
     for source in [TENANT, "!('x-tenant' in request.headers)", "true || request.headers == {}"] {
-        assert_eq!(decided(Some(source), None, &Said::default()).reason, Reason::InsufficientScope, "{source}");
-        assert_eq!(decided(None, Some(&format!("!({source})")), &Said::default()).reason, Reason::Denied, "{source}");
+        assert_eq!(
+            decided(Some(source), None, &StatedEvidence::default()).reason,
+            Reason::InsufficientScope,
+            "{source}"
+        );
+        assert_eq!(
+            decided(None, Some(&format!("!({source})")), &StatedEvidence::default()).reason,
+            Reason::Denied,
+            "{source}"
+        );
     }
-    assert!(decided(None, Some("!has(request.method)"), &Said::default()).allowed(), "others don't ask for them");
+    assert!(
+        decided(None, Some("!has(request.method)"), &StatedEvidence::default()).allowed(),
+        "other conditions don't read headers"
+    );
 }
 
 #[test]
-fn no_value_is_told_by_a_failure() {
+fn a_failure_reveals_no_value() {
     for source in [
         "int(request.headers['x-tenant']) > 1",
         "duration(request.headers['x-tenant']) > duration('1s')",
@@ -136,32 +153,32 @@ fn no_value_is_told_by_a_failure() {
         "dyn(request.headers) + 1 == 2",
     ] {
         for value in ["hush(", "40960"] {
-            let decision = decided(None, Some(source), &said(&[("x-tenant", value)]));
-            let told = format!("{:?} {:?}", decision.detail, decision.judged);
-            assert!(!told.replace(source, "").contains(value), "{told}");
+            let decision = decided(None, Some(source), &evidence_of(&[("x-tenant", value)]));
+            let text = format!("{:?} {:?}", decision.detail, decision.evaluated);
+            assert!(!text.replace(source, "").contains(value), "{text}");
         }
     }
 }
 
 #[test]
-fn outcomes_are_noted_and_can_take_the_place_of_headers() {
+fn outcomes_are_recorded_and_replace_headers_in_a_replay() {
     let decision = decided(
         Some(TENANT),
         Some("request.headers['x-trial'] == 'yes'"),
-        &said(&[("x-tenant", "acme"), ("x-trial", "no")]),
+        &evidence_of(&[("x-tenant", "acme"), ("x-trial", "no")]),
     );
     let noted: Vec<(&str, String)> =
-        decision.judged.iter().map(|judged| (&*judged.rule, format!("{:?}", judged.truth))).collect();
+        decision.evaluated.iter().map(|evaluated| (&*evaluated.rule, format!("{:?}", evaluated.truth))).collect();
     let expected = [("shop/orders/denials/b", "False".to_owned()), ("shop/orders/grants/a", "True".to_owned())];
     assert_eq!((noted, decision.reason), (expected.to_vec(), Reason::Granted));
     assert_eq!(
-        decided(Some("request.method == 'GET'"), None, &said(&[])).judged,
+        decided(Some("request.method == 'GET'"), None, &evidence_of(&[])).evaluated,
         [],
-        "what a record holds is not noted"
+        "outcomes without evidence are not recorded"
     );
 }
 
-/// Headers that are nearly the ones that conditions read, with values that nearly count.
+/// Headers that resemble those of the conditions, with values that are almost valid.
 fn any_headers() -> impl Strategy<Value = Vec<(String, String)>> {
     let name = prop::sample::select(vec![
         "x-tenant",
@@ -191,28 +208,28 @@ const SOURCES: [&str; 7] = [
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) })]
 
-    /// A condition on a grant, or one more denial, never opens what was closed.
+    /// A condition on a grant, or a further denial, never allows a request that was denied.
     #[test]
-    fn conditions_only_take_away(
+    fn a_further_condition_never_allows_more(
         headers in prop::option::of(any_headers()),
         grant in prop::option::of(prop::sample::select(&SOURCES[..])),
         denial in prop::sample::select(&SOURCES[..]),
     ) {
-        let evidence = Said { headers, ..Said::default() };
+        let evidence = StatedEvidence { headers, ..StatedEvidence::default() };
         let without = decided(grant, None, &evidence);
         let with = decided(grant, Some(denial), &evidence);
         prop_assert!(!with.allowed() || without.allowed());
         prop_assert!(evidence.headers.is_some() || !with.allowed(), "unknown headers deny");
         prop_assert!(evidence.headers.is_some() || grant.is_none() || !without.allowed(), "and grant nothing");
-        // a condition and its opposite never both count
+        // a condition and its negation never both allow
         let not = format!("!({denial})");
         prop_assert!(!decided(Some(denial), None, &evidence).allowed() || !decided(Some(&not), None, &evidence).allowed());
     }
 
-    /// What a grant counts on is the one value that was sent.
+    /// A grant depends on the only value that was sent.
     #[test]
-    fn nobody_is_granted_by_a_header_that_reads_in_two_ways(headers in any_headers()) {
-        let evidence = Said { headers: Some(headers.clone()), ..Said::default() };
+    fn an_ambiguous_header_grants_nothing(headers in any_headers()) {
+        let evidence = StatedEvidence { headers: Some(headers.clone()), ..StatedEvidence::default() };
         if decided(Some(TENANT), None, &evidence).allowed() {
             let alike: Vec<_> = headers.iter().filter(|(name, _)| name.to_lowercase().replace('_', "-") == "x-tenant").collect();
             prop_assert_eq!(alike.len(), 1);

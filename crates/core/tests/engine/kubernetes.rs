@@ -1,13 +1,14 @@
 //! Requests to the Kubernetes API.
 
 use crate::support::*;
+use durward_core::authentication::AuthenticationMethod;
 use durward_core::decision::Reason;
 use durward_core::kubernetes::{ApiCall, ApiPattern, Verb};
-use durward_core::policy::{Operation, Policy, Way};
+use durward_core::policy::{CompiledOperation, Policy};
 use durward_core::principal::Principal;
-use durward_core::request::{Call, Request, Target};
-use durward_core::risk::{Assurance, Risk};
-use durward_core::service::Service;
+use durward_core::request::{Call, Request, ServiceTarget};
+use durward_core::risk::{Assurance, RiskLevel};
+use durward_core::service::CompiledService;
 use durward_core::snapshot::Snapshot;
 use std::sync::Arc;
 
@@ -28,11 +29,11 @@ fn call(text: &str) -> ApiCall<'_> {
     ApiCall { group, resource, subresource, verb: verb.parse().unwrap(), name: "web-0" }
 }
 
-fn governs(name: &str, patterns: &[&str], needs: &[&str]) -> Operation {
-    Operation { kubernetes: patterns.iter().map(|text| pattern(text)).collect(), ..operation(name, &[], needs) }
+fn governs(name: &str, patterns: &[&str], needs: &[&str]) -> CompiledOperation {
+    CompiledOperation { kubernetes: patterns.iter().map(|text| pattern(text)).collect(), ..operation(name, &[], needs) }
 }
 
-fn guard(operations: Vec<Operation>) -> Policy {
+fn guard(operations: Vec<CompiledOperation>) -> Policy {
     Policy {
         operations: each(operations),
         grants: each([grant("admins", &["kube:ada", "ops@kubernetes"], &["admin"])]),
@@ -40,11 +41,11 @@ fn guard(operations: Vec<Operation>) -> Policy {
     }
 }
 
-fn decided(snapshot: &Snapshot, who: &str, asked: &str) -> (Reason, Option<Arc<str>>) {
+fn decided(snapshot: &Snapshot, who: &str, request_text: &str) -> (Reason, Option<Arc<str>>) {
     let caller = Principal::assumed(caller(who, Assurance::Bearer));
     let request = Request {
-        target: Target::Audience("orders.shop"),
-        call: Call::Kubernetes(call(asked)),
+        target: ServiceTarget::Audience("orders.shop"),
+        call: Call::Kubernetes(call(request_text)),
         source: None,
         evidence: &(),
     };
@@ -53,7 +54,7 @@ fn decided(snapshot: &Snapshot, who: &str, asked: &str) -> (Reason, Option<Arc<s
 }
 
 #[test]
-fn a_pattern_takes_in_what_a_webhook_rule_does() {
+fn a_pattern_matches_like_a_webhook_rule() {
     for (text, within, without) in [
         (
             "CREATE pods",
@@ -67,15 +68,15 @@ fn a_pattern_takes_in_what_a_webhook_rule_does() {
         ("* * *", "DELETE deployments apps", vec!["UPDATE deployments/scale apps"]),
         ("* */* *", "UPDATE deployments/scale apps", vec![]),
     ] {
-        assert!(pattern(text).matches(&call(within)), "{text} takes in {within}");
+        assert!(pattern(text).matches(&call(within)), "{text} matches {within}");
         for other in without {
-            assert!(!pattern(text).matches(&call(other)), "{text} leaves out {other}");
+            assert!(!pattern(text).matches(&call(other)), "{text} does not match {other}");
         }
     }
 }
 
 #[test]
-fn the_pattern_that_says_most_is_the_operation() {
+fn the_most_specific_api_pattern_wins() {
     let snapshot = world([guard(vec![
         governs("anything", &["* */* *"], &["a"]),
         governs("any-on-pods", &["* pods/*"], &["b"]),
@@ -83,22 +84,25 @@ fn the_pattern_that_says_most_is_the_operation() {
         governs("exec-by-connect", &["CONNECT pods/exec"], &["d"]),
         governs("any-scale", &["UPDATE */scale *"], &["e"]),
     ])]);
-    for (asked, expected) in [
+    for (request_text, expected) in [
         ("DELETE services", "anything"),
         ("DELETE pods", "any-on-pods"),
         ("CREATE pods/exec", "exec"),
         ("CONNECT pods/exec", "exec-by-connect"),
         ("UPDATE deployments/scale apps", "any-scale"),
     ] {
-        assert_eq!(decided(&snapshot, "kube:ada", asked).1.as_deref(), Some(expected), "{asked}");
+        assert_eq!(decided(&snapshot, "kube:ada", request_text).1.as_deref(), Some(expected), "{request_text}");
     }
 }
 
 #[test]
-fn users_of_the_api_server_need_no_way_in_but_scopes_and_assurance() {
-    let high = Operation { risk: Risk::High, ..governs("debug", &["UPDATE pods/ephemeralcontainers"], &["admin"]) };
+fn users_of_the_api_server_need_scopes_and_assurance_but_no_method() {
+    let high = CompiledOperation {
+        risk: RiskLevel::High,
+        ..governs("debug", &["UPDATE pods/ephemeralcontainers"], &["admin"])
+    };
     let policy = Policy {
-        ways: [Way::Provider("corporate".into())].into(),
+        authentication_methods: [AuthenticationMethod::Provider("corporate".into())].into(),
         ..guard(vec![governs("exec", &["CONNECT pods/exec"], &["admin"]), high])
     };
     let snapshot = world([policy]);
@@ -110,9 +114,9 @@ fn users_of_the_api_server_need_no_way_in_but_scopes_and_assurance() {
     );
     assert_eq!(decided(&snapshot, "kube:ada", "UPDATE pods/ephemeralcontainers").0, Reason::AssuranceTooLow);
     assert_eq!(decided(&snapshot, "kube:ada", "CONNECT pods/attach").0, Reason::OperationUndeclared);
-    // the same principal at another door is held to the ways in
+    // at another enforcement point the same principal needs an accepted authentication method
     let asks = Request {
-        target: Target::Audience("orders.shop"),
+        target: ServiceTarget::Audience("orders.shop"),
         call: Call::Named { operation: "exec", captures: Default::default() },
         source: None,
         evidence: &(),
@@ -125,7 +129,7 @@ fn users_of_the_api_server_need_no_way_in_but_scopes_and_assurance() {
 fn groups_are_those_of_the_api_server() {
     let snapshot = world([guard(vec![governs("exec", &["CONNECT pods/exec"], &["admin"])])]);
     let request = Request {
-        target: Target::Audience("orders.shop"),
+        target: ServiceTarget::Audience("orders.shop"),
         call: Call::Kubernetes(call("CONNECT pods/exec")),
         source: None,
         evidence: &(),
@@ -138,7 +142,7 @@ fn groups_are_those_of_the_api_server() {
 }
 
 #[test]
-fn conditions_see_what_is_asked() {
+fn conditions_read_the_api_call() {
     let only_web = grant_when(
         "web",
         &["kube:ada"],
@@ -158,37 +162,37 @@ fn every_service_of_the_namespace_that_declares_a_request_governs_it() {
     let elsewhere = Policy {
         audience: "elsewhere".into(),
         hosts: vec![],
-        key: durward_core::policy::PolicyKey { namespace: "farm".into(), name: "guard".into() },
+        key: durward_core::namespaced_name::NamespacedName { namespace: "farm".into(), name: "guard".into() },
         ..guard(exec())
     };
     let mut snapshot = world([guard(exec()), other, elsewhere]);
-    let governing = |snapshot: &Snapshot, namespace: &str, asked: &str| -> Vec<String> {
-        snapshot.governing(namespace, &call(asked)).map(|service| service.key().audience.to_string()).collect()
+    let governing = |snapshot: &Snapshot, namespace: &str, request_text: &str| -> Vec<String> {
+        snapshot.governing(namespace, &call(request_text)).map(|service| service.key().audience.to_string()).collect()
     };
     assert_eq!(governing(&snapshot, "shop", "CONNECT pods/exec"), ["orders.shop", "other"]);
     assert_eq!(governing(&snapshot, "farm", "CONNECT pods/exec"), ["elsewhere"]);
-    assert!(governing(&snapshot, "shop", "CONNECT pods/attach").is_empty(), "nobody declares it");
+    assert!(governing(&snapshot, "shop", "CONNECT pods/attach").is_empty(), "no policy declares it");
     assert!(governing(&snapshot, "kube-system", "CONNECT pods/exec").is_empty());
     let gone = snapshot.by_audience("other").unwrap().key().clone();
-    snapshot.take(&gone);
+    snapshot.remove(&gone);
     assert_eq!(governing(&snapshot, "shop", "CONNECT pods/exec"), ["orders.shop"]);
-    assert_eq!(snapshot.governed().count(), 2);
+    assert_eq!(snapshot.governed_namespaces().count(), 2);
 }
 
 #[test]
 fn two_policies_of_a_service_can_not_claim_the_same_requests() {
     let first = Policy { operations: each([governs("exec", &["CONNECT pods/exec"], &["a"])]), ..policy("first") };
     let second = Policy { operations: each([governs("shell", &["CONNECT pods/exec"], &["b"])]), ..policy("second") };
-    let (_, conflicts) = Service::unite(&[Arc::new(first), Arc::new(second)]);
+    let (_, conflicts) = CompiledService::unite(&[Arc::new(first), Arc::new(second)]);
     let [(_, conflict)] = conflicts.as_slice() else { panic!("{conflicts:?}") };
     assert_eq!(
         conflict.to_string(),
-        "operation `shell` matches `CONNECT pods/exec`, which operation `exec` of policy shop/first claims already"
+        "operation `shell` matches `CONNECT pods/exec`, which operation `exec` of policy shop/first already claims"
     );
 }
 
 #[test]
-fn verbs_are_those_of_admission() {
+fn verbs_parse_as_in_admission() {
     for verb in Verb::ALL {
         assert_eq!(verb.as_str().parse::<Verb>(), Ok(verb));
     }

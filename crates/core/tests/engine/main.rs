@@ -1,4 +1,4 @@
-//! The decision engine, seen from outside: tables first, then properties over random worlds.
+//! Tests of the decision engine through its public API: tables first, then properties of random policies.
 
 #![allow(
     clippy::unwrap_used,

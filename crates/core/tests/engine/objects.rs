@@ -1,48 +1,52 @@
-//! Conditions on the objects of requests to the Kubernetes API: what they see, within which bounds, and what is open where
-//! nobody knows the object yet.
+//! Conditions on objects of requests to the Kubernetes API: their values, their limits, and requests whose object is
+//! still unknown.
 
 use crate::support::*;
 use durward_core::condition::{Condition, MAX_LEVELS, MAX_PARTS};
 use durward_core::decision::{Decision, Reason};
-use durward_core::evidence::{Evidence, Said};
+use durward_core::evidence::{Evidence, StatedEvidence};
 use durward_core::kubernetes::{ApiCall, ApiPattern, Verb};
-use durward_core::policy::{Denial, Grant, Operation, Policy};
+use durward_core::policy::{CompiledDenial, CompiledGrant, CompiledOperation, Policy};
 use durward_core::principal::Principal;
-use durward_core::request::{Call, Request, Target};
+use durward_core::request::{Call, Request, ServiceTarget};
 use durward_core::risk::Assurance;
 use serde_json::{Value, json};
 
 const CALL: ApiCall<'static> =
     ApiCall { group: "", resource: "pods", subresource: "", verb: Verb::Create, name: "web" };
 
-fn world_of(grants: Vec<Grant>, denials: Vec<Denial>) -> durward_core::snapshot::Snapshot {
+fn world_of(grants: Vec<CompiledGrant>, denials: Vec<CompiledDenial>) -> durward_core::snapshot::Snapshot {
     let pattern = ApiPattern { group: None, resource: Some("pods".into()), subresource: None, verb: None };
-    let make = Operation { kubernetes: vec![pattern], ..operation("make", &["GET /pods"], &["admin"]) };
+    let make = CompiledOperation { kubernetes: vec![pattern], ..operation("make", &["GET /pods"], &["admin"]) };
     world([Policy { operations: each([make]), grants: each(grants), denials: each(denials), ..policy("guard") }])
 }
 
-fn gives(when: &str) -> Grant {
+fn gives(when: &str) -> CompiledGrant {
     grant_when("ada", &["*"], &["admin"], when)
 }
 
-fn always() -> Grant {
+fn always() -> CompiledGrant {
     grant("always", &["*"], &["admin"])
 }
 
-fn asked(snapshot: &durward_core::snapshot::Snapshot, evidence: &dyn Evidence) -> (Decision, bool) {
+fn decision_on(snapshot: &durward_core::snapshot::Snapshot, evidence: &dyn Evidence) -> (Decision, bool) {
     let ada = Principal::assumed(caller("kube:ada", Assurance::Bearer));
-    let request =
-        Request { target: Target::Audience("orders.shop"), call: Call::Kubernetes(CALL), source: None, evidence };
+    let request = Request {
+        target: ServiceTarget::Audience("orders.shop"),
+        call: Call::Kubernetes(CALL),
+        source: None,
+        evidence,
+    };
     let route = snapshot.route(&request);
     (route.decide(Some(&ada), now()), route.awaits_object(Some(&ada), now()))
 }
 
-fn known(objects: &Value) -> Said {
-    Said { objects: objects.as_object().cloned(), ..Said::default() }
+fn evidence_of(objects: &Value) -> StatedEvidence {
+    StatedEvidence { objects: objects.as_object().cloned(), ..StatedEvidence::default() }
 }
 
 fn holds(when: &str, objects: &Value) -> bool {
-    asked(&world_of(vec![gives(when)], vec![]), &known(objects)).0.allowed()
+    decision_on(&world_of(vec![gives(when)], vec![]), &evidence_of(objects)).0.allowed()
 }
 
 fn pod() -> Value {
@@ -56,7 +60,7 @@ fn pod() -> Value {
 }
 
 #[test]
-fn objects_are_there_as_they_are() {
+fn conditions_read_objects() {
     for when in [
         "kubernetes.object.metadata.name == 'web' && kubernetes.object.metadata.labels['a.b/c'] == 'd'",
         "kubernetes.object.spec.replicas == 3 && kubernetes.object.spec.weight == 0.5 && !kubernetes.object.spec.hostNetwork",
@@ -71,9 +75,9 @@ fn objects_are_there_as_they_are() {
     }
     let scaled = json!({"object": {"spec": {"replicas": 3}}, "oldObject": {"spec": {"replicas": 2}}});
     assert!(holds("kubernetes.object.spec.replicas > kubernetes.oldObject.spec.replicas", &scaled));
-    // a deletion has the old one alone
+    // a deletion has an old object only
     assert!(holds("!has(kubernetes.object) && has(kubernetes.oldObject)", &json!({"oldObject": {}})));
-    // what is not there fails, whatever is asked of it
+    // every condition on a missing value fails
     for when in [
         "kubernetes.oldObject.spec.replicas != 2",
         "kubernetes.object.spec.missing != 1",
@@ -82,46 +86,48 @@ fn objects_are_there_as_they_are() {
         assert!(!holds(when, &pod()) && !holds(&format!("!({when})"), &pod()), "{when}");
     }
     for (when, message) in [
-        ("kubernetes.object == 3", "a map is never equal to a int"),
-        ("kubernetes.oldObject == null", "ask `has(…)`"),
-        ("kubernetes.objct.x == 1", "`kubernetes` has no field `objct`; there are object, oldObject"),
+        ("kubernetes.object == 3", "values of type map and int are never equal"),
+        ("kubernetes.oldObject == null", "use `has(…)`"),
+        ("kubernetes.objct.x == 1", "`kubernetes` has no field `objct`; its fields are object, oldObject"),
     ] {
         assert!(Condition::compile(when).expect_err(when).to_string().contains(message), "{when}");
     }
 }
 
 #[test]
-fn resources_are_there_as_enforcement_points_tell_them() {
+fn conditions_read_stated_resources() {
     let resource =
         json!({"type": "order", "id": "42", "properties": {"owner": "alice", "total": 12.5, "lines": [1, 2]}});
-    let said = Said { resource: resource.as_object().cloned(), ..Said::default() };
-    let holds = |when: &str, evidence: &dyn Evidence| asked(&world_of(vec![gives(when)], vec![]), evidence).0.allowed();
+    let stated = StatedEvidence { resource: resource.as_object().cloned(), ..StatedEvidence::default() };
+    let holds =
+        |when: &str, evidence: &dyn Evidence| decision_on(&world_of(vec![gives(when)], vec![]), evidence).0.allowed();
     for when in [
         "resource.type == 'order' && resource.id == '42'",
         "resource.properties.owner == 'alice' && resource.properties.total > 12.0 && resource.properties.lines.size() == 2",
         "has(resource.properties) && !has(resource.properties.missing)",
     ] {
-        assert!(holds(when, &said), "{when}");
+        assert!(holds(when, &stated), "{when}");
     }
     for when in ["resource.properties.missing != 1", "resource.properties.owner.x == 1"] {
-        assert!(!holds(when, &said) && !holds(&format!("!({when})"), &said), "{when}");
+        assert!(!holds(when, &stated) && !holds(&format!("!({when})"), &stated), "{when}");
     }
     for when in ["resource.type != 'x'", "!has(resource.id)", "resource == resource"] {
-        assert!(!holds(when, &()), "{when}: nobody knows one");
-        let denied = asked(&world_of(vec![always()], vec![denial_when("no", &["*"], &format!("!({when})"))]), &());
+        assert!(!holds(when, &()), "{when}: the resource is unknown");
+        let denied =
+            decision_on(&world_of(vec![always()], vec![denial_when("no", &["*"], &format!("!({when})"))]), &());
         assert_eq!((denied.0.reason, denied.1), (Reason::Denied, false), "{when}");
     }
     for (when, message) in [
-        ("resource.owner == 'x'", "`resource` has no field `owner`; there are type, id, properties"),
-        ("resource.id == 42", "a string is never equal to a int"),
-        ("resource.properties == 1", "a map is never equal to a int"),
+        ("resource.owner == 'x'", "`resource` has no field `owner`; its fields are type, id, properties"),
+        ("resource.id == 42", "values of type string and int are never equal"),
+        ("resource.properties == 1", "values of type map and int are never equal"),
     ] {
         assert!(Condition::compile(when).expect_err(when).to_string().contains(message), "{when}");
     }
 }
 
 #[test]
-fn other_requests_are_known_to_have_none() {
+fn requests_without_an_object_have_empty_fields() {
     let snapshot = world_of(vec![always()], vec![denial_when("no", &["*"], "has(kubernetes.object)")]);
     let request = Request { call: Call::Http { method: "GET", path: "/pods" }, ..http("GET /pods") };
     assert!(decide(&snapshot, Some(&alice()), &request, now()).allowed());
@@ -130,7 +136,7 @@ fn other_requests_are_known_to_have_none() {
 }
 
 #[test]
-fn too_much_of_it_fails() {
+fn objects_beyond_the_limits_fail() {
     let long = |parts: usize| json!({"object": {"list": vec![0; parts]}});
     assert!(holds("has(kubernetes.object)", &long(MAX_PARTS - 10)));
     assert!(!holds("has(kubernetes.object)", &long(MAX_PARTS)));
@@ -139,18 +145,18 @@ fn too_much_of_it_fails() {
     let deep = |levels: usize| (0..levels).fold(json!(1), |inner, _| json!([inner]));
     assert!(holds("has(kubernetes.object)", &json!({"object": deep(MAX_LEVELS - 1)})));
     assert!(!holds("has(kubernetes.object)", &json!({"object": deep(MAX_LEVELS)})));
-    let denied = asked(
+    let denied = decision_on(
         &world_of(vec![always()], vec![denial_when("no", &["*"], "!has(kubernetes.object)")]),
-        &known(&long(MAX_PARTS)),
+        &evidence_of(&long(MAX_PARTS)),
     );
     assert_eq!(denied.0.reason, Reason::Denied);
     assert!(denied.0.detail.unwrap_or_default().contains("`kubernetes.object` has more than 32768 parts"));
-    // what no condition reads is not looked at
+    // fields that no condition reads are not limited
     assert!(holds("has(kubernetes.object)", &json!({"object": {}, "oldObject": vec![0; MAX_PARTS + 1]})));
 }
 
 #[test]
-fn loops_take_so_many_steps() {
+fn the_budget_of_loops_is_limited() {
     let list = json!({"object": {"list": (0..3_000).collect::<Vec<_>>()}});
     for when in [
         "kubernetes.object.list.all(x, x >= 0)",
@@ -166,26 +172,36 @@ fn loops_take_so_many_steps() {
         "kubernetes.object.list.map(x, kubernetes.object.list.filter(y, y > x)).size() == 3000",
         "true || kubernetes.object.list.map(x, kubernetes.object.list).size() == 3000 || true",
     ] {
-        let (decision, _) =
-            asked(&world_of(vec![always()], vec![denial_when("no", &["*"], &format!("!({when})"))]), &known(&list));
-        let told = decision.detail.clone().unwrap_or_default();
-        assert!(decision.allowed() && when.starts_with("true") || told.contains("more steps"), "{when}: {decision:?}");
+        let (decision, _) = decision_on(
+            &world_of(vec![always()], vec![denial_when("no", &["*"], &format!("!({when})"))]),
+            &evidence_of(&list),
+        );
+        let detail = decision.detail.clone().unwrap_or_default();
+        assert!(
+            decision.allowed() && when.starts_with("true") || detail.contains("more steps"),
+            "{when}: {decision:?}"
+        );
     }
-    // nothing makes up for a loop that was broken off
+    // a loop that exceeds the budget fails the whole condition
     let denied = "!(kubernetes.object.list.map(x, kubernetes.object.list).size() == 3000 || true)";
-    let (decision, _) = asked(&world_of(vec![always()], vec![denial_when("no", &["*"], denied)]), &known(&list));
+    let (decision, _) =
+        decision_on(&world_of(vec![always()], vec![denial_when("no", &["*"], denied)]), &evidence_of(&list));
     assert_eq!(decision.reason, Reason::Denied, "{decision:?}");
-    // and groups, of which people have many, are gone through
+    // a loop over many groups fits the budget
     let mut member = caller("kube:ada", Assurance::Bearer);
     member.groups = (0..2_000).map(|i| format!("group-{i}")).collect();
     let snapshot = world_of(vec![gives("principal.groups.exists(g, g == 'group-1999')")], vec![]);
-    let request =
-        Request { target: Target::Audience("orders.shop"), call: Call::Kubernetes(CALL), source: None, evidence: &() };
+    let request = Request {
+        target: ServiceTarget::Audience("orders.shop"),
+        call: Call::Kubernetes(CALL),
+        source: None,
+        evidence: &(),
+    };
     assert!(snapshot.decide(Some(&Principal::assumed(member)), &request, now()).allowed());
 }
 
 #[test]
-fn where_nobody_knows_the_object_yet_only_what_hangs_on_it_is_open() {
+fn only_conditions_on_the_object_await_an_unknown_object() {
     const READS: &str = "kubernetes.object.metadata.name == 'x'";
     let denies = |when: &str| denial_when("no", &["*"], when);
     let cases = [
@@ -205,7 +221,7 @@ fn where_nobody_knows_the_object_yet_only_what_hangs_on_it_is_open() {
             false,
         ),
         (
-            "for somebody else",
+            "for another caller",
             vec![grant_when("x", &["kube:eve"], &["admin"], READS)],
             vec![],
             Reason::InsufficientScope,
@@ -215,15 +231,15 @@ fn where_nobody_knows_the_object_yet_only_what_hangs_on_it_is_open() {
         ("allowed anyway", vec![always(), gives(READS)], vec![], Reason::Granted, false),
     ];
     for (what, grants, denials, reason, awaits) in cases {
-        let (decision, open) = asked(&world_of(grants, denials), &());
+        let (decision, open) = decision_on(&world_of(grants, denials), &());
         assert_eq!((decision.reason, open), (reason, awaits), "{what}");
     }
-    // once it is known nothing is open
-    let (decision, open) = asked(&world_of(vec![gives(READS)], vec![]), &known(&json!({"object": {}})));
+    // once the object is known, no request waits for it
+    let (decision, open) = decision_on(&world_of(vec![gives(READS)], vec![]), &evidence_of(&json!({"object": {}})));
     assert_eq!((decision.reason, open), (Reason::InsufficientScope, false));
-    // headers will never be known there, nor does an assurance come with the object
+    // headers stay unknown, and an object does not raise the assurance
     let listed = ["x-a".into()];
     let both = Condition::compile_reading("request.headers['x-a'] == 'a' && has(kubernetes.object)", &listed).unwrap();
-    let grant = Grant { when: Some(both.into()), ..always() };
-    assert!(!asked(&world_of(vec![grant], vec![]), &()).1);
+    let grant = CompiledGrant { when: Some(both.into()), ..always() };
+    assert!(!decision_on(&world_of(vec![grant], vec![]), &()).1);
 }

@@ -1,17 +1,18 @@
-//! The steps of a decision, each reached only when those before it had nothing to say.
+//! The order of the steps of a decision: each step decides only if no earlier one did.
 
 use crate::support::*;
-use durward_core::decision::{Challenge, Decision, Reason};
-use durward_core::policy::{Grant, Mode, Operation, Policy, Way};
+use durward_core::authentication::{AuthenticationMethod, Challenge};
+use durward_core::decision::{Decision, Reason};
+use durward_core::policy::{CompiledGrant, CompiledOperation, EnforcementMode, Policy};
 use durward_core::principal::Identity;
-use durward_core::request::{Call, Request, Target};
+use durward_core::request::{Call, Request, ServiceTarget};
 use durward_core::risk::Assurance;
 
-/// What every decision about `list` has in common.
+/// The common fields of every decision about `list`.
 fn about_list(reason: Reason) -> Decision {
     Decision {
         reason,
-        mode: Mode::Enforce,
+        mode: EnforcementMode::Enforce,
         service: Some(service_key()),
         policy: Some(orders().key),
         operation: Some("list".into()),
@@ -21,7 +22,7 @@ fn about_list(reason: Reason) -> Decision {
         challenge: None,
         approval: None,
         detail: None,
-        judged: Vec::new(),
+        evaluated: Vec::new(),
         revision: world([orders()]).revision(),
     }
 }
@@ -37,9 +38,11 @@ fn a_granted_request_names_its_grant() {
 }
 
 #[test]
-fn an_unknown_service_is_the_first_to_be_found_out() {
+fn an_unknown_service_is_denied_first() {
     let snapshot = world([orders()]);
-    for target in [Target::Host("invoices.shop.svc"), Target::Host("not a host"), Target::Audience("orders")] {
+    for target in
+        [ServiceTarget::Host("invoices.shop.svc"), ServiceTarget::Host("not a host"), ServiceTarget::Audience("orders")]
+    {
         let request = Request { target, ..http("GET /../orders") };
         let expected = Decision { service: None, ..unrouted(Reason::NoPolicy) };
         assert_eq!(decide(&snapshot, None, &request, now()), expected);
@@ -47,7 +50,7 @@ fn an_unknown_service_is_the_first_to_be_found_out() {
 }
 
 #[test]
-fn an_ambiguous_path_is_found_out_before_the_operation() {
+fn an_ambiguous_path_is_denied_before_the_operation() {
     for (request, detail) in [
         ("GET /orders//42", "the path has an empty segment or ends with `/`"),
         ("GET /orders/", "the path has an empty segment or ends with `/`"),
@@ -61,8 +64,8 @@ fn an_ambiguous_path_is_found_out_before_the_operation() {
 }
 
 #[test]
-fn a_request_that_can_not_be_told_is_ambiguous() {
-    let request = Request { call: Call::Unclear, ..http("GET /healthz") };
+fn a_contradictory_request_is_ambiguous() {
+    let request = Request { call: Call::Ambiguous, ..http("GET /healthz") };
     let decision = decide(&world([orders()]), Some(&alice()), &request, now());
     let detail = Some("the request does not say unmistakably what is asked".to_owned());
     assert_eq!(decision, Decision { detail, ..unrouted(Reason::AmbiguousPath) });
@@ -79,9 +82,10 @@ fn an_undeclared_operation_is_denied_to_everybody() {
 }
 
 #[test]
-fn a_public_operation_is_allowed_before_anyone_asks_who() {
+fn a_public_operation_needs_no_caller() {
     let everybody = denial("everybody", &["*"]);
-    let snapshot = world([Policy { denials: each([everybody]), ways: Default::default(), ..orders() }]);
+    let snapshot =
+        world([Policy { denials: each([everybody]), authentication_methods: Default::default(), ..orders() }]);
     let expected = Decision { operation: Some("health".into()), required: [].into(), ..about_list(Reason::Public) };
     for caller in [None, Some(&alice())] {
         assert_eq!(ask(&snapshot, caller, "GET /healthz"), expected);
@@ -89,14 +93,17 @@ fn a_public_operation_is_allowed_before_anyone_asks_who() {
 }
 
 #[test]
-fn nobody_is_unauthenticated_before_anything_else_is_asked() {
-    let snapshot =
-        world([Policy { denials: each([denial("everybody", &["*"])]), ways: Default::default(), ..orders() }]);
+fn a_missing_caller_is_unauthenticated() {
+    let snapshot = world([Policy {
+        denials: each([denial("everybody", &["*"])]),
+        authentication_methods: Default::default(),
+        ..orders()
+    }]);
     assert_eq!(ask(&snapshot, None, "GET /orders"), about_list(Reason::Unauthenticated));
 }
 
 #[test]
-fn a_credential_that_has_ended_is_none() {
+fn an_expired_credential_is_unauthenticated() {
     let snapshot = world([orders()]);
     for (left, reason) in [(-1, Reason::Unauthenticated), (0, Reason::Unauthenticated), (1, Reason::Granted)] {
         let caller = Identity { expires_at: Some(now() + chrono::TimeDelta::seconds(left)), ..alice() };
@@ -107,9 +114,10 @@ fn a_credential_that_has_ended_is_none() {
 }
 
 #[test]
-fn a_way_that_is_not_accepted_comes_before_denials_and_grants() {
-    let ways = [Way::Workload, Way::Provider("partners".into())].into();
-    let snapshot = world([Policy { denials: each([denial("everybody", &["*"])]), ways, ..orders() }]);
+fn the_authentication_method_is_checked_before_denials_and_grants() {
+    let authentication_methods =
+        [AuthenticationMethod::Workload, AuthenticationMethod::Provider("partners".into())].into();
+    let snapshot = world([Policy { denials: each([denial("everybody", &["*"])]), authentication_methods, ..orders() }]);
     let expected = Decision {
         challenge: Some(Challenge { assurance: Assurance::Bearer, max_age: None }),
         detail: Some("the policy of the operation does not accept this way in".to_owned()),
@@ -119,8 +127,8 @@ fn a_way_that_is_not_accepted_comes_before_denials_and_grants() {
 }
 
 #[test]
-fn a_policy_without_ways_in_lets_nobody_in() {
-    let snapshot = world([Policy { ways: Default::default(), ..orders() }]);
+fn a_policy_without_methods_allows_no_caller() {
+    let snapshot = world([Policy { authentication_methods: Default::default(), ..orders() }]);
     for caller in [alice(), caller("spiffe://cluster.local/ns/shop/sa/cart", Assurance::ProofOfPossession)] {
         assert_eq!(ask(&snapshot, Some(&caller), "GET /orders").reason, Reason::AssuranceTooLow);
     }
@@ -129,8 +137,10 @@ fn a_policy_without_ways_in_lets_nobody_in() {
 #[test]
 fn a_denial_wins_over_every_grant() {
     let everything = grant("everything", &["*", "@corporate", "user:corporate/alice"], &["read", "refund"]);
-    let denials =
-        vec![durward_core::policy::Denial { reason: Some("on leave".into()), ..denial("leave", &["@corporate"]) }];
+    let denials = vec![durward_core::policy::CompiledDenial {
+        reason: Some("on leave".into()),
+        ..denial("leave", &["@corporate"])
+    }];
     let snapshot = world([Policy { grants: each([everything]), denials: each(denials), ..orders() }]);
     let expected = Decision {
         rules: vec!["shop/orders/denials/leave".into()],
@@ -141,7 +151,7 @@ fn a_denial_wins_over_every_grant() {
 }
 
 #[test]
-fn what_is_missing_is_named_with_what_is_required() {
+fn missing_and_required_scopes_are_named() {
     let snapshot = world([orders()]);
     let expected = Decision {
         operation: Some("refund".into()),
@@ -162,8 +172,8 @@ fn an_empty_snapshot_denies() {
 }
 
 #[test]
-fn an_operation_that_needs_nothing_is_still_for_authenticated_callers_only() {
-    let open = Operation { scopes: [].into(), ..operation("open", &["GET /open"], &[]) };
+fn an_operation_without_scopes_still_needs_a_caller() {
+    let open = CompiledOperation { scopes: [].into(), ..operation("open", &["GET /open"], &[]) };
     let snapshot = world([Policy { operations: each([open]), ..policy("orders") }]);
     assert_eq!(ask(&snapshot, None, "GET /open").reason, Reason::Unauthenticated);
     let decision = ask(&snapshot, Some(&alice()), "GET /open");
@@ -171,8 +181,8 @@ fn an_operation_that_needs_nothing_is_still_for_authenticated_callers_only() {
 }
 
 #[test]
-fn grants_add_up_and_only_those_that_were_needed_are_named() {
-    let grants: Vec<Grant> = vec![
+fn grants_add_up_and_only_needed_ones_are_named() {
+    let grants: Vec<CompiledGrant> = vec![
         grant("z-refund", &["@corporate"], &["refund"]),
         grant("a-read", &["user:corporate/alice"], &["read"]),
         grant("b-read-too", &["*"], &["read"]),

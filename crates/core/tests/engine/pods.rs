@@ -1,9 +1,11 @@
-//! Which pods are minted an identity.
+//! Certificates that pods are entitled to.
 
 use crate::support::*;
 use chrono::TimeDelta;
-use durward_core::pods::{DEFAULT_TTL, Minting, Pods, Requirement, Selector};
-use durward_core::policy::{Denial, Mode, Policy, PolicyKey};
+use durward_core::labels::{LabelMatcher, LabelRequirement};
+use durward_core::namespaced_name::NamespacedName;
+use durward_core::pods::{CertificateEntitlement, DEFAULT_TTL};
+use durward_core::policy::{CompiledDenial, EnforcementMode, Policy, ServicePods};
 use durward_core::snapshot::Snapshot;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,54 +15,57 @@ fn labels(text: &str) -> BTreeMap<String, String> {
     pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
-fn app(name: &str) -> Selector {
-    Selector { requirements: vec![Requirement::In("app".into(), [Arc::from(name)].into())] }
+fn app(name: &str) -> LabelMatcher {
+    LabelMatcher { requirements: vec![LabelRequirement::In("app".into(), [Arc::from(name)].into())] }
 }
 
-fn about(name: &str, selector: Selector, ttl: i64, dns: &[&str]) -> Policy {
-    let pods =
-        Pods { selector, ttl: TimeDelta::hours(ttl), dns_names: dns.iter().map(|name| Arc::from(*name)).collect() };
+fn selecting(name: &str, selector: LabelMatcher, ttl: i64, dns: &[&str]) -> Policy {
+    let pods = ServicePods {
+        selector,
+        ttl: TimeDelta::hours(ttl),
+        dns_names: dns.iter().map(|name| Arc::from(*name)).collect(),
+    };
     Policy { audience: format!("{name}.shop").into(), hosts: vec![], pods: Some(pods), ..policy(name) }
 }
 
-fn minting(snapshot: &Snapshot, who: &str, namespace: &str, of: &str) -> Option<Minting> {
-    snapshot.minting(&id(who), namespace, &labels(of)).ok()
+fn minting(snapshot: &Snapshot, who: &str, namespace: &str, of: &str) -> Option<CertificateEntitlement> {
+    snapshot.certificate_entitlement(&id(who), namespace, &labels(of)).ok()
 }
 
 const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
 
 #[test]
-fn selectors_are_those_of_kubernetes() {
+fn label_matchers_match_like_kubernetes_selectors() {
     let (key, values) = (Arc::<str>::from("app"), [Arc::from("web"), Arc::from("api")]);
     for (requirement, selected) in [
-        (Requirement::In(key.clone(), values.clone().into()), [true, false, false]),
-        (Requirement::NotIn(key.clone(), values.into()), [false, true, true]),
-        (Requirement::Exists(key.clone()), [true, true, false]),
-        (Requirement::DoesNotExist(key), [false, false, true]),
+        (LabelRequirement::In(key.clone(), values.clone().into()), [true, false, false]),
+        (LabelRequirement::NotIn(key.clone(), values.into()), [false, true, true]),
+        (LabelRequirement::Exists(key.clone()), [true, true, false]),
+        (LabelRequirement::DoesNotExist(key), [false, false, true]),
     ] {
-        let selector = Selector { requirements: vec![requirement.clone()] };
+        let selector = LabelMatcher { requirements: vec![requirement.clone()] };
         let found = ["app=web", "app=other", "tier=web"].map(|of| selector.selects(&labels(of)));
         assert_eq!(found, selected, "{requirement:?}");
     }
-    assert!(Selector::default().selects(&labels("")), "no requirement takes in every pod");
+    assert!(LabelMatcher::default().selects(&labels("")), "no requirement matches every pod");
 }
 
 #[test]
-fn the_policies_about_a_pod_unite_and_the_shortest_lifetime_counts() {
+fn policies_of_a_pod_unite_with_the_shortest_lifetime() {
     let snapshot = world([
-        about("long", app("web"), 12, &["web.shop.svc"]),
-        about("short", Selector::default(), 2, &["any.shop.svc"]),
-        about("other", app("api"), 1, &["api.shop.svc"]),
+        selecting("long", app("web"), 12, &["web.shop.svc"]),
+        selecting("short", LabelMatcher::default(), 2, &["any.shop.svc"]),
+        selecting("other", app("api"), 1, &["api.shop.svc"]),
     ]);
     let web = minting(&snapshot, WEB, "shop", "app=web").unwrap();
     assert_eq!(web.ttl, TimeDelta::hours(2));
     assert_eq!(web.dns_names.iter().map(AsRef::as_ref).collect::<Vec<&str>>(), ["any.shop.svc", "web.shop.svc"]);
     assert_eq!(web.policies.keys().map(|policy| policy.name.as_ref()).collect::<Vec<_>>(), ["long", "short"]);
-    assert_eq!(minting(&snapshot, WEB, "farm", "app=web"), None, "a policy is about pods of its own namespace");
+    assert_eq!(minting(&snapshot, WEB, "farm", "app=web"), None, "a policy selects pods of its own namespace");
 }
 
 #[test]
-fn a_rule_that_names_the_service_account_is_about_its_pods_wherever_they_live() {
+fn a_rule_that_names_a_service_account_entitles_its_pods() {
     let named = Policy {
         grants: each([grant(
             "callers",
@@ -74,24 +79,25 @@ fn a_rule_that_names_the_service_account_is_about_its_pods_wherever_they_live() 
     let billing = "spiffe://cluster.local/ns/billing/sa/billing";
     let minted = minting(&snapshot, billing, "billing", "").unwrap();
     assert_eq!((minted.ttl, minted.dns_names.len()), (DEFAULT_TTL, 0));
-    assert_eq!(minted.policies, [(PolicyKey { namespace: "shop".into(), name: "orders".into() }, Some(1))].into());
+    assert_eq!(minted.policies, [(NamespacedName { namespace: "shop".into(), name: "orders".into() }, Some(1))].into());
     assert!(
         minting(&snapshot, "spiffe://cluster.local/ns/evil/sa/evil", "evil", "").is_some(),
-        "whom a denial names is known too"
+        "a denial names a workload, too"
     );
     assert!(minting(&snapshot, "spiffe://cluster.local/ns/billing/sa/other", "billing", "").is_none());
     let service = snapshot.by_audience("orders.shop").unwrap().key().clone();
-    snapshot.take(&service);
-    assert!(minting(&snapshot, billing, "billing", "").is_none(), "gone with the policy");
+    snapshot.remove(&service);
+    assert!(minting(&snapshot, billing, "billing", "").is_none(), "removed with the policy");
 }
 
 #[test]
-fn a_workload_that_its_own_namespace_denies_by_name_is_minted_nothing() {
+fn a_workload_denied_by_its_own_namespace_is_not_entitled() {
     const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
-    let cart = |denial: Denial| world([Policy { denials: each([denial]), ..about("cart", app("cart"), 1, &[]) }]);
+    let cart =
+        |denial: CompiledDenial| world([Policy { denials: each([denial]), ..selecting("cart", app("cart"), 1, &[]) }]);
     let rule = "shop/orders/denials/stop";
-    let minted = |denial: Denial, who: &str, namespace: &str| {
-        let minted = cart(denial).minting(&id(who), namespace, &labels("app=cart"));
+    let minted = |denial: CompiledDenial, who: &str, namespace: &str| {
+        let minted = cart(denial).certificate_entitlement(&id(who), namespace, &labels("app=cart"));
         minted.map(|_| ()).map_err(|why| why.to_string())
     };
     let refused = Err(format!("{rule} denies this workload; it gets nothing new while that stands"));
@@ -100,7 +106,10 @@ fn a_workload_that_its_own_namespace_denies_by_name_is_minted_nothing() {
     for (denial, why) in [
         (denial("stop", &["*"]), "who denies everybody closes a service"),
         (denial_when("stop", &[CART], "request.method == 'GET'"), "a condition is about requests"),
-        (Denial { mode: Mode::Audit, ..denial("stop", &[CART]) }, "what is only recorded stops nobody"),
+        (
+            CompiledDenial { mode: EnforcementMode::Audit, ..denial("stop", &[CART]) },
+            "an audited denial does not refuse",
+        ),
         (denial("stop", &[WEB]), "somebody else"),
     ] {
         assert_eq!(minted(denial, CART, "shop"), Ok(()), "{why}");
@@ -109,6 +118,6 @@ fn a_workload_that_its_own_namespace_denies_by_name_is_minted_nothing() {
     assert_eq!(
         minted(denial("stop", &[billing]), billing, "billing"),
         Ok(()),
-        "no namespace ends another's identities"
+        "no namespace takes away another's identities"
     );
 }

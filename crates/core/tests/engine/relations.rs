@@ -1,64 +1,81 @@
-//! Relations between callers and objects: what each rule of a model means, its limits, and what a grant makes of it.
+//! Relations between callers and objects: the meaning of each rule, the limits of the search, and grants by relation.
 
 use crate::support::*;
 use durward_core::condition::Truth;
-use durward_core::decide::Outcome;
+use durward_core::decide::RuleOutcome;
 use durward_core::decision::Reason;
-use durward_core::policy::{Grant, Policy};
+use durward_core::policy::{CompiledGrant, Policy};
 use durward_core::principal::{Identity, Principal};
-use durward_core::relations::{Model, Question, RelationEngine, Relations, Rule, Store, Tuple, Tuples};
-use durward_core::request::{Call, Request, Target};
+use durward_core::relations::{
+    CompiledRelationRule, OpenFgaStore, RelationBackend, RelationModel, RelationQuestion, RelationTuple, TupleIndex,
+    TypeRelations,
+};
+use durward_core::request::{Call, Request, ServiceTarget};
 use durward_core::risk::Assurance;
 use durward_core::snapshot::Snapshot;
 
-pub fn computed(relation: &str) -> Rule {
-    Rule::Computed(relation.into())
+pub fn computed(relation: &str) -> CompiledRelationRule {
+    CompiledRelationRule::Computed(relation.into())
 }
 
-pub fn from(from: &str, relation: &str) -> Rule {
-    Rule::From { from: from.into(), relation: relation.into() }
+pub fn from(from: &str, relation: &str) -> CompiledRelationRule {
+    CompiledRelationRule::From { from: from.into(), relation: relation.into() }
 }
 
-pub fn but_not(base: Rule, other: Rule) -> Rule {
-    Rule::Exclusion(Box::new(base), vec![other])
+pub fn but_not(base: CompiledRelationRule, other: CompiledRelationRule) -> CompiledRelationRule {
+    CompiledRelationRule::Exclusion(Box::new(base), vec![other])
 }
 
-pub fn kind(name: &str, relations: impl IntoIterator<Item = (&'static str, Rule)>) -> (std::sync::Arc<str>, Relations) {
+pub fn kind(
+    name: &str,
+    relations: impl IntoIterator<Item = (&'static str, CompiledRelationRule)>,
+) -> (std::sync::Arc<str>, TypeRelations) {
     (name.into(), relations.into_iter().map(|(name, rule)| (name.into(), rule)).collect())
 }
 
 /// `object#relation@subject`.
-pub fn tuple(text: &str) -> Tuple {
+pub fn tuple(text: &str) -> RelationTuple {
     let (object, rest) = text.split_once('#').expect(text);
     let (relation, subject) = rest.split_once('@').expect(text);
-    Tuple { object: object.parse().expect(text), relation: relation.into(), subject: subject.parse().expect(text) }
+    RelationTuple {
+        object: object.parse().expect(text),
+        relation: relation.into(),
+        subject: subject.parse().expect(text),
+    }
 }
 
-pub fn tuples(texts: &[&str]) -> Tuples {
-    let mut tuples = Tuples::default();
+pub fn tuples(texts: &[&str]) -> TupleIndex {
+    let mut tuples = TupleIndex::default();
     tuples.put("shop/all", &texts.iter().map(|text| tuple(text)).collect::<Vec<_>>());
     tuples
 }
 
-fn documents() -> Model {
-    Model::new([
-        kind("folder", [("viewer", Rule::This), ("parent", Rule::This)]),
+fn documents() -> RelationModel {
+    RelationModel::new([
+        kind("folder", [("viewer", CompiledRelationRule::This), ("parent", CompiledRelationRule::This)]),
         kind(
             "doc",
             [
-                ("owner", Rule::This),
-                ("parent", Rule::This),
-                ("banned", Rule::This),
-                ("auditor", Rule::This),
-                ("viewer", Rule::Union(vec![Rule::This, computed("owner"), from("parent", "viewer")])),
+                ("owner", CompiledRelationRule::This),
+                ("parent", CompiledRelationRule::This),
+                ("banned", CompiledRelationRule::This),
+                ("auditor", CompiledRelationRule::This),
+                (
+                    "viewer",
+                    CompiledRelationRule::Union(vec![
+                        CompiledRelationRule::This,
+                        computed("owner"),
+                        from("parent", "viewer"),
+                    ]),
+                ),
                 ("reader", but_not(computed("viewer"), computed("banned"))),
-                ("checked", Rule::Intersection(vec![computed("viewer"), computed("auditor")])),
+                ("checked", CompiledRelationRule::Intersection(vec![computed("viewer"), computed("auditor")])),
             ],
         ),
     ])
 }
 
-/// Whether Alice, of groups `eng` and `ops` by her token, stands in `object#relation`.
+/// Whether Alice has `object#relation`; her token has the groups `eng` and `ops`.
 fn alice_is(stated: &[&str], what: &str) -> Truth {
     let (object, relation) = what.split_once('#').expect(what);
     let caller = Identity { groups: ["eng".into(), "ops".into()].into(), ..alice() };
@@ -66,7 +83,7 @@ fn alice_is(stated: &[&str], what: &str) -> Truth {
 }
 
 #[test]
-fn each_rule_means_what_it_says() {
+fn each_relation_rule_has_its_meaning() {
     const ALICE: &str = "doc:1#owner@user:corporate/alice";
     for (stated, what, holds) in [
         (&["doc:1#viewer@user:corporate/alice"][..], "doc:1#viewer", true),
@@ -113,7 +130,7 @@ fn a_cycle_is_a_no_and_does_not_hide_a_yes() {
     assert_eq!(alice_is(&circle, "doc:1#viewer"), Truth::False);
     let found: Vec<&str> = circle.into_iter().chain(["group:c#member@user:corporate/alice"]).collect();
     assert_eq!(alice_is(&found, "doc:1#viewer"), Truth::True);
-    // who is banned by groups that contain each other is still found out
+    // a ban by groups that contain each other is found
     let banned = ["doc:1#owner@user:corporate/alice", "doc:1#banned@group:a#member"];
     let banned: Vec<&str> = circle.into_iter().chain(banned).collect();
     assert_eq!(alice_is(&banned, "doc:1#reader"), Truth::True);
@@ -122,9 +139,14 @@ fn a_cycle_is_a_no_and_does_not_hide_a_yes() {
 }
 
 #[test]
-fn what_is_excluded_by_itself_fails() {
-    let model =
-        Model::new([kind("doc", [("viewer", but_not(Rule::This, from("parent", "viewer"))), ("parent", Rule::This)])]);
+fn a_relation_that_excludes_itself_fails() {
+    let model = RelationModel::new([kind(
+        "doc",
+        [
+            ("viewer", but_not(CompiledRelationRule::This, from("parent", "viewer"))),
+            ("parent", CompiledRelationRule::This),
+        ],
+    )]);
     let stated = tuples(&["doc:1#viewer@*", "doc:1#parent@doc:2", "doc:2#viewer@*", "doc:2#parent@doc:1"]);
     let truth = stated.check(&model, "doc:1", "viewer", &alice());
     assert!(matches!(&truth, Truth::Failed(why) if why.contains("excluded by itself")), "{truth:?}");
@@ -133,7 +155,7 @@ fn what_is_excluded_by_itself_fails() {
     assert_eq!(chain.check(&model, "doc:2", "viewer", &alice()), Truth::True);
 }
 
-/// A chain of groups, each within the one before, with Alice in the last.
+/// A chain of groups, each within the one before; Alice is in the last.
 fn nested(groups: usize) -> Vec<String> {
     let mut stated: Vec<String> = (1..groups).map(|n| format!("group:{n}#member@group:{}#member", n + 1)).collect();
     stated.push("doc:1#viewer@group:1#member".to_owned());
@@ -144,9 +166,13 @@ fn nested(groups: usize) -> Vec<String> {
 
 #[test]
 fn limits_fail_and_never_allow() {
-    let model = Model::new([kind(
+    let model = RelationModel::new([kind(
         "doc",
-        [("owner", Rule::This), ("viewer", Rule::This), ("others", but_not(computed("owner"), computed("viewer")))],
+        [
+            ("owner", CompiledRelationRule::This),
+            ("viewer", CompiledRelationRule::This),
+            ("others", but_not(computed("owner"), computed("viewer"))),
+        ],
     )]);
     let ask = |stated: &[String], relation: &str| {
         let stated: Vec<&str> = stated.iter().map(String::as_str).collect();
@@ -154,13 +180,13 @@ fn limits_fail_and_never_allow() {
     };
     assert_eq!(ask(&nested(31), "viewer"), Truth::True);
     assert!(matches!(ask(&nested(32), "viewer"), Truth::Failed(why) if why.contains("more than 32")));
-    // who can't be ruled out is not let in
+    // a failed exclusion does not allow
     assert!(matches!(ask(&nested(200), "others"), Truth::Failed(_)));
     let wide: Vec<String> = (0..1001).map(|n| format!("doc:1#viewer@group:{n}#member")).collect();
     assert!(matches!(ask(&wide, "viewer"), Truth::Failed(why) if why.contains("more than 1000")));
     let direct: Vec<String> = wide.iter().cloned().chain(["doc:1#viewer@user:corporate/alice".to_owned()]).collect();
-    assert_eq!(ask(&direct, "viewer"), Truth::True, "a tuple of one's own needs no search");
-    // 90 groups of 90 groups each
+    assert_eq!(ask(&direct, "viewer"), Truth::True, "a direct tuple needs no search");
+    // 90 groups that contain 90 groups each
     let many: Vec<String> = (0..90)
         .flat_map(|n| (0..90).map(move |m| format!("group:{n}#member@group:{n}-{m}#member")))
         .chain((0..90).map(|n| format!("doc:1#viewer@group:{n}#member")))
@@ -208,62 +234,65 @@ fn the_proof_leads_from_the_object_to_the_caller() {
 #[test]
 fn a_tuple_that_two_resources_state_stays_until_both_are_gone() {
     let (model, stated) = (documents(), [tuple("doc:1#owner@user:corporate/alice")]);
-    let mut tuples = Tuples::default();
-    let is_owner = |tuples: &Tuples| tuples.check(&model, "doc:1", "owner", &alice()) == Truth::True;
+    let mut tuples = TupleIndex::default();
+    let is_owner = |tuples: &TupleIndex| tuples.check(&model, "doc:1", "owner", &alice()) == Truth::True;
     tuples.put("shop/a", &stated);
     tuples.put("shop/b", &[stated[0].clone(), stated[0].clone()]);
     assert_eq!(tuples.len(), 1);
     let before = tuples.clone();
     tuples.put("shop/a", &[tuple("doc:2#owner@*")]);
     assert!(is_owner(&tuples));
-    tuples.take("shop/b");
+    tuples.remove("shop/b");
     assert!(!is_owner(&tuples) && is_owner(&before), "an older snapshot does not change");
-    tuples.take("shop/a");
+    tuples.remove("shop/a");
     assert!(tuples.is_empty());
 }
 
 #[test]
-fn nobody_passes_by_an_exclusion_where_some_tuples_are_not_known() {
+fn an_exclusion_fails_if_tuples_are_unknown() {
     let model = documents();
     let mut tuples =
         tuples(&["doc:1#owner@user:corporate/alice", "doc:2#owner@*", "doc:2#banned@*", "doc:3#auditor@*"]);
-    let check = |tuples: &Tuples, object: &str, relation: &str| tuples.check(&model, object, relation, &alice());
+    let check = |tuples: &TupleIndex, object: &str, relation: &str| tuples.check(&model, object, relation, &alice());
     assert_eq!(check(&tuples, "doc:1", "reader"), Truth::True);
-    tuples.lose("shop/bans");
+    tuples.mark_unknown("shop/bans");
     let truth = check(&tuples, "doc:1", "reader");
     assert!(matches!(&truth, Truth::Failed(why) if why.contains("Relationship shop/bans is broken")), "{truth:?}");
-    // what no unknown tuple could change is as it was
+    // unknown tuples do not change results that they can't affect
     assert_eq!(check(&tuples, "doc:1", "viewer"), Truth::True);
-    assert_eq!(check(&tuples, "doc:2", "reader"), Truth::False, "banned by what is known");
-    assert_eq!(check(&tuples, "doc:3", "reader"), Truth::False, "no viewer to begin with");
+    assert_eq!(check(&tuples, "doc:2", "reader"), Truth::False, "banned by a known tuple");
+    assert_eq!(check(&tuples, "doc:3", "reader"), Truth::False, "not a viewer");
     let known = tuples.clone();
     for found in [&["doc:9#owner@*"][..], &[]] {
         let mut tuples = known.clone();
         tuples.put("shop/bans", &found.iter().map(|text| tuple(text)).collect::<Vec<_>>());
-        assert_eq!(check(&tuples, "doc:1", "reader"), Truth::True, "mended, or gone");
+        assert_eq!(check(&tuples, "doc:1", "reader"), Truth::True, "fixed, or removed");
     }
 }
 
-/// Whoever views an order may read it.
+/// Viewers of an order may read it.
 fn orders_by_relation() -> Policy {
     let relation = |text: &str| Some(text.parse().expect(text));
     Policy {
-        relations: Model::new([kind("order", [("viewer", Rule::This)])]),
+        relations: RelationModel::new([kind("order", [("viewer", CompiledRelationRule::This)])]),
         relation_engine: Default::default(),
         operations: each([
             operation("get", &["GET /orders/{id}"], &["read"]),
             operation("list", &["GET /orders"], &["read"]),
         ]),
-        grants: each([Grant { relation: relation("order:{id}#viewer"), ..grant("viewers", &["*"], &["read"]) }]),
+        grants: each([CompiledGrant {
+            relation: relation("order:{id}#viewer"),
+            ..grant("viewers", &["*"], &["read"])
+        }]),
         ..policy("orders")
     }
 }
 
 fn related(stated: &[&str]) -> Snapshot {
     let mut snapshot = world([orders_by_relation()]);
-    let stated: Vec<Tuple> = stated.iter().map(|text| tuple(text)).collect();
-    snapshot.relate(&service_key(), "shop/orders", &stated);
-    snapshot.seal();
+    let stated: Vec<RelationTuple> = stated.iter().map(|text| tuple(text)).collect();
+    snapshot.put_relationship(&service_key(), "shop/orders", &stated);
+    snapshot.update_revision();
     snapshot
 }
 
@@ -274,11 +303,11 @@ fn a_grant_by_relation_is_for_the_object_of_the_path() {
     assert_eq!(reason(&alice(), "GET /orders/42"), Reason::Granted);
     assert_eq!(reason(&alice(), "GET /orders/43"), Reason::InsufficientScope);
     assert_eq!(reason(&caller("user:corporate/bob", Assurance::Bearer), "GET /orders/42"), Reason::InsufficientScope);
-    // without the capture there is no object, and nothing is granted
+    // without the capture there is no object, and the grant gives nothing
     assert_eq!(reason(&alice(), "GET /orders"), Reason::InsufficientScope);
     assert_eq!(ask(&snapshot, None, "GET /orders/42").reason, Reason::Unauthenticated);
     let named = Request {
-        target: Target::Audience("orders.shop"),
+        target: ServiceTarget::Audience("orders.shop"),
         call: Call::Named { operation: "get", captures: [("id".into(), "42".into())].into() },
         source: None,
         evidence: &(),
@@ -299,79 +328,83 @@ fn a_capture_can_not_name_another_object() {
 }
 
 #[test]
-fn tuples_of_another_service_or_namespace_count_for_nothing() {
+fn tuples_of_another_service_or_namespace_have_no_effect() {
     let mut snapshot = related(&[]);
     let stated = [tuple("order:42#viewer@user:corporate/alice")];
     let mut other = service_key();
     other.namespace = "farm".into();
-    snapshot.relate(&other, "farm/orders", &stated);
+    snapshot.put_relationship(&other, "farm/orders", &stated);
     let mut other = service_key();
     other.audience = "carts.shop".into();
-    snapshot.relate(&other, "shop/carts", &stated);
+    snapshot.put_relationship(&other, "shop/carts", &stated);
     assert!(!ask(&snapshot, Some(&alice()), "GET /orders/42").allowed());
-    snapshot.relate(&service_key(), "shop/orders", &stated);
+    snapshot.put_relationship(&service_key(), "shop/orders", &stated);
     assert!(ask(&snapshot, Some(&alice()), "GET /orders/42").allowed());
-    snapshot.relate(&service_key(), "shop/orders", &[]);
+    snapshot.put_relationship(&service_key(), "shop/orders", &[]);
     assert!(!ask(&snapshot, Some(&alice()), "GET /orders/42").allowed());
 }
 
 #[test]
-fn who_asks_why_sees_the_relation() {
+fn an_explanation_contains_the_proof_of_the_relation() {
     let snapshot = related(&["order:42#viewer@group:corporate/eng#member"]);
     let caller = Principal::assumed(Identity { groups: ["eng".into()].into(), ..alice() });
     let considered = |request: &str| {
         let request = http(request);
-        snapshot.route(&request).considered(&caller, now()).remove(0)
+        snapshot.route(&request).explain(&caller, now()).remove(0)
     };
     let found = considered("GET /orders/42");
-    assert_eq!(found.outcome, Outcome::Applies(scopes(&["read"])));
+    assert_eq!(found.outcome, RuleOutcome::Applies(scopes(&["read"])));
     assert_eq!(found.relation.len(), 2, "{found:?}");
-    assert_eq!(considered("GET /orders/43").outcome, Outcome::NotRelated("order:43#viewer".to_owned()));
-    let missing = Outcome::NoObject { object: "order:{id}#viewer".to_owned(), capture: "id".to_owned() };
+    assert_eq!(considered("GET /orders/43").outcome, RuleOutcome::NotRelated("order:43#viewer".to_owned()));
+    let missing = RuleOutcome::NoObject { object: "order:{id}#viewer".to_owned(), capture: "id".to_owned() };
     assert_eq!(considered("GET /orders").outcome, missing);
 }
 
-/// The same, looked up in OpenFGA; beside it a grant for bob, and a denial of mallory.
-fn orders_asked_of_openfga() -> Snapshot {
+/// The same service with relations in OpenFGA, a grant for bob and a denial of mallory.
+fn orders_with_openfga() -> Snapshot {
     let ulid = || "01JB4ZXK5T1Q8M6W3N9R7C2V0D".parse().expect("an id");
     let orders = orders_by_relation();
     let bob = each([grant("bob", &["user:corporate/bob"], &["read"])]);
     let grants = bob.into_iter().chain(orders.grants.clone()).collect();
     let mut snapshot = world([Policy {
-        relation_engine: RelationEngine::OpenFga(Store { store: ulid(), model: ulid() }),
+        relation_engine: RelationBackend::OpenFga(OpenFgaStore { store: ulid(), model: ulid() }),
         grants,
         denials: each([denial("mallory", &["user:corporate/mallory"])]),
         ..orders
     }]);
-    // tuples of ours count for nothing there
-    snapshot.relate(&service_key(), "shop/orders", &[tuple("order:42#viewer@*")]);
+    // tuples of `Relationship`s have no effect there
+    snapshot.put_relationship(&service_key(), "shop/orders", &[tuple("order:42#viewer@*")]);
     snapshot
 }
 
 #[test]
-fn what_another_engine_says_is_asked_before_and_decides() {
-    let snapshot = orders_asked_of_openfga();
+fn answers_of_openfga_decide() {
+    let snapshot = orders_with_openfga();
     let of = |name: &str| Principal::assumed(caller(&format!("user:corporate/{name}"), Assurance::Bearer));
-    let asked = |who: Option<&Principal>, request: &str| {
+    let questions_of = |who: Option<&Principal>, request: &str| {
         let request = http(request);
         let questions = snapshot.route(&request).questions(who, now());
         questions.map(|questions| {
-            questions.of.into_iter().map(|asked| format!("{}#{}", asked.object, asked.relation)).collect::<Vec<_>>()
+            questions
+                .questions
+                .into_iter()
+                .map(|question| format!("{}#{}", question.object, question.relation))
+                .collect::<Vec<_>>()
         })
     };
-    assert_eq!(asked(Some(&of("alice")), "GET /orders/42"), Some(vec!["order:42#viewer".to_owned()]));
-    // nothing is asked where the answer could change nothing
-    assert_eq!(asked(None, "GET /orders/42"), None);
-    assert_eq!(asked(Some(&of("bob")), "GET /orders/42"), None, "another grant gives all of it");
-    assert_eq!(asked(Some(&of("mallory")), "GET /orders/42"), None, "denied");
-    assert_eq!(asked(Some(&of("alice")), "GET /orders"), None, "no object");
-    assert_eq!(asked(Some(&of("alice")), "DELETE /orders/42"), None, "no operation");
+    assert_eq!(questions_of(Some(&of("alice")), "GET /orders/42"), Some(vec!["order:42#viewer".to_owned()]));
+    // there are no questions if the answers can't change the decision
+    assert_eq!(questions_of(None, "GET /orders/42"), None);
+    assert_eq!(questions_of(Some(&of("bob")), "GET /orders/42"), None, "another grant gives every scope");
+    assert_eq!(questions_of(Some(&of("mallory")), "GET /orders/42"), None, "denied");
+    assert_eq!(questions_of(Some(&of("alice")), "GET /orders"), None, "no object");
+    assert_eq!(questions_of(Some(&of("alice")), "DELETE /orders/42"), None, "no operation");
 
     let decided = |truth: Option<Truth>| {
         let (request, alice) = (http("GET /orders/42"), of("alice"));
-        let question = Question { object: "order:42".into(), relation: "viewer".into() };
+        let question = RelationQuestion { object: "order:42".into(), relation: "viewer".into() };
         let answers = truth.into_iter().map(|truth| (question.clone(), truth)).collect();
-        snapshot.route(&request).answered(answers).decide(Some(&alice), now()).reason
+        snapshot.route(&request).with_answers(answers).decide(Some(&alice), now()).reason
     };
     assert_eq!(decided(Some(Truth::True)), Reason::Granted);
     for truth in [Some(Truth::False), Some(Truth::Failed("late".to_owned())), None] {

@@ -1,15 +1,15 @@
-//! Steps 1 and 2: from host, method and path to an operation, and what the path captures.
+//! Steps 1 and 2: routing from host, method and path to an operation, and captures.
 
 use crate::support::*;
 use durward_core::decision::Reason;
-use durward_core::path::PathPattern;
-use durward_core::policy::{Match, Operation, Policy};
-use durward_core::request::{Call, Request, Target};
+use durward_core::path::{HttpPattern, PathPattern};
+use durward_core::policy::{CompiledOperation, Policy};
+use durward_core::request::{Call, Request, ServiceTarget};
 use durward_core::snapshot::Snapshot;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// A service whose operations are named as the requests that they match.
+/// A service with one operation for each of these requests, named like the request.
 fn declaring(requests: &[&str]) -> Snapshot {
     let operations = each(requests.iter().map(|request| operation(request, &[request], &["read"])));
     world([Policy { operations, ..policy("orders") }])
@@ -49,7 +49,7 @@ fn the_most_specific_pattern_wins() {
 }
 
 #[test]
-fn a_literal_that_leads_nowhere_gives_way_to_a_capture_and_then_to_a_wildcard() {
+fn a_dead_end_falls_back_to_a_capture_and_then_to_a_wildcard() {
     let snapshot = declaring(&["GET /a/b/c", "GET /{x}/b/d", "GET /a/{y}/e", "GET /{x}/{y}/f", "GET /a/*"]);
     for (request, expected) in [
         ("GET /a/b/c", Some("GET /a/b/c")),
@@ -105,7 +105,7 @@ fn another_case_of_a_declared_path_is_ambiguous_and_never_a_capture() {
         ("GET /files/X", Reason::Unauthenticated),
         ("GET /about/Us", Reason::Unauthenticated),
         ("GET /About/us", Reason::Unauthenticated),
-        // ſ is s in upper case, the Kelvin sign k in lower case
+        // ſ is S in upper case, the Kelvin sign is k in lower case
         ("GET /f%C5%BFles/x", Reason::Unauthenticated),
         ("GET /u%C5%BFers/x", Reason::Unauthenticated),
         ("GET /file%C5%BF/x", Reason::AmbiguousPath),
@@ -116,7 +116,7 @@ fn another_case_of_a_declared_path_is_ambiguous_and_never_a_capture() {
 }
 
 #[test]
-fn a_policy_that_declares_both_cases_says_that_they_differ() {
+fn a_policy_can_declare_both_cases() {
     let snapshot = declaring(&["GET /a", "POST /A"]);
     assert_eq!(operation_of(&snapshot, "GET /a").as_deref(), Some("GET /a"));
     assert_eq!(operation_of(&snapshot, "POST /A").as_deref(), Some("POST /A"));
@@ -126,9 +126,9 @@ fn a_policy_that_declares_both_cases_says_that_they_differ() {
 #[test]
 fn a_grpc_call_is_a_post_to_its_service_and_method() {
     let path = |method| PathPattern::grpc("shop.v1.Orders", method).unwrap();
-    let post = |path| Match { method: pattern("POST /").method, path };
-    let one = Operation { matches: vec![post(path(Some("Watch")))], ..operation("watch", &[], &["read"]) };
-    let any = Operation { matches: vec![post(path(None))], ..operation("any", &[], &["read"]) };
+    let post = |path| HttpPattern { method: pattern("POST /").method, path };
+    let one = CompiledOperation { matches: vec![post(path(Some("Watch")))], ..operation("watch", &[], &["read"]) };
+    let any = CompiledOperation { matches: vec![post(path(None))], ..operation("any", &[], &["read"]) };
     let snapshot = world([Policy { operations: each([one, any]), ..policy("orders") }]);
     for (request, expected) in [
         ("POST /shop.v1.Orders/Watch", Some("watch")),
@@ -163,7 +163,7 @@ fn captures_are_decoded_and_named_as_the_pattern_that_matched() {
 
 fn named<'a>(operation: &'a str, captures: BTreeMap<Arc<str>, Arc<str>>) -> Request<'a> {
     Request {
-        target: Target::Audience("orders.shop"),
+        target: ServiceTarget::Audience("orders.shop"),
         call: Call::Named { operation, captures },
         source: None,
         evidence: &(),
@@ -171,7 +171,7 @@ fn named<'a>(operation: &'a str, captures: BTreeMap<Arc<str>, Arc<str>>) -> Requ
 }
 
 #[test]
-fn an_operation_can_be_asked_for_by_name() {
+fn an_operation_can_be_called_by_name() {
     let guarded = grant_when("mine", &["*"], &["refund"], "request.captures.id == '42' && !has(request.path)");
     let grants = vec![guarded, grant("read", &["*"], &["read"])];
     let snapshot = world([Policy { grants: each(grants), ..orders() }]);
@@ -191,8 +191,9 @@ fn an_operation_can_be_asked_for_by_name() {
 #[test]
 fn a_host_is_found_in_every_spelling_and_no_other_host_is() {
     let snapshot = world([orders()]);
-    let reason =
-        |host| decide(&snapshot, None, &Request { target: Target::Host(host), ..http("GET /healthz") }, now()).reason;
+    let reason = |host| {
+        decide(&snapshot, None, &Request { target: ServiceTarget::Host(host), ..http("GET /healthz") }, now()).reason
+    };
     for host in [HOST, "ORDERS.shop.SVC", "orders.shop.svc.", "orders.shop.svc:8080", "Orders.Shop.Svc.:1"] {
         assert_eq!(reason(host), Reason::Public, "{host}");
     }
@@ -215,7 +216,7 @@ fn a_host_is_found_in_every_spelling_and_no_other_host_is() {
 }
 
 #[test]
-fn a_door_learns_what_to_expect_only_where_it_matters_who_asks() {
+fn accepted_methods_are_returned_only_if_the_caller_matters() {
     let snapshot = world([orders()]);
     for (request, expected) in [
         ("GET /orders", Some("orders.shop")),
@@ -225,9 +226,9 @@ fn a_door_learns_what_to_expect_only_where_it_matters_who_asks() {
     ] {
         let request = http(request);
         let route = snapshot.route(&request);
-        assert_eq!(route.expects().map(|(audience, _)| audience), expected, "{request:?}");
+        assert_eq!(route.accepted_methods().map(|(audience, _)| audience), expected, "{request:?}");
         assert_eq!(route.audience(), Some("orders.shop"));
     }
-    let request = Request { target: Target::Host("other"), ..http("GET /orders") };
+    let request = Request { target: ServiceTarget::Host("other"), ..http("GET /orders") };
     assert_eq!(snapshot.route(&request).audience(), None);
 }

@@ -1,9 +1,9 @@
-//! Steps 6 and 7: denials, grants, and what `mode: Audit` makes of them.
+//! Steps 6 and 7: denials, grants, and `mode: Audit`.
 
 use crate::support::*;
-use durward_core::decide::{Considered, Outcome};
+use durward_core::decide::{ExplainedRule, RuleOutcome};
 use durward_core::decision::Reason;
-use durward_core::policy::{Denial, Grant, Mode, Policy};
+use durward_core::policy::{CompiledDenial, CompiledGrant, EnforcementMode, Policy};
 use durward_core::principal::{Identity, Principal};
 use durward_core::risk::Assurance::Bearer;
 use durward_core::scope::Scope;
@@ -15,7 +15,7 @@ fn carrying(own: Option<&[&str]>) -> Identity {
 
 #[test]
 fn a_grant_from_the_token_gives_only_what_the_token_carries() {
-    let grants = vec![Grant { from_token: true, ..grant("token", &["@corporate"], &["read", "refund"]) }];
+    let grants = vec![CompiledGrant { from_token: true, ..grant("token", &["@corporate"], &["read", "refund"]) }];
     let snapshot = world([Policy { grants: each(grants), ..orders() }]);
     for (own, request, missing) in [
         (None, "GET /orders", &["read"][..]),
@@ -37,7 +37,7 @@ fn a_token_gives_nothing_that_no_grant_gives() {
     let snapshot = world([Policy { grants: Vec::new(), ..orders() }]);
     let decision = ask(&snapshot, Some(&carrying(Some(&["read"]))), "GET /orders");
     assert_eq!(decision.reason, Reason::InsufficientScope);
-    let grants = vec![Grant { from_token: true, ..grant("token", &["@corporate"], &["refund"]) }];
+    let grants = vec![CompiledGrant { from_token: true, ..grant("token", &["@corporate"], &["refund"]) }];
     let snapshot = world([Policy { grants: each(grants), ..orders() }]);
     assert!(!ask(&snapshot, Some(&carrying(Some(&["read", "refund"]))), "GET /orders").allowed());
 }
@@ -45,7 +45,7 @@ fn a_token_gives_nothing_that_no_grant_gives() {
 #[test]
 fn a_token_without_scopes_does_not_lessen_other_grants() {
     let grants = vec![
-        Grant { from_token: true, ..grant("token", &["@corporate"], &["refund"]) },
+        CompiledGrant { from_token: true, ..grant("token", &["@corporate"], &["refund"]) },
         grant("policy", &["@corporate"], &["read"]),
     ];
     let snapshot = world([Policy { grants: each(grants), ..orders() }]);
@@ -54,7 +54,7 @@ fn a_token_without_scopes_does_not_lessen_other_grants() {
 }
 
 #[test]
-fn a_subject_is_only_whom_it_names() {
+fn a_subject_matches_only_its_callers() {
     let mut member = alice();
     member.groups = ["support".to_owned()].into();
     let others = [
@@ -83,7 +83,7 @@ fn a_subject_is_only_whom_it_names() {
 }
 
 #[test]
-fn the_first_denial_by_name_is_the_one_that_is_told() {
+fn the_first_denial_by_name_is_reported() {
     let denials = vec![denial("c", &["*"]), denial_when("a", &["*"], "false"), denial("b", &["@corporate"])];
     let decision = ask(&world([Policy { denials: each(denials), ..orders() }]), Some(&alice()), "GET /orders");
     assert_eq!(*decision.rules, ["shop/orders/denials/b".into()]);
@@ -114,7 +114,7 @@ fn a_failing_condition_denies_in_a_denial_and_gives_nothing_in_a_grant() {
 }
 
 /// Two policies of one service: `a` declares `mine`, `b` declares `theirs`.
-fn two(a: Mode, b: Mode) -> [Policy; 2] {
+fn two(a: EnforcementMode, b: EnforcementMode) -> [Policy; 2] {
     let grants = vec![grant("all", &["user:corporate/alice"], &["read"])];
     let mine = vec![operation("mine", &["GET /mine"], &["read"])];
     let theirs = vec![operation("theirs", &["GET /theirs"], &["read"])];
@@ -125,8 +125,8 @@ fn two(a: Mode, b: Mode) -> [Policy; 2] {
 }
 
 #[test]
-fn the_mode_of_the_policy_that_declares_the_operation_counts() {
-    let snapshot = world(two(Mode::Audit, Mode::Enforce));
+fn the_mode_is_that_of_the_declaring_policy() {
+    let snapshot = world(two(EnforcementMode::Audit, EnforcementMode::Enforce));
     let bob = caller("user:corporate/bob", Bearer);
     for (caller, reason) in [(None, Reason::Unauthenticated), (Some(&bob), Reason::InsufficientScope)] {
         for (request, passes) in [("GET /mine", true), ("GET /theirs", false)] {
@@ -138,12 +138,12 @@ fn the_mode_of_the_policy_that_declares_the_operation_counts() {
 }
 
 #[test]
-fn what_no_policy_declares_passes_only_if_all_of_them_audit() {
+fn undeclared_requests_pass_only_if_all_policies_audit() {
     for (a, b, passes) in [
-        (Mode::Audit, Mode::Audit, true),
-        (Mode::Audit, Mode::Enforce, false),
-        (Mode::Enforce, Mode::Audit, false),
-        (Mode::Enforce, Mode::Enforce, false),
+        (EnforcementMode::Audit, EnforcementMode::Audit, true),
+        (EnforcementMode::Audit, EnforcementMode::Enforce, false),
+        (EnforcementMode::Enforce, EnforcementMode::Audit, false),
+        (EnforcementMode::Enforce, EnforcementMode::Enforce, false),
     ] {
         for request in ["GET /nothing", "GET /mine//", "GET /MINE"] {
             assert_eq!(ask(&world(two(a, b)), Some(&alice()), request).passes(), passes, "{request} {a:?} {b:?}");
@@ -151,17 +151,17 @@ fn what_no_policy_declares_passes_only_if_all_of_them_audit() {
     }
 }
 
-fn denied_by(name: &str, mode: Mode) -> Denial {
-    Denial { rule: format!("shop/{name}/denials/all").into(), mode, ..denial("all", &["*"]) }
+fn denied_by(name: &str, mode: EnforcementMode) -> CompiledDenial {
+    CompiledDenial { rule: format!("shop/{name}/denials/all").into(), mode, ..denial("all", &["*"]) }
 }
 
 #[test]
 fn a_denial_is_enforced_if_its_own_policy_is() {
     for (denial, operation, passes) in [
-        (Mode::Enforce, Mode::Enforce, false),
-        (Mode::Enforce, Mode::Audit, false),
-        (Mode::Audit, Mode::Enforce, true),
-        (Mode::Audit, Mode::Audit, true),
+        (EnforcementMode::Enforce, EnforcementMode::Enforce, false),
+        (EnforcementMode::Enforce, EnforcementMode::Audit, false),
+        (EnforcementMode::Audit, EnforcementMode::Enforce, true),
+        (EnforcementMode::Audit, EnforcementMode::Audit, true),
     ] {
         let [a, b] = two(operation, denial);
         let snapshot = world([a, Policy { denials: each([denied_by("b", denial)]), ..b }]);
@@ -171,10 +171,10 @@ fn a_denial_is_enforced_if_its_own_policy_is() {
 }
 
 #[test]
-fn a_denial_that_only_audits_hides_none_that_is_enforced() {
-    let [a, b] = two(Mode::Audit, Mode::Enforce);
-    let a = Policy { denials: each([denied_by("a", Mode::Audit)]), ..a };
-    let b = Policy { denials: each([denied_by("b", Mode::Enforce)]), ..b };
+fn an_audited_denial_hides_no_enforced_one() {
+    let [a, b] = two(EnforcementMode::Audit, EnforcementMode::Enforce);
+    let a = Policy { denials: each([denied_by("a", EnforcementMode::Audit)]), ..a };
+    let b = Policy { denials: each([denied_by("b", EnforcementMode::Enforce)]), ..b };
     for request in ["GET /mine", "GET /theirs"] {
         let decision = ask(&world([a.clone(), b.clone()]), Some(&alice()), request);
         assert!(!decision.passes(), "{request}: {decision:?}");
@@ -183,9 +183,9 @@ fn a_denial_that_only_audits_hides_none_that_is_enforced() {
 }
 
 #[test]
-fn a_denial_that_only_audits_gives_no_scopes() {
-    let [a, b] = two(Mode::Audit, Mode::Enforce);
-    let a = Policy { denials: each([denied_by("a", Mode::Audit)]), ..a };
+fn an_audited_denial_gives_no_scopes() {
+    let [a, b] = two(EnforcementMode::Audit, EnforcementMode::Enforce);
+    let a = Policy { denials: each([denied_by("a", EnforcementMode::Audit)]), ..a };
     let snapshot = world([a, b]);
     let bob = caller("user:corporate/bob", Bearer);
     let decision = ask(&snapshot, Some(&bob), "GET /theirs");
@@ -196,8 +196,8 @@ fn a_denial_that_only_audits_gives_no_scopes() {
 
 #[test]
 fn an_enforced_denial_holds_where_the_assurance_is_only_audited() {
-    let [a, b] = two(Mode::Audit, Mode::Enforce);
-    let snapshot = world([a, Policy { denials: each([denied_by("b", Mode::Enforce)]), ..b }]);
+    let [a, b] = two(EnforcementMode::Audit, EnforcementMode::Enforce);
+    let snapshot = world([a, Policy { denials: each([denied_by("b", EnforcementMode::Enforce)]), ..b }]);
     let weak = caller("user:corporate/alice", durward_core::risk::Assurance::SharedSecret);
     let decision = ask(&snapshot, Some(&weak), "GET /mine");
     assert_eq!((decision.reason, decision.passes()), (Reason::Denied, false));
@@ -205,7 +205,7 @@ fn an_enforced_denial_holds_where_the_assurance_is_only_audited() {
 }
 
 #[test]
-fn every_rule_that_could_matter_is_explained() {
+fn every_relevant_rule_is_explained() {
     let mut from_token = grant("d-token", &["@corporate"], &["read", "refund"]);
     from_token.from_token = true;
     let grants = vec![
@@ -224,21 +224,21 @@ fn every_rule_that_could_matter_is_explained() {
     ];
     let snapshot = world([Policy { grants: each(grants), denials: each(denials), ..orders() }]);
     let request = http("POST /orders/1/refund");
-    let considered = snapshot.route(&request).considered(&Principal::assumed(alice()), now());
-    let outcomes: Vec<(&str, &Outcome)> = considered
+    let considered = snapshot.route(&request).explain(&Principal::assumed(alice()), now());
+    let outcomes: Vec<(&str, &RuleOutcome)> = considered
         .iter()
-        .map(|Considered { rule, outcome, .. }| (rule.strip_prefix("shop/orders/").unwrap(), outcome))
+        .map(|ExplainedRule { rule, outcome, .. }| (rule.strip_prefix("shop/orders/").unwrap(), outcome))
         .collect();
     let [
-        ("denials/a-others", Outcome::OtherCallers),
-        ("denials/b-never", Outcome::ConditionDoesNotHold),
-        ("denials/c-failing", Outcome::ConditionFailed(_)),
-        ("denials/d-all", Outcome::Applies(nothing)),
-        ("grants/a-others", Outcome::OtherCallers),
-        ("grants/b-never", Outcome::ConditionDoesNotHold),
-        ("grants/c-failing", Outcome::ConditionFailed(_)),
-        ("grants/d-token", Outcome::TokenLacksScope(lacking)),
-        ("grants/e-read", Outcome::Applies(given)),
+        ("denials/a-others", RuleOutcome::OtherCallers),
+        ("denials/b-never", RuleOutcome::ConditionDoesNotHold),
+        ("denials/c-failing", RuleOutcome::ConditionFailed(_)),
+        ("denials/d-all", RuleOutcome::Applies(nothing)),
+        ("grants/a-others", RuleOutcome::OtherCallers),
+        ("grants/b-never", RuleOutcome::ConditionDoesNotHold),
+        ("grants/c-failing", RuleOutcome::ConditionFailed(_)),
+        ("grants/d-token", RuleOutcome::TokenLacksScope(lacking)),
+        ("grants/e-read", RuleOutcome::Applies(given)),
     ] = outcomes.as_slice()
     else {
         panic!("{outcomes:#?}")

@@ -1,11 +1,12 @@
 //! Policies that share a service, and snapshots that share services.
 
 use crate::support::*;
+use durward_core::authentication::AuthenticationMethod;
 use durward_core::decision::Reason;
 use durward_core::digest::Digest;
 use durward_core::host::Host;
-use durward_core::policy::{Policy, Way};
-use durward_core::service::Service;
+use durward_core::policy::Policy;
+use durward_core::service::CompiledService;
 use durward_core::snapshot::Snapshot;
 use std::sync::Arc;
 
@@ -14,17 +15,17 @@ fn with(name: &str, requests: &[(&str, &str)]) -> Policy {
     Policy { operations, ..policy(name) }
 }
 
-fn united(policies: &[Policy]) -> (Option<Service>, Vec<String>) {
+fn united(policies: &[Policy]) -> (Option<CompiledService>, Vec<String>) {
     let policies: Vec<Arc<Policy>> = policies.iter().cloned().map(Arc::new).collect();
-    let (service, conflicts) = Service::unite(&policies);
+    let (service, conflicts) = CompiledService::unite(&policies);
     (service, conflicts.into_iter().map(|(policy, conflict)| format!("{policy}: {conflict}")).collect())
 }
 
 #[test]
-fn operations_grants_hosts_and_ways_unite() {
+fn operations_grants_hosts_and_methods_unite() {
     let a = Policy {
         hosts: vec![Host::parse("b.shop").unwrap(), Host::parse("a.shop").unwrap()],
-        ways: [Way::Provider("partners".into())].into(),
+        authentication_methods: [AuthenticationMethod::Provider("partners".into())].into(),
         grants: each([grant("all", &["*"], &["read"])]),
         ..with("a", &[("one", "GET /one")])
     };
@@ -37,11 +38,14 @@ fn operations_grants_hosts_and_ways_unite() {
     assert_eq!(service.key(), &service_key());
 
     let snapshot = world([a, b]);
-    let request =
-        durward_core::request::Request { target: durward_core::request::Target::Host("b.shop"), ..http("GET /two") };
+    let request = durward_core::request::Request {
+        target: durward_core::request::ServiceTarget::Host("b.shop"),
+        ..http("GET /two")
+    };
     assert!(decide(&snapshot, Some(&alice()), &request, now()).allowed());
-    let ways: Vec<String> = snapshot.route(&request).expects().unwrap().1.iter().map(ToString::to_string).collect();
-    assert_eq!(ways, ["provider partners", "workload", "provider corporate"]);
+    let authentication_methods: Vec<String> =
+        snapshot.route(&request).accepted_methods().unwrap().1.iter().map(ToString::to_string).collect();
+    assert_eq!(authentication_methods, ["provider partners", "workload", "provider corporate"]);
 }
 
 #[test]
@@ -54,11 +58,11 @@ fn the_older_policy_keeps_an_operation_and_the_younger_is_left_out_whole() {
         ),
         (
             with("a", &[("new", "GET /new"), ("mine", "GET /orders")]),
-            "shop/a: operation `mine` matches `GET /orders`, which operation `list` of policy shop/z claims already",
+            "shop/a: operation `mine` matches `GET /orders`, which operation `list` of policy shop/z already claims",
         ),
         (
             with("a", &[("new", "GET /new"), ("mine", "* /any")]),
-            "shop/a: operation `mine` matches `* /any`, which operation `any` of policy shop/z claims already",
+            "shop/a: operation `mine` matches `* /any`, which operation `any` of policy shop/z already claims",
         ),
     ] {
         let (service, conflicts) = united(&[older.clone(), younger]);
@@ -68,7 +72,7 @@ fn the_older_policy_keeps_an_operation_and_the_younger_is_left_out_whole() {
 }
 
 #[test]
-fn requests_are_the_same_whatever_their_captures_are_called() {
+fn names_of_captures_do_not_distinguish_patterns() {
     let older = with("a", &[("one", "GET /{id}/x/*")]);
     let (_, conflicts) = united(&[older.clone(), with("b", &[("two", "GET /{name}/x/*")])]);
     assert_eq!(conflicts.len(), 1);
@@ -79,7 +83,7 @@ fn requests_are_the_same_whatever_their_captures_are_called() {
 }
 
 #[test]
-fn a_policy_that_was_left_out_stands_in_nobodys_way() {
+fn a_rejected_policy_conflicts_with_no_other() {
     let (service, conflicts) = united(&[
         with("a", &[("one", "GET /one")]),
         with("b", &[("two", "GET /two"), ("one", "GET /other")]),
@@ -94,28 +98,28 @@ fn no_policies_make_no_service() {
     assert!(united(&[]).0.is_none());
 }
 
-fn service(audience: &str, host: &str) -> Service {
+fn service(audience: &str, host: &str) -> CompiledService {
     let hosts = vec![Host::parse(host).unwrap()];
     let policy = Policy { audience: audience.into(), hosts, ..orders() };
-    Service::unite(&[Arc::new(policy)]).0.unwrap()
+    CompiledService::unite(&[Arc::new(policy)]).0.unwrap()
 }
 
 #[test]
-fn a_clone_of_a_snapshot_keeps_what_it_was() {
+fn a_clone_of_a_snapshot_does_not_change() {
     let mut snapshot = Snapshot::default();
     snapshot.put(service("orders.shop", HOST));
-    snapshot.seal();
+    snapshot.update_revision();
     let before = snapshot.clone();
-    snapshot.take(&service_key());
+    snapshot.remove(&service_key());
     snapshot.record("something", Some(Digest::of([b"x".as_slice()])));
-    snapshot.seal();
+    snapshot.update_revision();
     assert_eq!(ask(&snapshot, None, "GET /healthz").reason, Reason::NoPolicy);
     assert_eq!(ask(&before, None, "GET /healthz").reason, Reason::Public);
     assert_ne!(before.revision(), snapshot.revision());
 }
 
 #[test]
-fn a_service_that_changes_its_host_gives_the_old_one_up() {
+fn a_service_that_changes_its_host_releases_the_old_one() {
     let mut snapshot = Snapshot::default();
     snapshot.put(service("orders.shop", HOST));
     snapshot.put(service("orders.shop", "new.shop.svc"));
@@ -129,7 +133,7 @@ fn a_host_that_another_service_has_taken_over_stays_with_it() {
     let mut snapshot = Snapshot::default();
     snapshot.put(service("orders.shop", HOST));
     snapshot.put(service("next.shop", HOST));
-    snapshot.take(&service_key());
+    snapshot.remove(&service_key());
     let holder = snapshot.by_host(&Host::parse(HOST).unwrap()).unwrap();
     assert_eq!(&*holder.key().audience, "next.shop");
 }

@@ -1,29 +1,32 @@
-//! Whom a rule is for: each kind of subject, and those who are almost one.
+//! Subjects of rules: callers that each kind of subject matches, and callers that it barely does not.
 
 use crate::support::*;
-use durward_core::pods::{Requirement, Selector};
-use durward_core::policy::{Grant, Labels, Policy, SpiffePattern, Subject};
+use durward_core::labels::{LabelMatcher, LabelRequirement, Labels};
+use durward_core::policy::{CompiledGrant, Policy};
 use durward_core::principal::Identity;
 use durward_core::risk::Assurance;
+use durward_core::subject::{SpiffePattern, SubjectMatcher};
 use serde_json::json;
 
 fn payments() -> Labels {
     [("team".to_owned(), "payments".to_owned())].into()
 }
 
-/// Whether a grant to this subject lets the caller list orders; namespace `billing` is labelled `team=payments`.
-fn lets_in(subject: &Subject, caller: &Identity) -> bool {
-    let grants = vec![Grant { to: [subject.clone()].into(), ..grant("g", &["key:partners/nobody"], &["read"]) }];
-    let federated = durward_core::policy::Way::Provider("federated".into());
-    let ways = orders().ways.iter().cloned().chain([federated]).collect();
-    let mut snapshot = world([Policy { grants: each(grants), ways, ..orders() }]);
-    snapshot.label("billing", Some(payments()));
-    snapshot.label("shop", Some(Labels::new()));
+/// Whether a grant to this subject allows the caller to list orders. Namespace `billing` has the label
+/// `team=payments`.
+fn lets_in(subject: &SubjectMatcher, caller: &Identity) -> bool {
+    let grants =
+        vec![CompiledGrant { to: [subject.clone()].into(), ..grant("g", &["key:partners/nobody"], &["read"]) }];
+    let federated = durward_core::authentication::AuthenticationMethod::Provider("federated".into());
+    let authentication_methods = orders().authentication_methods.iter().cloned().chain([federated]).collect();
+    let mut snapshot = world([Policy { grants: each(grants), authentication_methods, ..orders() }]);
+    snapshot.put_namespace_labels("billing", Some(payments()));
+    snapshot.put_namespace_labels("shop", Some(Labels::new()));
     let allowed = ask(&snapshot, Some(caller), "GET /orders").allowed();
     let id = caller.id.to_string();
     let known = [("/ns/billing/", payments()), ("/ns/shop/", Labels::new())];
     let labels = known.into_iter().find(|(namespace, _)| id.contains(namespace)).map(|(_, labels)| labels);
-    assert_eq!(allowed, subject.includes(caller, labels.as_ref()), "the index says what the subject says");
+    assert_eq!(allowed, subject.includes(caller, labels.as_ref()), "the index agrees with the subject");
     allowed
 }
 
@@ -38,7 +41,7 @@ fn foreign(id: &str) -> Identity {
 
 #[test]
 fn every_service_account_of_a_namespace() {
-    let billing = Subject::Namespace { trust_domain: "cluster.local".into(), namespace: "billing".into() };
+    let billing = SubjectMatcher::Namespace { trust_domain: "cluster.local".into(), namespace: "billing".into() };
     assert!(lets_in(&billing, &workload("spiffe://cluster.local/ns/billing/sa/a")));
     assert!(lets_in(&billing, &workload("spiffe://cluster.local/ns/billing/sa/b")));
     assert!(!lets_in(&billing, &workload("spiffe://cluster.local/ns/billing2/sa/a")));
@@ -49,15 +52,17 @@ fn every_service_account_of_a_namespace() {
 
 #[test]
 fn namespaces_by_label() {
-    let requirements = vec![Requirement::In("team".into(), ["payments".into()].into())];
-    let labelled = Subject::Namespaces { trust_domain: "cluster.local".into(), labels: Selector { requirements } };
+    let requirements = vec![LabelRequirement::In("team".into(), ["payments".into()].into())];
+    let labelled =
+        SubjectMatcher::Namespaces { trust_domain: "cluster.local".into(), labels: LabelMatcher { requirements } };
     assert!(lets_in(&labelled, &workload("spiffe://cluster.local/ns/billing/sa/a")));
     assert!(!lets_in(&labelled, &workload("spiffe://cluster.local/ns/shop/sa/a")));
     assert!(!lets_in(&labelled, &workload("spiffe://cluster.local/ns/unknown/sa/a")));
     assert!(!lets_in(&labelled, &foreign("spiffe://partner.example/ns/billing/sa/a")));
-    // a Namespace of which nothing is known has no labels, not even missing ones
-    let requirements = vec![Requirement::DoesNotExist("team".into())];
-    let unlabelled = Subject::Namespaces { trust_domain: "cluster.local".into(), labels: Selector { requirements } };
+    // the labels of an unknown Namespace are unknown: no selector matches it, not even by a missing label
+    let requirements = vec![LabelRequirement::DoesNotExist("team".into())];
+    let unlabelled =
+        SubjectMatcher::Namespaces { trust_domain: "cluster.local".into(), labels: LabelMatcher { requirements } };
     assert!(lets_in(&unlabelled, &workload("spiffe://cluster.local/ns/shop/sa/a")));
     assert!(!lets_in(&unlabelled, &workload("spiffe://cluster.local/ns/unknown/sa/a")));
 }
@@ -65,7 +70,7 @@ fn namespaces_by_label() {
 #[test]
 fn spiffe_ids_segment_by_segment() {
     let is = |pattern: &str, id: &str| {
-        let subject = Subject::Spiffe(pattern.parse::<SpiffePattern>().expect(pattern));
+        let subject = SubjectMatcher::Spiffe(pattern.parse::<SpiffePattern>().expect(pattern));
         let one = if id.contains("cluster.local") { workload(id) } else { foreign(id) };
         lets_in(&subject, &one)
     };
@@ -92,12 +97,12 @@ fn spiffe_ids_segment_by_segment() {
 }
 
 #[test]
-fn claims_that_all_equal() {
+fn every_claim_has_to_match() {
     let known = |attributes: serde_json::Value| {
         let attributes = attributes.as_object().unwrap().clone();
         Identity { attributes, groups: ["staff".into()].into(), ..alice() }
     };
-    let claims = |group: Option<&str>| Subject::Claims {
+    let claims = |group: Option<&str>| SubjectMatcher::Claims {
         provider: "corporate".into(),
         group: group.map(Into::into),
         claims: [("department".into(), "finance".into()), ("site".into(), "berlin".into())].into(),
@@ -115,69 +120,69 @@ fn claims_that_all_equal() {
         assert!(!lets_in(&claims(None), &known(attributes.clone())), "{attributes}");
     }
     let other = Identity { id: id("user:partners/alice"), ..both };
-    assert!(!lets_in(&claims(None), &other), "another provider's claims are worth nothing");
+    assert!(!lets_in(&claims(None), &other), "another provider's claims do not match");
 }
 
 #[test]
-fn rights_know_subjects_that_stand_for_many() {
-    use durward_core::rights::{Can, Who};
-    let namespace = || Subject::Namespace { trust_domain: "cluster.local".into(), namespace: "billing".into() };
-    let labels = Selector { requirements: vec![Requirement::Exists("team".into())] };
-    let labelled = || Subject::Namespaces { trust_domain: "cluster.local".into(), labels: labels.clone() };
-    let pattern = || Subject::Spiffe("spiffe://cluster.local/ns/*/sa/b".parse().unwrap());
-    let claims = || Subject::Claims {
+fn rights_cover_subjects_that_match_many() {
+    use durward_core::rights::{CallerSet, Permission};
+    let namespace = || SubjectMatcher::Namespace { trust_domain: "cluster.local".into(), namespace: "billing".into() };
+    let labels = LabelMatcher { requirements: vec![LabelRequirement::Exists("team".into())] };
+    let labelled = || SubjectMatcher::Namespaces { trust_domain: "cluster.local".into(), labels: labels.clone() };
+    let pattern = || SubjectMatcher::Spiffe("spiffe://cluster.local/ns/*/sa/b".parse().unwrap());
+    let claims = || SubjectMatcher::Claims {
         provider: "corporate".into(),
         group: Some("staff".into()),
         claims: [("department".into(), "finance".into())].into(),
     };
-    let one = |text: &str| Who::Named(Subject::Principal(id(text)));
+    let one = |text: &str| CallerSet::Subject(SubjectMatcher::Principal(id(text)));
     let known = |groups: &[&str]| {
-        Who::Known(id("user:corporate/alice"), groups.iter().map(|group| (*group).to_owned()).collect())
+        CallerSet::Principal(id("user:corporate/alice"), groups.iter().map(|group| (*group).to_owned()).collect())
     };
     for (to, who, can) in [
-        (namespace(), one("spiffe://cluster.local/ns/billing/sa/b"), Can::Yes),
-        (namespace(), one("spiffe://cluster.local/ns/shop/sa/b"), Can::No),
-        (namespace(), Who::Named(namespace()), Can::Yes),
-        (namespace(), Who::Named(Subject::Provider("corporate".into())), Can::No),
-        (labelled(), one("spiffe://cluster.local/ns/billing/sa/b"), Can::If),
-        (labelled(), one("user:corporate/alice"), Can::No),
-        (labelled(), Who::Named(namespace()), Can::If),
-        (pattern(), one("spiffe://cluster.local/ns/shop/sa/b"), Can::Yes),
-        (pattern(), one("spiffe://cluster.local/ns/shop/sa/c"), Can::No),
-        (claims(), one("user:corporate/alice"), Can::If),
-        (claims(), known(&["staff"]), Can::If),
-        (claims(), known(&["others"]), Can::No),
-        (claims(), one("user:partners/alice"), Can::No),
-        (claims(), Who::Named(Subject::Authenticated), Can::If),
-        (Subject::Provider("corporate".into()), Who::Named(claims()), Can::Yes),
-        (Subject::Provider("partners".into()), Who::Named(claims()), Can::No),
+        (namespace(), one("spiffe://cluster.local/ns/billing/sa/b"), Permission::Always),
+        (namespace(), one("spiffe://cluster.local/ns/shop/sa/b"), Permission::Never),
+        (namespace(), CallerSet::Subject(namespace()), Permission::Always),
+        (namespace(), CallerSet::Subject(SubjectMatcher::Provider("corporate".into())), Permission::Never),
+        (labelled(), one("spiffe://cluster.local/ns/billing/sa/b"), Permission::Conditional),
+        (labelled(), one("user:corporate/alice"), Permission::Never),
+        (labelled(), CallerSet::Subject(namespace()), Permission::Conditional),
+        (pattern(), one("spiffe://cluster.local/ns/shop/sa/b"), Permission::Always),
+        (pattern(), one("spiffe://cluster.local/ns/shop/sa/c"), Permission::Never),
+        (claims(), one("user:corporate/alice"), Permission::Conditional),
+        (claims(), known(&["staff"]), Permission::Conditional),
+        (claims(), known(&["others"]), Permission::Never),
+        (claims(), one("user:partners/alice"), Permission::Never),
+        (claims(), CallerSet::Subject(SubjectMatcher::Authenticated), Permission::Conditional),
+        (SubjectMatcher::Provider("corporate".into()), CallerSet::Subject(claims()), Permission::Always),
+        (SubjectMatcher::Provider("partners".into()), CallerSet::Subject(claims()), Permission::Never),
     ] {
-        let grants = vec![Grant { to: [to.clone()].into(), ..grant("g", &["*"], &["read"]) }];
+        let grants = vec![CompiledGrant { to: [to.clone()].into(), ..grant("g", &["*"], &["read"]) }];
         let snapshot = world([Policy { grants: each(grants), ..orders() }]);
         let rights = snapshot.rights(&who, "cluster.local");
         let right = rights.iter().find(|right| &*right.operation == "list").unwrap();
-        assert_eq!(right.can, can, "{to} for {who}");
+        assert_eq!(right.permission, can, "{to} for {who}");
     }
 }
 
 #[test]
-fn labels_of_a_namespace_count_for_access_tokens_too() {
+fn labels_of_a_namespace_apply_to_access_tokens() {
     use durward_core::principal::Principal;
-    let requirements = vec![Requirement::In("team".into(), ["payments".into()].into())];
+    let requirements = vec![LabelRequirement::In("team".into(), ["payments".into()].into())];
     let labelled = || {
-        let labels = Selector { requirements: requirements.clone() };
-        [Subject::Namespaces { trust_domain: "cluster.local".into(), labels }].into()
+        let labels = LabelMatcher { requirements: requirements.clone() };
+        [SubjectMatcher::Namespaces { trust_domain: "cluster.local".into(), labels }].into()
     };
     let caller = Principal::assumed(workload("spiffe://cluster.local/ns/billing/sa/a"));
     let scopes = |policy: Policy| {
         let mut snapshot = world([policy]);
-        snapshot.label("billing", Some(payments()));
+        snapshot.put_namespace_labels("billing", Some(payments()));
         let service = snapshot.service(&service_key()).unwrap();
-        service.scopes_of(&caller, snapshot.labels_of(caller.identity()), None, now()).scopes.len()
+        service.token_scopes(&caller, snapshot.labels_of(caller.identity()), None, now()).scopes.len()
     };
-    let granted = vec![Grant { to: labelled(), ..grant("g", &["*"], &["read"]) }];
+    let granted = vec![CompiledGrant { to: labelled(), ..grant("g", &["*"], &["read"]) }];
     assert_eq!(scopes(Policy { grants: each(granted), ..orders() }), 1);
-    let denied = vec![durward_core::policy::Denial { to: labelled(), ..denial("d", &["*"]) }];
+    let denied = vec![durward_core::policy::CompiledDenial { to: labelled(), ..denial("d", &["*"]) }];
     let grants = vec![grant("g", &["*"], &["read"])];
     assert_eq!(scopes(Policy { denials: each(denied), grants: each(grants), ..orders() }), 0);
 }

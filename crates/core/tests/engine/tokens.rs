@@ -1,38 +1,41 @@
-//! What access tokens carry: the scopes of operations that are open whatever the request says.
+//! Scopes of access tokens: those of operations that are open whatever the request is.
 
 use crate::support::*;
 use chrono::TimeDelta;
-use durward_core::policy::{Denial, Grant, Mode, Operation, Policy, Way};
+use durward_core::authentication::AuthenticationMethod;
+use durward_core::policy::{
+    CompiledDenial, CompiledGrant, CompiledOperation, EnforcementMode, Policy, TokenSettings, TokenSignature,
+};
 use durward_core::principal::{Identity, Principal};
-use durward_core::relations::RelationTo;
-use durward_core::risk::{Assurance, Risk};
+use durward_core::relations::RelationTarget;
+use durward_core::risk::{Assurance, RiskLevel};
 use durward_core::scope::Scope;
-use durward_core::token::{Signature, TokenScopes, Tokens};
+use durward_core::token::TokenScopes;
 use std::collections::BTreeSet;
 
 const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
 
-fn token(policies: impl IntoIterator<Item = Policy>, caller: &Identity, asked: Option<&[&str]>) -> TokenScopes {
+fn token(policies: impl IntoIterator<Item = Policy>, caller: &Identity, requested: Option<&[&str]>) -> TokenScopes {
     let snapshot = world(policies);
-    let asked: Option<BTreeSet<Scope>> = asked.map(|asked| scopes(asked).into_iter().collect());
+    let requested: Option<BTreeSet<Scope>> = requested.map(|requested| scopes(requested).into_iter().collect());
     let service = snapshot.by_audience("orders.shop").unwrap();
-    service.scopes_of(&Principal::assumed(caller.clone()), None, asked.as_ref(), now())
+    service.token_scopes(&Principal::assumed(caller.clone()), None, requested.as_ref(), now())
 }
 
-fn carried(policies: impl IntoIterator<Item = Policy>, caller: &Identity, asked: Option<&[&str]>) -> String {
-    let token = token(policies, caller, asked);
+fn carried(policies: impl IntoIterator<Item = Policy>, caller: &Identity, requested: Option<&[&str]>) -> String {
+    let token = token(policies, caller, requested);
     token.scopes.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ")
 }
 
-/// `list` needs `read`, `refund` needs `read` and `refund`; what is granted follows.
-fn granting(grants: Vec<Grant>) -> Policy {
+/// `list` needs `read`, `refund` needs `read` and `refund`; the grants are these.
+fn granting(grants: Vec<CompiledGrant>) -> Policy {
     Policy { grants: each(grants), ..orders() }
 }
 
 #[test]
-fn what_is_granted_is_carried_and_narrowed_by_what_is_asked() {
+fn a_token_carries_granted_scopes_narrowed_to_the_requested_ones() {
     let both = || [granting(vec![grant("all", &["@corporate"], &["read", "refund", "unknown"])])];
-    for (asked, expected) in [
+    for (requested, expected) in [
         (None, "read refund"),
         (Some(&["read"] as &[&str]), "read"),
         (Some(&["refund"]), "refund"),
@@ -40,7 +43,7 @@ fn what_is_granted_is_carried_and_narrowed_by_what_is_asked() {
         (Some(&["admin", "unknown"]), ""),
         (Some(&[]), ""),
     ] {
-        assert_eq!(carried(both(), &alice(), asked), expected, "{asked:?}");
+        assert_eq!(carried(both(), &alice(), requested), expected, "{requested:?}");
     }
     let other = caller("user:partners/alice", Assurance::Bearer);
     assert_eq!(carried(both(), &other, None), "", "granted to others");
@@ -53,7 +56,7 @@ fn a_scope_that_opens_nothing_is_left_out() {
 }
 
 #[test]
-fn a_grant_counts_if_its_condition_holds_whatever_the_request_says() {
+fn a_grant_applies_if_its_condition_holds_for_every_request() {
     for (when, expected) in [
         ("true", "read"),
         ("false", ""),
@@ -77,10 +80,10 @@ fn a_grant_counts_if_its_condition_holds_whatever_the_request_says() {
 }
 
 #[test]
-fn a_grant_by_relation_gives_nothing_for_the_request_says_the_object() {
+fn a_grant_by_relation_gives_no_token_scopes() {
     for object in ["order:{id}", "order:7"] {
-        let relation = Some(RelationTo::new(object, "viewer").unwrap());
-        let by_relation = Grant { relation, ..grant("viewers", &["*"], &["read"]) };
+        let relation = Some(RelationTarget::new(object, "viewer").unwrap());
+        let by_relation = CompiledGrant { relation, ..grant("viewers", &["*"], &["read"]) };
         assert_eq!(carried([granting(vec![by_relation.clone()])], &alice(), None), "", "{object}");
         let also = grant("staff", &["*"], &["read"]);
         assert_eq!(carried([granting(vec![by_relation, also])], &alice(), None), "read", "{object}");
@@ -88,7 +91,7 @@ fn a_grant_by_relation_gives_nothing_for_the_request_says_the_object() {
 }
 
 #[test]
-fn a_denial_counts_unless_it_can_never_hold() {
+fn a_denial_applies_unless_it_can_never_hold() {
     let all = || vec![grant("all", &["*"], &["read", "refund"])];
     for (when, expected) in [
         ("true", ""),
@@ -100,8 +103,8 @@ fn a_denial_counts_unless_it_can_never_hold() {
         ("request.sourceAddress == '10.0.0.1'", ""),
         ("request.method == 'DELETE' && false", ""),
     ] {
-        for mode in [Mode::Enforce, Mode::Audit] {
-            let denials = vec![Denial { mode, ..denial_when("it", &["@corporate"], when) }];
+        for mode in [EnforcementMode::Enforce, EnforcementMode::Audit] {
+            let denials = vec![CompiledDenial { mode, ..denial_when("it", &["@corporate"], when) }];
             let policy = Policy { denials: each(denials), mode, ..granting(all()) };
             assert_eq!(carried([policy], &alice(), None), expected, "{when} in {mode:?} mode");
         }
@@ -111,20 +114,20 @@ fn a_denial_counts_unless_it_can_never_hold() {
 }
 
 #[test]
-fn risk_asks_of_a_token_what_it_asks_of_a_request() {
+fn a_token_requires_the_same_assurance_as_a_request() {
     let risky = |risk| {
         let operations = vec![
             operation("list", &["GET /orders"], &["read"]),
-            Operation { risk, ..operation("refund", &["POST /refund"], &["refund"]) },
+            CompiledOperation { risk, ..operation("refund", &["POST /refund"], &["refund"]) },
         ];
         [Policy { operations: each(operations), ..granting(vec![grant("all", &["*"], &["read", "refund"])]) }]
     };
     for (who, assurance, risk, expected) in [
-        (CART, Assurance::Bearer, Risk::Standard, "read refund"),
-        (CART, Assurance::Bearer, Risk::High, "read"),
-        (CART, Assurance::ProofOfPossession, Risk::High, "read refund"),
-        ("key:partners/acme", Assurance::SharedSecret, Risk::Low, "refund"),
-        ("user:corporate/alice", Assurance::MultiFactor, Risk::High, "read"),
+        (CART, Assurance::Bearer, RiskLevel::Standard, "read refund"),
+        (CART, Assurance::Bearer, RiskLevel::High, "read"),
+        (CART, Assurance::ProofOfPossession, RiskLevel::High, "read refund"),
+        ("key:partners/acme", Assurance::SharedSecret, RiskLevel::Low, "refund"),
+        ("user:corporate/alice", Assurance::MultiFactor, RiskLevel::High, "read"),
     ] {
         assert_eq!(carried(risky(risk), &caller(who, assurance), None), expected, "{who} {assurance} {risk:?}");
     }
@@ -132,22 +135,22 @@ fn risk_asks_of_a_token_what_it_asks_of_a_request() {
         authenticated_at: Some(now() - age),
         ..caller("user:corporate/alice", Assurance::MultiFactor)
     };
-    let good = token(risky(Risk::High), &fresh(TimeDelta::minutes(2)), None);
+    let good = token(risky(RiskLevel::High), &fresh(TimeDelta::minutes(2)), None);
     assert_eq!(
-        (good.scopes.len(), good.ends),
+        (good.scopes.len(), good.valid_until),
         (2, Some(now() + TimeDelta::minutes(3))),
-        "no longer than the factor is fresh"
+        "not after the factor is too old"
     );
-    let narrow = token(risky(Risk::High), &fresh(TimeDelta::minutes(2)), Some(&["read"]));
-    assert_eq!((narrow.scopes.len(), narrow.ends), (1, None));
-    assert_eq!(carried(risky(Risk::High), &fresh(TimeDelta::minutes(6)), None), "read");
+    let narrow = token(risky(RiskLevel::High), &fresh(TimeDelta::minutes(2)), Some(&["read"]));
+    assert_eq!((narrow.scopes.len(), narrow.valid_until), (1, None));
+    assert_eq!(carried(risky(RiskLevel::High), &fresh(TimeDelta::minutes(6)), None), "read");
 }
 
 #[test]
-fn no_token_opens_what_scopes_can_not_tell_from_what_is_open() {
+fn no_token_opens_closed_operations_with_the_same_scopes() {
     let operations = vec![
         operation("list", &["GET /orders"], &["read"]),
-        Operation { risk: Risk::High, ..operation("export", &["POST /export"], &["read"]) },
+        CompiledOperation { risk: RiskLevel::High, ..operation("export", &["POST /export"], &["read"]) },
         operation("write", &["POST /orders"], &["write"]),
     ];
     let policy =
@@ -158,7 +161,7 @@ fn no_token_opens_what_scopes_can_not_tell_from_what_is_open() {
     let operations = vec![
         operation("list", &["GET /orders"], &["read"]),
         operation("write", &["POST /orders"], &["write"]),
-        Operation { risk: Risk::High, ..operation("export", &["POST /export"], &["read", "write"]) },
+        CompiledOperation { risk: RiskLevel::High, ..operation("export", &["POST /export"], &["read", "write"]) },
     ];
     let policy =
         || Policy { operations: each(operations.clone()), ..granting(vec![grant("all", &["*"], &["read", "write"])]) };
@@ -167,24 +170,29 @@ fn no_token_opens_what_scopes_can_not_tell_from_what_is_open() {
 }
 
 #[test]
-fn each_way_in_opens_its_own_policies_alone() {
+fn each_method_opens_only_its_own_policies() {
     let operations = |name: &str, scope: &str| vec![operation(name, &[&format!("GET /{name}")], &[scope])];
     let grants = vec![grant("all", &["*"], &["read", "write"])];
     let mine = Policy { operations: each(operations("a", "read")), grants: each(grants), ..policy("a") };
-    let theirs = Policy { operations: each(operations("b", "write")), ways: [Way::Workload].into(), ..policy("b") };
+    let theirs = Policy {
+        operations: each(operations("b", "write")),
+        authentication_methods: [AuthenticationMethod::Workload].into(),
+        ..policy("b")
+    };
     assert_eq!(carried([mine.clone(), theirs.clone()], &alice(), None), "read");
     assert_eq!(carried([mine, theirs], &caller(CART, Assurance::Bearer), None), "read write");
 }
 
 #[test]
-fn the_scopes_of_the_callers_own_token_bound_what_goes_by_it() {
+fn the_callers_own_token_limits_grants_from_the_token() {
     let own = |own: Option<&[&str]>, narrowed| Identity {
         scopes: own.map(|own| scopes(own).into_iter().collect()),
         narrowed,
         ..alice()
     };
     let plain = || [granting(vec![grant("all", &["*"], &["read", "refund"])])];
-    let from_token = || [granting(vec![Grant { from_token: true, ..grant("all", &["*"], &["read", "refund"]) }])];
+    let from_token =
+        || [granting(vec![CompiledGrant { from_token: true, ..grant("all", &["*"], &["read", "refund"]) }])];
     assert_eq!(carried(from_token(), &own(None, false), None), "");
     assert_eq!(carried(from_token(), &own(Some(&["read", "admin"]), false), None), "read");
     assert_eq!(carried(plain(), &own(Some(&["read"]), false), None), "read refund");
@@ -193,31 +201,31 @@ fn the_scopes_of_the_callers_own_token_bound_what_goes_by_it() {
 }
 
 #[test]
-fn a_credential_that_has_ended_and_operations_without_tokens_give_nothing() {
+fn expired_credentials_and_operations_without_tokens_give_nothing() {
     let all = || [granting(vec![grant("all", &["*"], &["read"])])];
     assert_eq!(carried(all(), &Identity { expires_at: Some(now()), ..alice() }, None), "");
-    let kubernetes = Operation { matches: Vec::new(), ..operation("exec", &[], &["admin"]) };
+    let kubernetes = CompiledOperation { matches: Vec::new(), ..operation("exec", &[], &["admin"]) };
     let policy = Policy { operations: each([kubernetes]), ..granting(vec![grant("all", &["*"], &["admin"])]) };
     assert_eq!(carried([policy], &alice(), None), "");
 }
 
 #[test]
-fn of_several_policies_the_shortest_life_holds_and_the_first_algorithm() {
+fn the_shortest_lifetime_and_the_first_algorithm_win() {
     let with = |name: &str, signature, minutes: Option<i64>| Policy {
-        tokens: Tokens { signature, ttl: minutes.map(TimeDelta::minutes) },
+        tokens: TokenSettings { signature, ttl: minutes.map(TimeDelta::minutes) },
         ..policy(name)
     };
     let snapshot = world([
-        with("b", Some(Signature::Rs256), Some(5)),
+        with("b", Some(TokenSignature::Rs256), Some(5)),
         with("a", None, Some(9)),
-        with("c", Some(Signature::Es256), None),
+        with("c", Some(TokenSignature::Es256), None),
     ]);
-    let tokens = snapshot.by_audience("orders.shop").unwrap().tokens();
-    assert_eq!(tokens, Tokens { signature: Some(Signature::Rs256), ttl: Some(TimeDelta::minutes(5)) });
+    let tokens = snapshot.by_audience("orders.shop").unwrap().token_settings();
+    assert_eq!(tokens, TokenSettings { signature: Some(TokenSignature::Rs256), ttl: Some(TimeDelta::minutes(5)) });
 }
 
 #[test]
-fn who_shows_a_narrowed_token_gets_no_more_than_it_carries() {
+fn a_narrowed_token_yields_no_further_scopes() {
     let snapshot = world([granting(vec![grant("all", &["*"], &["read", "refund"])])]);
     let narrowed = Identity { scopes: Some(scopes(&["read"]).into_iter().collect()), narrowed: true, ..alice() };
     assert!(ask(&snapshot, Some(&narrowed), "GET /orders").allowed());

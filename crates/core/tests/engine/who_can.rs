@@ -1,15 +1,15 @@
-//! Who may do an operation.
+//! Listing the callers who can do an operation.
 
 use crate::support::*;
-use durward_core::policy::{Grant, Policy};
+use durward_core::policy::{CompiledGrant, Policy};
 
 #[test]
-fn everybody_who_is_granted_something_is_told() {
+fn every_holder_of_a_scope_is_listed() {
     let policy = Policy {
         grants: each([
             grant("readers", &["*"], &["read"]),
             grant("staff", &["user:corporate/alice", "clerks@corporate"], &["refund"]),
-            Grant {
+            CompiledGrant {
                 from_token: true,
                 ..grant_when("partners", &["@partners"], &["other", "refund"], "request.method == 'POST'")
             },
@@ -20,10 +20,10 @@ fn everybody_who_is_granted_something_is_told() {
     let snapshot = world([policy]);
     let [refund] = snapshot.who_can("refund", None).try_into().unwrap();
     assert_eq!(refund.required.iter().map(|s| s.as_str()).collect::<Vec<_>>(), ["read", "refund"]);
-    let told: Vec<(&str, usize, usize)> =
+    let listed: Vec<(&str, usize, usize)> =
         refund.holders.iter().map(|holder| (&*holder.subject, holder.missing.len(), holder.grants.len())).collect();
     assert_eq!(
-        told,
+        listed,
         [
             ("everybody of provider partners", 0, 2),
             ("group clerks of provider corporate", 0, 2),

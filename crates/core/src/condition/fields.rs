@@ -1,0 +1,50 @@
+//! The fields that conditions can read.
+
+use super::value_type::ValueType::{self, Map, Text, TextMap, Texts, Time};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// The fields of `kubernetes`.
+pub(super) const KUBERNETES: &[&str] = &["object", "oldObject"];
+/// The fields of `resource`.
+pub(super) const RESOURCE: &[&str] = &["type", "id", "properties"];
+/// The fields of `principal`.
+pub(super) const PRINCIPAL: &[&str] = &[
+    "id",
+    "provider",
+    "trustDomain",
+    "namespace",
+    "serviceAccount",
+    "subject",
+    "groups",
+    "attributes",
+    "scopes",
+    "assurance",
+    "authenticatedAt",
+];
+/// The fields of `request`.
+pub(super) const REQUEST: &[&str] =
+    &["method", "path", "host", "operation", "captures", "headers", "time", "sourceAddress"];
+/// The field of `request` that contains the headers which the policy lists.
+pub(super) const HEADERS: &str = "headers";
+
+/// The fields that a condition reads. Other fields are not computed for it.
+#[derive(Default)]
+pub(super) struct ReadFields {
+    pub(super) principal: BTreeSet<&'static str>,
+    pub(super) request: BTreeSet<&'static str>,
+    pub(super) headers: BTreeSet<Arc<str>>,
+    pub(super) kubernetes: BTreeSet<&'static str>,
+    pub(super) resource: BTreeSet<&'static str>,
+}
+
+/// The type of each field of `principal`, `request`, `kubernetes` and `resource`.
+pub(super) fn field(root: &str, field: &str) -> ValueType {
+    match (root, field) {
+        ("principal", "groups" | "scopes") => Texts,
+        ("principal", "attributes") | ("kubernetes", _) | ("resource", "properties") => Map,
+        ("principal", "authenticatedAt") | ("request", "time") => Time,
+        ("request", "captures" | "headers") => TextMap,
+        _ => Text,
+    }
+}
