@@ -259,8 +259,8 @@ fn an_object_without_a_namespace_is_in_the_default_one() {
     assert_eq!(created(&metadata), i64::MAX, "the youngest");
 }
 
-/// A source that translates a provider can't forget its header: every way to translate it rejects a policy whose conditions
-/// read the header with the API keys.
+/// A source that translates a provider can't forget its header: every way to translate it rejects a policy whose
+/// conditions read the header with the API keys.
 #[test]
 fn every_source_rejects_conditions_that_read_api_keys() {
     let spec = json!({"apiKey": {"selector": {}, "header": "X-Tenant"}});

@@ -67,7 +67,9 @@ proptest! {
 
     #[test]
     fn a_restart_opens_no_service(history in proptest::collection::vec(any_step(), 1..20)) {
-        let (mut old, mut objects, mut namespaces) = (World::new(), BTreeMap::new(), BTreeMap::new());
+        let mut old = World::new();
+        let mut objects = BTreeMap::new();
+        let mut namespaces = BTreeMap::new();
         for (number, step) in history.iter().enumerate() {
             let change = match step {
                 Step::Put(name, age, spec) => {
@@ -156,7 +158,8 @@ proptest! {
         let model = "relations: [{object: doc, relations: {member: {}, banned: {}, reader: {exclusion: [{relation: member}, {relation: banned}]}, \
                      trusted: {exclusion: [{relation: member}, {relation: reader}]}}}]";
         let policies = || ["shop/p", "shop/q"].map(|name| CatalogChange::PolicyApplied(Box::new(named(name, 0, model))));
-        let (mut old, mut objects) = (World::new(), BTreeMap::new());
+        let mut old = World::new();
+        let mut objects = BTreeMap::new();
         old.apply(policies());
         for (name, tuples) in &history {
             objects.insert(*name, tuples);

@@ -1,4 +1,5 @@
-//! Two policies with the same claim: the older policy keeps it, and the younger one gets it when the older one releases it.
+//! Two policies with the same claim: the older policy keeps it, and the younger one gets it when the older one releases
+//! it.
 
 use crate::support::*;
 use durward_api::catalog::{AuthenticationResource, CatalogChange};

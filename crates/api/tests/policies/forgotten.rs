@@ -1,5 +1,5 @@
-//! A replica that starts while a policy is invalid does not know the version that was in force. It closes the service that
-//! the status of the policy records.
+//! A replica that starts while a policy is invalid does not know the version that was in force. It closes the service
+//! that the status of the policy records.
 
 use crate::support::*;
 use durward_api::catalog::CatalogChange;

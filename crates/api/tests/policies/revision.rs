@@ -80,7 +80,8 @@ fn the_trust_domain_is_part_of_the_content() {
 #[test]
 fn a_cloned_snapshot_does_not_change() {
     let mut world = World::of([serving("shop/a", 0, "one", "a.shop")]);
-    let (before, revision) = (world.snapshot().clone(), world.revision());
+    let before = world.snapshot().clone();
+    let revision = world.revision();
     world.take("shop/a");
     assert_eq!((before.revision().to_string(), before.services().count()), (revision, 1));
 }
