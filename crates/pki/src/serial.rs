@@ -15,7 +15,7 @@ const POD: u8 = 0x02;
 
 /// The UID of a Kubernetes object, shortened to the first five bytes of its SHA-256 digest.
 ///
-/// If two objects share a tag, the certificate of a deleted one stays valid as long as the other one exists. Nobody can
+/// If two objects share a tag, the certificate of a deleted one stays valid as long as the other one exists. No user can
 /// choose a UID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct UidTag([u8; 5]);

@@ -41,7 +41,7 @@ fn any_put(name: &'static str, age: i64) -> impl Strategy<Value = Step> {
                 })
                 .collect();
             let operations = if luck == 1 { "{name: x}".to_owned() } else { operations.join(", ") };
-            let denials = "[{name: everybody, to: [{authenticated: true}]}]";
+            let denials = "[{name: everyone, to: [{authenticated: true}]}]";
             let spec = format!(
                 "service: {{{audience}hosts: [{}]}}\noperations: [{operations}]\ndenials: {denials}",
                 hosts.join(", ")
@@ -80,7 +80,7 @@ proptest! {
                 }
                 Step::Unreadable(name, age) => {
                     objects.insert(*name, (*age, None));
-                    unreadable(name)
+                    undecodable(name)
                 }
                 Step::Namespace(name, hosts, audiences) => {
                     namespaces.insert(*name, (*hosts, *audiences));
@@ -92,9 +92,9 @@ proptest! {
         let mut new = World::new();
         new.apply(namespaces.iter().map(|(name, (hosts, audiences))| annotated(name, hosts, audiences)));
         new.apply(objects.iter().flat_map(|(name, (age, object))| {
-            let policy = object.clone().map_or_else(|| unreadable(name), |policy| CatalogChange::PolicyApplied(Box::new(policy)));
-            let memory = old.0.last_good(&key(name)).map(|good| remembered(name, *age, good));
-            [policy].into_iter().chain(memory)
+            let policy = object.clone().map_or_else(|| undecodable(name), |policy| CatalogChange::PolicyApplied(Box::new(policy)));
+            let record = old.0.last_good(&key(name)).map(|good| last_good_record(name, *age, good));
+            [policy].into_iter().chain(record)
         }));
         for service in new.snapshot().services().filter(|service| service.closed_by().is_empty()) {
             for (name, _) in old.0.policy_statuses() {
@@ -136,7 +136,7 @@ fn any_tuples() -> impl Strategy<Value = Tuples> {
 fn related(name: &str, tuples: &Tuples) -> CatalogChange {
     let relationship_key = NamespacedName { namespace: "shop".into(), name: name.into() };
     let Some((service, stated)) = tuples else {
-        let error = FieldError { field: "spec".to_owned(), message: "unreadable".to_owned() };
+        let error = FieldError { field: "spec".to_owned(), message: "undecodable".to_owned() };
         return CatalogChange::RelationshipUndecodable(relationship_key, error);
     };
     let tuple =
@@ -169,8 +169,8 @@ proptest! {
         let mut new = World::new();
         new.apply(policies());
         new.apply(objects.iter().flat_map(|(name, tuples)| {
-            let memory = old.0.last_good_tuples(&of(name)).map(|good| CatalogChange::RelationshipLastGood(of(name), good));
-            [related(name, tuples)].into_iter().chain(memory)
+            let record = old.0.last_good_tuples(&of(name)).map(|good| CatalogChange::RelationshipLastGood(of(name), good));
+            [related(name, tuples)].into_iter().chain(record)
         }));
         for user in ["alice", "bob"] {
             let user = Identity::new(PrincipalId::user("corporate", user).unwrap(), Assurance::Bearer);

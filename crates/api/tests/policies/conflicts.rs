@@ -129,7 +129,7 @@ fn an_older_policy_that_does_not_own_a_name_does_not_hold_it() {
 
 #[test]
 fn an_older_policy_that_never_compiled_holds_nothing() {
-    let world = permissive_world([broken("shop/older", 1), serving("mall/younger", 2, "a", X)]);
+    let world = permissive_world([invalid("shop/older", 1), serving("mall/younger", 2, "a", X)]);
     assert_eq!(world.answers("x.example.com/a"), "mall/younger");
 }
 

@@ -57,8 +57,8 @@ fn a_rejected_policy_is_not_part_of_the_content() {
     let mut world = World::of([serving("shop/a", 0, "one", "a.shop")]);
     let revision = world.revision();
     world.put([
-        broken("shop/a", 0),
-        broken("shop/b", 0),
+        invalid("shop/a", 0),
+        invalid("shop/b", 0),
         serving("shop/c", 0, "one", "a.example.com"),
         serving("shop/d", 9, "one", "a.shop"),
     ]);
