@@ -115,7 +115,7 @@ proptest! {
             prop_assert!(!governed(&old) || governed(&new), "{resource} in {namespace}");
         }
         for (name, _) in old.0.policy_statuses() {
-            prop_assert_eq!(old.0.last_good(name), new.0.last_good(name), "the next start knows as much");
+            prop_assert_eq!(old.0.last_good(name), new.0.last_good(name), "the next restart has the same record");
         }
     }
 }
@@ -183,7 +183,7 @@ proptest! {
             }
         }
         for name in objects.keys() {
-            prop_assert_eq!(old.0.last_good_tuples(&of(name)), new.0.last_good_tuples(&of(name)), "the next start knows as much");
+            prop_assert_eq!(old.0.last_good_tuples(&of(name)), new.0.last_good_tuples(&of(name)), "the next restart has the same record");
         }
     }
 }

@@ -55,7 +55,7 @@ fn the_service_is_closed_until_the_policy_is_fixed_or_deleted() {
         // without the denial, the other policy would allow every caller
         assert_eq!(world.reason("p.shop/two"), "NoPolicy");
         assert_ne!(world.revision(), before.revision());
-        assert_eq!(world.0.last_good(&key("shop/a")), Some(good.clone()), "and it is not forgotten here");
+        assert_eq!(world.0.last_good(&key("shop/a")), Some(good.clone()), "the record stays");
         assert_eq!(world.apply([at(6, sharing("shop/a", 0, "three", "[]"))]), ["shop/a: in force", "shop/b: in force"]);
         assert_eq!((world.answers("p.shop/two"), world.answers("p.shop/three")), ("shop/b".into(), "shop/a".into()));
         let mut world = start(change());
