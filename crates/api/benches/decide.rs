@@ -78,7 +78,8 @@ fn noon() -> DateTime<Utc> {
 }
 
 fn decide(bench: &mut criterion::Bencher<'_>, snapshot: &Snapshot, host: &str) {
-    let (alice, now) = (alice(), noon());
+    let alice = alice();
+    let now = noon();
     let request = Request {
         target: ServiceTarget::Host(host),
         call: Call::Http { method: "GET", path: "/orders/4711?expand=lines" },

@@ -16,7 +16,8 @@ const BATCH: usize = 5_000;
 const MILLION: usize = 1_000_000;
 
 fn tuple(object: String, relation: &str, subject: String) -> RelationTuple {
-    let (object, subject) = (object.parse().expect("an object"), subject.parse().expect("a subject"));
+    let object = object.parse().expect("an object");
+    let subject = subject.parse().expect("a subject");
     RelationTuple { object, relation: relation.into(), subject }
 }
 
@@ -53,8 +54,9 @@ fn relations(criterion: &mut Criterion) {
     }
     println!("relations/memory: {} tuples take {} MB", all.len(), (resident() - before) / 1024);
     let model = model();
-    let who = |name: &str| Identity::new(name.parse().expect("a principal"), Assurance::Bearer);
-    let (viewer, other) = (who("user:corporate/person-77@example.com"), who("user:corporate/person-78@example.com"));
+    let identity = |name: &str| Identity::new(name.parse().expect("a principal"), Assurance::Bearer);
+    let viewer = identity("user:corporate/person-77@example.com");
+    let other = identity("user:corporate/person-78@example.com");
     assert_eq!(all.check(&model, "doc:77", "viewer", &viewer), Truth::True);
     assert_eq!(all.check(&model, "doc:77", "viewer", &other), Truth::False);
     let mut group = criterion.benchmark_group("relations");

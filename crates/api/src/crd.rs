@@ -97,8 +97,8 @@ fn tidied(crd: CustomResourceDefinition) -> Result<CustomResourceDefinition, Crd
 
 /// Removes what an API server does not need.
 ///
-/// A nullable field that is null would satisfy `has()` in a rule. Without `nullable` the API server drops the null, and the
-/// field reads as [`None`].
+/// A nullable field that is null would satisfy `has()` in a rule. Without `nullable` the API server drops the null, and
+/// the field reads as [`None`].
 fn tidy(schema: &mut Value) {
     let Some(schema) = schema.as_object_mut() else { return };
     schema.remove("nullable");

@@ -1,8 +1,8 @@
 //! The record of a policy's last good version, and the placeholder that stands for it.
 //!
-//! A replica that starts while a policy is invalid has never seen its last good version, so it can't know what that version
-//! denied. Therefore the status of the policy records the service and the governed API requests. From this record the replica
-//! makes a placeholder, which claims the same names and closes the service.
+//! A replica that starts while a policy is invalid has never seen its last good version, so it can't know what that
+//! version denied. Therefore the status of the policy records the service and the governed API requests. From this
+//! record the replica makes a placeholder, which claims the same names and closes the service.
 
 use crate::compile::{ClusterDomains, api_patterns};
 use crate::resources::{KubernetesRequestMatch, LastGood, NamedDenial};
@@ -20,16 +20,17 @@ use std::sync::Arc;
 /// Maximum number of groups and resources of one rule; the CRD has the same limits.
 const MAX_GROUPS: usize = 32;
 const MAX_RESOURCES: usize = 64;
-/// Maximum number of characters of groups and resources in a record. No hand-written policy comes near it, and the object with
-/// its status has to fit into etcd (1.5 MiB).
+/// Maximum number of characters of groups and resources in a record. No hand-written policy comes near it, and the
+/// object with its status has to fit into etcd (1.5 MiB).
 const MAX_RULE_CHARACTERS: usize = 64 * 1024;
 
 impl LastGood {
     /// The record of a version in force.
     #[must_use]
     pub fn of(policy: &Policy) -> Self {
-        let governed = policy.operations.iter().flat_map(|operation| &operation.kubernetes);
-        let governed = governed.filter(|_| policy.mode == EnforcementMode::Enforce);
+        let enforced = policy.mode == EnforcementMode::Enforce;
+        let operations = if enforced { policy.operations.as_slice() } else { &[] };
+        let governed = operations.iter().flat_map(|operation| &operation.kubernetes);
         let prefix = format!("{}/denials/", policy.key);
         let named =
             policy.denials.iter().filter(|denial| denial.when.is_none() && denial.mode == EnforcementMode::Enforce);

@@ -1,7 +1,8 @@
-//! The resources that people write, and their translation into what the engine decides by.
+//! Durward's Kubernetes resources, their compilation for the engine, and the catalog of all resources.
 //!
-//! [`resources`] are the Kubernetes types of group `durward.dev`; their schemas become the CRDs. [`compile`] turns
-//! one policy into the engine's terms; [`catalog`] keeps all of them and makes the snapshot.
+//! It is not for talking to the API server, reading files, or deciding requests: objects go in as values, and a
+//! snapshot for `durward_core` comes out. Begin reading at [`catalog::Catalog::apply`]; [`translation`] makes the
+//! changes that it applies, [`compile`] checks one policy, and [`resources`] has the types that become the CRDs.
 
 pub mod catalog;
 pub mod compile;

@@ -53,8 +53,8 @@ fn apply_defaults(schema: &Value, value: &mut Value) {
     }
 }
 
-/// A value as the API server passes it to rules. Older API servers rename fields that are keywords of CEL; newer ones provide
-/// both names ("Validation rules" of Kubernetes' custom resources).
+/// A value as the API server passes it to rules. Older API servers rename fields that are keywords of CEL; newer ones
+/// provide both names ("Validation rules" of Kubernetes' custom resources).
 fn escaped(value: &Value) -> Value {
     match value {
         Value::Object(fields) => {
@@ -68,7 +68,8 @@ fn escaped(value: &Value) -> Value {
 
 fn judge(schema: &Value, value: &Value, place: &str, path: &str, refusals: &mut Vec<Refusal>) {
     for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
-        let (rule, message) = (rule["rule"].as_str().expect("rule"), rule["message"].as_str().expect("message"));
+        let message = rule["message"].as_str().expect("message");
+        let rule = rule["rule"].as_str().expect("rule");
         let program = Program::compile(rule).unwrap_or_else(|error| panic!("{place}: `{rule}`: {error}"));
         let mut context = Context::default();
         context.add_variable("self", escaped(value)).expect("a value");

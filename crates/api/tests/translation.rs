@@ -141,7 +141,8 @@ fn a_relationship() {
 #[test]
 fn an_identity_provider() {
     let partners = || AuthenticationResource::IdentityProvider("partners".into());
-    let gone = || [CatalogChange::Authentication(partners(), None), CatalogChange::KeyHeader("partners".into(), None)];
+    let withdrawn =
+        || [CatalogChange::Authentication(partners(), None), CatalogChange::KeyHeader("partners".into(), None)];
     for (spec, header) in [
         (json!({"apiKey": {"selector": {}, "header": "X-Key"}}), Some("x-key")),
         (json!({"apiKey": {"selector": {}}}), Some("x-api-key")),
@@ -156,8 +157,8 @@ fn an_identity_provider() {
         assert_eq!(changes::<IdentityProvider>(&provider(&spec)), expected, "{spec}");
         assert_eq!(ObjectVersion::from_resource(resource).unwrap().into_changes(), expected, "{spec}");
     }
-    assert_eq!(changes::<IdentityProvider>(&provider(&json!({"saml": {}}))), gone());
-    assert_eq!(deleted::<IdentityProvider>("partners".into()), gone());
+    assert_eq!(changes::<IdentityProvider>(&provider(&json!({"saml": {}}))), withdrawn());
+    assert_eq!(deleted::<IdentityProvider>("partners".into()), withdrawn());
 }
 
 #[test]
@@ -259,8 +260,8 @@ fn an_object_without_a_namespace_is_in_the_default_one() {
     assert_eq!(created(&metadata), i64::MAX, "the youngest");
 }
 
-/// A source that translates a provider can't forget its header: every way to translate it rejects a policy whose conditions
-/// read the header with the API keys.
+/// A source that translates a provider can't forget its header: every way to translate it rejects a policy whose
+/// conditions read the header with the API keys.
 #[test]
 fn every_source_rejects_conditions_that_read_api_keys() {
     let spec = json!({"apiKey": {"selector": {}, "header": "X-Tenant"}});

@@ -1,5 +1,5 @@
 //! The decision engine of Durward: who may do what, decided from values alone.
-//! It does no I/O, reads no clock, takes no lock, and authenticates nobody.
+//! It does no I/O, reads no clock, takes no lock and does not authenticate callers.
 //! Begin reading at [`snapshot::Snapshot::decide`], the whole decision; [`decide`] holds its steps.
 //!
 //! A [`principal::Principal`], a [`request::Request`], an instant and an immutable [`snapshot::Snapshot`] go in; a

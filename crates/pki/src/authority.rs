@@ -98,8 +98,8 @@ impl CertificateAuthority {
 
     /// Loads an authority from PEM: its certificate, the certificates up to the root if there are any, and its key.
     ///
-    /// `roots_pem` holds the roots where they are stored separately (`ca.crt` of a cert-manager Secret). Without it, the last
-    /// certificate of the chain is the root.
+    /// `roots_pem` holds the roots where they are stored separately (`ca.crt` of a cert-manager Secret). Without it,
+    /// the last certificate of the chain is the root.
     ///
     /// # Errors
     /// When a part is unreadable, or the key is not the certificate's key.

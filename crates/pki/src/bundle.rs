@@ -87,7 +87,10 @@ fn root_jwk(certificate: &CertificateDer<'_>) -> Option<Value> {
             };
             // an uncompressed point: a byte for the form, then the two coordinates
             let (form, coordinates) = point.data().split_first()?;
-            let (x, y) = coordinates.split_at_checked(coordinates.len() / 2).filter(|_| *form == 4)?;
+            if *form != 4 {
+                return None;
+            }
+            let (x, y) = coordinates.split_at_checked(coordinates.len() / 2)?;
             json!({"kty": "EC", "crv": name, "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y)})
         }
         PublicKey::RSA(rsa) => {

@@ -44,8 +44,8 @@ impl SubjectKey {
         Self::from_info(&request.certification_request_info.subject_pki)
     }
 
-    /// A bare key (SubjectPublicKeyInfo in DER, RFC 5280 section 4.1). As in [`SubjectKey::from_csr`], the API server has
-    /// already verified that the requester holds it.
+    /// A bare key (SubjectPublicKeyInfo in DER, RFC 5280 section 4.1). As in [`SubjectKey::from_csr`], the API server
+    /// has already verified that the requester holds it.
     ///
     /// # Errors
     /// When the key is unreadable or not accepted.

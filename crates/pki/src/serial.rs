@@ -15,8 +15,8 @@ const POD: u8 = 0x02;
 
 /// The UID of a Kubernetes object, shortened to the first five bytes of its SHA-256 digest.
 ///
-/// If two objects share a tag, the certificate of a deleted one stays valid as long as the other one exists. Nobody can choose
-/// a UID.
+/// If two objects share a tag, the certificate of a deleted one stays valid as long as the other one exists. No user can
+/// choose a UID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct UidTag([u8; 5]);
 
@@ -92,7 +92,8 @@ impl CertificateSerial {
         &self.0
     }
 
-    /// The holder that must exist for a certificate with this serial number to be valid; `None` if it depends on no pod.
+    /// The holder that must exist for a certificate with this serial number to be valid; `None` if it depends on no
+    /// pod.
     #[must_use]
     pub fn holder(bytes: &[u8]) -> Option<CertificateHolder> {
         let [POD, a, b, c, d, e, f, g, h, i, j, random @ ..] = bytes else { return None };

@@ -15,8 +15,8 @@ use std::sync::Arc;
 pub enum CatalogChange {
     /// An `AccessPolicy` was created or changed.
     PolicyApplied(Box<AccessPolicy>),
-    /// An `AccessPolicy` was created or changed, and [`Catalog::compile`](super::Catalog::compile) has compiled it. The number is
-    /// the creation time in Unix seconds.
+    /// An `AccessPolicy` was created or changed, and [`Catalog::compile`](super::Catalog::compile) has compiled it. The
+    /// number is the creation time in Unix seconds.
     PolicyCompiled(NamespacedName, i64, Result<Arc<Policy>, Vec<FieldError>>),
     /// An `AccessPolicy` can't be decoded; its last good version stays in force.
     PolicyUndecodable(NamespacedName, FieldError),
@@ -57,8 +57,8 @@ pub enum AuthenticationResource {
     Secret(NamespacedName),
 }
 
-/// `IdentityProvider/<name>` or `Secret/<namespace>/<name>`. Every replica and every gate computes the revision from this text,
-/// so another spelling would give them different revisions during an upgrade.
+/// `IdentityProvider/<name>` or `Secret/<namespace>/<name>`. Every replica and every gate computes the revision from
+/// this text, so another spelling would give them different revisions during an upgrade.
 impl fmt::Display for AuthenticationResource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

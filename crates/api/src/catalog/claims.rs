@@ -22,10 +22,12 @@ impl fmt::Display for Claim {
     }
 }
 
-/// Age of a policy, for the order from oldest to youngest: creation time in Unix seconds (`i64::MAX` if unknown), then the name.
+/// Age of a policy, for the order from oldest to youngest: creation time in Unix seconds (`i64::MAX` if unknown), then
+/// the name.
 pub(super) type PolicyAge = (i64, NamespacedName);
 
-/// Policies from oldest to youngest. A vector, since it nearly always holds one policy: a tree would take ten times the memory.
+/// Policies from oldest to youngest. A vector, since it nearly always holds one policy: a tree would take ten times the
+/// memory.
 #[derive(Debug, Default)]
 pub(super) struct PoliciesByAge(Vec<PolicyAge>);
 

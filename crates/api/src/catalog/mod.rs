@@ -1,7 +1,8 @@
 //! All resources that decisions depend on, and the snapshot that follows from them.
 //!
-//! The catalog is a pure state machine: changes go in; a snapshot and the status of each affected policy come out. The cost of
-//! a change is proportional to the number of policies that share a service, a host or an audience with the changed one.
+//! The catalog is a pure state machine: changes go in; a snapshot and the status of each affected policy come out. The
+//! cost of a change is proportional to the number of policies that share a service, a host or an audience with the
+//! changed one.
 
 mod change;
 mod claims;
@@ -94,8 +95,8 @@ impl Catalog {
         }
     }
 
-    /// Applies changes and returns each policy status that changed. The order of changes to different resources does not
-    /// matter.
+    /// Applies changes and returns each policy status that changed. The order of changes to different resources does
+    /// not matter.
     pub fn apply(&mut self, changes: impl IntoIterator<Item = CatalogChange>) -> Vec<(NamespacedName, PolicyStatus)> {
         let mut touched = BTreeSet::new();
         for change in changes {
@@ -189,7 +190,8 @@ impl Catalog {
         self.policies.get(key)?.last_good.as_deref().map(LastGood::of)
     }
 
-    /// The policies that close the service of a policy: the versions of them that were in force are unknown to this replica.
+    /// The policies that close the service of a policy: the versions of them that were in force are unknown to this
+    /// replica.
     #[must_use]
     pub fn closed_by(&self, key: &NamespacedName) -> &[NamespacedName] {
         let service = self.policies.get(key).and_then(|entry| entry.in_force.as_deref()).map(service_of);
@@ -207,8 +209,8 @@ impl Catalog {
 
     /// Compiles a policy into a change; `None` if it has no name.
     ///
-    /// A compiled policy takes a fraction of the resource's memory. Callers that collect many changes before they apply them
-    /// compile each policy at once.
+    /// A compiled policy takes a fraction of the resource's memory. Callers that collect many changes before they apply
+    /// them compile each policy at once.
     pub fn compile(&mut self, resource: &AccessPolicy) -> Option<CatalogChange> {
         let compiled = compile(resource, &self.domains).map(|mut policy| {
             self.interner.intern_policy(&mut policy);

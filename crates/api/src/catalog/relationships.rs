@@ -162,8 +162,8 @@ fn last_good_unknown(last: &RelationshipInForce, errors: Vec<FieldError>) -> Pol
     let version =
         last.generation.map_or_else(|| "an earlier version".to_owned(), |number| format!("generation {number}"));
     let message = format!(
-        "{version} was in force, and a restarted replica can't know its tuples: where relations of service `{}` exclude callers, \
-         they now hold for no caller; fix or delete this Relationship",
+        "{version} was in force, and a restarted replica can't know its tuples: where relations of service `{}` exclude \
+         callers, they now hold for no caller; fix or delete this Relationship",
         last.service.audience
     );
     let error = FieldError { field: "spec".to_owned(), message };
@@ -201,7 +201,8 @@ fn mismatches(service: &ServiceKey, references: &ModelReferences, snapshot: &Sna
         return None;
     }
     if *target.relation_engine() != RelationBackend::BuiltIn {
-        let message = "the service looks its relations up in OpenFGA (`relationEngine`): write the tuples there; here they have no effect";
+        let message = "the service looks its relations up in OpenFGA (`relationEngine`): write the tuples there; here \
+                       they have no effect";
         let errors = vec![FieldError::new("spec.service", message)];
         return Some(PolicyRejection { reason: RejectionReason::OtherRelationEngine, errors });
     }

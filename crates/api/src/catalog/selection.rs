@@ -36,8 +36,8 @@ impl Catalog {
         union.add(policy).map_err(conflicting)
     }
 
-    /// Selects the version in force of each touched policy, and of each policy that shares a service with one. Rebuilds their
-    /// services, and returns all these policies.
+    /// Selects the version in force of each touched policy, and of each policy that shares a service with one. Rebuilds
+    /// their services, and returns all these policies.
     pub(super) fn settle(&mut self, touched: &BTreeSet<NamespacedName>) -> BTreeSet<NamespacedName> {
         let (policies, mut services) = self.affected(touched);
         for (_, key) in &policies {
@@ -88,8 +88,8 @@ impl Catalog {
         (policies, services)
     }
 
-    /// The first version without an objection, which also does not conflict with older policies of its service; and the reason
-    /// if that is not the newest version.
+    /// The first version without an objection, which also does not conflict with older policies of its service; and the
+    /// reason if that is not the newest version.
     fn choose(
         &self,
         entry: &PolicyEntry,
@@ -102,9 +102,9 @@ impl Catalog {
                 let union = services.entry(service_of(version)).or_default();
                 // a version that was in force had no conflict with the unknown version either
                 let good = entry.last_good.as_ref().is_some_and(|last| Arc::ptr_eq(last, version));
-                match union.closed_by().filter(|_| !good) {
-                    Some(other) => Some(closed(other)),
-                    None => union.add(Arc::clone(version)).err().map(conflicting),
+                match union.closed_by() {
+                    Some(other) if !good => Some(closed(other)),
+                    _ => union.add(Arc::clone(version)).err().map(conflicting),
                 }
             });
             match objection {
@@ -175,8 +175,8 @@ fn conflicting(conflict: OperationConflict) -> PolicyRejection {
 
 fn closed(other: &NamespacedName) -> PolicyRejection {
     let message = format!(
-        "policy {other} of the same service is invalid, and its last good version is unknown, so this policy can't be checked \
-         against it: fix or delete {other} first"
+        "policy {other} of the same service is invalid, and its last good version is unknown, so this policy can't be \
+         checked against it: fix or delete {other} first"
     );
     let errors = vec![FieldError { field: "spec.service".to_owned(), message }];
     PolicyRejection { reason: RejectionReason::ServiceClosed, errors }

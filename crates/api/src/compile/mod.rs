@@ -1,5 +1,5 @@
-//! Compilation of resources into the types that the engine decides by. It parses every text, and names the field of every
-//! mistake.
+//! Compilation of resources into the types that the engine decides by. It parses every text, and names the field of
+//! every mistake.
 
 mod headers;
 mod operations;
@@ -52,6 +52,7 @@ fn shared<T>(parts: Vec<T>) -> Vec<Arc<T>> {
     parts.into()
 }
 
+/// Parses a duration with jiff, since chrono has no parser for durations such as `1h30m`.
 fn duration(text: &str) -> Option<TimeDelta> {
     text.parse::<jiff::SignedDuration>().ok().and_then(|duration| TimeDelta::try_seconds(duration.as_secs()))
 }
@@ -83,7 +84,7 @@ impl Compiler<'_> {
         let hosts = self.hosts(&spec.service.hosts);
         let pods = self.pods(spec);
         let tokens = self.tokens(spec.tokens.as_ref());
-        let ways = self.authentication(&spec.authentication);
+        let authentication_methods = self.authentication(&spec.authentication);
         let uid = resource.metadata.uid.as_deref().unwrap_or_default();
         let operations = self.operations(&spec.operations, uid);
         let roles = self.roles(&spec.roles);
@@ -109,7 +110,7 @@ impl Compiler<'_> {
             hosts,
             pods,
             tokens,
-            authentication_methods: ways.into(),
+            authentication_methods: authentication_methods.into(),
             operations: shared(operations),
             relations,
             relation_engine,

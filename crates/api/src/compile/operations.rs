@@ -82,7 +82,10 @@ impl Compiler<'_> {
             self.kubernetes(&format!("{field}.kubernetes[{i}]"), api, &mut kubernetes);
         }
         if matches.len().max(kubernetes.len()) > MAX_MATCHES {
-            self.error(field, format!("more than {MAX_MATCHES} combinations of method and path, or of group, resource and verb: split the operation"));
+            let message = format!(
+                "more than {MAX_MATCHES} combinations of method and path, or of group, resource and verb: split the operation"
+            );
+            self.error(field, message);
         }
         let scopes_field = format!("{field}.scopes");
         let mut scopes = self.scopes(&scopes_field, &operation.scopes);
@@ -236,13 +239,13 @@ impl Compiler<'_> {
     }
 
     fn kubernetes(&mut self, field: &str, api: &spec::KubernetesRequestMatch, patterns: &mut Vec<ApiPattern>) {
-        for (list, given) in [("apiGroups", &api.api_groups), ("resources", &api.resources), ("verbs", &api.verbs)] {
-            if given.is_empty() {
+        for (list, values) in [("apiGroups", &api.api_groups), ("resources", &api.resources), ("verbs", &api.verbs)] {
+            if values.is_empty() {
                 self.error(
                     format!("{field}.{list}"),
                     "list at least one; `[\"*\"]` means any, and the core group is `\"\"`",
                 );
-            } else if given.len() > 1 && given.iter().any(|text| text == "*") {
+            } else if values.len() > 1 && values.iter().any(|text| text == "*") {
                 self.error(format!("{field}.{list}"), "`*` means any: remove the others");
             }
         }

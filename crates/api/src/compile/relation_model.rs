@@ -97,10 +97,11 @@ impl ModelCompiler<'_> {
         depth: usize,
     ) -> Option<CompiledRelationRule> {
         let lists = [("union", &rule.union), ("intersection", &rule.intersection), ("exclusion", &rule.exclusion)];
-        let mut given = lists.iter().filter_map(|(name, parts)| Some((*name, parts.as_ref()?)));
-        let (list, more) = (given.next(), given.next());
-        let alternatives = [list.is_some(), more.is_some(), rule.this.is_some(), rule.relation.is_some()];
-        if alternatives.iter().filter(|given| **given).count() > 1 {
+        let mut set = lists.iter().filter_map(|(name, parts)| Some((*name, parts.as_ref()?)));
+        let list = set.next();
+        let second_list = set.next();
+        let alternatives = [list.is_some(), second_list.is_some(), rule.this.is_some(), rule.relation.is_some()];
+        if alternatives.iter().filter(|is_set| **is_set).count() > 1 {
             let message = "set at most one of `union`, `intersection`, `exclusion`, `this` and `relation`";
             self.error(field, message);
             return None;
@@ -214,7 +215,8 @@ impl ModelCompiler<'_> {
         for (i, kind) in self.types.iter().enumerate() {
             for name in kind.relations.keys().filter(|name| !possible.contains(&(kind.object.as_str(), name.as_str())))
             {
-                let message = "the relation can never hold: its rule depends only on itself; add `this: {}` to the rule, or to a rule it depends on";
+                let message = "the relation can never hold: its rule depends only on itself; add `this: {}` \
+                               to the rule, or to a rule it depends on";
                 let field = format!("spec.relations[{i}].relations.{name}");
                 self.mistakes.push(FieldError::new(field, message));
             }

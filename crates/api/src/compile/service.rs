@@ -14,10 +14,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// Bounds for the lifetime of a certificate. Kubernetes signers issue for an hour or more; longer than a day is not short-lived.
+/// Bounds for the lifetime of a certificate. Kubernetes signers issue for an hour or more; longer than a day is not
+/// short-lived.
 const SHORTEST_TTL: TimeDelta = TimeDelta::minutes(5);
 const LONGEST_TTL: TimeDelta = TimeDelta::hours(24);
-/// Bounds for the lifetime of a token. Clocks may differ by half a minute; a key stays published for two hours after it signed.
+/// Bounds for the lifetime of a token. Clocks may differ by half a minute; a key stays published for two hours after it
+/// signed.
 const SHORTEST_TOKEN: TimeDelta = TimeDelta::minutes(1);
 const LONGEST_TOKEN: TimeDelta = TimeDelta::hours(1);
 /// Limit of one policy; the CRD has the same one.

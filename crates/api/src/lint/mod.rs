@@ -1,7 +1,8 @@
 //! Likely mistakes in valid policies: one engine for warnings at admission and for `durward lint`.
 //!
 //! Each finding has a code with a page in `docs/lint`. An annotation of the policy silences one, with a reason:
-//! `lint.durward.dev/DW004: …` everywhere in the policy, `lint.durward.dev/DW004.NAME: …` for one operation, grant or denial.
+//! `lint.durward.dev/DW004: …` everywhere in the policy, `lint.durward.dev/DW004.NAME: …` for one operation, grant or
+//! denial.
 
 mod policy;
 mod service;
@@ -140,8 +141,8 @@ impl From<LintFinding> for FieldError {
     }
 }
 
-/// Findings of a policy, in the order of the fields, including silenced ones. `others` are the other known policies of its
-/// service.
+/// Findings of a policy, in the order of the fields, including silenced ones. `others` are the other known policies of
+/// its service.
 #[must_use]
 pub fn lint(policy: &AccessPolicy, others: &[&AccessPolicy]) -> Vec<LintFinding> {
     policy::lint(policy, others)

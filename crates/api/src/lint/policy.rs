@@ -43,7 +43,8 @@ fn operations(policy: &AccessPolicy, others: &[&AccessPolicy], findings: &mut Ve
     let hidden = shadowed(policy);
     let users = user_facing(policy);
     for (i, operation) in spec.operations.iter().enumerate() {
-        let (field, name) = (format!("spec.operations[{i}]"), &operation.name);
+        let field = format!("spec.operations[{i}]");
+        let name = &operation.name;
         if hidden.contains(name) {
             let message =
                 format!("no request matches `{name}`: other operations match all of its requests more exactly");
@@ -73,7 +74,8 @@ fn operations(policy: &AccessPolicy, others: &[&AccessPolicy], findings: &mut Ve
         }
         if shares_its_scopes(spec, operation) {
             let message = format!(
-                "`{name}` has high risk and no scope of its own, so access tokens of callers that may only call the other operations carry none of its scopes; give it one"
+                "`{name}` has high risk and no scope of its own, so access tokens of callers that may only call the other operations carry \
+                 none of its scopes; give it one"
             );
             findings.push(LintFinding::new(LintCode::SharedScopes, format!("{field}.scopes"), name, message));
         }
@@ -90,7 +92,8 @@ fn grants(spec: &AccessPolicySpec, others: &[&AccessPolicy], findings: &mut Vec<
     let everything: BTreeSet<&str> = own().collect();
     let operations = spec.operations.iter().filter(|operation| !operation.public).count();
     for (i, grant) in spec.grants.iter().enumerate() {
-        let (field, name) = (format!("spec.grants[{i}]"), &grant.name);
+        let field = format!("spec.grants[{i}]");
+        let name = &grant.name;
         if !spec.operations.is_empty() && scopes(spec, grant).all(|scope| !required_scopes.contains(scope)) {
             let message = format!("no operation of this policy needs a scope of `{name}`");
             findings.push(LintFinding::new(LintCode::Unneeded, format!("{field}.scopes"), name, message));
@@ -177,7 +180,7 @@ fn deletes(operation: &Operation) -> bool {
         || operation.kubernetes.iter().any(|api| api.verbs.iter().any(|verb| verb == "DELETE"))
 }
 
-/// Whether scopes can't tell an operation of high risk from others.
+/// Whether an operation of high risk has no scope of its own.
 fn shares_its_scopes(spec: &AccessPolicySpec, operation: &Operation) -> bool {
     let risky = |operation: &Operation| operation.risk == Some(Risk::High);
     let by_token = |operation: &Operation| !(operation.http.is_empty() && operation.grpc.is_empty());
@@ -191,9 +194,11 @@ fn bypasses<'s>(spec: &'s AccessPolicySpec, operation: &'s Operation) -> impl It
     let declares = |operation: &Operation, resource: &str, verb: Option<&str>| {
         let any = resource.split_once('/').map(|(resource, _)| format!("{resource}/*"));
         operation.kubernetes.iter().any(|api| {
-            let named =
-                api.resources.iter().any(|given| given == resource || given == "*/*" || Some(given) == any.as_ref());
-            named && verb.is_none_or(|verb| api.verbs.iter().any(|given| given == verb || given == "*"))
+            let named = api
+                .resources
+                .iter()
+                .any(|listed| listed == resource || listed == "*/*" || Some(listed) == any.as_ref());
+            named && verb.is_none_or(|verb| api.verbs.iter().any(|listed| listed == verb || listed == "*"))
         })
     };
     BYPASSES.iter().filter_map(move |(resource, verb, around)| {
@@ -208,10 +213,10 @@ fn bypasses<'s>(spec: &'s AccessPolicySpec, operation: &'s Operation) -> impl It
 /// Whether the policy accepts a credential of such a caller.
 fn can_authenticate(spec: &AccessPolicySpec, subject: &CallerSelector) -> bool {
     let kubernetes = spec.operations.iter().any(|operation| !operation.kubernetes.is_empty());
-    let workload = kubernetes || spec.authentication.iter().any(|way| way.workload.is_some());
+    let workload = kubernetes || spec.authentication.iter().any(|entry| entry.workload.is_some());
     let provider = |name: &str| {
         (kubernetes && name == durward_core::principal::KUBERNETES)
-            || spec.authentication.iter().any(|way| way.provider.as_deref() == Some(name))
+            || spec.authentication.iter().any(|entry| entry.provider.as_deref() == Some(name))
     };
     if subject.namespace.is_some() || subject.namespace_selector.is_some() {
         return workload;
@@ -220,7 +225,7 @@ fn can_authenticate(spec: &AccessPolicySpec, subject: &CallerSelector) -> bool {
         (Some(_), ..) => workload,
         (None, Some(id), _) => match id.parse::<PrincipalId>() {
             // the own trust domain is not known here
-            Ok(id) if id.is_workload() => workload || spec.authentication.iter().any(|way| way.provider.is_some()),
+            Ok(id) if id.is_workload() => workload || spec.authentication.iter().any(|entry| entry.provider.is_some()),
             Ok(id) => id.provider().is_some_and(provider),
             // the compiler reports it
             Err(_) => true,

@@ -21,14 +21,14 @@ pub const GROUP: &str = "durward.dev";
 /// API version of the resources.
 pub const VERSION: &str = "v1alpha1";
 
-/// Annotation of a Namespace, set by cluster admins: hosts outside the namespace's own names that its policies may claim,
-/// separated by commas.
+/// Annotation of a Namespace, set by cluster admins: hosts outside the namespace's own names that its policies may
+/// claim, separated by commas.
 pub const ALLOWED_HOSTS: &str = "durward.dev/allowed-hosts";
-/// Annotation of a Namespace, set by cluster admins: audiences other than `<name>.<namespace>` that its policies may claim,
-/// separated by commas.
+/// Annotation of a Namespace, set by cluster admins: audiences other than `<name>.<namespace>` that its policies may
+/// claim, separated by commas.
 pub const ALLOWED_AUDIENCES: &str = "durward.dev/allowed-audiences";
-/// Annotation of a Namespace, set by cluster admins: stores of the OpenFGA server that its policies may use, separated by
-/// commas.
+/// Annotation of a Namespace, set by cluster admins: stores of the OpenFGA server that its policies may use, separated
+/// by commas.
 pub const ALLOWED_OPENFGA_STORES: &str = "durward.dev/allowed-openfga-stores";
 
 /// Namespace and name of an object; `None` if it has no name. Without a namespace, it is in `default`.

@@ -1,7 +1,8 @@
-//! Checks of single fields by the API server: lengths, patterns, and CEL rules where a pattern would give an unclear message.
+//! Checks of single fields by the API server: lengths, patterns, and CEL rules where a pattern would give an unclear
+//! message.
 //!
-//! Every list and string has an upper bound. The API server multiplies the bounds to estimate the cost of a CEL rule, and
-//! refuses a CRD above its limits (10 million units for a rule, 100 million for a CRD).
+//! Every list and string has an upper bound. The API server multiplies the bounds to estimate the cost of a CEL rule,
+//! and refuses a CRD above its limits (10 million units for a rule, 100 million for a CRD).
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};

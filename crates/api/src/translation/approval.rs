@@ -1,7 +1,7 @@
 //! `Approval`s: the subject that each one names, and the change that follows from a grant.
 //!
-//! An `Approval` is only valid with Durward's signature. This crate holds no keys: the caller verifies the signature and passes
-//! the grant on only if it is valid.
+//! An `Approval` is only valid with Durward's signature. This crate holds no keys: the caller verifies the signature
+//! and passes the grant on only if it is valid.
 
 use crate::catalog::CatalogChange;
 use crate::resources::{Approval, ApprovalSpec, ApprovalState};
@@ -9,7 +9,8 @@ use chrono::{DateTime, Utc};
 use durward_core::approval::{ApprovalSubject, GrantedApproval};
 use durward_core::namespaced_name::NamespacedName;
 
-/// The changes for an `Approval`. `previous` is the subject that the same object granted before, `granted` the verified grant.
+/// The changes for an `Approval`. `previous` is the subject that the same object granted before, `granted` the verified
+/// grant.
 ///
 /// Pass `None` as `granted` for an object that was deleted, can't be decoded, or has no valid signature.
 #[must_use]

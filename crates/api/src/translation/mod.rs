@@ -1,7 +1,7 @@
 //! The one translation of Kubernetes objects into catalog changes.
 //!
-//! The controller, `kubectl durward check`, the standalone directory and the gates all read objects of the same kinds, from
-//! different sources. They translate them here, so that each of them decides by the same changes:
+//! The controller, `kubectl durward check`, the standalone directory and the gates all read objects of the same kinds,
+//! from different sources. They translate them here, so that each of them decides by the same changes:
 //!
 //! | object | source has | translate with |
 //! |---|---|---|
@@ -14,8 +14,8 @@
 //! | Secret with API keys | the Secret, or a deletion | [`api_keys`], [`api_keys_deleted`] |
 //! | `Approval` | the verified grant, or none | [`approval`] |
 //!
-//! An object without a name translates to no change. [`Catalog::compact`](crate::catalog::Catalog::compact) compiles the policy
-//! of a change at once, for callers that collect many changes before they apply them.
+//! An object without a name translates to no change. [`Catalog::compact`](crate::catalog::Catalog::compact) compiles
+//! the policy of a change at once, for callers that collect many changes before they apply them.
 
 mod approval;
 mod authentication;

@@ -18,30 +18,30 @@ use std::sync::Arc;
 /// A resource of Durward's own that the catalog depends on.
 pub trait CatalogResource: fmt::Debug + Sized {
     /// The `spec`.
-    type Spec: DeserializeOwned;
+    type ResourceSpec: DeserializeOwned;
     /// The name, with the namespace where the resource has one.
-    type Name: fmt::Debug + Clone;
+    type ResourceName: fmt::Debug + Clone;
 
     /// The name in the metadata of an object; `None` if it has none.
-    fn name_in(metadata: &ObjectMeta) -> Option<Self::Name>;
+    fn name_in(metadata: &ObjectMeta) -> Option<Self::ResourceName>;
     /// The resource, without a status.
-    fn from_spec(metadata: ObjectMeta, spec: Self::Spec) -> Self;
+    fn from_spec(metadata: ObjectMeta, spec: Self::ResourceSpec) -> Self;
     /// The metadata of the resource.
     fn metadata(&self) -> &ObjectMeta;
     /// The changes for a resource that was created or changed.
-    fn applied(self, name: Self::Name) -> Vec<CatalogChange>;
+    fn applied(self, name: Self::ResourceName) -> Vec<CatalogChange>;
     /// The changes for an object that can't be decoded.
-    fn undecodable(name: Self::Name, error: FieldError) -> Vec<CatalogChange>;
+    fn undecodable(name: Self::ResourceName, error: FieldError) -> Vec<CatalogChange>;
     /// The changes for an object that was deleted.
-    fn deleted(name: Self::Name) -> Vec<CatalogChange>;
+    fn deleted(name: Self::ResourceName) -> Vec<CatalogChange>;
     /// The change for the last good version that the status of an object records.
-    fn last_good(name: Self::Name, object: &DynamicObject) -> Option<CatalogChange>;
+    fn last_good(name: Self::ResourceName, object: &DynamicObject) -> Option<CatalogChange>;
 }
 
 /// One version of an object: the resource, or the reason why it can't be decoded.
 #[derive(Debug)]
 pub struct ObjectVersion<R: CatalogResource> {
-    name: R::Name,
+    name: R::ResourceName,
     resource: Result<R, FieldError>,
     last_good: Option<CatalogChange>,
 }
@@ -65,13 +65,13 @@ impl<R: CatalogResource> ObjectVersion<R> {
 
     /// A version that its source can't decode.
     #[must_use]
-    pub const fn undecodable(name: R::Name, error: FieldError) -> Self {
+    pub const fn undecodable(name: R::ResourceName, error: FieldError) -> Self {
         Self { name, resource: Err(error), last_good: None }
     }
 
     /// The name of the object.
     #[must_use]
-    pub const fn name(&self) -> &R::Name {
+    pub const fn name(&self) -> &R::ResourceName {
         &self.name
     }
 
@@ -113,7 +113,7 @@ pub fn status_changes<R: CatalogResource>(object: &DynamicObject) -> Vec<Catalog
 
 /// The changes for an object that was deleted.
 #[must_use]
-pub fn deleted<R: CatalogResource>(name: R::Name) -> Vec<CatalogChange> {
+pub fn deleted<R: CatalogResource>(name: R::ResourceName) -> Vec<CatalogChange> {
     R::deleted(name)
 }
 
@@ -131,8 +131,8 @@ pub fn decode_spec<T: DeserializeOwned>(object: &DynamicObject) -> Result<T, Fie
 }
 
 impl CatalogResource for AccessPolicy {
-    type Spec = AccessPolicySpec;
-    type Name = NamespacedName;
+    type ResourceSpec = AccessPolicySpec;
+    type ResourceName = NamespacedName;
 
     fn name_in(metadata: &ObjectMeta) -> Option<NamespacedName> {
         namespaced_name(metadata)
@@ -165,8 +165,8 @@ impl CatalogResource for AccessPolicy {
 }
 
 impl CatalogResource for Relationship {
-    type Spec = RelationshipSpec;
-    type Name = NamespacedName;
+    type ResourceSpec = RelationshipSpec;
+    type ResourceName = NamespacedName;
 
     fn name_in(metadata: &ObjectMeta) -> Option<NamespacedName> {
         namespaced_name(metadata)
@@ -199,8 +199,8 @@ impl CatalogResource for Relationship {
 }
 
 impl CatalogResource for IdentityProvider {
-    type Spec = IdentityProviderSpec;
-    type Name = Arc<str>;
+    type ResourceSpec = IdentityProviderSpec;
+    type ResourceName = Arc<str>;
 
     fn name_in(metadata: &ObjectMeta) -> Option<Arc<str>> {
         metadata.name.as_deref().filter(|name| !name.is_empty()).map(Into::into)

@@ -41,7 +41,7 @@ fn any_put(name: &'static str, age: i64) -> impl Strategy<Value = Step> {
                 })
                 .collect();
             let operations = if luck == 1 { "{name: x}".to_owned() } else { operations.join(", ") };
-            let denials = "[{name: everybody, to: [{authenticated: true}]}]";
+            let denials = "[{name: everyone, to: [{authenticated: true}]}]";
             let spec = format!(
                 "service: {{{audience}hosts: [{}]}}\noperations: [{operations}]\ndenials: {denials}",
                 hosts.join(", ")
@@ -67,7 +67,9 @@ proptest! {
 
     #[test]
     fn a_restart_opens_no_service(history in proptest::collection::vec(any_step(), 1..20)) {
-        let (mut old, mut objects, mut namespaces) = (World::new(), BTreeMap::new(), BTreeMap::new());
+        let mut old = World::new();
+        let mut objects = BTreeMap::new();
+        let mut namespaces = BTreeMap::new();
         for (number, step) in history.iter().enumerate() {
             let change = match step {
                 Step::Put(name, age, spec) => {
@@ -78,7 +80,7 @@ proptest! {
                 }
                 Step::Unreadable(name, age) => {
                     objects.insert(*name, (*age, None));
-                    unreadable(name)
+                    undecodable(name)
                 }
                 Step::Namespace(name, hosts, audiences) => {
                     namespaces.insert(*name, (*hosts, *audiences));
@@ -90,9 +92,9 @@ proptest! {
         let mut new = World::new();
         new.apply(namespaces.iter().map(|(name, (hosts, audiences))| annotated(name, hosts, audiences)));
         new.apply(objects.iter().flat_map(|(name, (age, object))| {
-            let policy = object.clone().map_or_else(|| unreadable(name), |policy| CatalogChange::PolicyApplied(Box::new(policy)));
-            let memory = old.0.last_good(&key(name)).map(|good| remembered(name, *age, good));
-            [policy].into_iter().chain(memory)
+            let policy = object.clone().map_or_else(|| undecodable(name), |policy| CatalogChange::PolicyApplied(Box::new(policy)));
+            let record = old.0.last_good(&key(name)).map(|good| last_good_record(name, *age, good));
+            [policy].into_iter().chain(record)
         }));
         for service in new.snapshot().services().filter(|service| service.closed_by().is_empty()) {
             for (name, _) in old.0.policy_statuses() {
@@ -113,7 +115,7 @@ proptest! {
             prop_assert!(!governed(&old) || governed(&new), "{resource} in {namespace}");
         }
         for (name, _) in old.0.policy_statuses() {
-            prop_assert_eq!(old.0.last_good(name), new.0.last_good(name), "the next start knows as much");
+            prop_assert_eq!(old.0.last_good(name), new.0.last_good(name), "the next restart has the same record");
         }
     }
 }
@@ -134,7 +136,7 @@ fn any_tuples() -> impl Strategy<Value = Tuples> {
 fn related(name: &str, tuples: &Tuples) -> CatalogChange {
     let relationship_key = NamespacedName { namespace: "shop".into(), name: name.into() };
     let Some((service, stated)) = tuples else {
-        let error = FieldError { field: "spec".to_owned(), message: "unreadable".to_owned() };
+        let error = FieldError { field: "spec".to_owned(), message: "undecodable".to_owned() };
         return CatalogChange::RelationshipUndecodable(relationship_key, error);
     };
     let tuple =
@@ -156,7 +158,8 @@ proptest! {
         let model = "relations: [{object: doc, relations: {member: {}, banned: {}, reader: {exclusion: [{relation: member}, {relation: banned}]}, \
                      trusted: {exclusion: [{relation: member}, {relation: reader}]}}}]";
         let policies = || ["shop/p", "shop/q"].map(|name| CatalogChange::PolicyApplied(Box::new(named(name, 0, model))));
-        let (mut old, mut objects) = (World::new(), BTreeMap::new());
+        let mut old = World::new();
+        let mut objects = BTreeMap::new();
         old.apply(policies());
         for (name, tuples) in &history {
             objects.insert(*name, tuples);
@@ -166,8 +169,8 @@ proptest! {
         let mut new = World::new();
         new.apply(policies());
         new.apply(objects.iter().flat_map(|(name, tuples)| {
-            let memory = old.0.last_good_tuples(&of(name)).map(|good| CatalogChange::RelationshipLastGood(of(name), good));
-            [related(name, tuples)].into_iter().chain(memory)
+            let record = old.0.last_good_tuples(&of(name)).map(|good| CatalogChange::RelationshipLastGood(of(name), good));
+            [related(name, tuples)].into_iter().chain(record)
         }));
         for user in ["alice", "bob"] {
             let user = Identity::new(PrincipalId::user("corporate", user).unwrap(), Assurance::Bearer);
@@ -180,7 +183,7 @@ proptest! {
             }
         }
         for name in objects.keys() {
-            prop_assert_eq!(old.0.last_good_tuples(&of(name)), new.0.last_good_tuples(&of(name)), "the next start knows as much");
+            prop_assert_eq!(old.0.last_good_tuples(&of(name)), new.0.last_good_tuples(&of(name)), "the next restart has the same record");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Two policies with the same claim: the older policy keeps it, and the younger one gets it when the older one releases it.
+//! Two policies with the same claim: the older policy keeps it, and the younger one gets it when the older one releases
+//! it.
 
 use crate::support::*;
 use durward_api::catalog::{AuthenticationResource, CatalogChange};
@@ -128,7 +129,7 @@ fn an_older_policy_that_does_not_own_a_name_does_not_hold_it() {
 
 #[test]
 fn an_older_policy_that_never_compiled_holds_nothing() {
-    let world = permissive_world([broken("shop/older", 1), serving("mall/younger", 2, "a", X)]);
+    let world = permissive_world([invalid("shop/older", 1), serving("mall/younger", 2, "a", X)]);
     assert_eq!(world.answers("x.example.com/a"), "mall/younger");
 }
 

@@ -6,14 +6,14 @@ use durward_api::catalog::CatalogChange;
 #[test]
 fn the_last_good_version_stays_until_the_policy_is_fixed() {
     let mut world = World::of([serving("shop/a", 0, "one", "a.shop")]);
-    for change in [CatalogChange::PolicyApplied(Box::new(broken("shop/a", 0))), unreadable("shop/a")] {
+    for change in [CatalogChange::PolicyApplied(Box::new(invalid("shop/a", 0))), undecodable("shop/a")] {
         let revision = world.revision();
         assert_eq!(world.apply([change]), ["shop/a: Invalid, an earlier version in force"]);
         assert_eq!((world.answers("a.shop/one"), world.revision()), ("shop/a".into(), revision));
         assert_eq!(world.put([serving("shop/a", 0, "one", "a.shop")]), ["shop/a: in force"]);
     }
     assert_eq!(world.errors("shop/a"), Vec::<String>::new());
-    world.put([broken("shop/a", 0)]);
+    world.put([invalid("shop/a", 0)]);
     assert_eq!(world.put([serving("shop/a", 0, "two", "a.shop")]), ["shop/a: in force"]);
     assert_eq!(
         (world.answers("a.shop/one"), world.answers("a.shop/two")),
@@ -23,7 +23,7 @@ fn the_last_good_version_stays_until_the_policy_is_fixed() {
 
 #[test]
 fn a_service_with_no_good_version_denies() {
-    for change in [CatalogChange::PolicyApplied(Box::new(broken("shop/a", 0))), unreadable("shop/a")] {
+    for change in [CatalogChange::PolicyApplied(Box::new(invalid("shop/a", 0))), undecodable("shop/a")] {
         let mut world = World::new();
         assert_eq!(world.apply([change]), ["shop/a: Invalid, nothing in force"]);
         assert_eq!(world.answers("a.shop/one"), "NoPolicy");
@@ -34,13 +34,13 @@ fn a_service_with_no_good_version_denies() {
 #[test]
 fn each_mistake_is_reported_once() {
     let mut world = World::of([]);
-    assert_eq!(world.put([broken("shop/a", 0)]).len(), 1);
-    assert_eq!(world.put([broken("shop/a", 0)]), Vec::<String>::new());
+    assert_eq!(world.put([invalid("shop/a", 0)]).len(), 1);
+    assert_eq!(world.put([invalid("shop/a", 0)]), Vec::<String>::new());
     assert_eq!(
         world.errors("shop/a"),
         ["spec.operations[0]: the operation matches no requests: set `http`, `grpc` or `kubernetes`"]
     );
-    world.apply([unreadable("shop/a")]);
+    world.apply([undecodable("shop/a")]);
     assert_eq!(world.errors("shop/a"), ["spec: can't be read"]);
 }
 
@@ -49,13 +49,13 @@ fn a_deleted_policy_leaves_nothing_behind() {
     let empty = World::of([]).revision();
     let mut world = World::new();
     world.put([serving("shop/a", 0, "one", "a.shop")]);
-    world.put([broken("shop/a", 0)]);
+    world.put([invalid("shop/a", 0)]);
     assert_eq!(world.take("shop/a"), Vec::<String>::new());
     assert_eq!((world.answers("a.shop/one"), world.statuses()), ("NoPolicy".into(), Vec::new()));
     assert_eq!(world.revision(), empty);
     world.take("shop/a");
     world.take("shop/never-was");
-    assert_eq!(world.put([broken("shop/a", 0)]), ["shop/a: Invalid, nothing in force"]);
+    assert_eq!(world.put([invalid("shop/a", 0)]), ["shop/a: Invalid, nothing in force"]);
     assert_eq!(world.answers("a.shop/one"), "NoPolicy");
     world.take("shop/a");
     assert!(world.snapshot().services().next().is_none());
@@ -69,7 +69,7 @@ fn an_invalid_policy_does_not_affect_others_of_its_service() {
     let two = serving_as("shop/b", 1, "two", "p");
     let host = named("shop/c", 2, "service: {audience: p, hosts: [p.shop]}");
     world.put([one, two, host]);
-    world.put([broken("shop/a", 0), broken("shop/c", 2)]);
+    world.put([invalid("shop/a", 0), invalid("shop/c", 2)]);
     assert_eq!((world.answers("p.shop/one"), world.answers("p.shop/two")), ("shop/a".into(), "shop/b".into()));
     world.take("shop/a");
     assert_eq!(

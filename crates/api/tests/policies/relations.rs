@@ -203,10 +203,8 @@ fn tuples_that_the_service_does_not_declare_are_reported_again_when_the_policy_c
 
 #[test]
 fn the_revision_depends_on_the_tuples_in_force_only() {
-    let (one, two) = (
-        relationship("a", "orders.shop", &[("order:1", "owner", "*")]),
-        relationship("b", "orders.shop", &[("order:2", "owner", "*")]),
-    );
+    let one = relationship("a", "orders.shop", &[("order:1", "owner", "*")]);
+    let two = relationship("b", "orders.shop", &[("order:2", "owner", "*")]);
     let mut forth = Catalog::new(settings());
     forth.apply([put(one.clone()), put(two.clone())]);
     let mut back = Catalog::new(settings());

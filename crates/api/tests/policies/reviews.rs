@@ -21,7 +21,7 @@ fn a_review_reports_what_applying_would_report() {
     assert!(review(&catalog, &serving("shop/c", 3, "three", "three.shop.svc")).is_empty());
     assert!(review(&catalog, &serving("shop/a", 1, "one", "one.shop.svc")).is_empty(), "its own host is no conflict");
     // a policy that does not compile, one that is not owned, one whose host another policy holds
-    assert_eq!(review(&catalog, &broken("shop/c", 3)).len(), 1);
+    assert_eq!(review(&catalog, &invalid("shop/c", 3)).len(), 1);
     assert!(
         review(&catalog, &serving("shop/c", 3, "three", "elsewhere.example")).concat().contains("does not own host")
     );

@@ -57,8 +57,8 @@ fn a_rejected_policy_is_not_part_of_the_content() {
     let mut world = World::of([serving("shop/a", 0, "one", "a.shop")]);
     let revision = world.revision();
     world.put([
-        broken("shop/a", 0),
-        broken("shop/b", 0),
+        invalid("shop/a", 0),
+        invalid("shop/b", 0),
         serving("shop/c", 0, "one", "a.example.com"),
         serving("shop/d", 9, "one", "a.shop"),
     ]);
@@ -80,7 +80,8 @@ fn the_trust_domain_is_part_of_the_content() {
 #[test]
 fn a_cloned_snapshot_does_not_change() {
     let mut world = World::of([serving("shop/a", 0, "one", "a.shop")]);
-    let (before, revision) = (world.snapshot().clone(), world.revision());
+    let before = world.snapshot().clone();
+    let revision = world.revision();
     world.take("shop/a");
     assert_eq!((before.revision().to_string(), before.services().count()), (revision, 1));
 }

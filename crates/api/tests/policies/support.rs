@@ -64,7 +64,7 @@ fn spec(path: &str, service: &str) -> String {
 }
 
 /// A policy that does not compile.
-pub fn broken(name: &str, age: i64) -> AccessPolicy {
+pub fn invalid(name: &str, age: i64) -> AccessPolicy {
     named(name, age, "operations: [{name: nothing}]")
 }
 
@@ -152,11 +152,11 @@ pub fn annotated(namespace: &str, hosts: &str, audiences: &str) -> CatalogChange
 }
 
 /// The record of a policy's last good version; `age` as in [`named`].
-pub fn remembered(name: &str, age: i64, good: LastGood) -> CatalogChange {
+pub fn last_good_record(name: &str, age: i64, good: LastGood) -> CatalogChange {
     CatalogChange::PolicyLastGood(key(name), 1_767_225_600 + age, Box::new(good))
 }
 
-pub fn unreadable(name: &str) -> CatalogChange {
+pub fn undecodable(name: &str) -> CatalogChange {
     CatalogChange::PolicyUndecodable(
         key(name),
         FieldError { field: "spec".to_owned(), message: "can't be read".to_owned() },
@@ -168,7 +168,7 @@ fn describe(key: &NamespacedName, status: &PolicyStatus) -> String {
     let state = match (rejected.map(RejectionReason::as_str), status.in_force) {
         (None, true) if status.closed => "in a closed service".to_owned(),
         (None, true) => "in force".to_owned(),
-        (None, false) => "lost".to_owned(),
+        (None, false) => "placeholder".to_owned(),
         (Some(reason), true) => format!("{reason}, an earlier version in force"),
         (Some(reason), false) if status.closed => format!("{reason}, closed"),
         (Some(reason), false) => format!("{reason}, nothing in force"),

@@ -15,7 +15,7 @@
 use super::model::{CompiledRelationRule, GROUP, RelationModel};
 use super::names::TextId;
 use super::tuple::{MEMBER, kind_of};
-use super::tuples::{EVERYBODY, PRINCIPAL, TupleIndex, TupleKey};
+use super::tuples::{EVERYBODY, IndexedTuple, PRINCIPAL, TupleIndex};
 use crate::condition::Truth;
 use crate::principal::Identity;
 use foldhash::fast::RandomState;
@@ -109,7 +109,7 @@ enum SearchFailure {
 impl fmt::Display for SearchFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::UnknownTuples => f.write_str("whom some tuples exclude is not results"),
+            Self::UnknownTuples => f.write_str("whom some tuples exclude is not known"),
             Self::Depth => write!(f, "relations lead through more than {MAX_DEPTH} others"),
             Self::Breadth => write!(f, "more than {MAX_BREADTH} sets or objects stand in one relation to one object"),
             Self::Steps => write!(f, "more than {MAX_STEPS} relations would have to be looked at"),
@@ -147,7 +147,7 @@ type RelationNode<'a> = (TextId, &'a str);
 
 /// Why a node holds: a tuple, another node, and what was excluded.
 struct Justification<'a> {
-    tuple: Option<TupleKey>,
+    tuple: Option<IndexedTuple>,
     since: Option<RelationNode<'a>>,
     unless: Option<&'a CompiledRelationRule>,
 }
@@ -211,8 +211,8 @@ impl<'a> RelationSearch<'a> {
         let source = if failure == SearchFailure::UnknownTuples { self.tuples.unknown_source() } else { None };
         match source {
             Some(source) => format!(
-                "Relationship {source} is broken, and its last good version is not known here, so nobody can tell whom it excludes: \
-                 mend or remove it"
+                "Relationship {source} is broken, and its last good version is not known here, so nobody can tell \
+                 whom it excludes: mend or remove it"
             ),
             None => failure.to_string(),
         }
@@ -380,8 +380,8 @@ impl<'a> RelationSearch<'a> {
         let Some(name) = name else {
             return SearchResult::definite(SearchVerdict::No);
         };
-        let own = self.caller_name.map(|subject| TupleKey { object, relation: name, kind: PRINCIPAL, subject });
-        let everybody = TupleKey { object, relation: name, kind: EVERYBODY, subject: object };
+        let own = self.caller_name.map(|subject| IndexedTuple { object, relation: name, kind: PRINCIPAL, subject });
+        let everybody = IndexedTuple { object, relation: name, kind: EVERYBODY, subject: object };
         if let Some(key) = own.into_iter().chain([everybody]).find(|key| self.tuples.has(*key)) {
             return stated(Some(key));
         }
@@ -409,7 +409,7 @@ impl<'a> RelationSearch<'a> {
     /// Whether any of these holds, in the order of their texts.
     fn any(
         &mut self,
-        mut nodes: Vec<(TupleKey, RelationNode<'a>)>,
+        mut nodes: Vec<(IndexedTuple, RelationNode<'a>)>,
         reasons: &mut Vec<Justification<'a>>,
     ) -> SearchResult {
         if nodes.len() > MAX_BREADTH {
@@ -428,7 +428,7 @@ impl<'a> RelationSearch<'a> {
 
     fn step(
         &mut self,
-        tuple: Option<TupleKey>,
+        tuple: Option<IndexedTuple>,
         node: RelationNode<'a>,
         reasons: &mut Vec<Justification<'a>>,
     ) -> SearchResult {

@@ -17,14 +17,14 @@ const FIRST_SET: SubjectKind = 3;
 
 /// A tuple by ids: 16 bytes, sorted for the search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct TupleKey {
+pub(super) struct IndexedTuple {
     pub(super) object: TextId,
     pub(super) relation: TextId,
     pub(super) kind: SubjectKind,
     pub(super) subject: TextId,
 }
 
-impl TupleKey {
+impl IndexedTuple {
     /// The relation of the set that is the subject.
     pub(super) fn set(&self) -> Option<TextId> {
         self.kind.checked_sub(FIRST_SET)
@@ -37,9 +37,9 @@ impl TupleKey {
 pub struct TupleIndex {
     pub(super) names: Names,
     /// Each tuple, with the number of times that it is stated.
-    pub(super) index: GenericOrdMap<TupleKey, u32, DefaultSharedPtr>,
+    pub(super) index: GenericOrdMap<IndexedTuple, u32, DefaultSharedPtr>,
     /// The tuples of each `Relationship`.
-    sources: GenericHashMap<Arc<str>, Arc<[TupleKey]>, RandomState, DefaultSharedPtr>,
+    sources: GenericHashMap<Arc<str>, Arc<[IndexedTuple]>, RandomState, DefaultSharedPtr>,
     /// `Relationship`s whose tuples are unknown.
     unknown: BTreeSet<Arc<str>>,
 }
@@ -49,7 +49,7 @@ impl TupleIndex {
     pub fn put(&mut self, source: &str, tuples: &[RelationTuple]) {
         self.unknown.remove(source);
         let old = self.sources.remove(source);
-        let keys: Arc<[TupleKey]> = tuples.iter().map(|tuple| self.insert_tuple(tuple)).collect();
+        let keys: Arc<[IndexedTuple]> = tuples.iter().map(|tuple| self.insert_tuple(tuple)).collect();
         // after the insertion, so that texts of both lists stay in use
         old.iter().flat_map(|keys| keys.iter()).for_each(|key| self.remove_tuple(*key));
         if !keys.is_empty() {
@@ -100,7 +100,7 @@ impl TupleIndex {
         self.index.is_empty() && self.unknown.is_empty()
     }
 
-    fn insert_tuple(&mut self, tuple: &RelationTuple) -> TupleKey {
+    fn insert_tuple(&mut self, tuple: &RelationTuple) -> IndexedTuple {
         let object = self.names.number(tuple.object.as_str());
         let relation = self.names.number(&tuple.relation);
         let (kind, subject) = match &tuple.subject {
@@ -111,7 +111,7 @@ impl TupleIndex {
                 (self.names.number(set).saturating_add(FIRST_SET), self.names.number(other.as_str()))
             }
         };
-        let key = TupleKey { object, relation, kind, subject };
+        let key = IndexedTuple { object, relation, kind, subject };
         match self.index.get_mut(&key) {
             Some(times) => *times += 1,
             None => {
@@ -122,7 +122,7 @@ impl TupleIndex {
         key
     }
 
-    fn remove_tuple(&mut self, key: TupleKey) {
+    fn remove_tuple(&mut self, key: IndexedTuple) {
         match self.index.get_mut(&key) {
             Some(times) if *times > 1 => *times -= 1,
             Some(_) => {
@@ -134,17 +134,17 @@ impl TupleIndex {
     }
 
     /// Whether a tuple is stated.
-    pub(super) fn has(&self, key: TupleKey) -> bool {
+    pub(super) fn has(&self, key: IndexedTuple) -> bool {
         self.index.contains_key(&key)
     }
 
     /// Objects with a relation to an object, in no particular order.
-    pub(super) fn objects(&self, object: TextId, relation: TextId) -> impl Iterator<Item = &TupleKey> {
+    pub(super) fn objects(&self, object: TextId, relation: TextId) -> impl Iterator<Item = &IndexedTuple> {
         self.between(object, relation, OBJECT, OBJECT)
     }
 
     /// Sets with a relation to an object, in no particular order.
-    pub(super) fn sets(&self, object: TextId, relation: TextId) -> impl Iterator<Item = &TupleKey> {
+    pub(super) fn sets(&self, object: TextId, relation: TextId) -> impl Iterator<Item = &IndexedTuple> {
         self.between(object, relation, FIRST_SET, SubjectKind::MAX)
     }
 
@@ -154,14 +154,14 @@ impl TupleIndex {
         relation: TextId,
         first: SubjectKind,
         last: SubjectKind,
-    ) -> impl Iterator<Item = &TupleKey> {
-        let from = TupleKey { object, relation, kind: first, subject: 0 };
-        let to = TupleKey { kind: last, subject: TextId::MAX, ..from };
+    ) -> impl Iterator<Item = &IndexedTuple> {
+        let from = IndexedTuple { object, relation, kind: first, subject: 0 };
+        let to = IndexedTuple { kind: last, subject: TextId::MAX, ..from };
         self.index.range(from..=to).map(|(key, _)| key)
     }
 
     /// The text form of a tuple.
-    pub(super) fn describe(&self, key: &TupleKey) -> String {
+    pub(super) fn describe(&self, key: &IndexedTuple) -> String {
         let text = |name| self.names.text(name);
         let (object, relation, subject) = (text(key.object), text(key.relation), text(key.subject));
         match (key.kind, key.set()) {
@@ -173,6 +173,6 @@ impl TupleIndex {
 }
 
 /// Every text id of a tuple.
-fn names(key: &TupleKey) -> impl Iterator<Item = TextId> {
+fn names(key: &IndexedTuple) -> impl Iterator<Item = TextId> {
     [key.object, key.relation, key.subject].into_iter().chain(key.set())
 }

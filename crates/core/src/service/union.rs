@@ -50,7 +50,8 @@ pub enum OperationConflict {
     },
     /// They evaluate their relations in different places.
     #[error(
-        "policy {other} of the same service uses another `relationEngine`; all policies of a service that declare relations need the same"
+        "policy {other} of the same service uses another `relationEngine`; all policies of a service \
+         that declare relations need the same"
     )]
     RelationBackend {
         /// The policy that came first.

@@ -186,7 +186,8 @@ proptest! {
                 Call::Http { method: &method, path: &path },
                 Call::Named { operation: &path, captures: [(path.as_str().into(), method.as_str().into())].into() },
             ] {
-                let _ = decide(&snapshot, Some(&alice()), &Request { target, call, source: None, evidence: &() }, now());
+                let _ =
+                    decide(&snapshot, Some(&alice()), &Request { target, call, source: None, evidence: &() }, now());
             }
         }
     }

@@ -30,7 +30,10 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(192) })]
 
     #[test]
-    fn order_never_changes_a_decision((policies, other) in any_policies().prop_flat_map(shuffled), caller in any_caller()) {
+    fn order_never_changes_a_decision(
+        (policies, other) in any_policies().prop_flat_map(shuffled),
+        caller in any_caller(),
+    ) {
         let (one, other) = (world(policies), world(other));
         for request in REQUESTS {
             let (one, other) = (ask(&one, caller.as_ref(), request), ask(&other, caller.as_ref(), request));

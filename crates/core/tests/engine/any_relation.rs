@@ -258,7 +258,11 @@ proptest! {
     }
 
     #[test]
-    fn unknown_tuples_never_yield_a_relation_that_they_could_exclude(model in any_model(), stated in any_tuples(), unknown in any_tuples()) {
+    fn unknown_tuples_never_yield_a_relation_that_they_could_exclude(
+        model in any_model(),
+        stated in any_tuples(),
+        unknown in any_tuples(),
+    ) {
         let (caller, mut here) = (asking(), store(&stated));
         here.mark_unknown("lost");
         let (certain, _) = reference(&model, &[stated, unknown].concat(), &caller);
@@ -286,9 +290,13 @@ proptest! {
         for (object, relation) in questions() {
             let checked = tuples.explain(&model, object, relation, &caller);
             prop_assert_eq!(checked.truth == Truth::True, !checked.proof.is_empty());
-            let used: Vec<RelationTuple> = checked.proof.iter().filter_map(|step| step.tuple.as_deref()).map(tuple).collect();
+            let used: Vec<RelationTuple> =
+                checked.proof.iter().filter_map(|step| step.tuple.as_deref()).map(tuple).collect();
             prop_assert!(used.iter().all(|tuple| stated.contains(tuple)));
-            prop_assert_eq!(store(&used).check(&model, object, relation, &caller) == Truth::True, !checked.proof.is_empty());
+            prop_assert_eq!(
+                store(&used).check(&model, object, relation, &caller) == Truth::True,
+                !checked.proof.is_empty()
+            );
         }
     }
 }

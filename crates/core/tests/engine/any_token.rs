@@ -27,7 +27,11 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(384) })]
 
     #[test]
-    fn a_token_opens_only_what_a_decision_allows(policies in any_policies(), caller in any_known_caller(), wish in any_requested_scopes()) {
+    fn a_token_opens_only_what_a_decision_allows(
+        policies in any_policies(),
+        caller in any_known_caller(),
+        wish in any_requested_scopes(),
+    ) {
         let snapshot = world(policies);
         let token = token(&snapshot, &caller, wish.as_ref());
         prop_assert!(wish.is_none_or(|wish| token.scopes.is_subset(&wish)));
@@ -35,15 +39,24 @@ proptest! {
         let narrowed = Identity { scopes: Some(token.scopes.clone()), narrowed: true, ..caller.clone() };
         for request in REQUESTS {
             let decision = ask(&snapshot, Some(&caller), request);
-            let opened = !decision.required.is_empty() && decision.required.iter().all(|scope| token.scopes.contains(scope));
+            let opened =
+                !decision.required.is_empty() && decision.required.iter().all(|scope| token.scopes.contains(scope));
             prop_assert!(!opened || decision.allowed(), "{request} with {token:?}: {decision:#?}");
             let through = ask(&snapshot, Some(&narrowed), request);
-            prop_assert!(!through.allowed() || decision.allowed() || decision.required.is_empty(), "{request}: {through:#?}");
+            prop_assert!(
+                !through.allowed() || decision.allowed() || decision.required.is_empty(),
+                "{request}: {through:#?}"
+            );
         }
     }
 
     #[test]
-    fn a_token_exchanged_again_carries_no_more(policies in any_policies(), caller in any_known_caller(), wish in any_requested_scopes(), again in any_requested_scopes()) {
+    fn a_token_exchanged_again_carries_no_more(
+        policies in any_policies(),
+        caller in any_known_caller(),
+        wish in any_requested_scopes(),
+        again in any_requested_scopes(),
+    ) {
         let snapshot = world(policies);
         let first = token(&snapshot, &caller, wish.as_ref());
         let narrowed = Identity { scopes: Some(first.scopes.clone()), narrowed: true, ..caller };
@@ -52,7 +65,11 @@ proptest! {
     }
 
     #[test]
-    fn equal_input_gives_an_equal_token(policies in any_policies(), caller in any_known_caller(), wish in any_requested_scopes()) {
+    fn equal_input_gives_an_equal_token(
+        policies in any_policies(),
+        caller in any_known_caller(),
+        wish in any_requested_scopes(),
+    ) {
         let (snapshot, again) = (world(policies.clone()), world(policies));
         prop_assert_eq!(token(&snapshot, &caller, wish.as_ref()), token(&again, &caller, wish.as_ref()));
     }

@@ -199,7 +199,11 @@ proptest! {
 
     #[test]
     fn adding_a_denial_never_allows_more(
-        policies in any_policies(), caller in any_caller(), denial in any_denial(), name in "[0-9a-z]", index in any::<prop::sample::Index>(),
+        policies in any_policies(),
+        caller in any_caller(),
+        denial in any_denial(),
+        name in "[0-9a-z]",
+        index in any::<prop::sample::Index>(),
     ) {
         let before = world(policies.clone());
         let mut more = policies;
@@ -224,9 +228,13 @@ proptest! {
                 fewer[p].grants.remove(g);
                 let after = world(fewer);
                 for request in REQUESTS {
-                    let (before, after) = (ask(&before, caller.as_ref(), request), ask(&after, caller.as_ref(), request));
+                    let (before, after) =
+                        (ask(&before, caller.as_ref(), request), ask(&after, caller.as_ref(), request));
                     prop_assert!(before.passes() || !after.passes(), "{request}\nbefore {before:#?}\nafter {after:#?}");
-                    prop_assert!(before.allowed() || !after.allowed(), "{request}\nbefore {before:#?}\nafter {after:#?}");
+                    prop_assert!(
+                        before.allowed() || !after.allowed(),
+                        "{request}\nbefore {before:#?}\nafter {after:#?}"
+                    );
                 }
             }
         }
@@ -239,12 +247,18 @@ proptest! {
             let decision = ask(&snapshot, Some(&caller), request);
             let request = http(request);
             let considered = snapshot.route(&request).explain(&Principal::assumed(caller.clone()), now());
-            let of: BTreeMap<&str, &RuleOutcome> = considered.iter().map(|ExplainedRule { rule, outcome, .. }| (&**rule, outcome)).collect();
+            let of: BTreeMap<&str, &RuleOutcome> =
+                considered.iter().map(|ExplainedRule { rule, outcome, .. }| (&**rule, outcome)).collect();
             prop_assert_eq!(of.len(), considered.len(), "each rule once");
-            let given: BTreeSet<&Scope> = considered.iter().filter(|one| one.rule.contains("/grants/")).filter_map(|one| match &one.outcome {
-                RuleOutcome::Applies(scopes) => Some(scopes),
-                _ => None,
-            }).flatten().collect();
+            let given: BTreeSet<&Scope> = considered
+                .iter()
+                .filter(|one| one.rule.contains("/grants/"))
+                .filter_map(|one| match &one.outcome {
+                    RuleOutcome::Applies(scopes) => Some(scopes),
+                    _ => None,
+                })
+                .flatten()
+                .collect();
             match decision.reason {
                 Reason::Granted => {
                     for rule in &decision.rules {
@@ -252,17 +266,23 @@ proptest! {
                     }
                     prop_assert!(decision.required.iter().all(|scope| given.contains(scope)));
                     let denied = considered.iter().find(|one| {
-                        one.rule.contains("/denials/") && matches!(one.outcome, RuleOutcome::Applies(_) | RuleOutcome::ConditionFailed(_))
+                        one.rule.contains("/denials/")
+                            && matches!(one.outcome, RuleOutcome::Applies(_) | RuleOutcome::ConditionFailed(_))
                     });
                     prop_assert_eq!(denied, None);
                 }
                 Reason::Denied => {
                     let outcome = of[&*decision.rules[0]];
-                    prop_assert!(matches!(outcome, RuleOutcome::Applies(_) | RuleOutcome::ConditionFailed(_)), "{outcome:?}");
+                    prop_assert!(
+                        matches!(outcome, RuleOutcome::Applies(_) | RuleOutcome::ConditionFailed(_)),
+                        "{outcome:?}"
+                    );
                 }
                 Reason::InsufficientScope => {
                     prop_assert!(decision.missing.iter().all(|scope| !given.contains(scope)));
-                    prop_assert!(decision.required.iter().all(|scope| given.contains(scope) || decision.missing.contains(scope)));
+                    prop_assert!(
+                        decision.required.iter().all(|scope| given.contains(scope) || decision.missing.contains(scope))
+                    );
                 }
                 _ => {}
             }

@@ -212,7 +212,9 @@ proptest! {
     /// An approval allows exactly the operation that lacked nothing else, for its principal and within its time.
     #[test]
     fn an_approval_allows_exactly_its_subject(
-        policies in any_policies(), caller in any_known_caller(), approvals in any_approvals(),
+        policies in any_policies(),
+        caller in any_known_caller(),
+        approvals in any_approvals(),
     ) {
         let without = world(policies.clone());
         let mut asking = policies;
@@ -239,9 +241,13 @@ proptest! {
             let (policy, operation) = (before.policy.clone().unwrap(), before.operation.clone().unwrap());
             // of several approvals with one subject the last is in force, as for one object that changed
             let latest = all.iter().rev().find(|(approval_subject, _)| {
-                approval_subject.policy == policy && approval_subject.operation == operation && approval_subject.principal == caller.id
+                approval_subject.policy == policy
+                    && approval_subject.operation == operation
+                    && approval_subject.principal == caller.id
             });
-            let counts = latest.is_some_and(|(_, granted)| granted.from <= now() && now() < granted.until && now() - granted.from < approvers().valid_for);
+            let counts = latest.is_some_and(|(_, granted)| {
+                granted.from <= now() && now() < granted.until && now() - granted.from < approvers().valid_for
+            });
             if before.reason == Reason::Granted {
                 prop_assert_eq!(after.allowed(), counts, "{}: {:?}", request, after);
                 prop_assert!(counts || after.reason == Reason::ApprovalRequired, "{}: {:?}", request, after);

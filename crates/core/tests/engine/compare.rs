@@ -111,7 +111,8 @@ proptest! {
         let comparison = compare(&old, &new, OWN);
         for request in REQUESTS {
             let (was, is) = (ask(&old, caller.as_ref(), request), ask(&new, caller.as_ref(), request));
-            let listed = comparison.changes.iter().any(|change| (&change.old, &change.new) == (&was.operation, &is.operation));
+            let listed =
+                comparison.changes.iter().any(|change| (&change.old, &change.new) == (&was.operation, &is.operation));
             // a path that differs from a declared one in case alone is refused, so it is not compared
             let clear = was.reason != Reason::AmbiguousPath && is.reason != Reason::AmbiguousPath;
             if clear && was.passes() != is.passes() && (was.operation.is_some() || is.operation.is_some()) {

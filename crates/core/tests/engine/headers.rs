@@ -223,7 +223,9 @@ proptest! {
         prop_assert!(evidence.headers.is_some() || grant.is_none() || !without.allowed(), "and grant nothing");
         // a condition and its negation never both allow
         let not = format!("!({denial})");
-        prop_assert!(!decided(Some(denial), None, &evidence).allowed() || !decided(Some(&not), None, &evidence).allowed());
+        prop_assert!(
+            !decided(Some(denial), None, &evidence).allowed() || !decided(Some(&not), None, &evidence).allowed()
+        );
     }
 
     /// A grant depends on the only value that was sent.
@@ -231,7 +233,8 @@ proptest! {
     fn an_ambiguous_header_grants_nothing(headers in any_headers()) {
         let evidence = StatedEvidence { headers: Some(headers.clone()), ..StatedEvidence::default() };
         if decided(Some(TENANT), None, &evidence).allowed() {
-            let alike: Vec<_> = headers.iter().filter(|(name, _)| name.to_lowercase().replace('_', "-") == "x-tenant").collect();
+            let alike: Vec<_> =
+                headers.iter().filter(|(name, _)| name.to_lowercase().replace('_', "-") == "x-tenant").collect();
             prop_assert_eq!(alike.len(), 1);
             prop_assert_eq!(&alike[0].1, "acme");
         }

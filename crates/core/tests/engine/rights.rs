@@ -147,7 +147,9 @@ proptest! {
         });
         let whos = match &caller {
             None => vec![CallerSet::Anonymous],
-            Some(caller) => vec![CallerSet::Principal(caller.id.clone(), caller.groups.clone()), named(&caller.id.to_string())],
+            Some(caller) => {
+                vec![CallerSet::Principal(caller.id.clone(), caller.groups.clone()), named(&caller.id.to_string())]
+            }
         };
         for who in whos {
             let rights = snapshot.rights(&who, OWN);
@@ -160,8 +162,10 @@ proptest! {
                     Permission::Conditional => {}
                     Permission::Always => {
                         let surely = matches!(decision.reason, Reason::Public | Reason::Granted);
-                        let proven_too_little = matches!(decision.reason, Reason::AssuranceTooLow | Reason::Unauthenticated);
-                        let denied = decision.reason == Reason::Denied && (!right.unless.is_empty() || decision.passes());
+                        let proven_too_little =
+                            matches!(decision.reason, Reason::AssuranceTooLow | Reason::Unauthenticated);
+                        let denied =
+                            decision.reason == Reason::Denied && (!right.unless.is_empty() || decision.passes());
                         prop_assert!(surely || proven_too_little || denied, "{right:#?}\n{decision:#?}");
                     }
                 }

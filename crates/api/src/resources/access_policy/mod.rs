@@ -89,9 +89,12 @@ impl AccessPolicySpec {
     /// The scopes of a role and of every role that it includes.
     #[must_use]
     pub fn scopes_of_role(&self, name: &str) -> BTreeSet<&str> {
-        let (mut scopes, mut seen, mut waiting) = (BTreeSet::new(), BTreeSet::new(), vec![name]);
+        let mut scopes = BTreeSet::new();
+        let mut seen = BTreeSet::new();
+        let mut waiting = vec![name];
         while let Some(name) = waiting.pop() {
-            if let Some(role) = self.roles.iter().find(|role| role.name == name).filter(|_| seen.insert(name)) {
+            let Some(role) = self.roles.iter().find(|role| role.name == name) else { continue };
+            if seen.insert(name) {
                 scopes.extend(role.scopes.iter().map(String::as_str));
                 waiting.extend(role.includes.iter().map(String::as_str));
             }
@@ -102,11 +105,10 @@ impl AccessPolicySpec {
     /// Every IdentityProvider that the policy names, with the field.
     #[must_use]
     pub fn providers(&self) -> Vec<(String, &str)> {
-        let ways = self
-            .authentication
-            .iter()
-            .enumerate()
-            .filter_map(|(i, way)| Some((format!("spec.authentication[{i}].provider"), way.provider.as_deref()?)));
+        let methods =
+            self.authentication.iter().enumerate().filter_map(|(i, entry)| {
+                Some((format!("spec.authentication[{i}].provider"), entry.provider.as_deref()?))
+            });
         let lists = self.grants.iter().map(|grant| &grant.to).enumerate().map(|(i, to)| (format!("grants[{i}]"), to));
         let denials =
             self.denials.iter().map(|denial| &denial.to).enumerate().map(|(i, to)| (format!("denials[{i}]"), to));
@@ -120,7 +122,7 @@ impl AccessPolicySpec {
                 Some((format!("spec.{list}[{j}].provider"), subject.provider.as_deref()?))
             })
         });
-        ways.chain(subjects).collect()
+        methods.chain(subjects).collect()
     }
 }
 

@@ -52,7 +52,8 @@ pub struct GrantRule {
     /// Whether the grant gives a scope only if the caller's token also carries it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub from_token: bool,
-    /// Condition in CEL over `principal`, `request`, `kubernetes` and `resource`. When it fails to evaluate, nothing is granted.
+    /// Condition in CEL over `principal`, `request`, `kubernetes` and `resource`. When it fails to evaluate, nothing is
+    /// granted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::condition")]
     pub when: Option<String>,
@@ -83,7 +84,8 @@ pub struct DenialRule {
     /// Callers that the denial applies to: any of these.
     #[schemars(length(min = 1, max = 64))]
     pub to: Vec<CallerSelector>,
-    /// Condition in CEL over `principal`, `request`, `kubernetes` and `resource`. When it fails to evaluate, the denial applies.
+    /// Condition in CEL over `principal`, `request`, `kubernetes` and `resource`. When it fails to evaluate, the denial
+    /// applies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::condition")]
     pub when: Option<String>,
@@ -93,8 +95,8 @@ pub struct DenialRule {
     pub reason: Option<String>,
 }
 
-/// Some callers: exactly one of `serviceAccount`, `namespace`, `namespaceSelector`, `spiffe`, `principal`, `provider` (alone, or with
-/// `group` and `claims`) and `authenticated`.
+/// Some callers: exactly one of `serviceAccount`, `namespace`, `namespaceSelector`, `spiffe`, `principal`, `provider`
+/// (alone, or with `group` and `claims`) and `authenticated`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("x-kubernetes-validations" = [

@@ -98,7 +98,8 @@ macro_rules! standard {
 macro_rules! function {
     ($name:literal = $implementation:ident($($parameter:ident),+) -> $result:ident, $description:literal) => {
         $crate::condition::functions::function::entry!($name, false, [$($parameter),+], $result, $description, Some(
-            |env| cel::add_overload!(env, fn $implementation: ($(values::$parameter),+) -> values::$result, name = $name)))
+            |env| cel::add_overload!(
+                env, fn $implementation: ($(values::$parameter),+) -> values::$result, name = $name)))
     };
     ($name:literal = fallible $implementation:ident($($parameter:ident),+) -> $result:ident, $description:literal) => {
         $crate::condition::functions::function::entry!($name, false, [$($parameter),+], $result, $description, Some(
@@ -110,7 +111,8 @@ macro_rules! function {
             |env| cel::add_member_overload!(
                 env, fn $implementation: ($(values::$parameter),+) -> values::$result, name = $name)))
     };
-    (on $name:literal = fallible $implementation:ident($($parameter:ident),+) -> $result:ident, $description:literal) => {
+    (on $name:literal = fallible $implementation:ident($($parameter:ident),+)
+        -> $result:ident, $description:literal) => {
         $crate::condition::functions::function::entry!($name, true, [$($parameter),+], $result, $description, Some(
             |env| cel::add_member_overload!(
                 env, fn $implementation: ($(values::$parameter),+) -> Result<values::$result>, name = $name)))

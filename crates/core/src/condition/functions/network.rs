@@ -6,25 +6,25 @@ use ipnet::IpNet;
 use std::net::IpAddr;
 
 pub(super) const FUNCTIONS: &[ConditionFunction] = &[
-    function!("ip" = fallible ip(Text) -> Ip, "The IP address that a text writes."),
-    function!("isIP" = is_ip(Text) -> Bool, "Whether a text writes an IP address."),
-    function!("string" = ip_text(Ip) -> Text, "The IP address as a text."),
+    function!("ip" = fallible ip(Text) -> Ip, "Parses an IP address."),
+    function!("isIP" = is_ip(Text) -> Bool, "Whether a string is an IP address."),
+    function!("string" = ip_text(Ip) -> Text, "The IP address as a string."),
     function!(on "family" = family(Ip) -> Int, "4 or 6, the version of IP."),
     function!(on "isLoopback" = is_loopback(Ip) -> Bool, "Whether the address is of the host itself."),
     function!(on "isUnspecified" = is_unspecified(Ip) -> Bool, "Whether the address is `0.0.0.0` or `::`."),
     function!(on "isLinkLocalUnicast" = is_link_local_unicast(Ip) -> Bool, "Whether the address is of the local link."),
-    function!("cidr" = fallible cidr(Text) -> Cidr, "The CIDR that a text writes, such as `10.0.0.0/8`."),
-    function!("isCIDR" = is_cidr(Text) -> Bool, "Whether a text writes a CIDR."),
-    function!("string" = cidr_text(Cidr) -> Text, "The CIDR as a text."),
+    function!("cidr" = fallible cidr(Text) -> Cidr, "Parses a CIDR, such as `10.0.0.0/8`."),
+    function!("isCIDR" = is_cidr(Text) -> Bool, "Whether a string is a CIDR."),
+    function!("string" = cidr_text(Cidr) -> Text, "The CIDR as a string."),
     function!(on "containsIP" = contains_ip(Cidr, Ip) -> Bool, "Whether the CIDR contains an address."),
     function!(
         on "containsIP" = fallible contains_ip_text(Cidr, Text) -> Bool,
-        "Whether the CIDR contains the address that a text writes."
+        "Whether the CIDR contains the address in a string."
     ),
     function!(on "containsCIDR" = contains_cidr(Cidr, Cidr) -> Bool, "Whether the CIDR contains all of another."),
     function!(
         on "containsCIDR" = fallible contains_cidr_text(Cidr, Text) -> Bool,
-        "Whether the CIDR contains all of the one that a text writes."
+        "Whether the CIDR contains all of the CIDR in a string."
     ),
     function!(on "ip" = cidr_ip(Cidr) -> Ip, "The address of the CIDR."),
     function!(on "masked" = masked(Cidr) -> Cidr, "The CIDR with all bits of the host set to 0."),

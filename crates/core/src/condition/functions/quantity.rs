@@ -6,9 +6,9 @@ use super::values::{self, Bool, Double, FunctionResult, Int, Quantity, Text, fai
 pub(super) const FUNCTIONS: &[ConditionFunction] = &[
     function!(
         "quantity" = fallible quantity(Text) -> Quantity,
-        "The Kubernetes quantity that a text writes, such as `1.5Gi`."
+        "Parses a Kubernetes quantity, such as `1.5Gi`."
     ),
-    function!("isQuantity" = is_quantity(Text) -> Bool, "Whether a text writes a quantity."),
+    function!("isQuantity" = is_quantity(Text) -> Bool, "Whether a string is a quantity."),
     function!(on "isLessThan" = is_less_than(Quantity, Quantity) -> Bool, "Whether the quantity is less than another."),
     function!(
         on "isGreaterThan" = is_greater_than(Quantity, Quantity) -> Bool,
@@ -27,7 +27,7 @@ pub(super) const FUNCTIONS: &[ConditionFunction] = &[
     ),
     function!(
         on "asInteger" = fallible as_integer(Quantity) -> Int,
-        "The quantity as an int; fails where it is not whole."
+        "The quantity as an int; fails if it is not whole."
     ),
     function!(on "asApproximateFloat" = as_approximate_float(Quantity) -> Double, "The quantity as a double, rounded."),
 ];

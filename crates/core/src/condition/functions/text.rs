@@ -10,38 +10,48 @@ use cel::common::value::{CowVal, Val};
 pub(super) const FUNCTIONS: &[ConditionFunction] = &[
     function!(
         on "charAt" = fallible char_at(Text, Int) -> Text,
-        "The character at a place, counted from 0; empty at the end."
+        "The character at a position, counted from 0; empty at the end."
     ),
-    function!(on "indexOf" = index_of(Text, Text) -> Int, "Place of the first occurrence of another text, or -1."),
+    function!(on "indexOf" = index_of(Text, Text) -> Int, "Position of the first occurrence of another string, or -1."),
     function!(
         on "lastIndexOf" = last_index_of(Text, Text) -> Int,
-        "Place of the last occurrence of another text, or -1."
+        "Position of the last occurrence of another string, or -1."
     ),
-    function!(on "lowerAscii" = lower_ascii(Text) -> Text, "The text with its ASCII letters in lower case."),
-    function!(on "upperAscii" = upper_ascii(Text) -> Text, "The text with its ASCII letters in upper case."),
-    function!(on "trim" = trim(Text) -> Text, "The text without white space at both ends."),
+    function!(on "lowerAscii" = lower_ascii(Text) -> Text, "The string with its ASCII letters in lower case."),
+    function!(on "upperAscii" = upper_ascii(Text) -> Text, "The string with its ASCII letters in upper case."),
+    function!(on "trim" = trim(Text) -> Text, "The string without white space at both ends."),
     function!(
         on "replace" = fallible replace(Text, Text, Text) -> Text,
-        "The text with the third in place of each second."
+        "Replaces each occurrence of the second string by the third."
     ),
     function!(
         on "split" = fallible split(Text, Text) -> Texts,
-        "The parts of the text between occurrences of another."
+        "The parts of the string between occurrences of another."
     ),
     function!(
         on "substring" = fallible substring(Text, Int) -> Text,
-        "The text from a place, counted from 0, to its end."
+        "The string from a position, counted from 0, to its end."
     ),
-    function!(on "substring" = fallible substring_to(Text, Int, Int) -> Text, "The text from one place up to another."),
+    function!(
+        on "substring" = fallible substring_to(Text, Int, Int) -> Text,
+        "The string from one position up to another."
+    ),
     ConditionFunction {
         registration: Some(|env| env.add_member_overload("join", "list.join()", LIST_TYPE, vec![], join)),
-        ..entry!("join", true, [Texts], Text, "The texts of the list, one after another.", None)
+        ..entry!("join", true, [Texts], Text, "The strings of the list, one after another.", None)
     },
     ConditionFunction {
         registration: Some(|env| {
             env.add_member_overload("join", "list.join(string)", LIST_TYPE, vec![STRING_TYPE], join)
         }),
-        ..entry!("join", true, [Texts, Text], Text, "The texts of the list with another text between each two.", None)
+        ..entry!(
+            "join",
+            true,
+            [Texts, Text],
+            Text,
+            "The strings of the list with another string between each two.",
+            None
+        )
     },
 ];
 

@@ -7,12 +7,12 @@ use cel::common::value::Val;
 use std::collections::HashMap;
 
 pub(super) const FUNCTIONS: &[ConditionFunction] = &[
-    function!("url" = fallible url(Text) -> Url, "The absolute URL that a text writes."),
-    function!("isURL" = is_url(Text) -> Bool, "Whether a text writes an absolute URL."),
+    function!("url" = fallible url(Text) -> Url, "Parses an absolute URL."),
+    function!("isURL" = is_url(Text) -> Bool, "Whether a string is an absolute URL."),
     function!(on "getScheme" = get_scheme(Url) -> Text, "Scheme, such as `https`."),
     function!(on "getHost" = get_host(Url) -> Text, "Host, with the port where the URL has one."),
     function!(on "getHostname" = get_hostname(Url) -> Text, "Host without port and without the brackets of IPv6."),
-    function!(on "getPort" = get_port(Url) -> Text, "Port as a text; empty where the URL has none."),
+    function!(on "getPort" = get_port(Url) -> Text, "Port as a string; empty if the URL has none."),
     function!(on "getEscapedPath" = get_escaped_path(Url) -> Text, "Path, percent-encoded."),
     function!(on "getQuery" = get_query(Url) -> Map, "The parameters of the query, each with the list of its values."),
 ];

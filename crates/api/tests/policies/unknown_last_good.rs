@@ -1,5 +1,5 @@
-//! A replica that starts while a policy is invalid does not know the version that was in force. It closes the service that
-//! the status of the policy records.
+//! A replica that starts while a policy is invalid does not know the version that was in force. It closes the service
+//! that the status of the policy records.
 
 use crate::support::*;
 use durward_api::catalog::CatalogChange;
@@ -14,7 +14,7 @@ fn at(generation: i64, mut policy: AccessPolicy) -> CatalogChange {
 
 /// The record of another replica that has the policy in force.
 fn recorded(world: &World, name: &str) -> CatalogChange {
-    remembered(name, 0, world.0.last_good(&key(name)).unwrap())
+    last_good_record(name, 0, world.0.last_good(&key(name)).unwrap())
 }
 
 /// A policy that allows every caller at `/<path>` of `shop.shop`, except for the denied ones.
@@ -38,24 +38,24 @@ fn the_service_is_closed_until_the_policy_is_fixed_or_deleted() {
     let before = shared();
     let good = before.0.last_good(&key("shop/a")).unwrap();
     assert_eq!(serde_json::to_value(&good).unwrap(), json!({"generation": 4, "audience": "p", "hosts": ["p.shop"]}));
-    let start = |broken: CatalogChange| {
+    let start = |change: CatalogChange| {
         let mut world = World::new();
         world.apply([
             annotated("shop", "", "p"),
-            broken,
+            change,
             recorded(&before, "shop/a"),
             at(1, sharing("shop/b", 1, "two", "[]")),
             recorded(&before, "shop/b"),
         ]);
         world
     };
-    for change in [|| at(5, broken("shop/a", 0)), || unreadable("shop/a")] {
+    for change in [|| at(5, invalid("shop/a", 0)), || undecodable("shop/a")] {
         let mut world = start(change());
         assert_eq!(world.statuses(), ["shop/a: Invalid, closed", "shop/b: in a closed service"]);
         // without the denial, the other policy would allow every caller
         assert_eq!(world.reason("p.shop/two"), "NoPolicy");
         assert_ne!(world.revision(), before.revision());
-        assert_eq!(world.0.last_good(&key("shop/a")), Some(good.clone()), "and it is not forgotten here");
+        assert_eq!(world.0.last_good(&key("shop/a")), Some(good.clone()), "the record stays");
         assert_eq!(world.apply([at(6, sharing("shop/a", 0, "three", "[]"))]), ["shop/a: in force", "shop/b: in force"]);
         assert_eq!((world.answers("p.shop/two"), world.answers("p.shop/three")), ("shop/b".into(), "shop/a".into()));
         let mut world = start(change());
@@ -67,7 +67,7 @@ fn the_service_is_closed_until_the_policy_is_fixed_or_deleted() {
     let mut world = World::new();
     world.apply([
         annotated("shop", "", "p"),
-        unreadable("shop/a"),
+        undecodable("shop/a"),
         at(1, sharing("shop/b", 1, "two", "[]")),
         recorded(&before, "shop/b"),
     ]);
@@ -81,7 +81,7 @@ fn a_replica_that_knows_the_last_good_version_keeps_it() {
     let mut world = shared();
     let good = recorded(&world, "shop/a");
     let revision = world.revision();
-    world.apply([at(5, broken("shop/a", 0)), good]);
+    world.apply([at(5, invalid("shop/a", 0)), good]);
     assert_eq!((world.answers("p.shop/two"), world.revision()), ("shop/b".into(), revision));
     assert_eq!(world.0.last_good(&key("shop/a")).unwrap().generation, Some(4));
 }
@@ -102,7 +102,7 @@ fn a_version_that_is_accepted_again_replaces_the_placeholder() {
     }
     // a newer release that refuses what an older one accepted
     let mut world = World::new();
-    world.apply([annotated("shop", "", "p"), at(4, broken("shop/a", 0)), recorded(&shared(), "shop/a")]);
+    world.apply([annotated("shop", "", "p"), at(4, invalid("shop/a", 0)), recorded(&shared(), "shop/a")]);
     assert_eq!(world.statuses(), ["shop/a: Invalid, closed"]);
 }
 
@@ -143,40 +143,42 @@ fn a_policy_that_was_never_valid_affects_no_other_policy() {
 
 #[test]
 fn a_placeholder_holds_the_names_of_the_unknown_version() {
-    let lost = |world: &World, host: &str| {
+    let placeholder_record = |world: &World, host: &str| {
         let mut good = world.0.last_good(&key("shop/a")).unwrap();
         good.hosts = vec![host.to_owned()];
-        remembered("shop/a", 1, good)
+        last_good_record("shop/a", 1, good)
     };
     let before = shared();
-    let start = |memory: CatalogChange, others: Vec<AccessPolicy>| {
+    let start = |record: CatalogChange, others: Vec<AccessPolicy>| {
         let mut world = World::new();
         world.annotate("shop", "x.example.com", "p");
         world.annotate("mall", "x.example.com,y.example.com", "");
-        world.apply([at(5, broken("shop/a", 1)), memory].into_iter().chain(others.into_iter().map(|one| at(1, one))));
+        world.apply([at(5, invalid("shop/a", 1)), record].into_iter().chain(others.into_iter().map(|one| at(1, one))));
         world
     };
     // a younger policy elsewhere can't take a name over that the restart would have released otherwise
     let younger = || serving("mall/younger", 2, "open", "x.example.com");
-    let mut world = start(lost(&before, "x.example.com"), vec![younger()]);
+    let mut world = start(placeholder_record(&before, "x.example.com"), vec![younger()]);
     assert_eq!(world.statuses(), ["mall/younger: HostConflict, nothing in force", "shop/a: Invalid, closed"]);
     assert_eq!(world.reason("x.example.com/open"), "NoPolicy");
     assert_eq!(world.take("shop/a"), ["mall/younger: in force"]);
     // an older policy keeps its names, and the service of the unknown version has no good version
-    let world = start(lost(&before, "x.example.com"), vec![serving("mall/older", 0, "open", "x.example.com")]);
+    let world =
+        start(placeholder_record(&before, "x.example.com"), vec![serving("mall/older", 0, "open", "x.example.com")]);
     assert_eq!(world.statuses(), ["mall/older: in force", "shop/a: Invalid, nothing in force"]);
     assert_eq!(world.answers("x.example.com/open"), "mall/older");
     // a forged status closes nothing that its namespace does not own
-    let world = start(lost(&before, "y.example.com"), vec![serving("mall/younger", 2, "open", "y.example.com")]);
+    let world =
+        start(placeholder_record(&before, "y.example.com"), vec![serving("mall/younger", 2, "open", "y.example.com")]);
     assert_eq!(world.statuses(), ["mall/younger: in force", "shop/a: Invalid, nothing in force"]);
     assert_eq!(world.answers("y.example.com/open"), "mall/younger");
     let mut forged = before.0.last_good(&key("shop/a")).unwrap();
     forged.audience = "younger.mall".to_owned();
-    let forged = remembered("shop/a", 1, forged);
+    let forged = last_good_record("shop/a", 1, forged);
     let world = start(forged, vec![serving("mall/younger", 2, "open", "y.example.com")]);
     assert_eq!(world.answers("y.example.com/open"), "mall/younger");
     // a Namespace that loses its allowance loses the service with it
-    let mut world = start(lost(&before, "x.example.com"), vec![younger()]);
+    let mut world = start(placeholder_record(&before, "x.example.com"), vec![younger()]);
     assert_eq!(world.annotate("shop", "", "p"), ["mall/younger: in force", "shop/a: Invalid, nothing in force"]);
 }
 
@@ -185,7 +187,7 @@ fn no_policy_joins_a_closed_service_or_leaves_its_own_for_it() {
     let before = shared();
     let start = |others: Vec<CatalogChange>| {
         let mut world = World::new();
-        world.apply([annotated("shop", "", "p"), at(5, broken("shop/a", 0)), recorded(&before, "shop/a")]);
+        world.apply([annotated("shop", "", "p"), at(5, invalid("shop/a", 0)), recorded(&before, "shop/a")]);
         world.apply(others);
         world
     };
@@ -234,9 +236,9 @@ fn governed_api_requests_stay_governed() {
             {"apiGroups": ["*"], "resources": ["widgets/*"], "verbs": ["*"]},
         ])
     );
-    let restarted = |memory: CatalogChange| {
+    let restarted = |record: CatalogChange| {
         let mut world = World::new();
-        world.apply([at(3, broken("shop/guard", 0)), memory]);
+        world.apply([at(3, invalid("shop/guard", 0)), record]);
         world
     };
     let world = restarted(recorded(&before("Enforce"), "shop/guard"));
@@ -257,7 +259,7 @@ fn governed_api_requests_stay_governed() {
     ] {
         assert!(!governing(&world, group, resource, subresource, verb), "{verb} {resource}/{subresource}");
     }
-    assert_eq!(world.0.last_good(&key("shop/guard")), Some(good), "a lost version is remembered as it was");
+    assert_eq!(world.0.last_good(&key("shop/guard")), Some(good), "the record of an unknown version stays");
     // `mode: Audit` refused nothing
     let world = restarted(recorded(&before("Audit"), "shop/guard"));
     assert!(!governing(&world, "", "pods", "exec", Verb::Connect));
@@ -302,7 +304,7 @@ fn workloads_denied_by_name_get_no_credentials() {
         minted.map(|entitlement| entitlement.policy_names()).map_err(|why| why.to_string())
     };
     assert_eq!(minted(&world), Ok("shop/pods".to_owned()));
-    world.apply([unreadable("shop/a"), recorded(&before, "shop/a")]);
+    world.apply([undecodable("shop/a"), recorded(&before, "shop/a")]);
     let refused = "shop/a/denials/stop denies this workload; it gets nothing new while that stands";
     assert_eq!(minted(&world), Err(refused.to_owned()));
     assert_eq!(world.0.last_good(&key("shop/a")), Some(good));

@@ -1,5 +1,5 @@
-//! A replica that starts while a `Relationship` is invalid does not know the tuples that were in force. It lets no caller pass
-//! that these tuples may have excluded.
+//! A replica that starts while a `Relationship` is invalid does not know the tuples that were in force. It lets no
+//! caller pass that these tuples may have excluded.
 
 use crate::support::*;
 use durward_api::catalog::CatalogChange;
@@ -28,7 +28,7 @@ fn relationship(key: &str, generation: i64, service: &str, tuples: &[(&str, &str
 }
 
 /// A `Relationship` that does not compile.
-fn broken(key: &str, generation: i64) -> CatalogChange {
+fn invalid(key: &str, generation: i64) -> CatalogChange {
     relationship(key, generation, "orders.shop", &[("no relation", "*")])
 }
 
@@ -37,13 +37,13 @@ fn of(key: &str) -> NamespacedName {
     NamespacedName { namespace: namespace.into(), name: name.into() }
 }
 
-fn remembered_tuples(key: &str, good: LastGoodTuples) -> CatalogChange {
+fn last_good_tuples_record(key: &str, good: LastGoodTuples) -> CatalogChange {
     CatalogChange::RelationshipLastGood(of(key), good)
 }
 
 /// The record of another replica.
 fn recorded(world: &World, key: &str) -> CatalogChange {
-    remembered_tuples(key, world.0.last_good_tuples(&of(key)).unwrap())
+    last_good_tuples_record(key, world.0.last_good_tuples(&of(key)).unwrap())
 }
 
 fn policies() -> [CatalogChange; 2] {
@@ -97,11 +97,11 @@ fn no_caller_passes_an_exclusion_until_the_relationship_is_fixed_or_deleted() {
         before.0.last_good_tuples(&of("shop/bans")),
         Some(LastGoodTuples { generation: Some(3), service: "orders.shop".into() })
     );
-    let unreadable = || {
+    let undecodable = || {
         let error = durward_api::field_error::FieldError { field: "spec".to_owned(), message: "no".to_owned() };
         CatalogChange::RelationshipUndecodable(of("shop/bans"), error)
     };
-    for change in [|| broken("shop/bans", 4), unreadable] {
+    for change in [|| invalid("shop/bans", 4), undecodable] {
         let mut world = start([change(), recorded(&before, "shop/bans")]);
         assert!(failed(&has_relation(&world, "shop", "reader")), "{:?}", has_relation(&world, "shop", "reader"));
         assert_eq!(has_relation(&world, "shop", "viewer"), Truth::True, "a relation without exclusions still holds");
@@ -130,7 +130,7 @@ fn no_caller_passes_an_exclusion_until_the_relationship_is_fixed_or_deleted() {
         assert_eq!((has_relation(&world, "shop", "reader"), world.revision()), (Truth::True, start([]).revision()));
     }
     // the status arrives after the Relationship
-    let mut world = start([broken("shop/bans", 4)]);
+    let mut world = start([invalid("shop/bans", 4)]);
     assert_eq!(has_relation(&world, "shop", "reader"), Truth::True);
     world.0.take_touched_relationships();
     world.apply([recorded(&before, "shop/bans")]);
@@ -143,7 +143,7 @@ fn a_replica_that_knows_the_last_good_tuples_keeps_them() {
     let mut world = before();
     let good = recorded(&world, "shop/members");
     let revision = world.revision();
-    world.apply([broken("shop/members", 5), good]);
+    world.apply([invalid("shop/members", 5), good]);
     assert_eq!((has_relation(&world, "shop", "viewer"), world.revision()), (Truth::True, revision));
     assert_eq!(status(&world, "shop/members"), (Some("Invalid"), true, false));
     // a valid version does not need the record
@@ -156,7 +156,7 @@ fn a_replica_that_knows_the_last_good_tuples_keeps_them() {
 
 #[test]
 fn a_relationship_that_was_never_valid_or_names_another_namespace_affects_no_caller() {
-    let world = start([broken("shop/bans", 1)]);
+    let world = start([invalid("shop/bans", 1)]);
     assert_eq!(
         (has_relation(&world, "shop", "reader"), status(&world, "shop/bans")),
         (Truth::True, (Some("Invalid"), false, false))
@@ -164,11 +164,11 @@ fn a_relationship_that_was_never_valid_or_names_another_namespace_affects_no_cal
     assert_eq!(world.0.last_good_tuples(&of("shop/bans")), None);
     // a forged status closes nothing outside its own namespace, and no Relationship that does not exist
     let forged = LastGoodTuples { generation: None, service: "orders.mall".to_owned() };
-    let world = start([broken("shop/bans", 1), remembered_tuples("shop/bans", forged.clone())]);
+    let world = start([invalid("shop/bans", 1), last_good_tuples_record("shop/bans", forged.clone())]);
     assert_eq!(
         (has_relation(&world, "shop", "reader"), has_relation(&world, "mall", "reader")),
         (Truth::True, Truth::True)
     );
-    let world = start([remembered_tuples("shop/nothing", forged)]);
+    let world = start([last_good_tuples_record("shop/nothing", forged)]);
     assert!(world.0.relationship_status(&of("shop/nothing")).is_none());
 }
