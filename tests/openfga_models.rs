@@ -122,7 +122,7 @@ fn ask(stage: &Stage, tuples: &[&Value], assertion: &Assertion) -> Result<(), St
         }
     }
     let key = catalog.relationships().find(|key| *key.name == *"contextual");
-    let refused = key.and_then(|key| catalog.relationship_fate(key)?.rejected);
+    let refused = key.and_then(|key| catalog.relationship_status(key)?.rejected);
     let service = ServiceKey { namespace: "test".into(), audience: "model.test".into() };
     let model = catalog.snapshot().service(&service).unwrap().relations();
     let caller = Identity::new(caller.parse().unwrap(), Assurance::Bearer);

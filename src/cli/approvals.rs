@@ -5,7 +5,7 @@ use crate::cli::output::{Format, columns, say};
 use crate::cli::{Failure, Verdict};
 use durward_api::resources::Approval;
 use durward_approvals::Folder;
-use durward_core::approval::Approvers;
+use durward_core::approval::ApprovalRequirement;
 use durward_doors::approvals::{PATH, Verdict as Decision};
 use durward_kubernetes::requests::brief;
 use durward_manifests::load::read_text;
@@ -65,8 +65,11 @@ pub(crate) struct AskedFor {
 }
 
 impl AskedFor {
-    pub(crate) fn of(approvers: &Approvers) -> Self {
-        Self { by: approvers.by.iter().map(ToString::to_string).collect(), seconds: approvers.lasts.num_seconds() }
+    pub(crate) fn of(approvers: &ApprovalRequirement) -> Self {
+        Self {
+            by: approvers.approvers.iter().map(ToString::to_string).collect(),
+            seconds: approvers.valid_for.num_seconds(),
+        }
     }
 }
 

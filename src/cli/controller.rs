@@ -3,7 +3,7 @@
 use crate::cli::audit::AuditLog;
 use crate::cli::{Failure, Verdict};
 use durward_controller::{FailurePolicy, Listen, Settings, remove, run};
-use durward_core::policy::Way;
+use durward_core::authentication::AuthenticationMethod;
 use durward_core::principal::is_dns_subdomain;
 use durward_doors::admin::Administration;
 use durward_engine::openfga;
@@ -11,7 +11,7 @@ use durward_engine::openfga::OpenFga;
 use durward_identity::Origin;
 use durward_kubernetes::kubeconfig;
 use durward_manifests::load::Domain;
-use durward_pki::rotation::Schedule;
+use durward_pki::rotation::RotationSchedule;
 use durward_runtime::duration::duration;
 use durward_runtime::trust::{PeerName, Trust};
 use durward_step_up::Arguments;
@@ -66,7 +66,7 @@ pub(crate) struct Controller {
     /// A way in that counts at the API server itself, where it reviews tokens here: `workload`, or the name of an
     /// IdentityProvider; may be repeated
     #[arg(long, value_name = "WAY", value_parser = way)]
-    token_review: Vec<Way>,
+    token_review: Vec<AuthenticationMethod>,
     /// Let the authorization webhook allow what policies allow, whatever RBAC says; without this it only denies
     #[arg(long)]
     authorization_allows: bool,
@@ -125,7 +125,11 @@ impl Controller {
             token_review: self.token_review,
             authorization_allows: self.authorization_allows,
             ca: self.ca,
-            rotation: Schedule { rotate_after: self.ca_rotate_after, spread: self.ca_spread, overlap: self.ca_overlap },
+            rotation: RotationSchedule {
+                rotate_after: self.ca_rotate_after,
+                spread: self.ca_spread,
+                overlap: self.ca_overlap,
+            },
             step_up: self.step_up.settings(&issuer)?,
             issuer,
             certificate_lifetime: self.certificate_lifetime,
@@ -195,10 +199,10 @@ pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Res
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
 }
 
-fn way(text: &str) -> Result<Way, String> {
+fn way(text: &str) -> Result<AuthenticationMethod, String> {
     match text {
-        "workload" => Ok(Way::Workload),
-        name if is_dns_subdomain(name) => Ok(Way::Provider(name.into())),
+        "workload" => Ok(AuthenticationMethod::Workload),
+        name if is_dns_subdomain(name) => Ok(AuthenticationMethod::Provider(name.into())),
         other => Err(format!("`{other}` is neither `workload` nor the name of an IdentityProvider")),
     }
 }

@@ -3,8 +3,8 @@
 use crate::cli::approvals::AskedFor;
 use crate::cli::output::Format;
 use crate::cli::{Failure, Verdict};
-use durward_core::compare::{Change, Comparison, Effect, compare};
-use durward_core::rights::Right;
+use durward_core::compare::{Comparison, Effect, RightsChange, compare};
+use durward_core::rights::AccessRight;
 use durward_core::snapshot::Snapshot;
 use durward_engine::audit::replay::{Difference, replay};
 use durward_manifests::load::{Domain, load};
@@ -192,7 +192,7 @@ fn report(comparison: Comparison, audit: Option<Replayed>, differs: bool) -> Rep
     }
 }
 
-fn told(change: Change) -> Told {
+fn told(change: RightsChange) -> Told {
     let effect = match change.effect {
         Effect::Gains => "gains",
         Effect::Widened => "widened",
@@ -203,7 +203,7 @@ fn told(change: Change) -> Told {
     Told {
         service: change.service.audience.to_string(),
         effect,
-        who: change.who.to_string(),
+        who: change.callers.to_string(),
         old_operation: change.old.map(|name| name.to_string()),
         new_operation: change.new.map(|name| name.to_string()),
         requests: change.requests.into_iter().filter(|request| !request.starts_with("operation ")).collect(),
@@ -212,15 +212,15 @@ fn told(change: Change) -> Told {
     }
 }
 
-fn side(right: Right) -> Side {
+fn side(right: AccessRight) -> Side {
     Side {
-        can: crate::cli::what_can::word(right.can),
+        can: crate::cli::what_can::word(right.permission),
         because: right.because.into_iter().collect(),
         unless: right.unless.into_iter().collect(),
         risk: if right.public { "public".to_owned() } else { format!("{:?}", right.risk) },
         max_age: right.max_age.map(|age| age.num_seconds()),
         approval: right.approval.as_deref().map(AskedFor::of),
-        ways: right.ways.iter().map(ToString::to_string).collect(),
+        ways: right.authentication_methods.iter().map(ToString::to_string).collect(),
         audited: right.audited,
     }
 }

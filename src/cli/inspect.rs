@@ -8,8 +8,8 @@ use durward_core::principal::PrincipalId;
 use durward_identity::published_roots;
 use durward_kubernetes::requests::brief;
 use durward_pki::authority::certificates;
-use durward_pki::serial::{Holder, Serial, Tag};
-use durward_pki::svid::{Svid, dns_names, read, verify};
+use durward_pki::serial::{CertificateHolder, CertificateSerial, UidTag};
+use durward_pki::svid::{X509Svid, dns_names, parse, verify_client};
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt};
@@ -58,7 +58,7 @@ impl Inspect {
         };
         let chain = certificates(&text).map_err(|_| format!("{name}: no certificate in PEM form found"))?;
         let leaf = chain.first().ok_or("no certificate")?;
-        let svid = read(leaf).map_err(|error| format!("{name}: {error}"))?;
+        let svid = parse(leaf).map_err(|error| format!("{name}: {error}"))?;
         let told = match &self.bundle {
             Some(path) => {
                 let roots = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
@@ -74,9 +74,9 @@ impl Inspect {
 }
 
 /// What the certificate and the roots say.
-fn told(chain: &[CertificateDer<'_>], svid: &Svid, roots: &[CertificateDer<'_>]) -> Told {
+fn told(chain: &[CertificateDer<'_>], svid: &X509Svid, roots: &[CertificateDer<'_>]) -> Told {
     let time = |seconds| DateTime::from_timestamp(seconds, 0).unwrap_or_default();
-    let verified = verify(chain, roots, Utc::now().timestamp());
+    let verified = verify_client(chain, roots, Utc::now().timestamp());
     let reasons: Vec<String> = verified.err().into_iter().map(|error| error.to_string()).collect();
     Told {
         spiffe_id: svid.id.clone(),
@@ -91,11 +91,11 @@ fn told(chain: &[CertificateDer<'_>], svid: &Svid, roots: &[CertificateDer<'_>])
 }
 
 /// What the cluster adds: its roots, and whether pod and service account live.
-async fn ask(chain: &[CertificateDer<'_>], svid: &Svid) -> Result<Told, Failure> {
+async fn ask(chain: &[CertificateDer<'_>], svid: &X509Svid) -> Result<Told, Failure> {
     let client = client().await?;
     let roots = published_roots(&client).await?;
     let mut told = told(chain, svid, &roots);
-    if let Some(holder) = Serial::holder(&svid.serial) {
+    if let Some(holder) = CertificateSerial::holder(&svid.serial) {
         let Ok(PrincipalId::Workload { namespace, service_account, .. }) = svid.id.parse() else {
             return Err(format!("`{}` names no service account", svid.id).into());
         };
@@ -105,7 +105,7 @@ async fn ask(chain: &[CertificateDer<'_>], svid: &Svid) -> Result<Told, Failure>
         }
         let accounts: Api<ServiceAccount> = Api::namespaced(client, &namespace);
         let account = accounts.get_metadata_opt(&service_account).await.map_err(|error| brief(&error))?;
-        let lives = |uid: &str| Tag::of(uid) == holder.service_account;
+        let lives = |uid: &str| UidTag::from_uid(uid) == holder.service_account;
         if !account.is_some_and(|account| account.metadata.uid.as_deref().is_some_and(lives)) {
             told.reasons.push("the service account that it was issued for is gone".to_owned());
         }
@@ -114,11 +114,11 @@ async fn ask(chain: &[CertificateDer<'_>], svid: &Svid) -> Result<Told, Failure>
     Ok(told)
 }
 
-async fn pod(client: &Client, namespace: &str, holder: Holder) -> Result<Option<String>, Failure> {
+async fn pod(client: &Client, namespace: &str, holder: CertificateHolder) -> Result<Option<String>, Failure> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let pods = pods.list_metadata(&ListParams::default()).await;
     let pods = pods.map_err(|error| format!("can't list pods of namespace `{namespace}`: {}", brief(&error)))?;
-    let its = |uid: Option<&str>| uid.is_some_and(|uid| Tag::of(uid) == holder.pod);
+    let its = |uid: Option<&str>| uid.is_some_and(|uid| UidTag::from_uid(uid) == holder.pod);
     Ok(pods.items.iter().find(|pod| its(pod.metadata.uid.as_deref())).map(ResourceExt::name_any))
 }
 

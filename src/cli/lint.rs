@@ -2,10 +2,10 @@
 
 use crate::cli::output::Format;
 use crate::cli::{Failure, Verdict};
-use durward_api::catalog::key_of;
-use durward_api::lint::{Code, Finding, lint, lint_services, silence};
+use durward_api::lint::{LintCode, LintFinding, lint, lint_services, silence};
 use durward_api::resources::AccessPolicy;
-use durward_core::policy::PolicyKey;
+use durward_api::resources::namespaced_name;
+use durward_core::namespaced_name::NamespacedName;
 use durward_manifests::load::{Domain, load, manifests, name_in, read_text};
 use durward_manifests::manifest;
 use durward_manifests::manifest::{Place, Resource, documents};
@@ -59,7 +59,7 @@ struct Told {
 
 /// A policy and where it stands.
 struct Written {
-    key: PolicyKey,
+    key: NamespacedName,
     policy: AccessPolicy,
     place: Place,
     text: String,
@@ -99,7 +99,7 @@ impl Lint {
             for document in manifest::read(&name, &text).documents {
                 let text = texts.iter().find(|(line, _)| *line == document.place.line).map(|(_, text)| *text);
                 if let Resource::Policy(policy) = document.resource
-                    && let Some(key) = key_of(&policy.metadata)
+                    && let Some(key) = namespaced_name(&policy.metadata)
                 {
                     let text = text.unwrap_or_default().to_owned();
                     written.push(Written { key, policy: *policy, place: document.place, text });
@@ -116,22 +116,22 @@ impl Written {
         (&self.key.namespace, self.policy.spec.service.audience.clone().unwrap_or_else(default))
     }
 
-    fn findings(&self, all: &[Self], together: &[(PolicyKey, Finding)]) -> Vec<Told> {
+    fn findings(&self, all: &[Self], together: &[(NamespacedName, LintFinding)]) -> Vec<Told> {
         let others = all.iter().filter(|other| other.key != self.key && other.service() == self.service());
         let mut findings = lint(&self.policy, &others.map(|other| &other.policy).collect::<Vec<_>>());
         // a silence is judged with everything that it may silence
-        findings.retain(|finding| finding.code != Code::Silence);
+        findings.retain(|finding| finding.code != LintCode::Silence);
         let own = together.iter().filter(|(key, _)| *key == self.key).map(|(_, finding)| {
             let number = self.policy.spec.operations.iter().position(|operation| operation.name == finding.about);
             let field = number.map_or_else(|| finding.field.clone(), |number| format!("spec.operations[{number}]"));
-            Finding { field, ..finding.clone() }
+            LintFinding { field, ..finding.clone() }
         });
         findings.extend(own);
         silence(&self.policy, &mut findings);
         findings.into_iter().map(|finding| self.told(finding)).collect()
     }
 
-    fn told(&self, finding: Finding) -> Told {
+    fn told(&self, finding: LintFinding) -> Told {
         let (line, column) = locate(&self.text, &finding.field).unwrap_or((1, 1));
         Told {
             code: finding.code.as_str(),
@@ -159,7 +159,7 @@ fn text(report: &Report) -> String {
 
 /// The findings as CI systems annotate changes with them (SARIF 2.1.0).
 fn sarif(report: &Report) -> Value {
-    let rules = Code::ALL.map(|code| json!({"id": code.as_str(), "shortDescription": {"text": code.title()}}));
+    let rules = LintCode::ALL.map(|code| json!({"id": code.as_str(), "shortDescription": {"text": code.title()}}));
     let result = |told: &Told| {
         let mut result = json!({
             "ruleId": told.code,

@@ -2,9 +2,9 @@
 
 use crate::cli::approvals::AskedFor;
 use crate::cli::what_can::word;
-use durward_core::policy::Subject;
-use durward_core::rights::{Right, Who};
+use durward_core::rights::{AccessRight, CallerSet};
 use durward_core::snapshot::Snapshot;
+use durward_core::subject::SubjectMatcher;
 use serde::Serialize;
 use std::fmt;
 
@@ -38,25 +38,25 @@ impl Matrix {
     pub(crate) fn new(
         snapshot: &Snapshot,
         own: &str,
-        who: Vec<Who>,
+        who: Vec<CallerSet>,
         operation: Option<&str>,
         audience: Option<&str>,
     ) -> Self {
-        let wanted = |right: &Right| {
+        let wanted = |right: &AccessRight| {
             operation.is_none_or(|wanted| *right.operation == *wanted)
                 && audience.is_none_or(|wanted| *right.audience == *wanted)
         };
-        let rights = |who: &Who| snapshot.rights(who, own).into_iter().filter(wanted).collect::<Vec<_>>();
-        let column = |right: &Right| Column {
+        let rights = |who: &CallerSet| snapshot.rights(who, own).into_iter().filter(wanted).collect::<Vec<_>>();
+        let column = |right: &AccessRight| Column {
             service: right.audience.to_string(),
             operation: right.operation.to_string(),
             approval: right.approval.as_deref().map(AskedFor::of),
         };
-        let operations = rights(&Who::Anybody).iter().map(column).collect();
+        let operations = rights(&CallerSet::Anonymous).iter().map(column).collect();
         let who = if who.is_empty() {
             let mut subjects = snapshot.subjects();
-            subjects.insert(Subject::Authenticated);
-            std::iter::once(Who::Anybody).chain(subjects.into_iter().map(Who::Named)).collect()
+            subjects.insert(SubjectMatcher::Authenticated);
+            std::iter::once(CallerSet::Anonymous).chain(subjects.into_iter().map(CallerSet::Subject)).collect()
         } else {
             who
         };
@@ -64,7 +64,7 @@ impl Matrix {
             let rights = rights(who);
             Row {
                 principal: who.to_string(),
-                can: rights.iter().map(|right| word(right.can)).collect(),
+                can: rights.iter().map(|right| word(right.permission)).collect(),
                 unless: rights.iter().map(|right| !right.unless.is_empty()).collect(),
             }
         });

@@ -8,7 +8,7 @@ use chrono::{TimeDelta, Utc};
 use durward_authn::api_key::Fresh;
 use durward_core::principal::PrincipalId;
 use durward_core::scope::Scope;
-use durward_pki::token::Algorithm;
+use durward_pki::token::SigningAlgorithm;
 use durward_runtime::duration::duration;
 use durward_runtime::private_files::write_private;
 use durward_runtime::random::random;
@@ -142,7 +142,7 @@ impl Jwt {
             let scopes: Vec<_> = self.scope.iter().map(Scope::as_str).collect();
             claims.insert("scope".to_owned(), scopes.join(" ").into());
         }
-        let key = state.token_keys.signing(Algorithm::Rs256, now).ok_or("there is no token key")?;
+        let key = state.token_keys.signing_key(SigningAlgorithm::Rs256, now).ok_or("there is no token key")?;
         say(&(key.sign(&claims, "JWT")? + "\n"))
     }
 }

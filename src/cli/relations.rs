@@ -2,7 +2,7 @@
 
 use crate::cli::policies::Policies;
 use crate::cli::{Failure, Verdict, output};
-use durward_core::service::Service;
+use durward_core::service::CompiledService;
 use durward_core::snapshot::Snapshot;
 use durward_engine::openfga::{model, names};
 
@@ -33,7 +33,7 @@ impl Relations {
             Self::Tuples(of) => {
                 let snapshot = of.policies.snapshot()?;
                 let tuples = snapshot.tuples(of.service(&snapshot)?.key());
-                let mut keys: Vec<_> = tuples.stated().flat_map(|tuple| names::tuples(&tuple)).collect();
+                let mut keys: Vec<_> = tuples.iter().flat_map(|tuple| names::tuples(&tuple)).collect();
                 keys.sort_unstable();
                 serde_json::to_string_pretty(&keys)?
             }
@@ -44,7 +44,7 @@ impl Relations {
 }
 
 impl Of {
-    fn service<'s>(&self, snapshot: &'s Snapshot) -> Result<&'s Service, Failure> {
+    fn service<'s>(&self, snapshot: &'s Snapshot) -> Result<&'s CompiledService, Failure> {
         let found = snapshot.by_audience(&self.audience);
         found.map(AsRef::as_ref).ok_or_else(|| format!("no policy is about a service `{}`", self.audience).into())
     }

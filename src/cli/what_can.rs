@@ -6,7 +6,7 @@ use crate::cli::output::Format;
 use crate::cli::policies::Policies;
 use crate::cli::{Failure, Verdict};
 use durward_core::principal::PrincipalId;
-use durward_core::rights::{Can, Right, Who};
+use durward_core::rights::{AccessRight, CallerSet, Permission};
 use durward_core::snapshot::Snapshot;
 use serde::Serialize;
 use std::fmt::Write;
@@ -68,12 +68,12 @@ impl WhatCan {
         let snapshot = self.policies.snapshot()?;
         let whom = |id: &PrincipalId| {
             if self.group.is_empty() {
-                Who::Named(durward_core::policy::Subject::Principal(id.clone()))
+                CallerSet::Subject(durward_core::subject::SubjectMatcher::Principal(id.clone()))
             } else {
-                Who::Known(id.clone(), self.group.iter().cloned().collect())
+                CallerSet::Principal(id.clone(), self.group.iter().cloned().collect())
             }
         };
-        let who: Vec<Who> = self.principal.iter().map(whom).collect();
+        let who: Vec<CallerSet> = self.principal.iter().map(whom).collect();
         if self.matrix {
             let matrix = Matrix::new(&snapshot, self.policies.trust_domain(), who, None, self.service.as_deref());
             self.output.print(&matrix, ToString::to_string)?;
@@ -85,8 +85,8 @@ impl WhatCan {
         Ok(if anything { Verdict::Yes } else { Verdict::No })
     }
 
-    fn told(&self, snapshot: &Snapshot, who: &Who) -> Told {
-        let wanted = |right: &Right| self.service.as_deref().is_none_or(|wanted| *right.audience == *wanted);
+    fn told(&self, snapshot: &Snapshot, who: &CallerSet) -> Told {
+        let wanted = |right: &AccessRight| self.service.as_deref().is_none_or(|wanted| *right.audience == *wanted);
         let operations =
             snapshot.rights(who, self.policies.trust_domain()).into_iter().filter(wanted).map(row).collect();
         Told { principal: who.to_string(), operations }
@@ -94,24 +94,24 @@ impl WhatCan {
 }
 
 /// The word for it.
-pub(crate) const fn word(can: Can) -> &'static str {
+pub(crate) const fn word(can: Permission) -> &'static str {
     match can {
-        Can::Yes => "yes",
-        Can::If => "if",
-        Can::No => "no",
+        Permission::Always => "yes",
+        Permission::Conditional => "if",
+        Permission::Never => "no",
     }
 }
 
-fn row(right: Right) -> Row {
+fn row(right: AccessRight) -> Row {
     Row {
         service: right.audience.to_string(),
         policy: right.policy.to_string(),
         operation: right.operation.to_string(),
-        can: word(right.can),
+        can: word(right.permission),
         public: right.public,
         risk: format!("{:?}", right.risk),
         audited: right.audited,
-        approval: right.approval.as_deref().filter(|_| right.can != Can::No).map(AskedFor::of),
+        approval: right.approval.as_deref().filter(|_| right.permission != Permission::Never).map(AskedFor::of),
         because: right.because.into_iter().collect(),
         unless: right.unless.into_iter().collect(),
         grants: right.grants.iter().map(ToString::to_string).collect(),

@@ -83,7 +83,7 @@ impl WhoCan {
     }
 }
 
-fn told(found: who_can::WhoCan) -> Told {
+fn told(found: who_can::OperationHolders) -> Told {
     let rules = |rules: Vec<(std::sync::Arc<str>, Vec<String>)>| {
         rules.into_iter().map(|(rule, details)| Rule { rule: rule.to_string(), details }).collect()
     };

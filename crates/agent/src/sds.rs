@@ -239,7 +239,7 @@ impl SecretDiscoveryService for Sds {
 mod tests {
     use super::*;
     use durward_controller_client::source::Svid;
-    use durward_pki::bundle::Contents;
+    use durward_pki::bundle::BundleContents;
     use std::sync::Arc;
     use zeroize::Zeroizing;
 
@@ -250,7 +250,8 @@ mod tests {
             key: Zeroizing::new(vec![2]),
             key_pem: Zeroizing::new("key".to_owned()),
         };
-        let bundle = |root: u8| Contents { roots: vec![CertificateDer::from(vec![root])], ..Contents::default() };
+        let bundle =
+            |root: u8| BundleContents { roots: vec![CertificateDer::from(vec![root])], ..BundleContents::default() };
         let bundles =
             [("spiffe://cluster.local".to_owned(), bundle(3)), ("spiffe://partner.example".to_owned(), bundle(4))];
         State { svid: Some(Arc::new(svid)), bundles: Arc::new(bundles.into()), refused: None }

@@ -3,7 +3,7 @@
 use crate::{Known, Seal, Store, spec};
 use chrono::{DateTime, TimeDelta, Utc};
 use durward_api::resources::{Approval, ApprovalState};
-use durward_core::approval::Matter;
+use durward_core::approval::ApprovalSubject;
 use durward_engine::Engine;
 use durward_engine::audit::approval::{Event, Outcome};
 use durward_runtime::Failure;
@@ -30,11 +30,11 @@ const PENDING: TimeDelta = TimeDelta::hours(24);
 
 /// What was asked for of late, and is not asked for again so soon.
 #[derive(Debug, Default)]
-pub struct Lately(HashMap<Matter, Instant>);
+pub struct Lately(HashMap<ApprovalSubject, Instant>);
 
 impl Lately {
     /// Whether this was not; from now on it was. One namespace that asks for a lot keeps no other from asking.
-    pub fn is_new(&mut self, matter: &Matter) -> bool {
+    pub fn is_new(&mut self, matter: &ApprovalSubject) -> bool {
         self.0.retain(|_, at| at.elapsed() < PAUSE);
         let here = self.0.keys().filter(|known| known.policy.namespace == matter.policy.namespace).count();
         let new = self.0.len() < REMEMBERED && here < PER_NAMESPACE && !self.0.contains_key(matter);
@@ -59,7 +59,11 @@ pub struct Clerk {
 
 impl Clerk {
     /// Works off what callers lack, until `shutdown`.
-    pub async fn run(self, mut wanted: mpsc::Receiver<Matter>, shutdown: CancellationToken) -> Result<(), Failure> {
+    pub async fn run(
+        self,
+        mut wanted: mpsc::Receiver<ApprovalSubject>,
+        shutdown: CancellationToken,
+    ) -> Result<(), Failure> {
         let (mut asked, mut removed) = (Lately::default(), HashSet::new());
         let mut sweep = interval(SWEEP);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -79,8 +83,8 @@ impl Clerk {
     }
 
     /// Makes the object, unless it is there or there are too many. What was `removed` is not there, even before that is known.
-    async fn ask(&self, matter: &Matter, removed: &HashSet<String>) {
-        let (namespace, name) = (matter.policy.namespace.to_string(), matter.name());
+    async fn ask(&self, matter: &ApprovalSubject, removed: &HashSet<String>) {
+        let (namespace, name) = (matter.policy.namespace.to_string(), matter.approval_name());
         let key = (namespace.clone(), name.clone());
         let known = self.known.borrow().clone();
         if known.get(&key).is_some_and(|there| !removed.contains(uid(there))) {
@@ -103,7 +107,7 @@ impl Clerk {
 
     /// Removes what is over, and records what ended by itself; returns what can be asked for again. `removed` are those of
     /// which it is not yet known that they are gone.
-    async fn sweep(&self, removed: &mut HashSet<String>, now: DateTime<Utc>) -> Vec<Matter> {
+    async fn sweep(&self, removed: &mut HashSet<String>, now: DateTime<Utc>) -> Vec<ApprovalSubject> {
         let known = self.known.borrow().clone();
         let present: HashSet<&str> = known.values().map(|approval| uid(approval)).collect();
         removed.retain(|uid| present.contains(uid.as_str()));
@@ -116,7 +120,7 @@ impl Clerk {
                 Ok(()) => {
                     removed.insert(uid(approval).to_owned());
                     self.engine.approval(&Event::of(approval, Outcome::Expired));
-                    gone.extend(super::matter(approval));
+                    gone.extend(durward_api::translation::requested_subject(approval));
                 }
                 Err(error) => tracing::warn!(%error, "an approval that is over can't be removed"),
             }
@@ -143,7 +147,7 @@ mod tests {
     use super::*;
     use crate::{Book, Folder};
     use durward_authn::{Authenticator, TrustDomain};
-    use durward_core::policy::PolicyKey;
+    use durward_core::namespaced_name::NamespacedName;
     use durward_engine::audit::Audit;
     use durward_engine::metrics::Metrics;
     use durward_identity::{Ring, TokenKeys};
@@ -183,9 +187,9 @@ mod tests {
         }
     }
 
-    fn matter(namespace: usize, who: usize) -> Matter {
-        Matter {
-            policy: PolicyKey { namespace: format!("n{namespace}").into(), name: "orders".into() },
+    fn matter(namespace: usize, who: usize) -> ApprovalSubject {
+        ApprovalSubject {
+            policy: NamespacedName { namespace: format!("n{namespace}").into(), name: "orders".into() },
             policy_uid: "".into(),
             operation: "purge".into(),
             principal: format!("user:corporate/u{who}").parse().expect("a principal"),

@@ -16,7 +16,7 @@ mod store;
 
 pub use book::{Book, Given, Known};
 pub use clerk::{Clerk, Lately, QUEUE};
-pub use seal::{Seal, asked, given, matter, spec, stated};
+pub use seal::{Seal, given, spec};
 pub use store::{Folder, Store, Written};
 
 #[cfg(any(test, feature = "samples"))]

@@ -2,15 +2,16 @@
 
 #![expect(clippy::expect_used, reason = "only tests use it")]
 
-use crate::{Seal, asked};
+use crate::Seal;
 use durward_api::resources::{Approval, ApprovalSpec, ApprovalState, ApprovalStatus};
+use durward_api::translation::approval_subject;
 use durward_identity::{Ring, TokenKeys};
-use durward_pki::token::{Algorithm, TokenKey};
+use durward_pki::token::{SigningAlgorithm, TokenKey};
 
 /// A seal with a key of its own.
 #[must_use]
 pub fn seal() -> Seal {
-    let key = TokenKey::generate(Algorithm::Es256).expect("a key").to_pem();
+    let key = TokenKey::generate(SigningAlgorithm::Es256).expect("a key").to_pem();
     Seal::new(TokenKeys::new(Ring::read([("es256-0.pem", key.as_bytes())]).expect("a ring")))
 }
 
@@ -40,6 +41,6 @@ pub fn approved() -> Approval {
 #[must_use]
 pub fn named(mut approval: Approval) -> Approval {
     let namespace = approval.metadata.namespace.as_deref().unwrap_or_default();
-    approval.metadata.name = asked(namespace, &approval.spec).map(|matter| matter.name());
+    approval.metadata.name = approval_subject(namespace, &approval.spec).map(|matter| matter.approval_name());
     approval
 }

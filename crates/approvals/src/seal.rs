@@ -1,12 +1,12 @@
 //! The signature of what was decided, over all that an object says: it is good for that one object, and for no other state
 //! of it.
 
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use durward_api::resources::{Approval, ApprovalSpec, ApprovalState};
-use durward_core::approval::{Given, Matter};
-use durward_core::policy::PolicyKey;
+use durward_api::translation::unverified_grant;
+use durward_core::approval::{ApprovalSubject, GrantedApproval};
 use durward_identity::TokenKeys;
-use durward_pki::token::{Algorithm, Jwk};
+use durward_pki::token::{Jwk, SigningAlgorithm};
 use durward_runtime::Failure;
 use jsonwebtoken::{DecodingKey, Validation};
 use serde::{Deserialize, Serialize};
@@ -64,7 +64,7 @@ impl Seal {
     pub fn sign(&self, approval: &mut Approval) -> Result<(), Failure> {
         let claims = Claims::of(approval).ok_or("what was decided is not whole")?;
         let keys = self.0.current();
-        let key = keys.signing(Algorithm::Es256, Utc::now()).ok_or("there is no key to sign with")?;
+        let key = keys.signing_key(SigningAlgorithm::Es256, Utc::now()).ok_or("there is no key to sign with")?;
         let signature = key.sign(&claims, TYP)?;
         approval.status.get_or_insert_default().signature = Some(signature);
         Ok(())
@@ -76,7 +76,7 @@ impl Seal {
     }
 
     /// The approval that an object is, if it is one that was given here.
-    pub fn given(&self, approval: &Approval) -> Option<(Matter, Given)> {
+    pub fn given(&self, approval: &Approval) -> Option<(ApprovalSubject, GrantedApproval)> {
         given(&self.public(), approval)
     }
 
@@ -108,45 +108,13 @@ fn signed(keys: &[Jwk], approval: &Approval) -> Option<Claims> {
     token.ok().map(|token| token.claims)
 }
 
-/// The approval that an object is, if it is one that was given by whoever has one of these keys.
-pub fn given(keys: &[Jwk], approval: &Approval) -> Option<(Matter, Given)> {
-    stated(approval).filter(|_| holds(keys, approval))
-}
-
-/// The approval that an object says to be. Only good for telling people of it: whoever writes objects can say that.
-pub fn stated(approval: &Approval) -> Option<(Matter, Given)> {
-    let (matter, status) = (matter(approval)?, approval.status.as_ref()?);
-    if status.state != ApprovalState::Approved {
-        return None;
-    }
-    let time = |text: &Option<String>| text.as_ref()?.parse::<DateTime<Utc>>().ok();
-    let given = Given {
-        by: status.by.as_ref()?.parse().ok()?,
-        from: time(&status.decided_at)?,
-        until: time(&status.expires_at)?,
-    };
-    Some((matter, given))
-}
-
-/// What an object is about, if it is called as what it is about.
-pub fn matter(approval: &Approval) -> Option<Matter> {
-    let meta = &approval.metadata;
-    let matter = asked(meta.namespace.as_deref()?, &approval.spec)?;
-    (meta.name.as_ref() == Some(&matter.name())).then_some(matter)
-}
-
-/// What is asked for in a namespace.
-pub fn asked(namespace: &str, spec: &ApprovalSpec) -> Option<Matter> {
-    Some(Matter {
-        policy: PolicyKey { namespace: namespace.into(), name: spec.policy.as_str().into() },
-        policy_uid: spec.policy_uid.as_str().into(),
-        operation: spec.operation.as_str().into(),
-        principal: spec.principal.parse().ok()?,
-    })
+/// The grant that an object states, if the holder of one of these keys signed it.
+pub fn given(keys: &[Jwk], approval: &Approval) -> Option<(ApprovalSubject, GrantedApproval)> {
+    if holds(keys, approval) { unverified_grant(approval) } else { None }
 }
 
 /// The words for it in an object.
-pub fn spec(matter: &Matter) -> ApprovalSpec {
+pub fn spec(matter: &ApprovalSubject) -> ApprovalSpec {
     ApprovalSpec {
         policy: matter.policy.name.to_string(),
         policy_uid: matter.policy_uid.to_string(),
@@ -167,7 +135,7 @@ mod tests {
         assert_eq!(seal.given(&good), None, "nobody signed it");
         seal.sign(&mut good).expect("signed");
         let (matter, given) = seal.given(&good).expect("it counts");
-        assert_eq!((&*matter.operation, given.by.to_string().as_str()), ("purge", "user:corporate/alice"));
+        assert_eq!((&*matter.operation, given.approved_by.to_string().as_str()), ("purge", "user:corporate/alice"));
 
         type Change = fn(&mut Approval);
         let status: [(&str, Change); 6] = [
@@ -213,7 +181,7 @@ mod tests {
         let seal = seal();
         let mut approval = approved();
         let keys = seal.0.current();
-        let key = keys.signing(Algorithm::Es256, Utc::now()).expect("a key");
+        let key = keys.signing_key(SigningAlgorithm::Es256, Utc::now()).expect("a key");
         let claims = Claims::of(&approval).expect("whole");
         for typ in ["JWT", "at+jwt", "durward-audit+jws"] {
             approval.status.as_mut().unwrap().signature = Some(key.sign(&claims, typ).expect("signed"));

@@ -10,11 +10,11 @@ use crate::jwt::{Claims, Token, is_access_token};
 use crate::living::Bond;
 use crate::{Authenticator, Credentials, Expectation, Provider, Shown, Verified};
 use chrono::{DateTime, Utc};
-use durward_core::policy::Way;
-use durward_core::principal::{Identity, Principal, PrincipalId, StepUp};
+use durward_core::authentication::AuthenticationMethod;
+use durward_core::principal::{CompletedStepUp, Identity, Principal, PrincipalId};
 use durward_core::risk::Assurance;
 use durward_core::scope::Scope;
-use durward_pki::serial::Tag;
+use durward_pki::serial::UidTag;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
@@ -102,7 +102,7 @@ impl Details {
 
     fn bond(&self) -> Result<Option<Bond>, Cause> {
         let Some(since) = self.since else { return Ok(None) };
-        let tag = |text: &Option<String>| -> Result<Option<Tag>, Cause> {
+        let tag = |text: &Option<String>| -> Result<Option<UidTag>, Cause> {
             text.as_deref().map(str::parse).transpose().map_err(|_| Cause::ClaimType(DETAILS))
         };
         let since = DateTime::from_timestamp(since, 0).ok_or(Cause::ClaimType(DETAILS))?;
@@ -150,7 +150,7 @@ fn read(claims: &Claims, bound: bool, trust_domain: &str) -> Result<Verified, Ca
         (None, _) => (None, stated, at),
         (Some(operation), Some(first)) => {
             let authenticated_at = at.ok_or(Cause::MissingClaim("auth_time"))?;
-            let step_up = StepUp { operation, assurance: stated, authenticated_at };
+            let step_up = CompletedStepUp { operation, assurance: stated, authenticated_at };
             (Some(step_up), assurance(&first.acr)?, time(first.auth_time))
         }
         (Some(_), None) => return Err(Cause::ClaimType(DETAILS)),
@@ -218,7 +218,12 @@ impl Authenticator {
     }
 
     /// Whether the credential that a token was exchanged for would come in.
-    pub(super) fn comes_in(&self, verified: Verified, ways: &[Way], now: DateTime<Utc>) -> Result<Verified, Cause> {
+    pub(super) fn comes_in(
+        &self,
+        verified: Verified,
+        ways: &[AuthenticationMethod],
+        now: DateTime<Utc>,
+    ) -> Result<Verified, Cause> {
         let identity = verified.principal.identity();
         if !ways.iter().any(|way| way.admits(identity)) {
             return Err(Cause::NotAccepted);

@@ -12,7 +12,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
-use durward_api::compile::FieldError;
+use durward_api::field_error::FieldError;
 use durward_api::resources::{ApiKeyProvider, KEY_HEADER};
 use durward_core::principal::{Identity, Principal, PrincipalId, is_dns_label};
 use durward_core::risk::Assurance;

@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use durward_core::digest::Digest;
 use durward_core::principal::{Identity, Principal, PrincipalId};
 use durward_core::risk::Assurance;
-use durward_pki::svid::{BACKDATE, Svid, SvidError, read, verify};
+use durward_pki::svid::{BACKDATE, SvidError, X509Svid, parse, verify_client};
 use quick_cache::sync::Cache;
 use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::CertificateDer;
@@ -71,8 +71,8 @@ impl Certificates {
             return if ends.is_some_and(|end| end > now) { Ok(verified) } else { Err(Cause::CertificateExpired) };
         }
         // roots vouch for the workloads of their own trust domain alone, and others are not worth a signature's check
-        self.id(&read(chain.first().ok_or(SvidError::Unreadable)?)?)?;
-        let svid = verify(chain, &self.roots, now.timestamp())?;
+        self.id(&parse(chain.first().ok_or(SvidError::Unreadable)?)?)?;
+        let svid = verify_client(chain, &self.roots, now.timestamp())?;
         // serial numbers of others say nothing of our pods
         let bond = self.federation.is_none().then(|| Bond::of_serial(&svid.serial, since(&svid))).flatten();
         let verified = Verified { principal: Arc::new(self.principal(&svid, now)?), bond };
@@ -80,7 +80,7 @@ impl Certificates {
         Ok(verified)
     }
 
-    fn principal(&self, svid: &Svid, now: DateTime<Utc>) -> Result<Principal, Cause> {
+    fn principal(&self, svid: &X509Svid, now: DateTime<Utc>) -> Result<Principal, Cause> {
         let id = self.id(svid)?;
         let expires_at =
             DateTime::from_timestamp(svid.not_after, 0).filter(|end| *end > now).ok_or(Cause::CertificateExpired)?;
@@ -91,7 +91,7 @@ impl Certificates {
     }
 
     /// The name of a workload of this trust domain.
-    fn id(&self, svid: &Svid) -> Result<PrincipalId, Cause> {
+    fn id(&self, svid: &X509Svid) -> Result<PrincipalId, Cause> {
         match (svid.id.parse(), &self.federation) {
             (Ok(id @ PrincipalId::Workload { .. }), _) | (Ok(id @ PrincipalId::Spiffe { .. }), Some(_))
                 if id.trust_domain() == Some(&self.trust_domain) =>
@@ -114,7 +114,7 @@ pub fn leaf(credentials: &Credentials<'_>) -> Result<Option<CertificateDer<'stat
     }
 }
 
-fn since(svid: &Svid) -> DateTime<Utc> {
+fn since(svid: &X509Svid) -> DateTime<Utc> {
     DateTime::from_timestamp(svid.not_before + BACKDATE, 0).unwrap_or_default()
 }
 

@@ -1,7 +1,7 @@
 //! Where a trust domain publishes its bundle (SPIFFE Federation, section 5).
 
 use crate::keys::{careful, client, get};
-use durward_api::compile::FieldError;
+use durward_api::field_error::FieldError;
 use durward_api::resources::{BundleEndpoint, BundleProfile};
 use durward_core::principal::PrincipalId;
 use durward_pki::svid::verify_server;

@@ -2,7 +2,7 @@
 
 use crate::subject::Subject;
 use chrono::{DateTime, Utc};
-use durward_core::principal::{Identity, Principal, StepUp};
+use durward_core::principal::{CompletedStepUp, Identity, Principal};
 use durward_core::risk::Assurance;
 use std::sync::Arc;
 
@@ -68,7 +68,7 @@ impl Subject {
         let identity = match &proof.operation {
             Some(operation) => {
                 let (operation, authenticated_at) = (Arc::clone(operation), proof.at);
-                Identity { step_up: Some(StepUp { operation, assurance, authenticated_at }), ..before.clone() }
+                Identity { step_up: Some(CompletedStepUp { operation, assurance, authenticated_at }), ..before.clone() }
             }
             None => Identity { assurance, authenticated_at: Some(proof.at), step_up: None, ..before.clone() },
         };
@@ -102,10 +102,10 @@ mod tests {
             let any = after(factor, None);
             assert_eq!((any.assurance, any.authenticated_at), (Assurance::MultiFactor, Some(at(0))));
             let one = after(factor, Some("refund"));
-            let here = one.at("refund");
+            let here = one.at_operation("refund");
             assert_eq!((here.assurance, here.authenticated_at), (Assurance::MultiFactor, Some(at(0))));
             // elsewhere it is still what it was, when it was
-            let elsewhere = one.at("list");
+            let elsewhere = one.at_operation("list");
             assert_eq!(
                 (elsewhere.assurance, elsewhere.authenticated_at),
                 (Assurance::PhishingResistant, Some(at(-3600)))

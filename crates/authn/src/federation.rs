@@ -11,12 +11,12 @@ use crate::keys::{FETCH, KeySet};
 use crate::{Credentials, Shown, Verified};
 use arc_swap::ArcSwapOption;
 use chrono::{DateTime, TimeDelta, Utc};
-use durward_api::compile::FieldError;
+use durward_api::field_error::FieldError;
 use durward_api::resources::X509Provider;
 use durward_core::principal::{Identity, Principal, PrincipalId};
 use durward_core::risk::Assurance;
 use durward_pki::authority::certificates;
-use durward_pki::bundle::{Contents, read};
+use durward_pki::bundle::{BundleContents, read};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,7 +41,7 @@ pub struct Federation {
 
 /// A bundle, and what was verified by it.
 struct Known {
-    bundle: Contents,
+    bundle: BundleContents,
     certificates: Certificates,
     keys: Option<Arc<KeySet>>,
     /// When the endpoint was last heard; `None` for a bundle that needs no fetching.
@@ -201,7 +201,7 @@ impl Federation {
         }
     }
 
-    fn known(&self, bundle: Contents, at: Option<DateTime<Utc>>) -> Known {
+    fn known(&self, bundle: BundleContents, at: Option<DateTime<Utc>>) -> Known {
         // a bundle need not have keys for tokens
         let keys = KeySet::parse(bundle.jwks.as_bytes()).ok().map(Arc::new);
         let certificates = Certificates::federated(&self.provider, self.trust_domain(), bundle.roots.clone());
@@ -273,12 +273,12 @@ impl Federation {
 }
 
 /// A bundle as it stands in a resource: SPIFFE's JSON, or roots in PEM.
-fn contents(text: &str) -> Result<Contents, String> {
+fn contents(text: &str) -> Result<BundleContents, String> {
     if text.trim_start().starts_with('{') {
         return read(text.as_bytes()).map_err(|error| error.to_string());
     }
     let roots = certificates(text).map_err(|_| "it is neither SPIFFE's JSON nor certificates in PEM".to_owned())?;
-    Ok(Contents { roots, ..Contents::default() })
+    Ok(BundleContents { roots, ..BundleContents::default() })
 }
 
 impl fmt::Debug for Federation {
@@ -291,11 +291,10 @@ impl fmt::Debug for Federation {
 mod tests {
     use super::*;
     use durward_api::resources::{BundleEndpoint, BundleProfile};
-    use durward_pki::authority::Authority;
-    use durward_pki::bundle::bundle;
-    use durward_pki::serial::Serial;
+    use durward_pki::authority::CertificateAuthority;
+    use durward_pki::bundle::write;
+    use durward_pki::serial::CertificateSerial;
     use serde_json::json;
-    use time::OffsetDateTime;
 
     fn federation(inline: Option<String>) -> Arc<Federation> {
         let endpoint =
@@ -311,9 +310,10 @@ mod tests {
 
     #[test]
     fn a_bundle_is_taken_unless_it_goes_back() {
-        let authority = Authority::create("partner.example", OffsetDateTime::now_utc(), Serial::own([1; 15]));
+        let authority =
+            CertificateAuthority::create("partner.example", Utc::now(), CertificateSerial::unbound([1; 15]));
         let roots = authority.expect("an authority").roots().to_vec();
-        let text = |sequence, hint| bundle(&roots, [], sequence, hint);
+        let text = |sequence, hint| write(&roots, [], sequence, hint);
         let this = federation(Some(text(5, 60)));
         for (bytes, expected) in [
             (text(4, 60), Err("its sequence went back from 5 to 4")),

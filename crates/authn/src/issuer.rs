@@ -7,7 +7,7 @@ use crate::jwt::{Claims, Token};
 use crate::keys::{KeySource, Keys};
 use crate::{Credentials, Verified};
 use chrono::{DateTime, Utc};
-use durward_api::compile::FieldError;
+use durward_api::field_error::FieldError;
 use durward_api::resources::{AssuranceMapping, JwtProvider};
 use durward_core::principal::{Identity, Principal, PrincipalId};
 use durward_core::risk::Assurance;

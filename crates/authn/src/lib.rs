@@ -36,11 +36,11 @@ use arc_swap::ArcSwap;
 use bearer::Bearer;
 use certificate::Certificates;
 use chrono::{DateTime, Utc};
-use durward_api::compile::FieldError;
+use durward_api::field_error::FieldError;
 use durward_api::resources::IdentityProvider;
-use durward_core::policy::Way;
+use durward_core::authentication::AuthenticationMethod;
 use durward_core::principal::{KUBERNETES, Principal, PrincipalId};
-use durward_pki::serial::Tag;
+use durward_pki::serial::UidTag;
 use durward_pki::svid;
 use federation::Federation;
 use futures::stream::{self, StreamExt};
@@ -99,7 +99,7 @@ pub struct Expectation<'a> {
     /// Audience that tokens are for.
     pub audience: &'a str,
     /// Accepted ways in, in the order in which they are tried.
-    pub ways: &'a [Way],
+    pub ways: &'a [AuthenticationMethod],
 }
 
 /// A failed authentication. What it displays is for the audit log, never for the caller.
@@ -196,7 +196,7 @@ impl Authenticator {
     }
 
     /// Pods and service accounts that were lately seen to be gone.
-    pub fn gone(&self) -> BTreeSet<Tag> {
+    pub fn gone(&self) -> BTreeSet<UidTag> {
         self.living.gone()
     }
 
@@ -284,7 +284,7 @@ impl Authenticator {
     /// What verifies a client's certificate in the handshake: roots of the trust domain that it names, and our own for
     /// whatever names none that is known.
     pub(crate) fn verifier_for(&self, leaf: &CertificateDer<'_>) -> Option<Arc<dyn ClientCertVerifier>> {
-        let id = svid::read(leaf).ok().and_then(|svid| svid.id.parse::<PrincipalId>().ok());
+        let id = svid::parse(leaf).ok().and_then(|svid| svid.id.parse::<PrincipalId>().ok());
         match id.as_ref().and_then(PrincipalId::trust_domain).and_then(|domain| self.federation(domain)) {
             Some((_, federation)) => federation.with_certificates(Utc::now(), |of| of.handshake.clone())?,
             None => self.domain.load().certificates.handshake.clone(),
@@ -320,14 +320,14 @@ impl Authenticator {
 
     async fn try_way(
         &self,
-        way: &Way,
+        way: &AuthenticationMethod,
         shown: &Shown<'_>,
         audience: &str,
         now: DateTime<Utc>,
     ) -> Result<Option<Arc<Principal>>, Cause> {
         let name = match way {
-            Way::Workload => return self.workload(shown, audience, now).await,
-            Way::Provider(name) => name,
+            AuthenticationMethod::Workload => return self.workload(shown, audience, now).await,
+            AuthenticationMethod::Provider(name) => name,
         };
         let providers = self.providers.load_full();
         match providers.get(name.as_ref()) {

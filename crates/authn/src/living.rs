@@ -2,7 +2,7 @@
 
 use arc_swap::ArcSwapOption;
 use chrono::{DateTime, TimeDelta, Utc};
-use durward_pki::serial::{Holder, Serial, Tag};
+use durward_pki::serial::{CertificateHolder, CertificateSerial, UidTag};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -17,15 +17,15 @@ const LONGEST: TimeDelta = TimeDelta::hours(25);
 /// For whom a credential was issued, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bond {
-    pub pod: Option<Tag>,
-    pub service_account: Option<Tag>,
+    pub pod: Option<UidTag>,
+    pub service_account: Option<UidTag>,
     pub since: DateTime<Utc>,
 }
 
 impl Bond {
     /// Of a certificate, by its serial number.
     pub(crate) fn of_serial(serial: &[u8], since: DateTime<Utc>) -> Option<Self> {
-        let Holder { pod, service_account } = Serial::holder(serial)?;
+        let CertificateHolder { pod, service_account } = CertificateSerial::holder(serial)?;
         Some(Self { pod: Some(pod), service_account: Some(service_account), since })
     }
 }
@@ -45,13 +45,13 @@ pub struct Living(ArcSwapOption<Known>);
 struct Known {
     /// Whether only those that are gone are told of.
     only_gone: bool,
-    pods: imbl::HashSet<Tag>,
-    service_accounts: imbl::HashSet<Tag>,
-    gone: imbl::HashMap<Tag, DateTime<Utc>>,
+    pods: imbl::HashSet<UidTag>,
+    service_accounts: imbl::HashSet<UidTag>,
+    gone: imbl::HashMap<UidTag, DateTime<Utc>>,
 }
 
 impl Known {
-    fn of(&mut self, kind: Kind) -> &mut imbl::HashSet<Tag> {
+    fn of(&mut self, kind: Kind) -> &mut imbl::HashSet<UidTag> {
         match kind {
             Kind::Pod => &mut self.pods,
             Kind::ServiceAccount => &mut self.service_accounts,
@@ -71,13 +71,13 @@ impl Living {
     }
 
     /// Those that were lately seen to be gone.
-    pub fn gone(&self) -> BTreeSet<Tag> {
+    pub fn gone(&self) -> BTreeSet<UidTag> {
         self.0.load().iter().flat_map(|known| known.gone.keys()).copied().collect()
     }
 
     /// Exactly these live.
-    pub fn are(&self, kind: Kind, all: impl IntoIterator<Item = Tag>, now: DateTime<Utc>) {
-        let all: imbl::HashSet<Tag> = all.into_iter().collect();
+    pub fn are(&self, kind: Kind, all: impl IntoIterator<Item = UidTag>, now: DateTime<Utc>) {
+        let all: imbl::HashSet<UidTag> = all.into_iter().collect();
         self.change(|known| {
             let before = std::mem::replace(known.of(kind), all.clone());
             before.into_iter().filter(|tag| !all.contains(tag)).for_each(|tag| _ = known.gone.insert(tag, now));
@@ -85,7 +85,7 @@ impl Living {
     }
 
     /// This one lives.
-    pub fn is_there(&self, kind: Kind, tag: Tag) {
+    pub fn is_there(&self, kind: Kind, tag: UidTag) {
         // most events are of somebody who is there already
         let known = self.0.load();
         let there = known.as_deref().is_some_and(|known| match kind {
@@ -99,7 +99,7 @@ impl Living {
     }
 
     /// This one is gone.
-    pub fn is_gone(&self, kind: Kind, tag: Tag, now: DateTime<Utc>) {
+    pub fn is_gone(&self, kind: Kind, tag: UidTag, now: DateTime<Utc>) {
         self.change(|known| {
             known.of(kind).remove(&tag);
             let remembered = if known.only_gone { LONGEST } else { REMEMBERED };
@@ -121,10 +121,10 @@ impl Living {
         let (known, Some(bond)) = (self.0.load(), bond) else { return true };
         let Some(known) = known.as_deref() else { return true };
         if known.only_gone {
-            let gone = |tag: Option<Tag>| tag.is_some_and(|tag| known.gone.contains_key(&tag));
+            let gone = |tag: Option<UidTag>| tag.is_some_and(|tag| known.gone.contains_key(&tag));
             return !gone(bond.pod) && !gone(bond.service_account);
         }
-        let lives = |tag: Option<Tag>, living: &imbl::HashSet<Tag>| {
+        let lives = |tag: Option<UidTag>, living: &imbl::HashSet<UidTag>| {
             tag.is_none_or(|tag| living.contains(&tag) || (now - bond.since < NEWS && !known.gone.contains_key(&tag)))
         };
         lives(bond.pod, &known.pods) && lives(bond.service_account, &known.service_accounts)
@@ -138,20 +138,20 @@ mod tests {
     #[test]
     fn where_only_the_gone_are_told_of_all_others_count() {
         let (living, start) = (Living::but_the_gone(), DateTime::from_timestamp(1_800_000_000, 0).unwrap_or_default());
-        let [pod, account] = ["pod", "account"].map(Tag::of);
+        let [pod, account] = ["pod", "account"].map(UidTag::from_uid);
         let bond = Bond { pod: Some(pod), service_account: Some(account), since: start };
         assert!(living.counts(Some(&bond), start));
         living.is_gone(Kind::Pod, pod, start);
         assert!(!living.counts(Some(&bond), start + TimeDelta::hours(20)));
         assert_eq!(living.gone(), BTreeSet::from([pod]));
-        living.is_gone(Kind::Pod, Tag::of("other"), start + TimeDelta::hours(26));
+        living.is_gone(Kind::Pod, UidTag::from_uid("other"), start + TimeDelta::hours(26));
         assert_eq!(living.gone().len(), 1, "what has ended anyway is forgotten");
     }
 
     #[test]
     fn a_credential_counts_as_long_as_pod_and_service_account_live() {
         let (living, start) = (Living::nobody(), DateTime::from_timestamp(1_800_000_000, 0).unwrap_or_default());
-        let [pod, account, stranger] = ["pod", "account", "stranger"].map(Tag::of);
+        let [pod, account, stranger] = ["pod", "account", "stranger"].map(UidTag::from_uid);
         let later = start + TimeDelta::hours(1);
         let bond = |pod, service_account| Bond { pod: Some(pod), service_account: Some(service_account), since: start };
         let counts = |bond: &Bond, now| living.counts(Some(bond), now);

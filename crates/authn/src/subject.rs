@@ -6,7 +6,7 @@ use crate::jwt::{LEEWAY, Token};
 use crate::living::Bond;
 use crate::{Authenticator, Credentials, Expectation, Failure, Provider, Verified};
 use chrono::{DateTime, TimeDelta, Utc};
-use durward_core::policy::Way;
+use durward_core::authentication::AuthenticationMethod;
 use durward_core::principal::{Principal, PrincipalId};
 use durward_pki::svid;
 use http::HeaderMap;
@@ -91,11 +91,11 @@ impl Authenticator {
         let mut cause = Cause::NotAccepted;
         for way in expect.ways {
             let found = match way {
-                Way::Workload => match &domain.workloads {
+                AuthenticationMethod::Workload => match &domain.workloads {
                     Some(workloads) => workloads.authenticate(bearer, credentials, expect.audience, now).await,
                     None => Err(Cause::Provider("workload".to_owned())),
                 },
-                Way::Provider(name) => match providers.get(name.as_ref()) {
+                AuthenticationMethod::Provider(name) => match providers.get(name.as_ref()) {
                     Some(Provider::Issuer(issuer)) => issuer
                         .authenticate(bearer, credentials, expect.audience, now)
                         .await
@@ -129,7 +129,7 @@ impl Authenticator {
         let headers = HeaderMap::new();
         let credentials =
             Credentials { headers: &headers, certificate: Some(certificate), client_cert_header_trusted: false };
-        let leaf = certificate.first().and_then(|leaf| svid::read(leaf).ok());
+        let leaf = certificate.first().and_then(|leaf| svid::parse(leaf).ok());
         let id = leaf.and_then(|svid| svid.id.parse::<PrincipalId>().ok());
         let verified = match id.as_ref().and_then(PrincipalId::trust_domain).and_then(|name| self.federation(name)) {
             Some((name, of)) => of

@@ -10,7 +10,7 @@ use crate::{Credentials, TrustDomain, Verified};
 use chrono::{DateTime, Utc};
 use durward_core::principal::{Identity, Principal, PrincipalId};
 use durward_core::risk::Assurance;
-use durward_pki::serial::Tag;
+use durward_pki::serial::UidTag;
 use quick_cache::sync::Cache;
 use serde_json::Value;
 use std::fmt;
@@ -157,7 +157,7 @@ impl WorkloadTokens {
 /// For whom a token was issued: `kubernetes.io` says so in the cluster's tokens, and in our own.
 fn bond(claims: &Claims) -> Result<Option<Bond>, Cause> {
     let Some(details) = claims.get("kubernetes.io") else { return Ok(None) };
-    let tag = |pointer: &str| details.pointer(pointer).and_then(Value::as_str).map(Tag::of);
+    let tag = |pointer: &str| details.pointer(pointer).and_then(Value::as_str).map(UidTag::from_uid);
     let since = claims.time("iat")?.and_then(|at| DateTime::from_timestamp(at, 0)).unwrap_or_default();
     Ok(Some(Bond { pod: tag("/pod/uid"), service_account: tag("/serviceaccount/uid"), since }))
 }

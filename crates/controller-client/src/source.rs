@@ -5,7 +5,7 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, Utc};
-use durward_pki::bundle::{Contents, read};
+use durward_pki::bundle::{BundleContents, read};
 use durward_protocol::bundles::Bundles;
 use durward_protocol::mint::{CertificateAnswer, CertificateRequest, TokenAnswer, TokenRequest};
 use durward_runtime::Failure;
@@ -47,14 +47,14 @@ impl std::fmt::Debug for Svid {
 pub struct State {
     pub svid: Option<Arc<Svid>>,
     /// Bundles by SPIFFE ID of the trust domain.
-    pub bundles: Arc<BTreeMap<String, Contents>>,
+    pub bundles: Arc<BTreeMap<String, BundleContents>>,
     /// Why there is no identity: no policy is about this pod.
     pub refused: Option<String>,
 }
 
 impl State {
     /// The own trust domain, by its SPIFFE ID, once there is a certificate and its bundle.
-    pub fn ready(&self) -> Option<(&Svid, &str, &Contents)> {
+    pub fn ready(&self) -> Option<(&Svid, &str, &BundleContents)> {
         let svid = self.svid.as_deref()?;
         let own = trust_domain(&svid.id);
         self.bundles.get_key_value(own).map(|(name, bundle)| (svid, name.as_str(), bundle))
@@ -183,7 +183,7 @@ impl Source {
 }
 
 /// One that can't be read is left out; the others count.
-fn contents(name: String, bundle: &serde_json::Value) -> Option<(String, Contents)> {
+fn contents(name: String, bundle: &serde_json::Value) -> Option<(String, BundleContents)> {
     let read = read(bundle.to_string().as_bytes());
     let read = read.inspect_err(|error| tracing::warn!(trust_domain = name, %error, "a bundle can't be used"));
     Some((name, read.ok()?))

@@ -5,8 +5,8 @@ use durward_authn::tls::WorkloadClients;
 use durward_core::digest::Digest;
 use durward_engine::metrics::Metrics;
 use durward_identity::{Authorities, Trust};
-use durward_pki::authority::{Authority, Issued, Request};
-use durward_pki::serial::Serial;
+use durward_pki::authority::{CertificateAuthority, IssuedSvid, SvidRequest};
+use durward_pki::serial::CertificateSerial;
 use durward_pki::svid::BACKDATE;
 use durward_runtime::Failure;
 use durward_runtime::random::random;
@@ -14,7 +14,6 @@ use durward_runtime::tls::{ServerCertificate, server_config};
 use rustls::ServerConfig;
 use std::sync::Arc;
 use std::time::Duration;
-use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -31,18 +30,18 @@ pub struct Leaf {
 
 impl Leaf {
     /// A fresh key and certificate.
-    fn issue(&self, authority: &Authority) -> Result<Issued, Failure> {
-        let now = OffsetDateTime::now_utc();
+    fn issue(&self, authority: &CertificateAuthority) -> Result<IssuedSvid, Failure> {
+        let now = chrono::Utc::now();
         let not_after = now + self.lifetime;
-        let issued = authority.issue(&Request {
+        let issued = authority.issue(&SvidRequest {
             id: &self.id,
             dns_names: &self.dns_names,
             addresses: &[],
-            not_before: now - time::Duration::seconds(BACKDATE),
+            not_before: now - chrono::TimeDelta::seconds(BACKDATE),
             not_after,
-            serial: Serial::own(random()?),
+            serial: CertificateSerial::unbound(random()?),
         })?;
-        self.metrics.certificate_ends("doors", not_after.unix_timestamp());
+        self.metrics.certificate_ends("doors", not_after.timestamp());
         Ok(issued)
     }
 }

@@ -106,23 +106,23 @@ fn read(name: &str, secret: &Secret, host: &str) -> Result<Pair, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use durward_pki::authority::{Authority, Request};
-    use durward_pki::serial::Serial;
+    use durward_pki::authority::{CertificateAuthority, SvidRequest};
+    use durward_pki::serial::CertificateSerial;
     use k8s_openapi::ByteString;
-    use time::OffsetDateTime;
 
     const HOST: &str = "durward.durward-system.svc";
 
     fn secret(host: &str) -> Secret {
-        let now = OffsetDateTime::now_utc();
-        let authority = Authority::create("cluster.local", now, Serial::own([1; 15])).expect("a CA");
-        let issued = authority.issue(&Request {
+        let now = chrono::Utc::now();
+        let authority =
+            CertificateAuthority::create("cluster.local", now, CertificateSerial::unbound([1; 15])).expect("a CA");
+        let issued = authority.issue(&SvidRequest {
             id: "spiffe://cluster.local/ns/durward-system/sa/durward",
             dns_names: &[host.to_owned()],
             addresses: &[],
             not_before: now,
             not_after: now + Duration::from_secs(3600),
-            serial: Serial::own([2; 15]),
+            serial: CertificateSerial::unbound([2; 15]),
         });
         let issued = issued.expect("a certificate");
         let part = |key: &str, pem: &str| (key.to_owned(), ByteString(pem.as_bytes().to_vec()));
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn a_certificate_for_this_service_is_read_with_its_end() {
         let pair = read("webhooks", &secret(HOST), HOST).expect("read");
-        assert!((pair.ends - OffsetDateTime::now_utc().unix_timestamp() - 3600).abs() < 60, "{}", pair.ends);
+        assert!((pair.ends - chrono::Utc::now().timestamp() - 3600).abs() < 60, "{}", pair.ends);
         ServerCertificate::new(&pair.chain, &pair.key).expect("usable");
     }
 

@@ -1,10 +1,10 @@
 //! What gates are told of, kept as the owner of all resources learns it.
 
 use durward_api::catalog::{Catalog, RejectionReason};
-use durward_api::relationships::RelationshipKey;
 use durward_api::resources::{AccessPolicy, AccessPolicySpec, IdentityProvider, Relationship, RelationshipSpec};
 use durward_approvals::Given;
-use durward_core::policy::{PolicyKey, Way};
+use durward_core::authentication::AuthenticationMethod;
+use durward_core::namespaced_name::NamespacedName;
 use durward_doors::snapshots::{InForce, Resources};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Resource;
@@ -21,23 +21,23 @@ const OWN: &str = "durward.dev/";
 #[derive(Default)]
 pub(super) struct Gates {
     /// The newest version of each policy that can be read, until it is in force.
-    newest: HashMap<PolicyKey, Arc<RawValue>>,
+    newest: HashMap<NamespacedName, Arc<RawValue>>,
     /// Tuples that came since gates were last told.
-    related: HashMap<RelationshipKey, (Arc<str>, Arc<RawValue>)>,
+    related: HashMap<NamespacedName, (Arc<str>, Arc<RawValue>)>,
     resources: Resources,
 }
 
 impl Gates {
     /// A policy that is new or changed.
-    pub(super) fn policy(&mut self, key: &PolicyKey, object: &kube::api::DynamicObject, spec: &AccessPolicySpec) {
-        let meta = &object.metadata;
+    pub(super) fn policy(&mut self, key: &NamespacedName, policy: &AccessPolicy) {
+        let meta = &policy.metadata;
         let resource = json!({
             "apiVersion": AccessPolicy::api_version(&()), "kind": AccessPolicy::kind(&()),
             // by its age it holds what others claim too; approvals are given to one of this uid
             "metadata": {
                 "namespace": meta.namespace, "name": meta.name, "uid": meta.uid, "creationTimestamp": meta.creation_timestamp,
             },
-            "spec": spec,
+            "spec": policy.spec,
         });
         if let Ok(json) = to_raw_value(&resource) {
             self.newest.insert(key.clone(), json.into());
@@ -45,13 +45,13 @@ impl Gates {
     }
 
     /// A policy that is gone.
-    pub(super) fn policy_gone(&mut self, key: &PolicyKey) {
+    pub(super) fn policy_gone(&mut self, key: &NamespacedName) {
         self.newest.remove(key);
         self.resources.policies.remove(key);
     }
 
     /// Tuples that are new or changed.
-    pub(super) fn relationship(&mut self, key: &RelationshipKey, spec: &RelationshipSpec) {
+    pub(super) fn relationship(&mut self, key: &NamespacedName, spec: &RelationshipSpec) {
         let resource = json!({
             "apiVersion": Relationship::api_version(&()), "kind": Relationship::kind(&()),
             "metadata": {"namespace": key.namespace, "name": key.name}, "spec": spec,
@@ -62,23 +62,23 @@ impl Gates {
     }
 
     /// Tuples that are gone.
-    pub(super) fn relationship_gone(&mut self, key: &RelationshipKey) {
+    pub(super) fn relationship_gone(&mut self, key: &NamespacedName) {
         self.related.remove(key);
         self.resources.relationships.remove(key);
         self.resources.lost.remove(key);
     }
 
     /// Takes in what became of Relationships; `touched` are those of which it may be something else.
-    pub(super) fn relationships<'k>(&mut self, catalog: &Catalog, touched: impl Iterator<Item = &'k RelationshipKey>) {
+    pub(super) fn relationships<'k>(&mut self, catalog: &Catalog, touched: impl Iterator<Item = &'k NamespacedName>) {
         let mut related = std::mem::take(&mut self.related);
         for key in touched {
-            let Some(fate) = catalog.relationship_fate(key) else { continue };
+            let Some(fate) = catalog.relationship_status(key) else { continue };
             // where the newest version can't be in force, the one before it is
             let invalid = fate.rejected.is_some_and(|rejection| rejection.reason == RejectionReason::Invalid);
             if let Some(newest) = related.remove(key).filter(|_| fate.in_force && !invalid) {
                 self.resources.relationships.insert(key.clone(), newest);
             }
-            match catalog.last_tuples(key).filter(|_| fate.closed) {
+            match catalog.last_good_tuples(key).filter(|_| fate.closed) {
                 Some(last) => self.resources.lost.insert(key.clone(), last),
                 None => self.resources.lost.remove(key),
             };
@@ -109,7 +109,7 @@ impl Gates {
     pub(super) fn tell<'k>(
         &mut self,
         catalog: &Catalog,
-        touched: impl Iterator<Item = &'k PolicyKey>,
+        touched: impl Iterator<Item = &'k NamespacedName>,
         to: &watch::Sender<Resources>,
     ) {
         for key in touched {
@@ -119,13 +119,15 @@ impl Gates {
                 }
                 continue;
             };
-            let newest = catalog.fate(key).is_some_and(|fate| fate.rejected.is_none());
+            let newest = catalog.policy_status(key).is_some_and(|fate| fate.rejected.is_none());
             let known = self.resources.policies.get(key).map(|known| Arc::clone(&known.json));
             // where the newest version is not in force, the one before it is
             let json = if newest { self.newest.remove(key).or(known) } else { known };
             let Some(json) = json else { continue };
-            let named =
-                policy.ways.iter().filter_map(|way| if let Way::Provider(name) = way { Some(name) } else { None });
+            let named = policy
+                .authentication_methods
+                .iter()
+                .filter_map(|way| if let AuthenticationMethod::Provider(name) = way { Some(name) } else { None });
             let (audience, providers) = (Arc::clone(&policy.audience), named.cloned().collect());
             self.resources.policies.insert(key.clone(), InForce { in_force: true, audience, providers, json });
         }

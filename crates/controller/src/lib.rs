@@ -9,7 +9,6 @@
 //! Every replica decides from its own snapshot; the one that holds the Lease writes.
 
 mod certificates;
-mod decode;
 mod filled;
 mod gates;
 mod key_uses;

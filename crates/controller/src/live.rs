@@ -1,11 +1,10 @@
 //! The policies of a cluster as they are now, read once with the rights of whoever asks.
 
-use crate::decode;
-use durward_api::catalog::{Catalog, Change, key_of};
-use durward_api::compile::{FieldError, Settings};
-use durward_api::relationships::RelationshipKey;
-use durward_api::resources::{AccessPolicy, Approval, Relationship};
-use durward_approvals::stated;
+use durward_api::catalog::{Catalog, CatalogChange};
+use durward_api::compile::ClusterDomains;
+use durward_api::field_error::FieldError;
+use durward_api::resources::{AccessPolicy, Approval, IdentityProvider, Relationship};
+use durward_api::translation::{self, CatalogResource, ObjectVersion, unverified_grant};
 use durward_kubernetes::requests::brief;
 use durward_runtime::Failure;
 use k8s_openapi::api::core::v1::Namespace;
@@ -22,55 +21,51 @@ const PAGE: u32 = 500;
 ///
 /// # Errors
 /// When the API server can't be asked, or refuses.
-pub async fn read(client: Client, settings: Settings) -> Result<(Catalog, Vec<String>), Failure> {
+pub async fn read(client: Client, settings: ClusterDomains) -> Result<(Catalog, Vec<String>), Failure> {
     let mut catalog = Catalog::new(settings);
     let mut changes = Vec::new();
     let namespaces: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
     for namespace in all(&namespaces, "namespaces").await? {
-        let name = namespace.metadata.name.unwrap_or_default();
-        changes.push(Change::NamespaceLabels(name.clone(), Some(namespace.metadata.labels.unwrap_or_default())));
-        changes.push(Change::Namespace(name, Some(namespace.metadata.annotations.unwrap_or_default())));
+        changes.extend(translation::namespace(&namespace.metadata));
     }
-    let policies: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<AccessPolicy>(&()));
-    for object in all(&policies, "accesspolicies.durward.dev").await? {
-        let Some(key) = key_of(&object.metadata) else { continue };
-        let remembered = decode::remembered(&key, &object);
-        changes.push(match decode::spec(&object) {
-            Ok(spec) => Change::Policy(Box::new(AccessPolicy { metadata: object.metadata, spec, status: None })),
-            Err(error) => Change::Unreadable(key, error),
-        });
-        changes.extend(remembered);
-    }
-    let relationships: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<Relationship>(&()));
-    for object in all(&relationships, "relationships.durward.dev").await? {
-        let Some(key) = RelationshipKey::of(&object.metadata) else { continue };
-        let remembered = decode::remembered_tuples(&key, &object);
-        changes.push(match decode::spec(&object) {
-            Ok(spec) => Change::Relationship(Box::new(Relationship { metadata: object.metadata, spec, status: None })),
-            Err(error) => Change::UnreadableRelationship(key, error),
-        });
-        changes.extend(remembered);
+    changes.extend(versions::<AccessPolicy>(&client, "accesspolicies.durward.dev").await?);
+    changes.extend(versions::<Relationship>(&client, "relationships.durward.dev").await?);
+    let mut problems = Vec::new();
+    // a user who may read policies need not be allowed to read providers or approvals
+    match versions::<IdentityProvider>(&client, "identityproviders.durward.dev").await {
+        Ok(found) => changes.extend(found),
+        Err(error) => {
+            problems.push(format!("{error}; conditions that read a header with API keys are not reported as rejected"));
+        }
     }
     let approvals: Api<DynamicObject> = Api::all_with(client, &ApiResource::erase::<Approval>(&()));
-    let mut problems = Vec::new();
     match all(&approvals, "approvals.durward.dev").await {
         Ok(found) => {
             let found = found.into_iter().filter_map(|object| object.try_parse::<Approval>().ok());
-            let given = found.filter_map(|approval| stated(&approval));
-            changes.extend(given.map(|(matter, given)| Change::Approval(matter, Some(given))));
+            let granted = found.filter_map(|approval| unverified_grant(&approval));
+            changes.extend(granted.flat_map(|granted| translation::approval(None, Some(granted))));
         }
-        // who may read policies need not see who approved what
         Err(error) => {
             problems.push(format!("{error}; an operation that was approved is told as one that waits for it"))
         }
     }
     let fates = catalog.apply(changes).into_iter().map(|(key, fate)| (key.to_string(), fate));
-    let related = catalog.relationships().filter_map(|key| Some((key.to_string(), catalog.relationship_fate(key)?)));
+    let related = catalog.relationships().filter_map(|key| Some((key.to_string(), catalog.relationship_status(key)?)));
     problems.extend(fates.chain(related).flat_map(|(key, fate)| {
         let errors: Vec<FieldError> = fate.rejected.map(|rejection| rejection.errors).unwrap_or_default();
         errors.into_iter().map(move |error| format!("{key}: {error}"))
     }));
     Ok((catalog, problems))
+}
+
+/// The changes for all objects of a kind.
+async fn versions<R>(client: &Client, what: &str) -> Result<Vec<CatalogChange>, Failure>
+where
+    R: CatalogResource + Resource<DynamicType = ()>,
+{
+    let objects: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<R>(&()));
+    let versions = all(&objects, what).await?.into_iter().filter_map(ObjectVersion::<R>::from_dynamic);
+    Ok(versions.flat_map(ObjectVersion::into_changes).collect())
 }
 
 async fn all<K>(api: &Api<K>, what: &str) -> Result<Vec<K>, Failure>

@@ -4,7 +4,7 @@ use chrono::Utc;
 use durward_authn::Living;
 use durward_authn::living::Kind;
 use durward_kubernetes::requests::pauses;
-use durward_pki::serial::Tag;
+use durward_pki::serial::UidTag;
 use durward_runtime::Failure;
 use durward_runtime::readiness::Readiness;
 use futures::StreamExt;
@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
-type Events = BoxStream<'static, (Kind, watcher::Result<watcher::Event<()>>, Option<Tag>)>;
+type Events = BoxStream<'static, (Kind, watcher::Result<watcher::Event<()>>, Option<UidTag>)>;
 
 /// Keeps `living` current until `shutdown`; a replica is not ready before it knows.
 pub async fn follow(
@@ -64,7 +64,7 @@ where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + Send + 'static,
 {
     let objects: Api<PartialObjectMeta<K>> = Api::all(client.clone());
-    let tag = |object: &PartialObjectMeta<K>| object.metadata.uid.as_deref().map(Tag::of);
+    let tag = |object: &PartialObjectMeta<K>| object.metadata.uid.as_deref().map(UidTag::from_uid);
     let event = move |event: watcher::Result<watcher::Event<PartialObjectMeta<K>>>| match event {
         Ok(watcher::Event::Init) => (kind, Ok(watcher::Event::Init), None),
         Ok(watcher::Event::InitDone) => (kind, Ok(watcher::Event::InitDone), None),

@@ -4,7 +4,7 @@ use axum::Router;
 use axum::extract::{Query, State};
 use axum::routing::get;
 use durward_core::digest::Digest;
-use durward_core::policy::PolicyKey;
+use durward_core::namespaced_name::NamespacedName;
 use durward_engine::Engine;
 use durward_engine::audit::unenforced::{Counts, Sums};
 use durward_identity::Authorities;
@@ -290,7 +290,7 @@ impl Said {
         let counted = lines.filter_map(|line| {
             let (policy, count) = line.split_once(' ')?;
             let (namespace, name) = policy.split_once('/')?;
-            Some((PolicyKey { namespace: namespace.into(), name: name.into() }, count.parse().ok()?))
+            Some((NamespacedName { namespace: namespace.into(), name: name.into() }, count.parse().ok()?))
         });
         Some((process, counted.collect()))
     }

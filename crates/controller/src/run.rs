@@ -15,7 +15,7 @@ use durward_api::compile;
 use durward_approvals as approval;
 use durward_approvals::{Clerk, Known, QUEUE, Seal};
 use durward_authn::{Authenticator, Living, TrustDomain, api_key};
-use durward_core::policy::Way;
+use durward_core::authentication::AuthenticationMethod;
 use durward_doors::admin;
 use durward_doors::admin::{Admin, AdminPolicy, Administration};
 use durward_doors::approvals;
@@ -42,8 +42,8 @@ use durward_identity::{
 };
 use durward_kubernetes::lease::{Candidate, LeaseObserver};
 use durward_manifests::load::Domain;
-use durward_pki::rotation::{KeySchedule, Schedule};
-use durward_pki::token::Algorithm;
+use durward_pki::rotation::{RotationSchedule, TokenKeySchedule};
+use durward_pki::token::SigningAlgorithm;
 use durward_runtime::Failure;
 use durward_runtime::random::random;
 use durward_runtime::readiness::Readiness;
@@ -73,7 +73,7 @@ pub struct Settings {
     /// Service in front of all replicas; names of everything that belongs to the installation begin with it.
     pub service: String,
     /// Names that policies are compiled for.
-    pub names: compile::Settings,
+    pub names: compile::ClusterDomains,
     /// Where to listen.
     pub listen: Listen,
     /// Who may administer.
@@ -95,13 +95,13 @@ pub struct Settings {
     /// What happens to pods that ask for an identity while nobody answers.
     pub injection_failure_policy: FailurePolicy,
     /// Ways in that count at the API server itself (`TokenReview`).
-    pub token_review: Vec<Way>,
+    pub token_review: Vec<AuthenticationMethod>,
     /// Whether the authorization webhook allows what policies allow; otherwise it only denies.
     pub authorization_allows: bool,
     /// Where the CA comes from.
     pub ca: Origin,
     /// How long each step of its rotation takes.
-    pub rotation: Schedule,
+    pub rotation: RotationSchedule,
     /// `iss` of tokens, an https URL under which discovery document and keys are found.
     pub issuer: String,
     /// People's second factors.
@@ -133,8 +133,8 @@ pub struct Listen {
 }
 
 /// How keys of the audit log follow one another: logs are verified for years.
-const AUDIT_KEYS: KeySchedule = KeySchedule {
-    algorithms: &[Algorithm::Es256],
+const AUDIT_KEYS: TokenKeySchedule = TokenKeySchedule {
+    algorithms: &[SigningAlgorithm::Es256],
     signs: Duration::from_secs(365 * 24 * 3600),
     ahead: Duration::from_secs(24 * 3600),
     after: Duration::from_secs(10 * 365 * 24 * 3600),

@@ -1,7 +1,7 @@
 //! What the status of a resource is to say. Pure: the writer compares and applies.
 
 use crate::reach::Reach;
-use durward_api::compile::FieldError;
+use durward_api::field_error::FieldError;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::sync::Arc;

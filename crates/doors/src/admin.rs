@@ -12,10 +12,11 @@ use axum::{Json, Router};
 use durward_api::compile::compile;
 use durward_api::ownership::ADMIN_AUDIENCE;
 use durward_authn::Credentials;
-use durward_core::policy::{Mode, Operation, Policy, Way};
-use durward_core::request::{Call, Request as Asked, Target};
-use durward_core::risk::Risk;
-use durward_core::service::Union;
+use durward_core::authentication::AuthenticationMethod;
+use durward_core::policy::{CompiledOperation, EnforcementMode, Policy};
+use durward_core::request::{Call, Request as Asked, ServiceTarget};
+use durward_core::risk::RiskLevel;
+use durward_core::service::PolicyUnion;
 use durward_core::snapshot::Snapshot;
 use durward_engine::Engine;
 use durward_manifests::load::{Domain, read_text};
@@ -74,7 +75,7 @@ fn healthy(readiness: Arc<Readiness>) -> Router {
 async fn ask(State(admin): State<Admin>, Extension(peer): Extension<Peer>, request: Request, next: Next) -> Response {
     let call = Call::Http { method: request.method().as_str(), path: request.uri().path() };
     let asked =
-        Asked { target: Target::Audience(ADMIN_AUDIENCE), call, source: Some(peer.address.ip()), evidence: &() };
+        Asked { target: ServiceTarget::Audience(ADMIN_AUDIENCE), call, source: Some(peer.address.ip()), evidence: &() };
     let credentials = Credentials {
         headers: request.headers(),
         // nobody stands between: whoever shows a certificate is the caller
@@ -112,11 +113,11 @@ impl AdminPolicy {
         if let Some(why) = unfit(&policy) {
             return Err(wrong(why));
         }
-        let (digest, mut union, mut snapshot) = (policy.digest, Union::default(), Snapshot::default());
+        let (digest, mut union, mut snapshot) = (policy.digest, PolicyUnion::default(), Snapshot::default());
         union.add(Arc::new(policy)).map_err(|conflict| wrong(conflict.to_string()))?;
         union.unite().into_iter().for_each(|service| snapshot.put(service));
         snapshot.record("AccessPolicy", Some(digest));
-        snapshot.seal();
+        snapshot.update_revision();
         Ok(Self(Arc::new(snapshot)))
     }
 }
@@ -126,19 +127,20 @@ fn unfit(policy: &Policy) -> Option<String> {
     if &*policy.audience != ADMIN_AUDIENCE {
         return Some(format!("`spec.service.audience` has to be `{ADMIN_AUDIENCE}`"));
     }
-    if *policy.ways != [Way::Workload] {
+    if *policy.authentication_methods != [AuthenticationMethod::Workload] {
         return Some(
             "`spec.authentication` has to be `[{workload: {}}]`: certificates and service-account tokens".into(),
         );
     }
-    if policy.mode != Mode::Enforce {
+    if policy.mode != EnforcementMode::Enforce {
         return Some("`spec.mode` has to be `Enforce`".to_owned());
     }
-    let reads = |operation: &Operation| {
+    let reads = |operation: &CompiledOperation| {
         operation.matches.iter().all(|one| one.method.as_ref().is_some_and(|method| method.as_str() == "GET"))
     };
-    let careless =
-        |operation: &&Arc<Operation>| operation.public || !(reads(operation) || operation.risk == Risk::High);
+    let careless = |operation: &&Arc<CompiledOperation>| {
+        operation.public || !(reads(operation) || operation.risk == RiskLevel::High)
+    };
     let found = policy.operations.iter().find(careless)?;
     Some(format!("operation `{}` is public, or changes something without `risk: High`", found.name))
 }

@@ -2,8 +2,9 @@
 
 use axum::body::Body;
 use axum::response::Response;
-use durward_core::approval::Matter;
-use durward_core::decision::{Challenge, Reason};
+use durward_core::approval::ApprovalSubject;
+use durward_core::authentication::Challenge;
+use durward_core::decision::Reason;
 use durward_core::principal::Identity;
 use durward_core::scope::Scope;
 use durward_engine::Answer;
@@ -65,7 +66,7 @@ impl HttpAnswer {
                 Self::refusal(StatusCode::FORBIDDEN, Some(challenge), body)
             }
             Reason::ApprovalRequired => {
-                let name = answer.decision.approval.as_ref().map(|approval| approval_name(&approval.matter));
+                let name = answer.decision.approval.as_ref().map(|approval| approval_name(&approval.subject));
                 let body = format!(r#"{{"error":"approval_required","approval":"{}"}}"#, name.unwrap_or_default());
                 Self::refusal(StatusCode::FORBIDDEN, None, body)
             }
@@ -109,8 +110,8 @@ fn bearer(realm: &str, rest: &str) -> String {
 }
 
 /// How an approval is named to people and programs: namespace and name of the object.
-pub fn approval_name(matter: &Matter) -> String {
-    format!("{}/{}", matter.policy.namespace, matter.name())
+pub fn approval_name(matter: &ApprovalSubject) -> String {
+    format!("{}/{}", matter.policy.namespace, matter.approval_name())
 }
 
 /// What a person is told who came to an operation of high risk by a browser. Never a redirect: that would lose what was
@@ -133,7 +134,8 @@ fn identity(answer: &Answer) -> Vec<(&'static str, String)> {
     let decision = &answer.decision;
     let principal = answer.principal.as_deref().map(|principal| principal.identity());
     // a second factor can count here alone
-    let here = |who: &Identity| decision.operation.as_deref().map_or(who.assurance, |name| who.at(name).assurance);
+    let here =
+        |who: &Identity| decision.operation.as_deref().map_or(who.assurance, |name| who.at_operation(name).assurance);
     let values = [
         principal.map(|who| header_value(&who.id.to_string())),
         principal.filter(|_| decision.allowed()).map(|_| scopes(&decision.required)),

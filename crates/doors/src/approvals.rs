@@ -13,11 +13,12 @@ use axum::routing::post;
 use axum::{Json, Router};
 use chrono::Utc;
 use durward_api::resources::{Approval, ApprovalState, ApprovalStatus};
-use durward_approvals::{Known, Seal, Store, Written, matter, time};
+use durward_api::translation::requested_subject;
+use durward_approvals::{Known, Seal, Store, Written, time};
 use durward_authn::{Credentials, Expectation};
-use durward_core::approval::Unfit;
-use durward_core::request::{Call, Request, Target};
-use durward_core::service::Captures;
+use durward_core::approval::ApproverRejection;
+use durward_core::path::Captures;
+use durward_core::request::{Call, Request, ServiceTarget};
 use durward_engine::audit::approval::{Event, Outcome};
 use durward_engine::{Caller, Door, Engine};
 use durward_runtime::trust::{Peer, Trust};
@@ -105,13 +106,13 @@ impl Desk {
     ) -> Result<Value, Response> {
         let (now, snapshot) = (Utc::now(), self.engine.snapshot());
         let found = approval.and_then(|approval| {
-            let matter = matter(approval)?;
-            let (service, approvers) = snapshot.approvers(&matter)?;
+            let matter = requested_subject(approval)?;
+            let (service, approvers) = snapshot.approval_requirement(&matter)?;
             Some((approval, matter, service, approvers))
         });
         // an approval that is not there is asked about by somebody who is accepted nowhere
         let (audience, ways) = match &found {
-            Some((_, _, service, approvers)) => (&*service.key().audience, approvers.ways()),
+            Some((_, _, service, approvers)) => (&*service.key().audience, approvers.authentication_methods()),
             None => ("", Vec::new()),
         };
         let expect = Expectation { audience, ways: &ways };
@@ -122,8 +123,8 @@ impl Desk {
             return Err(response(HttpAnswer::forbidden()));
         };
         approvers.may_decide(&person, &matter.principal, now).map_err(|unfit| match unfit {
-            Unfit::NotNamed | Unfit::Requester => response(HttpAnswer::forbidden()),
-            Unfit::NotFresh(challenge) => response(HttpAnswer::challenge(REALM, Some(challenge))),
+            ApproverRejection::NotNamed | ApproverRejection::Requester => response(HttpAnswer::forbidden()),
+            ApproverRejection::NotFresh(challenge) => response(HttpAnswer::challenge(REALM, Some(challenge))),
         })?;
         let decided_before = approval.status.as_ref().is_some_and(|status| status.state != ApprovalState::Pending);
         if decided_before && self.seal.holds(approval) {
@@ -138,7 +139,7 @@ impl Desk {
             state,
             by: Some(person.identity().id.to_string()),
             decided_at: Some(time(now)),
-            expires_at: Some(time(now + approvers.lasts)),
+            expires_at: Some(time(now + approvers.valid_for)),
             signature: None,
         });
         let unavailable = |why: &dyn std::fmt::Display| {
@@ -189,8 +190,12 @@ async fn ask(
         return answer(StatusCode::SERVICE_UNAVAILABLE, json!({"error": "temporarily_unavailable"}));
     };
     let call = Call::Named { operation: &asked.operation, captures: Captures::new() };
-    let request =
-        Request { target: Target::Audience(&asked.audience), call, source: Some(peer.address.ip()), evidence: &() };
+    let request = Request {
+        target: ServiceTarget::Audience(&asked.audience),
+        call,
+        source: Some(peer.address.ip()),
+        evidence: &(),
+    };
     let caller = Caller::Credentials(credentials(&desk, &peer, &headers));
     response(HttpAnswer::of(&desk.engine.ask(Door::Approvals, &request, caller).await, None))
 }

@@ -9,7 +9,7 @@ use crate::authorization::{ACCESS_PATH, Authorization};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode};
-use durward_api::catalog::{Catalog, Change};
+use durward_api::catalog::{Catalog, CatalogChange};
 use durward_api::resources::AccessPolicy;
 use durward_authn::{Authenticator, TrustDomain};
 use durward_engine::Engine;
@@ -59,7 +59,7 @@ fn webhooks() -> (Router, Router) {
         serde_saphyr::from_str(include_str!("../../../tests/corpus/kubernetes-policy.yaml")).expect("a policy");
     let domain = Domain { trust_domain: "cluster.local".to_owned(), cluster_domain: "cluster.local".to_owned() };
     let mut catalog = Catalog::new(domain.clone().into());
-    let fates = catalog.apply([Change::Policy(Box::new(policy))]);
+    let fates = catalog.apply([CatalogChange::PolicyApplied(Box::new(policy))]);
     assert!(fates.iter().all(|(_, fate)| fate.in_force), "{fates:?}");
     let authenticator = Arc::new(Authenticator::new(TrustDomain::default(), Arc::default()));
     let engine = Arc::new(Engine::new(authenticator, Audit::nowhere(), Arc::new(Metrics::default()), 1));

@@ -17,7 +17,7 @@ use axum::body::Bytes;
 use axum::extract;
 use durward_authn::Credentials;
 use durward_authn::certificate::FORWARDED_CLIENT_CERT;
-use durward_core::request::{Call, Request, Target};
+use durward_core::request::{Call, Request, ServiceTarget};
 use durward_engine::{Caller, Door};
 use durward_runtime::listener::Answers;
 use durward_runtime::trust::Peer;
@@ -118,8 +118,8 @@ async fn answer(doors: Doors, extensions: Extensions, request: CheckRequest) -> 
     let address = source.address.and_then(|address| address.socket_address);
     let asked = Request {
         // an unclear request is to no service, or a client could choose one whose policy only audits
-        target: Target::Host(if clear { host } else { "" }),
-        call: if clear && !path.is_empty() { Call::Http { method, path } } else { Call::Unclear },
+        target: ServiceTarget::Host(if clear { host } else { "" }),
+        call: if clear && !path.is_empty() { Call::Http { method, path } } else { Call::Ambiguous },
         source: address.and_then(|socket| str::from_utf8(&socket.address).ok()?.parse::<IpAddr>().ok()),
         evidence: &Shown { headers: &headers, authenticator: doors.engine.authenticator() },
     };

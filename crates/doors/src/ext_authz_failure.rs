@@ -9,7 +9,7 @@ use crate::ext_authz::denial;
 use axum::body::{Body, Bytes};
 use axum::response::Response;
 use durward_authn::Credentials;
-use durward_core::request::{Call, Target};
+use durward_core::request::{Call, ServiceTarget};
 use durward_engine::{Caller, Door};
 use futures::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -27,8 +27,12 @@ pub(crate) async fn deny_failures(doors: &Doors, check: impl Future<Output = Res
     }
     let headers = HeaderMap::new();
     let credentials = Credentials { headers: &headers, certificate: None, client_cert_header_trusted: false };
-    let unclear =
-        durward_core::request::Request { target: Target::Host(""), call: Call::Unclear, source: None, evidence: &() };
+    let unclear = durward_core::request::Request {
+        target: ServiceTarget::Host(""),
+        call: Call::Ambiguous,
+        source: None,
+        evidence: &(),
+    };
     let answer = doors.engine.ask(Door::ExtAuthz, &unclear, Caller::Credentials(credentials)).await;
     denied(&HttpAnswer::of(&answer, None))
 }

@@ -12,7 +12,7 @@ use axum::response::Response;
 use axum::routing::any;
 use axum::{Router, http};
 use durward_authn::Credentials;
-use durward_core::request::{Call, Request, Target};
+use durward_core::request::{Call, Request, ServiceTarget};
 use durward_engine::{Caller, Door};
 use durward_runtime::trust::Peer;
 use http::{HeaderMap, Method, Uri};
@@ -38,8 +38,8 @@ async fn forward_auth(
     });
     let source = forwarded_source(&doors.trust, &peer, &headers);
     let (target, call) = match &asked {
-        Ok(asked) => (Target::Host(asked.host), Call::Http { method: asked.method, path: asked.uri }),
-        Err(Unclear) => (Target::Host(""), Call::Unclear),
+        Ok(asked) => (ServiceTarget::Host(asked.host), Call::Http { method: asked.method, path: asked.uri }),
+        Err(Unclear) => (ServiceTarget::Host(""), Call::Ambiguous),
     };
     let evidence = &Shown { headers: &headers, authenticator: doors.engine.authenticator() };
     let request = Request { target, call, source, evidence };

@@ -9,8 +9,8 @@ use axum::{Json, Router};
 use durward_authn::Authenticator;
 use durward_core::digest::Digest;
 use durward_identity::{Authorities, TokenKeys};
-use durward_pki::bundle::bundle;
-use durward_pki::token::Algorithm;
+use durward_pki::bundle::write;
+use durward_pki::token::SigningAlgorithm;
 use durward_protocol::bundles::{BUNDLES_PATH, Bundles};
 use rustls_pki_types::CertificateDer;
 use serde::Deserialize;
@@ -51,7 +51,7 @@ impl Metadata {
 
     /// OpenID Connect Discovery, section 3, and RFC 8414, section 2, as much of both as there is.
     fn document(&self) -> Value {
-        let algorithms = Algorithm::ALL.map(Algorithm::as_str);
+        let algorithms = SigningAlgorithm::ALL.map(SigningAlgorithm::as_str);
         let mut document = json!({
             "issuer": &*self.issuer,
             "jwks_uri": format!("{}{JWKS_PATH}", self.issuer),
@@ -88,7 +88,7 @@ pub fn metadata(metadata: Metadata) -> Router {
 pub fn own_bundle(roots: Vec<CertificateDer<'static>>, since: i64, keys: TokenKeys) -> Router {
     let own = async move || {
         let keys = keys.current();
-        spiffe_bundle(bundle(&roots, keys.public(), since.saturating_add(keys.sequence()), REFRESH_HINT))
+        spiffe_bundle(write(&roots, keys.public(), since.saturating_add(keys.sequence()), REFRESH_HINT))
     };
     Router::new().route("/bundle", get(own))
 }
@@ -109,7 +109,7 @@ impl Published {
     /// The own bundle.
     fn bundle(&self) -> String {
         let (trust, keys) = (self.authorities.current(), self.keys.current());
-        bundle(&trust.roots(), keys.public(), trust.since.saturating_add(keys.sequence()), REFRESH_HINT)
+        write(&trust.roots(), keys.public(), trust.since.saturating_add(keys.sequence()), REFRESH_HINT)
     }
 
     fn bundles(&self) -> Bundles {

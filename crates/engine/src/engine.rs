@@ -12,15 +12,15 @@ use crate::openfga::OpenFga;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use chrono::{DateTime, Utc};
 use durward_authn::{Authenticator, Credentials, Expectation, Factor, Failure};
-use durward_core::approval::Matter;
+use durward_core::approval::ApprovalSubject;
 use durward_core::decision::{Decision, Reason};
 use durward_core::digest::Digest;
 use durward_core::evidence::Evidence;
 use durward_core::kubernetes::ApiCall;
+use durward_core::path::Captures;
 use durward_core::principal::{Principal, PrincipalId};
-use durward_core::relations::{Answers, Questions};
-use durward_core::request::{Call, Request, Target};
-use durward_core::service::Captures;
+use durward_core::relations::{RelationAnswers, RelationQuestions};
+use durward_core::request::{Call, Request, ServiceTarget};
 use durward_core::snapshot::Snapshot;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -92,7 +92,7 @@ pub struct Engine {
     metrics: Arc<Metrics>,
     openfga: Option<OpenFga>,
     /// Who asks for the approvals that callers lack.
-    wanted: OnceLock<mpsc::Sender<Matter>>,
+    wanted: OnceLock<mpsc::Sender<ApprovalSubject>>,
     step_up_page: ArcSwapOption<Url>,
     process: u64,
     decisions: AtomicU64,
@@ -186,12 +186,12 @@ impl Engine {
     }
 
     /// From now on approvals that callers lack are asked for through `wanted`. Only the first call counts.
-    pub fn ask_for_approvals(&self, wanted: mpsc::Sender<Matter>) {
+    pub fn ask_for_approvals(&self, wanted: mpsc::Sender<ApprovalSubject>) {
         let _ = self.wanted.set(wanted);
     }
 
     /// Asks for an approval that somebody lacks.
-    pub fn want(&self, matter: &Matter) {
+    pub fn want(&self, matter: &ApprovalSubject) {
         if let Some(wanted) = self.wanted.get() {
             // a full queue is made up for by the caller's next try
             let _ = wanted.try_send(matter.clone());
@@ -229,7 +229,7 @@ impl Engine {
         let snapshot = self.snapshot();
         let mut answers = Vec::new();
         for service in snapshot.governing(namespace, &call) {
-            let target = Target::Audience(&service.key().audience);
+            let target = ServiceTarget::Audience(&service.key().audience);
             let request = Request { target, call: Call::Kubernetes(call), source: None, evidence };
             let caller = caller.map_or(Caller::Nobody, |principal| Caller::Vouched(Arc::clone(principal)));
             let answer = self.ask_of(&snapshot, door, &request, caller).await;
@@ -245,7 +245,7 @@ impl Engine {
     async fn ask_of(&self, snapshot: &Snapshot, door: Door, request: &Request<'_>, caller: Caller<'_>) -> Answer {
         let (started, now) = (Instant::now(), Utc::now());
         let route = snapshot.route(request);
-        let (principal, failure) = match (caller, route.expects()) {
+        let (principal, failure) = match (caller, route.accepted_methods()) {
             (Caller::Vouched(principal), _) => (Some(principal), None),
             (Caller::Nobody, _) => (None, None),
             // who is asking does not matter, so nobody looks at the credential
@@ -260,7 +260,7 @@ impl Engine {
         let route = match (route.questions(principal.as_deref(), now), principal.as_deref()) {
             (Some(questions), Some(principal)) => {
                 let answers = self.related(&questions, principal, snapshot.revision()).await;
-                route.answered(answers)
+                route.with_answers(answers)
             }
             _ => route,
         };
@@ -285,7 +285,7 @@ impl Engine {
         if let (Reason::ApprovalRequired, false, Some(approval)) =
             (decision.reason, decision.passes(), &decision.approval)
         {
-            self.want(&approval.matter);
+            self.want(&approval.subject);
         }
         Answer {
             id,
@@ -299,7 +299,12 @@ impl Engine {
         }
     }
 
-    async fn related(&self, questions: &Questions<'_>, principal: &Principal, revision: Digest) -> Answers {
+    async fn related(
+        &self,
+        questions: &RelationQuestions<'_>,
+        principal: &Principal,
+        revision: Digest,
+    ) -> RelationAnswers {
         match &self.openfga {
             Some(openfga) => openfga.answers(questions, principal.identity(), revision, &self.metrics).await,
             None => openfga::failed(questions, "no OpenFGA server is named here (--openfga-url)"),
@@ -368,7 +373,7 @@ pub struct Made<'a> {
     pub principal: Option<&'a Principal>,
     pub failure: Option<&'a Failure>,
     pub captures: Option<&'a Captures>,
-    pub answers: &'a Answers,
+    pub answers: &'a RelationAnswers,
     pub decision: &'a Decision,
     pub now: DateTime<Utc>,
     pub started: Instant,

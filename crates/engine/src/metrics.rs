@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use durward_authn::Factor;
 use durward_core::decision::{Decision, Reason};
 use durward_core::digest::Digest;
-use durward_pki::rotation::Step;
+use durward_pki::rotation::RotationStep;
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -374,10 +374,10 @@ impl Metrics {
         self.waiting.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    pub fn authority(&self, begins: i64, ends: i64, step: Step) {
+    pub fn authority(&self, begins: i64, ends: i64, step: RotationStep) {
         self.authority_begins.set(begins);
         self.authority_ends.set(ends);
-        for one in Step::ALL {
+        for one in RotationStep::ALL {
             self.authority_step.get_or_create(&StepLabels { step: one.as_str() }).set((one == step).into());
         }
     }

@@ -13,7 +13,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use durward_authn::Credentials;
 use durward_core::host::Host;
-use durward_core::request::{Call, Request as Asked, Target};
+use durward_core::request::{Call, Request as Asked, ServiceTarget};
 use durward_doors::answer::response;
 use durward_doors::answer::{HttpAnswer, PATH_OVERRIDES};
 use durward_doors::headers::{Shown, Unclear, accept, mislead, moved, own_host};
@@ -72,8 +72,8 @@ impl Inbound {
         let source = peer.address.ip();
         let read = read(&request);
         let (target, call) = match &read {
-            Ok(read) => (Target::Host(read.host), Call::Http { method: read.method, path: &read.path }),
-            Err(Unclear) => (Target::Host(""), Call::Unclear),
+            Ok(read) => (ServiceTarget::Host(read.host), Call::Http { method: read.method, path: &read.path }),
+            Err(Unclear) => (ServiceTarget::Host(""), Call::Ambiguous),
         };
         let evidence = &Shown { headers: request.headers(), authenticator: self.engine.authenticator() };
         let asked = Asked { target, call, source: Some(source), evidence };

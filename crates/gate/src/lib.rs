@@ -33,7 +33,7 @@ use durward_engine::metrics::Metrics;
 use durward_engine::openfga::OpenFga;
 use durward_identity::TokenKeys;
 use durward_manifests::load::Domain;
-use durward_pki::token::{Algorithm, TokenKey};
+use durward_pki::token::{SigningAlgorithm, TokenKey};
 use durward_runtime::Failure;
 use durward_runtime::listener::{Listening, serve_service};
 use durward_runtime::random::random;
@@ -91,7 +91,7 @@ impl Source {
                 Ok(TokenKeys::new(State::open(state, trust_domain)?.audit_keys).log_signer())
             }
             Self::Local(_) | Self::Remote(_) => {
-                let key = TokenKey::generate(Algorithm::Es256)?;
+                let key = TokenKey::generate(SigningAlgorithm::Es256)?;
                 Ok(LogSigner::new(move |claims, typ| key.sign(claims, typ)))
             }
         }

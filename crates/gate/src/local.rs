@@ -107,7 +107,7 @@ impl Local {
         problems.iter().for_each(|(provider, problem)| eprintln!("provider {provider}: {problem}"));
         directory.warn();
         engine.replace_snapshot(directory.catalog.snapshot().clone());
-        engine.metrics().policies_rejected(directory.catalog.rejected());
+        engine.metrics().policies_rejected(directory.catalog.rejected_count());
         let engine = Arc::clone(engine);
         parts.add(|stop| follow(watch, directory, engine, changed, stop));
         readiness.loaded();
@@ -170,7 +170,7 @@ impl Files {
         };
         let chain = certificates(&self.bundle, &text.bundle)?;
         let leaf = chain.first().ok_or_else(|| wrong(&self.bundle, "there is no certificate in it".to_owned()))?;
-        let id = svid::read(leaf).map_err(|error| wrong(&self.bundle, error.to_string()))?.id;
+        let id = svid::parse(leaf).map_err(|error| wrong(&self.bundle, error.to_string()))?.id;
         let id: PrincipalId = id.parse().map_err(|_| wrong(&self.bundle, format!("`{id}` is no workload")))?;
         PrivateKeyDer::from_pem_slice(text.bundle.as_bytes())
             .map_err(|error| wrong(&self.bundle, format!("its key: {error}")))?;

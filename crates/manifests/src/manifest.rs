@@ -3,7 +3,7 @@
 use crate::place::locate;
 use durward_api::resources::{AccessPolicy, GROUP, IdentityProvider, Relationship, VERSION};
 use durward_authn::api_key;
-use durward_core::policy::PolicyKey;
+use durward_core::namespaced_name::NamespacedName;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -57,7 +57,7 @@ pub struct Problem {
     /// What is wrong and what to do.
     pub message: String,
     /// The policy that can't be read because of it.
-    pub policy: Option<PolicyKey>,
+    pub policy: Option<NamespacedName>,
 }
 
 impl fmt::Display for Problem {
@@ -154,7 +154,7 @@ pub fn documents(text: &str) -> Vec<(usize, &str)> {
 struct Reader<'t> {
     place: Place,
     text: &'t str,
-    policy: Option<PolicyKey>,
+    policy: Option<NamespacedName>,
 }
 
 impl Reader<'_> {
@@ -307,11 +307,11 @@ pub(crate) fn yaml_options() -> serde_saphyr::Options {
     options
 }
 
-fn policy_key(kind: &str, value: &Value) -> Option<PolicyKey> {
+fn policy_key(kind: &str, value: &Value) -> Option<NamespacedName> {
     let text = |field: &str| value.pointer(field).and_then(Value::as_str);
     let namespace = text("/metadata/namespace").unwrap_or("default");
     let name = text("/metadata/name")?;
-    (kind == "AccessPolicy").then(|| PolicyKey { namespace: namespace.into(), name: name.into() })
+    (kind == "AccessPolicy").then(|| NamespacedName { namespace: namespace.into(), name: name.into() })
 }
 
 fn has_label(value: &Value, label: &str) -> bool {

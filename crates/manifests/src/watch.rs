@@ -2,7 +2,7 @@
 
 use crate::load::Directory;
 use crate::manifest::Problem;
-use durward_api::catalog::Change;
+use durward_api::catalog::CatalogChange;
 use durward_api::resources::IdentityProvider;
 use durward_engine::Engine;
 use k8s_openapi::api::core::v1::Secret;
@@ -58,7 +58,7 @@ pub async fn follow(
     mut watch: Watch,
     mut directory: Directory,
     engine: Arc<Engine>,
-    mut approvals: UnboundedReceiver<Vec<Change>>,
+    mut approvals: UnboundedReceiver<Vec<CatalogChange>>,
     shutdown: CancellationToken,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut told: BTreeSet<Problem> = directory.problems().into_iter().collect();
@@ -110,7 +110,7 @@ fn apply(directory: &Directory, engine: &Engine, known: &mut Providers, told: &m
     if problems.is_empty() && !told.is_empty() {
         eprintln!("every manifest is good again");
     }
-    engine.metrics().policies_rejected(directory.catalog.rejected());
+    engine.metrics().policies_rejected(directory.catalog.rejected_count());
     *told = problems;
 }
 

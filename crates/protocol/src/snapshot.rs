@@ -1,8 +1,8 @@
 //! The snapshot stream: lines of JSON by which the controller tells a gate what to decide by.
 
-use durward_api::resources::{AccessPolicy, Approval, IdentityProvider, LastTuples, Relationship};
-use durward_core::policy::Labels;
-use durward_pki::serial::Tag;
+use durward_api::resources::{AccessPolicy, Approval, IdentityProvider, LastGoodTuples, Relationship};
+use durward_core::labels::Labels;
+use durward_pki::serial::UidTag;
 use durward_pki::token::Jwk;
 use k8s_openapi::api::core::v1::Secret;
 use serde::{Deserialize, Serialize};
@@ -32,7 +32,7 @@ pub enum Line<P, R> {
     /// What to decide by from now on, in place of everything before.
     Resources(Box<Told<P, R>>),
     /// What was issued for these counts no more.
-    Gone(Vec<Tag>),
+    Gone(Vec<UidTag>),
     /// Nothing changed.
     Beat,
 }
@@ -71,7 +71,7 @@ pub struct Told<P, R> {
 pub type Heard = Line<AccessPolicy, Relationship>;
 
 /// A Relationship by namespace and name, and what is remembered of it.
-pub type Lost = (String, String, LastTuples);
+pub type Lost = (String, String, LastGoodTuples);
 
 /// An API key that was used at a gate: provider, name, and when, in seconds since 1970.
 pub type Used = (String, String, i64);

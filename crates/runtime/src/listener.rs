@@ -167,7 +167,7 @@ impl Connection {
             .1
             .peer_certificates()
             .map(|chain| chain.iter().cloned().map(CertificateDer::into_owned).collect::<Arc<[_]>>());
-        let id = chain.as_ref().and_then(|chain| svid::read(chain.first()?).ok()?.id.parse().ok());
+        let id = chain.as_ref().and_then(|chain| svid::parse(chain.first()?).ok()?.id.parse().ok());
         self.http(Box::new(stream), Peer { address, secure: true, certificate: chain, id }, shutdown).await
     }
 

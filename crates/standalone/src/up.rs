@@ -134,7 +134,7 @@ pub async fn up(settings: Settings, ready: impl FnOnce(&Listen, &Directory)) -> 
     let engine = Engine::new(Arc::new(authenticator), audit, metrics, process).with_openfga(settings.openfga);
     let engine = Arc::new(engine);
     engine.replace_snapshot(directory.catalog.snapshot().clone());
-    engine.metrics().policies_rejected(directory.catalog.rejected());
+    engine.metrics().policies_rejected(directory.catalog.rejected_count());
     let readiness = Arc::new(Readiness::default());
     readiness.loaded();
     readiness.living();

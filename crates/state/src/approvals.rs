@@ -1,6 +1,6 @@
 //! Approvals of an engine that stands alone: a folder of its state directory that is followed as it changes.
 
-use durward_api::catalog::Change;
+use durward_api::catalog::CatalogChange;
 use durward_approvals::{Book, Clerk, Folder, Known, QUEUE, Seal, Store};
 use durward_engine::Engine;
 use durward_manifests::watch::Watch;
@@ -22,7 +22,7 @@ pub struct Approvals {
 
 impl Approvals {
     /// Reads the folder of a state directory; returns what it means for decisions.
-    pub fn open(state: &Path, seal: Seal) -> Result<(Self, Vec<Change>), Failure> {
+    pub fn open(state: &Path, seal: Seal) -> Result<(Self, Vec<CatalogChange>), Failure> {
         let folder = Folder::open(state)?;
         let watch = Watch::begin(folder.path())?;
         let mut book = Book::new(seal);
@@ -38,7 +38,7 @@ impl Approvals {
         engine: &Arc<Engine>,
         seal: Seal,
         clears: bool,
-        changes: mpsc::UnboundedSender<Vec<Change>>,
+        changes: mpsc::UnboundedSender<Vec<CatalogChange>>,
         parts: &mut Parts,
     ) {
         let (wanted, lacking) = mpsc::channel(QUEUE);
@@ -62,7 +62,7 @@ impl Approvals {
 
     async fn follow(
         mut self,
-        changes: mpsc::UnboundedSender<Vec<Change>>,
+        changes: mpsc::UnboundedSender<Vec<CatalogChange>>,
         shutdown: CancellationToken,
     ) -> Result<(), Failure> {
         loop {

@@ -3,10 +3,10 @@
 use crate::token_keys::KeyFolder;
 use chrono::{DateTime, TimeDelta, Utc};
 use durward_identity::Ring;
-use durward_pki::authority::{Authority, AuthorityError, Issued, Request};
-use durward_pki::serial::Serial;
+use durward_pki::authority::{AuthorityError, CertificateAuthority, IssuedSvid, SvidRequest};
+use durward_pki::serial::CertificateSerial;
 use durward_pki::svid::BACKDATE;
-use durward_pki::token::{Algorithm, TokenKey};
+use durward_pki::token::{SigningAlgorithm, TokenKey};
 use durward_runtime::private_files::{PrivateFileError, check_mode, create_directory, io_error, write_private};
 use durward_runtime::random::{NoRandomness, random};
 use std::fs;
@@ -14,7 +14,6 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
-use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 /// Lifetime of the doors' own certificate; made anew at each start.
@@ -27,7 +26,7 @@ const AUDIT_KEY: &str = "es256-0.pem";
 #[derive(Debug)]
 pub struct State {
     /// Issues certificates.
-    pub authority: Authority,
+    pub authority: CertificateAuthority,
     /// Sign tokens.
     pub token_keys: Ring,
     /// Sign the audit log.
@@ -111,15 +110,18 @@ impl State {
         let key_error = |message| StateError::TokenKey { path: shown(), message };
         // key and certificate are one file, so that no crash can part them
         let pem = read_or_make(&path.join("ca.pem"), || {
-            let authority = Authority::create(trust_domain, OffsetDateTime::now_utc(), Serial::own(random()?))
-                .map_err(authority_error)?;
+            let authority =
+                CertificateAuthority::create(trust_domain, chrono::Utc::now(), CertificateSerial::unbound(random()?))
+                    .map_err(authority_error)?;
             Ok(Zeroizing::new(format!("{}{}", authority.certificate_pem(), *authority.key_pem())))
         })?;
         // a key of its own: logs are verified for years, tokens for minutes
         let audit = read_or_make(&path.join("audit-key.pem"), || {
-            TokenKey::generate(Algorithm::Es256).map(|key| key.to_pem()).map_err(|error| key_error(error.to_string()))
+            TokenKey::generate(SigningAlgorithm::Es256)
+                .map(|key| key.to_pem())
+                .map_err(|error| key_error(error.to_string()))
         })?;
-        let authority = Authority::from_pem(&pem, &pem, None).map_err(authority_error)?;
+        let authority = CertificateAuthority::from_pem(&pem, &pem, None).map_err(authority_error)?;
         if authority.trust_domain().as_deref() != Some(trust_domain) {
             return Err(StateError::OtherTrustDomain { path: shown(), wanted: trust_domain.to_owned() });
         }
@@ -131,7 +133,7 @@ impl State {
     ///
     /// # Errors
     /// When it can't be issued.
-    pub fn server_certificate(&self, trust_domain: &str, now: DateTime<Utc>) -> Result<Issued, StateError> {
+    pub fn server_certificate(&self, trust_domain: &str, now: DateTime<Utc>) -> Result<IssuedSvid, StateError> {
         let names = ["localhost".to_owned()];
         let addresses = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
         let id = format!("spiffe://{trust_domain}/ns/durward-system/sa/durward");
@@ -149,17 +151,14 @@ impl State {
         addresses: &[IpAddr],
         ttl: TimeDelta,
         now: DateTime<Utc>,
-    ) -> Result<Issued, StateError> {
-        let at = |time: DateTime<Utc>| {
-            OffsetDateTime::from_unix_timestamp(time.timestamp()).unwrap_or(OffsetDateTime::UNIX_EPOCH)
-        };
-        let request = Request {
+    ) -> Result<IssuedSvid, StateError> {
+        let request = SvidRequest {
             id,
             dns_names,
             addresses,
-            not_before: at(now - TimeDelta::seconds(BACKDATE)),
-            not_after: at(now + ttl),
-            serial: Serial::own(random()?),
+            not_before: now - TimeDelta::seconds(BACKDATE),
+            not_after: now + ttl,
+            serial: CertificateSerial::unbound(random()?),
         };
         self.authority.issue(&request).map_err(|source| StateError::Authority { path: String::new(), source })
     }

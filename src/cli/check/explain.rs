@@ -4,16 +4,16 @@ use super::recorded::Recorded;
 use super::remedy::{Remedy, remedy};
 use crate::cli::approvals::AskedFor;
 use chrono::{DateTime, Utc};
-use durward_core::decide::{Considered, Outcome, Route};
+use durward_core::decide::{ExplainedRule, Route, RuleOutcome};
 use durward_core::decision::{Decision, Reason};
 use durward_core::host::Host;
-use durward_core::near::{Miss, NearMiss};
-use durward_core::policy::Mode;
+use durward_core::near_miss::{Mismatch, NearMiss};
+use durward_core::path::Captures;
+use durward_core::policy::EnforcementMode;
 use durward_core::principal::{Identity, Principal, PrincipalId};
-use durward_core::relations::{Answers, Proof};
-use durward_core::request::{Call, Request, Target};
+use durward_core::relations::{ProofStep, RelationAnswers};
+use durward_core::request::{Call, Request, ServiceTarget};
 use durward_core::scope::Scope;
-use durward_core::service::Captures;
 use durward_core::snapshot::Snapshot;
 use durward_doors::answer::approval_name;
 use serde::Serialize;
@@ -24,7 +24,7 @@ pub(super) struct Question<'q> {
     pub(super) principal: Option<Principal>,
     pub(super) at: DateTime<Utc>,
     /// What OpenFGA said of the caller's relations.
-    pub(super) answers: Answers,
+    pub(super) answers: RelationAnswers,
 }
 
 /// A decision with its explanation.
@@ -33,7 +33,7 @@ pub(super) struct Question<'q> {
 pub(super) struct Explained {
     pub(super) allowed: bool,
     pub(super) reason: Reason,
-    pub(super) mode: Mode,
+    pub(super) mode: EnforcementMode,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) detail: Option<String>,
     pub(super) request: String,
@@ -91,7 +91,7 @@ pub(super) struct Rule {
     pub(super) rule: String,
     pub(super) outcome: String,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    pub(super) relation: Vec<Proof>,
+    pub(super) relation: Vec<ProofStep>,
 }
 
 /// An operation that the request nearly is.
@@ -106,9 +106,9 @@ pub(super) struct Near {
 
 pub(super) fn explain(snapshot: &Snapshot, question: &Question<'_>, trust_domain: &str) -> Explained {
     let Question { request, principal, at, answers } = question;
-    let route = snapshot.route(request).answered(answers.clone());
+    let route = snapshot.route(request).with_answers(answers.clone());
     let decision = route.decide(principal.as_ref(), *at);
-    let considered = principal.as_ref().map(|principal| route.considered(principal, *at)).unwrap_or_default();
+    let considered = principal.as_ref().map(|principal| route.explain(principal, *at)).unwrap_or_default();
     let enough = decision.challenge.map(|challenge| match challenge.max_age {
         Some(age) => format!("{} or better, not older than {} s", challenge.assurance, age.num_seconds()),
         None => format!("{} or better", challenge.assurance),
@@ -142,27 +142,27 @@ pub(super) fn explain(snapshot: &Snapshot, question: &Question<'_>, trust_domain
 fn awaited(route: &Route<'_, '_>, decision: &Decision) -> Option<Awaited> {
     let asked = AskedFor::of(route.operation()?.approval.as_deref()?);
     let about = decision.approval.as_deref();
-    let given = about.and_then(|about| about.given.as_ref());
+    let given = about.and_then(|about| about.granted.as_ref());
     Some(Awaited {
         asked,
-        name: about.map(|about| approval_name(&about.matter)),
-        given: given.map(|given| Given { by: given.by.clone(), until: given.until }),
+        name: about.map(|about| approval_name(&about.subject)),
+        given: given.map(|given| Given { by: given.approved_by.clone(), until: given.until }),
     })
 }
 
-fn rule(considered: &Considered) -> Rule {
+fn rule(considered: &ExplainedRule) -> Rule {
     let outcome = match &considered.outcome {
-        Outcome::Applies(scopes) if scopes.is_empty() => "applies".to_owned(),
-        Outcome::Applies(scopes) => format!("applies: gives {}", list(scopes)),
-        Outcome::OtherCallers => "is for other callers".to_owned(),
-        Outcome::ConditionDoesNotHold => "its condition does not hold".to_owned(),
-        Outcome::ConditionFailed(why) => format!("its condition could not be evaluated: {why}"),
-        Outcome::NotRelated(relation) => format!("the caller is not {relation}"),
-        Outcome::RelationFailed { relation, why } => {
+        RuleOutcome::Applies(scopes) if scopes.is_empty() => "applies".to_owned(),
+        RuleOutcome::Applies(scopes) => format!("applies: gives {}", list(scopes)),
+        RuleOutcome::OtherCallers => "is for other callers".to_owned(),
+        RuleOutcome::ConditionDoesNotHold => "its condition does not hold".to_owned(),
+        RuleOutcome::ConditionFailed(why) => format!("its condition could not be evaluated: {why}"),
+        RuleOutcome::NotRelated(relation) => format!("the caller is not {relation}"),
+        RuleOutcome::RelationFailed { relation, why } => {
             format!("nobody can tell whether the caller is {relation}: {why}")
         }
-        Outcome::NoObject { object, capture } => format!("the request has no `{capture}` for {object}"),
-        Outcome::TokenLacksScope(scopes) => format!("the caller's token does not carry {}", list(scopes)),
+        RuleOutcome::NoObject { object, capture } => format!("the request has no `{capture}` for {object}"),
+        RuleOutcome::TokenLacksScope(scopes) => format!("the caller's token does not carry {}", list(scopes)),
     };
     Rule { rule: considered.rule.to_string(), outcome, relation: considered.relation.clone() }
 }
@@ -173,27 +173,27 @@ pub(super) fn list(scopes: &[Scope]) -> String {
 
 fn asked(request: &Request<'_>) -> String {
     let of = match request.target {
-        Target::Host(host) => format!("host {host}"),
-        Target::Audience(audience) => format!("audience {audience}"),
+        ServiceTarget::Host(host) => format!("host {host}"),
+        ServiceTarget::Audience(audience) => format!("audience {audience}"),
     };
     match &request.call {
         Call::Http { method, path } => match request.target {
-            Target::Host(host) => format!("{method} http://{host}{path}"),
-            Target::Audience(_) => format!("{method} {path} of {of}"),
+            ServiceTarget::Host(host) => format!("{method} http://{host}{path}"),
+            ServiceTarget::Audience(_) => format!("{method} {path} of {of}"),
         },
         Call::Named { operation, .. } => format!("operation {operation} of {of}"),
         Call::Kubernetes(call) => {
             let (slash, name) = if call.subresource.is_empty() { ("", "") } else { ("/", call.subresource) };
             format!("{} {}{slash}{name} `{}` of {of}", call.verb, call.resource, call.name)
         }
-        Call::Unclear => format!("a request to {of} that contradicts itself"),
+        Call::Ambiguous => format!("a request to {of} that contradicts itself"),
     }
 }
 
 /// Operations that the request nearly is, and names that are nearly the ones that were asked for.
 fn near(route: &Route<'_, '_>, snapshot: &Snapshot, request: &Request<'_>) -> Vec<Near> {
     let mut near: Vec<Near> = route.near_misses().into_iter().map(told).collect();
-    if let (None, Target::Host(asked)) = (route.audience(), request.target) {
+    if let (None, ServiceTarget::Host(asked)) = (route.audience(), request.target) {
         near.extend(near_hosts(snapshot, asked));
     }
     if let (None, Call::Named { operation, .. }) = (route.operation(), &request.call) {
@@ -204,17 +204,17 @@ fn near(route: &Route<'_, '_>, snapshot: &Snapshot, request: &Request<'_>) -> Ve
 
 fn told(miss: NearMiss) -> Near {
     let difference = match &miss.how {
-        Miss::Method => "the same path, another method".to_owned(),
-        Miss::Segment { number, declared, asked } if declared.is_empty() => {
-            format!("segment {number} `{asked}` is one more than declared")
+        Mismatch::Method => "the same path, another method".to_owned(),
+        Mismatch::Segment { number, declared, requested } if declared.is_empty() => {
+            format!("segment {number} `{requested}` is one more than declared")
         }
-        Miss::Segment { number, declared, asked } if asked.is_empty() => {
+        Mismatch::Segment { number, declared, requested } if requested.is_empty() => {
             format!("segment {number} `{declared}` is missing")
         }
-        Miss::Segment { number, declared, asked } => {
-            format!("segment {number} is `{asked}` and declared as `{declared}`")
+        Mismatch::Segment { number, declared, requested } => {
+            format!("segment {number} is `{requested}` and declared as `{declared}`")
         }
-        Miss::Host(hosts) => {
+        Mismatch::Host(hosts) => {
             format!("under host {}", hosts.iter().map(Host::as_str).collect::<Vec<_>>().join(", "))
         }
     };
@@ -251,7 +251,7 @@ fn near_hosts(snapshot: &Snapshot, asked: &str) -> Vec<Near> {
 /// Operations of the service that are called nearly so.
 fn near_names(snapshot: &Snapshot, audience: Option<&str>, asked: &str) -> Vec<Near> {
     let service = audience.and_then(|audience| snapshot.by_audience(audience));
-    let declared = service.iter().flat_map(|service| service.declared());
+    let declared = service.iter().flat_map(|service| service.declared_operations());
     let near = declared.filter(|(_, name)| strsim::damerau_levenshtein(asked, name) <= 2).map(|(policy, name)| Near {
         service: audience.unwrap_or_default().to_owned(),
         policy: policy.to_string(),

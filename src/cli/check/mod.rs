@@ -9,13 +9,13 @@ use crate::cli::output::Format;
 use crate::cli::policies::Policies;
 use crate::cli::{Failure, Verdict};
 use chrono::{DateTime, Utc};
-use durward_core::evidence::Said;
+use durward_core::evidence::StatedEvidence;
+use durward_core::path::Captures;
 use durward_core::principal::{Identity, Principal, PrincipalId};
-use durward_core::relations::Answers;
-use durward_core::request::{Call, Request, Target};
+use durward_core::relations::RelationAnswers;
+use durward_core::request::{Call, Request, ServiceTarget};
 use durward_core::risk::Assurance;
 use durward_core::scope::Scope;
-use durward_core::service::Captures;
 use durward_engine::audit::replay::as_then;
 use explain::{Question, explain};
 use recorded::Which;
@@ -79,7 +79,7 @@ impl Check {
         let line = self.record.as_ref().map(Which::find).transpose()?;
         let recorded = line.as_ref().map(|(number, line)| recorded::read(*number, line)).transpose()?;
         let known = self.operation.is_none() || !self.header.is_empty();
-        let said = Said { headers: known.then(|| self.header.clone()), ..Said::default() };
+        let said = StatedEvidence { headers: known.then(|| self.header.clone()), ..StatedEvidence::default() };
         let snapshot = match &recorded {
             Some((_, record)) => as_then(record, snapshot),
             None => snapshot,
@@ -95,7 +95,7 @@ impl Check {
                 request: self.question(&said)?,
                 principal: self.identity()?.map(Principal::assumed),
                 at: self.at.unwrap_or_else(Utc::now),
-                answers: Answers::default(),
+                answers: RelationAnswers::default(),
             },
         };
         let mut explained = explain(&snapshot, &question, self.policies.trust_domain());
@@ -104,17 +104,22 @@ impl Check {
         Ok(if explained.allowed { Verdict::Yes } else { Verdict::No })
     }
 
-    fn question<'q>(&'q self, evidence: &'q Said) -> Result<Request<'q>, Failure> {
+    fn question<'q>(&'q self, evidence: &'q StatedEvidence) -> Result<Request<'q>, Failure> {
         let first = self.first.as_deref().unwrap_or_default();
         if let Some(operation) = &self.operation {
             let call = Call::Named { operation, captures: Captures::new() };
-            return Ok(Request { target: Target::Audience(first), call, source: None, evidence });
+            return Ok(Request { target: ServiceTarget::Audience(first), call, source: None, evidence });
         }
         let url = self.url.as_deref().unwrap_or_default();
         let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
         let slash = rest.find('/').ok_or_else(|| format!("`{url}` has no path; write http://HOST/PATH"))?;
         let (host, path) = rest.split_at(slash);
-        Ok(Request { target: Target::Host(host), call: Call::Http { method: first, path }, source: None, evidence })
+        Ok(Request {
+            target: ServiceTarget::Host(host),
+            call: Call::Http { method: first, path },
+            source: None,
+            evidence,
+        })
     }
 
     fn identity(&self) -> Result<Option<Identity>, Failure> {

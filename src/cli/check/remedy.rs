@@ -1,7 +1,7 @@
 //! What would allow a request: the smallest change, and never one that takes a denial, a condition or a risk away.
 
 use super::explain::list;
-use durward_core::decide::{Considered, Outcome};
+use durward_core::decide::{ExplainedRule, RuleOutcome};
 use durward_core::decision::{Decision, Reason};
 use durward_core::principal::{Identity, PrincipalId};
 use durward_core::request::{Call, Request};
@@ -32,7 +32,7 @@ pub(super) fn remedy(
     decision: &Decision,
     request: &Request<'_>,
     caller: Option<&Identity>,
-    considered: &[Considered],
+    considered: &[ExplainedRule],
     trust_domain: &str,
 ) -> Option<Remedy> {
     match decision.reason {
@@ -56,7 +56,7 @@ pub(super) fn remedy(
             )))
         }
         Reason::ApprovalRequired => {
-            let name = decision.approval.as_ref().map(|approval| approval_name(&approval.matter));
+            let name = decision.approval.as_ref().map(|approval| approval_name(&approval.subject));
             Some(Remedy::advice(format!(
                 "the caller has all else; somebody whom the operation names in `approval.by` has to approve it: `durward approve {}`",
                 name.unwrap_or_default()
@@ -108,30 +108,30 @@ fn prove(decision: &Decision, caller: Option<&Identity>) -> Remedy {
 }
 
 /// A grant of just what is missing, to just this caller.
-fn grant(decision: &Decision, caller: &Identity, considered: &[Considered], trust_domain: &str) -> Remedy {
+fn grant(decision: &Decision, caller: &Identity, considered: &[ExplainedRule], trust_domain: &str) -> Remedy {
     let mut advice = Vec::new();
     for considered in considered.iter().filter(|considered| considered.rule.contains("/grants/")) {
         match &considered.outcome {
-            Outcome::ConditionDoesNotHold => {
+            RuleOutcome::ConditionDoesNotHold => {
                 advice.push(format!("{} is for this caller, once its condition holds", considered.rule));
             }
-            Outcome::ConditionFailed(_) => {
+            RuleOutcome::ConditionFailed(_) => {
                 advice.push(format!("{} is for this caller, once its condition can be evaluated", considered.rule));
             }
-            Outcome::TokenLacksScope(scopes) => {
+            RuleOutcome::TokenLacksScope(scopes) => {
                 advice.push(format!(
                     "{} is for this caller, with a token that carries {}",
                     considered.rule,
                     list(scopes)
                 ));
             }
-            Outcome::NotRelated(relation) => {
+            RuleOutcome::NotRelated(relation) => {
                 advice.push(format!("{} is for this caller, once a Relationship makes it {relation}", considered.rule));
             }
-            Outcome::RelationFailed { .. } | Outcome::NoObject { .. } => {
+            RuleOutcome::RelationFailed { .. } | RuleOutcome::NoObject { .. } => {
                 advice.push(format!("{} is for this caller, once its relation can be told", considered.rule));
             }
-            Outcome::Applies(_) | Outcome::OtherCallers => {}
+            RuleOutcome::Applies(_) | RuleOutcome::OtherCallers => {}
         }
     }
     advice.push(if advice.is_empty() {

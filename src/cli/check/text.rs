@@ -2,11 +2,12 @@
 
 use super::explain::{Explained, list};
 use crate::cli::tree::Tree;
-use durward_core::policy::Mode;
+use durward_core::policy::EnforcementMode;
 
 pub(super) fn tree(explained: &Explained) -> String {
     let verdict = if explained.allowed { "ALLOW" } else { "DENY" };
-    let audit = if explained.mode == Mode::Audit && !explained.allowed { " (let through: mode Audit)" } else { "" };
+    let audit =
+        if explained.mode == EnforcementMode::Audit && !explained.allowed { " (let through: mode Audit)" } else { "" };
     let mut tree = Tree::new(format!("{verdict}  {}{audit}", explained.reason));
     if let Some(detail) = &explained.detail {
         tree.leaf(format!("because    {detail}"));

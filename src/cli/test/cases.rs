@@ -1,17 +1,17 @@
 //! Test cases as people write them beside their policies.
 
 use chrono::{DateTime, Utc};
-use durward_api::relations::relationship;
-use durward_api::resources::{Relationship, RelationshipSpec, Tuple as Stated};
+use durward_api::compile::compile_relationship;
+use durward_api::resources::{Relationship, RelationshipSpec, StatedTuple as Stated};
 use durward_core::decision::Reason;
-use durward_core::evidence::Said;
+use durward_core::evidence::StatedEvidence;
 use durward_core::kubernetes::{ApiCall, Verb};
+use durward_core::path::Captures;
 use durward_core::principal::{Identity, PrincipalId};
-use durward_core::relations::Tuple;
-use durward_core::request::{Call, Request, Target};
+use durward_core::relations::RelationTuple;
+use durward_core::request::{Call, Request, ServiceTarget};
 use durward_core::risk::Assurance;
 use durward_core::scope::Scope;
-use durward_core::service::Captures;
 use durward_manifests::manifest::{Place, Problem, documents, read_as};
 use durward_manifests::place::locate;
 use serde::Deserialize;
@@ -154,17 +154,21 @@ impl Api {
 
 impl Asked {
     /// What the request shows.
-    pub(super) fn evidence(&self) -> Said {
+    pub(super) fn evidence(&self) -> StatedEvidence {
         let headers = self.headers.clone().or_else(|| self.method.as_ref().map(|_| BTreeMap::new()));
         let objects = self.kubernetes.as_ref().and_then(Api::objects);
-        Said { headers: headers.map(|headers| headers.into_iter().collect()), objects, resource: self.resource.clone() }
+        StatedEvidence {
+            headers: headers.map(|headers| headers.into_iter().collect()),
+            objects,
+            resource: self.resource.clone(),
+        }
     }
 
     /// The request.
-    pub(super) fn request<'a>(&'a self, evidence: &'a Said) -> Result<Request<'a>, &'static str> {
+    pub(super) fn request<'a>(&'a self, evidence: &'a StatedEvidence) -> Result<Request<'a>, &'static str> {
         let target = match (&self.host, &self.audience) {
-            (Some(host), None) => Target::Host(host),
-            (None, Some(audience)) => Target::Audience(audience),
+            (Some(host), None) => ServiceTarget::Host(host),
+            (None, Some(audience)) => ServiceTarget::Audience(audience),
             _ => return Err("say exactly one of `host` and `audience`"),
         };
         let call = match (&self.method, &self.path, &self.operation, &self.kubernetes) {
@@ -213,7 +217,7 @@ pub(super) struct Trial {
     pub(super) identity: Option<Identity>,
     pub(super) asked: Asked,
     /// Tuples about the service that is asked.
-    pub(super) tuples: Vec<Tuple>,
+    pub(super) tuples: Vec<RelationTuple>,
     pub(super) at: Option<DateTime<Utc>>,
     pub(super) expected: Expected,
 }
@@ -271,7 +275,7 @@ impl Document {
                 }
             };
             case.request
-                .request(&Said::default())
+                .request(&StatedEvidence::default())
                 .map_err(|why| problem(format!("{field}.request"), why.to_owned()))?;
             Ok(Trial {
                 suite: suite.clone(),
@@ -294,9 +298,9 @@ fn tuples(
     stated: Vec<Stated>,
     field: &str,
     problem: &dyn Fn(String, String) -> Problem,
-) -> Result<Vec<Tuple>, Problem> {
+) -> Result<Vec<RelationTuple>, Problem> {
     let spec = RelationshipSpec { service: "tested".to_owned(), tuples: stated };
-    relationship(&Relationship::new("tested", spec)).map(|related| related.tuples).map_err(|errors| {
+    compile_relationship(&Relationship::new("tested", spec)).map(|related| related.tuples).map_err(|errors| {
         let (at, message) = errors.into_iter().next().map(|error| (error.field, error.message)).unwrap_or_default();
         problem(at.replace("spec.tuples", field), message)
     })

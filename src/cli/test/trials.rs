@@ -4,7 +4,7 @@ use super::cases::{Expected, Trial, Verdict};
 use chrono::{DateTime, Utc};
 use durward_core::decision::Decision;
 use durward_core::principal::Principal;
-use durward_core::relations::Tuple;
+use durward_core::relations::RelationTuple;
 use durward_core::request::Request;
 use durward_core::snapshot::Snapshot;
 use serde::Serialize;
@@ -103,7 +103,7 @@ pub(super) fn attempt(snapshot: &Snapshot, trials: &[Trial], now: DateTime<Utc>)
             decided: describe(&decision),
         });
     }
-    let declared = snapshot.services().flat_map(|service| service.declared());
+    let declared = snapshot.services().flat_map(|service| service.declared_operations());
     let all = declared.map(|(policy, operation)| format!("{policy}/{operation}"));
     let of = |part: &'static str| {
         let all = snapshot.services().flat_map(|service| service.rules().cloned().collect::<Vec<_>>());
@@ -119,11 +119,11 @@ pub(super) fn attempt(snapshot: &Snapshot, trials: &[Trial], now: DateTime<Utc>)
 }
 
 /// The snapshot with tuples about the service that is asked, if there are any.
-fn told(snapshot: &Snapshot, request: &Request<'_>, tuples: &[Tuple]) -> Option<Snapshot> {
+fn told(snapshot: &Snapshot, request: &Request<'_>, tuples: &[RelationTuple]) -> Option<Snapshot> {
     let audience = snapshot.route(request).audience().filter(|_| !tuples.is_empty())?;
     let service = snapshot.by_audience(audience)?.key().clone();
     let mut snapshot = snapshot.clone();
-    snapshot.relate(&service, "test", tuples);
+    snapshot.put_relationship(&service, "test", tuples);
     Some(snapshot)
 }
 

@@ -1,18 +1,18 @@
 //! The one task that knows all resources: changes come in, snapshots and reports go out.
 
-use crate::decode;
 use crate::gates::Gates;
 use crate::status::{Facts, Kind, Outcome, Report, Target};
 use crate::watch::{Event, Events, Name, Object, Source};
-use durward_api::catalog::{Catalog, Change, Fate};
-use durward_api::compile::{FieldError, Settings};
+use durward_api::catalog::{Catalog, CatalogChange, PolicyStatus};
+use durward_api::compile::ClusterDomains;
+use durward_api::field_error::FieldError;
 use durward_api::lint::lint;
-use durward_api::relationships::RelationshipKey;
-use durward_api::resources::{AccessPolicy, IdentityProvider, IdentityProviderSpec, Relationship};
+use durward_api::resources::{AccessPolicy, IdentityProvider, Relationship, namespaced_name};
+use durward_api::translation::{self, ObjectVersion, decode_spec};
 use durward_approvals::{Book, Known, Seal};
 use durward_authn::ProviderProblem;
 use durward_core::digest::Digest;
-use durward_core::policy::PolicyKey;
+use durward_core::namespaced_name::NamespacedName;
 use durward_doors::admission::{Review, Reviewed};
 use durward_doors::snapshots::Resources;
 use durward_engine::Engine;
@@ -21,6 +21,7 @@ use durward_runtime::readiness::Readiness;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::DynamicObject;
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
@@ -69,8 +70,8 @@ pub struct Outlets {
 /// Everything that is known.
 pub struct Owner {
     catalog: Catalog,
-    policies: HashMap<PolicyKey, Seen>,
-    relationships: HashMap<RelationshipKey, Seen>,
+    policies: HashMap<NamespacedName, Seen>,
+    relationships: HashMap<NamespacedName, Seen>,
     providers: BTreeMap<String, (Seen, Result<IdentityProvider, FieldError>)>,
     secrets: BTreeMap<Name, Secret>,
     services: BTreeSet<Name>,
@@ -79,7 +80,7 @@ pub struct Owner {
     /// What listings that are going on have held so far.
     listings: BTreeMap<Source, BTreeSet<Name>>,
     approvals: Book,
-    changes: Vec<Change>,
+    changes: Vec<CatalogChange>,
     reports: Reports,
     /// Whether providers or keys changed.
     authentication_changed: bool,
@@ -96,14 +97,14 @@ struct Seen {
 
 #[derive(Debug, Default)]
 struct Reports {
-    touched: BTreeSet<PolicyKey>,
-    relationships: BTreeSet<RelationshipKey>,
+    touched: BTreeSet<NamespacedName>,
+    relationships: BTreeSet<NamespacedName>,
     others: Vec<Report>,
     gone: Vec<Target>,
 }
 
 impl Owner {
-    pub fn new(settings: Settings, sources: impl IntoIterator<Item = Source>, seal: Seal) -> Self {
+    pub fn new(settings: ClusterDomains, sources: impl IntoIterator<Item = Source>, seal: Seal) -> Self {
         Self {
             catalog: Catalog::new(settings),
             policies: HashMap::new(),
@@ -197,22 +198,17 @@ impl Owner {
             (Source::Approvals, object @ Object::Own(_)) => self.approval(object),
             (_, service @ Object::Service(_)) => drop(self.services.insert(service.name())),
             (_, Object::Namespace(namespace)) => {
+                self.changes.extend(translation::namespace(&namespace.metadata));
                 let name = namespace.metadata.name.unwrap_or_default();
-                let annotations = namespace.metadata.annotations.unwrap_or_default();
-                let labels = namespace.metadata.labels.unwrap_or_default();
-                self.gates.namespace(&name, &annotations);
-                self.changes.push(Change::NamespaceLabels(name.clone(), Some(labels)));
-                self.changes.push(Change::Namespace(name, Some(annotations)));
+                self.gates.namespace(&name, &namespace.metadata.annotations.unwrap_or_default());
             }
             (_, Object::Secret(secret)) => {
-                let secret = *secret;
                 let name = (
                     secret.metadata.namespace.clone().unwrap_or_default(),
                     secret.metadata.name.clone().unwrap_or_default(),
                 );
-                let content = serde_json::to_vec(&secret.data).ok().map(|bytes| Digest::of([bytes.as_slice()]));
-                self.changes.push(Change::Other(format!("Secret/{}/{}", name.0, name.1), content));
-                self.secrets.insert(name, secret);
+                self.changes.extend(translation::api_keys(&secret));
+                self.secrets.insert(name, *secret);
                 self.authentication_changed = true;
             }
             // a source yields objects of its own kind
@@ -222,56 +218,49 @@ impl Owner {
 
     fn policy(&mut self, object: DynamicObject) {
         let seen = seen(&object);
-        let Some(key) = self.catalog.key_of(&object.metadata) else { return };
+        let Some(key) = self.catalog.interned_name(&object.metadata) else { return };
         let before = self.policies.insert(key.clone(), seen.clone());
         self.reports.touched.insert(key.clone());
-        let remembered = decode::remembered(&key, &object);
-        // a change of status or metadata alone decides nothing anew, unless it tells what nobody here knows
-        if !before.is_some_and(|before| before.uid == seen.uid && before.generation == seen.generation) {
-            self.changes.extend(match decode::spec(&object) {
-                Ok(spec) => {
-                    self.gates.policy(&key, &object, &spec);
-                    self.catalog.compiled(&AccessPolicy { metadata: object.metadata, spec, status: None })
-                }
-                Err(error) => Some(Change::Unreadable(key, error)),
-            });
+        // a change of status or metadata alone changes no decision, except for the record of the last good version
+        if before.is_some_and(|before| before.uid == seen.uid && before.generation == seen.generation) {
+            self.changes.extend(translation::status_changes::<AccessPolicy>(&object));
+            return;
         }
-        self.changes.extend(remembered);
+        let Some(version) = ObjectVersion::<AccessPolicy>::from_dynamic(object) else { return };
+        if let Ok(policy) = version.resource() {
+            self.gates.policy(&key, policy);
+        }
+        for change in version.into_changes() {
+            let change = self.catalog.compact(change);
+            self.changes.push(change);
+        }
     }
 
     fn provider(&mut self, object: DynamicObject) {
         let name = object.metadata.name.clone().unwrap_or_default();
         let seen = seen(&object);
-        let spec = decode::spec(&object);
-        let content = spec.as_ref().ok().and_then(|spec| serde_json::to_vec(spec).ok());
-        self.changes.push(Change::Other(
-            format!("IdentityProvider/{name}"),
-            content.map(|bytes| Digest::of([bytes.as_slice()])),
-        ));
-        let header = spec.as_ref().ok().and_then(IdentityProviderSpec::key_header);
-        self.changes.push(Change::KeyHeader(format!("IdentityProvider/{name}"), header));
-        let provider = spec.map(|spec| IdentityProvider { metadata: object.metadata, spec, status: None });
+        let Some(version) = ObjectVersion::<IdentityProvider>::from_dynamic(object) else { return };
+        let provider = version.resource().map(Clone::clone).map_err(Clone::clone);
+        self.changes.extend(version.into_changes());
         self.providers.insert(name, (seen, provider));
         self.authentication_changed = true;
     }
 
     fn relationship(&mut self, object: DynamicObject) {
         let seen = seen(&object);
-        let Some(key) = RelationshipKey::of(&object.metadata) else { return };
+        let Some(key) = namespaced_name(&object.metadata) else { return };
         let before = self.relationships.insert(key.clone(), seen.clone());
         self.reports.relationships.insert(key.clone());
-        let remembered = decode::remembered_tuples(&key, &object);
-        // a change of status or metadata alone decides nothing anew, unless it tells what nobody here knows
-        if !before.is_some_and(|before| before.uid == seen.uid && before.generation == seen.generation) {
-            self.changes.push(match decode::spec(&object) {
-                Ok(spec) => {
-                    self.gates.relationship(&key, &spec);
-                    Change::Relationship(Box::new(Relationship { metadata: object.metadata, spec, status: None }))
-                }
-                Err(error) => Change::UnreadableRelationship(key, error),
-            });
+        // a change of status or metadata alone changes no decision, except for the record of the last good version
+        if before.is_some_and(|before| before.uid == seen.uid && before.generation == seen.generation) {
+            self.changes.extend(translation::status_changes::<Relationship>(&object));
+            return;
         }
-        self.changes.extend(remembered);
+        let Some(version) = ObjectVersion::<Relationship>::from_dynamic(object) else { return };
+        if let Ok(relationship) = version.resource() {
+            self.gates.relationship(&key, &relationship.spec);
+        }
+        self.changes.extend(version.into_changes());
     }
 
     fn approval(&mut self, object: Object) {
@@ -287,34 +276,34 @@ impl Owner {
     fn gone(&mut self, source: &Source, (namespace, name): Name) {
         match source {
             Source::Policies => {
-                let key = PolicyKey { namespace: namespace.as_str().into(), name: name.as_str().into() };
+                let key = NamespacedName { namespace: namespace.as_str().into(), name: name.as_str().into() };
                 self.policies.remove(&key);
                 self.gates.policy_gone(&key);
                 self.reports.gone.push(policy_target(&key));
-                self.changes.push(Change::PolicyGone(key));
+                self.changes.extend(translation::deleted::<AccessPolicy>(key));
             }
             Source::Providers => {
                 self.providers.remove(&name);
-                self.changes.push(Change::Other(format!("IdentityProvider/{name}"), None));
+                self.changes.extend(translation::deleted::<IdentityProvider>(name.as_str().into()));
                 self.reports.gone.push(Target { kind: Kind::Provider, namespace: None, name: name.into() });
                 self.authentication_changed = true;
             }
             Source::Relationships => {
-                let key = RelationshipKey { namespace: namespace.as_str().into(), name: name.as_str().into() };
+                let key = NamespacedName { namespace: namespace.as_str().into(), name: name.as_str().into() };
                 self.relationships.remove(&key);
                 self.gates.relationship_gone(&key);
                 self.reports.gone.push(relationship_target(&key));
-                self.changes.push(Change::RelationshipGone(key));
+                self.changes.extend(translation::deleted::<Relationship>(key));
             }
             Source::Approvals => self.changes.extend(self.approvals.gone(&(namespace, name))),
             Source::Namespaces => {
                 self.gates.namespace_gone(&name);
-                self.changes.push(Change::NamespaceLabels(name.clone(), None));
-                self.changes.push(Change::Namespace(name, None));
+                self.changes.extend(translation::namespace_deleted(&name));
             }
             Source::Services => drop(self.services.remove(&(namespace, name))),
             Source::ApiKeys(_) => {
-                self.changes.push(Change::Other(format!("Secret/{namespace}/{name}"), None));
+                self.changes
+                    .extend(translation::api_keys_deleted(NamespacedName::new(namespace.as_str(), name.as_str())));
                 self.secrets.remove(&(namespace, name));
                 self.authentication_changed = true;
             }
@@ -355,12 +344,12 @@ impl Owner {
         });
         let fates = self.catalog.apply(std::mem::take(&mut self.changes));
         self.reports.touched.extend(fates.into_iter().map(|(key, _)| key));
-        self.reports.relationships.extend(self.catalog.relationships_touched());
+        self.reports.relationships.extend(self.catalog.take_touched_relationships());
         let revision = self.catalog.snapshot().revision();
         if revision != engine.snapshot().revision() || !*outlets.synced.borrow() {
             engine.replace_snapshot(self.catalog.snapshot().clone());
         }
-        engine.metrics().policies_rejected(self.catalog.rejected());
+        engine.metrics().policies_rejected(self.catalog.rejected_count());
         self.gates.approvals(self.approvals.given());
         self.gates.relationships(&self.catalog, self.reports.relationships.iter());
         self.gates.tell(&self.catalog, self.reports.touched.iter(), &outlets.gates);
@@ -382,9 +371,9 @@ impl Owner {
         self.providers.values().filter_map(|(_, provider)| provider.as_ref().ok().cloned())
     }
 
-    fn report_policy(&self, key: &PolicyKey) -> Option<Report> {
+    fn report_policy(&self, key: &NamespacedName) -> Option<Report> {
         let seen = self.policies.get(key)?;
-        let Fate { rejected, in_force, closed } = self.catalog.fate(key)?;
+        let PolicyStatus { rejected, in_force, closed } = self.catalog.policy_status(key)?;
         let last_good = self.catalog.last_good(key).and_then(|good| serde_json::to_string(&good).ok());
         let facts = self.catalog.in_force(key).map(|policy| Facts {
             service: Arc::clone(&policy.audience),
@@ -402,10 +391,10 @@ impl Owner {
         Some(report(policy_target(key), seen, outcome))
     }
 
-    fn report_relationship(&self, key: &RelationshipKey) -> Option<Report> {
+    fn report_relationship(&self, key: &NamespacedName) -> Option<Report> {
         let seen = self.relationships.get(key)?;
-        let Fate { rejected, in_force, .. } = self.catalog.relationship_fate(key)?;
-        let last_good = self.catalog.last_tuples(key).and_then(|good| serde_json::to_string(&good).ok());
+        let PolicyStatus { rejected, in_force, .. } = self.catalog.relationship_status(key)?;
+        let last_good = self.catalog.last_good_tuples(key).and_then(|good| serde_json::to_string(&good).ok());
         let rejected = rejected.map(|rejection| (rejection.reason.as_str(), rejection.errors));
         let last_good = last_good.map(Into::into);
         Some(report(relationship_target(key), seen, Outcome { rejected, in_force, last_good, ..Outcome::default() }))
@@ -434,7 +423,7 @@ impl Owner {
             };
         }
         let reviewed = match kind {
-            "AccessPolicy" => decode::spec(object).map(|spec| {
+            "AccessPolicy" => decode_spec(object).map(|spec| {
                 let policy = AccessPolicy { metadata: object.metadata.clone(), spec, status: None };
                 let mut errors =
                     self.catalog.review(&policy).err().map(|rejection| rejection.errors).unwrap_or_default();
@@ -443,7 +432,7 @@ impl Owner {
                 let warnings = found.map(Into::into).chain(self.missing_services(&policy)).collect();
                 Reviewed { errors, warnings }
             }),
-            "IdentityProvider" => decode::spec(object).map(|spec| {
+            "IdentityProvider" => decode_spec(object).map(|spec| {
                 let provider = IdentityProvider { metadata: object.metadata.clone(), spec, status: None };
                 let others: Vec<_> =
                     self.providers().filter(|other| other.metadata.name != provider.metadata.name).collect();
@@ -452,7 +441,7 @@ impl Owner {
                     warnings: Vec::new(),
                 }
             }),
-            "Relationship" => decode::spec(object).map(|spec| {
+            "Relationship" => decode_spec(object).map(|spec| {
                 let relationship = Relationship { metadata: object.metadata.clone(), spec, status: None };
                 match self.catalog.review_relationship(&relationship) {
                     Ok(warnings) => Reviewed { errors: Vec::new(), warnings },
@@ -500,15 +489,15 @@ impl Owner {
     }
 }
 
-fn names(policies: &[PolicyKey]) -> String {
+fn names(policies: &[NamespacedName]) -> String {
     policies.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-fn policy_target(key: &PolicyKey) -> Target {
+fn policy_target(key: &NamespacedName) -> Target {
     Target { kind: Kind::Policy, namespace: Some(Arc::clone(&key.namespace)), name: Arc::clone(&key.name) }
 }
 
-fn relationship_target(key: &RelationshipKey) -> Target {
+fn relationship_target(key: &NamespacedName) -> Target {
     Target { kind: Kind::Relationship, namespace: Some(Arc::clone(&key.namespace)), name: Arc::clone(&key.name) }
 }
 
@@ -516,7 +505,7 @@ fn seen(object: &DynamicObject) -> Seen {
     Seen {
         uid: object.metadata.uid.as_deref().unwrap_or_default().into(),
         generation: object.metadata.generation.unwrap_or_default(),
-        status: decode::status(object),
+        status: stored_status(object),
     }
 }
 
@@ -544,6 +533,11 @@ fn kind_of(error: &kube::runtime::watcher::Error) -> String {
         Error::WatchError(status) => format!("watching failed: {} {}", status.code, status.reason),
         Error::NoResourceVersion => "the listing has no resource version".to_owned(),
     }
+}
+
+/// The `status` as it is stored, in JSON.
+fn stored_status(object: &DynamicObject) -> Arc<str> {
+    object.data.get("status").unwrap_or(&Value::Null).to_string().into()
 }
 
 #[cfg(test)]

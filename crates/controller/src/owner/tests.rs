@@ -2,7 +2,7 @@
 
 use super::*;
 use durward_authn::{Authenticator, TrustDomain};
-use durward_core::request::{Call, Request, Target};
+use durward_core::request::{Call, Request, ServiceTarget};
 use durward_engine::audit::Audit;
 use durward_engine::metrics::Metrics;
 use durward_identity::issuance::pods::LabelledPod;
@@ -49,7 +49,7 @@ impl World {
             gates: to_gates,
             approvals: watch::Sender::default(),
         };
-        let settings = Settings { trust_domain: "cluster.local".into(), cluster_domain: "cluster.local".into() };
+        let settings = ClusterDomains { trust_domain: "cluster.local".into(), cluster_domain: "cluster.local".into() };
         let seal = Seal::new(durward_identity::TokenKeys::new(durward_identity::Ring::default()));
         let owner = Owner::new(settings, Source::all(&[]), seal);
         let script = stream::select_all([script.boxed()]);
@@ -97,7 +97,7 @@ impl World {
     fn decides(&self, namespace: &str) -> bool {
         let host = format!("orders.{namespace}.svc");
         let call = Call::Http { method: "GET", path: "/" };
-        let request = Request { target: Target::Host(&host), call, source: None, evidence: &() };
+        let request = Request { target: ServiceTarget::Host(&host), call, source: None, evidence: &() };
         self.engine.snapshot().decide(None, &request, chrono::Utc::now()).allowed()
     }
 
@@ -352,7 +352,7 @@ async fn a_start_with_a_broken_relationship_lets_nobody_pass_by_what_its_status_
     let lost = |world: &World| {
         let snapshot = world.engine.snapshot();
         let service = snapshot.by_audience("orders.shop").map(|service| service.key().clone());
-        service.is_some_and(|service| snapshot.tuples(&service).lost().is_some())
+        service.is_some_and(|service| snapshot.tuples(&service).unknown_source().is_some())
     };
     let told = |world: &World| {
         let snapshot = world.gates.borrow().of(&shop_pod());

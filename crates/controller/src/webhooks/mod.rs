@@ -189,7 +189,7 @@ impl Webhooks {
     /// Decisions on operations: only the requests that some policy declares, only in the namespaces of such policies.
     fn operations(&self, snapshot: &Snapshot) -> ValidatingWebhook {
         let (mut namespaces, mut patterns) = (BTreeSet::new(), BTreeSet::new());
-        for (namespace, services) in snapshot.governed() {
+        for (namespace, services) in snapshot.governed_namespaces() {
             namespaces.insert(namespace.to_string());
             patterns.extend(services.iter().flat_map(|service| service.kubernetes()).map(rule));
         }

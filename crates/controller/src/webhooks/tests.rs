@@ -1,17 +1,16 @@
 //! Rules follow the policies.
 
 use super::*;
-use durward_api::catalog::{Catalog, Change};
-use durward_api::compile::Settings;
+use durward_api::catalog::{Catalog, CatalogChange};
+use durward_api::compile::ClusterDomains;
 use durward_api::resources::AccessPolicy;
 use durward_identity::Trust;
-use durward_pki::authority::Authority;
-use durward_pki::serial::Serial;
+use durward_pki::authority::CertificateAuthority;
+use durward_pki::serial::CertificateSerial;
 use std::sync::Arc;
-use time::OffsetDateTime;
 
 fn snapshot(policies: &[(&str, &str)]) -> Snapshot {
-    let settings = Settings { trust_domain: "cluster.local".into(), cluster_domain: "cluster.local".into() };
+    let settings = ClusterDomains { trust_domain: "cluster.local".into(), cluster_domain: "cluster.local".into() };
     let mut catalog = Catalog::new(settings);
     let changes = policies.iter().map(|(namespace, kubernetes)| {
         let operation = match *kubernetes {
@@ -23,7 +22,7 @@ fn snapshot(policies: &[(&str, &str)]) -> Snapshot {
              spec: {{operations: [{{name: x, {operation}}}]}}}}"
         );
         let policy: AccessPolicy = serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
-        Change::Policy(Box::new(policy))
+        CatalogChange::PolicyApplied(Box::new(policy))
     });
     let fates = catalog.apply(changes);
     assert!(fates.iter().all(|(_, fate)| fate.rejected.is_none()), "{fates:?}");
@@ -31,7 +30,8 @@ fn snapshot(policies: &[(&str, &str)]) -> Snapshot {
 }
 
 fn webhooks() -> Webhooks {
-    let authority = Authority::create("cluster.local", OffsetDateTime::now_utc(), Serial::own([1; 15])).unwrap();
+    let authority =
+        CertificateAuthority::create("cluster.local", chrono::Utc::now(), CertificateSerial::unbound([1; 15])).unwrap();
     Webhooks {
         service: "durward".into(),
         namespace: "durward-system".into(),

@@ -100,7 +100,7 @@ fn why(decision: &Decision) -> String {
             format!("its risk asks for {}{}", challenge.assurance, fresh.unwrap_or_default())
         }
         (Reason::ApprovalRequired, _) => {
-            let name = decision.approval.as_ref().map(|approval| approval_name(&approval.matter)).unwrap_or_default();
+            let name = decision.approval.as_ref().map(|approval| approval_name(&approval.subject)).unwrap_or_default();
             format!("it asks for somebody's approval: `durward approve {name}`, and try again")
         }
         (Reason::Denied, _) => {

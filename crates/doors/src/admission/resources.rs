@@ -2,7 +2,7 @@
 
 use crate::admission::{Request, Webhooks, refuse};
 use axum::http::StatusCode;
-use durward_api::compile::FieldError;
+use durward_api::field_error::FieldError;
 use kube::core::DynamicObject;
 use kube::core::admission::AdmissionResponse;
 use tokio::sync::{mpsc, oneshot};

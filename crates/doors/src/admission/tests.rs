@@ -2,8 +2,8 @@
 
 use super::*;
 use axum::body::{Body, to_bytes};
-use durward_api::catalog::{Catalog, Change};
-use durward_api::compile::Settings;
+use durward_api::catalog::{Catalog, CatalogChange};
+use durward_api::compile::ClusterDomains;
 use durward_authn::{Authenticator, TrustDomain};
 use durward_core::condition::MAX_PARTS;
 use durward_engine::audit::Audit;
@@ -38,9 +38,9 @@ const POLICY: &str = r#"{
 
 fn webhooks() -> Router {
     let mut catalog =
-        Catalog::new(Settings { trust_domain: "cluster.local".into(), cluster_domain: "cluster.local".into() });
+        Catalog::new(ClusterDomains { trust_domain: "cluster.local".into(), cluster_domain: "cluster.local".into() });
     let policy = serde_json::from_str(POLICY).expect("a policy");
-    let fates = catalog.apply([Change::Policy(Box::new(policy))]);
+    let fates = catalog.apply([CatalogChange::PolicyApplied(Box::new(policy))]);
     assert!(fates.iter().all(|(_, fate)| fate.rejected.is_none()), "{fates:?}");
     let authenticator = Arc::new(Authenticator::new(TrustDomain::default(), Arc::default()));
     let engine = Arc::new(Engine::new(authenticator, Audit::nowhere(), Arc::new(Metrics::default()), 1));

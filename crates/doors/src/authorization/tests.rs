@@ -2,8 +2,8 @@
 
 use super::*;
 use axum::body::{Body, to_bytes};
-use durward_api::catalog::{Catalog, Change};
-use durward_api::compile::Settings;
+use durward_api::catalog::{Catalog, CatalogChange};
+use durward_api::compile::ClusterDomains;
 use durward_authn::{Authenticator, FACTOR, FACTOR_TIME, TrustDomain};
 use durward_engine::audit::Audit;
 use durward_engine::metrics::Metrics;
@@ -28,8 +28,9 @@ fn catalog(change: impl FnOnce(&mut Value)) -> Catalog {
     let mut policy: Value = serde_json::from_str(POLICY).expect("JSON");
     change(&mut policy);
     let mut catalog =
-        Catalog::new(Settings { trust_domain: "cluster.local".into(), cluster_domain: "cluster.local".into() });
-    let fates = catalog.apply([Change::Policy(Box::new(serde_json::from_value(policy).expect("a policy")))]);
+        Catalog::new(ClusterDomains { trust_domain: "cluster.local".into(), cluster_domain: "cluster.local".into() });
+    let fates =
+        catalog.apply([CatalogChange::PolicyApplied(Box::new(serde_json::from_value(policy).expect("a policy")))]);
     assert!(fates.iter().all(|(_, fate)| fate.in_force), "{fates:?}");
     catalog
 }
@@ -274,7 +275,7 @@ async fn one_service_that_refuses_is_enough_whatever_another_waits_for() {
     let other = json!({"metadata": {"name": "z-other", "namespace": "shop"}, "spec": {
         "operations": [{"name": "z", "kubernetes": [{"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["CREATE"]}]}],
     }});
-    catalog.apply([Change::Policy(Box::new(serde_json::from_value(other).expect("a policy")))]);
+    catalog.apply([CatalogChange::PolicyApplied(Box::new(serde_json::from_value(other).expect("a policy")))]);
     let router = router(webhook_of(&catalog, false));
     assert_eq!(opinion(&router, "create deployments.apps", "shop", user("ada")).await, "deny");
     assert_eq!(opinion(&router, "update deployments.apps", "shop", user("ada")).await, "none");

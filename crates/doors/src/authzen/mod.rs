@@ -18,11 +18,11 @@ use axum::{Json, Router};
 use chrono::{DateTime, Utc};
 use durward_authn::Authenticator;
 use durward_core::evidence::Evidence;
+use durward_core::path::Captures;
 use durward_core::principal::{Identity, Principal, PrincipalId};
-use durward_core::request::{Call, Request, Target};
+use durward_core::request::{Call, Request, ServiceTarget};
 use durward_core::risk::Assurance;
 use durward_core::scope::Scope;
-use durward_core::service::Captures;
 use durward_engine::{Answer, Caller, Door};
 use durward_runtime::trust::Peer;
 use serde::{Deserialize, Serialize};
@@ -260,13 +260,13 @@ impl Subject {
     }
 }
 
-fn question<'a>(action: &'a Action, resource: &'a Resource) -> Result<(Target<'a>, Call<'a>), Malformed> {
+fn question<'a>(action: &'a Action, resource: &'a Resource) -> Result<(ServiceTarget<'a>, Call<'a>), Malformed> {
     if resource.kind == "http" {
         let rest = resource.id.split_once("//").map(|(_, rest)| rest);
         let slash = rest.and_then(|rest| rest.find('/').map(|slash| rest.split_at(slash)));
         let (host, path) =
             slash.ok_or_else(|| Malformed("`resource.id` of type `http` is a URL with host and path".to_owned()))?;
-        return Ok((Target::Host(host), Call::Http { method: &action.name, path }));
+        return Ok((ServiceTarget::Host(host), Call::Http { method: &action.name, path }));
     }
     let mut captures: Captures = resource
         .properties
@@ -274,7 +274,7 @@ fn question<'a>(action: &'a Action, resource: &'a Resource) -> Result<(Target<'a
         .filter_map(|(name, value)| value.as_str().map(|value| (name.as_str().into(), value.into())))
         .collect();
     captures.insert("id".into(), resource.id.as_str().into());
-    Ok((Target::Audience(&resource.kind), Call::Named { operation: &action.name, captures }))
+    Ok((ServiceTarget::Audience(&resource.kind), Call::Named { operation: &action.name, captures }))
 }
 
 /// What an enforcement point tells of a request.
@@ -322,7 +322,7 @@ fn reasons(answer: &Answer) -> Value {
         "operation": decision.operation,
         "rules": decision.rules,
         "missing": decision.missing,
-        "approval": decision.approval.as_ref().filter(|one| one.given.is_none()).map(|one| approval_name(&one.matter)),
+        "approval": decision.approval.as_ref().filter(|one| one.granted.is_none()).map(|one| approval_name(&one.subject)),
         "acr_values": decision.challenge.map(|challenge| challenge.assurance.acr()),
         "max_age": decision.challenge.and_then(|challenge| challenge.max_age).map(|age| age.num_seconds()),
         "step_up_uri": answer.step_up.as_ref().map(Url::as_str),

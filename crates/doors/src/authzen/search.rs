@@ -10,9 +10,9 @@ use axum::body::Bytes;
 use axum::extract::{Extension, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
-use durward_core::policy;
 use durward_core::principal::{Principal, PrincipalId};
 use durward_core::request::Request;
+use durward_core::subject::SubjectMatcher;
 use durward_runtime::trust::Peer;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -93,7 +93,7 @@ fn find_subjects(doors: &Doors, peer: &Peer, search: Search) -> Result<Value, Ma
     if let Some(service) = snapshot.by_audience(&resource.kind) {
         candidates.extend(snapshot.tuples(service.key()).principals());
         let named = service.subjects().filter_map(|subject| match subject {
-            policy::Subject::Principal(id) => Some(id.clone()),
+            SubjectMatcher::Principal(id) => Some(id.clone()),
             _ => None,
         });
         candidates.extend(named);
@@ -116,7 +116,7 @@ fn find_resources(doors: &Doors, peer: &Peer, search: Search) -> Result<Value, M
     let mut candidates = BTreeSet::new();
     if let Some(service) = snapshot.by_audience(&wanted.kind) {
         let tuples = snapshot.tuples(service.key());
-        let objects = service.objects_by("id").into_iter().flat_map(|kind| tuples.objects_of(kind));
+        let objects = service.object_types_captured_by("id").into_iter().flat_map(|kind| tuples.objects_of(kind));
         candidates.extend(objects.filter_map(|object| Some(object.split_once(':')?.1.to_owned())));
     }
     page(&search.page, candidates.into_iter().collect(), |id| {
@@ -131,7 +131,7 @@ fn find_actions(doors: &Doors, peer: &Peer, search: Search) -> Result<Value, Mal
     let resource = search.resource.ok_or_else(|| missing("resource"))?.resource()?;
     let snapshot = doors.engine.snapshot();
     let service = snapshot.by_audience(&resource.kind);
-    let declared = service.into_iter().flat_map(|service| service.declared());
+    let declared = service.into_iter().flat_map(|service| service.declared_operations());
     let candidates: BTreeSet<String> = declared.map(|(_, operation)| operation.to_string()).collect();
     page(&search.page, candidates.into_iter().collect(), |name| {
         let passes = would_pass(doors, peer, principal.as_ref(), &Action { name: name.to_owned() }, &resource)?;

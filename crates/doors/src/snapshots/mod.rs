@@ -12,17 +12,18 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use chrono::Utc;
-use durward_api::relationships::RelationshipKey;
-use durward_api::resources::{Approval, ApprovalSpec, IdentityProvider, LastTuples};
-use durward_approvals::{Given, Seal, asked};
+use durward_api::resources::{Approval, ApprovalSpec, IdentityProvider, LastGoodTuples};
+use durward_api::translation::approval_subject;
+use durward_approvals::{Given, Seal};
 use durward_authn::{KeySource, api_key};
-use durward_core::approval::Matter;
-use durward_core::policy::{Labels, PolicyKey};
+use durward_core::approval::ApprovalSubject;
+use durward_core::labels::Labels;
+use durward_core::namespaced_name::NamespacedName;
 use durward_core::snapshot::Snapshot;
 use durward_engine::Engine;
 use durward_identity::issuance::pods::LabelledPod;
 use durward_identity::{Mint, MintError};
-use durward_pki::serial::Tag;
+use durward_pki::serial::UidTag;
 use durward_protocol::snapshot::{APPROVALS_PATH, Annotations, BEAT, Line, PATH, Told, USES_PATH, Used};
 use futures::stream::unfold;
 use k8s_openapi::api::core::v1::Secret;
@@ -49,11 +50,11 @@ pub struct Resources {
     /// By which it is known who is which service.
     pub snapshot: Snapshot,
     /// The policies in force, each in the version that is.
-    pub policies: imbl::OrdMap<PolicyKey, InForce>,
+    pub policies: imbl::OrdMap<NamespacedName, InForce>,
     /// Tuples, each with the audience of the service that they are about.
-    pub relationships: imbl::OrdMap<RelationshipKey, (Arc<str>, Arc<RawValue>)>,
+    pub relationships: imbl::OrdMap<NamespacedName, (Arc<str>, Arc<RawValue>)>,
     /// Those of which no version that was in force is known.
-    pub lost: imbl::OrdMap<RelationshipKey, LastTuples>,
+    pub lost: imbl::OrdMap<NamespacedName, LastGoodTuples>,
     pub namespaces: imbl::HashMap<String, Annotations>,
     pub providers: Arc<Vec<IdentityProvider>>,
     /// Secrets with hashes of API keys.
@@ -93,7 +94,7 @@ impl Resources {
         let services: Vec<_> = services.filter(|service| service.closed_by().is_empty()).collect();
         let audiences: BTreeSet<_> = services.iter().map(|service| Arc::clone(&service.key().audience)).collect();
         let asked: BTreeSet<_> = services.iter().flat_map(|service| service.namespace_labels()).collect();
-        let first = PolicyKey { namespace: pod.namespace.as_str().into(), name: "".into() };
+        let first = NamespacedName { namespace: pod.namespace.as_str().into(), name: "".into() };
         let own = self.policies.range(first..).take_while(|(key, _)| key.namespace.as_ref() == pod.namespace);
         let own: BTreeMap<_, _> =
             own.filter(|(_, policy)| policy.in_force && audiences.contains(&policy.audience)).collect();
@@ -141,7 +142,7 @@ impl Resources {
 
     /// Every Namespace with those of its labels that are asked for; none at all if none is.
     fn labels(&self, asked: &BTreeSet<&str>) -> BTreeMap<String, Labels> {
-        let told = self.snapshot.labels().filter(|_| !asked.is_empty()).map(|(namespace, labels)| {
+        let told = self.snapshot.namespace_labels().filter(|_| !asked.is_empty()).map(|(namespace, labels)| {
             let labels = labels.iter().filter(|(name, _)| asked.contains(name.as_str()));
             (namespace.to_string(), labels.map(|(name, value)| (name.clone(), value.clone())).collect())
         });
@@ -151,10 +152,10 @@ impl Resources {
 
 /// The entries of one namespace.
 fn in_namespace<'m, V>(
-    all: &'m imbl::OrdMap<RelationshipKey, V>,
+    all: &'m imbl::OrdMap<NamespacedName, V>,
     namespace: &'m str,
-) -> impl Iterator<Item = (&'m RelationshipKey, &'m V)> {
-    let first = RelationshipKey { namespace: namespace.into(), name: "".into() };
+) -> impl Iterator<Item = (&'m NamespacedName, &'m V)> {
+    let first = NamespacedName { namespace: namespace.into(), name: "".into() };
     all.range(first..).take_while(move |(key, _)| key.namespace.as_ref() == namespace)
 }
 
@@ -213,9 +214,9 @@ async fn want(
 }
 
 /// What a pod may ask for: operations of its own services that ask for an approval.
-fn wanted(snapshot: &Snapshot, pod: &LabelledPod, spec: &ApprovalSpec) -> Option<Matter> {
-    let matter = asked(&pod.namespace, spec)?;
-    let (service, _) = snapshot.approvers(&matter)?;
+fn wanted(snapshot: &Snapshot, pod: &LabelledPod, spec: &ApprovalSpec) -> Option<ApprovalSubject> {
+    let matter = approval_subject(&pod.namespace, spec)?;
+    let (service, _) = snapshot.approval_requirement(&matter)?;
     let mut own = snapshot.services_of_pod(&pod.namespace, &pod.labels);
     own.any(|one| one.key() == service.key()).then_some(matter)
 }
@@ -277,7 +278,7 @@ struct Stream {
     /// What was told last.
     said: Bytes,
     /// Those that were told to be gone.
-    gone: BTreeSet<Tag>,
+    gone: BTreeSet<UidTag>,
     end: Instant,
 }
 

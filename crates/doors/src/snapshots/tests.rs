@@ -3,8 +3,8 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test says what it expects")]
 
 use super::*;
-use durward_api::catalog::{Catalog, Change};
-use durward_api::compile::Settings;
+use durward_api::catalog::{Catalog, CatalogChange};
+use durward_api::compile::ClusterDomains;
 use durward_api::resources::AccessPolicy;
 use durward_approvals::Book;
 use durward_approvals::samples::{approved, named, seal};
@@ -65,10 +65,10 @@ fn a_pod_is_told_of_itself_alone() {
         policy("bank", "orders", "orders.bank", Some("orders"), &json!([{"workload": {}}])),
     ];
     let mut catalog =
-        Catalog::new(Settings { trust_domain: "cluster.local".into(), cluster_domain: "cluster.local".into() });
-    catalog.apply(all.iter().cloned().map(|policy| Change::Policy(Box::new(policy))));
+        Catalog::new(ClusterDomains { trust_domain: "cluster.local".into(), cluster_domain: "cluster.local".into() });
+    catalog.apply(all.iter().cloned().map(|policy| CatalogChange::PolicyApplied(Box::new(policy))));
     let in_force = all.iter().map(|policy| {
-        let key = durward_api::catalog::key_of(&policy.metadata).expect("a name");
+        let key = durward_api::resources::namespaced_name(&policy.metadata).expect("a name");
         let compiled = catalog.in_force(&key).expect("in force");
         let providers = policy.spec.providers().into_iter().map(|(_, name)| name.into()).collect();
         let json = serde_json::value::to_raw_value(policy).expect("JSON").into();

@@ -8,7 +8,7 @@ use axum::routing::post;
 use axum::{Json, Router};
 use chrono::Utc;
 use durward_authn::{Authenticator, Credentials, Expectation, FACTOR, FACTOR_TIME};
-use durward_core::policy::Way;
+use durward_core::authentication::AuthenticationMethod;
 use durward_core::principal::Identity;
 use durward_core::risk::Assurance;
 use durward_engine::Engine;
@@ -31,7 +31,7 @@ pub struct TokenReviews {
     /// Knows the authenticator.
     pub engine: Arc<Engine>,
     /// Ways in that count at the API server; none, and nobody is known.
-    pub ways: Arc<[Way]>,
+    pub ways: Arc<[AuthenticationMethod]>,
 }
 
 /// The webhook as a router.

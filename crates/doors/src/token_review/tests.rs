@@ -6,7 +6,7 @@ use durward_api::resources::IdentityProvider;
 use durward_authn::TrustDomain;
 use durward_engine::audit::Audit;
 use durward_engine::metrics::Metrics;
-use durward_pki::token::{Algorithm, TokenKey, jwks};
+use durward_pki::token::{SigningAlgorithm, TokenKey, jwks};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -19,8 +19,8 @@ struct World {
 
 impl World {
     /// An API server that knows people of provider `corporate`, and workloads if these count.
-    fn new(ways: Vec<Way>) -> Self {
-        let key = TokenKey::generate(Algorithm::Es256).expect("a key");
+    fn new(ways: Vec<AuthenticationMethod>) -> Self {
+        let key = TokenKey::generate(SigningAlgorithm::Es256).expect("a key");
         let set: Value = serde_json::from_str(&jwks([key.jwk()])).expect("JSON");
         let domain =
             TrustDomain { name: "cluster.local".to_owned(), own_keys: Some(set.to_string()), ..TrustDomain::default() };
@@ -61,13 +61,13 @@ impl World {
     }
 }
 
-fn corporate() -> Vec<Way> {
-    vec![Way::Provider("corporate".into())]
+fn corporate() -> Vec<AuthenticationMethod> {
+    vec![AuthenticationMethod::Provider("corporate".into())]
 }
 
 #[tokio::test]
 async fn a_token_for_the_api_server_is_a_user_under_our_own_prefix() {
-    let world = World::new(vec![Way::Workload, Way::Provider("corporate".into())]);
+    let world = World::new(vec![AuthenticationMethod::Workload, AuthenticationMethod::Provider("corporate".into())]);
     let now = Utc::now().timestamp();
     let alice = world.token("JWT", json!({"groups": ["ops", "system:masters"], "amr": ["mfa"], "auth_time": now}));
     let status = world.review(&alice, &["other", API]).await;

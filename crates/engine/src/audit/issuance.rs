@@ -2,7 +2,7 @@
 
 use crate::audit::{approval, second_factor};
 use chrono::{DateTime, TimeDelta, Utc};
-use durward_core::pods::Minting;
+use durward_core::pods::CertificateEntitlement;
 use durward_core::scope::Scope;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -74,7 +74,7 @@ pub struct AboutPod {
 }
 
 impl AboutPod {
-    pub fn all(minting: &Minting) -> Vec<Self> {
+    pub fn all(minting: &CertificateEntitlement) -> Vec<Self> {
         let policies = minting.policies.iter();
         policies.map(|(policy, generation)| Self { name: policy.to_string(), generation: *generation }).collect()
     }

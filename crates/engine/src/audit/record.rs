@@ -1,17 +1,17 @@
 //! What a record says.
 
 use crate::Made;
-use durward_core::approval::Given;
+use durward_core::approval::GrantedApproval;
 use durward_core::condition::{Condition, Truth};
-use durward_core::decision::{Approval, Decision, Judged, Reason};
+use durward_core::decision::{Decision, EvaluatedCondition, Reason, RequiredApproval};
 use durward_core::evidence::Evidence;
 use durward_core::kubernetes::Verb;
-use durward_core::policy::Mode;
+use durward_core::path::Captures;
+use durward_core::policy::EnforcementMode;
 use durward_core::principal::{Identity, Principal, PrincipalId};
-use durward_core::relations::{Answers, Question};
-use durward_core::request::{Call, Target};
+use durward_core::relations::{RelationAnswers, RelationQuestion};
+use durward_core::request::{Call, ServiceTarget};
 use durward_core::scope::Scope;
-use durward_core::service::Captures;
 use serde::ser::Error;
 use serde::{Deserialize, Serialize, Serializer};
 use std::borrow::Cow;
@@ -39,7 +39,7 @@ pub struct Record<'a> {
     /// `allow` or `deny`, as the policy has it.
     pub verdict: Cow<'a, str>,
     /// Whether a denial was enforced.
-    pub mode: Mode,
+    pub mode: EnforcementMode,
     /// Why.
     pub reason: Reason,
     /// More about the reason.
@@ -98,7 +98,7 @@ fn rfc3339<S: Serializer>(time: &chrono::DateTime<chrono::Utc>, to: S) -> Result
 /// The approval that an operation asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Approved {
-    /// Name of the `Approval`, in the namespace of the policy.
+    /// Name of the `RequiredApproval`, in the namespace of the policy.
     pub name: String,
     /// The one that carried the decision, if there was one.
     #[serde(flatten)]
@@ -117,15 +117,19 @@ pub struct GivenBy {
 }
 
 impl Approved {
-    fn of(approval: &Approval) -> Self {
-        let given = approval.given.clone().map(|Given { by, from, until }| GivenBy { by, from, until });
-        Self { name: approval.matter.name(), given }
+    fn of(approval: &RequiredApproval) -> Self {
+        let given = approval.granted.clone().map(|GrantedApproval { approved_by, from, until }| GivenBy {
+            by: approved_by,
+            from,
+            until,
+        });
+        Self { name: approval.subject.approval_name(), given }
     }
 }
 
-impl From<GivenBy> for Given {
+impl From<GivenBy> for GrantedApproval {
     fn from(GivenBy { by, from, until }: GivenBy) -> Self {
-        Self { by, from, until }
+        Self { approved_by: by, from, until }
     }
 }
 
@@ -192,7 +196,7 @@ pub struct Related<'a> {
 }
 
 impl<'a> Related<'a> {
-    fn of((question, truth): (&'a Question, &'a Truth)) -> Self {
+    fn of((question, truth): (&'a RelationQuestion, &'a Truth)) -> Self {
         let (holds, failure) = match truth {
             Truth::True => (Some(true), None),
             Truth::False => (Some(false), None),
@@ -205,10 +209,10 @@ impl<'a> Related<'a> {
 impl Record<'_> {
     /// What was said to the questions that were asked.
     #[must_use]
-    pub fn answers(&self) -> Answers {
+    pub fn answers(&self) -> RelationAnswers {
         let of = |related: &Related<'_>| {
             let question =
-                Question { object: related.object.as_ref().into(), relation: related.relation.as_ref().into() };
+                RelationQuestion { object: related.object.as_ref().into(), relation: related.relation.as_ref().into() };
             let truth = match related.holds {
                 Some(true) => Truth::True,
                 Some(false) => Truth::False,
@@ -221,7 +225,7 @@ impl Record<'_> {
 }
 
 /// A rule, and what its condition came to. Why it failed stands in the detail, where it matters.
-fn outcome(judged: &Judged) -> (Arc<str>, Arc<str>) {
+fn outcome(judged: &EvaluatedCondition) -> (Arc<str>, Arc<str>) {
     let came_to = match judged.truth {
         Truth::True => "true",
         Truth::False => "false",
@@ -265,7 +269,7 @@ impl<'a> Record<'a> {
             request: Asked::of(made),
             principal: made.principal.map(Principal::identity).map(Cow::Borrowed),
             relations: made.answers.iter().map(Related::of).collect(),
-            conditions: decision.judged.iter().map(outcome).collect(),
+            conditions: decision.evaluated.iter().map(outcome).collect(),
             revision: decision.revision.to_string(),
             latency_us: u64::try_from(latency.as_micros()).unwrap_or(u64::MAX),
         }
@@ -276,8 +280,8 @@ impl<'a> Asked<'a> {
     fn of(made: &Made<'a>) -> Self {
         let request = made.request;
         let (host, audience) = match request.target {
-            Target::Host(host) => (Some(cut(host, MAX_TEXT)), None),
-            Target::Audience(audience) => (None, Some(cut(audience, MAX_TEXT))),
+            ServiceTarget::Host(host) => (Some(cut(host, MAX_TEXT)), None),
+            ServiceTarget::Audience(audience) => (None, Some(cut(audience, MAX_TEXT))),
         };
         let (method, path, operation) = match &request.call {
             Call::Http { method, path } => {
@@ -285,7 +289,7 @@ impl<'a> Asked<'a> {
                 (Some(cut(method, MAX_TEXT)), Some(cut(path, MAX_PATH)), None)
             }
             Call::Named { operation, .. } => (None, None, Some(cut(operation, MAX_TEXT))),
-            Call::Kubernetes(_) | Call::Unclear => (None, None, None),
+            Call::Kubernetes(_) | Call::Ambiguous => (None, None, None),
         };
         let kubernetes = match &request.call {
             Call::Kubernetes(call) => Some(AskedApi {

@@ -4,11 +4,11 @@ use crate::ADMIN;
 use crate::audit::Record;
 use crate::audit::chain::is_own;
 use crate::audit::issuance::is_no_decision;
-use durward_core::decision::{Decision, Judged, Reason};
+use durward_core::decision::{Decision, EvaluatedCondition, Reason};
 use durward_core::evidence::Evidence;
 use durward_core::kubernetes::ApiCall;
 use durward_core::principal::Principal;
-use durward_core::request::{Call, Request, Target};
+use durward_core::request::{Call, Request, ServiceTarget};
 use durward_core::snapshot::Snapshot;
 use serde::Serialize;
 use std::io::{self, BufRead};
@@ -93,7 +93,7 @@ pub fn replay(
                     report.untold.push(Unreadable { line: number, error });
                     continue;
                 }
-                report.by_outcome += u64::from(!now.judged.is_empty());
+                report.by_outcome += u64::from(!now.evaluated.is_empty());
                 if !fields.is_empty() {
                     report.differences.push(Difference { line: number, id: record.id, fields });
                 }
@@ -115,13 +115,13 @@ impl Record<'_> {
     pub fn question(&self) -> Request<'_> {
         let asked = &self.request;
         let target = match (&asked.host, &asked.audience) {
-            (Some(host), _) => Target::Host(host),
-            (None, audience) => Target::Audience(audience.as_deref().unwrap_or_default()),
+            (Some(host), _) => ServiceTarget::Host(host),
+            (None, audience) => ServiceTarget::Audience(audience.as_deref().unwrap_or_default()),
         };
         let call = match (&asked.method, &asked.path, &asked.operation) {
             (Some(method), Some(path), _) => Call::Http { method, path },
             (_, _, Some(operation)) => Call::Named { operation, captures: asked.captures.clone() },
-            _ => asked.kubernetes.as_ref().map_or(Call::Unclear, |api| {
+            _ => asked.kubernetes.as_ref().map_or(Call::Ambiguous, |api| {
                 Call::Kubernetes(ApiCall {
                     group: &api.group,
                     resource: &api.resource,
@@ -151,8 +151,8 @@ pub fn decide_again(record: &Record<'_>, snapshot: &Snapshot) -> Decision {
 }
 
 /// The first condition that a decision went by without knowing what it reads, or what it came to then.
-pub fn untold<'d>(record: &Record<'_>, now: &'d Decision) -> Option<&'d Judged> {
-    now.judged.iter().find(|judged| record.recorded(&judged.rule, &judged.condition).is_none())
+pub fn untold<'d>(record: &Record<'_>, now: &'d Decision) -> Option<&'d EvaluatedCondition> {
+    now.evaluated.iter().find(|judged| record.recorded(&judged.rule, &judged.condition).is_none())
 }
 
 /// The snapshot by which a record is decided again.
@@ -162,7 +162,7 @@ pub fn as_then(record: &Record<'_>, snapshot: Snapshot) -> Snapshot {
 
 fn decide(record: &Record<'_>, snapshot: &Snapshot) -> Decision {
     let (question, caller) = (record.question(), record.caller());
-    snapshot.route(&question).answered(record.answers()).decide(caller.as_ref(), record.time)
+    snapshot.route(&question).with_answers(record.answers()).decide(caller.as_ref(), record.time)
 }
 
 /// The snapshot with the approval that carried a record's decision, where that is all that is missing now: an approval is
@@ -171,7 +171,7 @@ fn approved_then(record: &Record<'_>, decision: &Decision, snapshot: &Snapshot) 
     let given = record.approval.as_ref()?.given.clone()?;
     let asked = decision.approval.as_ref().filter(|_| decision.reason == Reason::ApprovalRequired)?;
     let mut then = snapshot.clone();
-    then.approve(asked.matter.clone(), Some(given.into()));
+    then.put_approval(asked.subject.clone(), Some(given.into()));
     Some(then)
 }
 

@@ -1,13 +1,13 @@
 use super::chain::{Before, Chain, LogSigner, MOST_UNSIGNED, hash};
 use super::verify::{Close, Kind, Place, Report, Verifier};
 use durward_authn::keys::KeySet;
-use durward_pki::token::{Algorithm, TokenKey, jwks};
+use durward_pki::token::{SigningAlgorithm, TokenKey, jwks};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 fn key() -> Arc<TokenKey> {
-    Arc::new(TokenKey::generate(Algorithm::Es256).unwrap())
+    Arc::new(TokenKey::generate(SigningAlgorithm::Es256).unwrap())
 }
 
 fn signer(key: &Arc<TokenKey>) -> LogSigner {

@@ -1,7 +1,8 @@
 //! What policies in `mode: Audit` let pass and would have denied, counted by policy: what their status tells.
 
 use durward_core::decision::{Decision, Reason};
-use durward_core::policy::{Mode, PolicyKey};
+use durward_core::namespaced_name::NamespacedName;
+use durward_core::policy::EnforcementMode;
 use durward_core::snapshot::Snapshot;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -10,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 const MOST: usize = 10_000;
 
 /// Counts since this process began, by policy.
-pub type Counts = BTreeMap<PolicyKey, u64>;
+pub type Counts = BTreeMap<NamespacedName, u64>;
 
 /// The counts of this process. Nothing is locked for a decision that is enforced, or allows.
 #[derive(Debug, Default)]
@@ -19,7 +20,7 @@ pub struct Unenforced(Mutex<Counts>);
 impl Unenforced {
     /// Takes a decision in, if it is a denial that is not enforced.
     pub fn count(&self, decision: &Decision, snapshot: &Snapshot) {
-        if decision.allowed() || decision.mode == Mode::Enforce {
+        if decision.allowed() || decision.mode == EnforcementMode::Enforce {
             return;
         }
         let whose = match (decision.reason, &decision.policy) {
@@ -46,10 +47,10 @@ impl Unenforced {
 }
 
 /// The policy of a rule, `<namespace>/<policy>/denials/<name>`.
-fn policy_of(rule: &str) -> Option<PolicyKey> {
+fn policy_of(rule: &str) -> Option<NamespacedName> {
     let (namespace, rest) = rule.split_once('/')?;
     let (name, _) = rest.split_once('/')?;
-    Some(PolicyKey { namespace: namespace.into(), name: name.into() })
+    Some(NamespacedName { namespace: namespace.into(), name: name.into() })
 }
 
 /// Adds up the counts of several processes, each of which begins at nothing when it is started anew.

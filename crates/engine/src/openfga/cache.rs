@@ -1,7 +1,7 @@
 //! What was said a moment ago. Failures are asked again.
 
 use durward_core::digest::Digest;
-use durward_core::relations::{Question, Store};
+use durward_core::relations::{OpenFgaStore, RelationQuestion};
 use quick_cache::sync::Cache;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -14,10 +14,10 @@ const CAPACITY: usize = 10_000;
 pub(super) struct Key {
     /// Revision of the policies, by which the question came about.
     pub(super) revision: Digest,
-    pub(super) store: Store,
+    pub(super) store: OpenFgaStore,
     /// Digest of the caller's id and of the groups of its token.
     pub(super) caller: Digest,
-    pub(super) question: Question,
+    pub(super) question: RelationQuestion,
 }
 
 #[derive(Debug)]

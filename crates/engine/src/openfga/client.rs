@@ -9,7 +9,7 @@ use durward_authn::{careful, is_secure};
 use durward_core::condition::Truth;
 use durward_core::digest::Digest;
 use durward_core::principal::Identity;
-use durward_core::relations::{Answers, Question, Questions, Store};
+use durward_core::relations::{OpenFgaStore, RelationAnswers, RelationQuestion, RelationQuestions};
 use http::HeaderValue;
 use http::header::AUTHORIZATION;
 use rustls_pki_types::CertificateDer;
@@ -147,11 +147,11 @@ impl OpenFga {
     /// Asks what a decision needs to know of the caller's relations.
     pub async fn answers(
         &self,
-        questions: &Questions<'_>,
+        questions: &RelationQuestions<'_>,
         caller: &Identity,
         revision: Digest,
         metrics: &Metrics,
-    ) -> Answers {
+    ) -> RelationAnswers {
         let groups = if has_groups(questions.model) { names::groups(caller) } else { Vec::new() };
         if groups.len() > MAX_GROUPS {
             return failed(questions, &format!("the caller has more than {MAX_GROUPS} groups"));
@@ -159,7 +159,7 @@ impl OpenFga {
         let user = names::principal(&caller.id);
         let texts = [user.as_bytes()].into_iter().chain(groups.iter().map(|group| group.object.as_bytes()));
         let digest = Digest::of(texts);
-        let key = |question: &Question| Key {
+        let key = |question: &RelationQuestion| Key {
             revision,
             store: questions.store.clone(),
             caller: digest,
@@ -167,7 +167,7 @@ impl OpenFga {
         };
         let (mut answers, mut open) = (Vec::new(), Vec::new());
         // what is too long fails unasked, and is not remembered either
-        let fitting = questions.of.iter().filter(|question| names::object(&question.object).len() <= MAX_OBJECT);
+        let fitting = questions.questions.iter().filter(|question| names::object(&question.object).len() <= MAX_OBJECT);
         for question in fitting.take(MAX_QUESTIONS) {
             match self.answered.get(&key(question)) {
                 Some(holds) => answers.push((question.clone(), truth(holds))),
@@ -202,10 +202,10 @@ impl OpenFga {
 
     async fn batch(
         &self,
-        store: &Store,
+        store: &OpenFgaStore,
         user: &str,
         groups: &[TupleKey],
-        questions: &[&Question],
+        questions: &[&RelationQuestion],
     ) -> Result<Checked, String> {
         let _permit = self.permits.acquire().await.map_err(|error| error.to_string())?;
         let checks = questions.iter().enumerate().map(|(number, question)| Check {
@@ -276,8 +276,13 @@ impl OpenFga {
 }
 
 /// All questions of a decision, failed for one reason.
-pub fn failed(questions: &Questions<'_>, why: &str) -> Answers {
-    questions.of.iter().map(|question| (question.clone(), Truth::Failed(why.to_owned()))).take(MAX_QUESTIONS).collect()
+pub fn failed(questions: &RelationQuestions<'_>, why: &str) -> RelationAnswers {
+    questions
+        .questions
+        .iter()
+        .map(|question| (question.clone(), Truth::Failed(why.to_owned())))
+        .take(MAX_QUESTIONS)
+        .collect()
 }
 
 fn truth(holds: bool) -> Truth {

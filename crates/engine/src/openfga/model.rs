@@ -3,7 +3,7 @@
 //! Ours has no type restrictions: a relation takes any subject. So each relation that tuples state takes principals,
 //! everybody, and every object and set of the model; but sets and everybody not where a `from` follows it, as OpenFGA asks.
 
-use durward_core::relations::{GROUP, MEMBER, Model, RESERVED, Rule};
+use durward_core::relations::{CompiledRelationRule, GROUP, MEMBER, RESERVED_TYPES, RelationModel};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
@@ -24,9 +24,9 @@ pub enum ModelError {
 }
 
 /// The model in JSON, as `POST /stores/{store}/authorization-models` takes it.
-pub fn authorization_model(model: &Model) -> Result<Value, ModelError> {
+pub fn authorization_model(model: &RelationModel) -> Result<Value, ModelError> {
     let types = types(model);
-    if types.len() + RESERVED.len() > MAX_TYPES {
+    if types.len() + RESERVED_TYPES.len() > MAX_TYPES {
         return Err(ModelError::Types(types.len()));
     }
     let names = types.iter().flat_map(|(kind, relations)| [kind].into_iter().chain(relations.keys()));
@@ -35,7 +35,7 @@ pub fn authorization_model(model: &Model) -> Result<Value, ModelError> {
             return Err(ModelError::Name((*name).to_owned()));
         }
     }
-    let callers = RESERVED.iter().map(|kind| json!({"type": kind}));
+    let callers = RESERVED_TYPES.iter().map(|kind| json!({"type": kind}));
     let objects = types.iter().map(|(kind, relations)| {
         let followed: BTreeSet<&str> = relations.values().flat_map(|rule| followed(rule)).collect();
         let usersets: Map<String, Value> =
@@ -53,14 +53,14 @@ pub fn authorization_model(model: &Model) -> Result<Value, ModelError> {
 }
 
 /// Whether the members of groups are stated, those of a caller's token too.
-pub(crate) fn has_groups(model: &Model) -> bool {
+pub(crate) fn has_groups(model: &RelationModel) -> bool {
     model.rule(GROUP, MEMBER).is_some_and(takes_tuples)
 }
 
-type Types<'m> = BTreeMap<&'m str, BTreeMap<&'m str, &'m Rule>>;
+type Types<'m> = BTreeMap<&'m str, BTreeMap<&'m str, &'m CompiledRelationRule>>;
 
 /// All types, groups included.
-fn types(model: &Model) -> Types<'_> {
+fn types(model: &RelationModel) -> Types<'_> {
     let relations = |kind: &str| model.relations(kind).into_iter().map(|(name, rule)| (name.as_ref(), rule)).collect();
     let mut types: Types<'_> = model.types().into_iter().map(|kind| (kind.as_ref(), relations(kind))).collect();
     if let Some(rule) = model.rule(GROUP, MEMBER).filter(|_| !model.declares(GROUP)) {
@@ -71,40 +71,40 @@ fn types(model: &Model) -> Types<'_> {
 
 /// Who can be the subject of a tuple.
 fn subjects(types: &Types<'_>, followed: bool) -> Vec<Value> {
-    let plain = RESERVED.iter().chain(types.keys()).map(|kind| json!({"type": kind}));
+    let plain = RESERVED_TYPES.iter().chain(types.keys()).map(|kind| json!({"type": kind}));
     if followed {
         return plain.collect();
     }
-    let everybody = RESERVED.iter().map(|kind| json!({"type": kind, "wildcard": {}}));
+    let everybody = RESERVED_TYPES.iter().map(|kind| json!({"type": kind, "wildcard": {}}));
     let sets = types
         .iter()
         .flat_map(|(kind, relations)| relations.keys().map(move |name| json!({"type": kind, "relation": name})));
     plain.chain(everybody).chain(sets).collect()
 }
 
-fn takes_tuples(rule: &Rule) -> bool {
-    *rule == Rule::This || rule.parts().any(takes_tuples)
+fn takes_tuples(rule: &CompiledRelationRule) -> bool {
+    *rule == CompiledRelationRule::This || rule.parts().any(takes_tuples)
 }
 
 /// The relations that a rule follows to other objects.
-fn followed(rule: &Rule) -> Vec<&str> {
+fn followed(rule: &CompiledRelationRule) -> Vec<&str> {
     match rule {
-        Rule::From { from, .. } => vec![from],
+        CompiledRelationRule::From { from, .. } => vec![from],
         _ => rule.parts().flat_map(followed).collect(),
     }
 }
 
-fn userset(rule: &Rule) -> Value {
-    let list = |parts: &[Rule]| json!({"child": parts.iter().map(userset).collect::<Vec<_>>()});
+fn userset(rule: &CompiledRelationRule) -> Value {
+    let list = |parts: &[CompiledRelationRule]| json!({"child": parts.iter().map(userset).collect::<Vec<_>>()});
     match rule {
-        Rule::This => json!({"this": {}}),
-        Rule::Computed(relation) => json!({"computedUserset": {"relation": relation}}),
-        Rule::From { from, relation } => {
+        CompiledRelationRule::This => json!({"this": {}}),
+        CompiledRelationRule::Computed(relation) => json!({"computedUserset": {"relation": relation}}),
+        CompiledRelationRule::From { from, relation } => {
             json!({"tupleToUserset": {"tupleset": {"relation": from}, "computedUserset": {"relation": relation}}})
         }
-        Rule::Union(parts) => json!({"union": list(parts)}),
-        Rule::Intersection(parts) => json!({"intersection": list(parts)}),
-        Rule::Exclusion(base, others) => {
+        CompiledRelationRule::Union(parts) => json!({"union": list(parts)}),
+        CompiledRelationRule::Intersection(parts) => json!({"intersection": list(parts)}),
+        CompiledRelationRule::Exclusion(base, others) => {
             let others = match others.as_slice() {
                 [other] => userset(other),
                 others => json!({"union": list(others)}),

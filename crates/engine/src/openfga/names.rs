@@ -1,7 +1,7 @@
 //! What we name callers and objects, in OpenFGA's names: `type:id`, where an id has no `:`, no `#` and no space.
 
 use durward_core::principal::{Identity, PrincipalId};
-use durward_core::relations::{GROUP, MEMBER, RESERVED, Subject, Tuple};
+use durward_core::relations::{GROUP, MEMBER, RESERVED_TYPES, RelationTuple, TupleSubject};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::Serialize;
 
@@ -39,12 +39,12 @@ pub fn groups(caller: &Identity) -> Vec<TupleKey> {
 }
 
 /// A tuple of ours; several where it is about everybody, whom OpenFGA has by type.
-pub fn tuples(tuple: &Tuple) -> Vec<TupleKey> {
+pub fn tuples(tuple: &RelationTuple) -> Vec<TupleKey> {
     let users = match &tuple.subject {
-        Subject::Everybody => RESERVED.map(|kind| format!("{kind}:*")).to_vec(),
-        Subject::Principal(id) => vec![principal(id)],
-        Subject::Object(other) => vec![object(other.as_str())],
-        Subject::Set(other, relation) => vec![format!("{}#{relation}", object(other.as_str()))],
+        TupleSubject::Everybody => RESERVED_TYPES.map(|kind| format!("{kind}:*")).to_vec(),
+        TupleSubject::Principal(id) => vec![principal(id)],
+        TupleSubject::Object(other) => vec![object(other.as_str())],
+        TupleSubject::Set(other, relation) => vec![format!("{}#{relation}", object(other.as_str()))],
     };
     let of = |user| TupleKey { user, relation: tuple.relation.to_string(), object: object(tuple.object.as_str()) };
     users.into_iter().map(of).collect()
@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn everybody_is_everybody_of_each_kind() {
-        let tuple = Tuple {
+        let tuple = RelationTuple {
             object: "order:42".parse().expect("an object"),
             relation: "viewer".into(),
             subject: "*".parse().expect("a subject"),

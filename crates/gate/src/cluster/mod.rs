@@ -2,19 +2,19 @@
 
 use crate::identity::{Material, Shown};
 use chrono::Utc;
-use durward_api::catalog::{Catalog, Change, key_of};
-use durward_api::compile::FieldError;
-use durward_api::relationships::RelationshipKey;
-use durward_api::resources::{AccessPolicy, Relationship};
+use durward_api::catalog::{AuthenticationResource, Catalog, CatalogChange};
+use durward_api::field_error::FieldError;
+use durward_api::resources::namespaced_name;
+use durward_api::resources::{AccessPolicy, IdentityProvider, Relationship};
+use durward_api::translation::{self, ObjectVersion};
 use durward_approvals as approval;
 use durward_approvals::{Lately, QUEUE};
 use durward_authn::living::Kind;
 use durward_authn::{KeySource, KeyUses, Living, ServiceAccountIssuer};
 use durward_controller_client::controller::Controller;
 use durward_controller_client::source::{PAUSES, Source, State, pauses};
-use durward_core::approval::Matter;
-use durward_core::digest::Digest;
-use durward_core::policy::PolicyKey;
+use durward_core::approval::ApprovalSubject;
+use durward_core::namespaced_name::NamespacedName;
 use durward_core::snapshot::Snapshot;
 use durward_engine::Engine;
 use durward_manifests::load::Domain;
@@ -115,7 +115,7 @@ async fn show(
 /// Asks the controller for the approvals that callers lack, until `shutdown`.
 async fn ask(
     controller: Controller,
-    mut lacking: mpsc::Receiver<Matter>,
+    mut lacking: mpsc::Receiver<ApprovalSubject>,
     shutdown: CancellationToken,
 ) -> Result<(), Failure> {
     let mut lately = Lately::default();
@@ -177,12 +177,12 @@ fn material(state: &State) -> Option<Result<Material, Failure>> {
 /// Names of what was told last.
 #[derive(Default)]
 struct Known {
-    policies: BTreeSet<PolicyKey>,
-    relationships: BTreeSet<RelationshipKey>,
+    policies: BTreeSet<NamespacedName>,
+    relationships: BTreeSet<NamespacedName>,
     namespaces: BTreeSet<String>,
     labelled: BTreeSet<String>,
-    others: BTreeSet<String>,
-    approvals: BTreeSet<Matter>,
+    authentication: BTreeSet<AuthenticationResource>,
+    approvals: BTreeSet<ApprovalSubject>,
 }
 
 /// Follows the snapshot stream.
@@ -286,37 +286,38 @@ impl Follower {
         let mut changes = Vec::new();
         for (name, annotations) in told.namespaces {
             now.namespaces.insert(name.clone());
-            changes.push(Change::Namespace(name, Some(annotations)));
+            changes.push(CatalogChange::NamespaceAnnotations(name, Some(annotations)));
         }
         for (name, labels) in told.namespace_labels {
             now.labelled.insert(name.clone());
-            changes.push(Change::NamespaceLabels(name, Some(labels)));
+            changes.push(CatalogChange::NamespaceLabels(name, Some(labels)));
         }
-        let providers =
-            told.providers.iter().map(|provider| ("IdentityProvider", &provider.metadata, digest(&provider.spec)));
-        let secrets = told.secrets.iter().map(|secret| ("Secret", &secret.metadata, digest(&secret.data)));
-        for (kind, meta, digest) in providers.chain(secrets) {
-            let of = meta.namespace.as_deref().map(|namespace| format!("{namespace}/")).unwrap_or_default();
-            let name = format!("{kind}/{of}{}", meta.name.as_deref().unwrap_or_default());
-            now.others.insert(name.clone());
-            changes.push(Change::Other(name, digest));
+        for provider in &told.providers {
+            let name = provider.metadata.name.as_deref().unwrap_or_default();
+            now.authentication.insert(AuthenticationResource::IdentityProvider(name.into()));
+            changes.extend(
+                ObjectVersion::from_resource(provider.clone()).into_iter().flat_map(ObjectVersion::into_changes),
+            );
+        }
+        for secret in &told.secrets {
+            now.authentication.extend(namespaced_name(&secret.metadata).map(AuthenticationResource::Secret));
+            changes.extend(translation::api_keys(secret));
         }
         for policy in told.policies {
-            let Some(key) = key_of(&policy.metadata) else { continue };
-            now.policies.insert(key);
-            changes.push(Change::Policy(Box::new(policy)));
+            let Some(version) = ObjectVersion::from_resource(policy) else { continue };
+            now.policies.insert(version.name().clone());
+            changes.extend(version.into_changes());
         }
         for relationship in told.relationships {
-            let Some(key) = RelationshipKey::of(&relationship.metadata) else { continue };
-            now.relationships.insert(key);
-            changes.push(Change::Relationship(Box::new(relationship)));
+            let Some(version) = ObjectVersion::from_resource(relationship) else { continue };
+            now.relationships.insert(version.name().clone());
+            changes.extend(version.into_changes());
         }
         for (namespace, name, last) in told.lost_relationships {
-            let key = RelationshipKey { namespace: namespace.into(), name: name.into() };
+            let key = NamespacedName::new(namespace, name);
             now.relationships.insert(key.clone());
             let error = FieldError { field: "spec".to_owned(), message: "the controller can't read it".to_owned() };
-            changes.push(Change::UnreadableRelationship(key.clone(), error));
-            changes.push(Change::RememberedRelationship(key, last));
+            changes.extend(ObjectVersion::<Relationship>::undecodable(key, error).with_last_good(last).into_changes());
         }
         for approval in &told.approvals {
             // the API server's word is not enough, here as little as at the doors
@@ -326,21 +327,35 @@ impl Follower {
                 continue;
             };
             now.approvals.insert(matter.clone());
-            changes.push(Change::Approval(matter, Some(given)));
+            changes.extend(translation::approval(None, Some((matter, given))));
         }
         let known = std::mem::replace(&mut self.known, now);
         let over = known.approvals.difference(&self.known.approvals).cloned();
-        changes.extend(over.map(|matter| Change::Approval(matter, None)));
+        changes.extend(over.flat_map(|subject| translation::approval(Some(&subject), None)));
         let unrelated = known.relationships.difference(&self.known.relationships).cloned();
-        changes.extend(unrelated.map(Change::RelationshipGone));
-        changes.extend(known.policies.difference(&self.known.policies).cloned().map(Change::PolicyGone));
+        changes.extend(unrelated.flat_map(translation::deleted::<Relationship>));
+        let deleted = known.policies.difference(&self.known.policies).cloned();
+        changes.extend(deleted.flat_map(translation::deleted::<AccessPolicy>));
         changes.extend(
-            known.labelled.difference(&self.known.labelled).map(|name| Change::NamespaceLabels(name.clone(), None)),
+            known
+                .labelled
+                .difference(&self.known.labelled)
+                .map(|name| CatalogChange::NamespaceLabels(name.clone(), None)),
         );
         changes.extend(
-            known.namespaces.difference(&self.known.namespaces).map(|name| Change::Namespace(name.clone(), None)),
+            known
+                .namespaces
+                .difference(&self.known.namespaces)
+                .map(|name| CatalogChange::NamespaceAnnotations(name.clone(), None)),
         );
-        changes.extend(known.others.difference(&self.known.others).map(|name| Change::Other(name.clone(), None)));
+        for resource in known.authentication.difference(&self.known.authentication) {
+            changes.extend(match resource {
+                AuthenticationResource::IdentityProvider(name) => {
+                    translation::deleted::<IdentityProvider>(Arc::clone(name))
+                }
+                AuthenticationResource::Secret(name) => translation::api_keys_deleted(name.clone()),
+            });
+        }
         for (policy, fate) in self.catalog.apply(changes) {
             // an older gate does not know all that a newer controller accepts; what it can't read it does not decide by
             let errors = fate.rejected.into_iter().flat_map(|rejection| rejection.errors);
@@ -349,7 +364,7 @@ impl Follower {
         let snapshot = self.catalog.snapshot();
         tracing::info!(revision = %snapshot.revision(), services = snapshot.services().count(), "in force");
         self.engine.replace_snapshot(snapshot.clone());
-        self.engine.metrics().policies_rejected(self.catalog.rejected());
+        self.engine.metrics().policies_rejected(self.catalog.rejected_count());
         self.readiness.loaded();
     }
 
@@ -360,10 +375,6 @@ impl Follower {
         self.readiness.unloaded();
         self.engine.replace_snapshot(Snapshot::default());
     }
-}
-
-fn digest(content: &impl serde::Serialize) -> Option<Digest> {
-    serde_json::to_vec(content).ok().map(|bytes| Digest::of([bytes.as_slice()]))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use durward_approvals::samples::{approved, named, seal};
 use durward_authn::{Authenticator, TrustDomain};
 use durward_core::condition::Truth;
 use durward_core::principal::{Identity, PrincipalId};
-use durward_core::request::{Call, Request, Target};
+use durward_core::request::{Call, Request, ServiceTarget};
 use durward_core::risk::Assurance;
 use durward_engine::audit::Audit;
 use durward_engine::metrics::Metrics;
@@ -65,8 +65,8 @@ impl World {
             .engine
             .authenticator()
             .vouched(Identity::new(id, Assurance::Bearer), Some(Assurance::ProofOfPossession));
-        let call = Call::Named { operation, captures: durward_core::service::Captures::new() };
-        let request = Request { target: Target::Audience("orders.shop"), call, source: None, evidence: &() };
+        let call = Call::Named { operation, captures: durward_core::path::Captures::new() };
+        let request = Request { target: ServiceTarget::Audience("orders.shop"), call, source: None, evidence: &() };
         self.engine.would_pass(&request, who.as_ref())
     }
 }

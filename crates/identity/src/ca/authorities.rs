@@ -1,8 +1,8 @@
 //! The authorities of the installation, as this replica knows them now.
 
 use durward_core::digest::Digest;
-use durward_pki::authority::{Authority, pem};
-use durward_pki::rotation::Step;
+use durward_pki::authority::{CertificateAuthority, pem};
+use durward_pki::rotation::RotationStep;
 use rustls_pki_types::CertificateDer;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -11,13 +11,13 @@ use tokio::sync::watch;
 #[derive(Debug, Clone)]
 pub struct Trust {
     /// Signs.
-    pub active: Arc<Authority>,
+    pub active: Arc<CertificateAuthority>,
     /// Takes over from it; its roots are trusted already.
-    pub next: Option<Arc<Authority>>,
+    pub next: Option<Arc<CertificateAuthority>>,
     /// Roots of those before it, which still count.
     pub(crate) retiring: Vec<CertificateDer<'static>>,
     /// How far the change from one to the next is.
-    pub step: Step,
+    pub step: RotationStep,
     /// When that was reached, in seconds since 1970.
     pub since: i64,
 }
@@ -57,7 +57,7 @@ impl Authorities {
     }
 
     /// Who signs.
-    pub fn active(&self) -> Arc<Authority> {
+    pub fn active(&self) -> Arc<CertificateAuthority> {
         Arc::clone(&self.0.borrow().active)
     }
 

@@ -127,7 +127,7 @@ impl Bundle {
     }
 
     fn wanted(&self) -> BTreeSet<Carrier> {
-        let namespaces = self.engine.snapshot().minting_namespaces(&self.trust_domain);
+        let namespaces = self.engine.snapshot().entitled_namespaces(&self.trust_domain);
         let namespaces = namespaces.iter().map(|namespace| Carrier::Namespace(namespace.to_string()));
         [Carrier::Cluster].into_iter().chain(namespaces).collect()
     }

@@ -7,8 +7,8 @@ use durward_core::digest::Digest;
 use durward_engine::metrics::Metrics;
 use durward_kubernetes::requests::{apply, brief};
 use durward_kubernetes::work_queue::Backlog;
-use durward_pki::authority::Authority;
-use durward_pki::rotation::{Action, Schedule, Standing, Step, due};
+use durward_pki::authority::CertificateAuthority;
+use durward_pki::rotation::{RotationAction, RotationSchedule, RotationState, RotationStep, next_action};
 use durward_runtime::Failure;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Client;
@@ -53,7 +53,7 @@ impl Carriers {
 pub struct Rotation {
     pub store: Store,
     pub authorities: Authorities,
-    pub schedule: Schedule,
+    pub schedule: RotationSchedule,
     pub carriers: Carriers,
     pub metrics: Arc<Metrics>,
     /// Where the status is written, and the name of its ConfigMap.
@@ -131,21 +131,21 @@ impl Rotation {
             return self.change(|_, wish| (wish == Some(Wish::Compromised)).then(|| Trust::of(fresh))).await;
         }
         // when somebody else decides, it is looked from time to time whether they have
-        let looks = self.store.is_provided() && trust.step == Step::Steady;
+        let looks = self.store.is_provided() && trust.step == RotationStep::Steady;
         if looks && !rounds.is_multiple_of(PROVIDED_PERIOD) {
             return Ok(());
         }
-        let standing = Standing {
+        let standing = RotationState {
             step: trust.step,
             since: trust.since,
             active: trust.active.validity(),
-            wanted: seen.wish == Some(Wish::Planned) || looks,
+            requested: seen.wish == Some(Wish::Planned) || looks,
             everywhere: self.carriers.lacking(trust.digest()).is_empty(),
         };
         let now = chrono::Utc::now().timestamp();
-        let Some(action) = due(&standing, &self.schedule, now) else { return Ok(()) };
-        let fresh = if action == Action::Prepare { self.another(&trust).await? } else { None };
-        if action == Action::Prepare && fresh.is_none() {
+        let Some(action) = next_action(&standing, &self.schedule, now) else { return Ok(()) };
+        let fresh = if action == RotationAction::Prepare { self.another(&trust).await? } else { None };
+        if action == RotationAction::Prepare && fresh.is_none() {
             return Ok(());
         }
         tracing::info!(?action, "the CA changes");
@@ -153,7 +153,7 @@ impl Rotation {
     }
 
     /// Another authority than the active one; none when somebody else has to provide it and has not.
-    async fn another(&self, trust: &Trust) -> Result<Option<Arc<Authority>>, Failure> {
+    async fn another(&self, trust: &Trust) -> Result<Option<Arc<CertificateAuthority>>, Failure> {
         let fresh = self.store.fresh().await?;
         Ok(fresh.filter(|fresh| fresh.certificate() != trust.active.certificate()))
     }
@@ -195,35 +195,37 @@ impl Rotation {
             chrono::DateTime::from_timestamp(at, 0).unwrap_or_default().to_rfc3339()
         };
         match trust.step {
-            Step::Steady => "nothing".to_owned(),
-            Step::Prepared | Step::Published if !lacking.is_empty() => {
+            RotationStep::Steady => "nothing".to_owned(),
+            RotationStep::Prepared | RotationStep::Published if !lacking.is_empty() => {
                 format!("{} to have the next root", lacking.join(", "))
             }
-            Step::Prepared => "the next look".to_owned(),
-            Step::Published => format!("pods to get the next root, until {}", until(self.schedule.spread)),
-            Step::Activated => format!("certificates of the old root to end, until {}", until(self.schedule.overlap)),
+            RotationStep::Prepared => "the next look".to_owned(),
+            RotationStep::Published => format!("pods to get the next root, until {}", until(self.schedule.spread)),
+            RotationStep::Activated => {
+                format!("certificates of the old root to end, until {}", until(self.schedule.overlap))
+            }
         }
     }
 }
 
 impl Trust {
     /// What an action makes of it.
-    fn after(&self, action: Action, fresh: Option<Arc<Authority>>, now: i64) -> Self {
+    fn after(&self, action: RotationAction, fresh: Option<Arc<CertificateAuthority>>, now: i64) -> Self {
         let trust = Self { step: action.leads_to(), since: now, ..self.clone() };
         match (action, &self.next) {
-            (Action::Prepare, _) => Self { next: fresh, ..trust },
-            (Action::Activate, Some(next)) => {
+            (RotationAction::Prepare, _) => Self { next: fresh, ..trust },
+            (RotationAction::Activate, Some(next)) => {
                 let old = self.active.roots().iter().chain(&self.retiring).cloned();
                 Self { active: Arc::clone(next), next: None, retiring: old.collect(), ..trust }
             }
-            (Action::Retire, _) => Self { retiring: Vec::new(), ..trust },
-            (Action::Publish | Action::Activate, _) => trust,
+            (RotationAction::Retire, _) => Self { retiring: Vec::new(), ..trust },
+            (RotationAction::Publish | RotationAction::Activate, _) => trust,
         }
     }
 }
 
 /// SHA-256 of the certificate, as `openssl x509 -fingerprint -sha256` prints it.
-fn fingerprint(authority: &Authority) -> String {
+fn fingerprint(authority: &CertificateAuthority) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, authority.certificate());
     digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":")
 }

@@ -2,8 +2,8 @@
 //! between two of them leaves either the one or the other.
 
 use crate::ca::authorities::Trust;
-use durward_pki::authority::{Authority, certificates, pem};
-use durward_pki::rotation::Step;
+use durward_pki::authority::{CertificateAuthority, certificates, pem};
+use durward_pki::rotation::RotationStep;
 use durward_runtime::Failure;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -56,7 +56,7 @@ impl Wish {
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Progress {
-    step: Step,
+    step: RotationStep,
     /// Seconds since 1970.
     since: i64,
 }
@@ -66,14 +66,19 @@ pub(crate) fn provided(
     name: &str,
     secret: &Secret,
     trust_domain: &str,
-    now: time::OffsetDateTime,
-) -> Result<Authority, Failure> {
+    now: chrono::DateTime<chrono::Utc>,
+) -> Result<CertificateAuthority, Failure> {
     authority(name, secret, ACTIVE, trust_domain, now)?
         .ok_or_else(|| format!("Secret `{name}` has no `tls.crt`").into())
 }
 
 /// Reads the Secret.
-pub fn decode(name: &str, secret: &Secret, trust_domain: &str, now: time::OffsetDateTime) -> Result<Trust, Failure> {
+pub fn decode(
+    name: &str,
+    secret: &Secret,
+    trust_domain: &str,
+    now: chrono::DateTime<chrono::Utc>,
+) -> Result<Trust, Failure> {
     let retiring = text(name, secret, RETIRING)?;
     let retiring = retiring.map(|pem| certificates(&pem)).transpose();
     let progress = match text(name, secret, PROGRESS)? {
@@ -119,13 +124,14 @@ fn authority(
     secret: &Secret,
     [certificate, key, roots]: [&str; 3],
     trust_domain: &str,
-    now: time::OffsetDateTime,
-) -> Result<Option<Authority>, Failure> {
+    now: chrono::DateTime<chrono::Utc>,
+) -> Result<Option<CertificateAuthority>, Failure> {
     let Some(chain) = text(name, secret, certificate)? else { return Ok(None) };
     let private = text(name, secret, key)?.ok_or_else(|| format!("Secret `{name}` has no `{key}`"))?;
     let roots = text(name, secret, roots)?.filter(|pem| !pem.trim().is_empty());
     let unusable = |error| format!("the CA in `{certificate}` of Secret `{name}` can't be used: {error}");
-    let authority = Authority::from_pem(&chain, &private, roots.as_ref().map(|pem| pem.as_str())).map_err(unusable)?;
+    let authority =
+        CertificateAuthority::from_pem(&chain, &private, roots.as_ref().map(|pem| pem.as_str())).map_err(unusable)?;
     if let Some(other) = authority.trust_domain().filter(|other| other != trust_domain) {
         return Err(format!("the CA in Secret `{name}` is of trust domain `{other}`, not of `{trust_domain}`: set trustDomain back, or remove the Secret to begin anew").into());
     }
@@ -143,11 +149,13 @@ pub fn text(name: &str, secret: &Secret, key: &str) -> Result<Option<Zeroizing<S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use durward_pki::serial::Serial;
-    use time::OffsetDateTime;
+    use durward_pki::serial::CertificateSerial;
 
-    fn fresh() -> Arc<Authority> {
-        Arc::new(Authority::create("cluster.local", OffsetDateTime::now_utc(), Serial::own([1; 15])).expect("a CA"))
+    fn fresh() -> Arc<CertificateAuthority> {
+        Arc::new(
+            CertificateAuthority::create("cluster.local", chrono::Utc::now(), CertificateSerial::unbound([1; 15]))
+                .expect("a CA"),
+        )
     }
 
     #[test]
@@ -157,15 +165,15 @@ mod tests {
             active,
             next: Some(next),
             retiring: old.roots().to_vec(),
-            step: Step::Published,
+            step: RotationStep::Published,
             since: 1_800_000_000,
         };
         let secret = encode("ca", &trust, None).expect("written");
-        let read = decode("ca", &secret, "cluster.local", OffsetDateTime::now_utc()).expect("read");
+        let read = decode("ca", &secret, "cluster.local", chrono::Utc::now()).expect("read");
         assert_eq!((read.step, read.since, read.digest()), (trust.step, trust.since, trust.digest()));
         assert_eq!(read.active.certificate(), trust.active.certificate());
         assert_eq!(read.roots().len(), 3);
-        let other = decode("ca", &secret, "other.domain", OffsetDateTime::now_utc()).expect_err("another trust domain");
+        let other = decode("ca", &secret, "other.domain", chrono::Utc::now()).expect_err("another trust domain");
         assert!(other.to_string().contains("set trustDomain back"), "{other}");
     }
 
@@ -200,7 +208,7 @@ mod tests {
                 Some(value) => drop(all.insert(key.to_owned(), value)),
                 None => drop(all.remove(key)),
             }
-            let error = decode("ca", &secret, "cluster.local", OffsetDateTime::now_utc()).expect_err("refused");
+            let error = decode("ca", &secret, "cluster.local", chrono::Utc::now()).expect_err("refused");
             assert!(error.to_string().contains(expected), "{key}: {error}");
         }
     }

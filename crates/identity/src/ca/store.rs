@@ -3,9 +3,9 @@
 use crate::ca::authorities::{Authorities, Trust};
 use crate::ca::secret::{Wish, decode, encode, provided};
 use durward_kubernetes::requests::{brief, versions};
-use durward_pki::authority::Authority;
-use durward_pki::rotation::Step;
-use durward_pki::serial::Serial;
+use durward_pki::authority::CertificateAuthority;
+use durward_pki::rotation::RotationStep;
+use durward_pki::serial::CertificateSerial;
 use durward_runtime::Failure;
 use durward_runtime::random::random;
 use futures::StreamExt;
@@ -13,7 +13,6 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, PostParams};
 use std::sync::Arc;
 use std::time::Duration;
-use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -73,7 +72,7 @@ impl Store {
                 Failure::from(format!("the CA in Secret `{}` can't be read or made: {}", self.name, brief(&error)))
             };
             if let Some(secret) = self.secrets.get_opt(&self.name).await.map_err(failed)? {
-                return decode(&self.name, &secret, &self.trust_domain, OffsetDateTime::now_utc());
+                return decode(&self.name, &secret, &self.trust_domain, chrono::Utc::now());
             }
             let Some(active) = self.fresh().await? else {
                 tracing::info!(secret = self.source, "waiting for the CA that somebody else provides");
@@ -90,10 +89,10 @@ impl Store {
     }
 
     /// An authority to begin with, or to change to: a new one, or the one that somebody else has put there.
-    pub async fn fresh(&self) -> Result<Option<Arc<Authority>>, Failure> {
-        let now = OffsetDateTime::now_utc();
+    pub async fn fresh(&self) -> Result<Option<Arc<CertificateAuthority>>, Failure> {
+        let now = chrono::Utc::now();
         let Some(source) = &self.source else {
-            let made = Authority::create(&self.trust_domain, now, Serial::own(random()?))?;
+            let made = CertificateAuthority::create(&self.trust_domain, now, CertificateSerial::unbound(random()?))?;
             return Ok(Some(Arc::new(made)));
         };
         let secret = self.secrets.get_opt(source).await;
@@ -116,7 +115,7 @@ impl Store {
     /// Changes what is stored, by what is stored; `None` leaves it as it is.
     pub async fn change(&self, change: impl FnOnce(&Trust, Option<Wish>) -> Option<Trust>) -> Result<(), StoreError> {
         let secret = self.secrets.get(&self.name).await?;
-        let stored = decode(&self.name, &secret, &self.trust_domain, OffsetDateTime::now_utc())?;
+        let stored = decode(&self.name, &secret, &self.trust_domain, chrono::Utc::now())?;
         if let Some(wanted) = change(&stored, Wish::of(&secret)) {
             // the resource version makes sure that nobody else was quicker; a wish goes with the change that grants it
             let wanted = encode(&self.name, &wanted, Some(secret))?;
@@ -137,7 +136,7 @@ impl Store {
             tokio::select! {
                 Some(version) = versions.next() => match version {
                     Some(secret) => {
-                        match decode(&self.name, &secret, &self.trust_domain, OffsetDateTime::now_utc()) {
+                        match decode(&self.name, &secret, &self.trust_domain, chrono::Utc::now()) {
                             Ok(trust) => authorities.replace(trust),
                             Err(error) => tracing::error!(%error, "the authorities stay what they were"),
                         }
@@ -156,9 +155,9 @@ impl Store {
 
 impl Trust {
     /// One authority and no other.
-    pub fn of(active: Arc<Authority>) -> Self {
-        let since = OffsetDateTime::now_utc().unix_timestamp();
-        Self { active, next: None, retiring: Vec::new(), step: Step::Steady, since }
+    pub fn of(active: Arc<CertificateAuthority>) -> Self {
+        let since = chrono::Utc::now().timestamp();
+        Self { active, next: None, retiring: Vec::new(), step: RotationStep::Steady, since }
     }
 }
 

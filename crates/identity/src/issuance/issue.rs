@@ -2,18 +2,17 @@
 
 use crate::issuance::served::RequestSpec;
 use chrono::{DateTime, TimeDelta, Utc};
-use durward_core::pods::Minting;
+use durward_core::pods::CertificateEntitlement;
 use durward_core::principal::PrincipalId;
-use durward_pki::authority::{Authority, AuthorityError, Request, pem};
+use durward_pki::authority::{AuthorityError, CertificateAuthority, SvidRequest, pem};
 use durward_pki::request::{SubjectKey, SubjectKeyError};
-use durward_pki::serial::{Holder, Serial, Tag};
+use durward_pki::serial::{CertificateHolder, CertificateSerial, UidTag};
 use durward_pki::svid;
 use k8s_openapi::ByteString;
 use rustls_pki_types::CertificateDer;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use time::OffsetDateTime;
 
 /// The API server takes up to five minutes.
 const BACKDATE: TimeDelta = TimeDelta::seconds(svid::BACKDATE);
@@ -44,15 +43,15 @@ pub struct Granted {
     pub not_before: DateTime<Utc>,
     pub not_after: DateTime<Utc>,
     pub begin_refresh_at: DateTime<Utc>,
-    pub serial: Serial,
+    pub serial: CertificateSerial,
 }
 
 /// Certifies the key of a request. `random` decides serial and jitter.
 pub fn issue(
-    authority: &Authority,
+    authority: &CertificateAuthority,
     spec: &RequestSpec,
     id: &PrincipalId,
-    minting: &Minting,
+    minting: &CertificateEntitlement,
     now: DateTime<Utc>,
     random: [u8; 10],
 ) -> Result<Granted, Denial> {
@@ -65,8 +64,8 @@ pub fn issue(
     }
     let filled = |bytes: &'_ Option<ByteString>| bytes.as_ref().is_some_and(|bytes| !bytes.0.is_empty());
     let key = match (&spec.stub_pkcs10_request, &spec.pkix_public_key) {
-        (stub, Some(key)) if !filled(stub) => SubjectKey::of_public_key(&key.0),
-        (stub, _) => SubjectKey::of_request(stub.as_ref().map(|stub| stub.0.as_slice()).unwrap_or_default()),
+        (stub, Some(key)) if !filled(stub) => SubjectKey::from_public_key(&key.0),
+        (stub, _) => SubjectKey::from_csr(stub.as_ref().map(|stub| stub.0.as_slice()).unwrap_or_default()),
     };
     let key = key.map_err(|error| match error {
         SubjectKeyError::Unsupported | SubjectKeyError::Unreadable | SubjectKeyError::Signature => {
@@ -78,7 +77,10 @@ pub fn issue(
         id,
         names: &minting.dns_names,
         lifetime: minting.ttl.min(longest).max(SHORTEST),
-        holder: Holder { pod: Tag::of(&spec.pod_uid), service_account: Tag::of(&spec.service_account_uid) },
+        holder: CertificateHolder {
+            pod: UidTag::from_uid(&spec.pod_uid),
+            service_account: UidTag::from_uid(&spec.service_account_uid),
+        },
         margin: REFRESH_MARGIN,
     };
     certify(authority, &key, &wanted, now, random)
@@ -91,37 +93,27 @@ pub struct Wanted<'w> {
     pub id: &'w PrincipalId,
     pub names: &'w BTreeSet<Arc<str>>,
     pub lifetime: TimeDelta,
-    pub holder: Holder,
+    pub holder: CertificateHolder,
     /// A refresh begins at least this long after the beginning and before the end.
     pub margin: TimeDelta,
 }
 
 /// Certifies a key. `random` decides serial and jitter.
 pub fn certify(
-    authority: &Authority,
+    authority: &CertificateAuthority,
     key: &SubjectKey,
     wanted: &Wanted<'_>,
     now: DateTime<Utc>,
     random: [u8; 10],
 ) -> Result<Granted, AuthorityError> {
     let [jitter, random @ ..] = random;
-    let serial = Serial::of_pod(wanted.holder, random);
+    let serial = CertificateSerial::for_pod(wanted.holder, random);
     // whole seconds, as X.509 and the API have them
     let not_before = DateTime::from_timestamp(now.timestamp(), 0).unwrap_or(now) - BACKDATE;
     let not_after = not_before + wanted.lifetime;
     let names: Vec<String> = wanted.names.iter().map(ToString::to_string).collect();
-    let at = |time: DateTime<Utc>| {
-        OffsetDateTime::from_unix_timestamp(time.timestamp()).unwrap_or(OffsetDateTime::UNIX_EPOCH)
-    };
     let certificate = authority.certify(
-        &Request {
-            id: &wanted.id.to_string(),
-            dns_names: &names,
-            addresses: &[],
-            not_before: at(not_before),
-            not_after: at(not_after),
-            serial,
-        },
+        &SvidRequest { id: &wanted.id.to_string(), dns_names: &names, addresses: &[], not_before, not_after, serial },
         key,
     )?;
     Ok(Granted {
@@ -189,10 +181,11 @@ mod tests {
                 "nodeUID": "m", "maxExpirationSeconds": longest, "stubPKCS10Request": request,
             },
         }));
-        let begin = OffsetDateTime::from_unix_timestamp(now().timestamp()).expect("a time");
-        let authority = Authority::create("cluster.local", begin, Serial::own([1; 15])).expect("an authority");
+        let begin = now();
+        let authority = CertificateAuthority::create("cluster.local", begin, CertificateSerial::unbound([1; 15]))
+            .expect("an authority");
         let id = PrincipalId::workload("cluster.local", "shop", "web").expect("an ID");
-        let minting = Minting { ttl, dns_names: BTreeSet::new(), policies: Default::default() };
+        let minting = CertificateEntitlement { ttl, dns_names: BTreeSet::new(), policies: Default::default() };
         issue(&authority, &request.expect("a request").spec, &id, &minting, now(), random).expect("granted")
     }
 

@@ -6,14 +6,14 @@ use crate::issuance::pods;
 use crate::issuance::pods::LabelledPod as Labelled;
 use crate::{Authorities, Granted, TokenKeys, not_minted};
 use chrono::{DateTime, TimeDelta, Utc};
-use durward_core::pods::Minting;
+use durward_core::pods::CertificateEntitlement;
 use durward_core::principal::PrincipalId;
 use durward_engine::Engine;
 use durward_engine::audit::issuance::{AboutPod, By, Issuance, Kind, Outcome};
 use durward_kubernetes::requests::{PATIENCE, brief, patiently};
 use durward_pki::request::SubjectKey;
-use durward_pki::serial::{Holder, Tag};
-use durward_pki::token::Algorithm;
+use durward_pki::serial::{CertificateHolder, UidTag};
+use durward_pki::token::SigningAlgorithm;
 use durward_runtime::random::random;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
 use kube::Client;
@@ -103,7 +103,7 @@ struct Caller {
     pod_uid: String,
     account_uid: String,
     labels: BTreeMap<String, String>,
-    minting: Minting,
+    minting: CertificateEntitlement,
 }
 
 impl Caller {
@@ -144,13 +144,16 @@ impl Mint {
         let began = Utc::now();
         // a signature is verified for whoever may ask, not for everybody
         let caller = self.caller(token, Kind::Certificate).await?;
-        let key = SubjectKey::of_signed_request(request).map_err(|error| MintError::Invalid(error.to_string()))?;
+        let key = SubjectKey::from_signed_csr(request).map_err(|error| MintError::Invalid(error.to_string()))?;
         let longest = ttl.unwrap_or(caller.minting.ttl);
         let wanted = Wanted {
             id: &caller.id,
             names: &caller.minting.dns_names,
             lifetime: caller.minting.ttl.min(longest).max(SHORTEST),
-            holder: Holder { pod: Tag::of(&caller.pod_uid), service_account: Tag::of(&caller.account_uid) },
+            holder: CertificateHolder {
+                pod: UidTag::from_uid(&caller.pod_uid),
+                service_account: UidTag::from_uid(&caller.account_uid),
+            },
             margin: MARGIN,
         };
         let random = random().map_err(|error| MintError::Later(error.to_string()))?;
@@ -180,7 +183,9 @@ impl Mint {
             "kubernetes.io": {"pod": {"uid": caller.pod_uid}, "serviceaccount": {"uid": caller.account_uid}},
         });
         let keys = self.keys.current();
-        let key = keys.signing(Algorithm::Es256, now).ok_or_else(|| MintError::Later("there is no key".to_owned()))?;
+        let key = keys
+            .signing_key(SigningAlgorithm::Es256, now)
+            .ok_or_else(|| MintError::Later("there is no key".to_owned()))?;
         let text = key.sign(&claims, "JWT").map_err(|error| MintError::Later(error.to_string()))?;
         let issuance = Issuance {
             serial: Some(key.kid().to_owned()),
@@ -240,7 +245,7 @@ impl Mint {
         let labels = self.labels(namespace, pod, pod_uid, account).await?;
         let id = PrincipalId::workload(&self.trust_domain, namespace, account)
             .map_err(|_| refused("the service account is no SPIFFE ID"))?;
-        match self.engine.snapshot().minting(&id, namespace, &labels) {
+        match self.engine.snapshot().certificate_entitlement(&id, namespace, &labels) {
             Ok(minting) => {
                 let (namespace, account) = (namespace.to_owned(), account.to_owned());
                 let (pod, pod_uid) = (pod.clone(), pod_uid.clone());

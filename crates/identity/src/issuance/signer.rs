@@ -9,7 +9,7 @@ use crate::issuance::served::{PodCertificateRequest, RequestSpec};
 use crate::{Authorities, SIGNER};
 use chrono::{DateTime, Utc};
 use durward_core::digest::Digest;
-use durward_core::pods::NotMinted;
+use durward_core::pods::NotEntitled;
 use durward_core::principal::PrincipalId;
 use durward_engine::Engine;
 use durward_engine::audit::issuance::{AboutPod, By, Issuance, Kind, Outcome};
@@ -73,7 +73,7 @@ enum Answer {
     /// Granted or denied for good.
     Settled,
     /// By the policies of this revision the pod gets none, and its owner knows: whatever changes may change that.
-    Waits(Digest, NotMinted),
+    Waits(Digest, NotEntitled),
 }
 
 /// A request that is not settled.
@@ -88,7 +88,7 @@ struct Asked {
 /// One with what the pod's owner was told.
 struct Pending {
     asked: Arc<Asked>,
-    told: Option<NotMinted>,
+    told: Option<NotEntitled>,
 }
 
 /// All that are not settled, as far as the watch has told.
@@ -257,7 +257,7 @@ impl Signer {
     }
 
     /// Answers a request, about which the pod's owner was `told_why`, or nothing yet.
-    async fn answer(&self, asked: &Asked, told_why: Option<&NotMinted>) -> Result<Answer, kube::Error> {
+    async fn answer(&self, asked: &Asked, told_why: Option<&NotEntitled>) -> Result<Answer, kube::Error> {
         let (namespace, spec) = (asked.namespace(), &asked.spec);
         let snapshot = self.engine.snapshot();
         let told = |outcome| self.issuance(asked, outcome);
@@ -269,8 +269,9 @@ impl Signer {
             }
         };
         let id = PrincipalId::workload(&self.trust_domain, namespace, &spec.service_account_name);
-        let minted = id.map_err(|_| NotMinted::NoPolicy);
-        let minted = minted.and_then(|id| snapshot.minting(&id, namespace, &labels).map(|minting| (id, minting)));
+        let minted = id.map_err(|_| NotEntitled::NoPolicy);
+        let minted = minted
+            .and_then(|id| snapshot.certificate_entitlement(&id, namespace, &labels).map(|minting| (id, minting)));
         let (id, minting) = match minted {
             Ok(minted) => minted,
             Err(why) => {
@@ -297,7 +298,7 @@ impl Signer {
                 if !self.engine.issuance(&issuance, asked.since) {
                     return Err(kube::Error::Service("the issuance can't be recorded".into()));
                 }
-                let message = format!("issued to {id} by {}", minting.named());
+                let message = format!("issued to {id} by {}", minting.policy_names());
                 self.write(asked, granted.status(now, &message)).await?;
                 Ok(Answer::Settled)
             }
@@ -402,10 +403,10 @@ impl Signer {
     }
 
     /// Tells the pod's owner why it waits, and the log that it was refused.
-    async fn tell(&self, asked: &Asked, why: &NotMinted) {
+    async fn tell(&self, asked: &Asked, why: &NotEntitled) {
         let reason = match why {
-            NotMinted::NoPolicy => "NoPolicy",
-            NotMinted::Denied(_) => {
+            NotEntitled::NoPolicy => "NoPolicy",
+            NotEntitled::Denied(_) => {
                 let refused = self.issuance(asked, Outcome::Refused);
                 self.engine.issuance(&Issuance { reason: Some(why.to_string().into()), ..refused }, asked.since);
                 "Denied"
@@ -424,13 +425,13 @@ impl Signer {
 }
 
 /// What the owner of a pod that gets nothing has to know.
-pub fn not_minted(why: &NotMinted, namespace: &str) -> String {
+pub fn not_minted(why: &NotEntitled, namespace: &str) -> String {
     match why {
-        NotMinted::NoPolicy => format!(
+        NotEntitled::NoPolicy => format!(
             "no AccessPolicy is about this pod: select it with `spec.service.podSelector` of a policy in namespace \
              {namespace}, or name its service account in a grant"
         ),
-        NotMinted::Denied(rule) => format!("{rule} denies its service account"),
+        NotEntitled::Denied(rule) => format!("{rule} denies its service account"),
     }
 }
 

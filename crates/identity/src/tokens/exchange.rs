@@ -9,13 +9,14 @@ use durward_engine::audit::issuance::{By, Issuance, Kind, Outcome};
 
 use crate::{AUDIENCE, TokenKeys};
 use chrono::{DateTime, TimeDelta, Utc};
-use durward_core::policy::Way;
+use durward_core::authentication::AuthenticationMethod;
+use durward_core::policy::TokenSignature;
 use durward_core::principal::PrincipalId;
 use durward_core::scope::Scope;
-use durward_core::service::Service;
+use durward_core::service::CompiledService;
 use durward_core::snapshot::Snapshot;
-use durward_core::token::{Signature, TokenScopes};
-use durward_pki::token::Algorithm;
+use durward_core::token::TokenScopes;
+use durward_pki::token::SigningAlgorithm;
 use durward_runtime::random::random;
 use durward_step_up::{Refused, Shown, StepUp, Visitor};
 use rustls_pki_types::CertificateDer;
@@ -186,7 +187,8 @@ impl TokenService {
             return Err(named(Refusal::Client("`client_id` names somebody else".to_owned())));
         }
         let labels = snapshot.labels_of(subject.principal.identity());
-        let TokenScopes { scopes, ends } = service.scopes_of(&subject.principal, labels, request.scopes.as_ref(), now);
+        let TokenScopes { scopes, valid_until } =
+            service.token_scopes(&subject.principal, labels, request.scopes.as_ref(), now);
         // with a second factor our own doors go by the first token's scopes, and by what requests say
         if scopes.is_empty() && (first.is_none() || request.scopes.is_some()) {
             return Err(named(match request.scopes {
@@ -194,7 +196,7 @@ impl TokenService {
                 None => Refusal::Target("policies grant no scope that a token can carry"),
             }));
         }
-        let longest = now + service.tokens().ttl.unwrap_or(TTL);
+        let longest = now + service.token_settings().ttl.unwrap_or(TTL);
         let of_key = holder.as_ref().map(|holder| holder.ends);
         // the strictest operation decides, as long as nobody says which one it is to be
         let too_old = first.as_ref().and(step_up_age).and_then(|age| {
@@ -206,7 +208,7 @@ impl TokenService {
                 .or(identity.authenticated_at)?
                 .checked_add_signed(age)
         });
-        let end = [Some(subject.ends), ends, of_key, too_old].into_iter().flatten().fold(longest, DateTime::min);
+        let end = [Some(subject.ends), valid_until, of_key, too_old].into_iter().flatten().fold(longest, DateTime::min);
         let order = Order {
             subject: &subject,
             client,
@@ -224,7 +226,7 @@ impl TokenService {
     async fn subject(
         &self,
         request: &TokenRequest<'_>,
-        service: &Service,
+        service: &CompiledService,
         certificate: Option<&[CertificateDer<'_>]>,
         holder: Option<&Subject>,
         now: DateTime<Utc>,
@@ -283,19 +285,19 @@ impl TokenService {
         &self,
         token: SubjectToken<'_>,
         audience: &str,
-        service: &Service,
+        service: &CompiledService,
         certificate: Option<&[CertificateDer<'_>]>,
         now: DateTime<Utc>,
     ) -> Result<Subject, Refusal> {
-        let expect = Expectation { audience, ways: service.ways() };
+        let expect = Expectation { audience, ways: service.authentication_methods() };
         let meant = [AUDIENCE, &*self.issuer];
         let subject = self.engine.authenticator().subject(token, certificate, &expect, &meant, now).await;
         subject.map_err(Refusal::Subject)
     }
 
     /// The service that a token can be for; none that is closed.
-    fn service<'s>(&self, snapshot: &'s Snapshot, audience: &str) -> Option<&'s Arc<Service>> {
-        let open = |service: &&Arc<Service>| service.closed_by().is_empty() && !self.is_ours(audience);
+    fn service<'s>(&self, snapshot: &'s Snapshot, audience: &str) -> Option<&'s Arc<CompiledService>> {
+        let open = |service: &&Arc<CompiledService>| service.closed_by().is_empty() && !self.is_ours(audience);
         snapshot.by_audience(audience).filter(open)
     }
 
@@ -311,12 +313,12 @@ impl TokenService {
         }
         let name: [u8; 16] = random().map_err(|_| Refusal::Later("there are no random numbers"))?;
         let name = hex::encode(name);
-        let algorithm = match order.service.tokens().signature {
-            None | Some(Signature::Rs256) => Algorithm::Rs256,
-            Some(Signature::Es256) => Algorithm::Es256,
+        let algorithm = match order.service.token_settings().signature {
+            None | Some(TokenSignature::Rs256) => SigningAlgorithm::Rs256,
+            Some(TokenSignature::Es256) => SigningAlgorithm::Es256,
         };
         let ring = self.keys.current();
-        let key = ring.signing(algorithm, order.now).ok_or(Refusal::Later("there is no key"))?;
+        let key = ring.signing_key(algorithm, order.now).ok_or(Refusal::Later("there is no key"))?;
         let claims = order.claims(&self.issuer, &name);
         let text = key.sign(&claims, "at+jwt").map_err(|_| Refusal::Later("it can't be signed"))?;
         if text.len() > LONGEST {
@@ -351,7 +353,7 @@ const UNRECORDED: &str = "it can't be recorded";
 struct Order<'o> {
     subject: &'o Subject,
     client: &'o PrincipalId,
-    service: &'o Service,
+    service: &'o CompiledService,
     scopes: &'o BTreeSet<Scope>,
     /// What the subject's credential says without the second factor.
     first: Option<First>,
@@ -365,7 +367,8 @@ impl Order<'_> {
     fn claims(&self, issuer: &str, name: &str) -> Value {
         let identity = self.subject.principal.identity();
         // what counts at one operation is what the token is for
-        let identity = &*identity.step_up.as_ref().map_or(Cow::Borrowed(identity), |one| identity.at(&one.operation));
+        let identity =
+            &*identity.step_up.as_ref().map_or(Cow::Borrowed(identity), |one| identity.at_operation(&one.operation));
         let first = self.first.clone().map(|first| first.within(self.scopes));
         let mut claims = json!({
             "iss": issuer,
@@ -413,7 +416,7 @@ impl TokenService {
     ) -> Result<Option<Map<String, Value>>, Refusal> {
         let now = Utc::now();
         let Ok(_slot) = self.slots.try_acquire() else { return Err(Refusal::Later("too many ask at once")) };
-        let expect = Expectation { audience: AUDIENCE, ways: &[Way::Workload] };
+        let expect = Expectation { audience: AUDIENCE, ways: &[AuthenticationMethod::Workload] };
         let asks = self.engine.authenticator().authenticate(credentials, &expect, now).await;
         let asks = asks.map_err(Refusal::Subject)?;
         let PrincipalId::Workload { namespace, .. } = &asks.identity().id else { return Ok(None) };
@@ -422,14 +425,14 @@ impl TokenService {
         let audience = parsed.as_ref().and_then(Token::claimed_audience);
         let service = audience.and_then(|audience| snapshot.by_audience(audience));
         let Some(service) = service.filter(|service| service.key().namespace == *namespace) else { return Ok(None) };
-        let expect = Expectation { audience: &service.key().audience, ways: service.ways() };
+        let expect = Expectation { audience: &service.key().audience, ways: service.authentication_methods() };
         let Ok((mut claims, holder)) = self.engine.authenticator().introspect(token, &expect, now) else {
             return Ok(None);
         };
         // what policies have taken back since is gone
         let carried = carried_scopes(claims.get("scope"));
         let labels = snapshot.labels_of(holder.identity());
-        let scopes = service.scopes_of(&holder, labels, carried.as_ref(), now).scopes;
+        let scopes = service.token_scopes(&holder, labels, carried.as_ref(), now).scopes;
         if scopes.is_empty() {
             return Ok(None);
         }

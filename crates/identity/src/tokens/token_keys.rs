@@ -5,8 +5,8 @@ use chrono::{DateTime, Utc};
 use durward_authn::Authenticator;
 use durward_engine::audit::LogSigner;
 use durward_kubernetes::requests::{brief, versions};
-use durward_pki::rotation::{KeySchedule, KeyTerm, key_changes, signing};
-use durward_pki::token::{Algorithm, Jwk, TokenKey, TokenKeyError, jwks};
+use durward_pki::rotation::{TokenKeySchedule, TokenKeyTerm, signing_key, token_key_changes};
+use durward_pki::token::{Jwk, SigningAlgorithm, TokenKey, TokenKeyError, jwks};
 use durward_runtime::Failure;
 use futures::StreamExt;
 use k8s_openapi::ByteString;
@@ -21,8 +21,8 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 /// How token keys follow one another: verifiers keep keys for minutes, tokens live for an hour at most.
-pub const TOKEN_KEYS: KeySchedule = KeySchedule {
-    algorithms: &Algorithm::ALL,
+pub const TOKEN_KEYS: TokenKeySchedule = TokenKeySchedule {
+    algorithms: &SigningAlgorithm::ALL,
     signs: Duration::from_secs(7 * 24 * 3600),
     ahead: Duration::from_secs(24 * 3600),
     after: Duration::from_secs(2 * 3600),
@@ -33,12 +33,12 @@ pub const PERIOD: Duration = Duration::from_secs(5);
 
 /// The keys at one time.
 #[derive(Debug, Default)]
-pub struct Ring(BTreeMap<KeyTerm, TokenKey>);
+pub struct Ring(BTreeMap<TokenKeyTerm, TokenKey>);
 
 impl Ring {
     /// The key that signs now.
-    pub fn signing(&self, algorithm: Algorithm, now: DateTime<Utc>) -> Option<&TokenKey> {
-        self.0.get(&signing(self.0.keys().copied(), algorithm, now.timestamp())?)
+    pub fn signing_key(&self, algorithm: SigningAlgorithm, now: DateTime<Utc>) -> Option<&TokenKey> {
+        self.0.get(&signing_key(self.0.keys().copied(), algorithm, now.timestamp())?)
     }
 
     /// All public keys (RFC 7517, section 5).
@@ -57,7 +57,7 @@ impl Ring {
         from().max().unwrap_or_default().saturating_add(from().min().unwrap_or_default())
     }
 
-    fn terms(&self) -> Vec<KeyTerm> {
+    fn terms(&self) -> Vec<TokenKeyTerm> {
         self.0.keys().copied().collect()
     }
 
@@ -79,8 +79,8 @@ impl Ring {
     }
 
     /// Makes keys that are due and drops those that are over; tells whether there were any.
-    pub fn renew(&mut self, schedule: &KeySchedule, now: DateTime<Utc>) -> Result<bool, TokenKeyError> {
-        let (made, gone) = key_changes(&self.terms(), schedule, now.timestamp());
+    pub fn renew(&mut self, schedule: &TokenKeySchedule, now: DateTime<Utc>) -> Result<bool, TokenKeyError> {
+        let (made, gone) = token_key_changes(&self.terms(), schedule, now.timestamp());
         let changed = !(made.is_empty() && gone.is_empty());
         gone.iter().for_each(|term| drop(self.0.remove(term)));
         for term in made {
@@ -104,14 +104,14 @@ impl Ring {
 }
 
 /// Name of a key's file: how it signs, and from when on in seconds since 1970.
-fn file(term: KeyTerm) -> String {
+fn file(term: TokenKeyTerm) -> String {
     format!("{}-{}.pem", term.algorithm.as_str().to_ascii_lowercase(), term.from)
 }
 
-fn term(file: &str) -> Option<KeyTerm> {
+fn term(file: &str) -> Option<TokenKeyTerm> {
     let (algorithm, from) = file.strip_suffix(".pem")?.split_once('-')?;
-    let algorithm = Algorithm::ALL.into_iter().find(|one| one.as_str().eq_ignore_ascii_case(algorithm))?;
-    Some(KeyTerm { algorithm, from: from.parse().ok()? })
+    let algorithm = SigningAlgorithm::ALL.into_iter().find(|one| one.as_str().eq_ignore_ascii_case(algorithm))?;
+    Some(TokenKeyTerm { algorithm, from: from.parse().ok()? })
 }
 
 /// The keys, shared by everything that signs or verifies.
@@ -155,7 +155,7 @@ impl TokenKeys {
     /// Signs the audit log with the key that is to sign at the time.
     pub fn log_signer(&self) -> LogSigner {
         let keys = self.clone();
-        LogSigner::new(move |claims, typ| match keys.current().signing(Algorithm::Es256, Utc::now()) {
+        LogSigner::new(move |claims, typ| match keys.current().signing_key(SigningAlgorithm::Es256, Utc::now()) {
             Some(key) => key.sign(claims, typ),
             None => Err(TokenKeyError::Key),
         })
@@ -167,7 +167,7 @@ impl TokenKeys {
 pub struct KeyStore {
     pub secrets: Api<Secret>,
     pub name: String,
-    pub schedule: KeySchedule,
+    pub schedule: TokenKeySchedule,
 }
 
 impl KeyStore {
@@ -200,7 +200,7 @@ impl KeyStore {
                     None => {}
                 },
                 () = sleep(PERIOD) => {
-                    let (made, gone) = key_changes(&keys.current().terms(), &self.schedule, Utc::now().timestamp());
+                    let (made, gone) = token_key_changes(&keys.current().terms(), &self.schedule, Utc::now().timestamp());
                     let due = *leading.borrow() && !(made.is_empty() && gone.is_empty());
                     if due && let Err(error) = self.renew().await {
                         tracing::warn!(%error, "the token keys could not be renewed");

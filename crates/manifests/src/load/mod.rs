@@ -4,12 +4,12 @@ use crate::manifest;
 use crate::manifest::{Contents, Document, Place, Problem, Resource};
 use crate::place::locate;
 use crate::progress::Progress;
-use durward_api::catalog::{Catalog, Change, Fate};
-use durward_api::compile::{FieldError, Settings};
-use durward_api::relationships::RelationshipKey;
-use durward_api::resources::IdentityProvider;
-use durward_core::digest::Digest;
-use durward_core::policy::PolicyKey;
+use durward_api::catalog::{AuthenticationResource, Catalog, CatalogChange, PolicyStatus};
+use durward_api::compile::ClusterDomains;
+use durward_api::field_error::FieldError;
+use durward_api::resources::{AccessPolicy, IdentityProvider, Relationship, namespaced_name};
+use durward_api::translation::{self, ObjectVersion};
+use durward_core::namespaced_name::NamespacedName;
 use k8s_openapi::api::core::v1::Secret;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -33,7 +33,7 @@ pub struct Domain {
     pub cluster_domain: String,
 }
 
-impl From<Domain> for Settings {
+impl From<Domain> for ClusterDomains {
     fn from(Domain { trust_domain, cluster_domain }: Domain) -> Self {
         Self { trust_domain, cluster_domain }
     }
@@ -54,18 +54,18 @@ pub struct Directory {
     files: BTreeMap<PathBuf, Known>,
     /// Policies and the snapshot that follows from them.
     pub catalog: Catalog,
-    owners: BTreeMap<PolicyKey, Place>,
+    owners: BTreeMap<NamespacedName, Place>,
     /// Where each Relationship stands.
-    relationships: BTreeMap<RelationshipKey, Place>,
+    relationships: BTreeMap<NamespacedName, Place>,
 }
 
 /// A file as it was last read.
 #[derive(Debug, Default)]
 struct Known {
-    policies: BTreeSet<PolicyKey>,
-    relationships: BTreeSet<RelationshipKey>,
-    namespaces: BTreeMap<String, Option<BTreeMap<String, String>>>,
-    others: BTreeSet<String>,
+    policies: BTreeSet<NamespacedName>,
+    relationships: BTreeSet<NamespacedName>,
+    namespaces: BTreeSet<String>,
+    authentication: BTreeSet<AuthenticationResource>,
     providers: Vec<IdentityProvider>,
     secrets: Vec<Secret>,
     problems: Vec<Problem>,
@@ -92,7 +92,10 @@ impl Directory {
     ///
     /// # Errors
     /// When the directory can't be listed.
-    pub fn refresh(&mut self, only: Option<&BTreeSet<PathBuf>>) -> Result<Vec<(PolicyKey, Fate)>, LoadError> {
+    pub fn refresh(
+        &mut self,
+        only: Option<&BTreeSet<PathBuf>>,
+    ) -> Result<Vec<(NamespacedName, PolicyStatus)>, LoadError> {
         let present = manifests(&self.root)?;
         let gone: Vec<PathBuf> = self.files.keys().filter(|path| !present.contains(*path)).cloned().collect();
         let read: Vec<&PathBuf> = present
@@ -129,7 +132,7 @@ impl Directory {
     }
 
     /// Takes in what a file holds now. What can't be read stays as it was; what is no longer there goes to `before`.
-    fn take_in(&mut self, path: PathBuf, contents: Contents, before: &mut Known, changes: &mut Vec<Change>) {
+    fn take_in(&mut self, path: PathBuf, contents: Contents, before: &mut Known, changes: &mut Vec<CatalogChange>) {
         let old = self.files.remove(&path).unwrap_or_default();
         let mut known = Known::default();
         let unreadable_whole = contents.problems.iter().any(|problem| problem.policy.is_none());
@@ -141,7 +144,7 @@ impl Directory {
                 known.policies.insert(key.clone());
                 let error =
                     FieldError { field: problem.field.clone().unwrap_or_default(), message: problem.message.clone() };
-                changes.push(Change::Unreadable(key.clone(), error));
+                changes.extend(ObjectVersion::<AccessPolicy>::undecodable(key.clone(), error).into_changes());
             }
             known.problems.push(problem);
         }
@@ -154,7 +157,7 @@ impl Directory {
         self.files.insert(path, known);
     }
 
-    fn document(&mut self, resource: Resource, place: Place, known: &mut Known, changes: &mut Vec<Change>) {
+    fn document(&mut self, resource: Resource, place: Place, known: &mut Known, changes: &mut Vec<CatalogChange>) {
         let problem = |message: String, field: &str| Problem {
             file: Arc::clone(&place.file),
             line: place.line,
@@ -164,7 +167,7 @@ impl Directory {
             policy: None,
         };
         match resource {
-            Resource::Policy(policy) => match self.catalog.key_of(&policy.metadata) {
+            Resource::Policy(policy) => match self.catalog.interned_name(&policy.metadata) {
                 Some(key) => {
                     match self
                         .owners
@@ -181,38 +184,34 @@ impl Directory {
                         _ => {
                             self.owners.insert(key.clone(), place);
                             known.policies.insert(key);
-                            changes.extend(self.catalog.compiled(&policy));
+                            changes.extend(
+                                ObjectVersion::from_resource(*policy)
+                                    .into_iter()
+                                    .flat_map(ObjectVersion::into_changes)
+                                    .map(|change| self.catalog.compact(change)),
+                            );
                         }
                     }
                 }
                 None => known.problems.push(problem("a policy needs a name".to_owned(), "metadata.name")),
             },
             Resource::Provider(provider) => {
-                let name = format!("IdentityProvider/{}", provider.metadata.name.as_deref().unwrap_or_default());
-                changes.push(Change::Other(name.clone(), digest(&provider.spec)));
-                changes.push(Change::KeyHeader(name.clone(), provider.spec.key_header()));
-                known.others.insert(name);
-                known.providers.push(*provider);
+                let name = provider.metadata.name.as_deref().unwrap_or_default();
+                known.authentication.insert(AuthenticationResource::IdentityProvider(name.into()));
+                known.providers.push((*provider).clone());
+                changes
+                    .extend(ObjectVersion::from_resource(*provider).into_iter().flat_map(ObjectVersion::into_changes));
             }
             Resource::ApiKeys(secret) => {
-                let meta = &secret.metadata;
-                let name = format!(
-                    "Secret/{}/{}",
-                    meta.namespace.as_deref().unwrap_or("default"),
-                    meta.name.as_deref().unwrap_or_default()
-                );
-                changes.push(Change::Other(name.clone(), digest(&(&secret.data, &secret.string_data))));
-                known.others.insert(name);
+                known.authentication.extend(namespaced_name(&secret.metadata).map(AuthenticationResource::Secret));
+                changes.extend(translation::api_keys(&secret));
                 known.secrets.push(*secret);
             }
             Resource::Namespace(namespace) => {
-                let name = namespace.metadata.name.unwrap_or_default();
-                changes.push(Change::Namespace(name.clone(), namespace.metadata.annotations.clone()));
-                let labels = namespace.metadata.labels.unwrap_or_default();
-                changes.push(Change::NamespaceLabels(name.clone(), Some(labels)));
-                known.namespaces.insert(name, namespace.metadata.annotations);
+                changes.extend(translation::namespace(&namespace.metadata));
+                known.namespaces.insert(namespace.metadata.name.unwrap_or_default());
             }
-            Resource::Relationship(relationship) => match RelationshipKey::of(&relationship.metadata) {
+            Resource::Relationship(relationship) => match namespaced_name(&relationship.metadata) {
                 Some(key) => {
                     let elsewhere = |other: &&Place| other.file != place.file || known.relationships.contains(&key);
                     match self.relationships.get(&key).filter(elsewhere).filter(|other| self.is_present(other)) {
@@ -226,7 +225,11 @@ impl Directory {
                         None => {
                             self.relationships.insert(key.clone(), place);
                             known.relationships.insert(key);
-                            changes.push(Change::Relationship(relationship));
+                            changes.extend(
+                                ObjectVersion::from_resource(*relationship)
+                                    .into_iter()
+                                    .flat_map(ObjectVersion::into_changes),
+                            );
                         }
                     }
                 }
@@ -241,14 +244,14 @@ impl Directory {
     }
 
     /// Withdraws what no file holds any more.
-    fn withdraw(&mut self, before: Known, changes: &mut Vec<Change>) {
+    fn withdraw(&mut self, before: Known, changes: &mut Vec<CatalogChange>) {
         let holds = |check: &dyn Fn(&Known) -> bool| self.files.values().any(check);
         for key in &before.policies {
             // its owner holds it almost always; every other file is asked only for the few that are gone or moved
             let owner = self.owners.get(key).and_then(|place| self.files.get(&self.root.join(&*place.file)));
             if !owner.is_some_and(|known| known.policies.contains(key)) && !holds(&|known| known.policies.contains(key))
             {
-                changes.push(Change::PolicyGone(key.clone()));
+                changes.extend(translation::deleted::<AccessPolicy>(key.clone()));
             }
         }
         for key in &before.relationships {
@@ -257,24 +260,28 @@ impl Directory {
             if !owner.is_some_and(|known| known.relationships.contains(key))
                 && !holds(&|known| known.relationships.contains(key))
             {
-                changes.push(Change::RelationshipGone(key.clone()));
+                changes.extend(translation::deleted::<Relationship>(key.clone()));
             }
         }
-        for name in before.namespaces.keys() {
-            if !holds(&|known| known.namespaces.contains_key(name)) {
-                changes.push(Change::Namespace(name.clone(), None));
-                changes.push(Change::NamespaceLabels(name.clone(), None));
+        for name in &before.namespaces {
+            if !holds(&|known| known.namespaces.contains(name)) {
+                changes.extend(translation::namespace_deleted(name));
             }
         }
-        for name in &before.others {
-            if !holds(&|known| known.others.contains(name)) {
-                changes.push(Change::Other(name.clone(), None));
+        for name in &before.authentication {
+            if !holds(&|known| known.authentication.contains(name)) {
+                changes.extend(match name {
+                    AuthenticationResource::IdentityProvider(name) => {
+                        translation::deleted::<IdentityProvider>(Arc::clone(name))
+                    }
+                    AuthenticationResource::Secret(name) => translation::api_keys_deleted(name.clone()),
+                });
             }
         }
         for change in changes.iter() {
             match change {
-                Change::PolicyGone(key) => drop(self.owners.remove(key)),
-                Change::RelationshipGone(key) => drop(self.relationships.remove(key)),
+                CatalogChange::PolicyDeleted(key) => drop(self.owners.remove(key)),
+                CatalogChange::RelationshipDeleted(key) => drop(self.relationships.remove(key)),
                 _ => {}
             }
         }
@@ -304,14 +311,17 @@ impl Directory {
     #[must_use]
     pub fn problems(&self) -> Vec<Problem> {
         let mut problems: Vec<Problem> = self.files.values().flat_map(|known| known.problems.iter().cloned()).collect();
-        let unreadable: BTreeSet<PolicyKey> = problems.iter().filter_map(|problem| problem.policy.clone()).collect();
-        for (key, fate) in self.catalog.fates() {
+        let unreadable: BTreeSet<NamespacedName> =
+            problems.iter().filter_map(|problem| problem.policy.clone()).collect();
+        for (key, fate) in self.catalog.policy_statuses() {
             let Some(rejection) = fate.rejected.filter(|_| !unreadable.contains(key)) else { continue };
             let Some(place) = self.owners.get(key) else { continue };
             problems.extend(self.placed(place, rejection.errors, Some(key)));
         }
         for (key, place) in &self.relationships {
-            let Some(rejection) = self.catalog.relationship_fate(key).and_then(|fate| fate.rejected) else { continue };
+            let Some(rejection) = self.catalog.relationship_status(key).and_then(|fate| fate.rejected) else {
+                continue;
+            };
             problems.extend(self.placed(place, rejection.errors, None));
         }
         problems.sort_unstable();
@@ -319,7 +329,7 @@ impl Directory {
     }
 
     /// Mistakes in a document, each with its line.
-    fn placed(&self, place: &Place, errors: Vec<FieldError>, policy: Option<&PolicyKey>) -> Vec<Problem> {
+    fn placed(&self, place: &Place, errors: Vec<FieldError>, policy: Option<&NamespacedName>) -> Vec<Problem> {
         let text = read_text(&self.root.join(&*place.file)).unwrap_or_default();
         let document =
             manifest::documents(&text).into_iter().find(|(line, _)| *line == place.line).map(|(_, text)| text);
@@ -349,26 +359,20 @@ impl Known {
         self.policies.extend(other.policies);
         self.relationships.extend(other.relationships);
         self.namespaces.extend(other.namespaces);
-        self.others.extend(other.others);
+        self.authentication.extend(other.authentication);
     }
 
     /// Keeps what a file held before, where it does not hold something newer.
     fn keep(&mut self, old: Self) {
         self.policies.extend(old.policies);
         self.relationships.extend(old.relationships);
-        for (name, annotations) in old.namespaces {
-            self.namespaces.entry(name).or_insert(annotations);
-        }
+        self.namespaces.extend(old.namespaces);
         let newer: BTreeSet<_> = self.providers.iter().map(|provider| provider.metadata.name.clone()).collect();
         self.providers.extend(old.providers.into_iter().filter(|provider| !newer.contains(&provider.metadata.name)));
         let newer: BTreeSet<_> = self.secrets.iter().map(|secret| secret.metadata.name.clone()).collect();
         self.secrets.extend(old.secrets.into_iter().filter(|secret| !newer.contains(&secret.metadata.name)));
-        self.others.extend(old.others);
+        self.authentication.extend(old.authentication);
     }
-}
-
-fn digest(content: &impl serde::Serialize) -> Option<Digest> {
-    serde_json::to_vec(content).ok().map(|bytes| Digest::of([bytes.as_slice()]))
 }
 
 /// The files of a directory that manifests are read from.

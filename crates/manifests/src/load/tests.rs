@@ -54,7 +54,7 @@ fn loaded(placed: &[(usize, String)]) -> Loaded {
     let directory = load(root.path(), &domain()).expect("loaded");
     Loaded {
         revision: directory.catalog.snapshot().revision().to_string(),
-        in_force: directory.catalog.fates().map(|(key, fate)| (key.to_string(), fate.in_force)).collect(),
+        in_force: directory.catalog.policy_statuses().map(|(key, fate)| (key.to_string(), fate.in_force)).collect(),
         problems: directory.problems().into_iter().map(|problem| (problem.field, problem.message)).collect(),
     }
 }

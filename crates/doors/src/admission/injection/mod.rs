@@ -9,7 +9,7 @@ pub use agent::Agent;
 
 use crate::admission::{Request, Webhooks, refuse};
 use axum::http::StatusCode;
-use durward_core::pods::NotMinted;
+use durward_core::pods::NotEntitled;
 use durward_core::principal::PrincipalId;
 use durward_identity::{SIGNER, not_minted};
 use kube::core::admission::AdmissionResponse;
@@ -124,7 +124,8 @@ fn warned(
     let account = pod.pointer("/spec/serviceAccountName").and_then(Value::as_str).unwrap_or("default");
     let id = PrincipalId::workload(&webhooks.trust_domain, namespace, account);
     let snapshot = webhooks.engine.snapshot();
-    let minting = id.map_err(|_| NotMinted::NoPolicy).and_then(|id| snapshot.minting(&id, namespace, labels));
+    let minting =
+        id.map_err(|_| NotEntitled::NoPolicy).and_then(|id| snapshot.certificate_entitlement(&id, namespace, labels));
     if let Err(why) = minting {
         let warning = format!("durward: {}; until then it waits for its certificate", not_minted(&why, namespace));
         response.warnings = Some(vec![warning]);
