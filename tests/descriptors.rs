@@ -1,5 +1,6 @@
 //! What gRPC reflection tells is what the door speaks: the committed descriptors are those of the definitions that the
 //! code is made from.
+
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

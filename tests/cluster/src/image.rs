@@ -9,13 +9,13 @@ use serde_json::json;
 
 use crate::command::run;
 use crate::error::{At, Error, Result};
-use crate::preflight;
+use crate::{cargo, preflight};
 
 /// What every pod's sandbox runs.
 pub const PAUSE: &str = "durward.test/pause:test";
 /// A shell with the usual tools. Debian's static `wget -T` crashes: use `timeout 5 wget`.
 pub const BUSYBOX: &str = "durward.test/busybox:test";
-/// The image that the repository's Dockerfile makes.
+/// Durward's image: [`durward`] makes it quickly, [`crate::dockerfile::build`] by the repository's Dockerfile.
 pub const DURWARD: &str = "durward.test/durward:test";
 
 /// An image in the making: one layer and how to run it.
@@ -255,6 +255,19 @@ pub fn busybox() -> Result<Image> {
         .filter(|tool| *tool != "busybox")
         .fold(image, |image, tool| image.link(&format!("/bin/{tool}"), "busybox"));
     Ok(image.folder("/tmp", 0o1777).folder("/etc", 0o755).env("PATH", "/bin").command(["/bin/sh"]))
+}
+
+/// [`DURWARD`] with the program of this checkout, like the Dockerfile's but compiled in a minute.
+pub fn durward() -> Result<Image> {
+    eprintln!("cluster: building the durward image (minutes on first use)");
+    let program = cargo::build_static()?;
+    let authorities = Path::new("/etc/ssl/certs/ca-certificates.crt");
+    let image = Image::new(DURWARD).file("/durward", 0o755, fs::read(&program).at("read", &program)?).file(
+        "/etc/ssl/certs/ca-certificates.crt",
+        0o644,
+        fs::read(authorities).at("read", authorities)?,
+    );
+    Ok(image.user("65532:65532").entrypoint(["/durward"]))
 }
 
 /// [`PAUSE`]: a program that does nothing until it is killed.

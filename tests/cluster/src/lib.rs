@@ -18,6 +18,7 @@
 //! `README.md` beside this crate tells how it works and what to do when it does not.
 
 pub mod binaries;
+pub mod cargo;
 mod certs;
 mod cluster;
 mod command;
@@ -29,7 +30,6 @@ mod lifecycle;
 mod namespaces;
 mod node;
 pub mod paths;
-#[path = "../../harness/ports.rs"]
 pub mod ports;
 pub mod preflight;
 mod process;

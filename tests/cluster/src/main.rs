@@ -1,9 +1,11 @@
 //! `durward-cluster`: the test cluster for people and for make.
 
+use std::fs;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use clap::{Parser, Subcommand};
-use durward_cluster::{Cluster, Error, Result, binaries, dockerfile, preflight};
+use durward_cluster::{Cluster, Error, Result, binaries, image, preflight};
 
 /// A real Kubernetes for tests, without a container engine.
 #[derive(Debug, Parser)]
@@ -30,13 +32,16 @@ enum Action {
         /// The program's name.
         program: String,
     },
-    /// Build the durward image and print the path of its archive.
-    Image,
+    /// Build the durward image of the tests and write its archive, in the format of `docker save`.
+    Image {
+        /// File to write.
+        to: PathBuf,
+    },
     /// Run `cargo test` with the given arguments, and the shared cluster down afterwards if it was down before.
     /// Where no node can run, tests called `e2e_*` are left out and counted; under CI that is a failure.
     Test {
         /// Arguments of `cargo test`.
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true, default_values = ["--package", "durward-cluster"])]
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, default_values = ["--package", "durward-cluster", "--package", "durward-tests"])]
         cargo: Vec<String>,
     },
 }
@@ -80,7 +85,11 @@ fn act(action: &Action) -> Result<ExitCode> {
             })?;
             println!("{}", binaries::path(binary)?.display());
         }
-        Action::Image => println!("{}", dockerfile::build()?.archive.display()),
+        Action::Image { to } => fs::write(to, image::durward()?.archive()?).map_err(|source| Error::Io {
+            action: "write",
+            path: to.clone(),
+            source,
+        })?,
         Action::Test { cargo } => return test(cargo),
     }
     Ok(ExitCode::SUCCESS)

@@ -1,0 +1,220 @@
+//! Ten thousand pods that ask for their certificates at once, on the shared node: how soon all have them, beside what the
+//! API server itself takes to write as many, and what memory the controller has then. Then one pod that gets as many from the
+//! mint, by HTTP, a token and a signed request each time. `REQUESTS` sets another number.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use durward_cluster::Namespace;
+use durward_pki::authority::{Authority, Request, pem};
+use durward_pki::request::SubjectKey;
+use durward_pki::serial::Serial;
+use durward_tests::installation::{Installed, policy};
+use durward_tests::processes::{Cpu, memory};
+use futures::{AsyncBufReadExt, StreamExt};
+use k8s_openapi::api::certificates::v1::PodCertificateRequest;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::Client;
+use kube::api::{Api, Patch, PatchParams, PostParams, WatchParams};
+use rcgen::{CertificateParams, KeyPair};
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio::task::JoinSet;
+
+/// How many requests this program sends at once.
+const AT_ONCE: usize = 32;
+/// Another signer, whose requests this program answers itself.
+const OTHER: &str = "bench.example/other";
+
+fn main() {
+    // cargo passes `--bench`; anything else is not ours
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let many = std::env::var("REQUESTS").ok().and_then(|text| text.parse().ok()).unwrap_or(10_000);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let installed = Installed::new(&["resources.limits.memory=1Gi"]);
+    let namespace = installed.cluster.namespace("issuance").expect("a namespace");
+    let before = memory();
+    runtime.block_on(async {
+        let client = installed.cluster.client().await.expect("a client");
+        let pods = Pods::create(&client, &namespace, many).await;
+        pods.ask("durward.dev/workload", "own").await;
+        pods.issued_by_durward(&client, &namespace, before).await;
+        pods.ask(OTHER, "other").await;
+        pods.issued_by_the_api_server_alone().await;
+        pods.minted(&installed, &namespace).await;
+    });
+    // to delete all of it one by one takes longer than to have another cluster
+    std::mem::forget(namespace);
+    durward_cluster::down().expect("down");
+}
+
+/// Pods of one service account, and what their requests say.
+struct Pods {
+    uids: Arc<[String]>,
+    requests: Api<PodCertificateRequest>,
+    /// What is the same for all requests.
+    spec: Value,
+    request: Vec<u8>,
+}
+
+impl Pods {
+    async fn create(client: &Client, namespace: &Namespace<'_>, many: usize) -> Self {
+        // a node that nobody runs: its pods are there, and cost nothing else
+        let name = namespace.name();
+        let nodes: Api<Node> = Api::all(client.clone());
+        let node = serde_json::from_value(json!({"metadata": {"name": name}})).expect("a node");
+        let node = nodes.create(&PostParams::default(), &node).await.expect("created");
+        let pods: Api<Pod> = Api::namespaced(client.clone(), name);
+        let began = Instant::now();
+        let uids = each(many, |number| {
+            let (pods, node) = (pods.clone(), name.to_owned());
+            async move {
+                let pod = json!({
+                    "metadata": {"name": format!("p{number}"), "labels": {"app": "web"}},
+                    "spec": {
+                        "nodeName": node, "tolerations": [{"operator": "Exists"}],
+                        "containers": [{"name": "main", "image": "none"}],
+                    },
+                });
+                let pod = serde_json::from_value(pod).expect("a pod");
+                pods.create(&PostParams::default(), &pod).await.expect("created").metadata.uid.expect("a UID")
+            }
+        })
+        .await;
+        println!("the API server makes {many} pods in {:?}", began.elapsed());
+        let account = namespace.kubectl(["get", "serviceaccount", "default", "-o", "jsonpath={.metadata.uid}"]);
+        let key = KeyPair::generate().expect("a key");
+        let request = CertificateParams::default().serialize_request(&key).expect("a request").der().to_vec();
+        let spec = json!({
+            "stubPKCS10Request": STANDARD.encode(&request), "maxExpirationSeconds": 86400, "nodeName": name,
+            "nodeUID": node.metadata.uid, "serviceAccountName": "default", "serviceAccountUID": account.expect("a UID"),
+        });
+        Self { uids: uids.into(), requests: Api::namespaced(client.clone(), name), spec, request }
+    }
+
+    /// Makes a request of each pod.
+    async fn ask(&self, signer: &'static str, prefix: &'static str) {
+        let began = Instant::now();
+        each(self.uids.len(), |number| {
+            let (requests, uids, mut spec) = (self.requests.clone(), Arc::clone(&self.uids), self.spec.clone());
+            async move {
+                spec["signerName"] = json!(signer);
+                spec["podName"] = json!(format!("p{number}"));
+                spec["podUID"] = json!(uids[number]);
+                let request = json!({"metadata": {"name": format!("{prefix}-{number}")}, "spec": spec});
+                let request = serde_json::from_value(request).expect("a request");
+                requests.create(&PostParams::default(), &request).await.expect("created");
+            }
+        })
+        .await;
+        println!("the API server makes {} requests in {:?}", self.uids.len(), began.elapsed());
+    }
+
+    /// Applies the policy that they wait for.
+    async fn issued_by_durward(&self, client: &Client, namespace: &Namespace<'_>, idle: Vec<u64>) {
+        let many = self.uids.len();
+        let (cpu, began) = (Cpu::now(), Instant::now());
+        let spec = json!({"service": {"podSelector": {"matchLabels": {"app": "web"}}}});
+        namespace.apply(&policy(namespace.name(), "web", spec)).expect("applied");
+        self.answers(client, many).await;
+        let after = began.elapsed();
+        println!("{many} that waited have their certificates {after:?} after the policy");
+        println!("  CPU for each: {}", Cpu::now().since(cpu, many));
+        println!("  resident memory of the controllers: {:?} MB, {idle:?} MB before there were pods", memory());
+    }
+
+    /// Waits until as many are answered. The API server encodes for all who watch once, and nothing is read of it but whether
+    /// there is a certificate, so this costs both little.
+    async fn answers(&self, client: &Client, many: usize) {
+        let watch = WatchParams::default().fields("spec.signerName=durward.dev/workload");
+        let url = self.requests.resource_url().to_owned();
+        let request = || kube::core::Request::new(&url).watch(&watch, "0").expect("a watch");
+        loop {
+            // a watch begins with all that there is
+            let mut lines = pin!(client.request_stream(request()).await.expect("a watch").lines());
+            let mut answered = 0;
+            while let Some(line) = lines.next().await {
+                answered += usize::from(line.expect("an event").contains("\"certificateChain\""));
+                if answered == many {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// One certificate, written into the requests of the other signer by this program: no signer can be quicker.
+    async fn issued_by_the_api_server_alone(&self) {
+        let now = OffsetDateTime::now_utc().replace_nanosecond(0).expect("a time");
+        let end = now + time::Duration::hours(2);
+        let authority = Authority::create("bench.example", now, Serial::own([1; 15])).expect("an authority");
+        let wanted = Request {
+            id: "spiffe://bench.example/p",
+            dns_names: &[],
+            addresses: &[],
+            not_before: now,
+            not_after: end,
+            serial: Serial::own([2; 15]),
+        };
+        let key = SubjectKey::of_request(&self.request).expect("a key");
+        let chain = pem(&authority.certify(&wanted, &key).expect("a certificate"));
+        let stamp = |at: OffsetDateTime| at.format(&Rfc3339).expect("a time");
+        let status = json!({"status": {
+            "certificateChain": chain, "notBefore": stamp(now), "notAfter": stamp(end),
+            "beginRefreshAt": stamp(now + time::Duration::hours(1)),
+            "conditions": [{"type": "Issued", "status": "True", "reason": "Issued", "message": "", "lastTransitionTime": stamp(now)}],
+        }});
+        let (cpu, began) = (Cpu::now(), Instant::now());
+        each(self.uids.len(), |number| {
+            let (requests, patch) = (self.requests.clone(), Patch::Merge(status.clone()));
+            async move {
+                let name = format!("other-{number}");
+                requests.patch_status(&name, &PatchParams::default(), &patch).await.expect("patched");
+            }
+        })
+        .await;
+        println!("the API server takes as many certificates from this program in {:?}", began.elapsed());
+        println!("  CPU for each: {}", Cpu::now().since(cpu, self.uids.len()));
+    }
+
+    /// The mint asks the API server about token and pod for each.
+    async fn minted(&self, installed: &Installed, namespace: &Namespace<'_>) {
+        let bound = ["--audience=durward", "--bound-object-kind=Pod", "--bound-object-name=p0"];
+        let token = namespace.kubectl(["create", "token", "default"].into_iter().chain(bound)).expect("a token");
+        let replicas = installed.pods();
+        let url = format!("https://{}:8145/mint/x509", replicas[0]["status"]["podIP"].as_str().expect("an address"));
+        let client = reqwest::Client::builder().tls_danger_accept_invalid_certs(true).build().expect("a client");
+        let body = json!({"csr": STANDARD.encode(&self.request)}).to_string();
+        let mint = |_| {
+            let request = client.post(&url).bearer_auth(token.trim()).header("Content-Type", "application/json");
+            let answer = request.body(body.clone()).send();
+            async move { assert_eq!(answer.await.expect("an answer").status(), 200) }
+        };
+        each(AT_ONCE, mint).await;
+        let (cpu, began) = (Cpu::now(), Instant::now());
+        each(self.uids.len(), mint).await;
+        println!("the mint gives {} certificates to a pod in {:?}", self.uids.len(), began.elapsed());
+        println!("  CPU for each: {}", Cpu::now().since(cpu, self.uids.len()));
+    }
+}
+
+/// Does work for each number, some at once; gives the results in order.
+async fn each<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
+    many: usize,
+    work: impl Fn(usize) -> F,
+) -> Vec<T> {
+    let (mut tasks, mut done) = (JoinSet::new(), Vec::with_capacity(many));
+    for number in 0..many {
+        let one = work(number);
+        tasks.spawn(async move { (number, one.await) });
+        if tasks.len() >= AT_ONCE {
+            done.push(tasks.join_next().await.expect("a task").expect("done"));
+        }
+    }
+    done.extend(tasks.join_all().await);
+    done.sort_by_key(|(number, _)| *number);
+    done.into_iter().map(|(_, result)| result).collect()
+}

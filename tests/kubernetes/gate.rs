@@ -1,0 +1,209 @@
+//! Three services that know nothing of security, each with a gate beside it: the example `examples/shop`.
+
+use durward_cluster::{Namespace, image};
+use durward_tests::installation::people::{People, curl, decide};
+use durward_tests::installation::{Installed, NAMESPACE};
+use durward_tests::repository;
+use durward_tests::turn::Turn;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// A file of the example, for a namespace of the test's own.
+fn example(file: &str, namespace: &str) -> String {
+    let path = repository("examples/shop").join(file);
+    let text = std::fs::read_to_string(path).expect("the example");
+    let image = format!("image: {}\n          imagePullPolicy: Never", image::BUSYBOX);
+    let text = text.replace("image: busybox", &image).replace("namespace: shop", &format!("namespace: {namespace}"));
+    text.replace(".shop.svc", &format!(".{namespace}.svc"))
+}
+
+/// What the application of a pod gets for a URL, by the gate beside it; the error that wget tells otherwise.
+fn fetch(namespace: &Namespace<'_>, from: &str, url: &str) -> String {
+    let script = format!("http_proxy=$DURWARD_OUTBOUND timeout 10 wget -qO- {url} 2>&1 || true");
+    namespace.kubectl(["exec", &format!("deploy/{from}"), "-c", from, "--", "sh", "-c", &script]).unwrap_or_default()
+}
+
+/// Decisions that a gate recorded.
+fn decisions(namespace: &Namespace<'_>, of: &str) -> Vec<Value> {
+    let log = namespace.kubectl(["logs", &format!("deploy/{of}"), "-c", "durward-gate"]).unwrap_or_default();
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    lines.filter(|line| line["door"] == "gate").collect()
+}
+
+#[test]
+fn e2e_three_services_with_gates_and_no_other_security() {
+    let _turn = Turn::take(module_path!());
+    let installed = Installed::new(&["stepUp.url=https://auth.example.com"]);
+    let namespace = installed.cluster.namespace("shop").expect("a namespace");
+    let name = namespace.name();
+    namespace.apply(&example("policies.yaml", name)).expect("applied");
+    ["web", "orders", "billing"].iter().for_each(|policy| drop(installed.in_force(name, policy)));
+    namespace.apply(&example("workloads.yaml", name)).expect("applied");
+    for app in ["web", "orders", "billing"] {
+        namespace.await_condition(&format!("deployment/{app}"), "Available").unwrap_or_else(|error| panic!("{error}"));
+    }
+    let list = format!("http://orders.{name}.svc/cgi-bin/list");
+
+    // allowed, through four gates, each service named to the next
+    let expected = [
+        format!("orders for spiffe://cluster.local/ns/{name}/sa/web"),
+        format!("an invoice for spiffe://cluster.local/ns/{name}/sa/orders"),
+    ];
+    let answer = installed.until("an answer of all three", || {
+        Some(fetch(&namespace, "web", &list)).filter(|answer| answer.contains(&expected[1]))
+    });
+    assert_eq!(answer.lines().collect::<Vec<_>>(), expected);
+    // a scope that nobody granted; an operation of somebody else; and the other way round
+    let refused = fetch(&namespace, "web", &format!("http://orders.{name}.svc/cgi-bin/refund"));
+    assert!(refused.contains("403"), "{refused}");
+    let skipped = fetch(&namespace, "web", &format!("http://billing.{name}.svc/cgi-bin/invoice"));
+    assert!(skipped.contains("403"), "{skipped}");
+    let backwards = fetch(&namespace, "billing", &list);
+    assert!(backwards.contains("403"), "{backwards}");
+    // nobody: from this machine, without a certificate
+    let address =
+        namespace.kubectl(["get", "service", "orders", "-o", "jsonpath={.spec.clusterIP}"]).expect("an address");
+    let host = format!("orders.{name}.svc");
+    let stranger = |path: &str, header: &str| {
+        let (to, url) = (format!("{host}:80:{address}:80"), format!("https://{host}:80{path}"));
+        curl(&["--include", "--header", header, "--connect-to", &to, &url])
+    };
+    installed.until("401", || (stranger("/cgi-bin/list", "Accept: */*").0 == "401").then_some(()));
+    assert_eq!(stranger("/nothing", "Accept: */*").0, "403");
+    // around the gate there is no way
+    let pod = namespace
+        .kubectl(["get", "pods", "-l", "app=orders", "-o", "jsonpath={.items[0].status.podIP}"])
+        .expect("an address");
+    assert!(std::net::TcpStream::connect(format!("{pod}:8080")).is_err(), "the application listens on loopback alone");
+
+    // all of it is in the audit logs of the gates
+    let seen = |of: &str, reason: &str, path: &str| {
+        installed.until(&format!("{reason} for {path} in the log of {of}"), || {
+            let all = decisions(&namespace, of);
+            all.into_iter().find(|line| line["reason"] == reason && line["request"]["path"] == path)
+        })
+    };
+    let granted = seen("orders", "Granted", "/cgi-bin/list");
+    assert_eq!(granted["principal"]["id"], format!("spiffe://cluster.local/ns/{name}/sa/web"));
+    assert_eq!(seen("billing", "Granted", "/cgi-bin/invoice")["principal"]["assurance"], "ProofOfPossession");
+    assert_eq!(seen("orders", "InsufficientScope", "/cgi-bin/refund")["missing"][0], "orders.refund");
+    seen("orders", "Unauthenticated", "/cgi-bin/list");
+    seen("orders", "OperationUndeclared", "/nothing");
+
+    // a changed policy is in force at the gate, without anything being restarted
+    let refund = format!("http://orders.{name}.svc/cgi-bin/refund");
+    let policies = example("policies.yaml", name);
+    namespace
+        .apply(&policies.replace("scopes: [orders.read]\n---", "scopes: [orders.read, orders.refund]\n---"))
+        .expect("applied");
+    installed.until("the new grant", || fetch(&namespace, "web", &refund).contains("an invoice").then_some(()));
+
+    people_at_a_gate(&installed, &namespace, &policies, &refund, &stranger);
+    a_key_at_a_gate(&installed, &namespace, &policies, &stranger);
+
+    // the controller is away: what was told stays in force
+    installed.kubectl(["scale", "deployment", "durward", "--replicas=0", "-n", NAMESPACE]);
+    installed.until("no replica", || installed.pods().is_empty().then_some(()));
+    assert!(fetch(&namespace, "web", &list).contains(&expected[1]));
+    assert!(fetch(&namespace, "billing", &list).contains("403"));
+    installed.kubectl(["scale", "deployment", "durward", "--replicas=2", "-n", NAMESPACE]);
+    installed.kubectl(["rollout", "status", "deployment/durward", "-n", NAMESPACE, "--timeout=120s"]);
+    // and is heard of again
+    namespace.apply(&policies).expect("applied");
+    installed.until("the grant is gone", || fetch(&namespace, "web", &refund).contains("403").then_some(()));
+}
+
+/// A key that is used at a gate alone is known to be used.
+fn a_key_at_a_gate(
+    installed: &Installed,
+    namespace: &Namespace<'_>,
+    policies: &str,
+    stranger: &dyn Fn(&str, &str) -> (String, String),
+) {
+    let provider = json!({
+        "apiVersion": "durward.dev/v1alpha1", "kind": "IdentityProvider", "metadata": {"name": "partners"},
+        "spec": {"apiKey": {"selector": {"matchLabels": {"durward.dev/api-keys": "partners"}}}},
+    });
+    installed.cluster.apply(&provider.to_string()).expect("accepted");
+    let (code, text) = installed.durward(&["mint", "api-key", "--provider", "partners", "--name", "acme"]);
+    assert_eq!(code, Some(0), "{text}");
+    let key = text.lines().find(|line| line.starts_with("dwk_acme_")).expect("a key");
+    let accepting = policies
+        .replace("[{workload: {}}]", "[{workload: {}}, {provider: partners}]")
+        .replace(
+            "scopes: [orders.read]\n    - name: refund",
+            "scopes: [orders.read]\n      risk: Low\n    - name: refund",
+        )
+        .replace(
+            "    - name: web-reads",
+            "    - {name: partners, to: [{provider: partners}], scopes: [orders.read]}\n    - name: web-reads",
+        );
+    namespace.apply(&accepting).expect("applied");
+    let header = format!("X-Api-Key: {key}");
+    installed.until("the key counts", || (stranger("/cgi-bin/list", &header).0 == "200").then_some(()));
+    // the gate tells it within 20 seconds, and a replica writes it within another minute
+    let listed = installed.cluster.until("the last use", Duration::from_secs(150), || {
+        let (_, text) = installed.durward(&["api-key", "list", "-o", "json"]);
+        let listed: Option<Value> = serde_json::from_str(&text).ok();
+        Ok(listed.filter(|listed| listed[0]["lastUsed"].is_string()))
+    });
+    let listed = listed.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!((&listed[0]["provider"], &listed[0]["name"]), (&json!("partners"), &json!("acme")));
+}
+
+/// A person is led to the step-up page; a workload waits for a person.
+fn people_at_a_gate(
+    installed: &Installed,
+    namespace: &Namespace<'_>,
+    policies: &str,
+    refund: &str,
+    stranger: &dyn Fn(&str, &str) -> (String, String),
+) {
+    let (name, people) = (namespace.name(), People::new());
+    installed.cluster.apply(&people.provider()).expect("accepted");
+    let asking = policies
+        .replace("scopes: [orders.read]\n---", "scopes: [orders.read, orders.refund]\n    - {name: people, to: [{provider: people}], scopes: [orders.refund]}\n---")
+        .replace("[{workload: {}}]", "[{workload: {}}, {provider: people}]")
+        .replace("risk: High\n  grants", "risk: High\n      approval: {by: [{provider: people, group: oncall}]}\n  grants");
+    namespace.apply(&asking).expect("applied");
+    installed.in_force(name, "orders");
+
+    // the challenge says where, as the controller was told
+    let audience = format!("orders.{name}");
+    let bearer = format!("Authorization: Bearer {}", people.token("alice", &audience));
+    let link = format!("link: <https://auth.example.com/step-up?audience={audience}&operation=refund-order>");
+    installed.until("the challenge", || {
+        let (status, told) = stranger("/cgi-bin/refund", &bearer);
+        (status == "401" && told.contains(&link)).then_some(())
+    });
+
+    // the gate asks for what its caller lacks
+    let web = format!("spiffe://cluster.local/ns/{name}/sa/web");
+    installed.until("the refusal", || fetch(namespace, "web", refund).contains("403").then_some(()));
+    let pending = installed.until("the approval", || {
+        let list: Value = serde_json::from_str(&namespace.kubectl(["get", "apr", "-o", "json"]).ok()?).ok()?;
+        let items = list["items"].as_array().cloned().unwrap_or_default();
+        items.into_iter().find(|item| item["spec"]["principal"] == json!(web))
+    });
+    assert_eq!((&pending["spec"]["policy"], &pending["spec"]["operation"]), (&json!("orders"), &json!("refund-order")));
+    let object = pending["metadata"]["name"].as_str().expect("a name");
+    // whoever may write objects approves nothing
+    let status = json!({"status": {"state": "Approved", "by": "user:people/oscar", "decidedAt": "2026-01-01T00:00:00Z", "expiresAt": "2999-01-01T00:00:00Z", "signature": "x"}});
+    let patch = format!("--patch={status}");
+    namespace.kubectl(["patch", "apr", object, "--type=merge", &patch, "--subresource=status"]).expect("written");
+    assert!(fetch(namespace, "web", refund).contains("403"));
+    let replica = installed.addresses().into_iter().next().expect("a replica");
+    let approval = format!("{name}/{object}");
+    installed.until("the decision", || {
+        let (status, _) = decide(&replica, &approval, &people.oncall("oscar", &audience), "approve");
+        (status == "200").then_some(())
+    });
+    installed.until("the gate to know", || fetch(namespace, "web", refund).contains("an invoice").then_some(()));
+    let carried = decisions(namespace, "orders").into_iter().find(|line| line["approval"]["by"].is_string());
+    assert_eq!(carried.expect("recorded")["approval"]["by"], "user:people/oscar");
+    // and that it was taken back
+    namespace.kubectl(["delete", "apr", object]).expect("deleted");
+    installed.until("the gate to forget", || fetch(namespace, "web", refund).contains("403").then_some(()));
+    let told = installed.kubectl(["logs", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=durward", "--tail=-1"]);
+    assert!(told.contains(&format!("\"outcome\":\"requested\",\"namespace\":\"{name}\"")));
+}

@@ -1,0 +1,47 @@
+//! A clock that goes on when a test says so, for a program that runs: libfaketime stands between it and the system.
+
+use std::cell::Cell;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tempfile::TempDir;
+
+pub struct Clock {
+    directory: TempDir,
+    ahead: Cell<i64>,
+}
+
+impl Clock {
+    /// A clock that goes right.
+    pub fn new() -> Self {
+        let clock = Self { directory: tempfile::tempdir().unwrap(), ahead: Cell::new(0) };
+        clock.advance(0);
+        clock
+    }
+
+    fn file(&self) -> PathBuf {
+        self.directory.path().join("clock")
+    }
+
+    /// Gives a program this clock. What it waits for takes as long as ever.
+    pub fn give(&self, command: &mut Command) {
+        let library = format!("/usr/lib/{}-linux-gnu/faketime/libfaketimeMT.so.1", std::env::consts::ARCH);
+        assert!(Path::new(&library).exists(), "{library} is missing: run `make test-deps`");
+        command.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", self.file());
+        command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("NO_FAKE_STAT", "1");
+    }
+
+    /// From now on it is so many seconds later.
+    pub fn advance(&self, seconds: i64) {
+        self.ahead.set(self.ahead.get() + seconds);
+        let fresh = self.file().with_extension("new");
+        fs::write(&fresh, format!("+{}", self.ahead.get())).unwrap();
+        // never read half written
+        fs::rename(fresh, self.file()).unwrap();
+    }
+
+    /// How far it is ahead, in seconds.
+    pub fn ahead(&self) -> i64 {
+        self.ahead.get()
+    }
+}

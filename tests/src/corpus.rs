@@ -1,0 +1,106 @@
+//! The corpus in `tests/corpus`, as every door is asked it.
+
+use crate::repository;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+pub const POLICY: &str = include_str!("../corpus/policy.yaml");
+pub const HOST: &str = "orders.shop.svc";
+
+pub fn corpus<T: DeserializeOwned>(file: &str) -> Vec<T> {
+    let text = std::fs::read_to_string(repository(&format!("tests/corpus/{file}"))).unwrap();
+    serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{file}: {error}"))
+}
+
+/// A request that every door reads alike.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Case {
+    #[serde(default = "get")]
+    pub method: String,
+    #[serde(default = "host")]
+    pub host: String,
+    pub path: String,
+    pub reason: String,
+    /// What servers may make of it before a door is asked.
+    pub read_as: Option<String>,
+}
+
+fn get() -> String {
+    "GET".to_owned()
+}
+
+fn host() -> String {
+    HOST.to_owned()
+}
+
+/// What a caller writes beside its request.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Beside {
+    pub name: String,
+    #[serde(default)]
+    pub by: By,
+    #[serde(default = "order")]
+    pub path: String,
+    headers: Vec<(String, String)>,
+    pub outcome: Outcome,
+}
+
+fn order() -> String {
+    "/orders/7".to_owned()
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum By {
+    #[default]
+    Billing,
+    Nobody,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    Ignored,
+    Refused,
+    Either,
+    Passed,
+}
+
+impl Beside {
+    /// The headers, with those of whoever asks first.
+    pub fn headers(&self, token: &str) -> Vec<(String, Vec<u8>)> {
+        let own =
+            (self.by == By::Billing).then(|| ("authorization".to_owned(), format!("Bearer {token}").into_bytes()));
+        let bytes = |text: &str| text.chars().map(|char| u8::try_from(u32::from(char)).unwrap()).collect();
+        own.into_iter().chain(self.headers.iter().map(|(name, value)| (name.clone(), bytes(value)))).collect()
+    }
+
+    /// The answer without these headers.
+    pub fn plain(&self) -> u16 {
+        if self.by == By::Nobody && self.path != "/healthz" { 401 } else { 200 }
+    }
+
+    /// Whether this answer is one that may be given.
+    pub fn allows(&self, status: u16) -> bool {
+        // whoever can't read a request may end the connection
+        let refused = (400..500).contains(&status) || status == 0;
+        match self.outcome {
+            Outcome::Ignored | Outcome::Passed => status == self.plain(),
+            Outcome::Refused => refused,
+            Outcome::Either => refused || status == self.plain(),
+        }
+    }
+
+    /// What an application sees that it is not to see, in the headers that reached it.
+    pub fn shows(&self, seen: &serde_json::Value) -> Option<String> {
+        let plain = |name: &str| name.to_ascii_lowercase().replace('_', "-");
+        let all = seen.as_object().unwrap();
+        let written = self.headers.iter().filter(|_| self.outcome != Outcome::Passed).find(|(name, value)| {
+            let same = all.iter().filter(|(other, _)| plain(other) == plain(name));
+            same.flat_map(|(_, values)| values.as_array().unwrap()).any(|other| other == value.as_str())
+        });
+        written.map(|(name, value)| format!("{name}: {value}"))
+    }
+}

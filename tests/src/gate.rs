@@ -1,0 +1,300 @@
+//! A real `durward gate` for a test, an application behind it, and callers with certificates.
+
+use crate::{Reply, TIMEOUT, Up, durward, exchange, listening, record, records, run};
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get};
+use axum::{Json, Router};
+use base64::Engine;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::Child;
+use std::sync::{Arc, Mutex};
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+
+/// The state that gates, callers and policies of one test share.
+pub struct Ground {
+    directory: TempDir,
+    manifests: PathBuf,
+    state: PathBuf,
+}
+
+impl Ground {
+    pub fn new(policies: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let (manifests, state) = (directory.path().join("manifests"), directory.path().join("state"));
+        std::fs::create_dir(&manifests).unwrap();
+        let ground = Self { directory, manifests, state };
+        ground.write("manifests/policy.yaml", policies);
+        ground
+    }
+
+    /// Manifests and state of a `durward up` that runs beside the gates.
+    pub fn beside(up: &Up) -> Self {
+        Self { directory: tempfile::tempdir().unwrap(), manifests: up.manifests.clone(), state: up.state.clone() }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.path(name), text).unwrap();
+    }
+
+    pub fn mint(&self, arguments: &[&str]) -> String {
+        let (code, stdout, stderr) = run(durward().arg("mint").args(arguments).arg("--state").arg(&self.state));
+        assert_eq!(code, 0, "{stderr}");
+        stdout.trim().to_owned()
+    }
+
+    pub fn token(&self, service_account: &str, audience: &str) -> String {
+        self.mint(&["jwt", "--service-account", service_account, "--audience", audience])
+    }
+
+    /// A caller's certificate, key and roots in a directory.
+    pub fn svid(&self, service_account: &str) -> PathBuf {
+        let out = self.path(&service_account.replace('/', "-"));
+        self.mint(&[
+            "x509",
+            "--service-account",
+            service_account,
+            "--dns",
+            "localhost",
+            "--out",
+            out.to_str().unwrap(),
+        ]);
+        out
+    }
+
+    /// A gate that is `service_account`, in front of an application.
+    pub fn gate(&self, service_account: &str, upstream: &str, arguments: &[&str]) -> Gate {
+        let mut command = durward();
+        command.arg("gate").arg("--policies").arg(&self.manifests).arg("--state").arg(&self.state);
+        if !arguments.contains(&"--certificate") {
+            command.args(["--service-account", service_account]);
+        }
+        let audit = self.path(&format!("audit-{}.log", service_account.replace('/', "-")));
+        if !arguments.contains(&"--audit-log") {
+            command.arg("--audit-log").arg(&audit);
+        }
+        command.args(["--upstream", upstream, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--json"]);
+        let (child, listen, stderr) = listening(command.args(arguments));
+        Gate { child, listen, audit, stderr }
+    }
+
+    /// A caller, known by its certificate, or a stranger.
+    pub fn caller(&self, service_account: Option<&str>) -> Caller {
+        self.caller_by(service_account, rustls::ALL_VERSIONS, &[])
+    }
+
+    pub fn caller_by(
+        &self,
+        service_account: Option<&str>,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+        alpn: &[&[u8]],
+    ) -> Caller {
+        let roots = self.svid("any/roots");
+        let mut store = RootCertStore::empty();
+        store.add(CertificateDer::from_pem_file(roots.join("bundle.pem")).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
+        let config = config.with_root_certificates(store);
+        let mut config = match service_account {
+            None => config.with_no_client_auth(),
+            Some(account) => {
+                let svid = self.svid(account);
+                let chain = CertificateDer::pem_file_iter(svid.join("svid.pem")).unwrap().map(Result::unwrap).collect();
+                config
+                    .with_client_auth_cert(chain, PrivateKeyDer::from_pem_file(svid.join("key.pem")).unwrap())
+                    .unwrap()
+            }
+        };
+        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+        Caller { config: Arc::new(config) }
+    }
+}
+
+/// A running gate; killed when dropped.
+pub struct Gate {
+    child: Child,
+    pub listen: BTreeMap<String, SocketAddr>,
+    pub audit: PathBuf,
+    stderr: Arc<Mutex<String>>,
+}
+
+impl Gate {
+    pub fn address(&self) -> SocketAddr {
+        self.listen["listen"]
+    }
+
+    pub fn records(&self, count: usize) -> Vec<Value> {
+        records(&self.audit, count)
+    }
+
+    pub fn record(&self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+        record(&self.audit, what, is)
+    }
+
+    pub fn said(&self) -> String {
+        self.stderr.lock().unwrap().clone()
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Asks it to end, as kubelet does.
+    pub fn terminate(&self) {
+        let id = self.child.id().to_string();
+        assert!(std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    }
+
+    pub fn wait(&mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub type Tls = StreamOwned<ClientConnection, TcpStream>;
+
+/// Somebody who calls over TLS.
+pub struct Caller {
+    config: Arc<ClientConfig>,
+}
+
+impl Caller {
+    pub fn connect(&self, address: SocketAddr) -> Tls {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        StreamOwned::new(ClientConnection::new(Arc::clone(&self.config), name).unwrap(), stream)
+    }
+
+    /// How it connects.
+    pub fn config(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.config)
+    }
+
+    /// Sends bytes on a connection of their own and reads to its end.
+    pub fn raw(&self, address: SocketAddr, bytes: &[u8]) -> Reply {
+        exchange(self.connect(address), bytes)
+    }
+
+    pub fn request(&self, address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)]) -> Reply {
+        self.raw(address, head(method, path, headers).as_bytes())
+    }
+}
+
+/// A request without a body.
+pub fn head(method: &str, path: &str, headers: &[(&str, &str)]) -> String {
+    let lines: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let close = if headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("connection")) {
+        ""
+    } else {
+        "Connection: close\r\n"
+    };
+    format!("{method} {path} HTTP/1.1\r\n{close}{lines}\r\n")
+}
+
+/// An application that tells what it was asked, and keeps it.
+pub struct App {
+    pub address: SocketAddr,
+    pub seen: Arc<Mutex<Vec<Value>>>,
+    /// It ends when this is dropped.
+    _running: oneshot::Sender<()>,
+}
+
+impl App {
+    pub fn start() -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let (address, seen) = (listener.local_addr().unwrap(), Arc::default());
+        let router = Router::new()
+            .route("/files/echo", any(async |request: Request| Response::new(request.into_body())))
+            .route("/files/socket", get(socket))
+            .route("/files/liar", get(socket))
+            .route("/files/never", get(async || std::future::pending::<()>().await))
+            .route("/files/names-headers", get(async || ([("connection", "x-secret, close"), ("x-secret", "1")], "x")))
+            .fallback(tell)
+            .with_state(Arc::clone(&seen));
+        let (running, ended) = oneshot::channel();
+        // a thread of its own: a test may be in a runtime already
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                tokio::select! {
+                    served = axum::serve(listener, router) => served.unwrap(),
+                    _ = ended => {}
+                }
+            });
+        });
+        Self { address, seen, _running: running }
+    }
+
+    pub fn upstream(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// What it was asked so far.
+    pub fn seen(&self) -> Vec<Value> {
+        self.seen.lock().unwrap().clone()
+    }
+}
+
+async fn tell(State(seen): State<Arc<Mutex<Vec<Value>>>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let mut headers = BTreeMap::<String, Vec<String>>::new();
+    for (name, value) in &parts.headers {
+        headers.entry(name.to_string()).or_default().push(String::from_utf8_lossy(value.as_bytes()).into_owned());
+    }
+    let body = to_bytes(body, 1 << 20).await.map_or(0, |bytes| bytes.len());
+    let told = json!({
+        "method": parts.method.as_str(), "uri": parts.uri.to_string(), "headers": headers, "body": body,
+        "version": format!("{:?}", parts.version),
+    });
+    seen.lock().unwrap().push(told.clone());
+    Json(told).into_response()
+}
+
+/// Agrees to any upgrade, and sends back what it gets.
+async fn socket(request: Request) -> Response {
+    if !request.headers().contains_key("upgrade") {
+        return "no upgrade".into_response();
+    }
+    let to = request.headers()["upgrade"].clone();
+    // who asks for a proof by another path gets one of something else
+    let key = if request.uri().path() == "/files/socket" { request.headers().get("sec-websocket-key") } else { None };
+    let key = key.map_or(&b"another"[..], |key| key.as_bytes());
+    let proof = aws_lc_rs::digest::digest(
+        &aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY,
+        &[key, b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"].concat(),
+    );
+    let proof = base64::engine::general_purpose::STANDARD.encode(proof);
+    let headers = request.headers().get_all("sec-websocket-protocol").iter().cloned().collect::<Vec<_>>();
+    tokio::spawn(async move {
+        let stream = hyper::upgrade::on(request).await.unwrap();
+        let (mut read, mut write) = tokio::io::split(hyper_util::rt::TokioIo::new(stream));
+        let _ = tokio::io::copy(&mut read, &mut write).await;
+    });
+    let response = Response::builder().status(101).header("connection", "upgrade").header("upgrade", to);
+    let response = response.header("sec-websocket-accept", proof);
+    let response =
+        headers.into_iter().fold(response, |response, value| response.header("sec-websocket-protocol", value));
+    response.body(Body::empty()).unwrap()
+}

@@ -1,0 +1,30 @@
+//! Durward's own processes on this machine.
+
+use std::process::{Child, Command, Stdio};
+
+use durward_cluster::Cluster;
+
+use super::NAMESPACE;
+use crate::program;
+
+/// A process that ends with its value.
+pub struct Running(pub Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The controller of this checkout, whose doors are on free ports but the one for tokens.
+pub fn controller(cluster: &Cluster, tokens: &str) -> Running {
+    let mut command = Command::new(program());
+    command
+        .args(["controller", "--namespace", NAMESPACE, "--pod-name", "test"])
+        .env("KUBECONFIG", cluster.kubeconfig());
+    for door in ["https", "grpcs", "webhooks", "admin"] {
+        command.args([format!("--{door}"), "127.0.0.1:0".to_owned()]);
+    }
+    Running(command.args(["--tokens", tokens]).stdout(Stdio::null()).spawn().expect("it runs"))
+}

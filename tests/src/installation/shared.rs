@@ -1,0 +1,40 @@
+//! One installation for all tests of a module, which use it one after the other.
+
+use std::ops::Deref;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::Installed;
+use crate::turn::Turn;
+
+/// The newest installation, and the turn that it was made in.
+static NEWEST: Mutex<Option<(usize, Installed)>> = Mutex::new(None);
+
+/// The installation of a module, for one test at a time.
+pub struct Shared {
+    // the order in which they are dropped
+    newest: MutexGuard<'static, Option<(usize, Installed)>>,
+    _turn: Turn,
+}
+
+impl Shared {
+    /// The installation of `module`. The first test of the module that comes makes it by `install`.
+    pub fn of(module: &'static str, install: impl FnOnce() -> Installed) -> Self {
+        let turn = Turn::take(module);
+        // a failed test leaves nothing that disturbs the next one
+        let mut newest = NEWEST.lock().unwrap_or_else(PoisonError::into_inner);
+        if newest.as_ref().is_none_or(|(number, _)| *number != turn.number) {
+            *newest = None;
+            *newest = Some((turn.number, install()));
+        }
+        Self { newest, _turn: turn }
+    }
+}
+
+impl Deref for Shared {
+    type Target = Installed;
+
+    fn deref(&self) -> &Installed {
+        let (_, installed) = self.newest.as_ref().expect("made before");
+        installed
+    }
+}

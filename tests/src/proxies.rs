@@ -1,0 +1,76 @@
+//! The examples' proxies, run for real in front of an application.
+
+use crate::venv::venv;
+use crate::{Reply, Up, eventually, free, repository, request};
+use std::fs;
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use tempfile::TempDir;
+
+/// A program that runs as long as the test needs it.
+pub struct Server {
+    child: Child,
+    pub address: SocketAddr,
+    _directory: Option<TempDir>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // a proxy ends its own workers when it is asked to
+        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+        let _ = self.child.wait();
+    }
+}
+
+impl Server {
+    pub fn start(command: &mut Command, address: SocketAddr, directory: Option<TempDir>) -> Self {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let child =
+            command.stdout(log.reopen().unwrap()).stderr(log.reopen().unwrap()).stdin(Stdio::null()).spawn().unwrap();
+        let server = Self { child, address, _directory: directory };
+        eventually(&format!("{command:?} listens"), || TcpStream::connect(address).ok())
+            .unwrap_or_else(|what| panic!("{what}:\n{}", fs::read_to_string(log.path()).unwrap_or_default()));
+        server
+    }
+
+    pub fn get(&self, path: &str, headers: &[(&str, &str)]) -> Reply {
+        self.ask("GET", path, headers)
+    }
+
+    pub fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Reply {
+        let mut all = vec![("Host", "orders.example.com")];
+        all.extend(headers);
+        request(self.address, method, path, &all, "")
+    }
+}
+
+/// An example's configuration, with the ports of this test for its own.
+fn configuration(path: &str, ports: &[(&str, SocketAddr)]) -> String {
+    let mut text = fs::read_to_string(repository(path)).unwrap();
+    for (from, to) in ports {
+        assert!(text.contains(from), "{path} has no {from}");
+        text = text.replace(from, &to.port().to_string());
+    }
+    text
+}
+
+pub fn nginx(up: &Up, app: SocketAddr) -> Server {
+    let (address, directory) = (free(), tempfile::tempdir().unwrap());
+    let text =
+        configuration("examples/nginx/nginx.conf", &[("8180", up.listen["http"]), ("8000", app), ("8080", address)]);
+    let file = directory.path().join("nginx.conf");
+    fs::write(&file, text).unwrap();
+    let mut command = Command::new("nginx");
+    Server::start(command.arg("-p").arg(directory.path()).arg("-c").arg(&file), address, Some(directory))
+}
+
+pub fn envoy(up: &Up, app: SocketAddr) -> Server {
+    let (address, directory) = (free(), tempfile::tempdir().unwrap());
+    let text =
+        configuration("examples/envoy/envoy.yaml", &[("9180", up.listen["grpc"]), ("8000", app), ("8081", address)]);
+    let file = directory.path().join("envoy.yaml");
+    fs::write(&file, text).unwrap();
+    let mut command = Command::new(venv("envoy"));
+    command.arg("-c").arg(&file).args(["--concurrency", "1", "--use-dynamic-base-id", "--log-level", "warning"]);
+    Server::start(&mut command, address, Some(directory))
+}

@@ -1,0 +1,112 @@
+//! A person at the step-up page: a browser without scripts, and an authenticator app.
+
+use crate::venv::venv;
+use crate::{Reply, Up, eventually, request, run};
+use std::collections::BTreeMap;
+use std::process::Command;
+
+/// The codes of an authenticator app that somebody else has written.
+pub struct App {
+    secret: String,
+}
+
+impl App {
+    pub fn new(secret: &str) -> Self {
+        Self { secret: secret.to_owned() }
+    }
+
+    /// The code so many seconds from now; there is time left to use it before it is another's turn.
+    pub fn code(&self, seconds: i64) -> String {
+        eventually("some seconds are left of the step", || (chrono::Utc::now().timestamp() % 30 < 26).then_some(()))
+            .unwrap();
+        let text = "import pyotp,sys,time; print(pyotp.TOTP(sys.argv[1]).at(int(time.time()) + int(sys.argv[2])))";
+        let (code, out, error) =
+            run(Command::new(venv("python")).args(["-c", text, &self.secret, &seconds.to_string()]));
+        assert_eq!(code, 0, "{error}");
+        out.trim().to_owned()
+    }
+}
+
+/// A browser's visit.
+pub struct Browser<'u> {
+    up: &'u Up,
+    pub cookie: String,
+    pub origin: String,
+    pub page: Reply,
+}
+
+impl<'u> Browser<'u> {
+    /// Comes with a token, as an app sends it.
+    pub fn come(up: &'u Up, token: &str, fields: &[(&str, &str)]) -> Self {
+        let origin = format!("http://localhost:{}", up.listen["tokens"].port());
+        let mut browser = Self {
+            up,
+            cookie: String::new(),
+            origin,
+            page: Reply { status: 0, headers: Vec::new(), body: String::new() },
+        };
+        let mut all = vec![("subject_token", token), ("audience", "orders-api")];
+        all.extend(fields);
+        browser.send("/step-up", &all);
+        if let Some(cookie) = browser.page.header("set-cookie") {
+            browser.cookie = cookie.split(';').next().unwrap().to_owned();
+        }
+        browser
+    }
+
+    /// Sends a form as it is.
+    pub fn send(&mut self, path: &str, fields: &[(&str, &str)]) -> &Reply {
+        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+        let headers = [
+            ("Host", self.origin.split("//").last().unwrap()),
+            ("Origin", &self.origin),
+            ("Content-Type", "application/x-www-form-urlencoded"),
+            ("Cookie", &self.cookie),
+        ];
+        self.page = request(self.up.listen["tokens"], "POST", path, &headers, &body);
+        &self.page
+    }
+
+    /// Fills in the form of the page that goes to `path`, and sends it.
+    pub fn submit(&mut self, path: &str, fields: &[(&str, &str)]) -> &Reply {
+        let visit = self.visit();
+        assert!(self.page.body.contains(&format!("action=\"{path}\"")), "no form goes to {path}: {}", self.page.body);
+        let mut all = vec![("visit", visit.as_str())];
+        all.extend(fields);
+        self.send(path, &all)
+    }
+
+    /// The visit, as the forms of the page carry it.
+    pub fn visit(&self) -> String {
+        self.hidden().remove("visit").unwrap_or_else(|| panic!("no visit: {:?}", self.page))
+    }
+
+    /// Hidden fields of the page.
+    pub fn hidden(&self) -> BTreeMap<String, String> {
+        let fields = self.page.body.split("<input type=\"hidden\" name=\"").skip(1);
+        let field = |text: &str| {
+            let (name, rest) = text.split_once("\" value=\"")?;
+            Some((name.to_owned(), rest.split('"').next()?.to_owned()))
+        };
+        fields.filter_map(field).collect()
+    }
+
+    /// The text between two others on the page.
+    pub fn between(&self, before: &str, after: &str) -> String {
+        let (_, rest) = self.page.body.split_once(before).unwrap_or_else(|| panic!("no {before}: {}", self.page.body));
+        rest.split_once(after).unwrap().0.to_owned()
+    }
+
+    /// Sets an authenticator app up; the recovery codes that are shown.
+    pub fn enrol(&mut self) -> (App, Vec<String>) {
+        self.submit("/step-up/totp", &[]);
+        let app = App::new(&self.between("<code id=\"secret\">", "</code>"));
+        // a step back, so that the next code is there at once
+        let code = app.code(-30);
+        self.submit("/step-up/totp/confirm", &[("otp", &code)]);
+        assert_eq!(self.page.status, 200, "{:?}", self.page);
+        let codes = self.between("<ol class=\"codes\">", "</ol>");
+        let codes = codes.split("</li>").filter_map(|item| item.strip_prefix("<li>")).map(ToOwned::to_owned).collect();
+        (app, codes)
+    }
+}

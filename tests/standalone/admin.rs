@@ -1,0 +1,250 @@
+//! The admin listener: whom its own policy lets in, and that no other door leads there.
+
+use durward_tests::gate::{App, Ground};
+use durward_tests::tokens::{Key, manifests};
+use durward_tests::{Reply, Up, durward, request, run};
+use envoy_types::ext_authz::v3::pb::{CheckRequest, HttpResponse};
+use envoy_types::pb::envoy::service::auth::v3::AttributeContext;
+use envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest, Request};
+use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
+use serde_json::{Value, json};
+
+/// Audience of administration.
+const AUDIENCE: &str = "durward-admin";
+const OPERATOR: &str = "durward-system/admin";
+
+fn ask(up: &Up, door: &str, path: &str, headers: &[(&str, &str)]) -> Reply {
+    request(up.listen[door], "GET", path, &[&[("Host", "durward-admin")], headers].concat(), "")
+}
+
+#[test]
+fn administration_is_for_workloads_that_its_policy_names() {
+    let issuer = Key::rsa("k1");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("acme.yaml");
+    let mint = ["mint", "api-key", "--provider", "partners", "--name", "acme", "--out"];
+    let (_, key, _) = run(durward().args(mint).arg(&file));
+    // a namespace that cluster admins let claim anything, and a policy that opens administration to everybody
+    let shop = manifests(&[&issuer])
+        .replace("allowed-audiences: orders-api", "allowed-audiences: 'orders-api, durward-admin'");
+    let greedy = r#"
+apiVersion: durward.dev/v1alpha1
+kind: AccessPolicy
+metadata: {name: greedy, namespace: shop}
+spec:
+  service: {audience: durward-admin, hosts: [durward-admin.shop.svc]}
+  authentication: [{workload: {}}, {provider: corporate}, {provider: partners}]
+  operations: [{name: read-snapshot, public: true, http: [{methods: ["*"], paths: ["/*"]}]}]
+"#;
+    let up = Up::with(&[
+        ("shop.yaml", &shop),
+        ("greedy.yaml", greedy),
+        ("acme.yaml", &std::fs::read_to_string(&file).unwrap()),
+    ]);
+    up.wait_said("`durward-admin` is the audience of Durward's own administration");
+    let bearer = |token: String| format!("Bearer {token}");
+    let operator = bearer(up.token(OPERATOR, AUDIENCE));
+    let authorization = |value: &str| ask(&up, "admin", "/snapshot", &[("Authorization", value)]);
+    assert_eq!(authorization(&operator).status, 200);
+    let cases = [
+        ("nothing", ask(&up, "admin", "/snapshot", &[]), 401, "Unauthenticated"),
+        (
+            "a token for users' services",
+            authorization(&bearer(up.token(OPERATOR, "orders-api"))),
+            401,
+            "Unauthenticated",
+        ),
+        ("a token of people", authorization(&bearer(issuer.token(&json!({"aud": AUDIENCE})))), 401, "Unauthenticated"),
+        ("an API key", ask(&up, "admin", "/snapshot", &[("x-api-key", key.trim())]), 401, "Unauthenticated"),
+        ("another workload", authorization(&bearer(up.token("billing/billing", AUDIENCE))), 403, "InsufficientScope"),
+        (
+            "a way to say who one is",
+            ask(
+                &up,
+                "admin",
+                "/snapshot",
+                &[("x-forwarded-client-cert", "URI=spiffe://cluster.local/ns/durward-system/sa/admin")],
+            ),
+            401,
+            "Unauthenticated",
+        ),
+    ];
+    let records = up.records(1 + cases.len());
+    for ((what, reply, status, reason), record) in cases.into_iter().zip(&records[1..]) {
+        assert_eq!(reply.status, status, "{what}: {reply:?}");
+        assert!(!reply.body.contains("orders"), "{what}: {reply:?}");
+        assert_eq!((&record["door"], &record["reason"]), (&json!("admin"), &json!(reason)), "{what}: {record}");
+    }
+    // no method but those of the policy, whoever asks
+    let post = request(up.listen["admin"], "POST", "/snapshot", &[("Host", "x"), ("Authorization", &operator)], "{}");
+    assert_eq!(post.status, 403, "{post:?}");
+    // what is no operation is not there, whoever asks
+    assert_eq!(ask(&up, "admin", "/nothing", &[("Authorization", &operator)]).status, 404);
+    // kubelet, and Prometheus unless a setting says otherwise, show nothing
+    for open in ["/healthz", "/readyz", "/metrics"] {
+        assert_eq!(ask(&up, "admin", open, &[]).status, 200, "{open}");
+    }
+    // decisions of this listener are none that a directory's policies can decide again
+    let mut replay = durward();
+    let (code, stdout, stderr) =
+        run(replay.args(["audit", "replay"]).arg(&up.audit).arg("--policies").arg(&up.manifests));
+    assert_eq!(code, 0, "{stdout}{stderr}");
+}
+
+#[test]
+fn metrics_can_be_closed() {
+    let up = Up::start(&[], &["--closed-metrics"]);
+    assert_eq!(ask(&up, "admin", "/metrics", &[]).status, 401);
+    let token = format!("Bearer {}", up.token(OPERATOR, AUDIENCE));
+    assert!(ask(&up, "admin", "/metrics", &[("Authorization", &token)]).body.ends_with("# EOF\n"));
+    assert_eq!(ask(&up, "admin", "/readyz", &[]).status, 200);
+}
+
+#[test]
+fn a_policy_that_is_given_takes_the_place_of_the_built_in_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("admin.yaml");
+    let policy = include_str!("../../src/doors/admin_policy.yaml")
+        .replace("namespace: durward-system, name: admin", "namespace: ops, name: console");
+    std::fs::write(&file, policy).unwrap();
+    let up = Up::start(&[], &["--admin-policy", file.to_str().unwrap()]);
+    let status = |account: &str| {
+        let token = format!("Bearer {}", up.token(account, AUDIENCE));
+        ask(&up, "admin", "/snapshot", &[("Authorization", &token)]).status
+    };
+    assert_eq!((status("ops/console"), status(OPERATOR)), (200, 403));
+
+    std::fs::write(&file, "kind: AccessPolicy").unwrap();
+    let mut up = durward();
+    up.arg("up")
+        .arg(directory.path())
+        .arg("--admin-policy")
+        .arg(&file)
+        .arg("--state")
+        .arg(directory.path().join("state"));
+    for door in ["http", "https", "grpc", "grpcs", "tokens", "tokens-tls", "admin"] {
+        up.args([format!("--{door}"), "127.0.0.1:0".to_owned()]);
+    }
+    let (code, _, stderr) = run(&mut up);
+    assert_eq!(code, 2);
+    assert!(stderr.contains("the admin listener's policy") && stderr.contains("admin.yaml"), "{stderr}");
+}
+
+/// Every operation of administration, at every door that users reach, by somebody who may administer.
+#[test]
+fn no_door_of_users_leads_to_administration() {
+    let policy = durward_tests::corpus::POLICY;
+    let up = Up::with(&[("shop.yaml", policy)]);
+    let (ground, app) = (Ground::new(policy), App::start());
+    let gate = ground.gate("shop/orders", &app.upstream(), &[]);
+    let caller = ground.caller(Some(OPERATOR));
+    let token = format!("Bearer {}", up.token(OPERATOR, AUDIENCE));
+    // by the authority of `up`, whose listeners these are
+    let tls = Ground::beside(&up).caller(None);
+    let operations = administration();
+    assert!(operations.len() >= 2, "{operations:?}");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    for (_, method, path) in &operations {
+        let (method, path) = (method.as_str(), path.as_str());
+        // not served …
+        for door in ["http", "https", "grpc", "grpcs", "tokens", "tokens_tls"] {
+            let headers = [("Host", "localhost"), ("Authorization", token.as_str())];
+            let reply = match door {
+                "https" | "grpcs" | "tokens_tls" => tls.request(up.listen[door], method, path, &headers),
+                _ => request(up.listen[door], method, path, &headers, ""),
+            };
+            let is_grpc = reply.header("content-type") == Some("application/grpc");
+            assert!(reply.status == 404 || is_grpc && door.starts_with("grpc"), "{path} at {door}: {reply:?}");
+            assert_eq!(reply.body, "", "{path} at {door}");
+        }
+        // … and not allowed when a proxy, or the gate, asks whether it may be
+        for host in ["durward-admin", "durward-admin.durward-system.svc", "durward"] {
+            let reply = up.forward_auth(method, host, path, &[("Authorization", &token)]);
+            assert_eq!(reply.status, 403, "{host}{path}: {reply:?}");
+            assert_eq!(runtime.block_on(envoy(&up, method, host, path, &token)), 403, "{host}{path}");
+            let through = caller.request(gate.address(), method, path, &[("Host", host)]);
+            assert_ne!(through.status, 200, "{host}{path}: {through:?}");
+        }
+    }
+    let subject = json!({
+        "type": "workload", "id": "spiffe://cluster.local/ns/durward-system/sa/admin",
+        "properties": {"assurance": "ProofOfPossession"},
+    });
+    for (operation, method, path) in &operations {
+        let named = json!({"action": {"name": operation}, "resource": {"type": AUDIENCE, "id": "x"}});
+        let url = json!({"action": {"name": method}, "resource": {"type": "http", "id": format!("https://{AUDIENCE}{path}")}});
+        for mut asked in [named, url] {
+            asked["subject"] = subject.clone();
+            assert_eq!(up.authzen("/access/v1/evaluation", &asked), (200, json!({"decision": false})), "{asked}");
+            let (status, found) = up.authzen(
+                "/access/v1/search/subject",
+                &json!({
+                    "subject": {"type": "workload"}, "action": asked["action"], "resource": asked["resource"],
+                }),
+            );
+            assert!(status != 200 || found["results"] == json!([]), "{asked}: {found}");
+        }
+        // nobody asks for an approval of it, either
+        let asked = json!({"audience": AUDIENCE, "operation": operation}).to_string();
+        let headers = [("Host", "x"), ("Content-Type", "application/json"), ("Authorization", token.as_str())];
+        let reply = request(up.listen["tokens"], "POST", "/approvals", &headers, &asked);
+        assert_eq!(reply.status, 403, "{reply:?}");
+    }
+    let all = json!({"subject": subject, "resource": {"type": AUDIENCE, "id": "x"}});
+    let (status, found) = up.authzen("/access/v1/search/action", &all);
+    assert!(status != 200 || found["results"] == json!([]), "{found}");
+    // nor is there a token for it to be had, nor a second factor to be shown
+    let body = format!(
+        "grant_type=urn:ietf:params:oauth:grant-type:token-exchange&subject_token_type=urn:ietf:params:oauth:token-type:jwt&audience={AUDIENCE}&subject_token={}",
+        up.token(OPERATOR, AUDIENCE)
+    );
+    let form = [("Host", "x"), ("Content-Type", "application/x-www-form-urlencoded")];
+    let reply = request(up.listen["tokens"], "POST", "/token", &form, &body);
+    assert_eq!((reply.status, reply.body.as_str()), (400, r#"{"error":"invalid_target"}"#));
+    let page = format!("/step-up?audience={AUDIENCE}");
+    assert_eq!(ask(&up, "tokens", &page, &[("Authorization", &token)]).status, 401);
+    assert!(app.seen().is_empty(), "{:?}", app.seen());
+}
+
+/// Name, method and path of each operation of administration, as its policy has them.
+fn administration() -> Vec<(String, String, String)> {
+    let policy: Value = serde_saphyr::from_str(include_str!("../../src/doors/admin_policy.yaml")).unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let operations = policy["spec"]["operations"].as_array().unwrap();
+    let each = operations.iter().map(|operation| {
+        let http = &operation["http"][0];
+        (text(&operation["name"]), text(&http["methods"][0]), text(&http["paths"][0]))
+    });
+    each.collect()
+}
+
+/// What `ext_authz` says of a request.
+async fn envoy(up: &Up, method: &str, host: &str, path: &str, token: &str) -> i32 {
+    let http = HttpRequest {
+        method: method.to_owned(),
+        host: host.to_owned(),
+        path: path.to_owned(),
+        headers: [("authorization".to_owned(), token.to_owned())].into(),
+        ..HttpRequest::default()
+    };
+    let request = Some(Request { http: Some(http), ..Request::default() });
+    let attributes = Some(AttributeContext { request, ..AttributeContext::default() });
+    let mut client = AuthorizationClient::connect(format!("http://{}", up.listen["grpc"])).await.unwrap();
+    let answer = client.check(CheckRequest { attributes }).await.unwrap().into_inner();
+    match answer.http_response {
+        Some(HttpResponse::DeniedResponse(denied)) => denied.status.unwrap().code,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_the_document_says_of_administration_can_be_run() {
+    let document = std::fs::read_to_string(durward_tests::repository("docs/doors.md")).unwrap();
+    let commands = document.split("```bash\n").nth(1).unwrap().split("```").next().unwrap();
+    let up = Up::with(&[("shop.yaml", durward_tests::corpus::POLICY)]);
+    let mut bash = std::process::Command::new("bash");
+    bash.args(["-euc", commands]).env("PATH", durward_tests::path_with_program()).env("DURWARD_STATE", &up.state);
+    let (code, stdout, stderr) = run(bash.env("ADMIN", up.listen["admin"].to_string()));
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stdout.contains("\"audience\":\"orders.shop\""), "{stdout}");
+}

@@ -1,0 +1,552 @@
+//! Workloads of another trust domain: who is let in by its bundle, who never is, and how the bundle is kept.
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use durward_pki::authority::{Authority, Issued, Request};
+use durward_pki::bundle::bundle;
+use durward_pki::serial::{Holder, Serial, Tag};
+use durward_pki::token::{Algorithm, TokenKey};
+use durward_tests::tokens;
+use durward_tests::{Up, durward, eventually, request, run};
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use time::{Duration, OffsetDateTime};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+const HOST: &str = "orders.shop.svc";
+const WORKLOAD: &str = "spiffe://partner.example/ns/billing/sa/billing";
+
+/// A trust domain of somebody else.
+struct Domain {
+    name: &'static str,
+    authority: Authority,
+    key: TokenKey,
+}
+
+impl Domain {
+    fn new(name: &'static str) -> Self {
+        let authority = Authority::create(name, OffsetDateTime::now_utc(), Serial::own([7; 15])).unwrap();
+        Self { name, authority, key: TokenKey::generate(Algorithm::Es256).unwrap() }
+    }
+
+    /// Its bundle, as SPIFFE has it.
+    fn bundle(&self, sequence: i64) -> String {
+        bundle(self.authority.roots(), [self.key.jwk()], sequence, 1)
+    }
+
+    fn issue(&self, id: &str, serial: Serial, ends: Duration) -> Issued {
+        let now = OffsetDateTime::now_utc();
+        let (not_before, not_after) = (now - Duration::hours(1), now + ends);
+        let (dns_names, addresses) = (&["localhost".to_owned()], &[]);
+        self.authority.issue(&Request { id, dns_names, addresses, not_before, not_after, serial }).unwrap()
+    }
+
+    fn svid(&self, id: &str) -> Issued {
+        self.issue(id, Serial::own([9; 15]), Duration::minutes(5))
+    }
+
+    fn token(&self, claims: &Value) -> String {
+        let good = json!({"sub": WORKLOAD, "aud": ["orders.shop"], "iat": tokens::now(), "exp": tokens::now() + 60});
+        self.key.sign(&tokens::with(&good, claims), "JWT").unwrap()
+    }
+
+    /// The `IdentityProvider`, with these fields of `x509` beside its trust domain.
+    fn provider(&self, name: &str, fields: &Value) -> String {
+        let x509 = tokens::with(&json!({"trustDomain": self.name}), fields);
+        resource("IdentityProvider", json!({"name": name}), json!({"x509": x509}))
+    }
+}
+
+fn resource(kind: &str, metadata: Value, spec: Value) -> String {
+    json!({"apiVersion": "durward.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec}).to_string()
+}
+
+/// What is open to whom.
+fn policy(ways: &Value) -> String {
+    let operation = |name: &str, risk: &str| {
+        let path = format!("/{name}");
+        json!({"name": name, "http": [{"methods": ["GET"], "paths": [path]}], "risk": risk})
+    };
+    let spec = json!({
+        "service": {"hosts": [HOST], "audience": "orders.shop"},
+        "authentication": ways,
+        "operations": [operation("own", "Standard"), operation("partner", "High"), operation("billing", "Standard"),
+                       operation("anybody", "Standard"), operation("other", "Standard")],
+        "grants": [
+            {"name": "own", "to": [{"serviceAccount": {"namespace": "billing", "name": "billing"}}], "scopes": ["own"]},
+            {"name": "partner", "to": [{"provider": "partner"}], "scopes": ["partner"]},
+            {"name": "billing", "to": [{"principal": WORKLOAD}], "scopes": ["billing"]},
+            {"name": "anybody", "to": [{"authenticated": true}], "scopes": ["anybody"]},
+            {"name": "other", "to": [{"provider": "other"}], "scopes": ["other"]},
+        ],
+    });
+    resource("AccessPolicy", json!({"name": "orders", "namespace": "shop"}), spec)
+}
+
+fn everybody() -> Value {
+    json!([{"workload": {}}, {"provider": "partner"}, {"provider": "other"}])
+}
+
+/// Where a credential is shown.
+struct Doors {
+    up: Up,
+    folder: tempfile::TempDir,
+}
+
+impl Doors {
+    fn open(files: &[(&str, &str)]) -> Self {
+        let up = Up::start(files, &["--client-certificates-from", "127.0.0.1"]);
+        let folder = tempfile::tempdir().unwrap();
+        up.mint(&["x509", "--service-account", "a/a", "--out", folder.path().to_str().unwrap()]);
+        Self { up, folder }
+    }
+
+    /// By mTLS; 0 without a connection.
+    fn by_tls(&self, svid: &Issued, path: &str) -> u16 {
+        let mut curl = self.curl(svid);
+        curl.args(["-o", "/dev/null", "-w", "%{http_code}", "-H", &format!("Host: {HOST}")]);
+        curl.args(["-H", "X-Original-Method: GET", "-H", &format!("X-Original-URI: {path}")]);
+        run(curl.arg(format!("https://{}/forward-auth", self.up.listen["https"]))).1.parse().unwrap()
+    }
+
+    /// Asks the token service for a token of the service; with a certificate for whoever it names.
+    fn exchanged(&self, svid: Option<&Issued>, form: &[(&str, &str)]) -> (u16, Value) {
+        let form = url::form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(form)
+            .append_pair("audience", "orders.shop")
+            .finish();
+        let Some(svid) = svid else {
+            let headers = [("Host", "durward"), ("Content-Type", "application/x-www-form-urlencoded")];
+            let reply = request(self.up.listen["tokens"], "POST", "/token", &headers, &form);
+            return (reply.status, serde_json::from_str(&reply.body).unwrap());
+        };
+        let mut curl = self.curl(svid);
+        curl.args(["-w", " %{http_code}", "--data", &form]);
+        let (_, said, _) = run(curl.arg(format!("https://{}/token", self.up.listen["tokens_tls"])));
+        let (body, status) = said.rsplit_once(' ').unwrap();
+        (status.parse().unwrap(), serde_json::from_str(body).unwrap_or_default())
+    }
+
+    /// curl that shows a certificate.
+    fn curl(&self, svid: &Issued) -> Command {
+        let file = |name: &str, text: &str| {
+            let path = self.folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let (chain, key) = (file("chain.pem", &svid.chain_pem), file("chain.key", &svid.key_pem));
+        let mut curl = Command::new("curl");
+        curl.args(["-s", "--http1.1", "--cacert"]).arg(self.folder.path().join("bundle.pem"));
+        curl.arg("--cert").arg(chain).arg("--key").arg(key);
+        curl
+    }
+
+    /// As a proxy forwards it.
+    fn forwarded(&self, svid: &Issued, path: &str) -> u16 {
+        let pem = percent_encoding::utf8_percent_encode(&svid.chain_pem, percent_encoding::NON_ALPHANUMERIC);
+        let header = ("x-forwarded-client-cert", &*format!("Cert=\"{pem}\""));
+        self.up.forward_auth("GET", HOST, path, &[header]).status
+    }
+
+    fn by_token(&self, token: &str, path: &str) -> u16 {
+        self.up.forward_auth("GET", HOST, path, &[("Authorization", &format!("Bearer {token}"))]).status
+    }
+}
+
+#[test]
+fn workloads_of_a_federated_trust_domain_come_in_under_their_spiffe_id() {
+    let partner = Domain::new("partner.example");
+    let roots = partner.authority.roots_pem();
+    for (bundle, tokens) in [(partner.bundle(1), true), (roots, false)] {
+        let provider = partner.provider("partner", &json!({"bundle": bundle}));
+        let doors = Doors::open(&[("policy.yaml", &policy(&everybody())), ("partner.yaml", &provider)]);
+        let (billing, other) = (partner.svid(WORKLOAD), partner.svid("spiffe://partner.example/spire/agent/x"));
+        for (path, [as_billing, as_other]) in [
+            ("/own", [403, 403]),
+            ("/partner", [200, 200]),
+            ("/billing", [200, 403]),
+            ("/anybody", [200, 200]),
+            ("/other", [403, 403]),
+        ] {
+            assert_eq!(doors.by_tls(&billing, path), as_billing, "{path}");
+            assert_eq!(doors.by_tls(&other, path), as_other, "{path}");
+            assert_eq!(doors.forwarded(&billing, path), as_billing, "{path}");
+            assert_eq!(doors.forwarded(&other, path), as_other, "{path}");
+        }
+        let by_token = doors.by_token(&partner.token(&json!({})), "/billing");
+        assert_eq!(by_token, if tokens { 200 } else { 401 }, "a bundle in PEM has no keys for tokens");
+        let high = doors.by_token(&partner.token(&json!({})), "/partner");
+        assert_eq!(high, 401, "a bearer is no proof of possession");
+        let record = doors.up.record("the workload", |record| record["principal"]["id"] == WORKLOAD);
+        assert_eq!(record["principal"]["federation"], "partner");
+    }
+}
+
+#[test]
+fn workloads_of_a_federated_trust_domain_exchange_what_they_have_for_access_tokens() {
+    let partner = Domain::new("partner.example");
+    let provider = partner.provider("partner", &json!({"bundle": partner.bundle(1)}));
+    let doors = Doors::open(&[("policy.yaml", &policy(&everybody())), ("partner.yaml", &provider)]);
+    let by_jwt_svid = |token: &str| {
+        let form = [
+            ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+            ("subject_token_type", "urn:ietf:params:oauth:token-type:jwt"),
+            ("subject_token", token),
+        ];
+        doors.exchanged(None, &form)
+    };
+    for meant in ["durward", "orders.shop"] {
+        let (status, answer) = by_jwt_svid(&partner.token(&json!({"aud": [meant]})));
+        assert_eq!((status, &answer["scope"]), (200, &json!("anybody billing")), "{meant}: {answer}");
+        let token = answer["access_token"].as_str().unwrap();
+        for (path, status) in [("/billing", 200), ("/anybody", 200), ("/own", 403), ("/partner", 401)] {
+            assert_eq!(doors.by_token(token, path), status, "{path}");
+        }
+    }
+    // the certificate opens what is of high risk, and its token counts in its own hands alone
+    let certificate = [("grant_type", "client_credentials")];
+    let (status, answer) = doors.exchanged(Some(&partner.svid(WORKLOAD)), &certificate);
+    assert_eq!((status, &answer["scope"]), (200, &json!("anybody billing partner")), "{answer}");
+    assert_eq!(doors.by_token(answer["access_token"].as_str().unwrap(), "/billing"), 401, "it is bound");
+
+    // nobody else's credentials are worth a token
+    let stranger = Domain { key: TokenKey::generate(Algorithm::Es256).unwrap(), ..Domain::new("partner.example") };
+    for token in [
+        partner.token(&json!({"aud": ["billing.shop"]})),
+        partner.token(&json!({"sub": "spiffe://cluster.local/ns/billing/sa/billing"})),
+        partner.token(&json!({"sub": "spiffe://other.example/x"})),
+        partner.token(&json!({"exp": tokens::now() - 60})),
+        stranger.token(&json!({})),
+    ] {
+        let (status, answer) = by_jwt_svid(&token);
+        assert_eq!((status, &answer["error"]), (400, &json!("invalid_request")), "{answer}");
+    }
+    let (status, _) = doors.exchanged(Some(&stranger.svid(WORKLOAD)), &certificate);
+    assert_ne!(status, 200, "a root that the bundle does not have");
+
+    // what was exchanged ends with the provider
+    let (_, answer) = by_jwt_svid(&partner.token(&json!({})));
+    let token = answer["access_token"].as_str().unwrap();
+    assert_eq!(doors.by_token(token, "/billing"), 200);
+    std::fs::remove_file(doors.up.manifests.join("partner.yaml")).unwrap();
+    eventually("the provider is gone", || (doors.by_token(token, "/billing") == 401).then_some(())).unwrap();
+    assert_eq!(by_jwt_svid(&partner.token(&json!({}))).0, 400);
+}
+
+#[test]
+fn a_foreign_bundle_vouches_for_its_own_trust_domain_alone() {
+    let (partner, other) = (Domain::new("partner.example"), Domain::new("other.example"));
+    let doors = Doors::open(&[
+        ("policy.yaml", &policy(&everybody())),
+        ("partner.yaml", &partner.provider("partner", &json!({"bundle": partner.bundle(1)}))),
+        ("other.yaml", &other.provider("other", &json!({"bundle": other.bundle(1)}))),
+    ]);
+    assert_eq!(doors.by_tls(&other.svid("spiffe://other.example/x"), "/other"), 200);
+    for id in [
+        "spiffe://cluster.local/ns/billing/sa/billing",
+        "spiffe://other.example/x",
+        "spiffe://nobody.example/x",
+        "spiffe://partner.example",
+        "spiffe://partner.example/",
+        "spiffe://partner.example.evil/x",
+        "spiffe://PARTNER.example/x",
+        "spiffe://partner.example/ns/../x",
+        "https://partner.example/x",
+    ] {
+        let forged = partner.svid(id);
+        for path in ["/own", "/other", "/anybody", "/partner"] {
+            assert_eq!(doors.forwarded(&forged, path), 401, "{id} at {path}");
+            assert!(matches!(doors.by_tls(&forged, path), 0 | 401), "{id} at {path}");
+        }
+        let token = partner.token(&json!({"sub": id}));
+        assert_eq!(doors.by_token(&token, "/anybody"), 401, "a token of {id}");
+    }
+    // no handshake by another domain's roots
+    assert_eq!(doors.by_tls(&partner.svid("spiffe://cluster.local/ns/billing/sa/billing"), "/own"), 0);
+    assert_eq!(doors.by_tls(&partner.svid("spiffe://other.example/x"), "/other"), 0);
+    // what says to be of the partner has to be of the partner
+    assert_eq!(doors.by_tls(&other.svid(WORKLOAD), "/billing"), 0);
+    assert_eq!(doors.forwarded(&other.svid(WORKLOAD), "/billing"), 401);
+    let own = durward()
+        .args(["mint", "jwt", "--service-account", "billing/billing", "--audience", "orders.shop", "--state"])
+        .arg(&doors.up.state)
+        .output()
+        .unwrap();
+    let own = String::from_utf8(own.stdout).unwrap();
+    assert_eq!(doors.by_token(own.trim(), "/own"), 200, "our own workloads as ever");
+    assert_eq!(doors.by_token(own.trim(), "/partner"), 401);
+}
+
+#[test]
+fn bad_credentials_of_a_federated_trust_domain_are_refused() {
+    let partner = Domain::new("partner.example");
+    let provider = partner.provider("partner", &json!({"bundle": partner.bundle(1)}));
+    let doors = Doors::open(&[("policy.yaml", &policy(&everybody())), ("partner.yaml", &provider)]);
+    assert_eq!(doors.by_token(&partner.token(&json!({})), "/billing"), 200);
+    for claims in [
+        json!({"aud": null}),
+        json!({"aud": ["another"]}),
+        json!({"exp": null}),
+        json!({"exp": tokens::now() - 60}),
+        json!({"sub": null}),
+        json!({"sub": "billing"}),
+        json!({"nbf": tokens::now() + 600}),
+    ] {
+        assert_eq!(doors.by_token(&partner.token(&claims), "/billing"), 401, "{claims}");
+    }
+    let stranger = Domain { key: TokenKey::generate(Algorithm::Es256).unwrap(), ..Domain::new("partner.example") };
+    assert_eq!(doors.by_token(&stranger.token(&json!({})), "/billing"), 401, "a key that the bundle does not have");
+    assert_eq!(doors.forwarded(&stranger.svid(WORKLOAD), "/billing"), 401, "a root that the bundle does not have");
+    let ended = partner.issue(WORKLOAD, Serial::own([9; 15]), -Duration::minutes(5));
+    assert_eq!((doors.forwarded(&ended, "/billing"), doors.by_tls(&ended, "/billing")), (401, 0));
+    // a serial number that looks like one of ours says nothing
+    let holder = Holder { pod: Tag::of("pod"), service_account: Tag::of("account") };
+    let alike = partner.issue(WORKLOAD, Serial::of_pod(holder, [1; 9]), Duration::minutes(5));
+    assert_eq!(doors.forwarded(&alike, "/billing"), 200);
+    // and who accepts only its own accepts nobody else
+    doors.up.write("policy.yaml", &policy(&json!([{"workload": {}}])));
+    eventually("the narrower policy", || (doors.by_tls(&partner.svid(WORKLOAD), "/anybody") == 401).then_some(()))
+        .unwrap();
+    assert_eq!(doors.by_token(&partner.token(&json!({})), "/anybody"), 401);
+}
+
+#[test]
+fn two_providers_never_share_a_trust_domain_and_none_has_ours() {
+    let (partner, thief) = (Domain::new("partner.example"), Domain::new("partner.example"));
+    let own = Domain::new("cluster.local");
+    let doors = Doors::open(&[
+        ("policy.yaml", &policy(&everybody())),
+        ("partner.yaml", &thief.provider("partner", &json!({"bundle": thief.bundle(1)}))),
+        ("other.yaml", &partner.provider("other", &json!({"bundle": partner.bundle(1)}))),
+        ("own.yaml", &own.provider("ours", &json!({"bundle": own.bundle(1)}))),
+    ]);
+    let said = doors.up.said();
+    assert!(
+        said.contains("provider ours: spec.x509.trustDomain: `cluster.local` is this installation's own"),
+        "{said}"
+    );
+    let taken = "provider partner: spec.x509.trustDomain: the older IdentityProvider `other` is for trust domain";
+    assert!(said.contains(taken), "{said}");
+    assert_eq!(doors.forwarded(&partner.svid(WORKLOAD), "/other"), 200);
+    for path in ["/partner", "/other", "/anybody", "/billing"] {
+        assert_eq!(doors.forwarded(&thief.svid(WORKLOAD), path), 401, "{path}");
+    }
+    let forged = own.svid("spiffe://cluster.local/ns/billing/sa/billing");
+    assert_eq!((doors.forwarded(&forged, "/own"), doors.by_tls(&forged, "/own")), (401, 0));
+}
+
+#[test]
+fn what_is_no_bundle_is_told_with_its_field() {
+    let partner = Domain::new("partner.example");
+    let endpoint =
+        |more: &Value| json!({"endpoint": tokens::with(&json!({"url": "https://x", "profile": "https_web"}), more)});
+    for (fields, said) in [
+        (json!({}), "spec.x509.bundle: say where the bundle comes from"),
+        (json!({"bundle": "nonsense"}), "spec.x509.bundle: it is neither SPIFFE's JSON nor certificates in PEM"),
+        (json!({"bundle": "{}"}), "spec.x509.bundle: it is no SPIFFE bundle: it has no `keys`"),
+        (endpoint(&json!({"url": "http://localhost"})), "spec.x509.endpoint.url: a bundle is fetched by https only"),
+        (endpoint(&json!({"spiffeId": WORKLOAD})), "spec.x509.endpoint.spiffeId: it goes with profile `https_spiffe`"),
+        (endpoint(&json!({"profile": "https_spiffe"})), "spec.x509.endpoint.spiffeId: say which SPIFFE ID"),
+        (
+            endpoint(&json!({"profile": "https_spiffe", "spiffeId": WORKLOAD})),
+            "spec.x509.bundle: the endpoint is verified by the bundle that is there already",
+        ),
+        (
+            endpoint(&json!({"profile": "https_spiffe", "spiffeId": "spiffe://other.example/x"})),
+            "spec.x509.endpoint.spiffeId: an endpoint of another trust domain",
+        ),
+    ] {
+        let up = Up::with(&[("partner.yaml", &partner.provider("partner", &fields))]);
+        assert!(up.said().contains(&format!("provider partner: {said}")), "{said:?} is not in {}", up.said());
+    }
+}
+
+/// What an endpoint answers.
+#[derive(Clone)]
+enum Answer {
+    Text(String),
+    Redirect(String),
+    Down,
+}
+
+#[derive(Clone)]
+struct Endpoint {
+    address: SocketAddr,
+    answer: Arc<Mutex<Answer>>,
+    fetches: Arc<Mutex<u32>>,
+}
+
+impl Endpoint {
+    async fn start(certificate: &Issued, answer: Answer) -> Self {
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        let this = Self { address, answer: Arc::new(Mutex::new(answer)), fetches: Arc::default() };
+        let chain = CertificateDer::pem_slice_iter(certificate.chain_pem.as_bytes()).map(Result::unwrap).collect();
+        let key = PrivateKeyDer::from_pem_slice(certificate.key_pem.as_bytes()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let tls = Arc::new(tls.with_no_client_auth().with_single_cert(chain, key).unwrap());
+        let router = Router::new().fallback(respond).with_state(this.clone());
+        tokio::spawn(serve(socket, TlsAcceptor::from(tls), router));
+        this
+    }
+
+    fn now_answers(&self, answer: Answer) {
+        *self.answer.lock().unwrap() = answer;
+    }
+
+    fn url(&self) -> String {
+        format!("https://localhost:{}/", self.address.port())
+    }
+}
+
+/// Serves each connection until the test ends.
+async fn serve(socket: TcpListener, tls: TlsAcceptor, router: Router) {
+    loop {
+        let (stream, _) = socket.accept().await.unwrap();
+        let tls = tls.clone();
+        let service = TowerToHyperService::new(router.clone());
+        tokio::spawn(async move {
+            // clients that do not trust the certificate end the handshake
+            let Ok(stream) = tls.accept(stream).await else { return };
+            let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            let _ = connection.await;
+        });
+    }
+}
+
+async fn respond(State(endpoint): State<Endpoint>) -> (StatusCode, HeaderMap, String) {
+    *endpoint.fetches.lock().unwrap() += 1;
+    let answer = endpoint.answer.lock().unwrap().clone();
+    let mut headers = HeaderMap::new();
+    match answer {
+        Answer::Text(text) => (StatusCode::OK, headers, text),
+        Answer::Redirect(to) => {
+            headers.insert(header::LOCATION, to.parse().unwrap());
+            (StatusCode::FOUND, headers, String::new())
+        }
+        Answer::Down => (StatusCode::SERVICE_UNAVAILABLE, headers, String::new()),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_is_fetched_and_followed_and_never_goes_back() {
+    let (partner, next) = (Domain::new("partner.example"), Domain::new("partner.example"));
+    let id = "spiffe://partner.example/spire/server";
+    let endpoint = Endpoint::start(&partner.svid(id), Answer::Text(partner.bundle(5))).await;
+    let fields = json!({
+        "bundle": partner.authority.roots_pem(),
+        "endpoint": {"url": endpoint.url(), "profile": "https_spiffe", "spiffeId": id},
+    });
+    let provider = partner.provider("partner", &fields);
+    let doors = Doors::open(&[("policy.yaml", &policy(&everybody())), ("partner.yaml", &provider)]);
+    let by_token = |domain: &Domain| doors.by_token(&domain.token(&json!({})), "/billing");
+    eventually("the keys of the fetched bundle", || (by_token(&partner) == 200).then_some(())).unwrap();
+
+    // nothing that goes wrong takes the good one away, or brings another in
+    let redirect = format!("https://localhost:{}/", endpoint.address.port());
+    for (bad, said) in [
+        (Answer::Text(next.bundle(4)), "its sequence went back from 5 to 4"),
+        (Answer::Down, "answered 503"),
+        (Answer::Redirect(redirect), "answered 302"),
+    ] {
+        endpoint.now_answers(bad);
+        doors.up.wait_said(said);
+        assert_eq!((by_token(&partner), by_token(&next)), (200, 401));
+        assert_eq!(doors.by_tls(&partner.svid(WORKLOAD), "/billing"), 200);
+    }
+
+    // two roots for a while, then one: what the old one signed ends at once, on old connections too
+    let roots: Vec<_> = partner.authority.roots().iter().chain(next.authority.roots()).cloned().collect();
+    endpoint.now_answers(Answer::Text(bundle(&roots, [partner.key.jwk(), next.key.jwk()], 6, 1)));
+    eventually("the next root", || (doors.by_tls(&next.svid(WORKLOAD), "/billing") == 200).then_some(())).unwrap();
+    assert_eq!((by_token(&partner), by_token(&next)), (200, 200));
+    endpoint.now_answers(Answer::Text(next.bundle(7)));
+    eventually("the end of the old root", || (doors.by_tls(&partner.svid(WORKLOAD), "/billing") == 0).then_some(()))
+        .unwrap();
+    assert_eq!((by_token(&partner), by_token(&next)), (401, 200));
+    // the endpoint still shows a certificate of the root that is gone
+    endpoint.now_answers(Answer::Text(partner.bundle(8)));
+    doors.up.wait_said("the endpoint's certificate does not count");
+    assert_eq!((by_token(&partner), by_token(&next)), (401, 200));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_proves_itself_by_its_profile() {
+    let (partner, web) = (Domain::new("partner.example"), Domain::new("web.example"));
+    let id = "spiffe://partner.example/spire/server";
+    for (certificate, profile, good) in [
+        (partner.svid(id), "https_spiffe", true),
+        (partner.svid(WORKLOAD), "https_spiffe", false),
+        (web.svid(id), "https_spiffe", false),
+        (web.svid("spiffe://web.example/x"), "https_web", true),
+        (partner.svid(id), "https_web", false),
+    ] {
+        let endpoint = Endpoint::start(&certificate, Answer::Text(partner.bundle(5))).await;
+        let mut fields = json!({"endpoint": {"url": endpoint.url(), "profile": profile}});
+        if profile == "https_spiffe" {
+            fields["bundle"] = partner.authority.roots_pem().into();
+            fields["endpoint"]["spiffeId"] = id.into();
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let roots = folder.path().join("web.pem");
+        std::fs::write(&roots, web.authority.roots_pem()).unwrap();
+        let files = [("policy.yaml", policy(&everybody())), ("partner.yaml", partner.provider("partner", &fields))];
+        let up = trusting(&roots, &files);
+        let token = format!("Bearer {}", partner.token(&json!({})));
+        let ask = || up.forward_auth("GET", HOST, "/billing", &[("Authorization", &token)]).status;
+        if good {
+            eventually("the fetched keys", || (ask() == 200).then_some(())).unwrap();
+        } else {
+            up.wait_said("the trust bundle could not be fetched");
+            assert_eq!(ask(), 401, "{profile}");
+            assert_eq!(*endpoint.fetches.lock().unwrap(), 0, "nothing is said to whom nobody knows");
+        }
+    }
+}
+
+/// An engine for which these are the authorities of the web.
+fn trusting(roots: &Path, files: &[(&str, String); 2]) -> Up {
+    let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    Up::start_with(&files, &[], |command| {
+        command.env("SSL_CERT_FILE", roots).env_remove("SSL_CERT_DIR");
+    })
+}
+
+#[test]
+fn an_enforcement_point_names_only_workloads_for_whom_somebody_vouches() {
+    let partner = Domain::new("partner.example");
+    let provider = partner.provider("partner", &json!({"bundle": partner.bundle(1)}));
+    let up = Up::with(&[("policy.yaml", &policy(&everybody())), ("partner.yaml", &provider)]);
+    for (id, action, decision) in [
+        (WORKLOAD, "billing", true),
+        (WORKLOAD, "own", false),
+        ("spiffe://cluster.local/ns/billing/sa/billing", "own", true),
+        ("spiffe://cluster.local/ns/billing/sa/billing", "billing", false),
+        ("spiffe://nobody.example/ns/billing/sa/billing", "anybody", false),
+    ] {
+        let body = json!({
+            "subject": {"type": "workload", "id": id}, "action": {"name": action}, "resource": {"type": "orders.shop", "id": "1"},
+        });
+        assert_eq!(up.authzen("/access/v1/evaluation", &body), (200, json!({"decision": decision})), "{id} {action}");
+    }
+    // and without the server
+    let check = |more: &[&str]| {
+        let mut command = durward();
+        command.args(["check", "--policies"]).arg(&up.manifests).args(["--as", WORKLOAD]).args(more);
+        run(command.args(["--operation", "billing", "orders.shop"]))
+    };
+    assert_eq!(check(&["--provider", "partner"]).0, 0);
+    let (code, _, said) = check(&[]);
+    assert!(code == 2 && said.contains("say who vouches for it with --provider"), "{code} {said}");
+}

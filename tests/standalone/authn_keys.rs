@@ -1,0 +1,183 @@
+//! Keys of an issuer over the network: found, rotated, kept through an outage, and never fetched too often.
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use durward_tests::tokens::{Key, manifests};
+use durward_tests::{Up, eventually};
+use serde_json::json;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+/// What the issuer answers.
+#[derive(Clone)]
+enum Answer {
+    Keys(String),
+    Text(&'static str),
+    Endless,
+    Redirect(String),
+    Down,
+}
+
+#[derive(Clone)]
+struct Issuer {
+    address: SocketAddr,
+    answer: Arc<Mutex<Answer>>,
+    fetches: Arc<Mutex<Vec<String>>>,
+}
+
+impl Issuer {
+    async fn start(answer: Answer) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let issuer = Self {
+            address: listener.local_addr().unwrap(),
+            answer: Arc::new(Mutex::new(answer)),
+            fetches: Arc::default(),
+        };
+        let router = Router::new().fallback(respond).with_state(issuer.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        issuer
+    }
+
+    fn now_answers(&self, answer: Answer) {
+        *self.answer.lock().unwrap() = answer;
+    }
+
+    /// How often its keys were fetched.
+    fn fetches(&self) -> usize {
+        self.fetches.lock().unwrap().iter().filter(|path| path.ends_with("/jwks")).count()
+    }
+
+    /// Manifests whose provider finds its keys by this field.
+    fn manifests(&self, field: &str) -> String {
+        let all = manifests(&[]);
+        let start = all.find("jwks: {").unwrap();
+        let end = start + all[start..].find("]}").unwrap() + 2;
+        all.replace(&all[start..end], field)
+    }
+}
+
+async fn respond(State(issuer): State<Issuer>, uri: Uri) -> Response {
+    issuer.fetches.lock().unwrap().push(uri.path().to_owned());
+    if uri.path() == "/.well-known/openid-configuration" {
+        let base = format!("http://{}", issuer.address);
+        return axum::Json(json!({"issuer": base, "jwks_uri": format!("{base}/jwks")})).into_response();
+    }
+    let answer = issuer.answer.lock().unwrap().clone();
+    match answer {
+        Answer::Keys(keys) => keys.into_response(),
+        Answer::Text(text) => text.into_response(),
+        Answer::Endless => {
+            Body::from_stream(tokio_stream::iter(std::iter::repeat_with(|| Ok::<_, std::io::Error>("x".repeat(8192)))))
+                .into_response()
+        }
+        Answer::Redirect(to) => (StatusCode::FOUND, [(header::LOCATION, to)]).into_response(),
+        Answer::Down => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    }
+}
+
+fn jwks(keys: &[&Key]) -> Answer {
+    Answer::Keys(json!({"keys": keys.iter().map(|key| &key.jwk).collect::<Vec<_>>()}).to_string())
+}
+
+fn ask(up: &Up, token: &str) -> u16 {
+    up.forward_auth("GET", "orders.example.com", "/orders", &[("Authorization", &format!("Bearer {token}"))]).status
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_rotate_and_outlive_an_outage() {
+    let (old, new) = (Key::ec("old"), Key::ec("new"));
+    let issuer = Issuer::start(jwks(&[&old])).await;
+    let up = Up::with(&[("shop.yaml", &issuer.manifests(&format!("jwksUri: 'http://{}/jwks'", issuer.address)))]);
+    assert_eq!(ask(&up, &old.token(&json!({}))), 200);
+    let remembered = old.token(&json!({"jti": "remembered"}));
+    assert_eq!(ask(&up, &remembered), 200);
+    // the issuer is away: the keys that were good stay good
+    issuer.now_answers(Answer::Down);
+    assert_eq!(ask(&up, &old.token(&json!({"jti": "other"}))), 200);
+    assert_eq!(ask(&up, &new.token(&json!({}))), 401);
+    // the issuer is back with another key: found by the token that names it, once the pause between fetches is over
+    issuer.now_answers(jwks(&[&new]));
+    let token = new.token(&json!({}));
+    eventually("the new key is found", || (ask(&up, &token) == 200).then_some(())).unwrap();
+    // and what the old one had signed is gone with it, remembered or not
+    assert_eq!((ask(&up, &remembered), ask(&up, &old.token(&json!({})))), (401, 401));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unknown_keys_do_not_storm_the_issuer() {
+    let (known, unknown) = (Key::ec("known"), Key::ec("unknown"));
+    let issuer = Issuer::start(jwks(&[&known])).await;
+    let up = Up::with(&[("shop.yaml", &issuer.manifests(&format!("jwksUri: 'http://{}/jwks'", issuer.address)))]);
+    assert_eq!(ask(&up, &known.token(&json!({}))), 200);
+    let started = std::time::Instant::now();
+    for i in 0..60 {
+        assert_eq!(ask(&up, &unknown.token(&json!({"jti": i}))), 401);
+    }
+    let windows = usize::try_from(started.elapsed().as_secs()).unwrap() / 10 + 2;
+    assert!(issuer.fetches() <= windows, "{} fetches", issuer.fetches());
+    let causes: Vec<_> = up.records(61).iter().skip(1).map(|record| record["cause"].clone()).collect();
+    assert!(causes.iter().all(|cause| cause == "the issuer has no key of the token's name"), "{causes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_found_by_discovery() {
+    let key = Key::ec("k1");
+    let issuer = Issuer::start(jwks(&[&key])).await;
+    let base = format!("http://{}", issuer.address);
+    let found = issuer.manifests("").replace("https://id.example", &base);
+    let up = Up::with(&[("shop.yaml", &found)]);
+    assert_eq!(ask(&up, &key.token(&json!({"iss": base}))), 200);
+    assert_eq!(ask(&up, &key.token(&json!({}))), 401);
+    // a discovery document of another issuer is none
+    let other =
+        Up::with(&[("shop.yaml", &issuer.manifests("").replace("https://id.example", &format!("{base}/tenant")))]);
+    assert_eq!(ask(&other, &key.token(&json!({"iss": format!("{base}/tenant")}))), 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_jwks_is_no_key() {
+    let key = Key::ec("k1");
+    let elsewhere = Issuer::start(jwks(&[&key])).await;
+    let many: Vec<_> = (0..101)
+        .map(|i| {
+            let mut jwk = key.jwk.clone();
+            jwk["kid"] = format!("k{i}").into();
+            jwk
+        })
+        .collect();
+    for (answer, cause) in [
+        (Answer::Text("<html>"), "it is no JWKS"),
+        (Answer::Text("{\"keys\": []}"), "it has no key that can verify a token"),
+        (Answer::Keys(json!({"keys": many}).to_string()), "it has 101 keys"),
+        (Answer::Endless, "more than 262144 bytes"),
+        (Answer::Redirect(format!("http://{}/jwks", elsewhere.address)), "answered 302"),
+        (Answer::Down, "answered 503"),
+    ] {
+        let issuer = Issuer::start(answer).await;
+        let up = Up::with(&[("shop.yaml", &issuer.manifests(&format!("jwksUri: 'http://{}/jwks'", issuer.address)))]);
+        assert_eq!(ask(&up, &key.token(&json!({}))), 401, "{cause}");
+        let records = up.records(1);
+        assert!(records[0]["cause"].as_str().unwrap().contains(cause), "{cause}: {}", records[0]["cause"]);
+    }
+    assert_eq!(elsewhere.fetches(), 0, "a redirect was followed");
+}
+
+#[test]
+fn keys_are_fetched_safely_or_not_at_all() {
+    let issuer = manifests(&[]);
+    let start = issuer.find("jwks: {").unwrap();
+    let end = start + issuer[start..].find("]}").unwrap() + 2;
+    for (field, expected) in [
+        ("jwksUri: 'http://169.254.169.254/keys'", "spec.jwt.jwksUri: keys are fetched by https only"),
+        ("jwksUri: 'file:///etc/passwd'", "spec.jwt.jwksUri: keys are fetched by https only"),
+        ("jwksUri: nonsense", "spec.jwt.jwksUri: `nonsense` is no URL"),
+        ("jwks: {keys: []}", "spec.jwt.jwks: it has no key that can verify a token"),
+    ] {
+        let up = Up::with(&[("shop.yaml", &issuer.replace(&issuer[start..end], field))]);
+        assert!(up.said().contains(expected), "{expected}: {}", up.said());
+        assert_eq!(ask(&up, &Key::ec("k1").token(&json!({}))), 401);
+    }
+}

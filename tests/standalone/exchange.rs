@@ -1,0 +1,635 @@
+//! The token service: who gets which token, what our own doors make of it, and how attackers fare.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use durward_tests::tokens::{Key, claims, door, encode, manifests, now, segment, with};
+use durward_tests::{Reply, TIMEOUT, Up, eventually, request, run};
+use jsonwebtoken::jwk::JwkSet;
+use jsonwebtoken::{DecodingKey, Validation};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
+const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
+const BILLING: &str = "spiffe://cluster.local/ns/billing/sa/billing";
+
+/// A second service with short tokens of another algorithm, and people whose second factor counts.
+fn more(key: &Key) -> String {
+    format!(
+        r#"
+apiVersion: durward.dev/v1alpha1
+kind: IdentityProvider
+metadata: {{name: people}}
+spec:
+  jwt:
+    issuer: "https://people.example"
+    audiences: [portal]
+    assurance: {{multiFactor: [mfa]}}
+    claims: {{attributes: {{suspended: suspended}}}}
+    jwks: {{keys: [{jwk}]}}
+---
+apiVersion: durward.dev/v1alpha1
+kind: AccessPolicy
+metadata: {{name: invoices, namespace: shop}}
+spec:
+  tokens: {{algorithm: ES256, ttl: 2m}}
+  service: {{hosts: [invoices.shop.svc]}}
+  authentication: [{{provider: people}}, {{workload: {{}}}}]
+  operations:
+    - {{name: read, http: [{{methods: [GET], paths: [/invoices]}}]}}
+    - {{name: pay, http: [{{methods: [POST], paths: [/invoices]}}], risk: High, stepUp: {{maxAge: 10m}}}}
+  grants:
+    - {{name: staff, to: [{{provider: people, group: staff}}], scopes: [read, pay]}}
+    - {{name: billing, to: [{{serviceAccount: {{namespace: billing, name: billing}}}}], scopes: [read]}}
+  denials:
+    - {{name: suspended, to: [{{provider: people}}], when: "has(principal.attributes.suspended) && principal.attributes.suspended"}}
+"#,
+        jwk = key.jwk
+    )
+}
+
+fn start(key: &Key) -> Up {
+    Up::with(&[("all.yaml", &manifests(&[key])), ("more.yaml", &more(key))])
+}
+
+fn encoded(parameters: &[(&str, &str)]) -> String {
+    url::form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish()
+}
+
+fn post(up: &Up, path: &str, body: &str, headers: &[(&str, &str)]) -> Reply {
+    let mut all = vec![("Host", "durward"), ("Content-Type", "application/x-www-form-urlencoded")];
+    all.extend(headers);
+    request(up.listen["tokens"], "POST", path, &all, body)
+}
+
+/// The parameters of an exchange, but for these; one that is empty counts as left out.
+fn asked<'p>(subject: &'p str, audience: &'p str, more: &[(&'p str, &'p str)]) -> Vec<(&'p str, &'p str)> {
+    let mut all =
+        vec![("grant_type", EXCHANGE), ("subject_token", subject), ("subject_token_type", JWT), ("audience", audience)];
+    for (name, value) in more {
+        all.retain(|(other, _)| other != name);
+        all.push((name, value));
+    }
+    all
+}
+
+fn exchange(up: &Up, subject: &str, audience: &str, more: &[(&str, &str)]) -> Reply {
+    post(up, "/token", &encoded(&asked(subject, audience, more)), &[])
+}
+
+fn body(reply: &Reply) -> Value {
+    serde_json::from_str(&reply.body).unwrap_or_else(|error| panic!("{error}: {reply:?}"))
+}
+
+/// The token of an answer that has one.
+fn given(reply: &Reply) -> String {
+    assert_eq!(reply.status, 200, "{reply:?}");
+    body(reply)["access_token"].as_str().unwrap().to_owned()
+}
+
+fn get(up: &Up, path: &str) -> Reply {
+    request(up.listen["tokens"], "GET", path, &[("Host", "durward")], "")
+}
+
+/// Verifies a token as a service does that knows nothing but the keys.
+fn verify(up: &Up, token: &str, audience: &str) -> Value {
+    let keys: JwkSet = serde_json::from_str(&get(up, "/.well-known/jwks.json").body).unwrap();
+    let header = jsonwebtoken::decode_header(token).unwrap();
+    let key = keys.find(header.kid.as_deref().unwrap()).expect("the key is published");
+    let mut validation = Validation::new(header.alg);
+    validation.set_audience(&[audience]);
+    let issuer = format!("http://{}", up.listen["tokens"]);
+    validation.set_issuer(&[issuer]);
+    validation.set_required_spec_claims(&["exp", "aud", "iss", "sub"]);
+    jsonwebtoken::decode(token, &DecodingKey::from_jwk(key).unwrap(), &validation).unwrap().claims
+}
+
+/// A certificate of a workload, in files.
+fn certificate(up: &Up, service_account: &str) -> PathBuf {
+    let out = up.state.parent().unwrap().join(service_account.replace('/', "-"));
+    up.mint(&["x509", "--service-account", service_account, "--out", out.to_str().unwrap()]);
+    out
+}
+
+/// Asks over TLS, with a certificate.
+fn by_certificate(up: &Up, door: &str, path: &str, files: &Path, arguments: &[&str]) -> Reply {
+    let file = |name: &str| files.join(name).display().to_string();
+    let mut curl = Command::new("curl");
+    curl.args(["--silent", "--include", "--http1.1", "--cacert", &file("bundle.pem")]);
+    curl.args(["--cert", &file("svid.pem"), "--key", &file("key.pem")]).args(arguments);
+    let (code, text, error) = run(curl.arg(format!("https://{}{path}", up.listen[door])));
+    assert_eq!(code, 0, "{error}");
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    let headers = head.lines().skip(1).filter_map(|line| line.split_once(": "));
+    let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
+    Reply { status, headers, body: body.to_owned() }
+}
+
+#[test]
+fn a_token_carries_what_policies_grant() {
+    let key = Key::rsa("one");
+    let up = start(&key);
+    for meant in ["durward", "orders-api", &format!("http://{}", up.listen["tokens"])] {
+        let reply = exchange(&up, &up.token("billing/billing", meant), "orders-api", &[]);
+        let answer = body(&reply);
+        assert_eq!((reply.status, &answer["token_type"]), (200, &json!("Bearer")), "{reply:?}");
+        assert_eq!((&answer["issued_token_type"], &answer["scope"]), (&json!(ACCESS_TOKEN), &json!("orders.read")));
+        assert_eq!((reply.header("cache-control"), reply.header("pragma")), (Some("no-store"), Some("no-cache")));
+    }
+    let reply = exchange(&up, &up.token("billing/billing", "durward"), "orders-api", &[]);
+    let token = given(&reply);
+    assert_eq!(
+        segment(&token, 0).as_object().unwrap().keys().collect::<Vec<_>>(),
+        ["alg", "kid", "typ"],
+        "nothing else in the header"
+    );
+    assert_eq!((&segment(&token, 0)["typ"], &segment(&token, 0)["alg"]), (&json!("at+jwt"), &json!("RS256")));
+    let claims = verify(&up, &token, "orders-api");
+    assert_eq!(
+        (&claims["sub"], &claims["client_id"], &claims["scope"]),
+        (&json!(BILLING), &json!(BILLING), &json!("orders.read"))
+    );
+    assert_eq!((&claims["aud"], &claims["acr"]), (&json!("orders-api"), &json!("urn:durward:assurance:bearer")));
+    assert_eq!(claims.get("cnf"), None);
+    let (issued, ends) = (claims["iat"].as_i64().unwrap(), claims["exp"].as_i64().unwrap());
+    assert!((issued - now()).abs() <= 5 && ends - issued <= 300 && ends > issued + 240, "{claims}");
+    assert_eq!(body(&reply)["expires_in"], json!(ends - issued));
+    assert_eq!(claims["jti"].as_str().unwrap().len(), 32);
+
+    let alice = given(&exchange(
+        &up,
+        &key.token(&json!({"team": "red"})),
+        "orders-api",
+        &[("subject_token_type", ACCESS_TOKEN)],
+    ));
+    let alice = verify(&up, &alice, "orders-api");
+    assert_eq!((&alice["sub"], &alice["scope"]), (&json!("user:corporate/alice"), &json!("orders.read orders.write")));
+    assert_eq!((&alice["groups"], &alice["durward.dev"]["attributes"]), (&json!(["support"]), &json!({"team": "red"})));
+
+    let invoices = given(&exchange(&up, &up.token("billing/billing", "durward"), "invoices.shop", &[]));
+    let claims = verify(&up, &invoices, "invoices.shop");
+    assert_eq!((&segment(&invoices, 0)["alg"], &claims["scope"]), (&json!("ES256"), &json!("read")));
+    assert_eq!(claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap(), 120);
+
+    // the log knows all of it, but no token
+    let issued = up.records(6);
+    assert!(issued.iter().all(|record| !record.to_string().contains("eyJ")), "{issued:#?}");
+    let last = issued.last().unwrap();
+    assert_eq!(
+        (&last["event"], &last["by"], &last["outcome"]),
+        (&json!("issuance"), &json!("exchange"), &json!("issued"))
+    );
+    assert_eq!((&last["principal"], &last["audiences"]), (&json!(BILLING), &json!(["invoices.shop"])));
+    assert_eq!((&last["scopes"], &last["token"], &last["lifetime"]), (&json!(["read"]), &claims["jti"], &json!(120)));
+    let metrics = request(up.listen["admin"], "GET", "/metrics", &[("Host", "durward")], "").body;
+    let counted = r#"durward_issuance_duration_seconds_count{by="exchange",outcome="issued"} 6"#;
+    assert!(metrics.contains(counted), "{metrics}");
+}
+
+#[test]
+fn what_is_asked_for_narrows_a_token_and_the_doors_hold_it_to_that() {
+    let key = Key::rsa("one");
+    let up = start(&key);
+    let subject = key.token(&json!({}));
+    let ask = |scope: &str| exchange(&up, &subject, "orders-api", &[("scope", scope)]);
+    let wide = given(&exchange(&up, &subject, "orders-api", &[]));
+    let narrow = given(&ask("orders.read"));
+    assert_eq!(claims(&narrow)["scope"], "orders.read");
+    assert_eq!(
+        claims(&given(&ask("orders.read orders.refund admin")))["scope"],
+        "orders.read",
+        "no more than can be had"
+    );
+
+    for (token, method, path, status) in [
+        (&subject, "POST", "/orders", 200),
+        (&wide, "GET", "/orders", 200),
+        (&wide, "POST", "/orders", 200),
+        (&narrow, "GET", "/orders/7", 200),
+        (&narrow, "POST", "/orders", 403),
+        (&wide, "POST", "/orders/7/refund", 401),
+    ] {
+        let reply = door(&up, method, path, token);
+        assert_eq!(reply.status, status, "{method} {path}: {reply:?}");
+    }
+    let reply = door(&up, "GET", "/orders", &wide);
+    assert_eq!(reply.header("x-durward-principal"), Some("user:corporate/alice"));
+    assert_eq!(reply.header("x-durward-assurance"), Some("Bearer"));
+
+    // a token stands for what it was exchanged for: what happens to that one's way in happens to it
+    up.write(
+        "all.yaml",
+        &manifests(&[&key]).replace("{provider: corporate}, {provider: partners}", "{provider: partners}"),
+    );
+    eventually("the provider is no way in any more", || {
+        (door(&up, "GET", "/orders", &wide).status == 401).then_some(())
+    })
+    .unwrap();
+    let billing = given(&exchange(&up, &up.token("billing/billing", "durward"), "orders-api", &[]));
+    assert_eq!(door(&up, "GET", "/orders", &billing).status, 200);
+}
+
+#[test]
+fn requests_that_are_none_are_told_what_is_wrong() {
+    let key = Key::rsa("one");
+    let up = start(&key);
+    let token = up.token("billing/billing", "durward");
+    let form = |parameters: &[(&str, &str)]| encoded(&asked(&token, "orders-api", parameters));
+    let good = form(&[]);
+    let saml = "urn:ietf:params:oauth:token-type:saml2";
+    for (body, error) in [
+        (String::new(), "invalid_request"),
+        (form(&[("grant_type", "")]), "invalid_request"),
+        (form(&[("grant_type", "authorization_code")]), "unsupported_grant_type"),
+        (form(&[("grant_type", "password")]), "unsupported_grant_type"),
+        (form(&[("subject_token", "")]), "invalid_request"),
+        (form(&[("subject_token_type", "")]), "invalid_request"),
+        (form(&[("subject_token_type", saml)]), "invalid_request"),
+        (form(&[("subject_token_type", "urn:ietf:params:oauth:token-type:id_token")]), "invalid_request"),
+        (form(&[("requested_token_type", saml)]), "invalid_request"),
+        (form(&[("requested_token_type", "urn:ietf:params:oauth:token-type:refresh_token")]), "invalid_request"),
+        (form(&[("actor_token", &token)]), "invalid_request"),
+        (form(&[("actor_token_type", JWT)]), "invalid_request"),
+        (form(&[("audience", "")]), "invalid_request"),
+        (form(&[("audience", "nobody-api")]), "invalid_target"),
+        (form(&[("audience", "durward")]), "invalid_target"),
+        (form(&[("audience", &"a".repeat(300))]), "invalid_target"),
+        (form(&[("resource", "https://orders.example.com/")]), "invalid_target"),
+        (form(&[("scope", "admin")]), "invalid_scope"),
+        (form(&[("scope", "orders.refund")]), "invalid_scope"),
+        (form(&[("scope", "orders.read  orders.write")]), "invalid_scope"),
+        (form(&[("scope", "orders.read\n")]), "invalid_scope"),
+        (form(&[("scope", &"a ".repeat(100))]), "invalid_scope"),
+        (format!("{good}&audience=billing-api"), "invalid_request"),
+        (format!("{good}&aud%69ence=orders-api"), "invalid_request"),
+        (format!("{good}&x=1&x=2"), "invalid_request"),
+        (format!("{good}&x=%ff"), "invalid_request"),
+        (form(&[("client_id", "spiffe://cluster.local/ns/shop/sa/cart")]), "invalid_client"),
+        (form(&[("client_secret", "x")]), "invalid_client"),
+        (encoded(&[("grant_type", "client_credentials"), ("audience", "orders-api")]), "invalid_client"),
+    ] {
+        let reply = post(&up, "/token", &body, &[]);
+        let status = if error == "invalid_client" { 401 } else { 400 };
+        assert_eq!((reply.status, &self::body(&reply)["error"]), (status, &json!(error)), "{body}");
+        assert_eq!(reply.header("cache-control"), Some("no-store"));
+        assert!(!reply.body.contains("policy") && !reply.body.contains("grant_type_"), "{reply:?}");
+    }
+    assert_eq!(post(&up, "/token", &form(&[("client_id", BILLING), ("unknown", "x"), ("scope", "")]), &[]).status, 200);
+    let nothing = exchange(&up, &up.token("other/other", "durward"), "orders-api", &[]);
+    assert_eq!(
+        (nothing.status, nothing.body.as_str()),
+        (400, r#"{"error":"invalid_target"}"#),
+        "as an unknown audience"
+    );
+
+    // how it is sent matters too
+    let send = |method: &str, path: &str, types: &[&str], body: &str| {
+        let mut headers = vec![("Host", "durward")];
+        headers.extend(types.iter().map(|one| ("Content-Type", *one)));
+        request(up.listen["tokens"], method, path, &headers, body)
+    };
+    const FORM: &str = "application/x-www-form-urlencoded";
+    for (types, path) in [
+        (&[][..], "/token"),
+        (&["application/json"], "/token"),
+        (&["text/plain; application/x-www-form-urlencoded"], "/token"),
+        (&["multipart/form-data"], "/token"),
+        (&[FORM, "application/json"], "/token"),
+        (&[FORM], "/token?x=1"),
+        (&[FORM], &format!("/token?{good}")),
+    ] {
+        let reply = send("POST", path, types, &good);
+        assert_eq!((reply.status, &body(&reply)["error"]), (400, &json!("invalid_request")), "{types:?} {path}");
+    }
+    for method in ["GET", "PUT", "DELETE", "HEAD", "PATCH"] {
+        let reply = send(method, "/token", &[FORM], &good);
+        assert_eq!((reply.status, reply.header("allow")), (405, Some("POST")), "{method}");
+    }
+    let reply = post(&up, "/token", &form(&[("padding", &"x".repeat(40_000))]), &[]);
+    assert_eq!((reply.status, &body(&reply)["error"]), (400, &json!("invalid_request")));
+    // all that reached the endpoint, and the one token
+    let outcomes = up.records(39);
+    assert_eq!(outcomes.iter().filter(|record| record["outcome"] == "refused").count(), 38, "{outcomes:#?}");
+}
+
+#[test]
+fn whatever_is_wrong_with_the_subject_the_answer_is_the_same() {
+    let (key, stranger) = (Key::rsa("one"), Key::rsa("two"));
+    let up = start(&key);
+    let good = up.token("billing/billing", "durward");
+    let access = given(&exchange(&up, &good, "orders-api", &[]));
+    let (message, signature) = good.rsplit_once('.').unwrap();
+    let own_header = segment(&good, 0);
+    let unsigned = |header: &Value| format!("{}.{}.", encode(header), message.split('.').nth(1).unwrap());
+    let expired = up.mint(&["jwt", "--service-account", "billing/billing", "--audience", "durward", "--ttl", "1s"]);
+    // a token is not accepted for longer than it says, whatever clocks may differ by elsewhere
+    let ended = claims(&expired)["exp"].as_i64().unwrap();
+    eventually("it has ended", || (now() > ended).then_some(())).unwrap();
+    let api_key = format!("dwk_acme_{}", URL_SAFE_NO_PAD.encode([7; 32]));
+    let bad = [
+        (expired, JWT, "the token expired"),
+        (up.token("billing/billing", "billing-api"), JWT, "the token is for another audience"),
+        (up.token("billing/billing", "invoices.shop"), JWT, "the token is for another audience"),
+        (up.token("billing/billing", "https://kubernetes.default.svc"), JWT, "the token is for another audience"),
+        (given(&exchange(&up, &good, "invoices.shop", &[])), JWT, "the token is for another audience"),
+        (given(&exchange(&up, &good, "invoices.shop", &[])), ACCESS_TOKEN, "the token is for another audience"),
+        (good.clone(), ACCESS_TOKEN, "the token is not of the type"),
+        (unsigned(&with(&own_header, &json!({"alg": "none"}))), JWT, "the token's algorithm is not accepted"),
+        (unsigned(&own_header), JWT, "the token's signature is wrong"),
+        (unsigned(&with(&own_header, &json!({"typ": "at+jwt"}))), JWT, "the token's signature is wrong"),
+        (format!("{message}.{}", signature.chars().rev().collect::<String>()), JWT, "the token's signature is wrong"),
+        (
+            stranger.token_with_header(&json!({"kid": own_header["kid"], "typ": "at+jwt"})),
+            ACCESS_TOKEN,
+            "the token's signature is wrong",
+        ),
+        (format!("{access}x"), ACCESS_TOKEN, "the token's signature is wrong"),
+        (format!("{access}.x"), ACCESS_TOKEN, "the token is no JWT"),
+        (key.token(&json!({"exp": now() - 10})), JWT, "the token expired"),
+        (key.token(&json!({"exp": null})), JWT, "the token has no `exp`"),
+        (key.token(&json!({"aud": null})), JWT, "the token has no `aud`"),
+        (key.token(&json!({"aud": "billing-api"})), JWT, "the token is for another audience"),
+        (key.token(&json!({"iss": "https://evil.example"})), JWT, "the token is of an issuer"),
+        (key.token(&json!({"iss": "https://people.example", "aud": "portal"})), JWT, "the token is of an issuer"),
+        (key.token(&json!({"sub": ""})), JWT, "the token's subject is no principal"),
+        (key.token(&json!({"cnf": {"x5t#S256": "AAAA"}})), JWT, "the token is bound to a certificate"),
+        (stranger.token(&json!({})), JWT, "the issuer has no key"),
+        (api_key, JWT, "the token is no JWT"),
+        ("nonsense".to_owned(), JWT, "the token is no JWT"),
+        ("x".repeat(20_000), JWT, "the credential is too long"),
+    ];
+    let mut answers = BTreeSet::new();
+    for (token, kind, _) in &bad {
+        let reply = exchange(&up, token, "orders-api", &[("subject_token_type", kind)]);
+        answers.insert(format!("{reply:?}"));
+    }
+    assert_eq!(answers.len(), 1, "{answers:#?}");
+    let records = up.records(bad.len() + 3);
+    let refused: Vec<&Value> = records.iter().filter(|record| record["outcome"] == "refused").collect();
+    assert_eq!(refused.len(), bad.len());
+    for ((_, _, cause), record) in bad.iter().zip(refused) {
+        assert_eq!(record["by"], "exchange");
+        assert!(record["reason"].as_str().unwrap().starts_with(cause), "{cause}: {record}");
+    }
+    let only = answers.first().unwrap();
+    assert!(
+        only.contains(r#"{\"error\":\"invalid_request\",\"error_description\":\"the subject is not accepted\"}"#),
+        "{only}"
+    );
+}
+
+#[test]
+fn a_token_that_is_exchanged_again_gets_no_longer_and_no_wider() {
+    let key = Key::rsa("one");
+    let up = start(&key);
+    let subject = key.token(&json!({"exp": now() + 100, "cnf": null}));
+    let first = given(&exchange(&up, &subject, "orders-api", &[("scope", "orders.read")]));
+    assert_eq!(claims(&first)["exp"], claims(&subject)["exp"], "no longer than what it was exchanged for");
+    let mut token = first.clone();
+    for kind in [ACCESS_TOKEN, JWT, ACCESS_TOKEN] {
+        let reply = exchange(&up, &token, "orders-api", &[("subject_token_type", kind)]);
+        token = given(&reply);
+        assert_eq!((&claims(&token)["exp"], &claims(&token)["scope"]), (&claims(&first)["exp"], &json!("orders.read")));
+        assert_eq!(claims(&token)["sub"], "user:corporate/alice");
+    }
+    let wider = exchange(&up, &token, "orders-api", &[("subject_token_type", ACCESS_TOKEN), ("scope", "orders.write")]);
+    assert_eq!((wider.status, &body(&wider)["error"]), (400, &json!("invalid_scope")));
+    let other = exchange(&up, &token, "invoices.shop", &[("subject_token_type", ACCESS_TOKEN)]);
+    assert_eq!((other.status, &body(&other)["error"]), (400, &json!("invalid_request")));
+}
+
+#[test]
+fn a_certificate_gets_a_token_that_is_bound_to_it() {
+    let key = Key::rsa("one");
+    let up = start(&key);
+    let (billing, cart) = (certificate(&up, "billing/billing"), certificate(&up, "shop/cart"));
+    let by = |files: &Path, parameters: &[(&str, &str)]| {
+        by_certificate(&up, "tokens_tls", "/token", files, &["--data", &encoded(parameters)])
+    };
+    let own = [("grant_type", "client_credentials"), ("audience", "orders-api"), ("client_id", BILLING)];
+    let reply = by(&billing, &own);
+    let answer = body(&reply);
+    assert_eq!((&answer["scope"], answer.get("issued_token_type")), (&json!("orders.read orders.refund"), None));
+    let token = given(&reply);
+    let claims = verify(&up, &token, "orders-api");
+    let pem = std::fs::read(billing.join("svid.pem")).unwrap();
+    let leaf = x509_parser::pem::Pem::iter_from_buffer(&pem).next().unwrap().unwrap().contents;
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &leaf);
+    assert_eq!(claims["cnf"], json!({"x5t#S256": URL_SAFE_NO_PAD.encode(digest.as_ref())}));
+    assert_eq!(
+        (&claims["sub"], &claims["acr"]),
+        (&json!(BILLING), &json!("urn:durward:assurance:proof-of-possession"))
+    );
+
+    // the doors ask for the certificate, and no other will do
+    let bearer = format!("Authorization: Bearer {token}");
+    let refund =
+        ["-H", "Host: orders.example.com", "-H", "X-Original-Method: POST", "-H", "X-Original-URI: /orders/7/refund"];
+    let refund: Vec<&str> = refund.into_iter().chain(["-H", &bearer]).collect();
+    assert_eq!(by_certificate(&up, "https", "/forward-auth", &billing, &refund).status, 200);
+    assert_eq!(by_certificate(&up, "https", "/forward-auth", &cart, &refund).status, 401);
+    assert_eq!(door(&up, "GET", "/orders", &token).status, 401);
+    let again = exchange(&up, &token, "orders-api", &[("subject_token_type", ACCESS_TOKEN)]);
+    assert_eq!(
+        (again.status, &body(&again)["error"]),
+        (400, &json!("invalid_request")),
+        "stolen, it can't be exchanged"
+    );
+
+    // a bearer's token is bound to who exchanges it, but proves no more than it did
+    let bearer = up.token("billing/billing", "durward");
+    let reply = by(&billing, &asked(&bearer, "orders-api", &[]));
+    assert_eq!(body(&reply)["scope"], "orders.read", "{reply:?}");
+    let reply = by(&cart, &asked(&bearer, "orders-api", &[]));
+    let passed_on = self::claims(&given(&reply));
+    assert_eq!(
+        (&passed_on["sub"], &passed_on["client_id"]),
+        (&json!(BILLING), &json!("spiffe://cluster.local/ns/shop/sa/cart"))
+    );
+    let header = format!("Authorization: Bearer {}", given(&reply));
+    let orders = [
+        "-H",
+        "Host: orders.example.com",
+        "-H",
+        "X-Original-Method: GET",
+        "-H",
+        "X-Original-URI: /orders",
+        "-H",
+        &header,
+    ];
+    let through = by_certificate(&up, "https", "/forward-auth", &cart, &orders);
+    assert_eq!((through.status, through.header("x-durward-assurance")), (200, Some("Bearer")), "{through:?}");
+    assert_eq!(through.header("x-durward-principal"), Some(BILLING), "the token speaks, not the certificate");
+
+    for (files, parameters) in [(&cart, own.to_vec()), (&cart, asked(&bearer, "orders-api", &[("client_id", BILLING)]))]
+    {
+        let reply = by(files, &parameters);
+        assert_eq!((reply.status, reply.body.as_str()), (401, r#"{"error":"invalid_client"}"#), "{parameters:?}");
+    }
+    let nothing = by(&cart, &own[..2]);
+    assert_eq!((nothing.status, &body(&nothing)["error"]), (400, &json!("invalid_target")));
+}
+
+#[test]
+fn a_persons_second_factor_carries_over_and_ages() {
+    let key = Key::rsa("one");
+    let up = start(&key);
+    let person = |more: &Value| {
+        let base = json!({"iss": "https://people.example", "aud": "portal", "groups": ["staff"], "amr": ["pwd", "mfa"], "auth_time": now() - 500});
+        key.token(&with(&base, more))
+    };
+    let reply = exchange(&up, &person(&json!({})), "invoices.shop", &[]);
+    let token = given(&reply);
+    let stated = claims(&token);
+    assert_eq!((&stated["scope"], &stated["acr"]), (&json!("pay read"), &json!("urn:durward:assurance:multi-factor")));
+    assert_eq!(stated["amr"], json!(["pwd", "mfa"]));
+    assert!(stated["exp"].as_i64().unwrap() <= stated["auth_time"].as_i64().unwrap() + 600, "{stated}");
+    let pay =
+        up.forward_auth("POST", "invoices.shop.svc", "/invoices", &[("Authorization", &format!("Bearer {token}"))]);
+    assert_eq!((pay.status, pay.header("x-durward-assurance")), (200, Some("MultiFactor")), "{pay:?}");
+
+    for (changes, scope) in [
+        (json!({"auth_time": now() - 700}), "read"),
+        (json!({"auth_time": null}), "read"),
+        (json!({"amr": ["pwd"]}), "read"),
+        (json!({"amr": "mfa"}), "pay read"),
+    ] {
+        let stated = claims(&given(&exchange(&up, &person(&changes), "invoices.shop", &[])));
+        assert_eq!(stated["scope"], scope, "{changes}");
+    }
+    let suspended = exchange(&up, &person(&json!({"suspended": true})), "invoices.shop", &[]);
+    assert_eq!((suspended.status, &body(&suspended)["error"]), (400, &json!("invalid_target")));
+    let strange = exchange(&up, &person(&json!({"suspended": "yes"})), "invoices.shop", &[]);
+    assert_eq!(strange.status, 400, "a denial that fails applies");
+}
+
+#[test]
+fn services_ask_about_tokens_of_their_own() {
+    let key = Key::rsa("one");
+    let up = start(&key);
+    let access = given(&exchange(&up, &key.token(&json!({})), "orders-api", &[]));
+    let orders = format!("Bearer {}", up.token("shop/orders", "durward"));
+    let ask = |token: &str, headers: &[(&str, &str)]| post(&up, "/introspect", &encoded(&[("token", token)]), headers);
+    let reply = ask(&access, &[("Authorization", &orders)]);
+    let answer = body(&reply);
+    assert_eq!((reply.status, &answer["active"], reply.header("cache-control")), (200, &json!(true), Some("no-store")));
+    let stated = claims(&access);
+    for name in ["sub", "aud", "iss", "exp", "iat", "jti", "client_id", "scope", "acr"] {
+        assert_eq!(answer[name], stated[name], "{name}");
+    }
+    assert_eq!((&answer["token_type"], answer.get("durward.dev")), (&json!("Bearer"), None));
+    let files = certificate(&up, "shop/orders");
+    let by_tls = by_certificate(&up, "tokens_tls", "/introspect", &files, &["--data", &encoded(&[("token", &access)])]);
+    assert_eq!(body(&by_tls), answer);
+
+    // whatever does not count, or is somebody else's, is the same nothing
+    let billing = format!("Bearer {}", up.token("billing/billing", "durward"));
+    let (message, _) = access.rsplit_once('.').unwrap();
+    for (token, who) in [
+        (access.as_str(), &billing),
+        ("nonsense", &orders),
+        (&format!("{message}.AAAA"), &orders),
+        (&up.token("billing/billing", "orders-api"), &orders),
+        (&key.token(&json!({})), &orders),
+        (&encode(&json!({"alg": "none"})), &orders),
+    ] {
+        let reply = ask(token, &[("Authorization", who)]);
+        assert_eq!((reply.status, reply.body.as_str()), (200, r#"{"active":false}"#), "{token}");
+    }
+    let mut answers = BTreeSet::new();
+    for who in [
+        "Bearer nonsense",
+        &format!("Bearer {}", up.token("shop/orders", "orders-api")),
+        "Basic eA==",
+        &format!("Bearer {access}"),
+    ] {
+        let reply = ask(&access, &[("Authorization", who)]);
+        assert_eq!(reply.status, 401, "{who}");
+        answers.insert(format!("{reply:?}"));
+    }
+    assert_eq!(answers.len(), 1, "{answers:#?}");
+    let nobody = ask(&access, &[]);
+    assert_eq!((nobody.status, nobody.header("www-authenticate")), (401, Some("Bearer")));
+    assert_eq!(post(&up, "/introspect", "", &[("Authorization", &orders)]).status, 400);
+
+    // what policies take back is gone at once
+    up.write(
+        "all.yaml",
+        &manifests(&[&key]).replace(
+            "{name: support-writes, to: [{provider: corporate, group: support}]",
+            "{name: support-writes, to: [{principal: 'user:corporate/bob'}]",
+        ),
+    );
+    let scope = || (body(&ask(&access, &[("Authorization", &orders)]))["scope"] == "orders.read").then_some(());
+    eventually("the scope that was taken back is gone", scope).unwrap();
+}
+
+#[test]
+fn what_verifiers_need_is_published() {
+    let key = Key::rsa("one");
+    let up = start(&key);
+    let base = format!("http://{}", up.listen["tokens"]);
+    let documents = ["/.well-known/openid-configuration", "/.well-known/oauth-authorization-server"].map(|path| {
+        let reply = get(&up, path);
+        assert_eq!((reply.status, reply.header("cache-control")), (200, Some("public, max-age=300")), "{reply:?}");
+        body(&reply)
+    });
+    for document in &documents {
+        assert_eq!(document["issuer"], base);
+        assert_eq!(document["token_endpoint"], format!("{base}/token"));
+        assert_eq!(document["introspection_endpoint"], format!("{base}/introspect"));
+        assert_eq!(
+            document["mtls_endpoint_aliases"]["token_endpoint"],
+            format!("https://{}/token", up.listen["tokens_tls"])
+        );
+        assert_eq!(document["grant_types_supported"], json!([EXCHANGE, "client_credentials"]));
+        assert_eq!(document["tls_client_certificate_bound_access_tokens"], true);
+    }
+    let keys = get(&up, "/.well-known/jwks.json");
+    assert_eq!(keys.header("cache-control"), Some("public, max-age=300"));
+    assert_eq!(keys.header("content-type"), Some("application/jwk-set+json"));
+    let algorithms: BTreeSet<String> =
+        body(&keys)["keys"].as_array().unwrap().iter().map(|key| key["alg"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(algorithms, BTreeSet::from(["ES256".to_owned(), "RS256".to_owned()]));
+    assert!(!keys.body.contains("\"d\""), "no private part");
+}
+
+/// A new key appears, signs when its time has come, and at no moment is there a token that can't be verified.
+#[test]
+fn keys_follow_one_another_without_a_rejected_token() {
+    let key = Key::rsa("one");
+    let up = start(&key);
+    let subject = up.mint(&["jwt", "--service-account", "billing/billing", "--audience", "durward", "--ttl", "30m"]);
+    let first = given(&exchange(&up, &subject, "invoices.shop", &[]));
+    let next = durward_pki::token::TokenKey::generate(durward_pki::token::Algorithm::Es256).unwrap();
+    // published before it signs
+    let file = up.state.join(format!("token-keys/es256-{}.pem", now() + 9));
+    std::fs::write(&file, next.to_pem().as_bytes()).unwrap();
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let (started, mut count, mut published_before) = (Instant::now(), 0, false);
+    loop {
+        let token = given(&exchange(&up, &subject, "invoices.shop", &[]));
+        let kid = segment(&token, 0)["kid"].clone();
+        verify(&up, &token, "invoices.shop");
+        let asked =
+            up.forward_auth("GET", "invoices.shop.svc", "/invoices", &[("Authorization", &format!("Bearer {token}"))]);
+        assert_eq!(asked.status, 200, "{asked:?}");
+        count += 1;
+        if kid == next.kid() {
+            break;
+        }
+        published_before |= get(&up, "/.well-known/jwks.json").body.contains(next.kid());
+        assert!(started.elapsed() < TIMEOUT, "the next key never signed");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    assert!(published_before && count > 10, "{count} tokens");
+    verify(&up, &first, "invoices.shop");
+    let old =
+        up.forward_auth("GET", "invoices.shop.svc", "/invoices", &[("Authorization", &format!("Bearer {first}"))]);
+    assert_eq!(old.status, 200, "what the old key signed still counts");
+}

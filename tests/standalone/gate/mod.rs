@@ -1,0 +1,393 @@
+//! The enforcing proxy: what reaches the application, what does not, and how it ends.
+
+mod outbound;
+mod websockets;
+
+use durward_tests::corpus::POLICY;
+use durward_tests::gate;
+use durward_tests::gate::{App, Gate, Ground, head};
+use durward_tests::{Reply, eventually, request};
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+
+const HOST: (&str, &str) = ("Host", "orders.shop.svc");
+const BILLING: &str = "spiffe://cluster.local/ns/billing/sa/billing";
+
+fn told(reply: &Reply) -> Value {
+    assert_eq!(reply.status, 200, "{reply:?}");
+    serde_json::from_str(&reply.body).unwrap_or_else(|error| panic!("{error}: {reply:?}"))
+}
+
+#[test]
+fn who_may_comes_through_and_is_named() {
+    let (ground, app) = (Ground::new(POLICY), App::start());
+    let gate = ground.gate("shop/orders", &app.upstream(), &[]);
+    let (billing, other, stranger) =
+        (ground.caller(Some("billing/billing")), ground.caller(Some("x/y")), ground.caller(None));
+    let ask = |caller: &gate::Caller, path: &str, headers: &[(&str, &str)]| {
+        caller.request(gate.address(), "GET", path, &[&[HOST], headers].concat())
+    };
+
+    // by certificate
+    let seen = told(&ask(&billing, "/orders/7?full=1", &[]));
+    assert_eq!((&seen["method"], &seen["uri"]), (&json!("GET"), &json!("/orders/7?full=1")));
+    let headers = &seen["headers"];
+    assert_eq!(headers["x-durward-principal"], json!([BILLING]));
+    assert_eq!(headers["x-durward-scopes"], json!(["orders.read"]));
+    assert_eq!(headers["x-durward-operation"], json!(["list-orders"]));
+    assert_eq!(headers["x-durward-assurance"], json!(["ProofOfPossession"]));
+    assert_eq!(headers["host"], json!(["orders.shop.svc"]));
+    assert_eq!(
+        (&headers["x-forwarded-for"], &headers["x-forwarded-proto"]),
+        (&json!(["127.0.0.1"]), &json!(["https"]))
+    );
+    // by token
+    let token = format!("Bearer {}", ground.token("billing/billing", "orders.shop"));
+    let seen = told(&ask(&stranger, "/orders", &[("Authorization", &token)]));
+    assert_eq!(seen["headers"]["x-durward-assurance"], json!(["Bearer"]));
+    // without either
+    assert_eq!(told(&ask(&stranger, "/healthz", &[]))["headers"].get("x-durward-principal"), None);
+
+    let count = app.seen().len();
+    let nobody = ask(&stranger, "/orders", &[]);
+    assert_eq!((nobody.status, nobody.header("www-authenticate")), (401, Some(r#"Bearer realm="orders.shop""#)));
+    let bad = ask(&stranger, "/orders", &[("Authorization", "Bearer x")]);
+    assert_eq!((bad.status, bad.body.as_str()), (401, r#"{"error":"invalid_token"}"#));
+    let refused = ask(&other, "/orders", &[]);
+    assert_eq!(
+        (refused.status, refused.body.as_str()),
+        (403, r#"{"error":"insufficient_scope","scope":"orders.read"}"#)
+    );
+    assert_eq!(ask(&billing, "/nothing", &[]).status, 403);
+    assert_eq!(app.seen().len(), count, "what is refused never reaches the application");
+
+    let records = gate.records(7);
+    let reasons: Vec<_> = records.iter().map(|record| record["reason"].as_str().unwrap()).collect();
+    assert_eq!(
+        reasons,
+        [
+            "Granted",
+            "Granted",
+            "Public",
+            "Unauthenticated",
+            "Unauthenticated",
+            "InsufficientScope",
+            "OperationUndeclared"
+        ]
+    );
+    assert!(records.iter().all(|record| record["door"] == "gate" && record["request"]["source"] == "127.0.0.1"));
+    let metrics = request(gate.listen["admin"], "GET", "/metrics", &[("Host", "x")], "").body;
+    assert!(metrics.contains(r#"durward_decisions_total{door="gate",reason="Granted",passed="true"} 2"#), "{metrics}");
+}
+
+#[test]
+fn what_a_caller_says_of_itself_goes_no_further() {
+    let (ground, app) = (Ground::new(POLICY), App::start());
+    let gate = ground.gate("shop/orders", &app.upstream(), &[]);
+    let stranger = ground.caller(None);
+    let headers = [
+        HOST,
+        ("x-durward-principal", "user:corporate/root"),
+        ("x-durward-scopes", "admin"),
+        ("x-durward-assurance", "PhishingResistant"),
+        ("x-durward-decision", "1"),
+        ("x-forwarded-for", "10.0.0.1"),
+        ("x-forwarded-host", "admin.example"),
+        ("x-forwarded-uri", "/admin"),
+        ("x-forwarded-client-cert", "By=x;URI=spiffe://cluster.local/ns/billing/sa/billing"),
+        ("x-original-url", "/healthz"),
+        ("x-rewrite-url", "/healthz"),
+        ("forwarded", "for=10.0.0.1"),
+        ("x-http-method-override", "GET"),
+        ("connection", "close, accept-language"),
+        ("accept-language", "de"),
+        ("keep-alive", "timeout=5"),
+        ("te", "gzip"),
+        ("proxy-authorization", "Basic eDp5"),
+        ("upgrade", "h2c"),
+        ("http2-settings", "AAMAAABkAAQCAAAAAAIAAAAA"),
+        ("x-request-id", "r-1"),
+        ("cookie", "a=b"),
+    ];
+    let seen = told(&stranger.request(gate.address(), "GET", "/healthz", &headers));
+    let names: Vec<_> = seen["headers"].as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(
+        names,
+        [
+            "cookie",
+            "host",
+            "http2-settings",
+            "x-durward-decision",
+            "x-durward-operation",
+            "x-forwarded-for",
+            "x-forwarded-proto",
+            "x-request-id"
+        ]
+    );
+    assert_eq!(seen["headers"]["x-forwarded-for"], json!(["127.0.0.1"]));
+    assert_ne!(seen["headers"]["x-durward-decision"], json!(["1"]));
+    // a certificate that a header tells of is nobody's
+    let forwarded = [HOST, ("x-forwarded-client-cert", "URI=spiffe://cluster.local/ns/billing/sa/billing")];
+    assert_eq!(stranger.request(gate.address(), "GET", "/orders", &forwarded).status, 401);
+    // disguised, another path or method, or named by `Connection`: no
+    for header in [
+        ("x_durward_principal", "a"),
+        ("x_http_method_override", "DELETE"),
+        ("x-http-method", "DELETE"),
+        ("x-original-url", "/admin"),
+        ("x-rewrite-url", "/admin"),
+    ] {
+        assert_eq!(stranger.request(gate.address(), "GET", "/healthz", &[HOST, header]).status, 403, "{header:?}");
+    }
+    for named in ["x-durward-principal", "host", "close, Authorization"] {
+        let reply = stranger.request(
+            gate.address(),
+            "GET",
+            "/healthz",
+            &[HOST, ("Connection", named), ("Connection", "close")],
+        );
+        assert_eq!(reply.status, 403, "{named}");
+    }
+    // and the other way round
+    let reply = stranger.request(gate.address(), "GET", "/files/names-headers", &[HOST]);
+    assert_eq!((reply.status, reply.header("x-secret")), (200, None), "{reply:?}");
+}
+
+#[test]
+fn bodies_stream_both_ways() {
+    let (ground, app) = (
+        Ground::new(
+            &POLICY.replace("methods: [GET], paths: [\"/files/*\"]", "methods: [GET, POST], paths: [\"/files/*\"]"),
+        ),
+        App::start(),
+    );
+    let gate = ground.gate("shop/orders", &app.upstream(), &[]);
+    let mut stream = ground.caller(None).connect(gate.address());
+    stream
+        .write_all(b"POST /files/echo HTTP/1.1\r\nHost: orders.shop.svc\r\nTransfer-Encoding: chunked\r\n\r\n")
+        .unwrap();
+    // each piece comes back before the next is sent: nobody waits for the whole
+    let mut answer = Vec::new();
+    for piece in ["one", "two", "three"] {
+        stream.write_all(format!("{:x}\r\n{piece}\r\n", piece.len()).as_bytes()).unwrap();
+        let mut buffer = [0; 1024];
+        while !answer.ends_with(format!("{piece}\r\n").as_bytes()) {
+            let length = stream.read(&mut buffer).unwrap();
+            assert!(length > 0, "{}", String::from_utf8_lossy(&answer));
+            answer.extend(&buffer[..length]);
+        }
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 200 OK"));
+    // large ones take no memory
+    let mut stream = ground.caller(None).connect(gate.address());
+    let (count, piece) = (1024, vec![b'x'; 16 << 10]);
+    let head = format!(
+        "POST /files/echo HTTP/1.1\r\nHost: orders.shop.svc\r\nContent-Length: {}\r\n\r\n",
+        count * piece.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut back = vec![0; piece.len()];
+    for number in 0..count {
+        stream.write_all(&piece).unwrap();
+        if number == 0 {
+            assert!(read_head(&mut stream).starts_with("HTTP/1.1 200"));
+        }
+        stream.read_exact(&mut back).unwrap();
+        assert_eq!(back, piece);
+    }
+    let resident = durward_tests::usage::resident(gate.id()).unwrap();
+    assert!(resident < 100_000, "{resident} kB");
+}
+
+/// Reads the head of an answer.
+fn read_head(stream: &mut impl Read) -> String {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap() == 1 {
+        head.push(byte[0]);
+    }
+    String::from_utf8(head).unwrap()
+}
+
+const UPGRADE: &str = "Host: orders.shop.svc\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
+
+#[test]
+fn a_websocket_is_what_an_operation_allows_and_nothing_else_is_upgraded() {
+    let (ground, app) = (Ground::new(POLICY), App::start());
+    let gate = ground.gate("shop/orders", &app.upstream(), &[]);
+    let caller = ground.caller(None);
+    let mut stream = caller.connect(gate.address());
+    stream.write_all(format!("GET /files/socket HTTP/1.1\r\nUpgrade: WebSocket\r\n{UPGRADE}\r\n").as_bytes()).unwrap();
+    let head = read_head(&mut stream);
+    assert!(head.starts_with("HTTP/1.1 101") && head.contains("upgrade: websocket"), "{head}");
+    for message in ["hello", "GET /admin HTTP/1.1\r\n\r\n"] {
+        stream.write_all(message.as_bytes()).unwrap();
+        let mut back = vec![0; message.len()];
+        stream.read_exact(&mut back).unwrap();
+        assert_eq!(back, message.as_bytes());
+    }
+    drop(stream);
+    // one that needs somebody
+    let mut stream = caller.connect(gate.address());
+    stream.write_all(format!("GET /orders/1 HTTP/1.1\r\nUpgrade: websocket\r\n{UPGRADE}\r\n").as_bytes()).unwrap();
+    assert!(read_head(&mut stream).starts_with("HTTP/1.1 401"));
+    // others are no upgrades: the application never hears of them
+    for to in ["h2c", "websocket, h2c", "TLS/1.0", "foo"] {
+        let mut stream = caller.connect(gate.address());
+        stream.write_all(format!("GET /files/socket HTTP/1.1\r\nUpgrade: {to}\r\n{UPGRADE}\r\n").as_bytes()).unwrap();
+        assert!(read_head(&mut stream).starts_with("HTTP/1.1 200"), "{to}");
+    }
+    // nor is anybody connected to somewhere else
+    for target in ["orders.shop.svc:443", "127.0.0.1:22"] {
+        let reply = caller.raw(
+            gate.address(),
+            format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nConnection: close\r\n\r\n").as_bytes(),
+        );
+        assert_eq!(reply.status, 403, "{target}");
+    }
+}
+
+#[test]
+fn only_tls_1_3_and_only_certificates_that_count() {
+    let (ground, app) = (Ground::new(POLICY), App::start());
+    let gate = ground.gate("shop/orders", &app.upstream(), &[]);
+    let older = ground.caller_by(None, &[&rustls::version::TLS12], &[]);
+    assert_eq!(older.request(gate.address(), "GET", "/healthz", &[HOST]).status, 0);
+    assert_eq!(request(gate.address(), "GET", "/healthz", &[HOST], "").status, 0, "plain HTTP");
+    // a certificate of another CA is no certificate, and no stranger either
+    let others = Ground::new(POLICY);
+    let forged = others.svid("billing/billing");
+    let own = ground.svid("billing/billing");
+    for file in ["svid.pem", "key.pem"] {
+        std::fs::copy(forged.join(file), own.join(file)).unwrap();
+    }
+    let status = std::process::Command::new("curl")
+        .args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "-H", "Host: orders.shop.svc", "--cacert"])
+        .arg(own.join("bundle.pem"))
+        .arg("--cert")
+        .arg(own.join("svid.pem"))
+        .arg("--key")
+        .arg(own.join("key.pem"))
+        .arg(format!("https://localhost:{}/healthz", gate.address().port()))
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&status.stdout), "000");
+    let willing = ground.gate("shop/web", &app.upstream(), &["--tls12"]);
+    assert_eq!(older.request(willing.address(), "GET", "/healthz", &[HOST]).status, 200);
+}
+
+#[test]
+fn what_is_too_much_is_refused_and_the_next_passes() {
+    let (ground, app) = (Ground::new(POLICY), App::start());
+    let gate = ground.gate("shop/orders", &app.upstream(), &[]);
+    let caller = ground.caller(Some("billing/billing"));
+    for (name, length) in [("X-Big", 10 << 20), ("Authorization", 1 << 20), ("Cookie", 65 << 10)] {
+        let value = format!("Bearer {}", "a".repeat(length));
+        let reply = caller.request(gate.address(), "GET", "/healthz", &[HOST, (name, &value)]);
+        assert!(matches!(reply.status, 0 | 431), "{name}: {}", reply.status);
+    }
+    // of a length that is read, and still no token
+    let long = format!("Bearer {}", "a".repeat(40 << 10));
+    let reply = ground.caller(None).request(gate.address(), "GET", "/orders", &[HOST, ("Authorization", &long)]);
+    assert_eq!((reply.status, reply.body.as_str()), (401, r#"{"error":"invalid_token"}"#));
+    assert_eq!(app.seen(), Vec::<Value>::new());
+    told(&caller.request(gate.address(), "GET", "/orders", &[HOST]));
+    let resident = durward_tests::usage::resident(gate.id()).unwrap();
+    assert!(resident < 100_000, "{resident} kB");
+}
+
+#[test]
+fn an_application_that_is_away_is_told_of() {
+    let ground = Ground::new(POLICY);
+    let nobody = durward_tests::free();
+    let gate = ground.gate("shop/orders", &format!("http://{nobody}"), &["--response-timeout", "1s"]);
+    let caller = ground.caller(None);
+    let reply = caller.request(gate.address(), "GET", "/healthz", &[HOST]);
+    assert_eq!((reply.status, reply.body.as_str()), (502, r#"{"error":"bad_gateway"}"#));
+    assert_eq!(caller.request(gate.address(), "GET", "/orders", &[HOST]).status, 401, "decided all the same");
+    let app = App::start();
+    let gate = ground.gate("shop/late", &app.upstream(), &["--response-timeout", "300ms", "--max-requests", "1"]);
+    let mut first = caller.connect(gate.address());
+    first.write_all(head("GET", "/files/never", &[HOST]).as_bytes()).unwrap();
+    gate.records(1);
+    let second = caller.request(gate.address(), "GET", "/healthz", &[HOST]);
+    // the first may be over already
+    assert!(matches!(second.status, 503 | 200), "{second:?}");
+    assert!(read_head(&mut first).starts_with("HTTP/1.1 504"));
+}
+
+#[test]
+fn what_is_open_may_end() {
+    let (ground, app) = (
+        Ground::new(
+            &POLICY.replace("methods: [GET], paths: [\"/files/*\"]", "methods: [GET, POST], paths: [\"/files/*\"]"),
+        ),
+        App::start(),
+    );
+    let mut gate = ground.gate("shop/orders", &app.upstream(), &[]);
+    let caller = ground.caller(None);
+    let mut stream = caller.connect(gate.address());
+    stream.write_all(b"POST /files/echo HTTP/1.1\r\nHost: orders.shop.svc\r\nContent-Length: 4\r\n\r\nab").unwrap();
+    let head = read_head(&mut stream);
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    gate.terminate();
+    // nobody new comes in
+    eventually("its port is closed", || std::net::TcpStream::connect(gate.address()).err()).unwrap();
+    stream.write_all(b"cd").unwrap();
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest);
+    let body = String::from_utf8_lossy(&rest).into_owned();
+    assert!(body.contains("ab") && body.contains("cd"), "{body}");
+    assert_eq!(gate.wait(), Some(0));
+}
+
+#[test]
+fn a_changed_policy_is_in_force_and_a_broken_one_is_not() {
+    let (ground, app) = (Ground::new(POLICY), App::start());
+    let gate = ground.gate("shop/orders", &app.upstream(), &[]);
+    let billing = ground.caller(Some("billing/billing"));
+    let ask = || billing.request(gate.address(), "GET", "/orders", &[HOST]).status;
+    assert_eq!(ask(), 200);
+    ground.write("manifests/policy.yaml", "kind: AccessPolicy\napiVersion: durward.dev/v1alpha1\nmetadata: {name: orders, namespace: shop}\nspec: {operations: nonsense}\n");
+    eventually("the mistake is told", || gate.said().contains("operations").then_some(())).unwrap();
+    assert_eq!(ask(), 200, "the last good version stays");
+    ground.write(
+        "manifests/policy.yaml",
+        &POLICY.replace("namespace: billing, name: billing", "namespace: billing, name: other"),
+    );
+    eventually("the grant is gone", || (ask() == 403).then_some(())).unwrap();
+}
+
+#[test]
+fn files_bring_the_certificate_too() {
+    let (ground, app) = (Ground::new(POLICY), App::start());
+    let write = |account: &str| {
+        let svid = ground.svid(account);
+        let read = |name: &str| std::fs::read_to_string(svid.join(name)).unwrap();
+        ground.write("bundle.pem", &(read("key.pem") + &read("svid.pem")));
+        svid.join("bundle.pem")
+    };
+    let roots = write("shop/orders");
+    let bundle = ground.path("bundle.pem");
+    let arguments = ["--certificate", bundle.to_str().unwrap(), "--roots", roots.to_str().unwrap()];
+    let gate = ground.gate("shop/orders", &app.upstream(), &arguments);
+    let billing = ground.caller(Some("billing/billing"));
+    told(&billing.request(gate.address(), "GET", "/orders", &[HOST]));
+    let token = format!("Bearer {}", ground.token("billing/billing", "orders.shop"));
+    let by_token = ground.caller(None).request(gate.address(), "GET", "/orders", &[HOST, ("Authorization", &token)]);
+    assert_eq!(by_token.status, 401, "tokens do not count without keys");
+    // another certificate is shown once it is there
+    let shown = || {
+        let mut stream = billing.connect(gate.address());
+        let _ = stream.write_all(head("GET", "/healthz", &[HOST]).as_bytes());
+        let _ = stream.read_to_end(&mut Vec::new());
+        stream.conn.peer_certificates().unwrap()[0].to_vec()
+    };
+    let before = shown();
+    ground.write("bundle.pem", "nonsense");
+    eventually("it says so", || gate.said().contains("stays").then_some(())).unwrap();
+    assert_eq!(shown(), before);
+    write("shop/orders");
+    eventually("the other certificate", || (shown() != before).then_some(())).unwrap();
+}

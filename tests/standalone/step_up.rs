@@ -1,0 +1,466 @@
+//! Step-up: a person with a plain token shows a second factor, and what attackers make of it.
+
+use durward_tests::gate;
+use durward_tests::gate::{App, Ground};
+use durward_tests::step_up::Browser;
+use durward_tests::tokens;
+use durward_tests::tokens::{Key, claims, door, manifests};
+use durward_tests::{Reply, Up, durward, eventually, listening, request};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+
+const HOST: &str = "orders.example.com";
+const ALICE: &str = "user:corporate/alice";
+
+/// Orders where support may refund, too.
+fn world(key: &Key, max_age: &str) -> String {
+    let refund = format!("scopes: [orders.refund], risk: High, stepUp: {{maxAge: {max_age}}}}}");
+    let cancel = "    - {name: cancel-order, http: [{methods: [DELETE], paths: [\"/orders/{id}\"]}], scopes: [orders.cancel], risk: High}\n";
+    manifests(&[key]).replace("scopes: [orders.refund], risk: High}\n", &format!("{refund}\n{cancel}")).replace(
+        "group: support}], scopes: [orders.write]",
+        "group: support}], scopes: [orders.write, orders.refund, orders.cancel]",
+    )
+}
+
+fn start(key: &Key) -> Up {
+    Up::with(&[("all.yaml", &world(key, "5m"))])
+}
+
+fn post(address: SocketAddr, fields: &[(&str, &str)]) -> Reply {
+    let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+    let headers = [("Host", "durward"), ("Content-Type", "application/x-www-form-urlencoded")];
+    request(address, "POST", "/token", &headers, &body)
+}
+
+/// Exchanges a first token, with more parameters.
+fn exchange(up: &Up, token: &str, more: &[(&str, &str)]) -> Reply {
+    exchange_at(up.listen["tokens"], token, more)
+}
+
+fn exchange_at(address: SocketAddr, token: &str, more: &[(&str, &str)]) -> Reply {
+    let mut all = vec![
+        ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+        ("subject_token_type", "urn:ietf:params:oauth:token-type:jwt"),
+        ("subject_token", token),
+        ("audience", "orders-api"),
+    ];
+    all.extend(more);
+    post(address, &all)
+}
+
+fn given(reply: &Reply) -> String {
+    assert_eq!(reply.status, 200, "{reply:?}");
+    body(reply)["access_token"].as_str().unwrap().to_owned()
+}
+
+fn body(reply: &Reply) -> Value {
+    serde_json::from_str(&reply.body).unwrap_or_else(|error| panic!("{error}: {reply:?}"))
+}
+
+/// What became of second factors, as the log tells it.
+fn outcomes(up: &Up) -> Vec<(String, String)> {
+    let all = up.records(1);
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let factors = all.iter().filter(|record| record["event"] == "second-factor");
+    factors.map(|record| (text(&record["outcome"]), text(&record["factor"]))).collect()
+}
+
+#[test]
+fn a_person_steps_up_and_the_log_tells_the_whole_story() {
+    let key = Key::rsa("one");
+    let up = start(&key);
+    let first = key.token(&json!({}));
+    assert_eq!(door(&up, "GET", "/orders/7", &first).status, 200);
+    let challenge = door(&up, "POST", "/orders/7/refund", &first);
+    assert_eq!(challenge.status, 401);
+    let told = challenge.header("www-authenticate").unwrap();
+    for part in ["insufficient_user_authentication", "urn:durward:assurance:multi-factor", r#"max_age="300""#] {
+        assert!(told.contains(part), "{told}");
+    }
+
+    let mut browser = Browser::come(&up, &first, &[]);
+    let (app, codes) = browser.enrol();
+    assert_eq!(codes.len(), 10);
+    let code = app.code(0);
+    let reply = exchange(&up, &first, &[("otp", &code)]);
+    let token = given(&reply);
+    let said = claims(&token);
+    assert_eq!((&said["sub"], &said["acr"]), (&json!(ALICE), &json!("urn:durward:assurance:multi-factor")));
+    assert_eq!((&said["amr"], &said["aud"]), (&json!(["mfa", "otp"]), &json!("orders-api")));
+    assert!((said["auth_time"].as_i64().unwrap() - tokens::now()).abs() < 5, "{said}");
+    assert!(said["exp"].as_i64().unwrap() - said["iat"].as_i64().unwrap() <= 300, "{said}");
+    let refunded = door(&up, "POST", "/orders/7/refund", &token);
+    assert_eq!((refunded.status, refunded.header("x-durward-assurance")), (200, Some("MultiFactor")), "{refunded:?}");
+    assert_eq!(door(&up, "GET", "/orders/7", &token).status, 200, "as with the first token");
+
+    // no code counts twice
+    let again = exchange(&up, &first, &[("otp", &code)]);
+    assert_eq!((again.status, again.body.as_str()), (400, r#"{"error":"invalid_grant"}"#));
+
+    let records = up.records(8);
+    assert!(records.iter().all(|record| !record.to_string().contains(&code) && !record.to_string().contains("eyJ")));
+    let told = outcomes(&up);
+    let told: Vec<_> = told.iter().map(|(outcome, factor)| (outcome.as_str(), factor.as_str())).collect();
+    assert_eq!(told, [("enrolled", "totp"), ("proved", "totp"), ("refused", "totp")]);
+    let metrics = request(up.listen["admin"], "GET", "/metrics", &[("Host", "durward")], "").body;
+    assert!(metrics.contains(r#"durward_second_factors_total{outcome="proved",factor="totp"} 1"#), "{metrics}");
+}
+
+#[test]
+fn every_door_tells_where_to_step_up_and_only_a_person_who_is_known() {
+    let key = Key::rsa("one");
+    let up = start(&key);
+    let first = key.token(&json!({}));
+    let page =
+        format!("http://localhost:{}/step-up?audience=orders-api&operation=refund-order", up.listen["tokens"].port());
+    let challenge = door(&up, "POST", "/orders/7/refund", &first);
+    let link = format!("<{page}>; rel=\"https://durward.dev/rel/step-up\"");
+    assert_eq!(challenge.header("link"), Some(link.as_str()));
+    assert_eq!(body(&challenge), json!({"error": "insufficient_user_authentication", "step_up_uri": page}));
+
+    let bearer = format!("Bearer {first}");
+    let browser = [("Authorization", bearer.as_str()), ("Accept", "text/html,application/xhtml+xml;q=0.9")];
+    let html = up.forward_auth("POST", HOST, "/orders/7/refund", &browser);
+    assert_eq!((html.status, html.header("content-type")), (401, Some("text/html; charset=utf-8")));
+    assert!(html.body.contains(&format!("href=\"{}\"", page.replace('&', "&amp;"))), "{html:?}");
+    assert!(html.header("www-authenticate").is_some() && html.header("location").is_none(), "{html:?}");
+
+    let ask = |subject: Value| {
+        let asked = json!({
+            "subject": subject, "action": {"name": "refund-order"}, "resource": {"type": "orders-api", "id": "7"},
+        });
+        up.authzen("/access/v1/evaluation", &asked).1
+    };
+    let alice = json!({"type": "user", "id": "alice", "properties": {"provider": "corporate", "groups": ["support"]}});
+    let obligation = json!({"acr_values": "urn:durward:assurance:multi-factor", "max_age": 300, "step_up_uri": page});
+    assert_eq!(ask(alice), json!({"decision": false, "context": obligation}));
+
+    // whoever is nobody hears nothing of it, and a workload has nothing to step up with
+    let wrong = [("X-API-Key", "dw_wrong")];
+    for (status, headers) in [(401, &[][..]), (401, &wrong[..]), (401, &[("Authorization", "Bearer x")][..])] {
+        let reply = up.forward_auth("POST", HOST, "/orders/7/refund", headers);
+        assert_eq!((reply.status, reply.header("link")), (status, None), "{reply:?}");
+        assert_eq!(reply.body, r#"{"error":"invalid_token"}"#);
+    }
+    let billing = up.token("billing/billing", "orders-api");
+    let reply = door(&up, "POST", "/orders/7/refund", &billing);
+    assert_eq!((reply.status, reply.header("link")), (401, None), "{reply:?}");
+}
+
+#[test]
+fn a_token_for_one_operation_is_its_first_token_at_every_other() {
+    let key = Key::rsa("one");
+    let up = start(&key);
+    let first = key.token(&json!({}));
+    let mut browser = Browser::come(&up, &first, &[]);
+    let (app, codes) = browser.enrol();
+    let unknown = exchange(&up, &first, &[("otp", &app.code(0)), ("operation", "nothing")]);
+    assert_eq!((unknown.status, unknown.body.as_str()), (400, r#"{"error":"invalid_target"}"#));
+    let bound = given(&exchange(&up, &first, &[("otp", &app.code(0)), ("operation", "refund-order")]));
+    assert_eq!(claims(&bound)["acr"], "urn:durward:assurance:multi-factor");
+    assert_eq!(claims(&bound)["scope"].as_str().map(|scope| scope.contains("cancel")), Some(false));
+    for (method, path, status) in
+        [("POST", "/orders/7/refund", 200), ("DELETE", "/orders/7", 401), ("GET", "/orders/7", 200)]
+    {
+        assert_eq!(door(&up, method, path, &bound).status, status, "{method} {path}");
+    }
+    let last = up.record("the refusal", |record| record["operation"] == "cancel-order");
+    assert_eq!((&last["principal"]["assurance"], &last["reason"]), (&json!("Bearer"), &json!("AssuranceTooLow")));
+    assert_eq!(last["principal"]["stepUp"]["operation"], "refund-order", "{last}");
+
+    // exchanged again it is no more than that
+    let again = given(&exchange(&up, &bound, &[]));
+    assert_eq!(door(&up, "POST", "/orders/7/refund", &again).status, 200);
+    assert_eq!(door(&up, "DELETE", "/orders/7", &again).status, 401);
+    let narrow = given(&exchange(&up, &first, &[("recovery_code", &codes[0]), ("scope", "orders.refund")]));
+    assert_eq!(door(&up, "POST", "/orders/7/refund", &narrow).status, 200);
+    assert_eq!(door(&up, "GET", "/orders/7", &narrow).status, 403, "narrowed as was asked");
+
+    for (more, error) in [
+        (vec![("otp", "000000"), ("recovery_code", "x")], "invalid_request"),
+        (vec![("operation", "refund-order")], "invalid_request"),
+        (vec![("recovery_code", codes[0].as_str())], "invalid_grant"),
+        (vec![("recovery_code", "aaaa-aaaa-aaaa-aaaa")], "invalid_grant"),
+    ] {
+        let reply = exchange(&up, &first, &more);
+        assert_eq!((reply.status, &body(&reply)["error"]), (400, &json!(error)), "{more:?}");
+    }
+    let workload = exchange(&up, &up.token("billing/billing", "durward"), &[("otp", "000000")]);
+    assert_eq!((workload.status, workload.body.as_str()), (400, r#"{"error":"invalid_grant"}"#));
+}
+
+#[test]
+fn a_second_factor_grows_old() {
+    let key = Key::rsa("one");
+    let up = Up::with(&[("all.yaml", &world(&key, "1s"))]);
+    let first = key.token(&json!({}));
+    let mut browser = Browser::come(&up, &first, &[]);
+    let (app, _) = browser.enrol();
+    let token = given(&exchange(&up, &first, &[("otp", &app.code(0))]));
+    eventually("the challenge comes again", || {
+        (door(&up, "POST", "/orders/7/refund", &token).status == 401).then_some(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn two_processes_on_one_state_take_a_code_once_between_them() {
+    let key = Key::rsa("one");
+    let one = start(&key);
+    let mut command = durward();
+    command.arg("up").arg(&one.manifests).arg("--state").arg(&one.state).args(["--json", "--audit-log", "/dev/null"]);
+    for listener in ["http", "https", "grpc", "grpcs", "tokens", "tokens-tls", "admin"] {
+        command.args([&format!("--{listener}"), "127.0.0.1:0"]);
+    }
+    let (mut child, two, _) = listening(&mut command);
+    let addresses = [one.listen["tokens"], two["tokens"]];
+    let first = key.token(&json!({}));
+    let mut browser = Browser::come(&one, &first, &[]);
+    let (app, codes) = browser.enrol();
+    let first = first.as_str();
+    for shown in [("otp", app.code(0)), ("recovery_code", codes[3].clone())] {
+        let shown = (shown.0, shown.1.as_str());
+        let statuses: Vec<_> = std::thread::scope(|scope| {
+            let ask = |address| scope.spawn(move || exchange_at(address, first, &[shown]).status);
+            let asked: Vec<_> = addresses.into_iter().cycle().take(6).map(ask).collect();
+            asked.into_iter().map(|one| one.join().unwrap()).collect()
+        });
+        assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 1, "{}: {statuses:?}", shown.0);
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn guessing_is_slowed_down_and_a_recovery_code_still_counts() {
+    let key = Key::rsa("one");
+    let up = start(&key);
+    let first = key.token(&json!({}));
+    let mut browser = Browser::come(&up, &first, &[]);
+    let (app, codes) = browser.enrol();
+    // no code of now, nor of the minutes around it
+    let wrong = ["000000", "111111", "222222", "333333"]
+        .into_iter()
+        .find(|guess| (-3..=3).all(|step| app.code(30 * step) != *guess));
+    let wrong = wrong.unwrap();
+    let statuses: Vec<_> = (0..5).map(|_| exchange(&up, &first, &[("otp", wrong)]).status).collect();
+    assert_eq!(statuses, [400, 400, 400, 429, 429]);
+    let right = exchange(&up, &first, &[("otp", &app.code(0))]);
+    assert_eq!((right.status, right.body.as_str()), (429, r#"{"error":"slow_down"}"#), "not even looked at");
+    let wait: i64 = right.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=30).contains(&wait), "{wait}");
+    let page = browser.submit("/step-up/token", &[]).clone();
+    assert_eq!(page.status, 200, "who has proved it just now goes on: {page:?}");
+    given(&exchange(&up, &first, &[("recovery_code", &codes[9])]));
+    given(&exchange(&up, &first, &[("otp", &app.code(0))]));
+    let paused = ("paused".to_owned(), "totp".to_owned());
+    eventually("the pause is recorded", || outcomes(&up).contains(&paused).then_some(())).unwrap();
+}
+
+#[test]
+fn addresses_are_slowed_down_whoever_they_guess_at() {
+    let key = Key::rsa("one");
+    let up = start(&key);
+    let statuses: Vec<_> = (0..22)
+        .map(|number| {
+            exchange(&up, &key.token(&json!({"sub": format!("guest-{number}")})), &[("otp", "123456")]).status
+        })
+        .collect();
+    assert_eq!(statuses, [vec![400; 20], vec![429; 2]].concat());
+    let files = std::fs::read_dir(up.state.join("second-factors")).unwrap().count();
+    assert!(files <= 3, "whoever has no factor leaves nothing behind");
+}
+
+#[test]
+fn the_page_gives_the_token_back_and_lets_factors_be_managed() {
+    let key = Key::rsa("one");
+    let shop = "https://shop.example.com";
+    let up = Up::start(&[("all.yaml", &world(&key, "5m"))], &["--step-up-return-to", shop]);
+    let first = key.token(&json!({"sub": "<b>alice</b>"}));
+    let back = format!("{shop}/stepped-up");
+    let fields = [("operation", "refund-order"), ("return_to", back.as_str()), ("state", "s&<1>")];
+    let mut browser = Browser::come(&up, &first, &fields);
+    assert!(browser.page.body.contains("&lt;b&gt;alice&lt;/b&gt;"), "{:?}", browser.page);
+    let policy = browser.page.header("content-security-policy").unwrap();
+    assert!(policy.starts_with("default-src 'none'; ") && policy.contains("frame-ancestors 'none'"), "{policy}");
+    assert!(policy.contains(&format!("form-action 'self' {shop};")) && !policy.contains("unsafe"), "{policy}");
+    for (name, value) in
+        [("cache-control", "no-store"), ("referrer-policy", "same-origin"), ("x-content-type-options", "nosniff")]
+    {
+        assert_eq!(browser.page.header(name), Some(value));
+    }
+    let cookie = browser.page.header("set-cookie").unwrap();
+    assert!(cookie.ends_with("; HttpOnly; SameSite=Strict"), "{cookie}");
+    let scripts = browser.page.body.matches("<script").count();
+    assert_eq!(
+        browser.page.body.matches("<script src=\"/step-up/").count(),
+        scripts,
+        "nothing inline: {:?}",
+        browser.page
+    );
+    assert!(!browser.page.body.contains("style="), "{:?}", browser.page);
+
+    let (app, codes) = browser.enrol();
+    assert!(!browser.page.body.contains("style=") && codes.len() == 10);
+    browser.submit("/step-up/token", &[]);
+    let hidden = browser.hidden();
+    assert!(browser.page.body.contains(&format!("action=\"{back}\"")), "{:?}", browser.page);
+    assert_eq!(hidden["state"], "s&amp;&lt;1&gt;");
+    assert_eq!(door(&up, "POST", "/orders/7/refund", &hidden["access_token"]).status, 200);
+    browser.submit("/step-up/manage", &[]);
+    assert!(browser.page.body.contains("10 are left."), "{:?}", browser.page);
+    browser.submit("/step-up/recovery-codes", &[]);
+    let fresh = browser.between("<ol class=\"codes\"><li>", "</li>");
+    assert!(!codes.contains(&fresh));
+    let old = exchange(&up, &first, &[("recovery_code", &codes[0])]);
+    assert_eq!(old.status, 400, "the old ones are void");
+
+    // a visit that has shown nothing can't change anything
+    let mut stranger = Browser::come(&up, &first, &[]);
+    let visit = stranger.visit();
+    for path in ["totp", "totp/remove", "recovery-codes", "manage"] {
+        let reply = stranger.send(&format!("/step-up/{path}"), &[("visit", &visit)]);
+        assert_eq!(reply.status, 403, "{path}: {reply:?}");
+    }
+    let mut verified = Browser::come(&up, &first, &[]);
+    verified.submit("/step-up/verify", &[("otp", &app.code(0))]);
+    assert_eq!(verified.page.status, 200, "{:?}", verified.page);
+    verified.submit("/step-up/manage", &[]);
+    verified.submit("/step-up/totp/remove", &[]);
+    assert_eq!(verified.page.status, 200, "{:?}", verified.page);
+    let gone = exchange(&up, &first, &[("otp", &app.code(0))]);
+    assert_eq!(gone.status, 400);
+}
+
+#[test]
+fn forms_of_others_are_refused() {
+    let key = Key::rsa("one");
+    let up = start(&key);
+    let first = key.token(&json!({}));
+    let mut browser = Browser::come(&up, &first, &[]);
+    let visit = browser.visit();
+    let (own, cookie) = (browser.origin.clone(), browser.cookie.clone());
+    let mut other = Browser::come(&up, &key.token(&json!({"sub": "mallory"})), &[]);
+    let theirs = (other.visit(), other.cookie.clone());
+    let send = |origin: &str, site: &str, cookie: &str, visit: &str| {
+        let body = url::form_urlencoded::Serializer::new(String::new()).append_pair("visit", visit).finish();
+        let mut headers =
+            vec![("Host", "x"), ("Content-Type", "application/x-www-form-urlencoded"), ("Cookie", cookie)];
+        headers.extend(Some(("Origin", origin)).filter(|_| !origin.is_empty()));
+        headers.extend(Some(("Sec-Fetch-Site", site)).filter(|_| !site.is_empty()));
+        request(up.listen["tokens"], "POST", "/step-up/totp", &headers, &body).status
+    };
+    for (origin, site, cookie, visit) in [
+        ("https://evil.example", "cross-site", cookie.as_str(), visit.as_str()),
+        ("null", "", &cookie, &visit),
+        ("", "", &cookie, &visit),
+        (own.as_str(), "cross-site", &cookie, &visit),
+        (own.as_str(), "same-site", &cookie, &visit),
+        (own.as_str(), "same-origin", "", &visit),
+        (own.as_str(), "same-origin", &theirs.1, &visit),
+        (own.as_str(), "same-origin", &cookie, &theirs.0),
+        (own.as_str(), "same-origin", &cookie, ""),
+        (own.as_str(), "same-origin", &cookie, &visit[..visit.len() - 2]),
+        (own.as_str(), "same-origin", &format!("durward-step-up={visit}"), &visit),
+    ] {
+        assert_eq!(send(origin, site, cookie, visit), 403, "{origin} {site}");
+    }
+    assert_eq!(send(&own, "same-origin", &cookie, &visit), 200);
+
+    // nor is a first token taken from a page that may not have the new one, or for an address that may not
+    other.origin = "https://evil.example".to_owned();
+    assert_eq!(other.send("/step-up", &[("subject_token", &first), ("audience", "orders-api")]).status, 403);
+    browser.cookie.clear();
+    let away = [("subject_token", first.as_str()), ("audience", "orders-api"), ("return_to", "https://evil.example/")];
+    assert_eq!(browser.send("/step-up", &away).status, 400);
+    for (token, audience) in [("x", "orders-api"), (first.as_str(), "nobody"), ("", "")] {
+        assert_eq!(browser.send("/step-up", &[("subject_token", token), ("audience", audience)]).status, 401);
+    }
+    let workload = up.token("billing/billing", "orders-api");
+    assert_eq!(browser.send("/step-up", &[("subject_token", &workload), ("audience", "orders-api")]).status, 403);
+}
+
+#[test]
+fn nobody_enrols_where_enrolment_is_closed() {
+    let key = Key::rsa("one");
+    let up = Up::start(&[("all.yaml", &world(&key, "5m"))], &["--step-up-enrolment", "closed"]);
+    let mut browser = Browser::come(&up, &key.token(&json!({})), &[]);
+    assert_eq!(browser.submit("/step-up/totp", &[]).status, 403);
+}
+
+/// What comes in the address is the browser's, whoever made it: it is answered by the page, in words.
+#[test]
+fn a_damaged_link_is_told_by_the_page() {
+    let key = Key::rsa("one");
+    let up = start(&key);
+    let bearer = format!("Bearer {}", key.token(&json!({})));
+    let ask = |query: &str, headers: &[(&str, &str)]| {
+        let headers = [&[("Host", "durward")], headers].concat();
+        request(up.listen["tokens"], "GET", &format!("/step-up?{query}"), &headers, "")
+    };
+    let good = ask("audience=orders-api&operation=refund-order", &[]);
+    assert_eq!(good.status, 200, "{good:?}");
+    for query in ["audience=a&audience=b", "operation=x&audience=a&operation=y", "state=1&state=1"] {
+        for headers in [&[][..], &[("Authorization", bearer.as_str())]] {
+            let reply = ask(query, headers);
+            assert_eq!((reply.status, reply.header("content-type")), (400, good.header("content-type")), "{query}");
+            assert_eq!(reply.header("content-security-policy"), good.header("content-security-policy"), "{query}");
+            assert!(reply.body.contains("The address of this page is damaged"), "{reply:?}");
+        }
+    }
+}
+
+/// The gate of a service beside `durward up` challenges as the doors do, and takes what the person comes back with.
+#[test]
+fn a_gate_leads_to_the_page_and_takes_the_new_token() {
+    let key = Key::rsa("one");
+    let up = start(&key);
+    let (ground, app) = (Ground::beside(&up), App::start());
+    let page = format!("http://localhost:{}", up.listen["tokens"].port());
+    let gate = ground.gate("shop/orders", &app.upstream(), &["--step-up-url", &page]);
+    let without = ground.gate("shop/web", &app.upstream(), &[]);
+    let caller = ground.caller(None);
+    let refund = |gate: &gate::Gate, token: &str, more: &[(&str, &str)]| {
+        let bearer = format!("Bearer {token}");
+        let headers = [&[("Host", HOST), ("Authorization", bearer.as_str())], more].concat();
+        caller.request(gate.address(), "POST", "/orders/7/refund", &headers)
+    };
+    let told = |reply: &Reply| {
+        let header = |name: &str| reply.header(name).map(ToOwned::to_owned);
+        (reply.status, header("www-authenticate"), header("link"), header("content-type"), reply.body.clone())
+    };
+    let first = key.token(&json!({}));
+    let challenge = told(&refund(&gate, &first, &[]));
+    assert_eq!(challenge, told(&door(&up, "POST", "/orders/7/refund", &first)), "the doors say the same");
+    let link = challenge.2.unwrap();
+    assert!(link.starts_with(&format!("<{page}/step-up?audience=orders-api&operation=refund-order>")), "{link}");
+    let html = refund(&gate, &first, &[("Accept", "text/html")]);
+    assert!(
+        html.header("content-type").unwrap().starts_with("text/html") && html.body.contains("<a href="),
+        "{html:?}"
+    );
+    // where nobody said where the page is, it is the challenge alone
+    let bare = refund(&without, &first, &[]);
+    assert_eq!((bare.status, bare.header("link")), (401, None));
+    assert_eq!(bare.body, r#"{"error":"insufficient_user_authentication"}"#);
+    // a bad token hears what every bad token hears
+    let bad = refund(&gate, "x", &[]);
+    assert_eq!((bad.status, bad.header("link"), bad.body.as_str()), (401, None, r#"{"error":"invalid_token"}"#));
+    assert!(app.seen().is_empty());
+
+    let mut browser = Browser::come(&up, &first, &[]);
+    let (authenticator, _) = browser.enrol();
+    let code = authenticator.code(0);
+    let token = given(&exchange(&up, &first, &[("operation", "refund-order"), ("otp", &code)]));
+    let reply = refund(&gate, &token, &[]);
+    assert_eq!(reply.status, 200, "{reply:?}");
+    let headers = &app.seen()[0]["headers"];
+    assert_eq!(
+        (&headers["x-durward-principal"], &headers["x-durward-assurance"]),
+        (&json!([ALICE]), &json!(["MultiFactor"]))
+    );
+    // for that operation alone
+    let bearer = format!("Bearer {token}");
+    let cancel = caller.request(gate.address(), "DELETE", "/orders/7", &[("Host", HOST), ("Authorization", &bearer)]);
+    assert_eq!(cancel.status, 401, "{cancel:?}");
+}

@@ -1,0 +1,464 @@
+//! The step-up page in Chromium, with its virtual authenticator, and passkeys of a client that is no browser.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use durward_tests::browser::{Browser, ENTER, TAB};
+use durward_tests::passkey;
+use durward_tests::passkey::{answers, challenge, exchange, post};
+use durward_tests::step_up;
+use durward_tests::step_up::App;
+use durward_tests::tokens::{Key, claims, door, manifests};
+use durward_tests::{Up, eventually, request};
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::path::Path;
+
+/// Orders where support may refund with a second factor of the last `max_age`.
+fn start(key: &Key, max_age: &str) -> Up {
+    let refund = format!("scopes: [orders.refund], risk: High, stepUp: {{maxAge: {max_age}}}");
+    let world = manifests(&[key])
+        .replace("scopes: [orders.refund], risk: High", &refund)
+        .replace("group: support}], scopes: [orders.write]", "group: support}], scopes: [orders.write, orders.refund]");
+    Up::with(&[("all.yaml", &world)])
+}
+
+fn page(up: &Up) -> String {
+    format!("http://localhost:{}/step-up", up.listen["tokens"].port())
+}
+
+/// Comes to the page with a token.
+fn come(browser: &Browser, up: &Up, token: &str) {
+    browser.open(&format!("{}?audience=orders-api&operation=refund-order", page(up)));
+    browser.fill("#subject_token", token);
+    browser.click("main form button");
+}
+
+/// The token that the page shows.
+fn given(browser: &Browser) -> String {
+    browser.wait_for("It is you");
+    browser.text("textarea#token")
+}
+
+/// Nothing was blocked, missing or thrown; that a form was refused is no news.
+fn assert_quiet(browser: &Browser) {
+    let told: Vec<_> = browser.console().into_iter().filter(|line| !line.contains("(Bad Request)")).collect();
+    assert_eq!(told, Vec::<String>::new());
+}
+
+#[test]
+fn the_keyboard_is_enough() {
+    let key = Key::rsa("one");
+    let up = start(&key, "5m");
+    let browser = Browser::start();
+    browser.authenticator(true);
+    browser.open(&format!("{}?audience=orders-api", page(&up)));
+    browser.press(TAB);
+    browser.press(&key.token(&json!({})));
+    browser.press(&format!("{TAB}{TAB}{ENTER}"));
+    browser.wait_for("You have no second factor yet");
+    browser.press(TAB);
+    browser.press("blue key");
+    browser.press(ENTER);
+    browser.wait_for("Recovery codes");
+    browser.press(TAB);
+    browser.press(ENTER);
+    given(&browser);
+    browser.press(TAB);
+    browser.press(&format!("{TAB}{ENTER}"));
+    browser.wait_for("Passkeys and hardware keys");
+    browser.wait_for("blue key");
+    browser.press(TAB);
+    browser.press(ENTER);
+    browser.wait_for("Your key is removed.");
+    assert_quiet(&browser);
+}
+
+#[test]
+fn codes_need_no_javascript() {
+    let key = Key::rsa("one");
+    let up = start(&key, "5m");
+    let browser = Browser::without_javascript();
+    let first = key.token(&json!({}));
+    come(&browser, &up, &first);
+    browser.wait_for("You have no second factor yet");
+    assert!(!browser.shows("form[data-passkey]"), "without scripts there are no keys");
+    browser.click("form[action='/step-up/totp'] button");
+    let app = App::new(&browser.text("#secret"));
+    browser.fill("#code", &app.code(-30));
+    browser.click("form[action='/step-up/totp/confirm'] button");
+    browser.wait_for("Recovery codes");
+    come(&browser, &up, &first);
+    browser.fill("#code", &app.code(0));
+    browser.press(ENTER);
+    let token = given(&browser);
+    assert_eq!(claims(&token)["acr"], "urn:durward:assurance:multi-factor");
+    assert_eq!(door(&up, "POST", "/orders/7/refund", &token).status, 200);
+}
+
+#[test]
+fn what_goes_wrong_is_said_in_words() {
+    let key = Key::rsa("one");
+    let up = start(&key, "5m");
+    let browser = Browser::start();
+    let without_user = browser.authenticator(false);
+    let first = key.token(&json!({}));
+    come(&browser, &up, &first);
+    browser.fill("#key-name", "laptop");
+    browser.click("form[data-passkey=create] button");
+    browser.wait_for("No key answered");
+    assert_eq!(browser.barriers(), Vec::<String>::new(), "what went wrong can be read");
+    browser.unplug(&without_user);
+    let his = browser.authenticator(true);
+    browser.click("form[data-passkey=create] button");
+    browser.wait_for("Your key is added.");
+
+    // the key is among theirs already, and a second of the same name is none
+    browser.click("form[action='/step-up/token'] button");
+    browser.click("form[action='/step-up/manage'] button");
+    browser.fill("#key-name", "laptop");
+    browser.click("form[data-passkey=create] button");
+    browser.wait_for("among yours already");
+    browser.unplug(&his);
+    browser.authenticator(true);
+    browser.click("form[data-passkey=create] button");
+    browser.wait_for("Give the key a name that none of your keys has");
+
+    // nobody else's key is asked for
+    let bob = key.token(&json!({"sub": "bob"}));
+    come(&browser, &up, &bob);
+    browser.wait_for("You have no second factor yet");
+    come(&browser, &up, &first);
+    browser.click("form[data-passkey=get] button");
+    browser.wait_for("No key answered");
+    assert_quiet(&browser);
+}
+
+/// Each page in both schemes, wide and narrow: nothing keeps anybody from using it; what is seen is kept below `target/tmp`.
+#[test]
+fn everybody_can_read_and_use_each_page() {
+    let key = Key::rsa("one");
+    let up = start(&key, "5m");
+    let browser = Browser::start();
+    browser.authenticator(true);
+    let first = key.token(&json!({}));
+    let seen = |name: &str| {
+        for (scheme, width) in [("light", 800), ("dark", 320)] {
+            browser.looks(scheme, width, 900);
+            let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("step-up-{name}-{scheme}.png"));
+            browser.screenshot(&path);
+            let fits = browser.script("return document.documentElement.scrollWidth <= innerWidth");
+            assert_eq!(fits, json!(true), "{name} is too wide at {width} pixels");
+            assert_eq!(browser.barriers(), Vec::<String>::new(), "{name}, {scheme}");
+        }
+    };
+    browser.open(&page(&up));
+    seen("begin");
+    come(&browser, &up, &first);
+    browser.wait_for("You have no second factor yet");
+    seen("first");
+    browser.click("form[action='/step-up/totp'] button");
+    let app = App::new(&browser.text("#secret"));
+    seen("app");
+    browser.fill("#code", &app.code(-30));
+    browser.press(ENTER);
+    browser.wait_for("Recovery codes");
+    seen("codes");
+    browser.click("form[action='/step-up/token'] button");
+    given(&browser);
+    seen("token");
+    browser.click("form[action='/step-up/manage'] button");
+    browser.fill("#key-name", "laptop");
+    browser.click("form[data-passkey=create] button");
+    browser.wait_for("Your key is added.");
+    come(&browser, &up, &first);
+    browser.click("form[data-passkey=get] button");
+    given(&browser);
+    browser.click("form[action='/step-up/manage'] button");
+    browser.wait_for("Last used");
+    seen("manage");
+    come(&browser, &up, &first);
+    browser.wait_for("Use a passkey");
+    browser.fill("#code", "000000");
+    browser.press(ENTER);
+    browser.wait_for("That is not it");
+    seen("verify");
+    browser.click("summary");
+    seen("recovery");
+    assert_quiet(&browser);
+}
+
+/// What is computed of pages is found where it is wrong.
+#[test]
+fn what_keeps_people_from_a_page_is_found() {
+    let browser = Browser::start();
+    let page = "<!doctype html><title></title><style>p { color: #999 } input { border: 1px solid #ddd } :focus { outline: none }</style>
+        <main><h1>A page</h1><h3 id=a>Further down</h3><p id=a>Hardly to be read</p><input id=code><button style='padding: 0'></button></main>";
+    browser.open(&format!("http://127.0.0.1:{}/", elsewhere(page.to_owned())));
+    let barriers = browser.barriers();
+    for one in [
+        "text in <p#a> has contrast 2.85, not 4.5",
+        "<input#code> has no label",
+        "the border of <input#code> has contrast 1.36, not 3",
+        "the focus on <input#code> is not seen",
+        "the page has no language",
+        "the page has no title",
+        "headings skip a level: 1,3",
+        "#a is there twice",
+        "no name is told of",
+    ] {
+        assert!(barriers.iter().any(|barrier| barrier.contains(one)), "{one}: {barriers:#?}");
+    }
+}
+
+/// One of several keys is enough, and each can be removed by itself.
+#[test]
+fn a_person_has_several_keys() {
+    let key = Key::rsa("one");
+    let up = start(&key, "5m");
+    let browser = Browser::start();
+    let first = key.token(&json!({}));
+    come(&browser, &up, &first);
+    let add = |name: &str| {
+        browser.fill("#key-name", name);
+        browser.click("form[data-passkey=create] button");
+        browser.wait_for("Your key is added.");
+        browser.click("form[action='/step-up/token'] button");
+        given(&browser);
+        browser.click("form[action='/step-up/manage'] button");
+        browser.wait_for(name);
+    };
+    let laptop = browser.authenticator(true);
+    add("laptop");
+    browser.unplug(&laptop);
+    browser.authenticator(true);
+    add("blue key");
+
+    come(&browser, &up, &first);
+    browser.click("form[data-passkey=get] button");
+    let token = given(&browser);
+    assert_eq!(door(&up, "POST", "/orders/7/refund", &token).status, 200);
+    browser.click("form[action='/step-up/manage'] button");
+    browser.wait_for("blue key");
+    browser.click("button[aria-label='Remove laptop']");
+    browser.wait_for("Your key is removed.");
+    let left = browser.text("ul.keys");
+    assert!(left.contains("blue key") && !left.contains("laptop"), "{left}");
+    come(&browser, &up, &first);
+    browser.click("form[data-passkey=get] button");
+    given(&browser);
+    assert_quiet(&browser);
+}
+
+/// Somebody else's page, at a port of its own.
+fn elsewhere(html: String) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let html = html.clone();
+            // browsers open connections that they may never use
+            std::thread::spawn(move || {
+                let _ = stream.read(&mut [0; 8192]);
+                let head = "HTTP/1.1 200 OK\r\ncontent-type: text/html; charset=utf-8\r\nconnection: close\r\n";
+                let _ = write!(stream, "{head}content-length: {}\r\n\r\n{html}", html.len());
+            });
+        }
+    });
+    port
+}
+
+/// Pages of others, on another host and on another port of ours: they have even read a form of a visit that may change
+/// everything, and the person's browser has its cookie.
+#[test]
+fn pages_of_others_can_do_nothing_in_the_persons_browser() {
+    let key = Key::rsa("one");
+    let up = start(&key, "5m");
+    let browser = Browser::start();
+    let first = key.token(&json!({}));
+    come(&browser, &up, &first);
+    browser.click("form[action='/step-up/totp'] button");
+    let app = App::new(&browser.text("#secret"));
+    browser.fill("#code", &app.code(-30));
+    browser.press(ENTER);
+    browser.wait_for("Recovery codes");
+    let visit = browser.script("return document.querySelector('input[name=visit]').value");
+    let (own, visit) = (page(&up), visit.as_str().unwrap());
+
+    let form = format!(
+        "<form method=post action='{own}/totp/remove'><input name=visit value='{visit}'></form><script>document.forms[0].submit()</script>"
+    );
+    let frame = format!("<iframe src='{own}?audience=orders-api'></iframe>");
+    let fetch = format!(
+        "<p id=told>asking</p><script>fetch('{own}/totp/remove', {{method: 'POST', credentials: 'include', body: new URLSearchParams({{visit: '{visit}'}})}})
+        .then(() => told.textContent = 'it was told', () => told.textContent = 'it was not told')</script>"
+    );
+    let [form, frame, fetch] = [form, frame, fetch].map(elsewhere);
+    for host in ["127.0.0.1", "localhost"] {
+        let open = |port: u16| browser.open(&format!("http://{host}:{port}/"));
+        open(form);
+        browser.wait_for("This form was not sent from this page");
+        open(fetch);
+        browser.wait_for("it was not told");
+        browser.console();
+        open(frame);
+        let blocked = || browser.console().iter().any(|line| line.contains("frame-ancestors")).then_some(());
+        eventually(&format!("no frame at {host}"), blocked).unwrap();
+    }
+    let code = app.code(0);
+    assert_eq!(passkey::exchange_from(&up, "", &first, &[("otp", &code)]).status, 200, "nothing was removed");
+    // the same form from our page does it: it was the pages that were refused
+    browser.open(&own);
+    let send = "const form = document.forms[0]; form.action += '/totp/remove'; form.noValidate = true;
+        const visit = document.createElement('input'); visit.name = 'visit'; visit.value = arguments[0]; form.append(visit); form.submit()";
+    browser.script_with(send, visit);
+    browser.wait_for("Your authenticator app is removed.");
+}
+
+#[test]
+fn keys_are_changed_by_their_holder_alone_and_only_with_a_fresh_factor() {
+    let key = Key::rsa("one");
+    let up = start(&key, "5m");
+    let first = key.token(&json!({}));
+    let mut visit = step_up::Browser::come(&up, &first, &[]);
+    let sealed = visit.visit();
+    let own = visit.origin.clone();
+    for path in ["get", "create", "add", "remove"] {
+        visit.origin = "http://evil.example".to_owned();
+        let reply = visit.send(&format!("/step-up/passkeys/{path}"), &[("visit", &sealed)]);
+        assert_eq!(reply.status, 403, "{path}: {reply:?}");
+        visit.origin = own.clone();
+        let reply = visit.send(&format!("/step-up/passkeys/{path}"), &[("visit", "another")]);
+        assert_eq!(reply.status, 403, "{path}: {reply:?}");
+    }
+    let options = visit.send("/step-up/passkeys/create", &[("visit", &sealed)]).body.clone();
+    let made = answers("create", &up, &options, 0, &[]);
+    let added = visit.send("/step-up/passkeys/add", &[("visit", &sealed), ("name", "<b>robot"), ("passkey", &made)]);
+    assert_eq!(added.status, 200, "{added:?}");
+
+    // with the first token alone nothing changes any more
+    let mut later = step_up::Browser::come(&up, &first, &[]);
+    let sealed = later.visit();
+    let id = URL_SAFE_NO_PAD.encode((0..32).collect::<Vec<u8>>());
+    for (path, name) in [("create", ""), ("add", "other"), ("remove", "")] {
+        let fields = [("visit", sealed.as_str()), ("name", name), ("passkey", &made), ("key", &id)];
+        let reply = later.send(&format!("/step-up/passkeys/{path}"), &fields);
+        assert_eq!(reply.status, 403, "{path}: {reply:?}");
+    }
+    let large = "x".repeat(9 * 1024);
+    assert_eq!(exchange(&up, &first, &large).status, 400);
+    let options = challenge(&up, &first);
+    assert_eq!(exchange(&up, &first, &answers("get", &up, &options, 1, &[])).status, 200);
+
+    let sealed = visit.visit();
+    let listed = visit.send("/step-up/manage", &[("visit", &sealed)]);
+    assert!(listed.body.contains("&lt;b&gt;robot") && listed.body.contains("Last used"), "{listed:?}");
+    let sealed = visit.visit();
+    let gone = visit.send("/step-up/passkeys/remove", &[("visit", &sealed), ("key", &id)]);
+    assert!(gone.status == 200 && gone.body.contains("Your key is removed."), "{gone:?}");
+    let none = post(&up, "/step-up/passkeys/challenge", &[("subject_token", &first), ("audience", "orders-api")]);
+    assert_eq!(none.status, 400, "{none:?}");
+}
+
+#[test]
+fn clients_that_are_no_browser_show_passkeys_too() {
+    let key = Key::rsa("one");
+    let mut up = start(&key, "5m");
+    let first = key.token(&json!({}));
+    let none = post(&up, "/step-up/passkeys/challenge", &[("subject_token", &first), ("audience", "orders-api")]);
+    assert_eq!(none.status, 400, "{none:?}");
+    let nobody = post(&up, "/step-up/passkeys/challenge", &[("subject_token", "x"), ("audience", "orders-api")]);
+    assert_eq!(nobody.status, 401, "{nobody:?}");
+
+    let mut visit = step_up::Browser::come(&up, &first, &[]);
+    let sealed = visit.visit();
+    let options = visit.send("/step-up/passkeys/create", &[("visit", &sealed)]).body.clone();
+    let made = answers("create", &up, &options, 0, &["unverified"]);
+    let unverified = visit.send("/step-up/passkeys/add", &[("visit", &sealed), ("name", "robot"), ("passkey", &made)]);
+    assert_eq!(unverified.status, 400, "{unverified:?}");
+    let options = visit.send("/step-up/passkeys/create", &[("visit", &sealed)]).body.clone();
+    let made = answers("create", &up, &options, 0, &[]);
+    let added = visit.send("/step-up/passkeys/add", &[("visit", &sealed), ("name", "robot"), ("passkey", &made)]);
+    assert!(added.status == 200 && added.body.contains("Recovery codes"), "{added:?}");
+
+    // what one replica has asked another may hear
+    let options = challenge(&up, &first);
+    up.interrupt();
+    up.restart();
+    let answer = answers("get", &up, &options, 5, &[]);
+    let reply = exchange(&up, &first, &answer);
+    assert_eq!(reply.status, 200, "{reply:?}");
+    let body: Value = serde_json::from_str(&reply.body).unwrap();
+    let token = body["access_token"].as_str().unwrap();
+    assert_eq!(claims(token)["acr"], "urn:durward:assurance:phishing-resistant");
+    let refunded = door(&up, "POST", "/orders/7/refund", token);
+    assert_eq!((refunded.status, refunded.header("x-durward-assurance")), (200, Some("PhishingResistant")));
+
+    // once, and never without its user, for another challenge, or with a counter that goes back
+    let refused = |answer: &str| {
+        let reply = exchange(&up, &first, answer);
+        assert_eq!((reply.status, reply.body.as_str()), (400, r#"{"error":"invalid_grant"}"#));
+    };
+    refused(&answer);
+    let options = challenge(&up, &first);
+    refused(&answers("get", &up, &options, 6, &["unverified"]));
+    let (earlier, _later) = (challenge(&up, &first), challenge(&up, &first));
+    refused(&answers("get", &up, &earlier, 7, &[]));
+    let options = challenge(&up, &first);
+    refused(&answers("get", &up, &options, 4, &[]));
+    refused("{}");
+    let of_counter = |record: &Value| {
+        record["reason"].as_str().is_some_and(|reason| reason.contains("the counter of a key has gone back"))
+    };
+    up.record("the counter", of_counter);
+
+    // of two that come at once one counts
+    let options = challenge(&up, &first);
+    let answer = answers("get", &up, &options, 9, &[]);
+    let statuses = std::thread::scope(|scope| {
+        let both = [0, 1].map(|_| scope.spawn(|| exchange(&up, &first, &answer).status));
+        let mut both = both.map(|one| one.join().unwrap());
+        both.sort_unstable();
+        both
+    });
+    assert_eq!(statuses, [200, 400]);
+}
+
+/// Whoever has somebody's first token can ask for challenges too: not without end, and the person's own still counts then.
+#[test]
+fn challenges_that_end_others_are_slowed_down_where_they_come_from() {
+    let key = Key::rsa("one");
+    let up = start(&key, "5m");
+    let first = key.token(&json!({}));
+    let mut visit = step_up::Browser::come(&up, &first, &[]);
+    let sealed = visit.visit();
+    let options = visit.send("/step-up/passkeys/create", &[("visit", &sealed)]).body.clone();
+    let made = answers("create", &up, &options, 0, &[]);
+    let added = visit.send("/step-up/passkeys/add", &[("visit", &sealed), ("name", "robot"), ("passkey", &made)]);
+    assert_eq!(added.status, 200, "{added:?}");
+
+    let fields = [("subject_token", first.as_str()), ("audience", "orders-api")];
+    let ask = |from: &str| {
+        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+        let headers =
+            [("Host", "durward"), ("X-Forwarded-For", from), ("Content-Type", "application/x-www-form-urlencoded")];
+        request(up.listen["tokens"], "POST", "/step-up/passkeys/challenge", &headers, &body)
+    };
+    // one that is answered ends none, however many there are
+    for counter in 1..=3 {
+        let options = ask("192.0.2.7").body;
+        assert_eq!(exchange(&up, &first, &answers("get", &up, &options, counter, &[])).status, 200);
+    }
+    let replies: Vec<_> = (0..23).map(|_| ask("203.0.113.9")).collect();
+    let statuses: Vec<_> = replies.iter().map(|reply| reply.status).collect();
+    assert_eq!(statuses, [vec![200; 21], vec![429; 2]].concat());
+    let paused = replies.last().unwrap();
+    assert!(paused.header("retry-after").is_some() && paused.body.contains("too often"), "{paused:?}");
+    // the person, elsewhere, is not kept out
+    let options = ask("192.0.2.7");
+    assert_eq!(options.status, 200, "{options:?}");
+    assert_eq!(ask("203.0.113.9").status, 429);
+    assert_eq!(exchange(&up, &first, &answers("get", &up, &options.body, 4, &[])).status, 200);
+    let told = |record: &&Value| record["outcome"] == "paused" && record["factor"] == "passkey";
+    eventually("a record of each", || (up.records(1).iter().filter(told).count() == 3).then_some(())).unwrap();
+}
