@@ -1,15 +1,15 @@
 # The test cluster: see tests/cluster/README.md. Included by the root Makefile.
 
-CLUSTER = cargo run --quiet --package durward-cluster --
+CLUSTER = cargo run --quiet --locked --bin durward-cluster --
 # What Debian has to give; Go and Rust are there. Each is quick when already installed.
 CLUSTER_PACKAGES = buildah busybox-static conntrack gcc iproute2 iptables libc6-dev libseccomp-dev mount pkg-config util-linux
-# What `make test-cluster` hands to `cargo test`.
-CLUSTER_TESTS ?= --package durward-cluster
+# Arguments of `cargo test` for the cluster lane: the test cluster itself, then Durward in it.
+CLUSTER_TESTS ?= --test cluster --test kubernetes
 # The same on kind; its node's processes are not ours to crash and restart.
-KIND_TESTS ?= --package durward-cluster --test e2e_workloads
+KIND_TESTS ?= --test cluster -- workloads::
 KIND_NAME ?= durward
 
-.PHONY: cluster-deps cluster-build cluster-up cluster-down cluster-status test-cluster kind-e2e
+.PHONY: cluster-deps cluster-build cluster-up cluster-down cluster-status test-cluster lane-cluster kind-e2e
 
 cluster-deps: ## install what the test cluster needs from Debian
 	@missing=; for package in $(CLUSTER_PACKAGES); do \
@@ -29,8 +29,12 @@ cluster-down: ## end every test cluster and remove every trace of it
 cluster-status: ## show the test clusters
 	$(CLUSTER) status
 
-test-cluster: test-deps cluster-deps ## run the tests that need a real Kubernetes
-	$(CLUSTER) test $(CLUSTER_TESTS)
+test-cluster: test-deps cluster-deps ## run the lane that needs a real Kubernetes
+	@make/lanes cluster
+
+# Two threads, since some tests wait for minutes; modules take turns, see tests/src/turn.rs.
+lane-cluster:
+	RUST_TEST_THREADS=2 $(CLUSTER) test --locked $(CLUSTER_TESTS)
 
 # Needs Docker, kind and kubectl, and a kind node image of Kubernetes 1.37 or newer; our own images go in by `kind load`.
 kind-e2e: ## run the same end-to-end tests on a kind cluster

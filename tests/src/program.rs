@@ -11,8 +11,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 /// once per process and takes a fraction of a second when nothing changed.
 pub fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM
-        .get_or_init(|| durward_cluster::cargo::build("durward", "durward").unwrap_or_else(|error| panic!("{error}")))
+    PROGRAM.get_or_init(|| durward_cluster::cargo::build("durward").unwrap_or_else(|error| panic!("{error}")))
 }
 
 /// The folder of the program, for scripts that find `durward` by `PATH`.

@@ -364,7 +364,7 @@ impl Identity {
 
 /// A caller whose identity is settled. The authorizer takes this and never a credential.
 ///
-/// Two functions make one, and `tests/architecture.rs` holds who may call them:
+/// Two functions make one, and `tests/standalone/architecture.rs` holds who may call them:
 /// [`Principal::authenticated`] belongs to the authenticator alone, [`Principal::assumed`] to the tools
 /// that explain and replay decisions without enforcing any.
 #[derive(Debug, Clone, PartialEq)]

@@ -10,16 +10,16 @@ use crate::paths;
 /// The profile of `Cargo.toml` that compiles the program for test images.
 const QUICK: &str = "quick";
 
-/// Builds the program `name` of `package` by the profile of the running program, and returns its path. Takes a fraction
-/// of a second when nothing changed.
-pub fn build(package: &str, name: &str) -> Result<PathBuf> {
+/// Builds the program `name` by the profile of the running program, and returns its path. Takes a fraction of a second
+/// when nothing changed.
+pub fn build(name: &str) -> Result<PathBuf> {
     let output = output_folder()?;
     // cargo's folder for the profiles `dev` and `test` has another name
     let profile = match output.file_name().and_then(|name| name.to_str()) {
         Some("debug") | None => "dev",
         Some(profile) => profile,
     };
-    run(command(package, name, target_folder(&output)).args(["--profile", profile]))?;
+    run(command(name, target_folder(&output)).args(["--profile", profile]))?;
     Ok(output.join(name))
 }
 
@@ -30,9 +30,9 @@ pub(crate) fn build_static() -> Result<PathBuf> {
     let host = host.ok_or_else(|| Error::invalid("the output of `rustc -vV`", "it has no `host`"))?;
     let output = output_folder()?;
     let target = target_folder(&output);
-    let mut cargo = command("durward", "durward", target);
+    let mut cargo = command("durward", target);
     // with --target, RUSTFLAGS do not reach build scripts and procedural macros, which can't be static
-    cargo.args(["--profile", QUICK, "--target", host]);
+    cargo.args(["--package", "durward", "--profile", QUICK, "--target", host]);
     cargo.env_remove("CARGO_ENCODED_RUSTFLAGS").env("RUSTFLAGS", "-C target-feature=+crt-static");
     run(&mut cargo)?;
     Ok(target.join(host).join(QUICK).join("durward"))
@@ -43,10 +43,10 @@ pub fn scratch_folder() -> Result<PathBuf> {
     Ok(target_folder(&output_folder()?).join("tmp"))
 }
 
-fn command(package: &str, name: &str, target: &Path) -> Command {
+fn command(name: &str, target: &Path) -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(paths::repository());
-    cargo.args(["build", "--quiet", "--locked", "--package", package, "--bin", name, "--target-dir"]).arg(target);
+    cargo.args(["build", "--quiet", "--locked", "--bin", name, "--target-dir"]).arg(target);
     cargo
 }
 

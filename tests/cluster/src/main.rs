@@ -41,7 +41,7 @@ enum Action {
     /// Where no node can run, tests called `e2e_*` are left out and counted; under CI that is a failure.
     Test {
         /// Arguments of `cargo test`.
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true, default_values = ["--package", "durward-cluster", "--package", "durward-tests"])]
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, default_values = ["--test", "cluster", "--test", "kubernetes"])]
         cargo: Vec<String>,
     },
 }
