@@ -1,6 +1,6 @@
 //! How soon `durward up` listens, and how soon a change of a file is in force, with few and with many policies.
 
-use durward_tests::{Up, repository};
+use durward_tests::{UpProcess, repository};
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ fn main() {
     let example = example.map(|name| fs::read_to_string(repository(&format!("examples/orders/{name}"))).unwrap());
     let files = [("a.yaml", &*example[0]), ("b.yaml", &*example[1]), ("c.yaml", &*example[2])];
     let began = Instant::now();
-    let mut up = Up::with(&files);
+    let mut up = UpProcess::with(&files);
     println!("  examples/orders, which makes its keys: {:?}", began.elapsed());
     up.interrupt();
     let began = Instant::now();
@@ -31,13 +31,13 @@ fn main() {
         .collect();
     let files: Vec<(&str, &str)> = hundred.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
     let began = Instant::now();
-    let up = Up::with(&files);
+    let up = UpProcess::with(&files);
     println!("  100,000 policies in 100 files: {:?}, {} MB resident", began.elapsed(), up.resident() / 1024);
     drop(up);
     println!("from a changed file to a changed decision, {CHANGES} changes:");
     for beside in [100, 10_000] {
         let others: String = (0..beside).map(|number| policy(&format!("p{number}"), "/")).collect();
-        let up = Up::start(
+        let up = UpProcess::start(
             &[("others.yaml", &others), ("one.yaml", &policy("one", "/start"))],
             &["--audit-log", "/dev/null"],
         );
@@ -55,7 +55,7 @@ fn policy(name: &str, path: &str) -> String {
     )
 }
 
-fn changed(up: &Up, path: &str) -> Duration {
+fn changed(up: &UpProcess, path: &str) -> Duration {
     let text = policy("one", path);
     let began = Instant::now();
     up.write("one.yaml", &text);

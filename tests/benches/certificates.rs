@@ -33,7 +33,7 @@ fn main() {
     let request = params.serialize_request(&KeyPair::generate().expect("a key")).expect("a request").der().to_vec();
     let ours = durward(&request, many);
     println!("durward: {ours:?} of CPU for each of {many} certificates");
-    let theirs = Spire::start().mint(&ghz, &request, many);
+    let theirs = SpireServer::start().mint(&ghz, &request, many);
     println!("SPIRE:   {theirs:?}, {:.1} times as much", theirs.as_secs_f64() / ours.as_secs_f64());
 }
 
@@ -61,19 +61,19 @@ fn durward(request: &[u8], many: u32) -> Duration {
 }
 
 /// A server that ends with the value.
-struct Spire {
+struct SpireServer {
     folder: tempfile::TempDir,
     server: Child,
 }
 
-impl Drop for Spire {
+impl Drop for SpireServer {
     fn drop(&mut self) {
         let _ = self.server.kill();
         let _ = self.server.wait();
     }
 }
 
-impl Spire {
+impl SpireServer {
     fn start() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let port = ports::free(Ipv4Addr::LOCALHOST.into()).expect("a port").port();

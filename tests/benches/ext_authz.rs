@@ -4,8 +4,8 @@
 //! both: 1,000 tokens in turn, 50 requests in flight on 4 connections. CPU is `utime` and `stime` of the server, which
 //! the load generator beside it does not disturb.
 
-use durward_tests::tokens::{Key, manifests, now};
-use durward_tests::{Up, eventually, repository, usage};
+use durward_tests::tokens::{IssuerKey, manifests, now};
+use durward_tests::{UpProcess, eventually, repository, usage};
 use serde_json::{Value, json};
 use std::env;
 use std::fs;
@@ -23,13 +23,13 @@ fn main() {
         return;
     };
     let requests: usize = env::var("REQUESTS").ok().and_then(|text| text.parse().ok()).unwrap_or(40_000);
-    let key = Key::rsa("k1");
+    let key = IssuerKey::rsa("k1");
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("checks.json");
     fs::write(&data, checks(&key).to_string()).unwrap();
 
     println!("{:<22} {:>9} {:>14} {:>11} {:>9} {:>9}", "", "checks/s", "server CPU", "resident", "p50", "p99");
-    let up = Up::start(&[("shop.yaml", &manifests(&[&key]))], &["--audit-log", "/dev/null"]);
+    let up = UpProcess::start(&[("shop.yaml", &manifests(&[&key]))], &["--audit-log", "/dev/null"]);
     println!("{:<22} {:>9} {:>14} {:>8.1} MB", "durward, idle", "", "", up.resident() as f64 / 1024.0);
     let address = up.listen["grpc"].to_string();
     let first = load(&ghz, &address, &data, TOKENS, up.id());
@@ -46,7 +46,7 @@ fn main() {
 }
 
 /// One check for each token, as Envoy sends it.
-fn checks(key: &Key) -> Value {
+fn checks(key: &IssuerKey) -> Value {
     let check = |i: usize| {
         let token = key.token(&json!({"jti": i, "sub": format!("user-{i}"), "exp": now() + 3600}));
         json!({"attributes": {"request": {"http": {
@@ -61,7 +61,7 @@ fn checks(key: &Key) -> Value {
     (0..TOKENS).map(check).collect()
 }
 
-struct Measured {
+struct CheckMeasurement {
     rate: f64,
     cpu_us: f64,
     resident_mb: f64,
@@ -69,14 +69,14 @@ struct Measured {
     p99_ms: f64,
 }
 
-fn print(name: &str, measured: &Measured) {
+fn print(name: &str, measured: &CheckMeasurement) {
     println!(
         "{name:<22} {:>9.0} {:>11.1} µs {:>8.1} MB {:>6.2} ms {:>6.2} ms",
         measured.rate, measured.cpu_us, measured.resident_mb, measured.p50_ms, measured.p99_ms
     );
 }
 
-fn load(ghz: &Path, address: &str, data: &Path, requests: usize, server: u32) -> Measured {
+fn load(ghz: &Path, address: &str, data: &Path, requests: usize, server: u32) -> CheckMeasurement {
     let before = usage::cpu(server).unwrap();
     let output = Command::new(ghz)
         .args([
@@ -103,7 +103,7 @@ fn load(ghz: &Path, address: &str, data: &Path, requests: usize, server: u32) ->
         let all = report["latencyDistribution"].as_array().unwrap();
         all.iter().find(|entry| entry["percentage"] == wanted).unwrap()["latency"].as_f64().unwrap() / 1e6
     };
-    Measured {
+    CheckMeasurement {
         rate: report["rps"].as_f64().unwrap(),
         cpu_us: spent.as_secs_f64() * 1e6 / requests as f64,
         resident_mb: usage::resident(server).unwrap() as f64 / 1024.0,
@@ -126,7 +126,7 @@ impl Drop for Opa {
 }
 
 impl Opa {
-    fn start(binary: &Path, key: &Key, directory: &Path) -> Self {
+    fn start(binary: &Path, key: &IssuerKey, directory: &Path) -> Self {
         let port = durward_tests::free().port();
         let jwks = json!({"keys": [key.jwk]}).to_string();
         let policy = directory.join("policy.rego");

@@ -5,7 +5,7 @@
 
 use axum::Router;
 use axum::routing::get;
-use durward_tests::gate::Ground;
+use durward_tests::gate::GateFixture;
 use durward_tests::venv;
 use durward_tests::{eventually, free, repository, usage};
 use http_body_util::{BodyExt, Empty};
@@ -52,7 +52,7 @@ fn main() {
     println!("{:<26} {:>11} {:>22} {:>9} {:>9}", "", "requests/s", "server CPU a request", "p50", "p99");
     let direct = load(&runtime, address, "localhost", requests, &[]);
     print("the application alone", &direct);
-    let ground = Ground::new(POLICY);
+    let ground = GateFixture::new(POLICY);
     let upstream = format!("http://{address}");
     let orders = ground.gate("shop/orders", &upstream, &["--audit-log", "/dev/null"]);
     let web = ground.gate("shop/web", &upstream, &["--outbound", "127.0.0.1:0", "--audit-log", "/dev/null"]);
@@ -63,21 +63,21 @@ fn main() {
     print("two gates", &durward);
     drop((orders, web));
 
-    let peers = Peers::start(&ground, Path::new(&opa), address);
+    let peers = EnvoyPair::start(&ground, Path::new(&opa), address);
     load(&runtime, peers.address, "localhost", requests / 10, &peers.ids());
     let envoy = load(&runtime, peers.address, "localhost", requests, &peers.ids());
     print("two Envoys and OPA-Envoy", &envoy);
     println!("the gates take {:.2} of their server CPU", durward.cpu_us / envoy.cpu_us);
 }
 
-struct Measured {
+struct GateMeasurement {
     rate: f64,
     cpu_us: f64,
     p50: Duration,
     p99: Duration,
 }
 
-fn print(name: &str, measured: &Measured) {
+fn print(name: &str, measured: &GateMeasurement) {
     println!(
         "{name:<26} {:>11.0} {:>19.1} µs {:>9.2?} {:>9.2?}",
         measured.rate, measured.cpu_us, measured.p50, measured.p99
@@ -85,7 +85,7 @@ fn print(name: &str, measured: &Measured) {
 }
 
 /// Asks on some connections, each request after the answer of the one before.
-fn load(runtime: &Runtime, to: SocketAddr, host: &str, requests: usize, servers: &[u32]) -> Measured {
+fn load(runtime: &Runtime, to: SocketAddr, host: &str, requests: usize, servers: &[u32]) -> GateMeasurement {
     let cpu = || servers.iter().map(|server| usage::cpu(server).unwrap()).sum::<Duration>();
     let before = cpu();
     let began = Instant::now();
@@ -101,7 +101,7 @@ fn load(runtime: &Runtime, to: SocketAddr, host: &str, requests: usize, servers:
     let spent = cpu() - before;
     taken.sort();
     let (count, at) = (taken.len() as f64, |percent: usize| taken[taken.len() * percent / 100]);
-    Measured { rate: count / elapsed, cpu_us: spent.as_secs_f64() * 1e6 / count, p50: at(50), p99: at(99) }
+    GateMeasurement { rate: count / elapsed, cpu_us: spent.as_secs_f64() * 1e6 / count, p50: at(50), p99: at(99) }
 }
 
 async fn ask(to: SocketAddr, host: String, requests: usize) -> Vec<Duration> {
@@ -123,13 +123,13 @@ async fn ask(to: SocketAddr, host: String, requests: usize) -> Vec<Duration> {
 }
 
 /// An Envoy for each side, and OPA-Envoy beside the service's.
-struct Peers {
+struct EnvoyPair {
     children: Vec<Child>,
     address: SocketAddr,
     _directory: tempfile::TempDir,
 }
 
-impl Drop for Peers {
+impl Drop for EnvoyPair {
     fn drop(&mut self) {
         for child in &mut self.children {
             let _ = child.kill();
@@ -138,8 +138,8 @@ impl Drop for Peers {
     }
 }
 
-impl Peers {
-    fn start(ground: &Ground, opa: &Path, app: SocketAddr) -> Self {
+impl EnvoyPair {
+    fn start(ground: &GateFixture, opa: &Path, app: SocketAddr) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let [outbound, inbound, of_opa, unused] = [free(), free(), free(), free()];
         let start = |command: &mut Command| command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();

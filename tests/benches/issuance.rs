@@ -13,7 +13,7 @@ use durward_pki::authority::{Authority, Request, pem};
 use durward_pki::request::SubjectKey;
 use durward_pki::serial::Serial;
 use durward_tests::installation::{Installed, policy};
-use durward_tests::processes::{Cpu, memory};
+use durward_tests::processes::{ClusterCpu, memory};
 use futures::{AsyncBufReadExt, StreamExt};
 use k8s_openapi::api::certificates::v1::PodCertificateRequest;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -40,7 +40,7 @@ fn main() {
     let before = memory();
     runtime.block_on(async {
         let client = installed.cluster.client().await.expect("a client");
-        let pods = Pods::create(&client, &namespace, many).await;
+        let pods = BenchPods::create(&client, &namespace, many).await;
         pods.ask("durward.dev/workload", "own").await;
         pods.issued_by_durward(&client, &namespace, before).await;
         pods.ask(OTHER, "other").await;
@@ -53,7 +53,7 @@ fn main() {
 }
 
 /// Pods of one service account, and what their requests say.
-struct Pods {
+struct BenchPods {
     uids: Arc<[String]>,
     requests: Api<PodCertificateRequest>,
     /// What is the same for all requests.
@@ -61,7 +61,7 @@ struct Pods {
     request: Vec<u8>,
 }
 
-impl Pods {
+impl BenchPods {
     async fn create(client: &Client, namespace: &Namespace<'_>, many: usize) -> Self {
         // a node that nobody runs: its pods are there, and cost nothing else
         let name = namespace.name();
@@ -117,13 +117,13 @@ impl Pods {
     /// Applies the policy that they wait for.
     async fn issued_by_durward(&self, client: &Client, namespace: &Namespace<'_>, idle: Vec<u64>) {
         let many = self.uids.len();
-        let (cpu, began) = (Cpu::now(), Instant::now());
+        let (cpu, began) = (ClusterCpu::now(), Instant::now());
         let spec = json!({"service": {"podSelector": {"matchLabels": {"app": "web"}}}});
         namespace.apply(&policy(namespace.name(), "web", spec)).expect("applied");
         self.answers(client, many).await;
         let after = began.elapsed();
         println!("{many} that waited have their certificates {after:?} after the policy");
-        println!("  CPU for each: {}", Cpu::now().since(cpu, many));
+        println!("  CPU for each: {}", ClusterCpu::now().since(cpu, many));
         println!("  resident memory of the controllers: {:?} MB, {idle:?} MB before there were pods", memory());
     }
 
@@ -167,7 +167,7 @@ impl Pods {
             "beginRefreshAt": stamp(now + time::Duration::hours(1)),
             "conditions": [{"type": "Issued", "status": "True", "reason": "Issued", "message": "", "lastTransitionTime": stamp(now)}],
         }});
-        let (cpu, began) = (Cpu::now(), Instant::now());
+        let (cpu, began) = (ClusterCpu::now(), Instant::now());
         each(self.uids.len(), |number| {
             let (requests, patch) = (self.requests.clone(), Patch::Merge(status.clone()));
             async move {
@@ -177,7 +177,7 @@ impl Pods {
         })
         .await;
         println!("the API server takes as many certificates from this program in {:?}", began.elapsed());
-        println!("  CPU for each: {}", Cpu::now().since(cpu, self.uids.len()));
+        println!("  CPU for each: {}", ClusterCpu::now().since(cpu, self.uids.len()));
     }
 
     /// The mint asks the API server about token and pod for each.
@@ -194,10 +194,10 @@ impl Pods {
             async move { assert_eq!(answer.await.expect("an answer").status(), 200) }
         };
         each(AT_ONCE, mint).await;
-        let (cpu, began) = (Cpu::now(), Instant::now());
+        let (cpu, began) = (ClusterCpu::now(), Instant::now());
         each(self.uids.len(), mint).await;
         println!("the mint gives {} certificates to a pod in {:?}", self.uids.len(), began.elapsed());
-        println!("  CPU for each: {}", Cpu::now().since(cpu, self.uids.len()));
+        println!("  CPU for each: {}", ClusterCpu::now().since(cpu, self.uids.len()));
     }
 }
 

@@ -2,8 +2,8 @@
 //! OpenFGA's `Check` with its tuples in memory.
 
 use durward_tests::openfga;
-use durward_tests::openfga::OpenFga;
-use durward_tests::{Up, usage};
+use durward_tests::openfga::OpenFgaServer;
+use durward_tests::{UpProcess, usage};
 use serde_json::{Value, json};
 use std::fs;
 use std::time::Instant;
@@ -34,7 +34,7 @@ fn main() {
     println!("{CHECKS} checks five deep among {} tuples, one at a time; load before: {}", TREES * 5, load());
     println!("\n| | server CPU per check | mean time |\n|---|---|---|");
     let (up, openfga, model) = servers();
-    let client = openfga::Client::new();
+    let client = openfga::OpenFgaClient::new();
     let question = |tree: usize| {
         json!({
             "subject": {"type": "user", "id": format!("person-{tree}"), "properties": {"provider": "corporate"}},
@@ -54,7 +54,7 @@ fn main() {
 }
 
 /// Both with the same relations and tuples.
-fn servers() -> (Up, OpenFga, String) {
+fn servers() -> (UpProcess, OpenFgaServer, String) {
     let tuples: Vec<Value> = (0..TREES)
         .flat_map(|tree| {
             let folder = move |depth: usize| format!("folder:{tree}-{depth}");
@@ -71,14 +71,14 @@ fn servers() -> (Up, OpenFga, String) {
         "spec": {"service": "docs.office", "tuples": tuples},
     });
     let files = [("policy.yaml", POLICY), ("tuples.yaml", &relationship.to_string())];
-    let up = Up::start(&files, &["--audit-log", "/dev/null"]);
+    let up = UpProcess::start(&files, &["--audit-log", "/dev/null"]);
     let printed = |what: &str| -> Value {
         let mut durward = durward_tests::durward();
         let (_, stdout, _) =
             durward_tests::run(durward.args(["relations", what, "docs.office", "-p"]).arg(&up.manifests));
         serde_json::from_str(&stdout).unwrap()
     };
-    let openfga = OpenFga::start();
+    let openfga = OpenFgaServer::start();
     let model = openfga.model(&printed("model")).unwrap();
     openfga.write(&model, printed("tuples").as_array().unwrap());
     (up, openfga, model)

@@ -3,8 +3,8 @@
 use std::process::Command;
 
 use durward_cluster::image;
-use durward_tests::installation::people::{People, Visit, curl, decide};
-use durward_tests::installation::shared::Shared;
+use durward_tests::installation::people::{People, StepUpVisit, curl, decide};
+use durward_tests::installation::shared::SharedInstallation;
 use durward_tests::installation::{Installed, NAMESPACE, policy};
 use durward_tests::venv::venv;
 use serde_json::{Value, json};
@@ -19,8 +19,8 @@ const VALUES: [&str; 7] = [
     "stepUp.url=https://auth.example.com",
 ];
 
-fn installed() -> Shared {
-    Shared::of(module_path!(), || Installed::new(&VALUES))
+fn installed() -> SharedInstallation {
+    SharedInstallation::of(module_path!(), || Installed::new(&VALUES))
 }
 
 /// Status and body of a request over TLS.
@@ -266,7 +266,7 @@ fn e2e_second_factors_are_one_at_every_replica() {
     }
 
     // begun at one, confirmed at the other
-    let mut visit = Visit::begin(one, &audience, &first);
+    let mut visit = StepUpVisit::begin(one, &audience, &first);
     assert_eq!(visit.submit(one, "/step-up/totp", &[]), "200", "{}", visit.page);
     let secret = visit.between("<code id=\"secret\">", "</code>");
     // no step of thirty seconds ends while codes are used

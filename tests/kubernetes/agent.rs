@@ -6,10 +6,10 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
 use durward_cluster::{Cluster, Image, Namespace, binaries, image};
-use durward_tests::installation::agent::{Agent, said};
-use durward_tests::installation::door::Door;
-use durward_tests::installation::process::Running;
-use durward_tests::installation::shared::Shared;
+use durward_tests::installation::agent::{AgentPod, printed};
+use durward_tests::installation::door::ForwardAuthDoor;
+use durward_tests::installation::process::ChildGuard;
+use durward_tests::installation::shared::SharedInstallation;
 use durward_tests::installation::{Installed, NAMESPACE, policy};
 use durward_tests::repository;
 use durward_tests::turn::Turn;
@@ -18,8 +18,8 @@ use serde_json::{Value, json};
 
 const CLIENT: &str = "durward.test/spiffe-client:1";
 
-fn installed() -> Shared {
-    Shared::of(module_path!(), || {
+fn installed() -> SharedInstallation {
+    SharedInstallation::of(module_path!(), || {
         let installed = Installed::new(&["trust.proxies={0.0.0.0/0}", "ca.spread=3s"]);
         let program = binaries::path(binaries::SPIFFE_CLIENT).expect("the client");
         let client = Image::new(CLIENT).program("/spiffe-client", &program).expect("a program");
@@ -82,7 +82,7 @@ fn e2e_the_fields_clients_are_given_what_they_expect() {
     });
     namespace.apply(&policy(name, "orders", spec)).expect("applied");
     installed.in_force(name, "orders");
-    let agent = Agent::start(&namespace, "internal", "cluster.local");
+    let agent = AgentPod::start(&namespace, "internal", "cluster.local");
 
     // go-spiffe
     let fetched = agent.ask(&["fetch"]);
@@ -95,7 +95,7 @@ fn e2e_the_fields_clients_are_given_what_they_expect() {
     let token = jwt.split(' ').nth(1).expect("a token").to_owned();
 
     // what the agent fetched is taken at a door, and only for the service that it is for
-    let door = Door::of(&installed);
+    let door = ForwardAuthDoor::of(&installed);
     let folder = tempfile::tempdir().expect("a folder");
     let trust = folder.path().join("trust.pem");
     let path = "jsonpath={.data.trust-bundle\\.pem}";
@@ -111,13 +111,13 @@ fn e2e_the_fields_clients_are_given_what_they_expect() {
     let script = repository("tests/kubernetes/files/client.py");
     let python = Command::new(venv("python")).arg(script).arg(format!("unix://{}", link.0.display())).output();
     let python = python.expect("python runs");
-    assert!(python.status.success() && said(&python).contains(&agent.id), "{}", said(&python));
+    assert!(python.status.success() && printed(&python).contains(&agent.id), "{}", printed(&python));
 
     // over loopback, for libraries that can use no socket
     let (_forwarded, port) = forward(&installed, name);
     let mut client = Command::new(binaries::path(binaries::SPIFFE_CLIENT).expect("the client"));
     let client = client.env("SPIFFE_ENDPOINT_SOCKET", format!("tcp://127.0.0.1:{port}")).arg("fetch").output();
-    assert!(said(&client.expect("it runs")).starts_with(&agent.id));
+    assert!(printed(&client.expect("it runs")).starts_with(&agent.id));
 
     // SPIRE's own commands
     let spire = binaries::path(binaries::SPIRE_AGENT).expect("spire-agent");
@@ -129,10 +129,10 @@ fn e2e_the_fields_clients_are_given_what_they_expect() {
     ] {
         let output =
             Command::new(&spire).arg("api").args(args).args(["-socketPath", &socket]).output().expect("it runs");
-        assert!(output.status.success() && said(&output).contains(&agent.id), "{args:?}: {}", said(&output));
+        assert!(output.status.success() && printed(&output).contains(&agent.id), "{args:?}: {}", printed(&output));
     }
     let watch = Command::new(&spire).args(["api", "watch", "-socketPath", &socket]).stdout(Stdio::piped()).spawn();
-    let mut watch = Running(watch.expect("it runs"));
+    let mut watch = ChildGuard(watch.expect("it runs"));
     let mut lines = BufReader::new(watch.0.stdout.take().expect("its output")).lines().map_while(Result::ok);
     assert!(lines.any(|line| line.contains(&agent.id)), "spire-agent api watch");
 
@@ -145,7 +145,7 @@ fn e2e_the_fields_clients_are_given_what_they_expect() {
         (&audience, &unsigned(&agent.id, &audience)),
     ] {
         let output = agent.go(&["validate", audience, token]).output().expect("it runs");
-        assert!(!output.status.success() && said(&output).contains("InvalidArgument"), "{}", said(&output));
+        assert!(!output.status.success() && printed(&output).contains("InvalidArgument"), "{}", printed(&output));
     }
     // whoever can write to the socket but does not know the protocol gets nothing
     let grpc = |header: &[&str]| {
@@ -161,7 +161,7 @@ fn e2e_the_fields_clients_are_given_what_they_expect() {
         ]);
         let mut curl = curl.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("curl runs");
         curl.stdin.take().expect("a pipe").write_all(&[0; 5]).expect("written");
-        said(&curl.wait_with_output().expect("it ends"))
+        printed(&curl.wait_with_output().expect("it ends"))
     };
     assert!(grpc(&[]).contains("grpc-status: 3"), "INVALID_ARGUMENT");
     assert!(!grpc(&["--header", "workload.spiffe.io: true"]).contains("grpc-status"), "a stream that goes on");
@@ -171,14 +171,14 @@ fn e2e_the_fields_clients_are_given_what_they_expect() {
 }
 
 /// A port of this machine that leads to the agent's loopback.
-fn forward(installed: &Installed, namespace: &str) -> (Running, u16) {
+fn forward(installed: &Installed, namespace: &str) -> (ChildGuard, u16) {
     let kubectl = binaries::path(binaries::KUBECTL).expect("kubectl");
     let forward = Command::new(kubectl)
         .arg(format!("--kubeconfig={}", installed.cluster.kubeconfig().display()))
         .args(["port-forward", "-n", namespace, "pod/agent", ":8147"])
         .stdout(Stdio::piped())
         .spawn();
-    let mut forward = Running(forward.expect("kubectl runs"));
+    let mut forward = ChildGuard(forward.expect("kubectl runs"));
     let mut lines = BufReader::new(forward.0.stdout.take().expect("its output")).lines().map_while(Result::ok);
     // Forwarding from 127.0.0.1:PORT -> 8147
     let line = lines.next().expect("a port");
@@ -213,7 +213,7 @@ fn unsigned(id: &str, audience: &str) -> String {
     format!("{}.{}.", part(json!({"alg": "none", "typ": "JWT"})), part(claims))
 }
 
-fn envoy_gets_its_tls_from(agent: &Agent, api: &str) {
+fn envoy_gets_its_tls_from(agent: &AgentPod, api: &str) {
     let port = durward_cluster::ports::free(std::net::Ipv4Addr::LOCALHOST.into()).expect("a port").port();
     let template = include_str!("files/envoy.yaml");
     let template = template.replace("api_type: GRPC", &format!("api_type: {api}"));
@@ -223,12 +223,12 @@ fn envoy_gets_its_tls_from(agent: &Agent, api: &str) {
     let log = agent.folder.path().join("envoy.log");
     let mut envoy = Command::new(venv("envoy"));
     envoy.arg("-c").arg(&file).args(["--use-dynamic-base-id", "--log-level", "warn", "--log-path"]).arg(&log);
-    let _envoy = Running(envoy.spawn().expect("envoy runs"));
+    let _envoy = ChildGuard(envoy.spawn().expect("envoy runs"));
     let url = format!("https://127.0.0.1:{port}/");
     let answered =
         durward_cluster::wait::until("envoy with its certificate", std::time::Duration::from_secs(30), || {
             let output = agent.go(&["call", &url, &agent.id]).output().expect("it runs");
-            Ok(output.status.success().then(|| said(&output)))
+            Ok(output.status.success().then(|| printed(&output)))
         });
     let logged = || std::fs::read_to_string(&log).unwrap_or_default();
     assert_eq!(answered.unwrap_or_else(|error| panic!("{error}\n{}", logged())).trim(), "envoy is here");
@@ -237,8 +237,8 @@ fn envoy_gets_its_tls_from(agent: &Agent, api: &str) {
     assert!(!nobody.status.success(), "who shows no certificate gets nothing");
 }
 
-fn watchers_see_another_root_at_once(installed: &Installed, agent: &Agent) {
-    let mut watch = Running(agent.go(&["watch"]).stdout(Stdio::piped()).spawn().expect("it runs"));
+fn watchers_see_another_root_at_once(installed: &Installed, agent: &AgentPod) {
+    let mut watch = ChildGuard(agent.go(&["watch"]).stdout(Stdio::piped()).spawn().expect("it runs"));
     let lines = Mutex::new(Vec::new());
     let stdout = BufReader::new(watch.0.stdout.take().expect("its output"));
     std::thread::scope(|scope| {
@@ -264,10 +264,10 @@ fn e2e_certificates_are_renewed_on_streams_that_are_open() {
     let cluster = Cluster::shared().expect("a cluster");
     let namespace = cluster.namespace("renewal").expect("a namespace");
     service(&installed(), &namespace, "agent");
-    let agent = Agent::start(&namespace, "internal", "cluster.local");
+    let agent = AgentPod::start(&namespace, "internal", "cluster.local");
     let ends = || agent.ask(&["fetch"]).split(' ').nth(1).and_then(|end| end.parse::<u64>().ok()).expect("a time");
     let first_end = ends();
-    let mut watch = Running(agent.go(&["watch"]).stdout(Stdio::piped()).spawn().expect("it runs"));
+    let mut watch = ChildGuard(agent.go(&["watch"]).stdout(Stdio::piped()).spawn().expect("it runs"));
     let lines = BufReader::new(watch.0.stdout.take().expect("its output")).lines().map_while(Result::ok);
     let (tell, told) = std::sync::mpsc::channel();
     std::thread::spawn(move || lines.for_each(|serial| drop(tell.send(serial))));
@@ -338,7 +338,7 @@ fn e2e_the_mint_takes_only_what_proves_a_living_pod() {
             .args(["--data-binary", body, &format!("https://{host}:8145{path}")])
             .output()
             .expect("curl runs");
-        said(&output)
+        printed(&output)
     };
     let (good, body) = (token("durward", Some("web")), json!({"csr": encode(&csr), "ttlSeconds": 60}).to_string());
     let minted = post("/mint/x509", &good, &body);

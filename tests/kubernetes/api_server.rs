@@ -19,12 +19,12 @@ const ALICE: &str = "durward:user:corporate/alice";
 const BOB: &str = "durward:user:corporate/bob";
 
 /// `durward controller` beside the cluster, as one of its administrators; killed when dropped.
-struct Controller {
+struct ControllerProcess {
     child: Child,
     webhooks: u16,
 }
 
-impl Controller {
+impl ControllerProcess {
     fn start(cluster: &Cluster, log: &Path) -> Self {
         let free = || durward_cluster::ports::free(std::net::Ipv4Addr::LOCALHOST.into()).expect("a port").port();
         let ports: [u16; 5] = std::array::from_fn(|_| free());
@@ -50,7 +50,7 @@ impl Controller {
     }
 }
 
-impl Drop for Controller {
+impl Drop for ControllerProcess {
     fn drop(&mut self) {
         self.end();
     }
@@ -124,7 +124,7 @@ fn the_api_server_asks_whose_a_token_is_and_what_its_user_may() {
     cluster.apply(&policy(&[ALICE])).expect("a policy");
 
     let log = directory.path().join("controller.log");
-    let mut controller = Controller::start(&cluster, &log);
+    let mut controller = ControllerProcess::start(&cluster, &log);
     let ca = kubectl(&[
         "get",
         "secret",

@@ -6,13 +6,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use base64::Engine;
 use durward_cluster::{Namespace, image};
-use durward_tests::installation::door::Door;
-use durward_tests::installation::shared::Shared;
+use durward_tests::installation::door::ForwardAuthDoor;
+use durward_tests::installation::shared::SharedInstallation;
 use durward_tests::installation::{Installed, NAMESPACE, policy};
 use serde_json::{Value, json};
 
-fn installed() -> Shared {
-    Shared::of(module_path!(), || Installed::new(&["trust.proxies={0.0.0.0/0}", "ca.spread=5s", "ca.overlap=20s"]))
+fn installed() -> SharedInstallation {
+    SharedInstallation::of(module_path!(), || {
+        Installed::new(&["trust.proxies={0.0.0.0/0}", "ca.spread=5s", "ca.overlap=20s"])
+    })
 }
 
 /// Status of the CA.
@@ -77,7 +79,7 @@ fn e2e_the_ca_changes_under_traffic_and_nobody_notices() {
     installed.in_force(name, "web");
     let folder = tempfile::tempdir().expect("a folder");
     let [old, _] = start(&namespace, "early", folder.path());
-    let door = Door::of(&installed);
+    let door = ForwardAuthDoor::of(&installed);
     let ask = |credentials: &Path, trust: &Path| {
         let credentials = credentials.display().to_string();
         door.ask(trust, &host, ["GET", "/"], &["--cert", &credentials, "--key", &credentials])
@@ -160,7 +162,7 @@ fn e2e_a_ca_in_wrong_hands_is_replaced_at_once() {
     installed.in_force(name, "web");
     let folder = tempfile::tempdir().expect("a folder");
     let [stolen, trust] = start(&namespace, "early", folder.path());
-    let door = Door::of(&installed);
+    let door = ForwardAuthDoor::of(&installed);
     let ask = |credentials: &Path| {
         let credentials = credentials.display().to_string();
         door.ask(&trust, &host, ["GET", "/"], &["--cert", &credentials, "--key", &credentials])

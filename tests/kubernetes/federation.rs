@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::process::{Command, Output, Stdio};
 
 use durward_cluster::{Image, Namespace, binaries};
-use durward_tests::installation::agent::{self, patient_client};
+use durward_tests::installation::agent::{self, client_with_timeout};
 use durward_tests::installation::door::Door;
 use durward_tests::installation::process::Running;
 use durward_tests::installation::{Installed, NAMESPACE, policy};
@@ -18,7 +18,7 @@ const CLIENT: &str = "durward.test/spiffe-client:1";
 const PARTNER: &str = "spiffe://partner.example/client";
 
 /// SPIRE on this machine: a server that federates with Durward, and an agent.
-struct Spire {
+struct SpireDomain {
     folder: tempfile::TempDir,
     /// Where its bundle endpoint is.
     endpoint: String,
@@ -29,7 +29,7 @@ fn free_port(address: IpAddr) -> u16 {
     durward_cluster::ports::free(address).expect("a port").port()
 }
 
-impl Spire {
+impl SpireDomain {
     /// Starts the server; Durward's bundle endpoint is at `durward`.
     fn start(host: IpAddr, durward: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
@@ -100,7 +100,7 @@ plugins {{
     fn ask(&self, args: &[&str]) -> String {
         let output = self.command(args);
         let log = || fs::read_to_string(self.at("log")).unwrap_or_default();
-        assert!(output.status.success(), "{args:?}: {}\n{}", said(&output), log());
+        assert!(output.status.success(), "{args:?}: {}\n{}", printed(&output), log());
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
@@ -124,11 +124,11 @@ plugins {{
 
     /// go-spiffe's client, as a workload of the agent.
     fn workload(&self, args: &[&str]) -> Command {
-        patient_client(&self.at("agent.sock"), args)
+        client_with_timeout(&self.at("agent.sock"), args)
     }
 }
 
-fn said(output: &Output) -> String {
+fn printed(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
@@ -154,7 +154,7 @@ fn e2e_spire_and_durward_take_each_others_workloads() {
     installed.cluster.load_image(&client.entrypoint(["/spiffe-client"])).expect("loaded");
     let service = installed.kubectl(["get", "service", "durward", "-n", NAMESPACE, "-o", "jsonpath={.spec.clusterIP}"]);
     let host = installed.cluster.host_address().expect("an address");
-    let mut spire = Spire::start(host, &format!("https://{service}:8145/bundle"));
+    let mut spire = SpireDomain::start(host, &format!("https://{service}:8145/bundle"));
     let started = || spire.command(&["bundle", "show"]).status.success();
     installed.until("SPIRE's server", || started().then_some(()));
 
@@ -222,7 +222,7 @@ fn e2e_spire_and_durward_take_each_others_workloads() {
     let own = format!("spiffe://cluster.local/ns/{name}/sa/default");
     let answer = installed.until("Durward's workload to answer SPIRE's", || {
         let output = spire.workload(&["call", &format!("https://{address}:8443"), &own]).output().expect("it runs");
-        output.status.success().then(|| said(&output))
+        output.status.success().then(|| printed(&output))
     });
     assert_eq!(answer.trim(), PARTNER, "Durward's workload saw who called");
     let port = free_port(host);

@@ -5,15 +5,15 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use durward_cluster::{Namespace, image};
-use durward_tests::installation::door::Door;
-use durward_tests::installation::shared::Shared;
+use durward_tests::installation::door::ForwardAuthDoor;
+use durward_tests::installation::shared::SharedInstallation;
 use durward_tests::installation::{Installed, NAMESPACE, policy};
 use durward_tests::repository;
 use durward_tests::venv::venv;
 use serde_json::{Value, json};
 
-fn installed() -> Shared {
-    Shared::of(module_path!(), || Installed::new(&["trust.proxies={0.0.0.0/0}"]))
+fn installed() -> SharedInstallation {
+    SharedInstallation::of(module_path!(), || Installed::new(&["trust.proxies={0.0.0.0/0}"]))
 }
 
 fn certificate(key: &str, path: &str) -> Value {
@@ -99,7 +99,7 @@ fn e2e_a_pod_starts_with_a_certificate_that_says_who_it_is_and_doors_take_it() {
     assert!(openssl(&["verify", "-CAfile", &trust, &credentials]).contains("OK"));
 
     // high risk: a token is not enough, the certificate is
-    let door = Door::of(&installed);
+    let door = ForwardAuthDoor::of(&installed);
     let token = namespace.kubectl(["create", "token", "web", &format!("--audience=orders.{name}")]).expect("a token");
     let bearer = format!("Authorization: Bearer {}", token.trim());
     let ask = |how: &[&str]| door.ask(Path::new(&trust), &host, ["POST", "/refund"], how);
@@ -263,7 +263,7 @@ fn e2e_what_was_issued_for_a_service_account_ends_with_it() {
         namespace.kubectl(["get", "configmap", "durward-trust-bundle", "-o", "jsonpath={.data.trust-bundle\\.pem}"]);
     std::fs::write(&trust, bundle.expect("a trust bundle for pods that can't read another")).expect("written");
     let credentials = credentials.display().to_string();
-    let door = Door::of(&installed);
+    let door = ForwardAuthDoor::of(&installed);
     let by_certificate = ["--cert", credentials.as_str(), "--key", &credentials];
     let token = namespace.kubectl(["create", "token", "web", &format!("--audience=orders.{name}")]).expect("a token");
     let bearer = format!("Authorization: Bearer {}", token.trim());

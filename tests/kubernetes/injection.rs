@@ -5,14 +5,14 @@ use std::process::Command;
 use std::time::Duration;
 
 use durward_cluster::{Image, Namespace, image};
-use durward_tests::installation::shared::Shared;
+use durward_tests::installation::shared::SharedInstallation;
 use durward_tests::installation::{Installed, NAMESPACE, policy};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::{Value, json};
 
-fn installed() -> Shared {
-    Shared::of(module_path!(), || {
+fn installed() -> SharedInstallation {
+    SharedInstallation::of(module_path!(), || {
         let installed = Installed::new(&[]);
         installed.cluster.load_image(&openssl()).expect("loaded");
         installed

@@ -6,15 +6,15 @@ use std::process::Command;
 
 use durward_cluster::image;
 use durward_tests::installation::door::ask_replica;
-use durward_tests::installation::shared::Shared;
+use durward_tests::installation::shared::SharedInstallation;
 use durward_tests::installation::{Installed, NAMESPACE, condition, policy};
 use serde_json::{Value, json};
 
 /// The tests stand where a gateway would: they are believed which request they forward.
 const TRUSTED: [&str; 2] = ["trust.proxies={0.0.0.0/0}", "trust.enforcementPoints={0.0.0.0/0}"];
 
-fn installed() -> Shared {
-    Shared::of(module_path!(), || Installed::new(&TRUSTED))
+fn installed() -> SharedInstallation {
+    SharedInstallation::of(module_path!(), || Installed::new(&TRUSTED))
 }
 
 fn grants(who: &str, scopes: &[&str]) -> Value {
@@ -362,9 +362,9 @@ static_resources:
         endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: SERVICE, port_value: 9143}}}}]}]
 "#;
 
-struct Ended(std::process::Child);
+struct KilledOnDrop(std::process::Child);
 
-impl Drop for Ended {
+impl Drop for KilledOnDrop {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -410,7 +410,7 @@ fn e2e_envoy_and_authzen_ask_the_service_of_the_installation() {
     std::fs::write(&file, config).expect("written");
     let mut command = Command::new(venv::venv("envoy"));
     command.arg("--config-path").arg(&file).args(["--log-level", "error", "--use-dynamic-base-id"]);
-    let _envoy = Ended(command.spawn().expect("envoy starts"));
+    let _envoy = KilledOnDrop(command.spawn().expect("envoy starts"));
     let ask = |token: Option<&str>, path: &str| {
         let mut curl = Command::new("curl");
         curl.args(["--silent", "--max-time", "5", "--output", "/dev/null", "--write-out", "%{http_code}"]);

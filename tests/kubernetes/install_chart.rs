@@ -4,13 +4,13 @@ use std::path::Path;
 use std::process::Command;
 
 use base64::Engine;
-use durward_tests::installation::shared::Shared;
+use durward_tests::installation::shared::SharedInstallation;
 use durward_tests::installation::{Installed, NAMESPACE, chart, condition, helm, policy, rendered};
 use durward_tests::repository;
 use serde_json::{Value, json};
 
-fn installed() -> Shared {
-    Shared::of(module_path!(), || Installed::new(&[]))
+fn installed() -> SharedInstallation {
+    SharedInstallation::of(module_path!(), || Installed::new(&[]))
 }
 
 #[test]

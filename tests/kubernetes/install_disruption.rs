@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 
 use durward_cluster::{Component, Namespace};
 use durward_tests::installation::door::ask_replica;
-use durward_tests::installation::shared::Shared;
+use durward_tests::installation::shared::SharedInstallation;
 use durward_tests::installation::{Installed, NAMESPACE, condition, policy};
 use serde_json::{Value, json};
 
-fn installed() -> Shared {
-    Shared::of(module_path!(), || Installed::new(&["webhooks.certificateLifetime=20s", "trust.proxies={0.0.0.0/0}"]))
+fn installed() -> SharedInstallation {
+    SharedInstallation::of(module_path!(), || {
+        Installed::new(&["webhooks.certificateLifetime=20s", "trust.proxies={0.0.0.0/0}"])
+    })
 }
 
 /// A policy with an operation that `reader` may do and one that it may not, and a token of `reader`.

@@ -10,13 +10,13 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use durward_cluster::{Cluster, binaries, ports};
-use durward_tests::installation::agent::{patient_client, said};
-use durward_tests::installation::process::{Running, controller};
+use durward_tests::installation::agent::{client_with_timeout, printed};
+use durward_tests::installation::process::{ChildGuard, controller};
 use durward_tests::installation::{NAMESPACE, policy, prepare, rendered};
 use serde_json::json;
 
 /// The agent, to whom the names of the cluster are what `hosts` says.
-fn agent(folder: &Path, tokens: u16) -> Running {
+fn agent(folder: &Path, tokens: u16) -> ChildGuard {
     let script = "mount --bind \"$0/hosts\" /etc/hosts && exec \"$@\"";
     let at = |file: &str| folder.join(file).display().to_string();
     let health = ports::free(Ipv4Addr::LOCALHOST.into()).expect("a port").to_string();
@@ -26,7 +26,7 @@ fn agent(folder: &Path, tokens: u16) -> Running {
     for (option, file) in [("socket", "agent.sock"), ("token-file", "token"), ("ca-file", "roots.pem")] {
         command.args([format!("--{option}"), at(file)]);
     }
-    Running(command.stdout(Stdio::null()).spawn().expect("it runs"))
+    ChildGuard(command.stdout(Stdio::null()).spawn().expect("it runs"))
 }
 
 #[test]
@@ -71,8 +71,8 @@ fn e2e_a_pod_of_kubernetes_1_29_has_its_identity_by_the_agent() {
     let id = format!("spiffe://cluster.local/ns/{name}/sa/web");
     let socket = folder.path().join("agent.sock").display().to_string();
     let ask = |args: &[&str]| {
-        let output = patient_client(&socket, args).output().expect("it runs");
-        let text = said(&output);
+        let output = client_with_timeout(&socket, args).output().expect("it runs");
+        let text = printed(&output);
         (output.status.success() && text.starts_with(&format!("{id} "))).then_some(text)
     };
     until("a certificate", &|| ask(&["fetch"]));

@@ -6,15 +6,15 @@ use std::process::Command;
 
 use durward_cluster::{Image, Namespace};
 use durward_tests::installation::door::ask_replica;
-use durward_tests::installation::shared::Shared;
+use durward_tests::installation::shared::SharedInstallation;
 use durward_tests::installation::{Installed, NAMESPACE, chart, policy};
 use serde_json::{Value, json};
 
 /// The tests stand where a gateway would: they are believed which request they forward.
 const TRUSTED: [&str; 1] = ["trust.proxies={0.0.0.0/0}"];
 
-fn installed() -> Shared {
-    Shared::of(module_path!(), || Installed::new(&TRUSTED))
+fn installed() -> SharedInstallation {
+    SharedInstallation::of(module_path!(), || Installed::new(&TRUSTED))
 }
 
 /// A Deployment that runs nothing.
@@ -87,12 +87,12 @@ fn e2e_conditions_go_by_the_object_as_it_is_to_be_and_as_it_was() {
 const KEY: &str = "a-key-that-nobody-may-see";
 
 /// OpenFGA as a pod behind a Service, over TLS; Durward is told of it.
-struct OpenFga<'c> {
+struct OpenFgaPod<'c> {
     namespace: Namespace<'c>,
     address: String,
 }
 
-impl<'c> OpenFga<'c> {
+impl<'c> OpenFgaPod<'c> {
     fn start(installed: &'c Installed) -> Self {
         let image = Image::new("durward.test/openfga:test")
             .program("/openfga", &openfga::program())
@@ -165,7 +165,7 @@ impl<'c> OpenFga<'c> {
 #[test]
 fn e2e_relations_are_asked_of_an_openfga_server_in_the_cluster() {
     let installed = installed();
-    let openfga = OpenFga::start(&installed);
+    let openfga = OpenFgaPod::start(&installed);
     let store = openfga.post("/stores", &json!({"name": "office"}))["id"].as_str().expect("an id").to_owned();
     let namespace = installed.cluster.namespace("office").expect("a namespace");
     let office = namespace.name();

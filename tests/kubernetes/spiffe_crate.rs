@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use durward_cluster::paths;
-use durward_tests::installation::agent::{Agent, said};
+use durward_tests::installation::agent::{AgentPod, printed};
 use durward_tests::installation::{Installed, policy};
 use durward_tests::repository;
 use durward_tests::turn::Turn;
@@ -49,7 +49,7 @@ fn package() -> PathBuf {
         fs::write(folder.join(file), fs::read(source).expect("a file")).expect("written");
     }
     let metadata = cargo(&folder, &["metadata", "--locked", "--format-version=1"]).output().expect("cargo runs");
-    assert!(metadata.status.success(), "{}", said(&metadata));
+    assert!(metadata.status.success(), "{}", printed(&metadata));
     let metadata: Value = serde_json::from_slice(&metadata.stdout).expect("JSON");
     let packages = metadata["packages"].as_array().expect("packages");
     let published = packages.iter().find(|package| package["name"] == "spiffe").expect("the crate");
@@ -79,7 +79,7 @@ fn e2e_the_spiffe_crates_own_tests_pass() {
     let _turn = Turn::take(module_path!());
     let package = package();
     let built = cargo(&package, &["test", "--locked", "--quiet", "--tests", "--no-run"]).output().expect("cargo runs");
-    assert!(built.status.success(), "{}", said(&built));
+    assert!(built.status.success(), "{}", printed(&built));
 
     let installed = Installed::new(&["trustDomain=example.org"]);
     let namespace = installed.cluster.namespace("crate").expect("a namespace");
@@ -95,7 +95,7 @@ fn e2e_the_spiffe_crates_own_tests_pass() {
     });
     namespace.apply(&policy(name, "agent", spec)).expect("applied");
     installed.in_force(name, "agent");
-    let agent = Agent::start(&namespace, "myservice2", "example.org");
+    let agent = AgentPod::start(&namespace, "myservice2", "example.org");
 
     let mut tests = cargo(&package, &["test", "--locked", "--no-fail-fast", "--tests", "--", "--ignored"]);
     let tests = tests
@@ -104,7 +104,7 @@ fn e2e_the_spiffe_crates_own_tests_pass() {
         .env("WORKLOAD", &agent.id)
         .output()
         .expect("cargo runs");
-    let passed = said(&tests).lines().filter(|line| line.starts_with("test ") && line.ends_with("... ok")).count();
-    assert!(tests.status.success() && passed == LEFT, "{passed} passed\n{}", said(&tests));
+    let passed = printed(&tests).lines().filter(|line| line.starts_with("test ") && line.ends_with("... ok")).count();
+    assert!(tests.status.success() && passed == LEFT, "{passed} passed\n{}", printed(&tests));
     namespace.kubectl(["delete", "identityprovider", "federated"]).expect("deleted");
 }

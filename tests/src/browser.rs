@@ -22,7 +22,7 @@ pub const TAB: &str = "\u{e004}";
 pub const ENTER: &str = "\u{e007}";
 
 /// A window of its own; ended when dropped.
-pub struct Browser {
+pub struct Chromium {
     driver: Child,
     runtime: Runtime,
     client: Client<HttpConnector, Full<Bytes>>,
@@ -30,7 +30,7 @@ pub struct Browser {
     session: String,
 }
 
-impl Browser {
+impl Chromium {
     /// Starts with an empty profile.
     pub fn start() -> Self {
         Self::with(json!({}))
@@ -189,7 +189,7 @@ impl Browser {
     }
 
     /// Sets the colours that the system asks for, `light` or `dark`, and the size of the window.
-    pub fn looks(&self, scheme: &str, width: u32, height: u32) {
+    pub fn emulate(&self, scheme: &str, width: u32, height: u32) {
         let feature = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
         self.devtools("Emulation.setEmulatedMedia", feature);
         let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
@@ -201,7 +201,7 @@ impl Browser {
     }
 
     /// What keeps people from using the page: computed from its styles, and by the names that assistive technology is told.
-    pub fn barriers(&self) -> Vec<String> {
+    pub fn accessibility_problems(&self) -> Vec<String> {
         let computed = self.script(include_str!("accessible.js"));
         let tree = self.devtools("Accessibility.getFullAXTree", json!({}));
         let focusable = tree["nodes"].as_array().unwrap().iter().filter(|node| {
@@ -221,7 +221,7 @@ impl Browser {
     }
 }
 
-impl Drop for Browser {
+impl Drop for Chromium {
     fn drop(&mut self) {
         if !self.session.is_empty() {
             let _ = self.try_send("DELETE", &format!("/session/{}", self.session), &Value::Null);

@@ -15,7 +15,7 @@ pub fn corpus<T: DeserializeOwned>(file: &str) -> Vec<T> {
 /// A request that every door reads alike.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Case {
+pub struct RequestCase {
     #[serde(default = "get")]
     pub method: String,
     #[serde(default = "host")]
@@ -37,14 +37,14 @@ fn host() -> String {
 /// What a caller writes beside its request.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Beside {
+pub struct HeaderCase {
     pub name: String,
     #[serde(default)]
-    pub by: By,
+    pub by: CallerKind,
     #[serde(default = "order")]
     pub path: String,
     headers: Vec<(String, String)>,
-    pub outcome: Outcome,
+    pub outcome: HeaderOutcome,
 }
 
 fn order() -> String {
@@ -53,7 +53,7 @@ fn order() -> String {
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum By {
+pub enum CallerKind {
     #[default]
     Billing,
     Nobody,
@@ -61,25 +61,25 @@ pub enum By {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Outcome {
+pub enum HeaderOutcome {
     Ignored,
     Refused,
     Either,
     Passed,
 }
 
-impl Beside {
+impl HeaderCase {
     /// The headers, with those of whoever asks first.
     pub fn headers(&self, token: &str) -> Vec<(String, Vec<u8>)> {
-        let own =
-            (self.by == By::Billing).then(|| ("authorization".to_owned(), format!("Bearer {token}").into_bytes()));
+        let own = (self.by == CallerKind::Billing)
+            .then(|| ("authorization".to_owned(), format!("Bearer {token}").into_bytes()));
         let bytes = |text: &str| text.chars().map(|char| u8::try_from(u32::from(char)).unwrap()).collect();
         own.into_iter().chain(self.headers.iter().map(|(name, value)| (name.clone(), bytes(value)))).collect()
     }
 
     /// The answer without these headers.
     pub fn plain(&self) -> u16 {
-        if self.by == By::Nobody && self.path != "/healthz" { 401 } else { 200 }
+        if self.by == CallerKind::Nobody && self.path != "/healthz" { 401 } else { 200 }
     }
 
     /// Whether this answer is one that may be given.
@@ -87,9 +87,9 @@ impl Beside {
         // whoever can't read a request may end the connection
         let refused = (400..500).contains(&status) || status == 0;
         match self.outcome {
-            Outcome::Ignored | Outcome::Passed => status == self.plain(),
-            Outcome::Refused => refused,
-            Outcome::Either => refused || status == self.plain(),
+            HeaderOutcome::Ignored | HeaderOutcome::Passed => status == self.plain(),
+            HeaderOutcome::Refused => refused,
+            HeaderOutcome::Either => refused || status == self.plain(),
         }
     }
 
@@ -97,7 +97,7 @@ impl Beside {
     pub fn shows(&self, seen: &serde_json::Value) -> Option<String> {
         let plain = |name: &str| name.to_ascii_lowercase().replace('_', "-");
         let all = seen.as_object().unwrap();
-        let written = self.headers.iter().filter(|_| self.outcome != Outcome::Passed).find(|(name, value)| {
+        let written = self.headers.iter().filter(|_| self.outcome != HeaderOutcome::Passed).find(|(name, value)| {
             let same = all.iter().filter(|(other, _)| plain(other) == plain(name));
             same.flat_map(|(_, values)| values.as_array().unwrap()).any(|other| other == value.as_str())
         });

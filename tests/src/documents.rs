@@ -1,6 +1,6 @@
 //! The example about documents: what people may, whoever knows its relations.
 
-use crate::Up;
+use crate::UpProcess;
 use serde_json::json;
 
 /// Person, groups, action, document, and whether they may.
@@ -18,7 +18,7 @@ pub const WHO_MAY: [(&str, &[&str], &str, &str, bool); 10] = [
 ];
 
 /// Whether AuthZEN's door lets a person do something to a document.
-pub fn may(up: &Up, person: &str, groups: &[&str], action: &str, document: &str) -> bool {
+pub fn may(up: &UpProcess, person: &str, groups: &[&str], action: &str, document: &str) -> bool {
     let question = json!({
         "subject": {"type": "user", "id": person, "properties": {"provider": "corporate", "groups": groups}},
         "action": {"name": action},

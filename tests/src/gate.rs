@@ -1,6 +1,6 @@
 //! A real `durward gate` for a test, an application behind it, and callers with certificates.
 
-use crate::{Reply, TIMEOUT, Up, durward, exchange, listening, record, records, run};
+use crate::{HttpReply, TIMEOUT, UpProcess, durward, exchange, listening, record, records, run};
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -20,13 +20,13 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 
 /// The state that gates, callers and policies of one test share.
-pub struct Ground {
+pub struct GateFixture {
     directory: TempDir,
     manifests: PathBuf,
     state: PathBuf,
 }
 
-impl Ground {
+impl GateFixture {
     pub fn new(policies: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (manifests, state) = (directory.path().join("manifests"), directory.path().join("state"));
@@ -37,7 +37,7 @@ impl Ground {
     }
 
     /// Manifests and state of a `durward up` that runs beside the gates.
-    pub fn beside(up: &Up) -> Self {
+    pub fn of(up: &UpProcess) -> Self {
         Self { directory: tempfile::tempdir().unwrap(), manifests: up.manifests.clone(), state: up.state.clone() }
     }
 
@@ -75,7 +75,7 @@ impl Ground {
     }
 
     /// A gate that is `service_account`, in front of an application.
-    pub fn gate(&self, service_account: &str, upstream: &str, arguments: &[&str]) -> Gate {
+    pub fn gate(&self, service_account: &str, upstream: &str, arguments: &[&str]) -> GateProcess {
         let mut command = durward();
         command.arg("gate").arg("--policies").arg(&self.manifests).arg("--state").arg(&self.state);
         if !arguments.contains(&"--certificate") {
@@ -87,11 +87,11 @@ impl Ground {
         }
         command.args(["--upstream", upstream, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--json"]);
         let (child, listen, stderr) = listening(command.args(arguments));
-        Gate { child, listen, audit, stderr }
+        GateProcess { child, listen, audit, stderr }
     }
 
     /// A caller, known by its certificate, or a stranger.
-    pub fn caller(&self, service_account: Option<&str>) -> Caller {
+    pub fn caller(&self, service_account: Option<&str>) -> TlsCaller {
         self.caller_by(service_account, rustls::ALL_VERSIONS, &[])
     }
 
@@ -100,7 +100,7 @@ impl Ground {
         service_account: Option<&str>,
         versions: &[&'static rustls::SupportedProtocolVersion],
         alpn: &[&[u8]],
-    ) -> Caller {
+    ) -> TlsCaller {
         let roots = self.svid("any/roots");
         let mut store = RootCertStore::empty();
         store.add(CertificateDer::from_pem_file(roots.join("bundle.pem")).unwrap()).unwrap();
@@ -118,19 +118,19 @@ impl Ground {
             }
         };
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-        Caller { config: Arc::new(config) }
+        TlsCaller { config: Arc::new(config) }
     }
 }
 
 /// A running gate; killed when dropped.
-pub struct Gate {
+pub struct GateProcess {
     child: Child,
     pub listen: BTreeMap<String, SocketAddr>,
     pub audit: PathBuf,
     stderr: Arc<Mutex<String>>,
 }
 
-impl Gate {
+impl GateProcess {
     pub fn address(&self) -> SocketAddr {
         self.listen["listen"]
     }
@@ -143,7 +143,7 @@ impl Gate {
         record(&self.audit, what, is)
     }
 
-    pub fn said(&self) -> String {
+    pub fn stderr(&self) -> String {
         self.stderr.lock().unwrap().clone()
     }
 
@@ -162,22 +162,22 @@ impl Gate {
     }
 }
 
-impl Drop for Gate {
+impl Drop for GateProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-pub type Tls = StreamOwned<ClientConnection, TcpStream>;
+pub type TlsConnection = StreamOwned<ClientConnection, TcpStream>;
 
 /// Somebody who calls over TLS.
-pub struct Caller {
+pub struct TlsCaller {
     config: Arc<ClientConfig>,
 }
 
-impl Caller {
-    pub fn connect(&self, address: SocketAddr) -> Tls {
+impl TlsCaller {
+    pub fn connect(&self, address: SocketAddr) -> TlsConnection {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         stream.set_nodelay(true).unwrap();
@@ -191,11 +191,11 @@ impl Caller {
     }
 
     /// Sends bytes on a connection of their own and reads to its end.
-    pub fn raw(&self, address: SocketAddr, bytes: &[u8]) -> Reply {
+    pub fn raw(&self, address: SocketAddr, bytes: &[u8]) -> HttpReply {
         exchange(self.connect(address), bytes)
     }
 
-    pub fn request(&self, address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)]) -> Reply {
+    pub fn request(&self, address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)]) -> HttpReply {
         self.raw(address, head(method, path, headers).as_bytes())
     }
 }
@@ -212,14 +212,14 @@ pub fn head(method: &str, path: &str, headers: &[(&str, &str)]) -> String {
 }
 
 /// An application that tells what it was asked, and keeps it.
-pub struct App {
+pub struct RecordingApp {
     pub address: SocketAddr,
     pub seen: Arc<Mutex<Vec<Value>>>,
     /// It ends when this is dropped.
     _running: oneshot::Sender<()>,
 }
 
-impl App {
+impl RecordingApp {
     pub fn start() -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();

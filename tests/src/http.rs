@@ -6,20 +6,20 @@ use std::net::{SocketAddr, TcpStream};
 
 /// An answer over HTTP/1.1, without what differs by the clock.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reply {
+pub struct HttpReply {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: String,
 }
 
-impl Reply {
+impl HttpReply {
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str())
     }
 }
 
 /// One request on a connection of its own, byte for byte as given.
-pub fn request(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+pub fn request(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> HttpReply {
     let mut text = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
     for (name, value) in headers {
         text.push_str(&format!("{name}: {value}\r\n"));
@@ -30,14 +30,14 @@ pub fn request(address: SocketAddr, method: &str, path: &str, headers: &[(&str, 
 }
 
 /// Sends bytes and reads the answer to its end.
-pub fn raw(address: SocketAddr, bytes: &[u8]) -> Reply {
+pub fn raw(address: SocketAddr, bytes: &[u8]) -> HttpReply {
     let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     exchange(stream, bytes)
 }
 
 /// The same on a connection that is there, whatever it runs over.
-pub fn exchange(mut stream: impl Read + Write, bytes: &[u8]) -> Reply {
+pub fn exchange(mut stream: impl Read + Write, bytes: &[u8]) -> HttpReply {
     // a server that refuses early closes while we still write
     let _ = stream.write_all(bytes);
     let mut answer = Vec::new();
@@ -51,5 +51,5 @@ pub fn exchange(mut stream: impl Read + Write, bytes: &[u8]) -> Reply {
         .filter_map(|line| line.split_once(": "))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
         .filter(|(name, _)| name != "date");
-    Reply { status, headers: headers.collect(), body: body.to_owned() }
+    HttpReply { status, headers: headers.collect(), body: body.to_owned() }
 }

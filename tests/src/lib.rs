@@ -2,7 +2,7 @@
 //!
 //! Not for the test cluster, which is `durward-cluster`, and not for test cases: those are in `standalone` and `kubernetes`.
 //!
-//! Begin with [`Up`], a running `durward up`.
+//! Begin with [`UpProcess`], a running `durward up`.
 
 pub mod audit;
 pub mod browser;
@@ -27,9 +27,9 @@ pub mod venv;
 pub mod wait;
 
 pub use audit::{is_about_the_log, record, records};
-pub use http::{Reply, exchange, raw, request};
+pub use http::{HttpReply, exchange, raw, request};
 pub use program::{durward, listening, path_with_program, program, run};
-pub use up::Up;
+pub use up::UpProcess;
 pub use wait::{TIMEOUT, eventually};
 
 use std::net::{Ipv4Addr, SocketAddr};

@@ -1,19 +1,19 @@
 //! A passkey of a client that is no browser, by somebody else's software, and the requests that show it.
 
-use crate::step_up::Browser;
+use crate::step_up::FormBrowser;
 use crate::venv::venv;
-use crate::{Reply, Up, repository, request};
+use crate::{HttpReply, UpProcess, repository, request};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 /// An authenticator in software; the counter is what it says.
-pub fn answers(act: &str, up: &Up, options: &str, counter: u32, more: &[&str]) -> String {
+pub fn answers(act: &str, up: &UpProcess, options: &str, counter: u32, more: &[&str]) -> String {
     answers_at(&format!("http://localhost:{}", up.listen["tokens"].port()), act, up, options, counter, more)
 }
 
 /// The same, at a page of some origin.
-pub fn answers_at(origin: &str, act: &str, up: &Up, options: &str, counter: u32, more: &[&str]) -> String {
+pub fn answers_at(origin: &str, act: &str, up: &UpProcess, options: &str, counter: u32, more: &[&str]) -> String {
     let mut child = Command::new(venv("python"))
         .arg(repository("tests/python/passkey.py"))
         .args([act, origin, keyfile(up).to_str().unwrap(), &counter.to_string()])
@@ -28,12 +28,12 @@ pub fn answers_at(origin: &str, act: &str, up: &Up, options: &str, counter: u32,
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn keyfile(up: &Up) -> PathBuf {
+fn keyfile(up: &UpProcess) -> PathBuf {
     up.state.with_extension("passkey.pem")
 }
 
 /// Adds the key to a visit's person.
-pub fn add(up: &Up, visit: &mut Browser<'_>) {
+pub fn add(up: &UpProcess, visit: &mut FormBrowser<'_>) {
     let sealed = visit.visit();
     let options = visit.send("/step-up/passkeys/create", &[("visit", &sealed)]).body.clone();
     let made = answers("create", up, &options, 0, &[]);
@@ -42,12 +42,12 @@ pub fn add(up: &Up, visit: &mut Browser<'_>) {
 }
 
 /// A form at the token listener.
-pub fn post(up: &Up, path: &str, fields: &[(&str, &str)]) -> Reply {
+pub fn post(up: &UpProcess, path: &str, fields: &[(&str, &str)]) -> HttpReply {
     post_from(up, "", path, fields)
 }
 
 /// A form that a proxy passes on from an address.
-pub fn post_from(up: &Up, address: &str, path: &str, fields: &[(&str, &str)]) -> Reply {
+pub fn post_from(up: &UpProcess, address: &str, path: &str, fields: &[(&str, &str)]) -> HttpReply {
     let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
     let mut headers = vec![("Host", "durward"), ("Content-Type", "application/x-www-form-urlencoded")];
     headers.extend(Some(("X-Forwarded-For", address)).filter(|_| !address.is_empty()));
@@ -55,19 +55,19 @@ pub fn post_from(up: &Up, address: &str, path: &str, fields: &[(&str, &str)]) ->
 }
 
 /// The options that a client without a page gets.
-pub fn challenge(up: &Up, first: &str) -> String {
+pub fn challenge(up: &UpProcess, first: &str) -> String {
     let reply = post(up, "/step-up/passkeys/challenge", &[("subject_token", first), ("audience", "orders-api")]);
     assert_eq!(reply.status, 200, "{reply:?}");
     reply.body
 }
 
 /// Exchanges a first token beside a passkey's answer.
-pub fn exchange(up: &Up, first: &str, passkey: &str) -> Reply {
+pub fn exchange(up: &UpProcess, first: &str, passkey: &str) -> HttpReply {
     exchange_from(up, "", first, &[("passkey", passkey)])
 }
 
 /// The same from an address, with any factor.
-pub fn exchange_from(up: &Up, address: &str, first: &str, more: &[(&str, &str)]) -> Reply {
+pub fn exchange_from(up: &UpProcess, address: &str, first: &str, more: &[(&str, &str)]) -> HttpReply {
     let fields = [
         ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
         ("subject_token_type", "urn:ietf:params:oauth:token-type:jwt"),

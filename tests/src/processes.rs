@@ -5,14 +5,14 @@ use std::time::Duration;
 
 /// CPU time since they began, of all processes of a kind.
 #[derive(Clone, Copy)]
-pub struct Cpu {
+pub struct ClusterCpu {
     /// The controllers; the one that leads has nearly all of it.
     pub controllers: Duration,
     /// The API server and etcd.
     pub api_server: Duration,
 }
 
-impl Cpu {
+impl ClusterCpu {
     pub fn now() -> Self {
         let of = |programs: &[&[u8]]| processes(programs).iter().filter_map(usage::cpu).sum();
         Self { controllers: of(&[CONTROLLER]), api_server: of(&[b"kube-apiserver\0", b"etcd\0"]) }

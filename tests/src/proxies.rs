@@ -1,20 +1,20 @@
 //! The examples' proxies, run for real in front of an application.
 
 use crate::venv::venv;
-use crate::{Reply, Up, eventually, free, repository, request};
+use crate::{HttpReply, UpProcess, eventually, free, repository, request};
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
 /// A program that runs as long as the test needs it.
-pub struct Server {
+pub struct ServerProcess {
     child: Child,
     pub address: SocketAddr,
     _directory: Option<TempDir>,
 }
 
-impl Drop for Server {
+impl Drop for ServerProcess {
     fn drop(&mut self) {
         // a proxy ends its own workers when it is asked to
         let _ = Command::new("kill").arg(self.child.id().to_string()).status();
@@ -22,7 +22,7 @@ impl Drop for Server {
     }
 }
 
-impl Server {
+impl ServerProcess {
     pub fn start(command: &mut Command, address: SocketAddr, directory: Option<TempDir>) -> Self {
         let log = tempfile::NamedTempFile::new().unwrap();
         let child =
@@ -33,11 +33,11 @@ impl Server {
         server
     }
 
-    pub fn get(&self, path: &str, headers: &[(&str, &str)]) -> Reply {
+    pub fn get(&self, path: &str, headers: &[(&str, &str)]) -> HttpReply {
         self.ask("GET", path, headers)
     }
 
-    pub fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Reply {
+    pub fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> HttpReply {
         let mut all = vec![("Host", "orders.example.com")];
         all.extend(headers);
         request(self.address, method, path, &all, "")
@@ -54,17 +54,17 @@ fn configuration(path: &str, ports: &[(&str, SocketAddr)]) -> String {
     text
 }
 
-pub fn nginx(up: &Up, app: SocketAddr) -> Server {
+pub fn nginx(up: &UpProcess, app: SocketAddr) -> ServerProcess {
     let (address, directory) = (free(), tempfile::tempdir().unwrap());
     let text =
         configuration("examples/nginx/nginx.conf", &[("8180", up.listen["http"]), ("8000", app), ("8080", address)]);
     let file = directory.path().join("nginx.conf");
     fs::write(&file, text).unwrap();
     let mut command = Command::new("nginx");
-    Server::start(command.arg("-p").arg(directory.path()).arg("-c").arg(&file), address, Some(directory))
+    ServerProcess::start(command.arg("-p").arg(directory.path()).arg("-c").arg(&file), address, Some(directory))
 }
 
-pub fn envoy(up: &Up, app: SocketAddr) -> Server {
+pub fn envoy(up: &UpProcess, app: SocketAddr) -> ServerProcess {
     let (address, directory) = (free(), tempfile::tempdir().unwrap());
     let text =
         configuration("examples/envoy/envoy.yaml", &[("9180", up.listen["grpc"]), ("8000", app), ("8081", address)]);
@@ -72,5 +72,5 @@ pub fn envoy(up: &Up, app: SocketAddr) -> Server {
     fs::write(&file, text).unwrap();
     let mut command = Command::new(venv("envoy"));
     command.arg("-c").arg(&file).args(["--concurrency", "1", "--use-dynamic-base-id", "--log-level", "warning"]);
-    Server::start(&mut command, address, Some(directory))
+    ServerProcess::start(&mut command, address, Some(directory))
 }

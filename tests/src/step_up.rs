@@ -1,16 +1,16 @@
 //! A person at the step-up page: a browser without scripts, and an authenticator app.
 
 use crate::venv::venv;
-use crate::{Reply, Up, eventually, request, run};
+use crate::{HttpReply, UpProcess, eventually, request, run};
 use std::collections::BTreeMap;
 use std::process::Command;
 
 /// The codes of an authenticator app that somebody else has written.
-pub struct App {
+pub struct AuthenticatorApp {
     secret: String,
 }
 
-impl App {
+impl AuthenticatorApp {
     pub fn new(secret: &str) -> Self {
         Self { secret: secret.to_owned() }
     }
@@ -28,22 +28,22 @@ impl App {
 }
 
 /// A browser's visit.
-pub struct Browser<'u> {
-    up: &'u Up,
+pub struct FormBrowser<'u> {
+    up: &'u UpProcess,
     pub cookie: String,
     pub origin: String,
-    pub page: Reply,
+    pub page: HttpReply,
 }
 
-impl<'u> Browser<'u> {
+impl<'u> FormBrowser<'u> {
     /// Comes with a token, as an app sends it.
-    pub fn come(up: &'u Up, token: &str, fields: &[(&str, &str)]) -> Self {
+    pub fn open(up: &'u UpProcess, token: &str, fields: &[(&str, &str)]) -> Self {
         let origin = format!("http://localhost:{}", up.listen["tokens"].port());
         let mut browser = Self {
             up,
             cookie: String::new(),
             origin,
-            page: Reply { status: 0, headers: Vec::new(), body: String::new() },
+            page: HttpReply { status: 0, headers: Vec::new(), body: String::new() },
         };
         let mut all = vec![("subject_token", token), ("audience", "orders-api")];
         all.extend(fields);
@@ -55,7 +55,7 @@ impl<'u> Browser<'u> {
     }
 
     /// Sends a form as it is.
-    pub fn send(&mut self, path: &str, fields: &[(&str, &str)]) -> &Reply {
+    pub fn send(&mut self, path: &str, fields: &[(&str, &str)]) -> &HttpReply {
         let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
         let headers = [
             ("Host", self.origin.split("//").last().unwrap()),
@@ -68,7 +68,7 @@ impl<'u> Browser<'u> {
     }
 
     /// Fills in the form of the page that goes to `path`, and sends it.
-    pub fn submit(&mut self, path: &str, fields: &[(&str, &str)]) -> &Reply {
+    pub fn submit(&mut self, path: &str, fields: &[(&str, &str)]) -> &HttpReply {
         let visit = self.visit();
         assert!(self.page.body.contains(&format!("action=\"{path}\"")), "no form goes to {path}: {}", self.page.body);
         let mut all = vec![("visit", visit.as_str())];
@@ -98,9 +98,9 @@ impl<'u> Browser<'u> {
     }
 
     /// Sets an authenticator app up; the recovery codes that are shown.
-    pub fn enrol(&mut self) -> (App, Vec<String>) {
+    pub fn enrol(&mut self) -> (AuthenticatorApp, Vec<String>) {
         self.submit("/step-up/totp", &[]);
-        let app = App::new(&self.between("<code id=\"secret\">", "</code>"));
+        let app = AuthenticatorApp::new(&self.between("<code id=\"secret\">", "</code>"));
         // a step back, so that the next code is there at once
         let code = app.code(-30);
         self.submit("/step-up/totp/confirm", &[("otp", &code)]);

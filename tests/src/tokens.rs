@@ -1,6 +1,6 @@
 //! Tokens of an outside issuer, good and bad.
 
-use crate::{Reply, Up};
+use crate::{HttpReply, UpProcess};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::Jwk;
@@ -8,7 +8,7 @@ use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
 
 /// A key of the issuer.
-pub struct Key {
+pub struct IssuerKey {
     pub kid: String,
     pub key: EncodingKey,
     pub algorithm: Algorithm,
@@ -16,7 +16,7 @@ pub struct Key {
     pub pem: String,
 }
 
-impl Key {
+impl IssuerKey {
     pub fn rsa(kid: &str) -> Self {
         let pem =
             durward_pki::token::TokenKey::generate(durward_pki::token::Algorithm::Rs256).unwrap().to_pem().to_string();
@@ -87,7 +87,7 @@ pub fn claims(token: &str) -> Value {
 }
 
 /// Asks the forward-auth door for the service of [`manifests`].
-pub fn door(up: &Up, method: &str, path: &str, token: &str) -> Reply {
+pub fn door(up: &UpProcess, method: &str, path: &str, token: &str) -> HttpReply {
     up.forward_auth(method, "orders.example.com", path, &[("Authorization", &format!("Bearer {token}"))])
 }
 
@@ -96,7 +96,7 @@ pub fn encode(value: &Value) -> String {
 }
 
 /// A policy that accepts the issuer, API keys and workloads, and the issuer with these keys.
-pub fn manifests(keys: &[&Key]) -> String {
+pub fn manifests(keys: &[&IssuerKey]) -> String {
     let jwks = json!({"keys": keys.iter().map(|key| &key.jwk).collect::<Vec<_>>()});
     format!(
         r#"

@@ -5,7 +5,7 @@
 use std::sync::{Condvar, Mutex, PoisonError};
 
 /// The module whose tests run.
-struct Holder {
+struct TurnHolder {
     module: &'static str,
     /// How many of its tests run.
     tests: usize,
@@ -13,7 +13,7 @@ struct Holder {
     number: usize,
 }
 
-static HOLDER: Mutex<Holder> = Mutex::new(Holder { module: "", tests: 0, number: 0 });
+static HOLDER: Mutex<TurnHolder> = Mutex::new(TurnHolder { module: "", tests: 0, number: 0 });
 static RELEASED: Condvar = Condvar::new();
 
 /// A test's part in the turn of its module; ends when dropped.
@@ -26,7 +26,7 @@ impl Turn {
     /// Waits until no test of another module runs. Call it first, by `Turn::take(module_path!())`.
     pub fn take(module: &'static str) -> Self {
         let holder = HOLDER.lock().unwrap_or_else(PoisonError::into_inner);
-        let waiting = |holder: &mut Holder| holder.tests > 0 && holder.module != module;
+        let waiting = |holder: &mut TurnHolder| holder.tests > 0 && holder.module != module;
         let mut holder = RELEASED.wait_while(holder, waiting).unwrap_or_else(PoisonError::into_inner);
         if holder.module != module {
             holder.module = module;

@@ -1,6 +1,6 @@
 //! A `durward up` of a test's own, on free ports.
 
-use crate::http::{Reply, request};
+use crate::http::{HttpReply, request};
 use crate::program::{durward, listening, run};
 use crate::{audit, eventually, usage};
 use serde_json::Value;
@@ -24,7 +24,7 @@ fn up_command(manifests: &Path, state: &Path, address: impl Fn(&str) -> String) 
 }
 
 /// A running `durward up`; killed when dropped.
-pub struct Up {
+pub struct UpProcess {
     child: Child,
     pub listen: BTreeMap<String, SocketAddr>,
     pub manifests: PathBuf,
@@ -34,7 +34,7 @@ pub struct Up {
     _directory: TempDir,
 }
 
-impl Up {
+impl UpProcess {
     /// Starts with these files in its directory of manifests.
     pub fn with(files: &[(&str, &str)]) -> Self {
         Self::start(files, &[])
@@ -76,14 +76,14 @@ impl Up {
     }
 
     /// What it said so far on standard error.
-    pub fn said(&self) -> String {
+    pub fn stderr(&self) -> String {
         self.stderr.lock().unwrap().clone()
     }
 
     /// Waits until it has said `text`.
-    pub fn wait_said(&self, text: &str) {
-        eventually(&format!("it says {text:?}"), || self.said().contains(text).then_some(()))
-            .unwrap_or_else(|what| panic!("{what}; it said:\n{}", self.said()));
+    pub fn wait_for_stderr(&self, text: &str) {
+        eventually(&format!("it says {text:?}"), || self.stderr().contains(text).then_some(()))
+            .unwrap_or_else(|what| panic!("{what}; it said:\n{}", self.stderr()));
     }
 
     /// `durward mint …` with its keys.
@@ -99,7 +99,7 @@ impl Up {
     }
 
     /// Asks the forward-auth door as nginx does.
-    pub fn forward_auth(&self, method: &str, host: &str, uri: &str, headers: &[(&str, &str)]) -> Reply {
+    pub fn forward_auth(&self, method: &str, host: &str, uri: &str, headers: &[(&str, &str)]) -> HttpReply {
         let mut all = vec![("Host", host), ("X-Original-Method", method), ("X-Original-URI", uri)];
         all.extend(headers);
         request(self.listen["http"], "GET", "/forward-auth", &all, "")
@@ -146,7 +146,7 @@ impl Up {
     }
 }
 
-impl Drop for Up {
+impl Drop for UpProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

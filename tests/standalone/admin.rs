@@ -1,8 +1,8 @@
 //! The admin listener: whom its own policy lets in, and that no other door leads there.
 
-use durward_tests::gate::{App, Ground};
-use durward_tests::tokens::{Key, manifests};
-use durward_tests::{Reply, Up, durward, request, run};
+use durward_tests::gate::{GateFixture, RecordingApp};
+use durward_tests::tokens::{IssuerKey, manifests};
+use durward_tests::{HttpReply, UpProcess, durward, request, run};
 use envoy_types::ext_authz::v3::pb::{CheckRequest, HttpResponse};
 use envoy_types::pb::envoy::service::auth::v3::AttributeContext;
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest, Request};
@@ -13,13 +13,13 @@ use serde_json::{Value, json};
 const AUDIENCE: &str = "durward-admin";
 const OPERATOR: &str = "durward-system/admin";
 
-fn ask(up: &Up, door: &str, path: &str, headers: &[(&str, &str)]) -> Reply {
+fn ask(up: &UpProcess, door: &str, path: &str, headers: &[(&str, &str)]) -> HttpReply {
     request(up.listen[door], "GET", path, &[&[("Host", "durward-admin")], headers].concat(), "")
 }
 
 #[test]
-fn administration_is_for_workloads_that_its_policy_names() {
-    let issuer = Key::rsa("k1");
+fn only_workloads_named_by_the_policy_reach_the_admin_listener() {
+    let issuer = IssuerKey::rsa("k1");
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("acme.yaml");
     let mint = ["mint", "api-key", "--provider", "partners", "--name", "acme", "--out"];
@@ -36,12 +36,12 @@ spec:
   authentication: [{workload: {}}, {provider: corporate}, {provider: partners}]
   operations: [{name: read-snapshot, public: true, http: [{methods: ["*"], paths: ["/*"]}]}]
 "#;
-    let up = Up::with(&[
+    let up = UpProcess::with(&[
         ("shop.yaml", &shop),
         ("greedy.yaml", greedy),
         ("acme.yaml", &std::fs::read_to_string(&file).unwrap()),
     ]);
-    up.wait_said("`durward-admin` is the audience of Durward's own administration");
+    up.wait_for_stderr("`durward-admin` is the audience of Durward's own administration");
     let bearer = |token: String| format!("Bearer {token}");
     let operator = bearer(up.token(OPERATOR, AUDIENCE));
     let authorization = |value: &str| ask(&up, "admin", "/snapshot", &[("Authorization", value)]);
@@ -92,8 +92,8 @@ spec:
 }
 
 #[test]
-fn metrics_can_be_closed() {
-    let up = Up::start(&[], &["--closed-metrics"]);
+fn metrics_can_require_a_credential() {
+    let up = UpProcess::start(&[], &["--closed-metrics"]);
     assert_eq!(ask(&up, "admin", "/metrics", &[]).status, 401);
     let token = format!("Bearer {}", up.token(OPERATOR, AUDIENCE));
     assert!(ask(&up, "admin", "/metrics", &[("Authorization", &token)]).body.ends_with("# EOF\n"));
@@ -101,13 +101,13 @@ fn metrics_can_be_closed() {
 }
 
 #[test]
-fn a_policy_that_is_given_takes_the_place_of_the_built_in_one() {
+fn a_custom_admin_policy_replaces_the_built_in_one() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("admin.yaml");
     let policy = include_str!("../../src/doors/admin_policy.yaml")
         .replace("namespace: durward-system, name: admin", "namespace: ops, name: console");
     std::fs::write(&file, policy).unwrap();
-    let up = Up::start(&[], &["--admin-policy", file.to_str().unwrap()]);
+    let up = UpProcess::start(&[], &["--admin-policy", file.to_str().unwrap()]);
     let status = |account: &str| {
         let token = format!("Bearer {}", up.token(account, AUDIENCE));
         ask(&up, "admin", "/snapshot", &[("Authorization", &token)]).status
@@ -132,15 +132,15 @@ fn a_policy_that_is_given_takes_the_place_of_the_built_in_one() {
 
 /// Every operation of administration, at every door that users reach, by somebody who may administer.
 #[test]
-fn no_door_of_users_leads_to_administration() {
+fn user_facing_doors_do_not_serve_administration() {
     let policy = durward_tests::corpus::POLICY;
-    let up = Up::with(&[("shop.yaml", policy)]);
-    let (ground, app) = (Ground::new(policy), App::start());
+    let up = UpProcess::with(&[("shop.yaml", policy)]);
+    let (ground, app) = (GateFixture::new(policy), RecordingApp::start());
     let gate = ground.gate("shop/orders", &app.upstream(), &[]);
     let caller = ground.caller(Some(OPERATOR));
     let token = format!("Bearer {}", up.token(OPERATOR, AUDIENCE));
     // by the authority of `up`, whose listeners these are
-    let tls = Ground::beside(&up).caller(None);
+    let tls = GateFixture::of(&up).caller(None);
     let operations = administration();
     assert!(operations.len() >= 2, "{operations:?}");
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -219,7 +219,7 @@ fn administration() -> Vec<(String, String, String)> {
 }
 
 /// What `ext_authz` says of a request.
-async fn envoy(up: &Up, method: &str, host: &str, path: &str, token: &str) -> i32 {
+async fn envoy(up: &UpProcess, method: &str, host: &str, path: &str, token: &str) -> i32 {
     let http = HttpRequest {
         method: method.to_owned(),
         host: host.to_owned(),
@@ -238,10 +238,10 @@ async fn envoy(up: &Up, method: &str, host: &str, path: &str, token: &str) -> i3
 }
 
 #[test]
-fn what_the_document_says_of_administration_can_be_run() {
+fn the_administration_document_runs() {
     let document = std::fs::read_to_string(durward_tests::repository("docs/doors.md")).unwrap();
     let commands = document.split("```bash\n").nth(1).unwrap().split("```").next().unwrap();
-    let up = Up::with(&[("shop.yaml", durward_tests::corpus::POLICY)]);
+    let up = UpProcess::with(&[("shop.yaml", durward_tests::corpus::POLICY)]);
     let mut bash = std::process::Command::new("bash");
     bash.args(["-euc", commands]).env("PATH", durward_tests::path_with_program()).env("DURWARD_STATE", &up.state);
     let (code, stdout, stderr) = run(bash.env("ADMIN", up.listen["admin"].to_string()));

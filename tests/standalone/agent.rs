@@ -22,7 +22,7 @@ async fn hold(channel: Channel) -> tonic::Streaming<impl std::fmt::Debug> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_are_held_until_the_agent_ends_and_keep_it_from_nothing() {
+async fn open_streams_do_not_delay_shutdown() {
     let directory = tempfile::tempdir().unwrap();
     let (socket, tcp) = (directory.path().join("agent.sock"), free());
     let mut agent = durward()

@@ -2,9 +2,9 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use durward_tests::gate::{App, Ground};
-use durward_tests::tokens::{Key, manifests};
-use durward_tests::{Up, durward, eventually, repository, run};
+use durward_tests::gate::{GateFixture, RecordingApp};
+use durward_tests::tokens::{IssuerKey, manifests};
+use durward_tests::{UpProcess, durward, eventually, repository, run};
 use envoy_types::ext_authz::v3::pb::{CheckRequest, HttpResponse};
 use envoy_types::pb::envoy::service::auth::v3::AttributeContext;
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest, Request};
@@ -28,7 +28,7 @@ fn on(command: &'static str, more: &[&'static str]) -> Vec<&'static str> {
 }
 
 /// Status, challenge and body as `ext_authz` tells them.
-async fn envoy(up: &Up, method: &str, path: &str, key: &str) -> (u16, Option<String>, String) {
+async fn envoy(up: &UpProcess, method: &str, path: &str, key: &str) -> (u16, Option<String>, String) {
     let http = HttpRequest {
         method: method.to_owned(),
         host: HOST.to_owned(),
@@ -54,14 +54,14 @@ async fn envoy(up: &Up, method: &str, path: &str, key: &str) -> (u16, Option<Str
 }
 
 #[test]
-fn what_is_too_little_for_a_risk_is_told_to_the_right_key_alone() {
-    let issuer = Key::rsa("k1");
+fn only_a_valid_key_learns_that_its_assurance_is_too_low() {
+    let issuer = IssuerKey::rsa("k1");
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("acme.yaml");
     let right = keys(&MINT, &file);
     let policy = manifests(&[&issuer]) + "---\n" + &std::fs::read_to_string(&file).unwrap();
-    let up = Up::with(&[("shop.yaml", &policy)]);
-    let (ground, app) = (Ground::new(&policy), App::start());
+    let up = UpProcess::with(&[("shop.yaml", &policy)]);
+    let (ground, app) = (GateFixture::new(&policy), RecordingApp::start());
     let gate = ground.gate("shop/orders", &app.upstream(), &[]);
     let stranger = ground.caller(None);
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -105,9 +105,9 @@ fn what_is_too_little_for_a_risk_is_told_to_the_right_key_alone() {
 }
 
 #[test]
-fn a_key_is_made_used_replaced_and_ended() {
-    let issuer = Key::rsa("k1");
-    let up = Up::with(&[("shop.yaml", &manifests(&[&issuer]))]);
+fn a_key_is_created_used_rotated_and_revoked() {
+    let issuer = IssuerKey::rsa("k1");
+    let up = UpProcess::with(&[("shop.yaml", &manifests(&[&issuer]))]);
     let file = up.manifests.join("acme.yaml");
     let list = || -> Value {
         let mut command = durward();
@@ -160,9 +160,9 @@ fn a_key_is_made_used_replaced_and_ended() {
 }
 
 #[test]
-fn last_use_is_known_after_the_end() {
-    let issuer = Key::rsa("k1");
-    let mut up = Up::with(&[("shop.yaml", &manifests(&[&issuer]))]);
+fn last_use_is_saved_at_shutdown() {
+    let issuer = IssuerKey::rsa("k1");
+    let mut up = UpProcess::with(&[("shop.yaml", &manifests(&[&issuer]))]);
     let file = up.manifests.join("acme.yaml");
     let key = keys(&MINT, &file);
     eventually("the key", || {
@@ -180,7 +180,7 @@ fn last_use_is_known_after_the_end() {
 }
 
 #[test]
-fn what_is_no_key_is_left_alone() {
+fn invalid_key_commands_change_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("acme.yaml");
     let key = keys(&MINT, &file);
@@ -203,7 +203,7 @@ fn what_is_no_key_is_left_alone() {
 }
 
 #[test]
-fn what_the_document_says_of_keys_can_be_run() {
+fn the_api_keys_document_runs() {
     let document = std::fs::read_to_string(repository("docs/api-keys.md")).unwrap();
     let commands = document.split("```bash\n").nth(1).unwrap().split("```").next().unwrap();
     let directory = tempfile::tempdir().unwrap();

@@ -1,15 +1,15 @@
 //! Approvals: asked for by a refusal, given by a person, counting for what they are about and nothing else.
 
-use durward_tests::gate::{App, Ground};
-use durward_tests::tokens::{Key, now};
-use durward_tests::{Reply, Up, durward, eventually, repository, request, run};
+use durward_tests::gate::{GateFixture, RecordingApp};
+use durward_tests::tokens::{IssuerKey, now};
+use durward_tests::{HttpReply, UpProcess, durward, eventually, repository, request, run};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
 const CLEANER: &str = "spiffe://cluster.local/ns/ops/sa/cleaner";
 
 /// `purge` asks for an approval of somebody on call.
-fn manifests(key: &Key, lasts: &str) -> String {
+fn manifests(key: &IssuerKey, lasts: &str) -> String {
     let jwks = json!({"keys": [&key.jwk]});
     format!(
         r#"
@@ -39,21 +39,21 @@ spec:
 }
 
 /// Somebody's token, by a second factor of so many seconds ago.
-fn token(key: &Key, sub: &str, groups: &[&str], factor: Value, age: i64) -> String {
+fn token(key: &IssuerKey, sub: &str, groups: &[&str], factor: Value, age: i64) -> String {
     let claims =
         json!({"sub": sub, "aud": "orders.shop", "groups": groups, "amr": ["pwd", factor], "auth_time": now() - age});
     key.token(&claims)
 }
 
-struct World {
-    up: Up,
-    key: Key,
+struct ApprovalSetup {
+    up: UpProcess,
+    key: IssuerKey,
 }
 
-impl World {
+impl ApprovalSetup {
     fn new(lasts: &str) -> Self {
-        let key = Key::rsa("k1");
-        Self { up: Up::with(&[("shop.yaml", &manifests(&key, lasts))]), key }
+        let key = IssuerKey::rsa("k1");
+        Self { up: UpProcess::with(&[("shop.yaml", &manifests(&key, lasts))]), key }
     }
 
     fn oncall(&self, name: &str) -> String {
@@ -95,7 +95,7 @@ impl World {
         serde_json::from_str(&std::fs::read_to_string(self.file(approval)).unwrap()).unwrap()
     }
 
-    fn decide(&self, approval: &str, token: Option<&str>, body: &str) -> Reply {
+    fn decide(&self, approval: &str, token: Option<&str>, body: &str) -> HttpReply {
         let bearer = token.map(|token| format!("Bearer {token}"));
         let mut headers = vec![("Host", "durward"), ("Content-Type", "application/json")];
         headers.extend(bearer.iter().map(|bearer| ("Authorization", bearer.as_str())));
@@ -122,11 +122,11 @@ impl World {
 }
 
 #[test]
-fn an_approval_is_asked_for_given_used_and_over() {
-    let world = World::new("1m");
+fn an_approval_is_requested_granted_used_and_consumed() {
+    let world = ApprovalSetup::new("1m");
     let name = world.wanted();
     assert!(name.starts_with("shop/purge-"), "{name}");
-    let list = |world: &World| world.command(&["approvals", "--state", world.up.state.to_str().unwrap()]).1;
+    let list = |world: &ApprovalSetup| world.command(&["approvals", "--state", world.up.state.to_str().unwrap()]).1;
     let pending = list(&world);
     assert!(pending.contains(&name) && pending.contains(CLEANER) && pending.contains("Pending"), "{pending}");
 
@@ -169,12 +169,12 @@ fn an_approval_is_asked_for_given_used_and_over() {
 }
 
 #[test]
-fn only_people_who_are_named_and_known_afresh_decide() {
-    let world = World::new("30m");
+fn only_named_approvers_with_a_fresh_login_decide() {
+    let world = ApprovalSetup::new("30m");
     let name = world.wanted();
     let key = &world.key;
     let approve = r#"{"decision":"approve"}"#;
-    let stranger = Key::rsa("k2");
+    let stranger = IssuerKey::rsa("k2");
     let of = |sub: &str, groups: &[&str], factor: &str, age: i64| Some(token(key, sub, groups, json!(factor), age));
     let workload = world.up.token("ops/cleaner", "orders.shop");
     let other_audience =
@@ -226,8 +226,8 @@ fn only_people_who_are_named_and_known_afresh_decide() {
 }
 
 #[test]
-fn a_refusal_stands_and_is_recorded() {
-    let world = World::new("30m");
+fn a_rejection_is_final_and_recorded() {
+    let world = ApprovalSetup::new("30m");
     let name = world.wanted();
     let strong = token(&world.key, "olga", &["oncall"], json!("phr"), 10);
     let reply = world.decide(&name, Some(&strong), r#"{"decision":"deny"}"#);
@@ -242,8 +242,8 @@ fn a_refusal_stands_and_is_recorded() {
 
 /// Whoever can write objects can ask, and take away. They can't approve.
 #[test]
-fn what_somebody_writes_into_an_object_approves_nothing() {
-    let world = World::new("30m");
+fn a_forged_approval_object_grants_nothing() {
+    let world = ApprovalSetup::new("30m");
     let name = world.wanted();
     let pending = world.object(&name);
     let until = "2999-01-01T00:00:00Z";
@@ -252,7 +252,7 @@ fn what_somebody_writes_into_an_object_approves_nothing() {
     forged["status"] = json!({"state": "Approved", "by": "user:corporate/olga", "decidedAt": "2026-01-01T00:00:00Z", "expiresAt": until});
     write(&forged);
     // the next that is seen is good: by then the forged one was seen too
-    let settled = |world: &World| {
+    let settled = |world: &ApprovalSetup| {
         let before = world.events().len();
         let other = token(&world.key, &format!("o{before}"), &["oncall"], json!("mfa"), 1);
         let bearer = format!("Bearer {other}");
@@ -288,9 +288,9 @@ fn what_somebody_writes_into_an_object_approves_nothing() {
 
 /// A gate beside `durward up` asks for what its callers lack, and goes by what people decide there.
 #[test]
-fn a_gate_asks_and_goes_by_what_was_decided_and_by_nothing_else() {
-    let world = World::new("30m");
-    let (ground, app) = (Ground::beside(&world.up), App::start());
+fn a_gate_requests_approval_and_follows_the_decision_only() {
+    let world = ApprovalSetup::new("30m");
+    let (ground, app) = (GateFixture::of(&world.up), RecordingApp::start());
     let gate = ground.gate("shop/orders", &app.upstream(), &[]);
     let (cleaner, other, anybody) =
         (ground.caller(Some("ops/cleaner")), ground.caller(Some("ops/other")), ground.caller(None));
@@ -324,7 +324,7 @@ fn a_gate_asks_and_goes_by_what_was_decided_and_by_nothing_else() {
     let mut forged = pending.clone();
     forged["status"] = json!({"state": "Approved", "by": "user:corporate/olga", "decidedAt": "2026-01-01T00:00:00Z", "expiresAt": "2999-01-01T00:00:00Z", "signature": "x"});
     write(&forged);
-    eventually("it is told of", || gate.said().contains("what was not decided here").then_some(())).unwrap();
+    eventually("it is told of", || gate.stderr().contains("what was not decided here").then_some(())).unwrap();
     assert_eq!(purge().status, 403, "nobody signed it");
 
     // the desk may still know the object as it was
@@ -361,12 +361,12 @@ fn a_gate_asks_and_goes_by_what_was_decided_and_by_nothing_else() {
 }
 
 #[test]
-fn a_gate_that_knows_no_key_of_approvals_refuses() {
-    let world = World::new("30m");
+fn a_gate_without_approval_keys_denies() {
+    let world = ApprovalSetup::new("30m");
     let name = world.wanted();
     world.approve(&name);
     world.becomes(true);
-    let (ground, app) = (Ground::beside(&world.up), App::start());
+    let (ground, app) = (GateFixture::of(&world.up), RecordingApp::start());
     let svid = ground.svid("shop/orders");
     let bundle = ground.path("bundle.pem");
     let pem = |file: &str| std::fs::read_to_string(svid.join(file)).unwrap();
@@ -380,8 +380,8 @@ fn a_gate_that_knows_no_key_of_approvals_refuses() {
 }
 
 #[test]
-fn a_caller_asks_at_the_token_listener() {
-    let world = World::new("30m");
+fn a_caller_requests_approval_at_the_token_listener() {
+    let world = ApprovalSetup::new("30m");
     let bearer = format!("Bearer {}", world.oncall("olga"));
     let ask = |body: &str| {
         let headers = [("Host", "durward"), ("Content-Type", "application/json"), ("Authorization", bearer.as_str())];
@@ -399,8 +399,8 @@ fn a_caller_asks_at_the_token_listener() {
 }
 
 #[test]
-fn policies_say_who_approves_and_for_how_long() {
-    let key = Key::rsa("k1");
+fn policies_name_approvers_and_lifetimes() {
+    let key = IssuerKey::rsa("k1");
     let good = manifests(&key, "30m");
     for (from, to, why) in [
         ("risk: High\n", "risk: Standard\n", "`risk: High` only"),
@@ -427,10 +427,10 @@ fn policies_say_who_approves_and_for_how_long() {
 }
 
 #[test]
-fn what_the_document_says_of_approvals_can_be_run() {
+fn the_approvals_document_runs() {
     let document = std::fs::read_to_string(repository("docs/approvals.md")).unwrap();
     let commands = document.split("```bash\n").nth(1).unwrap().split("```").next().unwrap();
-    let world = World::new("30m");
+    let world = ApprovalSetup::new("30m");
     let name = world.wanted();
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("token"), world.oncall("olga")).unwrap();

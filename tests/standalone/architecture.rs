@@ -64,12 +64,12 @@ fn api_has_no_client_and_no_runtime() {
 }
 
 #[test]
-fn pki_knows_no_runtime_and_no_cluster() {
+fn pki_has_no_runtime_and_no_client() {
     assert_without("durward-pki", &["tokio", "kube", "kube-core", "k8s-openapi", "hyper", "durward-api", "durward"]);
 }
 
 #[test]
-fn the_wire_knows_nobody_who_decides() {
+fn wire_has_no_decision_logic() {
     assert_without(
         "durward-wire",
         &["durward-core", "durward-api", "durward-pki", "durward", "kube", "kube-core", "k8s-openapi", "rustls"],

@@ -1,6 +1,6 @@
 //! `durward audit verify` on logs that a real `durward up` wrote.
 
-use durward_tests::{Up, durward, run};
+use durward_tests::{UpProcess, durward, run};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,14 +10,14 @@ const POLICY: &str = "apiVersion: durward.dev/v1alpha1\nkind: AccessPolicy\nmeta
                       service: {hosts: [a.shop.svc]}\n  operations:\n    \
                       - {name: open, http: [{methods: [GET], paths: [/open]}], public: true}\n";
 
-fn ask(up: &Up, times: usize) {
+fn ask(up: &UpProcess, times: usize) {
     for _ in 0..times {
         assert_eq!(up.forward_auth("GET", "a.shop.svc", "/open", &[]).status, 200);
     }
 }
 
 /// The keys of these, as one set.
-fn keys(to: &Path, of: &[&Up]) -> String {
+fn keys(to: &Path, of: &[&UpProcess]) -> String {
     let sets = of.iter().map(|up| {
         let (code, text, stderr) = run(durward().args(["audit", "keys", "--state"]).arg(&up.state));
         assert_eq!(code, 0, "{stderr}");
@@ -34,8 +34,8 @@ fn verify(files: &[&Path], more: &[&str]) -> (i32, Value, String) {
 }
 
 #[test]
-fn a_log_is_verified_and_what_was_done_to_it_is_found() {
-    let mut up = Up::with(&[("a.yaml", POLICY)]);
+fn verification_finds_every_kind_of_tampering() {
+    let mut up = UpProcess::with(&[("a.yaml", POLICY)]);
     ask(&up, 5);
     up.records(5);
     let served = format!("http://{}/.well-known/durward-audit-keys.json", up.listen["tokens"]);
@@ -76,7 +76,7 @@ fn a_log_is_verified_and_what_was_done_to_it_is_found() {
     assert_eq!((code, &report["verdict"]), (2, &json!("unknown")));
     assert!(stderr.contains("just stops"), "{stderr}");
     // another installation's keys prove nothing
-    let stranger = Up::with(&[("a.yaml", POLICY)]);
+    let stranger = UpProcess::with(&[("a.yaml", POLICY)]);
     let other = keys_of(directory.path(), &stranger);
     assert_eq!(verify(&[&up.audit], &["--keys", &other]).0, 1);
     // and what is verified still replays
@@ -85,17 +85,17 @@ fn a_log_is_verified_and_what_was_done_to_it_is_found() {
     assert_eq!((code, stderr.as_str()), (0, ""));
 }
 
-fn keys_of(directory: &Path, up: &Up) -> String {
+fn keys_of(directory: &Path, up: &UpProcess) -> String {
     let other = directory.join("other");
     fs::create_dir(&other).unwrap();
     keys(&other, &[up])
 }
 
 #[test]
-fn a_log_is_followed_over_rotations_restarts_and_crashes() {
+fn the_chain_survives_rotations_restarts_and_crashes() {
     let directory = tempfile::tempdir().unwrap();
     let (log, rotated) = (directory.path().join("audit.log"), directory.path().join("audit.log.1"));
-    let start = || Up::start(&[("a.yaml", POLICY)], &["--audit-log", log.to_str().unwrap()]);
+    let start = || UpProcess::start(&[("a.yaml", POLICY)], &["--audit-log", log.to_str().unwrap()]);
     let lines = |path: &Path| fs::read_to_string(path).unwrap_or_default().lines().count();
     let until = |path: &Path, count: usize| {
         durward_tests::eventually("the log is written", || (lines(path) >= count).then_some(())).unwrap();
@@ -139,7 +139,7 @@ fn a_log_is_followed_over_rotations_restarts_and_crashes() {
 }
 
 #[test]
-fn what_can_not_be_verified_says_why_in_one_line() {
+fn verification_errors_fit_one_line() {
     let directory = tempfile::tempdir().unwrap();
     let empty = directory.path().join("empty");
     fs::write(&empty, "").unwrap();

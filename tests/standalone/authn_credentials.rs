@@ -1,9 +1,9 @@
 //! Every bad credential gets the same answer, byte for byte, at every door; the audit log knows what was wrong.
 
 use base64::Engine;
-use durward_tests::gate::{App, Ground};
-use durward_tests::tokens::{Key, encode, good, manifests, now, with};
-use durward_tests::{Up, durward, run};
+use durward_tests::gate::{GateFixture, RecordingApp};
+use durward_tests::tokens::{IssuerKey, encode, good, manifests, now, with};
+use durward_tests::{UpProcess, durward, run};
 use envoy_types::ext_authz::v3::pb::{CheckRequest, HttpResponse};
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest, Request};
 use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
@@ -28,7 +28,7 @@ fn header(name: &'static str, value: &str, cause: &'static str) -> Bad {
 }
 
 /// More than thirty ways to fail, each with its own cause where there is one to tell.
-fn bad(key: &Key, ec: &Key, stranger: &Key, api_key: &str) -> Vec<Bad> {
+fn bad(key: &IssuerKey, ec: &IssuerKey, stranger: &IssuerKey, api_key: &str) -> Vec<Bad> {
     let token = key.token(&json!({}));
     let (message, signature) = token.rsplit_once('.').unwrap();
     let hs = jsonwebtoken::EncodingKey::from_secret(key.pem.as_bytes());
@@ -107,8 +107,8 @@ fn bad(key: &Key, ec: &Key, stranger: &Key, api_key: &str) -> Vec<Bad> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_bad_credential_gets_the_same_answer_and_leaves_its_cause() {
-    let (key, ec, stranger) = (Key::rsa("k1"), Key::ec("k2"), Key::rsa("k9"));
+async fn every_invalid_credential_gets_one_answer_and_its_cause_is_audited() {
+    let (key, ec, stranger) = (IssuerKey::rsa("k1"), IssuerKey::ec("k2"), IssuerKey::rsa("k9"));
     let directory = tempfile::tempdir().unwrap();
     let secret = directory.path().join("acme.yaml");
     let (code, api_key, stderr) =
@@ -116,7 +116,7 @@ async fn every_bad_credential_gets_the_same_answer_and_leaves_its_cause() {
     assert_eq!(code, 0, "{stderr}");
     let secret = std::fs::read_to_string(secret).unwrap();
     assert!(!secret.contains(api_key.trim()), "the key itself is stored");
-    let up = Up::with(&[("shop.yaml", &manifests(&[&key, &ec])), ("acme.yaml", &secret)]);
+    let up = UpProcess::with(&[("shop.yaml", &manifests(&[&key, &ec])), ("acme.yaml", &secret)]);
 
     // first that the good ones pass, or all would fail for one trivial reason
     for good in [
@@ -133,7 +133,7 @@ async fn every_bad_credential_gets_the_same_answer_and_leaves_its_cause() {
         assert_eq!(reply.status, 200, "{reply:?}");
     }
     let before = up.records(7).len();
-    let (app, ground) = (App::start(), Ground::beside(&up));
+    let (app, ground) = (RecordingApp::start(), GateFixture::of(&up));
     let gate = ground.gate("shop/orders", &app.upstream(), &[]);
     let caller = ground.caller(None);
     let good = format!("Bearer {}", key.token(&json!({})));
@@ -159,7 +159,7 @@ async fn every_bad_credential_gets_the_same_answer_and_leaves_its_cause() {
     for (bad, reply) in all.iter().zip(&at_gate) {
         assert_eq!(reply, &at_gate[0], "at the gate for {:?}", bad.cause);
     }
-    let told = |reply: &durward_tests::Reply| {
+    let told = |reply: &durward_tests::HttpReply| {
         (reply.status, reply.body.clone(), reply.header("www-authenticate").map(str::to_owned))
     };
     assert_eq!(told(&at_gate[0]), told(&replies[0]));
@@ -230,9 +230,9 @@ fn status(answer: &CheckResponse) -> i32 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_header_that_is_there_twice_is_no_credential() {
-    let key = Key::rsa("k1");
-    let up = Up::with(&[("shop.yaml", &manifests(&[&key]))]);
+async fn a_repeated_credential_header_is_refused() {
+    let key = IssuerKey::rsa("k1");
+    let up = UpProcess::with(&[("shop.yaml", &manifests(&[&key]))]);
     let token = format!("Bearer {}", key.token(&json!({})));
     let twice = up.forward_auth("GET", HOST, "/orders", &[("Authorization", &token), ("Authorization", &token)]);
     assert_eq!(twice.status, 401);
@@ -244,10 +244,10 @@ async fn a_header_that_is_there_twice_is_no_credential() {
 }
 
 #[test]
-fn a_provider_that_is_missing_is_no_way_in_and_tells_nobody() {
-    let key = Key::rsa("k1");
+fn a_missing_provider_denies_without_details() {
+    let key = IssuerKey::rsa("k1");
     let text = manifests(&[&key]).replace("{provider: partners}]", "{provider: nowhere}]");
-    let up = Up::with(&[("shop.yaml", &text)]);
+    let up = UpProcess::with(&[("shop.yaml", &text)]);
     let nobody = up.forward_auth("GET", HOST, "/orders", &[]);
     assert_eq!(nobody.header("www-authenticate"), Some(r#"Bearer realm="orders-api""#));
     assert_eq!(
@@ -258,9 +258,9 @@ fn a_provider_that_is_missing_is_no_way_in_and_tells_nobody() {
 }
 
 #[test]
-fn tokens_are_for_what_they_say() {
-    let key = Key::rsa("k1");
-    let up = Up::with(&[("shop.yaml", &manifests(&[&key]))]);
+fn tokens_are_limited_to_their_scopes_and_groups() {
+    let key = IssuerKey::rsa("k1");
+    let up = UpProcess::with(&[("shop.yaml", &manifests(&[&key]))]);
     let ask = |method: &str, uri: &str, claims: Value| {
         let token = format!("Bearer {}", key.token(&claims));
         up.forward_auth(method, HOST, uri, &[("Authorization", &token)])
@@ -300,13 +300,14 @@ fn tokens_are_for_what_they_say() {
 }
 
 #[test]
-fn api_keys_are_good_for_low_risk_alone() {
-    let key = Key::rsa("k1");
+fn api_keys_allow_low_risk_operations_only() {
+    let key = IssuerKey::rsa("k1");
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("acme.yaml");
     let (_, api_key, _) =
         run(durward().args(["mint", "api-key", "--provider", "partners", "--name", "acme", "--out"]).arg(&file));
-    let up = Up::with(&[("shop.yaml", &manifests(&[&key])), ("acme.yaml", &std::fs::read_to_string(&file).unwrap())]);
+    let up =
+        UpProcess::with(&[("shop.yaml", &manifests(&[&key])), ("acme.yaml", &std::fs::read_to_string(&file).unwrap())]);
     let ask = |method, uri| up.forward_auth(method, HOST, uri, &[("x-api-key", api_key.trim())]);
     assert_eq!(ask("GET", "/orders").header("x-durward-principal"), Some("key:partners/acme"));
     let refused = ask("POST", "/orders");
@@ -326,19 +327,19 @@ fn api_keys_are_good_for_low_risk_alone() {
 
 /// Tokens of service accounts as a cluster's own issuer signs them.
 #[test]
-fn service_accounts_of_a_cluster_are_known_by_its_keys() {
-    let (key, cluster) = (Key::rsa("k1"), Key::rsa("cluster"));
+fn cluster_keys_authenticate_service_accounts() {
+    let (key, cluster) = (IssuerKey::rsa("k1"), IssuerKey::rsa("cluster"));
     let directory = tempfile::tempdir().unwrap();
     let jwks = directory.path().join("jwks.json");
     std::fs::write(&jwks, json!({"keys": [cluster.jwk]}).to_string()).unwrap();
     let issuer = "https://kubernetes.default.svc";
     let arguments = ["--service-account-issuer", issuer, "--service-account-jwks", jwks.to_str().unwrap()];
-    let up = Up::start(&[("shop.yaml", &manifests(&[&key]))], &arguments);
+    let up = UpProcess::start(&[("shop.yaml", &manifests(&[&key]))], &arguments);
     let claims = json!({
         "iss": issuer, "sub": "system:serviceaccount:billing:billing", "aud": ["orders-api"], "iat": now(), "nbf": now(), "exp": now() + 300,
         "kubernetes.io": {"namespace": "billing", "serviceaccount": {"name": "billing", "uid": "u-1"}},
     });
-    let ask = |signed_by: &Key, changes: Value| {
+    let ask = |signed_by: &IssuerKey, changes: Value| {
         let token = signed_by.sign(&signed_by.header(), &with(&claims, &changes));
         up.forward_auth("GET", HOST, "/orders", &[("Authorization", &format!("Bearer {token}"))])
     };
@@ -360,15 +361,15 @@ fn service_accounts_of_a_cluster_are_known_by_its_keys() {
 
 /// RFC 8176, OpenID Connect Core section 2: which second factor a token vouches for, and when it was used.
 #[test]
-fn tokens_vouch_for_the_second_factors_that_their_provider_maps() {
-    let key = Key::rsa("k1");
+fn mapped_token_claims_prove_a_second_factor() {
+    let key = IssuerKey::rsa("k1");
     let plain = manifests(&[&key]);
     let mapped = plain.replace(
         "claims: {attributes",
         "assurance: {multiFactor: [mfa, otp], phishingResistant: [phr]}, claims: {attributes",
     );
     assert_ne!(mapped, plain);
-    let (plain, mapped) = (Up::with(&[("shop.yaml", &plain)]), Up::with(&[("shop.yaml", &mapped)]));
+    let (plain, mapped) = (UpProcess::with(&[("shop.yaml", &plain)]), UpProcess::with(&[("shop.yaml", &mapped)]));
     let cases = [
         (&plain, json!({"amr": ["mfa"], "acr": "phr", "auth_time": now()}), "Bearer", "AssuranceTooLow"),
         (&mapped, json!({"auth_time": now()}), "Bearer", "AssuranceTooLow"),

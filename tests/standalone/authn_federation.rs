@@ -8,7 +8,7 @@ use durward_pki::bundle::bundle;
 use durward_pki::serial::{Holder, Serial, Tag};
 use durward_pki::token::{Algorithm, TokenKey};
 use durward_tests::tokens;
-use durward_tests::{Up, durward, eventually, request, run};
+use durward_tests::{UpProcess, durward, eventually, request, run};
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
@@ -27,13 +27,13 @@ const HOST: &str = "orders.shop.svc";
 const WORKLOAD: &str = "spiffe://partner.example/ns/billing/sa/billing";
 
 /// A trust domain of somebody else.
-struct Domain {
+struct ForeignDomain {
     name: &'static str,
     authority: Authority,
     key: TokenKey,
 }
 
-impl Domain {
+impl ForeignDomain {
     fn new(name: &'static str) -> Self {
         let authority = Authority::create(name, OffsetDateTime::now_utc(), Serial::own([7; 15])).unwrap();
         Self { name, authority, key: TokenKey::generate(Algorithm::Es256).unwrap() }
@@ -98,14 +98,14 @@ fn everybody() -> Value {
 }
 
 /// Where a credential is shown.
-struct Doors {
-    up: Up,
+struct FederationSetup {
+    up: UpProcess,
     folder: tempfile::TempDir,
 }
 
-impl Doors {
+impl FederationSetup {
     fn open(files: &[(&str, &str)]) -> Self {
-        let up = Up::start(files, &["--client-certificates-from", "127.0.0.1"]);
+        let up = UpProcess::start(files, &["--client-certificates-from", "127.0.0.1"]);
         let folder = tempfile::tempdir().unwrap();
         up.mint(&["x509", "--service-account", "a/a", "--out", folder.path().to_str().unwrap()]);
         Self { up, folder }
@@ -164,12 +164,12 @@ impl Doors {
 }
 
 #[test]
-fn workloads_of_a_federated_trust_domain_come_in_under_their_spiffe_id() {
-    let partner = Domain::new("partner.example");
+fn federated_workloads_authenticate_by_their_spiffe_id() {
+    let partner = ForeignDomain::new("partner.example");
     let roots = partner.authority.roots_pem();
     for (bundle, tokens) in [(partner.bundle(1), true), (roots, false)] {
         let provider = partner.provider("partner", &json!({"bundle": bundle}));
-        let doors = Doors::open(&[("policy.yaml", &policy(&everybody())), ("partner.yaml", &provider)]);
+        let doors = FederationSetup::open(&[("policy.yaml", &policy(&everybody())), ("partner.yaml", &provider)]);
         let (billing, other) = (partner.svid(WORKLOAD), partner.svid("spiffe://partner.example/spire/agent/x"));
         for (path, [as_billing, as_other]) in [
             ("/own", [403, 403]),
@@ -193,10 +193,10 @@ fn workloads_of_a_federated_trust_domain_come_in_under_their_spiffe_id() {
 }
 
 #[test]
-fn workloads_of_a_federated_trust_domain_exchange_what_they_have_for_access_tokens() {
-    let partner = Domain::new("partner.example");
+fn federated_workloads_exchange_credentials_for_access_tokens() {
+    let partner = ForeignDomain::new("partner.example");
     let provider = partner.provider("partner", &json!({"bundle": partner.bundle(1)}));
-    let doors = Doors::open(&[("policy.yaml", &policy(&everybody())), ("partner.yaml", &provider)]);
+    let doors = FederationSetup::open(&[("policy.yaml", &policy(&everybody())), ("partner.yaml", &provider)]);
     let by_jwt_svid = |token: &str| {
         let form = [
             ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
@@ -220,7 +220,8 @@ fn workloads_of_a_federated_trust_domain_exchange_what_they_have_for_access_toke
     assert_eq!(doors.by_token(answer["access_token"].as_str().unwrap(), "/billing"), 401, "it is bound");
 
     // nobody else's credentials are worth a token
-    let stranger = Domain { key: TokenKey::generate(Algorithm::Es256).unwrap(), ..Domain::new("partner.example") };
+    let stranger =
+        ForeignDomain { key: TokenKey::generate(Algorithm::Es256).unwrap(), ..ForeignDomain::new("partner.example") };
     for token in [
         partner.token(&json!({"aud": ["billing.shop"]})),
         partner.token(&json!({"sub": "spiffe://cluster.local/ns/billing/sa/billing"})),
@@ -244,9 +245,9 @@ fn workloads_of_a_federated_trust_domain_exchange_what_they_have_for_access_toke
 }
 
 #[test]
-fn a_foreign_bundle_vouches_for_its_own_trust_domain_alone() {
-    let (partner, other) = (Domain::new("partner.example"), Domain::new("other.example"));
-    let doors = Doors::open(&[
+fn a_federated_bundle_is_limited_to_its_trust_domain() {
+    let (partner, other) = (ForeignDomain::new("partner.example"), ForeignDomain::new("other.example"));
+    let doors = FederationSetup::open(&[
         ("policy.yaml", &policy(&everybody())),
         ("partner.yaml", &partner.provider("partner", &json!({"bundle": partner.bundle(1)}))),
         ("other.yaml", &other.provider("other", &json!({"bundle": other.bundle(1)}))),
@@ -288,10 +289,10 @@ fn a_foreign_bundle_vouches_for_its_own_trust_domain_alone() {
 }
 
 #[test]
-fn bad_credentials_of_a_federated_trust_domain_are_refused() {
-    let partner = Domain::new("partner.example");
+fn invalid_federated_credentials_are_refused() {
+    let partner = ForeignDomain::new("partner.example");
     let provider = partner.provider("partner", &json!({"bundle": partner.bundle(1)}));
-    let doors = Doors::open(&[("policy.yaml", &policy(&everybody())), ("partner.yaml", &provider)]);
+    let doors = FederationSetup::open(&[("policy.yaml", &policy(&everybody())), ("partner.yaml", &provider)]);
     assert_eq!(doors.by_token(&partner.token(&json!({})), "/billing"), 200);
     for claims in [
         json!({"aud": null}),
@@ -304,7 +305,8 @@ fn bad_credentials_of_a_federated_trust_domain_are_refused() {
     ] {
         assert_eq!(doors.by_token(&partner.token(&claims), "/billing"), 401, "{claims}");
     }
-    let stranger = Domain { key: TokenKey::generate(Algorithm::Es256).unwrap(), ..Domain::new("partner.example") };
+    let stranger =
+        ForeignDomain { key: TokenKey::generate(Algorithm::Es256).unwrap(), ..ForeignDomain::new("partner.example") };
     assert_eq!(doors.by_token(&stranger.token(&json!({})), "/billing"), 401, "a key that the bundle does not have");
     assert_eq!(doors.forwarded(&stranger.svid(WORKLOAD), "/billing"), 401, "a root that the bundle does not have");
     let ended = partner.issue(WORKLOAD, Serial::own([9; 15]), -Duration::minutes(5));
@@ -321,16 +323,16 @@ fn bad_credentials_of_a_federated_trust_domain_are_refused() {
 }
 
 #[test]
-fn two_providers_never_share_a_trust_domain_and_none_has_ours() {
-    let (partner, thief) = (Domain::new("partner.example"), Domain::new("partner.example"));
-    let own = Domain::new("cluster.local");
-    let doors = Doors::open(&[
+fn trust_domains_are_unique_and_ours_is_reserved() {
+    let (partner, thief) = (ForeignDomain::new("partner.example"), ForeignDomain::new("partner.example"));
+    let own = ForeignDomain::new("cluster.local");
+    let doors = FederationSetup::open(&[
         ("policy.yaml", &policy(&everybody())),
         ("partner.yaml", &thief.provider("partner", &json!({"bundle": thief.bundle(1)}))),
         ("other.yaml", &partner.provider("other", &json!({"bundle": partner.bundle(1)}))),
         ("own.yaml", &own.provider("ours", &json!({"bundle": own.bundle(1)}))),
     ]);
-    let said = doors.up.said();
+    let said = doors.up.stderr();
     assert!(
         said.contains("provider ours: spec.x509.trustDomain: `cluster.local` is this installation's own"),
         "{said}"
@@ -346,8 +348,8 @@ fn two_providers_never_share_a_trust_domain_and_none_has_ours() {
 }
 
 #[test]
-fn what_is_no_bundle_is_told_with_its_field() {
-    let partner = Domain::new("partner.example");
+fn an_invalid_bundle_is_reported_with_its_field() {
+    let partner = ForeignDomain::new("partner.example");
     let endpoint =
         |more: &Value| json!({"endpoint": tokens::with(&json!({"url": "https://x", "profile": "https_web"}), more)});
     for (fields, said) in [
@@ -366,28 +368,28 @@ fn what_is_no_bundle_is_told_with_its_field() {
             "spec.x509.endpoint.spiffeId: an endpoint of another trust domain",
         ),
     ] {
-        let up = Up::with(&[("partner.yaml", &partner.provider("partner", &fields))]);
-        assert!(up.said().contains(&format!("provider partner: {said}")), "{said:?} is not in {}", up.said());
+        let up = UpProcess::with(&[("partner.yaml", &partner.provider("partner", &fields))]);
+        assert!(up.stderr().contains(&format!("provider partner: {said}")), "{said:?} is not in {}", up.stderr());
     }
 }
 
 /// What an endpoint answers.
 #[derive(Clone)]
-enum Answer {
+enum BundleAnswer {
     Text(String),
     Redirect(String),
     Down,
 }
 
 #[derive(Clone)]
-struct Endpoint {
+struct BundleEndpoint {
     address: SocketAddr,
-    answer: Arc<Mutex<Answer>>,
+    answer: Arc<Mutex<BundleAnswer>>,
     fetches: Arc<Mutex<u32>>,
 }
 
-impl Endpoint {
-    async fn start(certificate: &Issued, answer: Answer) -> Self {
+impl BundleEndpoint {
+    async fn start(certificate: &Issued, answer: BundleAnswer) -> Self {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
         let this = Self { address, answer: Arc::new(Mutex::new(answer)), fetches: Arc::default() };
@@ -401,7 +403,7 @@ impl Endpoint {
         this
     }
 
-    fn now_answers(&self, answer: Answer) {
+    fn now_answers(&self, answer: BundleAnswer) {
         *self.answer.lock().unwrap() = answer;
     }
 
@@ -425,65 +427,65 @@ async fn serve(socket: TcpListener, tls: TlsAcceptor, router: Router) {
     }
 }
 
-async fn respond(State(endpoint): State<Endpoint>) -> (StatusCode, HeaderMap, String) {
+async fn respond(State(endpoint): State<BundleEndpoint>) -> (StatusCode, HeaderMap, String) {
     *endpoint.fetches.lock().unwrap() += 1;
     let answer = endpoint.answer.lock().unwrap().clone();
     let mut headers = HeaderMap::new();
     match answer {
-        Answer::Text(text) => (StatusCode::OK, headers, text),
-        Answer::Redirect(to) => {
+        BundleAnswer::Text(text) => (StatusCode::OK, headers, text),
+        BundleAnswer::Redirect(to) => {
             headers.insert(header::LOCATION, to.parse().unwrap());
             (StatusCode::FOUND, headers, String::new())
         }
-        Answer::Down => (StatusCode::SERVICE_UNAVAILABLE, headers, String::new()),
+        BundleAnswer::Down => (StatusCode::SERVICE_UNAVAILABLE, headers, String::new()),
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bundle_is_fetched_and_followed_and_never_goes_back() {
-    let (partner, next) = (Domain::new("partner.example"), Domain::new("partner.example"));
+async fn a_fetched_bundle_is_refreshed_and_never_rolled_back() {
+    let (partner, next) = (ForeignDomain::new("partner.example"), ForeignDomain::new("partner.example"));
     let id = "spiffe://partner.example/spire/server";
-    let endpoint = Endpoint::start(&partner.svid(id), Answer::Text(partner.bundle(5))).await;
+    let endpoint = BundleEndpoint::start(&partner.svid(id), BundleAnswer::Text(partner.bundle(5))).await;
     let fields = json!({
         "bundle": partner.authority.roots_pem(),
         "endpoint": {"url": endpoint.url(), "profile": "https_spiffe", "spiffeId": id},
     });
     let provider = partner.provider("partner", &fields);
-    let doors = Doors::open(&[("policy.yaml", &policy(&everybody())), ("partner.yaml", &provider)]);
-    let by_token = |domain: &Domain| doors.by_token(&domain.token(&json!({})), "/billing");
+    let doors = FederationSetup::open(&[("policy.yaml", &policy(&everybody())), ("partner.yaml", &provider)]);
+    let by_token = |domain: &ForeignDomain| doors.by_token(&domain.token(&json!({})), "/billing");
     eventually("the keys of the fetched bundle", || (by_token(&partner) == 200).then_some(())).unwrap();
 
     // nothing that goes wrong takes the good one away, or brings another in
     let redirect = format!("https://localhost:{}/", endpoint.address.port());
     for (bad, said) in [
-        (Answer::Text(next.bundle(4)), "its sequence went back from 5 to 4"),
-        (Answer::Down, "answered 503"),
-        (Answer::Redirect(redirect), "answered 302"),
+        (BundleAnswer::Text(next.bundle(4)), "its sequence went back from 5 to 4"),
+        (BundleAnswer::Down, "answered 503"),
+        (BundleAnswer::Redirect(redirect), "answered 302"),
     ] {
         endpoint.now_answers(bad);
-        doors.up.wait_said(said);
+        doors.up.wait_for_stderr(said);
         assert_eq!((by_token(&partner), by_token(&next)), (200, 401));
         assert_eq!(doors.by_tls(&partner.svid(WORKLOAD), "/billing"), 200);
     }
 
     // two roots for a while, then one: what the old one signed ends at once, on old connections too
     let roots: Vec<_> = partner.authority.roots().iter().chain(next.authority.roots()).cloned().collect();
-    endpoint.now_answers(Answer::Text(bundle(&roots, [partner.key.jwk(), next.key.jwk()], 6, 1)));
+    endpoint.now_answers(BundleAnswer::Text(bundle(&roots, [partner.key.jwk(), next.key.jwk()], 6, 1)));
     eventually("the next root", || (doors.by_tls(&next.svid(WORKLOAD), "/billing") == 200).then_some(())).unwrap();
     assert_eq!((by_token(&partner), by_token(&next)), (200, 200));
-    endpoint.now_answers(Answer::Text(next.bundle(7)));
+    endpoint.now_answers(BundleAnswer::Text(next.bundle(7)));
     eventually("the end of the old root", || (doors.by_tls(&partner.svid(WORKLOAD), "/billing") == 0).then_some(()))
         .unwrap();
     assert_eq!((by_token(&partner), by_token(&next)), (401, 200));
     // the endpoint still shows a certificate of the root that is gone
-    endpoint.now_answers(Answer::Text(partner.bundle(8)));
-    doors.up.wait_said("the endpoint's certificate does not count");
+    endpoint.now_answers(BundleAnswer::Text(partner.bundle(8)));
+    doors.up.wait_for_stderr("the endpoint's certificate does not count");
     assert_eq!((by_token(&partner), by_token(&next)), (401, 200));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_endpoint_proves_itself_by_its_profile() {
-    let (partner, web) = (Domain::new("partner.example"), Domain::new("web.example"));
+async fn a_bundle_endpoint_authenticates_by_its_profile() {
+    let (partner, web) = (ForeignDomain::new("partner.example"), ForeignDomain::new("web.example"));
     let id = "spiffe://partner.example/spire/server";
     for (certificate, profile, good) in [
         (partner.svid(id), "https_spiffe", true),
@@ -492,7 +494,7 @@ async fn an_endpoint_proves_itself_by_its_profile() {
         (web.svid("spiffe://web.example/x"), "https_web", true),
         (partner.svid(id), "https_web", false),
     ] {
-        let endpoint = Endpoint::start(&certificate, Answer::Text(partner.bundle(5))).await;
+        let endpoint = BundleEndpoint::start(&certificate, BundleAnswer::Text(partner.bundle(5))).await;
         let mut fields = json!({"endpoint": {"url": endpoint.url(), "profile": profile}});
         if profile == "https_spiffe" {
             fields["bundle"] = partner.authority.roots_pem().into();
@@ -508,7 +510,7 @@ async fn an_endpoint_proves_itself_by_its_profile() {
         if good {
             eventually("the fetched keys", || (ask() == 200).then_some(())).unwrap();
         } else {
-            up.wait_said("the trust bundle could not be fetched");
+            up.wait_for_stderr("the trust bundle could not be fetched");
             assert_eq!(ask(), 401, "{profile}");
             assert_eq!(*endpoint.fetches.lock().unwrap(), 0, "nothing is said to whom nobody knows");
         }
@@ -516,18 +518,18 @@ async fn an_endpoint_proves_itself_by_its_profile() {
 }
 
 /// An engine for which these are the authorities of the web.
-fn trusting(roots: &Path, files: &[(&str, String); 2]) -> Up {
+fn trusting(roots: &Path, files: &[(&str, String); 2]) -> UpProcess {
     let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
-    Up::start_with(&files, &[], |command| {
+    UpProcess::start_with(&files, &[], |command| {
         command.env("SSL_CERT_FILE", roots).env_remove("SSL_CERT_DIR");
     })
 }
 
 #[test]
-fn an_enforcement_point_names_only_workloads_for_whom_somebody_vouches() {
-    let partner = Domain::new("partner.example");
+fn enforcement_points_name_only_workloads_of_known_trust_domains() {
+    let partner = ForeignDomain::new("partner.example");
     let provider = partner.provider("partner", &json!({"bundle": partner.bundle(1)}));
-    let up = Up::with(&[("policy.yaml", &policy(&everybody())), ("partner.yaml", &provider)]);
+    let up = UpProcess::with(&[("policy.yaml", &policy(&everybody())), ("partner.yaml", &provider)]);
     for (id, action, decision) in [
         (WORKLOAD, "billing", true),
         (WORKLOAD, "own", false),

@@ -5,15 +5,15 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use durward_tests::tokens::{Key, manifests};
-use durward_tests::{Up, eventually};
+use durward_tests::tokens::{IssuerKey, manifests};
+use durward_tests::{UpProcess, eventually};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 /// What the issuer answers.
 #[derive(Clone)]
-enum Answer {
+enum KeySetAnswer {
     Keys(String),
     Text(&'static str),
     Endless,
@@ -22,14 +22,14 @@ enum Answer {
 }
 
 #[derive(Clone)]
-struct Issuer {
+struct KeyServer {
     address: SocketAddr,
-    answer: Arc<Mutex<Answer>>,
+    answer: Arc<Mutex<KeySetAnswer>>,
     fetches: Arc<Mutex<Vec<String>>>,
 }
 
-impl Issuer {
-    async fn start(answer: Answer) -> Self {
+impl KeyServer {
+    async fn start(answer: KeySetAnswer) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let issuer = Self {
             address: listener.local_addr().unwrap(),
@@ -41,7 +41,7 @@ impl Issuer {
         issuer
     }
 
-    fn now_answers(&self, answer: Answer) {
+    fn now_answers(&self, answer: KeySetAnswer) {
         *self.answer.lock().unwrap() = answer;
     }
 
@@ -59,7 +59,7 @@ impl Issuer {
     }
 }
 
-async fn respond(State(issuer): State<Issuer>, uri: Uri) -> Response {
+async fn respond(State(issuer): State<KeyServer>, uri: Uri) -> Response {
     issuer.fetches.lock().unwrap().push(uri.path().to_owned());
     if uri.path() == "/.well-known/openid-configuration" {
         let base = format!("http://{}", issuer.address);
@@ -67,35 +67,36 @@ async fn respond(State(issuer): State<Issuer>, uri: Uri) -> Response {
     }
     let answer = issuer.answer.lock().unwrap().clone();
     match answer {
-        Answer::Keys(keys) => keys.into_response(),
-        Answer::Text(text) => text.into_response(),
-        Answer::Endless => {
+        KeySetAnswer::Keys(keys) => keys.into_response(),
+        KeySetAnswer::Text(text) => text.into_response(),
+        KeySetAnswer::Endless => {
             Body::from_stream(tokio_stream::iter(std::iter::repeat_with(|| Ok::<_, std::io::Error>("x".repeat(8192)))))
                 .into_response()
         }
-        Answer::Redirect(to) => (StatusCode::FOUND, [(header::LOCATION, to)]).into_response(),
-        Answer::Down => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        KeySetAnswer::Redirect(to) => (StatusCode::FOUND, [(header::LOCATION, to)]).into_response(),
+        KeySetAnswer::Down => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     }
 }
 
-fn jwks(keys: &[&Key]) -> Answer {
-    Answer::Keys(json!({"keys": keys.iter().map(|key| &key.jwk).collect::<Vec<_>>()}).to_string())
+fn jwks(keys: &[&IssuerKey]) -> KeySetAnswer {
+    KeySetAnswer::Keys(json!({"keys": keys.iter().map(|key| &key.jwk).collect::<Vec<_>>()}).to_string())
 }
 
-fn ask(up: &Up, token: &str) -> u16 {
+fn ask(up: &UpProcess, token: &str) -> u16 {
     up.forward_auth("GET", "orders.example.com", "/orders", &[("Authorization", &format!("Bearer {token}"))]).status
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_rotate_and_outlive_an_outage() {
-    let (old, new) = (Key::ec("old"), Key::ec("new"));
-    let issuer = Issuer::start(jwks(&[&old])).await;
-    let up = Up::with(&[("shop.yaml", &issuer.manifests(&format!("jwksUri: 'http://{}/jwks'", issuer.address)))]);
+async fn keys_rotate_and_survive_an_outage() {
+    let (old, new) = (IssuerKey::ec("old"), IssuerKey::ec("new"));
+    let issuer = KeyServer::start(jwks(&[&old])).await;
+    let up =
+        UpProcess::with(&[("shop.yaml", &issuer.manifests(&format!("jwksUri: 'http://{}/jwks'", issuer.address)))]);
     assert_eq!(ask(&up, &old.token(&json!({}))), 200);
     let remembered = old.token(&json!({"jti": "remembered"}));
     assert_eq!(ask(&up, &remembered), 200);
     // the issuer is away: the keys that were good stay good
-    issuer.now_answers(Answer::Down);
+    issuer.now_answers(KeySetAnswer::Down);
     assert_eq!(ask(&up, &old.token(&json!({"jti": "other"}))), 200);
     assert_eq!(ask(&up, &new.token(&json!({}))), 401);
     // the issuer is back with another key: found by the token that names it, once the pause between fetches is over
@@ -107,10 +108,11 @@ async fn keys_rotate_and_outlive_an_outage() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn unknown_keys_do_not_storm_the_issuer() {
-    let (known, unknown) = (Key::ec("known"), Key::ec("unknown"));
-    let issuer = Issuer::start(jwks(&[&known])).await;
-    let up = Up::with(&[("shop.yaml", &issuer.manifests(&format!("jwksUri: 'http://{}/jwks'", issuer.address)))]);
+async fn unknown_key_ids_do_not_flood_the_issuer() {
+    let (known, unknown) = (IssuerKey::ec("known"), IssuerKey::ec("unknown"));
+    let issuer = KeyServer::start(jwks(&[&known])).await;
+    let up =
+        UpProcess::with(&[("shop.yaml", &issuer.manifests(&format!("jwksUri: 'http://{}/jwks'", issuer.address)))]);
     assert_eq!(ask(&up, &known.token(&json!({}))), 200);
     let started = std::time::Instant::now();
     for i in 0..60 {
@@ -124,23 +126,25 @@ async fn unknown_keys_do_not_storm_the_issuer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_are_found_by_discovery() {
-    let key = Key::ec("k1");
-    let issuer = Issuer::start(jwks(&[&key])).await;
+    let key = IssuerKey::ec("k1");
+    let issuer = KeyServer::start(jwks(&[&key])).await;
     let base = format!("http://{}", issuer.address);
     let found = issuer.manifests("").replace("https://id.example", &base);
-    let up = Up::with(&[("shop.yaml", &found)]);
+    let up = UpProcess::with(&[("shop.yaml", &found)]);
     assert_eq!(ask(&up, &key.token(&json!({"iss": base}))), 200);
     assert_eq!(ask(&up, &key.token(&json!({}))), 401);
     // a discovery document of another issuer is none
-    let other =
-        Up::with(&[("shop.yaml", &issuer.manifests("").replace("https://id.example", &format!("{base}/tenant")))]);
+    let other = UpProcess::with(&[(
+        "shop.yaml",
+        &issuer.manifests("").replace("https://id.example", &format!("{base}/tenant")),
+    )]);
     assert_eq!(ask(&other, &key.token(&json!({"iss": format!("{base}/tenant")}))), 401);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_jwks_is_no_key() {
-    let key = Key::ec("k1");
-    let elsewhere = Issuer::start(jwks(&[&key])).await;
+async fn invalid_key_sets_yield_no_key() {
+    let key = IssuerKey::ec("k1");
+    let elsewhere = KeyServer::start(jwks(&[&key])).await;
     let many: Vec<_> = (0..101)
         .map(|i| {
             let mut jwk = key.jwk.clone();
@@ -149,15 +153,16 @@ async fn what_is_no_jwks_is_no_key() {
         })
         .collect();
     for (answer, cause) in [
-        (Answer::Text("<html>"), "it is no JWKS"),
-        (Answer::Text("{\"keys\": []}"), "it has no key that can verify a token"),
-        (Answer::Keys(json!({"keys": many}).to_string()), "it has 101 keys"),
-        (Answer::Endless, "more than 262144 bytes"),
-        (Answer::Redirect(format!("http://{}/jwks", elsewhere.address)), "answered 302"),
-        (Answer::Down, "answered 503"),
+        (KeySetAnswer::Text("<html>"), "it is no JWKS"),
+        (KeySetAnswer::Text("{\"keys\": []}"), "it has no key that can verify a token"),
+        (KeySetAnswer::Keys(json!({"keys": many}).to_string()), "it has 101 keys"),
+        (KeySetAnswer::Endless, "more than 262144 bytes"),
+        (KeySetAnswer::Redirect(format!("http://{}/jwks", elsewhere.address)), "answered 302"),
+        (KeySetAnswer::Down, "answered 503"),
     ] {
-        let issuer = Issuer::start(answer).await;
-        let up = Up::with(&[("shop.yaml", &issuer.manifests(&format!("jwksUri: 'http://{}/jwks'", issuer.address)))]);
+        let issuer = KeyServer::start(answer).await;
+        let up =
+            UpProcess::with(&[("shop.yaml", &issuer.manifests(&format!("jwksUri: 'http://{}/jwks'", issuer.address)))]);
         assert_eq!(ask(&up, &key.token(&json!({}))), 401, "{cause}");
         let records = up.records(1);
         assert!(records[0]["cause"].as_str().unwrap().contains(cause), "{cause}: {}", records[0]["cause"]);
@@ -166,7 +171,7 @@ async fn what_is_no_jwks_is_no_key() {
 }
 
 #[test]
-fn keys_are_fetched_safely_or_not_at_all() {
+fn unsafe_key_sources_are_refused() {
     let issuer = manifests(&[]);
     let start = issuer.find("jwks: {").unwrap();
     let end = start + issuer[start..].find("]}").unwrap() + 2;
@@ -176,8 +181,8 @@ fn keys_are_fetched_safely_or_not_at_all() {
         ("jwksUri: nonsense", "spec.jwt.jwksUri: `nonsense` is no URL"),
         ("jwks: {keys: []}", "spec.jwt.jwks: it has no key that can verify a token"),
     ] {
-        let up = Up::with(&[("shop.yaml", &issuer.replace(&issuer[start..end], field))]);
-        assert!(up.said().contains(expected), "{expected}: {}", up.said());
-        assert_eq!(ask(&up, &Key::ec("k1").token(&json!({}))), 401);
+        let up = UpProcess::with(&[("shop.yaml", &issuer.replace(&issuer[start..end], field))]);
+        assert!(up.stderr().contains(expected), "{expected}: {}", up.stderr());
+        assert_eq!(ask(&up, &IssuerKey::ec("k1").token(&json!({}))), 401);
     }
 }

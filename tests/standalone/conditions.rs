@@ -1,7 +1,7 @@
 //! Conditions on what a request shows: every door reads it alike, nothing keeps it, and a replay says what it can't tell.
 
-use durward_tests::gate::{App, Ground};
-use durward_tests::{Up, durward, run};
+use durward_tests::gate::{GateFixture, RecordingApp};
+use durward_tests::{UpProcess, durward, run};
 use envoy_types::ext_authz::v3::pb::CheckRequest;
 use envoy_types::pb::envoy::config::core::v3::{HeaderMap, HeaderValue};
 use envoy_types::pb::envoy::service::auth::v3::AttributeContext;
@@ -82,8 +82,8 @@ fn evaluation(context: &Value) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_door_reads_headers_alike_and_no_record_holds_them() {
-    let up = Up::with(&[("orders.yaml", POLICY)]);
+async fn every_door_reads_headers_alike_and_audits_none() {
+    let up = UpProcess::with(&[("orders.yaml", POLICY)]);
     let bearer = format!("Bearer {}", up.token("billing/billing", "orders.shop"));
     let mut client = AuthorizationClient::connect(format!("http://{}", up.listen["grpc"])).await.unwrap();
     let mut expected = Vec::new();
@@ -124,8 +124,8 @@ async fn every_door_reads_headers_alike_and_no_record_holds_them() {
 }
 
 #[test]
-fn the_gate_reads_headers_as_the_application_gets_them() {
-    let (ground, app) = (Ground::new(POLICY), App::start());
+fn the_gate_evaluates_the_headers_it_forwards() {
+    let (ground, app) = (GateFixture::new(POLICY), RecordingApp::start());
     let gate = ground.gate("shop/orders", &app.upstream(), &[]);
     let billing = ground.caller(Some("billing/billing"));
     for (headers, reason) in CASES {
@@ -139,8 +139,8 @@ fn the_gate_reads_headers_as_the_application_gets_them() {
 }
 
 #[test]
-fn where_nobody_knows_the_headers_conditions_on_them_fail() {
-    let up = Up::with(&[("orders.yaml", POLICY)]);
+fn conditions_on_unknown_headers_fail() {
+    let up = UpProcess::with(&[("orders.yaml", POLICY)]);
     for context in [json!({}), json!({"explain": true})] {
         let (_, verdict) = up.authzen("/access/v1/evaluation", &evaluation(&context));
         assert_eq!(verdict["decision"], false, "{verdict}");
@@ -157,14 +157,14 @@ fn where_nobody_knows_the_headers_conditions_on_them_fail() {
 }
 
 #[test]
-fn resources_are_what_the_enforcement_point_says() {
+fn resources_come_from_the_enforcement_point() {
     let policy =
         POLICY.replace("request.headers['x-tenant'] == 'acme-secret'", "resource.properties.owner == 'acme-secret'");
     let policy = policy.replace(
         "''x-trial'' in request.headers && request.headers[''x-trial''] != ''no''",
         "resource.id == ''sealed''",
     );
-    let up = Up::with(&[("orders.yaml", &policy)]);
+    let up = UpProcess::with(&[("orders.yaml", &policy)]);
     let ask = |resource: Value| {
         let subject = json!({"type": "workload", "id": BILLING});
         let body = json!({"subject": subject, "action": {"name": "list"}, "resource": resource});
@@ -190,7 +190,7 @@ fn resources_are_what_the_enforcement_point_says() {
 }
 
 /// Exit code and report of a replay.
-fn replayed(up: &Up, policy: &str) -> (i32, Value) {
+fn replayed(up: &UpProcess, policy: &str) -> (i32, Value) {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("policy.yaml"), policy).unwrap();
     let mut replay = durward();
@@ -200,8 +200,8 @@ fn replayed(up: &Up, policy: &str) -> (i32, Value) {
 }
 
 #[test]
-fn a_replay_goes_by_what_conditions_came_to_and_says_so() {
-    let up = Up::with(&[("orders.yaml", POLICY)]);
+fn a_replay_uses_recorded_condition_results() {
+    let up = UpProcess::with(&[("orders.yaml", POLICY)]);
     let bearer = format!("Bearer {}", up.token("billing/billing", "orders.shop"));
     for (headers, _) in &CASES[..6] {
         up.forward_auth("GET", HOST, "/orders", &[&[("authorization", bearer.as_str())], *headers].concat());
@@ -233,8 +233,8 @@ fn a_replay_goes_by_what_conditions_came_to_and_says_so() {
 }
 
 #[test]
-fn a_comparison_by_a_log_says_what_it_can_not_tell() {
-    let up = Up::with(&[("orders.yaml", POLICY)]);
+fn a_comparison_by_log_reports_what_it_cannot_evaluate() {
+    let up = UpProcess::with(&[("orders.yaml", POLICY)]);
     let bearer = format!("Bearer {}", up.token("billing/billing", "orders.shop"));
     up.forward_auth("GET", HOST, "/orders", &[("authorization", &bearer), ("x-tenant", "acme-secret")]);
     up.records(1);
@@ -247,16 +247,16 @@ fn a_comparison_by_a_log_says_what_it_can_not_tell() {
 }
 
 #[test]
-fn a_header_that_carries_api_keys_is_for_no_condition() {
+fn conditions_cannot_read_api_key_headers() {
     let provider = "apiVersion: durward.dev/v1alpha1\nkind: IdentityProvider\nmetadata: {name: partners}\nspec: {apiKey: \
                     {header: X-Tenant, selector: {matchLabels: {a: b}}}}\n";
-    let up = Up::with(&[("orders.yaml", POLICY), ("partners.yaml", provider)]);
-    up.wait_said("`x-tenant` carries the API keys of IdentityProvider/partners; conditions read no credential");
+    let up = UpProcess::with(&[("orders.yaml", POLICY), ("partners.yaml", provider)]);
+    up.wait_for_stderr("`x-tenant` carries the API keys of IdentityProvider/partners; conditions read no credential");
     assert_eq!(up.forward_auth("GET", HOST, "/orders", &[]).status, 403, "no good version: everything is denied");
 }
 
 #[test]
-fn commands_are_told_headers() {
+fn commands_accept_headers() {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("policy.yaml"), POLICY).unwrap();
     let check = |more: &[&str]| {

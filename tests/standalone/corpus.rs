@@ -1,10 +1,10 @@
 //! The corpus of requests, at each enforcement point for real: the gate, nginx with forward auth, Envoy with `ext_authz`.
 
-use durward_tests::corpus::{Beside, Case, Outcome, POLICY, corpus};
-use durward_tests::gate::{App, Caller, Gate, Ground, head};
+use durward_tests::corpus::{HeaderCase, HeaderOutcome, POLICY, RequestCase, corpus};
+use durward_tests::gate::{GateFixture, GateProcess, RecordingApp, TlsCaller, head};
 use durward_tests::proxies;
-use durward_tests::proxies::Server;
-use durward_tests::{Reply, TIMEOUT, Up, raw};
+use durward_tests::proxies::ServerProcess;
+use durward_tests::{HttpReply, TIMEOUT, UpProcess, raw};
 use serde::Deserialize;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -28,21 +28,21 @@ struct Block {
 
 /// What stands before the application.
 enum Front {
-    Gate(Gate, Caller, Caller),
-    Proxy(&'static str, Server),
+    GateProcess(GateProcess, TlsCaller, TlsCaller),
+    Proxy(&'static str, ServerProcess),
 }
 
 impl Front {
     fn name(&self) -> &'static str {
         match self {
-            Self::Gate(..) => "gate",
+            Self::GateProcess(..) => "gate",
             Self::Proxy(name, _) => name,
         }
     }
 
-    fn raw(&self, bytes: &[u8]) -> Reply {
+    fn raw(&self, bytes: &[u8]) -> HttpReply {
         match self {
-            Self::Gate(gate, caller, _) => caller.raw(gate.address(), bytes),
+            Self::GateProcess(gate, caller, _) => caller.raw(gate.address(), bytes),
             Self::Proxy(_, server) => raw(server.address, bytes),
         }
     }
@@ -50,7 +50,7 @@ impl Front {
     /// A connection that speaks HTTP/2 from its first byte; nginx's example has none.
     fn http2(&self) -> Option<Box<dyn Stream>> {
         match self {
-            Self::Gate(gate, _, caller) => Some(Box::new(caller.connect(gate.address()))),
+            Self::GateProcess(gate, _, caller) => Some(Box::new(caller.connect(gate.address()))),
             Self::Proxy("nginx", _) => None,
             Self::Proxy(_, server) => {
                 let stream = TcpStream::connect(server.address).unwrap();
@@ -64,23 +64,24 @@ impl Front {
 trait Stream: Read + Write {}
 impl<S: Read + Write> Stream for S {}
 
-struct World {
-    app: App,
+struct CorpusSetup {
+    app: RecordingApp,
     fronts: Vec<Front>,
-    up: Up,
-    ground: Ground,
+    up: UpProcess,
+    ground: GateFixture,
 }
 
-impl World {
+impl CorpusSetup {
     fn new() -> Self {
-        let (app, up, ground) = (App::start(), Up::with(&[("shop.yaml", POLICY)]), Ground::new(POLICY));
+        let (app, up, ground) =
+            (RecordingApp::start(), UpProcess::with(&[("shop.yaml", POLICY)]), GateFixture::new(POLICY));
         let gate = ground.gate("shop/orders", &app.upstream(), &[]);
         let (http1, http2) = (
             ground.caller_by(None, rustls::ALL_VERSIONS, &[b"http/1.1"]),
             ground.caller_by(None, rustls::ALL_VERSIONS, &[b"h2"]),
         );
         let fronts = vec![
-            Front::Gate(gate, http1, http2),
+            Front::GateProcess(gate, http1, http2),
             Front::Proxy("nginx", proxies::nginx(&up, app.address)),
             Front::Proxy("envoy", proxies::envoy(&up, app.address)),
         ];
@@ -91,7 +92,7 @@ impl World {
     fn token(&self, front: &Front) -> String {
         let (account, audience) = ("billing/billing", "orders.shop");
         match front {
-            Front::Gate(..) => self.ground.token(account, audience),
+            Front::GateProcess(..) => self.ground.token(account, audience),
             Front::Proxy(..) => self.up.token(account, audience),
         }
     }
@@ -106,9 +107,9 @@ impl World {
 }
 
 #[test]
-fn the_corpus_has_one_answer_at_every_enforcement_point() {
-    let world = World::new();
-    let cases: Vec<Case> = corpus("requests.yaml");
+fn every_enforcement_point_answers_the_corpus_alike() {
+    let world = CorpusSetup::new();
+    let cases: Vec<RequestCase> = corpus("requests.yaml");
     let mut wrong = Vec::new();
     for case in &cases {
         let bytes = head(&case.method, &case.path, &[("Host", &case.host)]);
@@ -129,9 +130,9 @@ fn the_corpus_has_one_answer_at_every_enforcement_point() {
 }
 
 #[test]
-fn what_a_caller_writes_beside_its_request_changes_nothing() {
-    let world = World::new();
-    let cases: Vec<Beside> = corpus("headers.yaml");
+fn headers_added_by_a_caller_change_nothing() {
+    let world = CorpusSetup::new();
+    let cases: Vec<HeaderCase> = corpus("headers.yaml");
     let mut wrong = Vec::new();
     for front in &world.fronts {
         let token = world.token(front);
@@ -156,13 +157,13 @@ fn what_a_caller_writes_beside_its_request_changes_nothing() {
             }
         }
     }
-    assert!(cases.iter().any(|case| case.outcome == Outcome::Refused));
+    assert!(cases.iter().any(|case| case.outcome == HeaderOutcome::Refused));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
-fn what_no_client_sends_reaches_the_application_no_further_than_it_was_decided_about() {
-    let world = World::new();
+fn malformed_requests_never_exceed_their_decision() {
+    let world = CorpusSetup::new();
     let mut wrong = Vec::new();
     for case in corpus::<Raw>("raw.yaml") {
         for front in &world.fronts {
@@ -188,8 +189,8 @@ fn what_no_client_sends_reaches_the_application_no_further_than_it_was_decided_a
 }
 
 #[test]
-fn header_blocks_that_no_client_sends_reach_nobody() {
-    let world = World::new();
+fn malformed_http2_header_blocks_are_refused() {
+    let world = CorpusSetup::new();
     let mut wrong = Vec::new();
     for case in corpus::<Block>("http2.yaml") {
         for front in &world.fronts {

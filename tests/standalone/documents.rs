@@ -1,6 +1,6 @@
 //! What the documents say is true: commands are run, links lead somewhere, examples are accepted.
 
-use durward_tests::{Up, durward, repository, run};
+use durward_tests::{UpProcess, durward, repository, run};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,9 +19,9 @@ fn blocks(text: &str, language: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_tour_of_the_readme_works_as_it_is_pasted() {
+fn the_readme_tour_runs() {
     let read = |name: &str| fs::read_to_string(repository(&format!("examples/orders/{name}"))).unwrap();
-    let up = Up::with(&[
+    let up = UpProcess::with(&[
         ("namespace.yaml", &read("namespace.yaml")),
         ("policy.yaml", &read("policy.yaml")),
         ("partners.yaml", &read("partners.yaml")),
@@ -74,7 +74,7 @@ fn files(directory: &Path) -> Vec<PathBuf> {
 
 /// Whatever asks Durward closes when nobody answers: Envoy where it says so, nginx where nothing is made of an error.
 #[test]
-fn no_example_opens_when_nobody_answers() {
+fn no_example_fails_open() {
     let (mut envoys, mut nginxes) = (0, 0);
     let folders = ["examples", "docs", "charts", "tests/cluster/tests"].map(repository);
     for file in folders.iter().flat_map(|folder| files(folder)).chain([repository("README.md")]) {
@@ -94,7 +94,7 @@ fn no_example_opens_when_nobody_answers() {
 }
 
 #[test]
-fn links_lead_to_files_that_are_there() {
+fn links_resolve() {
     for document in documents() {
         let text = fs::read_to_string(&document).unwrap();
         for link in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
@@ -108,7 +108,7 @@ fn links_lead_to_files_that_are_there() {
 }
 
 #[test]
-fn examples_are_accepted_without_a_word() {
+fn examples_compile_without_warnings() {
     let (code, _, stderr) = run(durward()
         .arg("check")
         .arg("-p")

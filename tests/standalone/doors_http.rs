@@ -1,7 +1,7 @@
 //! The doors: what they believe, what they answer, what they never serve.
 
-use durward_tests::corpus::{Beside, Case, HOST, POLICY, corpus};
-use durward_tests::{Up, raw, request};
+use durward_tests::corpus::{HOST, HeaderCase, POLICY, RequestCase, corpus};
+use durward_tests::{UpProcess, raw, request};
 use envoy_types::ext_authz::v3::pb::{CheckRequest, CheckResponse, HttpResponse};
 use envoy_types::pb::envoy::service::auth::v3::AttributeContext;
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest, Request};
@@ -27,12 +27,12 @@ fn check_request(method: &str, host: &str, path: &str, headers: &[(&str, &str)])
     CheckRequest { attributes: Some(AttributeContext { request, ..AttributeContext::default() }) }
 }
 
-async fn envoy(up: &Up) -> AuthorizationClient<Channel> {
+async fn envoy(up: &UpProcess) -> AuthorizationClient<Channel> {
     AuthorizationClient::connect(format!("http://{}", up.listen["grpc"])).await.unwrap()
 }
 
 /// The doors whose protocol can carry a case as it stands.
-fn doors(case: &Case) -> Vec<&'static str> {
+fn doors(case: &RequestCase) -> Vec<&'static str> {
     let text = |text: &str| text.bytes().all(|b| (0x20..0x7f).contains(&b)) && text.trim() == text;
     // a URL has a path that begins with a slash
     let doors = [
@@ -45,9 +45,9 @@ fn doors(case: &Case) -> Vec<&'static str> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_door_reads_a_request_alike() {
-    let up = Up::with(&[("shop.yaml", POLICY)]);
+    let up = UpProcess::with(&[("shop.yaml", POLICY)]);
     let mut client = envoy(&up).await;
-    let cases: Vec<Case> = corpus("requests.yaml");
+    let cases: Vec<RequestCase> = corpus("requests.yaml");
     assert!(cases.len() > 50);
     let mut asked = Vec::new();
     for case in &cases {
@@ -81,11 +81,11 @@ async fn every_door_reads_a_request_alike() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_door_reads_headers_alike() {
-    let up = Up::with(&[("shop.yaml", POLICY)]);
+    let up = UpProcess::with(&[("shop.yaml", POLICY)]);
     let token = up.token("billing/billing", "orders.shop");
     let mut client = envoy(&up).await;
     let mut wrong = Vec::new();
-    for case in corpus::<Beside>("headers.yaml") {
+    for case in corpus::<HeaderCase>("headers.yaml") {
         let headers = case.headers(&token);
         let mut asked = format!(
             "GET /forward-auth HTTP/1.1\r\nHost: {HOST}\r\nX-Original-Method: GET\r\nX-Original-URI: {}\r\n",
@@ -135,8 +135,8 @@ async fn by_check(
 }
 
 #[test]
-fn identity_headers_come_from_durward_alone() {
-    let up = Up::with(&[("shop.yaml", POLICY)]);
+fn identity_headers_come_from_durward_only() {
+    let up = UpProcess::with(&[("shop.yaml", POLICY)]);
     let token = format!("Bearer {}", up.token("billing/billing", "orders.shop"));
     let spoofed = [
         ("Authorization", token.as_str()),
@@ -158,8 +158,8 @@ fn identity_headers_come_from_durward_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn envoy_is_told_to_remove_what_callers_set() {
-    let up = Up::with(&[("shop.yaml", POLICY)]);
+async fn envoy_removes_identity_headers_of_callers() {
+    let up = UpProcess::with(&[("shop.yaml", POLICY)]);
     let mut client = envoy(&up).await;
     let spoofed = [("x-durward-principal", "user:corporate/root")];
     let answer = client.check(check_request("GET", HOST, "/healthz", &spoofed)).await.unwrap().into_inner();
@@ -194,7 +194,7 @@ async fn grpc_offers_health_and_reflection() {
     use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
     use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
     use tonic_reflection::pb::v1::{ServerReflectionRequest, server_reflection_response};
-    let up = Up::with(&[("shop.yaml", POLICY)]);
+    let up = UpProcess::with(&[("shop.yaml", POLICY)]);
     let channel = Channel::from_shared(format!("http://{}", up.listen["grpc"])).unwrap().connect().await.unwrap();
     let service = "envoy.service.auth.v3.Authorization".to_owned();
     let health = HealthClient::new(channel.clone())
@@ -219,8 +219,8 @@ async fn grpc_offers_health_and_reflection() {
 }
 
 #[test]
-fn only_configured_proxies_are_believed() {
-    let up = Up::start(&[("shop.yaml", POLICY)], &["--trusted-proxy", "10.0.0.0/8"]);
+fn only_configured_proxies_are_trusted() {
+    let up = UpProcess::start(&[("shop.yaml", POLICY)], &["--trusted-proxy", "10.0.0.0/8"]);
     let reply = up.forward_auth("GET", HOST, "/healthz", &[("X-Forwarded-For", "10.1.1.1")]);
     assert_eq!(reply.status, 403, "the forwarded request must not be believed");
     let record = &up.records(1)[0];
@@ -231,8 +231,8 @@ fn only_configured_proxies_are_believed() {
 }
 
 #[test]
-fn nobody_borrows_the_leniency_of_another_service() {
-    let up = Up::with(&[("shop.yaml", POLICY)]);
+fn headers_cannot_switch_to_a_lenient_service() {
+    let up = UpProcess::with(&[("shop.yaml", POLICY)]);
     // a client adds a header that its proxy does not know, and names a service whose policy only audits
     for header in [
         ("X-Original-URL", "http://trial.shop.svc/orders"),
@@ -255,8 +255,8 @@ fn nobody_borrows_the_leniency_of_another_service() {
 }
 
 #[test]
-fn admin_and_doors_are_apart() {
-    let up = Up::with(&[("shop.yaml", POLICY)]);
+fn admin_paths_and_doors_are_separate() {
+    let up = UpProcess::with(&[("shop.yaml", POLICY)]);
     let token = format!("Bearer {}", up.token("durward-system/admin", "durward-admin"));
     let operator = [("Host", "x"), ("Authorization", token.as_str())];
     for path in ["/healthz", "/readyz", "/metrics", "/snapshot"] {
@@ -307,8 +307,8 @@ fn admin_and_doors_are_apart() {
 }
 
 #[test]
-fn authzen_answers_as_its_specification_says() {
-    let up = Up::with(&[("shop.yaml", POLICY)]);
+fn authzen_follows_its_specification() {
+    let up = UpProcess::with(&[("shop.yaml", POLICY)]);
     let subject = json!({"type": "workload", "id": "spiffe://cluster.local/ns/billing/sa/billing"});
     let evaluation = |action: &str| json!({"subject": subject, "action": {"name": action}, "resource": {"type": "orders.shop", "id": "42"}});
     assert_eq!(up.authzen("/access/v1/evaluation", &evaluation("list-orders")), (200, json!({"decision": true})));
@@ -369,7 +369,7 @@ fn authzen_answers_as_its_specification_says() {
     );
     assert_eq!(huge.status, 413);
 
-    let strict = Up::start(&[("shop.yaml", POLICY)], &["--enforcement-point", "10.0.0.0/8"]);
+    let strict = UpProcess::start(&[("shop.yaml", POLICY)], &["--enforcement-point", "10.0.0.0/8"]);
     assert_eq!(strict.authzen("/access/v1/evaluation", &evaluation("list-orders")).0, 401);
     let unread = request(
         strict.listen["http"],
@@ -382,7 +382,7 @@ fn authzen_answers_as_its_specification_says() {
 }
 
 #[test]
-fn what_an_enforcement_point_says_of_a_subject_reaches_conditions() {
+fn subject_properties_reach_conditions() {
     let policy = "
 apiVersion: durward.dev/v1alpha1
 kind: AccessPolicy
@@ -393,7 +393,7 @@ spec:
   grants:
     - {name: sales, to: [{authenticated: true}], scopes: [sell], when: principal.attributes.department == 'Sales'}
 ";
-    let up = Up::with(&[("shop.yaml", policy)]);
+    let up = UpProcess::with(&[("shop.yaml", policy)]);
     let sells = |properties: Value| {
         let subject = json!({"type": "user", "id": "user:corporate/alice", "properties": properties});
         let question =
@@ -412,8 +412,8 @@ spec:
 }
 
 #[test]
-fn audit_mode_records_and_lets_through() {
-    let up = Up::with(&[("shop.yaml", POLICY)]);
+fn audit_mode_records_and_allows() {
+    let up = UpProcess::with(&[("shop.yaml", POLICY)]);
     let token = format!("Bearer {}", up.token("reports/nightly", "trial.shop"));
     assert_eq!(up.forward_auth("GET", "trial.shop.svc", "/x", &[]).status, 200);
     let known = up.forward_auth("GET", "trial.shop.svc", "/x", &[("Authorization", &token)]);
@@ -430,8 +430,8 @@ fn audit_mode_records_and_lets_through() {
 }
 
 #[test]
-fn what_is_too_much_is_refused_and_the_next_is_served() {
-    let up = Up::with(&[("shop.yaml", POLICY)]);
+fn oversized_requests_are_refused_and_the_next_is_served() {
+    let up = UpProcess::with(&[("shop.yaml", POLICY)]);
     let big = "a".repeat(10 * 1024 * 1024);
     for door in ["http", "grpc", "tokens", "admin"] {
         let reply = raw(up.listen[door], format!("GET / HTTP/1.1\r\nHost: x\r\nX-Big: {big}\r\n\r\n").as_bytes());
@@ -457,8 +457,8 @@ fn what_is_too_much_is_refused_and_the_next_is_served() {
 }
 
 #[test]
-fn a_request_in_flight_is_answered_before_the_end() {
-    let mut up = Up::with(&[("shop.yaml", POLICY)]);
+fn shutdown_answers_requests_in_flight() {
+    let mut up = UpProcess::with(&[("shop.yaml", POLICY)]);
     let mut stream = TcpStream::connect(up.listen["http"]).unwrap();
     let head = "POST /access/v1/evaluation HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n";
     stream.write_all(head.as_bytes()).unwrap();
@@ -481,9 +481,9 @@ fn a_request_in_flight_is_answered_before_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_check_that_can_not_be_read_is_denied_and_never_an_error() {
+async fn an_unreadable_check_is_denied() {
     use envoy_types::pb::envoy::config::core::v3::{HeaderMap, HeaderValue};
-    let up = Up::with(&[("shop.yaml", POLICY)]);
+    let up = UpProcess::with(&[("shop.yaml", POLICY)]);
     let mut client = envoy(&up).await;
     let names = |count: usize| {
         let header =
@@ -565,8 +565,8 @@ mod wire {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_check_that_says_two_things_or_no_text_is_denied() {
-    let up = Up::with(&[("shop.yaml", POLICY)]);
+async fn an_ambiguous_check_is_denied() {
+    let up = UpProcess::with(&[("shop.yaml", POLICY)]);
     let channel = Channel::from_shared(format!("http://{}", up.listen["grpc"])).unwrap().connect().await.unwrap();
     let mut client = Grpc::new(channel);
     let token = format!("Bearer {}", up.token("billing/billing", "orders.shop"));
@@ -602,8 +602,8 @@ async fn a_check_that_says_two_things_or_no_text_is_denied() {
 
 /// Nothing but the door itself stands between such a header and an application whose proxy passes it on.
 #[tokio::test(flavor = "multi_thread")]
-async fn another_path_in_a_header_is_refused() {
-    let up = Up::with(&[("shop.yaml", POLICY)]);
+async fn a_contradicting_path_header_is_refused() {
+    let up = UpProcess::with(&[("shop.yaml", POLICY)]);
     let mut client = envoy(&up).await;
     for name in ["x-original-url", "x-rewrite-url"] {
         for (said, status) in [("/healthz", 200), ("/admin", 403)] {
@@ -619,8 +619,8 @@ async fn another_path_in_a_header_is_refused() {
 }
 
 #[test]
-fn a_connection_may_not_name_what_decides() {
-    let up = Up::with(&[("shop.yaml", POLICY)]);
+fn connection_headers_cannot_drop_decisive_headers() {
+    let up = UpProcess::with(&[("shop.yaml", POLICY)]);
     for (named, status) in
         [("x-durward-principal", 403), ("te, X-Original-URI", 403), ("authorization", 403), ("keep-alive, te", 200)]
     {
@@ -629,8 +629,8 @@ fn a_connection_may_not_name_what_decides() {
 }
 
 #[test]
-fn those_who_say_nothing_are_not_waited_for() {
-    let up = Up::with(&[("shop.yaml", POLICY)]);
+fn silent_connections_time_out() {
+    let up = UpProcess::with(&[("shop.yaml", POLICY)]);
     let began = std::time::Instant::now();
     let silent = ["", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"].map(|bytes| {
         let mut stream = TcpStream::connect(up.listen["http"]).unwrap();

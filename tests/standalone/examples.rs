@@ -1,26 +1,26 @@
 //! The examples, run for real: FastAPI with PyJWT, nginx and Envoy in front of an app without auth code.
 
-use durward_tests::proxies::{Server, envoy, nginx};
+use durward_tests::proxies::{ServerProcess, envoy, nginx};
 use durward_tests::venv::venv;
-use durward_tests::{Up, free, raw, repository, request};
+use durward_tests::{UpProcess, free, raw, repository, request};
 use serde_json::{Value, json};
 use std::fs;
 use std::process::Command;
 
-fn app(module: &str, jwks: &str) -> Server {
+fn app(module: &str, jwks: &str) -> ServerProcess {
     let address = free();
     let mut command = Command::new(venv("uvicorn"));
     command.args([module, "--port", &address.port().to_string(), "--log-level", "warning"]);
-    Server::start(
+    ServerProcess::start(
         command.current_dir(repository("examples/orders")).env("JWKS_URL", jwks).env("PYTHONDONTWRITEBYTECODE", "1"),
         address,
         None,
     )
 }
 
-fn durward() -> Up {
+fn durward() -> UpProcess {
     let read = |name: &str| fs::read_to_string(repository(&format!("examples/orders/{name}"))).unwrap();
-    Up::with(&[
+    UpProcess::with(&[
         ("namespace.yaml", &read("namespace.yaml")),
         ("policy.yaml", &read("policy.yaml")),
         ("partners.yaml", &read("partners.yaml")),
@@ -28,7 +28,7 @@ fn durward() -> Up {
 }
 
 #[test]
-fn a_service_verifies_tokens_on_its_own() {
+fn a_service_verifies_tokens_itself() {
     let up = durward();
     let app = app("app:app", &format!("http://{}/.well-known/jwks.json", up.listen["tokens"]));
     let token = |more: &[&str]| {
@@ -64,7 +64,7 @@ fn a_service_verifies_tokens_on_its_own() {
 }
 
 #[test]
-fn a_service_that_verifies_on_its_own_takes_exchanged_tokens() {
+fn a_service_that_verifies_itself_accepts_exchanged_tokens() {
     let up = durward();
     let app = app("app:app", &format!("http://{}/.well-known/jwks.json", up.listen["tokens"]));
     let exchange = |service_account: &str, scope: &str| {
@@ -90,7 +90,7 @@ fn a_service_that_verifies_on_its_own_takes_exchanged_tokens() {
 }
 
 /// What every proxy in front of the app has to show.
-fn guards(proxy: &Server, up: &Up) {
+fn guards(proxy: &ServerProcess, up: &UpProcess) {
     let billing = format!("Bearer {}", up.token("billing/billing", "orders-api"));
     let stranger = format!("Bearer {}", up.token("other/other", "orders-api"));
     let allowed = proxy.get("/orders/7", &[("Authorization", &billing)]);
@@ -162,7 +162,7 @@ fn guards(proxy: &Server, up: &Up) {
 }
 
 /// No answer from Durward means no; its return means yes again.
-fn fails_closed(proxy: &Server, mut up: Up) {
+fn fails_closed(proxy: &ServerProcess, mut up: UpProcess) {
     let billing = format!("Bearer {}", up.token("billing/billing", "orders-api"));
     assert_eq!(proxy.get("/orders", &[("Authorization", &billing)]).status, 200);
     up.interrupt();
@@ -177,7 +177,7 @@ fn fails_closed(proxy: &Server, mut up: Up) {
 }
 
 #[test]
-fn nginx_asks_before_every_request() {
+fn nginx_authorizes_every_request() {
     let up = durward();
     let app = app("bare:app", "");
     let proxy = nginx(&up, app.address);
@@ -186,7 +186,7 @@ fn nginx_asks_before_every_request() {
 }
 
 #[test]
-fn envoy_asks_before_every_request() {
+fn envoy_authorizes_every_request() {
     let up = durward();
     let app = app("bare:app", "");
     let proxy = envoy(&up, app.address);

@@ -2,8 +2,8 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use durward_tests::tokens::{Key, claims, door, encode, manifests, now, segment, with};
-use durward_tests::{Reply, TIMEOUT, Up, eventually, request, run};
+use durward_tests::tokens::{IssuerKey, claims, door, encode, manifests, now, segment, with};
+use durward_tests::{HttpReply, TIMEOUT, UpProcess, eventually, request, run};
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{DecodingKey, Validation};
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const BILLING: &str = "spiffe://cluster.local/ns/billing/sa/billing";
 
 /// A second service with short tokens of another algorithm, and people whose second factor counts.
-fn more(key: &Key) -> String {
+fn more(key: &IssuerKey) -> String {
     format!(
         r#"
 apiVersion: durward.dev/v1alpha1
@@ -52,15 +52,15 @@ spec:
     )
 }
 
-fn start(key: &Key) -> Up {
-    Up::with(&[("all.yaml", &manifests(&[key])), ("more.yaml", &more(key))])
+fn start(key: &IssuerKey) -> UpProcess {
+    UpProcess::with(&[("all.yaml", &manifests(&[key])), ("more.yaml", &more(key))])
 }
 
 fn encoded(parameters: &[(&str, &str)]) -> String {
     url::form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish()
 }
 
-fn post(up: &Up, path: &str, body: &str, headers: &[(&str, &str)]) -> Reply {
+fn post(up: &UpProcess, path: &str, body: &str, headers: &[(&str, &str)]) -> HttpReply {
     let mut all = vec![("Host", "durward"), ("Content-Type", "application/x-www-form-urlencoded")];
     all.extend(headers);
     request(up.listen["tokens"], "POST", path, &all, body)
@@ -77,26 +77,26 @@ fn asked<'p>(subject: &'p str, audience: &'p str, more: &[(&'p str, &'p str)]) -
     all
 }
 
-fn exchange(up: &Up, subject: &str, audience: &str, more: &[(&str, &str)]) -> Reply {
+fn exchange(up: &UpProcess, subject: &str, audience: &str, more: &[(&str, &str)]) -> HttpReply {
     post(up, "/token", &encoded(&asked(subject, audience, more)), &[])
 }
 
-fn body(reply: &Reply) -> Value {
+fn body(reply: &HttpReply) -> Value {
     serde_json::from_str(&reply.body).unwrap_or_else(|error| panic!("{error}: {reply:?}"))
 }
 
 /// The token of an answer that has one.
-fn given(reply: &Reply) -> String {
+fn given(reply: &HttpReply) -> String {
     assert_eq!(reply.status, 200, "{reply:?}");
     body(reply)["access_token"].as_str().unwrap().to_owned()
 }
 
-fn get(up: &Up, path: &str) -> Reply {
+fn get(up: &UpProcess, path: &str) -> HttpReply {
     request(up.listen["tokens"], "GET", path, &[("Host", "durward")], "")
 }
 
 /// Verifies a token as a service does that knows nothing but the keys.
-fn verify(up: &Up, token: &str, audience: &str) -> Value {
+fn verify(up: &UpProcess, token: &str, audience: &str) -> Value {
     let keys: JwkSet = serde_json::from_str(&get(up, "/.well-known/jwks.json").body).unwrap();
     let header = jsonwebtoken::decode_header(token).unwrap();
     let key = keys.find(header.kid.as_deref().unwrap()).expect("the key is published");
@@ -109,14 +109,14 @@ fn verify(up: &Up, token: &str, audience: &str) -> Value {
 }
 
 /// A certificate of a workload, in files.
-fn certificate(up: &Up, service_account: &str) -> PathBuf {
+fn certificate(up: &UpProcess, service_account: &str) -> PathBuf {
     let out = up.state.parent().unwrap().join(service_account.replace('/', "-"));
     up.mint(&["x509", "--service-account", service_account, "--out", out.to_str().unwrap()]);
     out
 }
 
 /// Asks over TLS, with a certificate.
-fn by_certificate(up: &Up, door: &str, path: &str, files: &Path, arguments: &[&str]) -> Reply {
+fn by_certificate(up: &UpProcess, door: &str, path: &str, files: &Path, arguments: &[&str]) -> HttpReply {
     let file = |name: &str| files.join(name).display().to_string();
     let mut curl = Command::new("curl");
     curl.args(["--silent", "--include", "--http1.1", "--cacert", &file("bundle.pem")]);
@@ -127,12 +127,12 @@ fn by_certificate(up: &Up, door: &str, path: &str, files: &Path, arguments: &[&s
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     let headers = head.lines().skip(1).filter_map(|line| line.split_once(": "));
     let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
-    Reply { status, headers, body: body.to_owned() }
+    HttpReply { status, headers, body: body.to_owned() }
 }
 
 #[test]
-fn a_token_carries_what_policies_grant() {
-    let key = Key::rsa("one");
+fn a_token_carries_the_granted_scopes() {
+    let key = IssuerKey::rsa("one");
     let up = start(&key);
     for meant in ["durward", "orders-api", &format!("http://{}", up.listen["tokens"])] {
         let reply = exchange(&up, &up.token("billing/billing", meant), "orders-api", &[]);
@@ -192,8 +192,8 @@ fn a_token_carries_what_policies_grant() {
 }
 
 #[test]
-fn what_is_asked_for_narrows_a_token_and_the_doors_hold_it_to_that() {
-    let key = Key::rsa("one");
+fn a_requested_scope_narrows_the_token() {
+    let key = IssuerKey::rsa("one");
     let up = start(&key);
     let subject = key.token(&json!({}));
     let ask = |scope: &str| exchange(&up, &subject, "orders-api", &[("scope", scope)]);
@@ -235,8 +235,8 @@ fn what_is_asked_for_narrows_a_token_and_the_doors_hold_it_to_that() {
 }
 
 #[test]
-fn requests_that_are_none_are_told_what_is_wrong() {
-    let key = Key::rsa("one");
+fn invalid_exchange_requests_are_explained() {
+    let key = IssuerKey::rsa("one");
     let up = start(&key);
     let token = up.token("billing/billing", "durward");
     let form = |parameters: &[(&str, &str)]| encoded(&asked(&token, "orders-api", parameters));
@@ -318,8 +318,8 @@ fn requests_that_are_none_are_told_what_is_wrong() {
 }
 
 #[test]
-fn whatever_is_wrong_with_the_subject_the_answer_is_the_same() {
-    let (key, stranger) = (Key::rsa("one"), Key::rsa("two"));
+fn every_invalid_subject_token_gets_one_answer() {
+    let (key, stranger) = (IssuerKey::rsa("one"), IssuerKey::rsa("two"));
     let up = start(&key);
     let good = up.token("billing/billing", "durward");
     let access = given(&exchange(&up, &good, "orders-api", &[]));
@@ -384,8 +384,8 @@ fn whatever_is_wrong_with_the_subject_the_answer_is_the_same() {
 }
 
 #[test]
-fn a_token_that_is_exchanged_again_gets_no_longer_and_no_wider() {
-    let key = Key::rsa("one");
+fn a_second_exchange_never_widens_or_extends_a_token() {
+    let key = IssuerKey::rsa("one");
     let up = start(&key);
     let subject = key.token(&json!({"exp": now() + 100, "cnf": null}));
     let first = given(&exchange(&up, &subject, "orders-api", &[("scope", "orders.read")]));
@@ -404,8 +404,8 @@ fn a_token_that_is_exchanged_again_gets_no_longer_and_no_wider() {
 }
 
 #[test]
-fn a_certificate_gets_a_token_that_is_bound_to_it() {
-    let key = Key::rsa("one");
+fn a_certificate_gets_a_bound_token() {
+    let key = IssuerKey::rsa("one");
     let up = start(&key);
     let (billing, cart) = (certificate(&up, "billing/billing"), certificate(&up, "shop/cart"));
     let by = |files: &Path, parameters: &[(&str, &str)]| {
@@ -476,8 +476,8 @@ fn a_certificate_gets_a_token_that_is_bound_to_it() {
 }
 
 #[test]
-fn a_persons_second_factor_carries_over_and_ages() {
-    let key = Key::rsa("one");
+fn a_second_factor_carries_over_and_ages() {
+    let key = IssuerKey::rsa("one");
     let up = start(&key);
     let person = |more: &Value| {
         let base = json!({"iss": "https://people.example", "aud": "portal", "groups": ["staff"], "amr": ["pwd", "mfa"], "auth_time": now() - 500});
@@ -509,8 +509,8 @@ fn a_persons_second_factor_carries_over_and_ages() {
 }
 
 #[test]
-fn services_ask_about_tokens_of_their_own() {
-    let key = Key::rsa("one");
+fn services_introspect_their_own_tokens() {
+    let key = IssuerKey::rsa("one");
     let up = start(&key);
     let access = given(&exchange(&up, &key.token(&json!({})), "orders-api", &[]));
     let orders = format!("Bearer {}", up.token("shop/orders", "durward"));
@@ -570,8 +570,8 @@ fn services_ask_about_tokens_of_their_own() {
 }
 
 #[test]
-fn what_verifiers_need_is_published() {
-    let key = Key::rsa("one");
+fn metadata_and_keys_are_published() {
+    let key = IssuerKey::rsa("one");
     let up = start(&key);
     let base = format!("http://{}", up.listen["tokens"]);
     let documents = ["/.well-known/openid-configuration", "/.well-known/oauth-authorization-server"].map(|path| {
@@ -601,8 +601,8 @@ fn what_verifiers_need_is_published() {
 
 /// A new key appears, signs when its time has come, and at no moment is there a token that can't be verified.
 #[test]
-fn keys_follow_one_another_without_a_rejected_token() {
-    let key = Key::rsa("one");
+fn key_rotation_rejects_no_token() {
+    let key = IssuerKey::rsa("one");
     let up = start(&key);
     let subject = up.mint(&["jwt", "--service-account", "billing/billing", "--audience", "durward", "--ttl", "30m"]);
     let first = given(&exchange(&up, &subject, "invoices.shop", &[]));

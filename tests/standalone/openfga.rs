@@ -1,8 +1,8 @@
 //! Policies whose relations a real OpenFGA server knows: it is asked, remembered, recorded, and never trusted with a failure.
 
 use durward_tests::documents::{WHO_MAY, may};
-use durward_tests::openfga::{KEY, OpenFga};
-use durward_tests::{Up, durward, eventually, repository, request, run};
+use durward_tests::openfga::{KEY, OpenFgaServer};
+use durward_tests::{UpProcess, durward, eventually, repository, request, run};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{Read, Write};
@@ -18,14 +18,14 @@ fn printed(what: &str, directory: &Path, audience: &str) -> Value {
 
 /// The example about documents, with its relations and tuples in OpenFGA.
 struct Documents {
-    openfga: OpenFga,
+    openfga: OpenFgaServer,
     model: String,
     policy: String,
     tuples: Vec<Value>,
 }
 
 impl Documents {
-    fn in_openfga(openfga: OpenFga) -> Self {
+    fn in_openfga(openfga: OpenFgaServer) -> Self {
         let example = repository("examples/documents");
         let model = openfga.model(&printed("model", &example, "documents.office")).unwrap();
         let tuples = printed("tuples", &example, "documents.office").as_array().unwrap().clone();
@@ -43,35 +43,35 @@ impl Documents {
     }
 
     /// A `durward up` that asks it.
-    fn asked(&self, more: &[&str]) -> Up {
+    fn asked(&self, more: &[&str]) -> UpProcess {
         let own = self.openfga.arguments();
         let arguments: Vec<&str> = own.iter().map(String::as_str).chain(more.iter().copied()).collect();
         self.up(&arguments)
     }
 
-    fn up(&self, arguments: &[&str]) -> Up {
-        Up::start(&[("policy.yaml", &self.policy), ("namespace.yaml", &self.namespace())], arguments)
+    fn up(&self, arguments: &[&str]) -> UpProcess {
+        UpProcess::start(&[("policy.yaml", &self.policy), ("namespace.yaml", &self.namespace())], arguments)
     }
 }
 
 /// Decisions by the recorded ones' policies: how many differ.
-fn replayed(up: &Up) -> Value {
+fn replayed(up: &UpProcess) -> Value {
     let (_, report, _) =
         run(durward().args(["audit", "replay", "-o", "json"]).arg(&up.audit).arg("--policies").arg(&up.manifests));
     serde_json::from_str(&report).unwrap()
 }
 
-fn metric(up: &Up, name: &str) -> String {
+fn metric(up: &UpProcess, name: &str) -> String {
     let metrics = request(up.listen["admin"], "GET", "/metrics", &[("Host", "durward")], "").body;
     metrics.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned()
 }
 
 #[test]
-fn the_example_decides_as_it_does_by_relationships() {
-    for openfga in [OpenFga::start(), OpenFga::with_tls()] {
+fn openfga_decides_the_example_like_relationships() {
+    for openfga in [OpenFgaServer::start(), OpenFgaServer::with_tls()] {
         let documents = Documents::in_openfga(openfga);
         let up = documents.asked(&[]);
-        assert_eq!(up.said(), "");
+        assert_eq!(up.stderr(), "");
         // the name of a set is nobody's
         let table = WHO_MAY.into_iter().chain([("carol#viewer", &[][..], "read", "budget", false)]);
         for (person, groups, action, document, expected) in table.clone() {
@@ -95,7 +95,7 @@ fn the_example_decides_as_it_does_by_relationships() {
         let report = replayed(&up);
         assert_eq!((&report["replayed"], &report["differences"]), (&json!(records.len()), &json!([])), "{report}");
         let log = fs::read_to_string(&up.audit).unwrap();
-        assert!(!log.contains(KEY) && !up.said().contains(KEY), "the key is in a log");
+        assert!(!log.contains(KEY) && !up.stderr().contains(KEY), "the key is in a log");
         let mut check = durward();
         let (code, said, _) = run(check
             .args(["check", "-p"])
@@ -107,29 +107,29 @@ fn the_example_decides_as_it_does_by_relationships() {
 }
 
 #[test]
-fn a_store_that_the_namespace_may_not_ask_is_refused() {
-    let openfga = OpenFga::start();
+fn a_store_outside_the_allowed_list_is_refused() {
+    let openfga = OpenFgaServer::start();
     let documents = Documents::in_openfga(openfga);
-    let up = Up::with(&[("policy.yaml", &documents.policy)]);
-    up.wait_said("namespace `office` may not ask store");
+    let up = UpProcess::with(&[("policy.yaml", &documents.policy)]);
+    up.wait_for_stderr("namespace `office` may not ask store");
     assert!(!may(&up, "carol", &[], "read", "budget"));
     let broken = documents.policy.replace(&documents.model, "../../other");
-    let up = Up::with(&[("policy.yaml", &broken), ("namespace.yaml", &documents.namespace())]);
-    up.wait_said("spec.relationEngine.openfga.model: `../../other` is no id of OpenFGA");
+    let up = UpProcess::with(&[("policy.yaml", &broken), ("namespace.yaml", &documents.namespace())]);
+    up.wait_for_stderr("spec.relationEngine.openfga.model: `../../other` is no id of OpenFGA");
     // tuples of ours count for nothing there
     let relationships = fs::read_to_string(repository("examples/documents/relationships.yaml")).unwrap();
     let up = documents.asked(&[]);
     up.write("relationships.yaml", &relationships.replace("user:corporate/carol", "user:corporate/frank"));
-    up.wait_said("its relations are asked of OpenFGA (`relationEngine`)");
+    up.wait_for_stderr("its relations are asked of OpenFGA (`relationEngine`)");
     assert!(!may(&up, "frank", &[], "write", "budget"));
 }
 
 #[test]
-fn an_answer_counts_for_the_stated_time_and_for_the_same_policies_alone() {
-    let documents = Documents::in_openfga(OpenFga::start());
+fn answers_are_cached_for_their_ttl_and_policy_version() {
+    let documents = Documents::in_openfga(OpenFgaServer::start());
     let (remembering, forgetting) =
         (documents.asked(&["--openfga-cache", "5m"]), documents.asked(&["--openfga-cache", "0s"]));
-    let dave = |up: &Up| may(up, "dave", &[], "read", "budget");
+    let dave = |up: &UpProcess| may(up, "dave", &[], "read", "budget");
     assert!(dave(&remembering) && dave(&remembering) && dave(&forgetting));
     assert_eq!(metric(&remembering, r#"durward_openfga_checks_total{answer="asked"}"#).rsplit(' ').next(), Some("1"));
     assert_eq!(
@@ -151,10 +151,10 @@ fn an_answer_counts_for_the_stated_time_and_for_the_same_policies_alone() {
 }
 
 #[test]
-fn whatever_goes_wrong_gives_nothing() {
-    let mut documents = Documents::in_openfga(OpenFga::start());
-    let carol = |up: &Up| may(up, "carol", &[], "read", "budget");
-    let failure = |up: &Up, count: usize| {
+fn every_openfga_failure_denies() {
+    let mut documents = Documents::in_openfga(OpenFgaServer::start());
+    let carol = |up: &UpProcess| may(up, "carol", &[], "read", "budget");
+    let failure = |up: &UpProcess, count: usize| {
         up.records(count).last().unwrap()["relations"][0]["failure"].as_str().unwrap().to_owned()
     };
 
@@ -334,7 +334,7 @@ fn tuples(dice: &mut Dice) -> Vec<Value> {
 /// Two services with the same relations and tuples, one of which asks OpenFGA.
 #[test]
 fn both_engines_agree_on_random_relations() {
-    let openfga = OpenFga::start();
+    let openfga = OpenFgaServer::start();
     let (mut yes, mut no, mut refused) = (0, 0, 0);
     for seed in 0..12 {
         let dice = &mut Dice(seed);
@@ -377,7 +377,7 @@ fn both_engines_agree_on_random_relations() {
         );
         let arguments = openfga.arguments();
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let up = Up::start(
+        let up = UpProcess::start(
             &[
                 ("namespace.yaml", &namespace),
                 ("own.yaml", &policy("own", "")),
@@ -386,7 +386,7 @@ fn both_engines_agree_on_random_relations() {
             ],
             &arguments,
         );
-        assert_eq!(up.said(), "", "seed {seed}");
+        assert_eq!(up.stderr(), "", "seed {seed}");
         for person in PEOPLE {
             let groups: Vec<&str> = GROUPS.into_iter().filter(|_| dice.below(2) == 0).collect();
             let subject =

@@ -1,6 +1,6 @@
 //! The commands that explain, try and compare policies: what they print, and what they refuse.
 
-use durward_tests::{Up, durward, eventually, repository, run};
+use durward_tests::{UpProcess, durward, eventually, repository, run};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -56,7 +56,7 @@ fn decisions_are_explained_as_a_tree() {
 }
 
 #[test]
-fn rights_are_told_by_principal_and_by_operation() {
+fn rights_are_listed_by_principal_and_by_operation() {
     golden(
         "rights.txt",
         &session(&[
@@ -75,7 +75,7 @@ fn rights_are_told_by_principal_and_by_operation() {
 
 /// By the policy of the document: who may what says who has to approve it, and a request says which approval it lacks.
 #[test]
-fn approvals_are_told_wherever_rights_are() {
+fn rights_listings_name_required_approvals() {
     let directory = |lasts: &str| {
         let document = fs::read_to_string(repository("docs/approvals.md")).unwrap();
         let policy = document.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
@@ -140,7 +140,7 @@ fn changed(change: impl Fn(String) -> String) -> tempfile::TempDir {
 }
 
 #[test]
-fn what_is_advised_allows_it_and_no_more() {
+fn the_suggested_grant_is_minimal() {
     for (who, request) in [
         ("spiffe://cluster.local/ns/shop/sa/other", ["GET", "http://orders.example.com/orders/4"]),
         ("spiffe://cluster.local/ns/shop/sa/1.2", ["GET", "http://orders.example.com/orders"]),
@@ -171,9 +171,9 @@ fn what_is_advised_allows_it_and_no_more() {
 }
 
 #[test]
-fn a_record_of_the_log_is_explained() {
+fn an_audit_record_is_explained() {
     let read = |name: &str| fs::read_to_string(repository(ORDERS).join(name)).unwrap();
-    let mut up = Up::with(&[("namespace.yaml", &read("namespace.yaml")), ("policy.yaml", &read("policy.yaml"))]);
+    let mut up = UpProcess::with(&[("namespace.yaml", &read("namespace.yaml")), ("policy.yaml", &read("policy.yaml"))]);
     let token = format!("Bearer {}", up.token("billing/billing", "orders-api"));
     up.forward_auth("GET", "orders.example.com", "/orders/7", &[("Authorization", &token)]);
     up.forward_auth("GET", "orders.example.com", "/orders/7", &[("Authorization", "Bearer nonsense")]);
@@ -226,7 +226,7 @@ fn the_example_passes_its_own_tests() {
 }
 
 #[test]
-fn a_case_that_fails_says_what_was_decided() {
+fn a_failed_case_shows_the_decision() {
     let directory = changed(|policy| policy.replace("roles: [clerk]", "scopes: [orders.refund]"));
     let junit = directory.path().join("report.xml");
     let (code, text, _) = run(durward().arg("test").arg(directory.path()).arg("--junit").arg(&junit));
@@ -250,7 +250,7 @@ fn a_case_that_fails_says_what_was_decided() {
 }
 
 #[test]
-fn cases_that_are_not_understood_are_told_with_their_place() {
+fn invalid_cases_are_reported_with_their_place() {
     let cases = |text: &str| {
         format!(
             "apiVersion: test.durward.dev/v1alpha1\nkind: AccessPolicyTest\ncases:\n  - name: a\n    request: {{method: GET, host: a, path: /}}\n    expect: {{verdict: allow}}\n{text}"
@@ -305,7 +305,7 @@ fn cases_that_are_not_understood_are_told_with_their_place() {
 }
 
 #[test]
-fn cases_are_tried_again_when_a_file_changes() {
+fn watch_reruns_cases_when_a_file_changes() {
     let directory = changed(|policy| policy);
     let mut child = durward()
         .arg("test")
@@ -353,7 +353,7 @@ spec:
 "#;
 
 #[test]
-fn what_seems_wrong_is_told_with_its_place_and_code() {
+fn lint_reports_place_and_code() {
     let directory = changed(|policy| policy);
     let clean = run(durward().arg("lint").arg(directory.path()));
     assert_eq!(clean, (0, "0 findings, 0 silenced\n".to_owned(), String::new()));
@@ -387,7 +387,7 @@ fn what_seems_wrong_is_told_with_its_place_and_code() {
 }
 
 #[test]
-fn each_code_has_its_page() {
+fn each_lint_code_has_a_page() {
     for code in durward_api::lint::Code::ALL {
         let page = fs::read_to_string(repository(&format!("docs/lint/{code}.md"))).unwrap();
         assert!(page.starts_with(&format!("# {code}: ")), "{page}");
@@ -395,7 +395,7 @@ fn each_code_has_its_page() {
 }
 
 #[test]
-fn the_examples_seem_right() {
+fn the_examples_pass_lint() {
     for example in ["orders", "documents"] {
         let (code, text, stderr) = run(durward().arg("lint").arg(repository(&format!("examples/{example}"))));
         assert_eq!((code, stderr.as_str()), (0, ""), "{text}");
@@ -403,7 +403,7 @@ fn the_examples_seem_right() {
 }
 
 #[test]
-fn a_change_tells_who_gains_and_who_loses_what() {
+fn diff_lists_gained_and_lost_rights() {
     let orders = repository(ORDERS);
     let diff = |new: &Path, more: &[&str]| run(durward().arg("diff").arg(&orders).arg(new).args(more));
     let same = diff(&orders, &[]);
@@ -418,7 +418,7 @@ fn a_change_tells_who_gains_and_who_loses_what() {
     golden("diff.txt", &text);
     // a day of decisions
     let read = |name: &str| fs::read_to_string(orders.join(name)).unwrap();
-    let mut up = Up::with(&[("namespace.yaml", &read("namespace.yaml")), ("policy.yaml", &read("policy.yaml"))]);
+    let mut up = UpProcess::with(&[("namespace.yaml", &read("namespace.yaml")), ("policy.yaml", &read("policy.yaml"))]);
     let token = format!("Bearer {}", up.token("billing/billing", "orders-api"));
     up.forward_auth("GET", "orders.example.com", "/orders/7", &[("Authorization", &token)]);
     up.forward_auth("GET", "orders.example.com", "/healthz", &[]);
@@ -438,7 +438,7 @@ fn a_change_tells_who_gains_and_who_loses_what() {
 
 /// The commands of the workflow in `examples/github-actions`, in a repository with a change of policies.
 #[test]
-fn the_workflow_for_github_tries_lints_and_compares() {
+fn the_github_workflow_tests_lints_and_compares() {
     let workflow = fs::read_to_string(repository("examples/github-actions/policies.yaml")).unwrap();
     let workflow: Value = serde_saphyr::from_str(&workflow).unwrap();
     let steps = workflow["jobs"]["review"]["steps"].as_array().unwrap();

@@ -1,7 +1,7 @@
 //! Relations through the whole of a running `durward up`: files, doors, audit, explanation.
 
 use durward_tests::documents::{WHO_MAY, may};
-use durward_tests::{Up, durward, eventually, repository, run};
+use durward_tests::{UpProcess, durward, eventually, repository, run};
 use serde_json::{Value, json};
 use std::fs;
 
@@ -9,14 +9,14 @@ fn example(name: &str) -> String {
     fs::read_to_string(repository(&format!("examples/documents/{name}"))).unwrap()
 }
 
-fn documents() -> Up {
-    Up::with(&[("policy.yaml", &example("policy.yaml")), ("relationships.yaml", &example("relationships.yaml"))])
+fn documents() -> UpProcess {
+    UpProcess::with(&[("policy.yaml", &example("policy.yaml")), ("relationships.yaml", &example("relationships.yaml"))])
 }
 
 #[test]
 fn the_example_decides_by_relationships() {
     let up = documents();
-    assert_eq!(up.said(), "");
+    assert_eq!(up.stderr(), "");
     for (person, groups, action, document, expected) in WHO_MAY {
         assert_eq!(may(&up, person, groups, action, document), expected, "{person} {groups:?} {action} {document}");
     }
@@ -27,7 +27,7 @@ fn the_example_decides_by_relationships() {
 }
 
 #[test]
-fn a_changed_file_is_followed_and_a_broken_one_takes_nothing_away() {
+fn valid_relationship_changes_apply_and_broken_ones_do_not() {
     let up = documents();
     let is = |expected: bool| {
         eventually("the change is in force", || (may(&up, "frank", &[], "read", "budget") == expected).then_some(()))
@@ -39,13 +39,13 @@ fn a_changed_file_is_followed_and_a_broken_one_takes_nothing_away() {
     up.write("relationships.yaml", &more);
     is(true);
     up.write("relationships.yaml", &more.replace("user:corporate/frank", "frank"));
-    up.wait_said("relationships.yaml:18:53: spec.tuples[9].subject: `frank` is no subject: write a principal");
+    up.wait_for_stderr("relationships.yaml:18:53: spec.tuples[9].subject: `frank` is no subject: write a principal");
     is(true);
     up.write(
         "relationships.yaml",
         &more.replace("relation: viewer, subject: \"user:corporate/frank\"", "relation: boss, subject: \"*\""),
     );
-    up.wait_said("spec.tuples[9].relation: `document` has no relation `boss`");
+    up.wait_for_stderr("spec.tuples[9].relation: `document` has no relation `boss`");
     is(false);
     up.write(
         "more.yaml",
@@ -59,7 +59,7 @@ fn a_changed_file_is_followed_and_a_broken_one_takes_nothing_away() {
 }
 
 #[test]
-fn check_shows_how_a_relation_came_about() {
+fn check_explains_a_relation() {
     let ask = |who: &[&str], output: &str| {
         let mut command = durward();
         command.arg("check").arg("-p").arg(repository("examples/documents")).args(["-o", output, "--as"]).args(who);
@@ -83,7 +83,7 @@ fn check_shows_how_a_relation_came_about() {
 }
 
 #[test]
-fn a_record_is_decided_again_by_the_relationships_of_the_files() {
+fn a_replay_uses_the_relationships_of_the_files() {
     let up = documents();
     assert!(may(&up, "dave", &[], "read", "budget"));
     up.records(1);
@@ -103,10 +103,10 @@ fn a_record_is_decided_again_by_the_relationships_of_the_files() {
 
 /// The decisions of the todo scenario of the AuthZEN working group. Its payloads name no provider of their subjects; ours do.
 #[test]
-fn the_todo_scenario_of_authzen_decides_as_its_working_group_has_it() {
+fn the_authzen_todo_scenario_passes() {
     let policy = fs::read_to_string(repository("examples/todo/policy.yaml")).unwrap();
-    let up = Up::with(&[("policy.yaml", &policy)]);
-    assert_eq!(up.said(), "");
+    let up = UpProcess::with(&[("policy.yaml", &policy)]);
+    assert_eq!(up.stderr(), "");
     let (rick, morty, summer) = ("rick@the-citadel.com", "morty@the-citadel.com", "summer@the-smiths.com");
     let (beth, jerry) = ("beth@the-smiths.com", "jerry@the-smiths.com");
     // whether they create, change their own, change another's, delete their own, delete another's
@@ -160,7 +160,7 @@ fn the_todo_scenario_of_authzen_decides_as_its_working_group_has_it() {
 }
 
 #[test]
-fn searches_find_what_evaluations_allow_and_nothing_else() {
+fn searches_match_evaluations() {
     let up = documents();
     let search = |what: &str, question: Value| {
         let (status, answer) = up.authzen(&format!("/access/v1/search/{what}"), &question);

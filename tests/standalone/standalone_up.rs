@@ -1,7 +1,7 @@
 //! `durward up` and the commands beside it: what they load, follow, explain and refuse.
 
 use durward_tests::tokens;
-use durward_tests::{Up, durward, eventually, repository, request, run};
+use durward_tests::{UpProcess, durward, eventually, repository, request, run};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -16,19 +16,19 @@ fn policy(name: &str, host: &str, more: &str) -> String {
     )
 }
 
-fn status(up: &Up, host: &str, path: &str) -> u16 {
+fn status(up: &UpProcess, host: &str, path: &str) -> u16 {
     up.forward_auth("GET", host, path, &[]).status
 }
 
 #[test]
-fn the_first_answer_comes_from_the_example() {
+fn the_example_answers_its_first_request() {
     let files: Vec<(String, String)> = ["namespace.yaml", "policy.yaml", "partners.yaml"]
         .iter()
         .map(|name| ((*name).to_owned(), fs::read_to_string(repository(&format!("examples/orders/{name}"))).unwrap()))
         .collect();
     let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
-    let up = Up::with(&files);
-    assert_eq!(up.said(), "");
+    let up = UpProcess::with(&files);
+    assert_eq!(up.stderr(), "");
     let token = format!("Bearer {}", up.token("billing/billing", "orders-api"));
     let headers = [("Authorization", token.as_str())];
     assert_eq!(up.forward_auth("GET", "orders.example.com", "/orders", &headers).status, 200);
@@ -48,7 +48,7 @@ fn the_first_answer_comes_from_the_example() {
 
 /// What a newcomer sees and pastes.
 #[test]
-fn it_says_where_it_listens_and_what_to_try() {
+fn startup_prints_addresses_and_first_commands() {
     let directory = tempfile::tempdir().unwrap();
     let (state, said) = (directory.path().join("state"), directory.path().join("said"));
     let mut command = durward();
@@ -94,8 +94,8 @@ impl Drop for Killed {
 }
 
 #[test]
-fn a_certificate_is_proof_enough_for_high_risk() {
-    let up = Up::with(&[("shop.yaml", &tokens::manifests(&[&tokens::Key::ec("k1")]))]);
+fn a_certificate_allows_high_risk_operations() {
+    let up = UpProcess::with(&[("shop.yaml", &tokens::manifests(&[&tokens::IssuerKey::ec("k1")]))]);
     let out = up.state.parent().unwrap().join("billing");
     up.mint(&["x509", "--service-account", "billing/billing", "--out", out.to_str().unwrap()]);
     let file = |name: &str| out.join(name).to_str().unwrap().to_owned();
@@ -120,7 +120,7 @@ fn a_certificate_is_proof_enough_for_high_risk() {
     assert_eq!(ask(&["--cert", &file("svid.pem"), "--key", &file("key.pem")]), "200");
     assert_eq!(ask(&[]), "401");
     // a certificate of another authority gets no connection at all
-    let other = Up::with(&[("shop.yaml", &policy("a", "a.shop.svc", ""))]);
+    let other = UpProcess::with(&[("shop.yaml", &policy("a", "a.shop.svc", ""))]);
     let foreign = other.state.parent().unwrap().join("foreign");
     other.mint(&["x509", "--service-account", "billing/billing", "--out", foreign.to_str().unwrap()]);
     let file = |name: &str| foreign.join(name).to_str().unwrap().to_owned();
@@ -133,9 +133,9 @@ fn a_certificate_is_proof_enough_for_high_risk() {
 }
 
 #[test]
-fn a_proxy_is_believed_a_certificate_only_if_it_is_told_so() {
-    let up = Up::start(
-        &[("shop.yaml", &tokens::manifests(&[&tokens::Key::ec("k1")]))],
+fn only_trusted_proxies_forward_certificates() {
+    let up = UpProcess::start(
+        &[("shop.yaml", &tokens::manifests(&[&tokens::IssuerKey::ec("k1")]))],
         &["--client-certificates-from", "127.0.0.1"],
     );
     let out = up.state.parent().unwrap().join("billing");
@@ -147,7 +147,7 @@ fn a_proxy_is_believed_a_certificate_only_if_it_is_told_so() {
         up.forward_auth("POST", "orders.example.com", "/orders/4/refund", &[("x-forwarded-client-cert", value)]).status
     };
     assert_eq!(ask(&format!("Hash=00;Cert=\"{pem}\";URI=spiffe://cluster.local/ns/x/sa/y")), 200);
-    let foreign = Up::with(&[("shop.yaml", &policy("a", "a.shop.svc", ""))]);
+    let foreign = UpProcess::with(&[("shop.yaml", &policy("a", "a.shop.svc", ""))]);
     let other = foreign.state.parent().unwrap().join("foreign");
     foreign.mint(&["x509", "--service-account", "billing/billing", "--out", other.to_str().unwrap()]);
     let foreign_pem = encode(&fs::read_to_string(other.join("svid.pem")).unwrap());
@@ -164,7 +164,7 @@ fn a_proxy_is_believed_a_certificate_only_if_it_is_told_so() {
     ] {
         assert_eq!(ask(&bad), 401, "{bad}");
     }
-    let plain = Up::with(&[("shop.yaml", &tokens::manifests(&[&tokens::Key::ec("k1")]))]);
+    let plain = UpProcess::with(&[("shop.yaml", &tokens::manifests(&[&tokens::IssuerKey::ec("k1")]))]);
     let reply = plain.forward_auth(
         "POST",
         "orders.example.com",
@@ -179,8 +179,8 @@ fn a_proxy_is_believed_a_certificate_only_if_it_is_told_so() {
 }
 
 #[test]
-fn changes_are_followed_and_broken_files_change_nothing() {
-    let up = Up::with(&[("a.yaml", &policy("a", "a.shop.svc", ""))]);
+fn valid_changes_apply_and_broken_files_do_not() {
+    let up = UpProcess::with(&[("a.yaml", &policy("a", "a.shop.svc", ""))]);
     assert_eq!((status(&up, "a.shop.svc", "/open"), status(&up, "b.shop.svc", "/open")), (200, 403));
     let until = |host: &str, wanted: u16| {
         eventually(&format!("{host} answers {wanted}"), || (status(&up, host, "/open") == wanted).then_some(()))
@@ -190,7 +190,7 @@ fn changes_are_followed_and_broken_files_change_nothing() {
     until("b.shop.svc", 200);
     // broken in its syntax: told once, with its place, and what was good stays
     up.write("a.yaml", &policy("a", "a.shop.svc", "    - {name: [}\n"));
-    up.wait_said("a.yaml:9:");
+    up.wait_for_stderr("a.yaml:9:");
     assert_eq!(status(&up, "a.shop.svc", "/open"), 200);
     // broken in its meaning
     up.write(
@@ -201,13 +201,13 @@ fn changes_are_followed_and_broken_files_change_nothing() {
             "  grants: [{name: x, to: [{authenticated: true}], scopes: [y], when: principl.id == 'x'}]\n",
         ),
     );
-    up.wait_said("a.yaml:9:");
-    up.wait_said("spec.grants[0].when: `principl` does not exist");
+    up.wait_for_stderr("a.yaml:9:");
+    up.wait_for_stderr("spec.grants[0].when: `principl` does not exist");
     assert_eq!(status(&up, "a.shop.svc", "/open"), 200);
     up.write("a.yaml", &policy("a", "c.shop.svc", ""));
     until("c.shop.svc", 200);
     assert_eq!(status(&up, "a.shop.svc", "/open"), 403);
-    up.wait_said("every manifest is good again");
+    up.wait_for_stderr("every manifest is good again");
     fs::remove_file(up.manifests.join("b.yaml")).unwrap();
     until("b.shop.svc", 403);
     fs::rename(up.manifests.join("a.yaml"), up.manifests.join("z.yaml")).unwrap();
@@ -217,8 +217,8 @@ fn changes_are_followed_and_broken_files_change_nothing() {
 }
 
 #[test]
-fn a_change_is_in_force_soon() {
-    let up = Up::with(&[("a.yaml", &policy("a", "a.shop.svc", ""))]);
+fn a_change_applies_soon() {
+    let up = UpProcess::with(&[("a.yaml", &policy("a", "a.shop.svc", ""))]);
     up.write("b.yaml", &policy("b", "b.shop.svc", ""));
     let started = std::time::Instant::now();
     eventually("b.shop.svc", || (status(&up, "b.shop.svc", "/open") == 200).then_some(())).unwrap();
@@ -227,21 +227,21 @@ fn a_change_is_in_force_soon() {
 }
 
 #[test]
-fn two_policies_that_claim_one_host_are_told_apart() {
+fn the_older_policy_keeps_a_contested_host() {
     let other = policy("b", "a.shop.svc", "");
-    let up = Up::with(&[("a.yaml", &policy("a", "a.shop.svc", "")), ("b.yaml", &other)]);
+    let up = UpProcess::with(&[("a.yaml", &policy("a", "a.shop.svc", "")), ("b.yaml", &other)]);
     assert!(
-        up.said().contains("b.yaml:5:21: spec.service.hosts[0]: `a.shop.svc` is held by the older policy shop/a"),
+        up.stderr().contains("b.yaml:5:21: spec.service.hosts[0]: `a.shop.svc` is held by the older policy shop/a"),
         "{}",
-        up.said()
+        up.stderr()
     );
     fs::remove_file(up.manifests.join("a.yaml")).unwrap();
-    up.wait_said("every manifest is good again");
+    up.wait_for_stderr("every manifest is good again");
 }
 
 #[test]
-fn ctrl_c_ends_it_soon_and_loses_no_record() {
-    let mut up = Up::with(&[("a.yaml", &policy("a", "a.shop.svc", ""))]);
+fn ctrl_c_ends_soon_and_loses_no_record() {
+    let mut up = UpProcess::with(&[("a.yaml", &policy("a", "a.shop.svc", ""))]);
     for _ in 0..50 {
         assert_eq!(status(&up, "a.shop.svc", "/open"), 200);
     }
@@ -283,7 +283,7 @@ fn refused(arguments: &[&str]) -> String {
 }
 
 #[test]
-fn what_can_not_start_says_why_in_one_line() {
+fn startup_errors_fit_one_line() {
     let directory = tempfile::tempdir().unwrap();
     let manifests = directory.path().to_str().unwrap();
     assert!(refused(&["/nonexistent"]).contains("can't read the manifests in `/nonexistent`"));
@@ -309,8 +309,8 @@ fn what_can_not_start_says_why_in_one_line() {
 }
 
 #[test]
-fn keys_are_readable_by_their_owner_alone() {
-    let up = Up::with(&[("a.yaml", &policy("a", "a.shop.svc", ""))]);
+fn keys_are_readable_by_their_owner_only() {
+    let up = UpProcess::with(&[("a.yaml", &policy("a", "a.shop.svc", ""))]);
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&up.state), 0o700);
     let keys = up.state.join("token-keys");
@@ -325,7 +325,7 @@ fn keys_are_readable_by_their_owner_alone() {
 }
 
 #[test]
-fn many_starts_at_once_make_one_authority() {
+fn concurrent_starts_create_one_authority() {
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path().join("state");
     let starts: Vec<_> = (0..6)
@@ -351,7 +351,7 @@ fn many_starts_at_once_make_one_authority() {
 }
 
 #[test]
-fn a_manifest_that_is_not_understood_is_told_with_its_place() {
+fn an_invalid_manifest_is_reported_with_its_place() {
     let good = policy("a", "a.shop.svc", "");
     for (text, expected) in [
         (
@@ -467,9 +467,9 @@ fn a_decision_is_explained_from_files() {
 }
 
 #[test]
-fn records_decide_again_the_same() {
-    let shop = tokens::manifests(&[&tokens::Key::ec("k1")]);
-    let up = Up::with(&[("shop.yaml", &shop)]);
+fn a_replay_repeats_recorded_decisions() {
+    let shop = tokens::manifests(&[&tokens::IssuerKey::ec("k1")]);
+    let up = UpProcess::with(&[("shop.yaml", &shop)]);
     let token = format!("Bearer {}", up.token("billing/billing", "orders-api"));
     let long = format!("/orders/{}", "x".repeat(20_000));
     for (method, path) in [
@@ -516,23 +516,23 @@ fn records_decide_again_the_same() {
 }
 
 #[test]
-fn a_log_that_can_not_be_written_denies_if_it_is_told_to() {
+fn an_unwritable_log_denies_in_strict_mode() {
     // a device that takes nothing
     let files = [("a.yaml", policy("a", "a.shop.svc", ""))];
     let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
-    let strict = Up::start(&files, &["--audit-log", "/dev/full", "--audit-on-loss", "deny"]);
+    let strict = UpProcess::start(&files, &["--audit-log", "/dev/full", "--audit-on-loss", "deny"]);
     eventually("decisions are denied", || (status(&strict, "a.shop.svc", "/open") == 403).then_some(())).unwrap();
-    let lenient = Up::start(&files, &["--audit-log", "/dev/full"]);
+    let lenient = UpProcess::start(&files, &["--audit-log", "/dev/full"]);
     for _ in 0..20 {
         assert_eq!(status(&lenient, "a.shop.svc", "/open"), 200);
     }
-    lenient.wait_said("the audit log can't be written");
+    lenient.wait_for_stderr("the audit log can't be written");
     let metrics = request(strict.listen["admin"], "GET", "/metrics", &[("Host", "x")], "").body;
     assert!(!metrics.contains("durward_audit_records_lost_total 0\n"), "{metrics}");
 }
 
 #[test]
-fn completion_and_help_are_there() {
+fn completion_and_help_are_available() {
     let (code, script, _) = run(durward().args(["completion", "bash"]));
     assert!(code == 0 && script.contains("_durward"), "{script}");
     let (code, help, _) = run(durward().arg("--help"));

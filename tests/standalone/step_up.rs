@@ -1,11 +1,11 @@
 //! Step-up: a person with a plain token shows a second factor, and what attackers make of it.
 
 use durward_tests::gate;
-use durward_tests::gate::{App, Ground};
-use durward_tests::step_up::Browser;
+use durward_tests::gate::{GateFixture, RecordingApp};
+use durward_tests::step_up::FormBrowser;
 use durward_tests::tokens;
-use durward_tests::tokens::{Key, claims, door, manifests};
-use durward_tests::{Reply, Up, durward, eventually, listening, request};
+use durward_tests::tokens::{IssuerKey, claims, door, manifests};
+use durward_tests::{HttpReply, UpProcess, durward, eventually, listening, request};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 
@@ -13,7 +13,7 @@ const HOST: &str = "orders.example.com";
 const ALICE: &str = "user:corporate/alice";
 
 /// Orders where support may refund, too.
-fn world(key: &Key, max_age: &str) -> String {
+fn world(key: &IssuerKey, max_age: &str) -> String {
     let refund = format!("scopes: [orders.refund], risk: High, stepUp: {{maxAge: {max_age}}}}}");
     let cancel = "    - {name: cancel-order, http: [{methods: [DELETE], paths: [\"/orders/{id}\"]}], scopes: [orders.cancel], risk: High}\n";
     manifests(&[key]).replace("scopes: [orders.refund], risk: High}\n", &format!("{refund}\n{cancel}")).replace(
@@ -22,22 +22,22 @@ fn world(key: &Key, max_age: &str) -> String {
     )
 }
 
-fn start(key: &Key) -> Up {
-    Up::with(&[("all.yaml", &world(key, "5m"))])
+fn start(key: &IssuerKey) -> UpProcess {
+    UpProcess::with(&[("all.yaml", &world(key, "5m"))])
 }
 
-fn post(address: SocketAddr, fields: &[(&str, &str)]) -> Reply {
+fn post(address: SocketAddr, fields: &[(&str, &str)]) -> HttpReply {
     let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
     let headers = [("Host", "durward"), ("Content-Type", "application/x-www-form-urlencoded")];
     request(address, "POST", "/token", &headers, &body)
 }
 
 /// Exchanges a first token, with more parameters.
-fn exchange(up: &Up, token: &str, more: &[(&str, &str)]) -> Reply {
+fn exchange(up: &UpProcess, token: &str, more: &[(&str, &str)]) -> HttpReply {
     exchange_at(up.listen["tokens"], token, more)
 }
 
-fn exchange_at(address: SocketAddr, token: &str, more: &[(&str, &str)]) -> Reply {
+fn exchange_at(address: SocketAddr, token: &str, more: &[(&str, &str)]) -> HttpReply {
     let mut all = vec![
         ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
         ("subject_token_type", "urn:ietf:params:oauth:token-type:jwt"),
@@ -48,17 +48,17 @@ fn exchange_at(address: SocketAddr, token: &str, more: &[(&str, &str)]) -> Reply
     post(address, &all)
 }
 
-fn given(reply: &Reply) -> String {
+fn given(reply: &HttpReply) -> String {
     assert_eq!(reply.status, 200, "{reply:?}");
     body(reply)["access_token"].as_str().unwrap().to_owned()
 }
 
-fn body(reply: &Reply) -> Value {
+fn body(reply: &HttpReply) -> Value {
     serde_json::from_str(&reply.body).unwrap_or_else(|error| panic!("{error}: {reply:?}"))
 }
 
 /// What became of second factors, as the log tells it.
-fn outcomes(up: &Up) -> Vec<(String, String)> {
+fn outcomes(up: &UpProcess) -> Vec<(String, String)> {
     let all = up.records(1);
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let factors = all.iter().filter(|record| record["event"] == "second-factor");
@@ -66,8 +66,8 @@ fn outcomes(up: &Up) -> Vec<(String, String)> {
 }
 
 #[test]
-fn a_person_steps_up_and_the_log_tells_the_whole_story() {
-    let key = Key::rsa("one");
+fn a_step_up_is_audited_from_challenge_to_decision() {
+    let key = IssuerKey::rsa("one");
     let up = start(&key);
     let first = key.token(&json!({}));
     assert_eq!(door(&up, "GET", "/orders/7", &first).status, 200);
@@ -78,7 +78,7 @@ fn a_person_steps_up_and_the_log_tells_the_whole_story() {
         assert!(told.contains(part), "{told}");
     }
 
-    let mut browser = Browser::come(&up, &first, &[]);
+    let mut browser = FormBrowser::open(&up, &first, &[]);
     let (app, codes) = browser.enrol();
     assert_eq!(codes.len(), 10);
     let code = app.code(0);
@@ -107,8 +107,8 @@ fn a_person_steps_up_and_the_log_tells_the_whole_story() {
 }
 
 #[test]
-fn every_door_tells_where_to_step_up_and_only_a_person_who_is_known() {
-    let key = Key::rsa("one");
+fn every_door_challenges_authenticated_people_only() {
+    let key = IssuerKey::rsa("one");
     let up = start(&key);
     let first = key.token(&json!({}));
     let page =
@@ -148,11 +148,11 @@ fn every_door_tells_where_to_step_up_and_only_a_person_who_is_known() {
 }
 
 #[test]
-fn a_token_for_one_operation_is_its_first_token_at_every_other() {
-    let key = Key::rsa("one");
+fn a_stepped_up_token_is_limited_to_its_operation() {
+    let key = IssuerKey::rsa("one");
     let up = start(&key);
     let first = key.token(&json!({}));
-    let mut browser = Browser::come(&up, &first, &[]);
+    let mut browser = FormBrowser::open(&up, &first, &[]);
     let (app, codes) = browser.enrol();
     let unknown = exchange(&up, &first, &[("otp", &app.code(0)), ("operation", "nothing")]);
     assert_eq!((unknown.status, unknown.body.as_str()), (400, r#"{"error":"invalid_target"}"#));
@@ -190,11 +190,11 @@ fn a_token_for_one_operation_is_its_first_token_at_every_other() {
 }
 
 #[test]
-fn a_second_factor_grows_old() {
-    let key = Key::rsa("one");
-    let up = Up::with(&[("all.yaml", &world(&key, "1s"))]);
+fn a_second_factor_expires() {
+    let key = IssuerKey::rsa("one");
+    let up = UpProcess::with(&[("all.yaml", &world(&key, "1s"))]);
     let first = key.token(&json!({}));
-    let mut browser = Browser::come(&up, &first, &[]);
+    let mut browser = FormBrowser::open(&up, &first, &[]);
     let (app, _) = browser.enrol();
     let token = given(&exchange(&up, &first, &[("otp", &app.code(0))]));
     eventually("the challenge comes again", || {
@@ -204,8 +204,8 @@ fn a_second_factor_grows_old() {
 }
 
 #[test]
-fn two_processes_on_one_state_take_a_code_once_between_them() {
-    let key = Key::rsa("one");
+fn two_processes_accept_a_code_once() {
+    let key = IssuerKey::rsa("one");
     let one = start(&key);
     let mut command = durward();
     command.arg("up").arg(&one.manifests).arg("--state").arg(&one.state).args(["--json", "--audit-log", "/dev/null"]);
@@ -215,7 +215,7 @@ fn two_processes_on_one_state_take_a_code_once_between_them() {
     let (mut child, two, _) = listening(&mut command);
     let addresses = [one.listen["tokens"], two["tokens"]];
     let first = key.token(&json!({}));
-    let mut browser = Browser::come(&one, &first, &[]);
+    let mut browser = FormBrowser::open(&one, &first, &[]);
     let (app, codes) = browser.enrol();
     let first = first.as_str();
     for shown in [("otp", app.code(0)), ("recovery_code", codes[3].clone())] {
@@ -232,11 +232,11 @@ fn two_processes_on_one_state_take_a_code_once_between_them() {
 }
 
 #[test]
-fn guessing_is_slowed_down_and_a_recovery_code_still_counts() {
-    let key = Key::rsa("one");
+fn guessing_is_throttled_and_recovery_codes_still_work() {
+    let key = IssuerKey::rsa("one");
     let up = start(&key);
     let first = key.token(&json!({}));
-    let mut browser = Browser::come(&up, &first, &[]);
+    let mut browser = FormBrowser::open(&up, &first, &[]);
     let (app, codes) = browser.enrol();
     // no code of now, nor of the minutes around it
     let wrong = ["000000", "111111", "222222", "333333"]
@@ -258,8 +258,8 @@ fn guessing_is_slowed_down_and_a_recovery_code_still_counts() {
 }
 
 #[test]
-fn addresses_are_slowed_down_whoever_they_guess_at() {
-    let key = Key::rsa("one");
+fn guessing_is_throttled_by_address() {
+    let key = IssuerKey::rsa("one");
     let up = start(&key);
     let statuses: Vec<_> = (0..22)
         .map(|number| {
@@ -272,14 +272,14 @@ fn addresses_are_slowed_down_whoever_they_guess_at() {
 }
 
 #[test]
-fn the_page_gives_the_token_back_and_lets_factors_be_managed() {
-    let key = Key::rsa("one");
+fn the_page_returns_the_token_and_manages_factors() {
+    let key = IssuerKey::rsa("one");
     let shop = "https://shop.example.com";
-    let up = Up::start(&[("all.yaml", &world(&key, "5m"))], &["--step-up-return-to", shop]);
+    let up = UpProcess::start(&[("all.yaml", &world(&key, "5m"))], &["--step-up-return-to", shop]);
     let first = key.token(&json!({"sub": "<b>alice</b>"}));
     let back = format!("{shop}/stepped-up");
     let fields = [("operation", "refund-order"), ("return_to", back.as_str()), ("state", "s&<1>")];
-    let mut browser = Browser::come(&up, &first, &fields);
+    let mut browser = FormBrowser::open(&up, &first, &fields);
     assert!(browser.page.body.contains("&lt;b&gt;alice&lt;/b&gt;"), "{:?}", browser.page);
     let policy = browser.page.header("content-security-policy").unwrap();
     assert!(policy.starts_with("default-src 'none'; ") && policy.contains("frame-ancestors 'none'"), "{policy}");
@@ -316,13 +316,13 @@ fn the_page_gives_the_token_back_and_lets_factors_be_managed() {
     assert_eq!(old.status, 400, "the old ones are void");
 
     // a visit that has shown nothing can't change anything
-    let mut stranger = Browser::come(&up, &first, &[]);
+    let mut stranger = FormBrowser::open(&up, &first, &[]);
     let visit = stranger.visit();
     for path in ["totp", "totp/remove", "recovery-codes", "manage"] {
         let reply = stranger.send(&format!("/step-up/{path}"), &[("visit", &visit)]);
         assert_eq!(reply.status, 403, "{path}: {reply:?}");
     }
-    let mut verified = Browser::come(&up, &first, &[]);
+    let mut verified = FormBrowser::open(&up, &first, &[]);
     verified.submit("/step-up/verify", &[("otp", &app.code(0))]);
     assert_eq!(verified.page.status, 200, "{:?}", verified.page);
     verified.submit("/step-up/manage", &[]);
@@ -333,14 +333,14 @@ fn the_page_gives_the_token_back_and_lets_factors_be_managed() {
 }
 
 #[test]
-fn forms_of_others_are_refused() {
-    let key = Key::rsa("one");
+fn cross_site_forms_are_refused() {
+    let key = IssuerKey::rsa("one");
     let up = start(&key);
     let first = key.token(&json!({}));
-    let mut browser = Browser::come(&up, &first, &[]);
+    let mut browser = FormBrowser::open(&up, &first, &[]);
     let visit = browser.visit();
     let (own, cookie) = (browser.origin.clone(), browser.cookie.clone());
-    let mut other = Browser::come(&up, &key.token(&json!({"sub": "mallory"})), &[]);
+    let mut other = FormBrowser::open(&up, &key.token(&json!({"sub": "mallory"})), &[]);
     let theirs = (other.visit(), other.cookie.clone());
     let send = |origin: &str, site: &str, cookie: &str, visit: &str| {
         let body = url::form_urlencoded::Serializer::new(String::new()).append_pair("visit", visit).finish();
@@ -381,17 +381,17 @@ fn forms_of_others_are_refused() {
 }
 
 #[test]
-fn nobody_enrols_where_enrolment_is_closed() {
-    let key = Key::rsa("one");
-    let up = Up::start(&[("all.yaml", &world(&key, "5m"))], &["--step-up-enrolment", "closed"]);
-    let mut browser = Browser::come(&up, &key.token(&json!({})), &[]);
+fn closed_enrolment_refuses_new_factors() {
+    let key = IssuerKey::rsa("one");
+    let up = UpProcess::start(&[("all.yaml", &world(&key, "5m"))], &["--step-up-enrolment", "closed"]);
+    let mut browser = FormBrowser::open(&up, &key.token(&json!({})), &[]);
     assert_eq!(browser.submit("/step-up/totp", &[]).status, 403);
 }
 
 /// What comes in the address is the browser's, whoever made it: it is answered by the page, in words.
 #[test]
-fn a_damaged_link_is_told_by_the_page() {
-    let key = Key::rsa("one");
+fn a_damaged_link_is_explained() {
+    let key = IssuerKey::rsa("one");
     let up = start(&key);
     let bearer = format!("Bearer {}", key.token(&json!({})));
     let ask = |query: &str, headers: &[(&str, &str)]| {
@@ -412,20 +412,20 @@ fn a_damaged_link_is_told_by_the_page() {
 
 /// The gate of a service beside `durward up` challenges as the doors do, and takes what the person comes back with.
 #[test]
-fn a_gate_leads_to_the_page_and_takes_the_new_token() {
-    let key = Key::rsa("one");
+fn a_gate_challenges_and_accepts_the_new_token() {
+    let key = IssuerKey::rsa("one");
     let up = start(&key);
-    let (ground, app) = (Ground::beside(&up), App::start());
+    let (ground, app) = (GateFixture::of(&up), RecordingApp::start());
     let page = format!("http://localhost:{}", up.listen["tokens"].port());
     let gate = ground.gate("shop/orders", &app.upstream(), &["--step-up-url", &page]);
     let without = ground.gate("shop/web", &app.upstream(), &[]);
     let caller = ground.caller(None);
-    let refund = |gate: &gate::Gate, token: &str, more: &[(&str, &str)]| {
+    let refund = |gate: &gate::GateProcess, token: &str, more: &[(&str, &str)]| {
         let bearer = format!("Bearer {token}");
         let headers = [&[("Host", HOST), ("Authorization", bearer.as_str())], more].concat();
         caller.request(gate.address(), "POST", "/orders/7/refund", &headers)
     };
-    let told = |reply: &Reply| {
+    let told = |reply: &HttpReply| {
         let header = |name: &str| reply.header(name).map(ToOwned::to_owned);
         (reply.status, header("www-authenticate"), header("link"), header("content-type"), reply.body.clone())
     };
@@ -448,7 +448,7 @@ fn a_gate_leads_to_the_page_and_takes_the_new_token() {
     assert_eq!((bad.status, bad.header("link"), bad.body.as_str()), (401, None, r#"{"error":"invalid_token"}"#));
     assert!(app.seen().is_empty());
 
-    let mut browser = Browser::come(&up, &first, &[]);
+    let mut browser = FormBrowser::open(&up, &first, &[]);
     let (authenticator, _) = browser.enrol();
     let code = authenticator.code(0);
     let token = given(&exchange(&up, &first, &[("operation", "refund-order"), ("otp", &code)]));

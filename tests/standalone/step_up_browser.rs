@@ -2,55 +2,55 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use durward_tests::browser::{Browser, ENTER, TAB};
+use durward_tests::browser::{Chromium, ENTER, TAB};
 use durward_tests::passkey;
 use durward_tests::passkey::{answers, challenge, exchange, post};
 use durward_tests::step_up;
-use durward_tests::step_up::App;
-use durward_tests::tokens::{Key, claims, door, manifests};
-use durward_tests::{Up, eventually, request};
+use durward_tests::step_up::AuthenticatorApp;
+use durward_tests::tokens::{IssuerKey, claims, door, manifests};
+use durward_tests::{UpProcess, eventually, request};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
 
 /// Orders where support may refund with a second factor of the last `max_age`.
-fn start(key: &Key, max_age: &str) -> Up {
+fn start(key: &IssuerKey, max_age: &str) -> UpProcess {
     let refund = format!("scopes: [orders.refund], risk: High, stepUp: {{maxAge: {max_age}}}");
     let world = manifests(&[key])
         .replace("scopes: [orders.refund], risk: High", &refund)
         .replace("group: support}], scopes: [orders.write]", "group: support}], scopes: [orders.write, orders.refund]");
-    Up::with(&[("all.yaml", &world)])
+    UpProcess::with(&[("all.yaml", &world)])
 }
 
-fn page(up: &Up) -> String {
+fn page(up: &UpProcess) -> String {
     format!("http://localhost:{}/step-up", up.listen["tokens"].port())
 }
 
 /// Comes to the page with a token.
-fn come(browser: &Browser, up: &Up, token: &str) {
+fn come(browser: &Chromium, up: &UpProcess, token: &str) {
     browser.open(&format!("{}?audience=orders-api&operation=refund-order", page(up)));
     browser.fill("#subject_token", token);
     browser.click("main form button");
 }
 
 /// The token that the page shows.
-fn given(browser: &Browser) -> String {
+fn given(browser: &Chromium) -> String {
     browser.wait_for("It is you");
     browser.text("textarea#token")
 }
 
 /// Nothing was blocked, missing or thrown; that a form was refused is no news.
-fn assert_quiet(browser: &Browser) {
+fn assert_quiet(browser: &Chromium) {
     let told: Vec<_> = browser.console().into_iter().filter(|line| !line.contains("(Bad Request)")).collect();
     assert_eq!(told, Vec::<String>::new());
 }
 
 #[test]
-fn the_keyboard_is_enough() {
-    let key = Key::rsa("one");
+fn the_page_works_by_keyboard() {
+    let key = IssuerKey::rsa("one");
     let up = start(&key, "5m");
-    let browser = Browser::start();
+    let browser = Chromium::start();
     browser.authenticator(true);
     browser.open(&format!("{}?audience=orders-api", page(&up)));
     browser.press(TAB);
@@ -76,15 +76,15 @@ fn the_keyboard_is_enough() {
 
 #[test]
 fn codes_need_no_javascript() {
-    let key = Key::rsa("one");
+    let key = IssuerKey::rsa("one");
     let up = start(&key, "5m");
-    let browser = Browser::without_javascript();
+    let browser = Chromium::without_javascript();
     let first = key.token(&json!({}));
     come(&browser, &up, &first);
     browser.wait_for("You have no second factor yet");
     assert!(!browser.shows("form[data-passkey]"), "without scripts there are no keys");
     browser.click("form[action='/step-up/totp'] button");
-    let app = App::new(&browser.text("#secret"));
+    let app = AuthenticatorApp::new(&browser.text("#secret"));
     browser.fill("#code", &app.code(-30));
     browser.click("form[action='/step-up/totp/confirm'] button");
     browser.wait_for("Recovery codes");
@@ -97,17 +97,17 @@ fn codes_need_no_javascript() {
 }
 
 #[test]
-fn what_goes_wrong_is_said_in_words() {
-    let key = Key::rsa("one");
+fn errors_are_shown_in_words() {
+    let key = IssuerKey::rsa("one");
     let up = start(&key, "5m");
-    let browser = Browser::start();
+    let browser = Chromium::start();
     let without_user = browser.authenticator(false);
     let first = key.token(&json!({}));
     come(&browser, &up, &first);
     browser.fill("#key-name", "laptop");
     browser.click("form[data-passkey=create] button");
     browser.wait_for("No key answered");
-    assert_eq!(browser.barriers(), Vec::<String>::new(), "what went wrong can be read");
+    assert_eq!(browser.accessibility_problems(), Vec::<String>::new(), "what went wrong can be read");
     browser.unplug(&without_user);
     let his = browser.authenticator(true);
     browser.click("form[data-passkey=create] button");
@@ -136,20 +136,20 @@ fn what_goes_wrong_is_said_in_words() {
 
 /// Each page in both schemes, wide and narrow: nothing keeps anybody from using it; what is seen is kept below `target/tmp`.
 #[test]
-fn everybody_can_read_and_use_each_page() {
-    let key = Key::rsa("one");
+fn every_page_is_accessible() {
+    let key = IssuerKey::rsa("one");
     let up = start(&key, "5m");
-    let browser = Browser::start();
+    let browser = Chromium::start();
     browser.authenticator(true);
     let first = key.token(&json!({}));
     let seen = |name: &str| {
         for (scheme, width) in [("light", 800), ("dark", 320)] {
-            browser.looks(scheme, width, 900);
+            browser.emulate(scheme, width, 900);
             let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("step-up-{name}-{scheme}.png"));
             browser.screenshot(&path);
             let fits = browser.script("return document.documentElement.scrollWidth <= innerWidth");
             assert_eq!(fits, json!(true), "{name} is too wide at {width} pixels");
-            assert_eq!(browser.barriers(), Vec::<String>::new(), "{name}, {scheme}");
+            assert_eq!(browser.accessibility_problems(), Vec::<String>::new(), "{name}, {scheme}");
         }
     };
     browser.open(&page(&up));
@@ -158,7 +158,7 @@ fn everybody_can_read_and_use_each_page() {
     browser.wait_for("You have no second factor yet");
     seen("first");
     browser.click("form[action='/step-up/totp'] button");
-    let app = App::new(&browser.text("#secret"));
+    let app = AuthenticatorApp::new(&browser.text("#secret"));
     seen("app");
     browser.fill("#code", &app.code(-30));
     browser.press(ENTER);
@@ -190,12 +190,12 @@ fn everybody_can_read_and_use_each_page() {
 
 /// What is computed of pages is found where it is wrong.
 #[test]
-fn what_keeps_people_from_a_page_is_found() {
-    let browser = Browser::start();
+fn the_accessibility_check_finds_barriers() {
+    let browser = Chromium::start();
     let page = "<!doctype html><title></title><style>p { color: #999 } input { border: 1px solid #ddd } :focus { outline: none }</style>
         <main><h1>A page</h1><h3 id=a>Further down</h3><p id=a>Hardly to be read</p><input id=code><button style='padding: 0'></button></main>";
     browser.open(&format!("http://127.0.0.1:{}/", elsewhere(page.to_owned())));
-    let barriers = browser.barriers();
+    let barriers = browser.accessibility_problems();
     for one in [
         "text in <p#a> has contrast 2.85, not 4.5",
         "<input#code> has no label",
@@ -213,10 +213,10 @@ fn what_keeps_people_from_a_page_is_found() {
 
 /// One of several keys is enough, and each can be removed by itself.
 #[test]
-fn a_person_has_several_keys() {
-    let key = Key::rsa("one");
+fn a_person_can_have_several_keys() {
+    let key = IssuerKey::rsa("one");
     let up = start(&key, "5m");
-    let browser = Browser::start();
+    let browser = Chromium::start();
     let first = key.token(&json!({}));
     come(&browser, &up, &first);
     let add = |name: &str| {
@@ -271,14 +271,14 @@ fn elsewhere(html: String) -> u16 {
 /// Pages of others, on another host and on another port of ours: they have even read a form of a visit that may change
 /// everything, and the person's browser has its cookie.
 #[test]
-fn pages_of_others_can_do_nothing_in_the_persons_browser() {
-    let key = Key::rsa("one");
+fn other_sites_cannot_use_the_session() {
+    let key = IssuerKey::rsa("one");
     let up = start(&key, "5m");
-    let browser = Browser::start();
+    let browser = Chromium::start();
     let first = key.token(&json!({}));
     come(&browser, &up, &first);
     browser.click("form[action='/step-up/totp'] button");
-    let app = App::new(&browser.text("#secret"));
+    let app = AuthenticatorApp::new(&browser.text("#secret"));
     browser.fill("#code", &app.code(-30));
     browser.press(ENTER);
     browser.wait_for("Recovery codes");
@@ -316,11 +316,11 @@ fn pages_of_others_can_do_nothing_in_the_persons_browser() {
 }
 
 #[test]
-fn keys_are_changed_by_their_holder_alone_and_only_with_a_fresh_factor() {
-    let key = Key::rsa("one");
+fn changing_keys_needs_a_fresh_factor_of_their_owner() {
+    let key = IssuerKey::rsa("one");
     let up = start(&key, "5m");
     let first = key.token(&json!({}));
-    let mut visit = step_up::Browser::come(&up, &first, &[]);
+    let mut visit = step_up::FormBrowser::open(&up, &first, &[]);
     let sealed = visit.visit();
     let own = visit.origin.clone();
     for path in ["get", "create", "add", "remove"] {
@@ -337,7 +337,7 @@ fn keys_are_changed_by_their_holder_alone_and_only_with_a_fresh_factor() {
     assert_eq!(added.status, 200, "{added:?}");
 
     // with the first token alone nothing changes any more
-    let mut later = step_up::Browser::come(&up, &first, &[]);
+    let mut later = step_up::FormBrowser::open(&up, &first, &[]);
     let sealed = later.visit();
     let id = URL_SAFE_NO_PAD.encode((0..32).collect::<Vec<u8>>());
     for (path, name) in [("create", ""), ("add", "other"), ("remove", "")] {
@@ -361,8 +361,8 @@ fn keys_are_changed_by_their_holder_alone_and_only_with_a_fresh_factor() {
 }
 
 #[test]
-fn clients_that_are_no_browser_show_passkeys_too() {
-    let key = Key::rsa("one");
+fn clients_without_a_browser_can_use_passkeys() {
+    let key = IssuerKey::rsa("one");
     let mut up = start(&key, "5m");
     let first = key.token(&json!({}));
     let none = post(&up, "/step-up/passkeys/challenge", &[("subject_token", &first), ("audience", "orders-api")]);
@@ -370,7 +370,7 @@ fn clients_that_are_no_browser_show_passkeys_too() {
     let nobody = post(&up, "/step-up/passkeys/challenge", &[("subject_token", "x"), ("audience", "orders-api")]);
     assert_eq!(nobody.status, 401, "{nobody:?}");
 
-    let mut visit = step_up::Browser::come(&up, &first, &[]);
+    let mut visit = step_up::FormBrowser::open(&up, &first, &[]);
     let sealed = visit.visit();
     let options = visit.send("/step-up/passkeys/create", &[("visit", &sealed)]).body.clone();
     let made = answers("create", &up, &options, 0, &["unverified"]);
@@ -426,11 +426,11 @@ fn clients_that_are_no_browser_show_passkeys_too() {
 
 /// Whoever has somebody's first token can ask for challenges too: not without end, and the person's own still counts then.
 #[test]
-fn challenges_that_end_others_are_slowed_down_where_they_come_from() {
-    let key = Key::rsa("one");
+fn passkey_challenges_are_throttled_by_address() {
+    let key = IssuerKey::rsa("one");
     let up = start(&key, "5m");
     let first = key.token(&json!({}));
-    let mut visit = step_up::Browser::come(&up, &first, &[]);
+    let mut visit = step_up::FormBrowser::open(&up, &first, &[]);
     let sealed = visit.visit();
     let options = visit.send("/step-up/passkeys/create", &[("visit", &sealed)]).body.clone();
     let made = answers("create", &up, &options, 0, &[]);

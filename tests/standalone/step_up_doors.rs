@@ -5,9 +5,9 @@ use durward_tests::passkey;
 use durward_tests::passkey::exchange_from;
 use durward_tests::proxies;
 use durward_tests::step_up;
-use durward_tests::step_up::Browser;
-use durward_tests::tokens::{Key, manifests};
-use durward_tests::{Reply, Up, eventually, repository, request, run};
+use durward_tests::step_up::FormBrowser;
+use durward_tests::tokens::{IssuerKey, manifests};
+use durward_tests::{HttpReply, UpProcess, eventually, repository, request, run};
 use envoy_types::ext_authz::v3::pb::{CheckRequest, HttpResponse};
 use envoy_types::pb::envoy::service::auth::v3::AttributeContext;
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest, Request};
@@ -18,12 +18,12 @@ const HOST: &str = "orders.example.com";
 const HTML: &str = "text/html,application/xhtml+xml;q=0.9";
 
 /// Orders where support may refund.
-fn world(key: &Key) -> String {
+fn world(key: &IssuerKey) -> String {
     manifests(&[key])
         .replace("group: support}], scopes: [orders.write]", "group: support}], scopes: [orders.write, orders.refund]")
 }
 
-fn given(reply: &Reply) -> String {
+fn given(reply: &HttpReply) -> String {
     assert_eq!(reply.status, 200, "{reply:?}");
     let body: Value = serde_json::from_str(&reply.body).unwrap();
     body["access_token"].as_str().unwrap().to_owned()
@@ -33,12 +33,12 @@ fn given(reply: &Reply) -> String {
 type Told = (u16, [Option<String>; 4], String);
 const TOLD: [&str; 4] = ["www-authenticate", "link", "content-type", "vary"];
 
-fn told(reply: &Reply) -> Told {
+fn told(reply: &HttpReply) -> Told {
     (reply.status, TOLD.map(|name| reply.header(name).map(ToOwned::to_owned)), reply.body.clone())
 }
 
 /// What `ext_authz` tells Envoy to answer.
-async fn ext_authz(up: &Up, headers: &[(&str, &str)]) -> Told {
+async fn ext_authz(up: &UpProcess, headers: &[(&str, &str)]) -> Told {
     let http = HttpRequest {
         method: "POST".to_owned(),
         host: HOST.to_owned(),
@@ -60,10 +60,10 @@ async fn ext_authz(up: &Up, headers: &[(&str, &str)]) -> Told {
 }
 
 #[test]
-fn a_challenge_is_the_same_at_ext_authz_and_gets_through_real_proxies() {
-    let key = Key::rsa("one");
-    let up = Up::with(&[("all.yaml", &world(&key))]);
-    let app = gate::App::start();
+fn challenges_pass_through_real_proxies() {
+    let key = IssuerKey::rsa("one");
+    let up = UpProcess::with(&[("all.yaml", &world(&key))]);
+    let app = gate::RecordingApp::start();
     let (nginx, envoy) = (proxies::nginx(&up, app.address), proxies::envoy(&up, app.address));
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let bearer = format!("Bearer {}", key.token(&json!({})));
@@ -93,8 +93,8 @@ fn a_challenge_is_the_same_at_ext_authz_and_gets_through_real_proxies() {
 
 /// A token for one service is none at another, however good its factor is; nor is one for an operation at another of its name.
 #[test]
-fn a_new_token_is_for_its_service_alone() {
-    let key = Key::rsa("one");
+fn a_stepped_up_token_is_limited_to_its_service() {
+    let key = IssuerKey::rsa("one");
     let orders = world(&key).replace(
         "allowed-hosts: orders.example.com, durward.dev/allowed-audiences: orders-api",
         "allowed-hosts: 'orders.example.com, bills.example.com', durward.dev/allowed-audiences: 'orders-api, bills-api'",
@@ -102,9 +102,9 @@ fn a_new_token_is_for_its_service_alone() {
     let policy = orders.rsplit("---").next().unwrap();
     let bills = policy.replace("name: orders,", "name: bills,").replace("orders-api", "bills-api");
     let bills = bills.replace("orders.example.com", "bills.example.com");
-    let up = Up::with(&[("orders.yaml", &orders), ("bills.yaml", &bills)]);
+    let up = UpProcess::with(&[("orders.yaml", &orders), ("bills.yaml", &bills)]);
     let first = key.token(&json!({"aud": ["orders-api", "bills-api"]}));
-    let (app, codes) = Browser::come(&up, &first, &[]).enrol();
+    let (app, codes) = FormBrowser::open(&up, &first, &[]).enrol();
     let door = |host: &str, token: &str| {
         let bearer = format!("Bearer {token}");
         let reply = up.forward_auth("POST", host, "/orders/7/refund", &[("Authorization", &bearer)]);
@@ -131,15 +131,15 @@ fn a_new_token_is_for_its_service_alone() {
 
 /// Whose issuer knows of no second factor approves by the token that our own page gives; not by one for some operation.
 #[test]
-fn people_approve_by_the_token_that_the_page_gives() {
-    let key = Key::rsa("one");
+fn a_stepped_up_token_can_approve() {
+    let key = IssuerKey::rsa("one");
     let asking = world(&key).replace(
         "scopes: [orders.write]}\n",
         "scopes: [orders.write], risk: High, approval: {by: [{provider: corporate, group: oncall}]}}\n",
     );
     let asking =
         asking.replace("scopes: [orders.read, orders.refund]}", "scopes: [orders.read, orders.refund, orders.write]}");
-    let up = Up::with(&[("all.yaml", &asking)]);
+    let up = UpProcess::with(&[("all.yaml", &asking)]);
     let ask = || {
         let asked = json!({
             "subject": {"type": "workload", "id": "spiffe://cluster.local/ns/billing/sa/billing", "properties": {"assurance": "ProofOfPossession"}},
@@ -152,7 +152,7 @@ fn people_approve_by_the_token_that_the_page_gives() {
     eventually("the object", || file.exists().then_some(())).unwrap();
 
     let first = key.token(&json!({"sub": "olga", "groups": ["oncall", "support"]}));
-    let (app, codes) = Browser::come(&up, &first, &[]).enrol();
+    let (app, codes) = FormBrowser::open(&up, &first, &[]).enrol();
     let approve = |token: &str| {
         let bearer = format!("Bearer {token}");
         let headers = [("Host", "durward"), ("Content-Type", "application/json"), ("Authorization", bearer.as_str())];
@@ -175,11 +175,11 @@ fn people_approve_by_the_token_that_the_page_gives() {
 
 /// Guesses at recovery codes are hopeless; they are slowed down where they come from, and keep their person from nothing.
 #[test]
-fn guesses_at_recovery_codes_are_slowed_down_by_address() {
-    let key = Key::rsa("one");
-    let up = Up::with(&[("all.yaml", &world(&key))]);
+fn recovery_code_guesses_are_throttled_by_address() {
+    let key = IssuerKey::rsa("one");
+    let up = UpProcess::with(&[("all.yaml", &world(&key))]);
     let first = key.token(&json!({}));
-    let (app, codes) = Browser::come(&up, &first, &[]).enrol();
+    let (app, codes) = FormBrowser::open(&up, &first, &[]).enrol();
     let shown = |address: &str, factor: (&str, &str)| exchange_from(&up, address, &first, &[factor]).status;
     let wrong = ("recovery_code", "aaaa-aaaa-aaaa-aaaa");
     let statuses: Vec<_> = (0..22).map(|_| shown("203.0.113.9", wrong)).collect();
@@ -196,9 +196,9 @@ fn guesses_at_recovery_codes_are_slowed_down_by_address() {
 
 /// Where a caller says to come from counts from a proxy alone: nobody gets more guesses by a header.
 #[test]
-fn nobody_chooses_the_address_that_is_slowed_down() {
-    let key = Key::rsa("one");
-    let up = Up::start(&[("all.yaml", &world(&key))], &["--trusted-proxy", "192.0.2.1"]);
+fn callers_cannot_choose_the_throttled_address() {
+    let key = IssuerKey::rsa("one");
+    let up = UpProcess::start(&[("all.yaml", &world(&key))], &["--trusted-proxy", "192.0.2.1"]);
     let statuses: Vec<_> = (0..22)
         .map(|number| {
             let token = key.token(&json!({"sub": format!("guest-{number}")}));
@@ -210,11 +210,11 @@ fn nobody_chooses_the_address_that_is_slowed_down() {
 
 /// A key answers for the page's origin. What it answers on another page counts for nothing, though all else is right.
 #[test]
-fn what_a_key_answers_to_another_page_is_nothing() {
-    let key = Key::rsa("one");
-    let up = Up::with(&[("all.yaml", &world(&key))]);
+fn a_passkey_answer_for_another_origin_is_refused() {
+    let key = IssuerKey::rsa("one");
+    let up = UpProcess::with(&[("all.yaml", &world(&key))]);
     let first = key.token(&json!({}));
-    let mut visit = Browser::come(&up, &first, &[]);
+    let mut visit = FormBrowser::open(&up, &first, &[]);
     passkey::add(&up, &mut visit);
     let port = up.listen["tokens"].port();
     let own = format!("http://localhost:{port}");
@@ -239,15 +239,15 @@ fn what_a_key_answers_to_another_page_is_nothing() {
 
 /// Whoever has the first token of a person who sets up an app just then sees nothing of its secret, nor confirms it.
 #[test]
-fn a_secret_that_waits_for_its_person_is_shown_to_nobody_else() {
-    let key = Key::rsa("one");
-    let up = Up::with(&[("all.yaml", &world(&key))]);
+fn a_pending_secret_is_shown_to_its_owner_only() {
+    let key = IssuerKey::rsa("one");
+    let up = UpProcess::with(&[("all.yaml", &world(&key))]);
     let first = key.token(&json!({}));
-    let mut person = Browser::come(&up, &first, &[]);
+    let mut person = FormBrowser::open(&up, &first, &[]);
     person.submit("/step-up/totp", &[]);
     let secret = person.between("<code id=\"secret\">", "</code>");
-    let right = step_up::App::new(&secret).code(0);
-    let mut thief = Browser::come(&up, &first, &[]);
+    let right = step_up::AuthenticatorApp::new(&secret).code(0);
+    let mut thief = FormBrowser::open(&up, &first, &[]);
     let sealed = thief.visit();
     for code in ["000000", right.as_str(), ""] {
         let reply = thief.send("/step-up/totp/confirm", &[("visit", &sealed), ("otp", code)]);
@@ -263,11 +263,11 @@ fn a_secret_that_waits_for_its_person_is_shown_to_nobody_else() {
 
 /// What the document says of clients without a browser is run as it stands there.
 #[test]
-fn what_the_document_says_of_exchanges_can_be_run() {
-    let key = Key::rsa("one");
-    let up = Up::with(&[("all.yaml", &world(&key))]);
+fn the_token_exchange_document_runs() {
+    let key = IssuerKey::rsa("one");
+    let up = UpProcess::with(&[("all.yaml", &world(&key))]);
     let first = key.token(&json!({}));
-    let mut visit = Browser::come(&up, &first, &[]);
+    let mut visit = FormBrowser::open(&up, &first, &[]);
     let (app, _) = visit.enrol();
     passkey::add(&up, &mut visit);
     let document = std::fs::read_to_string(repository("docs/step-up.md")).unwrap();

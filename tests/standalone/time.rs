@@ -1,28 +1,28 @@
 //! What ends by itself, with a clock that the test sets: second factors after five minutes, pauses, approvals.
 
-use durward_tests::browser::Browser;
+use durward_tests::browser::Chromium;
 use durward_tests::clock::Clock;
 use durward_tests::passkey;
 use durward_tests::passkey::exchange_from;
 use durward_tests::step_up;
-use durward_tests::tokens::{Key, claims, door, manifests, now};
-use durward_tests::{Reply, Up, eventually};
+use durward_tests::tokens::{IssuerKey, claims, door, manifests, now};
+use durward_tests::{HttpReply, UpProcess, eventually};
 use serde_json::{Value, json};
 
 /// `durward up` by this clock, on policies by which support may refund with a second factor of five minutes.
-fn start(clock: &Clock, key: &Key) -> Up {
+fn start(clock: &Clock, key: &IssuerKey) -> UpProcess {
     let world = manifests(&[key])
         .replace("group: support}], scopes: [orders.write]", "group: support}], scopes: [orders.write, orders.refund]");
-    Up::start_with(&[("all.yaml", &world)], &[], |command| clock.give(command))
+    UpProcess::start_with(&[("all.yaml", &world)], &[], |command| clock.give(command))
 }
 
 /// A first token that lasts longer than the test.
-fn token(key: &Key) -> String {
+fn token(key: &IssuerKey) -> String {
     key.token(&json!({"exp": now() + 24 * 3600}))
 }
 
 /// Asserts the challenge; where it leads a browser.
-fn challenged(reply: &Reply) -> String {
+fn challenged(reply: &HttpReply) -> String {
     assert_eq!(reply.status, 401, "{reply:?}");
     let told = reply.header("www-authenticate").unwrap();
     for part in ["insufficient_user_authentication", "urn:durward:assurance:multi-factor", r#"max_age="300""#] {
@@ -33,7 +33,7 @@ fn challenged(reply: &Reply) -> String {
 }
 
 /// Comes to the page by the link of a challenge, and shows the passkey that is there; the token that the page gives.
-fn shows_passkey(browser: &Browser, link: &str, first: &str) -> String {
+fn shows_passkey(browser: &Chromium, link: &str, first: &str) -> String {
     browser.open(link);
     browser.fill("#subject_token", first);
     browser.click("main form button");
@@ -44,14 +44,14 @@ fn shows_passkey(browser: &Browser, link: &str, first: &str) -> String {
 
 /// From a plain corporate token to the refund, for five minutes and no longer; and what the log says of it.
 #[test]
-fn a_refund_asks_for_a_passkey_and_asks_again_after_five_minutes() {
-    let (clock, key) = (Clock::new(), Key::rsa("one"));
+fn a_refund_needs_a_passkey_again_after_five_minutes() {
+    let (clock, key) = (Clock::new(), IssuerKey::rsa("one"));
     let up = start(&clock, &key);
     let first = token(&key);
     assert_eq!(door(&up, "GET", "/orders/7", &first).status, 200);
     let link = challenged(&door(&up, "POST", "/orders/7/refund", &first));
 
-    let browser = Browser::start();
+    let browser = Chromium::start();
     browser.authenticator(true);
     browser.open(&link);
     browser.fill("#subject_token", &first);
@@ -135,16 +135,16 @@ fn a_refund_asks_for_a_passkey_and_asks_again_after_five_minutes() {
 /// Whoever has somebody's first token can hold codes up, wherever the guesses come from: for an hour at most each time, and
 /// neither recovery codes nor keys.
 #[test]
-fn pauses_grow_to_an_hour_wherever_guesses_come_from_and_shut_nobody_out() {
-    let (clock, key) = (Clock::new(), Key::rsa("one"));
+fn throttling_grows_to_an_hour_and_locks_nobody_out() {
+    let (clock, key) = (Clock::new(), IssuerKey::rsa("one"));
     let up = start(&clock, &key);
     let first = token(&key);
-    let mut visit = step_up::Browser::come(&up, &first, &[]);
+    let mut visit = step_up::FormBrowser::open(&up, &first, &[]);
     let (app, codes) = visit.enrol();
     passkey::add(&up, &mut visit);
     let mut addresses = (1..).map(|number| format!("198.51.{}.{}", number / 250, number % 250 + 1));
     let mut from_anywhere = |factor: (&str, &str)| exchange_from(&up, &addresses.next().unwrap(), &first, &[factor]);
-    let wait = |reply: &Reply| reply.header("retry-after").unwrap().parse::<i64>().unwrap();
+    let wait = |reply: &HttpReply| reply.header("retry-after").unwrap().parse::<i64>().unwrap();
     // what is no code at any time
     let wrong = ("otp", "00000x");
     assert_eq!([0; 3].map(|_| from_anywhere(wrong).status), [400; 3]);
@@ -170,11 +170,11 @@ fn pauses_grow_to_an_hour_wherever_guesses_come_from_and_shut_nobody_out() {
 
 /// A code of the step before is good, but not after one of the step that came after it.
 #[test]
-fn no_code_counts_after_a_later_one() {
-    let (clock, key) = (Clock::new(), Key::rsa("one"));
+fn a_code_is_refused_after_a_later_one() {
+    let (clock, key) = (Clock::new(), IssuerKey::rsa("one"));
     let up = start(&clock, &key);
     let first = token(&key);
-    let (app, _) = step_up::Browser::come(&up, &first, &[]).enrol();
+    let (app, _) = step_up::FormBrowser::open(&up, &first, &[]).enrol();
     clock.advance(120);
     eventually("most of a step is left", || (now() % 30 < 12).then_some(())).unwrap();
     let [before, of_now, after] = [90, 120, 150].map(|seconds| app.code(seconds));
@@ -188,15 +188,16 @@ fn no_code_counts_after_a_later_one() {
 
 /// An approval counts until it is over; the log says when, and the next call asks anew.
 #[test]
-fn an_approval_ends_and_is_asked_for_anew() {
-    let (clock, key) = (Clock::new(), Key::rsa("one"));
+fn an_expired_approval_is_requested_again() {
+    let (clock, key) = (Clock::new(), IssuerKey::rsa("one"));
     let provider = format!(
         "---\napiVersion: durward.dev/v1alpha1\nkind: IdentityProvider\nmetadata: {{name: corporate}}\nspec: {{jwt: {{issuer: \"https://id.example\", jwks: {}, assurance: {{multiFactor: [mfa]}}}}}}\n",
         json!({"keys": [&key.jwk]})
     );
     let document = std::fs::read_to_string(durward_tests::repository("docs/approvals.md")).unwrap();
     let policy = document.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
-    let up = Up::start_with(&[("all.yaml", &(policy.to_owned() + &provider))], &[], |command| clock.give(command));
+    let up =
+        UpProcess::start_with(&[("all.yaml", &(policy.to_owned() + &provider))], &[], |command| clock.give(command));
     let ask = || {
         let asked = json!({
             "subject": {"type": "workload", "id": "spiffe://cluster.local/ns/ops/sa/cleaner", "properties": {"assurance": "ProofOfPossession"}},

@@ -12,22 +12,22 @@ use crate::command::{run, run_with_input, which};
 use crate::control_plane::{self, option};
 use crate::error::{Error, Result};
 use crate::image::Image;
-use crate::lifecycle::{self, Component, Running, Wanted};
+use crate::lifecycle::{self, ClusterSpec, Component, RunningCluster};
 use crate::{paths, preflight, wait};
 
 /// A Kubernetes cluster.
 #[derive(Debug)]
 pub struct Cluster {
-    origin: Origin,
+    origin: ClusterOrigin,
     kubeconfig: PathBuf,
 }
 
 #[derive(Debug)]
-enum Origin {
+enum ClusterOrigin {
     /// Ours; it stays when this value goes.
-    Shared(Running),
+    Shared(RunningCluster),
     /// Ours and this value's.
-    Isolated(Running, #[expect(dead_code, reason = "held for its lock")] File),
+    Isolated(RunningCluster, #[expect(dead_code, reason = "held for its lock")] File),
     /// A kind cluster that `KUBECONFIG` names.
     Kind { name: String },
 }
@@ -46,10 +46,10 @@ impl Cluster {
             Some(running) => running,
             None => lifecycle::bring_up(
                 &dir,
-                Wanted { node: true, owned: false, apiserver: binaries::APISERVER, arguments: &[] },
+                ClusterSpec { node: true, owned: false, apiserver: binaries::APISERVER, arguments: &[] },
             )?,
         };
-        Ok(Self { kubeconfig: running.kubeconfig(), origin: Origin::Shared(running) })
+        Ok(Self { kubeconfig: running.kubeconfig(), origin: ClusterOrigin::Shared(running) })
     }
 
     /// A new control plane alone (etcd, API server, controller manager), on free ports of the loopback. It ends with
@@ -70,8 +70,8 @@ impl Cluster {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let dir = paths::state()?.join(format!("isolated-{}-{number}", std::process::id()));
         let lock = lifecycle::lock(&dir)?;
-        let running = lifecycle::bring_up(&dir, Wanted { node: false, owned: true, apiserver, arguments })?;
-        Ok(Self { kubeconfig: running.kubeconfig(), origin: Origin::Isolated(running, lock) })
+        let running = lifecycle::bring_up(&dir, ClusterSpec { node: false, owned: true, apiserver, arguments })?;
+        Ok(Self { kubeconfig: running.kubeconfig(), origin: ClusterOrigin::Isolated(running, lock) })
     }
 
     /// The cluster of `KUBECONFIG`, if that is a kind one.
@@ -82,7 +82,9 @@ impl Cluster {
         let config = option("kubeconfig", kubeconfig.display());
         let context = run(Command::new(kubectl_program()?).args([&config, "config", "current-context"]))?;
         match context.trim().split_once('-') {
-            Some(("kind", name)) => Ok(Some(Self { origin: Origin::Kind { name: name.to_owned() }, kubeconfig })),
+            Some(("kind", name)) => {
+                Ok(Some(Self { origin: ClusterOrigin::Kind { name: name.to_owned() }, kubeconfig }))
+            }
             // The shared cluster's own, exported as `make cluster-up` says.
             Some(("durward", _)) => Ok(None),
             // Tests make and delete things; that must not happen to a cluster that someone needs.
@@ -161,11 +163,11 @@ impl Cluster {
     /// Loads an archive in the format of `docker save` into the node.
     pub fn load_archive(&self, archive: &Path) -> Result<()> {
         match &self.origin {
-            Origin::Kind { name } => {
+            ClusterOrigin::Kind { name } => {
                 let archive = archive.to_string_lossy();
                 run(Command::new("kind").args(["load", "image-archive", &archive, "--name", name])).map(drop)
             }
-            Origin::Shared(running) | Origin::Isolated(running, _) => running.load_archive(archive),
+            ClusterOrigin::Shared(running) | ClusterOrigin::Isolated(running, _) => running.load_archive(archive),
         }
     }
 
@@ -199,10 +201,10 @@ impl Cluster {
         self.restart(Component::ApiServer)
     }
 
-    fn running(&self) -> Result<&Running> {
+    fn running(&self) -> Result<&RunningCluster> {
         match &self.origin {
-            Origin::Shared(running) | Origin::Isolated(running, _) => Ok(running),
-            Origin::Kind { name } => Err(Error::refused(
+            ClusterOrigin::Shared(running) | ClusterOrigin::Isolated(running, _) => Ok(running),
+            ClusterOrigin::Kind { name } => Err(Error::refused(
                 format!("the processes of kind cluster `{name}` are not ours"),
                 "unset KUBECONFIG to have a node of our own",
             )),
@@ -228,7 +230,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        if let Origin::Isolated(running, _) = &self.origin
+        if let ClusterOrigin::Isolated(running, _) = &self.origin
             && let Err(error) = lifecycle::retire(&running.dir)
         {
             eprintln!("cluster: {error}");

@@ -11,7 +11,7 @@ use crate::certs::{Authority, Client};
 use crate::error::{At, Result};
 use crate::namespaces::Net;
 use crate::ports;
-use crate::process::Spec;
+use crate::process::ProcessSpec;
 
 /// Where a control plane listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,10 +67,10 @@ pub(crate) fn certificates(dir: &Path, context: &str, endpoints: &Endpoints, net
     Ok(authority)
 }
 
-pub(crate) fn etcd(dir: &Path, endpoints: &Endpoints) -> Result<Spec> {
+pub(crate) fn etcd(dir: &Path, endpoints: &Endpoints) -> Result<ProcessSpec> {
     let client = format!("http://127.0.0.1:{}", endpoints.etcd);
     let peer = format!("http://127.0.0.1:{}", endpoints.etcd_peer);
-    Ok(Spec::new("etcd", location(binaries::ETCD)?)
+    Ok(ProcessSpec::new("etcd", location(binaries::ETCD)?)
         .arg(option("data-dir", dir.join("etcd").display()))
         .arg(option("listen-client-urls", &client))
         .arg(option("advertise-client-urls", &client))
@@ -81,9 +81,9 @@ pub(crate) fn etcd(dir: &Path, endpoints: &Endpoints) -> Result<Spec> {
         .args(["--unsafe-no-fsync", "--log-level=warn"]))
 }
 
-pub(crate) fn apiserver(program: &Path, dir: &Path, endpoints: &Endpoints, net: Option<Net>) -> Result<Spec> {
+pub(crate) fn apiserver(program: &Path, dir: &Path, endpoints: &Endpoints, net: Option<Net>) -> Result<ProcessSpec> {
     let pki = |file: &str| dir.join("pki").join(file).display().to_string();
-    let spec = Spec::new("kube-apiserver", program)
+    let spec = ProcessSpec::new("kube-apiserver", program)
         .arg(option("etcd-servers", format!("http://127.0.0.1:{}", endpoints.etcd)))
         .arg(option("bind-address", endpoints.address))
         .arg(option("advertise-address", endpoints.address))
@@ -130,9 +130,9 @@ pub(crate) fn set_options(dir: &Path, options: &[String]) -> Result<()> {
     fs::write(&path, options.join("\n")).at("write", &path)
 }
 
-pub(crate) fn controller_manager(dir: &Path) -> Result<Spec> {
+pub(crate) fn controller_manager(dir: &Path) -> Result<ProcessSpec> {
     let pki = |file: &str| dir.join("pki").join(file).display().to_string();
-    Ok(Spec::new("kube-controller-manager", location(binaries::CONTROLLER_MANAGER)?)
+    Ok(ProcessSpec::new("kube-controller-manager", location(binaries::CONTROLLER_MANAGER)?)
         .arg(option("kubeconfig", pki("controller-manager.kubeconfig")))
         .arg(option("root-ca-file", pki("ca.crt")))
         .arg(option("service-account-private-key-file", pki("sa.key")))

@@ -16,7 +16,7 @@ use crate::{paths, preflight};
 
 /// A built image.
 #[derive(Debug)]
-pub struct Built {
+pub struct BuiltImage {
     /// In the format of `docker save`, for [`crate::Cluster::load_archive`].
     pub archive: PathBuf,
     /// Who runs it.
@@ -30,7 +30,7 @@ pub struct Built {
 const BUILDER: &str = "durward.test/builder:test";
 
 /// Builds the image [`DURWARD`]. Seconds when nothing has changed: cargo's target folder is kept in the cache.
-pub fn build() -> Result<Built> {
+pub fn build() -> Result<BuiltImage> {
     let buildah = Buildah::new("image")?;
     eprintln!("cluster: building the durward image (minutes on first use)");
     let target = buildah.work.join("target");
@@ -44,7 +44,7 @@ pub fn build() -> Result<Built> {
 }
 
 /// Builds the image `name` by the Dockerfile in `context`, whose argument `base` names the image that it starts from.
-pub fn build_on(name: &str, context: &Path, base: (&str, Image)) -> Result<Built> {
+pub fn build_on(name: &str, context: &Path, base: (&str, Image)) -> Result<BuiltImage> {
     let folder = name.replace(['/', ':'], "-");
     Buildah::new(&folder)?.build(&Recipe { name, context: context.to_owned(), base, volumes: Vec::new() })
 }
@@ -73,7 +73,7 @@ impl Buildah {
         Ok(Self { work, _lock: lock })
     }
 
-    fn build(&self, recipe: &Recipe<'_>) -> Result<Built> {
+    fn build(&self, recipe: &Recipe<'_>) -> Result<BuiltImage> {
         self.clean()?;
         let built = self.make(recipe);
         // Copied layers are large, and cargo's folder makes the next build quick without them.
@@ -105,7 +105,7 @@ impl Buildah {
         }
     }
 
-    fn make(&self, recipe: &Recipe<'_>) -> Result<Built> {
+    fn make(&self, recipe: &Recipe<'_>) -> Result<BuiltImage> {
         let (argument, base) = &recipe.base;
         let base_archive = self.work.join("base.tar");
         fs::write(&base_archive, base.archive()?).at("write", &base_archive)?;
@@ -133,7 +133,7 @@ impl Buildah {
         let described: Value = serde_json::from_str(&inspected).map_err(|error| invalid(&error.to_string()))?;
         let config = described.pointer("/OCIv1/config").ok_or_else(|| invalid("it has no OCIv1.config"))?;
         let words = config.get("Entrypoint").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-        Ok(Built {
+        Ok(BuiltImage {
             archive,
             user: config.get("User").and_then(Value::as_str).unwrap_or_default().to_owned(),
             entrypoint: words.iter().filter_map(Value::as_str).map(str::to_owned).collect(),

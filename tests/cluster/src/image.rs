@@ -24,7 +24,7 @@ pub const DURWARD: &str = "durward.test/durward:test";
 #[derive(Debug, Clone)]
 pub struct Image {
     name: String,
-    entries: Vec<Entry>,
+    entries: Vec<ImageEntry>,
     entrypoint: Vec<String>,
     command: Vec<String>,
     user: String,
@@ -32,14 +32,14 @@ pub struct Image {
 }
 
 #[derive(Debug, Clone)]
-struct Entry {
+struct ImageEntry {
     path: String,
     mode: u32,
-    content: Content,
+    content: EntryContent,
 }
 
 #[derive(Debug, Clone)]
-enum Content {
+enum EntryContent {
     File(Vec<u8>),
     Link(String),
     Folder,
@@ -73,7 +73,7 @@ impl Image {
     /// Adds a file at the absolute `path`.
     #[must_use]
     pub fn file(self, path: &str, mode: u32, content: impl Into<Vec<u8>>) -> Self {
-        self.entry(path, mode, Content::File(content.into()))
+        self.entry(path, mode, EntryContent::File(content.into()))
     }
 
     /// Adds a copy of a program of this machine, and of the libraries that it loads unless it is a static one.
@@ -115,13 +115,13 @@ impl Image {
     /// Adds a symbolic link at `path`.
     #[must_use]
     pub fn link(self, path: &str, target: &str) -> Self {
-        self.entry(path, 0o777, Content::Link(target.to_owned()))
+        self.entry(path, 0o777, EntryContent::Link(target.to_owned()))
     }
 
     /// Adds a folder. Those on the way to a file come by themselves.
     #[must_use]
     pub fn folder(self, path: &str, mode: u32) -> Self {
-        self.entry(path, mode, Content::Folder)
+        self.entry(path, mode, EntryContent::Folder)
     }
 
     /// What runs unless a container names a `command`.
@@ -153,8 +153,8 @@ impl Image {
         self
     }
 
-    fn entry(mut self, path: &str, mode: u32, content: Content) -> Self {
-        self.entries.push(Entry { path: path.trim_matches('/').to_owned(), mode, content });
+    fn entry(mut self, path: &str, mode: u32, content: EntryContent) -> Self {
+        self.entries.push(ImageEntry { path: path.trim_matches('/').to_owned(), mode, content });
         self
     }
 
@@ -201,12 +201,12 @@ impl Image {
                 }
             }
             match &entry.content {
-                Content::File(bytes) => append(&mut layer, &entry.path, entry.mode, bytes)?,
-                Content::Link(target) => {
+                EntryContent::File(bytes) => append(&mut layer, &entry.path, entry.mode, bytes)?,
+                EntryContent::Link(target) => {
                     let mut header = header(tar::EntryType::Symlink, entry.mode, 0);
                     layer.append_link(&mut header, &entry.path, target)?;
                 }
-                Content::Folder => {
+                EntryContent::Folder => {
                     folders.insert(PathBuf::from(&entry.path));
                     append_folder(&mut layer, Path::new(&entry.path), entry.mode)?;
                 }

@@ -38,7 +38,7 @@ pub mod wait;
 pub use cluster::{Cluster, Namespace};
 pub use error::{Error, Result};
 pub use image::Image;
-pub use lifecycle::{Component, Status, down, status};
+pub use lifecycle::{ClusterStatus, Component, down, status};
 pub use node::NODE_NAME;
 
 /// Lower-case hexadecimal.

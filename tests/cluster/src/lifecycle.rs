@@ -13,7 +13,7 @@ use crate::command::{run, run_with_input};
 use crate::control_plane::{self, Endpoints};
 use crate::error::{At, Error, Result};
 use crate::namespaces::{self, Net};
-use crate::process::{self, Spec};
+use crate::process::{self, ProcessSpec};
 use crate::{image, node, paths, preflight, wait};
 
 /// How long a part may take to become ready. Seconds are usual; a busy two-core machine has been seen to need a minute.
@@ -63,7 +63,7 @@ impl Component {
 
 /// What is known of a cluster once it runs; `cluster.json` in its folder.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Running {
+pub(crate) struct RunningCluster {
     pub dir: PathBuf,
     pub endpoints: Endpoints,
     pub net: Option<Net>,
@@ -78,7 +78,7 @@ pub(crate) struct Running {
 
 /// What is asked of [`bring_up`].
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Wanted<'a> {
+pub(crate) struct ClusterSpec<'a> {
     pub node: bool,
     /// The cluster ends with the process that started it.
     pub owned: bool,
@@ -88,7 +88,7 @@ pub(crate) struct Wanted<'a> {
     pub arguments: &'a [&'a str],
 }
 
-impl Running {
+impl RunningCluster {
     fn components(&self) -> impl Iterator<Item = Component> {
         let node: &[Component] = if self.net.is_some() { NODE } else { &[] };
         CONTROL_PLANE.iter().chain(node).copied()
@@ -103,7 +103,7 @@ impl Running {
         self.dir.join("kubectl")
     }
 
-    fn spec(&self, component: Component) -> Result<Spec> {
+    fn spec(&self, component: Component) -> Result<ProcessSpec> {
         let dir = &self.dir;
         let spec = match (component, self.net) {
             (Component::Etcd, _) => control_plane::etcd(dir, &self.endpoints),
@@ -219,15 +219,15 @@ fn listens(address: Ipv4Addr, port: u16) -> bool {
 }
 
 /// The running cluster in `dir`, if it is whole, of the version wanted now, and answers.
-pub(crate) fn running(dir: &Path) -> Option<Running> {
-    let running: Running = serde_json::from_slice(&fs::read(dir.join("cluster.json")).ok()?).ok()?;
+pub(crate) fn running(dir: &Path) -> Option<RunningCluster> {
+    let running: RunningCluster = serde_json::from_slice(&fs::read(dir.join("cluster.json")).ok()?).ok()?;
     let components: Vec<_> = running.components().collect();
     let current = location(binaries::APISERVER).is_ok_and(|apiserver| apiserver == running.apiserver);
     (current && running.check_alive(&components).is_ok() && running.is_ready(Component::ApiServer)).then_some(running)
 }
 
 /// Brings up a cluster in `dir`, after taking down what an earlier one has left there.
-pub(crate) fn bring_up(dir: &Path, wanted: Wanted<'_>) -> Result<Running> {
+pub(crate) fn bring_up(dir: &Path, wanted: ClusterSpec<'_>) -> Result<RunningCluster> {
     if wanted.node {
         preflight::node()?;
         namespaces::check_dir(dir)?;
@@ -254,7 +254,7 @@ pub(crate) fn bring_up(dir: &Path, wanted: Wanted<'_>) -> Result<Running> {
     }
 }
 
-fn try_bring_up(dir: &Path, wanted: Wanted<'_>) -> Result<Running> {
+fn try_bring_up(dir: &Path, wanted: ClusterSpec<'_>) -> Result<RunningCluster> {
     let begun = Instant::now();
     take_down(dir)?;
     let log = dir.join("log");
@@ -264,7 +264,7 @@ fn try_bring_up(dir: &Path, wanted: Wanted<'_>) -> Result<Running> {
     let endpoints = net.map_or_else(Endpoints::free, |net| Ok(Endpoints::inside(net)))?;
     let arguments = wanted.arguments.iter().map(|argument| (*argument).to_owned()).collect();
     let apiserver = location(wanted.apiserver)?;
-    let running = Running { dir: dir.to_owned(), endpoints, net, owned: wanted.owned, arguments, apiserver };
+    let running = RunningCluster { dir: dir.to_owned(), endpoints, net, owned: wanted.owned, arguments, apiserver };
     let authority = control_plane::certificates(dir, &format!("durward-{name}"), &endpoints, net)?;
     running.start(Component::Etcd)?;
     running.start(Component::ApiServer)?;
@@ -413,7 +413,7 @@ pub fn down() -> Result<Vec<PathBuf>> {
 
 /// One cluster as it is found.
 #[derive(Debug)]
-pub struct Status {
+pub struct ClusterStatus {
     /// Its folder.
     pub dir: PathBuf,
     /// Whether all of it runs and the API server answers.
@@ -423,14 +423,14 @@ pub struct Status {
 }
 
 /// What clusters there are, and how they are.
-pub fn status() -> Result<Vec<Status>> {
+pub fn status() -> Result<Vec<ClusterStatus>> {
     let mut all = Vec::new();
     for dir in dirs()? {
         let found = process::of(&dir)?;
         let components: Vec<_> = CONTROL_PLANE.iter().chain(NODE).map(|component| component.name()).collect();
         let own = found.into_iter().filter(|found| components.contains(&found.program.as_str()));
         let processes = own.map(|found| (found.name, found.pid.as_raw_nonzero().get())).collect();
-        all.push(Status { ready: running(&dir).is_some(), processes, dir });
+        all.push(ClusterStatus { ready: running(&dir).is_some(), processes, dir });
     }
     Ok(all)
 }

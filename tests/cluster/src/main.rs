@@ -10,13 +10,13 @@ use durward_cluster::{Cluster, Error, Result, binaries, image, preflight};
 /// A real Kubernetes for tests, without a container engine.
 #[derive(Debug, Parser)]
 #[command(version)]
-struct Arguments {
+struct ClusterArguments {
     #[command(subcommand)]
-    action: Action,
+    action: ClusterCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Action {
+enum ClusterCommand {
     /// Bring up the shared cluster, or say that it is up.
     Up,
     /// Bring up a control plane alone, for as long as this command runs.
@@ -47,7 +47,7 @@ enum Action {
 }
 
 fn main() -> ExitCode {
-    match act(&Arguments::parse().action) {
+    match act(&ClusterArguments::parse().action) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error}");
@@ -56,14 +56,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn act(action: &Action) -> Result<ExitCode> {
+fn act(action: &ClusterCommand) -> Result<ExitCode> {
     match action {
-        Action::Up => {
+        ClusterCommand::Up => {
             let cluster = Cluster::shared()?;
             println!("export KUBECONFIG={}", cluster.kubeconfig().display());
             println!("# kubectl: {}", binaries::path(binaries::KUBECTL)?.display());
         }
-        Action::ControlPlane => {
+        ClusterCommand::ControlPlane => {
             let cluster = Cluster::isolated()?;
             println!("export KUBECONFIG={}", cluster.kubeconfig().display());
             // Ends with the process, by Ctrl-C; then so does the cluster.
@@ -71,26 +71,26 @@ fn act(action: &Action) -> Result<ExitCode> {
                 std::thread::park();
             }
         }
-        Action::Down => {
+        ClusterCommand::Down => {
             for dir in durward_cluster::down()? {
                 eprintln!("cluster: {} belongs to a test that is running, and stays", dir.display());
             }
         }
-        Action::Status => status()?,
-        Action::Build => binaries::ensure(binaries::NODE)?,
-        Action::Path { program } => {
+        ClusterCommand::Status => status()?,
+        ClusterCommand::Build => binaries::ensure(binaries::NODE)?,
+        ClusterCommand::Path { program } => {
             let binary = binaries::named(program).ok_or_else(|| Error::Refused {
                 what: format!("`{program}` is no program of the cluster"),
                 remedy: "see tests/cluster/src/binaries.rs for those that are".to_owned(),
             })?;
             println!("{}", binaries::path(binary)?.display());
         }
-        Action::Image { to } => fs::write(to, image::durward()?.archive()?).map_err(|source| Error::Io {
+        ClusterCommand::Image { to } => fs::write(to, image::durward()?.archive()?).map_err(|source| Error::Io {
             action: "write",
             path: to.clone(),
             source,
         })?,
-        Action::Test { cargo } => return test(cargo),
+        ClusterCommand::Test { cargo } => return test(cargo),
     }
     Ok(ExitCode::SUCCESS)
 }

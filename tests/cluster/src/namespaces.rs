@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::run;
 use crate::error::{At, Error, Result};
-use crate::process::{self, Spec};
+use crate::process::{self, ProcessSpec};
 use crate::{paths, wait};
 
 const NAME: &str = "namespaces";
@@ -98,7 +98,7 @@ pub(crate) fn check_dir(dir: &Path) -> Result<()> {
 /// Makes the namespaces of the cluster in `dir` and links them to this machine.
 pub(crate) fn create(dir: &Path) -> Result<Net> {
     // The shell collects orphans, as the first process of a PID namespace must; the kernel shields it from signals.
-    let spec = Spec::new(NAME, "unshare")
+    let spec = ProcessSpec::new(NAME, "unshare")
         .args(["--mount", "--net", "--pid", "--fork", "--mount-proc", "--propagation", "private", "--"])
         .args(["sh", "-c", "while :; do sleep 3600; done"]);
     process::start(dir, &spec, false)?;
@@ -114,8 +114,8 @@ fn holder(dir: &Path) -> Result<Option<Pid>> {
 }
 
 /// `spec`, to be run inside the namespaces of the cluster in `dir`.
-pub(crate) fn enter(dir: &Path, spec: Spec) -> Result<Spec> {
-    let inside = Spec { program: "nsenter".into(), args: Vec::new(), ..spec };
+pub(crate) fn enter(dir: &Path, spec: ProcessSpec) -> Result<ProcessSpec> {
+    let inside = ProcessSpec { program: "nsenter".into(), args: Vec::new(), ..spec };
     Ok(inside.args(nsenter_args(dir)?).arg(spec.program).args(spec.args))
 }
 

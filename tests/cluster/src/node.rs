@@ -11,7 +11,7 @@ use crate::control_plane::{Endpoints, option};
 use crate::error::{At, Result};
 use crate::image;
 use crate::namespaces::Net;
-use crate::process::Spec;
+use crate::process::ProcessSpec;
 
 /// The one node's name.
 pub const NODE_NAME: &str = "durward-node";
@@ -213,23 +213,24 @@ pub(crate) fn dns_service(net: Net) -> Value {
     ]})
 }
 
-pub(crate) fn scheduler(dir: &Path) -> Result<Spec> {
-    Ok(Spec::new("kube-scheduler", location(binaries::SCHEDULER)?)
+pub(crate) fn scheduler(dir: &Path) -> Result<ProcessSpec> {
+    Ok(ProcessSpec::new("kube-scheduler", location(binaries::SCHEDULER)?)
         .arg(option("kubeconfig", dir.join("pki/scheduler.kubeconfig").display()))
         .args(["--kube-api-qps=500", "--kube-api-burst=1000"])
         .args(["--leader-elect=false", "--secure-port=0", "--profiling=false"]))
 }
 
-pub(crate) fn containerd(dir: &Path) -> Result<Spec> {
+pub(crate) fn containerd(dir: &Path) -> Result<ProcessSpec> {
     let program = location(binaries::CONTAINERD)?;
-    let mut spec = Spec::new("containerd", &program).arg(option("config", dir.join("containerd.toml").display()));
+    let mut spec =
+        ProcessSpec::new("containerd", &program).arg(option("config", dir.join("containerd.toml").display()));
     // It looks for its shim there.
     spec.env.insert("PATH", path_with(&program));
     Ok(spec)
 }
 
-pub(crate) fn kubelet_process(dir: &Path, net: Net) -> Result<Spec> {
-    let mut spec = Spec::new("kubelet", location(binaries::KUBELET)?)
+pub(crate) fn kubelet_process(dir: &Path, net: Net) -> Result<ProcessSpec> {
+    let mut spec = ProcessSpec::new("kubelet", location(binaries::KUBELET)?)
         .arg(option("config", dir.join("kubelet.json").display()))
         .arg(option("kubeconfig", dir.join("pki/kubelet.kubeconfig").display()))
         .arg(option("hostname-override", NODE_NAME))
@@ -238,15 +239,15 @@ pub(crate) fn kubelet_process(dir: &Path, net: Net) -> Result<Spec> {
     Ok(spec)
 }
 
-pub(crate) fn kube_proxy_process(dir: &Path) -> Result<Spec> {
-    let mut spec = Spec::new("kube-proxy", location(binaries::KUBE_PROXY)?)
+pub(crate) fn kube_proxy_process(dir: &Path) -> Result<ProcessSpec> {
+    let mut spec = ProcessSpec::new("kube-proxy", location(binaries::KUBE_PROXY)?)
         .arg(option("config", dir.join("kube-proxy.json").display()));
     spec.env.insert("PATH", path_with(&spec.program));
     Ok(spec)
 }
 
-pub(crate) fn coredns(dir: &Path) -> Result<Spec> {
-    Ok(Spec::new("coredns", location(binaries::COREDNS)?).arg("-conf").arg(dir.join("Corefile")))
+pub(crate) fn coredns(dir: &Path) -> Result<ProcessSpec> {
+    Ok(ProcessSpec::new("coredns", location(binaries::COREDNS)?).arg("-conf").arg(dir.join("Corefile")))
 }
 
 fn path_with(program: &Path) -> std::ffi::OsString {

@@ -22,7 +22,7 @@ const NAME_MARK: &str = "DURWARD_CLUSTER_PROCESS";
 
 /// How to start a process.
 #[derive(Debug)]
-pub(crate) struct Spec {
+pub(crate) struct ProcessSpec {
     /// Its name in the cluster: also that of its log.
     pub name: &'static str,
     pub program: PathBuf,
@@ -30,7 +30,7 @@ pub(crate) struct Spec {
     pub env: BTreeMap<&'static str, OsString>,
 }
 
-impl Spec {
+impl ProcessSpec {
     pub(crate) fn new(name: &'static str, program: impl Into<PathBuf>) -> Self {
         Self { name, program: program.into(), args: Vec::new(), env: BTreeMap::new() }
     }
@@ -48,7 +48,7 @@ impl Spec {
 
 /// A process that was found running.
 #[derive(Debug, Clone)]
-pub(crate) struct Found {
+pub(crate) struct FoundProcess {
     pub pid: Pid,
     pub name: String,
     /// The program's file name as it was called.
@@ -61,7 +61,7 @@ pub(crate) fn mark<'a>(command: &'a mut Command, dir: &Path, name: &str) -> &'a 
 }
 
 /// Starts `spec` for the cluster in `dir`. With `end_with_us` the kernel kills it when this process ends.
-pub(crate) fn start(dir: &Path, spec: &Spec, end_with_us: bool) -> Result<()> {
+pub(crate) fn start(dir: &Path, spec: &ProcessSpec, end_with_us: bool) -> Result<()> {
     let log_path = log_path(dir, spec.name);
     let log = File::options().create(true).append(true).open(&log_path).at("open", &log_path)?;
     let errors = log.try_clone().at("open", &log_path)?;
@@ -119,7 +119,7 @@ pub(crate) fn pid_path(dir: &Path, name: &str) -> PathBuf {
 }
 
 /// All running processes of the cluster in `dir`.
-pub(crate) fn of(dir: &Path) -> Result<Vec<Found>> {
+pub(crate) fn of(dir: &Path) -> Result<Vec<FoundProcess>> {
     // The environment of a process can't be read in the instant of its exec: a second look finds those missed.
     let mut found = scan(dir)?;
     std::thread::sleep(Duration::from_millis(5));
@@ -132,7 +132,7 @@ pub(crate) fn of(dir: &Path) -> Result<Vec<Found>> {
     Ok(found)
 }
 
-fn scan(dir: &Path) -> Result<Vec<Found>> {
+fn scan(dir: &Path) -> Result<Vec<FoundProcess>> {
     let proc = Path::new("/proc");
     let mut found = Vec::new();
     for entry in fs::read_dir(proc).at("list", proc)?.flatten() {
@@ -151,13 +151,13 @@ fn scan(dir: &Path) -> Result<Vec<Found>> {
         let cmdline = fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let called = cmdline.split(|byte| *byte == 0).next().map(String::from_utf8_lossy).unwrap_or_default();
         let program = called.rsplit('/').next().unwrap_or_default().to_owned();
-        found.push(Found { pid, name, program });
+        found.push(FoundProcess { pid, name, program });
     }
     Ok(found)
 }
 
 /// Ends the processes of `dir` that `which` picks: with a SIGTERM and `grace` to obey it, then with a SIGKILL.
-pub(crate) fn end(dir: &Path, grace: Option<Duration>, which: impl Fn(&Found) -> bool) -> Result<()> {
+pub(crate) fn end(dir: &Path, grace: Option<Duration>, which: impl Fn(&FoundProcess) -> bool) -> Result<()> {
     let running = || Ok::<_, Error>(of(dir)?.into_iter().filter(|found| which(found)).collect::<Vec<_>>());
     let none_left = || Ok((running()?.is_empty() && running()?.is_empty()).then_some(()));
     if let Some(grace) = grace {
@@ -172,7 +172,7 @@ pub(crate) fn end(dir: &Path, grace: Option<Duration>, which: impl Fn(&Found) ->
     })
 }
 
-fn signal(processes: &[Found], signal: Signal) {
+fn signal(processes: &[FoundProcess], signal: Signal) {
     for found in processes {
         // One that has ended meanwhile is what was wanted.
         let _ = kill_process(found.pid, signal);

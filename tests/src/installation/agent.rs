@@ -9,7 +9,7 @@ use serde_json::json;
 use super::NAMESPACE;
 
 /// All that a command printed.
-pub fn said(output: &Output) -> String {
+pub fn printed(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
@@ -21,22 +21,22 @@ pub fn client(socket: &str, args: &[&str]) -> Command {
 }
 
 /// The same, which gives up after a minute.
-pub fn patient_client(socket: &str, args: &[&str]) -> Command {
+pub fn client_with_timeout(socket: &str, args: &[&str]) -> Command {
     let client = client(socket, args);
-    let mut patient = Command::new("timeout");
-    patient.args(["--foreground", "60"]).arg(client.get_program()).args(client.get_args());
-    patient.envs(client.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    patient
+    let mut limited = Command::new("timeout");
+    limited.args(["--foreground", "60"]).arg(client.get_program()).args(client.get_args());
+    limited.envs(client.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    limited
 }
 
 /// An agent in a pod, whose socket this machine reaches.
-pub struct Agent {
+pub struct AgentPod {
     pub folder: tempfile::TempDir,
     /// What its pod is.
     pub id: String,
 }
 
-impl Agent {
+impl AgentPod {
     /// Starts one as people do by hand. `hint` goes with what it gives.
     pub fn start(namespace: &Namespace<'_>, hint: &str, trust_domain: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
@@ -81,7 +81,7 @@ impl Agent {
     /// Runs go-spiffe's client, which has to succeed.
     pub fn ask(&self, args: &[&str]) -> String {
         let output = self.go(args).output().expect("it runs");
-        assert!(output.status.success(), "{args:?}: {}", said(&output));
+        assert!(output.status.success(), "{args:?}: {}", printed(&output));
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 }

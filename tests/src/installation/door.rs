@@ -6,11 +6,11 @@ use std::process::Command;
 use super::{Installed, NAMESPACE};
 
 /// The door behind the Service.
-pub struct Door {
+pub struct ForwardAuthDoor {
     address: String,
 }
 
-impl Door {
+impl ForwardAuthDoor {
     pub fn of(installed: &Installed) -> Self {
         let args = ["get", "service", "durward", "-n", NAMESPACE, "-o", "jsonpath={.spec.clusterIP}"];
         Self { address: installed.kubectl(args) }

@@ -66,12 +66,12 @@ pub fn curl(arguments: &[&str]) -> (String, String) {
 }
 
 /// A person's visit of the step-up page, from a browser at `https://auth.example.com`.
-pub struct Visit {
+pub struct StepUpVisit {
     cookie: String,
     pub page: String,
 }
 
-impl Visit {
+impl StepUpVisit {
     /// Comes with a first token, as an app sends it.
     pub fn begin(address: &str, audience: &str, token: &str) -> Self {
         let mut visit = Self { cookie: String::new(), page: String::new() };

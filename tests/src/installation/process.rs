@@ -8,9 +8,9 @@ use super::NAMESPACE;
 use crate::program;
 
 /// A process that ends with its value.
-pub struct Running(pub Child);
+pub struct ChildGuard(pub Child);
 
-impl Drop for Running {
+impl Drop for ChildGuard {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -18,7 +18,7 @@ impl Drop for Running {
 }
 
 /// The controller of this checkout, whose doors are on free ports but the one for tokens.
-pub fn controller(cluster: &Cluster, tokens: &str) -> Running {
+pub fn controller(cluster: &Cluster, tokens: &str) -> ChildGuard {
     let mut command = Command::new(program());
     command
         .args(["controller", "--namespace", NAMESPACE, "--pod-name", "test"])
@@ -26,5 +26,5 @@ pub fn controller(cluster: &Cluster, tokens: &str) -> Running {
     for door in ["https", "grpcs", "webhooks", "admin"] {
         command.args([format!("--{door}"), "127.0.0.1:0".to_owned()]);
     }
-    Running(command.args(["--tokens", tokens]).stdout(Stdio::null()).spawn().expect("it runs"))
+    ChildGuard(command.args(["--tokens", tokens]).stdout(Stdio::null()).spawn().expect("it runs"))
 }

@@ -10,13 +10,13 @@ use crate::turn::Turn;
 static NEWEST: Mutex<Option<(usize, Installed)>> = Mutex::new(None);
 
 /// The installation of a module, for one test at a time.
-pub struct Shared {
+pub struct SharedInstallation {
     // the order in which they are dropped
     newest: MutexGuard<'static, Option<(usize, Installed)>>,
     _turn: Turn,
 }
 
-impl Shared {
+impl SharedInstallation {
     /// The installation of `module`. The first test of the module that comes makes it by `install`.
     pub fn of(module: &'static str, install: impl FnOnce() -> Installed) -> Self {
         let turn = Turn::take(module);
@@ -30,7 +30,7 @@ impl Shared {
     }
 }
 
-impl Deref for Shared {
+impl Deref for SharedInstallation {
     type Target = Installed;
 
     fn deref(&self) -> &Installed {

@@ -25,11 +25,11 @@ pub fn published_tests() -> String {
 }
 
 /// A running server with an empty store; killed when dropped.
-pub struct OpenFga {
+pub struct OpenFgaServer {
     child: Child,
     pub url: String,
     pub store: String,
-    client: Client,
+    client: OpenFgaClient,
     _directory: TempDir,
     /// Roots of its certificate, if it has one.
     pub roots: Option<PathBuf>,
@@ -37,7 +37,7 @@ pub struct OpenFga {
     pub key_file: PathBuf,
 }
 
-impl OpenFga {
+impl OpenFgaServer {
     pub fn start() -> Self {
         Self::start_with(false)
     }
@@ -77,7 +77,7 @@ impl OpenFga {
             child,
             url: format!("{scheme}://{http}"),
             store: String::new(),
-            client: Client::believing(roots.as_deref()),
+            client: OpenFgaClient::believing(roots.as_deref()),
             _directory: directory,
             roots,
             key_file,
@@ -136,19 +136,19 @@ impl OpenFga {
     }
 }
 
-impl Drop for OpenFga {
+impl Drop for OpenFgaServer {
     fn drop(&mut self) {
         self.end();
     }
 }
 
 /// A client that keeps its connection, and shows the key.
-pub struct Client {
+pub struct OpenFgaClient {
     http: reqwest::Client,
     runtime: tokio::runtime::Runtime,
 }
 
-impl Client {
+impl OpenFgaClient {
     pub fn new() -> Self {
         Self::believing(None)
     }

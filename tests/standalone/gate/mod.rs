@@ -5,8 +5,8 @@ mod websockets;
 
 use durward_tests::corpus::POLICY;
 use durward_tests::gate;
-use durward_tests::gate::{App, Gate, Ground, head};
-use durward_tests::{Reply, eventually, request};
+use durward_tests::gate::{GateFixture, GateProcess, RecordingApp, head};
+use durward_tests::{HttpReply, eventually, request};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -14,18 +14,18 @@ use std::net::SocketAddr;
 const HOST: (&str, &str) = ("Host", "orders.shop.svc");
 const BILLING: &str = "spiffe://cluster.local/ns/billing/sa/billing";
 
-fn told(reply: &Reply) -> Value {
+fn told(reply: &HttpReply) -> Value {
     assert_eq!(reply.status, 200, "{reply:?}");
     serde_json::from_str(&reply.body).unwrap_or_else(|error| panic!("{error}: {reply:?}"))
 }
 
 #[test]
-fn who_may_comes_through_and_is_named() {
-    let (ground, app) = (Ground::new(POLICY), App::start());
+fn allowed_callers_pass_and_are_named_to_the_application() {
+    let (ground, app) = (GateFixture::new(POLICY), RecordingApp::start());
     let gate = ground.gate("shop/orders", &app.upstream(), &[]);
     let (billing, other, stranger) =
         (ground.caller(Some("billing/billing")), ground.caller(Some("x/y")), ground.caller(None));
-    let ask = |caller: &gate::Caller, path: &str, headers: &[(&str, &str)]| {
+    let ask = |caller: &gate::TlsCaller, path: &str, headers: &[(&str, &str)]| {
         caller.request(gate.address(), "GET", path, &[&[HOST], headers].concat())
     };
 
@@ -82,8 +82,8 @@ fn who_may_comes_through_and_is_named() {
 }
 
 #[test]
-fn what_a_caller_says_of_itself_goes_no_further() {
-    let (ground, app) = (Ground::new(POLICY), App::start());
+fn identity_headers_of_callers_are_dropped() {
+    let (ground, app) = (GateFixture::new(POLICY), RecordingApp::start());
     let gate = ground.gate("shop/orders", &app.upstream(), &[]);
     let stranger = ground.caller(None);
     let headers = [
@@ -157,10 +157,10 @@ fn what_a_caller_says_of_itself_goes_no_further() {
 #[test]
 fn bodies_stream_both_ways() {
     let (ground, app) = (
-        Ground::new(
+        GateFixture::new(
             &POLICY.replace("methods: [GET], paths: [\"/files/*\"]", "methods: [GET, POST], paths: [\"/files/*\"]"),
         ),
-        App::start(),
+        RecordingApp::start(),
     );
     let gate = ground.gate("shop/orders", &app.upstream(), &[]);
     let mut stream = ground.caller(None).connect(gate.address());
@@ -213,8 +213,8 @@ fn read_head(stream: &mut impl Read) -> String {
 const UPGRADE: &str = "Host: orders.shop.svc\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
 
 #[test]
-fn a_websocket_is_what_an_operation_allows_and_nothing_else_is_upgraded() {
-    let (ground, app) = (Ground::new(POLICY), App::start());
+fn only_allowed_websockets_are_upgraded() {
+    let (ground, app) = (GateFixture::new(POLICY), RecordingApp::start());
     let gate = ground.gate("shop/orders", &app.upstream(), &[]);
     let caller = ground.caller(None);
     let mut stream = caller.connect(gate.address());
@@ -249,14 +249,14 @@ fn a_websocket_is_what_an_operation_allows_and_nothing_else_is_upgraded() {
 }
 
 #[test]
-fn only_tls_1_3_and_only_certificates_that_count() {
-    let (ground, app) = (Ground::new(POLICY), App::start());
+fn only_tls_1_3_and_valid_certificates_are_accepted() {
+    let (ground, app) = (GateFixture::new(POLICY), RecordingApp::start());
     let gate = ground.gate("shop/orders", &app.upstream(), &[]);
     let older = ground.caller_by(None, &[&rustls::version::TLS12], &[]);
     assert_eq!(older.request(gate.address(), "GET", "/healthz", &[HOST]).status, 0);
     assert_eq!(request(gate.address(), "GET", "/healthz", &[HOST], "").status, 0, "plain HTTP");
     // a certificate of another CA is no certificate, and no stranger either
-    let others = Ground::new(POLICY);
+    let others = GateFixture::new(POLICY);
     let forged = others.svid("billing/billing");
     let own = ground.svid("billing/billing");
     for file in ["svid.pem", "key.pem"] {
@@ -278,8 +278,8 @@ fn only_tls_1_3_and_only_certificates_that_count() {
 }
 
 #[test]
-fn what_is_too_much_is_refused_and_the_next_passes() {
-    let (ground, app) = (Ground::new(POLICY), App::start());
+fn oversized_requests_are_refused_and_the_next_passes() {
+    let (ground, app) = (GateFixture::new(POLICY), RecordingApp::start());
     let gate = ground.gate("shop/orders", &app.upstream(), &[]);
     let caller = ground.caller(Some("billing/billing"));
     for (name, length) in [("X-Big", 10 << 20), ("Authorization", 1 << 20), ("Cookie", 65 << 10)] {
@@ -298,15 +298,15 @@ fn what_is_too_much_is_refused_and_the_next_passes() {
 }
 
 #[test]
-fn an_application_that_is_away_is_told_of() {
-    let ground = Ground::new(POLICY);
+fn an_unreachable_application_is_reported() {
+    let ground = GateFixture::new(POLICY);
     let nobody = durward_tests::free();
     let gate = ground.gate("shop/orders", &format!("http://{nobody}"), &["--response-timeout", "1s"]);
     let caller = ground.caller(None);
     let reply = caller.request(gate.address(), "GET", "/healthz", &[HOST]);
     assert_eq!((reply.status, reply.body.as_str()), (502, r#"{"error":"bad_gateway"}"#));
     assert_eq!(caller.request(gate.address(), "GET", "/orders", &[HOST]).status, 401, "decided all the same");
-    let app = App::start();
+    let app = RecordingApp::start();
     let gate = ground.gate("shop/late", &app.upstream(), &["--response-timeout", "300ms", "--max-requests", "1"]);
     let mut first = caller.connect(gate.address());
     first.write_all(head("GET", "/files/never", &[HOST]).as_bytes()).unwrap();
@@ -318,12 +318,12 @@ fn an_application_that_is_away_is_told_of() {
 }
 
 #[test]
-fn what_is_open_may_end() {
+fn shutdown_lets_open_requests_finish() {
     let (ground, app) = (
-        Ground::new(
+        GateFixture::new(
             &POLICY.replace("methods: [GET], paths: [\"/files/*\"]", "methods: [GET, POST], paths: [\"/files/*\"]"),
         ),
-        App::start(),
+        RecordingApp::start(),
     );
     let mut gate = ground.gate("shop/orders", &app.upstream(), &[]);
     let caller = ground.caller(None);
@@ -343,14 +343,14 @@ fn what_is_open_may_end() {
 }
 
 #[test]
-fn a_changed_policy_is_in_force_and_a_broken_one_is_not() {
-    let (ground, app) = (Ground::new(POLICY), App::start());
+fn valid_policy_changes_apply_and_broken_ones_do_not() {
+    let (ground, app) = (GateFixture::new(POLICY), RecordingApp::start());
     let gate = ground.gate("shop/orders", &app.upstream(), &[]);
     let billing = ground.caller(Some("billing/billing"));
     let ask = || billing.request(gate.address(), "GET", "/orders", &[HOST]).status;
     assert_eq!(ask(), 200);
     ground.write("manifests/policy.yaml", "kind: AccessPolicy\napiVersion: durward.dev/v1alpha1\nmetadata: {name: orders, namespace: shop}\nspec: {operations: nonsense}\n");
-    eventually("the mistake is told", || gate.said().contains("operations").then_some(())).unwrap();
+    eventually("the mistake is told", || gate.stderr().contains("operations").then_some(())).unwrap();
     assert_eq!(ask(), 200, "the last good version stays");
     ground.write(
         "manifests/policy.yaml",
@@ -360,8 +360,8 @@ fn a_changed_policy_is_in_force_and_a_broken_one_is_not() {
 }
 
 #[test]
-fn files_bring_the_certificate_too() {
-    let (ground, app) = (Ground::new(POLICY), App::start());
+fn the_certificate_can_come_from_files() {
+    let (ground, app) = (GateFixture::new(POLICY), RecordingApp::start());
     let write = |account: &str| {
         let svid = ground.svid(account);
         let read = |name: &str| std::fs::read_to_string(svid.join(name)).unwrap();
@@ -386,7 +386,7 @@ fn files_bring_the_certificate_too() {
     };
     let before = shown();
     ground.write("bundle.pem", "nonsense");
-    eventually("it says so", || gate.said().contains("stays").then_some(())).unwrap();
+    eventually("it says so", || gate.stderr().contains("stays").then_some(())).unwrap();
     assert_eq!(shown(), before);
     write("shop/orders");
     eventually("the other certificate", || (shown() != before).then_some(())).unwrap();

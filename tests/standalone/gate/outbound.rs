@@ -29,13 +29,13 @@ spec:
 ";
 
 /// Asks in plain HTTP, as an application does of the gate beside it.
-fn outward(gate: &Gate, to: SocketAddr, method: &str, path: &str) -> Reply {
+fn outward(gate: &GateProcess, to: SocketAddr, method: &str, path: &str) -> HttpReply {
     request(gate.listen["outbound"], method, path, &[("Host", &format!("localhost:{}", to.port()))], "")
 }
 
 #[test]
-fn an_application_calls_another_with_the_certificate_of_its_pod() {
-    let (ground, app) = (Ground::new(TWO), App::start());
+fn outbound_calls_use_the_certificate_of_the_pod() {
+    let (ground, app) = (GateFixture::new(TWO), RecordingApp::start());
     let orders = ground.gate("shop/orders", &app.upstream(), &[]);
     let web = ground.gate("shop/web", &app.upstream(), &["--outbound", "127.0.0.1:0"]);
     let seen = told(&outward(&web, orders.address(), "GET", "/orders?x=1"));
@@ -71,8 +71,8 @@ fn an_application_calls_another_with_the_certificate_of_its_pod() {
 }
 
 #[test]
-fn a_server_that_is_somebody_else_is_not_talked_to() {
-    let (ground, app) = (Ground::new(TWO), App::start());
+fn outbound_calls_verify_the_server() {
+    let (ground, app) = (GateFixture::new(TWO), RecordingApp::start());
     let web = ground.gate("shop/web", &app.upstream(), &["--outbound", "127.0.0.1:0"]);
     // of another namespace than the name is in
     let stranger = ground.gate("other/orders", &app.upstream(), &[]);
@@ -82,13 +82,13 @@ fn a_server_that_is_somebody_else_is_not_talked_to() {
     let by_address = request(web.listen["outbound"], "GET", "/orders", &[("Host", &orders.address().to_string())], "");
     assert_eq!(by_address.status, 502);
     // of another CA
-    let others = Ground::new(TWO);
+    let others = GateFixture::new(TWO);
     let forged = others.gate("shop/orders", &app.upstream(), &[]);
     assert_eq!(outward(&web, forged.address(), "GET", "/orders").status, 502);
     // and of none: a server without TLS
     assert_eq!(outward(&web, app.address, "GET", "/orders").status, 502);
     assert_eq!(app.seen(), Vec::<Value>::new());
-    eventually("it says why", || web.said().contains("not the one that was meant").then_some(())).unwrap();
+    eventually("it says why", || web.stderr().contains("not the one that was meant").then_some(())).unwrap();
     let (code, _, stderr) = durward_tests::run(durward_tests::durward().args([
         "gate",
         "--policies",
@@ -108,7 +108,7 @@ fn a_server_that_is_somebody_else_is_not_talked_to() {
 }
 
 /// A server that is who was meant, and speaks one version of TLS.
-fn of_version(ground: &Ground, version: &'static SupportedProtocolVersion) -> SocketAddr {
+fn of_version(ground: &GateFixture, version: &'static SupportedProtocolVersion) -> SocketAddr {
     let svid = ground.svid("shop/orders");
     let chain = CertificateDer::pem_file_iter(svid.join("svid.pem")).unwrap().map(Result::unwrap).collect();
     let key = PrivateKeyDer::from_pem_file(svid.join("key.pem")).unwrap();
@@ -130,8 +130,8 @@ fn of_version(ground: &Ground, version: &'static SupportedProtocolVersion) -> So
 }
 
 #[test]
-fn calls_to_others_are_by_tls_1_3_alone() {
-    let (ground, app) = (Ground::new(TWO), App::start());
+fn outbound_calls_use_tls_1_3_only() {
+    let (ground, app) = (GateFixture::new(TWO), RecordingApp::start());
     let web = ground.gate("shop/web", &app.upstream(), &["--outbound", "127.0.0.1:0"]);
     for (version, status) in [(&TLS13, 200), (&TLS12, 502)] {
         let server = of_version(&ground, version);
@@ -140,7 +140,7 @@ fn calls_to_others_are_by_tls_1_3_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn grpc_passes_with_its_streams_and_trailers_and_is_refused_in_its_own_words() {
+async fn grpc_streams_and_trailers_pass_and_denials_are_grpc_statuses() {
     use tonic::Code;
     use tonic::transport::{Channel, Server};
     use tonic_health::ServingStatus;
@@ -154,11 +154,11 @@ async fn grpc_passes_with_its_streams_and_trailers_and_is_refused_in_its_own_wor
             .add_service(health)
             .serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener)),
     );
-    let ground = Ground::new(TWO);
+    let ground = GateFixture::new(TWO);
     let orders = ground.gate("shop/orders", &upstream, &[]);
     let web = ground.gate("shop/web", &upstream, &["--outbound", "127.0.0.1:0"]);
     let stranger = ground.gate("shop/stranger", &upstream, &["--outbound", "127.0.0.1:0"]);
-    let client = async |gate: &Gate| {
+    let client = async |gate: &GateProcess| {
         let channel = Channel::from_shared(format!("http://{}", gate.listen["outbound"])).unwrap();
         let origin = format!("http://localhost:{}", orders.address().port()).parse().unwrap();
         HealthClient::new(channel.origin(origin).connect().await.unwrap())

@@ -13,7 +13,7 @@ use tokio_rustls::TlsConnector;
 
 type Sender = SendRequest<Empty<Bytes>>;
 
-async fn connected(gate: &Gate, caller: &gate::Caller) -> Sender {
+async fn connected(gate: &GateProcess, caller: &gate::TlsCaller) -> Sender {
     let stream = tokio::net::TcpStream::connect(gate.address()).await.unwrap();
     let name = ServerName::try_from("localhost").unwrap();
     let tls = TlsConnector::from(caller.config()).connect(name, stream).await.unwrap();
@@ -31,8 +31,8 @@ async fn ask(sender: &mut Sender, protocol: &'static str, path: &str, headers: &
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_websocket_comes_by_http_2_where_its_path_may_be_asked_for() {
-    let (ground, app) = (Ground::new(POLICY), App::start());
+async fn websockets_work_over_http_2() {
+    let (ground, app) = (GateFixture::new(POLICY), RecordingApp::start());
     let gate = ground.gate("shop/orders", &app.upstream(), &[]);
     let stranger = ground.caller_by(None, rustls::ALL_VERSIONS, &[b"h2"]);
     let mut sender = connected(&gate, &stranger).await;
@@ -78,8 +78,8 @@ async fn a_websocket_comes_by_http_2_where_its_path_may_be_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_websocket_is_offered_where_none_can_be() {
-    let (ground, app) = (Ground::new(POLICY), App::start());
+async fn an_http_2_application_gets_no_websockets() {
+    let (ground, app) = (GateFixture::new(POLICY), RecordingApp::start());
     let upstream = app.upstream().replace("http://", "h2c://");
     let gate = ground.gate("shop/orders", &upstream, &[]);
     let mut sender = connected(&gate, &ground.caller_by(None, rustls::ALL_VERSIONS, &[b"h2"])).await;

@@ -9,12 +9,12 @@ use durward_cluster::{image, wait};
 
 use crate::alone;
 
-struct Node {
+struct NodeUnderTest {
     state: tempfile::TempDir,
     before: Vec<String>,
 }
 
-impl Node {
+impl NodeUnderTest {
     fn new() -> Self {
         let state = tempfile::Builder::new().prefix("dc").tempdir().expect("a folder");
         let before = traces(state.path());
@@ -93,7 +93,7 @@ impl Node {
     }
 }
 
-impl Drop for Node {
+impl Drop for NodeUnderTest {
     fn drop(&mut self) {
         let _ = self.command("down").status();
     }
@@ -159,7 +159,7 @@ fn traces(state: &Path) -> Vec<String> {
 #[test]
 fn e2e_up_works_after_any_crash_and_down_leaves_nothing() {
     let _machine = alone();
-    let node = Node::new();
+    let node = NodeUnderTest::new();
     assert!(node.run("up").contains("export KUBECONFIG="));
     node.run_pod("one");
     let again = node.run("up");
@@ -187,7 +187,7 @@ fn e2e_up_works_after_any_crash_and_down_leaves_nothing() {
 #[test]
 fn e2e_two_nodes_run_side_by_side_and_one_survives_the_other() {
     let _machine = alone();
-    let (one, other) = (Node::new(), Node::new());
+    let (one, other) = (NodeUnderTest::new(), NodeUnderTest::new());
     one.run("up");
     other.run("up");
     one.run_pod("of-one");
@@ -204,7 +204,7 @@ fn e2e_two_nodes_run_side_by_side_and_one_survives_the_other() {
 #[test]
 fn e2e_an_interrupted_up_is_cleared_away() {
     let _machine = alone();
-    let node = Node::new();
+    let node = NodeUnderTest::new();
     for begun in ["sysctl", "log/kube-apiserver.log", "log/kubelet.log"] {
         let mut up = node.command("up").spawn().expect("started");
         wait::until(begun, Duration::from_secs(120), || {
@@ -221,7 +221,7 @@ fn e2e_an_interrupted_up_is_cleared_away() {
 #[test]
 fn e2e_down_after_a_crash_leaves_nothing() {
     let _machine = alone();
-    let node = Node::new();
+    let node = NodeUnderTest::new();
     node.run("up");
     node.run_pod("one");
     node.kill(|name| name != "etcd");

@@ -27,12 +27,12 @@ fn pod(name: &str, script: &str) -> Value {
 const WAITS: &str = "trap exit TERM; while :; do sleep 1; done";
 
 /// The shared cluster, while tests that would disturb it wait.
-struct Shared {
+struct SharedNode {
     cluster: Cluster,
     _machine: RwLockReadGuard<'static, ()>,
 }
 
-impl Deref for Shared {
+impl Deref for SharedNode {
     type Target = Cluster;
 
     fn deref(&self) -> &Cluster {
@@ -40,14 +40,14 @@ impl Deref for Shared {
     }
 }
 
-fn cluster() -> Shared {
+fn cluster() -> SharedNode {
     let machine = beside_others();
     let cluster = Cluster::shared().unwrap_or_else(|error| panic!("{error}"));
     // our own node has the image already
     if cluster.dir().is_none() {
         cluster.load_image(&image::busybox().expect("busybox")).expect("loaded");
     }
-    Shared { cluster, _machine: machine }
+    SharedNode { cluster, _machine: machine }
 }
 
 /// Runs `script` in the pod until it succeeds and prints something.
