@@ -15,13 +15,13 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use tokio::runtime::Runtime;
 
-/// What an element's reference is called (WebDriver, section 11).
+/// The JSON name of an element reference (WebDriver, section 11).
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
-/// Keys that are no text (section 15.4.2).
+/// Code points of keys without text (section 15.4.2).
 pub const TAB: &str = "\u{e004}";
 pub const ENTER: &str = "\u{e007}";
 
-/// A window of its own; ended when dropped.
+/// A browser window with a profile of its own; closed when dropped.
 pub struct Chromium {
     driver: Child,
     runtime: Runtime,
@@ -36,7 +36,7 @@ impl Chromium {
         Self::with(json!({}))
     }
 
-    /// Starts with scripts of pages turned off.
+    /// Starts with JavaScript disabled.
     pub fn without_javascript() -> Self {
         Self::with(json!({"profile.managed_default_content_settings.javascript": 2}))
     }
@@ -87,12 +87,12 @@ impl Chromium {
         self.send(method, &format!("/session/{}{path}", self.session), body)
     }
 
-    /// Goes to a page, and waits until it has loaded.
+    /// Opens a page and waits until it has loaded.
     pub fn open(&self, url: &str) {
         self.command("POST", "/url", &json!({"url": url}));
     }
 
-    /// Where it is.
+    /// The URL of the page.
     pub fn url(&self) -> String {
         self.command("GET", "/url", &Value::Null).as_str().unwrap().to_owned()
     }
@@ -104,7 +104,7 @@ impl Chromium {
         found[ELEMENT].as_str().unwrap().to_owned()
     }
 
-    /// Whether the page shows such an element.
+    /// Whether the page has an element that matches the selector.
     pub fn shows(&self, css: &str) -> bool {
         let all = self.command("POST", "/elements", &json!({"using": "css selector", "value": css}));
         all.as_array().unwrap().iter().any(|element| {
@@ -113,7 +113,7 @@ impl Chromium {
         })
     }
 
-    /// Presses an element.
+    /// Clicks an element.
     pub fn click(&self, css: &str) {
         let element = self.element(css);
         self.command("POST", &format!("/element/{element}/click"), &json!({}));
@@ -125,14 +125,14 @@ impl Chromium {
         self.command("POST", &format!("/element/{element}/value"), &json!({"text": text}));
     }
 
-    /// Types into whatever has the focus.
+    /// Types into the focused element.
     pub fn press(&self, keys: &str) {
         let element = self.command("GET", "/element/active", &Value::Null);
         let element = element[ELEMENT].as_str().unwrap();
         self.command("POST", &format!("/element/{element}/value"), &json!({"text": keys}));
     }
 
-    /// Text of an element as it is shown.
+    /// The visible text of an element.
     pub fn text(&self, css: &str) -> String {
         let element = self.element(css);
         self.command("GET", &format!("/element/{element}/text"), &Value::Null).as_str().unwrap().to_owned()
@@ -142,7 +142,7 @@ impl Chromium {
     pub fn wait_for(&self, text: &str) {
         let path = format!("/session/{}/element", self.session);
         let shown = || {
-            // a page may go while it is read
+            // the page may navigate away meanwhile
             let body = self.try_send("POST", &path, &json!({"using": "css selector", "value": "body"})).ok()?;
             let path = format!("{path}/{}/text", body[ELEMENT].as_str()?);
             self.try_send("GET", &path, &Value::Null).ok()?.as_str()?.contains(text).then_some(())
@@ -154,7 +154,7 @@ impl Chromium {
         self.command("GET", "/source", &Value::Null).as_str().unwrap_or_default().to_owned()
     }
 
-    /// Plugs in an authenticator that has a user who agrees to everything, or one who is never verified.
+    /// Adds an authenticator whose user consents to everything; `verified` says whether user verification succeeds.
     pub fn authenticator(&self, verified: bool) -> String {
         let authenticator = json!({
             "protocol": "ctap2",
@@ -167,28 +167,28 @@ impl Chromium {
         self.command("POST", "/webauthn/authenticator", &authenticator).as_str().unwrap().to_owned()
     }
 
-    /// Pulls an authenticator out.
+    /// Removes an authenticator.
     pub fn unplug(&self, authenticator: &str) {
         self.command("DELETE", &format!("/webauthn/authenticator/{authenticator}"), &Value::Null);
     }
 
-    /// What a script says of the page.
+    /// Runs a script and returns its result.
     pub fn script(&self, text: &str) -> Value {
         self.script_with(text, "")
     }
 
-    /// The same with an argument.
+    /// Runs a script with an argument.
     pub fn script_with(&self, text: &str, argument: &str) -> Value {
         self.command("POST", "/execute/sync", &json!({"script": text, "args": [argument]}))
     }
 
-    /// What the page's console has said since it was last asked, policy violations included.
+    /// The console messages since the last call, policy violations included.
     pub fn console(&self) -> Vec<String> {
         let lines = self.command("POST", "/se/log", &json!({"type": "browser"}));
         lines.as_array().unwrap().iter().map(|line| line["message"].to_string()).collect()
     }
 
-    /// Sets the colours that the system asks for, `light` or `dark`, and the size of the window.
+    /// Sets the preferred color scheme, `light` or `dark`, and the size of the window.
     pub fn emulate(&self, scheme: &str, width: u32, height: u32) {
         let feature = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
         self.devtools("Emulation.setEmulatedMedia", feature);
@@ -200,7 +200,7 @@ impl Chromium {
         self.command("POST", "/goog/cdp/execute", &json!({"cmd": command, "params": parameters}))
     }
 
-    /// What keeps people from using the page: computed from its styles, and by the names that assistive technology is told.
+    /// Accessibility problems of the page: from its computed styles and from its accessibility tree.
     pub fn accessibility_problems(&self) -> Vec<String> {
         let computed = self.script(include_str!("accessible.js"));
         let tree = self.devtools("Accessibility.getFullAXTree", json!({}));
@@ -214,7 +214,7 @@ impl Chromium {
         computed.chain(nameless).collect()
     }
 
-    /// Keeps what is seen, as PNG.
+    /// Saves a screenshot as PNG.
     pub fn screenshot(&self, to: &Path) {
         let image = self.command("GET", "/screenshot", &Value::Null);
         std::fs::write(to, STANDARD.decode(image.as_str().unwrap()).unwrap()).unwrap();

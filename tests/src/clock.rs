@@ -1,4 +1,4 @@
-//! A clock that goes on when a test says so, for a program that runs: libfaketime stands between it and the system.
+//! A clock that a test sets forward for a running program, by libfaketime.
 
 use std::cell::Cell;
 use std::fs;
@@ -12,7 +12,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock that goes right.
+    /// A clock with the time of the system.
     pub fn new() -> Self {
         let clock = Self { directory: tempfile::tempdir().unwrap(), ahead: Cell::new(0) };
         clock.advance(0);
@@ -23,7 +23,7 @@ impl Clock {
         self.directory.path().join("clock")
     }
 
-    /// Gives a program this clock. What it waits for takes as long as ever.
+    /// Makes a program use this clock. Timers are not affected.
     pub fn give(&self, command: &mut Command) {
         let library = format!("/usr/lib/{}-linux-gnu/faketime/libfaketimeMT.so.1", std::env::consts::ARCH);
         assert!(Path::new(&library).exists(), "{library} is missing: run `make test-deps`");
@@ -31,16 +31,16 @@ impl Clock {
         command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("NO_FAKE_STAT", "1");
     }
 
-    /// From now on it is so many seconds later.
+    /// Sets the clock forward by `seconds`.
     pub fn advance(&self, seconds: i64) {
         self.ahead.set(self.ahead.get() + seconds);
         let fresh = self.file().with_extension("new");
         fs::write(&fresh, format!("+{}", self.ahead.get())).unwrap();
-        // never read half written
+        // readers never see an incomplete file
         fs::rename(fresh, self.file()).unwrap();
     }
 
-    /// How far it is ahead, in seconds.
+    /// Seconds ahead of the system.
     pub fn ahead(&self) -> i64 {
         self.ahead.get()
     }

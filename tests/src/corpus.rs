@@ -1,4 +1,4 @@
-//! The corpus in `tests/corpus`, as every door is asked it.
+//! The corpus in `tests/corpus`: requests that every door has to decide alike.
 
 use crate::repository;
 use serde::Deserialize;
@@ -22,7 +22,7 @@ pub struct RequestCase {
     pub host: String,
     pub path: String,
     pub reason: String,
-    /// What servers may make of it before a door is asked.
+    /// The path after a proxy has normalized it.
     pub read_as: Option<String>,
 }
 
@@ -34,7 +34,7 @@ fn host() -> String {
     HOST.to_owned()
 }
 
-/// What a caller writes beside its request.
+/// Headers that a caller adds to its request, and what they may lead to.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HeaderCase {
@@ -69,7 +69,7 @@ pub enum HeaderOutcome {
 }
 
 impl HeaderCase {
-    /// The headers, with those of whoever asks first.
+    /// The headers, after the credential of the caller.
     pub fn headers(&self, token: &str) -> Vec<(String, Vec<u8>)> {
         let own = (self.by == CallerKind::Billing)
             .then(|| ("authorization".to_owned(), format!("Bearer {token}").into_bytes()));
@@ -77,14 +77,14 @@ impl HeaderCase {
         own.into_iter().chain(self.headers.iter().map(|(name, value)| (name.clone(), bytes(value)))).collect()
     }
 
-    /// The answer without these headers.
+    /// The status without these headers.
     pub fn plain(&self) -> u16 {
         if self.by == CallerKind::Nobody && self.path != "/healthz" { 401 } else { 200 }
     }
 
-    /// Whether this answer is one that may be given.
+    /// Whether `status` is an allowed outcome.
     pub fn allows(&self, status: u16) -> bool {
-        // whoever can't read a request may end the connection
+        // a server may close the connection over a request that it can't parse
         let refused = (400..500).contains(&status) || status == 0;
         match self.outcome {
             HeaderOutcome::Ignored | HeaderOutcome::Passed => status == self.plain(),
@@ -93,7 +93,7 @@ impl HeaderCase {
         }
     }
 
-    /// What an application sees that it is not to see, in the headers that reached it.
+    /// The first of the headers that reached the application and should not have.
     pub fn shows(&self, seen: &serde_json::Value) -> Option<String> {
         let plain = |name: &str| name.to_ascii_lowercase().replace('_', "-");
         let all = seen.as_object().unwrap();

@@ -1,9 +1,9 @@
-//! The example about documents: what people may, whoever knows its relations.
+//! The example `documents`: the same decisions from every relation engine.
 
 use crate::UpProcess;
 use serde_json::json;
 
-/// Person, groups, action, document, and whether they may.
+/// Person, groups, action, document, and the expected decision.
 pub const WHO_MAY: [(&str, &[&str], &str, &str, bool); 10] = [
     ("carol", &[], "read", "budget", true),
     ("carol", &[], "write", "budget", true),
@@ -17,7 +17,7 @@ pub const WHO_MAY: [(&str, &[&str], &str, &str, bool); 10] = [
     ("carol", &[], "read", "nothing", false),
 ];
 
-/// Whether AuthZEN's door lets a person do something to a document.
+/// The decision of the AuthZEN door about a person and a document.
 pub fn may(up: &UpProcess, person: &str, groups: &[&str], action: &str, document: &str) -> bool {
     let question = json!({
         "subject": {"type": "user", "id": person, "properties": {"provider": "corporate", "groups": groups}},

@@ -1,4 +1,4 @@
-//! A real `durward gate` for a test, an application behind it, and callers with certificates.
+//! A `durward gate` of a test's own, an application behind it, and clients with certificates.
 
 use crate::{HttpReply, TIMEOUT, UpProcess, durward, exchange, listening, record, records, run};
 use axum::body::{Body, to_bytes};
@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
-/// The state that gates, callers and policies of one test share.
+/// Manifests and state that the gates and clients of one test share.
 pub struct GateFixture {
     directory: TempDir,
     manifests: PathBuf,
@@ -36,7 +36,7 @@ impl GateFixture {
         ground
     }
 
-    /// Manifests and state of a `durward up` that runs beside the gates.
+    /// Shares the manifests and the state of a `durward up`.
     pub fn of(up: &UpProcess) -> Self {
         Self { directory: tempfile::tempdir().unwrap(), manifests: up.manifests.clone(), state: up.state.clone() }
     }
@@ -59,7 +59,7 @@ impl GateFixture {
         self.mint(&["jwt", "--service-account", service_account, "--audience", audience])
     }
 
-    /// A caller's certificate, key and roots in a directory.
+    /// Mints an X.509-SVID; returns the directory with certificate, key and roots.
     pub fn svid(&self, service_account: &str) -> PathBuf {
         let out = self.path(&service_account.replace('/', "-"));
         self.mint(&[
@@ -74,7 +74,7 @@ impl GateFixture {
         out
     }
 
-    /// A gate that is `service_account`, in front of an application.
+    /// Starts a gate with the identity of `service_account` in front of `upstream`.
     pub fn gate(&self, service_account: &str, upstream: &str, arguments: &[&str]) -> GateProcess {
         let mut command = durward();
         command.arg("gate").arg("--policies").arg(&self.manifests).arg("--state").arg(&self.state);
@@ -90,7 +90,7 @@ impl GateFixture {
         GateProcess { child, listen, audit, stderr }
     }
 
-    /// A caller, known by its certificate, or a stranger.
+    /// A client with the certificate of a service account, or without one.
     pub fn caller(&self, service_account: Option<&str>) -> TlsCaller {
         self.caller_by(service_account, rustls::ALL_VERSIONS, &[])
     }
@@ -139,8 +139,8 @@ impl GateProcess {
         records(&self.audit, count)
     }
 
-    pub fn record(&self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
-        record(&self.audit, what, is)
+    pub fn record(&self, what: &str, matches: impl Fn(&Value) -> bool) -> Value {
+        record(&self.audit, what, matches)
     }
 
     pub fn stderr(&self) -> String {
@@ -151,7 +151,7 @@ impl GateProcess {
         self.child.id()
     }
 
-    /// Asks it to end, as kubelet does.
+    /// Sends SIGTERM, as kubelet does.
     pub fn terminate(&self) {
         let id = self.child.id().to_string();
         assert!(std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
@@ -171,7 +171,7 @@ impl Drop for GateProcess {
 
 pub type TlsConnection = StreamOwned<ClientConnection, TcpStream>;
 
-/// Somebody who calls over TLS.
+/// A client that connects over TLS.
 pub struct TlsCaller {
     config: Arc<ClientConfig>,
 }
@@ -185,12 +185,12 @@ impl TlsCaller {
         StreamOwned::new(ClientConnection::new(Arc::clone(&self.config), name).unwrap(), stream)
     }
 
-    /// How it connects.
+    /// Its TLS configuration.
     pub fn config(&self) -> Arc<ClientConfig> {
         Arc::clone(&self.config)
     }
 
-    /// Sends bytes on a connection of their own and reads to its end.
+    /// Sends bytes on a new connection and reads until the server closes it.
     pub fn raw(&self, address: SocketAddr, bytes: &[u8]) -> HttpReply {
         exchange(self.connect(address), bytes)
     }
@@ -211,11 +211,11 @@ pub fn head(method: &str, path: &str, headers: &[(&str, &str)]) -> String {
     format!("{method} {path} HTTP/1.1\r\n{close}{lines}\r\n")
 }
 
-/// An application that tells what it was asked, and keeps it.
+/// An application that records its requests and answers with them.
 pub struct RecordingApp {
     pub address: SocketAddr,
-    pub seen: Arc<Mutex<Vec<Value>>>,
-    /// It ends when this is dropped.
+    pub requests: Arc<Mutex<Vec<Value>>>,
+    /// Dropping this stops the application.
     _running: oneshot::Sender<()>,
 }
 
@@ -223,17 +223,17 @@ impl RecordingApp {
     pub fn start() -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
-        let (address, seen) = (listener.local_addr().unwrap(), Arc::default());
+        let (address, requests) = (listener.local_addr().unwrap(), Arc::default());
         let router = Router::new()
             .route("/files/echo", any(async |request: Request| Response::new(request.into_body())))
             .route("/files/socket", get(socket))
             .route("/files/liar", get(socket))
             .route("/files/never", get(async || std::future::pending::<()>().await))
             .route("/files/names-headers", get(async || ([("connection", "x-secret, close"), ("x-secret", "1")], "x")))
-            .fallback(tell)
-            .with_state(Arc::clone(&seen));
+            .fallback(record_request)
+            .with_state(Arc::clone(&requests));
         let (running, ended) = oneshot::channel();
-        // a thread of its own: a test may be in a runtime already
+        // its own thread, since the test may run in a runtime already
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
@@ -244,41 +244,41 @@ impl RecordingApp {
                 }
             });
         });
-        Self { address, seen, _running: running }
+        Self { address, requests, _running: running }
     }
 
     pub fn upstream(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// What it was asked so far.
-    pub fn seen(&self) -> Vec<Value> {
-        self.seen.lock().unwrap().clone()
+    /// The requests so far.
+    pub fn requests(&self) -> Vec<Value> {
+        self.requests.lock().unwrap().clone()
     }
 }
 
-async fn tell(State(seen): State<Arc<Mutex<Vec<Value>>>>, request: Request) -> Response {
+async fn record_request(State(requests): State<Arc<Mutex<Vec<Value>>>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let mut headers = BTreeMap::<String, Vec<String>>::new();
     for (name, value) in &parts.headers {
         headers.entry(name.to_string()).or_default().push(String::from_utf8_lossy(value.as_bytes()).into_owned());
     }
     let body = to_bytes(body, 1 << 20).await.map_or(0, |bytes| bytes.len());
-    let told = json!({
+    let received = json!({
         "method": parts.method.as_str(), "uri": parts.uri.to_string(), "headers": headers, "body": body,
         "version": format!("{:?}", parts.version),
     });
-    seen.lock().unwrap().push(told.clone());
-    Json(told).into_response()
+    requests.lock().unwrap().push(received.clone());
+    Json(received).into_response()
 }
 
-/// Agrees to any upgrade, and sends back what it gets.
+/// Accepts any upgrade and echoes what it receives.
 async fn socket(request: Request) -> Response {
     if !request.headers().contains_key("upgrade") {
         return "no upgrade".into_response();
     }
     let to = request.headers()["upgrade"].clone();
-    // who asks for a proof by another path gets one of something else
+    // every other path gets a wrong `sec-websocket-accept`
     let key = if request.uri().path() == "/files/socket" { request.headers().get("sec-websocket-key") } else { None };
     let key = key.map_or(&b"another"[..], |key| key.as_bytes());
     let proof = aws_lc_rs::digest::digest(

@@ -4,7 +4,7 @@ use crate::TIMEOUT;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-/// An answer over HTTP/1.1, without what differs by the clock.
+/// An HTTP/1.1 response without its `date`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpReply {
     pub status: u16,
@@ -18,7 +18,7 @@ impl HttpReply {
     }
 }
 
-/// One request on a connection of its own, byte for byte as given.
+/// Sends a request on a new connection, byte for byte as given.
 pub fn request(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> HttpReply {
     let mut text = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
     for (name, value) in headers {
@@ -29,16 +29,16 @@ pub fn request(address: SocketAddr, method: &str, path: &str, headers: &[(&str, 
     raw(address, text.as_bytes())
 }
 
-/// Sends bytes and reads the answer to its end.
+/// Sends bytes on a new connection and reads until the server closes it.
 pub fn raw(address: SocketAddr, bytes: &[u8]) -> HttpReply {
     let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     exchange(stream, bytes)
 }
 
-/// The same on a connection that is there, whatever it runs over.
+/// Sends bytes on an open connection and reads until the server closes it.
 pub fn exchange(mut stream: impl Read + Write, bytes: &[u8]) -> HttpReply {
-    // a server that refuses early closes while we still write
+    // a server that refuses early closes the connection meanwhile
     let _ = stream.write_all(bytes);
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);

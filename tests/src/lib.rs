@@ -1,6 +1,6 @@
 //! What the tests share: the program under test, its servers, and the clients and services around them.
 //!
-//! Not for the test cluster, which is `durward-cluster`, and not for test cases: those are in `standalone` and `kubernetes`.
+//! The test cluster is the crate `durward-cluster`; test cases are in `standalone` and `kubernetes`.
 //!
 //! Begin with [`UpProcess`], a running `durward up`.
 

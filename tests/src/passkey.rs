@@ -1,4 +1,4 @@
-//! A passkey of a client that is no browser, by somebody else's software, and the requests that show it.
+//! Passkeys without a browser, by an independent authenticator in Python, and the requests that use them.
 
 use crate::step_up::FormBrowser;
 use crate::venv::venv;
@@ -7,12 +7,12 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// An authenticator in software; the counter is what it says.
+/// The authenticator's answer to `options`, with this signature counter.
 pub fn answers(act: &str, up: &UpProcess, options: &str, counter: u32, more: &[&str]) -> String {
     answers_at(&format!("http://localhost:{}", up.listen["tokens"].port()), act, up, options, counter, more)
 }
 
-/// The same, at a page of some origin.
+/// As [`answers`], for a page of another origin.
 pub fn answers_at(origin: &str, act: &str, up: &UpProcess, options: &str, counter: u32, more: &[&str]) -> String {
     let mut child = Command::new(venv("python"))
         .arg(repository("tests/python/passkey.py"))
@@ -32,7 +32,7 @@ fn keyfile(up: &UpProcess) -> PathBuf {
     up.state.with_extension("passkey.pem")
 }
 
-/// Adds the key to a visit's person.
+/// Registers the passkey for the person of a visit.
 pub fn add(up: &UpProcess, visit: &mut FormBrowser<'_>) {
     let sealed = visit.visit();
     let options = visit.send("/step-up/passkeys/create", &[("visit", &sealed)]).body.clone();
@@ -41,12 +41,12 @@ pub fn add(up: &UpProcess, visit: &mut FormBrowser<'_>) {
     assert_eq!(added.status, 200, "{added:?}");
 }
 
-/// A form at the token listener.
+/// Posts a form to the token listener.
 pub fn post(up: &UpProcess, path: &str, fields: &[(&str, &str)]) -> HttpReply {
     post_from(up, "", path, fields)
 }
 
-/// A form that a proxy passes on from an address.
+/// Posts a form as a proxy forwards it from an address.
 pub fn post_from(up: &UpProcess, address: &str, path: &str, fields: &[(&str, &str)]) -> HttpReply {
     let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
     let mut headers = vec![("Host", "durward"), ("Content-Type", "application/x-www-form-urlencoded")];
@@ -54,19 +54,19 @@ pub fn post_from(up: &UpProcess, address: &str, path: &str, fields: &[(&str, &st
     request(up.listen["tokens"], "POST", path, &headers, &body)
 }
 
-/// The options that a client without a page gets.
+/// Requests passkey options without the page.
 pub fn challenge(up: &UpProcess, first: &str) -> String {
     let reply = post(up, "/step-up/passkeys/challenge", &[("subject_token", first), ("audience", "orders-api")]);
     assert_eq!(reply.status, 200, "{reply:?}");
     reply.body
 }
 
-/// Exchanges a first token beside a passkey's answer.
+/// Exchanges a first token with a passkey.
 pub fn exchange(up: &UpProcess, first: &str, passkey: &str) -> HttpReply {
     exchange_from(up, "", first, &[("passkey", passkey)])
 }
 
-/// The same from an address, with any factor.
+/// Exchanges a first token with any factor, from an address.
 pub fn exchange_from(up: &UpProcess, address: &str, first: &str, more: &[(&str, &str)]) -> HttpReply {
     let fields = [
         ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),

@@ -1,12 +1,12 @@
-//! What the programs of the test cluster use on this machine.
+//! CPU and memory of the test cluster's processes.
 
 use crate::usage;
 use std::time::Duration;
 
-/// CPU time since they began, of all processes of a kind.
+/// CPU time since start, summed by kind of process.
 #[derive(Clone, Copy)]
 pub struct ClusterCpu {
-    /// The controllers; the one that leads has nearly all of it.
+    /// The controllers; nearly all of it is the leader's.
     pub controllers: Duration,
     /// The API server and etcd.
     pub api_server: Duration,
@@ -18,7 +18,7 @@ impl ClusterCpu {
         Self { controllers: of(&[CONTROLLER]), api_server: of(&[b"kube-apiserver\0", b"etcd\0"]) }
     }
 
-    /// What was spent since `before` for each of `many`.
+    /// The CPU time since `before`, per item.
     pub fn since(self, before: Self, many: usize) -> String {
         let each = |now: Duration, then: Duration| (now - then) / u32::try_from(many).expect("small");
         let controllers = each(self.controllers, before.controllers);
@@ -28,7 +28,7 @@ impl ClusterCpu {
 
 const CONTROLLER: &[u8] = b"durward\0controller\0";
 
-/// Process ids by the beginning of their command line, without the program's folder.
+/// Ids of processes whose command line, without the program's folder, begins so.
 fn processes(programs: &[&[u8]]) -> Vec<String> {
     let processes = std::fs::read_dir("/proc").expect("processes").filter_map(Result::ok);
     let names = processes.filter_map(|entry| entry.file_name().into_string().ok());

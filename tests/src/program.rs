@@ -14,7 +14,7 @@ pub fn program() -> &'static Path {
     PROGRAM.get_or_init(|| durward_cluster::cargo::build("durward").unwrap_or_else(|error| panic!("{error}")))
 }
 
-/// The folder of the program, for scripts that find `durward` by `PATH`.
+/// `PATH` with the program's folder first, for scripts.
 pub fn path_with_program() -> String {
     let folder = program().parent().unwrap().display();
     format!("{folder}:{}", std::env::var("PATH").unwrap())
@@ -27,7 +27,7 @@ pub fn durward() -> Command {
     command
 }
 
-/// Starts one of the binary's servers with `--json`, and waits until it tells where it listens.
+/// Starts a server with `--json` and waits for its addresses. Returns the process, addresses and standard error.
 pub fn listening(command: &mut Command) -> (Child, BTreeMap<String, SocketAddr>, Arc<Mutex<String>>) {
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let stderr = Arc::new(Mutex::new(String::new()));
@@ -36,8 +36,8 @@ pub fn listening(command: &mut Command) -> (Child, BTreeMap<String, SocketAddr>,
     for line in lines.by_ref() {
         let line = line.unwrap();
         if line.starts_with('{') {
-            let told: BTreeMap<String, Option<SocketAddr>> = serde_json::from_str(&line).unwrap();
-            listen = Some(told.into_iter().filter_map(|(name, address)| Some((name, address?))).collect());
+            let addresses: BTreeMap<String, Option<SocketAddr>> = serde_json::from_str(&line).unwrap();
+            listen = Some(addresses.into_iter().filter_map(|(name, address)| Some((name, address?))).collect());
             break;
         }
         stderr.lock().unwrap().push_str(&(line + "\n"));
@@ -48,11 +48,11 @@ pub fn listening(command: &mut Command) -> (Child, BTreeMap<String, SocketAddr>,
             collected.lock().unwrap().push_str(&(line + "\n"));
         }
     });
-    let listen = listen.unwrap_or_else(|| panic!("it did not start: {}", stderr.lock().unwrap()));
+    let listen = listen.unwrap_or_else(|| panic!("the server did not start: {}", stderr.lock().unwrap()));
     (child, listen, stderr)
 }
 
-/// Runs a command to its end.
+/// Runs a command; returns its exit code, standard output and standard error.
 pub fn run(command: &mut Command) -> (i32, String, String) {
     let Output { status, stdout, stderr } = command.output().unwrap();
     (status.code().unwrap_or(-1), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())

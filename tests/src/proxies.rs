@@ -1,4 +1,4 @@
-//! The examples' proxies, run for real in front of an application.
+//! The proxies of the examples, in front of an application.
 
 use crate::venv::venv;
 use crate::{HttpReply, UpProcess, eventually, free, repository, request};
@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
-/// A program that runs as long as the test needs it.
+/// A server that ends when dropped.
 pub struct ServerProcess {
     child: Child,
     pub address: SocketAddr,
@@ -16,7 +16,7 @@ pub struct ServerProcess {
 
 impl Drop for ServerProcess {
     fn drop(&mut self) {
-        // a proxy ends its own workers when it is asked to
+        // by SIGTERM, so that a proxy ends its workers too
         let _ = Command::new("kill").arg(self.child.id().to_string()).status();
         let _ = self.child.wait();
     }
@@ -44,7 +44,7 @@ impl ServerProcess {
     }
 }
 
-/// An example's configuration, with the ports of this test for its own.
+/// The configuration of an example, with ports of this test.
 fn configuration(path: &str, ports: &[(&str, SocketAddr)]) -> String {
     let mut text = fs::read_to_string(repository(path)).unwrap();
     for (from, to) in ports {

@@ -6,11 +6,10 @@ use std::process::Command;
 
 use durward_cluster::binaries;
 
-/// Where the server keeps its socket, in its folder.
+/// The server's socket below its folder.
 pub const SOCKET: &str = "server.sock";
 
-/// The command that runs a server of a trust domain, with everything that it keeps in a folder. `more` is what its configuration
-/// says beside that.
+/// The command that runs a server with its state in `folder`. `more` is appended to its configuration.
 pub fn server(folder: &Path, trust_domain: &str, port: u16, more: &str) -> Command {
     let at = |name: &str| folder.join(name).display().to_string();
     let config = format!(

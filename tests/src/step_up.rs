@@ -1,11 +1,11 @@
-//! A person at the step-up page: a browser without scripts, and an authenticator app.
+//! A person at the step-up page: a browser without JavaScript, and an authenticator app.
 
 use crate::venv::venv;
 use crate::{HttpReply, UpProcess, eventually, request, run};
 use std::collections::BTreeMap;
 use std::process::Command;
 
-/// The codes of an authenticator app that somebody else has written.
+/// An authenticator app, by pyotp.
 pub struct AuthenticatorApp {
     secret: String,
 }
@@ -15,7 +15,7 @@ impl AuthenticatorApp {
         Self { secret: secret.to_owned() }
     }
 
-    /// The code so many seconds from now; there is time left to use it before it is another's turn.
+    /// The code that is valid `seconds` from now. Waits for the next time step if this one is about to end.
     pub fn code(&self, seconds: i64) -> String {
         eventually("some seconds are left of the step", || (chrono::Utc::now().timestamp() % 30 < 26).then_some(()))
             .unwrap();
@@ -27,7 +27,7 @@ impl AuthenticatorApp {
     }
 }
 
-/// A browser's visit.
+/// A visit of the page by HTTP forms.
 pub struct FormBrowser<'u> {
     up: &'u UpProcess,
     pub cookie: String,
@@ -36,7 +36,7 @@ pub struct FormBrowser<'u> {
 }
 
 impl<'u> FormBrowser<'u> {
-    /// Comes with a token, as an app sends it.
+    /// Opens the page with a token, as an app does.
     pub fn open(up: &'u UpProcess, token: &str, fields: &[(&str, &str)]) -> Self {
         let origin = format!("http://localhost:{}", up.listen["tokens"].port());
         let mut browser = Self {
@@ -54,7 +54,7 @@ impl<'u> FormBrowser<'u> {
         browser
     }
 
-    /// Sends a form as it is.
+    /// Posts a form.
     pub fn send(&mut self, path: &str, fields: &[(&str, &str)]) -> &HttpReply {
         let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
         let headers = [
@@ -67,7 +67,7 @@ impl<'u> FormBrowser<'u> {
         &self.page
     }
 
-    /// Fills in the form of the page that goes to `path`, and sends it.
+    /// Fills in and posts the form of the page whose action is `path`.
     pub fn submit(&mut self, path: &str, fields: &[(&str, &str)]) -> &HttpReply {
         let visit = self.visit();
         assert!(self.page.body.contains(&format!("action=\"{path}\"")), "no form goes to {path}: {}", self.page.body);
@@ -76,12 +76,12 @@ impl<'u> FormBrowser<'u> {
         self.send(path, &all)
     }
 
-    /// The visit, as the forms of the page carry it.
+    /// The sealed visit from the forms of the page.
     pub fn visit(&self) -> String {
         self.hidden().remove("visit").unwrap_or_else(|| panic!("no visit: {:?}", self.page))
     }
 
-    /// Hidden fields of the page.
+    /// The hidden fields of the page.
     pub fn hidden(&self) -> BTreeMap<String, String> {
         let fields = self.page.body.split("<input type=\"hidden\" name=\"").skip(1);
         let field = |text: &str| {
@@ -97,11 +97,11 @@ impl<'u> FormBrowser<'u> {
         rest.split_once(after).unwrap().0.to_owned()
     }
 
-    /// Sets an authenticator app up; the recovery codes that are shown.
+    /// Enrols an authenticator app; returns it with the recovery codes.
     pub fn enrol(&mut self) -> (AuthenticatorApp, Vec<String>) {
         self.submit("/step-up/totp", &[]);
         let app = AuthenticatorApp::new(&self.between("<code id=\"secret\">", "</code>"));
-        // a step back, so that the next code is there at once
+        // of the previous time step, so that the current code stays unused
         let code = app.code(-30);
         self.submit("/step-up/totp/confirm", &[("otp", &code)]);
         assert_eq!(self.page.status, 200, "{:?}", self.page);

@@ -1,4 +1,4 @@
-//! Tokens of an outside issuer, good and bad.
+//! Tokens of an external issuer, valid and invalid.
 
 use crate::{HttpReply, UpProcess};
 use base64::Engine;
@@ -7,7 +7,7 @@ use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
 
-/// A key of the issuer.
+/// A signing key of the issuer.
 pub struct IssuerKey {
     pub kid: String,
     pub key: EncodingKey,
@@ -45,12 +45,12 @@ impl IssuerKey {
         json!({"alg": format!("{:?}", self.algorithm), "typ": "JWT", "kid": self.kid})
     }
 
-    /// A good token, but for these claims; a claim that is null is left out.
+    /// A valid token with these claims changed; a null removes a claim.
     pub fn token(&self, claims: &Value) -> String {
         self.sign(&self.header(), &with(&good(), claims))
     }
 
-    /// A token with good claims, but for these header parameters.
+    /// A token with valid claims and these header parameters changed.
     pub fn token_with_header(&self, header: &Value) -> String {
         self.sign(&with(&self.header(), header), &good())
     }
@@ -60,7 +60,7 @@ pub fn now() -> i64 {
     chrono::Utc::now().timestamp()
 }
 
-/// Claims that are accepted.
+/// Valid claims.
 pub fn good() -> Value {
     json!({
         "iss": "https://id.example", "sub": "alice", "aud": "orders-api", "iat": now(), "nbf": now() - 1, "exp": now() + 300,
@@ -76,17 +76,17 @@ pub fn with(base: &Value, changes: &Value) -> Value {
     all.into()
 }
 
-/// A part of a token: its header is the first.
+/// A decoded part of a token: 0 is the header, 1 the claims.
 pub fn segment(token: &str, number: usize) -> Value {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').nth(number).unwrap()).unwrap()).unwrap()
 }
 
-/// What a token says, whoever signed it.
+/// The claims of a token, without verification.
 pub fn claims(token: &str) -> Value {
     segment(token, 1)
 }
 
-/// Asks the forward-auth door for the service of [`manifests`].
+/// Sends a request for the service of [`manifests`] to the forward-auth door.
 pub fn door(up: &UpProcess, method: &str, path: &str, token: &str) -> HttpReply {
     up.forward_auth(method, "orders.example.com", path, &[("Authorization", &format!("Bearer {token}"))])
 }
@@ -95,7 +95,7 @@ pub fn encode(value: &Value) -> String {
     URL_SAFE_NO_PAD.encode(value.to_string())
 }
 
-/// A policy that accepts the issuer, API keys and workloads, and the issuer with these keys.
+/// A policy that accepts the issuer, API keys and workloads, and an issuer with these keys.
 pub fn manifests(keys: &[&IssuerKey]) -> String {
     let jwks = json!({"keys": keys.iter().map(|key| &key.jwk).collect::<Vec<_>>()});
     format!(

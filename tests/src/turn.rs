@@ -1,6 +1,6 @@
-//! Turns at the cluster and at this machine's cores: tests of one module may overlap, those of two never do.
+//! Turns at the test cluster: tests of one module may overlap, tests of two modules never do.
 //!
-//! An installation is one per cluster, and the modules install Durward by different values.
+//! A cluster holds one installation of Durward, and each module installs it with other values.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
@@ -9,16 +9,16 @@ struct TurnHolder {
     module: &'static str,
     /// How many of its tests run.
     tests: usize,
-    /// How many modules held the turn so far.
+    /// Counts the turns.
     number: usize,
 }
 
 static HOLDER: Mutex<TurnHolder> = Mutex::new(TurnHolder { module: "", tests: 0, number: 0 });
 static RELEASED: Condvar = Condvar::new();
 
-/// A test's part in the turn of its module; ends when dropped.
+/// Keeps the turn with the module of a test; ends when dropped.
 pub struct Turn {
-    /// Another one whenever the turn passes from module to module.
+    /// The number of this turn.
     pub(crate) number: usize,
 }
 

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// `durward up`, with the address of each door.
+/// The command `durward up` with an address for each door.
 fn up_command(manifests: &Path, state: &Path, address: impl Fn(&str) -> String) -> Command {
     let mut command = durward();
     command.arg("up").arg(manifests).arg("--state").arg(state).arg("--json");
@@ -35,7 +35,7 @@ pub struct UpProcess {
 }
 
 impl UpProcess {
-    /// Starts with these files in its directory of manifests.
+    /// Starts with these manifests: file names and contents.
     pub fn with(files: &[(&str, &str)]) -> Self {
         Self::start(files, &[])
     }
@@ -45,8 +45,8 @@ impl UpProcess {
         Self::start_with(files, arguments, |_| ())
     }
 
-    /// Starts with further arguments, and with what else its command is to have.
-    pub fn start_with(files: &[(&str, &str)], arguments: &[&str], more: impl FnOnce(&mut Command)) -> Self {
+    /// Starts with further arguments and a changed command.
+    pub fn start_with(files: &[(&str, &str)], arguments: &[&str], change: impl FnOnce(&mut Command)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (manifests, state, audit) =
             (directory.path().join("manifests"), directory.path().join("state"), directory.path().join("audit.log"));
@@ -58,12 +58,12 @@ impl UpProcess {
         if !arguments.contains(&"--audit-log") {
             command.arg("--audit-log").arg(&audit);
         }
-        more(&mut command);
+        change(&mut command);
         let (child, listen, stderr) = listening(command.args(arguments));
         Self { child, listen, manifests, state, audit, stderr, _directory: directory }
     }
 
-    /// Starts it again after its end, where it listened before.
+    /// Starts again on the same addresses, after its end.
     pub fn restart(&mut self) {
         let mut command =
             up_command(&self.manifests, &self.state, |door| self.listen[&door.replace('-', "_")].to_string());
@@ -75,37 +75,37 @@ impl UpProcess {
         fs::write(self.manifests.join(name), text).unwrap();
     }
 
-    /// What it said so far on standard error.
+    /// Its standard error so far.
     pub fn stderr(&self) -> String {
         self.stderr.lock().unwrap().clone()
     }
 
-    /// Waits until it has said `text`.
+    /// Waits until its standard error contains `text`.
     pub fn wait_for_stderr(&self, text: &str) {
-        eventually(&format!("it says {text:?}"), || self.stderr().contains(text).then_some(()))
-            .unwrap_or_else(|what| panic!("{what}; it said:\n{}", self.stderr()));
+        eventually(&format!("standard error with {text:?}"), || self.stderr().contains(text).then_some(()))
+            .unwrap_or_else(|what| panic!("{what}; standard error:\n{}", self.stderr()));
     }
 
-    /// `durward mint …` with its keys.
+    /// Runs `durward mint` with its state.
     pub fn mint(&self, arguments: &[&str]) -> String {
         let (code, stdout, stderr) = run(durward().arg("mint").args(arguments).arg("--state").arg(&self.state));
         assert_eq!(code, 0, "{stderr}");
         stdout.trim().to_owned()
     }
 
-    /// A token of a workload for an audience.
+    /// A workload's token for an audience.
     pub fn token(&self, service_account: &str, audience: &str) -> String {
         self.mint(&["jwt", "--service-account", service_account, "--audience", audience])
     }
 
-    /// Asks the forward-auth door as nginx does.
+    /// Sends a request to the forward-auth door as nginx does.
     pub fn forward_auth(&self, method: &str, host: &str, uri: &str, headers: &[(&str, &str)]) -> HttpReply {
         let mut all = vec![("Host", host), ("X-Original-Method", method), ("X-Original-URI", uri)];
         all.extend(headers);
         request(self.listen["http"], "GET", "/forward-auth", &all, "")
     }
 
-    /// Asks the AuthZEN door.
+    /// Sends a request to the AuthZEN door.
     pub fn authzen(&self, path: &str, body: &Value) -> (u16, Value) {
         let reply = request(
             self.listen["http"],
@@ -117,17 +117,17 @@ impl UpProcess {
         (reply.status, serde_json::from_str(&reply.body).unwrap_or(Value::String(reply.body)))
     }
 
-    /// The decisions and issuances in the audit log so far, once there are at least `count`.
+    /// Waits for at least `count` audit records, and returns all.
     pub fn records(&self, count: usize) -> Vec<Value> {
         audit::records(&self.audit, count)
     }
 
-    /// The newest record that is so, awaited: an answer may come before its record is written.
-    pub fn record(&self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
-        audit::record(&self.audit, what, is)
+    /// Waits for an audit record that `matches`: a response may arrive before its record is written.
+    pub fn record(&self, what: &str, matches: impl Fn(&Value) -> bool) -> Value {
+        audit::record(&self.audit, what, matches)
     }
 
-    /// Ends it as Ctrl-C does, and gives its exit code and how long it took.
+    /// Sends SIGINT; returns the exit code and the time until exit.
     pub fn interrupt(&mut self) -> (Option<i32>, Duration) {
         let started = Instant::now();
         assert!(Command::new("kill").args(["-INT", &self.child.id().to_string()]).status().unwrap().success());
@@ -135,12 +135,12 @@ impl UpProcess {
         (status.code(), started.elapsed())
     }
 
-    /// Process id.
+    /// Its process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Resident memory in kB.
+    /// Its resident memory in kB.
     pub fn resident(&self) -> u64 {
         usage::resident(self.child.id()).unwrap()
     }

@@ -1,8 +1,8 @@
-//! Programs of the Python environment that `make test-deps` installs.
+//! The Python environment that `make test-deps` installs.
 
 use std::path::PathBuf;
 
-/// The path of one.
+/// The path of one of its programs.
 pub fn venv(program: &str) -> PathBuf {
     let directory = std::env::var_os("DURWARD_TEST_VENV").map(PathBuf::from).unwrap_or_else(|| {
         let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);

@@ -1,4 +1,4 @@
-//! The admin listener: whom its own policy lets in, and that no other door leads there.
+//! The admin listener: who may use it, and that no other door leads there.
 
 use durward_tests::gate::{GateFixture, RecordingApp};
 use durward_tests::tokens::{IssuerKey, manifests};
@@ -9,7 +9,7 @@ use envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest, 
 use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
 use serde_json::{Value, json};
 
-/// Audience of administration.
+/// The audience of administration.
 const AUDIENCE: &str = "durward-admin";
 const OPERATOR: &str = "durward-system/admin";
 
@@ -24,7 +24,7 @@ fn only_workloads_named_by_the_policy_reach_the_admin_listener() {
     let file = directory.path().join("acme.yaml");
     let mint = ["mint", "api-key", "--provider", "partners", "--name", "acme", "--out"];
     let (_, key, _) = run(durward().args(mint).arg(&file));
-    // a namespace that cluster admins let claim anything, and a policy that opens administration to everybody
+    // a namespace that may claim any audience, and a policy that opens administration to everybody
     let shop = manifests(&[&issuer])
         .replace("allowed-audiences: orders-api", "allowed-audiences: 'orders-api, durward-admin'");
     let greedy = r#"
@@ -75,16 +75,16 @@ spec:
         assert!(!reply.body.contains("orders"), "{what}: {reply:?}");
         assert_eq!((&record["door"], &record["reason"]), (&json!("admin"), &json!(reason)), "{what}: {record}");
     }
-    // no method but those of the policy, whoever asks
+    // only methods of the policy
     let post = request(up.listen["admin"], "POST", "/snapshot", &[("Host", "x"), ("Authorization", &operator)], "{}");
     assert_eq!(post.status, 403, "{post:?}");
-    // what is no operation is not there, whoever asks
+    // only operations of the policy
     assert_eq!(ask(&up, "admin", "/nothing", &[("Authorization", &operator)]).status, 404);
-    // kubelet, and Prometheus unless a setting says otherwise, show nothing
+    // kubelet, and by default Prometheus, need no credential
     for open in ["/healthz", "/readyz", "/metrics"] {
         assert_eq!(ask(&up, "admin", open, &[]).status, 200, "{open}");
     }
-    // decisions of this listener are none that a directory's policies can decide again
+    // a replay skips decisions of this listener, since their policy is not in the directory
     let mut replay = durward();
     let (code, stdout, stderr) =
         run(replay.args(["audit", "replay"]).arg(&up.audit).arg("--policies").arg(&up.manifests));
@@ -130,7 +130,7 @@ fn a_custom_admin_policy_replaces_the_built_in_one() {
     assert!(stderr.contains("the admin listener's policy") && stderr.contains("admin.yaml"), "{stderr}");
 }
 
-/// Every operation of administration, at every door that users reach, by somebody who may administer.
+/// Tries every administrative operation at every door of users, as a caller who may administer.
 #[test]
 fn user_facing_doors_do_not_serve_administration() {
     let policy = durward_tests::corpus::POLICY;
@@ -139,7 +139,7 @@ fn user_facing_doors_do_not_serve_administration() {
     let gate = ground.gate("shop/orders", &app.upstream(), &[]);
     let caller = ground.caller(Some(OPERATOR));
     let token = format!("Bearer {}", up.token(OPERATOR, AUDIENCE));
-    // by the authority of `up`, whose listeners these are
+    // a client with the CA of `up`
     let tls = GateFixture::of(&up).caller(None);
     let operations = administration();
     assert!(operations.len() >= 2, "{operations:?}");
@@ -157,7 +157,7 @@ fn user_facing_doors_do_not_serve_administration() {
             assert!(reply.status == 404 || is_grpc && door.starts_with("grpc"), "{path} at {door}: {reply:?}");
             assert_eq!(reply.body, "", "{path} at {door}");
         }
-        // … and not allowed when a proxy, or the gate, asks whether it may be
+        // … and denied when a proxy or the gate asks
         for host in ["durward-admin", "durward-admin.durward-system.svc", "durward"] {
             let reply = up.forward_auth(method, host, path, &[("Authorization", &token)]);
             assert_eq!(reply.status, 403, "{host}{path}: {reply:?}");
@@ -184,7 +184,7 @@ fn user_facing_doors_do_not_serve_administration() {
             );
             assert!(status != 200 || found["results"] == json!([]), "{asked}: {found}");
         }
-        // nobody asks for an approval of it, either
+        // no approval can be requested
         let asked = json!({"audience": AUDIENCE, "operation": operation}).to_string();
         let headers = [("Host", "x"), ("Content-Type", "application/json"), ("Authorization", token.as_str())];
         let reply = request(up.listen["tokens"], "POST", "/approvals", &headers, &asked);
@@ -193,7 +193,7 @@ fn user_facing_doors_do_not_serve_administration() {
     let all = json!({"subject": subject, "resource": {"type": AUDIENCE, "id": "x"}});
     let (status, found) = up.authzen("/access/v1/search/action", &all);
     assert!(status != 200 || found["results"] == json!([]), "{found}");
-    // nor is there a token for it to be had, nor a second factor to be shown
+    // no token can be exchanged and no second factor proved for it
     let body = format!(
         "grant_type=urn:ietf:params:oauth:grant-type:token-exchange&subject_token_type=urn:ietf:params:oauth:token-type:jwt&audience={AUDIENCE}&subject_token={}",
         up.token(OPERATOR, AUDIENCE)
@@ -203,10 +203,10 @@ fn user_facing_doors_do_not_serve_administration() {
     assert_eq!((reply.status, reply.body.as_str()), (400, r#"{"error":"invalid_target"}"#));
     let page = format!("/step-up?audience={AUDIENCE}");
     assert_eq!(ask(&up, "tokens", &page, &[("Authorization", &token)]).status, 401);
-    assert!(app.seen().is_empty(), "{:?}", app.seen());
+    assert!(app.requests().is_empty(), "{:?}", app.requests());
 }
 
-/// Name, method and path of each operation of administration, as its policy has them.
+/// Name, method and path of each administrative operation of the policy.
 fn administration() -> Vec<(String, String, String)> {
     let policy: Value = serde_saphyr::from_str(include_str!("../../src/doors/admin_policy.yaml")).unwrap();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
@@ -218,7 +218,7 @@ fn administration() -> Vec<(String, String, String)> {
     each.collect()
 }
 
-/// What `ext_authz` says of a request.
+/// The status from `ext_authz`.
 async fn envoy(up: &UpProcess, method: &str, host: &str, path: &str, token: &str) -> i32 {
     let http = HttpRequest {
         method: method.to_owned(),

@@ -1,4 +1,4 @@
-//! API keys: what they are good for at each door, and their life from the first to the last.
+//! API keys: what they allow at each door, and their life cycle.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -14,7 +14,7 @@ use std::path::Path;
 
 const HOST: &str = "orders.example.com";
 
-/// `durward` with these arguments and a file: what it prints.
+/// Runs `durward` with these arguments and a file; returns its output.
 fn keys(arguments: &[&str], file: &Path) -> String {
     let (code, stdout, stderr) = run(durward().args(arguments).arg(file));
     assert_eq!(code, 0, "{stderr}");
@@ -27,7 +27,7 @@ fn on(command: &'static str, more: &[&'static str]) -> Vec<&'static str> {
     [&["api-key", command, "--provider", "partners", "--name", "acme"], more, &["--file"]].concat()
 }
 
-/// Status, challenge and body as `ext_authz` tells them.
+/// Status, challenge and body from `ext_authz`.
 async fn envoy(up: &UpProcess, method: &str, path: &str, key: &str) -> (u16, Option<String>, String) {
     let http = HttpRequest {
         method: method.to_owned(),
@@ -96,7 +96,7 @@ fn only_a_valid_key_learns_that_its_assurance_is_too_low() {
                 ("gate", (through.status, through.header("www-authenticate"), through.body.as_str())),
                 ("ext_authz", (envoy.0, envoy.1.as_deref(), envoy.2.as_str())),
             ] {
-                // an application answers for itself
+                // the application has its own body
                 let body = if status == 200 { got.2 } else { body };
                 assert_eq!(got, (status, challenge.as_deref(), body), "{door}: {method} {path} with {key}");
             }
@@ -134,14 +134,14 @@ fn a_key_is_created_used_rotated_and_revoked() {
     assert!(row["created"].is_string() && row["expires"].is_string(), "{row}");
     assert_eq!((&row["lastUsed"], &row["formerUntil"]), (&Value::Null, &Value::Null));
 
-    // the old one counts beside the new one, for a while
+    // both keys are valid during the overlap
     let second = keys(&on("rotate", &["--overlap", "1h"]), &file);
     becomes(&second, 200);
     assert_eq!(status(first), 200);
     let row = &list()[0];
     assert!(row["formerUntil"].is_string(), "{row}");
     assert_eq!(row["groups"], serde_json::json!(["gold", "eu"]), "what else is said of the key stays");
-    // one more, and the first is gone; the second ends by itself
+    // another rotation ends the first key; the second one expires
     let third = keys(&on("rotate", &["--overlap", "1s"]), &file);
     becomes(&third, 200);
     assert_eq!(status(first), 401);

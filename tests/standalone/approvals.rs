@@ -1,4 +1,4 @@
-//! Approvals: asked for by a refusal, given by a person, counting for what they are about and nothing else.
+//! Approvals: requested by a denial, granted by a person, valid for exactly one subject.
 
 use durward_tests::gate::{GateFixture, RecordingApp};
 use durward_tests::tokens::{IssuerKey, now};
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 const CLEANER: &str = "spiffe://cluster.local/ns/ops/sa/cleaner";
 
-/// `purge` asks for an approval of somebody on call.
+/// `purge` requires an approval by `oncall`.
 fn manifests(key: &IssuerKey, lasts: &str) -> String {
     let jwks = json!({"keys": [&key.jwk]});
     format!(
@@ -38,7 +38,7 @@ spec:
     )
 }
 
-/// Somebody's token, by a second factor of so many seconds ago.
+/// A person's token with a second factor `seconds` ago.
 fn token(key: &IssuerKey, sub: &str, groups: &[&str], factor: Value, age: i64) -> String {
     let claims =
         json!({"sub": sub, "aud": "orders.shop", "groups": groups, "amr": ["pwd", factor], "auth_time": now() - age});
@@ -60,7 +60,7 @@ impl ApprovalSetup {
         token(&self.key, name, &["oncall"], json!("mfa"), 10)
     }
 
-    /// Whether a workload, vouched for by an enforcement point, may do an operation; and what it is told.
+    /// The decision about a workload that an enforcement point vouches for, with its context.
     fn ask(&self, who: &str, operation: &str) -> (bool, Value) {
         let asked = json!({
             "subject": {"type": "workload", "id": who, "properties": {"assurance": "ProofOfPossession"}},
@@ -71,7 +71,7 @@ impl ApprovalSetup {
         (answer["decision"].as_bool().unwrap(), answer["context"].clone())
     }
 
-    /// The name of the approval that the cleaner lacks, once it is asked for.
+    /// The name of the approval that the cleaner's request creates.
     fn wanted(&self) -> String {
         let (allowed, told) = self.ask(CLEANER, "purge");
         assert_eq!((allowed, &told["reason"]), (false, &json!("ApprovalRequired")), "{told}");
@@ -80,7 +80,7 @@ impl ApprovalSetup {
         name
     }
 
-    /// Waits until people can decide about an approval: somebody who may not is told so then.
+    /// Waits until an approval can be decided: from then on others get a 403.
     fn known(&self, approval: &str) {
         let other = token(&self.key, "peter", &["support"], json!("mfa"), 10);
         let knows = || self.decide(approval, Some(&other), r#"{"decision":"approve"}"#).status == 403;
@@ -111,7 +111,7 @@ impl ApprovalSetup {
         eventually(&format!("allowed: {allowed}"), || (self.ask(CLEANER, "purge").0 == allowed).then_some(())).unwrap();
     }
 
-    /// What the log says of approvals.
+    /// The approvals in the audit log.
     fn events(&self) -> Vec<Value> {
         self.up.records(1).into_iter().filter(|record| record["event"] == "approval").collect()
     }
@@ -138,15 +138,15 @@ fn an_approval_is_requested_granted_used_and_consumed() {
     assert!(said.starts_with(&format!("Approved: purge for {CLEANER}, until ")), "{said}");
     world.becomes(true);
     assert!(list(&world).contains("user:corporate/olga"));
-    // it carries this, and nothing beside it
+    // it applies to this request only
     assert!(!world.ask("spiffe://cluster.local/ns/ops/sa/other", "purge").0);
     assert!(world.ask(CLEANER, "list").0);
-    // decided is decided
+    // a decision is final
     assert_eq!(world.decide(&name, Some(&world.oncall("otto")), r#"{"decision":"deny"}"#).status, 409);
     let (code, _, stderr) = world.command(&["deny", &name, "--token-file", file.to_str().unwrap()]);
     assert_eq!((code, stderr.as_str()), (1, "it was decided before\n"));
 
-    // the record tells what carried it, so that it can be decided again when the approval is long gone
+    // the record names the approval, so that a replay needs no approval object
     let carried = |record: &Value| record["operation"] == "purge" && record["verdict"] == "allow";
     let carried = world.up.record("what was allowed", carried);
     assert_eq!(carried["approval"]["by"], "user:corporate/olga");
@@ -161,7 +161,7 @@ fn an_approval_is_requested_granted_used_and_consumed() {
     let given = format!("{name} says that it is given by user:corporate/olga, until ");
     assert!(code == 0 && stdout.starts_with("ALLOW  Granted") && stdout.contains(&given), "{stdout}");
 
-    // removed by whoever may, it counts no more
+    // a deleted approval is no longer valid
     std::fs::remove_file(world.file(&name)).unwrap();
     world.becomes(false);
     let outcomes: Vec<_> = world.events().iter().map(|event| event["outcome"].as_str().unwrap().to_owned()).collect();
@@ -194,7 +194,7 @@ fn only_named_approvers_with_a_fresh_login_decide() {
         let reply = world.decide(&name, token.as_deref(), approve);
         assert_eq!((reply.status, reply.header("www-authenticate")), (status, header), "{what}: {reply:?}");
     }
-    // whether there is such an approval is told to nobody who may not decide it
+    // others do not learn whether an approval exists
     let oncall = world.oncall("olga");
     let unknown = world.decide("shop/purge-0123", Some(&oncall), approve);
     let forged = world.decide(&name, Some("x"), approve);
@@ -209,7 +209,7 @@ fn only_named_approvers_with_a_fresh_login_decide() {
     assert_eq!(world.object(&name)["status"]["state"], "Pending");
     assert!(!world.ask(CLEANER, "purge").0);
 
-    // nobody approves for themselves
+    // no self-approval
     let ask = |who: &str| {
         let bearer = format!("Bearer {}", world.oncall(who));
         world.up.forward_auth("DELETE", "orders.shop.svc", "/orders", &[("Authorization", &bearer)])
@@ -240,7 +240,7 @@ fn a_rejection_is_final_and_recorded() {
     assert_eq!((&events[1]["by"], &events[1]["principal"]), (&json!("user:corporate/olga"), &json!(CLEANER)));
 }
 
-/// Whoever can write objects can ask, and take away. They can't approve.
+/// With write access to objects one can request and delete approvals, but not grant them.
 #[test]
 fn a_forged_approval_object_grants_nothing() {
     let world = ApprovalSetup::new("30m");
@@ -251,7 +251,7 @@ fn a_forged_approval_object_grants_nothing() {
     let mut forged = pending.clone();
     forged["status"] = json!({"state": "Approved", "by": "user:corporate/olga", "decidedAt": "2026-01-01T00:00:00Z", "expiresAt": until});
     write(&forged);
-    // the next that is seen is good: by then the forged one was seen too
+    // a later valid object is visible, so the forged one was read too
     let settled = |world: &ApprovalSetup| {
         let before = world.events().len();
         let other = token(&world.key, &format!("o{before}"), &["oncall"], json!("mfa"), 1);
@@ -262,7 +262,7 @@ fn a_forged_approval_object_grants_nothing() {
     };
     settled(&world);
     assert!(!world.ask(CLEANER, "purge").0, "nobody signed it");
-    // and it can still be decided, by somebody who may
+    // an approver can still decide it
     world.approve(&name);
     world.becomes(true);
     let good = world.object(&name);
@@ -280,13 +280,13 @@ fn a_forged_approval_object_grants_nothing() {
         world.becomes(false);
         assert!(!world.ask("spiffe://cluster.local/ns/ops/sa/thief", "purge").0, "{what}");
     }
-    // garbage hides no other object, and opens nothing
+    // garbage neither hides other objects nor grants anything
     write(&good);
     std::fs::write(world.up.state.join("approvals/shop.garbage.json"), "{").unwrap();
     world.becomes(true);
 }
 
-/// A gate beside `durward up` asks for what its callers lack, and goes by what people decide there.
+/// A gate beside `durward up` requests missing approvals and follows the decisions made there.
 #[test]
 fn a_gate_requests_approval_and_follows_the_decision_only() {
     let world = ApprovalSetup::new("30m");
@@ -305,7 +305,7 @@ fn a_gate_requests_approval_and_follows_the_decision_only() {
     let told: Value = serde_json::from_str(&refused.body).unwrap();
     assert_eq!((refused.status, &told["error"]), (403, &json!("approval_required")));
     let name = told["approval"].as_str().unwrap();
-    // the doors say the same
+    // the doors agree
     assert_eq!(world.ask(CLEANER, "purge").1["approval"], told["approval"]);
     assert_eq!(
         other.request(gate.address(), "DELETE", "/orders", &[host]).body,
@@ -316,9 +316,9 @@ fn a_gate_requests_approval_and_follows_the_decision_only() {
         || gate.records(1).into_iter().chain(world.events()).find(|record| record["outcome"] == "requested");
     let asked = eventually("a record of what was asked for", requested).unwrap();
     assert_eq!((&asked["principal"], &asked["operation"]), (&json!(CLEANER), &json!("purge")));
-    assert!(app.seen().is_empty());
+    assert!(app.requests().is_empty());
 
-    // whoever writes there approves nothing
+    // a written object approves nothing
     let pending = world.object(name);
     let write = |object: &Value| std::fs::write(world.file(name), object.to_string()).unwrap();
     let mut forged = pending.clone();
@@ -327,15 +327,15 @@ fn a_gate_requests_approval_and_follows_the_decision_only() {
     eventually("it is told of", || gate.stderr().contains("what was not decided here").then_some(())).unwrap();
     assert_eq!(purge().status, 403, "nobody signed it");
 
-    // the desk may still know the object as it was
+    // the approvals endpoint may still have the previous object
     let decide = || world.decide(name, Some(&world.oncall("olga")), r#"{"decision":"approve"}"#).status;
     eventually("the decision", || (decide() == 200).then_some(())).unwrap();
     eventually("the gate to know", || (purge().status == 200).then_some(())).unwrap();
-    assert_eq!(app.seen().last().unwrap()["headers"]["x-durward-principal"], json!([CLEANER]));
+    assert_eq!(app.requests().last().unwrap()["headers"]["x-durward-principal"], json!([CLEANER]));
     let carried = gate.record("what was allowed", |record| record["verdict"] == "allow");
     assert_eq!((&carried["door"], &carried["approval"]["by"]), (&json!("gate"), &json!("user:corporate/olga")));
     assert_eq!(by("otto").status, 403, "what the cleaner may, nobody else may");
-    // what somebody makes of it counts for nothing
+    // a modified object is not valid
     let good = world.object(name);
     type Change = fn(&mut Value);
     let changes: [(&str, Change); 4] = [
@@ -353,7 +353,7 @@ fn a_gate_requests_approval_and_follows_the_decision_only() {
         eventually(what, || (purge().status == 403).then_some(())).unwrap();
         assert_eq!(by("otto").status, 403, "{what}");
     }
-    // taken back
+    // revoked
     write(&good);
     eventually("the good one", || (purge().status == 200).then_some(())).unwrap();
     std::fs::remove_file(world.file(name)).unwrap();
@@ -391,7 +391,7 @@ fn a_caller_requests_approval_at_the_token_listener() {
     let told: Value = serde_json::from_str(&reply.body).unwrap();
     assert_eq!((reply.status, &told["error"]), (403, &json!("approval_required")));
     eventually("the object", || world.file(told["approval"].as_str().unwrap()).exists().then_some(())).unwrap();
-    // what is no operation, or lacks more, asks for nothing
+    // without an operation, or with other reasons to deny, no approval is requested
     assert_eq!(ask(r#"{"audience":"orders.shop","operation":"list"}"#).status, 403);
     assert_eq!(ask(r#"{"audience":"other","operation":"purge"}"#).status, 403);
     assert_eq!(ask("{}").status, 400);

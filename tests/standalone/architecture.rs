@@ -4,8 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// All crates that `package` is built from, with their versions and, if they are ours, folders, but for what only `pruned`
-/// ones are built from.
+/// The dependencies of `package` with their versions and, for our own, folders. Leaves out what only `pruned` ones need.
 fn built_from(package: &str, pruned: &[&str]) -> Vec<String> {
     let output = Command::new(env!("CARGO"))
         .args(["tree", "--locked", "-p", package, "-e", "normal", "--prefix", "none", "--format", "{p}"])
@@ -18,7 +17,7 @@ fn built_from(package: &str, pruned: &[&str]) -> Vec<String> {
     text.lines().map(ToOwned::to_owned).collect()
 }
 
-/// Their names.
+/// The names of the dependencies.
 fn dependencies(package: &str, pruned: &[&str]) -> Vec<String> {
     let all = built_from(package, pruned);
     all.iter().filter_map(|line| line.split(' ').next()).map(ToOwned::to_owned).collect()
@@ -78,7 +77,7 @@ fn wire_has_no_decision_logic() {
 
 #[test]
 fn time_zones_are_the_small_ones() {
-    // a patch that fits no version any more is a warning of cargo's, and no more
+    // cargo only warns about a patch that no longer fits
     let all = built_from("durward", &[]);
     let zones: Vec<_> = all.iter().filter(|line| line.starts_with("chrono-tz ")).collect();
     assert!(!zones.is_empty() && zones.iter().all(|line| line.contains("crates/chrono-tz")), "{zones:?}");
@@ -105,7 +104,7 @@ fn sources(directory: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Files below `src` outside `rooms` that mention `name`.
+/// Files below `src`, except in `rooms`, that mention `name`.
 fn mentions(name: &str, rooms: &[&str]) -> Vec<PathBuf> {
     let root = durward_tests::repository("src");
     let outside = |file: &PathBuf| !rooms.iter().any(|room| file.starts_with(root.join(room)));

@@ -16,7 +16,7 @@ fn ask(up: &UpProcess, times: usize) {
     }
 }
 
-/// The keys of these, as one set.
+/// One key set with the keys of several.
 fn keys(to: &Path, of: &[&UpProcess]) -> String {
     let sets = of.iter().map(|up| {
         let (code, text, stderr) = run(durward().args(["audit", "keys", "--state"]).arg(&up.state));
@@ -75,11 +75,11 @@ fn verification_finds_every_kind_of_tampering() {
     let (code, report, stderr) = changed(&good[..good.len() - 1]);
     assert_eq!((code, &report["verdict"]), (2, &json!("unknown")));
     assert!(stderr.contains("just stops"), "{stderr}");
-    // another installation's keys prove nothing
+    // keys of another installation don't verify it
     let stranger = UpProcess::with(&[("a.yaml", POLICY)]);
     let other = keys_of(directory.path(), &stranger);
     assert_eq!(verify(&[&up.audit], &["--keys", &other]).0, 1);
-    // and what is verified still replays
+    // a verified log can be replayed
     let (code, _, stderr) =
         run(durward().args(["audit", "replay"]).arg(&up.audit).arg("--policies").arg(&up.manifests));
     assert_eq!((code, stderr.as_str()), (0, ""));
@@ -100,14 +100,14 @@ fn the_chain_survives_rotations_restarts_and_crashes() {
     let until = |path: &Path, count: usize| {
         durward_tests::eventually("the log is written", || (lines(path) >= count).then_some(())).unwrap();
     };
-    // a process that is killed
+    // the process is killed
     let first = start();
     ask(&first, 3);
     until(&log, 4);
     assert!(Command::new("kill").args(["-KILL", &first.id().to_string()]).status().unwrap().success());
-    // … in the middle of a line, as far as anybody can tell
+    // … in the middle of a line
     fs::OpenOptions::new().append(true).open(&log).unwrap().set_len(fs::metadata(&log).unwrap().len() - 5).unwrap();
-    // the next goes on, and its log is cut by logrotate's copytruncate
+    // the next process continues, and logrotate's copytruncate cuts the log
     let mut second = start();
     ask(&second, 4);
     until(&log, 9);
@@ -123,7 +123,7 @@ fn the_chain_survives_rotations_restarts_and_crashes() {
     assert_eq!(closes, [&json!("continued"), &json!("ended")]);
     assert_eq!(verify(&[&log], &["--keys", &keys]).0, 1, "the beginning is missing");
     assert_eq!(verify(&[&log], &["--keys", &keys, "--partial"]).0, 0);
-    // a collector cuts wherever it likes
+    // a log collector cuts anywhere
     let whole = [fs::read(&rotated).unwrap(), fs::read(&log).unwrap()].concat();
     let pieces: Vec<PathBuf> = (0..)
         .map(|n| directory.path().join(format!("piece-{n}")))

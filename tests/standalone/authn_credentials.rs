@@ -1,4 +1,4 @@
-//! Every bad credential gets the same answer, byte for byte, at every door; the audit log knows what was wrong.
+//! Every invalid credential gets the same response, byte for byte, at every door; the audit log has the cause.
 
 use base64::Engine;
 use durward_tests::gate::{GateFixture, RecordingApp};
@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 const HOST: &str = "orders.example.com";
 
-/// What a bad caller sends, and the beginning of the cause that the audit log names.
+/// The credential of a request, and the beginning of the cause in the audit log.
 struct Bad {
     headers: Vec<(&'static str, String)>,
     cause: &'static str,
@@ -27,7 +27,7 @@ fn header(name: &'static str, value: &str, cause: &'static str) -> Bad {
     Bad { headers: vec![(name, value.to_owned())], cause }
 }
 
-/// More than thirty ways to fail, each with its own cause where there is one to tell.
+/// More than thirty invalid credentials, each with its cause.
 fn bad(key: &IssuerKey, ec: &IssuerKey, stranger: &IssuerKey, api_key: &str) -> Vec<Bad> {
     let token = key.token(&json!({}));
     let (message, signature) = token.rsplit_once('.').unwrap();
@@ -95,7 +95,7 @@ fn bad(key: &IssuerKey, ec: &IssuerKey, stranger: &IssuerKey, api_key: &str) -> 
         header("x-api-key", &format!("dwk_nobody_{other_secret}"), "the API key is unknown or wrong"),
         header("x-api-key", &api_key.to_uppercase(), "the API key is malformed"),
         header("x-api-key", &"k".repeat(500), "the credential is too long"),
-        // nobody here is trusted to forward certificates, so the header is no credential at all, and a token still is
+        // no proxy is trusted to forward certificates: the header is ignored, a token still works
         Bad {
             headers: vec![
                 ("x-forwarded-client-cert", "URI=spiffe://cluster.local/ns/billing/sa/billing".to_owned()),
@@ -118,12 +118,12 @@ async fn every_invalid_credential_gets_one_answer_and_its_cause_is_audited() {
     assert!(!secret.contains(api_key.trim()), "the key itself is stored");
     let up = UpProcess::with(&[("shop.yaml", &manifests(&[&key, &ec])), ("acme.yaml", &secret)]);
 
-    // first that the good ones pass, or all would fail for one trivial reason
+    // valid ones pass first, or all others might fail for one trivial reason
     for good in [
         ("Authorization", format!("Bearer {}", key.token(&json!({})))),
         ("Authorization", format!("bearer {}", ec.token(&json!({})))),
         ("Authorization", format!("Bearer {}", key.token_with_header(&json!({"typ": "at+jwt"})))),
-        // clocks differ by a little
+        // leeway for clocks
         ("Authorization", format!("Bearer {}", key.token(&json!({"exp": now() - 5, "jti": "late"})))),
         ("Authorization", format!("Bearer {}", key.token(&json!({"iat": now() + 5, "nbf": now() + 5})))),
         ("Authorization", format!("Bearer {}", up.token("billing/billing", "orders-api"))),
@@ -138,7 +138,7 @@ async fn every_invalid_credential_gets_one_answer_and_its_cause_is_audited() {
     let caller = ground.caller(None);
     let good = format!("Bearer {}", key.token(&json!({})));
     let through = caller.request(gate.address(), "GET", "/orders", &[("Host", HOST), ("Authorization", &good)]);
-    assert_eq!((through.status, app.seen().len()), (200, 1), "{through:?}");
+    assert_eq!((through.status, app.requests().len()), (200, 1), "{through:?}");
 
     let all = bad(&key, &ec, &stranger, api_key.trim());
     assert!(all.len() >= 25);
@@ -163,14 +163,14 @@ async fn every_invalid_credential_gets_one_answer_and_its_cause_is_audited() {
         (reply.status, reply.body.clone(), reply.header("www-authenticate").map(str::to_owned))
     };
     assert_eq!(told(&at_gate[0]), told(&replies[0]));
-    assert_eq!(app.seen().len(), 1, "what is refused never reaches the application");
+    assert_eq!(app.requests().len(), 1, "what is refused never reaches the application");
     assert_eq!(replies[0].status, 401);
     assert_eq!(replies[0].body, r#"{"error":"invalid_token"}"#);
     assert_eq!(replies[0].header("www-authenticate"), Some(r#"Bearer realm="orders-api", error="invalid_token""#));
     let Some(HttpResponse::DeniedResponse(denied)) = &checks[0].http_response else { panic!("{:?}", checks[0]) };
     assert_eq!((denied.status.as_ref().unwrap().code, denied.body.as_str()), (401, replies[0].body.as_str()));
 
-    // no credential at all: the challenge has no `error`
+    // without a credential the challenge has no `error`
     let nobody = up.forward_auth("GET", HOST, "/orders", &[]);
     assert_eq!(nobody.header("www-authenticate"), Some(r#"Bearer realm="orders-api""#));
     assert_eq!((nobody.status, &nobody.body), (401, &replies[0].body));
@@ -200,11 +200,11 @@ async fn every_invalid_credential_gets_one_answer_and_its_cause_is_audited() {
     }
 }
 
-/// A check as Envoy sends it.
+/// A check request as Envoy sends it.
 fn check(method: &str, host: &str, path: &str, headers: &[(&str, &str)]) -> CheckRequest {
     let mut all: BTreeMap<String, String> = BTreeMap::new();
     for (name, value) in headers {
-        // Envoy joins what is there twice
+        // Envoy joins repeated headers
         all.entry(name.to_ascii_lowercase())
             .and_modify(|old| *old = format!("{old},{value}"))
             .or_insert_with(|| (*value).to_owned());
@@ -265,7 +265,7 @@ fn tokens_are_limited_to_their_scopes_and_groups() {
         let token = format!("Bearer {}", key.token(&claims));
         up.forward_auth(method, HOST, uri, &[("Authorization", &token)])
     };
-    // a scope from the token, a scope from a group, neither
+    // a scope from the token, from a group, or neither
     assert_eq!(ask("GET", "/orders", json!({})).status, 200);
     assert_eq!(ask("GET", "/orders", json!({"scope": ["x", "orders.read"]})).status, 200);
     let missing = ask("GET", "/orders", json!({"scope": "orders.write"}));
@@ -282,7 +282,7 @@ fn tokens_are_limited_to_their_scopes_and_groups() {
     assert_eq!(ask("POST", "/orders", json!({"groups": ["sales"]})).status, 403);
     assert_eq!(ask("POST", "/orders", json!({"groups": null})).status, 403);
     assert_eq!(ask("GET", "/orders", json!({"aud": ["other", "orders-api"]})).status, 200);
-    // high risk: a token alone is not enough for anybody
+    // high risk: a token alone is never enough
     let step_up = ask("POST", "/orders/4/refund", json!({}));
     let page =
         format!("http://localhost:{}/step-up?audience=orders-api&operation=refund-order", up.listen["tokens"].port());
@@ -318,14 +318,14 @@ fn api_keys_allow_low_risk_operations_only() {
             r#"Bearer realm="orders-api", error="insufficient_user_authentication", acr_values="urn:durward:assurance:bearer""#
         )
     );
-    // a key file that is there already is never overwritten
+    // an existing key file is never overwritten
     let (code, _, stderr) =
         run(durward().args(["mint", "api-key", "--provider", "partners", "--name", "acme", "--out"]).arg(&file));
     assert_eq!(code, 2);
     assert!(stderr.contains("never overwritten"), "{stderr}");
 }
 
-/// Tokens of service accounts as a cluster's own issuer signs them.
+/// Service account tokens as a cluster's issuer signs them.
 #[test]
 fn cluster_keys_authenticate_service_accounts() {
     let (key, cluster) = (IssuerKey::rsa("k1"), IssuerKey::rsa("cluster"));
@@ -359,7 +359,7 @@ fn cluster_keys_authenticate_service_accounts() {
     assert_eq!(ask(&key, json!({})).status, 401, "another issuer's key");
 }
 
-/// RFC 8176, OpenID Connect Core section 2: which second factor a token vouches for, and when it was used.
+/// RFC 8176, OpenID Connect Core section 2: the second factor that a token asserts, and its time.
 #[test]
 fn mapped_token_claims_prove_a_second_factor() {
     let key = IssuerKey::rsa("k1");

@@ -1,4 +1,4 @@
-//! Workloads of another trust domain: who is let in by its bundle, who never is, and how the bundle is kept.
+//! Workloads of a federated trust domain: what its bundle authenticates, and how the bundle is fetched and kept.
 
 use axum::Router;
 use axum::extract::State;
@@ -26,7 +26,7 @@ use tokio_rustls::TlsAcceptor;
 const HOST: &str = "orders.shop.svc";
 const WORKLOAD: &str = "spiffe://partner.example/ns/billing/sa/billing";
 
-/// A trust domain of somebody else.
+/// A foreign trust domain.
 struct ForeignDomain {
     name: &'static str,
     authority: Authority,
@@ -39,7 +39,7 @@ impl ForeignDomain {
         Self { name, authority, key: TokenKey::generate(Algorithm::Es256).unwrap() }
     }
 
-    /// Its bundle, as SPIFFE has it.
+    /// Its SPIFFE bundle.
     fn bundle(&self, sequence: i64) -> String {
         bundle(self.authority.roots(), [self.key.jwk()], sequence, 1)
     }
@@ -60,7 +60,7 @@ impl ForeignDomain {
         self.key.sign(&tokens::with(&good, claims), "JWT").unwrap()
     }
 
-    /// The `IdentityProvider`, with these fields of `x509` beside its trust domain.
+    /// An `IdentityProvider` with these fields of `x509` and its trust domain.
     fn provider(&self, name: &str, fields: &Value) -> String {
         let x509 = tokens::with(&json!({"trustDomain": self.name}), fields);
         resource("IdentityProvider", json!({"name": name}), json!({"x509": x509}))
@@ -71,7 +71,7 @@ fn resource(kind: &str, metadata: Value, spec: Value) -> String {
     json!({"apiVersion": "durward.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec}).to_string()
 }
 
-/// What is open to whom.
+/// A policy with an operation for each kind of caller.
 fn policy(ways: &Value) -> String {
     let operation = |name: &str, risk: &str| {
         let path = format!("/{name}");
@@ -97,7 +97,7 @@ fn everybody() -> Value {
     json!([{"workload": {}}, {"provider": "partner"}, {"provider": "other"}])
 }
 
-/// Where a credential is shown.
+/// A `durward up`, and the ways to present a credential to it.
 struct FederationSetup {
     up: UpProcess,
     folder: tempfile::TempDir,
@@ -111,7 +111,7 @@ impl FederationSetup {
         Self { up, folder }
     }
 
-    /// By mTLS; 0 without a connection.
+    /// The status by mTLS; 0 if the handshake fails.
     fn by_tls(&self, svid: &Issued, path: &str) -> u16 {
         let mut curl = self.curl(svid);
         curl.args(["-o", "/dev/null", "-w", "%{http_code}", "-H", &format!("Host: {HOST}")]);
@@ -119,7 +119,7 @@ impl FederationSetup {
         run(curl.arg(format!("https://{}/forward-auth", self.up.listen["https"]))).1.parse().unwrap()
     }
 
-    /// Asks the token service for a token of the service; with a certificate for whoever it names.
+    /// Exchanges a token for one of the service, or a certificate where one is given.
     fn exchanged(&self, svid: Option<&Issued>, form: &[(&str, &str)]) -> (u16, Value) {
         let form = url::form_urlencoded::Serializer::new(String::new())
             .extend_pairs(form)
@@ -137,7 +137,7 @@ impl FederationSetup {
         (status.parse().unwrap(), serde_json::from_str(body).unwrap_or_default())
     }
 
-    /// curl that shows a certificate.
+    /// curl with a client certificate.
     fn curl(&self, svid: &Issued) -> Command {
         let file = |name: &str, text: &str| {
             let path = self.folder.path().join(name);
@@ -151,7 +151,7 @@ impl FederationSetup {
         curl
     }
 
-    /// As a proxy forwards it.
+    /// The status by a certificate that a proxy forwards.
     fn forwarded(&self, svid: &Issued, path: &str) -> u16 {
         let pem = percent_encoding::utf8_percent_encode(&svid.chain_pem, percent_encoding::NON_ALPHANUMERIC);
         let header = ("x-forwarded-client-cert", &*format!("Cert=\"{pem}\""));
@@ -213,13 +213,13 @@ fn federated_workloads_exchange_credentials_for_access_tokens() {
             assert_eq!(doors.by_token(token, path), status, "{path}");
         }
     }
-    // the certificate opens what is of high risk, and its token counts in its own hands alone
+    // the certificate allows high risk, and its token is valid only with the certificate
     let certificate = [("grant_type", "client_credentials")];
     let (status, answer) = doors.exchanged(Some(&partner.svid(WORKLOAD)), &certificate);
     assert_eq!((status, &answer["scope"]), (200, &json!("anybody billing partner")), "{answer}");
     assert_eq!(doors.by_token(answer["access_token"].as_str().unwrap(), "/billing"), 401, "it is bound");
 
-    // nobody else's credentials are worth a token
+    // invalid credentials get no token
     let stranger =
         ForeignDomain { key: TokenKey::generate(Algorithm::Es256).unwrap(), ..ForeignDomain::new("partner.example") };
     for token in [
@@ -235,7 +235,7 @@ fn federated_workloads_exchange_credentials_for_access_tokens() {
     let (status, _) = doors.exchanged(Some(&stranger.svid(WORKLOAD)), &certificate);
     assert_ne!(status, 200, "a root that the bundle does not have");
 
-    // what was exchanged ends with the provider
+    // exchanged tokens end with the provider
     let (_, answer) = by_jwt_svid(&partner.token(&json!({})));
     let token = answer["access_token"].as_str().unwrap();
     assert_eq!(doors.by_token(token, "/billing"), 200);
@@ -272,10 +272,10 @@ fn a_federated_bundle_is_limited_to_its_trust_domain() {
         let token = partner.token(&json!({"sub": id}));
         assert_eq!(doors.by_token(&token, "/anybody"), 401, "a token of {id}");
     }
-    // no handshake by another domain's roots
+    // no handshake by roots of another domain
     assert_eq!(doors.by_tls(&partner.svid("spiffe://cluster.local/ns/billing/sa/billing"), "/own"), 0);
     assert_eq!(doors.by_tls(&partner.svid("spiffe://other.example/x"), "/other"), 0);
-    // what says to be of the partner has to be of the partner
+    // an identity of the partner needs the partner's root
     assert_eq!(doors.by_tls(&other.svid(WORKLOAD), "/billing"), 0);
     assert_eq!(doors.forwarded(&other.svid(WORKLOAD), "/billing"), 401);
     let own = durward()
@@ -311,11 +311,11 @@ fn invalid_federated_credentials_are_refused() {
     assert_eq!(doors.forwarded(&stranger.svid(WORKLOAD), "/billing"), 401, "a root that the bundle does not have");
     let ended = partner.issue(WORKLOAD, Serial::own([9; 15]), -Duration::minutes(5));
     assert_eq!((doors.forwarded(&ended, "/billing"), doors.by_tls(&ended, "/billing")), (401, 0));
-    // a serial number that looks like one of ours says nothing
+    // a serial number like one of ours has no effect
     let holder = Holder { pod: Tag::of("pod"), service_account: Tag::of("account") };
     let alike = partner.issue(WORKLOAD, Serial::of_pod(holder, [1; 9]), Duration::minutes(5));
     assert_eq!(doors.forwarded(&alike, "/billing"), 200);
-    // and who accepts only its own accepts nobody else
+    // a policy for our own workloads accepts no federated ones
     doors.up.write("policy.yaml", &policy(&json!([{"workload": {}}])));
     eventually("the narrower policy", || (doors.by_tls(&partner.svid(WORKLOAD), "/anybody") == 401).then_some(()))
         .unwrap();
@@ -373,7 +373,7 @@ fn an_invalid_bundle_is_reported_with_its_field() {
     }
 }
 
-/// What an endpoint answers.
+/// A response of the bundle endpoint.
 #[derive(Clone)]
 enum BundleAnswer {
     Text(String),
@@ -419,7 +419,7 @@ async fn serve(socket: TcpListener, tls: TlsAcceptor, router: Router) {
         let tls = tls.clone();
         let service = TowerToHyperService::new(router.clone());
         tokio::spawn(async move {
-            // clients that do not trust the certificate end the handshake
+            // a client that does not trust the certificate aborts
             let Ok(stream) = tls.accept(stream).await else { return };
             let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
             let _ = connection.await;
@@ -455,7 +455,7 @@ async fn a_fetched_bundle_is_refreshed_and_never_rolled_back() {
     let by_token = |domain: &ForeignDomain| doors.by_token(&domain.token(&json!({})), "/billing");
     eventually("the keys of the fetched bundle", || (by_token(&partner) == 200).then_some(())).unwrap();
 
-    // nothing that goes wrong takes the good one away, or brings another in
+    // no failure removes the valid bundle or accepts another one
     let redirect = format!("https://localhost:{}/", endpoint.address.port());
     for (bad, said) in [
         (BundleAnswer::Text(next.bundle(4)), "its sequence went back from 5 to 4"),
@@ -468,7 +468,7 @@ async fn a_fetched_bundle_is_refreshed_and_never_rolled_back() {
         assert_eq!(doors.by_tls(&partner.svid(WORKLOAD), "/billing"), 200);
     }
 
-    // two roots for a while, then one: what the old one signed ends at once, on old connections too
+    // two roots, then one: certificates of the old root end at once, on open connections too
     let roots: Vec<_> = partner.authority.roots().iter().chain(next.authority.roots()).cloned().collect();
     endpoint.now_answers(BundleAnswer::Text(bundle(&roots, [partner.key.jwk(), next.key.jwk()], 6, 1)));
     eventually("the next root", || (doors.by_tls(&next.svid(WORKLOAD), "/billing") == 200).then_some(())).unwrap();
@@ -477,7 +477,7 @@ async fn a_fetched_bundle_is_refreshed_and_never_rolled_back() {
     eventually("the end of the old root", || (doors.by_tls(&partner.svid(WORKLOAD), "/billing") == 0).then_some(()))
         .unwrap();
     assert_eq!((by_token(&partner), by_token(&next)), (401, 200));
-    // the endpoint still shows a certificate of the root that is gone
+    // the endpoint still has a certificate of the removed root
     endpoint.now_answers(BundleAnswer::Text(partner.bundle(8)));
     doors.up.wait_for_stderr("the endpoint's certificate does not count");
     assert_eq!((by_token(&partner), by_token(&next)), (401, 200));
@@ -517,7 +517,7 @@ async fn a_bundle_endpoint_authenticates_by_its_profile() {
     }
 }
 
-/// An engine for which these are the authorities of the web.
+/// A `durward up` that trusts these web roots.
 fn trusting(roots: &Path, files: &[(&str, String); 2]) -> UpProcess {
     let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
     UpProcess::start_with(&files, &[], |command| {
@@ -542,7 +542,7 @@ fn enforcement_points_name_only_workloads_of_known_trust_domains() {
         });
         assert_eq!(up.authzen("/access/v1/evaluation", &body), (200, json!({"decision": decision})), "{id} {action}");
     }
-    // and without the server
+    // the same without a server
     let check = |more: &[&str]| {
         let mut command = durward();
         command.args(["check", "--policies"]).arg(&up.manifests).args(["--as", WORKLOAD]).args(more);

@@ -1,4 +1,4 @@
-//! Keys of an issuer over the network: found, rotated, kept through an outage, and never fetched too often.
+//! Keys of an issuer over the network: discovery, rotation, outages, and limits on fetches.
 
 use axum::Router;
 use axum::body::Body;
@@ -11,7 +11,7 @@ use serde_json::json;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-/// What the issuer answers.
+/// A response of the key server.
 #[derive(Clone)]
 enum KeySetAnswer {
     Keys(String),
@@ -45,12 +45,12 @@ impl KeyServer {
         *self.answer.lock().unwrap() = answer;
     }
 
-    /// How often its keys were fetched.
+    /// The number of fetches.
     fn fetches(&self) -> usize {
         self.fetches.lock().unwrap().iter().filter(|path| path.ends_with("/jwks")).count()
     }
 
-    /// Manifests whose provider finds its keys by this field.
+    /// Manifests whose provider has this key source.
     fn manifests(&self, field: &str) -> String {
         let all = manifests(&[]);
         let start = all.find("jwks: {").unwrap();
@@ -95,15 +95,15 @@ async fn keys_rotate_and_survive_an_outage() {
     assert_eq!(ask(&up, &old.token(&json!({}))), 200);
     let remembered = old.token(&json!({"jti": "remembered"}));
     assert_eq!(ask(&up, &remembered), 200);
-    // the issuer is away: the keys that were good stay good
+    // the issuer is down: known keys stay valid
     issuer.now_answers(KeySetAnswer::Down);
     assert_eq!(ask(&up, &old.token(&json!({"jti": "other"}))), 200);
     assert_eq!(ask(&up, &new.token(&json!({}))), 401);
-    // the issuer is back with another key: found by the token that names it, once the pause between fetches is over
+    // the issuer is back with another key: fetched for the token that names it, after the minimum interval
     issuer.now_answers(jwks(&[&new]));
     let token = new.token(&json!({}));
     eventually("the new key is found", || (ask(&up, &token) == 200).then_some(())).unwrap();
-    // and what the old one had signed is gone with it, remembered or not
+    // tokens of the old key are invalid, cached or not
     assert_eq!((ask(&up, &remembered), ask(&up, &old.token(&json!({})))), (401, 401));
 }
 
@@ -133,7 +133,7 @@ async fn keys_are_found_by_discovery() {
     let up = UpProcess::with(&[("shop.yaml", &found)]);
     assert_eq!(ask(&up, &key.token(&json!({"iss": base}))), 200);
     assert_eq!(ask(&up, &key.token(&json!({}))), 401);
-    // a discovery document of another issuer is none
+    // a discovery document of another issuer is refused
     let other = UpProcess::with(&[(
         "shop.yaml",
         &issuer.manifests("").replace("https://id.example", &format!("{base}/tenant")),

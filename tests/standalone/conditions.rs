@@ -1,4 +1,4 @@
-//! Conditions on what a request shows: every door reads it alike, nothing keeps it, and a replay says what it can't tell.
+//! Conditions on request headers: read alike at every door, held by no record, and replayed as far as possible.
 
 use durward_tests::gate::{GateFixture, RecordingApp};
 use durward_tests::{UpProcess, durward, run};
@@ -36,7 +36,7 @@ const GRANTED: &str = "Granted";
 const MISSING: &str = "InsufficientScope";
 const DENIED: &str = "Denied";
 
-/// Headers of a request by billing, and what is decided about it.
+/// Headers of a request by billing, and the expected decision.
 const CASES: &[(&[(&str, &str)], &str)] = &[
     (&[("x-tenant", "acme-secret")], GRANTED),
     (&[("X-Tenant", "acme-secret"), ("X-Trial", "no")], GRANTED),
@@ -44,7 +44,7 @@ const CASES: &[(&[(&str, &str)], &str)] = &[
     (&[("x-tenant", "")], MISSING),
     (&[("x-tenant", "other")], MISSING),
     (&[("x-tenant", "acme-secret"), ("x-trial", "yes")], DENIED),
-    // what an application could read otherwise
+    // headers that an application could read in another way
     (&[("x-tenant", "acme-secret"), ("x-tenant", "acme-secret")], MISSING),
     (&[("x-tenant", "acme-secret"), ("x-tenant", "other")], MISSING),
     (&[("x-tenant", "acme-secret"), ("x_tenant", "other")], MISSING),
@@ -56,7 +56,7 @@ const CASES: &[(&[(&str, &str)], &str)] = &[
     (&[("x-tenant", "acme-secret"), ("x-trial", "n\u{f6}")], DENIED),
 ];
 
-/// What a proxy in between makes of headers that come twice.
+/// How a proxy in between joins repeated headers.
 fn joined(headers: &[(&str, &str)]) -> BTreeMap<String, String> {
     let mut joined = BTreeMap::<String, String>::new();
     for (name, value) in headers {
@@ -177,7 +177,7 @@ fn resources_come_from_the_enforcement_point() {
             && !ask(owned("acme-secret", "sealed"))
             && !ask(json!({"type": "orders.shop", "id": "1"}))
     );
-    // no resource is known where requests are HTTP: the denial applies
+    // HTTP requests have no resource: the denial applies
     let bearer = format!("Bearer {}", up.token("billing/billing", "orders.shop"));
     assert_eq!(up.forward_auth("GET", HOST, "/orders", &[("authorization", &bearer)]).status, 403);
     let records = up.records(5);
@@ -189,7 +189,7 @@ fn resources_come_from_the_enforcement_point() {
     assert_eq!((code, &report["byOutcome"]), (0, &json!(5)), "{report}");
 }
 
-/// Exit code and report of a replay.
+/// Exit code and output of a replay.
 fn replayed(up: &UpProcess, policy: &str) -> (i32, Value) {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("policy.yaml"), policy).unwrap();
@@ -214,18 +214,18 @@ fn a_replay_uses_recorded_condition_results() {
         run(durward().args(["audit", "replay"]).arg(&up.audit).arg("--policies").arg(&up.manifests));
     assert!(code == 0 && stdout.contains("6 of the records went by conditions"), "{stdout}");
 
-    // another condition: nobody can tell what it would have come to
+    // another condition: its result is unknown
     let (code, report) = replayed(&up, &POLICY.replace("== 'acme-secret'", "!= 'acme-secret'"));
     assert_eq!((code, report["untold"].as_array().map(Vec::len)), (2, Some(5)), "{report}");
     assert_eq!(report["differences"], json!([]));
-    // the same one of another rule: it is not known by that name
+    // the same condition of another rule: its result is unknown
     let (_, report) = replayed(&up, &POLICY.replace("name: of-the-tenant", "name: of-a-tenant"));
     assert_eq!(report["untold"].as_array().map(Vec::len), Some(5), "{report}");
-    // none: what it would come to is known
+    // no condition: the result is known
     let (code, report) =
         replayed(&up, &POLICY.replace("      when: request.headers['x-tenant'] == 'acme-secret'\n", ""));
     assert_eq!((code, report["differences"].as_array().map(Vec::len)), (1, Some(3)), "{report}");
-    // what is recorded counts for its rule alone: nobody gets in by a name
+    // a recorded result applies to its rule only
     let altered = fs::read_to_string(&up.audit).unwrap().replace("\"true ", "\"perhaps ");
     fs::write(&up.audit, altered).unwrap();
     let (code, report) = replayed(&up, POLICY);

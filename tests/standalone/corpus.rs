@@ -1,4 +1,4 @@
-//! The corpus of requests, at each enforcement point for real: the gate, nginx with forward auth, Envoy with `ext_authz`.
+//! The corpus of requests at each enforcement point: the gate, nginx with forward auth, Envoy with `ext_authz`.
 
 use durward_tests::corpus::{HeaderCase, HeaderOutcome, POLICY, RequestCase, corpus};
 use durward_tests::gate::{GateFixture, GateProcess, RecordingApp, TlsCaller, head};
@@ -9,7 +9,7 @@ use serde::Deserialize;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-/// Bytes on the wire of HTTP/1.1.
+/// A raw HTTP/1.1 request.
 #[derive(Debug, Deserialize)]
 struct Raw {
     name: String,
@@ -26,7 +26,7 @@ struct Block {
     seen: Vec<String>,
 }
 
-/// What stands before the application.
+/// The enforcement point in front of the application.
 enum Front {
     GateProcess(GateProcess, TlsCaller, TlsCaller),
     Proxy(&'static str, ServerProcess),
@@ -47,7 +47,7 @@ impl Front {
         }
     }
 
-    /// A connection that speaks HTTP/2 from its first byte; nginx's example has none.
+    /// A connection with HTTP/2 prior knowledge; nginx's example has none.
     fn http2(&self) -> Option<Box<dyn Stream>> {
         match self {
             Self::GateProcess(gate, _, caller) => Some(Box::new(caller.connect(gate.address()))),
@@ -88,7 +88,7 @@ impl CorpusSetup {
         Self { app, fronts, up, ground }
     }
 
-    /// A token of billing, by the keys that the front knows.
+    /// A token of billing that the enforcement point accepts.
     fn token(&self, front: &Front) -> String {
         let (account, audience) = ("billing/billing", "orders.shop");
         match front {
@@ -97,11 +97,11 @@ impl CorpusSetup {
         }
     }
 
-    /// Targets that reach the application while `ask` asks.
+    /// The targets that reach the application during `ask`.
     fn seen<T>(&self, ask: impl FnOnce() -> T) -> (T, Vec<String>) {
-        let before = self.app.seen().len();
+        let before = self.app.requests().len();
         let answer = ask();
-        let seen = self.app.seen().split_off(before);
+        let seen = self.app.requests().split_off(before);
         (answer, seen.iter().map(|seen| seen["uri"].as_str().unwrap().to_owned()).collect())
     }
 }
@@ -145,10 +145,10 @@ fn headers_added_by_a_caller_change_nothing() {
             let closes = headers.iter().any(|(name, _)| name == "connection");
             bytes.extend(if closes { &b"\r\n"[..] } else { b"Connection: close\r\n\r\n" });
             let (reply, seen) = world.seen(|| front.raw(&bytes));
-            let last = world.app.seen().pop().filter(|_| !seen.is_empty());
+            let last = world.app.requests().pop().filter(|_| !seen.is_empty());
             let shown = last.as_ref().and_then(|last| case.shows(&last["headers"]));
             let expected = if reply.status == 200 { vec![case.path.clone()] } else { Vec::new() };
-            // who is named is who asked
+            // the named principal is the caller
             let named = last.as_ref().map(|last| &last["headers"]["x-durward-principal"]);
             let billing = serde_json::json!(["spiffe://cluster.local/ns/billing/sa/billing"]);
             let own = named.is_none_or(|named| *named == billing || case.path == "/healthz" && named.is_null());
@@ -167,7 +167,7 @@ fn malformed_requests_never_exceed_their_decision() {
     let mut wrong = Vec::new();
     for case in corpus::<Raw>("raw.yaml") {
         for front in &world.fronts {
-            // whoever waits for more is not waited for
+            // a server that waits for more counts as refusing
             let bytes = [
                 case.bytes.as_bytes(),
                 b"GET /healthz?end HTTP/1.1\r\nHost: orders.shop.svc\r\nConnection: close\r\n\r\n",
@@ -196,7 +196,7 @@ fn malformed_http2_header_blocks_are_refused() {
         for front in &world.fronts {
             let Some(stream) = front.http2() else { continue };
             let (answered, seen) = world.seen(|| ask(stream, &case.headers));
-            // a case that has to come through does, and no other; a gRPC call is refused by a status within a 200
+            // exactly the allowed cases pass; a gRPC call is refused by a status within a 200
             let grpc = case.headers.iter().any(|(_, value)| value == "application/grpc");
             if seen != case.seen || !grpc && answered == case.seen.is_empty() {
                 wrong.push(format!("{} at {}: {answered} and {seen:?}", case.name, front.name()));
@@ -206,17 +206,17 @@ fn malformed_http2_header_blocks_are_refused() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Kinds of frames (RFC 9113 section 6).
+/// Frame types (RFC 9113 section 6).
 const HEADERS: u8 = 1;
 const RESET: u8 = 3;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
 
-/// Sends one header block, and tells whether it was answered with 200.
+/// Sends a header block; returns whether the response is a 200.
 fn ask(mut stream: impl Read + Write, headers: &[(String, String)]) -> bool {
     let mut block = Vec::new();
     for (name, value) in headers {
-        // a literal that enters no table (RFC 7541 section 6.2.2), its strings shorter than 127 bytes and as they are
+        // a literal without indexing (RFC 7541 section 6.2.2), with plain strings below 127 bytes
         block.push(0);
         for text in [name, value] {
             block.push(u8::try_from(text.len()).ok().filter(|length| *length < 127).unwrap());
@@ -227,7 +227,7 @@ fn ask(mut stream: impl Read + Write, headers: &[(String, String)]) -> bool {
         let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
         [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
     };
-    // the end of the stream and of the headers
+    // END_STREAM and END_HEADERS
     let question =
         [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(SETTINGS, 0, 0, &[]), frame(HEADERS, 5, 1, &block)]
             .concat();
@@ -239,7 +239,7 @@ fn ask(mut stream: impl Read + Write, headers: &[(String, String)]) -> bool {
             return false;
         }
         match (head[3], head[8]) {
-            // `:status: 200` is number 8 of the static table
+            // `:status: 200` has index 8 in the static table
             (HEADERS, 1) => return payload.first() == Some(&0x88),
             (RESET, 1) | (GOAWAY, _) => return false,
             _ => {}

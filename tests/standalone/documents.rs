@@ -1,4 +1,4 @@
-//! What the documents say is true: commands are run, links lead somewhere, examples are accepted.
+//! The documents: commands run, links resolve, examples compile.
 
 use durward_tests::{UpProcess, durward, repository, run};
 use std::fs;
@@ -28,7 +28,7 @@ fn the_readme_tour_runs() {
     ]);
     let readme = fs::read_to_string(repository("README.md")).unwrap();
     let tour = blocks(&readme, "bash").remove(0);
-    // the directory of the binary under test, in place of the debug build's
+    // the folder of the program under test instead of the documented one
     let binary = durward_tests::program().parent().unwrap().display().to_string();
     let tour = tour.replace("$PWD/target/debug", &binary);
     let mut bash = Command::new("bash");
@@ -66,13 +66,13 @@ fn policies_in_the_documents_compile() {
     assert!(found > 0);
 }
 
-/// Below a directory, all files.
+/// All files below a directory.
 fn files(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
     entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
-/// Whatever asks Durward closes when nobody answers: Envoy where it says so, nginx where nothing is made of an error.
+/// Every example fails closed: Envoy by its setting, nginx by leaving errors as they are.
 #[test]
 fn no_example_fails_open() {
     let (mut envoys, mut nginxes) = (0, 0);

@@ -1,4 +1,4 @@
-//! The doors: what they believe, what they answer, what they never serve.
+//! The doors: what they trust, how they answer, what they never serve.
 
 use durward_tests::corpus::{HOST, HeaderCase, POLICY, RequestCase, corpus};
 use durward_tests::{UpProcess, raw, request};
@@ -34,7 +34,7 @@ async fn envoy(up: &UpProcess) -> AuthorizationClient<Channel> {
 /// The doors whose protocol can carry a case as it stands.
 fn doors(case: &RequestCase) -> Vec<&'static str> {
     let text = |text: &str| text.bytes().all(|b| (0x20..0x7f).contains(&b)) && text.trim() == text;
-    // a URL has a path that begins with a slash
+    // a URL's path begins with a slash
     let doors = [
         ("ext_authz", true),
         ("forward_auth", text(&case.path) && text(&case.method)),
@@ -71,7 +71,7 @@ async fn every_door_reads_a_request_alike() {
     }
     for ((case, door), record) in asked.iter().zip(up.records(asked.len())) {
         assert_eq!(record["door"], *door);
-        // a vouched subject is known, and nobody granted it anything
+        // the subject is authenticated, and has no grant
         let expected =
             if *door == "authzen" && case.reason == "Unauthenticated" { "InsufficientScope" } else { &case.reason };
         assert_eq!(record["reason"], expected, "{case:?} at {door}");
@@ -99,7 +99,7 @@ async fn every_door_reads_headers_alike() {
         asked.extend(if closes { &b"\r\n"[..] } else { b"Connection: close\r\n\r\n" });
         let forward_auth = raw(up.listen["http"], &asked).status;
         let (check, removed) = by_check(&mut client, &case.path, headers).await;
-        // what is not overwritten is removed, whatever the caller calls it
+        // headers that are not overwritten are removed, in any spelling
         if check == 200 && !removed.iter().any(|name| name == "x-durward-principal") {
             wrong.push(format!("{}: {removed:?}", case.name));
         }
@@ -110,7 +110,7 @@ async fn every_door_reads_headers_alike() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// The status of a check, and the headers that the application does not see as the caller wrote them.
+/// The status of a check, and the headers that Envoy removes or overwrites.
 async fn by_check(
     client: &mut AuthorizationClient<Channel>,
     path: &str,
@@ -120,7 +120,7 @@ async fn by_check(
     let raw = |(key, raw_value)| HeaderValue { key, raw_value, ..HeaderValue::default() };
     let mut check = check_request("GET", HOST, path, &[]);
     let http = check.attributes.as_mut().unwrap().request.as_mut().unwrap().http.as_mut().unwrap();
-    // Envoy tells names in lower case
+    // Envoy sends names in lower case
     let headers = headers.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value));
     http.header_map = Some(HeaderMap { headers: headers.map(raw).collect() });
     match client.check(check).await.unwrap().into_inner().http_response.unwrap() {
@@ -148,12 +148,12 @@ fn identity_headers_come_from_durward_only() {
     assert_eq!(reply.header("x-durward-principal"), Some("spiffe://cluster.local/ns/billing/sa/billing"));
     assert_eq!(reply.header("x-durward-scopes"), Some("orders.read"));
     assert_eq!(reply.headers.iter().filter(|(name, _)| name.starts_with("x-durward-principal")).count(), 1);
-    // underscores and hyphens are one to many an application
+    // many applications treat underscores like hyphens
     assert_eq!(
         up.forward_auth("GET", HOST, "/orders", &[spoofed[0], ("x_durward_principal", "user:corporate/root")]).status,
         403
     );
-    // a public operation says nothing of anybody
+    // a public operation sets no identity
     assert_eq!(up.forward_auth("GET", HOST, "/healthz", &spoofed).header("x-durward-principal"), None);
 }
 
@@ -181,7 +181,7 @@ async fn envoy_removes_identity_headers_of_callers() {
     );
     // overwritten, never appended to what the caller sent
     assert!(ok.headers.iter().all(|option| option.append_action == 2), "{ok:?}");
-    // nothing told is nothing allowed
+    // an empty request is denied
     let empty = client.check(CheckRequest::default()).await.unwrap().into_inner();
     assert!(matches!(empty.http_response, Some(HttpResponse::DeniedResponse(_))));
 }
@@ -233,7 +233,7 @@ fn only_configured_proxies_are_trusted() {
 #[test]
 fn headers_cannot_switch_to_a_lenient_service() {
     let up = UpProcess::with(&[("shop.yaml", POLICY)]);
-    // a client adds a header that its proxy does not know, and names a service whose policy only audits
+    // a client names a service whose policy only audits, in a header that its proxy does not overwrite
     for header in [
         ("X-Original-URL", "http://trial.shop.svc/orders"),
         ("X-Original-Host", "trial.shop.svc"),
@@ -462,12 +462,12 @@ fn shutdown_answers_requests_in_flight() {
     let mut stream = TcpStream::connect(up.listen["http"]).unwrap();
     let head = "POST /access/v1/evaluation HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n";
     stream.write_all(head.as_bytes()).unwrap();
-    // the server says that it has begun with the request
+    // the server has begun to read the request
     let mut begun = [0; 25];
     stream.read_exact(&mut begun).unwrap();
     assert!(begun.starts_with(b"HTTP/1.1 100 Continue"));
     let done = std::thread::spawn(move || {
-        // the server has been told to stop by now, and waits for the rest of this request
+        // the server is shutting down and waits for the rest of the request
         std::thread::sleep(std::time::Duration::from_millis(300));
         stream.write_all(b"{}").unwrap();
         let mut answer = String::new();
@@ -498,9 +498,9 @@ async fn an_unreadable_check_is_denied() {
     let header = |name: &str, value: &str| check_request("GET", HOST, "/healthz", &[(name, value)]);
     let checks = [
         header("authorization", &format!("Bearer {}", "a".repeat(1 << 20))),
-        // over 1 MiB, as Envoy's `with_request_body` can make it
+        // over 1 MiB, as with Envoy's `with_request_body`
         with(&|http| http.body = "x".repeat(3 << 19)),
-        // more names than a map of headers takes
+        // more names than a header map holds
         with(&|http| http.header_map = names(40_000)),
         with(&|http| http.fragment = "x".to_owned()),
         header(":path", "/orders"),
@@ -587,7 +587,7 @@ async fn an_ambiguous_check_is_denied() {
         (check(HOST, b"/orders", &[authorization, authorization]), false),
         (check(HOST, b"/orders", &[authorization, (":path", "/orders"), (":path", "/orders")]), true),
         (check(HOST, b"/orders", &[authorization, (":path", "/orders"), (":path", "/admin")]), false),
-        // this service lets everything pass, but what is to no service does not
+        // this service allows everything, but ambiguous requests belong to no service
         (check("trial.shop.svc", b"/x", &[]), true),
         (check("trial.shop.svc", b"/\xff", &[]), false),
         (check("trial.shop.svc", b"/x", &[("", "c")]), false),
@@ -600,7 +600,7 @@ async fn an_ambiguous_check_is_denied() {
     }
 }
 
-/// Nothing but the door itself stands between such a header and an application whose proxy passes it on.
+/// An application may obey such a header if its proxy passes it on; only the door can refuse it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_contradicting_path_header_is_refused() {
     let up = UpProcess::with(&[("shop.yaml", POLICY)]);
@@ -611,7 +611,7 @@ async fn a_contradicting_path_header_is_refused() {
             assert_eq!(by_check(&mut client, "/healthz", header).await.0, status, "{name}: {said} at ext_authz");
         }
     }
-    // forward auth reads the other one as a whole URL
+    // forward auth reads the other header as a full URL
     for (said, status) in [("/healthz", 200), ("/admin", 403)] {
         let reply = up.forward_auth("GET", HOST, "/healthz", &[("x-rewrite-url", said)]);
         assert_eq!(reply.status, status, "{said} at forward auth");
@@ -639,7 +639,7 @@ fn silent_connections_time_out() {
         stream
     });
     for mut stream in silent {
-        // an error of any kind but the time-out is the end, too
+        // any error except the time-out also means closed
         let ended = stream.read_to_end(&mut Vec::new());
         assert!(!matches!(ended, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock));
     }

@@ -1,4 +1,4 @@
-//! The examples, run for real: FastAPI with PyJWT, nginx and Envoy in front of an app without auth code.
+//! The examples: FastAPI with PyJWT, and nginx and Envoy in front of an app without authorization code.
 
 use durward_tests::proxies::{ServerProcess, envoy, nginx};
 use durward_tests::venv::venv;
@@ -89,7 +89,7 @@ fn a_service_that_verifies_itself_accepts_exchanged_tokens() {
     assert_eq!(exchange("other/other", ""), None);
 }
 
-/// What every proxy in front of the app has to show.
+/// Asserts what every proxy in front of the app must do.
 fn guards(proxy: &ServerProcess, up: &UpProcess) {
     let billing = format!("Bearer {}", up.token("billing/billing", "orders-api"));
     let stranger = format!("Bearer {}", up.token("other/other", "orders-api"));
@@ -115,7 +115,7 @@ fn guards(proxy: &ServerProcess, up: &UpProcess) {
     assert_eq!(step_up.status, 401);
     assert!(step_up.header("www-authenticate").unwrap().contains("insufficient_user_authentication"), "{step_up:?}");
 
-    // what a caller says of itself, or of its request, is never believed
+    // headers of a caller about itself or its request are never trusted
     let spoofed = [
         ("Authorization", billing.as_str()),
         ("x-durward-principal", "user:corporate/root"),
@@ -138,7 +138,7 @@ fn guards(proxy: &ServerProcess, up: &UpProcess) {
         let reply = proxy.get("/orders", &[header]);
         assert!(matches!(reply.status, 401 | 403), "{header:?}: {reply:?}");
     }
-    // no path leads around the policy
+    // no path bypasses the policy
     for path in [
         "//orders",
         "/./orders",
@@ -161,7 +161,7 @@ fn guards(proxy: &ServerProcess, up: &UpProcess) {
     }
 }
 
-/// No answer from Durward means no; its return means yes again.
+/// Requests are denied while Durward is down, and allowed again afterwards.
 fn fails_closed(proxy: &ServerProcess, mut up: UpProcess) {
     let billing = format!("Bearer {}", up.token("billing/billing", "orders-api"));
     assert_eq!(proxy.get("/orders", &[("Authorization", &billing)]).status, 200);
@@ -170,7 +170,7 @@ fn fails_closed(proxy: &ServerProcess, mut up: UpProcess) {
         let reply = proxy.get(path, &[("Authorization", &billing)]);
         assert!(reply.status >= 400, "{path}: {reply:?}");
     }
-    // the first request once it is back: no proxy waits before it asks again
+    // the first request after its return succeeds
     up.restart();
     assert_eq!(proxy.get("/orders", &[("Authorization", &billing)]).status, 200);
     assert_eq!(proxy.get("/orders", &[]).status, 401);

@@ -1,4 +1,4 @@
-//! The token service: who gets which token, what our own doors make of it, and how attackers fare.
+//! The token service: which tokens it issues, how the doors treat them, and what attackers get.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -17,7 +17,7 @@ const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const BILLING: &str = "spiffe://cluster.local/ns/billing/sa/billing";
 
-/// A second service with short tokens of another algorithm, and people whose second factor counts.
+/// A second service with short-lived tokens of another algorithm, and people with a second factor.
 fn more(key: &IssuerKey) -> String {
     format!(
         r#"
@@ -66,7 +66,7 @@ fn post(up: &UpProcess, path: &str, body: &str, headers: &[(&str, &str)]) -> Htt
     request(up.listen["tokens"], "POST", path, &all, body)
 }
 
-/// The parameters of an exchange, but for these; one that is empty counts as left out.
+/// The parameters of an exchange with these changed; an empty value removes one.
 fn asked<'p>(subject: &'p str, audience: &'p str, more: &[(&'p str, &'p str)]) -> Vec<(&'p str, &'p str)> {
     let mut all =
         vec![("grant_type", EXCHANGE), ("subject_token", subject), ("subject_token_type", JWT), ("audience", audience)];
@@ -85,7 +85,7 @@ fn body(reply: &HttpReply) -> Value {
     serde_json::from_str(&reply.body).unwrap_or_else(|error| panic!("{error}: {reply:?}"))
 }
 
-/// The token of an answer that has one.
+/// The token of a successful response.
 fn given(reply: &HttpReply) -> String {
     assert_eq!(reply.status, 200, "{reply:?}");
     body(reply)["access_token"].as_str().unwrap().to_owned()
@@ -95,7 +95,7 @@ fn get(up: &UpProcess, path: &str) -> HttpReply {
     request(up.listen["tokens"], "GET", path, &[("Host", "durward")], "")
 }
 
-/// Verifies a token as a service does that knows nothing but the keys.
+/// Verifies a token as a service does, by the published keys only.
 fn verify(up: &UpProcess, token: &str, audience: &str) -> Value {
     let keys: JwkSet = serde_json::from_str(&get(up, "/.well-known/jwks.json").body).unwrap();
     let header = jsonwebtoken::decode_header(token).unwrap();
@@ -108,14 +108,14 @@ fn verify(up: &UpProcess, token: &str, audience: &str) -> Value {
     jsonwebtoken::decode(token, &DecodingKey::from_jwk(key).unwrap(), &validation).unwrap().claims
 }
 
-/// A certificate of a workload, in files.
+/// The certificate of a workload in files.
 fn certificate(up: &UpProcess, service_account: &str) -> PathBuf {
     let out = up.state.parent().unwrap().join(service_account.replace('/', "-"));
     up.mint(&["x509", "--service-account", service_account, "--out", out.to_str().unwrap()]);
     out
 }
 
-/// Asks over TLS, with a certificate.
+/// Sends a request over TLS with a client certificate.
 fn by_certificate(up: &UpProcess, door: &str, path: &str, files: &Path, arguments: &[&str]) -> HttpReply {
     let file = |name: &str| files.join(name).display().to_string();
     let mut curl = Command::new("curl");
@@ -176,7 +176,7 @@ fn a_token_carries_the_granted_scopes() {
     assert_eq!((&segment(&invoices, 0)["alg"], &claims["scope"]), (&json!("ES256"), &json!("read")));
     assert_eq!(claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap(), 120);
 
-    // the log knows all of it, but no token
+    // the log has every detail except the token
     let issued = up.records(6);
     assert!(issued.iter().all(|record| !record.to_string().contains("eyJ")), "{issued:#?}");
     let last = issued.last().unwrap();
@@ -221,7 +221,7 @@ fn a_requested_scope_narrows_the_token() {
     assert_eq!(reply.header("x-durward-principal"), Some("user:corporate/alice"));
     assert_eq!(reply.header("x-durward-assurance"), Some("Bearer"));
 
-    // a token stands for what it was exchanged for: what happens to that one's way in happens to it
+    // a token is valid as long as the authentication method of its subject token
     up.write(
         "all.yaml",
         &manifests(&[&key]).replace("{provider: corporate}, {provider: partners}", "{provider: partners}"),
@@ -287,7 +287,7 @@ fn invalid_exchange_requests_are_explained() {
         "as an unknown audience"
     );
 
-    // how it is sent matters too
+    // the form of the request matters too
     let send = |method: &str, path: &str, types: &[&str], body: &str| {
         let mut headers = vec![("Host", "durward")];
         headers.extend(types.iter().map(|one| ("Content-Type", *one)));
@@ -312,7 +312,7 @@ fn invalid_exchange_requests_are_explained() {
     }
     let reply = post(&up, "/token", &form(&[("padding", &"x".repeat(40_000))]), &[]);
     assert_eq!((reply.status, &body(&reply)["error"]), (400, &json!("invalid_request")));
-    // all that reached the endpoint, and the one token
+    // every request to the endpoint, and the issued token
     let outcomes = up.records(39);
     assert_eq!(outcomes.iter().filter(|record| record["outcome"] == "refused").count(), 38, "{outcomes:#?}");
 }
@@ -327,7 +327,7 @@ fn every_invalid_subject_token_gets_one_answer() {
     let own_header = segment(&good, 0);
     let unsigned = |header: &Value| format!("{}.{}.", encode(header), message.split('.').nth(1).unwrap());
     let expired = up.mint(&["jwt", "--service-account", "billing/billing", "--audience", "durward", "--ttl", "1s"]);
-    // a token is not accepted for longer than it says, whatever clocks may differ by elsewhere
+    // no clock leeway for our own tokens
     let ended = claims(&expired)["exp"].as_i64().unwrap();
     eventually("it has ended", || (now() > ended).then_some(())).unwrap();
     let api_key = format!("dwk_acme_{}", URL_SAFE_NO_PAD.encode([7; 32]));
@@ -426,7 +426,7 @@ fn a_certificate_gets_a_bound_token() {
         (&json!(BILLING), &json!("urn:durward:assurance:proof-of-possession"))
     );
 
-    // the doors ask for the certificate, and no other will do
+    // the doors require the same certificate
     let bearer = format!("Authorization: Bearer {token}");
     let refund =
         ["-H", "Host: orders.example.com", "-H", "X-Original-Method: POST", "-H", "X-Original-URI: /orders/7/refund"];
@@ -441,7 +441,7 @@ fn a_certificate_gets_a_bound_token() {
         "stolen, it can't be exchanged"
     );
 
-    // a bearer's token is bound to who exchanges it, but proves no more than it did
+    // a bearer token is bound to the certificate, but its assurance stays
     let bearer = up.token("billing/billing", "durward");
     let reply = by(&billing, &asked(&bearer, "orders-api", &[]));
     assert_eq!(body(&reply)["scope"], "orders.read", "{reply:?}");
@@ -527,7 +527,7 @@ fn services_introspect_their_own_tokens() {
     let by_tls = by_certificate(&up, "tokens_tls", "/introspect", &files, &["--data", &encoded(&[("token", &access)])]);
     assert_eq!(body(&by_tls), answer);
 
-    // whatever does not count, or is somebody else's, is the same nothing
+    // every invalid or foreign token gets the same answer
     let billing = format!("Bearer {}", up.token("billing/billing", "durward"));
     let (message, _) = access.rsplit_once('.').unwrap();
     for (token, who) in [
@@ -557,7 +557,7 @@ fn services_introspect_their_own_tokens() {
     assert_eq!((nobody.status, nobody.header("www-authenticate")), (401, Some("Bearer")));
     assert_eq!(post(&up, "/introspect", "", &[("Authorization", &orders)]).status, 400);
 
-    // what policies take back is gone at once
+    // revoked grants end at once
     up.write(
         "all.yaml",
         &manifests(&[&key]).replace(
@@ -599,7 +599,7 @@ fn metadata_and_keys_are_published() {
     assert!(!keys.body.contains("\"d\""), "no private part");
 }
 
-/// A new key appears, signs when its time has come, and at no moment is there a token that can't be verified.
+/// A new key is published, then signs; every token can be verified at any time.
 #[test]
 fn key_rotation_rejects_no_token() {
     let key = IssuerKey::rsa("one");
@@ -607,7 +607,7 @@ fn key_rotation_rejects_no_token() {
     let subject = up.mint(&["jwt", "--service-account", "billing/billing", "--audience", "durward", "--ttl", "30m"]);
     let first = given(&exchange(&up, &subject, "invoices.shop", &[]));
     let next = durward_pki::token::TokenKey::generate(durward_pki::token::Algorithm::Es256).unwrap();
-    // published before it signs
+    // the key is published before it signs
     let file = up.state.join(format!("token-keys/es256-{}.pem", now() + 9));
     std::fs::write(&file, next.to_pem().as_bytes()).unwrap();
     std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();

@@ -1,4 +1,4 @@
-//! Policies whose relations a real OpenFGA server knows: it is asked, remembered, recorded, and never trusted with a failure.
+//! Policies with relations in OpenFGA: checks, cache, audit records, and failures.
 
 use durward_tests::documents::{WHO_MAY, may};
 use durward_tests::openfga::{KEY, OpenFgaServer};
@@ -9,14 +9,14 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
 
-/// What `durward relations …` prints of the policies in a directory.
+/// The output of `durward relations …` for the policies in a directory.
 fn printed(what: &str, directory: &Path, audience: &str) -> Value {
     let (code, stdout, stderr) = run(durward().args(["relations", what, audience, "-p"]).arg(directory));
     assert_eq!((code, stderr.as_str()), (0, ""));
     serde_json::from_str(&stdout).unwrap()
 }
 
-/// The example about documents, with its relations and tuples in OpenFGA.
+/// The example `documents` with its relations and tuples in OpenFGA.
 struct Documents {
     openfga: OpenFgaServer,
     model: String,
@@ -42,7 +42,7 @@ impl Documents {
         )
     }
 
-    /// A `durward up` that asks it.
+    /// A `durward up` that uses this OpenFGA.
     fn asked(&self, more: &[&str]) -> UpProcess {
         let own = self.openfga.arguments();
         let arguments: Vec<&str> = own.iter().map(String::as_str).chain(more.iter().copied()).collect();
@@ -54,7 +54,7 @@ impl Documents {
     }
 }
 
-/// Decisions by the recorded ones' policies: how many differ.
+/// Replays the recorded decisions; returns how many differ.
 fn replayed(up: &UpProcess) -> Value {
     let (_, report, _) =
         run(durward().args(["audit", "replay", "-o", "json"]).arg(&up.audit).arg("--policies").arg(&up.manifests));
@@ -72,7 +72,7 @@ fn openfga_decides_the_example_like_relationships() {
         let documents = Documents::in_openfga(openfga);
         let up = documents.asked(&[]);
         assert_eq!(up.stderr(), "");
-        // the name of a set is nobody's
+        // the name of a set is not a user
         let table = WHO_MAY.into_iter().chain([("carol#viewer", &[][..], "read", "budget", false)]);
         for (person, groups, action, document, expected) in table.clone() {
             assert_eq!(may(&up, person, groups, action, document), expected, "{person} {groups:?} {action} {document}");
@@ -82,7 +82,7 @@ fn openfga_decides_the_example_like_relationships() {
             |path: &str| up.forward_auth("GET", "documents.office.svc", path, &[("Authorization", &token)]).status;
         assert_eq!((collect("/documents/budget"), collect("/documents/other")), (200, 403));
 
-        // what was said stands in the record, and decides it again without the server
+        // the record holds the answer, so that a replay needs no server
         let records = up.records(table.count() + 2);
         assert_eq!(
             records[0]["relations"],
@@ -116,7 +116,7 @@ fn a_store_outside_the_allowed_list_is_refused() {
     let broken = documents.policy.replace(&documents.model, "../../other");
     let up = UpProcess::with(&[("policy.yaml", &broken), ("namespace.yaml", &documents.namespace())]);
     up.wait_for_stderr("spec.relationEngine.openfga.model: `../../other` is no id of OpenFGA");
-    // tuples of ours count for nothing there
+    // our own tuples have no effect there
     let relationships = fs::read_to_string(repository("examples/documents/relationships.yaml")).unwrap();
     let up = documents.asked(&[]);
     up.write("relationships.yaml", &relationships.replace("user:corporate/carol", "user:corporate/frank"));
@@ -141,11 +141,11 @@ fn answers_are_cached_for_their_ttl_and_policy_version() {
     documents.openfga.delete(&gone);
     assert!(dave(&remembering), "it is remembered");
     assert!(!dave(&forgetting));
-    // somebody else, other groups, another object and another relation are questions of their own
+    // another user, group, object or relation is another check
     assert!(!may(&remembering, "frank", &[], "read", "budget"));
     assert!(!may(&remembering, "dave", &["nothing"], "read", "budget"));
     assert!(!may(&remembering, "dave", &[], "write", "budget"));
-    // and a change of policies asks anew
+    // a changed policy checks again
     remembering.write("policy.yaml", &documents.policy.replace("name: viewers-read", "name: viewers-still-read"));
     eventually("the change is asked about", || (!dave(&remembering)).then_some(())).unwrap();
 }
@@ -158,7 +158,7 @@ fn every_openfga_failure_denies() {
         up.records(count).last().unwrap()["relations"][0]["failure"].as_str().unwrap().to_owned()
     };
 
-    // nobody to ask, the wrong key, no key file
+    // no server, a wrong key, no key file
     let up = documents.up(&[]);
     assert!(!carol(&up));
     assert_eq!(failure(&up, 1), "no OpenFGA server is named here (--openfga-url)");
@@ -176,7 +176,7 @@ fn every_openfga_failure_denies() {
     fs::write(&key, KEY).unwrap();
     assert!(carol(&up), "it is read anew");
 
-    // more groups than OpenFGA takes, and an object longer than that
+    // more groups, and a longer object, than OpenFGA accepts
     let groups: Vec<String> = (0..101).map(|number| format!("group-{number}")).collect();
     let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
     assert!(!may(&up, "carol", &groups, "read", "budget"));
@@ -189,7 +189,7 @@ fn every_openfga_failure_denies() {
     let report = replayed(&up);
     assert_eq!(report["differences"], json!([]), "failures are decided again as failures: {report}");
 
-    // a server that says nothing, too much, or what nobody asked
+    // a server with no answer, a huge one, or one to another question
     let yes = r#"{"result":{"0":{"allowed":true}}}"#;
     for (name, answer, expected) in [
         ("silence", None, "OpenFGA did not answer within 300ms".to_owned()),
@@ -211,7 +211,7 @@ fn every_openfga_failure_denies() {
         assert!(!carol(&up), "{name}");
         assert_eq!(failure(&up, 1), expected, "{name}");
     }
-    // to be sure that it is not the liar
+    // a valid answer still works
     let up = documents.up(&["--openfga-url", &liar(Some(yes.to_owned()))]);
     assert!(carol(&up));
 
@@ -222,7 +222,7 @@ fn every_openfga_failure_denies() {
     assert!(stderr.contains("OpenFGA is asked by https, or by http on this host only"), "{stderr}");
 }
 
-/// A server that gives every caller one answer, or none.
+/// A server that gives every request the same answer, or none.
 fn liar(answer: Option<String>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -245,7 +245,7 @@ fn liar(answer: Option<String>) -> String {
     format!("http://{address}")
 }
 
-/// Numbers that look random, the same in each run.
+/// Pseudo-random numbers, the same in each run.
 struct Dice(u64);
 
 impl Dice {
@@ -307,7 +307,7 @@ fn model(dice: &mut Dice) -> String {
     )
 }
 
-/// Tuples; who is banned is not said by what banning takes away, which no engine could answer.
+/// Tuples. A ban never depends on a relation that bans remove, which no engine could evaluate.
 fn tuples(dice: &mut Dice) -> Vec<Value> {
     let object = |dice: &mut Dice| format!("{}:{}", dice.of(&["folder", "doc"]), dice.of(&["1", "2", "3:x"]));
     let mut tuples = vec![json!({"object": "doc:1", "relation": "parent", "subject": "folder:1"})];
@@ -331,7 +331,7 @@ fn tuples(dice: &mut Dice) -> Vec<Value> {
     tuples
 }
 
-/// Two services with the same relations and tuples, one of which asks OpenFGA.
+/// Two services with the same relations and tuples, one of them in OpenFGA.
 #[test]
 fn both_engines_agree_on_random_relations() {
     let openfga = OpenFgaServer::start();
@@ -339,7 +339,7 @@ fn both_engines_agree_on_random_relations() {
     for seed in 0..12 {
         let dice = &mut Dice(seed);
         let spec = model(dice);
-        // of what the model does not take directly OpenFGA refuses tuples, where ours counts them for nothing
+        // OpenFGA refuses tuples that the model does not allow; our engine ignores them
         let takes = |tuple: &Value| {
             let kind = tuple["object"].as_str().unwrap().split(':').next().unwrap();
             let relation = tuple["relation"].as_str().unwrap();

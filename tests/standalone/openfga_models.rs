@@ -1,7 +1,7 @@
-//! The model tests that OpenFGA publishes, asked of our own engine where the two have the same features.
+//! OpenFGA's published model tests, run by our own engine where both have the same features.
 //!
-//! They are read from OpenFGA's Go module, which `tests/openfga/go.mod` pins. `tests/openfga/unmet.yaml` lists what does not meet,
-//! with the reason; what is listed must not pass, and what is not listed must.
+//! `tests/openfga/go.mod` pins the module that they come from. `tests/openfga/unmet.yaml` lists the differences
+//! with their reasons: listed tests must fail, all others must pass.
 
 use durward_api::catalog::{Catalog, Change};
 use durward_api::compile::Settings;
@@ -43,7 +43,7 @@ struct Assertion {
     contextual_tuples: Option<Vec<Value>>,
 }
 
-/// Something that OpenFGA has and we have not.
+/// A feature that only OpenFGA has.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Unmet {
@@ -67,13 +67,13 @@ fn published_model_tests_pass_except_the_listed_ones() {
     let (mut met, mut checks, mut wrong, mut asked) = (0, 0, Vec::new(), BTreeSet::new());
     let mut seen: BTreeMap<&str, u32> = BTreeMap::new();
     for test in &tests {
-        // a few have the same name
+        // some tests share a name
         let times = seen.entry(&test.name).and_modify(|times| *times += 1).or_insert(1);
         let test_name = if *times == 1 { test.name.clone() } else { format!("{}({times})", test.name) };
         asked.insert(test_name.clone());
         let mut tuples = Vec::new();
         for (number, stage) in test.stages.iter().enumerate() {
-            // what a stage writes stays for those after it
+            // tuples of a stage stay for later ones
             tuples.extend(stage.tuples.iter().flatten());
             for (assertion_number, assertion) in stage.check_assertions.iter().flatten().enumerate() {
                 let name = format!("{test_name}/{number}/{assertion_number}");
@@ -95,7 +95,7 @@ fn published_model_tests_pass_except_the_listed_ones() {
     println!("{met} of {checks} checks came out as published; the others are listed");
 }
 
-/// Asks our engine what an assertion asks; an error with why it can't be asked, or with the other answer.
+/// Checks an assertion by our engine. The error is a missing feature or a different result.
 fn ask(stage: &Stage, tuples: &[&Value], assertion: &Assertion) -> Result<(), String> {
     let text = |field: &str| assertion.tuple[field].as_str().unwrap_or_default();
     let caller = principal(text("user")).ok_or_else(|| format!("`{}` is no caller", text("user")))?;
@@ -128,7 +128,7 @@ fn ask(stage: &Stage, tuples: &[&Value], assertion: &Assertion) -> Result<(), St
     if said == wanted { Ok(()) } else { Err(format!("the answer is {said} instead of {wanted}")) }
 }
 
-/// A user of OpenFGA as a principal.
+/// An OpenFGA user as a principal.
 fn principal(user: &str) -> Option<String> {
     let id = user.strip_prefix("user:").filter(|id| *id != "*" && !id.contains('#'))?;
     Some(format!("user:openfga/{id}"))

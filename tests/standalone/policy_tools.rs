@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Stdio;
 
-/// Compares with `tests/golden/NAME`; writes it anew where `DURWARD_BLESS` is set.
+/// Compares with `tests/golden/NAME`, or writes it where `DURWARD_BLESS` is set.
 fn golden(name: &str, printed: &str) {
     let file = repository("tests/golden").join(name);
     if std::env::var_os("DURWARD_BLESS").is_some() {
@@ -17,7 +17,7 @@ fn golden(name: &str, printed: &str) {
     assert_eq!(printed, expected, "{} differs; look at it, and write it anew with DURWARD_BLESS=1", file.display());
 }
 
-/// Runs a command and puts down all that it said, without what differs by the policies' digest.
+/// Runs a command and returns its output without the digest of the policies.
 fn session(commands: &[&[&str]]) -> String {
     let mut said = String::new();
     for arguments in commands {
@@ -73,7 +73,7 @@ fn rights_are_listed_by_principal_and_by_operation() {
     );
 }
 
-/// By the policy of the document: who may what says who has to approve it, and a request says which approval it lacks.
+/// With the policy of the document: rights name their approvers, and a request names its missing approval.
 #[test]
 fn rights_listings_name_required_approvals() {
     let directory = |lasts: &str| {
@@ -106,7 +106,7 @@ fn rights_listings_name_required_approvals() {
     assert_eq!(json(&["who-can", "purge"])[0]["approval"], asked);
     assert_eq!(json(&["what-can", cleaner])[0]["operations"][0]["approval"], asked);
     assert_eq!(json(&["what-can", "--matrix"])["operations"][0]["approval"], asked);
-    // whoever may not is told of no approval
+    // callers without the right see no approval
     assert_eq!(json(&["what-can", BILLING])[0]["operations"][0].get("approval"), None);
 
     let request = ["DELETE", "http://orders.shop.svc/orders"];
@@ -128,7 +128,7 @@ fn rights_listings_name_required_approvals() {
     assert_eq!(code, 0, "{said}");
 }
 
-/// The namespace of the example with another policy.
+/// The namespace of the example, with another policy.
 fn changed(change: impl Fn(String) -> String) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     for file in ["namespace.yaml", "partners.yaml", "policy.test.yaml"] {
@@ -159,7 +159,7 @@ fn the_suggested_grant_is_minimal() {
         let (code, _, _) = check(directory.path(), "spiffe://cluster.local/ns/shop/sa/somebody-else");
         assert_eq!(code, 1, "{yaml}");
     }
-    // against a denial, a condition or a risk nothing is offered
+    // no suggestion against a denial, a condition or a risk
     for more in [
         &["--attribute", "suspended=true", "GET", "http://orders.example.com/orders"][..],
         &["POST", "http://orders.example.com/orders/4/refund"],
@@ -191,11 +191,11 @@ fn an_audit_record_is_explained() {
         assert_eq!(explained["captures"], json!({"id": "7"}));
         assert_eq!(explained["recorded"]["differences"], json!([]));
     }
-    // the last one, with the cause that its caller was not told
+    // the last record, with the cause that the caller did not see
     let (code, explained, _) = check(&log.to_string(), &up.manifests);
     assert_eq!((code, &explained["reason"]), (1, &json!("Unauthenticated")));
     assert!(explained["recorded"]["cause"].as_str().unwrap().len() > 5, "{explained}");
-    // by other policies
+    // with other policies
     let other = changed(|policy| policy.replace("roles: [clerk]", "scopes: [orders.refund]"));
     let (code, explained, _) = check(&format!("{log}:2"), other.path());
     assert_eq!((code, &explained["recorded"]["differences"][0]), (1, &json!(["verdict", "allow", "deny"])));
@@ -237,7 +237,7 @@ fn a_failed_case_shows_the_decision() {
     let (code, json, _) = run(durward().args(["test", "-o", "json"]).arg(directory.path()));
     let report: Value = serde_json::from_str(&json).unwrap();
     assert_eq!((code, &report["failed"], &report["coverage"]["grants"]["reached"]), (1, &json!(2), &json!(3)));
-    // what no case reaches
+    // operations without a case
     let unreached = changed(|policy| {
         policy.replace(
             "    - name: health",
@@ -293,10 +293,10 @@ fn invalid_cases_are_reported_with_their_place() {
     let (code, _, stderr) = run(durward().arg("test").arg(empty.path()));
     assert_eq!((code, stderr.lines().count()), (2, 1), "{stderr}");
     assert_eq!(run(durward().args(["test", "/nonexistent"])).0, 2);
-    // a policy that is not in force is no policy to test
+    // an invalid policy can't be tested
     let broken = changed(|policy| policy.replace("risk: High ", "risk: Hihg "));
     assert_eq!(run(durward().arg("test").arg(broken.path())).0, 2);
-    // a file that stands alone is called as it was given
+    // a single file keeps its given name
     let file = broken.path().join("policy.yaml");
     for command in ["lint", "test"] {
         let (code, _, stderr) = run(durward().arg(command).arg(&file));
@@ -370,7 +370,7 @@ fn lint_reports_place_and_code() {
     assert_eq!(results.len(), text.lines().count(), "one is silenced, one line counts");
     let silenced: Vec<&Value> = results.iter().filter(|result| result.get("suppressions").is_some()).collect();
     assert_eq!(silenced[0]["suppressions"][0]["justification"], "exports nothing that is not public");
-    // a denial for everybody leaves nobody
+    // a denial for everybody leaves no rights
     fs::write(directory.path().join("reports.yaml"), WRONG.replace(", when: \"request.operation == 'closed'\"", ""))
         .unwrap();
     let (_, text, _) = run(durward().arg("lint").arg(directory.path()));
@@ -378,7 +378,7 @@ fn lint_reports_place_and_code() {
         text.contains("DW010 spec.operations[5]: nobody can `closed`: shop/reports/denials/nobody denies it"),
         "{text}"
     );
-    // what can't be used is no matter of taste
+    // an invalid policy is an error, not a warning
     fs::write(directory.path().join("reports.yaml"), WRONG.replace("risk: High", "risk: Higher")).unwrap();
     assert_eq!(run(durward().arg("lint").arg(directory.path())).0, 2);
     let empty = tempfile::tempdir().unwrap();
@@ -436,7 +436,7 @@ fn diff_lists_gained_and_lost_rights() {
     }
 }
 
-/// The commands of the workflow in `examples/github-actions`, in a repository with a change of policies.
+/// Runs the commands of `examples/github-actions` in a repository with a changed policy.
 #[test]
 fn the_github_workflow_tests_lints_and_compares() {
     let workflow = fs::read_to_string(repository("examples/github-actions/policies.yaml")).unwrap();

@@ -1,4 +1,4 @@
-//! Relations through the whole of a running `durward up`: files, doors, audit, explanation.
+//! Relations in a running `durward up`: files, doors, audit, explanation.
 
 use durward_tests::documents::{WHO_MAY, may};
 use durward_tests::{UpProcess, durward, eventually, repository, run};
@@ -101,7 +101,7 @@ fn a_replay_uses_the_relationships_of_the_files() {
     assert_eq!(report["differences"][0]["fields"][0], json!(["verdict", "allow", "deny"]));
 }
 
-/// The decisions of the todo scenario of the AuthZEN working group. Its payloads name no provider of their subjects; ours do.
+/// The decisions of the AuthZEN working group's todo scenario. Its payloads name no identity provider; ours do.
 #[test]
 fn the_authzen_todo_scenario_passes() {
     let policy = fs::read_to_string(repository("examples/todo/policy.yaml")).unwrap();
@@ -109,7 +109,7 @@ fn the_authzen_todo_scenario_passes() {
     assert_eq!(up.stderr(), "");
     let (rick, morty, summer) = ("rick@the-citadel.com", "morty@the-citadel.com", "summer@the-smiths.com");
     let (beth, jerry) = ("beth@the-smiths.com", "jerry@the-smiths.com");
-    // whether they create, change their own, change another's, delete their own, delete another's
+    // create, update own, update another's, delete own, delete another's
     let mut decisions = 0;
     for (number, (own, other, expected)) in [
         (rick, morty, [true, true, true, true, true]),
@@ -121,7 +121,7 @@ fn the_authzen_todo_scenario_passes() {
     .into_iter()
     .enumerate()
     {
-        // the ids differ in one letter, as numbers do
+        // the ids differ in one digit
         let letter = ["A", "E", "I", "M", "Q"][number];
         let id = format!("CiRmZD{letter}2MTRkMy1jMzlhLTQ3ODEtYjdiZC04Yjk2ZjVhNTEwMGQSBWxvY2Fs");
         let subject = json!({"type": "user", "id": id, "properties": {"provider": "citadel"}});
@@ -151,7 +151,7 @@ fn the_authzen_todo_scenario_passes() {
             );
             decisions += 1;
         }
-        // and all at once, compared as a whole
+        // all at once
         let answers: Vec<Value> = table.iter().map(|(_, _, expected)| json!({"decision": expected})).collect();
         let batch = json!({"subject": subject, "evaluations": items});
         assert_eq!(up.authzen("/access/v1/evaluations", &batch), (200, json!({"evaluations": answers})), "{own}");
@@ -211,7 +211,7 @@ fn searches_match_evaluations() {
     }
     assert_eq!(all, ["budget", "menu"]);
 
-    // nothing of this is a decision about a request
+    // searches are not recorded as decisions
     assert!(!fs::read_to_string(&up.audit).unwrap_or_default().contains("authzen"));
     let (status, _) =
         up.authzen("/access/v1/search/subject", &json!({"subject": {"type": "user"}, "resource": budget}));

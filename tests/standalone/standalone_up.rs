@@ -1,4 +1,4 @@
-//! `durward up` and the commands beside it: what they load, follow, explain and refuse.
+//! `durward up` and its commands: what they load, watch, explain and refuse.
 
 use durward_tests::tokens;
 use durward_tests::{UpProcess, durward, eventually, repository, request, run};
@@ -46,7 +46,7 @@ fn the_example_answers_its_first_request() {
     assert!(up.resident() < 100_000);
 }
 
-/// What a newcomer sees and pastes.
+/// The first output that a newcomer sees and pastes.
 #[test]
 fn startup_prints_addresses_and_first_commands() {
     let directory = tempfile::tempdir().unwrap();
@@ -78,12 +78,12 @@ fn startup_prints_addresses_and_first_commands() {
     assert_eq!(code, 0, "{error}");
     assert!(pasted.starts_with("HTTP/1.1 200 OK"), "{pasted}");
     assert!(pasted.contains("DENY  AssuranceTooLow") && pasted.ends_with("refused\n"), "{pasted}");
-    // and the records that it promises
+    // the promised audit records
     let record = || fs::read_to_string(&stdout).ok().filter(|text| text.contains("\"operation\":\"list-orders\""));
     eventually("the decision is told", record).unwrap();
 }
 
-/// A process that ends with the test.
+/// A process that is killed when dropped.
 struct Killed(std::process::Child);
 
 impl Drop for Killed {
@@ -99,7 +99,7 @@ fn a_certificate_allows_high_risk_operations() {
     let out = up.state.parent().unwrap().join("billing");
     up.mint(&["x509", "--service-account", "billing/billing", "--out", out.to_str().unwrap()]);
     let file = |name: &str| out.join(name).to_str().unwrap().to_owned();
-    // a TLS client that is not ours
+    // an independent TLS client
     let ask = |more: &[&str]| {
         let url = format!("https://{}/forward-auth", up.listen["https"]);
         let mut curl = std::process::Command::new("curl");
@@ -119,7 +119,7 @@ fn a_certificate_allows_high_risk_operations() {
     };
     assert_eq!(ask(&["--cert", &file("svid.pem"), "--key", &file("key.pem")]), "200");
     assert_eq!(ask(&[]), "401");
-    // a certificate of another authority gets no connection at all
+    // a certificate of another authority fails the handshake
     let other = UpProcess::with(&[("shop.yaml", &policy("a", "a.shop.svc", ""))]);
     let foreign = other.state.parent().unwrap().join("foreign");
     other.mint(&["x509", "--service-account", "billing/billing", "--out", foreign.to_str().unwrap()]);
@@ -188,11 +188,11 @@ fn valid_changes_apply_and_broken_files_do_not() {
     };
     up.write("b.yaml", &policy("b", "b.shop.svc", ""));
     until("b.shop.svc", 200);
-    // broken in its syntax: told once, with its place, and what was good stays
+    // invalid syntax: reported once with its place, and the last valid version stays
     up.write("a.yaml", &policy("a", "a.shop.svc", "    - {name: [}\n"));
     up.wait_for_stderr("a.yaml:9:");
     assert_eq!(status(&up, "a.shop.svc", "/open"), 200);
-    // broken in its meaning
+    // invalid meaning
     up.write(
         "a.yaml",
         &policy(
@@ -222,7 +222,7 @@ fn a_change_applies_soon() {
     up.write("b.yaml", &policy("b", "b.shop.svc", ""));
     let started = std::time::Instant::now();
     eventually("b.shop.svc", || (status(&up, "b.shop.svc", "/open") == 200).then_some(())).unwrap();
-    // the aim is 200 ms; this only tells following from polling, on a machine that does other things too
+    // the aim is 200 ms; on a busy machine this limit only distinguishes watching from polling
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
 }
 
@@ -251,7 +251,7 @@ fn ctrl_c_ends_soon_and_loses_no_record() {
     assert_eq!(up.records(50).len(), 50);
 }
 
-/// Runs `durward up` that is expected not to start.
+/// Runs a `durward up` that must fail to start.
 fn refused(arguments: &[&str]) -> String {
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path().join("state");
@@ -319,7 +319,7 @@ fn keys_are_readable_by_their_owner_only() {
         fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect::<Vec<_>>()
     };
     let files = [files(&up.state), files(&keys)].concat();
-    // two of the state, a key for each algorithm, and what keeps processes apart
+    // two state files, a key for each algorithm, and the lock
     assert_eq!(files.len(), 5, "{files:?}");
     assert!(files.iter().all(|file| mode(file) == 0o600), "{files:?}");
 }
@@ -446,7 +446,7 @@ fn a_decision_is_explained_from_files() {
         "http://orders.example.com/orders/42/refund",
     ]);
     assert_eq!(code, 0);
-    // the same by the clock
+    // the same at a given time
     let reports = "spiffe://cluster.local/ns/reports/sa/nightly";
     let at =
         |time: &str| check(&["--as", reports, "--at", time, "-o", "json", "--operation", "list-orders", "orders-api"]);
@@ -498,7 +498,7 @@ fn a_replay_repeats_recorded_decisions() {
         (0, &json!(17), &json!([]), &json!(0)),
         "{stderr}"
     );
-    // other policies decide otherwise, and the difference is named
+    // other policies decide differently, and the difference is named
     let other = tempfile::tempdir().unwrap();
     fs::write(
         other.path().join("shop.yaml"),
@@ -517,7 +517,7 @@ fn a_replay_repeats_recorded_decisions() {
 
 #[test]
 fn an_unwritable_log_denies_in_strict_mode() {
-    // a device that takes nothing
+    // a device without space
     let files = [("a.yaml", policy("a", "a.shop.svc", ""))];
     let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
     let strict = UpProcess::start(&files, &["--audit-log", "/dev/full", "--audit-on-loss", "deny"]);

@@ -1,4 +1,4 @@
-//! Step-up: a person with a plain token shows a second factor, and what attackers make of it.
+//! Step-up: a person with a plain token proves a second factor, and what attackers get.
 
 use durward_tests::gate;
 use durward_tests::gate::{GateFixture, RecordingApp};
@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 const HOST: &str = "orders.example.com";
 const ALICE: &str = "user:corporate/alice";
 
-/// Orders where support may refund, too.
+/// The orders policy, with refunds for support.
 fn world(key: &IssuerKey, max_age: &str) -> String {
     let refund = format!("scopes: [orders.refund], risk: High, stepUp: {{maxAge: {max_age}}}}}");
     let cancel = "    - {name: cancel-order, http: [{methods: [DELETE], paths: [\"/orders/{id}\"]}], scopes: [orders.cancel], risk: High}\n";
@@ -32,7 +32,7 @@ fn post(address: SocketAddr, fields: &[(&str, &str)]) -> HttpReply {
     request(address, "POST", "/token", &headers, &body)
 }
 
-/// Exchanges a first token, with more parameters.
+/// Exchanges a first token with further parameters.
 fn exchange(up: &UpProcess, token: &str, more: &[(&str, &str)]) -> HttpReply {
     exchange_at(up.listen["tokens"], token, more)
 }
@@ -57,7 +57,7 @@ fn body(reply: &HttpReply) -> Value {
     serde_json::from_str(&reply.body).unwrap_or_else(|error| panic!("{error}: {reply:?}"))
 }
 
-/// What became of second factors, as the log tells it.
+/// The second factors in the audit log.
 fn outcomes(up: &UpProcess) -> Vec<(String, String)> {
     let all = up.records(1);
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -93,7 +93,7 @@ fn a_step_up_is_audited_from_challenge_to_decision() {
     assert_eq!((refunded.status, refunded.header("x-durward-assurance")), (200, Some("MultiFactor")), "{refunded:?}");
     assert_eq!(door(&up, "GET", "/orders/7", &token).status, 200, "as with the first token");
 
-    // no code counts twice
+    // no code is accepted twice
     let again = exchange(&up, &first, &[("otp", &code)]);
     assert_eq!((again.status, again.body.as_str()), (400, r#"{"error":"invalid_grant"}"#));
 
@@ -135,7 +135,7 @@ fn every_door_challenges_authenticated_people_only() {
     let obligation = json!({"acr_values": "urn:durward:assurance:multi-factor", "max_age": 300, "step_up_uri": page});
     assert_eq!(ask(alice), json!({"decision": false, "context": obligation}));
 
-    // whoever is nobody hears nothing of it, and a workload has nothing to step up with
+    // unauthenticated callers and workloads get no challenge
     let wrong = [("X-API-Key", "dw_wrong")];
     for (status, headers) in [(401, &[][..]), (401, &wrong[..]), (401, &[("Authorization", "Bearer x")][..])] {
         let reply = up.forward_auth("POST", HOST, "/orders/7/refund", headers);
@@ -168,7 +168,7 @@ fn a_stepped_up_token_is_limited_to_its_operation() {
     assert_eq!((&last["principal"]["assurance"], &last["reason"]), (&json!("Bearer"), &json!("AssuranceTooLow")));
     assert_eq!(last["principal"]["stepUp"]["operation"], "refund-order", "{last}");
 
-    // exchanged again it is no more than that
+    // a second exchange does not widen it
     let again = given(&exchange(&up, &bound, &[]));
     assert_eq!(door(&up, "POST", "/orders/7/refund", &again).status, 200);
     assert_eq!(door(&up, "DELETE", "/orders/7", &again).status, 401);
@@ -238,7 +238,7 @@ fn guessing_is_throttled_and_recovery_codes_still_work() {
     let first = key.token(&json!({}));
     let mut browser = FormBrowser::open(&up, &first, &[]);
     let (app, codes) = browser.enrol();
-    // no code of now, nor of the minutes around it
+    // no code of the minutes around now
     let wrong = ["000000", "111111", "222222", "333333"]
         .into_iter()
         .find(|guess| (-3..=3).all(|step| app.code(30 * step) != *guess));
@@ -315,7 +315,7 @@ fn the_page_returns_the_token_and_manages_factors() {
     let old = exchange(&up, &first, &[("recovery_code", &codes[0])]);
     assert_eq!(old.status, 400, "the old ones are void");
 
-    // a visit that has shown nothing can't change anything
+    // a visit without a factor can't change anything
     let mut stranger = FormBrowser::open(&up, &first, &[]);
     let visit = stranger.visit();
     for path in ["totp", "totp/remove", "recovery-codes", "manage"] {
@@ -367,7 +367,7 @@ fn cross_site_forms_are_refused() {
     }
     assert_eq!(send(&own, "same-origin", &cookie, &visit), 200);
 
-    // nor is a first token taken from a page that may not have the new one, or for an address that may not
+    // first tokens are refused from other origins and for other return addresses
     other.origin = "https://evil.example".to_owned();
     assert_eq!(other.send("/step-up", &[("subject_token", &first), ("audience", "orders-api")]).status, 403);
     browser.cookie.clear();
@@ -388,7 +388,7 @@ fn closed_enrolment_refuses_new_factors() {
     assert_eq!(browser.submit("/step-up/totp", &[]).status, 403);
 }
 
-/// What comes in the address is the browser's, whoever made it: it is answered by the page, in words.
+/// Anyone can craft the link, so the page explains what is wrong with it.
 #[test]
 fn a_damaged_link_is_explained() {
     let key = IssuerKey::rsa("one");
@@ -410,7 +410,7 @@ fn a_damaged_link_is_explained() {
     }
 }
 
-/// The gate of a service beside `durward up` challenges as the doors do, and takes what the person comes back with.
+/// A gate beside `durward up` challenges like the doors, and accepts the new token.
 #[test]
 fn a_gate_challenges_and_accepts_the_new_token() {
     let key = IssuerKey::rsa("one");
@@ -439,14 +439,14 @@ fn a_gate_challenges_and_accepts_the_new_token() {
         html.header("content-type").unwrap().starts_with("text/html") && html.body.contains("<a href="),
         "{html:?}"
     );
-    // where nobody said where the page is, it is the challenge alone
+    // without the URL of the page there is only the challenge
     let bare = refund(&without, &first, &[]);
     assert_eq!((bare.status, bare.header("link")), (401, None));
     assert_eq!(bare.body, r#"{"error":"insufficient_user_authentication"}"#);
-    // a bad token hears what every bad token hears
+    // an invalid token gets the usual answer
     let bad = refund(&gate, "x", &[]);
     assert_eq!((bad.status, bad.header("link"), bad.body.as_str()), (401, None, r#"{"error":"invalid_token"}"#));
-    assert!(app.seen().is_empty());
+    assert!(app.requests().is_empty());
 
     let mut browser = FormBrowser::open(&up, &first, &[]);
     let (authenticator, _) = browser.enrol();
@@ -454,12 +454,12 @@ fn a_gate_challenges_and_accepts_the_new_token() {
     let token = given(&exchange(&up, &first, &[("operation", "refund-order"), ("otp", &code)]));
     let reply = refund(&gate, &token, &[]);
     assert_eq!(reply.status, 200, "{reply:?}");
-    let headers = &app.seen()[0]["headers"];
+    let headers = &app.requests()[0]["headers"];
     assert_eq!(
         (&headers["x-durward-principal"], &headers["x-durward-assurance"]),
         (&json!([ALICE]), &json!(["MultiFactor"]))
     );
-    // for that operation alone
+    // for that operation only
     let bearer = format!("Bearer {token}");
     let cancel = caller.request(gate.address(), "DELETE", "/orders/7", &[("Host", HOST), ("Authorization", &bearer)]);
     assert_eq!(cancel.status, 401, "{cancel:?}");

@@ -1,4 +1,4 @@
-//! The step-up page in Chromium, with its virtual authenticator, and passkeys of a client that is no browser.
+//! The step-up page in Chromium with its virtual authenticator, and passkeys of clients without a browser.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -14,7 +14,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
 
-/// Orders where support may refund with a second factor of the last `max_age`.
+/// The orders policy, with refunds for support by a second factor of the last `max_age`.
 fn start(key: &IssuerKey, max_age: &str) -> UpProcess {
     let refund = format!("scopes: [orders.refund], risk: High, stepUp: {{maxAge: {max_age}}}");
     let world = manifests(&[key])
@@ -27,20 +27,20 @@ fn page(up: &UpProcess) -> String {
     format!("http://localhost:{}/step-up", up.listen["tokens"].port())
 }
 
-/// Comes to the page with a token.
+/// Opens the page with a token.
 fn come(browser: &Chromium, up: &UpProcess, token: &str) {
     browser.open(&format!("{}?audience=orders-api&operation=refund-order", page(up)));
     browser.fill("#subject_token", token);
     browser.click("main form button");
 }
 
-/// The token that the page shows.
+/// The token on the page.
 fn given(browser: &Chromium) -> String {
     browser.wait_for("It is you");
     browser.text("textarea#token")
 }
 
-/// Nothing was blocked, missing or thrown; that a form was refused is no news.
+/// Asserts that nothing was blocked, missing or thrown. Refused forms are expected.
 fn assert_quiet(browser: &Chromium) {
     let told: Vec<_> = browser.console().into_iter().filter(|line| !line.contains("(Bad Request)")).collect();
     assert_eq!(told, Vec::<String>::new());
@@ -113,7 +113,7 @@ fn errors_are_shown_in_words() {
     browser.click("form[data-passkey=create] button");
     browser.wait_for("Your key is added.");
 
-    // the key is among theirs already, and a second of the same name is none
+    // the key is registered already, and its name is taken
     browser.click("form[action='/step-up/token'] button");
     browser.click("form[action='/step-up/manage'] button");
     browser.fill("#key-name", "laptop");
@@ -124,7 +124,7 @@ fn errors_are_shown_in_words() {
     browser.click("form[data-passkey=create] button");
     browser.wait_for("Give the key a name that none of your keys has");
 
-    // nobody else's key is asked for
+    // only the person's own keys are requested
     let bob = key.token(&json!({"sub": "bob"}));
     come(&browser, &up, &bob);
     browser.wait_for("You have no second factor yet");
@@ -134,7 +134,7 @@ fn errors_are_shown_in_words() {
     assert_quiet(&browser);
 }
 
-/// Each page in both schemes, wide and narrow: nothing keeps anybody from using it; what is seen is kept below `target/tmp`.
+/// Each page in both color schemes, wide and narrow. Screenshots go to `target/tmp`.
 #[test]
 fn every_page_is_accessible() {
     let key = IssuerKey::rsa("one");
@@ -188,7 +188,7 @@ fn every_page_is_accessible() {
     assert_quiet(&browser);
 }
 
-/// What is computed of pages is found where it is wrong.
+/// The check reports known problems of a bad page.
 #[test]
 fn the_accessibility_check_finds_barriers() {
     let browser = Chromium::start();
@@ -211,7 +211,7 @@ fn the_accessibility_check_finds_barriers() {
     }
 }
 
-/// One of several keys is enough, and each can be removed by itself.
+/// Any key is enough, and each can be removed.
 #[test]
 fn a_person_can_have_several_keys() {
     let key = IssuerKey::rsa("one");
@@ -250,14 +250,14 @@ fn a_person_can_have_several_keys() {
     assert_quiet(&browser);
 }
 
-/// Somebody else's page, at a port of its own.
+/// A page of another origin.
 fn elsewhere(html: String) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
         for mut stream in listener.incoming().map_while(Result::ok) {
             let html = html.clone();
-            // browsers open connections that they may never use
+            // browsers open spare connections
             std::thread::spawn(move || {
                 let _ = stream.read(&mut [0; 8192]);
                 let head = "HTTP/1.1 200 OK\r\ncontent-type: text/html; charset=utf-8\r\nconnection: close\r\n";
@@ -268,8 +268,8 @@ fn elsewhere(html: String) -> u16 {
     port
 }
 
-/// Pages of others, on another host and on another port of ours: they have even read a form of a visit that may change
-/// everything, and the person's browser has its cookie.
+/// Pages on another host and on another port of ours. They know a form of a visit that may change everything, and the
+/// browser has its cookie.
 #[test]
 fn other_sites_cannot_use_the_session() {
     let key = IssuerKey::rsa("one");
@@ -307,7 +307,7 @@ fn other_sites_cannot_use_the_session() {
     }
     let code = app.code(0);
     assert_eq!(passkey::exchange_from(&up, "", &first, &[("otp", &code)]).status, 200, "nothing was removed");
-    // the same form from our page does it: it was the pages that were refused
+    // the same form works from our own page
     browser.open(&own);
     let send = "const form = document.forms[0]; form.action += '/totp/remove'; form.noValidate = true;
         const visit = document.createElement('input'); visit.name = 'visit'; visit.value = arguments[0]; form.append(visit); form.submit()";
@@ -336,7 +336,7 @@ fn changing_keys_needs_a_fresh_factor_of_their_owner() {
     let added = visit.send("/step-up/passkeys/add", &[("visit", &sealed), ("name", "<b>robot"), ("passkey", &made)]);
     assert_eq!(added.status, 200, "{added:?}");
 
-    // with the first token alone nothing changes any more
+    // the first token alone can no longer change anything
     let mut later = step_up::FormBrowser::open(&up, &first, &[]);
     let sealed = later.visit();
     let id = URL_SAFE_NO_PAD.encode((0..32).collect::<Vec<u8>>());
@@ -381,7 +381,7 @@ fn clients_without_a_browser_can_use_passkeys() {
     let added = visit.send("/step-up/passkeys/add", &[("visit", &sealed), ("name", "robot"), ("passkey", &made)]);
     assert!(added.status == 200 && added.body.contains("Recovery codes"), "{added:?}");
 
-    // what one replica has asked another may hear
+    // another replica accepts the answer to a challenge
     let options = challenge(&up, &first);
     up.interrupt();
     up.restart();
@@ -394,7 +394,7 @@ fn clients_without_a_browser_can_use_passkeys() {
     let refunded = door(&up, "POST", "/orders/7/refund", token);
     assert_eq!((refunded.status, refunded.header("x-durward-assurance")), (200, Some("PhishingResistant")));
 
-    // once, and never without its user, for another challenge, or with a counter that goes back
+    // accepted once, and never without user verification, for another challenge, or with a decreasing counter
     let refused = |answer: &str| {
         let reply = exchange(&up, &first, answer);
         assert_eq!((reply.status, reply.body.as_str()), (400, r#"{"error":"invalid_grant"}"#));
@@ -412,7 +412,7 @@ fn clients_without_a_browser_can_use_passkeys() {
     };
     up.record("the counter", of_counter);
 
-    // of two that come at once one counts
+    // of two at once, one is accepted
     let options = challenge(&up, &first);
     let answer = answers("get", &up, &options, 9, &[]);
     let statuses = std::thread::scope(|scope| {
@@ -424,7 +424,7 @@ fn clients_without_a_browser_can_use_passkeys() {
     assert_eq!(statuses, [200, 400]);
 }
 
-/// Whoever has somebody's first token can ask for challenges too: not without end, and the person's own still counts then.
+/// A stolen first token can request challenges, too: the rate is limited, and the person's own challenge stays valid.
 #[test]
 fn passkey_challenges_are_throttled_by_address() {
     let key = IssuerKey::rsa("one");
@@ -444,7 +444,7 @@ fn passkey_challenges_are_throttled_by_address() {
             [("Host", "durward"), ("X-Forwarded-For", from), ("Content-Type", "application/x-www-form-urlencoded")];
         request(up.listen["tokens"], "POST", "/step-up/passkeys/challenge", &headers, &body)
     };
-    // one that is answered ends none, however many there are
+    // an answered challenge ends no other
     for counter in 1..=3 {
         let options = ask("192.0.2.7").body;
         assert_eq!(exchange(&up, &first, &answers("get", &up, &options, counter, &[])).status, 200);
@@ -454,7 +454,7 @@ fn passkey_challenges_are_throttled_by_address() {
     assert_eq!(statuses, [vec![200; 21], vec![429; 2]].concat());
     let paused = replies.last().unwrap();
     assert!(paused.header("retry-after").is_some() && paused.body.contains("too often"), "{paused:?}");
-    // the person, elsewhere, is not kept out
+    // the person, at another address, is not affected
     let options = ask("192.0.2.7");
     assert_eq!(options.status, 200, "{options:?}");
     assert_eq!(ask("203.0.113.9").status, 429);

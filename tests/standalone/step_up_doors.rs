@@ -1,4 +1,4 @@
-//! Challenges as callers get them, through real proxies too; what the new token is good for, and what it is not.
+//! Challenges at the doors and through proxies, and what the new token allows.
 
 use durward_tests::gate;
 use durward_tests::passkey;
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 const HOST: &str = "orders.example.com";
 const HTML: &str = "text/html,application/xhtml+xml;q=0.9";
 
-/// Orders where support may refund.
+/// The orders policy, with refunds for support.
 fn world(key: &IssuerKey) -> String {
     manifests(&[key])
         .replace("group: support}], scopes: [orders.write]", "group: support}], scopes: [orders.write, orders.refund]")
@@ -29,7 +29,7 @@ fn given(reply: &HttpReply) -> String {
     body["access_token"].as_str().unwrap().to_owned()
 }
 
-/// Status, the headers of a challenge, and the body.
+/// Status, challenge headers and body.
 type Told = (u16, [Option<String>; 4], String);
 const TOLD: [&str; 4] = ["www-authenticate", "link", "content-type", "vary"];
 
@@ -37,7 +37,7 @@ fn told(reply: &HttpReply) -> Told {
     (reply.status, TOLD.map(|name| reply.header(name).map(ToOwned::to_owned)), reply.body.clone())
 }
 
-/// What `ext_authz` tells Envoy to answer.
+/// The response that `ext_authz` gives to Envoy.
 async fn ext_authz(up: &UpProcess, headers: &[(&str, &str)]) -> Told {
     let http = HttpRequest {
         method: "POST".to_owned(),
@@ -78,20 +78,20 @@ fn challenges_pass_through_real_proxies() {
         assert!(door.2.contains(&page) || door.2.contains(&page.replace('&', "&amp;")), "{door:?}");
         assert_eq!(runtime.block_on(ext_authz(&up, &headers)), door, "ext_authz");
         assert_eq!(told(&envoy.ask("POST", "/orders/7/refund", &headers)), door, "Envoy");
-        // nginx has a body of its own, but what a client goes by is there
+        // nginx sends its own body, but the challenge headers arrive
         let through = told(&nginx.ask("POST", "/orders/7/refund", &headers));
         assert_eq!((through.0, &through.1[..2]), (door.0, &door.1[..2]), "nginx");
     }
-    // a bad token hears of no page, anywhere
+    // an invalid token gets no link to the page
     let bad = [("Authorization", "Bearer x"), ("Accept", HTML)];
     for reply in [nginx.ask("POST", "/orders/7/refund", &bad), envoy.ask("POST", "/orders/7/refund", &bad)] {
         assert_eq!((reply.status, reply.header("link")), (401, None), "{reply:?}");
     }
     assert_eq!(runtime.block_on(ext_authz(&up, &bad)).1[1], None);
-    assert!(app.seen().is_empty());
+    assert!(app.requests().is_empty());
 }
 
-/// A token for one service is none at another, however good its factor is; nor is one for an operation at another of its name.
+/// A token for one service, or for one of its operations, is invalid at another service.
 #[test]
 fn a_stepped_up_token_is_limited_to_its_service() {
     let key = IssuerKey::rsa("one");
@@ -117,7 +117,7 @@ fn a_stepped_up_token_is_limited_to_its_service() {
     for token in [all, one] {
         assert_eq!(door(HOST, &token).0, 200);
         assert_eq!(door(bills, &token), (401, r#"{"error":"invalid_token"}"#.to_owned()));
-        // nor does it get a token there
+        // it can't be exchanged there, either
         let fields = [
             ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
             ("subject_token_type", "urn:ietf:params:oauth:token-type:jwt"),
@@ -129,7 +129,7 @@ fn a_stepped_up_token_is_limited_to_its_service() {
     }
 }
 
-/// Whose issuer knows of no second factor approves by the token that our own page gives; not by one for some operation.
+/// People whose issuer asserts no second factor approve with a token from our page, unless it is for one operation.
 #[test]
 fn a_stepped_up_token_can_approve() {
     let key = IssuerKey::rsa("one");
@@ -161,7 +161,7 @@ fn a_stepped_up_token_can_approve() {
         (reply.status, reply.header("www-authenticate").unwrap_or_default().to_owned())
     };
     let challenged = |(status, told): (u16, String)| status == 401 && told.contains("insufficient_user_authentication");
-    // until the object is known it is as if there were none
+    // until the object is read it does not exist
     eventually("the challenge", || challenged(approve(&first)).then_some(())).unwrap();
     let operation = [("recovery_code", codes[0].as_str()), ("operation", "refund-order")];
     let bound = given(&exchange_from(&up, "", &first, &operation));
@@ -173,7 +173,7 @@ fn a_stepped_up_token_can_approve() {
     assert_eq!(record["by"], "user:corporate/olga");
 }
 
-/// Guesses at recovery codes are hopeless; they are slowed down where they come from, and keep their person from nothing.
+/// Guesses at recovery codes are throttled by address and don't affect the person.
 #[test]
 fn recovery_code_guesses_are_throttled_by_address() {
     let key = IssuerKey::rsa("one");
@@ -187,14 +187,14 @@ fn recovery_code_guesses_are_throttled_by_address() {
     assert_eq!(shown("203.0.113.9", ("recovery_code", &codes[0])), 429, "whatever it is, it is not looked at");
     assert_eq!(shown("192.0.2.7", ("recovery_code", &codes[0])), 200);
     assert_eq!(shown("192.0.2.7", ("otp", &app.code(0))), 200);
-    // what is stored tells no code
+    // the stored state reveals no code
     let stored = std::fs::read_dir(up.state.join("second-factors")).unwrap();
     let stored: String = stored.map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap()).collect();
     assert!(stored.contains("recoveryCodes"));
     assert!(codes.iter().all(|code| !stored.contains(code) && !stored.contains(&code.replace('-', ""))));
 }
 
-/// Where a caller says to come from counts from a proxy alone: nobody gets more guesses by a header.
+/// Only a trusted proxy can state the address: a header gives callers no further guesses.
 #[test]
 fn callers_cannot_choose_the_throttled_address() {
     let key = IssuerKey::rsa("one");
@@ -208,7 +208,7 @@ fn callers_cannot_choose_the_throttled_address() {
     assert_eq!(statuses, [vec![400; 20], vec![429; 2]].concat());
 }
 
-/// A key answers for the page's origin. What it answers on another page counts for nothing, though all else is right.
+/// A passkey's answer is bound to the page's origin, even if all else is valid.
 #[test]
 fn a_passkey_answer_for_another_origin_is_refused() {
     let key = IssuerKey::rsa("one");
@@ -237,7 +237,7 @@ fn a_passkey_answer_for_another_origin_is_refused() {
     up.record("what was wrong", refused);
 }
 
-/// Whoever has the first token of a person who sets up an app just then sees nothing of its secret, nor confirms it.
+/// With a stolen first token one can't see or confirm the secret of an app that the person is enrolling.
 #[test]
 fn a_pending_secret_is_shown_to_its_owner_only() {
     let key = IssuerKey::rsa("one");
@@ -254,14 +254,14 @@ fn a_pending_secret_is_shown_to_its_owner_only() {
         assert!(reply.status == 400 && !reply.body.contains(&secret), "{code}: {reply:?}");
         assert!(!reply.body.contains("<svg") && !reply.body.contains("Recovery codes"), "{code}: {reply:?}");
     }
-    // a typing error of its own person shows it again, and then it counts
+    // after a typing error the person sees it again and can confirm it
     person.submit("/step-up/totp/confirm", &[("otp", "00000x")]);
     assert!(person.page.status == 400 && person.page.body.contains(&secret), "{:?}", person.page);
     person.submit("/step-up/totp/confirm", &[("otp", &right)]);
     assert!(person.page.status == 200 && person.page.body.contains("Recovery codes"), "{:?}", person.page);
 }
 
-/// What the document says of clients without a browser is run as it stands there.
+/// Runs the commands of the document for clients without a browser.
 #[test]
 fn the_token_exchange_document_runs() {
     let key = IssuerKey::rsa("one");

@@ -1,4 +1,4 @@
-//! What ends by itself, with a clock that the test sets: second factors after five minutes, pauses, approvals.
+//! Expiry by a clock that the test sets: second factors, throttling, approvals.
 
 use durward_tests::browser::Chromium;
 use durward_tests::clock::Clock;
@@ -9,19 +9,19 @@ use durward_tests::tokens::{IssuerKey, claims, door, manifests, now};
 use durward_tests::{HttpReply, UpProcess, eventually};
 use serde_json::{Value, json};
 
-/// `durward up` by this clock, on policies by which support may refund with a second factor of five minutes.
+/// A `durward up` with this clock, where support may refund with a second factor of the last five minutes.
 fn start(clock: &Clock, key: &IssuerKey) -> UpProcess {
     let world = manifests(&[key])
         .replace("group: support}], scopes: [orders.write]", "group: support}], scopes: [orders.write, orders.refund]");
     UpProcess::start_with(&[("all.yaml", &world)], &[], |command| clock.give(command))
 }
 
-/// A first token that lasts longer than the test.
+/// A first token that outlives the test.
 fn token(key: &IssuerKey) -> String {
     key.token(&json!({"exp": now() + 24 * 3600}))
 }
 
-/// Asserts the challenge; where it leads a browser.
+/// Asserts the challenge and returns the link for a browser.
 fn challenged(reply: &HttpReply) -> String {
     assert_eq!(reply.status, 401, "{reply:?}");
     let told = reply.header("www-authenticate").unwrap();
@@ -32,7 +32,7 @@ fn challenged(reply: &HttpReply) -> String {
     link.trim_start_matches('<').split('>').next().unwrap().to_owned()
 }
 
-/// Comes to the page by the link of a challenge, and shows the passkey that is there; the token that the page gives.
+/// Opens the link of a challenge, uses the passkey, and returns the new token.
 fn shows_passkey(browser: &Chromium, link: &str, first: &str) -> String {
     browser.open(link);
     browser.fill("#subject_token", first);
@@ -42,7 +42,7 @@ fn shows_passkey(browser: &Chromium, link: &str, first: &str) -> String {
     browser.text("textarea#token")
 }
 
-/// From a plain corporate token to the refund, for five minutes and no longer; and what the log says of it.
+/// From a corporate token to a refund, for five minutes, with its audit records.
 #[test]
 fn a_refund_needs_a_passkey_again_after_five_minutes() {
     let (clock, key) = (Clock::new(), IssuerKey::rsa("one"));
@@ -63,7 +63,7 @@ fn a_refund_needs_a_passkey_again_after_five_minutes() {
     browser.click("form[action='/step-up/token'] button");
     browser.wait_for("It is you");
 
-    // another visit, with the key that is there now
+    // another visit with the registered key
     let given = shows_passkey(&browser, &link, &first);
     let said = claims(&given);
     assert_eq!((&said["sub"], &said["aud"]), (&json!("user:corporate/alice"), &json!("orders-api")));
@@ -76,12 +76,12 @@ fn a_refund_needs_a_passkey_again_after_five_minutes() {
     let elsewhere = door(&up, "GET", "/orders/7", &given);
     assert_eq!((elsewhere.status, elsewhere.header("x-durward-assurance")), (200, Some("Bearer")));
 
-    // four and a half minutes later it still counts; five minutes after it was shown it does not
+    // valid after four and a half minutes, invalid after five
     clock.advance(270 - (now() - proved));
     assert_eq!(door(&up, "POST", "/orders/7/refund", &given).status, 200);
     clock.advance(35);
     challenged(&door(&up, "POST", "/orders/7/refund", &given));
-    // nor does the token itself, soon after; what the person came with leads to the page again
+    // soon the token expires, too, and the first token leads to the page again
     clock.advance(30);
     let over = door(&up, "GET", "/orders/7", &given);
     assert_eq!((over.status, over.body.as_str()), (401, r#"{"error":"invalid_token"}"#));
@@ -132,7 +132,7 @@ fn a_refund_needs_a_passkey_again_after_five_minutes() {
     assert!(records.iter().all(|record| !record.to_string().contains("eyJ")), "no token is in the log");
 }
 
-/// Whoever has somebody's first token can hold codes up, wherever the guesses come from: for an hour at most each time, and
+/// With a stolen first token one can block codes from any address, for an hour at most each time, but
 /// neither recovery codes nor keys.
 #[test]
 fn throttling_grows_to_an_hour_and_locks_nobody_out() {
@@ -145,11 +145,11 @@ fn throttling_grows_to_an_hour_and_locks_nobody_out() {
     let mut addresses = (1..).map(|number| format!("198.51.{}.{}", number / 250, number % 250 + 1));
     let mut from_anywhere = |factor: (&str, &str)| exchange_from(&up, &addresses.next().unwrap(), &first, &[factor]);
     let wait = |reply: &HttpReply| reply.header("retry-after").unwrap().parse::<i64>().unwrap();
-    // what is no code at any time
+    // never a valid code
     let wrong = ("otp", "00000x");
     assert_eq!([0; 3].map(|_| from_anywhere(wrong).status), [400; 3]);
     for pause in [30, 60, 120, 240, 480, 960, 1920, 3600, 3600] {
-        // tries in a pause are not looked at, and make it no longer
+        // attempts during a pause are ignored and don't extend it
         let waits: Vec<i64> = (0..4).map(|_| wait(&from_anywhere(wrong))).collect();
         assert!(waits.iter().all(|wait| (pause / 2..=pause).contains(wait)), "{pause}: {waits:?}");
         let right = app.code(clock.ahead());
@@ -157,7 +157,7 @@ fn throttling_grows_to_an_hour_and_locks_nobody_out() {
         clock.advance(pause);
         assert_eq!(from_anywhere(wrong).status, 400, "after {pause} s");
     }
-    // in the longest pause a recovery code counts, and ends it; so does a key
+    // a recovery code or a key works in the longest pause, and ends it
     assert_eq!(from_anywhere(wrong).status, 429);
     assert_eq!(from_anywhere(("recovery_code", &codes[0])).status, 200);
     assert_eq!([0; 3].map(|_| from_anywhere(wrong).status), [400; 3]);
@@ -168,7 +168,7 @@ fn throttling_grows_to_an_hour_and_locks_nobody_out() {
     assert_eq!(from_anywhere(("otp", &app.code(clock.ahead()))).status, 200);
 }
 
-/// A code of the step before is good, but not after one of the step that came after it.
+/// A code of the previous time step is valid until a later one was used.
 #[test]
 fn a_code_is_refused_after_a_later_one() {
     let (clock, key) = (Clock::new(), IssuerKey::rsa("one"));
@@ -186,7 +186,7 @@ fn a_code_is_refused_after_a_later_one() {
     assert_eq!(shown(&app.code(240)), 200);
 }
 
-/// An approval counts until it is over; the log says when, and the next call asks anew.
+/// An approval is valid until it expires; the log says when, and the next call requests another.
 #[test]
 fn an_expired_approval_is_requested_again() {
     let (clock, key) = (Clock::new(), IssuerKey::rsa("one"));

@@ -1,4 +1,4 @@
-//! An agent of an installation, and who asks it.
+//! An agent in a pod, and its clients.
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -8,19 +8,19 @@ use serde_json::json;
 
 use super::NAMESPACE;
 
-/// All that a command printed.
+/// Standard output and standard error of a command.
 pub fn printed(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-/// go-spiffe's client, which asks at this socket: without an agent it waits without end.
+/// A client by go-spiffe at this socket. Without an agent it waits forever.
 pub fn client(socket: &str, args: &[&str]) -> Command {
     let mut client = Command::new(binaries::path(binaries::SPIFFE_CLIENT).expect("the client"));
     client.env("SPIFFE_ENDPOINT_SOCKET", format!("unix://{socket}")).args(args);
     client
 }
 
-/// The same, which gives up after a minute.
+/// As [`client`], but gives up after a minute.
 pub fn client_with_timeout(socket: &str, args: &[&str]) -> Command {
     let client = client(socket, args);
     let mut limited = Command::new("timeout");
@@ -29,15 +29,15 @@ pub fn client_with_timeout(socket: &str, args: &[&str]) -> Command {
     limited
 }
 
-/// An agent in a pod, whose socket this machine reaches.
+/// An agent in a pod with its socket in a folder of this machine.
 pub struct AgentPod {
     pub folder: tempfile::TempDir,
-    /// What its pod is.
+    /// The SPIFFE ID of its pod.
     pub id: String,
 }
 
 impl AgentPod {
-    /// Starts one as people do by hand. `hint` goes with what it gives.
+    /// Starts an agent with the SVID hint `hint`.
     pub fn start(namespace: &Namespace<'_>, hint: &str, trust_domain: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let pod = json!({
@@ -46,7 +46,7 @@ impl AgentPod {
                 "terminationGracePeriodSeconds": 1,
                 "containers": [{
                     "name": "agent", "image": image::DURWARD, "imagePullPolicy": "Never",
-                    // the folder is this machine's
+                    // the folder belongs to root of this machine
                     "securityContext": {"runAsUser": 0},
                     "args": ["agent", "--controller", format!("https://durward.{NAMESPACE}.svc:8145"), "--hint", hint,
                              "--tcp=127.0.0.1:8147"],
@@ -78,7 +78,7 @@ impl AgentPod {
         client(&self.socket().display().to_string(), args)
     }
 
-    /// Runs go-spiffe's client, which has to succeed.
+    /// Runs the client, which must succeed, and returns its output.
     pub fn ask(&self, args: &[&str]) -> String {
         let output = self.go(args).output().expect("it runs");
         assert!(output.status.success(), "{args:?}: {}", printed(&output));

@@ -1,11 +1,11 @@
-//! Callers of the forward-auth door of an installation.
+//! Clients of the forward-auth door of an installation.
 
 use std::path::Path;
 use std::process::Command;
 
 use super::{Installed, NAMESPACE};
 
-/// The door behind the Service.
+/// The forward-auth door behind the Service.
 pub struct ForwardAuthDoor {
     address: String,
 }
@@ -16,8 +16,8 @@ impl ForwardAuthDoor {
         Self { address: installed.kubectl(args) }
     }
 
-    /// Asks whether a request may pass; tells the status, who was seen and by what assurance, or curl's own words when there
-    /// was no answer. `trust` are the roots by which the door is verified, `how` further arguments of curl.
+    /// Sends a request to the door. Returns status, principal and assurance, or curl's error message without a response.
+    /// `trust` is a file with the door's roots, `how` has further arguments of curl.
     pub fn ask(&self, trust: &Path, host: &str, [method, uri]: [&str; 2], how: &[&str]) -> String {
         let door = format!("durward.{NAMESPACE}.svc");
         let output = Command::new("curl")
@@ -35,7 +35,7 @@ impl ForwardAuthDoor {
     }
 }
 
-/// What the door of one replica says of `GET uri` with this token: the status, and who was seen.
+/// Sends `GET uri` with a token to the door of one replica; returns status and principal.
 pub fn ask_replica(address: &str, token: &str, host: &str, uri: &str) -> (String, String) {
     let output = Command::new("curl")
         .args(["--silent", "--insecure", "--max-time", "5", "--write-out", "%{http_code} %header{x-durward-principal}"])

@@ -15,10 +15,10 @@ use crate::{program, repository};
 use durward_cluster::{Cluster, binaries, image};
 use serde_json::{Value, json};
 
-/// Where it is installed.
+/// The namespace of the installation.
 pub const NAMESPACE: &str = "durward-system";
 
-/// Durward on the shared node. Only one can be there at a time, so the tests of a file share it.
+/// Durward on the shared node, which holds one installation at a time.
 pub struct Installed {
     pub cluster: Cluster,
 }
@@ -39,7 +39,7 @@ impl Installed {
         installed
     }
 
-    /// Makes the namespace, which takes no pod with more rights than it needs.
+    /// Creates the namespace with the pod security standard `restricted`.
     pub fn prepare(&self) {
         self.kubectl(["create", "namespace", NAMESPACE]);
         self.kubectl(["label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted"]);
@@ -82,12 +82,12 @@ impl Installed {
         self.kubectl(["delete", "crd", &crds[0], &crds[1], &crds[2], &crds[3], "--ignore-not-found"]);
     }
 
-    /// Runs kubectl, which has to succeed.
+    /// Runs kubectl, which must succeed.
     pub fn kubectl<S: AsRef<str>>(&self, args: impl IntoIterator<Item = S>) -> String {
         self.cluster.kubectl(args).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// Runs kubectl, which has to succeed; returns what it said, warnings included.
+    /// Runs kubectl, which must succeed; returns its output with warnings.
     pub fn kubectl_output<const N: usize>(&self, args: [&str; N]) -> String {
         let kubectl = binaries::path(binaries::KUBECTL).expect("kubectl");
         let mut command = Command::new(kubectl);
@@ -98,7 +98,7 @@ impl Installed {
         text
     }
 
-    /// The replicas.
+    /// The pods of the replicas.
     pub fn pods(&self) -> Vec<Value> {
         let selector = "app.kubernetes.io/name=durward,app.kubernetes.io/component!=uninstall";
         let list = self.kubectl(["get", "pods", "-n", NAMESPACE, "-l", selector, "-o", "json"]);
@@ -106,7 +106,7 @@ impl Installed {
         list["items"].as_array().cloned().unwrap_or_default()
     }
 
-    /// The replica that leads. One that ends gives its Lease back, which nobody holds until another asks for it.
+    /// The leading replica. A replica that ends releases its Lease, so there may be none for a moment.
     pub fn leader(&self) -> String {
         self.until("a leader", || {
             let lease = self.cluster.kubectl(["get", "lease", "durward", "-n", NAMESPACE, "-o", "json"]).ok()?;
@@ -123,7 +123,7 @@ impl Installed {
         self.pods().iter().map(|pod| pod["status"]["podIP"].as_str().expect("an address").to_owned()).collect()
     }
 
-    /// Waits until a policy says that it is in force everywhere.
+    /// Waits until the status of a policy says that every replica has it.
     pub fn in_force(&self, namespace: &str, name: &str) -> Value {
         self.until(&format!("policy {namespace}/{name} to be in force"), || {
             let policy = self.policy(namespace, name);
@@ -133,13 +133,13 @@ impl Installed {
         })
     }
 
-    /// A policy as it is stored.
+    /// A policy from the API server.
     pub fn policy(&self, namespace: &str, name: &str) -> Value {
         let policy = self.kubectl(["get", "accesspolicy", name, "-n", namespace, "-o", "json"]);
         serde_json::from_str(&policy).expect("a policy")
     }
 
-    /// Counters of the API server for requests that write something of Durward's, Leases left out.
+    /// The API server's counters of requests that write Durward's objects, except Leases.
     pub fn writes(&self) -> Vec<String> {
         let metrics = self.kubectl(["get", "--raw", "/metrics"]);
         let ours = [
@@ -171,7 +171,7 @@ impl Installed {
 }
 
 impl Installed {
-    /// Runs the command of this checkout against the cluster; tells its exit code and what it printed.
+    /// Runs `durward` against the cluster; returns its exit code and output.
     pub fn durward(&self, args: &[&str]) -> (Option<i32>, String) {
         let output = Command::new(program()).args(args).env("KUBECONFIG", self.cluster.kubeconfig()).output();
         let output = output.expect("durward runs");
@@ -187,7 +187,7 @@ pub fn condition<'p>(policy: &'p Value, kind: &str) -> (&'p str, &'p str) {
     condition.map_or(("", ""), |found| (found["status"].as_str().unwrap_or(""), found["reason"].as_str().unwrap_or("")))
 }
 
-/// A policy as a manifest.
+/// The manifest of a policy.
 pub fn policy(namespace: &str, name: &str, spec: Value) -> String {
     json!({
         "apiVersion": "durward.dev/v1alpha1", "kind": "AccessPolicy",
@@ -196,7 +196,7 @@ pub fn policy(namespace: &str, name: &str, spec: Value) -> String {
     .to_string()
 }
 
-/// Runs helm; tells whether it succeeded and what it printed.
+/// Runs helm; returns whether it succeeded, and its output.
 pub fn helm<S: AsRef<str>>(cluster: &Cluster, args: &[S]) -> (bool, String) {
     let helm = binaries::path(binaries::HELM).expect("helm");
     let kubeconfig = format!("--kubeconfig={}", cluster.kubeconfig().display());
@@ -205,13 +205,13 @@ pub fn helm<S: AsRef<str>>(cluster: &Cluster, args: &[S]) -> (bool, String) {
     (output.status.success(), text)
 }
 
-/// What an API server says of its version.
+/// The `/version` of an API server.
 pub fn version(cluster: &Cluster) -> Value {
     let version = cluster.kubectl(["get", "--raw", "/version"]).unwrap_or_else(|error| panic!("{error}"));
     serde_json::from_str(&version).expect("JSON")
 }
 
-/// Makes what a controller needs that no chart installs: the definitions, and its namespace.
+/// Installs what a controller needs without a chart: the CRDs and its namespace.
 pub fn prepare(cluster: &Cluster) {
     let crds = chart().join("files/crds").display().to_string();
     for args in [&["apply", "--server-side", "-f", &crds][..], &["create", "namespace", NAMESPACE]] {

@@ -1,4 +1,4 @@
-//! People who come with tokens of an issuer of the test's own, and requests as curl makes them.
+//! People with tokens of a test issuer, and their requests by curl.
 
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use durward_pki::token::{Algorithm, TokenKey, jwks};
 use serde_json::{Value, json};
 
-/// The issuer of these people, an IdentityProvider called `people`.
+/// The issuer of the IdentityProvider `people`.
 pub struct People {
     key: TokenKey,
 }
@@ -25,12 +25,12 @@ impl People {
         .to_string()
     }
 
-    /// A first token of somebody, with no second factor.
+    /// A token without a second factor.
     pub fn token(&self, subject: &str, audience: &str) -> String {
         self.sign(subject, audience, &[])
     }
 
-    /// A token of somebody who is on call, and has just shown a second factor.
+    /// A token of a member of `oncall` with a fresh second factor.
     pub fn oncall(&self, subject: &str, audience: &str) -> String {
         let at = now() - 5;
         self.sign(
@@ -55,7 +55,7 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs()
 }
 
-/// Status and body of a request over TLS; the head too, where `--include` is among the arguments.
+/// Status and body of a request over TLS. With `--include` the body begins with the head.
 pub fn curl(arguments: &[&str]) -> (String, String) {
     let mut curl = Command::new("curl");
     curl.args(["--silent", "--insecure", "--max-time", "10", "--write-out", "\n%{http_code}"]);
@@ -65,14 +65,14 @@ pub fn curl(arguments: &[&str]) -> (String, String) {
     (status.to_owned(), body.to_owned())
 }
 
-/// A person's visit of the step-up page, from a browser at `https://auth.example.com`.
+/// A visit of the step-up page at `https://auth.example.com`.
 pub struct StepUpVisit {
     cookie: String,
     pub page: String,
 }
 
 impl StepUpVisit {
-    /// Comes with a first token, as an app sends it.
+    /// Opens the page with a first token, as an app does.
     pub fn begin(address: &str, audience: &str, token: &str) -> Self {
         let mut visit = Self { cookie: String::new(), page: String::new() };
         assert_eq!(visit.post(address, "/step-up", &[("subject_token", token), ("audience", audience)]), "200");
@@ -81,7 +81,7 @@ impl StepUpVisit {
         visit
     }
 
-    /// Sends the form of the page that goes to `path`, to any replica.
+    /// Posts the form of the page whose action is `path` to a replica.
     pub fn submit(&mut self, address: &str, path: &str, fields: &[(&str, &str)]) -> String {
         assert!(self.page.contains(&format!("action=\"{path}\"")), "no form goes to {path}: {}", self.page);
         let visit = self.between("name=\"visit\" value=\"", "\"");
@@ -107,7 +107,7 @@ impl StepUpVisit {
     }
 }
 
-/// Decides about an approval, by a person's token, at the token listener of one replica.
+/// Decides an approval with a person's token at the token listener of a replica.
 pub fn decide(address: &str, approval: &str, token: &str, verdict: &str) -> (String, String) {
     let (bearer, body) = (format!("Authorization: Bearer {token}"), json!({"decision": verdict}).to_string());
     let url = format!("https://{address}:8145/approvals/{approval}");

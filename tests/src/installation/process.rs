@@ -1,4 +1,4 @@
-//! Durward's own processes on this machine.
+//! Durward's processes on this machine.
 
 use std::process::{Child, Command, Stdio};
 
@@ -7,7 +7,7 @@ use durward_cluster::Cluster;
 use super::NAMESPACE;
 use crate::program;
 
-/// A process that ends with its value.
+/// A process that is killed when dropped.
 pub struct ChildGuard(pub Child);
 
 impl Drop for ChildGuard {
@@ -17,7 +17,7 @@ impl Drop for ChildGuard {
     }
 }
 
-/// The controller of this checkout, whose doors are on free ports but the one for tokens.
+/// Starts the controller with the token listener at `tokens` and every other listener on a free port.
 pub fn controller(cluster: &Cluster, tokens: &str) -> ChildGuard {
     let mut command = Command::new(program());
     command

@@ -1,4 +1,4 @@
-//! What the chart renders, shown to an API server.
+//! The manifests that the chart renders, checked by an API server.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use durward_cluster::Cluster;
 
 use super::{chart, helm, version};
 
-/// Kinds of operators that the test cluster does not have.
+/// API groups that the test cluster does not have.
 const FOREIGN: [&str; 2] = ["monitoring.coreos.com/", "cert-manager.io/"];
 
 fn value_files() -> Vec<PathBuf> {
@@ -16,7 +16,7 @@ fn value_files() -> Vec<PathBuf> {
     files
 }
 
-/// Holds that the API server would take all that the chart renders, by each file of values. The CRDs are there.
+/// Asserts that the API server accepts all that the chart renders, with each file of values. Needs the CRDs.
 pub fn is_accepted(cluster: &Cluster) {
     let version = format!("--kube-version={}", version(cluster)["gitVersion"].as_str().expect("a version"));
     for values in value_files() {
@@ -27,7 +27,7 @@ pub fn is_accepted(cluster: &Cluster) {
         let args = ["template", "durward-checked", &chart, "--namespace=default", &version, &values];
         let (good, rendered) = helm(cluster, &args);
         assert!(good, "{rendered}");
-        // a namespace of the values that is not there, and kinds that are somebody else's
+        // neither kinds of other operators nor objects in a namespace that does not exist
         let ours: Vec<&str> = rendered
             .split("\n---\n")
             .filter(|document| {

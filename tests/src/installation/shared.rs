@@ -1,4 +1,4 @@
-//! One installation for all tests of a module, which use it one after the other.
+//! An installation that the tests of a module share, one at a time.
 
 use std::ops::Deref;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,18 +6,18 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::Installed;
 use crate::turn::Turn;
 
-/// The newest installation, and the turn that it was made in.
+/// The current installation and the number of its turn.
 static NEWEST: Mutex<Option<(usize, Installed)>> = Mutex::new(None);
 
 /// The installation of a module, for one test at a time.
 pub struct SharedInstallation {
-    // the order in which they are dropped
+    // dropped before the turn
     newest: MutexGuard<'static, Option<(usize, Installed)>>,
     _turn: Turn,
 }
 
 impl SharedInstallation {
-    /// The installation of `module`. The first test of the module that comes makes it by `install`.
+    /// Waits for the installation of `module`. The first test of the module makes it by `install`.
     pub fn of(module: &'static str, install: impl FnOnce() -> Installed) -> Self {
         let turn = Turn::take(module);
         // a failed test leaves nothing that disturbs the next one

@@ -1,4 +1,4 @@
-//! A real OpenFGA server, built from its Go module: `tests/openfga/go.mod` pins it.
+//! An OpenFGA server, built from the Go module that `tests/openfga/go.mod` pins.
 
 mod program;
 
@@ -11,15 +11,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
-/// What callers of the server have to show.
+/// The preshared key of the server.
 pub const KEY: &str = "a-key-that-nobody-may-see";
 
-/// The folder of its module.
+/// The folder of the Go module.
 pub fn module() -> PathBuf {
     repository("tests/openfga")
 }
 
-/// Its published model tests, as `tests/openfga/main.go` prints them.
+/// OpenFGA's published model tests as JSON, printed by `tests/openfga/main.go`.
 pub fn published_tests() -> String {
     program::go(&["run", "."])
 }
@@ -31,9 +31,9 @@ pub struct OpenFgaServer {
     pub store: String,
     client: OpenFgaClient,
     _directory: TempDir,
-    /// Roots of its certificate, if it has one.
+    /// File with the roots of its certificate, if it serves TLS.
     pub roots: Option<PathBuf>,
-    /// File with its key.
+    /// File with the preshared key.
     pub key_file: PathBuf,
 }
 
@@ -42,7 +42,7 @@ impl OpenFgaServer {
         Self::start_with(false)
     }
 
-    /// The same over TLS.
+    /// Starts a server with TLS.
     pub fn with_tls() -> Self {
         Self::start_with(true)
     }
@@ -89,7 +89,7 @@ impl OpenFgaServer {
         server
     }
 
-    /// Arguments by which Durward asks it.
+    /// Arguments that make Durward use it.
     pub fn arguments(&self) -> Vec<String> {
         let key = self.key_file.display().to_string();
         let mut arguments = vec!["--openfga-url".to_owned(), self.url.clone(), "--openfga-token-file".to_owned(), key];
@@ -102,12 +102,12 @@ impl OpenFgaServer {
         self.client.post(&format!("{}{path}", self.url), body)
     }
 
-    /// Process id.
+    /// Its process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Writes an authorization model and gives its id.
+    /// Writes an authorization model and returns its id.
     pub fn model(&self, model: &Value) -> Result<String, String> {
         let written = self.post(&format!("/stores/{}/authorization-models", self.store), model)?;
         Ok(written["authorization_model_id"].as_str().unwrap().to_owned())
@@ -121,7 +121,7 @@ impl OpenFgaServer {
         }
     }
 
-    /// Takes tuples away.
+    /// Deletes tuples.
     pub fn delete(&self, tuples: &[Value]) {
         for batch in tuples.chunks(100) {
             let body = json!({"deletes": {"tuple_keys": batch}});
@@ -129,7 +129,7 @@ impl OpenFgaServer {
         }
     }
 
-    /// Ends it.
+    /// Kills it.
     pub fn end(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -142,7 +142,7 @@ impl Drop for OpenFgaServer {
     }
 }
 
-/// A client that keeps its connection, and shows the key.
+/// A client with the preshared key that keeps its connection.
 pub struct OpenFgaClient {
     http: reqwest::Client,
     runtime: tokio::runtime::Runtime,

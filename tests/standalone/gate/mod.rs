@@ -1,4 +1,4 @@
-//! The enforcing proxy: what reaches the application, what does not, and how it ends.
+//! The enforcing proxy: which requests reach the application, and how it shuts down.
 
 mod outbound;
 mod websockets;
@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 const HOST: (&str, &str) = ("Host", "orders.shop.svc");
 const BILLING: &str = "spiffe://cluster.local/ns/billing/sa/billing";
 
-fn told(reply: &HttpReply) -> Value {
+fn received(reply: &HttpReply) -> Value {
     assert_eq!(reply.status, 200, "{reply:?}");
     serde_json::from_str(&reply.body).unwrap_or_else(|error| panic!("{error}: {reply:?}"))
 }
@@ -30,9 +30,9 @@ fn allowed_callers_pass_and_are_named_to_the_application() {
     };
 
     // by certificate
-    let seen = told(&ask(&billing, "/orders/7?full=1", &[]));
-    assert_eq!((&seen["method"], &seen["uri"]), (&json!("GET"), &json!("/orders/7?full=1")));
-    let headers = &seen["headers"];
+    let forwarded = received(&ask(&billing, "/orders/7?full=1", &[]));
+    assert_eq!((&forwarded["method"], &forwarded["uri"]), (&json!("GET"), &json!("/orders/7?full=1")));
+    let headers = &forwarded["headers"];
     assert_eq!(headers["x-durward-principal"], json!([BILLING]));
     assert_eq!(headers["x-durward-scopes"], json!(["orders.read"]));
     assert_eq!(headers["x-durward-operation"], json!(["list-orders"]));
@@ -44,12 +44,12 @@ fn allowed_callers_pass_and_are_named_to_the_application() {
     );
     // by token
     let token = format!("Bearer {}", ground.token("billing/billing", "orders.shop"));
-    let seen = told(&ask(&stranger, "/orders", &[("Authorization", &token)]));
-    assert_eq!(seen["headers"]["x-durward-assurance"], json!(["Bearer"]));
+    let forwarded = received(&ask(&stranger, "/orders", &[("Authorization", &token)]));
+    assert_eq!(forwarded["headers"]["x-durward-assurance"], json!(["Bearer"]));
     // without either
-    assert_eq!(told(&ask(&stranger, "/healthz", &[]))["headers"].get("x-durward-principal"), None);
+    assert_eq!(received(&ask(&stranger, "/healthz", &[]))["headers"].get("x-durward-principal"), None);
 
-    let count = app.seen().len();
+    let count = app.requests().len();
     let nobody = ask(&stranger, "/orders", &[]);
     assert_eq!((nobody.status, nobody.header("www-authenticate")), (401, Some(r#"Bearer realm="orders.shop""#)));
     let bad = ask(&stranger, "/orders", &[("Authorization", "Bearer x")]);
@@ -60,7 +60,7 @@ fn allowed_callers_pass_and_are_named_to_the_application() {
         (403, r#"{"error":"insufficient_scope","scope":"orders.read"}"#)
     );
     assert_eq!(ask(&billing, "/nothing", &[]).status, 403);
-    assert_eq!(app.seen().len(), count, "what is refused never reaches the application");
+    assert_eq!(app.requests().len(), count, "what is refused never reaches the application");
 
     let records = gate.records(7);
     let reasons: Vec<_> = records.iter().map(|record| record["reason"].as_str().unwrap()).collect();
@@ -110,8 +110,8 @@ fn identity_headers_of_callers_are_dropped() {
         ("x-request-id", "r-1"),
         ("cookie", "a=b"),
     ];
-    let seen = told(&stranger.request(gate.address(), "GET", "/healthz", &headers));
-    let names: Vec<_> = seen["headers"].as_object().unwrap().keys().map(String::as_str).collect();
+    let forwarded = received(&stranger.request(gate.address(), "GET", "/healthz", &headers));
+    let names: Vec<_> = forwarded["headers"].as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(
         names,
         [
@@ -125,12 +125,12 @@ fn identity_headers_of_callers_are_dropped() {
             "x-request-id"
         ]
     );
-    assert_eq!(seen["headers"]["x-forwarded-for"], json!(["127.0.0.1"]));
-    assert_ne!(seen["headers"]["x-durward-decision"], json!(["1"]));
-    // a certificate that a header tells of is nobody's
+    assert_eq!(forwarded["headers"]["x-forwarded-for"], json!(["127.0.0.1"]));
+    assert_ne!(forwarded["headers"]["x-durward-decision"], json!(["1"]));
+    // a certificate in a header is ignored
     let forwarded = [HOST, ("x-forwarded-client-cert", "URI=spiffe://cluster.local/ns/billing/sa/billing")];
     assert_eq!(stranger.request(gate.address(), "GET", "/orders", &forwarded).status, 401);
-    // disguised, another path or method, or named by `Connection`: no
+    // refused: disguised names, another path or method, headers named by `Connection`
     for header in [
         ("x_durward_principal", "a"),
         ("x_http_method_override", "DELETE"),
@@ -149,7 +149,7 @@ fn identity_headers_of_callers_are_dropped() {
         );
         assert_eq!(reply.status, 403, "{named}");
     }
-    // and the other way round
+    // the same for responses
     let reply = stranger.request(gate.address(), "GET", "/files/names-headers", &[HOST]);
     assert_eq!((reply.status, reply.header("x-secret")), (200, None), "{reply:?}");
 }
@@ -167,7 +167,7 @@ fn bodies_stream_both_ways() {
     stream
         .write_all(b"POST /files/echo HTTP/1.1\r\nHost: orders.shop.svc\r\nTransfer-Encoding: chunked\r\n\r\n")
         .unwrap();
-    // each piece comes back before the next is sent: nobody waits for the whole
+    // each chunk comes back before the next one is sent, so nothing is buffered
     let mut answer = Vec::new();
     for piece in ["one", "two", "three"] {
         stream.write_all(format!("{:x}\r\n{piece}\r\n", piece.len()).as_bytes()).unwrap();
@@ -179,7 +179,7 @@ fn bodies_stream_both_ways() {
         }
     }
     assert!(answer.starts_with(b"HTTP/1.1 200 OK"));
-    // large ones take no memory
+    // large bodies take no memory
     let mut stream = ground.caller(None).connect(gate.address());
     let (count, piece) = (1024, vec![b'x'; 16 << 10]);
     let head = format!(
@@ -200,7 +200,7 @@ fn bodies_stream_both_ways() {
     assert!(resident < 100_000, "{resident} kB");
 }
 
-/// Reads the head of an answer.
+/// Reads the head of a response.
 fn read_head(stream: &mut impl Read) -> String {
     let mut head = Vec::new();
     let mut byte = [0];
@@ -228,17 +228,17 @@ fn only_allowed_websockets_are_upgraded() {
         assert_eq!(back, message.as_bytes());
     }
     drop(stream);
-    // one that needs somebody
+    // a WebSocket that needs a credential
     let mut stream = caller.connect(gate.address());
     stream.write_all(format!("GET /orders/1 HTTP/1.1\r\nUpgrade: websocket\r\n{UPGRADE}\r\n").as_bytes()).unwrap();
     assert!(read_head(&mut stream).starts_with("HTTP/1.1 401"));
-    // others are no upgrades: the application never hears of them
+    // other protocols are not upgraded
     for to in ["h2c", "websocket, h2c", "TLS/1.0", "foo"] {
         let mut stream = caller.connect(gate.address());
         stream.write_all(format!("GET /files/socket HTTP/1.1\r\nUpgrade: {to}\r\n{UPGRADE}\r\n").as_bytes()).unwrap();
         assert!(read_head(&mut stream).starts_with("HTTP/1.1 200"), "{to}");
     }
-    // nor is anybody connected to somewhere else
+    // no tunnel to another host
     for target in ["orders.shop.svc:443", "127.0.0.1:22"] {
         let reply = caller.raw(
             gate.address(),
@@ -255,7 +255,7 @@ fn only_tls_1_3_and_valid_certificates_are_accepted() {
     let older = ground.caller_by(None, &[&rustls::version::TLS12], &[]);
     assert_eq!(older.request(gate.address(), "GET", "/healthz", &[HOST]).status, 0);
     assert_eq!(request(gate.address(), "GET", "/healthz", &[HOST], "").status, 0, "plain HTTP");
-    // a certificate of another CA is no certificate, and no stranger either
+    // a certificate of another CA fails the handshake instead of being ignored
     let others = GateFixture::new(POLICY);
     let forged = others.svid("billing/billing");
     let own = ground.svid("billing/billing");
@@ -287,12 +287,12 @@ fn oversized_requests_are_refused_and_the_next_passes() {
         let reply = caller.request(gate.address(), "GET", "/healthz", &[HOST, (name, &value)]);
         assert!(matches!(reply.status, 0 | 431), "{name}: {}", reply.status);
     }
-    // of a length that is read, and still no token
+    // within the limit, but not a token
     let long = format!("Bearer {}", "a".repeat(40 << 10));
     let reply = ground.caller(None).request(gate.address(), "GET", "/orders", &[HOST, ("Authorization", &long)]);
     assert_eq!((reply.status, reply.body.as_str()), (401, r#"{"error":"invalid_token"}"#));
-    assert_eq!(app.seen(), Vec::<Value>::new());
-    told(&caller.request(gate.address(), "GET", "/orders", &[HOST]));
+    assert_eq!(app.requests(), Vec::<Value>::new());
+    received(&caller.request(gate.address(), "GET", "/orders", &[HOST]));
     let resident = durward_tests::usage::resident(gate.id()).unwrap();
     assert!(resident < 100_000, "{resident} kB");
 }
@@ -312,7 +312,7 @@ fn an_unreachable_application_is_reported() {
     first.write_all(head("GET", "/files/never", &[HOST]).as_bytes()).unwrap();
     gate.records(1);
     let second = caller.request(gate.address(), "GET", "/healthz", &[HOST]);
-    // the first may be over already
+    // the first request may have ended already
     assert!(matches!(second.status, 503 | 200), "{second:?}");
     assert!(read_head(&mut first).starts_with("HTTP/1.1 504"));
 }
@@ -332,7 +332,7 @@ fn shutdown_lets_open_requests_finish() {
     let head = read_head(&mut stream);
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
     gate.terminate();
-    // nobody new comes in
+    // no new connections
     eventually("its port is closed", || std::net::TcpStream::connect(gate.address()).err()).unwrap();
     stream.write_all(b"cd").unwrap();
     let mut rest = Vec::new();
@@ -373,11 +373,11 @@ fn the_certificate_can_come_from_files() {
     let arguments = ["--certificate", bundle.to_str().unwrap(), "--roots", roots.to_str().unwrap()];
     let gate = ground.gate("shop/orders", &app.upstream(), &arguments);
     let billing = ground.caller(Some("billing/billing"));
-    told(&billing.request(gate.address(), "GET", "/orders", &[HOST]));
+    received(&billing.request(gate.address(), "GET", "/orders", &[HOST]));
     let token = format!("Bearer {}", ground.token("billing/billing", "orders.shop"));
     let by_token = ground.caller(None).request(gate.address(), "GET", "/orders", &[HOST, ("Authorization", &token)]);
     assert_eq!(by_token.status, 401, "tokens do not count without keys");
-    // another certificate is shown once it is there
+    // a new certificate is used as soon as it is written
     let shown = || {
         let mut stream = billing.connect(gate.address());
         let _ = stream.write_all(head("GET", "/healthz", &[HOST]).as_bytes());

@@ -1,4 +1,4 @@
-//! The application's own calls: who it is to others, and whom it reaches.
+//! The application's outbound calls: its identity, and the servers that it may reach.
 
 use super::*;
 use rustls::pki_types::pem::PemObject;
@@ -7,7 +7,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion};
 use std::sync::Arc;
 
-/// Two services that call each other by names of this host.
+/// Two services that call each other by `localhost`.
 const TWO: &str = "
 apiVersion: v1
 kind: Namespace
@@ -28,7 +28,7 @@ spec:
     - {name: web, to: [{serviceAccount: {namespace: shop, name: web}}], scopes: [read]}
 ";
 
-/// Asks in plain HTTP, as an application does of the gate beside it.
+/// Sends plain HTTP, as an application does to its gate.
 fn outward(gate: &GateProcess, to: SocketAddr, method: &str, path: &str) -> HttpReply {
     request(gate.listen["outbound"], method, path, &[("Host", &format!("localhost:{}", to.port()))], "")
 }
@@ -38,16 +38,16 @@ fn outbound_calls_use_the_certificate_of_the_pod() {
     let (ground, app) = (GateFixture::new(TWO), RecordingApp::start());
     let orders = ground.gate("shop/orders", &app.upstream(), &[]);
     let web = ground.gate("shop/web", &app.upstream(), &["--outbound", "127.0.0.1:0"]);
-    let seen = told(&outward(&web, orders.address(), "GET", "/orders?x=1"));
-    assert_eq!(seen["headers"]["x-durward-principal"], json!(["spiffe://cluster.local/ns/shop/sa/web"]));
-    assert_eq!(seen["headers"]["x-durward-assurance"], json!(["ProofOfPossession"]));
-    assert_eq!(seen["uri"], "/orders?x=1");
+    let forwarded = received(&outward(&web, orders.address(), "GET", "/orders?x=1"));
+    assert_eq!(forwarded["headers"]["x-durward-principal"], json!(["spiffe://cluster.local/ns/shop/sa/web"]));
+    assert_eq!(forwarded["headers"]["x-durward-assurance"], json!(["ProofOfPossession"]));
+    assert_eq!(forwarded["uri"], "/orders?x=1");
     assert_eq!(outward(&web, orders.address(), "GET", "/admin").status, 403);
     assert_eq!(outward(&web, orders.address(), "GET", "/nothing").status, 403);
-    // as a proxy, by a whole URL
+    // as to a proxy, by an absolute URL
     let url = format!("http://localhost:{}/orders", orders.address().port());
     let host = format!("localhost:{}", orders.address().port());
-    told(&request(web.listen["outbound"], "GET", &url, &[("Host", &host)], ""));
+    received(&request(web.listen["outbound"], "GET", &url, &[("Host", &host)], ""));
     // a WebSocket goes through both
     let mut stream = std::net::TcpStream::connect(web.listen["outbound"]).unwrap();
     let upgrade = UPGRADE.replace("orders.shop.svc", &host);
@@ -57,7 +57,7 @@ fn outbound_calls_use_the_certificate_of_the_pod() {
     let mut back = [0; 5];
     stream.read_exact(&mut back).unwrap();
     assert_eq!(&back, b"hello");
-    // what it can't do
+    // unsupported requests
     for (method, path, host) in [
         ("CONNECT", "localhost:443", "localhost:443"),
         ("GET", "https://localhost/x", "localhost"),
@@ -74,20 +74,20 @@ fn outbound_calls_use_the_certificate_of_the_pod() {
 fn outbound_calls_verify_the_server() {
     let (ground, app) = (GateFixture::new(TWO), RecordingApp::start());
     let web = ground.gate("shop/web", &app.upstream(), &["--outbound", "127.0.0.1:0"]);
-    // of another namespace than the name is in
+    // an identity of another namespace
     let stranger = ground.gate("other/orders", &app.upstream(), &[]);
     assert_eq!(outward(&web, stranger.address(), "GET", "/orders").status, 502);
-    // an address says nothing of who should be there
+    // an address does not name the expected identity
     let orders = ground.gate("shop/orders", &app.upstream(), &[]);
     let by_address = request(web.listen["outbound"], "GET", "/orders", &[("Host", &orders.address().to_string())], "");
     assert_eq!(by_address.status, 502);
-    // of another CA
+    // another CA
     let others = GateFixture::new(TWO);
     let forged = others.gate("shop/orders", &app.upstream(), &[]);
     assert_eq!(outward(&web, forged.address(), "GET", "/orders").status, 502);
-    // and of none: a server without TLS
+    // a server without TLS
     assert_eq!(outward(&web, app.address, "GET", "/orders").status, 502);
-    assert_eq!(app.seen(), Vec::<Value>::new());
+    assert_eq!(app.requests(), Vec::<Value>::new());
     eventually("it says why", || web.stderr().contains("not the one that was meant").then_some(())).unwrap();
     let (code, _, stderr) = durward_tests::run(durward_tests::durward().args([
         "gate",
@@ -107,7 +107,7 @@ fn outbound_calls_verify_the_server() {
     assert_eq!((code, stderr.contains("would give the pod's identity to others")), (2, true), "{stderr}");
 }
 
-/// A server that is who was meant, and speaks one version of TLS.
+/// A server with the expected identity that supports one version of TLS.
 fn of_version(ground: &GateFixture, version: &'static SupportedProtocolVersion) -> SocketAddr {
     let svid = ground.svid("shop/orders");
     let chain = CertificateDer::pem_file_iter(svid.join("svid.pem")).unwrap().map(Result::unwrap).collect();
@@ -166,7 +166,7 @@ async fn grpc_streams_and_trailers_pass_and_denials_are_grpc_statuses() {
     let ask = |service: &str| HealthCheckRequest { service: service.to_owned() };
     let mut known = client(&web).await;
     assert_eq!(known.check(ask("")).await.unwrap().into_inner().status, 1);
-    // the application's own error comes in trailers alone
+    // the application's own error arrives in trailers only
     assert_eq!(known.check(ask("nothing")).await.unwrap_err().code(), Code::NotFound);
     // a stream, message by message
     reporter.set_service_status("x", ServingStatus::Serving).await;
@@ -174,7 +174,7 @@ async fn grpc_streams_and_trailers_pass_and_denials_are_grpc_statuses() {
     assert_eq!(watch.message().await.unwrap().unwrap().status, 1);
     reporter.set_service_status("x", ServingStatus::NotServing).await;
     assert_eq!(watch.message().await.unwrap().unwrap().status, 2);
-    // refused: no scope, and nobody
+    // denied: no scope
     let refused = client(&stranger).await.check(ask("")).await.unwrap_err();
     assert_eq!(
         (refused.code(), refused.message()),

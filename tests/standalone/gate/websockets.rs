@@ -22,7 +22,7 @@ async fn connected(gate: &GateProcess, caller: &gate::TlsCaller) -> Sender {
     sender
 }
 
-/// Asks for a protocol at a path.
+/// Requests a protocol at a path.
 async fn ask(sender: &mut Sender, protocol: &'static str, path: &str, headers: &[(&str, &str)]) -> Response<Incoming> {
     let mut request = Request::builder().method(Method::CONNECT).uri(format!("https://orders.shop.svc{path}"));
     request = request.extension(Protocol::from_static(protocol)).header("sec-websocket-version", "13");
@@ -36,7 +36,7 @@ async fn websockets_work_over_http_2() {
     let gate = ground.gate("shop/orders", &app.upstream(), &[]);
     let stranger = ground.caller_by(None, rustls::ALL_VERSIONS, &[b"h2"]);
     let mut sender = connected(&gate, &stranger).await;
-    // a key of its own is no key of HTTP/2's
+    // HTTP/2 has no `sec-websocket-key`
     let headers = [("sec-websocket-protocol", "chat"), ("sec-websocket-key", "AAAA"), ("x-durward-principal", "root")];
     let answer = ask(&mut sender, "websocket", "/files/socket", &headers).await;
     assert_eq!(answer.status(), StatusCode::OK, "{answer:?}");
@@ -51,10 +51,10 @@ async fn websockets_work_over_http_2() {
         open.read_exact(&mut back).await.unwrap();
         assert_eq!(back, message.as_bytes());
     }
-    // others on the connection are decided for themselves
+    // other streams of the connection are decided separately
     let ordinary = Request::get("https://orders.shop.svc/orders").body(Empty::new()).unwrap();
     assert_eq!(sender.send_request(ordinary).await.unwrap().status(), StatusCode::UNAUTHORIZED);
-    // the end of one end is that of the other
+    // closing one side closes the other
     open.shutdown().await.unwrap();
     assert_eq!(open.read(&mut [0]).await.unwrap(), 0);
 
@@ -64,13 +64,13 @@ async fn websockets_work_over_http_2() {
         ("websocket", "/nothing", StatusCode::FORBIDDEN),
         ("websocket", "/files/..%2fadmin", StatusCode::FORBIDDEN),
         ("connect-udp", "/files/socket", StatusCode::FORBIDDEN),
-        // what does not agree, and what proves something else, is no WebSocket
+        // without an upgrade or with a wrong proof there is no WebSocket
         ("websocket", "/files/plain", StatusCode::BAD_GATEWAY),
         ("websocket", "/files/liar", StatusCode::BAD_GATEWAY),
     ] {
         assert_eq!(ask(&mut sender, protocol, path, &[]).await.status(), status, "{protocol} {path}");
     }
-    assert_eq!(app.seen().len(), 1, "what is refused never reaches the application: {:?}", app.seen());
+    assert_eq!(app.requests().len(), 1, "what is refused never reaches the application: {:?}", app.requests());
     let record = gate.record("the WebSocket", |record| record["request"]["path"] == "/files/socket");
     assert_eq!(record["request"]["method"], "GET");
     let names: Vec<_> = gate.records(9).iter().map(|record| record["reason"].clone()).collect();
@@ -91,5 +91,5 @@ async fn an_http_2_application_gets_no_websockets() {
     let request = request.extension(Protocol::from_static("websocket")).body(Empty::new()).unwrap();
     let refused = sender.send_request(request).await;
     assert!(refused.map_or(true, |answer| !answer.status().is_success()));
-    assert_eq!(app.seen().len(), 1);
+    assert_eq!(app.requests().len(), 1);
 }
