@@ -1,4 +1,4 @@
-//! How soon `durward up` listens, and how soon a change of a file is in force, with few and with many policies.
+//! Start-up time of `durward up`, and time until a changed file is in force, with few and with many policies.
 
 use durward_tests::{UpProcess, repository};
 use std::fs;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 const CHANGES: usize = 100;
 
 fn main() {
-    // `cargo test --all-targets` runs benchmarks too
+    // `cargo test --all-targets` runs benchmarks, too
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }

@@ -1,8 +1,8 @@
 //! Server CPU of a certificate from a signed request, beside SPIRE's `MintX509SVID` in one run.
 //!
-//! `make bench` builds ghz from its Go module and says where it is. Ours is what the signer and the mint do for each request
-//! once they know the pod: the request's signature verified, a certificate signed. SPIRE's comes by gRPC over its own
-//! socket, 20 in flight, with SQLite behind and no rate limit; of that, what gRPC takes is not told apart.
+//! `make bench` builds ghz from its Go module and passes its path. Durward's part is what signer and mint do per request
+//! after identifying the pod: verify the request's signature, sign a certificate. SPIRE's part comes by gRPC over its own
+//! socket, 20 in flight, with SQLite and no rate limit, and includes the cost of gRPC.
 
 use durward_tests::spire;
 use std::net::Ipv4Addr;
@@ -22,7 +22,7 @@ use serde_json::json;
 use time::OffsetDateTime;
 
 fn main() {
-    // `cargo test --all-targets` runs benchmarks too, without it
+    // without it under `cargo test --all-targets`, which runs benchmarks, too
     let Some(ghz) = std::env::var_os("GHZ").map(PathBuf::from) else {
         println!("GHZ is not set; run `make bench`");
         return;
@@ -60,7 +60,7 @@ fn durward(request: &[u8], many: u32) -> Duration {
     each(cpu("self").expect("CPU time") - before, many)
 }
 
-/// A server that ends with the value.
+/// A server that is killed when dropped.
 struct SpireServer {
     folder: tempfile::TempDir,
     server: Child,
@@ -126,7 +126,7 @@ impl SpireServer {
             let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{text}"));
             assert_eq!(report["statusCodeDistribution"]["OK"], count, "{text}");
         };
-        // connections and caches are warm then
+        // warms connections and caches
         call(many / 20);
         let id = self.server.id().to_string();
         let before = cpu(&id).expect("CPU time");

@@ -1,6 +1,6 @@
 //! Server CPU of one `ext_authz` check with an RS256 token, side by side with OPA-Envoy in one run.
 //!
-//! `make bench` builds OPA-Envoy and ghz from their Go modules and passes where they are. The load is the same for
+//! `make bench` builds OPA-Envoy and ghz from their Go modules and passes their paths. The load is the same for
 //! both: 1,000 tokens in turn, 50 requests in flight on 4 connections. CPU is `utime` and `stime` of the server, which
 //! the load generator beside it does not disturb.
 
@@ -16,7 +16,7 @@ use std::process::{Command, Stdio};
 const TOKENS: usize = 1000;
 
 fn main() {
-    // `cargo test --all-targets` runs benchmarks too, without these
+    // without these under `cargo test --all-targets`, which runs benchmarks, too
     let (Some(opa), Some(ghz)) = (env::var_os("OPA_ENVOY").map(PathBuf::from), env::var_os("GHZ").map(PathBuf::from))
     else {
         println!("OPA_ENVOY and GHZ are not set; run `make bench`");
@@ -45,7 +45,7 @@ fn main() {
     println!("OPA-Envoy spends {:.1} times the server CPU", peer.cpu_us / durward.cpu_us);
 }
 
-/// One check for each token, as Envoy sends it.
+/// A check request for each token, as Envoy sends it.
 fn checks(key: &IssuerKey) -> Value {
     let check = |i: usize| {
         let token = key.token(&json!({"jti": i, "sub": format!("user-{i}"), "exp": now() + 3600}));
@@ -112,7 +112,7 @@ fn load(ghz: &Path, address: &str, data: &Path, requests: usize, server: u32) ->
     }
 }
 
-/// OPA-Envoy with a policy that checks what Durward checks: signature, issuer, audience, times, scope, method and path.
+/// OPA-Envoy with an equivalent policy: signature, issuer, audience, times, scope, method and path.
 struct Opa {
     child: std::process::Child,
     address: String,

@@ -1,7 +1,7 @@
 //! Server CPU and latency that two gates add to a request, side by side with two Envoys and OPA-Envoy in one run.
 //!
-//! A caller's sidecar begins mTLS, the service's ends it and decides by the caller's certificate. The load is the same for
-//! both: requests over plain HTTP on 16 connections, each one after the other. `make bench` passes where OPA-Envoy is.
+//! The caller's sidecar begins mTLS, the service's ends it and decides by the certificate. The load is the same for
+//! both: plain HTTP on 16 connections, one request at a time on each. `make bench` passes the path of OPA-Envoy.
 
 use axum::Router;
 use axum::routing::get;
@@ -37,7 +37,7 @@ spec:
 ";
 
 fn main() {
-    // `cargo test --all-targets` runs benchmarks too, without it
+    // without it under `cargo test --all-targets`, which runs benchmarks, too
     let Some(opa) = env::var_os("OPA_ENVOY") else {
         println!("OPA_ENVOY is not set; run `make bench`");
         return;
@@ -84,7 +84,7 @@ fn print(name: &str, measured: &GateMeasurement) {
     );
 }
 
-/// Asks on some connections, each request after the answer of the one before.
+/// Sends requests on several connections, one at a time on each.
 fn load(runtime: &Runtime, to: SocketAddr, host: &str, requests: usize, servers: &[u32]) -> GateMeasurement {
     let cpu = || servers.iter().map(|server| usage::cpu(server).unwrap()).sum::<Duration>();
     let before = cpu();
@@ -122,7 +122,7 @@ async fn ask(to: SocketAddr, host: String, requests: usize) -> Vec<Duration> {
     taken
 }
 
-/// An Envoy for each side, and OPA-Envoy beside the service's.
+/// An Envoy on each side, and OPA-Envoy on the service's side.
 struct EnvoyPair {
     children: Vec<Child>,
     address: SocketAddr,
@@ -146,7 +146,7 @@ impl EnvoyPair {
         let envoy = |account: &str, outbound: SocketAddr, own_inbound: SocketAddr| {
             let svid = ground.svid(account);
             let mut text = fs::read_to_string(repository("benches/envoy.yaml")).unwrap();
-            // the caller's side listens for nobody, and calls the service's
+            // the caller's Envoy only calls the service's
             let (listener, clusters) = text.split_once("  clusters:").unwrap();
             text = format!(
                 "{}  clusters:{}",

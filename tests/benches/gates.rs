@@ -1,5 +1,5 @@
-//! How soon a changed policy is known to a hundred gates, on the shared node: from the beginning of `apply` until the last of
-//! them has it. Each is a client of the snapshot stream with a connection of its own, half of them at each replica.
+//! Time from `apply` of a changed policy until the last of a hundred gates has it, on the shared node. Each gate is a
+//! client of the snapshot stream with its own connection, half of them at each replica.
 
 use std::time::{Duration, Instant};
 
@@ -75,7 +75,7 @@ fn main() {
     });
 }
 
-/// Tells of each path that a stream brings.
+/// Sends each path of a stream to the channel.
 async fn follow(url: String, token: String, told: mpsc::UnboundedSender<String>) {
     let client = reqwest::Client::builder().tls_danger_accept_invalid_certs(true).build().expect("a client");
     let mut stream = client.get(url).bearer_auth(token).send().await.expect("an answer");
@@ -91,7 +91,7 @@ async fn follow(url: String, token: String, told: mpsc::UnboundedSender<String>)
     }
 }
 
-/// Waits until every gate was told of a path.
+/// Waits until every gate has received a path.
 async fn until_all(tells: &mut mpsc::UnboundedReceiver<String>, path: &str) {
     let mut missing = GATES;
     while missing > 0 {

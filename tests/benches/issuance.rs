@@ -1,6 +1,6 @@
-//! Ten thousand pods that ask for their certificates at once, on the shared node: how soon all have them, beside what the
-//! API server itself takes to write as many, and what memory the controller has then. Then one pod that gets as many from the
-//! mint, by HTTP, a token and a signed request each time. `REQUESTS` sets another number.
+//! Ten thousand pods request certificates at once on the shared node: time until all have them, compared with the API
+//! server's own time for as many writes, and the controller's memory. Then one pod gets as many from the mint by HTTP,
+//! each by a token and a signed request. `REQUESTS` sets the number.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -25,13 +25,13 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::task::JoinSet;
 
-/// How many requests this program sends at once.
+/// The number of concurrent requests.
 const AT_ONCE: usize = 32;
-/// Another signer, whose requests this program answers itself.
+/// A signer whose requests this benchmark issues itself.
 const OTHER: &str = "bench.example/other";
 
 fn main() {
-    // cargo passes `--bench`; anything else is not ours
+    // cargo passes `--bench`
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let many = std::env::var("REQUESTS").ok().and_then(|text| text.parse().ok()).unwrap_or(10_000);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
@@ -47,23 +47,23 @@ fn main() {
         pods.issued_by_the_api_server_alone().await;
         pods.minted(&installed, &namespace).await;
     });
-    // to delete all of it one by one takes longer than to have another cluster
+    // deleting every object takes longer than a new cluster
     std::mem::forget(namespace);
     durward_cluster::down().expect("down");
 }
 
-/// Pods of one service account, and what their requests say.
+/// Pods of one service account, and their certificate requests.
 struct BenchPods {
     uids: Arc<[String]>,
     requests: Api<PodCertificateRequest>,
-    /// What is the same for all requests.
+    /// The common part of all requests.
     spec: Value,
     request: Vec<u8>,
 }
 
 impl BenchPods {
     async fn create(client: &Client, namespace: &Namespace<'_>, many: usize) -> Self {
-        // a node that nobody runs: its pods are there, and cost nothing else
+        // a node without kubelet: its pods exist and cost nothing else
         let name = namespace.name();
         let nodes: Api<Node> = Api::all(client.clone());
         let node = serde_json::from_value(json!({"metadata": {"name": name}})).expect("a node");
@@ -96,7 +96,7 @@ impl BenchPods {
         Self { uids: uids.into(), requests: Api::namespaced(client.clone(), name), spec, request }
     }
 
-    /// Makes a request of each pod.
+    /// Creates a request for each pod.
     async fn ask(&self, signer: &'static str, prefix: &'static str) {
         let began = Instant::now();
         each(self.uids.len(), |number| {
@@ -114,7 +114,7 @@ impl BenchPods {
         println!("the API server makes {} requests in {:?}", self.uids.len(), began.elapsed());
     }
 
-    /// Applies the policy that they wait for.
+    /// Applies the policy that the requests need.
     async fn issued_by_durward(&self, client: &Client, namespace: &Namespace<'_>, idle: Vec<u64>) {
         let many = self.uids.len();
         let (cpu, began) = (ClusterCpu::now(), Instant::now());
@@ -127,14 +127,14 @@ impl BenchPods {
         println!("  resident memory of the controllers: {:?} MB, {idle:?} MB before there were pods", memory());
     }
 
-    /// Waits until as many are answered. The API server encodes for all who watch once, and nothing is read of it but whether
-    /// there is a certificate, so this costs both little.
+    /// Waits until as many are issued. The API server encodes an event once for all watchers, and this reads only whether it
+    /// has a certificate, so it costs little.
     async fn answers(&self, client: &Client, many: usize) {
         let watch = WatchParams::default().fields("spec.signerName=durward.dev/workload");
         let url = self.requests.resource_url().to_owned();
         let request = || kube::core::Request::new(&url).watch(&watch, "0").expect("a watch");
         loop {
-            // a watch begins with all that there is
+            // a watch begins with the existing objects
             let mut lines = pin!(client.request_stream(request()).await.expect("a watch").lines());
             let mut answered = 0;
             while let Some(line) = lines.next().await {
@@ -146,7 +146,7 @@ impl BenchPods {
         }
     }
 
-    /// One certificate, written into the requests of the other signer by this program: no signer can be quicker.
+    /// Writes one certificate into all requests of the other signer: no signer can be quicker.
     async fn issued_by_the_api_server_alone(&self) {
         let now = OffsetDateTime::now_utc().replace_nanosecond(0).expect("a time");
         let end = now + time::Duration::hours(2);
@@ -180,7 +180,7 @@ impl BenchPods {
         println!("  CPU for each: {}", ClusterCpu::now().since(cpu, self.uids.len()));
     }
 
-    /// The mint asks the API server about token and pod for each.
+    /// The mint asks the API server about token and pod each time.
     async fn minted(&self, installed: &Installed, namespace: &Namespace<'_>) {
         let bound = ["--audience=durward", "--bound-object-kind=Pod", "--bound-object-name=p0"];
         let token = namespace.kubectl(["create", "token", "default"].into_iter().chain(bound)).expect("a token");
@@ -201,7 +201,7 @@ impl BenchPods {
     }
 }
 
-/// Does work for each number, some at once; gives the results in order.
+/// Runs work for each number with limited concurrency; returns the results in order.
 async fn each<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     many: usize,
     work: impl Fn(usize) -> F,

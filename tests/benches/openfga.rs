@@ -1,5 +1,5 @@
-//! What a relation five folders deep costs the server that is asked over HTTP: Durward's AuthZEN door by its own tuples, and
-//! OpenFGA's `Check` with its tuples in memory.
+//! Server CPU of a check five folders deep over HTTP: Durward's AuthZEN door with its own tuples, and OpenFGA's `Check`
+//! with tuples in memory.
 
 use durward_tests::openfga;
 use durward_tests::openfga::OpenFgaServer;
@@ -26,7 +26,7 @@ spec:
 "#;
 
 fn main() {
-    // `cargo test --all-targets` runs benchmarks too
+    // `cargo test --all-targets` runs benchmarks, too
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
@@ -53,7 +53,7 @@ fn main() {
     println!("\nload after: {}", load());
 }
 
-/// Both with the same relations and tuples.
+/// Both servers with the same relations and tuples.
 fn servers() -> (UpProcess, OpenFgaServer, String) {
     let tuples: Vec<Value> = (0..TREES)
         .flat_map(|tree| {
@@ -85,7 +85,7 @@ fn servers() -> (UpProcess, OpenFgaServer, String) {
 }
 
 fn measured(name: &str, process: u32, check: impl Fn(usize) -> bool) {
-    // connections and caches are warm
+    // warm connections and caches
     (0..TREES).for_each(|tree| assert!(check(tree)));
     let (before, began) = (usage::cpu(process).unwrap(), Instant::now());
     (0..CHECKS).for_each(|number| assert!(check(number % TREES)));

@@ -1,5 +1,5 @@
-//! The operator under load, on the shared node: how long a change takes to be in force on both replicas, what memory
-//! ten thousand policies take, and what is written while nothing changes.
+//! The operator under load on the shared node: time until a change is in force on both replicas, memory with ten
+//! thousand policies, and writes while nothing changes.
 
 use std::time::{Duration, Instant};
 
@@ -9,17 +9,17 @@ use durward_tests::processes::memory;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
-/// Policies that are there while changes are measured.
+/// The number of policies during the measured changes.
 const PRESENT: usize = 1000;
-/// Changes that are measured.
+/// The number of measured changes.
 const CHANGES: usize = 100;
-/// Policies that memory is measured with.
+/// The number of policies during the measurement of memory.
 const MANY: usize = 10_000;
-/// For how long nothing changes.
+/// The time without changes.
 const REST: Duration = Duration::from_secs(300);
 
 fn main() {
-    // cargo passes `--bench`; anything else is not ours
+    // cargo passes `--bench`
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let installed = Installed::new(&["trust.proxies={0.0.0.0/0}", "resources.limits.memory=1Gi"]);
@@ -124,7 +124,7 @@ async fn until_open(client: &reqwest::Client, url: &str, host: &str, path: &str)
     }
 }
 
-/// Sum of the counters of such requests.
+/// The sum of the counters of requests that match.
 fn writes(installed: &Installed) -> u64 {
     installed
         .writes()

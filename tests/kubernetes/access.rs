@@ -1,4 +1,4 @@
-//! Who gets in, in a cluster: API keys that the command makes and ends there, administration, approvals, second factors.
+//! Access in a cluster: API keys, administration, approvals, second factors.
 
 use std::process::Command;
 
@@ -29,7 +29,7 @@ fn get(url: &str, headers: &[String]) -> (String, String) {
     curl(&headers.chain([url]).collect::<Vec<_>>())
 }
 
-/// What each replica's door says of a request with these headers.
+/// The response of each replica's door to a request with these headers.
 fn everywhere(installed: &Installed, host: &str, key: &str) -> Vec<String> {
     let headers = [
         format!("Host: {host}"),
@@ -81,7 +81,7 @@ fn e2e_api_keys_are_made_replaced_and_ended_in_the_cluster() {
     let second = key_of(&durward(&key(["api-key", "rotate"]), 0));
     becomes(&second, "200");
     becomes(&first, "200");
-    // when it was used is known after a while, by whichever replica it was used at
+    // the last use is stored after a while, whichever replica saw it
     let listed: Value = installed.until("the last use", || {
         let listed: Value = serde_json::from_str(&durward(&["api-key", "list", "-o", "json"], 0)).expect("JSON");
         listed[0]["lastUsed"].is_string().then_some(listed)
@@ -114,7 +114,7 @@ fn e2e_the_admin_listener_lets_in_whom_the_chart_names() {
         assert_eq!(get(&url("/snapshot"), &[]).0, "401");
         assert_eq!(get(&url("/snapshot"), &elsewhere).0, "401");
         assert_eq!(get(&url("/snapshot"), &other).0, "403");
-        // it lives for a moment before every replica knows it
+        // valid for a moment before every replica knows it
         let told = installed.until("the snapshot", || {
             let (status, body) = get(&url("/snapshot"), &console);
             (status == "200").then_some(body)
@@ -155,7 +155,7 @@ fn e2e_an_approval_counts_at_every_replica_and_can_not_be_forged_by_whoever_writ
         replicas.iter().map(|address| get(&format!("https://{address}:8143/forward-auth"), &headers).0).collect()
     };
     assert_eq!(ask("alice"), ["403", "403"]);
-    // one object, whichever replica asked for it
+    // one object, whichever replica requested it
     let approval = installed.until("the approval", || {
         let list = namespace.kubectl(["get", "apr", "-o", "json"]).ok()?;
         let list: Value = serde_json::from_str(&list).expect("a list");
@@ -169,7 +169,7 @@ fn e2e_an_approval_counts_at_every_replica_and_can_not_be_forged_by_whoever_writ
     let shown = namespace.kubectl(["get", "apr"]).expect("listed");
     assert!(shown.contains("PRINCIPAL") && shown.contains("user:people/alice") && shown.contains("Pending"), "{shown}");
 
-    // whoever may write objects says what they like, and it counts for nothing
+    // a forged status has no effect
     let change = |subresource: &[&str], patch: Value| {
         let patch = format!("--patch={patch}");
         namespace.kubectl([&["patch", "apr", object, "--type=merge", &patch], subresource].concat())
@@ -182,14 +182,14 @@ fn e2e_an_approval_counts_at_every_replica_and_can_not_be_forged_by_whoever_writ
     let approve = |who: &str| decide(&replicas[0], &format!("{name}/{object}"), &token(who), "approve");
     assert_eq!(approve("alice").0, "403", "nobody approves for themselves");
     let approved = installed.until("the decision", || {
-        // the object has just changed: the replica may know an older version for a moment
+        // the object just changed: the replica may have an older version for a moment
         let (status, body) = approve("oscar");
         (status == "200").then_some(body)
     });
     assert!(approved.contains("user:people/oscar"), "{approved}");
     installed.until("both replicas to know it", || (ask("alice") == ["200", "200"]).then_some(()));
     assert_eq!(ask("mallory"), ["403", "403"]);
-    // who approved, and until when, is there for whoever lists them …
+    // the list shows who approved and until when …
     let shown = namespace.kubectl(["get", "apr"]).expect("listed");
     let time = |field: &str| {
         let path = format!("jsonpath={{.status.{field}}}");
@@ -200,7 +200,7 @@ fn e2e_an_approval_counts_at_every_replica_and_can_not_be_forged_by_whoever_writ
     for part in ["OPERATION", "STATE", "BY", "EXPIRES", "list", "Approved", "user:people/oscar", until.as_str()] {
         assert!(shown.contains(part), "{part}: {shown}");
     }
-    // … and for whoever asks why something is allowed
+    // … and so does the explanation
     let url = format!("http://{host}/orders");
     let check = ["check", "--as", "user:people/alice", "--assurance", "MultiFactor", "--authenticated-at"];
     let (code, told) = installed.durward(&[&check[..], &[&now, "GET", &url]].concat());
@@ -209,7 +209,7 @@ fn e2e_an_approval_counts_at_every_replica_and_can_not_be_forged_by_whoever_writ
     let (code, listed) = installed.durward(&["approvals", "--namespace", name]);
     assert_eq!(code, Some(0), "{listed}");
     assert!(listed.contains("Approved") && listed.contains("user:people/oscar"), "{listed}");
-    // a signature is good for one object: the same made anew is not approved
+    // a signature is bound to one object: a copy is not approved
     let good = namespace.kubectl(["get", "apr", object, "-o", "json"]).expect("the object");
     let mut anew: Value = serde_json::from_str(&good).expect("JSON");
     let status = anew["status"].take();
@@ -225,7 +225,7 @@ fn e2e_an_approval_counts_at_every_replica_and_can_not_be_forged_by_whoever_writ
     }
 }
 
-/// The code of an authenticator app, so many seconds from now.
+/// The code of an authenticator app `seconds` from now.
 fn code(secret: &str, seconds: i64) -> String {
     let text = "import pyotp,sys,time; print(pyotp.TOTP(sys.argv[1]).at(int(time.time()) + int(sys.argv[2])))";
     let output = Command::new(venv("python")).args(["-c", text, secret, &seconds.to_string()]).output();
@@ -265,11 +265,11 @@ fn e2e_second_factors_are_one_at_every_replica() {
         assert!(status == "401" && told.contains(&page), "{status} {told}");
     }
 
-    // begun at one, confirmed at the other
+    // started at one replica, confirmed at the other
     let mut visit = StepUpVisit::begin(one, &audience, &first);
     assert_eq!(visit.submit(one, "/step-up/totp", &[]), "200", "{}", visit.page);
     let secret = visit.between("<code id=\"secret\">", "</code>");
-    // no step of thirty seconds ends while codes are used
+    // no time step ends while codes are used
     let second = || std::time::UNIX_EPOCH.elapsed().expect("a clock").as_secs() % 30;
     installed.until("time left of the step", || (second() < 15).then_some(()));
     assert_eq!(visit.submit(other, "/step-up/totp/confirm", &[("otp", &code(&secret, -30))]), "200", "{}", visit.page);
@@ -289,7 +289,7 @@ fn e2e_second_factors_are_one_at_every_replica() {
         let fields = fields.iter().flat_map(|field| ["--data-urlencode", field]);
         curl(&fields.chain([url.as_str()]).collect::<Vec<_>>())
     };
-    // of a code that comes to both at once, one counts; and none after it
+    // of the same code at both replicas at once, one is accepted; none later
     let otp = format!("otp={}", code(&secret, 0));
     let mut both = std::thread::scope(|scope| {
         let both = [one, other].map(|address| scope.spawn(|| exchange(address, &otp)));
@@ -301,25 +301,25 @@ fn e2e_second_factors_are_one_at_every_replica() {
     for replica in [one, other] {
         assert_eq!(exchange(replica, &otp).0, "400", "{replica}");
     }
-    // three wrong ones in all: the pause is one, too
+    // three wrong codes in all: the pause is shared, too
     for replica in [one, other] {
         assert_eq!(exchange(replica, "otp=000000").0, "429", "{replica}");
     }
-    // a recovery code ends it, once
+    // a recovery code ends it, and works once
     let recovery = format!("recovery_code={}", codes[0]);
     assert_eq!(exchange(one, &recovery).0, "200");
     for replica in [other, one] {
         assert_eq!(exchange(replica, &recovery).0, "400", "{replica}");
     }
     assert_eq!(exchange(other, &format!("recovery_code={}", codes[1])).0, "200");
-    // what was given counts at both
+    // the new token is valid at both
     let token: Value = serde_json::from_str(token).expect("JSON");
     let token = token["access_token"].as_str().expect("a token");
     for replica in [one, other] {
         assert_eq!(ask(replica, token).0, "200", "{replica}");
     }
 
-    // one Secret, which holds no recovery code, and which helps who has lost everything by being removed
+    // one Secret without recovery codes in clear; deleting it resets a person who lost every factor
     let list = installed.kubectl(["get", "secret", "-n", NAMESPACE, "-l", "durward.dev/second-factors", "-o", "json"]);
     assert!(!list.contains(codes[2]));
     let list: Value = serde_json::from_str(&list).expect("a list");
@@ -339,7 +339,7 @@ fn e2e_second_factors_are_one_at_every_replica() {
     }
 }
 
-/// A pod of a service account, and a certificate that the mint gives it: the files of chain and key.
+/// A pod of a service account, and a certificate from the mint: the files of chain and key.
 fn certified(installed: &Installed, account: &str, folder: &std::path::Path) -> [String; 2] {
     for kind in ["pod", "serviceaccount"] {
         installed.kubectl(["delete", kind, account, "-n", NAMESPACE, "--ignore-not-found"]);
@@ -401,7 +401,7 @@ fn e2e_a_certificate_administers_at_the_admin_listener_alone_and_only_if_it_is_g
 
     for address in installed.addresses() {
         let admin = |path: &str| format!("https://{address}:8181{path}");
-        // its pod lives for a moment before every replica knows it
+        // the pod runs for a moment before every replica knows it
         let told = installed.until("the snapshot", || {
             let (status, told) = by(&auditor, &[&admin("/snapshot")]);
             (status == "200").then_some(told)
@@ -410,7 +410,7 @@ fn e2e_a_certificate_administers_at_the_admin_listener_alone_and_only_if_it_is_g
         installed.until("the refusal", || (by(&other, &[&admin("/snapshot")]).0 == "403").then_some(()));
         assert_eq!(curl(&[&admin("/snapshot")]).0, "401");
 
-        // the doors of users know none of it, whoever asks
+        // the doors of users serve none of it
         let (http, tokens) = (format!("https://{address}:8143"), format!("https://{address}:8145"));
         for (path, status) in [("/snapshot", "404"), ("/metrics", "404"), ("/readyz", "404"), ("/healthz", "404")] {
             assert_eq!(by(&auditor, &[&format!("{http}{path}")]).0, status, "{path}");
@@ -435,7 +435,7 @@ fn e2e_a_certificate_administers_at_the_admin_listener_alone_and_only_if_it_is_g
         });
         let asked = ["--header", "Content-Type: application/json", "--data", &asked.to_string()].map(ToOwned::to_owned);
         let asked: Vec<&str> = asked.iter().map(String::as_str).collect();
-        // nor does whoever may vouch for anybody get them in
+        // an enforcement point can't open it for others
         let (status, told) = by(&other, &[&asked[..], &[&format!("{http}/access/v1/evaluation")]].concat());
         assert_eq!((status.as_str(), told.as_str()), ("200", r#"{"decision":false}"#));
         let wanted = r#"{"audience":"durward-admin","operation":"read-snapshot"}"#;
@@ -445,7 +445,7 @@ fn e2e_a_certificate_administers_at_the_admin_listener_alone_and_only_if_it_is_g
             "403"
         );
     }
-    // nor does a policy that somebody may write get there
+    // a policy can't open it
     let claims = json!({
         "service": {"audience": "durward-admin"}, "authentication": [{"workload": {}}],
         "operations": [{"name": "read-snapshot", "http": [{"methods": ["GET"], "paths": ["/snapshot"]}]}],

@@ -1,4 +1,4 @@
-//! The agent, asked by the clients that the field uses.
+//! The agent with commonly used clients.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ fn installed() -> SharedInstallation {
     })
 }
 
-/// A policy about the pods called `app`, whose certificates live for five minutes.
+/// A policy for the pods labelled `app`, with certificates for five minutes.
 fn service(installed: &Installed, namespace: &Namespace<'_>, app: &str) {
     let spec = json!({
         "service": {"podSelector": {"matchLabels": {"app": app}}},
@@ -94,7 +94,7 @@ fn e2e_the_fields_clients_are_given_what_they_expect() {
     let jwt = agent.ask(&["jwt", &audience]);
     let token = jwt.split(' ').nth(1).expect("a token").to_owned();
 
-    // what the agent fetched is taken at a door, and only for the service that it is for
+    // a door accepts the fetched token, for its own audience only
     let door = ForwardAuthDoor::of(&installed);
     let folder = tempfile::tempdir().expect("a folder");
     let trust = folder.path().join("trust.pem");
@@ -106,14 +106,14 @@ fn e2e_the_fields_clients_are_given_what_they_expect() {
     assert_eq!(by(&token), format!("200 {} Bearer", agent.id));
     assert_eq!(by(agent.ask(&["jwt", "another"]).split(' ').nth(1).expect("a token")), "401");
 
-    // py-spiffe, whose gRPC library sends the socket's path as the name of a host: one word is one
+    // py-spiffe, whose gRPC library sends the socket's path as a host name: a path of one word is valid
     let link = OneWord::to(&agent.socket());
     let script = repository("tests/kubernetes/files/client.py");
     let python = Command::new(venv("python")).arg(script).arg(format!("unix://{}", link.0.display())).output();
     let python = python.expect("python runs");
     assert!(python.status.success() && printed(&python).contains(&agent.id), "{}", printed(&python));
 
-    // over loopback, for libraries that can use no socket
+    // over loopback, for libraries without Unix sockets
     let (_forwarded, port) = forward(&installed, name);
     let mut client = Command::new(binaries::path(binaries::SPIFFE_CLIENT).expect("the client"));
     let client = client.env("SPIFFE_ENDPOINT_SOCKET", format!("tcp://127.0.0.1:{port}")).arg("fetch").output();
@@ -136,7 +136,7 @@ fn e2e_the_fields_clients_are_given_what_they_expect() {
     let mut lines = BufReader::new(watch.0.stdout.take().expect("its output")).lines().map_while(Result::ok);
     assert!(lines.any(|line| line.contains(&agent.id)), "spire-agent api watch");
 
-    // what does not count is refused
+    // invalid tokens are refused
     let tampered = format!("{}x", &token[..token.len() - 1]);
     for (audience, token) in [
         ("other", token.as_str()),
@@ -147,7 +147,7 @@ fn e2e_the_fields_clients_are_given_what_they_expect() {
         let output = agent.go(&["validate", audience, token]).output().expect("it runs");
         assert!(!output.status.success() && printed(&output).contains("InvalidArgument"), "{}", printed(&output));
     }
-    // whoever can write to the socket but does not know the protocol gets nothing
+    // a client of the socket with another protocol gets nothing
     let grpc = |header: &[&str]| {
         let mut curl = Command::new("curl");
         curl.args(["--silent", "--max-time", "2", "--http2-prior-knowledge", "--dump-header", "-", "--unix-socket"]);
@@ -170,7 +170,7 @@ fn e2e_the_fields_clients_are_given_what_they_expect() {
     watchers_see_another_root_at_once(&installed, &agent);
 }
 
-/// A port of this machine that leads to the agent's loopback.
+/// Forwards a local port to the agent's loopback port.
 fn forward(installed: &Installed, namespace: &str) -> (ChildGuard, u16) {
     let kubectl = binaries::path(binaries::KUBECTL).expect("kubectl");
     let forward = Command::new(kubectl)
@@ -183,12 +183,12 @@ fn forward(installed: &Installed, namespace: &str) -> (ChildGuard, u16) {
     // Forwarding from 127.0.0.1:PORT -> 8147
     let line = lines.next().expect("a port");
     let port = line.split(':').nth(1).and_then(|rest| rest.split(' ').next()).and_then(|port| port.parse().ok());
-    // the rest has to go somewhere
+    // drain the rest
     std::thread::spawn(move || lines.for_each(drop));
     (forward, port.unwrap_or_else(|| panic!("{line}")))
 }
 
-/// A path of one word to a socket.
+/// A symbolic link of one word to a socket, in the current directory.
 struct OneWord(PathBuf);
 
 impl OneWord {
@@ -205,7 +205,7 @@ impl Drop for OneWord {
     }
 }
 
-/// A token that nobody signed.
+/// An unsigned token.
 fn unsigned(id: &str, audience: &str) -> String {
     use base64::Engine;
     let part = |value: Value| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(value.to_string());
@@ -257,7 +257,7 @@ fn watchers_see_another_root_at_once(installed: &Installed, agent: &AgentPod) {
     });
 }
 
-/// Waits beside the other tests: certificates live five minutes at the least, and are renewed from half of that on.
+/// Overlaps with the other tests: certificates live five minutes at least, and are renewed after half of that.
 #[test]
 fn e2e_certificates_are_renewed_on_streams_that_are_open() {
     let _turn = Turn::take(module_path!());
@@ -273,7 +273,7 @@ fn e2e_certificates_are_renewed_on_streams_that_are_open() {
     std::thread::spawn(move || lines.for_each(|serial| drop(tell.send(serial))));
     let life = std::time::Duration::from_secs(300);
     let first = told.recv_timeout(life).expect("the first certificate");
-    // news of bundles tell the same certificate once more
+    // a changed bundle sends the same certificate again
     while told.recv_timeout(life).expect("another certificate") == first {}
     let left = first_end.saturating_sub(std::time::UNIX_EPOCH.elapsed().expect("a clock").as_secs());
     println!("renewed when {left} s were left");
@@ -344,7 +344,7 @@ fn e2e_the_mint_takes_only_what_proves_a_living_pod() {
     let minted = post("/mint/x509", &good, &body);
     assert!(minted.ends_with(" 200") && minted.contains(&format!("ns/{}/sa/default", namespace.name())), "{minted}");
 
-    // one answer for whoever does not prove itself
+    // one response to every unproven caller
     let refused = r#"{"error":"invalid_token"} 401"#;
     assert_eq!(post("/mint/x509", "nonsense", &body), refused);
     assert_eq!(
@@ -355,7 +355,7 @@ fn e2e_the_mint_takes_only_what_proves_a_living_pod() {
     assert_eq!(post("/mint/x509", &token("orders-api", Some("web")), &body), refused, "a token for somebody else");
     assert_eq!(post("/mint/x509", &token("durward", None), &body), refused, "a token that is bound to no pod");
     assert_eq!(post("/mint/jwt", &token("durward", None), r#"{"audience": ["x"]}"#), refused);
-    // and one that says what to do for whoever does
+    // a proven caller gets an explanation
     let unknown = post("/mint/x509", &token("durward", Some("other")), &body);
     assert!(unknown.ends_with(" 403") && unknown.contains("spec.service.podSelector"), "{unknown}");
     for (path, body, expected) in [
@@ -371,7 +371,7 @@ fn e2e_the_mint_takes_only_what_proves_a_living_pod() {
     let large = json!({"csr": "A".repeat(20_000)}).to_string();
     assert!(post("/mint/x509", &good, &large).ends_with(" 413"));
 
-    // its own namespace takes its identity away, and gives it back
+    // its own namespace denies its identity, and allows it again
     let to = json!([{"serviceAccount": {"namespace": namespace.name(), "name": "default"}}]);
     let stop = policy(namespace.name(), "stop", json!({"denials": [{"name": "stolen", "to": to}]}));
     namespace.apply(&stop).expect("applied");

@@ -1,4 +1,4 @@
-//! A real API server that asks Durward whose a token is, and what its user may.
+//! An API server that uses Durward for token review and authorization.
 
 use std::fs;
 use std::path::Path;
@@ -14,11 +14,11 @@ use serde_json::{Value, json};
 /// Issuer and audience of the API server of test clusters.
 const API: &str = "https://kubernetes.default.svc.cluster.local";
 const LIMIT: Duration = Duration::from_secs(60);
-/// What `--token-review` and the policies name.
+/// User names from `--token-review` in policies.
 const ALICE: &str = "durward:user:corporate/alice";
 const BOB: &str = "durward:user:corporate/bob";
 
-/// `durward controller` beside the cluster, as one of its administrators; killed when dropped.
+/// A `durward controller` with an admin's rights; killed when dropped.
 struct ControllerProcess {
     child: Child,
     webhooks: u16,
@@ -83,7 +83,7 @@ fn token(key: &TokenKey, subject: &str, audience: &str) -> String {
     key.sign(&claims, "JWT").expect("signed")
 }
 
-/// The API server's files of `examples/api-server`, for this cluster.
+/// The configuration of `examples/api-server` for this cluster.
 fn configuration(directory: &Path, port: u16) -> Vec<String> {
     for name in ["authorization.yaml", "authorization.kubeconfig", "authentication.kubeconfig"] {
         let text = fs::read_to_string(repository("examples/api-server").join(name)).expect(name);
@@ -135,7 +135,7 @@ fn the_api_server_asks_whose_a_token_is_and_what_its_user_may() {
     fs::write(directory.path().join("ca.crt"), ca.expect("the CA")).expect("written");
     cluster.api_server_options(&configuration(directory.path(), controller.webhooks)).expect("restarted");
 
-    // whose a token is
+    // token review
     let server =
         kubectl(&["config", "view", "--minify", "--output=jsonpath={.clusters[0].cluster.server}"]).expect("a server");
     let cluster_ca = cluster.dir().expect("a folder").join("pki/ca.crt");
@@ -165,7 +165,7 @@ fn the_api_server_asks_whose_a_token_is_and_what_its_user_may() {
         assert!(refused.contains("Unauthorized") || refused.contains("logged in"), "{refused}");
     }
 
-    // what its user may: RBAC gives both the same
+    // authorization: RBAC gives both users the same
     let bob = token(&key, "bob", API);
     let deploy = |token: &str, name: &str, namespace: &str| {
         by(token, &["create", "deployment", name, "--image=none", "--namespace", namespace])
@@ -194,13 +194,13 @@ fn the_api_server_asks_whose_a_token_is_and_what_its_user_may() {
     ] {
         assert_eq!(can(who, verb, namespace), expected, "{who} {verb} in {namespace}");
     }
-    // allowed by policy alone is not allowed
+    // a grant without RBAC allows nothing
     cluster.apply(&policy(&[ALICE, BOB, "durward:user:corporate/eve"])).expect("another policy");
     cluster.until("bob may", LIMIT, || Ok(can(BOB, "create", "shop").then_some(()))).expect("in force");
     assert!(!can("durward:user:corporate/eve", "create", "shop"), "RBAC has to allow it too");
     deploy(&bob, "by-bob", "shop").expect("granted");
 
-    // nobody answers: RBAC decides alone, and whoever is known by other ways is
+    // without Durward RBAC decides, and other authentication still works
     cluster.apply(&policy(&[ALICE])).expect("the first policy");
     cluster.until("bob may not", LIMIT, || Ok((!can(BOB, "create", "shop")).then_some(()))).expect("in force");
     controller.end();

@@ -1,4 +1,4 @@
-//! The change from one CA to the next, under traffic.
+//! CA rotation under traffic.
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -17,7 +17,7 @@ fn installed() -> SharedInstallation {
     })
 }
 
-/// Status of the CA.
+/// The status of the CA.
 fn status(installed: &Installed) -> Value {
     let status =
         installed.kubectl(["get", "configmap", "durward-ca-status", "-n", NAMESPACE, "-o", "jsonpath={.data}"]);
@@ -28,7 +28,7 @@ fn steady(installed: &Installed) -> Value {
     installed.until("one CA", || Some(status(installed)).filter(|status| status["step"] == "Steady"))
 }
 
-/// Starts a pod and writes what it was given; two files, credentials and roots.
+/// Starts a pod; writes its credentials and roots to two files.
 fn start(namespace: &Namespace<'_>, name: &str, folder: &Path) -> [PathBuf; 2] {
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": "web"}},
@@ -55,7 +55,7 @@ fn start(namespace: &Namespace<'_>, name: &str, folder: &Path) -> [PathBuf; 2] {
     })
 }
 
-/// Roots as the namespace's ConfigMap has them now.
+/// The current roots of the namespace's ConfigMap.
 fn roots(namespace: &Namespace<'_>, to: &Path) {
     let path = "jsonpath={.data.trust-bundle\\.pem}";
     let pem = namespace.kubectl(["get", "configmap", "durward-trust-bundle", "-o", path]).expect("a bundle");
@@ -88,7 +88,7 @@ fn e2e_the_ca_changes_under_traffic_and_nobody_notices() {
     let (stop, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
     let failures = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
-        // each question is a handshake of its own, by the roots that a pod has at that time
+        // each request is a new handshake with the pod's current roots
         scope.spawn(|| {
             let trust = folder.path().join("current.pem");
             while !stop.load(Ordering::Relaxed) {
@@ -108,7 +108,7 @@ fn e2e_the_ca_changes_under_traffic_and_nobody_notices() {
             let status = status(&installed);
             ["Published", "Activated"].contains(&status["step"].as_str()?).then_some(())
         });
-        // whoever leads dies in the middle of it
+        // the leader dies in the middle
         installed.kubectl(["delete", "pod", &installed.leader(), "-n", NAMESPACE, "--grace-period=1"]);
         let (code, said) = installed.durward(&["ca", "rotate"]);
         assert!(code == Some(2) && said.contains("under way"), "{said}");
@@ -126,7 +126,7 @@ fn e2e_the_ca_changes_under_traffic_and_nobody_notices() {
 
     let [new, trust] = start(&namespace, "late", folder.path());
     assert!(ask(&new, &trust).starts_with("200"));
-    // both kinds of bundle agree with the one that others fetch
+    // both kinds of bundle agree with the bundle endpoint
     let bundle = installed.kubectl([
         "get",
         "--raw",
@@ -179,7 +179,7 @@ fn e2e_a_ca_in_wrong_hands_is_replaced_at_once() {
     installed.until("the new roots", || {
         roots(&namespace, &trust);
         let said = ask(&stolen);
-        // the door is trusted by the new root, the certificate is not
+        // the new root verifies the door, but not the old certificate
         (!said.starts_with("200") && !said.contains("unable to get local issuer")).then_some(())
     });
     let [fresh, _] = start(&namespace, "late", folder.path());

@@ -1,4 +1,4 @@
-//! The webhooks' certificate and `caBundle` by cert-manager, in place of Durward's own CA.
+//! The webhooks' certificate and `caBundle` from cert-manager instead of Durward's own CA.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 /// The Certificate of the chart, and the Secret that it fills.
 const CERTIFICATE: &str = "durward-webhooks";
 
-/// cert-manager beside the cluster, with an admin's rights.
+/// cert-manager as a process with an admin's rights.
 struct CertManager(Child);
 
 impl CertManager {
@@ -45,7 +45,7 @@ fn get(installed: &Installed, args: &[&str]) -> Value {
     serde_json::from_str(&text).expect("JSON")
 }
 
-/// The three configurations.
+/// The three webhook configurations.
 fn configurations(installed: &Installed) -> Vec<Value> {
     let list = get(installed, &["validatingwebhookconfigurations,mutatingwebhookconfigurations"]);
     let ours = |item: &&Value| item["metadata"]["name"].as_str().is_some_and(|name| name.starts_with("durward-"));
@@ -54,7 +54,7 @@ fn configurations(installed: &Installed) -> Vec<Value> {
     ours
 }
 
-/// What each of their webhooks trusts, in PEM.
+/// The `caBundle` of each webhook in PEM.
 fn bundles(installed: &Installed) -> Vec<String> {
     let all = configurations(installed);
     let clients =
@@ -67,12 +67,12 @@ fn decoded(value: &Value) -> String {
     String::from_utf8(bytes).expect("PEM").trim().to_owned()
 }
 
-/// The root that cert-manager's Secret names.
+/// The root in cert-manager's Secret.
 fn root(installed: &Installed) -> String {
     decoded(&get(installed, &["secret", CERTIFICATE, "-n", NAMESPACE])["data"]["ca.crt"])
 }
 
-/// Fingerprint of the certificate that a listener shows to the API server, provided that `root` vouches for it.
+/// The fingerprint of a listener's certificate, if `root` verifies it.
 fn shown(address: &str, root: &str) -> Result<String, String> {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(&file, root).expect("written");
@@ -91,12 +91,12 @@ fn shown(address: &str, root: &str) -> Result<String, String> {
     }
 }
 
-/// What all replicas show at a port.
+/// The fingerprints of all replicas at a port.
 fn shown_by_all(installed: &Installed, port: u16, root: &str) -> Result<Vec<String>, String> {
     installed.addresses().iter().map(|address| shown(&format!("{address}:{port}"), root)).collect()
 }
 
-/// Has a certificate renewed, as `cmctl renew` does.
+/// Renews a certificate as `cmctl renew` does.
 fn renew(installed: &Installed) {
     let issuing = json!({
         "type": "Issuing", "status": "True", "reason": "ManuallyTriggered", "message": "",
@@ -107,7 +107,7 @@ fn renew(installed: &Installed) {
     installed.kubectl(certificate.iter().chain(&["--subresource=status", "--type=json", "-p", &patch]));
 }
 
-/// A policy by which Ada may make ConfigMaps and Eve may not.
+/// A policy that allows Ada to create ConfigMaps, but not Eve.
 fn guard(installed: &Installed, namespace: &Namespace<'_>) {
     let spec = json!({
         "operations": [{"name": "configure", "kubernetes": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["CREATE"]}]}],
@@ -118,7 +118,7 @@ fn guard(installed: &Installed, namespace: &Namespace<'_>) {
     installed.until("the API server to ask", || (decided(namespace) == Ok(())).then_some(()));
 }
 
-/// Whether both get the answer that they should get.
+/// Checks that Ada is allowed and Eve denied.
 fn decided(namespace: &Namespace<'_>) -> Result<(), String> {
     let create =
         |who: &str| namespace.kubectl([&format!("--as={who}"), "create", "configmap", "c", "--dry-run=server"]);
@@ -129,7 +129,7 @@ fn decided(namespace: &Namespace<'_>) -> Result<(), String> {
     }
 }
 
-/// Nothing is written while nothing changes, by neither of the two.
+/// Neither writes anything while nothing changes.
 fn at_rest(installed: &Installed) {
     let versions = || -> Vec<Value> {
         configurations(installed).iter().map(|one| one["metadata"]["resourceVersion"].clone()).collect()
@@ -145,7 +145,7 @@ fn at_rest(installed: &Installed) {
     assert_eq!(before, now(), "what was written at rest");
 }
 
-/// What the chart renders is what the definitions of cert-manager allow.
+/// The rendered objects match cert-manager's CRDs.
 fn accepted(installed: &Installed, values: &Path) {
     let (chart, values) = (chart().display().to_string(), format!("--values={}", values.display()));
     let args = ["template", "durward-checked", &chart, "--namespace", NAMESPACE, &values];
@@ -190,7 +190,7 @@ fn e2e_cert_manager_makes_the_webhooks_certificate_and_renews_it_under_load() {
     installed.uninstall();
 }
 
-/// Two renewals, each with another key, while the API server goes on asking and others shake hands as it does.
+/// Two renewals with new keys, while the API server calls the webhooks and further clients connect.
 fn renewed_under_load(installed: &Installed, namespace: &Namespace<'_>, first: &[String]) {
     let (stop, calls, handshakes) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
     let failures = Mutex::new(Vec::new());
@@ -202,7 +202,7 @@ fn renewed_under_load(installed: &Installed, namespace: &Namespace<'_>, first: &
                 calls.fetch_add(2, Ordering::Relaxed);
             }
         });
-        // the API server keeps its connections; here is one of its own for each question
+        // the API server reuses connections; these handshakes are new ones
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
                 match shown_by_all(installed, 8443, &bundles(installed)[0]) {
@@ -231,7 +231,7 @@ fn renewed_under_load(installed: &Installed, namespace: &Namespace<'_>, first: &
     println!("{calls:?} questions and {handshakes:?} handshakes while it was renewed twice, none failed");
 }
 
-/// Rules follow the policies, Durward's own CA changes, somebody meddles: the CA in the webhooks stays cert-manager's.
+/// The webhooks keep cert-manager's CA when policies change, Durward's own CA rotates, or an admin edits them.
 fn left_alone(installed: &Installed, namespace: &Namespace<'_>, root: &str) {
     for configuration in configurations(installed) {
         let asked = &configuration["metadata"]["annotations"]["cert-manager.io/inject-ca-from"];

@@ -1,4 +1,4 @@
-//! Federation with SPIRE, both ways: each side's workloads are taken by the other.
+//! Federation with SPIRE in both directions: each side accepts the other's workloads.
 
 use durward_tests::spire;
 use durward_tests::turn::Turn;
@@ -17,10 +17,10 @@ const CLIENT: &str = "durward.test/spiffe-client:1";
 /// A workload of SPIRE's trust domain.
 const PARTNER: &str = "spiffe://partner.example/client";
 
-/// SPIRE on this machine: a server that federates with Durward, and an agent.
+/// A SPIRE server on this machine that federates with Durward, and an agent.
 struct SpireDomain {
     folder: tempfile::TempDir,
-    /// Where its bundle endpoint is.
+    /// The URL of its bundle endpoint.
     endpoint: String,
     running: Vec<Running>,
 }
@@ -96,7 +96,7 @@ plugins {{
         Command::new(server).args(args).args(["-socketPath", &self.at(spire::SOCKET)]).output().expect("it runs")
     }
 
-    /// Runs a command of the server, which has to succeed.
+    /// Runs a command of the server, which must succeed.
     fn ask(&self, args: &[&str]) -> String {
         let output = self.command(args);
         let log = || fs::read_to_string(self.at("log")).unwrap_or_default();
@@ -109,7 +109,7 @@ plugins {{
         self.ask(&["jwt", "mint", "-spiffeID", PARTNER, "-audience", audience]).trim().to_owned()
     }
 
-    /// Starts the agent, whose workloads are [`PARTNER`].
+    /// Starts the agent; every workload is [`PARTNER`].
     fn agent(&mut self) {
         fs::write(self.at("bundle.pem"), self.ask(&["bundle", "show", "-format", "pem"])).expect("written");
         let node = "spiffe://partner.example/node";
@@ -122,7 +122,7 @@ plugins {{
         self.run(agent);
     }
 
-    /// go-spiffe's client, as a workload of the agent.
+    /// A go-spiffe client as a workload of the agent.
     fn workload(&self, args: &[&str]) -> Command {
         client_with_timeout(&self.at("agent.sock"), args)
     }
@@ -132,7 +132,7 @@ fn printed(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-/// A pod with Durward's agent beside a client of the SPIFFE project.
+/// A pod with Durward's agent and a go-spiffe client.
 fn pod(namespace: &Namespace<'_>, name: &str, args: &[&str]) {
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod",
@@ -158,7 +158,7 @@ fn e2e_spire_and_durward_take_each_others_workloads() {
     let started = || spire.command(&["bundle", "show"]).status.success();
     installed.until("SPIRE's server", || started().then_some(()));
 
-    // Durward is given the roots alone, so the keys of tokens have to come from the endpoint
+    // Durward gets only the roots, so it has to fetch the token keys from the endpoint
     let provider = json!({
         "apiVersion": "durward.dev/v1alpha1", "kind": "IdentityProvider", "metadata": {"name": "spire"},
         "spec": {"x509": {
@@ -182,7 +182,7 @@ fn e2e_spire_and_durward_take_each_others_workloads() {
     namespace.apply(&policy(name, "orders", spec)).expect("applied");
     installed.in_force(name, "orders");
 
-    // what SPIRE issued counts at Durward's doors
+    // Durward's doors accept SPIRE's credentials
     let door = Door::of(&installed);
     let trust = spire.folder.path().join("durward.pem");
     installed.until("the trust bundle", || {
@@ -203,7 +203,7 @@ fn e2e_spire_and_durward_take_each_others_workloads() {
     installed.until("the keys from SPIRE's endpoint", || (jwt(&format!("orders.{name}")) == good).then_some(()));
     assert_eq!(jwt("another"), "401");
 
-    // SPIRE is given the roots alone too, and gets the keys of tokens from Durward's endpoint
+    // SPIRE gets only the roots, too, and fetches the token keys from Durward's endpoint
     let set = ["bundle", "set", "-id", "spiffe://cluster.local", "-format", "pem", "-path"];
     spire.ask(&[&set[..], &[&trust.display().to_string()]].concat());
     spire.ask(&["federation", "refresh", "-id", "spiffe://cluster.local"]);
@@ -214,7 +214,7 @@ fn e2e_spire_and_durward_take_each_others_workloads() {
             .then_some(())
     });
 
-    // workloads on both sides, each by the bundles that its own agent gives it
+    // workloads of both sides verify each other by the bundles of their agents
     spire.agent();
     pod(&namespace, "server", &["serve", ":8443", "partner.example"]);
     namespace.await_condition("pod/server", "Ready").unwrap_or_else(|error| panic!("{error}"));

@@ -1,4 +1,4 @@
-//! Three services that know nothing of security, each with a gate beside it: the example `examples/shop`.
+//! The example `examples/shop`: three services without security code, each with a gate.
 
 use durward_cluster::{Namespace, image};
 use durward_tests::installation::people::{People, curl, decide};
@@ -8,7 +8,7 @@ use durward_tests::turn::Turn;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// A file of the example, for a namespace of the test's own.
+/// A file of the example, for the test's namespace.
 fn example(file: &str, namespace: &str) -> String {
     let path = repository("examples/shop").join(file);
     let text = std::fs::read_to_string(path).expect("the example");
@@ -17,13 +17,13 @@ fn example(file: &str, namespace: &str) -> String {
     text.replace(".shop.svc", &format!(".{namespace}.svc"))
 }
 
-/// What the application of a pod gets for a URL, by the gate beside it; the error that wget tells otherwise.
+/// Fetches a URL from a pod through its gate; returns the body or wget's error.
 fn fetch(namespace: &Namespace<'_>, from: &str, url: &str) -> String {
     let script = format!("http_proxy=$DURWARD_OUTBOUND timeout 10 wget -qO- {url} 2>&1 || true");
     namespace.kubectl(["exec", &format!("deploy/{from}"), "-c", from, "--", "sh", "-c", &script]).unwrap_or_default()
 }
 
-/// Decisions that a gate recorded.
+/// The decisions in a gate's audit log.
 fn decisions(namespace: &Namespace<'_>, of: &str) -> Vec<Value> {
     let log = namespace.kubectl(["logs", &format!("deploy/{of}"), "-c", "durward-gate"]).unwrap_or_default();
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -44,7 +44,7 @@ fn e2e_three_services_with_gates_and_no_other_security() {
     }
     let list = format!("http://orders.{name}.svc/cgi-bin/list");
 
-    // allowed, through four gates, each service named to the next
+    // allowed, through four gates, with each caller named to the next service
     let expected = [
         format!("orders for spiffe://cluster.local/ns/{name}/sa/web"),
         format!("an invoice for spiffe://cluster.local/ns/{name}/sa/orders"),
@@ -53,14 +53,14 @@ fn e2e_three_services_with_gates_and_no_other_security() {
         Some(fetch(&namespace, "web", &list)).filter(|answer| answer.contains(&expected[1]))
     });
     assert_eq!(answer.lines().collect::<Vec<_>>(), expected);
-    // a scope that nobody granted; an operation of somebody else; and the other way round
+    // a scope without a grant, an operation of another caller, and the reverse direction
     let refused = fetch(&namespace, "web", &format!("http://orders.{name}.svc/cgi-bin/refund"));
     assert!(refused.contains("403"), "{refused}");
     let skipped = fetch(&namespace, "web", &format!("http://billing.{name}.svc/cgi-bin/invoice"));
     assert!(skipped.contains("403"), "{skipped}");
     let backwards = fetch(&namespace, "billing", &list);
     assert!(backwards.contains("403"), "{backwards}");
-    // nobody: from this machine, without a certificate
+    // from this machine, without a certificate
     let address =
         namespace.kubectl(["get", "service", "orders", "-o", "jsonpath={.spec.clusterIP}"]).expect("an address");
     let host = format!("orders.{name}.svc");
@@ -70,13 +70,13 @@ fn e2e_three_services_with_gates_and_no_other_security() {
     };
     installed.until("401", || (stranger("/cgi-bin/list", "Accept: */*").0 == "401").then_some(()));
     assert_eq!(stranger("/nothing", "Accept: */*").0, "403");
-    // around the gate there is no way
+    // the gate can't be bypassed
     let pod = namespace
         .kubectl(["get", "pods", "-l", "app=orders", "-o", "jsonpath={.items[0].status.podIP}"])
         .expect("an address");
     assert!(std::net::TcpStream::connect(format!("{pod}:8080")).is_err(), "the application listens on loopback alone");
 
-    // all of it is in the audit logs of the gates
+    // the audit logs of the gates have all of it
     let seen = |of: &str, reason: &str, path: &str| {
         installed.until(&format!("{reason} for {path} in the log of {of}"), || {
             let all = decisions(&namespace, of);
@@ -90,7 +90,7 @@ fn e2e_three_services_with_gates_and_no_other_security() {
     seen("orders", "Unauthenticated", "/cgi-bin/list");
     seen("orders", "OperationUndeclared", "/nothing");
 
-    // a changed policy is in force at the gate, without anything being restarted
+    // a changed policy applies without a restart
     let refund = format!("http://orders.{name}.svc/cgi-bin/refund");
     let policies = example("policies.yaml", name);
     namespace
@@ -101,19 +101,19 @@ fn e2e_three_services_with_gates_and_no_other_security() {
     people_at_a_gate(&installed, &namespace, &policies, &refund, &stranger);
     a_key_at_a_gate(&installed, &namespace, &policies, &stranger);
 
-    // the controller is away: what was told stays in force
+    // without the controller the last policies stay in force
     installed.kubectl(["scale", "deployment", "durward", "--replicas=0", "-n", NAMESPACE]);
     installed.until("no replica", || installed.pods().is_empty().then_some(()));
     assert!(fetch(&namespace, "web", &list).contains(&expected[1]));
     assert!(fetch(&namespace, "billing", &list).contains("403"));
     installed.kubectl(["scale", "deployment", "durward", "--replicas=2", "-n", NAMESPACE]);
     installed.kubectl(["rollout", "status", "deployment/durward", "-n", NAMESPACE, "--timeout=120s"]);
-    // and is heard of again
+    // the controller is back
     namespace.apply(&policies).expect("applied");
     installed.until("the grant is gone", || fetch(&namespace, "web", &refund).contains("403").then_some(()));
 }
 
-/// A key that is used at a gate alone is known to be used.
+/// The use of a key at a gate is reported.
 fn a_key_at_a_gate(
     installed: &Installed,
     namespace: &Namespace<'_>,
@@ -141,7 +141,7 @@ fn a_key_at_a_gate(
     namespace.apply(&accepting).expect("applied");
     let header = format!("X-Api-Key: {key}");
     installed.until("the key counts", || (stranger("/cgi-bin/list", &header).0 == "200").then_some(()));
-    // the gate tells it within 20 seconds, and a replica writes it within another minute
+    // the gate reports it within 20 seconds, and a replica writes it within another minute
     let listed = installed.cluster.until("the last use", Duration::from_secs(150), || {
         let (_, text) = installed.durward(&["api-key", "list", "-o", "json"]);
         let listed: Option<Value> = serde_json::from_str(&text).ok();
@@ -151,7 +151,7 @@ fn a_key_at_a_gate(
     assert_eq!((&listed[0]["provider"], &listed[0]["name"]), (&json!("partners"), &json!("acme")));
 }
 
-/// A person is led to the step-up page; a workload waits for a person.
+/// A person gets a link to the step-up page; a workload waits for an approval.
 fn people_at_a_gate(
     installed: &Installed,
     namespace: &Namespace<'_>,
@@ -168,7 +168,7 @@ fn people_at_a_gate(
     namespace.apply(&asking).expect("applied");
     installed.in_force(name, "orders");
 
-    // the challenge says where, as the controller was told
+    // the challenge has the controller's URL
     let audience = format!("orders.{name}");
     let bearer = format!("Authorization: Bearer {}", people.token("alice", &audience));
     let link = format!("link: <https://auth.example.com/step-up?audience={audience}&operation=refund-order>");
@@ -177,7 +177,7 @@ fn people_at_a_gate(
         (status == "401" && told.contains(&link)).then_some(())
     });
 
-    // the gate asks for what its caller lacks
+    // the gate requests the missing approval
     let web = format!("spiffe://cluster.local/ns/{name}/sa/web");
     installed.until("the refusal", || fetch(namespace, "web", refund).contains("403").then_some(()));
     let pending = installed.until("the approval", || {
@@ -187,7 +187,7 @@ fn people_at_a_gate(
     });
     assert_eq!((&pending["spec"]["policy"], &pending["spec"]["operation"]), (&json!("orders"), &json!("refund-order")));
     let object = pending["metadata"]["name"].as_str().expect("a name");
-    // whoever may write objects approves nothing
+    // write access to objects approves nothing
     let status = json!({"status": {"state": "Approved", "by": "user:people/oscar", "decidedAt": "2026-01-01T00:00:00Z", "expiresAt": "2999-01-01T00:00:00Z", "signature": "x"}});
     let patch = format!("--patch={status}");
     namespace.kubectl(["patch", "apr", object, "--type=merge", &patch, "--subresource=status"]).expect("written");
@@ -201,7 +201,7 @@ fn people_at_a_gate(
     installed.until("the gate to know", || fetch(namespace, "web", refund).contains("an invoice").then_some(()));
     let carried = decisions(namespace, "orders").into_iter().find(|line| line["approval"]["by"].is_string());
     assert_eq!(carried.expect("recorded")["approval"]["by"], "user:people/oscar");
-    // and that it was taken back
+    // its revocation, too
     namespace.kubectl(["delete", "apr", object]).expect("deleted");
     installed.until("the gate to forget", || fetch(namespace, "web", refund).contains("403").then_some(()));
     let told = installed.kubectl(["logs", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=durward", "--tail=-1"]);

@@ -1,4 +1,4 @@
-//! Certificates for pods: who gets one, what it says, and that every door takes it.
+//! Pod certificates: who gets one, its content, and that every door accepts it.
 
 use std::path::Path;
 use std::process::Command;
@@ -38,7 +38,7 @@ fn pod(name: &str, account: &str, mut sources: Vec<Value>) -> Value {
     })
 }
 
-/// A policy about the pods called `app`.
+/// A policy for the pods labelled `app`.
 fn selects(namespace: &str, app: &str) -> String {
     let spec = json!({
         "service": {"podSelector": {"matchLabels": {"app": app}}},
@@ -98,7 +98,7 @@ fn e2e_a_pod_starts_with_a_certificate_that_says_who_it_is_and_doors_take_it() {
     }
     assert!(openssl(&["verify", "-CAfile", &trust, &credentials]).contains("OK"));
 
-    // high risk: a token is not enough, the certificate is
+    // high risk: a token is not enough, the certificate is enough
     let door = ForwardAuthDoor::of(&installed);
     let token = namespace.kubectl(["create", "token", "web", &format!("--audience=orders.{name}")]).expect("a token");
     let bearer = format!("Authorization: Bearer {}", token.trim());
@@ -109,7 +109,7 @@ fn e2e_a_pod_starts_with_a_certificate_that_says_who_it_is_and_doors_take_it() {
     let (counts, said) = installed.durward(&["inspect", &credentials]);
     assert!(counts == Some(0) && said.contains(&id) && said.contains(&format!("{name}/web")), "{said}");
 
-    // a certificate is worth as much as its pod: valid for an hour yet, it counts no more
+    // a certificate ends with its pod, although it would be valid for another hour
     namespace.kubectl(["delete", "pod", "web", "--grace-period=0", "--force"]).expect("deleted");
     let began = Instant::now();
     installed.until("the dead pod's certificate to be refused", || (ask(&shown) == "401").then_some(()));
@@ -118,8 +118,8 @@ fn e2e_a_pod_starts_with_a_certificate_that_says_who_it_is_and_doors_take_it() {
     assert!(counts == Some(1) && said.contains("pod that it was issued for is gone"), "{said}");
 }
 
-/// What the application of `examples/orders` makes of an access token: whether it accepts it, and its claims, if the keys that
-/// the application fetches have signed them.
+/// Whether the application of `examples/orders` accepts an access token, and the claims that it reads with the
+/// fetched keys.
 fn shown_to_the_application(service: &str, trust: &Path, token: &str) -> (bool, Option<Value>) {
     let python = Command::new(venv("python"))
         .arg("-B")
@@ -198,7 +198,7 @@ fn e2e_a_pod_exchanges_its_token_and_its_certificate_for_what_policies_grant() {
         claims
     };
 
-    // by the token that kubelet mounts: what a bearer can have
+    // by the mounted token: what a bearer may do
     let id = format!("spiffe://cluster.local/ns/{name}/sa/web");
     let stated = claims(&exchange("durward", &[]));
     assert_eq!((&stated["sub"], &stated["scope"]), (&json!(id), &json!("orders.list orders.read")), "{stated}");
@@ -207,7 +207,7 @@ fn e2e_a_pod_exchanges_its_token_and_its_certificate_for_what_policies_grant() {
     let narrowed = claims(&exchange("durward", &["--data", "scope=orders.read orders.delete"]));
     assert_eq!(narrowed["scope"], "orders.read", "never more than was granted, nor than was asked for");
     assert_eq!(exchange("durward", &["--data", "scope=orders.delete"])["error"], "invalid_scope");
-    // by the certificate: more, bound to it
+    // by the certificate: more, and bound to it
     let credentials = path("credentials.pem").display().to_string();
     let shown = ["--cert", credentials.as_str(), "--key", &credentials];
     let mut form = vec!["--data", "grant_type=client_credentials&audience=orders-api"];
@@ -216,21 +216,21 @@ fn e2e_a_pod_exchanges_its_token_and_its_certificate_for_what_policies_grant() {
     let stated = claims(&ask(&form));
     assert_eq!((&stated["sub"], &stated["scope"]), (&json!(id), &json!("orders.list orders.read orders.refund")));
     assert!(stated["cnf"]["x5t#S256"].is_string(), "{stated}");
-    // by both: the bearer's, in the hands of the pod alone
+    // by both: what a bearer may do, bound to the certificate
     let stated = claims(&exchange("durward", &shown));
     assert!(stated["scope"] == "orders.list orders.read" && stated["cnf"].is_object(), "{stated}");
 
-    // a token for somebody else, and one that was changed
+    // a token for another audience, and a modified one
     assert_eq!(exchange("another", &[])["error"], "invalid_request");
     let whole = std::fs::read_to_string(path("durward")).expect("the token");
     let (rest, signature) = whole.trim().rsplit_once('.').expect("a JWT");
     let forged = format!("{rest}.{}", signature.chars().rev().collect::<String>());
     std::fs::write(path("forged"), forged).expect("written");
     assert_eq!(exchange("forged", &[])["error"], "invalid_request");
-    // nor does the application take what was not exchanged
+    // the application does not accept the original token
     assert_eq!(shown_to_the_application(&address, &path("trust.pem"), whole.trim()), (false, None));
 
-    // with the pod goes what it could get
+    // exchanges end with the pod
     namespace.kubectl(["delete", "pod", "web", "--grace-period=0", "--force"]).expect("deleted");
     installed.until("the dead pod's token to be refused", || {
         (exchange("durward", &[])["error"] == "invalid_request").then_some(())
@@ -271,7 +271,7 @@ fn e2e_what_was_issued_for_a_service_account_ends_with_it() {
     for how in [&by_certificate[..], &["--header", &bearer]] {
         installed.until("both credentials to count", || ask(how).starts_with("200").then_some(()));
     }
-    // another one of the same name is somebody else
+    // a new service account of the same name is another identity
     namespace.kubectl(["delete", "serviceaccount", "web"]).expect("deleted");
     namespace.kubectl(["create", "serviceaccount", "web"]).expect("created");
     for how in [&by_certificate[..], &["--header", &bearer]] {
@@ -323,7 +323,7 @@ fn e2e_a_pod_that_no_policy_is_about_waits_and_is_told_why() {
         requests["items"][0]["status"]["conditions"][0]["type"].as_str().map(ToOwned::to_owned)
     };
     assert_eq!(conditions(), None, "nothing is denied that may still come right");
-    // nor while its own namespace denies its service account
+    // no certificate while its own namespace denies the service account
     let to = json!([{"serviceAccount": {"namespace": name, "name": "default"}}]);
     let spec = json!({"service": {"podSelector": {}}, "denials": [{"name": "stolen", "to": to}]});
     namespace.apply(&policy(name, "stop", spec)).expect("applied");
@@ -370,13 +370,13 @@ fn e2e_what_can_never_be_is_denied_with_what_would_work() {
         (&json!("Denied"), &json!("InvalidUnverifiedUserAnnotations"))
     );
     assert!(condition["message"].as_str().expect("a message").contains("example.com/admin"), "{condition}");
-    // a policy can't hand out names that its namespace does not own
+    // a policy can't give names that its namespace does not own
     let spec = json!({"service": {"podSelector": {}}, "identity": {"dnsNames": ["bank.example.com"]}});
     let error = namespace.apply(&policy(namespace.name(), "greedy", spec)).expect_err("refused").to_string();
     assert!(error.contains("spec.identity.dnsNames[0]") && error.contains("does not own"), "{error}");
 }
 
-/// Whoever may make requests can't get a certificate for a pod that is not what the request says.
+/// With the right to create requests one can't get a certificate for another pod.
 #[test]
 fn e2e_a_request_that_is_not_what_it_says_is_denied() {
     let installed = installed();

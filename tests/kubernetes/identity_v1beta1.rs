@@ -1,5 +1,5 @@
-//! Where the API server is one of Kubernetes 1.35 or 1.36, by what it serves and accepts: PodCertificateRequests and
-//! ClusterTrustBundles are there as `v1beta1` alone, and only if the admin says so.
+//! An API server that emulates Kubernetes 1.35 or 1.36: PodCertificateRequests and ClusterTrustBundles are
+//! `v1beta1`, and served only if the admin enables them.
 
 use durward_tests::installation;
 use durward_tests::turn::Turn;
@@ -14,7 +14,7 @@ use durward_tests::installation::process::controller;
 use durward_tests::installation::{policy, prepare};
 use serde_json::{Value, json};
 
-/// What openssl prints, run in a folder.
+/// Runs openssl in a folder and returns its output.
 fn openssl(folder: &Path, args: &str) -> Vec<u8> {
     let output = Command::new("openssl").current_dir(folder).args(args.split(' ')).output().expect("openssl runs");
     assert!(output.status.success(), "{args}: {}", String::from_utf8_lossy(&output.stderr));
@@ -24,7 +24,7 @@ fn openssl(folder: &Path, args: &str) -> Vec<u8> {
 #[test]
 fn pods_get_certificates_from_kubernetes_1_36() {
     let _turn = Turn::take(module_path!());
-    // as kubelet asks by this version, and as it did before
+    // as kubelet requests in this version, and in the one before
     pods_get_certificates("1.36", &["stub", "key"]);
 }
 
@@ -54,7 +54,7 @@ fn pods_get_certificates(version: &str, asked: &[&str]) {
         "spec": {"nodeName": "node", "serviceAccountName": "web", "containers": [{"name": "main", "image": "none"}]},
     });
     namespace.apply(&pod.to_string()).expect("applied");
-    // before the controller, whose webhook nothing leads to here
+    // before the controller, since the API server can't reach its webhook
     let spec = json!({"service": {"podSelector": {"matchLabels": {"app": "web"}}}});
     namespace.apply(&policy(namespace.name(), "web", spec)).expect("applied");
     let uid = |object: &str| namespace.kubectl(["get", object, "-o", "jsonpath={.metadata.uid}"]).expect("a UID");

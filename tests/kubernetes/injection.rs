@@ -1,4 +1,4 @@
-//! Pods that ask for an identity by a label, and what they do with it.
+//! Pods that request an identity by a label, and use it.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -21,7 +21,7 @@ fn installed() -> SharedInstallation {
 
 const OPENSSL: &str = "durward.test/openssl:1";
 
-/// This machine's openssl with the libraries that it needs, as an image.
+/// An image with this machine's openssl and its libraries.
 fn openssl() -> Image {
     let which = Command::new("sh").args(["-c", "command -v openssl"]).output().expect("sh runs").stdout;
     let program = PathBuf::from(String::from_utf8_lossy(&which).trim());
@@ -34,7 +34,7 @@ fn openssl() -> Image {
     image.file("/tmp/.keep", 0o644, "").entrypoint(["/bin/openssl"])
 }
 
-/// All pods of a namespace called `app` are the service of that name.
+/// A policy for the pods labelled `app`.
 fn service(namespace: &Namespace<'_>, app: &str) {
     let spec = json!({
         "service": {"podSelector": {"matchLabels": {"app": app}}},
@@ -62,7 +62,7 @@ fn e2e_a_label_is_all_that_a_pod_needs() {
     let namespace = installed.cluster.namespace("label").expect("a namespace");
     service(&namespace, "web");
     installed.in_force(namespace.name(), "web");
-    // a Deployment makes pods with generated names; its init container has the certificate too
+    // pods of a Deployment have generated names; the init container has the certificate, too
     let checks = json!({"name": "checks", "image": image::BUSYBOX, "imagePullPolicy": "Never", "command": ["sh", "-c",
         "for file in \"$DURWARD_CREDENTIAL_BUNDLE\" \"$DURWARD_TRUST_BUNDLE\"; do \
          case \"$(cat \"$file\")\" in *'BEGIN CERT'*) ;; *) exit 1 ;; esac; done"]});
@@ -88,7 +88,7 @@ fn e2e_a_label_is_all_that_a_pod_needs() {
         at["lastTransitionTime"].as_str().expect("a time").to_owned()
     });
     println!("scheduled at {scheduled}, ready at {mounted}");
-    // the volume of a pod that is read and made again is not added twice
+    // the volume is not added twice to a pod that is exported and created again
     let again = stored(&namespace, "pods")["items"][0].clone();
     let again = pod(json!({"name": "again", "labels": {"durward.dev/inject": "identity"}}), again["spec"].clone());
     let mut again: Value = serde_json::from_str(&again).expect("JSON");
@@ -118,7 +118,7 @@ fn e2e_a_namespace_asks_for_all_its_pods_and_a_pod_for_itself() {
         assert_eq!(has, expected, "{name}");
     }
     namespace.await_condition("pod/gets", "Ready").unwrap_or_else(|error| panic!("{error}"));
-    // a pod that no policy is about is made, and its owner told at once what is missing
+    // a pod without a policy is created, with a warning about what is missing
     let unknown = pod(json!({"name": "unknown", "labels": {"app": "other"}}), json!({"containers": [sleeps()]}));
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("pod.json");
@@ -179,7 +179,7 @@ fn e2e_two_pods_prove_themselves_to_one_another() {
     let said = namespace.kubectl(["logs", "client"]).expect("logs");
     assert!(said.contains("Verification: OK"), "{said}");
 
-    // rustls to OpenSSL, with what a third pod was given
+    // rustls to OpenSSL, with the credentials of a third pod
     let third = pod(
         json!({"name": "third", "labels": {"app": "client", "durward.dev/inject": "identity"}}),
         json!({"containers": [sleeps()], "terminationGracePeriodSeconds": 0}),
@@ -194,7 +194,7 @@ fn e2e_two_pods_prove_themselves_to_one_another() {
     assert!(!handshake(nobody, &host, &to).contains("200"), "who shows nothing gets nothing");
 }
 
-/// A client that trusts `roots`, with what a pod was given, if anything.
+/// A client that trusts `roots`, with the credentials of a pod, if given.
 fn rustls_client(roots: &str, given: Option<&str>) -> rustls::ClientConfig {
     let mut store = rustls::RootCertStore::empty();
     store.add_parsable_certificates(CertificateDer::pem_slice_iter(roots.as_bytes()).filter_map(Result::ok));
@@ -211,7 +211,7 @@ fn rustls_client(roots: &str, given: Option<&str>) -> rustls::ClientConfig {
     }
 }
 
-/// Shakes hands and asks for the page of `openssl s_server -www`; tells what came, or why nothing did.
+/// Requests the page of `openssl s_server -www`; returns the response or the error.
 fn handshake(config: rustls::ClientConfig, host: &str, to: &str) -> String {
     use std::io::{Read, Write};
     let name = ServerName::try_from(host.to_owned()).expect("a name");

@@ -1,5 +1,5 @@
-//! Durward installed by its chart: policies come into force on every replica, and the API server asks before governed
-//! operations go through.
+//! Durward installed by its chart: policies apply on every replica, and the API server calls the webhooks for
+//! governed operations.
 
 use durward_tests::venv;
 use std::process::Command;
@@ -10,7 +10,7 @@ use durward_tests::installation::shared::SharedInstallation;
 use durward_tests::installation::{Installed, NAMESPACE, condition, policy};
 use serde_json::{Value, json};
 
-/// The tests stand where a gateway would: they are believed which request they forward.
+/// The tests act as a gateway whose forwarded-request headers are trusted.
 const TRUSTED: [&str; 2] = ["trust.proxies={0.0.0.0/0}", "trust.enforcementPoints={0.0.0.0/0}"];
 
 fn installed() -> SharedInstallation {
@@ -112,7 +112,7 @@ fn e2e_mistakes_are_refused_when_they_are_applied() {
     });
     let error = installed.cluster.apply(&provider.to_string()).expect_err("refused").to_string();
     assert!(error.contains("metadata.name") && error.contains("use another name"), "{error}");
-    // a warning is no refusal
+    // a warning does not refuse
     let warned = json!({"authentication": [{"workload": {}}], "operations": [
         {"name": "drop", "http": [{"methods": ["DELETE"], "paths": ["/all"]}]}]});
     let manifest = policy(name, "warned", warned);
@@ -136,7 +136,7 @@ fn e2e_the_api_server_asks_before_governed_operations() {
             "jsonpath={.webhooks[*].rules}",
         ])
     };
-    // alice and bob may do everything as far as RBAC is concerned
+    // RBAC allows alice and bob everything
     for who in ["alice", "bob"] {
         namespace
             .kubectl(["create", "rolebinding", who, "--clusterrole=cluster-admin", &format!("--user={who}")])
@@ -199,7 +199,7 @@ fn e2e_the_api_server_asks_before_governed_operations() {
     denied(&["patch", "deployment", "idle", "--subresource=status", "-p", r#"{"status":{"replicas":9}}"#], "pretend");
     denied(&["create", "configmap", "settings"], "configure");
     denied(&["create", "configmap", "settings", "--dry-run=server"], "configure");
-    // an eviction, a collection, and a name that is not made yet go by paths that kubectl has no command for
+    // an eviction, a collection and a generated name: paths without a kubectl command
     let raw = |verb: &str, path: &str, body: &str| {
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(&file, body).expect("written");
@@ -221,7 +221,7 @@ fn e2e_the_api_server_asks_before_governed_operations() {
     assert!(error.contains("operation `configure`"), "{error}");
     let error = raw("delete", "pods?labelSelector=app%3Dweb", "{}").expect_err("refused").to_string();
     assert!(error.contains("operation `remove`"), "a collection: {error}");
-    // what nobody declares is not Durward's to refuse
+    // undeclared operations are not governed
     namespace.kubectl(["--as=bob", "create", "secret", "generic", "other"]).expect("not governed");
     namespace.kubectl(["--as=bob", "label", "pod", "web", "seen=yes"]).expect("not governed");
 
@@ -245,7 +245,7 @@ fn e2e_the_api_server_asks_before_governed_operations() {
     let delete = ["delete", "secret", "precious"].map(ToOwned::to_owned);
     namespace.kubectl(stepped_up.iter().chain(&delete)).expect("a fresh second factor");
 
-    // only audited: let through, with a warning
+    // audit mode: allowed with a warning
     let mut audited = spec;
     audited["mode"] = json!("Audit");
     namespace.apply(&policy(name, "guard", audited)).expect("applied");
@@ -271,7 +271,7 @@ fn e2e_the_api_server_asks_before_governed_operations() {
         })
         .sum();
     assert!(counted >= 10, "{counted} denials are counted");
-    // without such a policy there is no rule, so nothing is asked
+    // without a policy there is no webhook rule
     namespace.kubectl(["delete", "accesspolicy", "guard"]).expect("deleted");
     installed.until("the rules to go", || rules().is_empty().then_some(()));
     namespace.kubectl(["--as=bob", "delete", "pod", "web", "--wait=false"]).expect("not governed any more");
@@ -308,7 +308,7 @@ fn e2e_the_plugin_of_kubectl_asks_the_live_cluster_with_the_users_own_rights() {
     let (code, text) = kubectl(admin, &["who-can", "list", "--service", &format!("orders.{name}"), "-o", "json"]);
     let told: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}"));
     assert_eq!((code, &told[0]["who"][0]["subject"], &told[0]["who"][0]["can"]), (Some(0), &json!(id), &json!(true)));
-    // somebody who may read nothing learns nothing
+    // a user without read access learns nothing
     let token = namespace.kubectl(["create", "token", "default"]).expect("a token");
     let config = installed.kubectl(["config", "view", "--raw", "--minify", "-o", "json"]);
     let mut config: Value = serde_json::from_str(&config).expect("JSON");
@@ -319,7 +319,7 @@ fn e2e_the_plugin_of_kubectl_asks_the_live_cluster_with_the_users_own_rights() {
     assert!(code == Some(2) && text.contains("403") && text.contains("can't list"), "{text}");
 }
 
-/// Envoy outside of the cluster's pods, which trusts Durward's own CA alone.
+/// An Envoy on this machine that trusts Durward's own CA only.
 const ENVOY: &str = r#"
 static_resources:
   listeners:

@@ -1,4 +1,4 @@
-//! The chart: what it renders, and a release from install to uninstall.
+//! The chart: its rendered objects, and a release from install to uninstall.
 
 use std::path::Path;
 use std::process::Command;
@@ -34,7 +34,7 @@ fn e2e_wrong_values_are_refused_with_the_field() {
     }
 }
 
-/// The custom resource definitions of the chart are the generated ones, and every right says why it is needed.
+/// The chart's CRDs are the generated ones, and every RBAC rule has a reason.
 #[test]
 fn e2e_the_chart_has_the_generated_definitions_and_reasons_for_its_rights() {
     for entry in std::fs::read_dir(repository("crds")).expect("crds") {
@@ -61,7 +61,7 @@ fn e2e_the_chart_has_the_generated_definitions_and_reasons_for_its_rights() {
     assert!(!rights.contains("\"*\"") && !rights.contains("[*]"), "no wildcard");
 }
 
-/// What keeps the doors open and shut is there without being asked for, and what needs other operators only when asked for.
+/// Safe defaults are on; objects of other operators are opt-in.
 #[test]
 fn e2e_an_installation_is_spread_spared_and_locked_down_by_default() {
     let installed = installed();
@@ -119,7 +119,7 @@ fn e2e_an_installation_is_spread_spared_and_locked_down_by_default() {
     }
 }
 
-/// Whoever has installed it is told three commands, and each of them works.
+/// The notes print three commands, and each works.
 #[test]
 fn e2e_the_notes_have_the_next_commands() {
     let installed = installed();
@@ -139,11 +139,11 @@ fn e2e_a_release_lives_through_upgrade_uninstall_and_reinstall() {
     let name = namespace.name();
     let chart = chart();
 
-    // from the chart before the newest change to it, where the history goes that far
+    // upgrade from the chart before its last change, if the clone has that commit
     if let Some(previous) = previous_chart() {
         installed.uninstall();
         installed.prepare();
-        // its replicas would be of its own version, which is not built here: what matters is that its objects can be upgraded
+        // its image is not built here: only its objects matter
         installed.release(&previous.path().join("charts/durward"), &["replicas=1"], false);
         installed.upgrade(&chart, &[]);
     }
@@ -178,7 +178,7 @@ fn e2e_a_release_lives_through_upgrade_uninstall_and_reinstall() {
     assert_eq!(authority(), first, "a new release takes the CA over");
     installed.until("the policy to be enforced again", || create().is_err().then_some(()));
 
-    // without being asked to keep them, the definitions go, and the policies with them
+    // without `crds.keep` the CRDs and the policies are deleted
     installed.upgrade(&chart, &["crds.keep=false"]);
     let (good, output) =
         helm(&installed.cluster, &["uninstall", "durward", "--namespace", NAMESPACE, "--wait", "--timeout=120s"]);
@@ -216,7 +216,7 @@ fn e2e_a_policy_that_can_not_be_decoded_is_reported_and_the_rest_goes_on() {
     let installed = installed();
     let namespace = installed.cluster.namespace("undecodable").expect("a namespace");
     let name = namespace.name();
-    // a definition of another version let something in, and no webhook was there to see it
+    // a CRD of another version admitted an object, without a webhook
     let crd = "accesspolicies.durward.dev";
     let before = installed.kubectl(["get", "crd", crd, "-o", "json"]);
     let mut loose: Value = serde_json::from_str(&before).expect("JSON");
@@ -260,7 +260,7 @@ fn e2e_a_ca_that_somebody_else_provides_is_waited_for_and_used() {
     installed.prepare();
     let folder = tempfile::tempdir().expect("a folder");
     intermediate(folder.path());
-    // it comes a while after the pods
+    // created a while after the pods
     std::thread::scope(|scope| {
         scope.spawn(|| {
             installed.until("the replicas", || (installed.pods().len() == 2).then_some(()));
@@ -280,7 +280,7 @@ fn e2e_a_ca_that_somebody_else_provides_is_waited_for_and_used() {
     let root = std::fs::read_to_string(folder.path().join("ca.crt")).expect("a root");
     assert_eq!(installed.kubectl(bundle).trim(), root.trim(), "the root alone is trusted");
 
-    // another one there is changed to in the same steps, while the API server goes on asking
+    // another provided CA is rotated in by the same steps, while the API server calls the webhooks
     let active = || {
         let args = ["get", "configmap", "durward-ca-status", "-n", NAMESPACE, "-o", "jsonpath={.data.active}"];
         installed.kubectl(args)
@@ -298,7 +298,7 @@ fn e2e_a_ca_that_somebody_else_provides_is_waited_for_and_used() {
     installed.upgrade(&chart(), &[]);
 }
 
-/// Makes a root and an intermediate CA of somebody else, as a Secret for TLS has them.
+/// Creates a foreign root and intermediate CA as files of a TLS Secret.
 fn intermediate(folder: &Path) {
     let extensions = "basicConstraints=critical,CA:TRUE,pathlen:0\nkeyUsage=critical,keyCertSign\n";
     std::fs::write(folder.join("extensions"), extensions).expect("written");
@@ -312,7 +312,7 @@ fn intermediate(folder: &Path) {
     }
 }
 
-/// Puts it into the Secret that Durward takes it from.
+/// Writes the CA to the Secret that Durward reads.
 fn put(installed: &Installed, folder: &Path, verb: &str) {
     let data = ["tls.crt", "tls.key", "ca.crt"].map(|file| {
         let bytes = std::fs::read(folder.join(file)).expect("a file");
@@ -327,7 +327,7 @@ fn put(installed: &Installed, folder: &Path, verb: &str) {
     installed.kubectl([verb, "-f", &file.display().to_string()]);
 }
 
-/// Alerts and dashboard speak of metrics that there are, and each alert has its runbook.
+/// Alerts and dashboard use existing metrics, and each alert has a runbook.
 #[test]
 fn e2e_alerts_and_dashboard_go_by_metrics_that_are_served() {
     let installed = installed();
@@ -340,7 +340,7 @@ fn e2e_alerts_and_dashboard_go_by_metrics_that_are_served() {
     namespace.apply(&policy(namespace.name(), "orders", spec)).expect("applied");
     installed.in_force(namespace.name(), "orders");
     let pod = &installed.pods()[0];
-    // metrics with labels are there once something was counted: here a caller without a credential
+    // metrics with labels exist after the first count: here of a caller without a credential
     let url = format!("https://{}:8143/forward-auth", pod["status"]["podIP"].as_str().expect("an address"));
     let asked = Command::new("curl").args(["-sk", "-H", &format!("Host: {host}"), &url]).output().expect("curl runs");
     assert!(String::from_utf8_lossy(&asked.stdout).contains("invalid_token"), "{asked:?}");

@@ -1,4 +1,4 @@
-//! Durward while things go wrong around it: certificates end, replicas come and go, the API server is away.
+//! Disruptions: certificates expire, replicas come and go, the API server is down.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ fn installed() -> SharedInstallation {
     })
 }
 
-/// A policy with an operation that `reader` may do and one that it may not, and a token of `reader`.
+/// A policy with one operation that `reader` may do and one that it may not; returns the host and a token of `reader`.
 fn service(installed: &Installed, namespace: &Namespace<'_>) -> (String, String) {
     let name = namespace.name();
     namespace.kubectl(["create", "serviceaccount", "reader"]).expect("created");
@@ -39,19 +39,19 @@ fn service(installed: &Installed, namespace: &Namespace<'_>) -> (String, String)
     (host, token.trim().to_owned())
 }
 
-/// What became of a steady stream of decisions.
+/// Results of a steady stream of requests.
 #[derive(Debug, Default)]
 struct Tally {
     right: usize,
     wrong: Vec<String>,
-    /// Requests that needed another try, because the replica that they went to was gone.
+    /// Requests that were retried because their replica was gone.
     retried: usize,
     lost: usize,
     slowest: Duration,
 }
 
-/// Asks through the Service without pause until `stop`, each time on a new connection that trusts Durward's own CA
-/// alone.
+/// Sends requests through the Service until `stop`, each on a new connection that trusts only Durward's own
+/// CA.
 fn stream(
     installed: &Installed,
     host: String,
@@ -147,7 +147,7 @@ fn e2e_no_decision_is_wrong_or_lost_while_replicas_and_the_api_server_come_and_g
         installed.kubectl(["delete", "pod", &killed, "-n", NAMESPACE, "--grace-period=0", "--force"]);
         installed.until("another leader", || (installed.leader() != killed).then_some(()));
     });
-    // whoever leads now writes
+    // the new leader writes
     let spec = json!({"authentication": [], "operations": []});
     namespace.apply(&policy(namespace.name(), "later", spec)).expect("applied");
     installed.in_force(namespace.name(), "later");
@@ -163,7 +163,7 @@ fn e2e_no_decision_is_wrong_or_lost_while_replicas_and_the_api_server_come_and_g
         namespace.apply(&policy(namespace.name(), "later", spec)).expect("applied");
         installed.in_force(namespace.name(), "later");
     }
-    // the killed replica's successor may still be starting; other tests count on both
+    // wait for the replacement: other tests need both replicas
     installed.kubectl(["rollout", "status", "deployment/durward", "-n", NAMESPACE, "--timeout=120s"]);
 }
 
@@ -185,7 +185,7 @@ fn e2e_webhook_certificates_rotate_under_load_without_a_failed_call() {
     let create =
         |who: &str| namespace.kubectl([&format!("--as={who}"), "create", "configmap", "c", "--dry-run=server"]);
     installed.until("the API server to ask", || create("eve").is_err().then_some(()));
-    // a replica that has just taken another's place may not listen yet
+    // a new replica may not listen yet
     let ends = || {
         installed.until("each replica to show a certificate", || -> Option<BTreeMap<String, String>> {
             let pods = installed.pods();
@@ -211,7 +211,7 @@ fn e2e_webhook_certificates_rotate_under_load_without_a_failed_call() {
     }
 }
 
-/// End of the certificate that a listener shows; `None` when nothing listens there.
+/// The expiry of a listener's certificate; `None` if nothing listens.
 fn certificate_end(address: &str) -> Option<String> {
     let script =
         format!("openssl s_client -connect {address} </dev/null 2>/dev/null | openssl x509 -noout -enddate -serial");
@@ -241,7 +241,7 @@ fn e2e_a_thousand_policies_at_once_and_then_silence() {
         (in_force == 1000).then_some(())
     });
     println!("applied in {applied:?}, all in force and said so after {:?}", began.elapsed());
-    // nothing is written while nothing changes, but the Lease
+    // nothing but the Lease is written while nothing changes
     installed.until("the last Events", || {
         let before = installed.writes();
         std::thread::sleep(Duration::from_secs(3));
@@ -265,18 +265,18 @@ fn e2e_without_durward_the_cluster_recovers_and_so_does_durward() {
     installed.until("the API server to ask", || create().is_err().then_some(()));
     installed.kubectl(["scale", "deployment", "durward", "-n", NAMESPACE, "--replicas=0"]);
     installed.until("the replicas to go", || installed.pods().is_empty().then_some(()));
-    // what is governed fails closed …
+    // governed operations fail closed …
     let error = create().expect_err("refused").to_string();
     assert!(error.contains("failed calling webhook \"operations.durward.dev\""), "{error}");
     namespace.kubectl(["scale", "deployment", "idle", "--replicas=1"]).expect("not governed");
-    // … and everything that a recovery needs goes on
+    // … and everything that a recovery needs works
     installed.kubectl(["create", "configmap", "c", "-n", "kube-system", "--dry-run=server"]);
     installed.kubectl(["create", "configmap", "c", "-n", "default", "--dry-run=server"]);
     installed.kubectl(["create", "configmap", "c", "-n", NAMESPACE, "--dry-run=server"]);
     let manifest = policy("default", "new", json!({"operations": []}));
     installed.cluster.apply(&manifest).expect("a policy can be written, and is judged later");
     installed.kubectl(["delete", "accesspolicy", "new", "-n", "default"]);
-    // the control plane's own work in the governed namespace: a deleted pod ends, its Service's endpoints follow
+    // the control plane works in the governed namespace: a deleted pod ends, its Service's endpoints follow
     installed.until("the Deployment's pod to be replaced", || {
         let now = namespace.kubectl(["get", "replicaset", "-o", "jsonpath={.items[0].status.replicas}"]).ok()?;
         (now == "1").then_some(())
@@ -286,7 +286,7 @@ fn e2e_without_durward_the_cluster_recovers_and_so_does_durward() {
     installed.until("Durward to answer", || {
         create().expect_err("governed").to_string().contains("missing scope").then_some(())
     });
-    // with nobody there, an admin ends it by hand
+    // without Durward an admin can remove the webhooks by hand
     installed.kubectl(["scale", "deployment", "durward", "-n", NAMESPACE, "--replicas=0"]);
     installed.until("the replicas to go", || installed.pods().is_empty().then_some(()));
     installed.kubectl(["delete", "validatingwebhookconfiguration", "durward-operations"]);
@@ -309,9 +309,9 @@ fn e2e_replicas_that_start_while_a_policy_is_broken_close_its_service() {
             .kubectl(["create", "rolebinding", who, "--clusterrole=cluster-admin", &format!("--user={who}")])
             .expect("bound");
     }
-    // the service lets everybody read …
+    // everybody may read the service …
     let (host, token) = service(&installed, &namespace);
-    // … but for what another policy of it says, which governs ConfigMaps too
+    // … except for what its second policy governs: ConfigMaps, too
     let denial = json!([{"name": "stop", "to": [{"serviceAccount": {"namespace": name, "name": "reader"}}]}]);
     let guard = |grants: Value| {
         let every = json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["CREATE"]}]);
@@ -324,7 +324,7 @@ fn e2e_replicas_that_start_while_a_policy_is_broken_close_its_service() {
     namespace.apply(&policy(name, "guard", guard(ada.clone()))).expect("applied");
     let stored = installed.in_force(name, "guard");
     assert_eq!(stored["status"]["lastGood"]["generation"], stored["metadata"]["generation"], "{stored}");
-    // a replica that has just taken another's place may not listen, or not have the cluster's keys yet: it lets nobody pass
+    // a new replica may not listen or not have the cluster's keys yet: it allows nobody
     let ask = || -> Vec<String> {
         installed.until("two replicas that know the caller", || {
             let asked = installed.addresses().into_iter().map(|it| ask_replica(&it, &token, &host, "/orders").0);
@@ -338,7 +338,7 @@ fn e2e_replicas_that_start_while_a_policy_is_broken_close_its_service() {
     configure("ada").expect("granted");
     assert_eq!(ask(), ["403", "403"], "denied by the other policy");
 
-    // nobody is there to refuse a grant that can't be understood, and every replica starts anew
+    // an invalid grant is stored while no webhook runs, and every replica restarts
     let broken = json!([{"name": "ada", "to": [{"principal": "kube:ada"}], "roles": ["nobody-has-it"]}]);
     installed.kubectl(["scale", "deployment", "durward", "-n", NAMESPACE, "--replicas=0"]);
     installed.until("the replicas to go", || installed.pods().is_empty().then_some(()));
@@ -365,7 +365,7 @@ fn e2e_replicas_that_start_while_a_policy_is_broken_close_its_service() {
     let (code, told) = installed.durward(&["check", "--as", &id, "GET", &format!("http://{host}/orders")]);
     assert!(code == Some(1) && told.contains(&format!("mend or remove AccessPolicy {name}/guard")), "{told}");
 
-    // mended by whoever may, it is as before
+    // after an admin fixed it all is as before
     let mended = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(&mended, policy(name, "guard", guard(ada))).expect("written");
     namespace.kubectl(["--as=eve", "apply", "-f", &mended.path().display().to_string()]).expect("mended");
@@ -390,10 +390,10 @@ fn e2e_what_somebody_else_changes_in_the_webhooks_is_put_back() {
         serde_json::from_str::<Value>(&stored).expect("JSON")["webhooks"].take()
     };
     let (validating, mutating) = ("validatingwebhookconfiguration", "mutatingwebhookconfiguration");
-    // a policy that says it is in force is asked for
+    // a policy in force is enforced
     let programmed = || condition(&installed.policy(name, "guard"), "Programmed") == ("True", "InForce");
     installed.in_force(name, "guard");
-    // what other tests govern goes with their namespaces, and changes the rules until then
+    // the rules change until the namespaces of other tests are gone
     let good = installed.until("this policy alone to govern", || {
         let stored = webhooks(validating, "operations");
         (stored[0]["namespaceSelector"]["matchExpressions"][0]["values"] == json!([name])).then_some(stored)
@@ -428,7 +428,7 @@ fn e2e_what_somebody_else_changes_in_the_webhooks_is_put_back() {
     }
     installed.until("the policy to be in force all the while, or again", || programmed().then_some(()));
 
-    // what is removed comes back as well, and a policy that nobody asks for says so meanwhile
+    // removed rules come back, and meanwhile the policy's status says that it is not enforced
     installed.kubectl(["delete", validating, "durward-operations"]);
     installed.until("the policy to say that nobody asks", || {
         (condition(&installed.policy(name, "guard"), "Programmed") == ("False", "NotAsked")).then_some(())
@@ -439,7 +439,7 @@ fn e2e_what_somebody_else_changes_in_the_webhooks_is_put_back() {
         let create = namespace.kubectl(["create", "configmap", "c", "--dry-run=server"]);
         create.is_err_and(|error| error.to_string().contains("operations.durward.dev")).then_some(())
     });
-    // and then there is rest
+    // then nothing changes any more
     installed.until("the last Events", || {
         let before = installed.writes();
         std::thread::sleep(Duration::from_secs(3));

@@ -1,5 +1,5 @@
-//! Durward and its agent with the API server of Kubernetes 1.29, the oldest that agents are for: it knows nothing of certificates
-//! for pods.
+//! Durward and its agent with the API server of Kubernetes 1.29, the oldest that agents support. It has no pod
+//! certificates.
 
 use durward_tests::installation;
 use durward_tests::turn::Turn;
@@ -15,7 +15,7 @@ use durward_tests::installation::process::{ChildGuard, controller};
 use durward_tests::installation::{NAMESPACE, policy, prepare, rendered};
 use serde_json::json;
 
-/// The agent, to whom the names of the cluster are what `hosts` says.
+/// Starts the agent with the cluster's names in `hosts`.
 fn agent(folder: &Path, tokens: u16) -> ChildGuard {
     let script = "mount --bind \"$0/hosts\" /etc/hosts && exec \"$@\"";
     let at = |file: &str| folder.join(file).display().to_string();
@@ -45,7 +45,7 @@ fn e2e_a_pod_of_kubernetes_1_29_has_its_identity_by_the_agent() {
         "spec": {"serviceAccountName": "web", "containers": [{"name": "main", "image": "none"}]},
     });
     namespace.apply(&pod.to_string()).expect("applied");
-    // before the controller, whose webhook nothing leads to here
+    // before the controller, since the API server can't reach its webhook
     let spec = json!({"service": {"podSelector": {"matchLabels": {"app": "web"}}}, "identity": {"ttl": "5m"}});
     namespace.apply(&policy(name, "web", spec)).expect("applied");
 
@@ -63,7 +63,7 @@ fn e2e_a_pod_of_kubernetes_1_29_has_its_identity_by_the_agent() {
     let write = |file: &str, text: &str| fs::write(folder.path().join(file), text).expect("written");
     write("roots.pem", &roots);
     write("hosts", &format!("127.0.0.1 durward.{NAMESPACE}.svc\n"));
-    // as kubelet of that version puts it into the pod
+    // as that version of kubelet mounts it into the pod
     let bound = ["create", "token", "web", "--audience=durward", "--bound-object-kind=Pod", "--bound-object-name=web"];
     write("token", namespace.kubectl(bound).expect("a token").trim());
 

@@ -1,4 +1,4 @@
-//! The example `examples/orders` in pods: FastAPI with the certificate of its pod, and callers with theirs.
+//! The example `examples/orders` in pods: FastAPI and its callers, each with its pod's certificate.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 const ORDERS: &str = "durward.test/orders:test";
 
-/// In place of a registry's image of Python: this machine's, with the packages of the tests, so that nothing is left to fetch.
+/// Stands in for a registry's Python image: this machine's Python with the packages of the tests.
 fn python() -> Image {
     let script = "import sys, sysconfig; print(sys.executable, sysconfig.get_path('stdlib'))";
     let base = Command::new(venv("python")).args(["-c", "import sys; print(sys._base_executable)"]).output();
@@ -39,7 +39,7 @@ fn python() -> Image {
         .env("PATH", &format!("/usr/local/bin:{bin}:/bin"))
 }
 
-/// A file of the example, for namespaces of the test's own.
+/// A file of the example, for the test's namespaces.
 fn example(file: &str, shop: &str, billing: &str) -> String {
     let text = std::fs::read_to_string(paths::repository().join("examples/orders").join(file)).expect("the example");
     let image = format!("image: {ORDERS}\n          imagePullPolicy: Never");
@@ -68,7 +68,7 @@ fn items(namespace: &Namespace<'_>, kind: &str) -> Vec<Value> {
     serde_json::from_str::<Value>(&list).expect("JSON")["items"].as_array().expect("items").clone()
 }
 
-/// Seconds from being scheduled to its certificate and to its first container, for each pod. Kubernetes tells whole ones.
+/// Whole seconds from scheduling to the certificate and to the first container, for each pod.
 fn starts(namespace: &Namespace<'_>) -> Vec<(i64, i64)> {
     let requests = items(namespace, "podcertificaterequests");
     let of = |pod: &Value| {
@@ -81,7 +81,7 @@ fn starts(namespace: &Namespace<'_>) -> Vec<(i64, i64)> {
     items(namespace, "pods").iter().map(of).collect()
 }
 
-/// What a caller wrote last.
+/// The last line in a caller's log.
 fn last(namespace: &Namespace<'_>, deployment: &str) -> Option<String> {
     let log = namespace.kubectl(["logs", &format!("deployment/{deployment}"), "--tail=1"]).ok()?;
     Some(log.trim().to_owned()).filter(|line| !line.is_empty())
@@ -110,12 +110,12 @@ fn e2e_the_orders_service_in_pods() {
     println!("from scheduled to certificate, and to the first container, in seconds: {starts:?}");
     assert!(starts.len() >= 3 && starts.iter().all(|(issued, _)| *issued <= 2), "{starts:?}");
 
-    // allowed: the service saw who asked, by mTLS and a token of the caller's own
+    // allowed: the service knows the caller by mTLS and by its token
     let allowed =
         installed.until("an answer to billing", || last(&billing, "billing").filter(|line| line.starts_with("200")));
     assert!(allowed.contains(&format!("spiffe://cluster.local/ns/{}/sa/billing", billing.name())), "{allowed}");
 
-    // refused: another caller's token says that it may do something else
+    // denied: the token of this caller has another scope
     let reports = installed.cluster.namespace("reports").expect("a namespace");
     let to = json!([{"serviceAccount": {"namespace": reports.name(), "name": "billing"}}]);
     let spec = json!({

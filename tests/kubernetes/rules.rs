@@ -1,5 +1,5 @@
-//! What the rules of a policy go by in a cluster: objects that the API server is given, and relations that an OpenFGA server
-//! knows.
+//! Conditions on objects in admission requests, and relations from an OpenFGA
+//! server.
 
 use durward_tests::openfga;
 use std::process::Command;
@@ -10,14 +10,14 @@ use durward_tests::installation::shared::SharedInstallation;
 use durward_tests::installation::{Installed, NAMESPACE, chart, policy};
 use serde_json::{Value, json};
 
-/// The tests stand where a gateway would: they are believed which request they forward.
+/// The tests act as a gateway whose forwarded-request headers are trusted.
 const TRUSTED: [&str; 1] = ["trust.proxies={0.0.0.0/0}"];
 
 fn installed() -> SharedInstallation {
     SharedInstallation::of(module_path!(), || Installed::new(&TRUSTED))
 }
 
-/// A Deployment that runs nothing.
+/// A paused Deployment.
 fn deployment(image: &str, replicas: u32) -> String {
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment",
@@ -83,10 +83,10 @@ fn e2e_conditions_go_by_the_object_as_it_is_to_be_and_as_it_was() {
     assert!(!logs.contains("elsewhere.example/web"), "no record holds an object");
 }
 
-/// What callers of OpenFGA have to show.
+/// The preshared key of OpenFGA.
 const KEY: &str = "a-key-that-nobody-may-see";
 
-/// OpenFGA as a pod behind a Service, over TLS; Durward is told of it.
+/// OpenFGA in a pod behind a Service, over TLS, with Durward configured to use it.
 struct OpenFgaPod<'c> {
     namespace: Namespace<'c>,
     address: String,
@@ -222,7 +222,7 @@ fn e2e_relations_are_asked_of_an_openfga_server_in_the_cluster() {
         assert_eq!(ask(&stranger, "/documents/budget"), "403", "at {address}");
     }
 
-    // who can't be asked grants nothing
+    // an unreachable server grants nothing
     openfga.namespace.kubectl(["delete", "pod", "openfga"]).expect("deleted");
     for address in &addresses {
         installed.until("what was answered to be over", || {

@@ -1,4 +1,4 @@
-//! The tests of the Workload API that the crate `spiffe` is published with, against the agent's socket.
+//! The Workload API tests of the crate `spiffe`, run against the agent's socket.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,17 +12,17 @@ use durward_tests::turn::Turn;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use serde_json::{Value, json};
 
-/// Its files of tests that ask a Workload API.
+/// Its test files for a Workload API.
 const FILES: [&str; 3] = ["workload_api_client", "x509_source", "jwt_source"];
 
-/// What the tests name, and what stands for it here.
+/// Names in the tests, and their replacements here.
 const NAMES: [(&str, &str); 3] = [
     (r#""spiffe://example.org/myservice2""#, r#"&std::env::var("WORKLOAD").unwrap()"#),
     (r#""spiffe://example.org/myservice""#, r#"&std::env::var("WORKLOAD").unwrap()"#),
     (r#""unix:/tmp/spire-agent/public/api.sock""#, r#"&std::env::var("SPIFFE_ENDPOINT_SOCKET").unwrap()"#),
 ];
 
-/// Tests that want two identities for one workload. Durward's pods have one: that of their service account.
+/// Tests that need two identities of one workload. A pod of Durward has one: that of its service account.
 const TWO_IDENTITIES: [&str; 5] = [
     "fetch_all_jwt_svids_includes_hints",
     "fetch_all_x509_svids",
@@ -31,7 +31,7 @@ const TWO_IDENTITIES: [&str; 5] = [
     "test_x509_source_with_custom_picker_and_client",
 ];
 
-/// How many tests are left, so that none goes by unnoticed.
+/// The number of remaining tests, so that none gets lost.
 const LEFT: usize = 55;
 
 fn cargo(folder: &Path, args: &[&str]) -> Command {
@@ -40,7 +40,7 @@ fn cargo(folder: &Path, args: &[&str]) -> Command {
     cargo
 }
 
-/// Puts the tests into a package of their own, beside the manifest of this repository.
+/// Writes the tests to a package with the manifest of this repository.
 fn package() -> PathBuf {
     let folder = paths::repository().join("target/spiffe-tests/package");
     fs::create_dir_all(folder.join("tests")).expect("a folder");
@@ -59,7 +59,7 @@ fn package() -> PathBuf {
         let text = fs::read_to_string(&tests).unwrap_or_else(|error| panic!("{}: {error}", tests.display()));
         let text = NAMES.iter().fold(text, |text, (theirs, ours)| text.replace(theirs, ours));
         let target = folder.join("tests").join(file).with_extension("rs");
-        // one that is as it was is not compiled again
+        // unchanged files are not compiled again
         if fs::read_to_string(&target).ok().as_ref() != Some(&text) {
             fs::write(target, text).expect("written");
         }

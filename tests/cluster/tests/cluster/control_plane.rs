@@ -85,7 +85,7 @@ fn leaves_no_process_behind_when_its_owner_is_killed() {
         Ok((!status().contains("kube-apiserver")).then_some(()))
     })
     .expect("ended with their owner");
-    // What is left is files, and the next one who comes clears them away.
+    // only files are left, which the next command removes
     assert!(Command::new(BINARY).arg("down").env("DURWARD_CLUSTER_DIR", state.path()).status().expect("ran").success());
     assert_eq!(status(), "no cluster\n");
     assert_eq!(std::fs::read_dir(state.path()).expect("listed").count(), 0);
@@ -94,7 +94,7 @@ fn leaves_no_process_behind_when_its_owner_is_killed() {
 #[test]
 fn a_node_is_refused_without_root_and_says_what_to_do() {
     let _machine = beside_others();
-    // Where others than root may run it: a target folder below /root is closed to them.
+    // where other users may run it: a target folder below /root is closed to them
     let place = tempfile::Builder::new()
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
         .tempdir()

@@ -1,4 +1,4 @@
-//! How soon a control plane is up.
+//! Start-up time of a control plane.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ fn a_control_plane_is_up_within_ten_seconds() {
     binaries::ensure(binaries::CONTROL_PLANE).expect("the binaries");
     let quick = Duration::from_secs(10);
     let mut tries = Vec::new();
-    // The best of three: someone else may use the cores all the same.
+    // the best of three, since other programs may use the cores
     while tries.len() < 3 && tries.iter().all(|took| *took >= quick) {
         let begun = Instant::now();
         let cluster = Cluster::isolated().unwrap_or_else(|error| panic!("{error}"));

@@ -1,4 +1,4 @@
-//! A node of its own goes through crashes and leaves nothing behind.
+//! Nodes survive crashes of their parts and leave nothing behind.
 
 use std::fs;
 use std::path::Path;
@@ -86,7 +86,7 @@ impl NodeUnderTest {
 
     fn assert_no_trace(&self) {
         assert_eq!(self.run("status"), "no cluster\n");
-        // Only what is new: others on this machine may end something meanwhile.
+        // only new traces: other programs may end something meanwhile
         let left =
             || traces(self.state.path()).into_iter().filter(|trace| !self.before.contains(trace)).collect::<Vec<_>>();
         assert_eq!(left(), Vec::<String>::new());
@@ -99,7 +99,7 @@ impl Drop for NodeUnderTest {
     }
 }
 
-/// Everything on this machine that a node in `state` could have left.
+/// Everything on this machine that a node in `state` could leave behind.
 fn traces(state: &Path) -> Vec<String> {
     let run = |program: &str, args: &[&str]| {
         let output = Command::new(program).args(args).output().expect("ran");
@@ -140,7 +140,7 @@ fn traces(state: &Path) -> Vec<String> {
             .filter(|entry| entry.path().is_dir())
             .map(|entry| format!("{entry:?}")),
     );
-    // Folders that the node's programs make where they are not kept from it.
+    // folders that the node's programs create unless prevented
     let folders = [
         "/var/lib/kubelet",
         "/var/lib/cni",
@@ -168,13 +168,13 @@ fn e2e_up_works_after_any_crash_and_down_leaves_nothing() {
         "a second `up` changes nothing"
     );
 
-    // Half of it: containers go on with nobody to look after them.
+    // half of it: containers run on without kubelet and containerd
     node.kill(|name| ["kubelet", "containerd", "kube-apiserver"].contains(&name));
     node.run("up");
     assert!(node.kubectl(&["get", "pod", "one"]).is_err(), "a new cluster");
     node.run_pod("two");
 
-    // All of it.
+    // all of it
     node.kill(|_| true);
     node.run("up");
     node.run_pod("three");

@@ -158,7 +158,7 @@ fn e2e_a_pod_waits_for_its_certificate_until_the_signer_answers() {
         .unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(request["spec"]["signerName"], json!(signer));
     assert_eq!(request["spec"]["podName"], "bearer");
-    // kubelet says so only after having tried to mount; until then "not running" would prove nothing.
+    // kubelet reports this only after it tried to mount; before that "not running" would prove nothing
     cluster
         .until("kubelet's event that the volume waits", Duration::from_secs(60), || {
             let events = namespace.kubectl(["get", "events", "--output=jsonpath={.items[*].reason}"])?;
@@ -197,7 +197,7 @@ fn issue(request: &str) -> Value {
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let issuer = Issuer::new(ca, ca_key);
 
-    // X.509 times are whole seconds; the status must equal them.
+    // X.509 times are whole seconds; the status must equal them
     let now = OffsetDateTime::now_utc().replace_nanosecond(0).expect("whole seconds");
     let mut leaf = CertificateParams::default();
     (leaf.not_before, leaf.not_after) = (now, now + time::Duration::hours(2));
