@@ -42,7 +42,7 @@ fn everywhere(installed: &Installed, host: &str, key: &str) -> Vec<String> {
 }
 
 #[test]
-fn e2e_api_keys_are_made_replaced_and_ended_in_the_cluster() {
+fn e2e_api_keys_are_created_rotated_and_revoked() {
     let installed = installed();
     let namespace = installed.cluster.namespace("keys").expect("a namespace");
     let (name, host) = (namespace.name(), format!("orders.{}.svc", namespace.name()));
@@ -97,7 +97,7 @@ fn e2e_api_keys_are_made_replaced_and_ended_in_the_cluster() {
 }
 
 #[test]
-fn e2e_the_admin_listener_lets_in_whom_the_chart_names() {
+fn e2e_the_admin_listener_accepts_readers_of_the_chart_only() {
     let installed = installed();
     for name in ["console", "other"] {
         installed.kubectl(["delete", "serviceaccount", name, "-n", NAMESPACE, "--ignore-not-found"]);
@@ -126,7 +126,7 @@ fn e2e_the_admin_listener_lets_in_whom_the_chart_names() {
 }
 
 #[test]
-fn e2e_an_approval_counts_at_every_replica_and_can_not_be_forged_by_whoever_writes_objects() {
+fn e2e_an_approval_is_valid_at_every_replica_and_cannot_be_forged() {
     let installed = installed();
     let namespace = installed.cluster.namespace("approvals").expect("a namespace");
     let (name, host) = (namespace.name(), format!("orders.{}.svc", namespace.name()));
@@ -233,7 +233,7 @@ fn code(secret: &str, seconds: i64) -> String {
 }
 
 #[test]
-fn e2e_second_factors_are_one_at_every_replica() {
+fn e2e_replicas_share_second_factors() {
     let installed = installed();
     let namespace = installed.cluster.namespace("factors").expect("a namespace");
     let (name, host) = (namespace.name(), format!("orders.{}.svc", namespace.name()));
@@ -386,7 +386,7 @@ fn certified(installed: &Installed, account: &str, folder: &std::path::Path) -> 
 }
 
 #[test]
-fn e2e_a_certificate_administers_at_the_admin_listener_alone_and_only_if_it_is_granted() {
+fn e2e_certificates_administer_at_the_admin_listener_only() {
     let installed = installed();
     let about = json!({
         "service": {"podSelector": {"matchLabels": {"tests": "admin"}}}, "authentication": [{"workload": {}}],

@@ -39,7 +39,7 @@ fn service(installed: &Installed, namespace: &Namespace<'_>, app: &str) {
 }
 
 #[test]
-fn e2e_pods_with_the_agent_beside_them_call_one_another() {
+fn e2e_pods_with_agents_call_one_another() {
     let installed = installed();
     let namespace = installed.cluster.namespace("sidecar").expect("a namespace");
     let name = namespace.name();
@@ -68,7 +68,7 @@ fn e2e_pods_with_the_agent_beside_them_call_one_another() {
 }
 
 #[test]
-fn e2e_the_fields_clients_are_given_what_they_expect() {
+fn e2e_common_clients_get_their_identities() {
     let installed = installed();
     let namespace = installed.cluster.namespace("clients").expect("a namespace");
     let name = namespace.name();
@@ -259,7 +259,7 @@ fn watchers_see_another_root_at_once(installed: &Installed, agent: &AgentPod) {
 
 /// Overlaps with the other tests: certificates live five minutes at least, and are renewed after half of that.
 #[test]
-fn e2e_certificates_are_renewed_on_streams_that_are_open() {
+fn e2e_certificates_are_renewed_on_open_streams() {
     let _turn = Turn::take(module_path!());
     let cluster = Cluster::shared().expect("a cluster");
     let namespace = cluster.namespace("renewal").expect("a namespace");
@@ -281,7 +281,7 @@ fn e2e_certificates_are_renewed_on_streams_that_are_open() {
 }
 
 #[test]
-fn e2e_the_mint_takes_only_what_proves_a_living_pod() {
+fn e2e_the_mint_serves_proven_running_pods_only() {
     let installed = installed();
     let namespace = installed.cluster.namespace("mint").expect("a namespace");
     service(&installed, &namespace, "web");

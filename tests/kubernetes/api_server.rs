@@ -102,7 +102,7 @@ fn configuration(directory: &Path, port: u16) -> Vec<String> {
 }
 
 #[test]
-fn the_api_server_asks_whose_a_token_is_and_what_its_user_may() {
+fn the_api_server_uses_durward_for_authentication_and_authorization() {
     let _turn = Turn::take(module_path!());
     let cluster = Cluster::isolated().unwrap_or_else(|error| panic!("{error}"));
     let directory = tempfile::tempdir().expect("a folder");

@@ -63,7 +63,7 @@ fn roots(namespace: &Namespace<'_>, to: &Path) {
 }
 
 #[test]
-fn e2e_the_ca_changes_under_traffic_and_nobody_notices() {
+fn e2e_the_ca_rotates_under_traffic_without_a_failure() {
     let installed = installed();
     let before = steady(&installed);
     let namespace = installed.cluster.namespace("rotates").expect("a namespace");
@@ -146,7 +146,7 @@ fn e2e_the_ca_changes_under_traffic_and_nobody_notices() {
 }
 
 #[test]
-fn e2e_a_ca_in_wrong_hands_is_replaced_at_once() {
+fn e2e_a_compromised_ca_is_replaced_at_once() {
     let installed = installed();
     let before = steady(&installed);
     let namespace = installed.cluster.namespace("stolen").expect("a namespace");
@@ -188,7 +188,7 @@ fn e2e_a_ca_in_wrong_hands_is_replaced_at_once() {
 }
 
 #[test]
-fn e2e_a_ca_secret_that_somebody_removes_is_put_back() {
+fn e2e_a_deleted_ca_secret_is_restored() {
     let installed = installed();
     steady(&installed);
     let read =

@@ -161,7 +161,7 @@ fn accepted(installed: &Installed, values: &Path) {
 }
 
 #[test]
-fn e2e_cert_manager_makes_the_webhooks_certificate_and_renews_it_under_load() {
+fn e2e_cert_manager_issues_and_renews_the_webhook_certificate_under_load() {
     let _turn = Turn::take(module_path!());
     let cluster = Cluster::shared().unwrap_or_else(|error| panic!("{error}"));
     let _cert_manager = CertManager::start(&cluster);

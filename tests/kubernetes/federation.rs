@@ -146,7 +146,7 @@ fn pod(namespace: &Namespace<'_>, name: &str, args: &[&str]) {
 }
 
 #[test]
-fn e2e_spire_and_durward_take_each_others_workloads() {
+fn e2e_spire_and_durward_accept_each_others_workloads() {
     let _turn = Turn::take(module_path!());
     let installed = Installed::new(&["trust.proxies={0.0.0.0/0}"]);
     let program = binaries::path(binaries::SPIFFE_CLIENT).expect("the client");

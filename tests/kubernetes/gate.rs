@@ -31,7 +31,7 @@ fn decisions(namespace: &Namespace<'_>, of: &str) -> Vec<Value> {
 }
 
 #[test]
-fn e2e_three_services_with_gates_and_no_other_security() {
+fn e2e_gates_protect_three_services_without_security_code() {
     let _turn = Turn::take(module_path!());
     let installed = Installed::new(&["stepUp.url=https://auth.example.com"]);
     let namespace = installed.cluster.namespace("shop").expect("a namespace");

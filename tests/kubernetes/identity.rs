@@ -59,7 +59,7 @@ fn openssl(args: &[&str]) -> String {
 }
 
 #[test]
-fn e2e_a_pod_starts_with_a_certificate_that_says_who_it_is_and_doors_take_it() {
+fn e2e_a_pod_starts_with_a_certificate_that_doors_accept() {
     let installed = installed();
     let namespace = installed.cluster.namespace("identity").expect("a namespace");
     let name = namespace.name();
@@ -135,7 +135,7 @@ fn shown_to_the_application(service: &str, trust: &Path, token: &str) -> (bool, 
 }
 
 #[test]
-fn e2e_a_pod_exchanges_its_token_and_its_certificate_for_what_policies_grant() {
+fn e2e_a_pod_exchanges_its_token_and_certificate_for_granted_scopes() {
     let installed = installed();
     let namespace = installed.cluster.namespace("tokens").expect("a namespace");
     let name = namespace.name();
@@ -239,7 +239,7 @@ fn e2e_a_pod_exchanges_its_token_and_its_certificate_for_what_policies_grant() {
 }
 
 #[test]
-fn e2e_what_was_issued_for_a_service_account_ends_with_it() {
+fn e2e_credentials_end_with_their_service_account() {
     let installed = installed();
     let namespace = installed.cluster.namespace("ends").expect("a namespace");
     let name = namespace.name();
@@ -282,7 +282,7 @@ fn e2e_what_was_issued_for_a_service_account_ends_with_it() {
 }
 
 #[test]
-fn e2e_every_key_type_of_kubelet_is_certified() {
+fn e2e_every_key_type_of_kubelet_gets_a_certificate() {
     let installed = installed();
     let namespace = installed.cluster.namespace("keys").expect("a namespace");
     namespace.apply(&selects(namespace.name(), "keys")).expect("applied");
@@ -302,7 +302,7 @@ fn e2e_every_key_type_of_kubelet_is_certified() {
 }
 
 #[test]
-fn e2e_a_pod_that_no_policy_is_about_waits_and_is_told_why() {
+fn e2e_a_pod_without_a_policy_waits_with_an_explanation() {
     let installed = installed();
     let namespace = installed.cluster.namespace("waits").expect("a namespace");
     let name = namespace.name();
@@ -352,7 +352,7 @@ fn e2e_a_pod_that_no_policy_is_about_waits_and_is_told_why() {
 }
 
 #[test]
-fn e2e_what_can_never_be_is_denied_with_what_would_work() {
+fn e2e_impossible_requests_are_denied_with_a_remedy() {
     let installed = installed();
     let namespace = installed.cluster.namespace("denied").expect("a namespace");
     namespace.apply(&selects(namespace.name(), "odd")).expect("applied");
@@ -378,7 +378,7 @@ fn e2e_what_can_never_be_is_denied_with_what_would_work() {
 
 /// With the right to create requests one can't get a certificate for another pod.
 #[test]
-fn e2e_a_request_that_is_not_what_it_says_is_denied() {
+fn e2e_a_forged_certificate_request_is_denied() {
     let installed = installed();
     let namespace = installed.cluster.namespace("forged").expect("a namespace");
     namespace.apply(&selects(namespace.name(), "real")).expect("applied");

@@ -5,7 +5,7 @@ use durward_tests::turn::Turn;
 use serde_json::json;
 
 #[test]
-fn e2e_the_durward_image_is_small_and_runs_without_root_and_without_writing() {
+fn e2e_the_image_is_small_and_runs_without_root_on_a_read_only_filesystem() {
     let _turn = Turn::take(module_path!());
     let built = dockerfile::build().unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(built.user, "65532:65532", "numeric, so that kubelet can tell that it is not root");

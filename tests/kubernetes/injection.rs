@@ -57,7 +57,7 @@ fn stored(namespace: &Namespace<'_>, kind: &str) -> Value {
 }
 
 #[test]
-fn e2e_a_label_is_all_that_a_pod_needs() {
+fn e2e_a_label_injects_an_identity() {
     let installed = installed();
     let namespace = installed.cluster.namespace("label").expect("a namespace");
     service(&namespace, "web");
@@ -100,7 +100,7 @@ fn e2e_a_label_is_all_that_a_pod_needs() {
 }
 
 #[test]
-fn e2e_a_namespace_asks_for_all_its_pods_and_a_pod_for_itself() {
+fn e2e_namespaces_and_pods_choose_injection() {
     let installed = installed();
     let namespace = installed.cluster.namespace("whole").expect("a namespace");
     service(&namespace, "web");
@@ -128,7 +128,7 @@ fn e2e_a_namespace_asks_for_all_its_pods_and_a_pod_for_itself() {
 }
 
 #[test]
-fn e2e_what_can_not_be_given_is_refused_with_the_field() {
+fn e2e_impossible_injections_are_refused_with_the_field() {
     let installed = installed();
     let namespace = installed.cluster.namespace("refused").expect("a namespace");
     let labelled = |value: &str| json!({"name": "p", "labels": {"durward.dev/inject": value}});
@@ -152,7 +152,7 @@ fn e2e_what_can_not_be_given_is_refused_with_the_field() {
 }
 
 #[test]
-fn e2e_two_pods_prove_themselves_to_one_another() {
+fn e2e_two_pods_authenticate_each_other() {
     let installed = installed();
     let namespace = installed.cluster.namespace("mtls").expect("a namespace");
     let name = namespace.name();

@@ -22,7 +22,7 @@ fn grants(who: &str, scopes: &[&str]) -> Value {
 }
 
 #[test]
-fn e2e_a_policy_is_in_force_on_every_replica_and_tokens_of_the_cluster_count() {
+fn e2e_a_policy_is_in_force_on_every_replica_for_cluster_tokens() {
     let installed = installed();
     let namespace = installed.cluster.namespace("shop").expect("a namespace");
     let shop = namespace.name();
@@ -71,7 +71,7 @@ fn e2e_a_policy_is_in_force_on_every_replica_and_tokens_of_the_cluster_count() {
 }
 
 #[test]
-fn e2e_mistakes_are_refused_when_they_are_applied() {
+fn e2e_invalid_policies_are_refused_at_admission() {
     let installed = installed();
     let namespace = installed.cluster.namespace("mistakes").expect("a namespace");
     let name = namespace.name();
@@ -123,7 +123,7 @@ fn e2e_mistakes_are_refused_when_they_are_applied() {
 }
 
 #[test]
-fn e2e_the_api_server_asks_before_governed_operations() {
+fn e2e_governed_operations_need_a_grant() {
     let installed = installed();
     let namespace = installed.cluster.namespace("guarded").expect("a namespace");
     let name = namespace.name();
@@ -278,7 +278,7 @@ fn e2e_the_api_server_asks_before_governed_operations() {
 }
 
 #[test]
-fn e2e_the_plugin_of_kubectl_asks_the_live_cluster_with_the_users_own_rights() {
+fn e2e_the_kubectl_plugin_uses_the_rights_of_its_user() {
     let installed = installed();
     let namespace = installed.cluster.namespace("plugin").expect("a namespace");
     let name = namespace.name();
@@ -372,7 +372,7 @@ impl Drop for KilledOnDrop {
 }
 
 #[test]
-fn e2e_envoy_and_authzen_ask_the_service_of_the_installation() {
+fn e2e_envoy_and_authzen_clients_use_the_service() {
     let installed = installed();
     let namespace = installed.cluster.namespace("doors").expect("a namespace");
     let name = namespace.name();

@@ -14,7 +14,7 @@ fn installed() -> SharedInstallation {
 }
 
 #[test]
-fn e2e_everything_the_chart_renders_is_accepted_by_the_api_server() {
+fn e2e_the_api_server_accepts_all_rendered_objects() {
     rendered::is_accepted(&installed().cluster);
 }
 
@@ -36,7 +36,7 @@ fn e2e_wrong_values_are_refused_with_the_field() {
 
 /// The chart's CRDs are the generated ones, and every RBAC rule has a reason.
 #[test]
-fn e2e_the_chart_has_the_generated_definitions_and_reasons_for_its_rights() {
+fn e2e_the_chart_has_the_generated_crds_and_explains_its_rights() {
     for entry in std::fs::read_dir(repository("crds")).expect("crds") {
         let path = entry.expect("an entry").path();
         let copy = chart().join("files/crds").join(path.file_name().expect("a name"));
@@ -63,7 +63,7 @@ fn e2e_the_chart_has_the_generated_definitions_and_reasons_for_its_rights() {
 
 /// Safe defaults are on; objects of other operators are opt-in.
 #[test]
-fn e2e_an_installation_is_spread_spared_and_locked_down_by_default() {
+fn e2e_an_installation_is_highly_available_and_restricted_by_default() {
     let installed = installed();
     let get = |what: &str| -> Value {
         serde_json::from_str(&installed.kubectl(["get", what, "-n", NAMESPACE, "-o", "json"])).expect("JSON")
@@ -121,7 +121,7 @@ fn e2e_an_installation_is_spread_spared_and_locked_down_by_default() {
 
 /// The notes print three commands, and each works.
 #[test]
-fn e2e_the_notes_have_the_next_commands() {
+fn e2e_the_notes_print_the_next_commands() {
     let installed = installed();
     let (good, notes) = helm(&installed.cluster, &["get", "notes", "durward", "--namespace", NAMESPACE]);
     assert!(good, "{notes}");
@@ -133,7 +133,7 @@ fn e2e_the_notes_have_the_next_commands() {
 }
 
 #[test]
-fn e2e_a_release_lives_through_upgrade_uninstall_and_reinstall() {
+fn e2e_a_release_survives_upgrade_uninstall_and_reinstall() {
     let installed = installed();
     let namespace = installed.cluster.namespace("release").expect("a namespace");
     let name = namespace.name();
@@ -212,7 +212,7 @@ fn previous_chart() -> Option<tempfile::TempDir> {
 }
 
 #[test]
-fn e2e_a_policy_that_can_not_be_decoded_is_reported_and_the_rest_goes_on() {
+fn e2e_an_undecodable_policy_is_reported_and_stalls_no_other() {
     let installed = installed();
     let namespace = installed.cluster.namespace("undecodable").expect("a namespace");
     let name = namespace.name();
@@ -253,7 +253,7 @@ fn e2e_a_policy_that_can_not_be_decoded_is_reported_and_the_rest_goes_on() {
 }
 
 #[test]
-fn e2e_a_ca_that_somebody_else_provides_is_waited_for_and_used() {
+fn e2e_a_provided_ca_is_awaited_and_used() {
     let installed = installed();
     let namespace = installed.cluster.namespace("provided").expect("a namespace");
     installed.uninstall();
@@ -329,7 +329,7 @@ fn put(installed: &Installed, folder: &Path, verb: &str) {
 
 /// Alerts and dashboard use existing metrics, and each alert has a runbook.
 #[test]
-fn e2e_alerts_and_dashboard_go_by_metrics_that_are_served() {
+fn e2e_alerts_and_dashboard_use_existing_metrics() {
     let installed = installed();
     let namespace = installed.cluster.namespace("metrics").expect("a namespace");
     let host = format!("orders.{}.svc", namespace.name());

@@ -131,7 +131,7 @@ fn under_load(installed: &Installed, host: &str, token: &str, disturb: impl FnOn
 }
 
 #[test]
-fn e2e_no_decision_is_wrong_or_lost_while_replicas_and_the_api_server_come_and_go() {
+fn e2e_no_decision_is_wrong_or_lost_under_disruption() {
     let installed = installed();
     let namespace = installed.cluster.namespace("stream").expect("a namespace");
     let (host, token) = service(&installed, &namespace);
@@ -220,7 +220,7 @@ fn certificate_end(address: &str) -> Option<String> {
 }
 
 #[test]
-fn e2e_a_thousand_policies_at_once_and_then_silence() {
+fn e2e_a_thousand_policies_apply_and_writes_stop() {
     let installed = installed();
     let namespace = installed.cluster.namespace("thousand").expect("a namespace");
     let name = namespace.name();
@@ -253,7 +253,7 @@ fn e2e_a_thousand_policies_at_once_and_then_silence() {
 }
 
 #[test]
-fn e2e_without_durward_the_cluster_recovers_and_so_does_durward() {
+fn e2e_the_cluster_and_durward_recover_without_durward() {
     let installed = installed();
     let namespace = installed.cluster.namespace("broken").expect("a namespace");
     let name = namespace.name();
@@ -297,7 +297,7 @@ fn e2e_without_durward_the_cluster_recovers_and_so_does_durward() {
 }
 
 #[test]
-fn e2e_replicas_that_start_while_a_policy_is_broken_close_its_service() {
+fn e2e_replicas_that_start_with_a_broken_policy_deny_its_service() {
     let installed = installed();
     let namespace = installed.cluster.namespace("forgotten").expect("a namespace");
     let name = namespace.name();
@@ -378,7 +378,7 @@ fn e2e_replicas_that_start_while_a_policy_is_broken_close_its_service() {
 }
 
 #[test]
-fn e2e_what_somebody_else_changes_in_the_webhooks_is_put_back() {
+fn e2e_foreign_changes_of_the_webhooks_are_reverted() {
     let installed = installed();
     let namespace = installed.cluster.namespace("changed").expect("a namespace");
     let name = namespace.name();

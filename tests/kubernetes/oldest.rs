@@ -30,7 +30,7 @@ fn agent(folder: &Path, tokens: u16) -> ChildGuard {
 }
 
 #[test]
-fn e2e_a_pod_of_kubernetes_1_29_has_its_identity_by_the_agent() {
+fn e2e_the_agent_gives_pods_of_kubernetes_1_29_an_identity() {
     let _turn = Turn::take(module_path!());
     let cluster = Cluster::isolated_by(binaries::OLDEST_APISERVER, &[]).expect("a control plane");
     let served = installation::version(&cluster);

@@ -88,7 +88,7 @@ fn last(namespace: &Namespace<'_>, deployment: &str) -> Option<String> {
 }
 
 #[test]
-fn e2e_the_orders_service_in_pods() {
+fn e2e_the_orders_example_runs_in_pods() {
     let _turn = Turn::take(module_path!());
     let built = dockerfile::build_on(ORDERS, &paths::repository().join("examples/orders"), ("PYTHON", python()));
     let built = built.unwrap_or_else(|error| panic!("{error}"));

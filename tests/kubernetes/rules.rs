@@ -30,7 +30,7 @@ fn deployment(image: &str, replicas: u32) -> String {
 }
 
 #[test]
-fn e2e_conditions_go_by_the_object_as_it_is_to_be_and_as_it_was() {
+fn e2e_conditions_read_the_new_and_the_old_object() {
     let installed = installed();
     let namespace = installed.cluster.namespace("rules").expect("a namespace");
     namespace.kubectl(["create", "rolebinding", "bob", "--clusterrole=admin", "--user=bob"]).expect("bound");
@@ -163,7 +163,7 @@ impl<'c> OpenFgaPod<'c> {
 }
 
 #[test]
-fn e2e_relations_are_asked_of_an_openfga_server_in_the_cluster() {
+fn e2e_relations_come_from_openfga_in_the_cluster() {
     let installed = installed();
     let openfga = OpenFgaPod::start(&installed);
     let store = openfga.post("/stores", &json!({"name": "office"}))["id"].as_str().expect("an id").to_owned();

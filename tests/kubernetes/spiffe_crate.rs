@@ -75,7 +75,7 @@ fn root() -> String {
 }
 
 #[test]
-fn e2e_the_spiffe_crates_own_tests_pass() {
+fn e2e_the_tests_of_the_spiffe_crate_pass() {
     let _turn = Turn::take(module_path!());
     let package = package();
     let built = cargo(&package, &["test", "--locked", "--quiet", "--tests", "--no-run"]).output().expect("cargo runs");

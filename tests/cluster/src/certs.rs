@@ -13,7 +13,7 @@ use time::{Duration, OffsetDateTime};
 
 use crate::error::{At, Error, Result};
 
-/// Clusters are for hours; a week leaves one running over holidays usable.
+/// Clusters live for hours; a week keeps a forgotten one usable.
 const LIFETIME: Duration = Duration::days(7);
 
 /// The certificate authority of one cluster and the folder that its files go to.
@@ -24,7 +24,7 @@ pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
 }
 
-/// Who a client certificate is for: Kubernetes reads the user from the common name, groups from organizations.
+/// The subject of a client certificate: the common name is the user, organizations are groups.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Client<'a> {
     pub file: &'a str,
@@ -33,7 +33,7 @@ pub(crate) struct Client<'a> {
 }
 
 impl Authority {
-    /// Makes the authority, its files `ca.crt` and `ca.key`, and the key that signs service account tokens.
+    /// Creates the authority, its files `ca.crt` and `ca.key`, and the key for service account tokens.
     pub(crate) fn create(dir: PathBuf) -> Result<Self> {
         fs::create_dir_all(&dir).at("create", &dir)?;
         let key = key_pair("ca")?;
@@ -69,7 +69,7 @@ impl Authority {
         self.issue(client.file, &params)
     }
 
-    /// Writes a kubeconfig for `client` to `path`, everything inline, so that it can be copied about.
+    /// Writes a kubeconfig for `client` to `path`, with everything inline, so that it can be copied.
     pub(crate) fn kubeconfig(&self, path: &Path, context: &str, server: &str, client: Client<'_>) -> Result<()> {
         let (certificate, key) = self.client(client)?;
         let config = json!({

@@ -1,4 +1,4 @@
-//! What tests hold in their hands.
+//! Clusters and namespaces, as tests use them.
 
 use std::fs::File;
 use std::net::IpAddr;
@@ -24,17 +24,17 @@ pub struct Cluster {
 
 #[derive(Debug)]
 enum ClusterOrigin {
-    /// Ours; it stays when this value goes.
+    /// The shared node; it stays up when this value is dropped.
     Shared(RunningCluster),
-    /// Ours and this value's.
+    /// A control plane that ends with this value.
     Isolated(RunningCluster, #[expect(dead_code, reason = "held for its lock")] File),
     /// A kind cluster that `KUBECONFIG` names.
     Kind { name: String },
 }
 
 impl Cluster {
-    /// The whole node that all tests of this machine share; brought up if it isn't there. It stays up: end it with
-    /// [`crate::down`]. With `KUBECONFIG` set to a kind cluster's, that one.
+    /// The node that all tests of this machine share, brought up if needed. It stays up until
+    /// [`crate::down`]. With `KUBECONFIG` of a kind cluster: that cluster.
     pub fn shared() -> Result<Self> {
         if let Some(kind) = Self::kind()? {
             return Ok(kind);
@@ -52,8 +52,8 @@ impl Cluster {
         Ok(Self { kubeconfig: running.kubeconfig(), origin: ClusterOrigin::Shared(running) })
     }
 
-    /// A new control plane alone (etcd, API server, controller manager), on free ports of the loopback. It ends with
-    /// the value, or with this process if that is killed. Needs no root.
+    /// A new control plane without a node (etcd, API server, controller manager), on free ports of the loopback. It ends
+    /// with the value or with this process. Needs no root.
     pub fn isolated() -> Result<Self> {
         Self::isolated_with(&[])
     }
@@ -85,9 +85,9 @@ impl Cluster {
             Some(("kind", name)) => {
                 Ok(Some(Self { origin: ClusterOrigin::Kind { name: name.to_owned() }, kubeconfig }))
             }
-            // The shared cluster's own, exported as `make cluster-up` says.
+            // the shared cluster's kubeconfig, as `make cluster-up` prints it
             Some(("durward", _)) => Ok(None),
-            // Tests make and delete things; that must not happen to a cluster that someone needs.
+            // tests create and delete objects, which must not happen to a cluster in use
             _ => Err(Error::refused(
                 format!(
                     "KUBECONFIG (`{}`) points to context `{}`, which is no kind cluster",
@@ -104,7 +104,7 @@ impl Cluster {
         &self.kubeconfig
     }
 
-    /// The cluster's folder, where its logs are. None for a kind cluster.
+    /// The cluster's folder, with its logs. None for a kind cluster.
     pub fn dir(&self) -> Option<&Path> {
         self.running().ok().map(|running| running.dir.as_path())
     }
@@ -120,7 +120,7 @@ impl Cluster {
         kube::Client::try_from(config).map_err(|error| Error::invalid(what(), error))
     }
 
-    /// Runs kubectl and returns what it prints.
+    /// Runs kubectl and returns its output.
     pub fn kubectl<S: AsRef<str>>(&self, args: impl IntoIterator<Item = S>) -> Result<String> {
         run(&mut self.kubectl_command(args)?)
     }
@@ -142,8 +142,8 @@ impl Cluster {
         Ok(command)
     }
 
-    /// Makes a namespace of its own for a test, its name beginning with `prefix`; it is deleted with the value.
-    /// Returns once pods can be made in it.
+    /// Creates a namespace whose name begins with `prefix`; it is deleted with the value.
+    /// Returns when pods can be created in it.
     pub fn namespace(&self, prefix: &str) -> Result<Namespace<'_>> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let name = format!("{prefix}-{:x}", now.as_micros());
@@ -171,25 +171,25 @@ impl Cluster {
         }
     }
 
-    /// This machine's address as pods and the API server reach it, for servers that a test runs itself.
+    /// The address at which pods and the API server reach servers of this machine.
     pub fn host_address(&self) -> Result<IpAddr> {
         let running = self.running()?;
         Ok(running.net.map_or(IpAddr::V4(running.endpoints.address), |net| IpAddr::V4(net.host())))
     }
 
-    /// Ends a component and leaves it so. Pods survive all but their own end.
+    /// Stops a component. Pods keep running.
     pub fn stop(&self, component: Component) -> Result<()> {
         self.running()?.stop(component)
     }
 
-    /// Starts a component and waits until it does its work.
+    /// Starts a component and waits until it is ready.
     pub fn start(&self, component: Component) -> Result<()> {
         let running = self.running()?;
         running.start(component)?;
         running.await_ready(component)
     }
 
-    /// Ends a component, starts it again, and waits until it does its work.
+    /// Restarts a component and waits until it is ready.
     pub fn restart(&self, component: Component) -> Result<()> {
         self.stop(component)?;
         self.start(component)
@@ -211,12 +211,12 @@ impl Cluster {
         }
     }
 
-    /// Waits for a condition; in vain, the error carries [`Cluster::diagnostics`].
+    /// Waits for a condition. After `limit` the error has [`Cluster::diagnostics`].
     pub fn until<T>(&self, what: &str, limit: Duration, condition: impl FnMut() -> Result<Option<T>>) -> Result<T> {
         wait::until(what, limit, condition).map_err(|error| error.with_logs(|| self.diagnostics()))
     }
 
-    /// Pods, recent events and the last lines of every log: what to look at when a test fails.
+    /// Pods, recent events and the last lines of every log, for failed tests.
     pub fn diagnostics(&self) -> String {
         let ask = |args: &[&str]| self.kubectl(args).unwrap_or_else(|error| error.to_string());
         let pods = ask(&["get", "pods", "--all-namespaces", "--output=wide", "--request-timeout=10s"]);
@@ -238,7 +238,7 @@ impl Drop for Cluster {
     }
 }
 
-/// kind's machines have a kubectl of their own mostly; building one takes minutes.
+/// The built kubectl, else the one on `PATH`, since a build takes minutes.
 fn kubectl_program() -> Result<PathBuf> {
     let built = binaries::location(binaries::KUBECTL)?;
     if built.is_file() {
@@ -247,7 +247,7 @@ fn kubectl_program() -> Result<PathBuf> {
     which(binaries::KUBECTL.name).map_or_else(|| binaries::path(binaries::KUBECTL), Ok)
 }
 
-/// Takes down isolated clusters whose owners were killed.
+/// Takes down isolated clusters whose owners have ended.
 fn collect_abandoned() -> Result<()> {
     for dir in lifecycle::dirs()?.into_iter().filter(|dir| !dir.ends_with(lifecycle::SHARED)) {
         if let Some(_lock) = lifecycle::try_lock(&dir)? {
@@ -295,7 +295,7 @@ impl Namespace<'_> {
         let output = option("output", format!("jsonpath={path}"));
         self.cluster.until(&format!("{object} having {path} = {value}"), Duration::from_secs(120), || {
             let found = self.kubectl(["get", object, &output, "--ignore-not-found"]);
-            // A server that restarts answers again soon.
+            // a restarting API server responds again soon
             Ok(found.ok().filter(|found| found == value).map(drop))
         })
     }
@@ -303,7 +303,7 @@ impl Namespace<'_> {
 
 impl Drop for Namespace<'_> {
     fn drop(&mut self) {
-        // Pods are killed at once: nobody waits for their thirty seconds of grace.
+        // kills pods at once, without their grace period
         let pods = ["delete", "pods", "--all", "--grace-period=0", "--force", "--wait=false"];
         let gone =
             self.kubectl(pods).and_then(|_| self.cluster.kubectl(["delete", "namespace", &self.name, "--wait=false"]));

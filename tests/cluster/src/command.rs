@@ -1,4 +1,4 @@
-//! Running a program to its end, and keeping what it said for the error.
+//! Running programs, with their output in errors.
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -17,7 +17,7 @@ pub(crate) fn run(command: &mut Command) -> Result<String> {
 pub(crate) fn run_with_input(command: &mut Command, input: &str) -> Result<String> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let output = command.spawn().and_then(|mut child| {
-        // The child may end before it has read everything; its status tells that better than EPIPE.
+        // the child may end before it has read everything; its status says more than EPIPE
         let _ = child.stdin.take().map(|mut stdin| stdin.write_all(input.as_bytes()));
         child.wait_with_output()
     });
@@ -45,7 +45,7 @@ fn finish(command: &Command, output: std::io::Result<Output>) -> Result<String> 
 /// Where on `PATH` a program is.
 pub(crate) fn which(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    // A service manager's PATH may lack the folders where Debian keeps ip and iptables.
+    // a service manager's PATH may lack the folders of ip and iptables in Debian
     std::env::split_paths(&path)
         .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
         .map(|dir| dir.join(program))

@@ -13,7 +13,7 @@ use crate::namespaces::Net;
 use crate::ports;
 use crate::process::ProcessSpec;
 
-/// Where a control plane listens.
+/// The addresses of a control plane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Endpoints {
     /// The API server's address.
@@ -24,14 +24,14 @@ pub(crate) struct Endpoints {
 }
 
 impl Endpoints {
-    /// On this machine's loopback, at ports that are free now.
+    /// On the loopback, at free ports.
     pub(crate) fn free() -> Result<Self> {
         let address = Ipv4Addr::LOCALHOST;
         let port = || ports::free(address.into()).map(|free| free.port()).at("listen on", Path::new("127.0.0.1"));
         Ok(Self { address, api: port()?, etcd: port()?, etcd_peer: port()? })
     }
 
-    /// In a node's network, where nobody else listens.
+    /// In a node's network, at fixed ports.
     pub(crate) fn inside(net: Net) -> Self {
         Self { address: net.node(), api: 6443, etcd: 2379, etcd_peer: 2380 }
     }
@@ -41,10 +41,10 @@ impl Endpoints {
     }
 }
 
-/// The Service network of a control plane without a node, where no address is ever used.
+/// The Service network of a control plane without a node; its addresses are never used.
 const UNUSED_SERVICES: (&str, Ipv4Addr) = ("10.215.0.0/24", Ipv4Addr::new(10, 215, 0, 1));
 
-/// Makes the certificates and kubeconfigs that every control plane needs.
+/// Creates the certificates and kubeconfigs of a control plane.
 pub(crate) fn certificates(dir: &Path, context: &str, endpoints: &Endpoints, net: Option<Net>) -> Result<Authority> {
     let authority = Authority::create(dir.join("pki"))?;
     let service = net.map_or(UNUSED_SERVICES.1, |net| net.service(1));
@@ -77,7 +77,7 @@ pub(crate) fn etcd(dir: &Path, endpoints: &Endpoints) -> Result<ProcessSpec> {
         .arg(option("listen-peer-urls", &peer))
         .arg(option("initial-advertise-peer-urls", &peer))
         .arg(option("initial-cluster", format!("default={peer}")))
-        // What is in it need not outlive this machine.
+        // its data need not survive a crash of this machine
         .args(["--unsafe-no-fsync", "--log-level=warn"]))
 }
 
@@ -98,12 +98,12 @@ pub(crate) fn apiserver(program: &Path, dir: &Path, endpoints: &Endpoints, net: 
         .arg(option("kubelet-client-certificate", pki("apiserver-kubelet.crt")))
         .arg(option("kubelet-client-key", pki("apiserver-kubelet.key")))
         .arg(option("kubelet-certificate-authority", pki("ca.crt")))
-        // The node's name resolves nowhere; its address needs no resolving.
+        // the node's name does not resolve, its address works
         .arg("--kubelet-preferred-address-types=InternalIP")
         .args(["--enable-admission-plugins=NodeRestriction", "--allow-privileged=true"])
         .args(["--profiling=false", "--shutdown-delay-duration=0s"]);
     let more = options(dir)?;
-    // Without nodes nobody is one, and the authorizer of nodes would wait for v1 of what a cluster may have in v1beta1.
+    // without nodes the node authorizer is not needed, and it would wait for v1 of resources that may be v1beta1
     let modes = if net.is_some() { "--authorization-mode=Node,RBAC" } else { "--authorization-mode=RBAC" };
     // One excludes the other.
     let configured = more.iter().any(|option| option.starts_with("--authorization-config="));
@@ -138,7 +138,7 @@ pub(crate) fn controller_manager(dir: &Path) -> Result<ProcessSpec> {
         .arg(option("service-account-private-key-file", pki("sa.key")))
         .arg(option("cluster-signing-cert-file", pki("ca.crt")))
         .arg(option("cluster-signing-key-file", pki("ca.key")))
-        // Its own limits make it take five seconds to begin, and tests wait for its work.
+        // with its default limits it needs five seconds to start, and tests wait for it
         .args(["--kube-api-qps=500", "--kube-api-burst=1000"])
         .args([
             "--use-service-account-credentials=true",

@@ -1,7 +1,7 @@
-//! Dockerfiles of the repository, built for real by buildah, with no engine and no registry.
+//! Builds of the repository's Dockerfiles by buildah, without an engine or a registry.
 //!
-//! Each takes the image that it starts from by ARG. In place of a registry's Rust image stands a nearly empty one, over
-//! which this machine's own toolchain is mounted.
+//! Each Dockerfile takes its base image by ARG. A nearly empty image stands in for the registry's Rust image, with this
+//! machine's toolchain mounted over it.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -19,9 +19,9 @@ use crate::{paths, preflight};
 pub struct BuiltImage {
     /// In the format of `docker save`, for [`crate::Cluster::load_archive`].
     pub archive: PathBuf,
-    /// Who runs it.
+    /// Its user.
     pub user: String,
-    /// What runs.
+    /// Its entrypoint.
     pub entrypoint: Vec<String>,
     /// Size of its layers in bytes.
     pub size: u64,
@@ -29,7 +29,7 @@ pub struct BuiltImage {
 
 const BUILDER: &str = "durward.test/builder:test";
 
-/// Builds the image [`DURWARD`]. Seconds when nothing has changed: cargo's target folder is kept in the cache.
+/// Builds the image [`DURWARD`]. Quick when nothing changed: the cache keeps cargo's target folder.
 pub fn build() -> Result<BuiltImage> {
     let buildah = Buildah::new("image")?;
     eprintln!("cluster: building the durward image (minutes on first use)");
@@ -43,13 +43,13 @@ pub fn build() -> Result<BuiltImage> {
     })
 }
 
-/// Builds the image `name` by the Dockerfile in `context`, whose argument `base` names the image that it starts from.
+/// Builds the image `name` by the Dockerfile in `context`, whose argument `base` is the base image.
 pub fn build_on(name: &str, context: &Path, base: (&str, Image)) -> Result<BuiltImage> {
     let folder = name.replace(['/', ':'], "-");
     Buildah::new(&folder)?.build(&Recipe { name, context: context.to_owned(), base, volumes: Vec::new() })
 }
 
-/// What is built, and out of what.
+/// The inputs of a build.
 struct Recipe<'a> {
     name: &'a str,
     context: PathBuf,
@@ -76,14 +76,14 @@ impl Buildah {
     fn build(&self, recipe: &Recipe<'_>) -> Result<BuiltImage> {
         self.clean()?;
         let built = self.make(recipe);
-        // Copied layers are large, and cargo's folder makes the next build quick without them.
+        // layers are large, and the next build is quick without them
         self.clean()?;
         built
     }
 
     fn run<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<String> {
         let storage = |name: &str| self.work.join("storage").join(name);
-        // In namespaces of its own that end with us: an interrupted build leaves neither a mount nor a compiler behind.
+        // in namespaces that end with this process: an interrupted build leaves neither a mount nor a compiler behind
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", "KILL", "--", "unshare", "--mount", "--propagation", "private"])
@@ -142,7 +142,7 @@ impl Buildah {
     }
 }
 
-/// What the builder stage starts from here: names that lead into the folders mounted over it.
+/// The base image of the builder stage: links into the mounted folders.
 fn builder() -> Image {
     ["bin", "sbin", "lib", "lib64"]
         .into_iter()
@@ -155,7 +155,7 @@ fn builder() -> Image {
         .env("CARGO_HOME", "/cargo")
 }
 
-/// This machine's toolchain, its crates, and the target folder that is kept.
+/// Volumes: this machine's toolchain, its crates, and the kept target folder.
 fn mounts(target: &Path) -> Result<Vec<(PathBuf, &'static str, &'static str)>> {
     let sysroot = run(Command::new("rustc").current_dir(paths::repository()).args(["--print", "sysroot"]))?;
     let home = std::env::var_os("CARGO_HOME")

@@ -11,14 +11,14 @@ use crate::command::run;
 use crate::error::{At, Error, Result};
 use crate::{cargo, preflight};
 
-/// What every pod's sandbox runs.
+/// The image of every pod's sandbox.
 pub const PAUSE: &str = "durward.test/pause:test";
 /// A shell with the usual tools. Debian's static `wget -T` crashes: use `timeout 5 wget`.
 pub const BUSYBOX: &str = "durward.test/busybox:test";
 /// Durward's image: [`durward`] makes it quickly, [`crate::dockerfile::build`] by the repository's Dockerfile.
 pub const DURWARD: &str = "durward.test/durward:test";
 
-/// An image in the making: one layer and how to run it.
+/// An image: one layer and its configuration.
 ///
 /// Pods use it with `imagePullPolicy: Never`, or `IfNotPresent` when its tag is not `latest`.
 #[derive(Debug, Clone)]
@@ -63,7 +63,7 @@ impl Image {
         &self.name
     }
 
-    /// The same under another name.
+    /// The same image under another name.
     #[must_use]
     pub fn named(mut self, name: &str) -> Self {
         name.clone_into(&mut self.name);
@@ -76,13 +76,13 @@ impl Image {
         self.entry(path, mode, EntryContent::File(content.into()))
     }
 
-    /// Adds a copy of a program of this machine, and of the libraries that it loads unless it is a static one.
+    /// Adds a copy of a program of this machine, and of the libraries that it loads.
     pub fn program(self, path: &str, source: &Path) -> Result<Self> {
         self.file(path, 0o755, fs::read(source).at("read", source)?).libraries(source)
     }
 
-    /// Adds all that is in a folder of this machine, but for what is called as one of `without`, and the libraries that
-    /// it loads.
+    /// Adds a folder of this machine, except names in `without`, and the libraries that its shared objects
+    /// load.
     pub fn tree(mut self, path: &str, source: &Path, without: &[&str]) -> Result<Self> {
         for entry in fs::read_dir(source).at("read", source)? {
             let from = entry.at("read", source)?.path();
@@ -118,27 +118,27 @@ impl Image {
         self.entry(path, 0o777, EntryContent::Link(target.to_owned()))
     }
 
-    /// Adds a folder. Those on the way to a file come by themselves.
+    /// Adds a folder. Parents of files are added automatically.
     #[must_use]
     pub fn folder(self, path: &str, mode: u32) -> Self {
         self.entry(path, mode, EntryContent::Folder)
     }
 
-    /// What runs unless a container names a `command`.
+    /// Sets the entrypoint.
     #[must_use]
     pub fn entrypoint<S: Into<String>>(mut self, words: impl IntoIterator<Item = S>) -> Self {
         self.entrypoint = words.into_iter().map(Into::into).collect();
         self
     }
 
-    /// The entrypoint's arguments, or what runs where there is none, unless a container names `args`.
+    /// Sets the command: the entrypoint's arguments, or the program without an entrypoint.
     #[must_use]
     pub fn command<S: Into<String>>(mut self, words: impl IntoIterator<Item = S>) -> Self {
         self.command = words.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Who runs it: `uid:gid`; root unless set.
+    /// Sets the user, `uid:gid`; the default is root.
     #[must_use]
     pub fn user(mut self, user: impl Into<String>) -> Self {
         self.user = user.into();
@@ -182,7 +182,7 @@ impl Image {
         archive.into_inner().map_err(failed)
     }
 
-    /// The archive in a file of its own, which goes with the value: tests load the same image at the same time.
+    /// The archive in a temporary file of its own, since tests load the same image at the same time.
     pub(crate) fn archive_file(&self) -> Result<tempfile::NamedTempFile> {
         let file = tempfile::NamedTempFile::new().at("create a file in", &std::env::temp_dir())?;
         fs::write(file.path(), self.archive()?).at("write", file.path())?;
@@ -224,7 +224,7 @@ fn append_folder(archive: &mut tar::Builder<Vec<u8>>, path: &Path, mode: u32) ->
     archive.append_data(&mut header(tar::EntryType::Directory, mode, 0), path, std::io::empty())
 }
 
-/// No time and no names of this machine: the same files make the same image.
+/// A header without time and user names: the same files make the same image.
 fn header(kind: tar::EntryType, mode: u32, size: u64) -> tar::Header {
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(kind);
@@ -236,7 +236,7 @@ fn header(kind: tar::EntryType, mode: u32, size: u64) -> tar::Header {
     header
 }
 
-/// This machine's architecture in the words of images.
+/// The name of this machine's architecture in images.
 fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",

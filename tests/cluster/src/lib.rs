@@ -4,18 +4,18 @@
 //! # fn main() -> durward_cluster::Result<()> {
 //! use durward_cluster::Cluster;
 //!
-//! // A whole node, brought up by whoever asks first and shared by all tests of this machine.
+//! // A node that all tests of this machine share, brought up on first use.
 //! let cluster = Cluster::shared()?;
 //! let namespace = cluster.namespace("orders")?;
 //! namespace.kubectl(["get", "pods"])?;
 //!
-//! // A control plane alone, for controllers and webhooks; it ends with the value.
+//! // A control plane without a node, for controllers and webhooks; it ends with the value.
 //! let control_plane = Cluster::isolated()?;
 //! # Ok(()) }
 //! ```
 //!
 //! Everything here blocks: in async tests call it before the first await or from `spawn_blocking`.
-//! `README.md` beside this crate tells how it works and what to do when it does not.
+//! `README.md` explains how it works and how to debug it.
 
 pub mod binaries;
 pub mod cargo;

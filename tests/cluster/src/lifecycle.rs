@@ -1,4 +1,4 @@
-//! From nothing to a running cluster and back, whatever a crash has left in between.
+//! Brings clusters up and takes them down, in any state after a crash.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpStream};
@@ -16,7 +16,7 @@ use crate::namespaces::{self, Net};
 use crate::process::{self, ProcessSpec};
 use crate::{image, node, paths, preflight, wait};
 
-/// How long a part may take to become ready. Seconds are usual; a busy two-core machine has been seen to need a minute.
+/// The time limit for a component to become ready: usually seconds, on a busy two-core machine a minute.
 const READY: Duration = Duration::from_secs(180);
 
 /// One process of a cluster.
@@ -40,7 +40,7 @@ pub enum Component {
     CoreDns,
 }
 
-/// The components in the order in which they are started.
+/// The components in the order of their start.
 const CONTROL_PLANE: &[Component] = &[Component::Etcd, Component::ApiServer, Component::ControllerManager];
 const NODE: &[Component] =
     &[Component::Scheduler, Component::Containerd, Component::Kubelet, Component::KubeProxy, Component::CoreDns];
@@ -61,7 +61,7 @@ impl Component {
     }
 }
 
-/// What is known of a cluster once it runs; `cluster.json` in its folder.
+/// A running cluster; stored as `cluster.json` in its folder.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct RunningCluster {
     pub dir: PathBuf,
@@ -72,11 +72,11 @@ pub(crate) struct RunningCluster {
     /// Further arguments of the API server.
     #[serde(default)]
     arguments: Vec<String>,
-    /// The API server's program, which tells the version that runs.
+    /// The API server's program, which identifies the version.
     apiserver: PathBuf,
 }
 
-/// What is asked of [`bring_up`].
+/// The options of [`bring_up`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ClusterSpec<'a> {
     pub node: bool,
@@ -84,7 +84,7 @@ pub(crate) struct ClusterSpec<'a> {
     pub owned: bool,
     /// The API server.
     pub apiserver: Binary,
-    /// Further arguments of it.
+    /// Further arguments of the API server.
     pub arguments: &'a [&'a str],
 }
 
@@ -98,7 +98,7 @@ impl RunningCluster {
         self.dir.join("kubeconfig")
     }
 
-    /// Not the user's: it is kept by address, and the next cluster at this one's has other resources.
+    /// kubectl's cache, not the user's: entries are by address, and the next cluster at this one has other resources.
     pub(crate) fn kubectl_cache(&self) -> PathBuf {
         self.dir.join("kubectl")
     }
@@ -128,16 +128,16 @@ impl RunningCluster {
         process::start(&self.dir, &self.spec(component)?, self.owned)
     }
 
-    /// Ends a component: asks it to, then forces it.
+    /// Ends a component by SIGTERM, then by SIGKILL.
     pub(crate) fn stop(&self, component: Component) -> Result<()> {
         process::end(&self.dir, Some(Duration::from_secs(10)), |found| found.program == component.name())
     }
 
-    /// The error of a component of these that has ended by itself, if one has.
+    /// Returns an error if one of these components has ended.
     fn check_alive(&self, components: &[Component]) -> Result<()> {
         let found = process::of(&self.dir)?;
-        // By name, since one just started may still be on its way through setpriv or nsenter; but containerd's shims,
-        // which inherit its name, outlive it.
+        // by name, since a new one may still be in setpriv or nsenter; but containerd's shims, which inherit its
+        // name, outlive it
         let runs = |name: &str| found.iter().any(|found| found.name == name && found.program != binaries::SHIM.name);
         match components.iter().find(|component| !runs(component.name())) {
             Some(gone) => Err(Error::Ended { name: gone.name(), logs: process::tail(&self.dir, &[gone.name()], 30) }),
@@ -145,7 +145,7 @@ impl RunningCluster {
         }
     }
 
-    /// Waits until `component` does its work.
+    /// Waits until `component` is ready.
     pub(crate) fn await_ready(&self, component: Component) -> Result<()> {
         let what = format!("{} being ready", component.name());
         wait::until(&what, READY, || {
@@ -159,7 +159,7 @@ impl RunningCluster {
         let kubelet = format!("--raw=/api/v1/nodes/{}/proxy/healthz", node::NODE_NAME);
         match component {
             Component::ApiServer => {
-                // A connection costs nothing, a kubectl some CPU that the server could use.
+                // a connection is cheap; kubectl takes CPU that the server needs
                 listens(self.endpoints.address, self.endpoints.api)
                     && self.kubectl(&["get", "--raw=/readyz", "--request-timeout=10s"]).is_ok()
             }
@@ -175,7 +175,7 @@ impl RunningCluster {
                         .is_ok_and(|status| status == "True")
             }
             Component::CoreDns => self.net.is_some_and(|net| listens(net.node(), node::DNS_READY_PORT)),
-            // Nothing is served whose absence would not show elsewhere.
+            // no readiness of their own: failures show elsewhere
             Component::Etcd | Component::Scheduler | Component::KubeProxy => true,
         }
     }
@@ -213,12 +213,12 @@ impl RunningCluster {
     }
 }
 
-/// Whether a connection is taken soon; in a network that is gone it never would be.
+/// Whether a port accepts connections. Times out if the network is gone.
 fn listens(address: Ipv4Addr, port: u16) -> bool {
     TcpStream::connect_timeout(&(address, port).into(), Duration::from_secs(1)).is_ok()
 }
 
-/// The running cluster in `dir`, if it is whole, of the version wanted now, and answers.
+/// The cluster in `dir`, if it is complete, of the current version, and responds.
 pub(crate) fn running(dir: &Path) -> Option<RunningCluster> {
     let running: RunningCluster = serde_json::from_slice(&fs::read(dir.join("cluster.json")).ok()?).ok()?;
     let components: Vec<_> = running.components().collect();
@@ -226,7 +226,7 @@ pub(crate) fn running(dir: &Path) -> Option<RunningCluster> {
     (current && running.check_alive(&components).is_ok() && running.is_ready(Component::ApiServer)).then_some(running)
 }
 
-/// Brings up a cluster in `dir`, after taking down what an earlier one has left there.
+/// Brings up a cluster in `dir`, after removing remains of an earlier one.
 pub(crate) fn bring_up(dir: &Path, wanted: ClusterSpec<'_>) -> Result<RunningCluster> {
     if wanted.node {
         preflight::node()?;
@@ -241,7 +241,7 @@ pub(crate) fn bring_up(dir: &Path, wanted: ClusterSpec<'_>) -> Result<RunningClu
     loop {
         attempts -= 1;
         match try_bring_up(dir, wanted) {
-            // Another process may have taken a port between its choice and its use.
+            // another process may have taken a chosen port
             Err(Error::Ended { .. }) if attempts > 0 && !wanted.node => {}
             Err(error) => {
                 if wanted.owned {
@@ -307,20 +307,20 @@ pub(crate) fn take_down(dir: &Path) -> Result<()> {
     }
 }
 
-/// Nothing of ours is mounted outside the node's namespaces; were it so, removing the folder would reach through it.
+/// Unmounts everything below `dir`, since removing the folder would remove the mounted files, too.
 fn unmount_below(dir: &Path) -> Result<()> {
     let file = Path::new("/proc/self/mounts");
     let mounts = fs::read_to_string(file).at("read", file)?;
     let below =
         mounts.lines().filter_map(|line| line.split(' ').nth(1)).filter(|target| Path::new(target).starts_with(dir));
-    // The last mounted lies on top.
+    // the last mount is on top
     for target in below.collect::<Vec<_>>().into_iter().rev() {
         run(Command::new("umount").arg(target))?;
     }
     Ok(())
 }
 
-/// Containers that were killed with their node leave empty cgroups, in each hierarchy or in the one.
+/// Removes the empty cgroups of containers that were killed with their node.
 fn remove_cgroups(dir: &Path) -> Result<()> {
     let root = Path::new("/sys/fs/cgroup");
     let below =
@@ -328,19 +328,19 @@ fn remove_cgroups(dir: &Path) -> Result<()> {
     let containers = below(&node::containers(dir));
     for parent in below(root).iter().map(PathBuf::as_path).chain([root]).map(|hierarchy| hierarchy.join(node::CGROUP)) {
         for cgroup in containers.iter().filter_map(|container| Some(parent.join(container.file_name()?))) {
-            // The kernel takes a moment to end the last process inside.
+            // the last process inside may take a moment to end
             wait::until(&format!("the removal of cgroup {}", cgroup.display()), Duration::from_secs(20), || {
                 remove_cgroup(&cgroup);
                 Ok((!cgroup.exists()).then_some(()))
             })?;
         }
-        // Fails while another node has containers in it.
+        // fails while another node has containers in it
         let _ = fs::remove_dir(&parent);
     }
     Ok(())
 }
 
-/// Removes an empty cgroup and those below it; their files go with them.
+/// Removes an empty cgroup and those below it.
 fn remove_cgroup(path: &Path) {
     for entry in fs::read_dir(path).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -350,7 +350,7 @@ fn remove_cgroup(path: &Path) {
     let _ = fs::remove_dir(path);
 }
 
-/// The lock that the owner of the cluster in `dir` holds: beside the folder, which comes and goes.
+/// The lock of the cluster in `dir`: a file beside the folder, which may be removed and created.
 fn lock_file(dir: &Path) -> Result<(PathBuf, File)> {
     if let Some(state) = dir.parent() {
         fs::create_dir_all(state).at("create", state)?;
@@ -360,14 +360,14 @@ fn lock_file(dir: &Path) -> Result<(PathBuf, File)> {
     Ok((path, file))
 }
 
-/// Takes the lock of `dir`, however long someone else holds it.
+/// Takes the lock of `dir`, waiting as long as needed.
 pub(crate) fn lock(dir: &Path) -> Result<File> {
     let (path, file) = lock_file(dir)?;
     file.lock().at("lock", &path)?;
     Ok(file)
 }
 
-/// Takes the lock of `dir`; `None` when someone else holds it.
+/// Takes the lock of `dir`; `None` if it is held.
 pub(crate) fn try_lock(dir: &Path) -> Result<Option<File>> {
     let (path, file) = lock_file(dir)?;
     match file.try_lock() {
@@ -377,11 +377,11 @@ pub(crate) fn try_lock(dir: &Path) -> Result<Option<File>> {
     }
 }
 
-/// Ends a cluster whose lock is held, and the lock with it.
+/// Takes down a cluster whose lock this process holds, and removes the lock file.
 pub(crate) fn retire(dir: &Path) -> Result<()> {
     take_down(dir)?;
     let path = dir.with_extension("lock");
-    // Others may be waiting for the shared one's lock: theirs must be the same file.
+    // others may be waiting for the shared cluster's lock, so its file stays
     if dir.ends_with(SHARED) { Ok(()) } else { fs::remove_file(&path).at("remove", &path) }
 }
 
@@ -399,7 +399,7 @@ pub(crate) fn dirs() -> Result<Vec<PathBuf>> {
     Ok(dirs)
 }
 
-/// Ends every cluster but those of tests that still run, and returns the folders of these.
+/// Takes down every cluster except those of running tests, and returns the folders of these.
 pub fn down() -> Result<Vec<PathBuf>> {
     let mut in_use = Vec::new();
     for dir in dirs()? {
@@ -411,18 +411,18 @@ pub fn down() -> Result<Vec<PathBuf>> {
     Ok(in_use)
 }
 
-/// One cluster as it is found.
+/// The status of a cluster.
 #[derive(Debug)]
 pub struct ClusterStatus {
     /// Its folder.
     pub dir: PathBuf,
-    /// Whether all of it runs and the API server answers.
+    /// Whether all components run and the API server responds.
     pub ready: bool,
-    /// Name and process id of what runs.
+    /// Name and process id of each running component.
     pub processes: Vec<(String, i32)>,
 }
 
-/// What clusters there are, and how they are.
+/// The status of all clusters.
 pub fn status() -> Result<Vec<ClusterStatus>> {
     let mut all = Vec::new();
     for dir in dirs()? {

@@ -17,17 +17,17 @@ struct ClusterArguments {
 
 #[derive(Debug, Subcommand)]
 enum ClusterCommand {
-    /// Bring up the shared cluster, or say that it is up.
+    /// Bring up the shared cluster unless it is up.
     Up,
-    /// Bring up a control plane alone, for as long as this command runs.
+    /// Bring up a control plane without a node until this command ends.
     ControlPlane,
-    /// End every cluster and remove every trace of it.
+    /// Take down every cluster and remove every trace of it.
     Down,
-    /// Show what runs.
+    /// Show the clusters and their processes.
     Status,
-    /// Build every program of the cluster that is missing.
+    /// Build missing programs of the cluster.
     Build,
-    /// Print the path of a program (kubectl, helm, ctr, ...), built if need be.
+    /// Print the path of a program (kubectl, helm, ctr, ...), built if needed.
     Path {
         /// The program's name.
         program: String,
@@ -37,8 +37,8 @@ enum ClusterCommand {
         /// File to write.
         to: PathBuf,
     },
-    /// Run `cargo test` with the given arguments, and the shared cluster down afterwards if it was down before.
-    /// Where no node can run, tests called `e2e_*` are left out and counted; under CI that is a failure.
+    /// Run `cargo test` with these arguments; afterwards take the shared cluster down unless it was up before.
+    /// Where no node can run, skip and count tests called `e2e_*`; with `CI=true` that is a failure.
     Test {
         /// Arguments of `cargo test`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, default_values = ["--test", "cluster", "--test", "kubernetes"])]
@@ -66,7 +66,7 @@ fn act(action: &ClusterCommand) -> Result<ExitCode> {
         ClusterCommand::ControlPlane => {
             let cluster = Cluster::isolated()?;
             println!("export KUBECONFIG={}", cluster.kubeconfig().display());
-            // Ends with the process, by Ctrl-C; then so does the cluster.
+            // the cluster ends with this process, by Ctrl-C
             loop {
                 std::thread::park();
             }
@@ -109,7 +109,7 @@ fn status() -> Result<()> {
     Ok(())
 }
 
-/// Whether `KUBECONFIG` offers a cluster in place of ours.
+/// Whether `KUBECONFIG` names a cluster to use instead of ours.
 fn given() -> bool {
     std::env::var_os("KUBECONFIG").is_some_and(|path| !path.is_empty())
 }
@@ -133,7 +133,7 @@ fn test(arguments: &[String]) -> Result<ExitCode> {
     let status = match &node {
         Ok(()) => {
             if !given() {
-                // Before any test's clock runs.
+                // not within the time limit of a test
                 binaries::ensure(binaries::NODE)?;
             }
             run(&[]).status()

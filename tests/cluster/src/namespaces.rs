@@ -1,7 +1,7 @@
-//! The node's own world: mount, network and process namespaces.
+//! The node's mount, network and process namespaces.
 //!
-//! Everything a node does to a machine (mounts, interfaces, iptables rules, containers) happens inside; killing the
-//! first process there makes the kernel take all of it back, whatever state a crash has left it in.
+//! Everything that a node changes (mounts, interfaces, iptables rules, containers) is inside. Killing the first process
+//! there makes the kernel remove all of it, in any state after a crash.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -19,7 +19,7 @@ use crate::{paths, wait};
 
 const NAME: &str = "namespaces";
 
-/// Kernel settings that kubelet wants and would change for the whole machine; inside it finds them as it wants them.
+/// Kernel settings that kubelet would change for the whole machine, mounted over with the values that it wants.
 const SYSCTLS: &[(&str, &str)] = &[
     ("vm/overcommit_memory", "1"),
     ("vm/panic_on_oom", "0"),
@@ -29,10 +29,10 @@ const SYSCTLS: &[(&str, &str)] = &[
     ("kernel/keys/root_maxbytes", "25000000"),
 ];
 
-/// Folders of this machine that the node sees empty: of what it puts there by itself nothing remains.
+/// Folders of this machine that the node sees as empty, so that nothing of it remains there.
 const HIDDEN: &[&str] = &["/run", "/var/lib", "/var/log"];
 
-/// Folders whose names kubelet or CNI have built in, all below hidden ones, and what stands for them in the cluster's.
+/// Folders with names that kubelet or CNI fix, and their places in the cluster's folder.
 const BINDS: &[(&str, &str)] = &[
     ("/var/lib/kubelet", "kubelet"),
     ("/var/lib/cni", "cni/state"),
@@ -74,7 +74,7 @@ impl Net {
     }
 }
 
-/// Refuses a folder that a node would not see, or whose sockets the kernel would not take.
+/// Refuses a folder that a node can't see, or whose path is too long for sockets.
 pub(crate) fn check_dir(dir: &Path) -> Result<()> {
     // A Unix socket's path has at most 107 bytes.
     const LONGEST_SOCKET: &str = "/containerd.sock.ttrpc";
@@ -95,7 +95,7 @@ pub(crate) fn check_dir(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes the namespaces of the cluster in `dir` and links them to this machine.
+/// Creates the namespaces of the cluster in `dir` and links them to this machine.
 pub(crate) fn create(dir: &Path) -> Result<Net> {
     // The shell collects orphans, as the first process of a PID namespace must; the kernel shields it from signals.
     let spec = ProcessSpec::new(NAME, "unshare")
@@ -113,13 +113,13 @@ fn holder(dir: &Path) -> Result<Option<Pid>> {
     Ok(process::of(dir)?.into_iter().find(|found| found.name == NAME && found.program == "sh").map(|found| found.pid))
 }
 
-/// `spec`, to be run inside the namespaces of the cluster in `dir`.
+/// `spec`, changed to run inside the namespaces of the cluster in `dir`.
 pub(crate) fn enter(dir: &Path, spec: ProcessSpec) -> Result<ProcessSpec> {
     let inside = ProcessSpec { program: "nsenter".into(), args: Vec::new(), ..spec };
     Ok(inside.args(nsenter_args(dir)?).arg(spec.program).args(spec.args))
 }
 
-/// A command line run to its end inside.
+/// Runs a command line inside, to its end.
 pub(crate) fn run_inside(dir: &Path, words: &[&str]) -> Result<String> {
     run(Command::new("nsenter").args(nsenter_args(dir)?).args(words))
 }
@@ -164,7 +164,7 @@ fn link(dir: &Path) -> Result<Net> {
         .ok_or_else(|| Error::refused("no network interface could be made", "run as root; see `ip link`"))?;
     let (interface, host, node) = (net.interface(), net.host().to_string(), net.node().to_string());
     let ip = |line: &str| run(Command::new("ip").args(line.split(' '))).map(drop);
-    // Says whose it is: when it goes, the next node takes its name.
+    // names the owner: the next node reuses the name when it is gone
     run(Command::new("ip").args(["link", "set", &interface, "alias"]).arg(dir))?;
     ip(&format!("address add {host}/30 dev {interface}"))?;
     ip(&format!("link set {interface} up"))?;
@@ -184,7 +184,7 @@ fn link(dir: &Path) -> Result<Net> {
     Ok(net)
 }
 
-/// Waits for the kernel to take back the network of a node whose processes have ended.
+/// Waits until the kernel removed the network of a node whose processes have ended.
 pub(crate) fn remove(dir: &Path) -> Result<()> {
     let gone = || Ok(interfaces(dir)?.is_empty().then_some(()));
     if wait::until("the end of the node's network", Duration::from_secs(10), gone).is_err() {

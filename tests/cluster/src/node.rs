@@ -13,7 +13,7 @@ use crate::image;
 use crate::namespaces::Net;
 use crate::process::ProcessSpec;
 
-/// The one node's name.
+/// The name of the node.
 pub const NODE_NAME: &str = "durward-node";
 
 /// containerd's socket, usable from outside the node too.
@@ -21,7 +21,7 @@ pub(crate) fn containerd_socket(dir: &Path) -> PathBuf {
     dir.join("containerd.sock")
 }
 
-/// containerd's state: in the cluster's folder rather than in the node's `/run`, to tell what ran after a crash.
+/// containerd's state: in the cluster's folder instead of the node's `/run`, to survive a crash.
 fn containerd_state(dir: &Path) -> PathBuf {
     dir.join("containerd/state")
 }
@@ -43,13 +43,13 @@ pub(crate) fn configure(dir: &Path, authority: &Authority, endpoints: &Endpoints
     kubeconfig(Client { file: "scheduler", user: "system:kube-scheduler", group: None })?;
     kubeconfig(Client { file: "kube-proxy", user: "system:kube-proxy", group: None })?;
     kubeconfig(Client { file: "kubelet", user: &format!("system:node:{NODE_NAME}"), group: Some("system:nodes") })?;
-    // A process of ours outside the cluster; the role that Kubernetes keeps for its DNS knows no EndpointSlices.
+    // a process outside the cluster; Kubernetes' own role for DNS lacks EndpointSlices
     kubeconfig(Client { file: "coredns", user: "durward-cluster-dns", group: Some("system:masters") })?;
     authority.server("kubelet-server", &[NODE_NAME], &[net.node().into()])?;
 
     write(&dir.join("containerd.toml"), &containerd_toml(dir)?)?;
     write(&dir.join("cni/conf/10-durward.conflist"), &cni(net).to_string())?;
-    // Pods with `dnsPolicy: Default` get this; the machine's own may name servers that the node can't reach.
+    // for pods with `dnsPolicy: Default`; the machine's own may name servers that the node can't reach
     write(&dir.join("resolv.conf"), &format!("nameserver {}\n", net.node()))?;
     write(&dir.join("kubelet.json"), &kubelet(dir, net).to_string())?;
     write(&dir.join("kube-proxy.json"), &kube_proxy(dir, net).to_string())?;
@@ -140,7 +140,7 @@ fn kubelet(dir: &Path, net: Net) -> Value {
         "clusterDomain": "cluster.local",
         "resolvConf": file("resolv.conf"),
         "volumePluginDir": file("kubelet/volume-plugins"),
-        // The machine may have cgroup v1, no systemd, swap, and little free disk.
+        // the machine may have cgroup v1, no systemd, swap, and little free disk
         "failCgroupV1": false,
         "cgroupDriver": "cgroupfs",
         "cgroupsPerQOS": false,
@@ -149,7 +149,7 @@ fn kubelet(dir: &Path, net: Net) -> Value {
         "localStorageCapacityIsolation": false,
         "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%", "nodefs.inodesFree": "1%"},
         "imageGCHighThresholdPercent": 100,
-        // Tests wait for these.
+        // tests wait for these
         "syncFrequency": "10s",
         "nodeStatusUpdateFrequency": "5s",
         "shutdownGracePeriod": "0s",
@@ -166,7 +166,7 @@ fn kube_proxy(dir: &Path, net: Net) -> Value {
         "clusterCIDR": net.pods(),
         // Zero leaves the machine's connection tracking as it is.
         "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
-        // A Service works this soon after its endpoints do.
+        // the delay from ready endpoints to a working Service
         "iptables": {"minSyncPeriod": "100ms"},
     })
 }
@@ -188,7 +188,7 @@ fn corefile(dir: &Path, net: Net) -> String {
     )
 }
 
-/// Where coredns takes connections once it has read the cluster's Services.
+/// The port that coredns opens once it has read the cluster's Services.
 pub(crate) const DNS_READY_PORT: u16 = 8181;
 
 /// The DNS Service's number in the Service network.
@@ -224,7 +224,7 @@ pub(crate) fn containerd(dir: &Path) -> Result<ProcessSpec> {
     let program = location(binaries::CONTAINERD)?;
     let mut spec =
         ProcessSpec::new("containerd", &program).arg(option("config", dir.join("containerd.toml").display()));
-    // It looks for its shim there.
+    // it looks for its shim there
     spec.env.insert("PATH", path_with(&program));
     Ok(spec)
 }

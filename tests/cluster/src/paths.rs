@@ -1,4 +1,4 @@
-//! Where things live: binaries in a cache that outlasts clusters, clusters under one state folder.
+//! Folders: a cache for programs and images, a state folder for clusters.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ pub fn cache() -> Result<PathBuf> {
     user_dir("DURWARD_CLUSTER_CACHE", "XDG_CACHE_HOME", ".cache", "durward/cluster")
 }
 
-/// Running clusters, one folder each: `$DURWARD_CLUSTER_DIR`, else `durward-cluster` in the user's state folder. Not below
+/// Clusters, one folder each: `$DURWARD_CLUSTER_DIR`, else `durward-cluster` in the user's state folder. Not below
 /// `durward` there: that is where `durward up` keeps its keys, and it refuses a folder that others can read.
 pub fn state() -> Result<PathBuf> {
     user_dir("DURWARD_CLUSTER_DIR", "XDG_STATE_HOME", ".local/state", "durward-cluster")

@@ -1,4 +1,4 @@
-//! Whether this machine can do what is asked, before anything is begun.
+//! Requirements on this machine, checked before anything is changed.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -17,12 +17,12 @@ const NODE_PROGRAMS: &[(&str, &str)] = &[
     ("busybox", "busybox-static"),
 ];
 
-/// Refuses where no control plane can run.
+/// Checks that a control plane can run.
 pub(crate) fn control_plane() -> Result<()> {
     programs(&[("setpriv", "util-linux")])
 }
 
-/// Refuses who is not root.
+/// Checks that this process is root.
 pub(crate) fn root() -> Result<()> {
     if rustix::process::geteuid().is_root() {
         return Ok(());
@@ -30,7 +30,7 @@ pub(crate) fn root() -> Result<()> {
     Err(Error::refused("a node needs root, for its namespaces and containers", "run `sudo -E make cluster-up`"))
 }
 
-/// Refuses where no node can run: not Linux, not root, a program or a kernel feature missing.
+/// Checks that a node can run: Linux, root, programs, kernel features.
 pub fn node() -> Result<()> {
     if std::env::consts::OS != "linux" {
         return Err(Error::refused(
@@ -48,7 +48,7 @@ pub fn node() -> Result<()> {
             Error::refused("libseccomp's headers are missing, and runc has to be built", install("libseccomp-dev"))
         })?;
     }
-    // The first thing that a sandboxed root is not allowed to.
+    // the first operation that a sandboxed root may lack
     run(Command::new("unshare").args(["--mount", "--net", "--pid", "--fork", "--mount-proc", "true"]))
         .map(drop)
         .map_err(|error| {
@@ -56,12 +56,12 @@ pub fn node() -> Result<()> {
         })
 }
 
-/// This machine's busybox, provided it is a static one: it is the content of images.
+/// This machine's static busybox, for images.
 pub(crate) fn static_busybox() -> Result<PathBuf> {
     let remedy = || install("busybox-static");
     let path = which("busybox").ok_or_else(|| Error::refused("`busybox` is missing", remedy()))?;
     match run(Command::new("ldd").arg(&path)) {
-        // ldd fails for what is not dynamic.
+        // ldd fails for static programs
         Err(_) => Ok(path),
         Ok(_) => Err(Error::refused(format!("`{}` is not static", path.display()), remedy())),
     }

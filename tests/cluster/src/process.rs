@@ -1,7 +1,7 @@
-//! Processes of a cluster: started apart from the caller's terminal, found again by a mark in their environment.
+//! Processes of a cluster: detached from the caller's terminal, found by a mark in their environment.
 //!
-//! The mark finds what a lost or stale pid file would not: every process of the cluster carries it from its first
-//! instant, whoever its parent is by now. Process ids are recorded too, for people.
+//! A mark can't be lost or stale like a pid file: every process of the cluster has it from its first
+//! instant, with any parent. Process ids are recorded too, for people.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -20,10 +20,10 @@ use crate::wait;
 const CLUSTER_MARK: &str = "DURWARD_CLUSTER_OF";
 const NAME_MARK: &str = "DURWARD_CLUSTER_PROCESS";
 
-/// How to start a process.
+/// The command line of a process.
 #[derive(Debug)]
 pub(crate) struct ProcessSpec {
-    /// Its name in the cluster: also that of its log.
+    /// Its name in the cluster and of its log.
     pub name: &'static str,
     pub program: PathBuf,
     pub args: Vec<OsString>,
@@ -46,16 +46,16 @@ impl ProcessSpec {
     }
 }
 
-/// A process that was found running.
+/// A running process.
 #[derive(Debug, Clone)]
 pub(crate) struct FoundProcess {
     pub pid: Pid,
     pub name: String,
-    /// The program's file name as it was called.
+    /// The program's file name.
     pub program: String,
 }
 
-/// Marks what `command` will start as the cluster's in `dir`, so that it ends with the cluster at the latest.
+/// Marks the process of `command` as part of the cluster in `dir`, so that it ends with the cluster at the latest.
 pub(crate) fn mark<'a>(command: &'a mut Command, dir: &Path, name: &str) -> &'a mut Command {
     command.env(CLUSTER_MARK, dir).env(NAME_MARK, name)
 }
@@ -79,12 +79,12 @@ pub(crate) fn start(dir: &Path, spec: &ProcessSpec, end_with_us: bool) -> Result
         .stdin(Stdio::null())
         .stdout(log)
         .stderr(errors)
-        // Ctrl-C at the terminal is for whoever started the cluster, not for the cluster.
+        // Ctrl-C at the terminal must not reach the cluster
         .process_group(0);
     let mut child = spawn(command).at("start", &spec.program)?;
     let pid_path = pid_path(dir, spec.name);
     fs::write(&pid_path, format!("{}\n", child.id())).at("write", &pid_path)?;
-    // Reaps it, so that a killed process does not stay as a zombie of a long test run.
+    // reaps it, so that no zombie stays
     std::thread::spawn(move || child.wait());
     Ok(())
 }
@@ -113,14 +113,14 @@ pub(crate) fn log_path(dir: &Path, name: &str) -> PathBuf {
     dir.join("log").join(format!("{name}.log"))
 }
 
-/// The process id of the process called `name`, as it was last started.
+/// The last process id of the process called `name`.
 pub(crate) fn pid_path(dir: &Path, name: &str) -> PathBuf {
     dir.join("log").join(format!("{name}.pid"))
 }
 
 /// All running processes of the cluster in `dir`.
 pub(crate) fn of(dir: &Path) -> Result<Vec<FoundProcess>> {
-    // The environment of a process can't be read in the instant of its exec: a second look finds those missed.
+    // an environment can't be read during exec: a second pass finds missed processes
     let mut found = scan(dir)?;
     std::thread::sleep(Duration::from_millis(5));
     for late in scan(dir)? {
@@ -137,7 +137,7 @@ fn scan(dir: &Path) -> Result<Vec<FoundProcess>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(proc).at("list", proc)?.flatten() {
         let pid = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
-        // A process may end while it is looked at, or belong to someone else: then it isn't ours.
+        // a process may end meanwhile, or belong to another user: then it is not ours
         let (Some(pid), Ok(environ)) = (pid, fs::read(entry.path().join("environ"))) else {
             continue;
         };
@@ -156,7 +156,7 @@ fn scan(dir: &Path) -> Result<Vec<FoundProcess>> {
     Ok(found)
 }
 
-/// Ends the processes of `dir` that `which` picks: with a SIGTERM and `grace` to obey it, then with a SIGKILL.
+/// Ends the processes of `dir` that match `which`: by SIGTERM with `grace`, then by SIGKILL.
 pub(crate) fn end(dir: &Path, grace: Option<Duration>, which: impl Fn(&FoundProcess) -> bool) -> Result<()> {
     let running = || Ok::<_, Error>(of(dir)?.into_iter().filter(|found| which(found)).collect::<Vec<_>>());
     let none_left = || Ok((running()?.is_empty() && running()?.is_empty()).then_some(()));
@@ -174,7 +174,7 @@ pub(crate) fn end(dir: &Path, grace: Option<Duration>, which: impl Fn(&FoundProc
 
 fn signal(processes: &[FoundProcess], signal: Signal) {
     for found in processes {
-        // One that has ended meanwhile is what was wanted.
+        // it may have ended already
         let _ = kill_process(found.pid, signal);
     }
 }

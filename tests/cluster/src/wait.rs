@@ -1,16 +1,16 @@
-//! Awaiting a condition.
+//! Waiting for a condition.
 
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 
-/// How often a condition is looked at.
+/// The interval between checks.
 const INTERVAL: Duration = Duration::from_millis(50);
 
-/// Calls `condition` until it gives a value. Errors of the condition end the wait at once.
+/// Calls `condition` until it returns a value. An error ends the wait at once.
 ///
 /// # Errors
-/// [`Error::Timeout`] naming `what` when it gave none within `limit`.
+/// [`Error::Timeout`] with `what` after `limit`.
 pub fn until<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let start = Instant::now();
     loop {

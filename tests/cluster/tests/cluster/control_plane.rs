@@ -63,7 +63,7 @@ fn answers_a_rust_client() {
 }
 
 #[test]
-fn leaves_no_process_behind_when_its_owner_is_killed() {
+fn no_process_outlives_a_killed_owner() {
     let _machine = beside_others();
     let state = tempfile::tempdir().expect("a folder");
     let mut owner = Command::new(BINARY)
@@ -92,7 +92,7 @@ fn leaves_no_process_behind_when_its_owner_is_killed() {
 }
 
 #[test]
-fn a_node_is_refused_without_root_and_says_what_to_do() {
+fn a_node_without_root_is_refused_with_a_remedy() {
     let _machine = beside_others();
     // where other users may run it: a target folder below /root is closed to them
     let place = tempfile::Builder::new()
@@ -134,7 +134,7 @@ fn a_missing_program_is_named_with_its_package() {
 }
 
 #[test]
-fn a_kubeconfig_that_is_not_kinds_is_refused() {
+fn a_kubeconfig_of_another_cluster_is_refused() {
     let _machine = beside_others();
     let place = tempfile::tempdir().expect("a folder");
     let kubeconfig = place.path().join("kubeconfig");

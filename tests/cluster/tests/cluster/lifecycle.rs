@@ -157,7 +157,7 @@ fn traces(state: &Path) -> Vec<String> {
 }
 
 #[test]
-fn e2e_up_works_after_any_crash_and_down_leaves_nothing() {
+fn e2e_up_recovers_from_any_crash_and_down_leaves_nothing() {
     let _machine = alone();
     let node = NodeUnderTest::new();
     assert!(node.run("up").contains("export KUBECONFIG="));
@@ -202,7 +202,7 @@ fn e2e_two_nodes_run_side_by_side_and_one_survives_the_other() {
 }
 
 #[test]
-fn e2e_an_interrupted_up_is_cleared_away() {
+fn e2e_an_interrupted_up_is_removed() {
     let _machine = alone();
     let node = NodeUnderTest::new();
     for begun in ["sysctl", "log/kube-apiserver.log", "log/kubelet.log"] {

@@ -21,7 +21,7 @@ fn run_pod(namespace: &Namespace<'_>, name: &str) {
 }
 
 #[test]
-fn e2e_pods_survive_restarts_of_the_node_and_new_ones_start() {
+fn e2e_pods_survive_component_restarts_and_new_ones_start() {
     let _machine = alone();
     let cluster = Cluster::shared().unwrap_or_else(|error| panic!("{error}"));
     let namespace = cluster.namespace("restart").expect("a namespace");

@@ -116,7 +116,7 @@ fn e2e_logs_and_exec_work() {
 }
 
 #[test]
-fn e2e_an_image_made_from_files_runs() {
+fn e2e_an_image_of_files_runs() {
     let cluster = cluster();
     let namespace = cluster.namespace("image").expect("a namespace");
     let greeter = Image::new("durward.test/greeter:test")
