@@ -76,7 +76,7 @@ fn files(directory: &Path) -> Vec<PathBuf> {
 #[test]
 fn no_example_fails_open() {
     let (mut envoys, mut nginxes) = (0, 0);
-    let folders = ["examples", "docs", "charts", "tests/cluster/tests"].map(repository);
+    let folders = ["examples", "docs", "charts", "tests/kubernetes"].map(repository);
     for file in folders.iter().flat_map(|folder| files(folder)).chain([repository("README.md")]) {
         let Ok(text) = fs::read_to_string(&file) else { continue };
         let filters = text.matches("v3.ExtAuthz\n").count();
