@@ -44,7 +44,7 @@ fn each(spent: Duration, many: u32) -> Duration {
 fn durward(request: &[u8], many: u32) -> Duration {
     let now = OffsetDateTime::now_utc();
     let authority = Authority::create("bench.example", now, Serial::own([1; 15])).expect("an authority");
-    let wanted = Request {
+    let expected = Request {
         id: "spiffe://bench.example/web",
         dns_names: &[],
         addresses: &[],
@@ -55,7 +55,7 @@ fn durward(request: &[u8], many: u32) -> Duration {
     let before = cpu("self").expect("CPU time");
     for _ in 0..many {
         let key = SubjectKey::of_signed_request(std::hint::black_box(request)).expect("a key");
-        std::hint::black_box(authority.certify(&wanted, &key).expect("a certificate"));
+        std::hint::black_box(authority.certify(&expected, &key).expect("a certificate"));
     }
     each(cpu("self").expect("CPU time") - before, many)
 }

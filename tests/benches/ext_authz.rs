@@ -99,9 +99,9 @@ fn load(ghz: &Path, address: &str, data: &Path, requests: usize, server: u32) ->
     let spent = usage::cpu(server).unwrap() - before;
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["statusCodeDistribution"]["OK"], requests, "{}", report["errorDistribution"]);
-    let percentile = |wanted: u64| {
+    let percentile = |expected: u64| {
         let all = report["latencyDistribution"].as_array().unwrap();
-        all.iter().find(|entry| entry["percentage"] == wanted).unwrap()["latency"].as_f64().unwrap() / 1e6
+        all.iter().find(|entry| entry["percentage"] == expected).unwrap()["latency"].as_f64().unwrap() / 1e6
     };
     CheckMeasurement {
         rate: report["rps"].as_f64().unwrap(),

@@ -52,10 +52,10 @@ fn main() {
     println!("{:<26} {:>11} {:>22} {:>9} {:>9}", "", "requests/s", "server CPU a request", "p50", "p99");
     let direct = load(&runtime, address, "localhost", requests, &[]);
     print("the application alone", &direct);
-    let ground = GateFixture::new(POLICY);
+    let fixture = GateFixture::new(POLICY);
     let upstream = format!("http://{address}");
-    let orders = ground.gate("shop/orders", &upstream, &["--audit-log", "/dev/null"]);
-    let web = ground.gate("shop/web", &upstream, &["--outbound", "127.0.0.1:0", "--audit-log", "/dev/null"]);
+    let orders = fixture.gate("shop/orders", &upstream, &["--audit-log", "/dev/null"]);
+    let web = fixture.gate("shop/web", &upstream, &["--outbound", "127.0.0.1:0", "--audit-log", "/dev/null"]);
     let host = format!("localhost:{}", orders.address().port());
     let gates = [web.id(), orders.id()];
     load(&runtime, web.listen["outbound"], &host, requests / 10, &gates);
@@ -63,7 +63,7 @@ fn main() {
     print("two gates", &durward);
     drop((orders, web));
 
-    let peers = EnvoyPair::start(&ground, Path::new(&opa), address);
+    let peers = EnvoyPair::start(&fixture, Path::new(&opa), address);
     load(&runtime, peers.address, "localhost", requests / 10, &peers.ids());
     let envoy = load(&runtime, peers.address, "localhost", requests, &peers.ids());
     print("two Envoys and OPA-Envoy", &envoy);
@@ -139,12 +139,12 @@ impl Drop for EnvoyPair {
 }
 
 impl EnvoyPair {
-    fn start(ground: &GateFixture, opa: &Path, app: SocketAddr) -> Self {
+    fn start(fixture: &GateFixture, opa: &Path, app: SocketAddr) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let [outbound, inbound, of_opa, unused] = [free(), free(), free(), free()];
         let start = |command: &mut Command| command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let envoy = |account: &str, outbound: SocketAddr, own_inbound: SocketAddr| {
-            let svid = ground.svid(account);
+            let svid = fixture.svid(account);
             let mut text = fs::read_to_string(repository("benches/envoy.yaml")).unwrap();
             // the caller's Envoy only calls the service's
             let (listener, clusters) = text.split_once("  clusters:").unwrap();

@@ -48,21 +48,21 @@ fn main() {
         installed.pods().iter().map(|pod| pod["status"]["podIP"].as_str().expect("an address").to_owned()).collect();
 
     runtime.block_on(async {
-        let (told, mut tells) = mpsc::unbounded_channel();
+        let (sender, mut receiver) = mpsc::unbounded_channel();
         for number in 0..GATES {
             let url = format!("https://{}:8145/snapshot", replicas[number % replicas.len()]);
-            tokio::spawn(follow(url, token.trim().to_owned(), told.clone()));
+            tokio::spawn(follow(url, token.trim().to_owned(), sender.clone()));
         }
         let client = installed.cluster.client().await.expect("a client");
         let policies: Api<AccessPolicy> = Api::namespaced(client, name);
-        until_all(&mut tells, "/start").await;
+        until_all(&mut receiver, "/start").await;
         let mut taken = Vec::with_capacity(CHANGES);
         for change in 0..CHANGES {
             let path = format!("/change-{change}");
             let began = Instant::now();
             let applied = Patch::Apply(manifest(&path));
             policies.patch("orders", &PatchParams::apply("bench").force(), &applied).await.expect("applied");
-            until_all(&mut tells, &path).await;
+            until_all(&mut receiver, &path).await;
             taken.push(began.elapsed());
         }
         taken.sort();
@@ -76,7 +76,7 @@ fn main() {
 }
 
 /// Sends each path of a stream to the channel.
-async fn follow(url: String, token: String, told: mpsc::UnboundedSender<String>) {
+async fn follow(url: String, token: String, sender: mpsc::UnboundedSender<String>) {
     let client = reqwest::Client::builder().tls_danger_accept_invalid_certs(true).build().expect("a client");
     let mut stream = client.get(url).bearer_auth(token).send().await.expect("an answer");
     assert_eq!(stream.status(), 200);
@@ -84,19 +84,19 @@ async fn follow(url: String, token: String, told: mpsc::UnboundedSender<String>)
     while let Ok(Some(chunk)) = stream.chunk().await {
         line.extend_from_slice(&chunk);
         while let Some(end) = line.iter().position(|byte| *byte == b'\n') {
-            let heard: Value = serde_json::from_slice(&line.drain(..=end).collect::<Vec<_>>()).expect("JSON");
-            let path = heard["resources"]["policies"][0]["spec"]["operations"][0]["http"][0]["paths"][0].as_str();
-            path.map(|path| told.send(path.to_owned()));
+            let message: Value = serde_json::from_slice(&line.drain(..=end).collect::<Vec<_>>()).expect("JSON");
+            let path = message["resources"]["policies"][0]["spec"]["operations"][0]["http"][0]["paths"][0].as_str();
+            path.map(|path| sender.send(path.to_owned()));
         }
     }
 }
 
 /// Waits until every gate has received a path.
-async fn until_all(tells: &mut mpsc::UnboundedReceiver<String>, path: &str) {
+async fn until_all(receiver: &mut mpsc::UnboundedReceiver<String>, path: &str) {
     let mut missing = GATES;
     while missing > 0 {
-        let heard = tokio::time::timeout(Duration::from_secs(30), tells.recv()).await;
-        if heard.expect("word of a gate").expect("a gate") == path {
+        let message = tokio::time::timeout(Duration::from_secs(30), receiver.recv()).await;
+        if message.expect("word of a gate").expect("a gate") == path {
             missing -= 1;
         }
     }

@@ -151,7 +151,7 @@ impl BenchPods {
         let now = OffsetDateTime::now_utc().replace_nanosecond(0).expect("a time");
         let end = now + time::Duration::hours(2);
         let authority = Authority::create("bench.example", now, Serial::own([1; 15])).expect("an authority");
-        let wanted = Request {
+        let expected = Request {
             id: "spiffe://bench.example/p",
             dns_names: &[],
             addresses: &[],
@@ -160,7 +160,7 @@ impl BenchPods {
             serial: Serial::own([2; 15]),
         };
         let key = SubjectKey::of_request(&self.request).expect("a key");
-        let chain = pem(&authority.certify(&wanted, &key).expect("a certificate"));
+        let chain = pem(&authority.certify(&expected, &key).expect("a certificate"));
         let stamp = |at: OffsetDateTime| at.format(&Rfc3339).expect("a time");
         let status = json!({"status": {
             "certificateChain": chain, "notBefore": stamp(now), "notAfter": stamp(end),

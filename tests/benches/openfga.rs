@@ -34,7 +34,7 @@ fn main() {
     println!("{CHECKS} checks five deep among {} tuples, one at a time; load before: {}", TREES * 5, load());
     println!("\n| | server CPU per check | mean time |\n|---|---|---|");
     let (up, openfga, model) = servers();
-    let client = openfga::OpenFgaClient::new();
+    let client = openfga::OpenFgaClient::without_tls();
     let question = |tree: usize| {
         json!({
             "subject": {"type": "user", "id": format!("person-{tree}"), "properties": {"provider": "corporate"}},

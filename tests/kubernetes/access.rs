@@ -115,11 +115,11 @@ fn e2e_the_admin_listener_accepts_readers_of_the_chart_only() {
         assert_eq!(get(&url("/snapshot"), &elsewhere).0, "401");
         assert_eq!(get(&url("/snapshot"), &other).0, "403");
         // valid for a moment before every replica knows it
-        let told = installed.until("the snapshot", || {
+        let response = installed.until("the snapshot", || {
             let (status, body) = get(&url("/snapshot"), &console);
             (status == "200").then_some(body)
         });
-        assert!(told.contains("\"revision\""), "{told}");
+        assert!(response.contains("\"revision\""), "{response}");
         assert_eq!(get(&url("/metrics"), &[]).0, "200");
         assert_eq!(get(&url("/readyz"), &[]), ("200".to_owned(), "ready\n".to_owned()));
     }
@@ -130,7 +130,7 @@ fn e2e_an_approval_is_valid_at_every_replica_and_cannot_be_forged() {
     let installed = installed();
     let namespace = installed.cluster.namespace("approvals").expect("a namespace");
     let (name, host) = (namespace.name(), format!("orders.{}.svc", namespace.name()));
-    let people = People::new();
+    let people = People::generate();
     installed.cluster.apply(&people.provider()).expect("accepted");
     let spec = json!({
         "service": {"hosts": [host]},
@@ -203,9 +203,9 @@ fn e2e_an_approval_is_valid_at_every_replica_and_cannot_be_forged() {
     // … and so does the explanation
     let url = format!("http://{host}/orders");
     let check = ["check", "--as", "user:people/alice", "--assurance", "MultiFactor", "--authenticated-at"];
-    let (code, told) = installed.durward(&[&check[..], &[&now, "GET", &url]].concat());
-    let given = format!("{name}/{object} says that it is given by user:people/oscar, until {until}");
-    assert!(code == Some(0) && told.contains(&given), "{told}");
+    let (code, response) = installed.durward(&[&check[..], &[&now, "GET", &url]].concat());
+    let granted_line = format!("{name}/{object} says that it is given by user:people/oscar, until {until}");
+    assert!(code == Some(0) && response.contains(&granted_line), "{response}");
     let (code, listed) = installed.durward(&["approvals", "--namespace", name]);
     assert_eq!(code, Some(0), "{listed}");
     assert!(listed.contains("Approved") && listed.contains("user:people/oscar"), "{listed}");
@@ -219,9 +219,9 @@ fn e2e_an_approval_is_valid_at_every_replica_and_cannot_be_forged() {
     let _ = namespace.apply(&anew.to_string());
     change(&["--subresource=status"], json!({"status": status})).expect("the API server lets it");
     assert_eq!(ask("alice"), ["403", "403"]);
-    let told = installed.kubectl(["logs", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=durward", "--tail=-1"]);
+    let response = installed.kubectl(["logs", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=durward", "--tail=-1"]);
     for event in ["requested", "approved"] {
-        assert!(told.contains(&format!("\"outcome\":\"{event}\",\"namespace\":\"{name}\"")), "{event}");
+        assert!(response.contains(&format!("\"outcome\":\"{event}\",\"namespace\":\"{name}\"")), "{event}");
     }
 }
 
@@ -237,7 +237,7 @@ fn e2e_replicas_share_second_factors() {
     let installed = installed();
     let namespace = installed.cluster.namespace("factors").expect("a namespace");
     let (name, host) = (namespace.name(), format!("orders.{}.svc", namespace.name()));
-    let (people, audience) = (People::new(), format!("orders.{}", namespace.name()));
+    let (people, audience) = (People::generate(), format!("orders.{}", namespace.name()));
     installed.cluster.apply(&people.provider()).expect("accepted");
     let spec = json!({
         "service": {"hosts": [host]}, "authentication": [{"provider": "people"}],
@@ -260,9 +260,9 @@ fn e2e_replicas_share_second_factors() {
         get(&format!("https://{address}:8143/forward-auth"), &headers)
     };
     for replica in [one, other] {
-        let (status, told) = ask(replica, &first);
+        let (status, response) = ask(replica, &first);
         let page = format!("https://auth.example.com/step-up?audience={audience}&operation=refund");
-        assert!(status == "401" && told.contains(&page), "{status} {told}");
+        assert!(status == "401" && response.contains(&page), "{status} {response}");
     }
 
     // started at one replica, confirmed at the other
@@ -296,8 +296,8 @@ fn e2e_replicas_share_second_factors() {
         both.map(|one| one.join().expect("an answer"))
     });
     both.sort();
-    let [(given, token), (refused, why)] = &both;
-    assert_eq!((given.as_str(), refused.as_str(), why.as_str()), ("200", "400", r#"{"error":"invalid_grant"}"#));
+    let [(granted_line, token), (refused, why)] = &both;
+    assert_eq!((granted_line.as_str(), refused.as_str(), why.as_str()), ("200", "400", r#"{"error":"invalid_grant"}"#));
     for replica in [one, other] {
         assert_eq!(exchange(replica, &otp).0, "400", "{replica}");
     }
@@ -330,8 +330,9 @@ fn e2e_replicas_share_second_factors() {
     let secret = own[0]["metadata"]["name"].as_str().expect("a name");
     installed.kubectl(["delete", "secret", "-n", NAMESPACE, secret]);
     assert_eq!(exchange(one, &format!("recovery_code={}", codes[2])).0, "400");
-    let told = installed.kubectl(["logs", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=durward", "--tail=-1"]);
-    let story = told.lines().filter(|line| line.contains("\"event\":\"second-factor\"") && line.contains(&principal));
+    let response = installed.kubectl(["logs", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=durward", "--tail=-1"]);
+    let story =
+        response.lines().filter(|line| line.contains("\"event\":\"second-factor\"") && line.contains(&principal));
     let story: Vec<&str> = story.collect();
     for (outcome, count) in [("enrolled", 1), ("proved", 3), ("paused", 2)] {
         let outcome = format!("\"outcome\":\"{outcome}\"");
@@ -373,8 +374,8 @@ fn certified(installed: &Installed, account: &str, folder: &std::path::Path) -> 
     let bearer = format!("Authorization: Bearer {}", installed.kubectl(proof).trim());
     let minted = installed.until("a certificate", || {
         let url = format!("https://{}:8145/mint/x509", installed.addresses().first()?);
-        let (status, told) = curl(&["--header", &bearer, "--data-binary", &body, &url]);
-        (status == "200").then_some(told)
+        let (status, response) = curl(&["--header", &bearer, "--data-binary", &body, &url]);
+        (status == "200").then_some(response)
     });
     let minted: Value = serde_json::from_str(&minted).expect("JSON");
     let pem = |der: &Value| {
@@ -402,11 +403,11 @@ fn e2e_certificates_administer_at_the_admin_listener_only() {
     for address in installed.addresses() {
         let admin = |path: &str| format!("https://{address}:8181{path}");
         // the pod runs for a moment before every replica knows it
-        let told = installed.until("the snapshot", || {
-            let (status, told) = by(&auditor, &[&admin("/snapshot")]);
-            (status == "200").then_some(told)
+        let response = installed.until("the snapshot", || {
+            let (status, response) = by(&auditor, &[&admin("/snapshot")]);
+            (status == "200").then_some(response)
         });
-        assert!(told.contains("\"revision\""), "{told}");
+        assert!(response.contains("\"revision\""), "{response}");
         installed.until("the refusal", || (by(&other, &[&admin("/snapshot")]).0 == "403").then_some(()));
         assert_eq!(curl(&[&admin("/snapshot")]).0, "401");
 
@@ -429,19 +430,20 @@ fn e2e_certificates_administer_at_the_admin_listener_only() {
         for host in ["durward-admin", "durward-admin.durward-system.svc", "durward.durward-system.svc", "localhost"] {
             assert_eq!(forward(host).0, "403", "{host}");
         }
-        let asked = json!({
+        let arguments = json!({
             "subject": {"type": "workload", "id": "spiffe://cluster.local/ns/durward-system/sa/auditor", "properties": {"assurance": "ProofOfPossession"}},
             "action": {"name": "read-snapshot"}, "resource": {"type": "durward-admin", "id": "1"},
         });
-        let asked = ["--header", "Content-Type: application/json", "--data", &asked.to_string()].map(ToOwned::to_owned);
-        let asked: Vec<&str> = asked.iter().map(String::as_str).collect();
+        let arguments =
+            ["--header", "Content-Type: application/json", "--data", &arguments.to_string()].map(ToOwned::to_owned);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         // an enforcement point can't open it for others
-        let (status, told) = by(&other, &[&asked[..], &[&format!("{http}/access/v1/evaluation")]].concat());
-        assert_eq!((status.as_str(), told.as_str()), ("200", r#"{"decision":false}"#));
-        let wanted = r#"{"audience":"durward-admin","operation":"read-snapshot"}"#;
+        let (status, response) = by(&other, &[&arguments[..], &[&format!("{http}/access/v1/evaluation")]].concat());
+        assert_eq!((status.as_str(), response.as_str()), ("200", r#"{"decision":false}"#));
+        let expected = r#"{"audience":"durward-admin","operation":"read-snapshot"}"#;
         let approvals = format!("{tokens}/approvals");
         assert_eq!(
-            by(&auditor, &["--header", "Content-Type: application/json", "--data", wanted, &approvals]).0,
+            by(&auditor, &["--header", "Content-Type: application/json", "--data", expected, &approvals]).0,
             "403"
         );
     }

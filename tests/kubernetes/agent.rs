@@ -269,12 +269,12 @@ fn e2e_certificates_are_renewed_on_open_streams() {
     let first_end = ends();
     let mut watch = ChildGuard(agent.go(&["watch"]).stdout(Stdio::piped()).spawn().expect("it runs"));
     let lines = BufReader::new(watch.0.stdout.take().expect("its output")).lines().map_while(Result::ok);
-    let (tell, told) = std::sync::mpsc::channel();
+    let (tell, serials) = std::sync::mpsc::channel();
     std::thread::spawn(move || lines.for_each(|serial| drop(tell.send(serial))));
     let life = std::time::Duration::from_secs(300);
-    let first = told.recv_timeout(life).expect("the first certificate");
+    let first = serials.recv_timeout(life).expect("the first certificate");
     // a changed bundle sends the same certificate again
-    while told.recv_timeout(life).expect("another certificate") == first {}
+    while serials.recv_timeout(life).expect("another certificate") == first {}
     let left = first_end.saturating_sub(std::time::UNIX_EPOCH.elapsed().expect("a clock").as_secs());
     println!("renewed when {left} s were left");
     assert!(left > 0 && ends() > first_end, "renewed in time, by one that lives longer");
@@ -365,8 +365,8 @@ fn e2e_the_mint_serves_proven_running_pods_only() {
         ("/mint/jwt", json!({"audience": []}).to_string(), "1 to 8 audiences"),
         ("/mint/jwt", json!({"audience": ["x".repeat(300)]}).to_string(), "1 to 8 audiences"),
     ] {
-        let said = post(path, &good, &body);
-        assert!(said.contains(expected) && said.ends_with(" 400"), "{body}: {said}");
+        let stdout_text = post(path, &good, &body);
+        assert!(stdout_text.contains(expected) && stdout_text.ends_with(" 400"), "{body}: {stdout_text}");
     }
     let large = json!({"csr": "A".repeat(20_000)}).to_string();
     assert!(post("/mint/x509", &good, &large).ends_with(" 413"));
@@ -377,8 +377,8 @@ fn e2e_the_mint_serves_proven_running_pods_only() {
     namespace.apply(&stop).expect("applied");
     let refused_by = format!("{}/stop/denials/stolen denies its service account", namespace.name());
     installed.until("the mint to refuse a certificate", || {
-        let said = post("/mint/x509", &good, &body);
-        (said.contains(&refused_by) && said.ends_with(" 403")).then_some(())
+        let stdout_text = post("/mint/x509", &good, &body);
+        (stdout_text.contains(&refused_by) && stdout_text.ends_with(" 403")).then_some(())
     });
     let token_body = r#"{"audience": ["x"]}"#;
     assert!(post("/mint/jwt", &good, token_body).ends_with(" 403"), "and a token");

@@ -178,8 +178,8 @@ fn the_api_server_uses_durward_for_authentication_and_authorization() {
     );
     let can = |who: &str, verb: &str, namespace: &str| {
         let who = format!("--as={who}");
-        let said = kubectl(&["auth", "can-i", verb, "deployments.apps", "--namespace", namespace, &who]);
-        said.map_or_else(|error| error.to_string().contains("yes"), |said| said.contains("yes"))
+        let stdout_text = kubectl(&["auth", "can-i", verb, "deployments.apps", "--namespace", namespace, &who]);
+        stdout_text.map_or_else(|error| error.to_string().contains("yes"), |stdout_text| stdout_text.contains("yes"))
     };
     for (who, verb, namespace, expected) in [
         (ALICE, "create", "shop", true),

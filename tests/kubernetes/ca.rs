@@ -85,7 +85,7 @@ fn e2e_the_ca_rotates_under_traffic_without_a_failure() {
         door.ask(trust, &host, ["GET", "/"], &["--cert", &credentials, "--key", &credentials])
     };
 
-    let (stop, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let (stop, requests) = (AtomicBool::new(false), AtomicUsize::new(0));
     let failures = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         // each request is a new handshake with the pod's current roots
@@ -94,35 +94,35 @@ fn e2e_the_ca_rotates_under_traffic_without_a_failure() {
             while !stop.load(Ordering::Relaxed) {
                 roots(&namespace, &trust);
                 for _ in 0..5 {
-                    let said = ask(&old, &trust);
-                    asked.fetch_add(1, Ordering::Relaxed);
-                    if !said.starts_with("200") {
-                        failures.lock().expect("a lock").push(said);
+                    let output = ask(&old, &trust);
+                    requests.fetch_add(1, Ordering::Relaxed);
+                    if !output.starts_with("200") {
+                        failures.lock().expect("a lock").push(output);
                     }
                 }
             }
         });
-        let (code, said) = installed.durward(&["ca", "rotate"]);
-        assert_eq!(code, Some(0), "{said}");
+        let (code, output) = installed.durward(&["ca", "rotate"]);
+        assert_eq!(code, Some(0), "{output}");
         installed.until("the next root to be published", || {
             let status = status(&installed);
             ["Published", "Activated"].contains(&status["step"].as_str()?).then_some(())
         });
         // the leader dies in the middle
         installed.kubectl(["delete", "pod", &installed.leader(), "-n", NAMESPACE, "--grace-period=1"]);
-        let (code, said) = installed.durward(&["ca", "rotate"]);
-        assert!(code == Some(2) && said.contains("under way"), "{said}");
+        let (code, output) = installed.durward(&["ca", "rotate"]);
+        assert!(code == Some(2) && output.contains("under way"), "{output}");
         let now = installed.until("the next CA to sign", || {
             Some(status(&installed)).filter(|status| status["active"] != before["active"])
         });
         assert_eq!((now["step"].as_str(), now["roots"].as_str()), (Some("Activated"), Some("2")), "{now}");
-        let so_far = asked.load(Ordering::Relaxed);
-        installed.until("traffic under the new CA", || (asked.load(Ordering::Relaxed) > so_far + 10).then_some(()));
+        let so_far = requests.load(Ordering::Relaxed);
+        installed.until("traffic under the new CA", || (requests.load(Ordering::Relaxed) > so_far + 10).then_some(()));
         stop.store(true, Ordering::Relaxed);
     });
     let failures = failures.into_inner().expect("a lock");
-    assert!(failures.is_empty(), "{} of {} failed: {failures:?}", failures.len(), asked.load(Ordering::Relaxed));
-    println!("{} handshakes during the change, none failed", asked.load(Ordering::Relaxed));
+    assert!(failures.is_empty(), "{} of {} failed: {failures:?}", failures.len(), requests.load(Ordering::Relaxed));
+    println!("{} handshakes during the change, none failed", requests.load(Ordering::Relaxed));
 
     let [new, trust] = start(&namespace, "late", folder.path());
     assert!(ask(&new, &trust).starts_with("200"));
@@ -141,8 +141,8 @@ fn e2e_the_ca_rotates_under_traffic_without_a_failure() {
     roots(&namespace, &trust);
     assert!(ask(&new, &trust).starts_with("200"), "what the new CA signed counts");
     assert!(!ask(&old, &trust).starts_with("200"), "what the old CA signed does not");
-    let (code, said) = installed.durward(&["inspect", &old.display().to_string()]);
-    assert!(code == Some(1) && said.contains("chain is not valid"), "{said}");
+    let (code, output) = installed.durward(&["inspect", &old.display().to_string()]);
+    assert!(code == Some(1) && output.contains("chain is not valid"), "{output}");
 }
 
 #[test]
@@ -168,19 +168,19 @@ fn e2e_a_compromised_ca_is_replaced_at_once() {
         door.ask(&trust, &host, ["GET", "/"], &["--cert", &credentials, "--key", &credentials])
     };
     assert!(ask(&stolen).starts_with("200"));
-    let (code, said) = installed.durward(&["ca", "rotate", "--compromised"]);
+    let (code, output) = installed.durward(&["ca", "rotate", "--compromised"]);
     assert!(
-        code == Some(1) && said.contains("certificates of pods count at no door") && said.contains("--yes"),
-        "{said}"
+        code == Some(1) && output.contains("certificates of pods count at no door") && output.contains("--yes"),
+        "{output}"
     );
     assert_eq!(status(&installed), before, "nothing was done");
-    let (code, said) = installed.durward(&["ca", "rotate", "--compromised", "--yes", "--wait"]);
-    assert!(code == Some(0) && said.contains("the new CA signs"), "{said}");
+    let (code, output) = installed.durward(&["ca", "rotate", "--compromised", "--yes", "--wait"]);
+    assert!(code == Some(0) && output.contains("the new CA signs"), "{output}");
     installed.until("the new roots", || {
         roots(&namespace, &trust);
-        let said = ask(&stolen);
+        let output = ask(&stolen);
         // the new root verifies the door, but not the old certificate
-        (!said.starts_with("200") && !said.contains("unable to get local issuer")).then_some(())
+        (!output.starts_with("200") && !output.contains("unable to get local issuer")).then_some(())
     });
     let [fresh, _] = start(&namespace, "late", folder.path());
     installed.until("a new certificate to count", || ask(&fresh).starts_with("200").then_some(()));

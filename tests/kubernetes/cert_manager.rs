@@ -73,7 +73,7 @@ fn root(installed: &Installed) -> String {
 }
 
 /// The fingerprint of a listener's certificate, if `root` verifies it.
-fn shown(address: &str, root: &str) -> Result<String, String> {
+fn served_fingerprint(address: &str, root: &str) -> Result<String, String> {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(&file, root).expect("written");
     let (host, file) = (format!("durward.{NAMESPACE}.svc"), file.path().display().to_string());
@@ -92,8 +92,8 @@ fn shown(address: &str, root: &str) -> Result<String, String> {
 }
 
 /// The fingerprints of all replicas at a port.
-fn shown_by_all(installed: &Installed, port: u16, root: &str) -> Result<Vec<String>, String> {
-    installed.addresses().iter().map(|address| shown(&format!("{address}:{port}"), root)).collect()
+fn served_by_all(installed: &Installed, port: u16, root: &str) -> Result<Vec<String>, String> {
+    installed.addresses().iter().map(|address| served_fingerprint(&format!("{address}:{port}"), root)).collect()
 }
 
 /// Renews a certificate as `cmctl renew` does.
@@ -174,9 +174,9 @@ fn e2e_cert_manager_issues_and_renews_the_webhook_certificate_under_load() {
     installed.until("the CA in every webhook", || bundles(&installed).iter().all(|one| *one == root).then_some(()));
     let own = get(&installed, &["secret", "durward-ca", "-n", NAMESPACE]);
     let own = decoded(&own["data"]["tls.crt"]);
-    let first = shown_by_all(&installed, 8443, &root).expect("cert-manager's CA vouches for the webhooks");
+    let first = served_by_all(&installed, 8443, &root).expect("cert-manager's CA vouches for the webhooks");
     assert_eq!(first[0], first[1], "every replica shows what is in the Secret");
-    shown_by_all(&installed, 8143, &own).expect("Durward's own CA vouches for the doors");
+    served_by_all(&installed, 8143, &own).expect("Durward's own CA vouches for the doors");
 
     let namespace = installed.cluster.namespace("certified").expect("a namespace");
     for who in ["ada", "eve"] {
@@ -205,8 +205,8 @@ fn renewed_under_load(installed: &Installed, namespace: &Namespace<'_>, first: &
         // the API server reuses connections; these handshakes are new ones
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
-                match shown_by_all(installed, 8443, &bundles(installed)[0]) {
-                    Ok(shown) => drop(handshakes.fetch_add(shown.len(), Ordering::Relaxed)),
+                match served_by_all(installed, 8443, &bundles(installed)[0]) {
+                    Ok(served_fingerprint) => drop(handshakes.fetch_add(served_fingerprint.len(), Ordering::Relaxed)),
                     Err(error) => failed(error),
                 }
             }
@@ -215,12 +215,13 @@ fn renewed_under_load(installed: &Installed, namespace: &Namespace<'_>, first: &
         for _ in 0..2 {
             renew(installed);
             before = installed.until("every replica to show the next certificate", || {
-                let now = shown_by_all(installed, 8443, &bundles(installed)[0]).ok()?;
+                let now = served_by_all(installed, 8443, &bundles(installed)[0]).ok()?;
                 (now[0] == now[1] && !before.contains(&now[0])).then_some(now)
             });
-            let (asked, shaken) = (calls.load(Ordering::Relaxed), handshakes.load(Ordering::Relaxed));
+            let (called, shaken) = (calls.load(Ordering::Relaxed), handshakes.load(Ordering::Relaxed));
             installed.until("questions and handshakes after it", || {
-                let more = calls.load(Ordering::Relaxed) > asked + 4 && handshakes.load(Ordering::Relaxed) > shaken + 4;
+                let more =
+                    calls.load(Ordering::Relaxed) > called + 4 && handshakes.load(Ordering::Relaxed) > shaken + 4;
                 more.then_some(())
             });
         }
@@ -234,8 +235,8 @@ fn renewed_under_load(installed: &Installed, namespace: &Namespace<'_>, first: &
 /// The webhooks keep cert-manager's CA when policies change, Durward's own CA rotates, or an admin edits them.
 fn left_alone(installed: &Installed, namespace: &Namespace<'_>, root: &str) {
     for configuration in configurations(installed) {
-        let asked = &configuration["metadata"]["annotations"]["cert-manager.io/inject-ca-from"];
-        assert_eq!(*asked, format!("{NAMESPACE}/{CERTIFICATE}"));
+        let called = &configuration["metadata"]["annotations"]["cert-manager.io/inject-ca-from"];
+        assert_eq!(*called, format!("{NAMESPACE}/{CERTIFICATE}"));
     }
     let managed = get(installed, &["validatingwebhookconfiguration", "durward-operations", "--show-managed-fields"]);
     for of in managed["metadata"]["managedFields"].as_array().expect("managers") {

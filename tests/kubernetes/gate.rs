@@ -77,18 +77,21 @@ fn e2e_gates_protect_three_services_without_security_code() {
     assert!(std::net::TcpStream::connect(format!("{pod}:8080")).is_err(), "the application listens on loopback alone");
 
     // the audit logs of the gates have all of it
-    let seen = |of: &str, reason: &str, path: &str| {
+    let wait_for_decision = |of: &str, reason: &str, path: &str| {
         installed.until(&format!("{reason} for {path} in the log of {of}"), || {
             let all = decisions(&namespace, of);
             all.into_iter().find(|line| line["reason"] == reason && line["request"]["path"] == path)
         })
     };
-    let granted = seen("orders", "Granted", "/cgi-bin/list");
+    let granted = wait_for_decision("orders", "Granted", "/cgi-bin/list");
     assert_eq!(granted["principal"]["id"], format!("spiffe://cluster.local/ns/{name}/sa/web"));
-    assert_eq!(seen("billing", "Granted", "/cgi-bin/invoice")["principal"]["assurance"], "ProofOfPossession");
-    assert_eq!(seen("orders", "InsufficientScope", "/cgi-bin/refund")["missing"][0], "orders.refund");
-    seen("orders", "Unauthenticated", "/cgi-bin/list");
-    seen("orders", "OperationUndeclared", "/nothing");
+    assert_eq!(
+        wait_for_decision("billing", "Granted", "/cgi-bin/invoice")["principal"]["assurance"],
+        "ProofOfPossession"
+    );
+    assert_eq!(wait_for_decision("orders", "InsufficientScope", "/cgi-bin/refund")["missing"][0], "orders.refund");
+    wait_for_decision("orders", "Unauthenticated", "/cgi-bin/list");
+    wait_for_decision("orders", "OperationUndeclared", "/nothing");
 
     // a changed policy applies without a restart
     let refund = format!("http://orders.{name}.svc/cgi-bin/refund");
@@ -159,7 +162,7 @@ fn people_at_a_gate(
     refund: &str,
     stranger: &dyn Fn(&str, &str) -> (String, String),
 ) {
-    let (name, people) = (namespace.name(), People::new());
+    let (name, people) = (namespace.name(), People::generate());
     installed.cluster.apply(&people.provider()).expect("accepted");
     let asking = policies
         .replace("scopes: [orders.read]\n---", "scopes: [orders.read, orders.refund]\n    - {name: people, to: [{provider: people}], scopes: [orders.refund]}\n---")
@@ -173,8 +176,8 @@ fn people_at_a_gate(
     let bearer = format!("Authorization: Bearer {}", people.token("alice", &audience));
     let link = format!("link: <https://auth.example.com/step-up?audience={audience}&operation=refund-order>");
     installed.until("the challenge", || {
-        let (status, told) = stranger("/cgi-bin/refund", &bearer);
-        (status == "401" && told.contains(&link)).then_some(())
+        let (status, response) = stranger("/cgi-bin/refund", &bearer);
+        (status == "401" && response.contains(&link)).then_some(())
     });
 
     // the gate requests the missing approval
@@ -204,6 +207,6 @@ fn people_at_a_gate(
     // its revocation, too
     namespace.kubectl(["delete", "apr", object]).expect("deleted");
     installed.until("the gate to forget", || fetch(namespace, "web", refund).contains("403").then_some(()));
-    let told = installed.kubectl(["logs", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=durward", "--tail=-1"]);
-    assert!(told.contains(&format!("\"outcome\":\"requested\",\"namespace\":\"{name}\"")));
+    let response = installed.kubectl(["logs", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=durward", "--tail=-1"]);
+    assert!(response.contains(&format!("\"outcome\":\"requested\",\"namespace\":\"{name}\"")));
 }

@@ -87,14 +87,14 @@ fn e2e_a_pod_starts_with_a_certificate_that_doors_accept() {
     cat(&namespace, "web", "trust.pem", &trust);
     let (credentials, trust) = (credentials.display().to_string(), trust.display().to_string());
     let text = openssl(&["x509", "-in", &credentials, "-noout", "-text"]);
-    for said in [
+    for stdout_text in [
         format!("URI:{id}, DNS:web.{name}.svc"),
         "X509v3 Subject Alternative Name: critical".to_owned(),
         "X509v3 Key Usage: critical".to_owned(),
         "TLS Web Server Authentication, TLS Web Client Authentication".to_owned(),
         "Subject: \n".to_owned(),
     ] {
-        assert!(text.contains(&said), "{said}: {text}");
+        assert!(text.contains(&stdout_text), "{stdout_text}: {text}");
     }
     assert!(openssl(&["verify", "-CAfile", &trust, &credentials]).contains("OK"));
 
@@ -104,18 +104,21 @@ fn e2e_a_pod_starts_with_a_certificate_that_doors_accept() {
     let bearer = format!("Authorization: Bearer {}", token.trim());
     let ask = |how: &[&str]| door.ask(Path::new(&trust), &host, ["POST", "/refund"], how);
     assert_eq!(ask(&["--header", &bearer]), "401");
-    let shown = ["--cert", credentials.as_str(), "--key", &credentials];
-    assert_eq!(ask(&shown), format!("200 {id} ProofOfPossession"));
-    let (counts, said) = installed.durward(&["inspect", &credentials]);
-    assert!(counts == Some(0) && said.contains(&id) && said.contains(&format!("{name}/web")), "{said}");
+    let client_certificate = ["--cert", credentials.as_str(), "--key", &credentials];
+    assert_eq!(ask(&client_certificate), format!("200 {id} ProofOfPossession"));
+    let (counts, stdout_text) = installed.durward(&["inspect", &credentials]);
+    assert!(
+        counts == Some(0) && stdout_text.contains(&id) && stdout_text.contains(&format!("{name}/web")),
+        "{stdout_text}"
+    );
 
     // a certificate ends with its pod, although it would be valid for another hour
     namespace.kubectl(["delete", "pod", "web", "--grace-period=0", "--force"]).expect("deleted");
     let began = Instant::now();
-    installed.until("the dead pod's certificate to be refused", || (ask(&shown) == "401").then_some(()));
+    installed.until("the dead pod's certificate to be refused", || (ask(&client_certificate) == "401").then_some(()));
     println!("a dead pod's certificate is refused {:?} after its end", began.elapsed());
-    let (counts, said) = installed.durward(&["inspect", &credentials]);
-    assert!(counts == Some(1) && said.contains("pod that it was issued for is gone"), "{said}");
+    let (counts, stdout_text) = installed.durward(&["inspect", &credentials]);
+    assert!(counts == Some(1) && stdout_text.contains("pod that it was issued for is gone"), "{stdout_text}");
 }
 
 /// Whether the application of `examples/orders` accepts an access token, and the claims that it reads with the
@@ -209,15 +212,15 @@ fn e2e_a_pod_exchanges_its_token_and_certificate_for_granted_scopes() {
     assert_eq!(exchange("durward", &["--data", "scope=orders.delete"])["error"], "invalid_scope");
     // by the certificate: more, and bound to it
     let credentials = path("credentials.pem").display().to_string();
-    let shown = ["--cert", credentials.as_str(), "--key", &credentials];
+    let client_certificate = ["--cert", credentials.as_str(), "--key", &credentials];
     let mut form = vec!["--data", "grant_type=client_credentials&audience=orders-api"];
     assert_eq!(ask(&form)["error"], "invalid_client", "nobody without a certificate");
-    form.extend(shown);
+    form.extend(client_certificate);
     let stated = claims(&ask(&form));
     assert_eq!((&stated["sub"], &stated["scope"]), (&json!(id), &json!("orders.list orders.read orders.refund")));
     assert!(stated["cnf"]["x5t#S256"].is_string(), "{stated}");
     // by both: what a bearer may do, bound to the certificate
-    let stated = claims(&exchange("durward", &shown));
+    let stated = claims(&exchange("durward", &client_certificate));
     assert!(stated["scope"] == "orders.list orders.read" && stated["cnf"].is_object(), "{stated}");
 
     // a token for another audience, and a modified one
@@ -277,8 +280,11 @@ fn e2e_credentials_end_with_their_service_account() {
     for how in [&by_certificate[..], &["--header", &bearer]] {
         installed.until("neither credential to count", || (ask(how) == "401").then_some(()));
     }
-    let (counts, said) = installed.durward(&["inspect", &credentials]);
-    assert!(counts == Some(1) && said.contains("service account that it was issued for is gone"), "{said}");
+    let (counts, stdout_text) = installed.durward(&["inspect", &credentials]);
+    assert!(
+        counts == Some(1) && stdout_text.contains("service account that it was issued for is gone"),
+        "{stdout_text}"
+    );
 }
 
 #[test]
@@ -314,9 +320,9 @@ fn e2e_a_pod_without_a_policy_waits_with_an_explanation() {
             events["items"].as_array()?.iter().find(|event| event["reason"] == reason).cloned()
         })
     };
-    let told = event("NoPolicy");
-    assert_eq!(told["involvedObject"]["name"], "waits");
-    assert!(told["message"].as_str().expect("a message").contains("spec.service.podSelector"), "{told}");
+    let explained = event("NoPolicy");
+    assert_eq!(explained["involvedObject"]["name"], "waits");
+    assert!(explained["message"].as_str().expect("a message").contains("spec.service.podSelector"), "{explained}");
     let conditions = || {
         let requests = namespace.kubectl(["get", "podcertificaterequests", "-o", "json"]).expect("requests");
         let requests: Value = serde_json::from_str(&requests).expect("JSON");
@@ -327,9 +333,9 @@ fn e2e_a_pod_without_a_policy_waits_with_an_explanation() {
     let to = json!([{"serviceAccount": {"namespace": name, "name": "default"}}]);
     let spec = json!({"service": {"podSelector": {}}, "denials": [{"name": "stolen", "to": to}]});
     namespace.apply(&policy(name, "stop", spec)).expect("applied");
-    let told = event("Denied");
+    let explained = event("Denied");
     let rule = format!("{name}/stop/denials/stolen");
-    assert!(told["message"].as_str().expect("a message").starts_with(&rule), "{told}");
+    assert!(explained["message"].as_str().expect("a message").starts_with(&rule), "{explained}");
     let log = installed.kubectl(["logs", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=durward", "--tail=-1"]);
     let refused = log
         .lines()
@@ -356,9 +362,9 @@ fn e2e_impossible_requests_are_denied_with_a_remedy() {
     let installed = installed();
     let namespace = installed.cluster.namespace("denied").expect("a namespace");
     namespace.apply(&selects(namespace.name(), "odd")).expect("applied");
-    let mut asked = certificate("ECDSAP256", "c.pem");
-    asked["podCertificate"]["userAnnotations"] = json!({"example.com/admin": "please"});
-    namespace.apply(&pod("odd", "default", vec![asked]).to_string()).expect("applied");
+    let mut projection = certificate("ECDSAP256", "c.pem");
+    projection["podCertificate"]["userAnnotations"] = json!({"example.com/admin": "please"});
+    namespace.apply(&pod("odd", "default", vec![projection]).to_string()).expect("applied");
     let condition = installed.until("a denial", || {
         let requests = namespace.kubectl(["get", "podcertificaterequests", "-o", "json"]).ok()?;
         let requests: Value = serde_json::from_str(&requests).ok()?;

@@ -34,7 +34,7 @@ fn pods_get_certificates_from_kubernetes_1_35() {
     pods_get_certificates("1.35", &["key"]);
 }
 
-fn pods_get_certificates(version: &str, asked: &[&str]) {
+fn pods_get_certificates(version: &str, request_names: &[&str]) {
     let cluster = Cluster::isolated_with(&[
         &format!("--emulated-version={version}"),
         "--feature-gates=PodCertificateRequest=true,ClusterTrustBundle=true",
@@ -67,7 +67,7 @@ fn pods_get_certificates(version: &str, asked: &[&str]) {
         openssl(folder.path(), "pkey -in key.pem -pubout -outform DER"),
         openssl(folder.path(), "dgst -sha256 -sign key.pem uid"),
     );
-    for name in asked {
+    for name in request_names {
         let fields = match *name {
             "stub" => json!({"stubPKCS10Request": STANDARD.encode(&stub)}),
             _ => json!({"pkixPublicKey": STANDARD.encode(&key), "proofOfPossession": STANDARD.encode(&proof)}),
@@ -89,7 +89,7 @@ fn pods_get_certificates(version: &str, asked: &[&str]) {
         let waited = cluster.until(what, Duration::from_secs(60), || Ok(condition()));
         waited.unwrap_or_else(|error| panic!("{error}"))
     };
-    for name in asked {
+    for name in request_names {
         let status = until(&format!("an answer to {name}"), &|| {
             let request = namespace.kubectl(["get", "podcertificaterequest", name, "-o", "json"]).ok()?;
             let request: Value = serde_json::from_str(&request).ok()?;
@@ -105,7 +105,7 @@ fn pods_get_certificates(version: &str, asked: &[&str]) {
         Some(bundle["spec"]["trustBundle"].clone())
     });
     std::fs::write(folder.path().join("roots"), bundle.as_str().expect("roots")).expect("written");
-    for name in asked {
+    for name in request_names {
         openssl(folder.path(), &format!("verify -CAfile roots {name}"));
     }
     let (certified, own) =

@@ -123,8 +123,8 @@ fn e2e_namespaces_and_pods_choose_injection() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("pod.json");
     std::fs::write(&file, unknown).expect("written");
-    let said = installed.kubectl_output(["apply", "-n", namespace.name(), "-f", &file.display().to_string()]);
-    assert!(said.contains("Warning: durward: no AccessPolicy is about this pod"), "{said}");
+    let stdout_text = installed.kubectl_output(["apply", "-n", namespace.name(), "-f", &file.display().to_string()]);
+    assert!(stdout_text.contains("Warning: durward: no AccessPolicy is about this pod"), "{stdout_text}");
 }
 
 #[test]
@@ -176,8 +176,8 @@ fn e2e_two_pods_authenticate_each_other() {
     // OpenSSL to OpenSSL, from pod to pod
     tls("client", &[&["s_client", "-connect", &to, "-verify_hostname", &host, "-brief"], &both[..]].concat());
     namespace.await_jsonpath("pod/client", "{.status.phase}", "Succeeded").unwrap_or_else(|error| panic!("{error}"));
-    let said = namespace.kubectl(["logs", "client"]).expect("logs");
-    assert!(said.contains("Verification: OK"), "{said}");
+    let stdout_text = namespace.kubectl(["logs", "client"]).expect("logs");
+    assert!(stdout_text.contains("Verification: OK"), "{stdout_text}");
 
     // rustls to OpenSSL, with the credentials of a third pod
     let third = pod(
@@ -220,8 +220,8 @@ fn handshake(config: rustls::ClientConfig, host: &str, to: &str) -> String {
     stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a limit");
     let mut tls = rustls::Stream::new(&mut client, &mut stream);
     let mut page = Vec::new();
-    let asked = tls.write_all(b"GET / HTTP/1.0\r\n\r\n").and_then(|()| tls.read_to_end(&mut page).map(drop));
-    match asked {
+    let exchanged = tls.write_all(b"GET / HTTP/1.0\r\n\r\n").and_then(|()| tls.read_to_end(&mut page).map(drop));
+    match exchanged {
         Err(error) if page.is_empty() => error.to_string(),
         _ => String::from_utf8_lossy(&page).into_owned(),
     }

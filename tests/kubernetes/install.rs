@@ -43,8 +43,8 @@ fn e2e_a_policy_is_in_force_on_every_replica_for_cluster_tokens() {
     let described = namespace.kubectl(["describe", "ap", "orders"]).expect("described");
     assert!(described.contains("InForce") && described.contains("in force on every ready replica"), "{described}");
     let explained = installed.kubectl(["explain", "accesspolicy.spec.operations"]);
-    for said in ["kubernetes\t<[]Object>", "enum: Low, Standard, High", "What can be done with the service"] {
-        assert!(explained.contains(said), "{said}: {explained}");
+    for stdout_text in ["kubernetes\t<[]Object>", "enum: Low, Standard, High", "What can be done with the service"] {
+        assert!(explained.contains(stdout_text), "{stdout_text}: {explained}");
     }
 
     // the cluster's own tokens, for this audience and for another
@@ -306,8 +306,11 @@ fn e2e_the_kubectl_plugin_uses_the_rights_of_its_user() {
     let (code, text) = kubectl(admin, &["check", "--as", &format!("{id}x"), "GET", &url]);
     assert!(code == Some(1) && text.contains("InsufficientScope"), "{text}");
     let (code, text) = kubectl(admin, &["who-can", "list", "--service", &format!("orders.{name}"), "-o", "json"]);
-    let told: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}"));
-    assert_eq!((code, &told[0]["who"][0]["subject"], &told[0]["who"][0]["can"]), (Some(0), &json!(id), &json!(true)));
+    let report: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}"));
+    assert_eq!(
+        (code, &report[0]["who"][0]["subject"], &report[0]["who"][0]["can"]),
+        (Some(0), &json!(id), &json!(true))
+    );
     // a user without read access learns nothing
     let token = namespace.kubectl(["create", "token", "default"]).expect("a token");
     let config = installed.kubectl(["config", "view", "--raw", "--minify", "-o", "json"]);
@@ -436,8 +439,8 @@ fn e2e_envoy_and_authzen_clients_use_the_service() {
             .args(["--data", &body.to_string(), &format!("https://{door}/access/v1/evaluation")])
             .output()
             .expect("curl runs");
-        let said: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
-        said["decision"].as_bool()
+        let stdout_text: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+        stdout_text["decision"].as_bool()
     };
     assert_eq!((evaluate("reader"), evaluate("stranger")), (Some(true), Some(false)));
 }

@@ -244,8 +244,8 @@ fn e2e_an_undecodable_policy_is_reported_and_stalls_no_other() {
     });
     assert_eq!(condition(&odd, "Accepted"), ("False", "Invalid"));
     assert_eq!(condition(&odd, "Programmed"), ("False", "NotAccepted"));
-    let told = odd["status"]["conditions"][0]["message"].as_str().unwrap_or_default();
-    assert!(told.starts_with("spec.operations[0].http"), "{told}");
+    let explained = odd["status"]["conditions"][0]["message"].as_str().unwrap_or_default();
+    assert!(explained.starts_with("spec.operations[0].http"), "{explained}");
     let events = namespace.kubectl(["get", "events", "-o", "json"]).expect("events");
     assert!(events.contains("spec.operations[0].http") && events.contains("\"Warning\""), "{events}");
     namespace.kubectl(["delete", "accesspolicy", "odd"]).expect("deleted");
@@ -342,8 +342,9 @@ fn e2e_alerts_and_dashboard_use_existing_metrics() {
     let pod = &installed.pods()[0];
     // metrics with labels exist after the first count: here of a caller without a credential
     let url = format!("https://{}:8143/forward-auth", pod["status"]["podIP"].as_str().expect("an address"));
-    let asked = Command::new("curl").args(["-sk", "-H", &format!("Host: {host}"), &url]).output().expect("curl runs");
-    assert!(String::from_utf8_lossy(&asked.stdout).contains("invalid_token"), "{asked:?}");
+    let unauthenticated =
+        Command::new("curl").args(["-sk", "-H", &format!("Host: {host}"), &url]).output().expect("curl runs");
+    assert!(String::from_utf8_lossy(&unauthenticated.stdout).contains("invalid_token"), "{unauthenticated:?}");
     let name = pod["metadata"]["name"].as_str().expect("a name");
     let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/https:{name}:8181/proxy/metrics");
     let metrics = installed.kubectl(["get", "--raw", &path]);

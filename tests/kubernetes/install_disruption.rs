@@ -327,9 +327,10 @@ fn e2e_replicas_that_start_with_a_broken_policy_deny_its_service() {
     // a new replica may not listen or not have the cluster's keys yet: it allows nobody
     let ask = || -> Vec<String> {
         installed.until("two replicas that know the caller", || {
-            let asked = installed.addresses().into_iter().map(|it| ask_replica(&it, &token, &host, "/orders").0);
-            let said: Vec<_> = asked.collect();
-            (said.len() == 2 && said.iter().all(|status| !["000", "401"].contains(&status.as_str()))).then_some(said)
+            let statuses = installed.addresses().into_iter().map(|it| ask_replica(&it, &token, &host, "/orders").0);
+            let stdout_text: Vec<_> = statuses.collect();
+            (stdout_text.len() == 2 && stdout_text.iter().all(|status| !["000", "401"].contains(&status.as_str())))
+                .then_some(stdout_text)
         })
     };
     let configure =

@@ -18,9 +18,9 @@ fn python() -> Image {
     let base = Command::new(venv("python")).args(["-c", "import sys; print(sys._base_executable)"]).output();
     let base = PathBuf::from(String::from_utf8(base.expect("python runs").stdout).expect("a path").trim());
     let base = base.canonicalize().expect("python");
-    let asked = Command::new(&base).args(["-c", script]).output().expect("python runs").stdout;
-    let asked = String::from_utf8(asked).expect("paths");
-    let (program, library) = asked.trim().split_once(' ').expect("two paths");
+    let interpreter = Command::new(&base).args(["-c", script]).output().expect("python runs").stdout;
+    let interpreter = String::from_utf8(interpreter).expect("paths");
+    let (program, library) = interpreter.trim().split_once(' ').expect("two paths");
     let packages = venv("python").ancestors().nth(2).expect("a folder").join("lib");
     let packages = packages.join(Path::new(library).file_name().expect("a version")).join("site-packages");
 

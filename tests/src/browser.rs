@@ -141,13 +141,13 @@ impl Chromium {
     /// Waits until the page shows a text.
     pub fn wait_for(&self, text: &str) {
         let path = format!("/session/{}/element", self.session);
-        let shown = || {
+        let visible = || {
             // the page may navigate away meanwhile
             let body = self.try_send("POST", &path, &json!({"using": "css selector", "value": "body"})).ok()?;
             let path = format!("{path}/{}/text", body[ELEMENT].as_str()?);
             self.try_send("GET", &path, &Value::Null).ok()?.as_str()?.contains(text).then_some(())
         };
-        eventually(text, shown).unwrap_or_else(|what| panic!("{what}; the page is\n{}", self.source()));
+        eventually(text, visible).unwrap_or_else(|what| panic!("{what}; the page is\n{}", self.source()));
     }
 
     fn source(&self) -> String {

@@ -13,7 +13,7 @@ pub struct Clock {
 
 impl Clock {
     /// A clock with the time of the system.
-    pub fn new() -> Self {
+    pub fn with_system_time() -> Self {
         let clock = Self { directory: tempfile::tempdir().unwrap(), ahead: Cell::new(0) };
         clock.advance(0);
         clock

@@ -135,9 +135,9 @@ fn a_custom_admin_policy_replaces_the_built_in_one() {
 fn user_facing_doors_do_not_serve_administration() {
     let policy = durward_tests::corpus::POLICY;
     let up = UpProcess::with(&[("shop.yaml", policy)]);
-    let (ground, app) = (GateFixture::new(policy), RecordingApp::start());
-    let gate = ground.gate("shop/orders", &app.upstream(), &[]);
-    let caller = ground.caller(Some(OPERATOR));
+    let (fixture, app) = (GateFixture::new(policy), RecordingApp::start());
+    let gate = fixture.gate("shop/orders", &app.upstream(), &[]);
+    let caller = fixture.caller(Some(OPERATOR));
     let token = format!("Bearer {}", up.token(OPERATOR, AUDIENCE));
     // a client with the CA of `up`
     let tls = GateFixture::of(&up).caller(None);
@@ -173,21 +173,25 @@ fn user_facing_doors_do_not_serve_administration() {
     for (operation, method, path) in &operations {
         let named = json!({"action": {"name": operation}, "resource": {"type": AUDIENCE, "id": "x"}});
         let url = json!({"action": {"name": method}, "resource": {"type": "http", "id": format!("https://{AUDIENCE}{path}")}});
-        for mut asked in [named, url] {
-            asked["subject"] = subject.clone();
-            assert_eq!(up.authzen("/access/v1/evaluation", &asked), (200, json!({"decision": false})), "{asked}");
+        for mut request_body in [named, url] {
+            request_body["subject"] = subject.clone();
+            assert_eq!(
+                up.authzen("/access/v1/evaluation", &request_body),
+                (200, json!({"decision": false})),
+                "{request_body}"
+            );
             let (status, found) = up.authzen(
                 "/access/v1/search/subject",
                 &json!({
-                    "subject": {"type": "workload"}, "action": asked["action"], "resource": asked["resource"],
+                    "subject": {"type": "workload"}, "action": request_body["action"], "resource": request_body["resource"],
                 }),
             );
-            assert!(status != 200 || found["results"] == json!([]), "{asked}: {found}");
+            assert!(status != 200 || found["results"] == json!([]), "{request_body}: {found}");
         }
         // no approval can be requested
-        let asked = json!({"audience": AUDIENCE, "operation": operation}).to_string();
+        let request_body = json!({"audience": AUDIENCE, "operation": operation}).to_string();
         let headers = [("Host", "x"), ("Content-Type", "application/json"), ("Authorization", token.as_str())];
-        let reply = request(up.listen["tokens"], "POST", "/approvals", &headers, &asked);
+        let reply = request(up.listen["tokens"], "POST", "/approvals", &headers, &request_body);
         assert_eq!(reply.status, 403, "{reply:?}");
     }
     let all = json!({"subject": subject, "resource": {"type": AUDIENCE, "id": "x"}});

@@ -16,9 +16,9 @@ use tower::service_fn;
 async fn hold(channel: Channel) -> tonic::Streaming<impl std::fmt::Debug> {
     let names = DiscoveryRequest { resource_names: vec!["default".to_owned()], ..DiscoveryRequest::default() };
     let requests = stream::iter([names]).chain(stream::pending());
-    let mut told = SecretDiscoveryServiceClient::new(channel).stream_secrets(requests).await.unwrap().into_inner();
-    assert!(timeout(Duration::from_millis(300), told.message()).await.is_err(), "there is no identity yet");
-    told
+    let mut updates = SecretDiscoveryServiceClient::new(channel).stream_secrets(requests).await.unwrap().into_inner();
+    assert!(timeout(Duration::from_millis(300), updates.message()).await.is_err(), "there is no identity yet");
+    updates
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,8 +49,8 @@ async fn open_streams_do_not_delay_shutdown() {
     assert!(Command::new("kill").args(["-INT", &agent.id().to_string()]).status().unwrap().success());
     assert_eq!(agent.wait().unwrap().code(), Some(0));
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
-    for mut told in held {
-        assert!(!matches!(told.message().await, Ok(Some(_))));
+    for mut updates in held {
+        assert!(!matches!(updates.message().await, Ok(Some(_))));
     }
     assert!(!socket.exists());
 }

@@ -61,9 +61,9 @@ fn only_a_valid_key_learns_that_its_assurance_is_too_low() {
     let right = keys(&MINT, &file);
     let policy = manifests(&[&issuer]) + "---\n" + &std::fs::read_to_string(&file).unwrap();
     let up = UpProcess::with(&[("shop.yaml", &policy)]);
-    let (ground, app) = (GateFixture::new(&policy), RecordingApp::start());
-    let gate = ground.gate("shop/orders", &app.upstream(), &[]);
-    let stranger = ground.caller(None);
+    let (fixture, app) = (GateFixture::new(&policy), RecordingApp::start());
+    let gate = fixture.gate("shop/orders", &app.upstream(), &[]);
+    let stranger = fixture.caller(None);
     let runtime = tokio::runtime::Runtime::new().unwrap();
 
     let invalid = Some(r#"Bearer realm="orders-api", error="invalid_token""#.to_owned());
@@ -117,8 +117,8 @@ fn a_key_is_created_used_rotated_and_revoked() {
         serde_json::from_str(&stdout).unwrap()
     };
     let status = |key: &str| up.forward_auth("GET", HOST, "/orders", &[("x-api-key", key)]).status;
-    let becomes = |key: &str, wanted: u16| {
-        eventually(&format!("{wanted}"), || (status(key) == wanted).then_some(())).unwrap();
+    let becomes = |key: &str, expectation: u16| {
+        eventually(&format!("{expectation}"), || (status(key) == expectation).then_some(())).unwrap();
     };
 
     let mut mint = durward();

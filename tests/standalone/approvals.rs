@@ -62,20 +62,20 @@ impl ApprovalSetup {
 
     /// The decision about a workload that an enforcement point vouches for, with its context.
     fn ask(&self, who: &str, operation: &str) -> (bool, Value) {
-        let asked = json!({
+        let requested_record = json!({
             "subject": {"type": "workload", "id": who, "properties": {"assurance": "ProofOfPossession"}},
             "action": {"name": operation}, "resource": {"type": "orders.shop", "id": "1"}, "context": {"explain": true},
         });
-        let (status, answer) = self.up.authzen("/access/v1/evaluation", &asked);
+        let (status, answer) = self.up.authzen("/access/v1/evaluation", &requested_record);
         assert_eq!(status, 200, "{answer}");
         (answer["decision"].as_bool().unwrap(), answer["context"].clone())
     }
 
     /// The name of the approval that the cleaner's request creates.
-    fn wanted(&self) -> String {
-        let (allowed, told) = self.ask(CLEANER, "purge");
-        assert_eq!((allowed, &told["reason"]), (false, &json!("ApprovalRequired")), "{told}");
-        let name = told["approval"].as_str().unwrap().to_owned();
+    fn expected(&self) -> String {
+        let (allowed, explanation) = self.ask(CLEANER, "purge");
+        assert_eq!((allowed, &explanation["reason"]), (false, &json!("ApprovalRequired")), "{explanation}");
+        let name = explanation["approval"].as_str().unwrap().to_owned();
         self.known(&name);
         name
     }
@@ -124,7 +124,7 @@ impl ApprovalSetup {
 #[test]
 fn an_approval_is_requested_granted_used_and_consumed() {
     let world = ApprovalSetup::new("1m");
-    let name = world.wanted();
+    let name = world.expected();
     assert!(name.starts_with("shop/purge-"), "{name}");
     let list = |world: &ApprovalSetup| world.command(&["approvals", "--state", world.up.state.to_str().unwrap()]).1;
     let pending = list(&world);
@@ -133,9 +133,9 @@ fn an_approval_is_requested_granted_used_and_consumed() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("token");
     std::fs::write(&file, world.oncall("olga") + "\n").unwrap();
-    let (code, said, stderr) = world.command(&["approve", &name, "--token-file", file.to_str().unwrap()]);
+    let (code, output, stderr) = world.command(&["approve", &name, "--token-file", file.to_str().unwrap()]);
     assert_eq!(code, 0, "{stderr}");
-    assert!(said.starts_with(&format!("Approved: purge for {CLEANER}, until ")), "{said}");
+    assert!(output.starts_with(&format!("Approved: purge for {CLEANER}, until ")), "{output}");
     world.becomes(true);
     assert!(list(&world).contains("user:corporate/olga"));
     // it applies to this request only
@@ -158,8 +158,8 @@ fn an_approval_is_requested_granted_used_and_consumed() {
     let (log, id) = (world.up.audit.display(), carried["id"].as_str().unwrap());
     let (code, stdout, _) =
         run(durward().args(["check", "--record", &format!("{log}:{id}"), "-p"]).arg(&world.up.manifests));
-    let given = format!("{name} says that it is given by user:corporate/olga, until ");
-    assert!(code == 0 && stdout.starts_with("ALLOW  Granted") && stdout.contains(&given), "{stdout}");
+    let granted_line = format!("{name} says that it is given by user:corporate/olga, until ");
+    assert!(code == 0 && stdout.starts_with("ALLOW  Granted") && stdout.contains(&granted_line), "{stdout}");
 
     // a deleted approval is no longer valid
     std::fs::remove_file(world.file(&name)).unwrap();
@@ -171,7 +171,7 @@ fn an_approval_is_requested_granted_used_and_consumed() {
 #[test]
 fn only_named_approvers_with_a_fresh_login_decide() {
     let world = ApprovalSetup::new("30m");
-    let name = world.wanted();
+    let name = world.expected();
     let key = &world.key;
     let approve = r#"{"decision":"approve"}"#;
     let stranger = IssuerKey::rsa("k2");
@@ -215,9 +215,9 @@ fn only_named_approvers_with_a_fresh_login_decide() {
         world.up.forward_auth("DELETE", "orders.shop.svc", "/orders", &[("Authorization", &bearer)])
     };
     let refused = ask("olga");
-    let told: Value = serde_json::from_str(&refused.body).unwrap();
-    assert_eq!((refused.status, &told["error"]), (403, &json!("approval_required")));
-    let own = told["approval"].as_str().unwrap().to_owned();
+    let explanation: Value = serde_json::from_str(&refused.body).unwrap();
+    assert_eq!((refused.status, &explanation["error"]), (403, &json!("approval_required")));
+    let own = explanation["approval"].as_str().unwrap().to_owned();
     world.known(&own);
     let by = |who: &str| world.decide(&own, Some(&world.oncall(who)), approve).status;
     assert_eq!((by("olga"), by("otto")), (403, 200));
@@ -228,7 +228,7 @@ fn only_named_approvers_with_a_fresh_login_decide() {
 #[test]
 fn a_rejection_is_final_and_recorded() {
     let world = ApprovalSetup::new("30m");
-    let name = world.wanted();
+    let name = world.expected();
     let strong = token(&world.key, "olga", &["oncall"], json!("phr"), 10);
     let reply = world.decide(&name, Some(&strong), r#"{"decision":"deny"}"#);
     assert_eq!(reply.status, 200, "{reply:?}");
@@ -244,7 +244,7 @@ fn a_rejection_is_final_and_recorded() {
 #[test]
 fn a_forged_approval_object_grants_nothing() {
     let world = ApprovalSetup::new("30m");
-    let name = world.wanted();
+    let name = world.expected();
     let pending = world.object(&name);
     let until = "2999-01-01T00:00:00Z";
     let write = |object: &Value| std::fs::write(world.file(&name), object.to_string()).unwrap();
@@ -257,8 +257,8 @@ fn a_forged_approval_object_grants_nothing() {
         let other = token(&world.key, &format!("o{before}"), &["oncall"], json!("mfa"), 1);
         let bearer = format!("Bearer {other}");
         let reply = world.up.forward_auth("DELETE", "orders.shop.svc", "/orders", &[("Authorization", &bearer)]);
-        let told: Value = serde_json::from_str(&reply.body).unwrap();
-        world.known(told["approval"].as_str().unwrap());
+        let explanation: Value = serde_json::from_str(&reply.body).unwrap();
+        world.known(explanation["approval"].as_str().unwrap());
     };
     settled(&world);
     assert!(!world.ask(CLEANER, "purge").0, "nobody signed it");
@@ -290,10 +290,10 @@ fn a_forged_approval_object_grants_nothing() {
 #[test]
 fn a_gate_requests_approval_and_follows_the_decision_only() {
     let world = ApprovalSetup::new("30m");
-    let (ground, app) = (GateFixture::of(&world.up), RecordingApp::start());
-    let gate = ground.gate("shop/orders", &app.upstream(), &[]);
+    let (fixture, app) = (GateFixture::of(&world.up), RecordingApp::start());
+    let gate = fixture.gate("shop/orders", &app.upstream(), &[]);
     let (cleaner, other, anybody) =
-        (ground.caller(Some("ops/cleaner")), ground.caller(Some("ops/other")), ground.caller(None));
+        (fixture.caller(Some("ops/cleaner")), fixture.caller(Some("ops/other")), fixture.caller(None));
     let host = ("Host", "orders.shop.svc");
     let purge = || cleaner.request(gate.address(), "DELETE", "/orders", &[host]);
     let by = |who: &str| {
@@ -302,11 +302,11 @@ fn a_gate_requests_approval_and_follows_the_decision_only() {
     };
 
     let refused = purge();
-    let told: Value = serde_json::from_str(&refused.body).unwrap();
-    assert_eq!((refused.status, &told["error"]), (403, &json!("approval_required")));
-    let name = told["approval"].as_str().unwrap();
+    let explanation: Value = serde_json::from_str(&refused.body).unwrap();
+    assert_eq!((refused.status, &explanation["error"]), (403, &json!("approval_required")));
+    let name = explanation["approval"].as_str().unwrap();
     // the doors agree
-    assert_eq!(world.ask(CLEANER, "purge").1["approval"], told["approval"]);
+    assert_eq!(world.ask(CLEANER, "purge").1["approval"], explanation["approval"]);
     assert_eq!(
         other.request(gate.address(), "DELETE", "/orders", &[host]).body,
         r#"{"error":"insufficient_scope","scope":"orders.purge"}"#
@@ -314,8 +314,8 @@ fn a_gate_requests_approval_and_follows_the_decision_only() {
     world.known(name);
     let requested =
         || gate.records(1).into_iter().chain(world.events()).find(|record| record["outcome"] == "requested");
-    let asked = eventually("a record of what was asked for", requested).unwrap();
-    assert_eq!((&asked["principal"], &asked["operation"]), (&json!(CLEANER), &json!("purge")));
+    let requested_record = eventually("a record of what was asked for", requested).unwrap();
+    assert_eq!((&requested_record["principal"], &requested_record["operation"]), (&json!(CLEANER), &json!("purge")));
     assert!(app.requests().is_empty());
 
     // a written object approves nothing
@@ -363,19 +363,23 @@ fn a_gate_requests_approval_and_follows_the_decision_only() {
 #[test]
 fn a_gate_without_approval_keys_denies() {
     let world = ApprovalSetup::new("30m");
-    let name = world.wanted();
+    let name = world.expected();
     world.approve(&name);
     world.becomes(true);
-    let (ground, app) = (GateFixture::of(&world.up), RecordingApp::start());
-    let svid = ground.svid("shop/orders");
-    let bundle = ground.path("bundle.pem");
+    let (fixture, app) = (GateFixture::of(&world.up), RecordingApp::start());
+    let svid = fixture.svid("shop/orders");
+    let bundle = fixture.path("bundle.pem");
     let pem = |file: &str| std::fs::read_to_string(svid.join(file)).unwrap();
     std::fs::write(&bundle, pem("svid.pem") + &pem("key.pem")).unwrap();
     let (bundle, roots) = (bundle.to_str().unwrap(), svid.join("bundle.pem"));
     let gate =
-        ground.gate("shop/orders", &app.upstream(), &["--certificate", bundle, "--roots", roots.to_str().unwrap()]);
-    let reply =
-        ground.caller(Some("ops/cleaner")).request(gate.address(), "DELETE", "/orders", &[("Host", "orders.shop.svc")]);
+        fixture.gate("shop/orders", &app.upstream(), &["--certificate", bundle, "--roots", roots.to_str().unwrap()]);
+    let reply = fixture.caller(Some("ops/cleaner")).request(
+        gate.address(),
+        "DELETE",
+        "/orders",
+        &[("Host", "orders.shop.svc")],
+    );
     assert_eq!((reply.status, reply.body.contains("approval_required")), (403, true), "{reply:?}");
 }
 
@@ -388,9 +392,9 @@ fn a_caller_requests_approval_at_the_token_listener() {
         request(world.up.listen["tokens"], "POST", "/approvals", &headers, body)
     };
     let reply = ask(r#"{"audience":"orders.shop","operation":"purge"}"#);
-    let told: Value = serde_json::from_str(&reply.body).unwrap();
-    assert_eq!((reply.status, &told["error"]), (403, &json!("approval_required")));
-    eventually("the object", || world.file(told["approval"].as_str().unwrap()).exists().then_some(())).unwrap();
+    let explanation: Value = serde_json::from_str(&reply.body).unwrap();
+    assert_eq!((reply.status, &explanation["error"]), (403, &json!("approval_required")));
+    eventually("the object", || world.file(explanation["approval"].as_str().unwrap()).exists().then_some(())).unwrap();
     // without an operation, or with other reasons to deny, no approval is requested
     assert_eq!(ask(r#"{"audience":"orders.shop","operation":"list"}"#).status, 403);
     assert_eq!(ask(r#"{"audience":"other","operation":"purge"}"#).status, 403);
@@ -431,7 +435,7 @@ fn the_approvals_document_runs() {
     let document = std::fs::read_to_string(repository("docs/approvals.md")).unwrap();
     let commands = document.split("```bash\n").nth(1).unwrap().split("```").next().unwrap();
     let world = ApprovalSetup::new("30m");
-    let name = world.wanted();
+    let name = world.expected();
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("token"), world.oncall("olga")).unwrap();
     let mut bash = std::process::Command::new("bash");

@@ -133,9 +133,9 @@ async fn every_invalid_credential_gets_one_answer_and_its_cause_is_audited() {
         assert_eq!(reply.status, 200, "{reply:?}");
     }
     let before = up.records(7).len();
-    let (app, ground) = (RecordingApp::start(), GateFixture::of(&up));
-    let gate = ground.gate("shop/orders", &app.upstream(), &[]);
-    let caller = ground.caller(None);
+    let (app, fixture) = (RecordingApp::start(), GateFixture::of(&up));
+    let gate = fixture.gate("shop/orders", &app.upstream(), &[]);
+    let caller = fixture.caller(None);
     let good = format!("Bearer {}", key.token(&json!({})));
     let through = caller.request(gate.address(), "GET", "/orders", &[("Host", HOST), ("Authorization", &good)]);
     assert_eq!((through.status, app.requests().len()), (200, 1), "{through:?}");
@@ -159,10 +159,10 @@ async fn every_invalid_credential_gets_one_answer_and_its_cause_is_audited() {
     for (bad, reply) in all.iter().zip(&at_gate) {
         assert_eq!(reply, &at_gate[0], "at the gate for {:?}", bad.cause);
     }
-    let told = |reply: &durward_tests::HttpReply| {
+    let challenge_and_body = |reply: &durward_tests::HttpReply| {
         (reply.status, reply.body.clone(), reply.header("www-authenticate").map(str::to_owned))
     };
-    assert_eq!(told(&at_gate[0]), told(&replies[0]));
+    assert_eq!(challenge_and_body(&at_gate[0]), challenge_and_body(&replies[0]));
     assert_eq!(app.requests().len(), 1, "what is refused never reaches the application");
     assert_eq!(replies[0].status, 401);
     assert_eq!(replies[0].body, r#"{"error":"invalid_token"}"#);

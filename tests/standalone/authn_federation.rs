@@ -132,8 +132,8 @@ impl FederationSetup {
         };
         let mut curl = self.curl(svid);
         curl.args(["-w", " %{http_code}", "--data", &form]);
-        let (_, said, _) = run(curl.arg(format!("https://{}/token", self.up.listen["tokens_tls"])));
-        let (body, status) = said.rsplit_once(' ').unwrap();
+        let (_, stdout_text, _) = run(curl.arg(format!("https://{}/token", self.up.listen["tokens_tls"])));
+        let (body, status) = stdout_text.rsplit_once(' ').unwrap();
         (status.parse().unwrap(), serde_json::from_str(body).unwrap_or_default())
     }
 
@@ -332,13 +332,13 @@ fn trust_domains_are_unique_and_ours_is_reserved() {
         ("other.yaml", &partner.provider("other", &json!({"bundle": partner.bundle(1)}))),
         ("own.yaml", &own.provider("ours", &json!({"bundle": own.bundle(1)}))),
     ]);
-    let said = doors.up.stderr();
+    let stdout_text = doors.up.stderr();
     assert!(
-        said.contains("provider ours: spec.x509.trustDomain: `cluster.local` is this installation's own"),
-        "{said}"
+        stdout_text.contains("provider ours: spec.x509.trustDomain: `cluster.local` is this installation's own"),
+        "{stdout_text}"
     );
     let taken = "provider partner: spec.x509.trustDomain: the older IdentityProvider `other` is for trust domain";
-    assert!(said.contains(taken), "{said}");
+    assert!(stdout_text.contains(taken), "{stdout_text}");
     assert_eq!(doors.forwarded(&partner.svid(WORKLOAD), "/other"), 200);
     for path in ["/partner", "/other", "/anybody", "/billing"] {
         assert_eq!(doors.forwarded(&thief.svid(WORKLOAD), path), 401, "{path}");
@@ -352,7 +352,7 @@ fn an_invalid_bundle_is_reported_with_its_field() {
     let partner = ForeignDomain::new("partner.example");
     let endpoint =
         |more: &Value| json!({"endpoint": tokens::with(&json!({"url": "https://x", "profile": "https_web"}), more)});
-    for (fields, said) in [
+    for (fields, stdout_text) in [
         (json!({}), "spec.x509.bundle: say where the bundle comes from"),
         (json!({"bundle": "nonsense"}), "spec.x509.bundle: it is neither SPIFFE's JSON nor certificates in PEM"),
         (json!({"bundle": "{}"}), "spec.x509.bundle: it is no SPIFFE bundle: it has no `keys`"),
@@ -369,7 +369,11 @@ fn an_invalid_bundle_is_reported_with_its_field() {
         ),
     ] {
         let up = UpProcess::with(&[("partner.yaml", &partner.provider("partner", &fields))]);
-        assert!(up.stderr().contains(&format!("provider partner: {said}")), "{said:?} is not in {}", up.stderr());
+        assert!(
+            up.stderr().contains(&format!("provider partner: {stdout_text}")),
+            "{stdout_text:?} is not in {}",
+            up.stderr()
+        );
     }
 }
 
@@ -457,13 +461,13 @@ async fn a_fetched_bundle_is_refreshed_and_never_rolled_back() {
 
     // no failure removes the valid bundle or accepts another one
     let redirect = format!("https://localhost:{}/", endpoint.address.port());
-    for (bad, said) in [
+    for (bad, stdout_text) in [
         (BundleAnswer::Text(next.bundle(4)), "its sequence went back from 5 to 4"),
         (BundleAnswer::Down, "answered 503"),
         (BundleAnswer::Redirect(redirect), "answered 302"),
     ] {
         endpoint.now_answers(bad);
-        doors.up.wait_for_stderr(said);
+        doors.up.wait_for_stderr(stdout_text);
         assert_eq!((by_token(&partner), by_token(&next)), (200, 401));
         assert_eq!(doors.by_tls(&partner.svid(WORKLOAD), "/billing"), 200);
     }
@@ -549,6 +553,6 @@ fn enforcement_points_name_only_workloads_of_known_trust_domains() {
         run(command.args(["--operation", "billing", "orders.shop"]))
     };
     assert_eq!(check(&["--provider", "partner"]).0, 0);
-    let (code, _, said) = check(&[]);
-    assert!(code == 2 && said.contains("say who vouches for it with --provider"), "{code} {said}");
+    let (code, _, stdout_text) = check(&[]);
+    assert!(code == 2 && stdout_text.contains("say who vouches for it with --provider"), "{code} {stdout_text}");
 }

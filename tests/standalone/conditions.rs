@@ -125,9 +125,9 @@ async fn every_door_reads_headers_alike_and_audits_none() {
 
 #[test]
 fn the_gate_evaluates_the_headers_it_forwards() {
-    let (ground, app) = (GateFixture::new(POLICY), RecordingApp::start());
-    let gate = ground.gate("shop/orders", &app.upstream(), &[]);
-    let billing = ground.caller(Some("billing/billing"));
+    let (fixture, app) = (GateFixture::new(POLICY), RecordingApp::start());
+    let gate = fixture.gate("shop/orders", &app.upstream(), &[]);
+    let billing = fixture.caller(Some("billing/billing"));
     for (headers, reason) in CASES {
         let all = [&[("Host", HOST)], *headers].concat();
         let reply = billing.request(gate.address(), "GET", "/orders", &all);
@@ -151,8 +151,8 @@ fn conditions_on_unknown_headers_fail() {
         assert!(record["conditions"]["shop/orders/denials/on-trial"].as_str().unwrap().starts_with("failed "));
     }
     for headers in [json!("x-tenant"), json!([]), json!({"x-tenant": 1}), json!({"x-tenant": [["a"]]})] {
-        let (status, said) = up.authzen("/access/v1/evaluation", &evaluation(&json!({"headers": headers})));
-        assert_eq!(status, 400, "{headers}: {said}");
+        let (status, output) = up.authzen("/access/v1/evaluation", &evaluation(&json!({"headers": headers})));
+        assert_eq!(status, 400, "{headers}: {output}");
     }
 }
 

@@ -68,31 +68,31 @@ struct CorpusSetup {
     app: RecordingApp,
     fronts: Vec<Front>,
     up: UpProcess,
-    ground: GateFixture,
+    fixture: GateFixture,
 }
 
 impl CorpusSetup {
     fn new() -> Self {
-        let (app, up, ground) =
+        let (app, up, fixture) =
             (RecordingApp::start(), UpProcess::with(&[("shop.yaml", POLICY)]), GateFixture::new(POLICY));
-        let gate = ground.gate("shop/orders", &app.upstream(), &[]);
+        let gate = fixture.gate("shop/orders", &app.upstream(), &[]);
         let (http1, http2) = (
-            ground.caller_by(None, rustls::ALL_VERSIONS, &[b"http/1.1"]),
-            ground.caller_by(None, rustls::ALL_VERSIONS, &[b"h2"]),
+            fixture.caller_by(None, rustls::ALL_VERSIONS, &[b"http/1.1"]),
+            fixture.caller_by(None, rustls::ALL_VERSIONS, &[b"h2"]),
         );
         let fronts = vec![
             Front::GateProcess(gate, http1, http2),
             Front::Proxy("nginx", proxies::nginx(&up, app.address)),
             Front::Proxy("envoy", proxies::envoy(&up, app.address)),
         ];
-        Self { app, fronts, up, ground }
+        Self { app, fronts, up, fixture }
     }
 
     /// A token of billing that the enforcement point accepts.
     fn token(&self, front: &Front) -> String {
         let (account, audience) = ("billing/billing", "orders.shop");
         match front {
-            Front::GateProcess(..) => self.ground.token(account, audience),
+            Front::GateProcess(..) => self.fixture.token(account, audience),
             Front::Proxy(..) => self.up.token(account, audience),
         }
     }

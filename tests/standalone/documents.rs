@@ -34,13 +34,13 @@ fn the_readme_tour_runs() {
     let mut bash = Command::new("bash");
     bash.args(["-euc", &tour]).current_dir(repository(""));
     bash.env("DURWARD", format!("http://{}", up.listen["http"])).env("DURWARD_STATE", &up.state);
-    let (code, said, stderr) = run(&mut bash);
+    let (code, output, stderr) = run(&mut bash);
     assert_eq!(code, 0, "{stderr}");
-    let statuses: Vec<&str> = said.lines().take(5).collect();
+    let statuses: Vec<&str> = output.lines().take(5).collect();
     let promised: Vec<&str> =
         tour.lines().filter_map(|line| line.strip_prefix("ask ")?.split("# ").nth(1)?.split(':').next()).collect();
     assert_eq!(statuses, promised);
-    assert!(said.contains("DENY  AssuranceTooLow"), "{said}");
+    assert!(output.contains("DENY  AssuranceTooLow"), "{output}");
 }
 
 #[test]

@@ -49,7 +49,7 @@ async fn every_door_reads_a_request_alike() {
     let mut client = envoy(&up).await;
     let cases: Vec<RequestCase> = corpus("requests.yaml");
     assert!(cases.len() > 50);
-    let mut asked = Vec::new();
+    let mut requests_sent = Vec::new();
     for case in &cases {
         for door in doors(case) {
             match door {
@@ -66,10 +66,10 @@ async fn every_door_reads_a_request_alike() {
                     }),
                 )),
             }
-            asked.push((case, door));
+            requests_sent.push((case, door));
         }
     }
-    for ((case, door), record) in asked.iter().zip(up.records(asked.len())) {
+    for ((case, door), record) in requests_sent.iter().zip(up.records(requests_sent.len())) {
         assert_eq!(record["door"], *door);
         // the subject is authenticated, and has no grant
         let expected =
@@ -87,17 +87,17 @@ async fn every_door_reads_headers_alike() {
     let mut wrong = Vec::new();
     for case in corpus::<HeaderCase>("headers.yaml") {
         let headers = case.headers(&token);
-        let mut asked = format!(
+        let mut requests_sent = format!(
             "GET /forward-auth HTTP/1.1\r\nHost: {HOST}\r\nX-Original-Method: GET\r\nX-Original-URI: {}\r\n",
             case.path
         )
         .into_bytes();
         for (name, value) in &headers {
-            asked.extend([name.as_bytes(), b": ", value, b"\r\n"].concat());
+            requests_sent.extend([name.as_bytes(), b": ", value, b"\r\n"].concat());
         }
         let closes = headers.iter().any(|(name, _)| name == "connection");
-        asked.extend(if closes { &b"\r\n"[..] } else { b"Connection: close\r\n\r\n" });
-        let forward_auth = raw(up.listen["http"], &asked).status;
+        requests_sent.extend(if closes { &b"\r\n"[..] } else { b"Connection: close\r\n\r\n" });
+        let forward_auth = raw(up.listen["http"], &requests_sent).status;
         let (check, removed) = by_check(&mut client, &case.path, headers).await;
         // headers that are not overwritten are removed, in any spelling
         if check == 200 && !removed.iter().any(|name| name == "x-durward-principal") {
@@ -606,15 +606,15 @@ async fn a_contradicting_path_header_is_refused() {
     let up = UpProcess::with(&[("shop.yaml", POLICY)]);
     let mut client = envoy(&up).await;
     for name in ["x-original-url", "x-rewrite-url"] {
-        for (said, status) in [("/healthz", 200), ("/admin", 403)] {
-            let header = vec![(name.to_owned(), said.as_bytes().to_vec())];
-            assert_eq!(by_check(&mut client, "/healthz", header).await.0, status, "{name}: {said} at ext_authz");
+        for (stdout_text, status) in [("/healthz", 200), ("/admin", 403)] {
+            let header = vec![(name.to_owned(), stdout_text.as_bytes().to_vec())];
+            assert_eq!(by_check(&mut client, "/healthz", header).await.0, status, "{name}: {stdout_text} at ext_authz");
         }
     }
     // forward auth reads the other header as a full URL
-    for (said, status) in [("/healthz", 200), ("/admin", 403)] {
-        let reply = up.forward_auth("GET", HOST, "/healthz", &[("x-rewrite-url", said)]);
-        assert_eq!(reply.status, status, "{said} at forward auth");
+    for (stdout_text, status) in [("/healthz", 200), ("/admin", 403)] {
+        let reply = up.forward_auth("GET", HOST, "/healthz", &[("x-rewrite-url", stdout_text)]);
+        assert_eq!(reply.status, status, "{stdout_text} at forward auth");
     }
 }
 

@@ -95,9 +95,9 @@ fn guards(proxy: &ServerProcess, up: &UpProcess) {
     let stranger = format!("Bearer {}", up.token("other/other", "orders-api"));
     let allowed = proxy.get("/orders/7", &[("Authorization", &billing)]);
     assert_eq!(allowed.status, 200, "{allowed:?}");
-    let seen: Value = serde_json::from_str(&allowed.body).unwrap();
+    let received: Value = serde_json::from_str(&allowed.body).unwrap();
     assert_eq!(
-        (&seen["for"], &seen["scopes"]),
+        (&received["for"], &received["scopes"]),
         (&json!("spiffe://cluster.local/ns/billing/sa/billing"), &json!(["orders.read"]))
     );
     assert_eq!(proxy.get("/healthz", &[]).status, 200);
@@ -121,9 +121,9 @@ fn guards(proxy: &ServerProcess, up: &UpProcess) {
         ("x-durward-principal", "user:corporate/root"),
         ("x-durward-scopes", "admin"),
     ];
-    let seen: Value = serde_json::from_str(&proxy.get("/orders", &spoofed).body).unwrap();
+    let received: Value = serde_json::from_str(&proxy.get("/orders", &spoofed).body).unwrap();
     assert_eq!(
-        (&seen["for"], &seen["scopes"]),
+        (&received["for"], &received["scopes"]),
         (&json!("spiffe://cluster.local/ns/billing/sa/billing"), &json!(["orders.read"]))
     );
     for header in [

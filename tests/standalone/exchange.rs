@@ -67,7 +67,7 @@ fn post(up: &UpProcess, path: &str, body: &str, headers: &[(&str, &str)]) -> Htt
 }
 
 /// The parameters of an exchange with these changed; an empty value removes one.
-fn asked<'p>(subject: &'p str, audience: &'p str, more: &[(&'p str, &'p str)]) -> Vec<(&'p str, &'p str)> {
+fn exchange_request<'p>(subject: &'p str, audience: &'p str, more: &[(&'p str, &'p str)]) -> Vec<(&'p str, &'p str)> {
     let mut all =
         vec![("grant_type", EXCHANGE), ("subject_token", subject), ("subject_token_type", JWT), ("audience", audience)];
     for (name, value) in more {
@@ -78,7 +78,7 @@ fn asked<'p>(subject: &'p str, audience: &'p str, more: &[(&'p str, &'p str)]) -
 }
 
 fn exchange(up: &UpProcess, subject: &str, audience: &str, more: &[(&str, &str)]) -> HttpReply {
-    post(up, "/token", &encoded(&asked(subject, audience, more)), &[])
+    post(up, "/token", &encoded(&exchange_request(subject, audience, more)), &[])
 }
 
 fn body(reply: &HttpReply) -> Value {
@@ -86,7 +86,7 @@ fn body(reply: &HttpReply) -> Value {
 }
 
 /// The token of a successful response.
-fn given(reply: &HttpReply) -> String {
+fn access_token_of(reply: &HttpReply) -> String {
     assert_eq!(reply.status, 200, "{reply:?}");
     body(reply)["access_token"].as_str().unwrap().to_owned()
 }
@@ -142,7 +142,7 @@ fn a_token_carries_the_granted_scopes() {
         assert_eq!((reply.header("cache-control"), reply.header("pragma")), (Some("no-store"), Some("no-cache")));
     }
     let reply = exchange(&up, &up.token("billing/billing", "durward"), "orders-api", &[]);
-    let token = given(&reply);
+    let token = access_token_of(&reply);
     assert_eq!(
         segment(&token, 0).as_object().unwrap().keys().collect::<Vec<_>>(),
         ["alg", "kid", "typ"],
@@ -161,7 +161,7 @@ fn a_token_carries_the_granted_scopes() {
     assert_eq!(body(&reply)["expires_in"], json!(ends - issued));
     assert_eq!(claims["jti"].as_str().unwrap().len(), 32);
 
-    let alice = given(&exchange(
+    let alice = access_token_of(&exchange(
         &up,
         &key.token(&json!({"team": "red"})),
         "orders-api",
@@ -171,7 +171,7 @@ fn a_token_carries_the_granted_scopes() {
     assert_eq!((&alice["sub"], &alice["scope"]), (&json!("user:corporate/alice"), &json!("orders.read orders.write")));
     assert_eq!((&alice["groups"], &alice["durward.dev"]["attributes"]), (&json!(["support"]), &json!({"team": "red"})));
 
-    let invoices = given(&exchange(&up, &up.token("billing/billing", "durward"), "invoices.shop", &[]));
+    let invoices = access_token_of(&exchange(&up, &up.token("billing/billing", "durward"), "invoices.shop", &[]));
     let claims = verify(&up, &invoices, "invoices.shop");
     assert_eq!((&segment(&invoices, 0)["alg"], &claims["scope"]), (&json!("ES256"), &json!("read")));
     assert_eq!(claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap(), 120);
@@ -197,11 +197,11 @@ fn a_requested_scope_narrows_the_token() {
     let up = start(&key);
     let subject = key.token(&json!({}));
     let ask = |scope: &str| exchange(&up, &subject, "orders-api", &[("scope", scope)]);
-    let wide = given(&exchange(&up, &subject, "orders-api", &[]));
-    let narrow = given(&ask("orders.read"));
+    let wide = access_token_of(&exchange(&up, &subject, "orders-api", &[]));
+    let narrow = access_token_of(&ask("orders.read"));
     assert_eq!(claims(&narrow)["scope"], "orders.read");
     assert_eq!(
-        claims(&given(&ask("orders.read orders.refund admin")))["scope"],
+        claims(&access_token_of(&ask("orders.read orders.refund admin")))["scope"],
         "orders.read",
         "no more than can be had"
     );
@@ -230,7 +230,7 @@ fn a_requested_scope_narrows_the_token() {
         (door(&up, "GET", "/orders", &wide).status == 401).then_some(())
     })
     .unwrap();
-    let billing = given(&exchange(&up, &up.token("billing/billing", "durward"), "orders-api", &[]));
+    let billing = access_token_of(&exchange(&up, &up.token("billing/billing", "durward"), "orders-api", &[]));
     assert_eq!(door(&up, "GET", "/orders", &billing).status, 200);
 }
 
@@ -239,7 +239,7 @@ fn invalid_exchange_requests_are_explained() {
     let key = IssuerKey::rsa("one");
     let up = start(&key);
     let token = up.token("billing/billing", "durward");
-    let form = |parameters: &[(&str, &str)]| encoded(&asked(&token, "orders-api", parameters));
+    let form = |parameters: &[(&str, &str)]| encoded(&exchange_request(&token, "orders-api", parameters));
     let good = form(&[]);
     let saml = "urn:ietf:params:oauth:token-type:saml2";
     for (body, error) in [
@@ -322,7 +322,7 @@ fn every_invalid_subject_token_gets_one_answer() {
     let (key, stranger) = (IssuerKey::rsa("one"), IssuerKey::rsa("two"));
     let up = start(&key);
     let good = up.token("billing/billing", "durward");
-    let access = given(&exchange(&up, &good, "orders-api", &[]));
+    let access = access_token_of(&exchange(&up, &good, "orders-api", &[]));
     let (message, signature) = good.rsplit_once('.').unwrap();
     let own_header = segment(&good, 0);
     let unsigned = |header: &Value| format!("{}.{}.", encode(header), message.split('.').nth(1).unwrap());
@@ -336,8 +336,12 @@ fn every_invalid_subject_token_gets_one_answer() {
         (up.token("billing/billing", "billing-api"), JWT, "the token is for another audience"),
         (up.token("billing/billing", "invoices.shop"), JWT, "the token is for another audience"),
         (up.token("billing/billing", "https://kubernetes.default.svc"), JWT, "the token is for another audience"),
-        (given(&exchange(&up, &good, "invoices.shop", &[])), JWT, "the token is for another audience"),
-        (given(&exchange(&up, &good, "invoices.shop", &[])), ACCESS_TOKEN, "the token is for another audience"),
+        (access_token_of(&exchange(&up, &good, "invoices.shop", &[])), JWT, "the token is for another audience"),
+        (
+            access_token_of(&exchange(&up, &good, "invoices.shop", &[])),
+            ACCESS_TOKEN,
+            "the token is for another audience",
+        ),
         (good.clone(), ACCESS_TOKEN, "the token is not of the type"),
         (unsigned(&with(&own_header, &json!({"alg": "none"}))), JWT, "the token's algorithm is not accepted"),
         (unsigned(&own_header), JWT, "the token's signature is wrong"),
@@ -388,12 +392,12 @@ fn a_second_exchange_never_widens_or_extends_a_token() {
     let key = IssuerKey::rsa("one");
     let up = start(&key);
     let subject = key.token(&json!({"exp": now() + 100, "cnf": null}));
-    let first = given(&exchange(&up, &subject, "orders-api", &[("scope", "orders.read")]));
+    let first = access_token_of(&exchange(&up, &subject, "orders-api", &[("scope", "orders.read")]));
     assert_eq!(claims(&first)["exp"], claims(&subject)["exp"], "no longer than what it was exchanged for");
     let mut token = first.clone();
     for kind in [ACCESS_TOKEN, JWT, ACCESS_TOKEN] {
         let reply = exchange(&up, &token, "orders-api", &[("subject_token_type", kind)]);
-        token = given(&reply);
+        token = access_token_of(&reply);
         assert_eq!((&claims(&token)["exp"], &claims(&token)["scope"]), (&claims(&first)["exp"], &json!("orders.read")));
         assert_eq!(claims(&token)["sub"], "user:corporate/alice");
     }
@@ -415,7 +419,7 @@ fn a_certificate_gets_a_bound_token() {
     let reply = by(&billing, &own);
     let answer = body(&reply);
     assert_eq!((&answer["scope"], answer.get("issued_token_type")), (&json!("orders.read orders.refund"), None));
-    let token = given(&reply);
+    let token = access_token_of(&reply);
     let claims = verify(&up, &token, "orders-api");
     let pem = std::fs::read(billing.join("svid.pem")).unwrap();
     let leaf = x509_parser::pem::Pem::iter_from_buffer(&pem).next().unwrap().unwrap().contents;
@@ -443,15 +447,15 @@ fn a_certificate_gets_a_bound_token() {
 
     // a bearer token is bound to the certificate, but its assurance stays
     let bearer = up.token("billing/billing", "durward");
-    let reply = by(&billing, &asked(&bearer, "orders-api", &[]));
+    let reply = by(&billing, &exchange_request(&bearer, "orders-api", &[]));
     assert_eq!(body(&reply)["scope"], "orders.read", "{reply:?}");
-    let reply = by(&cart, &asked(&bearer, "orders-api", &[]));
-    let passed_on = self::claims(&given(&reply));
+    let reply = by(&cart, &exchange_request(&bearer, "orders-api", &[]));
+    let passed_on = self::claims(&access_token_of(&reply));
     assert_eq!(
         (&passed_on["sub"], &passed_on["client_id"]),
         (&json!(BILLING), &json!("spiffe://cluster.local/ns/shop/sa/cart"))
     );
-    let header = format!("Authorization: Bearer {}", given(&reply));
+    let header = format!("Authorization: Bearer {}", access_token_of(&reply));
     let orders = [
         "-H",
         "Host: orders.example.com",
@@ -466,7 +470,8 @@ fn a_certificate_gets_a_bound_token() {
     assert_eq!((through.status, through.header("x-durward-assurance")), (200, Some("Bearer")), "{through:?}");
     assert_eq!(through.header("x-durward-principal"), Some(BILLING), "the token speaks, not the certificate");
 
-    for (files, parameters) in [(&cart, own.to_vec()), (&cart, asked(&bearer, "orders-api", &[("client_id", BILLING)]))]
+    for (files, parameters) in
+        [(&cart, own.to_vec()), (&cart, exchange_request(&bearer, "orders-api", &[("client_id", BILLING)]))]
     {
         let reply = by(files, &parameters);
         assert_eq!((reply.status, reply.body.as_str()), (401, r#"{"error":"invalid_client"}"#), "{parameters:?}");
@@ -484,7 +489,7 @@ fn a_second_factor_carries_over_and_ages() {
         key.token(&with(&base, more))
     };
     let reply = exchange(&up, &person(&json!({})), "invoices.shop", &[]);
-    let token = given(&reply);
+    let token = access_token_of(&reply);
     let stated = claims(&token);
     assert_eq!((&stated["scope"], &stated["acr"]), (&json!("pay read"), &json!("urn:durward:assurance:multi-factor")));
     assert_eq!(stated["amr"], json!(["pwd", "mfa"]));
@@ -499,7 +504,7 @@ fn a_second_factor_carries_over_and_ages() {
         (json!({"amr": ["pwd"]}), "read"),
         (json!({"amr": "mfa"}), "pay read"),
     ] {
-        let stated = claims(&given(&exchange(&up, &person(&changes), "invoices.shop", &[])));
+        let stated = claims(&access_token_of(&exchange(&up, &person(&changes), "invoices.shop", &[])));
         assert_eq!(stated["scope"], scope, "{changes}");
     }
     let suspended = exchange(&up, &person(&json!({"suspended": true})), "invoices.shop", &[]);
@@ -512,7 +517,7 @@ fn a_second_factor_carries_over_and_ages() {
 fn services_introspect_their_own_tokens() {
     let key = IssuerKey::rsa("one");
     let up = start(&key);
-    let access = given(&exchange(&up, &key.token(&json!({})), "orders-api", &[]));
+    let access = access_token_of(&exchange(&up, &key.token(&json!({})), "orders-api", &[]));
     let orders = format!("Bearer {}", up.token("shop/orders", "durward"));
     let ask = |token: &str, headers: &[(&str, &str)]| post(&up, "/introspect", &encoded(&[("token", token)]), headers);
     let reply = ask(&access, &[("Authorization", &orders)]);
@@ -605,7 +610,7 @@ fn key_rotation_rejects_no_token() {
     let key = IssuerKey::rsa("one");
     let up = start(&key);
     let subject = up.mint(&["jwt", "--service-account", "billing/billing", "--audience", "durward", "--ttl", "30m"]);
-    let first = given(&exchange(&up, &subject, "invoices.shop", &[]));
+    let first = access_token_of(&exchange(&up, &subject, "invoices.shop", &[]));
     let next = durward_pki::token::TokenKey::generate(durward_pki::token::Algorithm::Es256).unwrap();
     // the key is published before it signs
     let file = up.state.join(format!("token-keys/es256-{}.pem", now() + 9));
@@ -613,12 +618,12 @@ fn key_rotation_rejects_no_token() {
     std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let (started, mut count, mut published_before) = (Instant::now(), 0, false);
     loop {
-        let token = given(&exchange(&up, &subject, "invoices.shop", &[]));
+        let token = access_token_of(&exchange(&up, &subject, "invoices.shop", &[]));
         let kid = segment(&token, 0)["kid"].clone();
         verify(&up, &token, "invoices.shop");
-        let asked =
+        let exchange_request =
             up.forward_auth("GET", "invoices.shop.svc", "/invoices", &[("Authorization", &format!("Bearer {token}"))]);
-        assert_eq!(asked.status, 200, "{asked:?}");
+        assert_eq!(exchange_request.status, 200, "{exchange_request:?}");
         count += 1;
         if kid == next.kid() {
             break;

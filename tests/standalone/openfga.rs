@@ -43,7 +43,7 @@ impl Documents {
     }
 
     /// A `durward up` that uses this OpenFGA.
-    fn asked(&self, more: &[&str]) -> UpProcess {
+    fn checked_by(&self, more: &[&str]) -> UpProcess {
         let own = self.openfga.arguments();
         let arguments: Vec<&str> = own.iter().map(String::as_str).chain(more.iter().copied()).collect();
         self.up(&arguments)
@@ -70,7 +70,7 @@ fn metric(up: &UpProcess, name: &str) -> String {
 fn openfga_decides_the_example_like_relationships() {
     for openfga in [OpenFgaServer::start(), OpenFgaServer::with_tls()] {
         let documents = Documents::in_openfga(openfga);
-        let up = documents.asked(&[]);
+        let up = documents.checked_by(&[]);
         assert_eq!(up.stderr(), "");
         // the name of a set is not a user
         let table = WHO_MAY.into_iter().chain([("carol#viewer", &[][..], "read", "budget", false)]);
@@ -97,12 +97,12 @@ fn openfga_decides_the_example_like_relationships() {
         let log = fs::read_to_string(&up.audit).unwrap();
         assert!(!log.contains(KEY) && !up.stderr().contains(KEY), "the key is in a log");
         let mut check = durward();
-        let (code, said, _) = run(check
+        let (code, output, _) = run(check
             .args(["check", "-p"])
             .arg(&up.manifests)
             .arg("--record")
             .arg(format!("{}:2", up.audit.display())));
-        assert_eq!(code, 0, "{said}");
+        assert_eq!(code, 0, "{output}");
     }
 }
 
@@ -118,7 +118,7 @@ fn a_store_outside_the_allowed_list_is_refused() {
     up.wait_for_stderr("spec.relationEngine.openfga.model: `../../other` is no id of OpenFGA");
     // our own tuples have no effect there
     let relationships = fs::read_to_string(repository("examples/documents/relationships.yaml")).unwrap();
-    let up = documents.asked(&[]);
+    let up = documents.checked_by(&[]);
     up.write("relationships.yaml", &relationships.replace("user:corporate/carol", "user:corporate/frank"));
     up.wait_for_stderr("its relations are asked of OpenFGA (`relationEngine`)");
     assert!(!may(&up, "frank", &[], "write", "budget"));
@@ -128,7 +128,7 @@ fn a_store_outside_the_allowed_list_is_refused() {
 fn answers_are_cached_for_their_ttl_and_policy_version() {
     let documents = Documents::in_openfga(OpenFgaServer::start());
     let (remembering, forgetting) =
-        (documents.asked(&["--openfga-cache", "5m"]), documents.asked(&["--openfga-cache", "0s"]));
+        (documents.checked_by(&["--openfga-cache", "5m"]), documents.checked_by(&["--openfga-cache", "0s"]));
     let dave = |up: &UpProcess| may(up, "dave", &[], "read", "budget");
     assert!(dave(&remembering) && dave(&remembering) && dave(&forgetting));
     assert_eq!(metric(&remembering, r#"durward_openfga_checks_total{answer="asked"}"#).rsplit(' ').next(), Some("1"));
@@ -163,7 +163,7 @@ fn every_openfga_failure_denies() {
     assert!(!carol(&up));
     assert_eq!(failure(&up, 1), "no OpenFGA server is named here (--openfga-url)");
     let key = documents.openfga.key_file.clone();
-    let up = documents.asked(&["--openfga-cache", "0s"]);
+    let up = documents.checked_by(&["--openfga-cache", "0s"]);
     assert!(carol(&up), "it is all well");
     fs::write(&key, "another-key").unwrap();
     assert!(!carol(&up));
@@ -409,8 +409,8 @@ fn both_engines_agree_on_random_relations() {
                     .map(|item| item["decision"].as_bool().unwrap())
                     .collect()
             };
-            let (own, asked) = (decisions("own.office"), decisions("asked.office"));
-            assert_eq!(own, asked, "seed {seed}, {person} {groups:?}\n{spec}\n{stated:#?}");
+            let (own, checked_by) = (decisions("own.office"), decisions("asked.office"));
+            assert_eq!(own, checked_by, "seed {seed}, {person} {groups:?}\n{spec}\n{stated:#?}");
             yes += own.iter().filter(|holds| **holds).count();
             no += own.iter().filter(|holds| !**holds).count();
         }

@@ -64,13 +64,13 @@ fn published_model_tests_pass_except_the_listed_ones() {
             assert!(listed.insert(test.as_str(), &unmet.feature).is_none(), "{test} is listed twice");
         }
     }
-    let (mut met, mut checks, mut wrong, mut asked) = (0, 0, Vec::new(), BTreeSet::new());
-    let mut seen: BTreeMap<&str, u32> = BTreeMap::new();
+    let (mut passed, mut checks, mut wrong, mut features) = (0, 0, Vec::new(), BTreeSet::new());
+    let mut occurrences: BTreeMap<&str, u32> = BTreeMap::new();
     for test in &tests {
         // some tests share a name
-        let times = seen.entry(&test.name).and_modify(|times| *times += 1).or_insert(1);
+        let times = occurrences.entry(&test.name).and_modify(|times| *times += 1).or_insert(1);
         let test_name = if *times == 1 { test.name.clone() } else { format!("{}({times})", test.name) };
-        asked.insert(test_name.clone());
+        features.insert(test_name.clone());
         let mut tuples = Vec::new();
         for (number, stage) in test.stages.iter().enumerate() {
             // tuples of a stage stay for later ones
@@ -80,19 +80,19 @@ fn published_model_tests_pass_except_the_listed_ones() {
                 let outcome = ask(stage, &tuples, assertion);
                 let feature = listed.get(name.as_str()).or_else(|| listed.get(test_name.as_str()));
                 match (feature, outcome) {
-                    (None, Ok(())) => met += 1,
+                    (None, Ok(())) => passed += 1,
                     (None, Err(why)) => wrong.push(format!("{name}: {why}")),
                     (Some(feature), Ok(())) => wrong.push(format!("{name}: passes, but is listed under `{feature}`")),
                     (Some(_), Err(_)) => {}
                 }
                 checks += 1;
-                asked.insert(name);
+                features.insert(name);
             }
         }
     }
-    wrong.extend(listed.keys().filter(|name| !asked.contains(**name)).map(|name| format!("{name}: is no test")));
-    assert!(wrong.is_empty(), "{met} came out as published, but for\n{}", wrong.join("\n"));
-    println!("{met} of {checks} checks came out as published; the others are listed");
+    wrong.extend(listed.keys().filter(|name| !features.contains(**name)).map(|name| format!("{name}: is no test")));
+    assert!(wrong.is_empty(), "{passed} came out as published, but for\n{}", wrong.join("\n"));
+    println!("{passed} of {checks} checks came out as published; the others are listed");
 }
 
 /// Checks an assertion by our engine. The error is a missing feature or a different result.
@@ -114,18 +114,18 @@ fn ask(stage: &Stage, tuples: &[&Value], assertion: &Assertion) -> Result<(), St
     let service = ServiceKey { namespace: "test".into(), audience: "model.test".into() };
     let model = catalog.snapshot().service(&service).unwrap().relations();
     let caller = Identity::new(caller.parse().unwrap(), Assurance::Bearer);
-    let said = catalog.snapshot().tuples(&service).check(model, text("object"), text("relation"), &caller);
-    let wanted = match (assertion.error_code, assertion.expectation) {
+    let output = catalog.snapshot().tuples(&service).check(model, text("object"), text("relation"), &caller);
+    let expected = match (assertion.error_code, assertion.expectation) {
         (Some(_), _) => "an error",
         (None, true) => "yes",
         (None, false) => "no",
     };
-    let said = match (refused, said) {
+    let output = match (refused, output) {
         (Some(_), _) | (_, Truth::Failed(_)) => "an error",
         (None, Truth::True) => "yes",
         (None, Truth::False) => "no",
     };
-    if said == wanted { Ok(()) } else { Err(format!("the answer is {said} instead of {wanted}")) }
+    if output == expected { Ok(()) } else { Err(format!("the answer is {output} instead of {expected}")) }
 }
 
 /// An OpenFGA user as a principal.

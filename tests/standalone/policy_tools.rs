@@ -19,13 +19,13 @@ fn golden(name: &str, printed: &str) {
 
 /// Runs a command and returns its output without the digest of the policies.
 fn session(commands: &[&[&str]]) -> String {
-    let mut said = String::new();
+    let mut output = String::new();
     for arguments in commands {
         let (code, stdout, stderr) = run(durward().args(*arguments).current_dir(repository("")));
         let stdout: Vec<&str> = stdout.lines().map(|line| line.split("revision   ").next().unwrap()).collect();
-        said += &format!("$ durward {}\n{}\n{stderr}[{code}]\n\n", arguments.join(" "), stdout.join("\n").trim_end());
+        output += &format!("$ durward {}\n{}\n{stderr}[{code}]\n\n", arguments.join(" "), stdout.join("\n").trim_end());
     }
-    said
+    output
 }
 
 const BILLING: &str = "spiffe://cluster.local/ns/billing/sa/billing";
@@ -94,13 +94,13 @@ fn rights_listings_name_required_approvals() {
     };
     let (words, by) =
         ("an approval by group oncall of provider corporate, for 30 min", "group oncall of provider corporate");
-    for (command, told) in [
+    for (command, expected_text) in [
         (&["who-can", "purge"][..], format!("risk High, needs orders.purge, and {words}\n")),
         (&["what-can", cleaner], format!("yes purge  orders.shop (risk High)\n        with {words}\n")),
         (&["who-can", "--matrix"], format!("  1  purge of orders.shop, with {words}\n")),
     ] {
-        let (code, said) = durward(command);
-        assert!(code == 0 && said.contains(&told), "{command:?}: {said}");
+        let (code, output) = durward(command);
+        assert!(code == 0 && output.contains(&expected_text), "{command:?}: {output}");
     }
     let asked = json!({"by": [by], "seconds": 1800});
     assert_eq!(json(&["who-can", "purge"])[0]["approval"], asked);
@@ -111,21 +111,25 @@ fn rights_listings_name_required_approvals() {
 
     let request = ["DELETE", "http://orders.shop.svc/orders"];
     let check = ["check", "--as", cleaner, "--assurance", "ProofOfPossession"];
-    let (code, said) = durward(&[&check[..], &request].concat());
+    let (code, output) = durward(&[&check[..], &request].concat());
     assert!(
-        code == 1 && said.contains("DENY  ApprovalRequired") && said.contains(&format!("needs {words}\n")),
-        "{said}"
+        code == 1 && output.contains("DENY  ApprovalRequired") && output.contains(&format!("needs {words}\n")),
+        "{output}"
     );
-    let name = said.lines().find_map(|line| line.strip_suffix(" is not given")).unwrap().rsplit(' ').next().unwrap();
-    assert!(name.starts_with("shop/purge-") && said.contains(&format!("`durward approve {name}`")), "{said}");
-    let (_, said) = durward(&[&["check", "--as", BILLING, "--assurance", "ProofOfPossession"][..], &request].concat());
-    assert!(said.contains(words) && !said.contains("shop/purge-"), "who lacks more lacks no approval yet: {said}");
+    let name = output.lines().find_map(|line| line.strip_suffix(" is not given")).unwrap().rsplit(' ').next().unwrap();
+    assert!(name.starts_with("shop/purge-") && output.contains(&format!("`durward approve {name}`")), "{output}");
+    let (_, output) =
+        durward(&[&["check", "--as", BILLING, "--assurance", "ProofOfPossession"][..], &request].concat());
+    assert!(
+        output.contains(words) && !output.contains("shop/purge-"),
+        "who lacks more lacks no approval yet: {output}"
+    );
 
     let shorter = directory("10m");
-    let (code, said, _) = run(self::durward().arg("diff").arg(policies.path()).arg(shorter.path()));
-    assert!(code == 1 && said.contains(words) && said.contains("for 10 min"), "{said}");
-    let (code, said, _) = run(self::durward().arg("diff").arg(policies.path()).arg(directory("30m").path()));
-    assert_eq!(code, 0, "{said}");
+    let (code, output, _) = run(self::durward().arg("diff").arg(policies.path()).arg(shorter.path()));
+    assert!(code == 1 && output.contains(words) && output.contains("for 10 min"), "{output}");
+    let (code, output, _) = run(self::durward().arg("diff").arg(policies.path()).arg(directory("30m").path()));
+    assert_eq!(code, 0, "{output}");
 }
 
 /// The namespace of the example, with another policy.
@@ -472,21 +476,21 @@ fn the_github_workflow_tests_lints_and_compares() {
     assert_ne!(policy, more);
 
     let [test, lint, diff] = commands[..] else { panic!("three commands") };
-    let (code, said, stderr) = bash(test);
-    assert_eq!(code, 0, "{said}{stderr}");
+    let (code, output, stderr) = bash(test);
+    assert_eq!(code, 0, "{output}{stderr}");
     assert!(fs::read_to_string(temp.join("policies.xml")).unwrap().contains("<testsuite"));
-    let (code, said, stderr) = bash(lint);
-    assert_eq!(code, 0, "{said}{stderr}");
+    let (code, output, stderr) = bash(lint);
+    assert_eq!(code, 0, "{output}{stderr}");
     assert!(fs::read_to_string(temp.join("policies.sarif")).unwrap().contains("2.1.0"));
 
     fs::write(work.join("policies/policy.yaml"), &more).unwrap();
-    let (code, said, _) = bash(test);
-    assert_eq!(code, 1, "billing lost what the cases expect: {said}");
-    let (code, said, stderr) = bash(diff);
-    assert_eq!(code, 0, "{said}{stderr}");
-    let told = fs::read_to_string(&summary).unwrap();
-    assert!(told.contains("spiffe://cluster.local/ns/billing/sa/other"), "{told}");
-    assert!(told.contains(BILLING), "{told}");
+    let (code, output, _) = bash(test);
+    assert_eq!(code, 1, "billing lost what the cases expect: {output}");
+    let (code, output, stderr) = bash(diff);
+    assert_eq!(code, 0, "{output}{stderr}");
+    let expected_text = fs::read_to_string(&summary).unwrap();
+    assert!(expected_text.contains("spiffe://cluster.local/ns/billing/sa/other"), "{expected_text}");
+    assert!(expected_text.contains(BILLING), "{expected_text}");
     fs::write(work.join("policies/policy.yaml"), "kind: AccessPolicy\nspec: [").unwrap();
     let (code, ..) = bash(&diff.replace("git worktree", "true || git worktree"));
     assert_ne!(code, 0, "what can't be read is no review");

@@ -65,7 +65,7 @@ fn check_explains_a_relation() {
         command.arg("check").arg("-p").arg(repository("examples/documents")).args(["-o", output, "--as"]).args(who);
         run(command.args(["GET", "http://documents.office.svc/documents/budget"]))
     };
-    let (code, said, stderr) = ask(&["user:corporate/erin", "--group", "finance"], "text");
+    let (code, stdout_text, stderr) = ask(&["user:corporate/erin", "--group", "finance"], "text");
     assert_eq!((code, stderr.as_str()), (0, ""));
     for line in [
         "office/documents/grants/viewers-read: applies: gives read",
@@ -74,10 +74,13 @@ fn check_explains_a_relation() {
         "folder:finance#viewer: by folder:finance#viewer@group:corporate/finance#member, as group:corporate/finance#member",
         "group:corporate/finance#member: by the caller's token",
     ] {
-        assert!(said.lines().any(|said| said.ends_with(&format!("─ {line}"))), "{line}\n{said}");
+        assert!(
+            stdout_text.lines().any(|stdout_text| stdout_text.ends_with(&format!("─ {line}"))),
+            "{line}\n{stdout_text}"
+        );
     }
-    let (code, said, _) = ask(&["user:corporate/erin"], "json");
-    let explained: Value = serde_json::from_str(&said).unwrap();
+    let (code, stdout_text, _) = ask(&["user:corporate/erin"], "json");
+    let explained: Value = serde_json::from_str(&stdout_text).unwrap();
     assert_eq!(code, 1);
     assert_eq!(explained["rules"][0]["outcome"], "the caller is not document:budget#viewer");
 }

@@ -50,17 +50,17 @@ fn the_example_answers_its_first_request() {
 #[test]
 fn startup_prints_addresses_and_first_commands() {
     let directory = tempfile::tempdir().unwrap();
-    let (state, said) = (directory.path().join("state"), directory.path().join("said"));
+    let (state, output) = (directory.path().join("state"), directory.path().join("said"));
     let mut command = durward();
     command.arg("up").arg(repository("examples/orders")).arg("--state").arg(&state);
     for door in ["http", "https", "grpc", "grpcs", "tokens", "tokens-tls", "admin"] {
         command.args([format!("--{door}"), "127.0.0.1:0".to_owned()]);
     }
     let stdout = directory.path().join("records");
-    let child = command.stdout(fs::File::create(&stdout).unwrap()).stderr(fs::File::create(&said).unwrap()).spawn();
+    let child = command.stdout(fs::File::create(&stdout).unwrap()).stderr(fs::File::create(&output).unwrap()).spawn();
     let _up = Killed(child.unwrap());
     let text = eventually("it says all of it", || {
-        fs::read_to_string(&said).ok().filter(|text| text.ends_with("Ctrl-C ends it.\n"))
+        fs::read_to_string(&output).ok().filter(|text| text.ends_with("Ctrl-C ends it.\n"))
     })
     .unwrap();
     let (table, rest) = text.split_once("Try, in another terminal:").unwrap();
@@ -125,11 +125,11 @@ fn a_certificate_allows_high_risk_operations() {
     other.mint(&["x509", "--service-account", "billing/billing", "--out", foreign.to_str().unwrap()]);
     let file = |name: &str| foreign.join(name).to_str().unwrap().to_owned();
     assert_eq!(ask(&["--cert", &file("svid.pem"), "--key", &file("key.pem")]), "000");
-    let (code, said, _) = run(std::process::Command::new("openssl")
+    let (code, output, _) = run(std::process::Command::new("openssl")
         .args(["verify", "-purpose", "sslclient", "-CAfile"])
         .arg(out.join("bundle.pem"))
         .arg(out.join("svid.pem")));
-    assert_eq!(code, 0, "{said}");
+    assert_eq!(code, 0, "{output}");
 }
 
 #[test]
@@ -182,9 +182,11 @@ fn only_trusted_proxies_forward_certificates() {
 fn valid_changes_apply_and_broken_files_do_not() {
     let up = UpProcess::with(&[("a.yaml", &policy("a", "a.shop.svc", ""))]);
     assert_eq!((status(&up, "a.shop.svc", "/open"), status(&up, "b.shop.svc", "/open")), (200, 403));
-    let until = |host: &str, wanted: u16| {
-        eventually(&format!("{host} answers {wanted}"), || (status(&up, host, "/open") == wanted).then_some(()))
-            .unwrap()
+    let until = |host: &str, expectation: u16| {
+        eventually(&format!("{host} answers {expectation}"), || {
+            (status(&up, host, "/open") == expectation).then_some(())
+        })
+        .unwrap()
     };
     up.write("b.yaml", &policy("b", "b.shop.svc", ""));
     until("b.shop.svc", 200);
@@ -289,8 +291,8 @@ fn startup_errors_fit_one_line() {
     assert!(refused(&["/nonexistent"]).contains("can't read the manifests in `/nonexistent`"));
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let said = refused(&[manifests, "--http", &address]);
-    assert!(said.contains(&format!("can't listen on {address}")) && said.contains("--http"), "{said}");
+    let output = refused(&[manifests, "--http", &address]);
+    assert!(output.contains(&format!("can't listen on {address}")) && output.contains("--http"), "{output}");
     assert!(
         refused(&[manifests, "--audit-log", "/nonexistent/audit.log"])
             .contains("can't write the audit log `/nonexistent/audit.log`")
@@ -299,8 +301,8 @@ fn startup_errors_fit_one_line() {
     let state = directory.path().join("state");
     fs::create_dir(&state).unwrap();
     fs::set_permissions(&state, fs::Permissions::from_mode(0o755)).unwrap();
-    let said = refused(&[manifests, "--state", state.to_str().unwrap()]);
-    assert!(said.contains("chmod 700"), "{said}");
+    let output = refused(&[manifests, "--state", state.to_str().unwrap()]);
+    assert!(output.contains("chmod 700"), "{output}");
     fs::set_permissions(&state, fs::Permissions::from_mode(0o700)).unwrap();
     fs::write(state.join("ca.pem"), "nonsense").unwrap();
     fs::set_permissions(state.join("ca.pem"), fs::Permissions::from_mode(0o600)).unwrap();

@@ -48,7 +48,7 @@ fn exchange_at(address: SocketAddr, token: &str, more: &[(&str, &str)]) -> HttpR
     post(address, &all)
 }
 
-fn given(reply: &HttpReply) -> String {
+fn access_token_of(reply: &HttpReply) -> String {
     assert_eq!(reply.status, 200, "{reply:?}");
     body(reply)["access_token"].as_str().unwrap().to_owned()
 }
@@ -73,9 +73,9 @@ fn a_step_up_is_audited_from_challenge_to_decision() {
     assert_eq!(door(&up, "GET", "/orders/7", &first).status, 200);
     let challenge = door(&up, "POST", "/orders/7/refund", &first);
     assert_eq!(challenge.status, 401);
-    let told = challenge.header("www-authenticate").unwrap();
+    let described = challenge.header("www-authenticate").unwrap();
     for part in ["insufficient_user_authentication", "urn:durward:assurance:multi-factor", r#"max_age="300""#] {
-        assert!(told.contains(part), "{told}");
+        assert!(described.contains(part), "{described}");
     }
 
     let mut browser = FormBrowser::open(&up, &first, &[]);
@@ -83,12 +83,12 @@ fn a_step_up_is_audited_from_challenge_to_decision() {
     assert_eq!(codes.len(), 10);
     let code = app.code(0);
     let reply = exchange(&up, &first, &[("otp", &code)]);
-    let token = given(&reply);
-    let said = claims(&token);
-    assert_eq!((&said["sub"], &said["acr"]), (&json!(ALICE), &json!("urn:durward:assurance:multi-factor")));
-    assert_eq!((&said["amr"], &said["aud"]), (&json!(["mfa", "otp"]), &json!("orders-api")));
-    assert!((said["auth_time"].as_i64().unwrap() - tokens::now()).abs() < 5, "{said}");
-    assert!(said["exp"].as_i64().unwrap() - said["iat"].as_i64().unwrap() <= 300, "{said}");
+    let token = access_token_of(&reply);
+    let output = claims(&token);
+    assert_eq!((&output["sub"], &output["acr"]), (&json!(ALICE), &json!("urn:durward:assurance:multi-factor")));
+    assert_eq!((&output["amr"], &output["aud"]), (&json!(["mfa", "otp"]), &json!("orders-api")));
+    assert!((output["auth_time"].as_i64().unwrap() - tokens::now()).abs() < 5, "{output}");
+    assert!(output["exp"].as_i64().unwrap() - output["iat"].as_i64().unwrap() <= 300, "{output}");
     let refunded = door(&up, "POST", "/orders/7/refund", &token);
     assert_eq!((refunded.status, refunded.header("x-durward-assurance")), (200, Some("MultiFactor")), "{refunded:?}");
     assert_eq!(door(&up, "GET", "/orders/7", &token).status, 200, "as with the first token");
@@ -99,9 +99,9 @@ fn a_step_up_is_audited_from_challenge_to_decision() {
 
     let records = up.records(8);
     assert!(records.iter().all(|record| !record.to_string().contains(&code) && !record.to_string().contains("eyJ")));
-    let told = outcomes(&up);
-    let told: Vec<_> = told.iter().map(|(outcome, factor)| (outcome.as_str(), factor.as_str())).collect();
-    assert_eq!(told, [("enrolled", "totp"), ("proved", "totp"), ("refused", "totp")]);
+    let described = outcomes(&up);
+    let described: Vec<_> = described.iter().map(|(outcome, factor)| (outcome.as_str(), factor.as_str())).collect();
+    assert_eq!(described, [("enrolled", "totp"), ("proved", "totp"), ("refused", "totp")]);
     let metrics = request(up.listen["admin"], "GET", "/metrics", &[("Host", "durward")], "").body;
     assert!(metrics.contains(r#"durward_second_factors_total{outcome="proved",factor="totp"} 1"#), "{metrics}");
 }
@@ -126,10 +126,10 @@ fn every_door_challenges_authenticated_people_only() {
     assert!(html.header("www-authenticate").is_some() && html.header("location").is_none(), "{html:?}");
 
     let ask = |subject: Value| {
-        let asked = json!({
+        let statuses_of = json!({
             "subject": subject, "action": {"name": "refund-order"}, "resource": {"type": "orders-api", "id": "7"},
         });
-        up.authzen("/access/v1/evaluation", &asked).1
+        up.authzen("/access/v1/evaluation", &statuses_of).1
     };
     let alice = json!({"type": "user", "id": "alice", "properties": {"provider": "corporate", "groups": ["support"]}});
     let obligation = json!({"acr_values": "urn:durward:assurance:multi-factor", "max_age": 300, "step_up_uri": page});
@@ -156,7 +156,7 @@ fn a_stepped_up_token_is_limited_to_its_operation() {
     let (app, codes) = browser.enrol();
     let unknown = exchange(&up, &first, &[("otp", &app.code(0)), ("operation", "nothing")]);
     assert_eq!((unknown.status, unknown.body.as_str()), (400, r#"{"error":"invalid_target"}"#));
-    let bound = given(&exchange(&up, &first, &[("otp", &app.code(0)), ("operation", "refund-order")]));
+    let bound = access_token_of(&exchange(&up, &first, &[("otp", &app.code(0)), ("operation", "refund-order")]));
     assert_eq!(claims(&bound)["acr"], "urn:durward:assurance:multi-factor");
     assert_eq!(claims(&bound)["scope"].as_str().map(|scope| scope.contains("cancel")), Some(false));
     for (method, path, status) in
@@ -169,10 +169,10 @@ fn a_stepped_up_token_is_limited_to_its_operation() {
     assert_eq!(last["principal"]["stepUp"]["operation"], "refund-order", "{last}");
 
     // a second exchange does not widen it
-    let again = given(&exchange(&up, &bound, &[]));
+    let again = access_token_of(&exchange(&up, &bound, &[]));
     assert_eq!(door(&up, "POST", "/orders/7/refund", &again).status, 200);
     assert_eq!(door(&up, "DELETE", "/orders/7", &again).status, 401);
-    let narrow = given(&exchange(&up, &first, &[("recovery_code", &codes[0]), ("scope", "orders.refund")]));
+    let narrow = access_token_of(&exchange(&up, &first, &[("recovery_code", &codes[0]), ("scope", "orders.refund")]));
     assert_eq!(door(&up, "POST", "/orders/7/refund", &narrow).status, 200);
     assert_eq!(door(&up, "GET", "/orders/7", &narrow).status, 403, "narrowed as was asked");
 
@@ -196,7 +196,7 @@ fn a_second_factor_expires() {
     let first = key.token(&json!({}));
     let mut browser = FormBrowser::open(&up, &first, &[]);
     let (app, _) = browser.enrol();
-    let token = given(&exchange(&up, &first, &[("otp", &app.code(0))]));
+    let token = access_token_of(&exchange(&up, &first, &[("otp", &app.code(0))]));
     eventually("the challenge comes again", || {
         (door(&up, "POST", "/orders/7/refund", &token).status == 401).then_some(())
     })
@@ -218,14 +218,14 @@ fn two_processes_accept_a_code_once() {
     let mut browser = FormBrowser::open(&one, &first, &[]);
     let (app, codes) = browser.enrol();
     let first = first.as_str();
-    for shown in [("otp", app.code(0)), ("recovery_code", codes[3].clone())] {
-        let shown = (shown.0, shown.1.as_str());
+    for factor_proof in [("otp", app.code(0)), ("recovery_code", codes[3].clone())] {
+        let factor_proof = (factor_proof.0, factor_proof.1.as_str());
         let statuses: Vec<_> = std::thread::scope(|scope| {
-            let ask = |address| scope.spawn(move || exchange_at(address, first, &[shown]).status);
-            let asked: Vec<_> = addresses.into_iter().cycle().take(6).map(ask).collect();
-            asked.into_iter().map(|one| one.join().unwrap()).collect()
+            let ask = |address| scope.spawn(move || exchange_at(address, first, &[factor_proof]).status);
+            let statuses_of: Vec<_> = addresses.into_iter().cycle().take(6).map(ask).collect();
+            statuses_of.into_iter().map(|one| one.join().unwrap()).collect()
         });
-        assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 1, "{}: {statuses:?}", shown.0);
+        assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 1, "{}: {statuses:?}", factor_proof.0);
     }
     child.kill().unwrap();
     child.wait().unwrap();
@@ -251,8 +251,8 @@ fn guessing_is_throttled_and_recovery_codes_still_work() {
     assert!((1..=30).contains(&wait), "{wait}");
     let page = browser.submit("/step-up/token", &[]).clone();
     assert_eq!(page.status, 200, "who has proved it just now goes on: {page:?}");
-    given(&exchange(&up, &first, &[("recovery_code", &codes[9])]));
-    given(&exchange(&up, &first, &[("otp", &app.code(0))]));
+    access_token_of(&exchange(&up, &first, &[("recovery_code", &codes[9])]));
+    access_token_of(&exchange(&up, &first, &[("otp", &app.code(0))]));
     let paused = ("paused".to_owned(), "totp".to_owned());
     eventually("the pause is recorded", || outcomes(&up).contains(&paused).then_some(())).unwrap();
 }
@@ -415,23 +415,23 @@ fn a_damaged_link_is_explained() {
 fn a_gate_challenges_and_accepts_the_new_token() {
     let key = IssuerKey::rsa("one");
     let up = start(&key);
-    let (ground, app) = (GateFixture::of(&up), RecordingApp::start());
+    let (fixture, app) = (GateFixture::of(&up), RecordingApp::start());
     let page = format!("http://localhost:{}", up.listen["tokens"].port());
-    let gate = ground.gate("shop/orders", &app.upstream(), &["--step-up-url", &page]);
-    let without = ground.gate("shop/web", &app.upstream(), &[]);
-    let caller = ground.caller(None);
+    let gate = fixture.gate("shop/orders", &app.upstream(), &["--step-up-url", &page]);
+    let without = fixture.gate("shop/web", &app.upstream(), &[]);
+    let caller = fixture.caller(None);
     let refund = |gate: &gate::GateProcess, token: &str, more: &[(&str, &str)]| {
         let bearer = format!("Bearer {token}");
         let headers = [&[("Host", HOST), ("Authorization", bearer.as_str())], more].concat();
         caller.request(gate.address(), "POST", "/orders/7/refund", &headers)
     };
-    let told = |reply: &HttpReply| {
+    let described = |reply: &HttpReply| {
         let header = |name: &str| reply.header(name).map(ToOwned::to_owned);
         (reply.status, header("www-authenticate"), header("link"), header("content-type"), reply.body.clone())
     };
     let first = key.token(&json!({}));
-    let challenge = told(&refund(&gate, &first, &[]));
-    assert_eq!(challenge, told(&door(&up, "POST", "/orders/7/refund", &first)), "the doors say the same");
+    let challenge = described(&refund(&gate, &first, &[]));
+    assert_eq!(challenge, described(&door(&up, "POST", "/orders/7/refund", &first)), "the doors say the same");
     let link = challenge.2.unwrap();
     assert!(link.starts_with(&format!("<{page}/step-up?audience=orders-api&operation=refund-order>")), "{link}");
     let html = refund(&gate, &first, &[("Accept", "text/html")]);
@@ -451,7 +451,7 @@ fn a_gate_challenges_and_accepts_the_new_token() {
     let mut browser = FormBrowser::open(&up, &first, &[]);
     let (authenticator, _) = browser.enrol();
     let code = authenticator.code(0);
-    let token = given(&exchange(&up, &first, &[("operation", "refund-order"), ("otp", &code)]));
+    let token = access_token_of(&exchange(&up, &first, &[("operation", "refund-order"), ("otp", &code)]));
     let reply = refund(&gate, &token, &[]);
     assert_eq!(reply.status, 200, "{reply:?}");
     let headers = &app.requests()[0]["headers"];

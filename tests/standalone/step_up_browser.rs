@@ -35,15 +35,15 @@ fn come(browser: &Chromium, up: &UpProcess, token: &str) {
 }
 
 /// The token on the page.
-fn given(browser: &Chromium) -> String {
+fn access_token_on(browser: &Chromium) -> String {
     browser.wait_for("It is you");
     browser.text("textarea#token")
 }
 
 /// Asserts that nothing was blocked, missing or thrown. Refused forms are expected.
 fn assert_quiet(browser: &Chromium) {
-    let told: Vec<_> = browser.console().into_iter().filter(|line| !line.contains("(Bad Request)")).collect();
-    assert_eq!(told, Vec::<String>::new());
+    let messages: Vec<_> = browser.console().into_iter().filter(|line| !line.contains("(Bad Request)")).collect();
+    assert_eq!(messages, Vec::<String>::new());
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn the_page_works_by_keyboard() {
     browser.wait_for("Recovery codes");
     browser.press(TAB);
     browser.press(ENTER);
-    given(&browser);
+    access_token_on(&browser);
     browser.press(TAB);
     browser.press(&format!("{TAB}{ENTER}"));
     browser.wait_for("Passkeys and hardware keys");
@@ -91,7 +91,7 @@ fn codes_need_no_javascript() {
     come(&browser, &up, &first);
     browser.fill("#code", &app.code(0));
     browser.press(ENTER);
-    let token = given(&browser);
+    let token = access_token_on(&browser);
     assert_eq!(claims(&token)["acr"], "urn:durward:assurance:multi-factor");
     assert_eq!(door(&up, "POST", "/orders/7/refund", &token).status, 200);
 }
@@ -165,7 +165,7 @@ fn every_page_is_accessible() {
     browser.wait_for("Recovery codes");
     seen("codes");
     browser.click("form[action='/step-up/token'] button");
-    given(&browser);
+    access_token_on(&browser);
     seen("token");
     browser.click("form[action='/step-up/manage'] button");
     browser.fill("#key-name", "laptop");
@@ -173,7 +173,7 @@ fn every_page_is_accessible() {
     browser.wait_for("Your key is added.");
     come(&browser, &up, &first);
     browser.click("form[data-passkey=get] button");
-    given(&browser);
+    access_token_on(&browser);
     browser.click("form[action='/step-up/manage'] button");
     browser.wait_for("Last used");
     seen("manage");
@@ -224,7 +224,7 @@ fn a_person_can_have_several_keys() {
         browser.click("form[data-passkey=create] button");
         browser.wait_for("Your key is added.");
         browser.click("form[action='/step-up/token'] button");
-        given(&browser);
+        access_token_on(&browser);
         browser.click("form[action='/step-up/manage'] button");
         browser.wait_for(name);
     };
@@ -236,7 +236,7 @@ fn a_person_can_have_several_keys() {
 
     come(&browser, &up, &first);
     browser.click("form[data-passkey=get] button");
-    let token = given(&browser);
+    let token = access_token_on(&browser);
     assert_eq!(door(&up, "POST", "/orders/7/refund", &token).status, 200);
     browser.click("form[action='/step-up/manage'] button");
     browser.wait_for("blue key");
@@ -246,7 +246,7 @@ fn a_person_can_have_several_keys() {
     assert!(left.contains("blue key") && !left.contains("laptop"), "{left}");
     come(&browser, &up, &first);
     browser.click("form[data-passkey=get] button");
-    given(&browser);
+    access_token_on(&browser);
     assert_quiet(&browser);
 }
 
@@ -459,6 +459,6 @@ fn passkey_challenges_are_throttled_by_address() {
     assert_eq!(options.status, 200, "{options:?}");
     assert_eq!(ask("203.0.113.9").status, 429);
     assert_eq!(exchange(&up, &first, &answers("get", &up, &options.body, 4, &[])).status, 200);
-    let told = |record: &&Value| record["outcome"] == "paused" && record["factor"] == "passkey";
-    eventually("a record of each", || (up.records(1).iter().filter(told).count() == 3).then_some(())).unwrap();
+    let messages = |record: &&Value| record["outcome"] == "paused" && record["factor"] == "passkey";
+    eventually("a record of each", || (up.records(1).iter().filter(messages).count() == 3).then_some(())).unwrap();
 }

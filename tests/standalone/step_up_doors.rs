@@ -23,22 +23,22 @@ fn world(key: &IssuerKey) -> String {
         .replace("group: support}], scopes: [orders.write]", "group: support}], scopes: [orders.write, orders.refund]")
 }
 
-fn given(reply: &HttpReply) -> String {
+fn access_token_of(reply: &HttpReply) -> String {
     assert_eq!(reply.status, 200, "{reply:?}");
     let body: Value = serde_json::from_str(&reply.body).unwrap();
     body["access_token"].as_str().unwrap().to_owned()
 }
 
 /// Status, challenge headers and body.
-type Told = (u16, [Option<String>; 4], String);
+type ChallengeResponse = (u16, [Option<String>; 4], String);
 const TOLD: [&str; 4] = ["www-authenticate", "link", "content-type", "vary"];
 
-fn told(reply: &HttpReply) -> Told {
+fn challenge_response(reply: &HttpReply) -> ChallengeResponse {
     (reply.status, TOLD.map(|name| reply.header(name).map(ToOwned::to_owned)), reply.body.clone())
 }
 
 /// The response that `ext_authz` gives to Envoy.
-async fn ext_authz(up: &UpProcess, headers: &[(&str, &str)]) -> Told {
+async fn ext_authz(up: &UpProcess, headers: &[(&str, &str)]) -> ChallengeResponse {
     let http = HttpRequest {
         method: "POST".to_owned(),
         host: HOST.to_owned(),
@@ -71,15 +71,15 @@ fn challenges_pass_through_real_proxies() {
         format!("http://localhost:{}/step-up?audience=orders-api&operation=refund-order", up.listen["tokens"].port());
     for accept in ["application/json", HTML] {
         let headers = [("Authorization", bearer.as_str()), ("Accept", accept)];
-        let door = told(&up.forward_auth("POST", HOST, "/orders/7/refund", &headers));
+        let door = challenge_response(&up.forward_auth("POST", HOST, "/orders/7/refund", &headers));
         let challenge = door.1[0].clone().unwrap();
         assert!(challenge.contains(r#"error="insufficient_user_authentication""#), "{challenge}");
         assert_eq!(door.1[1], Some(format!("<{page}>; rel=\"https://durward.dev/rel/step-up\"")));
         assert!(door.2.contains(&page) || door.2.contains(&page.replace('&', "&amp;")), "{door:?}");
         assert_eq!(runtime.block_on(ext_authz(&up, &headers)), door, "ext_authz");
-        assert_eq!(told(&envoy.ask("POST", "/orders/7/refund", &headers)), door, "Envoy");
+        assert_eq!(challenge_response(&envoy.ask("POST", "/orders/7/refund", &headers)), door, "Envoy");
         // nginx sends its own body, but the challenge headers arrive
-        let through = told(&nginx.ask("POST", "/orders/7/refund", &headers));
+        let through = challenge_response(&nginx.ask("POST", "/orders/7/refund", &headers));
         assert_eq!((through.0, &through.1[..2]), (door.0, &door.1[..2]), "nginx");
     }
     // an invalid token gets no link to the page
@@ -112,8 +112,13 @@ fn a_stepped_up_token_is_limited_to_its_service() {
     };
     let bills = "bills.example.com";
     assert_eq!(door(bills, &first).0, 401, "it asks for a second factor, too");
-    let all = given(&exchange_from(&up, "", &first, &[("otp", &app.code(0))]));
-    let one = given(&exchange_from(&up, "", &first, &[("recovery_code", &codes[0]), ("operation", "refund-order")]));
+    let all = access_token_of(&exchange_from(&up, "", &first, &[("otp", &app.code(0))]));
+    let one = access_token_of(&exchange_from(
+        &up,
+        "",
+        &first,
+        &[("recovery_code", &codes[0]), ("operation", "refund-order")],
+    ));
     for token in [all, one] {
         assert_eq!(door(HOST, &token).0, 200);
         assert_eq!(door(bills, &token), (401, r#"{"error":"invalid_token"}"#.to_owned()));
@@ -141,11 +146,11 @@ fn a_stepped_up_token_can_approve() {
         asking.replace("scopes: [orders.read, orders.refund]}", "scopes: [orders.read, orders.refund, orders.write]}");
     let up = UpProcess::with(&[("all.yaml", &asking)]);
     let ask = || {
-        let asked = json!({
+        let evaluation_request = json!({
             "subject": {"type": "workload", "id": "spiffe://cluster.local/ns/billing/sa/billing", "properties": {"assurance": "ProofOfPossession"}},
             "action": {"name": "create-order"}, "resource": {"type": "orders-api", "id": "1"}, "context": {"explain": true},
         });
-        up.authzen("/access/v1/evaluation", &asked).1
+        up.authzen("/access/v1/evaluation", &evaluation_request).1
     };
     let name = ask()["context"]["approval"].as_str().unwrap_or_else(|| panic!("{}", ask())).to_owned();
     let file = up.state.join("approvals").join(name.replace('/', ".") + ".json");
@@ -160,13 +165,15 @@ fn a_stepped_up_token_can_approve() {
         let reply = request(up.listen["tokens"], "POST", &path, &headers, r#"{"decision":"approve"}"#);
         (reply.status, reply.header("www-authenticate").unwrap_or_default().to_owned())
     };
-    let challenged = |(status, told): (u16, String)| status == 401 && told.contains("insufficient_user_authentication");
+    let challenged = |(status, challenge_response): (u16, String)| {
+        status == 401 && challenge_response.contains("insufficient_user_authentication")
+    };
     // until the object is read it does not exist
     eventually("the challenge", || challenged(approve(&first)).then_some(())).unwrap();
     let operation = [("recovery_code", codes[0].as_str()), ("operation", "refund-order")];
-    let bound = given(&exchange_from(&up, "", &first, &operation));
+    let bound = access_token_of(&exchange_from(&up, "", &first, &operation));
     assert!(challenged(approve(&bound)), "it counts at one operation alone");
-    let token = given(&exchange_from(&up, "", &first, &[("otp", &app.code(0))]));
+    let token = access_token_of(&exchange_from(&up, "", &first, &[("otp", &app.code(0))]));
     assert_eq!(approve(&token).0, 200);
     eventually("the approval", || (ask()["decision"] == true).then_some(())).unwrap();
     let record = up.record("it", |record| record["event"] == "approval" && record["outcome"] == "approved");
@@ -180,13 +187,17 @@ fn recovery_code_guesses_are_throttled_by_address() {
     let up = UpProcess::with(&[("all.yaml", &world(&key))]);
     let first = key.token(&json!({}));
     let (app, codes) = FormBrowser::open(&up, &first, &[]).enrol();
-    let shown = |address: &str, factor: (&str, &str)| exchange_from(&up, address, &first, &[factor]).status;
+    let exchange_status = |address: &str, factor: (&str, &str)| exchange_from(&up, address, &first, &[factor]).status;
     let wrong = ("recovery_code", "aaaa-aaaa-aaaa-aaaa");
-    let statuses: Vec<_> = (0..22).map(|_| shown("203.0.113.9", wrong)).collect();
+    let statuses: Vec<_> = (0..22).map(|_| exchange_status("203.0.113.9", wrong)).collect();
     assert_eq!(statuses, [vec![400; 20], vec![429; 2]].concat());
-    assert_eq!(shown("203.0.113.9", ("recovery_code", &codes[0])), 429, "whatever it is, it is not looked at");
-    assert_eq!(shown("192.0.2.7", ("recovery_code", &codes[0])), 200);
-    assert_eq!(shown("192.0.2.7", ("otp", &app.code(0))), 200);
+    assert_eq!(
+        exchange_status("203.0.113.9", ("recovery_code", &codes[0])),
+        429,
+        "whatever it is, it is not looked at"
+    );
+    assert_eq!(exchange_status("192.0.2.7", ("recovery_code", &codes[0])), 200);
+    assert_eq!(exchange_status("192.0.2.7", ("otp", &app.code(0))), 200);
     // the stored state reveals no code
     let stored = std::fs::read_dir(up.state.join("second-factors")).unwrap();
     let stored: String = stored.map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap()).collect();
@@ -274,16 +285,16 @@ fn the_token_exchange_document_runs() {
     let blocks: Vec<&str> = document.split("```bash\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     let [exchange, challenge] = blocks[..] else { panic!("two: {blocks:?}") };
     let listener = up.listen["tokens"].to_string();
-    let said = |commands: &str| -> Value {
+    let output = |commands: &str| -> Value {
         let commands = commands.replace("127.0.0.1:8182", &listener);
         let mut bash = std::process::Command::new("bash");
         let (code, stdout, stderr) = run(bash.args(["-euc", &commands]).env("TOKEN", &first));
         assert_eq!(code, 0, "{stderr}");
         serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error}: {stdout}"))
     };
-    let token = said(&exchange.replace("123456", &app.code(0)));
+    let token = output(&exchange.replace("123456", &app.code(0)));
     let bearer = format!("Bearer {}", token["access_token"].as_str().unwrap());
     let refunded = up.forward_auth("POST", HOST, "/orders/7/refund", &[("Authorization", &bearer)]);
     assert_eq!(refunded.status, 200, "{token}");
-    assert_eq!(said(challenge)["publicKey"]["rpId"], "localhost");
+    assert_eq!(output(challenge)["publicKey"]["rpId"], "localhost");
 }

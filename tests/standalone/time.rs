@@ -24,9 +24,9 @@ fn token(key: &IssuerKey) -> String {
 /// Asserts the challenge and returns the link for a browser.
 fn challenged(reply: &HttpReply) -> String {
     assert_eq!(reply.status, 401, "{reply:?}");
-    let told = reply.header("www-authenticate").unwrap();
+    let challenge_header = reply.header("www-authenticate").unwrap();
     for part in ["insufficient_user_authentication", "urn:durward:assurance:multi-factor", r#"max_age="300""#] {
-        assert!(told.contains(part), "{told}");
+        assert!(challenge_header.contains(part), "{challenge_header}");
     }
     let link = reply.header("link").unwrap();
     link.trim_start_matches('<').split('>').next().unwrap().to_owned()
@@ -45,7 +45,7 @@ fn shows_passkey(browser: &Chromium, link: &str, first: &str) -> String {
 /// From a corporate token to a refund, for five minutes, with its audit records.
 #[test]
 fn a_refund_needs_a_passkey_again_after_five_minutes() {
-    let (clock, key) = (Clock::new(), IssuerKey::rsa("one"));
+    let (clock, key) = (Clock::with_system_time(), IssuerKey::rsa("one"));
     let up = start(&clock, &key);
     let first = token(&key);
     assert_eq!(door(&up, "GET", "/orders/7", &first).status, 200);
@@ -64,26 +64,26 @@ fn a_refund_needs_a_passkey_again_after_five_minutes() {
     browser.wait_for("It is you");
 
     // another visit with the registered key
-    let given = shows_passkey(&browser, &link, &first);
-    let said = claims(&given);
-    assert_eq!((&said["sub"], &said["aud"]), (&json!("user:corporate/alice"), &json!("orders-api")));
-    assert_eq!(said["acr"], "urn:durward:assurance:phishing-resistant");
-    assert_eq!(said["amr"], json!(["hwk", "mfa", "user"]));
-    let (proved, until) = (said["auth_time"].as_i64().unwrap(), said["exp"].as_i64().unwrap());
-    assert!(until - proved <= 300, "{said}");
-    let refunded = door(&up, "POST", "/orders/7/refund", &given);
+    let access_token = shows_passkey(&browser, &link, &first);
+    let output = claims(&access_token);
+    assert_eq!((&output["sub"], &output["aud"]), (&json!("user:corporate/alice"), &json!("orders-api")));
+    assert_eq!(output["acr"], "urn:durward:assurance:phishing-resistant");
+    assert_eq!(output["amr"], json!(["hwk", "mfa", "user"]));
+    let (proved, until) = (output["auth_time"].as_i64().unwrap(), output["exp"].as_i64().unwrap());
+    assert!(until - proved <= 300, "{output}");
+    let refunded = door(&up, "POST", "/orders/7/refund", &access_token);
     assert_eq!((refunded.status, refunded.header("x-durward-assurance")), (200, Some("PhishingResistant")));
-    let elsewhere = door(&up, "GET", "/orders/7", &given);
+    let elsewhere = door(&up, "GET", "/orders/7", &access_token);
     assert_eq!((elsewhere.status, elsewhere.header("x-durward-assurance")), (200, Some("Bearer")));
 
     // valid after four and a half minutes, invalid after five
     clock.advance(270 - (now() - proved));
-    assert_eq!(door(&up, "POST", "/orders/7/refund", &given).status, 200);
+    assert_eq!(door(&up, "POST", "/orders/7/refund", &access_token).status, 200);
     clock.advance(35);
-    challenged(&door(&up, "POST", "/orders/7/refund", &given));
+    challenged(&door(&up, "POST", "/orders/7/refund", &access_token));
     // soon the token expires, too, and the first token leads to the page again
     clock.advance(30);
-    let over = door(&up, "GET", "/orders/7", &given);
+    let over = door(&up, "GET", "/orders/7", &access_token);
     assert_eq!((over.status, over.body.as_str()), (401, r#"{"error":"invalid_token"}"#));
     let link = challenged(&door(&up, "POST", "/orders/7/refund", &first));
     let again = shows_passkey(&browser, &link, &first);
@@ -136,7 +136,7 @@ fn a_refund_needs_a_passkey_again_after_five_minutes() {
 /// neither recovery codes nor keys.
 #[test]
 fn throttling_grows_to_an_hour_and_locks_nobody_out() {
-    let (clock, key) = (Clock::new(), IssuerKey::rsa("one"));
+    let (clock, key) = (Clock::with_system_time(), IssuerKey::rsa("one"));
     let up = start(&clock, &key);
     let first = token(&key);
     let mut visit = step_up::FormBrowser::open(&up, &first, &[]);
@@ -171,25 +171,25 @@ fn throttling_grows_to_an_hour_and_locks_nobody_out() {
 /// A code of the previous time step is valid until a later one was used.
 #[test]
 fn a_code_is_refused_after_a_later_one() {
-    let (clock, key) = (Clock::new(), IssuerKey::rsa("one"));
+    let (clock, key) = (Clock::with_system_time(), IssuerKey::rsa("one"));
     let up = start(&clock, &key);
     let first = token(&key);
     let (app, _) = step_up::FormBrowser::open(&up, &first, &[]).enrol();
     clock.advance(120);
     eventually("most of a step is left", || (now() % 30 < 12).then_some(())).unwrap();
     let [before, of_now, after] = [90, 120, 150].map(|seconds| app.code(seconds));
-    let shown = |code: &str| exchange_from(&up, "", &first, &[("otp", code)]).status;
-    assert_eq!([&after, &of_now, &before, &after].map(|code| shown(code)), [200, 400, 400, 400]);
+    let exchange_status = |code: &str| exchange_from(&up, "", &first, &[("otp", code)]).status;
+    assert_eq!([&after, &of_now, &before, &after].map(|code| exchange_status(code)), [200, 400, 400, 400]);
     clock.advance(60);
-    assert_eq!(shown(&app.code(120)), 400, "two steps late");
+    assert_eq!(exchange_status(&app.code(120)), 400, "two steps late");
     clock.advance(60);
-    assert_eq!(shown(&app.code(240)), 200);
+    assert_eq!(exchange_status(&app.code(240)), 200);
 }
 
 /// An approval is valid until it expires; the log says when, and the next call requests another.
 #[test]
 fn an_expired_approval_is_requested_again() {
-    let (clock, key) = (Clock::new(), IssuerKey::rsa("one"));
+    let (clock, key) = (Clock::with_system_time(), IssuerKey::rsa("one"));
     let provider = format!(
         "---\napiVersion: durward.dev/v1alpha1\nkind: IdentityProvider\nmetadata: {{name: corporate}}\nspec: {{jwt: {{issuer: \"https://id.example\", jwks: {}, assurance: {{multiFactor: [mfa]}}}}}}\n",
         json!({"keys": [&key.jwk]})
@@ -199,11 +199,11 @@ fn an_expired_approval_is_requested_again() {
     let up =
         UpProcess::start_with(&[("all.yaml", &(policy.to_owned() + &provider))], &[], |command| clock.give(command));
     let ask = || {
-        let asked = json!({
+        let evaluation_request = json!({
             "subject": {"type": "workload", "id": "spiffe://cluster.local/ns/ops/sa/cleaner", "properties": {"assurance": "ProofOfPossession"}},
             "action": {"name": "purge"}, "resource": {"type": "orders.shop", "id": "1"}, "context": {"explain": true},
         });
-        up.authzen("/access/v1/evaluation", &asked).1
+        up.authzen("/access/v1/evaluation", &evaluation_request).1
     };
     let becomes = |allowed: bool| {
         eventually(&format!("allowed: {allowed}"), || (ask()["decision"] == allowed).then_some(())).unwrap();

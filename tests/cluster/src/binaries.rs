@@ -163,8 +163,8 @@ pub fn ensure(wanted: &[Binary]) -> Result<()> {
 /// The path of `binary`, built or not.
 pub(crate) fn location(binary: Binary) -> Result<PathBuf> {
     // envtest's convention; its folder holds etcd, kube-apiserver and kubectl.
-    let given = std::env::var_os("KUBEBUILDER_ASSETS").filter(|dir| !dir.is_empty());
-    if let Some(path) = given.map(|dir| Path::new(&dir).join(binary.name)).filter(|path| path.is_file()) {
+    let assets = std::env::var_os("KUBEBUILDER_ASSETS").filter(|dir| !dir.is_empty());
+    if let Some(path) = assets.map(|dir| Path::new(&dir).join(binary.name)).filter(|path| path.is_file()) {
         return Ok(path);
     }
     Ok(built_dir(binary.module)?.join(binary.name))

@@ -110,13 +110,14 @@ fn status() -> Result<()> {
 }
 
 /// Whether `KUBECONFIG` names a cluster to use instead of ours.
-fn given() -> bool {
+fn has_external_cluster() -> bool {
     std::env::var_os("KUBECONFIG").is_some_and(|path| !path.is_empty())
 }
 
 fn test(arguments: &[String]) -> Result<ExitCode> {
-    let node = if given() { Ok(()) } else { preflight::node() };
-    let was_up = given() || durward_cluster::status()?.iter().any(|status| status.dir.ends_with("shared"));
+    let node = if has_external_cluster() { Ok(()) } else { preflight::node() };
+    let was_up =
+        has_external_cluster() || durward_cluster::status()?.iter().any(|status| status.dir.ends_with("shared"));
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let harness_given = arguments.iter().any(|argument| argument == "--");
     let run = |more: &[&str]| {
@@ -132,7 +133,7 @@ fn test(arguments: &[String]) -> Result<ExitCode> {
 
     let status = match &node {
         Ok(()) => {
-            if !given() {
+            if !has_external_cluster() {
                 // not within the time limit of a test
                 binaries::ensure(binaries::NODE)?;
             }

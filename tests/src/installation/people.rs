@@ -12,7 +12,7 @@ pub struct People {
 }
 
 impl People {
-    pub fn new() -> Self {
+    pub fn generate() -> Self {
         Self { key: TokenKey::generate(Algorithm::Es256).expect("a key") }
     }
 

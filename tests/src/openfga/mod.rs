@@ -77,7 +77,7 @@ impl OpenFgaServer {
             child,
             url: format!("{scheme}://{http}"),
             store: String::new(),
-            client: OpenFgaClient::believing(roots.as_deref()),
+            client: OpenFgaClient::with_roots(roots.as_deref()),
             _directory: directory,
             roots,
             key_file,
@@ -149,11 +149,11 @@ pub struct OpenFgaClient {
 }
 
 impl OpenFgaClient {
-    pub fn new() -> Self {
-        Self::believing(None)
+    pub fn without_tls() -> Self {
+        Self::with_roots(None)
     }
 
-    fn believing(roots: Option<&Path>) -> Self {
+    fn with_roots(roots: Option<&Path>) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let roots = roots.map(|roots| reqwest::Certificate::from_pem(&std::fs::read(roots).unwrap()).unwrap());
         let http = reqwest::Client::builder().tls_certs_only(roots).no_proxy().build().unwrap();

@@ -21,10 +21,10 @@ fn received(reply: &HttpReply) -> Value {
 
 #[test]
 fn allowed_callers_pass_and_are_named_to_the_application() {
-    let (ground, app) = (GateFixture::new(POLICY), RecordingApp::start());
-    let gate = ground.gate("shop/orders", &app.upstream(), &[]);
+    let (fixture, app) = (GateFixture::new(POLICY), RecordingApp::start());
+    let gate = fixture.gate("shop/orders", &app.upstream(), &[]);
     let (billing, other, stranger) =
-        (ground.caller(Some("billing/billing")), ground.caller(Some("x/y")), ground.caller(None));
+        (fixture.caller(Some("billing/billing")), fixture.caller(Some("x/y")), fixture.caller(None));
     let ask = |caller: &gate::TlsCaller, path: &str, headers: &[(&str, &str)]| {
         caller.request(gate.address(), "GET", path, &[&[HOST], headers].concat())
     };
@@ -43,7 +43,7 @@ fn allowed_callers_pass_and_are_named_to_the_application() {
         (&json!(["127.0.0.1"]), &json!(["https"]))
     );
     // by token
-    let token = format!("Bearer {}", ground.token("billing/billing", "orders.shop"));
+    let token = format!("Bearer {}", fixture.token("billing/billing", "orders.shop"));
     let forwarded = received(&ask(&stranger, "/orders", &[("Authorization", &token)]));
     assert_eq!(forwarded["headers"]["x-durward-assurance"], json!(["Bearer"]));
     // without either
@@ -83,9 +83,9 @@ fn allowed_callers_pass_and_are_named_to_the_application() {
 
 #[test]
 fn identity_headers_of_callers_are_dropped() {
-    let (ground, app) = (GateFixture::new(POLICY), RecordingApp::start());
-    let gate = ground.gate("shop/orders", &app.upstream(), &[]);
-    let stranger = ground.caller(None);
+    let (fixture, app) = (GateFixture::new(POLICY), RecordingApp::start());
+    let gate = fixture.gate("shop/orders", &app.upstream(), &[]);
+    let stranger = fixture.caller(None);
     let headers = [
         HOST,
         ("x-durward-principal", "user:corporate/root"),
@@ -156,14 +156,14 @@ fn identity_headers_of_callers_are_dropped() {
 
 #[test]
 fn bodies_stream_both_ways() {
-    let (ground, app) = (
+    let (fixture, app) = (
         GateFixture::new(
             &POLICY.replace("methods: [GET], paths: [\"/files/*\"]", "methods: [GET, POST], paths: [\"/files/*\"]"),
         ),
         RecordingApp::start(),
     );
-    let gate = ground.gate("shop/orders", &app.upstream(), &[]);
-    let mut stream = ground.caller(None).connect(gate.address());
+    let gate = fixture.gate("shop/orders", &app.upstream(), &[]);
+    let mut stream = fixture.caller(None).connect(gate.address());
     stream
         .write_all(b"POST /files/echo HTTP/1.1\r\nHost: orders.shop.svc\r\nTransfer-Encoding: chunked\r\n\r\n")
         .unwrap();
@@ -180,7 +180,7 @@ fn bodies_stream_both_ways() {
     }
     assert!(answer.starts_with(b"HTTP/1.1 200 OK"));
     // large bodies take no memory
-    let mut stream = ground.caller(None).connect(gate.address());
+    let mut stream = fixture.caller(None).connect(gate.address());
     let (count, piece) = (1024, vec![b'x'; 16 << 10]);
     let head = format!(
         "POST /files/echo HTTP/1.1\r\nHost: orders.shop.svc\r\nContent-Length: {}\r\n\r\n",
@@ -214,9 +214,9 @@ const UPGRADE: &str = "Host: orders.shop.svc\r\nConnection: Upgrade\r\nSec-WebSo
 
 #[test]
 fn only_allowed_websockets_are_upgraded() {
-    let (ground, app) = (GateFixture::new(POLICY), RecordingApp::start());
-    let gate = ground.gate("shop/orders", &app.upstream(), &[]);
-    let caller = ground.caller(None);
+    let (fixture, app) = (GateFixture::new(POLICY), RecordingApp::start());
+    let gate = fixture.gate("shop/orders", &app.upstream(), &[]);
+    let caller = fixture.caller(None);
     let mut stream = caller.connect(gate.address());
     stream.write_all(format!("GET /files/socket HTTP/1.1\r\nUpgrade: WebSocket\r\n{UPGRADE}\r\n").as_bytes()).unwrap();
     let head = read_head(&mut stream);
@@ -250,15 +250,15 @@ fn only_allowed_websockets_are_upgraded() {
 
 #[test]
 fn only_tls_1_3_and_valid_certificates_are_accepted() {
-    let (ground, app) = (GateFixture::new(POLICY), RecordingApp::start());
-    let gate = ground.gate("shop/orders", &app.upstream(), &[]);
-    let older = ground.caller_by(None, &[&rustls::version::TLS12], &[]);
+    let (fixture, app) = (GateFixture::new(POLICY), RecordingApp::start());
+    let gate = fixture.gate("shop/orders", &app.upstream(), &[]);
+    let older = fixture.caller_by(None, &[&rustls::version::TLS12], &[]);
     assert_eq!(older.request(gate.address(), "GET", "/healthz", &[HOST]).status, 0);
     assert_eq!(request(gate.address(), "GET", "/healthz", &[HOST], "").status, 0, "plain HTTP");
     // a certificate of another CA fails the handshake instead of being ignored
     let others = GateFixture::new(POLICY);
     let forged = others.svid("billing/billing");
-    let own = ground.svid("billing/billing");
+    let own = fixture.svid("billing/billing");
     for file in ["svid.pem", "key.pem"] {
         std::fs::copy(forged.join(file), own.join(file)).unwrap();
     }
@@ -273,15 +273,15 @@ fn only_tls_1_3_and_valid_certificates_are_accepted() {
         .output()
         .unwrap();
     assert_eq!(String::from_utf8_lossy(&status.stdout), "000");
-    let willing = ground.gate("shop/web", &app.upstream(), &["--tls12"]);
+    let willing = fixture.gate("shop/web", &app.upstream(), &["--tls12"]);
     assert_eq!(older.request(willing.address(), "GET", "/healthz", &[HOST]).status, 200);
 }
 
 #[test]
 fn oversized_requests_are_refused_and_the_next_passes() {
-    let (ground, app) = (GateFixture::new(POLICY), RecordingApp::start());
-    let gate = ground.gate("shop/orders", &app.upstream(), &[]);
-    let caller = ground.caller(Some("billing/billing"));
+    let (fixture, app) = (GateFixture::new(POLICY), RecordingApp::start());
+    let gate = fixture.gate("shop/orders", &app.upstream(), &[]);
+    let caller = fixture.caller(Some("billing/billing"));
     for (name, length) in [("X-Big", 10 << 20), ("Authorization", 1 << 20), ("Cookie", 65 << 10)] {
         let value = format!("Bearer {}", "a".repeat(length));
         let reply = caller.request(gate.address(), "GET", "/healthz", &[HOST, (name, &value)]);
@@ -289,7 +289,7 @@ fn oversized_requests_are_refused_and_the_next_passes() {
     }
     // within the limit, but not a token
     let long = format!("Bearer {}", "a".repeat(40 << 10));
-    let reply = ground.caller(None).request(gate.address(), "GET", "/orders", &[HOST, ("Authorization", &long)]);
+    let reply = fixture.caller(None).request(gate.address(), "GET", "/orders", &[HOST, ("Authorization", &long)]);
     assert_eq!((reply.status, reply.body.as_str()), (401, r#"{"error":"invalid_token"}"#));
     assert_eq!(app.requests(), Vec::<Value>::new());
     received(&caller.request(gate.address(), "GET", "/orders", &[HOST]));
@@ -299,15 +299,15 @@ fn oversized_requests_are_refused_and_the_next_passes() {
 
 #[test]
 fn an_unreachable_application_is_reported() {
-    let ground = GateFixture::new(POLICY);
+    let fixture = GateFixture::new(POLICY);
     let nobody = durward_tests::free();
-    let gate = ground.gate("shop/orders", &format!("http://{nobody}"), &["--response-timeout", "1s"]);
-    let caller = ground.caller(None);
+    let gate = fixture.gate("shop/orders", &format!("http://{nobody}"), &["--response-timeout", "1s"]);
+    let caller = fixture.caller(None);
     let reply = caller.request(gate.address(), "GET", "/healthz", &[HOST]);
     assert_eq!((reply.status, reply.body.as_str()), (502, r#"{"error":"bad_gateway"}"#));
     assert_eq!(caller.request(gate.address(), "GET", "/orders", &[HOST]).status, 401, "decided all the same");
     let app = RecordingApp::start();
-    let gate = ground.gate("shop/late", &app.upstream(), &["--response-timeout", "300ms", "--max-requests", "1"]);
+    let gate = fixture.gate("shop/late", &app.upstream(), &["--response-timeout", "300ms", "--max-requests", "1"]);
     let mut first = caller.connect(gate.address());
     first.write_all(head("GET", "/files/never", &[HOST]).as_bytes()).unwrap();
     gate.records(1);
@@ -319,14 +319,14 @@ fn an_unreachable_application_is_reported() {
 
 #[test]
 fn shutdown_lets_open_requests_finish() {
-    let (ground, app) = (
+    let (fixture, app) = (
         GateFixture::new(
             &POLICY.replace("methods: [GET], paths: [\"/files/*\"]", "methods: [GET, POST], paths: [\"/files/*\"]"),
         ),
         RecordingApp::start(),
     );
-    let mut gate = ground.gate("shop/orders", &app.upstream(), &[]);
-    let caller = ground.caller(None);
+    let mut gate = fixture.gate("shop/orders", &app.upstream(), &[]);
+    let caller = fixture.caller(None);
     let mut stream = caller.connect(gate.address());
     stream.write_all(b"POST /files/echo HTTP/1.1\r\nHost: orders.shop.svc\r\nContent-Length: 4\r\n\r\nab").unwrap();
     let head = read_head(&mut stream);
@@ -344,15 +344,15 @@ fn shutdown_lets_open_requests_finish() {
 
 #[test]
 fn valid_policy_changes_apply_and_broken_ones_do_not() {
-    let (ground, app) = (GateFixture::new(POLICY), RecordingApp::start());
-    let gate = ground.gate("shop/orders", &app.upstream(), &[]);
-    let billing = ground.caller(Some("billing/billing"));
+    let (fixture, app) = (GateFixture::new(POLICY), RecordingApp::start());
+    let gate = fixture.gate("shop/orders", &app.upstream(), &[]);
+    let billing = fixture.caller(Some("billing/billing"));
     let ask = || billing.request(gate.address(), "GET", "/orders", &[HOST]).status;
     assert_eq!(ask(), 200);
-    ground.write("manifests/policy.yaml", "kind: AccessPolicy\napiVersion: durward.dev/v1alpha1\nmetadata: {name: orders, namespace: shop}\nspec: {operations: nonsense}\n");
+    fixture.write("manifests/policy.yaml", "kind: AccessPolicy\napiVersion: durward.dev/v1alpha1\nmetadata: {name: orders, namespace: shop}\nspec: {operations: nonsense}\n");
     eventually("the mistake is told", || gate.stderr().contains("operations").then_some(())).unwrap();
     assert_eq!(ask(), 200, "the last good version stays");
-    ground.write(
+    fixture.write(
         "manifests/policy.yaml",
         &POLICY.replace("namespace: billing, name: billing", "namespace: billing, name: other"),
     );
@@ -361,33 +361,33 @@ fn valid_policy_changes_apply_and_broken_ones_do_not() {
 
 #[test]
 fn the_certificate_can_come_from_files() {
-    let (ground, app) = (GateFixture::new(POLICY), RecordingApp::start());
+    let (fixture, app) = (GateFixture::new(POLICY), RecordingApp::start());
     let write = |account: &str| {
-        let svid = ground.svid(account);
+        let svid = fixture.svid(account);
         let read = |name: &str| std::fs::read_to_string(svid.join(name)).unwrap();
-        ground.write("bundle.pem", &(read("key.pem") + &read("svid.pem")));
+        fixture.write("bundle.pem", &(read("key.pem") + &read("svid.pem")));
         svid.join("bundle.pem")
     };
     let roots = write("shop/orders");
-    let bundle = ground.path("bundle.pem");
+    let bundle = fixture.path("bundle.pem");
     let arguments = ["--certificate", bundle.to_str().unwrap(), "--roots", roots.to_str().unwrap()];
-    let gate = ground.gate("shop/orders", &app.upstream(), &arguments);
-    let billing = ground.caller(Some("billing/billing"));
+    let gate = fixture.gate("shop/orders", &app.upstream(), &arguments);
+    let billing = fixture.caller(Some("billing/billing"));
     received(&billing.request(gate.address(), "GET", "/orders", &[HOST]));
-    let token = format!("Bearer {}", ground.token("billing/billing", "orders.shop"));
-    let by_token = ground.caller(None).request(gate.address(), "GET", "/orders", &[HOST, ("Authorization", &token)]);
+    let token = format!("Bearer {}", fixture.token("billing/billing", "orders.shop"));
+    let by_token = fixture.caller(None).request(gate.address(), "GET", "/orders", &[HOST, ("Authorization", &token)]);
     assert_eq!(by_token.status, 401, "tokens do not count without keys");
     // a new certificate is used as soon as it is written
-    let shown = || {
+    let server_certificate = || {
         let mut stream = billing.connect(gate.address());
         let _ = stream.write_all(head("GET", "/healthz", &[HOST]).as_bytes());
         let _ = stream.read_to_end(&mut Vec::new());
         stream.conn.peer_certificates().unwrap()[0].to_vec()
     };
-    let before = shown();
-    ground.write("bundle.pem", "nonsense");
+    let before = server_certificate();
+    fixture.write("bundle.pem", "nonsense");
     eventually("it says so", || gate.stderr().contains("stays").then_some(())).unwrap();
-    assert_eq!(shown(), before);
+    assert_eq!(server_certificate(), before);
     write("shop/orders");
-    eventually("the other certificate", || (shown() != before).then_some(())).unwrap();
+    eventually("the other certificate", || (server_certificate() != before).then_some(())).unwrap();
 }

@@ -35,9 +35,9 @@ fn outward(gate: &GateProcess, to: SocketAddr, method: &str, path: &str) -> Http
 
 #[test]
 fn outbound_calls_use_the_certificate_of_the_pod() {
-    let (ground, app) = (GateFixture::new(TWO), RecordingApp::start());
-    let orders = ground.gate("shop/orders", &app.upstream(), &[]);
-    let web = ground.gate("shop/web", &app.upstream(), &["--outbound", "127.0.0.1:0"]);
+    let (fixture, app) = (GateFixture::new(TWO), RecordingApp::start());
+    let orders = fixture.gate("shop/orders", &app.upstream(), &[]);
+    let web = fixture.gate("shop/web", &app.upstream(), &["--outbound", "127.0.0.1:0"]);
     let forwarded = received(&outward(&web, orders.address(), "GET", "/orders?x=1"));
     assert_eq!(forwarded["headers"]["x-durward-principal"], json!(["spiffe://cluster.local/ns/shop/sa/web"]));
     assert_eq!(forwarded["headers"]["x-durward-assurance"], json!(["ProofOfPossession"]));
@@ -72,13 +72,13 @@ fn outbound_calls_use_the_certificate_of_the_pod() {
 
 #[test]
 fn outbound_calls_verify_the_server() {
-    let (ground, app) = (GateFixture::new(TWO), RecordingApp::start());
-    let web = ground.gate("shop/web", &app.upstream(), &["--outbound", "127.0.0.1:0"]);
+    let (fixture, app) = (GateFixture::new(TWO), RecordingApp::start());
+    let web = fixture.gate("shop/web", &app.upstream(), &["--outbound", "127.0.0.1:0"]);
     // an identity of another namespace
-    let stranger = ground.gate("other/orders", &app.upstream(), &[]);
+    let stranger = fixture.gate("other/orders", &app.upstream(), &[]);
     assert_eq!(outward(&web, stranger.address(), "GET", "/orders").status, 502);
     // an address does not name the expected identity
-    let orders = ground.gate("shop/orders", &app.upstream(), &[]);
+    let orders = fixture.gate("shop/orders", &app.upstream(), &[]);
     let by_address = request(web.listen["outbound"], "GET", "/orders", &[("Host", &orders.address().to_string())], "");
     assert_eq!(by_address.status, 502);
     // another CA
@@ -92,9 +92,9 @@ fn outbound_calls_verify_the_server() {
     let (code, _, stderr) = durward_tests::run(durward_tests::durward().args([
         "gate",
         "--policies",
-        ground.path("manifests").to_str().unwrap(),
+        fixture.path("manifests").to_str().unwrap(),
         "--state",
-        ground.path("state").to_str().unwrap(),
+        fixture.path("state").to_str().unwrap(),
         "--service-account",
         "shop/web",
         "--upstream",
@@ -108,8 +108,8 @@ fn outbound_calls_verify_the_server() {
 }
 
 /// A server with the expected identity that supports one version of TLS.
-fn of_version(ground: &GateFixture, version: &'static SupportedProtocolVersion) -> SocketAddr {
-    let svid = ground.svid("shop/orders");
+fn of_version(fixture: &GateFixture, version: &'static SupportedProtocolVersion) -> SocketAddr {
+    let svid = fixture.svid("shop/orders");
     let chain = CertificateDer::pem_file_iter(svid.join("svid.pem")).unwrap().map(Result::unwrap).collect();
     let key = PrivateKeyDer::from_pem_file(svid.join("key.pem")).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -131,10 +131,10 @@ fn of_version(ground: &GateFixture, version: &'static SupportedProtocolVersion) 
 
 #[test]
 fn outbound_calls_use_tls_1_3_only() {
-    let (ground, app) = (GateFixture::new(TWO), RecordingApp::start());
-    let web = ground.gate("shop/web", &app.upstream(), &["--outbound", "127.0.0.1:0"]);
+    let (fixture, app) = (GateFixture::new(TWO), RecordingApp::start());
+    let web = fixture.gate("shop/web", &app.upstream(), &["--outbound", "127.0.0.1:0"]);
     for (version, status) in [(&TLS13, 200), (&TLS12, 502)] {
-        let server = of_version(&ground, version);
+        let server = of_version(&fixture, version);
         assert_eq!(outward(&web, server, "GET", "/orders").status, status, "{version:?}");
     }
 }
@@ -154,10 +154,10 @@ async fn grpc_streams_and_trailers_pass_and_denials_are_grpc_statuses() {
             .add_service(health)
             .serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener)),
     );
-    let ground = GateFixture::new(TWO);
-    let orders = ground.gate("shop/orders", &upstream, &[]);
-    let web = ground.gate("shop/web", &upstream, &["--outbound", "127.0.0.1:0"]);
-    let stranger = ground.gate("shop/stranger", &upstream, &["--outbound", "127.0.0.1:0"]);
+    let fixture = GateFixture::new(TWO);
+    let orders = fixture.gate("shop/orders", &upstream, &[]);
+    let web = fixture.gate("shop/web", &upstream, &["--outbound", "127.0.0.1:0"]);
+    let stranger = fixture.gate("shop/stranger", &upstream, &["--outbound", "127.0.0.1:0"]);
     let client = async |gate: &GateProcess| {
         let channel = Channel::from_shared(format!("http://{}", gate.listen["outbound"])).unwrap();
         let origin = format!("http://localhost:{}", orders.address().port()).parse().unwrap();

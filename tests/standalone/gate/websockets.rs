@@ -32,9 +32,9 @@ async fn ask(sender: &mut Sender, protocol: &'static str, path: &str, headers: &
 
 #[tokio::test(flavor = "multi_thread")]
 async fn websockets_work_over_http_2() {
-    let (ground, app) = (GateFixture::new(POLICY), RecordingApp::start());
-    let gate = ground.gate("shop/orders", &app.upstream(), &[]);
-    let stranger = ground.caller_by(None, rustls::ALL_VERSIONS, &[b"h2"]);
+    let (fixture, app) = (GateFixture::new(POLICY), RecordingApp::start());
+    let gate = fixture.gate("shop/orders", &app.upstream(), &[]);
+    let stranger = fixture.caller_by(None, rustls::ALL_VERSIONS, &[b"h2"]);
     let mut sender = connected(&gate, &stranger).await;
     // HTTP/2 has no `sec-websocket-key`
     let headers = [("sec-websocket-protocol", "chat"), ("sec-websocket-key", "AAAA"), ("x-durward-principal", "root")];
@@ -79,10 +79,10 @@ async fn websockets_work_over_http_2() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_http_2_application_gets_no_websockets() {
-    let (ground, app) = (GateFixture::new(POLICY), RecordingApp::start());
+    let (fixture, app) = (GateFixture::new(POLICY), RecordingApp::start());
     let upstream = app.upstream().replace("http://", "h2c://");
-    let gate = ground.gate("shop/orders", &upstream, &[]);
-    let mut sender = connected(&gate, &ground.caller_by(None, rustls::ALL_VERSIONS, &[b"h2"])).await;
+    let gate = fixture.gate("shop/orders", &upstream, &[]);
+    let mut sender = connected(&gate, &fixture.caller_by(None, rustls::ALL_VERSIONS, &[b"h2"])).await;
     let ordinary = Request::get("https://orders.shop.svc/healthz").body(Empty::new()).unwrap();
     let answer = sender.send_request(ordinary).await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);

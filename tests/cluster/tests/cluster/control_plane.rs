@@ -111,8 +111,11 @@ fn a_node_without_root_is_refused_with_a_remedy() {
         .env_remove("KUBECONFIG")
         .output()
         .expect("ran");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && said.contains("needs root") && said.contains("sudo"), "{said}");
+    let printed_text = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && printed_text.contains("needs root") && printed_text.contains("sudo"),
+        "{printed_text}"
+    );
 }
 
 #[test]
@@ -126,10 +129,12 @@ fn a_missing_program_is_named_with_its_package() {
         .env_remove("KUBECONFIG")
         .output()
         .expect("ran");
-    let said = String::from_utf8_lossy(&output.stderr);
+    let printed_text = String::from_utf8_lossy(&output.stderr);
     assert!(
-        !output.status.success() && said.contains("`setpriv`") && said.contains("apt-get install -y util-linux"),
-        "{said}"
+        !output.status.success()
+            && printed_text.contains("`setpriv`")
+            && printed_text.contains("apt-get install -y util-linux"),
+        "{printed_text}"
     );
 }
 
@@ -145,6 +150,9 @@ fn a_kubeconfig_of_another_cluster_is_refused() {
         .env("DURWARD_CLUSTER_DIR", place.path())
         .output()
         .expect("ran");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && said.contains("`production`") && said.contains("unset KUBECONFIG"), "{said}");
+    let printed_text = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && printed_text.contains("`production`") && printed_text.contains("unset KUBECONFIG"),
+        "{printed_text}"
+    );
 }
