@@ -71,7 +71,8 @@ impl BenchPods {
         let pods: Api<Pod> = Api::namespaced(client.clone(), name);
         let began = Instant::now();
         let uids = each(many, |number| {
-            let (pods, node) = (pods.clone(), name.to_owned());
+            let pods = pods.clone();
+            let node = name.to_owned();
             async move {
                 let pod = json!({
                     "metadata": {"name": format!("p{number}"), "labels": {"app": "web"}},
@@ -100,7 +101,9 @@ impl BenchPods {
     async fn ask(&self, signer: &'static str, prefix: &'static str) {
         let began = Instant::now();
         each(self.uids.len(), |number| {
-            let (requests, uids, mut spec) = (self.requests.clone(), Arc::clone(&self.uids), self.spec.clone());
+            let requests = self.requests.clone();
+            let uids = Arc::clone(&self.uids);
+            let mut spec = self.spec.clone();
             async move {
                 spec["signerName"] = json!(signer);
                 spec["podName"] = json!(format!("p{number}"));
@@ -117,7 +120,8 @@ impl BenchPods {
     /// Applies the policy that the requests need.
     async fn issued_by_durward(&self, client: &Client, namespace: &Namespace<'_>, idle: Vec<u64>) {
         let many = self.uids.len();
-        let (cpu, began) = (ClusterCpu::now(), Instant::now());
+        let cpu = ClusterCpu::now();
+        let began = Instant::now();
         let spec = json!({"service": {"podSelector": {"matchLabels": {"app": "web"}}}});
         namespace.apply(&policy(namespace.name(), "web", spec)).expect("applied");
         self.answers(client, many).await;
@@ -167,9 +171,11 @@ impl BenchPods {
             "beginRefreshAt": stamp(now + time::Duration::hours(1)),
             "conditions": [{"type": "Issued", "status": "True", "reason": "Issued", "message": "", "lastTransitionTime": stamp(now)}],
         }});
-        let (cpu, began) = (ClusterCpu::now(), Instant::now());
+        let cpu = ClusterCpu::now();
+        let began = Instant::now();
         each(self.uids.len(), |number| {
-            let (requests, patch) = (self.requests.clone(), Patch::Merge(status.clone()));
+            let requests = self.requests.clone();
+            let patch = Patch::Merge(status.clone());
             async move {
                 let name = format!("other-{number}");
                 requests.patch_status(&name, &PatchParams::default(), &patch).await.expect("patched");
@@ -194,7 +200,8 @@ impl BenchPods {
             async move { assert_eq!(answer.await.expect("an answer").status(), 200) }
         };
         each(AT_ONCE, mint).await;
-        let (cpu, began) = (ClusterCpu::now(), Instant::now());
+        let cpu = ClusterCpu::now();
+        let began = Instant::now();
         each(self.uids.len(), mint).await;
         println!("the mint gives {} certificates to a pod in {:?}", self.uids.len(), began.elapsed());
         println!("  CPU for each: {}", ClusterCpu::now().since(cpu, self.uids.len()));
@@ -206,7 +213,8 @@ async fn each<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     many: usize,
     work: impl Fn(usize) -> F,
 ) -> Vec<T> {
-    let (mut tasks, mut done) = (JoinSet::new(), Vec::with_capacity(many));
+    let mut tasks = JoinSet::new();
+    let mut done = Vec::with_capacity(many);
     for number in 0..many {
         let one = work(number);
         tasks.spawn(async move { (number, one.await) });

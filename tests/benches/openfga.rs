@@ -46,7 +46,8 @@ fn main() {
     measured("Durward, AuthZEN", up.id(), |tree| client.post(&durward, &question(tree)).unwrap()["decision"] == true);
     let check = format!("{}/stores/{}/check", openfga.url, openfga.store);
     let question = |tree: usize| {
-        let (user, object) = (format!("user:corporate/person-{tree}"), format!("doc:{tree}"));
+        let user = format!("user:corporate/person-{tree}");
+        let object = format!("doc:{tree}");
         json!({"tuple_key": {"user": user, "relation": "viewer", "object": object}, "authorization_model_id": model})
     };
     measured("OpenFGA, Check", openfga.id(), |tree| client.post(&check, &question(tree)).unwrap()["allowed"] == true);
@@ -87,9 +88,11 @@ fn servers() -> (UpProcess, OpenFgaServer, String) {
 fn measured(name: &str, process: u32, check: impl Fn(usize) -> bool) {
     // warm connections and caches
     (0..TREES).for_each(|tree| assert!(check(tree)));
-    let (before, began) = (usage::cpu(process).unwrap(), Instant::now());
+    let before = usage::cpu(process).unwrap();
+    let began = Instant::now();
     (0..CHECKS).for_each(|number| assert!(check(number % TREES)));
-    let (spent, took) = (usage::cpu(process).unwrap() - before, began.elapsed());
+    let spent = usage::cpu(process).unwrap() - before;
+    let took = began.elapsed();
     let cpu = spent.as_secs_f64() * 1e6 / CHECKS as f64;
     println!("| {name} | {cpu:.0} µs | {:.0} µs |", took.as_micros() as f64 / CHECKS as f64);
 }

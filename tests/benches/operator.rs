@@ -87,7 +87,8 @@ fn policy_of(namespace: &str, name: &str, path: &str) -> Value {
 async fn create(policies: &Api<AccessPolicy>, namespace: &str, numbers: std::ops::Range<usize>) {
     let mut tasks = tokio::task::JoinSet::new();
     for number in numbers {
-        let (policies, namespace) = (policies.clone(), namespace.to_owned());
+        let policies = policies.clone();
+        let namespace = namespace.to_owned();
         tasks.spawn(async move {
             let policy = serde_json::from_value(policy_of(&namespace, &format!("p{number}"), "/")).expect("a policy");
             policies.create(&PostParams::default(), &policy).await.expect("created");

@@ -45,7 +45,8 @@ fn everywhere(installed: &Installed, host: &str, key: &str) -> Vec<String> {
 fn e2e_api_keys_are_created_rotated_and_revoked() {
     let installed = installed();
     let namespace = installed.cluster.namespace("keys").expect("a namespace");
-    let (name, host) = (namespace.name(), format!("orders.{}.svc", namespace.name()));
+    let name = namespace.name();
+    let host = format!("orders.{}.svc", namespace.name());
     let durward = |args: &[&str], code: i32| {
         let (got, text) = installed.durward(args);
         assert_eq!(got, Some(code), "{args:?}: {text}");
@@ -129,7 +130,8 @@ fn e2e_the_admin_listener_accepts_readers_of_the_chart_only() {
 fn e2e_an_approval_is_valid_at_every_replica_and_cannot_be_forged() {
     let installed = installed();
     let namespace = installed.cluster.namespace("approvals").expect("a namespace");
-    let (name, host) = (namespace.name(), format!("orders.{}.svc", namespace.name()));
+    let name = namespace.name();
+    let host = format!("orders.{}.svc", namespace.name());
     let people = People::generate();
     installed.cluster.apply(&people.provider()).expect("accepted");
     let spec = json!({
@@ -195,7 +197,8 @@ fn e2e_an_approval_is_valid_at_every_replica_and_cannot_be_forged() {
         let path = format!("jsonpath={{.status.{field}}}");
         namespace.kubectl(["get", "apr", object, "-o", &path]).expect("a time")
     };
-    let (now, until) = (time("decidedAt"), time("expiresAt"));
+    let now = time("decidedAt");
+    let until = time("expiresAt");
     assert!(until > now, "{until}");
     for part in ["OPERATION", "STATE", "BY", "EXPIRES", "list", "Approved", "user:people/oscar", until.as_str()] {
         assert!(shown.contains(part), "{part}: {shown}");
@@ -236,8 +239,10 @@ fn code(secret: &str, seconds: i64) -> String {
 fn e2e_replicas_share_second_factors() {
     let installed = installed();
     let namespace = installed.cluster.namespace("factors").expect("a namespace");
-    let (name, host) = (namespace.name(), format!("orders.{}.svc", namespace.name()));
-    let (people, audience) = (People::generate(), format!("orders.{}", namespace.name()));
+    let name = namespace.name();
+    let host = format!("orders.{}.svc", namespace.name());
+    let people = People::generate();
+    let audience = format!("orders.{}", namespace.name());
     installed.cluster.apply(&people.provider()).expect("accepted");
     let spec = json!({
         "service": {"hosts": [host]}, "authentication": [{"provider": "people"}],
@@ -360,7 +365,9 @@ fn certified(installed: &Installed, account: &str, folder: &std::path::Path) -> 
     installed.cluster.apply(&pod.to_string()).expect("applied");
     installed.kubectl(["wait", &format!("pod/{account}"), "-n", NAMESPACE, "--for=condition=Ready", "--timeout=60s"]);
     let path = |file: &str| folder.join(format!("{account}-{file}")).display().to_string();
-    let (key, csr, chain) = (path("key.pem"), path("csr.der"), path("chain.pem"));
+    let key = path("key.pem");
+    let csr = path("csr.der");
+    let chain = path("chain.pem");
     for args in [
         &["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", &key][..],
         &["req", "-new", "-key", &key, "-subj", "/", "-outform", "DER", "-out", &csr],
@@ -396,8 +403,8 @@ fn e2e_certificates_administer_at_the_admin_listener_only() {
     installed.cluster.apply(&policy(NAMESPACE, "admins", about)).expect("accepted");
     installed.in_force(NAMESPACE, "admins");
     let folder = tempfile::tempdir().expect("a folder");
-    let (auditor, other) =
-        (certified(&installed, "auditor", folder.path()), certified(&installed, "bystander", folder.path()));
+    let auditor = certified(&installed, "auditor", folder.path());
+    let other = certified(&installed, "bystander", folder.path());
     let by = |[chain, key]: &[String; 2], more: &[&str]| curl(&[&["--cert", chain, "--key", key], more].concat());
 
     for address in installed.addresses() {
@@ -412,7 +419,8 @@ fn e2e_certificates_administer_at_the_admin_listener_only() {
         assert_eq!(curl(&[&admin("/snapshot")]).0, "401");
 
         // the doors of users serve none of it
-        let (http, tokens) = (format!("https://{address}:8143"), format!("https://{address}:8145"));
+        let http = format!("https://{address}:8143");
+        let tokens = format!("https://{address}:8145");
         for (path, status) in [("/snapshot", "404"), ("/metrics", "404"), ("/readyz", "404"), ("/healthz", "404")] {
             assert_eq!(by(&auditor, &[&format!("{http}{path}")]).0, status, "{path}");
         }

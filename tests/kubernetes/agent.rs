@@ -340,7 +340,8 @@ fn e2e_the_mint_serves_proven_running_pods_only() {
             .expect("curl runs");
         printed(&output)
     };
-    let (good, body) = (token("durward", Some("web")), json!({"csr": encode(&csr), "ttlSeconds": 60}).to_string());
+    let good = token("durward", Some("web"));
+    let body = json!({"csr": encode(&csr), "ttlSeconds": 60}).to_string();
     let minted = post("/mint/x509", &good, &body);
     assert!(minted.ends_with(" 200") && minted.contains(&format!("ns/{}/sa/default", namespace.name())), "{minted}");
 

@@ -116,7 +116,8 @@ fn the_api_server_uses_durward_for_authentication_and_authorization() {
     kubectl(&[&["create", "clusterrole", "deployer"], &rights[..]].concat()).expect("a role");
     for namespace in ["shop", "other"] {
         let binding = ["create", "rolebinding", "deployers", "--clusterrole=deployer", "--namespace", namespace];
-        let (alice, bob) = (format!("--user={ALICE}"), format!("--user={BOB}"));
+        let alice = format!("--user={ALICE}");
+        let bob = format!("--user={BOB}");
         kubectl(&[&binding[..], &[&alice, &bob]].concat()).expect("bound");
     }
     let key = TokenKey::generate(Algorithm::Es256).expect("a key");

@@ -85,7 +85,9 @@ fn e2e_the_ca_rotates_under_traffic_without_a_failure() {
         door.ask(trust, &host, ["GET", "/"], &["--cert", &credentials, "--key", &credentials])
     };
 
-    let (stop, requests) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let stop = AtomicBool::new(false);
+
+    let requests = AtomicUsize::new(0);
     let failures = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         // each request is a new handshake with the pod's current roots

@@ -76,7 +76,8 @@ fn root(installed: &Installed) -> String {
 fn served_fingerprint(address: &str, root: &str) -> Result<String, String> {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(&file, root).expect("written");
-    let (host, file) = (format!("durward.{NAMESPACE}.svc"), file.path().display().to_string());
+    let host = format!("durward.{NAMESPACE}.svc");
+    let file = file.path().display().to_string();
     let client = Command::new("openssl")
         .args(["s_client", "-connect", address, "-servername", &host, "-verify_hostname", &host])
         .args(["-verify_return_error", "-CAfile", &file])
@@ -147,7 +148,8 @@ fn at_rest(installed: &Installed) {
 
 /// The rendered objects match cert-manager's CRDs.
 fn accepted(installed: &Installed, values: &Path) {
-    let (chart, values) = (chart().display().to_string(), format!("--values={}", values.display()));
+    let chart = chart().display().to_string();
+    let values = format!("--values={}", values.display());
     let args = ["template", "durward-checked", &chart, "--namespace", NAMESPACE, &values];
     let (good, rendered) = helm(&installed.cluster, &args);
     assert!(good, "{rendered}");
@@ -192,7 +194,9 @@ fn e2e_cert_manager_issues_and_renews_the_webhook_certificate_under_load() {
 
 /// Two renewals with new keys, while the API server calls the webhooks and further clients connect.
 fn renewed_under_load(installed: &Installed, namespace: &Namespace<'_>, first: &[String]) {
-    let (stop, calls, handshakes) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
+    let stop = AtomicBool::new(false);
+    let calls = AtomicUsize::new(0);
+    let handshakes = AtomicUsize::new(0);
     let failures = Mutex::new(Vec::new());
     let failed = |error: String| failures.lock().expect("a lock").push(error);
     std::thread::scope(|scope| {
@@ -218,7 +222,8 @@ fn renewed_under_load(installed: &Installed, namespace: &Namespace<'_>, first: &
                 let now = served_by_all(installed, 8443, &bundles(installed)[0]).ok()?;
                 (now[0] == now[1] && !before.contains(&now[0])).then_some(now)
             });
-            let (called, shaken) = (calls.load(Ordering::Relaxed), handshakes.load(Ordering::Relaxed));
+            let called = calls.load(Ordering::Relaxed);
+            let shaken = handshakes.load(Ordering::Relaxed);
             installed.until("questions and handshakes after it", || {
                 let more =
                     calls.load(Ordering::Relaxed) > called + 4 && handshakes.load(Ordering::Relaxed) > shaken + 4;

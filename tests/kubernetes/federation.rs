@@ -34,7 +34,8 @@ impl SpireDomain {
     fn start(host: IpAddr, durward: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let at = |name: &str| folder.path().join(name).display().to_string();
-        let (port, bundles) = (free_port(host), free_port(host));
+        let port = free_port(host);
+        let bundles = free_port(host);
         let federation = format!(
             r#"
   federation {{
@@ -191,7 +192,8 @@ fn e2e_spire_and_durward_accept_each_others_workloads() {
         fs::write(&trust, pem).ok()
     });
     spire.ask(&["x509", "mint", "-spiffeID", PARTNER, "-write", &spire.at("")]);
-    let (svid, key) = (spire.at("svid.pem"), spire.at("key.pem"));
+    let svid = spire.at("svid.pem");
+    let key = spire.at("key.pem");
     let by_certificate = |uri: &str| door.ask(&trust, &orders, ["GET", uri], &["--cert", &svid, "--key", &key]);
     assert_eq!(by_certificate("/"), format!("200 {PARTNER} ProofOfPossession"));
     assert_eq!(by_certificate("/write"), "403");

@@ -65,7 +65,8 @@ fn e2e_gates_protect_three_services_without_security_code() {
         namespace.kubectl(["get", "service", "orders", "-o", "jsonpath={.spec.clusterIP}"]).expect("an address");
     let host = format!("orders.{name}.svc");
     let stranger = |path: &str, header: &str| {
-        let (to, url) = (format!("{host}:80:{address}:80"), format!("https://{host}:80{path}"));
+        let to = format!("{host}:80:{address}:80");
+        let url = format!("https://{host}:80{path}");
         curl(&["--include", "--header", header, "--connect-to", &to, &url])
     };
     installed.until("401", || (stranger("/cgi-bin/list", "Accept: */*").0 == "401").then_some(()));
@@ -162,7 +163,8 @@ fn people_at_a_gate(
     refund: &str,
     stranger: &dyn Fn(&str, &str) -> (String, String),
 ) {
-    let (name, people) = (namespace.name(), People::generate());
+    let name = namespace.name();
+    let people = People::generate();
     installed.cluster.apply(&people.provider()).expect("accepted");
     let asking = policies
         .replace("scopes: [orders.read]\n---", "scopes: [orders.read, orders.refund]\n    - {name: people, to: [{provider: people}], scopes: [orders.refund]}\n---")

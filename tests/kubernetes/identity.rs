@@ -82,10 +82,12 @@ fn e2e_a_pod_starts_with_a_certificate_that_doors_accept() {
     println!("a pod with a certificate is ready after {:?}", began.elapsed());
 
     let folder = tempfile::tempdir().expect("a folder");
-    let (credentials, trust) = (folder.path().join("credentials.pem"), folder.path().join("trust.pem"));
+    let credentials = folder.path().join("credentials.pem");
+    let trust = folder.path().join("trust.pem");
     cat(&namespace, "web", "credentials.pem", &credentials);
     cat(&namespace, "web", "trust.pem", &trust);
-    let (credentials, trust) = (credentials.display().to_string(), trust.display().to_string());
+    let credentials = credentials.display().to_string();
+    let trust = trust.display().to_string();
     let text = openssl(&["x509", "-in", &credentials, "-noout", "-text"]);
     for stdout_text in [
         format!("URI:{id}, DNS:web.{name}.svc"),
@@ -260,7 +262,8 @@ fn e2e_credentials_end_with_their_service_account() {
         .expect("applied");
     namespace.await_condition("pod/web", "Ready").unwrap_or_else(|error| panic!("{error}"));
     let folder = tempfile::tempdir().expect("a folder");
-    let (credentials, trust) = (folder.path().join("credentials.pem"), folder.path().join("trust.pem"));
+    let credentials = folder.path().join("credentials.pem");
+    let trust = folder.path().join("trust.pem");
     cat(&namespace, "web", "credentials.pem", &credentials);
     let bundle =
         namespace.kubectl(["get", "configmap", "durward-trust-bundle", "-o", "jsonpath={.data.trust-bundle\\.pem}"]);
@@ -394,8 +397,10 @@ fn e2e_a_forged_certificate_request_is_denied() {
     let uid = |object: &str| namespace.kubectl(["get", object, "-o", "jsonpath={.metadata.uid}"]).expect("a UID");
     let node = namespace.kubectl(["get", "pod", "real", "-o", "jsonpath={.spec.nodeName}"]).expect("a node");
     let folder = tempfile::tempdir().expect("a folder");
-    let (key, der) = (folder.path().join("key.pem"), folder.path().join("request.der"));
-    let (key, der_path) = (key.display().to_string(), der.display().to_string());
+    let key = folder.path().join("key.pem");
+    let der = folder.path().join("request.der");
+    let key = key.display().to_string();
+    let der_path = der.display().to_string();
     openssl(&["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", &key]);
     openssl(&["req", "-new", "-key", &key, "-subj", "/", "-outform", "DER", "-out", &der_path]);
     let request =

@@ -108,7 +108,7 @@ fn pods_get_certificates(version: &str, request_names: &[&str]) {
     for name in request_names {
         openssl(folder.path(), &format!("verify -CAfile roots {name}"));
     }
-    let (certified, own) =
-        (openssl(folder.path(), "x509 -in key -noout -pubkey"), openssl(folder.path(), "pkey -in key.pem -pubout"));
+    let certified = openssl(folder.path(), "x509 -in key -noout -pubkey");
+    let own = openssl(folder.path(), "pkey -in key.pem -pubout");
     assert_eq!(certified, own, "for the key that asked");
 }

@@ -171,7 +171,8 @@ fn e2e_two_pods_authenticate_each_other() {
     tls("server", &[&["s_server", "-accept", "8443", "-www", "-Verify", "2"], &both[..]].concat());
     namespace.await_condition("pod/server", "Ready").unwrap_or_else(|error| panic!("{error}"));
     let address = namespace.kubectl(["get", "pod", "server", "-o", "jsonpath={.status.podIP}"]).expect("an address");
-    let (to, host) = (format!("{address}:8443"), format!("server.{name}.svc"));
+    let to = format!("{address}:8443");
+    let host = format!("server.{name}.svc");
     installed.until("the server", || std::net::TcpStream::connect(&to).ok());
     // OpenSSL to OpenSSL, from pod to pod
     tls("client", &[&["s_client", "-connect", &to, "-verify_hostname", &host, "-brief"], &both[..]].concat());

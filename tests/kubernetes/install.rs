@@ -56,7 +56,8 @@ fn e2e_a_policy_is_in_force_on_every_replica_for_cluster_tokens() {
         token.trim().to_owned()
     };
     let audience = format!("orders.{shop}");
-    let (reader, stranger) = (token("reader", &audience), token("stranger", &audience));
+    let reader = token("reader", &audience);
+    let stranger = token("stranger", &audience);
     let elsewhere = token("reader", "elsewhere");
     let pods = installed.pods();
     assert_eq!(pods.len(), 2);
@@ -300,7 +301,8 @@ fn e2e_the_kubectl_plugin_uses_the_rights_of_its_user() {
         (output.status.code(), text)
     };
     let admin = installed.cluster.kubeconfig();
-    let (url, id) = (format!("http://orders.{name}.svc/orders"), format!("spiffe://cluster.local/ns/{name}/sa/reader"));
+    let url = format!("http://orders.{name}.svc/orders");
+    let id = format!("spiffe://cluster.local/ns/{name}/sa/reader");
     let (code, text) = kubectl(admin, &["check", "--as", &id, "GET", &url]);
     assert!(code == Some(0) && text.contains("ALLOW"), "{text}");
     let (code, text) = kubectl(admin, &["check", "--as", &format!("{id}x"), "GET", &url]);
@@ -379,7 +381,8 @@ fn e2e_envoy_and_authzen_clients_use_the_service() {
     let installed = installed();
     let namespace = installed.cluster.namespace("doors").expect("a namespace");
     let name = namespace.name();
-    let (host, audience) = (format!("orders.{name}.svc"), format!("orders.{name}"));
+    let host = format!("orders.{name}.svc");
+    let audience = format!("orders.{name}");
     let spec = json!({
         "service": {"hosts": [host]}, "authentication": [{"workload": {}}],
         "operations": [{"name": "list", "scopes": ["read"], "http": [{"methods": ["GET"], "paths": ["/orders"]}]}],
@@ -400,7 +403,8 @@ fn e2e_envoy_and_authzen_clients_use_the_service() {
         "go-template={{index .data \"tls.crt\" | base64decode}}",
     ]);
     let folder = tempfile::tempdir().expect("a folder");
-    let (ca_file, door) = (folder.path().join("ca.pem"), format!("durward.{NAMESPACE}.svc"));
+    let ca_file = folder.path().join("ca.pem");
+    let door = format!("durward.{NAMESPACE}.svc");
     std::fs::write(&ca_file, ca).expect("written");
 
     let port = durward_cluster::ports::free(std::net::Ipv4Addr::LOCALHOST.into()).expect("a port").port();

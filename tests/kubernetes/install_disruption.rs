@@ -390,7 +390,8 @@ fn e2e_foreign_changes_of_the_webhooks_are_reverted() {
         let stored = installed.kubectl(["get", kind, &format!("durward-{which}"), "-o", "json"]);
         serde_json::from_str::<Value>(&stored).expect("JSON")["webhooks"].take()
     };
-    let (validating, mutating) = ("validatingwebhookconfiguration", "mutatingwebhookconfiguration");
+    let validating = "validatingwebhookconfiguration";
+    let mutating = "mutatingwebhookconfiguration";
     // a policy in force is enforced
     let programmed = || condition(&installed.policy(name, "guard"), "Programmed") == ("True", "InForce");
     installed.in_force(name, "guard");
@@ -423,7 +424,8 @@ fn e2e_foreign_changes_of_the_webhooks_are_reverted() {
         (mutating, "injection", json!([{"op": "remove", "path": "/webhooks/0"}])),
     ] {
         let before = webhooks(kind, which);
-        let (object, change) = (format!("durward-{which}"), change.to_string());
+        let object = format!("durward-{which}");
+        let change = change.to_string();
         installed.kubectl(["patch", kind, &object, "--type=json", "-p", &change]);
         installed.until(&format!("{change} to be put back"), || (webhooks(kind, which) == before).then_some(()));
     }

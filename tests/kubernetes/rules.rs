@@ -169,7 +169,8 @@ fn e2e_relations_come_from_openfga_in_the_cluster() {
     let store = openfga.post("/stores", &json!({"name": "office"}))["id"].as_str().expect("an id").to_owned();
     let namespace = installed.cluster.namespace("office").expect("a namespace");
     let office = namespace.name();
-    let (host, audience) = (format!("documents.{office}.svc"), format!("documents.{office}"));
+    let host = format!("documents.{office}.svc");
+    let audience = format!("documents.{office}");
     let mut spec = json!({
         "service": {"hosts": [host]}, "authentication": [{"workload": {}}],
         "operations": [{"name": "read", "http": [{"methods": ["GET"], "paths": ["/documents/{id}"]}]}],

@@ -29,7 +29,8 @@ pub struct GateFixture {
 impl GateFixture {
     pub fn new(policies: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let (manifests, state) = (directory.path().join("manifests"), directory.path().join("state"));
+        let manifests = directory.path().join("manifests");
+        let state = directory.path().join("state");
         std::fs::create_dir(&manifests).unwrap();
         let ground = Self { directory, manifests, state };
         ground.write("manifests/policy.yaml", policies);
@@ -223,7 +224,8 @@ impl RecordingApp {
     pub fn start() -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
-        let (address, requests) = (listener.local_addr().unwrap(), Arc::default());
+        let address = listener.local_addr().unwrap();
+        let requests = Arc::default();
         let router = Router::new()
             .route("/files/echo", any(async |request: Request| Response::new(request.into_body())))
             .route("/files/socket", get(socket))

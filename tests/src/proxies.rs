@@ -55,7 +55,8 @@ fn configuration(path: &str, ports: &[(&str, SocketAddr)]) -> String {
 }
 
 pub fn nginx(up: &UpProcess, app: SocketAddr) -> ServerProcess {
-    let (address, directory) = (free(), tempfile::tempdir().unwrap());
+    let address = free();
+    let directory = tempfile::tempdir().unwrap();
     let text =
         configuration("examples/nginx/nginx.conf", &[("8180", up.listen["http"]), ("8000", app), ("8080", address)]);
     let file = directory.path().join("nginx.conf");
@@ -65,7 +66,8 @@ pub fn nginx(up: &UpProcess, app: SocketAddr) -> ServerProcess {
 }
 
 pub fn envoy(up: &UpProcess, app: SocketAddr) -> ServerProcess {
-    let (address, directory) = (free(), tempfile::tempdir().unwrap());
+    let address = free();
+    let directory = tempfile::tempdir().unwrap();
     let text =
         configuration("examples/envoy/envoy.yaml", &[("9180", up.listen["grpc"]), ("8000", app), ("8081", address)]);
     let file = directory.path().join("envoy.yaml");

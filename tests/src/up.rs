@@ -48,8 +48,9 @@ impl UpProcess {
     /// Starts with further arguments and a changed command.
     pub fn start_with(files: &[(&str, &str)], arguments: &[&str], change: impl FnOnce(&mut Command)) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let (manifests, state, audit) =
-            (directory.path().join("manifests"), directory.path().join("state"), directory.path().join("audit.log"));
+        let manifests = directory.path().join("manifests");
+        let state = directory.path().join("state");
+        let audit = directory.path().join("audit.log");
         fs::create_dir(&manifests).unwrap();
         for (name, text) in files {
             fs::write(manifests.join(name), text).unwrap();

@@ -130,84 +130,100 @@ fn a_custom_admin_policy_replaces_the_built_in_one() {
     assert!(stderr.contains("the admin listener's policy") && stderr.contains("admin.yaml"), "{stderr}");
 }
 
-/// Tries every administrative operation at every door of users, as a caller who may administer.
+/// A `durward up` whose operator may administer at the admin listener, and the operator's token.
+fn with_operator() -> (UpProcess, String) {
+    let up = UpProcess::with(&[("shop.yaml", durward_tests::corpus::POLICY)]);
+    let token = up.token(OPERATOR, AUDIENCE);
+    (up, token)
+}
+
 #[test]
-fn user_facing_doors_do_not_serve_administration() {
-    let policy = durward_tests::corpus::POLICY;
-    let up = UpProcess::with(&[("shop.yaml", policy)]);
-    let (fixture, app) = (GateFixture::new(policy), RecordingApp::start());
-    let gate = fixture.gate("shop/orders", &app.upstream(), &[]);
-    let caller = fixture.caller(Some(OPERATOR));
-    let token = format!("Bearer {}", up.token(OPERATOR, AUDIENCE));
+fn user_facing_listeners_do_not_serve_administration() {
+    let (up, token) = with_operator();
     // a client with the CA of `up`
     let tls = GateFixture::of(&up).caller(None);
-    let operations = administration();
-    assert!(operations.len() >= 2, "{operations:?}");
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    for (_, method, path) in &operations {
-        let (method, path) = (method.as_str(), path.as_str());
-        // not served …
+    let bearer = format!("Bearer {token}");
+    let headers = [("Host", "localhost"), ("Authorization", bearer.as_str())];
+    for (_, method, path) in administration() {
         for door in ["http", "https", "grpc", "grpcs", "tokens", "tokens_tls"] {
-            let headers = [("Host", "localhost"), ("Authorization", token.as_str())];
             let reply = match door {
-                "https" | "grpcs" | "tokens_tls" => tls.request(up.listen[door], method, path, &headers),
-                _ => request(up.listen[door], method, path, &headers, ""),
+                "https" | "grpcs" | "tokens_tls" => tls.request(up.listen[door], &method, &path, &headers),
+                _ => request(up.listen[door], &method, &path, &headers, ""),
             };
             let is_grpc = reply.header("content-type") == Some("application/grpc");
             assert!(reply.status == 404 || is_grpc && door.starts_with("grpc"), "{path} at {door}: {reply:?}");
             assert_eq!(reply.body, "", "{path} at {door}");
         }
-        // … and denied when a proxy or the gate asks
+    }
+}
+
+#[test]
+fn proxies_and_gates_do_not_allow_administration() {
+    let (up, token) = with_operator();
+    let fixture = GateFixture::new(durward_tests::corpus::POLICY);
+    let app = RecordingApp::start();
+    let gate = fixture.gate("shop/orders", &app.upstream(), &[]);
+    let caller = fixture.caller(Some(OPERATOR));
+    let bearer = format!("Bearer {token}");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    for (_, method, path) in administration() {
         for host in ["durward-admin", "durward-admin.durward-system.svc", "durward"] {
-            let reply = up.forward_auth(method, host, path, &[("Authorization", &token)]);
+            let reply = up.forward_auth(&method, host, &path, &[("Authorization", &bearer)]);
             assert_eq!(reply.status, 403, "{host}{path}: {reply:?}");
-            assert_eq!(runtime.block_on(envoy(&up, method, host, path, &token)), 403, "{host}{path}");
-            let through = caller.request(gate.address(), method, path, &[("Host", host)]);
+            assert_eq!(runtime.block_on(envoy(&up, &method, host, &path, &bearer)), 403, "{host}{path}");
+            let through = caller.request(gate.address(), &method, &path, &[("Host", host)]);
             assert_ne!(through.status, 200, "{host}{path}: {through:?}");
         }
     }
+    assert!(app.requests().is_empty(), "{:?}", app.requests());
+}
+
+#[test]
+fn authzen_does_not_allow_administration() {
+    let (up, _) = with_operator();
     let subject = json!({
         "type": "workload", "id": "spiffe://cluster.local/ns/durward-system/sa/admin",
         "properties": {"assurance": "ProofOfPossession"},
     });
-    for (operation, method, path) in &operations {
+    let finds_nothing = |search: &str, query: &Value| {
+        let (status, found) = up.authzen(search, query);
+        assert!(status != 200 || found["results"] == json!([]), "{query}: {found}");
+    };
+    for (operation, method, path) in administration() {
         let named = json!({"action": {"name": operation}, "resource": {"type": AUDIENCE, "id": "x"}});
         let url = json!({"action": {"name": method}, "resource": {"type": "http", "id": format!("https://{AUDIENCE}{path}")}});
-        for mut request_body in [named, url] {
-            request_body["subject"] = subject.clone();
-            assert_eq!(
-                up.authzen("/access/v1/evaluation", &request_body),
-                (200, json!({"decision": false})),
-                "{request_body}"
-            );
-            let (status, found) = up.authzen(
-                "/access/v1/search/subject",
-                &json!({
-                    "subject": {"type": "workload"}, "action": request_body["action"], "resource": request_body["resource"],
-                }),
-            );
-            assert!(status != 200 || found["results"] == json!([]), "{request_body}: {found}");
+        for mut query in [named, url] {
+            query["subject"] = subject.clone();
+            assert_eq!(up.authzen("/access/v1/evaluation", &query), (200, json!({"decision": false})), "{query}");
+            query["subject"] = json!({"type": "workload"});
+            finds_nothing("/access/v1/search/subject", &query);
         }
-        // no approval can be requested
-        let request_body = json!({"audience": AUDIENCE, "operation": operation}).to_string();
-        let headers = [("Host", "x"), ("Content-Type", "application/json"), ("Authorization", token.as_str())];
-        let reply = request(up.listen["tokens"], "POST", "/approvals", &headers, &request_body);
-        assert_eq!(reply.status, 403, "{reply:?}");
     }
     let all = json!({"subject": subject, "resource": {"type": AUDIENCE, "id": "x"}});
-    let (status, found) = up.authzen("/access/v1/search/action", &all);
-    assert!(status != 200 || found["results"] == json!([]), "{found}");
-    // no token can be exchanged and no second factor proved for it
+    finds_nothing("/access/v1/search/action", &all);
+}
+
+#[test]
+fn the_token_listener_gives_no_way_to_administration() {
+    let (up, token) = with_operator();
+    let bearer = format!("Bearer {token}");
+    // no approval can be requested
+    for (operation, _, _) in administration() {
+        let approval = json!({"audience": AUDIENCE, "operation": operation}).to_string();
+        let headers = [("Host", "x"), ("Content-Type", "application/json"), ("Authorization", bearer.as_str())];
+        let reply = request(up.listen["tokens"], "POST", "/approvals", &headers, &approval);
+        assert_eq!(reply.status, 403, "{reply:?}");
+    }
+    // no token can be exchanged
     let body = format!(
-        "grant_type=urn:ietf:params:oauth:grant-type:token-exchange&subject_token_type=urn:ietf:params:oauth:token-type:jwt&audience={AUDIENCE}&subject_token={}",
-        up.token(OPERATOR, AUDIENCE)
+        "grant_type=urn:ietf:params:oauth:grant-type:token-exchange&subject_token_type=urn:ietf:params:oauth:token-type:jwt&audience={AUDIENCE}&subject_token={token}"
     );
     let form = [("Host", "x"), ("Content-Type", "application/x-www-form-urlencoded")];
     let reply = request(up.listen["tokens"], "POST", "/token", &form, &body);
     assert_eq!((reply.status, reply.body.as_str()), (400, r#"{"error":"invalid_target"}"#));
+    // no second factor can be proved
     let page = format!("/step-up?audience={AUDIENCE}");
-    assert_eq!(ask(&up, "tokens", &page, &[("Authorization", &token)]).status, 401);
-    assert!(app.requests().is_empty(), "{:?}", app.requests());
+    assert_eq!(ask(&up, "tokens", &page, &[("Authorization", &bearer)]).status, 401);
 }
 
 /// Name, method and path of each administrative operation of the policy.
@@ -219,7 +235,9 @@ fn administration() -> Vec<(String, String, String)> {
         let http = &operation["http"][0];
         (text(&operation["name"]), text(&http["methods"][0]), text(&http["paths"][0]))
     });
-    each.collect()
+    let all: Vec<_> = each.collect();
+    assert!(all.len() >= 2, "{all:?}");
+    all
 }
 
 /// The status from `ext_authz`.

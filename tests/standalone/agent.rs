@@ -24,7 +24,8 @@ async fn hold(channel: Channel) -> tonic::Streaming<impl std::fmt::Debug> {
 #[tokio::test(flavor = "multi_thread")]
 async fn open_streams_do_not_delay_shutdown() {
     let directory = tempfile::tempdir().unwrap();
-    let (socket, tcp) = (directory.path().join("agent.sock"), free());
+    let socket = directory.path().join("agent.sock");
+    let tcp = free();
     let mut agent = durward()
         .args(["agent", "--controller", "https://127.0.0.1:1", "--health", &free().to_string()])
         .args(["--tcp", &tcp.to_string(), "--socket"])

@@ -61,7 +61,8 @@ fn only_a_valid_key_learns_that_its_assurance_is_too_low() {
     let right = keys(&MINT, &file);
     let policy = manifests(&[&issuer]) + "---\n" + &std::fs::read_to_string(&file).unwrap();
     let up = UpProcess::with(&[("shop.yaml", &policy)]);
-    let (fixture, app) = (GateFixture::new(&policy), RecordingApp::start());
+    let fixture = GateFixture::new(&policy);
+    let app = RecordingApp::start();
     let gate = fixture.gate("shop/orders", &app.upstream(), &[]);
     let stranger = fixture.caller(None);
     let runtime = tokio::runtime::Runtime::new().unwrap();

@@ -155,7 +155,8 @@ fn an_approval_is_requested_granted_used_and_consumed() {
     replay.args(["audit", "replay"]).arg(&world.up.audit).arg("--policies").arg(&world.up.manifests);
     let (code, stdout, stderr) = run(&mut replay);
     assert_eq!(code, 0, "{stdout}{stderr}");
-    let (log, id) = (world.up.audit.display(), carried["id"].as_str().unwrap());
+    let log = world.up.audit.display();
+    let id = carried["id"].as_str().unwrap();
     let (code, stdout, _) =
         run(durward().args(["check", "--record", &format!("{log}:{id}"), "-p"]).arg(&world.up.manifests));
     let granted_line = format!("{name} says that it is given by user:corporate/olga, until ");
@@ -290,10 +291,12 @@ fn a_forged_approval_object_grants_nothing() {
 #[test]
 fn a_gate_requests_approval_and_follows_the_decision_only() {
     let world = ApprovalSetup::new("30m");
-    let (fixture, app) = (GateFixture::of(&world.up), RecordingApp::start());
+    let fixture = GateFixture::of(&world.up);
+    let app = RecordingApp::start();
     let gate = fixture.gate("shop/orders", &app.upstream(), &[]);
-    let (cleaner, other, anybody) =
-        (fixture.caller(Some("ops/cleaner")), fixture.caller(Some("ops/other")), fixture.caller(None));
+    let cleaner = fixture.caller(Some("ops/cleaner"));
+    let other = fixture.caller(Some("ops/other"));
+    let anybody = fixture.caller(None);
     let host = ("Host", "orders.shop.svc");
     let purge = || cleaner.request(gate.address(), "DELETE", "/orders", &[host]);
     let by = |who: &str| {
@@ -366,7 +369,8 @@ fn a_gate_without_approval_keys_denies() {
     let name = world.expected();
     world.approve(&name);
     world.becomes(true);
-    let (fixture, app) = (GateFixture::of(&world.up), RecordingApp::start());
+    let fixture = GateFixture::of(&world.up);
+    let app = RecordingApp::start();
     let svid = fixture.svid("shop/orders");
     let bundle = fixture.path("bundle.pem");
     let pem = |file: &str| std::fs::read_to_string(svid.join(file)).unwrap();

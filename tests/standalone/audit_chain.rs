@@ -94,7 +94,8 @@ fn keys_of(directory: &Path, up: &UpProcess) -> String {
 #[test]
 fn the_chain_survives_rotations_restarts_and_crashes() {
     let directory = tempfile::tempdir().unwrap();
-    let (log, rotated) = (directory.path().join("audit.log"), directory.path().join("audit.log.1"));
+    let log = directory.path().join("audit.log");
+    let rotated = directory.path().join("audit.log.1");
     let start = || UpProcess::start(&[("a.yaml", POLICY)], &["--audit-log", log.to_str().unwrap()]);
     let lines = |path: &Path| fs::read_to_string(path).unwrap_or_default().lines().count();
     let until = |path: &Path, count: usize| {

@@ -108,7 +108,9 @@ fn bad(key: &IssuerKey, ec: &IssuerKey, stranger: &IssuerKey, api_key: &str) -> 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_invalid_credential_gets_one_answer_and_its_cause_is_audited() {
-    let (key, ec, stranger) = (IssuerKey::rsa("k1"), IssuerKey::ec("k2"), IssuerKey::rsa("k9"));
+    let key = IssuerKey::rsa("k1");
+    let ec = IssuerKey::ec("k2");
+    let stranger = IssuerKey::rsa("k9");
     let directory = tempfile::tempdir().unwrap();
     let secret = directory.path().join("acme.yaml");
     let (code, api_key, stderr) =
@@ -133,7 +135,8 @@ async fn every_invalid_credential_gets_one_answer_and_its_cause_is_audited() {
         assert_eq!(reply.status, 200, "{reply:?}");
     }
     let before = up.records(7).len();
-    let (app, fixture) = (RecordingApp::start(), GateFixture::of(&up));
+    let app = RecordingApp::start();
+    let fixture = GateFixture::of(&up);
     let gate = fixture.gate("shop/orders", &app.upstream(), &[]);
     let caller = fixture.caller(None);
     let good = format!("Bearer {}", key.token(&json!({})));
@@ -143,7 +146,9 @@ async fn every_invalid_credential_gets_one_answer_and_its_cause_is_audited() {
     let all = bad(&key, &ec, &stranger, api_key.trim());
     assert!(all.len() >= 25);
     let mut client = AuthorizationClient::connect(format!("http://{}", up.listen["grpc"])).await.unwrap();
-    let (mut replies, mut checks, mut at_gate) = (Vec::new(), Vec::new(), Vec::new());
+    let mut replies = Vec::new();
+    let mut checks = Vec::new();
+    let mut at_gate = Vec::new();
     for bad in &all {
         let headers: Vec<(&str, &str)> = bad.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
         replies.push(up.forward_auth("GET", HOST, "/orders", &headers));
@@ -328,7 +333,8 @@ fn api_keys_allow_low_risk_operations_only() {
 /// Service account tokens as a cluster's issuer signs them.
 #[test]
 fn cluster_keys_authenticate_service_accounts() {
-    let (key, cluster) = (IssuerKey::rsa("k1"), IssuerKey::rsa("cluster"));
+    let key = IssuerKey::rsa("k1");
+    let cluster = IssuerKey::rsa("cluster");
     let directory = tempfile::tempdir().unwrap();
     let jwks = directory.path().join("jwks.json");
     std::fs::write(&jwks, json!({"keys": [cluster.jwk]}).to_string()).unwrap();
@@ -369,7 +375,8 @@ fn mapped_token_claims_prove_a_second_factor() {
         "assurance: {multiFactor: [mfa, otp], phishingResistant: [phr]}, claims: {attributes",
     );
     assert_ne!(mapped, plain);
-    let (plain, mapped) = (UpProcess::with(&[("shop.yaml", &plain)]), UpProcess::with(&[("shop.yaml", &mapped)]));
+    let plain = UpProcess::with(&[("shop.yaml", &plain)]);
+    let mapped = UpProcess::with(&[("shop.yaml", &mapped)]);
     let cases = [
         (&plain, json!({"amr": ["mfa"], "acr": "phr", "auth_time": now()}), "Bearer", "AssuranceTooLow"),
         (&mapped, json!({"auth_time": now()}), "Bearer", "AssuranceTooLow"),
@@ -385,7 +392,8 @@ fn mapped_token_claims_prove_a_second_factor() {
         let bearer = format!("Bearer {}", key.token(claims));
         up.forward_auth("POST", HOST, "/orders/4/refund", &[("Authorization", &bearer)]);
     }
-    let (mut plain, mut mapped_records) = (plain.records(1).into_iter(), mapped.records(cases.len() - 1).into_iter());
+    let mut plain = plain.records(1).into_iter();
+    let mut mapped_records = mapped.records(cases.len() - 1).into_iter();
     for (number, (_, claims, assurance, reason)) in cases.iter().enumerate() {
         let record = if number == 0 { plain.next() } else { mapped_records.next() }.unwrap();
         assert_eq!(

@@ -46,8 +46,10 @@ impl ForeignDomain {
 
     fn issue(&self, id: &str, serial: Serial, ends: Duration) -> Issued {
         let now = OffsetDateTime::now_utc();
-        let (not_before, not_after) = (now - Duration::hours(1), now + ends);
-        let (dns_names, addresses) = (&["localhost".to_owned()], &[]);
+        let not_before = now - Duration::hours(1);
+        let not_after = now + ends;
+        let dns_names = &["localhost".to_owned()];
+        let addresses = &[];
         self.authority.issue(&Request { id, dns_names, addresses, not_before, not_after, serial }).unwrap()
     }
 
@@ -170,7 +172,8 @@ fn federated_workloads_authenticate_by_their_spiffe_id() {
     for (bundle, tokens) in [(partner.bundle(1), true), (roots, false)] {
         let provider = partner.provider("partner", &json!({"bundle": bundle}));
         let doors = FederationSetup::open(&[("policy.yaml", &policy(&everybody())), ("partner.yaml", &provider)]);
-        let (billing, other) = (partner.svid(WORKLOAD), partner.svid("spiffe://partner.example/spire/agent/x"));
+        let billing = partner.svid(WORKLOAD);
+        let other = partner.svid("spiffe://partner.example/spire/agent/x");
         for (path, [as_billing, as_other]) in [
             ("/own", [403, 403]),
             ("/partner", [200, 200]),
@@ -246,7 +249,8 @@ fn federated_workloads_exchange_credentials_for_access_tokens() {
 
 #[test]
 fn a_federated_bundle_is_limited_to_its_trust_domain() {
-    let (partner, other) = (ForeignDomain::new("partner.example"), ForeignDomain::new("other.example"));
+    let partner = ForeignDomain::new("partner.example");
+    let other = ForeignDomain::new("other.example");
     let doors = FederationSetup::open(&[
         ("policy.yaml", &policy(&everybody())),
         ("partner.yaml", &partner.provider("partner", &json!({"bundle": partner.bundle(1)}))),
@@ -489,7 +493,8 @@ async fn a_fetched_bundle_is_refreshed_and_never_rolled_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bundle_endpoint_authenticates_by_its_profile() {
-    let (partner, web) = (ForeignDomain::new("partner.example"), ForeignDomain::new("web.example"));
+    let partner = ForeignDomain::new("partner.example");
+    let web = ForeignDomain::new("web.example");
     let id = "spiffe://partner.example/spire/server";
     for (certificate, profile, good) in [
         (partner.svid(id), "https_spiffe", true),

@@ -88,7 +88,8 @@ fn ask(up: &UpProcess, token: &str) -> u16 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_rotate_and_survive_an_outage() {
-    let (old, new) = (IssuerKey::ec("old"), IssuerKey::ec("new"));
+    let old = IssuerKey::ec("old");
+    let new = IssuerKey::ec("new");
     let issuer = KeyServer::start(jwks(&[&old])).await;
     let up =
         UpProcess::with(&[("shop.yaml", &issuer.manifests(&format!("jwksUri: 'http://{}/jwks'", issuer.address)))]);
@@ -109,7 +110,8 @@ async fn keys_rotate_and_survive_an_outage() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_key_ids_do_not_flood_the_issuer() {
-    let (known, unknown) = (IssuerKey::ec("known"), IssuerKey::ec("unknown"));
+    let known = IssuerKey::ec("known");
+    let unknown = IssuerKey::ec("unknown");
     let issuer = KeyServer::start(jwks(&[&known])).await;
     let up =
         UpProcess::with(&[("shop.yaml", &issuer.manifests(&format!("jwksUri: 'http://{}/jwks'", issuer.address)))]);

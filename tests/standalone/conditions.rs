@@ -125,7 +125,8 @@ async fn every_door_reads_headers_alike_and_audits_none() {
 
 #[test]
 fn the_gate_evaluates_the_headers_it_forwards() {
-    let (fixture, app) = (GateFixture::new(POLICY), RecordingApp::start());
+    let fixture = GateFixture::new(POLICY);
+    let app = RecordingApp::start();
     let gate = fixture.gate("shop/orders", &app.upstream(), &[]);
     let billing = fixture.caller(Some("billing/billing"));
     for (headers, reason) in CASES {

@@ -73,13 +73,12 @@ struct CorpusSetup {
 
 impl CorpusSetup {
     fn new() -> Self {
-        let (app, up, fixture) =
-            (RecordingApp::start(), UpProcess::with(&[("shop.yaml", POLICY)]), GateFixture::new(POLICY));
+        let app = RecordingApp::start();
+        let up = UpProcess::with(&[("shop.yaml", POLICY)]);
+        let fixture = GateFixture::new(POLICY);
         let gate = fixture.gate("shop/orders", &app.upstream(), &[]);
-        let (http1, http2) = (
-            fixture.caller_by(None, rustls::ALL_VERSIONS, &[b"http/1.1"]),
-            fixture.caller_by(None, rustls::ALL_VERSIONS, &[b"h2"]),
-        );
+        let http1 = fixture.caller_by(None, rustls::ALL_VERSIONS, &[b"http/1.1"]);
+        let http2 = fixture.caller_by(None, rustls::ALL_VERSIONS, &[b"h2"]);
         let fronts = vec![
             Front::GateProcess(gate, http1, http2),
             Front::Proxy("nginx", proxies::nginx(&up, app.address)),
@@ -90,7 +89,8 @@ impl CorpusSetup {
 
     /// A token of billing that the enforcement point accepts.
     fn token(&self, front: &Front) -> String {
-        let (account, audience) = ("billing/billing", "orders.shop");
+        let account = "billing/billing";
+        let audience = "orders.shop";
         match front {
             Front::GateProcess(..) => self.fixture.token(account, audience),
             Front::Proxy(..) => self.up.token(account, audience),

@@ -75,7 +75,8 @@ fn files(directory: &Path) -> Vec<PathBuf> {
 /// Every example fails closed: Envoy by its setting, nginx by leaving errors as they are.
 #[test]
 fn no_example_fails_open() {
-    let (mut envoys, mut nginxes) = (0, 0);
+    let mut envoys = 0;
+    let mut nginxes = 0;
     let folders = ["examples", "docs", "charts", "tests/kubernetes"].map(repository);
     for file in folders.iter().flat_map(|folder| files(folder)).chain([repository("README.md")]) {
         let Ok(text) = fs::read_to_string(&file) else { continue };

@@ -156,7 +156,8 @@ fn a_token_carries_the_granted_scopes() {
     );
     assert_eq!((&claims["aud"], &claims["acr"]), (&json!("orders-api"), &json!("urn:durward:assurance:bearer")));
     assert_eq!(claims.get("cnf"), None);
-    let (issued, ends) = (claims["iat"].as_i64().unwrap(), claims["exp"].as_i64().unwrap());
+    let issued = claims["iat"].as_i64().unwrap();
+    let ends = claims["exp"].as_i64().unwrap();
     assert!((issued - now()).abs() <= 5 && ends - issued <= 300 && ends > issued + 240, "{claims}");
     assert_eq!(body(&reply)["expires_in"], json!(ends - issued));
     assert_eq!(claims["jti"].as_str().unwrap().len(), 32);
@@ -319,7 +320,8 @@ fn invalid_exchange_requests_are_explained() {
 
 #[test]
 fn every_invalid_subject_token_gets_one_answer() {
-    let (key, stranger) = (IssuerKey::rsa("one"), IssuerKey::rsa("two"));
+    let key = IssuerKey::rsa("one");
+    let stranger = IssuerKey::rsa("two");
     let up = start(&key);
     let good = up.token("billing/billing", "durward");
     let access = access_token_of(&exchange(&up, &good, "orders-api", &[]));
@@ -411,7 +413,8 @@ fn a_second_exchange_never_widens_or_extends_a_token() {
 fn a_certificate_gets_a_bound_token() {
     let key = IssuerKey::rsa("one");
     let up = start(&key);
-    let (billing, cart) = (certificate(&up, "billing/billing"), certificate(&up, "shop/cart"));
+    let billing = certificate(&up, "billing/billing");
+    let cart = certificate(&up, "shop/cart");
     let by = |files: &Path, parameters: &[(&str, &str)]| {
         by_certificate(&up, "tokens_tls", "/token", files, &["--data", &encoded(parameters)])
     };
@@ -616,7 +619,9 @@ fn key_rotation_rejects_no_token() {
     let file = up.state.join(format!("token-keys/es256-{}.pem", now() + 9));
     std::fs::write(&file, next.to_pem().as_bytes()).unwrap();
     std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    let (started, mut count, mut published_before) = (Instant::now(), 0, false);
+    let started = Instant::now();
+    let mut count = 0;
+    let mut published_before = false;
     loop {
         let token = access_token_of(&exchange(&up, &subject, "invoices.shop", &[]));
         let kid = segment(&token, 0)["kid"].clone();

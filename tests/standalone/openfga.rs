@@ -127,8 +127,8 @@ fn a_store_outside_the_allowed_list_is_refused() {
 #[test]
 fn answers_are_cached_for_their_ttl_and_policy_version() {
     let documents = Documents::in_openfga(OpenFgaServer::start());
-    let (remembering, forgetting) =
-        (documents.checked_by(&["--openfga-cache", "5m"]), documents.checked_by(&["--openfga-cache", "0s"]));
+    let remembering = documents.checked_by(&["--openfga-cache", "5m"]);
+    let forgetting = documents.checked_by(&["--openfga-cache", "0s"]);
     let dave = |up: &UpProcess| may(up, "dave", &[], "read", "budget");
     assert!(dave(&remembering) && dave(&remembering) && dave(&forgetting));
     assert_eq!(metric(&remembering, r#"durward_openfga_checks_total{answer="asked"}"#).rsplit(' ').next(), Some("1"));
@@ -335,7 +335,9 @@ fn tuples(dice: &mut Dice) -> Vec<Value> {
 #[test]
 fn both_engines_agree_on_random_relations() {
     let openfga = OpenFgaServer::start();
-    let (mut yes, mut no, mut refused) = (0, 0, 0);
+    let mut yes = 0;
+    let mut no = 0;
+    let mut refused = 0;
     for seed in 0..12 {
         let dice = &mut Dice(seed);
         let spec = model(dice);
@@ -409,7 +411,8 @@ fn both_engines_agree_on_random_relations() {
                     .map(|item| item["decision"].as_bool().unwrap())
                     .collect()
             };
-            let (own, checked_by) = (decisions("own.office"), decisions("asked.office"));
+            let own = decisions("own.office");
+            let checked_by = decisions("asked.office");
             assert_eq!(own, checked_by, "seed {seed}, {person} {groups:?}\n{spec}\n{stated:#?}");
             yes += own.iter().filter(|holds| **holds).count();
             no += own.iter().filter(|holds| !**holds).count();

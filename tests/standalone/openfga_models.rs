@@ -64,7 +64,10 @@ fn published_model_tests_pass_except_the_listed_ones() {
             assert!(listed.insert(test.as_str(), &unmet.feature).is_none(), "{test} is listed twice");
         }
     }
-    let (mut passed, mut checks, mut wrong, mut features) = (0, 0, Vec::new(), BTreeSet::new());
+    let mut passed = 0;
+    let mut checks = 0;
+    let mut wrong = Vec::new();
+    let mut features = BTreeSet::new();
     let mut occurrences: BTreeMap<&str, u32> = BTreeMap::new();
     for test in &tests {
         // some tests share a name

@@ -83,7 +83,8 @@ fn rights_listings_name_required_approvals() {
         fs::write(directory.path().join("policy.yaml"), policy.replace("for: 30m", &format!("for: {lasts}"))).unwrap();
         directory
     };
-    let (policies, cleaner) = (directory("30m"), "spiffe://cluster.local/ns/ops/sa/cleaner");
+    let policies = directory("30m");
+    let cleaner = "spiffe://cluster.local/ns/ops/sa/cleaner";
     let durward = |arguments: &[&str]| {
         let (code, stdout, stderr) = run(durward().args(arguments).arg("-p").arg(policies.path()));
         assert_eq!(stderr, "");
@@ -92,8 +93,8 @@ fn rights_listings_name_required_approvals() {
     let json = |arguments: &[&str]| -> Value {
         serde_json::from_str(&durward(&[arguments, &["-o", "json"]].concat()).1).unwrap()
     };
-    let (words, by) =
-        ("an approval by group oncall of provider corporate, for 30 min", "group oncall of provider corporate");
+    let words = "an approval by group oncall of provider corporate, for 30 min";
+    let by = "group oncall of provider corporate";
     for (command, expected_text) in [
         (&["who-can", "purge"][..], format!("risk High, needs orders.purge, and {words}\n")),
         (&["what-can", cleaner], format!("yes purge  orders.shop (risk High)\n        with {words}\n")),
@@ -451,7 +452,8 @@ fn the_github_workflow_tests_lints_and_compares() {
     assert_eq!(commands.len(), 3);
 
     let directory = tempfile::tempdir().unwrap();
-    let (work, temp) = (directory.path().join("work"), directory.path().join("temp"));
+    let work = directory.path().join("work");
+    let temp = directory.path().join("temp");
     fs::create_dir_all(work.join("policies")).unwrap();
     fs::create_dir(&temp).unwrap();
     for file in ["namespace.yaml", "partners.yaml", "policy.yaml", "policy.test.yaml"] {

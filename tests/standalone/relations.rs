@@ -110,8 +110,11 @@ fn the_authzen_todo_scenario_passes() {
     let policy = fs::read_to_string(repository("examples/todo/policy.yaml")).unwrap();
     let up = UpProcess::with(&[("policy.yaml", &policy)]);
     assert_eq!(up.stderr(), "");
-    let (rick, morty, summer) = ("rick@the-citadel.com", "morty@the-citadel.com", "summer@the-smiths.com");
-    let (beth, jerry) = ("beth@the-smiths.com", "jerry@the-smiths.com");
+    let rick = "rick@the-citadel.com";
+    let morty = "morty@the-citadel.com";
+    let summer = "summer@the-smiths.com";
+    let beth = "beth@the-smiths.com";
+    let jerry = "jerry@the-smiths.com";
     // create, update own, update another's, delete own, delete another's
     let mut decisions = 0;
     for (number, (own, other, expected)) in [

@@ -50,7 +50,8 @@ fn the_example_answers_its_first_request() {
 #[test]
 fn startup_prints_addresses_and_first_commands() {
     let directory = tempfile::tempdir().unwrap();
-    let (state, output) = (directory.path().join("state"), directory.path().join("said"));
+    let state = directory.path().join("state");
+    let output = directory.path().join("said");
     let mut command = durward();
     command.arg("up").arg(repository("examples/orders")).arg("--state").arg(&state);
     for door in ["http", "https", "grpc", "grpcs", "tokens", "tokens-tls", "admin"] {

@@ -339,7 +339,8 @@ fn cross_site_forms_are_refused() {
     let first = key.token(&json!({}));
     let mut browser = FormBrowser::open(&up, &first, &[]);
     let visit = browser.visit();
-    let (own, cookie) = (browser.origin.clone(), browser.cookie.clone());
+    let own = browser.origin.clone();
+    let cookie = browser.cookie.clone();
     let mut other = FormBrowser::open(&up, &key.token(&json!({"sub": "mallory"})), &[]);
     let theirs = (other.visit(), other.cookie.clone());
     let send = |origin: &str, site: &str, cookie: &str, visit: &str| {
@@ -415,7 +416,8 @@ fn a_damaged_link_is_explained() {
 fn a_gate_challenges_and_accepts_the_new_token() {
     let key = IssuerKey::rsa("one");
     let up = start(&key);
-    let (fixture, app) = (GateFixture::of(&up), RecordingApp::start());
+    let fixture = GateFixture::of(&up);
+    let app = RecordingApp::start();
     let page = format!("http://localhost:{}", up.listen["tokens"].port());
     let gate = fixture.gate("shop/orders", &app.upstream(), &["--step-up-url", &page]);
     let without = fixture.gate("shop/web", &app.upstream(), &[]);

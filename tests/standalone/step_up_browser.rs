@@ -283,7 +283,8 @@ fn other_sites_cannot_use_the_session() {
     browser.press(ENTER);
     browser.wait_for("Recovery codes");
     let visit = browser.script("return document.querySelector('input[name=visit]').value");
-    let (own, visit) = (page(&up), visit.as_str().unwrap());
+    let own = page(&up);
+    let visit = visit.as_str().unwrap();
 
     let form = format!(
         "<form method=post action='{own}/totp/remove'><input name=visit value='{visit}'></form><script>document.forms[0].submit()</script>"
@@ -402,7 +403,8 @@ fn clients_without_a_browser_can_use_passkeys() {
     refused(&answer);
     let options = challenge(&up, &first);
     refused(&answers("get", &up, &options, 6, &["unverified"]));
-    let (earlier, _later) = (challenge(&up, &first), challenge(&up, &first));
+    let earlier = challenge(&up, &first);
+    let _later = challenge(&up, &first);
     refused(&answers("get", &up, &earlier, 7, &[]));
     let options = challenge(&up, &first);
     refused(&answers("get", &up, &options, 4, &[]));

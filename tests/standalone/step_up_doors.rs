@@ -64,7 +64,8 @@ fn challenges_pass_through_real_proxies() {
     let key = IssuerKey::rsa("one");
     let up = UpProcess::with(&[("all.yaml", &world(&key))]);
     let app = gate::RecordingApp::start();
-    let (nginx, envoy) = (proxies::nginx(&up, app.address), proxies::envoy(&up, app.address));
+    let nginx = proxies::nginx(&up, app.address);
+    let envoy = proxies::envoy(&up, app.address);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let bearer = format!("Bearer {}", key.token(&json!({})));
     let page =

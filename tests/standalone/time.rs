@@ -45,7 +45,8 @@ fn shows_passkey(browser: &Chromium, link: &str, first: &str) -> String {
 /// From a corporate token to a refund, for five minutes, with its audit records.
 #[test]
 fn a_refund_needs_a_passkey_again_after_five_minutes() {
-    let (clock, key) = (Clock::with_system_time(), IssuerKey::rsa("one"));
+    let clock = Clock::with_system_time();
+    let key = IssuerKey::rsa("one");
     let up = start(&clock, &key);
     let first = token(&key);
     assert_eq!(door(&up, "GET", "/orders/7", &first).status, 200);
@@ -69,7 +70,8 @@ fn a_refund_needs_a_passkey_again_after_five_minutes() {
     assert_eq!((&output["sub"], &output["aud"]), (&json!("user:corporate/alice"), &json!("orders-api")));
     assert_eq!(output["acr"], "urn:durward:assurance:phishing-resistant");
     assert_eq!(output["amr"], json!(["hwk", "mfa", "user"]));
-    let (proved, until) = (output["auth_time"].as_i64().unwrap(), output["exp"].as_i64().unwrap());
+    let proved = output["auth_time"].as_i64().unwrap();
+    let until = output["exp"].as_i64().unwrap();
     assert!(until - proved <= 300, "{output}");
     let refunded = door(&up, "POST", "/orders/7/refund", &access_token);
     assert_eq!((refunded.status, refunded.header("x-durward-assurance")), (200, Some("PhishingResistant")));
@@ -136,7 +138,8 @@ fn a_refund_needs_a_passkey_again_after_five_minutes() {
 /// neither recovery codes nor keys.
 #[test]
 fn throttling_grows_to_an_hour_and_locks_nobody_out() {
-    let (clock, key) = (Clock::with_system_time(), IssuerKey::rsa("one"));
+    let clock = Clock::with_system_time();
+    let key = IssuerKey::rsa("one");
     let up = start(&clock, &key);
     let first = token(&key);
     let mut visit = step_up::FormBrowser::open(&up, &first, &[]);
@@ -171,7 +174,8 @@ fn throttling_grows_to_an_hour_and_locks_nobody_out() {
 /// A code of the previous time step is valid until a later one was used.
 #[test]
 fn a_code_is_refused_after_a_later_one() {
-    let (clock, key) = (Clock::with_system_time(), IssuerKey::rsa("one"));
+    let clock = Clock::with_system_time();
+    let key = IssuerKey::rsa("one");
     let up = start(&clock, &key);
     let first = token(&key);
     let (app, _) = step_up::FormBrowser::open(&up, &first, &[]).enrol();
@@ -189,7 +193,8 @@ fn a_code_is_refused_after_a_later_one() {
 /// An approval is valid until it expires; the log says when, and the next call requests another.
 #[test]
 fn an_expired_approval_is_requested_again() {
-    let (clock, key) = (Clock::with_system_time(), IssuerKey::rsa("one"));
+    let clock = Clock::with_system_time();
+    let key = IssuerKey::rsa("one");
     let provider = format!(
         "---\napiVersion: durward.dev/v1alpha1\nkind: IdentityProvider\nmetadata: {{name: corporate}}\nspec: {{jwt: {{issuer: \"https://id.example\", jwks: {}, assurance: {{multiFactor: [mfa]}}}}}}\n",
         json!({"keys": [&key.jwk]})

@@ -255,7 +255,8 @@ fn link_flags(module: &Module) -> Result<String> {
         })
         .ok_or_else(|| Error::invalid(format!("`{}`", path.display()), format!("requires no version of {stamped}")))?;
     let mut parts = version.split('.');
-    let (major, minor) = (parts.next().unwrap_or("1"), parts.next().unwrap_or("0"));
+    let major = parts.next().unwrap_or("1");
+    let minor = parts.next().unwrap_or("0");
     let stamps = ["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"].map(|package| {
         format!("-X {package}.gitVersion=v{version} -X {package}.gitMajor={major} -X {package}.gitMinor={minor}")
     });

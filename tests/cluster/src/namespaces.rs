@@ -162,7 +162,9 @@ fn link(dir: &Path) -> Result<Net> {
             run(Command::new("ip").args(["link", "add", &net.interface()]).args(peer)).is_ok()
         })
         .ok_or_else(|| Error::refused("no network interface could be made", "run as root; see `ip link`"))?;
-    let (interface, host, node) = (net.interface(), net.host().to_string(), net.node().to_string());
+    let interface = net.interface();
+    let host = net.host().to_string();
+    let node = net.node().to_string();
     let ip = |line: &str| run(Command::new("ip").args(line.split(' '))).map(drop);
     // names the owner: the next node reuses the name when it is gone
     run(Command::new("ip").args(["link", "set", &interface, "alias"]).arg(dir))?;

@@ -95,7 +95,8 @@ impl StepUpVisit {
     }
 
     fn post(&mut self, address: &str, path: &str, fields: &[(&str, &str)]) -> String {
-        let (cookie, url) = (format!("Cookie: {}", self.cookie), format!("https://{address}:8145{path}"));
+        let cookie = format!("Cookie: {}", self.cookie);
+        let url = format!("https://{address}:8145{path}");
         let fields: Vec<_> = fields.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let mut arguments =
             vec!["--include", "--http1.1", "--header", "Origin: https://auth.example.com", "--header", &cookie];
@@ -109,7 +110,8 @@ impl StepUpVisit {
 
 /// Decides an approval with a person's token at the token listener of a replica.
 pub fn decide(address: &str, approval: &str, token: &str, verdict: &str) -> (String, String) {
-    let (bearer, body) = (format!("Authorization: Bearer {token}"), json!({"decision": verdict}).to_string());
+    let bearer = format!("Authorization: Bearer {token}");
+    let body = json!({"decision": verdict}).to_string();
     let url = format!("https://{address}:8145/approvals/{approval}");
     curl(&["--header", "Content-Type: application/json", "--header", &bearer, "--data", &body, &url])
 }

@@ -51,7 +51,8 @@ impl OpenFgaServer {
         let directory = tempfile::tempdir().unwrap();
         let key_file = directory.path().join("key");
         std::fs::write(&key_file, format!("{KEY}\n")).unwrap();
-        let (http, grpc) = (free(), free());
+        let http = free();
+        let grpc = free();
         let mut command = Command::new(program());
         command.arg("run").args(["--datastore-engine", "memory", "--log-level", "error"]);
         command.args(["--playground-enabled=false", "--metrics-enabled=false"]);
@@ -59,7 +60,8 @@ impl OpenFgaServer {
         command.args(["--authn-method", "preshared", "--authn-preshared-keys", KEY]);
         let roots = tls.then(|| {
             let issued = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
-            let (certificate, key) = (directory.path().join("cert.pem"), directory.path().join("key.pem"));
+            let certificate = directory.path().join("cert.pem");
+            let key = directory.path().join("key.pem");
             std::fs::write(&certificate, issued.cert.pem()).unwrap();
             std::fs::write(&key, issued.signing_key.serialize_pem()).unwrap();
             for side in ["http", "grpc"] {
@@ -164,7 +166,8 @@ impl OpenFgaClient {
         self.runtime.block_on(async {
             let request = self.http.post(url).bearer_auth(KEY).json(body);
             let answer = request.send().await.map_err(|error| error.to_string())?;
-            let (status, text) = (answer.status(), answer.text().await.unwrap_or_default());
+            let status = answer.status();
+            let text = answer.text().await.unwrap_or_default();
             if status.is_success() { Ok(serde_json::from_str(&text).unwrap()) } else { Err(text) }
         })
     }

@@ -35,7 +35,8 @@ fn outward(gate: &GateProcess, to: SocketAddr, method: &str, path: &str) -> Http
 
 #[test]
 fn outbound_calls_use_the_certificate_of_the_pod() {
-    let (fixture, app) = (GateFixture::new(TWO), RecordingApp::start());
+    let fixture = GateFixture::new(TWO);
+    let app = RecordingApp::start();
     let orders = fixture.gate("shop/orders", &app.upstream(), &[]);
     let web = fixture.gate("shop/web", &app.upstream(), &["--outbound", "127.0.0.1:0"]);
     let forwarded = received(&outward(&web, orders.address(), "GET", "/orders?x=1"));
@@ -72,7 +73,8 @@ fn outbound_calls_use_the_certificate_of_the_pod() {
 
 #[test]
 fn outbound_calls_verify_the_server() {
-    let (fixture, app) = (GateFixture::new(TWO), RecordingApp::start());
+    let fixture = GateFixture::new(TWO);
+    let app = RecordingApp::start();
     let web = fixture.gate("shop/web", &app.upstream(), &["--outbound", "127.0.0.1:0"]);
     // an identity of another namespace
     let stranger = fixture.gate("other/orders", &app.upstream(), &[]);
@@ -131,7 +133,8 @@ fn of_version(fixture: &GateFixture, version: &'static SupportedProtocolVersion)
 
 #[test]
 fn outbound_calls_use_tls_1_3_only() {
-    let (fixture, app) = (GateFixture::new(TWO), RecordingApp::start());
+    let fixture = GateFixture::new(TWO);
+    let app = RecordingApp::start();
     let web = fixture.gate("shop/web", &app.upstream(), &["--outbound", "127.0.0.1:0"]);
     for (version, status) in [(&TLS13, 200), (&TLS12, 502)] {
         let server = of_version(&fixture, version);

@@ -32,7 +32,8 @@ async fn ask(sender: &mut Sender, protocol: &'static str, path: &str, headers: &
 
 #[tokio::test(flavor = "multi_thread")]
 async fn websockets_work_over_http_2() {
-    let (fixture, app) = (GateFixture::new(POLICY), RecordingApp::start());
+    let fixture = GateFixture::new(POLICY);
+    let app = RecordingApp::start();
     let gate = fixture.gate("shop/orders", &app.upstream(), &[]);
     let stranger = fixture.caller_by(None, rustls::ALL_VERSIONS, &[b"h2"]);
     let mut sender = connected(&gate, &stranger).await;
@@ -79,7 +80,8 @@ async fn websockets_work_over_http_2() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_http_2_application_gets_no_websockets() {
-    let (fixture, app) = (GateFixture::new(POLICY), RecordingApp::start());
+    let fixture = GateFixture::new(POLICY);
+    let app = RecordingApp::start();
     let upstream = app.upstream().replace("http://", "h2c://");
     let gate = fixture.gate("shop/orders", &upstream, &[]);
     let mut sender = connected(&gate, &fixture.caller_by(None, rustls::ALL_VERSIONS, &[b"h2"])).await;

@@ -13,7 +13,8 @@ const BINARY: &str = env!("CARGO_BIN_EXE_durward-cluster");
 #[test]
 fn two_run_side_by_side() {
     let _machine = beside_others();
-    let (one, other) = (Cluster::isolated().expect("one"), Cluster::isolated().expect("the other"));
+    let one = Cluster::isolated().expect("one");
+    let other = Cluster::isolated().expect("the other");
     let namespace = one.namespace("only-here").expect("a namespace");
     one.kubectl(["get", "namespace", namespace.name()]).expect("it is here");
     let answer = other.kubectl(["get", "namespace", namespace.name()]).expect_err("it is not there");

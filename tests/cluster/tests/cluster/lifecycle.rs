@@ -187,7 +187,8 @@ fn e2e_up_recovers_from_any_crash_and_down_leaves_nothing() {
 #[test]
 fn e2e_two_nodes_run_side_by_side_and_one_survives_the_other() {
     let _machine = alone();
-    let (one, other) = (NodeUnderTest::new(), NodeUnderTest::new());
+    let one = NodeUnderTest::new();
+    let other = NodeUnderTest::new();
     one.run("up");
     other.run("up");
     one.run_pod("of-one");
