@@ -86,7 +86,9 @@ fn served_fingerprint(address: &str, root: &str) -> Result<String, String> {
         .expect("openssl runs");
     let text = String::from_utf8_lossy(&client.stdout).into_owned();
     let begin = text.find("-----BEGIN CERTIFICATE-----");
-    match begin.zip(text.find("-----END CERTIFICATE-----")).filter(|_| client.status.success()) {
+    let end = text.find("-----END CERTIFICATE-----");
+    let certificate = if client.status.success() { begin.zip(end) } else { None };
+    match certificate {
         Some((begin, end)) => Ok(text[begin..end].to_owned()),
         None => Err(String::from_utf8_lossy(&client.stderr).into_owned()),
     }

@@ -61,7 +61,7 @@ fn e2e_conditions_read_the_new_and_the_old_object() {
         std::fs::write(&file, deployment(image, replicas)).expect("written");
         bob(&["apply", "--server-side", "-f", &file.path().display().to_string()])
     };
-    let refused = |result: durward_cluster::Result<String>, because: &str| {
+    let refused = |result: durward_cluster::ClusterResult<String>, because: &str| {
         let error = result.expect_err("refused").to_string();
         assert!(error.contains("operation `deploy`") && error.contains(because), "{error}");
     };

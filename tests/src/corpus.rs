@@ -97,7 +97,10 @@ impl HeaderCase {
     pub fn shows(&self, seen: &serde_json::Value) -> Option<String> {
         let plain = |name: &str| name.to_ascii_lowercase().replace('_', "-");
         let all = seen.as_object().unwrap();
-        let written = self.headers.iter().filter(|_| self.outcome != HeaderOutcome::Passed).find(|(name, value)| {
+        let written = self.headers.iter().find(|(name, value)| {
+            if self.outcome == HeaderOutcome::Passed {
+                return false;
+            }
             let same = all.iter().filter(|(other, _)| plain(other) == plain(name));
             same.flat_map(|(_, values)| values.as_array().unwrap()).any(|other| other == value.as_str())
         });

@@ -50,7 +50,9 @@ pub fn post(up: &UpProcess, path: &str, fields: &[(&str, &str)]) -> HttpReply {
 pub fn post_from(up: &UpProcess, address: &str, path: &str, fields: &[(&str, &str)]) -> HttpReply {
     let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
     let mut headers = vec![("Host", "durward"), ("Content-Type", "application/x-www-form-urlencoded")];
-    headers.extend(Some(("X-Forwarded-For", address)).filter(|_| !address.is_empty()));
+    if !address.is_empty() {
+        headers.push(("X-Forwarded-For", address));
+    }
     request(up.listen["tokens"], "POST", path, &headers, &body)
 }
 

@@ -150,7 +150,7 @@ fn a_key_is_created_used_rotated_and_revoked() {
     assert_eq!(status(&third), 200);
     let fourth = keys(&on("rotate", &["--overlap", "0s"]), &file);
     becomes(&fourth, 200);
-    assert_eq!(status(&third), 401, "without overlap the old one ends at once");
+    assert_eq!(status(&third), 401, "without overlap the old key ends at once");
 
     keys(&on("revoke", &[]), &file);
     becomes(&fourth, 401);

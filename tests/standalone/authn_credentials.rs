@@ -168,7 +168,7 @@ async fn every_invalid_credential_gets_one_answer_and_its_cause_is_audited() {
         (reply.status, reply.body.clone(), reply.header("www-authenticate").map(str::to_owned))
     };
     assert_eq!(challenge_and_body(&at_gate[0]), challenge_and_body(&replies[0]));
-    assert_eq!(app.requests().len(), 1, "what is refused never reaches the application");
+    assert_eq!(app.requests().len(), 1, "refused requests never reach the application");
     assert_eq!(replies[0].status, 401);
     assert_eq!(replies[0].body, r#"{"error":"invalid_token"}"#);
     assert_eq!(replies[0].header("www-authenticate"), Some(r#"Bearer realm="orders-api", error="invalid_token""#));

@@ -521,7 +521,7 @@ async fn a_bundle_endpoint_authenticates_by_its_profile() {
         } else {
             up.wait_for_stderr("the trust bundle could not be fetched");
             assert_eq!(ask(), 401, "{profile}");
-            assert_eq!(*endpoint.fetches.lock().unwrap(), 0, "nothing is said to whom nobody knows");
+            assert_eq!(*endpoint.fetches.lock().unwrap(), 0, "an unverified endpoint receives no request");
         }
     }
 }

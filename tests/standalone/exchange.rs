@@ -641,5 +641,5 @@ fn key_rotation_rejects_no_token() {
     verify(&up, &first, "invoices.shop");
     let old =
         up.forward_auth("GET", "invoices.shop.svc", "/invoices", &[("Authorization", &format!("Bearer {first}"))]);
-    assert_eq!(old.status, 200, "what the old key signed still counts");
+    assert_eq!(old.status, 200, "tokens of the old key are still valid");
 }

@@ -250,7 +250,7 @@ fn guessing_is_throttled_and_recovery_codes_still_work() {
     let wait: i64 = right.header("retry-after").unwrap().parse().unwrap();
     assert!((1..=30).contains(&wait), "{wait}");
     let page = browser.submit("/step-up/token", &[]).clone();
-    assert_eq!(page.status, 200, "who has proved it just now goes on: {page:?}");
+    assert_eq!(page.status, 200, "a fresh factor goes on: {page:?}");
     access_token_of(&exchange(&up, &first, &[("recovery_code", &codes[9])]));
     access_token_of(&exchange(&up, &first, &[("otp", &app.code(0))]));
     let paused = ("paused".to_owned(), "totp".to_owned());
@@ -268,7 +268,7 @@ fn guessing_is_throttled_by_address() {
         .collect();
     assert_eq!(statuses, [vec![400; 20], vec![429; 2]].concat());
     let files = std::fs::read_dir(up.state.join("second-factors")).unwrap().count();
-    assert!(files <= 3, "whoever has no factor leaves nothing behind");
+    assert!(files <= 3, "without a factor there is no record");
 }
 
 #[test]
@@ -347,8 +347,11 @@ fn cross_site_forms_are_refused() {
         let body = url::form_urlencoded::Serializer::new(String::new()).append_pair("visit", visit).finish();
         let mut headers =
             vec![("Host", "x"), ("Content-Type", "application/x-www-form-urlencoded"), ("Cookie", cookie)];
-        headers.extend(Some(("Origin", origin)).filter(|_| !origin.is_empty()));
-        headers.extend(Some(("Sec-Fetch-Site", site)).filter(|_| !site.is_empty()));
+        for (name, value) in [("Origin", origin), ("Sec-Fetch-Site", site)] {
+            if !value.is_empty() {
+                headers.push((name, value));
+            }
+        }
         request(up.listen["tokens"], "POST", "/step-up/totp", &headers, &body).status
     };
     for (origin, site, cookie, visit) in [

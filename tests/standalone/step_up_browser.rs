@@ -107,7 +107,7 @@ fn errors_are_shown_in_words() {
     browser.fill("#key-name", "laptop");
     browser.click("form[data-passkey=create] button");
     browser.wait_for("No key answered");
-    assert_eq!(browser.accessibility_problems(), Vec::<String>::new(), "what went wrong can be read");
+    assert_eq!(browser.accessibility_problems(), Vec::<String>::new(), "the error is readable");
     browser.unplug(&without_user);
     let his = browser.authenticator(true);
     browser.click("form[data-passkey=create] button");

@@ -112,7 +112,7 @@ fn a_stepped_up_token_is_limited_to_its_service() {
         (reply.status, reply.body)
     };
     let bills = "bills.example.com";
-    assert_eq!(door(bills, &first).0, 401, "it asks for a second factor, too");
+    assert_eq!(door(bills, &first).0, 401, "requires a second factor, too");
     let all = access_token_of(&exchange_from(&up, "", &first, &[("otp", &app.code(0))]));
     let one = access_token_of(&exchange_from(
         &up,
@@ -173,7 +173,7 @@ fn a_stepped_up_token_can_approve() {
     eventually("the challenge", || challenged(approve(&first)).then_some(())).unwrap();
     let operation = [("recovery_code", codes[0].as_str()), ("operation", "refund-order")];
     let bound = access_token_of(&exchange_from(&up, "", &first, &operation));
-    assert!(challenged(approve(&bound)), "it counts at one operation alone");
+    assert!(challenged(approve(&bound)), "valid for one operation only");
     let token = access_token_of(&exchange_from(&up, "", &first, &[("otp", &app.code(0))]));
     assert_eq!(approve(&token).0, 200);
     eventually("the approval", || (ask()["decision"] == true).then_some(())).unwrap();

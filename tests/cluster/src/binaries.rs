@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::command::{run, which};
-use crate::error::{At, Error, Result};
+use crate::error::{At, ClusterError, ClusterResult};
 use crate::paths;
 
 /// A program.
@@ -138,19 +138,19 @@ pub fn named(name: &str) -> Option<Binary> {
 }
 
 /// The path of a program, built if needed.
-pub fn path(binary: Binary) -> Result<PathBuf> {
+pub fn path(binary: Binary) -> ClusterResult<PathBuf> {
     ensure(&[binary])?;
     location(binary)
 }
 
 /// The folder with the manifests of a program, built if needed.
-pub fn manifests(binary: Binary) -> Result<PathBuf> {
+pub fn manifests(binary: Binary) -> ClusterResult<PathBuf> {
     ensure(&[binary])?;
     Ok(built_dir(binary.module)?.join("manifests"))
 }
 
 /// Builds the programs that are neither in `$KUBEBUILDER_ASSETS` nor cached.
-pub fn ensure(wanted: &[Binary]) -> Result<()> {
+pub fn ensure(wanted: &[Binary]) -> ClusterResult<()> {
     let mut missing = BTreeMap::<&str, Vec<Binary>>::new();
     for binary in wanted {
         if !location(*binary)?.is_file() {
@@ -161,7 +161,7 @@ pub fn ensure(wanted: &[Binary]) -> Result<()> {
 }
 
 /// The path of `binary`, built or not.
-pub(crate) fn location(binary: Binary) -> Result<PathBuf> {
+pub(crate) fn location(binary: Binary) -> ClusterResult<PathBuf> {
     // envtest's convention; its folder holds etcd, kube-apiserver and kubectl.
     let assets = std::env::var_os("KUBEBUILDER_ASSETS").filter(|dir| !dir.is_empty());
     if let Some(path) = assets.map(|dir| Path::new(&dir).join(binary.name)).filter(|path| path.is_file()) {
@@ -174,7 +174,7 @@ fn source(module: &Module) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("go").join(module.name)
 }
 
-fn built_dir(module: &Module) -> Result<PathBuf> {
+fn built_dir(module: &Module) -> ClusterResult<PathBuf> {
     let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
     for file in ["go.mod", "go.sum", "main.go"] {
         let path = source(module).join(file);
@@ -188,7 +188,7 @@ fn built_dir(module: &Module) -> Result<PathBuf> {
     Ok(paths::cache()?.join("bin").join(format!("{}-{}", module.name, hex.get(..12).unwrap_or(&hex))))
 }
 
-fn build(binaries: &[Binary]) -> Result<()> {
+fn build(binaries: &[Binary]) -> ClusterResult<()> {
     let Some(module) = binaries.first().map(|binary| binary.module) else {
         return Ok(());
     };
@@ -203,7 +203,7 @@ fn build(binaries: &[Binary]) -> Result<()> {
         return Ok(());
     }
     let go = which("go").ok_or_else(|| {
-        Error::refused(
+        ClusterError::refused(
             "`go` is missing, and programs of the cluster have to be built",
             "install Go 1.26 or newer, or set KUBEBUILDER_ASSETS or KUBECONFIG",
         )
@@ -229,7 +229,7 @@ fn build(binaries: &[Binary]) -> Result<()> {
 }
 
 /// Copies the [`MANIFESTS`] of a module, since its sources may be gone when its programs are cached.
-fn copy_manifests(go: &Path, module: &Module, to: &Path) -> Result<()> {
+fn copy_manifests(go: &Path, module: &Module, to: &Path) -> ClusterResult<()> {
     let Some((_, path, folder)) = MANIFESTS.iter().find(|(name, _, _)| *name == module.name) else { return Ok(()) };
     let listed = run(Command::new(go).current_dir(source(module)).args(["list", "-m", "-f", "{{.Dir}}", path]))?;
     let from = Path::new(listed.trim()).join(folder);
@@ -242,7 +242,7 @@ fn copy_manifests(go: &Path, module: &Module, to: &Path) -> Result<()> {
     Ok(())
 }
 
-fn link_flags(module: &Module) -> Result<String> {
+fn link_flags(module: &Module) -> ClusterResult<String> {
     let Some(stamped) = module.stamp else {
         return Ok("-s -w".to_owned());
     };
@@ -253,7 +253,9 @@ fn link_flags(module: &Module) -> Result<String> {
         .find_map(|line| {
             line.trim().trim_start_matches("require ").strip_prefix(stamped)?.strip_prefix(" v")?.split(' ').next()
         })
-        .ok_or_else(|| Error::invalid(format!("`{}`", path.display()), format!("requires no version of {stamped}")))?;
+        .ok_or_else(|| {
+            ClusterError::invalid(format!("`{}`", path.display()), format!("requires no version of {stamped}"))
+        })?;
     let mut parts = version.split('.');
     let major = parts.next().unwrap_or("1");
     let minor = parts.next().unwrap_or("0");

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::command::run;
-use crate::error::{Error, Result};
+use crate::error::{ClusterError, ClusterResult};
 use crate::paths;
 
 /// The profile of `Cargo.toml` that compiles the program for test images.
@@ -12,7 +12,7 @@ const QUICK: &str = "quick";
 
 /// Builds the program `name` by the profile of the running program, and returns its path. Takes a fraction of a second
 /// when nothing changed.
-pub fn build(name: &str) -> Result<PathBuf> {
+pub fn build(name: &str) -> ClusterResult<PathBuf> {
     let output = output_folder()?;
     // cargo's folder for the profiles `dev` and `test` has another name
     let profile = match output.file_name().and_then(|name| name.to_str()) {
@@ -24,10 +24,10 @@ pub fn build(name: &str) -> Result<PathBuf> {
 }
 
 /// Builds `durward` for an image: a static program, by a profile that compiles in a minute. Returns its path.
-pub(crate) fn build_static() -> Result<PathBuf> {
+pub(crate) fn build_static() -> ClusterResult<PathBuf> {
     let version = run(Command::new("rustc").current_dir(paths::repository()).arg("-vV"))?;
     let host = version.lines().find_map(|line| line.strip_prefix("host: "));
-    let host = host.ok_or_else(|| Error::invalid("the output of `rustc -vV`", "it has no `host`"))?;
+    let host = host.ok_or_else(|| ClusterError::invalid("the output of `rustc -vV`", "it has no `host`"))?;
     let output = output_folder()?;
     let target = target_folder(&output);
     let mut cargo = command("durward", target);
@@ -39,7 +39,7 @@ pub(crate) fn build_static() -> Result<PathBuf> {
 }
 
 /// The folder for files that tests make and keep, as cargo names it for integration tests.
-pub fn scratch_folder() -> Result<PathBuf> {
+pub fn scratch_folder() -> ClusterResult<PathBuf> {
     Ok(target_folder(&output_folder()?).join("tmp"))
 }
 
@@ -51,8 +51,8 @@ fn command(name: &str, target: &Path) -> Command {
 }
 
 /// The folder of the running profile, such as `target/debug`: tests run from `deps` below it, programs from itself.
-fn output_folder() -> Result<PathBuf> {
-    let failed = |source| Error::Io { action: "resolve", path: PathBuf::from("/proc/self/exe"), source };
+fn output_folder() -> ClusterResult<PathBuf> {
+    let failed = |source| ClusterError::Io { action: "resolve", path: PathBuf::from("/proc/self/exe"), source };
     let program = std::env::current_exe().map_err(failed)?;
     let folder = program.parent().unwrap_or(&program);
     Ok(if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder }.to_owned())

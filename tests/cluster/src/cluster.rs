@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use crate::binaries::{self, Binary};
 use crate::command::{run, run_with_input, which};
 use crate::control_plane::{self, option};
-use crate::error::{Error, Result};
+use crate::error::{ClusterError, ClusterResult};
 use crate::image::Image;
 use crate::lifecycle::{self, ClusterSpec, Component, RunningCluster};
 use crate::{paths, preflight, wait};
@@ -35,7 +35,7 @@ enum ClusterOrigin {
 impl Cluster {
     /// The node that all tests of this machine share, brought up if needed. It stays up until
     /// [`crate::down`]. With `KUBECONFIG` of a kind cluster: that cluster.
-    pub fn shared() -> Result<Self> {
+    pub fn shared() -> ClusterResult<Self> {
         if let Some(kind) = Self::kind()? {
             return Ok(kind);
         }
@@ -54,17 +54,17 @@ impl Cluster {
 
     /// A new control plane without a node (etcd, API server, controller manager), on free ports of the loopback. It ends
     /// with the value or with this process. Needs no root.
-    pub fn isolated() -> Result<Self> {
+    pub fn isolated() -> ClusterResult<Self> {
         Self::isolated_with(&[])
     }
 
     /// As [`Cluster::isolated`], with further arguments of the API server.
-    pub fn isolated_with(arguments: &[&str]) -> Result<Self> {
+    pub fn isolated_with(arguments: &[&str]) -> ClusterResult<Self> {
         Self::isolated_by(binaries::APISERVER, arguments)
     }
 
     /// As [`Cluster::isolated_with`], with this API server.
-    pub fn isolated_by(apiserver: Binary, arguments: &[&str]) -> Result<Self> {
+    pub fn isolated_by(apiserver: Binary, arguments: &[&str]) -> ClusterResult<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         collect_abandoned()?;
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -75,7 +75,7 @@ impl Cluster {
     }
 
     /// The cluster of `KUBECONFIG`, if that is a kind one.
-    fn kind() -> Result<Option<Self>> {
+    fn kind() -> ClusterResult<Option<Self>> {
         let Some(kubeconfig) = std::env::var_os("KUBECONFIG").filter(|path| !path.is_empty()).map(PathBuf::from) else {
             return Ok(None);
         };
@@ -88,7 +88,7 @@ impl Cluster {
             // the shared cluster's kubeconfig, as `make cluster-up` prints it
             Some(("durward", _)) => Ok(None),
             // tests create and delete objects, which must not happen to a cluster in use
-            _ => Err(Error::refused(
+            _ => Err(ClusterError::refused(
                 format!(
                     "KUBECONFIG (`{}`) points to context `{}`, which is no kind cluster",
                     kubeconfig.display(),
@@ -110,27 +110,27 @@ impl Cluster {
     }
 
     /// A client with an administrator's rights.
-    pub async fn client(&self) -> Result<kube::Client> {
+    pub async fn client(&self) -> ClusterResult<kube::Client> {
         let what = || format!("kubeconfig `{}`", self.kubeconfig.display());
-        let kubeconfig =
-            kube::config::Kubeconfig::read_from(&self.kubeconfig).map_err(|error| Error::invalid(what(), error))?;
+        let kubeconfig = kube::config::Kubeconfig::read_from(&self.kubeconfig)
+            .map_err(|error| ClusterError::invalid(what(), error))?;
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &kube::config::KubeConfigOptions::default())
             .await
-            .map_err(|error| Error::invalid(what(), error))?;
-        kube::Client::try_from(config).map_err(|error| Error::invalid(what(), error))
+            .map_err(|error| ClusterError::invalid(what(), error))?;
+        kube::Client::try_from(config).map_err(|error| ClusterError::invalid(what(), error))
     }
 
     /// Runs kubectl and returns its output.
-    pub fn kubectl<S: AsRef<str>>(&self, args: impl IntoIterator<Item = S>) -> Result<String> {
+    pub fn kubectl<S: AsRef<str>>(&self, args: impl IntoIterator<Item = S>) -> ClusterResult<String> {
         run(&mut self.kubectl_command(args)?)
     }
 
     /// Applies a manifest, YAML or JSON.
-    pub fn apply(&self, manifest: &str) -> Result<()> {
+    pub fn apply(&self, manifest: &str) -> ClusterResult<()> {
         run_with_input(&mut self.kubectl_command(["apply", "--filename=-"])?, manifest).map(drop)
     }
 
-    fn kubectl_command<S: AsRef<str>>(&self, args: impl IntoIterator<Item = S>) -> Result<Command> {
+    fn kubectl_command<S: AsRef<str>>(&self, args: impl IntoIterator<Item = S>) -> ClusterResult<Command> {
         let mut command = Command::new(kubectl_program()?);
         if let Ok(running) = self.running() {
             command.env("KUBECACHEDIR", running.kubectl_cache());
@@ -144,7 +144,7 @@ impl Cluster {
 
     /// Creates a namespace whose name begins with `prefix`; it is deleted with the value.
     /// Returns when pods can be created in it.
-    pub fn namespace(&self, prefix: &str) -> Result<Namespace<'_>> {
+    pub fn namespace(&self, prefix: &str) -> ClusterResult<Namespace<'_>> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let name = format!("{prefix}-{:x}", now.as_micros());
         self.kubectl(["create", "namespace", &name])?;
@@ -156,12 +156,12 @@ impl Cluster {
     }
 
     /// Loads an image into the node.
-    pub fn load_image(&self, image: &Image) -> Result<()> {
+    pub fn load_image(&self, image: &Image) -> ClusterResult<()> {
         self.load_archive(image.archive_file()?.path())
     }
 
     /// Loads an archive in the format of `docker save` into the node.
-    pub fn load_archive(&self, archive: &Path) -> Result<()> {
+    pub fn load_archive(&self, archive: &Path) -> ClusterResult<()> {
         match &self.origin {
             ClusterOrigin::Kind { name } => {
                 let archive = archive.to_string_lossy();
@@ -172,39 +172,39 @@ impl Cluster {
     }
 
     /// The address at which pods and the API server reach servers of this machine.
-    pub fn host_address(&self) -> Result<IpAddr> {
+    pub fn host_address(&self) -> ClusterResult<IpAddr> {
         let running = self.running()?;
         Ok(running.net.map_or(IpAddr::V4(running.endpoints.address), |net| IpAddr::V4(net.host())))
     }
 
     /// Stops a component. Pods keep running.
-    pub fn stop(&self, component: Component) -> Result<()> {
+    pub fn stop(&self, component: Component) -> ClusterResult<()> {
         self.running()?.stop(component)
     }
 
     /// Starts a component and waits until it is ready.
-    pub fn start(&self, component: Component) -> Result<()> {
+    pub fn start(&self, component: Component) -> ClusterResult<()> {
         let running = self.running()?;
         running.start(component)?;
         running.await_ready(component)
     }
 
     /// Restarts a component and waits until it is ready.
-    pub fn restart(&self, component: Component) -> Result<()> {
+    pub fn restart(&self, component: Component) -> ClusterResult<()> {
         self.stop(component)?;
         self.start(component)
     }
 
     /// Restarts the API server with further options, such as `--authorization-config=FILE`, in place of those before.
-    pub fn api_server_options(&self, options: &[String]) -> Result<()> {
+    pub fn api_server_options(&self, options: &[String]) -> ClusterResult<()> {
         control_plane::set_options(&self.running()?.dir, options)?;
         self.restart(Component::ApiServer)
     }
 
-    fn running(&self) -> Result<&RunningCluster> {
+    fn running(&self) -> ClusterResult<&RunningCluster> {
         match &self.origin {
             ClusterOrigin::Shared(running) | ClusterOrigin::Isolated(running, _) => Ok(running),
-            ClusterOrigin::Kind { name } => Err(Error::refused(
+            ClusterOrigin::Kind { name } => Err(ClusterError::refused(
                 format!("the processes of kind cluster `{name}` are not ours"),
                 "unset KUBECONFIG to have a node of our own",
             )),
@@ -212,7 +212,12 @@ impl Cluster {
     }
 
     /// Waits for a condition. After `limit` the error has [`Cluster::diagnostics`].
-    pub fn until<T>(&self, what: &str, limit: Duration, condition: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    pub fn until<T>(
+        &self,
+        what: &str,
+        limit: Duration,
+        condition: impl FnMut() -> ClusterResult<Option<T>>,
+    ) -> ClusterResult<T> {
         wait::until(what, limit, condition).map_err(|error| error.with_logs(|| self.diagnostics()))
     }
 
@@ -239,7 +244,7 @@ impl Drop for Cluster {
 }
 
 /// The built kubectl, else the one on `PATH`, since a build takes minutes.
-fn kubectl_program() -> Result<PathBuf> {
+fn kubectl_program() -> ClusterResult<PathBuf> {
     let built = binaries::location(binaries::KUBECTL)?;
     if built.is_file() {
         return Ok(built);
@@ -248,7 +253,7 @@ fn kubectl_program() -> Result<PathBuf> {
 }
 
 /// Takes down isolated clusters whose owners have ended.
-fn collect_abandoned() -> Result<()> {
+fn collect_abandoned() -> ClusterResult<()> {
     for dir in lifecycle::dirs()?.into_iter().filter(|dir| !dir.ends_with(lifecycle::SHARED)) {
         if let Some(_lock) = lifecycle::try_lock(&dir)? {
             lifecycle::retire(&dir)?;
@@ -271,7 +276,7 @@ impl Namespace<'_> {
     }
 
     /// Runs kubectl in it.
-    pub fn kubectl<S: AsRef<str>>(&self, args: impl IntoIterator<Item = S>) -> Result<String> {
+    pub fn kubectl<S: AsRef<str>>(&self, args: impl IntoIterator<Item = S>) -> ClusterResult<String> {
         let mut command = self.cluster.kubectl_command([option("namespace", &self.name)])?;
         args.into_iter().for_each(|arg| {
             command.arg(arg.as_ref());
@@ -280,18 +285,18 @@ impl Namespace<'_> {
     }
 
     /// Applies a manifest in it.
-    pub fn apply(&self, manifest: &str) -> Result<()> {
+    pub fn apply(&self, manifest: &str) -> ClusterResult<()> {
         let command = self.cluster.kubectl_command([&option("namespace", &self.name), "apply", "--filename=-"]);
         run_with_input(&mut command?, manifest).map(drop)
     }
 
     /// Waits until `object` (`pod/web`, `deployment/web`) has `condition` (`Ready`, `Available`).
-    pub fn await_condition(&self, object: &str, condition: &str) -> Result<()> {
+    pub fn await_condition(&self, object: &str, condition: &str) -> ClusterResult<()> {
         self.await_jsonpath(object, &format!("{{.status.conditions[?(@.type==\"{condition}\")].status}}"), "True")
     }
 
     /// Waits until `path` of `object` has `value`.
-    pub fn await_jsonpath(&self, object: &str, path: &str, value: &str) -> Result<()> {
+    pub fn await_jsonpath(&self, object: &str, path: &str, value: &str) -> ClusterResult<()> {
         let output = option("output", format!("jsonpath={path}"));
         self.cluster.until(&format!("{object} having {path} = {value}"), Duration::from_secs(120), || {
             let found = self.kubectl(["get", object, &output, "--ignore-not-found"]);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::binaries::{self, location};
 use crate::certs::{Authority, Client};
-use crate::error::{At, Result};
+use crate::error::{At, ClusterResult};
 use crate::namespaces::Net;
 use crate::ports;
 use crate::process::ProcessSpec;
@@ -25,7 +25,7 @@ pub(crate) struct Endpoints {
 
 impl Endpoints {
     /// On the loopback, at free ports.
-    pub(crate) fn free() -> Result<Self> {
+    pub(crate) fn free() -> ClusterResult<Self> {
         let address = Ipv4Addr::LOCALHOST;
         let port = || ports::free(address.into()).map(|free| free.port()).at("listen on", Path::new("127.0.0.1"));
         Ok(Self { address, api: port()?, etcd: port()?, etcd_peer: port()? })
@@ -45,7 +45,12 @@ impl Endpoints {
 const UNUSED_SERVICES: (&str, Ipv4Addr) = ("10.215.0.0/24", Ipv4Addr::new(10, 215, 0, 1));
 
 /// Creates the certificates and kubeconfigs of a control plane.
-pub(crate) fn certificates(dir: &Path, context: &str, endpoints: &Endpoints, net: Option<Net>) -> Result<Authority> {
+pub(crate) fn certificates(
+    dir: &Path,
+    context: &str,
+    endpoints: &Endpoints,
+    net: Option<Net>,
+) -> ClusterResult<Authority> {
     let authority = Authority::create(dir.join("pki"))?;
     let service = net.map_or(UNUSED_SERVICES.1, |net| net.service(1));
     let names = [
@@ -67,7 +72,7 @@ pub(crate) fn certificates(dir: &Path, context: &str, endpoints: &Endpoints, net
     Ok(authority)
 }
 
-pub(crate) fn etcd(dir: &Path, endpoints: &Endpoints) -> Result<ProcessSpec> {
+pub(crate) fn etcd(dir: &Path, endpoints: &Endpoints) -> ClusterResult<ProcessSpec> {
     let client = format!("http://127.0.0.1:{}", endpoints.etcd);
     let peer = format!("http://127.0.0.1:{}", endpoints.etcd_peer);
     Ok(ProcessSpec::new("etcd", location(binaries::ETCD)?)
@@ -81,7 +86,12 @@ pub(crate) fn etcd(dir: &Path, endpoints: &Endpoints) -> Result<ProcessSpec> {
         .args(["--unsafe-no-fsync", "--log-level=warn"]))
 }
 
-pub(crate) fn apiserver(program: &Path, dir: &Path, endpoints: &Endpoints, net: Option<Net>) -> Result<ProcessSpec> {
+pub(crate) fn apiserver(
+    program: &Path,
+    dir: &Path,
+    endpoints: &Endpoints,
+    net: Option<Net>,
+) -> ClusterResult<ProcessSpec> {
     let pki = |file: &str| dir.join("pki").join(file).display().to_string();
     let spec = ProcessSpec::new("kube-apiserver", program)
         .arg(option("etcd-servers", format!("http://127.0.0.1:{}", endpoints.etcd)))
@@ -115,7 +125,7 @@ pub(crate) fn apiserver(program: &Path, dir: &Path, endpoints: &Endpoints, net: 
 /// Further options of the API server, one a line.
 const OPTIONS: &str = "apiserver.options";
 
-fn options(dir: &Path) -> Result<Vec<String>> {
+fn options(dir: &Path) -> ClusterResult<Vec<String>> {
     let path = dir.join(OPTIONS);
     match fs::read_to_string(&path) {
         Ok(text) => Ok(text.lines().map(ToOwned::to_owned).collect()),
@@ -125,12 +135,12 @@ fn options(dir: &Path) -> Result<Vec<String>> {
 }
 
 /// Sets further options of the API server, for its next start.
-pub(crate) fn set_options(dir: &Path, options: &[String]) -> Result<()> {
+pub(crate) fn set_options(dir: &Path, options: &[String]) -> ClusterResult<()> {
     let path = dir.join(OPTIONS);
     fs::write(&path, options.join("\n")).at("write", &path)
 }
 
-pub(crate) fn controller_manager(dir: &Path) -> Result<ProcessSpec> {
+pub(crate) fn controller_manager(dir: &Path) -> ClusterResult<ProcessSpec> {
     let pki = |file: &str| dir.join("pki").join(file).display().to_string();
     Ok(ProcessSpec::new("kube-controller-manager", location(binaries::CONTROLLER_MANAGER)?)
         .arg(option("kubeconfig", pki("controller-manager.kubeconfig")))

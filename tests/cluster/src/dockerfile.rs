@@ -10,7 +10,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::command::run;
-use crate::error::{At, Error, Result};
+use crate::error::{At, ClusterError, ClusterResult};
 use crate::image::{DURWARD, Image};
 use crate::{paths, preflight};
 
@@ -30,7 +30,7 @@ pub struct BuiltImage {
 const BUILDER: &str = "durward.test/builder:test";
 
 /// Builds the image [`DURWARD`]. Quick when nothing changed: the cache keeps cargo's target folder.
-pub fn build() -> Result<BuiltImage> {
+pub fn build() -> ClusterResult<BuiltImage> {
     let buildah = Buildah::new("image")?;
     eprintln!("cluster: building the durward image (minutes on first use)");
     let target = buildah.work.join("target");
@@ -44,7 +44,7 @@ pub fn build() -> Result<BuiltImage> {
 }
 
 /// Builds the image `name` by the Dockerfile in `context`, whose argument `base` is the base image.
-pub fn build_on(name: &str, context: &Path, base: (&str, Image)) -> Result<BuiltImage> {
+pub fn build_on(name: &str, context: &Path, base: (&str, Image)) -> ClusterResult<BuiltImage> {
     let folder = name.replace(['/', ':'], "-");
     Buildah::new(&folder)?.build(&Recipe { name, context: context.to_owned(), base, volumes: Vec::new() })
 }
@@ -63,7 +63,7 @@ struct Buildah {
 }
 
 impl Buildah {
-    fn new(folder: &str) -> Result<Self> {
+    fn new(folder: &str) -> ClusterResult<Self> {
         preflight::programs(&[("buildah", "buildah"), ("setpriv", "util-linux"), ("unshare", "util-linux")])?;
         let work = paths::cache()?.join(folder);
         fs::create_dir_all(&work).at("create", &work)?;
@@ -73,7 +73,7 @@ impl Buildah {
         Ok(Self { work, _lock: lock })
     }
 
-    fn build(&self, recipe: &Recipe<'_>) -> Result<BuiltImage> {
+    fn build(&self, recipe: &Recipe<'_>) -> ClusterResult<BuiltImage> {
         self.clean()?;
         let built = self.make(recipe);
         // layers are large, and the next build is quick without them
@@ -81,7 +81,7 @@ impl Buildah {
         built
     }
 
-    fn run<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<String> {
+    fn run<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> ClusterResult<String> {
         let storage = |name: &str| self.work.join("storage").join(name);
         // in namespaces that end with this process: an interrupted build leaves neither a mount nor a compiler behind
         let mut command = Command::new("setpriv");
@@ -97,7 +97,7 @@ impl Buildah {
         run(&mut command)
     }
 
-    fn clean(&self) -> Result<()> {
+    fn clean(&self) -> ClusterResult<()> {
         let storage = self.work.join("storage");
         match fs::remove_dir_all(&storage) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).at("remove", &storage),
@@ -105,7 +105,7 @@ impl Buildah {
         }
     }
 
-    fn make(&self, recipe: &Recipe<'_>) -> Result<BuiltImage> {
+    fn make(&self, recipe: &Recipe<'_>) -> ClusterResult<BuiltImage> {
         let (argument, base) = &recipe.base;
         let base_archive = self.work.join("base.tar");
         fs::write(&base_archive, base.archive()?).at("write", &base_archive)?;
@@ -129,7 +129,7 @@ impl Buildah {
         }
         self.run(["push", "--quiet", recipe.name, &format!("docker-archive:{}:{}", archive.display(), recipe.name)])?;
         let size = fs::metadata(&archive).at("read", &archive)?.len();
-        let invalid = |detail: &str| Error::invalid("buildah's description of the image", detail);
+        let invalid = |detail: &str| ClusterError::invalid("buildah's description of the image", detail);
         let described: Value = serde_json::from_str(&inspected).map_err(|error| invalid(&error.to_string()))?;
         let config = described.pointer("/OCIv1/config").ok_or_else(|| invalid("it has no OCIv1.config"))?;
         let words = config.get("Entrypoint").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
@@ -156,12 +156,12 @@ fn builder() -> Image {
 }
 
 /// Volumes: this machine's toolchain, its crates, and the kept target folder.
-fn mounts(target: &Path) -> Result<Vec<(PathBuf, &'static str, &'static str)>> {
+fn mounts(target: &Path) -> ClusterResult<Vec<(PathBuf, &'static str, &'static str)>> {
     let sysroot = run(Command::new("rustc").current_dir(paths::repository()).args(["--print", "sysroot"]))?;
     let home = std::env::var_os("CARGO_HOME")
         .map(PathBuf::from)
         .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
-    let cargo = home.ok_or_else(|| Error::refused("neither CARGO_HOME nor HOME is set", "set CARGO_HOME"))?;
+    let cargo = home.ok_or_else(|| ClusterError::refused("neither CARGO_HOME nor HOME is set", "set CARGO_HOME"))?;
     Ok(vec![
         (PathBuf::from("/usr"), "/usr", "ro"),
         (PathBuf::from("/etc/ssl"), "/etc/ssl", "ro"),

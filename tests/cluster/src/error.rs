@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// An error of the test cluster.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum ClusterError {
     /// A file, folder or `/proc` entry could not be used.
     #[error("cannot {action} `{}`: {source}", path.display())]
     Io {
@@ -71,13 +71,13 @@ pub enum Error {
 }
 
 /// The result of every function here.
-pub type Result<T, E = Error> = std::result::Result<T, E>;
+pub type ClusterResult<T, E = ClusterError> = std::result::Result<T, E>;
 
 fn with_logs(logs: &str) -> String {
     if logs.is_empty() { String::new() } else { format!("\n{logs}") }
 }
 
-impl Error {
+impl ClusterError {
     pub(crate) fn refused(what: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self::Refused { what: what.into(), remedy: remedy.into() }
     }
@@ -97,11 +97,11 @@ impl Error {
 
 /// Names the file in an I/O error.
 pub(crate) trait At<T> {
-    fn at(self, action: &'static str, path: &Path) -> Result<T>;
+    fn at(self, action: &'static str, path: &Path) -> ClusterResult<T>;
 }
 
 impl<T> At<T> for std::io::Result<T> {
-    fn at(self, action: &'static str, path: &Path) -> Result<T> {
-        self.map_err(|source| Error::Io { action, path: path.to_owned(), source })
+    fn at(self, action: &'static str, path: &Path) -> ClusterResult<T> {
+        self.map_err(|source| ClusterError::Io { action, path: path.to_owned(), source })
     }
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::command::run;
-use crate::error::{At, Error, Result};
+use crate::error::{At, ClusterError, ClusterResult};
 use crate::{cargo, preflight};
 
 /// The image of every pod's sandbox.
@@ -77,13 +77,13 @@ impl Image {
     }
 
     /// Adds a copy of a program of this machine, and of the libraries that it loads.
-    pub fn program(self, path: &str, source: &Path) -> Result<Self> {
+    pub fn program(self, path: &str, source: &Path) -> ClusterResult<Self> {
         self.file(path, 0o755, fs::read(source).at("read", source)?).libraries(source)
     }
 
     /// Adds a folder of this machine, except names in `without`, and the libraries that its shared objects
     /// load.
-    pub fn tree(mut self, path: &str, source: &Path, without: &[&str]) -> Result<Self> {
+    pub fn tree(mut self, path: &str, source: &Path, without: &[&str]) -> ClusterResult<Self> {
         for entry in fs::read_dir(source).at("read", source)? {
             let from = entry.at("read", source)?.path();
             let name = from.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -100,7 +100,7 @@ impl Image {
         Ok(self)
     }
 
-    fn libraries(mut self, of: &Path) -> Result<Self> {
+    fn libraries(mut self, of: &Path) -> ClusterResult<Self> {
         // fails for static programs
         let loaded = run(Command::new("ldd").arg(of)).unwrap_or_default();
         for library in loaded.split_whitespace().filter(|word| word.starts_with('/')).map(Path::new) {
@@ -159,8 +159,8 @@ impl Image {
     }
 
     /// The image as an archive in the format of `docker save`.
-    pub fn archive(&self) -> Result<Vec<u8>> {
-        let failed = |source| Error::Io { action: "pack", path: PathBuf::from(&self.name), source };
+    pub fn archive(&self) -> ClusterResult<Vec<u8>> {
+        let failed = |source| ClusterError::Io { action: "pack", path: PathBuf::from(&self.name), source };
         let layer = self.layer().map_err(failed)?;
         let digest = crate::hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &layer).as_ref());
         let config = json!({
@@ -183,7 +183,7 @@ impl Image {
     }
 
     /// The archive in a temporary file of its own, since tests load the same image at the same time.
-    pub(crate) fn archive_file(&self) -> Result<tempfile::NamedTempFile> {
+    pub(crate) fn archive_file(&self) -> ClusterResult<tempfile::NamedTempFile> {
         let file = tempfile::NamedTempFile::new().at("create a file in", &std::env::temp_dir())?;
         fs::write(file.path(), self.archive()?).at("write", file.path())?;
         Ok(file)
@@ -246,7 +246,7 @@ fn architecture() -> &'static str {
 }
 
 /// [`BUSYBOX`] from this machine's static busybox, its tools under `/bin`.
-pub fn busybox() -> Result<Image> {
+pub fn busybox() -> ClusterResult<Image> {
     let program = preflight::static_busybox()?;
     let tools = run(Command::new(&program).arg("--list"))?;
     let image = Image::new(BUSYBOX).program("/bin/busybox", &program)?;
@@ -258,7 +258,7 @@ pub fn busybox() -> Result<Image> {
 }
 
 /// [`DURWARD`] with the program of this checkout, like the Dockerfile's but compiled in a minute.
-pub fn durward() -> Result<Image> {
+pub fn durward() -> ClusterResult<Image> {
     eprintln!("cluster: building the durward image (minutes on first use)");
     let program = cargo::build_static()?;
     let authorities = Path::new("/etc/ssl/certs/ca-certificates.crt");
@@ -271,6 +271,6 @@ pub fn durward() -> Result<Image> {
 }
 
 /// [`PAUSE`]: a program that does nothing until it is killed.
-pub(crate) fn pause() -> Result<Image> {
+pub(crate) fn pause() -> ClusterResult<Image> {
     Ok(Image::new(PAUSE).program("/sleep", &preflight::static_busybox()?)?.entrypoint(["/sleep", "infinity"]))
 }

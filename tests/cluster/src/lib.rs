@@ -1,7 +1,7 @@
 //! A real Kubernetes for tests: no container engine, no registry, no images pulled.
 //!
 //! ```no_run
-//! # fn main() -> durward_cluster::Result<()> {
+//! # fn main() -> durward_cluster::ClusterResult<()> {
 //! use durward_cluster::Cluster;
 //!
 //! // A node that all tests of this machine share, brought up on first use.
@@ -36,7 +36,7 @@ mod process;
 pub mod wait;
 
 pub use cluster::{Cluster, Namespace};
-pub use error::{Error, Result};
+pub use error::{ClusterError, ClusterResult};
 pub use image::Image;
 pub use lifecycle::{ClusterStatus, Component, down, status};
 pub use node::NODE_NAME;

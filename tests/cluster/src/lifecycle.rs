@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::binaries::{self, Binary, location};
 use crate::command::{run, run_with_input};
 use crate::control_plane::{self, Endpoints};
-use crate::error::{At, Error, Result};
+use crate::error::{At, ClusterError, ClusterResult};
 use crate::namespaces::{self, Net};
 use crate::process::{self, ProcessSpec};
 use crate::{image, node, paths, preflight, wait};
@@ -103,7 +103,7 @@ impl RunningCluster {
         self.dir.join("kubectl")
     }
 
-    fn spec(&self, component: Component) -> Result<ProcessSpec> {
+    fn spec(&self, component: Component) -> ClusterResult<ProcessSpec> {
         let dir = &self.dir;
         let spec = match (component, self.net) {
             (Component::Etcd, _) => control_plane::etcd(dir, &self.endpoints),
@@ -115,7 +115,7 @@ impl RunningCluster {
             (Component::Kubelet, Some(net)) => node::kubelet_process(dir, net),
             (Component::KubeProxy, Some(_)) => node::kube_proxy_process(dir),
             (Component::CoreDns, Some(_)) => node::coredns(dir),
-            (component, None) => Err(Error::refused(
+            (component, None) => Err(ClusterError::refused(
                 format!("this control plane has no {}", component.name()),
                 "use `Cluster::shared()`",
             )),
@@ -124,29 +124,31 @@ impl RunningCluster {
     }
 
     /// Starts a component without waiting for it.
-    pub(crate) fn start(&self, component: Component) -> Result<()> {
+    pub(crate) fn start(&self, component: Component) -> ClusterResult<()> {
         process::start(&self.dir, &self.spec(component)?, self.owned)
     }
 
     /// Ends a component by SIGTERM, then by SIGKILL.
-    pub(crate) fn stop(&self, component: Component) -> Result<()> {
+    pub(crate) fn stop(&self, component: Component) -> ClusterResult<()> {
         process::end(&self.dir, Some(Duration::from_secs(10)), |found| found.program == component.name())
     }
 
     /// Returns an error if one of these components has ended.
-    fn check_alive(&self, components: &[Component]) -> Result<()> {
+    fn check_alive(&self, components: &[Component]) -> ClusterResult<()> {
         let found = process::of(&self.dir)?;
         // by name, since a new one may still be in setpriv or nsenter; but containerd's shims, which inherit its
         // name, outlive it
         let runs = |name: &str| found.iter().any(|found| found.name == name && found.program != binaries::SHIM.name);
         match components.iter().find(|component| !runs(component.name())) {
-            Some(gone) => Err(Error::Ended { name: gone.name(), logs: process::tail(&self.dir, &[gone.name()], 30) }),
+            Some(gone) => {
+                Err(ClusterError::Ended { name: gone.name(), logs: process::tail(&self.dir, &[gone.name()], 30) })
+            }
             None => Ok(()),
         }
     }
 
     /// Waits until `component` is ready.
-    pub(crate) fn await_ready(&self, component: Component) -> Result<()> {
+    pub(crate) fn await_ready(&self, component: Component) -> ClusterResult<()> {
         let what = format!("{} being ready", component.name());
         wait::until(&what, READY, || {
             self.check_alive(&[Component::Etcd, component])?;
@@ -180,11 +182,11 @@ impl RunningCluster {
         }
     }
 
-    pub(crate) fn kubectl(&self, args: &[&str]) -> Result<String> {
+    pub(crate) fn kubectl(&self, args: &[&str]) -> ClusterResult<String> {
         run(self.kubectl_command()?.args(args))
     }
 
-    pub(crate) fn kubectl_command(&self) -> Result<Command> {
+    pub(crate) fn kubectl_command(&self) -> ClusterResult<Command> {
         let mut command = Command::new(location(binaries::KUBECTL)?);
         process::mark(&mut command, &self.dir, "kubectl");
         command.env("KUBECACHEDIR", self.kubectl_cache());
@@ -192,7 +194,7 @@ impl RunningCluster {
         Ok(command)
     }
 
-    fn ctr(&self, args: &[&str]) -> Result<String> {
+    fn ctr(&self, args: &[&str]) -> ClusterResult<String> {
         let mut command = Command::new(location(binaries::CTR)?);
         run(process::mark(&mut command, &self.dir, "ctr")
             .arg("--address")
@@ -202,7 +204,7 @@ impl RunningCluster {
     }
 
     /// Loads an archive of images into containerd.
-    pub(crate) fn load_archive(&self, archive: &Path) -> Result<()> {
+    pub(crate) fn load_archive(&self, archive: &Path) -> ClusterResult<()> {
         self.ctr(&["images", "import", &archive.to_string_lossy()]).map(drop)
     }
 
@@ -227,7 +229,7 @@ pub(crate) fn running(dir: &Path) -> Option<RunningCluster> {
 }
 
 /// Brings up a cluster in `dir`, after removing remains of an earlier one.
-pub(crate) fn bring_up(dir: &Path, wanted: ClusterSpec<'_>) -> Result<RunningCluster> {
+pub(crate) fn bring_up(dir: &Path, wanted: ClusterSpec<'_>) -> ClusterResult<RunningCluster> {
     if wanted.node {
         preflight::node()?;
         namespaces::check_dir(dir)?;
@@ -242,7 +244,7 @@ pub(crate) fn bring_up(dir: &Path, wanted: ClusterSpec<'_>) -> Result<RunningClu
         attempts -= 1;
         match try_bring_up(dir, wanted) {
             // another process may have taken a chosen port
-            Err(Error::Ended { .. }) if attempts > 0 && !wanted.node => {}
+            Err(ClusterError::Ended { .. }) if attempts > 0 && !wanted.node => {}
             Err(error) => {
                 if wanted.owned {
                     take_down(dir)?;
@@ -254,7 +256,7 @@ pub(crate) fn bring_up(dir: &Path, wanted: ClusterSpec<'_>) -> Result<RunningClu
     }
 }
 
-fn try_bring_up(dir: &Path, wanted: ClusterSpec<'_>) -> Result<RunningCluster> {
+fn try_bring_up(dir: &Path, wanted: ClusterSpec<'_>) -> ClusterResult<RunningCluster> {
     let begun = Instant::now();
     take_down(dir)?;
     let log = dir.join("log");
@@ -289,14 +291,15 @@ fn try_bring_up(dir: &Path, wanted: ClusterSpec<'_>) -> Result<RunningCluster> {
     }
     running.await_ready(Component::ControllerManager)?;
     let file = dir.join("cluster.json");
-    let text = serde_json::to_vec_pretty(&running).map_err(|error| Error::invalid("the cluster's state", error))?;
+    let text =
+        serde_json::to_vec_pretty(&running).map_err(|error| ClusterError::invalid("the cluster's state", error))?;
     fs::write(&file, text).at("write", &file)?;
     eprintln!("cluster: {name} is up after {:.1} s", begun.elapsed().as_secs_f32());
     Ok(running)
 }
 
 /// Ends the cluster in `dir` and removes every trace of it.
-pub(crate) fn take_down(dir: &Path) -> Result<()> {
+pub(crate) fn take_down(dir: &Path) -> ClusterResult<()> {
     process::end(dir, None, |_| true)?;
     namespaces::remove(dir)?;
     unmount_below(dir)?;
@@ -308,7 +311,7 @@ pub(crate) fn take_down(dir: &Path) -> Result<()> {
 }
 
 /// Unmounts everything below `dir`, since removing the folder would remove the mounted files, too.
-fn unmount_below(dir: &Path) -> Result<()> {
+fn unmount_below(dir: &Path) -> ClusterResult<()> {
     let file = Path::new("/proc/self/mounts");
     let mounts = fs::read_to_string(file).at("read", file)?;
     let below =
@@ -321,7 +324,7 @@ fn unmount_below(dir: &Path) -> Result<()> {
 }
 
 /// Removes the empty cgroups of containers that were killed with their node.
-fn remove_cgroups(dir: &Path) -> Result<()> {
+fn remove_cgroups(dir: &Path) -> ClusterResult<()> {
     let root = Path::new("/sys/fs/cgroup");
     let below =
         |path: &Path| fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect::<Vec<_>>();
@@ -351,7 +354,7 @@ fn remove_cgroup(path: &Path) {
 }
 
 /// The lock of the cluster in `dir`: a file beside the folder, which may be removed and created.
-fn lock_file(dir: &Path) -> Result<(PathBuf, File)> {
+fn lock_file(dir: &Path) -> ClusterResult<(PathBuf, File)> {
     if let Some(state) = dir.parent() {
         fs::create_dir_all(state).at("create", state)?;
     }
@@ -361,14 +364,14 @@ fn lock_file(dir: &Path) -> Result<(PathBuf, File)> {
 }
 
 /// Takes the lock of `dir`, waiting as long as needed.
-pub(crate) fn lock(dir: &Path) -> Result<File> {
+pub(crate) fn lock(dir: &Path) -> ClusterResult<File> {
     let (path, file) = lock_file(dir)?;
     file.lock().at("lock", &path)?;
     Ok(file)
 }
 
 /// Takes the lock of `dir`; `None` if it is held.
-pub(crate) fn try_lock(dir: &Path) -> Result<Option<File>> {
+pub(crate) fn try_lock(dir: &Path) -> ClusterResult<Option<File>> {
     let (path, file) = lock_file(dir)?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
@@ -378,7 +381,7 @@ pub(crate) fn try_lock(dir: &Path) -> Result<Option<File>> {
 }
 
 /// Takes down a cluster whose lock this process holds, and removes the lock file.
-pub(crate) fn retire(dir: &Path) -> Result<()> {
+pub(crate) fn retire(dir: &Path) -> ClusterResult<()> {
     take_down(dir)?;
     let path = dir.with_extension("lock");
     // others may be waiting for the shared cluster's lock, so its file stays
@@ -389,7 +392,7 @@ pub(crate) fn retire(dir: &Path) -> Result<()> {
 pub(crate) const SHARED: &str = "shared";
 
 /// The folders of all clusters.
-pub(crate) fn dirs() -> Result<Vec<PathBuf>> {
+pub(crate) fn dirs() -> ClusterResult<Vec<PathBuf>> {
     let state = paths::state()?;
     let Ok(entries) = fs::read_dir(&state) else {
         return Ok(Vec::new());
@@ -400,7 +403,7 @@ pub(crate) fn dirs() -> Result<Vec<PathBuf>> {
 }
 
 /// Takes down every cluster except those of running tests, and returns the folders of these.
-pub fn down() -> Result<Vec<PathBuf>> {
+pub fn down() -> ClusterResult<Vec<PathBuf>> {
     let mut in_use = Vec::new();
     for dir in dirs()? {
         match try_lock(&dir)? {
@@ -423,7 +426,7 @@ pub struct ClusterStatus {
 }
 
 /// The status of all clusters.
-pub fn status() -> Result<Vec<ClusterStatus>> {
+pub fn status() -> ClusterResult<Vec<ClusterStatus>> {
     let mut all = Vec::new();
     for dir in dirs()? {
         let found = process::of(&dir)?;

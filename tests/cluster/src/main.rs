@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use clap::{Parser, Subcommand};
-use durward_cluster::{Cluster, Error, Result, binaries, image, preflight};
+use durward_cluster::{Cluster, ClusterError, ClusterResult, binaries, image, preflight};
 
 /// A real Kubernetes for tests, without a container engine.
 #[derive(Debug, Parser)]
@@ -56,7 +56,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn act(action: &ClusterCommand) -> Result<ExitCode> {
+fn act(action: &ClusterCommand) -> ClusterResult<ExitCode> {
     match action {
         ClusterCommand::Up => {
             let cluster = Cluster::shared()?;
@@ -79,23 +79,20 @@ fn act(action: &ClusterCommand) -> Result<ExitCode> {
         ClusterCommand::Status => status()?,
         ClusterCommand::Build => binaries::ensure(binaries::NODE)?,
         ClusterCommand::Path { program } => {
-            let binary = binaries::named(program).ok_or_else(|| Error::Refused {
+            let binary = binaries::named(program).ok_or_else(|| ClusterError::Refused {
                 what: format!("`{program}` is no program of the cluster"),
                 remedy: "see tests/cluster/src/binaries.rs for those that are".to_owned(),
             })?;
             println!("{}", binaries::path(binary)?.display());
         }
-        ClusterCommand::Image { to } => fs::write(to, image::durward()?.archive()?).map_err(|source| Error::Io {
-            action: "write",
-            path: to.clone(),
-            source,
-        })?,
+        ClusterCommand::Image { to } => fs::write(to, image::durward()?.archive()?)
+            .map_err(|source| ClusterError::Io { action: "write", path: to.clone(), source })?,
         ClusterCommand::Test { cargo } => return test(cargo),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn status() -> Result<()> {
+fn status() -> ClusterResult<()> {
     let all = durward_cluster::status()?;
     if all.is_empty() {
         println!("no cluster");
@@ -114,7 +111,7 @@ fn has_external_cluster() -> bool {
     std::env::var_os("KUBECONFIG").is_some_and(|path| !path.is_empty())
 }
 
-fn test(arguments: &[String]) -> Result<ExitCode> {
+fn test(arguments: &[String]) -> ClusterResult<ExitCode> {
     let node = if has_external_cluster() { Ok(()) } else { preflight::node() };
     let was_up =
         has_external_cluster() || durward_cluster::status()?.iter().any(|status| status.dir.ends_with("shared"));
@@ -129,7 +126,7 @@ fn test(arguments: &[String]) -> Result<ExitCode> {
         command.args(more);
         command
     };
-    let not_started = |source| Error::Io { action: "start", path: cargo.clone().into(), source };
+    let not_started = |source| ClusterError::Io { action: "start", path: cargo.clone().into(), source };
 
     let status = match &node {
         Ok(()) => {

@@ -13,7 +13,7 @@ use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::command::run;
-use crate::error::{At, Error, Result};
+use crate::error::{At, ClusterError, ClusterResult};
 use crate::process::{self, ProcessSpec};
 use crate::{paths, wait};
 
@@ -75,18 +75,18 @@ impl Net {
 }
 
 /// Refuses a folder that a node can't see, or whose path is too long for sockets.
-pub(crate) fn check_dir(dir: &Path) -> Result<()> {
+pub(crate) fn check_dir(dir: &Path) -> ClusterResult<()> {
     // A Unix socket's path has at most 107 bytes.
     const LONGEST_SOCKET: &str = "/containerd.sock.ttrpc";
     if dir.as_os_str().len() + LONGEST_SOCKET.len() > 107 {
-        return Err(Error::refused(
+        return Err(ClusterError::refused(
             format!("`{}` is too long a path for the sockets in it", dir.display()),
             "set DURWARD_CLUSTER_DIR to a shorter one",
         ));
     }
     for (path, variable) in [(dir, "DURWARD_CLUSTER_DIR"), (&paths::cache()?, "DURWARD_CLUSTER_CACHE")] {
         if let Some(hidden) = HIDDEN.iter().find(|hidden| path.starts_with(hidden)) {
-            return Err(Error::refused(
+            return Err(ClusterError::refused(
                 format!("`{}` is below `{hidden}`, of which a node sees nothing", path.display()),
                 format!("set {variable} to a folder elsewhere"),
             ));
@@ -96,7 +96,7 @@ pub(crate) fn check_dir(dir: &Path) -> Result<()> {
 }
 
 /// Creates the namespaces of the cluster in `dir` and links them to this machine.
-pub(crate) fn create(dir: &Path) -> Result<Net> {
+pub(crate) fn create(dir: &Path) -> ClusterResult<Net> {
     // The shell collects orphans, as the first process of a PID namespace must; the kernel shields it from signals.
     let spec = ProcessSpec::new(NAME, "unshare")
         .args(["--mount", "--net", "--pid", "--fork", "--mount-proc", "--propagation", "private", "--"])
@@ -109,30 +109,30 @@ pub(crate) fn create(dir: &Path) -> Result<Net> {
 }
 
 /// The first process inside, as seen from outside: it is called `sh` only once its own /proc is mounted.
-fn holder(dir: &Path) -> Result<Option<Pid>> {
+fn holder(dir: &Path) -> ClusterResult<Option<Pid>> {
     Ok(process::of(dir)?.into_iter().find(|found| found.name == NAME && found.program == "sh").map(|found| found.pid))
 }
 
 /// `spec`, changed to run inside the namespaces of the cluster in `dir`.
-pub(crate) fn enter(dir: &Path, spec: ProcessSpec) -> Result<ProcessSpec> {
+pub(crate) fn enter(dir: &Path, spec: ProcessSpec) -> ClusterResult<ProcessSpec> {
     let inside = ProcessSpec { program: "nsenter".into(), args: Vec::new(), ..spec };
     Ok(inside.args(nsenter_args(dir)?).arg(spec.program).args(spec.args))
 }
 
 /// Runs a command line inside, to its end.
-pub(crate) fn run_inside(dir: &Path, words: &[&str]) -> Result<String> {
+pub(crate) fn run_inside(dir: &Path, words: &[&str]) -> ClusterResult<String> {
     run(Command::new("nsenter").args(nsenter_args(dir)?).args(words))
 }
 
-fn nsenter_args(dir: &Path) -> Result<Vec<String>> {
+fn nsenter_args(dir: &Path) -> ClusterResult<Vec<String>> {
     let pid = holder(dir)?.ok_or_else(|| {
-        Error::refused(format!("the node in `{}` is not running", dir.display()), "run `make cluster-up`")
+        ClusterError::refused(format!("the node in `{}` is not running", dir.display()), "run `make cluster-up`")
     })?;
     let target = format!("--target={}", pid.as_raw_nonzero());
     Ok([&target, "--mount", "--net", "--pid", "--"].map(str::to_owned).to_vec())
 }
 
-fn mount(dir: &Path) -> Result<()> {
+fn mount(dir: &Path) -> ClusterResult<()> {
     for hidden in HIDDEN {
         run_inside(dir, &["mount", "-t", "tmpfs", "tmpfs", hidden])?;
     }
@@ -151,7 +151,7 @@ fn mount(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-fn link(dir: &Path) -> Result<Net> {
+fn link(dir: &Path) -> ClusterResult<Net> {
     let pid = holder(dir)?.map(|pid| pid.as_raw_nonzero().to_string()).unwrap_or_default();
     let free = (0..=u8::MAX).map(|index| Net { index });
     // Creating an interface is atomic, so nodes that start together get different numbers.
@@ -161,7 +161,7 @@ fn link(dir: &Path) -> Result<Net> {
             let peer = ["type", "veth", "peer", "name", "eth0", "netns", &pid];
             run(Command::new("ip").args(["link", "add", &net.interface()]).args(peer)).is_ok()
         })
-        .ok_or_else(|| Error::refused("no network interface could be made", "run as root; see `ip link`"))?;
+        .ok_or_else(|| ClusterError::refused("no network interface could be made", "run as root; see `ip link`"))?;
     let interface = net.interface();
     let host = net.host().to_string();
     let node = net.node().to_string();
@@ -181,13 +181,13 @@ fn link(dir: &Path) -> Result<Net> {
     // Answers between two pods of one bridge must pass iptables, or a Service's address is not translated back.
     let bridged = "/proc/sys/net/bridge/bridge-nf-call-iptables";
     run_inside(dir, &["sh", "-c", &format!("echo 1 > {bridged}")]).map_err(|_| {
-        Error::refused("the kernel does not pass bridged packets to iptables", "run `modprobe br_netfilter`")
+        ClusterError::refused("the kernel does not pass bridged packets to iptables", "run `modprobe br_netfilter`")
     })?;
     Ok(net)
 }
 
 /// Waits until the kernel removed the network of a node whose processes have ended.
-pub(crate) fn remove(dir: &Path) -> Result<()> {
+pub(crate) fn remove(dir: &Path) -> ClusterResult<()> {
     let gone = || Ok(interfaces(dir)?.is_empty().then_some(()));
     if wait::until("the end of the node's network", Duration::from_secs(10), gone).is_err() {
         for interface in interfaces(dir)? {
@@ -198,7 +198,7 @@ pub(crate) fn remove(dir: &Path) -> Result<()> {
 }
 
 /// This machine's interfaces that lead to the node in `dir`.
-fn interfaces(dir: &Path) -> Result<Vec<String>> {
+fn interfaces(dir: &Path) -> ClusterResult<Vec<String>> {
     let all = Path::new("/sys/class/net");
     let entries = fs::read_dir(all).at("list", all)?.flatten();
     let ours = entries.filter(|entry| {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::binaries::{self, location};
 use crate::certs::{Authority, Client};
 use crate::control_plane::{Endpoints, option};
-use crate::error::{At, Result};
+use crate::error::{At, ClusterResult};
 use crate::image;
 use crate::namespaces::Net;
 use crate::process::ProcessSpec;
@@ -35,7 +35,7 @@ pub(crate) fn containers(dir: &Path) -> PathBuf {
 pub(crate) const CGROUP: &str = "k8s.io";
 
 /// Writes every configuration file of the node.
-pub(crate) fn configure(dir: &Path, authority: &Authority, endpoints: &Endpoints, net: Net) -> Result<()> {
+pub(crate) fn configure(dir: &Path, authority: &Authority, endpoints: &Endpoints, net: Net) -> ClusterResult<()> {
     let pki = dir.join("pki");
     let kubeconfig = |client: Client<'_>| {
         authority.kubeconfig(&pki.join(format!("{}.kubeconfig", client.file)), "durward", &endpoints.server(), client)
@@ -56,14 +56,14 @@ pub(crate) fn configure(dir: &Path, authority: &Authority, endpoints: &Endpoints
     write(&dir.join("Corefile"), &corefile(dir, net))
 }
 
-fn write(path: &Path, text: &str) -> Result<()> {
+fn write(path: &Path, text: &str) -> ClusterResult<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).at("create", parent)?;
     }
     fs::write(path, text).at("write", path)
 }
 
-fn containerd_toml(dir: &Path) -> Result<String> {
+fn containerd_toml(dir: &Path) -> ClusterResult<String> {
     let quoted = |path: &Path| Value::from(path.to_string_lossy()).to_string();
     let cni_bin = location(binaries::CNI_BRIDGE)?;
     Ok(format!(
@@ -213,14 +213,14 @@ pub(crate) fn dns_service(net: Net) -> Value {
     ]})
 }
 
-pub(crate) fn scheduler(dir: &Path) -> Result<ProcessSpec> {
+pub(crate) fn scheduler(dir: &Path) -> ClusterResult<ProcessSpec> {
     Ok(ProcessSpec::new("kube-scheduler", location(binaries::SCHEDULER)?)
         .arg(option("kubeconfig", dir.join("pki/scheduler.kubeconfig").display()))
         .args(["--kube-api-qps=500", "--kube-api-burst=1000"])
         .args(["--leader-elect=false", "--secure-port=0", "--profiling=false"]))
 }
 
-pub(crate) fn containerd(dir: &Path) -> Result<ProcessSpec> {
+pub(crate) fn containerd(dir: &Path) -> ClusterResult<ProcessSpec> {
     let program = location(binaries::CONTAINERD)?;
     let mut spec =
         ProcessSpec::new("containerd", &program).arg(option("config", dir.join("containerd.toml").display()));
@@ -229,7 +229,7 @@ pub(crate) fn containerd(dir: &Path) -> Result<ProcessSpec> {
     Ok(spec)
 }
 
-pub(crate) fn kubelet_process(dir: &Path, net: Net) -> Result<ProcessSpec> {
+pub(crate) fn kubelet_process(dir: &Path, net: Net) -> ClusterResult<ProcessSpec> {
     let mut spec = ProcessSpec::new("kubelet", location(binaries::KUBELET)?)
         .arg(option("config", dir.join("kubelet.json").display()))
         .arg(option("kubeconfig", dir.join("pki/kubelet.kubeconfig").display()))
@@ -239,14 +239,14 @@ pub(crate) fn kubelet_process(dir: &Path, net: Net) -> Result<ProcessSpec> {
     Ok(spec)
 }
 
-pub(crate) fn kube_proxy_process(dir: &Path) -> Result<ProcessSpec> {
+pub(crate) fn kube_proxy_process(dir: &Path) -> ClusterResult<ProcessSpec> {
     let mut spec = ProcessSpec::new("kube-proxy", location(binaries::KUBE_PROXY)?)
         .arg(option("config", dir.join("kube-proxy.json").display()));
     spec.env.insert("PATH", path_with(&spec.program));
     Ok(spec)
 }
 
-pub(crate) fn coredns(dir: &Path) -> Result<ProcessSpec> {
+pub(crate) fn coredns(dir: &Path) -> ClusterResult<ProcessSpec> {
     Ok(ProcessSpec::new("coredns", location(binaries::COREDNS)?).arg("-conf").arg(dir.join("Corefile")))
 }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::error::{At, Error, Result};
+use crate::error::{At, ClusterError, ClusterResult};
 use crate::wait;
 
 const CLUSTER_MARK: &str = "DURWARD_CLUSTER_OF";
@@ -61,7 +61,7 @@ pub(crate) fn mark<'a>(command: &'a mut Command, dir: &Path, name: &str) -> &'a 
 }
 
 /// Starts `spec` for the cluster in `dir`. With `end_with_us` the kernel kills it when this process ends.
-pub(crate) fn start(dir: &Path, spec: &ProcessSpec, end_with_us: bool) -> Result<()> {
+pub(crate) fn start(dir: &Path, spec: &ProcessSpec, end_with_us: bool) -> ClusterResult<()> {
     let log_path = log_path(dir, spec.name);
     let log = File::options().create(true).append(true).open(&log_path).at("open", &log_path)?;
     let errors = log.try_clone().at("open", &log_path)?;
@@ -119,7 +119,7 @@ pub(crate) fn pid_path(dir: &Path, name: &str) -> PathBuf {
 }
 
 /// All running processes of the cluster in `dir`.
-pub(crate) fn of(dir: &Path) -> Result<Vec<FoundProcess>> {
+pub(crate) fn of(dir: &Path) -> ClusterResult<Vec<FoundProcess>> {
     // an environment can't be read during exec: a second pass finds missed processes
     let mut found = scan(dir)?;
     std::thread::sleep(Duration::from_millis(5));
@@ -132,7 +132,7 @@ pub(crate) fn of(dir: &Path) -> Result<Vec<FoundProcess>> {
     Ok(found)
 }
 
-fn scan(dir: &Path) -> Result<Vec<FoundProcess>> {
+fn scan(dir: &Path) -> ClusterResult<Vec<FoundProcess>> {
     let proc = Path::new("/proc");
     let mut found = Vec::new();
     for entry in fs::read_dir(proc).at("list", proc)?.flatten() {
@@ -157,8 +157,8 @@ fn scan(dir: &Path) -> Result<Vec<FoundProcess>> {
 }
 
 /// Ends the processes of `dir` that match `which`: by SIGTERM with `grace`, then by SIGKILL.
-pub(crate) fn end(dir: &Path, grace: Option<Duration>, which: impl Fn(&FoundProcess) -> bool) -> Result<()> {
-    let running = || Ok::<_, Error>(of(dir)?.into_iter().filter(|found| which(found)).collect::<Vec<_>>());
+pub(crate) fn end(dir: &Path, grace: Option<Duration>, which: impl Fn(&FoundProcess) -> bool) -> ClusterResult<()> {
+    let running = || Ok::<_, ClusterError>(of(dir)?.into_iter().filter(|found| which(found)).collect::<Vec<_>>());
     let none_left = || Ok((running()?.is_empty() && running()?.is_empty()).then_some(()));
     if let Some(grace) = grace {
         signal(&running()?, Signal::TERM);

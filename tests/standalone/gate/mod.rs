@@ -62,7 +62,7 @@ fn allowed_callers_pass_and_are_named_to_the_application() {
         (403, r#"{"error":"insufficient_scope","scope":"orders.read"}"#)
     );
     assert_eq!(ask(&billing, "/nothing", &[]).status, 403);
-    assert_eq!(app.requests().len(), count, "what is refused never reaches the application");
+    assert_eq!(app.requests().len(), count, "refused requests never reach the application");
 
     let records = gate.records(7);
     let reasons: Vec<_> = records.iter().map(|record| record["reason"].as_str().unwrap()).collect();
@@ -368,8 +368,8 @@ fn valid_policy_changes_apply_and_broken_ones_do_not() {
     let ask = || billing.request(gate.address(), "GET", "/orders", &[HOST]).status;
     assert_eq!(ask(), 200);
     fixture.write("manifests/policy.yaml", "kind: AccessPolicy\napiVersion: durward.dev/v1alpha1\nmetadata: {name: orders, namespace: shop}\nspec: {operations: nonsense}\n");
-    eventually("the mistake is told", || gate.stderr().contains("operations").then_some(())).unwrap();
-    assert_eq!(ask(), 200, "the last good version stays");
+    eventually("the mistake is reported", || gate.stderr().contains("operations").then_some(())).unwrap();
+    assert_eq!(ask(), 200, "the last valid version stays");
     fixture.write(
         "manifests/policy.yaml",
         &POLICY.replace("namespace: billing, name: billing", "namespace: billing, name: other"),
@@ -395,7 +395,7 @@ fn the_certificate_can_come_from_files() {
     received(&billing.request(gate.address(), "GET", "/orders", &[HOST]));
     let token = format!("Bearer {}", fixture.token("billing/billing", "orders.shop"));
     let by_token = fixture.caller(None).request(gate.address(), "GET", "/orders", &[HOST, ("Authorization", &token)]);
-    assert_eq!(by_token.status, 401, "tokens do not count without keys");
+    assert_eq!(by_token.status, 401, "without keys tokens are invalid");
     // a new certificate is used as soon as it is written
     let server_certificate = || {
         let mut stream = billing.connect(gate.address());
@@ -405,7 +405,7 @@ fn the_certificate_can_come_from_files() {
     };
     let before = server_certificate();
     fixture.write("bundle.pem", "nonsense");
-    eventually("it says so", || gate.stderr().contains("stays").then_some(())).unwrap();
+    eventually("a report of the failure", || gate.stderr().contains("stays").then_some(())).unwrap();
     assert_eq!(server_certificate(), before);
     write("shop/orders");
     eventually("the other certificate", || (server_certificate() != before).then_some(())).unwrap();

@@ -71,7 +71,7 @@ async fn websockets_work_over_http_2() {
     ] {
         assert_eq!(ask(&mut sender, protocol, path, &[]).await.status(), status, "{protocol} {path}");
     }
-    assert_eq!(app.requests().len(), 1, "what is refused never reaches the application: {:?}", app.requests());
+    assert_eq!(app.requests().len(), 1, "refused requests never reach the application: {:?}", app.requests());
     let record = gate.record("the WebSocket", |record| record["request"]["path"] == "/files/socket");
     assert_eq!(record["request"]["method"], "GET");
     let names: Vec<_> = gate.records(9).iter().map(|record| record["reason"].clone()).collect();

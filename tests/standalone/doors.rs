@@ -222,7 +222,7 @@ async fn grpc_offers_health_and_reflection() {
 fn only_configured_proxies_are_trusted() {
     let up = UpProcess::start(&[("shop.yaml", POLICY)], &["--trusted-proxy", "10.0.0.0/8"]);
     let reply = up.forward_auth("GET", HOST, "/healthz", &[("X-Forwarded-For", "10.1.1.1")]);
-    assert_eq!(reply.status, 403, "the forwarded request must not be believed");
+    assert_eq!(reply.status, 403, "the forwarded-request headers must be ignored");
     let record = &up.records(1)[0];
     assert_eq!(
         (&record["request"]["path"], &record["reason"], &record["request"]["source"]),
