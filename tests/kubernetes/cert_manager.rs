@@ -72,8 +72,8 @@ fn root(installed: &Installed) -> String {
     decoded(&get(installed, &["secret", CERTIFICATE, "-n", NAMESPACE])["data"]["ca.crt"])
 }
 
-/// The fingerprint of a listener's certificate, if `root` verifies it.
-fn served_fingerprint(address: &str, root: &str) -> Result<String, String> {
+/// The certificate of a listener in PEM, if `root` verifies it.
+fn served_certificate(address: &str, root: &str) -> Result<String, String> {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(&file, root).expect("written");
     let host = format!("durward.{NAMESPACE}.svc");
@@ -94,9 +94,9 @@ fn served_fingerprint(address: &str, root: &str) -> Result<String, String> {
     }
 }
 
-/// The fingerprints of all replicas at a port.
+/// The certificates of all replicas at a port.
 fn served_by_all(installed: &Installed, port: u16, root: &str) -> Result<Vec<String>, String> {
-    installed.addresses().iter().map(|address| served_fingerprint(&format!("{address}:{port}"), root)).collect()
+    installed.addresses().iter().map(|address| served_certificate(&format!("{address}:{port}"), root)).collect()
 }
 
 /// Renews a certificate as `cmctl renew` does.
@@ -212,7 +212,7 @@ fn renewed_under_load(installed: &Installed, namespace: &Namespace<'_>, first: &
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
                 match served_by_all(installed, 8443, &bundles(installed)[0]) {
-                    Ok(served_fingerprint) => drop(handshakes.fetch_add(served_fingerprint.len(), Ordering::Relaxed)),
+                    Ok(served_certificate) => drop(handshakes.fetch_add(served_certificate.len(), Ordering::Relaxed)),
                     Err(error) => failed(error),
                 }
             }
