@@ -1,4 +1,4 @@
-# The front for everything. `make run` and `make test` are all that a newcomer needs.
+# Entry points. A newcomer needs only `make run` and `make test`.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -77,7 +77,7 @@ crds: ## Generate crds/ from crates/api, and the chart's copy
 	UPDATE=1 cargo test --locked --quiet -p durward-api --test resources_crds the_files_are_not_stale
 	cp crds/*.yaml charts/durward/files/crds/
 
-test-deps: $(VENV)/done ## Install what the tests need: nginx, curl, openssl, Chromium, libfaketime, and Python packages in a cache
+test-deps: $(VENV)/done ## Install tools of the tests: nginx, curl, openssl, Chromium, libfaketime, and Python packages in a cache
 	@nginx -v 2>/dev/null && curl --version >/dev/null && openssl version >/dev/null && chromedriver --version >/dev/null \
 	    && ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 \
 	    || { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends nginx-light curl openssl chromium chromium-driver libfaketime; }

@@ -189,7 +189,7 @@ fn e2e_an_approval_is_valid_at_every_replica_and_cannot_be_forged() {
         (status == "200").then_some(body)
     });
     assert!(approved.contains("user:people/oscar"), "{approved}");
-    installed.until("both replicas to know it", || (ask("alice") == ["200", "200"]).then_some(()));
+    installed.until("both replicas to have it", || (ask("alice") == ["200", "200"]).then_some(()));
     assert_eq!(ask("mallory"), ["403", "403"]);
     // the list shows who approved and until when …
     let shown = namespace.kubectl(["get", "apr"]).expect("listed");
@@ -218,7 +218,7 @@ fn e2e_an_approval_is_valid_at_every_replica_and_cannot_be_forged() {
     let status = anew["status"].take();
     anew["metadata"] = json!({"name": object, "namespace": name});
     namespace.kubectl(["delete", "apr", object]).expect("deleted");
-    installed.until("both replicas to forget it", || (ask("alice") == ["403", "403"]).then_some(()));
+    installed.until("both replicas to drop it", || (ask("alice") == ["403", "403"]).then_some(()));
     let _ = namespace.apply(&anew.to_string());
     change(&["--subresource=status"], json!({"status": status})).expect("the API server lets it");
     assert_eq!(ask("alice"), ["403", "403"]);

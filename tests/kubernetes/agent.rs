@@ -252,7 +252,7 @@ fn watchers_see_another_root_at_once(installed: &Installed, agent: &AgentPod) {
         let before = count();
         let (code, text) = installed.durward(&["ca", "rotate"]);
         assert_eq!(code, Some(0), "{text}");
-        installed.until("the next root to come without being asked for", || (count() > before).then_some(()));
+        installed.until("the next root on the open stream", || (count() > before).then_some(()));
         drop(watch);
     });
 }
@@ -384,9 +384,10 @@ fn e2e_the_mint_serves_proven_running_pods_only() {
     let token_body = r#"{"audience": ["x"]}"#;
     assert!(post("/mint/jwt", &good, token_body).ends_with(" 403"), "and a token");
     namespace.kubectl(["delete", "accesspolicy", "stop"]).expect("deleted");
-    installed.until("the mint to give again", || post("/mint/jwt", &good, token_body).ends_with(" 200").then_some(()));
+    installed.until("the mint to issue again", || post("/mint/jwt", &good, token_body).ends_with(" 200").then_some(()));
 
     namespace.kubectl(["delete", "pod", "web", "--grace-period=0", "--force"]).expect("deleted");
-    installed
-        .until("the token of a dead pod to be refused", || (post("/mint/x509", &good, &body) == refused).then_some(()));
+    installed.until("the token of a deleted pod to be refused", || {
+        (post("/mint/x509", &good, &body) == refused).then_some(())
+    });
 }

@@ -197,17 +197,17 @@ fn the_api_server_uses_durward_for_authentication_and_authorization() {
     }
     // a grant without RBAC allows nothing
     cluster.apply(&policy(&[ALICE, BOB, "durward:user:corporate/eve"])).expect("another policy");
-    cluster.until("bob may", LIMIT, || Ok(can(BOB, "create", "shop").then_some(()))).expect("in force");
+    cluster.until("bob to be allowed", LIMIT, || Ok(can(BOB, "create", "shop").then_some(()))).expect("in force");
     assert!(!can("durward:user:corporate/eve", "create", "shop"), "RBAC has to allow it too");
     deploy(&bob, "by-bob", "shop").expect("granted");
 
     // without Durward RBAC decides, and other authentication still works
     cluster.apply(&policy(&[ALICE])).expect("the first policy");
-    cluster.until("bob may not", LIMIT, || Ok((!can(BOB, "create", "shop")).then_some(()))).expect("in force");
+    cluster.until("bob to be denied", LIMIT, || Ok((!can(BOB, "create", "shop")).then_some(()))).expect("in force");
     controller.end();
     assert!(can(BOB, "create", "shop") && !can("durward:user:corporate/eve", "create", "shop"));
     cluster
-        .until("alice is not known any more", LIMIT, || Ok(by(&alice, &whoami).is_err().then_some(())))
+        .until("alice to be unauthenticated", LIMIT, || Ok(by(&alice, &whoami).is_err().then_some(())))
         .expect("closed");
     kubectl(&["create", "configmap", "recovered", "--namespace=shop"]).expect("administrators go on");
 }

@@ -185,7 +185,7 @@ fn e2e_a_compromised_ca_is_replaced_at_once() {
         (!output.starts_with("200") && !output.contains("unable to get local issuer")).then_some(())
     });
     let [fresh, _] = start(&namespace, "late", folder.path());
-    installed.until("a new certificate to count", || ask(&fresh).starts_with("200").then_some(()));
+    installed.until("a new certificate to be valid", || ask(&fresh).starts_with("200").then_some(()));
     assert_eq!(status(&installed)["roots"], "1");
 }
 

@@ -118,7 +118,7 @@ fn guard(installed: &Installed, namespace: &Namespace<'_>) {
     });
     namespace.apply(&policy(namespace.name(), "guard", spec)).expect("applied");
     installed.in_force(namespace.name(), "guard");
-    installed.until("the API server to ask", || (decided(namespace) == Ok(())).then_some(()));
+    installed.until("the API server to call the webhook", || (decided(namespace) == Ok(())).then_some(()));
 }
 
 /// Checks that Ada is allowed and Eve denied.
@@ -220,13 +220,13 @@ fn renewed_under_load(installed: &Installed, namespace: &Namespace<'_>, first: &
         let mut before = first.to_vec();
         for _ in 0..2 {
             renew(installed);
-            before = installed.until("every replica to show the next certificate", || {
+            before = installed.until("the next certificate at every replica", || {
                 let now = served_by_all(installed, 8443, &bundles(installed)[0]).ok()?;
                 (now[0] == now[1] && !before.contains(&now[0])).then_some(now)
             });
             let called = calls.load(Ordering::Relaxed);
             let shaken = handshakes.load(Ordering::Relaxed);
-            installed.until("questions and handshakes after it", || {
+            installed.until("calls and handshakes after it", || {
                 let more =
                     calls.load(Ordering::Relaxed) > called + 4 && handshakes.load(Ordering::Relaxed) > shaken + 4;
                 more.then_some(())
@@ -261,12 +261,12 @@ fn left_alone(installed: &Installed, namespace: &Namespace<'_>, root: &str) {
     let active = || get(installed, &["configmap", "durward-ca-status", "-n", NAMESPACE])["data"]["active"].clone();
     let before = active();
     installed.kubectl(["annotate", "secret", "durward-ca", "-n", NAMESPACE, "durward.dev/rotate=planned"]);
-    installed.until("the next CA of Durward's own to sign", || (active() != before).then_some(()));
+    installed.until("Durward's own next CA to sign", || (active() != before).then_some(()));
     assert!(bundles(installed).iter().all(|one| one == root), "another CA than cert-manager's");
 
     let gone = json!([{"op": "remove", "path": "/webhooks/0/clientConfig/caBundle"}]).to_string();
     installed.kubectl(["patch", "validatingwebhookconfiguration", "durward-resources", "--type=json", "-p", &gone]);
-    installed.until("the injector to put it back", || bundles(installed).iter().all(|one| one == root).then_some(()));
+    installed.until("the injector to restore it", || bundles(installed).iter().all(|one| one == root).then_some(()));
     at_rest(installed);
     decided(namespace).expect("as before");
 }
@@ -285,7 +285,7 @@ fn switched_off(installed: &Installed, namespace: &Namespace<'_>) {
     for configuration in configurations(installed) {
         assert!(configuration["metadata"]["annotations"].is_null(), "{configuration}");
     }
-    installed.until("the API server to ask", || (decided(namespace) == Ok(())).then_some(()));
+    installed.until("the API server to call the webhook", || (decided(namespace) == Ok(())).then_some(()));
     namespace.kubectl(["delete", "accesspolicy", "guard"]).expect("deleted");
     installed.until("the rules to go", || {
         let rules = get(installed, &["validatingwebhookconfiguration", "durward-operations"]);

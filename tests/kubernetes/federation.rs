@@ -202,7 +202,7 @@ fn e2e_spire_and_durward_accept_each_others_workloads() {
         door.ask(&trust, &orders, ["GET", "/"], &["--header", &header])
     };
     let good = format!("200 {PARTNER} Bearer");
-    installed.until("the keys from SPIRE's endpoint", || (jwt(&format!("orders.{name}")) == good).then_some(()));
+    installed.until("the token keys from SPIRE's endpoint", || (jwt(&format!("orders.{name}")) == good).then_some(()));
     assert_eq!(jwt("another"), "401");
 
     // SPIRE gets only the roots, too, and fetches the token keys from Durward's endpoint

@@ -144,7 +144,7 @@ fn a_key_at_a_gate(
         );
     namespace.apply(&accepting).expect("applied");
     let header = format!("X-Api-Key: {key}");
-    installed.until("the key counts", || (stranger("/cgi-bin/list", &header).0 == "200").then_some(()));
+    installed.until("the key to be valid", || (stranger("/cgi-bin/list", &header).0 == "200").then_some(()));
     // the gate reports it within 20 seconds, and a replica writes it within another minute
     let listed = installed.cluster.until("the last use", Duration::from_secs(150), || {
         let (_, text) = installed.durward(&["api-key", "list", "-o", "json"]);
@@ -203,12 +203,13 @@ fn people_at_a_gate(
         let (status, _) = decide(&replica, &approval, &people.oncall("oscar", &audience), "approve");
         (status == "200").then_some(())
     });
-    installed.until("the gate to know", || fetch(namespace, "web", refund).contains("an invoice").then_some(()));
+    installed
+        .until("the gate to have the policy", || fetch(namespace, "web", refund).contains("an invoice").then_some(()));
     let carried = decisions(namespace, "orders").into_iter().find(|line| line["approval"]["by"].is_string());
     assert_eq!(carried.expect("recorded")["approval"]["by"], "user:people/oscar");
     // its revocation, too
     namespace.kubectl(["delete", "apr", object]).expect("deleted");
-    installed.until("the gate to forget", || fetch(namespace, "web", refund).contains("403").then_some(()));
+    installed.until("the gate to drop the grant", || fetch(namespace, "web", refund).contains("403").then_some(()));
     let response = installed.kubectl(["logs", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=durward", "--tail=-1"]);
     assert!(response.contains(&format!("\"outcome\":\"requested\",\"namespace\":\"{name}\"")));
 }

@@ -117,7 +117,8 @@ fn e2e_a_pod_starts_with_a_certificate_that_doors_accept() {
     // a certificate ends with its pod, although it would be valid for another hour
     namespace.kubectl(["delete", "pod", "web", "--grace-period=0", "--force"]).expect("deleted");
     let began = Instant::now();
-    installed.until("the dead pod's certificate to be refused", || (ask(&client_certificate) == "401").then_some(()));
+    installed
+        .until("the deleted pod's certificate to be refused", || (ask(&client_certificate) == "401").then_some(()));
     println!("a dead pod's certificate is refused {:?} after its end", began.elapsed());
     let (counts, stdout_text) = installed.durward(&["inspect", &credentials]);
     assert!(counts == Some(1) && stdout_text.contains("pod that it was issued for is gone"), "{stdout_text}");
@@ -237,7 +238,7 @@ fn e2e_a_pod_exchanges_its_token_and_certificate_for_granted_scopes() {
 
     // exchanges end with the pod
     namespace.kubectl(["delete", "pod", "web", "--grace-period=0", "--force"]).expect("deleted");
-    installed.until("the dead pod's token to be refused", || {
+    installed.until("the deleted pod's token to be refused", || {
         (exchange("durward", &[])["error"] == "invalid_request").then_some(())
     });
     assert_eq!(ask(&form)["error"], "invalid_client", "and its certificate");
@@ -275,13 +276,13 @@ fn e2e_credentials_end_with_their_service_account() {
     let bearer = format!("Authorization: Bearer {}", token.trim());
     let ask = |how: &[&str]| door.ask(&trust, &host, ["GET", "/"], how);
     for how in [&by_certificate[..], &["--header", &bearer]] {
-        installed.until("both credentials to count", || ask(how).starts_with("200").then_some(()));
+        installed.until("both credentials to be valid", || ask(how).starts_with("200").then_some(()));
     }
     // a new service account of the same name is another identity
     namespace.kubectl(["delete", "serviceaccount", "web"]).expect("deleted");
     namespace.kubectl(["create", "serviceaccount", "web"]).expect("created");
     for how in [&by_certificate[..], &["--header", &bearer]] {
-        installed.until("neither credential to count", || (ask(how) == "401").then_some(()));
+        installed.until("both credentials to be invalid", || (ask(how) == "401").then_some(()));
     }
     let (counts, stdout_text) = installed.durward(&["inspect", &credentials]);
     assert!(
@@ -317,7 +318,7 @@ fn e2e_a_pod_without_a_policy_waits_with_an_explanation() {
     let name = namespace.name();
     namespace.apply(&pod("waits", "default", vec![certificate("ECDSAP256", "c.pem")]).to_string()).expect("applied");
     let event = |reason: &str| {
-        installed.until("an Event that says what is missing", || {
+        installed.until("an Event with the missing policy", || {
             let events = namespace.kubectl(["get", "events", "-o", "json"]).ok()?;
             let events: Value = serde_json::from_str(&events).ok()?;
             events["items"].as_array()?.iter().find(|event| event["reason"] == reason).cloned()

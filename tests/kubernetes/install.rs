@@ -172,7 +172,7 @@ fn e2e_governed_operations_need_a_grant() {
     namespace.apply(&policy(name, "guard", spec.clone())).expect("applied");
     installed.in_force(name, "guard");
     installed.until("the webhook's rules", || rules().contains("pods/exec").then_some(()));
-    installed.until("the API server to ask", || {
+    installed.until("the API server to call the webhook", || {
         namespace.kubectl(["--as=bob", "exec", "web", "--", "true"]).is_err().then_some(())
     });
 
@@ -254,7 +254,7 @@ fn e2e_governed_operations_need_a_grant() {
     let output = installed.kubectl_output(["--as=bob", "-n", name, "create", "configmap", "audited"]);
     assert!(output.contains("only audits") && output.contains("created"), "{output}");
     let audited = || namespace.kubectl(["get", "accesspolicy", "guard", "-o", "jsonpath={.status.auditedDenials}"]);
-    installed.until("the status to count it", || audited().ok().filter(|count| count == "1"));
+    installed.until("the status to list it", || audited().ok().filter(|count| count == "1"));
 
     // a denial is counted and recorded
     let logs = installed.kubectl(["logs", "-n", NAMESPACE, "deployment/durward", "--all-pods", "--tail=-1"]);

@@ -153,7 +153,7 @@ fn e2e_a_release_survives_upgrade_uninstall_and_reinstall() {
     namespace.apply(&policy(name, "guard", spec)).expect("applied");
     installed.in_force(name, "guard");
     let create = || installed.cluster.kubectl(["create", "configmap", "c", "-n", name, "--dry-run=server"]);
-    installed.until("the API server to ask", || create().is_err().then_some(()));
+    installed.until("the API server to call the webhook", || create().is_err().then_some(()));
     let authority = || installed.kubectl(["get", "secret", "durward-ca", "-n", NAMESPACE, "-o", "jsonpath={.data}"]);
     let first = authority();
 
@@ -230,7 +230,7 @@ fn e2e_an_undecodable_policy_is_reported_and_stalls_no_other() {
     patch(&loose["spec"]);
     installed.kubectl(["delete", "validatingwebhookconfiguration", "durward-resources"]);
     let odd = policy(name, "odd", json!({"operations": [{"name": "x", "http": "nonsense"}]}));
-    installed.until("the loose definition", || namespace.apply(&odd).ok());
+    installed.until("the CRD without a schema", || namespace.apply(&odd).ok());
     let good = policy(
         name,
         "good",
@@ -238,7 +238,7 @@ fn e2e_an_undecodable_policy_is_reported_and_stalls_no_other() {
     );
     namespace.apply(&good).expect("applied");
     installed.in_force(name, "good");
-    let odd = installed.until("the odd one's status", || {
+    let odd = installed.until("the status of the undecodable policy", || {
         let odd = installed.policy(name, "odd");
         (condition(&odd, "Accepted").0 == "False").then_some(odd)
     });
@@ -274,7 +274,7 @@ fn e2e_a_provided_ca_is_awaited_and_used() {
     namespace.apply(&policy(namespace.name(), "guard", spec)).expect("applied");
     installed.in_force(namespace.name(), "guard");
     let create = || namespace.kubectl(["create", "configmap", "c", "--dry-run=server"]);
-    let refused = installed.until("the API server to ask", || create().err());
+    let refused = installed.until("the API server to call the webhook", || create().err());
     assert!(refused.to_string().contains("missing scope"), "the API server trusts it: {refused}");
     let bundle = ["get", "clustertrustbundle", "durward.dev:workload:roots", "-o", "jsonpath={.spec.trustBundle}"];
     let root = std::fs::read_to_string(folder.path().join("ca.crt")).expect("a root");

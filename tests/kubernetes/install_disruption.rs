@@ -184,10 +184,10 @@ fn e2e_webhook_certificates_rotate_under_load_without_a_failed_call() {
     namespace.apply(&policy(name, "guard", spec)).expect("applied");
     let create =
         |who: &str| namespace.kubectl([&format!("--as={who}"), "create", "configmap", "c", "--dry-run=server"]);
-    installed.until("the API server to ask", || create("eve").is_err().then_some(()));
+    installed.until("the API server to call the webhook", || create("eve").is_err().then_some(()));
     // a new replica may not listen yet
     let ends = || {
-        installed.until("each replica to show a certificate", || -> Option<BTreeMap<String, String>> {
+        installed.until("a certificate at each replica", || -> Option<BTreeMap<String, String>> {
             let pods = installed.pods();
             let addresses = pods.iter().map(|pod| pod["status"]["podIP"].as_str());
             addresses
@@ -262,7 +262,7 @@ fn e2e_the_cluster_and_durward_recover_without_durward() {
     let spec = json!({"operations": [{"name": "everything", "kubernetes": every}]});
     namespace.apply(&policy(name, "guard", spec)).expect("applied");
     let create = || namespace.kubectl(["create", "configmap", "c", "--dry-run=server"]);
-    installed.until("the API server to ask", || create().is_err().then_some(()));
+    installed.until("the API server to call the webhook", || create().is_err().then_some(()));
     installed.kubectl(["scale", "deployment", "durward", "-n", NAMESPACE, "--replicas=0"]);
     installed.until("the replicas to go", || installed.pods().is_empty().then_some(()));
     // governed operations fail closed …
@@ -283,14 +283,14 @@ fn e2e_the_cluster_and_durward_recover_without_durward() {
     });
     installed.kubectl(["scale", "deployment", "durward", "-n", NAMESPACE, "--replicas=2"]);
     installed.kubectl(["rollout", "status", "deployment/durward", "-n", NAMESPACE, "--timeout=120s"]);
-    installed.until("Durward to answer", || {
+    installed.until("Durward to respond", || {
         create().expect_err("governed").to_string().contains("missing scope").then_some(())
     });
     // without Durward an admin can remove the webhooks by hand
     installed.kubectl(["scale", "deployment", "durward", "-n", NAMESPACE, "--replicas=0"]);
     installed.until("the replicas to go", || installed.pods().is_empty().then_some(()));
     installed.kubectl(["delete", "validatingwebhookconfiguration", "durward-operations"]);
-    installed.until("the API server to ask no more", || create().ok());
+    installed.until("the API server to stop calling the webhook", || create().ok());
     installed.kubectl(["scale", "deployment", "durward", "-n", NAMESPACE, "--replicas=2"]);
     installed.kubectl(["rollout", "status", "deployment/durward", "-n", NAMESPACE, "--timeout=120s"]);
     installed.until("the rules to come back", || create().is_err().then_some(()));
@@ -326,7 +326,7 @@ fn e2e_replicas_that_start_with_a_broken_policy_deny_its_service() {
     assert_eq!(stored["status"]["lastGood"]["generation"], stored["metadata"]["generation"], "{stored}");
     // a new replica may not listen or not have the cluster's keys yet: it allows nobody
     let ask = || -> Vec<String> {
-        installed.until("two replicas that know the caller", || {
+        installed.until("two replicas with the caller's keys", || {
             let statuses = installed.addresses().into_iter().map(|it| ask_replica(&it, &token, &host, "/orders").0);
             let stdout_text: Vec<_> = statuses.collect();
             (stdout_text.len() == 2 && stdout_text.iter().all(|status| !["000", "401"].contains(&status.as_str())))
@@ -335,7 +335,7 @@ fn e2e_replicas_that_start_with_a_broken_policy_deny_its_service() {
     };
     let configure =
         |who: &str| namespace.kubectl([&format!("--as={who}"), "create", "configmap", "c", "--dry-run=server"]);
-    installed.until("the API server to ask", || configure("eve").is_err().then_some(()));
+    installed.until("the API server to call the webhook", || configure("eve").is_err().then_some(()));
     configure("ada").expect("granted");
     assert_eq!(ask(), ["403", "403"], "denied by the other policy");
 
@@ -347,7 +347,7 @@ fn e2e_replicas_that_start_with_a_broken_policy_deny_its_service() {
     installed.kubectl(["scale", "deployment", "durward", "-n", NAMESPACE, "--replicas=2"]);
     installed.kubectl(["rollout", "status", "deployment/durward", "-n", NAMESPACE, "--timeout=120s"]);
     let closed = |policy: &str| {
-        installed.until("the status to say that it is closed", || {
+        installed.until("the status to say that the service is closed", || {
             let policy = installed.policy(name, policy);
             (condition(&policy, "Programmed") == ("False", "ServiceClosed")).then_some(policy)
         })
@@ -396,7 +396,7 @@ fn e2e_foreign_changes_of_the_webhooks_are_reverted() {
     let programmed = || condition(&installed.policy(name, "guard"), "Programmed") == ("True", "InForce");
     installed.in_force(name, "guard");
     // the rules change until the namespaces of other tests are gone
-    let good = installed.until("this policy alone to govern", || {
+    let good = installed.until("only this policy to govern", || {
         let stored = webhooks(validating, "operations");
         (stored[0]["namespaceSelector"]["matchExpressions"][0]["values"] == json!([name])).then_some(stored)
     });
@@ -429,16 +429,16 @@ fn e2e_foreign_changes_of_the_webhooks_are_reverted() {
         installed.kubectl(["patch", kind, &object, "--type=json", "-p", &change]);
         installed.until(&format!("{change} to be put back"), || (webhooks(kind, which) == before).then_some(()));
     }
-    installed.until("the policy to be in force all the while, or again", || programmed().then_some(()));
+    installed.until("the policy to be in force", || programmed().then_some(()));
 
     // removed rules come back, and meanwhile the policy's status says that it is not enforced
     installed.kubectl(["delete", validating, "durward-operations"]);
-    installed.until("the policy to say that nobody asks", || {
+    installed.until("a status that says that it is not enforced", || {
         (condition(&installed.policy(name, "guard"), "Programmed") == ("False", "NotAsked")).then_some(())
     });
     installed.until("the policy to be in force again", || programmed().then_some(()));
     assert_eq!(webhooks(validating, "operations"), good);
-    installed.until("the API server to ask", || {
+    installed.until("the API server to call the webhook", || {
         let create = namespace.kubectl(["create", "configmap", "c", "--dry-run=server"]);
         create.is_err_and(|error| error.to_string().contains("operations.durward.dev")).then_some(())
     });

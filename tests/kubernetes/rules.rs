@@ -65,7 +65,7 @@ fn e2e_conditions_read_the_new_and_the_old_object() {
         let error = result.expect_err("refused").to_string();
         assert!(error.contains("operation `deploy`") && error.contains(because), "{error}");
     };
-    installed.until("the API server to ask", || {
+    installed.until("the API server to call the webhook", || {
         bob(&["create", "deployment", "other", "--image=elsewhere.example/web"]).is_err().then_some(())
     });
 
@@ -226,7 +226,7 @@ fn e2e_relations_come_from_openfga_in_the_cluster() {
     // an unreachable server grants nothing
     openfga.namespace.kubectl(["delete", "pod", "openfga"]).expect("deleted");
     for address in &addresses {
-        installed.until("what was answered to be over", || {
+        installed.until("the cached answers to expire", || {
             (ask_replica(address, &reader, &host, "/documents/budget").0 == "403").then_some(())
         });
     }

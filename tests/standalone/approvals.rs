@@ -333,7 +333,7 @@ fn a_gate_requests_approval_and_follows_the_decision_only() {
     // the approvals endpoint may still have the previous object
     let decide = || world.decide(name, Some(&world.oncall("olga")), r#"{"decision":"approve"}"#).status;
     eventually("the decision", || (decide() == 200).then_some(())).unwrap();
-    eventually("the gate to know", || (purge().status == 200).then_some(())).unwrap();
+    eventually("the gate to have the policy", || (purge().status == 200).then_some(())).unwrap();
     assert_eq!(app.requests().last().unwrap()["headers"]["x-durward-principal"], json!([CLEANER]));
     let carried = gate.record("what was allowed", |record| record["verdict"] == "allow");
     assert_eq!((&carried["door"], &carried["approval"]["by"]), (&json!("gate"), &json!("user:corporate/olga")));
@@ -349,7 +349,7 @@ fn a_gate_requests_approval_and_follows_the_decision_only() {
     ];
     for (what, change) in changes {
         write(&good);
-        eventually("the good one", || (purge().status == 200).then_some(())).unwrap();
+        eventually("the valid object", || (purge().status == 200).then_some(())).unwrap();
         let mut forged = good.clone();
         change(&mut forged);
         write(&forged);
@@ -358,7 +358,7 @@ fn a_gate_requests_approval_and_follows_the_decision_only() {
     }
     // revoked
     write(&good);
-    eventually("the good one", || (purge().status == 200).then_some(())).unwrap();
+    eventually("the valid object", || (purge().status == 200).then_some(())).unwrap();
     std::fs::remove_file(world.file(name)).unwrap();
     eventually("it is gone", || (purge().status == 403).then_some(())).unwrap();
 }
