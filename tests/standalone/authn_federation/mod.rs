@@ -24,6 +24,7 @@ use std::sync::{Arc, Mutex};
 use time::{Duration, OffsetDateTime};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
+
 const HOST: &str = "orders.shop.svc";
 const WORKLOAD: &str = "spiffe://partner.example/ns/billing/sa/billing";
 

@@ -1,6 +1,9 @@
 //! Hostile, broken and slow clients.
 
 use super::*;
+use http::uri::PathAndQuery;
+use tonic::client::Grpc;
+use tonic_prost::ProstCodec;
 
 #[test]
 fn oversized_requests_are_refused_and_the_next_is_served() {
