@@ -394,7 +394,7 @@ fn certified(installed: &Installed, account: &str, folder: &std::path::Path) -> 
 }
 
 #[test]
-fn e2e_certificates_administer_at_the_admin_listener_only() {
+fn e2e_a_certificate_administers_at_the_admin_listener_only() {
     let installed = installed();
     let about = json!({
         "service": {"podSelector": {"matchLabels": {"tests": "admin"}}}, "authentication": [{"workload": {}}],

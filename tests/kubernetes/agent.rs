@@ -68,7 +68,7 @@ fn e2e_pods_with_agents_call_one_another() {
 }
 
 #[test]
-fn e2e_common_clients_get_their_identities() {
+fn e2e_the_common_clients_get_their_identities() {
     let installed = installed();
     let namespace = installed.cluster.namespace("clients").expect("a namespace");
     let name = namespace.name();

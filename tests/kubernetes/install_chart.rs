@@ -212,7 +212,7 @@ fn previous_chart() -> Option<tempfile::TempDir> {
 }
 
 #[test]
-fn e2e_an_undecodable_policy_is_reported_and_stalls_no_other() {
+fn e2e_a_policy_that_cannot_be_decoded_stalls_no_other() {
     let installed = installed();
     let namespace = installed.cluster.namespace("undecodable").expect("a namespace");
     let name = namespace.name();

@@ -253,7 +253,7 @@ fn e2e_a_thousand_policies_apply_and_writes_stop() {
 }
 
 #[test]
-fn e2e_the_cluster_and_durward_recover_without_durward() {
+fn e2e_without_durward_the_cluster_recovers_and_so_does_durward() {
     let installed = installed();
     let namespace = installed.cluster.namespace("broken").expect("a namespace");
     let name = namespace.name();
@@ -379,7 +379,7 @@ fn e2e_replicas_that_start_with_a_broken_policy_deny_its_service() {
 }
 
 #[test]
-fn e2e_foreign_changes_of_the_webhooks_are_reverted() {
+fn e2e_webhook_changes_by_others_are_reverted() {
     let installed = installed();
     let namespace = installed.cluster.namespace("changed").expect("a namespace");
     let name = namespace.name();
