@@ -340,8 +340,8 @@ fn a_gate_requests_approval_and_follows_the_decision_only() {
     assert_eq!(by("otto").status, 403, "what the cleaner may, nobody else may");
     // a modified object is not valid
     let good = world.object(name);
-    type Change = fn(&mut Value);
-    let changes: [(&str, Change); 4] = [
+    type ApprovalChange = fn(&mut Value);
+    let changes: [(&str, ApprovalChange); 4] = [
         ("more time", |object| object["status"]["expiresAt"] = json!("2999-01-01T00:00:00Z")),
         ("another principal", |object| object["spec"]["principal"] = json!("user:corporate/otto")),
         ("made anew", |object| object["metadata"]["uid"] = json!("another")),

@@ -48,7 +48,7 @@ impl Front {
     }
 
     /// A connection with HTTP/2 prior knowledge; nginx's example has none.
-    fn http2(&self) -> Option<Box<dyn Stream>> {
+    fn http2(&self) -> Option<Box<dyn CorpusStream>> {
         match self {
             Self::GateProcess(gate, _, caller) => Some(Box::new(caller.connect(gate.address()))),
             Self::Proxy("nginx", _) => None,
@@ -61,8 +61,8 @@ impl Front {
     }
 }
 
-trait Stream: Read + Write {}
-impl<S: Read + Write> Stream for S {}
+trait CorpusStream: Read + Write {}
+impl<S: Read + Write> CorpusStream for S {}
 
 struct CorpusSetup {
     app: RecordingApp,

@@ -18,7 +18,7 @@ const LIFETIME: Duration = Duration::days(7);
 
 /// The certificate authority of one cluster and the folder that its files go to.
 #[derive(Debug)]
-pub(crate) struct Authority {
+pub(crate) struct ClusterAuthority {
     dir: PathBuf,
     certificate: String,
     issuer: Issuer<'static, KeyPair>,
@@ -26,13 +26,13 @@ pub(crate) struct Authority {
 
 /// The subject of a client certificate: the common name is the user, organizations are groups.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Client<'a> {
+pub(crate) struct ClientSubject<'a> {
     pub file: &'a str,
     pub user: &'a str,
     pub group: Option<&'a str>,
 }
 
-impl Authority {
+impl ClusterAuthority {
     /// Creates the authority, its files `ca.crt` and `ca.key`, and the key for service account tokens.
     pub(crate) fn create(dir: PathBuf) -> ClusterResult<Self> {
         fs::create_dir_all(&dir).at("create", &dir)?;
@@ -63,14 +63,20 @@ impl Authority {
     }
 
     /// Writes `<file>.crt` and `<file>.key` of a client and returns both in PEM.
-    pub(crate) fn client(&self, client: Client<'_>) -> ClusterResult<(String, String)> {
+    pub(crate) fn client(&self, client: ClientSubject<'_>) -> ClusterResult<(String, String)> {
         let mut params = params(client.user, client.group);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         self.issue(client.file, &params)
     }
 
     /// Writes a kubeconfig for `client` to `path`, with everything inline, so that it can be copied.
-    pub(crate) fn kubeconfig(&self, path: &Path, context: &str, server: &str, client: Client<'_>) -> ClusterResult<()> {
+    pub(crate) fn kubeconfig(
+        &self,
+        path: &Path,
+        context: &str,
+        server: &str,
+        client: ClientSubject<'_>,
+    ) -> ClusterResult<()> {
         let (certificate, key) = self.client(client)?;
         let config = json!({
             "apiVersion": "v1",

@@ -90,7 +90,7 @@ impl Cluster {
             // tests create and delete objects, which must not happen to a cluster in use
             _ => Err(ClusterError::refused(
                 format!(
-                    "KUBECONFIG (`{}`) points to context `{}`, which is no kind cluster",
+                    "KUBECONFIG (`{}`) points to context `{}`, which is not a kind cluster",
                     kubeconfig.display(),
                     context.trim()
                 ),
@@ -205,7 +205,7 @@ impl Cluster {
         match &self.origin {
             ClusterOrigin::Shared(running) | ClusterOrigin::Isolated(running, _) => Ok(running),
             ClusterOrigin::Kind { name } => Err(ClusterError::refused(
-                format!("the processes of kind cluster `{name}` are not ours"),
+                format!("the processes of kind cluster `{name}` can't be controlled"),
                 "unset KUBECONFIG to have a node of our own",
             )),
         }

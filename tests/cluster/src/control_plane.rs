@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::binaries::{self, location};
-use crate::certs::{Authority, Client};
+use crate::certs::{ClientSubject, ClusterAuthority};
 use crate::error::{At, ClusterResult};
 use crate::namespaces::Net;
 use crate::ports;
@@ -50,8 +50,8 @@ pub(crate) fn certificates(
     context: &str,
     endpoints: &Endpoints,
     net: Option<Net>,
-) -> ClusterResult<Authority> {
-    let authority = Authority::create(dir.join("pki"))?;
+) -> ClusterResult<ClusterAuthority> {
+    let authority = ClusterAuthority::create(dir.join("pki"))?;
     let service = net.map_or(UNUSED_SERVICES.1, |net| net.service(1));
     let names = [
         "localhost",
@@ -63,11 +63,15 @@ pub(crate) fn certificates(
     let addresses = [Ipv4Addr::LOCALHOST, endpoints.address, service].map(IpAddr::V4);
     authority.server("apiserver", &names, &addresses)?;
     let masters = Some("system:masters");
-    authority.client(Client { file: "apiserver-kubelet", user: "kube-apiserver-kubelet-client", group: masters })?;
+    authority.client(ClientSubject {
+        file: "apiserver-kubelet",
+        user: "kube-apiserver-kubelet-client",
+        group: masters,
+    })?;
     let server = endpoints.server();
-    let admin = Client { file: "admin", user: "durward-cluster-admin", group: masters };
+    let admin = ClientSubject { file: "admin", user: "durward-cluster-admin", group: masters };
     authority.kubeconfig(&dir.join("kubeconfig"), context, &server, admin)?;
-    let manager = Client { file: "controller-manager", user: "system:kube-controller-manager", group: None };
+    let manager = ClientSubject { file: "controller-manager", user: "system:kube-controller-manager", group: None };
     authority.kubeconfig(&dir.join("pki/controller-manager.kubeconfig"), context, &server, manager)?;
     Ok(authority)
 }

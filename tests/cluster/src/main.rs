@@ -73,14 +73,14 @@ fn act(action: &ClusterCommand) -> ClusterResult<ExitCode> {
         }
         ClusterCommand::Down => {
             for dir in durward_cluster::down()? {
-                eprintln!("cluster: {} belongs to a test that is running, and stays", dir.display());
+                eprintln!("cluster: {} stays up: a running test uses it", dir.display());
             }
         }
         ClusterCommand::Status => status()?,
         ClusterCommand::Build => binaries::ensure(binaries::NODE)?,
         ClusterCommand::Path { program } => {
             let binary = binaries::named(program).ok_or_else(|| ClusterError::Refused {
-                what: format!("`{program}` is no program of the cluster"),
+                what: format!("`{program}` is not a program of the cluster"),
                 remedy: "see tests/cluster/src/binaries.rs for those that are".to_owned(),
             })?;
             println!("{}", binaries::path(binary)?.display());

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::binaries::{self, location};
-use crate::certs::{Authority, Client};
+use crate::certs::{ClientSubject, ClusterAuthority};
 use crate::control_plane::{Endpoints, option};
 use crate::error::{At, ClusterResult};
 use crate::image;
@@ -35,16 +35,25 @@ pub(crate) fn containers(dir: &Path) -> PathBuf {
 pub(crate) const CGROUP: &str = "k8s.io";
 
 /// Writes every configuration file of the node.
-pub(crate) fn configure(dir: &Path, authority: &Authority, endpoints: &Endpoints, net: Net) -> ClusterResult<()> {
+pub(crate) fn configure(
+    dir: &Path,
+    authority: &ClusterAuthority,
+    endpoints: &Endpoints,
+    net: Net,
+) -> ClusterResult<()> {
     let pki = dir.join("pki");
-    let kubeconfig = |client: Client<'_>| {
+    let kubeconfig = |client: ClientSubject<'_>| {
         authority.kubeconfig(&pki.join(format!("{}.kubeconfig", client.file)), "durward", &endpoints.server(), client)
     };
-    kubeconfig(Client { file: "scheduler", user: "system:kube-scheduler", group: None })?;
-    kubeconfig(Client { file: "kube-proxy", user: "system:kube-proxy", group: None })?;
-    kubeconfig(Client { file: "kubelet", user: &format!("system:node:{NODE_NAME}"), group: Some("system:nodes") })?;
+    kubeconfig(ClientSubject { file: "scheduler", user: "system:kube-scheduler", group: None })?;
+    kubeconfig(ClientSubject { file: "kube-proxy", user: "system:kube-proxy", group: None })?;
+    kubeconfig(ClientSubject {
+        file: "kubelet",
+        user: &format!("system:node:{NODE_NAME}"),
+        group: Some("system:nodes"),
+    })?;
     // a process outside the cluster; Kubernetes' own role for DNS lacks EndpointSlices
-    kubeconfig(Client { file: "coredns", user: "durward-cluster-dns", group: Some("system:masters") })?;
+    kubeconfig(ClientSubject { file: "coredns", user: "durward-cluster-dns", group: Some("system:masters") })?;
     authority.server("kubelet-server", &[NODE_NAME], &[net.node().into()])?;
 
     write(&dir.join("containerd.toml"), &containerd_toml(dir)?)?;

@@ -11,13 +11,13 @@ enum BundleAnswer {
 }
 
 #[derive(Clone)]
-struct BundleEndpoint {
+struct BundleServer {
     address: SocketAddr,
     answer: Arc<Mutex<BundleAnswer>>,
     fetches: Arc<Mutex<u32>>,
 }
 
-impl BundleEndpoint {
+impl BundleServer {
     async fn start(certificate: &Issued, answer: BundleAnswer) -> Self {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
@@ -56,7 +56,7 @@ async fn serve(socket: TcpListener, tls: TlsAcceptor, router: Router) {
     }
 }
 
-async fn respond(State(endpoint): State<BundleEndpoint>) -> (StatusCode, HeaderMap, String) {
+async fn respond(State(endpoint): State<BundleServer>) -> (StatusCode, HeaderMap, String) {
     *endpoint.fetches.lock().unwrap() += 1;
     let answer = endpoint.answer.lock().unwrap().clone();
     let mut headers = HeaderMap::new();
@@ -74,7 +74,7 @@ async fn respond(State(endpoint): State<BundleEndpoint>) -> (StatusCode, HeaderM
 async fn a_fetched_bundle_is_refreshed_and_never_rolled_back() {
     let (partner, next) = (ForeignDomain::new("partner.example"), ForeignDomain::new("partner.example"));
     let id = "spiffe://partner.example/spire/server";
-    let endpoint = BundleEndpoint::start(&partner.svid(id), BundleAnswer::Text(partner.bundle(5))).await;
+    let endpoint = BundleServer::start(&partner.svid(id), BundleAnswer::Text(partner.bundle(5))).await;
     let fields = json!({
         "bundle": partner.authority.roots_pem(),
         "endpoint": {"url": endpoint.url(), "profile": "https_spiffe", "spiffeId": id},
@@ -124,7 +124,7 @@ async fn a_bundle_endpoint_authenticates_by_its_profile() {
         (web.svid("spiffe://web.example/x"), "https_web", true),
         (partner.svid(id), "https_web", false),
     ] {
-        let endpoint = BundleEndpoint::start(&certificate, BundleAnswer::Text(partner.bundle(5))).await;
+        let endpoint = BundleServer::start(&certificate, BundleAnswer::Text(partner.bundle(5))).await;
         let mut fields = json!({"endpoint": {"url": endpoint.url(), "profile": profile}});
         if profile == "https_spiffe" {
             fields["bundle"] = partner.authority.roots_pem().into();

@@ -110,11 +110,11 @@ mod wire {
     #[derive(Clone, PartialEq, prost::Message)]
     pub struct AttributeContext {
         #[prost(message, optional, tag = "4")]
-        pub request: Option<Request>,
+        pub request: Option<WireRequest>,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
-    pub struct Request {
+    pub struct WireRequest {
         #[prost(message, optional, tag = "2")]
         pub http: Option<HttpRequest>,
     }
@@ -124,7 +124,7 @@ mod wire {
         #[prost(bytes = "vec", tag = "2")]
         pub method: Vec<u8>,
         #[prost(message, repeated, tag = "3")]
-        pub headers: Vec<Entry>,
+        pub headers: Vec<WireEntry>,
         #[prost(bytes = "vec", tag = "4")]
         pub path: Vec<u8>,
         #[prost(bytes = "vec", tag = "5")]
@@ -132,7 +132,7 @@ mod wire {
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
-    pub struct Entry {
+    pub struct WireEntry {
         #[prost(string, tag = "1")]
         pub key: String,
         #[prost(string, tag = "2")]
@@ -147,14 +147,15 @@ async fn an_ambiguous_check_is_denied() {
     let mut client = Grpc::new(channel);
     let token = format!("Bearer {}", up.token("billing/billing", "orders.shop"));
     let check = |host: &str, path: &[u8], headers: &[(&str, &str)]| {
-        let entry = |(name, value): &(&str, &str)| wire::Entry { key: (*name).to_owned(), value: (*value).to_owned() };
+        let entry =
+            |(name, value): &(&str, &str)| wire::WireEntry { key: (*name).to_owned(), value: (*value).to_owned() };
         let http = wire::HttpRequest {
             method: b"GET".to_vec(),
             headers: headers.iter().map(entry).collect(),
             path: path.to_vec(),
             host: host.as_bytes().to_vec(),
         };
-        let request = Some(wire::Request { http: Some(http) });
+        let request = Some(wire::WireRequest { http: Some(http) });
         wire::CheckRequest { attributes: Some(wire::AttributeContext { request }) }
     };
     let authorization = ("authorization", token.as_str());
