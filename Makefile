@@ -66,6 +66,8 @@ $(BENCH)/ghz: benches/go/ghz/go.sum
 lint-rust: ## Check formatting and lints
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	@# --all-targets leaves these out, since a bare `cargo test` does
+	cargo clippy --locked --test cluster --test kubernetes -- -D warnings
 
 fmt: ## Format the sources
 	cargo fmt --all

@@ -8,8 +8,8 @@ use std::process::{Command, Output, Stdio};
 
 use durward_cluster::{Image, Namespace, binaries};
 use durward_tests::installation::agent::{self, client_with_timeout};
-use durward_tests::installation::door::Door;
-use durward_tests::installation::process::Running;
+use durward_tests::installation::door::ForwardAuthDoor;
+use durward_tests::installation::process::ChildGuard;
 use durward_tests::installation::{Installed, NAMESPACE, policy};
 use serde_json::json;
 
@@ -22,7 +22,7 @@ struct SpireDomain {
     folder: tempfile::TempDir,
     /// The URL of its bundle endpoint.
     endpoint: String,
-    running: Vec<Running>,
+    running: Vec<ChildGuard>,
 }
 
 fn free_port(address: IpAddr) -> u16 {
@@ -88,7 +88,7 @@ plugins {{
     fn run(&mut self, mut program: Command) {
         let log = fs::File::options().create(true).append(true).open(self.at("log")).expect("a log");
         let error = log.try_clone().expect("a log");
-        self.running.push(Running(program.stdout(log).stderr(error).spawn().expect("it runs")));
+        self.running.push(ChildGuard(program.stdout(log).stderr(error).spawn().expect("it runs")));
     }
 
     /// Runs a command of the server.
@@ -184,7 +184,7 @@ fn e2e_spire_and_durward_accept_each_others_workloads() {
     installed.in_force(name, "orders");
 
     // Durward's doors accept SPIRE's credentials
-    let door = Door::of(&installed);
+    let door = ForwardAuthDoor::of(&installed);
     let trust = spire.folder.path().join("durward.pem");
     installed.until("the trust bundle", || {
         let path = "jsonpath={.data.trust-bundle\\.pem}";
@@ -231,7 +231,7 @@ fn e2e_spire_and_durward_accept_each_others_workloads() {
     let server = agent::client(&spire.at("agent.sock"), &["serve", &format!("{host}:{port}"), "cluster.local"])
         .stdout(Stdio::null())
         .spawn();
-    let _server = Running(server.expect("it runs"));
+    let _server = ChildGuard(server.expect("it runs"));
     pod(&namespace, "caller", &["call", &format!("https://{host}:{port}"), PARTNER]);
     namespace.await_jsonpath("pod/caller", "{.status.phase}", "Succeeded").unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(

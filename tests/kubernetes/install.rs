@@ -4,7 +4,7 @@
 use durward_tests::venv;
 use std::process::Command;
 
-use durward_cluster::image;
+use durward_cluster::{Namespace, image};
 use durward_tests::installation::door::ask_replica;
 use durward_tests::installation::shared::SharedInstallation;
 use durward_tests::installation::{Installed, NAMESPACE, condition, policy};
@@ -154,9 +154,33 @@ fn e2e_governed_operations_need_a_grant() {
     };
     namespace.apply(&pod("web").to_string()).expect("applied");
     namespace.await_condition("pod/web", "Ready").expect("running");
+    namespace.apply(&policy(name, "guard", guard_policy())).expect("applied");
+    installed.in_force(name, "guard");
+    installed.until("the webhook's rules", || rules().contains("pods/exec").then_some(()));
+    installed.until("the API server to call the webhook", || {
+        namespace.kubectl(["--as=bob", "exec", "web", "--", "true"]).is_err().then_some(())
+    });
+
+    bob_is_denied_by_command(&namespace);
+    bob_is_denied_by_path(&namespace);
+    // undeclared operations are not governed
+    namespace.kubectl(["--as=bob", "create", "secret", "generic", "other"]).expect("not governed");
+    namespace.kubectl(["--as=bob", "label", "pod", "web", "seen=yes"]).expect("not governed");
+
+    alice_is_allowed(&namespace);
+    audit_mode_warns(&installed, &namespace, guard_policy());
+    denials_are_recorded_and_counted(&installed);
+    // without a policy there is no webhook rule
+    namespace.kubectl(["delete", "accesspolicy", "guard"]).expect("deleted");
+    installed.until("the rules to go", || rules().is_empty().then_some(()));
+    namespace.kubectl(["--as=bob", "delete", "pod", "web", "--wait=false"]).expect("not governed any more");
+}
+
+/// Operations on pods, deployments, ConfigMaps and Secrets, with a grant for alice.
+fn guard_policy() -> Value {
     let api =
         |resources: &[&str], verbs: &[&str]| json!([{"apiGroups": ["*"], "resources": resources, "verbs": verbs}]);
-    let spec = json!({
+    json!({
         "operations": [
             {"name": "shell", "scopes": ["ops"], "kubernetes": api(&["pods/exec", "pods/attach", "pods/portforward"], &["CONNECT"])},
             {"name": "debug", "scopes": ["ops"], "kubernetes": api(&["pods/ephemeralcontainers"], &["UPDATE"])},
@@ -168,14 +192,11 @@ fn e2e_governed_operations_need_a_grant() {
             {"name": "certify", "scopes": ["ops"], "risk": "High", "kubernetes": api(&["secrets"], &["DELETE"])},
         ],
         "grants": grants("kube:alice", &["ops"]),
-    });
-    namespace.apply(&policy(name, "guard", spec.clone())).expect("applied");
-    installed.in_force(name, "guard");
-    installed.until("the webhook's rules", || rules().contains("pods/exec").then_some(()));
-    installed.until("the API server to call the webhook", || {
-        namespace.kubectl(["--as=bob", "exec", "web", "--", "true"]).is_err().then_some(())
-    });
+    })
+}
 
+fn bob_is_denied_by_command(namespace: &Namespace<'_>) {
+    let name = namespace.name();
     let denied = |args: &[&str], operation: &str| {
         let args: Vec<&str> = ["--as=bob"].iter().chain(args).copied().collect();
         let error = namespace.kubectl(&args).expect_err("refused").to_string();
@@ -200,7 +221,11 @@ fn e2e_governed_operations_need_a_grant() {
     denied(&["patch", "deployment", "idle", "--subresource=status", "-p", r#"{"status":{"replicas":9}}"#], "pretend");
     denied(&["create", "configmap", "settings"], "configure");
     denied(&["create", "configmap", "settings", "--dry-run=server"], "configure");
-    // an eviction, a collection and a generated name: paths without a kubectl command
+}
+
+/// An eviction, a collection and a generated name: paths without a kubectl command.
+fn bob_is_denied_by_path(namespace: &Namespace<'_>) {
+    let name = namespace.name();
     let raw = |verb: &str, path: &str, body: &str| {
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(&file, body).expect("written");
@@ -222,11 +247,9 @@ fn e2e_governed_operations_need_a_grant() {
     assert!(error.contains("operation `configure`"), "{error}");
     let error = raw("delete", "pods?labelSelector=app%3Dweb", "{}").expect_err("refused").to_string();
     assert!(error.contains("operation `remove`"), "a collection: {error}");
-    // undeclared operations are not governed
-    namespace.kubectl(["--as=bob", "create", "secret", "generic", "other"]).expect("not governed");
-    namespace.kubectl(["--as=bob", "label", "pod", "web", "seen=yes"]).expect("not governed");
+}
 
-    // alice has the scope
+fn alice_is_allowed(namespace: &Namespace<'_>) {
     namespace.kubectl(["--as=alice", "exec", "web", "--", "true"]).expect("granted");
     namespace.kubectl(["--as=alice", "create", "configmap", "settings"]).expect("granted");
     namespace
@@ -245,8 +268,11 @@ fn e2e_governed_operations_need_a_grant() {
     ];
     let delete = ["delete", "secret", "precious"].map(ToOwned::to_owned);
     namespace.kubectl(stepped_up.iter().chain(&delete)).expect("a fresh second factor");
+}
 
-    // audit mode: allowed with a warning
+/// Audit mode allows with a warning.
+fn audit_mode_warns(installed: &Installed, namespace: &Namespace<'_>, spec: Value) {
+    let name = namespace.name();
     let mut audited = spec;
     audited["mode"] = json!("Audit");
     namespace.apply(&policy(name, "guard", audited)).expect("applied");
@@ -255,8 +281,9 @@ fn e2e_governed_operations_need_a_grant() {
     assert!(output.contains("only audits") && output.contains("created"), "{output}");
     let audited = || namespace.kubectl(["get", "accesspolicy", "guard", "-o", "jsonpath={.status.auditedDenials}"]);
     installed.until("the status to list it", || audited().ok().filter(|count| count == "1"));
+}
 
-    // a denial is counted and recorded
+fn denials_are_recorded_and_counted(installed: &Installed) {
     let logs = installed.kubectl(["logs", "-n", NAMESPACE, "deployment/durward", "--all-pods", "--tail=-1"]);
     let refusal = logs.lines().find(|line| line.contains("\"operation\":\"evict\"")).expect("a record");
     assert!(refusal.contains("\"door\":\"admission\"") && refusal.contains("kube:bob"), "{refusal}");
@@ -272,10 +299,6 @@ fn e2e_governed_operations_need_a_grant() {
         })
         .sum();
     assert!(counted >= 10, "{counted} denials are counted");
-    // without a policy there is no webhook rule
-    namespace.kubectl(["delete", "accesspolicy", "guard"]).expect("deleted");
-    installed.until("the rules to go", || rules().is_empty().then_some(()));
-    namespace.kubectl(["--as=bob", "delete", "pod", "web", "--wait=false"]).expect("not governed any more");
 }
 
 #[test]

@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use durward_cluster::{Cluster, Component, wait};
 
-use crate::beside_others;
-
-const BINARY: &str = env!("CARGO_BIN_EXE_durward-cluster");
+use crate::{beside_others, program};
 
 #[test]
 fn two_run_side_by_side() {
@@ -67,7 +65,7 @@ fn answers_a_rust_client() {
 fn no_process_outlives_a_killed_owner() {
     let _machine = beside_others();
     let state = tempfile::tempdir().expect("a folder");
-    let mut owner = Command::new(BINARY)
+    let mut owner = Command::new(program())
         .arg("control-plane")
         .env("DURWARD_CLUSTER_DIR", state.path())
         .stdout(Stdio::piped())
@@ -76,7 +74,8 @@ fn no_process_outlives_a_killed_owner() {
     let line = BufReader::new(owner.stdout.take().expect("piped")).lines().next().expect("a line").expect("text");
     assert!(line.starts_with("export KUBECONFIG="), "{line}");
     let status = || {
-        let output = Command::new(BINARY).arg("status").env("DURWARD_CLUSTER_DIR", state.path()).output().expect("ran");
+        let output =
+            Command::new(program()).arg("status").env("DURWARD_CLUSTER_DIR", state.path()).output().expect("ran");
         String::from_utf8(output.stdout).expect("text")
     };
     assert!(status().contains("kube-apiserver"), "{}", status());
@@ -87,7 +86,9 @@ fn no_process_outlives_a_killed_owner() {
     })
     .expect("ended with their owner");
     // only files are left, which the next command removes
-    assert!(Command::new(BINARY).arg("down").env("DURWARD_CLUSTER_DIR", state.path()).status().expect("ran").success());
+    assert!(
+        Command::new(program()).arg("down").env("DURWARD_CLUSTER_DIR", state.path()).status().expect("ran").success()
+    );
     assert_eq!(status(), "no cluster\n");
     assert_eq!(std::fs::read_dir(state.path()).expect("listed").count(), 0);
 }
@@ -101,7 +102,7 @@ fn a_node_without_root_is_refused_with_a_remedy() {
         .tempdir()
         .expect("a folder");
     let copy = place.path().join("durward-cluster");
-    std::fs::copy(BINARY, &copy).expect("copied");
+    std::fs::copy(program(), &copy).expect("copied");
     let state = place.path().join("state");
     let output = Command::new("setpriv")
         .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
@@ -123,7 +124,7 @@ fn a_node_without_root_is_refused_with_a_remedy() {
 fn a_missing_program_is_named_with_its_package() {
     let _machine = beside_others();
     let place = tempfile::tempdir().expect("a folder");
-    let output = Command::new(BINARY)
+    let output = Command::new(program())
         .arg("up")
         .env("PATH", "/nowhere")
         .env("DURWARD_CLUSTER_DIR", place.path())
@@ -145,7 +146,7 @@ fn a_kubeconfig_of_another_cluster_is_refused() {
     let place = tempfile::tempdir().expect("a folder");
     let kubeconfig = place.path().join("kubeconfig");
     std::fs::write(&kubeconfig, "apiVersion: v1\nkind: Config\ncurrent-context: production\n").expect("written");
-    let output = Command::new(BINARY)
+    let output = Command::new(program())
         .arg("up")
         .env("KUBECONFIG", &kubeconfig)
         .env("DURWARD_CLUSTER_DIR", place.path())

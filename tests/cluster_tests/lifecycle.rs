@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use durward_cluster::{image, wait};
 
-use crate::alone;
+use crate::{alone, program};
 
 struct NodeUnderTest {
     state: tempfile::TempDir,
@@ -22,7 +22,7 @@ impl NodeUnderTest {
     }
 
     fn command(&self, action: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_durward-cluster"));
+        let mut command = Command::new(program());
         command
             .arg(action)
             .env("DURWARD_CLUSTER_DIR", self.state.path())
