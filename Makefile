@@ -1,4 +1,4 @@
-# The front for everything. `make run` and `make test` are all that a newcomer needs.
+# Entry points. A newcomer needs only `make run` and `make test`.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -21,11 +21,22 @@ build: ## Build everything
 release: ## Build the release binary
 	cargo build --locked --release
 
-test: test-deps cluster-deps lint-rust ## Run every test; installs what the tests need
-	$(CLUSTER) test --locked --workspace
+test: test-deps cluster-deps ## Run every lane of the tests; installs what they need
+	@make/lanes lint unit standalone cluster
 
-test-fast: test-deps ## Run the tests that need no Kubernetes
-	cargo test --locked
+test-fast: test-deps ## Run the lanes that need no Kubernetes
+	@make/lanes lint unit standalone
+
+lane-lint: lint-rust
+
+# each crate by itself
+lane-unit:
+	cargo test --locked --workspace --exclude durward-tests
+
+# `durward` as a program, without a cluster; the tests would build it too, but silently
+lane-standalone:
+	cargo build --locked --bin durward
+	cargo test --locked --test standalone
 
 BENCH := $(CACHE)/bench
 
@@ -33,18 +44,18 @@ bench: test-deps $(BENCH)/opa-envoy-plugin $(BENCH)/ghz ## Measure decisions, re
 	cargo bench --locked -p durward-api --bench decide
 	cargo bench --locked -p durward-api --bench relations
 	cargo bench --locked -p durward-pki --bench issue
-	cargo bench --locked -p durward --bench apply
-	OPA_ENVOY=$(BENCH)/opa-envoy-plugin GHZ=$(BENCH)/ghz cargo bench --locked -p durward --bench ext_authz
-	OPA_ENVOY=$(BENCH)/opa-envoy-plugin cargo bench --locked -p durward --bench gate
-	cargo bench --locked -p durward --bench openfga
+	cargo bench --locked -p durward-tests --bench apply
+	OPA_ENVOY=$(BENCH)/opa-envoy-plugin GHZ=$(BENCH)/ghz cargo bench --locked -p durward-tests --bench ext_authz
+	OPA_ENVOY=$(BENCH)/opa-envoy-plugin cargo bench --locked -p durward-tests --bench gate
+	cargo bench --locked -p durward-tests --bench openfga
 	cd benches/cedar && CARGO_TARGET_DIR=$(CURDIR)/target/cedar cargo run --locked --release
 	$(MAKE) bench-operator
 
 bench-operator: cluster-deps $(BENCH)/ghz ## Measure the operator in the test cluster: propagation, memory, writes at rest, issuance; certificates beside SPIRE
-	cargo bench --locked -p durward-cluster --bench operator
-	cargo bench --locked -p durward-cluster --bench issuance
-	cargo bench --locked -p durward-cluster --bench gates
-	GHZ=$(BENCH)/ghz cargo bench --locked -p durward-cluster --bench certificates
+	cargo bench --locked -p durward-tests --bench operator
+	cargo bench --locked -p durward-tests --bench issuance
+	cargo bench --locked -p durward-tests --bench gates
+	GHZ=$(BENCH)/ghz cargo bench --locked -p durward-tests --bench certificates
 
 $(BENCH)/opa-envoy-plugin: benches/go/opa-envoy/go.sum
 	mkdir -p $(BENCH) && cd benches/go/opa-envoy && go build -ldflags "-s -w" -o $@ github.com/open-policy-agent/opa-envoy-plugin/cmd/opa-envoy-plugin
@@ -55,6 +66,8 @@ $(BENCH)/ghz: benches/go/ghz/go.sum
 lint-rust: ## Check formatting and lints
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	@# --all-targets leaves these out, since a bare `cargo test` does
+	cargo clippy --locked --test cluster --test kubernetes -- -D warnings
 
 fmt: ## Format the sources
 	cargo fmt --all
@@ -66,7 +79,7 @@ crds: ## Generate crds/ from crates/api, and the chart's copy
 	UPDATE=1 cargo test --locked --quiet -p durward-api --test resources_crds the_files_are_not_stale
 	cp crds/*.yaml charts/durward/files/crds/
 
-test-deps: $(VENV)/done ## Install what the tests need: nginx, curl, openssl, Chromium, libfaketime, and Python packages in a cache
+test-deps: $(VENV)/done ## Install tools of the tests: nginx, curl, openssl, Chromium, libfaketime, and Python packages in a cache
 	@nginx -v 2>/dev/null && curl --version >/dev/null && openssl version >/dev/null && chromedriver --version >/dev/null \
 	    && ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 \
 	    || { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends nginx-light curl openssl chromium chromium-driver libfaketime; }
@@ -79,4 +92,4 @@ $(VENV)/done: $(REQUIREMENTS)
 
 include make/cluster.mk
 
-.PHONY: bench bench-operator help run test-fast build release test lint-rust fmt deny crds test-deps
+.PHONY: lane-lint lane-unit lane-standalone bench bench-operator help run test-fast build release test lint-rust fmt deny crds test-deps

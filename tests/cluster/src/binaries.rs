@@ -1,8 +1,8 @@
-//! The programs of a cluster: where each comes from, and building what is missing.
+//! The programs of a cluster: their sources and builds.
 //!
-//! One Go module per program under `go/`, since their dependencies conflict; its `tool` directives name what is
-//! built, its `go.sum` pins it. A build is kept under a digest of both, so a changed version builds anew and an
-//! old checkout finds its own.
+//! Each has a Go module under `go/`, since dependencies conflict. Its `tool` directives name the packages, its `go.sum`
+//! pins them. A build is cached under a digest of both, so that a changed version is built again and an old checkout
+//! finds its own.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::command::{run, which};
-use crate::error::{At, Error, Result};
+use crate::error::{At, ClusterError, ClusterResult};
 use crate::paths;
 
-/// One program that is built.
+/// A program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Binary {
     /// The file's name.
@@ -28,16 +28,16 @@ struct Module {
     name: &'static str,
     tags: &'static str,
     cgo: bool,
-    /// The module path whose version is stamped into the programs, as Kubernetes' own build does.
+    /// The module path whose version is stamped into the programs, as in Kubernetes' own build.
     stamp: Option<&'static str>,
 }
 
 const KUBERNETES: Module = Module { name: "kubernetes", tags: "", cgo: false, stamp: Some("k8s.io/kubernetes") };
-// The oldest version that agents are for. Cloud providers of that time would be most of what is built.
+// the oldest version that agents support; cloud providers would be most of its code
 const OLDEST_KUBERNETES: Module =
     Module { name: "kubernetes-1.29", tags: "providerless", cgo: false, stamp: Some("k8s.io/kubernetes") };
 const ETCD_MODULE: Module = Module { name: "etcd", tags: "", cgo: false, stamp: None };
-// Snapshotters nobody uses here, which would need C libraries.
+// without snapshotters that need C libraries
 const CONTAINERD_MODULE: Module =
     Module { name: "containerd", tags: "no_btrfs,no_devmapper,no_zfs", cgo: false, stamp: None };
 // containerd gives every container a seccomp profile; a runc without seccomp refuses it.
@@ -50,7 +50,7 @@ const SPIRE_MODULE: Module = Module { name: "spire", tags: "", cgo: true, stamp:
 const HELM_MODULE: Module = Module { name: "helm", tags: "", cgo: false, stamp: None };
 const CERT_MANAGER_MODULE: Module = Module { name: "cert-manager", tags: "", cgo: false, stamp: None };
 
-/// Modules whose manifests are kept beside their programs: name here, path of the module, folder in it.
+/// Modules whose manifests are copied beside their programs: name here, module path, folder in the module.
 const MANIFESTS: &[(&str, &str, &str)] = &[("cert-manager", "github.com/cert-manager/cert-manager", "deploy/crds")];
 
 macro_rules! binaries {
@@ -62,7 +62,7 @@ macro_rules! binaries {
 binaries! {
     /// The API server.
     APISERVER = "kube-apiserver" from KUBERNETES "k8s.io/kubernetes/cmd/kube-apiserver";
-    /// The API server of the oldest Kubernetes that agents are for; built only when asked for.
+    /// The API server of the oldest Kubernetes that agents support; built on demand.
     OLDEST_APISERVER = "kube-apiserver-1.29" from OLDEST_KUBERNETES "k8s.io/kubernetes/cmd/kube-apiserver";
     /// The controller manager.
     CONTROLLER_MANAGER = "kube-controller-manager" from KUBERNETES "k8s.io/kubernetes/cmd/kube-controller-manager";
@@ -94,22 +94,22 @@ binaries! {
     CNI_PORTMAP = "portmap" from CNI_MODULE "github.com/containernetworking/plugins/plugins/meta/portmap";
     /// The cluster's DNS.
     COREDNS = "coredns" from COREDNS_MODULE "github.com/coredns/coredns";
-    /// Installs charts; built only when asked for.
+    /// Installs charts; built on demand.
     HELM = "helm" from HELM_MODULE "helm.sh/helm/v4/cmd/helm";
-    /// cert-manager's control loops that make certificates and write CAs into webhooks; built only when asked for.
+    /// cert-manager's controllers for certificates and webhook CAs; built on demand.
     CERT_MANAGER = "cert-manager" from CERT_MANAGER_MODULE ".";
-    /// A workload that speaks to the Workload API by the SPIFFE project's own library; built only when asked for.
+    /// A Workload API client by go-spiffe; built on demand.
     SPIFFE_CLIENT = "spiffe-client" from SPIFFE_CLIENT_MODULE ".";
-    /// SPIRE's agent, for its `api` commands and as another trust domain's; built only when asked for.
+    /// SPIRE's agent, for its `api` commands and for another trust domain; built on demand.
     SPIRE_AGENT = "spire-agent" from SPIRE_MODULE "github.com/spiffe/spire/cmd/spire-agent";
-    /// SPIRE's server: another trust domain; built only when asked for.
+    /// SPIRE's server, for another trust domain; built on demand.
     SPIRE_SERVER = "spire-server" from SPIRE_MODULE "github.com/spiffe/spire/cmd/spire-server";
 }
 
-/// What a control plane alone needs.
+/// The programs of a control plane.
 pub const CONTROL_PLANE: &[Binary] = &[APISERVER, CONTROLLER_MANAGER, KUBECTL, ETCD];
 
-/// What a node needs, its control plane included.
+/// The programs of a node with its control plane.
 pub const NODE: &[Binary] = &[
     RUNC,
     APISERVER,
@@ -137,20 +137,20 @@ pub fn named(name: &str) -> Option<Binary> {
     ALL.iter().copied().flatten().find(|binary| binary.name == name).copied()
 }
 
-/// The path of one program, built if need be.
-pub fn path(binary: Binary) -> Result<PathBuf> {
+/// The path of a program, built if needed.
+pub fn path(binary: Binary) -> ClusterResult<PathBuf> {
     ensure(&[binary])?;
     location(binary)
 }
 
-/// The folder with the manifests that belong to one program, which is built if need be.
-pub fn manifests(binary: Binary) -> Result<PathBuf> {
+/// The folder with the manifests of a program, built if needed.
+pub fn manifests(binary: Binary) -> ClusterResult<PathBuf> {
     ensure(&[binary])?;
     Ok(built_dir(binary.module)?.join("manifests"))
 }
 
-/// Builds those of `wanted` that are neither in `$KUBEBUILDER_ASSETS` nor built before.
-pub fn ensure(wanted: &[Binary]) -> Result<()> {
+/// Builds the programs that are neither in `$KUBEBUILDER_ASSETS` nor cached.
+pub fn ensure(wanted: &[Binary]) -> ClusterResult<()> {
     let mut missing = BTreeMap::<&str, Vec<Binary>>::new();
     for binary in wanted {
         if !location(*binary)?.is_file() {
@@ -160,11 +160,11 @@ pub fn ensure(wanted: &[Binary]) -> Result<()> {
     missing.into_values().try_for_each(|binaries| build(&binaries))
 }
 
-/// Where `binary` is, or will be once built.
-pub(crate) fn location(binary: Binary) -> Result<PathBuf> {
+/// The path of `binary`, built or not.
+pub(crate) fn location(binary: Binary) -> ClusterResult<PathBuf> {
     // envtest's convention; its folder holds etcd, kube-apiserver and kubectl.
-    let given = std::env::var_os("KUBEBUILDER_ASSETS").filter(|dir| !dir.is_empty());
-    if let Some(path) = given.map(|dir| Path::new(&dir).join(binary.name)).filter(|path| path.is_file()) {
+    let assets = std::env::var_os("KUBEBUILDER_ASSETS").filter(|dir| !dir.is_empty());
+    if let Some(path) = assets.map(|dir| Path::new(&dir).join(binary.name)).filter(|path| path.is_file()) {
         return Ok(path);
     }
     Ok(built_dir(binary.module)?.join(binary.name))
@@ -174,11 +174,11 @@ fn source(module: &Module) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("go").join(module.name)
 }
 
-fn built_dir(module: &Module) -> Result<PathBuf> {
+fn built_dir(module: &Module) -> ClusterResult<PathBuf> {
     let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
     for file in ["go.mod", "go.sum", "main.go"] {
         let path = source(module).join(file);
-        // most are built from modules alone
+        // most modules have no `main.go`
         if file != "main.go" || path.is_file() {
             digest.update(&fs::read(&path).at("read", &path)?);
         }
@@ -188,13 +188,13 @@ fn built_dir(module: &Module) -> Result<PathBuf> {
     Ok(paths::cache()?.join("bin").join(format!("{}-{}", module.name, hex.get(..12).unwrap_or(&hex))))
 }
 
-fn build(binaries: &[Binary]) -> Result<()> {
+fn build(binaries: &[Binary]) -> ClusterResult<()> {
     let Some(module) = binaries.first().map(|binary| binary.module) else {
         return Ok(());
     };
     let dir = built_dir(module)?;
     fs::create_dir_all(&dir).at("create", &dir)?;
-    // Test processes that start together must not build the same thing twice.
+    // concurrent tests must not build the same program twice
     let lock_path = dir.join(".lock");
     let lock = File::create(&lock_path).at("create", &lock_path)?;
     lock.lock().at("lock", &lock_path)?;
@@ -203,7 +203,7 @@ fn build(binaries: &[Binary]) -> Result<()> {
         return Ok(());
     }
     let go = which("go").ok_or_else(|| {
-        Error::refused(
+        ClusterError::refused(
             "`go` is missing, and programs of the cluster have to be built",
             "install Go 1.26 or newer, or set KUBEBUILDER_ASSETS or KUBECONFIG",
         )
@@ -228,21 +228,21 @@ fn build(binaries: &[Binary]) -> Result<()> {
     Ok(())
 }
 
-/// Copies what [`MANIFESTS`] has of a module: its sources need not be there when its programs are.
-fn copy_manifests(go: &Path, module: &Module, to: &Path) -> Result<()> {
+/// Copies the [`MANIFESTS`] of a module, since its sources may be gone when its programs are cached.
+fn copy_manifests(go: &Path, module: &Module, to: &Path) -> ClusterResult<()> {
     let Some((_, path, folder)) = MANIFESTS.iter().find(|(name, _, _)| *name == module.name) else { return Ok(()) };
     let listed = run(Command::new(go).current_dir(source(module)).args(["list", "-m", "-f", "{{.Dir}}", path]))?;
     let from = Path::new(listed.trim()).join(folder);
     fs::create_dir_all(to).at("create", to)?;
     for entry in fs::read_dir(&from).at("list", &from)?.flatten() {
         let copy = to.join(entry.file_name());
-        // a module's files are read-only, and a copy of one could not be replaced
+        // a module's files are read-only, and so would be copies of them
         fs::write(&copy, fs::read(entry.path()).at("read", &entry.path())?).at("write", &copy)?;
     }
     Ok(())
 }
 
-fn link_flags(module: &Module) -> Result<String> {
+fn link_flags(module: &Module) -> ClusterResult<String> {
     let Some(stamped) = module.stamp else {
         return Ok("-s -w".to_owned());
     };
@@ -253,9 +253,12 @@ fn link_flags(module: &Module) -> Result<String> {
         .find_map(|line| {
             line.trim().trim_start_matches("require ").strip_prefix(stamped)?.strip_prefix(" v")?.split(' ').next()
         })
-        .ok_or_else(|| Error::invalid(format!("`{}`", path.display()), format!("requires no version of {stamped}")))?;
+        .ok_or_else(|| {
+            ClusterError::invalid(format!("`{}`", path.display()), format!("requires no version of {stamped}"))
+        })?;
     let mut parts = version.split('.');
-    let (major, minor) = (parts.next().unwrap_or("1"), parts.next().unwrap_or("0"));
+    let major = parts.next().unwrap_or("1");
+    let minor = parts.next().unwrap_or("0");
     let stamps = ["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"].map(|package| {
         format!("-X {package}.gitVersion=v{version} -X {package}.gitMajor={major} -X {package}.gitMinor={minor}")
     });

@@ -11,30 +11,30 @@ use rcgen::{
 use serde_json::json;
 use time::{Duration, OffsetDateTime};
 
-use crate::error::{At, Error, Result};
+use crate::error::{At, ClusterError, ClusterResult};
 
-/// Clusters are for hours; a week leaves one running over holidays usable.
+/// Clusters live for hours; a week keeps a forgotten one usable.
 const LIFETIME: Duration = Duration::days(7);
 
 /// The certificate authority of one cluster and the folder that its files go to.
 #[derive(Debug)]
-pub(crate) struct Authority {
+pub(crate) struct ClusterAuthority {
     dir: PathBuf,
     certificate: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
-/// Who a client certificate is for: Kubernetes reads the user from the common name, groups from organizations.
+/// The subject of a client certificate: the common name is the user, organizations are groups.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Client<'a> {
+pub(crate) struct ClientSubject<'a> {
     pub file: &'a str,
     pub user: &'a str,
     pub group: Option<&'a str>,
 }
 
-impl Authority {
-    /// Makes the authority, its files `ca.crt` and `ca.key`, and the key that signs service account tokens.
-    pub(crate) fn create(dir: PathBuf) -> Result<Self> {
+impl ClusterAuthority {
+    /// Creates the authority, its files `ca.crt` and `ca.key`, and the key for service account tokens.
+    pub(crate) fn create(dir: PathBuf) -> ClusterResult<Self> {
         fs::create_dir_all(&dir).at("create", &dir)?;
         let key = key_pair("ca")?;
         let mut params = params("durward-cluster-ca", None);
@@ -51,7 +51,7 @@ impl Authority {
     }
 
     /// Writes `<file>.crt` and `<file>.key` of a server with these names.
-    pub(crate) fn server(&self, file: &str, names: &[&str], addresses: &[IpAddr]) -> Result<()> {
+    pub(crate) fn server(&self, file: &str, names: &[&str], addresses: &[IpAddr]) -> ClusterResult<()> {
         let mut params = params(file, None);
         for name in names {
             let name = (*name).try_into().map_err(|source| error(file, source))?;
@@ -63,14 +63,20 @@ impl Authority {
     }
 
     /// Writes `<file>.crt` and `<file>.key` of a client and returns both in PEM.
-    pub(crate) fn client(&self, client: Client<'_>) -> Result<(String, String)> {
+    pub(crate) fn client(&self, client: ClientSubject<'_>) -> ClusterResult<(String, String)> {
         let mut params = params(client.user, client.group);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         self.issue(client.file, &params)
     }
 
-    /// Writes a kubeconfig for `client` to `path`, everything inline, so that it can be copied about.
-    pub(crate) fn kubeconfig(&self, path: &Path, context: &str, server: &str, client: Client<'_>) -> Result<()> {
+    /// Writes a kubeconfig for `client` to `path`, with everything inline, so that it can be copied.
+    pub(crate) fn kubeconfig(
+        &self,
+        path: &Path,
+        context: &str,
+        server: &str,
+        client: ClientSubject<'_>,
+    ) -> ClusterResult<()> {
         let (certificate, key) = self.client(client)?;
         let config = json!({
             "apiVersion": "v1",
@@ -89,7 +95,7 @@ impl Authority {
         write(path, &config.to_string())
     }
 
-    fn issue(&self, file: &str, params: &CertificateParams) -> Result<(String, String)> {
+    fn issue(&self, file: &str, params: &CertificateParams) -> ClusterResult<(String, String)> {
         let key = key_pair(file)?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(|source| error(file, source))?.pem();
         write(&self.dir.join(format!("{file}.crt")), &certificate)?;
@@ -111,16 +117,16 @@ fn params(common_name: &str, organization: Option<&str>) -> CertificateParams {
     params
 }
 
-fn key_pair(name: &str) -> Result<KeyPair> {
+fn key_pair(name: &str) -> ClusterResult<KeyPair> {
     KeyPair::generate().map_err(|source| error(name, source))
 }
 
-fn error(name: &str, source: rcgen::Error) -> Error {
-    Error::Certificate { name: name.to_owned(), source }
+fn error(name: &str, source: rcgen::Error) -> ClusterError {
+    ClusterError::Certificate { name: name.to_owned(), source }
 }
 
 /// Writes a file that only its owner may read.
-fn write(path: &Path, text: &str) -> Result<()> {
+fn write(path: &Path, text: &str) -> ClusterResult<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
     let mut file =

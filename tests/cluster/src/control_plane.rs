@@ -7,13 +7,13 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::binaries::{self, location};
-use crate::certs::{Authority, Client};
-use crate::error::{At, Result};
+use crate::certs::{ClientSubject, ClusterAuthority};
+use crate::error::{At, ClusterResult};
 use crate::namespaces::Net;
 use crate::ports;
-use crate::process::Spec;
+use crate::process::ProcessSpec;
 
-/// Where a control plane listens.
+/// The addresses of a control plane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Endpoints {
     /// The API server's address.
@@ -24,14 +24,14 @@ pub(crate) struct Endpoints {
 }
 
 impl Endpoints {
-    /// On this machine's loopback, at ports that are free now.
-    pub(crate) fn free() -> Result<Self> {
+    /// On the loopback, at free ports.
+    pub(crate) fn free() -> ClusterResult<Self> {
         let address = Ipv4Addr::LOCALHOST;
         let port = || ports::free(address.into()).map(|free| free.port()).at("listen on", Path::new("127.0.0.1"));
         Ok(Self { address, api: port()?, etcd: port()?, etcd_peer: port()? })
     }
 
-    /// In a node's network, where nobody else listens.
+    /// In a node's network, at fixed ports.
     pub(crate) fn inside(net: Net) -> Self {
         Self { address: net.node(), api: 6443, etcd: 2379, etcd_peer: 2380 }
     }
@@ -41,12 +41,17 @@ impl Endpoints {
     }
 }
 
-/// The Service network of a control plane without a node, where no address is ever used.
+/// The Service network of a control plane without a node; its addresses are never used.
 const UNUSED_SERVICES: (&str, Ipv4Addr) = ("10.215.0.0/24", Ipv4Addr::new(10, 215, 0, 1));
 
-/// Makes the certificates and kubeconfigs that every control plane needs.
-pub(crate) fn certificates(dir: &Path, context: &str, endpoints: &Endpoints, net: Option<Net>) -> Result<Authority> {
-    let authority = Authority::create(dir.join("pki"))?;
+/// Creates the certificates and kubeconfigs of a control plane.
+pub(crate) fn certificates(
+    dir: &Path,
+    context: &str,
+    endpoints: &Endpoints,
+    net: Option<Net>,
+) -> ClusterResult<ClusterAuthority> {
+    let authority = ClusterAuthority::create(dir.join("pki"))?;
     let service = net.map_or(UNUSED_SERVICES.1, |net| net.service(1));
     let names = [
         "localhost",
@@ -58,32 +63,41 @@ pub(crate) fn certificates(dir: &Path, context: &str, endpoints: &Endpoints, net
     let addresses = [Ipv4Addr::LOCALHOST, endpoints.address, service].map(IpAddr::V4);
     authority.server("apiserver", &names, &addresses)?;
     let masters = Some("system:masters");
-    authority.client(Client { file: "apiserver-kubelet", user: "kube-apiserver-kubelet-client", group: masters })?;
+    authority.client(ClientSubject {
+        file: "apiserver-kubelet",
+        user: "kube-apiserver-kubelet-client",
+        group: masters,
+    })?;
     let server = endpoints.server();
-    let admin = Client { file: "admin", user: "durward-cluster-admin", group: masters };
+    let admin = ClientSubject { file: "admin", user: "durward-cluster-admin", group: masters };
     authority.kubeconfig(&dir.join("kubeconfig"), context, &server, admin)?;
-    let manager = Client { file: "controller-manager", user: "system:kube-controller-manager", group: None };
+    let manager = ClientSubject { file: "controller-manager", user: "system:kube-controller-manager", group: None };
     authority.kubeconfig(&dir.join("pki/controller-manager.kubeconfig"), context, &server, manager)?;
     Ok(authority)
 }
 
-pub(crate) fn etcd(dir: &Path, endpoints: &Endpoints) -> Result<Spec> {
+pub(crate) fn etcd(dir: &Path, endpoints: &Endpoints) -> ClusterResult<ProcessSpec> {
     let client = format!("http://127.0.0.1:{}", endpoints.etcd);
     let peer = format!("http://127.0.0.1:{}", endpoints.etcd_peer);
-    Ok(Spec::new("etcd", location(binaries::ETCD)?)
+    Ok(ProcessSpec::new("etcd", location(binaries::ETCD)?)
         .arg(option("data-dir", dir.join("etcd").display()))
         .arg(option("listen-client-urls", &client))
         .arg(option("advertise-client-urls", &client))
         .arg(option("listen-peer-urls", &peer))
         .arg(option("initial-advertise-peer-urls", &peer))
         .arg(option("initial-cluster", format!("default={peer}")))
-        // What is in it need not outlive this machine.
+        // its data need not survive a crash of this machine
         .args(["--unsafe-no-fsync", "--log-level=warn"]))
 }
 
-pub(crate) fn apiserver(program: &Path, dir: &Path, endpoints: &Endpoints, net: Option<Net>) -> Result<Spec> {
+pub(crate) fn apiserver(
+    program: &Path,
+    dir: &Path,
+    endpoints: &Endpoints,
+    net: Option<Net>,
+) -> ClusterResult<ProcessSpec> {
     let pki = |file: &str| dir.join("pki").join(file).display().to_string();
-    let spec = Spec::new("kube-apiserver", program)
+    let spec = ProcessSpec::new("kube-apiserver", program)
         .arg(option("etcd-servers", format!("http://127.0.0.1:{}", endpoints.etcd)))
         .arg(option("bind-address", endpoints.address))
         .arg(option("advertise-address", endpoints.address))
@@ -98,12 +112,12 @@ pub(crate) fn apiserver(program: &Path, dir: &Path, endpoints: &Endpoints, net: 
         .arg(option("kubelet-client-certificate", pki("apiserver-kubelet.crt")))
         .arg(option("kubelet-client-key", pki("apiserver-kubelet.key")))
         .arg(option("kubelet-certificate-authority", pki("ca.crt")))
-        // The node's name resolves nowhere; its address needs no resolving.
+        // the node's name does not resolve, its address works
         .arg("--kubelet-preferred-address-types=InternalIP")
         .args(["--enable-admission-plugins=NodeRestriction", "--allow-privileged=true"])
         .args(["--profiling=false", "--shutdown-delay-duration=0s"]);
     let more = options(dir)?;
-    // Without nodes nobody is one, and the authorizer of nodes would wait for v1 of what a cluster may have in v1beta1.
+    // without nodes the node authorizer is not needed, and it would wait for v1 of resources that may be v1beta1
     let modes = if net.is_some() { "--authorization-mode=Node,RBAC" } else { "--authorization-mode=RBAC" };
     // One excludes the other.
     let configured = more.iter().any(|option| option.starts_with("--authorization-config="));
@@ -115,7 +129,7 @@ pub(crate) fn apiserver(program: &Path, dir: &Path, endpoints: &Endpoints, net: 
 /// Further options of the API server, one a line.
 const OPTIONS: &str = "apiserver.options";
 
-fn options(dir: &Path) -> Result<Vec<String>> {
+fn options(dir: &Path) -> ClusterResult<Vec<String>> {
     let path = dir.join(OPTIONS);
     match fs::read_to_string(&path) {
         Ok(text) => Ok(text.lines().map(ToOwned::to_owned).collect()),
@@ -125,20 +139,20 @@ fn options(dir: &Path) -> Result<Vec<String>> {
 }
 
 /// Sets further options of the API server, for its next start.
-pub(crate) fn set_options(dir: &Path, options: &[String]) -> Result<()> {
+pub(crate) fn set_options(dir: &Path, options: &[String]) -> ClusterResult<()> {
     let path = dir.join(OPTIONS);
     fs::write(&path, options.join("\n")).at("write", &path)
 }
 
-pub(crate) fn controller_manager(dir: &Path) -> Result<Spec> {
+pub(crate) fn controller_manager(dir: &Path) -> ClusterResult<ProcessSpec> {
     let pki = |file: &str| dir.join("pki").join(file).display().to_string();
-    Ok(Spec::new("kube-controller-manager", location(binaries::CONTROLLER_MANAGER)?)
+    Ok(ProcessSpec::new("kube-controller-manager", location(binaries::CONTROLLER_MANAGER)?)
         .arg(option("kubeconfig", pki("controller-manager.kubeconfig")))
         .arg(option("root-ca-file", pki("ca.crt")))
         .arg(option("service-account-private-key-file", pki("sa.key")))
         .arg(option("cluster-signing-cert-file", pki("ca.crt")))
         .arg(option("cluster-signing-key-file", pki("ca.key")))
-        // Its own limits make it take five seconds to begin, and tests wait for its work.
+        // with its default limits it needs five seconds to start, and tests wait for it
         .args(["--kube-api-qps=500", "--kube-api-burst=1000"])
         .args([
             "--use-service-account-credentials=true",

@@ -1,7 +1,7 @@
-//! Dockerfiles of the repository, built for real by buildah, with no engine and no registry.
+//! Builds of the repository's Dockerfiles by buildah, without an engine or a registry.
 //!
-//! Each takes the image that it starts from by ARG. In place of a registry's Rust image stands a nearly empty one, over
-//! which this machine's own toolchain is mounted.
+//! Each Dockerfile takes its base image by ARG. A nearly empty image stands in for the registry's Rust image, with this
+//! machine's toolchain mounted over it.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -10,18 +10,18 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::command::run;
-use crate::error::{At, Error, Result};
+use crate::error::{At, ClusterError, ClusterResult};
 use crate::image::{DURWARD, Image};
 use crate::{paths, preflight};
 
 /// A built image.
 #[derive(Debug)]
-pub struct Built {
+pub struct BuiltImage {
     /// In the format of `docker save`, for [`crate::Cluster::load_archive`].
     pub archive: PathBuf,
-    /// Who runs it.
+    /// Its user.
     pub user: String,
-    /// What runs.
+    /// Its entrypoint.
     pub entrypoint: Vec<String>,
     /// Size of its layers in bytes.
     pub size: u64,
@@ -29,8 +29,8 @@ pub struct Built {
 
 const BUILDER: &str = "durward.test/builder:test";
 
-/// Builds the image [`DURWARD`]. Seconds when nothing has changed: cargo's target folder is kept in the cache.
-pub fn build() -> Result<Built> {
+/// Builds the image [`DURWARD`]. Quick when nothing changed: the cache keeps cargo's target folder.
+pub fn build() -> ClusterResult<BuiltImage> {
     let buildah = Buildah::new("image")?;
     eprintln!("cluster: building the durward image (minutes on first use)");
     let target = buildah.work.join("target");
@@ -43,13 +43,13 @@ pub fn build() -> Result<Built> {
     })
 }
 
-/// Builds the image `name` by the Dockerfile in `context`, whose argument `base` names the image that it starts from.
-pub fn build_on(name: &str, context: &Path, base: (&str, Image)) -> Result<Built> {
+/// Builds the image `name` by the Dockerfile in `context`, whose argument `base` is the base image.
+pub fn build_on(name: &str, context: &Path, base: (&str, Image)) -> ClusterResult<BuiltImage> {
     let folder = name.replace(['/', ':'], "-");
     Buildah::new(&folder)?.build(&Recipe { name, context: context.to_owned(), base, volumes: Vec::new() })
 }
 
-/// What is built, and out of what.
+/// The inputs of a build.
 struct Recipe<'a> {
     name: &'a str,
     context: PathBuf,
@@ -63,7 +63,7 @@ struct Buildah {
 }
 
 impl Buildah {
-    fn new(folder: &str) -> Result<Self> {
+    fn new(folder: &str) -> ClusterResult<Self> {
         preflight::programs(&[("buildah", "buildah"), ("setpriv", "util-linux"), ("unshare", "util-linux")])?;
         let work = paths::cache()?.join(folder);
         fs::create_dir_all(&work).at("create", &work)?;
@@ -73,17 +73,17 @@ impl Buildah {
         Ok(Self { work, _lock: lock })
     }
 
-    fn build(&self, recipe: &Recipe<'_>) -> Result<Built> {
+    fn build(&self, recipe: &Recipe<'_>) -> ClusterResult<BuiltImage> {
         self.clean()?;
         let built = self.make(recipe);
-        // Copied layers are large, and cargo's folder makes the next build quick without them.
+        // layers are large, and the next build is quick without them
         self.clean()?;
         built
     }
 
-    fn run<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<String> {
+    fn run<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> ClusterResult<String> {
         let storage = |name: &str| self.work.join("storage").join(name);
-        // In namespaces of its own that end with us: an interrupted build leaves neither a mount nor a compiler behind.
+        // in namespaces that end with this process: an interrupted build leaves neither a mount nor a compiler behind
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", "KILL", "--", "unshare", "--mount", "--propagation", "private"])
@@ -97,7 +97,7 @@ impl Buildah {
         run(&mut command)
     }
 
-    fn clean(&self) -> Result<()> {
+    fn clean(&self) -> ClusterResult<()> {
         let storage = self.work.join("storage");
         match fs::remove_dir_all(&storage) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).at("remove", &storage),
@@ -105,7 +105,7 @@ impl Buildah {
         }
     }
 
-    fn make(&self, recipe: &Recipe<'_>) -> Result<Built> {
+    fn make(&self, recipe: &Recipe<'_>) -> ClusterResult<BuiltImage> {
         let (argument, base) = &recipe.base;
         let base_archive = self.work.join("base.tar");
         fs::write(&base_archive, base.archive()?).at("write", &base_archive)?;
@@ -129,11 +129,11 @@ impl Buildah {
         }
         self.run(["push", "--quiet", recipe.name, &format!("docker-archive:{}:{}", archive.display(), recipe.name)])?;
         let size = fs::metadata(&archive).at("read", &archive)?.len();
-        let invalid = |detail: &str| Error::invalid("buildah's description of the image", detail);
+        let invalid = |detail: &str| ClusterError::invalid("buildah's description of the image", detail);
         let described: Value = serde_json::from_str(&inspected).map_err(|error| invalid(&error.to_string()))?;
         let config = described.pointer("/OCIv1/config").ok_or_else(|| invalid("it has no OCIv1.config"))?;
         let words = config.get("Entrypoint").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-        Ok(Built {
+        Ok(BuiltImage {
             archive,
             user: config.get("User").and_then(Value::as_str).unwrap_or_default().to_owned(),
             entrypoint: words.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
@@ -142,7 +142,7 @@ impl Buildah {
     }
 }
 
-/// What the builder stage starts from here: names that lead into the folders mounted over it.
+/// The base image of the builder stage: links into the mounted folders.
 fn builder() -> Image {
     ["bin", "sbin", "lib", "lib64"]
         .into_iter()
@@ -155,13 +155,13 @@ fn builder() -> Image {
         .env("CARGO_HOME", "/cargo")
 }
 
-/// This machine's toolchain, its crates, and the target folder that is kept.
-fn mounts(target: &Path) -> Result<Vec<(PathBuf, &'static str, &'static str)>> {
+/// Volumes: this machine's toolchain, its crates, and the kept target folder.
+fn mounts(target: &Path) -> ClusterResult<Vec<(PathBuf, &'static str, &'static str)>> {
     let sysroot = run(Command::new("rustc").current_dir(paths::repository()).args(["--print", "sysroot"]))?;
     let home = std::env::var_os("CARGO_HOME")
         .map(PathBuf::from)
         .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
-    let cargo = home.ok_or_else(|| Error::refused("neither CARGO_HOME nor HOME is set", "set CARGO_HOME"))?;
+    let cargo = home.ok_or_else(|| ClusterError::refused("neither CARGO_HOME nor HOME is set", "set CARGO_HOME"))?;
     Ok(vec![
         (PathBuf::from("/usr"), "/usr", "ro"),
         (PathBuf::from("/etc/ssl"), "/etc/ssl", "ro"),

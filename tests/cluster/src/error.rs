@@ -1,50 +1,50 @@
-//! What can go wrong, each message saying what, where and what to do.
+//! Errors: each message says what, where and what to do.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// An error of the test cluster.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum ClusterError {
     /// A file, folder or `/proc` entry could not be used.
     #[error("cannot {action} `{}`: {source}", path.display())]
     Io {
-        /// What was tried, as a verb: `read`, `create`.
+        /// The action as a verb: `read`, `create`.
         action: &'static str,
-        /// What it was tried on.
+        /// The path.
         path: PathBuf,
-        /// The system's answer.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// A program could not be started or ended unhappily.
+    /// A program did not start or failed.
     #[error("`{command}` failed ({status}): {output}")]
     Command {
         /// The command line.
         command: String,
-        /// Exit status, or why it did not start.
+        /// The exit status, or `not started`.
         status: String,
-        /// What it printed.
+        /// Its output.
         output: String,
     },
-    /// This machine can't do what was asked of it.
+    /// This machine lacks a requirement.
     #[error("{what}; {remedy}")]
     Refused {
-        /// What is missing or not allowed.
+        /// The requirement.
         what: String,
-        /// The one thing to do about it.
+        /// How to meet it.
         remedy: String,
     },
-    /// A condition did not come true in time.
+    /// A condition did not become true in time.
     #[error("{what} did not happen within {} s{}", after.as_secs(), with_logs(logs))]
     Timeout {
-        /// The condition awaited.
+        /// The condition.
         what: String,
-        /// How long it was awaited.
+        /// The time limit.
         after: Duration,
-        /// The last lines of the logs that may tell why.
+        /// The last lines of related logs.
         logs: String,
     },
-    /// A component ended by itself.
+    /// A component ended unexpectedly.
     #[error("{name} has ended by itself\n{logs}")]
     Ended {
         /// The component.
@@ -55,29 +55,29 @@ pub enum Error {
     /// A certificate could not be made.
     #[error("cannot make certificate `{name}`: {source}")]
     Certificate {
-        /// Whose certificate.
+        /// The subject of the certificate.
         name: String,
         /// The cause.
         source: rcgen::Error,
     },
-    /// Something read is not what it should be.
+    /// Data of an unexpected form.
     #[error("{what} is not valid: {detail}")]
     Invalid {
-        /// What was read.
+        /// The data.
         what: String,
-        /// What is wrong with it.
+        /// The error in it.
         detail: String,
     },
 }
 
-/// The result of everything here.
-pub type Result<T, E = Error> = std::result::Result<T, E>;
+/// The result of every function here.
+pub type ClusterResult<T, E = ClusterError> = std::result::Result<T, E>;
 
 fn with_logs(logs: &str) -> String {
     if logs.is_empty() { String::new() } else { format!("\n{logs}") }
 }
 
-impl Error {
+impl ClusterError {
     pub(crate) fn refused(what: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self::Refused { what: what.into(), remedy: remedy.into() }
     }
@@ -97,11 +97,11 @@ impl Error {
 
 /// Names the file in an I/O error.
 pub(crate) trait At<T> {
-    fn at(self, action: &'static str, path: &Path) -> Result<T>;
+    fn at(self, action: &'static str, path: &Path) -> ClusterResult<T>;
 }
 
 impl<T> At<T> for std::io::Result<T> {
-    fn at(self, action: &'static str, path: &Path) -> Result<T> {
-        self.map_err(|source| Error::Io { action, path: path.to_owned(), source })
+    fn at(self, action: &'static str, path: &Path) -> ClusterResult<T> {
+        self.map_err(|source| ClusterError::Io { action, path: path.to_owned(), source })
     }
 }

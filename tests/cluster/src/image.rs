@@ -8,23 +8,23 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::command::run;
-use crate::error::{At, Error, Result};
-use crate::preflight;
+use crate::error::{At, ClusterError, ClusterResult};
+use crate::{cargo, preflight};
 
-/// What every pod's sandbox runs.
+/// The image of every pod's sandbox.
 pub const PAUSE: &str = "durward.test/pause:test";
 /// A shell with the usual tools. Debian's static `wget -T` crashes: use `timeout 5 wget`.
 pub const BUSYBOX: &str = "durward.test/busybox:test";
-/// The image that the repository's Dockerfile makes.
+/// Durward's image: [`durward`] makes it quickly, [`crate::dockerfile::build`] by the repository's Dockerfile.
 pub const DURWARD: &str = "durward.test/durward:test";
 
-/// An image in the making: one layer and how to run it.
+/// An image: one layer and its configuration.
 ///
 /// Pods use it with `imagePullPolicy: Never`, or `IfNotPresent` when its tag is not `latest`.
 #[derive(Debug, Clone)]
 pub struct Image {
     name: String,
-    entries: Vec<Entry>,
+    entries: Vec<ImageEntry>,
     entrypoint: Vec<String>,
     command: Vec<String>,
     user: String,
@@ -32,14 +32,14 @@ pub struct Image {
 }
 
 #[derive(Debug, Clone)]
-struct Entry {
+struct ImageEntry {
     path: String,
     mode: u32,
-    content: Content,
+    content: EntryContent,
 }
 
 #[derive(Debug, Clone)]
-enum Content {
+enum EntryContent {
     File(Vec<u8>),
     Link(String),
     Folder,
@@ -63,7 +63,7 @@ impl Image {
         &self.name
     }
 
-    /// The same under another name.
+    /// The same image under another name.
     #[must_use]
     pub fn named(mut self, name: &str) -> Self {
         name.clone_into(&mut self.name);
@@ -73,17 +73,17 @@ impl Image {
     /// Adds a file at the absolute `path`.
     #[must_use]
     pub fn file(self, path: &str, mode: u32, content: impl Into<Vec<u8>>) -> Self {
-        self.entry(path, mode, Content::File(content.into()))
+        self.entry(path, mode, EntryContent::File(content.into()))
     }
 
-    /// Adds a copy of a program of this machine, and of the libraries that it loads unless it is a static one.
-    pub fn program(self, path: &str, source: &Path) -> Result<Self> {
+    /// Adds a copy of a program of this machine, and of the libraries that it loads.
+    pub fn program(self, path: &str, source: &Path) -> ClusterResult<Self> {
         self.file(path, 0o755, fs::read(source).at("read", source)?).libraries(source)
     }
 
-    /// Adds all that is in a folder of this machine, but for what is called as one of `without`, and the libraries that
-    /// it loads.
-    pub fn tree(mut self, path: &str, source: &Path, without: &[&str]) -> Result<Self> {
+    /// Adds a folder of this machine, except names in `without`, and the libraries that its shared objects
+    /// load.
+    pub fn tree(mut self, path: &str, source: &Path, without: &[&str]) -> ClusterResult<Self> {
         for entry in fs::read_dir(source).at("read", source)? {
             let from = entry.at("read", source)?.path();
             let name = from.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -100,7 +100,7 @@ impl Image {
         Ok(self)
     }
 
-    fn libraries(mut self, of: &Path) -> Result<Self> {
+    fn libraries(mut self, of: &Path) -> ClusterResult<Self> {
         // fails for static programs
         let loaded = run(Command::new("ldd").arg(of)).unwrap_or_default();
         for library in loaded.split_whitespace().filter(|word| word.starts_with('/')).map(Path::new) {
@@ -115,30 +115,30 @@ impl Image {
     /// Adds a symbolic link at `path`.
     #[must_use]
     pub fn link(self, path: &str, target: &str) -> Self {
-        self.entry(path, 0o777, Content::Link(target.to_owned()))
+        self.entry(path, 0o777, EntryContent::Link(target.to_owned()))
     }
 
-    /// Adds a folder. Those on the way to a file come by themselves.
+    /// Adds a folder. Parents of files are added automatically.
     #[must_use]
     pub fn folder(self, path: &str, mode: u32) -> Self {
-        self.entry(path, mode, Content::Folder)
+        self.entry(path, mode, EntryContent::Folder)
     }
 
-    /// What runs unless a container names a `command`.
+    /// Sets the entrypoint.
     #[must_use]
     pub fn entrypoint<S: Into<String>>(mut self, words: impl IntoIterator<Item = S>) -> Self {
         self.entrypoint = words.into_iter().map(Into::into).collect();
         self
     }
 
-    /// The entrypoint's arguments, or what runs where there is none, unless a container names `args`.
+    /// Sets the command: the entrypoint's arguments, or the program without an entrypoint.
     #[must_use]
     pub fn command<S: Into<String>>(mut self, words: impl IntoIterator<Item = S>) -> Self {
         self.command = words.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Who runs it: `uid:gid`; root unless set.
+    /// Sets the user, `uid:gid`; the default is root.
     #[must_use]
     pub fn user(mut self, user: impl Into<String>) -> Self {
         self.user = user.into();
@@ -153,14 +153,14 @@ impl Image {
         self
     }
 
-    fn entry(mut self, path: &str, mode: u32, content: Content) -> Self {
-        self.entries.push(Entry { path: path.trim_matches('/').to_owned(), mode, content });
+    fn entry(mut self, path: &str, mode: u32, content: EntryContent) -> Self {
+        self.entries.push(ImageEntry { path: path.trim_matches('/').to_owned(), mode, content });
         self
     }
 
     /// The image as an archive in the format of `docker save`.
-    pub fn archive(&self) -> Result<Vec<u8>> {
-        let failed = |source| Error::Io { action: "pack", path: PathBuf::from(&self.name), source };
+    pub fn archive(&self) -> ClusterResult<Vec<u8>> {
+        let failed = |source| ClusterError::Io { action: "pack", path: PathBuf::from(&self.name), source };
         let layer = self.layer().map_err(failed)?;
         let digest = crate::hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &layer).as_ref());
         let config = json!({
@@ -182,8 +182,8 @@ impl Image {
         archive.into_inner().map_err(failed)
     }
 
-    /// The archive in a file of its own, which goes with the value: tests load the same image at the same time.
-    pub(crate) fn archive_file(&self) -> Result<tempfile::NamedTempFile> {
+    /// The archive in a temporary file of its own, since tests load the same image at the same time.
+    pub(crate) fn archive_file(&self) -> ClusterResult<tempfile::NamedTempFile> {
         let file = tempfile::NamedTempFile::new().at("create a file in", &std::env::temp_dir())?;
         fs::write(file.path(), self.archive()?).at("write", file.path())?;
         Ok(file)
@@ -201,12 +201,12 @@ impl Image {
                 }
             }
             match &entry.content {
-                Content::File(bytes) => append(&mut layer, &entry.path, entry.mode, bytes)?,
-                Content::Link(target) => {
+                EntryContent::File(bytes) => append(&mut layer, &entry.path, entry.mode, bytes)?,
+                EntryContent::Link(target) => {
                     let mut header = header(tar::EntryType::Symlink, entry.mode, 0);
                     layer.append_link(&mut header, &entry.path, target)?;
                 }
-                Content::Folder => {
+                EntryContent::Folder => {
                     folders.insert(PathBuf::from(&entry.path));
                     append_folder(&mut layer, Path::new(&entry.path), entry.mode)?;
                 }
@@ -224,7 +224,7 @@ fn append_folder(archive: &mut tar::Builder<Vec<u8>>, path: &Path, mode: u32) ->
     archive.append_data(&mut header(tar::EntryType::Directory, mode, 0), path, std::io::empty())
 }
 
-/// No time and no names of this machine: the same files make the same image.
+/// A header without time and user names: the same files make the same image.
 fn header(kind: tar::EntryType, mode: u32, size: u64) -> tar::Header {
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(kind);
@@ -236,7 +236,7 @@ fn header(kind: tar::EntryType, mode: u32, size: u64) -> tar::Header {
     header
 }
 
-/// This machine's architecture in the words of images.
+/// The name of this machine's architecture in images.
 fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
@@ -246,7 +246,7 @@ fn architecture() -> &'static str {
 }
 
 /// [`BUSYBOX`] from this machine's static busybox, its tools under `/bin`.
-pub fn busybox() -> Result<Image> {
+pub fn busybox() -> ClusterResult<Image> {
     let program = preflight::static_busybox()?;
     let tools = run(Command::new(&program).arg("--list"))?;
     let image = Image::new(BUSYBOX).program("/bin/busybox", &program)?;
@@ -257,7 +257,20 @@ pub fn busybox() -> Result<Image> {
     Ok(image.folder("/tmp", 0o1777).folder("/etc", 0o755).env("PATH", "/bin").command(["/bin/sh"]))
 }
 
+/// [`DURWARD`] with the program of this checkout, like the Dockerfile's but compiled in a minute.
+pub fn durward() -> ClusterResult<Image> {
+    eprintln!("cluster: building the durward image (minutes on first use)");
+    let program = cargo::build_static()?;
+    let authorities = Path::new("/etc/ssl/certs/ca-certificates.crt");
+    let image = Image::new(DURWARD).file("/durward", 0o755, fs::read(&program).at("read", &program)?).file(
+        "/etc/ssl/certs/ca-certificates.crt",
+        0o644,
+        fs::read(authorities).at("read", authorities)?,
+    );
+    Ok(image.user("65532:65532").entrypoint(["/durward"]))
+}
+
 /// [`PAUSE`]: a program that does nothing until it is killed.
-pub(crate) fn pause() -> Result<Image> {
+pub(crate) fn pause() -> ClusterResult<Image> {
     Ok(Image::new(PAUSE).program("/sleep", &preflight::static_busybox()?)?.entrypoint(["/sleep", "infinity"]))
 }

@@ -1,23 +1,24 @@
 //! A real Kubernetes for tests: no container engine, no registry, no images pulled.
 //!
 //! ```no_run
-//! # fn main() -> durward_cluster::Result<()> {
+//! # fn main() -> durward_cluster::ClusterResult<()> {
 //! use durward_cluster::Cluster;
 //!
-//! // A whole node, brought up by whoever asks first and shared by all tests of this machine.
+//! // A node that all tests of this machine share, brought up on first use.
 //! let cluster = Cluster::shared()?;
 //! let namespace = cluster.namespace("orders")?;
 //! namespace.kubectl(["get", "pods"])?;
 //!
-//! // A control plane alone, for controllers and webhooks; it ends with the value.
+//! // A control plane without a node, for controllers and webhooks; it ends with the value.
 //! let control_plane = Cluster::isolated()?;
 //! # Ok(()) }
 //! ```
 //!
 //! Everything here blocks: in async tests call it before the first await or from `spawn_blocking`.
-//! `README.md` beside this crate tells how it works and what to do when it does not.
+//! `README.md` explains how it works and how to debug it.
 
 pub mod binaries;
+pub mod cargo;
 mod certs;
 mod cluster;
 mod command;
@@ -29,16 +30,15 @@ mod lifecycle;
 mod namespaces;
 mod node;
 pub mod paths;
-#[path = "../../harness/ports.rs"]
 pub mod ports;
 pub mod preflight;
 mod process;
 pub mod wait;
 
 pub use cluster::{Cluster, Namespace};
-pub use error::{Error, Result};
+pub use error::{ClusterError, ClusterResult};
 pub use image::Image;
-pub use lifecycle::{Component, Status, down, status};
+pub use lifecycle::{ClusterStatus, Component, down, status};
 pub use node::NODE_NAME;
 
 /// Lower-case hexadecimal.

@@ -1,4 +1,4 @@
-//! From nothing to a running cluster and back, whatever a crash has left in between.
+//! Brings clusters up and takes them down, in any state after a crash.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpStream};
@@ -11,12 +11,12 @@ use serde::{Deserialize, Serialize};
 use crate::binaries::{self, Binary, location};
 use crate::command::{run, run_with_input};
 use crate::control_plane::{self, Endpoints};
-use crate::error::{At, Error, Result};
+use crate::error::{At, ClusterError, ClusterResult};
 use crate::namespaces::{self, Net};
-use crate::process::{self, Spec};
+use crate::process::{self, ProcessSpec};
 use crate::{image, node, paths, preflight, wait};
 
-/// How long a part may take to become ready. Seconds are usual; a busy two-core machine has been seen to need a minute.
+/// The time limit for a component to become ready: usually seconds, on a busy two-core machine a minute.
 const READY: Duration = Duration::from_secs(180);
 
 /// One process of a cluster.
@@ -40,7 +40,7 @@ pub enum Component {
     CoreDns,
 }
 
-/// The components in the order in which they are started.
+/// The components in the order of their start.
 const CONTROL_PLANE: &[Component] = &[Component::Etcd, Component::ApiServer, Component::ControllerManager];
 const NODE: &[Component] =
     &[Component::Scheduler, Component::Containerd, Component::Kubelet, Component::KubeProxy, Component::CoreDns];
@@ -61,9 +61,9 @@ impl Component {
     }
 }
 
-/// What is known of a cluster once it runs; `cluster.json` in its folder.
+/// A running cluster; stored as `cluster.json` in its folder.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Running {
+pub(crate) struct RunningCluster {
     pub dir: PathBuf,
     pub endpoints: Endpoints,
     pub net: Option<Net>,
@@ -72,23 +72,23 @@ pub(crate) struct Running {
     /// Further arguments of the API server.
     #[serde(default)]
     arguments: Vec<String>,
-    /// The API server's program, which tells the version that runs.
+    /// The API server's program, which identifies the version.
     apiserver: PathBuf,
 }
 
-/// What is asked of [`bring_up`].
+/// The options of [`bring_up`].
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Wanted<'a> {
+pub(crate) struct ClusterSpec<'a> {
     pub node: bool,
     /// The cluster ends with the process that started it.
     pub owned: bool,
     /// The API server.
     pub apiserver: Binary,
-    /// Further arguments of it.
+    /// Further arguments of the API server.
     pub arguments: &'a [&'a str],
 }
 
-impl Running {
+impl RunningCluster {
     fn components(&self) -> impl Iterator<Item = Component> {
         let node: &[Component] = if self.net.is_some() { NODE } else { &[] };
         CONTROL_PLANE.iter().chain(node).copied()
@@ -98,12 +98,12 @@ impl Running {
         self.dir.join("kubeconfig")
     }
 
-    /// Not the user's: it is kept by address, and the next cluster at this one's has other resources.
+    /// kubectl's cache, not the user's: entries are by address, and the next cluster at this one has other resources.
     pub(crate) fn kubectl_cache(&self) -> PathBuf {
         self.dir.join("kubectl")
     }
 
-    fn spec(&self, component: Component) -> Result<Spec> {
+    fn spec(&self, component: Component) -> ClusterResult<ProcessSpec> {
         let dir = &self.dir;
         let spec = match (component, self.net) {
             (Component::Etcd, _) => control_plane::etcd(dir, &self.endpoints),
@@ -115,7 +115,7 @@ impl Running {
             (Component::Kubelet, Some(net)) => node::kubelet_process(dir, net),
             (Component::KubeProxy, Some(_)) => node::kube_proxy_process(dir),
             (Component::CoreDns, Some(_)) => node::coredns(dir),
-            (component, None) => Err(Error::refused(
+            (component, None) => Err(ClusterError::refused(
                 format!("this control plane has no {}", component.name()),
                 "use `Cluster::shared()`",
             )),
@@ -124,29 +124,31 @@ impl Running {
     }
 
     /// Starts a component without waiting for it.
-    pub(crate) fn start(&self, component: Component) -> Result<()> {
+    pub(crate) fn start(&self, component: Component) -> ClusterResult<()> {
         process::start(&self.dir, &self.spec(component)?, self.owned)
     }
 
-    /// Ends a component: asks it to, then forces it.
-    pub(crate) fn stop(&self, component: Component) -> Result<()> {
+    /// Ends a component by SIGTERM, then by SIGKILL.
+    pub(crate) fn stop(&self, component: Component) -> ClusterResult<()> {
         process::end(&self.dir, Some(Duration::from_secs(10)), |found| found.program == component.name())
     }
 
-    /// The error of a component of these that has ended by itself, if one has.
-    fn check_alive(&self, components: &[Component]) -> Result<()> {
+    /// Returns an error if one of these components has ended.
+    fn check_alive(&self, components: &[Component]) -> ClusterResult<()> {
         let found = process::of(&self.dir)?;
-        // By name, since one just started may still be on its way through setpriv or nsenter; but containerd's shims,
-        // which inherit its name, outlive it.
+        // by name, since a new one may still be in setpriv or nsenter; but containerd's shims, which inherit its
+        // name, outlive it
         let runs = |name: &str| found.iter().any(|found| found.name == name && found.program != binaries::SHIM.name);
         match components.iter().find(|component| !runs(component.name())) {
-            Some(gone) => Err(Error::Ended { name: gone.name(), logs: process::tail(&self.dir, &[gone.name()], 30) }),
+            Some(gone) => {
+                Err(ClusterError::Ended { name: gone.name(), logs: process::tail(&self.dir, &[gone.name()], 30) })
+            }
             None => Ok(()),
         }
     }
 
-    /// Waits until `component` does its work.
-    pub(crate) fn await_ready(&self, component: Component) -> Result<()> {
+    /// Waits until `component` is ready.
+    pub(crate) fn await_ready(&self, component: Component) -> ClusterResult<()> {
         let what = format!("{} being ready", component.name());
         wait::until(&what, READY, || {
             self.check_alive(&[Component::Etcd, component])?;
@@ -159,7 +161,7 @@ impl Running {
         let kubelet = format!("--raw=/api/v1/nodes/{}/proxy/healthz", node::NODE_NAME);
         match component {
             Component::ApiServer => {
-                // A connection costs nothing, a kubectl some CPU that the server could use.
+                // a connection is cheap; kubectl takes CPU that the server needs
                 listens(self.endpoints.address, self.endpoints.api)
                     && self.kubectl(&["get", "--raw=/readyz", "--request-timeout=10s"]).is_ok()
             }
@@ -175,16 +177,16 @@ impl Running {
                         .is_ok_and(|status| status == "True")
             }
             Component::CoreDns => self.net.is_some_and(|net| listens(net.node(), node::DNS_READY_PORT)),
-            // Nothing is served whose absence would not show elsewhere.
+            // no readiness of their own: failures show elsewhere
             Component::Etcd | Component::Scheduler | Component::KubeProxy => true,
         }
     }
 
-    pub(crate) fn kubectl(&self, args: &[&str]) -> Result<String> {
+    pub(crate) fn kubectl(&self, args: &[&str]) -> ClusterResult<String> {
         run(self.kubectl_command()?.args(args))
     }
 
-    pub(crate) fn kubectl_command(&self) -> Result<Command> {
+    pub(crate) fn kubectl_command(&self) -> ClusterResult<Command> {
         let mut command = Command::new(location(binaries::KUBECTL)?);
         process::mark(&mut command, &self.dir, "kubectl");
         command.env("KUBECACHEDIR", self.kubectl_cache());
@@ -192,7 +194,7 @@ impl Running {
         Ok(command)
     }
 
-    fn ctr(&self, args: &[&str]) -> Result<String> {
+    fn ctr(&self, args: &[&str]) -> ClusterResult<String> {
         let mut command = Command::new(location(binaries::CTR)?);
         run(process::mark(&mut command, &self.dir, "ctr")
             .arg("--address")
@@ -202,7 +204,7 @@ impl Running {
     }
 
     /// Loads an archive of images into containerd.
-    pub(crate) fn load_archive(&self, archive: &Path) -> Result<()> {
+    pub(crate) fn load_archive(&self, archive: &Path) -> ClusterResult<()> {
         self.ctr(&["images", "import", &archive.to_string_lossy()]).map(drop)
     }
 
@@ -213,21 +215,21 @@ impl Running {
     }
 }
 
-/// Whether a connection is taken soon; in a network that is gone it never would be.
+/// Whether a port accepts connections. Times out if the network is gone.
 fn listens(address: Ipv4Addr, port: u16) -> bool {
     TcpStream::connect_timeout(&(address, port).into(), Duration::from_secs(1)).is_ok()
 }
 
-/// The running cluster in `dir`, if it is whole, of the version wanted now, and answers.
-pub(crate) fn running(dir: &Path) -> Option<Running> {
-    let running: Running = serde_json::from_slice(&fs::read(dir.join("cluster.json")).ok()?).ok()?;
+/// The cluster in `dir`, if it is complete, of the current version, and responds.
+pub(crate) fn running(dir: &Path) -> Option<RunningCluster> {
+    let running: RunningCluster = serde_json::from_slice(&fs::read(dir.join("cluster.json")).ok()?).ok()?;
     let components: Vec<_> = running.components().collect();
     let current = location(binaries::APISERVER).is_ok_and(|apiserver| apiserver == running.apiserver);
     (current && running.check_alive(&components).is_ok() && running.is_ready(Component::ApiServer)).then_some(running)
 }
 
-/// Brings up a cluster in `dir`, after taking down what an earlier one has left there.
-pub(crate) fn bring_up(dir: &Path, wanted: Wanted<'_>) -> Result<Running> {
+/// Brings up a cluster in `dir`, after removing remains of an earlier one.
+pub(crate) fn bring_up(dir: &Path, wanted: ClusterSpec<'_>) -> ClusterResult<RunningCluster> {
     if wanted.node {
         preflight::node()?;
         namespaces::check_dir(dir)?;
@@ -241,8 +243,8 @@ pub(crate) fn bring_up(dir: &Path, wanted: Wanted<'_>) -> Result<Running> {
     loop {
         attempts -= 1;
         match try_bring_up(dir, wanted) {
-            // Another process may have taken a port between its choice and its use.
-            Err(Error::Ended { .. }) if attempts > 0 && !wanted.node => {}
+            // another process may have taken a chosen port
+            Err(ClusterError::Ended { .. }) if attempts > 0 && !wanted.node => {}
             Err(error) => {
                 if wanted.owned {
                     take_down(dir)?;
@@ -254,7 +256,7 @@ pub(crate) fn bring_up(dir: &Path, wanted: Wanted<'_>) -> Result<Running> {
     }
 }
 
-fn try_bring_up(dir: &Path, wanted: Wanted<'_>) -> Result<Running> {
+fn try_bring_up(dir: &Path, wanted: ClusterSpec<'_>) -> ClusterResult<RunningCluster> {
     let begun = Instant::now();
     take_down(dir)?;
     let log = dir.join("log");
@@ -264,7 +266,7 @@ fn try_bring_up(dir: &Path, wanted: Wanted<'_>) -> Result<Running> {
     let endpoints = net.map_or_else(Endpoints::free, |net| Ok(Endpoints::inside(net)))?;
     let arguments = wanted.arguments.iter().map(|argument| (*argument).to_owned()).collect();
     let apiserver = location(wanted.apiserver)?;
-    let running = Running { dir: dir.to_owned(), endpoints, net, owned: wanted.owned, arguments, apiserver };
+    let running = RunningCluster { dir: dir.to_owned(), endpoints, net, owned: wanted.owned, arguments, apiserver };
     let authority = control_plane::certificates(dir, &format!("durward-{name}"), &endpoints, net)?;
     running.start(Component::Etcd)?;
     running.start(Component::ApiServer)?;
@@ -289,14 +291,15 @@ fn try_bring_up(dir: &Path, wanted: Wanted<'_>) -> Result<Running> {
     }
     running.await_ready(Component::ControllerManager)?;
     let file = dir.join("cluster.json");
-    let text = serde_json::to_vec_pretty(&running).map_err(|error| Error::invalid("the cluster's state", error))?;
+    let text =
+        serde_json::to_vec_pretty(&running).map_err(|error| ClusterError::invalid("the cluster's state", error))?;
     fs::write(&file, text).at("write", &file)?;
     eprintln!("cluster: {name} is up after {:.1} s", begun.elapsed().as_secs_f32());
     Ok(running)
 }
 
 /// Ends the cluster in `dir` and removes every trace of it.
-pub(crate) fn take_down(dir: &Path) -> Result<()> {
+pub(crate) fn take_down(dir: &Path) -> ClusterResult<()> {
     process::end(dir, None, |_| true)?;
     namespaces::remove(dir)?;
     unmount_below(dir)?;
@@ -307,40 +310,40 @@ pub(crate) fn take_down(dir: &Path) -> Result<()> {
     }
 }
 
-/// Nothing of ours is mounted outside the node's namespaces; were it so, removing the folder would reach through it.
-fn unmount_below(dir: &Path) -> Result<()> {
+/// Unmounts everything below `dir`, since removing the folder would remove the mounted files, too.
+fn unmount_below(dir: &Path) -> ClusterResult<()> {
     let file = Path::new("/proc/self/mounts");
     let mounts = fs::read_to_string(file).at("read", file)?;
     let below =
         mounts.lines().filter_map(|line| line.split(' ').nth(1)).filter(|target| Path::new(target).starts_with(dir));
-    // The last mounted lies on top.
+    // the last mount is on top
     for target in below.collect::<Vec<_>>().into_iter().rev() {
         run(Command::new("umount").arg(target))?;
     }
     Ok(())
 }
 
-/// Containers that were killed with their node leave empty cgroups, in each hierarchy or in the one.
-fn remove_cgroups(dir: &Path) -> Result<()> {
+/// Removes the empty cgroups of containers that were killed with their node.
+fn remove_cgroups(dir: &Path) -> ClusterResult<()> {
     let root = Path::new("/sys/fs/cgroup");
     let below =
         |path: &Path| fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect::<Vec<_>>();
     let containers = below(&node::containers(dir));
     for parent in below(root).iter().map(PathBuf::as_path).chain([root]).map(|hierarchy| hierarchy.join(node::CGROUP)) {
         for cgroup in containers.iter().filter_map(|container| Some(parent.join(container.file_name()?))) {
-            // The kernel takes a moment to end the last process inside.
+            // the last process inside may take a moment to end
             wait::until(&format!("the removal of cgroup {}", cgroup.display()), Duration::from_secs(20), || {
                 remove_cgroup(&cgroup);
                 Ok((!cgroup.exists()).then_some(()))
             })?;
         }
-        // Fails while another node has containers in it.
+        // fails while another node has containers in it
         let _ = fs::remove_dir(&parent);
     }
     Ok(())
 }
 
-/// Removes an empty cgroup and those below it; their files go with them.
+/// Removes an empty cgroup and those below it.
 fn remove_cgroup(path: &Path) {
     for entry in fs::read_dir(path).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -350,8 +353,8 @@ fn remove_cgroup(path: &Path) {
     let _ = fs::remove_dir(path);
 }
 
-/// The lock that the owner of the cluster in `dir` holds: beside the folder, which comes and goes.
-fn lock_file(dir: &Path) -> Result<(PathBuf, File)> {
+/// The lock of the cluster in `dir`: a file beside the folder, which may be removed and created.
+fn lock_file(dir: &Path) -> ClusterResult<(PathBuf, File)> {
     if let Some(state) = dir.parent() {
         fs::create_dir_all(state).at("create", state)?;
     }
@@ -360,15 +363,15 @@ fn lock_file(dir: &Path) -> Result<(PathBuf, File)> {
     Ok((path, file))
 }
 
-/// Takes the lock of `dir`, however long someone else holds it.
-pub(crate) fn lock(dir: &Path) -> Result<File> {
+/// Takes the lock of `dir`, waiting as long as needed.
+pub(crate) fn lock(dir: &Path) -> ClusterResult<File> {
     let (path, file) = lock_file(dir)?;
     file.lock().at("lock", &path)?;
     Ok(file)
 }
 
-/// Takes the lock of `dir`; `None` when someone else holds it.
-pub(crate) fn try_lock(dir: &Path) -> Result<Option<File>> {
+/// Takes the lock of `dir`; `None` if it is held.
+pub(crate) fn try_lock(dir: &Path) -> ClusterResult<Option<File>> {
     let (path, file) = lock_file(dir)?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
@@ -377,11 +380,11 @@ pub(crate) fn try_lock(dir: &Path) -> Result<Option<File>> {
     }
 }
 
-/// Ends a cluster whose lock is held, and the lock with it.
-pub(crate) fn retire(dir: &Path) -> Result<()> {
+/// Takes down a cluster whose lock this process holds, and removes the lock file.
+pub(crate) fn retire(dir: &Path) -> ClusterResult<()> {
     take_down(dir)?;
     let path = dir.with_extension("lock");
-    // Others may be waiting for the shared one's lock: theirs must be the same file.
+    // others may be waiting for the shared cluster's lock, so its file stays
     if dir.ends_with(SHARED) { Ok(()) } else { fs::remove_file(&path).at("remove", &path) }
 }
 
@@ -389,7 +392,7 @@ pub(crate) fn retire(dir: &Path) -> Result<()> {
 pub(crate) const SHARED: &str = "shared";
 
 /// The folders of all clusters.
-pub(crate) fn dirs() -> Result<Vec<PathBuf>> {
+pub(crate) fn dirs() -> ClusterResult<Vec<PathBuf>> {
     let state = paths::state()?;
     let Ok(entries) = fs::read_dir(&state) else {
         return Ok(Vec::new());
@@ -399,8 +402,8 @@ pub(crate) fn dirs() -> Result<Vec<PathBuf>> {
     Ok(dirs)
 }
 
-/// Ends every cluster but those of tests that still run, and returns the folders of these.
-pub fn down() -> Result<Vec<PathBuf>> {
+/// Takes down every cluster except those of running tests, and returns the folders of these.
+pub fn down() -> ClusterResult<Vec<PathBuf>> {
     let mut in_use = Vec::new();
     for dir in dirs()? {
         match try_lock(&dir)? {
@@ -411,26 +414,26 @@ pub fn down() -> Result<Vec<PathBuf>> {
     Ok(in_use)
 }
 
-/// One cluster as it is found.
+/// The status of a cluster.
 #[derive(Debug)]
-pub struct Status {
+pub struct ClusterStatus {
     /// Its folder.
     pub dir: PathBuf,
-    /// Whether all of it runs and the API server answers.
+    /// Whether all components run and the API server responds.
     pub ready: bool,
-    /// Name and process id of what runs.
+    /// Name and process id of each running component.
     pub processes: Vec<(String, i32)>,
 }
 
-/// What clusters there are, and how they are.
-pub fn status() -> Result<Vec<Status>> {
+/// The status of all clusters.
+pub fn status() -> ClusterResult<Vec<ClusterStatus>> {
     let mut all = Vec::new();
     for dir in dirs()? {
         let found = process::of(&dir)?;
         let components: Vec<_> = CONTROL_PLANE.iter().chain(NODE).map(|component| component.name()).collect();
         let own = found.into_iter().filter(|found| components.contains(&found.program.as_str()));
         let processes = own.map(|found| (found.name, found.pid.as_raw_nonzero().get())).collect();
-        all.push(Status { ready: running(&dir).is_some(), processes, dir });
+        all.push(ClusterStatus { ready: running(&dir).is_some(), processes, dir });
     }
     Ok(all)
 }

@@ -1,48 +1,53 @@
 //! `durward-cluster`: the test cluster for people and for make.
 
+use std::fs;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use clap::{Parser, Subcommand};
-use durward_cluster::{Cluster, Error, Result, binaries, dockerfile, preflight};
+use durward_cluster::{Cluster, ClusterError, ClusterResult, binaries, image, preflight};
 
 /// A real Kubernetes for tests, without a container engine.
 #[derive(Debug, Parser)]
 #[command(version)]
-struct Arguments {
+struct ClusterArguments {
     #[command(subcommand)]
-    action: Action,
+    action: ClusterCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Action {
-    /// Bring up the shared cluster, or say that it is up.
+enum ClusterCommand {
+    /// Bring up the shared cluster unless it is up.
     Up,
-    /// Bring up a control plane alone, for as long as this command runs.
+    /// Bring up a control plane without a node until this command ends.
     ControlPlane,
-    /// End every cluster and remove every trace of it.
+    /// Take down every cluster and remove every trace of it.
     Down,
-    /// Show what runs.
+    /// Show the clusters and their processes.
     Status,
-    /// Build every program of the cluster that is missing.
+    /// Build missing programs of the cluster.
     Build,
-    /// Print the path of a program (kubectl, helm, ctr, ...), built if need be.
+    /// Print the path of a program (kubectl, helm, ctr, ...), built if needed.
     Path {
         /// The program's name.
         program: String,
     },
-    /// Build the durward image and print the path of its archive.
-    Image,
-    /// Run `cargo test` with the given arguments, and the shared cluster down afterwards if it was down before.
-    /// Where no node can run, tests called `e2e_*` are left out and counted; under CI that is a failure.
+    /// Build the durward image of the tests and write its archive, in the format of `docker save`.
+    Image {
+        /// File to write.
+        to: PathBuf,
+    },
+    /// Run `cargo test` with these arguments; afterwards take the shared cluster down unless it was up before.
+    /// Where no node can run, skip and count tests called `e2e_*`; with `CI=true` that is a failure.
     Test {
         /// Arguments of `cargo test`.
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true, default_values = ["--package", "durward-cluster"])]
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, default_values = ["--test", "cluster", "--test", "kubernetes"])]
         cargo: Vec<String>,
     },
 }
 
 fn main() -> ExitCode {
-    match act(&Arguments::parse().action) {
+    match act(&ClusterArguments::parse().action) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error}");
@@ -51,42 +56,43 @@ fn main() -> ExitCode {
     }
 }
 
-fn act(action: &Action) -> Result<ExitCode> {
+fn act(action: &ClusterCommand) -> ClusterResult<ExitCode> {
     match action {
-        Action::Up => {
+        ClusterCommand::Up => {
             let cluster = Cluster::shared()?;
             println!("export KUBECONFIG={}", cluster.kubeconfig().display());
             println!("# kubectl: {}", binaries::path(binaries::KUBECTL)?.display());
         }
-        Action::ControlPlane => {
+        ClusterCommand::ControlPlane => {
             let cluster = Cluster::isolated()?;
             println!("export KUBECONFIG={}", cluster.kubeconfig().display());
-            // Ends with the process, by Ctrl-C; then so does the cluster.
+            // the cluster ends with this process, by Ctrl-C
             loop {
                 std::thread::park();
             }
         }
-        Action::Down => {
+        ClusterCommand::Down => {
             for dir in durward_cluster::down()? {
-                eprintln!("cluster: {} belongs to a test that is running, and stays", dir.display());
+                eprintln!("cluster: {} stays up: a running test uses it", dir.display());
             }
         }
-        Action::Status => status()?,
-        Action::Build => binaries::ensure(binaries::NODE)?,
-        Action::Path { program } => {
-            let binary = binaries::named(program).ok_or_else(|| Error::Refused {
-                what: format!("`{program}` is no program of the cluster"),
+        ClusterCommand::Status => status()?,
+        ClusterCommand::Build => binaries::ensure(binaries::NODE)?,
+        ClusterCommand::Path { program } => {
+            let binary = binaries::named(program).ok_or_else(|| ClusterError::Refused {
+                what: format!("`{program}` is not a program of the cluster"),
                 remedy: "see tests/cluster/src/binaries.rs for those that are".to_owned(),
             })?;
             println!("{}", binaries::path(binary)?.display());
         }
-        Action::Image => println!("{}", dockerfile::build()?.archive.display()),
-        Action::Test { cargo } => return test(cargo),
+        ClusterCommand::Image { to } => fs::write(to, image::durward()?.archive()?)
+            .map_err(|source| ClusterError::Io { action: "write", path: to.clone(), source })?,
+        ClusterCommand::Test { cargo } => return test(cargo),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn status() -> Result<()> {
+fn status() -> ClusterResult<()> {
     let all = durward_cluster::status()?;
     if all.is_empty() {
         println!("no cluster");
@@ -100,14 +106,15 @@ fn status() -> Result<()> {
     Ok(())
 }
 
-/// Whether `KUBECONFIG` offers a cluster in place of ours.
-fn given() -> bool {
+/// Whether `KUBECONFIG` names a cluster to use instead of ours.
+fn has_external_cluster() -> bool {
     std::env::var_os("KUBECONFIG").is_some_and(|path| !path.is_empty())
 }
 
-fn test(arguments: &[String]) -> Result<ExitCode> {
-    let node = if given() { Ok(()) } else { preflight::node() };
-    let was_up = given() || durward_cluster::status()?.iter().any(|status| status.dir.ends_with("shared"));
+fn test(arguments: &[String]) -> ClusterResult<ExitCode> {
+    let node = if has_external_cluster() { Ok(()) } else { preflight::node() };
+    let was_up =
+        has_external_cluster() || durward_cluster::status()?.iter().any(|status| status.dir.ends_with("shared"));
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let harness_given = arguments.iter().any(|argument| argument == "--");
     let run = |more: &[&str]| {
@@ -119,12 +126,12 @@ fn test(arguments: &[String]) -> Result<ExitCode> {
         command.args(more);
         command
     };
-    let not_started = |source| Error::Io { action: "start", path: cargo.clone().into(), source };
+    let not_started = |source| ClusterError::Io { action: "start", path: cargo.clone().into(), source };
 
     let status = match &node {
         Ok(()) => {
-            if !given() {
-                // Before any test's clock runs.
+            if !has_external_cluster() {
+                // not within the time limit of a test
                 binaries::ensure(binaries::NODE)?;
             }
             run(&[]).status()

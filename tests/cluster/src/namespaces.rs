@@ -1,7 +1,7 @@
-//! The node's own world: mount, network and process namespaces.
+//! The node's mount, network and process namespaces.
 //!
-//! Everything a node does to a machine (mounts, interfaces, iptables rules, containers) happens inside; killing the
-//! first process there makes the kernel take all of it back, whatever state a crash has left it in.
+//! Everything that a node changes (mounts, interfaces, iptables rules, containers) is inside. Killing the first process
+//! there makes the kernel remove all of it, in any state after a crash.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -13,13 +13,13 @@ use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::command::run;
-use crate::error::{At, Error, Result};
-use crate::process::{self, Spec};
+use crate::error::{At, ClusterError, ClusterResult};
+use crate::process::{self, ProcessSpec};
 use crate::{paths, wait};
 
 const NAME: &str = "namespaces";
 
-/// Kernel settings that kubelet wants and would change for the whole machine; inside it finds them as it wants them.
+/// Kernel settings that kubelet would change for the whole machine, mounted over with the values that it wants.
 const SYSCTLS: &[(&str, &str)] = &[
     ("vm/overcommit_memory", "1"),
     ("vm/panic_on_oom", "0"),
@@ -29,10 +29,10 @@ const SYSCTLS: &[(&str, &str)] = &[
     ("kernel/keys/root_maxbytes", "25000000"),
 ];
 
-/// Folders of this machine that the node sees empty: of what it puts there by itself nothing remains.
+/// Folders of this machine that the node sees as empty, so that nothing of it remains there.
 const HIDDEN: &[&str] = &["/run", "/var/lib", "/var/log"];
 
-/// Folders whose names kubelet or CNI have built in, all below hidden ones, and what stands for them in the cluster's.
+/// Folders with names that kubelet or CNI fix, and their places in the cluster's folder.
 const BINDS: &[(&str, &str)] = &[
     ("/var/lib/kubelet", "kubelet"),
     ("/var/lib/cni", "cni/state"),
@@ -74,19 +74,19 @@ impl Net {
     }
 }
 
-/// Refuses a folder that a node would not see, or whose sockets the kernel would not take.
-pub(crate) fn check_dir(dir: &Path) -> Result<()> {
+/// Refuses a folder that a node can't see, or whose path is too long for sockets.
+pub(crate) fn check_dir(dir: &Path) -> ClusterResult<()> {
     // A Unix socket's path has at most 107 bytes.
     const LONGEST_SOCKET: &str = "/containerd.sock.ttrpc";
     if dir.as_os_str().len() + LONGEST_SOCKET.len() > 107 {
-        return Err(Error::refused(
+        return Err(ClusterError::refused(
             format!("`{}` is too long a path for the sockets in it", dir.display()),
             "set DURWARD_CLUSTER_DIR to a shorter one",
         ));
     }
     for (path, variable) in [(dir, "DURWARD_CLUSTER_DIR"), (&paths::cache()?, "DURWARD_CLUSTER_CACHE")] {
         if let Some(hidden) = HIDDEN.iter().find(|hidden| path.starts_with(hidden)) {
-            return Err(Error::refused(
+            return Err(ClusterError::refused(
                 format!("`{}` is below `{hidden}`, of which a node sees nothing", path.display()),
                 format!("set {variable} to a folder elsewhere"),
             ));
@@ -95,10 +95,10 @@ pub(crate) fn check_dir(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes the namespaces of the cluster in `dir` and links them to this machine.
-pub(crate) fn create(dir: &Path) -> Result<Net> {
+/// Creates the namespaces of the cluster in `dir` and links them to this machine.
+pub(crate) fn create(dir: &Path) -> ClusterResult<Net> {
     // The shell collects orphans, as the first process of a PID namespace must; the kernel shields it from signals.
-    let spec = Spec::new(NAME, "unshare")
+    let spec = ProcessSpec::new(NAME, "unshare")
         .args(["--mount", "--net", "--pid", "--fork", "--mount-proc", "--propagation", "private", "--"])
         .args(["sh", "-c", "while :; do sleep 3600; done"]);
     process::start(dir, &spec, false)?;
@@ -109,30 +109,30 @@ pub(crate) fn create(dir: &Path) -> Result<Net> {
 }
 
 /// The first process inside, as seen from outside: it is called `sh` only once its own /proc is mounted.
-fn holder(dir: &Path) -> Result<Option<Pid>> {
+fn holder(dir: &Path) -> ClusterResult<Option<Pid>> {
     Ok(process::of(dir)?.into_iter().find(|found| found.name == NAME && found.program == "sh").map(|found| found.pid))
 }
 
-/// `spec`, to be run inside the namespaces of the cluster in `dir`.
-pub(crate) fn enter(dir: &Path, spec: Spec) -> Result<Spec> {
-    let inside = Spec { program: "nsenter".into(), args: Vec::new(), ..spec };
+/// `spec`, changed to run inside the namespaces of the cluster in `dir`.
+pub(crate) fn enter(dir: &Path, spec: ProcessSpec) -> ClusterResult<ProcessSpec> {
+    let inside = ProcessSpec { program: "nsenter".into(), args: Vec::new(), ..spec };
     Ok(inside.args(nsenter_args(dir)?).arg(spec.program).args(spec.args))
 }
 
-/// A command line run to its end inside.
-pub(crate) fn run_inside(dir: &Path, words: &[&str]) -> Result<String> {
+/// Runs a command line inside, to its end.
+pub(crate) fn run_inside(dir: &Path, words: &[&str]) -> ClusterResult<String> {
     run(Command::new("nsenter").args(nsenter_args(dir)?).args(words))
 }
 
-fn nsenter_args(dir: &Path) -> Result<Vec<String>> {
+fn nsenter_args(dir: &Path) -> ClusterResult<Vec<String>> {
     let pid = holder(dir)?.ok_or_else(|| {
-        Error::refused(format!("the node in `{}` is not running", dir.display()), "run `make cluster-up`")
+        ClusterError::refused(format!("the node in `{}` is not running", dir.display()), "run `make cluster-up`")
     })?;
     let target = format!("--target={}", pid.as_raw_nonzero());
     Ok([&target, "--mount", "--net", "--pid", "--"].map(str::to_owned).to_vec())
 }
 
-fn mount(dir: &Path) -> Result<()> {
+fn mount(dir: &Path) -> ClusterResult<()> {
     for hidden in HIDDEN {
         run_inside(dir, &["mount", "-t", "tmpfs", "tmpfs", hidden])?;
     }
@@ -151,7 +151,7 @@ fn mount(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-fn link(dir: &Path) -> Result<Net> {
+fn link(dir: &Path) -> ClusterResult<Net> {
     let pid = holder(dir)?.map(|pid| pid.as_raw_nonzero().to_string()).unwrap_or_default();
     let free = (0..=u8::MAX).map(|index| Net { index });
     // Creating an interface is atomic, so nodes that start together get different numbers.
@@ -161,10 +161,12 @@ fn link(dir: &Path) -> Result<Net> {
             let peer = ["type", "veth", "peer", "name", "eth0", "netns", &pid];
             run(Command::new("ip").args(["link", "add", &net.interface()]).args(peer)).is_ok()
         })
-        .ok_or_else(|| Error::refused("no network interface could be made", "run as root; see `ip link`"))?;
-    let (interface, host, node) = (net.interface(), net.host().to_string(), net.node().to_string());
+        .ok_or_else(|| ClusterError::refused("no network interface could be made", "run as root; see `ip link`"))?;
+    let interface = net.interface();
+    let host = net.host().to_string();
+    let node = net.node().to_string();
     let ip = |line: &str| run(Command::new("ip").args(line.split(' '))).map(drop);
-    // Says whose it is: when it goes, the next node takes its name.
+    // names the owner: the next node reuses the name when it is gone
     run(Command::new("ip").args(["link", "set", &interface, "alias"]).arg(dir))?;
     ip(&format!("address add {host}/30 dev {interface}"))?;
     ip(&format!("link set {interface} up"))?;
@@ -179,13 +181,13 @@ fn link(dir: &Path) -> Result<Net> {
     // Answers between two pods of one bridge must pass iptables, or a Service's address is not translated back.
     let bridged = "/proc/sys/net/bridge/bridge-nf-call-iptables";
     run_inside(dir, &["sh", "-c", &format!("echo 1 > {bridged}")]).map_err(|_| {
-        Error::refused("the kernel does not pass bridged packets to iptables", "run `modprobe br_netfilter`")
+        ClusterError::refused("the kernel does not pass bridged packets to iptables", "run `modprobe br_netfilter`")
     })?;
     Ok(net)
 }
 
-/// Waits for the kernel to take back the network of a node whose processes have ended.
-pub(crate) fn remove(dir: &Path) -> Result<()> {
+/// Waits until the kernel removed the network of a node whose processes have ended.
+pub(crate) fn remove(dir: &Path) -> ClusterResult<()> {
     let gone = || Ok(interfaces(dir)?.is_empty().then_some(()));
     if wait::until("the end of the node's network", Duration::from_secs(10), gone).is_err() {
         for interface in interfaces(dir)? {
@@ -196,7 +198,7 @@ pub(crate) fn remove(dir: &Path) -> Result<()> {
 }
 
 /// This machine's interfaces that lead to the node in `dir`.
-fn interfaces(dir: &Path) -> Result<Vec<String>> {
+fn interfaces(dir: &Path) -> ClusterResult<Vec<String>> {
     let all = Path::new("/sys/class/net");
     let entries = fs::read_dir(all).at("list", all)?.flatten();
     let ours = entries.filter(|entry| {

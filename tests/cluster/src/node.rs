@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::binaries::{self, location};
-use crate::certs::{Authority, Client};
+use crate::certs::{ClientSubject, ClusterAuthority};
 use crate::control_plane::{Endpoints, option};
-use crate::error::{At, Result};
+use crate::error::{At, ClusterResult};
 use crate::image;
 use crate::namespaces::Net;
-use crate::process::Spec;
+use crate::process::ProcessSpec;
 
-/// The one node's name.
+/// The name of the node.
 pub const NODE_NAME: &str = "durward-node";
 
 /// containerd's socket, usable from outside the node too.
@@ -21,7 +21,7 @@ pub(crate) fn containerd_socket(dir: &Path) -> PathBuf {
     dir.join("containerd.sock")
 }
 
-/// containerd's state: in the cluster's folder rather than in the node's `/run`, to tell what ran after a crash.
+/// containerd's state: in the cluster's folder instead of the node's `/run`, to survive a crash.
 fn containerd_state(dir: &Path) -> PathBuf {
     dir.join("containerd/state")
 }
@@ -35,35 +35,44 @@ pub(crate) fn containers(dir: &Path) -> PathBuf {
 pub(crate) const CGROUP: &str = "k8s.io";
 
 /// Writes every configuration file of the node.
-pub(crate) fn configure(dir: &Path, authority: &Authority, endpoints: &Endpoints, net: Net) -> Result<()> {
+pub(crate) fn configure(
+    dir: &Path,
+    authority: &ClusterAuthority,
+    endpoints: &Endpoints,
+    net: Net,
+) -> ClusterResult<()> {
     let pki = dir.join("pki");
-    let kubeconfig = |client: Client<'_>| {
+    let kubeconfig = |client: ClientSubject<'_>| {
         authority.kubeconfig(&pki.join(format!("{}.kubeconfig", client.file)), "durward", &endpoints.server(), client)
     };
-    kubeconfig(Client { file: "scheduler", user: "system:kube-scheduler", group: None })?;
-    kubeconfig(Client { file: "kube-proxy", user: "system:kube-proxy", group: None })?;
-    kubeconfig(Client { file: "kubelet", user: &format!("system:node:{NODE_NAME}"), group: Some("system:nodes") })?;
-    // A process of ours outside the cluster; the role that Kubernetes keeps for its DNS knows no EndpointSlices.
-    kubeconfig(Client { file: "coredns", user: "durward-cluster-dns", group: Some("system:masters") })?;
+    kubeconfig(ClientSubject { file: "scheduler", user: "system:kube-scheduler", group: None })?;
+    kubeconfig(ClientSubject { file: "kube-proxy", user: "system:kube-proxy", group: None })?;
+    kubeconfig(ClientSubject {
+        file: "kubelet",
+        user: &format!("system:node:{NODE_NAME}"),
+        group: Some("system:nodes"),
+    })?;
+    // a process outside the cluster; Kubernetes' own role for DNS lacks EndpointSlices
+    kubeconfig(ClientSubject { file: "coredns", user: "durward-cluster-dns", group: Some("system:masters") })?;
     authority.server("kubelet-server", &[NODE_NAME], &[net.node().into()])?;
 
     write(&dir.join("containerd.toml"), &containerd_toml(dir)?)?;
     write(&dir.join("cni/conf/10-durward.conflist"), &cni(net).to_string())?;
-    // Pods with `dnsPolicy: Default` get this; the machine's own may name servers that the node can't reach.
+    // for pods with `dnsPolicy: Default`; the machine's own may name servers that the node can't reach
     write(&dir.join("resolv.conf"), &format!("nameserver {}\n", net.node()))?;
     write(&dir.join("kubelet.json"), &kubelet(dir, net).to_string())?;
     write(&dir.join("kube-proxy.json"), &kube_proxy(dir, net).to_string())?;
     write(&dir.join("Corefile"), &corefile(dir, net))
 }
 
-fn write(path: &Path, text: &str) -> Result<()> {
+fn write(path: &Path, text: &str) -> ClusterResult<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).at("create", parent)?;
     }
     fs::write(path, text).at("write", path)
 }
 
-fn containerd_toml(dir: &Path) -> Result<String> {
+fn containerd_toml(dir: &Path) -> ClusterResult<String> {
     let quoted = |path: &Path| Value::from(path.to_string_lossy()).to_string();
     let cni_bin = location(binaries::CNI_BRIDGE)?;
     Ok(format!(
@@ -140,7 +149,7 @@ fn kubelet(dir: &Path, net: Net) -> Value {
         "clusterDomain": "cluster.local",
         "resolvConf": file("resolv.conf"),
         "volumePluginDir": file("kubelet/volume-plugins"),
-        // The machine may have cgroup v1, no systemd, swap, and little free disk.
+        // the machine may have cgroup v1, no systemd, swap, and little free disk
         "failCgroupV1": false,
         "cgroupDriver": "cgroupfs",
         "cgroupsPerQOS": false,
@@ -149,7 +158,7 @@ fn kubelet(dir: &Path, net: Net) -> Value {
         "localStorageCapacityIsolation": false,
         "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%", "nodefs.inodesFree": "1%"},
         "imageGCHighThresholdPercent": 100,
-        // Tests wait for these.
+        // tests wait for these
         "syncFrequency": "10s",
         "nodeStatusUpdateFrequency": "5s",
         "shutdownGracePeriod": "0s",
@@ -166,7 +175,7 @@ fn kube_proxy(dir: &Path, net: Net) -> Value {
         "clusterCIDR": net.pods(),
         // Zero leaves the machine's connection tracking as it is.
         "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
-        // A Service works this soon after its endpoints do.
+        // the delay from ready endpoints to a working Service
         "iptables": {"minSyncPeriod": "100ms"},
     })
 }
@@ -188,7 +197,7 @@ fn corefile(dir: &Path, net: Net) -> String {
     )
 }
 
-/// Where coredns takes connections once it has read the cluster's Services.
+/// The port that coredns opens once it has read the cluster's Services.
 pub(crate) const DNS_READY_PORT: u16 = 8181;
 
 /// The DNS Service's number in the Service network.
@@ -213,23 +222,24 @@ pub(crate) fn dns_service(net: Net) -> Value {
     ]})
 }
 
-pub(crate) fn scheduler(dir: &Path) -> Result<Spec> {
-    Ok(Spec::new("kube-scheduler", location(binaries::SCHEDULER)?)
+pub(crate) fn scheduler(dir: &Path) -> ClusterResult<ProcessSpec> {
+    Ok(ProcessSpec::new("kube-scheduler", location(binaries::SCHEDULER)?)
         .arg(option("kubeconfig", dir.join("pki/scheduler.kubeconfig").display()))
         .args(["--kube-api-qps=500", "--kube-api-burst=1000"])
         .args(["--leader-elect=false", "--secure-port=0", "--profiling=false"]))
 }
 
-pub(crate) fn containerd(dir: &Path) -> Result<Spec> {
+pub(crate) fn containerd(dir: &Path) -> ClusterResult<ProcessSpec> {
     let program = location(binaries::CONTAINERD)?;
-    let mut spec = Spec::new("containerd", &program).arg(option("config", dir.join("containerd.toml").display()));
-    // It looks for its shim there.
+    let mut spec =
+        ProcessSpec::new("containerd", &program).arg(option("config", dir.join("containerd.toml").display()));
+    // it looks for its shim there
     spec.env.insert("PATH", path_with(&program));
     Ok(spec)
 }
 
-pub(crate) fn kubelet_process(dir: &Path, net: Net) -> Result<Spec> {
-    let mut spec = Spec::new("kubelet", location(binaries::KUBELET)?)
+pub(crate) fn kubelet_process(dir: &Path, net: Net) -> ClusterResult<ProcessSpec> {
+    let mut spec = ProcessSpec::new("kubelet", location(binaries::KUBELET)?)
         .arg(option("config", dir.join("kubelet.json").display()))
         .arg(option("kubeconfig", dir.join("pki/kubelet.kubeconfig").display()))
         .arg(option("hostname-override", NODE_NAME))
@@ -238,15 +248,15 @@ pub(crate) fn kubelet_process(dir: &Path, net: Net) -> Result<Spec> {
     Ok(spec)
 }
 
-pub(crate) fn kube_proxy_process(dir: &Path) -> Result<Spec> {
-    let mut spec = Spec::new("kube-proxy", location(binaries::KUBE_PROXY)?)
+pub(crate) fn kube_proxy_process(dir: &Path) -> ClusterResult<ProcessSpec> {
+    let mut spec = ProcessSpec::new("kube-proxy", location(binaries::KUBE_PROXY)?)
         .arg(option("config", dir.join("kube-proxy.json").display()));
     spec.env.insert("PATH", path_with(&spec.program));
     Ok(spec)
 }
 
-pub(crate) fn coredns(dir: &Path) -> Result<Spec> {
-    Ok(Spec::new("coredns", location(binaries::COREDNS)?).arg("-conf").arg(dir.join("Corefile")))
+pub(crate) fn coredns(dir: &Path) -> ClusterResult<ProcessSpec> {
+    Ok(ProcessSpec::new("coredns", location(binaries::COREDNS)?).arg("-conf").arg(dir.join("Corefile")))
 }
 
 fn path_with(program: &Path) -> std::ffi::OsString {

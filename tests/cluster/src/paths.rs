@@ -1,9 +1,9 @@
-//! Where things live: binaries in a cache that outlasts clusters, clusters under one state folder.
+//! Folders: a cache for programs and images, a state folder for clusters.
 
 use std::env;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::error::{ClusterError, ClusterResult};
 
 /// The repository's root.
 pub fn repository() -> PathBuf {
@@ -12,21 +12,23 @@ pub fn repository() -> PathBuf {
 }
 
 /// Built binaries and images: `$DURWARD_CLUSTER_CACHE`, else `durward/cluster` in the user's cache folder.
-pub fn cache() -> Result<PathBuf> {
+pub fn cache() -> ClusterResult<PathBuf> {
     user_dir("DURWARD_CLUSTER_CACHE", "XDG_CACHE_HOME", ".cache", "durward/cluster")
 }
 
-/// Running clusters, one folder each: `$DURWARD_CLUSTER_DIR`, else `durward-cluster` in the user's state folder. Not below
+/// Clusters, one folder each: `$DURWARD_CLUSTER_DIR`, else `durward-cluster` in the user's state folder. Not below
 /// `durward` there: that is where `durward up` keeps its keys, and it refuses a folder that others can read.
-pub fn state() -> Result<PathBuf> {
+pub fn state() -> ClusterResult<PathBuf> {
     user_dir("DURWARD_CLUSTER_DIR", "XDG_STATE_HOME", ".local/state", "durward-cluster")
 }
 
-fn user_dir(own: &str, xdg: &str, home: &str, name: &str) -> Result<PathBuf> {
+fn user_dir(own: &str, xdg: &str, home: &str, name: &str) -> ClusterResult<PathBuf> {
     let non_empty = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let path = non_empty(own)
         .or_else(|| non_empty(xdg).map(|dir| dir.join(name)))
         .or_else(|| non_empty("HOME").map(|dir| dir.join(home).join(name)))
-        .ok_or_else(|| Error::refused(format!("neither {own} nor HOME is set"), format!("set {own} to a folder")))?;
-    std::path::absolute(&path).map_err(|source| Error::Io { action: "resolve", path, source })
+        .ok_or_else(|| {
+            ClusterError::refused(format!("neither {own} nor HOME is set"), format!("set {own} to a folder"))
+        })?;
+    std::path::absolute(&path).map_err(|source| ClusterError::Io { action: "resolve", path, source })
 }

@@ -1,11 +1,11 @@
-//! Whether this machine can do what is asked, before anything is begun.
+//! Requirements on this machine, checked before anything is changed.
 
 use std::path::PathBuf;
 use std::process::Command;
 
 use crate::binaries::{self, location};
 use crate::command::{run, which};
-use crate::error::{Error, Result};
+use crate::error::{ClusterError, ClusterResult};
 
 /// Programs that a node needs, and the Debian package of each.
 const NODE_PROGRAMS: &[(&str, &str)] = &[
@@ -17,23 +17,23 @@ const NODE_PROGRAMS: &[(&str, &str)] = &[
     ("busybox", "busybox-static"),
 ];
 
-/// Refuses where no control plane can run.
-pub(crate) fn control_plane() -> Result<()> {
+/// Checks that a control plane can run.
+pub(crate) fn control_plane() -> ClusterResult<()> {
     programs(&[("setpriv", "util-linux")])
 }
 
-/// Refuses who is not root.
-pub(crate) fn root() -> Result<()> {
+/// Checks that this process is root.
+pub(crate) fn root() -> ClusterResult<()> {
     if rustix::process::geteuid().is_root() {
         return Ok(());
     }
-    Err(Error::refused("a node needs root, for its namespaces and containers", "run `sudo -E make cluster-up`"))
+    Err(ClusterError::refused("a node needs root, for its namespaces and containers", "run `sudo -E make cluster-up`"))
 }
 
-/// Refuses where no node can run: not Linux, not root, a program or a kernel feature missing.
-pub fn node() -> Result<()> {
+/// Checks that a node can run: Linux, root, programs, kernel features.
+pub fn node() -> ClusterResult<()> {
     if std::env::consts::OS != "linux" {
-        return Err(Error::refused(
+        return Err(ClusterError::refused(
             "a node needs Linux",
             "set KUBECONFIG to a kind cluster's (see tests/cluster/README.md)",
         ));
@@ -45,29 +45,35 @@ pub fn node() -> Result<()> {
     if !location(binaries::RUNC)?.is_file() {
         programs(&[("pkg-config", "pkg-config"), ("gcc", "gcc")])?;
         run(Command::new("pkg-config").args(["--exists", "libseccomp"])).map_err(|_| {
-            Error::refused("libseccomp's headers are missing, and runc has to be built", install("libseccomp-dev"))
+            ClusterError::refused(
+                "libseccomp's headers are missing, and runc has to be built",
+                install("libseccomp-dev"),
+            )
         })?;
     }
-    // The first thing that a sandboxed root is not allowed to.
+    // the first operation that a sandboxed root may lack
     run(Command::new("unshare").args(["--mount", "--net", "--pid", "--fork", "--mount-proc", "true"]))
         .map(drop)
         .map_err(|error| {
-            Error::refused(format!("no namespaces can be made here: {error}"), "run where root has CAP_SYS_ADMIN")
+            ClusterError::refused(
+                format!("no namespaces can be made here: {error}"),
+                "run where root has CAP_SYS_ADMIN",
+            )
         })
 }
 
-/// This machine's busybox, provided it is a static one: it is the content of images.
-pub(crate) fn static_busybox() -> Result<PathBuf> {
+/// This machine's static busybox, for images.
+pub(crate) fn static_busybox() -> ClusterResult<PathBuf> {
     let remedy = || install("busybox-static");
-    let path = which("busybox").ok_or_else(|| Error::refused("`busybox` is missing", remedy()))?;
+    let path = which("busybox").ok_or_else(|| ClusterError::refused("`busybox` is missing", remedy()))?;
     match run(Command::new("ldd").arg(&path)) {
-        // ldd fails for what is not dynamic.
+        // ldd fails for static programs
         Err(_) => Ok(path),
-        Ok(_) => Err(Error::refused(format!("`{}` is not static", path.display()), remedy())),
+        Ok(_) => Err(ClusterError::refused(format!("`{}` is not static", path.display()), remedy())),
     }
 }
 
-pub(crate) fn programs(needed: &[(&str, &str)]) -> Result<()> {
+pub(crate) fn programs(needed: &[(&str, &str)]) -> ClusterResult<()> {
     let missing: Vec<_> = needed.iter().filter(|(program, _)| which(program).is_none()).collect();
     if missing.is_empty() {
         return Ok(());
@@ -75,7 +81,7 @@ pub(crate) fn programs(needed: &[(&str, &str)]) -> Result<()> {
     let names = missing.iter().map(|(program, _)| format!("`{program}`")).collect::<Vec<_>>().join(", ");
     let mut packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
     packages.dedup();
-    Err(Error::refused(format!("missing here: {names}"), install(&packages.join(" "))))
+    Err(ClusterError::refused(format!("missing here: {names}"), install(&packages.join(" "))))
 }
 
 fn install(packages: &str) -> String {

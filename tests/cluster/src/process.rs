@@ -1,7 +1,7 @@
-//! Processes of a cluster: started apart from the caller's terminal, found again by a mark in their environment.
+//! Processes of a cluster: detached from the caller's terminal, found by a mark in their environment.
 //!
-//! The mark finds what a lost or stale pid file would not: every process of the cluster carries it from its first
-//! instant, whoever its parent is by now. Process ids are recorded too, for people.
+//! A mark can't be lost or stale like a pid file: every process of the cluster has it from its first
+//! instant, with any parent. Process ids are recorded too, for people.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -14,23 +14,23 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::error::{At, Error, Result};
+use crate::error::{At, ClusterError, ClusterResult};
 use crate::wait;
 
 const CLUSTER_MARK: &str = "DURWARD_CLUSTER_OF";
 const NAME_MARK: &str = "DURWARD_CLUSTER_PROCESS";
 
-/// How to start a process.
+/// The command line of a process.
 #[derive(Debug)]
-pub(crate) struct Spec {
-    /// Its name in the cluster: also that of its log.
+pub(crate) struct ProcessSpec {
+    /// Its name in the cluster and of its log.
     pub name: &'static str,
     pub program: PathBuf,
     pub args: Vec<OsString>,
     pub env: BTreeMap<&'static str, OsString>,
 }
 
-impl Spec {
+impl ProcessSpec {
     pub(crate) fn new(name: &'static str, program: impl Into<PathBuf>) -> Self {
         Self { name, program: program.into(), args: Vec::new(), env: BTreeMap::new() }
     }
@@ -46,22 +46,22 @@ impl Spec {
     }
 }
 
-/// A process that was found running.
+/// A running process.
 #[derive(Debug, Clone)]
-pub(crate) struct Found {
+pub(crate) struct FoundProcess {
     pub pid: Pid,
     pub name: String,
-    /// The program's file name as it was called.
+    /// The program's file name.
     pub program: String,
 }
 
-/// Marks what `command` will start as the cluster's in `dir`, so that it ends with the cluster at the latest.
+/// Marks the process of `command` as part of the cluster in `dir`, so that it ends with the cluster at the latest.
 pub(crate) fn mark<'a>(command: &'a mut Command, dir: &Path, name: &str) -> &'a mut Command {
     command.env(CLUSTER_MARK, dir).env(NAME_MARK, name)
 }
 
 /// Starts `spec` for the cluster in `dir`. With `end_with_us` the kernel kills it when this process ends.
-pub(crate) fn start(dir: &Path, spec: &Spec, end_with_us: bool) -> Result<()> {
+pub(crate) fn start(dir: &Path, spec: &ProcessSpec, end_with_us: bool) -> ClusterResult<()> {
     let log_path = log_path(dir, spec.name);
     let log = File::options().create(true).append(true).open(&log_path).at("open", &log_path)?;
     let errors = log.try_clone().at("open", &log_path)?;
@@ -79,12 +79,12 @@ pub(crate) fn start(dir: &Path, spec: &Spec, end_with_us: bool) -> Result<()> {
         .stdin(Stdio::null())
         .stdout(log)
         .stderr(errors)
-        // Ctrl-C at the terminal is for whoever started the cluster, not for the cluster.
+        // Ctrl-C at the terminal must not reach the cluster
         .process_group(0);
     let mut child = spawn(command).at("start", &spec.program)?;
     let pid_path = pid_path(dir, spec.name);
     fs::write(&pid_path, format!("{}\n", child.id())).at("write", &pid_path)?;
-    // Reaps it, so that a killed process does not stay as a zombie of a long test run.
+    // reaps it, so that no zombie stays
     std::thread::spawn(move || child.wait());
     Ok(())
 }
@@ -113,14 +113,14 @@ pub(crate) fn log_path(dir: &Path, name: &str) -> PathBuf {
     dir.join("log").join(format!("{name}.log"))
 }
 
-/// The process id of the process called `name`, as it was last started.
+/// The last process id of the process called `name`.
 pub(crate) fn pid_path(dir: &Path, name: &str) -> PathBuf {
     dir.join("log").join(format!("{name}.pid"))
 }
 
 /// All running processes of the cluster in `dir`.
-pub(crate) fn of(dir: &Path) -> Result<Vec<Found>> {
-    // The environment of a process can't be read in the instant of its exec: a second look finds those missed.
+pub(crate) fn of(dir: &Path) -> ClusterResult<Vec<FoundProcess>> {
+    // an environment can't be read during exec: a second pass finds missed processes
     let mut found = scan(dir)?;
     std::thread::sleep(Duration::from_millis(5));
     for late in scan(dir)? {
@@ -132,12 +132,12 @@ pub(crate) fn of(dir: &Path) -> Result<Vec<Found>> {
     Ok(found)
 }
 
-fn scan(dir: &Path) -> Result<Vec<Found>> {
+fn scan(dir: &Path) -> ClusterResult<Vec<FoundProcess>> {
     let proc = Path::new("/proc");
     let mut found = Vec::new();
     for entry in fs::read_dir(proc).at("list", proc)?.flatten() {
         let pid = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
-        // A process may end while it is looked at, or belong to someone else: then it isn't ours.
+        // a process may end meanwhile, or belong to another user: then it is not ours
         let (Some(pid), Ok(environ)) = (pid, fs::read(entry.path().join("environ"))) else {
             continue;
         };
@@ -151,14 +151,14 @@ fn scan(dir: &Path) -> Result<Vec<Found>> {
         let cmdline = fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let called = cmdline.split(|byte| *byte == 0).next().map(String::from_utf8_lossy).unwrap_or_default();
         let program = called.rsplit('/').next().unwrap_or_default().to_owned();
-        found.push(Found { pid, name, program });
+        found.push(FoundProcess { pid, name, program });
     }
     Ok(found)
 }
 
-/// Ends the processes of `dir` that `which` picks: with a SIGTERM and `grace` to obey it, then with a SIGKILL.
-pub(crate) fn end(dir: &Path, grace: Option<Duration>, which: impl Fn(&Found) -> bool) -> Result<()> {
-    let running = || Ok::<_, Error>(of(dir)?.into_iter().filter(|found| which(found)).collect::<Vec<_>>());
+/// Ends the processes of `dir` that match `which`: by SIGTERM with `grace`, then by SIGKILL.
+pub(crate) fn end(dir: &Path, grace: Option<Duration>, which: impl Fn(&FoundProcess) -> bool) -> ClusterResult<()> {
+    let running = || Ok::<_, ClusterError>(of(dir)?.into_iter().filter(|found| which(found)).collect::<Vec<_>>());
     let none_left = || Ok((running()?.is_empty() && running()?.is_empty()).then_some(()));
     if let Some(grace) = grace {
         signal(&running()?, Signal::TERM);
@@ -172,9 +172,9 @@ pub(crate) fn end(dir: &Path, grace: Option<Duration>, which: impl Fn(&Found) ->
     })
 }
 
-fn signal(processes: &[Found], signal: Signal) {
+fn signal(processes: &[FoundProcess], signal: Signal) {
     for found in processes {
-        // One that has ended meanwhile is what was wanted.
+        // it may have ended already
         let _ = kill_process(found.pid, signal);
     }
 }

@@ -1,24 +1,28 @@
-//! Awaiting a condition.
+//! Waiting for a condition.
 
 use std::time::{Duration, Instant};
 
-use crate::error::{Error, Result};
+use crate::error::{ClusterError, ClusterResult};
 
-/// How often a condition is looked at.
+/// The interval between checks.
 const INTERVAL: Duration = Duration::from_millis(50);
 
-/// Calls `condition` until it gives a value. Errors of the condition end the wait at once.
+/// Calls `condition` until it returns a value. An error ends the wait at once.
 ///
 /// # Errors
-/// [`Error::Timeout`] naming `what` when it gave none within `limit`.
-pub fn until<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+/// [`ClusterError::Timeout`] with `what` after `limit`.
+pub fn until<T>(
+    what: &str,
+    limit: Duration,
+    mut condition: impl FnMut() -> ClusterResult<Option<T>>,
+) -> ClusterResult<T> {
     let start = Instant::now();
     loop {
         if let Some(value) = condition()? {
             return Ok(value);
         }
         if start.elapsed() > limit {
-            return Err(Error::Timeout { what: what.to_owned(), after: limit, logs: String::new() });
+            return Err(ClusterError::Timeout { what: what.to_owned(), after: limit, logs: String::new() });
         }
         std::thread::sleep(INTERVAL);
     }
