@@ -38,6 +38,10 @@ lane-standalone:
 	cargo build --locked --bin durward
 	cargo test --locked --test standalone
 
+architecture: ## Write docs/contributing/architecture.md: crates, layers and line counts, from the sources
+	UPDATE=1 cargo test --locked --quiet --package durward-tests --test standalone architecture::house
+	cat docs/contributing/architecture.md
+
 BENCH := $(CACHE)/bench
 
 bench: test-deps $(BENCH)/opa-envoy-plugin $(BENCH)/ghz ## Measure decisions, relations, ext_authz and gates beside their peers, and the operator
@@ -92,4 +96,4 @@ $(VENV)/done: $(REQUIREMENTS)
 
 include make/cluster.mk
 
-.PHONY: lane-lint lane-unit lane-standalone bench bench-operator help run test-fast build release test lint-rust fmt deny crds test-deps
+.PHONY: architecture lane-lint lane-unit lane-standalone bench bench-operator help run test-fast build release test lint-rust fmt deny crds test-deps

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use chrono::Utc;
 use durward_cluster::{binaries, ports, wait};
 use durward_pki::authority::{CertificateAuthority, SvidRequest};
 use durward_pki::request::SubjectKey;
@@ -19,7 +20,6 @@ use durward_pki::serial::CertificateSerial;
 use durward_tests::usage::cpu;
 use rcgen::{CertificateParams, KeyPair, SanType};
 use serde_json::json;
-use time::OffsetDateTime;
 
 fn main() {
     // without it under `cargo test --all-targets`, which runs benchmarks, too
@@ -42,7 +42,7 @@ fn each(spent: Duration, many: u32) -> Duration {
 }
 
 fn durward(request: &[u8], many: u32) -> Duration {
-    let now = OffsetDateTime::now_utc();
+    let now = Utc::now();
     let authority =
         CertificateAuthority::create("bench.example", now, CertificateSerial::unbound([1; 15])).expect("an authority");
     let expected = SvidRequest {
@@ -50,7 +50,7 @@ fn durward(request: &[u8], many: u32) -> Duration {
         dns_names: &[],
         addresses: &[],
         not_before: now,
-        not_after: now + time::Duration::hours(1),
+        not_after: now + chrono::TimeDelta::hours(1),
         serial: CertificateSerial::unbound([2; 15]),
     };
     let before = cpu("self").expect("CPU time");
