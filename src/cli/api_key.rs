@@ -5,13 +5,14 @@ use crate::cli::mint::{lifetime, write_secret};
 use crate::cli::output::{Format, columns, say};
 use crate::cli::{Failure, Verdict};
 use chrono::{TimeDelta, Utc};
+use durward_api::compile::ClusterDomains;
 use durward_api::resources::IdentityProvider;
 use durward_authn::api_key;
-use durward_authn::api_key::{CREATED, EXPIRES, FORMER_UNTIL, Fresh, GROUPS, LABEL, NAME, fields, secret_name};
+use durward_authn::api_key::{CREATED, EXPIRES, FORMER_UNTIL, NewApiKey, GROUPS, LABEL, NAME, fields, secret_name};
 use durward_controller::uses_name;
 use durward_core::principal::{is_dns_label, is_dns_subdomain};
 use durward_kubernetes::requests::brief;
-use durward_manifests::load::{Domain, load, read_text};
+use durward_manifests::load::{load, read_text};
 use durward_runtime::random::random;
 use durward_state::key_uses;
 use durward_state::state::StateDirectory;
@@ -234,7 +235,7 @@ impl List {
             let name = secret.metadata.name.as_deref().unwrap_or_default();
             match row(secret) {
                 Ok(mut row) => {
-                    row.last_used = uses.get(&durward_authn::key_uses::entry(&row.provider, &row.name)).cloned();
+                    row.last_used = uses.get(&durward_authn::key_uses::entry_name(&row.provider, &row.name)).cloned();
                     rows.push(row);
                 }
                 Err(why) => eprintln!("Secret {name}: {why}"),
@@ -245,10 +246,11 @@ impl List {
     }
 
     fn of_directory(&self, directory: &Path) -> Result<(Vec<Secret>, BTreeMap<String, String>), Failure> {
-        let domain = Domain { trust_domain: "cluster.local".to_owned(), cluster_domain: "cluster.local".to_owned() };
+        let domains =
+            ClusterDomains { trust_domain: "cluster.local".to_owned(), cluster_domain: "cluster.local".to_owned() };
         let labelled =
             |secret: &Secret| secret.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(LABEL));
-        let secrets = load(directory, &domain)?.secrets().into_iter().filter(labelled).collect();
+        let secrets = load(directory, &domains)?.secrets().into_iter().filter(labelled).collect();
         Ok((secrets, key_uses::read(&self.state.resolve()?)))
     }
 
@@ -285,7 +287,7 @@ fn table(rows: &[Row]) -> String {
 impl Rotate {
     fn run(self) -> Result<(), Failure> {
         self.key.check()?;
-        let fresh = Fresh::new(&self.key.name, &random()?);
+        let fresh = NewApiKey::new(&self.key.name, &random()?);
         let replace = |secret: &mut Secret| {
             let replaced = fresh.replace(secret, self.overlap, self.expires, Utc::now());
             replaced.map_err(|why| format!("the key can't be replaced: {why}"))

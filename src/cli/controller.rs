@@ -1,6 +1,7 @@
 //! `durward controller`, and what the chart's hooks and tests call.
 
 use crate::cli::audit::AuditLog;
+use crate::cli::cluster_domains::ClusterDomainArguments;
 use crate::cli::{Failure, Verdict};
 use durward_controller::{FailurePolicy, Listen, Settings, remove, run};
 use durward_core::authentication::AuthenticationMethod;
@@ -8,9 +9,8 @@ use durward_core::principal::is_dns_subdomain;
 use durward_doors::admin::Administration;
 use durward_engine::openfga;
 use durward_engine::openfga::OpenFga;
-use durward_identity::Origin;
+use durward_identity::CaSource;
 use durward_kubernetes::kubeconfig;
-use durward_manifests::load::Domain;
 use durward_pki::rotation::RotationSchedule;
 use durward_runtime::duration::duration;
 use durward_runtime::trust::{PeerName, Trust};
@@ -33,7 +33,7 @@ pub(crate) struct Controller {
     #[arg(long, value_name = "NAME", default_value = "durward")]
     service: String,
     #[command(flatten)]
-    domain: Domain,
+    domains: ClusterDomainArguments,
     #[command(flatten)]
     listen: Listen,
     #[command(flatten)]
@@ -72,7 +72,7 @@ pub(crate) struct Controller {
     authorization_allows: bool,
     /// Whether the CA in Secret SERVICE-ca is made by Durward, or put there by somebody else, such as cert-manager
     #[arg(long, value_enum, default_value_t)]
-    ca: Origin,
+    ca: CaSource,
     /// Age at which the CA is replaced, such as `4320h`; one that somebody else provides is replaced when they do
     #[arg(long, value_name = "DURATION", default_value = "4320h", value_parser = duration)]
     ca_rotate_after: Duration,
@@ -107,7 +107,7 @@ impl Controller {
             namespace: self.namespace,
             pod: self.pod_name,
             service: self.service,
-            names: self.domain.into(),
+            names: self.domains.into(),
             listen: self.listen,
             admin: self.administration,
             trust: Trust {

@@ -1,13 +1,14 @@
 //! `durward diff`: who gains and who loses what by a change of policies.
 
 use crate::cli::approvals::AskedFor;
+use crate::cli::cluster_domains::ClusterDomainArguments;
 use crate::cli::output::Format;
 use crate::cli::{Failure, Verdict};
 use durward_core::compare::{Comparison, Effect, RightsChange, compare};
 use durward_core::rights::AccessRight;
 use durward_core::snapshot::Snapshot;
 use durward_engine::audit::replay::{Difference, replay};
-use durward_manifests::load::{Domain, load};
+use durward_manifests::load::load;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -30,7 +31,7 @@ pub(crate) struct Diff {
     #[arg(value_name = "NEW")]
     new: PathBuf,
     #[command(flatten)]
-    domain: Domain,
+    domains: ClusterDomainArguments,
     /// An audit log: list its decisions that would be other ones by the new manifests than by the old
     #[arg(long, value_name = "FILE")]
     audit: Option<PathBuf>,
@@ -103,7 +104,7 @@ struct Decided {
 impl Diff {
     pub(crate) fn run(self) -> Result<Verdict, Failure> {
         let (old, new) = (self.snapshot(&self.old)?, self.snapshot(&self.new)?);
-        let comparison = compare(&old, &new, &self.domain.trust_domain);
+        let comparison = compare(&old, &new, &self.domains.trust_domain);
         let audit = self.audit.as_deref().map(|file| replayed(file, &old, &new)).transpose()?;
         let unknown = !comparison.too_large.is_empty();
         let report = report(comparison, audit, old.revision() != new.revision());
@@ -120,7 +121,7 @@ impl Diff {
     }
 
     fn snapshot(&self, directory: &Path) -> Result<Snapshot, Failure> {
-        let loaded = load(directory, &self.domain)?;
+        let loaded = load(directory, &self.domains.to_domains())?;
         let problems = loaded.problems();
         if problems.is_empty() {
             return Ok(loaded.catalog.snapshot().clone());

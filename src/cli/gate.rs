@@ -1,12 +1,12 @@
 //! `durward gate`.
 
 use crate::cli::audit::AuditLog;
+use crate::cli::cluster_domains::ClusterDomainArguments;
 use crate::cli::controller::block_on;
 use crate::cli::{Failure, Verdict};
 use durward_engine::openfga;
 use durward_engine::openfga::OpenFga;
 use durward_gate::{Certificate, Limits, Listen, Local, Remote, Settings, Source, run};
-use durward_manifests::load::Domain;
 use durward_protocol::upstream::Upstream;
 use durward_state::state::StateDirectory;
 use std::path::PathBuf;
@@ -56,7 +56,7 @@ pub(crate) struct Gate {
     #[command(flatten)]
     state: StateDirectory,
     #[command(flatten)]
-    domain: Domain,
+    domains: ClusterDomainArguments,
     #[command(flatten)]
     limits: Limits,
     /// Let callers use TLS 1.2 too
@@ -110,7 +110,7 @@ impl Gate {
             listen: self.listen,
             upstream: self.upstream,
             source,
-            domain: self.domain,
+            domain: self.domains.into(),
             limits: self.limits,
             tls12: self.tls12,
             openfga: OpenFga::new(self.openfga)?,

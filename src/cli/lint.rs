@@ -1,12 +1,13 @@
 //! `durward lint`: what is allowed in policies and still seems wrong.
 
+use crate::cli::cluster_domains::ClusterDomainArguments;
 use crate::cli::output::Format;
 use crate::cli::{Failure, Verdict};
 use durward_api::lint::{LintCode, LintFinding, lint, lint_services, silence};
 use durward_api::resources::AccessPolicy;
 use durward_api::resources::namespaced_name;
 use durward_core::namespaced_name::NamespacedName;
-use durward_manifests::load::{Domain, load, manifests, name_in, read_text};
+use durward_manifests::load::{load, manifests, name_in, read_text};
 use durward_manifests::manifest;
 use durward_manifests::manifest::{Place, Resource, documents};
 use durward_manifests::place::locate;
@@ -27,7 +28,7 @@ pub(crate) struct Lint {
     #[arg(value_name = "DIR")]
     directory: PathBuf,
     #[command(flatten)]
-    domain: Domain,
+    domains: ClusterDomainArguments,
     /// File for the findings as SARIF 2.1.0
     #[arg(long, value_name = "FILE")]
     sarif: Option<PathBuf>,
@@ -67,7 +68,7 @@ struct Written {
 
 impl Lint {
     pub(crate) fn run(self) -> Result<Verdict, Failure> {
-        let loaded = load(&self.directory, &self.domain)?;
+        let loaded = load(&self.directory, &self.domains.to_domains())?;
         let problems = loaded.problems();
         if !problems.is_empty() {
             problems.iter().for_each(|problem| eprintln!("{problem}"));
@@ -77,7 +78,7 @@ impl Lint {
         if written.is_empty() {
             return Err(format!("there are no policies in {}", self.directory.display()).into());
         }
-        let together = lint_services(loaded.catalog.snapshot(), &self.domain.trust_domain);
+        let together = lint_services(loaded.catalog.snapshot(), &self.domains.trust_domain);
         let mut told: Vec<Told> = written.iter().flat_map(|one| one.findings(&written, &together)).collect();
         told.sort_by(|a, b| (&a.file, a.line, a.column, a.code).cmp(&(&b.file, b.line, b.column, b.code)));
         let (silenced, findings) = told.into_iter().partition(|told| told.reason.is_some());

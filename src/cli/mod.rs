@@ -6,6 +6,7 @@ mod approvals;
 mod audit;
 mod ca;
 mod check;
+mod cluster_domains;
 mod controller;
 mod crds;
 mod diff;

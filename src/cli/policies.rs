@@ -1,11 +1,12 @@
 //! Where the policies come from that a command is about: a directory, or a cluster.
 
 use crate::cli::Failure;
+use crate::cli::cluster_domains::ClusterDomainArguments;
 use crate::cli::controller::block_on;
 use durward_controller::live;
 use durward_core::snapshot::Snapshot;
 use durward_kubernetes::kubeconfig;
-use durward_manifests::load::{Domain, load};
+use durward_manifests::load::load;
 use kube::Client;
 use std::path::PathBuf;
 
@@ -21,24 +22,24 @@ pub(crate) struct Policies {
     #[arg(long, value_name = "FILE", conflicts_with = "policies")]
     kubeconfig: Option<PathBuf>,
     #[command(flatten)]
-    domain: Domain,
+    domains: ClusterDomainArguments,
 }
 
 impl Policies {
     /// The trust domain of the cluster's own workloads.
     pub(crate) fn trust_domain(&self) -> &str {
-        &self.domain.trust_domain
+        &self.domains.trust_domain
     }
 
     /// Reads them. What is wrong with them goes to standard error.
     pub(crate) fn snapshot(&self) -> Result<Snapshot, Failure> {
         let Some(directory) = &self.policies else {
             let (catalog, problems) =
-                block_on(async { live::read(self.client().await?, self.domain.clone().into()).await })?;
+                block_on(async { live::read(self.client().await?, self.domains.to_domains()).await })?;
             problems.iter().for_each(|problem| eprintln!("{problem}"));
             return Ok(catalog.snapshot().clone());
         };
-        let loaded = load(directory, &self.domain)?;
+        let loaded = load(directory, &self.domains.to_domains())?;
         loaded.warn();
         Ok(loaded.catalog.snapshot().clone())
     }

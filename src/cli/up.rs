@@ -1,12 +1,13 @@
 //! `durward up`.
 
 use crate::cli::audit::AuditLog;
+use crate::cli::cluster_domains::ClusterDomainArguments;
 use crate::cli::{Failure, Verdict};
 use durward_authn::{KeySource, ServiceAccountIssuer};
 use durward_doors::admin::Administration;
 use durward_engine::openfga;
 use durward_engine::openfga::OpenFga;
-use durward_manifests::load::{Directory, Domain};
+use durward_manifests::load::Directory;
 use durward_runtime::trust::{PeerName, Trust};
 use durward_standalone::up::{Listen, Settings, up};
 use durward_state::state::StateDirectory;
@@ -21,7 +22,7 @@ pub(crate) struct Up {
     #[command(flatten)]
     state: StateDirectory,
     #[command(flatten)]
-    domain: Domain,
+    domains: ClusterDomainArguments,
     #[command(flatten)]
     listen: Listen,
     #[command(flatten)]
@@ -89,7 +90,7 @@ impl Up {
         Ok(Settings {
             manifests: self.manifests,
             state: self.state.resolve()?,
-            domain: self.domain,
+            domain: self.domains.into(),
             listen: self.listen,
             admin: self.administration,
             trust: Trust {

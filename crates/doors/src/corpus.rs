@@ -10,12 +10,12 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode};
 use durward_api::catalog::{Catalog, CatalogChange};
+use durward_api::compile::ClusterDomains;
 use durward_api::resources::AccessPolicy;
 use durward_authn::{Authenticator, TrustDomain};
 use durward_engine::Engine;
 use durward_engine::audit::Audit;
 use durward_engine::metrics::Metrics;
-use durward_manifests::load::Domain;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -57,8 +57,9 @@ enum Outcome {
 fn webhooks() -> (Router, Router) {
     let policy: AccessPolicy =
         serde_saphyr::from_str(include_str!("../../../tests/corpus/kubernetes-policy.yaml")).expect("a policy");
-    let domain = Domain { trust_domain: "cluster.local".to_owned(), cluster_domain: "cluster.local".to_owned() };
-    let mut catalog = Catalog::new(domain.clone().into());
+    let domain =
+        ClusterDomains { trust_domain: "cluster.local".to_owned(), cluster_domain: "cluster.local".to_owned() };
+    let mut catalog = Catalog::new(domain.clone());
     let fates = catalog.apply([CatalogChange::PolicyApplied(Box::new(policy))]);
     assert!(fates.iter().all(|(_, fate)| fate.in_force), "{fates:?}");
     let authenticator = Arc::new(Authenticator::new(TrustDomain::default(), Arc::default()));

@@ -1,10 +1,10 @@
 //! What the gate shows to both sides, and whom it believes; replaced while it runs.
 
 use crate::peers::Peers;
+use durward_api::compile::ClusterDomains;
 use durward_authn::Authenticator;
-use durward_authn::tls::WorkloadClients;
+use durward_authn::tls::WorkloadClientVerifier;
 use durward_core::principal::PrincipalId;
-use durward_manifests::load::Domain;
 use durward_runtime::Failure;
 use durward_runtime::tls::{ServerCertificate, Verifier, server_config};
 use rustls::version::{TLS12, TLS13};
@@ -30,7 +30,7 @@ pub(super) struct Material {
 #[derive(Debug)]
 pub(super) struct Identity {
     pub(super) certificate: Arc<ServerCertificate>,
-    clients: Arc<Verifier<WorkloadClients>>,
+    clients: Arc<Verifier<WorkloadClientVerifier>>,
     pub(super) peers: Arc<Peers>,
 }
 
@@ -38,7 +38,7 @@ impl Identity {
     fn new(material: &Material, cluster_domain: &str, authenticator: &Arc<Authenticator>) -> Result<Self, Failure> {
         Ok(Self {
             certificate: ServerCertificate::new(&material.chain_pem, &material.key_pem)?,
-            clients: WorkloadClients::verifier(Arc::clone(authenticator)),
+            clients: WorkloadClientVerifier::verifier(Arc::clone(authenticator)),
             peers: Peers::new(&material.id, cluster_domain, material.roots.clone()),
         })
     }
@@ -66,7 +66,7 @@ pub(super) struct Shown {
 }
 
 impl Shown {
-    pub(super) fn new(authenticator: Arc<Authenticator>, domain: &Domain) -> Self {
+    pub(super) fn new(authenticator: Arc<Authenticator>, domain: &ClusterDomains) -> Self {
         let (trust_domain, cluster_domain) =
             (domain.trust_domain.as_str().into(), domain.cluster_domain.as_str().into());
         Self { identity: watch::Sender::new(None), authenticator, trust_domain, cluster_domain }

@@ -25,14 +25,14 @@ use durward_protocol::upstream::Upstream;
 pub use local::{Certificate, Local};
 
 use app::App;
-use durward_authn::{Authenticator, Living, TrustDomain};
+use durward_authn::{Authenticator, LivenessIndex, TrustDomain};
 use durward_doors::admin;
 use durward_engine::Engine;
 use durward_engine::audit::{Audit, LogSigner, OnLoss, Sink};
 use durward_engine::metrics::Metrics;
 use durward_engine::openfga::OpenFga;
 use durward_identity::TokenKeys;
-use durward_manifests::load::Domain;
+use durward_api::compile::ClusterDomains;
 use durward_pki::token::{SigningAlgorithm, TokenKey};
 use durward_runtime::Failure;
 use durward_runtime::listener::{Listening, serve_service};
@@ -61,7 +61,7 @@ pub struct Settings {
     /// Where policies and identity come from.
     pub source: Source,
     /// Names that policies are compiled for.
-    pub domain: Domain,
+    pub domain: ClusterDomains,
     /// How much, and how long.
     pub limits: Limits,
     /// Whether callers may use TLS 1.2.
@@ -152,8 +152,8 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Listen)) -> Result<(), 
     };
     let audit = Audit::open(&settings.audit, settings.on_loss, source.log_signer(&domain.trust_domain)?)?;
     let living = Arc::new(match source {
-        Source::Local(_) => Living::default(),
-        Source::Remote(_) => Living::but_the_gone(),
+        Source::Local(_) => LivenessIndex::default(),
+        Source::Remote(_) => LivenessIndex::deletions_only(),
     });
     let trust = TrustDomain { name: domain.trust_domain.clone(), ..TrustDomain::default() };
     let authenticator = Arc::new(Authenticator::new(trust, Arc::clone(&living)));

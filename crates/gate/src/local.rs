@@ -2,11 +2,12 @@
 
 use crate::identity::{Material, Shown};
 use chrono::{TimeDelta, Utc};
+use durward_api::compile::ClusterDomains;
 use durward_approvals::Seal;
 use durward_core::principal::PrincipalId;
 use durward_engine::Engine;
-use durward_identity::{Ring, TokenKeys};
-use durward_manifests::load::{Domain, load};
+use durward_identity::{TokenKeyRing, TokenKeys};
+use durward_manifests::load::load;
 use durward_manifests::watch::{Watch, follow};
 use durward_pki::authority::pem;
 use durward_pki::svid;
@@ -70,7 +71,7 @@ impl Local {
     /// Loads policies and certificate, and adds the parts that follow them.
     pub(super) fn begin(
         self,
-        domain: &Domain,
+        domain: &ClusterDomains,
         engine: &Arc<Engine>,
         shown: &Shown,
         readiness: &Readiness,
@@ -120,7 +121,7 @@ fn issued(
     state: &Path,
     trust_domain: &str,
     (namespace, name): &(String, String),
-) -> Result<(Material, TokenKeys, Ring), Failure> {
+) -> Result<(Material, TokenKeys, TokenKeyRing), Failure> {
     let id = PrincipalId::workload(trust_domain, namespace, name)?;
     let state = State::open(state, trust_domain)?;
     let names = ["localhost".to_owned()];

@@ -7,17 +7,18 @@ pub mod ca;
 pub mod issuance;
 pub mod tokens;
 
-pub use ca::authorities::{Authorities, Trust};
-pub use ca::bundle::{Bundle, CONFIG_MAP, CONFIG_MAP_KEY, published_roots};
-pub use ca::rotation::{Carriers, Rotation};
-pub use ca::secret::{ROTATE, Wish, text};
-pub use ca::store::{Origin, Seen, Store, stored_in};
-pub use issuance::issue::Granted;
-pub use issuance::mint::{AUDIENCE, Mint, MintError};
-pub use issuance::served::Served;
-pub use issuance::signer::{Signer, not_minted};
-pub use tokens::exchange::{AccessToken, Refusal, SecondFactor, TokenRequest, TokenService};
-pub use tokens::token_keys::{KeyStore, PERIOD, Ring, TOKEN_KEYS, TokenKeys};
+pub use ca::authorities::{Authorities, TrustState};
+pub use ca::bundle::{TRUST_BUNDLE_CONFIG_MAP, TRUST_BUNDLE_KEY, TrustBundlePublisher, published_roots};
+pub use ca::rotation::{CaRotation, PropagationWatchers};
+pub use ca::secret::{ROTATE_ANNOTATION, RotationRequest, secret_text};
+pub use ca::store::{CaSecretState, CaSource, CaStore, ca_secret_names};
+pub use issuance::issue::IssuedCertificate;
+pub use issuance::mint::{AUDIENCE, CertificateMint, MintError};
+pub use issuance::pods::LabelledPod;
+pub use issuance::served::CertificatesApi;
+pub use issuance::signer::{PodCertificateSigner, not_entitled_message};
+pub use tokens::exchange::{AccessToken, ExchangeError, ExchangeRequest, FactorEvidence, TokenService};
+pub use tokens::token_keys::{TOKEN_KEY_CHECK_INTERVAL, TOKEN_KEY_SCHEDULE, TokenKeyRing, TokenKeyStore, TokenKeys};
 
 /// Name of the signer, in pods' `podCertificate` volumes and trust bundles.
-pub const SIGNER: &str = "durward.dev/workload";
+pub const SIGNER_NAME: &str = "durward.dev/workload";

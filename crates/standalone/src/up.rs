@@ -2,8 +2,9 @@
 
 use axum::Router;
 use chrono::Utc;
+use durward_api::compile::ClusterDomains;
 use durward_approvals::Seal;
-use durward_authn::tls::WorkloadClients;
+use durward_authn::tls::WorkloadClientVerifier;
 use durward_authn::{Authenticator, ServiceAccountIssuer, TrustDomain};
 use durward_doors::admin;
 use durward_doors::admin::{Admin, AdminPolicy, Administration};
@@ -19,7 +20,7 @@ use durward_engine::audit::{Audit, OnLoss, Sink};
 use durward_engine::metrics::Metrics;
 use durward_engine::openfga::OpenFga;
 use durward_identity::{TokenKeys, TokenService};
-use durward_manifests::load::{Directory, Domain, load};
+use durward_manifests::load::{Directory, load};
 use durward_manifests::watch::{Watch, follow};
 use durward_runtime::Failure;
 use durward_runtime::random::random;
@@ -50,7 +51,7 @@ pub struct Settings {
     /// State directory.
     pub state: PathBuf,
     /// Names that policies are compiled for.
-    pub domain: Domain,
+    pub domain: ClusterDomains,
     /// Where to listen.
     pub listen: Listen,
     /// Who may administer.
@@ -139,7 +140,7 @@ pub async fn up(settings: Settings, ready: impl FnOnce(&Listen, &Directory)) -> 
     readiness.loaded();
     readiness.living();
 
-    let clients = WorkloadClients::verifier(Arc::clone(engine.authenticator()));
+    let clients = WorkloadClientVerifier::verifier(Arc::clone(engine.authenticator()));
     let tls = server_config(
         ServerCertificate::new(&certificate.chain_pem, &certificate.key_pem)?,
         clients,

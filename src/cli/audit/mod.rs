@@ -2,11 +2,12 @@
 
 mod verify;
 
+use crate::cli::cluster_domains::ClusterDomainArguments;
 use crate::cli::output::{Format, say};
 use crate::cli::{Failure, Verdict};
 use durward_engine::audit::replay::{Report, replay};
 use durward_engine::audit::{OnLoss, Sink};
-use durward_manifests::load::{Domain, load};
+use durward_manifests::load::load;
 use durward_state::state::{State, StateDirectory};
 use std::fmt::Write;
 use std::fs::File;
@@ -57,7 +58,7 @@ pub(crate) struct Replay {
     #[arg(long, value_name = "DIR")]
     policies: PathBuf,
     #[command(flatten)]
-    domain: Domain,
+    domains: ClusterDomainArguments,
     /// Output format
     #[arg(long, short, value_enum, default_value_t)]
     output: Format,
@@ -83,7 +84,7 @@ impl Keys {
 
 impl Replay {
     fn run(self) -> Result<Verdict, Failure> {
-        let loaded = load(&self.policies, &self.domain)?;
+        let loaded = load(&self.policies, &self.domains.to_domains())?;
         loaded.warn();
         let mut log: Box<dyn io::BufRead> = if self.file.as_os_str() == "-" {
             Box::new(io::stdin().lock())

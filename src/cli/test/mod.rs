@@ -4,10 +4,11 @@ mod cases;
 mod report;
 mod trials;
 
+use crate::cli::cluster_domains::ClusterDomainArguments;
 use crate::cli::output::Format;
 use crate::cli::{Failure, Verdict};
 use chrono::{DateTime, Utc};
-use durward_manifests::load::{Domain, load, manifests, name_in, read_text};
+use durward_manifests::load::{load, manifests, name_in, read_text};
 use durward_manifests::watch::Watch;
 use std::path::PathBuf;
 use trials::{Report, attempt};
@@ -23,7 +24,7 @@ pub(crate) struct Test {
     #[arg(value_name = "DIR")]
     directory: PathBuf,
     #[command(flatten)]
-    domain: Domain,
+    domains: ClusterDomainArguments,
     /// Time at which cases are decided that state none, RFC 3339; now if left out
     #[arg(long, value_name = "TIME")]
     at: Option<DateTime<Utc>>,
@@ -78,7 +79,7 @@ impl Test {
     }
 
     fn report(&self) -> Result<Report, Failure> {
-        let loaded = load(&self.directory, &self.domain)?;
+        let loaded = load(&self.directory, &self.domains.to_domains())?;
         let (mut trials, mut problems) = (Vec::new(), loaded.problems());
         for path in manifests(&self.directory)? {
             let name = name_in(&self.directory, &path);

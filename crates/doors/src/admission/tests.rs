@@ -8,7 +8,6 @@ use durward_authn::{Authenticator, TrustDomain};
 use durward_core::condition::MAX_PARTS;
 use durward_engine::audit::Audit;
 use durward_engine::metrics::Metrics;
-use durward_manifests::load::Domain;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -45,7 +44,7 @@ fn webhooks() -> Router {
     let authenticator = Arc::new(Authenticator::new(TrustDomain::default(), Arc::default()));
     let engine = Arc::new(Engine::new(authenticator, Audit::nowhere(), Arc::new(Metrics::default()), 1));
     engine.replace_snapshot(catalog.snapshot().clone());
-    let domain = Domain { trust_domain: "cluster.local".to_owned(), cluster_domain: "cluster.local".to_owned() };
+    let domain = ClusterDomains { trust_domain: "cluster.local".to_owned(), cluster_domain: "cluster.local".to_owned() };
     let agent = Agent { image: String::new(), controller: String::new(), domain };
     let (reviewer, _) = tokio::sync::mpsc::channel(1);
     router(Webhooks { engine, trust_domain: "cluster.local".into(), reviewer, agent })

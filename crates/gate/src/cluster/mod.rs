@@ -3,21 +3,21 @@
 use crate::identity::{Material, Shown};
 use chrono::Utc;
 use durward_api::catalog::{AuthenticationResource, Catalog, CatalogChange};
+use durward_api::compile::ClusterDomains;
 use durward_api::field_error::FieldError;
 use durward_api::resources::namespaced_name;
 use durward_api::resources::{AccessPolicy, IdentityProvider, Relationship};
 use durward_api::translation::{self, ObjectVersion};
 use durward_approvals as approval;
 use durward_approvals::{Lately, QUEUE};
-use durward_authn::living::Kind;
-use durward_authn::{KeySource, KeyUses, Living, ServiceAccountIssuer};
+use durward_authn::liveness::BoundObjectKind;
+use durward_authn::{KeySource, KeyUses, LivenessIndex, ServiceAccountIssuer};
 use durward_controller_client::controller::Controller;
 use durward_controller_client::source::{PAUSES, Source, State, pauses};
 use durward_core::approval::ApprovalSubject;
 use durward_core::namespaced_name::NamespacedName;
 use durward_core::snapshot::Snapshot;
 use durward_engine::Engine;
-use durward_manifests::load::Domain;
 use durward_pki::authority::pem;
 use durward_protocol::snapshot::{Heard, Line, Told, USES, Used};
 use durward_runtime::Failure;
@@ -57,9 +57,9 @@ impl Remote {
     /// Adds the parts that follow the controller.
     pub(super) fn begin(
         self,
-        domain: &Domain,
+        domain: &ClusterDomains,
         engine: &Arc<Engine>,
-        living: Arc<Living>,
+        living: Arc<LivenessIndex>,
         shown: &Shown,
         readiness: &Arc<Readiness>,
         parts: &mut Parts,
@@ -79,7 +79,7 @@ impl Remote {
         parts.add(|stop| tell_uses(clerk, here, stop));
         let follower = Follower {
             controller,
-            catalog: Catalog::new(domain.clone().into()),
+            catalog: Catalog::new(domain.clone()),
             known: Known::default(),
             engine: Arc::clone(engine),
             living,
@@ -191,7 +191,7 @@ struct Follower {
     catalog: Catalog,
     known: Known,
     engine: Arc<Engine>,
-    living: Arc<Living>,
+    living: Arc<LivenessIndex>,
     readiness: Arc<Readiness>,
     max_age: Duration,
     /// When the controller was last heard of, while what it told counts.
@@ -262,7 +262,7 @@ impl Follower {
             Line::Gone(tags) => {
                 // a tag is of one of both kinds
                 let now = Utc::now();
-                tags.into_iter().for_each(|tag| self.living.is_gone(Kind::Pod, tag, now));
+                tags.into_iter().for_each(|tag| self.living.remove(BoundObjectKind::Pod, tag, now));
             }
             Line::Beat => {}
         }

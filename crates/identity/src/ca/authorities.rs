@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 /// Who signs, and whom everybody trusts.
 #[derive(Debug, Clone)]
-pub struct Trust {
+pub struct TrustState {
     /// Signs.
     pub active: Arc<CertificateAuthority>,
     /// Takes over from it; its roots are trusted already.
@@ -22,7 +22,7 @@ pub struct Trust {
     pub since: i64,
 }
 
-impl Trust {
+impl TrustState {
     /// Every root that counts, each once.
     pub fn roots(&self) -> Vec<CertificateDer<'static>> {
         let next = self.next.iter().flat_map(|next| next.roots());
@@ -32,7 +32,7 @@ impl Trust {
         roots
     }
 
-    /// As [`Trust::roots`], in PEM.
+    /// As [`TrustState::roots`], in PEM.
     pub fn roots_pem(&self) -> String {
         self.roots().iter().map(pem).collect()
     }
@@ -45,14 +45,14 @@ impl Trust {
 
 /// The authorities, shared by everything that signs or trusts.
 #[derive(Debug, Clone)]
-pub struct Authorities(watch::Sender<Arc<Trust>>);
+pub struct Authorities(watch::Sender<Arc<TrustState>>);
 
 impl Authorities {
-    pub fn new(trust: Trust) -> Self {
+    pub fn new(trust: TrustState) -> Self {
         Self(watch::Sender::new(Arc::new(trust)))
     }
 
-    pub fn current(&self) -> Arc<Trust> {
+    pub fn current(&self) -> Arc<TrustState> {
         Arc::clone(&self.0.borrow())
     }
 
@@ -61,11 +61,11 @@ impl Authorities {
         Arc::clone(&self.0.borrow().active)
     }
 
-    pub fn replace(&self, trust: Trust) {
+    pub fn replace(&self, trust: TrustState) {
         self.0.send_replace(Arc::new(trust));
     }
 
-    pub fn changes(&self) -> watch::Receiver<Arc<Trust>> {
+    pub fn changes(&self) -> watch::Receiver<Arc<TrustState>> {
         self.0.subscribe()
     }
 }

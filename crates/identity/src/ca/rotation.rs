@@ -1,12 +1,12 @@
 //! The leader's hand on the authorities: takes each step of a change when its time has come, and says how far it is.
 
-use crate::ca::authorities::{Authorities, Trust};
-use crate::ca::secret::Wish;
-use crate::ca::store::{Seen, Store, StoreError};
+use crate::ca::authorities::{Authorities, TrustState};
+use crate::ca::secret::RotationRequest;
+use crate::ca::store::{CaSecretState, CaStore, CaStoreError};
 use durward_core::digest::Digest;
 use durward_engine::metrics::Metrics;
-use durward_kubernetes::requests::{apply, brief};
-use durward_kubernetes::work_queue::Backlog;
+use durward_kubernetes::requests::{apply, redacted};
+use durward_kubernetes::work_queue::WorkQueue;
 use durward_pki::authority::CertificateAuthority;
 use durward_pki::rotation::{RotationAction, RotationSchedule, RotationState, RotationStep, next_action};
 use durward_runtime::Failure;
@@ -27,16 +27,16 @@ const PROVIDED_PERIOD: u64 = 10;
 
 /// Whoever has to have the roots: the digest of those that each has.
 #[derive(Debug, Clone)]
-pub struct Carriers {
+pub struct PropagationWatchers {
     /// Every ready replica.
     pub replicas: watch::Receiver<Option<Digest>>,
-    /// Trust bundles in the cluster.
+    /// TrustState bundles in the cluster.
     pub bundles: watch::Receiver<Option<Digest>>,
     /// Webhook configurations.
     pub webhooks: watch::Receiver<Option<Digest>>,
 }
 
-impl Carriers {
+impl PropagationWatchers {
     /// Who does not have these roots yet.
     fn lacking(&self, roots: Digest) -> Vec<&'static str> {
         let all = [
@@ -50,28 +50,28 @@ impl Carriers {
 
 /// Changes authorities.
 #[derive(Debug)]
-pub struct Rotation {
-    pub store: Store,
+pub struct CaRotation {
+    pub store: CaStore,
     pub authorities: Authorities,
     pub schedule: RotationSchedule,
-    pub carriers: Carriers,
+    pub watchers: PropagationWatchers,
     pub metrics: Arc<Metrics>,
     /// Where the status is written, and the name of its ConfigMap.
     pub namespace: String,
-    pub status: String,
+    pub status_config_map: String,
 }
 
-impl Rotation {
+impl CaRotation {
     /// Takes steps while `leading`, until `shutdown`.
     pub async fn run(
         self,
         client: Client,
-        mut seen: watch::Receiver<Seen>,
+        mut seen: watch::Receiver<CaSecretState>,
         mut leading: watch::Receiver<bool>,
         shutdown: CancellationToken,
     ) -> Result<(), Failure> {
         let statuses: Api<ConfigMap> = Api::namespaced(client, &self.namespace);
-        let (mut told, mut backlog, mut rounds) = (None, Backlog::new(), 0u64);
+        let (mut told, mut queue, mut rounds) = (None, WorkQueue::new(), 0u64);
         let mut changes = self.authorities.changes();
         loop {
             tokio::select! {
@@ -79,16 +79,16 @@ impl Rotation {
                 Ok(()) = seen.changed() => {}
                 Ok(()) = changes.changed() => {}
                 Ok(()) = leading.changed() => told = None,
-                () = backlog.next() => {
+                () = queue.next() => {
                     let wanted = self.report();
-                    match apply(&statuses, &self.status, &wanted).await {
+                    match apply(&statuses, &self.status_config_map, &wanted).await {
                         Ok(()) => {
-                            backlog.done(&());
+                            queue.done(&());
                             told = Some(wanted);
                         }
                         Err(error) => {
-                            tracing::warn!(error = %brief(&error), "the status of the CA could not be written");
-                            backlog.failed(());
+                            tracing::warn!(error = %redacted(&error), "the status of the CA could not be written");
+                            queue.failed(());
                         }
                     }
                 }
@@ -104,7 +104,7 @@ impl Rotation {
                 tracing::warn!(%error, "the CA could not be changed");
             }
             if told.as_ref() != Some(&self.report()) {
-                backlog.push((), Duration::ZERO);
+                queue.push((), Duration::ZERO);
             }
         }
     }
@@ -116,19 +116,21 @@ impl Rotation {
     }
 
     /// Does what is due, if anything is.
-    async fn step(&self, seen: &Seen, rounds: u64) -> Result<(), Failure> {
+    async fn step(&self, seen: &CaSecretState, rounds: u64) -> Result<(), Failure> {
         let trust = self.authorities.current();
         if !seen.there {
             return match self.store.create(&trust).await {
-                Ok(_) | Err(StoreError::Conflict) => Ok(()),
-                Err(StoreError::Other(error)) => Err(error),
+                Ok(_) | Err(CaStoreError::Conflict) => Ok(()),
+                Err(CaStoreError::Other(error)) => Err(error),
             };
         }
-        if seen.wish == Some(Wish::Compromised) {
+        if seen.wish == Some(RotationRequest::Compromised) {
             let Some(fresh) = self.another(&trust).await? else {
                 return Err("the CA is to be replaced at once: put another one into the Secret first".into());
             };
-            return self.change(|_, wish| (wish == Some(Wish::Compromised)).then(|| Trust::of(fresh))).await;
+            return self
+                .change(|_, wish| (wish == Some(RotationRequest::Compromised)).then(|| TrustState::steady(fresh)))
+                .await;
         }
         // when somebody else decides, it is looked from time to time whether they have
         let looks = self.store.is_provided() && trust.step == RotationStep::Steady;
@@ -139,8 +141,8 @@ impl Rotation {
             step: trust.step,
             since: trust.since,
             active: trust.active.validity(),
-            requested: seen.wish == Some(Wish::Planned) || looks,
-            everywhere: self.carriers.lacking(trust.digest()).is_empty(),
+            requested: seen.wish == Some(RotationRequest::Planned) || looks,
+            everywhere: self.watchers.lacking(trust.digest()).is_empty(),
         };
         let now = chrono::Utc::now().timestamp();
         let Some(action) = next_action(&standing, &self.schedule, now) else { return Ok(()) };
@@ -153,16 +155,19 @@ impl Rotation {
     }
 
     /// Another authority than the active one; none when somebody else has to provide it and has not.
-    async fn another(&self, trust: &Trust) -> Result<Option<Arc<CertificateAuthority>>, Failure> {
+    async fn another(&self, trust: &TrustState) -> Result<Option<Arc<CertificateAuthority>>, Failure> {
         let fresh = self.store.fresh().await?;
         Ok(fresh.filter(|fresh| fresh.certificate() != trust.active.certificate()))
     }
 
-    async fn change(&self, change: impl FnOnce(&Trust, Option<Wish>) -> Option<Trust>) -> Result<(), Failure> {
+    async fn change(
+        &self,
+        change: impl FnOnce(&TrustState, Option<RotationRequest>) -> Option<TrustState>,
+    ) -> Result<(), Failure> {
         match self.store.change(change).await {
             // what the other one did is seen soon
-            Ok(()) | Err(StoreError::Conflict) => Ok(()),
-            Err(StoreError::Other(error)) => Err(error),
+            Ok(()) | Err(CaStoreError::Conflict) => Ok(()),
+            Err(CaStoreError::Other(error)) => Err(error),
         }
     }
 
@@ -182,14 +187,14 @@ impl Rotation {
             data.insert("next", fingerprint(next));
         }
         ConfigMap {
-            metadata: ObjectMeta { name: Some(self.status.clone()), ..ObjectMeta::default() },
+            metadata: ObjectMeta { name: Some(self.status_config_map.clone()), ..ObjectMeta::default() },
             data: Some(data.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()),
             ..ConfigMap::default()
         }
     }
 
-    fn waits_for(&self, trust: &Trust) -> String {
-        let lacking = self.carriers.lacking(trust.digest());
+    fn waits_for(&self, trust: &TrustState) -> String {
+        let lacking = self.watchers.lacking(trust.digest());
         let until = |long: Duration| {
             let at = trust.since.saturating_add(i64::try_from(long.as_secs()).unwrap_or(i64::MAX / 4));
             chrono::DateTime::from_timestamp(at, 0).unwrap_or_default().to_rfc3339()
@@ -208,7 +213,7 @@ impl Rotation {
     }
 }
 
-impl Trust {
+impl TrustState {
     /// What an action makes of it.
     fn after(&self, action: RotationAction, fresh: Option<Arc<CertificateAuthority>>, now: i64) -> Self {
         let trust = Self { step: action.leads_to(), since: now, ..self.clone() };

@@ -1,7 +1,7 @@
 //! The authorities as they are stored: one Secret of type `kubernetes.io/tls`, so that each step is one write and a crash
 //! between two of them leaves either the one or the other.
 
-use crate::ca::authorities::Trust;
+use crate::ca::authorities::TrustState;
 use durward_pki::authority::{CertificateAuthority, certificates, pem};
 use durward_pki::rotation::RotationStep;
 use durward_runtime::Failure;
@@ -24,18 +24,18 @@ const RETIRING: &str = "retiring.crt";
 const PROGRESS: &str = "rotation.json";
 
 /// What a person asks for: the annotation of the Secret, and its values.
-pub const ROTATE: &str = "durward.dev/rotate";
+pub const ROTATE_ANNOTATION: &str = "durward.dev/rotate";
 
 /// How an authority is to be replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Wish {
+pub enum RotationRequest {
     /// Step by step, without anybody noticing.
     Planned,
     /// At once: whatever the old one signed no longer counts.
     Compromised,
 }
 
-impl Wish {
+impl RotationRequest {
     /// As the annotation has it.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -46,7 +46,7 @@ impl Wish {
 
     /// What a Secret's annotation asks for.
     pub fn of(secret: &Secret) -> Option<Self> {
-        match secret.metadata.annotations.as_ref()?.get(ROTATE)?.as_str() {
+        match secret.metadata.annotations.as_ref()?.get(ROTATE_ANNOTATION)?.as_str() {
             "planned" => Some(Self::Planned),
             "compromised" => Some(Self::Compromised),
             _ => None,
@@ -55,7 +55,7 @@ impl Wish {
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Progress {
+struct RotationProgress {
     step: RotationStep,
     /// Seconds since 1970.
     since: i64,
@@ -78,16 +78,16 @@ pub fn decode(
     secret: &Secret,
     trust_domain: &str,
     now: chrono::DateTime<chrono::Utc>,
-) -> Result<Trust, Failure> {
-    let retiring = text(name, secret, RETIRING)?;
+) -> Result<TrustState, Failure> {
+    let retiring = secret_text(name, secret, RETIRING)?;
     let retiring = retiring.map(|pem| certificates(&pem)).transpose();
-    let progress = match text(name, secret, PROGRESS)? {
+    let progress = match secret_text(name, secret, PROGRESS)? {
         Some(json) => {
             serde_json::from_str(&json).map_err(|error| format!("`{PROGRESS}` of Secret `{name}`: {error}"))?
         }
-        None => Progress::default(),
+        None => RotationProgress::default(),
     };
-    Ok(Trust {
+    Ok(TrustState {
         active: Arc::new(provided(name, secret, trust_domain, now)?),
         next: authority(name, secret, NEXT, trust_domain, now)?.map(Arc::new),
         retiring: retiring.map_err(|error| format!("`{RETIRING}` of Secret `{name}`: {error}"))?.unwrap_or_default(),
@@ -97,7 +97,7 @@ pub fn decode(
 }
 
 /// Writes the Secret, in place of `stored` if there is one: what others noted on it stays, a wish is granted.
-pub fn encode(name: &str, trust: &Trust, stored: Option<Secret>) -> Result<Secret, Failure> {
+pub fn encode(name: &str, trust: &TrustState, stored: Option<Secret>) -> Result<Secret, Failure> {
     let mut data = BTreeMap::new();
     let mut put = |key: &str, text: &str| drop(data.insert(key.to_owned(), ByteString(text.as_bytes().to_vec())));
     let pairs = [(ACTIVE, Some(&trust.active)), (NEXT, trust.next.as_ref())];
@@ -109,12 +109,12 @@ pub fn encode(name: &str, trust: &Trust, stored: Option<Secret>) -> Result<Secre
     if !trust.retiring.is_empty() {
         put(RETIRING, &trust.retiring.iter().map(pem).collect::<String>());
     }
-    put(PROGRESS, &serde_json::to_string(&Progress { step: trust.step, since: trust.since })?);
+    put(PROGRESS, &serde_json::to_string(&RotationProgress { step: trust.step, since: trust.since })?);
     let mut metadata = stored.map(|stored| stored.metadata).unwrap_or_default();
     metadata.name = Some(name.to_owned());
     metadata.managed_fields = None;
     if let Some(annotations) = &mut metadata.annotations {
-        annotations.remove(ROTATE);
+        annotations.remove(ROTATE_ANNOTATION);
     }
     Ok(Secret { metadata, type_: Some(TYPE.to_owned()), data: Some(data), ..Secret::default() })
 }
@@ -126,9 +126,9 @@ fn authority(
     trust_domain: &str,
     now: chrono::DateTime<chrono::Utc>,
 ) -> Result<Option<CertificateAuthority>, Failure> {
-    let Some(chain) = text(name, secret, certificate)? else { return Ok(None) };
-    let private = text(name, secret, key)?.ok_or_else(|| format!("Secret `{name}` has no `{key}`"))?;
-    let roots = text(name, secret, roots)?.filter(|pem| !pem.trim().is_empty());
+    let Some(chain) = secret_text(name, secret, certificate)? else { return Ok(None) };
+    let private = secret_text(name, secret, key)?.ok_or_else(|| format!("Secret `{name}` has no `{key}`"))?;
+    let roots = secret_text(name, secret, roots)?.filter(|pem| !pem.trim().is_empty());
     let unusable = |error| format!("the CA in `{certificate}` of Secret `{name}` can't be used: {error}");
     let authority =
         CertificateAuthority::from_pem(&chain, &private, roots.as_ref().map(|pem| pem.as_str())).map_err(unusable)?;
@@ -140,7 +140,7 @@ fn authority(
 }
 
 /// One part of a Secret, if it is there.
-pub fn text(name: &str, secret: &Secret, key: &str) -> Result<Option<Zeroizing<String>>, Failure> {
+pub fn secret_text(name: &str, secret: &Secret, key: &str) -> Result<Option<Zeroizing<String>>, Failure> {
     let Some(bytes) = secret.data.as_ref().and_then(|data| data.get(key)) else { return Ok(None) };
     let text = String::from_utf8(bytes.0.clone()).map(Zeroizing::new);
     text.map(Some).map_err(|_| format!("`{key}` of Secret `{name}` is no text").into())
@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn what_is_written_is_what_is_read() {
         let (active, next, old) = (fresh(), fresh(), fresh());
-        let trust = Trust {
+        let trust = TrustState {
             active,
             next: Some(next),
             retiring: old.roots().to_vec(),
@@ -179,20 +179,21 @@ mod tests {
 
     #[test]
     fn a_wish_is_granted_once_and_what_others_noted_stays() {
-        let trust = Trust::of(fresh());
+        let trust = TrustState::steady(fresh());
         let mut secret = encode("ca", &trust, None).expect("written");
-        let noted = [(ROTATE, "planned"), ("backup", "yes")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let noted =
+            [(ROTATE_ANNOTATION, "planned"), ("backup", "yes")].map(|(key, value)| (key.to_owned(), value.to_owned()));
         secret.metadata.annotations = Some(noted.into());
-        assert_eq!(Wish::of(&secret), Some(Wish::Planned));
+        assert_eq!(RotationRequest::of(&secret), Some(RotationRequest::Planned));
         let secret = encode("ca", &trust, Some(secret)).expect("written");
-        assert_eq!(Wish::of(&secret), None);
+        assert_eq!(RotationRequest::of(&secret), None);
         assert!(secret.metadata.annotations.is_some_and(|all| all.contains_key("backup")));
     }
 
     #[test]
     fn a_secret_that_is_no_ca_says_which_part_is_wrong() {
-        let good = encode("ca", &Trust::of(fresh()), None).expect("written");
-        let other = encode("ca", &Trust::of(fresh()), None).expect("written");
+        let good = encode("ca", &TrustState::steady(fresh()), None).expect("written");
+        let other = encode("ca", &TrustState::steady(fresh()), None).expect("written");
         let data = |secret: &Secret, key: &str| secret.data.as_ref().and_then(|data| data.get(key).cloned());
         for (key, value, expected) in [
             ("tls.crt", None, "no `tls.crt`"),

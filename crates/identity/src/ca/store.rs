@@ -1,13 +1,13 @@
 //! Where the authorities are kept, and how every replica comes to know them.
 
-use crate::ca::authorities::{Authorities, Trust};
-use crate::ca::secret::{Wish, decode, encode, provided};
-use durward_kubernetes::requests::{brief, versions};
+use crate::ca::authorities::{Authorities, TrustState};
+use crate::ca::secret::{RotationRequest, decode, encode, provided};
+use durward_kubernetes::requests::{follow_secret, redacted};
 use durward_pki::authority::CertificateAuthority;
 use durward_pki::rotation::RotationStep;
 use durward_pki::serial::CertificateSerial;
 use durward_runtime::Failure;
-use durward_runtime::random::random;
+use durward_runtime::random::random_bytes;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, PostParams};
@@ -22,7 +22,7 @@ const PROVIDED_PAUSE: Duration = Duration::from_secs(2);
 
 /// Where the authority comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub enum Origin {
+pub enum CaSource {
     /// Made by Durward.
     #[default]
     Generated,
@@ -31,13 +31,13 @@ pub enum Origin {
 }
 
 /// Secrets that can hold the authorities of a Service: where there is the first, the second is what somebody else provides.
-pub fn stored_in(service: &str) -> [String; 2] {
+pub fn ca_secret_names(service: &str) -> [String; 2] {
     [format!("{service}-ca-active"), format!("{service}-ca")]
 }
 
 /// The Secret with the authorities, and the one that they are taken from if somebody else provides them.
 #[derive(Debug, Clone)]
-pub struct Store {
+pub struct CaStore {
     secrets: Api<Secret>,
     name: String,
     source: Option<String>,
@@ -46,30 +46,30 @@ pub struct Store {
 
 /// The Secret as it was last seen.
 #[derive(Debug, Clone, Default)]
-pub struct Seen {
+pub struct CaSecretState {
     /// Whether it is there.
     pub there: bool,
     /// What a person asks for.
-    pub wish: Option<Wish>,
+    pub wish: Option<RotationRequest>,
 }
 
-impl Store {
+impl CaStore {
     /// What belongs to a Service. One authority is enough for a Secret that Durward alone writes to; what somebody else
     /// writes is taken over into a Secret of our own, so that the old authority is not lost with the new one's coming.
-    pub fn new(secrets: Api<Secret>, service: &str, origin: Origin, trust_domain: &str) -> Self {
-        let [own, given] = stored_in(service);
+    pub fn new(secrets: Api<Secret>, service: &str, origin: CaSource, trust_domain: &str) -> Self {
+        let [own, given] = ca_secret_names(service);
         let (name, source) = match origin {
-            Origin::Generated => (given, None),
-            Origin::Provided => (own, Some(given)),
+            CaSource::Generated => (given, None),
+            CaSource::Provided => (own, Some(given)),
         };
         Self { secrets, name, source, trust_domain: trust_domain.to_owned() }
     }
 
     /// Reads the authorities, or makes the first one: the API server lets only one be created, whoever asks first.
-    pub async fn open(&self) -> Result<Trust, Failure> {
+    pub async fn open(&self) -> Result<TrustState, Failure> {
         loop {
             let failed = |error: kube::Error| {
-                Failure::from(format!("the CA in Secret `{}` can't be read or made: {}", self.name, brief(&error)))
+                Failure::from(format!("the CA in Secret `{}` can't be read or made: {}", self.name, redacted(&error)))
             };
             if let Some(secret) = self.secrets.get_opt(&self.name).await.map_err(failed)? {
                 return decode(&self.name, &secret, &self.trust_domain, chrono::Utc::now());
@@ -79,11 +79,11 @@ impl Store {
                 sleep(PROVIDED_PAUSE).await;
                 continue;
             };
-            match self.create(&Trust::of(active)).await {
+            match self.create(&TrustState::steady(active)).await {
                 Ok(trust) => return Ok(trust),
                 // another replica was quicker: its authority is the one
-                Err(StoreError::Conflict) => {}
-                Err(StoreError::Other(error)) => return Err(error),
+                Err(CaStoreError::Conflict) => {}
+                Err(CaStoreError::Other(error)) => return Err(error),
             }
         }
     }
@@ -92,11 +92,12 @@ impl Store {
     pub async fn fresh(&self) -> Result<Option<Arc<CertificateAuthority>>, Failure> {
         let now = chrono::Utc::now();
         let Some(source) = &self.source else {
-            let made = CertificateAuthority::create(&self.trust_domain, now, CertificateSerial::unbound(random()?))?;
+            let made =
+                CertificateAuthority::create(&self.trust_domain, now, CertificateSerial::unbound(random_bytes()?))?;
             return Ok(Some(Arc::new(made)));
         };
         let secret = self.secrets.get_opt(source).await;
-        let secret = secret.map_err(|error| format!("Secret `{source}` can't be read: {}", brief(&error)))?;
+        let secret = secret.map_err(|error| format!("Secret `{source}` can't be read: {}", redacted(&error)))?;
         secret.map(|secret| provided(source, &secret, &self.trust_domain, now).map(Arc::new)).transpose()
     }
 
@@ -106,17 +107,20 @@ impl Store {
     }
 
     /// Stores what is not stored yet.
-    pub async fn create(&self, trust: &Trust) -> Result<Trust, StoreError> {
+    pub async fn create(&self, trust: &TrustState) -> Result<TrustState, CaStoreError> {
         let secret = encode(&self.name, trust, None)?;
         self.secrets.create(&PostParams::default(), &secret).await?;
         Ok(trust.clone())
     }
 
     /// Changes what is stored, by what is stored; `None` leaves it as it is.
-    pub async fn change(&self, change: impl FnOnce(&Trust, Option<Wish>) -> Option<Trust>) -> Result<(), StoreError> {
+    pub async fn change(
+        &self,
+        change: impl FnOnce(&TrustState, Option<RotationRequest>) -> Option<TrustState>,
+    ) -> Result<(), CaStoreError> {
         let secret = self.secrets.get(&self.name).await?;
         let stored = decode(&self.name, &secret, &self.trust_domain, chrono::Utc::now())?;
-        if let Some(wanted) = change(&stored, Wish::of(&secret)) {
+        if let Some(wanted) = change(&stored, RotationRequest::of(&secret)) {
             // the resource version makes sure that nobody else was quicker; a wish goes with the change that grants it
             let wanted = encode(&self.name, &wanted, Some(secret))?;
             self.secrets.replace(&self.name, &PostParams::default(), &wanted).await?;
@@ -128,10 +132,10 @@ impl Store {
     pub async fn follow(
         self,
         authorities: Authorities,
-        seen: watch::Sender<Seen>,
+        seen: watch::Sender<CaSecretState>,
         shutdown: CancellationToken,
     ) -> Result<(), Failure> {
-        let mut versions = versions(&self.secrets, &self.name);
+        let mut versions = follow_secret(&self.secrets, &self.name);
         loop {
             tokio::select! {
                 Some(version) = versions.next() => match version {
@@ -140,11 +144,11 @@ impl Store {
                             Ok(trust) => authorities.replace(trust),
                             Err(error) => tracing::error!(%error, "the authorities stay what they were"),
                         }
-                        seen.send_replace(Seen { there: true, wish: Wish::of(&secret) });
+                        seen.send_replace(CaSecretState { there: true, wish: RotationRequest::of(&secret) });
                     }
                     None => {
                         tracing::error!(secret = self.name, "the Secret with the CA was removed; the leader puts it back");
-                        seen.send_replace(Seen::default());
+                        seen.send_replace(CaSecretState::default());
                     }
                 },
                 () = shutdown.cancelled() => return Ok(()),
@@ -153,9 +157,9 @@ impl Store {
     }
 }
 
-impl Trust {
+impl TrustState {
     /// One authority and no other.
-    pub fn of(active: Arc<CertificateAuthority>) -> Self {
+    pub fn steady(active: Arc<CertificateAuthority>) -> Self {
         let since = chrono::Utc::now().timestamp();
         Self { active, next: None, retiring: Vec::new(), step: RotationStep::Steady, since }
     }
@@ -163,7 +167,7 @@ impl Trust {
 
 /// What is stored could not be changed.
 #[derive(Debug, thiserror::Error)]
-pub enum StoreError {
+pub enum CaStoreError {
     /// Somebody else was quicker.
     #[error("somebody else was quicker")]
     Conflict,
@@ -172,11 +176,11 @@ pub enum StoreError {
     Other(#[from] Failure),
 }
 
-impl From<kube::Error> for StoreError {
+impl From<kube::Error> for CaStoreError {
     fn from(error: kube::Error) -> Self {
         match &error {
             kube::Error::Api(status) if status.code == 409 => Self::Conflict,
-            error => Self::Other(brief(error).into()),
+            error => Self::Other(redacted(error).into()),
         }
     }
 }

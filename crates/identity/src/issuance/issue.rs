@@ -1,6 +1,6 @@
 //! What a certificate request is answered: pure, all that it depends on is passed in.
 
-use crate::issuance::served::RequestSpec;
+use crate::issuance::served::PodCertificateRequestSpec;
 use chrono::{DateTime, TimeDelta, Utc};
 use durward_core::pods::CertificateEntitlement;
 use durward_core::principal::PrincipalId;
@@ -23,7 +23,7 @@ const REFRESH_MARGIN: TimeDelta = TimeDelta::minutes(11);
 
 /// Why a request is never granted, as the API knows it (`certificates.k8s.io/v1`).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Denial {
+pub struct CertificateDenial {
     pub reason: &'static str,
     pub message: String,
 }
@@ -37,7 +37,7 @@ pub(crate) const NOT_AS_STATED: &str = "NotAsStated";
 
 /// A certificate, ready to be handed out.
 #[derive(Debug)]
-pub struct Granted {
+pub struct IssuedCertificate {
     /// Leaf first.
     pub chain: Vec<CertificateDer<'static>>,
     pub not_before: DateTime<Utc>,
@@ -49,18 +49,18 @@ pub struct Granted {
 /// Certifies the key of a request. `random` decides serial and jitter.
 pub fn issue(
     authority: &CertificateAuthority,
-    spec: &RequestSpec,
+    spec: &PodCertificateRequestSpec,
     id: &PrincipalId,
     minting: &CertificateEntitlement,
     now: DateTime<Utc>,
     random: [u8; 10],
-) -> Result<Granted, Denial> {
+) -> Result<IssuedCertificate, CertificateDenial> {
     if let Some(unknown) = spec.unverified_user_annotations.iter().flatten().map(|(key, _)| key).next() {
         let message = format!(
             "annotation `{unknown}` is unknown to {}: it takes none; leave `userAnnotations` out",
-            crate::SIGNER
+            crate::SIGNER_NAME
         );
-        return Err(Denial { reason: UNKNOWN_ANNOTATIONS, message });
+        return Err(CertificateDenial { reason: UNKNOWN_ANNOTATIONS, message });
     }
     let filled = |bytes: &'_ Option<ByteString>| bytes.as_ref().is_some_and(|bytes| !bytes.0.is_empty());
     let key = match (&spec.stub_pkcs10_request, &spec.pkix_public_key) {
@@ -69,11 +69,11 @@ pub fn issue(
     };
     let key = key.map_err(|error| match error {
         SubjectKeyError::Unsupported | SubjectKeyError::Unreadable | SubjectKeyError::Signature => {
-            Denial { reason: UNSUPPORTED_KEY, message: format!("{error}; use `keyType: ECDSAP256`") }
+            CertificateDenial { reason: UNSUPPORTED_KEY, message: format!("{error}; use `keyType: ECDSAP256`") }
         }
     })?;
     let longest = TimeDelta::seconds(spec.max_expiration_seconds.unwrap_or(86_400).into());
-    let wanted = Wanted {
+    let wanted = CertificateParameters {
         id,
         names: &minting.dns_names,
         lifetime: minting.ttl.min(longest).max(SHORTEST),
@@ -84,12 +84,12 @@ pub fn issue(
         margin: REFRESH_MARGIN,
     };
     certify(authority, &key, &wanted, now, random)
-        .map_err(|error| Denial { reason: UNSUPPORTED_KEY, message: error.to_string() })
+        .map_err(|error| CertificateDenial { reason: UNSUPPORTED_KEY, message: error.to_string() })
 }
 
 /// What a certificate is to say.
 #[derive(Debug)]
-pub struct Wanted<'w> {
+pub struct CertificateParameters<'w> {
     pub id: &'w PrincipalId,
     pub names: &'w BTreeSet<Arc<str>>,
     pub lifetime: TimeDelta,
@@ -102,10 +102,10 @@ pub struct Wanted<'w> {
 pub fn certify(
     authority: &CertificateAuthority,
     key: &SubjectKey,
-    wanted: &Wanted<'_>,
+    wanted: &CertificateParameters<'_>,
     now: DateTime<Utc>,
     random: [u8; 10],
-) -> Result<Granted, AuthorityError> {
+) -> Result<IssuedCertificate, AuthorityError> {
     let [jitter, random @ ..] = random;
     let serial = CertificateSerial::for_pod(wanted.holder, random);
     // whole seconds, as X.509 and the API have them
@@ -116,7 +116,7 @@ pub fn certify(
         &SvidRequest { id: &wanted.id.to_string(), dns_names: &names, addresses: &[], not_before, not_after, serial },
         key,
     )?;
-    Ok(Granted {
+    Ok(IssuedCertificate {
         chain: authority.with_chain(certificate),
         not_before,
         not_after,
@@ -132,7 +132,7 @@ fn refresh(not_before: DateTime<Utc>, lifetime: TimeDelta, margin: TimeDelta, ji
     DateTime::from_timestamp((not_before + after).timestamp(), 0).unwrap_or(not_before + after)
 }
 
-impl Granted {
+impl IssuedCertificate {
     /// As the status of the request.
     pub fn status(&self, now: DateTime<Utc>, message: &str) -> Value {
         json!({
@@ -145,7 +145,7 @@ impl Granted {
     }
 }
 
-impl Denial {
+impl CertificateDenial {
     /// As the status of the request.
     pub fn status(&self, now: DateTime<Utc>) -> Value {
         json!({"conditions": [condition("Denied", self.reason, &self.message, now)]})
@@ -171,7 +171,7 @@ mod tests {
     }
 
     /// What a pod gets whose policies say this lifetime, and who itself asks for no more than so many seconds.
-    fn granted(ttl: TimeDelta, longest: i32, random: [u8; 10]) -> Granted {
+    fn granted(ttl: TimeDelta, longest: i32, random: [u8; 10]) -> IssuedCertificate {
         let request = CertificateParams::default().serialize_request(&KeyPair::generate().expect("a key"));
         let request = ByteString(request.expect("a request").der().to_vec());
         let request = serde_json::from_value::<PodCertificateRequest>(json!({

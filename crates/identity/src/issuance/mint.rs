@@ -1,20 +1,20 @@
 //! Identities for pods that ask for them themselves: by a service-account token of theirs that is meant for Durward, and
 //! that is bound to the pod.
 
-use crate::issuance::issue::{Wanted, certify};
+use crate::issuance::issue::{CertificateParameters, certify};
 use crate::issuance::pods;
 use crate::issuance::pods::LabelledPod as Labelled;
-use crate::{Authorities, Granted, TokenKeys, not_minted};
+use crate::{Authorities, IssuedCertificate, TokenKeys, not_entitled_message};
 use chrono::{DateTime, TimeDelta, Utc};
 use durward_core::pods::CertificateEntitlement;
 use durward_core::principal::PrincipalId;
 use durward_engine::Engine;
 use durward_engine::audit::issuance::{AboutPod, By, Issuance, Kind, Outcome};
-use durward_kubernetes::requests::{PATIENCE, brief, patiently};
+use durward_kubernetes::requests::{REQUEST_TIMEOUT, redacted, with_timeout};
 use durward_pki::request::SubjectKey;
 use durward_pki::serial::{CertificateHolder, UidTag};
 use durward_pki::token::SigningAlgorithm;
-use durward_runtime::random::random;
+use durward_runtime::random::random_bytes;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
 use kube::Client;
 use kube::api::{Api, PostParams};
@@ -41,7 +41,7 @@ const CONCURRENCY: usize = 64;
 
 /// Mints.
 #[derive(Clone)]
-pub struct Mint {
+pub struct CertificateMint {
     client: Client,
     engine: Arc<Engine>,
     authorities: Authorities,
@@ -51,9 +51,9 @@ pub struct Mint {
     slots: Arc<Semaphore>,
 }
 
-impl std::fmt::Debug for Mint {
+impl std::fmt::Debug for CertificateMint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Mint").finish_non_exhaustive()
+        f.debug_struct("CertificateMint").finish_non_exhaustive()
     }
 }
 
@@ -65,18 +65,18 @@ pub enum MintError {
     Unauthenticated(&'static str),
     /// No policy is about the pod, or its own namespace denies it.
     #[error("{0}")]
-    NotMinted(String),
+    NotEntitled(String),
     /// What is asked for can't be.
     #[error("{0}")]
     Invalid(String),
     /// It may come right.
     #[error("{0}")]
-    Later(String),
+    Unavailable(String),
 }
 
 impl From<kube::Error> for MintError {
     fn from(error: kube::Error) -> Self {
-        Self::Later(brief(&error))
+        Self::Unavailable(redacted(&error))
     }
 }
 
@@ -121,7 +121,7 @@ impl Caller {
     }
 }
 
-impl Mint {
+impl CertificateMint {
     pub fn new(
         client: Client,
         engine: Arc<Engine>,
@@ -140,13 +140,13 @@ impl Mint {
         token: &str,
         request: &[u8],
         ttl: Option<TimeDelta>,
-    ) -> Result<(PrincipalId, Granted), MintError> {
+    ) -> Result<(PrincipalId, IssuedCertificate), MintError> {
         let began = Utc::now();
         // a signature is verified for whoever may ask, not for everybody
         let caller = self.caller(token, Kind::Certificate).await?;
         let key = SubjectKey::from_signed_csr(request).map_err(|error| MintError::Invalid(error.to_string()))?;
         let longest = ttl.unwrap_or(caller.minting.ttl);
-        let wanted = Wanted {
+        let wanted = CertificateParameters {
             id: &caller.id,
             names: &caller.minting.dns_names,
             lifetime: caller.minting.ttl.min(longest).max(SHORTEST),
@@ -156,7 +156,7 @@ impl Mint {
             },
             margin: MARGIN,
         };
-        let random = random().map_err(|error| MintError::Later(error.to_string()))?;
+        let random = random_bytes().map_err(|error| MintError::Unavailable(error.to_string()))?;
         let granted = certify(&self.authorities.active(), &key, &wanted, Utc::now(), random);
         let granted = granted.map_err(|error| MintError::Invalid(error.to_string()))?;
         let issuance = self.issuance(Kind::Certificate, Outcome::Issued);
@@ -185,8 +185,8 @@ impl Mint {
         let keys = self.keys.current();
         let key = keys
             .signing_key(SigningAlgorithm::Es256, now)
-            .ok_or_else(|| MintError::Later("there is no key".to_owned()))?;
-        let text = key.sign(&claims, "JWT").map_err(|error| MintError::Later(error.to_string()))?;
+            .ok_or_else(|| MintError::Unavailable("there is no key".to_owned()))?;
+        let text = key.sign(&claims, "JWT").map_err(|error| MintError::Unavailable(error.to_string()))?;
         let issuance = Issuance {
             serial: Some(key.kid().to_owned()),
             lifetime: Some(TOKEN.num_seconds()),
@@ -198,7 +198,7 @@ impl Mint {
     }
 
     /// The pod that a token is of.
-    pub async fn pod(&self, token: &str) -> Result<Labelled, MintError> {
+    pub async fn pod_labels(&self, token: &str) -> Result<Labelled, MintError> {
         let Caller { namespace, labels, .. } = self.proved(token).await?;
         Ok(Labelled { namespace, labels })
     }
@@ -210,7 +210,7 @@ impl Mint {
     /// Records it; what has to be recorded and can't be is not given out.
     fn record(&self, issuance: Issuance<'_>, began: DateTime<Utc>) -> Result<(), MintError> {
         let recorded = self.engine.issuance(&issuance, began);
-        if recorded { Ok(()) } else { Err(MintError::Later("it can't be recorded".to_owned())) }
+        if recorded { Ok(()) } else { Err(MintError::Unavailable("it can't be recorded".to_owned())) }
     }
 
     /// Who asks, and what policies let them have.
@@ -218,7 +218,7 @@ impl Mint {
         let began = Utc::now();
         let caller = self.proved(token).await;
         let cause = match &caller {
-            Ok(_) | Err(MintError::Later(_)) => return caller,
+            Ok(_) | Err(MintError::Unavailable(_)) => return caller,
             Err(error) => error.to_string(),
         };
         let refused = Issuance { reason: Some(cause.into()), ..self.issuance(kind, Outcome::Refused) };
@@ -228,7 +228,7 @@ impl Mint {
 
     async fn proved(&self, token: &str) -> Result<Caller, MintError> {
         let Ok(_slot) = self.slots.try_acquire() else {
-            return Err(MintError::Later("too many ask at once".to_owned()));
+            return Err(MintError::Unavailable("too many ask at once".to_owned()));
         };
         let user = self.review(token).await?;
         let refused = MintError::Unauthenticated;
@@ -251,7 +251,7 @@ impl Mint {
                 let (pod, pod_uid) = (pod.clone(), pod_uid.clone());
                 Ok(Caller { id, namespace, account, pod, pod_uid, account_uid, labels, minting })
             }
-            Err(why) => Err(MintError::NotMinted(not_minted(&why, namespace))),
+            Err(why) => Err(MintError::NotEntitled(not_entitled_message(&why, namespace))),
         }
     }
 
@@ -260,7 +260,7 @@ impl Mint {
         let spec = TokenReviewSpec { audiences: Some(vec![AUDIENCE.to_owned()]), token: token.to_owned() };
         let review = TokenReview { spec, ..TokenReview::default() };
         let reviews: Api<TokenReview> = Api::all(self.client.clone());
-        let status = patiently(PATIENCE, reviews.create(&PostParams::default(), &review)).await?.status;
+        let status = with_timeout(REQUEST_TIMEOUT, reviews.create(&PostParams::default(), &review)).await?.status;
         let status = status.filter(|status| {
             let meant = status.audiences.iter().flatten().any(|audience| audience == AUDIENCE);
             status.authenticated == Some(true) && meant
@@ -285,6 +285,6 @@ impl Mint {
                 Err(MintError::Unauthenticated("the pod runs as another service account"))
             }
         };
-        patiently(PATIENCE, pods::checked(&self.client, namespace, name, check)).await?
+        with_timeout(REQUEST_TIMEOUT, pods::checked(&self.client, namespace, name, check)).await?
     }
 }

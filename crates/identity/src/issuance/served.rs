@@ -1,6 +1,6 @@
 //! `certificates.k8s.io` as the cluster has it: v1 from Kubernetes 1.37 on, v1beta1 in 1.35 and 1.36.
 
-use durward_kubernetes::requests::{PATIENCE, patiently};
+use durward_kubernetes::requests::{REQUEST_TIMEOUT, with_timeout};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::ClusterTrustBundleSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -15,17 +15,17 @@ const GROUP: &str = "certificates.k8s.io";
 
 /// Which versions a cluster has.
 #[derive(Debug, Clone)]
-pub struct Served {
+pub struct CertificatesApi {
     pub requests: ApiResource,
     pub bundles: ApiResource,
 }
 
-impl Served {
+impl CertificatesApi {
     /// Asks the API server; what it does not have at all is looked for in v1, where it may come to be.
     pub async fn discover(client: &Client) -> Result<Self, kube::Error> {
         let mut versions = BTreeMap::new();
         for version in ["v1beta1", "v1"] {
-            match patiently(PATIENCE, client.list_api_group_resources(&format!("{GROUP}/{version}"))).await {
+            match with_timeout(REQUEST_TIMEOUT, client.list_api_group_resources(&format!("{GROUP}/{version}"))).await {
                 Ok(list) => versions.extend(list.resources.into_iter().map(|resource| (resource.name, version))),
                 Err(kube::Error::Api(status)) if status.code == 404 => {}
                 Err(error) => return Err(error),
@@ -43,7 +43,7 @@ impl Served {
 }
 
 /// A ClusterTrustBundle, which is the same in both versions.
-pub type TrustBundle = Object<ClusterTrustBundleSpec, NotUsed>;
+pub type ClusterTrustBundle = Object<ClusterTrustBundleSpec, NotUsed>;
 
 /// A PodCertificateRequest of either version. Thousands may come at once, and most of what the API server tells of each are
 /// fields that it manages: they are passed over.
@@ -51,9 +51,9 @@ pub type TrustBundle = Object<ClusterTrustBundleSpec, NotUsed>;
 pub struct PodCertificateRequest {
     #[serde(deserialize_with = "needed")]
     pub metadata: ObjectMeta,
-    pub spec: RequestSpec,
+    pub spec: PodCertificateRequestSpec,
     #[serde(default)]
-    status: Option<RequestStatus>,
+    status: Option<PodCertificateRequestStatus>,
 }
 
 impl PodCertificateRequest {
@@ -110,7 +110,7 @@ impl Resource for PodCertificateRequest {
 /// What is asked for.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct RequestSpec {
+pub struct PodCertificateRequestSpec {
     pub pod_name: String,
     #[serde(rename = "podUID")]
     pub pod_uid: String,
@@ -134,7 +134,7 @@ pub struct RequestSpec {
 
 /// What became of it: whether anything did.
 #[derive(Debug, Clone, Deserialize)]
-struct RequestStatus {
+struct PodCertificateRequestStatus {
     #[serde(default)]
     conditions: Option<Vec<IgnoredAny>>,
 }

@@ -3,21 +3,22 @@
 //! Only a definite "never" is answered with a denial, which is final for the pod's volume. Whatever may still come right
 //! leaves the request pending: no policy yet, an API server that does not answer.
 
-use crate::issuance::issue::{Denial, NOT_AS_STATED, issue};
+use crate::issuance::issue::{CertificateDenial, NOT_AS_STATED, issue};
 use crate::issuance::pods;
-use crate::issuance::served::{PodCertificateRequest, RequestSpec};
-use crate::{Authorities, SIGNER};
+use crate::issuance::served::{PodCertificateRequest, PodCertificateRequestSpec};
+use crate::{Authorities, SIGNER_NAME};
 use chrono::{DateTime, Utc};
 use durward_core::digest::Digest;
 use durward_core::pods::NotEntitled;
 use durward_core::principal::PrincipalId;
 use durward_engine::Engine;
 use durward_engine::audit::issuance::{AboutPod, By, Issuance, Kind, Outcome};
-use durward_kubernetes::events::Events;
-use durward_kubernetes::requests::{PATIENCE, brief, patiently, pauses};
-use durward_kubernetes::work_queue::Backlog;
+use durward_engine::metrics::Metrics;
+use durward_kubernetes::events::EventRecorder;
+use durward_kubernetes::requests::{REQUEST_TIMEOUT, redacted, watch_backoff, with_timeout};
+use durward_kubernetes::work_queue::WorkQueue;
 use durward_runtime::Failure;
-use durward_runtime::random::random;
+use durward_runtime::random::random_bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use k8s_openapi::api::core::v1::{Node, ObjectReference, ServiceAccount};
@@ -52,25 +53,26 @@ type Key = Arc<(String, String)>;
 
 /// Signs for the pods that policies are about.
 #[derive(Clone)]
-pub struct Signer {
+pub struct PodCertificateSigner {
     client: Client,
     engine: Arc<Engine>,
+    metrics: Arc<Metrics>,
     authorities: Authorities,
     requests: Arc<ApiResource>,
     trust_domain: Arc<str>,
-    events: Arc<Events>,
+    events: Arc<EventRecorder>,
     seen: Arc<Cache<String, Instant>>,
 }
 
-impl std::fmt::Debug for Signer {
+impl std::fmt::Debug for PodCertificateSigner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Signer").finish_non_exhaustive()
+        f.debug_struct("PodCertificateSigner").finish_non_exhaustive()
     }
 }
 
 /// What became of a request.
 enum Answer {
-    /// Granted or denied for good.
+    /// IssuedCertificate or denied for good.
     Settled,
     /// By the policies of this revision the pod gets none, and its owner knows: whatever changes may change that.
     Waits(Digest, NotEntitled),
@@ -82,7 +84,7 @@ struct Asked {
     /// Of the request: an answer has to be about this version of it.
     version: Option<String>,
     since: DateTime<Utc>,
-    spec: RequestSpec,
+    spec: PodCertificateRequestSpec,
 }
 
 /// One with what the pod's owner was told.
@@ -94,14 +96,14 @@ struct Pending {
 /// All that are not settled, as far as the watch has told.
 struct Desk {
     pending: HashMap<Key, Pending>,
-    backlog: Backlog<Key>,
+    queue: WorkQueue<Key>,
     /// Those that policies leave without an answer.
     waiting: HashSet<Key>,
 }
 
 impl Desk {
     fn new() -> Self {
-        Self { pending: HashMap::new(), backlog: Backlog::new(), waiting: HashSet::new() }
+        Self { pending: HashMap::new(), queue: WorkQueue::new(), waiting: HashSet::new() }
     }
 
     fn hears(&mut self, event: watcher::Event<PodCertificateRequest>) {
@@ -116,7 +118,7 @@ impl Desk {
                     known.asked = Arc::new(asked);
                 } else {
                     self.pending.insert(Arc::clone(&key), Pending { asked: Arc::new(asked), told: None });
-                    self.backlog.push(key, Duration::ZERO);
+                    self.queue.push(key, Duration::ZERO);
                 }
             }
             watcher::Event::Delete(request) => self.forget(&Asked::of(request).key),
@@ -127,12 +129,12 @@ impl Desk {
     fn forget(&mut self, key: &Key) {
         self.pending.remove(key);
         self.waiting.remove(key);
-        self.backlog.forget(key);
+        self.queue.forget(key);
     }
 
     /// Policies are others now.
     fn try_again(&mut self) {
-        self.waiting.drain().for_each(|key| self.backlog.push(key, Duration::ZERO));
+        self.waiting.drain().for_each(|key| self.queue.push(key, Duration::ZERO));
     }
 }
 
@@ -169,19 +171,20 @@ impl Asked {
     }
 }
 
-impl Signer {
+impl PodCertificateSigner {
     pub fn new(
         client: Client,
         engine: Arc<Engine>,
+        metrics: Arc<Metrics>,
         authorities: Authorities,
         requests: ApiResource,
         trust_domain: &str,
         pod: &str,
     ) -> Self {
-        let events = Arc::new(Events::new(client.clone(), "signer", pod));
+        let events = Arc::new(EventRecorder::new(client.clone(), "signer", pod));
         let seen = Arc::new(Cache::new(SEEN));
         let (requests, trust_domain) = (Arc::new(requests), trust_domain.into());
-        Self { client, engine, authorities, requests, trust_domain, events, seen }
+        Self { client, engine, metrics, authorities, requests, trust_domain, events, seen }
     }
 
     /// Answers requests while `leading`, until `shutdown`. Who does not lead does not hear of them: at ten thousand that would
@@ -193,14 +196,14 @@ impl Signer {
                 () = shutdown.cancelled() => return Ok(()),
             }
             self.lead(&mut leading, &shutdown).await;
-            self.engine.metrics().waiting(0);
+            self.metrics.waiting(0);
         }
     }
 
     async fn lead(&self, leading: &mut watch::Receiver<bool>, shutdown: &CancellationToken) {
         let requests: Api<PodCertificateRequest> = Api::all_with(self.client.clone(), &*self.requests);
-        let ours = watcher::Config::default().fields(&format!("spec.signerName={SIGNER}"));
-        let mut events = pin!(watcher(requests, ours).backoff(pauses()));
+        let ours = watcher::Config::default().fields(&format!("spec.signerName={SIGNER_NAME}"));
+        let mut events = pin!(watcher(requests, ours).backoff(watch_backoff()));
         let mut revisions = self.engine.revisions();
         let (mut desk, mut work) = (Desk::new(), FuturesUnordered::new());
         loop {
@@ -210,39 +213,39 @@ impl Signer {
                     Err(error) => tracing::debug!(%error, "certificate requests can't be watched"),
                 },
                 Ok(()) = revisions.changed() => {
-                    self.engine.metrics().waiting(0);
+                    self.metrics.waiting(0);
                     desk.try_again();
                 }
-                key = desk.backlog.next(), if work.len() < CONCURRENCY => match desk.pending.get(&key) {
+                key = desk.queue.next(), if work.len() < CONCURRENCY => match desk.pending.get(&key) {
                     Some(found) => {
                         let (signer, asked, told) = (self.clone(), Arc::clone(&found.asked), found.told.clone());
                         work.push(async move {
-                            let answered = patiently(PATIENCE, signer.answer(&asked, told.as_ref())).await;
+                            let answered = with_timeout(REQUEST_TIMEOUT, signer.answer(&asked, told.as_ref())).await;
                             (key, answered)
                         });
                     }
-                    None => desk.backlog.done(&key),
+                    None => desk.queue.done(&key),
                 },
                 Some((key, answered)) = work.next(), if !work.is_empty() => match answered {
                     Ok(Answer::Settled) => {
-                        desk.backlog.done(&key);
+                        desk.queue.done(&key);
                         desk.pending.remove(&key);
                     }
                     Ok(Answer::Waits(of, why)) => {
-                        desk.backlog.done(&key);
+                        desk.queue.done(&key);
                         let Some(found) = desk.pending.get_mut(&key) else { continue };
                         found.told = Some(why);
                         // a change that came meanwhile is not to be missed
                         if of == self.engine.snapshot().revision() {
                             desk.waiting.insert(key);
                         } else {
-                            desk.backlog.push(key, Duration::ZERO);
+                            desk.queue.push(key, Duration::ZERO);
                         }
-                        self.engine.metrics().waiting(desk.waiting.len());
+                        self.metrics.waiting(desk.waiting.len());
                     }
                     Err(error) => {
-                        tracing::warn!(request = ?key, error = %brief(&error), "a certificate request could not be answered");
-                        desk.backlog.failed(key);
+                        tracing::warn!(request = ?key, error = %redacted(&error), "a certificate request could not be answered");
+                        desk.queue.failed(key);
                     }
                 },
                 Ok(_) = leading.wait_for(|leads| !leads) => break,
@@ -264,7 +267,7 @@ impl Signer {
         let labels = match self.check(namespace, spec).await? {
             Ok(labels) => labels,
             Err(what) => {
-                let denial = Denial { reason: NOT_AS_STATED, message: what };
+                let denial = CertificateDenial { reason: NOT_AS_STATED, message: what };
                 return self.deny(asked, denial, told(Outcome::Denied)).await;
             }
         };
@@ -281,7 +284,7 @@ impl Signer {
                 return Ok(Answer::Waits(snapshot.revision(), why));
             }
         };
-        let random = random().map_err(|error| kube::Error::Service(error.into()))?;
+        let random = random_bytes().map_err(|error| kube::Error::Service(error.into()))?;
         let now = Utc::now();
         match issue(&self.authorities.active(), spec, &id, &minting, now, random) {
             Ok(granted) => {
@@ -309,7 +312,12 @@ impl Signer {
         }
     }
 
-    async fn deny(&self, asked: &Asked, denial: Denial, issuance: Issuance<'_>) -> Result<Answer, kube::Error> {
+    async fn deny(
+        &self,
+        asked: &Asked,
+        denial: CertificateDenial,
+        issuance: Issuance<'_>,
+    ) -> Result<Answer, kube::Error> {
         self.write(asked, denial.status(Utc::now())).await?;
         self.engine.issuance(&Issuance { reason: Some(denial.message.as_str().into()), ..issuance }, asked.since);
         Ok(Answer::Settled)
@@ -319,7 +327,7 @@ impl Signer {
     async fn check(
         &self,
         namespace: &str,
-        spec: &RequestSpec,
+        spec: &PodCertificateRequestSpec,
     ) -> Result<Result<BTreeMap<String, String>, String>, kube::Error> {
         let accounts: Api<PartialObjectMeta<ServiceAccount>> = Api::namespaced(self.client.clone(), namespace);
         let nodes: Api<PartialObjectMeta<Node>> = Api::all(self.client.clone());
@@ -412,7 +420,7 @@ impl Signer {
                 "Denied"
             }
         };
-        let note = format!("{}, so it gets no certificate yet", not_minted(why, asked.namespace()));
+        let note = format!("{}, so it gets no certificate yet", not_entitled_message(why, asked.namespace()));
         let event = Event {
             type_: EventType::Warning,
             reason: reason.to_owned(),
@@ -420,12 +428,12 @@ impl Signer {
             action: "Issue".to_owned(),
             secondary: None,
         };
-        self.events.tell(&event, &asked.pod()).await;
+        self.events.publish(&event, &asked.pod()).await;
     }
 }
 
 /// What the owner of a pod that gets nothing has to know.
-pub fn not_minted(why: &NotEntitled, namespace: &str) -> String {
+pub fn not_entitled_message(why: &NotEntitled, namespace: &str) -> String {
     match why {
         NotEntitled::NoPolicy => format!(
             "no AccessPolicy is about this pod: select it with `spec.service.podSelector` of a policy in namespace \
@@ -460,17 +468,17 @@ mod tests {
         desk.hears(InitApply(request("a", "1", false)));
         desk.hears(Apply(request("a", "2", false)));
         desk.hears(Apply(request("old", "3", true)));
-        let key = desk.backlog.next().await;
+        let key = desk.queue.next().await;
         let asked = &desk.pending.get(&key).expect("it is pending").asked;
         assert_eq!((asked.namespace(), asked.name(), asked.version.as_deref()), ("shop", "a", Some("2")));
         assert_eq!(asked.pod().uid.as_deref(), Some("pod-of-a"));
         // what policies leave without an answer is looked at again when they change
-        desk.backlog.done(&key);
+        desk.queue.done(&key);
         desk.waiting.insert(key);
         desk.try_again();
         desk.hears(Apply(request("b", "4", false)));
         desk.hears(Delete(request("b", "5", false)));
-        let key = desk.backlog.next().await;
+        let key = desk.queue.next().await;
         assert_eq!(key.1, "a");
         desk.hears(Apply(request("a", "6", true)));
         assert!(desk.pending.is_empty() && desk.waiting.is_empty());

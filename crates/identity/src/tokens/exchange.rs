@@ -1,9 +1,12 @@
 //! Access tokens for services that verify tokens on their own (RFC 8693, RFC 9068): somebody who has proved who they are
 //! gets the scopes that policies grant them at one service, for some minutes.
 
-use durward_authn::access_token::{DETAILS, Details, First};
-use durward_authn::jwt::Token;
-use durward_authn::{Credentials, Expectation, Failure, Proof, Subject, SubjectToken, carried_scopes, thumbprint};
+use durward_authn::access_token::{AccessTokenDetails, DETAILS_CLAIM, FirstCredential};
+use durward_authn::jwt::UnverifiedToken;
+use durward_authn::{
+    Authenticator, AuthenticatedSubject, AuthenticationFailure, Credentials, Expectation, FactorProof, SubjectToken, carried_scopes,
+    thumbprint,
+};
 use durward_engine::Engine;
 use durward_engine::audit::issuance::{By, Issuance, Kind, Outcome};
 
@@ -17,8 +20,8 @@ use durward_core::service::CompiledService;
 use durward_core::snapshot::Snapshot;
 use durward_core::token::TokenScopes;
 use durward_pki::token::SigningAlgorithm;
-use durward_runtime::random::random;
-use durward_step_up::{Refused, Shown, StepUp, Visitor};
+use durward_runtime::random::random_bytes;
+use durward_step_up::{StepUpError, PresentedFactor, StepUpService, StepUpCaller};
 use rustls_pki_types::CertificateDer;
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
@@ -39,15 +42,16 @@ const CONCURRENCY: usize = 256;
 #[derive(Debug, Clone)]
 pub struct TokenService {
     engine: Arc<Engine>,
+    authenticator: Arc<Authenticator>,
     keys: TokenKeys,
     issuer: Arc<str>,
-    step_up: Option<StepUp>,
+    step_up: Option<StepUpService>,
     slots: Arc<Semaphore>,
 }
 
 /// What somebody asks for.
 #[derive(Debug)]
-pub struct TokenRequest<'w> {
+pub struct ExchangeRequest<'w> {
     /// The token to be exchanged; without one the caller asks for itself, by its certificate (RFC 8705).
     pub subject: Option<SubjectToken<'w>>,
     /// The service.
@@ -57,7 +61,7 @@ pub struct TokenRequest<'w> {
     /// Who says to be asking.
     pub client: Option<&'w str>,
     /// A second factor beside the token.
-    pub factor: Option<SecondFactor<'w>>,
+    pub factor: Option<FactorEvidence<'w>>,
     /// The one operation that the second factor is for.
     pub operation: Option<&'w str>,
     /// Where the request comes from.
@@ -66,11 +70,11 @@ pub struct TokenRequest<'w> {
 
 /// A second factor beside a first token.
 #[derive(Debug, Clone)]
-pub enum SecondFactor<'w> {
+pub enum FactorEvidence<'w> {
     /// It is shown now.
-    Shown(Shown<'w>),
+    Presented(PresentedFactor<'w>),
     /// It was shown a moment ago, on the step-up page, and by whom.
-    Proved(&'w PrincipalId, Proof),
+    Verified(&'w PrincipalId, FactorProof),
 }
 
 /// An access token.
@@ -89,67 +93,74 @@ impl std::fmt::Debug for AccessToken {
 
 /// Why there is none. What it displays is for the audit log; callers are told the kind alone.
 #[derive(Debug, Error)]
-pub enum Refusal {
+pub enum ExchangeError {
     /// The request is not one.
     #[error("{0}")]
-    Request(&'static str),
+    InvalidRequest(&'static str),
     /// A way of asking that there is not.
     #[error("the grant type is none of the supported ones")]
-    GrantType,
+    UnsupportedGrantType,
     /// Who asks is not who it says, or shows no certificate where one is needed.
     #[error("{0}")]
-    Client(String),
+    InvalidClient(String),
     /// Whose token it is to be is not known.
     #[error("{0}")]
-    Subject(Failure),
+    InvalidSubject(AuthenticationFailure),
     /// No such service, or nothing that its policies grant.
     #[error("{0}")]
-    Target(&'static str),
+    InvalidTarget(&'static str),
     /// Nothing of what was asked for can be had.
     #[error("{0}")]
-    Scope(&'static str),
+    InvalidScope(&'static str),
     /// The second factor does not count.
     #[error("{0}")]
-    Factor(Refused),
+    InvalidFactor(StepUpError),
     /// It may come right.
     #[error("{0}")]
-    Later(&'static str),
+    Unavailable(&'static str),
 }
 
-impl From<Refused> for Refusal {
-    fn from(refused: Refused) -> Self {
+impl From<StepUpError> for ExchangeError {
+    fn from(refused: StepUpError) -> Self {
         match refused {
-            Refused::Unavailable(why) => {
+            StepUpError::Unavailable(why) => {
                 tracing::error!(why, "second factors can't be looked up");
-                Self::Later("second factors can't be looked up")
+                Self::Unavailable("second factors can't be looked up")
             }
-            refused => Self::Factor(refused),
+            refused => Self::InvalidFactor(refused),
         }
     }
 }
 
 impl TokenService {
     /// `issuer` is the URL under which tokens are verified.
-    pub fn new(engine: Arc<Engine>, keys: TokenKeys, issuer: &str) -> Self {
-        Self { engine, keys, issuer: issuer.into(), step_up: None, slots: Arc::new(Semaphore::new(CONCURRENCY)) }
+    pub fn new(engine: Arc<Engine>, authenticator: Arc<Authenticator>, keys: TokenKeys, issuer: &str) -> Self {
+        Self {
+            engine,
+            authenticator,
+            keys,
+            issuer: issuer.into(),
+            step_up: None,
+            slots: Arc::new(Semaphore::new(CONCURRENCY)),
+        }
     }
 
     /// With people's second factors.
-    pub fn with(self, step_up: StepUp) -> Self {
+    pub fn with_step_up(self, step_up: StepUpService) -> Self {
         Self { step_up: Some(step_up), ..self }
     }
 
     /// Gives a token out, or tells why not; both are recorded. One that could not be read is recorded too.
     pub async fn exchange(
         &self,
-        request: Result<TokenRequest<'_>, Refusal>,
+        request: Result<ExchangeRequest<'_>, ExchangeError>,
         certificate: Option<&[CertificateDer<'_>]>,
-    ) -> Result<AccessToken, Refusal> {
+    ) -> Result<AccessToken, ExchangeError> {
         let now = Utc::now();
         let asked = match request {
             Ok(request) => match self.slots.try_acquire() {
                 Ok(_slot) => self.granted(&request, certificate, now).await,
-                Err(_) => Err((Refusal::Later("too many ask at once"), None)),
+                Err(_) => Err((ExchangeError::Unavailable("too many ask at once"), None)),
             },
             Err(refusal) => Err((refusal, None)),
         };
@@ -159,32 +170,33 @@ impl TokenService {
         };
         let issuance = self.issuance(Outcome::Refused);
         let refused = Issuance { reason: Some(refusal.to_string().into()), principal: who, ..issuance };
-        if self.engine.issuance(&refused, now) { Err(refusal) } else { Err(Refusal::Later(UNRECORDED)) }
+        if self.engine.issuance(&refused, now) { Err(refusal) } else { Err(ExchangeError::Unavailable(UNRECORDED)) }
     }
 
     async fn granted(
         &self,
-        request: &TokenRequest<'_>,
+        request: &ExchangeRequest<'_>,
         certificate: Option<&[CertificateDer<'_>]>,
         now: DateTime<Utc>,
-    ) -> Result<AccessToken, (Refusal, Option<String>)> {
+    ) -> Result<AccessToken, (ExchangeError, Option<String>)> {
         let snapshot = self.engine.snapshot();
         let nobody = |refusal| (refusal, None);
         let service = self.service(&snapshot, request.audience);
-        let service = service.ok_or(nobody(Refusal::Target("no policy speaks for the audience")))?;
-        let holder = certificate.map(|certificate| self.engine.authenticator().holder(certificate, now)).transpose();
-        let holder = holder.map_err(|failure| nobody(Refusal::Client(failure.to_string())))?;
+        let service = service.ok_or(nobody(ExchangeError::InvalidTarget("no policy speaks for the audience")))?;
+        let holder =
+            certificate.map(|certificate| self.authenticator.authenticate_certificate(certificate, now)).transpose();
+        let holder = holder.map_err(|failure| nobody(ExchangeError::InvalidClient(failure.to_string())))?;
         let subject = self.subject(request, service, certificate, holder.as_ref(), now).await.map_err(nobody)?;
         let step_up_age = service.step_up_age(request.operation);
         if request.operation.is_some() && step_up_age.is_none() {
-            return Err(nobody(Refusal::Target("no policy declares the operation")));
+            return Err(nobody(ExchangeError::InvalidTarget("no policy declares the operation")));
         }
         let (subject, first) = self.stepped_up(subject, request, now).await?;
         let id = &subject.principal.identity().id;
         let named = |refusal| (refusal, Some(id.to_string()));
         let client = holder.as_ref().map_or(id, |holder| &holder.principal.identity().id);
         if request.client.is_some_and(|stated| stated != client.to_string()) {
-            return Err(named(Refusal::Client("`client_id` names somebody else".to_owned())));
+            return Err(named(ExchangeError::InvalidClient("`client_id` names somebody else".to_owned())));
         }
         let labels = snapshot.labels_of(subject.principal.identity());
         let TokenScopes { scopes, valid_until } =
@@ -192,8 +204,8 @@ impl TokenService {
         // with a second factor our own doors go by the first token's scopes, and by what requests say
         if scopes.is_empty() && (first.is_none() || request.scopes.is_some()) {
             return Err(named(match request.scopes {
-                Some(_) => Refusal::Scope("policies grant none of these scopes"),
-                None => Refusal::Target("policies grant no scope that a token can carry"),
+                Some(_) => ExchangeError::InvalidScope("policies grant none of these scopes"),
+                None => ExchangeError::InvalidTarget("policies grant no scope that a token can carry"),
             }));
         }
         let longest = now + service.token_settings().ttl.unwrap_or(TTL);
@@ -225,14 +237,14 @@ impl TokenService {
     /// Who is to have the token: whom the exchanged token speaks of, or the caller itself.
     async fn subject(
         &self,
-        request: &TokenRequest<'_>,
+        request: &ExchangeRequest<'_>,
         service: &CompiledService,
         certificate: Option<&[CertificateDer<'_>]>,
-        holder: Option<&Subject>,
+        holder: Option<&AuthenticatedSubject>,
         now: DateTime<Utc>,
-    ) -> Result<Subject, Refusal> {
+    ) -> Result<AuthenticatedSubject, ExchangeError> {
         let Some(token) = request.subject else {
-            let holder = holder.ok_or(Refusal::Client("there is no client certificate".to_owned()))?;
+            let holder = holder.ok_or(ExchangeError::InvalidClient("there is no client certificate".to_owned()))?;
             // policies decide which ways in count, operation by operation
             return Ok(holder.clone());
         };
@@ -242,28 +254,31 @@ impl TokenService {
     /// The subject with the second factor that is shown beside its token, and what the token alone says.
     async fn stepped_up(
         &self,
-        subject: Subject,
-        request: &TokenRequest<'_>,
+        subject: AuthenticatedSubject,
+        request: &ExchangeRequest<'_>,
         now: DateTime<Utc>,
-    ) -> Result<(Subject, Option<First>), (Refusal, Option<String>)> {
+    ) -> Result<(AuthenticatedSubject, Option<FirstCredential>), (ExchangeError, Option<String>)> {
         let identity = subject.principal.identity();
         let Some(factor) = &request.factor else {
             let bound = identity.step_up.is_some();
-            return Ok((subject.clone(), bound.then(|| First::narrowed(identity))));
+            return Ok((subject.clone(), bound.then(|| FirstCredential::narrowed(identity))));
         };
         let named = |refusal| (refusal, Some(identity.id.to_string()));
         let operation = request.operation.map(Arc::from);
         let proof = match factor {
-            SecondFactor::Proved(id, proof) if **id == identity.id => Proof { operation, ..proof.clone() },
-            SecondFactor::Proved(..) => return Err(named(Refusal::Request("the second factor is another person's"))),
-            SecondFactor::Shown(shown) => {
-                let step_up = self.step_up.as_ref().ok_or(Refusal::Request("there is no step-up here"));
-                let visitor = Visitor { id: &identity.id, source: request.source, proved_at: None };
+            FactorEvidence::Verified(id, proof) if **id == identity.id => FactorProof { operation, ..proof.clone() },
+            FactorEvidence::Verified(..) => {
+                return Err(named(ExchangeError::InvalidRequest("the second factor is another person's")));
+            }
+            FactorEvidence::Presented(shown) => {
+                let step_up = self.step_up.as_ref().ok_or(ExchangeError::InvalidRequest("there is no step-up here"));
+                let visitor = StepUpCaller { id: &identity.id, source: request.source, proved_at: None };
                 let factor = step_up.map_err(named)?.prove(&visitor, *shown).await;
-                Proof { factor: factor.map_err(|refused| named(refused.into()))?, at: now, operation }
+                FactorProof { factor: factor.map_err(|refused| named(refused.into()))?, at: now, operation }
             }
         };
-        let first = if request.scopes.is_some() { First::narrowed(identity) } else { First::of(identity) };
+        let first =
+            if request.scopes.is_some() { FirstCredential::narrowed(identity) } else { FirstCredential::of(identity) };
         Ok((subject.with(&proof), Some(first)))
     }
 
@@ -271,12 +286,18 @@ impl TokenService {
     ///
     /// # Errors
     /// When the service does not accept the token.
-    pub async fn person(&self, token: &str, audience: &str) -> Result<Subject, Refusal> {
+    pub async fn authenticate_subject(
+        &self,
+        token: &str,
+        audience: &str,
+    ) -> Result<AuthenticatedSubject, ExchangeError> {
         let now = Utc::now();
-        let Ok(_slot) = self.slots.try_acquire() else { return Err(Refusal::Later("too many ask at once")) };
+        let Ok(_slot) = self.slots.try_acquire() else {
+            return Err(ExchangeError::Unavailable("too many ask at once"));
+        };
         let snapshot = self.engine.snapshot();
         let service = self.service(&snapshot, audience);
-        let service = service.ok_or(Refusal::Target("no policy speaks for the audience"))?;
+        let service = service.ok_or(ExchangeError::InvalidTarget("no policy speaks for the audience"))?;
         self.meant(SubjectToken::Jwt(token), audience, service, None, now).await
     }
 
@@ -288,11 +309,11 @@ impl TokenService {
         service: &CompiledService,
         certificate: Option<&[CertificateDer<'_>]>,
         now: DateTime<Utc>,
-    ) -> Result<Subject, Refusal> {
-        let expect = Expectation { audience, ways: service.authentication_methods() };
+    ) -> Result<AuthenticatedSubject, ExchangeError> {
+        let expect = Expectation { audience, methods: service.authentication_methods() };
         let meant = [AUDIENCE, &*self.issuer];
-        let subject = self.engine.authenticator().subject(token, certificate, &expect, &meant, now).await;
-        subject.map_err(Refusal::Subject)
+        let subject = self.authenticator.authenticate_subject(token, certificate, &expect, &meant, now).await;
+        subject.map_err(ExchangeError::InvalidSubject)
     }
 
     /// The service that a token can be for; none that is closed.
@@ -306,23 +327,25 @@ impl TokenService {
         audience == AUDIENCE || audience == &*self.issuer
     }
 
-    fn signed(&self, order: &Order<'_>) -> Result<AccessToken, Refusal> {
+    fn signed(&self, order: &Order<'_>) -> Result<AccessToken, ExchangeError> {
         let lifetime = TimeDelta::seconds(order.end.timestamp() - order.now.timestamp());
         if lifetime <= TimeDelta::zero() {
-            return Err(Refusal::Request("what the token would stand on ends now"));
+            return Err(ExchangeError::InvalidRequest("what the token would stand on ends now"));
         }
-        let name: [u8; 16] = random().map_err(|_| Refusal::Later("there are no random numbers"))?;
+        let name: [u8; 16] = random_bytes().map_err(|_| ExchangeError::Unavailable("there are no random numbers"))?;
         let name = hex::encode(name);
         let algorithm = match order.service.token_settings().signature {
             None | Some(TokenSignature::Rs256) => SigningAlgorithm::Rs256,
             Some(TokenSignature::Es256) => SigningAlgorithm::Es256,
         };
         let ring = self.keys.current();
-        let key = ring.signing_key(algorithm, order.now).ok_or(Refusal::Later("there is no key"))?;
+        let key = ring.signing_key(algorithm, order.now).ok_or(ExchangeError::Unavailable("there is no key"))?;
         let claims = order.claims(&self.issuer, &name);
-        let text = key.sign(&claims, "at+jwt").map_err(|_| Refusal::Later("it can't be signed"))?;
+        let text = key.sign(&claims, "at+jwt").map_err(|_| ExchangeError::Unavailable("it can't be signed"))?;
         if text.len() > LONGEST {
-            return Err(Refusal::Request("groups and attributes of the subject are too large for a token"));
+            return Err(ExchangeError::InvalidRequest(
+                "groups and attributes of the subject are too large for a token",
+            ));
         }
         let scopes: Vec<Scope> = order.scopes.iter().cloned().collect();
         let (id, audiences) = (&order.subject.principal.identity().id, [order.service.key().audience.to_string()]);
@@ -337,7 +360,7 @@ impl TokenService {
             ..self.issuance(Outcome::Issued)
         };
         if !self.engine.issuance(&issuance, order.now) {
-            return Err(Refusal::Later(UNRECORDED));
+            return Err(ExchangeError::Unavailable(UNRECORDED));
         }
         Ok(AccessToken { text, scopes, lifetime })
     }
@@ -351,12 +374,12 @@ const UNRECORDED: &str = "it can't be recorded";
 
 /// A token that is to be made.
 struct Order<'o> {
-    subject: &'o Subject,
+    subject: &'o AuthenticatedSubject,
     client: &'o PrincipalId,
     service: &'o CompiledService,
     scopes: &'o BTreeSet<Scope>,
     /// What the subject's credential says without the second factor.
-    first: Option<First>,
+    first: Option<FirstCredential>,
     certificate: Option<&'o CertificateDer<'o>>,
     now: DateTime<Utc>,
     end: DateTime<Utc>,
@@ -381,15 +404,16 @@ impl Order<'_> {
             "scope": words(self.scopes),
             "acr": identity.assurance.acr(),
         });
-        let details = Details::of(identity, self.subject.bond.as_ref(), first);
-        let details = (details != Details::default()).then(|| serde_json::to_value(details).unwrap_or_default());
+        let details = AccessTokenDetails::of(identity, self.subject.binding.as_ref(), first);
+        let details =
+            (details != AccessTokenDetails::default()).then(|| serde_json::to_value(details).unwrap_or_default());
         let methods = &self.subject.methods;
         let more = [
             ("auth_time", identity.authenticated_at.map(|at| at.timestamp().into())),
             ("amr", (!methods.is_empty()).then(|| json!(methods))),
             ("groups", (!identity.groups.is_empty()).then(|| json!(identity.groups))),
             ("cnf", self.certificate.map(|leaf| json!({"x5t#S256": thumbprint(leaf)}))),
-            (DETAILS, details),
+            (DETAILS_CLAIM, details),
         ];
         if let Some(claims) = claims.as_object_mut() {
             claims.extend(more.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
@@ -413,20 +437,22 @@ impl TokenService {
         &self,
         credentials: &Credentials<'_>,
         token: &str,
-    ) -> Result<Option<Map<String, Value>>, Refusal> {
+    ) -> Result<Option<Map<String, Value>>, ExchangeError> {
         let now = Utc::now();
-        let Ok(_slot) = self.slots.try_acquire() else { return Err(Refusal::Later("too many ask at once")) };
-        let expect = Expectation { audience: AUDIENCE, ways: &[AuthenticationMethod::Workload] };
-        let asks = self.engine.authenticator().authenticate(credentials, &expect, now).await;
-        let asks = asks.map_err(Refusal::Subject)?;
+        let Ok(_slot) = self.slots.try_acquire() else {
+            return Err(ExchangeError::Unavailable("too many ask at once"));
+        };
+        let expect = Expectation { audience: AUDIENCE, methods: &[AuthenticationMethod::Workload] };
+        let asks = self.authenticator.authenticate(credentials, &expect, now).await;
+        let asks = asks.map_err(ExchangeError::InvalidSubject)?;
         let PrincipalId::Workload { namespace, .. } = &asks.identity().id else { return Ok(None) };
         let snapshot = self.engine.snapshot();
-        let parsed = Token::parse(token).ok();
-        let audience = parsed.as_ref().and_then(Token::claimed_audience);
+        let parsed = UnverifiedToken::parse(token).ok();
+        let audience = parsed.as_ref().and_then(UnverifiedToken::claimed_audience);
         let service = audience.and_then(|audience| snapshot.by_audience(audience));
         let Some(service) = service.filter(|service| service.key().namespace == *namespace) else { return Ok(None) };
-        let expect = Expectation { audience: &service.key().audience, ways: service.authentication_methods() };
-        let Ok((mut claims, holder)) = self.engine.authenticator().introspect(token, &expect, now) else {
+        let expect = Expectation { audience: &service.key().audience, methods: service.authentication_methods() };
+        let Ok((mut claims, holder)) = self.authenticator.introspect(token, &expect, now) else {
             return Ok(None);
         };
         // what policies have taken back since is gone
@@ -436,7 +462,7 @@ impl TokenService {
         if scopes.is_empty() {
             return Ok(None);
         }
-        claims.remove(DETAILS);
+        claims.remove(DETAILS_CLAIM);
         claims.insert("scope".to_owned(), words(&scopes).into());
         claims.insert("active".to_owned(), true.into());
         claims.insert("token_type".to_owned(), "Bearer".into());

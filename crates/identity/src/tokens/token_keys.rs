@@ -4,7 +4,7 @@
 use chrono::{DateTime, Utc};
 use durward_authn::Authenticator;
 use durward_engine::audit::LogSigner;
-use durward_kubernetes::requests::{brief, versions};
+use durward_kubernetes::requests::{follow_secret, redacted};
 use durward_pki::rotation::{TokenKeySchedule, TokenKeyTerm, signing_key, token_key_changes};
 use durward_pki::token::{Jwk, SigningAlgorithm, TokenKey, TokenKeyError, jwks};
 use durward_runtime::Failure;
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 /// How token keys follow one another: verifiers keep keys for minutes, tokens live for an hour at most.
-pub const TOKEN_KEYS: TokenKeySchedule = TokenKeySchedule {
+pub const TOKEN_KEY_SCHEDULE: TokenKeySchedule = TokenKeySchedule {
     algorithms: &SigningAlgorithm::ALL,
     signs: Duration::from_secs(7 * 24 * 3600),
     ahead: Duration::from_secs(24 * 3600),
@@ -29,13 +29,13 @@ pub const TOKEN_KEYS: TokenKeySchedule = TokenKeySchedule {
 };
 
 /// How often it is looked whether a key is due.
-pub const PERIOD: Duration = Duration::from_secs(5);
+pub const TOKEN_KEY_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The keys at one time.
 #[derive(Debug, Default)]
-pub struct Ring(BTreeMap<TokenKeyTerm, TokenKey>);
+pub struct TokenKeyRing(BTreeMap<TokenKeyTerm, TokenKey>);
 
-impl Ring {
+impl TokenKeyRing {
     /// The key that signs now.
     pub fn signing_key(&self, algorithm: SigningAlgorithm, now: DateTime<Utc>) -> Option<&TokenKey> {
         self.0.get(&signing_key(self.0.keys().copied(), algorithm, now.timestamp())?)
@@ -116,19 +116,19 @@ fn term(file: &str) -> Option<TokenKeyTerm> {
 
 /// The keys, shared by everything that signs or verifies.
 #[derive(Debug, Clone)]
-pub struct TokenKeys(watch::Sender<Arc<Ring>>);
+pub struct TokenKeys(watch::Sender<Arc<TokenKeyRing>>);
 
 impl TokenKeys {
-    pub fn new(ring: Ring) -> Self {
+    pub fn new(ring: TokenKeyRing) -> Self {
         Self(watch::Sender::new(Arc::new(ring)))
     }
 
-    pub fn replace(&self, ring: Ring) {
+    pub fn replace(&self, ring: TokenKeyRing) {
         self.0.send_replace(Arc::new(ring));
     }
 
     /// Lets tokens be verified by the keys that there are, until `shutdown`.
-    pub async fn verified_by(
+    pub async fn sync_authenticator(
         self,
         authenticator: Arc<Authenticator>,
         shutdown: CancellationToken,
@@ -144,11 +144,11 @@ impl TokenKeys {
         }
     }
 
-    pub fn current(&self) -> Arc<Ring> {
+    pub fn current(&self) -> Arc<TokenKeyRing> {
         Arc::clone(&self.0.borrow())
     }
 
-    pub fn changes(&self) -> watch::Receiver<Arc<Ring>> {
+    pub fn changes(&self) -> watch::Receiver<Arc<TokenKeyRing>> {
         self.0.subscribe()
     }
 
@@ -164,23 +164,23 @@ impl TokenKeys {
 
 /// The Secret with the keys.
 #[derive(Debug, Clone)]
-pub struct KeyStore {
+pub struct TokenKeyStore {
     pub secrets: Api<Secret>,
     pub name: String,
     pub schedule: TokenKeySchedule,
 }
 
-impl KeyStore {
+impl TokenKeyStore {
     /// Reads the keys, or makes the first ones.
     pub async fn open(&self) -> Result<TokenKeys, Failure> {
         self.renew().await?;
         let secret = self.secrets.get(&self.name).await.map_err(|error| self.failed(&error))?;
-        let ring = Ring::decode(&secret).map_err(|error| format!("Secret `{}`: {error}", self.name))?;
+        let ring = TokenKeyRing::decode(&secret).map_err(|error| format!("Secret `{}`: {error}", self.name))?;
         Ok(TokenKeys::new(ring))
     }
 
     fn failed(&self, error: &kube::Error) -> Failure {
-        format!("the token keys in Secret `{}` can't be read or made: {}", self.name, brief(error)).into()
+        format!("the token keys in Secret `{}` can't be read or made: {}", self.name, redacted(error)).into()
     }
 
     /// Brings every change of the Secret to `keys`, and renews them while `leading`, until `shutdown`.
@@ -190,16 +190,16 @@ impl KeyStore {
         leading: watch::Receiver<bool>,
         shutdown: CancellationToken,
     ) -> Result<(), Failure> {
-        let mut versions = versions(&self.secrets, &self.name);
+        let mut versions = follow_secret(&self.secrets, &self.name);
         loop {
             tokio::select! {
-                Some(version) = versions.next() => match version.as_ref().map(Ring::decode) {
+                Some(version) = versions.next() => match version.as_ref().map(TokenKeyRing::decode) {
                     Some(Ok(ring)) => keys.replace(ring),
                     Some(Err(error)) => tracing::error!(%error, "the token keys stay what they were"),
                     // what was signed stays valid; the leader makes new keys
                     None => {}
                 },
-                () = sleep(PERIOD) => {
+                () = sleep(TOKEN_KEY_CHECK_INTERVAL) => {
                     let (made, gone) = token_key_changes(&keys.current().terms(), &self.schedule, Utc::now().timestamp());
                     let due = *leading.borrow() && !(made.is_empty() && gone.is_empty());
                     if due && let Err(error) = self.renew().await {
@@ -214,7 +214,7 @@ impl KeyStore {
     /// Makes keys that are due and removes those that are over, by what is stored.
     async fn renew(&self) -> Result<(), Failure> {
         let stored = self.secrets.get_opt(&self.name).await.map_err(|error| self.failed(&error))?;
-        let mut ring = stored.as_ref().map(Ring::decode).transpose()?.unwrap_or_default();
+        let mut ring = stored.as_ref().map(TokenKeyRing::decode).transpose()?.unwrap_or_default();
         if !ring.renew(&self.schedule, Utc::now())? {
             return Ok(());
         }

@@ -22,22 +22,6 @@ use thiserror::Error;
 const MAX_FILE: u64 = 256 * 1024 * 1024;
 /// Deepest directory that is looked into.
 const MAX_DEPTH: usize = 16;
-/// Names that policies are compiled for.
-#[derive(Debug, Clone, clap::Args)]
-pub struct Domain {
-    /// SPIFFE trust domain of the cluster's own workloads
-    #[arg(long, value_name = "NAME", default_value = "cluster.local", env = "DURWARD_TRUST_DOMAIN")]
-    pub trust_domain: String,
-    /// DNS domain of the cluster's Services
-    #[arg(long, value_name = "NAME", default_value = "cluster.local")]
-    pub cluster_domain: String,
-}
-
-impl From<Domain> for ClusterDomains {
-    fn from(Domain { trust_domain, cluster_domain }: Domain) -> Self {
-        Self { trust_domain, cluster_domain }
-    }
-}
 
 /// The directory can't be read at all.
 #[derive(Debug, Error)]
@@ -75,11 +59,11 @@ struct Known {
 ///
 /// # Errors
 /// When the directory can't be listed. A file that can't be read is a problem of that file.
-pub fn load(root: &Path, domain: &Domain) -> Result<Directory, LoadError> {
+pub fn load(root: &Path, domains: &ClusterDomains) -> Result<Directory, LoadError> {
     let mut directory = Directory {
         root: root.to_owned(),
         files: BTreeMap::new(),
-        catalog: Catalog::new(domain.clone().into()),
+        catalog: Catalog::new(domains.clone()),
         owners: BTreeMap::new(),
         relationships: BTreeMap::new(),
     };

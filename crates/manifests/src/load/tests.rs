@@ -3,8 +3,8 @@
 use super::*;
 use proptest::prelude::*;
 
-fn domain() -> Domain {
-    Domain { trust_domain: "cluster.local".to_owned(), cluster_domain: "cluster.local".to_owned() }
+fn domains() -> ClusterDomains {
+    ClusterDomains { trust_domain: "cluster.local".to_owned(), cluster_domain: "cluster.local".to_owned() }
 }
 
 /// Policies that share a service, contend for a host, need an annotation, or are wrong; and what they stand on.
@@ -51,7 +51,7 @@ fn loaded(placed: &[(usize, String)]) -> Loaded {
         let documents: Vec<&str> = placed.iter().filter(|(at, _)| *at == file).map(|(_, text)| text.as_str()).collect();
         fs::write(root.path().join(format!("{file}.yaml")), documents.join("---\n")).expect("written");
     }
-    let directory = load(root.path(), &domain()).expect("loaded");
+    let directory = load(root.path(), &domains()).expect("loaded");
     Loaded {
         revision: directory.catalog.snapshot().revision().to_string(),
         in_force: directory.catalog.policy_statuses().map(|(key, fate)| (key.to_string(), fate.in_force)).collect(),

@@ -1,8 +1,8 @@
 //! The agent as a native sidecar (Kubernetes 1.29 and up): it starts before every other container and ends after them.
 
 use crate::admission::injection::{LABEL, MOUNT, Refusal, VOLUME, add_volume, equip_all, list};
-use durward_identity::{AUDIENCE, CONFIG_MAP, CONFIG_MAP_KEY};
-use durward_manifests::load::Domain;
+use durward_identity::{AUDIENCE, TRUST_BUNDLE_CONFIG_MAP, TRUST_BUNDLE_KEY};
+use durward_api::compile::ClusterDomains;
 use serde_json::{Value, json};
 
 /// The container, and the volume by which it proves itself, which no other container gets.
@@ -22,7 +22,7 @@ pub struct Agent {
     /// The controller's token listener.
     pub controller: String,
     /// Names that policies are compiled for.
-    pub domain: Domain,
+    pub domain: ClusterDomains,
 }
 
 impl Agent {
@@ -63,7 +63,7 @@ impl Agent {
             "restartPolicy": "Always",
             "args": [
                 "agent", format!("--socket={MOUNT}/agent.sock"), format!("--controller={}", self.controller),
-                format!("--token-file={PROOF}/token"), format!("--ca-file={PROOF}/{CONFIG_MAP_KEY}"),
+                format!("--token-file={PROOF}/token"), format!("--ca-file={PROOF}/{TRUST_BUNDLE_KEY}"),
                 format!("--health=0.0.0.0:{PORT}"), "--tcp=127.0.0.1:8147",
             ],
             "volumeMounts": [
@@ -114,6 +114,6 @@ pub(super) fn add_proof(spec: &mut Value) -> Result<(), Refusal> {
 fn proof() -> Value {
     json!({"name": NAME, "projected": {"sources": [
         {"serviceAccountToken": {"audience": AUDIENCE, "path": "token", "expirationSeconds": 3600}},
-        {"configMap": {"name": CONFIG_MAP, "items": [{"key": CONFIG_MAP_KEY, "path": CONFIG_MAP_KEY}]}},
+        {"configMap": {"name": TRUST_BUNDLE_CONFIG_MAP, "items": [{"key": TRUST_BUNDLE_KEY, "path": TRUST_BUNDLE_KEY}]}},
     ]}})
 }

@@ -2,7 +2,7 @@
 
 use crate::admission::injection::agent::{Agent, NAME as AGENT, PROOF, add_proof, restricted};
 use crate::admission::injection::{LABEL, Refusal, list, set_variables};
-use durward_identity::CONFIG_MAP_KEY;
+use durward_identity::TRUST_BUNDLE_KEY;
 use durward_protocol::upstream::Upstream;
 use serde_json::{Value, json};
 
@@ -50,7 +50,7 @@ fn container(agent: &Agent, upstream: &str) -> Value {
         "restartPolicy": "Always",
         "args": [
             "gate", format!("--controller={}", agent.controller), format!("--token-file={PROOF}/token"),
-            format!("--ca-file={PROOF}/{CONFIG_MAP_KEY}"), format!("--trust-domain={}", agent.domain.trust_domain),
+            format!("--ca-file={PROOF}/{TRUST_BUNDLE_KEY}"), format!("--trust-domain={}", agent.domain.trust_domain),
             format!("--cluster-domain={}", agent.domain.cluster_domain), format!("--upstream={upstream}"),
             format!("--listen=0.0.0.0:{PORT}"), format!("--outbound={OUTBOUND}"), format!("--admin=0.0.0.0:{ADMIN}"),
         ],

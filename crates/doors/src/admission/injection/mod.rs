@@ -11,7 +11,7 @@ use crate::admission::{Request, Webhooks, refuse};
 use axum::http::StatusCode;
 use durward_core::pods::NotEntitled;
 use durward_core::principal::PrincipalId;
-use durward_identity::{SIGNER, not_minted};
+use durward_identity::{SIGNER_NAME, not_entitled_message};
 use kube::core::admission::AdmissionResponse;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -127,7 +127,7 @@ fn warned(
     let minting =
         id.map_err(|_| NotEntitled::NoPolicy).and_then(|id| snapshot.certificate_entitlement(&id, namespace, labels));
     if let Err(why) = minting {
-        let warning = format!("durward: {}; until then it waits for its certificate", not_minted(&why, namespace));
+        let warning = format!("durward: {}; until then it waits for its certificate", not_entitled_message(&why, namespace));
         response.warnings = Some(vec![warning]);
     }
     response
@@ -187,8 +187,8 @@ fn equip_all(spec: &mut Value, environment: &[(&str, String)]) -> Result<(), Ref
 /// The volume with files that kubelet keeps fresh.
 fn files() -> Value {
     json!({"name": VOLUME, "projected": {"sources": [
-        {"podCertificate": {"signerName": SIGNER, "keyType": "ECDSAP256", "credentialBundlePath": CREDENTIALS}},
-        {"clusterTrustBundle": {"signerName": SIGNER, "labelSelector": {}, "path": ROOTS}},
+        {"podCertificate": {"signerName": SIGNER_NAME, "keyType": "ECDSAP256", "credentialBundlePath": CREDENTIALS}},
+        {"clusterTrustBundle": {"signerName": SIGNER_NAME, "labelSelector": {}, "path": ROOTS}},
     ]}})
 }
 
@@ -197,7 +197,7 @@ fn is_ours(volume: &Value) -> bool {
     let sources = volume.pointer("/projected/sources").and_then(Value::as_array);
     let has = |kind: &str, key: &str, path: &str| {
         let mut all = sources.into_iter().flatten().map(|source| &source[kind]);
-        all.any(|source| source["signerName"] == SIGNER && source[key] == path)
+        all.any(|source| source["signerName"] == SIGNER_NAME && source[key] == path)
     };
     has("podCertificate", "credentialBundlePath", CREDENTIALS) && has("clusterTrustBundle", "path", ROOTS)
 }

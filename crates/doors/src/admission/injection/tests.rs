@@ -1,7 +1,7 @@
 //! What is added to which pods.
 
 use super::*;
-use durward_manifests::load::Domain;
+use durward_api::compile::ClusterDomains;
 use proptest::prelude::*;
 
 fn injected(pod: &Value) -> Result<Value, Refusal> {
@@ -9,7 +9,7 @@ fn injected(pod: &Value) -> Result<Value, Refusal> {
 }
 
 fn as_asked(pod: &Value, mode: Mode) -> Result<Value, Refusal> {
-    let domain = Domain { trust_domain: "cluster.local".to_owned(), cluster_domain: "cluster.local".to_owned() };
+    let domain = ClusterDomains { trust_domain: "cluster.local".to_owned(), cluster_domain: "cluster.local".to_owned() };
     let controller = "https://durward.durward-system.svc:8145".to_owned();
     let agent = Agent { image: "durward:1".to_owned(), controller, domain };
     let mut pod = pod.clone();
