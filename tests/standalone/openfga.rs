@@ -111,11 +111,11 @@ fn a_store_outside_the_allowed_list_is_refused() {
     let openfga = OpenFgaServer::start();
     let documents = Documents::in_openfga(openfga);
     let up = UpProcess::with(&[("policy.yaml", &documents.policy)]);
-    up.wait_for_stderr("namespace `office` may not ask store");
+    up.wait_for_stderr("namespace `office` may not use store");
     assert!(!may(&up, "carol", &[], "read", "budget"));
     let broken = documents.policy.replace(&documents.model, "../../other");
     let up = UpProcess::with(&[("policy.yaml", &broken), ("namespace.yaml", &documents.namespace())]);
-    up.wait_for_stderr("spec.relationEngine.openfga.model: `../../other` is no id of OpenFGA");
+    up.wait_for_stderr("spec.relationEngine.openfga.model: `../../other` is not an OpenFGA id");
     // our own tuples have no effect there
     let relationships = fs::read_to_string(repository("examples/documents/relationships.yaml")).unwrap();
     let up = documents.checked_by(&[]);

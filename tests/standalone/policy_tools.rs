@@ -282,7 +282,7 @@ fn invalid_cases_are_reported_with_their_place() {
         (cases("").replace("test.durward.dev", "durward.dev"), "unknown kind `AccessPolicyTest`"),
         (
             cases("    relationships: [{object: x, relation: y, subject: z}]\n"),
-            "x.test.yaml:7:22: cases[0].relationships[0].object: `x` is no object",
+            "x.test.yaml:7:22: cases[0].relationships[0].object: `x` is not a valid object",
         ),
         (cases("    at: yesterday\n"), "x.test.yaml:7:5: cases[0].at: "),
         (cases("  - [\n"), "x.test.yaml:7:5: not readable as YAML"),

@@ -366,7 +366,7 @@ fn an_invalid_bundle_is_reported_with_its_field() {
     for (fields, stdout_text) in [
         (json!({}), "spec.x509.bundle: say where the bundle comes from"),
         (json!({"bundle": "nonsense"}), "spec.x509.bundle: it is neither SPIFFE's JSON nor certificates in PEM"),
-        (json!({"bundle": "{}"}), "spec.x509.bundle: it is no SPIFFE bundle: it has no `keys`"),
+        (json!({"bundle": "{}"}), "spec.x509.bundle: not a SPIFFE bundle: it has no `keys`"),
         (endpoint(&json!({"url": "http://localhost"})), "spec.x509.endpoint.url: a bundle is fetched by https only"),
         (endpoint(&json!({"spiffeId": WORKLOAD})), "spec.x509.endpoint.spiffeId: it goes with profile `https_spiffe`"),
         (endpoint(&json!({"profile": "https_spiffe"})), "spec.x509.endpoint.spiffeId: say which SPIFFE ID"),

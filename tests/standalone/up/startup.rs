@@ -136,7 +136,7 @@ fn an_invalid_manifest_is_reported_with_its_place() {
         ),
         (
             good.clone() + "  relations: [{object: order}]\n",
-            "x.yaml:9:15: spec.relations[0].relations: a type has 1 to 64 relations",
+            "x.yaml:9:15: spec.relations[0].relations: a type needs 1 to 64 relations",
         ),
         (
             good.replace("hosts: [a.shop.svc]", "hosts: [orders.example.com]"),
