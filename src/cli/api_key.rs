@@ -8,7 +8,7 @@ use chrono::{TimeDelta, Utc};
 use durward_api::compile::ClusterDomains;
 use durward_api::resources::IdentityProvider;
 use durward_authn::api_key;
-use durward_authn::api_key::{CREATED, EXPIRES, FORMER_UNTIL, NewApiKey, GROUPS, LABEL, NAME, fields, secret_name};
+use durward_authn::api_key::{CREATED, EXPIRES, FORMER_UNTIL, GROUPS, LABEL, NAME, NewApiKey, fields, secret_name};
 use durward_controller::uses_name;
 use durward_core::principal::{is_dns_label, is_dns_subdomain};
 use durward_kubernetes::requests::brief;

@@ -252,7 +252,9 @@ fn conditions_cannot_read_api_key_headers() {
     let provider = "apiVersion: durward.dev/v1alpha1\nkind: IdentityProvider\nmetadata: {name: partners}\nspec: {apiKey: \
                     {header: X-Tenant, selector: {matchLabels: {a: b}}}}\n";
     let up = UpProcess::with(&[("orders.yaml", POLICY), ("partners.yaml", provider)]);
-    up.wait_for_stderr("`x-tenant` carries the API keys of IdentityProvider/partners; conditions can't read credentials");
+    up.wait_for_stderr(
+        "`x-tenant` carries the API keys of IdentityProvider/partners; conditions can't read credentials",
+    );
     assert_eq!(up.forward_auth("GET", HOST, "/orders", &[]).status, 403, "no good version: everything is denied");
 }
 

@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 fn documents() -> Vec<PathBuf> {
-    let docs = fs::read_dir(repository("docs")).unwrap().map(|entry| entry.unwrap().path());
-    let docs = docs.chain(fs::read_dir(repository("docs/lint")).unwrap().map(|entry| entry.unwrap().path()));
+    let docs = files(&repository("docs")).into_iter();
     let top = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"].map(repository);
     docs.chain(top).filter(|path| path.extension().is_some_and(|extension| extension == "md")).collect()
 }
@@ -106,6 +105,24 @@ fn links_resolve() {
             assert!(document.parent().unwrap().join(path).exists(), "{}: {link}", document.display());
         }
     }
+}
+
+/// A path in backticks that begins with a folder of sources exists.
+#[test]
+fn source_paths_exist() {
+    let mut found = 0;
+    for document in documents() {
+        let text = fs::read_to_string(&document).unwrap();
+        for quoted in text.split('`').skip(1).step_by(2) {
+            let is_source =
+                ["crates/", "src/", "tests/", "charts/", "examples/"].iter().any(|folder| quoted.starts_with(folder));
+            if is_source && !quoted.contains(|c: char| c.is_whitespace() || "<*{".contains(c)) {
+                found += 1;
+                assert!(repository(quoted).exists(), "{}: `{quoted}` does not exist", document.display());
+            }
+        }
+    }
+    assert!(found > 20, "{found}");
 }
 
 #[test]

@@ -39,7 +39,9 @@ fn valid_relationship_changes_apply_and_broken_ones_do_not() {
     up.write("relationships.yaml", &more);
     is(true);
     up.write("relationships.yaml", &more.replace("user:corporate/frank", "frank"));
-    up.wait_for_stderr("relationships.yaml:18:53: spec.tuples[9].subject: `frank` is not a valid subject: write a principal");
+    up.wait_for_stderr(
+        "relationships.yaml:18:53: spec.tuples[9].subject: `frank` is not a valid subject: write a principal",
+    );
     is(true);
     up.write(
         "relationships.yaml",

@@ -25,6 +25,7 @@ use durward_protocol::upstream::Upstream;
 pub use local::{Certificate, Local};
 
 use app::App;
+use durward_api::compile::ClusterDomains;
 use durward_authn::{Authenticator, LivenessIndex, TrustDomain};
 use durward_doors::admin;
 use durward_engine::Engine;
@@ -32,7 +33,6 @@ use durward_engine::audit::{Audit, LogSigner, OnLoss, Sink};
 use durward_engine::metrics::Metrics;
 use durward_engine::openfga::OpenFga;
 use durward_identity::TokenKeys;
-use durward_api::compile::ClusterDomains;
 use durward_pki::token::{SigningAlgorithm, TokenKey};
 use durward_runtime::Failure;
 use durward_runtime::listener::{Listening, serve_service};

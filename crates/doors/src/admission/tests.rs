@@ -44,7 +44,8 @@ fn webhooks() -> Router {
     let authenticator = Arc::new(Authenticator::new(TrustDomain::default(), Arc::default()));
     let engine = Arc::new(Engine::new(authenticator, Audit::nowhere(), Arc::new(Metrics::default()), 1));
     engine.replace_snapshot(catalog.snapshot().clone());
-    let domain = ClusterDomains { trust_domain: "cluster.local".to_owned(), cluster_domain: "cluster.local".to_owned() };
+    let domain =
+        ClusterDomains { trust_domain: "cluster.local".to_owned(), cluster_domain: "cluster.local".to_owned() };
     let agent = Agent { image: String::new(), controller: String::new(), domain };
     let (reviewer, _) = tokio::sync::mpsc::channel(1);
     router(Webhooks { engine, trust_domain: "cluster.local".into(), reviewer, agent })

@@ -4,8 +4,8 @@
 use durward_authn::access_token::{AccessTokenDetails, DETAILS_CLAIM, FirstCredential};
 use durward_authn::jwt::UnverifiedToken;
 use durward_authn::{
-    Authenticator, AuthenticatedSubject, AuthenticationFailure, Credentials, Expectation, FactorProof, SubjectToken, carried_scopes,
-    thumbprint,
+    AuthenticatedSubject, AuthenticationFailure, Authenticator, Credentials, Expectation, FactorProof, SubjectToken,
+    carried_scopes, thumbprint,
 };
 use durward_engine::Engine;
 use durward_engine::audit::issuance::{By, Issuance, Kind, Outcome};
@@ -21,7 +21,7 @@ use durward_core::snapshot::Snapshot;
 use durward_core::token::TokenScopes;
 use durward_pki::token::SigningAlgorithm;
 use durward_runtime::random::random_bytes;
-use durward_step_up::{StepUpError, PresentedFactor, StepUpService, StepUpCaller};
+use durward_step_up::{PresentedFactor, StepUpCaller, StepUpError, StepUpService};
 use rustls_pki_types::CertificateDer;
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;

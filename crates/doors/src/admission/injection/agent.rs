@@ -1,8 +1,8 @@
 //! The agent as a native sidecar (Kubernetes 1.29 and up): it starts before every other container and ends after them.
 
 use crate::admission::injection::{LABEL, MOUNT, Refusal, VOLUME, add_volume, equip_all, list};
-use durward_identity::{AUDIENCE, TRUST_BUNDLE_CONFIG_MAP, TRUST_BUNDLE_KEY};
 use durward_api::compile::ClusterDomains;
+use durward_identity::{AUDIENCE, TRUST_BUNDLE_CONFIG_MAP, TRUST_BUNDLE_KEY};
 use serde_json::{Value, json};
 
 /// The container, and the volume by which it proves itself, which no other container gets.

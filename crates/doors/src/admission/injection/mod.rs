@@ -127,7 +127,8 @@ fn warned(
     let minting =
         id.map_err(|_| NotEntitled::NoPolicy).and_then(|id| snapshot.certificate_entitlement(&id, namespace, labels));
     if let Err(why) = minting {
-        let warning = format!("durward: {}; until then it waits for its certificate", not_entitled_message(&why, namespace));
+        let warning =
+            format!("durward: {}; until then it waits for its certificate", not_entitled_message(&why, namespace));
         response.warnings = Some(vec![warning]);
     }
     response

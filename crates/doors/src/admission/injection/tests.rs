@@ -9,7 +9,8 @@ fn injected(pod: &Value) -> Result<Value, Refusal> {
 }
 
 fn as_asked(pod: &Value, mode: Mode) -> Result<Value, Refusal> {
-    let domain = ClusterDomains { trust_domain: "cluster.local".to_owned(), cluster_domain: "cluster.local".to_owned() };
+    let domain =
+        ClusterDomains { trust_domain: "cluster.local".to_owned(), cluster_domain: "cluster.local".to_owned() };
     let controller = "https://durward.durward-system.svc:8145".to_owned();
     let agent = Agent { image: "durward:1".to_owned(), controller, domain };
     let mut pod = pod.clone();
