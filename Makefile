@@ -38,6 +38,9 @@ lane-standalone:
 	cargo build --locked --bin durward
 	cargo test --locked --test standalone
 
+reference: ## Write the reference pages that are generated from the code
+	UPDATE=1 cargo test --locked --quiet --package durward-tests --test standalone reference::
+
 architecture: ## Write docs/contributing/architecture.md: crates, layers and line counts, from the sources
 	UPDATE=1 cargo test --locked --quiet --package durward-tests --test standalone architecture::house
 	cat docs/contributing/architecture.md
@@ -96,4 +99,4 @@ $(VENV)/done: $(REQUIREMENTS)
 
 include make/cluster.mk
 
-.PHONY: architecture lane-lint lane-unit lane-standalone bench bench-operator help run test-fast build release test lint-rust fmt deny crds test-deps
+.PHONY: architecture reference lane-lint lane-unit lane-standalone bench bench-operator help run test-fast build release test lint-rust fmt deny crds test-deps

@@ -21,6 +21,7 @@ mod gate;
 mod openfga;
 mod openfga_models;
 mod policy_tools;
+mod reference;
 mod relations;
 mod step_up;
 mod step_up_browser;
