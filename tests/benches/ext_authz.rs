@@ -14,8 +14,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 const TOKENS: usize = 1000;
+/// Set for the process that answers a constant.
+const EMPTY_SERVER: &str = "DURWARD_BENCH_EMPTY_SERVER";
 
 fn main() {
+    if env::var_os(EMPTY_SERVER).is_some() {
+        return empty::serve();
+    }
     // without these under `cargo test --all-targets`, which runs benchmarks, too
     let (Some(opa), Some(ghz)) = (env::var_os("OPA_ENVOY").map(PathBuf::from), env::var_os("GHZ").map(PathBuf::from))
     else {
@@ -37,6 +42,13 @@ fn main() {
     let durward = load(&ghz, &address, &data, requests, up.id());
     print("durward, known tokens", &durward);
     drop(up);
+
+    let empty = empty::EmptyServer::start();
+    load(&ghz, &empty.address, &data, TOKENS, empty.id());
+    let stack = load(&ghz, &empty.address, &data, requests, empty.id());
+    print("empty", &stack);
+    println!("a known token costs {:.2} times what the empty server stack does", durward.cpu_us / stack.cpu_us);
+    drop(empty);
 
     let opa = Opa::start(&opa, &key, directory.path());
     load(&ghz, &opa.address, &data, TOKENS, opa.child.id());
@@ -89,7 +101,7 @@ fn load(ghz: &Path, address: &str, data: &Path, requests: usize, server: u32) ->
             "0",
         ])
         .args(["--concurrency", "50", "--connections", "4", "--total", &requests.to_string(), "--protoset"])
-        .arg(repository("crates/doors/src/ext_authz.descriptors.bin"))
+        .arg(repository("crates/doors/src/ext_authz/descriptors.bin"))
         .arg("--data-file")
         .arg(data)
         .arg(address)
@@ -109,6 +121,77 @@ fn load(ghz: &Path, address: &str, data: &Path, requests: usize, server: u32) ->
         resident_mb: usage::resident(server).unwrap() as f64 / 1024.0,
         p50_ms: percentile(50),
         p99_ms: percentile(99),
+    }
+}
+
+/// The server stack of the doors with nothing behind it: it reads each check and answers the same allow.
+mod empty {
+    use super::EMPTY_SERVER;
+    use axum::body::Body;
+    use durward_runtime::connection::{HttpRequest, HttpResponse, HttpService};
+    use durward_runtime::supervisor::Supervisor;
+    use http::header::CONTENT_TYPE;
+    use http::{HeaderMap, HeaderName, HeaderValue};
+    use http_body_util::{BodyExt, Full};
+    use std::env;
+    use std::io::{BufRead, BufReader};
+    use std::process::{Child, Command, Stdio};
+    use tokio::net::TcpListener;
+
+    /// A gRPC message of a `CheckResponse` whose status is OK: the flags, the length, and field 1 of no bytes.
+    const ALLOW: &[u8] = &[0, 0, 0, 0, 2, 10, 0];
+
+    #[derive(Clone)]
+    struct Constant;
+
+    impl HttpService for Constant {
+        async fn handle(self, request: HttpRequest) -> HttpResponse {
+            let _ = request.into_body().collect().await;
+            let status = [(HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"))];
+            let trailers = std::future::ready(Some(Ok(HeaderMap::from_iter(status))));
+            let mut response = HttpResponse::new(Body::new(Full::from(ALLOW).with_trailers(trailers)));
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            response
+        }
+    }
+
+    /// Serves until the process is killed; prints the address first.
+    pub(super) fn serve() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            println!("{}", socket.local_addr().expect("an address"));
+            let mut supervisor = Supervisor::new().expect("threads");
+            supervisor.serve(socket, None, Constant);
+            supervisor.run_until_shutdown(std::future::ready(())).await.expect("a signal");
+        });
+    }
+
+    pub(super) struct EmptyServer {
+        child: Child,
+        pub(super) address: String,
+    }
+
+    impl EmptyServer {
+        pub(super) fn start() -> Self {
+            let mut command = Command::new(env::current_exe().expect("this program"));
+            command.env(EMPTY_SERVER, "1").stdout(Stdio::piped());
+            let mut child = command.spawn().expect("a process");
+            let mut address = String::new();
+            BufReader::new(child.stdout.take().expect("piped")).read_line(&mut address).expect("a line");
+            Self { child, address: address.trim().to_owned() }
+        }
+
+        pub(super) fn id(&self) -> u32 {
+            self.child.id()
+        }
+    }
+
+    impl Drop for EmptyServer {
+        fn drop(&mut self) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
     }
 }
 

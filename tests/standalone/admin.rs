@@ -104,7 +104,7 @@ fn metrics_can_require_a_credential() {
 fn a_custom_admin_policy_replaces_the_built_in_one() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("admin.yaml");
-    let policy = include_str!("../../crates/doors/src/admin_policy.yaml")
+    let policy = include_str!("../../crates/doors/src/admin/policy.yaml")
         .replace("namespace: durward-system, name: admin", "namespace: ops, name: console");
     std::fs::write(&file, policy).unwrap();
     let up = UpProcess::start(&[], &["--admin-policy", file.to_str().unwrap()]);
@@ -228,7 +228,7 @@ fn the_token_listener_gives_no_way_to_administration() {
 
 /// Name, method and path of each administrative operation of the policy.
 fn administration() -> Vec<(String, String, String)> {
-    let policy: Value = serde_saphyr::from_str(include_str!("../../crates/doors/src/admin_policy.yaml")).unwrap();
+    let policy: Value = serde_saphyr::from_str(include_str!("../../crates/doors/src/admin/policy.yaml")).unwrap();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let operations = policy["spec"]["operations"].as_array().unwrap();
     let each = operations.iter().map(|operation| {

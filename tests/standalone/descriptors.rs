@@ -40,7 +40,7 @@ fn the_descriptors_are_not_stale() {
     compiler.include_imports(true).include_source_info(false);
     compiler.open_file("envoy/service/auth/v3/external_auth.proto").expect("the definition");
     let now = compiler.file_descriptor_set().encode_to_vec();
-    let file = repository("crates/doors/src/ext_authz.descriptors.bin");
+    let file = repository("crates/doors/src/ext_authz/descriptors.bin");
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(&file, &now).expect("written");
     }
@@ -121,7 +121,7 @@ fn held(ours: &Definitions, name: &str, theirs: &Definitions, their_name: &str) 
 fn what_a_check_is_read_from_and_answered_with_is_envoys() {
     let folder = repository("crates/doors/proto");
     let ours = Definitions::of(protox::compile([folder.join("check.proto")], [folder]).expect("the definition"));
-    let envoys = std::fs::read(repository("crates/doors/src/ext_authz.descriptors.bin")).expect("the descriptors");
+    let envoys = std::fs::read(repository("crates/doors/src/ext_authz/descriptors.bin")).expect("the descriptors");
     let envoys = Definitions::of(FileDescriptorSet::decode(&*envoys).expect("descriptors"));
     for message in ["CheckRequest", "CheckResponse"] {
         let name = format!(".envoy.service.auth.v3.{message}");
