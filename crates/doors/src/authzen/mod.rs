@@ -6,7 +6,7 @@
 
 mod search;
 
-use crate::Doors;
+use crate::doors::Doors;
 use crate::answer::approval_name;
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Extension, State};
@@ -24,7 +24,7 @@ use durward_core::request::{Call, Request, ServiceTarget};
 use durward_core::risk::Assurance;
 use durward_core::scope::Scope;
 use durward_engine::{Answer, Caller, Door};
-use durward_runtime::trust::Peer;
+use durward_runtime::peers::Peer;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -225,7 +225,7 @@ async fn decide(
     let resource = evaluation.resource.as_ref().or(defaults.resource.as_ref()).ok_or_else(|| missing("resource"))?;
     let context = evaluation.context.as_ref().or(defaults.context.as_ref());
 
-    let principal = subject.principal(doors.engine.authenticator())?;
+    let principal = subject.principal(&doors.authenticator)?;
     let (target, call) = question(action, resource)?;
     let evidence = &Told { headers: context.map(headers).transpose()?.flatten(), resource };
     let request = Request { target, call, source: Some(peer.address.ip()), evidence };
@@ -256,7 +256,7 @@ impl Subject {
             authenticated_at: properties.authenticated_at,
             ..Identity::new(id, Assurance::Bearer)
         };
-        Ok(authenticator.vouched(identity, properties.assurance))
+        Ok(authenticator.vouched_principal(identity, properties.assurance))
     }
 }
 

@@ -4,7 +4,7 @@
 //! policies declare. Each is decided as an evaluation is; a subject is taken as one of whom nothing else is known.
 
 use super::{Action, Malformed, Resource, Subject, SubjectProperties, asked, question, with_request_id};
-use crate::Doors;
+use crate::doors::Doors;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Extension, State};
@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use durward_core::principal::{Principal, PrincipalId};
 use durward_core::request::Request;
 use durward_core::subject::SubjectMatcher;
-use durward_runtime::trust::Peer;
+use durward_runtime::peers::Peer;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -102,7 +102,7 @@ fn find_subjects(doors: &Doors, peer: &Peer, search: Search) -> Result<Value, Ma
     page(&search.page, candidates.collect(), |id| {
         let subject =
             Subject { kind: wanted.kind.clone(), id: id.to_owned(), properties: SubjectProperties::default() };
-        let principal = subject.principal(doors.engine.authenticator())?;
+        let principal = subject.principal(&doors.authenticator)?;
         let passes = would_pass(doors, peer, principal.as_ref(), &action, &resource)?;
         Ok(passes.then(|| json!({"type": wanted.kind, "id": id})))
     })
@@ -177,7 +177,7 @@ impl Partial {
         let properties = serde_json::from_value(Value::Object(self.properties));
         let properties = properties.map_err(|error| Malformed(format!("`subject.properties`: {error}")))?;
         let subject = Subject { kind: self.kind, id: self.id.ok_or_else(|| missing("subject.id"))?, properties };
-        subject.principal(doors.engine.authenticator())
+        subject.principal(&doors.authenticator)
     }
 
     fn resource(self) -> Result<Resource, Malformed> {

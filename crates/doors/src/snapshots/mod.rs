@@ -14,17 +14,17 @@ use axum::{Json, Router};
 use chrono::Utc;
 use durward_api::resources::{Approval, ApprovalSpec, IdentityProvider, LastGoodTuples};
 use durward_api::translation::approval_subject;
-use durward_approvals::{Given, Seal};
-use durward_authn::{KeySource, api_key};
+use durward_approvals::{GrantedApprovals, ApprovalSeal};
+use durward_authn::{Authenticator, KeySource, api_key};
 use durward_core::approval::ApprovalSubject;
 use durward_core::labels::Labels;
 use durward_core::namespaced_name::NamespacedName;
 use durward_core::snapshot::Snapshot;
 use durward_engine::Engine;
-use durward_identity::issuance::pods::LabelledPod;
-use durward_identity::{Mint, MintError};
+use durward_identity::LabelledPod;
+use durward_identity::{CertificateMint, MintError};
 use durward_pki::serial::UidTag;
-use durward_protocol::snapshot::{APPROVALS_PATH, Annotations, BEAT, Line, PATH, Told, USES_PATH, Used};
+use durward_protocol::snapshot::{APPROVALS_PATH, NamespaceAnnotations, HEARTBEAT_INTERVAL, SnapshotLine, SNAPSHOT_PATH, SnapshotResources, KEY_USES_PATH, KeyUse};
 use futures::stream::unfold;
 use k8s_openapi::api::core::v1::Secret;
 use serde::Serialize;
@@ -55,12 +55,12 @@ pub struct Resources {
     pub relationships: imbl::OrdMap<NamespacedName, (Arc<str>, Arc<RawValue>)>,
     /// Those of which no version that was in force is known.
     pub lost: imbl::OrdMap<NamespacedName, LastGoodTuples>,
-    pub namespaces: imbl::HashMap<String, Annotations>,
+    pub namespaces: imbl::HashMap<String, NamespaceAnnotations>,
     pub providers: Arc<Vec<IdentityProvider>>,
     /// Secrets with hashes of API keys.
     pub secrets: Arc<Vec<Secret>>,
     /// What people let happen.
-    pub approvals: Given,
+    pub approvals: GrantedApprovals,
 }
 
 /// A policy, in the version that is in force, or was last.
@@ -78,17 +78,18 @@ pub struct InForce {
 /// What the door needs.
 #[derive(Debug, Clone)]
 pub struct Snapshots {
-    pub mint: Mint,
+    pub mint: CertificateMint,
     pub resources: watch::Receiver<Resources>,
     pub engine: Arc<Engine>,
-    pub seal: Seal,
+    pub authenticator: Arc<Authenticator>,
+    pub seal: ApprovalSeal,
     /// Ends every stream.
     pub closing: CancellationToken,
 }
 
 impl Resources {
     /// What concerns one pod.
-    pub fn of(&self, pod: &LabelledPod) -> Told<Arc<RawValue>, Arc<RawValue>> {
+    pub fn of(&self, pod: &LabelledPod) -> SnapshotResources<Arc<RawValue>, Arc<RawValue>> {
         let services = self.snapshot.services_of_pod(&pod.namespace, &pod.labels);
         // of a service that is closed nothing is told: what is left of its policies would allow too much
         let services: Vec<_> = services.filter(|service| service.closed_by().is_empty()).collect();
@@ -116,7 +117,7 @@ impl Resources {
         let given = self.approvals.range(first..).take_while(|((namespace, _), _)| *namespace == pod.namespace);
         let given = given.filter(|(_, (matter, _))| own.contains_key(&matter.policy));
         let annotations = self.namespaces.get(&pod.namespace).cloned().unwrap_or_default();
-        Told {
+        SnapshotResources {
             policies: own.values().map(|policy| Arc::clone(&policy.json)).collect(),
             relationships: related.map(|(_, (_, json))| Arc::clone(json)).collect(),
             lost_relationships: lost
@@ -134,7 +135,7 @@ impl Resources {
     }
 
     /// Uses of API keys that a pod can know of: of providers that its services accept, and none to come.
-    fn believed(&self, pod: &LabelledPod, uses: Vec<Used>, now: i64) -> Vec<Used> {
+    fn believed(&self, pod: &LabelledPod, uses: Vec<KeyUse>, now: i64) -> Vec<KeyUse> {
         let accepted = self.of(pod).providers;
         let knows = |provider: &str| accepted.iter().any(|one| one.metadata.name.as_deref() == Some(provider));
         uses.into_iter().filter(|(provider, _, at)| *at <= now && knows(provider)).collect()
@@ -181,16 +182,16 @@ fn signed(approval: &Approval) -> Approval {
 /// The stream as a router.
 pub fn router(snapshots: Snapshots) -> Router {
     Router::new()
-        .route(PATH, get(stream))
+        .route(SNAPSHOT_PATH, get(stream))
         .route(APPROVALS_PATH, post(want))
-        .route(USES_PATH, post(used))
+        .route(KEY_USES_PATH, post(used))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(snapshots)
 }
 
 impl Snapshots {
     async fn pod(&self, headers: &HeaderMap) -> Result<LabelledPod, MintError> {
-        self.mint.pod(mint::credential(headers)?).await
+        self.mint.pod_labels(mint::credential(headers)?).await
     }
 }
 
@@ -225,7 +226,7 @@ fn wanted(snapshot: &Snapshot, pod: &LabelledPod, spec: &ApprovalSpec) -> Option
 async fn used(
     State(this): State<Snapshots>,
     headers: HeaderMap,
-    body: Result<Json<Vec<Used>>, JsonRejection>,
+    body: Result<Json<Vec<KeyUse>>, JsonRejection>,
 ) -> Response {
     let pod = match this.pod(&headers).await {
         Ok(pod) => pod,
@@ -236,7 +237,7 @@ async fn used(
     };
     let resources = this.resources.borrow().clone();
     for (provider, name, at) in resources.believed(&pod, all, Utc::now().timestamp()) {
-        this.engine.authenticator().key_used(&provider, &name, at);
+        this.authenticator.record_key_use(&provider, &name, at);
     }
     (StatusCode::ACCEPTED, Json(json!({}))).into_response()
 }
@@ -250,6 +251,7 @@ async fn stream(State(this): State<Snapshots>, headers: HeaderMap) -> Response {
         pod,
         resources: this.resources,
         engine: this.engine,
+        authenticator: this.authenticator,
         seal: this.seal,
         said: Bytes::new(),
         gone: BTreeSet::new(),
@@ -274,7 +276,8 @@ struct Stream {
     pod: LabelledPod,
     resources: watch::Receiver<Resources>,
     engine: Arc<Engine>,
-    seal: Seal,
+    authenticator: Arc<Authenticator>,
+    seal: ApprovalSeal,
     /// What was told last.
     said: Bytes,
     /// Those that were told to be gone.
@@ -285,42 +288,42 @@ struct Stream {
 impl Stream {
     /// The next line, as soon as there is something new to tell, or at the next beat.
     async fn next(&mut self) -> Option<Bytes> {
-        let beat = sleep(BEAT);
+        let beat = sleep(HEARTBEAT_INTERVAL);
         tokio::pin!(beat);
         loop {
             let resources = self.resources.borrow_and_update().clone();
             let mut told = resources.of(&self.pod);
             told.service_accounts = self.service_accounts();
-            told.approval_keys = self.seal.public();
+            told.approval_keys = self.seal.public_keys();
             told.step_up = self.engine.step_up_page().map(|page| Url::clone(&page));
-            let line = line(&Line::Resources(Box::new(told)))?;
+            let line = line(&SnapshotLine::Resources(Box::new(told)))?;
             if line != self.said {
                 self.said = line.clone();
                 return Some(line);
             }
-            let gone = self.engine.authenticator().gone();
+            let gone = self.authenticator.recently_deleted();
             if gone != self.gone {
                 let news = gone.difference(&self.gone).copied().collect::<Vec<_>>();
                 self.gone = gone;
                 if !news.is_empty() {
-                    return self::line(&Line::<(), ()>::Gone(news));
+                    return self::line(&SnapshotLine::<(), ()>::Gone(news));
                 }
             }
             tokio::select! {
                 changed = self.resources.changed() => changed.ok()?,
-                () = &mut beat => return self::line(&Line::<(), ()>::Beat),
+                () = &mut beat => return self::line(&SnapshotLine::<(), ()>::Beat),
                 () = sleep_until(self.end) => return None,
             }
         }
     }
 
     fn service_accounts(&self) -> Option<(String, String)> {
-        let issuer = self.engine.authenticator().service_accounts()?;
+        let issuer = self.authenticator.service_account_issuer()?;
         if let KeySource::Inline(jwks) = issuer.keys { Some((issuer.issuer, jwks)) } else { None }
     }
 }
 
-fn line<P: Serialize, R: Serialize>(line: &Line<P, R>) -> Option<Bytes> {
+fn line<P: Serialize, R: Serialize>(line: &SnapshotLine<P, R>) -> Option<Bytes> {
     let mut text =
         serde_json::to_vec(line).inspect_err(|error| tracing::error!(%error, "a line of the snapshot stream")).ok()?;
     text.push(b'\n');

@@ -6,7 +6,7 @@ use super::*;
 use durward_api::catalog::{Catalog, CatalogChange};
 use durward_api::compile::ClusterDomains;
 use durward_api::resources::AccessPolicy;
-use durward_approvals::Book;
+use durward_approvals::ApprovalIndex;
 use durward_approvals::samples::{approved, named, seal};
 use serde_json::{Value, json};
 
@@ -76,7 +76,7 @@ fn a_pod_is_told_of_itself_alone() {
     });
     let (providers, secrets): (Vec<_>, Vec<_>) = ["partners", "others"].map(keys).into_iter().unzip();
     let seal = seal();
-    let mut book = Book::new(seal.clone());
+    let mut book = ApprovalIndex::new(seal.clone());
     let mut forged = approval("shop", "orders", None);
     forged.spec.principal = "spiffe://cluster.local/ns/ops/sa/thief".to_owned();
     book.replace(vec![
@@ -90,7 +90,7 @@ fn a_pod_is_told_of_itself_alone() {
         policies: in_force.collect(),
         providers: Arc::new(providers),
         secrets: Arc::new(secrets),
-        approvals: book.given().clone(),
+        approvals: book.grants().clone(),
         ..Resources::default()
     };
     let pod = |namespace: &str, app: &str| LabelledPod {
@@ -112,7 +112,7 @@ fn a_pod_is_told_of_itself_alone() {
     let [given] = orders["approvals"].as_array().expect("a list").as_slice() else { panic!("{orders}") };
     let given: Approval = serde_json::from_value(given.clone()).expect("an Approval");
     assert_eq!((given.spec.policy.as_str(), &given.metadata.resource_version), ("orders", &None));
-    assert!(durward_approvals::given(&seal.public(), &given).is_some());
+    assert!(durward_approvals::verified_grant(&seal.public_keys(), &given).is_some());
     for (namespace, app) in [("shop", "other"), ("elsewhere", "orders"), ("sho", "orders"), ("shop2", "orders")] {
         let told = told(namespace, app);
         assert!(

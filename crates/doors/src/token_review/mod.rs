@@ -11,7 +11,7 @@ use durward_authn::{Authenticator, Credentials, Expectation, FACTOR, FACTOR_TIME
 use durward_core::authentication::AuthenticationMethod;
 use durward_core::principal::Identity;
 use durward_core::risk::Assurance;
-use durward_engine::Engine;
+use durward_engine::metrics::Metrics;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus, UserInfo};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,8 +28,10 @@ const MAX_AUDIENCES: usize = 8;
 /// What the webhook needs.
 #[derive(Debug, Clone)]
 pub struct TokenReviews {
-    /// Knows the authenticator.
-    pub engine: Arc<Engine>,
+    /// Authenticates the tokens.
+    pub authenticator: Arc<Authenticator>,
+    /// Counts failed authentications.
+    pub metrics: Arc<Metrics>,
     /// Ways in that count at the API server; none, and nobody is known.
     pub ways: Arc<[AuthenticationMethod]>,
 }
@@ -49,7 +51,7 @@ async fn review(this: &TokenReviews, body: &[u8]) -> Response {
     // the token goes no further
     review.spec = TokenReviewSpec::default();
     review.status = Some(status.unwrap_or_else(|| {
-        this.engine.metrics().authentication_failure(false);
+        this.metrics.authentication_failure(false);
         // whatever is wrong, this is all that is told
         TokenReviewStatus { authenticated: Some(false), ..TokenReviewStatus::default() }
     }));
@@ -63,9 +65,9 @@ async fn status(this: &TokenReviews, spec: &TokenReviewSpec) -> Option<TokenRevi
     value.set_sensitive(true);
     headers.insert(header::AUTHORIZATION, value);
     let credentials = Credentials { headers: &headers, certificate: None, client_cert_header_trusted: false };
-    let authenticator: &Authenticator = this.engine.authenticator();
+    let authenticator = &this.authenticator;
     for audience in spec.audiences.iter().flatten().take(MAX_AUDIENCES) {
-        let expect = Expectation { audience, ways: &this.ways };
+        let expect = Expectation { audience, methods: &this.ways };
         match authenticator.authenticate(&credentials, &expect, Utc::now()).await {
             // scopes mean nothing to the API server, so what is narrowed to some would be wide there
             Ok(principal) if principal.identity().narrowed => return None,

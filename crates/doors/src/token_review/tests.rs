@@ -4,8 +4,6 @@ use super::*;
 use axum::body::{Body, to_bytes};
 use durward_api::resources::IdentityProvider;
 use durward_authn::TrustDomain;
-use durward_engine::audit::Audit;
-use durward_engine::metrics::Metrics;
 use durward_pki::token::{SigningAlgorithm, TokenKey, jwks};
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -31,8 +29,7 @@ impl World {
         }))
         .expect("a provider");
         assert!(authenticator.replace_providers(&[provider], &[]).is_empty());
-        let engine = Arc::new(Engine::new(Arc::new(authenticator), Audit::nowhere(), Arc::new(Metrics::default()), 1));
-        Self { key, router: router(TokenReviews { engine, ways: ways.into() }) }
+        Self { key, router: router(TokenReviews { authenticator: Arc::new(authenticator), metrics: Arc::default(), ways: ways.into() }) }
     }
 
     fn token(&self, typ: &str, change: Value) -> String {

@@ -1,15 +1,15 @@
-//! What Envoy is told when a check can't be read or answered at all.
+//! Denials for checks that fail before they are decided.
 //!
-//! Envoy can be set to let requests through when its authorization service fails (`failure_mode_allow`). A request that
-//! brings about a gRPC error, by its size or by what it holds, would be free then; so there are none, only denials.
+//! Envoy can be set to let requests through when its authorization service fails (`failure_mode_allow`). A client could
+//! then get through by causing a gRPC error, for example with an oversized request. So every failure is a denial.
 
-use crate::Doors;
+use crate::doors::Doors;
 use crate::answer::HttpAnswer;
-use crate::ext_authz::denial;
+use crate::ext_authz::response::denial;
 use axum::body::{Body, Bytes};
 use axum::response::Response;
 use durward_authn::Credentials;
-use durward_core::request::{Call, ServiceTarget};
+use durward_core::request::{Call, Request, ServiceTarget};
 use durward_engine::{Caller, Door};
 use futures::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -18,28 +18,23 @@ use prost::Message;
 use std::panic::AssertUnwindSafe;
 
 /// Turns every failed check (an unreadable or oversized message, a panic) into a denial, recorded like any other.
-pub(crate) async fn deny_failures(doors: &Doors, check: impl Future<Output = Response>) -> Response {
-    let good = |response: &Response| {
+pub(super) async fn deny_failures(doors: &Doors, check: impl Future<Output = Response>) -> Response {
+    let succeeded = |response: &Response| {
         response.status() == StatusCode::OK && response.headers().get("grpc-status").is_none_or(|status| status == "0")
     };
-    if let Some(response) = AssertUnwindSafe(check).catch_unwind().await.ok().filter(good) {
+    if let Some(response) = AssertUnwindSafe(check).catch_unwind().await.ok().filter(succeeded) {
         return response;
     }
     let headers = HeaderMap::new();
     let credentials = Credentials { headers: &headers, certificate: None, client_cert_header_trusted: false };
-    let unclear = durward_core::request::Request {
-        target: ServiceTarget::Host(""),
-        call: Call::Ambiguous,
-        source: None,
-        evidence: &(),
-    };
-    let answer = doors.engine.ask(Door::ExtAuthz, &unclear, Caller::Credentials(credentials)).await;
-    denied(&HttpAnswer::of(&answer, None))
+    let request = Request { target: ServiceTarget::Host(""), call: Call::Ambiguous, source: None, evidence: &() };
+    let answer = doors.engine.ask(Door::ExtAuthz, &request, Caller::Credentials(credentials)).await;
+    grpc_denial(&HttpAnswer::new(&answer, None))
 }
 
-/// A denial as a whole gRPC response, for when the gRPC library has given up.
-fn denied(answer: &HttpAnswer) -> Response {
-    // a request to no service never passes
+/// A denial as a complete gRPC response, for requests on which the gRPC library has given up.
+fn grpc_denial(answer: &HttpAnswer) -> Response {
+    // a request that names no service is never allowed; the status makes sure of it
     let status = if answer.status.is_success() { StatusCode::FORBIDDEN } else { answer.status };
     let message = denial(status, answer.headers.clone(), answer.body.clone()).encode_to_vec();
     // length-prefixed message (gRPC over HTTP/2, "Requests"): not compressed, then the length in four bytes

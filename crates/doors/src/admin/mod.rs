@@ -9,6 +9,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use durward_api::compile::ClusterDomains;
 use durward_api::compile::compile;
 use durward_api::ownership::ADMIN_AUDIENCE;
 use durward_authn::Credentials;
@@ -19,12 +20,13 @@ use durward_core::risk::RiskLevel;
 use durward_core::service::PolicyUnion;
 use durward_core::snapshot::Snapshot;
 use durward_engine::Engine;
-use durward_manifests::load::{Domain, read_text};
+use durward_engine::metrics::Metrics;
+use durward_manifests::load::read_text;
 use durward_manifests::manifest;
-use durward_manifests::manifest::{Contents, Resource};
+use durward_manifests::manifest::{ManifestContents, ManifestResource};
 use durward_runtime::Failure;
 use durward_runtime::readiness::Readiness;
-use durward_runtime::trust::Peer;
+use durward_runtime::peers::Peer;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -45,6 +47,8 @@ pub struct Administration {
 pub struct Admin {
     /// What is told of.
     pub engine: Arc<Engine>,
+    /// The metrics that are served.
+    pub metrics: Arc<Metrics>,
     /// Whether it is ready.
     pub readiness: Arc<Readiness>,
     /// Who may what.
@@ -55,16 +59,20 @@ pub struct Admin {
 
 /// The admin listener as a router. Its policy decides all but health, and metrics if they are open.
 pub fn router(admin: Admin) -> Router {
-    let metrics = Router::new().route("/metrics", get(metrics));
-    let snapshot = Router::new().route("/snapshot", get(snapshot));
+    let metrics = metrics_router(Arc::clone(&admin.metrics));
+    let snapshot = Router::new().route("/snapshot", get(snapshot)).with_state(Arc::clone(&admin.engine));
     let (open, asked) = if admin.open_metrics { (metrics, snapshot) } else { (Router::new(), snapshot.merge(metrics)) };
     let asked = asked.route_layer(from_fn_with_state(admin.clone(), ask));
-    healthy(Arc::clone(&admin.readiness)).merge(open.merge(asked).with_state(admin.engine))
+    healthy(Arc::clone(&admin.readiness)).merge(open.merge(asked))
 }
 
 /// What a gate tells of itself: health and metrics.
-pub fn gate_router(engine: Arc<Engine>, readiness: Arc<Readiness>) -> Router {
-    healthy(readiness).merge(Router::new().route("/metrics", get(metrics)).with_state(engine))
+pub fn gate_router(metrics: Arc<Metrics>, readiness: Arc<Readiness>) -> Router {
+    healthy(readiness).merge(metrics_router(metrics))
+}
+
+fn metrics_router(metrics: Arc<Metrics>) -> Router {
+    Router::new().route("/metrics", get(self::metrics)).with_state(metrics)
 }
 
 fn healthy(readiness: Arc<Readiness>) -> Router {
@@ -95,17 +103,17 @@ impl AdminPolicy {
     ///
     /// # Errors
     /// When it can't be read, or lets in what may not administer.
-    pub fn read(file: Option<&Path>, domain: &Domain) -> Result<Self, Failure> {
+    pub fn read(file: Option<&Path>, domain: &ClusterDomains) -> Result<Self, Failure> {
         let shown = file.map_or("the built-in policy".to_owned(), |file| file.display().to_string());
         let wrong = |why: String| Failure::from(format!("the admin listener's policy in {shown} can't be used: {why}"));
         let text = match file {
-            None => include_str!("admin_policy.yaml").to_owned(),
+            None => include_str!("policy.yaml").to_owned(),
             Some(file) => read_text(file).map_err(|why| wrong(format!("it {why}")))?,
         };
-        let Contents { mut documents, problems, .. } = manifest::read(&shown, &text);
+        let ManifestContents { mut documents, problems, .. } = manifest::read(&shown, &text);
         let resource = match (documents.pop().map(|document| document.resource), documents.len(), problems.first()) {
             (_, _, Some(problem)) => return Err(wrong(problem.to_string())),
-            (Some(Resource::Policy(policy)), 0, None) => policy,
+            (Some(ManifestResource::Policy(policy)), 0, None) => policy,
             _ => return Err(wrong("it is not one AccessPolicy and nothing else".to_owned())),
         };
         let policy = compile(&resource, &domain.clone().into())
@@ -153,9 +161,9 @@ async fn ready(State(readiness): State<Arc<Readiness>>) -> impl IntoResponse {
     }
 }
 
-async fn metrics(State(engine): State<Arc<Engine>>) -> impl IntoResponse {
+async fn metrics(State(metrics): State<Arc<Metrics>>) -> impl IntoResponse {
     let format = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, format)], engine.metrics().text())
+    ([(header::CONTENT_TYPE, format)], metrics.text())
 }
 
 #[derive(Debug, Serialize)]
@@ -195,13 +203,14 @@ mod tests {
     fn read(text: &str) -> Result<(), String> {
         let mut file = tempfile::NamedTempFile::new().expect("a file");
         file.write_all(text.as_bytes()).expect("written");
-        let domain = Domain { trust_domain: "cluster.local".to_owned(), cluster_domain: "cluster.local".to_owned() };
+        let domain =
+            ClusterDomains { trust_domain: "cluster.local".to_owned(), cluster_domain: "cluster.local".to_owned() };
         AdminPolicy::read(Some(file.path()), &domain).map(drop).map_err(|error| error.to_string())
     }
 
     #[test]
     fn a_policy_that_lets_others_administer_is_none() {
-        let good = include_str!("admin_policy.yaml");
+        let good = include_str!("policy.yaml");
         assert!(read(good).is_ok());
         let changed = |from: &str, to: &str| {
             assert!(good.contains(from), "{from}");

@@ -10,8 +10,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chrono::TimeDelta;
 use durward_authn::bearer;
-use durward_identity::{Mint, MintError};
-use durward_protocol::mint::{CertificateAnswer, CertificateRequest, JWT_PATH, TokenAnswer, TokenRequest, X509_PATH};
+use durward_identity::{CertificateMint, MintError};
+use durward_protocol::mint::{CertificateResponse, CertificateRequest, JWT_PATH, TokenResponse, TokenRequest, X509_PATH};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -20,7 +20,7 @@ use serde_json::json;
 const MAX_BODY: usize = 16 * 1024;
 
 /// The mint as a router.
-pub fn router(mint: Mint) -> Router {
+pub fn router(mint: CertificateMint) -> Router {
     Router::new()
         .route(X509_PATH, post(certificate))
         .route(JWT_PATH, post(token))
@@ -28,14 +28,14 @@ pub fn router(mint: Mint) -> Router {
         .with_state(mint)
 }
 
-async fn certificate(State(mint): State<Mint>, headers: HeaderMap, body: Bytes) -> Response {
+async fn certificate(State(mint): State<CertificateMint>, headers: HeaderMap, body: Bytes) -> Response {
     let asked = async {
         let token = credential(&headers)?;
         let request: CertificateRequest = read(&body)?;
         let csr = STANDARD.decode(&request.csr).map_err(|_| MintError::Invalid("`csr` is no base64".to_owned()))?;
         let ttl = request.ttl_seconds.map(|seconds| TimeDelta::seconds(seconds.into()));
         let (id, granted) = mint.certificate(token, &csr, ttl).await?;
-        Ok(CertificateAnswer {
+        Ok(CertificateResponse {
             spiffe_id: id.to_string(),
             chain: granted.chain.iter().map(|certificate| STANDARD.encode(certificate)).collect(),
             not_after: granted.not_after,
@@ -45,12 +45,12 @@ async fn certificate(State(mint): State<Mint>, headers: HeaderMap, body: Bytes) 
     answer(asked.await)
 }
 
-async fn token(State(mint): State<Mint>, headers: HeaderMap, body: Bytes) -> Response {
+async fn token(State(mint): State<CertificateMint>, headers: HeaderMap, body: Bytes) -> Response {
     let asked = async {
         let credential = credential(&headers)?;
         let request: TokenRequest = read(&body)?;
         let token = mint.token(credential, &request.audience).await?;
-        Ok(TokenAnswer { spiffe_id: token.id.to_string(), token: token.text, expires_at: token.expires_at })
+        Ok(TokenResponse { spiffe_id: token.id.to_string(), token: token.text, expires_at: token.expires_at })
     };
     answer(asked.await)
 }
@@ -79,9 +79,9 @@ pub fn refusal(error: MintError) -> Response {
             let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
             return (StatusCode::UNAUTHORIZED, challenge, Json(json!({"error": "invalid_token"}))).into_response();
         }
-        error @ MintError::NotMinted(_) => (StatusCode::FORBIDDEN, error.to_string()),
+        error @ MintError::NotEntitled(_) => (StatusCode::FORBIDDEN, error.to_string()),
         error @ MintError::Invalid(_) => (StatusCode::BAD_REQUEST, error.to_string()),
-        error @ MintError::Later(_) => {
+        error @ MintError::Unavailable(_) => {
             tracing::warn!(%error, "nothing minted");
             (StatusCode::SERVICE_UNAVAILABLE, "try again".to_owned())
         }

@@ -1,21 +1,21 @@
-//! The page as HTML. Templates escape whatever they are given; nothing on it is inline but the picture of a QR code.
+//! The page as HTML. Templates escape all values; only the picture of a QR code is inserted as it is.
 
-use crate::step_up::{Asked, Visit};
+use crate::step_up::visit::{StepUpQuery, Visit};
 use chrono::{DateTime, Utc};
 use durward_identity::AccessToken;
-use durward_step_up::{Enrolment, Known, MAX_NAME, PATH};
+use durward_step_up::{TotpEnrolment, EnrolledFactors, MAX_KEY_NAME_LENGTH, STEP_UP_PATH};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-/// What a person is told first.
+/// A message above the content of a page.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Told<'t> {
-    Nothing,
-    Done(&'t str),
-    Wrong(&'t str),
+pub(super) enum Notice<'t> {
+    None,
+    Success(&'t str),
+    Error(&'t str),
 }
 
 /// A page with a heading.
-pub(super) fn page(title: &str, told: Told<'_>, content: &Markup) -> Markup {
+pub(super) fn page(title: &str, notice: Notice<'_>, content: &Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -23,16 +23,16 @@ pub(super) fn page(title: &str, told: Told<'_>, content: &Markup) -> Markup {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 title { (title) }
-                link rel="stylesheet" href={ (PATH) "/style.css" };
-                script src={ (PATH) "/passkey.js" } defer {}
+                link rel="stylesheet" href={ (STEP_UP_PATH) "/style.css" };
+                script src={ (STEP_UP_PATH) "/passkey.js" } defer {}
             }
             body {
                 main {
                     h1 { (title) }
-                    @match told {
-                        Told::Nothing => {}
-                        Told::Done(what) => p role="status" { (what) }
-                        Told::Wrong(what) => p role="alert" { (what) }
+                    @match notice {
+                        Notice::None => {}
+                        Notice::Success(text) => p role="status" { (text) }
+                        Notice::Error(text) => p role="alert" { (text) }
                     }
                     p id="passkey-status" aria-live="polite" {}
                     (content)
@@ -43,15 +43,15 @@ pub(super) fn page(title: &str, told: Told<'_>, content: &Markup) -> Markup {
 }
 
 /// Asks for the first token.
-pub(super) fn begin(asked: &Asked) -> Markup {
+pub(super) fn ask_for_token(query: &StepUpQuery) -> Markup {
     html! {
-        p { "Paste the token with which you came in. Apps bring people here with it." }
-        form method="post" action=(PATH) {
+        p { "Paste the token with which you signed in. Apps send people here with it." }
+        form method="post" action=(STEP_UP_PATH) {
             label for="subject_token" { "Token" }
             textarea id="subject_token" name="subject_token" required autocomplete="off" spellcheck="false" {}
             label for="audience" { "Service" }
-            input id="audience" name="audience" required autocomplete="off" value=(asked.audience);
-            @for (name, value) in [("operation", &asked.operation), ("return_to", &asked.return_to), ("state", &asked.state)] {
+            input id="audience" name="audience" required autocomplete="off" value=(query.audience);
+            @for (name, value) in [("operation", &query.operation), ("return_to", &query.return_to), ("state", &query.state)] {
                 @if !value.is_empty() { input type="hidden" name=(name) value=(value); }
             }
             button { "Continue" }
@@ -59,17 +59,17 @@ pub(super) fn begin(asked: &Asked) -> Markup {
     }
 }
 
-/// A form of somebody's visit: it says whose, and for what, in a way that nobody else can write.
-fn form(visit: &str, to: &str, content: &Markup) -> Markup {
+/// A form of a visit, which carries the sealed visit.
+fn form(sealed: &str, to: &str, content: &Markup) -> Markup {
     html! {
-        form method="post" action={ (PATH) "/" (to) } {
-            input type="hidden" name="visit" value=(visit);
+        form method="post" action={ (STEP_UP_PATH) "/" (to) } {
+            input type="hidden" name="visit" value=(sealed);
             (content)
         }
     }
 }
 
-/// Who is here, and for what.
+/// The person, and the service and operation of the visit.
 fn about(person: &str, visit: &Visit) -> Markup {
     html! {
         dl {
@@ -80,26 +80,27 @@ fn about(person: &str, visit: &Visit) -> Markup {
     }
 }
 
-/// A form that a key of the browser fills in (see `passkey.js`, which shows it where there is WebAuthn).
-fn key(visit: &str, act: &str, to: &str, content: &Markup) -> Markup {
+/// A form that a key of the browser fills in. It stays hidden until `passkey.js` finds WebAuthn.
+fn key_form(sealed: &str, ceremony: &str, to: &str, content: &Markup) -> Markup {
     html! {
-        form method="post" action={ (PATH) "/" (to) } data-passkey=(act) data-options={ (PATH) "/passkeys/" (act) } hidden {
-            input type="hidden" name="visit" value=(visit);
+        form method="post" action={ (STEP_UP_PATH) "/" (to) } data-passkey=(ceremony)
+            data-options={ (STEP_UP_PATH) "/passkeys/" (ceremony) } hidden {
+            input type="hidden" name="visit" value=(sealed);
             input type="hidden" name="passkey";
             (content)
         }
     }
 }
 
-/// Adds a key.
+/// The form that adds a key.
 fn add_key(sealed: &str) -> Markup {
-    key(
+    key_form(
         sealed,
         "create",
         "passkeys/add",
         &html! {
             label for="key-name" { "Name of the new key" }
-            input id="key-name" name="name" required autocomplete="off" maxlength=(MAX_NAME) aria-describedby="key-hint";
+            input id="key-name" name="name" required autocomplete="off" maxlength=(MAX_KEY_NAME_LENGTH) aria-describedby="key-hint";
             p id="key-hint" class="quiet" { "As you would call it: “laptop”, “blue key”." }
             button { "Add a passkey or hardware key" }
         },
@@ -110,7 +111,7 @@ fn date(at: DateTime<Utc>) -> Markup {
     html! { time datetime=(at.to_rfc3339()) { (at.format("%Y-%m-%d %H:%M UTC")) } }
 }
 
-fn code(label: &str) -> Markup {
+fn code_field(label: &str) -> Markup {
     html! {
         label for="code" { (label) }
         input id="code" class="code" name="otp" required autofocus autocomplete="one-time-code" inputmode="numeric"
@@ -120,21 +121,21 @@ fn code(label: &str) -> Markup {
 }
 
 /// Asks for a second factor, or for a first one to be enrolled.
-pub(super) fn verify(person: &str, visit: &Visit, sealed: &str, known: &Known) -> Markup {
+pub(super) fn verify(person: &str, visit: &Visit, sealed: &str, factors: &EnrolledFactors) -> Markup {
     html! {
         (about(person, visit))
-        @if !known.keys.is_empty() {
-            (key(sealed, "get", "verify", &html! {
+        @if !factors.keys.is_empty() {
+            (key_form(sealed, "get", "verify", &html! {
                 button { "Use a passkey or hardware key" }
-                @if known.totp.is_some() { p class="quiet" { "or" } }
+                @if factors.totp.is_some() { p class="quiet" { "or" } }
             }))
             noscript { p { "Passkeys and hardware keys need JavaScript; codes work without it." } }
         }
-        @if known.totp.is_some() {
-            (form(sealed, "verify", &html! { (code("Code")) button { "Confirm" } }))
+        @if factors.totp.is_some() {
+            (form(sealed, "verify", &html! { (code_field("Code")) button { "Confirm" } }))
         }
-        @if known.recovery_codes > 0 {
-            details open[known.totp.is_none()] {
+        @if factors.recovery_codes > 0 {
+            details open[factors.totp.is_none()] {
                 summary { "Use a recovery code" }
                 (form(sealed, "verify", &html! {
                     label for="recovery" { "Recovery code" }
@@ -143,7 +144,7 @@ pub(super) fn verify(person: &str, visit: &Visit, sealed: &str, known: &Known) -
                 }))
             }
         }
-        @if !known.any() {
+        @if !factors.any() {
             p { "You have no second factor yet. Set one up: a passkey or hardware key, or an authenticator app on your phone." }
             (add_key(sealed))
             (form(sealed, "totp", &html! { button class="second" { "Set up an authenticator app" } }))
@@ -152,37 +153,37 @@ pub(super) fn verify(person: &str, visit: &Visit, sealed: &str, known: &Known) -
 }
 
 /// Shows a new secret, and asks for its first code.
-pub(super) fn enrol(sealed: &str, enrolment: &Enrolment) -> Markup {
+pub(super) fn enrol_totp(sealed: &str, enrolment: &TotpEnrolment) -> Markup {
     html! {
         p { "Scan this with your authenticator app, or type the secret." }
         @if let Some(picture) = enrolment.qr_code() {
             figure role="img" aria-label="QR code of the secret below" { (PreEscaped(picture)) }
         }
         p { "Secret: " code id="secret" { (enrolment.text()) } }
-        (form(sealed, "totp/confirm", &html! { (code("First code")) button { "Confirm" } }))
+        (form(sealed, "totp/confirm", &html! { (code_field("First code")) button { "Confirm" } }))
     }
 }
 
-/// Shows recovery codes, this once.
+/// Shows recovery codes, which the page never shows again.
 pub(super) fn recovery_codes(sealed: &str, codes: &[String]) -> Markup {
     html! {
         h2 { "Recovery codes" }
         p { "Write these down, and keep them apart from your phone. Each is good once. They are not shown again." }
         ol class="codes" { @for code in codes { li { (code) } } }
-        (next(sealed))
+        (continue_form(sealed))
     }
 }
 
-/// Goes on to the token.
-pub(super) fn next(sealed: &str) -> Markup {
+/// The button that leads to the token.
+pub(super) fn continue_form(sealed: &str) -> Markup {
     form(sealed, "token", &html! { button { "Continue" } })
 }
 
-/// Hands the new token over: to where the person came from, or to be copied.
+/// Shows the new token: in a form that returns it to the app, or as text to copy.
 pub(super) fn token(visit: &Visit, sealed: &str, token: &AccessToken) -> Markup {
     let seconds = token.lifetime.num_seconds();
     html! {
-        p { "This counts for " (seconds) " seconds." }
+        p { "This token is valid for " (seconds) " seconds." }
         @match &visit.return_to {
             Some(url) => form method="post" action=(url) {
                 input type="hidden" name="access_token" value=(token.text);
@@ -201,12 +202,12 @@ pub(super) fn token(visit: &Visit, sealed: &str, token: &AccessToken) -> Markup 
 }
 
 /// Lists a person's factors.
-pub(super) fn manage(sealed: &str, known: &Known) -> Markup {
+pub(super) fn manage(sealed: &str, factors: &EnrolledFactors) -> Markup {
     html! {
         h2 { "Passkeys and hardware keys" }
-        @if known.keys.is_empty() { p { "There are none." } }
+        @if factors.keys.is_empty() { p { "There are none." } }
         ul class="keys" {
-            @for key in &known.keys {
+            @for key in &factors.keys {
                 li {
                     div {
                         strong { (key.name) }
@@ -222,7 +223,7 @@ pub(super) fn manage(sealed: &str, known: &Known) -> Markup {
         }
         (add_key(sealed))
         h2 { "Authenticator app" }
-        @match known.totp {
+        @match factors.totp {
             Some(since) => {
                 p { "Since " (date(since)) }
                 div class="row" {
@@ -233,8 +234,8 @@ pub(super) fn manage(sealed: &str, known: &Known) -> Markup {
             None => (form(sealed, "totp", &html! { button class="second" { "Set one up" } })),
         }
         h2 { "Recovery codes" }
-        p { (known.recovery_codes) " are left." }
+        p { (factors.recovery_codes) " are left." }
         (form(sealed, "recovery-codes", &html! { button class="second" { "Make new ones" } }))
-        (next(sealed))
+        (continue_form(sealed))
     }
 }

@@ -14,14 +14,14 @@ use axum::{Json, Router};
 use chrono::Utc;
 use durward_api::resources::{Approval, ApprovalState, ApprovalStatus};
 use durward_api::translation::requested_subject;
-use durward_approvals::{Known, Seal, Store, Written, time};
-use durward_authn::{Credentials, Expectation};
+use durward_approvals::{ApprovalObjects, ApprovalSeal, ApprovalStore, SettleOutcome, format_time};
+use durward_authn::{Authenticator, Credentials, Expectation};
 use durward_core::approval::ApproverRejection;
 use durward_core::path::Captures;
 use durward_core::request::{Call, Request, ServiceTarget};
 use durward_engine::audit::approval::{Event, Outcome};
 use durward_engine::{Caller, Door, Engine};
-use durward_runtime::trust::{Peer, Trust};
+use durward_runtime::peers::{Peer, TrustedPeers};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -40,10 +40,11 @@ const REALM: &str = "durward";
 #[derive(Debug, Clone)]
 pub struct Desk {
     pub engine: Arc<Engine>,
-    pub store: Store,
-    pub seal: Seal,
-    pub known: watch::Receiver<Known>,
-    pub trust: Arc<Trust>,
+    pub authenticator: Arc<Authenticator>,
+    pub store: ApprovalStore,
+    pub seal: ApprovalSeal,
+    pub known: watch::Receiver<ApprovalObjects>,
+    pub trust: Arc<TrustedPeers>,
     pub slots: Arc<Semaphore>,
 }
 
@@ -115,8 +116,8 @@ impl Desk {
             Some((_, _, service, approvers)) => (&*service.key().audience, approvers.authentication_methods()),
             None => ("", Vec::new()),
         };
-        let expect = Expectation { audience, ways: &ways };
-        let authenticated = self.engine.authenticator().authenticate(credentials, &expect, now).await;
+        let expect = Expectation { audience, methods: &ways };
+        let authenticated = self.authenticator.authenticate(credentials, &expect, now).await;
         let person =
             authenticated.map_err(|failure| response(HttpAnswer::unauthenticated(REALM, !failure.is_missing())))?;
         let Some((approval, matter, _, approvers)) = found else {
@@ -127,7 +128,7 @@ impl Desk {
             ApproverRejection::NotFresh(challenge) => response(HttpAnswer::challenge(REALM, Some(challenge))),
         })?;
         let decided_before = approval.status.as_ref().is_some_and(|status| status.state != ApprovalState::Pending);
-        if decided_before && self.seal.holds(approval) {
+        if decided_before && self.seal.verifies(approval) {
             return Err(conflict());
         }
         let mut decided = approval.clone();
@@ -138,8 +139,8 @@ impl Desk {
         decided.status = Some(ApprovalStatus {
             state,
             by: Some(person.identity().id.to_string()),
-            decided_at: Some(time(now)),
-            expires_at: Some(time(now + approvers.valid_for)),
+            decided_at: Some(format_time(now)),
+            expires_at: Some(format_time(now + approvers.valid_for)),
             signature: None,
         });
         let unavailable = |why: &dyn std::fmt::Display| {
@@ -151,13 +152,13 @@ impl Desk {
         if !self.engine.approval(&Event::of(&decided, outcome)) {
             return Err(unavailable(&"it could not be recorded"));
         }
-        let written = self.store.settle(approval, &decided).await;
-        if !matches!(written, Ok(Written::Done)) {
+        let written = self.store.record_decision(approval, &decided).await;
+        if !matches!(written, Ok(SettleOutcome::Done)) {
             self.engine.approval(&Event::of(&decided, Outcome::Failed));
         }
         match written {
-            Ok(Written::Done) => {}
-            Ok(Written::Conflict) => return Err(conflict()),
+            Ok(SettleOutcome::Done) => {}
+            Ok(SettleOutcome::Conflict) => return Err(conflict()),
             Err(error) => return Err(unavailable(&error)),
         }
         let status = decided.status.unwrap_or_default();

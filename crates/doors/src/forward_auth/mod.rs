@@ -4,7 +4,7 @@
 //! own request, and a proxy that knows only one passes the other on: so whatever is there has to agree, or nothing is
 //! decided.
 
-use crate::Doors;
+use crate::doors::Doors;
 use crate::answer::{HttpAnswer, response};
 use crate::headers::{Shown, Unclear, accept, agreed, forwarded_source, mislead, moved, own_host, single};
 use axum::extract::{Extension, State};
@@ -14,7 +14,7 @@ use axum::{Router, http};
 use durward_authn::Credentials;
 use durward_core::request::{Call, Request, ServiceTarget};
 use durward_engine::{Caller, Door};
-use durward_runtime::trust::Peer;
+use durward_runtime::peers::Peer;
 use http::{HeaderMap, Method, Uri};
 
 /// The door as a router.
@@ -41,7 +41,7 @@ async fn forward_auth(
         Ok(asked) => (ServiceTarget::Host(asked.host), Call::Http { method: asked.method, path: asked.uri }),
         Err(Unclear) => (ServiceTarget::Host(""), Call::Ambiguous),
     };
-    let evidence = &Shown { headers: &headers, authenticator: doors.engine.authenticator() };
+    let evidence = &Shown { headers: &headers, authenticator: &doors.authenticator };
     let request = Request { target, call, source, evidence };
     let credentials = Credentials {
         headers: &headers,
