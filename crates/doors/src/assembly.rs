@@ -1,10 +1,10 @@
 //! Builders that several processes share: the routers of the token listener and of the admin listener.
 
-use crate::admin::{self, Admin, AdminPolicy, Administration};
-use crate::approvals::{self, Desk};
+use crate::admin::{self, AdminEndpoint, AdminPolicy, AdminSettings};
+use crate::approvals::{self, ApprovalsEndpoint};
 use crate::exchange::{self, ExchangeEndpoint};
-use crate::step_up::{self, Page};
-use crate::tokens::{self, Metadata};
+use crate::step_up::{self, StepUpPage};
+use crate::tokens::{self, TokenMetadata};
 use axum::Router;
 use durward_approvals::{ApprovalObjects, ApprovalSeal, ApprovalStore};
 use durward_authn::Authenticator;
@@ -45,19 +45,19 @@ impl TokenEndpoints {
     /// All endpoints as one router.
     pub fn router(self) -> Router {
         let EngineContext { engine, authenticator, .. } = self.context;
-        let metadata = Metadata::new(&self.issuer, self.mtls_url, self.token_keys.clone(), self.audit_keys);
+        let metadata = TokenMetadata::new(&self.issuer, self.mtls_url, self.token_keys.clone(), self.audit_keys);
         let service =
             TokenService::new(Arc::clone(&engine), Arc::clone(&authenticator), self.token_keys, &self.issuer)
                 .with_step_up(self.step_up.clone());
-        let page = Page { service: service.clone(), step_up: self.step_up, trust: Arc::clone(&self.trust) };
-        let approvals = Desk {
+        let page = StepUpPage { service: service.clone(), step_up: self.step_up, trust: Arc::clone(&self.trust) };
+        let approvals = ApprovalsEndpoint {
             engine,
             authenticator,
             store: self.approvals.store,
             seal: self.approvals.seal,
-            known: self.approvals.stored,
+            stored: self.approvals.stored,
             trust: Arc::clone(&self.trust),
-            slots: Desk::slots(),
+            slots: ApprovalsEndpoint::slots(),
         };
         let exchange = ExchangeEndpoint { service, trust: self.trust };
         tokens::metadata(metadata)
@@ -72,14 +72,14 @@ pub fn admin_router(
     context: &EngineContext,
     readiness: Arc<Readiness>,
     policy: AdminPolicy,
-    administration: &Administration,
+    settings: &AdminSettings,
 ) -> Router {
-    admin::router(Admin {
+    admin::router(AdminEndpoint {
         engine: Arc::clone(&context.engine),
         metrics: Arc::clone(&context.metrics),
         readiness,
         policy,
-        open_metrics: !administration.closed_metrics,
+        open_metrics: !settings.closed_metrics,
     })
 }
 

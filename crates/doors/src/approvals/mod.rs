@@ -1,10 +1,9 @@
-//! Where people approve, on the token listener, and where callers ask for it.
+//! Approvals on the token listener: people approve or deny, and callers request an approval.
 //!
-//! Whoever may decide proves it anew, with a token for the audience of the service and a fresh second factor. Somebody who
-//! can't is told nothing, not even whether there is such an approval.
+//! An approver authenticates with a token for the audience of the service and a fresh second factor. Anyone else gets the
+//! same response whether the approval exists or not.
 
-use crate::answer::HttpAnswer;
-use crate::answer::response;
+use crate::answer::{HttpAnswer, response};
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, Extension, Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -14,7 +13,7 @@ use axum::{Json, Router};
 use chrono::Utc;
 use durward_api::resources::{Approval, ApprovalState, ApprovalStatus};
 use durward_api::translation::requested_subject;
-use durward_approvals::{ApprovalObjects, ApprovalSeal, ApprovalStore, SettleOutcome, format_time};
+use durward_approvals::{ApprovalObjects, ApprovalSeal, ApprovalStore, DecisionWrite, format_time};
 use durward_authn::{Authenticator, Credentials, Expectation};
 use durward_core::approval::ApproverRejection;
 use durward_core::path::Captures;
@@ -27,103 +26,108 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio::sync::{Semaphore, watch};
 
-/// Where everything about approvals is.
+/// Path of the endpoint; a decision adds namespace and name.
 pub const PATH: &str = "/approvals";
 /// Largest request, in bytes.
 const MAX_BODY: usize = 4 * 1024;
-/// Requests that are worked on at once: people are few, and slow.
+/// Most requests that are processed at once: approvers are few, and slow.
 const CONCURRENCY: usize = 32;
-/// Challenges at this door name no service: whoever asks need not learn which one it is about.
+/// Realm of challenges. It names no service, so it doesn't reveal which one an approval is about.
 const REALM: &str = "durward";
 
-/// What the door needs.
+/// State of the endpoint.
 #[derive(Debug, Clone)]
-pub struct Desk {
+pub struct ApprovalsEndpoint {
     pub engine: Arc<Engine>,
     pub authenticator: Arc<Authenticator>,
     pub store: ApprovalStore,
     pub seal: ApprovalSeal,
-    pub known: watch::Receiver<ApprovalObjects>,
+    /// The approvals that are stored now.
+    pub stored: watch::Receiver<ApprovalObjects>,
     pub trust: Arc<TrustedPeers>,
+    /// Limits the requests that are processed at once.
     pub slots: Arc<Semaphore>,
 }
 
-impl Desk {
+impl ApprovalsEndpoint {
+    /// The limit of an endpoint.
     pub fn slots() -> Arc<Semaphore> {
         Arc::new(Semaphore::new(CONCURRENCY))
     }
 }
 
 /// The door as a router.
-pub fn router(desk: Desk) -> Router {
+pub fn router(endpoint: ApprovalsEndpoint) -> Router {
     Router::new()
-        .route(PATH, post(ask))
+        .route(PATH, post(request_approval))
         .route("/approvals/{namespace}/{name}", post(decide))
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .with_state(desk)
+        .with_state(endpoint)
 }
 
-/// What a person decides.
+/// The decision of an approver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Verdict {
+pub enum ApprovalVerdict {
     Approve,
     Deny,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Decided {
-    decision: Verdict,
+struct DecisionBody {
+    decision: ApprovalVerdict,
 }
 
 async fn decide(
-    State(desk): State<Desk>,
+    State(endpoint): State<ApprovalsEndpoint>,
     Extension(peer): Extension<Peer>,
     Path(name): Path<(String, String)>,
     headers: HeaderMap,
-    body: Result<Json<Decided>, JsonRejection>,
+    body: Result<Json<DecisionBody>, JsonRejection>,
 ) -> Response {
-    let Ok(Json(Decided { decision })) = body else {
-        return answer(StatusCode::BAD_REQUEST, json!({"error": "invalid_request"}));
+    let Ok(Json(DecisionBody { decision })) = body else {
+        return no_store(StatusCode::BAD_REQUEST, json!({"error": "invalid_request"}));
     };
-    let Ok(_slot) = desk.slots.try_acquire() else {
-        return answer(StatusCode::SERVICE_UNAVAILABLE, json!({"error": "temporarily_unavailable"}));
+    let Ok(_slot) = endpoint.slots.try_acquire() else {
+        return no_store(StatusCode::SERVICE_UNAVAILABLE, json!({"error": "temporarily_unavailable"}));
     };
-    let approval = desk.known.borrow().get(&name).cloned();
-    let credentials = credentials(&desk, &peer, &headers);
-    match desk.settle(approval.as_deref(), &credentials, decision).await {
-        Ok(told) => answer(StatusCode::OK, told),
+    let approval = endpoint.stored.borrow().get(&name).cloned();
+    let credentials = credentials(&endpoint, &peer, &headers);
+    match endpoint.record_verdict(approval.as_deref(), &credentials, decision).await {
+        Ok(body) => no_store(StatusCode::OK, body),
         Err(refusal) => refusal,
     }
 }
 
-impl Desk {
-    async fn settle(
+impl ApprovalsEndpoint {
+    /// Authenticates the approver, records the verdict, and stores it signed.
+    async fn record_verdict(
         &self,
         approval: Option<&Approval>,
         credentials: &Credentials<'_>,
-        verdict: Verdict,
+        verdict: ApprovalVerdict,
     ) -> Result<Value, Response> {
-        let (now, snapshot) = (Utc::now(), self.engine.snapshot());
+        let now = Utc::now();
+        let snapshot = self.engine.snapshot();
         let found = approval.and_then(|approval| {
-            let matter = requested_subject(approval)?;
-            let (service, approvers) = snapshot.approval_requirement(&matter)?;
-            Some((approval, matter, service, approvers))
+            let subject = requested_subject(approval)?;
+            let (service, requirement) = snapshot.approval_requirement(&subject)?;
+            Some((approval, subject, service, requirement))
         });
-        // an approval that is not there is asked about by somebody who is accepted nowhere
-        let (audience, ways) = match &found {
-            Some((_, _, service, approvers)) => (&*service.key().audience, approvers.authentication_methods()),
+        // without an approval no credential is accepted, so the response is the same as to a stranger
+        let (audience, methods) = match &found {
+            Some((_, _, service, requirement)) => (&*service.key().audience, requirement.authentication_methods()),
             None => ("", Vec::new()),
         };
-        let expect = Expectation { audience, methods: &ways };
+        let expect = Expectation { audience, methods: &methods };
         let authenticated = self.authenticator.authenticate(credentials, &expect, now).await;
-        let person =
+        let approver =
             authenticated.map_err(|failure| response(HttpAnswer::unauthenticated(REALM, !failure.is_missing())))?;
-        let Some((approval, matter, _, approvers)) = found else {
+        let Some((approval, subject, _, requirement)) = found else {
             return Err(response(HttpAnswer::forbidden()));
         };
-        approvers.may_decide(&person, &matter.principal, now).map_err(|unfit| match unfit {
+        requirement.may_decide(&approver, &subject.principal, now).map_err(|rejection| match rejection {
             ApproverRejection::NotNamed | ApproverRejection::Requester => response(HttpAnswer::forbidden()),
             ApproverRejection::NotFresh(challenge) => response(HttpAnswer::challenge(REALM, Some(challenge))),
         })?;
@@ -133,32 +137,32 @@ impl Desk {
         }
         let mut decided = approval.clone();
         let (state, outcome) = match verdict {
-            Verdict::Approve => (ApprovalState::Approved, Outcome::Approved),
-            Verdict::Deny => (ApprovalState::Denied, Outcome::Denied),
+            ApprovalVerdict::Approve => (ApprovalState::Approved, Outcome::Approved),
+            ApprovalVerdict::Deny => (ApprovalState::Denied, Outcome::Denied),
         };
         decided.status = Some(ApprovalStatus {
             state,
-            by: Some(person.identity().id.to_string()),
+            by: Some(approver.identity().id.to_string()),
             decided_at: Some(format_time(now)),
-            expires_at: Some(format_time(now + approvers.valid_for)),
+            expires_at: Some(format_time(now + requirement.valid_for)),
             signature: None,
         });
-        let unavailable = |why: &dyn std::fmt::Display| {
-            tracing::warn!(%why, "what was decided about an approval can't be kept");
-            answer(StatusCode::SERVICE_UNAVAILABLE, json!({"error": "temporarily_unavailable"}))
+        let unavailable = |error: &dyn std::fmt::Display| {
+            tracing::warn!(%error, "verdict on an approval can't be recorded or stored; asking the approver to try again");
+            no_store(StatusCode::SERVICE_UNAVAILABLE, json!({"error": "temporarily_unavailable"}))
         };
         self.seal.sign(&mut decided).map_err(|error| unavailable(&error))?;
-        // recorded before it counts
+        // recorded before it is valid
         if !self.engine.approval(&Event::of(&decided, outcome)) {
-            return Err(unavailable(&"it could not be recorded"));
+            return Err(unavailable(&"the audit record could not be written"));
         }
         let written = self.store.record_decision(approval, &decided).await;
-        if !matches!(written, Ok(SettleOutcome::Done)) {
+        if !matches!(written, Ok(DecisionWrite::Done)) {
             self.engine.approval(&Event::of(&decided, Outcome::Failed));
         }
         match written {
-            Ok(SettleOutcome::Done) => {}
-            Ok(SettleOutcome::Conflict) => return Err(conflict()),
+            Ok(DecisionWrite::Done) => {}
+            Ok(DecisionWrite::Conflict) => return Err(conflict()),
             Err(error) => return Err(unavailable(&error)),
         }
         let status = decided.status.unwrap_or_default();
@@ -172,44 +176,44 @@ impl Desk {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Asked {
+struct ApprovalRequestBody {
     audience: String,
     operation: String,
 }
 
-/// A caller that was refused at a gate, which can't ask for itself, asks here: the decision is the same.
-async fn ask(
-    State(desk): State<Desk>,
+/// Requests an approval for the caller, by asking the engine for the same decision that the gate has refused.
+async fn request_approval(
+    State(endpoint): State<ApprovalsEndpoint>,
     Extension(peer): Extension<Peer>,
     headers: HeaderMap,
-    body: Result<Json<Asked>, JsonRejection>,
+    body: Result<Json<ApprovalRequestBody>, JsonRejection>,
 ) -> Response {
-    let Ok(Json(asked)) = body else {
-        return answer(StatusCode::BAD_REQUEST, json!({"error": "invalid_request"}));
+    let Ok(Json(requested)) = body else {
+        return no_store(StatusCode::BAD_REQUEST, json!({"error": "invalid_request"}));
     };
-    let Ok(_slot) = desk.slots.try_acquire() else {
-        return answer(StatusCode::SERVICE_UNAVAILABLE, json!({"error": "temporarily_unavailable"}));
+    let Ok(_slot) = endpoint.slots.try_acquire() else {
+        return no_store(StatusCode::SERVICE_UNAVAILABLE, json!({"error": "temporarily_unavailable"}));
     };
-    let call = Call::Named { operation: &asked.operation, captures: Captures::new() };
+    let call = Call::Named { operation: &requested.operation, captures: Captures::new() };
     let request = Request {
-        target: ServiceTarget::Audience(&asked.audience),
+        target: ServiceTarget::Audience(&requested.audience),
         call,
         source: Some(peer.address.ip()),
         evidence: &(),
     };
-    let caller = Caller::Credentials(credentials(&desk, &peer, &headers));
-    response(HttpAnswer::of(&desk.engine.ask(Door::Approvals, &request, caller).await, None))
+    let caller = Caller::Credentials(credentials(&endpoint, &peer, &headers));
+    response(HttpAnswer::of(&endpoint.engine.ask(Door::Approvals, &request, caller).await, None))
 }
 
-fn credentials<'c>(desk: &Desk, peer: &'c Peer, headers: &'c HeaderMap) -> Credentials<'c> {
-    Credentials { headers, certificate: desk.trust.caller_certificate(peer), client_cert_header_trusted: false }
+fn credentials<'c>(endpoint: &ApprovalsEndpoint, peer: &'c Peer, headers: &'c HeaderMap) -> Credentials<'c> {
+    Credentials { headers, certificate: endpoint.trust.caller_certificate(peer), client_cert_header_trusted: false }
 }
 
-/// Somebody decided before, or the object is another one by now.
+/// The approval has been decided, or changed, in the meantime.
 fn conflict() -> Response {
-    answer(StatusCode::CONFLICT, json!({"error": "already_decided"}))
+    no_store(StatusCode::CONFLICT, json!({"error": "already_decided"}))
 }
 
-fn answer(status: StatusCode, body: Value) -> Response {
+fn no_store(status: StatusCode, body: Value) -> Response {
     (status, [(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
 }

@@ -1,12 +1,15 @@
 //! Forward auth over HTTP: nginx `auth_request`, Traefik, Caddy, HAProxy.
 //!
-//! Proxies describe the request in one of two families of headers. A client can add headers of either family to its
-//! own request, and a proxy that knows only one passes the other on: so whatever is there has to agree, or nothing is
-//! decided.
+//! Proxies describe the request in one of two families of headers. A client can add headers of either family, and a
+//! proxy that sets only one family forwards the other. So all headers that are present must agree; otherwise the request
+//! is ambiguous and refused.
 
 use crate::doors::Doors;
 use crate::answer::{HttpAnswer, response};
-use crate::headers::{Shown, Unclear, accept, agreed, forwarded_source, mislead, moved, own_host, single};
+use crate::headers::{
+    AmbiguousRequest, HeaderEvidence, accept_header, agreed_value, forwarded_address, is_misleading, overrides_path,
+    request_host, single_value,
+};
 use axum::extract::{Extension, State};
 use axum::response::Response;
 use axum::routing::any;
@@ -29,19 +32,21 @@ async fn forward_auth(
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
-    let asked = own_host(&uri, &headers).and_then(|host| {
+    let forwarded = request_host(&uri, &headers).and_then(|host| {
         if doors.trust.is_proxy(&peer) {
-            return forwarded(&headers, host);
+            return forwarded_request(&headers, host);
         }
-        // nobody is believed what others ask; what is asked is then this request itself
-        Ok(Asked { method: method.as_str(), host: host.unwrap_or_default(), uri: uri.path() })
+        // the peer may not forward requests of others, so the decision is about its own request
+        Ok(ForwardedRequest { method: method.as_str(), host: host.unwrap_or_default(), uri: uri.path() })
     });
-    let source = forwarded_source(&doors.trust, &peer, &headers);
-    let (target, call) = match &asked {
-        Ok(asked) => (ServiceTarget::Host(asked.host), Call::Http { method: asked.method, path: asked.uri }),
-        Err(Unclear) => (ServiceTarget::Host(""), Call::Ambiguous),
+    let source = forwarded_address(&doors.trust, &peer, &headers);
+    let (target, call) = match &forwarded {
+        Ok(forwarded) => {
+            (ServiceTarget::Host(forwarded.host), Call::Http { method: forwarded.method, path: forwarded.uri })
+        }
+        Err(AmbiguousRequest) => (ServiceTarget::Host(""), Call::Ambiguous),
     };
-    let evidence = &Shown { headers: &headers, authenticator: &doors.authenticator };
+    let evidence = &HeaderEvidence { headers: &headers, authenticator: &doors.authenticator };
     let request = Request { target, call, source, evidence };
     let credentials = Credentials {
         headers: &headers,
@@ -49,54 +54,50 @@ async fn forward_auth(
         client_cert_header_trusted: doors.trust.forwards_certificates(&peer),
     };
     let answer = doors.engine.ask(Door::ForwardAuth, &request, Caller::Credentials(credentials)).await;
-    response(HttpAnswer::of(&answer, accept(&headers)))
+    response(HttpAnswer::new(&answer, accept_header(&headers)))
 }
 
-/// What a proxy asks about.
+/// The request that a proxy forwards.
 #[derive(Debug, PartialEq, Eq)]
-struct Asked<'h> {
+struct ForwardedRequest<'h> {
     method: &'h str,
     host: &'h str,
     uri: &'h str,
 }
 
-fn forwarded<'h>(headers: &'h HeaderMap, host: Option<&'h str>) -> Result<Asked<'h>, Unclear> {
-    let original_url = single(headers, "x-original-url")?.map(split_url).transpose()?;
-    let original = (
-        single(headers, "x-original-method")?,
-        single(headers, "x-original-uri")?,
-        single(headers, "x-original-host")?,
-    );
-    let forwarded = (
-        single(headers, "x-forwarded-method")?,
-        single(headers, "x-forwarded-uri")?,
-        single(headers, "x-forwarded-host")?,
-    );
+fn forwarded_request<'h>(headers: &'h HeaderMap, host: Option<&'h str>) -> Result<ForwardedRequest<'h>, AmbiguousRequest> {
+    let original_url = single_value(headers, "x-original-url")?.map(split_url).transpose()?;
+    let original_method = single_value(headers, "x-original-method")?;
+    let original_uri = single_value(headers, "x-original-uri")?;
+    let original_host = single_value(headers, "x-original-host")?;
+    let forwarded_method = single_value(headers, "x-forwarded-method")?;
+    let forwarded_uri = single_value(headers, "x-forwarded-uri")?;
+    let forwarded_host = single_value(headers, "x-forwarded-host")?;
 
-    // whose word the host is: nginx passes its own `Host` on, ingress-nginx a whole URL, Traefik and Caddy a header
-    let named_host = match (original.1, original_url) {
+    // nginx forwards the host in `Host`, ingress-nginx in a URL, and Traefik and Caddy in a header of its own
+    let proxy_host = match (original_uri, original_url) {
         (Some(_), _) => host,
         (None, Some((host, _))) => Some(host),
-        (None, None) => forwarded.2.or(host),
+        (None, None) => forwarded_host.or(host),
     };
-    let method = agreed([original.0, forwarded.0]).ok_or(Unclear)?;
-    // the application could take the method, or the caller, from a header that no proxy removes
-    if mislead(method, headers) {
-        return Err(Unclear);
+    let method = agreed_value([original_method, forwarded_method]).ok_or(AmbiguousRequest)?;
+    // the application could read the method, or the caller, from a header that no proxy removes
+    if is_misleading(method, headers) {
+        return Err(AmbiguousRequest);
     }
-    let uri = agreed([original.1, original_url.map(|(_, uri)| uri), forwarded.1]);
-    let named = agreed([named_host, original.2, original_url.map(|(host, _)| host), forwarded.2]);
-    match (uri, named) {
-        // `X-Original-URL` is among what agrees
-        (Some(uri), Some(host)) if !moved(uri, headers, &["x-rewrite-url"]) => Ok(Asked { method, host, uri }),
-        _ => Err(Unclear),
+    let uri = agreed_value([original_uri, original_url.map(|(_, uri)| uri), forwarded_uri]);
+    let host = agreed_value([proxy_host, original_host, original_url.map(|(host, _)| host), forwarded_host]);
+    match (uri, host) {
+        // `X-Original-URL` has been compared above
+        (Some(uri), Some(host)) if !overrides_path(uri, headers, &["x-rewrite-url"]) => Ok(ForwardedRequest { method, host, uri }),
+        _ => Err(AmbiguousRequest),
     }
 }
 
 /// Host and path of an absolute URL.
-fn split_url(url: &str) -> Result<(&str, &str), Unclear> {
-    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).ok_or(Unclear)?;
-    let slash = rest.find('/').ok_or(Unclear)?;
+fn split_url(url: &str) -> Result<(&str, &str), AmbiguousRequest> {
+    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).ok_or(AmbiguousRequest)?;
+    let slash = rest.find('/').ok_or(AmbiguousRequest)?;
     Ok(rest.split_at(slash))
 }
 
@@ -105,9 +106,9 @@ mod tests {
     use super::*;
     use http::{HeaderName, HeaderValue};
 
-    fn asked(headers: &HeaderMap) -> Result<(&str, &str, &str), Unclear> {
-        let host = single(headers, "host")?;
-        forwarded(headers, host).map(|asked| (asked.method, asked.host, asked.uri))
+    fn parse(headers: &HeaderMap) -> Result<(&str, &str, &str), AmbiguousRequest> {
+        let host = single_value(headers, "host")?;
+        forwarded_request(headers, host).map(|request| (request.method, request.host, request.uri))
     }
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -121,26 +122,26 @@ mod tests {
     }
 
     #[test]
-    fn both_families_are_understood() {
+    fn both_families_of_headers_are_read() {
         let nginx = headers(&[("host", "a.example"), ("x-original-method", "GET"), ("x-original-uri", "/x?y")]);
-        assert_eq!(asked(&nginx), Ok(("GET", "a.example", "/x?y")));
+        assert_eq!(parse(&nginx), Ok(("GET", "a.example", "/x?y")));
         let traefik = headers(&[
             ("host", "durward"),
             ("x-forwarded-method", "POST"),
             ("x-forwarded-host", "a.example"),
             ("x-forwarded-uri", "/x"),
         ]);
-        assert_eq!(asked(&traefik), Ok(("POST", "a.example", "/x")));
+        assert_eq!(parse(&traefik), Ok(("POST", "a.example", "/x")));
         let ingress = headers(&[
             ("host", "durward"),
             ("x-original-method", "GET"),
             ("x-original-url", "https://a.example/x?y=/z"),
         ]);
-        assert_eq!(asked(&ingress), Ok(("GET", "a.example", "/x?y=/z")));
+        assert_eq!(parse(&ingress), Ok(("GET", "a.example", "/x?y=/z")));
     }
 
     #[test]
-    fn what_disagrees_is_not_understood() {
+    fn contradicting_headers_are_ambiguous() {
         let base = [("host", "a.example"), ("x-original-method", "GET"), ("x-original-uri", "/x")];
         for extra in [
             ("x-original-uri", "/y"),
@@ -160,10 +161,10 @@ mod tests {
         ] {
             let all: Vec<_> = base.iter().copied().chain([extra]).collect();
             let all = headers(&all);
-            let got = asked(&all);
-            assert!(got.is_err(), "{extra:?}: {got:?}");
+            let request = parse(&all);
+            assert!(request.is_err(), "{extra:?}: {request:?}");
         }
-        assert!(asked(&headers(&[("host", "a.example")])).is_err());
-        assert!(asked(&headers(&[("host", "a.example"), ("x-original-uri", "/x")])).is_err());
+        assert!(parse(&headers(&[("host", "a.example")])).is_err());
+        assert!(parse(&headers(&[("host", "a.example"), ("x-original-uri", "/x")])).is_err());
     }
 }

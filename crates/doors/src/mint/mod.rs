@@ -1,4 +1,4 @@
-//! The mint: certificates and tokens for pods that ask for them themselves, over the token listener.
+//! The mint: issues certificates and tokens to pods that request them on the token listener.
 
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-/// Largest request, in bytes: one for a key of RSA 4096 has about 2 kB.
+/// Largest request, in bytes: one with an RSA key of 4096 bits has about 2 kB.
 const MAX_BODY: usize = 16 * 1024;
 
 /// The mint as a router.
@@ -29,10 +29,10 @@ pub fn router(mint: CertificateMint) -> Router {
 }
 
 async fn certificate(State(mint): State<CertificateMint>, headers: HeaderMap, body: Bytes) -> Response {
-    let asked = async {
+    let outcome = async {
         let token = credential(&headers)?;
-        let request: CertificateRequest = read(&body)?;
-        let csr = STANDARD.decode(&request.csr).map_err(|_| MintError::Invalid("`csr` is no base64".to_owned()))?;
+        let request: CertificateRequest = parse(&body)?;
+        let csr = STANDARD.decode(&request.csr).map_err(|_| MintError::Invalid("`csr` is not base64".to_owned()))?;
         let ttl = request.ttl_seconds.map(|seconds| TimeDelta::seconds(seconds.into()));
         let (id, granted) = mint.certificate(token, &csr, ttl).await?;
         Ok(CertificateResponse {
@@ -42,47 +42,48 @@ async fn certificate(State(mint): State<CertificateMint>, headers: HeaderMap, bo
             refresh_at: granted.begin_refresh_at,
         })
     };
-    answer(asked.await)
+    response(outcome.await)
 }
 
 async fn token(State(mint): State<CertificateMint>, headers: HeaderMap, body: Bytes) -> Response {
-    let asked = async {
+    let outcome = async {
         let credential = credential(&headers)?;
-        let request: TokenRequest = read(&body)?;
+        let request: TokenRequest = parse(&body)?;
         let token = mint.token(credential, &request.audience).await?;
         Ok(TokenResponse { spiffe_id: token.id.to_string(), token: token.text, expires_at: token.expires_at })
     };
-    answer(asked.await)
+    response(outcome.await)
 }
 
-pub fn credential(headers: &HeaderMap) -> Result<&str, MintError> {
+/// The bearer token of a request.
+pub(crate) fn credential(headers: &HeaderMap) -> Result<&str, MintError> {
     let token = bearer::token(headers).ok().flatten();
     token.ok_or(MintError::Unauthenticated("there is no token"))
 }
 
-fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, MintError> {
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, MintError> {
     serde_json::from_slice(body).map_err(|error| MintError::Invalid(error.to_string()))
 }
 
-fn answer<T: Serialize>(outcome: Result<T, MintError>) -> Response {
+fn response<T: Serialize>(outcome: Result<T, MintError>) -> Response {
     match outcome {
         Ok(answer) => Json(answer).into_response(),
-        Err(error) => refusal(error),
+        Err(error) => error_response(error),
     }
 }
 
-/// Who can't prove who it is learns nothing else; everybody else what to do.
-pub fn refusal(error: MintError) -> Response {
+/// The response to a failed request. Only an authenticated pod learns why.
+pub(crate) fn error_response(error: MintError) -> Response {
     let (status, message) = match error {
         MintError::Unauthenticated(cause) => {
-            tracing::info!(cause, "nothing minted: who asks is not known");
+            tracing::info!(cause, "pod not authenticated; refusing its request");
             let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
             return (StatusCode::UNAUTHORIZED, challenge, Json(json!({"error": "invalid_token"}))).into_response();
         }
         error @ MintError::NotEntitled(_) => (StatusCode::FORBIDDEN, error.to_string()),
         error @ MintError::Invalid(_) => (StatusCode::BAD_REQUEST, error.to_string()),
         error @ MintError::Unavailable(_) => {
-            tracing::warn!(%error, "nothing minted");
+            tracing::warn!(%error, "request of a pod can't be answered now; asking it to try again");
             (StatusCode::SERVICE_UNAVAILABLE, "try again".to_owned())
         }
     };

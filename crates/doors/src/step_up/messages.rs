@@ -47,7 +47,7 @@ const fn describe_passkey(error: &PasskeyError) -> &'static str {
         PasskeyError::Full => "You have as many keys as you can have. Remove one first.",
         PasskeyError::NoKeys => "You have no key here.",
         PasskeyError::Name => "Give the key a name that none of your keys has, of at most 64 characters.",
-        PasskeyError::NotStarted | PasskeyError::Late(_) => "That took too long, or was sent twice. Try again.",
+        PasskeyError::NotStarted | PasskeyError::Expired(_) => "That took too long, or was sent twice. Try again.",
         PasskeyError::Counter => {
             "This key was not accepted: there may be a copy of it. Use another factor, remove this one, and contact your \
              administrator."

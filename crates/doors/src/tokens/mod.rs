@@ -1,4 +1,4 @@
-//! The token listener: public keys for services that verify tokens on their own, where everything is, and the trust bundle.
+//! TokenMetadata on the token listener: public keys, the locations of endpoints, and trust bundles.
 
 use crate::exchange::{CLIENT_CREDENTIALS, EXCHANGE, INTROSPECTION_PATH, TOKEN_PATH};
 use axum::extract::{Query, State};
@@ -19,27 +19,26 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
-/// How long a verifier may keep the keys, in seconds; a key is published for longer than this before it signs.
+/// How long a verifier may cache keys. A key is published for longer than this before it signs.
 const MAX_AGE: &str = "public, max-age=300";
-/// How often whoever uses the trust bundle is to look for another one, in seconds.
+/// How often clients should fetch the trust bundle, in seconds.
 const REFRESH_HINT: u32 = 300;
 
-/// Where the keys are that verify the audit log: apart from those of tokens, for they count for nothing else.
+/// Path of the keys that verify the audit log. They are separate from those of tokens, as they sign nothing else.
 const AUDIT_KEYS_PATH: &str = "/.well-known/durward-audit-keys.json";
 
-/// What verifiers need: keys, and where everything is.
+/// Keys and endpoints, for those who verify or request tokens.
 #[derive(Debug, Clone)]
-pub struct Metadata {
+pub struct TokenMetadata {
     issuer: Arc<str>,
-    /// Where clients that show a certificate have to go (RFC 8705, section 5).
+    /// Base URL for clients with certificates (RFC 8705, section 5).
     tls: Option<Arc<str>>,
     keys: TokenKeys,
     audit_keys: TokenKeys,
 }
 
-impl Metadata {
-    /// `issuer` is the URL under which tokens of this installation are verified, and `tls` the same with client
-    /// certificates, if that is another.
+impl TokenMetadata {
+    /// `issuer` is the base URL and the `iss` of tokens; `tls` is the base URL for clients with certificates, if it differs.
     pub fn new(issuer: &str, tls: Option<String>, keys: TokenKeys, audit_keys: TokenKeys) -> Self {
         Self { issuer: issuer.into(), tls: tls.map(Into::into), keys, audit_keys }
     }
@@ -49,7 +48,7 @@ impl Metadata {
         all.into_iter().map(|(name, path)| (name.to_owned(), format!("{base}{path}").into())).collect()
     }
 
-    /// OpenID Connect Discovery, section 3, and RFC 8414, section 2, as much of both as there is.
+    /// The metadata document: the supported parts of OpenID Connect Discovery, section 3, and RFC 8414, section 2.
     fn document(&self) -> Value {
         let algorithms = SigningAlgorithm::ALL.map(SigningAlgorithm::as_str);
         let mut document = json!({
@@ -73,47 +72,49 @@ impl Metadata {
 
 const JWKS_PATH: &str = "/.well-known/jwks.json";
 
-/// Keys and where everything is, as a router.
-pub fn metadata(metadata: Metadata) -> Router {
-    let document = async |State(this): State<Metadata>| ([(header::CACHE_CONTROL, MAX_AGE)], Json(this.document()));
+/// The keys and the metadata document as a router.
+pub fn metadata(metadata: TokenMetadata) -> Router {
+    let document = async |State(this): State<TokenMetadata>| ([(header::CACHE_CONTROL, MAX_AGE)], Json(this.document()));
     Router::new()
-        .route(JWKS_PATH, get(async |State(this): State<Metadata>| key_set(this.keys.current().jwks())))
-        .route(AUDIT_KEYS_PATH, get(async |State(this): State<Metadata>| key_set(this.audit_keys.current().jwks())))
+        .route(JWKS_PATH, get(async |State(this): State<TokenMetadata>| key_set(this.keys.current().jwks())))
+        .route(AUDIT_KEYS_PATH, get(async |State(this): State<TokenMetadata>| key_set(this.audit_keys.current().jwks())))
         .route("/.well-known/openid-configuration", get(document))
         .route("/.well-known/oauth-authorization-server", get(document))
         .with_state(metadata)
 }
 
-/// The bundle of a standalone engine as a router: its roots since a time, in seconds since 1970, and the keys that there are.
+/// The bundle of a standalone engine as a router. The roots exist since `since`, in seconds since 1970.
 pub fn own_bundle(roots: Vec<CertificateDer<'static>>, since: i64, keys: TokenKeys) -> Router {
     let own = async move || {
         let keys = keys.current();
-        spiffe_bundle(write(&roots, keys.public(), since.saturating_add(keys.sequence()), REFRESH_HINT))
+        spiffe_bundle(write(&roots, keys.public_keys(), since.saturating_add(keys.sequence()), REFRESH_HINT))
     };
     Router::new().route("/bundle", get(own))
 }
 
-/// How long a question for other bundles is held.
-const HOLD: Duration = Duration::from_secs(20);
-/// What bundles are made from.
+/// How long a request for changed bundles waits.
+const LONG_POLL: Duration = Duration::from_secs(20);
+
+/// The sources of the published bundles.
 #[derive(Debug, Clone)]
-pub struct Published {
+pub struct PublishedBundles {
     pub trust_domain: Arc<str>,
     pub authorities: Authorities,
     pub keys: TokenKeys,
-    /// Knows the other trust domains.
+    /// Holds the bundles of federated trust domains.
     pub authenticator: Arc<Authenticator>,
 }
 
-impl Published {
-    /// The own bundle.
-    fn bundle(&self) -> String {
-        let (trust, keys) = (self.authorities.current(), self.keys.current());
-        write(&trust.roots(), keys.public(), trust.since.saturating_add(keys.sequence()), REFRESH_HINT)
+impl PublishedBundles {
+    /// The bundle of this trust domain.
+    fn own_bundle(&self) -> String {
+        let trust = self.authorities.current();
+        let keys = self.keys.current();
+        write(&trust.roots(), keys.public_keys(), trust.since.saturating_add(keys.sequence()), REFRESH_HINT)
     }
 
     fn bundles(&self) -> Bundles {
-        let own = serde_json::from_str(&self.bundle()).unwrap_or_default();
+        let own = serde_json::from_str(&self.own_bundle()).unwrap_or_default();
         let mut bundles = self.authenticator.federated_bundles();
         bundles.insert(format!("spiffe://{}", self.trust_domain), own);
         let text = serde_json::to_vec(&bundles).unwrap_or_default();
@@ -122,9 +123,9 @@ impl Published {
 }
 
 /// The bundles of a cluster as a router.
-pub fn router(published: Published) -> Router {
+pub fn router(published: PublishedBundles) -> Router {
     Router::new()
-        .route("/bundle", get(async |State(this): State<Published>| spiffe_bundle(this.bundle())))
+        .route("/bundle", get(async |State(this): State<PublishedBundles>| spiffe_bundle(this.own_bundle())))
         .route(BUNDLES_PATH, get(bundles))
         .with_state(published)
 }
@@ -133,35 +134,37 @@ fn key_set(jwks: String) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/jwk-set+json"), (header::CACHE_CONTROL, MAX_AGE)], jwks)
 }
 
-/// The bundle as SPIFFE has it (SPIFFE Trust Domain and Bundle, section 4).
+/// A bundle in SPIFFE's format (SPIFFE Trust Domain and Bundle, section 4).
 fn spiffe_bundle(bundle: String) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, MAX_AGE)], bundle)
 }
 
 #[derive(Debug, Deserialize)]
-struct Known {
+struct KnownBundles {
+    /// Digest of the bundles that the client has.
     #[serde(default)]
     known: String,
 }
 
-/// All bundles, once they are others than those that are known; the same again when nothing changes for a while.
-async fn bundles(State(this): State<Published>, Query(Known { known }): Query<Known>) -> Json<Bundles> {
-    let (mut roots, mut keys) = (this.authorities.changes(), this.keys.changes());
+/// All bundles, as soon as they differ from those of the client; the same ones after a while without a change.
+async fn bundles(State(this): State<PublishedBundles>, Query(KnownBundles { known }): Query<KnownBundles>) -> Json<Bundles> {
+    let mut roots = this.authorities.changes();
+    let mut keys = this.keys.changes();
     let mut federated = this.authenticator.federated_changes();
-    let end = Instant::now() + HOLD;
+    let end = Instant::now() + LONG_POLL;
     loop {
         roots.mark_unchanged();
         keys.mark_unchanged();
         federated.mark_unchanged();
-        let now = this.bundles();
-        if now.digest != known {
-            return Json(now);
+        let current = this.bundles();
+        if current.digest != known {
+            return Json(current);
         }
         tokio::select! {
             Ok(()) = roots.changed() => {}
             Ok(()) = keys.changed() => {}
             Ok(()) = federated.changed() => {}
-            () = sleep_until(end) => return Json(now),
+            () = sleep_until(end) => return Json(current),
         }
     }
 }

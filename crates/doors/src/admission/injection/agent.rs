@@ -1,7 +1,7 @@
 //! The agent as a native sidecar (Kubernetes 1.29 and up): it starts before every other container and ends after them.
 
 use crate::admission::injection::{LABEL, MOUNT, Refusal, VOLUME, add_volume, equip_all, list};
-use durward_identity::{AUDIENCE, TRUST_BUNDLE_CONFIG_MAP, TRUST_BUNDLE_KEY};
+use durward_identity::{DURWARD_AUDIENCE, TRUST_BUNDLE_CONFIG_MAP, TRUST_BUNDLE_KEY};
 use durward_api::compile::ClusterDomains;
 use serde_json::{Value, json};
 
@@ -107,13 +107,13 @@ pub(super) fn add_proof(spec: &mut Value) -> Result<(), Refusal> {
         sources
             .into_iter()
             .flatten()
-            .any(|source| source.pointer("/serviceAccountToken/audience").is_some_and(|audience| audience == AUDIENCE))
+            .any(|source| source.pointer("/serviceAccountToken/audience").is_some_and(|audience| audience == DURWARD_AUDIENCE))
     })
 }
 
 fn proof() -> Value {
     json!({"name": NAME, "projected": {"sources": [
-        {"serviceAccountToken": {"audience": AUDIENCE, "path": "token", "expirationSeconds": 3600}},
+        {"serviceAccountToken": {"audience": DURWARD_AUDIENCE, "path": "token", "expirationSeconds": 3600}},
         {"configMap": {"name": TRUST_BUNDLE_CONFIG_MAP, "items": [{"key": TRUST_BUNDLE_KEY, "path": TRUST_BUNDLE_KEY}]}},
     ]}})
 }
