@@ -29,9 +29,9 @@ pub enum TlsError {
 
 /// A certificate with its key, for both sides of a connection; replaced without a restart.
 #[derive(Debug)]
-pub struct ServerCertificate(ArcSwap<CertifiedKey>);
+pub struct ReloadableCertificate(ArcSwap<CertifiedKey>);
 
-impl ServerCertificate {
+impl ReloadableCertificate {
     /// A certificate chain and key, both in PEM.
     ///
     /// # Errors
@@ -55,13 +55,13 @@ impl ServerCertificate {
     }
 }
 
-impl ResolvesServerCert for ServerCertificate {
+impl ResolvesServerCert for ReloadableCertificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.current())
     }
 }
 
-impl ResolvesClientCert for ServerCertificate {
+impl ResolvesClientCert for ReloadableCertificate {
     fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         Some(self.current())
     }
@@ -84,7 +84,7 @@ fn certified(chain_pem: &str, key_pem: &str) -> Result<CertifiedKey, TlsError> {
 /// # Errors
 /// When the versions of the protocol are not usable.
 pub fn server_config(
-    certificate: Arc<ServerCertificate>,
+    certificate: Arc<ReloadableCertificate>,
     clients: Arc<dyn ClientCertVerifier>,
     versions: &[&'static SupportedProtocolVersion],
 ) -> Result<Arc<ServerConfig>, TlsError> {
@@ -130,12 +130,12 @@ pub trait VerifyClient: Debug + Send + Sync {
 
 /// A rustls verifier around a [`VerifyServer`] or a [`VerifyClient`]: it checks the signatures of the handshake itself.
 #[derive(Debug)]
-pub struct Verifier<V> {
+pub struct HandshakeVerifier<V> {
     verify: V,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
-impl<V> Verifier<V> {
+impl<V> HandshakeVerifier<V> {
     /// A verifier that accepts what `verify` accepts.
     pub fn new(verify: V) -> Arc<Self> {
         let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
@@ -170,7 +170,7 @@ macro_rules! handshake_signatures {
     };
 }
 
-impl<V: VerifyServer> ServerCertVerifier for Verifier<V> {
+impl<V: VerifyServer> ServerCertVerifier for HandshakeVerifier<V> {
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,
@@ -187,7 +187,7 @@ impl<V: VerifyServer> ServerCertVerifier for Verifier<V> {
     handshake_signatures!();
 }
 
-impl<V: VerifyClient> ClientCertVerifier for Verifier<V> {
+impl<V: VerifyClient> ClientCertVerifier for HandshakeVerifier<V> {
     fn client_auth_mandatory(&self) -> bool {
         false
     }

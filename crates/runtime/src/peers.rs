@@ -54,7 +54,7 @@ impl FromStr for PeerName {
 
 /// Which peers are believed what.
 #[derive(Debug, Clone, Default)]
-pub struct Trust {
+pub struct TrustedPeers {
     /// Proxies: believed which request they forward, and their own certificate is not the caller's.
     pub proxies: Vec<PeerName>,
     /// Proxies that are also believed which certificate their client showed them.
@@ -63,7 +63,7 @@ pub struct Trust {
     pub enforcement_points: Vec<PeerName>,
 }
 
-impl Trust {
+impl TrustedPeers {
     /// Whether the peer is believed which request it forwards.
     #[must_use]
     pub fn is_proxy(&self, peer: &Peer) -> bool {
