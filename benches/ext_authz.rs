@@ -102,7 +102,7 @@ fn load(ghz: &Path, address: &str, data: &Path, requests: usize, server: u32) ->
             "0",
         ])
         .args(["--concurrency", "50", "--connections", "4", "--total", &requests.to_string(), "--protoset"])
-        .arg(repository("src/doors/ext_authz.descriptors.bin"))
+        .arg(repository("crates/doors/src/ext_authz/descriptors.bin"))
         .arg("--data-file")
         .arg(data)
         .arg(address)

@@ -4,10 +4,10 @@ use axum::body::Body;
 use axum::response::Response;
 use durward_core::approval::ApprovalSubject;
 use durward_core::authentication::Challenge;
-use durward_core::decision::Reason;
+use durward_core::decision::{Decision, Reason};
 use durward_core::principal::Identity;
 use durward_core::scope::Scope;
-use durward_engine::Answer;
+use durward_engine::EngineAnswer;
 use http::{HeaderName, HeaderValue, StatusCode};
 use maud::{DOCTYPE, Markup, html};
 use serde_json::json;
@@ -36,7 +36,7 @@ pub struct HttpAnswer {
 
 impl HttpAnswer {
     /// The response for a decision. Where `accept` asks for HTML, the link to the step-up page is a page for people.
-    pub fn new(answer: &Answer, accept: Option<&str>) -> Self {
+    pub fn new(answer: &EngineAnswer, accept: Option<&str>) -> Self {
         let mut response = Self::in_json(answer);
         let Some(page) = &answer.step_up else { return response };
         if answer.passes() {
@@ -53,7 +53,7 @@ impl HttpAnswer {
         response
     }
 
-    fn in_json(answer: &Answer) -> Self {
+    fn in_json(answer: &EngineAnswer) -> Self {
         if answer.passes() {
             return Self { status: StatusCode::OK, headers: identity_headers(answer), body: String::new() };
         }
@@ -133,7 +133,7 @@ fn step_up_page(page: &Url) -> Markup {
 }
 
 /// The identity headers for the application.
-fn identity_headers(answer: &Answer) -> Vec<(&'static str, String)> {
+fn identity_headers(answer: &EngineAnswer) -> Vec<(&'static str, String)> {
     let decision = &answer.decision;
     let principal = answer.principal.as_deref().map(|principal| principal.identity());
     // a second factor can be valid for this operation alone
@@ -186,4 +186,44 @@ pub fn response(answer: HttpAnswer) -> Response {
         }
     }
     response
+}
+
+/// The refusal as `kubectl` shows it: the operation, what is missing, and the id of the audit record.
+pub(crate) fn refusal_message(answer: &EngineAnswer) -> String {
+    let decision = &answer.decision;
+    let operation = decision.operation.as_deref().unwrap_or_default();
+    let policy = decision.policy.as_ref().map(ToString::to_string).unwrap_or_default();
+    let caller = answer.principal.as_ref().map_or_else(|| "an unauthenticated caller".to_owned(), |p| p.identity().id.to_string());
+    if decision.reason == Reason::NoPolicy {
+        let service = answer.audience.as_deref().unwrap_or_default();
+        return format!(
+            "service `{service}` is closed, so what its policies governed is refused until policy {policy} is fixed or removed \
+             (decision {})",
+            answer.id
+        );
+    }
+    let reason = if answer.unrecorded { "the decision could not be recorded".to_owned() } else { reason(decision) };
+    format!("operation `{operation}` of policy {policy} is refused for {caller}: {reason} (decision {})", answer.id)
+}
+
+fn reason(decision: &Decision) -> String {
+    match (decision.reason, &decision.challenge) {
+        (Reason::InsufficientScope, _) => {
+            let missing: Vec<_> = decision.missing.iter().map(|scope| format!("`{scope}`")).collect();
+            format!("missing scope {}", missing.join(" and "))
+        }
+        (Reason::AssuranceTooLow, Some(challenge)) => {
+            let fresh = challenge.max_age.map(|age| format!(" not older than {} s", age.num_seconds()));
+            format!("its risk requires {}{}", challenge.assurance, fresh.unwrap_or_default())
+        }
+        (Reason::ApprovalRequired, _) => {
+            let name = decision.approval.as_ref().map(|approval| approval_name(&approval.subject)).unwrap_or_default();
+            format!("it requires an approval: let an approver run `durward approve {name}`, then try again")
+        }
+        (Reason::Denied, _) => {
+            let denials: Vec<_> = decision.rules.iter().map(|rule| format!("`{rule}`")).collect();
+            format!("{} applies", denials.join(" and "))
+        }
+        (reason, _) => reason.to_string(),
+    }
 }

@@ -1,11 +1,11 @@
-//! Requests to the Kubernetes API from `tests/corpus`: admission and authorization decide them alike.
+//! Requests to the Kubernetes API from `tests/corpus`, about which admission and authorization must agree.
 
-#![allow(clippy::expect_used, reason = "a test says what it expects")]
+#![allow(clippy::expect_used, reason = "a failed expectation fails the test")]
 
 use crate::admission;
-use crate::admission::{Agent, OPERATIONS_PATH, Webhooks};
+use crate::admission::{AdmissionWebhooks, OPERATIONS_PATH, SidecarSettings};
 use crate::authorization;
-use crate::authorization::{ACCESS_PATH, Authorization};
+use crate::authorization::{ACCESS_PATH, AuthorizationWebhook};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode};
@@ -14,7 +14,7 @@ use durward_api::compile::ClusterDomains;
 use durward_api::resources::AccessPolicy;
 use durward_authn::{Authenticator, TrustDomain};
 use durward_engine::Engine;
-use durward_engine::audit::Audit;
+use durward_engine::audit::AuditWriter;
 use durward_engine::metrics::Metrics;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -23,10 +23,12 @@ use tower::ServiceExt;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Case {
+struct CorpusCase {
+    /// The request to authorization: verb, resource and group.
     asked: Option<String>,
+    /// The operation at admission.
     admitted: Option<String>,
-    /// Resource and group, where nobody asks the authorization webhook.
+    /// Resource and group, if there is no request to authorization.
     resource: Option<String>,
     #[serde(default = "eve")]
     by: String,
@@ -34,7 +36,7 @@ struct Case {
     namespace: String,
     #[serde(default)]
     review: serde_json::Map<String, Value>,
-    outcome: Outcome,
+    outcome: CorpusOutcome,
 }
 
 fn eve() -> String {
@@ -47,32 +49,32 @@ fn shop() -> String {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Outcome {
+enum CorpusOutcome {
     Refused,
     Allowed,
     Ungoverned,
 }
 
-/// Both webhooks, before one engine. Policies allow, so that what is allowed is told from what is nobody's business.
+/// Both webhooks, with one engine. Policies allow requests here, so that an allow differs from no opinion.
 fn webhooks() -> (Router, Router) {
     let policy: AccessPolicy =
         serde_saphyr::from_str(include_str!("../../../tests/corpus/kubernetes-policy.yaml")).expect("a policy");
-    let domain =
+    let domains =
         ClusterDomains { trust_domain: "cluster.local".to_owned(), cluster_domain: "cluster.local".to_owned() };
-    let mut catalog = Catalog::new(domain.clone());
-    let fates = catalog.apply([CatalogChange::PolicyApplied(Box::new(policy))]);
-    assert!(fates.iter().all(|(_, fate)| fate.in_force), "{fates:?}");
+    let mut catalog = Catalog::new(domains.clone());
+    let statuses = catalog.apply([CatalogChange::PolicyApplied(Box::new(policy))]);
+    assert!(statuses.iter().all(|(_, status)| status.in_force), "{statuses:?}");
     let authenticator = Arc::new(Authenticator::new(TrustDomain::default(), Arc::default()));
-    let engine = Arc::new(Engine::new(authenticator, Audit::nowhere(), Arc::new(Metrics::default()), 1));
+    let engine = Arc::new(Engine::new(authenticator, AuditWriter::nowhere(), Arc::new(Metrics::default()), 1));
     engine.replace_snapshot(catalog.snapshot().clone());
     let (reviewer, _) = tokio::sync::mpsc::channel(1);
-    let agent = Agent { image: String::new(), controller: String::new(), domain };
+    let sidecars = SidecarSettings { image: String::new(), controller: String::new(), domains };
     let trust_domain: Arc<str> = "cluster.local".into();
-    let admission = Webhooks { engine: Arc::clone(&engine), trust_domain: Arc::clone(&trust_domain), reviewer, agent };
+    let admission = AdmissionWebhooks { engine: Arc::clone(&engine), trust_domain: Arc::clone(&trust_domain), reviewer, sidecars };
     let namespace = "durward-system".into();
     (
         admission::router(admission),
-        authorization::router(Authorization {
+        authorization::router(AuthorizationWebhook {
             engine,
             trust_domain,
             namespace,
@@ -97,8 +99,8 @@ fn resource(text: &str) -> (&str, &str, &str) {
     (resource, subresource, group)
 }
 
-impl Case {
-    /// How the authorization webhook is asked.
+impl CorpusCase {
+    /// The review that the authorization webhook gets.
     fn access(&self) -> Option<Value> {
         let (verb, rest) = self.asked.as_deref()?.split_once(' ').expect("a verb");
         let (resource, subresource, group) = resource(rest);
@@ -110,7 +112,7 @@ impl Case {
         Some(json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec}))
     }
 
-    /// How the admission webhook is asked.
+    /// The review that the admission webhook gets.
     fn admission(&self) -> Option<Value> {
         let operation = self.admitted.as_deref()?;
         let named = self.resource.as_deref().or_else(|| self.asked.as_deref()?.split_once(' ').map(|(_, rest)| rest));
@@ -132,8 +134,8 @@ impl Case {
 }
 
 #[tokio::test]
-async fn the_webhooks_decide_the_corpus_alike() {
-    let cases: Vec<Case> =
+async fn both_webhooks_agree_with_the_corpus() {
+    let cases: Vec<CorpusCase> =
         serde_saphyr::from_str(include_str!("../../../tests/corpus/kubernetes.yaml")).expect("the corpus");
     let (admission, authorization) = webhooks();
     let mut wrong = Vec::new();
@@ -141,9 +143,9 @@ async fn the_webhooks_decide_the_corpus_alike() {
         if let Some(review) = case.access() {
             let status = &post(&authorization, ACCESS_PATH, &review).await["status"];
             let outcome = match (&status["allowed"], &status["denied"]) {
-                (Value::Bool(true), Value::Null) => Outcome::Allowed,
-                (Value::Bool(false), Value::Bool(true)) => Outcome::Refused,
-                _ => Outcome::Ungoverned,
+                (Value::Bool(true), Value::Null) => CorpusOutcome::Allowed,
+                (Value::Bool(false), Value::Bool(true)) => CorpusOutcome::Refused,
+                _ => CorpusOutcome::Ungoverned,
             };
             if outcome != case.outcome {
                 wrong.push(format!("{case:?} at authorization: {status}"));
@@ -151,7 +153,7 @@ async fn the_webhooks_decide_the_corpus_alike() {
         }
         if let Some(review) = case.admission() {
             let response = &post(&admission, OPERATIONS_PATH, &review).await["response"];
-            let expected = case.outcome != Outcome::Refused;
+            let expected = case.outcome != CorpusOutcome::Refused;
             if response["allowed"] != expected || !response["patch"].is_null() {
                 wrong.push(format!("{case:?} at admission: {response}"));
             }

@@ -1,18 +1,18 @@
 //! The webhook configurations, kept as narrow as the policies need.
 
-mod keeper;
+mod reconciler;
 
-pub use keeper::Standing;
+pub use reconciler::WebhookStatus;
 
 use durward_api::resources::{GROUP, VERSION};
 use durward_core::digest::Digest;
 use durward_core::kubernetes::{ApiPattern, Verb};
 use durward_core::snapshot::Snapshot;
 use durward_doors::admission::{
-    INJECT, INJECTION_PATH, Mode, NAMESPACE_INJECTION_PATH, OPERATIONS_PATH, RESOURCES_PATH,
+    INJECTION_LABEL, INJECTION_PATH, InjectionMode, NAMESPACE_INJECTION_PATH, OPERATIONS_PATH, RESOURCES_PATH,
 };
 use durward_identity::Authorities;
-use durward_kubernetes::requests::{MANAGER, brief};
+use durward_kubernetes::requests::{FIELD_MANAGER, redacted};
 use durward_runtime::Failure;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::{
@@ -22,7 +22,7 @@ use k8s_openapi::api::admissionregistration::v1::{
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
-use keeper::sorted;
+use reconciler::sorted;
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, ObjectMeta, Patch, PatchParams};
 use kube::core::ApiResource;
 use kube::{Client, Resource};
@@ -71,15 +71,15 @@ impl FailurePolicy {
 
 /// The webhook configurations of this installation.
 #[derive(Debug)]
-pub struct Webhooks {
+pub struct WebhookConfigurations {
     pub service: String,
     pub namespace: String,
     pub port: i32,
     pub authorities: Authorities,
-    /// Told the digest of the roots once every configuration has them.
+    /// ConfigurationEvent the digest of the roots once every configuration has them.
     pub carried: watch::Sender<Option<Digest>>,
-    /// Told whether the API server asks before governed operations.
-    pub standing: watch::Sender<Standing>,
+    /// ConfigurationEvent whether the API server asks before governed operations.
+    pub standing: watch::Sender<WebhookStatus>,
     /// The Certificate whose CA cert-manager writes into the configurations, in place of ours.
     pub certificate: Option<String>,
     /// For governed operations.
@@ -95,34 +95,34 @@ pub fn names(service: &str) -> [String; 3] {
 
 /// A configuration of either kind, as it should be.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Configuration {
+pub struct WebhookConfiguration {
     resource: ApiResource,
     name: String,
     /// As the API server stores them.
     webhooks: Value,
 }
 
-impl Configuration {
+impl WebhookConfiguration {
     fn of<K: Resource<DynamicType = ()>>(name: String, webhooks: &impl Serialize) -> Self {
         let webhooks = sorted(serde_json::to_value(webhooks).unwrap_or_default());
         Self { resource: ApiResource::erase::<K>(&()), name, webhooks }
     }
 }
 
-impl Webhooks {
-    fn wanted(&self, snapshot: &Snapshot) -> [Configuration; 3] {
+impl WebhookConfigurations {
+    fn wanted(&self, snapshot: &Snapshot) -> [WebhookConfiguration; 3] {
         let [resources, operations, injection] = names(&self.service);
         [
-            Configuration::of::<ValidatingWebhookConfiguration>(resources, &self.resources()),
-            Configuration::of::<ValidatingWebhookConfiguration>(operations, &[self.operations(snapshot)]),
-            Configuration::of::<MutatingWebhookConfiguration>(injection, &self.injection()),
+            WebhookConfiguration::of::<ValidatingWebhookConfiguration>(resources, &self.resources()),
+            WebhookConfiguration::of::<ValidatingWebhookConfiguration>(operations, &[self.operations(snapshot)]),
+            WebhookConfiguration::of::<MutatingWebhookConfiguration>(injection, &self.injection()),
         ]
     }
 
     /// Pods that carry the label, and pods without it in namespaces that do. Only those wait for an answer.
     fn injection(&self) -> Vec<MutatingWebhook> {
         let labelled = |operator: &str, values: &[&str]| LabelSelectorRequirement {
-            key: INJECT.to_owned(),
+            key: INJECTION_LABEL.to_owned(),
             operator: operator.to_owned(),
             values: (!values.is_empty()).then(|| values.iter().map(|value| (*value).to_owned()).collect()),
         };
@@ -157,7 +157,7 @@ impl Webhooks {
         };
         let own =
             webhook("pods.injection.durward.dev", INJECTION_PATH, vec![outside.clone()], vec![labelled("Exists", &[])]);
-        let of_namespaces = Mode::ASKED.map(|mode| {
+        let of_namespaces = InjectionMode::INJECTING.map(|mode| {
             webhook(
                 &format!("{}.injection.durward.dev", mode.as_str()),
                 &format!("{NAMESPACE_INJECTION_PATH}{}", mode.as_str()),
@@ -267,20 +267,20 @@ impl Webhooks {
 }
 
 fn metadata(name: String, certificate: Option<&str>) -> ObjectMeta {
-    let labels = BTreeMap::from([("app.kubernetes.io/managed-by".to_owned(), MANAGER.to_owned())]);
+    let labels = BTreeMap::from([("app.kubernetes.io/managed-by".to_owned(), FIELD_MANAGER.to_owned())]);
     let annotations = certificate.map(|certificate| [(INJECT_CA.to_owned(), certificate.to_owned())].into());
     ObjectMeta { name: Some(name), labels: Some(labels), annotations, ..ObjectMeta::default() }
 }
 
 /// Groups, resources and verbs of a rule, in the order in which rules are written.
-type Rule = (String, String, String);
+type RuleKey = (String, String, String);
 
-fn rule(pattern: &ApiPattern) -> Rule {
+fn rule(pattern: &ApiPattern) -> RuleKey {
     let group = pattern.group.as_deref().unwrap_or("*").to_owned();
     (group, pattern.resources(), pattern.verb.map_or("*", Verb::as_str).to_owned())
 }
 
-fn written((group, resources, verb): Rule) -> RuleWithOperations {
+fn written((group, resources, verb): RuleKey) -> RuleWithOperations {
     RuleWithOperations {
         api_groups: Some(vec![group]),
         api_versions: Some(vec!["*".to_owned()]),
@@ -302,7 +302,7 @@ pub async fn remove(client: Client, namespace: &str, service: &str) -> Result<Ve
     match deployments.patch_metadata(service, &PatchParams::default(), &none).await {
         Ok(_) => {}
         Err(kube::Error::Api(status)) if status.code == 404 => {}
-        Err(error) => return Err(format!("deployment `{service}` can't be scaled down: {}", brief(&error)).into()),
+        Err(error) => return Err(format!("deployment `{service}` can't be scaled down: {}", redacted(&error)).into()),
     }
     gone(&client, namespace, service).await;
     let [resources, operations, injection] = names(service);
@@ -345,7 +345,7 @@ where
     match Api::<K>::all(client.clone()).delete(&name, &DeleteParams::default()).await {
         Ok(_) => Ok(Some(name)),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
-        Err(error) => Err(format!("webhook configuration `{name}` can't be removed: {}", brief(&error)).into()),
+        Err(error) => Err(format!("webhook configuration `{name}` can't be removed: {}", redacted(&error)).into()),
     }
 }
 

@@ -91,7 +91,7 @@ async fn enforce_policy(
         certificate: peer.certificate.as_deref(),
         client_cert_header_trusted: false,
     };
-    let answer = admin.engine.ask_admin(&admin.policy.0, &admin_request, credentials).await;
+    let answer = admin.engine.authorize_admin(&admin.policy.0, &admin_request, credentials).await;
     if answer.passes() { next.run(request).await } else { response(HttpAnswer::new(&answer, None)) }
 }
 

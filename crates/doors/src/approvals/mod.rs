@@ -18,8 +18,8 @@ use durward_authn::{Authenticator, Credentials, Expectation};
 use durward_core::approval::ApproverRejection;
 use durward_core::path::Captures;
 use durward_core::request::{Call, Request, ServiceTarget};
-use durward_engine::audit::approval::{Event, Outcome};
-use durward_engine::{Caller, Door, Engine};
+use durward_engine::audit::approval::{ApprovalOutcome, ApprovalRecord};
+use durward_engine::{EngineCaller, Door, Engine};
 use durward_runtime::peers::{Peer, TrustedPeers};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -137,8 +137,8 @@ impl ApprovalsEndpoint {
         }
         let mut decided = approval.clone();
         let (state, outcome) = match verdict {
-            ApprovalVerdict::Approve => (ApprovalState::Approved, Outcome::Approved),
-            ApprovalVerdict::Deny => (ApprovalState::Denied, Outcome::Denied),
+            ApprovalVerdict::Approve => (ApprovalState::Approved, ApprovalOutcome::Approved),
+            ApprovalVerdict::Deny => (ApprovalState::Denied, ApprovalOutcome::Denied),
         };
         decided.status = Some(ApprovalStatus {
             state,
@@ -153,12 +153,12 @@ impl ApprovalsEndpoint {
         };
         self.seal.sign(&mut decided).map_err(|error| unavailable(&error))?;
         // recorded before it is valid
-        if !self.engine.approval(&Event::of(&decided, outcome)) {
+        if !self.engine.record(&ApprovalRecord::new(&decided, outcome)) {
             return Err(unavailable(&"the audit record could not be written"));
         }
         let written = self.store.record_decision(approval, &decided).await;
         if !matches!(written, Ok(DecisionWrite::Done)) {
-            self.engine.approval(&Event::of(&decided, Outcome::Failed));
+            self.engine.record(&ApprovalRecord::new(&decided, ApprovalOutcome::Failed));
         }
         match written {
             Ok(DecisionWrite::Done) => {}
@@ -201,8 +201,8 @@ async fn request_approval(
         source: Some(peer.address.ip()),
         evidence: &(),
     };
-    let caller = Caller::Credentials(credentials(&endpoint, &peer, &headers));
-    response(HttpAnswer::of(&endpoint.engine.ask(Door::Approvals, &request, caller).await, None))
+    let caller = EngineCaller::Credentials(credentials(&endpoint, &peer, &headers));
+    response(HttpAnswer::of(&endpoint.engine.authorize(Door::Approvals, &request, caller).await, None))
 }
 
 fn credentials<'c>(endpoint: &ApprovalsEndpoint, peer: &'c Peer, headers: &'c HeaderMap) -> Credentials<'c> {

@@ -10,7 +10,7 @@ use axum::body::{Body, Bytes};
 use axum::response::Response;
 use durward_authn::Credentials;
 use durward_core::request::{Call, Request, ServiceTarget};
-use durward_engine::{Caller, Door};
+use durward_engine::{EngineCaller, Door};
 use futures::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -28,7 +28,7 @@ pub(super) async fn deny_failures(doors: &Doors, check: impl Future<Output = Res
     let headers = HeaderMap::new();
     let credentials = Credentials { headers: &headers, certificate: None, client_cert_header_trusted: false };
     let request = Request { target: ServiceTarget::Host(""), call: Call::Ambiguous, source: None, evidence: &() };
-    let answer = doors.engine.ask(Door::ExtAuthz, &request, Caller::Credentials(credentials)).await;
+    let answer = doors.engine.authorize(Door::ExtAuthz, &request, EngineCaller::Credentials(credentials)).await;
     grpc_denial(&HttpAnswer::new(&answer, None))
 }
 

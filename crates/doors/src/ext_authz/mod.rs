@@ -13,7 +13,7 @@ use axum::extract;
 use durward_authn::Credentials;
 use durward_authn::certificate::FORWARDED_CLIENT_CERT;
 use durward_core::request::{Call, Request, ServiceTarget};
-use durward_engine::{Caller, Door};
+use durward_engine::{EngineCaller, Door};
 use durward_runtime::connection::HttpService;
 use durward_runtime::peers::Peer;
 use failure::deny_failures;
@@ -125,7 +125,7 @@ async fn check(doors: Doors, extensions: Extensions, request: CheckRequest) -> R
     };
     let credentials =
         Credentials { headers: &headers, certificate: None, client_cert_header_trusted: forwards_certificates };
-    let answer = doors.engine.ask(Door::ExtAuthz, &request, Caller::Credentials(credentials)).await;
+    let answer = doors.engine.authorize(Door::ExtAuthz, &request, EngineCaller::Credentials(credentials)).await;
     Ok(check_response(HttpAnswer::new(&answer, accept_header(&headers))))
 }
 
@@ -175,7 +175,7 @@ mod tests {
     use axum::body::{Body, to_bytes};
     use durward_authn::{Authenticator, TrustDomain};
     use durward_engine::Engine;
-    use durward_engine::audit::Audit;
+    use durward_engine::audit::AuditWriter;
     use durward_engine::metrics::Metrics;
     use durward_runtime::peers::TrustedPeers;
 
@@ -193,7 +193,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_closing_door_reports_not_serving() {
-        let audit = Audit::nowhere();
+        let audit = AuditWriter::nowhere();
         let authenticator = Arc::new(Authenticator::new(TrustDomain::default(), Arc::default()));
         let engine = Arc::new(Engine::new(Arc::clone(&authenticator), audit, Arc::new(Metrics::default()), 1));
         let (listener, reporter) = listener(Doors { engine, authenticator, trust: Arc::new(TrustedPeers::default()) }).await;

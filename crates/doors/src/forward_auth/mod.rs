@@ -16,7 +16,7 @@ use axum::routing::any;
 use axum::{Router, http};
 use durward_authn::Credentials;
 use durward_core::request::{Call, Request, ServiceTarget};
-use durward_engine::{Caller, Door};
+use durward_engine::{EngineCaller, Door};
 use durward_runtime::peers::Peer;
 use http::{HeaderMap, Method, Uri};
 
@@ -53,7 +53,7 @@ async fn forward_auth(
         certificate: doors.trust.caller_certificate(&peer),
         client_cert_header_trusted: doors.trust.forwards_certificates(&peer),
     };
-    let answer = doors.engine.ask(Door::ForwardAuth, &request, Caller::Credentials(credentials)).await;
+    let answer = doors.engine.authorize(Door::ForwardAuth, &request, EngineCaller::Credentials(credentials)).await;
     response(HttpAnswer::new(&answer, accept_header(&headers)))
 }
 

@@ -85,7 +85,7 @@ async fn request_approval(
     let Some(subject) = body.ok().and_then(|Json(spec)| own_approval_subject(&snapshot, &pod, &spec)) else {
         return mint::error_response(MintError::Invalid("this pod can't request such an approval".to_owned()));
     };
-    this.engine.want(&subject);
+    this.engine.request_approval(&subject);
     (StatusCode::ACCEPTED, Json(json!({}))).into_response()
 }
 

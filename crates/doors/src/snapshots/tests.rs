@@ -1,6 +1,6 @@
 //! The resources that each pod receives.
 
-#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test says what it expects")]
+#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a failed expectation fails the test")]
 
 use super::*;
 use durward_api::resources::{Approval, IdentityProvider};
