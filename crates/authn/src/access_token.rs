@@ -6,9 +6,9 @@
 use crate::bearer::{Bearer, Kind};
 use crate::cause::Cause;
 use crate::issuer::{bound_to, scopes};
-use crate::jwt::{Claims, Token, is_access_token};
-use crate::living::Bond;
-use crate::{Authenticator, Credentials, Expectation, Provider, Shown, Verified};
+use crate::jwt::{VerifiedClaims, UnverifiedToken, is_access_token};
+use crate::liveness::Binding;
+use crate::{Authenticator, Credentials, Expectation, Provider, PresentedCredentials, VerifiedCaller};
 use chrono::{DateTime, Utc};
 use durward_core::authentication::AuthenticationMethod;
 use durward_core::principal::{CompletedStepUp, Identity, Principal, PrincipalId};
@@ -21,12 +21,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// The claim with what no registered claim is for.
-pub const DETAILS: &str = "durward.dev";
+pub const DETAILS_CLAIM: &str = "durward.dev";
 
 /// What our own doors need to know beside registered claims.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Details {
+pub struct AccessTokenDetails {
     /// For which pod and service account the first credential was issued, and when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pod: Option<String>,
@@ -45,13 +45,13 @@ pub struct Details {
     operation: Option<Arc<str>>,
     /// What the first credential says, where a second factor was shown beside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    first: Option<First>,
+    first: Option<FirstCredential>,
 }
 
 /// The first credential of somebody who has shown a second factor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct First {
+pub struct FirstCredential {
     acr: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     auth_time: Option<i64>,
@@ -64,7 +64,7 @@ pub struct First {
     narrowed: bool,
 }
 
-impl First {
+impl FirstCredential {
     /// The credential as it was, before any second factor.
     pub fn of(identity: &Identity) -> Self {
         Self {
@@ -86,35 +86,35 @@ impl First {
     }
 }
 
-impl Details {
+impl AccessTokenDetails {
     /// `first` is the credential beside which a second factor was shown.
-    pub fn of(identity: &Identity, bond: Option<&Bond>, first: Option<First>) -> Self {
+    pub fn of(identity: &Identity, binding: Option<&Binding>, first: Option<FirstCredential>) -> Self {
         Self {
             operation: identity.step_up.as_ref().map(|step_up| Arc::clone(&step_up.operation)),
             first,
-            pod: bond.and_then(|bond| bond.pod).map(|tag| tag.to_string()),
-            service_account: bond.and_then(|bond| bond.service_account).map(|tag| tag.to_string()),
-            since: bond.map(|bond| bond.since.timestamp()),
+            pod: binding.and_then(|binding| binding.pod).map(|tag| tag.to_string()),
+            service_account: binding.and_then(|binding| binding.service_account).map(|tag| tag.to_string()),
+            since: binding.map(|binding| binding.since.timestamp()),
             provider: identity.federation.clone(),
             attributes: identity.attributes.clone(),
         }
     }
 
-    fn bond(&self) -> Result<Option<Bond>, Cause> {
+    fn binding(&self) -> Result<Option<Binding>, Cause> {
         let Some(since) = self.since else { return Ok(None) };
         let tag = |text: &Option<String>| -> Result<Option<UidTag>, Cause> {
-            text.as_deref().map(str::parse).transpose().map_err(|_| Cause::ClaimType(DETAILS))
+            text.as_deref().map(str::parse).transpose().map_err(|_| Cause::ClaimType(DETAILS_CLAIM))
         };
-        let since = DateTime::from_timestamp(since, 0).ok_or(Cause::ClaimType(DETAILS))?;
-        Ok(Some(Bond { pod: tag(&self.pod)?, service_account: tag(&self.service_account)?, since }))
+        let since = DateTime::from_timestamp(since, 0).ok_or(Cause::ClaimType(DETAILS_CLAIM))?;
+        Ok(Some(Binding { pod: tag(&self.pod)?, service_account: tag(&self.service_account)?, since }))
     }
 }
 
 /// Whom the claims of an access token of ours speak of.
-fn read(claims: &Claims, bound: bool, trust_domain: &str) -> Result<Verified, Cause> {
-    let details: Details = match claims.get(DETAILS) {
-        Some(details) => serde_json::from_value(details.clone()).map_err(|_| Cause::ClaimType(DETAILS))?,
-        None => Details::default(),
+fn read(claims: &VerifiedClaims, bound: bool, trust_domain: &str) -> Result<VerifiedCaller, Cause> {
+    let details: AccessTokenDetails = match claims.get(DETAILS_CLAIM) {
+        Some(details) => serde_json::from_value(details.clone()).map_err(|_| Cause::ClaimType(DETAILS_CLAIM))?,
+        None => AccessTokenDetails::default(),
     };
     let id: PrincipalId = claims.text("sub")?.parse().map_err(|_| Cause::Subject("not a principal"))?;
     let known = match (&id, &details.provider) {
@@ -130,7 +130,7 @@ fn read(claims: &Claims, bound: bool, trust_domain: &str) -> Result<Verified, Ca
         Some(groups) => serde_json::from_value(groups.clone()).map_err(|_| Cause::ClaimType("groups"))?,
         None => BTreeSet::new(),
     };
-    let bond = details.bond()?;
+    let binding = details.binding()?;
     // whoever holds a token that is bound to no key has not proved to have one
     let assurance = |acr: &str| -> Result<Assurance, Cause> {
         match Assurance::of_acr(acr).ok_or(Cause::ClaimType("acr"))? {
@@ -143,7 +143,7 @@ fn read(claims: &Claims, bound: bool, trust_domain: &str) -> Result<Verified, Ca
     let carried = scopes(claims.get("scope")).ok_or(Cause::MissingClaim("scope"))?;
     let base = match &details.first {
         // as good as its first credential, but for the factor
-        Some(First { scopes, narrowed, .. }) => (scopes.clone(), *narrowed),
+        Some(FirstCredential { scopes, narrowed, .. }) => (scopes.clone(), *narrowed),
         None => (Some(carried), true),
     };
     let (step_up, proved, authenticated_at) = match (details.operation, &details.first) {
@@ -153,7 +153,7 @@ fn read(claims: &Claims, bound: bool, trust_domain: &str) -> Result<Verified, Ca
             let step_up = CompletedStepUp { operation, assurance: stated, authenticated_at };
             (Some(step_up), assurance(&first.acr)?, time(first.auth_time))
         }
-        (Some(_), None) => return Err(Cause::ClaimType(DETAILS)),
+        (Some(_), None) => return Err(Cause::ClaimType(DETAILS_CLAIM)),
     };
     let identity = Identity {
         federation: details.provider,
@@ -166,7 +166,7 @@ fn read(claims: &Claims, bound: bool, trust_domain: &str) -> Result<Verified, Ca
         step_up,
         ..Identity::new(id, proved)
     };
-    Ok(Verified { principal: Arc::new(Principal::authenticated(identity)), bond })
+    Ok(VerifiedCaller { principal: Arc::new(Principal::authenticated(identity)), binding })
 }
 
 impl Authenticator {
@@ -174,12 +174,12 @@ impl Authenticator {
     /// certificate that the token may be bound to.
     pub(super) fn by_access_token(
         &self,
-        shown: &Shown<'_>,
+        shown: &PresentedCredentials<'_>,
         expect: &Expectation<'_>,
         now: DateTime<Utc>,
     ) -> Option<Result<Arc<Principal>, Cause>> {
         let verified = self.access_token(shown.bearer().ok()??, shown.credentials, expect.audience, now)?;
-        Some(verified.and_then(|verified| self.comes_in(verified, expect.ways, now)).map(|verified| verified.principal))
+        Some(verified.and_then(|verified| self.comes_in(verified, expect.methods, now)).map(|verified| verified.principal))
     }
 
     /// The holder of an access token of ours for an audience; `None` if it is none of ours.
@@ -189,7 +189,7 @@ impl Authenticator {
         credentials: &Credentials<'_>,
         audience: &str,
         now: DateTime<Utc>,
-    ) -> Option<Result<Verified, Cause>> {
+    ) -> Option<Result<VerifiedCaller, Cause>> {
         let domain = self.domain.load();
         let workloads = domain.workloads.as_ref()?;
         if workloads.is_stranger(&bearer.read_as(Kind::Credential, audience)) {
@@ -202,7 +202,7 @@ impl Authenticator {
         if !is_access_token(bearer.text) {
             return None;
         }
-        let token = Token::parse(bearer.text).ok()?;
+        let token = UnverifiedToken::parse(bearer.text).ok()?;
         let keys = workloads.own(token.kid.as_deref())?;
         let verify = || {
             let claims = token.verify(keys, now)?;
@@ -220,12 +220,12 @@ impl Authenticator {
     /// Whether the credential that a token was exchanged for would come in.
     pub(super) fn comes_in(
         &self,
-        verified: Verified,
-        ways: &[AuthenticationMethod],
+        verified: VerifiedCaller,
+        methods: &[AuthenticationMethod],
         now: DateTime<Utc>,
-    ) -> Result<Verified, Cause> {
+    ) -> Result<VerifiedCaller, Cause> {
         let identity = verified.principal.identity();
-        if !ways.iter().any(|way| way.admits(identity)) {
+        if !methods.iter().any(|way| way.admits(identity)) {
             return Err(Cause::NotAccepted);
         }
         let providers = self.providers.load();
@@ -237,10 +237,10 @@ impl Authenticator {
         if let Some(name) = identity.provider().filter(|name| !vouches(name)) {
             return Err(Cause::Provider(name.to_owned()));
         }
-        if self.living.counts(verified.bond.as_ref(), now) { Ok(verified) } else { Err(Cause::Gone) }
+        if self.living.is_live(verified.binding.as_ref(), now) { Ok(verified) } else { Err(Cause::Gone) }
     }
 
-    /// Claims of an access token of ours that counts, for whoever asks instead of verifying it (RFC 7662), and whom it
+    /// VerifiedClaims of an access token of ours that counts, for whoever asks instead of verifying it (RFC 7662), and whom it
     /// speaks of. Whether its holder has the key that it is bound to is theirs to see.
     pub fn introspect(
         &self,
@@ -249,13 +249,13 @@ impl Authenticator {
         now: DateTime<Utc>,
     ) -> Result<(Map<String, Value>, Arc<Principal>), Cause> {
         let domain = self.domain.load();
-        let token = Token::parse(text)?;
+        let token = UnverifiedToken::parse(text)?;
         let own = domain.workloads.as_ref().and_then(|workloads| workloads.own(token.kid.as_deref()));
         let keys = own.filter(|_| token.access).ok_or(Cause::Issuer)?;
         let claims = token.verify(keys, now)?;
         claims.demand_audience([expect.audience].into_iter())?;
         let verified = read(&claims, claims.get("cnf").is_some(), &domain.settings.name)?;
-        let verified = self.comes_in(verified, expect.ways, now)?;
+        let verified = self.comes_in(verified, expect.methods, now)?;
         Ok((claims.all().clone(), verified.principal))
     }
 }

@@ -257,19 +257,19 @@ pub fn selects(selector: &LabelSelector, secret: &Secret) -> bool {
 }
 
 /// A key that was made just now. The key itself is nowhere else.
-pub struct Fresh {
+pub struct NewApiKey {
     pub key: Zeroizing<String>,
     hash: String,
 }
 
 /// Names the type alone: what it holds is secret or large.
-impl std::fmt::Debug for Fresh {
+impl std::fmt::Debug for NewApiKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Fresh").finish_non_exhaustive()
+        f.debug_struct("NewApiKey").finish_non_exhaustive()
     }
 }
 
-impl Fresh {
+impl NewApiKey {
     /// A key from 32 random bytes.
     pub fn new(name: &str, random: &[u8; 32]) -> Self {
         let key = Zeroizing::new(format!("{PREFIX}{name}_{}", URL_SAFE_NO_PAD.encode(random)));

@@ -2,9 +2,9 @@
 
 use crate::bearer::single;
 use crate::cause::Cause;
-use crate::living::Bond;
+use crate::liveness::Binding;
 use crate::tls;
-use crate::{Credentials, Verified};
+use crate::{Credentials, VerifiedCaller};
 use chrono::{DateTime, Utc};
 use durward_core::digest::Digest;
 use durward_core::principal::{Identity, Principal, PrincipalId};
@@ -32,7 +32,7 @@ pub(crate) struct Certificates {
     /// Verifies them in handshakes; `None` when no root is usable.
     pub handshake: Option<Arc<dyn ClientCertVerifier>>,
     /// Gone with these roots: on connections that are older than a change of roots, certificates are verified anew.
-    verified: Arc<Cache<Digest, Verified>>,
+    verified: Arc<Cache<Digest, VerifiedCaller>>,
 }
 
 impl Certificates {
@@ -54,7 +54,7 @@ impl Certificates {
 
     /// The workload that a certificate names; `None` if there is no certificate. A forwarded one is verified as well as a
     /// peer's own, whatever the proxy says of it.
-    pub fn authenticate(&self, credentials: &Credentials<'_>, now: DateTime<Utc>) -> Result<Option<Verified>, Cause> {
+    pub fn authenticate(&self, credentials: &Credentials<'_>, now: DateTime<Utc>) -> Result<Option<VerifiedCaller>, Cause> {
         let forwarded = if credentials.client_cert_header_trusted { forwarded(credentials)? } else { None };
         match (credentials.certificate, forwarded) {
             (None, None) => Ok(None),
@@ -64,7 +64,7 @@ impl Certificates {
         }
     }
 
-    fn verified(&self, chain: &[CertificateDer<'_>], now: DateTime<Utc>) -> Result<Verified, Cause> {
+    fn verified(&self, chain: &[CertificateDer<'_>], now: DateTime<Utc>) -> Result<VerifiedCaller, Cause> {
         let remembered_as = Digest::of(chain.iter().map(AsRef::as_ref));
         if let Some(verified) = self.verified.get(&remembered_as) {
             let ends = verified.principal.identity().expires_at;
@@ -74,8 +74,8 @@ impl Certificates {
         self.id(&parse(chain.first().ok_or(SvidError::Unreadable)?)?)?;
         let svid = verify_client(chain, &self.roots, now.timestamp())?;
         // serial numbers of others say nothing of our pods
-        let bond = self.federation.is_none().then(|| Bond::of_serial(&svid.serial, since(&svid))).flatten();
-        let verified = Verified { principal: Arc::new(self.principal(&svid, now)?), bond };
+        let binding = self.federation.is_none().then(|| Binding::of_serial(&svid.serial, since(&svid))).flatten();
+        let verified = VerifiedCaller { principal: Arc::new(self.principal(&svid, now)?), binding };
         self.verified.insert(remembered_as, verified.clone());
         Ok(verified)
     }

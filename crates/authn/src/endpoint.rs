@@ -1,11 +1,11 @@
 //! Where a trust domain publishes its bundle (SPIFFE Federation, section 5).
 
-use crate::keys::{careful, client, get};
+use crate::keys::{restricted_client, client, get};
 use durward_api::field_error::FieldError;
 use durward_api::resources::{BundleEndpoint, BundleProfile};
 use durward_core::principal::PrincipalId;
 use durward_pki::svid::verify_server;
-use durward_runtime::tls::{Verifier, VerifyServer};
+use durward_runtime::tls::{HandshakeVerifier, VerifyServer};
 use rustls::crypto::aws_lc_rs;
 use rustls::{CertificateError, ClientConfig, Error};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
@@ -52,11 +52,11 @@ impl Endpoint {
     pub async fn fetch(&self, roots: &[CertificateDer<'static>]) -> Result<Vec<u8>, String> {
         let Some(id) = &self.id else { return get(client()?, &self.url).await };
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let verifier = Verifier::new(ExpectedId { id: id.clone(), roots: roots.to_vec() });
+        let verifier = HandshakeVerifier::new(ExpectedId { id: id.clone(), roots: roots.to_vec() });
         let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let config = config.map_err(|error| error.to_string())?;
         let config = config.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
-        let client = careful().tls_backend_preconfigured(config).build().map_err(|error| error.to_string())?;
+        let client = restricted_client().tls_backend_preconfigured(config).build().map_err(|error| error.to_string())?;
         get(&client, &self.url).await
     }
 }

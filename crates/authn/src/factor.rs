@@ -1,6 +1,6 @@
 //! A second factor beside a first token: who has shown both is better known than the token alone says.
 
-use crate::subject::Subject;
+use crate::subject::AuthenticatedSubject;
 use chrono::{DateTime, Utc};
 use durward_core::principal::{CompletedStepUp, Identity, Principal};
 use durward_core::risk::Assurance;
@@ -52,17 +52,17 @@ impl Factor {
 
 /// A second factor that was shown, and for what.
 #[derive(Debug, Clone)]
-pub struct Proof {
+pub struct FactorProof {
     pub factor: Factor,
     pub at: DateTime<Utc>,
     /// The one operation that it is for; any if left out.
     pub operation: Option<Arc<str>>,
 }
 
-impl Subject {
+impl AuthenticatedSubject {
     /// The subject with the second factor that it has shown just now. It is known as well as that proves, at that time: what
     /// its credential tells of an earlier one is not shown anew by it.
-    pub fn with(self, proof: &Proof) -> Self {
+    pub fn with(self, proof: &FactorProof) -> Self {
         let before = self.principal.identity();
         let assurance = proof.factor.assurance();
         let identity = match &proof.operation {
@@ -93,9 +93,9 @@ mod tests {
         let identity =
             Identity { authenticated_at: Some(at(-3600)), ..Identity::new(id, Assurance::PhishingResistant) };
         let principal = Arc::new(Principal::authenticated(identity));
-        let subject = Subject { principal, bond: None, ends: at(600), methods: vec!["hwk".to_owned()] };
+        let subject = AuthenticatedSubject { principal, binding: None, ends: at(600), methods: vec!["hwk".to_owned()] };
         let after = |factor, operation: Option<&str>| {
-            let proof = Proof { factor, at: at(0), operation: operation.map(Into::into) };
+            let proof = FactorProof { factor, at: at(0), operation: operation.map(Into::into) };
             subject.clone().with(&proof).principal.identity().clone()
         };
         for factor in [Factor::Totp, Factor::RecoveryCode] {

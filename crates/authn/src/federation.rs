@@ -6,9 +6,9 @@ use crate::cause::Cause;
 use crate::certificate::Certificates;
 use crate::endpoint::Endpoint;
 use crate::issuer::{bound_to, scopes};
-use crate::jwt::{Claims, Token};
+use crate::jwt::{VerifiedClaims, UnverifiedToken};
 use crate::keys::{FETCH, KeySet};
-use crate::{Credentials, Shown, Verified};
+use crate::{Credentials, PresentedCredentials, VerifiedCaller};
 use arc_swap::ArcSwapOption;
 use chrono::{DateTime, TimeDelta, Utc};
 use durward_api::field_error::FieldError;
@@ -120,7 +120,7 @@ impl Federation {
     /// The workload that a caller's certificate or token names; `None` if there is neither.
     pub fn authenticate(
         &self,
-        shown: &Shown<'_>,
+        shown: &PresentedCredentials<'_>,
         audience: &str,
         now: DateTime<Utc>,
     ) -> Result<Option<Arc<Principal>>, Cause> {
@@ -163,7 +163,7 @@ impl Federation {
         if let Some(verified) = keys.remembered(&reading, now) {
             return Ok(verified.principal);
         }
-        let token = Token::parse(bearer.text)?;
+        let token = UnverifiedToken::parse(bearer.text)?;
         let claimed = token.claimed_subject().and_then(|subject| subject.parse::<PrincipalId>().ok());
         if claimed.as_ref().and_then(PrincipalId::trust_domain) != Some(self.trust_domain()) {
             return Err(Cause::Issuer);
@@ -182,12 +182,12 @@ impl Federation {
         };
         let principal = Arc::new(Principal::authenticated(identity));
         if !bound {
-            keys.verified.insert(reading.kept(), Verified { principal: Arc::clone(&principal), bond: None });
+            keys.verified.insert(reading.kept(), VerifiedCaller { principal: Arc::clone(&principal), binding: None });
         }
         Ok(principal)
     }
 
-    fn subject(&self, claims: &Claims) -> Result<PrincipalId, Cause> {
+    fn subject(&self, claims: &VerifiedClaims) -> Result<PrincipalId, Cause> {
         let id: Option<PrincipalId> = claims.text("sub")?.parse().ok();
         id.filter(|id| id.trust_domain() == Some(self.trust_domain()))
             .ok_or(Cause::Subject("not a workload of the provider's trust domain"))

@@ -3,9 +3,9 @@
 use crate::bearer::{Bearer, Kind};
 use crate::cause::Cause;
 use crate::certificate::leaf;
-use crate::jwt::{Claims, Token};
+use crate::jwt::{VerifiedClaims, UnverifiedToken};
 use crate::keys::{KeySource, Keys};
-use crate::{Credentials, Verified};
+use crate::{Credentials, VerifiedCaller};
 use chrono::{DateTime, Utc};
 use durward_api::field_error::FieldError;
 use durward_api::resources::{AssuranceMapping, JwtProvider};
@@ -65,7 +65,7 @@ impl Issuer {
         if let Some(verified) = self.keys.remembered(&reading, now) {
             return Ok(verified.principal);
         }
-        let token = Token::parse(bearer.text)?;
+        let token = UnverifiedToken::parse(bearer.text)?;
         if token.claimed_issuer() != Some(&self.spec.issuer) {
             return Err(Cause::Issuer);
         }
@@ -78,12 +78,12 @@ impl Issuer {
         let bound = bound_to(&claims, credentials)?;
         let principal = Arc::new(Principal::authenticated(self.identity(&claims, bound)?));
         if !bound {
-            keys.verified.insert(reading.kept(), Verified { principal: Arc::clone(&principal), bond: None });
+            keys.verified.insert(reading.kept(), VerifiedCaller { principal: Arc::clone(&principal), binding: None });
         }
         Ok(principal)
     }
 
-    fn identity(&self, claims: &Claims, bound: bool) -> Result<Identity, Cause> {
+    fn identity(&self, claims: &VerifiedClaims, bound: bool) -> Result<Identity, Cause> {
         let names = &self.spec.claims;
         let subject = claims.get(names.subject.as_deref().unwrap_or("sub")).ok_or(Cause::MissingClaim("sub"))?;
         let subject = subject.as_str().ok_or(Cause::ClaimType("sub"))?;
@@ -127,7 +127,7 @@ pub fn scopes(claim: Option<&Value>) -> Option<BTreeSet<Scope>> {
 }
 
 /// What `acr` and `amr` (RFC 8176) show, as the provider's settings read them.
-fn second_factor(claims: &Claims, mapping: Option<&AssuranceMapping>) -> Assurance {
+fn second_factor(claims: &VerifiedClaims, mapping: Option<&AssuranceMapping>) -> Assurance {
     let Some(mapping) = mapping else { return Assurance::Bearer };
     let said: Vec<&str> = ["acr", "amr"].into_iter().filter_map(|name| claims.get(name)).flat_map(words).collect();
     let any = |values: &[String]| values.iter().any(|value| said.contains(&value.as_str()));
@@ -141,7 +141,7 @@ fn second_factor(claims: &Claims, mapping: Option<&AssuranceMapping>) -> Assuran
 }
 
 /// Whether the token is bound to the certificate that the caller showed (RFC 8705, section 3.1).
-pub(crate) fn bound_to(claims: &Claims, credentials: &Credentials<'_>) -> Result<bool, Cause> {
+pub(crate) fn bound_to(claims: &VerifiedClaims, credentials: &Credentials<'_>) -> Result<bool, Cause> {
     let Some(confirmation) = claims.get("cnf") else { return Ok(false) };
     let of_certificate =
         confirmation.as_object().filter(|members| members.len() == 1).and_then(|members| members.get("x5t#S256"));

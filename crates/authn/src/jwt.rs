@@ -20,7 +20,7 @@ const LAST_TIME: i64 = 253_402_300_799;
 
 /// A token, taken apart and not believed yet.
 #[derive(Debug)]
-pub struct Token<'t> {
+pub struct UnverifiedToken<'t> {
     message: &'t str,
     signature: &'t str,
     pub algorithm: Algorithm,
@@ -30,7 +30,7 @@ pub struct Token<'t> {
     claims: Map<String, Value>,
 }
 
-impl<'t> Token<'t> {
+impl<'t> UnverifiedToken<'t> {
     /// Takes a token apart.
     pub fn parse(text: &'t str) -> Result<Self, Cause> {
         if text.len() > MAX_TOKEN {
@@ -96,7 +96,7 @@ impl<'t> Token<'t> {
     }
 
     /// The claims, once signature and times hold.
-    pub fn verify(self, keys: &KeySet, now: DateTime<Utc>) -> Result<Claims, Cause> {
+    pub fn verify(self, keys: &KeySet, now: DateTime<Utc>) -> Result<VerifiedClaims, Cause> {
         let key = keys.find(self.kid.as_deref())?;
         if !key.algorithms.contains(&self.algorithm) {
             return Err(Cause::AlgorithmOfKey);
@@ -105,7 +105,7 @@ impl<'t> Token<'t> {
         if !verified.unwrap_or(false) {
             return Err(Cause::Signature);
         }
-        let claims = Claims(self.claims);
+        let claims = VerifiedClaims(self.claims);
         let now = now.timestamp();
         let end = claims.time("exp")?.ok_or(Cause::MissingClaim("exp"))?;
         if end.saturating_add(LEEWAY) <= now {
@@ -121,11 +121,11 @@ impl<'t> Token<'t> {
     }
 }
 
-/// Claims of a token whose signature and times hold.
+/// VerifiedClaims of a token whose signature and times hold.
 #[derive(Debug)]
-pub struct Claims(Map<String, Value>);
+pub struct VerifiedClaims(Map<String, Value>);
 
-impl Claims {
+impl VerifiedClaims {
     /// A claim as it stands there.
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name)

@@ -3,11 +3,11 @@
 use chrono::{DateTime, SecondsFormat};
 
 /// Provider and name as one entry: a name has no dot, so no two look alike.
-pub fn entry(provider: &str, name: &str) -> String {
+pub fn entry_name(provider: &str, name: &str) -> String {
     format!("{provider}.{name}")
 }
 
 /// A time in seconds since 1970 as it is kept.
-pub fn text(at: i64) -> Option<String> {
+pub fn timestamp(at: i64) -> Option<String> {
     Some(DateTime::from_timestamp(at, 0)?.to_rfc3339_opts(SecondsFormat::Secs, true))
 }

@@ -1,6 +1,6 @@
 //! The keys of an issuer: read from a JWKS (RFC 7517), fetched, kept.
 
-use crate::Verified;
+use crate::VerifiedCaller;
 use crate::bearer::Reading;
 use crate::cause::Cause;
 use arc_swap::ArcSwapOption;
@@ -50,7 +50,7 @@ pub struct KeySet {
     keys: Vec<Key>,
     digest: Digest,
     /// Keyed by everything that the outcome depends on; gone with these keys.
-    pub verified: Cache<Reading<Box<str>>, Verified>,
+    pub verified: Cache<Reading<Box<str>>, VerifiedCaller>,
 }
 
 impl std::fmt::Debug for KeySet {
@@ -99,7 +99,7 @@ impl KeySet {
 
 impl KeySet {
     /// Whom a token was read to be, if it was verified with these keys and has not ended.
-    pub fn remembered(&self, token: &Reading<&str>, now: DateTime<Utc>) -> Option<Verified> {
+    pub fn remembered(&self, token: &Reading<&str>, now: DateTime<Utc>) -> Option<VerifiedCaller> {
         let verified = self.verified.get(token)?;
         verified.principal.identity().expires_at.is_some_and(|end| end > now).then_some(verified)
     }
@@ -250,7 +250,7 @@ impl Keys {
     }
 
     /// As [`KeySet::remembered`], as long as the keys count.
-    pub fn remembered(&self, token: &Reading<&str>, now: DateTime<Utc>) -> Option<Verified> {
+    pub fn remembered(&self, token: &Reading<&str>, now: DateTime<Utc>) -> Option<VerifiedCaller> {
         let fetched = self.current.load();
         let fetched = fetched.as_ref().filter(|fetched| fetched.at.is_none_or(|at| now - at <= MAX_AGE))?;
         fetched.keys.remembered(token, now)
@@ -303,7 +303,7 @@ impl Keys {
 }
 
 /// A JWKS as it is served, once.
-pub async fn read(source: &KeySource) -> Result<Vec<u8>, String> {
+pub async fn fetch_jwks(source: &KeySource) -> Result<Vec<u8>, String> {
     fetch("", source).await
 }
 
@@ -353,12 +353,12 @@ fn root_cause(error: &dyn std::error::Error) -> &dyn std::error::Error {
 /// The client that fetches keys, which trusts the web's authorities.
 pub fn client() -> Result<&'static reqwest::Client, String> {
     static CLIENT: OnceLock<Result<reqwest::Client, String>> = OnceLock::new();
-    let client = CLIENT.get_or_init(|| careful().build().map_err(|error| error.to_string()));
+    let client = CLIENT.get_or_init(|| restricted_client().build().map_err(|error| error.to_string()));
     client.as_ref().map_err(Clone::clone)
 }
 
 /// A client without redirects, which could lead inside, and without proxies but those of the environment.
-pub fn careful() -> reqwest::ClientBuilder {
+pub fn restricted_client() -> reqwest::ClientBuilder {
     // the library asks for a provider of the whole process; there is but the one
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let builder = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());

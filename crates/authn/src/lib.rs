@@ -15,20 +15,20 @@ pub mod jwt;
 pub mod key_uses;
 pub mod keys;
 mod kubernetes;
-pub mod living;
+pub mod liveness;
 mod subject;
 pub mod tls;
 mod vouched;
 mod workload;
 
 pub use cause::Cause;
-pub use factor::{Factor, Proof};
+pub use factor::{Factor, FactorProof};
 pub use issuer::{scopes as carried_scopes, thumbprint};
 pub use keys::KeySource;
-pub use keys::{careful, is_secure};
+pub use keys::{restricted_client, is_secure};
 pub use kubernetes::{CREDENTIAL_ID, FACTOR, FACTOR_TIME, kubernetes_user};
-pub use living::Living;
-pub use subject::{Subject, SubjectToken};
+pub use liveness::LivenessIndex;
+pub use subject::{AuthenticatedSubject, SubjectToken};
 pub use workload::ServiceAccountIssuer;
 
 use api_key::ApiKeys;
@@ -48,7 +48,7 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use issuer::Issuer;
 use k8s_openapi::api::core::v1::Secret;
-use living::Bond;
+use liveness::Binding;
 use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::CertificateDer;
 use std::collections::{BTreeMap, BTreeSet};
@@ -81,13 +81,13 @@ impl fmt::Debug for Credentials<'_> {
     }
 }
 
-/// What a caller brought, its token read once for all ways in that are tried.
-pub(crate) struct Shown<'c> {
+/// What a caller brought, its token read once for all methods in that are tried.
+pub(crate) struct PresentedCredentials<'c> {
     pub credentials: &'c Credentials<'c>,
     bearer: Result<Option<Bearer<'c>>, Cause>,
 }
 
-impl Shown<'_> {
+impl PresentedCredentials<'_> {
     pub fn bearer(&self) -> Result<Option<&Bearer<'_>>, Cause> {
         self.bearer.as_ref().map(Option::as_ref).map_err(Clone::clone)
     }
@@ -98,16 +98,16 @@ impl Shown<'_> {
 pub struct Expectation<'a> {
     /// Audience that tokens are for.
     pub audience: &'a str,
-    /// Accepted ways in, in the order in which they are tried.
-    pub ways: &'a [AuthenticationMethod],
+    /// Accepted methods in, in the order in which they are tried.
+    pub methods: &'a [AuthenticationMethod],
 }
 
 /// A failed authentication. What it displays is for the audit log, never for the caller.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(transparent)]
-pub struct Failure(#[from] Cause);
+pub struct AuthenticationFailure(#[from] Cause);
 
-impl Failure {
+impl AuthenticationFailure {
     /// Whether there was no credential at all.
     #[must_use]
     pub fn is_missing(&self) -> bool {
@@ -136,10 +136,10 @@ pub struct TrustDomain {
 
 /// A caller whose credential was verified.
 #[derive(Debug, Clone)]
-pub struct Verified {
+pub struct VerifiedCaller {
     pub principal: Arc<Principal>,
     /// For whom it was issued, if that is known.
-    pub bond: Option<Bond>,
+    pub binding: Option<Binding>,
 }
 
 /// Authenticates every kind of caller.
@@ -147,7 +147,7 @@ pub struct Verified {
 pub struct Authenticator {
     domain: ArcSwap<Domain>,
     providers: ArcSwap<Providers>,
-    living: Arc<Living>,
+    living: Arc<LivenessIndex>,
     /// Told when there are other providers to be asked.
     asked: Notify,
     /// Told when bundles of other trust domains are others.
@@ -180,7 +180,7 @@ pub type ProviderProblem = (String, FieldError);
 impl Authenticator {
     /// Sets authentication up for a trust domain, without any outside provider. `living` knows whose credentials count.
     #[must_use]
-    pub fn new(domain: TrustDomain, living: Arc<Living>) -> Self {
+    pub fn new(domain: TrustDomain, living: Arc<LivenessIndex>) -> Self {
         let domain = ArcSwap::from_pointee(Domain::new(domain, None));
         let (providers, asked, bundles) = (ArcSwap::default(), Notify::new(), watch::Sender::new(()));
         Self { domain, providers, living, asked, bundles }
@@ -196,17 +196,17 @@ impl Authenticator {
     }
 
     /// Pods and service accounts that were lately seen to be gone.
-    pub fn gone(&self) -> BTreeSet<UidTag> {
-        self.living.gone()
+    pub fn recently_deleted(&self) -> BTreeSet<UidTag> {
+        self.living.recently_deleted()
     }
 
     /// Issuer of the cluster's service-account tokens, once it is known.
-    pub fn service_accounts(&self) -> Option<ServiceAccountIssuer> {
+    pub fn service_account_issuer(&self) -> Option<ServiceAccountIssuer> {
         self.domain.load().settings.service_accounts.clone()
     }
 
     /// Whether callers send API keys in the header of this name.
-    pub fn reads_keys_in(&self, header: &str) -> bool {
+    pub fn is_api_key_header(&self, header: &str) -> bool {
         let is_key = |provider: &Provider| matches!(provider, Provider::ApiKeys(keys) if keys.header == header);
         self.providers.load().values().any(is_key)
     }
@@ -246,7 +246,7 @@ impl Authenticator {
     }
 
     /// Notes that an API key was used elsewhere, in seconds since 1970; one that there is not is passed over.
-    pub fn key_used(&self, provider: &str, name: &str, at: i64) {
+    pub fn record_key_use(&self, provider: &str, name: &str, at: i64) {
         if let Some(Provider::ApiKeys(keys)) = self.providers.load().get(provider) {
             keys.used(name, at);
         }
@@ -300,14 +300,14 @@ impl Authenticator {
         credentials: &Credentials<'_>,
         expect: &Expectation<'_>,
         now: DateTime<Utc>,
-    ) -> Result<Arc<Principal>, Failure> {
-        let shown = Shown { credentials, bearer: bearer::shown(credentials.headers) };
+    ) -> Result<Arc<Principal>, AuthenticationFailure> {
+        let shown = PresentedCredentials { credentials, bearer: bearer::shown(credentials.headers) };
         if let Some(by_token) = self.by_access_token(&shown, expect, now) {
             return Ok(by_token?);
         }
         let shows_any = shows_any(&self.providers.load(), credentials);
         let mut cause = if shows_any { Cause::NotAccepted } else { Cause::NoCredential };
-        for way in expect.ways {
+        for way in expect.methods {
             match self.try_way(way, &shown, expect.audience, now).await {
                 Ok(Some(principal)) => return Ok(principal),
                 // who shows nothing is told nothing, not even by the shape of the challenge
@@ -315,13 +315,13 @@ impl Authenticator {
                 Ok(None) | Err(_) => {}
             }
         }
-        Err(Failure(cause))
+        Err(AuthenticationFailure(cause))
     }
 
     async fn try_way(
         &self,
         way: &AuthenticationMethod,
-        shown: &Shown<'_>,
+        shown: &PresentedCredentials<'_>,
         audience: &str,
         now: DateTime<Utc>,
     ) -> Result<Option<Arc<Principal>>, Cause> {
@@ -343,7 +343,7 @@ impl Authenticator {
 
     async fn workload(
         &self,
-        shown: &Shown<'_>,
+        shown: &PresentedCredentials<'_>,
         audience: &str,
         now: DateTime<Utc>,
     ) -> Result<Option<Arc<Principal>>, Cause> {
@@ -359,7 +359,7 @@ impl Authenticator {
             },
         };
         // asked each time: what was verified once is remembered, who lives is not
-        if !self.living.counts(verified.bond.as_ref(), now) {
+        if !self.living.is_live(verified.binding.as_ref(), now) {
             return Err(Cause::Gone);
         }
         Ok(Some(verified.principal))
@@ -407,7 +407,7 @@ impl Authenticator {
 
 /// What is wrong with a provider beside the `others`, whatever Secrets there are, where `own` is the trust domain.
 #[must_use]
-pub fn check(provider: &IdentityProvider, others: &[IdentityProvider], own: &str) -> Vec<FieldError> {
+pub fn check_provider(provider: &IdentityProvider, others: &[IdentityProvider], own: &str) -> Vec<FieldError> {
     let name = provider.metadata.name.as_deref().unwrap_or_default();
     let found = Provider::new(name, provider, &[], own, None).1;
     contested(provider, others).into_iter().chain(found).collect()

@@ -2,9 +2,9 @@
 
 use crate::bearer::Bearer;
 use crate::cause::Cause;
-use crate::jwt::{LEEWAY, Token};
-use crate::living::Bond;
-use crate::{Authenticator, Credentials, Expectation, Failure, Provider, Verified};
+use crate::jwt::{LEEWAY, UnverifiedToken};
+use crate::liveness::Binding;
+use crate::{Authenticator, Credentials, Expectation, AuthenticationFailure, Provider, VerifiedCaller};
 use chrono::{DateTime, TimeDelta, Utc};
 use durward_core::authentication::AuthenticationMethod;
 use durward_core::principal::{Principal, PrincipalId};
@@ -31,9 +31,9 @@ impl std::fmt::Debug for SubjectToken<'_> {
 
 /// Somebody who has proved who they are.
 #[derive(Debug, Clone)]
-pub struct Subject {
+pub struct AuthenticatedSubject {
     pub principal: Arc<Principal>,
-    pub bond: Option<Bond>,
+    pub binding: Option<Binding>,
     /// End of the credential. Clocks' differences are not counted in, or they would add up with each exchange.
     pub ends: DateTime<Utc>,
     /// Ways in which the subject has authenticated (RFC 8176), if the token says so.
@@ -46,27 +46,27 @@ impl Authenticator {
     ///
     /// # Errors
     /// When the token is not good for that.
-    pub async fn subject(
+    pub async fn authenticate_subject(
         &self,
         token: SubjectToken<'_>,
         certificate: Option<&[CertificateDer<'_>]>,
         expect: &Expectation<'_>,
         meant: &[&str],
         now: DateTime<Utc>,
-    ) -> Result<Subject, Failure> {
+    ) -> Result<AuthenticatedSubject, AuthenticationFailure> {
         let (text, access) = match token {
             SubjectToken::Jwt(text) => (text, false),
             SubjectToken::AccessToken(text) => (text, true),
         };
-        let parsed = Token::parse(text)?;
+        let parsed = UnverifiedToken::parse(text)?;
         let bearer = Bearer::new(text);
         let headers = HeaderMap::new();
         let credentials = Credentials { headers: &headers, certificate, client_cert_header_trusted: false };
         let verified = match self.access_token(&bearer, &credentials, expect.audience, now) {
-            Some(own) => self.comes_in(own?, expect.ways, now)?,
+            Some(own) => self.comes_in(own?, expect.methods, now)?,
             None => {
                 let audience = meant.iter().copied().find(|audience| parsed.claims_audience(audience));
-                let expect = Expectation { audience: audience.unwrap_or(expect.audience), ways: expect.ways };
+                let expect = Expectation { audience: audience.unwrap_or(expect.audience), methods: expect.methods };
                 self.foreign(&bearer, access, &credentials, &expect, now).await?
             }
         };
@@ -74,8 +74,8 @@ impl Authenticator {
         if ends <= now {
             return Err(Cause::Expired((now - ends).num_seconds()).into());
         }
-        let Verified { principal, bond } = verified;
-        Ok(Subject { principal, bond, ends, methods: parsed.claimed_methods() })
+        let VerifiedCaller { principal, binding } = verified;
+        Ok(AuthenticatedSubject { principal, binding, ends, methods: parsed.claimed_methods() })
     }
 
     /// Who shows a token that is no access token of ours, by the first way in that it fits.
@@ -86,10 +86,10 @@ impl Authenticator {
         credentials: &Credentials<'_>,
         expect: &Expectation<'_>,
         now: DateTime<Utc>,
-    ) -> Result<Verified, Cause> {
+    ) -> Result<VerifiedCaller, Cause> {
         let (domain, providers) = (self.domain.load_full(), self.providers.load_full());
         let mut cause = Cause::NotAccepted;
-        for way in expect.ways {
+        for way in expect.methods {
             let found = match way {
                 AuthenticationMethod::Workload => match &domain.workloads {
                     Some(workloads) => workloads.authenticate(bearer, credentials, expect.audience, now).await,
@@ -99,10 +99,10 @@ impl Authenticator {
                     Some(Provider::Issuer(issuer)) => issuer
                         .authenticate(bearer, credentials, expect.audience, now)
                         .await
-                        .map(|principal| Verified { principal, bond: None }),
+                        .map(|principal| VerifiedCaller { principal, binding: None }),
                     Some(Provider::Federation(of)) => {
                         let principal = of.by_token(bearer, credentials, expect.audience, now);
-                        principal.map(|principal| Verified { principal, bond: None })
+                        principal.map(|principal| VerifiedCaller { principal, binding: None })
                     }
                     // a key is no token
                     Some(Provider::ApiKeys(_)) => continue,
@@ -112,7 +112,7 @@ impl Authenticator {
             match found {
                 // service-account tokens and JWT-SVIDs are no access tokens
                 Ok(found) if access && found.principal.identity().id.is_workload() => return Err(Cause::SubjectType),
-                Ok(verified) if self.living.counts(verified.bond.as_ref(), now) => return Ok(verified),
+                Ok(verified) if self.living.is_live(verified.binding.as_ref(), now) => return Ok(verified),
                 Ok(_) => return Err(Cause::Gone),
                 Err(found) if found.weight() > cause.weight() => cause = found,
                 Err(_) => {}
@@ -125,7 +125,7 @@ impl Authenticator {
     ///
     /// # Errors
     /// When it is none, or does not count any more.
-    pub fn holder(&self, certificate: &[CertificateDer<'_>], now: DateTime<Utc>) -> Result<Subject, Failure> {
+    pub fn authenticate_certificate(&self, certificate: &[CertificateDer<'_>], now: DateTime<Utc>) -> Result<AuthenticatedSubject, AuthenticationFailure> {
         let headers = HeaderMap::new();
         let credentials =
             Credentials { headers: &headers, certificate: Some(certificate), client_cert_header_trusted: false };
@@ -138,10 +138,10 @@ impl Authenticator {
             None => self.domain.load().certificates.authenticate(&credentials, now),
         };
         let verified = verified?.ok_or(Cause::NoCredential)?;
-        if !self.living.counts(verified.bond.as_ref(), now) {
+        if !self.living.is_live(verified.binding.as_ref(), now) {
             return Err(Cause::Gone.into());
         }
         let ends = verified.principal.identity().expires_at.unwrap_or(now);
-        Ok(Subject { principal: verified.principal, bond: verified.bond, ends, methods: Vec::new() })
+        Ok(AuthenticatedSubject { principal: verified.principal, binding: verified.binding, ends, methods: Vec::new() })
     }
 }

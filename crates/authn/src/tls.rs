@@ -1,7 +1,7 @@
 //! Verifies the certificates of clients of our own listeners.
 
 use crate::Authenticator;
-use durward_runtime::tls::{Verifier, VerifyClient};
+use durward_runtime::tls::{HandshakeVerifier, VerifyClient};
 use rustls::crypto::aws_lc_rs;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -11,17 +11,17 @@ use std::sync::Arc;
 
 /// Verifies clients by the roots of their own trust domain, as the authenticator knows them at that moment.
 #[derive(Debug)]
-pub struct WorkloadClients(Arc<Authenticator>);
+pub struct WorkloadClientVerifier(Arc<Authenticator>);
 
-impl WorkloadClients {
+impl WorkloadClientVerifier {
     /// A rustls verifier for the clients that `authenticator` accepts.
     #[must_use]
-    pub fn verifier(authenticator: Arc<Authenticator>) -> Arc<Verifier<Self>> {
-        Verifier::new(Self(authenticator))
+    pub fn verifier(authenticator: Arc<Authenticator>) -> Arc<HandshakeVerifier<Self>> {
+        HandshakeVerifier::new(Self(authenticator))
     }
 }
 
-impl VerifyClient for WorkloadClients {
+impl VerifyClient for WorkloadClientVerifier {
     fn verify(
         &self,
         leaf: &CertificateDer<'_>,

@@ -9,7 +9,7 @@ impl Authenticator {
     /// Whether that point is trusted to do so is for the door to know, from its settings; a person's second factor is
     /// believed as it is stated.
     #[must_use]
-    pub fn vouched(&self, mut identity: Identity, stated: Option<Assurance>) -> Option<Principal> {
+    pub fn vouched_principal(&self, mut identity: Identity, stated: Option<Assurance>) -> Option<Principal> {
         identity.assurance = match &identity.id {
             PrincipalId::Key { .. } => Assurance::SharedSecret,
             _ => stated.unwrap_or(Assurance::Bearer),

@@ -3,10 +3,10 @@
 use crate::bearer::{Bearer, Kind, Reading};
 use crate::cause::Cause;
 use crate::issuer::{bound_to, scopes};
-use crate::jwt::{Claims, Token};
+use crate::jwt::{VerifiedClaims, UnverifiedToken};
 use crate::keys::{KeySet, KeySource, Keys};
-use crate::living::Bond;
-use crate::{Credentials, TrustDomain, Verified};
+use crate::liveness::Binding;
+use crate::{Credentials, TrustDomain, VerifiedCaller};
 use chrono::{DateTime, Utc};
 use durward_core::principal::{Identity, Principal, PrincipalId};
 use durward_core::risk::Assurance;
@@ -72,7 +72,7 @@ impl WorkloadTokens {
         credentials: &Credentials<'_>,
         audience: &str,
         now: DateTime<Utc>,
-    ) -> Result<Verified, Cause> {
+    ) -> Result<VerifiedCaller, Cause> {
         let reading = bearer.read_as(Kind::Credential, audience);
         let remembered = self.own.as_ref().and_then(|keys| keys.remembered(&reading, now));
         if let Some(verified) = remembered.or_else(|| self.cluster.as_ref()?.1.remembered(&reading, now)) {
@@ -81,7 +81,7 @@ impl WorkloadTokens {
         if self.is_stranger(&reading) {
             return Err(Cause::Issuer);
         }
-        let token = Token::parse(bearer.text)?;
+        let token = UnverifiedToken::parse(bearer.text)?;
         let cluster = self.cluster.as_ref().filter(|(issuer, _)| token.claimed_issuer() == Some(issuer));
         let (keys, from_cluster) = match (cluster, &self.own) {
             (Some((_, keys)), _) => (keys.get(token.kid.as_deref(), now).await?, true),
@@ -106,7 +106,7 @@ impl WorkloadTokens {
             expires_at: claims.end(),
             ..Identity::new(id, if bound { Assurance::ProofOfPossession } else { Assurance::Bearer })
         };
-        let verified = Verified { principal: Arc::new(Principal::authenticated(identity)), bond: bond(&claims)? };
+        let verified = VerifiedCaller { principal: Arc::new(Principal::authenticated(identity)), binding: binding(&claims)? };
         if !bound {
             keys.verified.insert(reading.kept(), verified.clone());
         }
@@ -119,7 +119,7 @@ impl WorkloadTokens {
     }
 
     /// Whom a token of our own was once verified to be.
-    pub fn remembered(&self, token: &Reading<&str>, now: DateTime<Utc>) -> Option<Verified> {
+    pub fn remembered(&self, token: &Reading<&str>, now: DateTime<Utc>) -> Option<VerifiedCaller> {
         self.own.as_ref()?.remembered(token, now)
     }
 
@@ -129,7 +129,7 @@ impl WorkloadTokens {
     }
 
     /// The subject of a JWT-SVID (SPIFFE JWT-SVID, section 3.1).
-    fn svid(&self, claims: &Claims) -> Result<PrincipalId, Cause> {
+    fn svid(&self, claims: &VerifiedClaims) -> Result<PrincipalId, Cause> {
         match claims.text("sub")?.parse() {
             Ok(id @ PrincipalId::Workload { .. }) if id.trust_domain() == Some(&self.trust_domain) => Ok(id),
             _ => Err(Cause::Subject("not a workload of this trust domain")),
@@ -137,7 +137,7 @@ impl WorkloadTokens {
     }
 
     /// The subject of a service-account token; what `kubernetes.io` says has to agree.
-    fn service_account(&self, claims: &Claims) -> Result<PrincipalId, Cause> {
+    fn service_account(&self, claims: &VerifiedClaims) -> Result<PrincipalId, Cause> {
         let wrong = Cause::Subject("not a service account");
         let subject = claims.text("sub")?;
         let (namespace, name) = subject
@@ -155,9 +155,9 @@ impl WorkloadTokens {
 }
 
 /// For whom a token was issued: `kubernetes.io` says so in the cluster's tokens, and in our own.
-fn bond(claims: &Claims) -> Result<Option<Bond>, Cause> {
+fn binding(claims: &VerifiedClaims) -> Result<Option<Binding>, Cause> {
     let Some(details) = claims.get("kubernetes.io") else { return Ok(None) };
     let tag = |pointer: &str| details.pointer(pointer).and_then(Value::as_str).map(UidTag::from_uid);
     let since = claims.time("iat")?.and_then(|at| DateTime::from_timestamp(at, 0)).unwrap_or_default();
-    Ok(Some(Bond { pod: tag("/pod/uid"), service_account: tag("/serviceaccount/uid"), since }))
+    Ok(Some(Binding { pod: tag("/pod/uid"), service_account: tag("/serviceaccount/uid"), since }))
 }

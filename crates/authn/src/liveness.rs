@@ -16,13 +16,13 @@ const LONGEST: TimeDelta = TimeDelta::hours(25);
 
 /// For whom a credential was issued, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bond {
+pub struct Binding {
     pub pod: Option<UidTag>,
     pub service_account: Option<UidTag>,
     pub since: DateTime<Utc>,
 }
 
-impl Bond {
+impl Binding {
     /// Of a certificate, by its serial number.
     pub(crate) fn of_serial(serial: &[u8], since: DateTime<Utc>) -> Option<Self> {
         let CertificateHolder { pod, service_account } = CertificateSerial::holder(serial)?;
@@ -32,17 +32,17 @@ impl Bond {
 
 /// A kind of object that credentials are issued for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum BoundObjectKind {
     Pod,
     ServiceAccount,
 }
 
 /// Who lives, as far as it is known.
 #[derive(Debug, Default)]
-pub struct Living(ArcSwapOption<Known>);
+pub struct LivenessIndex(ArcSwapOption<LivenessState>);
 
 #[derive(Debug, Default, Clone)]
-struct Known {
+struct LivenessState {
     /// Whether only those that are gone are told of.
     only_gone: bool,
     pods: imbl::HashSet<UidTag>,
@@ -50,33 +50,33 @@ struct Known {
     gone: imbl::HashMap<UidTag, DateTime<Utc>>,
 }
 
-impl Known {
-    fn of(&mut self, kind: Kind) -> &mut imbl::HashSet<UidTag> {
+impl LivenessState {
+    fn of(&mut self, kind: BoundObjectKind) -> &mut imbl::HashSet<UidTag> {
         match kind {
-            Kind::Pod => &mut self.pods,
-            Kind::ServiceAccount => &mut self.service_accounts,
+            BoundObjectKind::Pod => &mut self.pods,
+            BoundObjectKind::ServiceAccount => &mut self.service_accounts,
         }
     }
 }
 
-impl Living {
+impl LivenessIndex {
     /// Nobody is known to live yet, so nothing that is bound to somebody counts.
-    pub fn nobody() -> Self {
-        Self(ArcSwapOption::from_pointee(Known::default()))
+    pub fn empty() -> Self {
+        Self(ArcSwapOption::from_pointee(LivenessState::default()))
     }
 
     /// Those live who are not told to be gone: for who hears of nobody else.
-    pub fn but_the_gone() -> Self {
-        Self(ArcSwapOption::from_pointee(Known { only_gone: true, ..Known::default() }))
+    pub fn deletions_only() -> Self {
+        Self(ArcSwapOption::from_pointee(LivenessState { only_gone: true, ..LivenessState::default() }))
     }
 
     /// Those that were lately seen to be gone.
-    pub fn gone(&self) -> BTreeSet<UidTag> {
+    pub fn recently_deleted(&self) -> BTreeSet<UidTag> {
         self.0.load().iter().flat_map(|known| known.gone.keys()).copied().collect()
     }
 
     /// Exactly these live.
-    pub fn are(&self, kind: Kind, all: impl IntoIterator<Item = UidTag>, now: DateTime<Utc>) {
+    pub fn replace_all(&self, kind: BoundObjectKind, all: impl IntoIterator<Item = UidTag>, now: DateTime<Utc>) {
         let all: imbl::HashSet<UidTag> = all.into_iter().collect();
         self.change(|known| {
             let before = std::mem::replace(known.of(kind), all.clone());
@@ -85,12 +85,12 @@ impl Living {
     }
 
     /// This one lives.
-    pub fn is_there(&self, kind: Kind, tag: UidTag) {
+    pub fn insert(&self, kind: BoundObjectKind, tag: UidTag) {
         // most events are of somebody who is there already
         let known = self.0.load();
         let there = known.as_deref().is_some_and(|known| match kind {
-            Kind::Pod => known.pods.contains(&tag),
-            Kind::ServiceAccount => known.service_accounts.contains(&tag),
+            BoundObjectKind::Pod => known.pods.contains(&tag),
+            BoundObjectKind::ServiceAccount => known.service_accounts.contains(&tag),
         });
         if there {
             return;
@@ -99,7 +99,7 @@ impl Living {
     }
 
     /// This one is gone.
-    pub fn is_gone(&self, kind: Kind, tag: UidTag, now: DateTime<Utc>) {
+    pub fn remove(&self, kind: BoundObjectKind, tag: UidTag, now: DateTime<Utc>) {
         self.change(|known| {
             known.of(kind).remove(&tag);
             let remembered = if known.only_gone { LONGEST } else { REMEMBERED };
@@ -108,7 +108,7 @@ impl Living {
         });
     }
 
-    fn change(&self, change: impl Fn(&mut Known)) {
+    fn change(&self, change: impl Fn(&mut LivenessState)) {
         self.0.rcu(|known| {
             let mut known = known.as_deref().cloned().unwrap_or_default();
             change(&mut known);
@@ -117,17 +117,17 @@ impl Living {
     }
 
     /// Whether those live for whom a credential was issued. Where nobody watches, as without a cluster, all do.
-    pub fn counts(&self, bond: Option<&Bond>, now: DateTime<Utc>) -> bool {
-        let (known, Some(bond)) = (self.0.load(), bond) else { return true };
+    pub fn is_live(&self, binding: Option<&Binding>, now: DateTime<Utc>) -> bool {
+        let (known, Some(binding)) = (self.0.load(), binding) else { return true };
         let Some(known) = known.as_deref() else { return true };
         if known.only_gone {
             let gone = |tag: Option<UidTag>| tag.is_some_and(|tag| known.gone.contains_key(&tag));
-            return !gone(bond.pod) && !gone(bond.service_account);
+            return !gone(binding.pod) && !gone(binding.service_account);
         }
         let lives = |tag: Option<UidTag>, living: &imbl::HashSet<UidTag>| {
-            tag.is_none_or(|tag| living.contains(&tag) || (now - bond.since < NEWS && !known.gone.contains_key(&tag)))
+            tag.is_none_or(|tag| living.contains(&tag) || (now - binding.since < NEWS && !known.gone.contains_key(&tag)))
         };
-        lives(bond.pod, &known.pods) && lives(bond.service_account, &known.service_accounts)
+        lives(binding.pod, &known.pods) && lives(binding.service_account, &known.service_accounts)
     }
 }
 
@@ -137,37 +137,37 @@ mod tests {
 
     #[test]
     fn where_only_the_gone_are_told_of_all_others_count() {
-        let (living, start) = (Living::but_the_gone(), DateTime::from_timestamp(1_800_000_000, 0).unwrap_or_default());
+        let (living, start) = (LivenessIndex::deletions_only(), DateTime::from_timestamp(1_800_000_000, 0).unwrap_or_default());
         let [pod, account] = ["pod", "account"].map(UidTag::from_uid);
-        let bond = Bond { pod: Some(pod), service_account: Some(account), since: start };
-        assert!(living.counts(Some(&bond), start));
-        living.is_gone(Kind::Pod, pod, start);
-        assert!(!living.counts(Some(&bond), start + TimeDelta::hours(20)));
-        assert_eq!(living.gone(), BTreeSet::from([pod]));
-        living.is_gone(Kind::Pod, UidTag::from_uid("other"), start + TimeDelta::hours(26));
-        assert_eq!(living.gone().len(), 1, "what has ended anyway is forgotten");
+        let binding = Binding { pod: Some(pod), service_account: Some(account), since: start };
+        assert!(living.is_live(Some(&binding), start));
+        living.remove(BoundObjectKind::Pod, pod, start);
+        assert!(!living.is_live(Some(&binding), start + TimeDelta::hours(20)));
+        assert_eq!(living.recently_deleted(), BTreeSet::from([pod]));
+        living.remove(BoundObjectKind::Pod, UidTag::from_uid("other"), start + TimeDelta::hours(26));
+        assert_eq!(living.recently_deleted().len(), 1, "what has ended anyway is forgotten");
     }
 
     #[test]
     fn a_credential_counts_as_long_as_pod_and_service_account_live() {
-        let (living, start) = (Living::nobody(), DateTime::from_timestamp(1_800_000_000, 0).unwrap_or_default());
+        let (living, start) = (LivenessIndex::empty(), DateTime::from_timestamp(1_800_000_000, 0).unwrap_or_default());
         let [pod, account, stranger] = ["pod", "account", "stranger"].map(UidTag::from_uid);
         let later = start + TimeDelta::hours(1);
-        let bond = |pod, service_account| Bond { pod: Some(pod), service_account: Some(service_account), since: start };
-        let counts = |bond: &Bond, now| living.counts(Some(bond), now);
-        assert!(!counts(&bond(pod, account), later), "nobody is known yet");
-        living.are(Kind::Pod, [pod], start);
-        living.are(Kind::ServiceAccount, [account], start);
-        assert!(counts(&bond(pod, account), later));
-        assert!(!counts(&bond(stranger, account), later) && !counts(&bond(pod, stranger), later));
-        assert!(counts(&bond(stranger, account), start), "news of it may be on the way");
-        assert!(!counts(&bond(account, pod), later), "a service account is no pod");
-        living.is_gone(Kind::Pod, pod, start);
-        assert!(!counts(&bond(pod, account), start), "news of its end has come");
-        living.is_there(Kind::Pod, pod);
-        living.are(Kind::ServiceAccount, [], start);
-        assert!(!counts(&bond(pod, account), start));
-        assert!(living.counts(None, later), "what is bound to nobody");
-        assert!(Living::default().counts(Some(&bond(pod, account)), later), "where nobody watches");
+        let binding = |pod, service_account| Binding { pod: Some(pod), service_account: Some(service_account), since: start };
+        let counts = |binding: &Binding, now| living.is_live(Some(binding), now);
+        assert!(!is_live(&binding(pod, account), later), "nobody is known yet");
+        living.replace_all(BoundObjectKind::Pod, [pod], start);
+        living.replace_all(BoundObjectKind::ServiceAccount, [account], start);
+        assert!(is_live(&binding(pod, account), later));
+        assert!(!is_live(&binding(stranger, account), later) && !is_live(&binding(pod, stranger), later));
+        assert!(is_live(&binding(stranger, account), start), "news of it may be on the way");
+        assert!(!is_live(&binding(account, pod), later), "a service account is no pod");
+        living.remove(BoundObjectKind::Pod, pod, start);
+        assert!(!is_live(&binding(pod, account), start), "news of its end has come");
+        living.insert(BoundObjectKind::Pod, pod);
+        living.replace_all(BoundObjectKind::ServiceAccount, [], start);
+        assert!(!is_live(&binding(pod, account), start));
+        assert!(living.is_live(None, later), "what is bound to nobody");
+        assert!(LivenessIndex::default().is_live(Some(&binding(pod, account)), later), "where nobody watches");
     }
 }
