@@ -1,4 +1,5 @@
-//! The `durward agent` process: gives the containers of one pod its identity, over the SPIFFE Workload API and Envoy's SDS.
+//! The `durward agent` process: gives the containers of one pod its identity, over the SPIFFE Workload API and Envoy's
+//! SDS.
 //!
 //! It issues nothing itself and authorizes no requests; the controller decides which identity the pod has.
 //! Begin with [`run`], then read `workload_api` and `sds`.

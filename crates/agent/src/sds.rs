@@ -30,6 +30,10 @@ const SECRET_TYPE: &str = "type.googleapis.com/envoy.extensions.transport_socket
 /// Limit for the names that one stream may subscribe to.
 const MAX_NAMES: usize = 256;
 
+fn too_many_names() -> Status {
+    Status::invalid_argument(format!("a stream can subscribe to at most {MAX_NAMES} names"))
+}
+
 /// Serves the secrets of the pod to its Envoy.
 pub(crate) struct SdsService {
     source: IdentitySource,
@@ -51,8 +55,8 @@ struct SecretSubscription {
 }
 
 impl SecretSubscription {
-    /// The next response, or `None` once the client is gone. Equal secrets are not sent twice, so an acknowledgement gets
-    /// no response.
+    /// The next response, or `None` once the client is gone. Equal secrets are not sent twice, so an acknowledgement
+    /// gets no response.
     async fn next(mut self) -> Option<(Result<DiscoveryResponse, Status>, Self)> {
         loop {
             tokio::select! {
@@ -62,7 +66,7 @@ impl SecretSubscription {
                             tracing::warn!(error = error.message, "Envoy rejected a secret; keeping the stream open");
                         }
                         if request.resource_names.len() > MAX_NAMES {
-                            return Some((Err(Status::invalid_argument(format!("a stream can subscribe to at most {MAX_NAMES} names"))), self));
+                            return Some((Err(too_many_names()), self));
                         }
                         self.names = Some(request.resource_names);
                     }
@@ -106,10 +110,7 @@ impl DeltaSecretSubscription {
                 Ok(()) = self.states.changed() => {}
             }
             if self.names.len() > MAX_NAMES {
-                return Some((
-                    Err(Status::invalid_argument(format!("a stream can subscribe to at most {MAX_NAMES} names"))),
-                    self,
-                ));
+                return Some((Err(too_many_names()), self));
             }
             let state = self.states.borrow_and_update().clone();
             match self.changed_secrets(&state) {

@@ -79,7 +79,8 @@ pub struct IdentitySource {
 }
 
 impl IdentitySource {
-    /// A source without an identity yet. `ttl_seconds` limits the lifetime of certificates, where shorter than the policy's.
+    /// A source without an identity yet. `ttl_seconds` limits the lifetime of certificates, where shorter than the
+    /// policy's.
     pub fn new(controller: ControllerClient, ttl_seconds: Option<u32>) -> Self {
         let tokens = Arc::new(Cache::new(MAX_TOKENS));
         Self { controller, ttl_seconds, state: watch::Sender::new(IdentityState::default()), tokens }

@@ -8,8 +8,8 @@ use kube::runtime::events::{Event, Recorder, Reporter};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Events after which the recorder is replaced. A recorder remembers the Events of the last minutes to count repetitions;
-/// without the limit, applying ten thousand policies at once would keep ten thousand Events in memory.
+/// Events after which the recorder is replaced. A recorder remembers the Events of the last minutes to count
+/// repetitions; without the limit, applying ten thousand policies at once would keep ten thousand Events in memory.
 const MAX_REMEMBERED: usize = 512;
 
 /// Writes Events for one component of Durward.

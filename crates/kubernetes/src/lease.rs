@@ -1,8 +1,8 @@
 //! Leader election by a Lease (`coordination.k8s.io/v1`): only the replica that holds it writes.
 //!
 //! A replica that can't renew its Lease stops writing before another replica can take it. The holder gives up after
-//! `RENEW_DEADLINE`. The others wait for `LEASE_DURATION`, which each measures by its own clock from when it last saw the
-//! Lease change.
+//! `RENEW_DEADLINE`. The others wait for `LEASE_DURATION`, which each measures by its own clock from when it last saw
+//! the Lease change.
 
 use crate::requests::{RequestError, with_timeout};
 use durward_runtime::Failure;
@@ -70,7 +70,8 @@ impl LeaseCandidate {
             match with_timeout(ATTEMPT_TIMEOUT, self.attempt(&mut sighting)).await {
                 Ok(holds) => {
                     renewed = holds.then_some(started);
-                    // every replica sends these requests, so the metric shows for each whether it reaches the API server
+                    // every replica sends these requests, so the metric shows for each whether it reaches the API
+                    // server
                     observer.api_server_answered();
                 }
                 Err(error) => tracing::warn!(%error, "renewing the Lease failed; trying again"),

@@ -1,4 +1,5 @@
-//! Requests to the API server: time limits, error messages that are safe to log, server-side apply, and watch back-off.
+//! Requests to the API server: time limits, error messages that are safe to log, server-side apply, and watch
+//! back-off.
 
 use backon::ExponentialBuilder;
 use futures::StreamExt;
@@ -82,8 +83,8 @@ pub fn watch_backoff() -> ExponentialBackoff {
     pauses.with_max_delay(Duration::from_secs(3)).with_jitter().without_max_times().into()
 }
 
-/// Follows a Secret: yields it as it is now and after each change, and `None` when it is deleted. The stream does not end;
-/// a failed watch is retried.
+/// Follows a Secret: yields it as it is now and after each change, and `None` when it is deleted. The stream does not
+/// end; a failed watch is retried.
 pub fn follow_secret(secrets: &Api<Secret>, name: &str) -> BoxStream<'static, Option<Secret>> {
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let events = watcher(secrets.clone(), config).backoff(watch_backoff());

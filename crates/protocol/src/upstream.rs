@@ -18,8 +18,8 @@ pub struct Upstream {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error(
     "`{0}` is not the address of an application behind this gate; write `http://127.0.0.1:PORT`, or \
-     `h2c://127.0.0.1:PORT` if it speaks HTTP/2 alone. It must listen on loopback only, because other clients that reach \
-     it could forge identity headers"
+     `h2c://127.0.0.1:PORT` if it speaks HTTP/2 alone. It must listen on loopback only, because other clients that \
+     reach it could forge identity headers"
 )]
 pub struct UpstreamError(String);
 

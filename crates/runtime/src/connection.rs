@@ -78,9 +78,9 @@ pub enum ConnectionError {
 /// A stream that makes the HTTP/2 library coalesce small messages into one write.
 ///
 /// The library asks once, before the first write, whether the stream supports vectored writes. If it does, the library
-/// chains each message over 256 bytes instead of copying it, at the price of one system call each; if not, the limit is
-/// 1 kB. Answering "no" until the first write lets all responses to the requests of one packet leave in one write, which
-/// measurably saves CPU time. Longer messages still use vectored writes.
+/// chains each message over 256 bytes instead of copying it, at the price of one system call each; if not, the limit
+/// is 1 kB. Answering "no" until the first write lets all responses to the requests of one packet leave in one write,
+/// which measurably saves CPU time. Longer messages still use vectored writes.
 struct CoalescingStream<S> {
     stream: S,
     written: bool,
@@ -125,8 +125,9 @@ const MAX_INLINE_REQUESTS: usize = 64;
 
 /// Runs HTTP/2 requests in the turn of their connection.
 ///
-/// Most requests complete without waiting. Polling them inline, once the connection has read everything available, saves
-/// a task and a wake-up per request, which measurably saves CPU time. Only a request that has to wait becomes a task.
+/// Most requests complete without waiting. Polling them inline, once the connection has read everything available,
+/// saves a task and a wake-up per request, which measurably saves CPU time. Only a request that has to wait becomes a
+/// task.
 #[derive(Clone, Default)]
 struct InlineExecutor(Arc<Mutex<Vec<BoxFuture<'static, ()>>>>);
 

@@ -1,4 +1,4 @@
-//! Which peers are believed what they say of others.
+//! The peer of a connection, and which peers are trusted to speak for others.
 
 use durward_core::principal::PrincipalId;
 use ipnet::IpNet;
@@ -13,24 +13,24 @@ use thiserror::Error;
 pub struct Peer {
     /// Its address.
     pub address: SocketAddr,
-    /// Whether the connection is encrypted.
+    /// Whether the connection uses TLS.
     pub secure: bool,
-    /// Its certificate chain, verified in the handshake.
+    /// Its certificate chain, leaf first, verified in the handshake.
     pub certificate: Option<Arc<[CertificateDer<'static>]>>,
-    /// The workload that the certificate names.
+    /// The SPIFFE ID in the certificate.
     pub id: Option<PrincipalId>,
 }
 
-/// A peer, or a network of peers, as a setting names it.
+/// A peer or a network of peers in a setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PeerName {
-    /// By address.
+    /// Every peer in a network.
     Network(IpNet),
-    /// By certificate.
+    /// The peer whose certificate has this SPIFFE ID.
     Workload(PrincipalId),
 }
 
-/// A text names no peer.
+/// The text does not name a peer.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("`{0}` is neither an address, nor a network such as `10.0.0.0/8`, nor a SPIFFE ID")]
 pub struct PeerNameError(String);
@@ -52,49 +52,52 @@ impl FromStr for PeerName {
     }
 }
 
-/// Which peers are believed what.
+/// The peers that are trusted to speak for others.
 #[derive(Debug, Clone, Default)]
 pub struct TrustedPeers {
-    /// Proxies: believed which request they forward, and their own certificate is not the caller's.
+    /// Proxies whose forwarded-request headers are trusted. Their own certificate is not the caller's.
     pub proxies: Vec<PeerName>,
-    /// Proxies that are also believed which certificate their client showed them.
+    /// Proxies that are also trusted to forward the certificate of their client.
     pub client_certificates: Vec<PeerName>,
-    /// Enforcement points that may ask about anybody by name.
+    /// Enforcement points that may ask for a decision about any principal.
     pub enforcement_points: Vec<PeerName>,
 }
 
 impl TrustedPeers {
-    /// Whether the peer is believed which request it forwards.
+    /// Whether forwarded-request headers of the peer are trusted.
     #[must_use]
     pub fn is_proxy(&self, peer: &Peer) -> bool {
-        any(&self.proxies, peer)
+        contains(&self.proxies, peer)
     }
 
-    /// Whether the peer is believed which certificate its client showed.
+    /// Whether the peer is trusted to forward the certificate of its client.
     #[must_use]
     pub fn forwards_certificates(&self, peer: &Peer) -> bool {
-        any(&self.client_certificates, peer)
+        contains(&self.client_certificates, peer)
     }
 
-    /// Whether the peer may ask about anybody by name.
+    /// Whether the peer may ask for a decision about any principal.
     #[must_use]
     pub fn is_enforcement_point(&self, peer: &Peer) -> bool {
-        any(&self.enforcement_points, peer)
+        contains(&self.enforcement_points, peer)
     }
 
-    /// The certificate of the caller, if the peer is the caller: a proxy's own is not.
+    /// The certificate of the caller: that of the peer, unless the peer speaks for others.
     #[must_use]
     pub fn caller_certificate<'p>(&self, peer: &'p Peer) -> Option<&'p [CertificateDer<'static>]> {
         let named = |names: &[PeerName]| {
             names.iter().any(|name| matches!(name, PeerName::Workload(id) if peer.id.as_ref() == Some(id)))
         };
-        let proxy = named(&self.proxies) || named(&self.client_certificates) || named(&self.enforcement_points);
-        peer.certificate.as_deref().filter(|_| !proxy)
+        if named(&self.proxies) || named(&self.client_certificates) || named(&self.enforcement_points) {
+            return None;
+        }
+        peer.certificate.as_deref()
     }
 }
 
-fn any(names: &[PeerName], peer: &Peer) -> bool {
-    // an address of IPv4 can arrive in the form of IPv6
+/// Whether one of the names covers the peer.
+fn contains(names: &[PeerName], peer: &Peer) -> bool {
+    // on a dual-stack socket, an IPv4 address has its IPv6-mapped form
     let address = peer.address.ip().to_canonical();
     names.iter().any(|name| match name {
         PeerName::Network(network) => network.contains(&address),
@@ -107,8 +110,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn peers_are_named_by_network_or_certificate() {
-        for (text, good) in [
+    fn peers_are_named_by_network_or_spiffe_id() {
+        for (text, valid) in [
             ("10.0.0.0/8", true),
             ("::1", true),
             ("127.0.0.1", true),
@@ -117,7 +120,7 @@ mod tests {
             ("localhost", false),
             ("", false),
         ] {
-            assert_eq!(text.parse::<PeerName>().is_ok(), good, "{text}");
+            assert_eq!(text.parse::<PeerName>().is_ok(), valid, "{text}");
         }
     }
 }

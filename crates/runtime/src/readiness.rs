@@ -24,8 +24,8 @@ impl Readiness {
         self.closing.store(true, Ordering::Release);
     }
 
-    /// Marks that identities can be verified. In the controller, all pods and service accounts are listed; in a gate, its
-    /// certificate is loaded.
+    /// Marks that identities can be verified. In the controller, all pods and service accounts are listed; in a gate,
+    /// its certificate is loaded.
     pub fn mark_identities_ready(&self) {
         self.identities_ready.store(true, Ordering::Release);
     }

@@ -21,7 +21,8 @@ pub type Failure = Box<dyn Error + Send + Sync>;
 /// The process can't listen on an address.
 #[derive(Debug, Error)]
 #[error(
-    "can't listen on {address} for {purpose}: {source}; stop the process that uses it, or choose another address with --{option}"
+    "can't listen on {address} for {purpose}: {source}; stop the process that uses it, or choose another address with \
+     --{option}"
 )]
 pub struct ListenError {
     address: SocketAddr,
@@ -86,8 +87,8 @@ impl Supervisor {
         Listener { socket, runtimes: Arc::clone(&self.runtimes) }
     }
 
-    /// Waits for a signal, or for a task that ends; then shuts down every task. After SIGTERM, `linger` is awaited first:
-    /// clients still connect until they learn that the process is shutting down.
+    /// Waits for a signal, or for a task that ends; then shuts down every task. After SIGTERM, `linger` is awaited
+    /// first: clients still connect until they learn that the process is shutting down.
     ///
     /// # Errors
     /// When a task fails, or ends without a signal.
