@@ -193,12 +193,15 @@ pub(crate) fn refusal_message(answer: &EngineAnswer) -> String {
     let decision = &answer.decision;
     let operation = decision.operation.as_deref().unwrap_or_default();
     let policy = decision.policy.as_ref().map(ToString::to_string).unwrap_or_default();
-    let caller = answer.principal.as_ref().map_or_else(|| "an unauthenticated caller".to_owned(), |p| p.identity().id.to_string());
+    let caller = answer
+        .principal
+        .as_ref()
+        .map_or_else(|| "an unauthenticated caller".to_owned(), |p| p.identity().id.to_string());
     if decision.reason == Reason::NoPolicy {
         let service = answer.audience.as_deref().unwrap_or_default();
         return format!(
-            "service `{service}` is closed, so what its policies governed is refused until policy {policy} is fixed or removed \
-             (decision {})",
+            "service `{service}` is closed, so what its policies governed is refused until policy {policy} is fixed or \
+             removed (decision {})",
             answer.id
         );
     }

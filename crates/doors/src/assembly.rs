@@ -46,9 +46,8 @@ impl TokenEndpoints {
     pub fn router(self) -> Router {
         let EngineContext { engine, authenticator, .. } = self.context;
         let metadata = TokenMetadata::new(&self.issuer, self.mtls_url, self.token_keys.clone(), self.audit_keys);
-        let service =
-            TokenService::new(Arc::clone(&engine), Arc::clone(&authenticator), self.token_keys, &self.issuer)
-                .with_step_up(self.step_up.clone());
+        let service = TokenService::new(Arc::clone(&engine), Arc::clone(&authenticator), self.token_keys, &self.issuer)
+            .with_step_up(self.step_up.clone());
         let page = StepUpPage { service: service.clone(), step_up: self.step_up, trust: Arc::clone(&self.trust) };
         let approvals = ApprovalsEndpoint {
             engine,
@@ -85,7 +84,7 @@ pub fn admin_router(
 
 /// Starts the task that refreshes the key sets of issuers.
 pub fn start_authenticator(supervisor: &mut Supervisor, authenticator: Arc<Authenticator>) {
-    supervisor.add(|stop| async move {
+    supervisor.spawn(|stop| async move {
         authenticator.run(stop).await;
         Ok(())
     });

@@ -99,7 +99,8 @@ pub(crate) fn is_reserved_with_underscores(name: &HeaderName) -> bool {
 
 /// Whether the client asks proxies to drop a header that matters to the decision or to the application.
 ///
-/// Proxies don't forward the headers that `Connection` lists (RFC 9110, section 7.6.1), whoever has set them.
+/// Proxies don't forward the headers that `Connection` lists (RFC 9110, section 7.6.1), neither the client's nor the
+/// proxy's own.
 fn drops_relevant_headers(headers: &HeaderMap) -> bool {
     let starts_with =
         |name: &[u8], prefix: &[u8]| name.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix));

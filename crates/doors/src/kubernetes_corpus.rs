@@ -25,9 +25,11 @@ use tower::ServiceExt;
 #[serde(deny_unknown_fields)]
 struct CorpusCase {
     /// The request to authorization: verb, resource and group.
-    asked: Option<String>,
+    #[serde(rename = "asked")]
+    access_request: Option<String>,
     /// The operation at admission.
-    admitted: Option<String>,
+    #[serde(rename = "admitted")]
+    admitted_operation: Option<String>,
     /// Resource and group, if there is no request to authorization.
     resource: Option<String>,
     #[serde(default = "eve")]
@@ -70,7 +72,8 @@ fn webhooks() -> (Router, Router) {
     let (reviewer, _) = tokio::sync::mpsc::channel(1);
     let sidecars = SidecarSettings { image: String::new(), controller: String::new(), domains };
     let trust_domain: Arc<str> = "cluster.local".into();
-    let admission = AdmissionWebhooks { engine: Arc::clone(&engine), trust_domain: Arc::clone(&trust_domain), reviewer, sidecars };
+    let admission =
+        AdmissionWebhooks { engine: Arc::clone(&engine), trust_domain: Arc::clone(&trust_domain), reviewer, sidecars };
     let namespace = "durward-system".into();
     (
         admission::router(admission),
@@ -102,7 +105,7 @@ fn resource(text: &str) -> (&str, &str, &str) {
 impl CorpusCase {
     /// The review that the authorization webhook gets.
     fn access(&self) -> Option<Value> {
-        let (verb, rest) = self.asked.as_deref()?.split_once(' ').expect("a verb");
+        let (verb, rest) = self.access_request.as_deref()?.split_once(' ').expect("a verb");
         let (resource, subresource, group) = resource(rest);
         let attributes = json!({
             "verb": verb, "resource": resource, "subresource": subresource, "group": group, "version": "v1",
@@ -114,9 +117,10 @@ impl CorpusCase {
 
     /// The review that the admission webhook gets.
     fn admission(&self) -> Option<Value> {
-        let operation = self.admitted.as_deref()?;
-        let named = self.resource.as_deref().or_else(|| self.asked.as_deref()?.split_once(' ').map(|(_, rest)| rest));
-        let (resource, subresource, group) = resource(named.expect("a resource"));
+        let operation = self.admitted_operation.as_deref()?;
+        let text =
+            self.resource.as_deref().or_else(|| self.access_request.as_deref()?.split_once(' ').map(|(_, rest)| rest));
+        let (resource, subresource, group) = resource(text.expect("a resource"));
         let mut request = json!({
             "uid": "1", "kind": {"group": group, "version": "v1", "kind": "Thing"},
             "resource": {"group": group, "version": "v1", "resource": resource},

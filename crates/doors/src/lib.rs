@@ -1,6 +1,6 @@
 //! The doors: the HTTP and gRPC endpoints through which proxies, the API server and callers reach Durward.
 //! A door translates a request, asks the engine once, and translates its answer; deciding belongs to `durward-core`.
-//! Begin with [`forward_auth`], the smallest door that asks for decisions; [`answer`] and [`headers`] serve several doors.
+//! Begin with [`forward_auth`], the smallest door that asks for decisions; it shares [`answer`] and [`headers`] with others.
 
 pub mod admin;
 pub mod admission;

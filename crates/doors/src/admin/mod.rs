@@ -1,7 +1,7 @@
 //! The admin listener: health, metrics and the snapshot, which no listener for users serves.
 //!
-//! Its own policy decides about requests. That policy is in no snapshot of the doors, so no door reaches it, and policies
-//! that users write have no effect here.
+//! Its own policy decides about requests. That policy is in no snapshot of the doors, so no door reaches it, and
+//! policies that users write have no effect here.
 
 mod policy;
 
@@ -16,8 +16,8 @@ use axum::routing::get;
 use axum::{Json, Router};
 use durward_api::ownership::ADMIN_AUDIENCE;
 use durward_authn::Credentials;
-use durward_core::request::{Call, ServiceTarget};
 use durward_core::request;
+use durward_core::request::{Call, ServiceTarget};
 use durward_engine::Engine;
 use durward_engine::metrics::Metrics;
 use durward_runtime::peers::Peer;
@@ -32,7 +32,8 @@ pub struct AdminSettings {
     /// File with the AccessPolicy of the admin listener, instead of the built-in one
     #[arg(long = "admin-policy", value_name = "FILE")]
     pub policy: Option<PathBuf>,
-    /// Apply the admin listener's policy to metrics too. Without this flag, anyone who can reach the listener can read them
+    /// Apply the admin listener's policy to metrics too. Without this flag, anyone who can reach the listener can read
+    /// them
     #[arg(long)]
     pub closed_metrics: bool,
 }
@@ -84,7 +85,12 @@ async fn enforce_policy(
     next: Next,
 ) -> Response {
     let call = Call::Http { method: request.method().as_str(), path: request.uri().path() };
-    let admin_request = request::Request { target: ServiceTarget::Audience(ADMIN_AUDIENCE), call, source: Some(peer.address.ip()), evidence: &() };
+    let admin_request = request::Request {
+        target: ServiceTarget::Audience(ADMIN_AUDIENCE),
+        call,
+        source: Some(peer.address.ip()),
+        evidence: &(),
+    };
     let credentials = Credentials {
         headers: request.headers(),
         // no proxy is in between: a certificate is the caller's own

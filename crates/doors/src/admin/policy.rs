@@ -7,7 +7,7 @@ use durward_core::policy::{CompiledOperation, EnforcementMode, Policy};
 use durward_core::risk::RiskLevel;
 use durward_core::service::PolicyUnion;
 use durward_core::snapshot::Snapshot;
-use durward_manifests::load::read_text;
+use durward_manifests::files::read_text;
 use durward_manifests::manifest::{self, ManifestContents, ManifestResource};
 use std::path::Path;
 use std::sync::Arc;

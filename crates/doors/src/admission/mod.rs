@@ -1,7 +1,7 @@
 //! Admission webhooks of the Kubernetes API server (`admission.k8s.io/v1`).
 //!
-//! One path decides requests that policies declare as `kubernetes` operations, one reviews Durward's own resources before
-//! they are stored, and one injects identities, agents and gates into pods.
+//! One path decides requests that policies declare as `kubernetes` operations, one reviews Durward's own resources
+//! before they are stored, and one injects identities, agents and gates into pods.
 
 mod injection;
 mod operations;
@@ -68,7 +68,8 @@ pub fn router(webhooks: AdmissionWebhooks) -> Router {
 async fn answer(body: Bytes, admit: impl AsyncFnOnce(ReviewRequest) -> AdmissionResponse) -> Response {
     let review = serde_json::from_slice::<AdmissionReview<DynamicObject>>(&body).ok();
     let Some(request): Option<ReviewRequest> = review.and_then(|review| review.try_into().ok()) else {
-        return (StatusCode::BAD_REQUEST, "not an AdmissionReview of admission.k8s.io/v1 with a request\n").into_response();
+        return (StatusCode::BAD_REQUEST, "not an AdmissionReview of admission.k8s.io/v1 with a request\n")
+            .into_response();
     };
     axum::Json(admit(request).await.into_review()).into_response()
 }

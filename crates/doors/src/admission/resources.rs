@@ -8,8 +8,8 @@ use kube::core::DynamicObject;
 use kube::core::admission::AdmissionResponse;
 use tokio::sync::oneshot;
 
-/// Reviews one resource. Requests that leave the `spec` unchanged pass without a review: deletions, changes of metadata,
-/// and the last updates of an object that is being deleted.
+/// Reviews one resource. Requests that leave the `spec` unchanged pass without a review: deletions, changes of
+/// metadata, and the last updates of an object that is being deleted.
 pub(super) async fn admit(webhooks: &AdmissionWebhooks, request: &ReviewRequest) -> AdmissionResponse {
     let Some(object) = &request.object else { return AdmissionResponse::from(request) };
     let spec = |object: &DynamicObject| object.data.get("spec").cloned();

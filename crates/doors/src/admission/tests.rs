@@ -1,16 +1,16 @@
 //! Decisions that depend on objects.
 
 use super::*;
-use durward_engine::Engine;
-use std::sync::Arc;
 use axum::body::{Body, to_bytes};
 use durward_api::catalog::{Catalog, CatalogChange};
 use durward_api::compile::ClusterDomains;
 use durward_authn::{Authenticator, TrustDomain};
 use durward_core::condition::MAX_PARTS;
+use durward_engine::Engine;
 use durward_engine::audit::AuditWriter;
 use durward_engine::metrics::Metrics;
 use serde_json::{Value, json};
+use std::sync::Arc;
 use tower::ServiceExt;
 
 /// Ada may scale down, connect with `ls`, and create and delete deployments that are not labelled `keep`.
@@ -46,7 +46,8 @@ fn webhooks() -> Router {
     let authenticator = Arc::new(Authenticator::new(TrustDomain::default(), Arc::default()));
     let engine = Arc::new(Engine::new(authenticator, AuditWriter::nowhere(), Arc::new(Metrics::default()), 1));
     engine.replace_snapshot(catalog.snapshot().clone());
-    let domains = ClusterDomains { trust_domain: "cluster.local".to_owned(), cluster_domain: "cluster.local".to_owned() };
+    let domains =
+        ClusterDomains { trust_domain: "cluster.local".to_owned(), cluster_domain: "cluster.local".to_owned() };
     let sidecars = SidecarSettings { image: String::new(), controller: String::new(), domains };
     let (reviewer, _) = tokio::sync::mpsc::channel(1);
     router(AdmissionWebhooks { engine, trust_domain: "cluster.local".into(), reviewer, sidecars })

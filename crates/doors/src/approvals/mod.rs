@@ -1,7 +1,7 @@
 //! Approvals on the token listener: people approve or deny, and callers request an approval.
 //!
-//! An approver authenticates with a token for the audience of the service and a fresh second factor. Anyone else gets the
-//! same response whether the approval exists or not.
+//! An approver authenticates with a token for the audience of the service and a fresh second factor. Anyone else gets
+//! the same response whether the approval exists or not.
 
 use crate::answer::{HttpAnswer, response};
 use axum::extract::rejection::JsonRejection;
@@ -19,7 +19,7 @@ use durward_core::approval::ApproverRejection;
 use durward_core::path::Captures;
 use durward_core::request::{Call, Request, ServiceTarget};
 use durward_engine::audit::approval::{ApprovalOutcome, ApprovalRecord};
-use durward_engine::{EngineCaller, Door, Engine};
+use durward_engine::{Door, Engine, EngineCaller};
 use durward_runtime::peers::{Peer, TrustedPeers};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -148,7 +148,7 @@ impl ApprovalsEndpoint {
             signature: None,
         });
         let unavailable = |error: &dyn std::fmt::Display| {
-            tracing::warn!(%error, "verdict on an approval can't be recorded or stored; asking the approver to try again");
+            tracing::warn!(%error, "approval verdict can't be recorded or stored; asking the approver to try again");
             no_store(StatusCode::SERVICE_UNAVAILABLE, json!({"error": "temporarily_unavailable"}))
         };
         self.seal.sign(&mut decided).map_err(|error| unavailable(&error))?;
@@ -202,7 +202,7 @@ async fn request_approval(
         evidence: &(),
     };
     let caller = EngineCaller::Credentials(credentials(&endpoint, &peer, &headers));
-    response(HttpAnswer::of(&endpoint.engine.authorize(Door::Approvals, &request, caller).await, None))
+    response(HttpAnswer::new(&endpoint.engine.authorize(Door::Approvals, &request, caller).await, None))
 }
 
 fn credentials<'c>(endpoint: &ApprovalsEndpoint, peer: &'c Peer, headers: &'c HeaderMap) -> Credentials<'c> {

@@ -77,7 +77,9 @@ async fn status(this: &AuthorizationWebhook, spec: &SubjectAccessReviewSpec) -> 
     let admission_decides = this.admission_fails_closed && is_admitted(&call);
     let refused = answers.iter().find(|answer| !(answer.passes() || answer.awaits_object && admission_decides));
     match (refused, answers.first()) {
-        (Some(refused), _) => SubjectAccessReviewStatus { denied: Some(true), reason: Some(refusal_message(refused)), ..no_opinion },
+        (Some(refused), _) => {
+            SubjectAccessReviewStatus { denied: Some(true), reason: Some(refusal_message(refused)), ..no_opinion }
+        }
         (None, Some(_)) if this.allows && answers.iter().all(|answer| answer.decision.allowed()) => {
             SubjectAccessReviewStatus { allowed: true, reason: Some("policies allow it".to_owned()), ..no_opinion }
         }
@@ -101,7 +103,8 @@ fn is_control_plane(spec: &SubjectAccessReviewSpec) -> bool {
         || is_in(&["system:nodes", "system:masters"])
 }
 
-/// The request as policies describe it. Policies don't cover reads, unknown verbs, or wildcards for resources and verbs.
+/// The request as policies describe it. Policies don't cover reads, unknown verbs, or wildcards for resources and
+/// verbs.
 fn call(resource: &ResourceAttributes) -> Option<ApiCall<'_>> {
     fn text(text: &Option<String>) -> &str {
         text.as_deref().unwrap_or_default()

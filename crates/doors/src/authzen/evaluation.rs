@@ -13,7 +13,7 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use durward_core::path::Captures;
 use durward_core::request::{Call, Request, ServiceTarget};
-use durward_engine::{EngineAnswer, EngineCaller, Door};
+use durward_engine::{Door, EngineAnswer, EngineCaller};
 use durward_runtime::peers::Peer;
 use serde_json::{Value, json};
 use std::sync::Arc;

@@ -182,8 +182,9 @@ impl Evidence for EvaluationEvidence<'_> {
 /// The headers in `context`. A header that was sent more than once is a list.
 fn context_headers(context: &Map<String, Value>) -> Result<Option<Vec<(String, String)>>, MalformedRequest> {
     let Some(by_name) = context.get("headers") else { return Ok(None) };
-    let malformed =
-        || MalformedRequest("`context.headers` must map names of headers to strings, or to lists of strings".to_owned());
+    let malformed = || {
+        MalformedRequest("`context.headers` must map names of headers to strings, or to lists of strings".to_owned())
+    };
     let mut headers = Vec::new();
     for (name, value) in by_name.as_object().ok_or_else(malformed)? {
         let values = value.as_array().map_or(slice::from_ref(value), Vec::as_slice);

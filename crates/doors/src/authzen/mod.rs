@@ -1,8 +1,8 @@
 //! AuthZEN Authorization API 1.0: enforcement points ask about subjects that they have authenticated themselves.
 //!
-//! `resource.type` is the audience of the service, and `action.name` the name of its operation. `resource.properties` are
-//! the captures of the path, and `resource.id` is the capture `id`. If `resource.type` is `http`, the resource is a URL and
-//! the action a method.
+//! `resource.type` is the audience of the service, and `action.name` the name of its operation. `resource.properties`
+//! are the captures of the path, and `resource.id` is the capture `id`. If `resource.type` is `http`, the resource is a
+//! URL and the action a method.
 
 mod evaluation;
 mod messages;

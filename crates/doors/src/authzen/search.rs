@@ -103,8 +103,11 @@ fn find_subjects(doors: &Doors, peer: &Peer, search: SearchRequest) -> Result<Va
     }
     let candidates = candidates.into_iter().filter(|id| kind_of(id) == searched.kind).map(|id| id.to_string());
     page(&search.page, candidates.collect(), |id| {
-        let subject =
-            EvaluatedSubject { kind: searched.kind.clone(), id: id.to_owned(), properties: SubjectProperties::default() };
+        let subject = EvaluatedSubject {
+            kind: searched.kind.clone(),
+            id: id.to_owned(),
+            properties: SubjectProperties::default(),
+        };
         let principal = subject.principal(&doors.authenticator)?;
         let passes = would_pass(doors, peer, principal.as_ref(), &action, &resource)?;
         Ok(passes.then(|| json!({"type": searched.kind, "id": id})))
@@ -123,7 +126,11 @@ fn find_resources(doors: &Doors, peer: &Peer, search: SearchRequest) -> Result<V
         candidates.extend(objects.filter_map(|object| Some(object.split_once(':')?.1.to_owned())));
     }
     page(&search.page, candidates.into_iter().collect(), |id| {
-        let resource = EvaluatedResource { kind: searched.kind.clone(), id: id.to_owned(), properties: searched.properties.clone() };
+        let resource = EvaluatedResource {
+            kind: searched.kind.clone(),
+            id: id.to_owned(),
+            properties: searched.properties.clone(),
+        };
         let passes = would_pass(doors, peer, principal.as_ref(), &action, &resource)?;
         Ok(passes.then(|| json!({"type": searched.kind, "id": id})))
     })
@@ -137,7 +144,8 @@ fn find_actions(doors: &Doors, peer: &Peer, search: SearchRequest) -> Result<Val
     let declared = service.into_iter().flat_map(|service| service.declared_operations());
     let candidates: BTreeSet<String> = declared.map(|(_, operation)| operation.to_string()).collect();
     page(&search.page, candidates.into_iter().collect(), |name| {
-        let passes = would_pass(doors, peer, principal.as_ref(), &EvaluatedAction { name: name.to_owned() }, &resource)?;
+        let passes =
+            would_pass(doors, peer, principal.as_ref(), &EvaluatedAction { name: name.to_owned() }, &resource)?;
         Ok(passes.then(|| json!({"name": name})))
     })
 }
@@ -180,7 +188,8 @@ impl SearchEntity {
     fn principal(self, doors: &Doors) -> Result<Option<Principal>, MalformedRequest> {
         let properties = serde_json::from_value(Value::Object(self.properties));
         let properties = properties.map_err(|error| MalformedRequest(format!("`subject.properties`: {error}")))?;
-        let subject = EvaluatedSubject { kind: self.kind, id: self.id.ok_or_else(|| missing("subject.id"))?, properties };
+        let subject =
+            EvaluatedSubject { kind: self.kind, id: self.id.ok_or_else(|| missing("subject.id"))?, properties };
         subject.principal(&doors.authenticator)
     }
 

@@ -9,9 +9,9 @@ use axum::routing::post;
 use axum::{Json, Router};
 use durward_authn::{Credentials, SubjectToken};
 use durward_core::scope::Scope;
-use durward_identity::{AccessToken, ExchangeError, FactorEvidence, ExchangeRequest, TokenService};
+use durward_identity::{AccessToken, ExchangeError, ExchangeRequest, FactorEvidence, TokenService};
 use durward_runtime::peers::{Peer, TrustedPeers};
-use durward_step_up::{StepUpError, PresentedFactor};
+use durward_step_up::{PresentedFactor, StepUpError};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -60,7 +60,8 @@ async fn token(
 ) -> Response {
     let form = form::parse(&uri, &headers, &body);
     let source = caller_address(&trust, &peer, &headers);
-    let request = form.as_ref().map_err(|why| ExchangeError::InvalidRequest(why)).and_then(|form| token_request(form, source));
+    let request =
+        form.as_ref().map_err(|why| ExchangeError::InvalidRequest(why)).and_then(|form| token_request(form, source));
     let exchanged = form.as_ref().is_ok_and(|form| form.get("grant_type").is_some_and(|grant| grant == EXCHANGE));
     match service.exchange(request, trust.caller_certificate(&peer)).await {
         Ok(token) => no_store(StatusCode::OK, token_response(&token, exchanged)),
@@ -167,7 +168,9 @@ fn subject<'f>(form: &'f FormParameters<'_>) -> Result<SubjectToken<'f>, Exchang
         (_, None) => Err(ExchangeError::InvalidRequest("`subject_token_type` is missing")),
         (Some(token), Some(JWT)) => Ok(SubjectToken::Jwt(token)),
         (Some(token), Some(ACCESS_TOKEN)) => Ok(SubjectToken::AccessToken(token)),
-        (Some(_), Some(_)) => Err(ExchangeError::InvalidRequest("subjects' tokens are of the types jwt and access_token")),
+        (Some(_), Some(_)) => {
+            Err(ExchangeError::InvalidRequest("subjects' tokens are of the types jwt and access_token"))
+        }
     }
 }
 

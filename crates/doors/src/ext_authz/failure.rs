@@ -3,14 +3,14 @@
 //! Envoy can be set to let requests through when its authorization service fails (`failure_mode_allow`). A client could
 //! then get through by causing a gRPC error, for example with an oversized request. So every failure is a denial.
 
-use crate::doors::Doors;
 use crate::answer::HttpAnswer;
+use crate::doors::Doors;
 use crate::ext_authz::response::denial;
 use axum::body::{Body, Bytes};
 use axum::response::Response;
 use durward_authn::Credentials;
 use durward_core::request::{Call, Request, ServiceTarget};
-use durward_engine::{EngineCaller, Door};
+use durward_engine::{Door, EngineCaller};
 use futures::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body_util::{BodyExt, Full};

@@ -4,8 +4,8 @@ mod failure;
 mod response;
 mod service;
 
-use crate::doors::Doors;
 use crate::answer::{HttpAnswer, PATH_OVERRIDES};
+use crate::doors::Doors;
 use crate::headers::{HeaderEvidence, accept_header, is_misleading, overrides_path};
 use axum::Router;
 use axum::body::Bytes;
@@ -13,7 +13,7 @@ use axum::extract;
 use durward_authn::Credentials;
 use durward_authn::certificate::FORWARDED_CLIENT_CERT;
 use durward_core::request::{Call, Request, ServiceTarget};
-use durward_engine::{EngineCaller, Door};
+use durward_engine::{Door, EngineCaller};
 use durward_runtime::connection::HttpService;
 use durward_runtime::peers::Peer;
 use failure::deny_failures;
@@ -107,7 +107,8 @@ async fn check(doors: Doors, extensions: Extensions, request: CheckRequest) -> R
     });
     let forwards_certificates = doors.trust.forwards_certificates(peer);
     if forwards_certificates && !source.certificate.is_empty() {
-        // the certificate that Envoy itself saw, in the format of its header; a header in the request may be the client's
+        // the certificate that Envoy itself saw, in the format of its header; a header in the request may be the
+        // client's
         headers.remove(FORWARDED_CLIENT_CERT);
         let value = [b"Cert=\"", &*source.certificate, b"\""].concat();
         if let Ok(value) = http::HeaderValue::try_from(value) {
@@ -196,7 +197,8 @@ mod tests {
         let audit = AuditWriter::nowhere();
         let authenticator = Arc::new(Authenticator::new(TrustDomain::default(), Arc::default()));
         let engine = Arc::new(Engine::new(Arc::clone(&authenticator), audit, Arc::new(Metrics::default()), 1));
-        let (listener, reporter) = listener(Doors { engine, authenticator, trust: Arc::new(TrustedPeers::default()) }).await;
+        let (listener, reporter) =
+            listener(Doors { engine, authenticator, trust: Arc::new(TrustedPeers::default()) }).await;
         assert_eq!(health(&listener).await, Some(1));
         reporter.set_closing().await;
         assert_eq!(health(&listener).await, Some(2));

@@ -45,7 +45,9 @@ impl CheckService {
     /// Answers one request.
     pub(super) fn call(&mut self, request: Request) -> BoxFuture<'static, Response> {
         let response = self.0.call(request);
-        response.map(|response| response.map_or_else(|never| match never {}, |response| response.map(Body::new))).boxed()
+        response
+            .map(|response| response.map_or_else(|never| match never {}, |response| response.map(Body::new)))
+            .boxed()
     }
 }
 

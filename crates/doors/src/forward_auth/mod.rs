@@ -1,11 +1,11 @@
 //! Forward auth over HTTP: nginx `auth_request`, Traefik, Caddy, HAProxy.
 //!
 //! Proxies describe the request in one of two families of headers. A client can add headers of either family, and a
-//! proxy that sets only one family forwards the other. So all headers that are present must agree; otherwise the request
-//! is ambiguous and refused.
+//! proxy that sets only one family forwards the other. So all headers that are present must agree; otherwise the
+//! request is ambiguous and refused.
 
-use crate::doors::Doors;
 use crate::answer::{HttpAnswer, response};
+use crate::doors::Doors;
 use crate::headers::{
     AmbiguousRequest, HeaderEvidence, accept_header, agreed_value, forwarded_address, is_misleading, overrides_path,
     request_host, single_value,
@@ -16,7 +16,7 @@ use axum::routing::any;
 use axum::{Router, http};
 use durward_authn::Credentials;
 use durward_core::request::{Call, Request, ServiceTarget};
-use durward_engine::{EngineCaller, Door};
+use durward_engine::{Door, EngineCaller};
 use durward_runtime::peers::Peer;
 use http::{HeaderMap, Method, Uri};
 
@@ -65,7 +65,10 @@ struct ForwardedRequest<'h> {
     uri: &'h str,
 }
 
-fn forwarded_request<'h>(headers: &'h HeaderMap, host: Option<&'h str>) -> Result<ForwardedRequest<'h>, AmbiguousRequest> {
+fn forwarded_request<'h>(
+    headers: &'h HeaderMap,
+    host: Option<&'h str>,
+) -> Result<ForwardedRequest<'h>, AmbiguousRequest> {
     let original_url = single_value(headers, "x-original-url")?.map(split_url).transpose()?;
     let original_method = single_value(headers, "x-original-method")?;
     let original_uri = single_value(headers, "x-original-uri")?;
@@ -89,7 +92,9 @@ fn forwarded_request<'h>(headers: &'h HeaderMap, host: Option<&'h str>) -> Resul
     let host = agreed_value([proxy_host, original_host, original_url.map(|(host, _)| host), forwarded_host]);
     match (uri, host) {
         // `X-Original-URL` has been compared above
-        (Some(uri), Some(host)) if !overrides_path(uri, headers, &["x-rewrite-url"]) => Ok(ForwardedRequest { method, host, uri }),
+        (Some(uri), Some(host)) if !overrides_path(uri, headers, &["x-rewrite-url"]) => {
+            Ok(ForwardedRequest { method, host, uri })
+        }
         _ => Err(AmbiguousRequest),
     }
 }

@@ -11,7 +11,9 @@ use base64::engine::general_purpose::STANDARD;
 use chrono::TimeDelta;
 use durward_authn::bearer;
 use durward_identity::{CertificateMint, MintError};
-use durward_protocol::mint::{CertificateResponse, CertificateRequest, JWT_PATH, TokenResponse, TokenRequest, X509_PATH};
+use durward_protocol::mint::{
+    CertificateRequest, CertificateResponse, JWT_PATH, TokenRequest, TokenResponse, X509_PATH,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;

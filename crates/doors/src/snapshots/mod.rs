@@ -1,7 +1,7 @@
 //! The snapshot stream, on the token listener: a gate receives the resources that its pod's decisions need.
 //!
-//! The stream consists of lines of JSON, one for each change. The gate authenticates as a pod, as at the mint. It receives
-//! the resources of its own services, which the selectors of policies in its namespace determine.
+//! The stream consists of lines of JSON, one for each change. The gate authenticates as a pod, as at the mint. It
+//! receives the resources of its own services, which the selectors of policies in its namespace determine.
 
 mod resources;
 mod stream;

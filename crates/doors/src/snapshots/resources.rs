@@ -91,8 +91,7 @@ impl PublishedResources {
     }
 
     fn accepted_providers<'p>(&self, policies: impl Iterator<Item = &'p PublishedPolicy>) -> Vec<IdentityProvider> {
-        let accepted: BTreeSet<&str> =
-            policies.flat_map(|policy| policy.providers.iter().map(AsRef::as_ref)).collect();
+        let accepted: BTreeSet<&str> = policies.flat_map(|policy| policy.providers.iter().map(AsRef::as_ref)).collect();
         let is_accepted = |provider: &&IdentityProvider| {
             provider.metadata.name.as_deref().is_some_and(|name| accepted.contains(name))
         };

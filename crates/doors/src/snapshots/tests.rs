@@ -3,16 +3,16 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a failed expectation fails the test")]
 
 use super::*;
-use durward_api::resources::{Approval, IdentityProvider};
-use durward_core::namespaced_name::NamespacedName;
-use k8s_openapi::api::core::v1::Secret;
-use std::collections::BTreeMap;
 use durward_api::catalog::{Catalog, CatalogChange};
 use durward_api::compile::ClusterDomains;
 use durward_api::resources::AccessPolicy;
+use durward_api::resources::{Approval, IdentityProvider};
 use durward_approvals::ApprovalIndex;
 use durward_approvals::samples::{approved, named, seal};
+use durward_core::namespaced_name::NamespacedName;
+use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 fn policy(namespace: &str, name: &str, audience: &str, app: Option<&str>, methods: &Value) -> AccessPolicy {
     let mut service = json!({"hosts": [format!("{name}.{namespace}.svc")]});
@@ -101,7 +101,8 @@ fn a_pod_receives_only_the_resources_of_its_own_services() {
         namespace: namespace.to_owned(),
         labels: BTreeMap::from([("app".to_owned(), app.to_owned())]),
     };
-    let received = |namespace: &str, app: &str| serde_json::to_value(resources.for_pod(&pod(namespace, app))).expect("JSON");
+    let received =
+        |namespace: &str, app: &str| serde_json::to_value(resources.for_pod(&pod(namespace, app))).expect("JSON");
     let orders = received("shop", "orders");
     let names = |received: &Value, kind: &str| -> Vec<String> {
         let all = received[kind].as_array().expect("a list");
@@ -110,13 +111,17 @@ fn a_pod_receives_only_the_resources_of_its_own_services() {
     assert_eq!(names(&orders, "policies"), [r#""shop"/"orders""#]);
     assert_eq!(names(&orders, "providers"), [r#"null/"partners""#]);
     assert_eq!(names(&orders, "secrets"), [r#""keys"/"of-partners""#]);
-    assert_eq!(orders["secrets"][0]["metadata"].get("annotations"), None, "only the part of a Secret that authentication reads");
+    assert_eq!(
+        orders["secrets"][0]["metadata"].get("annotations"),
+        None,
+        "only the part of a Secret that authentication reads"
+    );
     assert_eq!(names(&received("bank", "orders"), "policies"), [r#""bank"/"orders""#]);
     // the approval of its own policy, with enough of it to verify the signature
-    let [given] = orders["approvals"].as_array().expect("a list").as_slice() else { panic!("{orders}") };
-    let given: Approval = serde_json::from_value(given.clone()).expect("an Approval");
-    assert_eq!((given.spec.policy.as_str(), &given.metadata.resource_version), ("orders", &None));
-    assert!(durward_approvals::verified_grant(&seal.public_keys(), &given).is_some());
+    let [approval] = orders["approvals"].as_array().expect("a list").as_slice() else { panic!("{orders}") };
+    let approval: Approval = serde_json::from_value(approval.clone()).expect("an Approval");
+    assert_eq!((approval.spec.policy.as_str(), &approval.metadata.resource_version), ("orders", &None));
+    assert!(durward_approvals::verified_grant(&seal.public_keys(), &approval).is_some());
     for (namespace, app) in [("shop", "other"), ("elsewhere", "orders"), ("sho", "orders"), ("shop2", "orders")] {
         let resources = received(namespace, app);
         assert!(

@@ -45,8 +45,7 @@ impl StepUpPage {
     ) -> Response {
         match self.step_up.enrolled_factors(&session.person).await {
             Ok(factors) => {
-                let content =
-                    html::verify(&session.person_name(), &session.visit, &session.sealed_visit(), &factors);
+                let content = html::verify(&session.person_name(), &session.visit, &session.sealed_visit(), &factors);
                 self.page(status, Some(&session.visit), &html::page(CONFIRM_TITLE, notice, &content))
             }
             Err(error) => self.step_up_error(&error),
@@ -127,8 +126,7 @@ impl StepUpPage {
     /// A page whose headers allow it only to send forms here, and the token to the address of the visit.
     pub(super) fn page(&self, status: StatusCode, visit: Option<&Visit>, page: &Markup) -> Response {
         let return_to = visit.and_then(|visit| Url::parse(visit.return_to.as_ref()?).ok());
-        let return_origin =
-            return_to.map(|url| format!(" {}", url.origin().ascii_serialization())).unwrap_or_default();
+        let return_origin = return_to.map(|url| format!(" {}", url.origin().ascii_serialization())).unwrap_or_default();
         let policy = format!(
             "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
              form-action 'self'{return_origin}; frame-ancestors 'none'; base-uri 'none'"

@@ -38,17 +38,11 @@ pub(super) async fn verify(
     }
 }
 
-pub(super) async fn token(
-    State(page): State<StepUpPage>,
-    SubmittedForm { session, .. }: SubmittedForm,
-) -> Response {
+pub(super) async fn token(State(page): State<StepUpPage>, SubmittedForm { session, .. }: SubmittedForm) -> Response {
     page.issue_token(&session).await
 }
 
-pub(super) async fn manage(
-    State(page): State<StepUpPage>,
-    SubmittedForm { session, .. }: SubmittedForm,
-) -> Response {
+pub(super) async fn manage(State(page): State<StepUpPage>, SubmittedForm { session, .. }: SubmittedForm) -> Response {
     page.list_factors(&session, Notice::None).await
 }
 

@@ -3,7 +3,7 @@
 use crate::step_up::visit::{StepUpQuery, Visit};
 use chrono::{DateTime, Utc};
 use durward_identity::AccessToken;
-use durward_step_up::{TotpEnrolment, EnrolledFactors, MAX_KEY_NAME_LENGTH, STEP_UP_PATH};
+use durward_step_up::{EnrolledFactors, MAX_KEY_NAME_LENGTH, STEP_UP_PATH, TotpEnrolment};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 /// A message above the content of a page.
@@ -51,7 +51,10 @@ pub(super) fn ask_for_token(query: &StepUpQuery) -> Markup {
             textarea id="subject_token" name="subject_token" required autocomplete="off" spellcheck="false" {}
             label for="audience" { "Service" }
             input id="audience" name="audience" required autocomplete="off" value=(query.audience);
-            @for (name, value) in [("operation", &query.operation), ("return_to", &query.return_to), ("state", &query.state)] {
+            @let hidden = [
+                ("operation", &query.operation), ("return_to", &query.return_to), ("state", &query.state),
+            ];
+            @for (name, value) in hidden {
                 @if !value.is_empty() { input type="hidden" name=(name) value=(value); }
             }
             button { "Continue" }
@@ -100,7 +103,8 @@ fn add_key(sealed: &str) -> Markup {
         "passkeys/add",
         &html! {
             label for="key-name" { "Name of the new key" }
-            input id="key-name" name="name" required autocomplete="off" maxlength=(MAX_KEY_NAME_LENGTH) aria-describedby="key-hint";
+            input id="key-name" name="name" required autocomplete="off" maxlength=(MAX_KEY_NAME_LENGTH)
+                aria-describedby="key-hint";
             p id="key-hint" class="quiet" { "As you would call it: “laptop”, “blue key”." }
             button { "Add a passkey or hardware key" }
         },
@@ -139,13 +143,16 @@ pub(super) fn verify(person: &str, visit: &Visit, sealed: &str, factors: &Enroll
                 summary { "Use a recovery code" }
                 (form(sealed, "verify", &html! {
                     label for="recovery" { "Recovery code" }
-                    input id="recovery" name="recovery_code" required autocomplete="off" spellcheck="false" maxlength="40";
+                    input id="recovery" name="recovery_code" required autocomplete="off" spellcheck="false"
+                        maxlength="40";
                     button { "Confirm" }
                 }))
             }
         }
         @if !factors.any() {
-            p { "You have no second factor yet. Set one up: a passkey or hardware key, or an authenticator app on your phone." }
+            p {
+                "You have no second factor yet. Set one up: a passkey or hardware key, or an authenticator app on your phone."
+            }
             (add_key(sealed))
             (form(sealed, "totp", &html! { button class="second" { "Set up an authenticator app" } }))
         }
@@ -212,7 +219,9 @@ pub(super) fn manage(sealed: &str, factors: &EnrolledFactors) -> Markup {
                     div {
                         strong { (key.name) }
                         p class="quiet" { "Since " (date(key.created)) }
-                        p class="quiet" { @match key.used { Some(at) => { "Last used " (date(at)) }, None => "Not used yet" } }
+                        p class="quiet" {
+                            @match key.used { Some(at) => { "Last used " (date(at)) }, None => "Not used yet" }
+                        }
                     }
                     (form(sealed, "passkeys/remove", &html! {
                         input type="hidden" name="key" value=(key.id);

@@ -17,8 +17,8 @@ pub(super) const UNREADABLE_QUERY: &str =
 pub(super) const VISIT_EXPIRED: &str = "This visit has expired. Go back to where you came from, and begin again.";
 pub(super) const UNAVAILABLE: &str = "This does not work just now. Try again in a minute.";
 pub(super) const FOREIGN_RETURN: &str = "This installation does not send tokens to that address.";
-pub(super) const NO_TOKEN: &str = "No token was issued: the second factor is too old by now, or the service has no such \
-                                   operation. Begin again.";
+pub(super) const NO_TOKEN: &str =
+    "No token was issued: the second factor is too old, or the service has no such operation. Begin again.";
 
 /// The status and the text for an error of the step-up service.
 pub(super) fn describe(error: &StepUpError) -> (StatusCode, String) {
@@ -49,8 +49,8 @@ const fn describe_passkey(error: &PasskeyError) -> &'static str {
         PasskeyError::Name => "Give the key a name that none of your keys has, of at most 64 characters.",
         PasskeyError::NotStarted | PasskeyError::Expired(_) => "That took too long, or was sent twice. Try again.",
         PasskeyError::Counter => {
-            "This key was not accepted: there may be a copy of it. Use another factor, remove this one, and contact your \
-             administrator."
+            "This key was not accepted: there may be a copy of it. Use another factor, remove this one, and \
+             contact your administrator."
         }
         _ => "That key is not accepted here.",
     }

@@ -1,6 +1,6 @@
 // Passkeys on the step-up page. A form with `data-passkey` (`create` or `get`) is hidden until this script runs. On
-// submission its fields go to `data-options` first. The response of the browser's key then fills the field `passkey`, and
-// the form is submitted as usual.
+// submission its fields go to `data-options` first. The response of the browser's key then fills the field `passkey`,
+// and the form is submitted as usual.
 "use strict";
 
 const NOT_ALLOWED = "No key answered: it was cancelled, took too long, or no key fits. Try again.";
@@ -24,7 +24,8 @@ function show(text, bad) {
 async function options(form) {
   const answer = await fetch(form.dataset.options, { method: "POST", body: new URLSearchParams(new FormData(form)) });
   const json = answer.headers.get("content-type") === "application/json";
-  const body = json ? await answer.json() : { error_description: "This visit has expired. Begin again where you came from." };
+  const expired = { error_description: "This visit has expired. Begin again where you came from." };
+  const body = json ? await answer.json() : expired;
   if (!body.publicKey) throw new Error(body.error_description);
   return body.publicKey;
 }

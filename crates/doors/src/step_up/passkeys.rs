@@ -83,10 +83,7 @@ fn error_response(status: StatusCode, description: &str) -> Response {
     (status, [(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
 }
 
-async fn add(
-    State(page): State<StepUpPage>,
-    SubmittedForm { mut session, fields }: SubmittedForm,
-) -> Response {
+async fn add(State(page): State<StepUpPage>, SubmittedForm { mut session, fields }: SubmittedForm) -> Response {
     let name = SubmittedForm::field(&fields, "name");
     let response = SubmittedForm::field(&fields, "passkey");
     match page.step_up.confirm_key(&session.caller(), name, response).await {
@@ -98,10 +95,7 @@ async fn add(
     }
 }
 
-async fn remove(
-    State(page): State<StepUpPage>,
-    SubmittedForm { session, fields }: SubmittedForm,
-) -> Response {
+async fn remove(State(page): State<StepUpPage>, SubmittedForm { session, fields }: SubmittedForm) -> Response {
     match page.step_up.remove_key(&session.caller(), SubmittedForm::field(&fields, "key")).await {
         Ok(()) => page.list_factors(&session, Notice::Success("Your key is removed.")).await,
         Err(error) => page.step_up_error(&error),

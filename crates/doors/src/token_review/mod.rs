@@ -79,14 +79,16 @@ async fn status(this: &TokenReviewWebhook, spec: &TokenReviewSpec) -> Option<Tok
                     error: None,
                 });
             }
-            Err(failure) => tracing::info!(cause = %failure, "token not accepted for the API server; trying its next audience"),
+            Err(failure) => {
+                tracing::info!(cause = %failure, "token not accepted for the API server; trying its next audience")
+            }
         }
     }
     None
 }
 
-/// The principal as a user of the API server. Extra attributes describe the second factor, which operations of high risk
-/// require.
+/// The principal as a user of the API server. Extra attributes describe the second factor, which operations of high
+/// risk require.
 fn user(identity: &Identity) -> UserInfo {
     let provider = identity.provider();
     let group = |group: &String| Some(format!("{PREFIX}{}:{group}", provider?));

@@ -29,7 +29,14 @@ impl ReviewedApiServer {
         }))
         .expect("a provider");
         assert!(authenticator.replace_providers(&[provider], &[]).is_empty());
-        Self { key, router: router(TokenReviewWebhook { authenticator: Arc::new(authenticator), metrics: Arc::default(), methods: methods.into() }) }
+        Self {
+            key,
+            router: router(TokenReviewWebhook {
+                authenticator: Arc::new(authenticator),
+                metrics: Arc::default(),
+                methods: methods.into(),
+            }),
+        }
     }
 
     fn token(&self, typ: &str, change: Value) -> String {
@@ -64,7 +71,10 @@ fn corporate() -> Vec<AuthenticationMethod> {
 
 #[tokio::test]
 async fn a_token_for_the_api_server_becomes_a_user_with_our_prefix() {
-    let server = ReviewedApiServer::new(vec![AuthenticationMethod::Workload, AuthenticationMethod::Provider("corporate".into())]);
+    let server = ReviewedApiServer::new(vec![
+        AuthenticationMethod::Workload,
+        AuthenticationMethod::Provider("corporate".into()),
+    ]);
     let now = Utc::now().timestamp();
     let alice = server.token("JWT", json!({"groups": ["ops", "system:masters"], "amr": ["mfa"], "auth_time": now}));
     let status = server.review(&alice, &["other", API]).await;
@@ -112,7 +122,8 @@ async fn all_rejected_tokens_get_the_same_answer() {
             &[API],
         ),
         (
-            server.token("at+jwt", json!({"scope": "x", "acr": Assurance::Bearer.acr(), "sub": "user:corporate/alice"})),
+            server
+                .token("at+jwt", json!({"scope": "x", "acr": Assurance::Bearer.acr(), "sub": "user:corporate/alice"})),
             &[API],
         ),
         (stranger.token("JWT", json!({})), &[API]),

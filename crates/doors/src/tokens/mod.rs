@@ -38,7 +38,8 @@ pub struct TokenMetadata {
 }
 
 impl TokenMetadata {
-    /// `issuer` is the base URL and the `iss` of tokens; `tls` is the base URL for clients with certificates, if it differs.
+    /// `issuer` is the base URL and the `iss` of tokens; `tls` is the base URL for clients with certificates, if it
+    /// differs.
     pub fn new(issuer: &str, tls: Option<String>, keys: TokenKeys, audit_keys: TokenKeys) -> Self {
         Self { issuer: issuer.into(), tls: tls.map(Into::into), keys, audit_keys }
     }
@@ -74,10 +75,14 @@ const JWKS_PATH: &str = "/.well-known/jwks.json";
 
 /// The keys and the metadata document as a router.
 pub fn metadata(metadata: TokenMetadata) -> Router {
-    let document = async |State(this): State<TokenMetadata>| ([(header::CACHE_CONTROL, MAX_AGE)], Json(this.document()));
+    let document =
+        async |State(this): State<TokenMetadata>| ([(header::CACHE_CONTROL, MAX_AGE)], Json(this.document()));
     Router::new()
         .route(JWKS_PATH, get(async |State(this): State<TokenMetadata>| key_set(this.keys.current().jwks())))
-        .route(AUDIT_KEYS_PATH, get(async |State(this): State<TokenMetadata>| key_set(this.audit_keys.current().jwks())))
+        .route(
+            AUDIT_KEYS_PATH,
+            get(async |State(this): State<TokenMetadata>| key_set(this.audit_keys.current().jwks())),
+        )
         .route("/.well-known/openid-configuration", get(document))
         .route("/.well-known/oauth-authorization-server", get(document))
         .with_state(metadata)
@@ -147,7 +152,10 @@ struct KnownBundles {
 }
 
 /// All bundles, as soon as they differ from those of the client; the same ones after a while without a change.
-async fn bundles(State(this): State<PublishedBundles>, Query(KnownBundles { known }): Query<KnownBundles>) -> Json<Bundles> {
+async fn bundles(
+    State(this): State<PublishedBundles>,
+    Query(KnownBundles { known }): Query<KnownBundles>,
+) -> Json<Bundles> {
     let mut roots = this.authorities.changes();
     let mut keys = this.keys.changes();
     let mut federated = this.authenticator.federated_changes();

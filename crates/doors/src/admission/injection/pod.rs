@@ -106,11 +106,7 @@ fn add_variables(container: &mut Value, field: &str, variables: &[(&str, String)
 }
 
 /// A list in an object, which is created if it is missing.
-pub(super) fn list<'v>(
-    object: &'v mut Value,
-    field: &str,
-    name: &str,
-) -> Result<&'v mut Vec<Value>, InjectionRefusal> {
+pub(super) fn list<'v>(object: &'v mut Value, field: &str, name: &str) -> Result<&'v mut Vec<Value>, InjectionRefusal> {
     let wrong_type = || InjectionRefusal::new(format!("{field}.{name}"), "must be a list");
     let slot = object.as_object_mut().ok_or_else(wrong_type)?.entry(name).or_insert(Value::Null);
     if slot.is_null() {

@@ -11,7 +11,8 @@ fn inject_identity(pod: &Value) -> Result<Value, InjectionRefusal> {
 }
 
 fn inject_mode(pod: &Value, mode: InjectionMode) -> Result<Value, InjectionRefusal> {
-    let domains = ClusterDomains { trust_domain: "cluster.local".to_owned(), cluster_domain: "cluster.local".to_owned() };
+    let domains =
+        ClusterDomains { trust_domain: "cluster.local".to_owned(), cluster_domain: "cluster.local".to_owned() };
     let controller = "https://durward.durward-system.svc:8145".to_owned();
     let settings = SidecarSettings { image: "durward:1".to_owned(), controller, domains };
     let mut pod = pod.clone();
