@@ -1,7 +1,7 @@
-//! Metrics in the OpenMetrics format. Every label has a handful of values, none comes from a name of a thing.
+//! Metrics in the OpenMetrics format. Every label has few values, and none is the name of an object.
 
 use crate::Door;
-use crate::audit::second_factor::Event;
+use crate::outcome::{IssuanceOutcome, IssuedBy, SecondFactorOutcome};
 use chrono::{DateTime, TimeDelta, Utc};
 use durward_authn::Factor;
 use durward_core::decision::{Decision, Reason};
@@ -30,7 +30,7 @@ struct DoorLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct FailureLabels {
+struct AuthenticationFailureLabels {
     credential: &'static str,
 }
 
@@ -46,41 +46,37 @@ struct IssuanceLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct AnswerLabels {
+struct RelationLabels {
     answer: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct FactorLabels {
+struct SecondFactorLabels {
     outcome: &'static str,
     factor: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct WithinLabels {
+struct ExpiryLabels {
     within: &'static str,
 }
 
-/// Times within which certificates end: those that a refresh is late for, those of the shortest lifetime that Kubernetes
+/// Periods within which certificates expire: those whose refresh is late, those of the shortest lifetime that Kubernetes
 /// issues, and all.
-const WITHIN: [(&str, TimeDelta); 3] =
+const EXPIRY_PERIODS: [(&str, TimeDelta); 3] =
     [("5m", TimeDelta::minutes(5)), ("1h", TimeDelta::hours(1)), ("24h", TimeDelta::hours(24))];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct StepLabels {
+struct RotationStepLabels {
     step: &'static str,
 }
 
-/// Doors, and reasons of decisions.
-const DOORS: usize = Door::Approvals as usize + 1;
-const REASONS: usize = Reason::Granted as usize + 1;
-
-/// What a door counts its decisions by, found once rather than by each of them.
+/// The metrics of a door, so that a decision need not look them up by their labels.
 #[derive(Debug, Default)]
 struct DoorMetrics {
     duration: OnceLock<Histogram>,
-    /// By reason, those that were refused and those that went through.
-    decisions: [[OnceLock<Counter>; 2]; REASONS],
+    /// By reason: refused requests, and requests that passed.
+    decisions: [[OnceLock<Counter>; 2]; Reason::ALL.len()],
 }
 
 /// All metrics of the process.
@@ -89,39 +85,39 @@ pub struct Metrics {
     registry: Registry,
     decisions: Family<DecisionLabels, Counter>,
     duration: Family<DoorLabels, Histogram, fn() -> Histogram>,
-    doors: [DoorMetrics; DOORS],
-    failures: Family<FailureLabels, Counter>,
-    audit_lost: Counter,
-    relations: Family<AnswerLabels, Counter>,
+    doors: [DoorMetrics; Door::ALL.len()],
+    authentication_failures: Family<AuthenticationFailureLabels, Counter>,
+    audit_records_lost: Counter,
+    relations: Family<RelationLabels, Counter>,
     services: Gauge,
-    rejected: Gauge,
+    policies_rejected: Gauge,
     api_server_seen: Gauge,
     api_server_failures: Counter,
     controller_seen: Gauge,
     leader: Gauge,
     replicas_behind: Gauge,
-    certificate_ends: Gauge,
-    /// When the certificates of this process's own listeners end.
-    own_ends: Mutex<BTreeMap<&'static str, i64>>,
+    listener_certificate_expiry: Gauge,
+    /// Expiry of the certificates of this process's own listeners.
+    listener_expiries: Mutex<BTreeMap<&'static str, i64>>,
     issuances: Family<IssuanceLabels, Histogram, fn() -> Histogram>,
-    second_factors: Family<FactorLabels, Counter>,
-    waiting: Gauge,
-    expiring: Family<WithinLabels, Gauge>,
-    /// How many of the certificates that were given out end in each minute since 1970.
-    ends: Mutex<BTreeMap<i64, i64>>,
-    authority_begins: Gauge,
-    authority_ends: Gauge,
-    authority_step: Family<StepLabels, Gauge>,
+    second_factors: Family<SecondFactorLabels, Counter>,
+    pod_certificates_waiting: Gauge,
+    certificates_expiring: Family<ExpiryLabels, Gauge>,
+    /// Number of issued certificates by the minute since 1970 in which they expire.
+    issued_expiries: Mutex<BTreeMap<i64, i64>>,
+    ca_issued: Gauge,
+    ca_expiry: Gauge,
+    ca_rotation_step: Family<RotationStepLabels, Gauge>,
     revision: Family<RevisionLabels, Gauge>,
-    current: Mutex<Option<RevisionLabels>>,
+    current_revision: Mutex<Option<RevisionLabels>>,
 }
 
-/// From 1 µs, a decision on a remembered token, to about 4 s, one that waited for an issuer's keys.
+/// From 1 µs, a decision on a cached token, to about 4 s, a decision that waited for the keys of an issuer.
 fn decision_buckets() -> Histogram {
     Histogram::new(exponential_buckets(0.000_001, 4.0, 12))
 }
 
-/// From 1 ms, a token from the mint, to about a minute, a pod that waited for its policy.
+/// From 1 ms, a token of the mint, to about a minute, a pod that waited for its policy.
 fn issuance_buckets() -> Histogram {
     Histogram::new(exponential_buckets(0.001, 2.5, 13))
 }
@@ -134,7 +130,7 @@ impl Default for Metrics {
             decisions: registered(
                 r,
                 "decisions",
-                "Decisions, by door, reason and whether the request went through",
+                "Decisions, by door, reason and whether the request passed",
                 Family::default(),
             ),
             duration: registered(
@@ -144,21 +140,26 @@ impl Default for Metrics {
                 Family::new_with_constructor(decision_buckets),
             ),
             doors: Default::default(),
-            failures: registered(
+            authentication_failures: registered(
                 r,
                 "authentication_failures",
-                "Failed authentications, without or with a credential",
+                "Failed authentications, by whether the credential was missing or refused",
                 Family::default(),
             ),
-            audit_lost: registered(r, "audit_records_lost", "Decisions that could not be recorded", Counter::default()),
+            audit_records_lost: registered(
+                r,
+                "audit_records_lost",
+                "Records that could not be written to the audit log",
+                Counter::default(),
+            ),
             relations: registered(
                 r,
                 "openfga_checks",
-                "Relations that decisions asked OpenFGA for: asked, remembered or failed",
+                "Relation checks of decisions: asked of OpenFGA, remembered from an earlier answer, or failed",
                 Family::default(),
             ),
             services: registered(r, "services", "Services in the snapshot", Gauge::default()),
-            rejected: registered(
+            policies_rejected: registered(
                 r,
                 "policies_rejected",
                 "Policies whose newest version is not in force",
@@ -166,8 +167,8 @@ impl Default for Metrics {
             ),
             api_server_seen: registered(
                 r,
-                "api_server_last_seen_seconds",
-                "When the API server was last heard of, in seconds since 1970; 0 without a cluster",
+                "api_server_last_seen_timestamp_seconds",
+                "Time of the last answer of the API server, in seconds since 1970; 0 without a cluster",
                 Gauge::default(),
             ),
             api_server_failures: registered(
@@ -178,104 +179,110 @@ impl Default for Metrics {
             ),
             controller_seen: registered(
                 r,
-                "controller_last_seen_seconds",
-                "When a gate last heard of its controller, in seconds since 1970; 0 elsewhere",
+                "controller_last_seen_timestamp_seconds",
+                "Time of the last message of the controller to a gate, in seconds since 1970; 0 elsewhere",
                 Gauge::default(),
             ),
-            leader: registered(r, "leader", "Whether this replica writes statuses and webhooks", Gauge::default()),
+            leader: registered(
+                r,
+                "leader",
+                "1 if this replica leads: it writes statuses and webhooks",
+                Gauge::default(),
+            ),
             replicas_behind: registered(
                 r,
                 "replicas_behind",
-                "Ready replicas that have not the newest snapshot in force, as the leader knows",
+                "Ready replicas without the newest snapshot in force; reported by the leader",
                 Gauge::default(),
             ),
-            certificate_ends: registered(
+            listener_certificate_expiry: registered(
                 r,
-                "webhook_certificate_expiry_seconds",
-                "When the certificate of the cluster's doors and webhooks ends, the first of them if there are two, in seconds since 1970",
+                "webhook_certificate_expiry_timestamp_seconds",
+                "Expiry of the certificate of doors and webhooks, the earlier one if there are two, in seconds since 1970",
                 Gauge::default(),
             ),
             issuances: registered(
                 r,
                 "issuance_duration_seconds",
-                "Time from a wish for an identity to its answer, by who gave it and what became of it",
+                "Time from a request for a certificate or token to its answer, by component and outcome",
                 Family::new_with_constructor(issuance_buckets),
             ),
             second_factors: registered(
                 r,
                 "second_factors",
-                "What became of people's second factors, by outcome and kind",
+                "Events of second factors, by outcome and kind of factor",
                 second_factors(),
             ),
-            waiting: registered(
+            pod_certificates_waiting: registered(
                 r,
                 "pod_certificates_waiting",
-                "Certificate requests of pods that no policy is about, as the leader knows",
+                "Certificate requests of pods that no policy selects; reported by the leader",
                 Gauge::default(),
             ),
-            expiring: registered(
+            certificates_expiring: registered(
                 r,
                 "certificates_expiring",
-                "Certificates given out by this replica since it began that end within a time, renewed ones too",
+                "Certificates that this replica issued since its start and that expire within a period, including renewed ones",
                 Family::default(),
             ),
-            own_ends: Mutex::default(),
-            ends: Mutex::default(),
-            authority_begins: registered(
+            listener_expiries: Mutex::default(),
+            issued_expiries: Mutex::default(),
+            ca_issued: registered(
                 r,
-                "ca_issued_seconds",
-                "When the certificate of the CA that signs was issued, in seconds since 1970",
+                "ca_issued_timestamp_seconds",
+                "Issue time of the certificate of the signing CA, in seconds since 1970",
                 Gauge::default(),
             ),
-            authority_ends: registered(
+            ca_expiry: registered(
                 r,
-                "ca_expiry_seconds",
-                "When the certificate of the CA that signs ends, in seconds since 1970",
+                "ca_expiry_timestamp_seconds",
+                "Expiry of the certificate of the signing CA, in seconds since 1970",
                 Gauge::default(),
             ),
-            authority_step: registered(
+            ca_rotation_step: registered(
                 r,
                 "ca_rotation_step",
-                "1 for the step at which the change from one CA to the next is",
+                "1 for the current step of the CA rotation",
                 Family::default(),
             ),
             revision: registered(
                 r,
                 "snapshot_revision",
-                "Always 1; its label is the revision of the snapshot in force",
+                "Always 1; the label is the revision of the snapshot in force",
                 Family::default(),
             ),
-            current: Mutex::default(),
+            current_revision: Mutex::default(),
             registry,
         }
     }
 }
 
-/// Pauses are counted from nought: what an alert goes by is how they grow.
-fn second_factors() -> Family<FactorLabels, Counter> {
+/// The counters of pauses start at 0, because an alert watches their increase.
+fn second_factors() -> Family<SecondFactorLabels, Counter> {
     let family = Family::default();
     for factor in [Factor::Totp, Factor::RecoveryCode, Factor::Passkey] {
-        let labels = FactorLabels { outcome: Event::Paused.as_str(), factor: factor.as_str() };
+        let labels = SecondFactorLabels { outcome: SecondFactorOutcome::Paused.as_str(), factor: factor.as_str() };
         drop(family.get_or_create(&labels));
     }
     family
 }
 
-/// A metric that is served under this name.
+/// Registers a metric under a name.
 fn registered<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
     registry.register(name, help, metric.clone());
     metric
 }
 
 impl Metrics {
-    pub fn decision(&self, door: Door, decision: &Decision, latency: Duration) {
-        let Some(of) = self.doors.get(door as usize) else { return };
+    /// Counts a decision of a door.
+    pub(crate) fn decision(&self, door: Door, decision: &Decision, latency: Duration) {
+        let Some(metrics) = self.doors.get(door as usize) else { return };
         let name = door.as_str();
-        let duration = of.duration.get_or_init(|| self.duration.get_or_create(&DoorLabels { door: name }).clone());
+        let duration = metrics.duration.get_or_init(|| self.duration.get_or_create(&DoorLabels { door: name }).clone());
         duration.observe(latency.as_secs_f64());
         let passes = decision.passes();
-        let counter = of.decisions.get(decision.reason as usize).and_then(|of| of.get(usize::from(passes)));
-        if let Some(counter) = counter {
+        let by_reason = metrics.decisions.get(decision.reason as usize);
+        if let Some(counter) = by_reason.and_then(|counters| counters.get(usize::from(passes))) {
             let labels = || DecisionLabels {
                 door: name,
                 reason: decision.reason.as_str(),
@@ -285,20 +292,22 @@ impl Metrics {
         }
     }
 
+    /// Counts a failed authentication; `missing` if there was no credential.
     pub fn authentication_failure(&self, missing: bool) {
         let credential = if missing { "missing" } else { "refused" };
-        self.failures.get_or_create(&FailureLabels { credential }).inc();
+        self.authentication_failures.get_or_create(&AuthenticationFailureLabels { credential }).inc();
     }
 
-    pub(crate) fn audit_lost(&self) {
-        self.audit_lost.inc();
+    pub(crate) fn audit_record_lost(&self) {
+        self.audit_records_lost.inc();
     }
 
-    pub fn snapshot(&self, revision: Digest, services: usize) {
-        self.services.set(i64::try_from(services).unwrap_or(i64::MAX));
+    /// Sets the snapshot in force.
+    pub(crate) fn snapshot(&self, revision: Digest, services: usize) {
+        self.services.set(gauge_value(services));
         let labels = RevisionLabels { revision: revision.to_string() };
-        if let Ok(mut current) = self.current.lock() {
-            // one revision at a time, or the label would grow without end
+        if let Ok(mut current) = self.current_revision.lock() {
+            // without this each revision would stay as a label value
             if let Some(old) = current.replace(labels.clone()) {
                 self.revision.remove(&old);
             }
@@ -308,84 +317,95 @@ impl Metrics {
 
     /// Sets the number of policies whose newest version is not in force.
     pub fn policies_rejected(&self, count: usize) {
-        self.rejected.set(i64::try_from(count).unwrap_or(i64::MAX));
+        self.policies_rejected.set(gauge_value(count));
     }
 
+    /// Records that the API server answered just now.
     pub fn api_server_seen(&self) {
         self.api_server_seen.set(Utc::now().timestamp());
     }
 
+    /// Records that the controller sent a message just now.
     pub fn controller_seen(&self) {
-        self.controller_seen.set(chrono::Utc::now().timestamp());
+        self.controller_seen.set(Utc::now().timestamp());
     }
 
+    /// Counts a failed watch of the API server.
     pub fn api_server_failed(&self) {
         self.api_server_failures.inc();
     }
 
-    pub fn relations(&self, answer: &'static str, count: usize) {
+    /// Counts relation checks.
+    pub(crate) fn relations(&self, answer: &'static str, count: usize) {
         if count > 0 {
-            self.relations.get_or_create(&AnswerLabels { answer }).inc_by(u64::try_from(count).unwrap_or(u64::MAX));
+            let count = u64::try_from(count).unwrap_or(u64::MAX);
+            self.relations.get_or_create(&RelationLabels { answer }).inc_by(count);
         }
     }
 
+    /// Sets whether this replica leads.
     pub fn leader(&self, leads: bool) {
         self.leader.set(leads.into());
     }
 
+    /// Sets the number of replicas without the newest snapshot.
     pub fn replicas_behind(&self, count: usize) {
-        self.replicas_behind.set(i64::try_from(count).unwrap_or(i64::MAX));
+        self.replicas_behind.set(gauge_value(count));
     }
 
-    /// Tells when the certificate of some listeners ends; the one that does so first is what counts.
-    pub fn certificate_ends(&self, of: &'static str, at: i64) {
-        let Ok(mut ends) = self.own_ends.lock() else { return };
-        ends.insert(of, at);
-        self.certificate_ends.set(ends.values().copied().min().unwrap_or_default());
+    /// Sets the expiry of a listener certificate, in seconds since 1970. The metric is the earliest of all of them.
+    pub fn listener_certificate_expiry(&self, listener: &'static str, expiry: i64) {
+        let Ok(mut expiries) = self.listener_expiries.lock() else { return };
+        expiries.insert(listener, expiry);
+        self.listener_certificate_expiry.set(expiries.values().copied().min().unwrap_or_default());
     }
 
-    pub fn issuance(&self, by: &'static str, outcome: &'static str, took: TimeDelta) {
-        let seconds = took.to_std().unwrap_or_default().as_secs_f64();
-        self.issuances.get_or_create(&IssuanceLabels { by, outcome }).observe(seconds);
+    pub(crate) fn issuance(&self, by: IssuedBy, outcome: IssuanceOutcome, duration: TimeDelta) {
+        let labels = IssuanceLabels { by: by.as_str(), outcome: outcome.as_str() };
+        self.issuances.get_or_create(&labels).observe(duration.to_std().unwrap_or_default().as_secs_f64());
     }
 
-    pub fn second_factor(&self, outcome: &'static str, factor: &'static str) {
-        self.second_factors.get_or_create(&FactorLabels { outcome, factor }).inc();
+    pub(crate) fn second_factor(&self, outcome: SecondFactorOutcome, factor: Option<Factor>) {
+        let factor = factor.map_or("none", Factor::as_str);
+        self.second_factors.get_or_create(&SecondFactorLabels { outcome: outcome.as_str(), factor }).inc();
     }
 
-    /// A certificate was given out.
-    pub(crate) fn certificate_until(&self, end: DateTime<Utc>) {
-        if let Ok(mut ends) = self.ends.lock() {
-            *ends.entry(end.timestamp() / 60).or_default() += 1;
+    /// Counts a certificate that was issued and expires at `expiry`.
+    pub(crate) fn certificate_issued(&self, expiry: DateTime<Utc>) {
+        if let Ok(mut expiries) = self.issued_expiries.lock() {
+            *expiries.entry(expiry.timestamp() / 60).or_default() += 1;
         }
     }
 
-    /// Counts the certificates that end soon, and forgets those that have ended.
-    fn count_expiring(&self, now: DateTime<Utc>) {
-        let Ok(mut ends) = self.ends.lock() else { return };
-        *ends = ends.split_off(&(now.timestamp() / 60));
-        for (name, within) in WITHIN {
-            let count = ends.range(..=(now + within).timestamp() / 60).map(|(_, count)| count).sum();
-            self.expiring.get_or_create(&WithinLabels { within: name }).set(count);
+    /// Counts the certificates that expire soon, and removes those that have expired.
+    fn update_expiring(&self, now: DateTime<Utc>) {
+        let Ok(mut expiries) = self.issued_expiries.lock() else { return };
+        *expiries = expiries.split_off(&(now.timestamp() / 60));
+        for (within, period) in EXPIRY_PERIODS {
+            let count = expiries.range(..=(now + period).timestamp() / 60).map(|(_, count)| count).sum();
+            self.certificates_expiring.get_or_create(&ExpiryLabels { within }).set(count);
         }
     }
 
-    pub fn waiting(&self, count: usize) {
-        self.waiting.set(i64::try_from(count).unwrap_or(i64::MAX));
+    /// Sets the number of certificate requests that wait for a policy.
+    pub fn pod_certificates_waiting(&self, count: usize) {
+        self.pod_certificates_waiting.set(gauge_value(count));
     }
 
-    pub fn authority(&self, begins: i64, ends: i64, step: RotationStep) {
-        self.authority_begins.set(begins);
-        self.authority_ends.set(ends);
-        for one in RotationStep::ALL {
-            self.authority_step.get_or_create(&StepLabels { step: one.as_str() }).set((one == step).into());
+    /// Sets the validity of the signing CA, in seconds since 1970, and the step of its rotation.
+    pub fn certificate_authority(&self, not_before: i64, not_after: i64, step: RotationStep) {
+        self.ca_issued.set(not_before);
+        self.ca_expiry.set(not_after);
+        for each in RotationStep::ALL {
+            let labels = RotationStepLabels { step: each.as_str() };
+            self.ca_rotation_step.get_or_create(&labels).set((each == step).into());
         }
     }
 
     /// All metrics as OpenMetrics text.
     #[must_use]
     pub fn text(&self) -> String {
-        self.count_expiring(Utc::now());
+        self.update_expiring(Utc::now());
         let mut text = String::new();
         // writing to a String can't fail
         let _ = encode(&mut text, &self.registry);
@@ -393,32 +413,40 @@ impl Metrics {
     }
 }
 
+fn gauge_value(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn of_two_certificates_the_one_that_ends_first_is_told() {
+    fn the_listener_certificate_that_expires_first_is_reported() {
         let metrics = Metrics::default();
-        for (of, at, told) in [("doors", 20, 20), ("webhooks", 90, 20), ("doors", 120, 90), ("webhooks", 200, 120)] {
-            metrics.certificate_ends(of, at);
-            assert_eq!(metrics.certificate_ends.get(), told);
+        let expiries = [("doors", 20, 20), ("webhooks", 90, 20), ("doors", 120, 90), ("webhooks", 200, 120)];
+        for (listener, expiry, reported) in expiries {
+            metrics.listener_certificate_expiry(listener, expiry);
+            assert_eq!(metrics.listener_certificate_expiry.get(), reported);
         }
     }
 
     #[test]
-    fn certificates_are_counted_until_they_end() {
-        let (metrics, now) = (Metrics::default(), DateTime::from_timestamp(1_800_000_000, 0).unwrap_or_default());
+    fn certificates_are_counted_until_they_expire() {
+        let metrics = Metrics::default();
+        let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap_or_default();
         for minutes in [2, 2, 30, 90, 60 * 48] {
-            metrics.certificate_until(now + TimeDelta::minutes(minutes));
+            metrics.certificate_issued(now + TimeDelta::minutes(minutes));
         }
         let counts = |after: i64| {
-            metrics.count_expiring(now + TimeDelta::minutes(after));
-            WITHIN.map(|(within, _)| metrics.expiring.get_or_create(&WithinLabels { within }).get())
+            metrics.update_expiring(now + TimeDelta::minutes(after));
+            EXPIRY_PERIODS
+                .map(|(within, _)| metrics.certificates_expiring.get_or_create(&ExpiryLabels { within }).get())
         };
         assert_eq!(counts(0), [2, 3, 4]);
         assert_eq!(counts(10), [0, 1, 2]);
         assert_eq!(counts(60 * 72), [0, 0, 0]);
-        assert!(metrics.ends.lock().is_ok_and(|ends| ends.is_empty()), "nothing is remembered without end");
+        let all_removed = metrics.issued_expiries.lock().is_ok_and(|expiries| expiries.is_empty());
+        assert!(all_removed, "expired certificates are removed");
     }
 }
