@@ -14,7 +14,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// Longest pause: writes resume within half a minute after the API server comes back.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// Pause before a key that is pushed while it is worked on is checked again.
+/// Pause before the queue looks again at a key that was pushed while it is worked on.
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
 /// Keys that wait, each with its time, and keys that are worked on.
@@ -24,6 +24,12 @@ pub struct WorkQueue<K> {
     waiting: HashMap<K, DelayKey>,
     failed: HashMap<K, ExponentialBackoff>,
     running: HashSet<K>,
+}
+
+impl<K: Clone + Eq + Hash> Default for WorkQueue<K> {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl<K: Clone + Eq + Hash> WorkQueue<K> {
