@@ -78,7 +78,7 @@ pub async fn follow(
     mut approvals: UnboundedReceiver<Vec<CatalogChange>>,
     shutdown: CancellationToken,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let mut applied = Applied {
+    let mut applied = AppliedManifests {
         authentication: (directory.providers(), directory.secrets()),
         problems: directory.problems().into_iter().collect(),
     };
@@ -109,12 +109,12 @@ pub async fn follow(
 }
 
 /// What the engine has applied, and which problems were printed.
-struct Applied {
+struct AppliedManifests {
     authentication: (Vec<IdentityProvider>, Vec<Secret>),
     problems: BTreeSet<ManifestProblem>,
 }
 
-impl Applied {
+impl AppliedManifests {
     /// Applies the directory to the engine, and prints new problems.
     fn update(&mut self, directory: &ManifestDirectory, context: &EngineContext) {
         let authentication = (directory.providers(), directory.secrets());
