@@ -1,9 +1,9 @@
-//! Which pods and service accounts live, as the API server tells.
+//! Keeps the liveness index current: which pods and service accounts exist in the cluster.
 
 use chrono::Utc;
-use durward_authn::Living;
-use durward_authn::living::Kind;
-use durward_kubernetes::requests::pauses;
+use durward_authn::LivenessIndex;
+use durward_authn::liveness::BoundObjectKind;
+use durward_kubernetes::requests::watch_backoff;
 use durward_pki::serial::UidTag;
 use durward_runtime::Failure;
 use durward_runtime::readiness::Readiness;
@@ -19,18 +19,20 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
-type Events = BoxStream<'static, (Kind, watcher::Result<watcher::Event<()>>, Option<UidTag>)>;
+/// Events of one kind, each with the tag of the object's UID.
+type LivenessEvents = BoxStream<'static, (BoundObjectKind, watcher::Result<watcher::Event<()>>, Option<UidTag>)>;
 
-/// Keeps `living` current until `shutdown`; a replica is not ready before it knows.
+/// Keeps `index` current until `shutdown`. The replica becomes ready only after both kinds were listed.
 pub async fn follow(
     client: Client,
-    living: Arc<Living>,
+    index: Arc<LivenessIndex>,
     readiness: Arc<Readiness>,
     shutdown: CancellationToken,
 ) -> Result<(), Failure> {
-    let pods = events::<Pod>(&client, Kind::Pod);
-    let mut events = select(pods, events::<ServiceAccount>(&client, Kind::ServiceAccount));
-    let (mut listings, mut listed) = ([Vec::new(), Vec::new()], BTreeSet::new());
+    let pods = events::<Pod>(&client, BoundObjectKind::Pod);
+    let mut events = select(pods, events::<ServiceAccount>(&client, BoundObjectKind::ServiceAccount));
+    let mut listings = [Vec::new(), Vec::new()];
+    let mut listed = BTreeSet::new();
     loop {
         let (kind, event, tag) = tokio::select! {
             Some(event) = events.next() => event,
@@ -38,28 +40,27 @@ pub async fn follow(
         };
         let [pods, accounts] = &mut listings;
         let listing = match kind {
-            Kind::Pod => pods,
-            Kind::ServiceAccount => accounts,
+            BoundObjectKind::Pod => pods,
+            BoundObjectKind::ServiceAccount => accounts,
         };
         match (event, tag) {
             (Ok(watcher::Event::Init), _) => listing.clear(),
             (Ok(watcher::Event::InitApply(())), Some(tag)) => listing.push(tag),
             (Ok(watcher::Event::InitDone), _) => {
-                living.are(kind, std::mem::take(listing), Utc::now());
+                index.replace_all(kind, std::mem::take(listing), Utc::now());
                 if listed.insert(kind) && listed.len() == 2 {
-                    readiness.living();
+                    readiness.mark_identities_ready();
                 }
             }
-            (Ok(watcher::Event::Apply(())), Some(tag)) => living.is_there(kind, tag),
-            (Ok(watcher::Event::Delete(())), Some(tag)) => living.is_gone(kind, tag, Utc::now()),
+            (Ok(watcher::Event::Apply(())), Some(tag)) => index.insert(kind, tag),
+            (Ok(watcher::Event::Delete(())), Some(tag)) => index.remove(kind, tag, Utc::now()),
             (Ok(_), None) => {}
-            (Err(error), _) => tracing::debug!(?kind, %error, "who lives can't be watched"),
+            (Err(error), _) => tracing::debug!(?kind, %error, "watch failed; trying again after a pause"),
         }
     }
 }
 
-/// What happens to objects of a kind, each by the tag of its UID alone.
-fn events<K>(client: &Client, kind: Kind) -> Events
+fn events<K>(client: &Client, kind: BoundObjectKind) -> LivenessEvents
 where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + Send + 'static,
 {
@@ -73,5 +74,5 @@ where
         Ok(watcher::Event::Delete(object)) => (kind, Ok(watcher::Event::Delete(())), tag(&object)),
         Err(error) => (kind, Err(error), None),
     };
-    watcher(objects, watcher::Config::default()).backoff(pauses()).map(event).boxed()
+    watcher(objects, watcher::Config::default()).backoff(watch_backoff()).map(event).boxed()
 }
