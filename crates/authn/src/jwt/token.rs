@@ -1,7 +1,12 @@
-//! Verifying a JWT (RFC 7519), as RFC 8725 asks.
+//! Tokens before their verification.
+//!
+//! The envelope is parsed here, not by `jsonwebtoken::decode`: that function reads the system clock instead of the time
+//! that is passed in, ignores `crit` and `typ`, and does not distinguish all [`Cause`]s. Only the signatures are
+//! verified by `jsonwebtoken`.
 
 use crate::bearer::MAX_TOKEN;
 use crate::cause::Cause;
+use crate::jwt::claims::{LEEWAY, VerifiedClaims};
 use crate::keys::KeySet;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,29 +14,30 @@ use chrono::{DateTime, Utc};
 use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 
-/// Clock difference between issuers and us that is accepted, in seconds: common practice, and small against the
-/// minutes for which tokens live.
-pub(crate) const LEEWAY: i64 = 30;
-/// Most ways of authentication that are read, and the longest; registered ones have up to five letters.
+/// Maximum number of authentication methods in `amr`.
 const MAX_METHODS: usize = 16;
+/// Maximum length of an authentication method; registered ones have up to five letters.
 const MAX_METHOD: usize = 64;
-/// Times beyond this are no times, but attempts at an overflow (the year 9999).
-const LAST_TIME: i64 = 253_402_300_799;
 
-/// A token, taken apart and not believed yet.
+/// A parsed token whose signature is not verified. Its claims may be forged.
 #[derive(Debug)]
 pub struct UnverifiedToken<'t> {
     message: &'t str,
     signature: &'t str,
+    /// The algorithm of the signature.
     pub algorithm: Algorithm,
+    /// Name of the key.
     pub kid: Option<String>,
-    /// Whether it is an access token by its type (RFC 9068, section 2.1).
-    pub access: bool,
+    /// Whether the type of the token is access token (RFC 9068, section 2.1).
+    pub is_access_token: bool,
     claims: Map<String, Value>,
 }
 
 impl<'t> UnverifiedToken<'t> {
-    /// Takes a token apart.
+    /// Parses a token.
+    ///
+    /// # Errors
+    /// When the token is too long, malformed, of another type, or has unsupported header parameters.
     pub fn parse(text: &'t str) -> Result<Self, Cause> {
         if text.len() > MAX_TOKEN {
             return Err(Cause::TooLong);
@@ -48,34 +54,35 @@ impl<'t> UnverifiedToken<'t> {
                 return Err(Cause::Critical(critical));
             }
         }
-        match header.get("typ").map(Value::as_str) {
-            None => {}
+        let is_access_token = match header.get("typ").map(Value::as_str) {
+            None => false,
             // JOSE: SPIFFE JWT-SVID, section 2.3
-            Some(Some(typ))
-                if typ.eq_ignore_ascii_case("JWT") || typ.eq_ignore_ascii_case("JOSE") || is_access(typ) => {}
+            Some(Some(typ)) if typ.eq_ignore_ascii_case("JWT") || typ.eq_ignore_ascii_case("JOSE") => false,
+            Some(Some(typ)) if is_access_token_type(typ) => true,
             Some(_) => return Err(Cause::Type),
-        }
-        let access = header.get("typ").and_then(Value::as_str).is_some_and(is_access);
-        let algorithm = header.get("alg").and_then(Value::as_str).and_then(accepted).ok_or(Cause::Algorithm)?;
+        };
+        let algorithm = header.get("alg").and_then(Value::as_str).and_then(accepted_algorithm);
+        let algorithm = algorithm.ok_or(Cause::Algorithm)?;
         let kid = match header.get("kid") {
             None => None,
             Some(Value::String(kid)) => Some(kid.clone()),
             Some(_) => return Err(Cause::Malformed("its key name is no text")),
         };
-        Ok(Self { message, signature, algorithm, kid, access, claims })
+        Ok(Self { message, signature, algorithm, kid, is_access_token, claims })
     }
 
-    /// Who says to have issued it. Only good for choosing whose keys to verify it with.
+    /// The stated issuer. Use it only to choose the keys for the verification.
     pub(crate) fn claimed_issuer(&self) -> Option<&str> {
         self.claims.get("iss").and_then(Value::as_str)
     }
 
-    /// Whom it says to be about. Only good for choosing whose keys to verify it with.
+    /// The stated subject. Use it only to choose the keys for the verification.
+    #[must_use]
     pub fn claimed_subject(&self) -> Option<&str> {
         self.claims.get("sub").and_then(Value::as_str)
     }
 
-    /// Whether it says to be for an audience. Only good for choosing what to demand.
+    /// Whether the token states this audience. Use it only to choose the audience to demand.
     pub(crate) fn claims_audience(&self, audience: &str) -> bool {
         match self.claims.get("aud") {
             Some(Value::String(one)) => one == audience,
@@ -84,18 +91,22 @@ impl<'t> UnverifiedToken<'t> {
         }
     }
 
-    /// The one audience that it says to be for.
+    /// The stated audience, if there is only one. Use it only to choose the audience to demand.
+    #[must_use]
     pub fn claimed_audience(&self) -> Option<&str> {
         self.claims.get("aud").and_then(Value::as_str)
     }
 
-    /// Ways in which the subject says to have authenticated (RFC 8176), as far as they are such. As good as the token.
+    /// The stated authentication methods (`amr`, RFC 8176), within the limits. Use them only after the verification.
     pub(crate) fn claimed_methods(&self) -> Vec<String> {
         let methods = self.claims.get("amr").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
         methods.filter(|method| method.len() <= MAX_METHOD).take(MAX_METHODS).map(ToOwned::to_owned).collect()
     }
 
-    /// The claims, once signature and times hold.
+    /// Verifies signature and times.
+    ///
+    /// # Errors
+    /// When the key is unknown, the signature is wrong, or the token is not valid at `now`.
     pub fn verify(self, keys: &KeySet, now: DateTime<Utc>) -> Result<VerifiedClaims, Cause> {
         let key = keys.find(self.kid.as_deref())?;
         if !key.algorithms.contains(&self.algorithm) {
@@ -105,7 +116,7 @@ impl<'t> UnverifiedToken<'t> {
         if !verified.unwrap_or(false) {
             return Err(Cause::Signature);
         }
-        let claims = VerifiedClaims(self.claims);
+        let claims = VerifiedClaims::new(self.claims);
         let now = now.timestamp();
         let end = claims.time("exp")?.ok_or(Cause::MissingClaim("exp"))?;
         if end.saturating_add(LEEWAY) <= now {
@@ -121,71 +132,19 @@ impl<'t> UnverifiedToken<'t> {
     }
 }
 
-/// VerifiedClaims of a token whose signature and times hold.
-#[derive(Debug)]
-pub struct VerifiedClaims(Map<String, Value>);
-
-impl VerifiedClaims {
-    /// A claim as it stands there.
-    pub fn get(&self, name: &str) -> Option<&Value> {
-        self.0.get(name)
-    }
-
-    /// All claims.
-    pub const fn all(&self) -> &Map<String, Value> {
-        &self.0
-    }
-
-    /// A claim that has to be a text.
-    pub fn text(&self, name: &'static str) -> Result<&str, Cause> {
-        self.get(name).ok_or(Cause::MissingClaim(name))?.as_str().ok_or(Cause::ClaimType(name))
-    }
-
-    /// A time in seconds since 1970 (`NumericDate`, RFC 7519 section 2): a number and nothing else.
-    pub fn time(&self, name: &'static str) -> Result<Option<i64>, Cause> {
-        match self.get(name) {
-            None => Ok(None),
-            Some(Value::Number(number)) => {
-                #[expect(clippy::cast_possible_truncation, reason = "the range is checked right after")]
-                let seconds = number.as_i64().or_else(|| number.as_f64().map(|seconds| seconds as i64));
-                seconds.filter(|seconds| (0..=LAST_TIME).contains(seconds)).map(Some).ok_or(Cause::ClaimType(name))
-            }
-            Some(_) => Err(Cause::ClaimType(name)),
-        }
-    }
-
-    /// End of the token, with the leeway that it was accepted with.
-    pub fn end(&self) -> Option<DateTime<Utc>> {
-        self.time("exp").ok().flatten().and_then(|end| DateTime::from_timestamp(end + LEEWAY, 0))
-    }
-
-    /// Demands that the token is for one of `audiences`.
-    pub fn demand_audience<'a>(&self, mut audiences: impl Iterator<Item = &'a str>) -> Result<(), Cause> {
-        let meant = match self.get("aud") {
-            None => return Err(Cause::MissingClaim("aud")),
-            Some(Value::String(one)) => vec![one.as_str()],
-            Some(Value::Array(several)) => {
-                several.iter().map(Value::as_str).collect::<Option<Vec<_>>>().ok_or(Cause::ClaimType("aud"))?
-            }
-            Some(_) => return Err(Cause::ClaimType("aud")),
-        };
-        if audiences.any(|audience| meant.contains(&audience)) { Ok(()) } else { Err(Cause::Audience) }
-    }
-}
-
-fn is_access(typ: &str) -> bool {
+fn is_access_token_type(typ: &str) -> bool {
     typ.eq_ignore_ascii_case("at+jwt") || typ.eq_ignore_ascii_case("application/at+jwt")
 }
 
-/// Whether a text is an access token by its type, without looking further.
-pub(crate) fn is_access_token(text: &str) -> bool {
+/// Whether the type in a token's header is access token, without a check of the rest.
+pub(crate) fn has_access_token_type(text: &str) -> bool {
     #[derive(serde::Deserialize)]
-    struct Typed {
+    struct TypeHeader {
         typ: Option<String>,
     }
     let header = text.split_once('.').and_then(|(header, _)| URL_SAFE_NO_PAD.decode(header).ok());
-    let typed = header.and_then(|header| serde_json::from_slice::<Typed>(&header).ok());
-    typed.and_then(|typed| typed.typ).is_some_and(|typ| is_access(&typ))
+    let header = header.and_then(|header| serde_json::from_slice::<TypeHeader>(&header).ok());
+    header.and_then(|header| header.typ).is_some_and(|typ| is_access_token_type(&typ))
 }
 
 /// A segment as a JSON object.
@@ -194,8 +153,8 @@ fn object(segment: &str) -> Option<Map<String, Value>> {
     serde_json::from_slice(&bytes).ok()
 }
 
-/// Signatures by public keys alone: no `none`, and no shared secret that a public key could be mistaken for.
-fn accepted(name: &str) -> Option<Algorithm> {
+/// Algorithms with public keys alone: not `none`, and no shared secrets, for which a public key could be mistaken.
+fn accepted_algorithm(name: &str) -> Option<Algorithm> {
     let algorithm: Algorithm = name.parse().ok()?;
     matches!(
         algorithm,

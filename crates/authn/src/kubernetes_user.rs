@@ -1,4 +1,4 @@
-//! Callers of the Kubernetes API, as the API server has authenticated them.
+//! Users of the Kubernetes API, as the API server authenticated them.
 
 use chrono::{DateTime, Utc};
 use durward_core::principal::{Identity, Principal, PrincipalId};
@@ -8,17 +8,18 @@ use k8s_openapi::api::authentication::v1::UserInfo;
 /// Extra attribute in which the API server names the credential: `X509SHA256=…` for a client certificate, `JTI=…` for
 /// a token (Kubernetes 1.32 and later, KEP-4193).
 pub const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
-/// Extra attribute that states a person's second factor: `MultiFactor` or `PhishingResistant`. The cluster's
-/// structured authentication configuration maps it from a claim of the person's token.
+/// Extra attribute with a person's second factor: `MultiFactor` or `PhishingResistant`. The cluster's structured
+/// authentication configuration maps it from a claim of the person's token.
 pub const FACTOR: &str = "durward.dev/assurance";
-/// Extra attribute that states when the second factor was used, in seconds since 1970 (the claim `auth_time`).
+/// Extra attribute with the time of the second factor, in seconds since 1970 (the claim `auth_time`).
 pub const FACTOR_TIME: &str = "durward.dev/auth-time";
-/// Name of callers whom nobody has authenticated.
+/// Name of callers that are not authenticated.
 const ANONYMOUS: &str = "system:anonymous";
 const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
 
-/// The principal of a user of the Kubernetes API; `None` for an anonymous one. Extra attributes are as trustworthy as
-/// the API server's configuration and whoever may impersonate them.
+/// The principal of a user of the Kubernetes API; `None` for an anonymous user.
+///
+/// Extra attributes are as trustworthy as the API server's configuration, and the users with rights to impersonate.
 #[must_use]
 pub fn kubernetes_user(trust_domain: &str, user: &UserInfo) -> Option<Principal> {
     let name = user.username.as_deref().filter(|name| !name.is_empty() && *name != ANONYMOUS)?;
@@ -38,7 +39,7 @@ pub fn kubernetes_user(trust_domain: &str, user: &UserInfo) -> Option<Principal>
 
 fn assurance(user: &UserInfo) -> (Assurance, Option<DateTime<Utc>>) {
     let extra = |name: &str| match user.extra.as_ref().and_then(|extra| extra.get(name)).map(Vec::as_slice) {
-        // a second value could be somebody else's
+        // with several values, it is unknown which one is the caller's
         Some([only]) => Some(only.as_str()),
         _ => None,
     };
@@ -73,7 +74,7 @@ mod tests {
         )
     }
 
-    fn assured(extra: &[(&str, &[&str])]) -> Assurance {
+    fn assurance_of(extra: &[(&str, &[&str])]) -> Assurance {
         user("alice", extra).expect("a principal").identity().assurance
     }
 
@@ -87,16 +88,17 @@ mod tests {
         );
         assert_eq!(id("system:anonymous"), None);
         assert_eq!(id(""), None);
-        assert_eq!(id("system:serviceaccount:../..:orders"), None, "no way out of the namespace");
+        assert_eq!(id("system:serviceaccount:../..:orders"), None, "a namespace can't contain path segments");
     }
 
     #[test]
-    fn assurance_is_what_the_api_server_says() {
-        assert_eq!(assured(&[]), Assurance::Bearer);
-        assert_eq!(assured(&[(CREDENTIAL_ID, &["X509SHA256=ab"])]), Assurance::ProofOfPossession);
-        assert_eq!(assured(&[(CREDENTIAL_ID, &["JTI=ab"])]), Assurance::Bearer);
-        assert_eq!(assured(&[(FACTOR, &["MultiFactor"])]), Assurance::MultiFactor);
-        assert_eq!(assured(&[(FACTOR, &["MultiFactor", "PhishingResistant"])]), Assurance::Bearer, "of two, none");
-        assert_eq!(assured(&[(FACTOR, &["multifactor"])]), Assurance::Bearer);
+    fn extra_attributes_determine_the_assurance() {
+        assert_eq!(assurance_of(&[]), Assurance::Bearer);
+        assert_eq!(assurance_of(&[(CREDENTIAL_ID, &["X509SHA256=ab"])]), Assurance::ProofOfPossession);
+        assert_eq!(assurance_of(&[(CREDENTIAL_ID, &["JTI=ab"])]), Assurance::Bearer);
+        assert_eq!(assurance_of(&[(FACTOR, &["MultiFactor"])]), Assurance::MultiFactor);
+        let both: &[&str] = &["MultiFactor", "PhishingResistant"];
+        assert_eq!(assurance_of(&[(FACTOR, both)]), Assurance::Bearer, "two values are ignored");
+        assert_eq!(assurance_of(&[(FACTOR, &["multifactor"])]), Assurance::Bearer);
     }
 }
