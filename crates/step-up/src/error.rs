@@ -1,6 +1,5 @@
 //! Why a factor is not accepted, or can't be changed.
 
-use crate::person::WrongFactor;
 use crate::seal::SealingKeyError;
 use crate::store::FactorStoreError;
 use crate::webauthn::PasskeyError;
@@ -34,6 +33,21 @@ pub enum StepUpError {
     /// The service can't work at the moment.
     #[error(transparent)]
     Unavailable(#[from] StepUpUnavailable),
+}
+
+/// Why a presented factor is not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum WrongFactor {
+    #[error("the person has no such factor")]
+    NotEnrolled,
+    #[error("the code is not the one of now")]
+    Code,
+    #[error("the code has been used")]
+    Used,
+    #[error("no secret waits for a code")]
+    NothingPending,
+    #[error("the stored factors are another person's")]
+    OtherPerson,
 }
 
 /// Why the step-up service can't work at the moment.

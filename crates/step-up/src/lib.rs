@@ -16,7 +16,7 @@ mod store;
 mod totp;
 mod webauthn;
 
-pub use error::{StepUpError, StepUpUnavailable};
+pub use error::{StepUpError, StepUpUnavailable, WrongFactor};
 pub use person::{EnrolledFactors, PresentedFactor};
 pub use seal::{Sealer, SealingKeyError};
 pub use service::{FRESHNESS, StepUpCaller, StepUpService};

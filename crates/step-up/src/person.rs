@@ -1,6 +1,6 @@
 //! The record of one person's second factors, and which presented factors it accepts. Time and randomness are passed in.
 
-use crate::error::StepUpError;
+use crate::error::{StepUpError, WrongFactor};
 use crate::pauses::{PERSON, Pauses};
 use crate::recovery;
 use crate::totp::{TotpEnrolment, TotpSecret};
@@ -9,7 +9,6 @@ use chrono::{DateTime, TimeDelta, Utc};
 use durward_authn::Factor;
 use durward_core::principal::PrincipalId;
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
 /// Time in which a new secret has to be confirmed by its first code.
 const CONFIRMATION_TIME: TimeDelta = TimeDelta::minutes(15);
@@ -34,21 +33,6 @@ impl PresentedFactor<'_> {
             Self::Key(_) => Factor::Passkey,
         }
     }
-}
-
-/// Why a presented factor is not accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum WrongFactor {
-    #[error("the person has no such factor")]
-    NotEnrolled,
-    #[error("the code is not the one of now")]
-    Code,
-    #[error("the code has been used")]
-    Used,
-    #[error("no secret waits for a code")]
-    NothingPending,
-    #[error("the stored factors are another person's")]
-    OtherPerson,
 }
 
 /// The stored record.

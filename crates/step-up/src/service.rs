@@ -1,8 +1,8 @@
 //! The step-up service: verifies, enrols and removes people's second factors.
 
-use crate::error::{StepUpError, StepUpUnavailable};
+use crate::error::{StepUpError, StepUpUnavailable, WrongFactor};
 use crate::pauses::AddressPauses;
-use crate::person::{EnrolledFactors, PersonRecord, PresentedFactor, WrongFactor};
+use crate::person::{EnrolledFactors, PersonRecord, PresentedFactor};
 use crate::recovery;
 use crate::seal::{Sealer, SealingKeys};
 use crate::settings::{EnrolmentPolicy, StepUpSettings, step_up_page};
