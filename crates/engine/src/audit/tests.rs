@@ -54,7 +54,7 @@ fn verify(lines: &[String], key: &TokenKey, partial: bool) -> VerificationReport
 }
 
 fn findings(report: &VerificationReport) -> Vec<(u64, FindingKind)> {
-    report.findings.iter().map(|finding| (finding.place.line, finding.kind)).collect()
+    report.findings.iter().map(|finding| (finding.position.line, finding.kind)).collect()
 }
 
 #[test]

@@ -53,7 +53,7 @@ pub enum FindingKind {
 pub struct Finding {
     /// The line.
     #[serde(flatten)]
-    pub place: LogPosition,
+    pub position: LogPosition,
     /// The kind of problem.
     pub kind: FindingKind,
     /// Description.
@@ -162,6 +162,43 @@ struct ChainState {
     close: ChainClose,
 }
 
+impl ChainState {
+    /// Problems of a line that comes next in the chain.
+    fn sequence_findings(&self, position: &LogPosition, link: &ChainLink) -> Vec<(LogPosition, FindingKind, String)> {
+        let mut findings = Vec::new();
+        if link.seq > self.next {
+            let first = self.next;
+            let last = link.seq - 1;
+            let which = if first == last { format!("line {first}") } else { format!("lines {first} to {last}") };
+            let message = format!("{which} of chain {} should stand before", link.id);
+            findings.push((position.clone(), FindingKind::Removed, message));
+        } else if link.prev != self.hash {
+            let message = format!(
+                "it is not what it was when line {} was written after it (or that one was altered)",
+                position.line
+            );
+            findings.push((self.to.clone(), FindingKind::Altered, message));
+        }
+        if self.close == ChainClose::Ended {
+            findings.push((position.clone(), FindingKind::Inserted, format!("chain {} had ended before", link.id)));
+        }
+        findings
+    }
+
+    fn append(&mut self, position: &LogPosition, hash: String, line: &ParsedLine<'_>, event: Option<LogEvent>) {
+        self.next = line.chain.seq.saturating_add(1);
+        self.hash = hash;
+        self.to = position.clone();
+        self.unsigned += 1;
+        match event {
+            Some(LogEvent::Gap) => self.lost = self.lost.saturating_add(line.lost.unwrap_or(0)),
+            Some(LogEvent::End) => self.close = ChainClose::Ended,
+            Some(LogEvent::Begin | LogEvent::Checkpoint) => {}
+            None => self.records += 1,
+        }
+    }
+}
+
 /// Reads a log line by line, the oldest first.
 pub struct LogVerifier<'k> {
     keys: Option<&'k KeySet>,
@@ -187,54 +224,29 @@ impl<'k> LogVerifier<'k> {
     }
 
     /// Verifies the next line, without its line end.
-    pub fn line(&mut self, place: &LogPosition, line: &[u8]) {
+    pub fn line(&mut self, position: &LogPosition, line: &[u8]) {
         if line.trim_ascii().is_empty() {
             return;
         }
         self.report.lines += 1;
         match serde_json::from_slice::<ParsedLine<'_>>(line) {
-            Ok(read) => self.chained_line(place, line, &read),
-            Err(_) if self.unchained.len() < MAX_FINDINGS => self.unchained.push((place.clone(), hash(line))),
+            Ok(read) => self.chained_line(position, line, &read),
+            Err(_) if self.unchained.len() < MAX_FINDINGS => self.unchained.push((position.clone(), hash(line))),
             Err(_) => self.report.more_findings += 1,
         }
     }
 
-    fn chained_line(&mut self, place: &LogPosition, text: &[u8], line: &ParsedLine<'_>) {
+    fn chained_line(&mut self, position: &LogPosition, text: &[u8], line: &ParsedLine<'_>) {
         let link = &line.chain;
         let event = line.log_event();
         if event == Some(LogEvent::Begin) {
-            self.begin(place, line);
+            self.begin(position, line);
         }
         // a signature is verified on any line that has one, so renaming an event can't hide it
         let signs = line.jws.is_some() || matches!(event, Some(LogEvent::Begin | LogEvent::Checkpoint | LogEvent::End));
         let signed = signs.then(|| self.signing_key(text));
-        let order = self.chains.len();
-        if !self.chains.contains_key(&link.id) {
-            if link.seq > 0 && !self.partial {
-                let message =
-                    format!("chain {} begins here with its line {}; what stood before is missing", link.id, link.seq);
-                self.report_finding(place, FindingKind::Removed, message);
-            }
-            if link.seq == 0 && event != Some(LogEvent::Begin) {
-                self.report_finding(place, FindingKind::Forged, format!("chain {} has no signed beginning", link.id));
-            }
-            let state = ChainState {
-                order,
-                next: link.seq,
-                hash: link.prev.clone(),
-                from: place.clone(),
-                to: place.clone(),
-                proven: place.clone(),
-                records: 0,
-                lost: 0,
-                unsigned: 0,
-                too_many_unsigned_reported: false,
-                close: ChainClose::Open,
-            };
-            self.chains.insert(link.id.clone(), state);
-        }
+        self.add_chain(position, link, event);
         let Some(state) = self.chains.get_mut(&link.id) else { return };
-        let mut findings = Vec::new();
         if link.seq < state.next {
             let message = format!(
                 "line {} of chain {} stands after its line {}: moved, or written twice",
@@ -242,62 +254,64 @@ impl<'k> LogVerifier<'k> {
                 link.id,
                 state.next - 1
             );
-            self.report_finding(place, FindingKind::Reordered, message);
+            self.report_finding(position, FindingKind::Reordered, message);
             return;
         }
-        if link.seq > state.next {
-            let first = state.next;
-            let last = link.seq - 1;
-            let which = if first == last { format!("line {first}") } else { format!("lines {first} to {last}") };
-            findings.push((
-                place.clone(),
-                FindingKind::Removed,
-                format!("{which} of chain {} should stand before", link.id),
-            ));
-        } else if link.prev != state.hash {
-            let message = format!(
-                "it is not what it was when line {} was written after it (or that one was altered)",
-                place.line
-            );
-            findings.push((state.to.clone(), FindingKind::Altered, message));
-        }
-        if state.close == ChainClose::Ended {
-            findings.push((place.clone(), FindingKind::Inserted, format!("chain {} had ended before", link.id)));
-        }
-        state.next = link.seq.saturating_add(1);
-        state.hash = hash(text);
-        state.to = place.clone();
-        state.unsigned += 1;
-        match event {
-            Some(LogEvent::Gap) => state.lost = state.lost.saturating_add(line.lost.unwrap_or(0)),
-            Some(LogEvent::End) => state.close = ChainClose::Ended,
-            Some(LogEvent::Begin | LogEvent::Checkpoint) => {}
-            None => state.records += 1,
-        }
+        let mut findings = state.sequence_findings(position, link);
+        state.append(position, hash(text), line, event);
         match signed {
             Some(Ok(kid)) => {
                 state.unsigned = 0;
-                state.proven = place.clone();
+                state.proven = position.clone();
                 self.report.keys.extend(kid);
             }
             Some(Err(why)) => {
                 let message = format!("{why}: nothing proves the lines after {}", state.proven);
-                findings.push((place.clone(), FindingKind::Forged, message));
+                findings.push((position.clone(), FindingKind::Forged, message));
             }
             None => {}
         }
         if state.unsigned > MAX_UNSIGNED + 1 && !state.too_many_unsigned_reported {
             state.too_many_unsigned_reported = true;
             let message = format!("more than {MAX_UNSIGNED} lines without a checkpoint since {}", state.proven);
-            findings.push((place.clone(), FindingKind::Forged, message));
+            findings.push((position.clone(), FindingKind::Forged, message));
         }
-        for (place, kind, message) in findings {
-            self.report_finding(&place, kind, message);
+        for (position, kind, message) in findings {
+            self.report_finding(&position, kind, message);
         }
     }
 
+    /// Adds the chain of a line if the line is its first.
+    fn add_chain(&mut self, position: &LogPosition, link: &ChainLink, event: Option<LogEvent>) {
+        if self.chains.contains_key(&link.id) {
+            return;
+        }
+        if link.seq > 0 && !self.partial {
+            let message =
+                format!("chain {} begins here with its line {}; what stood before is missing", link.id, link.seq);
+            self.report_finding(position, FindingKind::Removed, message);
+        }
+        if link.seq == 0 && event != Some(LogEvent::Begin) {
+            self.report_finding(position, FindingKind::Forged, format!("chain {} has no signed beginning", link.id));
+        }
+        let state = ChainState {
+            order: self.chains.len(),
+            next: link.seq,
+            hash: link.prev.clone(),
+            from: position.clone(),
+            to: position.clone(),
+            proven: position.clone(),
+            records: 0,
+            lost: 0,
+            unsigned: 0,
+            too_many_unsigned_reported: false,
+            close: ChainClose::Open,
+        };
+        self.chains.insert(link.id.clone(), state);
+    }
+
     /// Verifies the lines before a new chain by what its first line says about them.
-    fn begin(&mut self, place: &LogPosition, line: &ParsedLine<'_>) {
+    fn begin(&mut self, position: &LogPosition, line: &ParsedLine<'_>) {
         if let Some(torn) = &line.torn
             && let Some(at) = self.unchained.iter().position(|(_, hash)| hash == torn)
         {
@@ -316,7 +330,7 @@ impl<'k> LogVerifier<'k> {
             Some(before) if before.next > after.seq.saturating_add(1) => return,
             Some(before) if before.next == after.seq.saturating_add(1) => {
                 let last = before.to.clone();
-                let message = format!("it is not what line {} found when the next process began", place.line);
+                let message = format!("it is not what line {} found when the next process began", position.line);
                 self.report_finding(&last, FindingKind::Altered, message);
                 return;
             }
@@ -324,7 +338,7 @@ impl<'k> LogVerifier<'k> {
             None if self.partial => return,
             None => format!("chain {} should stand before, up to its line {}", after.id, after.seq),
         };
-        self.report_finding(place, FindingKind::Removed, message);
+        self.report_finding(position, FindingKind::Removed, message);
     }
 
     /// Verifies the signature of a line. Returns the id of the key.
@@ -361,9 +375,9 @@ impl<'k> LogVerifier<'k> {
         if verified { Ok(Some(header.kid)) } else { Err("its signature does not verify") }
     }
 
-    fn report_finding(&mut self, place: &LogPosition, kind: FindingKind, message: String) {
+    fn report_finding(&mut self, position: &LogPosition, kind: FindingKind, message: String) {
         if self.report.findings.len() < MAX_FINDINGS {
-            self.report.findings.push(Finding { place: place.clone(), kind, message });
+            self.report.findings.push(Finding { position: position.clone(), kind, message });
         } else {
             self.report.more_findings += 1;
         }
@@ -372,15 +386,15 @@ impl<'k> LogVerifier<'k> {
     /// Ends the verification. `cut` is the last line, if it has no line end.
     #[must_use]
     pub fn finish(mut self, cut: Option<&LogPosition>) -> VerificationReport {
-        for (place, _) in std::mem::take(&mut self.unchained) {
-            if cut == Some(&place) {
+        for (position, _) in std::mem::take(&mut self.unchained) {
+            if cut == Some(&position) {
                 // a partial log may end in the middle of a line that is being written
                 if !self.partial {
-                    self.report_finding(&place, FindingKind::Truncated, "the line is cut off".to_owned());
+                    self.report_finding(&position, FindingKind::Truncated, "the line is cut off".to_owned());
                 }
             } else {
                 let message = "it is of no chain: put in, or altered beyond reading".to_owned();
-                self.report_finding(&place, FindingKind::Inserted, message);
+                self.report_finding(&position, FindingKind::Inserted, message);
             }
         }
         let mut chains: Vec<_> = std::mem::take(&mut self.chains).into_iter().collect();
@@ -399,8 +413,8 @@ impl<'k> LogVerifier<'k> {
             .collect();
         self.report.records = self.report.chains.iter().map(|chain| chain.records).sum();
         self.report.lost = self.report.chains.iter().map(|chain| chain.lost).sum();
-        let place = |finding: &Finding| (Arc::clone(&finding.place.file), finding.place.line);
-        self.report.findings.sort_by_key(place);
+        let position = |finding: &Finding| (Arc::clone(&finding.position.file), finding.position.line);
+        self.report.findings.sort_by_key(position);
         self.report
     }
 }

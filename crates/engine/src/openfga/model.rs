@@ -61,12 +61,13 @@ pub(crate) fn has_groups(model: &RelationModel) -> bool {
     model.rule(GROUP, MEMBER).is_some_and(takes_tuples)
 }
 
-type TypeRelations<'m> = BTreeMap<&'m str, BTreeMap<&'m str, &'m CompiledRelationRule>>;
+type RelationsByType<'m> = BTreeMap<&'m str, BTreeMap<&'m str, &'m CompiledRelationRule>>;
 
 /// All types, groups included.
-fn types(model: &RelationModel) -> TypeRelations<'_> {
+fn types(model: &RelationModel) -> RelationsByType<'_> {
     let relations = |kind: &str| model.relations(kind).into_iter().map(|(name, rule)| (name.as_ref(), rule)).collect();
-    let mut types: TypeRelations<'_> = model.types().into_iter().map(|kind| (kind.as_ref(), relations(kind))).collect();
+    let mut types: RelationsByType<'_> =
+        model.types().into_iter().map(|kind| (kind.as_ref(), relations(kind))).collect();
     if let Some(rule) = model.rule(GROUP, MEMBER).filter(|_| !model.declares(GROUP)) {
         types.insert(GROUP, [(MEMBER, rule)].into());
     }
@@ -74,7 +75,7 @@ fn types(model: &RelationModel) -> TypeRelations<'_> {
 }
 
 /// The types that can be subjects of a tuple.
-fn subjects(types: &TypeRelations<'_>, followed: bool) -> Vec<Value> {
+fn subjects(types: &RelationsByType<'_>, followed: bool) -> Vec<Value> {
     let plain = RESERVED_TYPES.iter().chain(types.keys()).map(|kind| json!({"type": kind}));
     if followed {
         return plain.collect();
