@@ -1,6 +1,7 @@
-//! `certificates.k8s.io` as the cluster has it: v1 from Kubernetes 1.37 on, v1beta1 in 1.35 and 1.36.
+//! The API group `certificates.k8s.io` in the version that the cluster serves: v1 since Kubernetes 1.37, v1beta1 in 1.35 and
+//! 1.36.
 
-use durward_kubernetes::requests::{REQUEST_TIMEOUT, with_timeout};
+use durward_kubernetes::requests::{REQUEST_TIMEOUT, RequestError, with_timeout};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::ClusterTrustBundleSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -13,21 +14,28 @@ use std::collections::BTreeMap;
 
 const GROUP: &str = "certificates.k8s.io";
 
-/// Which versions a cluster has.
+/// The resources of the API group, each in the newest version that the cluster serves.
 #[derive(Debug, Clone)]
 pub struct CertificatesApi {
+    /// PodCertificateRequests.
     pub requests: ApiResource,
+    /// ClusterTrustBundles.
     pub bundles: ApiResource,
 }
 
 impl CertificatesApi {
-    /// Asks the API server; what it does not have at all is looked for in v1, where it may come to be.
-    pub async fn discover(client: &Client) -> Result<Self, kube::Error> {
+    /// Reads the versions from the API server. A resource that the cluster does not serve is assumed in v1, where an
+    /// upgrade would add it.
+    ///
+    /// # Errors
+    /// If the API server does not answer.
+    pub async fn discover(client: &Client) -> Result<Self, RequestError> {
         let mut versions = BTreeMap::new();
         for version in ["v1beta1", "v1"] {
-            match with_timeout(REQUEST_TIMEOUT, client.list_api_group_resources(&format!("{GROUP}/{version}"))).await {
+            let group_version = format!("{GROUP}/{version}");
+            match with_timeout(REQUEST_TIMEOUT, client.list_api_group_resources(&group_version)).await {
                 Ok(list) => versions.extend(list.resources.into_iter().map(|resource| (resource.name, version))),
-                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                Err(error) if error.status() == Some(404) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -42,14 +50,14 @@ impl CertificatesApi {
     }
 }
 
-/// A ClusterTrustBundle, which is the same in both versions.
+/// A ClusterTrustBundle. Both versions have the same fields.
 pub type ClusterTrustBundle = Object<ClusterTrustBundleSpec, NotUsed>;
 
-/// A PodCertificateRequest of either version. Thousands may come at once, and most of what the API server tells of each are
-/// fields that it manages: they are passed over.
+/// A PodCertificateRequest of either version, without the fields that signing does not need: there can be thousands, and
+/// their managed fields are most of their size.
 #[derive(Debug, Clone, Deserialize)]
 pub struct PodCertificateRequest {
-    #[serde(deserialize_with = "needed")]
+    #[serde(deserialize_with = "needed_metadata")]
     pub metadata: ObjectMeta,
     pub spec: PodCertificateRequestSpec,
     #[serde(default)]
@@ -57,25 +65,31 @@ pub struct PodCertificateRequest {
 }
 
 impl PodCertificateRequest {
-    /// Whether it was answered.
+    /// Whether the request is issued, denied or failed.
     pub(crate) fn is_settled(&self) -> bool {
         let conditions = self.status.as_ref().and_then(|status| status.conditions.as_ref());
         conditions.is_some_and(|conditions| !conditions.is_empty())
     }
 }
 
-/// Of its metadata what an answer depends on.
-fn needed<'de, D: Deserializer<'de>>(metadata: D) -> Result<ObjectMeta, D::Error> {
+/// Reads the metadata that the signer needs.
+fn needed_metadata<'de, D: Deserializer<'de>>(metadata: D) -> Result<ObjectMeta, D::Error> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
-    struct Needed {
+    struct NeededMetadata {
         name: Option<String>,
         namespace: Option<String>,
         resource_version: Option<String>,
         creation_timestamp: Option<Time>,
     }
-    let Needed { name, namespace, resource_version, creation_timestamp } = Needed::deserialize(metadata)?;
-    Ok(ObjectMeta { name, namespace, resource_version, creation_timestamp, ..ObjectMeta::default() })
+    let needed = NeededMetadata::deserialize(metadata)?;
+    Ok(ObjectMeta {
+        name: needed.name,
+        namespace: needed.namespace,
+        resource_version: needed.resource_version,
+        creation_timestamp: needed.creation_timestamp,
+        ..ObjectMeta::default()
+    })
 }
 
 impl Resource for PodCertificateRequest {
@@ -107,7 +121,7 @@ impl Resource for PodCertificateRequest {
     }
 }
 
-/// What is asked for.
+/// The certificate that a kubelet requests for a pod.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PodCertificateRequestSpec {
@@ -122,17 +136,17 @@ pub struct PodCertificateRequestSpec {
     pub(crate) node_uid: String,
     #[serde(default)]
     pub(crate) max_expiration_seconds: Option<i32>,
-    /// PKCS#10 in DER; not in Kubernetes 1.35.
+    /// PKCS#10 in DER. Kubernetes 1.35 does not send it.
     #[serde(default, rename = "stubPKCS10Request")]
     pub(crate) stub_pkcs10_request: Option<ByteString>,
-    /// The key alone (SubjectPublicKeyInfo in DER), in v1beta1, where there is no request for it.
+    /// SubjectPublicKeyInfo in DER, in v1beta1 requests without PKCS#10.
     #[serde(default, rename = "pkixPublicKey")]
     pub(crate) pkix_public_key: Option<ByteString>,
     #[serde(default)]
     pub(crate) unverified_user_annotations: Option<BTreeMap<String, String>>,
 }
 
-/// What became of it: whether anything did.
+/// The conditions of a request. Only their number matters.
 #[derive(Debug, Clone, Deserialize)]
 struct PodCertificateRequestStatus {
     #[serde(default)]
@@ -145,7 +159,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn of_a_request_everything_is_read_that_an_answer_depends_on_and_nothing_else() {
+    fn a_request_is_read_without_the_fields_that_signing_does_not_need() {
         let request = |status| {
             let request = json!({
                 "apiVersion": "certificates.k8s.io/v1", "kind": "PodCertificateRequest",
@@ -161,7 +175,7 @@ mod tests {
                 },
                 "status": status,
             });
-            serde_json::from_value::<PodCertificateRequest>(request).expect("a request")
+            serde_json::from_value::<PodCertificateRequest>(request).expect("parses the request")
         };
         let PodCertificateRequest { metadata, spec, .. } = request(json!({}));
         assert_eq!((metadata.name.as_deref(), metadata.namespace.as_deref()), (Some("r"), Some("shop")));
