@@ -45,9 +45,10 @@ pub async fn cluster_config(file: Option<&Path>, context: Option<&str>) -> Resul
     Config::from_custom_kubeconfig(merged, &options).await.map_err(ClusterConfigError::Unusable)
 }
 
-/// The error message up to its first quotation: a quoted value of a wrong type can be a key or a token.
+/// The first line of the error message, up to its first quotation. A quoted value of a wrong type can be a key or a
+/// token, and the lines that follow show the source.
 fn unquoted(error: &KubeconfigError) -> String {
-    error.to_string().split(['`', '"', '\'']).next().unwrap_or_default().trim_end().to_owned()
+    error.to_string().split(['`', '"', '\'', '\n']).next().unwrap_or_default().trim_end().to_owned()
 }
 
 /// The files that kubectl reads by default, as far as they exist.
