@@ -26,7 +26,7 @@ impl Evidence for HeaderEvidence<'_> {
     fn headers(&self, each: &mut dyn FnMut(&str, Option<&[u8]>)) -> bool {
         for (name, value) in self.headers {
             // a policy that reads such a header is rejected, but a policy can be stored before its provider
-            let is_secret = self.authenticator.reads_keys_in(name.as_str());
+            let is_secret = self.authenticator.is_api_key_header(name.as_str());
             each(name.as_str(), if is_secret { None } else { Some(value.as_bytes()) });
         }
         true

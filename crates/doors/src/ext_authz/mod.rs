@@ -66,7 +66,7 @@ pub struct ExtAuthzListener {
 impl HttpService for ExtAuthzListener {
     async fn handle(mut self, request: extract::Request) -> axum::response::Response {
         if request.uri().path() != CHECK {
-            return self.other_services.answer(request).await;
+            return self.other_services.handle(request).await;
         }
         deny_failures(&self.doors, self.checks.call(request)).await
     }
@@ -187,7 +187,7 @@ mod tests {
             // an empty message asks about the server as a whole
             .body(Body::from(vec![0_u8; 5]))
             .expect("a request");
-        let answer = listener.clone().answer(request).await;
+        let answer = listener.clone().handle(request).await;
         let bytes = to_bytes(answer.into_body(), 64).await.expect("a message");
         bytes.last().copied()
     }

@@ -1,7 +1,7 @@
 //! The gRPC service `envoy.service.auth.v3.Authorization`, which calls a function for each check.
 
 use axum::body::Body;
-use durward_runtime::connection::{Request, Response};
+use durward_runtime::connection::{HttpRequest, HttpResponse};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::Extensions;
@@ -43,7 +43,7 @@ impl CheckService {
     }
 
     /// Answers one request.
-    pub(super) fn call(&mut self, request: Request) -> BoxFuture<'static, Response> {
+    pub(super) fn call(&mut self, request: HttpRequest) -> BoxFuture<'static, HttpResponse> {
         let response = self.0.call(request);
         response
             .map(|response| response.map_or_else(|never| match never {}, |response| response.map(Body::new)))

@@ -85,7 +85,7 @@ impl PublishedResources {
     }
 
     /// The services of a pod. A closed service is left out: its remaining policies alone would allow too much.
-    fn open_services(&self, pod: &LabelledPod) -> Vec<&CompiledService> {
+    fn open_services<'s>(&'s self, pod: &'s LabelledPod) -> Vec<&'s Arc<CompiledService>> {
         let services = self.snapshot.services_of_pod(&pod.namespace, &pod.labels);
         services.filter(|service| service.closed_by().is_empty()).collect()
     }
@@ -100,10 +100,8 @@ impl PublishedResources {
 
     /// The Secrets that the API key selectors of these providers match.
     fn key_secrets(&self, providers: &[IdentityProvider]) -> Vec<Secret> {
-        let is_selected = |secret: &&Secret| {
-            let mut key_providers = providers.iter().filter_map(|provider| provider.spec.api_key.as_ref());
-            key_providers.any(|provider| api_key::selects(&provider.selector, secret))
-        };
+        let is_selected =
+            |secret: &&Secret| providers.iter().any(|provider| api_key::provider_selects(&provider.spec, secret));
         self.secrets.iter().filter(is_selected).map(hashes).collect()
     }
 

@@ -44,12 +44,12 @@ impl SnapshotStream {
                 let unsent = deleted.difference(&self.sent_deletions).copied().collect::<Vec<_>>();
                 self.sent_deletions = deleted;
                 if !unsent.is_empty() {
-                    return encode(&SnapshotLine::<(), ()>::Gone(unsent));
+                    return encode(&SnapshotLine::<(), ()>::Revoked(unsent));
                 }
             }
             tokio::select! {
                 changed = self.resources.changed() => changed.ok()?,
-                () = &mut heartbeat => return encode(&SnapshotLine::<(), ()>::Beat),
+                () = &mut heartbeat => return encode(&SnapshotLine::<(), ()>::Heartbeat),
                 () = sleep_until(self.ends) => return None,
             }
         }

@@ -9,7 +9,6 @@ use durward_api::resources::AccessPolicy;
 use durward_api::resources::{Approval, IdentityProvider};
 use durward_approvals::ApprovalIndex;
 use durward_approvals::samples::{approved, named, seal};
-use durward_core::namespaced_name::NamespacedName;
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -49,7 +48,7 @@ fn keys(provider: &str) -> (IdentityProvider, Secret) {
 }
 
 /// An approval for the operation `purge` of a policy, signed with `seal` if given.
-fn approval(namespace: &str, policy: &str, seal: Option<&Seal>) -> Approval {
+fn approval(namespace: &str, policy: &str, seal: Option<&ApprovalSeal>) -> Approval {
     let mut approval = approved();
     approval.metadata.namespace = Some(namespace.to_owned());
     approval.metadata.resource_version = Some("7".to_owned());
@@ -118,10 +117,13 @@ fn a_pod_receives_only_the_resources_of_its_own_services() {
     );
     assert_eq!(names(&received("bank", "orders"), "policies"), [r#""bank"/"orders""#]);
     // the approval of its own policy, with enough of it to verify the signature
-    let [approval] = orders["approvals"].as_array().expect("a list").as_slice() else { panic!("{orders}") };
-    let approval: Approval = serde_json::from_value(approval.clone()).expect("an Approval");
-    assert_eq!((approval.spec.policy.as_str(), &approval.metadata.resource_version), ("orders", &None));
-    assert!(durward_approvals::verified_grant(&seal.public_keys(), &approval).is_some());
+    let [approval_json] = orders["approvals"].as_array().expect("a list").as_slice() else { panic!("{orders}") };
+    let received_approval: Approval = serde_json::from_value(approval_json.clone()).expect("an Approval");
+    assert_eq!(
+        (received_approval.spec.policy.as_str(), &received_approval.metadata.resource_version),
+        ("orders", &None)
+    );
+    assert!(durward_approvals::verified_grant(&seal.public_keys(), &received_approval).is_some());
     for (namespace, app) in [("shop", "other"), ("elsewhere", "orders"), ("sho", "orders"), ("shop2", "orders")] {
         let resources = received(namespace, app);
         assert!(

@@ -86,7 +86,7 @@ impl StepUpPage {
         };
         let sealer = match self.step_up.sealer().await {
             Ok(sealer) => sealer,
-            Err(error) => return self.step_up_error(&error),
+            Err(error) => return self.step_up_error(&error.into()),
         };
         let Ok(name) = random_bytes::<16>() else {
             return self.error_page(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE);

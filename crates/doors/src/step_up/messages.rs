@@ -36,7 +36,7 @@ pub(super) fn describe(error: &StepUpError) -> (StatusCode, String) {
         }
         StepUpError::NotAUser => (StatusCode::FORBIDDEN, "Only people have second factors.".to_owned()),
         StepUpError::Unavailable(error) => {
-            tracing::error!(error, "second factors are unavailable; refusing the step-up request");
+            tracing::error!(%error, "second factors are unavailable; refusing the step-up request");
             (StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE.to_owned())
         }
     }
