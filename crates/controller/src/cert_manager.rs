@@ -65,7 +65,8 @@ impl CertManagerCertificate {
         let name = &self.name;
         loop {
             let secret = self.secrets.get_opt(name).await;
-            let unreadable = |error| CertificateSecretError::Read { name: name.clone(), source: RequestError::Api(error) };
+            let unreadable =
+                |error| CertificateSecretError::Read { name: name.clone(), source: RequestError::Api(error) };
             match secret.map_err(unreadable)? {
                 Some(secret) => match self.first(&secret) {
                     Ok(certificate) => return Ok(certificate),
@@ -105,14 +106,14 @@ impl CertManagerCertificate {
     fn first(&self, secret: &Secret) -> Result<Arc<ReloadableCertificate>, CertificateSecretError> {
         let pair = read_pair(&self.name, secret, &self.host)?;
         let certificate = ReloadableCertificate::new(&pair.chain, &pair.key)?;
-        self.metrics.certificate_ends("webhooks", pair.not_after);
+        self.metrics.listener_certificate_expiry("webhooks", pair.not_after);
         Ok(certificate)
     }
 
     fn replace(&self, certificate: &ReloadableCertificate, secret: &Secret) -> Result<(), CertificateSecretError> {
         let pair = read_pair(&self.name, secret, &self.host)?;
         certificate.replace(&pair.chain, &pair.key)?;
-        self.metrics.certificate_ends("webhooks", pair.not_after);
+        self.metrics.listener_certificate_expiry("webhooks", pair.not_after);
         Ok(())
     }
 }

@@ -30,5 +30,5 @@ mod wiring;
 
 pub use key_use_writer::key_uses_config_map;
 pub use settings::{ControllerAddresses, ControllerSettings};
-pub use webhooks::{FailurePolicy, remove};
+pub use webhooks::{FailurePolicy, UninstallError, remove};
 pub use wiring::run;

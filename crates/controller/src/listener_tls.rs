@@ -53,7 +53,7 @@ impl ListenerCertificateProfile {
             not_after,
             serial: CertificateSerial::unbound(random_bytes()?),
         })?;
-        self.metrics.certificate_ends("doors", not_after.timestamp());
+        self.metrics.listener_certificate_expiry("doors", not_after.timestamp());
         Ok(issued)
     }
 }

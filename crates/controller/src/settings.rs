@@ -4,11 +4,12 @@ use crate::webhooks::FailurePolicy;
 use durward_api::compile::ClusterDomains;
 use durward_core::authentication::AuthenticationMethod;
 use durward_doors::admin::AdminSettings;
-use durward_engine::audit::{OnLoss, AuditSink};
+use durward_engine::audit::{AuditSink, OnLoss};
 use durward_engine::openfga::OpenFga;
 use durward_identity::CaSource;
 use durward_pki::rotation::RotationSchedule;
 use durward_runtime::peers::TrustedPeers;
+use durward_step_up::StepUpSettings;
 use std::net::SocketAddr;
 use std::time::Duration;
 

@@ -30,7 +30,10 @@ pub fn router(engine: Arc<Engine>, roots_in_force: watch::Receiver<Option<Digest
 }
 
 /// Answers once the answer differs from the known one, or after [`LONG_POLL`].
-async fn answer(State(endpoint): State<RevisionEndpoint>, Query(RevisionQuery { known }): Query<RevisionQuery>) -> String {
+async fn answer(
+    State(endpoint): State<RevisionEndpoint>,
+    Query(RevisionQuery { known }): Query<RevisionQuery>,
+) -> String {
     let RevisionEndpoint { engine, mut roots_in_force } = endpoint;
     let mut revisions = engine.revisions();
     let end = Instant::now() + LONG_POLL;

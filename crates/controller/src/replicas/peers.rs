@@ -107,11 +107,7 @@ impl ReplicaPeers {
     }
 
     /// Keeps an answer; returns the counts that it carries.
-    pub fn answered(
-        &mut self,
-        address: SocketAddr,
-        answer: Option<ReplicaAnswer>,
-    ) -> Option<(u64, UnenforcedCounts)> {
+    pub fn answered(&mut self, address: SocketAddr, answer: Option<ReplicaAnswer>) -> Option<(u64, UnenforcedCounts)> {
         let counts = answer.as_ref().and_then(ReplicaAnswer::unenforced);
         if let Some(peer) = self.0.get_mut(&address) {
             peer.queried = false;

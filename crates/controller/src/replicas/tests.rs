@@ -17,7 +17,10 @@ fn peers(answers: &[Option<&str>]) -> ReplicaPeers {
     let mut peers = ReplicaPeers::default();
     for (number, answer) in (1..).zip(answers) {
         let address = SocketAddr::from(([10, 0, 0, number], 8443));
-        peers.0.insert(address, ReplicaPeer { last_answer: answer.map(|name| answer_of(name, "old")), queried: false, ready: true });
+        peers.0.insert(
+            address,
+            ReplicaPeer { last_answer: answer.map(|name| answer_of(name, "old")), queried: false, ready: true },
+        );
     }
     peers
 }

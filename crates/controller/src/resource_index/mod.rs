@@ -84,11 +84,7 @@ struct PendingReports {
 }
 
 impl ResourceIndex {
-    pub fn new(
-        domains: ClusterDomains,
-        sources: impl IntoIterator<Item = WatchSource>,
-        seal: ApprovalSeal,
-    ) -> Self {
+    pub fn new(domains: ClusterDomains, sources: impl IntoIterator<Item = WatchSource>, seal: ApprovalSeal) -> Self {
         Self {
             catalog: Catalog::new(domains),
             policies: HashMap::new(),
@@ -255,8 +251,8 @@ impl ResourceIndex {
         let WatchedObject::Durward(object) = object else { return };
         // an approval that can't be decoded approves nothing
         let change = match object.try_parse() {
-            Ok(approval) => self.approvals.put(name, approval),
-            Err(_) => self.approvals.gone(&name),
+            Ok(approval) => self.approvals.insert(name, approval),
+            Err(_) => self.approvals.remove(&name),
         };
         self.changes.extend(change);
     }
@@ -283,7 +279,7 @@ impl ResourceIndex {
                 self.reports.deleted.push(relationship_target(&key));
                 self.changes.extend(translation::deleted::<Relationship>(key));
             }
-            WatchSource::Approvals => self.changes.extend(self.approvals.gone(&(namespace, name))),
+            WatchSource::Approvals => self.changes.extend(self.approvals.remove(&(namespace, name))),
             WatchSource::Namespaces => {
                 self.gates.namespace_deleted(&name);
                 self.changes.extend(translation::namespace_deleted(&name));
@@ -305,12 +301,10 @@ impl ResourceIndex {
         match source {
             WatchSource::Policies => self.policies.keys().map(namespaced).collect(),
             WatchSource::Providers => self.providers.keys().map(|name| cluster_scoped(name)).collect(),
-            WatchSource::ApiKeys(namespace) => {
-                self.secrets.keys().filter(|(of, _)| of == namespace).cloned().collect()
-            }
+            WatchSource::ApiKeys(namespace) => self.secrets.keys().filter(|(of, _)| of == namespace).cloned().collect(),
             WatchSource::Namespaces => self.catalog.namespaces().map(cluster_scoped).collect(),
             WatchSource::Services => self.services.iter().cloned().collect(),
-            WatchSource::Approvals => self.approvals.known().keys().cloned().collect(),
+            WatchSource::Approvals => self.approvals.objects().keys().cloned().collect(),
             WatchSource::Relationships => self.relationships.keys().map(namespaced).collect(),
         }
     }

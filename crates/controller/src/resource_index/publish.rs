@@ -18,8 +18,8 @@ impl ResourceIndex {
             self.publish_providers(outputs);
         }
         outputs.approvals.send_if_modified(|published| {
-            let changed = !published.ptr_eq(self.approvals.known());
-            published.clone_from(self.approvals.known());
+            let changed = !published.ptr_eq(self.approvals.objects());
+            published.clone_from(self.approvals.objects());
             changed
         });
         let statuses = self.catalog.apply(std::mem::take(&mut self.changes));
@@ -30,7 +30,7 @@ impl ResourceIndex {
             outputs.engine.replace_snapshot(self.catalog.snapshot().clone());
         }
         outputs.metrics.policies_rejected(self.catalog.rejected_count());
-        self.gates.approvals(self.approvals.given());
+        self.gates.approvals(self.approvals.grants());
         self.gates.relationships(&self.catalog, self.reports.relationships.iter());
         self.gates.publish(&self.catalog, self.reports.policies.iter(), &outputs.gates);
         let reports = std::mem::take(&mut self.reports);

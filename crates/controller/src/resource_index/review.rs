@@ -37,11 +37,10 @@ impl ResourceIndex {
     }
 
     fn review_provider(&self, object: &DynamicObject) -> Result<ReviewFindings, FieldError> {
-        let provider =
-            IdentityProvider { metadata: object.metadata.clone(), spec: decode_spec(object)?, status: None };
+        let provider = IdentityProvider { metadata: object.metadata.clone(), spec: decode_spec(object)?, status: None };
         let others: Vec<_> =
             self.valid_providers().filter(|other| other.metadata.name != provider.metadata.name).collect();
-        let errors = durward_authn::check(&provider, &others, self.catalog.trust_domain());
+        let errors = durward_authn::check_provider(&provider, &others, self.catalog.trust_domain());
         Ok(ReviewFindings { errors, warnings: Vec::new() })
     }
 

@@ -5,11 +5,11 @@ use crate::status::ResourceOutcome;
 use durward_authn::{Authenticator, TrustDomain};
 use durward_core::digest::Digest;
 use durward_core::request::{Call, Request, ServiceTarget};
-use durward_doors::admission::ReviewOutcome;
+use durward_doors::admission::ReviewFindings;
 use durward_doors::snapshots::PublishedResources;
-use durward_engine::{Engine, EngineContext};
 use durward_engine::audit::AuditWriter;
 use durward_engine::metrics::Metrics;
+use durward_engine::{Engine, EngineContext};
 use durward_identity::LabelledPod;
 use durward_runtime::readiness::Readiness;
 use futures::stream::{self, StreamExt};
@@ -57,7 +57,7 @@ impl IndexFixture {
             approvals: watch::Sender::default(),
         };
         let domains = ClusterDomains { trust_domain: "cluster.local".into(), cluster_domain: "cluster.local".into() };
-        let seal = Seal::new(durward_identity::TokenKeys::new(durward_identity::TokenKeyRing::default()));
+        let seal = ApprovalSeal::new(durward_identity::TokenKeys::new(durward_identity::TokenKeyRing::default()));
         let index = ResourceIndex::new(domains, WatchSource::all(&[]), seal);
         let script = stream::select_all([script.boxed()]);
         tokio::spawn(index.run(script, pending_reviews, outputs, CancellationToken::new()));
@@ -119,7 +119,10 @@ impl IndexFixture {
 
     async fn review(&self, object: DynamicObject) -> ReviewFindings {
         let (reply, reviewed) = tokio::sync::oneshot::channel();
-        self.reviews.send(ResourceReview { kind: "AccessPolicy".into(), object: Box::new(object), reply }).await.unwrap();
+        self.reviews
+            .send(ResourceReview { kind: "AccessPolicy".into(), object: Box::new(object), reply })
+            .await
+            .unwrap();
         timeout(Duration::from_secs(5), reviewed).await.expect("an answer").unwrap()
     }
 }
@@ -206,7 +209,10 @@ async fn an_invalid_version_leaves_the_last_good_one_in_force() {
     fixture.list(&WatchSource::Policies, vec![own(open("shop", 1))]);
     fixture.until("in force", |fixture| fixture.decides("shop")).await;
     fixture.reports().await;
-    fixture.send(WatchEvent::Applied(WatchSource::Policies, own(policy("shop", 2, json!({"operations": [{"name": "?"}]})))));
+    fixture.send(WatchEvent::Applied(
+        WatchSource::Policies,
+        own(policy("shop", 2, json!({"operations": [{"name": "?"}]}))),
+    ));
     let report = fixture.reports().await.remove(0);
     assert!(report.outcome.rejected.is_some() && report.outcome.in_force && report.generation == 2, "{report:?}");
     assert!(fixture.decides("shop"));
@@ -333,7 +339,9 @@ async fn a_gate_receives_no_policy_of_a_closed_service() {
         Some([("durward.dev/allowed-audiences".to_owned(), "sibling.shop".to_owned())].into());
     fixture.list(&WatchSource::Namespaces, vec![WatchedObject::Namespace(Box::new(namespace))]);
     fixture.list(&WatchSource::Policies, vec![own(sibling), own(broken.clone())]);
-    fixture.until("closed", |fixture| !fixture.engine.snapshot().services().all(|one| one.closed_by().is_empty())).await;
+    fixture
+        .until("closed", |fixture| !fixture.engine.snapshot().services().all(|one| one.closed_by().is_empty()))
+        .await;
     let published = |fixture: &IndexFixture| fixture.gates.borrow().for_pod(&shop_pod()).policies.len();
     assert_eq!(published(&fixture), 0, "the other policies could allow what the unknown version denied");
     fixture.send(WatchEvent::Deleted(WatchSource::Policies, ("shop".into(), "sibling.lost".into())));
@@ -346,7 +354,10 @@ async fn a_start_with_an_invalid_relationship_loses_the_tuples_in_its_status() {
     fixture.sync_others();
     let relations = json!([{"object": "doc", "relations": {"banned": {}, "reader": {"exclusion": [{"relation": "banned"}, {"relation": "banned"}]}}}]);
     let service = json!({"hosts": ["orders.shop.svc"], "podSelector": {}});
-    fixture.list(&WatchSource::Policies, vec![own(policy("shop", 1, json!({"service": service, "relations": relations})))]);
+    fixture.list(
+        &WatchSource::Policies,
+        vec![own(policy("shop", 1, json!({"service": service, "relations": relations})))],
+    );
     let stated = |generation: i64, tuple: Value| {
         let mut object = DynamicObject::new("bans", &ApiResource::erase::<Relationship>(&())).within("shop");
         object.metadata.generation = Some(generation);

@@ -188,12 +188,7 @@ fn accepted(report: &StatusReport) -> Condition {
     Condition { kind: ACCEPTED, holds, reason, message }
 }
 
-fn programmed(
-    report: &StatusReport,
-    last_good: Option<&Value>,
-    rollout: Rollout,
-    was_programmed: bool,
-) -> Condition {
+fn programmed(report: &StatusReport, last_good: Option<&Value>, rollout: Rollout, was_programmed: bool) -> Condition {
     let not = |reason, message: &str| Condition { kind: PROGRAMMED, holds: false, reason, message: message.to_owned() };
     if let Some(closing_policies) = &report.outcome.closed {
         let own = if report.outcome.in_force { None } else { last_good.map(closed_message) };
@@ -230,11 +225,8 @@ fn closed_message(good: &Value) -> String {
     let service = good.get("audience").and_then(Value::as_str).unwrap_or_default();
     let generation = good.get("generation").and_then(Value::as_i64);
     let version = generation.map_or_else(|| "an earlier version".to_owned(), |number| format!("generation {number}"));
-    let governed = if good.get("kubernetes").is_some() {
-        ", and so are the Kubernetes operations that it governed"
-    } else {
-        ""
-    };
+    let governed =
+        if good.get("kubernetes").is_some() { ", and so are the Kubernetes operations that it governed" } else { "" };
     format!(
         "service `{service}` is closed: {version} was in force, but a replica that restarts can't know it, so every \
          request to the service is denied{governed}; fix or remove the policy"

@@ -71,8 +71,7 @@ impl WebhookConfigurations {
         namespaces: Vec<LabelSelectorRequirement>,
         pods: Vec<LabelSelectorRequirement>,
     ) -> MutatingWebhook {
-        let select =
-            |requirements| Some(LabelSelector { match_expressions: Some(requirements), match_labels: None });
+        let select = |requirements| Some(LabelSelector { match_expressions: Some(requirements), match_labels: None });
         let creation_of_pods = RuleWithOperations {
             api_groups: Some(vec![String::new()]),
             api_versions: Some(vec!["v1".to_owned()]),

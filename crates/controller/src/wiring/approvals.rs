@@ -1,7 +1,7 @@
 //! Approvals as objects of the cluster, and the task that requests those that callers lack.
 
 use super::context::Context;
-use durward_approvals::{Clerk, ApprovalObjects, QUEUE, ApprovalSeal, ApprovalStore};
+use durward_approvals::{ApprovalObjects, ApprovalRequester, ApprovalSeal, ApprovalStore, REQUEST_QUEUE};
 use durward_doors::assembly::ApprovalAccess;
 use durward_runtime::supervisor::Supervisor;
 use std::sync::Arc;
@@ -15,13 +15,13 @@ pub(super) fn start(
     stored: watch::Receiver<ApprovalObjects>,
     leading: watch::Receiver<bool>,
 ) -> ApprovalAccess {
-    let (missing_sender, missing) = mpsc::channel(QUEUE);
+    let (missing_sender, missing) = mpsc::channel(REQUEST_QUEUE);
     context.engine.engine.send_approval_requests_to(missing_sender);
     let store = || ApprovalStore::Cluster(context.client.clone());
-    let requester = Clerk {
+    let requester = ApprovalRequester {
         store: store(),
         seal: seal.clone(),
-        known: stored.clone(),
+        objects: stored.clone(),
         engine: Arc::clone(&context.engine.engine),
         leading,
     };

@@ -19,7 +19,7 @@ pub(super) fn start(supervisor: &mut Supervisor, context: &Context, token_keys: 
     supervisor.spawn(|stop| service_accounts::follow(client, authenticator, stop));
     let token_keys = token_keys.clone();
     let authenticator = Arc::clone(&context.engine.authenticator);
-    supervisor.spawn(|stop| token_keys.verified_by(authenticator, stop));
+    supervisor.spawn(|stop| token_keys.sync_authenticator(authenticator, stop));
     let key_uses = KeyUseWriter {
         config_maps: context.namespaced(),
         name: key_uses_config_map(&context.service),

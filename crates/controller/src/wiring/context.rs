@@ -39,14 +39,9 @@ pub(super) struct Context {
 impl Context {
     /// Builds the engine. The keys of the cluster's own tokens are read first, so that a replica that becomes ready can
     /// tell those tokens from others.
-    pub async fn open(
-        client: Client,
-        settings: &mut ControllerSettings,
-        identity: &Identity,
-    ) -> Result<Self, Failure> {
+    pub async fn open(client: Client, settings: &mut ControllerSettings, identity: &Identity) -> Result<Self, Failure> {
         let audit = AuditWriter::open(&settings.audit, settings.on_loss, identity.audit_keys.log_signer())?;
-        let service_accounts =
-            service_accounts::read(&client).await.inspect_err(service_accounts::log_unreadable);
+        let service_accounts = service_accounts::read(&client).await.inspect_err(service_accounts::log_unreadable);
         let domain = TrustDomain {
             name: settings.domains.trust_domain.clone(),
             roots: identity.authorities.current().roots(),

@@ -18,8 +18,8 @@ use durward_doors::token_review::{self, TokenReviewWebhook};
 use durward_doors::tokens::{self, PublishedBundles};
 use durward_doors::{Doors, mint};
 use durward_identity::CertificateMint;
-use durward_runtime::supervisor::Supervisor;
 use durward_runtime::peers::TrustedPeers;
+use durward_runtime::supervisor::Supervisor;
 use durward_step_up::StepUpService;
 use rustls::ServerConfig;
 use std::sync::Arc;
@@ -39,8 +39,17 @@ pub(super) struct DoorListeners<'a> {
 
 impl DoorListeners<'_> {
     /// Serves forward auth, AuthZEN and `ext_authz`; returns the health service of gRPC.
-    pub async fn serve_requests(&self, supervisor: &mut Supervisor, https: TcpListener, grpcs: TcpListener) -> ExtAuthzHealth {
-        let doors = Doors { engine: Arc::clone(&self.context.engine.engine), trust: Arc::clone(&self.trust) };
+    pub async fn serve_requests(
+        &self,
+        supervisor: &mut Supervisor,
+        https: TcpListener,
+        grpcs: TcpListener,
+    ) -> ExtAuthzHealth {
+        let doors = Doors {
+            engine: Arc::clone(&self.context.engine.engine),
+            authenticator: Arc::clone(&self.context.engine.authenticator),
+            trust: Arc::clone(&self.trust),
+        };
         supervisor.serve(https, Some(Arc::clone(&self.tls)), doors.http());
         let (service, health) = doors.grpc().await;
         supervisor.serve(grpcs, Some(Arc::clone(&self.tls)), service);
@@ -85,6 +94,7 @@ impl DoorListeners<'_> {
             mint: certificate_mint.clone(),
             resources: gates,
             engine: Arc::clone(&self.context.engine.engine),
+            authenticator: Arc::clone(&self.context.engine.authenticator),
             seal: self.identity.seal.clone(),
             closing: self.context.closing.clone(),
         };
@@ -127,7 +137,8 @@ impl DoorListeners<'_> {
             allows: self.settings.authorization_allows,
         };
         let token_reviews = TokenReviewWebhook {
-            engine: Arc::clone(&self.context.engine.engine),
+            authenticator: Arc::clone(&self.context.engine.authenticator),
+            metrics: Arc::clone(&self.context.engine.metrics),
             methods: self.settings.token_review_methods.clone().into(),
         };
         let mut router = admission::router(admission)

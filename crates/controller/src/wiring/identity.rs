@@ -69,10 +69,10 @@ impl Identity {
             store: self.ca_store.clone(),
             authorities: self.authorities.clone(),
             schedule,
-            carriers: propagation,
+            watchers: propagation,
             metrics: Arc::clone(&context.engine.metrics),
             namespace: context.namespace.clone(),
-            status: format!("{}-ca-status", context.service),
+            status_config_map: format!("{}-ca-status", context.service),
         };
         let client = context.client.clone();
         let leading_rotation = leading.clone();

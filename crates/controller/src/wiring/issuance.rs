@@ -22,6 +22,7 @@ pub(super) fn start(
     let signer = PodCertificateSigner::new(
         context.client.clone(),
         Arc::clone(&context.engine.engine),
+        Arc::clone(&context.engine.metrics),
         identity.authorities.clone(),
         api.requests,
         trust_domain,
@@ -32,10 +33,10 @@ pub(super) fn start(
     let publisher = TrustBundlePublisher {
         client: context.client.clone(),
         trust_domain: trust_domain.clone(),
-        bundles: api.bundles,
+        bundle_resource: api.bundles,
         engine: Arc::clone(&context.engine.engine),
         authorities: identity.authorities.clone(),
-        carried: roots_sender,
+        propagated: roots_sender,
     };
     let leading_publisher = leading.clone();
     let synced = synced.clone();

@@ -73,7 +73,8 @@ pub async fn run(client: Client, mut settings: ControllerSettings) -> Result<(),
             leading: leading.clone(),
         },
     );
-    let bundles_carry = issuance::start(&mut supervisor, &context, &identity, certificates_api, &leading, &feeds.synced);
+    let bundles_carry =
+        issuance::start(&mut supervisor, &context, &identity, certificates_api, &leading, &feeds.synced);
     let webhook_feeds = webhooks::start(
         &mut supervisor,
         &context,
@@ -110,15 +111,12 @@ pub async fn run(client: Client, mut settings: ControllerSettings) -> Result<(),
     doors.serve_webhooks(&mut supervisor, sockets.webhooks, webhook_listener, feeds.reviews, token_port);
     doors.serve_admin(&mut supervisor, sockets.admin, admin_policy);
     supervisor.spawn(|stop| listener_tls.run(stop));
-    let propagation = PropagationWatchers {
-        replicas: replica_feeds.roots,
-        bundles: bundles_carry,
-        webhooks: webhook_feeds.roots,
-    };
+    let propagation =
+        PropagationWatchers { replicas: replica_feeds.roots, bundles: bundles_carry, webhooks: webhook_feeds.roots };
     identity.start_rotation(&mut supervisor, &context, settings.rotation, propagation, &leading);
 
     supervisor
-        .until_the_end(async move {
+        .run_until_shutdown(async move {
             context.readiness.mark_closing();
             grpc_health.set_closing().await;
             context.closing.cancel();

@@ -5,14 +5,14 @@ use crate::cert_manager::CertManagerCertificate;
 use crate::listener_tls::ListenerTls;
 use durward_runtime::Failure;
 use durward_runtime::supervisor::Supervisor;
-use durward_runtime::tls::ServerCertificate;
+use durward_runtime::tls::ReloadableCertificate;
 use rustls::ServerConfig;
 use std::sync::Arc;
 
 /// TLS of the webhook listener.
 pub(super) struct WebhookListener {
     pub tls: Arc<ServerConfig>,
-    cert_manager: Option<(CertManagerCertificate, Arc<ServerCertificate>)>,
+    cert_manager: Option<(CertManagerCertificate, Arc<ReloadableCertificate>)>,
 }
 
 impl WebhookListener {

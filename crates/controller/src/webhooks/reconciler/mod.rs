@@ -116,8 +116,11 @@ impl WebhookConfigurations {
     ) {
         let name = desired.name.clone();
         match desired.write(client, self.certificate.as_deref()).await {
-            Ok(stored) if tracker.written(desired, stored) => queue.done(&name),
-            Ok(_) => {
+            Ok(stored) => {
+                if tracker.written(desired, stored) {
+                    queue.done(&name);
+                    return;
+                }
                 tracing::warn!(name, "webhook configuration still differs after a write; trying again after a pause");
                 queue.failed(name);
             }

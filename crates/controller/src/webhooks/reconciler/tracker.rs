@@ -141,8 +141,7 @@ impl ConfigurationTracker {
 
     /// How long to wait after a change by another client. The delay grows with each change within [`CONFLICT_WINDOW`].
     fn conflict_delay(&mut self, name: &str) -> Duration {
-        let recent =
-            self.conflicts.get_mut(name).filter(|conflict| conflict.last_change.elapsed() < CONFLICT_WINDOW);
+        let recent = self.conflicts.get_mut(name).filter(|conflict| conflict.last_change.elapsed() < CONFLICT_WINDOW);
         if let Some(conflict) = recent {
             conflict.last_change = Instant::now();
             return conflict.delays.next().unwrap_or(CONFLICT_WINDOW);
