@@ -1,6 +1,6 @@
 //! API keys. Only their hashes are stored.
 //!
-//! A key is 256 random bits, so a fast hash is as good as a slow one: nobody can try all keys, and there is no
+//! A key is 256 random bits, so a fast hash is as good as a slow one: an attacker can't try all keys, and there is no
 //! dictionary. A slow hash would only let strangers cause load. For the same reason the hash has no secret of its own
 //! (a pepper): the hash reveals nothing. A pepper could keep those with write access to the Secrets from adding keys,
 //! but whoever creates keys needs that access.
@@ -9,7 +9,7 @@ mod new_key;
 mod secret;
 
 pub use new_key::{NewApiKey, secret_name};
-pub use secret::{ApiKeySecretError, CREATED, EXPIRES, FORMER_UNTIL, GROUPS, LABEL, NAME, fields, selects};
+pub use secret::{ApiKeySecretError, CREATED, EXPIRES, FORMER_UNTIL, GROUPS, LABEL, NAME, fields, provider_selects};
 
 use crate::bearer::single_header;
 use crate::cause::Cause;
@@ -22,7 +22,7 @@ use durward_api::resources::{ApiKeyProvider, KEY_HEADER};
 use durward_core::principal::{Principal, is_dns_label};
 use http::HeaderMap;
 use k8s_openapi::api::core::v1::Secret;
-use secret::{ApiKeyHash, StoredApiKey};
+use secret::{ApiKeyHash, StoredApiKey, selects};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

@@ -1,6 +1,7 @@
 //! Secrets with the hashes of API keys.
 
 use chrono::{DateTime, Utc};
+use durward_api::resources::IdentityProviderSpec;
 use durward_core::principal::{Identity, Principal, PrincipalId, PrincipalIdError, is_dns_label};
 use durward_core::risk::Assurance;
 use durward_core::scope::{Scope, ScopeError};
@@ -157,9 +158,14 @@ fn decode_hash(text: &str) -> Option<[u8; 32]> {
     Some(hash)
 }
 
-/// Whether a selector matches a Secret. Unlike in Kubernetes, an empty selector matches none.
+/// Whether a provider reads API keys from a Secret.
 #[must_use]
-pub fn selects(selector: &LabelSelector, secret: &Secret) -> bool {
+pub fn provider_selects(provider: &IdentityProviderSpec, secret: &Secret) -> bool {
+    provider.api_key.as_ref().is_some_and(|keys| selects(&keys.selector, secret))
+}
+
+/// Whether a selector matches a Secret. Unlike in Kubernetes, an empty selector matches none.
+pub(super) fn selects(selector: &LabelSelector, secret: &Secret) -> bool {
     let empty = BTreeMap::new();
     let labels = secret.metadata.labels.as_ref().unwrap_or(&empty);
     let mut required = selector.match_labels.iter().flatten();
