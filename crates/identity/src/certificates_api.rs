@@ -1,5 +1,5 @@
-//! The API group `certificates.k8s.io` in the version that the cluster serves: v1 since Kubernetes 1.37, v1beta1 in 1.35 and
-//! 1.36.
+//! The API group `certificates.k8s.io` in the version that the cluster serves: v1 since Kubernetes 1.37, v1beta1
+//! in 1.35 and 1.36.
 
 use durward_kubernetes::requests::{REQUEST_TIMEOUT, RequestError, with_timeout};
 use k8s_openapi::ByteString;
@@ -53,8 +53,8 @@ impl CertificatesApi {
 /// A ClusterTrustBundle. Both versions have the same fields.
 pub type ClusterTrustBundle = Object<ClusterTrustBundleSpec, NotUsed>;
 
-/// A PodCertificateRequest of either version, without the fields that signing does not need: there can be thousands, and
-/// their managed fields are most of their size.
+/// A PodCertificateRequest of either version, without the fields that signing does not need: there can be thousands,
+/// and their managed fields are most of their size.
 #[derive(Debug, Clone, Deserialize)]
 pub struct PodCertificateRequest {
     #[serde(deserialize_with = "needed_metadata")]

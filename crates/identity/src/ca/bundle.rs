@@ -107,8 +107,8 @@ impl TrustBundlePublisher {
         }
     }
 
-    /// Queues each location whose bundle is missing, outdated or to be removed. Returns whether all wanted locations have
-    /// the `current` roots.
+    /// Queues each location whose bundle is missing, outdated or to be removed. Returns whether all wanted locations
+    /// have the `current` roots.
     fn queue_outdated(
         &self,
         current: Digest,

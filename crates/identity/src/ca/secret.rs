@@ -1,5 +1,5 @@
-//! The Secret format of the authorities: one Secret of type `kubernetes.io/tls`. Each step of a rotation is one write, so
-//! a crash between two steps leaves a valid Secret.
+//! The Secret format of the authorities: one Secret of type `kubernetes.io/tls`. Each step of a rotation is one write,
+//! so a crash between two steps leaves a valid Secret.
 
 use crate::ca::authorities::TrustState;
 use chrono::{DateTime, Utc};
@@ -112,8 +112,8 @@ pub enum CaSecretError {
     },
     /// The authority was created for another trust domain.
     #[error(
-        "the CA in Secret `{secret}` is of trust domain `{found}`, not of `{expected}`: set trustDomain back, or remove \
-         the Secret to start with a new CA"
+        "the CA in Secret `{secret}` is of trust domain `{found}`, not of `{expected}`: set trustDomain back, or \
+         remove the Secret to start with a new CA"
     )]
     TrustDomain {
         /// Name of the Secret.
@@ -176,8 +176,8 @@ pub fn decode(
     })
 }
 
-/// Writes the authorities into a Secret. Metadata of the `stored` Secret is kept, except for the rotation request, which
-/// this write fulfils.
+/// Writes the authorities into a Secret. Metadata of the `stored` Secret is kept, except for the rotation request,
+/// which this write fulfils.
 ///
 /// # Errors
 /// If the progress of the rotation can't be encoded.

@@ -99,7 +99,8 @@ impl CaStore {
         Self { secrets, name, provided_name, trust_domain: trust_domain.to_owned() }
     }
 
-    /// Reads the authorities, or creates the first one. If several replicas create one, the API server accepts the first.
+    /// Reads the authorities, or creates the first one. If several replicas create one, the API server accepts the
+    /// first.
     ///
     /// # Errors
     /// If the Secret can't be read or created, or does not hold usable authorities.
@@ -198,7 +199,8 @@ impl CaStore {
                         state.send_replace(CaSecretState { exists: true, rotation_request });
                     }
                     None => {
-                        tracing::error!(secret = self.name, "the Secret with the CA was removed; the leader restores it");
+                        let secret = &self.name;
+                        tracing::error!(secret, "the Secret with the CA was removed; the leader restores it");
                         state.send_replace(CaSecretState::default());
                     }
                 },

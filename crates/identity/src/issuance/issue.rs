@@ -134,8 +134,8 @@ pub fn certify(
     })
 }
 
-/// The time of the refresh: after half of the lifetime, plus up to a tenth of it, so that pods that started together do not
-/// refresh together.
+/// The time of the refresh: after half of the lifetime, plus up to a tenth of it, so that pods that started together do
+/// not refresh together.
 fn refresh_time(not_before: DateTime<Utc>, lifetime: TimeDelta, margin: TimeDelta, jitter: u8) -> DateTime<Utc> {
     let delay = lifetime / 10 * i32::from(jitter) / 255;
     let after = (lifetime / 2 + delay).clamp(margin, lifetime - margin);

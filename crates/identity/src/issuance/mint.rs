@@ -186,7 +186,8 @@ impl CertificateMint {
         let pod = self.entitled_pod(token, CredentialKind::Token).await?;
         let expires_at = now + TOKEN_LIFETIME;
         let claims = json!({
-            "iss": &*self.issuer, "sub": pod.id, "aud": audiences, "iat": now.timestamp(), "exp": expires_at.timestamp(),
+            "iss": &*self.issuer, "sub": pod.id, "aud": audiences,
+            "iat": now.timestamp(), "exp": expires_at.timestamp(),
             // enforcement points reject the token once the pod or the service account is deleted
             "kubernetes.io": {"pod": {"uid": pod.uid}, "serviceaccount": {"uid": pod.service_account_uid}},
         });

@@ -58,8 +58,8 @@ impl PodFacts {
 
 /// Applies `check` to the pod of this name.
 ///
-/// The first read is from the cache of the API server: that is cheap, and as current as the policies. If `check` fails, a
-/// second read from the storage makes sure that a pod is not refused because the cache is behind.
+/// The first read is from the cache of the API server: that is cheap, and as current as the policies. If `check` fails,
+/// a second read from the storage makes sure that a pod is not refused because the cache is behind.
 ///
 /// # Errors
 /// The outer error is that of the API server, the inner one that of `check`.

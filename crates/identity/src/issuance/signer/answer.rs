@@ -59,8 +59,8 @@ pub(super) struct RequestSigner {
 }
 
 impl RequestSigner {
-    /// Answers a request within [`REQUEST_TIMEOUT`]. `reported` is the reason that was last reported to the owner of the
-    /// pod.
+    /// Answers a request within [`REQUEST_TIMEOUT`]. `reported` is the reason that was last reported to the owner of
+    /// the pod.
     pub(super) async fn answer(
         &self,
         request: &PendingCertificateRequest,

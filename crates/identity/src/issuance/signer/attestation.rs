@@ -62,8 +62,8 @@ impl PodAttestor {
 
     /// Whether the object of this name has this UID.
     ///
-    /// An object that exists is cached for a moment, since many pods share a service account and a node. If it is deleted
-    /// in this moment, its certificates are still rejected: their serial numbers contain the UID.
+    /// An object that exists is cached for a moment, since many pods share a service account and a node. If it is
+    /// deleted in this moment, its certificates are still rejected: their serial numbers contain the UID.
     async fn exists<K>(
         &self,
         api: &Api<PartialObjectMeta<K>>,

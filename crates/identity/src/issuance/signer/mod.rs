@@ -66,8 +66,8 @@ impl PodCertificateSigner {
 
     /// Answers requests while `leading`, until `shutdown`.
     ///
-    /// Only the leader watches requests; followers would hold 10,000 objects for nothing, and a new leader lists them in
-    /// moments.
+    /// Only the leader watches requests; followers would hold 10,000 objects for nothing, and a new leader lists them
+    /// in moments.
     pub async fn run(self, mut leading: watch::Receiver<bool>, shutdown: CancellationToken) -> Result<(), Failure> {
         loop {
             tokio::select! {

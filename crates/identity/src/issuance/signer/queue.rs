@@ -126,8 +126,8 @@ impl CertificateRequestQueue {
         self.pending.remove(key);
     }
 
-    /// The policies do not entitle the pod, for `reason`. Unless they `changed` meanwhile, the request waits until they do.
-    /// Returns the number of waiting requests, or `None` if the request is no longer pending.
+    /// The policies do not entitle the pod, for `reason`. Unless they `changed` meanwhile, the request waits until they
+    /// do. Returns the number of waiting requests, or `None` if the request is no longer pending.
     pub(super) fn wait(&mut self, key: CertificateRequestKey, reason: NotEntitled, changed: bool) -> Option<usize> {
         self.work.done(&key);
         self.pending.get_mut(&key)?.reported = Some(reason);

@@ -75,8 +75,8 @@ impl TokenService {
 
     /// The service of an audience, if it can have tokens.
     ///
-    /// A service that a policy closes has none. Durward's own audiences have none either: their tokens could be exchanged
-    /// for others.
+    /// A service that a policy closes has none. Durward's own audiences have none either: their tokens could be
+    /// exchanged for others.
     pub(super) fn service<'s>(
         &self,
         snapshot: &'s Snapshot,
@@ -133,8 +133,8 @@ impl TokenService {
         subject.map_err(ExchangeError::InvalidSubject)
     }
 
-    /// Adds the second factor of the request to the subject. The second value is the credential of the subject without the
-    /// factor.
+    /// Adds the second factor of the request to the subject. The second value is the credential of the subject without
+    /// the factor.
     async fn apply_factor(
         &self,
         subject: AuthenticatedSubject,

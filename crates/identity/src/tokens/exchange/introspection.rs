@@ -12,8 +12,8 @@ use durward_core::principal::PrincipalId;
 use serde_json::{Map, Value};
 
 impl TokenService {
-    /// The claims of an access token, for a workload in the namespace of the token's service. `None` if the token is not
-    /// valid, or if the workload is in another namespace.
+    /// The claims of an access token, for a workload in the namespace of the token's service. `None` if the token is
+    /// not valid, or if the workload is in another namespace.
     ///
     /// # Errors
     /// If the caller does not authenticate as a workload.
