@@ -8,8 +8,8 @@
 //!   └──────── snapshot ◀── index ───┴───── watch ────────┘
 //! ```
 //!
-//! The store is the API server, or a folder of the state directory. Anyone with write access to it can request or delete
-//! an approval. Only a signature by this installation makes a decision valid.
+//! The store is the API server, or a folder of the state directory. Anyone with write access to it can request or
+//! delete an approval. Only a signature by this installation makes a decision valid.
 
 mod error;
 mod index;

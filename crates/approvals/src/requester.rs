@@ -94,8 +94,8 @@ impl ApprovalRequester {
         }
     }
 
-    /// Creates the object, unless it exists or there are too many. The uids in `removed` are of deleted objects that the
-    /// watch still reports.
+    /// Creates the object, unless it exists or there are too many. The uids in `removed` are of deleted objects that
+    /// the watch still reports.
     async fn request(&self, subject: &ApprovalSubject, removed: &HashSet<String>) {
         let namespace = subject.policy.namespace.to_string();
         let name = subject.approval_name();
@@ -121,7 +121,12 @@ impl ApprovalRequester {
             Ok(true) => drop(self.engine.record(&record)),
             Ok(false) => {}
             Err(error) => {
-                tracing::warn!(namespace, name, %error, "requesting an approval failed; the next call requests it again");
+                tracing::warn!(
+                    namespace,
+                    name,
+                    %error,
+                    "requesting an approval failed; the next call requests it again"
+                );
             }
         }
     }

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 /// Distinguishes these signatures from all others by the same keys (RFC 8725, section 3.11).
 const TYP: &str = "durward-approval+jwt";
 
-/// Signs decisions and verifies their signatures. The keys are those of the audit log: they outlive every approval, and no
-/// verifier accepts their signatures as tokens.
+/// Signs decisions and verifies their signatures. The keys are those of the audit log: they outlive every approval, and
+/// no verifier accepts their signatures as tokens.
 #[derive(Debug, Clone)]
 pub struct ApprovalSeal(TokenKeys);
 

@@ -133,8 +133,8 @@ pub fn read_as<T: DeserializeOwned>(
     reader.typed(&value).map(|typed| Some(*typed))
 }
 
-/// The documents of a stream, each with the number of its first line. `---` at the start of a line always ends a document
-/// (YAML 1.2, section 9.1.2), so no parser is needed to separate them.
+/// The documents of a stream, each with the number of its first line. `---` at the start of a line always ends a
+/// document (YAML 1.2, section 9.1.2), so no parser is needed to separate them.
 pub fn documents(text: &str) -> Vec<(usize, &str)> {
     let mut documents = Vec::new();
     let mut start = 0;

@@ -18,7 +18,8 @@ pub enum StateError {
     File(#[from] PrivateFileError),
     /// The certificate authority is not valid.
     #[error(
-        "the CA in `{path}` can't be used: {source}; move the directory away to start with a new CA, which makes every certificate of this one invalid"
+        "the CA in `{path}` can't be used: {source}; move the directory away to start with a new CA, \
+         which makes every certificate of this one invalid"
     )]
     Authority {
         /// The directory.
@@ -28,12 +29,13 @@ pub enum StateError {
     },
     /// The certificate authority belongs to another trust domain.
     #[error(
-        "the CA in `{path}` does not belong to the trust domain `{requested}`; set --trust-domain to its own, or use another --state"
+        "the CA in `{path}` does not belong to the trust domain `{requested}`; set --trust-domain to its own, \
+         or use another --state"
     )]
     OtherTrustDomain {
         /// The directory.
         path: String,
-        /// The trust domain that was asked for.
+        /// The requested trust domain.
         requested: String,
     },
     /// A certificate can't be issued.

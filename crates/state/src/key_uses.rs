@@ -1,4 +1,5 @@
-//! The last uses of API keys, in a file of the state directory: a map from provider and name to a time, as in a cluster.
+//! The last uses of API keys, in a file of the state directory: a map from provider and name to a time, as in a
+//! cluster.
 
 use durward_authn::Authenticator;
 use durward_authn::key_uses::{entry_name, timestamp};

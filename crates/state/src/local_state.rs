@@ -98,7 +98,8 @@ impl LocalState {
     }
 }
 
-/// The text of a file. If the file is missing, `create` provides its text, unless another process creates the file first.
+/// The text of a file. If the file is missing, `create` provides its text, unless another process creates the file
+/// first.
 fn read_or_create(
     path: &Path,
     create: impl FnOnce() -> Result<Zeroizing<String>, StateError>,

@@ -24,8 +24,8 @@ impl TokenKeyFolder {
         Self(state.join("token-keys"))
     }
 
-    /// Generates the keys that are due, removes the expired ones and returns the rest. A lock file excludes other processes
-    /// meanwhile.
+    /// Generates the keys that are due, removes the expired ones and returns the rest. A lock file excludes other
+    /// processes meanwhile.
     ///
     /// # Errors
     /// When the folder or a key in it can't be used.

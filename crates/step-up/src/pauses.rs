@@ -15,8 +15,8 @@ pub(super) struct PauseRule {
     longest: TimeDelta,
 }
 
-/// For a person's codes: the third failure pauses for 30 seconds, and the pause grows to an hour. Three of a million codes
-/// are valid at a time, so a guess succeeds once in 333,333. At that pace that takes 38 years.
+/// For a person's codes: the third failure pauses for 30 seconds, and the pause grows to an hour. Three of a million
+/// codes are valid at a time, so a guess succeeds once in 333,333. At that pace that takes 38 years.
 pub(super) const PERSON: PauseRule = PauseRule { free: 3, first: TimeDelta::seconds(30), longest: TimeDelta::hours(1) };
 
 /// For an address, which a whole office may share: the 20th failure pauses for 10 seconds, growing to 15 minutes.

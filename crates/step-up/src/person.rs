@@ -1,4 +1,5 @@
-//! The record of one person's second factors, and which presented factors it accepts. Time and randomness are passed in.
+//! The record of one person's second factors, and which presented factors it accepts. Time and randomness are passed
+//! in.
 
 use crate::error::{StepUpError, WrongFactor};
 use crate::pauses::{PERSON, Pauses};
@@ -127,7 +128,8 @@ impl PersonRecord {
         self.principal == *id
     }
 
-    /// Whether there is a factor. Recovery codes are factors too: a person who lost the app must not pass for a new one.
+    /// Whether there is a factor. Recovery codes are factors too: a person who lost the app must not pass for a new
+    /// one.
     pub(super) fn has_any_factor(&self) -> bool {
         self.totp.is_some() || !self.keys.is_empty() || !self.recovery_codes.is_empty()
     }

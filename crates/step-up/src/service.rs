@@ -251,7 +251,8 @@ impl StepUpService {
         Ok(options)
     }
 
-    /// Starts the registration of a key; the browser gets the options. The key is enrolled once its response is confirmed.
+    /// Starts the registration of a key; the browser gets the options. The key is enrolled once its response is
+    /// confirmed.
     ///
     /// # Errors
     /// When the caller may not change the factors, there are too many keys, or the record can't be changed.

@@ -1,5 +1,5 @@
-//! The store of records: Secrets in a cluster, files without one. Each change is a compare-and-swap: if two replicas change
-//! a record at once, one of them starts over from the other's result.
+//! The store of records: Secrets in a cluster, files without one. Each change is a compare-and-swap: if two replicas
+//! change a record at once, one of them starts over from the other's result.
 
 use durward_core::principal::PrincipalId;
 use durward_kubernetes::requests::RequestError;
@@ -142,7 +142,8 @@ impl FactorStore {
     ) -> Result<bool, FactorStoreError> {
         match self {
             Self::Files(folder) => {
-                let (folder, name) = (folder.clone(), name.to_owned());
+                let folder = folder.clone();
+                let name = name.to_owned();
                 blocking(move || swap_file(&folder, &name, stored.map(|stored| stored.text), &text)).await
             }
             Self::Secrets(secrets, prefix) => {

@@ -98,8 +98,8 @@ impl ManifestDirectory {
         }
     }
 
-    /// Replaces what a file defines. The former resources go to `before`, unless parts of the file can't be read: then they
-    /// stay in force.
+    /// Replaces what a file defines. The former resources go to `before`, unless parts of the file can't be read: then
+    /// they stay in force.
     fn replace_file(
         &mut self,
         path: PathBuf,

@@ -8,7 +8,8 @@ fn domains() -> ClusterDomains {
     ClusterDomains { trust_domain: "cluster.local".to_owned(), cluster_domain: "cluster.local".to_owned() }
 }
 
-/// Policies that share a service, compete for a host, need an annotation or are invalid, and the resources that they use.
+/// Policies that share a service, compete for a host, need an annotation or are invalid, and the resources that they
+/// use.
 fn manifests() -> Vec<String> {
     let policy = |name: &str, spec: &str| {
         format!(

@@ -1,8 +1,8 @@
-//! Passkeys and hardware keys as a second factor (Web Authentication, Level 3): the keys that a person has registered, and
-//! the pending ceremony. Both are values in the person's record; this module keeps no state.
+//! Passkeys and hardware keys as a second factor (Web Authentication, Level 3): the keys that a person has registered,
+//! and the pending ceremony. Both are values in the person's record; this module keeps no state.
 //!
-//! A record holds one ceremony at most. Finishing a ceremony removes it, with or without success. As a record is replaced
-//! only if unchanged, each response is accepted once, whichever replica reads it.
+//! A record holds one ceremony at most. Finishing a ceremony removes it, with or without success. As a record is
+//! replaced only if unchanged, each response is accepted once, whichever replica reads it.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -24,8 +24,8 @@ pub const MAX_KEYS: usize = 16;
 pub const MAX_KEY_NAME_LENGTH: usize = 64;
 /// Largest accepted response, in bytes. Those of browsers have one or two thousand.
 pub(crate) const MAX_RESPONSE: usize = 8 * 1024;
-/// Largest key in a record, in bytes: the longest ID (1023 bytes, section 6.5.1) in base64, and as much again for the rest.
-/// A record holds up to 16 keys, twice during a ceremony.
+/// Largest key in a record, in bytes: the longest ID (1023 bytes, section 6.5.1) in base64, and as much again for the
+/// rest. A record holds up to 16 keys, twice during a ceremony.
 const MAX_KEY: usize = 2 * 1024;
 /// Time limit of a ceremony. The browser gets the same limit.
 const CEREMONY_TIME: TimeDelta = TimeDelta::seconds(DEFAULT_AUTHENTICATOR_TIMEOUT.as_secs().cast_signed());
@@ -79,7 +79,8 @@ pub enum PasskeyError {
     #[error("no key is registered")]
     NoKeys,
     #[error(
-        "a key's name has between 1 and {MAX_KEY_NAME_LENGTH} characters, none of them a control character, and is given once"
+        "a key's name has between 1 and {MAX_KEY_NAME_LENGTH} characters, none of them a control character, \
+         and is given once"
     )]
     Name,
     #[error("no such ceremony is under way, or it has ended before")]

@@ -263,7 +263,7 @@ fn keys_and_handles_of_other_people_are_rejected() {
     let result = authenticate(&mut keys, &Device::new(1));
     assert_rejected(&keys, result, "Authentication has failed");
     let mut altered = hers;
-    altered.user_handle = Some(encoded(b"somebody else's"));
+    altered.user_handle = Some(encoded(b"another person's"));
     let result = authenticate(&mut keys, &altered);
     assert_rejected(&keys, result, "another person");
     altered.user_handle = keys.handle.map(|handle| encoded(handle.as_bytes()));
