@@ -1,8 +1,8 @@
 //! The chain of hashes that makes the log tamper-evident.
 //!
 //! Every line holds its position and the hash of the line before it. Three kinds of lines are signed: the one that
-//! begins a chain, a checkpoint after a number of lines or seconds, and the one that ends it. So without the key a chain
-//! can't be rewritten. All of this happens in the writer thread and delays no decision.
+//! begins a chain, a checkpoint after a number of lines or seconds, and the one that ends it. So without the key a
+//! chain can't be rewritten. All of this happens in the writer thread and delays no decision.
 //!
 //! ```text
 //! {"event":"begin",…,"chain":{"id":"5f…","seq":0,"prev":""},"jws":"…"}        signed; names the line before the chain

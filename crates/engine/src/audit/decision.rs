@@ -125,8 +125,8 @@ pub struct DecisionRecord<'a> {
     /// The relations that OpenFGA was asked for, and its answers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub relations: Vec<RelationRecord<'a>>,
-    /// Outcomes of the conditions that read evidence, which records don't hold: `true`, `false` or `failed`, and a digest
-    /// of the condition's text.
+    /// Outcomes of the conditions that read evidence, which records don't hold: `true`, `false` or `failed`, and a
+    /// digest of the condition's text.
     #[serde(default, skip_serializing_if = "Captures::is_empty")]
     pub conditions: Captures,
     /// Revision of the snapshot.

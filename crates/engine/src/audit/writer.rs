@@ -13,8 +13,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use thiserror::Error;
 
-/// Records that may wait for the writer. At 10,000 decisions a second this bridges 0.8 s of a stalled disk; at about 700
-/// bytes each it is at most 6 MB.
+/// Records that may wait for the writer. At 10,000 decisions a second this bridges 0.8 s of a stalled disk;
+/// at about 700 bytes each it is at most 6 MB.
 const QUEUE: usize = 8192;
 /// Bytes of one write.
 const BATCH: usize = 64 * 1024;
@@ -51,7 +51,8 @@ pub enum OnLoss {
 pub enum AuditError {
     /// The file can't be opened, or the writer thread can't be started.
     #[error(
-        "can't write the audit log `{path}`: {source}; name a file that can be written with --audit-log, or `-` for standard output"
+        "can't write the audit log `{path}`: {source}; name a file that can be written with --audit-log, or `-` for \
+         standard output"
     )]
     Io {
         /// The file.
@@ -209,7 +210,8 @@ fn write(records: &Receiver<Vec<u8>>, mut chain: Chain, mut output: Box<dyn Writ
     }
 }
 
-/// Writes a batch and retries until it succeeds; once the process ends, only a few times. Returns whether it is written.
+/// Writes a batch and retries until it succeeds; once the process ends, only a few times. Returns whether it is
+/// written.
 fn deliver(batch: &[u8], output: &mut Box<dyn Write + Send>, state: &WriterState) -> bool {
     let mut rest = batch;
     let mut retries_left = FINAL_RETRIES;

@@ -36,8 +36,8 @@ struct RotationStepLabels {
     step: &'static str,
 }
 
-/// Periods within which certificates expire: those whose refresh is late, those of the shortest lifetime that Kubernetes
-/// issues, and all.
+/// Periods within which certificates expire: those whose refresh is late, those of the shortest lifetime that
+/// Kubernetes issues, and all.
 const EXPIRY_PERIODS: [(&str, TimeDelta); 3] =
     [("5m", TimeDelta::minutes(5)), ("1h", TimeDelta::hours(1)), ("24h", TimeDelta::hours(24))];
 
@@ -77,7 +77,7 @@ impl CredentialMetrics {
             listener_certificate_expiry: register(
                 registry,
                 "webhook_certificate_expiry_timestamp_seconds",
-                "Expiry of the certificate of doors and webhooks, the earlier one if there are two, in seconds since 1970",
+                "Earliest expiry of the certificates of doors and webhooks, in seconds since 1970",
                 Gauge::default(),
             ),
             listener_expiries: Mutex::default(),
@@ -96,7 +96,7 @@ impl CredentialMetrics {
             certificates_expiring: register(
                 registry,
                 "certificates_expiring",
-                "Certificates that this replica issued since its start and that expire within a period, including renewed ones",
+                "Certificates that this replica issued since its start and that expire within a period",
                 Family::default(),
             ),
             issued_expiries: Mutex::default(),

@@ -1,5 +1,5 @@
-//! Relations in an OpenFGA server: its model made from a policy, its tuples made from `Relationship`s, and the client that
-//! asks it before a decision.
+//! Relations in an OpenFGA server: its model made from a policy, its tuples made from `Relationship`s, and the client
+//! that asks it before a decision.
 //!
 //! ```text
 //! Route::questions ────▶ OpenFga ──batch-check──▶ server
