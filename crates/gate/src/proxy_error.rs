@@ -1,4 +1,4 @@
-//! When there is no answer to pass on.
+//! Responses of the gate itself, where the next server gives none.
 
 use axum::body::Body;
 use axum::response::Response;
@@ -6,20 +6,20 @@ use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use tonic::{Code, Status};
 
-/// Why a request that may go on does not.
+/// Why an allowed request has no response of the next server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Trouble {
-    /// Too many are open.
+pub(super) enum ProxyError {
+    /// Too many requests are open.
     TooMany,
-    /// The next one is not there, is not who it should be, or breaks off.
+    /// The next server is absent, is not the expected one, or broke off.
     Unreachable,
-    /// It took too long to begin with its answer.
+    /// The next server did not begin its response in time.
     Late,
-    /// The request can't be passed on as it is.
+    /// The request can't be forwarded as it is.
     Unreadable,
 }
 
-impl Trouble {
+impl ProxyError {
     const fn parts(self) -> (StatusCode, Code, &'static str) {
         match self {
             Self::TooMany => {
@@ -31,8 +31,8 @@ impl Trouble {
         }
     }
 
-    /// What the caller is told.
-    pub(super) fn told(self, grpc: bool) -> Response {
+    /// The response to the caller.
+    pub(super) fn into_response(self, grpc: bool) -> Response {
         let (status, code, body) = self.parts();
         if grpc {
             return Status::new(code, body).into_http::<Body>();

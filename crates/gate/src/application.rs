@@ -1,4 +1,4 @@
-//! The application behind the gate, over plain HTTP on this host.
+//! The client of the application behind the gate: plain HTTP on this host.
 
 use axum::body::Body;
 use durward_protocol::upstream::Upstream;
@@ -17,25 +17,25 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tower::Service;
 
-/// Time for the application to take a connection.
+/// Time for the application to accept a connection.
 const CONNECT: Duration = Duration::from_secs(5);
-/// Connections that are kept open while nobody asks.
+/// Most idle connections.
 const IDLE_CONNECTIONS: usize = 64;
-/// How long they are; shorter than common servers keep theirs, so that they are seldom closed under a request.
+/// Lifetime of an idle connection. Common servers keep theirs longer, so a request seldom meets a closed one.
 const IDLE: Duration = Duration::from_secs(4);
 
-/// Asks the application.
+/// Sends requests to the application.
 #[derive(Clone)]
-pub(super) struct App {
-    http1: Client<Loopback, Body>,
-    http2: Client<Loopback, Body>,
+pub(super) struct Application {
+    http1: Client<LoopbackConnector, Body>,
+    http2: Client<LoopbackConnector, Body>,
     address: Authority,
-    http2_alone: bool,
+    http2_only_application: bool,
 }
 
-impl App {
+impl Application {
     pub(super) fn new(upstream: &Upstream) -> Self {
-        let connector = Loopback(upstream.address);
+        let connector = LoopbackConnector(upstream.address);
         let client = |http2: bool| {
             let mut builder = Client::builder(TokioExecutor::new());
             builder.pool_timer(TokioTimer::new()).timer(TokioTimer::new()).http2_only(http2);
@@ -45,21 +45,21 @@ impl App {
         // an address is an authority
         let address =
             Authority::try_from(upstream.address.to_string()).unwrap_or_else(|_| Authority::from_static("localhost"));
-        Self { http1: client(false), http2: client(true), address, http2_alone: upstream.http2 }
+        Self { http1: client(false), http2: client(true), address, http2_only_application: upstream.http2 }
     }
 
-    /// Whether it takes WebSockets; one that speaks HTTP/2 alone is asked for none.
-    pub(super) fn takes_websockets(&self) -> bool {
-        !self.http2_alone
+    /// Whether the application can accept WebSockets; one that speaks only HTTP/2 gets none.
+    pub(super) fn accepts_websockets(&self) -> bool {
+        !self.http2_only_application
     }
 
-    /// Whether a request goes there by HTTP/2.
-    pub(super) fn by_http2(&self, grpc: bool) -> bool {
-        grpc || self.http2_alone
+    /// Whether a request is sent by HTTP/2.
+    pub(super) fn uses_http2(&self, grpc: bool) -> bool {
+        grpc || self.http2_only_application
     }
 
-    /// Asks what was decided. `host` is the name by which the service was found.
-    pub(super) fn ask(
+    /// Sends a request that was allowed. `host` is the name under which the service was found.
+    pub(super) fn send(
         &self,
         mut request: Request<Body>,
         host: Option<Authority>,
@@ -68,7 +68,7 @@ impl App {
     ) -> impl Future<Output = Result<http::Response<Incoming>, Error>> + use<> {
         let mut uri = http::uri::Parts::default();
         uri.scheme = Some(Scheme::HTTP);
-        // in HTTP/2 it is what the application sees as host, in HTTP/1.1 only the name of a pool
+        // in HTTP/2 the application sees it as its host, in HTTP/1.1 it only names the connection pool
         uri.authority = host.filter(|_| http2).or_else(|| Some(self.address.clone()));
         uri.path_and_query = path;
         *request.uri_mut() = Uri::from_parts(uri).unwrap_or_default();
@@ -77,11 +77,11 @@ impl App {
     }
 }
 
-/// Connects to one address, whatever a URI says.
+/// Connects to one address, whatever the URI says.
 #[derive(Clone)]
-struct Loopback(SocketAddr);
+struct LoopbackConnector(SocketAddr);
 
-impl Service<Uri> for Loopback {
+impl Service<Uri> for LoopbackConnector {
     type Response = TokioIo<TcpStream>;
     type Error = io::Error;
     type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<TcpStream>>> + Send>>;

@@ -1,9 +1,9 @@
-//! What passes through, in both directions, and what does not.
+//! Headers and bodies that the gate forwards in either direction, and those that it removes.
 
 use axum::body::Body;
 use axum::extract::Request;
 use durward_doors::answer::{IDENTITY_HEADERS, METHOD_OVERRIDES};
-use durward_doors::headers::named_by_connection;
+use durward_doors::headers::connection_options;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Version};
 use http_body_util::BodyExt;
@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tower_http::timeout::TimeoutBody;
 
-/// What two neighbours tell each other alone (RFC 9110 section 7.6.1), and what is done with by us.
+/// Headers for one connection only (RFC 9110 section 7.6.1), and those that the gate handles itself.
 const HOP_BY_HOP: [HeaderName; 9] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
@@ -27,18 +27,18 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     header::EXPECT,
 ];
 
-/// By which frameworks believe another path, host, scheme or caller than those of the request.
+/// Headers by which frameworks assume a path, host, scheme or caller other than the request's.
 const FOREIGN: [&str; 7] =
     ["forwarded", "x-real-ip", "x-client-ip", "true-client-ip", "x-rewrite-url", "x-host", "x-http-host-override"];
 const FOREIGN_PREFIXES: [&str; 2] = ["x-forwarded-", "x-original-"];
 
-/// Removes what is not to be passed on to anybody.
+/// Removes headers that belong to one connection.
 pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<_> = named_by_connection(headers).filter_map(|name| HeaderName::from_bytes(name).ok()).collect();
+    let named: Vec<_> = connection_options(headers).filter_map(|name| HeaderName::from_bytes(name).ok()).collect();
     named.iter().chain(&HOP_BY_HOP).for_each(|name| drop(headers.remove(name)));
 }
 
-/// Removes what a caller could say of itself, or of its request, in place of us.
+/// Removes headers by which a caller could pose as the gate.
 pub(super) fn strip_foreign(headers: &mut HeaderMap) {
     let foreign: Vec<_> = headers.keys().filter(|name| is_foreign(name)).cloned().collect();
     foreign.iter().for_each(|name| drop(headers.remove(name)));
@@ -52,18 +52,18 @@ fn is_foreign(name: &HeaderName) -> bool {
         || [FOREIGN.as_slice(), &IDENTITY_HEADERS, &METHOD_OVERRIDES].iter().any(|names| names.contains(&name))
 }
 
-/// Says who is calling: the identity, and where from.
+/// Adds the identity and the address of the caller.
 pub(super) fn identify(headers: &mut HeaderMap, identity: Vec<(&'static str, String)>, source: IpAddr) {
     let source = [("x-forwarded-for", source.to_canonical().to_string()), ("x-forwarded-proto", "https".to_owned())];
     for (name, value) in identity.into_iter().chain(source) {
-        // what is set comes from names that were parsed; a value that is none after all is left out
+        // the values come from parsed names; an invalid one is left out
         if let Ok(value) = HeaderValue::try_from(value) {
             headers.insert(HeaderName::from_static(name), value);
         }
     }
 }
 
-/// HTTP/2 may send cookies one by one; HTTP/1.1 has them in one header (RFC 9113 section 8.2.3).
+/// Joins cookies, which HTTP/2 may send one by one and HTTP/1.1 may not (RFC 9113 section 8.2.3).
 pub(super) fn join_cookies(headers: &mut HeaderMap) {
     let cookies: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
     if cookies.len() > 1
@@ -80,8 +80,8 @@ pub(super) fn is_grpc(request: &Request) -> bool {
     request.version() == Version::HTTP_2 && rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
-/// Whether a request asks to become a WebSocket (RFC 6455 section 4.1). Other upgrades are never taken: a connection that
-/// goes on as `h2c` would carry requests that nobody decides about.
+/// Whether a request asks for a WebSocket (RFC 6455 section 4.1). Other upgrades are refused: a connection that becomes
+/// `h2c` would carry requests that the engine never sees.
 pub(super) fn is_websocket(request: &Request) -> bool {
     let mut upgrades = request.headers().get_all(header::UPGRADE).iter();
     let one = upgrades.next().filter(|_| upgrades.next().is_none());
@@ -89,20 +89,19 @@ pub(super) fn is_websocket(request: &Request) -> bool {
         && request.method() == Method::GET
         && request.body().is_end_stream()
         && one.is_some_and(|upgrade| upgrade.as_bytes().eq_ignore_ascii_case(b"websocket"))
-        && named_by_connection(request.headers()).any(|name| name.eq_ignore_ascii_case(b"upgrade"))
+        && connection_options(request.headers()).any(|name| name.eq_ignore_ascii_case(b"upgrade"))
 }
 
-/// Whether a request asks for a WebSocket within HTTP/2 (RFC 8441 section 5). Other protocols are never taken.
+/// Whether a request asks for a WebSocket over HTTP/2 (RFC 8441 section 5). Other protocols are refused.
 pub(super) fn is_websocket_over_http2(request: &Request) -> bool {
     request.version() == Version::HTTP_2
         && request.method() == Method::CONNECT
         && request.extensions().get::<Protocol>().is_some_and(|protocol| protocol.as_str() == "websocket")
 }
 
-/// A body as it comes, that may pause no longer than `idle`; trailers say nothing in place of us either. `permit` is held to
-/// its end.
+/// Forwards a body, which may pause no longer than `idle`, and cleans its trailers. `permit` is held until the body ends.
 pub(super) fn pass(body: Body, idle: Duration, permit: Option<OwnedSemaphorePermit>) -> Body {
-    // what has no body is to stay so: a message that ends with its headers is another one in gRPC, and in HTTP/1.1
+    // no body stays no body: a message that ends with its headers means something else in gRPC and in HTTP/1.1
     if body.is_end_stream() {
         return Body::empty();
     }
@@ -125,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_foreign_goes_however_it_is_spelled() {
+    fn foreign_headers_are_removed_in_every_spelling() {
         for (name, foreign) in [
             ("x-durward-principal", true),
             ("x_durward_scopes", true),
@@ -145,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_connection_names_goes_no_further() {
+    fn headers_that_connection_names_are_removed() {
         let mut headers = HeaderMap::new();
         for (name, value) in [("connection", "close, X-Mine"), ("x-mine", "1"), ("te", "trailers"), ("accept", "*/*")] {
             headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
