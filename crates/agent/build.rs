@@ -1,4 +1,4 @@
-//! Makes the code of the Workload API from its definition.
+//! Generates the code of the SPIFFE Workload API from its protobuf definition.
 
 use std::error::Error;
 

@@ -1,4 +1,4 @@
-//! Makes the code of the messages of a check from their definition.
+//! Generates the messages of a check from their definition.
 
 use std::error::Error;
 

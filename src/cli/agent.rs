@@ -1,8 +1,9 @@
 //! `durward agent`.
 
-use crate::cli::controller::block_on;
-use crate::cli::{Failure, Verdict};
-use durward_agent::{Settings, run};
+use crate::cli::cluster::block_on;
+use crate::cli::outcome::{CommandOutcome, CommandResult};
+use crate::cli::output::log_to_stderr;
+use durward_agent::{AgentSettings, run};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,21 +12,21 @@ use std::time::Duration;
 #[command(
     after_help = "Example:\n  durward agent --controller https://durward.durward-system.svc:8145 --ca-file /etc/durward/trust-bundle.pem"
 )]
-pub(crate) struct Agent {
-    /// Socket of the Workload API and of SDS
+pub(crate) struct AgentCommand {
+    /// Unix socket of the Workload API and of SDS
     #[arg(long, value_name = "FILE", env = "DURWARD_SOCKET", default_value = "/var/run/durward/agent.sock")]
     socket: PathBuf,
-    /// Also listen on this loopback address, for gRPC libraries (of Python and Java, for instance) that can't use a socket:
+    /// Also listen on this loopback address, for gRPC libraries without Unix sockets (such as those of Python and Java):
     /// SPIFFE_ENDPOINT_SOCKET=tcp://127.0.0.1:8147
     #[arg(long, value_name = "ADDRESS", env = "DURWARD_TCP")]
     tcp: Option<SocketAddr>,
-    /// Token listener of the controller
+    /// URL of the controller's token listener
     #[arg(long, value_name = "URL", env = "DURWARD_CONTROLLER")]
     controller: url::Url,
-    /// Service-account token of this pod, of audience `durward`; read anew each time
+    /// Service-account token of this pod, for audience `durward`; read again for each request
     #[arg(long, value_name = "FILE", env = "DURWARD_TOKEN_FILE", default_value = "/var/run/secrets/durward/token")]
     token_file: PathBuf,
-    /// Roots by which the controller is verified, in PEM; read anew each time
+    /// Roots that verify the controller, in PEM; read again for each request
     #[arg(
         long,
         value_name = "FILE",
@@ -33,21 +34,21 @@ pub(crate) struct Agent {
         default_value = "/var/run/secrets/durward/trust-bundle.pem"
     )]
     ca_file: PathBuf,
-    /// Lifetime of certificates, from `5m` up to what the policy says, which it is if left out
-    #[arg(long, value_name = "DURATION", env = "DURWARD_TTL", value_parser = durward_runtime::duration::duration)]
+    /// Lifetime of certificates, from `5m` to the lifetime in the policy [default: that of the policy]
+    #[arg(long, value_name = "DURATION", env = "DURWARD_TTL", value_parser = durward_runtime::duration::parse_duration)]
     ttl: Option<Duration>,
-    /// Hint that tells this identity from others (SPIFFE Workload API, section 5.2.1)
+    /// Hint that distinguishes this identity from others (SPIFFE Workload API, section 5.2.1)
     #[arg(long, value_name = "TEXT", env = "DURWARD_HINT", default_value = "")]
     hint: String,
-    /// Where it tells whether it is ready
+    /// Listen address of the readiness probe
     #[arg(long, value_name = "ADDRESS", env = "DURWARD_HEALTH", default_value = "0.0.0.0:8146")]
     health: SocketAddr,
 }
 
-impl Agent {
-    pub(crate) fn run(self) -> Result<Verdict, Failure> {
-        super::output::log_to_stderr();
-        let settings = Settings {
+impl AgentCommand {
+    pub(crate) fn run(self) -> CommandResult {
+        log_to_stderr();
+        let settings = AgentSettings {
             socket: self.socket,
             tcp: self.tcp,
             controller: self.controller,
@@ -57,6 +58,7 @@ impl Agent {
             hint: self.hint,
             health: self.health,
         };
-        block_on(run(settings)).map(|()| Verdict::Yes)
+        block_on(run(settings))??;
+        Ok(CommandOutcome::Success)
     }
 }

@@ -1,41 +1,43 @@
-//! `durward ca`: how far the change of the certificate authority is, and asking for one.
+//! `durward ca`: print the state of the certificate authority, and rotate it.
 
-use crate::cli::controller::{block_on, client};
-use crate::cli::output::{Format, say};
-use crate::cli::{Failure, Verdict};
-use durward_identity::{ROTATE, Wish, stored_in};
-use durward_kubernetes::requests::brief;
+use crate::cli::cluster::{block_on, connect};
+use crate::cli::outcome::{CommandOutcome, CommandResult};
+use crate::cli::output::{OutputError, OutputFormat, print_text};
+use durward_identity::{ROTATE_ANNOTATION, RotationRequest, ca_secret_names};
+use durward_kubernetes::requests::redacted;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::time::Duration;
+use thiserror::Error;
 use tokio::time::sleep;
 
-/// What ends with the old authority when it is replaced at once.
-const ENDS: &str = "Replacing the CA at once ends, at this moment, everything that the old one signed:
-- certificates of pods count at no door any more. Pods get new ones when kubelet renews them, at half of their lifetime
-  and later: restart those that can't wait (kubectl rollout restart).
-- pods that trust the old root refuse certificates of the new one until kubelet has brought them the new trust bundle,
-  which takes a minute or two.
-- gateways that verify Durward's own certificate by a copy of the old root get no answer, and deny, until they have the
-  new one (ConfigMap durward-trust-bundle, ClusterTrustBundle durward.dev:workload:roots, or /bundle).
-- for some seconds the API server may get no answer to webhooks: governed operations are refused meanwhile.
-- other trust domains that federate with this one trust the old root until they fetch the bundle again.
+/// What stops working when the CA is replaced immediately.
+const COMPROMISED_WARNING: &str = "Replacing the CA immediately invalidates everything that the old CA signed:
+- Every door refuses the certificates of pods. Pods get new ones when kubelet renews them, at half of their lifetime or
+  later: restart pods that can't wait (kubectl rollout restart).
+- Pods that trust the old root refuse certificates of the new CA until kubelet updates their trust bundle, which takes a
+  minute or two.
+- Gateways that verify Durward's own certificate by a copy of the old root can't connect, and deny, until they have the
+  new root (ConfigMap durward-trust-bundle, ClusterTrustBundle durward.dev:workload:roots, or /bundle).
+- Calls of the API server to webhooks may fail for some seconds: governed operations are refused meanwhile.
+- Other trust domains that federate with this one trust the old root until they fetch the bundle again.
 Tokens are signed by other keys and stay valid.
 ";
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Subcommand)]
-pub(crate) enum Ca {
-    /// Tell which CA signs, which roots count, and how far a change is
-    Status(Status),
-    /// Ask for another CA, step by step without anybody noticing
-    Rotate(Rotate),
+pub(crate) enum CaCommand {
+    /// Print the signing CA, the trusted roots, and the progress of a rotation
+    Status(CaStatusCommand),
+    /// Rotate the CA step by step, without an outage
+    Rotate(RotateCaCommand),
 }
 
 #[derive(Debug, clap::Args)]
-struct Installation {
+struct InstallationArguments {
     /// Namespace of the installation
     #[arg(long, short, value_name = "NAME", env = "POD_NAMESPACE", default_value = "durward-system")]
     namespace: String,
@@ -45,122 +47,142 @@ struct Installation {
 }
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Status {
+pub(crate) struct CaStatusCommand {
     #[command(flatten)]
-    installation: Installation,
+    installation: InstallationArguments,
     /// Output format
     #[arg(long, short, value_enum, default_value_t)]
-    output: Format,
+    output: OutputFormat,
 }
 
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  kubectl durward ca rotate --wait\n  kubectl durward ca rotate --compromised --yes"
 )]
-pub(crate) struct Rotate {
+pub(crate) struct RotateCaCommand {
     #[command(flatten)]
-    installation: Installation,
-    /// The CA's key is in wrong hands: replace it at once, whatever stops working
+    installation: InstallationArguments,
+    /// Replace a CA with a compromised key immediately, whatever stops working
     #[arg(long)]
     compromised: bool,
-    /// Having read what stops working
+    /// Confirm that you have read what stops working
     #[arg(long, requires = "compromised")]
     yes: bool,
-    /// Tell each step, and end when the new CA signs
+    /// Print each step, and exit when the new CA signs
     #[arg(long)]
     wait: bool,
 }
 
-impl Ca {
-    pub(crate) fn run(self) -> Result<Verdict, Failure> {
+impl CaCommand {
+    pub(crate) fn run(self) -> CommandResult {
         match self {
-            Self::Status(status) => block_on(status.run()),
-            Self::Rotate(rotate) => block_on(rotate.run()),
+            Self::Status(status) => block_on(status.run())?,
+            Self::Rotate(rotate) => block_on(rotate.run())?,
         }
     }
 }
 
-type State = BTreeMap<String, String>;
+/// The data of the installation's status ConfigMap.
+type RotationStatus = BTreeMap<String, String>;
 
-impl Installation {
-    async fn state(&self, client: &Client) -> Result<State, Failure> {
+/// The CA of an installation can't be read or rotated.
+#[derive(Debug, Error)]
+enum CaError {
+    #[error(
+        "cannot read ConfigMap `{name}` in namespace `{namespace}`: {reason}; name the installation with --namespace and --service"
+    )]
+    Status { name: String, namespace: String, reason: String },
+    #[error("cannot annotate Secret `{name}`: {reason}")]
+    Annotate { name: String, reason: String },
+    #[error("there is no CA of `{service}` in namespace `{namespace}`")]
+    NoCa { service: String, namespace: String },
+    #[error("a rotation is already in progress: {step}, waits for {waits_for}")]
+    InProgress { step: String, waits_for: String },
+}
+
+impl InstallationArguments {
+    async fn status(&self, client: &Client) -> Result<RotationStatus, CaError> {
         let name = format!("{}-ca-status", self.service);
         let maps: Api<ConfigMap> = Api::namespaced(client.clone(), &self.namespace);
-        let map = maps.get(&name).await.map_err(|error| {
-            let hint = "name the installation with --namespace and --service";
-            format!("ConfigMap `{name}` in namespace `{}` can't be read: {}; {hint}", self.namespace, brief(&error))
-        })?;
-        Ok(map.data.unwrap_or_default())
+        match maps.get(&name).await {
+            Ok(map) => Ok(map.data.unwrap_or_default()),
+            Err(error) => Err(CaError::Status { name, namespace: self.namespace.clone(), reason: redacted(&error) }),
+        }
     }
 
-    async fn ask(&self, client: &Client, wish: Wish) -> Result<(), Failure> {
+    async fn request_rotation(&self, client: &Client, request: RotationRequest) -> Result<(), CaError> {
         let secrets: Api<Secret> = Api::namespaced(client.clone(), &self.namespace);
-        let patch = Patch::Merge(json!({"metadata": {"annotations": {ROTATE: wish.as_str()}}}));
-        for name in stored_in(&self.service) {
+        let patch = Patch::Merge(json!({"metadata": {"annotations": {ROTATE_ANNOTATION: request.as_str()}}}));
+        for name in ca_secret_names(&self.service) {
             match secrets.patch_metadata(&name, &PatchParams::default(), &patch).await {
                 Ok(_) => return Ok(()),
                 Err(kube::Error::Api(status)) if status.code == 404 => {}
-                Err(error) => return Err(format!("Secret `{name}` can't be annotated: {}", brief(&error)).into()),
+                Err(error) => return Err(CaError::Annotate { name, reason: redacted(&error) }),
             }
         }
-        Err(format!("there is no CA of `{}` in namespace `{}`", self.service, self.namespace).into())
+        Err(CaError::NoCa { service: self.service.clone(), namespace: self.namespace.clone() })
     }
 }
 
-fn get<'s>(state: &'s State, key: &str) -> &'s str {
-    state.get(key).map_or("", String::as_str)
+fn get<'s>(status: &'s RotationStatus, key: &str) -> &'s str {
+    status.get(key).map_or("", String::as_str)
 }
 
-impl Status {
-    async fn run(self) -> Result<Verdict, Failure> {
-        let state = self.installation.state(&client().await?).await?;
-        self.output.print(&state, |state| {
-            let line = |label: &str, key: &str| format!("{label:<12}{}\n", get(state, key));
+impl CaStatusCommand {
+    async fn run(self) -> CommandResult {
+        let status = self.installation.status(&connect().await?).await?;
+        self.output.print(&status, |status| {
+            let line = |label: &str, key: &str| format!("{label:<12}{}\n", get(status, key));
             let mut text = line("Step", "step") + &line("Since", "since") + &line("Waits for", "waitsFor");
             text += &(line("Signs", "active") + &line("Until", "activeUntil"));
-            if state.contains_key("next") {
+            if status.contains_key("next") {
                 text += &line("Next", "next");
             }
             text + &line("Roots", "roots")
         })?;
-        Ok(Verdict::Yes)
+        Ok(CommandOutcome::Success)
     }
 }
 
-impl Rotate {
-    async fn run(self) -> Result<Verdict, Failure> {
-        let client = client().await?;
-        let before = self.installation.state(&client).await?;
+impl RotateCaCommand {
+    async fn run(self) -> CommandResult {
+        let client = connect().await?;
+        let before = self.installation.status(&client).await?;
         if self.compromised && !self.yes {
-            say(ENDS)?;
-            eprintln!("nothing was done; add --yes to replace the CA at once");
-            return Ok(Verdict::No);
+            print_text(COMPROMISED_WARNING)?;
+            eprintln!("the CA is unchanged; add --yes to replace it immediately");
+            return Ok(CommandOutcome::Negative);
         }
         if !self.compromised && get(&before, "step") != "Steady" {
-            let [step, waits] = ["step", "waitsFor"].map(|key| get(&before, key));
-            return Err(format!("a change is under way already: {step}, waits for {waits}").into());
+            let [step, waits_for] = ["step", "waitsFor"].map(|key| get(&before, key).to_owned());
+            return Err(CaError::InProgress { step, waits_for }.into());
         }
-        let wish = if self.compromised { Wish::Compromised } else { Wish::Planned };
-        self.installation.ask(&client, wish).await?;
+        let request = if self.compromised { RotationRequest::Compromised } else { RotationRequest::Planned };
+        self.installation.request_rotation(&client, request).await?;
         if !self.wait {
-            say("asked for; `durward ca status` tells how far it is\n")?;
-            return Ok(Verdict::Yes);
+            print_text("rotation requested; `durward ca status` prints its progress\n")?;
+            return Ok(CommandOutcome::Success);
         }
-        let mut told = String::new();
+        self.follow_rotation(&client, &before).await?;
+        Ok(CommandOutcome::Success)
+    }
+
+    /// Prints each step of a rotation until another CA signs than before.
+    async fn follow_rotation(&self, client: &Client, before: &RotationStatus) -> Result<(), OutputError> {
+        let mut printed = String::new();
         loop {
-            // an outage of the API server ends nothing
-            let state = self.installation.state(&client).await.unwrap_or_default();
-            let news = format!("{}: waits for {}\n", get(&state, "step"), get(&state, "waitsFor"));
-            let begun = !state.is_empty() && state != before;
-            if begun && news != told {
-                say(&news)?;
-                told = news;
+            // keep waiting through an outage of the API server
+            let status = self.installation.status(client).await.unwrap_or_default();
+            let step = format!("{}: waits for {}\n", get(&status, "step"), get(&status, "waitsFor"));
+            let started = !status.is_empty() && status != *before;
+            if started && step != printed {
+                print_text(&step)?;
+                printed = step;
             }
-            if begun && get(&state, "active") != get(&before, "active") {
-                say(&format!("the new CA signs: {}\n", get(&state, "active")))?;
-                return Ok(Verdict::Yes);
+            if started && get(&status, "active") != get(before, "active") {
+                return print_text(&format!("the new CA signs: {}\n", get(&status, "active")));
             }
-            sleep(Duration::from_secs(1)).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use durward_api::compile::ClusterDomains;
 
-/// The domains that policies are compiled for, as flags.
+/// The arguments that name the domains policies are compiled for.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ClusterDomainArguments {
     /// SPIFFE trust domain of the cluster's own workloads

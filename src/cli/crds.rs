@@ -1,13 +1,13 @@
-//! `durward crds`: the CustomResourceDefinitions, as `crds/` holds them.
+//! `durward crds`: the CustomResourceDefinitions of `crds/`.
 //!
-//! They are kept as text: what makes them from the types is half a megabyte that a running program has no use for.
+//! The program contains their text. Generating them from the types would add half a megabyte to it.
 
-use crate::cli::output::say;
-use crate::cli::{Failure, Verdict};
+use crate::cli::outcome::{CommandOutcome, CommandResult};
+use crate::cli::output::print_text;
 use std::fs;
 use std::path::PathBuf;
 
-/// Each file of `crds/` and its name.
+/// Name and text of files of `crds/`.
 macro_rules! files {
     ($($name:literal),+ $(,)?) => { [$(($name, include_str!(concat!("../../crds/", $name)))),+] };
 }
@@ -19,29 +19,29 @@ const FILES: [(&str, &str); 4] = files![
 ];
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Crds {
-    /// Write one file for each resource to this directory
+pub(crate) struct CrdsCommand {
+    /// Write one file per resource to this directory
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
 
-impl Crds {
-    pub(crate) fn run(self) -> Result<Verdict, Failure> {
+impl CrdsCommand {
+    pub(crate) fn run(self) -> CommandResult {
         let Some(directory) = self.out else {
-            FILES.iter().try_for_each(|(_, text)| say(&format!("---\n{text}")))?;
-            return Ok(Verdict::Yes);
+            FILES.iter().try_for_each(|(_, text)| print_text(&format!("---\n{text}")))?;
+            return Ok(CommandOutcome::Success);
         };
         let failed = |path: &PathBuf| {
             let path = path.display().to_string();
-            move |error| format!("can't write `{path}`: {error}")
+            move |error| format!("cannot write `{path}`: {error}")
         };
         fs::create_dir_all(&directory).map_err(failed(&directory))?;
         for (name, text) in FILES {
             let path = directory.join(name);
             fs::write(&path, text).map_err(failed(&path))?;
-            say(&format!("{}\n", path.display()))?;
+            print_text(&format!("{}\n", path.display()))?;
         }
-        Ok(Verdict::Yes)
+        Ok(CommandOutcome::Success)
     }
 }
 
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_file_is_left_out() {
+    fn every_file_is_included() {
         let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/crds");
         let mut names: Vec<_> = fs::read_dir(directory)
             .expect("crds/")

@@ -1,14 +1,16 @@
 //! `durward gate`.
 
-use crate::cli::audit::AuditLog;
+use crate::cli::arguments::NamespacedArgument;
+use crate::cli::audit::AuditLogArguments;
+use crate::cli::cluster::block_on;
 use crate::cli::cluster_domains::ClusterDomainArguments;
-use crate::cli::controller::block_on;
-use crate::cli::{Failure, Verdict};
-use durward_engine::openfga;
-use durward_engine::openfga::OpenFga;
-use durward_gate::{Certificate, Limits, Listen, Local, Remote, Settings, Source, run};
+use crate::cli::outcome::{CommandOutcome, CommandResult};
+use crate::cli::output::log_to_stderr;
+use durward_engine::openfga::{OpenFga, OpenFgaSettings};
+use durward_gate::{ClusterGate, GateAddresses, GateCertificate, GateLimits, GateSettings, GateSource, LocalGate, run};
 use durward_protocol::upstream::Upstream;
-use durward_state::state::StateDirectory;
+use durward_runtime::Failure;
+use durward_state::StateDirectory;
 use std::path::PathBuf;
 use std::time::Duration;
 use url::Url;
@@ -17,96 +19,101 @@ use url::Url;
 #[command(
     after_help = "Example:\n  durward gate --policies examples/orders --service-account shop/orders --upstream http://127.0.0.1:8000"
 )]
-pub(crate) struct Gate {
-    /// The application: http://127.0.0.1:PORT, or h2c://127.0.0.1:PORT if it speaks HTTP/2 alone
+pub(crate) struct GateCommand {
+    /// URL of the application: http://127.0.0.1:PORT, or h2c://127.0.0.1:PORT if it speaks only HTTP/2
     #[arg(long, value_name = "URL", env = "DURWARD_UPSTREAM")]
     upstream: Upstream,
     #[command(flatten)]
-    listen: Listen,
+    listen: GateAddresses,
     /// Directory of manifests
     #[arg(long, value_name = "DIR", required_unless_present = "controller", conflicts_with = "controller")]
     policies: Option<PathBuf>,
-    /// Workload that the gate is, as NAMESPACE/NAME; the CA of the state directory issues its certificate
-    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = super::mint::service_account, required_unless_present_any = ["certificate", "controller"])]
-    service_account: Option<(String, String)>,
-    /// Key and certificate chain of the gate in one PEM file; read anew when it changes
+    /// Service account of the gate; the CA of the state directory issues its certificate
+    #[arg(long, value_name = "NAMESPACE/NAME", required_unless_present_any = ["certificate", "controller"])]
+    service_account: Option<NamespacedArgument>,
+    /// Key and certificate chain of the gate in one PEM file; read again when it changes
     #[arg(long, value_name = "FILE", conflicts_with = "service_account", requires = "roots")]
     certificate: Option<PathBuf>,
-    /// Roots by which others are verified, in PEM; read anew when it changes
+    /// Roots that verify callers, in PEM; read again when the file changes
     #[arg(long, value_name = "FILE", requires = "certificate")]
     roots: Option<PathBuf>,
-    /// Keys by which tokens of workloads are verified, a JWKS; without it they do not count
+    /// Keys that verify tokens of workloads, as a JWKS; without it such tokens are refused
     #[arg(long, value_name = "FILE", requires = "certificate")]
     jwks: Option<PathBuf>,
-    /// Where people reach the step-up page: the token listener of `durward up`, as browsers see it; the controller tells its own
+    /// URL of the step-up page: the token listener of `durward up`, as browsers reach it. With --controller, the
+    /// controller sends it
     #[arg(long, value_name = "URL", conflicts_with = "controller")]
     step_up_url: Option<Url>,
-    /// In a cluster, in place of --policies: token listener of the controller, which gives policies and certificate
+    /// URL of the controller's token listener, which provides policies and certificate in a cluster, instead of --policies
     #[arg(long, value_name = "URL", env = "DURWARD_CONTROLLER", conflicts_with_all = ["service_account", "certificate"])]
     controller: Option<Url>,
-    /// Service-account token of this pod, of audience `durward`; read anew each time
+    /// Service-account token of this pod, for audience `durward`; read again for each request
     #[arg(long, value_name = "FILE", default_value = "/var/run/secrets/durward/token")]
     token_file: PathBuf,
-    /// Roots by which the controller is verified, in PEM; read anew each time
+    /// Roots that verify the controller, in PEM; read again for each request
     #[arg(long, value_name = "FILE", default_value = "/var/run/secrets/durward/trust-bundle.pem")]
     ca_file: PathBuf,
-    /// For how long policies count after the controller was last heard of; then everything is refused
-    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = durward_runtime::duration::duration)]
+    /// Validity of policies after the last contact with the controller; then the gate refuses all requests
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = durward_runtime::duration::parse_duration)]
     max_snapshot_age: Duration,
     #[command(flatten)]
     state: StateDirectory,
     #[command(flatten)]
     domains: ClusterDomainArguments,
     #[command(flatten)]
-    limits: Limits,
-    /// Let callers use TLS 1.2 too
+    limits: GateLimits,
+    /// Also accept TLS 1.2 from callers
     #[arg(long)]
     tls12: bool,
     #[command(flatten)]
-    openfga: openfga::Settings,
+    openfga: OpenFgaSettings,
     #[command(flatten)]
-    audit: AuditLog,
-    /// Print where it listens as one line of JSON
+    audit: AuditLogArguments,
+    /// Print the listen addresses as one line of JSON
     #[arg(long)]
     json: bool,
 }
 
-impl Gate {
-    pub(crate) fn run(self) -> Result<Verdict, Failure> {
-        super::output::log_to_stderr();
+impl GateCommand {
+    pub(crate) fn run(self) -> CommandResult {
+        log_to_stderr();
         let json = self.json;
         let settings = self.settings()?;
-        let ready = |listen: &Listen| {
+        let ready = |listen: &GateAddresses| {
             if json {
                 eprintln!("{}", serde_json::to_string(listen).unwrap_or_default());
             } else {
                 tracing::info!(callers = %listen.listen, outbound = ?listen.outbound, admin = %listen.admin, "listening");
             }
         };
-        block_on(run(settings, ready)).map(|()| Verdict::Yes)
+        block_on(run(settings, ready))??;
+        Ok(CommandOutcome::Success)
     }
 
-    fn settings(self) -> Result<Settings, Failure> {
+    fn settings(self) -> Result<GateSettings, Failure> {
         let source = match (self.controller, self.policies, self.service_account, self.certificate.zip(self.roots)) {
-            (Some(controller), ..) => Source::Remote(Remote {
+            (Some(controller), ..) => GateSource::Cluster(ClusterGate {
                 controller,
                 token: self.token_file,
                 roots: self.ca_file,
                 max_age: self.max_snapshot_age,
             }),
-            (None, Some(manifests), _, Some((bundle, roots))) => Source::Local(Local {
+            (None, Some(manifests), _, Some((bundle, roots))) => GateSource::Local(LocalGate {
                 manifests,
-                certificate: Certificate::Files { bundle, roots, jwks: self.jwks },
+                certificate: GateCertificate::Files { bundle, roots, jwks: self.jwks },
                 step_up: self.step_up_url,
             }),
-            (None, Some(manifests), Some(account), None) => Source::Local(Local {
+            (None, Some(manifests), Some(account), None) => GateSource::Local(LocalGate {
                 manifests,
-                certificate: Certificate::State { state: self.state.resolve()?, account },
+                certificate: GateCertificate::State {
+                    state: self.state.resolve()?,
+                    account: (account.namespace, account.name),
+                },
                 step_up: self.step_up_url,
             }),
             _ => return Err("name --service-account, or --certificate and --roots, or --controller".into()),
         };
-        Ok(Settings {
+        Ok(GateSettings {
             listen: self.listen,
             upstream: self.upstream,
             source,

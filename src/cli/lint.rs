@@ -1,16 +1,17 @@
-//! `durward lint`: what is allowed in policies and still seems wrong.
+//! `durward lint`: report likely mistakes in valid policies.
 
 use crate::cli::cluster_domains::ClusterDomainArguments;
-use crate::cli::output::Format;
-use crate::cli::{Failure, Verdict};
+use crate::cli::outcome::{CommandOutcome, CommandResult};
+use crate::cli::output::OutputFormat;
 use durward_api::lint::{LintCode, LintFinding, lint, lint_services, silence};
 use durward_api::resources::AccessPolicy;
 use durward_api::resources::namespaced_name;
 use durward_core::namespaced_name::NamespacedName;
-use durward_manifests::load::{load, manifests, name_in, read_text};
+use durward_manifests::files::{ManifestLoadError, display_name, manifest_files, read_text};
+use durward_manifests::load::load;
+use durward_manifests::location::locate;
 use durward_manifests::manifest;
-use durward_manifests::manifest::{Place, Resource, documents};
-use durward_manifests::place::locate;
+use durward_manifests::manifest::{DocumentLocation, ManifestResource, documents};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -18,34 +19,34 @@ use std::path::PathBuf;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Each code has a page in docs/lint. An annotation of the policy silences one, with a reason: `lint.durward.dev/DW004: …`\n\
-                        everywhere in it, `lint.durward.dev/DW004.NAME: …` for one operation, grant or denial.\n\
-                        Exit codes: 0 nothing seems wrong, 1 something does, 2 something can't be read.\n\n\
+    after_help = "Each code has a page in docs/lint. An annotation of the policy silences a code, and its value is the reason:\n\
+                        `lint.durward.dev/DW004: …` in the whole policy, `lint.durward.dev/DW004.NAME: …` for one operation, grant or denial.\n\
+                        Exit codes: 0 no findings, 1 findings, 2 a manifest can't be read or is invalid.\n\n\
                         Example:\n  durward lint examples/orders"
 )]
-pub(crate) struct Lint {
+pub(crate) struct LintCommand {
     /// Directory of manifests
     #[arg(value_name = "DIR")]
     directory: PathBuf,
     #[command(flatten)]
     domains: ClusterDomainArguments,
-    /// File for the findings as SARIF 2.1.0
+    /// Also write the findings to this file, as SARIF 2.1.0
     #[arg(long, value_name = "FILE")]
     sarif: Option<PathBuf>,
     /// Output format
     #[arg(long, short, value_enum, default_value_t)]
-    output: Format,
+    output: OutputFormat,
 }
 
 #[derive(Debug, Serialize)]
-struct Report {
-    findings: Vec<Told>,
-    silenced: Vec<Told>,
+struct LintReport {
+    findings: Vec<LocatedFinding>,
+    silenced: Vec<LocatedFinding>,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Told {
+struct LocatedFinding {
     code: &'static str,
     policy: String,
     file: String,
@@ -58,87 +59,88 @@ struct Told {
     reason: Option<String>,
 }
 
-/// A policy and where it stands.
-struct Written {
+/// A policy, its text and its location.
+struct PolicyDocument {
     key: NamespacedName,
     policy: AccessPolicy,
-    place: Place,
+    location: DocumentLocation,
     text: String,
 }
 
-impl Lint {
-    pub(crate) fn run(self) -> Result<Verdict, Failure> {
+impl LintCommand {
+    pub(crate) fn run(self) -> CommandResult {
         let loaded = load(&self.directory, &self.domains.to_domains())?;
         let problems = loaded.problems();
         if !problems.is_empty() {
             problems.iter().for_each(|problem| eprintln!("{problem}"));
-            return Err("mend what can't be used as it is written first".into());
+            return Err("some manifests are invalid; fix them first".into());
         }
-        let written = self.written()?;
-        if written.is_empty() {
+        let policies = self.read_policies()?;
+        if policies.is_empty() {
             return Err(format!("there are no policies in {}", self.directory.display()).into());
         }
-        let together = lint_services(loaded.catalog.snapshot(), &self.domains.trust_domain);
-        let mut told: Vec<Told> = written.iter().flat_map(|one| one.findings(&written, &together)).collect();
-        told.sort_by(|a, b| (&a.file, a.line, a.column, a.code).cmp(&(&b.file, b.line, b.column, b.code)));
-        let (silenced, findings) = told.into_iter().partition(|told| told.reason.is_some());
-        let report = Report { findings, silenced };
+        let of_services = lint_services(loaded.catalog.snapshot(), &self.domains.trust_domain);
+        let mut findings: Vec<LocatedFinding> =
+            policies.iter().flat_map(|policy| policy.findings(&policies, &of_services)).collect();
+        findings.sort_by(|a, b| (&a.file, a.line, a.column, a.code).cmp(&(&b.file, b.line, b.column, b.code)));
+        let (silenced, findings) = findings.into_iter().partition(|finding| finding.reason.is_some());
+        let report = LintReport { findings, silenced };
         if let Some(file) = &self.sarif {
             std::fs::write(file, serde_json::to_string_pretty(&sarif(&report))?)
-                .map_err(|error| format!("can't write the report {}: {error}", file.display()))?;
+                .map_err(|error| format!("cannot write the report {}: {error}", file.display()))?;
         }
         self.output.print(&report, text)?;
-        Ok(if report.findings.is_empty() { Verdict::Yes } else { Verdict::No })
+        Ok(CommandOutcome::from_success(report.findings.is_empty()))
     }
 
-    fn written(&self) -> Result<Vec<Written>, Failure> {
-        let mut written = Vec::new();
-        for path in manifests(&self.directory)? {
-            let name = name_in(&self.directory, &path);
+    fn read_policies(&self) -> Result<Vec<PolicyDocument>, ManifestLoadError> {
+        let mut policies = Vec::new();
+        for path in manifest_files(&self.directory)? {
+            let name = display_name(&self.directory, &path);
             let text = read_text(&path).unwrap_or_default();
             let texts = documents(&text);
             for document in manifest::read(&name, &text).documents {
-                let text = texts.iter().find(|(line, _)| *line == document.place.line).map(|(_, text)| *text);
-                if let Resource::Policy(policy) = document.resource
+                let text = texts.iter().find(|(line, _)| *line == document.location.line).map(|(_, text)| *text);
+                if let ManifestResource::Policy(policy) = document.resource
                     && let Some(key) = namespaced_name(&policy.metadata)
                 {
                     let text = text.unwrap_or_default().to_owned();
-                    written.push(Written { key, policy: *policy, place: document.place, text });
+                    policies.push(PolicyDocument { key, policy: *policy, location: document.location, text });
                 }
             }
         }
-        Ok(written)
+        Ok(policies)
     }
 }
 
-impl Written {
+impl PolicyDocument {
     fn service(&self) -> (&str, String) {
         let default = || format!("{}.{}", self.key.name, self.key.namespace);
         (&self.key.namespace, self.policy.spec.service.audience.clone().unwrap_or_else(default))
     }
 
-    fn findings(&self, all: &[Self], together: &[(NamespacedName, LintFinding)]) -> Vec<Told> {
+    fn findings(&self, all: &[Self], of_services: &[(NamespacedName, LintFinding)]) -> Vec<LocatedFinding> {
         let others = all.iter().filter(|other| other.key != self.key && other.service() == self.service());
         let mut findings = lint(&self.policy, &others.map(|other| &other.policy).collect::<Vec<_>>());
-        // a silence is judged with everything that it may silence
+        // `silence` below reports these again, after it has seen all findings
         findings.retain(|finding| finding.code != LintCode::Silence);
-        let own = together.iter().filter(|(key, _)| *key == self.key).map(|(_, finding)| {
+        let own = of_services.iter().filter(|(key, _)| *key == self.key).map(|(_, finding)| {
             let number = self.policy.spec.operations.iter().position(|operation| operation.name == finding.about);
             let field = number.map_or_else(|| finding.field.clone(), |number| format!("spec.operations[{number}]"));
             LintFinding { field, ..finding.clone() }
         });
         findings.extend(own);
         silence(&self.policy, &mut findings);
-        findings.into_iter().map(|finding| self.told(finding)).collect()
+        findings.into_iter().map(|finding| self.located(finding)).collect()
     }
 
-    fn told(&self, finding: LintFinding) -> Told {
+    fn located(&self, finding: LintFinding) -> LocatedFinding {
         let (line, column) = locate(&self.text, &finding.field).unwrap_or((1, 1));
-        Told {
+        LocatedFinding {
             code: finding.code.as_str(),
             policy: self.key.to_string(),
-            file: self.place.file.to_string(),
-            line: self.place.line + line - 1,
+            file: self.location.file.to_string(),
+            line: self.location.line + line - 1,
             column,
             field: finding.field,
             about: finding.about,
@@ -148,30 +150,30 @@ impl Written {
     }
 }
 
-fn text(report: &Report) -> String {
+fn text(report: &LintReport) -> String {
     let mut text = String::new();
-    for told in &report.findings {
-        let Told { file, line, column, code, field, message, .. } = told;
+    for finding in &report.findings {
+        let LocatedFinding { file, line, column, code, field, message, .. } = finding;
         let _ = writeln!(text, "{file}:{line}:{column}: {code} {field}: {message}");
     }
     let _ = writeln!(text, "{} findings, {} silenced", report.findings.len(), report.silenced.len());
     text
 }
 
-/// The findings as CI systems annotate changes with them (SARIF 2.1.0).
-fn sarif(report: &Report) -> Value {
+/// The findings as SARIF 2.1.0, which CI systems show beside a change.
+fn sarif(report: &LintReport) -> Value {
     let rules = LintCode::ALL.map(|code| json!({"id": code.as_str(), "shortDescription": {"text": code.title()}}));
-    let result = |told: &Told| {
+    let result = |finding: &LocatedFinding| {
         let mut result = json!({
-            "ruleId": told.code,
+            "ruleId": finding.code,
             "level": "warning",
-            "message": {"text": told.message},
+            "message": {"text": finding.message},
             "locations": [{"physicalLocation": {
-                "artifactLocation": {"uri": told.file},
-                "region": {"startLine": told.line, "startColumn": told.column},
+                "artifactLocation": {"uri": finding.file},
+                "region": {"startLine": finding.line, "startColumn": finding.column},
             }}],
         });
-        if let (Some(reason), Some(object)) = (&told.reason, result.as_object_mut()) {
+        if let (Some(reason), Some(object)) = (&finding.reason, result.as_object_mut()) {
             let suppressions = json!([{"kind": "inSource", "justification": reason}]);
             object.insert("suppressions".to_owned(), suppressions);
         }

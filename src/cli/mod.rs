@@ -1,37 +1,45 @@
-//! The commands. Each reads its arguments, calls the library and prints; exit codes are 0 yes, 1 no, 2 could not tell.
+//! The commands. Each parses its arguments, calls the crates below, and prints the result.
 
 mod agent;
 mod api_key;
+mod api_key_secret;
 mod approvals;
+mod arguments;
 mod audit;
 mod ca;
 mod check;
+mod cluster;
 mod cluster_domains;
 mod controller;
 mod crds;
 mod diff;
 mod gate;
+mod health;
 mod inspect;
 mod lint;
 mod matrix;
 mod mint;
+mod outcome;
 mod output;
+mod permissions;
 mod policies;
 mod relations;
 mod test;
 mod tree;
+mod uninstall;
 mod up;
 mod what_can;
 mod who_can;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use durward_doors::approvals::Verdict as Decision;
+use durward_doors::approvals::ApprovalVerdict;
+use outcome::{CommandOutcome, CommandResult, exit_code};
 use std::process::ExitCode;
 
-/// Doorkeeper for Kubernetes workloads: who is calling, and may they?
+/// Doorkeeper for Kubernetes workloads: authenticates callers and decides what they may do
 #[derive(Debug, Parser)]
 #[command(name = "durward", version, propagate_version = true, max_term_width = 100)]
-pub struct Cli {
+pub struct CommandLine {
     #[command(subcommand)]
     command: Command,
 }
@@ -39,111 +47,97 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the engine on a directory of manifests, without a cluster
-    Up(up::Up),
-    /// Run in a cluster: watch the resources, serve doors and webhooks, write what became of them
-    Controller(controller::Controller),
-    /// Give the containers of a pod their identity over the SPIFFE Workload API and Envoy's SDS
-    Agent(agent::Agent),
-    /// Stand before one application: authenticate callers, decide, and pass on what is allowed
-    Gate(gate::Gate),
-    /// Explain a decision, from files or a cluster
-    Check(check::Check),
-    /// Tell who may do an operation, from files or a cluster
-    WhoCan(who_can::WhoCan),
-    /// Tell what somebody may do, from files or a cluster
-    WhatCan(what_can::WhatCan),
-    /// Tell who gains and who loses what by a change of policies
-    Diff(diff::Diff),
-    /// Tell what is allowed in policies and still seems wrong
-    Lint(lint::Lint),
-    /// Try the cases beside policies, and tell what of the policies they reach
-    Test(test::Test),
-    /// Give a local caller a credential
+    Up(up::UpCommand),
+    /// Run in a cluster: watch the resources, serve doors and webhooks, report the status of policies
+    Controller(controller::ControllerCommand),
+    /// Serve a pod's identity to its containers over the SPIFFE Workload API and Envoy's SDS
+    Agent(agent::AgentCommand),
+    /// Run the enforcing proxy of one application: authenticate callers, decide, forward what is allowed
+    Gate(gate::GateCommand),
+    /// Explain a decision by the policies of a directory or a cluster
+    Check(check::CheckCommand),
+    /// List who can call an operation, by the policies of a directory or a cluster
+    WhoCan(who_can::WhoCanCommand),
+    /// List what a principal can call, by the policies of a directory or a cluster
+    WhatCan(what_can::WhatCanCommand),
+    /// Compare two versions of policies: list who gains and who loses access
+    Diff(diff::DiffCommand),
+    /// Report likely mistakes in valid policies
+    Lint(lint::LintCommand),
+    /// Run the test cases of a directory of policies, and measure their coverage
+    Test(test::TestCommand),
+    /// Create a credential for a local caller
     #[command(subcommand)]
-    Mint(mint::Mint),
-    /// List, replace and end API keys
+    Mint(mint::MintCommand),
+    /// List, rotate and revoke API keys
     #[command(subcommand)]
-    ApiKey(api_key::ApiKeys),
-    /// Tell which operations wait for somebody's approval, and which have it
-    Approvals(approvals::Approvals),
-    /// Let a caller do what waits for your approval, for a while
-    Approve(approvals::Decide),
-    /// Refuse what waits for your approval
-    Deny(approvals::Decide),
-    /// Tell what a certificate is, and whether it counts now
-    Inspect(inspect::Inspect),
-    /// Look after the certificate authority of an installation
+    ApiKey(api_key::ApiKeyCommand),
+    /// List the requested and the decided approvals
+    Approvals(approvals::ApprovalsCommand),
+    /// Approve a pending operation of a caller, for a limited time
+    Approve(approvals::DecideApprovalCommand),
+    /// Deny a pending operation of a caller
+    Deny(approvals::DecideApprovalCommand),
+    /// Print a certificate, and check whether it is valid now
+    Inspect(inspect::InspectCommand),
+    /// Inspect or rotate the certificate authority of an installation
     #[command(subcommand)]
-    Ca(ca::Ca),
-    /// Work with audit logs
+    Ca(ca::CaCommand),
+    /// Replay and verify audit logs
     #[command(subcommand)]
     Audit(audit::AuditCommand),
-    /// Bring the relations of a service into an OpenFGA server
+    /// Export the relations of a service for an OpenFGA server
     #[command(subcommand)]
-    Relations(relations::Relations),
+    Relations(relations::RelationsCommand),
     /// Print the custom resource definitions, or write them to a directory
-    Crds(crds::Crds),
+    Crds(crds::CrdsCommand),
     /// Remove the webhook configurations of an installation from the cluster
-    Uninstall(controller::Uninstall),
+    Uninstall(uninstall::UninstallCommand),
     /// Ask a running instance whether it is ready
-    Health(controller::Health),
-    /// Print the completion script of a shell
+    Health(health::HealthCommand),
+    /// Print the completion script for a shell
     Completion {
         /// The shell
         shell: clap_complete::Shell,
     },
 }
 
-/// What a command came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// Done, or allowed.
-    Yes,
-    /// Denied, or a difference was found.
-    No,
-}
-
-/// A command that could not do its work: one line that says what, where and what to do.
-pub type Failure = Box<dyn std::error::Error + Send + Sync>;
-
-impl Cli {
-    /// Runs the command.
+impl CommandLine {
+    /// Runs the command. Exit codes: 0 for yes or done, 1 for no, 2 if the command failed.
     #[must_use]
     pub fn run(self) -> ExitCode {
-        let result = match self.command {
-            Command::Up(up) => up.run(),
-            Command::Controller(controller) => controller.run(),
-            Command::Agent(agent) => agent.run(),
-            Command::Gate(gate) => gate.run(),
-            Command::Uninstall(uninstall) => uninstall.run(),
-            Command::Health(health) => health.run(),
-            Command::Check(check) => check.run(),
-            Command::WhoCan(who_can) => who_can.run(),
-            Command::WhatCan(what_can) => what_can.run(),
-            Command::Diff(diff) => diff.run(),
-            Command::Lint(lint) => lint.run(),
-            Command::Test(test) => test.run(),
-            Command::Mint(mint) => mint.run(),
-            Command::ApiKey(keys) => keys.run(),
-            Command::Approvals(approvals) => approvals.run(),
-            Command::Approve(decide) => decide.run(Decision::Approve),
-            Command::Deny(decide) => decide.run(Decision::Deny),
-            Command::Inspect(inspect) => inspect.run(),
-            Command::Ca(ca) => ca.run(),
-            Command::Audit(audit) => audit.run(),
-            Command::Relations(relations) => relations.run(),
-            Command::Crds(crds) => crds.run(),
-            Command::Completion { shell } => {
-                clap_complete::generate(shell, &mut Self::command(), "durward", &mut std::io::stdout());
-                Ok(Verdict::Yes)
-            }
-        };
-        match result {
-            Ok(Verdict::Yes) => ExitCode::SUCCESS,
-            Ok(Verdict::No) => ExitCode::from(1),
-            Err(failure) => {
-                eprintln!("error: {failure}");
-                ExitCode::from(2)
+        exit_code(self.command.run())
+    }
+}
+
+impl Command {
+    fn run(self) -> CommandResult {
+        match self {
+            Self::Up(up) => up.run(),
+            Self::Controller(controller) => controller.run(),
+            Self::Agent(agent) => agent.run(),
+            Self::Gate(gate) => gate.run(),
+            Self::Check(check) => check.run(),
+            Self::WhoCan(who_can) => who_can.run(),
+            Self::WhatCan(what_can) => what_can.run(),
+            Self::Diff(diff) => diff.run(),
+            Self::Lint(lint) => lint.run(),
+            Self::Test(test) => test.run(),
+            Self::Mint(mint) => mint.run(),
+            Self::ApiKey(api_key) => api_key.run(),
+            Self::Approvals(approvals) => approvals.run(),
+            Self::Approve(decide) => decide.run(ApprovalVerdict::Approve),
+            Self::Deny(decide) => decide.run(ApprovalVerdict::Deny),
+            Self::Inspect(inspect) => inspect.run(),
+            Self::Ca(ca) => ca.run(),
+            Self::Audit(audit) => audit.run(),
+            Self::Relations(relations) => relations.run(),
+            Self::Crds(crds) => crds.run(),
+            Self::Uninstall(uninstall) => uninstall.run(),
+            Self::Health(health) => health.run(),
+            Self::Completion { shell } => {
+                clap_complete::generate(shell, &mut CommandLine::command(), "durward", &mut std::io::stdout());
+                Ok(CommandOutcome::Success)
             }
         }
     }

@@ -1,16 +1,28 @@
-//! How results are printed.
+//! How commands print results and log.
 
-use crate::cli::Failure;
+use comfy_table::{Table, presets};
 use serde::Serialize;
 use std::io::{IsTerminal, Write};
+use thiserror::Error;
 use tracing_subscriber::filter::{LevelFilter, ParseError, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// For people, or for programs.
+/// A result that can't be printed.
+#[derive(Debug, Error)]
+pub(crate) enum OutputError {
+    #[error("cannot write to standard output: {0}")]
+    Write(#[from] std::io::Error),
+    #[error("cannot print the result as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("cannot print the result as YAML: {0}")]
+    Yaml(#[from] serde_saphyr::ser::Error),
+}
+
+/// The form of a printed result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub(crate) enum Format {
-    /// For people
+pub(crate) enum OutputFormat {
+    /// Text for people
     #[default]
     Text,
     /// JSON
@@ -19,62 +31,61 @@ pub(crate) enum Format {
     Yaml,
 }
 
-impl Format {
-    /// Prints `value`, as text by `text`. A reader that went away is no failure.
-    pub(crate) fn print<T: Serialize>(self, value: &T, text: impl FnOnce(&T) -> String) -> Result<(), Failure> {
+impl OutputFormat {
+    /// Prints `value`; `text` makes the text form of it.
+    pub(crate) fn print<T: Serialize>(self, value: &T, text: impl FnOnce(&T) -> String) -> Result<(), OutputError> {
         let printed = match self {
             Self::Text => text(value),
             Self::Json => serde_json::to_string_pretty(value)? + "\n",
             Self::Yaml => serde_saphyr::to_string(value)?,
         };
-        say(&printed)
+        print_text(&printed)
     }
 }
 
-/// Prints to standard output.
-pub(crate) fn say(text: &str) -> Result<(), Failure> {
+/// Prints to standard output. A reader that closes the pipe early is no error.
+pub(crate) fn print_text(text: &str) -> Result<(), OutputError> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
     }
 }
 
-/// Crates that quote answers which they can't read, Secrets among them: they are silent whatever the setting.
-const SILENT: [&str; 2] = ["kube_client", "kube_runtime"];
-/// What is logged unless `DURWARD_LOG` says otherwise.
-const LOGGED: &str = "warn,durward=info";
+/// A table without lines, two spaces between columns.
+pub(crate) fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(head).add_rows(rows);
+    table.column_iter_mut().for_each(|column| {
+        column.set_padding((0, 2));
+    });
+    table.trim_fmt() + "\n"
+}
 
-/// Logs to standard error, by `DURWARD_LOG`.
+/// Crates that log responses they can't decode, Secrets among them. They never log, whatever the setting.
+const NEVER_LOGGED: [&str; 2] = ["kube_client", "kube_runtime"];
+/// The log levels without `DURWARD_LOG`.
+const DEFAULT_LEVELS: &str = "warn,durward=info";
+
+/// Logs to standard error, at the levels of `DURWARD_LOG`.
 pub(crate) fn log_to_stderr() {
-    let wanted = std::env::var("DURWARD_LOG").unwrap_or_else(|_| LOGGED.to_owned());
-    let wanted = levels(&wanted).unwrap_or_else(|error| {
-        eprintln!("DURWARD_LOG is no list of levels such as `{LOGGED}`: {error}");
-        levels(LOGGED).unwrap_or_default()
+    let setting = std::env::var("DURWARD_LOG").unwrap_or_else(|_| DEFAULT_LEVELS.to_owned());
+    let levels = log_levels(&setting).unwrap_or_else(|error| {
+        eprintln!("DURWARD_LOG is not a list of levels such as `{DEFAULT_LEVELS}`: {error}; using that list");
+        log_levels(DEFAULT_LEVELS).unwrap_or_default()
     });
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = lines.with_ansi(std::io::stderr().is_terminal());
-    // a filter of everything, not of these lines: only so is a span that nobody wants not made at all, and HTTP/2 has
-    // one that is entered many times a request
-    tracing_subscriber::registry().with(wanted).with(lines).init();
+    // the filter is global, not of this layer: only then are disabled spans never created, and HTTP/2 enters one many
+    // times per request
+    tracing_subscriber::registry().with(levels).with(lines).init();
 }
 
-/// The levels that are asked for, without what is never logged.
-fn levels(wanted: &str) -> Result<Targets, ParseError> {
-    let wanted: Targets = wanted.parse()?;
-    let levels = Targets::new().with_default(wanted.default_level().unwrap_or(LevelFilter::OFF));
-    let named = wanted.into_iter().filter(|(target, _)| !SILENT.iter().any(|silent| target.starts_with(silent)));
-    Ok(levels.with_targets(named).with_targets(SILENT.map(|silent| (silent, LevelFilter::OFF))))
-}
-
-/// Lines of cells as a table, each column as wide as its widest cell.
-pub(crate) fn columns<const N: usize>(lines: &[[String; N]]) -> String {
-    let width = |column: usize| lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max();
-    let widths: [usize; N] = std::array::from_fn(|column| width(column).unwrap_or_default());
-    let padded = lines.iter().map(|line| {
-        let cells = line.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
-    });
-    padded.collect()
+/// Parses log levels, without the crates that never log.
+fn log_levels(setting: &str) -> Result<Targets, ParseError> {
+    let setting: Targets = setting.parse()?;
+    let levels = Targets::new().with_default(setting.default_level().unwrap_or(LevelFilter::OFF));
+    let named = setting.into_iter().filter(|(target, _)| !NEVER_LOGGED.iter().any(|never| target.starts_with(never)));
+    Ok(levels.with_targets(named).with_targets(NEVER_LOGGED.map(|never| (never, LevelFilter::OFF))))
 }
 
 #[cfg(test)]
@@ -83,23 +94,29 @@ mod tests {
     use tracing::Level;
 
     #[test]
-    fn what_quotes_secrets_is_silent_whatever_is_asked_for() {
-        for wanted in
-            [LOGGED, "trace", "kube_client=trace", "info,kube_client::client=debug,kube_runtime::watcher=error"]
+    fn crates_that_quote_secrets_never_log() {
+        for setting in
+            [DEFAULT_LEVELS, "trace", "kube_client=trace", "info,kube_client::client=debug,kube_runtime::watcher=error"]
         {
-            let levels = levels(wanted).expect(wanted);
-            for silent in ["kube_client", "kube_client::client::builder", "kube_runtime::watcher"] {
-                assert!(!levels.would_enable(silent, &Level::ERROR), "{silent} by {wanted}");
+            let levels = log_levels(setting).expect(setting);
+            for never in ["kube_client", "kube_client::client::builder", "kube_runtime::watcher"] {
+                assert!(!levels.would_enable(never, &Level::ERROR), "{never} at {setting}");
             }
         }
     }
 
     #[test]
-    fn levels_are_as_they_are_asked_for() {
-        let levels = levels("warn,durward=info,h2::codec=debug").expect("levels");
+    fn other_levels_follow_the_setting() {
+        let levels = log_levels("warn,durward=info,h2::codec=debug").expect("levels");
         assert!(levels.would_enable("durward::engine", &Level::INFO) && !levels.would_enable("durward", &Level::DEBUG));
         assert!(levels.would_enable("hyper", &Level::WARN) && !levels.would_enable("h2::proto", &Level::INFO));
         assert!(levels.would_enable("h2::codec", &Level::DEBUG));
-        assert!(super::levels("durward=loud").is_err());
+        assert!(log_levels("durward=loud").is_err());
+    }
+
+    #[test]
+    fn tables_align_their_columns() {
+        let rows = [["acme".to_owned(), "-".to_owned()], ["a-longer-name".to_owned(), "gold".to_owned()]];
+        assert_eq!(table(["NAME", "GROUPS"], rows), "NAME           GROUPS\nacme           -\na-longer-name  gold\n");
     }
 }

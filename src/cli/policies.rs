@@ -1,57 +1,66 @@
-//! Where the policies come from that a command is about: a directory, or a cluster.
+//! The policies that a command reads: those of a directory, or of a cluster.
 
-use crate::cli::Failure;
+use crate::cli::cluster::{ConnectError, block_on, connect_with};
 use crate::cli::cluster_domains::ClusterDomainArguments;
-use crate::cli::controller::block_on;
-use durward_controller::live;
+use durward_api::catalog::Catalog;
+use durward_controller::cluster_read;
+use durward_controller::cluster_read::ClusterReadError;
 use durward_core::snapshot::Snapshot;
-use durward_kubernetes::kubeconfig;
+use durward_manifests::files::ManifestLoadError;
 use durward_manifests::load::load;
-use kube::Client;
 use std::path::PathBuf;
+use thiserror::Error;
 
+/// The policies can't be read.
+#[derive(Debug, Error)]
+pub(crate) enum PolicySourceError {
+    #[error(transparent)]
+    Manifests(#[from] ManifestLoadError),
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Cluster(#[from] ClusterReadError),
+    #[error("cannot start the runtime: {0}")]
+    Runtime(#[from] std::io::Error),
+}
+
+/// The arguments that select policies.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Policies {
-    /// Directory of manifests; without it the cluster of the kubeconfig is asked
+pub(crate) struct PolicySourceArguments {
+    /// Directory of manifests [default: the cluster of the kubeconfig]
     #[arg(long, short, value_name = "DIR")]
     policies: Option<PathBuf>,
     /// Context of the kubeconfig
     #[arg(long, value_name = "NAME", conflicts_with = "policies")]
     context: Option<String>,
-    /// The kubeconfig [default: as kubectl finds it]
+    /// File of the kubeconfig [default: that of kubectl]
     #[arg(long, value_name = "FILE", conflicts_with = "policies")]
     kubeconfig: Option<PathBuf>,
     #[command(flatten)]
     domains: ClusterDomainArguments,
 }
 
-impl Policies {
+impl PolicySourceArguments {
     /// The trust domain of the cluster's own workloads.
     pub(crate) fn trust_domain(&self) -> &str {
         &self.domains.trust_domain
     }
 
-    /// Reads them. What is wrong with them goes to standard error.
-    pub(crate) fn snapshot(&self) -> Result<Snapshot, Failure> {
+    /// Reads the policies. Reports problems of single policies on standard error.
+    pub(crate) fn snapshot(&self) -> Result<Snapshot, PolicySourceError> {
         let Some(directory) = &self.policies else {
-            let (catalog, problems) =
-                block_on(async { live::read(self.client().await?, self.domains.to_domains()).await })?;
+            let (catalog, problems) = block_on(self.read_cluster())??;
             problems.iter().for_each(|problem| eprintln!("{problem}"));
             return Ok(catalog.snapshot().clone());
         };
         let loaded = load(directory, &self.domains.to_domains())?;
-        loaded.warn();
+        loaded.print_problems();
         Ok(loaded.catalog.snapshot().clone())
     }
 
-    async fn client(&self) -> Result<Client, Failure> {
-        let hint = |error: &dyn std::fmt::Display| -> Failure {
-            format!(
-                "the cluster can't be asked: {error}; name a directory of manifests with --policies, or a kubeconfig"
-            )
-            .into()
-        };
-        let config = kubeconfig::config(self.kubeconfig.as_deref(), self.context.as_deref()).await;
-        Client::try_from(config.map_err(|error| hint(&error))?).map_err(|error| hint(&error))
+    async fn read_cluster(&self) -> Result<(Catalog, Vec<String>), PolicySourceError> {
+        let advice = "name a directory of manifests with --policies, or a kubeconfig";
+        let client = connect_with(self.kubeconfig.as_deref(), self.context.as_deref(), advice).await?;
+        Ok(cluster_read::read(client, self.domains.to_domains()).await?)
     }
 }

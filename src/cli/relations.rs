@@ -1,51 +1,58 @@
-//! `durward relations`: what an OpenFGA server is to be told of a service.
+//! `durward relations`: export the relations of a service for an OpenFGA server.
 
-use crate::cli::policies::Policies;
-use crate::cli::{Failure, Verdict, output};
+use crate::cli::outcome::{CommandOutcome, CommandResult};
+use crate::cli::output;
+use crate::cli::policies::PolicySourceArguments;
 use durward_core::service::CompiledService;
 use durward_core::snapshot::Snapshot;
 use durward_engine::openfga::{model, names};
+use thiserror::Error;
+
+/// The service does not exist.
+#[derive(Debug, Error)]
+#[error("no policy declares a service `{0}`")]
+struct UnknownService(String);
 
 #[derive(Debug, clap::Subcommand)]
-pub(crate) enum Relations {
-    /// Print the authorization model of a service's relations, as OpenFGA's API takes it
-    Model(Of),
-    /// Print the tuples of a service's Relationships, as OpenFGA's `fga tuple write` takes them
-    Tuples(Of),
+pub(crate) enum RelationsCommand {
+    /// Print the authorization model of a service's relations, in the format of OpenFGA's API
+    Model(RelationsArguments),
+    /// Print the tuples of a service's Relationships, in the format of `fga tuple write`
+    Tuples(RelationsArguments),
 }
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Of {
+pub(crate) struct RelationsArguments {
     /// Audience of the service
     audience: String,
     #[command(flatten)]
-    policies: Policies,
+    policies: PolicySourceArguments,
 }
 
-impl Relations {
-    pub(crate) fn run(self) -> Result<Verdict, Failure> {
+impl RelationsCommand {
+    pub(crate) fn run(self) -> CommandResult {
         let printed = match self {
-            Self::Model(of) => {
-                let snapshot = of.policies.snapshot()?;
-                let model = model::authorization_model(of.service(&snapshot)?.relations())?;
+            Self::Model(arguments) => {
+                let snapshot = arguments.policies.snapshot()?;
+                let model = model::authorization_model(arguments.service(&snapshot)?.relations())?;
                 serde_json::to_string_pretty(&model)?
             }
-            Self::Tuples(of) => {
-                let snapshot = of.policies.snapshot()?;
-                let tuples = snapshot.tuples(of.service(&snapshot)?.key());
+            Self::Tuples(arguments) => {
+                let snapshot = arguments.policies.snapshot()?;
+                let tuples = snapshot.tuples(arguments.service(&snapshot)?.key());
                 let mut keys: Vec<_> = tuples.iter().flat_map(|tuple| names::tuples(&tuple)).collect();
                 keys.sort_unstable();
                 serde_json::to_string_pretty(&keys)?
             }
         };
-        output::say(&(printed + "\n"))?;
-        Ok(Verdict::Yes)
+        output::print_text(&(printed + "\n"))?;
+        Ok(CommandOutcome::Success)
     }
 }
 
-impl Of {
-    fn service<'s>(&self, snapshot: &'s Snapshot) -> Result<&'s CompiledService, Failure> {
-        let found = snapshot.by_audience(&self.audience);
-        found.map(AsRef::as_ref).ok_or_else(|| format!("no policy is about a service `{}`", self.audience).into())
+impl RelationsArguments {
+    fn service<'s>(&self, snapshot: &'s Snapshot) -> Result<&'s CompiledService, UnknownService> {
+        let service = snapshot.by_audience(&self.audience);
+        service.map(AsRef::as_ref).ok_or_else(|| UnknownService(self.audience.clone()))
     }
 }

@@ -1,21 +1,22 @@
 //! `durward up`.
 
-use crate::cli::audit::AuditLog;
+use crate::cli::audit::AuditLogArguments;
 use crate::cli::cluster_domains::ClusterDomainArguments;
-use crate::cli::{Failure, Verdict};
+use crate::cli::outcome::{CommandOutcome, CommandResult};
+use crate::cli::output::log_to_stderr;
 use durward_authn::{KeySource, ServiceAccountIssuer};
-use durward_doors::admin::Administration;
-use durward_engine::openfga;
-use durward_engine::openfga::OpenFga;
-use durward_manifests::load::Directory;
-use durward_runtime::trust::{PeerName, Trust};
+use durward_doors::admin::AdminSettings;
+use durward_engine::openfga::{OpenFga, OpenFgaSettings};
+use durward_manifests::load::ManifestDirectory;
+use durward_runtime::Failure;
+use durward_runtime::peers::{PeerName, TrustedPeers};
 use durward_standalone::up::{Listen, Settings, up};
-use durward_state::state::StateDirectory;
-use durward_step_up::Arguments;
+use durward_state::StateDirectory;
+use durward_step_up::StepUpArguments;
 use std::path::PathBuf;
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Up {
+pub(crate) struct UpCommand {
     /// Directory of manifests
     #[arg(value_name = "DIR")]
     manifests: PathBuf,
@@ -26,40 +27,41 @@ pub(crate) struct Up {
     #[command(flatten)]
     listen: Listen,
     #[command(flatten)]
-    administration: Administration,
+    administration: AdminSettings,
     #[command(flatten)]
-    audit: AuditLog,
-    /// A proxy that is believed which request it forwards: address, network or SPIFFE ID; may be repeated
+    audit: AuditLogArguments,
+    /// Trust forwarded-request headers from this peer (IP, CIDR or SPIFFE ID). Repeatable
     #[arg(long, value_name = "PEER", default_values = ["127.0.0.0/8", "::1"])]
     trusted_proxy: Vec<PeerName>,
-    /// A proxy that is believed which certificate its client showed (`x-forwarded-client-cert`); may be repeated
+    /// Trust client certificates in `x-forwarded-client-cert` from this peer (IP, CIDR or SPIFFE ID). Repeatable
     #[arg(long, value_name = "PEER")]
     client_certificates_from: Vec<PeerName>,
-    /// An enforcement point that may ask about anybody over AuthZEN; may be repeated
+    /// Let this enforcement point (IP, CIDR or SPIFFE ID) ask about any principal over AuthZEN. Repeatable
     #[arg(long, value_name = "PEER", default_values = ["127.0.0.0/8", "::1"])]
     enforcement_point: Vec<PeerName>,
     #[command(flatten)]
-    openfga: openfga::Settings,
-    /// `iss` of tokens: the URL under which others reach the token listener [default: its address]
+    openfga: OpenFgaSettings,
+    /// `iss` of tokens: the public URL of the token listener [default: its address]
     #[arg(long, value_name = "URL")]
     issuer: Option<url::Url>,
     #[command(flatten)]
-    step_up: Arguments,
+    step_up: StepUpArguments,
     /// Issuer of Kubernetes service-account tokens
     #[arg(long, value_name = "URL")]
     service_account_issuer: Option<String>,
-    /// Keys of that issuer: a JWKS file or URL; found through the issuer if left out
+    /// Keys of that issuer, as a JWKS [default: discovered through the issuer]
     #[arg(long, value_name = "FILE|URL", requires = "service_account_issuer")]
     service_account_jwks: Option<String>,
-    /// Print where it listens as one line of JSON
+    /// Print the listen addresses as one line of JSON
     #[arg(long)]
     json: bool,
 }
 
-impl Up {
-    pub(crate) fn run(self) -> Result<Verdict, Failure> {
-        super::output::log_to_stderr();
-        let (json, manifests) = (self.json, self.manifests.clone());
+impl UpCommand {
+    pub(crate) fn run(self) -> CommandResult {
+        log_to_stderr();
+        let json = self.json;
+        let manifests = self.manifests.clone();
         let settings = self.settings()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let ended = runtime.block_on(up(settings, |listen, directory| {
@@ -69,7 +71,8 @@ impl Up {
                 eprint!("{}", banner(listen, directory, &manifests.display().to_string()));
             }
         }));
-        ended.map(|()| Verdict::Yes)
+        ended?;
+        Ok(CommandOutcome::Success)
     }
 
     fn settings(self) -> Result<Settings, Failure> {
@@ -81,7 +84,7 @@ impl Up {
                     Some(url) if url.contains("://") => KeySource::Url(KeySource::url(&url)?),
                     Some(file) => KeySource::Inline(
                         std::fs::read_to_string(&file)
-                            .map_err(|error| format!("can't read the keys in {file}: {error}"))?,
+                            .map_err(|error| format!("cannot read the keys in {file}: {error}"))?,
                     ),
                 };
                 Some(ServiceAccountIssuer { issuer, keys })
@@ -93,7 +96,7 @@ impl Up {
             domain: self.domains.into(),
             listen: self.listen,
             admin: self.administration,
-            trust: Trust {
+            trust: TrustedPeers {
                 proxies: self.trusted_proxy,
                 client_certificates: self.client_certificates_from,
                 enforcement_points: self.enforcement_point,
@@ -108,11 +111,10 @@ impl Up {
     }
 }
 
-fn banner(listen: &Listen, directory: &Directory, manifests: &str) -> String {
+fn banner(listen: &Listen, directory: &ManifestDirectory, manifests: &str) -> String {
     let snapshot = directory.catalog.snapshot();
-    let (services, operations) = snapshot
-        .services()
-        .fold((0, 0), |(services, operations), service| (services + 1, operations + service.operations()));
+    let services = snapshot.services().count();
+    let operations: usize = snapshot.services().map(|service| service.operations()).sum();
     format!(
         r#"durward {version}: {services} services with {operations} operations in force, revision {revision}
 
@@ -127,7 +129,7 @@ Try, in another terminal:
   curl -i -H "Authorization: Bearer $TOKEN" -H "X-Original-Method: GET" -H "X-Original-URI: /orders" -H "Host: orders.example.com" http://{http}/forward-auth
   durward check -p {manifests} --as spiffe://cluster.local/ns/billing/sa/billing POST http://orders.example.com/orders/42/refund
 
-Decisions are recorded below. Ctrl-C ends it.
+Decisions are recorded below. Press Ctrl-C to stop.
 "#,
         version = env!("CARGO_PKG_VERSION"),
         revision = snapshot.revision(),

@@ -1,10 +1,10 @@
-//! `durward what-can`: everything that policies let somebody do.
+//! `durward what-can`: list what a principal can call.
 
-use crate::cli::approvals::AskedFor;
-use crate::cli::matrix::Matrix;
-use crate::cli::output::Format;
-use crate::cli::policies::Policies;
-use crate::cli::{Failure, Verdict};
+use crate::cli::matrix::PermissionMatrix;
+use crate::cli::outcome::{CommandOutcome, CommandResult};
+use crate::cli::output::OutputFormat;
+use crate::cli::permissions::{ApprovalTerms, permission_word};
+use crate::cli::policies::PolicySourceArguments;
 use durward_core::principal::PrincipalId;
 use durward_core::rights::{AccessRight, CallerSet, Permission};
 use durward_core::snapshot::Snapshot;
@@ -16,38 +16,38 @@ use std::fmt::Write;
     after_help = "Examples:\n  durward what-can -p examples/orders spiffe://cluster.local/ns/billing/sa/billing\n  \
                         durward what-can -p examples/orders --matrix"
 )]
-pub(crate) struct WhatCan {
+pub(crate) struct WhatCanCommand {
     #[command(flatten)]
-    policies: Policies,
-    /// A group that the principal is in; may be repeated. Without any, its groups count as unknown
+    policies: PolicySourceArguments,
+    /// Group of the principal. Repeatable. Without --group, its groups are unknown
     #[arg(long, value_name = "GROUP", requires = "principal")]
     group: Vec<String>,
-    /// Audience of the service; every service if left out
+    /// Audience of the service [default: all services]
     #[arg(long, value_name = "AUDIENCE")]
     service: Option<String>,
-    /// Show principals by operations
+    /// Print a matrix of principals and operations
     #[arg(long)]
     matrix: bool,
     /// Output format
     #[arg(long, short, value_enum, default_value_t)]
-    output: Format,
-    /// `spiffe://DOMAIN/ns/NAMESPACE/sa/ACCOUNT`, `user:PROVIDER/SUBJECT`, `key:PROVIDER/NAME` or `kube:USERNAME`; with
-    /// --matrix everybody whom a rule names if left out
+    output: OutputFormat,
+    /// `spiffe://DOMAIN/ns/NAMESPACE/sa/ACCOUNT`, `user:PROVIDER/SUBJECT`, `key:PROVIDER/NAME` or `kube:USERNAME`
+    /// [default with --matrix: all callers that a rule names]
     #[arg(value_name = "PRINCIPAL", required_unless_present = "matrix")]
     principal: Vec<PrincipalId>,
 }
 
-/// What somebody may do.
+/// What a principal can call.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Told {
+struct PrincipalRights {
     principal: String,
-    operations: Vec<Row>,
+    operations: Vec<OperationRight>,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Row {
+struct OperationRight {
     service: String,
     policy: String,
     operation: String,
@@ -57,80 +57,74 @@ struct Row {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     audited: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    approval: Option<AskedFor>,
+    approval: Option<ApprovalTerms>,
     because: Vec<String>,
     unless: Vec<String>,
     grants: Vec<String>,
 }
 
-impl WhatCan {
-    pub(crate) fn run(self) -> Result<Verdict, Failure> {
+impl WhatCanCommand {
+    pub(crate) fn run(self) -> CommandResult {
         let snapshot = self.policies.snapshot()?;
-        let whom = |id: &PrincipalId| {
+        let callers = |id: &PrincipalId| {
             if self.group.is_empty() {
                 CallerSet::Subject(durward_core::subject::SubjectMatcher::Principal(id.clone()))
             } else {
                 CallerSet::Principal(id.clone(), self.group.iter().cloned().collect())
             }
         };
-        let who: Vec<CallerSet> = self.principal.iter().map(whom).collect();
+        let callers: Vec<CallerSet> = self.principal.iter().map(callers).collect();
         if self.matrix {
-            let matrix = Matrix::new(&snapshot, self.policies.trust_domain(), who, None, self.service.as_deref());
+            let matrix =
+                PermissionMatrix::new(&snapshot, self.policies.trust_domain(), callers, None, self.service.as_deref());
             self.output.print(&matrix, ToString::to_string)?;
-            return Ok(Verdict::Yes);
+            return Ok(CommandOutcome::Success);
         }
-        let told: Vec<Told> = who.iter().map(|who| self.told(&snapshot, who)).collect();
-        let anything = told.iter().any(|told| told.operations.iter().any(|row| row.can != "no"));
-        self.output.print(&told, |told| told.iter().map(text).collect())?;
-        Ok(if anything { Verdict::Yes } else { Verdict::No })
+        let rights: Vec<PrincipalRights> = callers.iter().map(|callers| self.rights(&snapshot, callers)).collect();
+        let any = rights.iter().any(|rights| rights.operations.iter().any(|right| right.can != "no"));
+        self.output.print(&rights, |rights| rights.iter().map(text).collect())?;
+        Ok(CommandOutcome::from_success(any))
     }
 
-    fn told(&self, snapshot: &Snapshot, who: &CallerSet) -> Told {
-        let wanted = |right: &AccessRight| self.service.as_deref().is_none_or(|wanted| *right.audience == *wanted);
-        let operations =
-            snapshot.rights(who, self.policies.trust_domain()).into_iter().filter(wanted).map(row).collect();
-        Told { principal: who.to_string(), operations }
+    fn rights(&self, snapshot: &Snapshot, callers: &CallerSet) -> PrincipalRights {
+        let included = |right: &AccessRight| self.service.as_deref().is_none_or(|name| *right.audience == *name);
+        let rights = snapshot.rights(callers, self.policies.trust_domain()).into_iter().filter(included);
+        PrincipalRights { principal: callers.to_string(), operations: rights.map(OperationRight::from).collect() }
     }
 }
 
-/// The word for it.
-pub(crate) const fn word(can: Permission) -> &'static str {
-    match can {
-        Permission::Always => "yes",
-        Permission::Conditional => "if",
-        Permission::Never => "no",
+impl From<AccessRight> for OperationRight {
+    fn from(right: AccessRight) -> Self {
+        let approval = if right.permission == Permission::Never { None } else { right.approval.as_deref() };
+        Self {
+            service: right.audience.to_string(),
+            policy: right.policy.to_string(),
+            operation: right.operation.to_string(),
+            can: permission_word(right.permission),
+            public: right.public,
+            risk: format!("{:?}", right.risk),
+            audited: right.audited,
+            approval: approval.map(ApprovalTerms::from),
+            because: right.because.into_iter().collect(),
+            unless: right.unless.into_iter().collect(),
+            grants: right.grants.iter().map(ToString::to_string).collect(),
+        }
     }
 }
 
-fn row(right: AccessRight) -> Row {
-    Row {
-        service: right.audience.to_string(),
-        policy: right.policy.to_string(),
-        operation: right.operation.to_string(),
-        can: word(right.permission),
-        public: right.public,
-        risk: format!("{:?}", right.risk),
-        audited: right.audited,
-        approval: right.approval.as_deref().filter(|_| right.permission != Permission::Never).map(AskedFor::of),
-        because: right.because.into_iter().collect(),
-        unless: right.unless.into_iter().collect(),
-        grants: right.grants.iter().map(ToString::to_string).collect(),
+fn text(rights: &PrincipalRights) -> String {
+    let mut text = format!("{}\n", rights.principal);
+    if rights.operations.is_empty() {
+        text.push_str("  nothing: there is no service\n");
     }
-}
-
-fn text(told: &Told) -> String {
-    let mut text = format!("{}\n", told.principal);
-    if told.operations.is_empty() {
-        text.push_str("  nothing: no service is there\n");
-    }
-    let width = told.operations.iter().map(|row| row.operation.len()).max().unwrap_or(0);
-    for row in &told.operations {
-        let audited = if row.audited { ", only audited" } else { "" };
-        let risk = if row.public { "public".to_owned() } else { format!("risk {}", row.risk) };
-        let _ = writeln!(text, "  {:<3} {:<width$}  {} ({risk}{audited})", row.can, row.operation, row.service);
-        row.approval.iter().for_each(|asked| text += &format!("        with {asked}\n"));
-        row.because.iter().for_each(|why| text += &format!("        {why}\n"));
-        row.unless.iter().for_each(|why| text += &format!("        unless {why}\n"));
+    let width = rights.operations.iter().map(|right| right.operation.len()).max().unwrap_or(0);
+    for right in &rights.operations {
+        let audited = if right.audited { ", audit mode" } else { "" };
+        let risk = if right.public { "public".to_owned() } else { format!("risk {}", right.risk) };
+        let _ = writeln!(text, "  {:<3} {:<width$}  {} ({risk}{audited})", right.can, right.operation, right.service);
+        right.approval.iter().for_each(|approval| text += &format!("        with {approval}\n"));
+        right.because.iter().for_each(|reason| text += &format!("        {reason}\n"));
+        right.unless.iter().for_each(|denial| text += &format!("        unless {denial}\n"));
     }
     text
 }

@@ -1,10 +1,10 @@
-//! `durward who-can`: everybody whom policies let do an operation.
+//! `durward who-can`: list who can call an operation.
 
-use crate::cli::approvals::AskedFor;
-use crate::cli::matrix::Matrix;
-use crate::cli::output::Format;
-use crate::cli::policies::Policies;
-use crate::cli::{Failure, Verdict};
+use crate::cli::matrix::PermissionMatrix;
+use crate::cli::outcome::{CommandOutcome, CommandResult};
+use crate::cli::output::OutputFormat;
+use crate::cli::permissions::ApprovalTerms;
+use crate::cli::policies::PolicySourceArguments;
 use durward_core::scope::Scope;
 use durward_core::who_can;
 use serde::Serialize;
@@ -14,16 +14,16 @@ use std::fmt::Write;
 #[command(
     after_help = "Examples:\n  durward who-can -p examples/orders refund-order\n  kubectl durward who-can refund-order --service orders-api"
 )]
-pub(crate) struct WhoCan {
+pub(crate) struct WhoCanCommand {
     #[command(flatten)]
-    policies: Policies,
-    /// Audience of the service; every service that has such an operation if left out
+    policies: PolicySourceArguments,
+    /// Audience of the service [default: all services with such an operation]
     #[arg(long, value_name = "AUDIENCE")]
     service: Option<String>,
     /// Output format
     #[arg(long, short, value_enum, default_value_t)]
-    output: Format,
-    /// Show everybody whom a rule names by all operations, or by this one
+    output: OutputFormat,
+    /// Print a matrix of all callers that a rule names and all operations, or OPERATION
     #[arg(long)]
     matrix: bool,
     /// Name of the operation
@@ -33,7 +33,7 @@ pub(crate) struct WhoCan {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Told {
+struct OperationAccess {
     service: String,
     policy: String,
     operation: String,
@@ -41,64 +41,72 @@ struct Told {
     risk: String,
     required: Vec<Scope>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    approval: Option<AskedFor>,
-    who: Vec<Holder>,
-    denials: Vec<Rule>,
+    approval: Option<ApprovalTerms>,
+    #[serde(rename = "who")]
+    holders: Vec<AccessHolder>,
+    denials: Vec<RuleDetails>,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Holder {
+struct AccessHolder {
     subject: String,
     can: bool,
     missing: Vec<Scope>,
-    grants: Vec<Rule>,
+    grants: Vec<RuleDetails>,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Rule {
+struct RuleDetails {
     rule: String,
     details: Vec<String>,
 }
 
-impl WhoCan {
-    pub(crate) fn run(self) -> Result<Verdict, Failure> {
-        let (snapshot, audience) = (self.policies.snapshot()?, self.service.as_deref());
+impl WhoCanCommand {
+    pub(crate) fn run(self) -> CommandResult {
+        let snapshot = self.policies.snapshot()?;
+        let audience = self.service.as_deref();
         if self.matrix {
-            let matrix =
-                Matrix::new(&snapshot, self.policies.trust_domain(), Vec::new(), self.operation.as_deref(), audience);
+            let matrix = PermissionMatrix::new(
+                &snapshot,
+                self.policies.trust_domain(),
+                Vec::new(),
+                self.operation.as_deref(),
+                audience,
+            );
             self.output.print(&matrix, ToString::to_string)?;
-            return Ok(Verdict::Yes);
+            return Ok(CommandOutcome::Success);
         }
         let operation = self.operation.unwrap_or_default();
         let found = snapshot.who_can(&operation, audience);
         if found.is_empty() {
             return Err(format!("no service declares an operation `{operation}`").into());
         }
-        let told: Vec<Told> = found.into_iter().map(told).collect();
-        let anyone = told.iter().any(|told| told.public || told.who.iter().any(|holder| holder.can));
-        self.output.print(&told, |told| told.iter().map(text).collect())?;
-        Ok(if anyone { Verdict::Yes } else { Verdict::No })
+        let operations: Vec<OperationAccess> = found.into_iter().map(operation_access).collect();
+        let any =
+            operations.iter().any(|operation| operation.public || operation.holders.iter().any(|holder| holder.can));
+        self.output.print(&operations, |operations| operations.iter().map(text).collect())?;
+        Ok(CommandOutcome::from_success(any))
     }
 }
 
-fn told(found: who_can::OperationHolders) -> Told {
+fn operation_access(found: who_can::OperationHolders) -> OperationAccess {
     let rules = |rules: Vec<(std::sync::Arc<str>, Vec<String>)>| {
-        rules.into_iter().map(|(rule, details)| Rule { rule: rule.to_string(), details }).collect()
+        rules.into_iter().map(|(rule, details)| RuleDetails { rule: rule.to_string(), details }).collect()
     };
-    Told {
+    OperationAccess {
         service: found.audience.to_string(),
         policy: found.policy.to_string(),
         operation: found.operation.to_string(),
         public: found.public,
         risk: format!("{:?}", found.risk),
         required: found.required,
-        approval: found.approval.as_deref().map(AskedFor::of),
-        who: found
+        approval: found.approval.as_deref().map(ApprovalTerms::from),
+        holders: found
             .holders
             .into_iter()
-            .map(|holder| Holder {
+            .map(|holder| AccessHolder {
                 subject: holder.subject,
                 can: holder.missing.is_empty(),
                 missing: holder.missing,
@@ -109,26 +117,27 @@ fn told(found: who_can::OperationHolders) -> Told {
     }
 }
 
-fn text(told: &Told) -> String {
+fn text(access: &OperationAccess) -> String {
     let scopes = |scopes: &[Scope]| scopes.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ");
-    let mut text = format!("{} of {} (policy {}), risk {}", told.operation, told.service, told.policy, told.risk);
-    if told.public {
-        return text + "\n  everybody: it is public\n";
+    let mut text =
+        format!("{} of {} (policy {}), risk {}", access.operation, access.service, access.policy, access.risk);
+    if access.public {
+        return text + "\n  everybody: the operation is public\n";
     }
-    let asked = told.approval.as_ref().map(|asked| format!(", and {asked}")).unwrap_or_default();
-    let _ = writeln!(text, ", needs {}{asked}", scopes(&told.required));
-    if told.who.is_empty() {
+    let approval = access.approval.as_ref().map(|approval| format!(", and {approval}")).unwrap_or_default();
+    let _ = writeln!(text, ", needs {}{approval}", scopes(&access.required));
+    if access.holders.is_empty() {
         text.push_str("  nobody\n");
     }
-    for holder in &told.who {
+    for holder in &access.holders {
         let lacks = if holder.can { String::new() } else { format!(", lacks {}", scopes(&holder.missing)) };
         let _ = writeln!(text, "  {} {}{lacks}", if holder.can { "yes" } else { "no " }, holder.subject);
         for grant in &holder.grants {
-            let asks = grant.details.iter().map(|detail| format!(", {detail}")).collect::<String>();
-            let _ = writeln!(text, "        by {}{asks}", grant.rule);
+            let details = grant.details.iter().map(|detail| format!(", {detail}")).collect::<String>();
+            let _ = writeln!(text, "        by {}{details}", grant.rule);
         }
     }
-    for denial in &told.denials {
+    for denial in &access.denials {
         let _ = writeln!(text, "  unless {} applies ({})", denial.rule, denial.details.join(", "));
     }
     text

@@ -259,7 +259,7 @@ fn alice_is_allowed(namespace: &Namespace<'_>) {
     assert!(error.expect_err("refused").to_string().contains("operation `configure`"), "a patch is an update");
     // high risk: the scope alone is not enough
     let error = namespace.kubectl(["--as=alice", "delete", "secret", "precious"]).expect_err("refused").to_string();
-    assert!(error.contains("its risk asks for MultiFactor"), "{error}");
+    assert!(error.contains("its risk requires MultiFactor"), "{error}");
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock").as_secs();
     let stepped_up = [
         "--as=alice".to_owned(),

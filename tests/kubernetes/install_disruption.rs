@@ -364,7 +364,7 @@ fn e2e_replicas_that_start_with_a_broken_policy_deny_its_service() {
     });
     let id = format!("spiffe://cluster.local/ns/{name}/sa/another");
     let (code, told) = installed.durward(&["check", "--as", &id, "GET", &format!("http://{host}/orders")]);
-    assert!(code == Some(1) && told.contains(&format!("mend or remove AccessPolicy {name}/guard")), "{told}");
+    assert!(code == Some(1) && told.contains(&format!("fix or remove AccessPolicy {name}/guard")), "{told}");
 
     // after an admin fixed it all is as before
     let mended = tempfile::NamedTempFile::new().expect("a file");

@@ -221,7 +221,7 @@ fn the_api_keys_document_runs() {
     let lines: Vec<_> = stdout.lines().collect();
     assert!(lines[0].starts_with("dwk_acme_") && lines[3].starts_with("dwk_acme_") && lines[0] != lines[3], "{stdout}");
     assert!(lines[1].starts_with("PROVIDER") && lines[2].starts_with("partners  acme  gold"), "{stdout}");
-    assert_eq!(lines[4], "key `acme` of provider `partners` counts no more");
-    assert!(stderr.contains("the old one counts until"), "{stderr}");
+    assert_eq!(lines[4], "key `acme` of provider `partners` is revoked");
+    assert!(stderr.contains("the old key is valid until"), "{stderr}");
     assert!(!policies.join("key-acme.yaml").exists());
 }

@@ -144,7 +144,7 @@ fn an_approval_is_requested_granted_used_and_consumed() {
     // a decision is final
     assert_eq!(world.decide(&name, Some(&world.oncall("otto")), r#"{"decision":"deny"}"#).status, 409);
     let (code, _, stderr) = world.command(&["deny", &name, "--token-file", file.to_str().unwrap()]);
-    assert_eq!((code, stderr.as_str()), (1, "it was decided before\n"));
+    assert_eq!((code, stderr.as_str()), (1, "the approval is already decided\n"));
 
     // the record names the approval, so that a replay needs no approval object
     let carried = |record: &Value| record["operation"] == "purge" && record["verdict"] == "allow";
@@ -327,7 +327,8 @@ fn a_gate_requests_approval_and_follows_the_decision_only() {
     let mut forged = pending.clone();
     forged["status"] = json!({"state": "Approved", "by": "user:corporate/olga", "decidedAt": "2026-01-01T00:00:00Z", "expiresAt": "2999-01-01T00:00:00Z", "signature": "x"});
     write(&forged);
-    eventually("it is told of", || gate.stderr().contains("what was not decided here").then_some(())).unwrap();
+    eventually("it is told of", || gate.stderr().contains("the signature of an Approval is not valid").then_some(()))
+        .unwrap();
     assert_eq!(purge().status, 403, "nobody signed it");
 
     // the approvals endpoint may still have the previous object

@@ -148,11 +148,11 @@ fn verification_errors_fit_one_line() {
     fs::write(&keys, "{\"keys\": []}").unwrap();
     let keys = keys.to_str().unwrap();
     for (files, more, expected) in [
-        (&[Path::new("/nonexistent")][..], &[][..], "can't read the audit log /nonexistent: No such file"),
-        (&[&empty], &["--keys", "/nonexistent"], "can't read the keys in /nonexistent: No such file"),
+        (&[Path::new("/nonexistent")][..], &[][..], "cannot read the audit log /nonexistent: No such file"),
+        (&[&empty], &["--keys", "/nonexistent"], "cannot read the keys in /nonexistent: No such file"),
         (&[&empty], &["--keys", keys], "it has no key that can verify"),
         (&[&empty], &["--keys", "http://example.com/keys"], "keys are fetched by https only"),
-        (&[&empty], &[], "there is no line of an audit log in it"),
+        (&[&empty], &[], "the files contain no line of an audit log"),
     ] {
         let (code, _, stderr) = verify(files, more);
         assert_eq!((code, stderr.lines().count()), (2, 1), "{stderr}");

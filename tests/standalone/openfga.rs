@@ -219,7 +219,7 @@ fn every_openfga_failure_denies() {
     let (code, _, stderr) =
         run(insecure.arg("up").arg(&up.manifests).args(["--openfga-url", "http://openfga.example:8080"]));
     assert_eq!(code, 2);
-    assert!(stderr.contains("OpenFGA is asked by https, or by http on this host only"), "{stderr}");
+    assert!(stderr.contains("use https, or http on this host"), "{stderr}");
 }
 
 /// A server that gives every request the same answer, or none.

@@ -117,7 +117,8 @@ fn rights_listings_name_required_approvals() {
         code == 1 && output.contains("DENY  ApprovalRequired") && output.contains(&format!("needs {words}\n")),
         "{output}"
     );
-    let name = output.lines().find_map(|line| line.strip_suffix(" is not given")).unwrap().rsplit(' ').next().unwrap();
+    let name =
+        output.lines().find_map(|line| line.strip_suffix(" is not granted")).unwrap().rsplit(' ').next().unwrap();
     assert!(name.starts_with("shop/purge-") && output.contains(&format!("`durward approve {name}`")), "{output}");
     let (_, output) =
         durward(&[&["check", "--as", BILLING, "--assurance", "ProofOfPossession"][..], &request].concat());
@@ -206,9 +207,9 @@ fn an_audit_record_is_explained() {
     assert_eq!((code, &explained["recorded"]["differences"][0]), (1, &json!(["verdict", "allow", "deny"])));
     for (record, expected) in [
         (format!("{log}:99"), "has no line 99"),
-        (format!("{log}:1"), "line 1 holds no decision"),
+        (format!("{log}:1"), "line 1 contains no decision"),
         (format!("{log}:0123456789abcdef-0"), "has no decision 0123456789abcdef-0"),
-        ("/nonexistent".to_owned(), "can't read the audit log /nonexistent"),
+        ("/nonexistent".to_owned(), "cannot read the audit log /nonexistent"),
     ] {
         let (code, _, stderr) = check(&record, &up.manifests);
         assert_eq!((code, stderr.lines().count()), (2, 1), "{stderr}");
@@ -269,11 +270,11 @@ fn invalid_cases_are_reported_with_their_place() {
         ),
         (
             cases("").replace("verdict: allow", "verdict: maybe"),
-            "x.test.yaml:6:14: cases[0].expect.verdict: `maybe` is none of allow, deny",
+            "x.test.yaml:6:14: cases[0].expect.verdict: `maybe` is not one of allow, deny",
         ),
         (
             cases("").replace("host: a, ", ""),
-            "x.test.yaml:5:5: cases[0].request: say exactly one of `host` and `audience`",
+            "x.test.yaml:5:5: cases[0].request: write exactly one of `host` and `audience`",
         ),
         (
             cases("").replace("path: /", "operation: x"),
@@ -412,7 +413,7 @@ fn diff_lists_gained_and_lost_rights() {
     let orders = repository(ORDERS);
     let diff = |new: &Path, more: &[&str]| run(durward().arg("diff").arg(&orders).arg(new).args(more));
     let same = diff(&orders, &[]);
-    assert_eq!(same, (0, "nobody gains or loses anything\n".to_owned(), String::new()));
+    assert_eq!(same, (0, "no access changes\n".to_owned(), String::new()));
     let new = changed(|policy| {
         policy
             .replace("roles: [clerk]", "scopes: [orders.refund]")

@@ -1,6 +1,6 @@
-//! Envoy's secret discovery service (`envoy.service.secret.v3`), by the names that SPIRE's agent uses too.
+//! Envoy's secret discovery service (`envoy.service.secret.v3`). The names of secrets are those of SPIRE's agent.
 
-use durward_controller_client::source::{Source, State};
+use durward_controller_client::identity::{IdentitySource, IdentityState};
 use durward_core::digest::Digest;
 use durward_pki::authority::pem;
 use envoy_types::pb::envoy::config::core::v3::{DataSource, data_source::Specifier};
@@ -21,46 +21,52 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
-/// Certificate and key, whatever the SPIFFE ID is.
-const CERTIFICATE: &str = "default";
-/// Roots of the own trust domain, whatever its name is.
-const ROOTS: &str = "ROOTCA";
-const SECRET: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
-/// Most names that one stream may ask for.
+/// Name of the pod's certificate and key, which works without knowing its SPIFFE ID.
+const CERTIFICATE_NAME: &str = "default";
+/// Name of the roots of the pod's trust domain, which works without knowing its SPIFFE ID.
+const ROOTS_NAME: &str = "ROOTCA";
+/// Type of the resources.
+const SECRET_TYPE: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
+/// Limit for the names that one stream may subscribe to.
 const MAX_NAMES: usize = 256;
 
-/// Answers the pod's Envoy.
-pub struct Sds {
-    source: Source,
+fn too_many_names() -> Status {
+    Status::invalid_argument(format!("a stream can subscribe to at most {MAX_NAMES} names"))
 }
 
-impl Sds {
-    pub fn server(source: Source) -> SecretDiscoveryServiceServer<Self> {
+/// Serves the secrets of the pod to its Envoy.
+pub(crate) struct SdsService {
+    source: IdentitySource,
+}
+
+impl SdsService {
+    pub(crate) fn server(source: IdentitySource) -> SecretDiscoveryServiceServer<Self> {
         SecretDiscoveryServiceServer::new(Self { source })
     }
 }
 
-/// One stream: what was asked for, and what was told last.
-struct Subscription {
+/// One state-of-the-world stream: the names subscribed to, and the secrets last sent.
+struct SecretSubscription {
     requests: Streaming<DiscoveryRequest>,
-    states: watch::Receiver<State>,
+    states: watch::Receiver<IdentityState>,
     names: Option<Vec<String>>,
-    told: Vec<Any>,
+    sent: Vec<Any>,
     version: u64,
 }
 
-impl Subscription {
-    /// The next answer; none once the client is gone. The same is never told twice, so an acknowledgement gets no answer.
+impl SecretSubscription {
+    /// The next response, or `None` once the client is gone. Equal secrets are not sent twice, so an acknowledgement
+    /// gets no response.
     async fn next(mut self) -> Option<(Result<DiscoveryResponse, Status>, Self)> {
         loop {
             tokio::select! {
                 request = self.requests.next() => match request? {
                     Ok(request) => {
                         if let Some(error) = request.error_detail {
-                            tracing::warn!(error = error.message, "Envoy does not take a secret");
+                            tracing::warn!(error = error.message, "Envoy rejected a secret; keeping the stream open");
                         }
                         if request.resource_names.len() > MAX_NAMES {
-                            return Some((Err(Status::invalid_argument("too many names")), self));
+                            return Some((Err(too_many_names()), self));
                         }
                         self.names = Some(request.resource_names);
                     }
@@ -71,10 +77,10 @@ impl Subscription {
             let state = self.states.borrow_and_update().clone();
             let Some(names) = &self.names else { continue };
             match secrets(&state, names) {
-                Ok(Some(secrets)) if secrets != self.told => {
+                Ok(Some(secrets)) if secrets != self.sent => {
                     self.version += 1;
-                    self.told.clone_from(&secrets);
-                    return Some((Ok(answer(secrets, self.version)), self));
+                    self.sent.clone_from(&secrets);
+                    return Some((Ok(response(secrets, self.version)), self));
                 }
                 Ok(_) => {}
                 Err(status) => return Some((Err(status), self)),
@@ -83,110 +89,116 @@ impl Subscription {
     }
 }
 
-/// As [`Subscription`], in the variant where only what changed is told.
-struct DeltaSubscription {
+/// One incremental stream, on which only changed secrets are sent.
+struct DeltaSecretSubscription {
     requests: Streaming<DeltaDiscoveryRequest>,
-    states: watch::Receiver<State>,
+    states: watch::Receiver<IdentityState>,
     names: BTreeSet<String>,
     /// Version of each secret that the client has.
-    told: BTreeMap<String, String>,
-    answers: u64,
+    sent: BTreeMap<String, String>,
+    responses: u64,
 }
 
-impl DeltaSubscription {
+impl DeltaSecretSubscription {
     async fn next(mut self) -> Option<(Result<DeltaDiscoveryResponse, Status>, Self)> {
         loop {
             tokio::select! {
                 request = self.requests.next() => match request? {
-                    Ok(request) => self.asked(request),
+                    Ok(request) => self.update_names(request),
                     Err(_) => return None,
                 },
                 Ok(()) = self.states.changed() => {}
             }
             if self.names.len() > MAX_NAMES {
-                return Some((Err(Status::invalid_argument("too many names")), self));
+                return Some((Err(too_many_names()), self));
             }
             let state = self.states.borrow_and_update().clone();
-            match self.news(&state) {
+            match self.changed_secrets(&state) {
                 Ok(resources) if resources.is_empty() => {}
                 Ok(resources) => {
-                    self.answers += 1;
-                    let nonce = self.answers.to_string();
-                    let answer =
-                        DeltaDiscoveryResponse { resources, nonce, type_url: SECRET.to_owned(), ..Default::default() };
-                    return Some((Ok(answer), self));
+                    self.responses += 1;
+                    let nonce = self.responses.to_string();
+                    let response = DeltaDiscoveryResponse {
+                        resources,
+                        nonce,
+                        type_url: SECRET_TYPE.to_owned(),
+                        ..Default::default()
+                    };
+                    return Some((Ok(response), self));
                 }
                 Err(status) => return Some((Err(status), self)),
             }
         }
     }
 
-    fn asked(&mut self, request: DeltaDiscoveryRequest) {
+    /// Takes in the names of a request.
+    fn update_names(&mut self, request: DeltaDiscoveryRequest) {
         if let Some(error) = request.error_detail {
-            tracing::warn!(error = error.message, "Envoy does not take a secret");
+            tracing::warn!(error = error.message, "Envoy rejected a secret; keeping the stream open");
         }
-        // of a stream before this one
-        self.told.extend(request.initial_resource_versions);
+        // what the client has from an earlier stream
+        self.sent.extend(request.initial_resource_versions);
         for name in &request.resource_names_unsubscribe {
             self.names.remove(name);
-            self.told.remove(name);
+            self.sent.remove(name);
         }
         self.names.extend(request.resource_names_subscribe);
     }
 
-    /// The secrets that were asked for and that the client does not have as they are now.
-    fn news(&mut self, state: &State) -> Result<Vec<Resource>, Status> {
+    /// The subscribed secrets of which the client does not have the current version.
+    fn changed_secrets(&mut self, state: &IdentityState) -> Result<Vec<Resource>, Status> {
         let names: Vec<String> = self.names.iter().cloned().collect();
         if names.is_empty() {
             return Ok(Vec::new());
         }
         let Some(secrets) = secrets(state, &names)? else { return Ok(Vec::new()) };
-        let mut news = Vec::new();
+        let mut changed = Vec::new();
         for (name, secret) in names.into_iter().zip(secrets) {
             let version = Digest::of([secret.value.as_slice()]).to_string();
-            if self.told.insert(name.clone(), version.clone()).as_ref() != Some(&version) {
-                news.push(Resource { name, version, resource: Some(secret), ..Resource::default() });
+            if self.sent.insert(name.clone(), version.clone()).as_ref() != Some(&version) {
+                changed.push(Resource { name, version, resource: Some(secret), ..Resource::default() });
             }
         }
-        Ok(news)
+        Ok(changed)
     }
 }
 
-fn answer(resources: Vec<Any>, version: u64) -> DiscoveryResponse {
+fn response(resources: Vec<Any>, version: u64) -> DiscoveryResponse {
     DiscoveryResponse {
         version_info: version.to_string(),
         nonce: version.to_string(),
-        type_url: SECRET.to_owned(),
+        type_url: SECRET_TYPE.to_owned(),
         resources,
         ..DiscoveryResponse::default()
     }
 }
 
-/// The secrets of these names, of all when there is none; `None` while there is no identity.
-fn secrets(state: &State, names: &[String]) -> Result<Option<Vec<Any>>, Status> {
-    let Some((svid, own, bundle)) = state.ready() else {
-        return state.refused.as_ref().map_or(Ok(None), |why| Err(Status::permission_denied(why.clone())));
+/// The secrets with these names, or all if `names` is empty; `None` while there is no identity.
+fn secrets(state: &IdentityState, names: &[String]) -> Result<Option<Vec<Any>>, Status> {
+    let Some((issued, trust_domain, bundle)) = state.ready() else {
+        return state.refusal.as_ref().map_or(Ok(None), |reason| Err(Status::permission_denied(reason.clone())));
     };
-    let all = [CERTIFICATE.to_owned(), ROOTS.to_owned()];
-    let names = if names.is_empty() { &all } else { names };
+    let default_names = [CERTIFICATE_NAME.to_owned(), ROOTS_NAME.to_owned()];
+    let names = if names.is_empty() { &default_names } else { names };
     let secret = |name: &String| {
-        let kind = if name == CERTIFICATE || *name == svid.id {
-            let chain = svid.chain.iter().map(|der| pem(&CertificateDer::from(der.as_slice()))).collect::<String>();
+        let kind = if name == CERTIFICATE_NAME || *name == issued.id {
+            let chain = issued.chain.iter().map(|der| pem(&CertificateDer::from(der.as_slice()))).collect::<String>();
             Type::TlsCertificate(TlsCertificate {
                 certificate_chain: Some(inline(chain)),
-                private_key: Some(inline(svid.key_pem.to_string())),
+                private_key: Some(inline(issued.key_pem.to_string())),
                 ..TlsCertificate::default()
             })
         } else {
-            let named = if name == ROOTS || name == own { Some(bundle) } else { state.bundles.get(name) };
-            let roots = &named.ok_or_else(|| Status::invalid_argument(format!("no secret is called `{name}`")))?.roots;
+            let named = if name == ROOTS_NAME || name == trust_domain { Some(bundle) } else { state.bundles.get(name) };
+            let roots =
+                &named.ok_or_else(|| Status::invalid_argument(format!("there is no secret named `{name}`")))?.roots;
             Type::ValidationContext(CertificateValidationContext {
                 trusted_ca: Some(inline(roots.iter().map(pem).collect())),
                 ..CertificateValidationContext::default()
             })
         };
         let secret = Secret { name: name.clone(), r#type: Some(kind) };
-        Ok(Any { type_url: SECRET.to_owned(), value: secret.encode_to_vec() })
+        Ok(Any { type_url: SECRET_TYPE.to_owned(), value: secret.encode_to_vec() })
     };
     names.iter().map(secret).collect::<Result<_, _>>().map(Some)
 }
@@ -196,7 +208,7 @@ fn inline(text: String) -> DataSource {
 }
 
 #[tonic::async_trait]
-impl SecretDiscoveryService for Sds {
+impl SecretDiscoveryService for SdsService {
     type DeltaSecretsStream = BoxStream<'static, Result<DeltaDiscoveryResponse, Status>>;
     type StreamSecretsStream = BoxStream<'static, Result<DiscoveryResponse, Status>>;
 
@@ -204,47 +216,47 @@ impl SecretDiscoveryService for Sds {
         &self,
         request: Request<Streaming<DiscoveryRequest>>,
     ) -> Result<Response<Self::StreamSecretsStream>, Status> {
-        let subscription = Subscription {
+        let subscription = SecretSubscription {
             requests: request.into_inner(),
             states: self.source.state(),
             names: None,
-            told: Vec::new(),
+            sent: Vec::new(),
             version: 0,
         };
-        Ok(Response::new(unfold(subscription, Subscription::next).boxed()))
+        Ok(Response::new(unfold(subscription, SecretSubscription::next).boxed()))
     }
 
     async fn fetch_secrets(&self, request: Request<DiscoveryRequest>) -> Result<Response<DiscoveryResponse>, Status> {
         let state = self.source.state().borrow().clone();
         let secrets = secrets(&state, &request.into_inner().resource_names)?;
-        Ok(Response::new(answer(secrets.ok_or_else(|| Status::unavailable("no certificate yet"))?, 1)))
+        Ok(Response::new(response(secrets.ok_or_else(|| Status::unavailable("no certificate yet"))?, 1)))
     }
 
     async fn delta_secrets(
         &self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaSecretsStream>, Status> {
-        let subscription = DeltaSubscription {
+        let subscription = DeltaSecretSubscription {
             requests: request.into_inner(),
             states: self.source.state(),
             names: BTreeSet::new(),
-            told: BTreeMap::new(),
-            answers: 0,
+            sent: BTreeMap::new(),
+            responses: 0,
         };
-        Ok(Response::new(unfold(subscription, DeltaSubscription::next).boxed()))
+        Ok(Response::new(unfold(subscription, DeltaSecretSubscription::next).boxed()))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use durward_controller_client::source::Svid;
+    use durward_controller_client::identity::IssuedIdentity;
     use durward_pki::bundle::BundleContents;
     use std::sync::Arc;
     use zeroize::Zeroizing;
 
-    fn state() -> State {
-        let svid = Svid {
+    fn state() -> IdentityState {
+        let issued = IssuedIdentity {
             id: "spiffe://cluster.local/ns/a/sa/b".to_owned(),
             chain: vec![vec![1]],
             key: Zeroizing::new(vec![2]),
@@ -254,13 +266,14 @@ mod tests {
             |root: u8| BundleContents { roots: vec![CertificateDer::from(vec![root])], ..BundleContents::default() };
         let bundles =
             [("spiffe://cluster.local".to_owned(), bundle(3)), ("spiffe://partner.example".to_owned(), bundle(4))];
-        State { svid: Some(Arc::new(svid)), bundles: Arc::new(bundles.into()), refused: None }
+        IdentityState { issued: Some(Arc::new(issued)), bundles: Arc::new(bundles.into()), refusal: None }
     }
 
-    fn told(name: &str) -> Result<String, tonic::Code> {
-        let all = secrets(&state(), &[name.to_owned()]).map_err(|status| status.code())?.expect("an identity");
+    fn secret_text(name: &str) -> Result<String, tonic::Code> {
+        let all =
+            secrets(&state(), &[name.to_owned()]).map_err(|status| status.code())?.expect("the state has an identity");
         let [any] = all.as_slice() else { return Ok(String::new()) };
-        let secret = Secret::decode(any.value.as_slice()).expect("a secret");
+        let secret = Secret::decode(any.value.as_slice()).expect("the value is a Secret");
         let source = match secret.r#type {
             Some(Type::ValidationContext(context)) => context.trusted_ca,
             Some(Type::TlsCertificate(certificate)) => certificate.certificate_chain,
@@ -273,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_go_by_the_names_of_trust_domains() {
+    fn secrets_are_found_by_the_names_of_spire_and_by_spiffe_ids() {
         let pem = |byte: u8| pem(&CertificateDer::from(vec![byte]));
         for (name, expected) in [
             ("default", Ok(pem(1))),
@@ -281,10 +294,10 @@ mod tests {
             ("ROOTCA", Ok(pem(3))),
             ("spiffe://cluster.local", Ok(pem(3))),
             ("spiffe://partner.example", Ok(pem(4))),
-            ("spiffe://nobody.example", Err(tonic::Code::InvalidArgument)),
+            ("spiffe://unknown.example", Err(tonic::Code::InvalidArgument)),
             ("spiffe://partner.example/x", Err(tonic::Code::InvalidArgument)),
         ] {
-            assert_eq!(told(name), expected, "{name}");
+            assert_eq!(secret_text(name), expected, "{name}");
         }
     }
 }

@@ -1,30 +1,34 @@
-//! Approvals as objects: who asks for one, who decided, and which of them count.
+//! Approvals: requests them, stores and signs the decisions, and finds the valid ones.
+//! It asks no person and makes no access decision: `durward-doors` and `durward-engine` do.
+//! Begin with [`ApprovalRequester`].
 //!
 //! ```text
-//! engine ──refused for want of one──▶ clerk ──creates──▶ store ◀──signs what a person decides── door
-//!   ▲                                   ▲                  │
-//!   └──────── snapshot ◀── book ────────┴──── watched ─────┘
+//! engine ──lacks an approval──▶ requester ──creates──▶ store ◀──signed decisions── door
+//!   ▲                               ▲                    │
+//!   └──────── snapshot ◀── index ───┴───── watch ────────┘
 //! ```
 //!
-//! The store is the API server, or a folder of the state directory. Whoever can write there can ask for an approval, and
-//! remove one; nobody can approve there, for what was decided counts only with a signature of ours.
+//! The store is the API server, or a folder of the state directory. Anyone with write access to it can request or
+//! delete an approval. Only a signature by this installation makes a decision valid.
 
-mod book;
-mod clerk;
+mod error;
+mod index;
+mod requester;
 mod seal;
 mod store;
 
-pub use book::{Book, Given, Known};
-pub use clerk::{Clerk, Lately, QUEUE};
-pub use seal::{Seal, given, spec};
-pub use store::{Folder, Store, Written};
+pub use error::{ApprovalSealError, ApprovalStoreError};
+pub use index::{ApprovalIndex, ApprovalKey, ApprovalObjects, GrantedApprovals};
+pub use requester::{ApprovalRequester, REQUEST_QUEUE, RecentRequests};
+pub use seal::{ApprovalSeal, approval_spec, verified_grant};
+pub use store::{ApprovalFolder, ApprovalStore, DecisionWrite};
 
 #[cfg(any(test, feature = "samples"))]
 pub mod samples;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
-/// A time as objects write it.
-pub fn time(at: DateTime<Utc>) -> String {
+/// A time in the format of the objects' fields.
+pub fn format_time(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Secs, true)
 }

@@ -1,21 +1,21 @@
-//! Approvals and a seal for tests, here and in the crates above.
+//! Approvals and a seal for tests of this crate and of the crates above.
 
-#![expect(clippy::expect_used, reason = "only tests use it")]
+#![expect(clippy::expect_used, reason = "only tests use this module")]
 
-use crate::Seal;
+use crate::ApprovalSeal;
 use durward_api::resources::{Approval, ApprovalSpec, ApprovalState, ApprovalStatus};
 use durward_api::translation::approval_subject;
-use durward_identity::{Ring, TokenKeys};
+use durward_identity::{TokenKeyRing, TokenKeys};
 use durward_pki::token::{SigningAlgorithm, TokenKey};
 
-/// A seal with a key of its own.
+/// A seal with a new key.
 #[must_use]
-pub fn seal() -> Seal {
+pub fn seal() -> ApprovalSeal {
     let key = TokenKey::generate(SigningAlgorithm::Es256).expect("a key").to_pem();
-    Seal::new(TokenKeys::new(Ring::read([("es256-0.pem", key.as_bytes())]).expect("a ring")))
+    ApprovalSeal::new(TokenKeys::new(TokenKeyRing::from_files([("es256-0.pem", key.as_bytes())]).expect("a ring")))
 }
 
-/// The cleaner may purge, as `shop/orders` says with uid `p-1`; not signed yet.
+/// An unsigned grant for the cleaner to purge, under the policy `shop/orders` with the uid `p-1`.
 #[must_use]
 pub fn approved() -> Approval {
     let spec = ApprovalSpec {
@@ -37,10 +37,10 @@ pub fn approved() -> Approval {
     named(approval)
 }
 
-/// The same, called as what it is about.
+/// The same approval under the name that its subject has.
 #[must_use]
 pub fn named(mut approval: Approval) -> Approval {
     let namespace = approval.metadata.namespace.as_deref().unwrap_or_default();
-    approval.metadata.name = approval_subject(namespace, &approval.spec).map(|matter| matter.approval_name());
+    approval.metadata.name = approval_subject(namespace, &approval.spec).map(|subject| subject.approval_name());
     approval
 }

@@ -1,30 +1,29 @@
-//! The signature of what was decided, over all that an object says: it is good for that one object, and for no other state
-//! of it.
+//! The signature of a decision. It covers the whole object, so it is valid for one object in one state only.
 
+use crate::error::ApprovalSealError;
 use chrono::Utc;
 use durward_api::resources::{Approval, ApprovalSpec, ApprovalState};
 use durward_api::translation::unverified_grant;
 use durward_core::approval::{ApprovalSubject, GrantedApproval};
 use durward_identity::TokenKeys;
 use durward_pki::token::{Jwk, SigningAlgorithm};
-use durward_runtime::Failure;
 use jsonwebtoken::{DecodingKey, Validation};
 use serde::{Deserialize, Serialize};
 
-/// Tells these signatures from all others that the same keys make (RFC 8725, section 3.11).
+/// Distinguishes these signatures from all others by the same keys (RFC 8725, section 3.11).
 const TYP: &str = "durward-approval+jwt";
 
-/// Signs, and tells whether it did. The keys are those of the audit log: they last longer than any approval, and nobody
-/// takes what they sign for a token.
+/// Signs decisions and verifies their signatures. The keys are those of the audit log: they outlive every approval, and
+/// no verifier accepts their signatures as tokens.
 #[derive(Debug, Clone)]
-pub struct Seal(TokenKeys);
+pub struct ApprovalSeal(TokenKeys);
 
 #[derive(PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Claims {
+struct ApprovalClaims {
     namespace: String,
     name: String,
-    /// Of the object: one that is made anew is another.
+    /// Uid of the object: an object that is created again is another one.
     uid: String,
     policy: String,
     policy_uid: String,
@@ -36,9 +35,11 @@ struct Claims {
     expires_at: String,
 }
 
-impl Claims {
+impl ApprovalClaims {
     fn of(approval: &Approval) -> Option<Self> {
-        let (meta, spec, status) = (&approval.metadata, &approval.spec, approval.status.as_ref()?);
+        let meta = &approval.metadata;
+        let spec = &approval.spec;
+        let status = approval.status.as_ref()?;
         Some(Self {
             namespace: meta.namespace.clone()?,
             name: meta.name.clone()?,
@@ -55,43 +56,47 @@ impl Claims {
     }
 }
 
-impl Seal {
+impl ApprovalSeal {
     pub fn new(keys: TokenKeys) -> Self {
         Self(keys)
     }
 
-    /// Signs what an object says.
-    pub fn sign(&self, approval: &mut Approval) -> Result<(), Failure> {
-        let claims = Claims::of(approval).ok_or("what was decided is not whole")?;
+    /// Signs the decision of an object.
+    ///
+    /// # Errors
+    /// When the object is incomplete, or there is no key.
+    pub fn sign(&self, approval: &mut Approval) -> Result<(), ApprovalSealError> {
+        let claims = ApprovalClaims::of(approval).ok_or(ApprovalSealError::Incomplete)?;
         let keys = self.0.current();
-        let key = keys.signing_key(SigningAlgorithm::Es256, Utc::now()).ok_or("there is no key to sign with")?;
-        let signature = key.sign(&claims, TYP)?;
+        let key = keys.signing_key(SigningAlgorithm::Es256, Utc::now()).ok_or(ApprovalSealError::NoKey)?;
+        let signature = key.sign(&claims, TYP).map_err(ApprovalSealError::Signing)?;
         approval.status.get_or_insert_default().signature = Some(signature);
         Ok(())
     }
 
-    /// Whether what an object says was decided here.
-    pub fn holds(&self, approval: &Approval) -> bool {
-        holds(&self.public(), approval)
+    /// Whether an object has a valid signature of its decision.
+    pub fn verifies(&self, approval: &Approval) -> bool {
+        verifies(&self.public_keys(), approval)
     }
 
-    /// The approval that an object is, if it is one that was given here.
-    pub fn given(&self, approval: &Approval) -> Option<(ApprovalSubject, GrantedApproval)> {
-        given(&self.public(), approval)
+    /// The grant in an object, if it has a valid signature.
+    pub fn grant(&self, approval: &Approval) -> Option<(ApprovalSubject, GrantedApproval)> {
+        verified_grant(&self.public_keys(), approval)
     }
 
-    /// By what others verify what is signed here.
-    pub fn public(&self) -> Vec<Jwk> {
-        self.0.current().public().cloned().collect()
+    /// The keys that verify the signatures.
+    pub fn public_keys(&self) -> Vec<Jwk> {
+        self.0.current().public_keys().cloned().collect()
     }
 }
 
-/// Whether what an object says was decided by whoever has one of these keys.
-fn holds(keys: &[Jwk], approval: &Approval) -> bool {
-    signed(keys, approval).is_some_and(|signed| Claims::of(approval) == Some(signed))
+/// Whether one of these keys signed the object in its present state.
+fn verifies(keys: &[Jwk], approval: &Approval) -> bool {
+    signed_claims(keys, approval).is_some_and(|signed| ApprovalClaims::of(approval) == Some(signed))
 }
 
-fn signed(keys: &[Jwk], approval: &Approval) -> Option<Claims> {
+/// The claims of an object's signature, if one of these keys made it.
+fn signed_claims(keys: &[Jwk], approval: &Approval) -> Option<ApprovalClaims> {
     let signature = approval.status.as_ref()?.signature.as_deref()?;
     let header = jsonwebtoken::decode_header(signature).ok()?;
     let kid = header.kid?;
@@ -100,26 +105,26 @@ fn signed(keys: &[Jwk], approval: &Approval) -> Option<Claims> {
         return None;
     }
     let mut validation = Validation::new(jsonwebtoken::Algorithm::ES256);
-    // the times are the object's own, and are compared with it
+    // the claims are compared with the object, and its times are checked with each decision
     validation.required_spec_claims.clear();
     validation.validate_exp = false;
     validation.validate_aud = false;
-    let token = jsonwebtoken::decode::<Claims>(signature, &DecodingKey::from_jwk(jwk).ok()?, &validation);
+    let token = jsonwebtoken::decode::<ApprovalClaims>(signature, &DecodingKey::from_jwk(jwk).ok()?, &validation);
     token.ok().map(|token| token.claims)
 }
 
-/// The grant that an object states, if the holder of one of these keys signed it.
-pub fn given(keys: &[Jwk], approval: &Approval) -> Option<(ApprovalSubject, GrantedApproval)> {
-    if holds(keys, approval) { unverified_grant(approval) } else { None }
+/// The grant in an object, if one of these keys signed it.
+pub fn verified_grant(keys: &[Jwk], approval: &Approval) -> Option<(ApprovalSubject, GrantedApproval)> {
+    if verifies(keys, approval) { unverified_grant(approval) } else { None }
 }
 
-/// The words for it in an object.
-pub fn spec(matter: &ApprovalSubject) -> ApprovalSpec {
+/// The spec of the object for a subject.
+pub fn approval_spec(subject: &ApprovalSubject) -> ApprovalSpec {
     ApprovalSpec {
-        policy: matter.policy.name.to_string(),
-        policy_uid: matter.policy_uid.to_string(),
-        operation: matter.operation.to_string(),
-        principal: matter.principal.to_string(),
+        policy: subject.policy.name.to_string(),
+        policy_uid: subject.policy_uid.to_string(),
+        operation: subject.operation.to_string(),
+        principal: subject.principal.to_string(),
     }
 }
 
@@ -129,63 +134,63 @@ mod tests {
     use crate::samples::{approved, named, seal};
 
     #[test]
-    fn what_was_decided_here_counts_and_nothing_that_somebody_made_of_it() {
+    fn a_signed_grant_is_valid_and_every_change_of_it_is_not() {
         let seal = seal();
         let mut good = approved();
-        assert_eq!(seal.given(&good), None, "nobody signed it");
+        assert_eq!(seal.grant(&good), None, "it has no signature");
         seal.sign(&mut good).expect("signed");
-        let (matter, given) = seal.given(&good).expect("it counts");
-        assert_eq!((&*matter.operation, given.approved_by.to_string().as_str()), ("purge", "user:corporate/alice"));
+        let (subject, granted) = seal.grant(&good).expect("a valid grant");
+        assert_eq!((&*subject.operation, granted.approved_by.to_string().as_str()), ("purge", "user:corporate/alice"));
 
         type Change = fn(&mut Approval);
-        let status: [(&str, Change); 6] = [
+        let status_changes: [(&str, Change); 6] = [
             ("more time", |a| a.status.as_mut().unwrap().expires_at = Some("2027-01-01T00:00:00Z".to_owned())),
-            ("an earlier beginning", |a| {
+            ("an earlier decision", |a| {
                 a.status.as_mut().unwrap().decided_at = Some("2025-01-01T00:00:00Z".to_owned())
             }),
-            ("somebody else", |a| a.status.as_mut().unwrap().by = Some("user:corporate/bob".to_owned())),
+            ("another approver", |a| a.status.as_mut().unwrap().by = Some("user:corporate/bob".to_owned())),
             ("no signature", |a| a.status.as_mut().unwrap().signature = None),
-            ("a cut signature", |a| a.status.as_mut().unwrap().signature.as_mut().unwrap().truncate(100)),
+            ("a truncated signature", |a| a.status.as_mut().unwrap().signature.as_mut().unwrap().truncate(100)),
             ("another object of the same name", |a| a.metadata.uid = Some("a-2".to_owned())),
         ];
-        for (what, change) in status {
+        for (what, change) in status_changes {
             let mut forged = good.clone();
             change(&mut forged);
-            assert_eq!(seal.given(&forged), None, "{what}");
+            assert_eq!(seal.grant(&forged), None, "{what}");
         }
-        let other: [(&str, Change); 5] = [
+        let subject_changes: [(&str, Change); 5] = [
             ("another principal", |a| a.spec.principal = "spiffe://cluster.local/ns/ops/sa/thief".to_owned()),
             ("another operation", |a| a.spec.operation = "refund".to_owned()),
             ("another policy", |a| a.spec.policy = "payments".to_owned()),
-            ("a policy made anew", |a| a.spec.policy_uid = "p-2".to_owned()),
+            ("a policy that was created again", |a| a.spec.policy_uid = "p-2".to_owned()),
             ("another namespace", |a| a.metadata.namespace = Some("bank".to_owned())),
         ];
-        for (what, change) in other {
+        for (what, change) in subject_changes {
             let mut forged = good.clone();
             change(&mut forged);
-            assert_eq!(seal.given(&forged), None, "{what}, under the old name");
-            assert_eq!(seal.given(&named(forged)), None, "{what}");
+            assert_eq!(seal.grant(&forged), None, "{what}, under the old name");
+            assert_eq!(seal.grant(&named(forged)), None, "{what}");
         }
-        // a refusal is no approval by another word, and what others sign is nothing
+        // the signature of a denial does not approve, and other keys approve nothing
         let mut denied = approved();
         denied.status.as_mut().unwrap().state = ApprovalState::Denied;
         seal.sign(&mut denied).expect("signed");
-        assert!(seal.holds(&denied) && seal.given(&denied).is_none());
+        assert!(seal.verifies(&denied) && seal.grant(&denied).is_none());
         denied.status.as_mut().unwrap().state = ApprovalState::Approved;
-        assert_eq!(seal.given(&denied), None);
-        assert_eq!(crate::samples::seal().given(&good), None, "another key");
+        assert_eq!(seal.grant(&denied), None);
+        assert_eq!(crate::samples::seal().grant(&good), None, "another key");
     }
 
     #[test]
-    fn what_the_same_key_signs_for_another_purpose_is_no_approval() {
+    fn signatures_of_another_type_by_the_same_key_are_rejected() {
         let seal = seal();
         let mut approval = approved();
         let keys = seal.0.current();
         let key = keys.signing_key(SigningAlgorithm::Es256, Utc::now()).expect("a key");
-        let claims = Claims::of(&approval).expect("whole");
+        let claims = ApprovalClaims::of(&approval).expect("complete");
         for typ in ["JWT", "at+jwt", "durward-audit+jws"] {
             approval.status.as_mut().unwrap().signature = Some(key.sign(&claims, typ).expect("signed"));
-            assert_eq!(seal.given(&approval), None, "{typ}");
+            assert_eq!(seal.grant(&approval), None, "{typ}");
         }
     }
 }

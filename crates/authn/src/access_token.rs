@@ -1,16 +1,13 @@
-//! Access tokens that our own token service has given out (RFC 9068).
+//! Claims of access tokens that our own token service issues (RFC 9068).
 //!
-//! Such a token stands for the credential that it was exchanged for: it comes in by that one's way, proves no more than
-//! that one did, counts as long as the pod that had it lives, and is good for the scopes that it carries and no others.
+//! An access token stands for the credential that it was exchanged for. It is accepted where that credential is, proves
+//! no more than it, ends with the same pod, and is limited to the scopes that it carries.
 
-use crate::bearer::{Bearer, Kind};
+use crate::caller::VerifiedCaller;
 use crate::cause::Cause;
-use crate::issuer::{bound_to, scopes};
-use crate::jwt::{Claims, Token, is_access_token};
-use crate::living::Bond;
-use crate::{Authenticator, Credentials, Expectation, Provider, Shown, Verified};
+use crate::jwt::{VerifiedClaims, carried_scopes};
+use crate::liveness::Binding;
 use chrono::{DateTime, Utc};
-use durward_core::authentication::AuthenticationMethod;
 use durward_core::principal::{CompletedStepUp, Identity, Principal, PrincipalId};
 use durward_core::risk::Assurance;
 use durward_core::scope::Scope;
@@ -20,52 +17,55 @@ use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// The claim with what no registered claim is for.
-pub const DETAILS: &str = "durward.dev";
+/// Name of the claim with everything for which there is no registered claim.
+pub const DETAILS_CLAIM: &str = "durward.dev";
 
-/// What our own doors need to know beside registered claims.
+/// Content of the claim `durward.dev`.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Details {
-    /// For which pod and service account the first credential was issued, and when.
+pub struct AccessTokenDetails {
+    /// Pod of the first credential.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pod: Option<String>,
+    /// Service account of the first credential.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     service_account: Option<String>,
+    /// When the first credential was issued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     since: Option<i64>,
-    /// The IdentityProvider that vouches for a workload of another trust domain.
+    /// The IdentityProvider that federates the workload's trust domain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     provider: Option<Arc<str>>,
-    /// Mapped claims of an outside issuer's token.
+    /// Mapped claims of an external issuer's token.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     attributes: Map<String, Value>,
-    /// The one operation at which `acr` and `auth_time` count, where that is so.
+    /// The only operation for which `acr` and `auth_time` are valid; `None` for all operations.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     operation: Option<Arc<str>>,
-    /// What the first credential says, where a second factor was shown beside it.
+    /// The first credential, if the token was issued for a second factor too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    first: Option<First>,
+    first: Option<FirstCredential>,
 }
 
-/// The first credential of somebody who has shown a second factor.
+/// The first credential of a caller with a second factor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct First {
+pub struct FirstCredential {
     acr: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     auth_time: Option<i64>,
-    /// Its own scopes, if it says anything of them. Doors go by these, as they would without a second factor: what a
-    /// request has to say first is more than scopes can.
+    /// The credential's own scopes. Doors decide by them as they do without a second factor, since the scopes of the
+    /// token alone can't name all that the credential may do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     scopes: Option<BTreeSet<Scope>>,
-    /// Whether it is narrowed to them.
+    /// Whether the credential is limited to these scopes.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     narrowed: bool,
 }
 
-impl First {
-    /// The credential as it was, before any second factor.
+impl FirstCredential {
+    /// The credential before any second factor.
+    #[must_use]
     pub fn of(identity: &Identity) -> Self {
         Self {
             acr: identity.assurance.acr().to_owned(),
@@ -75,187 +75,111 @@ impl First {
         }
     }
 
-    /// The same, but narrowed to the scopes that the token will carry.
+    /// The credential before any second factor, limited to the scopes of the token.
+    #[must_use]
     pub fn narrowed(identity: &Identity) -> Self {
         Self { narrowed: true, ..Self::of(identity) }
     }
 
-    /// The same, in a token that carries these scopes.
+    /// The credential in a token with these scopes.
+    #[must_use]
     pub fn within(self, carried: &BTreeSet<Scope>) -> Self {
         if self.narrowed { Self { scopes: Some(carried.clone()), ..self } } else { self }
     }
 }
 
-impl Details {
-    /// `first` is the credential beside which a second factor was shown.
-    pub fn of(identity: &Identity, bond: Option<&Bond>, first: Option<First>) -> Self {
+impl AccessTokenDetails {
+    /// The claim for an identity. `first` is the credential to which a second factor was added.
+    #[must_use]
+    pub fn of(identity: &Identity, binding: Option<&Binding>, first: Option<FirstCredential>) -> Self {
         Self {
             operation: identity.step_up.as_ref().map(|step_up| Arc::clone(&step_up.operation)),
             first,
-            pod: bond.and_then(|bond| bond.pod).map(|tag| tag.to_string()),
-            service_account: bond.and_then(|bond| bond.service_account).map(|tag| tag.to_string()),
-            since: bond.map(|bond| bond.since.timestamp()),
+            pod: binding.and_then(|binding| binding.pod).map(|tag| tag.to_string()),
+            service_account: binding.and_then(|binding| binding.service_account).map(|tag| tag.to_string()),
+            since: binding.map(|binding| binding.issued_at.timestamp()),
             provider: identity.federation.clone(),
             attributes: identity.attributes.clone(),
         }
     }
 
-    fn bond(&self) -> Result<Option<Bond>, Cause> {
+    fn binding(&self) -> Result<Option<Binding>, Cause> {
         let Some(since) = self.since else { return Ok(None) };
         let tag = |text: &Option<String>| -> Result<Option<UidTag>, Cause> {
-            text.as_deref().map(str::parse).transpose().map_err(|_| Cause::ClaimType(DETAILS))
+            text.as_deref().map(str::parse).transpose().map_err(|_| Cause::ClaimType(DETAILS_CLAIM))
         };
-        let since = DateTime::from_timestamp(since, 0).ok_or(Cause::ClaimType(DETAILS))?;
-        Ok(Some(Bond { pod: tag(&self.pod)?, service_account: tag(&self.service_account)?, since }))
+        let issued_at = DateTime::from_timestamp(since, 0).ok_or(Cause::ClaimType(DETAILS_CLAIM))?;
+        Ok(Some(Binding { pod: tag(&self.pod)?, service_account: tag(&self.service_account)?, issued_at }))
     }
 }
 
-/// Whom the claims of an access token of ours speak of.
-fn read(claims: &Claims, bound: bool, trust_domain: &str) -> Result<Verified, Cause> {
-    let details: Details = match claims.get(DETAILS) {
-        Some(details) => serde_json::from_value(details.clone()).map_err(|_| Cause::ClaimType(DETAILS))?,
-        None => Details::default(),
+/// The caller of an access token of our own.
+pub(crate) fn read_caller(
+    claims: &VerifiedClaims,
+    is_bound: bool,
+    trust_domain: &str,
+) -> Result<VerifiedCaller, Cause> {
+    let details: AccessTokenDetails = match claims.get(DETAILS_CLAIM) {
+        Some(details) => serde_json::from_value(details.clone()).map_err(|_| Cause::ClaimType(DETAILS_CLAIM))?,
+        None => AccessTokenDetails::default(),
     };
-    let id: PrincipalId = claims.text("sub")?.parse().map_err(|_| Cause::Subject("not a principal"))?;
-    let known = match (&id, &details.provider) {
-        (PrincipalId::User { .. }, None) => true,
-        (PrincipalId::Workload { .. }, None) => id.trust_domain() == Some(trust_domain),
-        (PrincipalId::Workload { .. } | PrincipalId::Spiffe { .. }, Some(_)) => id.trust_domain() != Some(trust_domain),
-        _ => false,
-    };
-    if !known {
-        return Err(Cause::Subject("neither a workload nor a user of a provider"));
-    }
+    let id = subject(claims, &details, trust_domain)?;
     let groups = match claims.get("groups") {
         Some(groups) => serde_json::from_value(groups.clone()).map_err(|_| Cause::ClaimType("groups"))?,
         None => BTreeSet::new(),
     };
-    let bond = details.bond()?;
-    // whoever holds a token that is bound to no key has not proved to have one
-    let assurance = |acr: &str| -> Result<Assurance, Cause> {
-        match Assurance::of_acr(acr).ok_or(Cause::ClaimType("acr"))? {
-            Assurance::ProofOfPossession if !bound => Ok(Assurance::Bearer),
-            stated => Ok(stated),
-        }
-    };
-    let time = |at: Option<i64>| at.and_then(|at| DateTime::from_timestamp(at, 0));
-    let (stated, at) = (assurance(claims.text("acr")?)?, time(claims.time("auth_time")?));
-    let carried = scopes(claims.get("scope")).ok_or(Cause::MissingClaim("scope"))?;
-    let base = match &details.first {
-        // as good as its first credential, but for the factor
-        Some(First { scopes, narrowed, .. }) => (scopes.clone(), *narrowed),
+    let binding = details.binding()?;
+    let stated = assurance(claims.text("acr")?, is_bound)?;
+    let stated_at = time(claims.time("auth_time")?);
+    let carried = carried_scopes(claims.get("scope")).ok_or(Cause::MissingClaim("scope"))?;
+    let (scopes, narrowed) = match &details.first {
+        // with a second factor, the scopes are those of the first credential
+        Some(first) => (first.scopes.clone(), first.narrowed),
         None => (Some(carried), true),
     };
     let (step_up, proved, authenticated_at) = match (details.operation, &details.first) {
-        (None, _) => (None, stated, at),
+        (None, _) => (None, stated, stated_at),
         (Some(operation), Some(first)) => {
-            let authenticated_at = at.ok_or(Cause::MissingClaim("auth_time"))?;
+            let authenticated_at = stated_at.ok_or(Cause::MissingClaim("auth_time"))?;
             let step_up = CompletedStepUp { operation, assurance: stated, authenticated_at };
-            (Some(step_up), assurance(&first.acr)?, time(first.auth_time))
+            (Some(step_up), assurance(&first.acr, is_bound)?, time(first.auth_time))
         }
-        (Some(_), None) => return Err(Cause::ClaimType(DETAILS)),
+        (Some(_), None) => return Err(Cause::ClaimType(DETAILS_CLAIM)),
     };
     let identity = Identity {
         federation: details.provider,
         groups,
         attributes: details.attributes,
-        scopes: base.0,
-        narrowed: base.1,
+        scopes,
+        narrowed,
         authenticated_at,
         expires_at: claims.end(),
         step_up,
         ..Identity::new(id, proved)
     };
-    Ok(Verified { principal: Arc::new(Principal::authenticated(identity)), bond })
+    Ok(VerifiedCaller { principal: Arc::new(Principal::authenticated(identity)), binding })
 }
 
-impl Authenticator {
-    /// Who is calling, if it is by an access token of ours: then nothing else that the caller shows matters but the
-    /// certificate that the token may be bound to.
-    pub(super) fn by_access_token(
-        &self,
-        shown: &Shown<'_>,
-        expect: &Expectation<'_>,
-        now: DateTime<Utc>,
-    ) -> Option<Result<Arc<Principal>, Cause>> {
-        let verified = self.access_token(shown.bearer().ok()??, shown.credentials, expect.audience, now)?;
-        Some(verified.and_then(|verified| self.comes_in(verified, expect.ways, now)).map(|verified| verified.principal))
-    }
+/// The subject: a user, a workload of this trust domain, or one of a federated trust domain.
+fn subject(claims: &VerifiedClaims, details: &AccessTokenDetails, trust_domain: &str) -> Result<PrincipalId, Cause> {
+    let id: PrincipalId = claims.text("sub")?.parse().map_err(|_| Cause::Subject("not a principal"))?;
+    let is_valid = match (&id, &details.provider) {
+        (PrincipalId::User { .. }, None) => true,
+        (PrincipalId::Workload { .. }, None) => id.trust_domain() == Some(trust_domain),
+        (PrincipalId::Workload { .. } | PrincipalId::Spiffe { .. }, Some(_)) => id.trust_domain() != Some(trust_domain),
+        _ => false,
+    };
+    if is_valid { Ok(id) } else { Err(Cause::Subject("neither a workload nor a user of a provider")) }
+}
 
-    /// The holder of an access token of ours for an audience; `None` if it is none of ours.
-    pub(super) fn access_token(
-        &self,
-        bearer: &Bearer<'_>,
-        credentials: &Credentials<'_>,
-        audience: &str,
-        now: DateTime<Utc>,
-    ) -> Option<Result<Verified, Cause>> {
-        let domain = self.domain.load();
-        let workloads = domain.workloads.as_ref()?;
-        if workloads.is_stranger(&bearer.read_as(Kind::Credential, audience)) {
-            return None;
-        }
-        let reading = bearer.read_as(Kind::AccessToken, audience);
-        if let Some(verified) = workloads.remembered(&reading, now) {
-            return Some(Ok(verified));
-        }
-        if !is_access_token(bearer.text) {
-            return None;
-        }
-        let token = Token::parse(bearer.text).ok()?;
-        let keys = workloads.own(token.kid.as_deref())?;
-        let verify = || {
-            let claims = token.verify(keys, now)?;
-            claims.demand_audience([audience].into_iter())?;
-            let bound = bound_to(&claims, credentials)?;
-            let verified = read(&claims, bound, &domain.settings.name)?;
-            if !bound {
-                keys.verified.insert(reading.kept(), verified.clone());
-            }
-            Ok(verified)
-        };
-        Some(verify())
+/// The assurance of an `acr`. The bearer of a token that is bound to no key has not proved to hold one.
+fn assurance(acr: &str, is_bound: bool) -> Result<Assurance, Cause> {
+    match Assurance::of_acr(acr).ok_or(Cause::ClaimType("acr"))? {
+        Assurance::ProofOfPossession if !is_bound => Ok(Assurance::Bearer),
+        stated => Ok(stated),
     }
+}
 
-    /// Whether the credential that a token was exchanged for would come in.
-    pub(super) fn comes_in(
-        &self,
-        verified: Verified,
-        ways: &[AuthenticationMethod],
-        now: DateTime<Utc>,
-    ) -> Result<Verified, Cause> {
-        let identity = verified.principal.identity();
-        if !ways.iter().any(|way| way.admits(identity)) {
-            return Err(Cause::NotAccepted);
-        }
-        let providers = self.providers.load();
-        let vouches = |name: &str| match (providers.get(name), &identity.federation) {
-            (Some(Provider::Issuer(_)), None) => true,
-            (Some(Provider::Federation(of)), Some(_)) => identity.id.trust_domain() == Some(of.trust_domain()),
-            _ => false,
-        };
-        if let Some(name) = identity.provider().filter(|name| !vouches(name)) {
-            return Err(Cause::Provider(name.to_owned()));
-        }
-        if self.living.counts(verified.bond.as_ref(), now) { Ok(verified) } else { Err(Cause::Gone) }
-    }
-
-    /// Claims of an access token of ours that counts, for whoever asks instead of verifying it (RFC 7662), and whom it
-    /// speaks of. Whether its holder has the key that it is bound to is theirs to see.
-    pub fn introspect(
-        &self,
-        text: &str,
-        expect: &Expectation<'_>,
-        now: DateTime<Utc>,
-    ) -> Result<(Map<String, Value>, Arc<Principal>), Cause> {
-        let domain = self.domain.load();
-        let token = Token::parse(text)?;
-        let own = domain.workloads.as_ref().and_then(|workloads| workloads.own(token.kid.as_deref()));
-        let keys = own.filter(|_| token.access).ok_or(Cause::Issuer)?;
-        let claims = token.verify(keys, now)?;
-        claims.demand_audience([expect.audience].into_iter())?;
-        let verified = read(&claims, claims.get("cnf").is_some(), &domain.settings.name)?;
-        let verified = self.comes_in(verified, expect.ways, now)?;
-        Ok((claims.all().clone(), verified.principal))
-    }
+fn time(at: Option<i64>) -> Option<DateTime<Utc>> {
+    at.and_then(|at| DateTime::from_timestamp(at, 0))
 }

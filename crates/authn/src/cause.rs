@@ -1,51 +1,54 @@
-//! Why an authentication failed. For the audit log alone: callers get one answer for all of these.
+//! Causes of failed authentications.
+//!
+//! Causes are for the audit log alone: callers get the same answer for each of them. Audit records store the texts, so
+//! a change of a text is a change of the record format.
 
 use durward_pki::svid::SvidError;
 use thiserror::Error;
 
-/// The true cause of a failure. No text holds any part of a credential.
+/// The actual cause of a failure. No text contains any part of a credential.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Cause {
-    /// Nothing there to check.
+    /// The request has no credential.
     #[error("no credential")]
     NoCredential,
-    /// There is a credential, but none that the service accepts.
+    /// The request has a credential, but none that the service accepts.
     #[error("the policy accepts no credential of this kind")]
     NotAccepted,
-    /// More than one `Authorization` or key header.
+    /// The request repeats `Authorization` or the header for API keys.
     #[error("the header `{0}` is there more than once")]
     Repeated(String),
-    /// `Authorization` of another scheme or shape.
+    /// `Authorization` has another scheme, or is malformed.
     #[error("the Authorization header is not `Bearer` and one token")]
     NotBearer,
-    /// Longer than any token.
+    /// The credential is longer than the limit.
     #[error("the credential is too long")]
     TooLong,
-    /// Not three segments of base64url.
+    /// The token is not three segments of base64url.
     #[error("the token is no JWT: {0}")]
     Malformed(&'static str),
-    /// A header parameter that changes what the token means.
+    /// A header parameter changes the meaning of the token.
     #[error("the token's header has `{0}`, which is not understood")]
     Critical(&'static str),
-    /// `typ` of something else.
+    /// `typ` names another type of token.
     #[error("the token is of another type than JWT and at+jwt")]
     Type,
-    /// Another kind of token than the caller said.
+    /// The token is not of the type that the exchange request names.
     #[error("the token is not of the type that the request names")]
     SubjectType,
-    /// `none`, or an algorithm nobody should use.
+    /// The algorithm is `none`, unknown, or uses a shared secret.
     #[error("the token's algorithm is not accepted")]
     Algorithm,
-    /// An algorithm that does not go with the key.
+    /// The algorithm does not fit the key.
     #[error("the token's algorithm does not belong to its key")]
     AlgorithmOfKey,
-    /// No issuer, or one that no accepted provider has.
+    /// No accepted provider has the issuer of the token.
     #[error("the token is of an issuer that the policy does not accept")]
     Issuer,
     /// The issuer has no such key.
     #[error("the issuer has no key of the token's name")]
     UnknownKey,
-    /// No `kid`, and more than one key.
+    /// The token has no `kid`, and the issuer has several keys.
     #[error("the token does not name its key, and the issuer has several")]
     UnnamedKey,
     /// The issuer's keys were never fetched.
@@ -60,67 +63,67 @@ pub enum Cause {
     /// The bundle of a federated trust domain could not be refreshed for too long.
     #[error("the trust bundle of provider `{0}` is too old; it could not be refreshed")]
     StaleBundle(String),
-    /// Wrong signature.
+    /// The signature is wrong.
     #[error("the token's signature is wrong")]
     Signature,
-    /// A claim that has to be there.
+    /// A required claim is missing.
     #[error("the token has no `{0}`")]
     MissingClaim(&'static str),
-    /// A claim of the wrong type.
+    /// A claim has the wrong type.
     #[error("the token's `{0}` is of the wrong type")]
     ClaimType(&'static str),
-    /// Past its end.
+    /// The token expired so many seconds ago.
     #[error("the token expired {0} s ago")]
     Expired(i64),
-    /// Before its beginning.
+    /// The token becomes valid in so many seconds.
     #[error("the token is not valid before {0} s from now")]
     NotYetValid(i64),
-    /// Issued in the future.
+    /// The token was issued so many seconds in the future.
     #[error("the token was issued {0} s in the future")]
     IssuedInFuture(i64),
-    /// For another service.
+    /// The token is for another service.
     #[error("the token is for another audience")]
     Audience,
-    /// A subject that is no principal.
+    /// The subject is not a principal.
     #[error("the token's subject is no principal: {0}")]
     Subject(&'static str),
-    /// Bound to a key that the caller did not show (RFC 7800, RFC 8705).
+    /// The token is bound to a key that the caller did not present (RFC 7800, RFC 8705).
     #[error("the token is bound to a certificate that the caller did not show")]
     Binding,
-    /// Claims that are larger than they may be.
+    /// The mapped claims exceed the limits.
     #[error("the token's mapped claims are too large")]
     TooManyClaims,
-    /// Not `dwk_NAME_SECRET`.
+    /// The key is not of the form `dwk_NAME_SECRET`.
     #[error("the API key is malformed")]
     KeyMalformed,
-    /// No such key, or another secret.
+    /// No key has this name, or its secret is another one.
     #[error("the API key is unknown or wrong")]
     KeyWrong,
-    /// A key past its end.
+    /// The key has expired.
     #[error("the API key has expired")]
     KeyExpired,
-    /// A certificate that is no SVID of this trust domain.
+    /// The certificate is not an SVID of the trust domain.
     #[error("{0}")]
     Svid(#[from] SvidError),
-    /// Another trust domain, or an ID of ours that is nobody's.
+    /// The certificate has another trust domain, or an ID that is not a workload.
     #[error("the certificate is of another trust domain, or names no service account")]
     TrustDomain,
-    /// Past its end.
+    /// The certificate has expired.
     #[error("the certificate has expired")]
     CertificateExpired,
-    /// Issued for somebody who lives no more.
+    /// The pod or service account of the credential was deleted.
     #[error("the pod or service account that the credential was issued for is gone")]
     Gone,
-    /// A forwarded certificate that can't be understood.
+    /// The forwarded certificate is malformed.
     #[error("the forwarded client certificate can't be used: {0}")]
     Forwarded(&'static str),
-    /// A provider that is not usable.
+    /// The provider is missing or invalid.
     #[error("the provider `{0}` is not usable")]
     Provider(String),
 }
 
 impl Cause {
-    /// How much it says about the credential that was shown; of several ways in, the best cause is told.
+    /// How specific the cause is. If several authentication methods fail, the most specific cause is reported.
     pub const fn weight(&self) -> u8 {
         match self {
             Self::NoCredential => 0,

@@ -1,13 +1,19 @@
-//! When API keys were last used, as it is recorded.
+//! Times of last use of API keys, in the form in which they are stored.
 
 use chrono::{DateTime, SecondsFormat};
+use std::collections::BTreeMap;
 
-/// Provider and name as one entry: a name has no dot, so no two look alike.
-pub fn entry(provider: &str, name: &str) -> String {
+/// When API keys were last used, in seconds since 1970, by provider and name; 0 for never.
+pub type KeyUses = BTreeMap<(String, String), i64>;
+
+/// Name of the entry of a key. Names of keys contain no dot, so entries are unique.
+#[must_use]
+pub fn entry_name(provider: &str, name: &str) -> String {
     format!("{provider}.{name}")
 }
 
-/// A time in seconds since 1970 as it is kept.
-pub fn text(at: i64) -> Option<String> {
+/// The stored form of a time in seconds since 1970.
+#[must_use]
+pub fn timestamp(at: i64) -> Option<String> {
     Some(DateTime::from_timestamp(at, 0)?.to_rfc3339_opts(SecondsFormat::Secs, true))
 }

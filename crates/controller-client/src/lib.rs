@@ -1,7 +1,8 @@
 //! The client of the controller that agents and gates share: certificates, tokens, bundles, and the snapshot stream.
 //!
-//! It holds the pod's own identity and keeps it fresh; it authenticates and decides nothing.
-//! Begin with [`source`].
+//! It holds the pod's own identity and renews it; it authenticates no callers and decides nothing.
+//! Begin with [`identity`], then [`client`].
 
-pub mod controller;
-pub mod source;
+pub mod client;
+pub mod identity;
+pub mod retry;

@@ -4,6 +4,7 @@ use crate::approval::{ApprovalSubject, GrantedApproval};
 use crate::authentication::Challenge;
 use crate::condition::{Condition, Truth};
 use crate::digest::Digest;
+use crate::named_enum;
 use crate::namespaced_name::NamespacedName;
 use crate::policy::EnforcementMode;
 use crate::scope::Scope;
@@ -12,29 +13,31 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
 
-/// Why a request is allowed or denied, in the order of the checks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Reason {
-    /// No policy governs the service, or the policy is broken and its last good version is unknown.
-    NoPolicy,
-    /// Two parsers could read the request differently.
-    AmbiguousPath,
-    /// No policy declares the operation.
-    OperationUndeclared,
-    /// The operation is public.
-    Public,
-    /// The request has no valid credential.
-    Unauthenticated,
-    /// The caller is authenticated, but too weakly for the risk, or by a method that the policy does not accept.
-    AssuranceTooLow,
-    /// A denial applies.
-    Denied,
-    /// The grants do not give the caller every scope that the operation needs.
-    InsufficientScope,
-    /// The caller has every scope, but the operation requires an approval.
-    ApprovalRequired,
-    /// Grants give every scope that the operation needs.
-    Granted,
+named_enum! {
+    /// Why a request is allowed or denied, in the order of the checks.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+    pub enum Reason {
+        /// No policy governs the service, or the policy is broken and its last good version is unknown.
+        NoPolicy => "NoPolicy",
+        /// Two parsers could read the request differently.
+        AmbiguousPath => "AmbiguousPath",
+        /// No policy declares the operation.
+        OperationUndeclared => "OperationUndeclared",
+        /// The operation is public.
+        Public => "Public",
+        /// The request has no valid credential.
+        Unauthenticated => "Unauthenticated",
+        /// The caller is authenticated, but too weakly for the risk, or by a method that the policy does not accept.
+        AssuranceTooLow => "AssuranceTooLow",
+        /// A denial applies.
+        Denied => "Denied",
+        /// The grants do not give the caller every scope that the operation needs.
+        InsufficientScope => "InsufficientScope",
+        /// The caller has every scope, but the operation requires an approval.
+        ApprovalRequired => "ApprovalRequired",
+        /// Grants give every scope that the operation needs.
+        Granted => "Granted",
+    }
 }
 
 impl Reason {
@@ -42,23 +45,6 @@ impl Reason {
     #[must_use]
     pub const fn allows(self) -> bool {
         matches!(self, Self::Public | Self::Granted)
-    }
-
-    /// The name in audit records and metrics.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::NoPolicy => "NoPolicy",
-            Self::AmbiguousPath => "AmbiguousPath",
-            Self::OperationUndeclared => "OperationUndeclared",
-            Self::Public => "Public",
-            Self::Unauthenticated => "Unauthenticated",
-            Self::AssuranceTooLow => "AssuranceTooLow",
-            Self::Denied => "Denied",
-            Self::InsufficientScope => "InsufficientScope",
-            Self::ApprovalRequired => "ApprovalRequired",
-            Self::Granted => "Granted",
-        }
     }
 }
 

@@ -23,6 +23,7 @@ pub mod interner;
 pub mod kubernetes;
 pub mod labels;
 mod lookup;
+mod named_enum;
 pub mod namespaced_name;
 pub mod near_miss;
 pub mod path;

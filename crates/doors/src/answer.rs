@@ -1,32 +1,32 @@
-//! The answer over HTTP (RFC 6750, RFC 9470), the same for forward auth, `ext_authz` and the gate.
+//! HTTP responses for decisions (RFC 6750, RFC 9470), the same for forward auth, `ext_authz` and the gate.
 
 use axum::body::Body;
 use axum::response::Response;
 use durward_core::approval::ApprovalSubject;
 use durward_core::authentication::Challenge;
-use durward_core::decision::Reason;
+use durward_core::decision::{Decision, Reason};
 use durward_core::principal::Identity;
 use durward_core::scope::Scope;
-use durward_engine::Answer;
+use durward_engine::EngineAnswer;
 use http::{HeaderName, HeaderValue, StatusCode};
 use maud::{DOCTYPE, Markup, html};
 use serde_json::json;
 use url::Url;
 
-/// Every header that tells the application who is calling. Set on an allow, never believed from outside.
+/// Headers that name the caller to the application. Durward sets them on an allow and removes those of the client.
 pub const IDENTITY_HEADERS: [&str; 5] =
     ["x-durward-principal", "x-durward-scopes", "x-durward-operation", "x-durward-assurance", "x-durward-decision"];
 
-/// Headers by which some frameworks let a client change the method after the decision.
+/// Headers with which some frameworks let a client change the method after the decision.
 pub const METHOD_OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
 
-/// Headers that some frameworks take the path from, in place of the request's own.
+/// Headers from which some frameworks take the path, in place of the request line.
 pub const PATH_OVERRIDES: [&str; 2] = ["x-original-url", "x-rewrite-url"];
 
-/// Relation of a link to the step-up page; no registered one means it (RFC 8288, section 2.1.2).
+/// Extension relation of a link to the step-up page; no registered one fits (RFC 8288, section 2.1.2).
 const STEP_UP: &str = "https://durward.dev/rel/step-up";
 
-/// Status, headers and body.
+/// Status, headers and body of a response.
 #[derive(Debug, PartialEq, Eq)]
 pub struct HttpAnswer {
     pub status: StatusCode,
@@ -35,24 +35,27 @@ pub struct HttpAnswer {
 }
 
 impl HttpAnswer {
-    /// `accept` is what the client says to understand: a browser is told in HTML where its person can step up.
-    pub fn of(answer: &Answer, accept: Option<&str>) -> Self {
-        let mut told = Self::in_json(answer);
-        let Some(page) = answer.step_up.as_ref().filter(|_| !answer.passes()) else { return told };
-        told.headers.push(("link", format!("<{page}>; rel=\"{STEP_UP}\"")));
-        told.body = json!({"error": "insufficient_user_authentication", "step_up_uri": page.as_str()}).to_string();
-        if accept.is_some_and(|accept| accept.split([',', ';']).any(|media| media.trim() == "text/html")) {
-            told.headers.retain(|(name, _)| *name != "content-type");
-            told.headers.push(("content-type", "text/html; charset=utf-8".to_owned()));
-            told.headers.push(("vary", "accept".to_owned()));
-            told.body = for_people(page).into_string();
+    /// The response for a decision. Where `accept` asks for HTML, the link to the step-up page is a page for people.
+    pub fn new(answer: &EngineAnswer, accept: Option<&str>) -> Self {
+        let mut response = Self::in_json(answer);
+        let Some(page) = &answer.step_up else { return response };
+        if answer.passes() {
+            return response;
         }
-        told
+        response.headers.push(("link", format!("<{page}>; rel=\"{STEP_UP}\"")));
+        response.body = json!({"error": "insufficient_user_authentication", "step_up_uri": page.as_str()}).to_string();
+        if accept.is_some_and(|accept| accept.split([',', ';']).any(|media| media.trim() == "text/html")) {
+            response.headers.retain(|(name, _)| *name != "content-type");
+            response.headers.push(("content-type", "text/html; charset=utf-8".to_owned()));
+            response.headers.push(("vary", "accept".to_owned()));
+            response.body = step_up_page(page).into_string();
+        }
+        response
     }
 
-    fn in_json(answer: &Answer) -> Self {
+    fn in_json(answer: &EngineAnswer) -> Self {
         if answer.passes() {
-            return Self { status: StatusCode::OK, headers: identity(answer), body: String::new() };
+            return Self { status: StatusCode::OK, headers: identity_headers(answer), body: String::new() };
         }
         let realm = answer.audience.as_deref().unwrap_or("durward");
         match answer.decision.reason {
@@ -74,18 +77,18 @@ impl HttpAnswer {
         }
     }
 
-    /// Whatever was wrong with the credential, these are the same bytes.
+    /// The response to a missing or invalid credential, which doesn't say what is wrong with it.
     pub(crate) fn unauthenticated(realm: &str, presented: bool) -> Self {
         let error = if presented { r#", error="invalid_token""# } else { "" };
         Self::refusal(StatusCode::UNAUTHORIZED, Some(bearer(realm, error)), r#"{"error":"invalid_token"}"#.to_owned())
     }
 
-    /// More is needed than the caller has shown (RFC 9470).
-    pub fn challenge(realm: &str, enough: Option<Challenge>) -> Self {
+    /// Asks for stronger or fresher authentication (RFC 9470).
+    pub fn challenge(realm: &str, required: Option<Challenge>) -> Self {
         let mut challenge = r#", error="insufficient_user_authentication""#.to_owned();
-        if let Some(enough) = enough {
-            challenge.push_str(&format!(r#", acr_values="{}""#, enough.assurance.acr()));
-            if let Some(age) = enough.max_age {
+        if let Some(required) = required {
+            challenge.push_str(&format!(r#", acr_values="{}""#, required.assurance.acr()));
+            if let Some(age) = required.max_age {
                 challenge.push_str(&format!(r#", max_age="{}""#, age.num_seconds()));
             }
         }
@@ -109,14 +112,14 @@ fn bearer(realm: &str, rest: &str) -> String {
     format!("Bearer realm={}{rest}", quoted(realm))
 }
 
-/// How an approval is named to people and programs: namespace and name of the object.
-pub fn approval_name(matter: &ApprovalSubject) -> String {
-    format!("{}/{}", matter.policy.namespace, matter.approval_name())
+/// Namespace and name of an Approval, as people and programs refer to it.
+pub fn approval_name(subject: &ApprovalSubject) -> String {
+    format!("{}/{}", subject.policy.namespace, subject.approval_name())
 }
 
-/// What a person is told who came to an operation of high risk by a browser. Never a redirect: that would lose what was
-/// asked, and lead in a circle.
-fn for_people(page: &Url) -> Markup {
+/// The page that a browser shows for an operation of high risk. A redirect would lose the original request, and could
+/// loop.
+fn step_up_page(page: &Url) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -129,18 +132,20 @@ fn for_people(page: &Url) -> Markup {
     }
 }
 
-/// Who is calling and why they may, for the application.
-fn identity(answer: &Answer) -> Vec<(&'static str, String)> {
+/// The identity headers for the application.
+fn identity_headers(answer: &EngineAnswer) -> Vec<(&'static str, String)> {
     let decision = &answer.decision;
     let principal = answer.principal.as_deref().map(|principal| principal.identity());
-    // a second factor can count here alone
-    let here =
-        |who: &Identity| decision.operation.as_deref().map_or(who.assurance, |name| who.at_operation(name).assurance);
+    // a second factor can be valid for this operation alone
+    let assurance = |identity: &Identity| {
+        let operation = decision.operation.as_deref();
+        operation.map_or(identity.assurance, |name| identity.at_operation(name).assurance)
+    };
     let values = [
-        principal.map(|who| header_value(&who.id.to_string())),
-        principal.filter(|_| decision.allowed()).map(|_| scopes(&decision.required)),
+        principal.map(|identity| header_value(&identity.id.to_string())),
+        if principal.is_some() && decision.allowed() { Some(scopes(&decision.required)) } else { None },
         decision.operation.as_deref().map(ToOwned::to_owned),
-        principal.map(|who| here(who).as_str().to_owned()),
+        principal.map(|identity| assurance(identity).as_str().to_owned()),
         Some(answer.id.to_string()),
     ];
     IDENTITY_HEADERS.into_iter().zip(values).filter_map(|(name, value)| Some((name, value?))).collect()
@@ -150,8 +155,8 @@ fn scopes(scopes: &[Scope]) -> String {
     scopes.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ")
 }
 
-/// A principal id as a header value: what is not printable ASCII is percent-encoded, and so is `%` itself, so that no
-/// two ids look alike.
+/// A principal id as a header value. Everything but printable ASCII is percent-encoded, and so is `%` itself, so that
+/// different ids have different values.
 fn header_value(text: &str) -> String {
     const ENCODED: percent_encoding::AsciiSet = percent_encoding::CONTROLS.add(b'%').add(b'"').add(b',').add(b' ');
     percent_encoding::utf8_percent_encode(text, &ENCODED).to_string()
@@ -170,15 +175,58 @@ fn quoted(text: &str) -> String {
     quoted
 }
 
-/// An answer as an HTTP response.
+/// The HTTP response with this status, these headers and this body.
 pub fn response(answer: HttpAnswer) -> Response {
     let mut response = Response::new(Body::from(answer.body));
     *response.status_mut() = answer.status;
     for (name, value) in answer.headers {
-        // what is set comes from names that were parsed; a value that is none after all is left out
+        // values are built from parsed names; an invalid one is omitted
         if let Ok(value) = HeaderValue::try_from(value) {
             response.headers_mut().insert(HeaderName::from_static(name), value);
         }
     }
     response
+}
+
+/// The refusal as `kubectl` shows it: the operation, what is missing, and the id of the audit record.
+pub(crate) fn refusal_message(answer: &EngineAnswer) -> String {
+    let decision = &answer.decision;
+    let operation = decision.operation.as_deref().unwrap_or_default();
+    let policy = decision.policy.as_ref().map(ToString::to_string).unwrap_or_default();
+    let caller = answer
+        .principal
+        .as_ref()
+        .map_or_else(|| "an unauthenticated caller".to_owned(), |p| p.identity().id.to_string());
+    if decision.reason == Reason::NoPolicy {
+        let service = answer.audience.as_deref().unwrap_or_default();
+        return format!(
+            "service `{service}` is closed, so what its policies governed is refused until policy {policy} is fixed or \
+             removed (decision {})",
+            answer.id
+        );
+    }
+    let reason = if answer.unrecorded { "the decision could not be recorded".to_owned() } else { reason(decision) };
+    format!("operation `{operation}` of policy {policy} is refused for {caller}: {reason} (decision {})", answer.id)
+}
+
+fn reason(decision: &Decision) -> String {
+    match (decision.reason, &decision.challenge) {
+        (Reason::InsufficientScope, _) => {
+            let missing: Vec<_> = decision.missing.iter().map(|scope| format!("`{scope}`")).collect();
+            format!("missing scope {}", missing.join(" and "))
+        }
+        (Reason::AssuranceTooLow, Some(challenge)) => {
+            let fresh = challenge.max_age.map(|age| format!(" not older than {} s", age.num_seconds()));
+            format!("its risk requires {}{}", challenge.assurance, fresh.unwrap_or_default())
+        }
+        (Reason::ApprovalRequired, _) => {
+            let name = decision.approval.as_ref().map(|approval| approval_name(&approval.subject)).unwrap_or_default();
+            format!("it requires an approval: let an approver run `durward approve {name}`, then try again")
+        }
+        (Reason::Denied, _) => {
+            let denials: Vec<_> = decision.rules.iter().map(|rule| format!("`{rule}`")).collect();
+            format!("{} applies", denials.join(" and "))
+        }
+        (reason, _) => reason.to_string(),
+    }
 }

@@ -1,19 +1,22 @@
-//! The doors: each translates its protocol in, asks the engine once, and translates the answer out. None decides.
+//! The doors: the HTTP and gRPC endpoints through which proxies, the API server and callers reach Durward.
+//! A door translates a request, asks the engine once, and translates its answer; deciding belongs to `durward-core`.
+//! Begin with [`forward_auth`], the smallest door that asks for decisions; it shares [`answer`] and [`headers`] with others.
 
 pub mod admin;
 pub mod admission;
 pub mod answer;
 pub mod approvals;
+pub mod assembly;
 pub mod authorization;
 pub mod authzen;
-#[cfg(test)]
-mod corpus;
+mod doors;
 pub mod exchange;
 pub mod ext_authz;
-mod ext_authz_failure;
-pub mod ext_authz_service;
+mod form;
 pub mod forward_auth;
 pub mod headers;
+#[cfg(test)]
+mod kubernetes_corpus;
 pub mod mint;
 pub mod snapshots;
 pub mod step_up;
@@ -21,19 +24,8 @@ pub mod token_review;
 pub mod tokens;
 
 use axum::Router;
-use durward_engine::Engine;
-use durward_runtime::trust::Trust;
-use ext_authz::{Health, Listener};
-use std::sync::Arc;
-
-/// What the doors share.
-#[derive(Debug, Clone)]
-pub struct Doors {
-    /// Decides.
-    pub engine: Arc<Engine>,
-    /// Which peers are believed what.
-    pub trust: Arc<Trust>,
-}
+pub use doors::Doors;
+use ext_authz::{ExtAuthzHealth, ExtAuthzListener};
 
 impl Doors {
     /// Forward auth and AuthZEN, on one listener.
@@ -42,7 +34,7 @@ impl Doors {
     }
 
     /// Envoy's `ext_authz` with gRPC health and reflection.
-    pub async fn grpc(&self) -> (Listener, Health) {
+    pub async fn grpc(&self) -> (ExtAuthzListener, ExtAuthzHealth) {
         ext_authz::listener(self.clone()).await
     }
 }

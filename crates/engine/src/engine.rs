@@ -1,157 +1,125 @@
-//! The one path that every door takes: find the operation, authenticate, decide, record.
+//! The engine: find the operation, authenticate, decide, record.
 
-use crate::audit::approval::Event as ApprovalEvent;
-use crate::audit::issuance::Issuance;
-use crate::audit::second_factor::SecondFactor;
-use crate::audit::unenforced::{Counts, Unenforced};
-use crate::audit::{Audit, Record};
+use crate::audit::unenforced::{UnenforcedCounter, UnenforcedCounts};
+use crate::audit::{AuditRecord, AuditWriter, DecisionEvent, DecisionId};
 use crate::door::Door;
 use crate::metrics::Metrics;
 use crate::openfga;
 use crate::openfga::OpenFga;
+use crate::recorder::Recorder;
 use arc_swap::{ArcSwap, ArcSwapOption};
-use chrono::{DateTime, Utc};
-use durward_authn::{Authenticator, Credentials, Expectation, Factor, Failure};
+use chrono::Utc;
+use durward_authn::{AuthenticationFailure, Authenticator, Credentials, Expectation};
 use durward_core::approval::ApprovalSubject;
 use durward_core::decision::{Decision, Reason};
 use durward_core::digest::Digest;
 use durward_core::evidence::Evidence;
 use durward_core::kubernetes::ApiCall;
-use durward_core::path::Captures;
 use durward_core::principal::{Principal, PrincipalId};
 use durward_core::relations::{RelationAnswers, RelationQuestions};
 use durward_core::request::{Call, Request, ServiceTarget};
 use durward_core::snapshot::Snapshot;
-use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 use tokio::sync::{mpsc, watch};
 use url::Url;
 
-/// Who is asking: a caller with credentials, or somebody whom a trusted enforcement point vouches for.
+/// The caller of a request.
 #[derive(Debug)]
-pub enum Caller<'a> {
-    /// Credentials to be checked.
+pub enum EngineCaller<'a> {
+    /// A caller with credentials, which the engine verifies.
     Credentials(Credentials<'a>),
-    /// A principal that the authenticator made from a trusted enforcement point's word.
+    /// A principal that a trusted enforcement point vouches for. Only the authenticator makes one.
     Vouched(Arc<Principal>),
-    /// Somebody whom the trusted enforcement point does not know either.
-    Nobody,
+    /// A caller that the trusted enforcement point could not authenticate.
+    Anonymous,
 }
 
-/// What became of a request.
+/// The answer to a request.
 #[derive(Debug)]
-pub struct Answer {
-    /// Names the decision in the audit log.
+pub struct EngineAnswer {
+    /// Identifies the decision in the audit log.
     pub id: DecisionId,
     /// The decision.
     pub decision: Decision,
-    /// Who is asking, once authenticated.
+    /// The caller, if authenticated.
     pub principal: Option<Arc<Principal>>,
-    /// Audience of the service, once found: the realm of challenges.
+    /// Audience of the service, if one was found: the realm of challenges.
     pub audience: Option<Arc<str>>,
-    /// Whether a credential was there at all; without one the challenge has no `error` (RFC 6750 section 3.1).
+    /// Whether the request carried a credential; without one the challenge has no `error` (RFC 6750 section 3.1).
     pub credential_presented: bool,
-    /// Where the person who is asking can show the second factor that is missing.
+    /// The page where the caller can prove the missing second factor.
     pub step_up: Option<Url>,
-    /// Whether a refusal hangs on conditions that read an object which is not known here.
+    /// Whether a refusal depends on conditions that read an object which is not known here.
     pub awaits_object: bool,
-    /// Whether the decision could not be recorded although it has to be.
+    /// Whether the decision has to be recorded and could not be.
     pub unrecorded: bool,
 }
 
-impl Answer {
-    /// Whether the request goes through.
+impl EngineAnswer {
+    /// Whether the request passes.
     #[must_use]
     pub fn passes(&self) -> bool {
         self.decision.passes() && !self.unrecorded
     }
 }
 
-/// Names one decision.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DecisionId {
-    process: u64,
-    number: u64,
-}
-
-impl fmt::Display for DecisionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}-{:x}", self.process, self.number)
-    }
-}
-
-/// Everything that a decision needs, shared by all doors.
+/// Decides requests and records the decisions, for all doors of a process.
 #[derive(Debug)]
 pub struct Engine {
     snapshot: ArcSwap<Snapshot>,
     revision: watch::Sender<Digest>,
     authenticator: Arc<Authenticator>,
-    audit: Audit,
-    metrics: Arc<Metrics>,
+    recorder: Recorder,
     openfga: Option<OpenFga>,
-    /// Who asks for the approvals that callers lack.
-    wanted: OnceLock<mpsc::Sender<ApprovalSubject>>,
+    /// Takes the approvals that callers lack.
+    approval_requests: OnceLock<mpsc::Sender<ApprovalSubject>>,
     step_up_page: ArcSwapOption<Url>,
     process: u64,
     decisions: AtomicU64,
-    unenforced: Unenforced,
+    unenforced: UnenforcedCounter,
 }
 
 impl Engine {
-    /// An engine that knows no policy yet, and so denies everything. `process` tells its decision ids apart from
-    /// those of other processes.
+    /// Creates an engine without policies, which denies everything. `process` makes its decision ids differ from those
+    /// of other processes.
     #[must_use]
-    pub fn new(authenticator: Arc<Authenticator>, audit: Audit, metrics: Arc<Metrics>, process: u64) -> Self {
+    pub fn new(authenticator: Arc<Authenticator>, log: AuditWriter, metrics: Arc<Metrics>, process: u64) -> Self {
         Self {
             snapshot: ArcSwap::from_pointee(Snapshot::default()),
             revision: watch::Sender::new(Digest::default()),
             authenticator,
-            audit,
-            metrics,
+            recorder: Recorder::new(log, metrics),
             openfga: None,
-            wanted: OnceLock::new(),
+            approval_requests: OnceLock::new(),
             step_up_page: ArcSwapOption::empty(),
             process,
             decisions: AtomicU64::new(0),
-            unenforced: Unenforced::default(),
+            unenforced: UnenforcedCounter::default(),
         }
     }
 
-    /// Tells where people step up.
-    pub fn step_up_at(&self, page: Option<Url>) {
-        self.step_up_page.store(page.map(Arc::new));
-    }
-
-    /// Where people step up.
-    pub fn step_up_page(&self) -> Option<Arc<Url>> {
-        self.step_up_page.load_full()
-    }
-
-    /// Where a person can show what a decision found missing.
-    fn step_up(&self, decision: &Decision, principal: Option<&Principal>) -> Option<Url> {
-        let person = principal.is_some_and(|who| matches!(who.identity().id, PrincipalId::User { .. }));
-        // only what a person has to prove has an age
-        decision.challenge.filter(|challenge| person && challenge.max_age.is_some())?;
-        let (service, mut page) = (decision.service.as_ref()?, Url::clone(&*self.step_up_page()?));
-        page.query_pairs_mut().append_pair("audience", &service.audience);
-        if let Some(operation) = &decision.operation {
-            page.query_pairs_mut().append_pair("operation", operation);
-        }
-        Some(page)
-    }
-
-    /// The same, asking this server for the relations of services that say so.
+    /// Adds the server that answers for services whose relations are in OpenFGA.
     #[must_use]
     pub fn with_openfga(self, openfga: Option<OpenFga>) -> Self {
         Self { openfga, ..self }
     }
 
+    /// Sets the page where people step up.
+    pub fn set_step_up_page(&self, page: Option<Url>) {
+        self.step_up_page.store(page.map(Arc::new));
+    }
+
+    /// The page where people step up.
+    pub fn step_up_page(&self) -> Option<Arc<Url>> {
+        self.step_up_page.load_full()
+    }
+
     /// Puts a snapshot in force for every decision that begins from now on.
     pub fn replace_snapshot(&self, snapshot: Snapshot) {
         let revision = snapshot.revision();
-        self.metrics.snapshot(revision, snapshot.services().count());
+        self.recorder.metrics().snapshot(revision, snapshot.services().count());
         self.snapshot.store(Arc::new(snapshot));
         self.revision.send_replace(revision);
     }
@@ -162,77 +130,76 @@ impl Engine {
         self.snapshot.load_full()
     }
 
-    /// The revision in force, and each that comes after it.
+    /// The revision in force, and each later one.
     #[must_use]
     pub fn revisions(&self) -> watch::Receiver<Digest> {
         self.revision.subscribe()
     }
 
-    /// The authenticator.
-    #[must_use]
-    pub fn authenticator(&self) -> &Arc<Authenticator> {
-        &self.authenticator
-    }
-
-    /// The metrics.
-    #[must_use]
-    pub fn metrics(&self) -> &Arc<Metrics> {
-        &self.metrics
-    }
-
-    /// What was let pass because a policy only audits, and the number of this process.
-    pub fn unenforced(&self) -> (u64, Counts) {
+    /// The id of this process, and how many requests passed because a policy only audits.
+    pub fn unenforced(&self) -> (u64, UnenforcedCounts) {
         (self.process, self.unenforced.counts())
     }
 
-    /// From now on approvals that callers lack are asked for through `wanted`. Only the first call counts.
-    pub fn ask_for_approvals(&self, wanted: mpsc::Sender<ApprovalSubject>) {
-        let _ = self.wanted.set(wanted);
+    /// Sends the approvals that callers lack to `requests` from now on. Only the first call has an effect.
+    pub fn send_approval_requests_to(&self, requests: mpsc::Sender<ApprovalSubject>) {
+        let _ = self.approval_requests.set(requests);
     }
 
-    /// Asks for an approval that somebody lacks.
-    pub fn want(&self, matter: &ApprovalSubject) {
-        if let Some(wanted) = self.wanted.get() {
-            // a full queue is made up for by the caller's next try
-            let _ = wanted.try_send(matter.clone());
+    /// Requests an approval that a caller lacks.
+    pub fn request_approval(&self, subject: &ApprovalSubject) {
+        if let Some(requests) = self.approval_requests.get() {
+            // if the queue is full, the caller's next attempt requests it again
+            let _ = requests.try_send(subject.clone());
         }
     }
 
-    /// Authenticates and decides one request, and records what came of it.
-    pub async fn ask(&self, door: Door, request: &Request<'_>, caller: Caller<'_>) -> Answer {
-        self.ask_of(&self.snapshot(), door, request, caller).await
+    /// Records an event in the audit log and counts it. Returns whether it may take effect: it is recorded, or the log
+    /// may lose records.
+    pub fn record(&self, record: &impl AuditRecord) -> bool {
+        self.recorder.record(record)
     }
 
-    /// As [`Engine::ask`] at the admin listener, by its own policy.
-    pub async fn ask_admin(&self, policy: &Snapshot, request: &Request<'_>, credentials: Credentials<'_>) -> Answer {
-        self.ask_of(policy, Door::Admin, request, Caller::Credentials(credentials)).await
+    /// Authenticates and decides a request, and records the decision.
+    pub async fn authorize(&self, door: Door, request: &Request<'_>, caller: EngineCaller<'_>) -> EngineAnswer {
+        self.authorize_by(&self.snapshot(), door, request, caller).await
     }
 
-    /// Whether a request would go through by the policies in force, if this principal asked now. Nobody asks: nothing is
-    /// recorded, and nothing may be let through because of it.
+    /// Like [`Engine::authorize`], for the admin listener and by its own policy.
+    pub async fn authorize_admin(
+        &self,
+        policy: &Snapshot,
+        request: &Request<'_>,
+        credentials: Credentials<'_>,
+    ) -> EngineAnswer {
+        self.authorize_by(policy, Door::Admin, request, EngineCaller::Credentials(credentials)).await
+    }
+
+    /// Whether a request of this principal would pass now. Records nothing, so nothing may be allowed because of it.
     #[must_use]
     pub fn would_pass(&self, request: &Request<'_>, principal: Option<&Principal>) -> bool {
         self.snapshot().decide(principal, request, Utc::now()).passes()
     }
 
-    /// Decides a request to the Kubernetes API: every service of the namespace that declares it has to let it through.
-    /// The answers up to the first refusal that does not wait for the object, one for each service; none where nobody declares
-    /// the request.
-    pub async fn ask_kubernetes(
+    /// Decides a request to the Kubernetes API: every service of the namespace that declares it has to allow it.
+    /// Returns one answer per service, up to the first refusal that does not wait for the object; none if no service
+    /// declares the request.
+    pub async fn authorize_kubernetes(
         &self,
         door: Door,
         namespace: &str,
         call: ApiCall<'_>,
         caller: Option<&Arc<Principal>>,
         evidence: &dyn Evidence,
-    ) -> Vec<Answer> {
+    ) -> Vec<EngineAnswer> {
         let snapshot = self.snapshot();
         let mut answers = Vec::new();
         for service in snapshot.governing(namespace, &call) {
             let target = ServiceTarget::Audience(&service.key().audience);
             let request = Request { target, call: Call::Kubernetes(call), source: None, evidence };
-            let caller = caller.map_or(Caller::Nobody, |principal| Caller::Vouched(Arc::clone(principal)));
-            let answer = self.ask_of(&snapshot, door, &request, caller).await;
+            let caller =
+                caller.map_or(EngineCaller::Anonymous, |principal| EngineCaller::Vouched(Arc::clone(principal)));
+            let answer = self.authorize_by(&snapshot, door, &request, caller).await;
             let refused = !answer.passes() && !answer.awaits_object;
             answers.push(answer);
             if refused {
@@ -242,34 +209,40 @@ impl Engine {
         answers
     }
 
-    async fn ask_of(&self, snapshot: &Snapshot, door: Door, request: &Request<'_>, caller: Caller<'_>) -> Answer {
-        let (started, now) = (Instant::now(), Utc::now());
+    async fn authorize_by(
+        &self,
+        snapshot: &Snapshot,
+        door: Door,
+        request: &Request<'_>,
+        caller: EngineCaller<'_>,
+    ) -> EngineAnswer {
+        let started = Instant::now();
+        let time = Utc::now();
         let route = snapshot.route(request);
         let (principal, failure) = match (caller, route.accepted_methods()) {
-            (Caller::Vouched(principal), _) => (Some(principal), None),
-            (Caller::Nobody, _) => (None, None),
-            // who is asking does not matter, so nobody looks at the credential
-            (Caller::Credentials(_), None) => (None, None),
-            (Caller::Credentials(credentials), Some((audience, ways))) => {
-                match self.authenticator.authenticate(&credentials, &Expectation { audience, ways }, now).await {
+            (EngineCaller::Vouched(principal), _) => (Some(principal), None),
+            // without a service that accepts methods the caller makes no difference, so its credential is not read
+            (EngineCaller::Anonymous, _) | (EngineCaller::Credentials(_), None) => (None, None),
+            (EngineCaller::Credentials(credentials), Some((audience, methods))) => {
+                match self.authenticator.authenticate(&credentials, &Expectation { audience, methods }, time).await {
                     Ok(principal) => (Some(principal), None),
                     Err(failure) => (None, Some(failure)),
                 }
             }
         };
-        let route = match (route.questions(principal.as_deref(), now), principal.as_deref()) {
+        let route = match (route.questions(principal.as_deref(), time), principal.as_deref()) {
             (Some(questions), Some(principal)) => {
-                let answers = self.related(&questions, principal, snapshot.revision()).await;
+                let answers = self.relation_answers(&questions, principal, snapshot.revision()).await;
                 route.with_answers(answers)
             }
             _ => route,
         };
-        let decision = route.decide(principal.as_deref(), now);
-        // at the other doors it is known, or never will be
-        let awaits_object = door == Door::Authorization && route.awaits_object(principal.as_deref(), now);
+        let decision = route.decide(principal.as_deref(), time);
+        // the other doors either have the object already or never will
+        let awaits_object = door == Door::Authorization && route.awaits_object(principal.as_deref(), time);
         self.unenforced.count(&decision, snapshot);
         let id = DecisionId { process: self.process, number: self.decisions.fetch_add(1, Ordering::Relaxed) };
-        let made = Made {
+        let unrecorded = !self.record(&DecisionEvent {
             id,
             door,
             request,
@@ -278,20 +251,21 @@ impl Engine {
             captures: route.captures(),
             answers: route.answers(),
             decision: &decision,
-            now,
-            started,
-        };
-        let unrecorded = !self.record(&made);
-        if let (Reason::ApprovalRequired, false, Some(approval)) =
-            (decision.reason, decision.passes(), &decision.approval)
+            time,
+            latency: started.elapsed(),
+        });
+        if decision.reason == Reason::ApprovalRequired
+            && !decision.passes()
+            && let Some(approval) = &decision.approval
         {
-            self.want(&approval.subject);
+            self.request_approval(&approval.subject);
         }
-        Answer {
+        let step_up = if door == Door::Admin { None } else { self.step_up_url(&decision, principal.as_deref()) };
+        EngineAnswer {
             id,
             audience: decision.service.as_ref().map(|service| Arc::clone(&service.audience)),
-            credential_presented: failure.as_ref().is_none_or(|failure| !failure.is_missing()),
-            step_up: self.step_up(&decision, principal.as_deref()).filter(|_| door != Door::Admin),
+            credential_presented: !failure.as_ref().is_some_and(AuthenticationFailure::is_missing),
+            step_up,
             principal,
             decision,
             awaits_object: awaits_object && !unrecorded,
@@ -299,82 +273,33 @@ impl Engine {
         }
     }
 
-    async fn related(
+    /// The page where a person can prove the second factor that a decision found missing.
+    fn step_up_url(&self, decision: &Decision, principal: Option<&Principal>) -> Option<Url> {
+        let is_person = principal.is_some_and(|caller| matches!(caller.identity().id, PrincipalId::User { .. }));
+        // only factors that a person has to prove have a maximum age
+        let missing_factor = decision.challenge.is_some_and(|challenge| challenge.max_age.is_some());
+        if !is_person || !missing_factor {
+            return None;
+        }
+        let service = decision.service.as_ref()?;
+        let mut page = Url::clone(&*self.step_up_page()?);
+        page.query_pairs_mut().append_pair("audience", &service.audience);
+        if let Some(operation) = &decision.operation {
+            page.query_pairs_mut().append_pair("operation", operation);
+        }
+        Some(page)
+    }
+
+    async fn relation_answers(
         &self,
         questions: &RelationQuestions<'_>,
         principal: &Principal,
         revision: Digest,
     ) -> RelationAnswers {
         match &self.openfga {
-            Some(openfga) => openfga.answers(questions, principal.identity(), revision, &self.metrics).await,
+            Some(openfga) => openfga.answers(questions, principal.identity(), revision, self.recorder.metrics()).await,
+            // stored in audit records
             None => openfga::failed(questions, "no OpenFGA server is named here (--openfga-url)"),
         }
     }
-
-    /// Whether the decision is recorded, or need not be.
-    fn record(&self, made: &Made<'_>) -> bool {
-        let latency = made.started.elapsed();
-        self.metrics.decision(made.door, made.decision, latency);
-        if made.decision.reason == Reason::Unauthenticated {
-            self.metrics.authentication_failure(made.failure.is_some_and(Failure::is_missing));
-        }
-        let recorded = self.audit.record(&Record::of(made, latency));
-        if recorded.is_err() {
-            self.metrics.audit_lost();
-        }
-        recorded.is_ok() || self.audit.may_lose()
-    }
-}
-
-impl Engine {
-    /// Records what became of an approval; tells whether it is recorded, or need not be.
-    pub fn approval(&self, event: &ApprovalEvent) -> bool {
-        let recorded = self.audit.record(event);
-        if recorded.is_err() {
-            self.metrics.audit_lost();
-        }
-        recorded.is_ok() || self.audit.may_lose()
-    }
-
-    /// Records what became of a wish for an identity, `since` then; tells whether it is recorded, or need not be.
-    pub fn issuance(&self, issuance: &Issuance<'_>, since: DateTime<Utc>) -> bool {
-        let (by, outcome) = issuance.labels();
-        self.metrics.issuance(by.as_str(), outcome.as_str(), Utc::now() - since);
-        let recorded = self.audit.record(issuance);
-        if recorded.is_err() {
-            self.metrics.audit_lost();
-        }
-        let counts = recorded.is_ok() || self.audit.may_lose();
-        if let Some(end) = issuance.certificate_ends().filter(|_| counts) {
-            self.metrics.certificate_until(end);
-        }
-        counts
-    }
-}
-
-impl Engine {
-    /// Records what became of a second factor; tells whether it is recorded, or need not be.
-    pub fn second_factor(&self, record: &SecondFactor<'_>) -> bool {
-        self.metrics.second_factor(record.outcome.as_str(), record.factor.map_or("none", Factor::as_str));
-        let recorded = self.audit.record(record);
-        if recorded.is_err() {
-            self.metrics.audit_lost();
-        }
-        recorded.is_ok() || self.audit.may_lose()
-    }
-}
-
-/// A decision just made, with all that its audit record says of it.
-#[derive(Debug)]
-pub struct Made<'a> {
-    pub id: DecisionId,
-    pub door: Door,
-    pub request: &'a Request<'a>,
-    pub principal: Option<&'a Principal>,
-    pub failure: Option<&'a Failure>,
-    pub captures: Option<&'a Captures>,
-    pub answers: &'a RelationAnswers,
-    pub decision: &'a Decision,
-    pub now: DateTime<Utc>,
-    pub started: Instant,
 }

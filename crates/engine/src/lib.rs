@@ -1,13 +1,17 @@
-//! The one path that every door takes: find the operation, authenticate, decide, record.
+//! The one path that every door takes: find the operation, authenticate the caller, decide, record.
 //!
 //! It speaks no protocol and reads no resource.
-//! Begin with [`Engine::ask`].
+//! Begin with [`Engine::authorize`].
 
 pub mod audit;
+mod context;
 mod door;
 mod engine;
 pub mod metrics;
 pub mod openfga;
+pub mod outcome;
+mod recorder;
 
+pub use context::EngineContext;
 pub use door::{ADMIN, Door};
-pub use engine::*;
+pub use engine::{Engine, EngineAnswer, EngineCaller};

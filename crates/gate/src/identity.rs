@@ -1,12 +1,12 @@
-//! What the gate shows to both sides, and whom it believes; replaced while it runs.
+//! Certificate and trust of the gate, for both sides; replaced while it runs.
 
-use crate::peers::Peers;
+use crate::server_verifier::ServerVerifier;
 use durward_api::compile::ClusterDomains;
 use durward_authn::Authenticator;
 use durward_authn::tls::WorkloadClientVerifier;
 use durward_core::principal::PrincipalId;
 use durward_runtime::Failure;
-use durward_runtime::tls::{ServerCertificate, Verifier, server_config};
+use durward_runtime::tls::{HandshakeVerifier, ReloadableCertificate, server_config};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ServerConfig, SupportedProtocolVersion};
 use rustls_pki_types::CertificateDer;
@@ -14,8 +14,8 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
-/// A certificate with its key, and what others are verified by.
-pub(super) struct Material {
+/// A certificate with its key, and the roots and keys that verify others.
+pub(super) struct IdentityMaterial {
     /// SPIFFE ID of the certificate.
     pub(super) id: PrincipalId,
     /// Leaf first.
@@ -26,54 +26,58 @@ pub(super) struct Material {
     pub(super) jwks: Option<String>,
 }
 
-/// Both sides' TLS.
+/// TLS of both sides.
 #[derive(Debug)]
-pub(super) struct Identity {
-    pub(super) certificate: Arc<ServerCertificate>,
-    clients: Arc<Verifier<WorkloadClientVerifier>>,
-    pub(super) peers: Arc<Peers>,
+pub(super) struct GateTls {
+    pub(super) certificate: Arc<ReloadableCertificate>,
+    clients: Arc<HandshakeVerifier<WorkloadClientVerifier>>,
+    pub(super) peers: Arc<ServerVerifier>,
 }
 
-impl Identity {
-    fn new(material: &Material, cluster_domain: &str, authenticator: &Arc<Authenticator>) -> Result<Self, Failure> {
+impl GateTls {
+    fn new(
+        material: &IdentityMaterial,
+        cluster_domain: &str,
+        authenticator: &Arc<Authenticator>,
+    ) -> Result<Self, Failure> {
         Ok(Self {
-            certificate: ServerCertificate::new(&material.chain_pem, &material.key_pem)?,
+            certificate: ReloadableCertificate::new(&material.chain_pem, &material.key_pem)?,
             clients: WorkloadClientVerifier::verifier(Arc::clone(authenticator)),
-            peers: Peers::new(&material.id, cluster_domain, material.roots.clone()),
+            peers: ServerVerifier::new(&material.id, cluster_domain, material.roots.clone()),
         })
     }
 
-    fn replace(&self, material: &Material) -> Result<(), Failure> {
+    fn replace(&self, material: &IdentityMaterial) -> Result<(), Failure> {
         self.certificate.replace(&material.chain_pem, &material.key_pem)?;
         self.peers.replace(&material.roots);
         Ok(())
     }
 
-    /// TLS of the side that callers reach: 1.3, and 1.2 only where somebody asked for it.
+    /// TLS of the side for callers: 1.3, and 1.2 only where the settings allow it.
     pub(super) fn tls(&self, older: bool) -> Result<Arc<ServerConfig>, Failure> {
         let versions: &[&'static SupportedProtocolVersion] = if older { &[&TLS13, &TLS12] } else { &[&TLS13] };
         Ok(server_config(Arc::clone(&self.certificate), self.clients.clone(), versions)?)
     }
 }
 
-/// Where new material goes.
+/// Puts new certificates and roots in use.
 #[derive(Clone)]
-pub(super) struct Shown {
-    identity: watch::Sender<Option<Arc<Identity>>>,
+pub(super) struct IdentityPublisher {
+    identity: watch::Sender<Option<Arc<GateTls>>>,
     authenticator: Arc<Authenticator>,
     trust_domain: Arc<str>,
     cluster_domain: Arc<str>,
 }
 
-impl Shown {
+impl IdentityPublisher {
     pub(super) fn new(authenticator: Arc<Authenticator>, domain: &ClusterDomains) -> Self {
         let (trust_domain, cluster_domain) =
             (domain.trust_domain.as_str().into(), domain.cluster_domain.as_str().into());
         Self { identity: watch::Sender::new(None), authenticator, trust_domain, cluster_domain }
     }
 
-    /// Shows and believes this from now on; on an error what was shown before stays.
-    pub(super) fn show(&self, material: &Material) -> Result<(), Failure> {
+    /// Uses this certificate and these roots from now on. On an error the previous ones stay in use.
+    pub(super) fn publish(&self, material: &IdentityMaterial) -> Result<(), Failure> {
         let of = material.id.trust_domain().unwrap_or_default();
         if of != &*self.trust_domain {
             return Err(
@@ -86,7 +90,7 @@ impl Shown {
                 identity.replace(material)?;
                 None
             }
-            None => Some(Arc::new(Identity::new(material, &self.cluster_domain, &self.authenticator)?)),
+            None => Some(Arc::new(GateTls::new(material, &self.cluster_domain, &self.authenticator)?)),
         };
         self.authenticator.change_domain(|domain| {
             domain.roots.clone_from(&material.roots);
@@ -98,8 +102,8 @@ impl Shown {
         Ok(())
     }
 
-    /// Once there is one.
-    pub(super) async fn identity(&self) -> Option<Arc<Identity>> {
+    /// The TLS of both sides, once the first certificate has arrived.
+    pub(super) async fn identity(&self) -> Option<Arc<GateTls>> {
         self.identity.subscribe().wait_for(Option::is_some).await.ok()?.clone()
     }
 }

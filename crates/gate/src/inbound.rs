@@ -1,25 +1,27 @@
-//! From callers to the application: each request is decided, and goes on exactly as it was decided about.
+//! From callers to the application: the engine decides each request, and the gate forwards exactly what was decided about.
 
-use crate::Limits;
-use crate::app::App;
-use crate::passing::{
+use crate::GateLimits;
+use crate::application::Application;
+use crate::forwarding::{
     identify, is_grpc, is_websocket, is_websocket_over_http2, join_cookies, pass, strip_foreign, strip_hop_by_hop,
 };
-use crate::trouble::Trouble;
+use crate::proxy_error::ProxyError;
 use crate::tunnel;
 use crate::tunnel::Tunnels;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
-use durward_authn::Credentials;
+use durward_authn::{Authenticator, Credentials};
 use durward_core::host::Host;
-use durward_core::request::{Call, Request as Asked, ServiceTarget};
+use durward_core::request::{Call, Request as DecisionRequest, ServiceTarget};
 use durward_doors::answer::response;
 use durward_doors::answer::{HttpAnswer, PATH_OVERRIDES};
-use durward_doors::headers::{Shown, Unclear, accept, mislead, moved, own_host};
-use durward_engine::{Caller, Door, Engine};
-use durward_runtime::listener::Answers;
-use durward_runtime::trust::Peer;
+use durward_doors::headers::{
+    AmbiguousRequest, HeaderEvidence, accept_header, is_misleading, overrides_path, request_host,
+};
+use durward_engine::{Door, Engine, EngineCaller, EngineContext};
+use durward_runtime::connection::HttpService;
+use durward_runtime::peers::Peer;
 use http::header::{HOST, HeaderValue, TE, WWW_AUTHENTICATE};
 use http::uri::{Authority, PathAndQuery};
 use http::{Method, StatusCode, Version};
@@ -29,77 +31,78 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tonic::{Code, Status};
 
-/// The side that callers reach.
+/// The side for callers.
 #[derive(Clone)]
 pub(super) struct Inbound {
     engine: Arc<Engine>,
-    app: App,
-    limits: Limits,
+    authenticator: Arc<Authenticator>,
+    app: Application,
+    limits: GateLimits,
     slots: Arc<Semaphore>,
     tunnels: Tunnels,
 }
 
-/// What a caller asks, in the words of policies.
-struct Read<'r> {
+/// Method, host and path of a request, as policies name them.
+struct RequestTarget<'r> {
     method: &'r str,
     host: &'r str,
     path: Cow<'r, str>,
 }
 
-impl Answers for Inbound {
-    async fn answer(self, request: Request) -> Response {
+impl HttpService for Inbound {
+    async fn handle(self, request: Request) -> Response {
         let grpc = is_grpc(&request);
-        match self.decided(request, grpc).await {
+        match self.decide_and_forward(request, grpc).await {
             Ok(response) => response,
-            Err(trouble) => trouble.told(grpc),
+            Err(error) => error.into_response(grpc),
         }
     }
 
     fn websockets_over_http2(&self) -> bool {
-        self.app.takes_websockets()
+        self.app.accepts_websockets()
     }
 }
 
 impl Inbound {
-    pub(super) fn new(engine: Arc<Engine>, app: App, limits: Limits, tunnels: Tunnels) -> Self {
+    pub(super) fn new(context: EngineContext, app: Application, limits: GateLimits, tunnels: Tunnels) -> Self {
         let slots = Arc::new(Semaphore::new(limits.requests));
-        Self { engine, app, limits, slots, tunnels }
+        Self { engine: context.engine, authenticator: context.authenticator, app, limits, slots, tunnels }
     }
 
-    async fn decided(&self, request: Request, grpc: bool) -> Result<Response, Trouble> {
-        let permit = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| Trouble::TooMany)?;
-        let peer = request.extensions().get::<Peer>().cloned().ok_or(Trouble::Unreachable)?;
+    async fn decide_and_forward(&self, request: Request, grpc: bool) -> Result<Response, ProxyError> {
+        let permit = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| ProxyError::TooMany)?;
+        let peer = request.extensions().get::<Peer>().cloned().ok_or(ProxyError::Unreachable)?;
         let source = peer.address.ip();
         let read = read(&request);
         let (target, call) = match &read {
             Ok(read) => (ServiceTarget::Host(read.host), Call::Http { method: read.method, path: &read.path }),
-            Err(Unclear) => (ServiceTarget::Host(""), Call::Ambiguous),
+            Err(AmbiguousRequest) => (ServiceTarget::Host(""), Call::Ambiguous),
         };
-        let evidence = &Shown { headers: request.headers(), authenticator: self.engine.authenticator() };
-        let asked = Asked { target, call, source: Some(source), evidence };
+        let evidence = &HeaderEvidence { headers: request.headers(), authenticator: &self.authenticator };
+        let decision_request = DecisionRequest { target, call, source: Some(source), evidence };
         let credentials = Credentials {
             headers: request.headers(),
             certificate: peer.certificate.as_deref(),
             client_cert_header_trusted: false,
         };
-        let answer = self.engine.ask(Door::Gate, &asked, Caller::Credentials(credentials)).await;
+        let answer = self.engine.authorize(Door::Gate, &decision_request, EngineCaller::Credentials(credentials)).await;
         let passes = answer.passes();
-        let told = HttpAnswer::of(&answer, accept(request.headers()));
-        // a policy that only audits lets through what it can read; what nobody can read is of no policy
+        let http_answer = HttpAnswer::new(&answer, accept_header(request.headers()));
+        // a policy that only audits lets readable requests pass; an ambiguous one belongs to no policy
         let host = match read {
             Ok(read) if passes => {
-                Authority::try_from(Host::of_authority(read.host).map_err(|_| Trouble::Unreachable)?.as_str())
+                Authority::try_from(Host::of_authority(read.host).map_err(|_| ProxyError::Unreachable)?.as_str())
             }
-            _ => return Ok(refusal(told, grpc)),
+            _ => return Ok(refusal(http_answer, grpc)),
         };
-        let host = host.map_err(|_| Trouble::Unreachable)?;
-        let (identity, http2) = (told.headers, self.app.by_http2(grpc));
+        let host = host.map_err(|_| ProxyError::Unreachable)?;
+        let (identity, http2) = (http_answer.headers, self.app.uses_http2(grpc));
 
         let mut request = request;
         let caller = if is_websocket_over_http2(&request) {
-            Some(tunnel::Caller::over_http2(&mut request)?)
+            Some(tunnel::WebSocketCaller::over_http2(&mut request)?)
         } else {
-            (is_websocket(&request) && !http2).then(|| tunnel::Caller::of(&mut request))
+            (is_websocket(&request) && !http2).then(|| tunnel::WebSocketCaller::of(&mut request))
         };
         let websocket = caller.is_some();
         let path = request.uri().path_and_query().cloned();
@@ -116,7 +119,7 @@ impl Inbound {
         strip_foreign(headers);
         identify(headers, identity, source);
         if http2 {
-            // there it is `:authority`
+            // HTTP/2 has `:authority` instead
             headers.remove(HOST);
             if grpc {
                 headers.insert(TE, HeaderValue::from_static("trailers"));
@@ -125,43 +128,43 @@ impl Inbound {
             join_cookies(headers);
         }
         if websocket {
-            tunnel::ask(headers);
+            tunnel::request_upgrade(headers);
         }
         let body = pass(body, self.limits.idle, None);
-        let onward = self.app.ask(Request::from_parts(parts, body), Some(host), path, http2);
-        let answered = timeout(self.limits.response, onward).await.map_err(|_| Trouble::Late)?;
-        let answered = answered.map_err(|error| {
-            tracing::warn!(%error, "the application did not answer");
-            Trouble::Unreachable
+        let pending = self.app.send(Request::from_parts(parts, body), Some(host), path, http2);
+        let response = timeout(self.limits.response, pending).await.map_err(|_| ProxyError::Late)?;
+        let response = response.map_err(|error| {
+            tracing::warn!(%error, "the application did not answer; answering 502");
+            ProxyError::Unreachable
         })?;
-        self.tunnels.pass_back(answered, caller, self.limits.idle, permit)
+        self.tunnels.return_response(response, caller, self.limits.idle, permit)
     }
 }
 
-/// Host and path, if no parser could read others.
-fn read(request: &Request) -> Result<Read<'_>, Unclear> {
+/// Method, host and path, if every parser reads the same ones.
+fn read(request: &Request) -> Result<RequestTarget<'_>, AmbiguousRequest> {
     let (uri, headers) = (request.uri(), request.headers());
-    let host = own_host(uri, headers)?.unwrap_or_default();
+    let host = request_host(uri, headers)?.unwrap_or_default();
     let (connects, over_http2) = (request.method() == Method::CONNECT, is_websocket_over_http2(request));
-    // a WebSocket is asked for by GET, whichever version of HTTP has another word for it
+    // policies know a WebSocket by GET, in HTTP/2 too
     let method = if over_http2 { "GET" } else { request.method().as_str() };
     let whole = uri.path_and_query().map(PathAndQuery::as_str).unwrap_or_default();
     if connects && (!over_http2 || is_grpc(request))
-        || mislead(method, headers)
-        || moved(whole, headers, &PATH_OVERRIDES)
+        || is_misleading(method, headers)
+        || overrides_path(whole, headers, &PATH_OVERRIDES)
     {
-        return Err(Unclear);
+        return Err(AmbiguousRequest);
     }
-    // in HTTP/2 the parts of a URI come one by one; in HTTP/1.1 one with a host is a request to a proxy
+    // HTTP/2 sends the parts of a URI one by one; in HTTP/1.1 a URI with a host is a request to a proxy
     let path = if request.version() < Version::HTTP_2 && uri.authority().is_some() {
         Cow::Owned(uri.to_string())
     } else {
         Cow::Borrowed(uri.path())
     };
-    Ok(Read { method, host, path })
+    Ok(RequestTarget { method, host, path })
 }
 
-/// The answer to a caller that may not; for gRPC as a status, with the same words.
+/// The response to a denied request; for gRPC a status with the same text.
 fn refusal(answer: HttpAnswer, grpc: bool) -> Response {
     if !grpc {
         return response(answer);

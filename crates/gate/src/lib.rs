@@ -1,46 +1,50 @@
-//! `durward gate`: the enforcing proxy beside one application.
+//! `durward gate`: the enforcing proxy beside one application. It authenticates callers, asks the engine, and forwards what is
+//! allowed.
+//!
+//! It decides nothing itself, and it reads and answers requests as the doors do.
+//! Begin with [`run`], then `inbound`.
 //!
 //! ```text
 //!           mTLS, HTTP/1.1 or HTTP/2            plain HTTP on loopback
 //! callers ─────────────────────────▶ inbound ───────────────────────▶ application
-//!                                       │ engine: decided here               │
+//!                                       │ the engine decides here            │
 //! services ◀──────── mTLS ────────── outbound ◀───── plain HTTP ─────────────┘
 //! ```
 //!
-//! Policies come from a directory, or from the controller; so do certificate and trust.
+//! Policies, certificate and trust come from files or from the controller.
 
-mod app;
+mod application;
 mod cluster;
+mod forwarding;
 mod identity;
 mod inbound;
 mod local;
 mod outbound;
-mod passing;
-mod peers;
-mod trouble;
+mod proxy_error;
+mod server_verifier;
 mod tunnel;
 
-pub use cluster::Remote;
+pub use cluster::ClusterGate;
 use durward_protocol::upstream::Upstream;
-pub use local::{Certificate, Local};
+pub use local::{GateCertificate, LocalGate};
 
-use app::App;
+use application::Application;
 use durward_api::compile::ClusterDomains;
 use durward_authn::{Authenticator, LivenessIndex, TrustDomain};
 use durward_doors::admin;
-use durward_engine::Engine;
-use durward_engine::audit::{Audit, LogSigner, OnLoss, Sink};
+use durward_engine::EngineContext;
+use durward_engine::audit::{AuditSink, AuditWriter, LogSigner, OnLoss};
 use durward_engine::metrics::Metrics;
 use durward_engine::openfga::OpenFga;
 use durward_identity::TokenKeys;
 use durward_pki::token::{SigningAlgorithm, TokenKey};
 use durward_runtime::Failure;
-use durward_runtime::listener::{Listening, serve_service};
-use durward_runtime::random::random;
+use durward_runtime::listener::{Listener, serve_with_drain};
+use durward_runtime::random::random_bytes;
 use durward_runtime::readiness::Readiness;
-use durward_runtime::supervisor::{Parts, bind};
-use durward_state::state::State;
-use identity::Shown;
+use durward_runtime::supervisor::{Supervisor, bind};
+use durward_state::LocalState;
+use identity::IdentityPublisher;
 use inbound::Inbound;
 use outbound::Outbound;
 use serde::Serialize;
@@ -51,46 +55,46 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tunnel::Tunnels;
 
-/// Everything that the gate can be told.
+/// The settings of a gate.
 #[derive(Debug)]
-pub struct Settings {
+pub struct GateSettings {
     /// Where to listen.
-    pub listen: Listen,
+    pub listen: GateAddresses,
     /// The application.
     pub upstream: Upstream,
     /// Where policies and identity come from.
-    pub source: Source,
-    /// Names that policies are compiled for.
+    pub source: GateSource,
+    /// Trust domain and cluster domain that policies are compiled for.
     pub domain: ClusterDomains,
-    /// How much, and how long.
-    pub limits: Limits,
+    /// Limits on requests and times.
+    pub limits: GateLimits,
     /// Whether callers may use TLS 1.2.
     pub tls12: bool,
     /// The OpenFGA server, if policies may ask one.
     pub openfga: Option<OpenFga>,
     /// Where the audit log goes.
-    pub audit: Sink,
+    pub audit: AuditSink,
     /// What to do when it can't be written.
     pub on_loss: OnLoss,
 }
 
 /// Where policies and identity come from.
 #[derive(Debug)]
-pub enum Source {
-    /// This host.
-    Local(Local),
+pub enum GateSource {
+    /// A directory of policies on this host.
+    Local(LocalGate),
     /// The controller of a cluster.
-    Remote(Remote),
+    Cluster(ClusterGate),
 }
 
-impl Source {
-    /// Who proves the audit log: the local CA's key for it; elsewhere a key of this process, which nobody knows later.
+impl GateSource {
+    /// The key that signs the audit log: the one in the state directory, or else a key of this process that is never published.
     fn log_signer(&self, trust_domain: &str) -> Result<LogSigner, Failure> {
         match self {
-            Self::Local(Local { certificate: Certificate::State { state, .. }, .. }) => {
-                Ok(TokenKeys::new(State::open(state, trust_domain)?.audit_keys).log_signer())
+            Self::Local(LocalGate { certificate: GateCertificate::State { state, .. }, .. }) => {
+                Ok(TokenKeys::new(LocalState::open(state, trust_domain)?.audit_keys).log_signer())
             }
-            Self::Local(_) | Self::Remote(_) => {
+            Self::Local(_) | Self::Cluster(_) => {
                 let key = TokenKey::generate(SigningAlgorithm::Es256)?;
                 Ok(LogSigner::new(move |claims, typ| key.sign(claims, typ)))
             }
@@ -98,13 +102,13 @@ impl Source {
     }
 }
 
-/// Where to listen; port 0 takes any free one.
+/// The addresses to listen on; port 0 takes any free port.
 #[derive(Debug, Clone, clap::Args, Serialize)]
-pub struct Listen {
-    /// Where callers come in, over TLS
+pub struct GateAddresses {
+    /// Address for callers, over TLS
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8148", env = "DURWARD_LISTEN")]
     pub listen: SocketAddr,
-    /// Where the application calls other services in plain HTTP; a loopback address
+    /// Address where the application calls other services in plain HTTP; a loopback address
     #[arg(long, value_name = "ADDRESS", env = "DURWARD_OUTBOUND")]
     pub outbound: Option<SocketAddr>,
     /// Health and metrics
@@ -112,32 +116,32 @@ pub struct Listen {
     pub admin: SocketAddr,
 }
 
-/// How much, and how long.
+/// Limits on requests and times.
 #[derive(Debug, Clone, Copy, clap::Args)]
-pub struct Limits {
-    /// Requests at once on each side; more are refused with 503
+pub struct GateLimits {
+    /// Most concurrent requests on each side; further ones are refused with 503
     #[arg(long = "max-requests", value_name = "NUMBER", default_value = "4096")]
     pub requests: usize,
-    /// How long the application, or a service, may take to begin with an answer
-    #[arg(long = "response-timeout", value_name = "DURATION", default_value = "60s", value_parser = durward_runtime::duration::duration)]
+    /// Time for the application, or a service, to begin its response
+    #[arg(long = "response-timeout", value_name = "DURATION", default_value = "60s", value_parser = durward_runtime::duration::parse_duration)]
     pub response: Duration,
-    /// How long a body may pause in either direction; an open WebSocket may be silent
-    #[arg(long = "idle-timeout", value_name = "DURATION", default_value = "5m", value_parser = durward_runtime::duration::duration)]
+    /// Longest pause of a body in either direction; an open WebSocket may be silent
+    #[arg(long = "idle-timeout", value_name = "DURATION", default_value = "5m", value_parser = durward_runtime::duration::parse_duration)]
     pub idle: Duration,
-    /// How long open requests have to end, once it is to stop
-    #[arg(long, value_name = "DURATION", default_value = "25s", value_parser = durward_runtime::duration::duration)]
+    /// Time for open requests to complete after shutdown
+    #[arg(long, value_name = "DURATION", default_value = "25s", value_parser = durward_runtime::duration::parse_duration)]
     pub drain: Duration,
 }
 
-/// Runs until a signal ends it. `ready` is told where it listens, once it does.
+/// Runs until a signal ends the process. Calls `ready` with the addresses once it listens.
 ///
 /// # Errors
-/// When a port, the policies or the certificate can't be used, or when a part of it dies.
-pub async fn run(settings: Settings, ready: impl FnOnce(&Listen)) -> Result<(), Failure> {
-    let Settings { listen, upstream, source, domain, limits, tls12, .. } = settings;
+/// When a port, the policies or the certificate can't be used, or when a task of the process fails.
+pub async fn run(settings: GateSettings, ready: impl FnOnce(&GateAddresses)) -> Result<(), Failure> {
+    let GateSettings { listen, upstream, source, domain, limits, tls12, .. } = settings;
     let inbound = bind(listen.listen, "callers", "listen").await?;
     let outbound = match listen.outbound {
-        // whoever reaches it has the pod's identity
+        // every client of this listener acts with the identity of the pod
         Some(address) if !address.ip().is_loopback() => {
             return Err(format!("--outbound {address} would give the pod's identity to others; use 127.0.0.1").into());
         }
@@ -145,80 +149,84 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Listen)) -> Result<(), 
         None => None,
     };
     let admin = bind(listen.admin, "admin", "admin").await?;
-    let listen = Listen {
+    let listen = GateAddresses {
         listen: inbound.local_addr()?,
         outbound: outbound.as_ref().map(TcpListener::local_addr).transpose()?,
         admin: admin.local_addr()?,
     };
-    let audit = Audit::open(&settings.audit, settings.on_loss, source.log_signer(&domain.trust_domain)?)?;
-    let living = Arc::new(match source {
-        Source::Local(_) => LivenessIndex::default(),
-        Source::Remote(_) => LivenessIndex::deletions_only(),
+    let audit = AuditWriter::open(&settings.audit, settings.on_loss, source.log_signer(&domain.trust_domain)?)?;
+    let liveness = Arc::new(match source {
+        GateSource::Local(_) => LivenessIndex::default(),
+        GateSource::Cluster(_) => LivenessIndex::deletions_only(),
     });
     let trust = TrustDomain { name: domain.trust_domain.clone(), ..TrustDomain::default() };
-    let authenticator = Arc::new(Authenticator::new(trust, Arc::clone(&living)));
-    let process = u64::from_be_bytes(random()?);
-    let engine = Engine::new(Arc::clone(&authenticator), audit, Arc::new(Metrics::default()), process);
-    let engine = Arc::new(engine.with_openfga(settings.openfga));
-    let shown = Shown::new(Arc::clone(&authenticator), &domain);
+    let authenticator = Arc::new(Authenticator::new(trust, Arc::clone(&liveness)));
+    let process = u64::from_be_bytes(random_bytes()?);
+    let metrics = Arc::new(Metrics::default());
+    let context =
+        EngineContext::new(Arc::clone(&authenticator), audit, Arc::clone(&metrics), settings.openfga, process);
+    let publisher = IdentityPublisher::new(Arc::clone(&authenticator), &domain);
     let readiness = Arc::new(Readiness::default());
     let closing = Arc::clone(&readiness);
 
-    let mut parts = Parts::new()?;
+    let mut supervisor = Supervisor::new()?;
     match source {
-        Source::Local(local) => local.begin(&domain, &engine, &shown, &readiness, &mut parts)?,
-        Source::Remote(remote) => remote.begin(&domain, &engine, living, &shown, &readiness, &mut parts),
+        GateSource::Local(local) => local.start(&domain, &context, &publisher, &readiness, &mut supervisor)?,
+        GateSource::Cluster(remote) => {
+            remote.start(&domain, &context, liveness, &publisher, &readiness, &mut supervisor)
+        }
     }
-    parts.serve(admin, None, admin::gate_router(Arc::clone(&engine), Arc::clone(&readiness)));
-    parts.add(|stop| async move {
+    supervisor.serve(admin, None, admin::gate_router(metrics, Arc::clone(&readiness)));
+    supervisor.spawn(|stop| async move {
         authenticator.run(stop).await;
         Ok(())
     });
-    let (app, known) = (App::new(&upstream), shown.clone());
-    let inbound = parts.listening(inbound);
-    parts.add(|stop| serve_inbound(inbound, Arc::clone(&engine), app, known, limits, tls12, stop));
-    if let Some(outbound) = outbound.map(|socket| parts.listening(socket)) {
-        parts.add(|stop| serve_outbound(outbound, shown, limits, stop));
+    let application = Application::new(&upstream);
+    let inbound_identity = publisher.clone();
+    let inbound = supervisor.listener(inbound);
+    supervisor.spawn(|stop| serve_inbound(inbound, context, application, inbound_identity, limits, tls12, stop));
+    if let Some(outbound) = outbound.map(|socket| supervisor.listener(socket)) {
+        supervisor.spawn(|stop| serve_outbound(outbound, publisher, limits, stop));
     }
     ready(&listen);
-    // the end of a sidecar comes after that of the application, so nobody is waited for who might still come
-    parts.until_the_end(async move { closing.closing() }).await
+    // a sidecar ends after its application, so no further requests are expected
+    supervisor.run_until_shutdown(async move { closing.mark_closing() }).await
 }
 
 async fn serve_inbound(
-    listening: Listening,
-    engine: Arc<Engine>,
-    app: App,
-    shown: Shown,
-    limits: Limits,
+    listener: Listener,
+    context: EngineContext,
+    application: Application,
+    publisher: IdentityPublisher,
+    limits: GateLimits,
     tls12: bool,
     shutdown: CancellationToken,
 ) -> Result<(), Failure> {
     let identity = tokio::select! {
-        Some(identity) = shown.identity() => identity,
+        Some(identity) = publisher.identity() => identity,
         () = shutdown.cancelled() => return Ok(()),
     };
     let tunnels = Tunnels::default();
-    let inbound = Inbound::new(engine, app, limits, tunnels.clone());
+    let inbound = Inbound::new(context, application, limits, tunnels.clone());
     let tls = identity.tls(tls12)?;
-    let served = serve_service(listening, Some(tls), inbound, limits.drain, shutdown.clone());
+    let served = serve_with_drain(listener, Some(tls), inbound, limits.drain, shutdown.clone());
     let (served, ()) = tokio::join!(served, tunnels.end(limits.drain, shutdown));
     Ok(served?)
 }
 
 async fn serve_outbound(
-    listening: Listening,
-    shown: Shown,
-    limits: Limits,
+    listener: Listener,
+    publisher: IdentityPublisher,
+    limits: GateLimits,
     shutdown: CancellationToken,
 ) -> Result<(), Failure> {
     let identity = tokio::select! {
-        Some(identity) = shown.identity() => identity,
+        Some(identity) = publisher.identity() => identity,
         () = shutdown.cancelled() => return Ok(()),
     };
     let tunnels = Tunnels::default();
     let outbound = Outbound::new(&identity.peers, &identity.certificate, limits, tunnels.clone())?;
-    let served = serve_service(listening, None, outbound, limits.drain, shutdown.clone());
+    let served = serve_with_drain(listener, None, outbound, limits.drain, shutdown.clone());
     let (served, ()) = tokio::join!(served, tunnels.end(limits.drain, shutdown));
     Ok(served?)
 }

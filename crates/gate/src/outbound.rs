@@ -1,17 +1,17 @@
 //! From the application to other services: plain HTTP in, the pod's certificate and TLS out.
 
-use crate::Limits;
-use crate::passing::{is_grpc, is_websocket, join_cookies, pass, strip_foreign, strip_hop_by_hop};
-use crate::peers::Peers;
-use crate::trouble::Trouble;
+use crate::GateLimits;
+use crate::forwarding::{is_grpc, is_websocket, join_cookies, pass, strip_foreign, strip_hop_by_hop};
+use crate::proxy_error::ProxyError;
+use crate::server_verifier::ServerVerifier;
 use crate::tunnel;
 use crate::tunnel::Tunnels;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
-use durward_doors::headers::own_host;
-use durward_runtime::listener::Answers;
-use durward_runtime::tls::{ServerCertificate, TlsError};
+use durward_doors::headers::request_host;
+use durward_runtime::connection::HttpService;
+use durward_runtime::tls::{ReloadableCertificate, TlsError};
 use http::header::{HOST, HeaderValue, TE};
 use http::uri::{Authority, Parts, Scheme};
 use http::{Method, Uri, Version};
@@ -24,42 +24,42 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-/// Time for a service to take a connection.
+/// Time for a service to accept a connection.
 const CONNECT: Duration = Duration::from_secs(5);
-/// Connections to one service that are kept open while nobody asks.
+/// Most idle connections to one service.
 const IDLE_CONNECTIONS: usize = 64;
-/// How long they are.
+/// Lifetime of an idle connection.
 const IDLE: Duration = Duration::from_secs(60);
-/// Port of a URL that says none; whatever stands there has to speak TLS.
+/// Port of a URL without one; the service there must speak TLS.
 const PORT: u16 = 80;
 
-type Https = Client<HttpsConnector<HttpConnector>, Body>;
+type HttpsClient = Client<HttpsConnector<HttpConnector>, Body>;
 
-/// The side that the application reaches.
+/// The side for the application.
 #[derive(Clone)]
 pub(super) struct Outbound {
-    http1: Https,
-    http2: Https,
-    limits: Limits,
+    http1: HttpsClient,
+    http2: HttpsClient,
+    limits: GateLimits,
     slots: Arc<Semaphore>,
     tunnels: Tunnels,
 }
 
-impl Answers for Outbound {
-    async fn answer(self, request: Request) -> Response {
+impl HttpService for Outbound {
+    async fn handle(self, request: Request) -> Response {
         let grpc = is_grpc(&request);
-        self.passed(request, grpc).await.unwrap_or_else(|trouble| trouble.told(grpc))
+        self.forward(request, grpc).await.unwrap_or_else(|error| error.into_response(grpc))
     }
 }
 
 impl Outbound {
     pub(super) fn new(
-        peers: &Arc<Peers>,
-        certificate: &Arc<ServerCertificate>,
-        limits: Limits,
+        peers: &Arc<ServerVerifier>,
+        certificate: &Arc<ReloadableCertificate>,
+        limits: GateLimits,
         tunnels: Tunnels,
     ) -> Result<Self, TlsError> {
-        let client = |http2: bool| -> Result<Https, TlsError> {
+        let client = |http2: bool| -> Result<HttpsClient, TlsError> {
             let tls = HttpsConnectorBuilder::new().with_tls_config(peers.client(Arc::clone(certificate))?).https_only();
             let mut tcp = HttpConnector::new();
             tcp.enforce_http(false);
@@ -76,21 +76,21 @@ impl Outbound {
         Ok(Self { http1: client(false)?, http2: client(true)?, limits, slots, tunnels })
     }
 
-    async fn passed(&self, mut request: Request, grpc: bool) -> Result<Response, Trouble> {
-        let permit = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| Trouble::TooMany)?;
-        let to = destination(&request)?;
-        // each side speaks what the other does
+    async fn forward(&self, mut request: Request, grpc: bool) -> Result<Response, ProxyError> {
+        let permit = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| ProxyError::TooMany)?;
+        let destination = destination(&request)?;
+        // the same version of HTTP on both sides
         let http2 = request.version() == Version::HTTP_2;
         let websocket = is_websocket(&request);
-        let caller = websocket.then(|| tunnel::Caller::of(&mut request));
+        let caller = websocket.then(|| tunnel::WebSocketCaller::of(&mut request));
         let (mut parts, body) = request.into_parts();
         parts.extensions.clear();
-        parts.uri = to;
+        parts.uri = destination;
         parts.version = if http2 { Version::HTTP_2 } else { Version::HTTP_11 };
         let headers = &mut parts.headers;
         strip_hop_by_hop(headers);
         strip_foreign(headers);
-        // made from the URI, for either version
+        // the client makes it from the URI, for either version
         headers.remove(HOST);
         if grpc {
             headers.insert(TE, HeaderValue::from_static("trailers"));
@@ -99,39 +99,39 @@ impl Outbound {
             join_cookies(headers);
         }
         if websocket {
-            tunnel::ask(headers);
+            tunnel::request_upgrade(headers);
         }
-        let onward = Request::from_parts(parts, pass(body, self.limits.idle, None));
-        let onward = if http2 { self.http2.request(onward) } else { self.http1.request(onward) };
-        let answered = timeout(self.limits.response, onward).await.map_err(|_| Trouble::Late)?;
-        let answered = answered.map_err(|error| {
-            tracing::warn!(error = %innermost(&error), "a service can't be reached");
-            Trouble::Unreachable
+        let forwarded = Request::from_parts(parts, pass(body, self.limits.idle, None));
+        let pending = if http2 { self.http2.request(forwarded) } else { self.http1.request(forwarded) };
+        let response = timeout(self.limits.response, pending).await.map_err(|_| ProxyError::Late)?;
+        let response = response.map_err(|error| {
+            tracing::warn!(error = %innermost(&error), "the service can't be reached; answering 502");
+            ProxyError::Unreachable
         })?;
-        self.tunnels.pass_back(answered, caller, self.limits.idle, permit)
+        self.tunnels.return_response(response, caller, self.limits.idle, permit)
     }
 }
 
-/// Where a request is to go: by its host, or as one to a proxy.
-fn destination(request: &Request) -> Result<Uri, Trouble> {
+/// The URL of the service: from the `Host` header, or from the URI of a request to a proxy.
+fn destination(request: &Request) -> Result<Uri, ProxyError> {
     let uri = request.uri();
     let plain = uri.scheme().is_none_or(|scheme| *scheme == Scheme::HTTP);
     if request.method() == Method::CONNECT || !plain {
-        return Err(Trouble::Unreadable);
+        return Err(ProxyError::Unreadable);
     }
-    let host = own_host(uri, request.headers()).ok().flatten().ok_or(Trouble::Unreadable)?;
-    let host: Authority = host.parse().map_err(|_| Trouble::Unreadable)?;
-    // no user in front of the host, and no address: who would it have to be?
+    let host = request_host(uri, request.headers()).ok().flatten().ok_or(ProxyError::Unreadable)?;
+    let host: Authority = host.parse().map_err(|_| ProxyError::Unreadable)?;
+    // no user in front of the host, and no address: a certificate can't prove either
     let named = durward_core::host::Host::of_authority(host.as_str()).is_ok();
     if !named {
-        return Err(Trouble::Unreadable);
+        return Err(ProxyError::Unreadable);
     }
     let mut parts = Parts::default();
     parts.scheme = Some(Scheme::HTTPS);
     let port = host.port_u16().unwrap_or(PORT);
-    parts.authority = Some(format!("{}:{port}", host.host()).parse().map_err(|_| Trouble::Unreadable)?);
+    parts.authority = Some(format!("{}:{port}", host.host()).parse().map_err(|_| ProxyError::Unreadable)?);
     parts.path_and_query = uri.path_and_query().cloned();
-    Uri::from_parts(parts).map_err(|_| Trouble::Unreadable)
+    Uri::from_parts(parts).map_err(|_| ProxyError::Unreadable)
 }
 
 fn innermost(error: &dyn std::error::Error) -> String {

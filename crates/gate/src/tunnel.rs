@@ -1,14 +1,14 @@
-//! Connections that stopped being HTTP: both ends joined until one of them ends.
+//! WebSockets: connections that stopped being HTTP. The gate copies bytes both ways until one end closes.
 
-use crate::passing::{pass, strip_hop_by_hop};
-use crate::trouble::Trouble;
+use crate::forwarding::{pass, strip_hop_by_hop};
+use crate::proxy_error::ProxyError;
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use durward_runtime::random::random;
+use durward_runtime::random::random_bytes;
 use http::header::{CONNECTION, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::{Method, StatusCode, Version};
 use hyper::body::Incoming;
@@ -21,31 +21,31 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// All that are open.
+/// All open tunnels.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Tunnels {
     tasks: TaskTracker,
     cut: CancellationToken,
 }
 
-/// The caller's end, while it is not known whether the other end agrees.
-pub(super) struct Caller {
+/// The end of the caller, until the other end accepts the upgrade.
+pub(super) struct WebSocketCaller {
     end: OnUpgrade,
-    /// What the other end has to prove that it has read. In HTTP/1.1 that is between the two ends; a caller by HTTP/2 knows no
-    /// such thing (RFC 8441 section 5), so we ask for it.
+    /// The `Sec-WebSocket-Accept` that the gate expects. In HTTP/1.1 the two ends check it themselves; HTTP/2 has no such
+    /// header (RFC 8441 section 5), so the gate adds the key and checks the answer.
     accept: Option<HeaderValue>,
 }
 
-impl Caller {
-    /// Of a request that asks to become a WebSocket.
+impl WebSocketCaller {
+    /// The end of a request that asks for a WebSocket.
     pub(super) fn of(request: &mut Request) -> Self {
         Self { end: on(request), accept: None }
     }
 
-    /// Of a request for a WebSocket over HTTP/2, which goes on as the same in HTTP/1.1.
-    pub(super) fn over_http2(request: &mut Request) -> Result<Self, Trouble> {
-        let key = STANDARD.encode(random::<16>().map_err(|_| Trouble::Unreachable)?);
-        let value = |text: &str| HeaderValue::try_from(text).map_err(|_| Trouble::Unreachable);
+    /// The end of a request for a WebSocket over HTTP/2; the request becomes one of HTTP/1.1.
+    pub(super) fn over_http2(request: &mut Request) -> Result<Self, ProxyError> {
+        let key = STANDARD.encode(random_bytes::<16>().map_err(|_| ProxyError::Unreachable)?);
+        let value = |text: &str| HeaderValue::try_from(text).map_err(|_| ProxyError::Unreachable);
         let (key, accept) = (value(&key)?, value(&accept(&key))?);
         let end = on(&mut *request);
         *request.method_mut() = Method::GET;
@@ -54,7 +54,7 @@ impl Caller {
     }
 }
 
-/// What proves that a key was read (RFC 6455 section 4.2.2).
+/// The `Sec-WebSocket-Accept` for a key (RFC 6455 section 4.2.2).
 fn accept(key: &str) -> String {
     let text = format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
     STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes()))
@@ -62,22 +62,22 @@ fn accept(key: &str) -> String {
 
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 
-/// Asks for a WebSocket, or agrees to one.
-pub(super) fn ask(headers: &mut HeaderMap) {
+/// Adds the headers that request a WebSocket, or accept one.
+pub(super) fn request_upgrade(headers: &mut HeaderMap) {
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(UPGRADE, WEBSOCKET);
 }
 
 impl Tunnels {
-    /// The answer as it goes back to the caller; if it agrees to the upgrade, both ends are joined. `permit` is held until
-    /// the end of the body, or of the tunnel.
-    pub(super) fn pass_back(
+    /// The response for the caller. If it accepts the upgrade, the two ends are joined. `permit` is held until the body or
+    /// the tunnel ends.
+    pub(super) fn return_response(
         &self,
         mut answer: http::Response<Incoming>,
-        caller: Option<Caller>,
+        caller: Option<WebSocketCaller>,
         idle: Duration,
         permit: OwnedSemaphorePermit,
-    ) -> Result<Response, Trouble> {
+    ) -> Result<Response, ProxyError> {
         let switched = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
         let to = answer.headers().get(UPGRADE);
         let websocket = to.is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(WEBSOCKET.as_bytes()));
@@ -85,28 +85,28 @@ impl Tunnels {
         let (mut head, body) = answer.into_parts();
         strip_hop_by_hop(&mut head.headers);
         head.extensions.clear();
-        // the version is of each connection
+        // each connection has its own version
         head.version = Version::HTTP_11;
         let permit = match (next, caller) {
-            // by HTTP/2 a success is the agreement
-            (None, Some(Caller { accept: Some(_), .. })) if head.status.is_success() => {
-                return Err(Trouble::Unreachable);
+            // over HTTP/2 a success accepts the upgrade, but the application did not accept it
+            (None, Some(WebSocketCaller { accept: Some(_), .. })) if head.status.is_success() => {
+                return Err(ProxyError::Unreachable);
             }
             (None, _) => Some(permit),
-            (Some(next), Some(Caller { end, accept: None })) if websocket => {
-                ask(&mut head.headers);
+            (Some(next), Some(WebSocketCaller { end, accept: None })) if websocket => {
+                request_upgrade(&mut head.headers);
                 self.join(end, next, permit);
                 None
             }
-            (Some(next), Some(Caller { end, accept }))
+            (Some(next), Some(WebSocketCaller { end, accept }))
                 if websocket && head.headers.remove(SEC_WEBSOCKET_ACCEPT) == accept =>
             {
                 head.status = StatusCode::OK;
                 self.join(end, next, permit);
                 None
             }
-            // it agrees to what it was not asked
-            (Some(_), _) => return Err(Trouble::Unreachable),
+            // it accepts what was not requested
+            (Some(_), _) => return Err(ProxyError::Unreachable),
         };
         Ok(Response::from_parts(head, pass(Body::new(body), idle, permit)))
     }
@@ -120,7 +120,7 @@ impl Tunnels {
             };
             tokio::select! {
                 ended = joined => if let Err(error) = ended {
-                    tracing::debug!(%error, "a tunnel ended");
+                    tracing::debug!(%error, "a tunnel ended with an error");
                 },
                 () = cut.cancelled() => {}
             }
@@ -128,7 +128,7 @@ impl Tunnels {
         });
     }
 
-    /// Ends them once `shutdown` was told, after `drain` at the latest.
+    /// Closes all tunnels after `shutdown`, at most `drain` later.
     pub(super) async fn end(self, drain: Duration, shutdown: CancellationToken) {
         shutdown.cancelled().await;
         self.tasks.close();
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_proved_as_the_rfc_says() {
+    fn the_accept_header_is_that_of_the_rfc() {
         assert_eq!(accept("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 }

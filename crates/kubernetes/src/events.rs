@@ -1,6 +1,6 @@
-//! What the owner of an object is told of it. A courtesy: what can't be written is not tried again.
+//! Writes Kubernetes Events. They are a courtesy to the owner of an object: a failed write is not retried.
 
-use crate::requests::brief;
+use crate::requests::redacted;
 use arc_swap::ArcSwap;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
@@ -8,40 +8,41 @@ use kube::runtime::events::{Event, Recorder, Reporter};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A recorder keeps each Event of the last minutes, to count repetitions of it. After so many it gives way to an empty one,
-/// or ten thousand policies that are applied at once would all be kept.
-const REMEMBERED: usize = 512;
+/// Events after which the recorder is replaced. A recorder remembers the Events of the last minutes to count
+/// repetitions; without the limit, applying ten thousand policies at once would keep ten thousand Events in memory.
+const MAX_REMEMBERED: usize = 512;
 
-/// Tells Events in the name of one part of Durward.
-pub struct Events {
+/// Writes Events for one component of Durward.
+pub struct EventRecorder {
     client: Client,
     reporter: Reporter,
     recorder: ArcSwap<Recorder>,
-    told: AtomicUsize,
+    published: AtomicUsize,
 }
 
-/// Names the type alone: what it holds is secret or large.
-impl std::fmt::Debug for Events {
+/// Shows only the type name: the client holds credentials.
+impl std::fmt::Debug for EventRecorder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Events").finish_non_exhaustive()
+        f.debug_struct("EventRecorder").finish_non_exhaustive()
     }
 }
 
-impl Events {
-    /// `part` as it stands in `reportingController`.
-    pub fn new(client: Client, part: &str, pod: &str) -> Self {
-        let reporter = Reporter { controller: format!("durward.dev/{part}"), instance: Some(pod.to_owned()) };
+impl EventRecorder {
+    /// A recorder for `component` (the last part of `reportingController`) in `pod`.
+    pub fn new(client: Client, component: &str, pod: &str) -> Self {
+        let reporter = Reporter { controller: format!("durward.dev/{component}"), instance: Some(pod.to_owned()) };
         let recorder = ArcSwap::from_pointee(Recorder::new(client.clone(), reporter.clone()));
-        Self { client, reporter, recorder, told: AtomicUsize::new(0) }
+        Self { client, reporter, recorder, published: AtomicUsize::new(0) }
     }
 
-    pub async fn tell(&self, event: &Event, about: &ObjectReference) {
-        if self.told.fetch_add(1, Ordering::Relaxed) % REMEMBERED == REMEMBERED - 1 {
+    /// Writes an Event about an object.
+    pub async fn publish(&self, event: &Event, object: &ObjectReference) {
+        if self.published.fetch_add(1, Ordering::Relaxed) % MAX_REMEMBERED == MAX_REMEMBERED - 1 {
             self.recorder.store(Arc::new(Recorder::new(self.client.clone(), self.reporter.clone())));
         }
         let recorder = self.recorder.load_full();
-        if let Err(error) = recorder.publish(event, about).await {
-            tracing::debug!(error = %brief(&error), "an Event could not be written");
+        if let Err(error) = recorder.publish(event, object).await {
+            tracing::debug!(error = %redacted(&error), "writing an Event failed; it is not retried");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! How every process talks to the API server: time limits, redacted errors, server-side apply, watches, Events, the Lease.
+//! How every process talks to the API server: time limits, redacted errors, server-side apply, watches, Events, the
+//! Lease.
 //!
 //! It knows no resource of Durward and decides nothing.
 //! Begin with [`requests`], then [`work_queue`], which every controller loop uses.

@@ -1,4 +1,5 @@
-//! Work by key: each at most once at a time, a failed one again after a growing pause with jitter.
+//! A queue of keys to work on. Each key is handed out at most once at a time; a failed key comes back after a growing
+//! pause with jitter.
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures::StreamExt;
@@ -6,50 +7,57 @@ use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::time::Duration;
 use tokio_util::time::DelayQueue;
-use tokio_util::time::delay_queue::Key as Slot;
+use tokio_util::time::delay_queue::Key as DelayKey;
 
 /// First pause after a failure.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
-/// Longest pause: an API server that comes back is used again within half a minute.
+/// Longest pause: writes resume within half a minute after the API server comes back.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// Pause of a key that is wanted again while it is being worked on.
+/// Pause before the queue looks again at a key that was pushed while it is worked on.
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
-/// Keys that wait for their turn.
+/// Keys that wait, each with its time, and keys that are worked on.
 #[derive(Debug)]
-pub struct Backlog<K> {
+pub struct WorkQueue<K> {
     queue: DelayQueue<K>,
-    waiting: HashMap<K, Slot>,
+    waiting: HashMap<K, DelayKey>,
     failed: HashMap<K, ExponentialBackoff>,
     running: HashSet<K>,
 }
 
-impl<K: Clone + Eq + Hash> Backlog<K> {
+impl<K: Clone + Eq + Hash> Default for WorkQueue<K> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<K: Clone + Eq + Hash> WorkQueue<K> {
+    /// An empty queue.
     pub fn new() -> Self {
         Self { queue: DelayQueue::new(), waiting: HashMap::new(), failed: HashMap::new(), running: HashSet::new() }
     }
 
-    /// Wants `key` done after `delay`. One that waits already keeps its place, unless that is later.
+    /// Schedules `key` after `delay`. If it is already scheduled, the earlier time wins.
     pub fn push(&mut self, key: K, delay: Duration) {
         match self.waiting.get(&key) {
             Some(slot) => {
-                // a pause after a failure is not cut short
+                // the pause after a failure is never shortened
                 if !self.failed.contains_key(&key) && self.queue.deadline(slot) > tokio::time::Instant::now() + delay {
                     self.queue.reset(slot, delay);
                 }
             }
-            None => self.wait(key, delay),
+            None => self.insert(key, delay),
         }
     }
 
-    fn wait(&mut self, key: K, delay: Duration) {
+    fn insert(&mut self, key: K, delay: Duration) {
         let slot = self.queue.insert(key.clone(), delay);
         self.waiting.insert(key, slot);
     }
 
-    /// The next key whose time has come; waits while there is none. It does not come again until it is done, failed or
-    /// forgotten.
+    /// Waits for the next key whose time has come. The queue does not hand it out again before [`WorkQueue::done`] or
+    /// [`WorkQueue::failed`].
     pub async fn next(&mut self) -> K {
         loop {
             match self.queue.next().await {
@@ -59,20 +67,20 @@ impl<K: Clone + Eq + Hash> Backlog<K> {
                     if self.running.insert(key.clone()) {
                         return key;
                     }
-                    self.wait(key, BUSY_PAUSE);
+                    self.insert(key, BUSY_PAUSE);
                 }
                 None => std::future::pending().await,
             }
         }
     }
 
-    /// `key` was done.
+    /// Reports success of `key`, which resets its pause.
     pub fn done(&mut self, key: &K) {
         self.running.remove(key);
         self.failed.remove(key);
     }
 
-    /// `key` could not be done; it gets its turn again.
+    /// Reports failure of `key`, which schedules it again after its next pause.
     pub fn failed(&mut self, key: K) {
         self.running.remove(&key);
         let backoff = self.failed.entry(key.clone()).or_insert_with(|| {
@@ -81,13 +89,13 @@ impl<K: Clone + Eq + Hash> Backlog<K> {
         });
         let pause = backoff.next().unwrap_or(LONGEST_PAUSE);
         match self.waiting.get(&key) {
-            // it was wanted again meanwhile
+            // it was pushed again meanwhile
             Some(slot) => self.queue.reset(slot, pause),
-            None => self.wait(key, pause),
+            None => self.insert(key, pause),
         }
     }
 
-    /// `key` no longer matters.
+    /// Removes `key` from the schedule, because its object is gone.
     pub fn forget(&mut self, key: &K) {
         self.failed.remove(key);
         if let Some(slot) = self.waiting.remove(key) {
@@ -101,58 +109,58 @@ mod tests {
     use super::*;
     use tokio::time::{Instant, timeout};
 
-    async fn waits(backlog: &mut Backlog<&'static str>, expected: &str) -> Duration {
-        let began = Instant::now();
-        let key = backlog.next().await;
+    async fn expect_next(queue: &mut WorkQueue<&'static str>, expected: &str) -> Duration {
+        let started = Instant::now();
+        let key = queue.next().await;
         assert_eq!(key, expected);
-        began.elapsed()
+        started.elapsed()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn keys_come_once_each_and_the_earlier_wish_counts() {
-        let mut backlog = Backlog::new();
-        backlog.push("a", Duration::from_secs(10));
-        backlog.push("b", Duration::from_secs(5));
-        backlog.push("a", Duration::from_secs(1));
-        backlog.push("a", Duration::from_secs(20));
-        assert!(waits(&mut backlog, "a").await < Duration::from_secs(2));
-        waits(&mut backlog, "b").await;
-        assert!(timeout(Duration::from_secs(60), backlog.next()).await.is_err(), "nothing is left");
+    async fn each_key_comes_once_and_at_the_earliest_time_asked_for() {
+        let mut queue = WorkQueue::new();
+        queue.push("a", Duration::from_secs(10));
+        queue.push("b", Duration::from_secs(5));
+        queue.push("a", Duration::from_secs(1));
+        queue.push("a", Duration::from_secs(20));
+        assert!(expect_next(&mut queue, "a").await < Duration::from_secs(2));
+        expect_next(&mut queue, "b").await;
+        assert!(timeout(Duration::from_secs(60), queue.next()).await.is_err(), "the queue is empty");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_key_does_not_come_again_while_it_is_worked_on() {
-        let mut backlog = Backlog::new();
-        backlog.push("a", Duration::ZERO);
-        waits(&mut backlog, "a").await;
-        backlog.push("a", Duration::ZERO);
-        assert!(timeout(Duration::from_secs(1), backlog.next()).await.is_err());
-        backlog.done(&"a");
-        waits(&mut backlog, "a").await;
+    async fn a_key_does_not_come_twice_while_it_is_worked_on() {
+        let mut queue = WorkQueue::new();
+        queue.push("a", Duration::ZERO);
+        expect_next(&mut queue, "a").await;
+        queue.push("a", Duration::ZERO);
+        assert!(timeout(Duration::from_secs(1), queue.next()).await.is_err());
+        queue.done(&"a");
+        expect_next(&mut queue, "a").await;
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pauses_grow_with_each_failure_and_nothing_cuts_them_short() {
-        let mut backlog = Backlog::new();
-        backlog.push("a", Duration::ZERO);
-        waits(&mut backlog, "a").await;
+    async fn pauses_grow_with_each_failure_and_are_never_shortened() {
+        let mut queue = WorkQueue::new();
+        queue.push("a", Duration::ZERO);
+        expect_next(&mut queue, "a").await;
         let mut total = Duration::ZERO;
         for _ in 0..8 {
-            backlog.failed("a");
-            backlog.push("a", Duration::ZERO);
-            total += waits(&mut backlog, "a").await;
+            queue.failed("a");
+            queue.push("a", Duration::ZERO);
+            total += expect_next(&mut queue, "a").await;
         }
         assert!(total > Duration::from_secs(20), "{total:?}");
-        backlog.done(&"a");
-        backlog.push("a", Duration::ZERO);
-        assert!(waits(&mut backlog, "a").await < Duration::from_secs(1), "a success begins anew");
+        queue.done(&"a");
+        queue.push("a", Duration::ZERO);
+        assert!(expect_next(&mut queue, "a").await < Duration::from_secs(1), "success resets the pause");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_no_longer_matters_never_comes() {
-        let mut backlog = Backlog::new();
-        backlog.push("a", Duration::ZERO);
-        backlog.forget(&"a");
-        assert!(timeout(Duration::from_secs(60), backlog.next()).await.is_err());
+    async fn a_forgotten_key_never_comes() {
+        let mut queue = WorkQueue::new();
+        queue.push("a", Duration::ZERO);
+        queue.forget(&"a");
+        assert!(timeout(Duration::from_secs(60), queue.next()).await.is_err());
     }
 }

@@ -1,10 +1,11 @@
-//! Manifests in files: YAML documents with their places, directories of them, and following a directory as it changes.
-//!
-//! It compiles nothing itself (that is `durward-api`) and talks to no cluster.
-//! Begin with [`load`].
+//! Manifests in files: reads YAML documents and directories of them, and follows a directory as it changes.
+//! It compiles no policy (`durward-api` does) and talks to no cluster.
+//! Begin with [`load::load`].
 
+pub mod files;
 pub mod load;
+pub mod location;
 pub mod manifest;
-pub mod place;
 mod progress;
 pub mod watch;
+mod yaml;

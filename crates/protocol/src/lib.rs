@@ -1,6 +1,6 @@
-//! What the controller, agents and gates say to each other: types and paths alone.
+//! The messages between the controller, agents and gates: types and paths alone.
 //!
-//! It neither sends nor answers: clients are in `durward-controller-client`, servers among the doors.
+//! It neither sends nor answers: clients are in `durward-controller-client`, servers in `durward-doors`.
 //! Begin with [`mint`], then [`snapshot`].
 
 pub mod bundles;

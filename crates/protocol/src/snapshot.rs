@@ -1,4 +1,4 @@
-//! The snapshot stream: lines of JSON by which the controller tells a gate what to decide by.
+//! The snapshot stream: lines of JSON with the policies and data by which a gate decides.
 
 use durward_api::resources::{AccessPolicy, Approval, IdentityProvider, LastGoodTuples, Relationship};
 use durward_core::labels::Labels;
@@ -10,68 +10,85 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use url::Url;
 
-/// Where gates follow it.
-pub const PATH: &str = "/snapshot";
-/// Where they ask for approvals.
+/// Path of the stream.
+pub const SNAPSHOT_PATH: &str = "/snapshot";
+/// Path under which gates request approvals.
 pub const APPROVALS_PATH: &str = "/snapshot/approvals";
-/// Where they tell which API keys were used.
-pub const USES_PATH: &str = "/snapshot/key-uses";
-/// Uses that are told at once: each is at most 350 bytes, by the longest names of providers and keys.
-pub const USES: usize = 10;
+/// Path under which gates report the use of API keys.
+pub const KEY_USES_PATH: &str = "/snapshot/key-uses";
+/// Limit for key uses in one report. Each takes at most 350 bytes, with the longest names of provider and key.
+pub const MAX_KEY_USES: usize = 10;
 
-/// How often something is said, so that a gate knows that it is not forgotten.
-pub const BEAT: Duration = Duration::from_secs(5);
+/// Interval of heartbeats, by which a gate knows that the controller is still there.
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Annotations of Namespaces on which policies depend.
-pub type Annotations = BTreeMap<String, String>;
+/// Annotations of a Namespace, those on which policies depend.
+pub type NamespaceAnnotations = BTreeMap<String, String>;
 
-/// One line.
+/// One line of the stream.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Line<P, R> {
-    /// What to decide by from now on, in place of everything before.
-    Resources(Box<Told<P, R>>),
-    /// What was issued for these counts no more.
-    Gone(Vec<UidTag>),
+pub enum SnapshotLine<P, R> {
+    /// The resources from now on, which replace all earlier ones.
+    Resources(Box<SnapshotResources<P, R>>),
+    /// UIDs of deleted pods and service accounts, whose credentials are no longer valid.
+    #[serde(rename = "gone")]
+    Revoked(Vec<UidTag>),
     /// Nothing changed.
-    Beat,
+    #[serde(rename = "beat")]
+    Heartbeat,
 }
 
-/// What a gate decides by.
+/// Everything by which a gate decides.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Told<P, R> {
+pub struct SnapshotResources<P, R> {
+    /// Policies of the services that the pod implements.
     pub policies: Vec<P>,
+    /// Relationships of these services.
     pub relationships: Vec<R>,
-    /// Relationships of which it is known only that they were in force.
-    #[serde(default)]
-    pub lost_relationships: Vec<Lost>,
-    /// Those that the policies accept.
+    /// Relationships that were in force, and that the controller can't read any more.
+    #[serde(default, rename = "lostRelationships")]
+    pub unknown_relationships: Vec<UnknownRelationship>,
+    /// Identity providers that the policies accept.
     pub providers: Vec<IdentityProvider>,
-    /// Hashes of API keys, of these providers alone.
+    /// Hashes of the API keys of these providers.
     pub secrets: Vec<Secret>,
-    pub namespaces: BTreeMap<String, Annotations>,
-    /// Labels of all Namespaces, as far as rules ask for them.
+    /// Annotations by Namespace.
+    pub namespaces: BTreeMap<String, NamespaceAnnotations>,
+    /// Labels by Namespace, those that rules use.
     #[serde(default)]
     pub namespace_labels: BTreeMap<String, Labels>,
-    /// Issuer of the cluster's service-account tokens, and its keys.
+    /// Issuer of the cluster's service-account tokens, and its key set.
     pub service_accounts: Option<(String, String)>,
-    /// What people let happen by these policies, each as it was signed.
+    /// Signed approvals for these policies.
     #[serde(default)]
     pub approvals: Vec<Approval>,
-    /// Keys by which the gate verifies that.
+    /// Keys by which the gate verifies the approvals.
     #[serde(default)]
     pub approval_keys: Vec<Jwk>,
-    /// Where people show the second factor that a challenge asks for.
+    /// Page on which users present the second factor that a challenge requires.
     #[serde(default)]
     pub step_up: Option<Url>,
 }
 
-/// As a gate reads it.
-pub type Heard = Line<AccessPolicy, Relationship>;
+/// A line as a gate receives it.
+pub type ReceivedSnapshotLine = SnapshotLine<AccessPolicy, Relationship>;
 
-/// A Relationship by namespace and name, and what is remembered of it.
-pub type Lost = (String, String, LastGoodTuples);
+/// A Relationship that can't be read any more: namespace, name, and what its status records of the last valid version.
+pub type UnknownRelationship = (String, String, LastGoodTuples);
 
-/// An API key that was used at a gate: provider, name, and when, in seconds since 1970.
-pub type Used = (String, String, i64);
+/// Use of an API key at a gate: provider, name of the key, and time in seconds since 1970.
+pub type KeyUse = (String, String, i64);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_keep_their_names_in_json() {
+        let json = |line: &SnapshotLine<(), ()>| serde_json::to_string(line).expect("a line is JSON");
+        assert_eq!(json(&SnapshotLine::Heartbeat), r#""beat""#);
+        assert_eq!(json(&SnapshotLine::Revoked(Vec::new())), r#"{"gone":[]}"#);
+    }
+}

@@ -1,7 +1,7 @@
-//! One thread for each core, each of which serves its connections all by itself.
+//! One single-threaded runtime per core; each connection stays on one of them.
 //!
-//! A request is microseconds of work. Handed from thread to thread it would cost as much again in wake-ups, and answers
-//! would leave one by one; on one thread, what a gateway sent in one packet is answered in one.
+//! A request takes microseconds of work. Moving it between threads would cost as much again in wake-ups, and responses
+//! would leave one by one. On one thread, the requests of one packet are answered in one packet.
 
 use std::future::Future;
 use std::io;
@@ -11,77 +11,78 @@ use std::thread::{self, JoinHandle};
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
 
-/// The threads; they end with this value, and with them whatever still runs there.
+/// The runtimes. Dropping them ends their threads and every task on them.
 #[derive(Debug)]
-pub struct Lanes {
-    lanes: Vec<Lane>,
-    end: CancellationToken,
+pub struct CoreRuntimes {
+    runtimes: Vec<CoreRuntime>,
+    shutdown: CancellationToken,
 }
 
 #[derive(Debug)]
-struct Lane {
-    runtime: Handle,
-    /// Tasks that run here.
-    load: Arc<AtomicUsize>,
+struct CoreRuntime {
+    handle: Handle,
+    /// Number of running tasks.
+    tasks: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Lanes {
-    /// Starts a thread for each core.
+impl CoreRuntimes {
+    /// Starts a runtime for each core.
     ///
     /// # Errors
     /// When the system has no more threads or file descriptors.
     pub fn start() -> io::Result<Self> {
-        let end = CancellationToken::new();
+        let shutdown = CancellationToken::new();
         let count = thread::available_parallelism().map_or(1, usize::from);
-        let lanes = (0..count).map(|number| Lane::start(number, end.clone())).collect::<io::Result<_>>()?;
-        Ok(Self { lanes, end })
+        let runtimes =
+            (0..count).map(|number| CoreRuntime::start(number, shutdown.clone())).collect::<io::Result<_>>()?;
+        Ok(Self { runtimes, shutdown })
     }
 
-    /// Runs a task to its end on the thread that has the fewest; what it starts stays there.
-    pub fn run(&self, task: impl Future<Output = ()> + Send + 'static) {
-        if let Some(lane) = self.lanes.iter().min_by_key(|lane| lane.load.load(Ordering::Relaxed)) {
-            let counted = Counted::new(&lane.load);
-            lane.runtime.spawn(async move {
-                let _counted = counted;
+    /// Spawns a task on the runtime with the fewest tasks. Tasks that it spawns itself stay on that runtime.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        if let Some(runtime) = self.runtimes.iter().min_by_key(|runtime| runtime.tasks.load(Ordering::Relaxed)) {
+            let guard = TaskGuard::new(&runtime.tasks);
+            runtime.handle.spawn(async move {
+                let _guard = guard;
                 task.await;
             });
         }
     }
 }
 
-impl Drop for Lanes {
+impl Drop for CoreRuntimes {
     fn drop(&mut self) {
-        self.end.cancel();
-        for lane in &mut self.lanes {
-            if let Some(thread) = lane.thread.take() {
+        self.shutdown.cancel();
+        for runtime in &mut self.runtimes {
+            if let Some(thread) = runtime.thread.take() {
                 let _ = thread.join();
             }
         }
     }
 }
 
-impl Lane {
-    fn start(number: usize, end: CancellationToken) -> io::Result<Self> {
+impl CoreRuntime {
+    fn start(number: usize, shutdown: CancellationToken) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
-        let thread = thread::Builder::new().name(format!("lane-{number}"));
-        let thread = thread.spawn(move || runtime.block_on(end.cancelled()))?;
-        Ok(Self { runtime: handle, load: Arc::default(), thread: Some(thread) })
+        let thread = thread::Builder::new().name(format!("core-{number}"));
+        let thread = thread.spawn(move || runtime.block_on(shutdown.cancelled()))?;
+        Ok(Self { handle, tasks: Arc::default(), thread: Some(thread) })
     }
 }
 
-/// One task, as long as it lives.
-struct Counted(Arc<AtomicUsize>);
+/// Counts a task as running until dropped.
+struct TaskGuard(Arc<AtomicUsize>);
 
-impl Counted {
-    fn new(load: &Arc<AtomicUsize>) -> Self {
-        load.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(load))
+impl TaskGuard {
+    fn new(tasks: &Arc<AtomicUsize>) -> Self {
+        tasks.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(tasks))
     }
 }
 
-impl Drop for Counted {
+impl Drop for TaskGuard {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -93,40 +94,41 @@ mod tests {
     use tokio::sync::mpsc;
 
     #[tokio::test]
-    async fn tasks_are_spread_over_the_threads_and_what_they_start_stays_there() {
-        let lanes = Lanes::start().expect("threads");
-        let (told, mut tells) = mpsc::unbounded_channel();
+    async fn tasks_are_spread_over_the_threads_and_their_children_stay_there() {
+        let runtimes = CoreRuntimes::start().expect("the threads start");
+        let (sender, mut receiver) = mpsc::unbounded_channel();
         let hold = CancellationToken::new();
-        for _ in 0..lanes.lanes.len() * 2 {
-            let (told, hold) = (told.clone(), hold.clone());
-            lanes.run(async move {
-                let here = thread::current().id();
-                let child = tokio::spawn(async { thread::current().id() }).await.expect("it runs");
-                told.send((here, child)).expect("somebody listens");
+        for _ in 0..runtimes.runtimes.len() * 2 {
+            let sender = sender.clone();
+            let hold = hold.clone();
+            runtimes.spawn(async move {
+                let parent = thread::current().id();
+                let child = tokio::spawn(async { thread::current().id() }).await.expect("the child runs");
+                sender.send((parent, child)).expect("the test receives");
                 hold.cancelled().await;
             });
         }
         let mut threads = std::collections::HashMap::new();
-        for _ in 0..lanes.lanes.len() * 2 {
-            let (here, child) = tells.recv().await.expect("all run");
-            assert_eq!(here, child);
-            *threads.entry(here).or_insert(0) += 1;
+        for _ in 0..runtimes.runtimes.len() * 2 {
+            let (parent, child) = receiver.recv().await.expect("all tasks run");
+            assert_eq!(parent, child);
+            *threads.entry(parent).or_insert(0) += 1;
         }
-        assert_eq!(threads.len(), lanes.lanes.len());
+        assert_eq!(threads.len(), runtimes.runtimes.len());
         assert!(threads.values().all(|tasks| *tasks == 2), "{threads:?}");
         hold.cancel();
     }
 
     #[tokio::test]
-    async fn nothing_outlives_the_threads() {
-        let lanes = Lanes::start().expect("threads");
-        let (told, mut tells) = mpsc::unbounded_channel();
-        lanes.run(async move {
-            told.send(()).expect("somebody listens");
+    async fn dropping_the_runtimes_drops_their_tasks() {
+        let runtimes = CoreRuntimes::start().expect("the threads start");
+        let (sender, mut receiver) = mpsc::unbounded_channel();
+        runtimes.spawn(async move {
+            sender.send(()).expect("the test receives");
             std::future::pending::<()>().await;
         });
-        assert_eq!(tells.recv().await, Some(()));
-        drop(lanes);
-        assert_eq!(tells.recv().await, None, "the sender is gone with its task");
+        assert_eq!(receiver.recv().await, Some(()));
+        drop(runtimes);
+        assert_eq!(receiver.recv().await, None, "the sender is dropped with its task");
     }
 }

@@ -1,12 +1,12 @@
-//! Durations as people write them.
+//! Durations in command-line arguments.
 
 use std::time::Duration;
 
-/// Reads a duration such as `24h` or `10m`, for command-line arguments.
+/// Parses a duration such as `24h` or `10m`.
 ///
 /// # Errors
-/// When the text is no duration, or a negative one.
-pub fn duration(text: &str) -> Result<Duration, String> {
+/// When the text is not a duration, or a negative one.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let parsed = text.parse::<jiff::SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok());
-    parsed.ok_or_else(|| format!("`{text}` is no time, such as `24h` or `10m`"))
+    parsed.ok_or_else(|| format!("`{text}` is not a duration; write for example `24h` or `10m`"))
 }

@@ -1,4 +1,4 @@
-//! The process around the engine: listeners, connections, the supervisor of tasks, readiness, TLS verification, private files.
+//! The process around the engine: listeners, connections, supervisor, readiness, TLS verification, private files.
 //!
 //! It knows neither policies nor callers, and it decides nothing.
 //! Begin with [`supervisor`], which every process of Durward starts, then [`listener`], which serves every socket.
@@ -7,11 +7,11 @@ pub mod connection;
 pub mod core_runtimes;
 pub mod duration;
 pub mod listener;
+pub mod peers;
 pub mod private_files;
 pub mod random;
 pub mod readiness;
 pub mod supervisor;
 pub mod tls;
-pub mod trust;
 
 pub use supervisor::Failure;

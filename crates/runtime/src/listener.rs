@@ -1,19 +1,13 @@
-//! The one server behind every listener: HTTP/1.1 and HTTP/2, plain or TLS, everything bounded.
+//! Accepts TCP connections, plain or TLS, and serves HTTP on them.
 
-use crate::connection::{Answering, Failed, Http, Io};
-use crate::core_runtimes::Lanes;
-use crate::trust::Peer;
-use axum::Router;
-use axum::extract::Request;
-use axum::response::{IntoResponse, Response};
+use crate::connection::{ConnectionError, ConnectionServer, HttpRequest, HttpResponse, HttpService};
+use crate::core_runtimes::CoreRuntimes;
+use crate::peers::Peer;
 use durward_pki::svid;
-use futures::FutureExt;
-use http::StatusCode;
 use rustls::ServerConfig;
 use rustls_pki_types::CertificateDer;
 use std::io;
 use std::net::SocketAddr;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -22,81 +16,63 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::ServiceExt;
 
-/// Connections at once; a gateway holds a handful, a hundred gateways some hundreds.
+/// Limit for concurrent connections. A gateway opens a handful, so a hundred gateways open some hundreds.
 const MAX_CONNECTIONS: usize = 4096;
-/// Requests at once on one HTTP/2 connection.
+/// Limit for concurrent requests on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 1024;
-/// Time for a client to send its headers, or to shake hands.
-pub const PATIENCE: Duration = Duration::from_secs(10);
-/// Time for open requests to end once the server is to stop.
-const DRAIN: Duration = Duration::from_secs(1);
-/// Pause after a failed `accept`, which means that the process is out of file descriptors.
+/// Time for a client to complete the TLS handshake, and to send its headers.
+pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for open requests to complete after shutdown.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+/// Pause after a failed `accept`, which usually means that the process is out of file descriptors.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// A socket, and the threads that serve what comes in by it.
+/// A listening socket, and the runtimes that serve its connections.
 #[derive(Debug)]
-pub struct Listening {
+pub struct Listener {
     /// The socket.
     pub socket: TcpListener,
-    /// The threads.
-    pub(crate) lanes: Arc<Lanes>,
+    pub(crate) runtimes: Arc<CoreRuntimes>,
 }
 
-/// What answers requests; each has the [`Peer`] among its extensions.
-pub trait Answers: Clone + Send + Sync + 'static {
-    /// Answers one.
-    fn answer(self, request: Request) -> impl Future<Output = Response> + Send;
-
-    /// Whether it takes WebSockets over HTTP/2 (RFC 8441): `CONNECT` with a `:protocol`.
-    fn websockets_over_http2(&self) -> bool {
-        false
-    }
-}
-
-impl Answers for Router {
-    async fn answer(self, request: Request) -> Response {
-        self.oneshot(request).await.unwrap_or_else(|never| match never {})
-    }
-}
-
-/// Answers, or tells that there is no answer because something panicked: the connection and whoever else is on it live on.
-pub fn answering(service: impl Answers) -> Answering {
-    Arc::new(move |request| {
-        let answer = AssertUnwindSafe(service.clone().answer(request)).catch_unwind();
-        answer.map(|it| it.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())).boxed()
-    })
-}
-
-/// Answers what comes in by a socket until `shutdown`, then lets open requests end.
+/// Serves HTTP on a socket until `shutdown`, then lets open requests complete. Each request has the [`Peer`] among its
+/// extensions.
 ///
 /// # Errors
-/// When the listener has no address any more.
+/// When the connection limit can't be enforced any more.
 pub async fn serve(
-    listening: Listening,
+    listener: Listener,
     tls: Option<Arc<ServerConfig>>,
-    service: impl Answers,
+    service: impl HttpService,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    serve_service(listening, tls, service, DRAIN, shutdown).await
+    serve_with_drain(listener, tls, service, DRAIN_TIMEOUT, shutdown).await
 }
 
-/// As [`serve`], with `drain` for open requests to end.
-pub async fn serve_service(
-    Listening { socket, lanes }: Listening,
+/// Like [`serve`], with `drain` as the time for open requests to complete.
+///
+/// # Errors
+/// When the connection limit can't be enforced any more.
+pub async fn serve_with_drain(
+    listener: Listener,
     tls: Option<Arc<ServerConfig>>,
-    service: impl Answers,
+    service: impl HttpService,
     drain: Duration,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    let (tasks, slots) = (TaskTracker::new(), Arc::new(Semaphore::new(MAX_CONNECTIONS)));
-    let websockets = service.websockets_over_http2();
-    let http = Http { patience: PATIENCE, max_streams: MAX_STREAMS, websockets };
-    let connection = Connection { tls: tls.map(TlsAcceptor::from), answering: answering(service), http };
-    let cut = CancellationToken::new();
+    let Listener { socket, runtimes } = listener;
+    let tasks = TaskTracker::new();
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let server = ConnectionServer {
+        client_timeout: CLIENT_TIMEOUT,
+        max_streams: MAX_STREAMS,
+        websockets_over_http2: service.websockets_over_http2(),
+    };
+    let handler = ConnectionHandler { tls: tls.map(TlsAcceptor::from), service, server };
+    let abort = CancellationToken::new();
     loop {
-        // no slot, no accept: further clients wait in the kernel's queue
+        // without a free slot nothing is accepted: further clients wait in the kernel's queue
         let slot = tokio::select! {
             slot = Arc::clone(&slots).acquire_owned() => slot.map_err(io::Error::other)?,
             () = shutdown.cancelled() => break,
@@ -105,23 +81,25 @@ pub async fn serve_service(
             accepted = socket.accept() => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    tracing::warn!(%error, "can't accept a connection");
+                    tracing::warn!(%error, "can't accept a connection; trying again");
                     sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
             },
             () = shutdown.cancelled() => break,
         };
-        // from here on the lane hears of the socket, and nobody else
+        // detach the socket from this runtime, so that only the runtime of the connection is woken for it
         let Ok(stream) = stream.into_std() else { continue };
-        let (connection, shutdown, cut) = (connection.clone(), shutdown.clone(), cut.clone());
-        lanes.run(tasks.track_future(async move {
+        let handler = handler.clone();
+        let shutdown = shutdown.clone();
+        let abort = abort.clone();
+        runtimes.spawn(tasks.track_future(async move {
             let served = tokio::select! {
-                served = connection.serve(stream, address, &shutdown) => served,
-                () = cut.cancelled() => return,
+                served = handler.serve(stream, address, &shutdown) => served,
+                () = abort.cancelled() => return,
             };
             if let Err(error) = served {
-                tracing::debug!(%address, error, "connection ended");
+                tracing::debug!(%address, %error, "connection ended early");
             }
             drop(slot);
         }));
@@ -129,37 +107,41 @@ pub async fn serve_service(
     drop(socket);
     tasks.close();
     if timeout(drain, tasks.wait()).await.is_err() {
-        tracing::warn!("requests were still open when the time to drain was over");
+        tracing::warn!("requests were still open after the drain time; their connections are closed");
     }
     // no task outlives the server
-    cut.cancel();
+    abort.cancel();
     tasks.wait().await;
     Ok(())
 }
 
+/// Serves the connections of one listener.
 #[derive(Clone)]
-struct Connection {
+struct ConnectionHandler<H> {
     tls: Option<TlsAcceptor>,
-    answering: Answering,
-    http: Http,
+    service: H,
+    server: ConnectionServer,
 }
 
-impl Connection {
+impl<H: HttpService> ConnectionHandler<H> {
     async fn serve(
         self,
         stream: std::net::TcpStream,
         address: SocketAddr,
         shutdown: &CancellationToken,
-    ) -> Result<(), Failed> {
-        let stream = TcpStream::from_std(stream)?;
-        stream.set_nodelay(true)?;
-        let Some(acceptor) = self.tls.clone() else {
+    ) -> Result<(), ConnectionError> {
+        let stream = TcpStream::from_std(stream).map_err(ConnectionError::Socket)?;
+        stream.set_nodelay(true).map_err(ConnectionError::Socket)?;
+        let Some(acceptor) = self.tls else {
             let peer = Peer { address, secure: false, certificate: None, id: None };
-            return self.http(Box::new(stream), peer, shutdown).await;
+            let service = WithPeer { service: self.service, peer };
+            return self.server.serve(stream, service, shutdown.clone()).await;
         };
-        let handshake = timeout(PATIENCE, acceptor.accept(stream));
+        let handshake = timeout(CLIENT_TIMEOUT, acceptor.accept(stream));
         let stream = tokio::select! {
-            stream = handshake => stream??,
+            stream = handshake => {
+                stream.map_err(|_| ConnectionError::HandshakeTimeout)?.map_err(ConnectionError::Handshake)?
+            }
             () = shutdown.cancelled() => return Ok(()),
         };
         let chain = stream
@@ -168,14 +150,21 @@ impl Connection {
             .peer_certificates()
             .map(|chain| chain.iter().cloned().map(CertificateDer::into_owned).collect::<Arc<[_]>>());
         let id = chain.as_ref().and_then(|chain| svid::parse(chain.first()?).ok()?.id.parse().ok());
-        self.http(Box::new(stream), Peer { address, secure: true, certificate: chain, id }, shutdown).await
+        let service = WithPeer { service: self.service, peer: Peer { address, secure: true, certificate: chain, id } };
+        self.server.serve(stream, service, shutdown.clone()).await
     }
+}
 
-    async fn http(self, stream: Io, peer: Peer, shutdown: &CancellationToken) -> Result<(), Failed> {
-        let answering = move |mut request: Request| {
-            request.extensions_mut().insert(peer.clone());
-            (self.answering)(request)
-        };
-        self.http.serve(stream, Arc::new(answering), shutdown.clone()).await
+/// Adds the [`Peer`] to each request.
+#[derive(Clone)]
+struct WithPeer<H> {
+    service: H,
+    peer: Peer,
+}
+
+impl<H: HttpService> HttpService for WithPeer<H> {
+    async fn handle(self, mut request: HttpRequest) -> HttpResponse {
+        request.extensions_mut().insert(self.peer);
+        self.service.handle(request).await
     }
 }

@@ -6,39 +6,39 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::Path;
 use thiserror::Error;
 
-/// A private file or directory can't be used.
+/// Why a private file or directory can't be used.
 #[derive(Debug, Error)]
 pub enum PrivateFileError {
     /// It can't be read or written.
-    #[error("can't use the state in `{path}`: {source}")]
+    #[error("`{path}` can't be read or written: {source}")]
     Io {
-        /// File or directory.
+        /// The file or directory.
         path: String,
-        /// Why.
+        /// The I/O error.
         source: io::Error,
     },
-    /// Others could read the keys.
-    #[error("`{path}` can be read by others (mode {mode:o}); it holds keys: run `chmod {wanted:o} {path}`")]
+    /// Other users can read it.
+    #[error("`{path}` can be read by others (mode {mode:o}); it holds keys: run `chmod {required:o} {path}`")]
     Exposed {
-        /// File or directory.
+        /// The file or directory.
         path: String,
         /// Its mode.
         mode: u32,
-        /// The mode it should have.
-        wanted: u32,
+        /// The mode that it must have.
+        required: u32,
     },
 }
 
-/// Names the path in an I/O error.
+/// Adds the path to an I/O error.
 pub fn io_error(path: &Path) -> impl Fn(io::Error) -> PrivateFileError {
     let path = path.display().to_string();
     move |source| PrivateFileError::Io { path: path.clone(), source }
 }
 
-/// Makes a directory that only its owner can list, or checks that it is one.
+/// Creates a directory that only its owner can list, or checks the mode of an existing one.
 ///
 /// # Errors
-/// When it can't be made, or others can list it.
+/// When it can't be created, or other users can list it.
 pub fn create_directory(path: &Path) -> Result<(), PrivateFileError> {
     match DirBuilder::new().recursive(true).mode(0o700).create(path) {
         Ok(()) => check_mode(path, 0o700),
@@ -46,14 +46,14 @@ pub fn create_directory(path: &Path) -> Result<(), PrivateFileError> {
     }
 }
 
-/// Refuses what others can read. A directory that others can list is as bad as a file that they can read.
+/// Checks that no other user can read a file or list a directory. `required` is the mode that the error asks for.
 ///
 /// # Errors
-/// When others can read it, or its mode is unknown.
-pub fn check_mode(path: &Path, wanted: u32) -> Result<(), PrivateFileError> {
+/// When another user can, or the mode can't be read.
+pub fn check_mode(path: &Path, required: u32) -> Result<(), PrivateFileError> {
     let mode = fs::metadata(path).map_err(io_error(path))?.mode() & 0o777;
     if mode & 0o077 != 0 {
-        return Err(PrivateFileError::Exposed { path: path.display().to_string(), mode, wanted });
+        return Err(PrivateFileError::Exposed { path: path.display().to_string(), mode, required });
     }
     Ok(())
 }

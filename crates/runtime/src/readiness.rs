@@ -1,42 +1,42 @@
-//! Whether this process is ready to answer.
+//! Whether this process is ready to serve requests.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Whether everything was loaded once, and the end has not begun.
+/// Readiness of the process: policies are loaded, identities can be verified, and shutdown has not begun.
 #[derive(Debug, Default)]
 pub struct Readiness {
-    loaded: AtomicBool,
-    /// Whether it is known who lives, or need not be.
-    living: AtomicBool,
+    policies_loaded: AtomicBool,
+    identities_ready: AtomicBool,
     closing: AtomicBool,
 }
 
 impl Readiness {
-    /// Whether decisions are made from what was loaded, and will be for a while.
+    /// Whether the process is ready for new requests.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.loaded.load(Ordering::Acquire)
-            && self.living.load(Ordering::Acquire)
+        self.policies_loaded.load(Ordering::Acquire)
+            && self.identities_ready.load(Ordering::Acquire)
             && !self.closing.load(Ordering::Acquire)
     }
 
-    /// From now on nobody new is to come.
-    pub fn closing(&self) {
+    /// Marks that shutdown has begun: the process is no longer ready.
+    pub fn mark_closing(&self) {
         self.closing.store(true, Ordering::Release);
     }
 
-    /// From now on it is known who lives.
-    pub fn living(&self) {
-        self.living.store(true, Ordering::Release);
+    /// Marks that identities can be verified. In the controller, all pods and service accounts are listed; in a gate,
+    /// its certificate is loaded.
+    pub fn mark_identities_ready(&self) {
+        self.identities_ready.store(true, Ordering::Release);
     }
 
-    /// What was loaded counts no more.
-    pub fn unloaded(&self) {
-        self.loaded.store(false, Ordering::Release);
+    /// Marks that the loaded policies are no longer in force.
+    pub fn mark_policies_unloaded(&self) {
+        self.policies_loaded.store(false, Ordering::Release);
     }
 
-    /// From now on decisions are made from what was loaded.
-    pub fn loaded(&self) {
-        self.loaded.store(true, Ordering::Release);
+    /// Marks that policies are loaded and in force.
+    pub fn mark_policies_loaded(&self) {
+        self.policies_loaded.store(true, Ordering::Release);
     }
 }

@@ -1,7 +1,8 @@
-//! The parts of a process: each runs until all are to end, and one that dies ends them all.
+//! Runs the tasks of a process. All tasks run until shutdown; if one ends before, the process shuts down.
 
-use crate::core_runtimes::Lanes;
-use crate::listener::{Answers, Listening, serve};
+use crate::connection::HttpService;
+use crate::core_runtimes::CoreRuntimes;
+use crate::listener::{Listener, serve};
 use rustls::ServerConfig;
 use std::error::Error;
 use std::future::Future;
@@ -14,72 +15,85 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// One line that says what went wrong, where, and what to do.
+/// Why a task or a command failed, in one line: what failed, where, and what to do.
 pub type Failure = Box<dyn Error + Send + Sync>;
 
-/// A port can't be had.
+/// The process can't listen on an address.
 #[derive(Debug, Error)]
-#[error("can't listen on {address} for {what}: {source}; stop what uses it, or choose another address with --{option}")]
+#[error(
+    "can't listen on {address} for {purpose}: {source}; stop the process that uses it, or choose another address with \
+     --{option}"
+)]
 pub struct ListenError {
     address: SocketAddr,
-    what: &'static str,
+    purpose: &'static str,
     option: &'static str,
     source: io::Error,
 }
 
-/// Listens on an address; `what` and `option` are for the message when it can't be had.
-pub async fn bind(address: SocketAddr, what: &'static str, option: &'static str) -> Result<TcpListener, ListenError> {
-    TcpListener::bind(address).await.map_err(|source| ListenError { address, what, option, source })
+/// Listens on an address. The error message names its `purpose` and the command-line `option` that sets it.
+///
+/// # Errors
+/// When the address is in use, or not one of this host.
+pub async fn bind(
+    address: SocketAddr,
+    purpose: &'static str,
+    option: &'static str,
+) -> Result<TcpListener, ListenError> {
+    TcpListener::bind(address).await.map_err(|source| ListenError { address, purpose, option, source })
 }
 
-/// Parts that run side by side.
+/// Starts the tasks of a process and shuts them down together.
 #[derive(Debug)]
-pub struct Parts {
+pub struct Supervisor {
     tasks: JoinSet<Result<(), Failure>>,
     shutdown: CancellationToken,
-    lanes: Arc<Lanes>,
+    runtimes: Arc<CoreRuntimes>,
     interrupt: Signal,
     terminate: Signal,
 }
 
-impl Parts {
-    /// No parts yet. From now on signals are heard, so that none that comes while they begin ends the process at once.
+impl Supervisor {
+    /// A supervisor without tasks. From now on it catches signals, so that none ends the process while tasks start.
     ///
     /// # Errors
-    /// When the system has no threads for them.
+    /// When the system has no more threads or file descriptors.
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             tasks: JoinSet::new(),
             shutdown: CancellationToken::new(),
-            lanes: Arc::new(Lanes::start()?),
+            runtimes: Arc::new(CoreRuntimes::start()?),
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
         })
     }
 
-    /// Starts a part, which is to end when the token is cancelled.
-    pub fn add<F>(&mut self, part: impl FnOnce(CancellationToken) -> F)
+    /// Starts a task, which must end once the token is cancelled.
+    pub fn spawn<F>(&mut self, task: impl FnOnce(CancellationToken) -> F)
     where
         F: Future<Output = Result<(), Failure>> + Send + 'static,
     {
-        self.tasks.spawn(part(self.shutdown.clone()));
+        self.tasks.spawn(task(self.shutdown.clone()));
     }
 
-    /// Answers what comes in by a socket, as a part.
-    pub fn serve(&mut self, listener: TcpListener, tls: Option<Arc<ServerConfig>>, service: impl Answers) {
-        let listening = self.listening(listener);
-        self.add(|shutdown| async move { Ok(serve(listening, tls, service, shutdown).await?) });
+    /// Starts a task that serves HTTP on a socket.
+    pub fn serve(&mut self, socket: TcpListener, tls: Option<Arc<ServerConfig>>, service: impl HttpService) {
+        let listener = self.listener(socket);
+        self.spawn(|shutdown| async move { Ok(serve(listener, tls, service, shutdown).await?) });
     }
 
-    /// A socket whose connections are served by the threads of this process.
-    pub fn listening(&self, socket: TcpListener) -> Listening {
-        Listening { socket, lanes: Arc::clone(&self.lanes) }
+    /// A listener whose connections run on the runtimes of this process.
+    pub fn listener(&self, socket: TcpListener) -> Listener {
+        Listener { socket, runtimes: Arc::clone(&self.runtimes) }
     }
 
-    /// Waits for a signal, or for a part that dies; then lets every part end. After a signal `linger` is awaited first,
-    /// for whoever still comes because word of the end has not spread.
-    pub async fn until_the_end(self, linger: impl Future<Output = ()>) -> Result<(), Failure> {
-        let Self { mut tasks, shutdown, lanes: _lanes, mut interrupt, mut terminate } = self;
+    /// Waits for a signal, or for a task that ends; then shuts down every task. After SIGTERM, `linger` is awaited
+    /// first: clients still connect until they learn that the process is shutting down.
+    ///
+    /// # Errors
+    /// When a task fails, or ends without a signal.
+    pub async fn run_until_shutdown(self, linger: impl Future<Output = ()>) -> Result<(), Failure> {
+        let Self { mut tasks, shutdown, runtimes: _runtimes, mut interrupt, mut terminate } = self;
         let mut outcome = tokio::select! {
             _ = interrupt.recv() => Ok(()),
             _ = terminate.recv() => {
@@ -87,7 +101,7 @@ impl Parts {
                 Ok(())
             }
             ended = tasks.join_next() => match ended {
-                Some(Ok(Ok(()))) | None => Err("a part of the process ended by itself".into()),
+                Some(Ok(Ok(()))) | None => Err("a task of the process ended unexpectedly; report this as a bug".into()),
                 Some(Ok(Err(error))) => Err(error),
                 Some(Err(error)) => Err(error.into()),
             },

@@ -1,4 +1,5 @@
-//! TLS of our own listeners and clients: a certificate that can be replaced, and verifiers that only say whom to accept.
+//! TLS of our own listeners and clients: a certificate that can be replaced without a restart, and certificate
+//! verifiers.
 
 use arc_swap::ArcSwap;
 use rustls::client::ResolvesClientCert;
@@ -16,36 +17,36 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use thiserror::Error;
 
-/// TLS can't be set up.
+/// Why TLS can't be set up.
 #[derive(Debug, Error)]
 pub enum TlsError {
-    /// Certificate or key is not usable.
-    #[error("the server's certificate or key can't be used: {0}")]
+    /// The certificate or its key can't be used.
+    #[error("the certificate or its key can't be used: {0}")]
     Certificate(String),
-    /// The library refused.
+    /// The TLS library rejected the configuration.
     #[error("TLS can't be set up: {0}")]
     Rustls(#[from] rustls::Error),
 }
 
-/// A certificate with its key, for both sides of a connection; replaced without a restart.
+/// A certificate and its key, for the server or the client side, that can be replaced without a restart.
 #[derive(Debug)]
-pub struct ServerCertificate(ArcSwap<CertifiedKey>);
+pub struct ReloadableCertificate(ArcSwap<CertifiedKey>);
 
-impl ServerCertificate {
-    /// A certificate chain and key, both in PEM.
+impl ReloadableCertificate {
+    /// Reads a certificate chain and its key, both in PEM.
     ///
     /// # Errors
-    /// When they can't be used together.
+    /// When one can't be read, or the key is not that of the certificate.
     pub fn new(chain_pem: &str, key_pem: &str) -> Result<Arc<Self>, TlsError> {
-        Ok(Arc::new(Self(ArcSwap::from_pointee(certified(chain_pem, key_pem)?))))
+        Ok(Arc::new(Self(ArcSwap::from_pointee(read_certified_key(chain_pem, key_pem)?))))
     }
 
-    /// Replaces them, for every handshake from now on.
+    /// Replaces certificate and key for all handshakes from now on.
     ///
     /// # Errors
-    /// When they can't be used together; the previous ones stay in use.
+    /// When the new ones can't be used; the previous ones stay in use.
     pub fn replace(&self, chain_pem: &str, key_pem: &str) -> Result<(), TlsError> {
-        self.0.store(Arc::new(certified(chain_pem, key_pem)?));
+        self.0.store(Arc::new(read_certified_key(chain_pem, key_pem)?));
         Ok(())
     }
 
@@ -55,13 +56,13 @@ impl ServerCertificate {
     }
 }
 
-impl ResolvesServerCert for ServerCertificate {
+impl ResolvesServerCert for ReloadableCertificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.current())
     }
 }
 
-impl ResolvesClientCert for ServerCertificate {
+impl ResolvesClientCert for ReloadableCertificate {
     fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         Some(self.current())
     }
@@ -71,7 +72,7 @@ impl ResolvesClientCert for ServerCertificate {
     }
 }
 
-fn certified(chain_pem: &str, key_pem: &str) -> Result<CertifiedKey, TlsError> {
+fn read_certified_key(chain_pem: &str, key_pem: &str) -> Result<CertifiedKey, TlsError> {
     let unusable = |error: rustls_pki_types::pem::Error| TlsError::Certificate(error.to_string());
     let chain =
         CertificateDer::pem_slice_iter(chain_pem.as_bytes()).collect::<Result<Vec<_>, _>>().map_err(unusable)?;
@@ -82,9 +83,9 @@ fn certified(chain_pem: &str, key_pem: &str) -> Result<CertifiedKey, TlsError> {
 /// A server whose clients may present a certificate, which `clients` verifies.
 ///
 /// # Errors
-/// When the versions of the protocol are not usable.
+/// When the TLS library does not support the versions.
 pub fn server_config(
-    certificate: Arc<ServerCertificate>,
+    certificate: Arc<ReloadableCertificate>,
     clients: Arc<dyn ClientCertVerifier>,
     versions: &[&'static SupportedProtocolVersion],
 ) -> Result<Arc<ServerConfig>, TlsError> {
@@ -93,7 +94,7 @@ pub fn server_config(
         .with_client_cert_verifier(clients)
         .with_cert_resolver(certificate);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    // a resumed session would bring back a certificate that may have been revoked since
+    // no resumption: a resumed session would skip verification of a certificate that may have been revoked since
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
@@ -128,14 +129,15 @@ pub trait VerifyClient: Debug + Send + Sync {
     ) -> Result<ClientCertVerified, Error>;
 }
 
-/// A rustls verifier around a [`VerifyServer`] or a [`VerifyClient`]: it checks the signatures of the handshake itself.
+/// A rustls verifier that checks the signatures of the handshake, and leaves the certificate to a [`VerifyServer`] or
+/// [`VerifyClient`].
 #[derive(Debug)]
-pub struct Verifier<V> {
+pub struct HandshakeVerifier<V> {
     verify: V,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
-impl<V> Verifier<V> {
+impl<V> HandshakeVerifier<V> {
     /// A verifier that accepts what `verify` accepts.
     pub fn new(verify: V) -> Arc<Self> {
         let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
@@ -143,7 +145,7 @@ impl<V> Verifier<V> {
     }
 }
 
-/// Signatures of the handshake, the same for both sides.
+/// The methods that verify handshake signatures, equal in both traits.
 macro_rules! handshake_signatures {
     () => {
         fn verify_tls12_signature(
@@ -170,7 +172,7 @@ macro_rules! handshake_signatures {
     };
 }
 
-impl<V: VerifyServer> ServerCertVerifier for Verifier<V> {
+impl<V: VerifyServer> ServerCertVerifier for HandshakeVerifier<V> {
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,
@@ -187,13 +189,13 @@ impl<V: VerifyServer> ServerCertVerifier for Verifier<V> {
     handshake_signatures!();
 }
 
-impl<V: VerifyClient> ClientCertVerifier for Verifier<V> {
+impl<V: VerifyClient> ClientCertVerifier for HandshakeVerifier<V> {
     fn client_auth_mandatory(&self) -> bool {
         false
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        // roots can change between the request and the answer; clients have one certificate and need no hint
+        // no hint: roots can change between the request and the answer, and clients have only one certificate
         &[]
     }
 

@@ -3,37 +3,30 @@
 use axum::Router;
 use chrono::Utc;
 use durward_api::compile::ClusterDomains;
-use durward_approvals::Seal;
+use durward_approvals::ApprovalSeal;
 use durward_authn::tls::WorkloadClientVerifier;
 use durward_authn::{Authenticator, ServiceAccountIssuer, TrustDomain};
-use durward_doors::admin;
-use durward_doors::admin::{Admin, AdminPolicy, Administration};
-use durward_doors::approvals::{self, Desk};
-use durward_doors::exchange;
-use durward_doors::exchange::Exchange;
-use durward_doors::step_up;
-use durward_doors::step_up::Page;
-use durward_doors::tokens::Metadata;
+use durward_doors::admin::{AdminPolicy, AdminSettings};
+use durward_doors::assembly::{ApprovalAccess, TokenEndpoints, admin_router, start_authenticator};
 use durward_doors::{Doors, ext_authz, tokens};
-use durward_engine::Engine;
-use durward_engine::audit::{Audit, OnLoss, Sink};
+use durward_engine::EngineContext;
+use durward_engine::audit::{AuditSink, AuditWriter, OnLoss};
 use durward_engine::metrics::Metrics;
 use durward_engine::openfga::OpenFga;
-use durward_identity::{TokenKeys, TokenService};
-use durward_manifests::load::{Directory, load};
-use durward_manifests::watch::{Watch, follow};
+use durward_identity::TokenKeys;
+use durward_manifests::load::{ManifestDirectory, load};
+use durward_manifests::watch::{DirectoryWatch, follow};
 use durward_runtime::Failure;
-use durward_runtime::random::random;
+use durward_runtime::peers::TrustedPeers;
+use durward_runtime::random::random_bytes;
 use durward_runtime::readiness::Readiness;
-use durward_runtime::supervisor::{ListenError, Parts, bind};
-use durward_runtime::tls::{ServerCertificate, server_config};
-use durward_runtime::trust::Trust;
-use durward_state::approvals::Approvals;
+use durward_runtime::supervisor::{ListenError, Supervisor, bind};
+use durward_runtime::tls::{ReloadableCertificate, server_config};
+use durward_state::LocalApprovals;
+use durward_state::LocalState;
+use durward_state::TokenKeyFolder;
 use durward_state::key_uses;
-use durward_state::state::State;
-use durward_state::token_keys::KeyFolder;
-use durward_step_up as stepup;
-use durward_step_up::{StepUp, Store};
+use durward_step_up::{FactorStore, StepUpArguments, StepUpService};
 use rustls::ServerConfig;
 use serde::Serialize;
 use std::io;
@@ -55,17 +48,17 @@ pub struct Settings {
     /// Where to listen.
     pub listen: Listen,
     /// Who may administer.
-    pub admin: Administration,
+    pub admin: AdminSettings,
     /// Which peers are believed what.
-    pub trust: Trust,
+    pub trust: TrustedPeers,
     /// Where the audit log goes.
-    pub audit: Sink,
+    pub audit: AuditSink,
     /// What to do when it can't be written.
     pub on_loss: OnLoss,
     /// `iss` of tokens; a URL of the token listener if left out.
     pub issuer: Option<String>,
     /// People's second factors; where their page is follows from the issuer, or from where tokens are, if left out.
-    pub step_up: stepup::Arguments,
+    pub step_up: StepUpArguments,
     /// Issuer of service-account tokens.
     pub service_accounts: Option<ServiceAccountIssuer>,
     /// The OpenFGA server, if policies may ask one.
@@ -102,19 +95,19 @@ pub struct Listen {
 ///
 /// # Errors
 /// When a port, the state or the directory can't be used, or when a part of it dies.
-pub async fn up(settings: Settings, ready: impl FnOnce(&Listen, &Directory)) -> Result<(), Failure> {
+pub async fn up(settings: Settings, ready: impl FnOnce(&Listen, &ManifestDirectory)) -> Result<(), Failure> {
     let sockets = Sockets::bind(&settings.listen).await?;
     let admin_policy = AdminPolicy::read(settings.admin.policy.as_deref(), &settings.domain)?;
-    let state = State::open(&settings.state, &settings.domain.trust_domain)?;
+    let state = LocalState::open(&settings.state, &settings.domain.trust_domain)?;
     let certificate = state.server_certificate(&settings.domain.trust_domain, Utc::now())?;
     let (token_keys, audit_keys) = (TokenKeys::new(state.token_keys), TokenKeys::new(state.audit_keys));
-    let audit = Audit::open(&settings.audit, settings.on_loss, audit_keys.log_signer())?;
-    let watch = Watch::begin(&settings.manifests);
+    let audit = AuditWriter::open(&settings.audit, settings.on_loss, audit_keys.log_signer())?;
+    let watch = DirectoryWatch::start(&settings.manifests);
     // a directory that is not there is told by the loader, which knows what it is for
     let mut directory = load(&settings.manifests, &settings.domain)?;
     let watch = watch?;
-    let seal = Seal::new(audit_keys.clone());
-    let (approvals, approved) = Approvals::open(&settings.state, seal.clone())?;
+    let seal = ApprovalSeal::new(audit_keys.clone());
+    let (approvals, approved) = LocalApprovals::open(&settings.state, seal.clone())?;
     directory.catalog.apply(approved);
 
     let domain = TrustDomain {
@@ -128,90 +121,75 @@ pub async fn up(settings: Settings, ready: impl FnOnce(&Listen, &Directory)) -> 
     let authenticator = Authenticator::new(domain, Arc::default());
     let problems = authenticator.replace_providers(&directory.providers(), &directory.secrets());
     problems.iter().for_each(|(provider, problem)| eprintln!("provider {provider}: {problem}"));
-    directory.warn();
+    directory.print_problems();
 
     let metrics = Arc::new(Metrics::default());
-    let process = u64::from_be_bytes(random()?);
-    let engine = Engine::new(Arc::new(authenticator), audit, metrics, process).with_openfga(settings.openfga);
-    let engine = Arc::new(engine);
+    let process = u64::from_be_bytes(random_bytes()?);
+    let context = EngineContext::new(Arc::new(authenticator), audit, metrics, settings.openfga, process);
+    let EngineContext { engine, authenticator, metrics } = context.clone();
     engine.replace_snapshot(directory.catalog.snapshot().clone());
-    engine.metrics().policies_rejected(directory.catalog.rejected_count());
+    metrics.policies_rejected(directory.catalog.rejected_count());
     let readiness = Arc::new(Readiness::default());
-    readiness.loaded();
-    readiness.living();
+    readiness.mark_policies_loaded();
+    readiness.mark_identities_ready();
 
-    let clients = WorkloadClientVerifier::verifier(Arc::clone(engine.authenticator()));
+    let clients = WorkloadClientVerifier::verifier(Arc::clone(&authenticator));
     let tls = server_config(
-        ServerCertificate::new(&certificate.chain_pem, &certificate.key_pem)?,
+        ReloadableCertificate::new(&certificate.chain_pem, &certificate.key_pem)?,
         clients,
         rustls::DEFAULT_VERSIONS,
     )?;
     let trust = Arc::new(settings.trust);
-    let doors = Doors { engine: Arc::clone(&engine), trust: Arc::clone(&trust) };
+    let doors =
+        Doors { engine: Arc::clone(&engine), authenticator: Arc::clone(&authenticator), trust: Arc::clone(&trust) };
 
     let (grpc, health) = doors.grpc().await;
-    let mut parts = Parts::new()?;
+    let mut supervisor = Supervisor::new()?;
     let listen = sockets.listen()?;
     // browsers let WebAuthn run at `localhost`, and at no address
     let page = settings.issuer.clone().unwrap_or_else(|| format!("http://localhost:{}", listen.tokens.port()));
-    let step_up_settings = settings.step_up.settings(&page)?;
-    let step_up = StepUp::open(Arc::clone(&engine), second_factors(&settings.state), step_up_settings).await?;
+    let step_up_settings = settings.step_up.into_settings(&page)?;
+    let step_up = StepUpService::open(Arc::clone(&engine), second_factors(&settings.state), step_up_settings).await?;
     let issuer = settings.issuer.unwrap_or_else(|| format!("http://{}", listen.tokens));
     let tls_url = format!("https://{}", listen.tokens_tls);
-    let metadata = Metadata::new(&issuer, Some(tls_url), token_keys.clone(), audit_keys);
-    let service = TokenService::new(Arc::clone(&engine), token_keys.clone(), &issuer);
-    let service = service.with(step_up.clone());
-    let page = Page { service: service.clone(), step_up, trust: Arc::clone(&trust) };
     let (changes, changed) = mpsc::unbounded_channel();
-    let desk = Desk {
-        engine: Arc::clone(&engine),
-        store: approvals.store(),
-        seal: seal.clone(),
-        known: approvals.known(),
-        trust: Arc::clone(&trust),
-        slots: Desk::slots(),
+    let endpoints = TokenEndpoints {
+        context: context.clone(),
+        trust,
+        issuer,
+        mtls_url: Some(tls_url),
+        token_keys: token_keys.clone(),
+        audit_keys,
+        step_up,
+        approvals: ApprovalAccess { store: approvals.store(), seal: seal.clone(), stored: approvals.objects() },
     };
-    approvals.begin(&engine, seal, true, changes, &mut parts);
+    approvals.start(&engine, seal, true, changes, &mut supervisor);
     sockets.serve(
-        &mut parts,
+        &mut supervisor,
         &tls,
         Routers {
             http: doors.http(),
             grpc,
-            tokens: tokens::metadata(metadata)
-                .merge(bundle)
-                .merge(exchange::router(Exchange { service, trust }))
-                .merge(step_up::router(page))
-                .merge(approvals::router(desk)),
-            admin: admin::router(Admin {
-                engine: Arc::clone(&engine),
-                readiness,
-                policy: admin_policy,
-                open_metrics: !settings.admin.closed_metrics,
-            }),
+            tokens: endpoints.router().merge(bundle),
+            admin: admin_router(&context, readiness, admin_policy, &settings.admin),
         },
     );
-    let keys = Arc::clone(engine.authenticator());
-    parts.add(|stop| async move {
-        keys.run(stop).await;
-        Ok(())
-    });
-    KeyFolder::new(&settings.state).keep(token_keys, Arc::clone(engine.authenticator()), &mut parts);
-    let authenticator = Arc::clone(engine.authenticator());
-    parts.add(|stop| key_uses::keep(settings.state, authenticator, stop));
+    start_authenticator(&mut supervisor, Arc::clone(&authenticator));
+    TokenKeyFolder::new(&settings.state).start_renewal(token_keys, Arc::clone(&authenticator), &mut supervisor);
+    supervisor.spawn(|stop| key_uses::run_writer(settings.state, authenticator, stop));
     ready(&listen, &directory);
-    parts.add(|stop| follow(watch, directory, Arc::clone(&engine), changed, stop));
-    parts.until_the_end(async move { health.closing().await }).await
+    supervisor.spawn(|stop| follow(watch, directory, context, changed, stop));
+    supervisor.run_until_shutdown(async move { health.set_closing().await }).await
 }
 
 /// Where second factors are kept in a state directory.
-fn second_factors(state: &Path) -> Store {
-    Store::Files(state.join("second-factors"))
+fn second_factors(state: &Path) -> FactorStore {
+    FactorStore::Files(state.join("second-factors"))
 }
 
 struct Routers {
     http: Router,
-    grpc: ext_authz::Listener,
+    grpc: ext_authz::ExtAuthzListener,
     tokens: Router,
     admin: Router,
 }
@@ -252,7 +230,7 @@ impl Sockets {
         })
     }
 
-    fn serve(self, parts: &mut Parts, tls: &Arc<ServerConfig>, routers: Routers) {
+    fn serve(self, supervisor: &mut Supervisor, tls: &Arc<ServerConfig>, routers: Routers) {
         let all = [
             (self.http, None, routers.http.clone()),
             (self.https, Some(tls), routers.http),
@@ -260,10 +238,10 @@ impl Sockets {
             (self.tokens_tls, Some(tls), routers.tokens),
             (self.admin, None, routers.admin),
         ];
-        parts.serve(self.grpc, None, routers.grpc.clone());
-        parts.serve(self.grpcs, Some(Arc::clone(tls)), routers.grpc);
+        supervisor.serve(self.grpc, None, routers.grpc.clone());
+        supervisor.serve(self.grpcs, Some(Arc::clone(tls)), routers.grpc);
         for (listener, tls, router) in all {
-            parts.serve(listener, tls.cloned(), router);
+            supervisor.serve(listener, tls.cloned(), router);
         }
     }
 }

@@ -1,9 +1,16 @@
-//! The state directory of a process without a cluster: CA, signing keys, approvals, uses of API keys.
-//!
-//! It serves nothing; `durward-standalone` and `durward-gate` do.
-//! Begin with [`state`].
+//! The state directory of a process without a cluster: CA, signing keys, approvals and the last uses of API keys.
+//! It serves nothing and decides nothing: `durward-standalone` and `durward-gate` do.
+//! Begin with [`LocalState`].
 
-pub mod approvals;
+mod approvals;
+mod directory;
+mod error;
 pub mod key_uses;
-pub mod state;
-pub mod token_keys;
+mod local_state;
+mod token_keys;
+
+pub use approvals::{LocalApprovals, LocalApprovalsError};
+pub use directory::StateDirectory;
+pub use error::StateError;
+pub use local_state::LocalState;
+pub use token_keys::TokenKeyFolder;

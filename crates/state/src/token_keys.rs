@@ -1,13 +1,13 @@
-//! Keys that sign tokens, in a folder of the state directory. They follow one another as in a cluster.
+//! The keys that sign tokens, in a folder of the state directory. They rotate as in a cluster.
 
-use crate::state::StateError;
+use crate::error::StateError;
 use chrono::{DateTime, Utc};
 use durward_authn::Authenticator;
-use durward_identity::{PERIOD, Ring, TOKEN_KEYS, TokenKeys};
+use durward_identity::{TOKEN_KEY_CHECK_INTERVAL, TOKEN_KEY_SCHEDULE, TokenKeyRing, TokenKeys};
 use durward_runtime::Failure;
 use durward_runtime::private_files::{check_mode, create_directory, io_error, write_private};
-use durward_runtime::supervisor::Parts;
-use std::collections::{BTreeMap, BTreeSet};
+use durward_runtime::supervisor::Supervisor;
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,45 +15,61 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
-/// The folder.
+/// The folder of token keys in a state directory.
 #[derive(Debug, Clone)]
-pub struct KeyFolder(PathBuf);
+pub struct TokenKeyFolder(PathBuf);
 
-impl KeyFolder {
-    /// That of a state directory.
+impl TokenKeyFolder {
     pub fn new(state: &Path) -> Self {
         Self(state.join("token-keys"))
     }
 
-    /// The keys, once those that are due are made and those that are over are removed. Of several processes one at a time
-    /// does so.
-    pub fn renew(&self, now: DateTime<Utc>) -> Result<Ring, StateError> {
-        let unusable = |message: String| StateError::TokenKey { path: self.0.display().to_string(), message };
+    /// Generates the keys that are due, removes the expired ones and returns the rest. A lock file excludes other
+    /// processes meanwhile.
+    ///
+    /// # Errors
+    /// When the folder or a key in it can't be used.
+    pub fn renew(&self, now: DateTime<Utc>) -> Result<TokenKeyRing, StateError> {
+        let display_path = || self.0.display().to_string();
         create_directory(&self.0)?;
-        let lock = self.0.join("lock");
-        write_private(&lock, "")?;
-        let lock = File::open(&lock).map_err(io_error(&lock))?;
+        let lock_file = self.0.join("lock");
+        write_private(&lock_file, "")?;
+        let lock = File::open(&lock_file).map_err(io_error(&lock_file))?;
         lock.lock().map_err(io_error(&self.0))?;
-        let files = self.files()?;
-        let named = files.iter().map(|(name, pem)| (name.as_str(), pem.as_bytes()));
-        let mut ring = Ring::read(named).map_err(|error| unusable(error.to_string()))?;
-        if ring.renew(&TOKEN_KEYS, now).map_err(|error| unusable(error.to_string()))? {
-            let kept: BTreeMap<String, Zeroizing<String>> = ring.files().collect();
-            for (name, pem) in kept.iter().filter(|(name, _)| !files.contains_key(*name)) {
-                // whole or not at all
-                let (path, fresh) = (self.0.join(name), self.0.join(format!("{name}.new")));
-                write_private(&fresh, pem.as_bytes())?;
-                fs::rename(&fresh, &path).map_err(io_error(&path))?;
-            }
-            for name in files.keys().collect::<BTreeSet<_>>().difference(&kept.keys().collect()) {
-                let path = self.0.join(name);
-                fs::remove_file(&path).map_err(io_error(&path))?;
-            }
+        let files = self.read_files()?;
+        let contents = files.iter().map(|(name, pem)| (name.as_str(), pem.as_bytes()));
+        let mut ring = TokenKeyRing::from_files(contents)
+            .map_err(|source| StateError::KeyFile { path: display_path(), source })?;
+        let changed = ring
+            .renew(&TOKEN_KEY_SCHEDULE, now)
+            .map_err(|source| StateError::KeyGeneration { path: display_path(), source })?;
+        if changed {
+            self.write_changes(&files, &ring.files().collect())?;
         }
         Ok(ring)
     }
 
-    fn files(&self) -> Result<BTreeMap<String, Zeroizing<String>>, StateError> {
+    /// Writes the files that are new in `wanted`, and removes those that are missing in it.
+    fn write_changes(
+        &self,
+        present: &BTreeMap<String, Zeroizing<String>>,
+        wanted: &BTreeMap<String, Zeroizing<String>>,
+    ) -> Result<(), StateError> {
+        for (name, pem) in wanted.iter().filter(|(name, _)| !present.contains_key(*name)) {
+            let path = self.0.join(name);
+            // renaming a complete file leaves no partial one after a crash
+            let new_file = self.0.join(format!("{name}.new"));
+            write_private(&new_file, pem.as_bytes())?;
+            fs::rename(&new_file, &path).map_err(io_error(&path))?;
+        }
+        for name in present.keys().filter(|name| !wanted.contains_key(*name)) {
+            let path = self.0.join(name);
+            fs::remove_file(&path).map_err(io_error(&path))?;
+        }
+        Ok(())
+    }
+
+    fn read_files(&self) -> Result<BTreeMap<String, Zeroizing<String>>, StateError> {
         let mut files = BTreeMap::new();
         for entry in fs::read_dir(&self.0).map_err(io_error(&self.0))? {
             let path = entry.map_err(io_error(&self.0))?.path();
@@ -66,25 +82,25 @@ impl KeyFolder {
         Ok(files)
     }
 
-    /// Adds the parts that renew the keys, and let tokens be verified by those that there are.
-    pub fn keep(self, keys: TokenKeys, authenticator: Arc<Authenticator>, parts: &mut Parts) {
-        let followed = keys.clone();
-        parts.add(|stop| self.follow(followed, stop));
-        parts.add(|stop| keys.verified_by(authenticator, stop));
+    /// Starts the tasks that renew the keys, and that let the authenticator verify tokens with the current ones.
+    pub fn start_renewal(self, keys: TokenKeys, authenticator: Arc<Authenticator>, supervisor: &mut Supervisor) {
+        let renewed = keys.clone();
+        supervisor.spawn(|stop| self.renew_periodically(renewed, stop));
+        supervisor.spawn(|stop| keys.sync_authenticator(authenticator, stop));
     }
 
-    /// Brings every change of the folder to `keys`, and renews them, until `shutdown`.
-    async fn follow(self, keys: TokenKeys, shutdown: CancellationToken) -> Result<(), Failure> {
+    /// Renews the keys and publishes changes of the folder in `keys`, until `shutdown`.
+    async fn renew_periodically(self, keys: TokenKeys, shutdown: CancellationToken) -> Result<(), Failure> {
         loop {
             tokio::select! {
-                () = sleep(PERIOD) => {}
+                () = sleep(TOKEN_KEY_CHECK_INTERVAL) => {}
                 () = shutdown.cancelled() => return Ok(()),
             }
             let folder = self.clone();
             match tokio::task::spawn_blocking(move || folder.renew(Utc::now())).await? {
                 Ok(ring) if ring.jwks() != keys.current().jwks() => keys.replace(ring),
                 Ok(_) => {}
-                Err(error) => tracing::error!(%error, "the token keys stay what they were"),
+                Err(error) => tracing::error!(%error, "renewing the token keys failed; keeping the previous ones"),
             }
         }
     }

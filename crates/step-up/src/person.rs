@@ -1,32 +1,32 @@
-//! What is known of one person's second factors, and what counts as one. Pure: time and randomness are passed in.
+//! The record of one person's second factors, and which presented factors it accepts. Time and randomness are passed
+//! in.
 
-use crate::Refused;
+use crate::error::{StepUpError, WrongFactor};
 use crate::pauses::{PERSON, Pauses};
 use crate::recovery;
-use crate::totp::{Enrolment, Secret};
-use crate::webauthn::{Keys, RelyingParty};
+use crate::totp::{TotpEnrolment, TotpSecret};
+use crate::webauthn::{RegisteredKeys, RelyingParty};
 use chrono::{DateTime, TimeDelta, Utc};
 use durward_authn::Factor;
 use durward_core::principal::PrincipalId;
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
-/// How long a secret waits for its first code.
-const WAITS: TimeDelta = TimeDelta::minutes(15);
+/// Time in which a new secret has to be confirmed by its first code.
+const CONFIRMATION_TIME: TimeDelta = TimeDelta::minutes(15);
 
-/// A second factor as it is shown.
+/// A second factor as a caller presents it.
 #[derive(Debug, Clone, Copy)]
-pub enum Shown<'s> {
+pub enum PresentedFactor<'p> {
     /// A code of an authenticator app.
-    Totp(&'s str),
+    Totp(&'p str),
     /// A recovery code.
-    RecoveryCode(&'s str),
-    /// What a key has answered, as browsers write it in JSON.
-    Key(&'s str),
+    RecoveryCode(&'p str),
+    /// The response of a passkey or hardware key, in the JSON of browsers.
+    Key(&'p str),
 }
 
-impl Shown<'_> {
-    /// Of keys it is not known before they have answered whether they are more than passkeys.
+impl PresentedFactor<'_> {
+    /// The kind of factor. Whether a key is a hardware key is known only after its response is verified.
     pub const fn factor(&self) -> Factor {
         match self {
             Self::Totp(_) => Factor::Totp,
@@ -36,239 +36,232 @@ impl Shown<'_> {
     }
 }
 
-/// What was shown is not it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum Wrong {
-    #[error("the person has no such factor")]
-    NoFactor,
-    #[error("the code is not the one of now")]
-    Code,
-    #[error("the code has been used")]
-    Used,
-    #[error("no secret waits for a code")]
-    NothingWaits,
-    #[error("the stored factors are another person's")]
-    OtherPerson,
-}
-
 /// The stored record.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Person {
-    version: Version,
+pub(super) struct PersonRecord {
+    version: RecordVersion,
     principal: PrincipalId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    totp: Option<App>,
+    totp: Option<AuthenticatorApp>,
     /// A secret that no code has confirmed yet.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    waiting: Option<Waiting>,
-    /// Hashes of the recovery codes that are left.
+    #[serde(default, rename = "waiting", skip_serializing_if = "Option::is_none")]
+    pending_totp: Option<PendingSecret>,
+    /// Hashes of the unused recovery codes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     recovery_codes: Vec<String>,
     /// Passkeys and hardware keys.
     #[serde(default)]
-    pub(super) keys: Keys,
+    pub(super) keys: RegisteredKeys,
     /// Wrong codes in a row.
     #[serde(default)]
     pauses: Pauses,
 }
 
-/// The one form of the record so far; a program that does not know a form leaves it alone.
+/// The version of the record's format. A process that does not know a version rejects the record, and never changes it.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-enum Version {
+enum RecordVersion {
     #[serde(rename = "1")]
     One,
 }
 
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct App {
-    secret: Secret,
-    /// The last step of thirty seconds whose code was used; no code counts from then back.
+struct AuthenticatorApp {
+    secret: TotpSecret,
+    /// The last step whose code was used. Codes of this step and of earlier ones are rejected.
     last_step: u64,
     since: DateTime<Utc>,
 }
 
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Waiting {
-    secret: Secret,
-    /// Name of the visit to which the secret was shown. Nobody else sees it, or confirms it.
+struct PendingSecret {
+    secret: TotpSecret,
+    /// Name of the visit that created the secret. No other visit can see or confirm it.
     #[serde(default)]
     visit: String,
     until: DateTime<Utc>,
 }
 
-/// What a person is told of the own factors.
+/// A person's factors, without their secrets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Known {
-    /// Since when there is an authenticator app.
+pub struct EnrolledFactors {
+    /// When the authenticator app was enrolled, if there is one.
     pub totp: Option<DateTime<Utc>>,
-    /// Recovery codes that are left.
+    /// Number of unused recovery codes.
     pub recovery_codes: usize,
     /// Passkeys and hardware keys, oldest first.
-    pub keys: Vec<KnownKey>,
+    pub keys: Vec<EnrolledKey>,
 }
 
-/// What a person is told of a passkey or hardware key.
+/// A passkey or hardware key, without its secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KnownKey {
+pub struct EnrolledKey {
     pub id: String,
     pub name: String,
     pub created: DateTime<Utc>,
     pub used: Option<DateTime<Utc>>,
 }
 
-impl Known {
-    /// Whether there is anything to show.
+impl EnrolledFactors {
+    /// Whether the person has any factor.
     pub const fn any(&self) -> bool {
         self.totp.is_some() || self.recovery_codes > 0 || !self.keys.is_empty()
     }
 }
 
-impl Person {
+impl PersonRecord {
     pub(super) fn new(id: &PrincipalId) -> Self {
         Self {
-            version: Version::One,
+            version: RecordVersion::One,
             principal: id.clone(),
             totp: None,
-            waiting: None,
+            pending_totp: None,
             recovery_codes: Vec::new(),
-            keys: Keys::default(),
+            keys: RegisteredKeys::default(),
             pauses: Pauses::default(),
         }
     }
 
-    pub(super) fn is_of(&self, id: &PrincipalId) -> bool {
+    pub(super) fn belongs_to(&self, id: &PrincipalId) -> bool {
         self.principal == *id
     }
 
-    /// Whether there is a factor. Recovery codes count: who has lost the app is no newcomer.
-    pub(super) fn has_any(&self) -> bool {
+    /// Whether there is a factor. Recovery codes are factors too: a person who lost the app must not pass for a new
+    /// one.
+    pub(super) fn has_any_factor(&self) -> bool {
         self.totp.is_some() || !self.keys.is_empty() || !self.recovery_codes.is_empty()
     }
 
-    pub(super) fn known(&self) -> Known {
-        let keys = self.keys.iter().map(|key| KnownKey {
+    pub(super) fn enrolled_factors(&self) -> EnrolledFactors {
+        let keys = self.keys.iter().map(|key| EnrolledKey {
             id: key.id(),
             name: key.name.clone(),
             created: key.created,
             used: key.used,
         });
-        Known {
+        EnrolledFactors {
             totp: self.totp.as_ref().map(|app| app.since),
             recovery_codes: self.recovery_codes.len(),
             keys: keys.collect(),
         }
     }
 
-    /// Whether what is shown counts, once. Without a relying party no key does.
-    pub(super) fn prove(
+    /// Accepts a factor, once. Without a relying party no key is accepted.
+    pub(super) fn verify(
         &mut self,
-        shown: Shown<'_>,
-        party: Option<&RelyingParty>,
+        presented: PresentedFactor<'_>,
+        relying_party: Option<&RelyingParty>,
         now: DateTime<Utc>,
-    ) -> Result<Factor, Refused> {
-        match shown {
-            Shown::Totp(code) => {
-                self.pauses.may_try(now).map_err(|wait| Refused::Paused { by: "person", wait })?;
-                let app = self.totp.as_mut().ok_or(Wrong::NoFactor)?;
-                let used = match app.secret.step(code, seconds(now)) {
-                    None => Err(Wrong::Code),
-                    Some(step) if step <= app.last_step => Err(Wrong::Used),
-                    Some(step) => {
-                        app.last_step = step;
-                        Ok(())
-                    }
-                };
-                match used {
-                    Ok(()) => self.pauses = Pauses::default(),
-                    Err(_) => self.pauses.failed(&PERSON, now),
+    ) -> Result<Factor, StepUpError> {
+        let factor = match presented {
+            PresentedFactor::Totp(code) => {
+                self.pauses.check(now).map_err(|wait| StepUpError::Paused { by: "person", wait })?;
+                let app = self.totp.as_mut().ok_or(WrongFactor::NotEnrolled)?;
+                if let Err(wrong) = app.use_code(code, now) {
+                    self.pauses.add_failure(&PERSON, now);
+                    return Err(wrong.into());
                 }
-                used?;
+                Factor::Totp
             }
-            // nobody guesses one, so no failure keeps a person from the own codes
-            Shown::RecoveryCode(code) => {
+            // recovery codes can't be guessed, so failures don't pause them: a pause would lock the person out
+            PresentedFactor::RecoveryCode(code) => {
                 let hash = recovery::hash(&self.principal, code);
-                let number = recovery::find(&self.recovery_codes, &hash).ok_or(Wrong::Code)?;
-                self.recovery_codes.remove(number);
-                self.pauses = Pauses::default();
+                let index = recovery::find(&self.recovery_codes, &hash).ok_or(WrongFactor::Code)?;
+                self.recovery_codes.remove(index);
+                Factor::RecoveryCode
             }
-            // nobody guesses what a key answers either
-            Shown::Key(response) => {
-                let party = party.ok_or(Wrong::NoFactor)?;
-                let factor = party.finish_authentication(&mut self.keys, response.as_bytes(), now)?;
-                self.pauses = Pauses::default();
-                return Ok(factor);
+            // responses of keys can't be guessed either
+            PresentedFactor::Key(response) => {
+                let party = relying_party.ok_or(WrongFactor::NotEnrolled)?;
+                party.finish_authentication(&mut self.keys, response.as_bytes(), now)?
             }
-        }
-        Ok(shown.factor())
+        };
+        self.pauses = Pauses::default();
+        Ok(factor)
     }
 
-    pub(super) fn begin_totp(&mut self, enrolment: &Enrolment, visit: &str, now: DateTime<Utc>) {
-        let (secret, visit) = (enrolment.secret.clone(), visit.to_owned());
-        self.waiting = Some(Waiting { secret, visit, until: now + WAITS });
+    pub(super) fn start_totp(&mut self, enrolment: &TotpEnrolment, visit: &str, now: DateTime<Utc>) {
+        self.pending_totp = Some(PendingSecret {
+            secret: enrolment.secret.clone(),
+            visit: visit.to_owned(),
+            until: now + CONFIRMATION_TIME,
+        });
     }
 
-    fn waiting(&self, visit: &str, now: DateTime<Utc>) -> Option<&Waiting> {
-        self.waiting.as_ref().filter(|waiting| now <= waiting.until && waiting.visit == visit)
+    fn pending_secret(&self, visit: &str, now: DateTime<Utc>) -> Option<&PendingSecret> {
+        self.pending_totp.as_ref().filter(|pending| now <= pending.until && pending.visit == visit)
     }
 
-    pub(super) fn waiting_totp(&self, host: &str, visit: &str, now: DateTime<Utc>) -> Option<Enrolment> {
-        let waiting = self.waiting(visit, now)?;
-        Enrolment::of(waiting.secret.clone(), &self.principal, host)
+    pub(super) fn pending_totp(&self, host: &str, visit: &str, now: DateTime<Utc>) -> Option<TotpEnrolment> {
+        let pending = self.pending_secret(visit, now)?;
+        TotpEnrolment::from_secret(pending.secret.clone(), &self.principal, host)
     }
 
-    /// Takes the secret that waits, if this is a code of it; tells whether the recovery codes are taken too.
+    /// Enrols the pending secret by its first code. Returns whether the recovery codes are enrolled too.
     pub(super) fn confirm_totp(
         &mut self,
-        (code, visit): (&str, &str),
-        codes: &[String],
+        code: &str,
+        visit: &str,
+        recovery_codes: &[String],
         now: DateTime<Utc>,
-    ) -> Result<bool, Wrong> {
-        let waiting = self.waiting(visit, now).ok_or(Wrong::NothingWaits)?;
-        let last_step = waiting.secret.step(code, seconds(now)).ok_or(Wrong::Code)?;
-        self.totp = Some(App { secret: waiting.secret.clone(), last_step, since: now });
-        self.waiting = None;
+    ) -> Result<bool, WrongFactor> {
+        let pending = self.pending_secret(visit, now).ok_or(WrongFactor::NothingPending)?;
+        let last_step = pending.secret.step(code, unix_seconds(now)).ok_or(WrongFactor::Code)?;
+        self.totp = Some(AuthenticatorApp { secret: pending.secret.clone(), last_step, since: now });
+        self.pending_totp = None;
         self.pauses = Pauses::default();
-        let first = self.recovery_codes.is_empty();
-        if first {
-            self.replace_recovery_codes(codes)?;
-        }
-        Ok(first)
+        Ok(self.add_first_recovery_codes(recovery_codes))
     }
 
-    /// Takes the key that a browser has made; tells whether the recovery codes are taken too.
+    /// Enrols the key that a browser created. Returns whether the recovery codes are enrolled too.
     pub(super) fn confirm_key(
         &mut self,
-        party: &RelyingParty,
-        (name, response): (&str, &str),
-        codes: &[String],
+        relying_party: &RelyingParty,
+        name: &str,
+        response: &str,
+        recovery_codes: &[String],
         now: DateTime<Utc>,
-    ) -> Result<bool, Refused> {
-        party.finish_registration(&mut self.keys, response.as_bytes(), name, now)?;
+    ) -> Result<bool, StepUpError> {
+        relying_party.finish_registration(&mut self.keys, response.as_bytes(), name, now)?;
+        Ok(self.add_first_recovery_codes(recovery_codes))
+    }
+
+    pub(super) fn remove_key(&mut self, id: &str) -> Result<(), WrongFactor> {
+        if self.keys.remove(id) { Ok(()) } else { Err(WrongFactor::NotEnrolled) }
+    }
+
+    /// Enrols the codes if there are none. Returns whether it did.
+    fn add_first_recovery_codes(&mut self, codes: &[String]) -> bool {
         let first = self.recovery_codes.is_empty();
         if first {
-            self.replace_recovery_codes(codes)?;
+            self.replace_recovery_codes(codes);
         }
-        Ok(first)
+        first
     }
 
-    pub(super) fn remove_key(&mut self, id: &str) -> Result<(), Wrong> {
-        self.keys.remove(id).then_some(()).ok_or(Wrong::NoFactor)
-    }
-
-    pub(super) fn replace_recovery_codes(&mut self, codes: &[String]) -> Result<(), Wrong> {
+    pub(super) fn replace_recovery_codes(&mut self, codes: &[String]) {
         self.recovery_codes = codes.iter().map(|code| recovery::hash(&self.principal, code)).collect();
-        Ok(())
     }
 
-    pub(super) fn remove_totp(&mut self) -> Result<(), Wrong> {
-        self.totp.take().map(drop).ok_or(Wrong::NoFactor)
+    pub(super) fn remove_totp(&mut self) -> Result<(), WrongFactor> {
+        self.totp.take().map(drop).ok_or(WrongFactor::NotEnrolled)
     }
 }
 
-/// Seconds since 1970.
-fn seconds(now: DateTime<Utc>) -> u64 {
+impl AuthenticatorApp {
+    /// Accepts a code, unless it or a later one was used.
+    fn use_code(&mut self, code: &str, now: DateTime<Utc>) -> Result<(), WrongFactor> {
+        let step = self.secret.step(code, unix_seconds(now)).ok_or(WrongFactor::Code)?;
+        if step <= self.last_step {
+            return Err(WrongFactor::Used);
+        }
+        self.last_step = step;
+        Ok(())
+    }
+}
+
+fn unix_seconds(now: DateTime<Utc>) -> u64 {
     u64::try_from(now.timestamp()).unwrap_or_default()
 }

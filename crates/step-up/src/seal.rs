@@ -1,7 +1,7 @@
-//! What a browser keeps for us, and can neither read nor change: sealed with keys that all replicas share.
+//! Sealed state in the browser: forms and cookies that it can neither read nor change. All replicas share the keys.
 //!
-//! The keys follow one another. A new one seals once every replica has read it, and a former one opens until what it has
-//! sealed is over: no visit ends by it.
+//! Keys rotate without ending a visit. A new key seals once every replica has read it. A former key opens until
+//! everything that it sealed has expired.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use base64::Engine;
@@ -11,52 +11,62 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::{Duration, Instant};
+use thiserror::Error;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+/// Length of a nonce, in bytes.
 const NONCE: usize = 12;
-/// How often there is a new key. Whoever has read one opens what was sealed in a day, and no more.
-const EVERY: TimeDelta = TimeDelta::hours(24);
-/// How old the keys may be that a replica has read.
-const READ: Duration = Duration::from_secs(60);
-/// How long a new key only opens: five times as long as it takes until everybody has it, for clocks that differ.
-const SPREADS: TimeDelta = TimeDelta::minutes(5);
-/// How long a former key opens after the new one came. It seals for five minutes of that, and visits last for fifteen.
-const KEPT: TimeDelta = TimeDelta::hours(1);
+/// Interval between new keys. A leaked key opens what was sealed in one day, and no more.
+const ROTATION_INTERVAL: TimeDelta = TimeDelta::hours(24);
+/// Age from which a replica reads the keys again.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
+/// Time for which a new key only opens: five refresh intervals, which allows for clocks that differ.
+const PROPAGATION: TimeDelta = TimeDelta::minutes(5);
+/// Time for which a former key still opens after a new one is added. It seals for 5 minutes of that, and a visit
+/// lasts 15.
+const RETENTION: TimeDelta = TimeDelta::hours(1);
 
-/// The keys as they are stored, newest first.
+/// The stored keys, newest first.
 #[derive(Default, Clone, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(super) struct Ring(Vec<Key>);
+pub(super) struct SealingKeys(Vec<SealingKey>);
 
 #[derive(Clone, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
-struct Key {
+struct SealingKey {
+    /// In base64.
     key: String,
     #[zeroize(skip)]
     since: DateTime<Utc>,
 }
 
-impl Ring {
-    /// Takes `fresh` in if a key is due, and lets go of those whose time is over.
-    pub(super) fn turn(&mut self, fresh: &[u8; 32], now: DateTime<Utc>) {
-        if self.0.first().is_none_or(|newest| now - newest.since >= EVERY) {
-            self.0.insert(0, Key { key: STANDARD.encode(fresh), since: now });
+impl SealingKeys {
+    /// Adds `new_key` if one is due, and drops the expired ones.
+    pub(super) fn rotate(&mut self, new_key: &[u8; 32], now: DateTime<Utc>) {
+        if self.0.first().is_none_or(|newest| now - newest.since >= ROTATION_INTERVAL) {
+            self.0.insert(0, SealingKey { key: STANDARD.encode(new_key), since: now });
         }
-        let over = self.0.iter().position(|key| now - key.since >= KEPT);
-        self.0.truncate(over.map_or(self.0.len(), |newer| newer + 1));
+        // a key expires once the one after it is older than the retention
+        let last_needed = self.0.iter().position(|key| now - key.since >= RETENTION);
+        self.0.truncate(last_needed.map_or(self.0.len(), |index| index + 1));
     }
 
-    /// Which one seals: the newest that everybody has.
-    fn sealing(&self, now: DateTime<Utc>) -> usize {
-        let spread = self.0.iter().position(|key| now - key.since >= SPREADS);
-        spread.unwrap_or(self.0.len().saturating_sub(1))
+    /// Index of the key that seals: the newest one that every replica has read.
+    fn sealing_index(&self, now: DateTime<Utc>) -> usize {
+        let propagated = self.0.iter().position(|key| now - key.since >= PROPAGATION);
+        propagated.unwrap_or(self.0.len().saturating_sub(1))
     }
 }
 
-/// Seals and opens, by AES-256-GCM with random nonces.
+/// A stored sealing key can't be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("a sealing key of the step-up page is not valid; delete the record `step-up-keys`, and a new key is created")]
+pub struct SealingKeyError;
+
+/// Seals and opens state, with AES-256-GCM and random nonces.
 pub struct Sealer {
     keys: Vec<RandomizedNonceKey>,
-    sealing: usize,
-    read: Instant,
+    sealing_index: usize,
+    read_at: Instant,
 }
 
 impl fmt::Debug for Sealer {
@@ -66,35 +76,38 @@ impl fmt::Debug for Sealer {
 }
 
 impl Sealer {
-    pub(super) fn new(ring: &Ring, now: DateTime<Utc>) -> Result<Self, &'static str> {
-        let key = |key: &Key| RandomizedNonceKey::new(&AES_256_GCM, &STANDARD.decode(&key.key).ok()?).ok();
-        let keys: Option<Vec<_>> = ring.0.iter().map(key).collect();
-        let keys = keys.ok_or("a key of the step-up page is no key; remove them, and a new one is made")?;
-        Ok(Self { keys, sealing: ring.sealing(now), read: Instant::now() })
+    pub(super) fn new(keys: &SealingKeys, now: DateTime<Utc>) -> Result<Self, SealingKeyError> {
+        let parse = |key: &SealingKey| RandomizedNonceKey::new(&AES_256_GCM, &STANDARD.decode(&key.key).ok()?).ok();
+        let parsed: Option<Vec<_>> = keys.0.iter().map(parse).collect();
+        Ok(Self {
+            keys: parsed.ok_or(SealingKeyError)?,
+            sealing_index: keys.sealing_index(now),
+            read_at: Instant::now(),
+        })
     }
 
-    /// Whether the keys were read so long ago that there can be others.
+    /// Whether the keys are due to be read again.
     pub(super) fn is_old(&self) -> bool {
-        self.read.elapsed() >= READ
+        self.read_at.elapsed() >= REFRESH_INTERVAL
     }
 
-    /// Seals a value; `purpose` tells kinds of values apart.
+    /// Seals a value. It opens for the same `purpose` only.
     pub fn seal(&self, purpose: &str, value: &impl Serialize) -> Option<String> {
         let mut text = serde_json::to_vec(value).ok()?;
-        let key = self.keys.get(self.sealing)?;
+        let key = self.keys.get(self.sealing_index)?;
         let nonce = key.seal_in_place_append_tag(Aad::from(purpose.as_bytes()), &mut text).ok()?;
         let mut sealed = nonce.as_ref().to_vec();
         sealed.append(&mut text);
         Some(URL_SAFE_NO_PAD.encode(sealed))
     }
 
-    /// Opens what was sealed for the same purpose.
+    /// Opens a value that was sealed for the same purpose.
     pub fn open<T: DeserializeOwned>(&self, purpose: &str, sealed: &str) -> Option<T> {
         let sealed = URL_SAFE_NO_PAD.decode(sealed).ok()?;
         let (nonce, text) = sealed.split_at_checked(NONCE)?;
         self.keys.iter().find_map(|key| {
             let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-            // opening with another key leaves no text behind
+            // a failed attempt overwrites the buffer, so each key gets a copy
             let mut text = text.to_vec();
             let text = key.open_in_place(nonce, Aad::from(purpose.as_bytes()), &mut text).ok()?;
             serde_json::from_slice(text).ok()
@@ -111,13 +124,13 @@ mod tests {
     }
 
     fn sealer(key: u8) -> Sealer {
-        let mut ring = Ring::default();
-        ring.turn(&[key; 32], at(0));
-        Sealer::new(&ring, at(0)).expect("a key")
+        let mut keys = SealingKeys::default();
+        keys.rotate(&[key; 32], at(0));
+        Sealer::new(&keys, at(0)).expect("a key")
     }
 
     #[test]
-    fn what_is_sealed_opens_for_its_purpose_alone_and_only_whole() {
+    fn sealed_values_open_whole_and_for_their_purpose_only() {
         let sealer = sealer(7);
         let sealed = sealer.seal("form", &"hello").expect("sealed");
         assert_eq!(sealer.open::<String>("form", &sealed).as_deref(), Some("hello"));
@@ -126,21 +139,23 @@ mod tests {
         for cut in 0..sealed.len() {
             assert_eq!(sealer.open::<String>("form", sealed.get(..cut).unwrap_or_default()), None);
         }
-        assert_ne!(Some(sealed), sealer.seal("form", &"hello"), "never the same twice");
+        assert_ne!(Some(sealed), sealer.seal("form", &"hello"), "nonces differ");
     }
 
-    /// Two replicas for three days: one reads the keys at each whole minute, the other as late as it may, and either opens
-    /// whatever the other has sealed in the last quarter of an hour.
+    /// Two replicas run for three days. One reads the keys every minute, the other one minute later. Each opens what
+    /// the other sealed in the last 15 minutes.
     #[test]
-    fn keys_follow_one_another_and_no_visit_ends_by_it() {
-        let (mut ring, mut made, mut sealed) = (Ring::default(), 0_u8, Vec::new());
+    fn rotation_ends_no_visit() {
+        let mut keys = SealingKeys::default();
+        let mut created = 0_u8;
+        let mut sealed = Vec::new();
         let mut late: Option<Sealer> = None;
         for minute in 0..3 * 24 * 60 {
-            let before = ring.0.len();
-            ring.turn(&[made; 32], at(minute));
-            made += u8::from(ring.0.len() > before);
-            assert!(ring.0.len() <= 2, "{minute}");
-            let early = Sealer::new(&ring, at(minute)).expect("keys");
+            let before = keys.0.len();
+            keys.rotate(&[created; 32], at(minute));
+            created += u8::from(keys.0.len() > before);
+            assert!(keys.0.len() <= 2, "{minute}");
+            let early = Sealer::new(&keys, at(minute)).expect("keys");
             for replica in late.iter().chain([&early]) {
                 sealed.push((minute, replica.seal("form", &minute).expect("sealed")));
             }
@@ -152,22 +167,23 @@ mod tests {
             }
             late = Some(early);
         }
-        assert_eq!(made, 3);
-        // what is long over opens nowhere
-        let (last, first) = (late.expect("a replica"), &sealed.first().expect("the first one").1);
+        assert_eq!(created, 3);
+        // the first value has expired
+        let last = late.expect("a replica");
+        let first = &sealed.first().expect("a sealed value").1;
         assert_eq!(last.open::<i64>("form", first), None);
     }
 
     #[test]
-    fn what_is_stored_is_a_ring_of_keys_or_nothing_is_sealed() {
-        let mut ring = Ring::default();
-        ring.turn(&[1; 32], at(0));
-        let text = serde_json::to_string(&ring).expect("JSON");
-        let again: Ring = serde_json::from_str(&text).expect("a ring");
-        let sealed = Sealer::new(&ring, at(0)).expect("a key").seal("form", &1).expect("sealed");
+    fn stored_keys_are_read_and_broken_ones_are_rejected() {
+        let mut keys = SealingKeys::default();
+        keys.rotate(&[1; 32], at(0));
+        let text = serde_json::to_string(&keys).expect("JSON");
+        let again: SealingKeys = serde_json::from_str(&text).expect("keys");
+        let sealed = Sealer::new(&keys, at(0)).expect("a key").seal("form", &1).expect("sealed");
         assert_eq!(Sealer::new(&again, at(9)).expect("a key").open("form", &sealed), Some(1));
         let short = text.replace(&STANDARD.encode([1; 32]), &STANDARD.encode([1; 16]));
-        assert!(Sealer::new(&serde_json::from_str(&short).expect("a ring"), at(0)).is_err());
-        assert!(Sealer::new(&Ring::default(), at(0)).expect("no key").seal("form", &1).is_none());
+        assert!(Sealer::new(&serde_json::from_str(&short).expect("keys"), at(0)).is_err());
+        assert!(Sealer::new(&SealingKeys::default(), at(0)).expect("no key").seal("form", &1).is_none());
     }
 }

@@ -1,23 +1,23 @@
-//! `durward audit`, and where the commands that decide write their log.
+//! `durward audit`, and the arguments of the commands that write an audit log.
 
 mod verify;
 
 use crate::cli::cluster_domains::ClusterDomainArguments;
-use crate::cli::output::{Format, say};
-use crate::cli::{Failure, Verdict};
-use durward_engine::audit::replay::{Report, replay};
-use durward_engine::audit::{OnLoss, Sink};
+use crate::cli::outcome::{CommandOutcome, CommandResult};
+use crate::cli::output::{OutputFormat, print_text};
+use durward_engine::audit::replay::{ReplayReport, replay};
+use durward_engine::audit::{AuditSink, OnLoss};
 use durward_manifests::load::load;
-use durward_state::state::{State, StateDirectory};
+use durward_state::{LocalState, StateDirectory};
 use std::fmt::Write;
 use std::fs::File;
 use std::io::{self, BufReader};
 use std::path::PathBuf;
 
-/// Where decisions are recorded.
+/// The arguments that select the audit log.
 #[derive(Debug, clap::Args)]
-pub(crate) struct AuditLog {
-    /// File of the audit log, `-` for standard output
+pub(crate) struct AuditLogArguments {
+    /// File of the audit log; `-` is standard output
     #[arg(long, value_name = "FILE", default_value = "-")]
     audit_log: PathBuf,
     /// What to do with a decision that can't be recorded
@@ -25,24 +25,24 @@ pub(crate) struct AuditLog {
     pub(crate) audit_on_loss: OnLoss,
 }
 
-impl From<AuditLog> for Sink {
-    fn from(AuditLog { audit_log, .. }: AuditLog) -> Self {
+impl From<AuditLogArguments> for AuditSink {
+    fn from(AuditLogArguments { audit_log, .. }: AuditLogArguments) -> Self {
         if audit_log.as_os_str() == "-" { Self::Stdout } else { Self::File(audit_log) }
     }
 }
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum AuditCommand {
-    /// Decide each record of an audit log again and report any difference
-    Replay(Replay),
-    /// Tell whether a log is what was written, and where it is not
-    Verify(verify::Verify),
-    /// Print the public keys by which the logs of this host's `durward up` are verified
-    Keys(Keys),
+    /// Decide the records of an audit log again, and report the differences
+    Replay(ReplayCommand),
+    /// Verify that an audit log is complete and unaltered
+    Verify(verify::VerifyCommand),
+    /// Print the public keys that verify the audit logs of this host's `durward up`
+    Keys(AuditKeysCommand),
 }
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Keys {
+pub(crate) struct AuditKeysCommand {
     #[command(flatten)]
     state: StateDirectory,
     /// SPIFFE trust domain of the state
@@ -51,21 +51,21 @@ pub(crate) struct Keys {
 }
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Replay {
-    /// The log, `-` for standard input
+pub(crate) struct ReplayCommand {
+    /// The audit log; `-` is standard input
     file: PathBuf,
-    /// Directory of the manifests to decide by
+    /// Directory of the manifests that decide
     #[arg(long, value_name = "DIR")]
     policies: PathBuf,
     #[command(flatten)]
     domains: ClusterDomainArguments,
     /// Output format
     #[arg(long, short, value_enum, default_value_t)]
-    output: Format,
+    output: OutputFormat,
 }
 
 impl AuditCommand {
-    pub(crate) fn run(self) -> Result<Verdict, Failure> {
+    pub(crate) fn run(self) -> CommandResult {
         match self {
             Self::Replay(replay) => replay.run(),
             Self::Verify(verify) => verify.run(),
@@ -74,38 +74,38 @@ impl AuditCommand {
     }
 }
 
-impl Keys {
-    fn run(self) -> Result<Verdict, Failure> {
-        let state = State::open(&self.state.resolve()?, &self.trust_domain)?;
-        say(&(state.audit_keys.jwks() + "\n"))?;
-        Ok(Verdict::Yes)
+impl AuditKeysCommand {
+    fn run(self) -> CommandResult {
+        let state = LocalState::open(&self.state.resolve()?, &self.trust_domain)?;
+        print_text(&(state.audit_keys.jwks() + "\n"))?;
+        Ok(CommandOutcome::Success)
     }
 }
 
-impl Replay {
-    fn run(self) -> Result<Verdict, Failure> {
+impl ReplayCommand {
+    fn run(self) -> CommandResult {
         let loaded = load(&self.policies, &self.domains.to_domains())?;
-        loaded.warn();
+        loaded.print_problems();
         let mut log: Box<dyn io::BufRead> = if self.file.as_os_str() == "-" {
             Box::new(io::stdin().lock())
         } else {
             let file = File::open(&self.file)
-                .map_err(|error| format!("can't read the audit log {}: {error}", self.file.display()))?;
+                .map_err(|error| format!("cannot read the audit log {}: {error}", self.file.display()))?;
             Box::new(BufReader::new(file))
         };
         let report = replay(&mut log, loaded.catalog.snapshot(), &mut |lines| eprint!("\r{lines} lines"))?;
         self.output.print(&report, text)?;
         if report.replayed == 0 && !report.unreadable.is_empty() {
-            return Err("the file holds no audit record".into());
+            return Err("the file contains no audit record".into());
         }
-        if report.differences.is_empty() && !report.untold.is_empty() {
-            return Err("what some records would come to can't be told".into());
+        if report.differences.is_empty() && !report.undecidable.is_empty() {
+            return Err("some records can't be decided again".into());
         }
-        Ok(if report.differences.is_empty() && report.unreadable.is_empty() { Verdict::Yes } else { Verdict::No })
+        Ok(CommandOutcome::from_success(report.differences.is_empty() && report.unreadable.is_empty()))
     }
 }
 
-fn text(report: &Report) -> String {
+fn text(report: &ReplayReport) -> String {
     let mut text = String::new();
     for difference in &report.differences {
         let _ = writeln!(text, "line {}, decision {}:", difference.line, difference.id);
@@ -114,15 +114,15 @@ fn text(report: &Report) -> String {
         }
     }
     for unreadable in &report.unreadable {
-        let _ = writeln!(text, "line {}: no record: {}", unreadable.line, unreadable.error);
+        let _ = writeln!(text, "line {}: not a record: {}", unreadable.line, unreadable.error);
     }
-    for untold in &report.untold {
-        let _ = writeln!(text, "line {}: can't be told: {}", untold.line, untold.error);
+    for undecidable in &report.undecidable {
+        let _ = writeln!(text, "line {}: cannot be decided again: {}", undecidable.line, undecidable.error);
     }
     if report.by_outcome > 0 {
         let _ = writeln!(
             text,
-            "{} of the records went by conditions on what is not recorded: they were decided by what those came to then",
+            "{} of the records depend on conditions that read unrecorded data: the replay used the recorded results",
             report.by_outcome
         );
     }
@@ -134,7 +134,7 @@ fn text(report: &Report) -> String {
         report.unreadable.len(),
         match report.other_revision {
             0 => String::new(),
-            other => format!(" ({other} were made from another revision of the policies)"),
+            other => format!(" ({other} come from another revision of the policies)"),
         }
     );
     text

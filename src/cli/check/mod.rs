@@ -1,13 +1,13 @@
-//! `durward check`: what would be decided, why, and what would change it.
+//! `durward check`: explain a decision, and how to change it.
 
 mod explain;
 mod recorded;
 mod remedy;
 mod text;
 
-use crate::cli::output::Format;
-use crate::cli::policies::Policies;
-use crate::cli::{Failure, Verdict};
+use crate::cli::outcome::{CommandOutcome, CommandResult};
+use crate::cli::output::OutputFormat;
+use crate::cli::policies::PolicySourceArguments;
 use chrono::{DateTime, Utc};
 use durward_core::evidence::StatedEvidence;
 use durward_core::path::Captures;
@@ -16,9 +16,10 @@ use durward_core::relations::RelationAnswers;
 use durward_core::request::{Call, Request, ServiceTarget};
 use durward_core::risk::Assurance;
 use durward_core::scope::Scope;
-use durward_engine::audit::replay::as_then;
-use explain::{Question, explain};
-use recorded::Which;
+use durward_engine::audit::replay::snapshot_for;
+use explain::{CheckQuestion, explain};
+use recorded::RecordSelector;
+use thiserror::Error;
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -26,45 +27,46 @@ use recorded::Which;
                         http://orders.example.com/orders/42\n  durward check -p examples/orders --as key:partners/acme --operation \
                         order-status orders-api\n  durward check -p examples/orders --record audit.log:17"
 )]
-pub(crate) struct Check {
+pub(crate) struct CheckCommand {
     #[command(flatten)]
-    policies: Policies,
-    /// Who asks: `spiffe://DOMAIN/ns/NAMESPACE/sa/ACCOUNT`, `user:PROVIDER/SUBJECT` or `key:PROVIDER/NAME`; nobody if left out
+    policies: PolicySourceArguments,
+    /// Caller: `spiffe://DOMAIN/ns/NAMESPACE/sa/ACCOUNT`, `user:PROVIDER/SUBJECT` or `key:PROVIDER/NAME` [default: a caller
+    /// without a credential]
     #[arg(long = "as", value_name = "PRINCIPAL")]
     principal: Option<PrincipalId>,
-    /// The IdentityProvider that vouches for a SPIFFE ID of another trust domain
+    /// IdentityProvider that vouches for a SPIFFE ID of another trust domain
     #[arg(long, value_name = "NAME", requires = "principal")]
     provider: Option<String>,
-    /// A group of the principal; may be repeated
+    /// Group of the principal. Repeatable
     #[arg(long, value_name = "GROUP", requires = "principal")]
     group: Vec<String>,
-    /// A scope that the principal's token carries; may be repeated
+    /// Scope of the principal's token. Repeatable
     #[arg(long, value_name = "SCOPE", requires = "principal", value_parser = |text: &str| Scope::parse(text))]
     scope: Vec<Scope>,
-    /// An attribute of the principal, its value in JSON or plain text; may be repeated
-    #[arg(long, value_name = "NAME=VALUE", requires = "principal", value_parser = attribute)]
+    /// Attribute of the principal; the value is JSON or plain text. Repeatable
+    #[arg(long, value_name = "NAME=VALUE", requires = "principal", value_parser = parse_attribute)]
     attribute: Vec<(String, serde_json::Value)>,
-    /// How the principal proved itself: SharedSecret, Bearer, ProofOfPossession, MultiFactor, PhishingResistant
-    #[arg(long, requires = "principal", value_parser = assurance)]
+    /// Assurance of the authentication: SharedSecret, Bearer, ProofOfPossession, MultiFactor, PhishingResistant
+    #[arg(long, requires = "principal", value_parser = parse_assurance)]
     assurance: Option<Assurance>,
-    /// When the principal last authenticated, RFC 3339; for second factors
+    /// Time of the last authentication, RFC 3339; for second factors
     #[arg(long, value_name = "TIME", requires = "principal")]
     authenticated_at: Option<DateTime<Utc>>,
-    /// Time of the decision, RFC 3339; now if left out
+    /// Time of the decision, RFC 3339 [default: now]
     #[arg(long, value_name = "TIME")]
     at: Option<DateTime<Utc>>,
-    /// Ask for an operation by its name instead of method and path
+    /// Request an operation by its name instead of method and path
     #[arg(long, value_name = "NAME", conflicts_with = "url")]
     operation: Option<String>,
-    /// A header of the request; may be repeated. With --operation headers count as unknown if none is given
-    #[arg(long, value_name = "NAME:VALUE", value_parser = header, conflicts_with = "record")]
+    /// Header of the request. Repeatable. With --operation and without --header, the headers are unknown
+    #[arg(long, value_name = "NAME:VALUE", value_parser = parse_header, conflicts_with = "record")]
     header: Vec<(String, String)>,
-    /// Ask again what an audit record says was asked: the record at a line, of a decision id, or the last of the file
+    /// Decide a request of an audit log again: that at a line, that of a decision id, or the last of the file
     #[arg(long, value_name = "FILE[:LINE|:ID]", conflicts_with_all = ["principal", "operation", "first", "url"])]
-    record: Option<Which>,
+    record: Option<RecordSelector>,
     /// Output format
     #[arg(long, short, value_enum, default_value_t)]
-    output: Format,
+    output: OutputFormat,
     /// HTTP method, or with --operation the audience of the service
     #[arg(value_name = "METHOD|AUDIENCE", required_unless_present = "record")]
     first: Option<String>,
@@ -73,26 +75,27 @@ pub(crate) struct Check {
     url: Option<String>,
 }
 
-impl Check {
-    pub(crate) fn run(self) -> Result<Verdict, Failure> {
+impl CheckCommand {
+    pub(crate) fn run(self) -> CommandResult {
         let snapshot = self.policies.snapshot()?;
-        let line = self.record.as_ref().map(Which::find).transpose()?;
+        let line = self.record.as_ref().map(RecordSelector::find).transpose()?;
         let recorded = line.as_ref().map(|(number, line)| recorded::read(*number, line)).transpose()?;
-        let known = self.operation.is_none() || !self.header.is_empty();
-        let said = StatedEvidence { headers: known.then(|| self.header.clone()), ..StatedEvidence::default() };
+        let headers_known = self.operation.is_none() || !self.header.is_empty();
+        let evidence =
+            StatedEvidence { headers: headers_known.then(|| self.header.clone()), ..StatedEvidence::default() };
         let snapshot = match &recorded {
-            Some((_, record)) => as_then(record, snapshot),
+            Some((_, record)) => snapshot_for(record, snapshot),
             None => snapshot,
         };
         let question = match &recorded {
-            Some((_, record)) => Question {
-                request: record.question(),
-                principal: record.caller(),
+            Some((_, record)) => CheckQuestion {
+                request: record.to_request(),
+                principal: record.to_principal(),
                 at: self.at.unwrap_or(record.time),
                 answers: record.answers(),
             },
-            None => Question {
-                request: self.question(&said)?,
+            None => CheckQuestion {
+                request: self.request(&evidence)?,
                 principal: self.identity()?.map(Principal::assumed),
                 at: self.at.unwrap_or_else(Utc::now),
                 answers: RelationAnswers::default(),
@@ -100,11 +103,11 @@ impl Check {
         };
         let mut explained = explain(&snapshot, &question, self.policies.trust_domain());
         explained.recorded = recorded.as_ref().map(|(line, record)| recorded::compared(*line, record, &snapshot));
-        self.output.print(&explained, text::tree)?;
-        Ok(if explained.allowed { Verdict::Yes } else { Verdict::No })
+        self.output.print(&explained, text::text)?;
+        Ok(CommandOutcome::from_success(explained.allowed))
     }
 
-    fn question<'q>(&'q self, evidence: &'q StatedEvidence) -> Result<Request<'q>, Failure> {
+    fn request<'q>(&'q self, evidence: &'q StatedEvidence) -> Result<Request<'q>, CheckArgumentError> {
         let first = self.first.as_deref().unwrap_or_default();
         if let Some(operation) = &self.operation {
             let call = Call::Named { operation, captures: Captures::new() };
@@ -112,7 +115,7 @@ impl Check {
         }
         let url = self.url.as_deref().unwrap_or_default();
         let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-        let slash = rest.find('/').ok_or_else(|| format!("`{url}` has no path; write http://HOST/PATH"))?;
+        let slash = rest.find('/').ok_or_else(|| CheckArgumentError::Url(url.to_owned()))?;
         let (host, path) = rest.split_at(slash);
         Ok(Request {
             target: ServiceTarget::Host(host),
@@ -122,19 +125,15 @@ impl Check {
         })
     }
 
-    fn identity(&self) -> Result<Option<Identity>, Failure> {
+    fn identity(&self) -> Result<Option<Identity>, CheckArgumentError> {
         let Some(id) = self.principal.clone() else { return Ok(None) };
         let foreign = id.trust_domain().is_some_and(|of| of != self.policies.trust_domain());
         match (&self.provider, foreign) {
-            (None, true) => {
-                return Err(format!("`{id}` is of another trust domain; say who vouches for it with --provider").into());
-            }
-            (Some(_), false) => {
-                return Err(format!("--provider is for workloads of other trust domains, not for `{id}`").into());
-            }
+            (None, true) => return Err(CheckArgumentError::NoProvider(id)),
+            (Some(_), false) => return Err(CheckArgumentError::Provider(id)),
             _ => {}
         }
-        let usual = match id {
+        let default_assurance = match id {
             PrincipalId::Key { .. } => Assurance::SharedSecret,
             _ => Assurance::Bearer,
         };
@@ -144,22 +143,38 @@ impl Check {
             attributes: self.attribute.iter().cloned().collect(),
             scopes: (!self.scope.is_empty()).then(|| self.scope.iter().cloned().collect()),
             authenticated_at: self.authenticated_at,
-            ..Identity::new(id, self.assurance.unwrap_or(usual))
+            ..Identity::new(id, self.assurance.unwrap_or(default_assurance))
         }))
     }
 }
 
-fn header(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once(':').ok_or("write NAME:VALUE")?;
+/// An argument that `durward check` does not accept.
+#[derive(Debug, Error)]
+enum CheckArgumentError {
+    #[error("`{0}` has no path; write http://HOST/PATH")]
+    Url(String),
+    #[error("`{0}` is of another trust domain; name the IdentityProvider that vouches for it with --provider")]
+    NoProvider(PrincipalId),
+    #[error("--provider is for workloads of other trust domains, not for `{0}`")]
+    Provider(PrincipalId),
+    #[error("write NAME:VALUE")]
+    Header,
+    #[error("write NAME=VALUE")]
+    Attribute,
+    #[error("write one of SharedSecret, Bearer, ProofOfPossession, MultiFactor, PhishingResistant")]
+    Assurance,
+}
+
+fn parse_header(text: &str) -> Result<(String, String), CheckArgumentError> {
+    let (name, value) = text.split_once(':').ok_or(CheckArgumentError::Header)?;
     Ok((name.to_owned(), value.trim().to_owned()))
 }
 
-fn attribute(text: &str) -> Result<(String, serde_json::Value), String> {
-    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+fn parse_attribute(text: &str) -> Result<(String, serde_json::Value), CheckArgumentError> {
+    let (name, value) = text.split_once('=').ok_or(CheckArgumentError::Attribute)?;
     Ok((name.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| value.into())))
 }
 
-fn assurance(text: &str) -> Result<Assurance, String> {
-    serde_json::from_value(text.into())
-        .map_err(|_| "one of SharedSecret, Bearer, ProofOfPossession, MultiFactor, PhishingResistant".to_owned())
+fn parse_assurance(text: &str) -> Result<Assurance, CheckArgumentError> {
+    serde_json::from_value(text.into()).map_err(|_| CheckArgumentError::Assurance)
 }

@@ -1,93 +1,115 @@
-//! A decision of the audit log, to be explained.
+//! Decisions of an audit log.
 
-use crate::cli::Failure;
 use chrono::{DateTime, Utc};
 use durward_core::snapshot::Snapshot;
-use durward_engine::audit::Record;
+use durward_engine::audit::DecisionRecord;
 use durward_engine::audit::replay::{decide_again, differences};
 use serde::Serialize;
+use std::convert::Infallible;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::path::PathBuf;
 use std::str::FromStr;
+use thiserror::Error;
 
-/// Which record of a log.
+/// The selected record can't be read.
+#[derive(Debug, Error)]
+pub(super) enum RecordError {
+    #[error("cannot read the audit log {}: {source}", .file.display())]
+    Read { file: PathBuf, source: io::Error },
+    #[error("{} has no line {line}", .file.display())]
+    NoLine { file: PathBuf, line: u64 },
+    #[error("{} has no decision {id}", .file.display())]
+    NoDecision { file: PathBuf, id: String },
+    #[error("{} contains no decision", .0.display())]
+    Empty(PathBuf),
+    #[error("line {line} contains no decision: {source}")]
+    Parse { line: u64, source: serde_json::Error },
+}
+
+/// A record of an audit log, as FILE, FILE:LINE or FILE:ID.
 #[derive(Debug, Clone)]
-pub(super) struct Which {
+pub(super) struct RecordSelector {
     file: PathBuf,
-    record: One,
+    position: RecordPosition,
 }
 
 #[derive(Debug, Clone)]
-enum One {
+enum RecordPosition {
     Line(u64),
     Id(String),
     Last,
 }
 
-impl FromStr for Which {
-    type Err = String;
+impl FromStr for RecordSelector {
+    type Err = Infallible;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let whole = || Self { file: text.into(), record: One::Last };
-        Ok(match text.rsplit_once(':') {
-            Some((file, number)) if number.parse::<u64>().is_ok() => {
-                Self { file: file.into(), record: One::Line(number.parse().unwrap_or_default()) }
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        if let Some((file, suffix)) = text.rsplit_once(':') {
+            if let Ok(line) = suffix.parse() {
+                return Ok(Self { file: file.into(), position: RecordPosition::Line(line) });
             }
-            Some((file, id)) if is_id(id) => Self { file: file.into(), record: One::Id(id.to_owned()) },
-            _ => whole(),
-        })
+            if is_id(suffix) {
+                return Ok(Self { file: file.into(), position: RecordPosition::Id(suffix.to_owned()) });
+            }
+        }
+        Ok(Self { file: text.into(), position: RecordPosition::Last })
     }
 }
 
-/// Whether a text is the name of a decision: two numbers in hexadecimal.
+/// Whether a text is a decision id: two hexadecimal numbers.
 fn is_id(text: &str) -> bool {
     let is_hex = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_hexdigit());
     text.split_once('-').is_some_and(|(process, number)| process.len() == 16 && is_hex(process) && is_hex(number))
 }
 
-impl Which {
-    /// The line with the record, and its number.
-    pub(super) fn find(&self) -> Result<(u64, String), Failure> {
-        let name = self.file.display();
-        let file = File::open(&self.file).map_err(|error| format!("can't read the audit log {name}: {error}"))?;
+impl RecordSelector {
+    /// Finds the record; returns the number and the text of its line.
+    pub(super) fn find(&self) -> Result<(u64, String), RecordError> {
+        let unreadable = |source| RecordError::Read { file: self.file.clone(), source };
+        let log = File::open(&self.file).map_err(unreadable)?;
         let mut last = None;
-        for (number, line) in (1..).zip(BufReader::new(file).lines()) {
-            let line = line.map_err(|error| format!("can't read the audit log {name}: {error}"))?;
-            match &self.record {
-                One::Line(wanted) if *wanted == number => return Ok((number, line)),
-                One::Line(_) => {}
-                One::Id(wanted) => {
+        for (number, line) in (1..).zip(BufReader::new(log).lines()) {
+            let line = line.map_err(unreadable)?;
+            match &self.position {
+                RecordPosition::Line(wanted) if *wanted == number => return Ok((number, line)),
+                RecordPosition::Line(_) => {}
+                RecordPosition::Id(wanted) => {
+                    // a look at the text first saves parsing every line
                     if line.contains(wanted) && read(number, &line).is_ok_and(|(_, record)| record.id == *wanted) {
                         return Ok((number, line));
                     }
                 }
-                One::Last => {
+                RecordPosition::Last => {
                     if read(number, &line).is_ok() {
                         last = Some((number, line));
                     }
                 }
             }
         }
-        let missing = match &self.record {
-            One::Line(wanted) => format!("{name} has no line {wanted}"),
-            One::Id(wanted) => format!("{name} has no decision {wanted}"),
-            One::Last => format!("{name} holds no decision"),
-        };
-        last.ok_or_else(|| missing.into())
+        last.ok_or_else(|| self.not_found())
+    }
+
+    fn not_found(&self) -> RecordError {
+        let file = self.file.clone();
+        match &self.position {
+            RecordPosition::Line(line) => RecordError::NoLine { file, line: *line },
+            RecordPosition::Id(id) => RecordError::NoDecision { file, id: id.clone() },
+            RecordPosition::Last => RecordError::Empty(file),
+        }
     }
 }
 
-/// The decision at a line.
-pub(super) fn read(number: u64, line: &str) -> Result<(u64, Record<'_>), Failure> {
-    let record = serde_json::from_str(line).map_err(|error| format!("line {number} holds no decision: {error}"))?;
+/// Reads the record of a line.
+pub(super) fn read(number: u64, line: &str) -> Result<(u64, DecisionRecord<'_>), RecordError> {
+    let record = serde_json::from_str(line).map_err(|source| RecordError::Parse { line: number, source })?;
     Ok((number, record))
 }
 
-/// What was decided then.
+/// The recorded decision, compared with a new one.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Recorded {
+pub(super) struct RecordedDecision {
     pub(super) line: u64,
     pub(super) id: String,
     pub(super) time: DateTime<Utc>,
@@ -95,13 +117,13 @@ pub(super) struct Recorded {
     pub(super) reason: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) cause: Option<String>,
-    /// Fields in which it would be decided otherwise now: name, then, now.
+    /// Each field that differs now: its name, the recorded value, the new value.
     pub(super) differences: Vec<(&'static str, String, String)>,
 }
 
-pub(super) fn compared(line: u64, record: &Record<'_>, snapshot: &Snapshot) -> Recorded {
+pub(super) fn compared(line: u64, record: &DecisionRecord<'_>, snapshot: &Snapshot) -> RecordedDecision {
     let now = decide_again(record, snapshot);
-    Recorded {
+    RecordedDecision {
         line,
         id: record.id.clone(),
         time: record.time,

@@ -1,6 +1,6 @@
-//! What would allow a request: the smallest change, and never one that takes a denial, a condition or a risk away.
+//! The smallest change that allows a request. It never removes a denial or a condition, and never lowers a risk.
 
-use super::explain::list;
+use super::explain::scope_list;
 use durward_core::decide::{ExplainedRule, RuleOutcome};
 use durward_core::decision::{Decision, Reason};
 use durward_core::principal::{Identity, PrincipalId};
@@ -9,15 +9,15 @@ use durward_core::scope::Scope;
 use durward_doors::answer::approval_name;
 use serde::Serialize;
 
-/// What would allow it.
+/// A change that allows a request.
 #[derive(Debug, Serialize)]
 pub(super) struct Remedy {
-    /// What to do, one thing a line.
+    /// What to do, one step per line.
     pub(super) advice: Vec<String>,
-    /// Where the YAML belongs.
+    /// The field for the YAML.
     #[serde(rename = "into", skip_serializing_if = "Option::is_none")]
     pub(super) place: Option<String>,
-    /// To be pasted.
+    /// YAML to paste.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) yaml: Option<String>,
 }
@@ -37,49 +37,49 @@ pub(super) fn remedy(
 ) -> Option<Remedy> {
     match decision.reason {
         Reason::Public | Reason::Granted => None,
-        Reason::NoPolicy if decision.policy.is_some() => Some(mend(decision)),
+        Reason::NoPolicy if decision.policy.is_some() => Some(fix_policy(decision)),
         Reason::NoPolicy => Some(Remedy::advice(
-            "no policy has this host or audience: name it in `spec.service` of the policy that is to protect it",
+            "no policy has this host or audience: add it to `spec.service` of the policy that protects it",
         )),
         Reason::AmbiguousPath => Some(Remedy::advice(
-            "nothing allows it: the client has to write the request in the one way that every parser reads alike",
+            "no change of policies allows this request: the client must send one that every parser reads alike",
         )),
-        Reason::OperationUndeclared => Some(declare(decision, request)),
+        Reason::OperationUndeclared => Some(declare_operation(decision, request)),
         Reason::Unauthenticated => {
-            Some(Remedy::advice("say who asks, with --as; without a credential only public operations go"))
+            Some(Remedy::advice("name the caller with --as; without a credential only public operations are allowed"))
         }
-        Reason::AssuranceTooLow => Some(prove(decision, caller)),
+        Reason::AssuranceTooLow => Some(authenticate(decision, caller)),
         Reason::Denied => {
             let rules = decision.rules.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
             Some(Remedy::advice(format!(
-                "no grant helps against {rules}; whoever is responsible for that denial decides whether it is to apply here"
+                "a grant can't override {rules}; the owner of that denial decides whether it applies here"
             )))
         }
         Reason::ApprovalRequired => {
             let name = decision.approval.as_ref().map(|approval| approval_name(&approval.subject));
             Some(Remedy::advice(format!(
-                "the caller has all else; somebody whom the operation names in `approval.by` has to approve it: `durward approve {}`",
+                "only the approval is missing: an approver in `approval.by` of the operation must run `durward approve {}`",
                 name.unwrap_or_default()
             )))
         }
-        Reason::InsufficientScope => Some(grant(decision, caller?, considered, trust_domain)),
+        Reason::InsufficientScope => Some(grant_scopes(decision, caller?, considered, trust_domain)),
     }
 }
 
-/// What opens a closed service again.
-fn mend(decision: &Decision) -> Remedy {
+/// How to open a closed service again.
+fn fix_policy(decision: &Decision) -> Remedy {
     let policy = decision.policy.as_ref().map(ToString::to_string).unwrap_or_default();
     Remedy::advice(format!(
-        "mend or remove AccessPolicy {policy}; its condition `Accepted` says what is wrong. Until then the service is closed \
-         wherever the version that was last in force is not known: here, and on each replica that started since"
+        "fix or remove AccessPolicy {policy}; its condition `Accepted` names the error. Until then the service is closed \
+         wherever the last valid version is unknown: here, and on each replica that started since"
     ))
 }
 
-/// An operation for exactly this request.
-fn declare(decision: &Decision, request: &Request<'_>) -> Remedy {
+/// An operation that matches exactly this request.
+fn declare_operation(decision: &Decision, request: &Request<'_>) -> Remedy {
     let service = decision.service.as_ref().map_or("the service", |service| &service.audience);
     let mut remedy =
-        Remedy::advice("declare the operation, if it is not one of those that are near; then grant its scope");
+        Remedy::advice("declare the operation, unless the request should match one that is near; then grant its scope");
     if let Call::Http { method, path } = &request.call {
         let path = path.split_once('?').map_or(*path, |(path, _)| path);
         let name = name(&format!("{method}-{path}").to_ascii_lowercase());
@@ -89,55 +89,59 @@ fn declare(decision: &Decision, request: &Request<'_>) -> Remedy {
     remedy
 }
 
-fn prove(decision: &Decision, caller: Option<&Identity>) -> Remedy {
+/// How the caller can authenticate well enough.
+fn authenticate(decision: &Decision, caller: Option<&Identity>) -> Remedy {
     let not_accepted = decision.detail.as_deref().is_some_and(|detail| detail.contains("way in"));
     let (Some(policy), Some(caller), true) = (&decision.policy, caller, not_accepted) else {
         return Remedy::advice(
-            "the caller has to prove itself better; the policy's risk says how, and stays what it is",
+            "the caller must authenticate with more assurance; keep the risk of the operation as it is",
         );
     };
-    let (way, whom) = match caller.provider() {
+    let (method, callers) = match caller.provider() {
         None => ("workload: {}".to_owned(), "workloads of this trust domain".to_owned()),
         Some(provider) => (format!("provider: {provider}"), format!("callers of provider {provider}")),
     };
     Remedy {
-        advice: vec![format!("accept this way in; all {whom} can come then, and get what is granted to them")],
+        advice: vec![format!("accept this authentication method; then all {callers} can use what is granted to them")],
         place: Some(format!("AccessPolicy {policy}, spec.authentication")),
-        yaml: Some(format!("- {way}\n")),
+        yaml: Some(format!("- {method}\n")),
     }
 }
 
-/// A grant of just what is missing, to just this caller.
-fn grant(decision: &Decision, caller: &Identity, considered: &[ExplainedRule], trust_domain: &str) -> Remedy {
+/// A grant of exactly the missing scopes, to exactly this caller.
+fn grant_scopes(decision: &Decision, caller: &Identity, considered: &[ExplainedRule], trust_domain: &str) -> Remedy {
     let mut advice = Vec::new();
     for considered in considered.iter().filter(|considered| considered.rule.contains("/grants/")) {
         match &considered.outcome {
             RuleOutcome::ConditionDoesNotHold => {
-                advice.push(format!("{} is for this caller, once its condition holds", considered.rule));
+                advice.push(format!("{} applies to this caller when its condition holds", considered.rule));
             }
             RuleOutcome::ConditionFailed(_) => {
-                advice.push(format!("{} is for this caller, once its condition can be evaluated", considered.rule));
+                advice.push(format!("{} applies to this caller when its condition can be evaluated", considered.rule));
             }
             RuleOutcome::TokenLacksScope(scopes) => {
                 advice.push(format!(
-                    "{} is for this caller, with a token that carries {}",
+                    "{} applies to this caller with a token that carries {}",
                     considered.rule,
-                    list(scopes)
+                    scope_list(scopes)
                 ));
             }
             RuleOutcome::NotRelated(relation) => {
-                advice.push(format!("{} is for this caller, once a Relationship makes it {relation}", considered.rule));
+                advice.push(format!(
+                    "{} applies to this caller when a Relationship makes it {relation}",
+                    considered.rule
+                ));
             }
             RuleOutcome::RelationFailed { .. } | RuleOutcome::NoObject { .. } => {
-                advice.push(format!("{} is for this caller, once its relation can be told", considered.rule));
+                advice.push(format!("{} applies to this caller when its relation can be determined", considered.rule));
             }
             RuleOutcome::Applies(_) | RuleOutcome::OtherCallers => {}
         }
     }
     advice.push(if advice.is_empty() {
-        "grant what is missing".to_owned()
+        "grant the missing scopes".to_owned()
     } else {
-        "or grant what is missing, without any of that".to_owned()
+        "or grant the missing scopes unconditionally".to_owned()
     });
     let operation = decision.operation.as_deref().unwrap_or_default();
     let name = name(&format!("{}-{operation}", short(&caller.id)));
@@ -169,7 +173,7 @@ fn short(id: &PrincipalId) -> &str {
     }
 }
 
-/// A name as policies have them, made of some text.
+/// A valid name in a policy, made from any text.
 fn name(text: &str) -> String {
     let fit = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' };
     let name: String = text.chars().map(fit).take(63).collect();
@@ -177,7 +181,7 @@ fn name(text: &str) -> String {
     if parts.is_empty() { "new".to_owned() } else { parts.join("-") }
 }
 
-/// A text as YAML reads it back: plain where that is beyond doubt.
+/// A YAML scalar of the text: plain if that is unambiguous, else quoted.
 fn scalar(text: &str) -> String {
     let plain = text.starts_with(|c: char| c.is_ascii_alphabetic())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
@@ -188,7 +192,7 @@ fn scalar(text: &str) -> String {
     if plain { text.to_owned() } else { quoted(text) }
 }
 
-/// JSON's form of a text is one of YAML's.
+/// A quoted YAML scalar. A JSON string is one.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }

@@ -108,7 +108,7 @@ async fn a_fetched_bundle_is_refreshed_and_never_rolled_back() {
     assert_eq!((by_token(&partner), by_token(&next)), (401, 200));
     // the endpoint still has a certificate of the removed root
     endpoint.now_answers(BundleAnswer::Text(partner.bundle(8)));
-    doors.up.wait_for_stderr("the endpoint's certificate does not count");
+    doors.up.wait_for_stderr("the endpoint's certificate is not valid");
     assert_eq!((by_token(&partner), by_token(&next)), (401, 200));
 }
 
@@ -140,7 +140,7 @@ async fn a_bundle_endpoint_authenticates_by_its_profile() {
         if good {
             eventually("the fetched keys", || (ask() == 200).then_some(())).unwrap();
         } else {
-            up.wait_for_stderr("the trust bundle could not be fetched");
+            up.wait_for_stderr("fetching the trust bundle failed");
             assert_eq!(ask(), 401, "{profile}");
             assert_eq!(*endpoint.fetches.lock().unwrap(), 0, "an unverified endpoint receives no request");
         }

@@ -345,10 +345,11 @@ fn trust_domains_are_unique_and_ours_is_reserved() {
     ]);
     let stdout_text = doors.up.stderr();
     assert!(
-        stdout_text.contains("provider ours: spec.x509.trustDomain: `cluster.local` is this installation's own"),
+        stdout_text
+            .contains("provider ours: spec.x509.trustDomain: `cluster.local` is the trust domain of this installation"),
         "{stdout_text}"
     );
-    let taken = "provider partner: spec.x509.trustDomain: the older IdentityProvider `other` is for trust domain";
+    let taken = "provider partner: spec.x509.trustDomain: the older IdentityProvider `other` already has trust domain";
     assert!(stdout_text.contains(taken), "{stdout_text}");
     assert_eq!(doors.forwarded(&partner.svid(WORKLOAD), "/other"), 200);
     for path in ["/partner", "/other", "/anybody", "/billing"] {
@@ -364,19 +365,25 @@ fn an_invalid_bundle_is_reported_with_its_field() {
     let endpoint =
         |more: &Value| json!({"endpoint": tokens::with(&json!({"url": "https://x", "profile": "https_web"}), more)});
     for (fields, stdout_text) in [
-        (json!({}), "spec.x509.bundle: say where the bundle comes from"),
-        (json!({"bundle": "nonsense"}), "spec.x509.bundle: it is neither SPIFFE's JSON nor certificates in PEM"),
+        (json!({}), "spec.x509.bundle: set the source of the trust bundle"),
+        (json!({"bundle": "nonsense"}), "spec.x509.bundle: neither SPIFFE's JSON nor certificates in PEM"),
         (json!({"bundle": "{}"}), "spec.x509.bundle: not a SPIFFE bundle: it has no `keys`"),
-        (endpoint(&json!({"url": "http://localhost"})), "spec.x509.endpoint.url: a bundle is fetched by https only"),
-        (endpoint(&json!({"spiffeId": WORKLOAD})), "spec.x509.endpoint.spiffeId: it goes with profile `https_spiffe`"),
-        (endpoint(&json!({"profile": "https_spiffe"})), "spec.x509.endpoint.spiffeId: say which SPIFFE ID"),
+        (endpoint(&json!({"url": "http://localhost"})), "spec.x509.endpoint.url: write an https URL"),
+        (
+            endpoint(&json!({"spiffeId": WORKLOAD})),
+            "spec.x509.endpoint.spiffeId: allowed only with profile `https_spiffe`",
+        ),
+        (
+            endpoint(&json!({"profile": "https_spiffe"})),
+            "spec.x509.endpoint.spiffeId: required with profile `https_spiffe`",
+        ),
         (
             endpoint(&json!({"profile": "https_spiffe", "spiffeId": WORKLOAD})),
-            "spec.x509.bundle: the endpoint is verified by the bundle that is there already",
+            "spec.x509.bundle: profile `https_spiffe` needs an initial `bundle`, which verifies the endpoint",
         ),
         (
             endpoint(&json!({"profile": "https_spiffe", "spiffeId": "spiffe://other.example/x"})),
-            "spec.x509.endpoint.spiffeId: an endpoint of another trust domain",
+            "spec.x509.endpoint.spiffeId: the SPIFFE ID of the endpoint must be in trust domain",
         ),
     ] {
         let up = UpProcess::with(&[("partner.yaml", &partner.provider("partner", &fields))]);

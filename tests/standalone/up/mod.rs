@@ -212,7 +212,7 @@ fn valid_changes_apply_and_broken_files_do_not() {
     up.write("a.yaml", &policy("a", "c.shop.svc", ""));
     until("c.shop.svc", 200);
     assert_eq!(status(&up, "a.shop.svc", "/open"), 403);
-    up.wait_for_stderr("every manifest is good again");
+    up.wait_for_stderr("all manifests are valid again");
     fs::remove_file(up.manifests.join("b.yaml")).unwrap();
     until("b.shop.svc", 403);
     fs::rename(up.manifests.join("a.yaml"), up.manifests.join("z.yaml")).unwrap();
@@ -241,7 +241,7 @@ fn the_older_policy_keeps_a_contested_host() {
         up.stderr()
     );
     fs::remove_file(up.manifests.join("a.yaml")).unwrap();
-    up.wait_for_stderr("every manifest is good again");
+    up.wait_for_stderr("all manifests are valid again");
 }
 
 #[test]
@@ -360,7 +360,7 @@ fn an_unwritable_log_denies_in_strict_mode() {
     for _ in 0..20 {
         assert_eq!(status(&lenient, "a.shop.svc", "/open"), 200);
     }
-    lenient.wait_for_stderr("the audit log can't be written");
+    lenient.wait_for_stderr("audit log write failed");
     let metrics = request(strict.listen["admin"], "GET", "/metrics", &[("Host", "x")], "").body;
     assert!(!metrics.contains("durward_audit_records_lost_total 0\n"), "{metrics}");
 }

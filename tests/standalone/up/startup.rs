@@ -127,7 +127,7 @@ fn an_invalid_manifest_is_reported_with_its_place() {
         ),
         (
             good.replace("public: true", "risk: high"),
-            "x.yaml:8:62: spec.operations[0].risk: `high` is none of Low, Standard, High",
+            "x.yaml:8:62: spec.operations[0].risk: `high` is not one of Low, Standard, High",
         ),
         (good.replace("name: open, ", ""), "x.yaml:8:7: spec.operations[0]: the field `name` is missing"),
         (

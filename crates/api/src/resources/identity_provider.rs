@@ -42,12 +42,41 @@ pub struct IdentityProviderSpec {
     pub x509: Option<X509Provider>,
 }
 
+/// The source of identity that a provider configures. Match on this, not on the members of the specification.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum ProviderKind<'s> {
+    /// Tokens of an external issuer.
+    Jwt(&'s JwtProvider),
+    /// API keys in labelled Secrets.
+    ApiKey(&'s ApiKeyProvider),
+    /// A federated trust domain.
+    X509(&'s X509Provider),
+}
+
 impl IdentityProviderSpec {
+    /// The kind of the provider; `None` unless exactly one is given.
+    #[must_use]
+    pub const fn kind(&self) -> Option<ProviderKind<'_>> {
+        match (&self.jwt, &self.api_key, &self.x509) {
+            (Some(jwt), None, None) => Some(ProviderKind::Jwt(jwt)),
+            (None, Some(api_key), None) => Some(ProviderKind::ApiKey(api_key)),
+            (None, None, Some(x509)) => Some(ProviderKind::X509(x509)),
+            _ => None,
+        }
+    }
+
     /// The request header with the API key, in lower case; `None` if the provider does not accept API keys.
     #[must_use]
     pub fn key_header(&self) -> Option<String> {
-        let keys = self.api_key.as_ref()?;
-        Some(keys.header.as_deref().unwrap_or(KEY_HEADER).to_ascii_lowercase())
+        self.api_key.as_ref().map(ApiKeyProvider::header_name)
+    }
+}
+
+impl ApiKeyProvider {
+    /// The request header with the API key, in lower case.
+    #[must_use]
+    pub fn header_name(&self) -> String {
+        self.header.as_deref().unwrap_or(KEY_HEADER).to_ascii_lowercase()
     }
 }
 

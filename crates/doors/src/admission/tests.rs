@@ -1,4 +1,4 @@
-//! What is decided of objects.
+//! Decisions that depend on objects.
 
 use super::*;
 use axum::body::{Body, to_bytes};
@@ -6,12 +6,14 @@ use durward_api::catalog::{Catalog, CatalogChange};
 use durward_api::compile::ClusterDomains;
 use durward_authn::{Authenticator, TrustDomain};
 use durward_core::condition::MAX_PARTS;
-use durward_engine::audit::Audit;
+use durward_engine::Engine;
+use durward_engine::audit::AuditWriter;
 use durward_engine::metrics::Metrics;
 use serde_json::{Value, json};
+use std::sync::Arc;
 use tower::ServiceExt;
 
-/// Ada may scale down, connect with `ls`, and make and delete what is not kept.
+/// Ada may scale down, connect with `ls`, and create and delete deployments that are not labelled `keep`.
 const POLICY: &str = r#"{
   "apiVersion": "durward.dev/v1alpha1", "kind": "AccessPolicy", "metadata": {"name": "web", "namespace": "shop"},
   "spec": {
@@ -39,19 +41,19 @@ fn webhooks() -> Router {
     let mut catalog =
         Catalog::new(ClusterDomains { trust_domain: "cluster.local".into(), cluster_domain: "cluster.local".into() });
     let policy = serde_json::from_str(POLICY).expect("a policy");
-    let fates = catalog.apply([CatalogChange::PolicyApplied(Box::new(policy))]);
-    assert!(fates.iter().all(|(_, fate)| fate.rejected.is_none()), "{fates:?}");
+    let statuses = catalog.apply([CatalogChange::PolicyApplied(Box::new(policy))]);
+    assert!(statuses.iter().all(|(_, status)| status.rejected.is_none()), "{statuses:?}");
     let authenticator = Arc::new(Authenticator::new(TrustDomain::default(), Arc::default()));
-    let engine = Arc::new(Engine::new(authenticator, Audit::nowhere(), Arc::new(Metrics::default()), 1));
+    let engine = Arc::new(Engine::new(authenticator, AuditWriter::nowhere(), Arc::new(Metrics::default()), 1));
     engine.replace_snapshot(catalog.snapshot().clone());
-    let domain =
+    let domains =
         ClusterDomains { trust_domain: "cluster.local".to_owned(), cluster_domain: "cluster.local".to_owned() };
-    let agent = Agent { image: String::new(), controller: String::new(), domain };
+    let sidecars = SidecarSettings { image: String::new(), controller: String::new(), domains };
     let (reviewer, _) = tokio::sync::mpsc::channel(1);
-    router(Webhooks { engine, trust_domain: "cluster.local".into(), reviewer, agent })
+    router(AdmissionWebhooks { engine, trust_domain: "cluster.local".into(), reviewer, sidecars })
 }
 
-/// Whether ada may, and what she is told.
+/// Whether a request of ada is allowed, and the message.
 async fn allowed(operation: &str, resource: &str, object: Value, old: Value) -> (bool, String) {
     let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
     let group = if resource == "deployments" { "apps" } else { "" };
@@ -69,8 +71,8 @@ async fn allowed(operation: &str, resource: &str, object: Value, old: Value) -> 
     let answer = webhooks().oneshot(request).await.expect("an answer");
     let body = to_bytes(answer.into_body(), MAX_REVIEW).await.expect("a body");
     let answer: Value = serde_json::from_slice(&body).expect("JSON");
-    let told = answer["response"]["status"]["message"].as_str().unwrap_or_default().to_owned();
-    (answer["response"]["allowed"] == true, told)
+    let message = answer["response"]["status"]["message"].as_str().unwrap_or_default().to_owned();
+    (answer["response"]["allowed"] == true, message)
 }
 
 fn deployment(replicas: u32) -> Value {
@@ -78,7 +80,7 @@ fn deployment(replicas: u32) -> Value {
 }
 
 #[tokio::test]
-async fn objects_are_decided_about_as_the_api_server_has_them() {
+async fn conditions_read_the_objects_of_the_api_server() {
     let kept = json!({"metadata": {"name": "web", "labels": {"keep": "yes"}}, "spec": {"replicas": 1}});
     let options =
         |command: Value| json!({"kind": "PodExecOptions", "apiVersion": "v1", "command": command, "container": "a"});
@@ -86,7 +88,7 @@ async fn objects_are_decided_about_as_the_api_server_has_them() {
     for (operation, resource, object, old, expected) in [
         ("UPDATE", "deployments", deployment(2), deployment(3), true),
         ("UPDATE", "deployments", deployment(4), deployment(3), false),
-        // what is missing grants nothing
+        // a missing field grants nothing
         ("UPDATE", "deployments", json!({"metadata": {}, "spec": {}}), deployment(3), false),
         ("UPDATE", "deployments", deployment(2), none.clone(), false),
         ("CONNECT", "pods/exec", options(json!(["ls"])), none.clone(), true),
@@ -97,17 +99,17 @@ async fn objects_are_decided_about_as_the_api_server_has_them() {
         ("DELETE", "deployments", none.clone(), kept.clone(), false),
         ("CREATE", "deployments", kept.clone(), none.clone(), true),
     ] {
-        let (is, told) = allowed(operation, resource, object.clone(), old.clone()).await;
-        assert_eq!(is, expected, "{operation} {resource} {object} {old}: {told}");
+        let (is_allowed, message) = allowed(operation, resource, object.clone(), old.clone()).await;
+        assert_eq!(is_allowed, expected, "{operation} {resource} {object} {old}: {message}");
     }
 }
 
 #[tokio::test]
-async fn what_is_too_large_is_refused_and_who_manages_what_is_not_read() {
+async fn too_large_objects_are_refused_and_managed_fields_are_not_read() {
     let mut large = deployment(2);
     large["spec"]["list"] = vec![0; MAX_PARTS].into();
-    let (is, told) = allowed("UPDATE", "deployments", large, deployment(3)).await;
-    assert!(!is && told.contains("/denials/kept` applies"), "{told}");
+    let (is_allowed, message) = allowed("UPDATE", "deployments", large, deployment(3)).await;
+    assert!(!is_allowed && message.contains("/denials/kept` applies"), "{message}");
     let mut managed = deployment(2);
     managed["metadata"]["managedFields"] = json!([{"manager": "kubectl", "fieldsV1": {"f:spec": {}}}]);
     assert!(allowed("UPDATE", "deployments", managed, deployment(3)).await.0);

@@ -1,9 +1,9 @@
 //! Authorization webhook of the Kubernetes API server (`SubjectAccessReview`, `authorization.k8s.io/v1`).
 //!
-//! It says no where a policy of the namespace declares the request and refuses it, and otherwise has no opinion: who may is
-//! for the cluster's own authorizers to say, unless cluster admins let policies allow, too.
+//! It denies a request that a policy of the namespace declares and refuses. Otherwise it has no opinion and leaves the
+//! request to the cluster's own authorizers, unless cluster admins let policies allow requests as well.
 
-use crate::admission::message;
+use crate::answer::refusal_message;
 use axum::body::Bytes;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
@@ -19,52 +19,51 @@ use k8s_openapi::api::authorization::v1::{
 };
 use std::sync::Arc;
 
-/// Where access is reviewed.
+/// Path of the webhook.
 pub(crate) const ACCESS_PATH: &str = "/review/access";
 /// Largest review, in bytes: a user with a thousand groups fits.
 const MAX_REVIEW: usize = 256 * 1024;
-/// Namespace that has to work for the cluster to recover.
+/// Namespace that must work for the cluster to recover.
 const KUBE_SYSTEM: &str = "kube-system";
 
-/// What the webhook needs.
+/// State of the webhook.
 #[derive(Debug, Clone)]
-pub struct Authorization {
-    /// Decides.
+pub struct AuthorizationWebhook {
     pub engine: Arc<Engine>,
     /// SPIFFE trust domain of the cluster's workloads.
     pub trust_domain: Arc<str>,
     /// Namespace of this installation.
     pub namespace: Arc<str>,
-    /// Whether admission refuses what it can't ask about (`failurePolicy: Fail`).
+    /// Whether the API server refuses requests when the admission webhook is down (`failurePolicy: Fail`).
     pub admission_fails_closed: bool,
-    /// Whether what policies allow is allowed, whatever the cluster's own authorizers would say.
+    /// Whether a request that policies allow is allowed without asking the cluster's own authorizers.
     pub allows: bool,
 }
 
 /// The webhook as a router.
-pub fn router(authorization: Authorization) -> Router {
+pub fn router(webhook: AuthorizationWebhook) -> Router {
     Router::new()
-        .route(ACCESS_PATH, post(async move |body: Bytes| review(&authorization, &body).await))
+        .route(ACCESS_PATH, post(async move |body: Bytes| review(&webhook, &body).await))
         .layer(DefaultBodyLimit::max(MAX_REVIEW))
 }
 
-async fn review(authorization: &Authorization, body: &[u8]) -> Response {
+async fn review(webhook: &AuthorizationWebhook, body: &[u8]) -> Response {
     let Ok(mut review) = serde_json::from_slice::<SubjectAccessReview>(body) else {
-        return (StatusCode::BAD_REQUEST, "no SubjectAccessReview of authorization.k8s.io/v1\n").into_response();
+        return (StatusCode::BAD_REQUEST, "not a SubjectAccessReview of authorization.k8s.io/v1\n").into_response();
     };
-    review.status = Some(answer(authorization, &review.spec).await);
+    review.status = Some(status(webhook, &review.spec).await);
     Json(review).into_response()
 }
 
-/// No opinion, where nothing is refused.
-async fn answer(this: &Authorization, spec: &SubjectAccessReviewSpec) -> SubjectAccessReviewStatus {
-    let none = SubjectAccessReviewStatus::default();
-    let Some(resource) = &spec.resource_attributes else { return none };
+/// The status of a review: denied, allowed, or no opinion.
+async fn status(this: &AuthorizationWebhook, spec: &SubjectAccessReviewSpec) -> SubjectAccessReviewStatus {
+    let no_opinion = SubjectAccessReviewStatus::default();
+    let Some(resource) = &spec.resource_attributes else { return no_opinion };
     let namespace = resource.namespace.as_deref().unwrap_or_default();
-    let Some(call) = call(resource) else { return none };
-    // the same that the admission webhook is never asked about, so that nothing here keeps a cluster from recovering
+    let Some(call) = call(resource) else { return no_opinion };
+    // the admission webhook skips these too, so that no policy keeps a cluster from recovering
     if namespace.is_empty() || namespace == KUBE_SYSTEM || namespace == &*this.namespace || is_control_plane(spec) {
-        return none;
+        return no_opinion;
     }
     let user = UserInfo {
         username: spec.user.clone(),
@@ -73,56 +72,60 @@ async fn answer(this: &Authorization, spec: &SubjectAccessReviewSpec) -> Subject
         extra: spec.extra.clone(),
     };
     let caller = kubernetes_user(&this.trust_domain, &user).map(Arc::new);
-    let answers = this.engine.ask_kubernetes(Door::Authorization, namespace, call, caller.as_ref(), &()).await;
-    // what hangs on the object alone is for admission to say, which will have it
-    let admission = this.admission_fails_closed && is_admitted(&call);
-    let refused = answers.iter().find(|answer| !(answer.passes() || answer.awaits_object && admission));
+    let answers = this.engine.authorize_kubernetes(Door::Authorization, namespace, call, caller.as_ref(), &()).await;
+    // a refusal that depends on the object is left to admission, which will see the object
+    let admission_decides = this.admission_fails_closed && is_admitted(&call);
+    let refused = answers.iter().find(|answer| !(answer.passes() || answer.awaits_object && admission_decides));
     match (refused, answers.first()) {
-        (Some(refused), _) => SubjectAccessReviewStatus { denied: Some(true), reason: Some(message(refused)), ..none },
-        (None, Some(_)) if this.allows && answers.iter().all(|answer| answer.decision.allowed()) => {
-            SubjectAccessReviewStatus { allowed: true, reason: Some("policies allow it".to_owned()), ..none }
+        (Some(refused), _) => {
+            SubjectAccessReviewStatus { denied: Some(true), reason: Some(refusal_message(refused)), ..no_opinion }
         }
-        _ => none,
+        (None, Some(_)) if this.allows && answers.iter().all(|answer| answer.decision.allowed()) => {
+            SubjectAccessReviewStatus { allowed: true, reason: Some("policies allow it".to_owned()), ..no_opinion }
+        }
+        _ => no_opinion,
     }
 }
 
-/// Whether our admission webhook is asked about a request that a policy declares: it is for all that changes or connects,
-/// which is all there is a [`call`] for, but not for Namespaces themselves, which are in none.
+/// Whether the admission webhook is also asked about a request. It is for every [`call`] but those on Namespaces, which
+/// are in no namespace themselves.
 fn is_admitted(call: &ApiCall<'_>) -> bool {
     !(call.group.is_empty() && call.resource == "namespaces")
 }
 
-/// Nodes and what runs the cluster, as in the admission webhook's conditions.
+/// Nodes and control plane, as the match conditions of the admission webhook exclude them.
 fn is_control_plane(spec: &SubjectAccessReviewSpec) -> bool {
     let user = spec.user.as_deref().unwrap_or_default();
-    let one_of = |wanted: &[&str]| spec.groups.iter().flatten().any(|group| wanted.contains(&group.as_str()));
+    let is_in = |groups: &[&str]| spec.groups.iter().flatten().any(|group| groups.contains(&group.as_str()));
     user.starts_with("system:kube-")
         || user == "system:apiserver"
         || user.starts_with("system:serviceaccount:kube-system:")
-        || one_of(&["system:nodes", "system:masters"])
+        || is_in(&["system:nodes", "system:masters"])
 }
 
-/// The request in the words of policies. What only reads, and what they have no word for, is nothing to them; nor is a
-/// question about all resources or verbs at once.
+/// The request as policies describe it. Policies don't cover reads, unknown verbs, or wildcards for resources and
+/// verbs.
 fn call(resource: &ResourceAttributes) -> Option<ApiCall<'_>> {
     fn text(text: &Option<String>) -> &str {
         text.as_deref().unwrap_or_default()
     }
-    let (group, name, subresource) = (text(&resource.group), text(&resource.resource), text(&resource.subresource));
-    let connects = matches!(
+    let group = text(&resource.group);
+    let name = text(&resource.resource);
+    let subresource = text(&resource.subresource);
+    let is_connection = matches!(
         (name, subresource),
         ("pods", "exec" | "attach" | "portforward" | "proxy") | ("services" | "nodes", "proxy")
     );
     let verb = match text(&resource.verb) {
         // a websocket begins with a GET
-        "get" | "create" | "update" | "patch" | "delete" | "connect" if connects => Verb::Connect,
+        "get" | "create" | "update" | "patch" | "delete" | "connect" if is_connection => Verb::Connect,
         "create" => Verb::Create,
         "update" | "patch" => Verb::Update,
         "delete" | "deletecollection" => Verb::Delete,
         _ => return None,
     };
-    let all = [group, name, subresource].contains(&"*");
-    (!all && !name.is_empty()).then_some(ApiCall {
+    let has_wildcard = [group, name, subresource].contains(&"*");
+    (!has_wildcard && !name.is_empty()).then_some(ApiCall {
         group,
         resource: name,
         subresource,

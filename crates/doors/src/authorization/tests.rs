@@ -1,11 +1,11 @@
-//! What the API server is told of which request.
+//! The answers to access reviews of the API server.
 
 use super::*;
 use axum::body::{Body, to_bytes};
 use durward_api::catalog::{Catalog, CatalogChange};
 use durward_api::compile::ClusterDomains;
 use durward_authn::{Authenticator, FACTOR, FACTOR_TIME, TrustDomain};
-use durward_engine::audit::Audit;
+use durward_engine::audit::AuditWriter;
 use durward_engine::metrics::Metrics;
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -29,21 +29,22 @@ fn catalog(change: impl FnOnce(&mut Value)) -> Catalog {
     change(&mut policy);
     let mut catalog =
         Catalog::new(ClusterDomains { trust_domain: "cluster.local".into(), cluster_domain: "cluster.local".into() });
-    let fates =
+    let statuses =
         catalog.apply([CatalogChange::PolicyApplied(Box::new(serde_json::from_value(policy).expect("a policy")))]);
-    assert!(fates.iter().all(|(_, fate)| fate.in_force), "{fates:?}");
+    assert!(statuses.iter().all(|(_, status)| status.in_force), "{statuses:?}");
     catalog
 }
 
-fn webhook_of(catalog: &Catalog, allows: bool) -> Authorization {
+fn webhook_of(catalog: &Catalog, allows: bool) -> AuthorizationWebhook {
     let authenticator = Arc::new(Authenticator::new(TrustDomain::default(), Arc::default()));
-    let engine = Arc::new(Engine::new(authenticator, Audit::nowhere(), Arc::new(Metrics::default()), 1));
+    let engine = Arc::new(Engine::new(authenticator, AuditWriter::nowhere(), Arc::new(Metrics::default()), 1));
     engine.replace_snapshot(catalog.snapshot().clone());
-    let (trust_domain, namespace) = ("cluster.local".into(), "durward-system".into());
-    Authorization { engine, trust_domain, namespace, admission_fails_closed: true, allows }
+    let trust_domain = "cluster.local".into();
+    let namespace = "durward-system".into();
+    AuthorizationWebhook { engine, trust_domain, namespace, admission_fails_closed: true, allows }
 }
 
-fn authorization(change: impl FnOnce(&mut Value), allows: bool) -> Authorization {
+fn authorization(change: impl FnOnce(&mut Value), allows: bool) -> AuthorizationWebhook {
     webhook_of(&catalog(change), allows)
 }
 
@@ -99,7 +100,7 @@ fn ada() -> Value {
 }
 
 #[tokio::test]
-async fn what_policies_refuse_is_denied_and_nothing_else() {
+async fn only_requests_that_policies_refuse_are_denied() {
     let router = webhook(|_| {}, false);
     for (request, namespace, who, expected) in [
         ("create pods/exec", "shop", user("eve"), "deny"),
@@ -115,7 +116,7 @@ async fn what_policies_refuse_is_denied_and_nothing_else() {
         ("patch deployments.apps", "shop", user("system:serviceaccount:ci:other"), "deny"),
         ("patch deployments.apps", "shop", user("system:anonymous"), "deny"),
         ("patch deployments.apps", "shop", json!({}), "deny"),
-        // what only reads, other verbs, and questions about everything
+        // reads, other verbs, and wildcards
         ("get deployments.apps", "shop", user("eve"), "none"),
         ("list deployments.apps", "shop", user("eve"), "none"),
         ("watch deployments.apps", "shop", user("eve"), "none"),
@@ -125,7 +126,7 @@ async fn what_policies_refuse_is_denied_and_nothing_else() {
         ("create *.apps", "shop", user("eve"), "none"),
         ("create deployments/*.apps", "shop", user("eve"), "none"),
         ("create pods/*", "shop", user("eve"), "none"),
-        // what no policy declares
+        // requests that no policy declares
         ("create pods/attach", "shop", user("eve"), "none"),
         ("create deployments", "shop", user("eve"), "none"),
         ("patch deployments.apps", "other", user("eve"), "none"),
@@ -143,7 +144,7 @@ async fn what_policies_refuse_is_denied_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn nobody_locks_the_cluster_out() {
+async fn policies_never_lock_out_the_control_plane() {
     let everything = |namespace: &'static str| {
         move |policy: &mut Value| {
             policy["metadata"]["namespace"] = namespace.into();
@@ -184,12 +185,12 @@ async fn policies_allow_only_where_cluster_admins_let_them() {
     assert_eq!(
         opinion(&router, "create pods/exec", "shop", user("eve")).await,
         "none",
-        "audited, and still not allowed"
+        "an audited denial must not become an allow"
     );
 }
 
 #[tokio::test]
-async fn what_is_no_review_is_refused() {
+async fn bodies_that_are_not_reviews_are_refused() {
     let router = webhook(|_| {}, true);
     for body in [
         "",
@@ -209,7 +210,7 @@ async fn what_is_no_review_is_refused() {
     assert!(body.contains(r#""status":{"allowed":false}"#), "{body}");
 }
 
-/// A policy by which ada makes deployments of few replicas, and nobody deletes what is kept.
+/// A policy with conditions on objects: ada may create small deployments, and bob may not delete those labelled `keep`.
 fn by_object(policy: &mut Value) {
     policy["spec"]["operations"][1]["kubernetes"] = json!([
         {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["*"]},
@@ -228,10 +229,10 @@ fn by_object(policy: &mut Value) {
 }
 
 #[tokio::test]
-async fn what_hangs_on_the_object_is_left_to_admission_and_nothing_else() {
+async fn only_refusals_that_depend_on_the_object_are_left_to_admission() {
     let router = webhook(by_object, false);
     for (request, who, expected) in [
-        // admission will see it, and then it is known
+        // admission will see the object
         ("create deployments.apps", "ada", "none"),
         ("update deployments.apps", "ada", "none"),
         ("patch deployments.apps", "ada", "none"),
@@ -240,7 +241,7 @@ async fn what_hangs_on_the_object_is_left_to_admission_and_nothing_else() {
         ("create pods/exec", "ada", "none"),
         ("get pods/exec", "ada", "none"),
         ("delete deployments.apps", "bob", "none"),
-        // it is refused whatever the object is
+        // refused for every object
         ("create deployments.apps", "eve", "deny"),
         ("delete deployments.apps", "eve", "deny"),
         ("delete deployments.apps", "mallory", "deny"),
@@ -251,14 +252,14 @@ async fn what_hangs_on_the_object_is_left_to_admission_and_nothing_else() {
     ] {
         assert_eq!(opinion(&router, request, "shop", user(who)).await, expected, "{request} by {who}");
     }
-    // to be allowed here it would have to be known
+    // an allow would need the object here
     let router = webhook(by_object, true);
     assert_eq!(opinion(&router, "create deployments.apps", "shop", user("ada")).await, "none");
     assert_eq!(opinion(&router, "delete deployments.apps", "shop", user("bob")).await, "none");
 }
 
 #[tokio::test]
-async fn where_admission_may_be_passed_over_nothing_is_left_to_it() {
+async fn nothing_is_left_to_admission_if_it_may_be_skipped() {
     let mut webhook = authorization(by_object, false);
     webhook.admission_fails_closed = false;
     let router = router(webhook);
@@ -270,7 +271,7 @@ async fn where_admission_may_be_passed_over_nothing_is_left_to_it() {
 }
 
 #[tokio::test]
-async fn one_service_that_refuses_is_enough_whatever_another_waits_for() {
+async fn a_refusal_of_one_service_denies_even_if_another_needs_the_object() {
     let mut catalog = catalog(by_object);
     let other = json!({"metadata": {"name": "z-other", "namespace": "shop"}, "spec": {
         "operations": [{"name": "z", "kubernetes": [{"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["CREATE"]}]}],

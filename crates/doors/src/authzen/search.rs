@@ -1,10 +1,13 @@
 //! Search (section 8): which subjects, resources or actions an evaluation would allow.
 //!
-//! Only what is known can be found: principals that tuples or rules name, objects that tuples speak of, operations that
-//! policies declare. Each is decided as an evaluation is; a subject is taken as one of whom nothing else is known.
+//! A search covers the principals that tuples or rules name, the objects of tuples, and the operations that policies
+//! declare. Each candidate is decided like an evaluation; a candidate subject has no properties.
 
-use super::{Action, Malformed, Resource, Subject, SubjectProperties, asked, question, with_request_id};
-use crate::Doors;
+use crate::authzen::evaluation::target_and_call;
+use crate::authzen::messages::{
+    EvaluatedAction, EvaluatedResource, EvaluatedSubject, MalformedRequest, SubjectProperties, parse, with_request_id,
+};
+use crate::doors::Doors;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Extension, State};
@@ -13,28 +16,28 @@ use axum::response::{IntoResponse, Response};
 use durward_core::principal::{Principal, PrincipalId};
 use durward_core::request::Request;
 use durward_core::subject::SubjectMatcher;
-use durward_runtime::trust::Peer;
+use durward_runtime::peers::Peer;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
-/// Most results of one page; fewer are given where a page says so.
+/// Most results of one page; a request can set a lower limit.
 const MAX_RESULTS: usize = 100;
-/// Most candidates that are decided for one page: some milliseconds.
+/// Most candidates that are decided for one page, which takes some milliseconds.
 const MAX_DECIDED: usize = 2000;
 
 #[derive(Debug, Deserialize)]
-struct Search {
-    subject: Option<Partial>,
-    action: Option<Action>,
-    resource: Option<Partial>,
+struct SearchRequest {
+    subject: Option<SearchEntity>,
+    action: Option<EvaluatedAction>,
+    resource: Option<SearchEntity>,
     #[serde(default)]
-    page: Page,
+    page: SearchPage,
 }
 
-/// A subject or resource; what is searched for has no id.
+/// A subject or resource. The one that is searched for has no id.
 #[derive(Debug, Deserialize)]
-struct Partial {
+struct SearchEntity {
     #[serde(rename = "type")]
     kind: String,
     id: Option<String>,
@@ -43,7 +46,7 @@ struct Partial {
 }
 
 #[derive(Debug, Default, Deserialize)]
-struct Page {
+struct SearchPage {
     token: Option<String>,
     limit: Option<usize>,
 }
@@ -54,7 +57,7 @@ pub(super) async fn subjects(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    answer(&headers, asked(&body).and_then(|search| find_subjects(&doors, &peer, search)))
+    response(&headers, parse(&body).and_then(|search| find_subjects(&doors, &peer, search)))
 }
 
 pub(super) async fn resources(
@@ -63,7 +66,7 @@ pub(super) async fn resources(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    answer(&headers, asked(&body).and_then(|search| find_resources(&doors, &peer, search)))
+    response(&headers, parse(&body).and_then(|search| find_resources(&doors, &peer, search)))
 }
 
 pub(super) async fn actions(
@@ -72,20 +75,20 @@ pub(super) async fn actions(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    answer(&headers, asked(&body).and_then(|search| find_actions(&doors, &peer, search)))
+    response(&headers, parse(&body).and_then(|search| find_actions(&doors, &peer, search)))
 }
 
-fn answer(headers: &HeaderMap, found: Result<Value, Malformed>) -> Response {
-    let found = found.map(|found| Json(found).into_response());
-    with_request_id(headers, found.unwrap_or_else(IntoResponse::into_response))
+fn response(headers: &HeaderMap, results: Result<Value, MalformedRequest>) -> Response {
+    let response = results.map(|results| Json(results).into_response());
+    with_request_id(headers, response.unwrap_or_else(IntoResponse::into_response))
 }
 
-fn missing(what: &str) -> Malformed {
-    Malformed(format!("`{what}` is missing"))
+fn missing(field: &str) -> MalformedRequest {
+    MalformedRequest::missing(field)
 }
 
-fn find_subjects(doors: &Doors, peer: &Peer, search: Search) -> Result<Value, Malformed> {
-    let wanted = search.subject.ok_or_else(|| missing("subject"))?;
+fn find_subjects(doors: &Doors, peer: &Peer, search: SearchRequest) -> Result<Value, MalformedRequest> {
+    let searched = search.subject.ok_or_else(|| missing("subject"))?;
     let action = search.action.ok_or_else(|| missing("action"))?;
     let resource = search.resource.ok_or_else(|| missing("resource"))?.resource()?;
     let snapshot = doors.engine.snapshot();
@@ -98,35 +101,42 @@ fn find_subjects(doors: &Doors, peer: &Peer, search: Search) -> Result<Value, Ma
         });
         candidates.extend(named);
     }
-    let candidates = candidates.into_iter().filter(|id| kind_of(id) == wanted.kind).map(|id| id.to_string());
+    let candidates = candidates.into_iter().filter(|id| kind_of(id) == searched.kind).map(|id| id.to_string());
     page(&search.page, candidates.collect(), |id| {
-        let subject =
-            Subject { kind: wanted.kind.clone(), id: id.to_owned(), properties: SubjectProperties::default() };
-        let principal = subject.principal(doors.engine.authenticator())?;
+        let subject = EvaluatedSubject {
+            kind: searched.kind.clone(),
+            id: id.to_owned(),
+            properties: SubjectProperties::default(),
+        };
+        let principal = subject.principal(&doors.authenticator)?;
         let passes = would_pass(doors, peer, principal.as_ref(), &action, &resource)?;
-        Ok(passes.then(|| json!({"type": wanted.kind, "id": id})))
+        Ok(passes.then(|| json!({"type": searched.kind, "id": id})))
     })
 }
 
-fn find_resources(doors: &Doors, peer: &Peer, search: Search) -> Result<Value, Malformed> {
+fn find_resources(doors: &Doors, peer: &Peer, search: SearchRequest) -> Result<Value, MalformedRequest> {
     let principal = search.subject.ok_or_else(|| missing("subject"))?.principal(doors)?;
     let action = search.action.ok_or_else(|| missing("action"))?;
-    let wanted = search.resource.ok_or_else(|| missing("resource"))?;
+    let searched = search.resource.ok_or_else(|| missing("resource"))?;
     let snapshot = doors.engine.snapshot();
     let mut candidates = BTreeSet::new();
-    if let Some(service) = snapshot.by_audience(&wanted.kind) {
+    if let Some(service) = snapshot.by_audience(&searched.kind) {
         let tuples = snapshot.tuples(service.key());
         let objects = service.object_types_captured_by("id").into_iter().flat_map(|kind| tuples.objects_of(kind));
         candidates.extend(objects.filter_map(|object| Some(object.split_once(':')?.1.to_owned())));
     }
     page(&search.page, candidates.into_iter().collect(), |id| {
-        let resource = Resource { kind: wanted.kind.clone(), id: id.to_owned(), properties: wanted.properties.clone() };
+        let resource = EvaluatedResource {
+            kind: searched.kind.clone(),
+            id: id.to_owned(),
+            properties: searched.properties.clone(),
+        };
         let passes = would_pass(doors, peer, principal.as_ref(), &action, &resource)?;
-        Ok(passes.then(|| json!({"type": wanted.kind, "id": id})))
+        Ok(passes.then(|| json!({"type": searched.kind, "id": id})))
     })
 }
 
-fn find_actions(doors: &Doors, peer: &Peer, search: Search) -> Result<Value, Malformed> {
+fn find_actions(doors: &Doors, peer: &Peer, search: SearchRequest) -> Result<Value, MalformedRequest> {
     let principal = search.subject.ok_or_else(|| missing("subject"))?.principal(doors)?;
     let resource = search.resource.ok_or_else(|| missing("resource"))?.resource()?;
     let snapshot = doors.engine.snapshot();
@@ -134,29 +144,31 @@ fn find_actions(doors: &Doors, peer: &Peer, search: Search) -> Result<Value, Mal
     let declared = service.into_iter().flat_map(|service| service.declared_operations());
     let candidates: BTreeSet<String> = declared.map(|(_, operation)| operation.to_string()).collect();
     page(&search.page, candidates.into_iter().collect(), |name| {
-        let passes = would_pass(doors, peer, principal.as_ref(), &Action { name: name.to_owned() }, &resource)?;
+        let passes =
+            would_pass(doors, peer, principal.as_ref(), &EvaluatedAction { name: name.to_owned() }, &resource)?;
         Ok(passes.then(|| json!({"name": name})))
     })
 }
 
-/// One page of results; candidates are in order, and the token is the last one that was decided.
+/// One page of results. The candidates are sorted; the token is the last one that was decided.
 fn page(
-    page: &Page,
+    page: &SearchPage,
     candidates: Vec<String>,
-    mut decide: impl FnMut(&str) -> Result<Option<Value>, Malformed>,
-) -> Result<Value, Malformed> {
+    mut decide: impl FnMut(&str) -> Result<Option<Value>, MalformedRequest>,
+) -> Result<Value, MalformedRequest> {
     let limit = page.limit.unwrap_or(MAX_RESULTS).clamp(1, MAX_RESULTS);
     let after = page.token.as_deref().filter(|token| !token.is_empty());
-    let mut waiting = candidates.iter().filter(|candidate| after.is_none_or(|after| candidate.as_str() > after));
-    let (mut results, mut last) = (Vec::new(), "");
-    for candidate in waiting.by_ref().take(MAX_DECIDED) {
+    let mut remaining = candidates.iter().filter(|candidate| after.is_none_or(|after| candidate.as_str() > after));
+    let mut results = Vec::new();
+    let mut last = "";
+    for candidate in remaining.by_ref().take(MAX_DECIDED) {
         results.extend(decide(candidate)?);
         last = candidate;
         if results.len() == limit {
             break;
         }
     }
-    let next = if waiting.next().is_some() { last } else { "" };
+    let next = if remaining.next().is_some() { last } else { "" };
     Ok(json!({"results": results, "page": {"next_token": next}}))
 }
 
@@ -164,29 +176,30 @@ fn would_pass(
     doors: &Doors,
     peer: &Peer,
     principal: Option<&Principal>,
-    action: &Action,
-    resource: &Resource,
-) -> Result<bool, Malformed> {
-    let (target, call) = question(action, resource)?;
+    action: &EvaluatedAction,
+    resource: &EvaluatedResource,
+) -> Result<bool, MalformedRequest> {
+    let (target, call) = target_and_call(action, resource)?;
     let request = Request { target, call, source: Some(peer.address.ip()), evidence: &() };
     Ok(doors.engine.would_pass(&request, principal))
 }
 
-impl Partial {
-    fn principal(self, doors: &Doors) -> Result<Option<Principal>, Malformed> {
+impl SearchEntity {
+    fn principal(self, doors: &Doors) -> Result<Option<Principal>, MalformedRequest> {
         let properties = serde_json::from_value(Value::Object(self.properties));
-        let properties = properties.map_err(|error| Malformed(format!("`subject.properties`: {error}")))?;
-        let subject = Subject { kind: self.kind, id: self.id.ok_or_else(|| missing("subject.id"))?, properties };
-        subject.principal(doors.engine.authenticator())
+        let properties = properties.map_err(|error| MalformedRequest(format!("`subject.properties`: {error}")))?;
+        let subject =
+            EvaluatedSubject { kind: self.kind, id: self.id.ok_or_else(|| missing("subject.id"))?, properties };
+        subject.principal(&doors.authenticator)
     }
 
-    fn resource(self) -> Result<Resource, Malformed> {
+    fn resource(self) -> Result<EvaluatedResource, MalformedRequest> {
         let id = self.id.ok_or_else(|| missing("resource.id"))?;
-        Ok(Resource { kind: self.kind, id, properties: self.properties })
+        Ok(EvaluatedResource { kind: self.kind, id, properties: self.properties })
     }
 }
 
-/// The type of a subject, as searches name it.
+/// The `type` of a subject in searches.
 const fn kind_of(id: &PrincipalId) -> &'static str {
     match id {
         PrincipalId::User { .. } => "user",

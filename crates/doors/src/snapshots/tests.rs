@@ -1,16 +1,19 @@
-//! Who is told what.
+//! The resources that each pod receives.
 
-#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test says what it expects")]
+#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a failed expectation fails the test")]
 
 use super::*;
 use durward_api::catalog::{Catalog, CatalogChange};
 use durward_api::compile::ClusterDomains;
 use durward_api::resources::AccessPolicy;
-use durward_approvals::Book;
+use durward_api::resources::{Approval, IdentityProvider};
+use durward_approvals::ApprovalIndex;
 use durward_approvals::samples::{approved, named, seal};
+use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
-fn policy(namespace: &str, name: &str, audience: &str, app: Option<&str>, ways: &Value) -> AccessPolicy {
+fn policy(namespace: &str, name: &str, audience: &str, app: Option<&str>, methods: &Value) -> AccessPolicy {
     let mut service = json!({"hosts": [format!("{name}.{namespace}.svc")]});
     if let (Some(app), Some(service)) = (app, service.as_object_mut()) {
         service.insert("podSelector".to_owned(), json!({"matchLabels": {"app": app}}));
@@ -26,7 +29,7 @@ fn policy(namespace: &str, name: &str, audience: &str, app: Option<&str>, ways: 
     serde_json::from_value(json!({
         "apiVersion": "durward.dev/v1alpha1", "kind": "AccessPolicy",
         "metadata": {"name": name, "namespace": namespace, "uid": format!("of-{name}")},
-        "spec": {"service": service, "authentication": ways, "operations": operations},
+        "spec": {"service": service, "authentication": methods, "operations": operations},
     }))
     .expect("a policy")
 }
@@ -38,14 +41,14 @@ fn keys(provider: &str) -> (IdentityProvider, Secret) {
         "spec": {"apiKey": {"selector": {"matchLabels": labels}}},
     });
     let secret = json!({
-        "metadata": {"name": format!("of-{provider}"), "namespace": "keys", "labels": labels, "annotations": {"by": "somebody"}},
+        "metadata": {"name": format!("of-{provider}"), "namespace": "keys", "labels": labels, "annotations": {"by": "an operator"}},
         "data": {"hash": "eA=="},
     });
     (serde_json::from_value(resource).expect("a provider"), serde_json::from_value(secret).expect("a Secret"))
 }
 
-/// That the cleaner may purge by a policy, signed if `seal` is there.
-fn approval(namespace: &str, policy: &str, seal: Option<&Seal>) -> Approval {
+/// An approval for the operation `purge` of a policy, signed with `seal` if given.
+fn approval(namespace: &str, policy: &str, seal: Option<&ApprovalSeal>) -> Approval {
     let mut approval = approved();
     approval.metadata.namespace = Some(namespace.to_owned());
     approval.metadata.resource_version = Some("7".to_owned());
@@ -58,7 +61,7 @@ fn approval(namespace: &str, policy: &str, seal: Option<&Seal>) -> Approval {
 }
 
 #[test]
-fn a_pod_is_told_of_itself_alone() {
+fn a_pod_receives_only_the_resources_of_its_own_services() {
     let all = [
         policy("shop", "orders", "orders.shop", Some("orders"), &json!([{"provider": "partners"}])),
         policy("shop", "web", "web.shop", Some("web"), &json!([{"provider": "others"}])),
@@ -72,11 +75,11 @@ fn a_pod_is_told_of_itself_alone() {
         let compiled = catalog.in_force(&key).expect("in force");
         let providers = policy.spec.providers().into_iter().map(|(_, name)| name.into()).collect();
         let json = serde_json::value::to_raw_value(policy).expect("JSON").into();
-        (key, InForce { in_force: true, audience: Arc::clone(&compiled.audience), providers, json })
+        (key, PublishedPolicy { in_force: true, audience: Arc::clone(&compiled.audience), providers, json })
     });
     let (providers, secrets): (Vec<_>, Vec<_>) = ["partners", "others"].map(keys).into_iter().unzip();
     let seal = seal();
-    let mut book = Book::new(seal.clone());
+    let mut book = ApprovalIndex::new(seal.clone());
     let mut forged = approval("shop", "orders", None);
     forged.spec.principal = "spiffe://cluster.local/ns/ops/sa/thief".to_owned();
     book.replace(vec![
@@ -85,63 +88,71 @@ fn a_pod_is_told_of_itself_alone() {
         approval("bank", "orders", Some(&seal)),
         named(forged),
     ]);
-    let resources = Resources {
+    let resources = PublishedResources {
         snapshot: catalog.snapshot().clone(),
         policies: in_force.collect(),
         providers: Arc::new(providers),
         secrets: Arc::new(secrets),
-        approvals: book.given().clone(),
-        ..Resources::default()
+        approvals: book.grants().clone(),
+        ..PublishedResources::default()
     };
     let pod = |namespace: &str, app: &str| LabelledPod {
         namespace: namespace.to_owned(),
         labels: BTreeMap::from([("app".to_owned(), app.to_owned())]),
     };
-    let told = |namespace: &str, app: &str| serde_json::to_value(resources.of(&pod(namespace, app))).expect("JSON");
-    let orders = told("shop", "orders");
-    let names = |told: &Value, kind: &str| -> Vec<String> {
-        let all = told[kind].as_array().expect("a list");
+    let received =
+        |namespace: &str, app: &str| serde_json::to_value(resources.for_pod(&pod(namespace, app))).expect("JSON");
+    let orders = received("shop", "orders");
+    let names = |received: &Value, kind: &str| -> Vec<String> {
+        let all = received[kind].as_array().expect("a list");
         all.iter().map(|one| format!("{}/{}", one["metadata"]["namespace"], one["metadata"]["name"])).collect()
     };
     assert_eq!(names(&orders, "policies"), [r#""shop"/"orders""#]);
     assert_eq!(names(&orders, "providers"), [r#"null/"partners""#]);
     assert_eq!(names(&orders, "secrets"), [r#""keys"/"of-partners""#]);
-    assert_eq!(orders["secrets"][0]["metadata"].get("annotations"), None, "only what is needed of a Secret");
-    assert_eq!(names(&told("bank", "orders"), "policies"), [r#""bank"/"orders""#]);
-    // what was given for it, whole enough to be verified, and with nothing else
-    let [given] = orders["approvals"].as_array().expect("a list").as_slice() else { panic!("{orders}") };
-    let given: Approval = serde_json::from_value(given.clone()).expect("an Approval");
-    assert_eq!((given.spec.policy.as_str(), &given.metadata.resource_version), ("orders", &None));
-    assert!(durward_approvals::given(&seal.public(), &given).is_some());
+    assert_eq!(
+        orders["secrets"][0]["metadata"].get("annotations"),
+        None,
+        "only the part of a Secret that authentication reads"
+    );
+    assert_eq!(names(&received("bank", "orders"), "policies"), [r#""bank"/"orders""#]);
+    // the approval of its own policy, with enough of it to verify the signature
+    let [approval_json] = orders["approvals"].as_array().expect("a list").as_slice() else { panic!("{orders}") };
+    let received_approval: Approval = serde_json::from_value(approval_json.clone()).expect("an Approval");
+    assert_eq!(
+        (received_approval.spec.policy.as_str(), &received_approval.metadata.resource_version),
+        ("orders", &None)
+    );
+    assert!(durward_approvals::verified_grant(&seal.public_keys(), &received_approval).is_some());
     for (namespace, app) in [("shop", "other"), ("elsewhere", "orders"), ("sho", "orders"), ("shop2", "orders")] {
-        let told = told(namespace, app);
+        let resources = received(namespace, app);
         assert!(
-            ["policies", "providers", "secrets", "approvals"].iter().all(|kind| names(&told, kind).is_empty()),
-            "{told}"
+            ["policies", "providers", "secrets", "approvals"].iter().all(|kind| names(&resources, kind).is_empty()),
+            "{resources}"
         );
     }
-    // it knows which keys were used of those that it is told of, and none that will be
+    // it can report past uses of keys that its services accept
     let now = 1_800_000_000;
     let used = |provider: &str, at: i64| (provider.to_owned(), "acme".to_owned(), at);
-    let all = vec![used("partners", now), used("others", now), used("nobody", now), used("partners", now + 1)];
-    assert_eq!(resources.believed(&pod("shop", "orders"), all.clone(), now), [used("partners", now)]);
-    assert_eq!(resources.believed(&pod("shop", "web"), all.clone(), now), [used("others", now)]);
-    assert_eq!(resources.believed(&pod("elsewhere", "orders"), all, now), []);
-    // and it asks for what concerns its own callers
-    let wants = |namespace: &str, app: &str, spec: &ApprovalSpec| {
-        wanted(catalog.snapshot(), &pod(namespace, app), spec).is_some()
+    let all = vec![used("partners", now), used("others", now), used("unknown", now), used("partners", now + 1)];
+    assert_eq!(resources.credible_key_uses(&pod("shop", "orders"), all.clone(), now), [used("partners", now)]);
+    assert_eq!(resources.credible_key_uses(&pod("shop", "web"), all.clone(), now), [used("others", now)]);
+    assert_eq!(resources.credible_key_uses(&pod("elsewhere", "orders"), all, now), []);
+    // it can request approvals for its own services
+    let may_request = |namespace: &str, app: &str, spec: &ApprovalSpec| {
+        own_approval_subject(catalog.snapshot(), &pod(namespace, app), spec).is_some()
     };
     let purge = approval("shop", "orders", None).spec;
-    assert!(wants("shop", "orders", &purge));
+    assert!(may_request("shop", "orders", &purge));
     for (namespace, app) in [("shop", "web"), ("shop", "other"), ("elsewhere", "orders")] {
-        assert!(!wants(namespace, app, &purge), "{namespace}/{app}");
+        assert!(!may_request(namespace, app, &purge), "{namespace}/{app}");
     }
-    for (what, spec) in [
+    for (case, spec) in [
         ("another service", approval("shop", "web", None).spec),
-        ("an operation that asks for none", ApprovalSpec { operation: "open".to_owned(), ..purge.clone() }),
-        ("a policy that was made anew", ApprovalSpec { policy_uid: "before".to_owned(), ..purge.clone() }),
-        ("nobody", ApprovalSpec { principal: "root".to_owned(), ..purge.clone() }),
+        ("an operation without approval", ApprovalSpec { operation: "open".to_owned(), ..purge.clone() }),
+        ("a policy that was created again", ApprovalSpec { policy_uid: "before".to_owned(), ..purge.clone() }),
+        ("an invalid principal", ApprovalSpec { principal: "root".to_owned(), ..purge.clone() }),
     ] {
-        assert!(!wants("shop", "orders", &spec), "{what}");
+        assert!(!may_request("shop", "orders", &spec), "{case}");
     }
 }

@@ -1,6 +1,6 @@
-// Passkeys on the step-up page. A form with `data-passkey` (`create` or `get`) is hidden until this script runs. When it is
-// sent, its fields go to `data-options` first; what the browser's key then answers is put into its field `passkey`, and the
-// form is sent as any other.
+// Passkeys on the step-up page. A form with `data-passkey` (`create` or `get`) is hidden until this script runs. On
+// submission its fields go to `data-options` first. The response of the browser's key then fills the field `passkey`,
+// and the form is submitted as usual.
 "use strict";
 
 const NOT_ALLOWED = "No key answered: it was cancelled, took too long, or no key fits. Try again.";
@@ -9,14 +9,14 @@ const REASONS = {
   AbortError: NOT_ALLOWED,
   InvalidStateError: "This key is among yours already. Use another one.",
   NotSupportedError: "This key can't be used here: it is of a kind that is not accepted.",
-  SecurityError: "The address of this page can't have keys. Tell whoever runs it.",
+  SecurityError: "The address of this page can't have keys. Contact your administrator.",
   TypeError: "The server can't be reached. Try again.",
 };
 
 const status = document.getElementById("passkey-status");
 
-// Tells it to the eye and to screen readers: the element is a live region.
-function tell(text, bad) {
+// Shows a message, also to screen readers: the element is a live region.
+function show(text, bad) {
   status.textContent = text;
   status.classList.toggle("error", bad);
 }
@@ -24,7 +24,8 @@ function tell(text, bad) {
 async function options(form) {
   const answer = await fetch(form.dataset.options, { method: "POST", body: new URLSearchParams(new FormData(form)) });
   const json = answer.headers.get("content-type") === "application/json";
-  const body = json ? await answer.json() : { error_description: "This visit is over. Begin again where you came from." };
+  const expired = { error_description: "This visit has expired. Begin again where you came from." };
+  const body = json ? await answer.json() : expired;
   if (!body.publicKey) throw new Error(body.error_description);
   return body.publicKey;
 }
@@ -42,15 +43,15 @@ async function send(event) {
   const form = event.currentTarget;
   const button = form.querySelector("button");
   button.disabled = true;
-  tell("Your browser asks for your key now.", false);
+  show("Your browser asks for your key now.", false);
   try {
     const credential = await perform(form);
     form.elements.passkey.value = JSON.stringify(credential.toJSON());
-    tell("Your key has answered. One moment …", false);
-    // sends it without coming here again
+    show("Your key has answered. One moment …", false);
+    // submits the form without calling this handler again
     form.submit();
   } catch (error) {
-    tell(REASONS[error.name] ?? error.message, true);
+    show(REASONS[error.name] ?? error.message, true);
     button.disabled = false;
     button.focus();
   }

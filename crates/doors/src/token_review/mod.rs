@@ -11,63 +11,65 @@ use durward_authn::{Authenticator, Credentials, Expectation, FACTOR, FACTOR_TIME
 use durward_core::authentication::AuthenticationMethod;
 use durward_core::principal::Identity;
 use durward_core::risk::Assurance;
-use durward_engine::Engine;
+use durward_engine::metrics::Metrics;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus, UserInfo};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Where tokens are reviewed.
+/// Path of the webhook.
 pub(crate) const TOKEN_PATH: &str = "/review/token";
-/// Before every user and group: no name of ours is ever one that Kubernetes gives rights to by itself.
+/// Prefix of every user and group, so that no name equals one to which Kubernetes grants rights by itself.
 pub const PREFIX: &str = "durward:";
 /// Largest review, in bytes: twice the longest token.
 const MAX_REVIEW: usize = 64 * 1024;
-/// Most audiences of an API server.
+/// Most audiences of a review that are tried.
 const MAX_AUDIENCES: usize = 8;
 
-/// What the webhook needs.
+/// State of the webhook.
 #[derive(Debug, Clone)]
-pub struct TokenReviews {
-    /// Knows the authenticator.
-    pub engine: Arc<Engine>,
-    /// Ways in that count at the API server; none, and nobody is known.
-    pub ways: Arc<[AuthenticationMethod]>,
+pub struct TokenReviewWebhook {
+    /// Authenticates the tokens.
+    pub authenticator: Arc<Authenticator>,
+    /// Counts failed authentications.
+    pub metrics: Arc<Metrics>,
+    /// The authentication methods that are accepted at the API server. With none, every token is rejected.
+    pub methods: Arc<[AuthenticationMethod]>,
 }
 
 /// The webhook as a router.
-pub fn router(reviews: TokenReviews) -> Router {
+pub fn router(webhook: TokenReviewWebhook) -> Router {
     Router::new()
-        .route(TOKEN_PATH, post(async move |body: Bytes| review(&reviews, &body).await))
+        .route(TOKEN_PATH, post(async move |body: Bytes| review(&webhook, &body).await))
         .layer(DefaultBodyLimit::max(MAX_REVIEW))
 }
 
-async fn review(this: &TokenReviews, body: &[u8]) -> Response {
+async fn review(this: &TokenReviewWebhook, body: &[u8]) -> Response {
     let Ok(mut review) = serde_json::from_slice::<TokenReview>(body) else {
-        return (StatusCode::BAD_REQUEST, "no TokenReview of authentication.k8s.io/v1\n").into_response();
+        return (StatusCode::BAD_REQUEST, "not a TokenReview of authentication.k8s.io/v1\n").into_response();
     };
     let status = status(this, &review.spec).await;
-    // the token goes no further
+    // the response doesn't repeat the token
     review.spec = TokenReviewSpec::default();
     review.status = Some(status.unwrap_or_else(|| {
-        this.engine.metrics().authentication_failure(false);
-        // whatever is wrong, this is all that is told
+        this.metrics.authentication_failure(false);
+        // the response doesn't say what is wrong
         TokenReviewStatus { authenticated: Some(false), ..TokenReviewStatus::default() }
     }));
     Json(review).into_response()
 }
 
-/// Who a token is, if it is meant for the API server: one that is meant for a service is not that service's to use here.
-async fn status(this: &TokenReviews, spec: &TokenReviewSpec) -> Option<TokenReviewStatus> {
+/// The user of a token. Its audience must be the API server, or a service could present its callers' tokens here.
+async fn status(this: &TokenReviewWebhook, spec: &TokenReviewSpec) -> Option<TokenReviewStatus> {
     let mut headers = HeaderMap::new();
     let mut value = HeaderValue::try_from(format!("Bearer {}", spec.token)).ok()?;
     value.set_sensitive(true);
     headers.insert(header::AUTHORIZATION, value);
     let credentials = Credentials { headers: &headers, certificate: None, client_cert_header_trusted: false };
-    let authenticator: &Authenticator = this.engine.authenticator();
+    let authenticator = &this.authenticator;
     for audience in spec.audiences.iter().flatten().take(MAX_AUDIENCES) {
-        let expect = Expectation { audience, ways: &this.ways };
+        let expect = Expectation { audience, methods: &this.methods };
         match authenticator.authenticate(&credentials, &expect, Utc::now()).await {
-            // scopes mean nothing to the API server, so what is narrowed to some would be wide there
+            // the API server ignores scopes, so it would grant more than a narrowed token allows
             Ok(principal) if principal.identity().narrowed => return None,
             Ok(principal) => {
                 return Some(TokenReviewStatus {
@@ -77,14 +79,16 @@ async fn status(this: &TokenReviews, spec: &TokenReviewSpec) -> Option<TokenRevi
                     error: None,
                 });
             }
-            Err(failure) => tracing::info!(cause = %failure, "the API server's user is not known by the token"),
+            Err(failure) => {
+                tracing::info!(cause = %failure, "token not accepted for the API server; trying its next audience")
+            }
         }
     }
     None
 }
 
-/// The principal as a user of the API server; what is known of a second factor goes along, so that operations of high risk
-/// can ask for it.
+/// The principal as a user of the API server. Extra attributes describe the second factor, which operations of high
+/// risk require.
 fn user(identity: &Identity) -> UserInfo {
     let provider = identity.provider();
     let group = |group: &String| Some(format!("{PREFIX}{}:{group}", provider?));

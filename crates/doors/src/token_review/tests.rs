@@ -1,25 +1,23 @@
-//! Which tokens are users of the API server, and as whom.
+//! The users of the API server that tokens stand for.
 
 use super::*;
 use axum::body::{Body, to_bytes};
 use durward_api::resources::IdentityProvider;
 use durward_authn::TrustDomain;
-use durward_engine::audit::Audit;
-use durward_engine::metrics::Metrics;
 use durward_pki::token::{SigningAlgorithm, TokenKey, jwks};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
 const API: &str = "https://kubernetes.default.svc.cluster.local";
 
-struct World {
+struct ReviewedApiServer {
     key: TokenKey,
     router: Router,
 }
 
-impl World {
-    /// An API server that knows people of provider `corporate`, and workloads if these count.
-    fn new(ways: Vec<AuthenticationMethod>) -> Self {
+impl ReviewedApiServer {
+    /// An API server with the provider `corporate` and these accepted methods.
+    fn new(methods: Vec<AuthenticationMethod>) -> Self {
         let key = TokenKey::generate(SigningAlgorithm::Es256).expect("a key");
         let set: Value = serde_json::from_str(&jwks([key.jwk()])).expect("JSON");
         let domain =
@@ -31,8 +29,14 @@ impl World {
         }))
         .expect("a provider");
         assert!(authenticator.replace_providers(&[provider], &[]).is_empty());
-        let engine = Arc::new(Engine::new(Arc::new(authenticator), Audit::nowhere(), Arc::new(Metrics::default()), 1));
-        Self { key, router: router(TokenReviews { engine, ways: ways.into() }) }
+        Self {
+            key,
+            router: router(TokenReviewWebhook {
+                authenticator: Arc::new(authenticator),
+                metrics: Arc::default(),
+                methods: methods.into(),
+            }),
+        }
     }
 
     fn token(&self, typ: &str, change: Value) -> String {
@@ -56,7 +60,7 @@ impl World {
         let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token, "audiences": audiences}});
         let (status, answer) = self.post(review.to_string()).await;
         assert_eq!((status, &answer["kind"]), (StatusCode::OK, &json!("TokenReview")));
-        assert!(!answer.to_string().contains(token) || token.is_empty(), "the token is not sent back");
+        assert!(!answer.to_string().contains(token) || token.is_empty(), "the response must not repeat the token");
         answer["status"].clone()
     }
 }
@@ -66,11 +70,14 @@ fn corporate() -> Vec<AuthenticationMethod> {
 }
 
 #[tokio::test]
-async fn a_token_for_the_api_server_is_a_user_under_our_own_prefix() {
-    let world = World::new(vec![AuthenticationMethod::Workload, AuthenticationMethod::Provider("corporate".into())]);
+async fn a_token_for_the_api_server_becomes_a_user_with_our_prefix() {
+    let server = ReviewedApiServer::new(vec![
+        AuthenticationMethod::Workload,
+        AuthenticationMethod::Provider("corporate".into()),
+    ]);
     let now = Utc::now().timestamp();
-    let alice = world.token("JWT", json!({"groups": ["ops", "system:masters"], "amr": ["mfa"], "auth_time": now}));
-    let status = world.review(&alice, &["other", API]).await;
+    let alice = server.token("JWT", json!({"groups": ["ops", "system:masters"], "amr": ["mfa"], "auth_time": now}));
+    let status = server.review(&alice, &["other", API]).await;
     assert_eq!((&status["authenticated"], &status["audiences"]), (&json!(true), &json!([API])));
     assert_eq!(
         status["user"],
@@ -80,21 +87,21 @@ async fn a_token_for_the_api_server_is_a_user_under_our_own_prefix() {
             "extra": {FACTOR: ["MultiFactor"], FACTOR_TIME: [now.to_string()]},
         })
     );
-    let workload = world.token("JWT", json!({"sub": "spiffe://cluster.local/ns/kube-system/sa/admin"}));
-    let status = world.review(&workload, &[API]).await;
+    let workload = server.token("JWT", json!({"sub": "spiffe://cluster.local/ns/kube-system/sa/admin"}));
+    let status = server.review(&workload, &[API]).await;
     assert_eq!(status["user"]["username"], "durward:spiffe://cluster.local/ns/kube-system/sa/admin");
     assert_eq!(status["user"].get("extra"), None);
     let groups = status["user"]["groups"].as_array().map(Vec::len);
-    assert!(groups.is_none_or(|groups| groups == 0), "no group of Kubernetes");
+    assert!(groups.is_none_or(|groups| groups == 0), "a workload must have no group of Kubernetes");
 }
 
 #[tokio::test]
-async fn whatever_is_wrong_the_answer_is_the_same() {
-    let world = World::new(corporate());
+async fn all_rejected_tokens_get_the_same_answer() {
+    let server = ReviewedApiServer::new(corporate());
     let now = Utc::now().timestamp();
-    let stranger = World::new(corporate());
-    let good = world.token("JWT", json!({}));
-    assert_eq!(world.review(&good, &[API]).await["authenticated"], true);
+    let stranger = ReviewedApiServer::new(corporate());
+    let good = server.token("JWT", json!({}));
+    assert_eq!(server.review(&good, &[API]).await["authenticated"], true);
     let many: Vec<String> = (0..MAX_AUDIENCES).map(|i| format!("a{i}")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).chain([API]).collect();
     for (token, audiences) in [
@@ -105,32 +112,33 @@ async fn whatever_is_wrong_the_answer_is_the_same() {
         (good.clone(), &many),
         (format!("{good} "), &[API]),
         (format!("{good}\n"), &[API]),
-        (world.token("JWT", json!({"aud": "orders-api"})), &[API]),
-        (world.token("JWT", json!({"exp": now - 60})), &[API]),
-        (world.token("JWT", json!({"iss": "https://evil.example"})), &[API]),
-        (world.token("JWT", json!({"cnf": {"x5t#S256": "AAAA"}})), &[API]),
+        (server.token("JWT", json!({"aud": "orders-api"})), &[API]),
+        (server.token("JWT", json!({"exp": now - 60})), &[API]),
+        (server.token("JWT", json!({"iss": "https://evil.example"})), &[API]),
+        (server.token("JWT", json!({"cnf": {"x5t#S256": "AAAA"}})), &[API]),
         (
-            world
+            server
                 .token("JWT", json!({"sub": "spiffe://cluster.local/ns/shop/sa/cart", "iss": "https://cluster.local"})),
             &[API],
         ),
         (
-            world.token("at+jwt", json!({"scope": "x", "acr": Assurance::Bearer.acr(), "sub": "user:corporate/alice"})),
+            server
+                .token("at+jwt", json!({"scope": "x", "acr": Assurance::Bearer.acr(), "sub": "user:corporate/alice"})),
             &[API],
         ),
         (stranger.token("JWT", json!({})), &[API]),
     ] {
-        assert_eq!(world.review(&token, audiences).await, json!({"authenticated": false}), "{audiences:?}");
+        assert_eq!(server.review(&token, audiences).await, json!({"authenticated": false}), "{audiences:?}");
     }
-    let nobody = World::new(Vec::new());
-    assert_eq!(nobody.review(&nobody.token("JWT", json!({})), &[API]).await, json!({"authenticated": false}));
+    let closed = ReviewedApiServer::new(Vec::new());
+    assert_eq!(closed.review(&closed.token("JWT", json!({})), &[API]).await, json!({"authenticated": false}));
 }
 
 #[tokio::test]
-async fn what_is_no_review_is_refused() {
-    let world = World::new(corporate());
+async fn bodies_that_are_not_reviews_are_refused() {
+    let server = ReviewedApiServer::new(corporate());
     for body in ["", "null", "{", r#"{"apiVersion": "v1", "kind": "Pod"}"#] {
-        assert_eq!(world.post(body.to_owned()).await.0, StatusCode::BAD_REQUEST, "{body}");
+        assert_eq!(server.post(body.to_owned()).await.0, StatusCode::BAD_REQUEST, "{body}");
     }
-    assert_eq!(world.post(" ".repeat(MAX_REVIEW + 1)).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(server.post(" ".repeat(MAX_REVIEW + 1)).await.0, StatusCode::PAYLOAD_TOO_LARGE);
 }

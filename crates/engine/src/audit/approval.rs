@@ -1,56 +1,60 @@
-//! What became of approvals, in the same log as decisions.
+//! Records of approvals.
 
+use crate::audit::AuditRecord;
+use crate::metrics::Metrics;
 use chrono::{DateTime, Utc};
 use durward_api::resources::Approval;
 use serde::Serialize;
 
-/// Tells such a line from a decision.
+/// Distinguishes these records from decisions.
 pub(super) const EVENT: &str = "approval";
 
-/// One line about an approval. Each decision that it carries names it too.
+/// An event in the life of an approval. Decisions that it allows refer to it too.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Event {
+pub struct ApprovalRecord {
     /// Always `approval`.
     event: &'static str,
     /// RFC 3339 in UTC.
     time: DateTime<Utc>,
-    outcome: Outcome,
+    outcome: ApprovalOutcome,
     namespace: String,
-    /// Of the object.
+    /// Name of the object.
     name: String,
     policy: String,
     operation: String,
-    /// Who is to do it.
+    /// The caller that the approval is for.
     principal: String,
-    /// Who decided.
+    /// The person who decided.
     #[serde(skip_serializing_if = "Option::is_none")]
     by: Option<String>,
-    /// Until when it holds, RFC 3339.
+    /// End of its validity, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     until: Option<String>,
 }
 
-/// What became of it.
+/// What happened to an approval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Outcome {
+pub enum ApprovalOutcome {
     /// A caller lacks it.
     Requested,
-    /// Somebody agreed.
+    /// A person approved.
     Approved,
-    /// Somebody refused.
+    /// A person denied.
     Denied,
-    /// What was recorded before could not be written: it does not count.
+    /// The decision in the record before could not be stored: it has no effect.
     Failed,
-    /// It is over.
+    /// Its validity ended.
     Expired,
 }
 
-impl Event {
-    /// What became of an object just now.
-    pub fn of(approval: &Approval, outcome: Outcome) -> Self {
-        let (meta, spec, status) = (&approval.metadata, &approval.spec, approval.status.clone().unwrap_or_default());
+impl ApprovalRecord {
+    /// A record of an event that just happened.
+    pub fn new(approval: &Approval, outcome: ApprovalOutcome) -> Self {
+        let meta = &approval.metadata;
+        let spec = &approval.spec;
+        let status = approval.status.clone().unwrap_or_default();
         Self {
             event: EVENT,
             time: Utc::now(),
@@ -64,4 +68,9 @@ impl Event {
             until: status.expires_at,
         }
     }
+}
+
+impl AuditRecord for ApprovalRecord {
+    /// No metric counts approvals.
+    fn count(&self, _metrics: &Metrics) {}
 }

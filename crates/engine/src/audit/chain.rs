@@ -1,13 +1,13 @@
-//! The chain that makes the log tamper-evident.
+//! The chain of hashes that makes the log tamper-evident.
 //!
-//! Every line carries where it stands and the hash of the line before it. The line that begins a chain, a checkpoint
-//! after so many lines or seconds, and the line that ends it are signed, so that nobody without the key can write the
-//! chain anew. All of it happens in the writer's thread: a decision pays nothing for it.
+//! Every line holds its position and the hash of the line before it. Three kinds of lines are signed: the one that
+//! begins a chain, a checkpoint after a number of lines or seconds, and the one that ends it. So without the key a
+//! chain can't be rewritten. All of this happens in the writer thread and delays no decision.
 //!
 //! ```text
-//! {"event":"begin",…,"chain":{"id":"5f…","seq":0,"prev":""},"jws":"…"}        signed; names what stood before it
+//! {"event":"begin",…,"chain":{"id":"5f…","seq":0,"prev":""},"jws":"…"}        signed; names the line before the chain
 //! {"time":…,"id":…,…,"chain":{"id":"5f…","seq":1,"prev":"<hash of line 0>"}}
-//! {"event":"checkpoint",…,"chain":{"id":"5f…","seq":2,"prev":…},"jws":"…"}    signed: all up to here is proven
+//! {"event":"checkpoint",…,"chain":{"id":"5f…","seq":2,"prev":…},"jws":"…"}    signed: proves all lines up to here
 //! ```
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -23,86 +23,86 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Lines after which a checkpoint is due; with [`INTERVAL`] it bounds how much can be cut off unnoticed.
-pub(super) const MOST_UNSIGNED: u64 = 1000;
-/// Time after which a checkpoint is due once there is something to prove.
-const INTERVAL: Duration = Duration::from_secs(10);
-/// `typ` of the signatures, so that none is ever taken for a token.
+/// Lines after which a checkpoint is due. With [`CHECKPOINT_INTERVAL`] it limits how much can be cut off unnoticed.
+pub(super) const MAX_UNSIGNED: u64 = 1000;
+/// Time after which a checkpoint is due, from the first unsigned line.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(10);
+/// `typ` of the signatures, so that none is valid as a token.
 pub(super) const TYP: &str = "durward-audit+jwt";
-/// What a signature is appended with, and found by.
-const JWS: &str = ",\"jws\":\"";
-/// How much of a file's end is looked at for its last line: a line is no longer.
-const TAIL: u64 = 256 * 1024;
+/// Text before an appended signature.
+const SIGNATURE_MEMBER: &str = ",\"jws\":\"";
+/// Bytes at the end of a file that are searched for the last line; no line is longer.
+const TAIL_BYTES: u64 = 256 * 1024;
 
-/// Lines that are about the log itself.
+/// Events of the log itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) enum Event {
-    /// A process begins to write.
+pub(super) enum LogEvent {
+    /// A process begins a chain.
     Begin,
-    /// All lines of the chain up to this one are proven.
+    /// The signature proves all lines of the chain up to this one.
     Checkpoint,
     /// Records were lost here.
     Gap,
-    /// The process ends in good order.
+    /// The process ends the chain.
     End,
 }
 
-/// Where a line stands.
+/// Position of a line in its chain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Link {
-    /// Names the chain: one run of one process.
+pub(super) struct ChainLink {
+    /// Id of the chain: one run of one process.
     pub(super) id: String,
     /// Number of the line, from 0.
     pub(super) seq: u64,
-    /// Hash of the line before; empty for the first.
+    /// Hash of the line before; empty for the first line.
     pub(super) prev: String,
 }
 
-/// The last line of a chain.
+/// The last line of a chain, and its hash.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Head {
+pub(super) struct ChainHead {
     pub(super) id: String,
     pub(super) seq: u64,
     pub(super) hash: String,
 }
 
-/// What stood at the end of a log before a process went on with it.
+/// The end of an existing log, at which a process continues.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Before {
-    /// The last whole line.
-    pub(super) after: Option<Head>,
-    /// Hash of a line that a crash cut off.
+pub(super) struct LogTail {
+    /// The last complete line.
+    pub(super) after: Option<ChainHead>,
+    /// Hash of an incomplete line that a crash left.
     pub(super) torn: Option<String>,
 }
 
-/// A line about the log itself, before its signature.
+/// A line with an event of the log itself, before its signature.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Own<'l> {
-    event: Event,
+struct LogEventLine<'l> {
+    event: LogEvent,
     time: DateTime<Utc>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    after: Option<&'l Head>,
+    after: Option<&'l ChainHead>,
     #[serde(skip_serializing_if = "Option::is_none")]
     torn: Option<&'l str>,
-    /// Records lost: since the last such line in a gap, in all at the end.
+    /// Lost records: in a gap since the last gap, at the end in total.
     #[serde(skip_serializing_if = "Option::is_none")]
     lost: Option<u64>,
 }
 
 /// A signature in compact form (RFC 7515, section 7.1).
-type Signed = Result<String, TokenKeyError>;
+type SignedText = Result<String, TokenKeyError>;
 
-/// Signs lines of the log with the key of the installation, whichever that is at the time.
-pub struct LogSigner(Box<Sign>);
+/// Signs lines of the log with the current key of the installation.
+pub struct LogSigner(Box<SignFn>);
 
 /// Signs claims under a `typ`.
-type Sign = dyn Fn(&Value, &str) -> Signed + Send;
+type SignFn = dyn Fn(&Value, &str) -> SignedText + Send;
 
 impl LogSigner {
-    /// Signs by `sign`, which takes claims and a `typ`.
-    pub fn new(sign: impl Fn(&Value, &str) -> Signed + Send + 'static) -> Self {
+    /// Creates a signer from a function of claims and a `typ`.
+    pub fn new(sign: impl Fn(&Value, &str) -> SignedText + Send + 'static) -> Self {
         Self(Box::new(sign))
     }
 }
@@ -113,106 +113,105 @@ impl fmt::Debug for LogSigner {
     }
 }
 
-/// A chain as it is written.
+/// A chain that is being written.
 pub(super) struct Chain {
     id: String,
     signer: LogSigner,
-    before: Before,
+    tail: LogTail,
     seq: u64,
     prev: String,
-    /// Lines since the last one that was signed.
+    /// Lines since the last signed line.
     unsigned: u64,
-    /// When the first of them came.
-    since: Option<Instant>,
-    /// Lost records that the chain tells of.
-    told: u64,
+    /// Time of the first unsigned line.
+    unsigned_since: Option<Instant>,
+    /// Lost records that gaps report.
+    reported_lost: u64,
 }
 
 impl Chain {
-    /// A chain of this name, written behind what is there. Its first line is written with its first record.
-    pub(super) fn new(id: String, signer: LogSigner, before: Before) -> Self {
-        Self { id, signer, before, seq: 0, prev: String::new(), unsigned: 0, since: None, told: 0 }
+    /// Creates a chain that continues after `tail`. Its first line is written with its first record.
+    pub(super) fn new(id: String, signer: LogSigner, tail: LogTail) -> Self {
+        Self { id, signer, tail, seq: 0, prev: String::new(), unsigned: 0, unsigned_since: None, reported_lost: 0 }
     }
 
-    /// Appends a record, and before it the beginning of the chain and the number of records that were `lost` so far,
-    /// where that is news.
+    /// Appends a record. Before it come the beginning of the chain, if it is the first, and a gap, if `lost` increased.
     pub(super) fn record(&mut self, line: &[u8], lost: u64, to: &mut Vec<u8>) {
-        self.catch_up(lost, to);
+        self.begin_or_report_loss(lost, to);
         self.link(line, to);
-        if self.unsigned >= MOST_UNSIGNED {
-            self.own(Event::Checkpoint, None, to);
+        if self.unsigned >= MAX_UNSIGNED {
+            self.event(LogEvent::Checkpoint, None, to);
         }
     }
 
-    fn catch_up(&mut self, lost: u64, to: &mut Vec<u8>) {
+    fn begin_or_report_loss(&mut self, lost: u64, to: &mut Vec<u8>) {
         if self.seq == 0 {
-            if self.before.torn.is_some() {
+            if self.tail.torn.is_some() {
                 to.push(b'\n');
             }
-            self.own(Event::Begin, None, to);
+            self.event(LogEvent::Begin, None, to);
         }
-        if lost > self.told {
-            let news = lost - self.told;
-            self.told = lost;
-            self.own(Event::Gap, Some(news), to);
+        if lost > self.reported_lost {
+            let newly_lost = lost - self.reported_lost;
+            self.reported_lost = lost;
+            self.event(LogEvent::Gap, Some(newly_lost), to);
         }
     }
 
-    /// How long until a checkpoint is due; `None` while there is nothing to prove.
-    pub(super) fn due(&self) -> Option<Duration> {
-        Some(INTERVAL.saturating_sub(self.since?.elapsed()))
+    /// Time until a checkpoint is due; `None` if every line is proven.
+    pub(super) fn checkpoint_due_in(&self) -> Option<Duration> {
+        Some(CHECKPOINT_INTERVAL.saturating_sub(self.unsigned_since?.elapsed()))
     }
 
-    /// Appends a checkpoint, if there is anything to prove.
+    /// Appends a checkpoint if there are unsigned lines.
     pub(super) fn checkpoint(&mut self, lost: u64, to: &mut Vec<u8>) {
         if self.unsigned > 0 {
-            self.catch_up(lost, to);
-            self.own(Event::Checkpoint, None, to);
+            self.begin_or_report_loss(lost, to);
+            self.event(LogEvent::Checkpoint, None, to);
         }
     }
 
-    /// Appends the end, if there was a beginning or something was lost.
+    /// Appends the end if the chain has begun or records were lost.
     pub(super) fn end(&mut self, lost: u64, to: &mut Vec<u8>) {
         if self.seq > 0 || lost > 0 {
-            self.catch_up(lost, to);
-            self.own(Event::End, Some(lost), to);
+            self.begin_or_report_loss(lost, to);
+            self.event(LogEvent::End, Some(lost), to);
         }
     }
 
-    /// Appends a line about the log itself; a gap waits for the next signature like any record.
-    fn own(&mut self, event: Event, lost: Option<u64>, to: &mut Vec<u8>) {
-        let begins = event == Event::Begin;
-        let own = Own {
+    /// Appends an event of the log itself, with a signature except for a gap.
+    fn event(&mut self, event: LogEvent, lost: Option<u64>, to: &mut Vec<u8>) {
+        let begins = event == LogEvent::Begin;
+        let event_line = LogEventLine {
             event,
             time: Utc::now(),
-            after: self.before.after.as_ref().filter(|_| begins),
-            torn: self.before.torn.as_deref().filter(|_| begins),
+            after: if begins { self.tail.after.as_ref() } else { None },
+            torn: if begins { self.tail.torn.as_deref() } else { None },
             lost,
         };
         let mut line = Vec::with_capacity(512);
         // values of these types always have a JSON form
-        let _ = serde_json::to_writer(&mut line, &own);
+        let _ = serde_json::to_writer(&mut line, &event_line);
         let start = to.len();
         self.link(&line, to);
-        if event == Event::Gap {
+        if event == LogEvent::Gap {
             return;
         }
         let unsigned = to.get(start..).unwrap_or_default().trim_ascii_end();
         match (self.signer.0)(&json!({"hash": hash(unsigned)}), TYP) {
             Ok(jws) => {
                 to.truncate(start + unsigned.len().saturating_sub(1));
-                to.extend_from_slice(JWS.as_bytes());
+                to.extend_from_slice(SIGNATURE_MEMBER.as_bytes());
                 to.extend_from_slice(jws.as_bytes());
                 to.extend_from_slice(b"\"}\n");
                 self.prev = hash(to.get(start..).unwrap_or_default().trim_ascii_end());
-                (self.unsigned, self.since) = (0, None);
+                self.unsigned = 0;
+                self.unsigned_since = None;
             }
-            // the line stands there without proof, and the next one is tried again
-            Err(error) => tracing::error!(%error, "a checkpoint of the audit log can't be signed"),
+            Err(error) => tracing::error!(%error, "audit checkpoint can't be signed; trying again with the next one"),
         }
     }
 
-    /// Appends a line with its place in the chain. It is a JSON object, with or without an end of line.
+    /// Appends a line with its position in the chain. The line is a JSON object, with or without a line end.
     fn link(&mut self, line: &[u8], to: &mut Vec<u8>) {
         let start = to.len();
         let open = line.trim_ascii_end().strip_suffix(b"}").unwrap_or(line);
@@ -223,66 +222,66 @@ impl Chain {
         to.push(b'\n');
         self.seq += 1;
         self.unsigned += 1;
-        self.since.get_or_insert_with(Instant::now);
+        self.unsigned_since.get_or_insert_with(Instant::now);
     }
 }
 
-/// SHA-256 of a line without its end, in base64url.
+/// SHA-256 of a line without its line end, in base64url.
 pub(super) fn hash(line: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(digest(&SHA256, line))
 }
 
-/// A line without its signature, and the signature.
-pub(super) fn signature(line: &[u8]) -> Option<(Vec<u8>, &str)> {
-    let at = line.windows(JWS.len()).rposition(|window| window == JWS.as_bytes())?;
+/// Splits a line into the line without its signature, and the signature.
+pub(super) fn split_signature(line: &[u8]) -> Option<(Vec<u8>, &str)> {
+    let at = line.windows(SIGNATURE_MEMBER.len()).rposition(|window| window == SIGNATURE_MEMBER.as_bytes())?;
     let (signed, rest) = line.split_at_checked(at)?;
-    let jws = rest.get(JWS.len()..)?.strip_suffix(b"\"}")?;
+    let jws = rest.get(SIGNATURE_MEMBER.len()..)?.strip_suffix(b"\"}")?;
     Some(([signed, b"}"].concat(), std::str::from_utf8(jws).ok()?))
 }
 
-/// Whether a line is about the log itself.
-pub fn is_own(line: &[u8]) -> bool {
+/// Whether a line is an event of the log itself.
+pub fn is_log_event(line: &[u8]) -> bool {
     #[derive(Deserialize)]
-    struct Line {
+    struct EventLine {
         #[serde(rename = "event")]
-        _event: Event,
+        _event: LogEvent,
     }
-    serde_json::from_slice::<Line>(line).is_ok()
+    serde_json::from_slice::<EventLine>(line).is_ok()
 }
 
-/// What stands at the end of a log.
+/// Reads the end of a log.
 ///
 /// # Errors
-/// When the file is there and can't be read.
-pub(super) fn before(path: &Path) -> io::Result<Before> {
+/// If the file exists and can't be read.
+pub(super) fn read_tail(path: &Path) -> io::Result<LogTail> {
     let mut file = match File::open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Before::default()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(LogTail::default()),
         Err(error) => return Err(error),
     };
     let metadata = file.metadata()?;
-    // a device or a pipe has no end to go on from
+    // a device or a pipe has no end to continue at
     if !metadata.is_file() {
-        return Ok(Before::default());
+        return Ok(LogTail::default());
     }
-    file.seek(SeekFrom::Start(metadata.len().saturating_sub(TAIL)))?;
+    file.seek(SeekFrom::Start(metadata.len().saturating_sub(TAIL_BYTES)))?;
     let mut tail = Vec::new();
-    file.take(TAIL).read_to_end(&mut tail)?;
-    Ok(last(&tail))
+    file.take(TAIL_BYTES).read_to_end(&mut tail)?;
+    Ok(parse_tail(&tail))
 }
 
-fn last(tail: &[u8]) -> Before {
+fn parse_tail(tail: &[u8]) -> LogTail {
     #[derive(Deserialize)]
-    struct Line {
-        chain: Link,
+    struct ChainedLine {
+        chain: ChainLink,
     }
     let (whole, torn) = match tail.iter().rposition(|byte| *byte == b'\n') {
         Some(end) => (tail.get(..end).unwrap_or_default(), tail.get(end + 1..).unwrap_or_default()),
         None => (&[][..], tail),
     };
     let after = whole.rsplit(|byte| *byte == b'\n').find_map(|line| {
-        let Line { chain } = serde_json::from_slice(line).ok()?;
-        Some(Head { id: chain.id, seq: chain.seq, hash: hash(line) })
+        let ChainedLine { chain } = serde_json::from_slice(line).ok()?;
+        Some(ChainHead { id: chain.id, seq: chain.seq, hash: hash(line) })
     });
-    Before { after, torn: (!torn.is_empty()).then(|| hash(torn)) }
+    LogTail { after, torn: (!torn.is_empty()).then(|| hash(torn)) }
 }

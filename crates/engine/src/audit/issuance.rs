@@ -1,33 +1,39 @@
-//! Identities that were given out or refused, in the same log as decisions.
+//! Records of issued and refused certificates and tokens.
 
+use crate::audit::AuditRecord;
 use crate::audit::{approval, second_factor};
+use crate::metrics::Metrics;
+use crate::outcome::{IssuanceOutcome, IssuedBy};
 use chrono::{DateTime, TimeDelta, Utc};
 use durward_core::pods::CertificateEntitlement;
 use durward_core::scope::Scope;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
-/// Tells such a line from a decision.
+/// Distinguishes these records from decisions.
 const EVENT: &str = "issuance";
 
-/// One line about an identity.
+/// A request for a certificate or token, and its outcome.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Issuance<'i> {
+pub struct IssuanceRecord<'i> {
     /// Always `issuance`.
     pub event: &'static str,
     /// RFC 3339 in UTC.
     pub time: DateTime<Utc>,
-    /// Who gave it: the signer of PodCertificateRequests, the mint, or the exchange of tokens.
-    pub by: By,
-    /// What it is.
-    pub kind: Kind,
-    /// Whether it was given.
-    pub outcome: Outcome,
-    /// Why not.
+    /// When the request arrived; not in the record.
+    #[serde(skip)]
+    pub requested_at: DateTime<Utc>,
+    /// The component that answered.
+    pub by: IssuedBy,
+    /// What was requested.
+    pub kind: CredentialKind,
+    /// The outcome.
+    pub outcome: IssuanceOutcome,
+    /// Reason of a refusal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<Cow<'i, str>>,
-    /// The identity.
+    /// The identity in the credential.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub principal: Option<String>,
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -38,16 +44,16 @@ pub struct Issuance<'i> {
     pub pod: &'i str,
     #[serde(skip_serializing_if = "str::is_empty")]
     pub pod_uid: &'i str,
-    /// Serial number of a certificate, name of the key of a token.
+    /// Serial number of a certificate, key id of a token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serial: Option<String>,
     /// Seconds from now on for which it is valid.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lifetime: Option<i64>,
-    /// Name of the token itself (`jti`).
+    /// Id of the token (`jti`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<&'i str>,
-    /// Who asked for it, where that is not the identity itself.
+    /// The client that requested it, unless it is the identity itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
     /// Scopes of an access token.
@@ -56,16 +62,16 @@ pub struct Issuance<'i> {
     /// Audiences of a token.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     pub audiences: &'i [String],
-    /// The policies that are about the pod.
+    /// The policies that select the pod.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub policies: Vec<AboutPod>,
+    pub policies: Vec<PodPolicy>,
     /// Revision of the policies.
     pub revision: String,
 }
 
-/// A policy that is about a pod.
+/// A policy that selects a pod.
 #[derive(Debug, Clone, Serialize)]
-pub struct AboutPod {
+pub struct PodPolicy {
     /// `namespace/name`.
     name: String,
     /// Its `metadata.generation`.
@@ -73,69 +79,35 @@ pub struct AboutPod {
     generation: Option<i64>,
 }
 
-impl AboutPod {
-    pub fn all(minting: &CertificateEntitlement) -> Vec<Self> {
-        let policies = minting.policies.iter();
+impl PodPolicy {
+    /// The policies that entitle a pod to a certificate.
+    pub fn all(entitlement: &CertificateEntitlement) -> Vec<Self> {
+        let policies = entitlement.policies.iter();
         policies.map(|(policy, generation)| Self { name: policy.to_string(), generation: *generation }).collect()
     }
 }
 
-/// Who gives identities.
+/// What is issued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub enum By {
-    Signer,
-    Mint,
-    Exchange,
-}
-
-/// What is given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Kind {
+pub enum CredentialKind {
     Certificate,
     Token,
 }
 
-/// What became of a wish.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Outcome {
-    Issued,
-    /// Never.
-    Denied,
-    /// Not as things are.
-    Refused,
-}
-
-impl By {
-    /// The name in metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Signer => "signer",
-            Self::Mint => "mint",
-            Self::Exchange => "exchange",
-        }
-    }
-}
-
-impl Outcome {
-    /// The name in metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Issued => "issued",
-            Self::Denied => "denied",
-            Self::Refused => "refused",
-        }
-    }
-}
-
-impl Issuance<'_> {
-    /// A line that says no more than what became of it.
-    pub fn new(by: By, kind: Kind, outcome: Outcome, revision: String) -> Self {
+impl IssuanceRecord<'_> {
+    /// A record with the outcome alone. The metrics measure the time since `requested_at`.
+    pub fn new(
+        by: IssuedBy,
+        kind: CredentialKind,
+        outcome: IssuanceOutcome,
+        revision: String,
+        requested_at: DateTime<Utc>,
+    ) -> Self {
         Self {
             event: EVENT,
             time: Utc::now(),
+            requested_at,
             by,
             kind,
             outcome,
@@ -156,29 +128,33 @@ impl Issuance<'_> {
         }
     }
 
-    /// What became of it, and by whom, for metrics.
-    pub const fn labels(&self) -> (By, Outcome) {
-        (self.by, self.outcome)
-    }
-
-    /// When the certificate that was given ends.
-    pub fn certificate_ends(&self) -> Option<DateTime<Utc>> {
-        let given = self.kind == Kind::Certificate && self.outcome == Outcome::Issued;
-        self.lifetime.filter(|_| given).map(|seconds| self.time + TimeDelta::seconds(seconds))
-    }
-
-    /// Seconds until an end.
-    pub fn until(&self, end: DateTime<Utc>) -> i64 {
+    /// Seconds from the time of the record until `end`.
+    pub fn seconds_until(&self, end: DateTime<Utc>) -> i64 {
         (end - self.time).max(TimeDelta::zero()).num_seconds()
     }
 }
 
-/// Whether a line of the log is about an identity, a second factor, or an approval.
+impl AuditRecord for IssuanceRecord<'_> {
+    fn count(&self, metrics: &Metrics) {
+        metrics.issuance(self.by, self.outcome, Utc::now() - self.requested_at);
+    }
+
+    fn count_effect(&self, metrics: &Metrics) {
+        let issued_certificate = self.kind == CredentialKind::Certificate && self.outcome == IssuanceOutcome::Issued;
+        if let Some(lifetime) = self.lifetime
+            && issued_certificate
+        {
+            metrics.certificate_issued(self.time + TimeDelta::seconds(lifetime));
+        }
+    }
+}
+
+/// Whether a line of the log is about an issuance, a second factor or an approval.
 pub(super) fn is_no_decision(line: &[u8]) -> bool {
     #[derive(Deserialize)]
-    struct Line<'l> {
+    struct EventName<'l> {
         event: Option<Cow<'l, str>>,
     }
-    serde_json::from_slice::<Line<'_>>(line)
+    serde_json::from_slice::<EventName<'_>>(line)
         .is_ok_and(|line| matches!(line.event.as_deref(), Some(EVENT | second_factor::EVENT | approval::EVENT)))
 }

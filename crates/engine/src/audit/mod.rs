@@ -1,12 +1,13 @@
-//! The audit log: one JSON line for every decision, and for every identity that is given out or refused.
+//! The audit log: one JSON line per decision, issuance, second factor and approval.
 //!
-//! A record holds what the decision was made from, so that it can be replayed, and never a credential, a header or
-//! a body. Records are handed to one writer thread through a bounded queue: a slow disk costs no decision its time,
-//! and what the queue can't take is counted, or denied, as the setting says. The writer chains the lines by their
-//! hashes and has checkpoints signed, so that [`verify`] finds what was altered, removed or put in.
+//! A record holds the inputs of a decision, so that it can be replayed, but never a credential, a header or a body.
+//! Records go through a bounded queue to one writer thread, so a slow disk delays no decision. If the queue is full,
+//! the record is lost and counted, or the request is denied, as configured. The writer chains the lines by their
+//! hashes and has checkpoints signed, so that [`verify`] finds altered, removed and inserted lines.
 
 pub mod approval;
 mod chain;
+mod decision;
 pub mod issuance;
 mod record;
 pub mod replay;
@@ -16,9 +17,10 @@ pub mod verify;
 mod writer;
 
 pub use chain::LogSigner;
-pub use chain::is_own;
-pub use record::Record;
-pub use writer::{Audit, AuditError, Lost, OnLoss, Sink};
+pub use chain::is_log_event;
+pub use decision::{DecisionEvent, DecisionId, DecisionRecord};
+pub use record::AuditRecord;
+pub use writer::{AuditError, AuditSink, AuditWriter, OnLoss, RecordLost};
 
 #[cfg(test)]
 mod tests;

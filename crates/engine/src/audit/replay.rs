@@ -1,9 +1,9 @@
-//! Deciding recorded requests again.
+//! Decides recorded requests again.
 
-use crate::ADMIN;
-use crate::audit::Record;
-use crate::audit::chain::is_own;
+use crate::audit::chain::is_log_event;
+use crate::audit::decision::DecisionRecord;
 use crate::audit::issuance::is_no_decision;
+use crate::door::ADMIN;
 use durward_core::decision::{Decision, EvaluatedCondition, Reason};
 use durward_core::evidence::Evidence;
 use durward_core::kubernetes::ApiCall;
@@ -14,63 +14,64 @@ use serde::Serialize;
 use std::io::{self, BufRead};
 use thiserror::Error;
 
-/// Longest line that is read, in bytes: a record is about a kilobyte, one with the longest path ten.
+/// Longest line that is read, in bytes. A record has about 1 kB, a record with the longest path 10 kB.
 const MAX_LINE: usize = 256 * 1024;
 
-/// What came of replaying a log.
+/// The result of a replay.
 #[derive(Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Report {
+pub struct ReplayReport {
     /// Records that were decided again.
     pub replayed: u64,
-    /// Records that were decided with another snapshot than the one at hand.
+    /// Records of decisions by another snapshot.
     pub other_revision: u64,
-    /// Records whose conditions read what is not recorded, decided by what they came to then.
+    /// Records whose conditions read evidence that is not recorded; the recorded outcomes of the conditions were used.
     pub by_outcome: u64,
-    /// Records of which nobody can tell: a condition reads what is not recorded, and is not the one of then.
-    pub untold: Vec<Unreadable>,
-    /// Records whose decision differs now.
-    pub differences: Vec<Difference>,
-    /// Lines that are no record.
-    pub unreadable: Vec<Unreadable>,
+    /// Records that can't be decided again: a condition reads evidence that is not recorded, and the condition changed.
+    #[serde(rename = "untold")]
+    pub undecidable: Vec<LineError>,
+    /// Records whose decision differs.
+    pub differences: Vec<DecisionDifference>,
+    /// Lines that are not records.
+    pub unreadable: Vec<LineError>,
 }
 
-/// A line that can't be used.
+/// A line that can't be replayed.
 #[derive(Debug, PartialEq, Serialize)]
-pub struct Unreadable {
+pub struct LineError {
     /// Line number, from 1.
     pub line: u64,
-    /// Why.
+    /// The cause.
     pub error: String,
 }
 
-/// A decision that came out differently.
+/// A decision that differs from its record.
 #[derive(Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Difference {
+pub struct DecisionDifference {
     /// Line number of the record, from 1.
     pub line: u64,
     /// Decision id of the record.
     pub id: String,
-    /// Each field that differs: its name, the recorded value, the value now.
+    /// Each field that differs: its name, the recorded value, the new value.
     pub fields: Vec<(&'static str, String, String)>,
 }
 
-/// The log could not be read.
+/// The audit log can't be read.
 #[derive(Debug, Error)]
 #[error("can't read the audit log: {0}")]
 pub struct ReplayError(#[from] io::Error);
 
-/// Decides each record of `log` again by `snapshot`, at the time of the record.
+/// Decides each record of `log` again by `snapshot`, as of the time of the record.
 ///
 /// # Errors
-/// When the log can't be read any further.
+/// If reading the log fails.
 pub fn replay(
     log: &mut dyn BufRead,
     snapshot: &Snapshot,
     progress: &mut dyn FnMut(u64),
-) -> Result<Report, ReplayError> {
-    let mut report = Report::default();
+) -> Result<ReplayReport, ReplayError> {
+    let mut report = ReplayReport::default();
     let mut line = Vec::new();
     for number in 1.. {
         line.clear();
@@ -80,27 +81,27 @@ pub fn replay(
         if line.trim_ascii().is_empty() {
             continue;
         }
-        match serde_json::from_slice::<Record<'_>>(&line) {
-            // decided by the admin listener's own policy, which is none of these
+        match serde_json::from_slice::<DecisionRecord<'_>>(&line) {
+            // decided by the policy of the admin listener, which is not in the snapshot
             Ok(record) if record.door == ADMIN => {}
             Ok(record) => {
                 report.replayed += 1;
                 report.other_revision += u64::from(record.revision != snapshot.revision().to_string());
                 let now = decide_again(&record, snapshot);
                 let fields = differences(&record, &now);
-                if let Some(judged) = untold(&record, &now) {
-                    let error = format!("the condition of {} reads what is not recorded", judged.rule);
-                    report.untold.push(Unreadable { line: number, error });
+                if let Some(evaluated) = undecidable_condition(&record, &now) {
+                    let error = format!("the condition of {} reads what is not recorded", evaluated.rule);
+                    report.undecidable.push(LineError { line: number, error });
                     continue;
                 }
                 report.by_outcome += u64::from(!now.evaluated.is_empty());
                 if !fields.is_empty() {
-                    report.differences.push(Difference { line: number, id: record.id, fields });
+                    report.differences.push(DecisionDifference { line: number, id: record.id, fields });
                 }
             }
-            // no decision, so nothing to decide again
-            Err(_) if is_no_decision(&line) || is_own(&line) => {}
-            Err(error) => report.unreadable.push(Unreadable { line: number, error: error.to_string() }),
+            // nothing to decide again
+            Err(_) if is_no_decision(&line) || is_log_event(&line) => {}
+            Err(error) => report.unreadable.push(LineError { line: number, error: error.to_string() }),
         }
         if number % 10_000 == 0 {
             progress(number);
@@ -109,19 +110,19 @@ pub fn replay(
     Ok(report)
 }
 
-impl Record<'_> {
-    /// What was asked.
+impl DecisionRecord<'_> {
+    /// The request.
     #[must_use]
-    pub fn question(&self) -> Request<'_> {
-        let asked = &self.request;
-        let target = match (&asked.host, &asked.audience) {
+    pub fn to_request(&self) -> Request<'_> {
+        let request = &self.request;
+        let target = match (&request.host, &request.audience) {
             (Some(host), _) => ServiceTarget::Host(host),
             (None, audience) => ServiceTarget::Audience(audience.as_deref().unwrap_or_default()),
         };
-        let call = match (&asked.method, &asked.path, &asked.operation) {
+        let call = match (&request.method, &request.path, &request.operation) {
             (Some(method), Some(path), _) => Call::Http { method, path },
-            (_, _, Some(operation)) => Call::Named { operation, captures: asked.captures.clone() },
-            _ => asked.kubernetes.as_ref().map_or(Call::Ambiguous, |api| {
+            (_, _, Some(operation)) => Call::Named { operation, captures: request.captures.clone() },
+            _ => request.kubernetes.as_ref().map_or(Call::Ambiguous, |api| {
                 Call::Kubernetes(ApiCall {
                     group: &api.group,
                     resource: &api.resource,
@@ -131,52 +132,56 @@ impl Record<'_> {
                 })
             }),
         };
-        Request { target, call, source: asked.source, evidence: self }
+        Request { target, call, source: request.source, evidence: self }
     }
 
-    /// Who asked, to be asked about again.
+    /// The caller, as recorded.
     #[must_use]
-    pub fn caller(&self) -> Option<Principal> {
+    pub fn to_principal(&self) -> Option<Principal> {
         self.principal.as_deref().map(|identity| Principal::assumed(identity.clone()))
     }
 }
 
-/// The decision on what a record says was asked, by what it says was found out.
-pub fn decide_again(record: &Record<'_>, snapshot: &Snapshot) -> Decision {
+/// Decides the request of a record again, with the evidence of the record.
+pub fn decide_again(record: &DecisionRecord<'_>, snapshot: &Snapshot) -> Decision {
     let decision = decide(record, snapshot);
-    match approved_then(record, &decision, snapshot) {
-        Some(then) => Decision { revision: decision.revision, ..decide(record, &then) },
+    match with_recorded_approval(record, &decision, snapshot) {
+        Some(with_approval) => Decision { revision: decision.revision, ..decide(record, &with_approval) },
         None => decision,
     }
 }
 
-/// The first condition that a decision went by without knowing what it reads, or what it came to then.
-pub fn untold<'d>(record: &Record<'_>, now: &'d Decision) -> Option<&'d EvaluatedCondition> {
-    now.evaluated.iter().find(|judged| record.recorded(&judged.rule, &judged.condition).is_none())
+/// The first condition that a new decision evaluated although the record has neither its evidence nor its outcome.
+pub fn undecidable_condition<'d>(record: &DecisionRecord<'_>, now: &'d Decision) -> Option<&'d EvaluatedCondition> {
+    now.evaluated.iter().find(|evaluated| record.recorded(&evaluated.rule, &evaluated.condition).is_none())
 }
 
-/// The snapshot by which a record is decided again.
-pub fn as_then(record: &Record<'_>, snapshot: Snapshot) -> Snapshot {
-    approved_then(record, &decide(record, &snapshot), &snapshot).unwrap_or(snapshot)
+/// The snapshot by which a record is decided again: with the approval of the record, if that alone is missing.
+pub fn snapshot_for(record: &DecisionRecord<'_>, snapshot: Snapshot) -> Snapshot {
+    with_recorded_approval(record, &decide(record, &snapshot), &snapshot).unwrap_or(snapshot)
 }
 
-fn decide(record: &Record<'_>, snapshot: &Snapshot) -> Decision {
-    let (question, caller) = (record.question(), record.caller());
-    snapshot.route(&question).with_answers(record.answers()).decide(caller.as_ref(), record.time)
+fn decide(record: &DecisionRecord<'_>, snapshot: &Snapshot) -> Decision {
+    let request = record.to_request();
+    let principal = record.to_principal();
+    snapshot.route(&request).with_answers(record.answers()).decide(principal.as_ref(), record.time)
 }
 
-/// The snapshot with the approval that carried a record's decision, where that is all that is missing now: an approval is
-/// gone soon after it counted, so what the record says of it is put in its place.
-fn approved_then(record: &Record<'_>, decision: &Decision, snapshot: &Snapshot) -> Option<Snapshot> {
-    let given = record.approval.as_ref()?.given.clone()?;
-    let asked = decision.approval.as_ref().filter(|_| decision.reason == Reason::ApprovalRequired)?;
-    let mut then = snapshot.clone();
-    then.put_approval(asked.subject.clone(), Some(given.into()));
-    Some(then)
+/// The snapshot with the approval of a record, if that alone is missing now. An approval is deleted soon after its
+/// validity, so the record stands in for it.
+fn with_recorded_approval(record: &DecisionRecord<'_>, decision: &Decision, snapshot: &Snapshot) -> Option<Snapshot> {
+    if decision.reason != Reason::ApprovalRequired {
+        return None;
+    }
+    let grant = record.approval.as_ref()?.grant.clone()?;
+    let required = decision.approval.as_ref()?;
+    let mut with_approval = snapshot.clone();
+    with_approval.put_approval(required.subject.clone(), Some(grant.into()));
+    Some(with_approval)
 }
 
-/// Each field in which a decision differs from the recorded one: its name, the recorded value, the value now.
-pub fn differences(record: &Record<'_>, now: &Decision) -> Vec<(&'static str, String, String)> {
+/// Each field in which a decision differs from its record: its name, the recorded value, the new value.
+pub fn differences(record: &DecisionRecord<'_>, now: &Decision) -> Vec<(&'static str, String, String)> {
     let list = |items: &mut dyn Iterator<Item = &str>| items.collect::<Vec<_>>().join(" ");
     let verdict = |reason: Reason| if reason.allows() { "allow" } else { "deny" };
     let fields = [
@@ -208,7 +213,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_decision_is_passed_over() {
+    fn lines_that_are_no_decisions_are_skipped() {
         let log =
             "{\"event\":\"issuance\",\"outcome\":\"issued\"}\n{\"event\":\"checkpoint\"}\n{\"event\":\"other\"}\n";
         let report = replay(&mut log.as_bytes(), &Snapshot::default(), &mut |_| ()).expect("readable");
@@ -216,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_end_is_no_record() {
+    fn a_line_without_line_end_is_no_record() {
         let log = "x".repeat(MAX_LINE * 2);
         let report = replay(&mut log.as_bytes(), &Snapshot::default(), &mut |_| ()).expect("readable");
         assert_eq!((report.replayed, report.unreadable.len()), (0, 2));

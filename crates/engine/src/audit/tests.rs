@@ -1,5 +1,5 @@
-use super::chain::{Before, Chain, LogSigner, MOST_UNSIGNED, hash};
-use super::verify::{Close, Kind, Place, Report, Verifier};
+use super::chain::{Chain, LogSigner, LogTail, MAX_UNSIGNED, hash};
+use super::verify::{ChainClose, FindingKind, LogPosition, LogVerifier, VerificationReport};
 use durward_authn::keys::KeySet;
 use durward_pki::token::{SigningAlgorithm, TokenKey, jwks};
 use proptest::prelude::*;
@@ -15,22 +15,22 @@ fn signer(key: &Arc<TokenKey>) -> LogSigner {
     LogSigner::new(move |claims, typ| key.sign(claims, typ))
 }
 
-fn chain(id: &str, key: &Arc<TokenKey>, before: Before) -> Chain {
-    Chain::new(id.to_owned(), signer(key), before)
+fn chain(id: &str, key: &Arc<TokenKey>, tail: LogTail) -> Chain {
+    Chain::new(id.to_owned(), signer(key), tail)
 }
 
 fn lines(log: &[u8]) -> Vec<String> {
     String::from_utf8(log.to_vec()).unwrap().lines().map(ToOwned::to_owned).collect()
 }
 
-/// The log of one process after another in the same file, each with so many records; the last ends in good order.
+/// The log of several processes in a row in one file, each with a number of records; only the last one ends its chain.
 fn log(key: &Arc<TokenKey>, runs: &[usize]) -> Vec<String> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("log");
     let mut log = Vec::new();
     for (run, records) in runs.iter().enumerate() {
         std::fs::write(&path, &log).unwrap();
-        let mut chain = chain(&format!("run{run}"), key, super::chain::before(&path).unwrap());
+        let mut chain = chain(&format!("run{run}"), key, super::chain::read_tail(&path).unwrap());
         for record in 0..*records {
             chain.record(format!("{{\"id\":\"{run}-{record}\"}}\n").as_bytes(), 0, &mut log);
             if record % 3 == 2 {
@@ -44,32 +44,32 @@ fn log(key: &Arc<TokenKey>, runs: &[usize]) -> Vec<String> {
     lines(&log)
 }
 
-fn verify(lines: &[String], key: &TokenKey, partial: bool) -> Report {
+fn verify(lines: &[String], key: &TokenKey, partial: bool) -> VerificationReport {
     let keys = KeySet::parse(jwks([key.jwk()]).as_bytes()).unwrap();
-    let mut verifier = Verifier::new(Some(&keys), partial);
+    let mut verifier = LogVerifier::new(Some(&keys), partial);
     for (number, line) in (1..).zip(lines) {
-        verifier.line(&Place { file: "log".into(), line: number }, line.as_bytes());
+        verifier.line(&LogPosition { file: "log".into(), line: number }, line.as_bytes());
     }
     verifier.finish(None)
 }
 
-fn found(report: &Report) -> Vec<(u64, Kind)> {
-    report.findings.iter().map(|finding| (finding.place.line, finding.kind)).collect()
+fn findings(report: &VerificationReport) -> Vec<(u64, FindingKind)> {
+    report.findings.iter().map(|finding| (finding.position.line, finding.kind)).collect()
 }
 
 #[test]
-fn a_log_is_what_was_written() {
+fn an_unchanged_log_has_no_findings() {
     let key = key();
     let report = verify(&log(&key, &[5, 2, 4]), &key, false);
-    assert_eq!(found(&report), []);
+    assert_eq!(findings(&report), []);
     assert_eq!((report.records, report.is_open()), (11, false));
     let closes: Vec<_> = report.chains.iter().map(|chain| chain.close).collect();
-    assert_eq!(closes, [Close::Continued, Close::Continued, Close::Ended]);
+    assert_eq!(closes, [ChainClose::Continued, ChainClose::Continued, ChainClose::Ended]);
     assert_eq!(report.keys, BTreeSet::from([key.kid().to_owned()]));
 }
 
 #[test]
-fn what_was_done_to_it_is_named_with_its_line() {
+fn each_change_is_reported_with_its_line() {
     let key = key();
     // begin, 0, 1, 2, checkpoint, 3, 4, end
     let good = log(&key, &[5]);
@@ -78,32 +78,32 @@ fn what_was_done_to_it_is_named_with_its_line() {
         let mut lines = good.clone();
         change(&mut lines);
         let report = verify(&lines, &key, false);
-        (found(&report), report.is_open())
+        (findings(&report), report.is_open())
     };
     let altered = |at: usize| {
         changed(&move |lines: &mut Vec<String>| lines[at] = lines[at].replace("\"id\":\"0-", "\"id\":\"9-"))
     };
-    assert_eq!(altered(2).0, [(3, Kind::Altered)]);
-    assert_eq!(altered(6).0, [(7, Kind::Altered)]);
-    assert_eq!(changed(&|lines| drop(lines.remove(2))).0, [(3, Kind::Removed)]);
-    assert_eq!(changed(&|lines| drop(lines.drain(2..4))).0, [(3, Kind::Removed)]);
-    assert_eq!(changed(&|lines| lines.swap(1, 2)).0[0], (2, Kind::Removed));
-    assert!(changed(&|lines| lines.swap(1, 2)).0.contains(&(3, Kind::Reordered)));
-    assert_eq!(changed(&|lines| lines.insert(3, lines[2].clone())).0, [(4, Kind::Reordered)]);
-    assert_eq!(changed(&|lines| lines.insert(3, "{\"id\":\"x\"}".to_owned())).0, [(4, Kind::Inserted)]);
-    assert_eq!(changed(&|lines| drop(lines.remove(0))).0, [(1, Kind::Removed),]);
-    // the end is cut off: whatever is left fits, and the log is open
+    assert_eq!(altered(2).0, [(3, FindingKind::Altered)]);
+    assert_eq!(altered(6).0, [(7, FindingKind::Altered)]);
+    assert_eq!(changed(&|lines| drop(lines.remove(2))).0, [(3, FindingKind::Removed)]);
+    assert_eq!(changed(&|lines| drop(lines.drain(2..4))).0, [(3, FindingKind::Removed)]);
+    assert_eq!(changed(&|lines| lines.swap(1, 2)).0[0], (2, FindingKind::Removed));
+    assert!(changed(&|lines| lines.swap(1, 2)).0.contains(&(3, FindingKind::Reordered)));
+    assert_eq!(changed(&|lines| lines.insert(3, lines[2].clone())).0, [(4, FindingKind::Reordered)]);
+    assert_eq!(changed(&|lines| lines.insert(3, "{\"id\":\"x\"}".to_owned())).0, [(4, FindingKind::Inserted)]);
+    assert_eq!(changed(&|lines| drop(lines.remove(0))).0, [(1, FindingKind::Removed),]);
+    // without its end the rest is consistent, and the log is open
     for length in 1..good.len() {
         assert_eq!(changed(&|lines| lines.truncate(length)), (vec![], true), "{length}");
     }
 }
 
 #[test]
-fn nobody_without_the_key_writes_it_anew() {
+fn a_log_can_not_be_rewritten_without_the_key() {
     let (key, other) = (key(), key());
     let report = verify(&log(&other, &[3]), &key, false);
-    assert_eq!(found(&report), [(1, Kind::Forged), (5, Kind::Forged), (6, Kind::Forged)]);
-    // the hashes made to fit by somebody who can't sign
+    assert_eq!(findings(&report), [(1, FindingKind::Forged), (5, FindingKind::Forged), (6, FindingKind::Forged)]);
+    // hashes that fit, by an attacker who can't sign
     let mut lines = log(&key, &[3]);
     lines[1] = lines[1].replace("\"id\":\"0-0", "\"id\":\"0-9");
     for at in 2..lines.len() {
@@ -112,30 +112,30 @@ fn nobody_without_the_key_writes_it_anew() {
         let tail = lines[at].split_once("\"prev\":\"").unwrap().1.split_once('"').unwrap().1;
         lines[at] = format!("{head}\"prev\":\"{prev}\"{tail}");
     }
-    assert_eq!(found(&verify(&lines, &key, false)), [(5, Kind::Forged), (6, Kind::Forged)]);
-    // without any checkpoint it is no log of ours
+    assert_eq!(findings(&verify(&lines, &key, false)), [(5, FindingKind::Forged), (6, FindingKind::Forged)]);
+    // a log without checkpoints proves nothing
     let mut bare = Vec::new();
     let mut unsigned = Chain::new(
         "bare".to_owned(),
         LogSigner::new(|_, _| Err(durward_pki::token::TokenKeyError::Key)),
-        Before::default(),
+        LogTail::default(),
     );
-    (0..2 * MOST_UNSIGNED).for_each(|_| unsigned.record(b"{\"a\":1}\n", 0, &mut bare));
-    assert!(found(&verify(&lines_of(&bare), &key, true)).iter().all(|(_, kind)| *kind == Kind::Forged));
+    (0..2 * MAX_UNSIGNED).for_each(|_| unsigned.record(b"{\"a\":1}\n", 0, &mut bare));
+    assert!(findings(&verify(&lines_of(&bare), &key, true)).iter().all(|(_, kind)| *kind == FindingKind::Forged));
     assert!(!verify(&lines_of(&bare), &key, true).findings.is_empty());
 }
 
 #[test]
-fn not_even_bits_that_mean_nothing_can_be_changed() {
+fn unused_bits_of_a_signature_can_not_be_changed() {
     let key = key();
-    // the last character of a signature has four bits more than it needs
+    // the last character of a signature has four unused bits
     for _ in 0..8 {
         let good = log(&key, &[1]);
         let last = good.last().unwrap().strip_suffix("\"}").unwrap();
         let (rest, end) = last.split_at(last.len() - 1);
         for other in ["A", "B", "Q", "R", "g", "h", "w", "x"].into_iter().filter(|other| *other != end) {
             let lines = [&good[..good.len() - 1], &[format!("{rest}{other}\"}}")]].concat();
-            assert_eq!(found(&verify(&lines, &key, false)), [(3, Kind::Forged)], "{end} as {other}");
+            assert_eq!(findings(&verify(&lines, &key, false)), [(3, FindingKind::Forged)], "{end} as {other}");
         }
     }
 }
@@ -145,26 +145,26 @@ fn lines_of(log: &[u8]) -> Vec<String> {
 }
 
 #[test]
-fn a_signature_is_good_for_its_line_alone() {
+fn a_signature_is_valid_for_its_line_alone() {
     let key = key();
     let good = log(&key, &[3]);
     let jws = |line: &str| line.split_once(",\"jws\":\"").unwrap().1.to_owned();
     let mut lines = good.clone();
     lines[4] = format!("{},\"jws\":\"{}", good[4].split_once(",\"jws\":\"").unwrap().0, jws(&good[0]));
-    assert!(found(&verify(&lines, &key, false)).contains(&(5, Kind::Forged)));
+    assert!(findings(&verify(&lines, &key, false)).contains(&(5, FindingKind::Forged)));
     lines[4] = good[4].split_once(",\"jws\":\"").unwrap().0.to_owned() + "}";
-    assert!(found(&verify(&lines, &key, false)).contains(&(5, Kind::Forged)));
-    // a token of the same key is no checkpoint
+    assert!(findings(&verify(&lines, &key, false)).contains(&(5, FindingKind::Forged)));
+    // a token signed by the same key is no checkpoint
     let unsigned = good[4].split_once(",\"jws\":\"").unwrap().0.to_owned() + "}";
     let token = key.sign(&serde_json::json!({"hash": hash(unsigned.as_bytes())}), "JWT").unwrap();
     lines[4] = format!("{},\"jws\":\"{token}\"}}", unsigned.strip_suffix('}').unwrap());
-    assert!(found(&verify(&lines, &key, false)).contains(&(5, Kind::Forged)));
+    assert!(findings(&verify(&lines, &key, false)).contains(&(5, FindingKind::Forged)));
 }
 
 #[test]
-fn lost_records_are_counted_where_they_are_missing() {
+fn lost_records_are_reported_where_they_are_missing() {
     let key = key();
-    let (mut chain, mut log) = (chain("a", &key, Before::default()), Vec::new());
+    let (mut chain, mut log) = (chain("a", &key, LogTail::default()), Vec::new());
     chain.record(b"{\"id\":1}\n", 0, &mut log);
     chain.record(b"{\"id\":5}\n", 3, &mut log);
     chain.record(b"{\"id\":6}\n", 3, &mut log);
@@ -172,54 +172,54 @@ fn lost_records_are_counted_where_they_are_missing() {
     let lines = lines(&log);
     assert!(lines[2].contains("\"event\":\"gap\"") && lines[2].contains("\"lost\":3"), "{}", lines[2]);
     let report = verify(&lines, &key, false);
-    assert_eq!((found(&report), report.lost, report.records), (vec![], 5, 3));
+    assert_eq!((findings(&report), report.lost, report.records), (vec![], 5, 3));
     let mut without = lines.clone();
     without.remove(2);
-    assert_eq!(found(&verify(&without, &key, false)), [(3, Kind::Removed)]);
+    assert_eq!(findings(&verify(&without, &key, false)), [(3, FindingKind::Removed)]);
 }
 
 #[test]
-fn a_crash_in_the_middle_of_a_line_is_told_from_an_insertion() {
+fn a_line_that_a_crash_cut_off_differs_from_an_inserted_one() {
     let key = key();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("log");
     let mut log = Vec::new();
-    let mut first = chain("a", &key, Before::default());
+    let mut first = chain("a", &key, LogTail::default());
     first.record(b"{\"id\":1}\n", 0, &mut log);
     first.record(b"{\"id\":2}\n", 0, &mut log);
     log.truncate(log.len() - 10);
     std::fs::write(&path, &log).unwrap();
-    let mut second = chain("b", &key, super::chain::before(&path).unwrap());
+    let mut second = chain("b", &key, super::chain::read_tail(&path).unwrap());
     second.record(b"{\"id\":3}\n", 0, &mut log);
     second.end(0, &mut log);
     let mut lines = lines(&log);
-    assert_eq!(found(&verify(&lines, &key, false)), []);
+    assert_eq!(findings(&verify(&lines, &key, false)), []);
     lines[2] = "{\"id\":9}".to_owned();
-    assert_eq!(found(&verify(&lines, &key, false)), [(3, Kind::Inserted)]);
-    // what the first process left last is proven by the second
+    assert_eq!(findings(&verify(&lines, &key, false)), [(3, FindingKind::Inserted)]);
+    // the second chain proves the last line of the first
     lines[2] = lines[1].replace("\"id\":1", "\"id\":7");
     lines.swap(1, 2);
     assert!(!verify(&lines, &key, false).findings.is_empty());
 }
 
 #[test]
-fn a_part_of_a_log_is_verified_as_a_part() {
+fn a_partial_log_may_lack_its_beginning_and_end() {
     let key = key();
     let good = log(&key, &[9, 4]);
     for (from, to) in [(3, good.len()), (0, 7), (2, 9), (4, 5)] {
-        assert_eq!(found(&verify(&good[from..to], &key, true)), [], "{from}..{to}");
+        assert_eq!(findings(&verify(&good[from..to], &key, true)), [], "{from}..{to}");
     }
-    assert_eq!(found(&verify(&good[3..], &key, false)), [(1, Kind::Removed)]);
+    assert_eq!(findings(&verify(&good[3..], &key, false)), [(1, FindingKind::Removed)]);
     // a whole run is missing
     let second = good.iter().position(|line| line.contains("run1")).unwrap();
-    assert_eq!(found(&verify(&good[second..], &key, false)), [(1, Kind::Removed)]);
+    assert_eq!(findings(&verify(&good[second..], &key, false)), [(1, FindingKind::Removed)]);
 }
 
 #[test]
-fn replicas_in_one_stream_are_told_apart() {
+fn chains_of_several_replicas_may_be_interleaved() {
     let key = key();
     let (mut a, mut b, mut log) =
-        (chain("a", &key, Before::default()), chain("b", &key, Before::default()), Vec::new());
+        (chain("a", &key, LogTail::default()), chain("b", &key, LogTail::default()), Vec::new());
     for _ in 0..5 {
         a.record(b"{\"id\":1}\n", 0, &mut log);
         b.record(b"{\"id\":2}\n", 0, &mut log);
@@ -227,20 +227,20 @@ fn replicas_in_one_stream_are_told_apart() {
     a.end(0, &mut log);
     b.end(0, &mut log);
     let lines = lines(&log);
-    assert_eq!(found(&verify(&lines, &key, false)), []);
-    // the collector mixes them in another way
+    assert_eq!(findings(&verify(&lines, &key, false)), []);
+    // a log collector may interleave them differently
     let (mut first, second): (Vec<String>, Vec<String>) =
         lines.iter().cloned().partition(|line| line.contains("\"id\":\"b\""));
     first.extend(second);
-    assert_eq!(found(&verify(&first, &key, false)), []);
+    assert_eq!(findings(&verify(&first, &key, false)), []);
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever is done to a line, it does not go unnoticed.
+    /// Any change of a line is found.
     #[test]
-    fn no_change_goes_unnoticed(
+    fn every_change_is_found(
         runs in proptest::collection::vec(1usize..6, 1..4),
         at in any::<prop::sample::Index>(),
         byte in any::<prop::sample::Index>(),
@@ -271,9 +271,9 @@ proptest! {
         }
     }
 
-    /// Nothing that is read makes the verifier fall over.
+    /// No input makes the verifier panic.
     #[test]
-    fn any_bytes_are_read(lines in proptest::collection::vec(".*", 0..8)) {
+    fn the_verifier_accepts_any_text(lines in proptest::collection::vec(".*", 0..8)) {
         let key = key();
         let report = verify(&lines, &key, false);
         prop_assert!(report.findings.len() + usize::try_from(report.more_findings).unwrap() <= lines.len());

@@ -1,4 +1,4 @@
-//! What policies in `mode: Audit` let pass and would have denied, counted by policy: what their status tells.
+//! Requests that passed only because the policy has `mode: Audit`, counted by policy for its status.
 
 use durward_core::decision::{Decision, Reason};
 use durward_core::namespaced_name::NamespacedName;
@@ -7,41 +7,44 @@ use durward_core::snapshot::Snapshot;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-/// Most policies that are counted for: names of some that are gone stay until the process ends.
-const MOST: usize = 10_000;
+/// Limit of counted policies. Deleted policies keep their entries until the process ends.
+const MAX_POLICIES: usize = 10_000;
+/// Limit of processes in the totals: more than start within an hour of crashes.
+const MAX_PROCESSES: usize = 64;
 
-/// Counts since this process began, by policy.
-pub type Counts = BTreeMap<NamespacedName, u64>;
+/// Counts since the process began, by policy.
+pub type UnenforcedCounts = BTreeMap<NamespacedName, u64>;
 
-/// The counts of this process. Nothing is locked for a decision that is enforced, or allows.
+/// The counts of this process. A decision that is enforced or allows takes no lock.
 #[derive(Debug, Default)]
-pub struct Unenforced(Mutex<Counts>);
+pub struct UnenforcedCounter(Mutex<UnenforcedCounts>);
 
-impl Unenforced {
-    /// Takes a decision in, if it is a denial that is not enforced.
+impl UnenforcedCounter {
+    /// Counts a decision if it is a denial that is not enforced.
     pub fn count(&self, decision: &Decision, snapshot: &Snapshot) {
         if decision.allowed() || decision.mode == EnforcementMode::Enforce {
             return;
         }
-        let whose = match (decision.reason, &decision.policy) {
-            // the denial can be another policy's than the operation
+        let policies = match (decision.reason, &decision.policy) {
+            // the denial may be in another policy than the operation
             (Reason::Denied, _) => decision.rules.first().and_then(|rule| policy_of(rule)).into_iter().collect(),
             (_, Some(policy)) => vec![policy.clone()],
-            // what no policy of the service declares
+            // an operation that no policy of the service declares
             (_, None) => {
                 let service = decision.service.as_ref().and_then(|key| snapshot.service(key));
                 service.map(|service| service.policies().cloned().collect()).unwrap_or_default()
             }
         };
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for policy in whose {
-            if counts.len() < MOST || counts.contains_key(&policy) {
+        for policy in policies {
+            if counts.len() < MAX_POLICIES || counts.contains_key(&policy) {
                 *counts.entry(policy).or_default() += 1;
             }
         }
     }
 
-    pub fn counts(&self) -> Counts {
+    /// The counts so far.
+    pub fn counts(&self) -> UnenforcedCounts {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -53,36 +56,35 @@ fn policy_of(rule: &str) -> Option<NamespacedName> {
     Some(NamespacedName { namespace: namespace.into(), name: name.into() })
 }
 
-/// Adds up the counts of several processes, each of which begins at nothing when it is started anew.
+/// Adds up the counts of several processes. Each process starts at zero.
 #[derive(Debug, Default)]
-pub struct Sums {
-    /// What each process last told.
-    told: BTreeMap<u64, Counts>,
-    /// What came since it was last taken.
-    news: Counts,
+pub struct UnenforcedTotals {
+    /// The last report of each process.
+    reported: BTreeMap<u64, UnenforcedCounts>,
+    /// The increase since the last [`Self::take`].
+    increase: UnenforcedCounts,
 }
 
-impl Sums {
-    /// Takes in what a process tells. The first time is where counting begins: it may be in a status already.
-    pub fn take_in(&mut self, process: u64, counts: Counts) {
-        if let Some(before) = self.told.get(&process) {
+impl UnenforcedTotals {
+    /// Adds the report of a process. Its first report is the baseline, because a status may contain it already.
+    pub fn add(&mut self, process: u64, counts: UnenforcedCounts) {
+        if let Some(before) = self.reported.get(&process) {
             for (policy, count) in &counts {
                 let more = count.saturating_sub(before.get(policy).copied().unwrap_or_default());
                 if more > 0 {
-                    *self.news.entry(policy.clone()).or_default() += more;
+                    *self.increase.entry(policy.clone()).or_default() += more;
                 }
             }
         }
-        self.told.insert(process, counts);
-        // replicas come and go; those of an hour of crashes are forgotten
-        while self.told.len() > 64 {
-            self.told.pop_first();
+        self.reported.insert(process, counts);
+        while self.reported.len() > MAX_PROCESSES {
+            self.reported.pop_first();
         }
     }
 
-    /// What came since this was last asked.
-    pub fn take(&mut self) -> Counts {
-        std::mem::take(&mut self.news)
+    /// Returns the increase since the last call.
+    pub fn take(&mut self) -> UnenforcedCounts {
+        std::mem::take(&mut self.increase)
     }
 }
 
@@ -90,24 +92,24 @@ impl Sums {
 mod tests {
     use super::*;
 
-    fn counts(count: u64) -> Counts {
+    fn counts(count: u64) -> UnenforcedCounts {
         [(policy_of("shop/orders/denials/x").expect("a rule"), count)].into()
     }
 
     #[test]
-    fn what_each_process_tells_is_added_up_once() {
-        let mut sums = Sums::default();
-        sums.take_in(1, counts(5));
-        assert!(sums.take().is_empty(), "it may have been told before");
-        sums.take_in(2, Counts::new());
-        sums.take_in(1, counts(7));
-        sums.take_in(2, counts(3));
-        assert_eq!(sums.take(), counts(5));
-        sums.take_in(1, counts(7));
-        assert!(sums.take().is_empty(), "nothing new");
-        // the second one was started anew under another id
-        sums.take_in(3, Counts::new());
-        sums.take_in(3, counts(1));
-        assert_eq!(sums.take(), counts(1));
+    fn increases_of_all_processes_are_added_up_once() {
+        let mut totals = UnenforcedTotals::default();
+        totals.add(1, counts(5));
+        assert!(totals.take().is_empty(), "the first report is the baseline");
+        totals.add(2, UnenforcedCounts::new());
+        totals.add(1, counts(7));
+        totals.add(2, counts(3));
+        assert_eq!(totals.take(), counts(5));
+        totals.add(1, counts(7));
+        assert!(totals.take().is_empty(), "an unchanged report adds nothing");
+        // the second process restarted under another id
+        totals.add(3, UnenforcedCounts::new());
+        totals.add(3, counts(1));
+        assert_eq!(totals.take(), counts(1));
     }
 }

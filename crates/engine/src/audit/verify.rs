@@ -1,6 +1,6 @@
-//! Whether a log is what was written: its chains of hashes and their signatures.
+//! Verifies that a log is as it was written: its chains of hashes and their signatures.
 
-use crate::audit::chain::{Event, Head, Link, MOST_UNSIGNED, TYP, hash, signature};
+use crate::audit::chain::{ChainHead, ChainLink, LogEvent, MAX_UNSIGNED, TYP, hash, split_signature};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use durward_authn::keys::KeySet;
@@ -12,19 +12,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-/// Findings that are told one by one; a log that was written anew has as many as it has lines.
-const MOST_FINDINGS: usize = 100;
+/// Findings that are reported one by one. A log that was rewritten has as many as it has lines.
+const MAX_FINDINGS: usize = 100;
 
-/// A line of a file.
+/// A line of a log file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Place {
+pub struct LogPosition {
     /// Name of the file.
     pub file: Arc<str>,
     /// Number of the line, from 1.
     pub line: u64,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for LogPosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.file, self.line)
     }
@@ -33,202 +33,220 @@ impl fmt::Display for Place {
 /// What is wrong with a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Kind {
-    /// The line is not what was written.
+pub enum FindingKind {
+    /// The line was changed.
     Altered,
-    /// Lines that stood before it are gone.
+    /// Lines before it are missing.
     Removed,
-    /// The line is of no chain.
+    /// The line belongs to no chain.
     Inserted,
-    /// The line stands where it did not, or twice.
+    /// The line was moved or repeated.
     Reordered,
-    /// A signature is missing or does not fit: from the last good one on, the lines may be anybody's.
+    /// A signature is missing or wrong: nothing proves the lines after the last valid one.
     Forged,
-    /// The line is cut off.
+    /// The line is incomplete.
     Truncated,
 }
 
-/// Something wrong.
+/// A problem of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// Where.
+    /// The line.
     #[serde(flatten)]
-    pub place: Place,
-    /// What kind of thing.
-    pub kind: Kind,
-    /// What is wrong.
+    pub position: LogPosition,
+    /// The kind of problem.
+    pub kind: FindingKind,
+    /// Description.
     pub message: String,
 }
 
-/// How a chain ends.
+/// How a chain ends in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Close {
+pub enum ChainClose {
     /// With a signed end.
     Ended,
-    /// The next process found it so and signed that.
+    /// The next chain continues after it, and is signed.
     Continued,
-    /// It just stops: it is still written, the process was killed, or lines were cut off.
+    /// Without an end: the process still writes it or was killed, or lines were cut off.
     Open,
 }
 
-/// One chain as it was found.
+/// A chain in the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ChainFound {
-    /// Its name.
+pub struct ChainSummary {
+    /// Its id.
     pub id: String,
     /// Its first line.
-    pub from: Place,
+    pub from: LogPosition,
     /// Its last line.
-    pub to: Place,
-    /// Decisions and issuances.
+    pub to: LogPosition,
+    /// Number of records.
     pub records: u64,
-    /// Records that the process could not write, as the chain tells.
+    /// Records that the process could not write, as the chain reports them.
     pub lost: u64,
     /// How it ends.
-    pub close: Close,
-    /// Lines behind the last signature, which the next could still disown.
+    pub close: ChainClose,
+    /// Lines after the last signature, which nothing proves yet.
     pub unsigned: u64,
 }
 
-/// What came of verifying.
+/// The result of the verification.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Report {
+pub struct VerificationReport {
     /// Lines read.
     pub lines: u64,
-    /// Decisions and issuances in them.
+    /// Records in them.
     pub records: u64,
     /// Records that were lost when the log was written.
     pub lost: u64,
     /// The chains, in the order of their first lines.
-    pub chains: Vec<ChainFound>,
-    /// Names of the keys that signed.
+    pub chains: Vec<ChainSummary>,
+    /// Ids of the keys that signed.
     pub keys: BTreeSet<String>,
-    /// Whether signatures were checked, by keys that the caller trusts.
+    /// Whether signatures were verified, by keys that the caller trusts.
     pub signatures_checked: bool,
-    /// What is wrong.
+    /// The problems.
     pub findings: Vec<Finding>,
-    /// Findings beyond those.
+    /// Number of problems beyond those.
     pub more_findings: u64,
 }
 
-impl Report {
-    /// Whether some chain just stops.
+impl VerificationReport {
+    /// Whether a chain has no end.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.chains.iter().any(|chain| chain.close == Close::Open)
+        self.chains.iter().any(|chain| chain.close == ChainClose::Open)
     }
 }
 
 #[derive(Deserialize)]
-struct Line<'l> {
+struct ParsedLine<'l> {
     #[serde(borrow)]
     event: Option<Cow<'l, str>>,
-    chain: Link,
-    after: Option<Head>,
+    chain: ChainLink,
+    after: Option<ChainHead>,
     torn: Option<String>,
     lost: Option<u64>,
     jws: Option<IgnoredAny>,
 }
 
-impl Line<'_> {
-    fn own(&self) -> Option<Event> {
+impl ParsedLine<'_> {
+    fn log_event(&self) -> Option<LogEvent> {
         let name = self.event.as_deref()?;
-        [("begin", Event::Begin), ("checkpoint", Event::Checkpoint), ("gap", Event::Gap), ("end", Event::End)]
-            .into_iter()
-            .find_map(|(own, event)| (own == name).then_some(event))
+        [
+            ("begin", LogEvent::Begin),
+            ("checkpoint", LogEvent::Checkpoint),
+            ("gap", LogEvent::Gap),
+            ("end", LogEvent::End),
+        ]
+        .into_iter()
+        .find_map(|(known, event)| (known == name).then_some(event))
     }
 }
 
-/// A chain while it is read.
-struct State {
+/// A chain that is being read.
+struct ChainState {
     order: usize,
     next: u64,
     hash: String,
-    from: Place,
-    to: Place,
-    proven: Place,
+    from: LogPosition,
+    to: LogPosition,
+    proven: LogPosition,
     records: u64,
     lost: u64,
     unsigned: u64,
-    too_long_told: bool,
-    close: Close,
+    too_many_unsigned_reported: bool,
+    close: ChainClose,
+}
+
+impl ChainState {
+    /// Problems of a line that comes next in the chain.
+    fn sequence_findings(&self, position: &LogPosition, link: &ChainLink) -> Vec<(LogPosition, FindingKind, String)> {
+        let mut findings = Vec::new();
+        if link.seq > self.next {
+            let first = self.next;
+            let last = link.seq - 1;
+            let which = if first == last { format!("line {first}") } else { format!("lines {first} to {last}") };
+            let message = format!("{which} of chain {} should stand before", link.id);
+            findings.push((position.clone(), FindingKind::Removed, message));
+        } else if link.prev != self.hash {
+            let message = format!(
+                "it is not what it was when line {} was written after it (or that one was altered)",
+                position.line
+            );
+            findings.push((self.to.clone(), FindingKind::Altered, message));
+        }
+        if self.close == ChainClose::Ended {
+            findings.push((position.clone(), FindingKind::Inserted, format!("chain {} had ended before", link.id)));
+        }
+        findings
+    }
+
+    fn append(&mut self, position: &LogPosition, hash: String, line: &ParsedLine<'_>, event: Option<LogEvent>) {
+        self.next = line.chain.seq.saturating_add(1);
+        self.hash = hash;
+        self.to = position.clone();
+        self.unsigned += 1;
+        match event {
+            Some(LogEvent::Gap) => self.lost = self.lost.saturating_add(line.lost.unwrap_or(0)),
+            Some(LogEvent::End) => self.close = ChainClose::Ended,
+            Some(LogEvent::Begin | LogEvent::Checkpoint) => {}
+            None => self.records += 1,
+        }
+    }
 }
 
 /// Reads a log line by line, the oldest first.
-pub struct Verifier<'k> {
+pub struct LogVerifier<'k> {
     keys: Option<&'k KeySet>,
     partial: bool,
-    chains: BTreeMap<String, State>,
-    /// Lines of no chain, with their hashes: a crash leaves one, which the next process vouches for.
-    strangers: Vec<(Place, String)>,
-    report: Report,
+    chains: BTreeMap<String, ChainState>,
+    /// Lines of no chain, with their hashes. A crash leaves one, which the next chain confirms.
+    unchained: Vec<(LogPosition, String)>,
+    report: VerificationReport,
 }
 
-impl fmt::Debug for Verifier<'_> {
+impl fmt::Debug for LogVerifier<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Verifier").field("report", &self.report).finish_non_exhaustive()
+        f.debug_struct("LogVerifier").field("report", &self.report).finish_non_exhaustive()
     }
 }
 
-impl<'k> Verifier<'k> {
-    /// Verifies signatures by `keys`, if there are any. Of a `partial` log neither beginning nor end is missed.
+impl<'k> LogVerifier<'k> {
+    /// Creates a verifier. It verifies signatures only with `keys`. A `partial` log may lack its beginning and end.
     #[must_use]
     pub fn new(keys: Option<&'k KeySet>, partial: bool) -> Self {
-        let report = Report { signatures_checked: keys.is_some(), ..Report::default() };
-        Self { keys, partial, chains: BTreeMap::new(), strangers: Vec::new(), report }
+        let report = VerificationReport { signatures_checked: keys.is_some(), ..VerificationReport::default() };
+        Self { keys, partial, chains: BTreeMap::new(), unchained: Vec::new(), report }
     }
 
-    /// Takes in the next line, without its end.
-    pub fn line(&mut self, place: &Place, line: &[u8]) {
+    /// Verifies the next line, without its line end.
+    pub fn line(&mut self, position: &LogPosition, line: &[u8]) {
         if line.trim_ascii().is_empty() {
             return;
         }
         self.report.lines += 1;
-        match serde_json::from_slice::<Line<'_>>(line) {
-            Ok(read) => self.chained(place, line, &read),
-            Err(_) if self.strangers.len() < MOST_FINDINGS => self.strangers.push((place.clone(), hash(line))),
+        match serde_json::from_slice::<ParsedLine<'_>>(line) {
+            Ok(read) => self.chained_line(position, line, &read),
+            Err(_) if self.unchained.len() < MAX_FINDINGS => self.unchained.push((position.clone(), hash(line))),
             Err(_) => self.report.more_findings += 1,
         }
     }
 
-    fn chained(&mut self, place: &Place, text: &[u8], line: &Line<'_>) {
-        let (link, event) = (&line.chain, line.own());
-        if event == Some(Event::Begin) {
-            self.begin(place, line);
+    fn chained_line(&mut self, position: &LogPosition, text: &[u8], line: &ParsedLine<'_>) {
+        let link = &line.chain;
+        let event = line.log_event();
+        if event == Some(LogEvent::Begin) {
+            self.begin(position, line);
         }
-        // no other line has a signature, so that none becomes one by another name
-        let signs = line.jws.is_some() || matches!(event, Some(Event::Begin | Event::Checkpoint | Event::End));
-        let signed = signs.then(|| self.signed(text));
-        let order = self.chains.len();
-        if !self.chains.contains_key(&link.id) {
-            if link.seq > 0 && !self.partial {
-                let message =
-                    format!("chain {} begins here with its line {}; what stood before is missing", link.id, link.seq);
-                self.found(place, Kind::Removed, message);
-            }
-            if link.seq == 0 && event != Some(Event::Begin) {
-                self.found(place, Kind::Forged, format!("chain {} has no signed beginning", link.id));
-            }
-            let state = State {
-                order,
-                next: link.seq,
-                hash: link.prev.clone(),
-                from: place.clone(),
-                to: place.clone(),
-                proven: place.clone(),
-                records: 0,
-                lost: 0,
-                unsigned: 0,
-                too_long_told: false,
-                close: Close::Open,
-            };
-            self.chains.insert(link.id.clone(), state);
-        }
+        // a signature is verified on any line that has one, so renaming an event can't hide it
+        let signs = line.jws.is_some() || matches!(event, Some(LogEvent::Begin | LogEvent::Checkpoint | LogEvent::End));
+        let signed = signs.then(|| self.signing_key(text));
+        self.add_chain(position, link, event);
         let Some(state) = self.chains.get_mut(&link.id) else { return };
-        let mut findings = Vec::new();
         if link.seq < state.next {
             let message = format!(
                 "line {} of chain {} stands after its line {}: moved, or written twice",
@@ -236,86 +254,95 @@ impl<'k> Verifier<'k> {
                 link.id,
                 state.next - 1
             );
-            self.found(place, Kind::Reordered, message);
+            self.report_finding(position, FindingKind::Reordered, message);
             return;
         }
-        if link.seq > state.next {
-            let (first, last) = (state.next, link.seq - 1);
-            let which = if first == last { format!("line {first}") } else { format!("lines {first} to {last}") };
-            findings.push((place.clone(), Kind::Removed, format!("{which} of chain {} should stand before", link.id)));
-        } else if link.prev != state.hash {
-            let message = format!(
-                "it is not what it was when line {} was written after it (or that one was altered)",
-                place.line
-            );
-            findings.push((state.to.clone(), Kind::Altered, message));
-        }
-        if state.close == Close::Ended {
-            findings.push((place.clone(), Kind::Inserted, format!("chain {} had ended before", link.id)));
-        }
-        state.next = link.seq.saturating_add(1);
-        state.hash = hash(text);
-        state.to = place.clone();
-        state.unsigned += 1;
-        match event {
-            Some(Event::Gap) => state.lost = state.lost.saturating_add(line.lost.unwrap_or(0)),
-            Some(Event::End) => state.close = Close::Ended,
-            Some(Event::Begin | Event::Checkpoint) => {}
-            None => state.records += 1,
-        }
+        let mut findings = state.sequence_findings(position, link);
+        state.append(position, hash(text), line, event);
         match signed {
             Some(Ok(kid)) => {
-                (state.unsigned, state.proven) = (0, place.clone());
+                state.unsigned = 0;
+                state.proven = position.clone();
                 self.report.keys.extend(kid);
             }
             Some(Err(why)) => {
                 let message = format!("{why}: nothing proves the lines after {}", state.proven);
-                findings.push((place.clone(), Kind::Forged, message));
+                findings.push((position.clone(), FindingKind::Forged, message));
             }
             None => {}
         }
-        if state.unsigned > MOST_UNSIGNED + 1 && !state.too_long_told {
-            state.too_long_told = true;
-            let message = format!("more than {MOST_UNSIGNED} lines without a checkpoint since {}", state.proven);
-            findings.push((place.clone(), Kind::Forged, message));
+        if state.unsigned > MAX_UNSIGNED + 1 && !state.too_many_unsigned_reported {
+            state.too_many_unsigned_reported = true;
+            let message = format!("more than {MAX_UNSIGNED} lines without a checkpoint since {}", state.proven);
+            findings.push((position.clone(), FindingKind::Forged, message));
         }
-        for (place, kind, message) in findings {
-            self.found(&place, kind, message);
+        for (position, kind, message) in findings {
+            self.report_finding(&position, kind, message);
         }
     }
 
-    /// A new chain says what stood before it.
-    fn begin(&mut self, place: &Place, line: &Line<'_>) {
+    /// Adds the chain of a line if the line is its first.
+    fn add_chain(&mut self, position: &LogPosition, link: &ChainLink, event: Option<LogEvent>) {
+        if self.chains.contains_key(&link.id) {
+            return;
+        }
+        if link.seq > 0 && !self.partial {
+            let message =
+                format!("chain {} begins here with its line {}; what stood before is missing", link.id, link.seq);
+            self.report_finding(position, FindingKind::Removed, message);
+        }
+        if link.seq == 0 && event != Some(LogEvent::Begin) {
+            self.report_finding(position, FindingKind::Forged, format!("chain {} has no signed beginning", link.id));
+        }
+        let state = ChainState {
+            order: self.chains.len(),
+            next: link.seq,
+            hash: link.prev.clone(),
+            from: position.clone(),
+            to: position.clone(),
+            proven: position.clone(),
+            records: 0,
+            lost: 0,
+            unsigned: 0,
+            too_many_unsigned_reported: false,
+            close: ChainClose::Open,
+        };
+        self.chains.insert(link.id.clone(), state);
+    }
+
+    /// Verifies the lines before a new chain by what its first line says about them.
+    fn begin(&mut self, position: &LogPosition, line: &ParsedLine<'_>) {
         if let Some(torn) = &line.torn
-            && let Some(at) = self.strangers.iter().position(|(_, hash)| hash == torn)
+            && let Some(at) = self.unchained.iter().position(|(_, hash)| hash == torn)
         {
-            self.strangers.remove(at);
+            self.unchained.remove(at);
         }
         let Some(after) = &line.after else { return };
         let message = match self.chains.get_mut(&after.id) {
             Some(before) if before.next == after.seq.saturating_add(1) && before.hash == after.hash => {
-                if before.close == Close::Open {
-                    (before.close, before.unsigned) = (Close::Continued, 0);
+                if before.close == ChainClose::Open {
+                    before.close = ChainClose::Continued;
+                    before.unsigned = 0;
                 }
                 return;
             }
-            // another process went on with it meanwhile: its own lines prove it
+            // another process continued it meanwhile, which its own lines prove
             Some(before) if before.next > after.seq.saturating_add(1) => return,
             Some(before) if before.next == after.seq.saturating_add(1) => {
                 let last = before.to.clone();
-                let message = format!("it is not what line {} found when the next process began", place.line);
-                self.found(&last, Kind::Altered, message);
+                let message = format!("it is not what line {} found when the next process began", position.line);
+                self.report_finding(&last, FindingKind::Altered, message);
                 return;
             }
             Some(before) => format!("lines {} to {} of chain {} should stand before", before.next, after.seq, after.id),
             None if self.partial => return,
             None => format!("chain {} should stand before, up to its line {}", after.id, after.seq),
         };
-        self.found(place, Kind::Removed, message);
+        self.report_finding(position, FindingKind::Removed, message);
     }
 
-    /// Whether a line is signed by a key that is trusted; the name of the key.
-    fn signed(&self, line: &[u8]) -> Result<Option<String>, &'static str> {
+    /// Verifies the signature of a line. Returns the id of the key.
+    fn signing_key(&self, line: &[u8]) -> Result<Option<String>, &'static str> {
         #[derive(Deserialize)]
         struct Header {
             alg: String,
@@ -326,14 +353,14 @@ impl<'k> Verifier<'k> {
         struct Claims {
             hash: String,
         }
-        let (line, jws) = signature(line).ok_or("it is not signed")?;
+        let (line, jws) = split_signature(line).ok_or("it is not signed")?;
         let unreadable = "its signature can't be read";
         let (message, mark) = jws.rsplit_once('.').ok_or(unreadable)?;
         let (header, claims) = message.split_once('.').ok_or(unreadable)?;
         let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| unreadable);
         let header: Header = serde_json::from_slice(&decode(header)?).map_err(|_| unreadable)?;
         let claims: Claims = serde_json::from_slice(&decode(claims)?).map_err(|_| unreadable)?;
-        // whoever verifies it may pass over bits at the end that mean nothing, and those could be changed unnoticed
+        // a verifier may ignore unused bits at the end, which could then be changed unnoticed; decoding rejects them
         decode(mark)?;
         if header.typ != TYP || header.alg != "ES256" {
             return Err("its signature is of another kind");
@@ -348,33 +375,33 @@ impl<'k> Verifier<'k> {
         if verified { Ok(Some(header.kid)) } else { Err("its signature does not verify") }
     }
 
-    fn found(&mut self, place: &Place, kind: Kind, message: String) {
-        if self.report.findings.len() < MOST_FINDINGS {
-            self.report.findings.push(Finding { place: place.clone(), kind, message });
+    fn report_finding(&mut self, position: &LogPosition, kind: FindingKind, message: String) {
+        if self.report.findings.len() < MAX_FINDINGS {
+            self.report.findings.push(Finding { position: position.clone(), kind, message });
         } else {
             self.report.more_findings += 1;
         }
     }
 
-    /// What came of it. `cut` is the last line, if it has no end of line.
+    /// Ends the verification. `cut` is the last line, if it has no line end.
     #[must_use]
-    pub fn finish(mut self, cut: Option<&Place>) -> Report {
-        for (place, _) in std::mem::take(&mut self.strangers) {
-            if cut == Some(&place) {
-                // a log that is still written may be read in the middle of a line
+    pub fn finish(mut self, cut: Option<&LogPosition>) -> VerificationReport {
+        for (position, _) in std::mem::take(&mut self.unchained) {
+            if cut == Some(&position) {
+                // a partial log may end in the middle of a line that is being written
                 if !self.partial {
-                    self.found(&place, Kind::Truncated, "the line is cut off".to_owned());
+                    self.report_finding(&position, FindingKind::Truncated, "the line is cut off".to_owned());
                 }
             } else {
                 let message = "it is of no chain: put in, or altered beyond reading".to_owned();
-                self.found(&place, Kind::Inserted, message);
+                self.report_finding(&position, FindingKind::Inserted, message);
             }
         }
         let mut chains: Vec<_> = std::mem::take(&mut self.chains).into_iter().collect();
         chains.sort_unstable_by_key(|(_, state)| state.order);
         self.report.chains = chains
             .into_iter()
-            .map(|(id, state)| ChainFound {
+            .map(|(id, state)| ChainSummary {
                 id,
                 from: state.from,
                 to: state.to,
@@ -386,8 +413,8 @@ impl<'k> Verifier<'k> {
             .collect();
         self.report.records = self.report.chains.iter().map(|chain| chain.records).sum();
         self.report.lost = self.report.chains.iter().map(|chain| chain.lost).sum();
-        let place = |finding: &Finding| (Arc::clone(&finding.place.file), finding.place.line);
-        self.report.findings.sort_by_key(place);
+        let position = |finding: &Finding| (Arc::clone(&finding.position.file), finding.position.line);
+        self.report.findings.sort_by_key(position);
         self.report
     }
 }

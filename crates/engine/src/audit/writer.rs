@@ -1,7 +1,7 @@
 //! The writer thread and its queue.
 
-use crate::audit::chain::{Before, Chain, LogSigner, before};
-use durward_runtime::random::{NoRandomness, random};
+use crate::audit::chain::{Chain, LogSigner, LogTail, read_tail};
+use durward_runtime::random::{RandomnessUnavailable, random_bytes};
 use serde::Serialize;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -13,101 +13,102 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use thiserror::Error;
 
-/// Records that may wait for the writer: at 10,000 decisions a second, most of a second of a stalled disk, and at
-/// about 700 bytes each no more than 6 MB.
+/// Records that may wait for the writer. At 10,000 decisions a second this bridges 0.8 s of a stalled disk;
+/// at about 700 bytes each it is at most 6 MB.
 const QUEUE: usize = 8192;
-/// Bytes that are written at once.
+/// Bytes of one write.
 const BATCH: usize = 64 * 1024;
-/// How long the writer lets records gather after the first; the queue has room for millions a second.
+/// How long the writer collects records after the first; the queue holds those of 2 ms at 4 million a second.
 const GATHER: Duration = Duration::from_millis(2);
-/// How long the writer waits before it tries a failed write again.
+/// Delay before a failed write is retried.
 const RETRY: Duration = Duration::from_millis(200);
-/// How often the writer tries again once the process wants to end.
-const LAST_TRIES: u32 = 3;
+/// Retries of a failed write once the process ends.
+const FINAL_RETRIES: u32 = 3;
 
-/// Where records go.
+/// Destination of the records.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Sink {
+pub enum AuditSink {
     /// Standard output.
     Stdout,
     /// A file, appended to.
     File(PathBuf),
-    /// Nowhere: for tools that decide without enforcing.
+    /// None, for tools that decide without enforcing.
     Nowhere,
 }
 
-/// What to do when a decision can't be recorded.
+/// What happens if a decision can't be recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum OnLoss {
-    /// Go on; what is lost is counted.
+    /// Go on, and count the lost records
     #[default]
     Continue,
-    /// Deny what can't be recorded.
+    /// Deny requests whose decision can't be recorded
     Deny,
 }
 
-/// The log could not be opened.
+/// The audit log can't be opened.
 #[derive(Debug, Error)]
 pub enum AuditError {
-    /// The file, or the thread that writes it.
+    /// The file can't be opened, or the writer thread can't be started.
     #[error(
-        "can't write the audit log `{path}`: {source}; name a file that can be written with --audit-log, or `-` for standard output"
+        "can't write the audit log `{path}`: {source}; name a file that can be written with --audit-log, or `-` for \
+         standard output"
     )]
     Io {
         /// The file.
         path: String,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// The log has no name to begin with.
+    /// There is no randomness for the id of the chain.
     #[error(transparent)]
-    Random(#[from] NoRandomness),
+    Random(#[from] RandomnessUnavailable),
 }
 
 /// A record that the log did not take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the audit log takes no more records")]
-pub struct Lost;
+pub struct RecordLost;
 
-/// A handle to the audit log.
+/// Writes the audit log in a thread of its own.
 #[derive(Debug)]
-pub struct Audit {
+pub struct AuditWriter {
     queue: Option<SyncSender<Vec<u8>>>,
-    state: Arc<State>,
+    state: Arc<WriterState>,
     on_loss: OnLoss,
     writer: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct WriterState {
     failing: AtomicBool,
     closing: AtomicBool,
     lost: AtomicU64,
 }
 
-impl Audit {
-    /// Opens the log and starts its writer, which chains what it writes and has `signer` sign checkpoints.
+impl AuditWriter {
+    /// Opens the log and starts the writer thread, which chains the lines and signs checkpoints with `signer`.
     ///
     /// # Errors
-    /// When the file can't be opened for appending, or the thread can't be started.
-    pub fn open(sink: &Sink, on_loss: OnLoss, signer: LogSigner) -> Result<Self, AuditError> {
-        let (output, before): (Box<dyn Write + Send>, Before) = match sink {
-            Sink::Nowhere => return Ok(Self::nowhere()),
-            Sink::Stdout => (Box::new(io::stdout()), Before::default()),
-            Sink::File(path) => {
+    /// If the file can't be opened for appending, or the thread can't be started.
+    pub fn open(sink: &AuditSink, on_loss: OnLoss, signer: LogSigner) -> Result<Self, AuditError> {
+        let (output, tail): (Box<dyn Write + Send>, LogTail) = match sink {
+            AuditSink::Nowhere => return Ok(Self::nowhere()),
+            AuditSink::Stdout => (Box::new(io::stdout()), LogTail::default()),
+            AuditSink::File(path) => {
                 let failed = |source| AuditError::Io { path: path.display().to_string(), source };
                 let file = OpenOptions::new().create(true).append(true).open(path).map_err(failed)?;
-                (Box::new(file), before(path).map_err(failed)?)
+                (Box::new(file), read_tail(path).map_err(failed)?)
             }
         };
-        let id = format!("{:016x}", u64::from_be_bytes(random()?));
-        Self::to(output, on_loss, Chain::new(id, signer, before))
+        let id = format!("{:016x}", u64::from_be_bytes(random_bytes()?));
+        Self::to(output, on_loss, Chain::new(id, signer, tail))
     }
 
     /// Writes the log to `output`.
     fn to(output: Box<dyn Write + Send>, on_loss: OnLoss, chain: Chain) -> Result<Self, AuditError> {
         let (queue, records) = sync_channel(QUEUE);
-        let state = Arc::new(State::default());
+        let state = Arc::new(WriterState::default());
         let shared = Arc::clone(&state);
         let writer = std::thread::Builder::new()
             .name("audit".to_owned())
@@ -116,36 +117,38 @@ impl Audit {
         Ok(Self { queue: Some(queue), state, on_loss, writer: Some(writer) })
     }
 
-    /// A log that keeps nothing.
+    /// Discards all records.
     #[must_use]
     pub fn nowhere() -> Self {
         Self { queue: None, state: Arc::default(), on_loss: OnLoss::Continue, writer: None }
     }
 
-    /// Hands a record to the writer; never waits.
+    /// Hands a record to the writer thread, without waiting.
     ///
     /// # Errors
-    /// When the record is lost, or would be if the log is to deny rather than lose.
-    pub fn record(&self, record: &impl Serialize) -> Result<(), Lost> {
+    /// If the record is lost, or if it might be and the log must not lose any.
+    pub fn record(&self, record: &impl Serialize) -> Result<(), RecordLost> {
         let Some(queue) = &self.queue else { return Ok(()) };
-        let taken = (|| {
-            if self.on_loss == OnLoss::Deny && self.state.failing.load(Ordering::Relaxed) {
-                return Err(Lost);
-            }
-            let mut line = Vec::with_capacity(768);
-            serde_json::to_writer(&mut line, record).map_err(|_| Lost)?;
-            line.push(b'\n');
-            queue.try_send(line).map_err(|_| Lost)
-        })();
-        if taken.is_err() {
+        let queued = self.enqueue(queue, record);
+        if queued.is_err() {
             self.state.lost.fetch_add(1, Ordering::Relaxed);
         }
-        taken
+        queued
     }
 
-    /// Whether decisions go on when a record is lost.
+    fn enqueue(&self, queue: &SyncSender<Vec<u8>>, record: &impl Serialize) -> Result<(), RecordLost> {
+        if self.on_loss == OnLoss::Deny && self.state.failing.load(Ordering::Relaxed) {
+            return Err(RecordLost);
+        }
+        let mut line = Vec::with_capacity(768);
+        serde_json::to_writer(&mut line, record).map_err(|_| RecordLost)?;
+        line.push(b'\n');
+        queue.try_send(line).map_err(|_| RecordLost)
+    }
+
+    /// Whether requests pass although their record is lost.
     #[must_use]
-    pub(crate) fn may_lose(&self) -> bool {
+    pub(crate) fn tolerates_loss(&self) -> bool {
         self.on_loss == OnLoss::Continue
     }
 
@@ -156,7 +159,7 @@ impl Audit {
     }
 }
 
-impl Drop for Audit {
+impl Drop for AuditWriter {
     /// Waits until everything in the queue is written.
     fn drop(&mut self) {
         self.state.closing.store(true, Ordering::Relaxed);
@@ -167,20 +170,19 @@ impl Drop for Audit {
     }
 }
 
-fn write(records: &Receiver<Vec<u8>>, mut chain: Chain, mut output: Box<dyn Write + Send>, state: &State) {
+fn write(records: &Receiver<Vec<u8>>, mut chain: Chain, mut output: Box<dyn Write + Send>, state: &WriterState) {
     let lost = || state.lost.load(Ordering::Relaxed);
     let mut batch = Vec::with_capacity(BATCH);
     loop {
         batch.clear();
-        let next = match chain.due() {
+        let next = match chain.checkpoint_due_in() {
             Some(due) => records.recv_timeout(due),
             None => records.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         match next {
             Ok(ref line) => {
                 chain.record(line, lost(), &mut batch);
-                // what comes soon and what waits goes along: a busy log costs one wake-up and one system call for many
-                // records
+                // collect more records, so that a busy log needs one wake-up and one system call for many of them
                 if !state.closing.load(Ordering::Relaxed) {
                     std::thread::sleep(GATHER);
                 }
@@ -198,7 +200,7 @@ fn write(records: &Receiver<Vec<u8>>, mut chain: Chain, mut output: Box<dyn Writ
             break;
         }
         if !delivered {
-            // nothing may follow a hole that the chain does not tell of
+            // the chain does not mention this gap, so no line may follow it
             state.lost.fetch_add(records.iter().map(|_| 1).sum(), Ordering::Relaxed);
             break;
         }
@@ -208,9 +210,11 @@ fn write(records: &Receiver<Vec<u8>>, mut chain: Chain, mut output: Box<dyn Writ
     }
 }
 
-/// Writes a batch, however often it takes; once the process wants to end, a few times more. Tells whether it is written.
-fn deliver(batch: &[u8], output: &mut Box<dyn Write + Send>, state: &State) -> bool {
-    let (mut rest, mut last_tries) = (batch, LAST_TRIES);
+/// Writes a batch and retries until it succeeds; once the process ends, only a few times. Returns whether it is
+/// written.
+fn deliver(batch: &[u8], output: &mut Box<dyn Write + Send>, state: &WriterState) -> bool {
+    let mut rest = batch;
+    let mut retries_left = FINAL_RETRIES;
     while !rest.is_empty() {
         let error = match output.write(rest).and_then(|written| output.flush().map(|()| written)) {
             Ok(written) if written > 0 => {
@@ -222,11 +226,11 @@ fn deliver(batch: &[u8], output: &mut Box<dyn Write + Send>, state: &State) -> b
             Err(error) => error,
         };
         if !state.failing.swap(true, Ordering::Relaxed) {
-            tracing::error!(%error, "the audit log can't be written; trying again until it can");
+            tracing::error!(%error, "audit log write failed; retrying");
         }
         if state.closing.load(Ordering::Relaxed) {
-            last_tries -= 1;
-            if last_tries == 0 {
+            retries_left -= 1;
+            if retries_left == 0 {
                 let lines = rest.iter().filter(|byte| **byte == b'\n').count();
                 state.lost.fetch_add(u64::try_from(lines).unwrap_or(u64::MAX), Ordering::Relaxed);
                 return false;
@@ -235,7 +239,7 @@ fn deliver(batch: &[u8], output: &mut Box<dyn Write + Send>, state: &State) -> b
         std::thread::sleep(RETRY);
     }
     if state.failing.swap(false, Ordering::Relaxed) {
-        tracing::info!(lost = state.lost.load(Ordering::Relaxed), "the audit log is written again");
+        tracing::info!(lost = state.lost.load(Ordering::Relaxed), "audit log write succeeded again");
     }
     true
 }

@@ -1,4 +1,4 @@
-//! What was said a moment ago. Failures are asked again.
+//! A cache of recent answers. Failures are not cached.
 
 use durward_core::digest::Digest;
 use durward_core::relations::{OpenFgaStore, RelationQuestion};
@@ -6,13 +6,13 @@ use quick_cache::sync::Cache;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Most answers that are remembered: a few megabytes.
+/// Limit of cached answers: a few megabytes.
 const CAPACITY: usize = 10_000;
 
 /// Everything that an answer depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Key {
-    /// Revision of the policies, by which the question came about.
+pub(super) struct AnswerKey {
+    /// Revision of the policies that the question comes from.
     pub(super) revision: Digest,
     pub(super) store: OpenFgaStore,
     /// Digest of the caller's id and of the groups of its token.
@@ -21,24 +21,24 @@ pub(super) struct Key {
 }
 
 #[derive(Debug)]
-pub(super) struct Answered {
-    lasts: Duration,
-    known: Cache<Key, (bool, Instant)>,
+pub(super) struct AnswerCache {
+    period: Duration,
+    answers: Cache<AnswerKey, (bool, Instant)>,
 }
 
-impl Answered {
-    pub(super) fn new(lasts: Duration) -> Self {
-        Self { lasts, known: Cache::new(CAPACITY) }
+impl AnswerCache {
+    pub(super) fn new(period: Duration) -> Self {
+        Self { period, answers: Cache::new(CAPACITY) }
     }
 
-    pub(super) fn get(&self, key: &Key) -> Option<bool> {
-        let (holds, said) = self.known.get(key)?;
-        (said.elapsed() < self.lasts).then_some(holds)
+    pub(super) fn get(&self, key: &AnswerKey) -> Option<bool> {
+        let (holds, asked_at) = self.answers.get(key)?;
+        (asked_at.elapsed() < self.period).then_some(holds)
     }
 
-    pub(super) fn put(&self, key: Key, holds: bool, asked: Instant) {
-        if !self.lasts.is_zero() {
-            self.known.insert(key, (holds, asked));
+    pub(super) fn put(&self, key: AnswerKey, holds: bool, asked_at: Instant) {
+        if !self.period.is_zero() {
+            self.answers.insert(key, (holds, asked_at));
         }
     }
 }

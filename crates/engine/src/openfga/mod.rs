@@ -1,16 +1,19 @@
-//! Relations that an OpenFGA server knows: its model made from a policy, its tuples from `Relationship`s, and the client
+//! Relations in an OpenFGA server: its model made from a policy, its tuples made from `Relationship`s, and the client
 //! that asks it before a decision.
 //!
 //! ```text
-//! Route::questions ──▶ OpenFga ──batch-check──▶ server
-//!                        │  what was said a moment ago is remembered
-//! Route::answered ◀──────┘  whatever goes wrong is a failed answer, and so no allow
+//! Route::questions ────▶ OpenFga ──batch-check──▶ server
+//!                          │ recent answers come from a cache
+//! Route::with_answers ◀────┘ every error is a failed answer, which allows nothing
 //! ```
 
 mod cache;
 mod client;
+mod error;
 pub mod model;
 pub mod names;
+mod settings;
 
-pub use client::failed;
-pub use client::{OpenFga, Settings};
+pub use client::{OpenFga, failed};
+pub use error::{OpenFgaRequestError, OpenFgaUrlError};
+pub use settings::OpenFgaSettings;

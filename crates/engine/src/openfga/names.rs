@@ -1,14 +1,14 @@
-//! What we name callers and objects, in OpenFGA's names: `type:id`, where an id has no `:`, no `#` and no space.
+//! Names of callers and objects in OpenFGA: `type:id`, where an id has no `:`, no `#` and no space.
 
 use durward_core::principal::{Identity, PrincipalId};
 use durward_core::relations::{GROUP, MEMBER, RESERVED_TYPES, RelationTuple, TupleSubject};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::Serialize;
 
-/// What an id must not hold, `*` that would be everybody, and `%`, so that no two ids become one.
+/// Characters that an id must not contain, `*`, which is the wildcard, and `%`, so that escaped ids stay distinct.
 const NOT_IN_IDS: &AsciiSet = &CONTROLS.add(b' ').add(b'#').add(b'%').add(b'*').add(b':');
 
-/// A tuple, as OpenFGA's API and its `fga` command have it.
+/// A tuple in the form of OpenFGA's API and its `fga` command.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct TupleKey {
     pub user: String,
@@ -16,17 +16,18 @@ pub struct TupleKey {
     pub object: String,
 }
 
-/// `type:id`, with an id that OpenFGA takes.
+/// The name of an object, `type:id`, with the id escaped.
 pub fn object(text: &str) -> String {
     let (kind, id) = text.split_once(':').unwrap_or((text, ""));
     format!("{kind}:{}", utf8_percent_encode(id, NOT_IN_IDS))
 }
 
+/// The name of a principal.
 pub fn principal(id: &PrincipalId) -> String {
     object(&id.to_string())
 }
 
-/// The groups of a caller's token, as tuples that hold for its own questions.
+/// The groups of a caller's token, as tuples for the caller's own questions.
 pub fn groups(caller: &Identity) -> Vec<TupleKey> {
     let Some(provider) = caller.provider() else { return Vec::new() };
     let user = principal(&caller.id);
@@ -38,7 +39,7 @@ pub fn groups(caller: &Identity) -> Vec<TupleKey> {
     caller.groups.iter().map(member).collect()
 }
 
-/// A tuple of ours; several where it is about everybody, whom OpenFGA has by type.
+/// The tuples of a `Relationship`. A wildcard becomes one tuple for each type of caller.
 pub fn tuples(tuple: &RelationTuple) -> Vec<TupleKey> {
     let users = match &tuple.subject {
         TupleSubject::Everybody => RESERVED_TYPES.map(|kind| format!("{kind}:*")).to_vec(),
@@ -46,8 +47,9 @@ pub fn tuples(tuple: &RelationTuple) -> Vec<TupleKey> {
         TupleSubject::Object(other) => vec![object(other.as_str())],
         TupleSubject::Set(other, relation) => vec![format!("{}#{relation}", object(other.as_str()))],
     };
-    let of = |user| TupleKey { user, relation: tuple.relation.to_string(), object: object(tuple.object.as_str()) };
-    users.into_iter().map(of).collect()
+    let tuple_of =
+        |user| TupleKey { user, relation: tuple.relation.to_string(), object: object(tuple.object.as_str()) };
+    users.into_iter().map(tuple_of).collect()
 }
 
 #[cfg(test)]
@@ -55,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_two_ids_become_one() {
+    fn escaped_ids_stay_distinct() {
         assert_eq!(object("order:42"), "order:42");
         assert_eq!(object("doc:a/b"), "doc:a/b");
         assert_eq!(object("doc:a:b"), "doc:a%3Ab");
@@ -66,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn everybody_is_everybody_of_each_kind() {
+    fn a_wildcard_becomes_one_of_each_type_of_caller() {
         let tuple = RelationTuple {
             object: "order:42".parse().expect("an object"),
             relation: "viewer".into(),

@@ -1,6 +1,6 @@
-//! A gate in a cluster: certificate, trust and policies come from the controller, to which the pod's own token is the proof.
+//! A gate in a cluster: certificate, trust and policies come from the controller, which authenticates the pod by its token.
 
-use crate::identity::{Material, Shown};
+use crate::identity::{IdentityMaterial, IdentityPublisher};
 use chrono::Utc;
 use durward_api::catalog::{AuthenticationResource, Catalog, CatalogChange};
 use durward_api::compile::ClusterDomains;
@@ -8,21 +8,22 @@ use durward_api::field_error::FieldError;
 use durward_api::resources::namespaced_name;
 use durward_api::resources::{AccessPolicy, IdentityProvider, Relationship};
 use durward_api::translation::{self, ObjectVersion};
-use durward_approvals as approval;
-use durward_approvals::{Lately, QUEUE};
+use durward_approvals::{REQUEST_QUEUE, RecentRequests, approval_spec, verified_grant};
 use durward_authn::liveness::BoundObjectKind;
-use durward_authn::{KeySource, KeyUses, LivenessIndex, ServiceAccountIssuer};
-use durward_controller_client::controller::Controller;
-use durward_controller_client::source::{PAUSES, Source, State, pauses};
+use durward_authn::{Authenticator, KeySource, KeyUses, LivenessIndex, ServiceAccountIssuer};
+use durward_controller_client::client::ControllerClient;
+use durward_controller_client::identity::{IdentitySource, IdentityState};
+use durward_controller_client::retry::RetryPauses;
 use durward_core::approval::ApprovalSubject;
 use durward_core::namespaced_name::NamespacedName;
 use durward_core::snapshot::Snapshot;
-use durward_engine::Engine;
+use durward_engine::metrics::Metrics;
+use durward_engine::{Engine, EngineContext};
 use durward_pki::authority::pem;
-use durward_protocol::snapshot::{Heard, Line, Told, USES, Used};
+use durward_protocol::snapshot::{KeyUse, MAX_KEY_USES, ReceivedSnapshotLine, SnapshotLine, SnapshotResources};
 use durward_runtime::Failure;
 use durward_runtime::readiness::Readiness;
-use durward_runtime::supervisor::Parts;
+use durward_runtime::supervisor::Supervisor;
 use rustls_pki_types::CertificateDer;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -34,75 +35,80 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 use zeroize::Zeroizing;
 
-/// How often it is looked for uses of API keys that are to be told, and how much later they are to be, in seconds.
+/// Interval between reports of used API keys.
 const LOOK: Duration = Duration::from_secs(20);
+/// Resolution of a reported use, in seconds: the controller records hours.
 const STEP: i64 = 3600;
 /// Longest line, in bytes: some thousand policies.
 const MAX_LINE: usize = 16 * 1024 * 1024;
 
-/// What a gate in a cluster works with.
+/// The settings of a gate in a cluster.
 #[derive(Debug)]
-pub struct Remote {
+pub struct ClusterGate {
     /// The controller's token listener.
     pub controller: Url,
     /// The pod's service-account token for it.
     pub token: PathBuf,
     /// Roots of its certificate.
     pub roots: PathBuf,
-    /// For how long policies count after the controller was last heard of.
+    /// How long policies stay in force after the last message of the controller.
     pub max_age: Duration,
 }
 
-impl Remote {
-    /// Adds the parts that follow the controller.
-    pub(super) fn begin(
+impl ClusterGate {
+    /// Starts the tasks that follow the controller.
+    pub(super) fn start(
         self,
         domain: &ClusterDomains,
-        engine: &Arc<Engine>,
+        context: &EngineContext,
         living: Arc<LivenessIndex>,
-        shown: &Shown,
+        publisher: &IdentityPublisher,
         readiness: &Arc<Readiness>,
-        parts: &mut Parts,
+        supervisor: &mut Supervisor,
     ) {
-        let controller = Controller { url: self.controller, token: self.token, roots: self.roots };
-        let source = Source::new(controller.clone(), None);
+        let controller = ControllerClient { url: self.controller, token: self.token, roots: self.roots };
+        let source = IdentitySource::new(controller.clone(), None);
         let (certificates, bundles, state) = (source.clone(), source.clone(), source.state());
-        parts.add(|stop| certificates.certificates(stop));
-        parts.add(|stop| bundles.bundles(stop));
-        let (shown, ready) = (shown.clone(), Arc::clone(readiness));
-        parts.add(|stop| show(state, shown, ready, stop));
-        let (wanted, lacking) = mpsc::channel(QUEUE);
-        engine.ask_for_approvals(wanted);
-        let clerk = controller.clone();
-        parts.add(|stop| ask(clerk, lacking, stop));
-        let (clerk, here) = (controller.clone(), Arc::clone(engine));
-        parts.add(|stop| tell_uses(clerk, here, stop));
-        let follower = Follower {
+        supervisor.spawn(|stop| certificates.renew_certificate(stop));
+        supervisor.spawn(|stop| bundles.follow_bundles(stop));
+        let publisher = publisher.clone();
+        let ready = Arc::clone(readiness);
+        supervisor.spawn(|stop| publish_identities(state, publisher, ready, stop));
+        let (wanted, lacking) = mpsc::channel(REQUEST_QUEUE);
+        context.engine.send_approval_requests_to(wanted);
+        let approvals_client = controller.clone();
+        supervisor.spawn(|stop| request_approvals(approvals_client, lacking, stop));
+        let client = controller.clone();
+        let authenticator = Arc::clone(&context.authenticator);
+        supervisor.spawn(|stop| report_key_uses(client, authenticator, stop));
+        let follower = SnapshotFollower {
             controller,
             catalog: Catalog::new(domain.clone()),
-            known: Known::default(),
-            engine: Arc::clone(engine),
+            known: AppliedResources::default(),
+            engine: Arc::clone(&context.engine),
+            authenticator: Arc::clone(&context.authenticator),
+            metrics: Arc::clone(&context.metrics),
             living,
             readiness: Arc::clone(readiness),
             max_age: self.max_age,
             heard: None,
         };
-        parts.add(|stop| follower.run(stop));
+        supervisor.spawn(|stop| follower.run(stop));
     }
 }
 
-/// Shows each certificate and believes each bundle that comes, until `shutdown`.
-async fn show(
-    mut state: watch::Receiver<State>,
-    shown: Shown,
+/// Publishes each new certificate and bundle, until `shutdown`.
+async fn publish_identities(
+    mut state: watch::Receiver<IdentityState>,
+    publisher: IdentityPublisher,
     readiness: Arc<Readiness>,
     shutdown: CancellationToken,
 ) -> Result<(), Failure> {
     loop {
         let material = material(&state.borrow_and_update());
-        match material.map(|material| shown.show(&material?)) {
-            Some(Ok(())) => readiness.living(),
-            Some(Err(error)) => tracing::warn!(%error, "a certificate can't be used; what was shown before stays"),
+        match material.map(|material| publisher.publish(&material?)) {
+            Some(Ok(())) => readiness.mark_identities_ready(),
+            Some(Err(error)) => tracing::warn!(%error, "a certificate can't be used; keeping the previous one"),
             None => {}
         }
         tokio::select! {
@@ -112,19 +118,19 @@ async fn show(
     }
 }
 
-/// Asks the controller for the approvals that callers lack, until `shutdown`.
-async fn ask(
-    controller: Controller,
+/// Requests the approvals that callers lack from the controller, until `shutdown`.
+async fn request_approvals(
+    controller: ControllerClient,
     mut lacking: mpsc::Receiver<ApprovalSubject>,
     shutdown: CancellationToken,
 ) -> Result<(), Failure> {
-    let mut lately = Lately::default();
+    let mut recent = RecentRequests::default();
     let asking = async {
-        while let Some(matter) = lacking.recv().await {
-            if lately.is_new(&matter)
-                && let Err(error) = controller.ask_for_approval(&approval::spec(&matter)).await
+        while let Some(subject) = lacking.recv().await {
+            if recent.insert(&subject)
+                && let Err(error) = controller.request_approval(&approval_spec(&subject)).await
             {
-                tracing::warn!(operation = &*matter.operation, %error, "an approval can't be asked for");
+                tracing::warn!(operation = &*subject.operation, %error, "an approval can't be requested");
             }
         }
     };
@@ -135,48 +141,52 @@ async fn ask(
     Ok(())
 }
 
-/// Tells the controller when API keys were used here, until `shutdown`.
-async fn tell_uses(controller: Controller, engine: Arc<Engine>, shutdown: CancellationToken) -> Result<(), Failure> {
-    let mut told = KeyUses::new();
+/// Reports uses of API keys to the controller, until `shutdown`.
+async fn report_key_uses(
+    controller: ControllerClient,
+    authenticator: Arc<Authenticator>,
+    shutdown: CancellationToken,
+) -> Result<(), Failure> {
+    let mut reported = KeyUses::new();
     loop {
         tokio::select! {
             () = sleep(LOOK) => {}
             () = shutdown.cancelled() => return Ok(()),
         }
-        for uses in due(&engine.authenticator().key_uses(), &told).chunks(USES) {
-            if let Err(error) = controller.tell_uses(uses).await {
-                tracing::debug!(%error, "when API keys were used can't be told");
+        for uses in due(&authenticator.key_uses(), &reported).chunks(MAX_KEY_USES) {
+            if let Err(error) = controller.report_key_uses(uses).await {
+                tracing::debug!(%error, "uses of API keys can't be reported; trying again");
                 break;
             }
-            told.extend(uses.iter().map(|(provider, name, at)| ((provider.clone(), name.clone()), *at)));
+            reported.extend(uses.iter().map(|(provider, name, at)| ((provider.clone(), name.clone()), *at)));
         }
     }
 }
 
-/// Uses that are an hour later than what was told: it is written to the hour.
-fn due(uses: &KeyUses, told: &KeyUses) -> Vec<Used> {
-    let new = |key, used: &i64| *used > 0 && told.get(key).is_none_or(|before| used - before >= STEP);
+/// Uses that are at least [`STEP`] later than the reported ones.
+fn due(uses: &KeyUses, reported: &KeyUses) -> Vec<KeyUse> {
+    let new = |key, used: &i64| *used > 0 && reported.get(key).is_none_or(|before| used - before >= STEP);
     let due = uses.iter().filter(|(key, used)| new(*key, used));
     due.map(|((provider, name), used)| (provider.clone(), name.clone(), *used)).collect()
 }
 
-/// What there is to show, once there is anything.
-fn material(state: &State) -> Option<Result<Material, Failure>> {
-    let (svid, _, bundle) = state.ready()?;
-    let chain = svid.chain.iter().map(|der| pem(&CertificateDer::from(der.as_slice())));
-    let material = svid.id.parse().map_err(Failure::from).map(|id| Material {
+/// The current certificate and roots, once there are any.
+fn material(state: &IdentityState) -> Option<Result<IdentityMaterial, Failure>> {
+    let (issued, _, bundle) = state.ready()?;
+    let chain = issued.chain.iter().map(|der| pem(&CertificateDer::from(der.as_slice())));
+    let material = issued.id.parse().map_err(Failure::from).map(|id| IdentityMaterial {
         id,
         chain_pem: chain.collect(),
-        key_pem: Zeroizing::new(svid.key_pem.to_string()),
+        key_pem: Zeroizing::new(issued.key_pem.to_string()),
         roots: bundle.roots.clone(),
         jwks: Some(bundle.jwks.clone()),
     });
     Some(material)
 }
 
-/// Names of what was told last.
+/// The names of the resources in force.
 #[derive(Default)]
-struct Known {
+struct AppliedResources {
     policies: BTreeSet<NamespacedName>,
     relationships: BTreeSet<NamespacedName>,
     namespaces: BTreeSet<String>,
@@ -186,21 +196,23 @@ struct Known {
 }
 
 /// Follows the snapshot stream.
-struct Follower {
-    controller: Controller,
+struct SnapshotFollower {
+    controller: ControllerClient,
     catalog: Catalog,
-    known: Known,
+    known: AppliedResources,
     engine: Arc<Engine>,
+    authenticator: Arc<Authenticator>,
+    metrics: Arc<Metrics>,
     living: Arc<LivenessIndex>,
     readiness: Arc<Readiness>,
     max_age: Duration,
-    /// When the controller was last heard of, while what it told counts.
+    /// Time of the last message of the controller, while its policies are in force.
     heard: Option<Instant>,
 }
 
-impl Follower {
+impl SnapshotFollower {
     async fn run(mut self, shutdown: CancellationToken) -> Result<(), Failure> {
-        let mut pauses = pauses();
+        let mut pauses = RetryPauses::new();
         loop {
             let before = self.heard;
             let ended = tokio::select! {
@@ -208,25 +220,25 @@ impl Follower {
                 () = shutdown.cancelled() => return Ok(()),
             };
             if self.heard != before {
-                pauses = self::pauses();
+                pauses.reset();
             }
             let Err(why) = ended else { continue };
-            tracing::warn!(why, "the controller does not tell what to decide by");
-            let pause = Instant::now() + pauses.next().unwrap_or(PAUSES[1]);
+            tracing::warn!(why, "the snapshot stream ended; connecting again");
+            let pause = Instant::now() + pauses.next_pause();
             tokio::select! {
-                () = self.patiently(sleep_until(pause)) => {}
+                () = self.wait_while_valid(sleep_until(pause)) => {}
                 () = shutdown.cancelled() => return Ok(()),
             }
         }
     }
 
-    /// One stream, to its end.
+    /// Follows one stream to its end.
     async fn follow(&mut self) -> Result<(), String> {
         let opening = self.controller.clone();
-        let opened = self.patiently(opening.snapshots()).await;
+        let opened = self.wait_while_valid(opening.open_snapshot_stream()).await;
         let (mut stream, mut line) = (opened.map_err(|refusal| refusal.to_string())?, Vec::new());
         loop {
-            let chunk = self.patiently(stream.chunk()).await;
+            let chunk = self.wait_while_valid(stream.chunk()).await;
             let Some(chunk) = chunk.map_err(|error| error.without_url().to_string())? else { return Ok(()) };
             for piece in chunk.split_inclusive(|byte| *byte == b'\n') {
                 if line.len() + piece.len() > MAX_LINE {
@@ -234,7 +246,8 @@ impl Follower {
                 }
                 line.extend_from_slice(piece);
                 if line.ends_with(b"\n") {
-                    let heard: Heard = serde_json::from_slice(&line).map_err(|error| format!("a line: {error}"))?;
+                    let heard: ReceivedSnapshotLine =
+                        serde_json::from_slice(&line).map_err(|error| format!("a line: {error}"))?;
                     line.clear();
                     self.hear(heard)?;
                 }
@@ -242,8 +255,8 @@ impl Follower {
         }
     }
 
-    /// Waits for the controller, and lets go of what is too old meanwhile.
-    async fn patiently<T>(&mut self, answer: impl Future<Output = T>) -> T {
+    /// Waits for the controller, and drops the policies when they become too old meanwhile.
+    async fn wait_while_valid<T>(&mut self, answer: impl Future<Output = T>) -> T {
         let mut answer = std::pin::pin!(answer);
         loop {
             let Some(old) = self.heard.map(|heard| heard + self.max_age) else { return answer.await };
@@ -254,35 +267,35 @@ impl Follower {
         }
     }
 
-    fn hear(&mut self, line: Heard) -> Result<(), String> {
+    fn hear(&mut self, line: ReceivedSnapshotLine) -> Result<(), String> {
         match line {
-            Line::Resources(told) => self.take_in(*told),
-            // what was let go of comes anew with another stream
-            _ if self.heard.is_none() => return Err("policies were let go of; they are asked for anew".to_owned()),
-            Line::Gone(tags) => {
-                // a tag is of one of both kinds
+            SnapshotLine::Resources(told) => self.take_in(*told),
+            // policies that were dropped come again with another stream
+            _ if self.heard.is_none() => return Err("policies were dropped; requesting them again".to_owned()),
+            SnapshotLine::Revoked(tags) => {
+                // a tag belongs to a pod or to a service account
                 let now = Utc::now();
                 tags.into_iter().for_each(|tag| self.living.remove(BoundObjectKind::Pod, tag, now));
             }
-            Line::Beat => {}
+            SnapshotLine::Heartbeat => {}
         }
         self.heard = Some(Instant::now());
-        self.engine.metrics().controller_seen();
+        self.metrics.controller_seen();
         Ok(())
     }
 
-    fn take_in(&mut self, told: Told<AccessPolicy, Relationship>) {
-        let authenticator = self.engine.authenticator();
+    fn take_in(&mut self, told: SnapshotResources<AccessPolicy, Relationship>) {
+        let authenticator = &self.authenticator;
         if let Some((issuer, jwks)) = told.service_accounts {
             let issuer = ServiceAccountIssuer { issuer, keys: KeySource::Inline(jwks) };
             authenticator.change_domain(|domain| domain.service_accounts = Some(issuer.clone()));
         }
         let problems = authenticator.replace_providers(&told.providers, &told.secrets);
-        problems.iter().for_each(|(provider, problem)| tracing::warn!(provider, %problem, "a provider can't be used"));
+        problems.iter().for_each(|(provider, problem)| tracing::warn!(provider, %problem, "a provider can't be used; its credentials are refused"));
 
-        self.engine.step_up_at(told.step_up);
+        self.engine.set_step_up_page(told.step_up);
 
-        let mut now = Known::default();
+        let mut now = AppliedResources::default();
         let mut changes = Vec::new();
         for (name, annotations) in told.namespaces {
             now.namespaces.insert(name.clone());
@@ -313,17 +326,17 @@ impl Follower {
             now.relationships.insert(version.name().clone());
             changes.extend(version.into_changes());
         }
-        for (namespace, name, last) in told.lost_relationships {
+        for (namespace, name, last) in told.unknown_relationships {
             let key = NamespacedName::new(namespace, name);
             now.relationships.insert(key.clone());
             let error = FieldError { field: "spec".to_owned(), message: "the controller can't read it".to_owned() };
             changes.extend(ObjectVersion::<Relationship>::undecodable(key, error).with_last_good(last).into_changes());
         }
         for approval in &told.approvals {
-            // the API server's word is not enough, here as little as at the doors
-            let Some((matter, given)) = approval::given(&told.approval_keys, approval) else {
+            // the API server alone does not make an approval valid; the signature does
+            let Some((matter, given)) = verified_grant(&told.approval_keys, approval) else {
                 let name = approval.metadata.name.as_deref();
-                tracing::warn!(name, "an approval is not signed as it should be; it counts for nothing");
+                tracing::warn!(name, "an approval has no valid signature; ignoring it");
                 continue;
             };
             now.approvals.insert(matter.clone());
@@ -357,22 +370,22 @@ impl Follower {
             });
         }
         for (policy, fate) in self.catalog.apply(changes) {
-            // an older gate does not know all that a newer controller accepts; what it can't read it does not decide by
+            // an older gate can reject what a newer controller accepts; it does not decide by such a policy
             let errors = fate.rejected.into_iter().flat_map(|rejection| rejection.errors);
-            errors.for_each(|error| tracing::warn!(%policy, %error, "a policy can't be put in force here"));
+            errors.for_each(|error| tracing::warn!(%policy, %error, "a policy can't be put in force here; its service stays closed"));
         }
         let snapshot = self.catalog.snapshot();
         tracing::info!(revision = %snapshot.revision(), services = snapshot.services().count(), "in force");
         self.engine.replace_snapshot(snapshot.clone());
-        self.engine.metrics().policies_rejected(self.catalog.rejected_count());
-        self.readiness.loaded();
+        self.metrics.policies_rejected(self.catalog.rejected_count());
+        self.readiness.mark_policies_loaded();
     }
 
-    /// What the controller told is too old: nothing is allowed any more.
+    /// The policies are too old: deny everything.
     fn forget(&mut self) {
-        tracing::error!("the controller is away for too long; everything is refused until it is back");
+        tracing::error!("the controller has been unreachable for too long; denying every request until it is back");
         self.heard = None;
-        self.readiness.unloaded();
+        self.readiness.mark_policies_unloaded();
         self.engine.replace_snapshot(Snapshot::default());
     }
 }

@@ -1,45 +1,50 @@
-//! What a gate makes of what it is told.
+//! How a gate applies the snapshot stream.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a test says what it expects")]
 
 use super::*;
 use durward_api::resources::{Approval, ApprovalState};
-use durward_approvals::Seal;
 use durward_approvals::samples::{approved, named, seal};
-use durward_authn::{Authenticator, TrustDomain};
+use durward_approvals::{ApprovalSeal, format_time};
+use durward_authn::TrustDomain;
 use durward_core::condition::Truth;
 use durward_core::principal::{Identity, PrincipalId};
 use durward_core::request::{Call, Request, ServiceTarget};
 use durward_core::risk::Assurance;
-use durward_engine::audit::Audit;
+use durward_engine::audit::AuditWriter;
 use durward_engine::metrics::Metrics;
 use serde_json::{Value, json};
 
 const MAX_AGE: Duration = Duration::from_secs(60);
 
 struct World {
-    follower: Follower,
+    follower: SnapshotFollower,
     engine: Arc<Engine>,
     readiness: Arc<Readiness>,
 }
 
 impl World {
     fn new() -> Self {
-        let (living, readiness) = (Arc::new(Living::but_the_gone()), Arc::new(Readiness::default()));
-        readiness.living();
+        let (living, readiness) = (Arc::new(LivenessIndex::deletions_only()), Arc::new(Readiness::default()));
+        readiness.mark_identities_ready();
         let trust = TrustDomain { name: "cluster.local".to_owned(), ..TrustDomain::default() };
-        let authenticator = Authenticator::new(trust, Arc::clone(&living));
-        let engine = Arc::new(Engine::new(Arc::new(authenticator), Audit::nowhere(), Arc::new(Metrics::default()), 1));
-        let names = Domain { trust_domain: "cluster.local".to_owned(), cluster_domain: "cluster.local".to_owned() };
-        let follower = Follower {
-            controller: Controller {
+        let authenticator = Arc::new(Authenticator::new(trust, Arc::clone(&living)));
+        let metrics = Arc::new(Metrics::default());
+        let context = EngineContext::new(authenticator, AuditWriter::nowhere(), metrics, None, 1);
+        let engine = Arc::clone(&context.engine);
+        let names =
+            ClusterDomains { trust_domain: "cluster.local".to_owned(), cluster_domain: "cluster.local".to_owned() };
+        let follower = SnapshotFollower {
+            controller: ControllerClient {
                 url: Url::parse("https://127.0.0.1:1").expect("a URL"),
                 token: PathBuf::new(),
                 roots: PathBuf::new(),
             },
-            catalog: Catalog::new(names.into()),
-            known: Known::default(),
+            catalog: Catalog::new(names),
+            known: AppliedResources::default(),
             engine: Arc::clone(&engine),
+            authenticator: context.authenticator,
+            metrics: context.metrics,
             living,
             readiness: Arc::clone(&readiness),
             max_age: MAX_AGE,
@@ -62,9 +67,9 @@ impl World {
     fn passes(&self, service_account: &str, operation: &str) -> bool {
         let id = PrincipalId::workload("cluster.local", "ops", service_account).expect("an id");
         let who = self
-            .engine
-            .authenticator()
-            .vouched(Identity::new(id, Assurance::Bearer), Some(Assurance::ProofOfPossession));
+            .follower
+            .authenticator
+            .vouched_principal(Identity::new(id, Assurance::Bearer), Some(Assurance::ProofOfPossession));
         let call = Call::Named { operation, captures: durward_core::path::Captures::new() };
         let request = Request { target: ServiceTarget::Audience("orders.shop"), call, source: None, evidence: &() };
         self.engine.would_pass(&request, who.as_ref())
@@ -92,12 +97,12 @@ fn policy(uid: &str) -> Value {
 }
 
 /// An approval of so many minutes ago, signed.
-fn given(seal: &Seal, minutes: i64, change: impl FnOnce(&mut Approval)) -> Approval {
+fn given(seal: &ApprovalSeal, minutes: i64, change: impl FnOnce(&mut Approval)) -> Approval {
     let mut approval = approved();
     let at = Utc::now() - chrono::TimeDelta::minutes(minutes);
     if let Some(status) = approval.status.as_mut() {
-        status.decided_at = Some(approval::time(at));
-        status.expires_at = Some(approval::time(at + chrono::TimeDelta::minutes(30)));
+        status.decided_at = Some(format_time(at));
+        status.expires_at = Some(format_time(at + chrono::TimeDelta::minutes(30)));
     }
     change(&mut approval);
     let mut approval = named(approval);
@@ -108,7 +113,7 @@ fn given(seal: &Seal, minutes: i64, change: impl FnOnce(&mut Approval)) -> Appro
 #[test]
 fn an_approval_counts_at_a_gate_while_it_is_told() {
     let (mut world, seal) = (World::new(), seal());
-    let told = |approvals: &[Approval]| json!({"approvals": approvals, "approvalKeys": seal.public()});
+    let told = |approvals: &[Approval]| json!({"approvals": approvals, "approvalKeys": seal.public_keys()});
     world.hear(json!([policy("p-1")]), told(&[]));
     assert!(!world.passes("cleaner", "purge"));
     world.hear(json!([policy("p-1")]), told(&[given(&seal, 1, |_| ())]));
@@ -131,7 +136,7 @@ fn what_was_not_decided_about_this_and_by_us_counts_for_nothing_at_a_gate() {
         change(&mut approval);
         named(approval)
     };
-    let keys = || json!(seal.public());
+    let keys = || json!(seal.public_keys());
     for (what, approval, keys) in [
         (
             "another principal",
@@ -162,7 +167,7 @@ fn what_was_not_decided_about_this_and_by_us_counts_for_nothing_at_a_gate() {
         ("signed by somebody else", given(&other, 1, |_| ()), keys()),
         ("signed by nobody that is known", good.clone(), json!([])),
     ] {
-        world.hear(json!([policy("p-1")]), json!({"approvals": [good], "approvalKeys": seal.public()}));
+        world.hear(json!([policy("p-1")]), json!({"approvals": [good], "approvalKeys": seal.public_keys()}));
         assert!(world.passes("cleaner", "purge"));
         world.hear(json!([policy("p-1")]), json!({"approvals": [approval], "approvalKeys": keys}));
         assert!(!world.passes("cleaner", "purge"), "{what}");
@@ -186,18 +191,18 @@ async fn what_is_too_old_counts_no_more_until_it_is_told_anew() {
     let mut world = World::new();
     let services = |world: &World| (world.engine.snapshot().services().count(), world.readiness.is_ready());
     assert_eq!(services(&world), (0, false));
-    assert!(world.follower.hear(Line::Beat).is_err(), "nothing was told yet");
+    assert!(world.follower.hear(SnapshotLine::Heartbeat).is_err(), "no resources arrived yet");
     world.hear(json!([policy("p-1")]), json!({}));
     assert_eq!(services(&world), (1, true));
     // away, but not for long
-    world.follower.patiently(sleep(MAX_AGE / 2)).await;
-    world.follower.hear(Line::Beat).expect("heard");
-    world.follower.patiently(sleep(MAX_AGE / 2)).await;
+    world.follower.wait_while_valid(sleep(MAX_AGE / 2)).await;
+    world.follower.hear(SnapshotLine::Heartbeat).expect("heard");
+    world.follower.wait_while_valid(sleep(MAX_AGE / 2)).await;
     assert_eq!(services(&world), (1, true));
     // for too long
-    world.follower.patiently(sleep(MAX_AGE)).await;
+    world.follower.wait_while_valid(sleep(MAX_AGE)).await;
     assert_eq!(services(&world), (0, false));
-    assert!(world.follower.hear(Line::Beat).is_err(), "what was let go of has to be told anew");
+    assert!(world.follower.hear(SnapshotLine::Heartbeat).is_err(), "dropped policies have to come again");
     assert_eq!(services(&world), (0, false));
     world.hear(json!([policy("p-1")]), json!({}));
     assert_eq!(services(&world), (1, true));
@@ -215,7 +220,7 @@ fn a_key_that_is_used_is_told_of_once_in_an_hour() {
     assert_eq!(due(&uses(at + STEP - 1), &uses(at)), []);
     assert_eq!(due(&uses(at + STEP), &uses(at)).len(), 1);
     // what is told at once is not larger than what is read
-    let longest = vec![("p".repeat(253), "k".repeat(63), i64::MAX); USES];
+    let longest = vec![("p".repeat(253), "k".repeat(63), i64::MAX); MAX_KEY_USES];
     assert!(serde_json::to_vec(&longest).expect("JSON").len() <= 4096);
 }
 

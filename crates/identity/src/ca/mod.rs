@@ -1,4 +1,4 @@
-//! The certificate authority: where it is kept, how it is rotated, how its roots spread.
+//! The certificate authority: its store, its rotation, and the publication of its roots.
 
 pub mod authorities;
 pub mod bundle;

@@ -1,11 +1,12 @@
-//! The leader's hand on the authorities: takes each step of a change when its time has come, and says how far it is.
+//! The rotation of the authorities. The leader takes each step when it is due, and writes the progress to a ConfigMap.
 
 use crate::ca::authorities::{Authorities, TrustState};
 use crate::ca::secret::RotationRequest;
 use crate::ca::store::{CaSecretState, CaStore, CaStoreError};
+use chrono::{DateTime, Utc};
 use durward_core::digest::Digest;
 use durward_engine::metrics::Metrics;
-use durward_kubernetes::requests::{apply, redacted};
+use durward_kubernetes::requests::apply;
 use durward_kubernetes::work_queue::WorkQueue;
 use durward_pki::authority::CertificateAuthority;
 use durward_pki::rotation::{RotationAction, RotationSchedule, RotationState, RotationStep, next_action};
@@ -20,35 +21,35 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-/// How often it is looked whether a step is due, while nothing changes.
-const PERIOD: Duration = Duration::from_secs(1);
-/// How often it is looked whether somebody else has provided another authority.
-const PROVIDED_PERIOD: u64 = 10;
+/// Longest pause between two checks whether a step is due.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Checks between two reads of the Secret in which an authority is provided.
+const CHECKS_PER_PROVIDED_READ: u64 = 10;
 
-/// Whoever has to have the roots: the digest of those that each has.
+/// The digests of the roots that have reached each part of the installation.
 #[derive(Debug, Clone)]
 pub struct PropagationWatchers {
-    /// Every ready replica.
+    /// Roots of every ready replica.
     pub replicas: watch::Receiver<Option<Digest>>,
-    /// TrustState bundles in the cluster.
+    /// Roots in the trust bundles of the cluster.
     pub bundles: watch::Receiver<Option<Digest>>,
-    /// Webhook configurations.
+    /// Roots in the webhook configurations.
     pub webhooks: watch::Receiver<Option<Digest>>,
 }
 
 impl PropagationWatchers {
-    /// Who does not have these roots yet.
-    fn lacking(&self, roots: Digest) -> Vec<&'static str> {
-        let all = [
+    /// The parts of the installation that these roots have not reached.
+    fn missing(&self, roots: Digest) -> Vec<&'static str> {
+        let parts = [
             ("a replica", &self.replicas),
             ("the trust bundles", &self.bundles),
             ("the webhook configurations", &self.webhooks),
         ];
-        all.into_iter().filter(|(_, has)| *has.borrow() != Some(roots)).map(|(name, _)| name).collect()
+        parts.into_iter().filter(|(_, reached)| *reached.borrow() != Some(roots)).map(|(name, _)| name).collect()
     }
 }
 
-/// Changes authorities.
+/// Rotates the authorities.
 #[derive(Debug)]
 pub struct CaRotation {
     pub store: CaStore,
@@ -56,8 +57,9 @@ pub struct CaRotation {
     pub schedule: RotationSchedule,
     pub watchers: PropagationWatchers,
     pub metrics: Arc<Metrics>,
-    /// Where the status is written, and the name of its ConfigMap.
+    /// Namespace of the status ConfigMap.
     pub namespace: String,
+    /// Name of the status ConfigMap.
     pub status_config_map: String,
 }
 
@@ -66,28 +68,30 @@ impl CaRotation {
     pub async fn run(
         self,
         client: Client,
-        mut seen: watch::Receiver<CaSecretState>,
+        mut secret_state: watch::Receiver<CaSecretState>,
         mut leading: watch::Receiver<bool>,
         shutdown: CancellationToken,
     ) -> Result<(), Failure> {
         let statuses: Api<ConfigMap> = Api::namespaced(client, &self.namespace);
-        let (mut told, mut queue, mut rounds) = (None, WorkQueue::new(), 0u64);
+        let mut written = None;
+        let mut queue = WorkQueue::new();
+        let mut checks = 0_u64;
         let mut changes = self.authorities.changes();
         loop {
             tokio::select! {
-                () = sleep(PERIOD) => {}
-                Ok(()) = seen.changed() => {}
+                () = sleep(CHECK_INTERVAL) => {}
+                Ok(()) = secret_state.changed() => {}
                 Ok(()) = changes.changed() => {}
-                Ok(()) = leading.changed() => told = None,
+                Ok(()) = leading.changed() => written = None,
                 () = queue.next() => {
-                    let wanted = self.report();
-                    match apply(&statuses, &self.status_config_map, &wanted).await {
+                    let status = self.status();
+                    match apply(&statuses, &self.status_config_map, &status).await {
                         Ok(()) => {
                             queue.done(&());
-                            told = Some(wanted);
+                            written = Some(status);
                         }
                         Err(error) => {
-                            tracing::warn!(error = %redacted(&error), "the status of the CA could not be written");
+                            tracing::warn!(%error, "writing the CA status failed; trying again");
                             queue.failed(());
                         }
                     }
@@ -95,95 +99,90 @@ impl CaRotation {
                 () = shutdown.cancelled() => return Ok(()),
             }
             self.measure();
-            let seen = seen.borrow_and_update().clone();
+            let secret_state = secret_state.borrow_and_update().clone();
             if !*leading.borrow_and_update() {
                 continue;
             }
-            rounds += 1;
-            if let Err(error) = self.step(&seen, rounds).await {
-                tracing::warn!(%error, "the CA could not be changed");
+            checks += 1;
+            if let Err(error) = self.take_step(&secret_state, checks).await {
+                tracing::warn!(%error, "the CA rotation step failed; trying again");
             }
-            if told.as_ref() != Some(&self.report()) {
+            if written.as_ref() != Some(&self.status()) {
                 queue.push((), Duration::ZERO);
             }
         }
     }
 
     fn measure(&self) {
-        let trust = self.authorities.current();
-        let (from, until) = trust.active.validity();
-        self.metrics.authority(from, until, trust.step);
+        let state = self.authorities.current();
+        let (not_before, not_after) = state.active.validity();
+        self.metrics.certificate_authority(not_before, not_after, state.step);
     }
 
-    /// Does what is due, if anything is.
-    async fn step(&self, seen: &CaSecretState, rounds: u64) -> Result<(), Failure> {
-        let trust = self.authorities.current();
-        if !seen.there {
-            return match self.store.create(&trust).await {
-                Ok(_) | Err(CaStoreError::Conflict) => Ok(()),
-                Err(CaStoreError::Other(error)) => Err(error),
-            };
+    /// Takes the step that is due, if any.
+    async fn take_step(&self, secret_state: &CaSecretState, checks: u64) -> Result<(), CaStoreError> {
+        let state = self.authorities.current();
+        if !secret_state.exists {
+            return ignore_conflict(self.store.create(&state).await.map(drop));
         }
-        if seen.wish == Some(RotationRequest::Compromised) {
-            let Some(fresh) = self.another(&trust).await? else {
-                return Err("the CA is to be replaced at once: put another one into the Secret first".into());
-            };
-            return self
-                .change(|_, wish| (wish == Some(RotationRequest::Compromised)).then(|| TrustState::steady(fresh)))
-                .await;
+        if secret_state.rotation_request == Some(RotationRequest::Compromised) {
+            return self.replace_compromised(&state).await;
         }
-        // when somebody else decides, it is looked from time to time whether they have
-        let looks = self.store.is_provided() && trust.step == RotationStep::Steady;
-        if looks && !rounds.is_multiple_of(PROVIDED_PERIOD) {
+        // the administrator decides when a provided authority changes, so read its Secret from time to time
+        let read_provided = self.store.is_provided() && state.step == RotationStep::Steady;
+        if read_provided && !checks.is_multiple_of(CHECKS_PER_PROVIDED_READ) {
             return Ok(());
         }
-        let standing = RotationState {
-            step: trust.step,
-            since: trust.since,
-            active: trust.active.validity(),
-            requested: seen.wish == Some(RotationRequest::Planned) || looks,
-            everywhere: self.watchers.lacking(trust.digest()).is_empty(),
+        let rotation = RotationState {
+            step: state.step,
+            since: state.since,
+            active: state.active.validity(),
+            requested: secret_state.rotation_request == Some(RotationRequest::Planned) || read_provided,
+            everywhere: self.watchers.missing(state.digest()).is_empty(),
         };
-        let now = chrono::Utc::now().timestamp();
-        let Some(action) = next_action(&standing, &self.schedule, now) else { return Ok(()) };
-        let fresh = if action == RotationAction::Prepare { self.another(&trust).await? } else { None };
-        if action == RotationAction::Prepare && fresh.is_none() {
+        let now = Utc::now().timestamp();
+        let Some(action) = next_action(&rotation, &self.schedule, now) else { return Ok(()) };
+        let next = if action == RotationAction::Prepare { self.replacement(&state).await? } else { None };
+        if action == RotationAction::Prepare && next.is_none() {
             return Ok(());
         }
-        tracing::info!(?action, "the CA changes");
-        self.change(|stored, _| (stored.step == trust.step).then(|| stored.after(action, fresh, now))).await
+        tracing::info!(?action, "a CA rotation step is due; writing the Secret");
+        self.change(|stored, _| (stored.step == state.step).then(|| stored.after(action, next, now))).await
     }
 
-    /// Another authority than the active one; none when somebody else has to provide it and has not.
-    async fn another(&self, trust: &TrustState) -> Result<Option<Arc<CertificateAuthority>>, Failure> {
-        let fresh = self.store.fresh().await?;
-        Ok(fresh.filter(|fresh| fresh.certificate() != trust.active.certificate()))
+    async fn replace_compromised(&self, state: &TrustState) -> Result<(), CaStoreError> {
+        let Some(replacement) = self.replacement(state).await? else { return Err(self.store.no_replacement()) };
+        self.change(|_, request| {
+            (request == Some(RotationRequest::Compromised)).then(|| TrustState::steady(replacement))
+        })
+        .await
+    }
+
+    /// An authority other than the active one. `None` if it has to be provided and is not.
+    async fn replacement(&self, state: &TrustState) -> Result<Option<Arc<CertificateAuthority>>, CaStoreError> {
+        let authority = self.store.new_authority().await?;
+        Ok(authority.filter(|authority| authority.certificate() != state.active.certificate()))
     }
 
     async fn change(
         &self,
         change: impl FnOnce(&TrustState, Option<RotationRequest>) -> Option<TrustState>,
-    ) -> Result<(), Failure> {
-        match self.store.change(change).await {
-            // what the other one did is seen soon
-            Ok(()) | Err(CaStoreError::Conflict) => Ok(()),
-            Err(CaStoreError::Other(error)) => Err(error),
-        }
+    ) -> Result<(), CaStoreError> {
+        ignore_conflict(self.store.change(change).await)
     }
 
-    /// What people are told: no time that passes, so that it changes only when something happens.
-    fn report(&self) -> ConfigMap {
-        let trust = self.authorities.current();
-        let time = |seconds: i64| chrono::DateTime::from_timestamp(seconds, 0).unwrap_or_default().to_rfc3339();
+    /// The status for people. It contains no running time, so it changes only when the rotation does.
+    fn status(&self) -> ConfigMap {
+        let state = self.authorities.current();
         let mut data = BTreeMap::from([
-            ("step", trust.step.as_str().to_owned()),
-            ("since", time(trust.since)),
-            ("active", fingerprint(&trust.active)),
-            ("activeUntil", time(trust.active.validity().1)),
-            ("roots", trust.roots().len().to_string()),
-            ("waitsFor", self.waits_for(&trust)),
+            ("step", state.step.as_str().to_owned()),
+            ("since", rfc3339(state.since)),
+            ("active", fingerprint(&state.active)),
+            ("activeUntil", rfc3339(state.active.validity().1)),
+            ("roots", state.roots().len().to_string()),
+            ("waitsFor", self.waits_for(&state)),
         ]);
-        if let Some(next) = &trust.next {
+        if let Some(next) = &state.next {
             data.insert("next", fingerprint(next));
         }
         ConfigMap {
@@ -193,16 +192,15 @@ impl CaRotation {
         }
     }
 
-    fn waits_for(&self, trust: &TrustState) -> String {
-        let lacking = self.watchers.lacking(trust.digest());
-        let until = |long: Duration| {
-            let at = trust.since.saturating_add(i64::try_from(long.as_secs()).unwrap_or(i64::MAX / 4));
-            chrono::DateTime::from_timestamp(at, 0).unwrap_or_default().to_rfc3339()
+    fn waits_for(&self, state: &TrustState) -> String {
+        let missing = self.watchers.missing(state.digest());
+        let until = |duration: Duration| {
+            rfc3339(state.since.saturating_add(i64::try_from(duration.as_secs()).unwrap_or(i64::MAX / 4)))
         };
-        match trust.step {
+        match state.step {
             RotationStep::Steady => "nothing".to_owned(),
-            RotationStep::Prepared | RotationStep::Published if !lacking.is_empty() => {
-                format!("{} to have the next root", lacking.join(", "))
+            RotationStep::Prepared | RotationStep::Published if !missing.is_empty() => {
+                format!("{} to have the next root", missing.join(", "))
             }
             RotationStep::Prepared => "the next look".to_owned(),
             RotationStep::Published => format!("pods to get the next root, until {}", until(self.schedule.spread)),
@@ -213,23 +211,35 @@ impl CaRotation {
     }
 }
 
+/// Accepts a conflict: the watch soon reports the change of the other replica.
+fn ignore_conflict(result: Result<(), CaStoreError>) -> Result<(), CaStoreError> {
+    match result {
+        Err(CaStoreError::Conflict) => Ok(()),
+        result => result,
+    }
+}
+
 impl TrustState {
-    /// What an action makes of it.
-    fn after(&self, action: RotationAction, fresh: Option<Arc<CertificateAuthority>>, now: i64) -> Self {
-        let trust = Self { step: action.leads_to(), since: now, ..self.clone() };
+    /// The state after an action. `next` is the authority that [`RotationAction::Prepare`] adds.
+    fn after(&self, action: RotationAction, next: Option<Arc<CertificateAuthority>>, now: i64) -> Self {
+        let state = Self { step: action.leads_to(), since: now, ..self.clone() };
         match (action, &self.next) {
-            (RotationAction::Prepare, _) => Self { next: fresh, ..trust },
+            (RotationAction::Prepare, _) => Self { next, ..state },
             (RotationAction::Activate, Some(next)) => {
                 let old = self.active.roots().iter().chain(&self.retiring).cloned();
-                Self { active: Arc::clone(next), next: None, retiring: old.collect(), ..trust }
+                Self { active: Arc::clone(next), next: None, retiring: old.collect(), ..state }
             }
-            (RotationAction::Retire, _) => Self { retiring: Vec::new(), ..trust },
-            (RotationAction::Publish | RotationAction::Activate, _) => trust,
+            (RotationAction::Retire, _) => Self { retiring: Vec::new(), ..state },
+            (RotationAction::Publish | RotationAction::Activate, _) => state,
         }
     }
 }
 
-/// SHA-256 of the certificate, as `openssl x509 -fingerprint -sha256` prints it.
+fn rfc3339(seconds: i64) -> String {
+    DateTime::from_timestamp(seconds, 0).unwrap_or_default().to_rfc3339()
+}
+
+/// SHA-256 of the certificate, in the format of `openssl x509 -fingerprint -sha256`.
 fn fingerprint(authority: &CertificateAuthority) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, authority.certificate());
     digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":")

@@ -1,16 +1,19 @@
-//! Identities for pods that ask for them themselves: by a service-account token of theirs that is meant for Durward, and
-//! that is bound to the pod.
+//! Certificates and JWT-SVIDs for pods that request them from the controller. A pod authenticates by a service-account
+//! token that has the audience of Durward and is bound to the pod.
 
-use crate::issuance::issue::{CertificateParameters, certify};
-use crate::issuance::pods;
-use crate::issuance::pods::LabelledPod as Labelled;
-use crate::{Authorities, IssuedCertificate, TokenKeys, not_entitled_message};
+use crate::ca::authorities::Authorities;
+use crate::issuance::issue::{CertificateParameters, IssuedCertificate, certify};
+use crate::issuance::not_entitled_message;
+use crate::issuance::pods::{LabelledPod, PodFacts, check_pod};
+use crate::names::DURWARD_AUDIENCE;
+use crate::tokens::token_keys::TokenKeys;
 use chrono::{DateTime, TimeDelta, Utc};
 use durward_core::pods::CertificateEntitlement;
 use durward_core::principal::PrincipalId;
 use durward_engine::Engine;
-use durward_engine::audit::issuance::{AboutPod, By, Issuance, Kind, Outcome};
-use durward_kubernetes::requests::{REQUEST_TIMEOUT, redacted, with_timeout};
+use durward_engine::audit::issuance::{CredentialKind, IssuanceRecord, PodPolicy};
+use durward_engine::outcome::{IssuanceOutcome, IssuedBy};
+use durward_kubernetes::requests::{REQUEST_TIMEOUT, RequestError, with_timeout};
 use durward_pki::request::SubjectKey;
 use durward_pki::serial::{CertificateHolder, UidTag};
 use durward_pki::token::SigningAlgorithm;
@@ -24,22 +27,20 @@ use std::sync::Arc;
 use thiserror::Error;
 use tokio::sync::Semaphore;
 
-/// Audience of the tokens by which pods ask.
-pub const AUDIENCE: &str = "durward";
-/// Shortest lifetime of a certificate: a refresh that fails has to have time for another.
-const SHORTEST: TimeDelta = TimeDelta::minutes(5);
-/// A refresh begins at least this long before the end.
-const MARGIN: TimeDelta = TimeDelta::minutes(1);
-/// Lifetime of a JWT-SVID: it is a bearer's, so it is short.
-const TOKEN: TimeDelta = TimeDelta::minutes(5);
-/// Most audiences of one JWT-SVID; more are more services that could pass it on.
+/// Shortest lifetime of a certificate: after a failed refresh there has to be time for another one.
+const MIN_LIFETIME: TimeDelta = TimeDelta::minutes(5);
+/// Shortest time between the refresh and either end of the lifetime.
+const REFRESH_MARGIN: TimeDelta = TimeDelta::minutes(1);
+/// Lifetime of a JWT-SVID. It is short, since a bearer token can be stolen.
+const TOKEN_LIFETIME: TimeDelta = TimeDelta::minutes(5);
+/// Most audiences of one JWT-SVID: each of these services could forward the token to the others.
 const MAX_AUDIENCES: usize = 8;
 /// Longest audience, in bytes.
-const MAX_AUDIENCE: usize = 255;
-/// Requests that are worked on at once; the API server is asked twice for each.
+const MAX_AUDIENCE_LENGTH: usize = 255;
+/// Requests that are answered at the same time. Each needs two answers of the API server.
 const CONCURRENCY: usize = 64;
 
-/// Mints.
+/// Issues certificates and JWT-SVIDs to pods.
 #[derive(Clone)]
 pub struct CertificateMint {
     client: Client,
@@ -51,72 +52,73 @@ pub struct CertificateMint {
     slots: Arc<Semaphore>,
 }
 
+/// Shows only the type name: the fields are large or secret.
 impl std::fmt::Debug for CertificateMint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CertificateMint").finish_non_exhaustive()
     }
 }
 
-/// Why nothing is minted.
+/// Why a pod gets no certificate or token.
 #[derive(Debug, Error)]
 pub enum MintError {
-    /// The token is none that counts. Callers are not told more.
+    /// The token is not valid. The response to the caller does not contain the reason.
     #[error("{0}")]
     Unauthenticated(&'static str),
-    /// No policy is about the pod, or its own namespace denies it.
+    /// No policy selects the pod, or a policy of its namespace denies it.
     #[error("{0}")]
     NotEntitled(String),
-    /// What is asked for can't be.
+    /// The request is not valid.
     #[error("{0}")]
     Invalid(String),
-    /// It may come right.
+    /// The request can't be answered now; another attempt may succeed.
     #[error("{0}")]
     Unavailable(String),
 }
 
-impl From<kube::Error> for MintError {
-    fn from(error: kube::Error) -> Self {
-        Self::Unavailable(redacted(&error))
+impl From<RequestError> for MintError {
+    fn from(error: RequestError) -> Self {
+        Self::Unavailable(error.to_string())
     }
 }
 
 /// A JWT-SVID.
-pub struct Token {
+pub struct JwtSvid {
     pub id: PrincipalId,
     pub text: String,
     pub expires_at: DateTime<Utc>,
 }
 
-/// Names the type alone: what it holds is secret or large.
-impl std::fmt::Debug for Token {
+/// Shows only the type name: the token is secret.
+impl std::fmt::Debug for JwtSvid {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Token").finish_non_exhaustive()
+        f.debug_struct("JwtSvid").finish_non_exhaustive()
     }
 }
 
-/// A pod that proved itself, and what policies let it have.
-struct Caller {
+/// An authenticated pod, and its entitlement.
+struct EntitledPod {
     id: PrincipalId,
     namespace: String,
-    account: String,
-    pod: String,
-    pod_uid: String,
-    account_uid: String,
+    service_account: String,
+    name: String,
+    uid: String,
+    service_account_uid: String,
     labels: BTreeMap<String, String>,
-    minting: CertificateEntitlement,
+    entitlement: CertificateEntitlement,
 }
 
-impl Caller {
-    /// Says of an issuance whose it is.
-    fn of<'i>(&'i self, issuance: Issuance<'i>) -> Issuance<'i> {
-        Issuance {
+impl EntitledPod {
+    /// Adds the pod to an audit record.
+    fn describe<'i>(&'i self, record: IssuanceRecord<'i>) -> IssuanceRecord<'i> {
+        IssuanceRecord {
             principal: Some(self.id.to_string()),
             namespace: &self.namespace,
-            service_account: &self.account,
-            pod: &self.pod,
-            pod_uid: &self.pod_uid,
-            policies: AboutPod::all(&self.minting),
-            ..issuance
+            service_account: &self.service_account,
+            pod: &self.name,
+            pod_uid: &self.uid,
+            policies: PodPolicy::all(&self.entitlement),
+            ..record
         }
     }
 }
@@ -134,157 +136,186 @@ impl CertificateMint {
         Self { client, engine, authorities, keys, trust_domain: trust_domain.into(), issuer: issuer.into(), slots }
     }
 
-    /// A certificate (X509-SVID) for the key of a signed request in DER, of at most `ttl`.
+    /// Issues a certificate (X509-SVID) for the key of a signed request in DER, with a lifetime of at most `ttl`.
+    ///
+    /// # Errors
+    /// If the pod does not authenticate or is not entitled, or if the request is not valid.
     pub async fn certificate(
         &self,
         token: &str,
         request: &[u8],
         ttl: Option<TimeDelta>,
     ) -> Result<(PrincipalId, IssuedCertificate), MintError> {
-        let began = Utc::now();
-        // a signature is verified for whoever may ask, not for everybody
-        let caller = self.caller(token, Kind::Certificate).await?;
+        let requested_at = Utc::now();
+        // authenticate first, so that only entitled pods cause the verification of a signature
+        let pod = self.entitled_pod(token, CredentialKind::Certificate).await?;
         let key = SubjectKey::from_signed_csr(request).map_err(|error| MintError::Invalid(error.to_string()))?;
-        let longest = ttl.unwrap_or(caller.minting.ttl);
-        let wanted = CertificateParameters {
-            id: &caller.id,
-            names: &caller.minting.dns_names,
-            lifetime: caller.minting.ttl.min(longest).max(SHORTEST),
+        let requested = ttl.unwrap_or(pod.entitlement.ttl);
+        let parameters = CertificateParameters {
+            id: &pod.id,
+            dns_names: &pod.entitlement.dns_names,
+            lifetime: pod.entitlement.ttl.min(requested).max(MIN_LIFETIME),
             holder: CertificateHolder {
-                pod: UidTag::from_uid(&caller.pod_uid),
-                service_account: UidTag::from_uid(&caller.account_uid),
+                pod: UidTag::from_uid(&pod.uid),
+                service_account: UidTag::from_uid(&pod.service_account_uid),
             },
-            margin: MARGIN,
+            refresh_margin: REFRESH_MARGIN,
         };
         let random = random_bytes().map_err(|error| MintError::Unavailable(error.to_string()))?;
-        let granted = certify(&self.authorities.active(), &key, &wanted, Utc::now(), random);
-        let granted = granted.map_err(|error| MintError::Invalid(error.to_string()))?;
-        let issuance = self.issuance(Kind::Certificate, Outcome::Issued);
-        let lifetime = issuance.until(granted.not_after);
-        let issuance = Issuance { serial: Some(granted.serial.to_string()), lifetime: Some(lifetime), ..issuance };
-        self.record(caller.of(issuance), began)?;
-        Ok((caller.id, granted))
+        let certificate = certify(&self.authorities.active(), &key, &parameters, Utc::now(), random);
+        let certificate = certificate.map_err(|error| MintError::Invalid(error.to_string()))?;
+        let record = self.new_record(CredentialKind::Certificate, IssuanceOutcome::Issued, requested_at);
+        let lifetime = record.seconds_until(certificate.not_after);
+        let serial = Some(certificate.serial.to_string());
+        self.record(&pod.describe(IssuanceRecord { serial, lifetime: Some(lifetime), ..record }))?;
+        Ok((pod.id, certificate))
     }
 
-    /// A JWT-SVID (SPIFFE JWT-SVID, section 3) for some audiences.
-    pub async fn token(&self, token: &str, audiences: &[String]) -> Result<Token, MintError> {
-        let fits = |audience: &String| (1..=MAX_AUDIENCE).contains(&audience.len());
-        if !(1..=MAX_AUDIENCES).contains(&audiences.len()) || !audiences.iter().all(fits) {
+    /// Issues a JWT-SVID (SPIFFE JWT-SVID, section 3) for these audiences.
+    ///
+    /// # Errors
+    /// If the pod does not authenticate or is not entitled, or if the audiences are not valid.
+    pub async fn token(&self, token: &str, audiences: &[String]) -> Result<JwtSvid, MintError> {
+        let has_valid_length = |audience: &String| (1..=MAX_AUDIENCE_LENGTH).contains(&audience.len());
+        if !(1..=MAX_AUDIENCES).contains(&audiences.len()) || !audiences.iter().all(has_valid_length) {
             return Err(MintError::Invalid(format!(
-                "name 1 to {MAX_AUDIENCES} audiences of up to {MAX_AUDIENCE} bytes"
+                "name 1 to {MAX_AUDIENCES} audiences of up to {MAX_AUDIENCE_LENGTH} bytes"
             )));
         }
         let now = Utc::now();
-        let caller = self.caller(token, Kind::Token).await?;
-        let expires_at = now + TOKEN;
+        let pod = self.entitled_pod(token, CredentialKind::Token).await?;
+        let expires_at = now + TOKEN_LIFETIME;
         let claims = json!({
-            "iss": &*self.issuer, "sub": caller.id, "aud": audiences, "iat": now.timestamp(), "exp": expires_at.timestamp(),
-            // doors refuse it once these are gone
-            "kubernetes.io": {"pod": {"uid": caller.pod_uid}, "serviceaccount": {"uid": caller.account_uid}},
+            "iss": &*self.issuer, "sub": pod.id, "aud": audiences,
+            "iat": now.timestamp(), "exp": expires_at.timestamp(),
+            // enforcement points reject the token once the pod or the service account is deleted
+            "kubernetes.io": {"pod": {"uid": pod.uid}, "serviceaccount": {"uid": pod.service_account_uid}},
         });
         let keys = self.keys.current();
         let key = keys
             .signing_key(SigningAlgorithm::Es256, now)
-            .ok_or_else(|| MintError::Unavailable("there is no key".to_owned()))?;
+            .ok_or_else(|| MintError::Unavailable("there is no token key".to_owned()))?;
         let text = key.sign(&claims, "JWT").map_err(|error| MintError::Unavailable(error.to_string()))?;
-        let issuance = Issuance {
+        let record = IssuanceRecord {
             serial: Some(key.kid().to_owned()),
-            lifetime: Some(TOKEN.num_seconds()),
+            lifetime: Some(TOKEN_LIFETIME.num_seconds()),
             audiences,
-            ..self.issuance(Kind::Token, Outcome::Issued)
+            ..self.new_record(CredentialKind::Token, IssuanceOutcome::Issued, now)
         };
-        self.record(caller.of(issuance), now)?;
-        Ok(Token { id: caller.id, text, expires_at })
+        self.record(&pod.describe(record))?;
+        Ok(JwtSvid { id: pod.id, text, expires_at })
     }
 
-    /// The pod that a token is of.
-    pub async fn pod_labels(&self, token: &str) -> Result<Labelled, MintError> {
-        let Caller { namespace, labels, .. } = self.proved(token).await?;
-        Ok(Labelled { namespace, labels })
+    /// The namespace and labels of the pod to which a token is bound.
+    ///
+    /// # Errors
+    /// If the pod does not authenticate or is not entitled.
+    pub async fn pod_labels(&self, token: &str) -> Result<LabelledPod, MintError> {
+        let EntitledPod { namespace, labels, .. } = self.authenticate(token).await?;
+        Ok(LabelledPod { namespace, labels })
     }
 
-    fn issuance(&self, kind: Kind, outcome: Outcome) -> Issuance<'_> {
-        Issuance::new(By::Mint, kind, outcome, self.engine.snapshot().revision().to_string())
+    fn new_record(
+        &self,
+        kind: CredentialKind,
+        outcome: IssuanceOutcome,
+        requested_at: DateTime<Utc>,
+    ) -> IssuanceRecord<'_> {
+        let revision = self.engine.snapshot().revision().to_string();
+        IssuanceRecord::new(IssuedBy::Mint, kind, outcome, revision, requested_at)
     }
 
-    /// Records it; what has to be recorded and can't be is not given out.
-    fn record(&self, issuance: Issuance<'_>, began: DateTime<Utc>) -> Result<(), MintError> {
-        let recorded = self.engine.issuance(&issuance, began);
-        if recorded { Ok(()) } else { Err(MintError::Unavailable("it can't be recorded".to_owned())) }
+    /// Records an issuance. If the audit log requires a record and it fails, nothing is issued.
+    fn record(&self, record: &IssuanceRecord<'_>) -> Result<(), MintError> {
+        let recorded = self.engine.record(record);
+        if recorded { Ok(()) } else { Err(MintError::Unavailable("the issuance can't be recorded".to_owned())) }
     }
 
-    /// Who asks, and what policies let them have.
-    async fn caller(&self, token: &str, kind: Kind) -> Result<Caller, MintError> {
-        let began = Utc::now();
-        let caller = self.proved(token).await;
-        let cause = match &caller {
-            Ok(_) | Err(MintError::Unavailable(_)) => return caller,
+    /// Authenticates the pod, and records a refusal.
+    async fn entitled_pod(&self, token: &str, kind: CredentialKind) -> Result<EntitledPod, MintError> {
+        let requested_at = Utc::now();
+        let pod = self.authenticate(token).await;
+        let reason = match &pod {
+            Ok(_) | Err(MintError::Unavailable(_)) => return pod,
             Err(error) => error.to_string(),
         };
-        let refused = Issuance { reason: Some(cause.into()), ..self.issuance(kind, Outcome::Refused) };
-        self.record(refused, began)?;
-        caller
+        let refusal = self.new_record(kind, IssuanceOutcome::Refused, requested_at);
+        self.record(&IssuanceRecord { reason: Some(reason.into()), ..refusal })?;
+        pod
     }
 
-    async fn proved(&self, token: &str) -> Result<Caller, MintError> {
+    /// Authenticates the pod to which a token is bound, and looks up its entitlement.
+    async fn authenticate(&self, token: &str) -> Result<EntitledPod, MintError> {
         let Ok(_slot) = self.slots.try_acquire() else {
-            return Err(MintError::Unavailable("too many ask at once".to_owned()));
+            return Err(MintError::Unavailable("too many requests at the same time".to_owned()));
         };
         let user = self.review(token).await?;
-        let refused = MintError::Unauthenticated;
+        let unauthenticated = MintError::Unauthenticated;
         let username = user.username.as_deref().and_then(|name| name.strip_prefix("system:serviceaccount:"));
-        let (namespace, account) =
-            username.and_then(|name| name.split_once(':')).ok_or(refused("the token is of no service account"))?;
-        let extra = |name: &str| {
-            let values = user.extra.as_ref()?.get(&format!("authentication.kubernetes.io/{name}"))?;
-            values.first().filter(|_| values.len() == 1)
-        };
-        let unbound = refused("the token is bound to no pod");
-        let (Some(pod), Some(pod_uid)) = (extra("pod-name"), extra("pod-uid")) else { return Err(unbound) };
-        let account_uid = user.uid.clone().ok_or(refused("the service account has no UID"))?;
-        let labels = self.labels(namespace, pod, pod_uid, account).await?;
-        let id = PrincipalId::workload(&self.trust_domain, namespace, account)
-            .map_err(|_| refused("the service account is no SPIFFE ID"))?;
-        match self.engine.snapshot().certificate_entitlement(&id, namespace, &labels) {
-            Ok(minting) => {
-                let (namespace, account) = (namespace.to_owned(), account.to_owned());
-                let (pod, pod_uid) = (pod.clone(), pod_uid.clone());
-                Ok(Caller { id, namespace, account, pod, pod_uid, account_uid, labels, minting })
-            }
-            Err(why) => Err(MintError::NotEntitled(not_entitled_message(&why, namespace))),
-        }
+        let (namespace, service_account) = username
+            .and_then(|name| name.split_once(':'))
+            .ok_or(unauthenticated("the token is of no service account"))?;
+        let unbound = "the token is bound to no pod";
+        let name = single_extra(&user, "pod-name").ok_or(unauthenticated(unbound))?;
+        let uid = single_extra(&user, "pod-uid").ok_or(unauthenticated(unbound))?;
+        let service_account_uid = user.uid.clone().ok_or(unauthenticated("the service account has no UID"))?;
+        let labels = self.labels(namespace, name, uid, service_account).await?;
+        let id = PrincipalId::workload(&self.trust_domain, namespace, service_account)
+            .map_err(|_| unauthenticated("the service account is no SPIFFE ID"))?;
+        let entitlement = self.engine.snapshot().certificate_entitlement(&id, namespace, &labels);
+        let entitlement =
+            entitlement.map_err(|reason| MintError::NotEntitled(not_entitled_message(&reason, namespace)))?;
+        Ok(EntitledPod {
+            id,
+            namespace: namespace.to_owned(),
+            service_account: service_account.to_owned(),
+            name: name.to_owned(),
+            uid: uid.to_owned(),
+            service_account_uid,
+            labels,
+            entitlement,
+        })
     }
 
-    /// Whom the API server sees behind a token that is meant for Durward.
+    /// The user of a token with the audience of Durward, according to the API server.
     async fn review(&self, token: &str) -> Result<UserInfo, MintError> {
-        let spec = TokenReviewSpec { audiences: Some(vec![AUDIENCE.to_owned()]), token: token.to_owned() };
+        let spec = TokenReviewSpec { audiences: Some(vec![DURWARD_AUDIENCE.to_owned()]), token: token.to_owned() };
         let review = TokenReview { spec, ..TokenReview::default() };
         let reviews: Api<TokenReview> = Api::all(self.client.clone());
         let status = with_timeout(REQUEST_TIMEOUT, reviews.create(&PostParams::default(), &review)).await?.status;
-        let status = status.filter(|status| {
-            let meant = status.audiences.iter().flatten().any(|audience| audience == AUDIENCE);
-            status.authenticated == Some(true) && meant
+        let accepted = status.filter(|status| {
+            let for_durward = status.audiences.iter().flatten().any(|audience| audience == DURWARD_AUDIENCE);
+            status.authenticated == Some(true) && for_durward
         });
-        let refused = MintError::Unauthenticated("the API server does not take the token, or not for this audience");
-        status.and_then(|status| status.user).ok_or(refused)
+        accepted
+            .and_then(|status| status.user)
+            .ok_or(MintError::Unauthenticated("the API server does not take the token, or not for this audience"))
     }
 
-    /// Labels of the pod, which has to be what the token says, and to live.
+    /// The labels of the pod, which has to exist and to run as the service account of the token.
     async fn labels(
         &self,
         namespace: &str,
         name: &str,
         uid: &str,
-        account: &str,
+        service_account: &str,
     ) -> Result<BTreeMap<String, String>, MintError> {
-        let check = |pod: Option<pods::Found>| {
-            let pod = pod.filter(|pod| pod.is(uid)).ok_or(MintError::Unauthenticated("the pod is gone"))?;
-            if pod.account() == account {
+        let check = |pod: Option<PodFacts>| {
+            let pod = pod.filter(|pod| pod.has_uid(uid)).ok_or(MintError::Unauthenticated("the pod is gone"))?;
+            if pod.service_account() == service_account {
                 Ok(pod.into_labels())
             } else {
                 Err(MintError::Unauthenticated("the pod runs as another service account"))
             }
         };
-        with_timeout(REQUEST_TIMEOUT, pods::checked(&self.client, namespace, name, check)).await?
+        with_timeout(REQUEST_TIMEOUT, check_pod(&self.client, namespace, name, check)).await?
+    }
+}
+
+/// The value of an extra attribute of the user, if it has exactly one value.
+fn single_extra<'u>(user: &'u UserInfo, name: &str) -> Option<&'u str> {
+    match user.extra.as_ref()?.get(&format!("authentication.kubernetes.io/{name}"))?.as_slice() {
+        [value] => Some(value),
+        _ => None,
     }
 }

@@ -1,5 +1,6 @@
-//! Pods that are to get something, as the API server tells of them.
+//! The pods that request certificates and tokens, as the API server describes them.
 
+use durward_kubernetes::requests::RequestError;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::GetParams;
 use kube::core::Request;
@@ -7,15 +8,15 @@ use kube::{Client, Resource};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
-/// What matters of a pod: its whole type would be a twentieth of the program.
+/// The fields of a pod that issuance needs. The complete type would be a twentieth of the program.
 #[derive(Debug, Deserialize)]
-pub struct Found {
-    metadata: Metadata,
-    spec: Spec,
+pub struct PodFacts {
+    metadata: PodMetadata,
+    spec: PodPlacement,
 }
 
 #[derive(Debug, Deserialize)]
-struct Metadata {
+struct PodMetadata {
     uid: String,
     #[serde(default)]
     labels: BTreeMap<String, String>,
@@ -23,17 +24,26 @@ struct Metadata {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Spec {
+struct PodPlacement {
     service_account_name: Option<String>,
     node_name: Option<String>,
 }
 
-impl Found {
-    pub fn is(&self, uid: &str) -> bool {
+/// An authenticated pod with its labels.
+#[derive(Debug)]
+pub struct LabelledPod {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl PodFacts {
+    pub fn has_uid(&self, uid: &str) -> bool {
         self.metadata.uid == uid
     }
 
-    pub fn account(&self) -> &str {
+    pub fn service_account(&self) -> &str {
         self.spec.service_account_name.as_deref().unwrap_or("default")
     }
 
@@ -46,26 +56,37 @@ impl Found {
     }
 }
 
-/// What `check` makes of the pod of this name. The API server is asked for what it remembers first, which costs it little
-/// and is as old as what policies are made of; a refusal has to be about what is stored.
-pub async fn checked<T, E>(
+/// Applies `check` to the pod of this name.
+///
+/// The first read is from the cache of the API server: that is cheap, and as current as the policies. If `check` fails,
+/// a second read from the storage makes sure that a pod is not refused because the cache is behind.
+///
+/// # Errors
+/// The outer error is that of the API server, the inner one that of `check`.
+pub async fn check_pod<T, E>(
     client: &Client,
     namespace: &str,
     name: &str,
-    check: impl Fn(Option<Found>) -> Result<T, E>,
-) -> Result<Result<T, E>, kube::Error> {
-    match check(get(client, namespace, name, &GetParams::any()).await?) {
-        Ok(good) => Ok(Ok(good)),
-        Err(_) => Ok(check(get(client, namespace, name, &GetParams::default()).await?)),
+    check: impl Fn(Option<PodFacts>) -> Result<T, E>,
+) -> Result<Result<T, E>, RequestError> {
+    match check(get_pod(client, namespace, name, &GetParams::any()).await?) {
+        Ok(passed) => Ok(Ok(passed)),
+        Err(_) => Ok(check(get_pod(client, namespace, name, &GetParams::default()).await?)),
     }
 }
 
-async fn get(client: &Client, namespace: &str, name: &str, at: &GetParams) -> Result<Option<Found>, kube::Error> {
-    let request = Request::new(Pod::url_path(&(), Some(namespace))).get(name, at).map_err(kube::Error::BuildRequest)?;
+async fn get_pod(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    parameters: &GetParams,
+) -> Result<Option<PodFacts>, RequestError> {
+    let request = Request::new(Pod::url_path(&(), Some(namespace)));
+    let request = request.get(name, parameters).map_err(kube::Error::BuildRequest)?;
     match client.request(request).await {
-        Ok(found) => Ok(Some(found)),
+        Ok(pod) => Ok(Some(pod)),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
-        Err(error) => Err(error),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -86,59 +107,50 @@ mod tests {
         })
     }
 
-    /// An API server that remembers one thing and has stored another; and what it was asked for.
-    fn api_server(remembered: Option<Value>, stored: Option<Value>) -> (Client, Arc<Mutex<Vec<String>>>) {
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let heard = Arc::clone(&asked);
+    /// An API server with one pod in its cache and another in its storage, and the URIs of its requests.
+    fn api_server(cached: Option<Value>, stored: Option<Value>) -> (Client, Arc<Mutex<Vec<String>>>) {
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let received = Arc::clone(&requests);
         let service = tower::service_fn(move |request: Request<Body>| {
             let uri = request.uri().to_string();
-            let found = if uri.ends_with("resourceVersion=0") { remembered.clone() } else { stored.clone() };
-            heard.lock().expect("a lock").push(uri);
-            let status = if found.is_some() { StatusCode::OK } else { StatusCode::NOT_FOUND };
+            let pod = if uri.ends_with("resourceVersion=0") { cached.clone() } else { stored.clone() };
+            received.lock().expect("locks the requests").push(uri);
+            let status = if pod.is_some() { StatusCode::OK } else { StatusCode::NOT_FOUND };
             let missing =
                 json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404});
-            let body = found.unwrap_or(missing).to_string();
+            let body = pod.unwrap_or(missing).to_string();
             async move { Response::builder().status(status).body(Body::from(body.into_bytes())) }
         });
-        (Client::new(service, "default"), asked)
+        (Client::new(service, "default"), requests)
     }
 
-    /// What comes of asking for the pod of UID `one` on node `here`, and how often it was asked for.
-    async fn asked(remembered: Option<Value>, stored: Option<Value>) -> (Result<String, &'static str>, usize) {
-        let (client, asked) = api_server(remembered, stored);
-        let check = |found: Option<Found>| {
-            let pod = found.filter(|pod| pod.is("one")).ok_or("none")?;
+    /// The result of a check for the pod with UID `one` on node `here`, and the number of requests.
+    async fn checked(cached: Option<Value>, stored: Option<Value>) -> (Result<String, &'static str>, usize) {
+        let (client, requests) = api_server(cached, stored);
+        let check = |pod: Option<PodFacts>| {
+            let pod = pod.filter(|pod| pod.has_uid("one")).ok_or("none")?;
             if pod.node() != Some("here") {
                 return Err("elsewhere");
             }
-            let account = pod.account().to_owned();
+            let account = pod.service_account().to_owned();
             Ok(format!("{account} {:?}", pod.into_labels()))
         };
-        let found = checked(&client, "shop", "web", check).await.expect("answered");
-        let asked = asked.lock().expect("a lock");
-        assert!(asked.iter().all(|uri| uri.starts_with("/api/v1/namespaces/shop/pods/web")), "{asked:?}");
-        (found, asked.len())
+        let result = check_pod(&client, "shop", "web", check).await.expect("the API server answers");
+        let requests = requests.lock().expect("locks the requests");
+        assert!(requests.iter().all(|uri| uri.starts_with("/api/v1/namespaces/shop/pods/web")), "{requests:?}");
+        (result, requests.len())
     }
 
     #[tokio::test]
-    async fn a_pod_that_is_remembered_is_not_looked_for_and_one_that_is_not_is_never_refused_for_it() {
+    async fn a_cached_pod_needs_one_request_and_a_refusal_needs_the_stored_pod() {
         let right = || Some(pod("one", Some("here")));
-        let good = Ok(r#"default {"app": "web"}"#.to_owned());
-        assert_eq!(asked(right(), None).await, (good.clone(), 1));
-        // what is remembered lags behind: the pod is new, or made again, or has only now come to its node
-        for behind in [None, Some(pod("before", Some("here"))), Some(pod("one", None))] {
-            assert_eq!(asked(behind, right()).await, (good.clone(), 2));
+        let accepted = Ok(r#"default {"app": "web"}"#.to_owned());
+        assert_eq!(checked(right(), None).await, (accepted.clone(), 1));
+        // the cache is behind: the pod is new, was replaced, or was just scheduled
+        for outdated in [None, Some(pod("before", Some("here"))), Some(pod("one", None))] {
+            assert_eq!(checked(outdated, right()).await, (accepted.clone(), 2));
         }
-        assert_eq!(asked(None, None).await, (Err("none"), 2));
-        assert_eq!(asked(None, Some(pod("one", Some("there")))).await, (Err("elsewhere"), 2));
+        assert_eq!(checked(None, None).await, (Err("none"), 2));
+        assert_eq!(checked(None, Some(pod("one", Some("there")))).await, (Err("elsewhere"), 2));
     }
-}
-
-/// A pod that proved which it is.
-#[derive(Debug)]
-pub struct LabelledPod {
-    /// Its namespace.
-    pub namespace: String,
-    /// Its labels.
-    pub labels: std::collections::BTreeMap<String, String>,
 }

@@ -1,327 +1,304 @@
-//! A directory of manifests, loaded once or followed as it changes.
+//! A directory of manifests, loaded once or refreshed as it changes.
 
+mod file;
+
+use crate::files::{ManifestLoadError, display_name, manifest_files, read_text};
+use crate::location::locate;
 use crate::manifest;
-use crate::manifest::{Contents, Document, Place, Problem, Resource};
-use crate::place::locate;
-use crate::progress::Progress;
+use crate::manifest::{DocumentLocation, ManifestContents, ManifestDocument, ManifestProblem, ManifestResource};
+use crate::progress::LoadProgress;
 use durward_api::catalog::{AuthenticationResource, Catalog, CatalogChange, PolicyStatus};
 use durward_api::compile::ClusterDomains;
 use durward_api::field_error::FieldError;
 use durward_api::resources::{AccessPolicy, IdentityProvider, Relationship, namespaced_name};
 use durward_api::translation::{self, ObjectVersion};
 use durward_core::namespaced_name::NamespacedName;
-use k8s_openapi::api::core::v1::Secret;
+use file::ManifestFile;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use thiserror::Error;
 
-/// Largest manifest file, in bytes; 100,000 policies take about half of it.
-const MAX_FILE: u64 = 256 * 1024 * 1024;
-/// Deepest directory that is looked into.
-const MAX_DEPTH: usize = 16;
-
-/// The directory can't be read at all.
-#[derive(Debug, Error)]
-#[error("can't read the manifests in `{path}`: {source}")]
-pub struct LoadError {
-    path: String,
-    source: io::Error,
-}
-
-/// All that is known from a directory.
+/// The resources in a directory, and the files that they come from.
 #[derive(Debug)]
-pub struct Directory {
+pub struct ManifestDirectory {
     root: PathBuf,
-    files: BTreeMap<PathBuf, Known>,
-    /// Policies and the snapshot that follows from them.
+    files: BTreeMap<PathBuf, ManifestFile>,
+    /// The policies, and the snapshot compiled from them.
     pub catalog: Catalog,
-    owners: BTreeMap<NamespacedName, Place>,
-    /// Where each Relationship stands.
-    relationships: BTreeMap<NamespacedName, Place>,
-}
-
-/// A file as it was last read.
-#[derive(Debug, Default)]
-struct Known {
-    policies: BTreeSet<NamespacedName>,
-    relationships: BTreeSet<NamespacedName>,
-    namespaces: BTreeSet<String>,
-    authentication: BTreeSet<AuthenticationResource>,
-    providers: Vec<IdentityProvider>,
-    secrets: Vec<Secret>,
-    problems: Vec<Problem>,
+    policies: BTreeMap<NamespacedName, DocumentLocation>,
+    relationships: BTreeMap<NamespacedName, DocumentLocation>,
 }
 
 /// Loads a directory.
 ///
 /// # Errors
 /// When the directory can't be listed. A file that can't be read is a problem of that file.
-pub fn load(root: &Path, domains: &ClusterDomains) -> Result<Directory, LoadError> {
-    let mut directory = Directory {
+pub fn load(root: &Path, domains: &ClusterDomains) -> Result<ManifestDirectory, ManifestLoadError> {
+    let mut directory = ManifestDirectory {
         root: root.to_owned(),
         files: BTreeMap::new(),
         catalog: Catalog::new(domains.clone()),
-        owners: BTreeMap::new(),
+        policies: BTreeMap::new(),
         relationships: BTreeMap::new(),
     };
     directory.refresh(None)?;
     Ok(directory)
 }
 
-impl Directory {
-    /// Reads the directory again: all of it, or the given files. Returns the policies whose fate changed.
+impl ManifestDirectory {
+    /// Reads the directory again: all files, or the given and the new ones. Returns the policies whose status changed.
     ///
     /// # Errors
     /// When the directory can't be listed.
     pub fn refresh(
         &mut self,
         only: Option<&BTreeSet<PathBuf>>,
-    ) -> Result<Vec<(NamespacedName, PolicyStatus)>, LoadError> {
-        let present = manifests(&self.root)?;
-        let gone: Vec<PathBuf> = self.files.keys().filter(|path| !present.contains(*path)).cloned().collect();
-        let read: Vec<&PathBuf> = present
+    ) -> Result<Vec<(NamespacedName, PolicyStatus)>, ManifestLoadError> {
+        let present = manifest_files(&self.root)?;
+        let removed: Vec<PathBuf> = self.files.keys().filter(|path| !present.contains(*path)).cloned().collect();
+        let outdated: Vec<&PathBuf> = present
             .iter()
             .filter(|path| only.is_none_or(|only| only.contains(*path) || !self.files.contains_key(*path)))
             .collect();
-        let mut progress = Progress::on_stderr(read.len());
+        let mut progress = LoadProgress::on_stderr(outdated.len());
         let mut changes = Vec::new();
-        let mut before = Known::default();
-        for path in gone {
+        let mut before = ManifestFile::default();
+        for path in removed {
             before.absorb(self.files.remove(&path).unwrap_or_default());
         }
-        for path in read {
+        for path in outdated {
             let contents = self.read(path, &mut progress);
-            self.take_in(path.clone(), contents, &mut before, &mut changes);
+            self.replace_file(path.clone(), contents, &mut before, &mut changes);
             progress.file();
         }
-        self.withdraw(before, &mut changes);
+        self.withdraw_missing(before, &mut changes);
         progress.compiling();
-        let fates = self.catalog.apply(changes);
+        let statuses = self.catalog.apply(changes);
         progress.done();
-        Ok(fates)
+        Ok(statuses)
     }
 
-    fn read(&self, path: &Path, progress: &mut Progress<impl io::Write>) -> Contents {
-        let name = name_in(&self.root, path);
+    fn read(&self, path: &Path, progress: &mut LoadProgress<impl Write>) -> ManifestContents {
+        let name = display_name(&self.root, path);
         match read_text(path) {
             Ok(text) => manifest::read_with(&name, &text, || progress.resource()),
-            Err(message) => {
-                let problem = Problem { file: name.into(), line: 0, column: 0, field: None, message, policy: None };
-                Contents { problems: vec![problem], ..Contents::default() }
+            Err(error) => {
+                let problem = ManifestProblem {
+                    file: name.into(),
+                    line: 0,
+                    column: 0,
+                    field: None,
+                    message: error.to_string(),
+                    policy: None,
+                };
+                ManifestContents { problems: vec![problem], ..ManifestContents::default() }
             }
         }
     }
 
-    /// Takes in what a file holds now. What can't be read stays as it was; what is no longer there goes to `before`.
-    fn take_in(&mut self, path: PathBuf, contents: Contents, before: &mut Known, changes: &mut Vec<CatalogChange>) {
+    /// Replaces what a file defines. The former resources go to `before`, unless parts of the file can't be read: then
+    /// they stay in force.
+    fn replace_file(
+        &mut self,
+        path: PathBuf,
+        contents: ManifestContents,
+        before: &mut ManifestFile,
+        changes: &mut Vec<CatalogChange>,
+    ) {
         let old = self.files.remove(&path).unwrap_or_default();
-        let mut known = Known::default();
-        let unreadable_whole = contents.problems.iter().any(|problem| problem.policy.is_none());
-        for Document { resource, place } in contents.documents {
-            self.document(resource, place, &mut known, changes);
+        let mut file = ManifestFile::default();
+        // which resource such a problem concerns is unknown
+        let unknown_part = contents.problems.iter().any(|problem| problem.policy.is_none());
+        for ManifestDocument { resource, location } in contents.documents {
+            self.add_resource(resource, location, &mut file, changes);
         }
         for problem in contents.problems {
             if let Some(key) = &problem.policy {
-                known.policies.insert(key.clone());
+                file.policies.insert(key.clone());
                 let error =
                     FieldError { field: problem.field.clone().unwrap_or_default(), message: problem.message.clone() };
                 changes.extend(ObjectVersion::<AccessPolicy>::undecodable(key.clone(), error).into_changes());
             }
-            known.problems.push(problem);
+            file.problems.push(problem);
         }
-        if unreadable_whole {
-            // nobody can tell what the unreadable part was about, so nothing that was good is lost
-            known.keep(old);
+        if unknown_part {
+            file.keep(old);
         } else {
             before.absorb(old);
         }
-        self.files.insert(path, known);
+        self.files.insert(path, file);
     }
 
-    fn document(&mut self, resource: Resource, place: Place, known: &mut Known, changes: &mut Vec<CatalogChange>) {
-        let problem = |message: String, field: &str| Problem {
-            file: Arc::clone(&place.file),
-            line: place.line,
-            column: 1,
-            field: Some(field.to_owned()),
-            message,
-            policy: None,
-        };
+    fn add_resource(
+        &mut self,
+        resource: ManifestResource,
+        location: DocumentLocation,
+        file: &mut ManifestFile,
+        changes: &mut Vec<CatalogChange>,
+    ) {
         match resource {
-            Resource::Policy(policy) => match self.catalog.interned_name(&policy.metadata) {
-                Some(key) => {
-                    match self
-                        .owners
-                        .get(&key)
-                        .filter(|other| other.file != place.file || known.policies.contains(&key))
-                    {
-                        Some(other) if self.is_present(other) => {
-                            let message = format!(
-                                "policy {key} stands in {} line {} too; this one is ignored",
-                                other.file, other.line
-                            );
-                            known.problems.push(problem(message, "metadata.name"));
-                        }
-                        _ => {
-                            self.owners.insert(key.clone(), place);
-                            known.policies.insert(key);
-                            changes.extend(
-                                ObjectVersion::from_resource(*policy)
-                                    .into_iter()
-                                    .flat_map(ObjectVersion::into_changes)
-                                    .map(|change| self.catalog.compact(change)),
-                            );
-                        }
-                    }
-                }
-                None => known.problems.push(problem("a policy needs a name".to_owned(), "metadata.name")),
-            },
-            Resource::Provider(provider) => {
-                let name = provider.metadata.name.as_deref().unwrap_or_default();
-                known.authentication.insert(AuthenticationResource::IdentityProvider(name.into()));
-                known.providers.push((*provider).clone());
-                changes
-                    .extend(ObjectVersion::from_resource(*provider).into_iter().flat_map(ObjectVersion::into_changes));
+            ManifestResource::Policy(policy) => self.add_policy(*policy, location, file, changes),
+            ManifestResource::Provider(provider) => add_provider(*provider, file, changes),
+            ManifestResource::ApiKeys(secret) => add_api_keys(*secret, file, changes),
+            ManifestResource::Namespace(namespace) => add_namespace(*namespace, file, changes),
+            ManifestResource::Relationship(relationship) => {
+                self.add_relationship(*relationship, location, file, changes);
             }
-            Resource::ApiKeys(secret) => {
-                known.authentication.extend(namespaced_name(&secret.metadata).map(AuthenticationResource::Secret));
-                changes.extend(translation::api_keys(&secret));
-                known.secrets.push(*secret);
-            }
-            Resource::Namespace(namespace) => {
-                changes.extend(translation::namespace(&namespace.metadata));
-                known.namespaces.insert(namespace.metadata.name.unwrap_or_default());
-            }
-            Resource::Relationship(relationship) => match namespaced_name(&relationship.metadata) {
-                Some(key) => {
-                    let elsewhere = |other: &&Place| other.file != place.file || known.relationships.contains(&key);
-                    match self.relationships.get(&key).filter(elsewhere).filter(|other| self.is_present(other)) {
-                        Some(other) => {
-                            let message = format!(
-                                "relationship {key} stands in {} line {} too; this one is ignored",
-                                other.file, other.line
-                            );
-                            known.problems.push(problem(message, "metadata.name"));
-                        }
-                        None => {
-                            self.relationships.insert(key.clone(), place);
-                            known.relationships.insert(key);
-                            changes.extend(
-                                ObjectVersion::from_resource(*relationship)
-                                    .into_iter()
-                                    .flat_map(ObjectVersion::into_changes),
-                            );
-                        }
-                    }
-                }
-                None => known.problems.push(problem("a relationship needs a name".to_owned(), "metadata.name")),
-            },
         }
     }
 
-    /// Whether the file of a place still has it: two files may swap a policy between them.
-    fn is_present(&self, place: &Place) -> bool {
-        self.root.join(&*place.file).exists()
+    fn add_policy(
+        &mut self,
+        policy: AccessPolicy,
+        location: DocumentLocation,
+        file: &mut ManifestFile,
+        changes: &mut Vec<CatalogChange>,
+    ) {
+        let Some(key) = self.catalog.interned_name(&policy.metadata) else {
+            file.problems.push(name_problem(&location, "a policy needs a name".to_owned()));
+            return;
+        };
+        let elsewhere = |other: &&DocumentLocation| other.file != location.file || file.policies.contains(&key);
+        let other = self.policies.get(&key).filter(elsewhere).filter(|other| self.is_present(other));
+        if let Some(other) = other {
+            file.problems.push(duplicate_problem(&location, "policy", &key, other));
+            return;
+        }
+        self.policies.insert(key.clone(), location);
+        file.policies.insert(key);
+        let versions = ObjectVersion::from_resource(policy).into_iter();
+        changes.extend(versions.flat_map(ObjectVersion::into_changes).map(|change| self.catalog.compact(change)));
     }
 
-    /// Withdraws what no file holds any more.
-    fn withdraw(&mut self, before: Known, changes: &mut Vec<CatalogChange>) {
-        let holds = |check: &dyn Fn(&Known) -> bool| self.files.values().any(check);
-        for key in &before.policies {
-            // its owner holds it almost always; every other file is asked only for the few that are gone or moved
-            let owner = self.owners.get(key).and_then(|place| self.files.get(&self.root.join(&*place.file)));
-            if !owner.is_some_and(|known| known.policies.contains(key)) && !holds(&|known| known.policies.contains(key))
-            {
-                changes.extend(translation::deleted::<AccessPolicy>(key.clone()));
+    fn add_relationship(
+        &mut self,
+        relationship: Relationship,
+        location: DocumentLocation,
+        file: &mut ManifestFile,
+        changes: &mut Vec<CatalogChange>,
+    ) {
+        let Some(key) = namespaced_name(&relationship.metadata) else {
+            file.problems.push(name_problem(&location, "a relationship needs a name".to_owned()));
+            return;
+        };
+        let elsewhere = |other: &&DocumentLocation| other.file != location.file || file.relationships.contains(&key);
+        let other = self.relationships.get(&key).filter(elsewhere).filter(|other| self.is_present(other));
+        if let Some(other) = other {
+            file.problems.push(duplicate_problem(&location, "relationship", &key, other));
+            return;
+        }
+        self.relationships.insert(key.clone(), location);
+        file.relationships.insert(key);
+        let versions = ObjectVersion::from_resource(relationship).into_iter();
+        changes.extend(versions.flat_map(ObjectVersion::into_changes));
+    }
+
+    /// Whether the file of a location still exists. If it does, the resource in it has precedence.
+    fn is_present(&self, location: &DocumentLocation) -> bool {
+        self.root.join(&*location.file).exists()
+    }
+
+    /// Whether a file defines a resource. The file at its location almost always does, so it is checked first.
+    fn is_defined(&self, location: Option<&DocumentLocation>, defines: impl Fn(&ManifestFile) -> bool) -> bool {
+        let file = location.and_then(|location| self.files.get(&self.root.join(&*location.file)));
+        file.is_some_and(&defines) || self.files.values().any(defines)
+    }
+
+    /// Withdraws the resources in `before` that no file defines any more.
+    fn withdraw_missing(&mut self, before: ManifestFile, changes: &mut Vec<CatalogChange>) {
+        for key in before.policies {
+            if !self.is_defined(self.policies.get(&key), |file| file.policies.contains(&key)) {
+                changes.extend(translation::deleted::<AccessPolicy>(key));
             }
         }
-        for key in &before.relationships {
-            let place = self.relationships.get(key);
-            let owner = place.and_then(|place| self.files.get(&self.root.join(&*place.file)));
-            if !owner.is_some_and(|known| known.relationships.contains(key))
-                && !holds(&|known| known.relationships.contains(key))
-            {
-                changes.extend(translation::deleted::<Relationship>(key.clone()));
+        for key in before.relationships {
+            if !self.is_defined(self.relationships.get(&key), |file| file.relationships.contains(&key)) {
+                changes.extend(translation::deleted::<Relationship>(key));
             }
         }
-        for name in &before.namespaces {
-            if !holds(&|known| known.namespaces.contains(name)) {
-                changes.extend(translation::namespace_deleted(name));
+        for name in before.namespaces {
+            if !self.is_defined(None, |file| file.namespaces.contains(&name)) {
+                changes.extend(translation::namespace_deleted(&name));
             }
         }
-        for name in &before.authentication {
-            if !holds(&|known| known.authentication.contains(name)) {
-                changes.extend(match name {
-                    AuthenticationResource::IdentityProvider(name) => {
-                        translation::deleted::<IdentityProvider>(Arc::clone(name))
-                    }
-                    AuthenticationResource::Secret(name) => translation::api_keys_deleted(name.clone()),
+        for resource in before.authentication {
+            if !self.is_defined(None, |file| file.authentication.contains(&resource)) {
+                changes.extend(match resource {
+                    AuthenticationResource::IdentityProvider(name) => translation::deleted::<IdentityProvider>(name),
+                    AuthenticationResource::Secret(name) => translation::api_keys_deleted(name),
                 });
             }
         }
         for change in changes.iter() {
             match change {
-                CatalogChange::PolicyDeleted(key) => drop(self.owners.remove(key)),
+                CatalogChange::PolicyDeleted(key) => drop(self.policies.remove(key)),
                 CatalogChange::RelationshipDeleted(key) => drop(self.relationships.remove(key)),
                 _ => {}
             }
         }
     }
 
-    /// The directory.
+    /// The path of the directory.
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// All providers, by name; of two with one name the one in the first file.
+    /// All providers, by name. If two have one name, the first file has precedence.
     #[must_use]
     pub fn providers(&self) -> Vec<IdentityProvider> {
-        let mut seen = BTreeSet::new();
-        let all = self.files.values().flat_map(|known| &known.providers);
-        all.filter(|provider| seen.insert(provider.metadata.name.clone())).cloned().collect()
+        let mut names = BTreeSet::new();
+        let all = self.files.values().flat_map(|file| &file.providers);
+        all.filter(|provider| names.insert(provider.metadata.name.clone())).cloned().collect()
     }
 
     /// All Secrets with API keys.
     #[must_use]
     pub fn secrets(&self) -> Vec<Secret> {
-        self.files.values().flat_map(|known| known.secrets.iter().cloned()).collect()
+        self.files.values().flat_map(|file| file.secrets.iter().cloned()).collect()
     }
 
-    /// Everything that can't be used as it is written, with its place, in the order of the files.
+    /// All problems with their locations, in the order of the files.
     #[must_use]
-    pub fn problems(&self) -> Vec<Problem> {
-        let mut problems: Vec<Problem> = self.files.values().flat_map(|known| known.problems.iter().cloned()).collect();
-        let unreadable: BTreeSet<NamespacedName> =
+    pub fn problems(&self) -> Vec<ManifestProblem> {
+        let mut problems: Vec<ManifestProblem> =
+            self.files.values().flat_map(|file| file.problems.iter().cloned()).collect();
+        let undecodable: BTreeSet<NamespacedName> =
             problems.iter().filter_map(|problem| problem.policy.clone()).collect();
-        for (key, fate) in self.catalog.policy_statuses() {
-            let Some(rejection) = fate.rejected.filter(|_| !unreadable.contains(key)) else { continue };
-            let Some(place) = self.owners.get(key) else { continue };
-            problems.extend(self.placed(place, rejection.errors, Some(key)));
+        for (key, status) in self.catalog.policy_statuses() {
+            let Some(rejection) = status.rejected else { continue };
+            let Some(location) = self.policies.get(key) else { continue };
+            if !undecodable.contains(key) {
+                problems.extend(self.locate_errors(location, rejection.errors, Some(key)));
+            }
         }
-        for (key, place) in &self.relationships {
-            let Some(rejection) = self.catalog.relationship_status(key).and_then(|fate| fate.rejected) else {
-                continue;
-            };
-            problems.extend(self.placed(place, rejection.errors, None));
+        for (key, location) in &self.relationships {
+            let rejection = self.catalog.relationship_status(key).and_then(|status| status.rejected);
+            if let Some(rejection) = rejection {
+                problems.extend(self.locate_errors(location, rejection.errors, None));
+            }
         }
         problems.sort_unstable();
         problems
     }
 
-    /// Mistakes in a document, each with its line.
-    fn placed(&self, place: &Place, errors: Vec<FieldError>, policy: Option<&NamespacedName>) -> Vec<Problem> {
-        let text = read_text(&self.root.join(&*place.file)).unwrap_or_default();
-        let document =
-            manifest::documents(&text).into_iter().find(|(line, _)| *line == place.line).map(|(_, text)| text);
+    /// The errors of a document, each with its line and column.
+    fn locate_errors(
+        &self,
+        location: &DocumentLocation,
+        errors: Vec<FieldError>,
+        policy: Option<&NamespacedName>,
+    ) -> Vec<ManifestProblem> {
+        let text = read_text(&self.root.join(&*location.file)).unwrap_or_default();
+        let documents = manifest::documents(&text).into_iter();
+        let document = documents.filter(|(line, _)| *line == location.line).map(|(_, text)| text).next();
         let problem = |error: FieldError| {
             let (line, column) = document.and_then(|document| locate(document, &error.field)).unwrap_or((1, 1));
-            Problem {
-                file: Arc::clone(&place.file),
-                line: place.line + line - 1,
+            ManifestProblem {
+                file: Arc::clone(&location.file),
+                line: location.line + line - 1,
                 column,
                 field: Some(error.field),
                 message: error.message,
@@ -332,87 +309,48 @@ impl Directory {
     }
 
     /// Prints the problems to standard error.
-    pub fn warn(&self) {
+    pub fn print_problems(&self) {
         self.problems().iter().for_each(|problem| eprintln!("{problem}"));
     }
 }
 
-impl Known {
-    /// Adds what another file held.
-    fn absorb(&mut self, other: Self) {
-        self.policies.extend(other.policies);
-        self.relationships.extend(other.relationships);
-        self.namespaces.extend(other.namespaces);
-        self.authentication.extend(other.authentication);
-    }
+fn add_provider(provider: IdentityProvider, file: &mut ManifestFile, changes: &mut Vec<CatalogChange>) {
+    let name = provider.metadata.name.as_deref().unwrap_or_default();
+    file.authentication.insert(AuthenticationResource::IdentityProvider(name.into()));
+    file.providers.push(provider.clone());
+    changes.extend(ObjectVersion::from_resource(provider).into_iter().flat_map(ObjectVersion::into_changes));
+}
 
-    /// Keeps what a file held before, where it does not hold something newer.
-    fn keep(&mut self, old: Self) {
-        self.policies.extend(old.policies);
-        self.relationships.extend(old.relationships);
-        self.namespaces.extend(old.namespaces);
-        let newer: BTreeSet<_> = self.providers.iter().map(|provider| provider.metadata.name.clone()).collect();
-        self.providers.extend(old.providers.into_iter().filter(|provider| !newer.contains(&provider.metadata.name)));
-        let newer: BTreeSet<_> = self.secrets.iter().map(|secret| secret.metadata.name.clone()).collect();
-        self.secrets.extend(old.secrets.into_iter().filter(|secret| !newer.contains(&secret.metadata.name)));
-        self.authentication.extend(old.authentication);
+fn add_api_keys(secret: Secret, file: &mut ManifestFile, changes: &mut Vec<CatalogChange>) {
+    file.authentication.extend(namespaced_name(&secret.metadata).map(AuthenticationResource::Secret));
+    changes.extend(translation::api_keys(&secret));
+    file.secrets.push(secret);
+}
+
+fn add_namespace(namespace: Namespace, file: &mut ManifestFile, changes: &mut Vec<CatalogChange>) {
+    changes.extend(translation::namespace(&namespace.metadata));
+    file.namespaces.insert(namespace.metadata.name.unwrap_or_default());
+}
+
+fn name_problem(location: &DocumentLocation, message: String) -> ManifestProblem {
+    ManifestProblem {
+        file: Arc::clone(&location.file),
+        line: location.line,
+        column: 1,
+        field: Some("metadata.name".to_owned()),
+        message,
+        policy: None,
     }
 }
 
-/// The files of a directory that manifests are read from.
-///
-/// # Errors
-/// When the directory can't be listed.
-pub fn manifests(root: &Path) -> Result<BTreeSet<PathBuf>, LoadError> {
-    list(root).map_err(|(path, source)| LoadError { path: path.display().to_string(), source })
-}
-
-/// What problems call a file of [`manifests`]: its path in the directory, or as it was given where it stands alone.
-pub fn name_in(root: &Path, path: &Path) -> String {
-    let inside = path.strip_prefix(root).ok().filter(|inside| !inside.as_os_str().is_empty());
-    inside.unwrap_or(path).display().to_string()
-}
-
-/// The text of a manifest, if it is one and not too large.
-pub fn read_text(path: &Path) -> Result<String, String> {
-    let read = || -> io::Result<Vec<u8>> {
-        let file = File::open(path)?;
-        if file.metadata()?.len() > MAX_FILE {
-            return Err(io::Error::other(format!("it is larger than {} MiB; split it", MAX_FILE >> 20)));
-        }
-        let mut bytes = Vec::new();
-        file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    let bytes = read().map_err(|error| format!("can't be read: {error}"))?;
-    String::from_utf8(bytes).map_err(|error| format!("is not UTF-8 from byte {} on", error.utf8_error().valid_up_to()))
-}
-
-/// The manifests below a directory; hidden ones are left out. A single file is its own directory.
-fn list(root: &Path) -> Result<BTreeSet<PathBuf>, (PathBuf, io::Error)> {
-    if root.is_file() {
-        return Ok(BTreeSet::from([root.to_owned()]));
-    }
-    let mut found = BTreeSet::new();
-    let mut directories = vec![(root.to_owned(), 0)];
-    while let Some((directory, depth)) = directories.pop() {
-        let entries = fs::read_dir(&directory).map_err(|error| (directory.clone(), error))?;
-        for entry in entries {
-            let path = entry.map_err(|error| (directory.clone(), error))?.path();
-            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            if name.starts_with('.') {
-                continue;
-            }
-            if path.is_dir() {
-                if depth < MAX_DEPTH && !path.is_symlink() {
-                    directories.push((path, depth + 1));
-                }
-            } else if matches!(path.extension().and_then(|extension| extension.to_str()), Some("yaml" | "yml")) {
-                found.insert(path);
-            }
-        }
-    }
-    Ok(found)
+fn duplicate_problem(
+    location: &DocumentLocation,
+    kind: &str,
+    key: &NamespacedName,
+    other: &DocumentLocation,
+) -> ManifestProblem {
+    let message = format!("{kind} {key} is also defined in {} line {}; this one is ignored", other.file, other.line);
+    name_problem(location, message)
 }
 
 #[cfg(test)]

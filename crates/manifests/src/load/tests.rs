@@ -1,13 +1,15 @@
-//! What is loaded does not depend on which file it stands in, or on the order of files.
+//! The loaded resources don't depend on the file that a manifest is in, or on the order of the files.
 
 use super::*;
 use proptest::prelude::*;
+use std::fs;
 
 fn domains() -> ClusterDomains {
     ClusterDomains { trust_domain: "cluster.local".to_owned(), cluster_domain: "cluster.local".to_owned() }
 }
 
-/// Policies that share a service, contend for a host, need an annotation, or are wrong; and what they stand on.
+/// Policies that share a service, compete for a host, need an annotation or are invalid, and the resources that they
+/// use.
 fn manifests() -> Vec<String> {
     let policy = |name: &str, spec: &str| {
         format!(
@@ -30,38 +32,39 @@ fn manifests() -> Vec<String> {
     ]
 }
 
-/// Where each manifest stands, and in which order.
-fn placed() -> impl Strategy<Value = Vec<(usize, String)>> {
+/// An assignment of the manifests to files, in some order.
+fn layout() -> impl Strategy<Value = Vec<(usize, String)>> {
     let all = manifests();
     let files = proptest::collection::vec(0..4_usize, all.len());
     (files, Just(all).prop_shuffle()).prop_map(|(files, all)| files.into_iter().zip(all).collect())
 }
 
-/// What is in force, and what is wrong, but for where.
+/// The loaded policies and the problems, without locations.
 #[derive(Debug, PartialEq)]
-struct Loaded {
+struct LoadedState {
     revision: String,
     in_force: BTreeMap<String, bool>,
     problems: BTreeSet<(Option<String>, String)>,
 }
 
-fn loaded(placed: &[(usize, String)]) -> Loaded {
+fn load_layout(layout: &[(usize, String)]) -> LoadedState {
     let root = tempfile::tempdir().expect("a folder");
     for file in 0..4 {
-        let documents: Vec<&str> = placed.iter().filter(|(at, _)| *at == file).map(|(_, text)| text.as_str()).collect();
+        let documents: Vec<&str> = layout.iter().filter(|(at, _)| *at == file).map(|(_, text)| text.as_str()).collect();
         fs::write(root.path().join(format!("{file}.yaml")), documents.join("---\n")).expect("written");
     }
     let directory = load(root.path(), &domains()).expect("loaded");
-    Loaded {
+    LoadedState {
         revision: directory.catalog.snapshot().revision().to_string(),
-        in_force: directory.catalog.policy_statuses().map(|(key, fate)| (key.to_string(), fate.in_force)).collect(),
+        in_force: directory.catalog.policy_statuses().map(|(key, status)| (key.to_string(), status.in_force)).collect(),
         problems: directory.problems().into_iter().map(|problem| (problem.field, problem.message)).collect(),
     }
 }
 
 #[test]
-fn the_manifests_of_these_tests_are_good_and_bad() {
-    let Loaded { in_force, problems, .. } = loaded(&manifests().into_iter().map(|text| (0, text)).collect::<Vec<_>>());
+fn some_manifests_of_these_tests_are_valid() {
+    let LoadedState { in_force, problems, .. } =
+        load_layout(&manifests().into_iter().map(|text| (0, text)).collect::<Vec<_>>());
     let in_force: Vec<&str> = in_force.iter().filter(|(_, yes)| **yes).map(|(name, _)| name.as_str()).collect();
     assert_eq!(in_force, ["shop/a", "shop/b", "shop/d"], "{problems:#?}");
     assert_eq!(problems.len(), 4, "{problems:#?}");
@@ -71,7 +74,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(48) })]
 
     #[test]
-    fn the_order_of_files_changes_nothing(one in placed(), other in placed()) {
-        prop_assert_eq!(loaded(&one), loaded(&other));
+    fn files_and_their_order_make_no_difference(one in layout(), other in layout()) {
+        prop_assert_eq!(load_layout(&one), load_layout(&other));
     }
 }

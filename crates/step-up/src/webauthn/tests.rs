@@ -12,7 +12,7 @@ const USER_VERIFIED: u8 = 0x04;
 const BACKED_UP: u8 = 0x18;
 const HAS_CREDENTIAL: u8 = 0x40;
 
-/// An authenticator and the browser it is plugged into; what each of them says can be altered.
+/// An authenticator and the browser that uses it. Tests alter what each of them sends.
 struct Device {
     pair: EcdsaKeyPair,
     id: Vec<u8>,
@@ -46,8 +46,8 @@ impl Device {
         [hash.as_ref(), &[flags], &self.counter.to_be_bytes()].concat()
     }
 
-    /// An answer without attestation (section 8.7); CBOR is written out.
-    fn creates(&self, options: &CreationChallengeResponse) -> Value {
+    /// A registration response without attestation (section 8.7). The CBOR is spelled out.
+    fn registration_response(&self, options: &CreationChallengeResponse) -> Value {
         let options = serde_json::to_value(options).unwrap();
         let client_data = self.client_data("webauthn.create", &options["publicKey"]["challenge"]);
         let point = &self.pair.public_key().as_ref()[1..];
@@ -61,7 +61,7 @@ impl Device {
         json!({"id": encoded(&self.id), "rawId": encoded(&self.id), "type": "public-key", "response": response})
     }
 
-    fn answers(&self, options: &RequestChallengeResponse) -> Value {
+    fn authentication_response(&self, options: &RequestChallengeResponse) -> Value {
         let options = serde_json::to_value(options).unwrap();
         let client_data = self.client_data("webauthn.get", &options["publicKey"]["challenge"]);
         let data = self.data(self.flags);
@@ -89,74 +89,75 @@ fn now() -> DateTime<Utc> {
     DateTime::from_timestamp(1_800_000_000, 0).unwrap()
 }
 
-/// As the record is stored between a ceremony's start and its end.
-fn stored(keys: &Keys) -> Keys {
+/// Stores and loads the record, as happens between the start and the end of a ceremony.
+fn store_and_load(keys: &RegisteredKeys) -> RegisteredKeys {
     serde_json::from_slice(&serde_json::to_vec(keys).unwrap()).unwrap()
 }
 
-fn registers(keys: &mut Keys, device: &Device, name: &str) -> Result<(), Refusal> {
+fn register(keys: &mut RegisteredKeys, device: &Device, name: &str) -> Result<(), PasskeyError> {
     let options = party().start_registration(keys, "user:corporate/alice", now())?;
-    *keys = stored(keys);
-    party().finish_registration(keys, device.creates(&options).to_string().as_bytes(), name, now())
+    *keys = store_and_load(keys);
+    party().finish_registration(keys, device.registration_response(&options).to_string().as_bytes(), name, now())
 }
 
-fn authenticates(keys: &mut Keys, device: &Device) -> Result<Factor, Refusal> {
+fn authenticate(keys: &mut RegisteredKeys, device: &Device) -> Result<Factor, PasskeyError> {
     let options = party().start_authentication(keys, now())?;
-    *keys = stored(keys);
-    party().finish_authentication(keys, device.answers(&options).to_string().as_bytes(), now())
+    *keys = store_and_load(keys);
+    party().finish_authentication(keys, device.authentication_response(&options).to_string().as_bytes(), now())
 }
 
-fn alice(device: &Device) -> Keys {
-    let mut keys = Keys::default();
-    registers(&mut keys, device, "laptop").unwrap();
+fn alice_with_key(device: &Device) -> RegisteredKeys {
+    let mut keys = RegisteredKeys::default();
+    register(&mut keys, device, "laptop").unwrap();
     keys
 }
 
-/// Asserts the refusal, and that nothing is under way after it.
-fn refused<T: std::fmt::Debug>(keys: &Keys, result: Result<T, Refusal>, why: &str) {
-    let refusal = result.unwrap_err().to_string();
-    assert!(refusal.contains(why), "{refusal}");
+/// Asserts the error, and that no ceremony is pending after it.
+fn assert_rejected<T: std::fmt::Debug>(keys: &RegisteredKeys, result: Result<T, PasskeyError>, expected: &str) {
+    let error = result.unwrap_err().to_string();
+    assert!(error.contains(expected), "{error}");
     assert!(keys.pending.is_none());
 }
 
 #[test]
-fn a_registered_key_answers_for_its_holder() {
+fn a_registered_key_authenticates_its_holder() {
     let mut device = Device::new(1);
-    let mut keys = alice(&device);
+    let mut keys = alice_with_key(&device);
     device.counter = 7;
-    assert_eq!(authenticates(&mut keys, &device), Ok(Factor::HardwareKey));
+    assert_eq!(authenticate(&mut keys, &device), Ok(Factor::HardwareKey));
     let key = keys.iter().next().unwrap();
     assert_eq!((key.created, key.used), (now(), Some(now())));
     assert_eq!(key.id(), encoded(&device.id));
 }
 
 #[test]
-fn a_synchronised_passkey_is_told_apart() {
+fn a_synchronised_passkey_is_not_a_hardware_key() {
     let mut device = Device::new(1);
     device.flags |= BACKED_UP;
-    let mut keys = alice(&device);
-    assert_eq!(authenticates(&mut keys, &device), Ok(Factor::Passkey));
+    let mut keys = alice_with_key(&device);
+    assert_eq!(authenticate(&mut keys, &device), Ok(Factor::Passkey));
 }
 
 #[test]
 fn one_of_several_keys_is_enough() {
-    let (first, second) = (Device::new(1), Device::new(2));
-    let mut keys = alice(&first);
-    registers(&mut keys, &second, " phone ").unwrap();
-    authenticates(&mut keys, &second).unwrap();
-    authenticates(&mut keys, &first).unwrap();
+    let first = Device::new(1);
+    let second = Device::new(2);
+    let mut keys = alice_with_key(&first);
+    register(&mut keys, &second, " phone ").unwrap();
+    authenticate(&mut keys, &second).unwrap();
+    authenticate(&mut keys, &first).unwrap();
     let names: Vec<_> = keys.iter().map(|key| key.name.as_str()).collect();
     assert_eq!(names, ["laptop", "phone"]);
     let id = keys.iter().next().unwrap().id();
     assert!(keys.remove(&id) && !keys.remove(&id));
-    let gone = authenticates(&mut keys, &first);
-    refused(&keys, gone, "could not be found");
+    let gone = authenticate(&mut keys, &first);
+    assert_rejected(&keys, gone, "could not be found");
 }
 
 #[test]
-fn browsers_are_asked_for_verified_users_and_new_keys() {
+fn options_require_user_verification_and_exclude_known_keys() {
     let device = Device::new(1);
-    let mut keys = alice(&device);
+    let mut keys = alice_with_key(&device);
     let options = party().start_registration(&mut keys, "user:corporate/alice", now()).unwrap();
     let options = &serde_json::to_value(options).unwrap()["publicKey"];
     assert_eq!(options["rp"]["id"], "id.example.com");
@@ -171,7 +172,7 @@ fn browsers_are_asked_for_verified_users_and_new_keys() {
 }
 
 #[test]
-fn another_origin_domain_or_an_unverified_user_counts_for_nothing() {
+fn other_origins_other_domains_and_unverified_users_are_rejected() {
     type Alter = fn(&mut Device);
     let alterations: [(Alter, &str); 8] = [
         (|device| device.origin = "https://id.example.com.evil.example".to_owned(), "origin"),
@@ -185,131 +186,132 @@ fn another_origin_domain_or_an_unverified_user_counts_for_nothing() {
     ];
     for (alter, why) in alterations {
         let mut device = Device::new(1);
-        let mut keys = alice(&device);
+        let mut keys = alice_with_key(&device);
         alter(&mut device);
-        let result = authenticates(&mut keys, &device);
-        refused(&keys, result, why);
+        let result = authenticate(&mut keys, &device);
+        assert_rejected(&keys, result, why);
         assert_eq!(keys.iter().next().unwrap().used, None);
-        let mut none = Keys::default();
-        let result = registers(&mut none, &device, "laptop");
-        refused(&none, result, why);
+        let mut none = RegisteredKeys::default();
+        let result = register(&mut none, &device, "laptop");
+        assert_rejected(&none, result, why);
         assert!(none.is_empty());
     }
 }
 
 #[test]
-fn a_response_counts_for_its_own_challenge_once() {
+fn a_response_is_accepted_once_and_for_its_own_challenge() {
     let mut device = Device::new(1);
-    let mut keys = alice(&device);
+    let mut keys = alice_with_key(&device);
     let earlier = party().start_authentication(&mut keys, now()).unwrap();
     device.counter = 1;
-    let earlier = device.answers(&earlier).to_string();
+    let earlier = device.authentication_response(&earlier).to_string();
     let later = party().start_authentication(&mut keys, now()).unwrap();
     let result = party().finish_authentication(&mut keys, earlier.as_bytes(), now());
-    refused(&keys, result, "challenge");
+    assert_rejected(&keys, result, "challenge");
 
-    let later = device.answers(&later).to_string();
+    let later = device.authentication_response(&later).to_string();
     let result = party().finish_authentication(&mut keys, later.as_bytes(), now());
-    refused(&keys, result, "no such ceremony");
+    assert_rejected(&keys, result, "no such ceremony");
 
     let options = party().start_authentication(&mut keys, now()).unwrap();
-    let response = device.answers(&options).to_string();
+    let response = device.authentication_response(&options).to_string();
     party().finish_authentication(&mut keys, response.as_bytes(), now()).unwrap();
     let replayed = party().finish_authentication(&mut keys, response.as_bytes(), now());
-    refused(&keys, replayed, "no such ceremony");
+    assert_rejected(&keys, replayed, "no such ceremony");
 }
 
 #[test]
-fn a_ceremony_ends_by_itself_and_only_as_what_it_was() {
+fn a_ceremony_expires_and_accepts_only_its_own_kind_of_response() {
     let device = Device::new(1);
-    let mut keys = alice(&device);
+    let mut keys = alice_with_key(&device);
     let options = party().start_authentication(&mut keys, now()).unwrap();
-    let response = device.answers(&options).to_string();
+    let response = device.authentication_response(&options).to_string();
     let late = party().finish_authentication(&mut keys, response.as_bytes(), now() + TimeDelta::minutes(5));
-    refused(&keys, late, "ended at");
+    assert_rejected(&keys, late, "ended at");
 
     let options = party().start_registration(&mut keys, "user:corporate/alice", now()).unwrap();
-    let created = Device::new(2).creates(&options).to_string();
+    let created = Device::new(2).registration_response(&options).to_string();
     let other = party().finish_authentication(&mut keys, created.as_bytes(), now());
-    refused(&keys, other, "no such ceremony");
+    assert_rejected(&keys, other, "no such ceremony");
     let none = party().finish_registration(&mut keys, created.as_bytes(), "phone", now());
-    refused(&keys, none, "no such ceremony");
+    assert_rejected(&keys, none, "no such ceremony");
 }
 
 #[test]
-fn a_counter_never_goes_back() {
+fn a_counter_that_goes_back_is_rejected() {
     let mut device = Device::new(1);
-    let mut keys = alice(&device);
+    let mut keys = alice_with_key(&device);
     device.counter = 9;
-    authenticates(&mut keys, &device).unwrap();
+    authenticate(&mut keys, &device).unwrap();
     for counter in [9, 8, 0] {
         device.counter = counter;
-        let result = authenticates(&mut keys, &device);
-        assert!(matches!(result, Err(Refusal::Counter)), "{counter}");
+        let result = authenticate(&mut keys, &device);
+        assert!(matches!(result, Err(PasskeyError::Counter)), "{counter}");
     }
     device.counter = 10;
-    authenticates(&mut keys, &device).unwrap();
+    authenticate(&mut keys, &device).unwrap();
 }
 
 #[test]
-fn anothers_key_counts_for_nothing() {
-    let (hers, his) = (Device::new(1), Device::new(2));
-    let mut keys = alice(&hers);
-    let result = authenticates(&mut keys, &his);
-    refused(&keys, result, "could not be found");
+fn keys_and_handles_of_other_people_are_rejected() {
+    let hers = Device::new(1);
+    let his = Device::new(2);
+    let mut keys = alice_with_key(&hers);
+    let result = authenticate(&mut keys, &his);
+    assert_rejected(&keys, result, "could not be found");
     // the same ID, but not the same key
-    let result = authenticates(&mut keys, &Device::new(1));
-    refused(&keys, result, "Authentication has failed");
-    let mut told = hers;
-    told.user_handle = Some(encoded(b"somebody else's"));
-    let result = authenticates(&mut keys, &told);
-    refused(&keys, result, "another person");
-    told.user_handle = keys.handle.map(|handle| encoded(handle.as_bytes()));
-    authenticates(&mut keys, &told).unwrap();
+    let result = authenticate(&mut keys, &Device::new(1));
+    assert_rejected(&keys, result, "Authentication has failed");
+    let mut altered = hers;
+    altered.user_handle = Some(encoded(b"another person's"));
+    let result = authenticate(&mut keys, &altered);
+    assert_rejected(&keys, result, "another person");
+    altered.user_handle = keys.handle.map(|handle| encoded(handle.as_bytes()));
+    authenticate(&mut keys, &altered).unwrap();
 }
 
 #[test]
-fn keys_are_few_named_and_different() {
-    let mut keys = Keys::default();
+fn keys_are_limited_in_number_and_have_unique_names() {
+    let mut keys = RegisteredKeys::default();
     let nothing = party().start_authentication(&mut keys, now());
-    assert!(matches!(nothing, Err(Refusal::NoKeys)));
-    for name in ["", "  ", "a\nb", &"x".repeat(MAX_NAME + 1)] {
-        let result = registers(&mut keys, &Device::new(1), name);
-        assert!(matches!(result, Err(Refusal::Name)), "{name:?}");
+    assert!(matches!(nothing, Err(PasskeyError::NoKeys)));
+    for name in ["", "  ", "a\nb", &"x".repeat(MAX_KEY_NAME_LENGTH + 1)] {
+        let result = register(&mut keys, &Device::new(1), name);
+        assert!(matches!(result, Err(PasskeyError::Name)), "{name:?}");
     }
-    registers(&mut keys, &Device::new(0), "key 0").unwrap();
-    assert!(matches!(registers(&mut keys, &Device::new(1), "key 0"), Err(Refusal::Name)));
-    assert!(registers(&mut keys, &Device::new(0), "again").is_err());
+    register(&mut keys, &Device::new(0), "key 0").unwrap();
+    assert!(matches!(register(&mut keys, &Device::new(1), "key 0"), Err(PasskeyError::Name)));
+    assert!(register(&mut keys, &Device::new(0), "again").is_err());
     for number in 1..16 {
-        registers(&mut keys, &Device::new(number), &format!("key {number}")).unwrap();
+        register(&mut keys, &Device::new(number), &format!("key {number}")).unwrap();
     }
-    assert!(matches!(registers(&mut keys, &Device::new(16), "key 16"), Err(Refusal::Full)));
+    assert!(matches!(register(&mut keys, &Device::new(16), "key 16"), Err(PasskeyError::Full)));
     assert_eq!(keys.iter().len(), MAX_KEYS);
     party().start_authentication(&mut keys, now()).unwrap();
     assert!(serde_json::to_vec(&keys).unwrap().len() < 32 * 1024);
 }
 
 #[test]
-fn responses_are_bounded() {
+fn oversized_and_malformed_responses_are_rejected() {
     let mut device = Device::new(1);
-    let mut keys = alice(&device);
+    let mut keys = alice_with_key(&device);
     let options = party().start_authentication(&mut keys, now()).unwrap();
-    let mut response = device.answers(&options);
+    let mut response = device.authentication_response(&options);
     response["padding"] = "x".repeat(MAX_RESPONSE).into();
     let result = party().finish_authentication(&mut keys, response.to_string().as_bytes(), now());
-    refused(&keys, result, "larger than");
+    assert_rejected(&keys, result, "larger than");
     device.id = vec![1; 1500];
-    let result = registers(&mut keys, &device, "phone");
-    refused(&keys, result, "bytes of the record");
+    let result = register(&mut keys, &device, "phone");
+    assert_rejected(&keys, result, "bytes of the record");
     for garbage in ["", "{}", "[[[[", "null", "\u{0}"] {
         party().start_authentication(&mut keys, now()).unwrap();
         let result = party().finish_authentication(&mut keys, garbage.as_bytes(), now());
-        refused(&keys, result, "can't be read");
+        assert_rejected(&keys, result, "can't be read");
     }
 }
 
 #[test]
-fn browsers_have_webauthn_at_names_by_https() {
+fn webauthn_needs_https_and_a_domain_name() {
     let new = |url: &str| RelyingParty::new(&Url::parse(url).unwrap());
     for good in ["https://id.example.com/", "https://id.example.com:8443/durward", "http://localhost:8093"] {
         assert!(new(good).is_ok(), "{good}");

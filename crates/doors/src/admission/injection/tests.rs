@@ -1,20 +1,22 @@
-//! What is added to which pods.
+//! What each mode adds to a pod.
 
+use super::identity::volume;
 use super::*;
 use durward_api::compile::ClusterDomains;
 use proptest::prelude::*;
+use serde_json::json;
 
-fn injected(pod: &Value) -> Result<Value, Refusal> {
-    as_asked(pod, Mode::Identity)
+fn inject_identity(pod: &Value) -> Result<Value, InjectionRefusal> {
+    inject_mode(pod, InjectionMode::Identity)
 }
 
-fn as_asked(pod: &Value, mode: Mode) -> Result<Value, Refusal> {
-    let domain =
+fn inject_mode(pod: &Value, mode: InjectionMode) -> Result<Value, InjectionRefusal> {
+    let domains =
         ClusterDomains { trust_domain: "cluster.local".to_owned(), cluster_domain: "cluster.local".to_owned() };
     let controller = "https://durward.durward-system.svc:8145".to_owned();
-    let agent = Agent { image: "durward:1".to_owned(), controller, domain };
+    let settings = SidecarSettings { image: "durward:1".to_owned(), controller, domains };
     let mut pod = pod.clone();
-    inject(&mut pod, mode, &agent).map(|()| pod)
+    inject(&mut pod, mode, &settings).map(|()| pod)
 }
 
 fn mount() -> Value {
@@ -29,7 +31,7 @@ fn environment() -> Value {
 }
 
 #[test]
-fn a_pod_gets_one_volume_a_mount_and_two_variables_and_nothing_else() {
+fn a_pod_gets_exactly_one_volume_a_mount_and_two_variables() {
     let pod = json!({"metadata": {"generateName": "web-"}, "spec": {
         "initContainers": [{"name": "first"}],
         "containers": [{"name": "main", "image": "web", "env": [{"name": "A", "value": "b"}]}, {"name": "side"}],
@@ -49,13 +51,13 @@ fn a_pod_gets_one_volume_a_mount_and_two_variables_and_nothing_else() {
             {"clusterTrustBundle": {"signerName": "durward.dev/workload", "labelSelector": {}, "path": "trust-bundle.pem"}},
         ]}}],
     }});
-    assert_eq!(injected(&pod), Ok(expected));
+    assert_eq!(inject_identity(&pod), Ok(expected));
 }
 
 #[test]
-fn the_agent_starts_first_and_keeps_its_proof_to_itself() {
+fn the_agent_starts_first_and_alone_has_the_token() {
     let pod = json!({"spec": {"initContainers": [{"name": "first"}], "containers": [{"name": "main"}]}});
-    let pod = as_asked(&pod, Mode::Agent).expect("injected");
+    let pod = inject_mode(&pod, InjectionMode::Agent).expect("injected");
     let spec = &pod["spec"];
     let agent = &spec["initContainers"][0];
     assert_eq!((&agent["name"], &agent["restartPolicy"]), (&json!("durward-agent"), &json!("Always")));
@@ -66,21 +68,21 @@ fn the_agent_starts_first_and_keeps_its_proof_to_itself() {
             .contains(&json!("--controller=https://durward.durward-system.svc:8145"))
     );
     for container in [&spec["initContainers"][1], &spec["containers"][0]] {
-        assert_eq!(container["volumeMounts"], json!([mount()]), "the token is the agent's alone");
+        assert_eq!(container["volumeMounts"], json!([mount()]), "only the agent may have the token");
         let socket = json!([{"name": "SPIFFE_ENDPOINT_SOCKET", "value": "unix:///var/run/durward/agent.sock"}]);
         assert_eq!(container["env"], socket);
     }
     let on_node = json!({"spec": {"hostNetwork": true, "containers": [{"name": "main"}]}});
-    assert_eq!(as_asked(&on_node, Mode::Agent).expect_err("refused").field, "spec.hostNetwork");
+    assert_eq!(inject_mode(&on_node, InjectionMode::Agent).expect_err("refused").field, "spec.hostNetwork");
     let taken = json!({"spec": {"containers": [{"name": "durward-agent"}]}});
-    assert_eq!(as_asked(&taken, Mode::Agent).expect_err("refused").field, "spec.containers");
+    assert_eq!(inject_mode(&taken, InjectionMode::Agent).expect_err("refused").field, "spec.containers");
 }
 
 #[test]
-fn the_gate_stands_before_the_port_that_is_named() {
+fn the_gate_forwards_to_the_annotated_or_first_tcp_port() {
     let with = |annotations: Value, ports: Value| {
         let pod = json!({"metadata": {"annotations": annotations}, "spec": {"initContainers": [{"name": "first"}], "containers": [{"name": "main", "ports": ports}]}});
-        as_asked(&pod, Mode::Gate)
+        inject_mode(&pod, InjectionMode::Gate)
     };
     let web = json!([{"containerPort": 53, "protocol": "UDP"}, {"containerPort": 8080}, {"containerPort": 9090}]);
     let pod = with(json!({}), web.clone()).expect("injected");
@@ -95,40 +97,40 @@ fn the_gate_stands_before_the_port_that_is_named() {
     assert_eq!(
         (&main["volumeMounts"], &pod["spec"]["containers"][1]),
         (&Value::Null, &Value::Null),
-        "the token is the gate's"
+        "only the gate may have the token"
     );
-    assert_eq!(as_asked(&pod, Mode::Gate).as_ref(), Ok(&pod), "asking twice is asking once");
+    assert_eq!(inject_mode(&pod, InjectionMode::Gate).as_ref(), Ok(&pod), "a second injection must change nothing");
     for (annotation, upstream) in
         [("9000", "http://127.0.0.1:9000"), ("h2c://127.0.0.1:50051", "h2c://127.0.0.1:50051")]
     {
-        let pod = with(json!({gate::UPSTREAM: annotation}), web.clone()).expect("injected");
+        let pod = with(json!({gate::UPSTREAM_ANNOTATION: annotation}), web.clone()).expect("injected");
         assert!(has(&pod, &format!("--upstream={upstream}")), "{annotation}");
     }
     for wrong in ["http://10.0.0.1:80", "", "0", "web", "99999"] {
-        let refusal = with(json!({gate::UPSTREAM: wrong}), web.clone()).expect_err("refused");
+        let refusal = with(json!({gate::UPSTREAM_ANNOTATION: wrong}), web.clone()).expect_err("refused");
         assert_eq!(refusal.field, "metadata.annotations[durward.dev/gate-upstream]", "{wrong}");
     }
     assert_eq!(with(json!({}), json!([])).expect_err("refused").field, "spec.containers[0].ports");
     let port = json!([{"containerPort": 80}]);
     let on_node = json!({"spec": {"hostNetwork": true, "containers": [{"name": "main", "ports": port}]}});
-    assert_eq!(as_asked(&on_node, Mode::Gate).expect_err("refused").field, "spec.hostNetwork");
+    assert_eq!(inject_mode(&on_node, InjectionMode::Gate).expect_err("refused").field, "spec.hostNetwork");
     let taken = json!({"spec": {"containers": [{"name": "durward-gate", "ports": port}]}});
-    assert_eq!(as_asked(&taken, Mode::Gate).expect_err("refused").field, "spec.containers");
+    assert_eq!(inject_mode(&taken, InjectionMode::Gate).expect_err("refused").field, "spec.containers");
 }
 
 #[test]
-fn what_the_author_wrote_stays() {
+fn variables_of_the_author_stay() {
     let own = json!({"name": "DURWARD_TRUST_BUNDLE", "value": "/elsewhere"});
     let pod = json!({"spec": {"containers": [{"name": "main", "env": [own]}]}});
-    let pod = injected(&pod).expect("injected");
+    let pod = inject_identity(&pod).expect("injected");
     let all = pod["spec"]["containers"][0]["env"].as_array().expect("variables").clone();
     assert!(all.len() == 2 && all[0] == own, "{all:?}");
 }
 
 #[test]
-fn what_stands_in_the_way_is_named() {
+fn a_refusal_names_the_conflicting_field() {
     let with = |volumes: Value, mounts: Value| json!({"spec": {"volumes": volumes, "initContainers": [], "containers": [{"name": "a"}, {"name": "b", "volumeMounts": mounts}]}});
-    let mut half = files();
+    let mut half = volume();
     half["projected"]["sources"].as_array_mut().expect("sources").pop();
     for (pod, field) in [
         (with(json!([{"name": "x"}, {"name": "durward", "emptyDir": {}}]), json!([])), "spec.volumes[1]"),
@@ -145,7 +147,7 @@ fn what_stands_in_the_way_is_named() {
         (json!({"spec": {"containers": ["a"]}}), "spec.containers[0].volumeMounts"),
         (json!({}), "spec"),
     ] {
-        assert_eq!(injected(&pod).expect_err("refused").field, field, "{pod}");
+        assert_eq!(inject_identity(&pod).expect_err("refused").field, field, "{pod}");
     }
 }
 
@@ -162,15 +164,15 @@ fn containers() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
-    /// The API server may ask again after other webhooks: nothing is added twice, and nothing that was there is lost.
+    /// The API server may ask again after other webhooks, so a second injection adds nothing, and existing fields stay.
     #[test]
-    fn asking_twice_is_asking_once(main in containers(), init in containers(), volumes in proptest::collection::vec("[a-c]{1,3}", 0..3)) {
+    fn a_second_injection_changes_nothing(main in containers(), init in containers(), volumes in proptest::collection::vec("[a-c]{1,3}", 0..3)) {
         let volumes: Vec<Value> = volumes.into_iter().map(|name| json!({"name": name, "emptyDir": {}})).collect();
         let pod = json!({"spec": {"containers": main, "initContainers": init, "volumes": volumes, "nodeName": "n"}});
-        let with_agent = as_asked(&pod, Mode::Agent).expect("injected");
-        prop_assert_eq!(&as_asked(&with_agent, Mode::Agent).expect("injected"), &with_agent);
-        let once = injected(&pod).expect("injected");
-        prop_assert_eq!(&injected(&once).expect("injected"), &once);
+        let with_agent = inject_mode(&pod, InjectionMode::Agent).expect("injected");
+        prop_assert_eq!(&inject_mode(&with_agent, InjectionMode::Agent).expect("injected"), &with_agent);
+        let once = inject_identity(&pod).expect("injected");
+        prop_assert_eq!(&inject_identity(&once).expect("injected"), &once);
         prop_assert_eq!(&once["spec"]["nodeName"], "n");
         prop_assert_eq!(once["spec"]["volumes"].as_array().map(|all| &all[..volumes.len()]), Some(&volumes[..]));
         for kind in ["containers", "initContainers"] {

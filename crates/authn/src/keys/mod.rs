@@ -1,0 +1,12 @@
+//! Keys of token issuers: read from a JWKS (RFC 7517), fetched, and kept fresh.
+
+mod fetch;
+mod issuer_keys;
+mod key_set;
+mod source;
+
+pub(crate) use fetch::{FETCH_TIMEOUT, fetch_document, web_client};
+pub use fetch::{FetchError, fetch_jwks, restricted_client};
+pub use issuer_keys::IssuerKeys;
+pub use key_set::{KeySet, KeySetError, VerificationKey};
+pub use source::{KeySource, KeyUrlError, is_secure};
