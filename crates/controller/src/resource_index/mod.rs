@@ -223,7 +223,7 @@ impl ResourceIndex {
         let name = object.metadata.name.clone().unwrap_or_default();
         let info = ObjectVersionInfo::of(&object);
         let Some(version) = ObjectVersion::<IdentityProvider>::from_dynamic(object) else { return };
-        let provider = version.resource().map(Clone::clone).map_err(Clone::clone);
+        let provider = version.resource().cloned().map_err(Clone::clone);
         self.changes.extend(version.into_changes());
         self.providers.insert(name, (info, provider));
         self.authentication_changed = true;
