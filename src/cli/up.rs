@@ -10,7 +10,7 @@ use durward_engine::openfga::{OpenFga, OpenFgaSettings};
 use durward_manifests::load::ManifestDirectory;
 use durward_runtime::Failure;
 use durward_runtime::peers::{PeerName, TrustedPeers};
-use durward_standalone::up::{Listen, Settings, up};
+use durward_standalone::{StandaloneAddresses, StandaloneSettings, up};
 use durward_state::StateDirectory;
 use durward_step_up::StepUpArguments;
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ pub(crate) struct UpCommand {
     #[command(flatten)]
     domains: ClusterDomainArguments,
     #[command(flatten)]
-    listen: Listen,
+    addresses: StandaloneAddresses,
     #[command(flatten)]
     administration: AdminSettings,
     #[command(flatten)]
@@ -64,18 +64,18 @@ impl UpCommand {
         let manifests = self.manifests.clone();
         let settings = self.settings()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        let ended = runtime.block_on(up(settings, |listen, directory| {
+        let ended = runtime.block_on(up(settings, |addresses, directory| {
             if json {
-                eprintln!("{}", serde_json::to_string(listen).unwrap_or_default());
+                eprintln!("{}", serde_json::to_string(addresses).unwrap_or_default());
             } else {
-                eprint!("{}", banner(listen, directory, &manifests.display().to_string()));
+                eprint!("{}", banner(addresses, directory, &manifests.display().to_string()));
             }
         }));
         ended?;
         Ok(CommandOutcome::Success)
     }
 
-    fn settings(self) -> Result<Settings, Failure> {
+    fn settings(self) -> Result<StandaloneSettings, Failure> {
         let service_accounts = match (self.service_account_issuer, self.service_account_jwks) {
             (None, _) => None,
             (Some(issuer), jwks) => {
@@ -90,11 +90,11 @@ impl UpCommand {
                 Some(ServiceAccountIssuer { issuer, keys })
             }
         };
-        Ok(Settings {
+        Ok(StandaloneSettings {
             manifests: self.manifests,
             state: self.state.resolve()?,
-            domain: self.domains.into(),
-            listen: self.listen,
+            domains: self.domains.into(),
+            addresses: self.addresses,
             admin: self.administration,
             trust: TrustedPeers {
                 proxies: self.trusted_proxy,
@@ -111,7 +111,7 @@ impl UpCommand {
     }
 }
 
-fn banner(listen: &Listen, directory: &ManifestDirectory, manifests: &str) -> String {
+fn banner(addresses: &StandaloneAddresses, directory: &ManifestDirectory, manifests: &str) -> String {
     let snapshot = directory.catalog.snapshot();
     let services = snapshot.services().count();
     let operations: usize = snapshot.services().map(|service| service.operations()).sum();
@@ -133,12 +133,12 @@ Decisions are recorded below. Press Ctrl-C to stop.
 "#,
         version = env!("CARGO_PKG_VERSION"),
         revision = snapshot.revision(),
-        http = listen.http,
-        https = listen.https,
-        grpc = listen.grpc,
-        grpcs = listen.grpcs,
-        tokens = listen.tokens,
-        tokens_tls = listen.tokens_tls,
-        admin = listen.admin,
+        http = addresses.http,
+        https = addresses.https,
+        grpc = addresses.grpc,
+        grpcs = addresses.grpcs,
+        tokens = addresses.tokens,
+        tokens_tls = addresses.tokens_tls,
+        admin = addresses.admin,
     )
 }
