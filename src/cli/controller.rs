@@ -101,7 +101,7 @@ impl ControllerCommand {
     pub(crate) fn run(self) -> CommandResult {
         log_to_stderr();
         let settings = self.settings()?;
-        block_on(async { Ok::<_, Failure>(run(connect().await?, settings).await?) })??;
+        block_on(async { run(connect().await?, settings).await })??;
         Ok(CommandOutcome::Success)
     }
 

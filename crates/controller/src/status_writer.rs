@@ -4,7 +4,8 @@ use crate::replicas::ConfirmedBatch;
 use crate::resource_index::StatusBatch;
 use crate::rollout::{Rollout, RolloutTracker};
 use crate::status::{
-    ACCEPTED, CLOSED, Condition, ResourceKind, ResourceOutcome, StatusChange, StatusReport, StatusTarget, status_change,
+    ACCEPTED, CLOSED, ResourceKind, ResourceOutcome, StatusChange, StatusCondition, StatusReport, StatusTarget,
+    status_change,
 };
 use crate::webhooks::WebhookStatus;
 use durward_api::resources::{AccessPolicy, IdentityProvider, Relationship};
@@ -267,7 +268,7 @@ async fn write(
 
 /// Whether a transition is recorded as an Event. A rejected policy gets one Event, not a second one because it is not
 /// programmed either, unless it closes a service. Waiting for replicas gets none.
-fn deserves_event(condition: &Condition, kind: ResourceKind) -> bool {
+fn deserves_event(condition: &StatusCondition, kind: ResourceKind) -> bool {
     if condition.kind == ACCEPTED {
         !condition.holds || kind != ResourceKind::Policy
     } else {

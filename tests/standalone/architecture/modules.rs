@@ -1,4 +1,7 @@
 //! Modules inside a crate form no circle. A module is a file; it uses another by a path that begins with `crate` or `super`.
+//!
+//! A file below a folder's `mod.rs` is a part of that module, so it may use what `mod.rs` declares. Files side by side, and
+//! files of different folders, may not use each other in a circle.
 
 use super::{packages, sources};
 use std::collections::{BTreeMap, BTreeSet};
@@ -149,7 +152,9 @@ fn graph(root: &Path) -> BTreeMap<ModulePath, BTreeSet<ModulePath>> {
         None
     };
     let uses = |(module, (paths, _)): (&ModulePath, &(BTreeSet<ModulePath>, _))| {
-        let used = paths.iter().filter_map(resolve).filter(|used| used != module && !used.is_empty()).collect();
+        // the module itself and those that it is a part of
+        let outside = |used: &ModulePath| !module.starts_with(used);
+        let used = paths.iter().filter_map(resolve).filter(outside).collect();
         (module.clone(), used)
     };
     files.iter().map(uses).collect()
@@ -203,6 +208,14 @@ fn a_circle_is_found() {
     write("c.rs", "pub struct C; pub fn c() { super::a::A; }");
     let found = circle(&graph(folder.path())).expect("a circle");
     assert_eq!(found.len(), 3, "{found:?}");
+    write("a.rs", "pub mod part; pub struct A;");
+    fs::create_dir(folder.path().join("a")).expect("a folder");
+    write("a/part.rs", "use super::A; use crate::b::B;");
+    let found = circle(&graph(folder.path()));
+    assert_eq!(found, None, "a part may use its module");
+    write("b.rs", "use crate::a::part; pub struct B;");
+    assert!(circle(&graph(folder.path())).is_some(), "a circle through a part");
+    write("b.rs", "pub struct B;");
     write("c.rs", "pub struct C; #[cfg(test)] mod tests { use crate::a::A; }");
     assert_eq!(circle(&graph(folder.path())), None, "tests may use anything");
 }

@@ -96,12 +96,12 @@ const MAX_MESSAGE: usize = 1024;
 #[derive(Debug, Clone, PartialEq)]
 pub struct StatusChange {
     pub status: Value,
-    pub transitions: Vec<Condition>,
+    pub transitions: Vec<StatusCondition>,
 }
 
 /// A condition of a status.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Condition {
+pub struct StatusCondition {
     pub kind: &'static str,
     pub holds: bool,
     pub reason: &'static str,
@@ -147,7 +147,7 @@ pub fn status_change(
     (status != stored).then_some(StatusChange { status, transitions })
 }
 
-impl Condition {
+impl StatusCondition {
     const fn status(&self) -> &'static str {
         if self.holds { "True" } else { "False" }
     }
@@ -173,7 +173,7 @@ impl Condition {
     }
 }
 
-fn accepted(report: &StatusReport) -> Condition {
+fn accepted(report: &StatusReport) -> StatusCondition {
     let ResourceOutcome { rejected, in_force, .. } = &report.outcome;
     let (holds, reason, message) = match rejected {
         None => (true, VALID, "valid, and it owns what it claims".to_owned()),
@@ -185,11 +185,17 @@ fn accepted(report: &StatusReport) -> Condition {
             (false, *reason, truncate(texts.join("; ")))
         }
     };
-    Condition { kind: ACCEPTED, holds, reason, message }
+    StatusCondition { kind: ACCEPTED, holds, reason, message }
 }
 
-fn programmed(report: &StatusReport, last_good: Option<&Value>, rollout: Rollout, was_programmed: bool) -> Condition {
-    let not = |reason, message: &str| Condition { kind: PROGRAMMED, holds: false, reason, message: message.to_owned() };
+fn programmed(
+    report: &StatusReport,
+    last_good: Option<&Value>,
+    rollout: Rollout,
+    was_programmed: bool,
+) -> StatusCondition {
+    let not =
+        |reason, message: &str| StatusCondition { kind: PROGRAMMED, holds: false, reason, message: message.to_owned() };
     if let Some(closing_policies) = &report.outcome.closed {
         let own = if report.outcome.in_force { None } else { last_good.map(closed_message) };
         let message = own.unwrap_or_else(|| {
@@ -214,7 +220,7 @@ fn programmed(report: &StatusReport, last_good: Option<&Value>, rollout: Rollout
             Rollout::Unknown if !was_programmed => not(PENDING, "not yet in force on every ready replica"),
             Rollout::Unknown | Rollout::Everywhere(_) => {
                 let message = "in force on every ready replica".to_owned();
-                Condition { kind: PROGRAMMED, holds: true, reason: IN_FORCE, message }
+                StatusCondition { kind: PROGRAMMED, holds: true, reason: IN_FORCE, message }
             }
         },
     }

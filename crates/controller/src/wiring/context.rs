@@ -1,6 +1,6 @@
 //! What all parts of the process share: the API client, names of the installation, engine, metrics and readiness.
 
-use super::identity::Identity;
+use super::identity::ControllerIdentity;
 use crate::listener_tls::ListenerCertificateProfile;
 use crate::service_accounts;
 use crate::settings::ControllerSettings;
@@ -39,7 +39,11 @@ pub(super) struct Context {
 impl Context {
     /// Builds the engine. The keys of the cluster's own tokens are read first, so that a replica that becomes ready can
     /// tell those tokens from others.
-    pub async fn open(client: Client, settings: &mut ControllerSettings, identity: &Identity) -> Result<Self, Failure> {
+    pub async fn open(
+        client: Client,
+        settings: &mut ControllerSettings,
+        identity: &ControllerIdentity,
+    ) -> Result<Self, Failure> {
         let audit = AuditWriter::open(&settings.audit, settings.on_loss, identity.audit_keys.log_signer())?;
         let service_accounts = service_accounts::read(&client).await.inspect_err(service_accounts::log_unreadable);
         let domain = TrustDomain {

@@ -1,7 +1,7 @@
 //! The listeners and the routers that they serve.
 
 use super::context::Context;
-use super::identity::Identity;
+use super::identity::ControllerIdentity;
 use super::webhook_listener::WebhookListener;
 use crate::replicas;
 use crate::settings::ControllerSettings;
@@ -30,7 +30,7 @@ use tokio::sync::watch;
 pub(super) struct DoorListeners<'a> {
     pub context: &'a Context,
     pub settings: &'a ControllerSettings,
-    pub identity: &'a Identity,
+    pub identity: &'a ControllerIdentity,
     pub tls: Arc<ServerConfig>,
     pub trust: Arc<TrustedPeers>,
     /// Digest of the roots that this replica verifies with.

@@ -24,7 +24,7 @@ const AUDIT_KEY_SCHEDULE: TokenKeySchedule = TokenKeySchedule {
 };
 
 /// Keys of the installation and the Secrets that keep them.
-pub(super) struct Identity {
+pub(super) struct ControllerIdentity {
     pub authorities: Authorities,
     pub token_keys: TokenKeys,
     pub audit_keys: TokenKeys,
@@ -35,7 +35,7 @@ pub(super) struct Identity {
     audit_key_store: TokenKeyStore,
 }
 
-impl Identity {
+impl ControllerIdentity {
     /// Reads CA and keys from their Secrets, or creates them.
     pub async fn open(client: &Client, settings: &ControllerSettings) -> Result<Self, Failure> {
         let ControllerSettings { namespace, service, .. } = settings;

@@ -1,7 +1,7 @@
 //! Certificates for pods and the trust bundle, as the API server's certificates API offers them.
 
 use super::context::Context;
-use super::identity::Identity;
+use super::identity::ControllerIdentity;
 use durward_core::digest::Digest;
 use durward_identity::{CertificatesApi, PodCertificateSigner, TrustBundlePublisher};
 use durward_runtime::supervisor::Supervisor;
@@ -12,7 +12,7 @@ use tokio::sync::watch;
 pub(super) fn start(
     supervisor: &mut Supervisor,
     context: &Context,
-    identity: &Identity,
+    identity: &ControllerIdentity,
     api: CertificatesApi,
     leading: &watch::Receiver<bool>,
     synced: &watch::Receiver<bool>,

@@ -29,9 +29,9 @@ use durward_doors::admin::AdminPolicy;
 use durward_identity::{CertificatesApi, PropagationWatchers};
 use durward_runtime::Failure;
 use durward_runtime::supervisor::Supervisor;
-use identity::Identity;
+use identity::ControllerIdentity;
 use kube::Client;
-use sockets::Sockets;
+use sockets::ControllerSockets;
 use std::sync::Arc;
 use std::time::Duration;
 use webhook_listener::WebhookListener;
@@ -45,8 +45,8 @@ const LINGER: Duration = Duration::from_secs(5);
 /// When a port, the CA or the API server can't be used at the start, or when a part of the process fails.
 pub async fn run(client: Client, mut settings: ControllerSettings) -> Result<(), Failure> {
     let admin_policy = AdminPolicy::read(settings.admin.policy.as_deref(), &settings.domains)?;
-    let sockets = Sockets::bind(&settings.addresses).await?;
-    let identity = Identity::open(&client, &settings).await?;
+    let sockets = ControllerSockets::bind(&settings.addresses).await?;
+    let identity = ControllerIdentity::open(&client, &settings).await?;
     let certificates_api = CertificatesApi::discover(&client).await?;
     let context = Context::open(client, &mut settings, &identity).await?;
     let listener_tls = ListenerTls::new(

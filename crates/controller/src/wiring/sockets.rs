@@ -6,7 +6,7 @@ use std::io;
 use tokio::net::TcpListener;
 
 /// One socket for each listener.
-pub(super) struct Sockets {
+pub(super) struct ControllerSockets {
     pub https: TcpListener,
     pub grpcs: TcpListener,
     pub webhooks: TcpListener,
@@ -14,7 +14,7 @@ pub(super) struct Sockets {
     pub admin: TcpListener,
 }
 
-impl Sockets {
+impl ControllerSockets {
     pub async fn bind(addresses: &ControllerAddresses) -> Result<Self, ListenError> {
         Ok(Self {
             https: bind(addresses.https, "forward auth and AuthZEN over TLS", "https").await?,
