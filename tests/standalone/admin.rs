@@ -41,7 +41,7 @@ spec:
         ("greedy.yaml", greedy),
         ("acme.yaml", &std::fs::read_to_string(&file).unwrap()),
     ]);
-    up.wait_for_stderr("`durward-admin` is the audience of Durward's own administration");
+    up.wait_for_stderr("`durward-admin` is reserved for Durward's own administration");
     let bearer = |token: String| format!("Bearer {token}");
     let operator = bearer(up.token(OPERATOR, AUDIENCE));
     let authorization = |value: &str| ask(&up, "admin", "/snapshot", &[("Authorization", value)]);

@@ -197,7 +197,7 @@ fn invalid_key_commands_change_nothing() {
     refused(&of, &file, "lower-case");
     let two = directory.path().join("two.yaml");
     std::fs::write(&two, format!("{before}---\n{before}")).unwrap();
-    refused(&on("revoke", &[]), &two, "not one Secret and nothing else");
+    refused(&on("revoke", &[]), &two, "must hold one Secret and nothing else");
     refused(&on("rotate", &["--overlap", "400d"]), &file, "from 0s to 90d");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), before);
     assert!(two.exists() && key.starts_with("dwk_acme_"));

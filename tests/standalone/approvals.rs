@@ -159,7 +159,7 @@ fn an_approval_is_requested_granted_used_and_consumed() {
     let id = carried["id"].as_str().unwrap();
     let (code, stdout, _) =
         run(durward().args(["check", "--record", &format!("{log}:{id}"), "-p"]).arg(&world.up.manifests));
-    let granted_line = format!("{name} says that it is given by user:corporate/olga, until ");
+    let granted_line = format!("{name} is granted by user:corporate/olga, until ");
     assert!(code == 0 && stdout.starts_with("ALLOW  Granted") && stdout.contains(&granted_line), "{stdout}");
 
     // a deleted approval is no longer valid
@@ -412,18 +412,18 @@ fn policies_name_approvers_and_lifetimes() {
     let key = IssuerKey::rsa("k1");
     let good = manifests(&key, "30m");
     for (from, to, why) in [
-        ("risk: High\n", "risk: Standard\n", "`risk: High` only"),
+        ("risk: High\n", "risk: Standard\n", "an approval needs `risk: High`"),
         (
             "{provider: corporate, group: oncall}], for",
             "{serviceAccount: {namespace: a, name: b}}], for",
-            "people approve",
+            "approvers are people",
         ),
-        ("{provider: corporate, group: oncall}], for", "{authenticated: true}], for", "people approve"),
-        ("{provider: corporate, group: oncall}], for", "{provider: kubernetes, group: oncall}], for", "people approve"),
-        ("{provider: corporate, group: oncall}], for", "{principal: 'key:partners/acme'}], for", "people approve"),
-        ("[{provider: corporate, group: oncall}], for", "[], for", "say who"),
-        ("for: 30m", "for: 25h", "no time from 1m to 24h"),
-        ("for: 30m", "for: 1s", "no time from 1m to 24h"),
+        ("{provider: corporate, group: oncall}], for", "{authenticated: true}], for", "approvers are people"),
+        ("{provider: corporate, group: oncall}], for", "{provider: kubernetes, group: oncall}], for", "approvers are people"),
+        ("{provider: corporate, group: oncall}], for", "{principal: 'key:partners/acme'}], for", "approvers are people"),
+        ("[{provider: corporate, group: oncall}], for", "[], for", "spec.operations[1].approval.by"),
+        ("for: 30m", "for: 25h", "is not a duration from 1m to 24h"),
+        ("for: 30m", "for: 1s", "is not a duration from 1m to 24h"),
     ] {
         assert!(good.contains(from), "{from}");
         let directory = tempfile::tempdir().unwrap();

@@ -213,7 +213,7 @@ fn a_replay_uses_recorded_condition_results() {
     assert_eq!((code, &report["replayed"], &report["byOutcome"]), (0, &json!(7), &json!(6)), "{report}");
     let (code, stdout, _) =
         run(durward().args(["audit", "replay"]).arg(&up.audit).arg("--policies").arg(&up.manifests));
-    assert!(code == 0 && stdout.contains("6 of the records went by conditions"), "{stdout}");
+    assert!(code == 0 && stdout.contains("6 of the records depend on conditions that read unrecorded data: the replay used the recorded results"), "{stdout}");
 
     // another condition: its result is unknown
     let (code, report) = replayed(&up, &POLICY.replace("== 'acme-secret'", "!= 'acme-secret'"));
@@ -243,8 +243,8 @@ fn a_comparison_by_log_reports_what_it_cannot_evaluate() {
     fs::write(new.path().join("policy.yaml"), POLICY.replace("acme-secret", "acme")).unwrap();
     let (code, stdout, stderr) =
         run(durward().arg("diff").arg(&up.manifests).arg(new.path()).arg("--audit").arg(&up.audit));
-    assert!(stdout.contains("of 1 it can't be told: their conditions read what is not recorded"), "{stdout}");
-    assert!(code == 2 && stderr.contains("can't be told"), "{stderr}");
+    assert!(stdout.contains("1 can't be compared: their conditions read unrecorded data"), "{stdout}");
+    assert!(code == 2 && stderr.contains("can't be decided again"), "{stderr}");
 }
 
 #[test]

@@ -120,7 +120,7 @@ fn a_store_outside_the_allowed_list_is_refused() {
     let relationships = fs::read_to_string(repository("examples/documents/relationships.yaml")).unwrap();
     let up = documents.checked_by(&[]);
     up.write("relationships.yaml", &relationships.replace("user:corporate/carol", "user:corporate/frank"));
-    up.wait_for_stderr("its relations are asked of OpenFGA (`relationEngine`)");
+    up.wait_for_stderr("the service looks its relations up in OpenFGA (`relationEngine`)");
     assert!(!may(&up, "frank", &[], "write", "budget"));
 }
 

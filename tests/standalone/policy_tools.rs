@@ -239,7 +239,7 @@ fn a_failed_case_shows_the_decision() {
     assert_eq!(code, 1);
     golden("test-failing.txt", &text);
     let xml = fs::read_to_string(&junit).unwrap();
-    assert!(xml.contains("failures=\"2\"") && xml.contains("<failure message=\"verdict `allow` was expected"), "{xml}");
+    assert!(xml.contains("failures=\"2\"") && xml.contains("<failure message=\"verdict: expected `allow`, got `deny`"), "{xml}");
     let (code, json, _) = run(durward().args(["test", "-o", "json"]).arg(directory.path()));
     let report: Value = serde_json::from_str(&json).unwrap();
     assert_eq!((code, &report["failed"], &report["coverage"]["grants"]["reached"]), (1, &json!(2), &json!(3)));
@@ -278,7 +278,7 @@ fn invalid_cases_are_reported_with_their_place() {
         ),
         (
             cases("").replace("path: /", "operation: x"),
-            "cases[0].request: say either `method` and `path`, or `operation`",
+            "cases[0].request: write `method` and `path`, or `operation`",
         ),
         (cases("").replace("test.durward.dev", "durward.dev"), "unknown kind `AccessPolicyTest`"),
         (
@@ -381,7 +381,7 @@ fn lint_reports_place_and_code() {
         .unwrap();
     let (_, text, _) = run(durward().arg("lint").arg(directory.path()));
     assert!(
-        text.contains("DW010 spec.operations[5]: nobody can `closed`: shop/reports/denials/nobody denies it"),
+        text.contains("DW010 spec.operations[5]: no caller can `closed`: shop/reports/denials/nobody denies it"),
         "{text}"
     );
     // an invalid policy is an error, not a warning

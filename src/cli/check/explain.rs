@@ -1,7 +1,7 @@
 //! The explanation of one decision.
 
 use super::recorded::RecordedDecision;
-use super::remedy::{Remedy, remedy};
+use super::remedy::{Remedy, remedy, scope_list};
 use crate::cli::permissions::ApprovalTerms;
 use chrono::{DateTime, Utc};
 use durward_core::decide::{ExplainedRule, Route, RuleOutcome};
@@ -166,10 +166,6 @@ fn considered_rule(considered: &ExplainedRule) -> ConsideredRule {
         RuleOutcome::TokenLacksScope(scopes) => format!("the caller's token does not carry {}", scope_list(scopes)),
     };
     ConsideredRule { rule: considered.rule.to_string(), outcome, relation: considered.relation.clone() }
-}
-
-pub(super) fn scope_list(scopes: &[Scope]) -> String {
-    scopes.iter().map(Scope::as_str).collect::<Vec<_>>().join(", ")
 }
 
 fn request_text(request: &Request<'_>) -> String {

@@ -1,6 +1,5 @@
 //! The smallest change that allows a request. It never removes a denial or a condition, and never lowers a risk.
 
-use super::explain::scope_list;
 use durward_core::decide::{ExplainedRule, RuleOutcome};
 use durward_core::decision::{Decision, Reason};
 use durward_core::principal::{Identity, PrincipalId};
@@ -195,4 +194,9 @@ fn scalar(text: &str) -> String {
 /// A quoted YAML scalar. A JSON string is one.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
+}
+
+/// Scopes with commas between them.
+pub(super) fn scope_list(scopes: &[Scope]) -> String {
+    scopes.iter().map(Scope::as_str).collect::<Vec<_>>().join(", ")
 }

@@ -1,6 +1,7 @@
 //! An explained decision as a tree.
 
-use super::explain::{ExplainedDecision, scope_list};
+use super::explain::ExplainedDecision;
+use super::remedy::scope_list;
 use super::recorded::RecordedDecision;
 use crate::cli::tree::{TextTree, text_tree};
 use chrono::{DateTime, Utc};

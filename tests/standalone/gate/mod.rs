@@ -405,7 +405,7 @@ fn the_certificate_can_come_from_files() {
     };
     let before = server_certificate();
     fixture.write("bundle.pem", "nonsense");
-    eventually("a report of the failure", || gate.stderr().contains("stays").then_some(())).unwrap();
+    eventually("a report of the failure", || gate.stderr().contains("keeping the previous one").then_some(())).unwrap();
     assert_eq!(server_certificate(), before);
     write("shop/orders");
     eventually("the other certificate", || (server_certificate() != before).then_some(())).unwrap();

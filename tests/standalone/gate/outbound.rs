@@ -90,7 +90,7 @@ fn outbound_calls_verify_the_server() {
     // a server without TLS
     assert_eq!(outward(&web, app.address, "GET", "/orders").status, 502);
     assert_eq!(app.requests(), Vec::<Value>::new());
-    eventually("a report of the cause", || web.stderr().contains("not the one that was meant").then_some(())).unwrap();
+    eventually("a report of the cause", || web.stderr().contains("names another workload").then_some(())).unwrap();
     let (code, _, stderr) = durward_tests::run(durward_tests::durward().args([
         "gate",
         "--policies",

@@ -63,7 +63,7 @@ fn startup_prints_addresses_and_first_commands() {
     let child = command.stdout(fs::File::create(&stdout).unwrap()).stderr(fs::File::create(&output).unwrap()).spawn();
     let _up = Killed(child.unwrap());
     let text = eventually("it says all of it", || {
-        fs::read_to_string(&output).ok().filter(|text| text.ends_with("Ctrl-C ends it.\n"))
+        fs::read_to_string(&output).ok().filter(|text| text.ends_with("Press Ctrl-C to stop.\n"))
     })
     .unwrap();
     let (table, rest) = text.split_once("Try, in another terminal:").unwrap();
@@ -270,7 +270,7 @@ fn a_decision_is_explained_from_files() {
     );
     let (code, text, _) = check(&["--as", billing, "POST", "http://orders.example.com/orders/42/refund"]);
     assert_eq!(code, 1);
-    assert!(text.contains("enough is ProofOfPossession or better"), "{text}");
+    assert!(text.contains("needs ProofOfPossession or better"), "{text}");
     let (code, _, _) = check(&[
         "--as",
         billing,

@@ -132,7 +132,7 @@ fn an_invalid_manifest_is_reported_with_its_place() {
         (good.replace("name: open, ", ""), "x.yaml:8:7: spec.operations[0]: the field `name` is missing"),
         (
             good.replace("paths: [/open]", "paths: [open]"),
-            "x.yaml:8:52: spec.operations[0].http[0].paths[0]: `open` is no path pattern",
+            "x.yaml:8:52: spec.operations[0].http[0].paths[0]: `open` is not a valid path pattern",
         ),
         (
             good.clone() + "  relations: [{object: order}]\n",

@@ -16,6 +16,7 @@ mod issuance;
 mod leadership;
 mod replicas;
 mod resources;
+mod rotation;
 mod sockets;
 mod webhook_listener;
 mod webhooks;
@@ -113,7 +114,7 @@ pub async fn run(client: Client, mut settings: ControllerSettings) -> Result<(),
     supervisor.spawn(|stop| listener_tls.run(stop));
     let propagation =
         PropagationWatchers { replicas: replica_feeds.roots, bundles: bundles_carry, webhooks: webhook_feeds.roots };
-    identity.start_rotation(&mut supervisor, &context, settings.rotation, propagation, &leading);
+    rotation::start(&mut supervisor, &context, identity, settings.rotation, propagation, &leading);
 
     supervisor
         .run_until_shutdown(async move {
