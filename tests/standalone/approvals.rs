@@ -419,8 +419,16 @@ fn policies_name_approvers_and_lifetimes() {
             "approvers are people",
         ),
         ("{provider: corporate, group: oncall}], for", "{authenticated: true}], for", "approvers are people"),
-        ("{provider: corporate, group: oncall}], for", "{provider: kubernetes, group: oncall}], for", "approvers are people"),
-        ("{provider: corporate, group: oncall}], for", "{principal: 'key:partners/acme'}], for", "approvers are people"),
+        (
+            "{provider: corporate, group: oncall}], for",
+            "{provider: kubernetes, group: oncall}], for",
+            "approvers are people",
+        ),
+        (
+            "{provider: corporate, group: oncall}], for",
+            "{principal: 'key:partners/acme'}], for",
+            "approvers are people",
+        ),
         ("[{provider: corporate, group: oncall}], for", "[], for", "spec.operations[1].approval.by"),
         ("for: 30m", "for: 25h", "is not a duration from 1m to 24h"),
         ("for: 30m", "for: 1s", "is not a duration from 1m to 24h"),

@@ -213,7 +213,13 @@ fn a_replay_uses_recorded_condition_results() {
     assert_eq!((code, &report["replayed"], &report["byOutcome"]), (0, &json!(7), &json!(6)), "{report}");
     let (code, stdout, _) =
         run(durward().args(["audit", "replay"]).arg(&up.audit).arg("--policies").arg(&up.manifests));
-    assert!(code == 0 && stdout.contains("6 of the records depend on conditions that read unrecorded data: the replay used the recorded results"), "{stdout}");
+    assert!(
+        code == 0
+            && stdout.contains(
+                "6 of the records depend on conditions that read unrecorded data: the replay used the recorded results"
+            ),
+        "{stdout}"
+    );
 
     // another condition: its result is unknown
     let (code, report) = replayed(&up, &POLICY.replace("== 'acme-secret'", "!= 'acme-secret'"));

@@ -239,7 +239,10 @@ fn a_failed_case_shows_the_decision() {
     assert_eq!(code, 1);
     golden("test-failing.txt", &text);
     let xml = fs::read_to_string(&junit).unwrap();
-    assert!(xml.contains("failures=\"2\"") && xml.contains("<failure message=\"verdict: expected `allow`, got `deny`"), "{xml}");
+    assert!(
+        xml.contains("failures=\"2\"") && xml.contains("<failure message=\"verdict: expected `allow`, got `deny`"),
+        "{xml}"
+    );
     let (code, json, _) = run(durward().args(["test", "-o", "json"]).arg(directory.path()));
     let report: Value = serde_json::from_str(&json).unwrap();
     assert_eq!((code, &report["failed"], &report["coverage"]["grants"]["reached"]), (1, &json!(2), &json!(3)));
@@ -276,10 +279,7 @@ fn invalid_cases_are_reported_with_their_place() {
             cases("").replace("host: a, ", ""),
             "x.test.yaml:5:5: cases[0].request: write exactly one of `host` and `audience`",
         ),
-        (
-            cases("").replace("path: /", "operation: x"),
-            "cases[0].request: write `method` and `path`, or `operation`",
-        ),
+        (cases("").replace("path: /", "operation: x"), "cases[0].request: write `method` and `path`, or `operation`"),
         (cases("").replace("test.durward.dev", "durward.dev"), "unknown kind `AccessPolicyTest`"),
         (
             cases("    relationships: [{object: x, relation: y, subject: z}]\n"),

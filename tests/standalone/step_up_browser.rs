@@ -455,7 +455,10 @@ fn passkey_challenges_are_throttled_by_address() {
     let statuses: Vec<_> = replies.iter().map(|reply| reply.status).collect();
     assert_eq!(statuses, [vec![200; 21], vec![429; 2]].concat());
     let paused = replies.last().unwrap();
-    assert!(paused.header("retry-after").is_some() && paused.body.contains("Too many failed or repeated attempts"), "{paused:?}");
+    assert!(
+        paused.header("retry-after").is_some() && paused.body.contains("Too many failed or repeated attempts"),
+        "{paused:?}"
+    );
     // the person, at another address, is not affected
     let options = ask("192.0.2.7");
     assert_eq!(options.status, 200, "{options:?}");

@@ -1,8 +1,8 @@
 //! An explained decision as a tree.
 
 use super::explain::ExplainedDecision;
-use super::remedy::scope_list;
 use super::recorded::RecordedDecision;
+use super::remedy::scope_list;
 use crate::cli::tree::{TextTree, text_tree};
 use chrono::{DateTime, Utc};
 use durward_core::policy::EnforcementMode;

@@ -420,5 +420,8 @@ fn enforcement_points_name_only_workloads_of_known_trust_domains() {
     };
     assert_eq!(check(&["--provider", "partner"]).0, 0);
     let (code, _, stdout_text) = check(&[]);
-    assert!(code == 2 && stdout_text.contains("name the IdentityProvider that vouches for it with --provider"), "{code} {stdout_text}");
+    assert!(
+        code == 2 && stdout_text.contains("name the IdentityProvider that vouches for it with --provider"),
+        "{code} {stdout_text}"
+    );
 }

@@ -30,7 +30,8 @@ pub(super) fn start(
     let client = context.client.clone();
     let leading_rotation = leading.clone();
     supervisor.spawn(|stop| rotation.run(client, ca_secret, leading_rotation, stop));
-    let ControllerIdentity { authorities, token_keys, audit_keys, ca_store, token_key_store, audit_key_store, .. } = identity;
+    let ControllerIdentity { authorities, token_keys, audit_keys, ca_store, token_key_store, audit_key_store, .. } =
+        identity;
     supervisor.spawn(|stop| ca_store.follow(authorities, ca_secret_sender, stop));
     let leading_token_keys = leading.clone();
     supervisor.spawn(|stop| token_key_store.run(token_keys, leading_token_keys, stop));
