@@ -12,7 +12,7 @@ pub enum EnrolmentPolicy {
     /// Any holder of the first token of a person without a factor: the factor is only as trustworthy as that token
     #[default]
     FirstUse,
-    /// Nobody: people keep the factors that they have
+    /// No one: people keep the factors that they have
     Closed,
 }
 

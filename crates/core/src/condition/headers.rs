@@ -22,7 +22,7 @@ impl HeaderValues {
         let known = visit(&mut |name, value| {
             let is_connection = name.eq_ignore_ascii_case("connection");
             for wanted in names {
-                let told = if name.eq_ignore_ascii_case(wanted) {
+                let value = if name.eq_ignore_ascii_case(wanted) {
                     if found.contains_key(wanted) { Err("was sent more than once") } else { text(value) }
                 } else if is_alike(name, wanted) {
                     Err("was sent in a spelling that applications can't tell from it")
@@ -31,7 +31,7 @@ impl HeaderValues {
                 } else {
                     continue;
                 };
-                found.insert(Arc::clone(wanted), told);
+                found.insert(Arc::clone(wanted), value);
             }
         });
         known.then_some(Self(found))

@@ -269,7 +269,7 @@ impl SnapshotFollower {
 
     fn hear(&mut self, line: ReceivedSnapshotLine) -> Result<(), String> {
         match line {
-            SnapshotLine::Resources(told) => self.take_in(*told),
+            SnapshotLine::Resources(received) => self.take_in(*received),
             // policies that were dropped come again with another stream
             _ if self.heard.is_none() => return Err("policies were dropped; requesting them again".to_owned()),
             SnapshotLine::Revoked(tags) => {
@@ -284,57 +284,57 @@ impl SnapshotFollower {
         Ok(())
     }
 
-    fn take_in(&mut self, told: SnapshotResources<AccessPolicy, Relationship>) {
+    fn take_in(&mut self, received: SnapshotResources<AccessPolicy, Relationship>) {
         let authenticator = &self.authenticator;
-        if let Some((issuer, jwks)) = told.service_accounts {
+        if let Some((issuer, jwks)) = received.service_accounts {
             let issuer = ServiceAccountIssuer { issuer, keys: KeySource::Inline(jwks) };
             authenticator.change_domain(|domain| domain.service_accounts = Some(issuer.clone()));
         }
-        let problems = authenticator.replace_providers(&told.providers, &told.secrets);
+        let problems = authenticator.replace_providers(&received.providers, &received.secrets);
         problems.iter().for_each(|(provider, problem)| tracing::warn!(provider, %problem, "a provider can't be used; its credentials are refused"));
 
-        self.engine.set_step_up_page(told.step_up);
+        self.engine.set_step_up_page(received.step_up);
 
         let mut now = AppliedResources::default();
         let mut changes = Vec::new();
-        for (name, annotations) in told.namespaces {
+        for (name, annotations) in received.namespaces {
             now.namespaces.insert(name.clone());
             changes.push(CatalogChange::NamespaceAnnotations(name, Some(annotations)));
         }
-        for (name, labels) in told.namespace_labels {
+        for (name, labels) in received.namespace_labels {
             now.labelled.insert(name.clone());
             changes.push(CatalogChange::NamespaceLabels(name, Some(labels)));
         }
-        for provider in &told.providers {
+        for provider in &received.providers {
             let name = provider.metadata.name.as_deref().unwrap_or_default();
             now.authentication.insert(AuthenticationResource::IdentityProvider(name.into()));
             changes.extend(
                 ObjectVersion::from_resource(provider.clone()).into_iter().flat_map(ObjectVersion::into_changes),
             );
         }
-        for secret in &told.secrets {
+        for secret in &received.secrets {
             now.authentication.extend(namespaced_name(&secret.metadata).map(AuthenticationResource::Secret));
             changes.extend(translation::api_keys(secret));
         }
-        for policy in told.policies {
+        for policy in received.policies {
             let Some(version) = ObjectVersion::from_resource(policy) else { continue };
             now.policies.insert(version.name().clone());
             changes.extend(version.into_changes());
         }
-        for relationship in told.relationships {
+        for relationship in received.relationships {
             let Some(version) = ObjectVersion::from_resource(relationship) else { continue };
             now.relationships.insert(version.name().clone());
             changes.extend(version.into_changes());
         }
-        for (namespace, name, last) in told.unknown_relationships {
+        for (namespace, name, last) in received.unknown_relationships {
             let key = NamespacedName::new(namespace, name);
             now.relationships.insert(key.clone());
             let error = FieldError { field: "spec".to_owned(), message: "the controller can't read it".to_owned() };
             changes.extend(ObjectVersion::<Relationship>::undecodable(key, error).with_last_good(last).into_changes());
         }
-        for approval in &told.approvals {
+        for approval in &received.approvals {
             // the API server alone does not make an approval valid; the signature does
-            let Some((matter, given)) = verified_grant(&told.approval_keys, approval) else {
+            let Some((matter, given)) = verified_grant(&received.approval_keys, approval) else {
                 let name = approval.metadata.name.as_deref();
                 tracing::warn!(name, "an approval has no valid signature; ignoring it");
                 continue;
