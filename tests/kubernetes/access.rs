@@ -78,7 +78,7 @@ fn e2e_api_keys_are_created_rotated_and_revoked() {
     };
     let first = key_of(&durward(&key(["mint", "api-key"]), 0));
     becomes(&first, "200");
-    assert!(durward(&key(["mint", "api-key"]), 2).contains("makes another in its place"));
+    assert!(durward(&key(["mint", "api-key"]), 2).contains("replace it with `durward api-key rotate`"));
     let second = key_of(&durward(&key(["api-key", "rotate"]), 0));
     becomes(&second, "200");
     becomes(&first, "200");
@@ -207,7 +207,7 @@ fn e2e_an_approval_is_valid_at_every_replica_and_cannot_be_forged() {
     let url = format!("http://{host}/orders");
     let check = ["check", "--as", "user:people/alice", "--assurance", "MultiFactor", "--authenticated-at"];
     let (code, response) = installed.durward(&[&check[..], &[&now, "GET", &url]].concat());
-    let granted_line = format!("{name}/{object} says that it is given by user:people/oscar, until {until}");
+    let granted_line = format!("{name}/{object} is granted by user:people/oscar, until {until}");
     assert!(code == Some(0) && response.contains(&granted_line), "{response}");
     let (code, listed) = installed.durward(&["approvals", "--namespace", name]);
     assert_eq!(code, Some(0), "{listed}");

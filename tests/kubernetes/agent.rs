@@ -361,7 +361,7 @@ fn e2e_the_mint_serves_proven_running_pods_only() {
     assert!(unknown.ends_with(" 403") && unknown.contains("spec.service.podSelector"), "{unknown}");
     for (path, body, expected) in [
         ("/mint/x509", json!({"csr": encode(&forged)}).to_string(), "not signed by its own key"),
-        ("/mint/x509", json!({"csr": "!"}).to_string(), "no base64"),
+        ("/mint/x509", json!({"csr": "!"}).to_string(), "`csr` is not base64"),
         ("/mint/x509", json!({"csr": "", "admin": true}).to_string(), "unknown field"),
         ("/mint/jwt", json!({"audience": []}).to_string(), "1 to 8 audiences"),
         ("/mint/jwt", json!({"audience": ["x".repeat(300)]}).to_string(), "1 to 8 audiences"),

@@ -172,7 +172,7 @@ fn e2e_a_compromised_ca_is_replaced_at_once() {
     assert!(ask(&stolen).starts_with("200"));
     let (code, output) = installed.durward(&["ca", "rotate", "--compromised"]);
     assert!(
-        code == Some(1) && output.contains("certificates of pods count at no door") && output.contains("--yes"),
+        code == Some(1) && output.contains("Every door refuses the certificates of pods") && output.contains("--yes"),
         "{output}"
     );
     assert_eq!(status(&installed), before, "nothing was done");

@@ -121,7 +121,10 @@ fn e2e_a_pod_starts_with_a_certificate_that_doors_accept() {
         .until("the deleted pod's certificate to be refused", || (ask(&client_certificate) == "401").then_some(()));
     println!("a dead pod's certificate is refused {:?} after its end", began.elapsed());
     let (counts, stdout_text) = installed.durward(&["inspect", &credentials]);
-    assert!(counts == Some(1) && stdout_text.contains("pod that it was issued for is gone"), "{stdout_text}");
+    assert!(
+        counts == Some(1) && stdout_text.contains("the pod that it was issued for does not exist any more"),
+        "{stdout_text}"
+    );
 }
 
 /// Whether the application of `examples/orders` accepts an access token, and the claims that it reads with the
@@ -286,7 +289,7 @@ fn e2e_credentials_end_with_their_service_account() {
     }
     let (counts, stdout_text) = installed.durward(&["inspect", &credentials]);
     assert!(
-        counts == Some(1) && stdout_text.contains("service account that it was issued for is gone"),
+        counts == Some(1) && stdout_text.contains("the service account that it was issued for does not exist any more"),
         "{stdout_text}"
     );
 }

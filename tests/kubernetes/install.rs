@@ -43,7 +43,9 @@ fn e2e_a_policy_is_in_force_on_every_replica_for_cluster_tokens() {
     let described = namespace.kubectl(["describe", "ap", "orders"]).expect("described");
     assert!(described.contains("InForce") && described.contains("in force on every ready replica"), "{described}");
     let explained = installed.kubectl(["explain", "accesspolicy.spec.operations"]);
-    for stdout_text in ["kubernetes\t<[]Object>", "enum: Low, Standard, High", "What can be done with the service"] {
+    for stdout_text in
+        ["kubernetes\t<[]Object>", "enum: Low, Standard, High", "Operations of the service. Requests that match"]
+    {
         assert!(explained.contains(stdout_text), "{stdout_text}: {explained}");
     }
 
