@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use base64::Engine;
 use durward_cluster::{Namespace, image};
+use durward_tests::StopOnDrop;
 use durward_tests::installation::door::ForwardAuthDoor;
 use durward_tests::installation::shared::SharedInstallation;
 use durward_tests::installation::{Installed, NAMESPACE, policy};
@@ -90,6 +91,7 @@ fn e2e_the_ca_rotates_under_traffic_without_a_failure() {
     let requests = AtomicUsize::new(0);
     let failures = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
+        let _stop = StopOnDrop(&stop);
         // each request is a new handshake with the pod's current roots
         scope.spawn(|| {
             let trust = folder.path().join("current.pem");
@@ -113,14 +115,13 @@ fn e2e_the_ca_rotates_under_traffic_without_a_failure() {
         // the leader dies in the middle
         installed.kubectl(["delete", "pod", &installed.leader(), "-n", NAMESPACE, "--grace-period=1"]);
         let (code, output) = installed.durward(&["ca", "rotate"]);
-        assert!(code == Some(2) && output.contains("under way"), "{output}");
+        assert!(code == Some(2) && output.contains("already in progress"), "{output}");
         let now = installed.until("the next CA to sign", || {
             Some(status(&installed)).filter(|status| status["active"] != before["active"])
         });
         assert_eq!((now["step"].as_str(), now["roots"].as_str()), (Some("Activated"), Some("2")), "{now}");
         let so_far = requests.load(Ordering::Relaxed);
         installed.until("traffic under the new CA", || (requests.load(Ordering::Relaxed) > so_far + 10).then_some(()));
-        stop.store(true, Ordering::Relaxed);
     });
     let failures = failures.into_inner().expect("a lock");
     assert!(failures.is_empty(), "{} of {} failed: {failures:?}", failures.len(), requests.load(Ordering::Relaxed));

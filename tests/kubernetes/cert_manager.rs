@@ -9,6 +9,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use durward_cluster::{Cluster, Namespace, binaries};
+use durward_tests::StopOnDrop;
 use durward_tests::installation::{Installed, NAMESPACE, chart, helm, policy};
 use durward_tests::turn::Turn;
 use serde_json::{Value, json};
@@ -202,6 +203,7 @@ fn renewed_under_load(installed: &Installed, namespace: &Namespace<'_>, first: &
     let failures = Mutex::new(Vec::new());
     let failed = |error: String| failures.lock().expect("a lock").push(error);
     std::thread::scope(|scope| {
+        let _stop = StopOnDrop(&stop);
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
                 decided(namespace).unwrap_or_else(failed);
@@ -232,7 +234,6 @@ fn renewed_under_load(installed: &Installed, namespace: &Namespace<'_>, first: &
                 more.then_some(())
             });
         }
-        stop.store(true, Ordering::Relaxed);
     });
     let failures = failures.into_inner().expect("a lock");
     assert!(failures.is_empty(), "{failures:?}");

@@ -30,7 +30,7 @@ pub use audit::{is_about_the_log, record, records};
 pub use http::{HttpReply, exchange, raw, request};
 pub use program::{durward, listening, path_with_program, program, run};
 pub use up::UpProcess;
-pub use wait::{TIMEOUT, eventually};
+pub use wait::{StopOnDrop, TIMEOUT, eventually};
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};

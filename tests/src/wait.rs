@@ -1,5 +1,6 @@
 //! Waiting for a condition.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a test waits for anything. Generous, since only a failing test reaches it.
@@ -16,5 +17,16 @@ pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> Result
             return Err(format!("timed out waiting for: {what}"));
         }
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Sets a flag when it goes out of scope. A failed assertion then ends the threads of a `thread::scope`, which would wait for
+/// them for ever.
+#[derive(Debug)]
+pub struct StopOnDrop<'f>(pub &'f AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
