@@ -2,8 +2,8 @@
 #![no_main]
 
 use chrono::DateTime;
-use durward_api::catalog::{Catalog, Change};
-use durward_api::compile::Settings;
+use durward_api::catalog::{Catalog, CatalogChange};
+use durward_api::compile::ClusterDomains;
 use durward_core::condition::Condition;
 use durward_core::principal::{Identity, Principal, PrincipalId};
 use durward_core::request::{Call, Request, ServiceTarget};
@@ -24,9 +24,9 @@ fuzz_target!(|source: &str| {
         },
     }))
     .expect("a policy");
-    let settings = Settings { trust_domain: "td".to_owned(), cluster_domain: "cluster.local".to_owned() };
+    let settings = ClusterDomains { trust_domain: "td".to_owned(), cluster_domain: "cluster.local".to_owned() };
     let mut catalog = Catalog::new(settings);
-    let fates = catalog.apply([Change::Policy(Box::new(policy))]);
+    let fates = catalog.apply([CatalogChange::PolicyApplied(Box::new(policy))]);
     assert!(fates.iter().all(|(_, fate)| fate.rejected.is_none()));
     let mut alice = Identity::new(PrincipalId::user("p", "alice").expect("an id"), Assurance::Bearer);
     alice.groups.insert("dev".to_owned());

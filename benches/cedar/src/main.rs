@@ -6,8 +6,8 @@
 
 use cedar_policy::{Authorizer, Context, Decision, Entities, EntityUid, PolicySet, Request as CedarRequest};
 use chrono::{DateTime, Utc};
-use durward_api::catalog::{Catalog, Change};
-use durward_api::compile::Settings;
+use durward_api::catalog::{Catalog, CatalogChange};
+use durward_api::compile::ClusterDomains;
 use durward_core::principal::{Identity, Principal, PrincipalId};
 use durward_core::request::{Call, Request, ServiceTarget};
 use durward_core::risk::Assurance;
@@ -118,10 +118,10 @@ fn durward(policies: usize, number: usize, rules: Rules) -> Box<dyn FnMut()> {
                 "grants": grants(number, rules),
             },
         });
-        Change::Policy(Box::new(serde_json::from_value(resource).expect("a policy")))
+        CatalogChange::PolicyApplied(Box::new(serde_json::from_value(resource).expect("a policy")))
     };
     let mut catalog =
-        Catalog::new(Settings { trust_domain: "cluster.local".into(), cluster_domain: "cluster.local".into() });
+        Catalog::new(ClusterDomains { trust_domain: "cluster.local".into(), cluster_domain: "cluster.local".into() });
     let fates = catalog.apply((0..policies).map(policy));
     assert!(fates.iter().all(|(_, fate)| fate.rejected.is_none()), "{:?}", fates.first());
     let mut identity = Identity::new(PrincipalId::user("corporate", "alice").expect("an id"), Assurance::Bearer);
