@@ -122,7 +122,7 @@ fn e2e_invalid_policies_are_refused_at_admission() {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(&file, manifest).expect("written");
     let output = installed.kubectl_output(["apply", "-n", name, "-f", &file.path().display().to_string()]);
-    assert!(output.contains("deletes and states no risk") && output.contains("nobody can `drop`"), "{output}");
+    assert!(output.contains("deletes and states no risk") && output.contains("no caller can `drop`"), "{output}");
 }
 
 #[test]
