@@ -21,6 +21,11 @@ build: ## Build everything
 release: ## Build the release binary
 	cargo build --locked --release
 
+# nothing is built twice there, and the cache of incremental builds is as large as the builds themselves
+ifdef CI
+export CARGO_INCREMENTAL := 0
+endif
+
 test: test-deps cluster-deps ## Run every lane of the tests; installs what they need
 	@make/lanes lint unit standalone cluster
 

@@ -357,7 +357,7 @@ fn e2e_replicas_that_start_with_a_broken_policy_deny_its_service() {
     assert_eq!(condition(&closed("orders"), "Accepted"), ("True", "Valid"), "of the same service, and good itself");
     assert_eq!(ask(), ["403", "403"], "what the lost version denied stays denied");
     let refused = configure("ada").expect_err("governed").to_string();
-    assert!(refused.contains("is closed") && refused.contains(&format!("policy {name}/guard is mended")), "{refused}");
+    assert!(refused.contains("is closed") && refused.contains(&format!("policy {name}/guard is fixed")), "{refused}");
     installed.until("an Event", || {
         let events = namespace.kubectl(["get", "events", "--field-selector=reason=ServiceClosed"]).ok()?;
         events.contains("accesspolicy/guard").then_some(())
