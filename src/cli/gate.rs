@@ -7,7 +7,9 @@ use crate::cli::cluster_domains::ClusterDomainArguments;
 use crate::cli::outcome::{CommandOutcome, CommandResult};
 use crate::cli::output::log_to_stderr;
 use durward_engine::openfga::{OpenFga, OpenFgaSettings};
-use durward_gate::{ClusterGate, GateAddresses, GateCertificate, GateLimits, GateSettings, GateSource, LocalGate, run};
+use durward_gate::{
+    CertificateFiles, ClusterGate, GateAddresses, GateCertificate, GateLimits, GateSettings, GateSource, LocalGate, run,
+};
 use durward_protocol::upstream::Upstream;
 use durward_runtime::Failure;
 use durward_state::StateDirectory;
@@ -100,7 +102,7 @@ impl GateCommand {
             }),
             (None, Some(manifests), _, Some((bundle, roots))) => GateSource::Local(LocalGate {
                 manifests,
-                certificate: GateCertificate::Files { bundle, roots, jwks: self.jwks },
+                certificate: GateCertificate::Files(CertificateFiles { bundle, roots, jwks: self.jwks }),
                 step_up: self.step_up_url,
             }),
             (None, Some(manifests), Some(account), None) => GateSource::Local(LocalGate {

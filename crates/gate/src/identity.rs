@@ -1,17 +1,22 @@
 //! Certificate and trust of the gate, for both sides; replaced while it runs.
 
+use crate::error::GateError;
 use crate::server_verifier::ServerVerifier;
 use durward_api::compile::ClusterDomains;
 use durward_authn::Authenticator;
 use durward_authn::tls::WorkloadClientVerifier;
+use durward_controller_client::identity::IdentityState;
 use durward_core::principal::PrincipalId;
+use durward_pki::authority::pem;
 use durward_runtime::Failure;
-use durward_runtime::tls::{HandshakeVerifier, ReloadableCertificate, server_config};
+use durward_runtime::readiness::Readiness;
+use durward_runtime::tls::{HandshakeVerifier, ReloadableCertificate, TlsError, server_config};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ServerConfig, SupportedProtocolVersion};
 use rustls_pki_types::CertificateDer;
 use std::sync::Arc;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 /// A certificate with its key, and the roots and keys that verify others.
@@ -39,7 +44,7 @@ impl GateTls {
         material: &IdentityMaterial,
         cluster_domain: &str,
         authenticator: &Arc<Authenticator>,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, TlsError> {
         Ok(Self {
             certificate: ReloadableCertificate::new(&material.chain_pem, &material.key_pem)?,
             clients: WorkloadClientVerifier::verifier(Arc::clone(authenticator)),
@@ -47,16 +52,16 @@ impl GateTls {
         })
     }
 
-    fn replace(&self, material: &IdentityMaterial) -> Result<(), Failure> {
+    fn replace(&self, material: &IdentityMaterial) -> Result<(), TlsError> {
         self.certificate.replace(&material.chain_pem, &material.key_pem)?;
         self.peers.replace(&material.roots);
         Ok(())
     }
 
     /// TLS of the side for callers: 1.3, and 1.2 only where the settings allow it.
-    pub(super) fn tls(&self, older: bool) -> Result<Arc<ServerConfig>, Failure> {
-        let versions: &[&'static SupportedProtocolVersion] = if older { &[&TLS13, &TLS12] } else { &[&TLS13] };
-        Ok(server_config(Arc::clone(&self.certificate), self.clients.clone(), versions)?)
+    pub(super) fn server_config(&self, tls12: bool) -> Result<Arc<ServerConfig>, TlsError> {
+        let versions: &[&'static SupportedProtocolVersion] = if tls12 { &[&TLS13, &TLS12] } else { &[&TLS13] };
+        server_config(Arc::clone(&self.certificate), self.clients.clone(), versions)
     }
 }
 
@@ -71,21 +76,22 @@ pub(super) struct IdentityPublisher {
 
 impl IdentityPublisher {
     pub(super) fn new(authenticator: Arc<Authenticator>, domain: &ClusterDomains) -> Self {
-        let (trust_domain, cluster_domain) =
-            (domain.trust_domain.as_str().into(), domain.cluster_domain.as_str().into());
-        Self { identity: watch::Sender::new(None), authenticator, trust_domain, cluster_domain }
+        Self {
+            identity: watch::Sender::new(None),
+            authenticator,
+            trust_domain: domain.trust_domain.as_str().into(),
+            cluster_domain: domain.cluster_domain.as_str().into(),
+        }
     }
 
     /// Uses this certificate and these roots from now on. On an error the previous ones stay in use.
-    pub(super) fn publish(&self, material: &IdentityMaterial) -> Result<(), Failure> {
-        let of = material.id.trust_domain().unwrap_or_default();
-        if of != &*self.trust_domain {
-            return Err(
-                format!("the certificate is of {}, not of trust domain {}", material.id, self.trust_domain).into()
-            );
+    pub(super) fn publish(&self, material: &IdentityMaterial) -> Result<(), GateError> {
+        if material.id.trust_domain().unwrap_or_default() != &*self.trust_domain {
+            let trust_domain = self.trust_domain.to_string();
+            return Err(GateError::ForeignTrustDomain { id: material.id.clone(), trust_domain });
         }
-        let known = self.identity.borrow().clone();
-        let first = match known {
+        let current = self.identity.borrow().clone();
+        let first = match current {
             Some(identity) => {
                 identity.replace(material)?;
                 None
@@ -106,4 +112,41 @@ impl IdentityPublisher {
     pub(super) async fn identity(&self) -> Option<Arc<GateTls>> {
         self.identity.subscribe().wait_for(Option::is_some).await.ok()?.clone()
     }
+}
+
+/// Publishes each new certificate and bundle of the controller, until `shutdown`.
+pub(super) async fn follow_controller(
+    mut state: watch::Receiver<IdentityState>,
+    publisher: IdentityPublisher,
+    readiness: Arc<Readiness>,
+    shutdown: CancellationToken,
+) -> Result<(), Failure> {
+    loop {
+        let material = issued_material(&state.borrow_and_update());
+        match material.map(|material| publisher.publish(&material?)) {
+            Some(Ok(())) => readiness.mark_identities_ready(),
+            Some(Err(error)) => tracing::warn!(%error, "a certificate can't be used; keeping the previous one"),
+            None => {}
+        }
+        tokio::select! {
+            changed = state.changed() => changed?,
+            () = shutdown.cancelled() => return Ok(()),
+        }
+    }
+}
+
+/// The current certificate and roots of the controller, once there are any.
+fn issued_material(state: &IdentityState) -> Option<Result<IdentityMaterial, GateError>> {
+    let (issued, _, bundle) = state.ready()?;
+    let id = match issued.id.parse() {
+        Ok(id) => id,
+        Err(error) => return Some(Err(GateError::Subject(error))),
+    };
+    Some(Ok(IdentityMaterial {
+        id,
+        chain_pem: issued.chain.iter().map(|der| pem(&CertificateDer::from(der.as_slice()))).collect(),
+        key_pem: Zeroizing::new(issued.key_pem.to_string()),
+        roots: bundle.roots.clone(),
+        jwks: Some(bundle.jwks.clone()),
+    }))
 }

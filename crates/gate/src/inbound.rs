@@ -1,11 +1,11 @@
 //! From callers to the application: the engine decides each request, and the gate forwards exactly what was decided about.
 
-use crate::GateLimits;
 use crate::application::Application;
 use crate::forwarding::{
     identify, is_grpc, is_websocket, is_websocket_over_http2, join_cookies, pass, strip_foreign, strip_hop_by_hop,
 };
 use crate::proxy_error::ProxyError;
+use crate::settings::GateLimits;
 use crate::tunnel;
 use crate::tunnel::Tunnels;
 use axum::body::Body;

@@ -1,9 +1,9 @@
 //! From the application to other services: plain HTTP in, the pod's certificate and TLS out.
 
-use crate::GateLimits;
 use crate::forwarding::{is_grpc, is_websocket, join_cookies, pass, strip_foreign, strip_hop_by_hop};
 use crate::proxy_error::ProxyError;
 use crate::server_verifier::ServerVerifier;
+use crate::settings::GateLimits;
 use crate::tunnel;
 use crate::tunnel::Tunnels;
 use axum::body::Body;

@@ -1,0 +1,141 @@
+//! A gate without a cluster: policies from a watched directory, a certificate from files or from the local CA.
+
+use crate::certificate_files::CertificateFiles;
+use crate::identity::{IdentityMaterial, IdentityPublisher};
+use chrono::{TimeDelta, Utc};
+use durward_api::catalog::CatalogChange;
+use durward_api::compile::ClusterDomains;
+use durward_approvals::ApprovalSeal;
+use durward_core::principal::PrincipalId;
+use durward_engine::EngineContext;
+use durward_identity::TokenKeys;
+use durward_manifests::load::{ManifestDirectory, load};
+use durward_manifests::watch::{DirectoryWatch, follow};
+use durward_runtime::Failure;
+use durward_runtime::readiness::Readiness;
+use durward_runtime::supervisor::Supervisor;
+use durward_state::{LocalApprovals, LocalState, TokenKeyFolder};
+use durward_step_up::step_up_page;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use url::Url;
+
+/// Lifetime of a certificate of the local CA; each start issues a new one.
+const CERTIFICATE_LIFETIME: TimeDelta = TimeDelta::days(90);
+
+/// The settings of a gate without a cluster.
+#[derive(Debug)]
+pub struct LocalGate {
+    /// Directory of manifests.
+    pub manifests: PathBuf,
+    /// Its certificate.
+    pub certificate: GateCertificate,
+    /// URL of the token listener as browsers see it, for the step-up page.
+    pub step_up: Option<Url>,
+}
+
+/// The source of the certificate.
+#[derive(Debug, Clone)]
+pub enum GateCertificate {
+    /// From the CA in a state directory, for a workload.
+    State {
+        /// The directory.
+        state: PathBuf,
+        /// Namespace and name of the service account.
+        account: (String, String),
+    },
+    /// From files that another program renews.
+    Files(CertificateFiles),
+}
+
+impl LocalGate {
+    /// Loads policies and certificate, and starts the tasks that follow them.
+    pub(super) fn start(
+        self,
+        domain: &ClusterDomains,
+        context: &EngineContext,
+        publisher: &IdentityPublisher,
+        readiness: &Readiness,
+        supervisor: &mut Supervisor,
+    ) -> Result<(), Failure> {
+        // the watch starts first, so that no change is missed
+        let watch = DirectoryWatch::start(&self.manifests);
+        let mut directory = load(&self.manifests, domain)?;
+        // reported after an error of the loader, which explains a missing directory better
+        let watch = watch?;
+        context.engine.set_step_up_page(self.step_up.as_ref().map(step_up_page));
+        let (approval_changes, changed_approvals) = unbounded_channel();
+        match self.certificate {
+            GateCertificate::State { state, account } => {
+                let state = OpenState::issue(&state, &domain.trust_domain, &account)?;
+                publisher.publish(&state.material)?;
+                state.start(context, &mut directory, approval_changes, supervisor)?;
+            }
+            // without a state directory no key verifies approvals: operations that need one stay denied
+            GateCertificate::Files(files) => {
+                let contents = files.read()?;
+                publisher.publish(&files.parse(&contents)?)?;
+                let publisher = publisher.clone();
+                supervisor.spawn(|stop| files.follow(contents, publisher, stop));
+            }
+        }
+        let problems = context.authenticator.replace_providers(&directory.providers(), &directory.secrets());
+        problems.iter().for_each(|(provider, problem)| eprintln!("provider {provider}: {problem}"));
+        directory.print_problems();
+        context.engine.replace_snapshot(directory.catalog.snapshot().clone());
+        context.metrics.policies_rejected(directory.catalog.rejected_count());
+        let context = context.clone();
+        supervisor.spawn(|stop| follow(watch, directory, context, changed_approvals, stop));
+        readiness.mark_policies_loaded();
+        readiness.mark_identities_ready();
+        Ok(())
+    }
+}
+
+/// A state directory, and the certificate that its CA has issued to this gate.
+struct OpenState {
+    folder: PathBuf,
+    material: IdentityMaterial,
+    token_keys: TokenKeys,
+    seal: ApprovalSeal,
+}
+
+impl OpenState {
+    fn issue(folder: &Path, trust_domain: &str, (namespace, name): &(String, String)) -> Result<Self, Failure> {
+        let id = PrincipalId::workload(trust_domain, namespace, name)?;
+        let state = LocalState::open(folder, trust_domain)?;
+        let names = ["localhost".to_owned()];
+        let issued = state.issue(&id.to_string(), &names, &[], CERTIFICATE_LIFETIME, Utc::now())?;
+        let material = IdentityMaterial {
+            id,
+            chain_pem: issued.chain_pem,
+            key_pem: issued.key_pem,
+            roots: state.authority.roots().to_vec(),
+            jwks: Some(state.token_keys.jwks()),
+        };
+        Ok(Self {
+            folder: folder.to_owned(),
+            material,
+            token_keys: TokenKeys::new(state.token_keys),
+            seal: ApprovalSeal::new(TokenKeys::new(state.audit_keys)),
+        })
+    }
+
+    /// Applies the approvals of the state directory, and follows them and the token keys.
+    fn start(
+        self,
+        context: &EngineContext,
+        directory: &mut ManifestDirectory,
+        changes: UnboundedSender<Vec<CatalogChange>>,
+        supervisor: &mut Supervisor,
+    ) -> Result<(), Failure> {
+        let (approvals, stored) = LocalApprovals::open(&self.folder, self.seal.clone())?;
+        directory.catalog.apply(stored);
+        // `durward up`, where people decide, removes expired approvals
+        approvals.start(&context.engine, self.seal, false, changes, supervisor);
+        let authenticator = Arc::clone(&context.authenticator);
+        TokenKeyFolder::new(&self.folder).start_renewal(self.token_keys, authenticator, supervisor);
+        Ok(())
+    }
+}
