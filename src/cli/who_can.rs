@@ -122,12 +122,12 @@ fn text(access: &OperationAccess) -> String {
     let mut text =
         format!("{} of {} (policy {}), risk {}", access.operation, access.service, access.policy, access.risk);
     if access.public {
-        return text + "\n  everybody: the operation is public\n";
+        return text + "\n  all callers: the operation is public\n";
     }
     let approval = access.approval.as_ref().map(|approval| format!(", and {approval}")).unwrap_or_default();
     let _ = writeln!(text, ", needs {}{approval}", scopes(&access.required));
     if access.holders.is_empty() {
-        text.push_str("  nobody\n");
+        text.push_str("  no callers\n");
     }
     for holder in &access.holders {
         let lacks = if holder.can { String::new() } else { format!(", lacks {}", scopes(&holder.missing)) };

@@ -146,7 +146,7 @@ fn conditions_on_unknown_headers_fail() {
         let (_, verdict) = up.authzen("/access/v1/evaluation", &evaluation(&context));
         assert_eq!(verdict["decision"], false, "{verdict}");
     }
-    let detail = "its condition could not be evaluated: it reads headers, and nobody knows those of the request";
+    let detail = "its condition could not be evaluated: it reads headers, and those of the request are unknown";
     for record in up.records(2) {
         assert_eq!((&record["reason"], &record["detail"]), (&json!(DENIED), &json!(detail)));
         assert!(record["conditions"]["shop/orders/denials/on-trial"].as_str().unwrap().starts_with("failed "));
@@ -276,13 +276,13 @@ fn commands_accept_headers() {
     let get = ["GET", "http://orders.shop.svc/orders"];
     assert_eq!(check(&[&["--header", "X-Tenant: acme-secret"], &get[..]].concat()).0, 0);
     let (code, stdout, _) = check(&get);
-    assert!(code == 1 && stdout.contains("something that it reads is not there"), "{stdout}");
+    assert!(code == 1 && stdout.contains("a field that it reads does not exist"), "{stdout}");
     let twice = ["--header", "x-tenant:acme-secret", "--header", "x-tenant:acme-secret"];
     let (code, stdout, _) = check(&[&twice, &get[..]].concat());
     assert!(code == 1 && stdout.contains("header `x-tenant` was sent more than once"), "{stdout}");
     let named = ["--operation", "list", "orders.shop"];
     let (code, stdout, _) = check(&named);
-    assert!(code == 1 && stdout.contains("nobody knows those of the request"), "{stdout}");
+    assert!(code == 1 && stdout.contains("those of the request are unknown"), "{stdout}");
     assert_eq!(check(&[&["--header", "x-tenant:acme-secret"], &named[..]].concat()).0, 0);
     assert_eq!(check(&[&["--header", "x-tenant"], &get[..]].concat()).0, 2);
 

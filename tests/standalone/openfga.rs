@@ -202,7 +202,7 @@ fn every_openfga_failure_denies() {
         (
             "an error",
             Some(yes.replace("\"allowed\":true", "\"allowed\":true,\"error\":{\"input_error\":\"type_not_found\"}")),
-            "OpenFGA could not tell: type_not_found".to_owned(),
+            "OpenFGA answered with an error: type_not_found".to_owned(),
         ),
         ("too much", Some(" ".repeat(300 * 1024) + yes), "OpenFGA answered with more than 262144 bytes".to_owned()),
     ] {

@@ -234,11 +234,11 @@ fn effect(before: &AccessRight, after: &AccessRight) -> Option<Effect> {
             let terms = |right: &AccessRight| {
                 let free = right.audited || right.public;
                 // callers who need an approval do not care which object requires it
-                let approval = right.approval.as_ref().map(|asked| (asked.approvers.clone(), asked.valid_for));
-                let asked = (!free).then(|| {
+                let approval = right.approval.as_ref().map(|approval| (approval.approvers.clone(), approval.valid_for));
+                let requirements = (!free).then(|| {
                     (right.risk, right.max_age, approval, right.because.clone(), right.authentication_methods.clone())
                 });
-                (asked, right.unless.clone())
+                (requirements, right.unless.clone())
             };
             (terms(before) != terms(after)).then_some(Effect::Conditions)
         }

@@ -81,8 +81,8 @@ impl Interner {
         let Self { texts, authentication_methods, .. } = self;
         texts.share(&mut policy.audience);
         policy.headers.iter_mut().for_each(|header| texts.share(header));
-        authentication_methods.share_list(&mut policy.authentication_methods, |way| {
-            if let AuthenticationMethod::Provider(name) = way {
+        authentication_methods.share_list(&mut policy.authentication_methods, |method| {
+            if let AuthenticationMethod::Provider(name) = method {
                 texts.share(name);
             }
         });

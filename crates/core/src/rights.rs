@@ -250,18 +250,18 @@ fn obstacle(callers: &CallerSet, own: &str, operation: &ServiceOperation) -> Opt
     }
     // the API server has authenticated callers of the Kubernetes API by its own methods
     let admitted = !operation.operation.kubernetes.is_empty()
-        || operation.authentication_methods.iter().any(|way| match (way, callers, id) {
+        || operation.authentication_methods.iter().any(|method| match (method, callers, id) {
             (AuthenticationMethod::Workload, _, Some(id)) => voucher(id, own) == Voucher::Own,
             (AuthenticationMethod::Provider(name), _, Some(id)) => voucher(id, own).by(name) != Covers::None,
             (
-                way,
+                method,
                 CallerSet::Subject(
                     SubjectMatcher::Provider(provider)
                     | SubjectMatcher::Group { provider, .. }
                     | SubjectMatcher::Claims { provider, .. },
                 ),
                 _,
-            ) => *way == AuthenticationMethod::Provider(Arc::clone(provider)),
+            ) => *method == AuthenticationMethod::Provider(Arc::clone(provider)),
             _ => true,
         });
     (!admitted).then(|| "the policy does not accept their authentication method".to_owned())

@@ -20,7 +20,7 @@ pub enum StepUpError {
     #[error("{0}")]
     Passkey(#[from] PasskeyError),
     /// There were too many failures recently.
-    #[error("too many failures, by the {by}; the next is heard in {} s", wait.num_seconds())]
+    #[error("too many failures, by the {by}; try again in {} s", wait.num_seconds())]
     Paused {
         /// What the failures are counted by: `person` or `address`.
         by: &'static str,

@@ -305,7 +305,7 @@ impl StepUpService {
         let closed = self.settings.enrolment == EnrolmentPolicy::Closed;
         let change = |person: &mut PersonRecord| match person.has_any_factor() {
             true if !fresh => Err(StepUpError::Forbidden("a change of factors needs a fresh second factor")),
-            false if closed => Err(StepUpError::Forbidden("nobody enrols a first factor here")),
+            false if closed => Err(StepUpError::Forbidden("the enrolment of first factors is closed")),
             _ => change(person).map_err(Into::into),
         };
         self.update_person(caller.id, change).await

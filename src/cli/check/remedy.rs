@@ -1,6 +1,6 @@
 //! The smallest change that allows a request. It never removes a denial or a condition, and never lowers a risk.
 
-use durward_core::decide::{ExplainedRule, RuleOutcome};
+use durward_core::decide::{ExplainedRule, METHOD_NOT_ACCEPTED, RuleOutcome};
 use durward_core::decision::{Decision, Reason};
 use durward_core::principal::{Identity, PrincipalId};
 use durward_core::request::{Call, Request};
@@ -90,7 +90,7 @@ fn declare_operation(decision: &Decision, request: &Request<'_>) -> Remedy {
 
 /// How the caller can authenticate well enough.
 fn authenticate(decision: &Decision, caller: Option<&Identity>) -> Remedy {
-    let not_accepted = decision.detail.as_deref().is_some_and(|detail| detail.contains("way in"));
+    let not_accepted = decision.detail.as_deref() == Some(METHOD_NOT_ACCEPTED);
     let (Some(policy), Some(caller), true) = (&decision.policy, caller, not_accepted) else {
         return Remedy::advice(
             "the caller must authenticate with more assurance; keep the risk of the operation as it is",

@@ -3,7 +3,7 @@
 //! A key is 256 random bits, so a fast hash is as good as a slow one: an attacker can't try all keys, and there is no
 //! dictionary. A slow hash would only let strangers cause load. For the same reason the hash has no secret of its own
 //! (a pepper): the hash reveals nothing. A pepper could keep those with write access to the Secrets from adding keys,
-//! but whoever creates keys needs that access.
+//! but creating keys needs that access.
 
 mod new_key;
 mod secret;

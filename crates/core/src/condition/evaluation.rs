@@ -45,7 +45,7 @@ impl<'f> Variables<'f> {
     ) -> Result<Self, String> {
         let headers = readable_headers(reads, facts)?;
         let read = |fields: &BTreeSet<_>, objects: &dyn Fn() -> Option<&'f JsonFields>, what: &str| {
-            let unknown = || format!("it reads the {what}, which nobody knows here");
+            let unknown = || format!("it reads the {what}, which is unknown here");
             (!fields.is_empty()).then(|| objects().ok_or_else(unknown)?.read()).transpose()
         };
         let kubernetes = read(&reads.kubernetes, &|| facts.objects(), "object")?;
@@ -142,7 +142,7 @@ fn readable_headers<'f>(reads: &ReadFields, facts: &'f dyn ConditionFacts) -> Re
     if !reads.request.contains(HEADERS) {
         return Ok(None);
     }
-    let headers = facts.headers().ok_or("it reads headers, and nobody knows those of the request")?;
+    let headers = facts.headers().ok_or("it reads headers, and those of the request are unknown")?;
     for name in &reads.headers {
         if let Some(Err(why)) = headers.get(name) {
             return Err(format!("header `{name}` {why}"));

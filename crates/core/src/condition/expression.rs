@@ -153,10 +153,10 @@ impl Condition {
 /// The reason for a failed evaluation, without any value: logs must not contain evidence.
 fn redacted_reason(error: &ExecutionError) -> String {
     match error {
-        ExecutionError::NoSuchKey(_) => "something that it reads is not there".to_owned(),
+        ExecutionError::NoSuchKey(_) => "a field that it reads does not exist".to_owned(),
         ExecutionError::NoSuchOverload(mismatch) => mismatch.to_string(),
-        ExecutionError::FunctionError { function, .. } => format!("`{function}` can't do with what it is given"),
-        _ => "what it reads is not of the form that it asks for".to_owned(),
+        ExecutionError::FunctionError { function, .. } => format!("`{function}` does not accept these values"),
+        _ => "a value that it reads has the wrong type".to_owned(),
     }
 }
 

@@ -100,7 +100,7 @@ impl<'s> Route<'s, '_> {
         let matched = match &self.matched {
             Ok(matched) => matched,
             Err((reason, ambiguity)) => {
-                let closed = || self.closed_by().map(|policy| format!("{CLOSED}: mend or remove policy {policy}"));
+                let closed = || self.closed_by().map(|policy| format!("{CLOSED}: fix or remove policy {policy}"));
                 let detail = ambiguity.map(|why| why.to_string()).or_else(closed);
                 return ControlFlow::Break(Decision { detail, ..self.decision(*reason) });
             }

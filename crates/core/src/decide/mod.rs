@@ -12,4 +12,5 @@ mod rules;
 pub use explanation::{ExplainedRule, RuleOutcome};
 pub(crate) use facts::principal_fact;
 pub use route::Route;
+pub use rules::METHOD_NOT_ACCEPTED;
 pub(crate) use rules::{all_scopes, check_credential, given_scopes};

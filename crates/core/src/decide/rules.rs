@@ -14,6 +14,9 @@ use crate::subject::SubjectMatcher;
 use chrono::{DateTime, Utc};
 use std::sync::Arc;
 
+/// The detail of a decision about a caller whose authentication method the operation does not accept.
+pub const METHOD_NOT_ACCEPTED: &str = "the policy of the operation does not accept this authentication method";
+
 /// Step 5: whether the authentication method is accepted, and proves enough for the risk.
 pub(crate) fn check_credential(
     operation: &ServiceOperation,
@@ -30,10 +33,10 @@ pub(crate) fn check_credential(
     };
     let challenge = Challenge { assurance, max_age };
     // the API server has authenticated callers of the Kubernetes API by its own methods
-    let accepted =
-        matches!(call, Call::Kubernetes(_)) || operation.authentication_methods.iter().any(|way| way.admits(caller));
+    let accepted = matches!(call, Call::Kubernetes(_))
+        || operation.authentication_methods.iter().any(|method| method.admits(caller));
     if !accepted {
-        return Err((challenge, "the policy of the operation does not accept this way in".to_owned()));
+        return Err((challenge, METHOD_NOT_ACCEPTED.to_owned()));
     }
     if caller.assurance < assurance {
         let detail = format!("{risk:?} risk asks for {assurance}, the caller has {}", caller.assurance);

@@ -53,6 +53,6 @@ pub enum Ambiguity {
     #[error("the method is not a token in upper case")]
     Method,
     /// The enforcement point could not read the request at all.
-    #[error("the request does not say unmistakably what is asked")]
+    #[error("the request is ambiguous")]
     Request,
 }

@@ -211,8 +211,8 @@ impl<'a> RelationSearch<'a> {
         let source = if failure == SearchFailure::UnknownTuples { self.tuples.unknown_source() } else { None };
         match source {
             Some(source) => format!(
-                "Relationship {source} is broken, and its last good version is not known here, so nobody can tell \
-                 whom it excludes: mend or remove it"
+                "Relationship {source} is invalid and its last valid version is unknown, so the callers that it \
+                 excludes are unknown: fix or remove it"
             ),
             None => failure.to_string(),
         }

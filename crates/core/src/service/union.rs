@@ -246,5 +246,5 @@ fn in_first_order<'w>(
     authentication_methods: impl Iterator<Item = &'w AuthenticationMethod>,
 ) -> Arc<[AuthenticationMethod]> {
     let mut seen = BTreeSet::new();
-    authentication_methods.filter(|way| seen.insert(*way)).cloned().collect()
+    authentication_methods.filter(|method| seen.insert(*method)).cloned().collect()
 }

@@ -52,7 +52,7 @@ fn every_request_is_denied_and_the_detail_names_the_policy() {
         assert_eq!(decision.policy.as_ref().map(ToString::to_string).as_deref(), Some("shop/lost"));
         assert_eq!(decision.service, Some(service_key()), "the service is known");
         assert!(
-            decision.detail.as_ref().is_some_and(|why| why.contains("mend or remove policy shop/lost")),
+            decision.detail.as_ref().is_some_and(|why| why.contains("fix or remove policy shop/lost")),
             "{decision:?}"
         );
         assert_eq!(decision, ask(&closed, caller.as_ref(), request), "the same again");

@@ -67,7 +67,7 @@ fn an_ambiguous_path_is_denied_before_the_operation() {
 fn a_contradictory_request_is_ambiguous() {
     let request = Request { call: Call::Ambiguous, ..http("GET /healthz") };
     let decision = decide(&world([orders()]), Some(&alice()), &request, now());
-    let detail = Some("the request does not say unmistakably what is asked".to_owned());
+    let detail = Some("the request is ambiguous".to_owned());
     assert_eq!(decision, Decision { detail, ..unrouted(Reason::AmbiguousPath) });
 }
 
@@ -120,7 +120,7 @@ fn the_authentication_method_is_checked_before_denials_and_grants() {
     let snapshot = world([Policy { denials: each([denial("everybody", &["*"])]), authentication_methods, ..orders() }]);
     let expected = Decision {
         challenge: Some(Challenge { assurance: Assurance::Bearer, max_age: None }),
-        detail: Some("the policy of the operation does not accept this way in".to_owned()),
+        detail: Some("the policy of the operation does not accept this authentication method".to_owned()),
         ..about_list(Reason::AssuranceTooLow)
     };
     assert_eq!(ask(&snapshot, Some(&alice()), "GET /orders"), expected);

@@ -145,7 +145,7 @@ fn token_request<'f>(form: &'f FormParameters<'_>, source: IpAddr) -> Result<Exc
     };
     let operation = get("operation");
     if factor.is_some() && subject.is_none() {
-        return Err(ExchangeError::InvalidRequest("a second factor stands beside a token"));
+        return Err(ExchangeError::InvalidRequest("a second factor needs a subject token"));
     }
     if operation.is_some() && factor.is_none() {
         return Err(ExchangeError::InvalidRequest("`operation` says what a second factor is for"));
@@ -178,7 +178,7 @@ fn subject<'f>(form: &'f FormParameters<'_>) -> Result<SubjectToken<'f>, Exchang
 fn scopes(text: &str) -> Result<BTreeSet<Scope>, ExchangeError> {
     let words: Vec<_> = text.split(' ').take(MAX_SCOPES + 1).map(Scope::parse).collect();
     if words.len() > MAX_SCOPES {
-        return Err(ExchangeError::InvalidScope("more scopes are asked for than is possible at once"));
+        return Err(ExchangeError::InvalidScope("too many scopes"));
     }
     words.into_iter().collect::<Result<_, _>>().map_err(|_| ExchangeError::InvalidScope("a scope is malformed"))
 }

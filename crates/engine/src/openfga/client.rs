@@ -283,5 +283,8 @@ fn truth(holds: bool) -> Truth {
 /// The error code of a check, shortened.
 fn check_failure(error: &serde_json::Value) -> String {
     let code = ["input_error", "internal_error"].iter().find_map(|kind| error.get(kind)?.as_str());
-    format!("OpenFGA could not tell: {}", code.unwrap_or("no reason given").chars().take(100).collect::<String>())
+    format!(
+        "OpenFGA answered with an error: {}",
+        code.unwrap_or("no reason given").chars().take(100).collect::<String>()
+    )
 }

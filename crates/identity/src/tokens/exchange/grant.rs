@@ -48,7 +48,7 @@ impl TokenService {
         let refused = RefusedExchange::of(&identity.id);
         let client = holder.as_ref().map_or(&identity.id, |holder| &holder.principal.identity().id);
         if request.client.is_some_and(|stated| stated != client.to_string()) {
-            return Err(refused(ExchangeError::InvalidClient("`client_id` names somebody else".to_owned())));
+            return Err(refused(ExchangeError::InvalidClient("`client_id` names another client".to_owned())));
         }
         let labels = snapshot.labels_of(identity);
         let TokenScopes { scopes, valid_until } =
