@@ -86,7 +86,7 @@ fn start(changes: impl IntoIterator<Item = CatalogChange>) -> World {
 }
 
 fn failed(truth: &Truth) -> bool {
-    matches!(truth, Truth::Failed(why) if why.contains("Relationship shop/bans is broken"))
+    matches!(truth, Truth::Failed(why) if why.contains("Relationship shop/bans is invalid"))
 }
 
 #[test]
