@@ -1,6 +1,9 @@
-//! Mistakes in an expression, with their position.
+//! Mistakes in an expression, with their position, and facts that it can't read.
 
+use super::headers::HeaderValueError;
+use super::json::JsonFieldError;
 use cel::Program;
+use std::sync::Arc;
 use thiserror::Error;
 
 /// An expression is not a valid condition.
@@ -13,6 +16,19 @@ pub struct ConditionError {
     pub column: usize,
     /// The mistake, and how to fix it.
     pub message: String,
+}
+
+/// A fact that a condition reads is unknown, or can't be read. The text can become part of an audit record.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(super) enum UnreadableFact {
+    #[error("it reads headers, and those of the request are unknown")]
+    UnknownHeaders,
+    #[error("it reads the {0}, which is unknown here")]
+    UnknownFields(&'static str),
+    #[error("header `{name}` {error}")]
+    Header { name: Arc<str>, error: HeaderValueError },
+    #[error(transparent)]
+    Field(#[from] JsonFieldError),
 }
 
 /// A mistake at a node of the expression.

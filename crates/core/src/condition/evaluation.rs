@@ -1,5 +1,6 @@
 //! The variables of one evaluation, and the budget of its loops.
 
+use super::error::UnreadableFact;
 use super::facts::ConditionFacts;
 use super::fields::{HEADERS, ReadFields};
 use super::headers::HeaderValues;
@@ -36,17 +37,17 @@ impl<'f> Variables<'f> {
     /// The variables of a condition that reads these fields and has `nodes` nodes.
     ///
     /// # Errors
-    /// The reason, if something that the condition reads is unknown or can't be read.
+    /// If something that the condition reads is unknown or can't be read.
     pub(super) fn new(
         reads: &'f ReadFields,
         nodes: usize,
         loops: bool,
         facts: &'f dyn ConditionFacts,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, UnreadableFact> {
         let headers = readable_headers(reads, facts)?;
-        let read = |fields: &BTreeSet<_>, objects: &dyn Fn() -> Option<&'f JsonFields>, what: &str| {
-            let unknown = || format!("it reads the {what}, which is unknown here");
-            (!fields.is_empty()).then(|| objects().ok_or_else(unknown)?.read()).transpose()
+        let read = |fields: &BTreeSet<_>, objects: &dyn Fn() -> Option<&'f JsonFields>, what: &'static str| {
+            let known = || objects().ok_or(UnreadableFact::UnknownFields(what));
+            (!fields.is_empty()).then(|| known()?.read().map_err(UnreadableFact::from)).transpose()
         };
         let kubernetes = read(&reads.kubernetes, &|| facts.objects(), "object")?;
         let resource = read(&reads.resource, &|| facts.resource(), "resource")?;
@@ -137,15 +138,18 @@ fn object(fields: &BTreeSet<&'static str>, fact: impl Fn(&str) -> Option<Box<dyn
 /// The headers that a condition reads; `None` if it reads none.
 ///
 /// # Errors
-/// The reason, if headers are unknown or one of them can't be read.
-fn readable_headers<'f>(reads: &ReadFields, facts: &'f dyn ConditionFacts) -> Result<Option<&'f HeaderValues>, String> {
+/// If headers are unknown or one of them can't be read.
+fn readable_headers<'f>(
+    reads: &ReadFields,
+    facts: &'f dyn ConditionFacts,
+) -> Result<Option<&'f HeaderValues>, UnreadableFact> {
     if !reads.request.contains(HEADERS) {
         return Ok(None);
     }
-    let headers = facts.headers().ok_or("it reads headers, and those of the request are unknown")?;
+    let headers = facts.headers().ok_or(UnreadableFact::UnknownHeaders)?;
     for name in &reads.headers {
-        if let Some(Err(why)) = headers.get(name) {
-            return Err(format!("header `{name}` {why}"));
+        if let Some(Err(error)) = headers.get(name) {
+            return Err(UnreadableFact::Header { name: Arc::clone(name), error: *error });
         }
     }
     Ok(Some(headers))

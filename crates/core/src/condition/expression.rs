@@ -132,7 +132,7 @@ impl Condition {
     pub fn evaluate(&self, facts: &dyn ConditionFacts) -> Truth {
         let variables = match Variables::new(&self.reads, self.nodes, self.loops, facts) {
             Ok(variables) => variables,
-            Err(why) => return Truth::Failed(why),
+            Err(unreadable) => return Truth::Failed(unreadable.to_string()),
         };
         let mut context = Context::with_env(Arc::clone(&ENV));
         context.set_variable_resolver(&variables);
