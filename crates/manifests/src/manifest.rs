@@ -156,6 +156,16 @@ pub fn documents(text: &str) -> Vec<(usize, &str)> {
     documents
 }
 
+/// What a document contains.
+enum DocumentContent {
+    Empty,
+    Resource(ManifestResource),
+    /// A resource that the engine does not use.
+    Ignored {
+        kind: String,
+    },
+}
+
 /// Reads one document.
 struct DocumentReader<'t> {
     location: DocumentLocation,
@@ -165,21 +175,22 @@ struct DocumentReader<'t> {
 
 impl DocumentReader<'_> {
     fn read(mut self, contents: &mut ManifestContents) {
-        match self.resource() {
-            Ok(Some(Ok(resource))) => contents.documents.push(ManifestDocument { resource, location: self.location }),
-            Ok(Some(Err(kind))) => contents.ignored.push((self.location, kind)),
-            Ok(None) => {}
+        match self.content() {
+            Ok(DocumentContent::Resource(resource)) => {
+                contents.documents.push(ManifestDocument { resource, location: self.location });
+            }
+            Ok(DocumentContent::Ignored { kind }) => contents.ignored.push((self.location, kind)),
+            Ok(DocumentContent::Empty) => {}
             Err(problem) => contents.problems.push(*problem),
         }
     }
 
-    /// The resource, the kind of one that the engine does not use, or `None` for an empty document.
-    fn resource(&mut self) -> Result<Option<Result<ManifestResource, String>>, Box<ManifestProblem>> {
+    fn content(&mut self) -> Result<DocumentContent, Box<ManifestProblem>> {
         let value: Value =
             serde_saphyr::from_str_with_options(self.text, yaml_options()).map_err(|error| self.syntax(&error))?;
         let Value::Object(object) = &value else {
             return if value.is_null() {
-                Ok(None)
+                Ok(DocumentContent::Empty)
             } else {
                 Err(self.problem("", "a manifest is a mapping with `apiVersion` and `kind`"))
             };
@@ -223,10 +234,10 @@ impl DocumentReader<'_> {
                         &format!("unknown kind `{kind}`; did you mean `{near}` of `{GROUP}/{VERSION}`?"),
                     ));
                 }
-                return Ok(Some(Err(kind.to_owned())));
+                return Ok(DocumentContent::Ignored { kind: kind.to_owned() });
             }
         };
-        Ok(Some(Ok(resource)))
+        Ok(DocumentContent::Resource(resource))
     }
 
     /// Decodes a value. Unknown top-level fields are mistakes in resources of the API group only.
