@@ -55,7 +55,7 @@ pub enum FetchError {
     KeySet(#[from] KeySetError),
     /// The HTTP client could not be built.
     #[error("{0}")]
-    Client(String),
+    Client(&'static reqwest::Error),
 }
 
 /// Fetches a JWKS once.
@@ -118,9 +118,9 @@ fn root_cause(error: &dyn std::error::Error) -> &dyn std::error::Error {
 
 /// The client for servers with certificates of public web authorities.
 pub(crate) fn web_client() -> Result<&'static reqwest::Client, FetchError> {
-    static CLIENT: OnceLock<Result<reqwest::Client, String>> = OnceLock::new();
-    let client = CLIENT.get_or_init(|| restricted_client().build().map_err(|error| error.to_string()));
-    client.as_ref().map_err(|error| FetchError::Client(error.clone()))
+    static CLIENT: OnceLock<Result<reqwest::Client, reqwest::Error>> = OnceLock::new();
+    let client = CLIENT.get_or_init(|| restricted_client().build());
+    client.as_ref().map_err(FetchError::Client)
 }
 
 /// A client that follows no redirects, which could lead into the cluster, and uses no proxies except for those of the
