@@ -11,6 +11,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
+use thiserror::Error;
 
 /// Findings that are reported one by one. A log that was rewritten has as many as it has lines.
 const MAX_FINDINGS: usize = 100;
@@ -46,6 +47,23 @@ pub enum FindingKind {
     Forged,
     /// The line is incomplete.
     Truncated,
+}
+
+/// A line is not signed, or its signature proves nothing. The text is part of a finding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+enum LineSignatureError {
+    #[error("it is not signed")]
+    Missing,
+    #[error("its signature can't be read")]
+    Unreadable,
+    #[error("its signature is of another kind")]
+    OtherKind,
+    #[error("its signature is of another line")]
+    OtherLine,
+    #[error("it is signed by a key that is not among the given ones")]
+    UnknownKey,
+    #[error("its signature does not verify")]
+    Invalid,
 }
 
 /// A problem of the log.
@@ -265,8 +283,8 @@ impl<'k> LogVerifier<'k> {
                 state.proven = position.clone();
                 self.report.keys.extend(kid);
             }
-            Some(Err(why)) => {
-                let message = format!("{why}: nothing proves the lines after {}", state.proven);
+            Some(Err(error)) => {
+                let message = format!("{error}: nothing proves the lines after {}", state.proven);
                 findings.push((position.clone(), FindingKind::Forged, message));
             }
             None => {}
@@ -342,7 +360,7 @@ impl<'k> LogVerifier<'k> {
     }
 
     /// Verifies the signature of a line. Returns the id of the key.
-    fn signing_key(&self, line: &[u8]) -> Result<Option<String>, &'static str> {
+    fn signing_key(&self, line: &[u8]) -> Result<Option<String>, LineSignatureError> {
         #[derive(Deserialize)]
         struct Header {
             alg: String,
@@ -353,8 +371,8 @@ impl<'k> LogVerifier<'k> {
         struct Claims {
             hash: String,
         }
-        let (line, jws) = split_signature(line).ok_or("it is not signed")?;
-        let unreadable = "its signature can't be read";
+        let (line, jws) = split_signature(line).ok_or(LineSignatureError::Missing)?;
+        let unreadable = LineSignatureError::Unreadable;
         let (message, mark) = jws.rsplit_once('.').ok_or(unreadable)?;
         let (header, claims) = message.split_once('.').ok_or(unreadable)?;
         let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| unreadable);
@@ -363,16 +381,16 @@ impl<'k> LogVerifier<'k> {
         // a verifier may ignore unused bits at the end, which could then be changed unnoticed; decoding rejects them
         decode(mark)?;
         if header.typ != TYP || header.alg != "ES256" {
-            return Err("its signature is of another kind");
+            return Err(LineSignatureError::OtherKind);
         }
         if claims.hash != hash(&line) {
-            return Err("its signature is of another line");
+            return Err(LineSignatureError::OtherLine);
         }
         let Some(keys) = self.keys else { return Ok(Some(header.kid)) };
-        let key = keys.find(Some(&header.kid)).map_err(|_| "it is signed by a key that is not among the given ones")?;
+        let key = keys.find(Some(&header.kid)).map_err(|_| LineSignatureError::UnknownKey)?;
         let verified = key.algorithms.contains(&Algorithm::ES256)
             && jsonwebtoken::crypto::verify(mark, message.as_bytes(), &key.key, Algorithm::ES256).unwrap_or(false);
-        if verified { Ok(Some(header.kid)) } else { Err("its signature does not verify") }
+        if verified { Ok(Some(header.kid)) } else { Err(LineSignatureError::Invalid) }
     }
 
     fn report_finding(&mut self, position: &LogPosition, kind: FindingKind, message: String) {

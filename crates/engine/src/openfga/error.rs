@@ -12,6 +12,15 @@ use url::Url;
 #[error("--openfga-url {0}: use https, or http on this host")]
 pub struct OpenFgaUrlError(pub Url);
 
+/// A duration is malformed or too long.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(super) enum OpenFgaDurationError {
+    #[error("`{0}` is not a duration up to 10s, such as `500ms`")]
+    Timeout(String),
+    #[error("`{0}` is not a duration up to 5m, such as `5s`")]
+    Cache(String),
+}
+
 /// Relations could not be asked of OpenFGA. The text is the failure in audit records.
 #[derive(Debug, Error)]
 pub enum OpenFgaRequestError {

@@ -1,5 +1,6 @@
 //! Flags of the OpenFGA client.
 
+use super::error::OpenFgaDurationError;
 use durward_runtime::duration::parse_duration;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -31,16 +32,16 @@ pub struct OpenFgaSettings {
     pub(super) openfga_cache: Duration,
 }
 
-fn timeout(text: &str) -> Result<Duration, String> {
+fn timeout(text: &str) -> Result<Duration, OpenFgaDurationError> {
     match parse_duration(text) {
         Ok(timeout) if !timeout.is_zero() && timeout <= MAX_TIMEOUT => Ok(timeout),
-        _ => Err(format!("`{text}` is not a duration up to 10s, such as `500ms`")),
+        _ => Err(OpenFgaDurationError::Timeout(text.to_owned())),
     }
 }
 
-fn cache_duration(text: &str) -> Result<Duration, String> {
+fn cache_duration(text: &str) -> Result<Duration, OpenFgaDurationError> {
     match parse_duration(text) {
         Ok(period) if period <= MAX_CACHE => Ok(period),
-        _ => Err(format!("`{text}` is not a duration up to 5m, such as `5s`")),
+        _ => Err(OpenFgaDurationError::Cache(text.to_owned())),
     }
 }
