@@ -4,7 +4,7 @@ use crate::ca::authorities::Authorities;
 use crate::certificates_api::PodCertificateRequest;
 use crate::issuance::issue::{CertificateDenial, IssuedCertificate, NOT_AS_STATED, issue};
 use crate::issuance::not_entitled_message;
-use crate::issuance::signer::attestation::PodAttestor;
+use crate::issuance::signer::attestation::{Attestation, PodAttestor};
 use crate::issuance::signer::queue::PendingCertificateRequest;
 use chrono::{DateTime, Utc};
 use durward_core::digest::Digest;
@@ -78,9 +78,9 @@ impl RequestSigner {
         let namespace = request.namespace();
         let snapshot = self.engine.snapshot();
         let labels = match self.attestor.attest(namespace, &request.spec).await? {
-            Ok(labels) => labels,
-            Err(message) => {
-                let denial = CertificateDenial { reason: NOT_AS_STATED, message };
+            Attestation::Attested { labels } => labels,
+            Attestation::Refused(refusal) => {
+                let denial = CertificateDenial { reason: NOT_AS_STATED, message: refusal.to_string() };
                 return self.deny(request, denial, self.record_of(request, IssuanceOutcome::Denied)).await;
             }
         };

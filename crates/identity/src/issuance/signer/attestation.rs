@@ -12,12 +12,35 @@ use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::time::Duration;
+use thiserror::Error;
 use tokio::time::Instant;
 
 /// Time for which the UID of a service account or node is cached.
 const UID_CACHE_TIME: Duration = Duration::from_secs(2);
 /// Most cached UIDs.
 const UID_CACHE_SIZE: usize = 4096;
+
+/// A pod with the properties that its request states, or the first statement that is not true.
+pub(super) enum Attestation {
+    Attested { labels: BTreeMap<String, String> },
+    Refused(AttestationRefusal),
+}
+
+/// A statement of a certificate request is not true. The text is the denial in the status of the request and in its
+/// audit record.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(super) enum AttestationRefusal {
+    #[error("pod {namespace}/{name} with UID {uid} is not there")]
+    Pod { namespace: String, name: String, uid: String },
+    #[error("pod {pod} runs as service account {service_account}")]
+    OtherServiceAccount { pod: String, service_account: String },
+    #[error("pod {pod} does not live on node {node}")]
+    OtherNode { pod: String, node: String },
+    #[error("service account {name} with UID {uid} is not there")]
+    ServiceAccount { name: String, uid: String },
+    #[error("node {name} with UID {uid} is not there")]
+    Node { name: String, uid: String },
+}
 
 /// Attests the pods of certificate requests.
 pub(super) struct PodAttestor {
@@ -31,7 +54,7 @@ impl PodAttestor {
         Self { client, known_uids: Cache::new(UID_CACHE_SIZE) }
     }
 
-    /// The labels of the pod, or the first statement of the request that is not true.
+    /// Checks what a request states about its pod.
     ///
     /// # Errors
     /// If the API server does not answer.
@@ -39,7 +62,7 @@ impl PodAttestor {
         &self,
         namespace: &str,
         spec: &PodCertificateRequestSpec,
-    ) -> Result<Result<BTreeMap<String, String>, String>, RequestError> {
+    ) -> Result<Attestation, RequestError> {
         let accounts: Api<PartialObjectMeta<ServiceAccount>> = Api::namespaced(self.client.clone(), namespace);
         let nodes: Api<PartialObjectMeta<Node>> = Api::all(self.client.clone());
         let (labels, account_exists, node_exists) = tokio::try_join!(
@@ -47,17 +70,18 @@ impl PodAttestor {
             self.exists(&accounts, namespace, &spec.service_account_name, &spec.service_account_uid),
             self.exists(&nodes, "", &spec.node_name, &spec.node_uid)
         )?;
-        Ok(labels.and_then(|labels| {
-            if !account_exists {
-                let name = &spec.service_account_name;
-                let uid = &spec.service_account_uid;
-                return Err(format!("service account {name} with UID {uid} is not there"));
-            }
-            if !node_exists {
-                return Err(format!("node {} with UID {} is not there", spec.node_name, spec.node_uid));
-            }
-            Ok(labels)
-        }))
+        Ok(match labels {
+            Err(refusal) => Attestation::Refused(refusal),
+            Ok(_) if !account_exists => Attestation::Refused(AttestationRefusal::ServiceAccount {
+                name: spec.service_account_name.clone(),
+                uid: spec.service_account_uid.clone(),
+            }),
+            Ok(_) if !node_exists => Attestation::Refused(AttestationRefusal::Node {
+                name: spec.node_name.clone(),
+                uid: spec.node_uid.clone(),
+            }),
+            Ok(labels) => Attestation::Attested { labels },
+        })
     }
 
     /// Whether the object of this name has this UID.
@@ -93,15 +117,22 @@ fn pod_labels(
     pod: Option<PodFacts>,
     namespace: &str,
     spec: &PodCertificateRequestSpec,
-) -> Result<BTreeMap<String, String>, String> {
+) -> Result<BTreeMap<String, String>, AttestationRefusal> {
     let Some(pod) = pod.filter(|pod| pod.has_uid(&spec.pod_uid)) else {
-        return Err(format!("pod {namespace}/{} with UID {} is not there", spec.pod_name, spec.pod_uid));
+        return Err(AttestationRefusal::Pod {
+            namespace: namespace.to_owned(),
+            name: spec.pod_name.clone(),
+            uid: spec.pod_uid.clone(),
+        });
     };
     if pod.service_account() != spec.service_account_name {
-        return Err(format!("pod {} runs as service account {}", spec.pod_name, pod.service_account()));
+        return Err(AttestationRefusal::OtherServiceAccount {
+            pod: spec.pod_name.clone(),
+            service_account: pod.service_account().to_owned(),
+        });
     }
     if pod.node() != Some(&spec.node_name) {
-        return Err(format!("pod {} does not live on node {}", spec.pod_name, spec.node_name));
+        return Err(AttestationRefusal::OtherNode { pod: spec.pod_name.clone(), node: spec.node_name.clone() });
     }
     Ok(pod.into_labels())
 }
