@@ -5,6 +5,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use thiserror::Error;
 
 /// Most parameters of a request; a token exchange has nine.
 const MAX_PARAMETERS: usize = 32;
@@ -16,31 +17,53 @@ pub(crate) type FormBody = Result<Bytes, BytesRejection>;
 /// The parameters of a form by name.
 pub(crate) type FormParameters<'b> = BTreeMap<Cow<'b, str>, Cow<'b, str>>;
 
+/// A request has no readable form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("{}", self.description())]
+pub(crate) enum FormError {
+    Query,
+    MediaType,
+    Body,
+    NotUtf8,
+    TooMany,
+    Repeated,
+}
+
+impl FormError {
+    /// What is wrong, as the `error_description` of OAuth 2.0.
+    pub(crate) const fn description(self) -> &'static str {
+        match self {
+            Self::Query => "parameters belong in the body",
+            Self::MediaType => "the body has to be application/x-www-form-urlencoded",
+            Self::Body => "the body is too large, or was cut off",
+            Self::NotUtf8 => "the body is not UTF-8",
+            Self::TooMany => "there are too many parameters",
+            Self::Repeated => "a parameter is there more than once",
+        }
+    }
+}
+
 /// Reads the parameters of a request. Each may be present once (RFC 6749, section 3.2); empty ones are omitted.
-pub(crate) fn parse<'b>(
-    uri: &Uri,
-    headers: &HeaderMap,
-    body: &'b FormBody,
-) -> Result<FormParameters<'b>, &'static str> {
+pub(crate) fn parse<'b>(uri: &Uri, headers: &HeaderMap, body: &'b FormBody) -> Result<FormParameters<'b>, FormError> {
     if uri.query().is_some() {
-        return Err("parameters belong in the body");
+        return Err(FormError::Query);
     }
     let mut types = headers.get_all(header::CONTENT_TYPE).iter();
     if !types.next().is_some_and(is_form) || types.next().is_some() {
-        return Err("the body has to be application/x-www-form-urlencoded");
+        return Err(FormError::MediaType);
     }
-    let body = body.as_ref().map_err(|_| "the body is too large, or was cut off")?;
+    let body = body.as_ref().map_err(|_| FormError::Body)?;
     let mut form = FormParameters::new();
     for (name, value) in url::form_urlencoded::parse(body) {
         // the parser replaces bytes that are not UTF-8 by this character
         if name.contains('\u{fffd}') || value.contains('\u{fffd}') {
-            return Err("the body is not UTF-8");
+            return Err(FormError::NotUtf8);
         }
         if form.len() == MAX_PARAMETERS {
-            return Err("there are too many parameters");
+            return Err(FormError::TooMany);
         }
         if form.insert(name, value).is_some() {
-            return Err("a parameter is there more than once");
+            return Err(FormError::Repeated);
         }
     }
     form.retain(|_, value| !value.is_empty());
@@ -56,7 +79,7 @@ fn is_form(content_type: &HeaderValue) -> bool {
 mod tests {
     use super::*;
 
-    fn read(body: &str) -> Result<Vec<(String, String)>, &'static str> {
+    fn read(body: &str) -> Result<Vec<(String, String)>, FormError> {
         let mut headers = HeaderMap::new();
         let media_type = HeaderValue::from_static("application/x-www-form-urlencoded; charset=UTF-8");
         headers.insert(header::CONTENT_TYPE, media_type);

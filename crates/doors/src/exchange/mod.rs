@@ -60,8 +60,10 @@ async fn token(
 ) -> Response {
     let form = form::parse(&uri, &headers, &body);
     let source = caller_address(&trust, &peer, &headers);
-    let request =
-        form.as_ref().map_err(|why| ExchangeError::InvalidRequest(why)).and_then(|form| token_request(form, source));
+    let request = match &form {
+        Ok(form) => token_request(form, source),
+        Err(error) => Err(ExchangeError::InvalidRequest(error.description())),
+    };
     let exchanged = form.as_ref().is_ok_and(|form| form.get("grant_type").is_some_and(|grant| grant == EXCHANGE));
     match service.exchange(request, trust.caller_certificate(&peer)).await {
         Ok(token) => no_store(StatusCode::OK, token_response(&token, exchanged)),
