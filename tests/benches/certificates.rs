@@ -1,8 +1,8 @@
 //! Server CPU of a certificate from a signed request, beside SPIRE's `MintX509SVID` in one run.
 //!
-//! `make bench` builds ghz from its Go module and passes its path. Durward's part is what signer and mint do per request
-//! after identifying the pod: verify the request's signature, sign a certificate. SPIRE's part comes by gRPC over its own
-//! socket, 20 in flight, with SQLite and no rate limit, and includes the cost of gRPC.
+//! `make bench` builds ghz from its Go module and passes its path. Durward's part is the work of signer and mint per
+//! request after they identified the pod: verify the request's signature, sign a certificate. SPIRE's part includes gRPC
+//! over its own socket, with 20 requests in flight, SQLite and no rate limit.
 
 use durward_tests::spire;
 use std::net::Ipv4Addr;

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 const TOKENS: usize = 1000;
-/// Set for the process that answers a constant.
+/// Set for the process that sends a constant response.
 const EMPTY_SERVER: &str = "DURWARD_BENCH_EMPTY_SERVER";
 
 fn main() {
@@ -124,7 +124,7 @@ fn load(ghz: &Path, address: &str, data: &Path, requests: usize, server: u32) ->
     }
 }
 
-/// The server stack of the doors with nothing behind it: it reads each check and answers the same allow.
+/// The server stack of the doors alone: it reads each check and sends the same allow.
 mod empty {
     use super::EMPTY_SERVER;
     use axum::body::Body;

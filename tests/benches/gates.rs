@@ -68,7 +68,7 @@ fn main() {
         taken.sort();
         let at = |percent: usize| taken[(taken.len() * percent / 100).min(taken.len() - 1)];
         println!(
-            "from `apply` to known to the last of {GATES} gates at {} replicas, {CHANGES} changes:",
+            "from `apply` until the last of {GATES} gates has it, {} replicas, {CHANGES} changes:",
             replicas.len()
         );
         println!("  p50 {:?}   p99 {:?}   max {:?}", at(50), at(99), at(100));
@@ -96,7 +96,7 @@ async fn until_all(receiver: &mut mpsc::UnboundedReceiver<String>, path: &str) {
     let mut missing = GATES;
     while missing > 0 {
         let message = tokio::time::timeout(Duration::from_secs(30), receiver.recv()).await;
-        if message.expect("word of a gate").expect("a gate") == path {
+        if message.expect("a message").expect("a gate") == path {
             missing -= 1;
         }
     }

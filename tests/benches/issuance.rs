@@ -123,16 +123,16 @@ impl BenchPods {
         let began = Instant::now();
         let spec = json!({"service": {"podSelector": {"matchLabels": {"app": "web"}}}});
         namespace.apply(&policy(namespace.name(), "web", spec)).expect("applied");
-        self.answers(client, many).await;
+        self.until_issued(client, many).await;
         let after = began.elapsed();
-        println!("{many} that waited have their certificates {after:?} after the policy");
+        println!("{many} pending requests have their certificates {after:?} after the policy");
         println!("  CPU for each: {}", ClusterCpu::now().since(cpu, many));
         println!("  resident memory of the controllers: {:?} MB, {idle:?} MB before there were pods", memory());
     }
 
-    /// Waits until as many are issued. The API server encodes an event once for all watchers, and this reads only whether it
-    /// has a certificate, so it costs little.
-    async fn answers(&self, client: &Client, many: usize) {
+    /// Waits until this number is issued. It costs little: the API server encodes an event once for all watchers, and this
+    /// only checks for a certificate.
+    async fn until_issued(&self, client: &Client, many: usize) {
         let watch = WatchParams::default().fields("spec.signerName=durward.dev/workload");
         let url = self.requests.resource_url().to_owned();
         let request = || kube::core::Request::new(&url).watch(&watch, "0").expect("a watch");
@@ -149,7 +149,7 @@ impl BenchPods {
         }
     }
 
-    /// Writes one certificate into all requests of the other signer: no signer can be quicker.
+    /// Writes one certificate into all requests of the other signer, as the lower bound of any signer.
     async fn issued_by_the_api_server_alone(&self) {
         let now = Utc::now().trunc_subsecs(0);
         let end = now + TimeDelta::hours(2);
@@ -182,11 +182,11 @@ impl BenchPods {
             }
         })
         .await;
-        println!("the API server takes as many certificates from this program in {:?}", began.elapsed());
+        println!("the API server stores as many certificates of this program in {:?}", began.elapsed());
         println!("  CPU for each: {}", ClusterCpu::now().since(cpu, self.uids.len()));
     }
 
-    /// The mint asks the API server about token and pod each time.
+    /// For each request the mint verifies token and pod at the API server.
     async fn minted(&self, installed: &Installed, namespace: &Namespace<'_>) {
         let bound = ["--audience=durward", "--bound-object-kind=Pod", "--bound-object-name=p0"];
         let token = namespace.kubectl(["create", "token", "default"].into_iter().chain(bound)).expect("a token");

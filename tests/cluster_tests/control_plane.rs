@@ -9,13 +9,14 @@ use durward_cluster::{Cluster, Component, wait};
 use crate::{beside_others, program};
 
 #[test]
-fn two_run_side_by_side() {
+fn two_control_planes_run_side_by_side() {
     let _machine = beside_others();
     let one = Cluster::isolated().expect("one");
     let other = Cluster::isolated().expect("the other");
     let namespace = one.namespace("only-here").expect("a namespace");
-    one.kubectl(["get", "namespace", namespace.name()]).expect("it is here");
-    let answer = other.kubectl(["get", "namespace", namespace.name()]).expect_err("it is not there");
+    one.kubectl(["get", "namespace", namespace.name()]).expect("its own namespace");
+    let answer =
+        other.kubectl(["get", "namespace", namespace.name()]).expect_err("a namespace of the other control plane");
     assert!(answer.to_string().contains("NotFound"), "{answer}");
 }
 
@@ -26,7 +27,7 @@ fn objects_outlive_a_restart_of_the_api_server() {
     let namespace = cluster.namespace("restart").expect("a namespace");
     namespace.kubectl(["create", "configmap", "kept", "--from-literal=key=value"]).expect("created");
     cluster.stop(Component::ApiServer).expect("stopped");
-    namespace.kubectl(["get", "configmap", "kept"]).expect_err("nobody answers");
+    namespace.kubectl(["get", "configmap", "kept"]).expect_err("the API server is down");
     cluster.start(Component::ApiServer).expect("started");
     let value = namespace.kubectl(["get", "configmap", "kept", "--output=jsonpath={.data.key}"]).expect("an answer");
     assert_eq!(value, "value");
@@ -52,7 +53,7 @@ fn process_ids_are_recorded() {
 }
 
 #[test]
-fn answers_a_rust_client() {
+fn a_rust_client_connects() {
     let _machine = beside_others();
     let cluster = Cluster::isolated().expect("a control plane");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
@@ -85,7 +86,7 @@ fn no_process_outlives_a_killed_owner() {
         Ok((!status().contains("kube-apiserver")).then_some(()))
     })
     .expect("ended with their owner");
-    // only files are left, which the next command removes
+    // only files remain, which the next command removes
     assert!(
         Command::new(program()).arg("down").env("DURWARD_CLUSTER_DIR", state.path()).status().expect("ran").success()
     );
@@ -96,7 +97,7 @@ fn no_process_outlives_a_killed_owner() {
 #[test]
 fn a_node_without_root_is_refused_with_a_remedy() {
     let _machine = beside_others();
-    // where other users may run it: a target folder below /root is closed to them
+    // other users must be able to run the program; they can't read a target folder below /root
     let place = tempfile::Builder::new()
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
         .tempdir()

@@ -86,7 +86,7 @@ impl NodeUnderTest {
 
     fn assert_no_trace(&self) {
         assert_eq!(self.run("status"), "no cluster\n");
-        // only new traces: other programs may end something meanwhile
+        // only new traces: other programs may remove theirs meanwhile
         let left =
             || traces(self.state.path()).into_iter().filter(|trace| !self.before.contains(trace)).collect::<Vec<_>>();
         assert_eq!(left(), Vec::<String>::new());
@@ -168,13 +168,13 @@ fn e2e_up_recovers_from_any_crash_and_down_leaves_nothing() {
         "a second `up` changes nothing"
     );
 
-    // half of it: containers run on without kubelet and containerd
+    // some processes: containers keep running without kubelet and containerd
     node.kill(|name| ["kubelet", "containerd", "kube-apiserver"].contains(&name));
     node.run("up");
     assert!(node.kubectl(&["get", "pod", "one"]).is_err(), "a new cluster");
     node.run_pod("two");
 
-    // all of it
+    // all processes
     node.kill(|_| true);
     node.run("up");
     node.run_pod("three");
@@ -185,7 +185,7 @@ fn e2e_up_recovers_from_any_crash_and_down_leaves_nothing() {
 }
 
 #[test]
-fn e2e_two_nodes_run_side_by_side_and_one_survives_the_other() {
+fn e2e_a_node_survives_the_end_of_another() {
     let _machine = alone();
     let one = NodeUnderTest::new();
     let other = NodeUnderTest::new();
@@ -193,11 +193,11 @@ fn e2e_two_nodes_run_side_by_side_and_one_survives_the_other() {
     other.run("up");
     one.run_pod("of-one");
     other.run_pod("of-other");
-    assert!(other.kubectl(&["get", "pod", "of-one"]).is_err(), "they are two");
+    assert!(other.kubectl(&["get", "pod", "of-one"]).is_err(), "the nodes are separate");
     other.run("down");
-    other.kubectl(&["version", "--request-timeout=5s"]).expect_err("it is gone");
+    other.kubectl(&["version", "--request-timeout=5s"]).expect_err("the other node is down");
     one.run_pod("afterwards");
-    one.kubectl(&["exec", "of-one", "--", "true"]).expect("its pods run on");
+    one.kubectl(&["exec", "of-one", "--", "true"]).expect("its pods keep running");
     one.run("down");
     one.assert_no_trace();
 }
@@ -211,7 +211,7 @@ fn e2e_an_interrupted_up_is_removed() {
         wait::until(begun, Duration::from_secs(120), || {
             Ok(node.state.path().join("shared").join(begun).exists().then_some(()))
         })
-        .expect("it comes so far");
+        .expect("the file of this step");
         up.kill().expect("killed");
         up.wait().expect("reaped");
         node.run("down");

@@ -1,4 +1,4 @@
-//! The test cluster itself: what it promises to the tests that use it.
+//! Tests of the test cluster itself.
 
 mod control_plane;
 mod control_plane_speed;
@@ -18,7 +18,7 @@ fn program() -> &'static Path {
     PROGRAM.get_or_init(|| durward_cluster::cargo::build("durward-cluster").unwrap_or_else(|error| panic!("{error}")))
 }
 
-/// Waits until no test runs that has to be alone, and keeps such tests waiting.
+/// Waits until no test runs that must run alone, and keeps such tests waiting.
 fn beside_others() -> RwLockReadGuard<'static, ()> {
     MACHINE.read().unwrap_or_else(PoisonError::into_inner)
 }

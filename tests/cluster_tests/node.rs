@@ -1,4 +1,4 @@
-//! What only our own node supports: not for a kind cluster.
+//! Features of our own node only, not of a kind cluster.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;

@@ -111,7 +111,7 @@ fn e2e_logs_and_exec_work() {
     namespace.await_condition("pod/talker", "Ready").unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(namespace.kubectl(["logs", "talker"]).expect("logs"), "a line of log\n");
     assert_eq!(namespace.kubectl(["exec", "talker", "--", "hostname"]).expect("exec"), "talker\n");
-    let failed = namespace.kubectl(["exec", "talker", "--", "sh", "-c", "exit 3"]).expect_err("its status is seen");
+    let failed = namespace.kubectl(["exec", "talker", "--", "sh", "-c", "exit 3"]).expect_err("a failed command");
     assert!(failed.to_string().contains("exit code 3"), "{failed}");
 }
 
@@ -158,7 +158,7 @@ fn e2e_a_pod_waits_for_its_certificate_until_the_signer_answers() {
         .unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(request["spec"]["signerName"], json!(signer));
     assert_eq!(request["spec"]["podName"], "bearer");
-    // kubelet reports this only after it tried to mount; before that "not running" would prove nothing
+    // kubelet reports this event after it tried to mount; before the event, a pending pod proves nothing
     cluster
         .until("kubelet's event that the volume waits", Duration::from_secs(60), || {
             let events = namespace.kubectl(["get", "events", "--output=jsonpath={.items[*].reason}"])?;
@@ -183,7 +183,7 @@ fn e2e_a_pod_waits_for_its_certificate_until_the_signer_answers() {
         .expect("issued");
     namespace.await_condition("pod/bearer", "Ready").unwrap_or_else(|error| panic!("{error}"));
     let bundle = namespace.kubectl(["exec", "bearer", "--", "cat", "/identity/bundle.pem"]).expect("the bundle");
-    assert!(bundle.contains("PRIVATE KEY"), "the key is the pod's own");
+    assert!(bundle.contains("PRIVATE KEY"), "the private key is in the pod");
     let leaf = status["certificateChain"].as_str().expect("a chain");
     assert!(bundle.contains(leaf.trim()), "{bundle}");
 }

@@ -82,7 +82,7 @@ fn e2e_api_keys_are_created_rotated_and_revoked() {
     let second = key_of(&durward(&key(["api-key", "rotate"]), 0));
     becomes(&second, "200");
     becomes(&first, "200");
-    // the last use is stored after a while, whichever replica saw it
+    // each replica stores the last use after a while
     let listed: Value = installed.until("the last use", || {
         let listed: Value = serde_json::from_str(&durward(&["api-key", "list", "-o", "json"], 0)).expect("JSON");
         listed[0]["lastUsed"].is_string().then_some(listed)
@@ -115,7 +115,7 @@ fn e2e_the_admin_listener_accepts_readers_of_the_chart_only() {
         assert_eq!(get(&url("/snapshot"), &[]).0, "401");
         assert_eq!(get(&url("/snapshot"), &elsewhere).0, "401");
         assert_eq!(get(&url("/snapshot"), &other).0, "403");
-        // valid for a moment before every replica knows it
+        // every replica needs a moment to receive the service account
         let response = installed.until("the snapshot", || {
             let (status, body) = get(&url("/snapshot"), &console);
             (status == "200").then_some(body)
@@ -157,7 +157,7 @@ fn e2e_an_approval_is_valid_at_every_replica_and_cannot_be_forged() {
         replicas.iter().map(|address| get(&format!("https://{address}:8143/forward-auth"), &headers).0).collect()
     };
     assert_eq!(ask("alice"), ["403", "403"]);
-    // one object, whichever replica requested it
+    // one object for the requests of both replicas
     let approval = installed.until("the approval", || {
         let list = namespace.kubectl(["get", "apr", "-o", "json"]).ok()?;
         let list: Value = serde_json::from_str(&list).expect("a list");
@@ -168,8 +168,11 @@ fn e2e_an_approval_is_valid_at_every_replica_and_cannot_be_forged() {
     let object = approval["metadata"]["name"].as_str().expect("a name");
     assert_eq!(approval["spec"]["principal"], "user:people/alice");
     assert_eq!(approval["metadata"]["ownerReferences"][0]["name"], "orders");
-    let shown = namespace.kubectl(["get", "apr"]).expect("listed");
-    assert!(shown.contains("PRINCIPAL") && shown.contains("user:people/alice") && shown.contains("Pending"), "{shown}");
+    let listed = namespace.kubectl(["get", "apr"]).expect("listed");
+    assert!(
+        listed.contains("PRINCIPAL") && listed.contains("user:people/alice") && listed.contains("Pending"),
+        "{listed}"
+    );
 
     // a forged status has no effect
     let change = |subresource: &[&str], patch: Value| {
@@ -179,20 +182,20 @@ fn e2e_an_approval_is_valid_at_every_replica_and_cannot_be_forged() {
     let error = change(&[], json!({"spec": {"principal": "user:people/mallory"}})).expect_err("refused").to_string();
     assert!(error.contains("can't be changed"), "{error}");
     let forged = json!({"state": "Approved", "by": "user:people/oscar", "decidedAt": "2026-01-01T00:00:00Z", "expiresAt": "2999-01-01T00:00:00Z"});
-    change(&["--subresource=status"], json!({"status": forged})).expect("the API server lets it");
+    change(&["--subresource=status"], json!({"status": forged})).expect("the API server accepts it");
     assert_eq!(ask("alice"), ["403", "403"]);
     let approve = |who: &str| decide(&replicas[0], &format!("{name}/{object}"), &token(who), "approve");
-    assert_eq!(approve("alice").0, "403", "nobody approves for themselves");
+    assert_eq!(approve("alice").0, "403", "a person can't approve their own request");
     let approved = installed.until("the decision", || {
         // the object just changed: the replica may have an older version for a moment
         let (status, body) = approve("oscar");
         (status == "200").then_some(body)
     });
     assert!(approved.contains("user:people/oscar"), "{approved}");
-    installed.until("both replicas to have it", || (ask("alice") == ["200", "200"]).then_some(()));
+    installed.until("both replicas to have the approval", || (ask("alice") == ["200", "200"]).then_some(()));
     assert_eq!(ask("mallory"), ["403", "403"]);
-    // the list shows who approved and until when …
-    let shown = namespace.kubectl(["get", "apr"]).expect("listed");
+    // the list contains the approver and the expiry …
+    let listed = namespace.kubectl(["get", "apr"]).expect("listed");
     let time = |field: &str| {
         let path = format!("jsonpath={{.status.{field}}}");
         namespace.kubectl(["get", "apr", object, "-o", &path]).expect("a time")
@@ -201,9 +204,9 @@ fn e2e_an_approval_is_valid_at_every_replica_and_cannot_be_forged() {
     let until = time("expiresAt");
     assert!(until > now, "{until}");
     for part in ["OPERATION", "STATE", "BY", "EXPIRES", "list", "Approved", "user:people/oscar", until.as_str()] {
-        assert!(shown.contains(part), "{part}: {shown}");
+        assert!(listed.contains(part), "{part}: {listed}");
     }
-    // … and so does the explanation
+    // … and the explanation too
     let url = format!("http://{host}/orders");
     let check = ["check", "--as", "user:people/alice", "--assurance", "MultiFactor", "--authenticated-at"];
     let (code, response) = installed.durward(&[&check[..], &[&now, "GET", &url]].concat());
@@ -214,13 +217,13 @@ fn e2e_an_approval_is_valid_at_every_replica_and_cannot_be_forged() {
     assert!(listed.contains("Approved") && listed.contains("user:people/oscar"), "{listed}");
     // a signature is bound to one object: a copy is not approved
     let good = namespace.kubectl(["get", "apr", object, "-o", "json"]).expect("the object");
-    let mut anew: Value = serde_json::from_str(&good).expect("JSON");
-    let status = anew["status"].take();
-    anew["metadata"] = json!({"name": object, "namespace": name});
+    let mut recreated: Value = serde_json::from_str(&good).expect("JSON");
+    let status = recreated["status"].take();
+    recreated["metadata"] = json!({"name": object, "namespace": name});
     namespace.kubectl(["delete", "apr", object]).expect("deleted");
-    installed.until("both replicas to drop it", || (ask("alice") == ["403", "403"]).then_some(()));
-    let _ = namespace.apply(&anew.to_string());
-    change(&["--subresource=status"], json!({"status": status})).expect("the API server lets it");
+    installed.until("both replicas to drop the approval", || (ask("alice") == ["403", "403"]).then_some(()));
+    let _ = namespace.apply(&recreated.to_string());
+    change(&["--subresource=status"], json!({"status": status})).expect("the API server accepts it");
     assert_eq!(ask("alice"), ["403", "403"]);
     let response = installed.kubectl(["logs", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=durward", "--tail=-1"]);
     for event in ["requested", "approved"] {
@@ -294,7 +297,7 @@ fn e2e_replicas_share_second_factors() {
         let fields = fields.iter().flat_map(|field| ["--data-urlencode", field]);
         curl(&fields.chain([url.as_str()]).collect::<Vec<_>>())
     };
-    // of the same code at both replicas at once, one is accepted; none later
+    // the same code at both replicas at once is accepted once, and never later
     let otp = format!("otp={}", code(&secret, 0));
     let mut both = std::thread::scope(|scope| {
         let both = [one, other].map(|address| scope.spawn(|| exchange(address, &otp)));
@@ -306,7 +309,7 @@ fn e2e_replicas_share_second_factors() {
     for replica in [one, other] {
         assert_eq!(exchange(replica, &otp).0, "400", "{replica}");
     }
-    // three wrong codes in all: the pause is shared, too
+    // three wrong codes in total: the replicas share the pause
     for replica in [one, other] {
         assert_eq!(exchange(replica, "otp=000000").0, "429", "{replica}");
     }
@@ -324,7 +327,7 @@ fn e2e_replicas_share_second_factors() {
         assert_eq!(ask(replica, token).0, "200", "{replica}");
     }
 
-    // one Secret without recovery codes in clear; deleting it resets a person who lost every factor
+    // one Secret without recovery codes in clear; deleting it resets a person without any factor
     let list = installed.kubectl(["get", "secret", "-n", NAMESPACE, "-l", "durward.dev/second-factors", "-o", "json"]);
     assert!(!list.contains(codes[2]));
     let list: Value = serde_json::from_str(&list).expect("a list");
@@ -409,7 +412,7 @@ fn e2e_a_certificate_administers_at_the_admin_listener_only() {
 
     for address in installed.addresses() {
         let admin = |path: &str| format!("https://{address}:8181{path}");
-        // the pod runs for a moment before every replica knows it
+        // every replica needs a moment to receive the pod
         let response = installed.until("the snapshot", || {
             let (status, response) = by(&auditor, &[&admin("/snapshot")]);
             (status == "200").then_some(response)
@@ -418,7 +421,7 @@ fn e2e_a_certificate_administers_at_the_admin_listener_only() {
         installed.until("the refusal", || (by(&other, &[&admin("/snapshot")]).0 == "403").then_some(()));
         assert_eq!(curl(&[&admin("/snapshot")]).0, "401");
 
-        // the doors of users serve none of it
+        // the doors of users do not serve administration
         let http = format!("https://{address}:8143");
         let tokens = format!("https://{address}:8145");
         for (path, status) in [("/snapshot", "404"), ("/metrics", "404"), ("/readyz", "404"), ("/healthz", "404")] {
@@ -428,7 +431,7 @@ fn e2e_a_certificate_administers_at_the_admin_listener_only() {
         assert_eq!(
             by(&auditor, &[&format!("{tokens}/snapshot")]).0,
             "401",
-            "that one is for gates, by their pods' tokens"
+            "this path is for gates, with tokens of their pods"
         );
         let forward = |host: &str| {
             let host = format!("Host: {host}");
@@ -445,7 +448,7 @@ fn e2e_a_certificate_administers_at_the_admin_listener_only() {
         let arguments =
             ["--header", "Content-Type: application/json", "--data", &arguments.to_string()].map(ToOwned::to_owned);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        // an enforcement point can't open it for others
+        // an enforcement point can't request it for a workload
         let (status, response) = by(&other, &[&arguments[..], &[&format!("{http}/access/v1/evaluation")]].concat());
         assert_eq!((status.as_str(), response.as_str()), ("200", r#"{"decision":false}"#));
         let expected = r#"{"audience":"durward-admin","operation":"read-snapshot"}"#;
@@ -455,7 +458,7 @@ fn e2e_a_certificate_administers_at_the_admin_listener_only() {
             "403"
         );
     }
-    // a policy can't open it
+    // a policy can't claim it
     let claims = json!({
         "service": {"audience": "durward-admin"}, "authentication": [{"workload": {}}],
         "operations": [{"name": "read-snapshot", "http": [{"methods": ["GET"], "paths": ["/snapshot"]}]}],
@@ -463,10 +466,10 @@ fn e2e_a_certificate_administers_at_the_admin_listener_only() {
     let error = installed.cluster.apply(&policy(NAMESPACE, "claims", claims)).expect_err("refused").to_string();
     assert!(error.contains("durward-admin"), "{error}");
 
-    // the certificate ends with its pod
+    // the certificate is invalid without its pod
     installed.kubectl(["delete", "pod", "auditor", "-n", NAMESPACE]);
     for address in installed.addresses() {
         let url = format!("https://{address}:8181/snapshot");
-        installed.until("the end of the certificate", || (by(&auditor, &[&url]).0 != "200").then_some(()));
+        installed.until("the certificate to be refused", || (by(&auditor, &[&url]).0 != "200").then_some(()));
     }
 }

@@ -64,7 +64,11 @@ fn e2e_pods_with_agents_call_one_another() {
     pod("client", "default", &["call", &format!("https://{address}:8443"), &server]);
     namespace.await_jsonpath("pod/client", "{.status.phase}", "Succeeded").unwrap_or_else(|error| panic!("{error}"));
     let answer = namespace.kubectl(["logs", "client", "-c", "main"]).expect("logs");
-    assert_eq!(answer.trim(), format!("spiffe://cluster.local/ns/{name}/sa/default"), "the server saw who called");
+    assert_eq!(
+        answer.trim(),
+        format!("spiffe://cluster.local/ns/{name}/sa/default"),
+        "the server authenticated the caller"
+    );
 }
 
 #[test]
@@ -106,7 +110,7 @@ fn e2e_the_common_clients_get_their_identities() {
     assert_eq!(by(&token), format!("200 {} Bearer", agent.id));
     assert_eq!(by(agent.ask(&["jwt", "another"]).split(' ').nth(1).expect("a token")), "401");
 
-    // py-spiffe, whose gRPC library sends the socket's path as a host name: a path of one word is valid
+    // the gRPC library of py-spiffe sends the socket's path as a host name, so the path is one word
     let link = OneWord::to(&agent.socket());
     let script = repository("tests/kubernetes/files/client.py");
     let python = Command::new(venv("python")).arg(script).arg(format!("unix://{}", link.0.display())).output();
@@ -166,8 +170,8 @@ fn e2e_the_common_clients_get_their_identities() {
     assert!(grpc(&[]).contains("grpc-status: 3"), "INVALID_ARGUMENT");
     assert!(!grpc(&["--header", "workload.spiffe.io: true"]).contains("grpc-status"), "a stream that goes on");
 
-    ["GRPC", "DELTA_GRPC"].iter().for_each(|api| envoy_gets_its_tls_from(&agent, api));
-    watchers_see_another_root_at_once(&installed, &agent);
+    ["GRPC", "DELTA_GRPC"].iter().for_each(|api| assert_envoy_uses_the_agent(&agent, api));
+    assert_open_streams_get_another_root(&installed, &agent);
 }
 
 /// Forwards a local port to the agent's loopback port.
@@ -213,7 +217,7 @@ fn unsigned(id: &str, audience: &str) -> String {
     format!("{}.{}.", part(json!({"alg": "none", "typ": "JWT"})), part(claims))
 }
 
-fn envoy_gets_its_tls_from(agent: &AgentPod, api: &str) {
+fn assert_envoy_uses_the_agent(agent: &AgentPod, api: &str) {
     let port = durward_cluster::ports::free(std::net::Ipv4Addr::LOCALHOST.into()).expect("a port").port();
     let template = include_str!("files/envoy.yaml");
     let template = template.replace("api_type: GRPC", &format!("api_type: {api}"));
@@ -232,12 +236,12 @@ fn envoy_gets_its_tls_from(agent: &AgentPod, api: &str) {
         });
     let logged = || std::fs::read_to_string(&log).unwrap_or_default();
     assert_eq!(answered.unwrap_or_else(|error| panic!("{error}\n{}", logged())).trim(), "envoy is here");
-    let nobody =
+    let without_certificate =
         Command::new("curl").args(["--silent", "--insecure", "--max-time", "5", &url]).output().expect("curl runs");
-    assert!(!nobody.status.success(), "who shows no certificate gets nothing");
+    assert!(!without_certificate.status.success(), "a client without a certificate is refused");
 }
 
-fn watchers_see_another_root_at_once(installed: &Installed, agent: &AgentPod) {
+fn assert_open_streams_get_another_root(installed: &Installed, agent: &AgentPod) {
     let mut watch = ChildGuard(agent.go(&["watch"]).stdout(Stdio::piped()).spawn().expect("it runs"));
     let lines = Mutex::new(Vec::new());
     let stdout = BufReader::new(watch.0.stdout.take().expect("its output"));
@@ -269,19 +273,19 @@ fn e2e_certificates_are_renewed_on_open_streams() {
     let first_end = ends();
     let mut watch = ChildGuard(agent.go(&["watch"]).stdout(Stdio::piped()).spawn().expect("it runs"));
     let lines = BufReader::new(watch.0.stdout.take().expect("its output")).lines().map_while(Result::ok);
-    let (tell, serials) = std::sync::mpsc::channel();
-    std::thread::spawn(move || lines.for_each(|serial| drop(tell.send(serial))));
+    let (sender, serials) = std::sync::mpsc::channel();
+    std::thread::spawn(move || lines.for_each(|serial| drop(sender.send(serial))));
     let life = std::time::Duration::from_secs(300);
     let first = serials.recv_timeout(life).expect("the first certificate");
-    // a changed bundle sends the same certificate again
+    // a changed bundle causes another message with the same certificate
     while serials.recv_timeout(life).expect("another certificate") == first {}
     let left = first_end.saturating_sub(std::time::UNIX_EPOCH.elapsed().expect("a clock").as_secs());
     println!("renewed when {left} s were left");
-    assert!(left > 0 && ends() > first_end, "renewed in time, by one that lives longer");
+    assert!(left > 0 && ends() > first_end, "renewed in time, with a later expiry");
 }
 
 #[test]
-fn e2e_the_mint_serves_proven_running_pods_only() {
+fn e2e_the_mint_serves_authenticated_running_pods_only() {
     let installed = installed();
     let namespace = installed.cluster.namespace("mint").expect("a namespace");
     service(&installed, &namespace, "web");
@@ -351,9 +355,9 @@ fn e2e_the_mint_serves_proven_running_pods_only() {
     assert_eq!(
         post("/mint/x509", "nonsense", &json!({"csr": encode(&forged)}).to_string()),
         refused,
-        "who asks comes first"
+        "authentication precedes validation"
     );
-    assert_eq!(post("/mint/x509", &token("orders-api", Some("web")), &body), refused, "a token for somebody else");
+    assert_eq!(post("/mint/x509", &token("orders-api", Some("web")), &body), refused, "a token for another audience");
     assert_eq!(post("/mint/x509", &token("durward", None), &body), refused, "a token that is bound to no pod");
     assert_eq!(post("/mint/jwt", &token("durward", None), r#"{"audience": ["x"]}"#), refused);
     // a proven caller gets an explanation
@@ -372,7 +376,7 @@ fn e2e_the_mint_serves_proven_running_pods_only() {
     let large = json!({"csr": "A".repeat(20_000)}).to_string();
     assert!(post("/mint/x509", &good, &large).ends_with(" 413"));
 
-    // its own namespace denies its identity, and allows it again
+    // the namespace denies the identity, and allows it again
     let to = json!([{"serviceAccount": {"namespace": namespace.name(), "name": "default"}}]);
     let stop = policy(namespace.name(), "stop", json!({"denials": [{"name": "stolen", "to": to}]}));
     namespace.apply(&stop).expect("applied");

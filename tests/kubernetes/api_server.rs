@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 /// Issuer and audience of the API server of test clusters.
 const API: &str = "https://kubernetes.default.svc.cluster.local";
 const LIMIT: Duration = Duration::from_secs(60);
-/// User names from `--token-review` in policies.
+/// User names of token review, as policies name them.
 const ALICE: &str = "durward:user:corporate/alice";
 const BOB: &str = "durward:user:corporate/bob";
 
@@ -87,10 +87,10 @@ fn token(key: &TokenKey, subject: &str, audience: &str) -> String {
 fn configuration(directory: &Path, port: u16) -> Vec<String> {
     for name in ["authorization.yaml", "authorization.kubeconfig", "authentication.kubeconfig"] {
         let text = fs::read_to_string(repository("examples/api-server").join(name)).expect(name);
-        let here = text.replace("/etc/kubernetes/durward", &directory.display().to_string());
-        let here = here.replace("https://10.96.0.42:8443", &format!("https://127.0.0.1:{port}"));
-        assert_ne!(text, here, "{name} names what it needs");
-        fs::write(directory.join(name), here).expect(name);
+        let adapted = text.replace("/etc/kubernetes/durward", &directory.display().to_string());
+        let adapted = adapted.replace("https://10.96.0.42:8443", &format!("https://127.0.0.1:{port}"));
+        assert_ne!(text, adapted, "{name} has neither the folder nor the address");
+        fs::write(directory.join(name), adapted).expect(name);
     }
     let file = |option: &str, name: &str| format!("--{option}={}", directory.join(name).display());
     vec![
@@ -102,7 +102,7 @@ fn configuration(directory: &Path, port: u16) -> Vec<String> {
 }
 
 #[test]
-fn the_api_server_uses_durward_for_authentication_and_authorization() {
+fn the_api_server_authenticates_and_authorizes_with_durward() {
     let _turn = Turn::take(module_path!());
     let cluster = Cluster::isolated().unwrap_or_else(|error| panic!("{error}"));
     let directory = tempfile::tempdir().expect("a folder");
@@ -140,7 +140,7 @@ fn the_api_server_uses_durward_for_authentication_and_authorization() {
     let server =
         kubectl(&["config", "view", "--minify", "--output=jsonpath={.clusters[0].cluster.server}"]).expect("a server");
     let cluster_ca = cluster.dir().expect("a folder").join("pki/ca.crt");
-    let none = directory.path().join("nobody");
+    let none = directory.path().join("empty");
     fs::write(&none, "").expect("written");
     let by = |token: &str, arguments: &[&str]| {
         let own = [
@@ -162,7 +162,7 @@ fn the_api_server_uses_durward_for_authentication_and_authorization() {
         token(&TokenKey::generate(SigningAlgorithm::Es256).expect("a key"), "alice", API),
         "nonsense".to_owned(),
     ] {
-        let refused = by(&bad, &whoami).expect_err("nobody").to_string();
+        let refused = by(&bad, &whoami).expect_err("an invalid token").to_string();
         assert!(refused.contains("Unauthorized") || refused.contains("logged in"), "{refused}");
     }
 
@@ -198,7 +198,7 @@ fn the_api_server_uses_durward_for_authentication_and_authorization() {
     // a grant without RBAC allows nothing
     cluster.apply(&policy(&[ALICE, BOB, "durward:user:corporate/eve"])).expect("another policy");
     cluster.until("bob to be allowed", LIMIT, || Ok(can(BOB, "create", "shop").then_some(()))).expect("in force");
-    assert!(!can("durward:user:corporate/eve", "create", "shop"), "RBAC has to allow it too");
+    assert!(!can("durward:user:corporate/eve", "create", "shop"), "RBAC must allow it too");
     deploy(&bob, "by-bob", "shop").expect("granted");
 
     // without Durward RBAC decides, and other authentication still works
@@ -209,5 +209,5 @@ fn the_api_server_uses_durward_for_authentication_and_authorization() {
     cluster
         .until("alice to be unauthenticated", LIMIT, || Ok(by(&alice, &whoami).is_err().then_some(())))
         .expect("closed");
-    kubectl(&["create", "configmap", "recovered", "--namespace=shop"]).expect("administrators go on");
+    kubectl(&["create", "configmap", "recovered", "--namespace=shop"]).expect("administrators keep access");
 }

@@ -112,7 +112,7 @@ fn e2e_the_ca_rotates_under_traffic_without_a_failure() {
             let status = status(&installed);
             ["Published", "Activated"].contains(&status["step"].as_str()?).then_some(())
         });
-        // the leader dies in the middle
+        // the leader is killed during the rotation
         installed.kubectl(["delete", "pod", &installed.leader(), "-n", NAMESPACE, "--grace-period=1"]);
         let (code, output) = installed.durward(&["ca", "rotate"]);
         assert!(code == Some(2) && output.contains("already in progress"), "{output}");
@@ -125,7 +125,7 @@ fn e2e_the_ca_rotates_under_traffic_without_a_failure() {
     });
     let failures = failures.into_inner().expect("a lock");
     assert!(failures.is_empty(), "{} of {} failed: {failures:?}", failures.len(), requests.load(Ordering::Relaxed));
-    println!("{} handshakes during the change, none failed", requests.load(Ordering::Relaxed));
+    println!("{} handshakes during the rotation, none failed", requests.load(Ordering::Relaxed));
 
     let [new, trust] = start(&namespace, "late", folder.path());
     assert!(ask(&new, &trust).starts_with("200"));
@@ -142,8 +142,8 @@ fn e2e_the_ca_rotates_under_traffic_without_a_failure() {
     let after = steady(&installed);
     assert_eq!(after["roots"], "1", "the old root is retired");
     roots(&namespace, &trust);
-    assert!(ask(&new, &trust).starts_with("200"), "what the new CA signed counts");
-    assert!(!ask(&old, &trust).starts_with("200"), "what the old CA signed does not");
+    assert!(ask(&new, &trust).starts_with("200"), "certificates of the new CA are valid");
+    assert!(!ask(&old, &trust).starts_with("200"), "certificates of the old CA are invalid");
     let (code, output) = installed.durward(&["inspect", &old.display().to_string()]);
     assert!(code == Some(1) && output.contains("chain is not valid"), "{output}");
 }
@@ -176,13 +176,13 @@ fn e2e_a_compromised_ca_is_replaced_at_once() {
         code == Some(1) && output.contains("Every door refuses the certificates of pods") && output.contains("--yes"),
         "{output}"
     );
-    assert_eq!(status(&installed), before, "nothing was done");
+    assert_eq!(status(&installed), before, "the rotation did not start");
     let (code, output) = installed.durward(&["ca", "rotate", "--compromised", "--yes", "--wait"]);
     assert!(code == Some(0) && output.contains("the new CA signs"), "{output}");
     installed.until("the new roots", || {
         roots(&namespace, &trust);
         let output = ask(&stolen);
-        // the new root verifies the door, but not the old certificate
+        // the new root verifies the door; the door refuses the old certificate
         (!output.starts_with("200") && !output.contains("unable to get local issuer")).then_some(())
     });
     let [fresh, _] = start(&namespace, "late", folder.path());
@@ -198,7 +198,7 @@ fn e2e_a_deleted_ca_secret_is_restored() {
         || installed.kubectl(["get", "secret", "durward-ca", "-n", NAMESPACE, "-o", "jsonpath={.data.tls\\.crt}"]);
     let before = base64::engine::general_purpose::STANDARD.decode(read()).expect("base64");
     installed.kubectl(["delete", "secret", "durward-ca", "-n", NAMESPACE]);
-    installed.until("the Secret to be back", || {
+    installed.until("the restored Secret", || {
         let args = ["get", "secret", "durward-ca", "-n", NAMESPACE, "--ignore-not-found", "-o", "name"];
         (!installed.kubectl(args).is_empty()).then_some(())
     });

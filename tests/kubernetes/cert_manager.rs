@@ -73,7 +73,7 @@ fn root(installed: &Installed) -> String {
     decoded(&get(installed, &["secret", CERTIFICATE, "-n", NAMESPACE])["data"]["ca.crt"])
 }
 
-/// The certificate of a listener in PEM, if `root` verifies it.
+/// The PEM certificate of a listener, verified with `root`.
 fn served_certificate(address: &str, root: &str) -> Result<String, String> {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(&file, root).expect("written");
@@ -112,18 +112,18 @@ fn renew(installed: &Installed) {
 }
 
 /// A policy that allows Ada to create ConfigMaps, but not Eve.
-fn guard(installed: &Installed, namespace: &Namespace<'_>) {
+fn apply_guard(installed: &Installed, namespace: &Namespace<'_>) {
     let spec = json!({
         "operations": [{"name": "configure", "kubernetes": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["CREATE"]}]}],
         "grants": [{"name": "ada", "to": [{"principal": "kube:ada"}], "scopes": ["configure"]}],
     });
     namespace.apply(&policy(namespace.name(), "guard", spec)).expect("applied");
     installed.in_force(namespace.name(), "guard");
-    installed.until("the API server to call the webhook", || (decided(namespace) == Ok(())).then_some(()));
+    installed.until("the API server to call the webhook", || (check_decisions(namespace) == Ok(())).then_some(()));
 }
 
 /// Checks that Ada is allowed and Eve denied.
-fn decided(namespace: &Namespace<'_>) -> Result<(), String> {
+fn check_decisions(namespace: &Namespace<'_>) -> Result<(), String> {
     let create =
         |who: &str| namespace.kubectl([&format!("--as={who}"), "create", "configmap", "c", "--dry-run=server"]);
     create("ada").map_err(|error| error.to_string())?;
@@ -133,8 +133,8 @@ fn decided(namespace: &Namespace<'_>) -> Result<(), String> {
     }
 }
 
-/// Neither writes anything while nothing changes.
-fn at_rest(installed: &Installed) {
+/// Asserts that neither Durward nor cert-manager writes while nothing changes.
+fn assert_no_writes_at_rest(installed: &Installed) {
     let versions = || -> Vec<Value> {
         configurations(installed).iter().map(|one| one["metadata"]["resourceVersion"].clone()).collect()
     };
@@ -146,11 +146,11 @@ fn at_rest(installed: &Installed) {
     });
     let before = now();
     std::thread::sleep(Duration::from_secs(6));
-    assert_eq!(before, now(), "what was written at rest");
+    assert_eq!(before, now(), "writes at rest");
 }
 
-/// The rendered objects match cert-manager's CRDs.
-fn accepted(installed: &Installed, values: &Path) {
+/// Asserts that the rendered objects match cert-manager's CRDs.
+fn assert_rendered_objects_are_accepted(installed: &Installed, values: &Path) {
     let chart = chart().display().to_string();
     let values = format!("--values={}", values.display());
     let args = ["template", "durward-checked", &chart, "--namespace", NAMESPACE, &values];
@@ -166,37 +166,37 @@ fn accepted(installed: &Installed, values: &Path) {
 }
 
 #[test]
-fn e2e_cert_manager_issues_and_renews_the_webhook_certificate_under_load() {
+fn e2e_cert_manager_renews_the_webhook_certificate_under_load() {
     let _turn = Turn::take(module_path!());
     let cluster = Cluster::shared().unwrap_or_else(|error| panic!("{error}"));
     let _cert_manager = CertManager::start(&cluster);
     let installed = Installed::new(&["webhooks.certManager.enabled=true", "ca.spread=1s"]);
     for values in ["ci/cert-manager.yaml", "ci/everything.yaml"] {
-        accepted(&installed, &chart().join(values));
+        assert_rendered_objects_are_accepted(&installed, &chart().join(values));
     }
 
     let root = root(&installed);
     installed.until("the CA in every webhook", || bundles(&installed).iter().all(|one| *one == root).then_some(()));
     let own = get(&installed, &["secret", "durward-ca", "-n", NAMESPACE]);
     let own = decoded(&own["data"]["tls.crt"]);
-    let first = served_by_all(&installed, 8443, &root).expect("cert-manager's CA vouches for the webhooks");
-    assert_eq!(first[0], first[1], "every replica shows what is in the Secret");
-    served_by_all(&installed, 8143, &own).expect("Durward's own CA vouches for the doors");
+    let first = served_by_all(&installed, 8443, &root).expect("cert-manager's CA verifies the webhooks");
+    assert_eq!(first[0], first[1], "every replica presents the certificate in the Secret");
+    served_by_all(&installed, 8143, &own).expect("Durward's own CA verifies the doors");
 
     let namespace = installed.cluster.namespace("certified").expect("a namespace");
     for who in ["ada", "eve"] {
         let user = format!("--user={who}");
         namespace.kubectl(["create", "rolebinding", who, "--clusterrole=cluster-admin", &user]).expect("bound");
     }
-    guard(&installed, &namespace);
-    renewed_under_load(&installed, &namespace, &first);
-    left_alone(&installed, &namespace, &root);
-    switched_off(&installed, &namespace);
+    apply_guard(&installed, &namespace);
+    renew_under_load(&installed, &namespace, &first);
+    assert_ca_bundle_is_kept(&installed, &namespace, &root);
+    assert_own_ca_without_cert_manager(&installed, &namespace);
     installed.uninstall();
 }
 
-/// Two renewals with new keys, while the API server calls the webhooks and further clients connect.
-fn renewed_under_load(installed: &Installed, namespace: &Namespace<'_>, first: &[String]) {
+/// Renews the certificate twice with new keys, while the API server calls the webhooks and other clients connect.
+fn renew_under_load(installed: &Installed, namespace: &Namespace<'_>, first: &[String]) {
     let stop = AtomicBool::new(false);
     let calls = AtomicUsize::new(0);
     let handshakes = AtomicUsize::new(0);
@@ -206,7 +206,7 @@ fn renewed_under_load(installed: &Installed, namespace: &Namespace<'_>, first: &
         let _stop = StopOnDrop(&stop);
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
-                decided(namespace).unwrap_or_else(failed);
+                check_decisions(namespace).unwrap_or_else(failed);
                 calls.fetch_add(2, Ordering::Relaxed);
             }
         });
@@ -228,7 +228,7 @@ fn renewed_under_load(installed: &Installed, namespace: &Namespace<'_>, first: &
             });
             let called = calls.load(Ordering::Relaxed);
             let shaken = handshakes.load(Ordering::Relaxed);
-            installed.until("calls and handshakes after it", || {
+            installed.until("calls and handshakes after the renewal", || {
                 let more =
                     calls.load(Ordering::Relaxed) > called + 4 && handshakes.load(Ordering::Relaxed) > shaken + 4;
                 more.then_some(())
@@ -237,11 +237,11 @@ fn renewed_under_load(installed: &Installed, namespace: &Namespace<'_>, first: &
     });
     let failures = failures.into_inner().expect("a lock");
     assert!(failures.is_empty(), "{failures:?}");
-    println!("{calls:?} questions and {handshakes:?} handshakes while it was renewed twice, none failed");
+    println!("{calls:?} webhook calls and {handshakes:?} handshakes during two renewals, none failed");
 }
 
 /// The webhooks keep cert-manager's CA when policies change, Durward's own CA rotates, or an admin edits them.
-fn left_alone(installed: &Installed, namespace: &Namespace<'_>, root: &str) {
+fn assert_ca_bundle_is_kept(installed: &Installed, namespace: &Namespace<'_>, root: &str) {
     for configuration in configurations(installed) {
         let called = &configuration["metadata"]["annotations"]["cert-manager.io/inject-ca-from"];
         assert_eq!(*called, format!("{NAMESPACE}/{CERTIFICATE}"));
@@ -251,13 +251,13 @@ fn left_alone(installed: &Installed, namespace: &Namespace<'_>, root: &str) {
         let writes = of["fieldsV1"].to_string().contains("f:caBundle");
         assert!(!writes || of["manager"] != "durward", "Durward owns a caBundle: {of}");
     }
-    at_rest(installed);
+    assert_no_writes_at_rest(installed);
 
     namespace.kubectl(["delete", "accesspolicy", "guard"]).expect("deleted");
     let rules =
         || get(installed, &["validatingwebhookconfiguration", "durward-operations"])["webhooks"][0]["rules"].clone();
-    installed.until("the rules to go", || rules().is_null().then_some(()));
-    guard(installed, namespace);
+    installed.until("the removal of the rules", || rules().is_null().then_some(()));
+    apply_guard(installed, namespace);
 
     let active = || get(installed, &["configmap", "durward-ca-status", "-n", NAMESPACE])["data"]["active"].clone();
     let before = active();
@@ -268,12 +268,12 @@ fn left_alone(installed: &Installed, namespace: &Namespace<'_>, root: &str) {
     let gone = json!([{"op": "remove", "path": "/webhooks/0/clientConfig/caBundle"}]).to_string();
     installed.kubectl(["patch", "validatingwebhookconfiguration", "durward-resources", "--type=json", "-p", &gone]);
     installed.until("the injector to restore it", || bundles(installed).iter().all(|one| one == root).then_some(()));
-    at_rest(installed);
-    decided(namespace).expect("as before");
+    assert_no_writes_at_rest(installed);
+    check_decisions(namespace).expect("the same decisions as before");
 }
 
-/// Without the option Durward's own CA comes back.
-fn switched_off(installed: &Installed, namespace: &Namespace<'_>) {
+/// Asserts that Durward's own CA is used again without the option.
+fn assert_own_ca_without_cert_manager(installed: &Installed, namespace: &Namespace<'_>) {
     installed.upgrade(&chart(), &[]);
     let roots = || {
         let bundle = ["clustertrustbundle", "durward.dev:workload:roots"];
@@ -286,9 +286,9 @@ fn switched_off(installed: &Installed, namespace: &Namespace<'_>) {
     for configuration in configurations(installed) {
         assert!(configuration["metadata"]["annotations"].is_null(), "{configuration}");
     }
-    installed.until("the API server to call the webhook", || (decided(namespace) == Ok(())).then_some(()));
+    installed.until("the API server to call the webhook", || (check_decisions(namespace) == Ok(())).then_some(()));
     namespace.kubectl(["delete", "accesspolicy", "guard"]).expect("deleted");
-    installed.until("the rules to go", || {
+    installed.until("the removal of the rules", || {
         let rules = get(installed, &["validatingwebhookconfiguration", "durward-operations"]);
         rules["webhooks"][0]["rules"].is_null().then_some(())
     });

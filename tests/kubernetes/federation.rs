@@ -159,7 +159,7 @@ fn e2e_spire_and_durward_accept_each_others_workloads() {
     let started = || spire.command(&["bundle", "show"]).status.success();
     installed.until("SPIRE's server", || started().then_some(()));
 
-    // Durward gets only the roots, so it has to fetch the token keys from the endpoint
+    // Durward's bundle has only the roots, so Durward must fetch the token keys from the endpoint
     let provider = json!({
         "apiVersion": "durward.dev/v1alpha1", "kind": "IdentityProvider", "metadata": {"name": "spire"},
         "spec": {"x509": {
@@ -205,7 +205,7 @@ fn e2e_spire_and_durward_accept_each_others_workloads() {
     installed.until("the token keys from SPIRE's endpoint", || (jwt(&format!("orders.{name}")) == good).then_some(()));
     assert_eq!(jwt("another"), "401");
 
-    // SPIRE gets only the roots, too, and fetches the token keys from Durward's endpoint
+    // SPIRE's bundle has only the roots too: SPIRE fetches the token keys from Durward's endpoint
     let set = ["bundle", "set", "-id", "spiffe://cluster.local", "-format", "pem", "-path"];
     spire.ask(&[&set[..], &[&trust.display().to_string()]].concat());
     spire.ask(&["federation", "refresh", "-id", "spiffe://cluster.local"]);
@@ -226,7 +226,7 @@ fn e2e_spire_and_durward_accept_each_others_workloads() {
         let output = spire.workload(&["call", &format!("https://{address}:8443"), &own]).output().expect("it runs");
         output.status.success().then(|| printed(&output))
     });
-    assert_eq!(answer.trim(), PARTNER, "Durward's workload saw who called");
+    assert_eq!(answer.trim(), PARTNER, "Durward's workload authenticated the caller");
     let port = free_port(host);
     let server = agent::client(&spire.at("agent.sock"), &["serve", &format!("{host}:{port}"), "cluster.local"])
         .stdout(Stdio::null())
@@ -237,9 +237,9 @@ fn e2e_spire_and_durward_accept_each_others_workloads() {
     assert_eq!(
         namespace.kubectl(["logs", "caller", "-c", "main"]).expect("logs").trim(),
         own,
-        "SPIRE's saw who called"
+        "SPIRE's workload authenticated the caller"
     );
-    pod(&namespace, "validator", &["validate", "somebody", &spire.token("somebody")]);
+    pod(&namespace, "validator", &["validate", "another", &spire.token("another")]);
     namespace.await_jsonpath("pod/validator", "{.status.phase}", "Succeeded").unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(namespace.kubectl(["logs", "validator", "-c", "main"]).expect("logs").trim(), PARTNER);
     namespace.kubectl(["delete", "identityprovider", "spire"]).expect("deleted");

@@ -60,24 +60,24 @@ fn e2e_gates_protect_three_services_without_security_code() {
     assert!(skipped.contains("403"), "{skipped}");
     let backwards = fetch(&namespace, "billing", &list);
     assert!(backwards.contains("403"), "{backwards}");
-    // from this machine, without a certificate
+    // a caller on this machine without a certificate
     let address =
         namespace.kubectl(["get", "service", "orders", "-o", "jsonpath={.spec.clusterIP}"]).expect("an address");
     let host = format!("orders.{name}.svc");
-    let stranger = |path: &str, header: &str| {
+    let anonymous = |path: &str, header: &str| {
         let to = format!("{host}:80:{address}:80");
         let url = format!("https://{host}:80{path}");
         curl(&["--include", "--header", header, "--connect-to", &to, &url])
     };
-    installed.until("401", || (stranger("/cgi-bin/list", "Accept: */*").0 == "401").then_some(()));
-    assert_eq!(stranger("/nothing", "Accept: */*").0, "403");
+    installed.until("401", || (anonymous("/cgi-bin/list", "Accept: */*").0 == "401").then_some(()));
+    assert_eq!(anonymous("/nothing", "Accept: */*").0, "403");
     // the gate can't be bypassed
     let pod = namespace
         .kubectl(["get", "pods", "-l", "app=orders", "-o", "jsonpath={.items[0].status.podIP}"])
         .expect("an address");
-    assert!(std::net::TcpStream::connect(format!("{pod}:8080")).is_err(), "the application listens on loopback alone");
+    assert!(std::net::TcpStream::connect(format!("{pod}:8080")).is_err(), "the application listens on loopback only");
 
-    // the audit logs of the gates have all of it
+    // the audit logs of the gates contain these decisions
     let wait_for_decision = |of: &str, reason: &str, path: &str| {
         installed.until(&format!("{reason} for {path} in the log of {of}"), || {
             let all = decisions(&namespace, of);
@@ -102,8 +102,8 @@ fn e2e_gates_protect_three_services_without_security_code() {
         .expect("applied");
     installed.until("the new grant", || fetch(&namespace, "web", &refund).contains("an invoice").then_some(()));
 
-    people_at_a_gate(&installed, &namespace, &policies, &refund, &stranger);
-    a_key_at_a_gate(&installed, &namespace, &policies, &stranger);
+    assert_step_up_and_approval(&installed, &namespace, &policies, &refund, &anonymous);
+    assert_key_use_is_reported(&installed, &namespace, &policies, &anonymous);
 
     // without the controller the last policies stay in force
     installed.kubectl(["scale", "deployment", "durward", "--replicas=0", "-n", NAMESPACE]);
@@ -114,15 +114,15 @@ fn e2e_gates_protect_three_services_without_security_code() {
     installed.kubectl(["rollout", "status", "deployment/durward", "-n", NAMESPACE, "--timeout=120s"]);
     // the controller is back
     namespace.apply(&policies).expect("applied");
-    installed.until("the grant is gone", || fetch(&namespace, "web", &refund).contains("403").then_some(()));
+    installed.until("the removal of the grant", || fetch(&namespace, "web", &refund).contains("403").then_some(()));
 }
 
-/// The use of a key at a gate is reported.
-fn a_key_at_a_gate(
+/// Asserts that the gate reports the use of an API key.
+fn assert_key_use_is_reported(
     installed: &Installed,
     namespace: &Namespace<'_>,
     policies: &str,
-    stranger: &dyn Fn(&str, &str) -> (String, String),
+    anonymous: &dyn Fn(&str, &str) -> (String, String),
 ) {
     let provider = json!({
         "apiVersion": "durward.dev/v1alpha1", "kind": "IdentityProvider", "metadata": {"name": "partners"},
@@ -144,7 +144,7 @@ fn a_key_at_a_gate(
         );
     namespace.apply(&accepting).expect("applied");
     let header = format!("X-Api-Key: {key}");
-    installed.until("the key to be valid", || (stranger("/cgi-bin/list", &header).0 == "200").then_some(()));
+    installed.until("the key to be valid", || (anonymous("/cgi-bin/list", &header).0 == "200").then_some(()));
     // the gate reports it within 20 seconds, and a replica writes it within another minute
     let listed = installed.cluster.until("the last use", Duration::from_secs(150), || {
         let (_, text) = installed.durward(&["api-key", "list", "-o", "json"]);
@@ -156,21 +156,21 @@ fn a_key_at_a_gate(
 }
 
 /// A person gets a link to the step-up page; a workload waits for an approval.
-fn people_at_a_gate(
+fn assert_step_up_and_approval(
     installed: &Installed,
     namespace: &Namespace<'_>,
     policies: &str,
     refund: &str,
-    stranger: &dyn Fn(&str, &str) -> (String, String),
+    anonymous: &dyn Fn(&str, &str) -> (String, String),
 ) {
     let name = namespace.name();
     let people = People::generate();
     installed.cluster.apply(&people.provider()).expect("accepted");
-    let asking = policies
+    let requiring = policies
         .replace("scopes: [orders.read]\n---", "scopes: [orders.read, orders.refund]\n    - {name: people, to: [{provider: people}], scopes: [orders.refund]}\n---")
         .replace("[{workload: {}}]", "[{workload: {}}, {provider: people}]")
         .replace("risk: High\n  grants", "risk: High\n      approval: {by: [{provider: people, group: oncall}]}\n  grants");
-    namespace.apply(&asking).expect("applied");
+    namespace.apply(&requiring).expect("applied");
     installed.in_force(name, "orders");
 
     // the challenge has the controller's URL
@@ -178,7 +178,7 @@ fn people_at_a_gate(
     let bearer = format!("Authorization: Bearer {}", people.token("alice", &audience));
     let link = format!("link: <https://auth.example.com/step-up?audience={audience}&operation=refund-order>");
     installed.until("the challenge", || {
-        let (status, response) = stranger("/cgi-bin/refund", &bearer);
+        let (status, response) = anonymous("/cgi-bin/refund", &bearer);
         (status == "401" && response.contains(&link)).then_some(())
     });
 
@@ -192,7 +192,7 @@ fn people_at_a_gate(
     });
     assert_eq!((&pending["spec"]["policy"], &pending["spec"]["operation"]), (&json!("orders"), &json!("refund-order")));
     let object = pending["metadata"]["name"].as_str().expect("a name");
-    // write access to objects approves nothing
+    // write access to the object approves nothing
     let status = json!({"status": {"state": "Approved", "by": "user:people/oscar", "decidedAt": "2026-01-01T00:00:00Z", "expiresAt": "2999-01-01T00:00:00Z", "signature": "x"}});
     let patch = format!("--patch={status}");
     namespace.kubectl(["patch", "apr", object, "--type=merge", &patch, "--subresource=status"]).expect("written");
@@ -207,7 +207,7 @@ fn people_at_a_gate(
         .until("the gate to have the policy", || fetch(namespace, "web", refund).contains("an invoice").then_some(()));
     let carried = decisions(namespace, "orders").into_iter().find(|line| line["approval"]["by"].is_string());
     assert_eq!(carried.expect("recorded")["approval"]["by"], "user:people/oscar");
-    // its revocation, too
+    // the gate follows the revocation too
     namespace.kubectl(["delete", "apr", object]).expect("deleted");
     installed.until("the gate to drop the grant", || fetch(namespace, "web", refund).contains("403").then_some(()));
     let response = installed.kubectl(["logs", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=durward", "--tail=-1"]);

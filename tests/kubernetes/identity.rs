@@ -1,4 +1,4 @@
-//! Pod certificates: who gets one, its content, and that every door accepts it.
+//! Pod certificates: entitlement, content, and use at every door.
 
 use std::path::Path;
 use std::process::Command;
@@ -108,28 +108,28 @@ fn e2e_a_pod_starts_with_a_certificate_that_doors_accept() {
     assert_eq!(ask(&["--header", &bearer]), "401");
     let client_certificate = ["--cert", credentials.as_str(), "--key", &credentials];
     assert_eq!(ask(&client_certificate), format!("200 {id} ProofOfPossession"));
-    let (counts, stdout_text) = installed.durward(&["inspect", &credentials]);
+    let (code, stdout_text) = installed.durward(&["inspect", &credentials]);
     assert!(
-        counts == Some(0) && stdout_text.contains(&id) && stdout_text.contains(&format!("{name}/web")),
+        code == Some(0) && stdout_text.contains(&id) && stdout_text.contains(&format!("{name}/web")),
         "{stdout_text}"
     );
 
-    // a certificate ends with its pod, although it would be valid for another hour
+    // without its pod, a certificate is refused, although it is valid for another hour
     namespace.kubectl(["delete", "pod", "web", "--grace-period=0", "--force"]).expect("deleted");
     let began = Instant::now();
     installed
         .until("the deleted pod's certificate to be refused", || (ask(&client_certificate) == "401").then_some(()));
     println!("a dead pod's certificate is refused {:?} after its end", began.elapsed());
-    let (counts, stdout_text) = installed.durward(&["inspect", &credentials]);
+    let (code, stdout_text) = installed.durward(&["inspect", &credentials]);
     assert!(
-        counts == Some(1) && stdout_text.contains("the pod that it was issued for does not exist any more"),
+        code == Some(1) && stdout_text.contains("the pod that it was issued for does not exist any more"),
         "{stdout_text}"
     );
 }
 
-/// Whether the application of `examples/orders` accepts an access token, and the claims that it reads with the
+/// Whether the application of `examples/orders` accepts an access token, and the claims that it verifies with the
 /// fetched keys.
-fn shown_to_the_application(service: &str, trust: &Path, token: &str) -> (bool, Option<Value>) {
+fn verify_in_the_application(service: &str, trust: &Path, token: &str) -> (bool, Option<Value>) {
     let python = Command::new(venv("python"))
         .arg("-B")
         .arg(repository("tests/kubernetes/files/orders.py"))
@@ -144,7 +144,7 @@ fn shown_to_the_application(service: &str, trust: &Path, token: &str) -> (bool, 
 }
 
 #[test]
-fn e2e_a_pod_exchanges_its_token_and_certificate_for_granted_scopes() {
+fn e2e_a_pod_exchanges_its_credentials_for_granted_scopes() {
     let installed = installed();
     let namespace = installed.cluster.namespace("tokens").expect("a namespace");
     let name = namespace.name();
@@ -201,31 +201,35 @@ fn e2e_a_pod_exchanges_its_token_and_certificate_for_granted_scopes() {
     };
     let claims = |answer: &Value| {
         let token = answer["access_token"].as_str().unwrap_or_else(|| panic!("{answer}"));
-        let (accepted, claims) = shown_to_the_application(&address, &path("trust.pem"), token);
-        let claims = claims.unwrap_or_else(|| panic!("not signed by the keys that are served: {answer}"));
-        assert_eq!(accepted, claims.get("cnf").is_none(), "it can't see the certificate that a token is bound to");
+        let (accepted, claims) = verify_in_the_application(&address, &path("trust.pem"), token);
+        let claims = claims.unwrap_or_else(|| panic!("no published key signed it: {answer}"));
+        assert_eq!(
+            accepted,
+            claims.get("cnf").is_none(),
+            "the application can't check the certificate of a bound token"
+        );
         claims
     };
 
-    // by the mounted token: what a bearer may do
+    // with the mounted token: the scopes of a bearer token
     let id = format!("spiffe://cluster.local/ns/{name}/sa/web");
     let stated = claims(&exchange("durward", &[]));
     assert_eq!((&stated["sub"], &stated["scope"]), (&json!(id), &json!("orders.list orders.read")), "{stated}");
     assert_eq!(stated["iss"], format!("https://{host}:8145"));
     assert_eq!(stated.get("cnf"), None);
     let narrowed = claims(&exchange("durward", &["--data", "scope=orders.read orders.delete"]));
-    assert_eq!(narrowed["scope"], "orders.read", "never more than was granted, nor than was asked for");
+    assert_eq!(narrowed["scope"], "orders.read", "only scopes that are both granted and requested");
     assert_eq!(exchange("durward", &["--data", "scope=orders.delete"])["error"], "invalid_scope");
-    // by the certificate: more, and bound to it
+    // with the certificate: more scopes, bound to the certificate
     let credentials = path("credentials.pem").display().to_string();
     let client_certificate = ["--cert", credentials.as_str(), "--key", &credentials];
     let mut form = vec!["--data", "grant_type=client_credentials&audience=orders-api"];
-    assert_eq!(ask(&form)["error"], "invalid_client", "nobody without a certificate");
+    assert_eq!(ask(&form)["error"], "invalid_client", "a client without a certificate is refused");
     form.extend(client_certificate);
     let stated = claims(&ask(&form));
     assert_eq!((&stated["sub"], &stated["scope"]), (&json!(id), &json!("orders.list orders.read orders.refund")));
     assert!(stated["cnf"]["x5t#S256"].is_string(), "{stated}");
-    // by both: what a bearer may do, bound to the certificate
+    // with both: the scopes of a bearer token, bound to the certificate
     let stated = claims(&exchange("durward", &client_certificate));
     assert!(stated["scope"] == "orders.list orders.read" && stated["cnf"].is_object(), "{stated}");
 
@@ -237,14 +241,14 @@ fn e2e_a_pod_exchanges_its_token_and_certificate_for_granted_scopes() {
     std::fs::write(path("forged"), forged).expect("written");
     assert_eq!(exchange("forged", &[])["error"], "invalid_request");
     // the application does not accept the original token
-    assert_eq!(shown_to_the_application(&address, &path("trust.pem"), whole.trim()), (false, None));
+    assert_eq!(verify_in_the_application(&address, &path("trust.pem"), whole.trim()), (false, None));
 
-    // exchanges end with the pod
+    // without the pod, exchanges are refused
     namespace.kubectl(["delete", "pod", "web", "--grace-period=0", "--force"]).expect("deleted");
     installed.until("the deleted pod's token to be refused", || {
         (exchange("durward", &[])["error"] == "invalid_request").then_some(())
     });
-    assert_eq!(ask(&form)["error"], "invalid_client", "and its certificate");
+    assert_eq!(ask(&form)["error"], "invalid_client", "the certificate is invalid too");
 }
 
 #[test]
@@ -271,7 +275,7 @@ fn e2e_credentials_end_with_their_service_account() {
     cat(&namespace, "web", "credentials.pem", &credentials);
     let bundle =
         namespace.kubectl(["get", "configmap", "durward-trust-bundle", "-o", "jsonpath={.data.trust-bundle\\.pem}"]);
-    std::fs::write(&trust, bundle.expect("a trust bundle for pods that can't read another")).expect("written");
+    std::fs::write(&trust, bundle.expect("the trust bundle in the ConfigMap")).expect("written");
     let credentials = credentials.display().to_string();
     let door = ForwardAuthDoor::of(&installed);
     let by_certificate = ["--cert", credentials.as_str(), "--key", &credentials];
@@ -287,9 +291,9 @@ fn e2e_credentials_end_with_their_service_account() {
     for how in [&by_certificate[..], &["--header", &bearer]] {
         installed.until("both credentials to be invalid", || (ask(how) == "401").then_some(()));
     }
-    let (counts, stdout_text) = installed.durward(&["inspect", &credentials]);
+    let (code, stdout_text) = installed.durward(&["inspect", &credentials]);
     assert!(
-        counts == Some(1) && stdout_text.contains("the service account that it was issued for does not exist any more"),
+        code == Some(1) && stdout_text.contains("the service account that it was issued for does not exist any more"),
         "{stdout_text}"
     );
 }
@@ -335,8 +339,8 @@ fn e2e_a_pod_without_a_policy_waits_with_an_explanation() {
         let requests: Value = serde_json::from_str(&requests).expect("JSON");
         requests["items"][0]["status"]["conditions"][0]["type"].as_str().map(ToOwned::to_owned)
     };
-    assert_eq!(conditions(), None, "nothing is denied that may still come right");
-    // no certificate while its own namespace denies the service account
+    assert_eq!(conditions(), None, "the request stays pending: a policy may still follow");
+    // no certificate while the namespace denies the service account
     let to = json!([{"serviceAccount": {"namespace": name, "name": "default"}}]);
     let spec = json!({"service": {"podSelector": {}}, "denials": [{"name": "stolen", "to": to}]});
     namespace.apply(&policy(name, "stop", spec)).expect("applied");
@@ -351,7 +355,7 @@ fn e2e_a_pod_without_a_policy_waits_with_an_explanation() {
     assert!(refused.is_some_and(|line| line["reason"].as_str().is_some_and(|reason| reason.starts_with(&rule))));
     assert_eq!(conditions(), None);
     namespace.kubectl(["delete", "accesspolicy", "stop"]).expect("deleted");
-    // a grant that names its service account, in a policy of another service
+    // a grant for the service account in a policy of another service
     let spec = json!({
         "authentication": [{"workload": {}}],
         "operations": [{"name": "read", "http": [{"methods": ["GET"], "paths": ["/"]}]}],
@@ -389,7 +393,7 @@ fn e2e_impossible_requests_are_denied_with_a_remedy() {
     assert!(error.contains("spec.identity.dnsNames[0]") && error.contains("does not own"), "{error}");
 }
 
-/// With the right to create requests one can't get a certificate for another pod.
+/// The right to create requests does not allow certificates for another pod.
 #[test]
 fn e2e_a_forged_certificate_request_is_denied() {
     let installed = installed();
@@ -414,16 +418,16 @@ fn e2e_a_forged_certificate_request_is_denied() {
         "podName": "real", "podUID": uid("pod/real"), "nodeName": node, "nodeUID": uid(&format!("node/{node}")),
         "serviceAccountName": "default", "serviceAccountUID": uid("serviceaccount/default"),
     });
-    let somebody = "00000000-0000-4000-8000-000000000000";
+    let other_uid = "00000000-0000-4000-8000-000000000000";
     let other = uid("serviceaccount/other");
     let forgeries = [
         ("truth", vec![]),
-        ("pod-uid", vec![("podUID", somebody)]),
-        ("pod-name", vec![("podName", "nobody")]),
+        ("pod-uid", vec![("podUID", other_uid)]),
+        ("pod-name", vec![("podName", "missing")]),
         ("account", vec![("serviceAccountName", "other"), ("serviceAccountUID", other.as_str())]),
-        ("account-uid", vec![("serviceAccountUID", somebody)]),
+        ("account-uid", vec![("serviceAccountUID", other_uid)]),
         ("node", vec![("nodeName", "elsewhere")]),
-        ("node-uid", vec![("nodeUID", somebody)]),
+        ("node-uid", vec![("nodeUID", other_uid)]),
     ];
     for (name, changes) in forgeries {
         let mut spec = truth.clone();

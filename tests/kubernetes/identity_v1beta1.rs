@@ -24,7 +24,7 @@ fn openssl(folder: &Path, args: &str) -> Vec<u8> {
 #[test]
 fn pods_get_certificates_from_kubernetes_1_36() {
     let _turn = Turn::take(module_path!());
-    // as kubelet requests in this version, and in the one before
+    // requests of kubelet in this version and in the one before
     pods_get_certificates("1.36", &["stub", "key"]);
 }
 
@@ -110,5 +110,5 @@ fn pods_get_certificates(version: &str, request_names: &[&str]) {
     }
     let certified = openssl(folder.path(), "x509 -in key -noout -pubkey");
     let own = openssl(folder.path(), "pkey -in key.pem -pubout");
-    assert_eq!(certified, own, "for the key that asked");
+    assert_eq!(certified, own, "the certificate is for the key of the request");
 }

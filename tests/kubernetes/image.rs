@@ -5,10 +5,10 @@ use durward_tests::turn::Turn;
 use serde_json::json;
 
 #[test]
-fn e2e_the_image_is_small_and_runs_without_root_on_a_read_only_filesystem() {
+fn e2e_the_image_is_small_and_runs_unprivileged() {
     let _turn = Turn::take(module_path!());
     let built = dockerfile::build().unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(built.user, "65532:65532", "numeric, so that kubelet can tell that it is not root");
+    assert_eq!(built.user, "65532:65532", "a numeric user, so that kubelet can check that it is not root");
     assert_eq!(built.entrypoint, ["/durward"]);
     assert!(built.size < 60_000_000, "{} bytes", built.size);
 

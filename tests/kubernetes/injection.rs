@@ -88,7 +88,7 @@ fn e2e_a_label_injects_an_identity() {
         at["lastTransitionTime"].as_str().expect("a time").to_owned()
     });
     println!("scheduled at {scheduled}, ready at {mounted}");
-    // the volume is not added twice to a pod that is exported and created again
+    // a pod that is exported and created again has the volume once
     let again = stored(&namespace, "pods")["items"][0].clone();
     let again = pod(json!({"name": "again", "labels": {"durward.dev/inject": "identity"}}), again["spec"].clone());
     let mut again: Value = serde_json::from_str(&again).expect("JSON");
@@ -190,9 +190,9 @@ fn e2e_two_pods_authenticate_each_other() {
     let [given, roots] =
         [&credentials, &trust].map(|file| namespace.kubectl(["exec", "third", "--", "cat", file]).expect("a file"));
     let config = rustls_client(&roots, Some(&given));
-    assert!(handshake(config, &host, &to).contains("Client certificate"), "the server saw a certificate");
-    let nobody = rustls_client(&roots, None);
-    assert!(!handshake(nobody, &host, &to).contains("200"), "who shows nothing gets nothing");
+    assert!(handshake(config, &host, &to).contains("Client certificate"), "the server received a certificate");
+    let without_certificate = rustls_client(&roots, None);
+    assert!(!handshake(without_certificate, &host, &to).contains("200"), "a client without a certificate is refused");
 }
 
 /// A client that trusts `roots`, with the credentials of a pod, if given.
@@ -239,18 +239,18 @@ fn e2e_without_durward_only_labelled_pods_wait() {
         json!({"name": "labelled", "labels": {"app": "web", "durward.dev/inject": "identity"}}),
         json!({"containers": [sleeps()]}),
     );
-    let refused = namespace.apply(&labelled).expect_err("nobody can add the volume").to_string();
+    let refused = namespace.apply(&labelled).expect_err("no webhook adds the volume").to_string();
     assert!(refused.contains("injection.durward.dev"), "{refused}");
     let plain = pod(json!({"name": "plain"}), json!({"containers": [sleeps()]}));
-    namespace.apply(&plain).expect("a pod without the label is none of Durward's business");
+    namespace.apply(&plain).expect("a pod without the label is not affected");
     let system = pod(
         json!({"name": "system", "namespace": "kube-system", "labels": {"durward.dev/inject": "identity"}}),
         json!({"containers": [sleeps()], "terminationGracePeriodSeconds": 0}),
     );
-    installed.cluster.apply(&system).expect("the cluster itself never waits");
+    installed.cluster.apply(&system).expect("pods of the cluster itself are not affected");
     installed.kubectl(["delete", "pod", "system", "-n", "kube-system"]);
     installed.kubectl(["scale", "deployment", "durward", "-n", NAMESPACE, "--replicas=2"]);
     installed.kubectl(["rollout", "status", "deployment/durward", "-n", NAMESPACE, "--timeout=120s"]);
-    installed.until("the pod to be made", || namespace.apply(&labelled).ok());
+    installed.until("the pod to be created", || namespace.apply(&labelled).ok());
     namespace.await_condition("pod/labelled", "Ready").unwrap_or_else(|error| panic!("{error}"));
 }

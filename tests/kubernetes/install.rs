@@ -1,5 +1,5 @@
-//! Durward installed by its chart: policies apply on every replica, and the API server calls the webhooks for
-//! governed operations.
+//! An installation by the chart: policies apply on every replica, and the API server calls the webhooks for governed
+//! operations.
 
 use durward_tests::venv;
 use std::process::Command;
@@ -59,7 +59,7 @@ fn e2e_a_policy_is_in_force_on_every_replica_for_cluster_tokens() {
     };
     let audience = format!("orders.{shop}");
     let reader = token("reader", &audience);
-    let stranger = token("stranger", &audience);
+    let kubeconfig = token("stranger", &audience);
     let elsewhere = token("reader", "elsewhere");
     let pods = installed.pods();
     assert_eq!(pods.len(), 2);
@@ -67,7 +67,7 @@ fn e2e_a_policy_is_in_force_on_every_replica_for_cluster_tokens() {
         let address = pod["status"]["podIP"].as_str().expect("an address");
         let ask = |token: &str, uri: &str| ask_replica(address, token, &host, uri);
         assert_eq!(ask(&reader, "/orders"), ("200".to_owned(), id.clone()), "at {address}");
-        assert_eq!(ask(&stranger, "/orders").0, "403");
+        assert_eq!(ask(&kubeconfig, "/orders").0, "403");
         assert_eq!(ask(&elsewhere, "/orders").0, "401");
         assert_eq!(ask(&reader, "/admin").0, "403");
     }
@@ -174,8 +174,8 @@ fn e2e_governed_operations_need_a_grant() {
     denials_are_recorded_and_counted(&installed);
     // without a policy there is no webhook rule
     namespace.kubectl(["delete", "accesspolicy", "guard"]).expect("deleted");
-    installed.until("the rules to go", || rules().is_empty().then_some(()));
-    namespace.kubectl(["--as=bob", "delete", "pod", "web", "--wait=false"]).expect("not governed any more");
+    installed.until("the removal of the rules", || rules().is_empty().then_some(()));
+    namespace.kubectl(["--as=bob", "delete", "pod", "web", "--wait=false"]).expect("no longer governed");
 }
 
 /// Operations on pods, deployments, ConfigMaps and Secrets, with a grant for alice.
@@ -282,14 +282,14 @@ fn audit_mode_warns(installed: &Installed, namespace: &Namespace<'_>, spec: Valu
     let output = installed.kubectl_output(["--as=bob", "-n", name, "create", "configmap", "audited"]);
     assert!(output.contains("only audits") && output.contains("created"), "{output}");
     let audited = || namespace.kubectl(["get", "accesspolicy", "guard", "-o", "jsonpath={.status.auditedDenials}"]);
-    installed.until("the status to list it", || audited().ok().filter(|count| count == "1"));
+    installed.until("the audited denial in the status", || audited().ok().filter(|count| count == "1"));
 }
 
 fn denials_are_recorded_and_counted(installed: &Installed) {
     let logs = installed.kubectl(["logs", "-n", NAMESPACE, "deployment/durward", "--all-pods", "--tail=-1"]);
     let refusal = logs.lines().find(|line| line.contains("\"operation\":\"evict\"")).expect("a record");
     assert!(refusal.contains("\"door\":\"admission\"") && refusal.contains("kube:bob"), "{refusal}");
-    let counted: u64 = installed
+    let metric_value: u64 = installed
         .pods()
         .iter()
         .map(|pod| {
@@ -300,7 +300,7 @@ fn denials_are_recorded_and_counted(installed: &Installed) {
             metrics.lines().find_map(|metric| metric.strip_prefix(line)?.trim().parse::<u64>().ok()).unwrap_or(0)
         })
         .sum();
-    assert!(counted >= 10, "{counted} denials are counted");
+    assert!(metric_value >= 10, "the metric has {metric_value} denials");
 }
 
 #[test]
@@ -338,14 +338,14 @@ fn e2e_the_kubectl_plugin_uses_the_rights_of_its_user() {
         (code, &report[0]["who"][0]["subject"], &report[0]["who"][0]["can"]),
         (Some(0), &json!(id), &json!(true))
     );
-    // a user without read access learns nothing
+    // a user without read access gets an error
     let token = namespace.kubectl(["create", "token", "default"]).expect("a token");
     let config = installed.kubectl(["config", "view", "--raw", "--minify", "-o", "json"]);
     let mut config: Value = serde_json::from_str(&config).expect("JSON");
     config["users"][0]["user"] = json!({"token": token.trim()});
-    let stranger = folder.path().join("stranger");
-    std::fs::write(&stranger, config.to_string()).expect("written");
-    let (code, text) = kubectl(&stranger, &["check", "--as", &id, "GET", &url]);
+    let kubeconfig = folder.path().join("stranger");
+    std::fs::write(&kubeconfig, config.to_string()).expect("written");
+    let (code, text) = kubectl(&kubeconfig, &["check", "--as", &id, "GET", &url]);
     assert!(code == Some(2) && text.contains("403") && text.contains("can't list"), "{text}");
 }
 

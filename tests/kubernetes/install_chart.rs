@@ -15,7 +15,7 @@ fn installed() -> SharedInstallation {
 
 #[test]
 fn e2e_the_api_server_accepts_all_rendered_objects() {
-    rendered::is_accepted(&installed().cluster);
+    rendered::assert_accepted(&installed().cluster);
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn e2e_an_installation_is_highly_available_and_restricted_by_default() {
         ("prometheusRule.enabled=true", "PrometheusRule"),
         ("webhooks.certManager.enabled=true", "Certificate"),
     ] {
-        assert!(!has(&plain, kind) && has(&rendered(&[switch]), kind), "{kind} is asked for by {switch}");
+        assert!(!has(&plain, kind) && has(&rendered(&[switch]), kind), "{switch} enables {kind}");
     }
     let dashboard = "grafana_dashboard: \"1\"";
     assert!(!plain.contains(dashboard) && rendered(&["dashboard.enabled=true"]).contains(dashboard));
@@ -115,11 +115,11 @@ fn e2e_an_installation_is_highly_available_and_restricted_by_default() {
         ("networkPolicy.enabled=false", "NetworkPolicy"),
         ("crds.enabled=false", "CustomResourceDefinition"),
     ] {
-        assert!(has(&plain, kind) && !has(&rendered(&[switch]), kind), "{kind} is there but for {switch}");
+        assert!(has(&plain, kind) && !has(&rendered(&[switch]), kind), "{switch} disables {kind}");
     }
 }
 
-/// The notes print three commands, and each works.
+/// Each of the three commands in the notes works.
 #[test]
 fn e2e_the_notes_print_the_next_commands() {
     let installed = installed();
@@ -143,7 +143,7 @@ fn e2e_a_release_survives_upgrade_uninstall_and_reinstall() {
     if let Some(previous) = previous_chart() {
         installed.uninstall();
         installed.prepare();
-        // its image is not built here: only its objects matter
+        // its image is not available here: only its objects matter
         installed.release(&previous.path().join("charts/durward"), &["replicas=1"], false);
         installed.upgrade(&chart, &[]);
     }
@@ -170,7 +170,7 @@ fn e2e_a_release_survives_upgrade_uninstall_and_reinstall() {
     let left =
         installed.kubectl(["get", "validatingwebhookconfigurations,mutatingwebhookconfigurations", "-o", "name"]);
     assert!(!left.contains("durward"), "{left}");
-    create().expect("nothing stands in the way of an uninstalled cluster");
+    create().expect("no webhook remains after the uninstallation");
     assert_eq!(authority(), first, "the CA stays");
     assert_eq!(installed.policy(name, "guard")["metadata"]["name"], "guard", "policies stay");
 
@@ -183,7 +183,7 @@ fn e2e_a_release_survives_upgrade_uninstall_and_reinstall() {
     let (good, output) =
         helm(&installed.cluster, &["uninstall", "durward", "--namespace", NAMESPACE, "--wait", "--timeout=120s"]);
     assert!(good, "{output}");
-    installed.until("the definitions to go", || {
+    installed.until("the removal of the definitions", || {
         let crds = installed.kubectl(["get", "crds", "-o", "name"]);
         (!crds.contains("durward.dev")).then_some(())
     });
@@ -275,7 +275,7 @@ fn e2e_a_provided_ca_is_awaited_and_used() {
     installed.in_force(namespace.name(), "guard");
     let create = || namespace.kubectl(["create", "configmap", "c", "--dry-run=server"]);
     let refused = installed.until("the API server to call the webhook", || create().err());
-    assert!(refused.to_string().contains("missing scope"), "the API server trusts it: {refused}");
+    assert!(refused.to_string().contains("missing scope"), "the API server trusts the CA: {refused}");
     let bundle = ["get", "clustertrustbundle", "durward.dev:workload:roots", "-o", "jsonpath={.spec.trustBundle}"];
     let root = std::fs::read_to_string(folder.path().join("ca.crt")).expect("a root");
     assert_eq!(installed.kubectl(bundle).trim(), root.trim(), "the root alone is trusted");
@@ -289,8 +289,8 @@ fn e2e_a_provided_ca_is_awaited_and_used() {
     intermediate(folder.path());
     put(&installed, folder.path(), "replace");
     installed.until("the other CA to sign", || {
-        let refused = create().expect_err("it is governed").to_string();
-        assert!(refused.contains("missing scope"), "the API server trusts it all the time: {refused}");
+        let refused = create().expect_err("a governed operation").to_string();
+        assert!(refused.contains("missing scope"), "the API server trusts the CA during the rotation: {refused}");
         (active() != before).then_some(())
     });
     installed.uninstall();
@@ -340,7 +340,7 @@ fn e2e_alerts_and_dashboard_use_existing_metrics() {
     namespace.apply(&policy(namespace.name(), "orders", spec)).expect("applied");
     installed.in_force(namespace.name(), "orders");
     let pod = &installed.pods()[0];
-    // metrics with labels exist after the first count: here of a caller without a credential
+    // metrics with labels exist after the first count: a request without a credential
     let url = format!("https://{}:8143/forward-auth", pod["status"]["podIP"].as_str().expect("an address"));
     let unauthenticated =
         Command::new("curl").args(["-sk", "-H", &format!("Host: {host}"), &url]).output().expect("curl runs");
@@ -363,7 +363,7 @@ fn e2e_alerts_and_dashboard_use_existing_metrics() {
     assert!(named.len() > 15, "{named:?}");
     for name in named {
         let base = ["_total", "_bucket"].iter().fold(name, |name, suffix| name.strip_suffix(suffix).unwrap_or(name));
-        assert!(served.contains(&base), "nobody serves {name}: {served:?}");
+        assert!(served.contains(&base), "{name} is not served: {served:?}");
     }
     let runbooks = repository("docs/runbooks");
     let alerts = rules.lines().filter(|line| line.contains("runbook_url:"));

@@ -140,7 +140,7 @@ fn e2e_no_decision_is_wrong_or_lost_under_disruption() {
         installed.kubectl(["rollout", "restart", "deployment/durward", "-n", NAMESPACE]);
         installed.kubectl(["rollout", "status", "deployment/durward", "-n", NAMESPACE, "--timeout=120s"]);
     });
-    assert_eq!(rolled.retried, 0, "a rolling restart is not noticed");
+    assert_eq!(rolled.retried, 0, "a rolling restart causes no retry");
 
     under_load(&installed, &host, &token, || {
         let killed = installed.leader();
@@ -168,7 +168,7 @@ fn e2e_no_decision_is_wrong_or_lost_under_disruption() {
 }
 
 #[test]
-fn e2e_webhook_certificates_rotate_under_load_without_a_failed_call() {
+fn e2e_webhook_certificates_rotate_under_load() {
     let installed = installed();
     let namespace = installed.cluster.namespace("rotation").expect("a namespace");
     let name = namespace.name();
@@ -240,8 +240,8 @@ fn e2e_a_thousand_policies_apply_and_writes_stop() {
             list["items"].as_array()?.iter().filter(|policy| condition(policy, "Programmed").0 == "True").count();
         (in_force == 1000).then_some(())
     });
-    println!("applied in {applied:?}, all in force and said so after {:?}", began.elapsed());
-    // nothing but the Lease is written while nothing changes
+    println!("applied in {applied:?}, all in force according to their status after {:?}", began.elapsed());
+    // while nothing changes, Durward writes the Lease only
     installed.until("the last Events", || {
         let before = installed.writes();
         std::thread::sleep(Duration::from_secs(3));
@@ -249,11 +249,11 @@ fn e2e_a_thousand_policies_apply_and_writes_stop() {
     });
     let before = installed.writes();
     std::thread::sleep(Duration::from_secs(10));
-    assert_eq!(before, installed.writes(), "requests of Durward that write");
+    assert_eq!(before, installed.writes(), "writes of Durward at rest");
 }
 
 #[test]
-fn e2e_without_durward_the_cluster_recovers_and_so_does_durward() {
+fn e2e_without_durward_the_cluster_and_durward_recover() {
     let installed = installed();
     let namespace = installed.cluster.namespace("broken").expect("a namespace");
     let name = namespace.name();
@@ -264,19 +264,19 @@ fn e2e_without_durward_the_cluster_recovers_and_so_does_durward() {
     let create = || namespace.kubectl(["create", "configmap", "c", "--dry-run=server"]);
     installed.until("the API server to call the webhook", || create().is_err().then_some(()));
     installed.kubectl(["scale", "deployment", "durward", "-n", NAMESPACE, "--replicas=0"]);
-    installed.until("the replicas to go", || installed.pods().is_empty().then_some(()));
+    installed.until("the removal of the replicas", || installed.pods().is_empty().then_some(()));
     // governed operations fail closed …
     let error = create().expect_err("refused").to_string();
     assert!(error.contains("failed calling webhook \"operations.durward.dev\""), "{error}");
     namespace.kubectl(["scale", "deployment", "idle", "--replicas=1"]).expect("not governed");
-    // … and everything that a recovery needs works
+    // … and the operations of a recovery work
     installed.kubectl(["create", "configmap", "c", "-n", "kube-system", "--dry-run=server"]);
     installed.kubectl(["create", "configmap", "c", "-n", "default", "--dry-run=server"]);
     installed.kubectl(["create", "configmap", "c", "-n", NAMESPACE, "--dry-run=server"]);
     let manifest = policy("default", "new", json!({"operations": []}));
-    installed.cluster.apply(&manifest).expect("a policy can be written, and is judged later");
+    installed.cluster.apply(&manifest).expect("a policy is stored now and reviewed later");
     installed.kubectl(["delete", "accesspolicy", "new", "-n", "default"]);
-    // the control plane works in the governed namespace: a deleted pod ends, its Service's endpoints follow
+    // the control plane works in the governed namespace: it removes a deleted pod and updates the Service's endpoints
     installed.until("the Deployment's pod to be replaced", || {
         let now = namespace.kubectl(["get", "replicaset", "-o", "jsonpath={.items[0].status.replicas}"]).ok()?;
         (now == "1").then_some(())
@@ -288,12 +288,12 @@ fn e2e_without_durward_the_cluster_recovers_and_so_does_durward() {
     });
     // without Durward an admin can remove the webhooks by hand
     installed.kubectl(["scale", "deployment", "durward", "-n", NAMESPACE, "--replicas=0"]);
-    installed.until("the replicas to go", || installed.pods().is_empty().then_some(()));
+    installed.until("the removal of the replicas", || installed.pods().is_empty().then_some(()));
     installed.kubectl(["delete", "validatingwebhookconfiguration", "durward-operations"]);
     installed.until("the API server to stop calling the webhook", || create().ok());
     installed.kubectl(["scale", "deployment", "durward", "-n", NAMESPACE, "--replicas=2"]);
     installed.kubectl(["rollout", "status", "deployment/durward", "-n", NAMESPACE, "--timeout=120s"]);
-    installed.until("the rules to come back", || create().is_err().then_some(()));
+    installed.until("the rules to be restored", || create().is_err().then_some(()));
 }
 
 #[test]
@@ -309,7 +309,7 @@ fn e2e_replicas_that_start_with_a_broken_policy_deny_its_service() {
             .kubectl(["create", "rolebinding", who, "--clusterrole=cluster-admin", &format!("--user={who}")])
             .expect("bound");
     }
-    // everybody may read the service …
+    // every caller may read the service …
     let (host, token) = service(&installed, &namespace);
     // … except for what its second policy governs: ConfigMaps, too
     let denial = json!([{"name": "stop", "to": [{"serviceAccount": {"namespace": name, "name": "reader"}}]}]);
@@ -324,7 +324,7 @@ fn e2e_replicas_that_start_with_a_broken_policy_deny_its_service() {
     namespace.apply(&policy(name, "guard", guard(ada.clone()))).expect("applied");
     let stored = installed.in_force(name, "guard");
     assert_eq!(stored["status"]["lastGood"]["generation"], stored["metadata"]["generation"], "{stored}");
-    // a new replica may not listen or not have the cluster's keys yet: it allows nobody
+    // a new replica may not listen yet, or lack the cluster's keys: it allows no caller
     let ask = || -> Vec<String> {
         installed.until("two replicas with the caller's keys", || {
             let statuses = installed.addresses().into_iter().map(|it| ask_replica(&it, &token, &host, "/orders").0);
@@ -340,22 +340,22 @@ fn e2e_replicas_that_start_with_a_broken_policy_deny_its_service() {
     assert_eq!(ask(), ["403", "403"], "denied by the other policy");
 
     // an invalid grant is stored while no webhook runs, and every replica restarts
-    let broken = json!([{"name": "ada", "to": [{"principal": "kube:ada"}], "roles": ["nobody-has-it"]}]);
+    let broken = json!([{"name": "ada", "to": [{"principal": "kube:ada"}], "roles": ["missing"]}]);
     installed.kubectl(["scale", "deployment", "durward", "-n", NAMESPACE, "--replicas=0"]);
-    installed.until("the replicas to go", || installed.pods().is_empty().then_some(()));
+    installed.until("the removal of the replicas", || installed.pods().is_empty().then_some(()));
     namespace.apply(&policy(name, "guard", guard(broken))).expect("stored");
     installed.kubectl(["scale", "deployment", "durward", "-n", NAMESPACE, "--replicas=2"]);
     installed.kubectl(["rollout", "status", "deployment/durward", "-n", NAMESPACE, "--timeout=120s"]);
     let closed = |policy: &str| {
-        installed.until("the status to say that the service is closed", || {
+        installed.until("a status with the closed service", || {
             let policy = installed.policy(name, policy);
             (condition(&policy, "Programmed") == ("False", "ServiceClosed")).then_some(policy)
         })
     };
     let stored = closed("guard");
     assert_eq!(condition(&stored, "Accepted"), ("False", "Invalid"));
-    assert_eq!(condition(&closed("orders"), "Accepted"), ("True", "Valid"), "of the same service, and good itself");
-    assert_eq!(ask(), ["403", "403"], "what the lost version denied stays denied");
+    assert_eq!(condition(&closed("orders"), "Accepted"), ("True", "Valid"), "a valid policy of the closed service");
+    assert_eq!(ask(), ["403", "403"], "denials of the lost version stay in force");
     let refused = configure("ada").expect_err("governed").to_string();
     assert!(refused.contains("is closed") && refused.contains(&format!("policy {name}/guard is fixed")), "{refused}");
     installed.until("an Event", || {
@@ -363,19 +363,19 @@ fn e2e_replicas_that_start_with_a_broken_policy_deny_its_service() {
         events.contains("accesspolicy/guard").then_some(())
     });
     let id = format!("spiffe://cluster.local/ns/{name}/sa/another");
-    let (code, told) = installed.durward(&["check", "--as", &id, "GET", &format!("http://{host}/orders")]);
-    assert!(code == Some(1) && told.contains(&format!("fix or remove AccessPolicy {name}/guard")), "{told}");
+    let (code, output) = installed.durward(&["check", "--as", &id, "GET", &format!("http://{host}/orders")]);
+    assert!(code == Some(1) && output.contains(&format!("fix or remove AccessPolicy {name}/guard")), "{output}");
 
-    // after an admin fixed it all is as before
-    let mended = tempfile::NamedTempFile::new().expect("a file");
-    std::fs::write(&mended, policy(name, "guard", guard(ada))).expect("written");
-    namespace.kubectl(["--as=eve", "apply", "-f", &mended.path().display().to_string()]).expect("mended");
+    // after an admin fixed the policy, the earlier decisions apply again
+    let fixed = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(&fixed, policy(name, "guard", guard(ada))).expect("written");
+    namespace.kubectl(["--as=eve", "apply", "-f", &fixed.path().display().to_string()]).expect("fixed");
     installed.in_force(name, "guard");
     installed.in_force(name, "orders");
     configure("ada").expect("granted");
     assert_eq!(ask(), ["403", "403"]);
     namespace.kubectl(["delete", "accesspolicy", "guard"]).expect("removed");
-    installed.until("the denial to go", || (ask() == ["200", "200"]).then_some(()));
+    installed.until("the removal of the denial", || (ask() == ["200", "200"]).then_some(()));
 }
 
 #[test]
@@ -395,7 +395,7 @@ fn e2e_webhook_changes_by_others_are_reverted() {
     // a policy in force is enforced
     let programmed = || condition(&installed.policy(name, "guard"), "Programmed") == ("True", "InForce");
     installed.in_force(name, "guard");
-    // the rules change until the namespaces of other tests are gone
+    // the rules change until the namespaces of other tests are deleted
     let good = installed.until("only this policy to govern", || {
         let stored = webhooks(validating, "operations");
         (stored[0]["namespaceSelector"]["matchExpressions"][0]["values"] == json!([name])).then_some(stored)
@@ -409,7 +409,7 @@ fn e2e_webhook_changes_by_others_are_reverted() {
     assert_eq!(good[0]["clientConfig"]["caBundle"], json!(ca));
 
     let excuse = json!({"name": "excused", "expression": "false"});
-    let selector = json!({"matchLabels": {"asked": "yes"}});
+    let selector = json!({"matchLabels": {"governed": "yes"}});
     for (kind, which, change) in [
         (validating, "operations", json!([{"op": "replace", "path": "/webhooks/0/failurePolicy", "value": "Ignore"}])),
         (validating, "operations", json!([{"op": "replace", "path": "/webhooks/0/rules", "value": []}])),
@@ -427,13 +427,13 @@ fn e2e_webhook_changes_by_others_are_reverted() {
         let object = format!("durward-{which}");
         let change = change.to_string();
         installed.kubectl(["patch", kind, &object, "--type=json", "-p", &change]);
-        installed.until(&format!("{change} to be put back"), || (webhooks(kind, which) == before).then_some(()));
+        installed.until(&format!("{change} to be reverted"), || (webhooks(kind, which) == before).then_some(()));
     }
     installed.until("the policy to be in force", || programmed().then_some(()));
 
-    // removed rules come back, and meanwhile the policy's status says that it is not enforced
+    // removed rules are restored; meanwhile the policy's status reports that it is not enforced
     installed.kubectl(["delete", validating, "durward-operations"]);
-    installed.until("a status that says that it is not enforced", || {
+    installed.until("a status that reports the missing enforcement", || {
         (condition(&installed.policy(name, "guard"), "Programmed") == ("False", "NotAsked")).then_some(())
     });
     installed.until("the policy to be in force again", || programmed().then_some(()));
@@ -442,7 +442,7 @@ fn e2e_webhook_changes_by_others_are_reverted() {
         let create = namespace.kubectl(["create", "configmap", "c", "--dry-run=server"]);
         create.is_err_and(|error| error.to_string().contains("operations.durward.dev")).then_some(())
     });
-    // then nothing changes any more
+    // afterwards there are no further changes
     installed.until("the last Events", || {
         let before = installed.writes();
         std::thread::sleep(Duration::from_secs(3));

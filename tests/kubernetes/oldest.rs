@@ -30,13 +30,13 @@ fn agent(folder: &Path, tokens: u16) -> ChildGuard {
 }
 
 #[test]
-fn e2e_the_agent_gives_pods_of_kubernetes_1_29_an_identity() {
+fn e2e_pods_of_kubernetes_1_29_get_an_identity() {
     let _turn = Turn::take(module_path!());
     let cluster = Cluster::isolated_by(binaries::OLDEST_APISERVER, &[]).expect("a control plane");
     let served = installation::version(&cluster);
     assert!(served["gitVersion"].as_str().is_some_and(|version| version.starts_with("v1.29.")), "{served}");
     prepare(&cluster);
-    rendered::is_accepted(&cluster);
+    rendered::assert_accepted(&cluster);
     let namespace = cluster.namespace("oldest").expect("a namespace");
     let name = namespace.name();
     namespace.kubectl(["create", "serviceaccount", "web"]).expect("created");
@@ -63,7 +63,7 @@ fn e2e_the_agent_gives_pods_of_kubernetes_1_29_an_identity() {
     let write = |file: &str, text: &str| fs::write(folder.path().join(file), text).expect("written");
     write("roots.pem", &roots);
     write("hosts", &format!("127.0.0.1 durward.{NAMESPACE}.svc\n"));
-    // as that version of kubelet mounts it into the pod
+    // the token as that version of kubelet mounts it into the pod
     let bound = ["create", "token", "web", "--audience=durward", "--bound-object-kind=Pod", "--bound-object-name=web"];
     write("token", namespace.kubectl(bound).expect("a token").trim());
 

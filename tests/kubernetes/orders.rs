@@ -139,10 +139,10 @@ fn e2e_the_orders_example_runs_in_pods() {
     let for_durward = "import billing; token = open('/var/run/secrets/durward/token').read(); \
                        print(billing.orders({'Authorization': f'Bearer {token}'}))";
     assert_eq!(python(for_durward).trim(), invalid);
-    let nobody = "import billing, ssl, urllib.request\n\
+    let without_certificate = "import billing, ssl, urllib.request\n\
                   context = ssl.create_default_context(cafile=billing.TRUST)\n\
                   try: print(urllib.request.urlopen(billing.ORDERS, timeout=5, context=context).status)\n\
                   except urllib.error.HTTPError as error: print(error.code)\n\
                   except OSError as error: print('no answer')";
-    assert_eq!(python(nobody).trim(), "no answer");
+    assert_eq!(python(without_certificate).trim(), "no answer");
 }

@@ -73,18 +73,18 @@ fn e2e_conditions_read_the_new_and_the_old_object() {
     apply("registry.example.com/shop/web:1", 1).expect("an own image");
     refused(bob(&["set", "image", "deployment/web", "main=elsewhere.example/web:1"]), "missing scope `deploy`");
     refused(bob(&["delete", "deployment", "web"]), "/denials/what-is-kept` applies");
-    apply("registry.example.com/shop/web:2", 3).expect("more, and an own image");
+    apply("registry.example.com/shop/web:2", 3).expect("more replicas, and an own image");
     refused(apply("registry.example.com/shop/web:2", 2), "/denials/only-more` applies");
-    bob(&["label", "deployment", "web", "shop.example.com/keep-"]).expect("it may change what it may not delete");
-    bob(&["delete", "deployment", "web"]).expect("nothing keeps it any more");
+    bob(&["label", "deployment", "web", "shop.example.com/keep-"]).expect("updates of the kept deployment are allowed");
+    bob(&["delete", "deployment", "web"]).expect("the deployment has no `keep` label");
 
     let logs = installed.kubectl(["logs", "-n", NAMESPACE, "deployment/durward", "--all-pods", "--tail=-1"]);
-    assert!(logs.contains("\"operation\":\"deploy\""), "there are records");
-    assert!(!logs.contains("elsewhere.example/web"), "no record holds an object");
+    assert!(logs.contains("\"operation\":\"deploy\""), "the log has records");
+    assert!(!logs.contains("elsewhere.example/web"), "records contain no object");
 }
 
 /// The preshared key of OpenFGA.
-const KEY: &str = "a-key-that-nobody-may-see";
+const KEY: &str = "a-secret-preshared-key";
 
 /// OpenFGA in a pod behind a Service, over TLS, with Durward configured to use it.
 struct OpenFgaPod<'c> {

@@ -154,7 +154,7 @@ impl Chromium {
         self.command("GET", "/source", &Value::Null).as_str().unwrap_or_default().to_owned()
     }
 
-    /// Adds an authenticator whose user consents to everything; `verified` says whether user verification succeeds.
+    /// Adds an authenticator whose user consents to every request. With `verified` user verification succeeds.
     pub fn authenticator(&self, verified: bool) -> String {
         let authenticator = json!({
             "protocol": "ctap2",
@@ -209,7 +209,7 @@ impl Chromium {
             node["role"]["value"] != "RootWebArea" && properties.any(|one| one["name"] == "focusable")
         });
         let nameless = focusable.filter(|node| node["name"]["value"].as_str().is_none_or(str::is_empty));
-        let nameless = nameless.map(|node| format!("no name is told of {}", node["role"]["value"]));
+        let nameless = nameless.map(|node| format!("no accessible name: {}", node["role"]["value"]));
         let computed = computed.as_array().unwrap().iter().map(|line| line.as_str().unwrap().to_owned());
         computed.chain(nameless).collect()
     }

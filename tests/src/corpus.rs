@@ -34,7 +34,7 @@ fn host() -> String {
     HOST.to_owned()
 }
 
-/// Headers that a caller adds to its request, and what they may lead to.
+/// Headers that a caller adds to its request, and their allowed outcomes.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HeaderCase {
@@ -94,7 +94,7 @@ impl HeaderCase {
     }
 
     /// The first of the headers that reached the application and should not have.
-    pub fn shows(&self, seen: &serde_json::Value) -> Option<String> {
+    pub fn leaked_header(&self, seen: &serde_json::Value) -> Option<String> {
         let plain = |name: &str| name.to_ascii_lowercase().replace('_', "-");
         let all = seen.as_object().unwrap();
         let written = self.headers.iter().find(|(name, value)| {

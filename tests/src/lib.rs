@@ -1,4 +1,4 @@
-//! What the tests share: the program under test, its servers, and the clients and services around them.
+//! Shared parts of the tests: the program under test, its servers, and the clients and services around them.
 //!
 //! The test cluster is the crate `durward-cluster`; test cases are in `standalone` and `kubernetes`.
 //!

@@ -7,13 +7,27 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// The authenticator's answer to `options`, with this signature counter.
-pub fn answers(act: &str, up: &UpProcess, options: &str, counter: u32, more: &[&str]) -> String {
-    answers_at(&format!("http://localhost:{}", up.listen["tokens"].port()), act, up, options, counter, more)
+/// The authenticator's response to `options`, with this signature counter.
+pub fn authenticator_response(act: &str, up: &UpProcess, options: &str, counter: u32, more: &[&str]) -> String {
+    authenticator_response_for(
+        &format!("http://localhost:{}", up.listen["tokens"].port()),
+        act,
+        up,
+        options,
+        counter,
+        more,
+    )
 }
 
-/// As [`answers`], for a page of another origin.
-pub fn answers_at(origin: &str, act: &str, up: &UpProcess, options: &str, counter: u32, more: &[&str]) -> String {
+/// As [`authenticator_response`], for a page of another origin.
+pub fn authenticator_response_for(
+    origin: &str,
+    act: &str,
+    up: &UpProcess,
+    options: &str,
+    counter: u32,
+    more: &[&str],
+) -> String {
     let mut child = Command::new(venv("python"))
         .arg(repository("tests/python/passkey.py"))
         .args([act, origin, keyfile(up).to_str().unwrap(), &counter.to_string()])
@@ -36,7 +50,7 @@ fn keyfile(up: &UpProcess) -> PathBuf {
 pub fn add(up: &UpProcess, visit: &mut FormBrowser<'_>) {
     let sealed = visit.visit();
     let options = visit.send("/step-up/passkeys/create", &[("visit", &sealed)]).body.clone();
-    let made = answers("create", up, &options, 0, &[]);
+    let made = authenticator_response("create", up, &options, 0, &[]);
     let added = visit.send("/step-up/passkeys/add", &[("visit", &sealed), ("name", "robot"), ("passkey", &made)]);
     assert_eq!(added.status, 200, "{added:?}");
 }

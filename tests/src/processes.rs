@@ -28,7 +28,7 @@ impl ClusterCpu {
 
 const CONTROLLER: &[u8] = b"durward\0controller\0";
 
-/// Ids of processes whose command line, without the program's folder, begins so.
+/// Ids of processes whose command line, without the program's folder, begins with one of `programs`.
 fn processes(programs: &[&[u8]]) -> Vec<String> {
     let processes = std::fs::read_dir("/proc").expect("processes").filter_map(Result::ok);
     let names = processes.filter_map(|entry| entry.file_name().into_string().ok());

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
 
-/// The path of `durward`, built from the sources as they are now: a test never runs a stale program. The build runs
-/// once per process and takes a fraction of a second when nothing changed.
+/// The path of `durward`, built from the current sources, so a test never runs a stale program. The build runs once per
+/// process and takes a fraction of a second without changes.
 pub fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| durward_cluster::cargo::build("durward").unwrap_or_else(|error| panic!("{error}")))

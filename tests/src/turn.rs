@@ -4,12 +4,12 @@
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
-/// The module whose tests run.
+/// The module whose tests are running.
 struct TurnHolder {
     module: &'static str,
-    /// How many of its tests run.
+    /// The number of its running tests.
     tests: usize,
-    /// Counts the turns.
+    /// The number of the current turn.
     number: usize,
 }
 

@@ -20,8 +20,8 @@ pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> Result
     }
 }
 
-/// Sets a flag when it goes out of scope. A failed assertion then ends the threads of a `thread::scope`, which would wait for
-/// them for ever.
+/// Sets a flag when it goes out of scope, so a failed assertion also ends the threads of a `thread::scope`. The scope
+/// waits for them.
 #[derive(Debug)]
 pub struct StopOnDrop<'f>(pub &'f AtomicBool);
 

@@ -1,4 +1,4 @@
-//! The admin listener: who may use it, and that no other door leads there.
+//! The admin listener: its callers, and that no other listener allows administration.
 
 use durward_tests::gate::{GateFixture, RecordingApp};
 use durward_tests::tokens::{IssuerKey, manifests};
@@ -24,7 +24,7 @@ fn only_workloads_named_by_the_policy_reach_the_admin_listener() {
     let file = directory.path().join("acme.yaml");
     let mint = ["mint", "api-key", "--provider", "partners", "--name", "acme", "--out"];
     let (_, key, _) = run(durward().args(mint).arg(&file));
-    // a namespace that may claim any audience, and a policy that opens administration to everybody
+    // a namespace that may claim any audience, and a policy that opens administration to every caller
     let shop = manifests(&[&issuer])
         .replace("allowed-audiences: orders-api", "allowed-audiences: 'orders-api, durward-admin'");
     let greedy = r#"
@@ -47,18 +47,23 @@ spec:
     let authorization = |value: &str| ask(&up, "admin", "/snapshot", &[("Authorization", value)]);
     assert_eq!(authorization(&operator).status, 200);
     let cases = [
-        ("nothing", ask(&up, "admin", "/snapshot", &[]), 401, "Unauthenticated"),
+        ("no credential", ask(&up, "admin", "/snapshot", &[]), 401, "Unauthenticated"),
         (
             "a token for users' services",
             authorization(&bearer(up.token(OPERATOR, "orders-api"))),
             401,
             "Unauthenticated",
         ),
-        ("a token of people", authorization(&bearer(issuer.token(&json!({"aud": AUDIENCE})))), 401, "Unauthenticated"),
+        (
+            "a token of a person",
+            authorization(&bearer(issuer.token(&json!({"aud": AUDIENCE})))),
+            401,
+            "Unauthenticated",
+        ),
         ("an API key", ask(&up, "admin", "/snapshot", &[("x-api-key", key.trim())]), 401, "Unauthenticated"),
         ("another workload", authorization(&bearer(up.token("billing/billing", AUDIENCE))), 403, "InsufficientScope"),
         (
-            "a way to say who one is",
+            "a forwarded client certificate",
             ask(
                 &up,
                 "admin",
@@ -75,16 +80,16 @@ spec:
         assert!(!reply.body.contains("orders"), "{what}: {reply:?}");
         assert_eq!((&record["door"], &record["reason"]), (&json!("admin"), &json!(reason)), "{what}: {record}");
     }
-    // only methods of the policy
+    // the policy declares other methods only
     let post = request(up.listen["admin"], "POST", "/snapshot", &[("Host", "x"), ("Authorization", &operator)], "{}");
     assert_eq!(post.status, 403, "{post:?}");
-    // only operations of the policy
+    // the policy does not declare the path
     assert_eq!(ask(&up, "admin", "/nothing", &[("Authorization", &operator)]).status, 404);
     // kubelet, and by default Prometheus, need no credential
     for open in ["/healthz", "/readyz", "/metrics"] {
         assert_eq!(ask(&up, "admin", open, &[]).status, 200, "{open}");
     }
-    // a replay skips decisions of this listener, since their policy is not in the directory
+    // a replay skips decisions of this listener: their policy is not in the directory
     let mut replay = durward();
     let (code, stdout, stderr) =
         run(replay.args(["audit", "replay"]).arg(&up.audit).arg("--policies").arg(&up.manifests));
@@ -204,7 +209,7 @@ fn authzen_does_not_allow_administration() {
 }
 
 #[test]
-fn the_token_listener_gives_no_way_to_administration() {
+fn the_token_listener_does_not_allow_administration() {
     let (up, token) = with_operator();
     let bearer = format!("Bearer {token}");
     // no approval can be requested

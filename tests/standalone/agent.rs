@@ -1,4 +1,4 @@
-//! How `durward agent` serves its sockets. What it serves is tested in a cluster.
+//! The sockets of `durward agent`. Tests in a cluster cover the content of its responses.
 
 use durward_tests::{durward, eventually, free};
 use envoy_types::pb::envoy::service::discovery::v3::DiscoveryRequest;
@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
-/// Opens a stream that has no message yet.
+/// Opens a stream and checks that it stays silent: there is no identity yet.
 async fn hold(channel: Channel) -> tonic::Streaming<impl std::fmt::Debug> {
     let names = DiscoveryRequest { resource_names: vec!["default".to_owned()], ..DiscoveryRequest::default() };
     let requests = stream::iter([names]).chain(stream::pending());
@@ -41,7 +41,7 @@ async fn open_streams_do_not_delay_shutdown() {
     eventually("the agent listens", || std::os::unix::net::UnixStream::connect(&socket).ok()).unwrap();
     let by_socket = Endpoint::from_static("http://agent").connect_with_connector(by_socket).await.unwrap();
     let by_tcp = Endpoint::from_shared(format!("http://{tcp}")).unwrap().connect().await.unwrap();
-    // several streams of one client, too
+    // also several streams of one client
     let mut held = Vec::new();
     for channel in [&by_socket, &by_tcp, &by_socket, &by_tcp] {
         held.push(hold(channel.clone()).await);

@@ -1,4 +1,4 @@
-//! API keys: what they allow at each door, and their life cycle.
+//! API keys: decisions at each door, and their life cycle.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -64,7 +64,7 @@ fn only_a_valid_key_learns_that_its_assurance_is_too_low() {
     let fixture = GateFixture::new(&policy);
     let app = RecordingApp::start();
     let gate = fixture.gate("shop/orders", &app.upstream(), &[]);
-    let stranger = fixture.caller(None);
+    let anonymous = fixture.caller(None);
     let runtime = tokio::runtime::Runtime::new().unwrap();
 
     let invalid = Some(r#"Bearer realm="orders-api", error="invalid_token""#.to_owned());
@@ -75,7 +75,7 @@ fn only_a_valid_key_learns_that_its_assurance_is_too_low() {
     };
     let bearer = challenge("bearer\"");
     let factor = challenge("multi-factor\", max_age=\"300\"");
-    let wrong = format!("dwk_acme_{}", URL_SAFE_NO_PAD.encode([7; 32]));
+    let wrong_secret = format!("dwk_acme_{}", URL_SAFE_NO_PAD.encode([7; 32]));
     let unknown = format!("dwk_nobody_{}", URL_SAFE_NO_PAD.encode([7; 32]));
     let bad = r#"{"error":"invalid_token"}"#;
     let low = r#"{"error":"insufficient_user_authentication"}"#;
@@ -86,11 +86,11 @@ fn only_a_valid_key_learns_that_its_assurance_is_too_low() {
             challenge => (401, challenge, low),
         };
         let cases =
-            [(&right, expected), (&wrong, (401, invalid.clone(), bad)), (&unknown, (401, invalid.clone(), bad))];
+            [(&right, expected), (&wrong_secret, (401, invalid.clone(), bad)), (&unknown, (401, invalid.clone(), bad))];
         for (key, (status, challenge, body)) in cases {
             let header = ("x-api-key", key.as_str());
             let forward = up.forward_auth(method, HOST, path, &[header]);
-            let through = stranger.request(gate.address(), method, path, &[("Host", HOST), header]);
+            let through = anonymous.request(gate.address(), method, path, &[("Host", HOST), header]);
             let envoy = runtime.block_on(envoy(&up, method, path, key));
             for (door, got) in [
                 ("forward auth", (forward.status, forward.header("www-authenticate"), forward.body.as_str())),
@@ -127,7 +127,7 @@ fn a_key_is_created_used_rotated_and_revoked() {
     let (code, first, stderr) = run(&mut mint);
     assert_eq!(code, 0, "{stderr}");
     let first = first.trim();
-    assert!(!std::fs::read_to_string(&file).unwrap().contains(first), "the key itself is stored nowhere");
+    assert!(!std::fs::read_to_string(&file).unwrap().contains(first), "the file contains the key itself");
     becomes(first, 200);
     let row = &list()[0];
     assert_eq!((&row["provider"], &row["name"]), (&"partners".into(), &"acme".into()));
@@ -135,14 +135,14 @@ fn a_key_is_created_used_rotated_and_revoked() {
     assert!(row["created"].is_string() && row["expires"].is_string(), "{row}");
     assert_eq!((&row["lastUsed"], &row["formerUntil"]), (&Value::Null, &Value::Null));
 
-    // both keys are valid during the overlap
+    // during the overlap both keys are valid
     let second = keys(&on("rotate", &["--overlap", "1h"]), &file);
     becomes(&second, 200);
     assert_eq!(status(first), 200);
     let row = &list()[0];
     assert!(row["formerUntil"].is_string(), "{row}");
-    assert_eq!(row["groups"], serde_json::json!(["gold", "eu"]), "what else is said of the key stays");
-    // another rotation ends the first key; the second one expires
+    assert_eq!(row["groups"], serde_json::json!(["gold", "eu"]), "the other annotations of the key stay");
+    // another rotation revokes the first key; the second key expires
     let third = keys(&on("rotate", &["--overlap", "1s"]), &file);
     becomes(&third, 200);
     assert_eq!(status(first), 401);
@@ -150,7 +150,7 @@ fn a_key_is_created_used_rotated_and_revoked() {
     assert_eq!(status(&third), 200);
     let fourth = keys(&on("rotate", &["--overlap", "0s"]), &file);
     becomes(&fourth, 200);
-    assert_eq!(status(&third), 401, "without overlap the old key ends at once");
+    assert_eq!(status(&third), 401, "without overlap the old key is revoked at once");
 
     keys(&on("revoke", &[]), &file);
     becomes(&fourth, 401);
@@ -177,7 +177,7 @@ fn last_use_is_saved_at_shutdown() {
     assert_eq!(code, 0, "{stderr}");
     let today = chrono::Utc::now().format("%Y-").to_string();
     let line = stdout.lines().find(|line| line.contains("acme")).unwrap();
-    assert_eq!(line.matches(&today).count(), 2, "made and used: {stdout}");
+    assert_eq!(line.matches(&today).count(), 2, "creation and last use: {stdout}");
 }
 
 #[test]

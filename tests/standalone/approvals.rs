@@ -71,20 +71,20 @@ impl ApprovalSetup {
         (answer["decision"].as_bool().unwrap(), answer["context"].clone())
     }
 
-    /// The name of the approval that the cleaner's request creates.
-    fn expected(&self) -> String {
+    /// Sends the cleaner's request; returns the name of the approval that it creates.
+    fn request_approval(&self) -> String {
         let (allowed, explanation) = self.ask(CLEANER, "purge");
         assert_eq!((allowed, &explanation["reason"]), (false, &json!("ApprovalRequired")), "{explanation}");
         let name = explanation["approval"].as_str().unwrap().to_owned();
-        self.known(&name);
+        self.wait_until_decidable(&name);
         name
     }
 
-    /// Waits until an approval can be decided: from then on others get a 403.
-    fn known(&self, approval: &str) {
+    /// Waits until an approval can be decided: from then on other people get a 403.
+    fn wait_until_decidable(&self, approval: &str) {
         let other = token(&self.key, "peter", &["support"], json!("mfa"), 10);
         let knows = || self.decide(approval, Some(&other), r#"{"decision":"approve"}"#).status == 403;
-        eventually("the approval to be known", || knows().then_some(())).unwrap();
+        eventually("the approvals endpoint to have the approval", || knows().then_some(())).unwrap();
     }
 
     fn file(&self, approval: &str) -> PathBuf {
@@ -107,7 +107,7 @@ impl ApprovalSetup {
         assert_eq!(reply.status, 200, "{reply:?}");
     }
 
-    fn becomes(&self, allowed: bool) {
+    fn wait_for_decision(&self, allowed: bool) {
         eventually(&format!("allowed: {allowed}"), || (self.ask(CLEANER, "purge").0 == allowed).then_some(())).unwrap();
     }
 
@@ -124,7 +124,7 @@ impl ApprovalSetup {
 #[test]
 fn an_approval_is_requested_granted_used_and_consumed() {
     let world = ApprovalSetup::new("1m");
-    let name = world.expected();
+    let name = world.request_approval();
     assert!(name.starts_with("shop/purge-"), "{name}");
     let list = |world: &ApprovalSetup| world.command(&["approvals", "--state", world.up.state.to_str().unwrap()]).1;
     let pending = list(&world);
@@ -136,7 +136,7 @@ fn an_approval_is_requested_granted_used_and_consumed() {
     let (code, output, stderr) = world.command(&["approve", &name, "--token-file", file.to_str().unwrap()]);
     assert_eq!(code, 0, "{stderr}");
     assert!(output.starts_with(&format!("Approved: purge for {CLEANER}, until ")), "{output}");
-    world.becomes(true);
+    world.wait_for_decision(true);
     assert!(list(&world).contains("user:corporate/olga"));
     // it applies to this request only
     assert!(!world.ask("spiffe://cluster.local/ns/ops/sa/other", "purge").0);
@@ -146,9 +146,9 @@ fn an_approval_is_requested_granted_used_and_consumed() {
     let (code, _, stderr) = world.command(&["deny", &name, "--token-file", file.to_str().unwrap()]);
     assert_eq!((code, stderr.as_str()), (1, "the approval is already decided\n"));
 
-    // the record names the approval, so that a replay needs no approval object
+    // the record names the approval, so a replay needs no approval object
     let carried = |record: &Value| record["operation"] == "purge" && record["verdict"] == "allow";
-    let carried = world.up.record("what was allowed", carried);
+    let carried = world.up.record("the allowed request", carried);
     assert_eq!(carried["approval"]["by"], "user:corporate/olga");
     assert_eq!(format!("shop/{}", carried["approval"]["name"].as_str().unwrap()), name);
     let mut replay = durward();
@@ -164,7 +164,7 @@ fn an_approval_is_requested_granted_used_and_consumed() {
 
     // a deleted approval is no longer valid
     std::fs::remove_file(world.file(&name)).unwrap();
-    world.becomes(false);
+    world.wait_for_decision(false);
     let outcomes: Vec<_> = world.events().iter().map(|event| event["outcome"].as_str().unwrap().to_owned()).collect();
     assert_eq!(&outcomes[..2], ["requested", "approved"], "{outcomes:?}");
 }
@@ -172,10 +172,10 @@ fn an_approval_is_requested_granted_used_and_consumed() {
 #[test]
 fn only_named_approvers_with_a_fresh_login_decide() {
     let world = ApprovalSetup::new("30m");
-    let name = world.expected();
+    let name = world.request_approval();
     let key = &world.key;
     let approve = r#"{"decision":"approve"}"#;
-    let stranger = IssuerKey::rsa("k2");
+    let other_key = IssuerKey::rsa("k2");
     let of = |sub: &str, groups: &[&str], factor: &str, age: i64| Some(token(key, sub, groups, json!(factor), age));
     let workload = world.up.token("ops/cleaner", "orders.shop");
     let other_audience =
@@ -183,14 +183,14 @@ fn only_named_approvers_with_a_fresh_login_decide() {
     let challenge = r#"Bearer realm="durward", error="insufficient_user_authentication", acr_values="urn:durward:assurance:multi-factor", max_age="300""#;
     let invalid = r#"Bearer realm="durward", error="invalid_token""#;
     for (what, token, status, header) in [
-        ("nobody", None, 401, Some(r#"Bearer realm="durward""#)),
-        ("a forged token", Some(token(&stranger, "olga", &["oncall"], json!("mfa"), 10)), 401, Some(invalid)),
+        ("no token", None, 401, Some(r#"Bearer realm="durward""#)),
+        ("a forged token", Some(token(&other_key, "olga", &["oncall"], json!("mfa"), 10)), 401, Some(invalid)),
         ("a token for another service", Some(other_audience), 401, Some(invalid)),
         ("a workload", Some(workload), 401, Some(invalid)),
-        ("somebody who is not on call", of("peter", &["support"], "mfa", 10), 403, None),
+        ("a person who is not on call", of("peter", &["support"], "mfa", 10), 403, None),
         ("no second factor", of("olga", &["oncall"], "sms", 10), 401, Some(challenge)),
         ("an old second factor", of("olga", &["oncall"], "mfa", 301), 401, Some(challenge)),
-        ("one from the future", of("olga", &["oncall"], "mfa", -3600), 401, Some(challenge)),
+        ("a second factor from the future", of("olga", &["oncall"], "mfa", -3600), 401, Some(challenge)),
     ] {
         let reply = world.decide(&name, token.as_deref(), approve);
         assert_eq!((reply.status, reply.header("www-authenticate")), (status, header), "{what}: {reply:?}");
@@ -219,17 +219,17 @@ fn only_named_approvers_with_a_fresh_login_decide() {
     let explanation: Value = serde_json::from_str(&refused.body).unwrap();
     assert_eq!((refused.status, &explanation["error"]), (403, &json!("approval_required")));
     let own = explanation["approval"].as_str().unwrap().to_owned();
-    world.known(&own);
+    world.wait_until_decidable(&own);
     let by = |who: &str| world.decide(&own, Some(&world.oncall(who)), approve).status;
     assert_eq!((by("olga"), by("otto")), (403, 200));
-    eventually("olga to pass", || (ask("olga").status == 200).then_some(())).unwrap();
-    assert_eq!(ask("otto").status, 403, "what olga may, otto may not");
+    eventually("the approval of olga's request", || (ask("olga").status == 200).then_some(())).unwrap();
+    assert_eq!(ask("otto").status, 403, "the approval is for olga only");
 }
 
 #[test]
 fn a_rejection_is_final_and_recorded() {
     let world = ApprovalSetup::new("30m");
-    let name = world.expected();
+    let name = world.request_approval();
     let strong = token(&world.key, "olga", &["oncall"], json!("phr"), 10);
     let reply = world.decide(&name, Some(&strong), r#"{"decision":"deny"}"#);
     assert_eq!(reply.status, 200, "{reply:?}");
@@ -241,50 +241,50 @@ fn a_rejection_is_final_and_recorded() {
     assert_eq!((&events[1]["by"], &events[1]["principal"]), (&json!("user:corporate/olga"), &json!(CLEANER)));
 }
 
-/// With write access to objects one can request and delete approvals, but not grant them.
+/// Write access to objects allows to request and delete approvals, but not to grant them.
 #[test]
 fn a_forged_approval_object_grants_nothing() {
     let world = ApprovalSetup::new("30m");
-    let name = world.expected();
+    let name = world.request_approval();
     let pending = world.object(&name);
     let until = "2999-01-01T00:00:00Z";
     let write = |object: &Value| std::fs::write(world.file(&name), object.to_string()).unwrap();
     let mut forged = pending.clone();
     forged["status"] = json!({"state": "Approved", "by": "user:corporate/olga", "decidedAt": "2026-01-01T00:00:00Z", "expiresAt": until});
     write(&forged);
-    // a later valid object is visible, so the forged one was read too
+    // a later valid object is in force, so the forged one was read too
     let settled = |world: &ApprovalSetup| {
         let before = world.events().len();
         let other = token(&world.key, &format!("o{before}"), &["oncall"], json!("mfa"), 1);
         let bearer = format!("Bearer {other}");
         let reply = world.up.forward_auth("DELETE", "orders.shop.svc", "/orders", &[("Authorization", &bearer)]);
         let explanation: Value = serde_json::from_str(&reply.body).unwrap();
-        world.known(explanation["approval"].as_str().unwrap());
+        world.wait_until_decidable(explanation["approval"].as_str().unwrap());
     };
     settled(&world);
-    assert!(!world.ask(CLEANER, "purge").0, "nobody signed it");
+    assert!(!world.ask(CLEANER, "purge").0, "the approval is not signed");
     // an approver can still decide it
     world.approve(&name);
-    world.becomes(true);
+    world.wait_for_decision(true);
     let good = world.object(&name);
 
     let mut longer = good.clone();
     longer["status"]["expiresAt"] = json!(until);
     let mut thief = good.clone();
     thief["spec"]["principal"] = json!("spiffe://cluster.local/ns/ops/sa/thief");
-    let mut anew = good.clone();
-    anew["metadata"]["uid"] = json!("another");
-    for (what, object) in [("more time", longer), ("another principal", thief), ("the same, made anew", anew)] {
+    let mut recreated = good.clone();
+    recreated["metadata"]["uid"] = json!("another");
+    for (what, object) in [("more time", longer), ("another principal", thief), ("a recreated object", recreated)] {
         write(&good);
-        world.becomes(true);
+        world.wait_for_decision(true);
         write(&object);
-        world.becomes(false);
+        world.wait_for_decision(false);
         assert!(!world.ask("spiffe://cluster.local/ns/ops/sa/thief", "purge").0, "{what}");
     }
     // garbage neither hides other objects nor grants anything
     write(&good);
     std::fs::write(world.up.state.join("approvals/shop.garbage.json"), "{").unwrap();
-    world.becomes(true);
+    world.wait_for_decision(true);
 }
 
 /// A gate beside `durward up` requests missing approvals and follows the decisions made there.
@@ -296,12 +296,12 @@ fn a_gate_requests_approval_and_follows_the_decision_only() {
     let gate = fixture.gate("shop/orders", &app.upstream(), &[]);
     let cleaner = fixture.caller(Some("ops/cleaner"));
     let other = fixture.caller(Some("ops/other"));
-    let anybody = fixture.caller(None);
+    let anonymous = fixture.caller(None);
     let host = ("Host", "orders.shop.svc");
     let purge = || cleaner.request(gate.address(), "DELETE", "/orders", &[host]);
     let by = |who: &str| {
         let bearer = format!("Bearer {}", world.oncall(who));
-        anybody.request(gate.address(), "DELETE", "/orders", &[host, ("Authorization", &bearer)])
+        anonymous.request(gate.address(), "DELETE", "/orders", &[host, ("Authorization", &bearer)])
     };
 
     let refused = purge();
@@ -314,38 +314,40 @@ fn a_gate_requests_approval_and_follows_the_decision_only() {
         other.request(gate.address(), "DELETE", "/orders", &[host]).body,
         r#"{"error":"insufficient_scope","scope":"orders.purge"}"#
     );
-    world.known(name);
+    world.wait_until_decidable(name);
     let requested =
         || gate.records(1).into_iter().chain(world.events()).find(|record| record["outcome"] == "requested");
-    let requested_record = eventually("a record of what was asked for", requested).unwrap();
+    let requested_record = eventually("a record of the request", requested).unwrap();
     assert_eq!((&requested_record["principal"], &requested_record["operation"]), (&json!(CLEANER), &json!("purge")));
     assert!(app.requests().is_empty());
 
-    // a written object approves nothing
+    // write access to the object approves nothing
     let pending = world.object(name);
     let write = |object: &Value| std::fs::write(world.file(name), object.to_string()).unwrap();
     let mut forged = pending.clone();
     forged["status"] = json!({"state": "Approved", "by": "user:corporate/olga", "decidedAt": "2026-01-01T00:00:00Z", "expiresAt": "2999-01-01T00:00:00Z", "signature": "x"});
     write(&forged);
-    eventually("it is told of", || gate.stderr().contains("the signature of an Approval is not valid").then_some(()))
-        .unwrap();
-    assert_eq!(purge().status, 403, "nobody signed it");
+    eventually("a log message about the signature", || {
+        gate.stderr().contains("the signature of an Approval is not valid").then_some(())
+    })
+    .unwrap();
+    assert_eq!(purge().status, 403, "the approval is not signed");
 
-    // the approvals endpoint may still have the previous object
+    // the endpoint may still have the previous object
     let decide = || world.decide(name, Some(&world.oncall("olga")), r#"{"decision":"approve"}"#).status;
     eventually("the decision", || (decide() == 200).then_some(())).unwrap();
     eventually("the gate to have the policy", || (purge().status == 200).then_some(())).unwrap();
     assert_eq!(app.requests().last().unwrap()["headers"]["x-durward-principal"], json!([CLEANER]));
     let carried = gate.record("what was allowed", |record| record["verdict"] == "allow");
     assert_eq!((&carried["door"], &carried["approval"]["by"]), (&json!("gate"), &json!("user:corporate/olga")));
-    assert_eq!(by("otto").status, 403, "what the cleaner may, nobody else may");
+    assert_eq!(by("otto").status, 403, "the approval is for the cleaner only");
     // a modified object is not valid
     let good = world.object(name);
     type ApprovalChange = fn(&mut Value);
     let changes: [(&str, ApprovalChange); 4] = [
         ("more time", |object| object["status"]["expiresAt"] = json!("2999-01-01T00:00:00Z")),
         ("another principal", |object| object["spec"]["principal"] = json!("user:corporate/otto")),
-        ("made anew", |object| object["metadata"]["uid"] = json!("another")),
+        ("a recreated object", |object| object["metadata"]["uid"] = json!("another")),
         ("unsigned", |object| drop(object["status"].as_object_mut().unwrap().remove("signature"))),
     ];
     for (what, change) in changes {
@@ -361,15 +363,15 @@ fn a_gate_requests_approval_and_follows_the_decision_only() {
     write(&good);
     eventually("the valid object", || (purge().status == 200).then_some(())).unwrap();
     std::fs::remove_file(world.file(name)).unwrap();
-    eventually("it is gone", || (purge().status == 403).then_some(())).unwrap();
+    eventually("the revocation", || (purge().status == 403).then_some(())).unwrap();
 }
 
 #[test]
 fn a_gate_without_approval_keys_denies() {
     let world = ApprovalSetup::new("30m");
-    let name = world.expected();
+    let name = world.request_approval();
     world.approve(&name);
-    world.becomes(true);
+    world.wait_for_decision(true);
     let fixture = GateFixture::of(&world.up);
     let app = RecordingApp::start();
     let svid = fixture.svid("shop/orders");
@@ -400,7 +402,7 @@ fn a_caller_requests_approval_at_the_token_listener() {
     let explanation: Value = serde_json::from_str(&reply.body).unwrap();
     assert_eq!((reply.status, &explanation["error"]), (403, &json!("approval_required")));
     eventually("the object", || world.file(explanation["approval"].as_str().unwrap()).exists().then_some(())).unwrap();
-    // without an operation, or with other reasons to deny, no approval is requested
+    // without an operation, or with another reason to deny, no approval is requested
     assert_eq!(ask(r#"{"audience":"orders.shop","operation":"list"}"#).status, 403);
     assert_eq!(ask(r#"{"audience":"other","operation":"purge"}"#).status, 403);
     assert_eq!(ask("{}").status, 400);
@@ -448,7 +450,7 @@ fn the_approvals_document_runs() {
     let document = std::fs::read_to_string(repository("docs/approvals.md")).unwrap();
     let commands = document.split("```bash\n").nth(1).unwrap().split("```").next().unwrap();
     let world = ApprovalSetup::new("30m");
-    let name = world.expected();
+    let name = world.request_approval();
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("token"), world.oncall("olga")).unwrap();
     let mut bash = std::process::Command::new("bash");
@@ -460,5 +462,5 @@ fn the_approvals_document_runs() {
         stdout.starts_with("APPROVAL") && stdout.contains("Pending") && stdout.contains("Approved: purge"),
         "{stdout}"
     );
-    world.becomes(true);
+    world.wait_for_decision(true);
 }

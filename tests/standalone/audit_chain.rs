@@ -1,4 +1,4 @@
-//! `durward audit verify` on logs that a real `durward up` wrote.
+//! `durward audit verify` on logs of a real `durward up`.
 
 use durward_tests::{UpProcess, durward, run};
 use serde_json::{Value, json};
@@ -76,8 +76,8 @@ fn verification_finds_every_kind_of_tampering() {
     assert_eq!((code, &report["verdict"]), (2, &json!("unknown")));
     assert!(stderr.contains("the log has no end"), "{stderr}");
     // keys of another installation don't verify it
-    let stranger = UpProcess::with(&[("a.yaml", POLICY)]);
-    let other = keys_of(directory.path(), &stranger);
+    let other_installation = UpProcess::with(&[("a.yaml", POLICY)]);
+    let other = keys_of(directory.path(), &other_installation);
     assert_eq!(verify(&[&up.audit], &["--keys", &other]).0, 1);
     // a verified log can be replayed
     let (code, _, stderr) =
@@ -124,7 +124,7 @@ fn the_chain_survives_rotations_restarts_and_crashes() {
     assert_eq!(closes, [&json!("continued"), &json!("ended")]);
     assert_eq!(verify(&[&log], &["--keys", &keys]).0, 1, "the beginning is missing");
     assert_eq!(verify(&[&log], &["--keys", &keys, "--partial"]).0, 0);
-    // a log collector cuts anywhere
+    // a log collector cuts the log at any place
     let whole = [fs::read(&rotated).unwrap(), fs::read(&log).unwrap()].concat();
     let pieces: Vec<PathBuf> = (0..)
         .map(|n| directory.path().join(format!("piece-{n}")))

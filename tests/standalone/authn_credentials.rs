@@ -28,7 +28,7 @@ fn header(name: &'static str, value: &str, cause: &'static str) -> Bad {
 }
 
 /// More than thirty invalid credentials, each with its cause.
-fn bad(key: &IssuerKey, ec: &IssuerKey, stranger: &IssuerKey, api_key: &str) -> Vec<Bad> {
+fn bad(key: &IssuerKey, ec: &IssuerKey, other_key: &IssuerKey, api_key: &str) -> Vec<Bad> {
     let token = key.token(&json!({}));
     let (message, signature) = token.rsplit_once('.').unwrap();
     let hs = jsonwebtoken::EncodingKey::from_secret(key.pem.as_bytes());
@@ -36,8 +36,8 @@ fn bad(key: &IssuerKey, ec: &IssuerKey, stranger: &IssuerKey, api_key: &str) -> 
     let confused_signature =
         jsonwebtoken::crypto::sign(confused.as_bytes(), &hs, jsonwebtoken::Algorithm::HS256).unwrap();
     let flipped = format!("{message}.{}", signature.chars().rev().collect::<String>());
-    let mut jwk = stranger.header();
-    jwk["jwk"] = stranger.jwk.clone();
+    let mut jwk = other_key.header();
+    jwk["jwk"] = other_key.jwk.clone();
     jwk["kid"] = key.kid.clone().into();
     let other_secret = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode([7; 32]);
     vec![
@@ -62,9 +62,9 @@ fn bad(key: &IssuerKey, ec: &IssuerKey, stranger: &IssuerKey, api_key: &str) -> 
         bearer(key.token(&json!({"team": "x".repeat(9000)})), "the token's mapped claims are too large"),
         bearer(flipped, "the token's signature is wrong"),
         bearer(format!("{message}."), "the token's signature is wrong"),
-        bearer(stranger.token_with_header(&json!({"kid": key.kid})), "the token's signature is wrong"),
-        bearer(stranger.sign(&jwk, &good()), "the token's signature is wrong"),
-        bearer(stranger.token(&json!({})), "the issuer has no key of the token's name"),
+        bearer(other_key.token_with_header(&json!({"kid": key.kid})), "the token's signature is wrong"),
+        bearer(other_key.sign(&jwk, &good()), "the token's signature is wrong"),
+        bearer(other_key.token(&json!({})), "the issuer has no key of the token's name"),
         bearer(key.token_with_header(&json!({"kid": null})), "the token does not name its key"),
         bearer(key.token_with_header(&json!({"kid": 7})), "the token is no JWT: its key name is no text"),
         bearer(
@@ -95,7 +95,7 @@ fn bad(key: &IssuerKey, ec: &IssuerKey, stranger: &IssuerKey, api_key: &str) -> 
         header("x-api-key", &format!("dwk_nobody_{other_secret}"), "the API key is unknown or wrong"),
         header("x-api-key", &api_key.to_uppercase(), "the API key is malformed"),
         header("x-api-key", &"k".repeat(500), "the credential is too long"),
-        // no proxy is trusted to forward certificates: the header is ignored, a token still works
+        // no proxy may forward certificates: the header is ignored, a token still works
         Bad {
             headers: vec![
                 ("x-forwarded-client-cert", "URI=spiffe://cluster.local/ns/billing/sa/billing".to_owned()),
@@ -107,25 +107,25 @@ fn bad(key: &IssuerKey, ec: &IssuerKey, stranger: &IssuerKey, api_key: &str) -> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_invalid_credential_gets_one_answer_and_its_cause_is_audited() {
+async fn invalid_credentials_get_one_answer_and_an_audited_cause() {
     let key = IssuerKey::rsa("k1");
     let ec = IssuerKey::ec("k2");
-    let stranger = IssuerKey::rsa("k9");
+    let other_key = IssuerKey::rsa("k9");
     let directory = tempfile::tempdir().unwrap();
     let secret = directory.path().join("acme.yaml");
     let (code, api_key, stderr) =
         run(durward().args(["mint", "api-key", "--provider", "partners", "--name", "acme", "--out"]).arg(&secret));
     assert_eq!(code, 0, "{stderr}");
     let secret = std::fs::read_to_string(secret).unwrap();
-    assert!(!secret.contains(api_key.trim()), "the key itself is stored");
+    assert!(!secret.contains(api_key.trim()), "the Secret contains the key itself");
     let up = UpProcess::with(&[("shop.yaml", &manifests(&[&key, &ec])), ("acme.yaml", &secret)]);
 
-    // valid ones pass first, or all others might fail for one trivial reason
+    // valid credentials pass: the others do not fail for one trivial reason
     for good in [
         ("Authorization", format!("Bearer {}", key.token(&json!({})))),
         ("Authorization", format!("bearer {}", ec.token(&json!({})))),
         ("Authorization", format!("Bearer {}", key.token_with_header(&json!({"typ": "at+jwt"})))),
-        // leeway for clocks
+        // within the leeway for clocks
         ("Authorization", format!("Bearer {}", key.token(&json!({"exp": now() - 5, "jti": "late"})))),
         ("Authorization", format!("Bearer {}", key.token(&json!({"iat": now() + 5, "nbf": now() + 5})))),
         ("Authorization", format!("Bearer {}", up.token("billing/billing", "orders-api"))),
@@ -143,7 +143,7 @@ async fn every_invalid_credential_gets_one_answer_and_its_cause_is_audited() {
     let through = caller.request(gate.address(), "GET", "/orders", &[("Host", HOST), ("Authorization", &good)]);
     assert_eq!((through.status, app.requests().len()), (200, 1), "{through:?}");
 
-    let all = bad(&key, &ec, &stranger, api_key.trim());
+    let all = bad(&key, &ec, &other_key, api_key.trim());
     assert!(all.len() >= 25);
     let mut client = AuthorizationClient::connect(format!("http://{}", up.listen["grpc"])).await.unwrap();
     let mut replies = Vec::new();
@@ -176,9 +176,9 @@ async fn every_invalid_credential_gets_one_answer_and_its_cause_is_audited() {
     assert_eq!((denied.status.as_ref().unwrap().code, denied.body.as_str()), (401, replies[0].body.as_str()));
 
     // without a credential the challenge has no `error`
-    let nobody = up.forward_auth("GET", HOST, "/orders", &[]);
-    assert_eq!(nobody.header("www-authenticate"), Some(r#"Bearer realm="orders-api""#));
-    assert_eq!((nobody.status, &nobody.body), (401, &replies[0].body));
+    let anonymous = up.forward_auth("GET", HOST, "/orders", &[]);
+    assert_eq!(anonymous.header("www-authenticate"), Some(r#"Bearer realm="orders-api""#));
+    assert_eq!((anonymous.status, &anonymous.body), (401, &replies[0].body));
 
     for (bad, record) in all.iter().zip(&gate.records(1 + all.len())[1..]) {
         let cause = record["cause"].as_str().unwrap();
@@ -200,7 +200,7 @@ async fn every_invalid_credential_gets_one_answer_and_its_cause_is_audited() {
     for bad in &all {
         for (_, value) in &bad.headers {
             let secret = value.trim_start_matches("Bearer ");
-            assert!(secret.len() < 20 || !log.contains(secret), "the log holds a credential");
+            assert!(secret.len() < 20 || !log.contains(secret), "the log contains a credential");
         }
     }
 }
@@ -253,8 +253,8 @@ fn a_missing_provider_denies_without_details() {
     let key = IssuerKey::rsa("k1");
     let text = manifests(&[&key]).replace("{provider: partners}]", "{provider: nowhere}]");
     let up = UpProcess::with(&[("shop.yaml", &text)]);
-    let nobody = up.forward_auth("GET", HOST, "/orders", &[]);
-    assert_eq!(nobody.header("www-authenticate"), Some(r#"Bearer realm="orders-api""#));
+    let anonymous = up.forward_auth("GET", HOST, "/orders", &[]);
+    assert_eq!(anonymous.header("www-authenticate"), Some(r#"Bearer realm="orders-api""#));
     assert_eq!(
         up.forward_auth("GET", HOST, "/orders", &[("Authorization", &format!("Bearer {}", key.token(&json!({}))))])
             .status,
@@ -270,7 +270,7 @@ fn tokens_are_limited_to_their_scopes_and_groups() {
         let token = format!("Bearer {}", key.token(&claims));
         up.forward_auth(method, HOST, uri, &[("Authorization", &token)])
     };
-    // a scope from the token, from a group, or neither
+    // a scope from the token, a scope from a group, and a missing scope
     assert_eq!(ask("GET", "/orders", json!({})).status, 200);
     assert_eq!(ask("GET", "/orders", json!({"scope": ["x", "orders.read"]})).status, 200);
     let missing = ask("GET", "/orders", json!({"scope": "orders.write"}));
@@ -287,7 +287,7 @@ fn tokens_are_limited_to_their_scopes_and_groups() {
     assert_eq!(ask("POST", "/orders", json!({"groups": ["sales"]})).status, 403);
     assert_eq!(ask("POST", "/orders", json!({"groups": null})).status, 403);
     assert_eq!(ask("GET", "/orders", json!({"aud": ["other", "orders-api"]})).status, 200);
-    // high risk: a token alone is never enough
+    // high risk: a token alone is not enough
     let step_up = ask("POST", "/orders/4/refund", json!({}));
     let page =
         format!("http://localhost:{}/step-up?audience=orders-api&operation=refund-order", up.listen["tokens"].port());

@@ -41,7 +41,7 @@ impl KeyServer {
         issuer
     }
 
-    fn now_answers(&self, answer: KeySetAnswer) {
+    fn set_answer(&self, answer: KeySetAnswer) {
         *self.answer.lock().unwrap() = answer;
     }
 
@@ -97,13 +97,13 @@ async fn keys_rotate_and_survive_an_outage() {
     let remembered = old.token(&json!({"jti": "remembered"}));
     assert_eq!(ask(&up, &remembered), 200);
     // the issuer is down: known keys stay valid
-    issuer.now_answers(KeySetAnswer::Down);
+    issuer.set_answer(KeySetAnswer::Down);
     assert_eq!(ask(&up, &old.token(&json!({"jti": "other"}))), 200);
     assert_eq!(ask(&up, &new.token(&json!({}))), 401);
-    // the issuer is back with another key: fetched for the token that names it, after the minimum interval
-    issuer.now_answers(jwks(&[&new]));
+    // the issuer is up again with another key: a token that names it causes a fetch after the minimum interval
+    issuer.set_answer(jwks(&[&new]));
     let token = new.token(&json!({}));
-    eventually("the new key is found", || (ask(&up, &token) == 200).then_some(())).unwrap();
+    eventually("the new key", || (ask(&up, &token) == 200).then_some(())).unwrap();
     // tokens of the old key are invalid, cached or not
     assert_eq!((ask(&up, &remembered), ask(&up, &old.token(&json!({})))), (401, 401));
 }

@@ -1,4 +1,4 @@
-//! Conditions on request headers: read alike at every door, held by no record, and replayed as far as possible.
+//! Conditions on request headers: equal results at every door, no values in records, and replays.
 
 use durward_tests::gate::{GateFixture, RecordingApp};
 use durward_tests::{UpProcess, durward, run};
@@ -56,7 +56,7 @@ const CASES: &[(&[(&str, &str)], &str)] = &[
     (&[("x-tenant", "acme-secret"), ("x-trial", "n\u{f6}")], DENIED),
 ];
 
-/// How a proxy in between joins repeated headers.
+/// Joins repeated headers as a proxy does.
 fn joined(headers: &[(&str, &str)]) -> BTreeMap<String, String> {
     let mut joined = BTreeMap::<String, String>::new();
     for (name, value) in headers {
@@ -118,8 +118,8 @@ async fn every_door_reads_headers_alike_and_audits_none() {
     let log = fs::read_to_string(&up.audit).unwrap();
     assert!(!log.contains("secret") && !log.contains("other"), "{log}");
     let conditions = &records[0]["conditions"];
-    for (rule, came_to) in [("shop/orders/grants/of-the-tenant", "true "), ("shop/orders/denials/on-trial", "false ")] {
-        assert!(conditions[rule].as_str().unwrap().starts_with(came_to), "{conditions}");
+    for (rule, outcome) in [("shop/orders/grants/of-the-tenant", "true "), ("shop/orders/denials/on-trial", "false ")] {
+        assert!(conditions[rule].as_str().unwrap().starts_with(outcome), "{conditions}");
     }
 }
 
@@ -299,7 +299,7 @@ fn commands_accept_headers() {
             "{verdict: deny, rule: on-trial}",
         ),
         case("unknown", "audience: orders.shop, operation: list", "{verdict: deny, reason: Denied}"),
-        case("told", "audience: orders.shop, operation: list, headers: {x-tenant: acme-secret}", "{verdict: allow}"),
+        case("stated", "audience: orders.shop, operation: list, headers: {x-tenant: acme-secret}", "{verdict: allow}"),
     ];
     let head = "apiVersion: test.durward.dev/v1alpha1\nkind: AccessPolicyTest\ncases:\n";
     fs::write(directory.path().join("policy.test.yaml"), head.to_owned() + &cases.concat()).unwrap();

@@ -146,14 +146,14 @@ fn headers_added_by_a_caller_change_nothing() {
             bytes.extend(if closes { &b"\r\n"[..] } else { b"Connection: close\r\n\r\n" });
             let (reply, seen) = world.seen(|| front.raw(&bytes));
             let last = if seen.is_empty() { None } else { world.app.requests().pop() };
-            let shown = last.as_ref().and_then(|last| case.shows(&last["headers"]));
+            let leaked = last.as_ref().and_then(|last| case.leaked_header(&last["headers"]));
             let expected = if reply.status == 200 { vec![case.path.clone()] } else { Vec::new() };
-            // the named principal is the caller
+            // the application gets the caller as the principal
             let named = last.as_ref().map(|last| &last["headers"]["x-durward-principal"]);
             let billing = serde_json::json!(["spiffe://cluster.local/ns/billing/sa/billing"]);
             let own = named.is_none_or(|named| *named == billing || case.path == "/healthz" && named.is_null());
-            if !case.allows(reply.status) || seen != expected || shown.is_some() || !own {
-                wrong.push(format!("{} at {}: {}, {seen:?}, {shown:?}", case.name, front.name(), reply.status));
+            if !case.allows(reply.status) || seen != expected || leaked.is_some() || !own {
+                wrong.push(format!("{} at {}: {}, {seen:?}, {leaked:?}", case.name, front.name(), reply.status));
             }
         }
     }
@@ -167,7 +167,7 @@ fn malformed_requests_never_exceed_their_decision() {
     let mut wrong = Vec::new();
     for case in corpus::<Raw>("raw.yaml") {
         for front in &world.fronts {
-            // a server that waits for more counts as refusing
+            // a server that waits for more input refuses the request
             let bytes = [
                 case.bytes.as_bytes(),
                 b"GET /healthz?end HTTP/1.1\r\nHost: orders.shop.svc\r\nConnection: close\r\n\r\n",
@@ -196,7 +196,7 @@ fn malformed_http2_header_blocks_are_refused() {
         for front in &world.fronts {
             let Some(stream) = front.http2() else { continue };
             let (answered, seen) = world.seen(|| ask(stream, &case.headers));
-            // exactly the allowed cases pass; a gRPC call is refused by a status within a 200
+            // only allowed cases pass; a gRPC call is refused by a status within a 200
             let grpc = case.headers.iter().any(|(_, value)| value == "application/grpc");
             if seen != case.seen || !grpc && answered == case.seen.is_empty() {
                 wrong.push(format!("{} at {}: {answered} and {seen:?}", case.name, front.name()));

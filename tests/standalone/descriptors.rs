@@ -1,5 +1,4 @@
-//! What gRPC reflection tells is what the door speaks: the committed descriptors are those of the definitions that the
-//! code is made from.
+//! The committed descriptors, which gRPC reflection serves, match the definitions that the code is generated from.
 
 use durward_tests::repository;
 use prost::Message;
@@ -10,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Where the definitions of the crate that brings Envoy's types are.
+/// The folder with Envoy's definitions, from the crate with Envoy's types.
 fn definitions() -> PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let metadata = Command::new(cargo)
@@ -25,7 +24,7 @@ fn definitions() -> PathBuf {
 }
 
 #[test]
-fn the_descriptors_are_not_stale() {
+fn the_descriptors_are_up_to_date() {
     let root = definitions();
     let folders = [
         "data-plane-api",
@@ -77,8 +76,9 @@ impl Definitions {
     }
 }
 
-/// Holds every field of a message of ours, and of those within it, to Envoy's field of that name. Returns how many there are.
-fn held(ours: &Definitions, name: &str, theirs: &Definitions, their_name: &str) -> usize {
+/// Compares every field of our message, and of messages within it, with Envoy's field of that name. Returns the number
+/// of fields.
+fn compare_fields(ours: &Definitions, name: &str, theirs: &Definitions, their_name: &str) -> usize {
     let (message, envoys) = (&ours.messages[name], &theirs.messages[their_name]);
     let mut fields = 0;
     for field in &message.field {
@@ -91,14 +91,14 @@ fn held(ours: &Definitions, name: &str, theirs: &Definitions, their_name: &str) 
             let declared = field.oneof_index.and_then(|index| message.oneof_decl.get(usize::try_from(index).ok()?));
             declared.map(|oneof| oneof.name().to_owned())
         };
-        // `optional` makes a oneof of one field, which is not written
+        // `optional` generates a oneof of one field, which the definition does not contain
         if let Some(oneof_name) = oneof(message, field).filter(|_| !field.proto3_optional()) {
             assert_eq!(Some(oneof_name), oneof(envoys, envoy), "{what}");
         }
         fields += 1;
         match (field.r#type(), envoy.r#type()) {
             (Type::Message, Type::Message) => {
-                fields += held(ours, field.type_name(), theirs, envoy.type_name());
+                fields += compare_fields(ours, field.type_name(), theirs, envoy.type_name());
             }
             (Type::Enum, Type::Enum) => {
                 let numbers = |kind: &EnumDescriptorProto| -> Vec<_> {
@@ -109,7 +109,7 @@ fn held(ours: &Definitions, name: &str, theirs: &Definitions, their_name: &str) 
                     assert!(known.contains(&value), "{what}: {value:?}");
                 }
             }
-            // they are the same bytes
+            // both have the same bytes
             (Type::Bytes, Type::String) | (Type::Int32, Type::Enum) => {}
             (our_type, their_type) => assert_eq!(our_type, their_type, "{what}"),
         }
@@ -118,14 +118,14 @@ fn held(ours: &Definitions, name: &str, theirs: &Definitions, their_name: &str) 
 }
 
 #[test]
-fn what_a_check_is_read_from_and_answered_with_is_envoys() {
+fn our_check_definitions_match_those_of_envoy() {
     let folder = repository("crates/doors/proto");
     let ours = Definitions::of(protox::compile([folder.join("check.proto")], [folder]).expect("the definition"));
     let envoys = std::fs::read(repository("crates/doors/src/ext_authz/descriptors.bin")).expect("the descriptors");
     let envoys = Definitions::of(FileDescriptorSet::decode(&*envoys).expect("descriptors"));
     for message in ["CheckRequest", "CheckResponse"] {
         let name = format!(".envoy.service.auth.v3.{message}");
-        let fields = held(&ours, &name, &envoys, &name);
+        let fields = compare_fields(&ours, &name, &envoys, &name);
         assert!(fields > 10, "{message}: {fields} fields");
     }
 }

@@ -71,7 +71,7 @@ fn files(directory: &Path) -> Vec<PathBuf> {
     entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
-/// Every example fails closed: Envoy by its setting, nginx by leaving errors as they are.
+/// Every example fails closed: Envoy by its setting, nginx because it passes errors on.
 #[test]
 fn no_example_fails_open() {
     let mut envoys = 0;

@@ -81,18 +81,18 @@ fn a_service_that_verifies_itself_accepts_exchanged_tokens() {
         let answer: Value = serde_json::from_str(&reply.body).unwrap();
         answer["access_token"].as_str().map(|token| format!("Bearer {token}"))
     };
-    let token = exchange("billing/billing", "").expect("billing is granted something");
+    let token = exchange("billing/billing", "").expect("a token with billing's scopes");
     let good = app.get("/orders", &[("Authorization", &token)]);
     let who: Value = serde_json::from_str(&good.body).unwrap();
     assert_eq!((good.status, &who["for"]), (200, &json!("spiffe://cluster.local/ns/billing/sa/billing")));
-    assert_eq!(exchange("billing/billing", "orders.refund"), None, "a bearer may not refund");
+    assert_eq!(exchange("billing/billing", "orders.refund"), None, "a bearer token does not allow refunds");
     assert_eq!(exchange("other/other", ""), None);
 }
 
-/// Asserts what every proxy in front of the app must do.
+/// Asserts the decisions and headers of a proxy in front of the app.
 fn guards(proxy: &ServerProcess, up: &UpProcess) {
     let billing = format!("Bearer {}", up.token("billing/billing", "orders-api"));
-    let stranger = format!("Bearer {}", up.token("other/other", "orders-api"));
+    let other_workload = format!("Bearer {}", up.token("other/other", "orders-api"));
     let allowed = proxy.get("/orders/7", &[("Authorization", &billing)]);
     assert_eq!(allowed.status, 200, "{allowed:?}");
     let received: Value = serde_json::from_str(&allowed.body).unwrap();
@@ -102,20 +102,20 @@ fn guards(proxy: &ServerProcess, up: &UpProcess) {
     );
     assert_eq!(proxy.get("/healthz", &[]).status, 200);
 
-    let nobody = proxy.get("/orders", &[]);
-    assert_eq!((nobody.status, nobody.header("www-authenticate")), (401, Some(r#"Bearer realm="orders-api""#)));
+    let anonymous = proxy.get("/orders", &[]);
+    assert_eq!((anonymous.status, anonymous.header("www-authenticate")), (401, Some(r#"Bearer realm="orders-api""#)));
     let bad = proxy.get("/orders", &[("Authorization", "Bearer nonsense")]);
     assert_eq!(
         (bad.status, bad.header("www-authenticate")),
         (401, Some(r#"Bearer realm="orders-api", error="invalid_token""#))
     );
-    let refused = proxy.get("/orders", &[("Authorization", &stranger)]);
+    let refused = proxy.get("/orders", &[("Authorization", &other_workload)]);
     assert_eq!(refused.status, 403, "{refused:?}");
     let step_up = proxy.ask("POST", "/orders/7/refund", &[("Authorization", &billing)]);
     assert_eq!(step_up.status, 401);
     assert!(step_up.header("www-authenticate").unwrap().contains("insufficient_user_authentication"), "{step_up:?}");
 
-    // headers of a caller about itself or its request are never trusted
+    // headers of a caller about its identity or its request are ignored
     let spoofed = [
         ("Authorization", billing.as_str()),
         ("x-durward-principal", "user:corporate/root"),
@@ -170,7 +170,7 @@ fn fails_closed(proxy: &ServerProcess, mut up: UpProcess) {
         let reply = proxy.get(path, &[("Authorization", &billing)]);
         assert!(reply.status >= 400, "{path}: {reply:?}");
     }
-    // the first request after its return succeeds
+    // the first request after the restart succeeds
     up.restart();
     assert_eq!(proxy.get("/orders", &[("Authorization", &billing)]).status, 200);
     assert_eq!(proxy.get("/orders", &[]).status, 401);

@@ -33,7 +33,7 @@ fn challenged(reply: &HttpReply) -> String {
 }
 
 /// Opens the link of a challenge, uses the passkey, and returns the new token.
-fn shows_passkey(browser: &Chromium, link: &str, first: &str) -> String {
+fn present_passkey(browser: &Chromium, link: &str, first: &str) -> String {
     browser.open(link);
     browser.fill("#subject_token", first);
     browser.click("main form button");
@@ -65,7 +65,7 @@ fn a_refund_needs_a_passkey_again_after_five_minutes() {
     browser.wait_for("It is you");
 
     // another visit with the registered key
-    let access_token = shows_passkey(&browser, &link, &first);
+    let access_token = present_passkey(&browser, &link, &first);
     let output = claims(&access_token);
     assert_eq!((&output["sub"], &output["aud"]), (&json!("user:corporate/alice"), &json!("orders-api")));
     assert_eq!(output["acr"], "urn:durward:assurance:phishing-resistant");
@@ -83,14 +83,14 @@ fn a_refund_needs_a_passkey_again_after_five_minutes() {
     assert_eq!(door(&up, "POST", "/orders/7/refund", &access_token).status, 200);
     clock.advance(35);
     challenged(&door(&up, "POST", "/orders/7/refund", &access_token));
-    // soon the token expires, too, and the first token leads to the page again
+    // then the token expires too, and the first token leads to the page again
     clock.advance(30);
     let over = door(&up, "GET", "/orders/7", &access_token);
     assert_eq!((over.status, over.body.as_str()), (401, r#"{"error":"invalid_token"}"#));
     let link = challenged(&door(&up, "POST", "/orders/7/refund", &first));
-    let again = shows_passkey(&browser, &link, &first);
+    let again = present_passkey(&browser, &link, &first);
     assert_eq!(door(&up, "POST", "/orders/7/refund", &again).status, 200);
-    assert_eq!(browser.console(), Vec::<String>::new(), "nothing was blocked, missing or thrown");
+    assert_eq!(browser.console(), Vec::<String>::new(), "the console has no error");
 
     let expected = [
         ("list-orders", "allow", "Bearer"),
@@ -103,7 +103,7 @@ fn a_refund_needs_a_passkey_again_after_five_minutes() {
         ("list-orders", "allow", "Bearer"),
         ("refund-order", "allow", "PhishingResistant"),
         ("refund-order", "deny", "PhishingResistant"),
-        ("list-orders", "deny", "nobody"),
+        ("list-orders", "deny", "no caller"),
         ("refund-order", "deny", "Bearer"),
         ("hardware-key", "proved", ""),
         ("token", "issued", ""),
@@ -113,31 +113,32 @@ fn a_refund_needs_a_passkey_again_after_five_minutes() {
     let text = |value: &Value| value.as_str().map(ToOwned::to_owned);
     let story = records.iter().map(|record| {
         let what = text(&record["operation"]).or(text(&record["factor"])).or(text(&record["kind"])).unwrap_or_default();
-        let came = text(&record["verdict"]).or(text(&record["outcome"])).unwrap_or_default();
+        let outcome = text(&record["verdict"]).or(text(&record["outcome"])).unwrap_or_default();
         let who = &record["principal"];
         let assurance = match (who["id"].as_str(), record["verdict"].is_string()) {
             (Some(id), true) => {
                 assert_eq!(id, "user:corporate/alice");
                 text(&who["stepUp"]["assurance"]).filter(|_| what == "refund-order").or(text(&who["assurance"]))
             }
-            (None, true) => text(&"nobody".into()),
+            (None, true) => text(&"no caller".into()),
             (_, false) => {
                 assert_eq!(who, "user:corporate/alice", "{record}");
                 None
             }
         };
-        (what, came, assurance.unwrap_or_default())
+        (what, outcome, assurance.unwrap_or_default())
     });
     let story: Vec<_> = story.collect();
-    let story: Vec<_> = story.iter().map(|(what, came, by)| (what.as_str(), came.as_str(), by.as_str())).collect();
+    let story: Vec<_> =
+        story.iter().map(|(what, outcome, by)| (what.as_str(), outcome.as_str(), by.as_str())).collect();
     assert_eq!(story, expected);
     assert!(records.iter().all(|record| !record.to_string().contains("eyJ")), "no token is in the log");
 }
 
-/// With a stolen first token one can block codes from any address, for an hour at most each time, but
-/// neither recovery codes nor keys.
+/// A stolen first token can block codes from any address, for an hour at most each time. Recovery codes and keys still
+/// work.
 #[test]
-fn throttling_grows_to_an_hour_and_locks_nobody_out() {
+fn throttling_grows_to_an_hour_and_keeps_other_factors_valid() {
     let clock = Clock::with_system_time();
     let key = IssuerKey::rsa("one");
     let up = start(&clock, &key);
@@ -152,11 +153,11 @@ fn throttling_grows_to_an_hour_and_locks_nobody_out() {
     let wrong = ("otp", "00000x");
     assert_eq!([0; 3].map(|_| from_anywhere(wrong).status), [400; 3]);
     for pause in [30, 60, 120, 240, 480, 960, 1920, 3600, 3600] {
-        // attempts during a pause are ignored and don't extend it
+        // attempts during a pause are ignored and do not extend it
         let waits: Vec<i64> = (0..4).map(|_| wait(&from_anywhere(wrong))).collect();
         assert!(waits.iter().all(|wait| (pause / 2..=pause).contains(wait)), "{pause}: {waits:?}");
         let right = app.code(clock.ahead());
-        assert_eq!(from_anywhere(("otp", &right)).status, 429, "a right code is none in a pause");
+        assert_eq!(from_anywhere(("otp", &right)).status, 429, "a pause refuses correct codes too");
         clock.advance(pause);
         assert_eq!(from_anywhere(wrong).status, 400, "after {pause} s");
     }
@@ -166,7 +167,7 @@ fn throttling_grows_to_an_hour_and_locks_nobody_out() {
     assert_eq!([0; 3].map(|_| from_anywhere(wrong).status), [400; 3]);
     assert_eq!(from_anywhere(wrong).status, 429);
     let options = passkey::challenge(&up, &first);
-    let answer = passkey::answers("get", &up, &options, 1, &[]);
+    let answer = passkey::authenticator_response("get", &up, &options, 1, &[]);
     assert_eq!(from_anywhere(("passkey", &answer)).status, 200);
     assert_eq!(from_anywhere(("otp", &app.code(clock.ahead()))).status, 200);
 }
@@ -190,7 +191,7 @@ fn a_code_is_refused_after_a_later_one() {
     assert_eq!(exchange_status(&app.code(240)), 200);
 }
 
-/// An approval is valid until it expires; the log says when, and the next call requests another.
+/// An approval is valid until it expires; the log records the expiry, and the next call requests another.
 #[test]
 fn an_expired_approval_is_requested_again() {
     let clock = Clock::with_system_time();
@@ -231,7 +232,7 @@ fn an_expired_approval_is_requested_again() {
     becomes(true);
 
     clock.advance(29 * 60);
-    assert_eq!(ask()["decision"], true, "half an hour is not over");
+    assert_eq!(ask()["decision"], true, "the approval is still valid");
     clock.advance(60);
     assert_eq!(ask()["context"]["reason"], "ApprovalRequired");
     let over = up.record("its end", |record| record["event"] == "approval" && record["outcome"] == "expired");
@@ -240,6 +241,6 @@ fn an_expired_approval_is_requested_again() {
         ask();
         uid().filter(|(uid, state)| *uid != first && state == "Pending")
     };
-    eventually("another object, by the next call", fresh).unwrap();
+    eventually("another object for the next call", fresh).unwrap();
     assert_eq!(ask()["decision"], false);
 }

@@ -116,7 +116,7 @@ fn a_store_outside_the_allowed_list_is_refused() {
     let broken = documents.policy.replace(&documents.model, "../../other");
     let up = UpProcess::with(&[("policy.yaml", &broken), ("namespace.yaml", &documents.namespace())]);
     up.wait_for_stderr("spec.relationEngine.openfga.model: `../../other` is not an OpenFGA id");
-    // our own tuples have no effect there
+    // our own tuples have no effect on this service
     let relationships = fs::read_to_string(repository("examples/documents/relationships.yaml")).unwrap();
     let up = documents.checked_by(&[]);
     up.write("relationships.yaml", &relationships.replace("user:corporate/carol", "user:corporate/frank"));
@@ -127,27 +127,24 @@ fn a_store_outside_the_allowed_list_is_refused() {
 #[test]
 fn answers_are_cached_for_their_ttl_and_policy_version() {
     let documents = Documents::in_openfga(OpenFgaServer::start());
-    let remembering = documents.checked_by(&["--openfga-cache", "5m"]);
-    let forgetting = documents.checked_by(&["--openfga-cache", "0s"]);
+    let caching = documents.checked_by(&["--openfga-cache", "5m"]);
+    let uncached = documents.checked_by(&["--openfga-cache", "0s"]);
     let dave = |up: &UpProcess| may(up, "dave", &[], "read", "budget");
-    assert!(dave(&remembering) && dave(&remembering) && dave(&forgetting));
-    assert_eq!(metric(&remembering, r#"durward_openfga_checks_total{answer="asked"}"#).rsplit(' ').next(), Some("1"));
-    assert_eq!(
-        metric(&remembering, r#"durward_openfga_checks_total{answer="remembered"}"#).rsplit(' ').next(),
-        Some("1")
-    );
+    assert!(dave(&caching) && dave(&caching) && dave(&uncached));
+    assert_eq!(metric(&caching, r#"durward_openfga_checks_total{answer="asked"}"#).rsplit(' ').next(), Some("1"));
+    assert_eq!(metric(&caching, r#"durward_openfga_checks_total{answer="remembered"}"#).rsplit(' ').next(), Some("1"));
     let gone: Vec<Value> =
         documents.tuples.iter().filter(|tuple| tuple["user"] == "user:corporate/dave").cloned().collect();
     documents.openfga.delete(&gone);
-    assert!(dave(&remembering), "it is remembered");
-    assert!(!dave(&forgetting));
+    assert!(dave(&caching), "the answer is cached");
+    assert!(!dave(&uncached));
     // another user, group, object or relation is another check
-    assert!(!may(&remembering, "frank", &[], "read", "budget"));
-    assert!(!may(&remembering, "dave", &["nothing"], "read", "budget"));
-    assert!(!may(&remembering, "dave", &[], "write", "budget"));
+    assert!(!may(&caching, "frank", &[], "read", "budget"));
+    assert!(!may(&caching, "dave", &["nothing"], "read", "budget"));
+    assert!(!may(&caching, "dave", &[], "write", "budget"));
     // a changed policy checks again
-    remembering.write("policy.yaml", &documents.policy.replace("name: viewers-read", "name: viewers-still-read"));
-    eventually("the change is asked about", || (!dave(&remembering)).then_some(())).unwrap();
+    caching.write("policy.yaml", &documents.policy.replace("name: viewers-read", "name: viewers-still-read"));
+    eventually("a check for the changed policy", || (!dave(&caching)).then_some(())).unwrap();
 }
 
 #[test]
@@ -164,7 +161,7 @@ fn every_openfga_failure_denies() {
     assert_eq!(failure(&up, 1), "no OpenFGA server is named here (--openfga-url)");
     let key = documents.openfga.key_file.clone();
     let up = documents.checked_by(&["--openfga-cache", "0s"]);
-    assert!(carol(&up), "it is all well");
+    assert!(carol(&up), "OpenFGA answers");
     fs::write(&key, "another-key").unwrap();
     assert!(!carol(&up));
     assert_eq!(failure(&up, 2), "OpenFGA answered 401 Unauthorized");
@@ -174,7 +171,7 @@ fn every_openfga_failure_denies() {
     assert!(!carol(&up));
     assert!(failure(&up, 4).starts_with("can't read the token for OpenFGA in "));
     fs::write(&key, KEY).unwrap();
-    assert!(carol(&up), "it is read anew");
+    assert!(carol(&up), "the token file is read again");
 
     // more groups, and a longer object, than OpenFGA accepts
     let groups: Vec<String> = (0..101).map(|number| format!("group-{number}")).collect();
@@ -187,7 +184,7 @@ fn every_openfga_failure_denies() {
     assert!(!carol(&up));
     assert!(failure(&up, 8).starts_with("OpenFGA can't be reached"), "{}", failure(&up, 8));
     let report = replayed(&up);
-    assert_eq!(report["differences"], json!([]), "failures are decided again as failures: {report}");
+    assert_eq!(report["differences"], json!([]), "a replay repeats recorded failures: {report}");
 
     // a server with no answer, a huge one, or one to another question
     let yes = r#"{"result":{"0":{"allowed":true}}}"#;
@@ -206,13 +203,13 @@ fn every_openfga_failure_denies() {
         ),
         ("too much", Some(" ".repeat(300 * 1024) + yes), "OpenFGA answered with more than 262144 bytes".to_owned()),
     ] {
-        let url = liar(answer);
+        let url = fake_server(answer);
         let up = documents.up(&["--openfga-url", &url, "--openfga-timeout", "300ms"]);
         assert!(!carol(&up), "{name}");
         assert_eq!(failure(&up, 1), expected, "{name}");
     }
     // a valid answer still works
-    let up = documents.up(&["--openfga-url", &liar(Some(yes.to_owned()))]);
+    let up = documents.up(&["--openfga-url", &fake_server(Some(yes.to_owned()))]);
     assert!(carol(&up));
 
     let mut insecure = durward();
@@ -222,8 +219,8 @@ fn every_openfga_failure_denies() {
     assert!(stderr.contains("use https, or http on this host"), "{stderr}");
 }
 
-/// A server that gives every request the same answer, or none.
-fn liar(answer: Option<String>) -> String {
+/// A server that sends every request the same answer, or none.
+fn fake_server(answer: Option<String>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -421,6 +418,6 @@ fn both_engines_agree_on_random_relations() {
         refused += records.matches("\"failure\"").count();
         openfga.delete(written.as_array().unwrap());
     }
-    assert_eq!(refused, 0, "OpenFGA could tell all of it");
+    assert_eq!(refused, 0, "OpenFGA answered every check");
     assert!(yes > 200 && no > 200, "{yes} yes, {no} no");
 }

@@ -1,4 +1,4 @@
-//! OpenFGA's published model tests, run by our own engine where both have the same features.
+//! OpenFGA's published model tests, run with our own engine where both have the same features.
 //!
 //! `tests/openfga/go.mod` pins the module that they come from. `tests/openfga/unmet.yaml` lists the differences
 //! with their reasons: listed tests must fail, all others must pass.
@@ -95,10 +95,10 @@ fn published_model_tests_pass_except_the_listed_ones() {
     }
     wrong.extend(listed.keys().filter(|name| !features.contains(**name)).map(|name| format!("{name}: is no test")));
     assert!(wrong.is_empty(), "{passed} came out as published, but for\n{}", wrong.join("\n"));
-    println!("{passed} of {checks} checks came out as published; the others are listed");
+    println!("{passed} of {checks} checks had the published result; the others are listed");
 }
 
-/// Checks an assertion by our engine. The error is a missing feature or a different result.
+/// Checks an assertion with our engine. The error is a missing feature or a different result.
 fn ask(stage: &Stage, tuples: &[&Value], assertion: &Assertion) -> Result<(), String> {
     let text = |field: &str| assertion.tuple[field].as_str().unwrap_or_default();
     let caller = principal(text("user")).ok_or_else(|| format!("`{}` is no caller", text("user")))?;
@@ -169,17 +169,17 @@ fn policy(model: &Value) -> Result<CatalogChange, String> {
 }
 
 fn rule(userset: &Value) -> Result<Value, String> {
-    let (kind, says) = userset.as_object().and_then(|userset| userset.iter().next()).ok_or("a rule says nothing")?;
+    let (kind, definition) = userset.as_object().and_then(|userset| userset.iter().next()).ok_or("a rule is empty")?;
     let list = |parts: &Value| parts["child"].as_array().into_iter().flatten().map(rule).collect::<Result<Vec<_>, _>>();
     Ok(match kind.as_str() {
         "this" => json!({"this": {}}),
-        "computedUserset" => json!({"relation": says["relation"]}),
+        "computedUserset" => json!({"relation": definition["relation"]}),
         "tupleToUserset" => {
-            json!({"from": says["tupleset"]["relation"], "relation": says["computedUserset"]["relation"]})
+            json!({"from": definition["tupleset"]["relation"], "relation": definition["computedUserset"]["relation"]})
         }
-        "union" => json!({"union": list(says)?}),
-        "intersection" => json!({"intersection": list(says)?}),
-        "difference" => json!({"exclusion": [rule(&says["base"])?, rule(&says["subtract"])?]}),
+        "union" => json!({"union": list(definition)?}),
+        "intersection" => json!({"intersection": list(definition)?}),
+        "difference" => json!({"exclusion": [rule(&definition["base"])?, rule(&definition["subtract"])?]}),
         other => return Err(format!("`{other}` is no rule")),
     })
 }

@@ -1,4 +1,4 @@
-//! The commands that explain, try and compare policies: what they print, and what they refuse.
+//! The commands that explain, test and compare policies: output and errors.
 
 use durward_tests::{UpProcess, durward, eventually, repository, run};
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ fn golden(name: &str, printed: &str) {
         fs::write(&file, printed).unwrap();
     }
     let expected = fs::read_to_string(&file).unwrap_or_default();
-    assert_eq!(printed, expected, "{} differs; look at it, and write it anew with DURWARD_BLESS=1", file.display());
+    assert_eq!(printed, expected, "{} differs; review it, and update it with DURWARD_BLESS=1", file.display());
 }
 
 /// Runs a command and returns its output without the digest of the policies.
@@ -103,11 +103,11 @@ fn rights_listings_name_required_approvals() {
         let (code, output) = durward(command);
         assert!(code == 0 && output.contains(&expected_text), "{command:?}: {output}");
     }
-    let asked = json!({"by": [by], "seconds": 1800});
-    assert_eq!(json(&["who-can", "purge"])[0]["approval"], asked);
-    assert_eq!(json(&["what-can", cleaner])[0]["operations"][0]["approval"], asked);
-    assert_eq!(json(&["what-can", "--matrix"])["operations"][0]["approval"], asked);
-    // callers without the right see no approval
+    let requirement = json!({"by": [by], "seconds": 1800});
+    assert_eq!(json(&["who-can", "purge"])[0]["approval"], requirement);
+    assert_eq!(json(&["what-can", cleaner])[0]["operations"][0]["approval"], requirement);
+    assert_eq!(json(&["what-can", "--matrix"])["operations"][0]["approval"], requirement);
+    // the output for callers without the right has no approval
     assert_eq!(json(&["what-can", BILLING])[0]["operations"][0].get("approval"), None);
 
     let request = ["DELETE", "http://orders.shop.svc/orders"];
@@ -124,7 +124,7 @@ fn rights_listings_name_required_approvals() {
         durward(&[&["check", "--as", BILLING, "--assurance", "ProofOfPossession"][..], &request].concat());
     assert!(
         output.contains(words) && !output.contains("shop/purge-"),
-        "who lacks more lacks no approval yet: {output}"
+        "a caller without the scope gets no hint of the approval: {output}"
     );
 
     let shorter = directory("10m");
@@ -165,7 +165,7 @@ fn the_suggested_grant_is_minimal() {
         let (code, _, _) = check(directory.path(), "spiffe://cluster.local/ns/shop/sa/somebody-else");
         assert_eq!(code, 1, "{yaml}");
     }
-    // no suggestion against a denial, a condition or a risk
+    // no suggestion if a denial, a condition or the risk refuses the request
     for more in [
         &["--attribute", "suspended=true", "GET", "http://orders.example.com/orders"][..],
         &["POST", "http://orders.example.com/orders/4/refund"],
@@ -197,7 +197,7 @@ fn an_audit_record_is_explained() {
         assert_eq!(explained["captures"], json!({"id": "7"}));
         assert_eq!(explained["recorded"]["differences"], json!([]));
     }
-    // the last record, with the cause that the caller did not see
+    // the last record, with the cause that the response omitted
     let (code, explained, _) = check(&log.to_string(), &up.manifests);
     assert_eq!((code, &explained["reason"]), (1, &json!("Unauthenticated")));
     assert!(explained["recorded"]["cause"].as_str().unwrap().len() > 5, "{explained}");
@@ -232,7 +232,7 @@ fn the_example_passes_its_own_tests() {
 }
 
 #[test]
-fn a_failed_case_shows_the_decision() {
+fn a_failed_case_prints_the_decision() {
     let directory = changed(|policy| policy.replace("roles: [clerk]", "scopes: [orders.refund]"));
     let junit = directory.path().join("report.xml");
     let (code, text, _) = run(durward().arg("test").arg(directory.path()).arg("--junit").arg(&junit));
@@ -329,7 +329,7 @@ fn watch_reruns_cases_when_a_file_changes() {
     fs::write(&policy, text.replace("roles: [clerk]", "scopes: [orders.refund]")).unwrap();
     assert_eq!(until(" failed"), "10 passed, 2 failed");
     assert!(std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
-    let status = eventually("it ends", || child.try_wait().unwrap()).unwrap();
+    let status = eventually("the end of the process", || child.try_wait().unwrap()).unwrap();
     assert!(status.success(), "{status}");
 }
 
@@ -373,10 +373,10 @@ fn lint_reports_place_and_code() {
     golden("lint.txt", &text);
     let report: Value = serde_json::from_str(&fs::read_to_string(&sarif).unwrap()).unwrap();
     let results = report["runs"][0]["results"].as_array().unwrap();
-    assert_eq!(results.len(), text.lines().count(), "one is silenced, one line counts");
+    assert_eq!(results.len(), text.lines().count(), "a silenced finding, and the line with the totals");
     let silenced: Vec<&Value> = results.iter().filter(|result| result.get("suppressions").is_some()).collect();
     assert_eq!(silenced[0]["suppressions"][0]["justification"], "exports nothing that is not public");
-    // a denial for everybody leaves no rights
+    // a denial for every caller leaves no rights
     fs::write(directory.path().join("reports.yaml"), WRONG.replace(", when: \"request.operation == 'closed'\"", ""))
         .unwrap();
     let (_, text, _) = run(durward().arg("lint").arg(directory.path()));
@@ -488,7 +488,7 @@ fn the_github_workflow_tests_lints_and_compares() {
 
     fs::write(work.join("policies/policy.yaml"), &more).unwrap();
     let (code, output, _) = bash(test);
-    assert_eq!(code, 1, "billing lost what the cases expect: {output}");
+    assert_eq!(code, 1, "billing lost a right that the cases expect: {output}");
     let (code, output, stderr) = bash(diff);
     assert_eq!(code, 0, "{output}{stderr}");
     let expected_text = fs::read_to_string(&summary).unwrap();
@@ -496,5 +496,5 @@ fn the_github_workflow_tests_lints_and_compares() {
     assert!(expected_text.contains(BILLING), "{expected_text}");
     fs::write(work.join("policies/policy.yaml"), "kind: AccessPolicy\nspec: [").unwrap();
     let (code, ..) = bash(&diff.replace("git worktree", "true || git worktree"));
-    assert_ne!(code, 0, "what can't be read is no review");
+    assert_ne!(code, 0, "an unreadable policy fails the review");
 }

@@ -23,7 +23,7 @@ fn condition_functions() -> String {
 }
 
 #[test]
-fn the_page_about_condition_functions_is_not_stale() {
+fn the_condition_functions_page_is_up_to_date() {
     let file = repository("docs/reference/condition-functions.md");
     let now = condition_functions();
     if std::env::var_os("UPDATE").is_some() {

@@ -27,7 +27,7 @@ fn the_example_decides_by_relationships() {
 }
 
 #[test]
-fn valid_relationship_changes_apply_and_broken_ones_do_not() {
+fn valid_relationships_apply_and_invalid_ones_do_not() {
     let up = documents();
     let is = |expected: bool| {
         eventually("the change is in force", || (may(&up, "frank", &[], "read", "budget") == expected).then_some(()))
@@ -106,7 +106,7 @@ fn a_replay_uses_the_relationships_of_the_files() {
     assert_eq!(report["differences"][0]["fields"][0], json!(["verdict", "allow", "deny"]));
 }
 
-/// The decisions of the AuthZEN working group's todo scenario. Its payloads name no identity provider; ours do.
+/// The decisions of the AuthZEN working group's todo scenario. Unlike its payloads, ours name an identity provider.
 #[test]
 fn the_authzen_todo_scenario_passes() {
     let policy = fs::read_to_string(repository("examples/todo/policy.yaml")).unwrap();
@@ -219,7 +219,7 @@ fn searches_match_evaluations() {
     }
     assert_eq!(all, ["budget", "menu"]);
 
-    // searches are not recorded as decisions
+    // the audit log records no searches
     assert!(!fs::read_to_string(&up.audit).unwrap_or_default().contains("authzen"));
     let (status, _) =
         up.authzen("/access/v1/search/subject", &json!({"subject": {"type": "user"}, "resource": budget}));

@@ -1,4 +1,4 @@
-//! Step-up: a person with a plain token proves a second factor, and what attackers get.
+//! Step-up: a person with a plain token proves a second factor. Attacks fail.
 
 use durward_tests::gate;
 use durward_tests::gate::{GateFixture, RecordingApp};
@@ -91,7 +91,7 @@ fn a_step_up_is_audited_from_challenge_to_decision() {
     assert!(output["exp"].as_i64().unwrap() - output["iat"].as_i64().unwrap() <= 300, "{output}");
     let refunded = door(&up, "POST", "/orders/7/refund", &token);
     assert_eq!((refunded.status, refunded.header("x-durward-assurance")), (200, Some("MultiFactor")), "{refunded:?}");
-    assert_eq!(door(&up, "GET", "/orders/7", &token).status, 200, "as with the first token");
+    assert_eq!(door(&up, "GET", "/orders/7", &token).status, 200, "the new token allows the same as the first token");
 
     // no code is accepted twice
     let again = exchange(&up, &first, &[("otp", &code)]);
@@ -174,7 +174,7 @@ fn a_stepped_up_token_is_limited_to_its_operation() {
     assert_eq!(door(&up, "DELETE", "/orders/7", &again).status, 401);
     let narrow = access_token_of(&exchange(&up, &first, &[("recovery_code", &codes[0]), ("scope", "orders.refund")]));
     assert_eq!(door(&up, "POST", "/orders/7/refund", &narrow).status, 200);
-    assert_eq!(door(&up, "GET", "/orders/7", &narrow).status, 403, "narrowed as was asked");
+    assert_eq!(door(&up, "GET", "/orders/7", &narrow).status, 403, "narrowed to the requested scope");
 
     for (more, error) in [
         (vec![("otp", "000000"), ("recovery_code", "x")], "invalid_request"),
@@ -197,10 +197,8 @@ fn a_second_factor_expires() {
     let mut browser = FormBrowser::open(&up, &first, &[]);
     let (app, _) = browser.enrol();
     let token = access_token_of(&exchange(&up, &first, &[("otp", &app.code(0))]));
-    eventually("the challenge comes again", || {
-        (door(&up, "POST", "/orders/7/refund", &token).status == 401).then_some(())
-    })
-    .unwrap();
+    eventually("another challenge", || (door(&up, "POST", "/orders/7/refund", &token).status == 401).then_some(()))
+        .unwrap();
 }
 
 #[test]
@@ -238,7 +236,7 @@ fn guessing_is_throttled_and_recovery_codes_still_work() {
     let first = key.token(&json!({}));
     let mut browser = FormBrowser::open(&up, &first, &[]);
     let (app, codes) = browser.enrol();
-    // no code of the minutes around now
+    // none of these is a code of the current minutes
     let wrong = ["000000", "111111", "222222", "333333"]
         .into_iter()
         .find(|guess| (-3..=3).all(|step| app.code(30 * step) != *guess));
@@ -246,11 +244,11 @@ fn guessing_is_throttled_and_recovery_codes_still_work() {
     let statuses: Vec<_> = (0..5).map(|_| exchange(&up, &first, &[("otp", wrong)]).status).collect();
     assert_eq!(statuses, [400, 400, 400, 429, 429]);
     let right = exchange(&up, &first, &[("otp", &app.code(0))]);
-    assert_eq!((right.status, right.body.as_str()), (429, r#"{"error":"slow_down"}"#), "not even looked at");
+    assert_eq!((right.status, right.body.as_str()), (429, r#"{"error":"slow_down"}"#), "the code is not checked");
     let wait: i64 = right.header("retry-after").unwrap().parse().unwrap();
     assert!((1..=30).contains(&wait), "{wait}");
     let page = browser.submit("/step-up/token", &[]).clone();
-    assert_eq!(page.status, 200, "a fresh factor goes on: {page:?}");
+    assert_eq!(page.status, 200, "a visit with a fresh factor continues: {page:?}");
     access_token_of(&exchange(&up, &first, &[("recovery_code", &codes[9])]));
     access_token_of(&exchange(&up, &first, &[("otp", &app.code(0))]));
     let paused = ("paused".to_owned(), "totp".to_owned());
@@ -313,13 +311,13 @@ fn the_page_returns_the_token_and_manages_factors() {
     let fresh = browser.between("<ol class=\"codes\"><li>", "</li>");
     assert!(!codes.contains(&fresh));
     let old = exchange(&up, &first, &[("recovery_code", &codes[0])]);
-    assert_eq!(old.status, 400, "the old ones are void");
+    assert_eq!(old.status, 400, "the old codes are invalid");
 
     // a visit without a factor can't change anything
-    let mut stranger = FormBrowser::open(&up, &first, &[]);
-    let visit = stranger.visit();
+    let mut without_factor = FormBrowser::open(&up, &first, &[]);
+    let visit = without_factor.visit();
     for path in ["totp", "totp/remove", "recovery-codes", "manage"] {
-        let reply = stranger.send(&format!("/step-up/{path}"), &[("visit", &visit)]);
+        let reply = without_factor.send(&format!("/step-up/{path}"), &[("visit", &visit)]);
         assert_eq!(reply.status, 403, "{path}: {reply:?}");
     }
     let mut verified = FormBrowser::open(&up, &first, &[]);
@@ -436,7 +434,11 @@ fn a_gate_challenges_and_accepts_the_new_token() {
     };
     let first = key.token(&json!({}));
     let challenge = described(&refund(&gate, &first, &[]));
-    assert_eq!(challenge, described(&door(&up, "POST", "/orders/7/refund", &first)), "the doors say the same");
+    assert_eq!(
+        challenge,
+        described(&door(&up, "POST", "/orders/7/refund", &first)),
+        "the doors send the same challenge"
+    );
     let link = challenge.2.unwrap();
     assert!(link.starts_with(&format!("<{page}/step-up?audience=orders-api&operation=refund-order>")), "{link}");
     let html = refund(&gate, &first, &[("Accept", "text/html")]);
@@ -448,7 +450,7 @@ fn a_gate_challenges_and_accepts_the_new_token() {
     let bare = refund(&without, &first, &[]);
     assert_eq!((bare.status, bare.header("link")), (401, None));
     assert_eq!(bare.body, r#"{"error":"insufficient_user_authentication"}"#);
-    // an invalid token gets the usual answer
+    // an invalid token gets the usual response
     let bad = refund(&gate, "x", &[]);
     assert_eq!((bad.status, bad.header("link"), bad.body.as_str()), (401, None, r#"{"error":"invalid_token"}"#));
     assert!(app.requests().is_empty());
@@ -464,7 +466,7 @@ fn a_gate_challenges_and_accepts_the_new_token() {
         (&headers["x-durward-principal"], &headers["x-durward-assurance"]),
         (&json!([ALICE]), &json!(["MultiFactor"]))
     );
-    // for that operation only
+    // the token is valid for that operation only
     let bearer = format!("Bearer {token}");
     let cancel = caller.request(gate.address(), "DELETE", "/orders/7", &[("Host", HOST), ("Authorization", &bearer)]);
     assert_eq!(cancel.status, 401, "{cancel:?}");

@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use durward_tests::browser::{Chromium, ENTER, TAB};
 use durward_tests::passkey;
-use durward_tests::passkey::{answers, challenge, exchange, post};
+use durward_tests::passkey::{authenticator_response, challenge, exchange, post};
 use durward_tests::step_up;
 use durward_tests::step_up::AuthenticatorApp;
 use durward_tests::tokens::{IssuerKey, claims, door, manifests};
@@ -28,7 +28,7 @@ fn page(up: &UpProcess) -> String {
 }
 
 /// Opens the page with a token.
-fn come(browser: &Chromium, up: &UpProcess, token: &str) {
+fn open_page(browser: &Chromium, up: &UpProcess, token: &str) {
     browser.open(&format!("{}?audience=orders-api&operation=refund-order", page(up)));
     browser.fill("#subject_token", token);
     browser.click("main form button");
@@ -40,7 +40,7 @@ fn access_token_on(browser: &Chromium) -> String {
     browser.text("textarea#token")
 }
 
-/// Asserts that nothing was blocked, missing or thrown. Refused forms are expected.
+/// Asserts that the console has no error. Refused forms are expected.
 fn assert_quiet(browser: &Chromium) {
     let messages: Vec<_> = browser.console().into_iter().filter(|line| !line.contains("(Bad Request)")).collect();
     assert_eq!(messages, Vec::<String>::new());
@@ -80,7 +80,7 @@ fn codes_need_no_javascript() {
     let up = start(&key, "5m");
     let browser = Chromium::without_javascript();
     let first = key.token(&json!({}));
-    come(&browser, &up, &first);
+    open_page(&browser, &up, &first);
     browser.wait_for("You have no second factor yet");
     assert!(!browser.shows("form[data-passkey]"), "without scripts there are no keys");
     browser.click("form[action='/step-up/totp'] button");
@@ -88,7 +88,7 @@ fn codes_need_no_javascript() {
     browser.fill("#code", &app.code(-30));
     browser.click("form[action='/step-up/totp/confirm'] button");
     browser.wait_for("Recovery codes");
-    come(&browser, &up, &first);
+    open_page(&browser, &up, &first);
     browser.fill("#code", &app.code(0));
     browser.press(ENTER);
     let token = access_token_on(&browser);
@@ -97,13 +97,13 @@ fn codes_need_no_javascript() {
 }
 
 #[test]
-fn errors_are_shown_in_words() {
+fn errors_are_explained() {
     let key = IssuerKey::rsa("one");
     let up = start(&key, "5m");
     let browser = Chromium::start();
     let without_user = browser.authenticator(false);
     let first = key.token(&json!({}));
-    come(&browser, &up, &first);
+    open_page(&browser, &up, &first);
     browser.fill("#key-name", "laptop");
     browser.click("form[data-passkey=create] button");
     browser.wait_for("No key answered");
@@ -126,9 +126,9 @@ fn errors_are_shown_in_words() {
 
     // only the person's own keys are requested
     let bob = key.token(&json!({"sub": "bob"}));
-    come(&browser, &up, &bob);
+    open_page(&browser, &up, &bob);
     browser.wait_for("You have no second factor yet");
-    come(&browser, &up, &first);
+    open_page(&browser, &up, &first);
     browser.click("form[data-passkey=get] button");
     browser.wait_for("No key answered");
     assert_quiet(&browser);
@@ -154,7 +154,7 @@ fn every_page_is_accessible() {
     };
     browser.open(&page(&up));
     seen("begin");
-    come(&browser, &up, &first);
+    open_page(&browser, &up, &first);
     browser.wait_for("You have no second factor yet");
     seen("first");
     browser.click("form[action='/step-up/totp'] button");
@@ -171,13 +171,13 @@ fn every_page_is_accessible() {
     browser.fill("#key-name", "laptop");
     browser.click("form[data-passkey=create] button");
     browser.wait_for("Your key is added.");
-    come(&browser, &up, &first);
+    open_page(&browser, &up, &first);
     browser.click("form[data-passkey=get] button");
     access_token_on(&browser);
     browser.click("form[action='/step-up/manage'] button");
     browser.wait_for("Last used");
     seen("manage");
-    come(&browser, &up, &first);
+    open_page(&browser, &up, &first);
     browser.wait_for("Use a passkey");
     browser.fill("#code", "000000");
     browser.press(ENTER);
@@ -188,7 +188,7 @@ fn every_page_is_accessible() {
     assert_quiet(&browser);
 }
 
-/// The check reports known problems of a bad page.
+/// The accessibility check reports known problems of a bad page.
 #[test]
 fn the_accessibility_check_finds_barriers() {
     let browser = Chromium::start();
@@ -205,7 +205,7 @@ fn the_accessibility_check_finds_barriers() {
         "the page has no title",
         "headings skip a level: 1,3",
         "#a is there twice",
-        "no name is told of",
+        "no accessible name: ",
     ] {
         assert!(barriers.iter().any(|barrier| barrier.contains(one)), "{one}: {barriers:#?}");
     }
@@ -218,7 +218,7 @@ fn a_person_can_have_several_keys() {
     let up = start(&key, "5m");
     let browser = Chromium::start();
     let first = key.token(&json!({}));
-    come(&browser, &up, &first);
+    open_page(&browser, &up, &first);
     let add = |name: &str| {
         browser.fill("#key-name", name);
         browser.click("form[data-passkey=create] button");
@@ -234,7 +234,7 @@ fn a_person_can_have_several_keys() {
     browser.authenticator(true);
     add("blue key");
 
-    come(&browser, &up, &first);
+    open_page(&browser, &up, &first);
     browser.click("form[data-passkey=get] button");
     let token = access_token_on(&browser);
     assert_eq!(door(&up, "POST", "/orders/7/refund", &token).status, 200);
@@ -244,7 +244,7 @@ fn a_person_can_have_several_keys() {
     browser.wait_for("Your key is removed.");
     let left = browser.text("ul.keys");
     assert!(left.contains("blue key") && !left.contains("laptop"), "{left}");
-    come(&browser, &up, &first);
+    open_page(&browser, &up, &first);
     browser.click("form[data-passkey=get] button");
     access_token_on(&browser);
     assert_quiet(&browser);
@@ -268,15 +268,15 @@ fn elsewhere(html: String) -> u16 {
     port
 }
 
-/// Pages on another host and on another port of ours. They know a form of a visit that may change everything, and the
-/// browser has its cookie.
+/// Pages on another host and on another port of our host. They know a form of a visit with every right, and the browser
+/// has its cookie.
 #[test]
 fn other_sites_cannot_use_the_session() {
     let key = IssuerKey::rsa("one");
     let up = start(&key, "5m");
     let browser = Chromium::start();
     let first = key.token(&json!({}));
-    come(&browser, &up, &first);
+    open_page(&browser, &up, &first);
     browser.click("form[action='/step-up/totp'] button");
     let app = AuthenticatorApp::new(&browser.text("#secret"));
     browser.fill("#code", &app.code(-30));
@@ -291,8 +291,8 @@ fn other_sites_cannot_use_the_session() {
     );
     let frame = format!("<iframe src='{own}?audience=orders-api'></iframe>");
     let fetch = format!(
-        "<p id=told>asking</p><script>fetch('{own}/totp/remove', {{method: 'POST', credentials: 'include', body: new URLSearchParams({{visit: '{visit}'}})}})
-        .then(() => told.textContent = 'it was told', () => told.textContent = 'it was not told')</script>"
+        "<p id=result>sending</p><script>fetch('{own}/totp/remove', {{method: 'POST', credentials: 'include', body: new URLSearchParams({{visit: '{visit}'}})}})
+        .then(() => result.textContent = 'it was sent', () => result.textContent = 'it was blocked')</script>"
     );
     let [form, frame, fetch] = [form, frame, fetch].map(elsewhere);
     for host in ["127.0.0.1", "localhost"] {
@@ -300,7 +300,7 @@ fn other_sites_cannot_use_the_session() {
         open(form);
         browser.wait_for("This form was not sent from this page");
         open(fetch);
-        browser.wait_for("it was not told");
+        browser.wait_for("it was blocked");
         browser.console();
         open(frame);
         let blocked = || browser.console().iter().any(|line| line.contains("frame-ancestors")).then_some(());
@@ -333,7 +333,7 @@ fn changing_keys_needs_a_fresh_factor_of_their_owner() {
         assert_eq!(reply.status, 403, "{path}: {reply:?}");
     }
     let options = visit.send("/step-up/passkeys/create", &[("visit", &sealed)]).body.clone();
-    let made = answers("create", &up, &options, 0, &[]);
+    let made = authenticator_response("create", &up, &options, 0, &[]);
     let added = visit.send("/step-up/passkeys/add", &[("visit", &sealed), ("name", "<b>robot"), ("passkey", &made)]);
     assert_eq!(added.status, 200, "{added:?}");
 
@@ -349,7 +349,7 @@ fn changing_keys_needs_a_fresh_factor_of_their_owner() {
     let large = "x".repeat(9 * 1024);
     assert_eq!(exchange(&up, &first, &large).status, 400);
     let options = challenge(&up, &first);
-    assert_eq!(exchange(&up, &first, &answers("get", &up, &options, 1, &[])).status, 200);
+    assert_eq!(exchange(&up, &first, &authenticator_response("get", &up, &options, 1, &[])).status, 200);
 
     let sealed = visit.visit();
     let listed = visit.send("/step-up/manage", &[("visit", &sealed)]);
@@ -368,17 +368,18 @@ fn clients_without_a_browser_can_use_passkeys() {
     let first = key.token(&json!({}));
     let none = post(&up, "/step-up/passkeys/challenge", &[("subject_token", &first), ("audience", "orders-api")]);
     assert_eq!(none.status, 400, "{none:?}");
-    let nobody = post(&up, "/step-up/passkeys/challenge", &[("subject_token", "x"), ("audience", "orders-api")]);
-    assert_eq!(nobody.status, 401, "{nobody:?}");
+    let unauthenticated =
+        post(&up, "/step-up/passkeys/challenge", &[("subject_token", "x"), ("audience", "orders-api")]);
+    assert_eq!(unauthenticated.status, 401, "{unauthenticated:?}");
 
     let mut visit = step_up::FormBrowser::open(&up, &first, &[]);
     let sealed = visit.visit();
     let options = visit.send("/step-up/passkeys/create", &[("visit", &sealed)]).body.clone();
-    let made = answers("create", &up, &options, 0, &["unverified"]);
+    let made = authenticator_response("create", &up, &options, 0, &["unverified"]);
     let unverified = visit.send("/step-up/passkeys/add", &[("visit", &sealed), ("name", "robot"), ("passkey", &made)]);
     assert_eq!(unverified.status, 400, "{unverified:?}");
     let options = visit.send("/step-up/passkeys/create", &[("visit", &sealed)]).body.clone();
-    let made = answers("create", &up, &options, 0, &[]);
+    let made = authenticator_response("create", &up, &options, 0, &[]);
     let added = visit.send("/step-up/passkeys/add", &[("visit", &sealed), ("name", "robot"), ("passkey", &made)]);
     assert!(added.status == 200 && added.body.contains("Recovery codes"), "{added:?}");
 
@@ -386,7 +387,7 @@ fn clients_without_a_browser_can_use_passkeys() {
     let options = challenge(&up, &first);
     up.interrupt();
     up.restart();
-    let answer = answers("get", &up, &options, 5, &[]);
+    let answer = authenticator_response("get", &up, &options, 5, &[]);
     let reply = exchange(&up, &first, &answer);
     assert_eq!(reply.status, 200, "{reply:?}");
     let body: Value = serde_json::from_str(&reply.body).unwrap();
@@ -395,28 +396,28 @@ fn clients_without_a_browser_can_use_passkeys() {
     let refunded = door(&up, "POST", "/orders/7/refund", token);
     assert_eq!((refunded.status, refunded.header("x-durward-assurance")), (200, Some("PhishingResistant")));
 
-    // accepted once, and never without user verification, for another challenge, or with a decreasing counter
+    // refused: a second use, no user verification, another challenge, a decreasing counter
     let refused = |answer: &str| {
         let reply = exchange(&up, &first, answer);
         assert_eq!((reply.status, reply.body.as_str()), (400, r#"{"error":"invalid_grant"}"#));
     };
     refused(&answer);
     let options = challenge(&up, &first);
-    refused(&answers("get", &up, &options, 6, &["unverified"]));
+    refused(&authenticator_response("get", &up, &options, 6, &["unverified"]));
     let earlier = challenge(&up, &first);
     let _later = challenge(&up, &first);
-    refused(&answers("get", &up, &earlier, 7, &[]));
+    refused(&authenticator_response("get", &up, &earlier, 7, &[]));
     let options = challenge(&up, &first);
-    refused(&answers("get", &up, &options, 4, &[]));
+    refused(&authenticator_response("get", &up, &options, 4, &[]));
     refused("{}");
     let of_counter = |record: &Value| {
         record["reason"].as_str().is_some_and(|reason| reason.contains("the counter of a key has gone back"))
     };
     up.record("the counter", of_counter);
 
-    // of two at once, one is accepted
+    // of two concurrent responses one is accepted
     let options = challenge(&up, &first);
-    let answer = answers("get", &up, &options, 9, &[]);
+    let answer = authenticator_response("get", &up, &options, 9, &[]);
     let statuses = std::thread::scope(|scope| {
         let both = [0, 1].map(|_| scope.spawn(|| exchange(&up, &first, &answer).status));
         let mut both = both.map(|one| one.join().unwrap());
@@ -426,7 +427,7 @@ fn clients_without_a_browser_can_use_passkeys() {
     assert_eq!(statuses, [200, 400]);
 }
 
-/// A stolen first token can request challenges, too: the rate is limited, and the person's own challenge stays valid.
+/// A stolen first token can request challenges too. The rate is limited, and the person's own challenge stays valid.
 #[test]
 fn passkey_challenges_are_throttled_by_address() {
     let key = IssuerKey::rsa("one");
@@ -435,7 +436,7 @@ fn passkey_challenges_are_throttled_by_address() {
     let mut visit = step_up::FormBrowser::open(&up, &first, &[]);
     let sealed = visit.visit();
     let options = visit.send("/step-up/passkeys/create", &[("visit", &sealed)]).body.clone();
-    let made = answers("create", &up, &options, 0, &[]);
+    let made = authenticator_response("create", &up, &options, 0, &[]);
     let added = visit.send("/step-up/passkeys/add", &[("visit", &sealed), ("name", "robot"), ("passkey", &made)]);
     assert_eq!(added.status, 200, "{added:?}");
 
@@ -446,10 +447,10 @@ fn passkey_challenges_are_throttled_by_address() {
             [("Host", "durward"), ("X-Forwarded-For", from), ("Content-Type", "application/x-www-form-urlencoded")];
         request(up.listen["tokens"], "POST", "/step-up/passkeys/challenge", &headers, &body)
     };
-    // an answered challenge ends no other
+    // a used challenge does not invalidate others
     for counter in 1..=3 {
         let options = ask("192.0.2.7").body;
-        assert_eq!(exchange(&up, &first, &answers("get", &up, &options, counter, &[])).status, 200);
+        assert_eq!(exchange(&up, &first, &authenticator_response("get", &up, &options, counter, &[])).status, 200);
     }
     let replies: Vec<_> = (0..23).map(|_| ask("203.0.113.9")).collect();
     let statuses: Vec<_> = replies.iter().map(|reply| reply.status).collect();
@@ -463,7 +464,7 @@ fn passkey_challenges_are_throttled_by_address() {
     let options = ask("192.0.2.7");
     assert_eq!(options.status, 200, "{options:?}");
     assert_eq!(ask("203.0.113.9").status, 429);
-    assert_eq!(exchange(&up, &first, &answers("get", &up, &options.body, 4, &[])).status, 200);
+    assert_eq!(exchange(&up, &first, &authenticator_response("get", &up, &options.body, 4, &[])).status, 200);
     let messages = |record: &&Value| record["outcome"] == "paused" && record["factor"] == "passkey";
     eventually("a record of each", || (up.records(1).iter().filter(messages).count() == 3).then_some(())).unwrap();
 }

@@ -1,4 +1,4 @@
-//! Challenges at the doors and through proxies, and what the new token allows.
+//! Challenges at the doors and through proxies, and the rights of the new token.
 
 use durward_tests::gate;
 use durward_tests::passkey;
@@ -31,10 +31,10 @@ fn access_token_of(reply: &HttpReply) -> String {
 
 /// Status, challenge headers and body.
 type ChallengeResponse = (u16, [Option<String>; 4], String);
-const TOLD: [&str; 4] = ["www-authenticate", "link", "content-type", "vary"];
+const CHALLENGE_HEADERS: [&str; 4] = ["www-authenticate", "link", "content-type", "vary"];
 
 fn challenge_response(reply: &HttpReply) -> ChallengeResponse {
-    (reply.status, TOLD.map(|name| reply.header(name).map(ToOwned::to_owned)), reply.body.clone())
+    (reply.status, CHALLENGE_HEADERS.map(|name| reply.header(name).map(ToOwned::to_owned)), reply.body.clone())
 }
 
 /// The response that `ext_authz` gives to Envoy.
@@ -56,7 +56,7 @@ async fn ext_authz(up: &UpProcess, headers: &[(&str, &str)]) -> ChallengeRespons
         all.find(|header| header.key == name).map(|header| header.value.clone())
     };
     let status = u16::try_from(denied.status.unwrap().code).unwrap();
-    (status, TOLD.map(header), denied.body)
+    (status, CHALLENGE_HEADERS.map(header), denied.body)
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn a_stepped_up_token_is_limited_to_its_service() {
     for token in [all, one] {
         assert_eq!(door(HOST, &token).0, 200);
         assert_eq!(door(bills, &token), (401, r#"{"error":"invalid_token"}"#.to_owned()));
-        // it can't be exchanged there, either
+        // the other service can't exchange it either
         let fields = [
             ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
             ("subject_token_type", "urn:ietf:params:oauth:token-type:jwt"),
@@ -139,13 +139,13 @@ fn a_stepped_up_token_is_limited_to_its_service() {
 #[test]
 fn a_stepped_up_token_can_approve() {
     let key = IssuerKey::rsa("one");
-    let asking = world(&key).replace(
+    let policies = world(&key).replace(
         "scopes: [orders.write]}\n",
         "scopes: [orders.write], risk: High, approval: {by: [{provider: corporate, group: oncall}]}}\n",
     );
-    let asking =
-        asking.replace("scopes: [orders.read, orders.refund]}", "scopes: [orders.read, orders.refund, orders.write]}");
-    let up = UpProcess::with(&[("all.yaml", &asking)]);
+    let policies = policies
+        .replace("scopes: [orders.read, orders.refund]}", "scopes: [orders.read, orders.refund, orders.write]}");
+    let up = UpProcess::with(&[("all.yaml", &policies)]);
     let ask = || {
         let evaluation_request = json!({
             "subject": {"type": "workload", "id": "spiffe://cluster.local/ns/billing/sa/billing", "properties": {"assurance": "ProofOfPossession"}},
@@ -169,7 +169,7 @@ fn a_stepped_up_token_can_approve() {
     let challenged = |(status, challenge_response): (u16, String)| {
         status == 401 && challenge_response.contains("insufficient_user_authentication")
     };
-    // until the object is read it does not exist
+    // the endpoint has no object until it reads it
     eventually("the challenge", || challenged(approve(&first)).then_some(())).unwrap();
     let operation = [("recovery_code", codes[0].as_str()), ("operation", "refund-order")];
     let bound = access_token_of(&exchange_from(&up, "", &first, &operation));
@@ -195,7 +195,7 @@ fn recovery_code_guesses_are_throttled_by_address() {
     assert_eq!(
         exchange_status("203.0.113.9", ("recovery_code", &codes[0])),
         429,
-        "whatever it is, it is not looked at"
+        "a correct code is not checked either"
     );
     assert_eq!(exchange_status("192.0.2.7", ("recovery_code", &codes[0])), 200);
     assert_eq!(exchange_status("192.0.2.7", ("otp", &app.code(0))), 200);
@@ -240,18 +240,18 @@ fn a_passkey_answer_for_another_origin_is_refused() {
     ];
     for origin in others.iter().chain([&own]) {
         let options = passkey::challenge(&up, &first);
-        let answer = passkey::answers_at(origin, "get", &up, &options, 5, &[]);
+        let answer = passkey::authenticator_response_for(origin, "get", &up, &options, 5, &[]);
         let reply = passkey::exchange(&up, &first, &answer);
         let expected = if *origin == own { 200 } else { 400 };
         assert_eq!(reply.status, expected, "{origin}: {reply:?}");
     }
     let refused = |record: &Value| record["reason"].as_str().is_some_and(|reason| reason.contains("origin"));
-    up.record("what was wrong", refused);
+    up.record("the refusal", refused);
 }
 
-/// With a stolen first token one can't see or confirm the secret of an app that the person is enrolling.
+/// A stolen first token can neither read nor confirm the secret of an app that the person is enrolling.
 #[test]
-fn a_pending_secret_is_shown_to_its_owner_only() {
+fn a_pending_secret_is_sent_to_its_owner_only() {
     let key = IssuerKey::rsa("one");
     let up = UpProcess::with(&[("all.yaml", &world(&key))]);
     let first = key.token(&json!({}));
@@ -266,7 +266,7 @@ fn a_pending_secret_is_shown_to_its_owner_only() {
         assert!(reply.status == 400 && !reply.body.contains(&secret), "{code}: {reply:?}");
         assert!(!reply.body.contains("<svg") && !reply.body.contains("Recovery codes"), "{code}: {reply:?}");
     }
-    // after a typing error the person sees it again and can confirm it
+    // after a typing error the page repeats the secret, and the person can confirm it
     person.submit("/step-up/totp/confirm", &[("otp", "00000x")]);
     assert!(person.page.status == 400 && person.page.body.contains(&secret), "{:?}", person.page);
     person.submit("/step-up/totp/confirm", &[("otp", &right)]);

@@ -17,7 +17,7 @@ pub(crate) fn run(command: &mut Command) -> ClusterResult<String> {
 pub(crate) fn run_with_input(command: &mut Command, input: &str) -> ClusterResult<String> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let output = command.spawn().and_then(|mut child| {
-        // the child may end before it has read everything; its status says more than EPIPE
+        // the child may end before it has read everything; its status explains more than EPIPE
         let _ = child.stdin.take().map(|mut stdin| stdin.write_all(input.as_bytes()));
         child.wait_with_output()
     });

@@ -1,4 +1,4 @@
-//! Errors: each message says what, where and what to do.
+//! Errors: each message contains the problem, its place and the remedy.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

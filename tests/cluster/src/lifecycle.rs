@@ -177,7 +177,7 @@ impl RunningCluster {
                         .is_ok_and(|status| status == "True")
             }
             Component::CoreDns => self.net.is_some_and(|net| listens(net.node(), node::DNS_READY_PORT)),
-            // no readiness of their own: failures show elsewhere
+            // these have no readiness check: other checks notice their failures
             Component::Etcd | Component::Scheduler | Component::KubeProxy => true,
         }
     }

@@ -81,7 +81,7 @@ fn act(action: &ClusterCommand) -> ClusterResult<ExitCode> {
         ClusterCommand::Path { program } => {
             let binary = binaries::named(program).ok_or_else(|| ClusterError::Refused {
                 what: format!("`{program}` is not a program of the cluster"),
-                remedy: "see tests/cluster/src/binaries.rs for those that are".to_owned(),
+                remedy: "tests/cluster/src/binaries.rs lists the programs".to_owned(),
             })?;
             println!("{}", binaries::path(binary)?.display());
         }

@@ -29,7 +29,7 @@ const SYSCTLS: &[(&str, &str)] = &[
     ("kernel/keys/root_maxbytes", "25000000"),
 ];
 
-/// Folders of this machine that the node sees as empty, so that nothing of it remains there.
+/// Folders of this machine that are empty inside the node, so that it leaves no files there.
 const HIDDEN: &[&str] = &["/run", "/var/lib", "/var/log"];
 
 /// Folders with names that kubelet or CNI fix, and their places in the cluster's folder.

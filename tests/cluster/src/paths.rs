@@ -16,8 +16,8 @@ pub fn cache() -> ClusterResult<PathBuf> {
     user_dir("DURWARD_CLUSTER_CACHE", "XDG_CACHE_HOME", ".cache", "durward/cluster")
 }
 
-/// Clusters, one folder each: `$DURWARD_CLUSTER_DIR`, else `durward-cluster` in the user's state folder. Not below
-/// `durward` there: that is where `durward up` keeps its keys, and it refuses a folder that others can read.
+/// Clusters, one folder each: `$DURWARD_CLUSTER_DIR`, else `durward-cluster` in the user's state folder. The folder
+/// `durward` there belongs to `durward up`, which refuses a folder that other users can read.
 pub fn state() -> ClusterResult<PathBuf> {
     user_dir("DURWARD_CLUSTER_DIR", "XDG_STATE_HOME", ".local/state", "durward-cluster")
 }

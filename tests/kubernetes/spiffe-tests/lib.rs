@@ -1,1 +1,1 @@
-//! Nothing: what counts are the tests.
+//! An empty library; the package exists for its tests.

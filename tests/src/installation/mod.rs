@@ -123,7 +123,7 @@ impl Installed {
         self.pods().iter().map(|pod| pod["status"]["podIP"].as_str().expect("an address").to_owned()).collect()
     }
 
-    /// Waits until the status of a policy says that every replica has it.
+    /// Waits until a policy is in force on every replica according to its status.
     pub fn in_force(&self, namespace: &str, name: &str) -> Value {
         self.until(&format!("policy {namespace}/{name} to be in force"), || {
             let policy = self.policy(namespace, name);
@@ -211,7 +211,7 @@ pub fn version(cluster: &Cluster) -> Value {
     serde_json::from_str(&version).expect("JSON")
 }
 
-/// Installs what a controller needs without a chart: the CRDs and its namespace.
+/// Installs the CRDs and the namespace of a controller that runs without the chart.
 pub fn prepare(cluster: &Cluster) {
     let crds = chart().join("files/crds").display().to_string();
     for args in [&["apply", "--server-side", "-f", &crds][..], &["create", "namespace", NAMESPACE]] {

@@ -16,8 +16,8 @@ fn value_files() -> Vec<PathBuf> {
     files
 }
 
-/// Asserts that the API server accepts all that the chart renders, with each file of values. Needs the CRDs.
-pub fn is_accepted(cluster: &Cluster) {
+/// Asserts that the API server accepts all rendered objects, with each file of values. Needs the CRDs.
+pub fn assert_accepted(cluster: &Cluster) {
     let version = format!("--kube-version={}", version(cluster)["gitVersion"].as_str().expect("a version"));
     for values in value_files() {
         let values = format!("--values={}", values.display());

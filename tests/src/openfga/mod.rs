@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
 /// The preshared key of the server.
-pub const KEY: &str = "a-key-that-nobody-may-see";
+pub const KEY: &str = "a-secret-preshared-key";
 
 /// The folder of the Go module.
 pub fn module() -> PathBuf {
@@ -131,7 +131,7 @@ impl OpenFgaServer {
         }
     }
 
-    /// Kills it.
+    /// Kills the server.
     pub fn end(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -1,4 +1,4 @@
-//! The picture of the house in the documents is the house as it is.
+//! The architecture page of the documents, generated from the crates.
 
 use super::{LAYERS, Package, layer, packages, sources};
 use durward_tests::repository;
@@ -17,7 +17,7 @@ fn purpose(package: &Package) -> String {
     paragraph.split_inclusive(". ").next().unwrap_or_default().trim().to_owned()
 }
 
-/// Those of the used crates that no other used crate uses already.
+/// The used crates that no other used crate uses.
 fn direct<'p>(package: &'p Package, packages: &BTreeMap<String, Package>) -> Vec<&'p str> {
     let reaches = |from: &str, to: &str| {
         let mut open = vec![from];
@@ -35,7 +35,7 @@ fn direct<'p>(package: &'p Package, packages: &BTreeMap<String, Package>) -> Vec
     package.uses.iter().filter(covered).map(String::as_str).collect()
 }
 
-/// To the nearest hundred, so that not every change makes the page stale.
+/// To the nearest hundred, so that small changes do not make the page stale.
 fn rounded(lines: usize) -> usize {
     (lines + 50) / 100 * 100
 }
@@ -83,7 +83,7 @@ fn document() -> String {
 }
 
 #[test]
-fn the_page_about_the_architecture_is_not_stale() {
+fn the_architecture_page_is_up_to_date() {
     let file = repository("docs/contributing/architecture.md");
     let now = document();
     if std::env::var_os("UPDATE").is_some() {

@@ -1,5 +1,5 @@
-//! The rules of the house: dependencies point one way, `core` is pure, modules form no circle, and only the authenticator
-//! makes principals.
+//! Architecture rules: crates depend on lower layers only, `core` is pure, modules form no circle, and only the
+//! authenticator creates principals.
 
 mod house;
 mod modules;
@@ -95,7 +95,7 @@ fn a_crate_uses_only_the_layers_below_it() {
     }
 }
 
-/// The names of all dependencies of a crate. Leaves out what only `pruned` ones need.
+/// The names of all dependencies of a crate, without the `pruned` ones and those that only they need.
 fn dependencies(package: &str, pruned: &[&str]) -> Vec<String> {
     let output = Command::new(env!("CARGO"))
         .args(["tree", "--locked", "-p", package, "-e", "normal", "--prefix", "none", "--format", "{p}"])
@@ -135,7 +135,7 @@ fn pki_has_no_runtime_and_no_client() {
 #[test]
 fn there_is_one_crypto_provider() {
     assert_none("durward", &dependencies("durward", &[]), &["ring", "openssl", "openssl-sys", "native-tls"]);
-    // webauthn-rs verifies passkeys by RustCrypto; nothing else does, and nothing signs by it
+    // webauthn-rs verifies passkeys with RustCrypto; no other code verifies or signs with it
     let without_passkeys = dependencies("durward", &["webauthn-rs"]);
     assert_none("durward", &without_passkeys, &["rsa", "p256", "webauthn-rs-core", "crypto-glue"]);
 }
@@ -151,18 +151,18 @@ fn mentions(name: &str, allowed: &[&str]) -> Vec<PathBuf> {
 }
 
 #[test]
-fn only_the_authenticator_makes_principals() {
+fn only_the_authenticator_creates_principals() {
     assert_eq!(mentions("Principal::authenticated", &["crates/authn", "crates/core"]), Vec::<PathBuf>::new());
 }
 
 #[test]
-fn only_explanations_assume_principals() {
+fn only_explanations_create_assumed_principals() {
     let allowed = ["src/cli", "crates/engine/src/audit/replay.rs", "crates/core"];
     assert_eq!(mentions("Principal::assumed", &allowed), Vec::<PathBuf>::new());
 }
 
 #[test]
-fn doors_decide_nothing() {
+fn doors_make_no_decisions() {
     for name in [".decide(", "Reason::Granted", "Condition::"] {
         let files = sources(&repository("crates/doors/src"));
         let found: Vec<_> =

@@ -1,6 +1,6 @@
 //! Modules inside a crate form no circle. A module is a file; it uses another by a path that begins with `crate` or `super`.
 //!
-//! A file below a folder's `mod.rs` is a part of that module, so it may use what `mod.rs` declares. Files side by side, and
+//! A file below a folder's `mod.rs` is a part of that module, so it may use items of `mod.rs`. Files side by side, and
 //! files of different folders, may not use each other in a circle.
 
 use super::{packages, sources};
@@ -17,7 +17,7 @@ struct Uses<'m> {
     /// The path of the module being read; inline modules are part of their file.
     module: &'m [String],
     paths: BTreeSet<ModulePath>,
-    /// `pub use` of a module: the name, and where it leads.
+    /// `pub use` of a module: the name, and its target.
     exports: BTreeMap<String, ModulePath>,
 }
 
@@ -124,7 +124,7 @@ fn module_of(root: &Path, file: &Path) -> ModulePath {
     path
 }
 
-/// Which modules of a crate use which others.
+/// The modules of a crate, each with the modules that it uses.
 fn graph(root: &Path) -> BTreeMap<ModulePath, BTreeSet<ModulePath>> {
     let mut files = BTreeMap::new();
     for file in
@@ -152,7 +152,7 @@ fn graph(root: &Path) -> BTreeMap<ModulePath, BTreeSet<ModulePath>> {
         None
     };
     let uses = |(module, (paths, _)): (&ModulePath, &(BTreeSet<ModulePath>, _))| {
-        // the module itself and those that it is a part of
+        // the module itself and its parents
         let outside = |used: &ModulePath| !module.starts_with(used);
         let used = paths.iter().filter_map(resolve).filter(outside).collect();
         (module.clone(), used)

@@ -1,4 +1,4 @@
-//! Bundles that are fetched from an endpoint.
+//! Bundles of an endpoint.
 
 use super::*;
 
@@ -32,7 +32,7 @@ impl BundleServer {
         this
     }
 
-    fn now_answers(&self, answer: BundleAnswer) {
+    fn set_answer(&self, answer: BundleAnswer) {
         *self.answer.lock().unwrap() = answer;
     }
 
@@ -80,34 +80,36 @@ async fn a_fetched_bundle_is_refreshed_and_never_rolled_back() {
         "endpoint": {"url": endpoint.url(), "profile": "https_spiffe", "spiffeId": id},
     });
     let provider = partner.provider("partner", &fields);
-    let doors = FederationSetup::open(&[("policy.yaml", &policy(&everybody())), ("partner.yaml", &provider)]);
+    let doors = FederationSetup::open(&[("policy.yaml", &policy(&all_methods())), ("partner.yaml", &provider)]);
     let by_token = |domain: &ForeignDomain| doors.by_token(&domain.token(&json!({})), "/billing");
     eventually("the keys of the fetched bundle", || (by_token(&partner) == 200).then_some(())).unwrap();
 
-    // no failure removes the valid bundle or accepts another one
+    // after a failure the valid bundle stays in use
     let redirect = format!("https://localhost:{}/", endpoint.address.port());
     for (bad, stdout_text) in [
         (BundleAnswer::Text(next.bundle(4)), "its sequence went back from 5 to 4"),
         (BundleAnswer::Down, "answered 503"),
         (BundleAnswer::Redirect(redirect), "answered 302"),
     ] {
-        endpoint.now_answers(bad);
+        endpoint.set_answer(bad);
         doors.up.wait_for_stderr(stdout_text);
         assert_eq!((by_token(&partner), by_token(&next)), (200, 401));
         assert_eq!(doors.by_tls(&partner.svid(WORKLOAD), "/billing"), 200);
     }
 
-    // two roots, then one: certificates of the old root end at once, on open connections too
+    // two roots, then one: certificates of the old root are refused at once, also on open connections
     let roots: Vec<_> = partner.authority.roots().iter().chain(next.authority.roots()).cloned().collect();
-    endpoint.now_answers(BundleAnswer::Text(write(&roots, [partner.key.jwk(), next.key.jwk()], 6, 1)));
+    endpoint.set_answer(BundleAnswer::Text(write(&roots, [partner.key.jwk(), next.key.jwk()], 6, 1)));
     eventually("the next root", || (doors.by_tls(&next.svid(WORKLOAD), "/billing") == 200).then_some(())).unwrap();
     assert_eq!((by_token(&partner), by_token(&next)), (200, 200));
-    endpoint.now_answers(BundleAnswer::Text(next.bundle(7)));
-    eventually("the end of the old root", || (doors.by_tls(&partner.svid(WORKLOAD), "/billing") == 0).then_some(()))
-        .unwrap();
+    endpoint.set_answer(BundleAnswer::Text(next.bundle(7)));
+    eventually("certificates of the old root to be refused", || {
+        (doors.by_tls(&partner.svid(WORKLOAD), "/billing") == 0).then_some(())
+    })
+    .unwrap();
     assert_eq!((by_token(&partner), by_token(&next)), (401, 200));
-    // the endpoint still has a certificate of the removed root
-    endpoint.now_answers(BundleAnswer::Text(partner.bundle(8)));
+    // the endpoint still presents a certificate of the removed root
+    endpoint.set_answer(BundleAnswer::Text(partner.bundle(8)));
     doors.up.wait_for_stderr("the endpoint's certificate is not valid");
     assert_eq!((by_token(&partner), by_token(&next)), (401, 200));
 }
@@ -133,7 +135,7 @@ async fn a_bundle_endpoint_authenticates_by_its_profile() {
         let folder = tempfile::tempdir().unwrap();
         let roots = folder.path().join("web.pem");
         std::fs::write(&roots, web.authority.roots_pem()).unwrap();
-        let files = [("policy.yaml", policy(&everybody())), ("partner.yaml", partner.provider("partner", &fields))];
+        let files = [("policy.yaml", policy(&all_methods())), ("partner.yaml", partner.provider("partner", &fields))];
         let up = trusting(&roots, &files);
         let token = format!("Bearer {}", partner.token(&json!({})));
         let ask = || up.forward_auth("GET", HOST, "/billing", &[("Authorization", &token)]).status;

@@ -1,4 +1,4 @@
-//! Workloads of a federated trust domain: what its bundle authenticates, and how the bundle is fetched and kept.
+//! Workloads of a federated trust domain: credentials that its bundle verifies, and fetches of the bundle.
 
 mod bundle_endpoint;
 
@@ -77,14 +77,14 @@ fn resource(kind: &str, metadata: Value, spec: Value) -> String {
 }
 
 /// A policy with an operation for each kind of caller.
-fn policy(ways: &Value) -> String {
+fn policy(authentication: &Value) -> String {
     let operation = |name: &str, risk: &str| {
         let path = format!("/{name}");
         json!({"name": name, "http": [{"methods": ["GET"], "paths": [path]}], "risk": risk})
     };
     let spec = json!({
         "service": {"hosts": [HOST], "audience": "orders.shop"},
-        "authentication": ways,
+        "authentication": authentication,
         "operations": [operation("own", "Standard"), operation("partner", "High"), operation("billing", "Standard"),
                        operation("anybody", "Standard"), operation("other", "Standard")],
         "grants": [
@@ -98,11 +98,11 @@ fn policy(ways: &Value) -> String {
     resource("AccessPolicy", json!({"name": "orders", "namespace": "shop"}), spec)
 }
 
-fn everybody() -> Value {
+fn all_methods() -> Value {
     json!([{"workload": {}}, {"provider": "partner"}, {"provider": "other"}])
 }
 
-/// A `durward up`, and the ways to present a credential to it.
+/// A `durward up`, and requests with each kind of credential.
 struct FederationSetup {
     up: UpProcess,
     folder: tempfile::TempDir,
@@ -124,7 +124,7 @@ impl FederationSetup {
         run(curl.arg(format!("https://{}/forward-auth", self.up.listen["https"]))).1.parse().unwrap()
     }
 
-    /// Exchanges a token for one of the service, or a certificate where one is given.
+    /// Exchanges a certificate, if given, or a token for an access token of the service.
     fn exchanged(&self, svid: Option<&IssuedSvid>, form: &[(&str, &str)]) -> (u16, Value) {
         let form = url::form_urlencoded::Serializer::new(String::new())
             .extend_pairs(form)
@@ -174,7 +174,7 @@ fn federated_workloads_authenticate_by_their_spiffe_id() {
     let roots = partner.authority.roots_pem();
     for (bundle, tokens) in [(partner.bundle(1), true), (roots, false)] {
         let provider = partner.provider("partner", &json!({"bundle": bundle}));
-        let doors = FederationSetup::open(&[("policy.yaml", &policy(&everybody())), ("partner.yaml", &provider)]);
+        let doors = FederationSetup::open(&[("policy.yaml", &policy(&all_methods())), ("partner.yaml", &provider)]);
         let billing = partner.svid(WORKLOAD);
         let other = partner.svid("spiffe://partner.example/spire/agent/x");
         for (path, [as_billing, as_other]) in [
@@ -192,7 +192,7 @@ fn federated_workloads_authenticate_by_their_spiffe_id() {
         let by_token = doors.by_token(&partner.token(&json!({})), "/billing");
         assert_eq!(by_token, if tokens { 200 } else { 401 }, "a bundle in PEM has no keys for tokens");
         let high = doors.by_token(&partner.token(&json!({})), "/partner");
-        assert_eq!(high, 401, "a bearer is no proof of possession");
+        assert_eq!(high, 401, "a bearer token is no proof of possession");
         let record = doors.up.record("the workload", |record| record["principal"]["id"] == WORKLOAD);
         assert_eq!(record["principal"]["federation"], "partner");
     }
@@ -202,7 +202,7 @@ fn federated_workloads_authenticate_by_their_spiffe_id() {
 fn federated_workloads_exchange_credentials_for_access_tokens() {
     let partner = ForeignDomain::new("partner.example");
     let provider = partner.provider("partner", &json!({"bundle": partner.bundle(1)}));
-    let doors = FederationSetup::open(&[("policy.yaml", &policy(&everybody())), ("partner.yaml", &provider)]);
+    let doors = FederationSetup::open(&[("policy.yaml", &policy(&all_methods())), ("partner.yaml", &provider)]);
     let by_jwt_svid = |token: &str| {
         let form = [
             ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
@@ -219,14 +219,18 @@ fn federated_workloads_exchange_credentials_for_access_tokens() {
             assert_eq!(doors.by_token(token, path), status, "{path}");
         }
     }
-    // the certificate allows high risk, and its token is valid only with the certificate
+    // the certificate allows high risk; its token is valid with the certificate only
     let certificate = [("grant_type", "client_credentials")];
     let (status, answer) = doors.exchanged(Some(&partner.svid(WORKLOAD)), &certificate);
     assert_eq!((status, &answer["scope"]), (200, &json!("anybody billing partner")), "{answer}");
-    assert_eq!(doors.by_token(answer["access_token"].as_str().unwrap(), "/billing"), 401, "it is bound");
+    assert_eq!(
+        doors.by_token(answer["access_token"].as_str().unwrap(), "/billing"),
+        401,
+        "the token is bound to the certificate"
+    );
 
     // invalid credentials get no token
-    let stranger = ForeignDomain {
+    let other_domain = ForeignDomain {
         key: TokenKey::generate(SigningAlgorithm::Es256).unwrap(),
         ..ForeignDomain::new("partner.example")
     };
@@ -235,20 +239,20 @@ fn federated_workloads_exchange_credentials_for_access_tokens() {
         partner.token(&json!({"sub": "spiffe://cluster.local/ns/billing/sa/billing"})),
         partner.token(&json!({"sub": "spiffe://other.example/x"})),
         partner.token(&json!({"exp": tokens::now() - 60})),
-        stranger.token(&json!({})),
+        other_domain.token(&json!({})),
     ] {
         let (status, answer) = by_jwt_svid(&token);
         assert_eq!((status, &answer["error"]), (400, &json!("invalid_request")), "{answer}");
     }
-    let (status, _) = doors.exchanged(Some(&stranger.svid(WORKLOAD)), &certificate);
+    let (status, _) = doors.exchanged(Some(&other_domain.svid(WORKLOAD)), &certificate);
     assert_ne!(status, 200, "a root that the bundle does not have");
 
-    // exchanged tokens end with the provider
+    // without the provider, exchanged tokens are invalid
     let (_, answer) = by_jwt_svid(&partner.token(&json!({})));
     let token = answer["access_token"].as_str().unwrap();
     assert_eq!(doors.by_token(token, "/billing"), 200);
     std::fs::remove_file(doors.up.manifests.join("partner.yaml")).unwrap();
-    eventually("the provider is gone", || (doors.by_token(token, "/billing") == 401).then_some(())).unwrap();
+    eventually("the removal of the provider", || (doors.by_token(token, "/billing") == 401).then_some(())).unwrap();
     assert_eq!(by_jwt_svid(&partner.token(&json!({}))).0, 400);
 }
 
@@ -257,7 +261,7 @@ fn a_federated_bundle_is_limited_to_its_trust_domain() {
     let partner = ForeignDomain::new("partner.example");
     let other = ForeignDomain::new("other.example");
     let doors = FederationSetup::open(&[
-        ("policy.yaml", &policy(&everybody())),
+        ("policy.yaml", &policy(&all_methods())),
         ("partner.yaml", &partner.provider("partner", &json!({"bundle": partner.bundle(1)}))),
         ("other.yaml", &other.provider("other", &json!({"bundle": other.bundle(1)}))),
     ]);
@@ -281,7 +285,7 @@ fn a_federated_bundle_is_limited_to_its_trust_domain() {
         let token = partner.token(&json!({"sub": id}));
         assert_eq!(doors.by_token(&token, "/anybody"), 401, "a token of {id}");
     }
-    // no handshake by roots of another domain
+    // roots of another domain verify no handshake
     assert_eq!(doors.by_tls(&partner.svid("spiffe://cluster.local/ns/billing/sa/billing"), "/own"), 0);
     assert_eq!(doors.by_tls(&partner.svid("spiffe://other.example/x"), "/other"), 0);
     // an identity of the partner needs the partner's root
@@ -293,7 +297,7 @@ fn a_federated_bundle_is_limited_to_its_trust_domain() {
         .output()
         .unwrap();
     let own = String::from_utf8(own.stdout).unwrap();
-    assert_eq!(doors.by_token(own.trim(), "/own"), 200, "our own workloads as ever");
+    assert_eq!(doors.by_token(own.trim(), "/own"), 200, "our own workloads still authenticate");
     assert_eq!(doors.by_token(own.trim(), "/partner"), 401);
 }
 
@@ -301,7 +305,7 @@ fn a_federated_bundle_is_limited_to_its_trust_domain() {
 fn invalid_federated_credentials_are_refused() {
     let partner = ForeignDomain::new("partner.example");
     let provider = partner.provider("partner", &json!({"bundle": partner.bundle(1)}));
-    let doors = FederationSetup::open(&[("policy.yaml", &policy(&everybody())), ("partner.yaml", &provider)]);
+    let doors = FederationSetup::open(&[("policy.yaml", &policy(&all_methods())), ("partner.yaml", &provider)]);
     assert_eq!(doors.by_token(&partner.token(&json!({})), "/billing"), 200);
     for claims in [
         json!({"aud": null}),
@@ -314,15 +318,15 @@ fn invalid_federated_credentials_are_refused() {
     ] {
         assert_eq!(doors.by_token(&partner.token(&claims), "/billing"), 401, "{claims}");
     }
-    let stranger = ForeignDomain {
+    let other_domain = ForeignDomain {
         key: TokenKey::generate(SigningAlgorithm::Es256).unwrap(),
         ..ForeignDomain::new("partner.example")
     };
-    assert_eq!(doors.by_token(&stranger.token(&json!({})), "/billing"), 401, "a key that the bundle does not have");
-    assert_eq!(doors.forwarded(&stranger.svid(WORKLOAD), "/billing"), 401, "a root that the bundle does not have");
+    assert_eq!(doors.by_token(&other_domain.token(&json!({})), "/billing"), 401, "a key that the bundle does not have");
+    assert_eq!(doors.forwarded(&other_domain.svid(WORKLOAD), "/billing"), 401, "a root that the bundle does not have");
     let ended = partner.issue(WORKLOAD, CertificateSerial::unbound([9; 15]), -TimeDelta::minutes(5));
     assert_eq!((doors.forwarded(&ended, "/billing"), doors.by_tls(&ended, "/billing")), (401, 0));
-    // a serial number like one of ours has no effect
+    // a serial number like those of our own certificates has no effect
     let holder = CertificateHolder { pod: UidTag::from_uid("pod"), service_account: UidTag::from_uid("account") };
     let alike = partner.issue(WORKLOAD, CertificateSerial::for_pod(holder, [1; 9]), TimeDelta::minutes(5));
     assert_eq!(doors.forwarded(&alike, "/billing"), 200);
@@ -334,11 +338,11 @@ fn invalid_federated_credentials_are_refused() {
 }
 
 #[test]
-fn trust_domains_are_unique_and_ours_is_reserved() {
+fn trust_domains_are_unique_and_the_own_one_is_reserved() {
     let (partner, thief) = (ForeignDomain::new("partner.example"), ForeignDomain::new("partner.example"));
     let own = ForeignDomain::new("cluster.local");
     let doors = FederationSetup::open(&[
-        ("policy.yaml", &policy(&everybody())),
+        ("policy.yaml", &policy(&all_methods())),
         ("partner.yaml", &thief.provider("partner", &json!({"bundle": thief.bundle(1)}))),
         ("other.yaml", &partner.provider("other", &json!({"bundle": partner.bundle(1)}))),
         ("own.yaml", &own.provider("ours", &json!({"bundle": own.bundle(1)}))),
@@ -399,7 +403,7 @@ fn an_invalid_bundle_is_reported_with_its_field() {
 fn enforcement_points_name_only_workloads_of_known_trust_domains() {
     let partner = ForeignDomain::new("partner.example");
     let provider = partner.provider("partner", &json!({"bundle": partner.bundle(1)}));
-    let up = UpProcess::with(&[("policy.yaml", &policy(&everybody())), ("partner.yaml", &provider)]);
+    let up = UpProcess::with(&[("policy.yaml", &policy(&all_methods())), ("partner.yaml", &provider)]);
     for (id, action, decision) in [
         (WORKLOAD, "billing", true),
         (WORKLOAD, "own", false),
@@ -412,7 +416,7 @@ fn enforcement_points_name_only_workloads_of_known_trust_domains() {
         });
         assert_eq!(up.authzen("/access/v1/evaluation", &body), (200, json!({"decision": decision})), "{id} {action}");
     }
-    // the same without a server
+    // the `check` command decides the same without a server
     let check = |more: &[&str]| {
         let mut command = durward();
         command.args(["check", "--policies"]).arg(&up.manifests).args(["--as", WORKLOAD]).args(more);

@@ -74,7 +74,11 @@ fn authzen_follows_its_specification() {
         &[("Host", "x"), ("Content-Type", "application/json"), ("X-Request-ID", "r-2")],
         &"x".repeat(300 * 1024),
     );
-    assert_eq!((unread.status, unread.header("x-request-id")), (401, Some("r-2")), "nobody reads a stranger's body");
+    assert_eq!(
+        (unread.status, unread.header("x-request-id")),
+        (401, Some("r-2")),
+        "the body of an unauthenticated caller is not read"
+    );
 }
 
 #[test]

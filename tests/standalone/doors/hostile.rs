@@ -38,7 +38,7 @@ fn shutdown_answers_requests_in_flight() {
     let mut stream = TcpStream::connect(up.listen["http"]).unwrap();
     let head = "POST /access/v1/evaluation HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n";
     stream.write_all(head.as_bytes()).unwrap();
-    // the server has begun to read the request
+    // the server started to read the request
     let mut begun = [0; 25];
     stream.read_exact(&mut begun).unwrap();
     assert!(begun.starts_with(b"HTTP/1.1 100 Continue"));
@@ -76,7 +76,7 @@ async fn an_unreadable_check_is_denied() {
         header("authorization", &format!("Bearer {}", "a".repeat(1 << 20))),
         // over 1 MiB, as with Envoy's `with_request_body`
         with(&|http| http.body = "x".repeat(3 << 19)),
-        // more names than a header map holds
+        // more names than a header map can hold
         with(&|http| http.header_map = names(40_000)),
         with(&|http| http.fragment = "x".to_owned()),
         header(":path", "/orders"),
@@ -164,7 +164,7 @@ async fn an_ambiguous_check_is_denied() {
         (check(HOST, b"/orders", &[authorization, authorization]), false),
         (check(HOST, b"/orders", &[authorization, (":path", "/orders"), (":path", "/orders")]), true),
         (check(HOST, b"/orders", &[authorization, (":path", "/orders"), (":path", "/admin")]), false),
-        // this service allows everything, but ambiguous requests belong to no service
+        // this service allows every request, but ambiguous requests belong to no service
         (check("trial.shop.svc", b"/x", &[]), true),
         (check("trial.shop.svc", b"/\xff", &[]), false),
         (check("trial.shop.svc", b"/x", &[("", "c")]), false),
@@ -177,7 +177,7 @@ async fn an_ambiguous_check_is_denied() {
     }
 }
 
-/// An application may obey such a header if its proxy passes it on; only the door can refuse it.
+/// An application may read such a header if its proxy passes it on; only the door can refuse it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_contradicting_path_header_is_refused() {
     let up = UpProcess::with(&[("shop.yaml", POLICY)]);
@@ -216,7 +216,7 @@ fn silent_connections_time_out() {
         stream
     });
     for mut stream in silent {
-        // any error except the time-out also means closed
+        // any error except the time-out means that the connection is closed
         let ended = stream.read_to_end(&mut Vec::new());
         assert!(!matches!(ended, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock));
     }

@@ -1,4 +1,4 @@
-//! The doors: what they trust, how they answer, what they never serve.
+//! The doors: trusted headers, responses, and paths that they never serve.
 
 mod authzen;
 mod hostile;
@@ -31,7 +31,7 @@ async fn envoy(up: &UpProcess) -> AuthorizationClient<Channel> {
     AuthorizationClient::connect(format!("http://{}", up.listen["grpc"])).await.unwrap()
 }
 
-/// The doors whose protocol can carry a case as it stands.
+/// The doors whose protocol can carry a case unchanged.
 fn doors(case: &RequestCase) -> Vec<&'static str> {
     let text = |text: &str| text.bytes().all(|b| (0x20..0x7f).contains(&b)) && text.trim() == text;
     // a URL's path begins with a slash
@@ -71,7 +71,7 @@ async fn every_door_reads_a_request_alike() {
     }
     for ((case, door), record) in requests_sent.iter().zip(up.records(requests_sent.len())) {
         assert_eq!(record["door"], *door);
-        // the subject is authenticated, and has no grant
+        // the subject is authenticated and has no grant
         let expected =
             if *door == "authzen" && case.reason == "Unauthenticated" { "InsufficientScope" } else { &case.reason };
         assert_eq!(record["reason"], expected, "{case:?} at {door}");

@@ -38,10 +38,10 @@ fn a_certificate_gets_a_bound_token() {
     assert_eq!(
         (again.status, &body(&again)["error"]),
         (400, &json!("invalid_request")),
-        "stolen, it can't be exchanged"
+        "a stolen token can't be exchanged"
     );
 
-    // a bearer token is bound to the certificate, but its assurance stays
+    // the token is bound to the certificate, but its assurance stays `Bearer`
     let bearer = up.token("billing/billing", "durward");
     let reply = by(&billing, &exchange_request(&bearer, "orders-api", &[]));
     assert_eq!(body(&reply)["scope"], "orders.read", "{reply:?}");
@@ -64,7 +64,11 @@ fn a_certificate_gets_a_bound_token() {
     ];
     let through = by_certificate(&up, "https", "/forward-auth", &cart, &orders);
     assert_eq!((through.status, through.header("x-durward-assurance")), (200, Some("Bearer")), "{through:?}");
-    assert_eq!(through.header("x-durward-principal"), Some(BILLING), "the token speaks, not the certificate");
+    assert_eq!(
+        through.header("x-durward-principal"),
+        Some(BILLING),
+        "the token determines the principal, not the certificate"
+    );
 
     for (files, parameters) in
         [(&cart, own.to_vec()), (&cart, exchange_request(&bearer, "orders-api", &[("client_id", BILLING)]))]

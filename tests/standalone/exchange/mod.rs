@@ -1,4 +1,4 @@
-//! The token service: which tokens it issues, how the doors treat them, and what attackers get.
+//! The token service: issued tokens, their use at the doors, and attacks.
 
 mod bound;
 mod verifiers;
@@ -191,8 +191,8 @@ fn a_token_carries_the_granted_scopes() {
     assert_eq!((&last["principal"], &last["audiences"]), (&json!(BILLING), &json!(["invoices.shop"])));
     assert_eq!((&last["scopes"], &last["token"], &last["lifetime"]), (&json!(["read"]), &claims["jti"], &json!(120)));
     let metrics = request(up.listen["admin"], "GET", "/metrics", &[("Host", "durward")], "").body;
-    let counted = r#"durward_issuance_duration_seconds_count{by="exchange",outcome="issued"} 6"#;
-    assert!(metrics.contains(counted), "{metrics}");
+    let count_line = r#"durward_issuance_duration_seconds_count{by="exchange",outcome="issued"} 6"#;
+    assert!(metrics.contains(count_line), "{metrics}");
 }
 
 #[test]
@@ -207,7 +207,7 @@ fn a_requested_scope_narrows_the_token() {
     assert_eq!(
         claims(&access_token_of(&ask("orders.read orders.refund admin")))["scope"],
         "orders.read",
-        "no more than can be had"
+        "only granted scopes"
     );
 
     for (token, method, path, status) in [
@@ -225,15 +225,13 @@ fn a_requested_scope_narrows_the_token() {
     assert_eq!(reply.header("x-durward-principal"), Some("user:corporate/alice"));
     assert_eq!(reply.header("x-durward-assurance"), Some("Bearer"));
 
-    // a token is valid as long as the authentication method of its subject token
+    // a token is valid while the policy accepts the authentication method of its subject token
     up.write(
         "all.yaml",
         &manifests(&[&key]).replace("{provider: corporate}, {provider: partners}", "{provider: partners}"),
     );
-    eventually("the provider is no way in any more", || {
-        (door(&up, "GET", "/orders", &wide).status == 401).then_some(())
-    })
-    .unwrap();
+    eventually("the policy without the provider", || (door(&up, "GET", "/orders", &wide).status == 401).then_some(()))
+        .unwrap();
     let billing = access_token_of(&exchange(&up, &up.token("billing/billing", "durward"), "orders-api", &[]));
     assert_eq!(door(&up, "GET", "/orders", &billing).status, 200);
 }
@@ -291,7 +289,7 @@ fn invalid_exchange_requests_are_explained() {
         "as an unknown audience"
     );
 
-    // the form of the request matters too
+    // other media types, methods and repeated headers
     let send = |method: &str, path: &str, types: &[&str], body: &str| {
         let mut headers = vec![("Host", "durward")];
         headers.extend(types.iter().map(|one| ("Content-Type", *one)));
@@ -324,7 +322,7 @@ fn invalid_exchange_requests_are_explained() {
 #[test]
 fn every_invalid_subject_token_gets_one_answer() {
     let key = IssuerKey::rsa("one");
-    let stranger = IssuerKey::rsa("two");
+    let other_key = IssuerKey::rsa("two");
     let up = start(&key);
     let good = up.token("billing/billing", "durward");
     let access = access_token_of(&exchange(&up, &good, "orders-api", &[]));
@@ -334,7 +332,7 @@ fn every_invalid_subject_token_gets_one_answer() {
     let expired = up.mint(&["jwt", "--service-account", "billing/billing", "--audience", "durward", "--ttl", "1s"]);
     // no clock leeway for our own tokens
     let ended = claims(&expired)["exp"].as_i64().unwrap();
-    eventually("it has ended", || (now() > ended).then_some(())).unwrap();
+    eventually("the expiry of the token", || (now() > ended).then_some(())).unwrap();
     let api_key = format!("dwk_acme_{}", URL_SAFE_NO_PAD.encode([7; 32]));
     let bad = [
         (expired, JWT, "the token expired"),
@@ -353,7 +351,7 @@ fn every_invalid_subject_token_gets_one_answer() {
         (unsigned(&with(&own_header, &json!({"typ": "at+jwt"}))), JWT, "the token's signature is wrong"),
         (format!("{message}.{}", signature.chars().rev().collect::<String>()), JWT, "the token's signature is wrong"),
         (
-            stranger.token_with_header(&json!({"kid": own_header["kid"], "typ": "at+jwt"})),
+            other_key.token_with_header(&json!({"kid": own_header["kid"], "typ": "at+jwt"})),
             ACCESS_TOKEN,
             "the token's signature is wrong",
         ),
@@ -367,7 +365,7 @@ fn every_invalid_subject_token_gets_one_answer() {
         (key.token(&json!({"iss": "https://people.example", "aud": "portal"})), JWT, "the token is of an issuer"),
         (key.token(&json!({"sub": ""})), JWT, "the token's subject is no principal"),
         (key.token(&json!({"cnf": {"x5t#S256": "AAAA"}})), JWT, "the token is bound to a certificate"),
-        (stranger.token(&json!({})), JWT, "the issuer has no key"),
+        (other_key.token(&json!({})), JWT, "the issuer has no key"),
         (api_key, JWT, "the token is no JWT"),
         ("nonsense".to_owned(), JWT, "the token is no JWT"),
         ("x".repeat(20_000), JWT, "the credential is too long"),
@@ -398,7 +396,7 @@ fn a_second_exchange_never_widens_or_extends_a_token() {
     let up = start(&key);
     let subject = key.token(&json!({"exp": now() + 100, "cnf": null}));
     let first = access_token_of(&exchange(&up, &subject, "orders-api", &[("scope", "orders.read")]));
-    assert_eq!(claims(&first)["exp"], claims(&subject)["exp"], "no longer than what it was exchanged for");
+    assert_eq!(claims(&first)["exp"], claims(&subject)["exp"], "the token expires with its subject token");
     let mut token = first.clone();
     for kind in [ACCESS_TOKEN, JWT, ACCESS_TOKEN] {
         let reply = exchange(&up, &token, "orders-api", &[("subject_token_type", kind)]);

@@ -1,4 +1,4 @@
-//! What services use to verify tokens: introspection, metadata, keys.
+//! Verification of tokens by services: introspection, metadata, keys.
 
 use super::*;
 
@@ -47,11 +47,11 @@ fn services_introspect_their_own_tokens() {
         answers.insert(format!("{reply:?}"));
     }
     assert_eq!(answers.len(), 1, "{answers:#?}");
-    let nobody = ask(&access, &[]);
-    assert_eq!((nobody.status, nobody.header("www-authenticate")), (401, Some("Bearer")));
+    let anonymous = ask(&access, &[]);
+    assert_eq!((anonymous.status, anonymous.header("www-authenticate")), (401, Some("Bearer")));
     assert_eq!(post(&up, "/introspect", "", &[("Authorization", &orders)]).status, 400);
 
-    // revoked grants end at once
+    // introspection follows a revoked grant at once
     up.write(
         "all.yaml",
         &manifests(&[&key]).replace(
@@ -60,7 +60,7 @@ fn services_introspect_their_own_tokens() {
         ),
     );
     let scope = || (body(&ask(&access, &[("Authorization", &orders)]))["scope"] == "orders.read").then_some(());
-    eventually("the scope that was taken back is gone", scope).unwrap();
+    eventually("the token without the revoked scope", scope).unwrap();
 }
 
 #[test]

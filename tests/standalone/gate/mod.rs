@@ -1,4 +1,4 @@
-//! The enforcing proxy: which requests reach the application, and how it shuts down.
+//! The enforcing proxy: forwarded and refused requests, and shutdown.
 
 mod outbound;
 mod websockets;
@@ -20,13 +20,13 @@ fn received(reply: &HttpReply) -> Value {
 }
 
 #[test]
-fn allowed_callers_pass_and_are_named_to_the_application() {
+fn allowed_requests_reach_the_application_with_the_caller() {
     let fixture = GateFixture::new(POLICY);
     let app = RecordingApp::start();
     let gate = fixture.gate("shop/orders", &app.upstream(), &[]);
     let billing = fixture.caller(Some("billing/billing"));
     let other = fixture.caller(Some("x/y"));
-    let stranger = fixture.caller(None);
+    let anonymous = fixture.caller(None);
     let ask = |caller: &gate::TlsCaller, path: &str, headers: &[(&str, &str)]| {
         caller.request(gate.address(), "GET", path, &[&[HOST], headers].concat())
     };
@@ -46,15 +46,18 @@ fn allowed_callers_pass_and_are_named_to_the_application() {
     );
     // by token
     let token = format!("Bearer {}", fixture.token("billing/billing", "orders.shop"));
-    let forwarded = received(&ask(&stranger, "/orders", &[("Authorization", &token)]));
+    let forwarded = received(&ask(&anonymous, "/orders", &[("Authorization", &token)]));
     assert_eq!(forwarded["headers"]["x-durward-assurance"], json!(["Bearer"]));
     // without either
-    assert_eq!(received(&ask(&stranger, "/healthz", &[]))["headers"].get("x-durward-principal"), None);
+    assert_eq!(received(&ask(&anonymous, "/healthz", &[]))["headers"].get("x-durward-principal"), None);
 
     let count = app.requests().len();
-    let nobody = ask(&stranger, "/orders", &[]);
-    assert_eq!((nobody.status, nobody.header("www-authenticate")), (401, Some(r#"Bearer realm="orders.shop""#)));
-    let bad = ask(&stranger, "/orders", &[("Authorization", "Bearer x")]);
+    let unreachable = ask(&anonymous, "/orders", &[]);
+    assert_eq!(
+        (unreachable.status, unreachable.header("www-authenticate")),
+        (401, Some(r#"Bearer realm="orders.shop""#))
+    );
+    let bad = ask(&anonymous, "/orders", &[("Authorization", "Bearer x")]);
     assert_eq!((bad.status, bad.body.as_str()), (401, r#"{"error":"invalid_token"}"#));
     let refused = ask(&other, "/orders", &[]);
     assert_eq!(
@@ -88,7 +91,7 @@ fn identity_headers_of_callers_are_dropped() {
     let fixture = GateFixture::new(POLICY);
     let app = RecordingApp::start();
     let gate = fixture.gate("shop/orders", &app.upstream(), &[]);
-    let stranger = fixture.caller(None);
+    let anonymous = fixture.caller(None);
     let headers = [
         HOST,
         ("x-durward-principal", "user:corporate/root"),
@@ -113,7 +116,7 @@ fn identity_headers_of_callers_are_dropped() {
         ("x-request-id", "r-1"),
         ("cookie", "a=b"),
     ];
-    let forwarded = received(&stranger.request(gate.address(), "GET", "/healthz", &headers));
+    let forwarded = received(&anonymous.request(gate.address(), "GET", "/healthz", &headers));
     let names: Vec<_> = forwarded["headers"].as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(
         names,
@@ -137,10 +140,10 @@ fn misleading_headers_are_refused() {
     let fixture = GateFixture::new(POLICY);
     let app = RecordingApp::start();
     let gate = fixture.gate("shop/orders", &app.upstream(), &[]);
-    let stranger = fixture.caller(None);
+    let anonymous = fixture.caller(None);
     // a certificate in a header is ignored
     let forwarded = [HOST, ("x-forwarded-client-cert", "URI=spiffe://cluster.local/ns/billing/sa/billing")];
-    assert_eq!(stranger.request(gate.address(), "GET", "/orders", &forwarded).status, 401);
+    assert_eq!(anonymous.request(gate.address(), "GET", "/orders", &forwarded).status, 401);
     // disguised names, another path or method, headers named by `Connection`
     for header in [
         ("x_durward_principal", "a"),
@@ -149,10 +152,10 @@ fn misleading_headers_are_refused() {
         ("x-original-url", "/admin"),
         ("x-rewrite-url", "/admin"),
     ] {
-        assert_eq!(stranger.request(gate.address(), "GET", "/healthz", &[HOST, header]).status, 403, "{header:?}");
+        assert_eq!(anonymous.request(gate.address(), "GET", "/healthz", &[HOST, header]).status, 403, "{header:?}");
     }
     for named in ["x-durward-principal", "host", "close, Authorization"] {
-        let reply = stranger.request(
+        let reply = anonymous.request(
             gate.address(),
             "GET",
             "/healthz",
@@ -182,7 +185,7 @@ fn bodies_stream_both_ways() {
     stream
         .write_all(b"POST /files/echo HTTP/1.1\r\nHost: orders.shop.svc\r\nTransfer-Encoding: chunked\r\n\r\n")
         .unwrap();
-    // each chunk comes back before the next one is sent, so nothing is buffered
+    // each chunk arrives before the next one is sent, so the gate buffers nothing
     let mut answer = Vec::new();
     for piece in ["one", "two", "three"] {
         stream.write_all(format!("{:x}\r\n{piece}\r\n", piece.len()).as_bytes()).unwrap();
@@ -194,7 +197,7 @@ fn bodies_stream_both_ways() {
         }
     }
     assert!(answer.starts_with(b"HTTP/1.1 200 OK"));
-    // large bodies take no memory
+    // large bodies are not held in memory
     let mut stream = fixture.caller(None).connect(gate.address());
     let count = 1024;
     let piece = vec![b'x'; 16 << 10];
@@ -319,19 +322,23 @@ fn oversized_requests_are_refused_and_the_next_passes() {
 #[test]
 fn an_unreachable_application_is_reported() {
     let fixture = GateFixture::new(POLICY);
-    let nobody = durward_tests::free();
-    let gate = fixture.gate("shop/orders", &format!("http://{nobody}"), &["--response-timeout", "1s"]);
+    let unreachable = durward_tests::free();
+    let gate = fixture.gate("shop/orders", &format!("http://{unreachable}"), &["--response-timeout", "1s"]);
     let caller = fixture.caller(None);
     let reply = caller.request(gate.address(), "GET", "/healthz", &[HOST]);
     assert_eq!((reply.status, reply.body.as_str()), (502, r#"{"error":"bad_gateway"}"#));
-    assert_eq!(caller.request(gate.address(), "GET", "/orders", &[HOST]).status, 401, "decided all the same");
+    assert_eq!(
+        caller.request(gate.address(), "GET", "/orders", &[HOST]).status,
+        401,
+        "the decision comes before the upstream error"
+    );
     let app = RecordingApp::start();
     let gate = fixture.gate("shop/late", &app.upstream(), &["--response-timeout", "300ms", "--max-requests", "1"]);
     let mut first = caller.connect(gate.address());
     first.write_all(head("GET", "/files/never", &[HOST]).as_bytes()).unwrap();
     gate.records(1);
     let second = caller.request(gate.address(), "GET", "/healthz", &[HOST]);
-    // the first request may have ended already
+    // the first request may already be finished
     assert!(matches!(second.status, 503 | 200), "{second:?}");
     assert!(read_head(&mut first).starts_with("HTTP/1.1 504"));
 }
@@ -350,7 +357,7 @@ fn shutdown_lets_open_requests_finish() {
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
     gate.terminate();
     // no new connections
-    eventually("its port is closed", || std::net::TcpStream::connect(gate.address()).err()).unwrap();
+    eventually("the closed port", || std::net::TcpStream::connect(gate.address()).err()).unwrap();
     stream.write_all(b"cd").unwrap();
     let mut rest = Vec::new();
     let _ = stream.read_to_end(&mut rest);
@@ -360,7 +367,7 @@ fn shutdown_lets_open_requests_finish() {
 }
 
 #[test]
-fn valid_policy_changes_apply_and_broken_ones_do_not() {
+fn valid_policy_changes_apply_and_invalid_ones_do_not() {
     let fixture = GateFixture::new(POLICY);
     let app = RecordingApp::start();
     let gate = fixture.gate("shop/orders", &app.upstream(), &[]);
@@ -374,7 +381,7 @@ fn valid_policy_changes_apply_and_broken_ones_do_not() {
         "manifests/policy.yaml",
         &POLICY.replace("namespace: billing, name: billing", "namespace: billing, name: other"),
     );
-    eventually("the grant is gone", || (ask() == 403).then_some(())).unwrap();
+    eventually("the removal of the grant", || (ask() == 403).then_some(())).unwrap();
 }
 
 #[test]

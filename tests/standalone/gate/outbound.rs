@@ -45,11 +45,11 @@ fn outbound_calls_use_the_certificate_of_the_pod() {
     assert_eq!(forwarded["uri"], "/orders?x=1");
     assert_eq!(outward(&web, orders.address(), "GET", "/admin").status, 403);
     assert_eq!(outward(&web, orders.address(), "GET", "/nothing").status, 403);
-    // as to a proxy, by an absolute URL
+    // an absolute URL, as for a proxy
     let url = format!("http://localhost:{}/orders", orders.address().port());
     let host = format!("localhost:{}", orders.address().port());
     received(&request(web.listen["outbound"], "GET", &url, &[("Host", &host)], ""));
-    // a WebSocket goes through both
+    // a WebSocket passes both gates
     let mut stream = std::net::TcpStream::connect(web.listen["outbound"]).unwrap();
     let upgrade = UPGRADE.replace("orders.shop.svc", &host);
     stream.write_all(format!("GET /files/socket HTTP/1.1\r\nUpgrade: websocket\r\n{upgrade}\r\n").as_bytes()).unwrap();
@@ -77,8 +77,8 @@ fn outbound_calls_verify_the_server() {
     let app = RecordingApp::start();
     let web = fixture.gate("shop/web", &app.upstream(), &["--outbound", "127.0.0.1:0"]);
     // an identity of another namespace
-    let stranger = fixture.gate("other/orders", &app.upstream(), &[]);
-    assert_eq!(outward(&web, stranger.address(), "GET", "/orders").status, 502);
+    let other_workload = fixture.gate("other/orders", &app.upstream(), &[]);
+    assert_eq!(outward(&web, other_workload.address(), "GET", "/orders").status, 502);
     // an address does not name the expected identity
     let orders = fixture.gate("shop/orders", &app.upstream(), &[]);
     let by_address = request(web.listen["outbound"], "GET", "/orders", &[("Host", &orders.address().to_string())], "");
@@ -143,7 +143,7 @@ fn outbound_calls_use_tls_1_3_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn grpc_streams_and_trailers_pass_and_denials_are_grpc_statuses() {
+async fn grpc_streams_pass_and_denials_are_grpc_statuses() {
     use tonic::Code;
     use tonic::transport::{Channel, Server};
     use tonic_health::ServingStatus;
@@ -160,7 +160,7 @@ async fn grpc_streams_and_trailers_pass_and_denials_are_grpc_statuses() {
     let fixture = GateFixture::new(TWO);
     let orders = fixture.gate("shop/orders", &upstream, &[]);
     let web = fixture.gate("shop/web", &upstream, &["--outbound", "127.0.0.1:0"]);
-    let stranger = fixture.gate("shop/stranger", &upstream, &["--outbound", "127.0.0.1:0"]);
+    let other_workload = fixture.gate("shop/stranger", &upstream, &["--outbound", "127.0.0.1:0"]);
     let client = async |gate: &GateProcess| {
         let channel = Channel::from_shared(format!("http://{}", gate.listen["outbound"])).unwrap();
         let origin = format!("http://localhost:{}", orders.address().port()).parse().unwrap();
@@ -178,7 +178,7 @@ async fn grpc_streams_and_trailers_pass_and_denials_are_grpc_statuses() {
     reporter.set_service_status("x", ServingStatus::NotServing).await;
     assert_eq!(watch.message().await.unwrap().unwrap().status, 2);
     // denied: no scope
-    let refused = client(&stranger).await.check(ask("")).await.unwrap_err();
+    let refused = client(&other_workload).await.check(ask("")).await.unwrap_err();
     assert_eq!(
         (refused.code(), refused.message()),
         (Code::PermissionDenied, r#"{"error":"insufficient_scope","scope":"read"}"#)

@@ -35,8 +35,8 @@ async fn websockets_work_over_http_2() {
     let fixture = GateFixture::new(POLICY);
     let app = RecordingApp::start();
     let gate = fixture.gate("shop/orders", &app.upstream(), &[]);
-    let stranger = fixture.caller_by(None, rustls::ALL_VERSIONS, &[b"h2"]);
-    let mut sender = connected(&gate, &stranger).await;
+    let anonymous = fixture.caller_by(None, rustls::ALL_VERSIONS, &[b"h2"]);
+    let mut sender = connected(&gate, &anonymous).await;
     // HTTP/2 has no `sec-websocket-key`
     let headers = [("sec-websocket-protocol", "chat"), ("sec-websocket-key", "AAAA"), ("x-durward-principal", "root")];
     let answer = ask(&mut sender, "websocket", "/files/socket", &headers).await;

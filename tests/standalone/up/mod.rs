@@ -1,4 +1,4 @@
-//! `durward up` and its commands: what they load, watch, explain and refuse.
+//! `durward up` and its commands: load, watch, explain and refuse policies.
 
 mod startup;
 
@@ -48,12 +48,12 @@ fn the_example_answers_its_first_request() {
     assert!(up.resident() < 100_000);
 }
 
-/// The first output that a newcomer sees and pastes.
+/// A new user reads this output and pastes its commands.
 #[test]
 fn startup_prints_addresses_and_first_commands() {
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path().join("state");
-    let output = directory.path().join("said");
+    let output = directory.path().join("output");
     let mut command = durward();
     command.arg("up").arg(repository("examples/orders")).arg("--state").arg(&state);
     for door in ["http", "https", "grpc", "grpcs", "tokens", "tokens-tls", "admin"] {
@@ -62,7 +62,7 @@ fn startup_prints_addresses_and_first_commands() {
     let stdout = directory.path().join("records");
     let child = command.stdout(fs::File::create(&stdout).unwrap()).stderr(fs::File::create(&output).unwrap()).spawn();
     let _up = Killed(child.unwrap());
-    let text = eventually("it says all of it", || {
+    let text = eventually("the complete output", || {
         fs::read_to_string(&output).ok().filter(|text| text.ends_with("Press Ctrl-C to stop.\n"))
     })
     .unwrap();
@@ -83,7 +83,7 @@ fn startup_prints_addresses_and_first_commands() {
     assert!(pasted.contains("DENY  AssuranceTooLow") && pasted.ends_with("refused\n"), "{pasted}");
     // the promised audit records
     let record = || fs::read_to_string(&stdout).ok().filter(|text| text.contains("\"operation\":\"list-orders\""));
-    eventually("the decision is told", record).unwrap();
+    eventually("the printed decision", record).unwrap();
 }
 
 /// A process that is killed when dropped.
@@ -177,12 +177,12 @@ fn only_trusted_proxies_forward_certificates() {
     assert_eq!(
         reply.header("www-authenticate"),
         Some(r#"Bearer realm="orders-api""#),
-        "the header must not count as a credential"
+        "the header must not be accepted as a credential"
     );
 }
 
 #[test]
-fn valid_changes_apply_and_broken_files_do_not() {
+fn valid_changes_apply_and_invalid_files_do_not() {
     let up = UpProcess::with(&[("a.yaml", &policy("a", "a.shop.svc", ""))]);
     assert_eq!((status(&up, "a.shop.svc", "/open"), status(&up, "b.shop.svc", "/open")), (200, 403));
     let until = |host: &str, expectation: u16| {
@@ -193,7 +193,7 @@ fn valid_changes_apply_and_broken_files_do_not() {
     };
     up.write("b.yaml", &policy("b", "b.shop.svc", ""));
     until("b.shop.svc", 200);
-    // invalid syntax: reported once with its place, and the last valid version stays
+    // invalid syntax is reported once with its place, and the last valid version stays in force
     up.write("a.yaml", &policy("a", "a.shop.svc", "    - {name: [}\n"));
     up.wait_for_stderr("a.yaml:9:");
     assert_eq!(status(&up, "a.shop.svc", "/open"), 200);
@@ -222,7 +222,7 @@ fn valid_changes_apply_and_broken_files_do_not() {
 }
 
 #[test]
-fn a_change_applies_soon() {
+fn a_change_applies_without_polling() {
     let up = UpProcess::with(&[("a.yaml", &policy("a", "a.shop.svc", ""))]);
     up.write("b.yaml", &policy("b", "b.shop.svc", ""));
     let started = std::time::Instant::now();
@@ -245,7 +245,7 @@ fn the_older_policy_keeps_a_contested_host() {
 }
 
 #[test]
-fn ctrl_c_ends_soon_and_loses_no_record() {
+fn shutdown_is_quick_and_loses_no_record() {
     let mut up = UpProcess::with(&[("a.yaml", &policy("a", "a.shop.svc", ""))]);
     for _ in 0..50 {
         assert_eq!(status(&up, "a.shop.svc", "/open"), 200);
@@ -332,7 +332,7 @@ fn a_replay_repeats_recorded_decisions() {
         (0, &json!(17), &json!([]), &json!(0)),
         "{stderr}"
     );
-    // other policies decide differently, and the difference is named
+    // other policies decide differently; the report lists the difference
     let other = tempfile::tempdir().unwrap();
     fs::write(
         other.path().join("shop.yaml"),

@@ -1,4 +1,4 @@
-//! Starts that fail, starts at the same time, and invalid manifests.
+//! Failed starts, concurrent starts, and invalid manifests.
 
 use super::*;
 
@@ -97,7 +97,7 @@ fn concurrent_starts_create_one_authority() {
             token.split('.').next().unwrap().to_owned()
         })
         .collect();
-    assert_eq!(kids.len(), 1, "all are signed by one key");
+    assert_eq!(kids.len(), 1, "one key signs all tokens");
     assert_eq!(fs::read_dir(&state).unwrap().count(), 3);
 }
 
