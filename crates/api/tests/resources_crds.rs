@@ -60,7 +60,7 @@ fn the_files_are_not_stale() {
         let fresh = crd::to_yaml(&crd).expect("YAML");
         assert!(text == fresh, "crds/{name} is stale: run `make crds` (or this test with UPDATE=1)");
         let read: Value = serde_saphyr::from_str(&text).expect("YAML");
-        assert_eq!(read, serde_json::to_value(&crd).expect("JSON"), "crds/{name} reads back as it was");
+        assert_eq!(read, serde_json::to_value(&crd).expect("JSON"), "crds/{name} round-trips");
         wanted.push(name);
     }
     let mut present: Vec<_> = std::fs::read_dir(dir)

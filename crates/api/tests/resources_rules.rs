@@ -137,7 +137,7 @@ const HTTP: &str = "http: [{methods: [GET], paths: [/]}]";
 
 /// Examples, each with its one refusal.
 fn refused() -> Vec<(String, &'static str)> {
-    let ways = "spec.authentication[0]: exactly one of `workload` and `provider` must be given";
+    let methods_text = "spec.authentication[0]: exactly one of `workload` and `provider` must be given";
     let uri_text = "spec.jwt.jwksUri: write an https URL (http only for localhost)";
     let discovered = "spec.jwt: `issuer` must be an https URL (http only for localhost) when its keys are discovered; \
                       for another issuer give `jwksUri` or `jwks`";
@@ -152,8 +152,8 @@ fn refused() -> Vec<(String, &'static str)> {
                          `spiffe`, `principal`, `provider` (with or without `group` and `claims`) and `authenticated` must be given";
     let approver = |by: &str| operation(&format!("{HTTP}, risk: High, approval: {{by: [{by}]}}"));
     let mut table = vec![
-        (policy("{authentication: [{}]}"), ways),
-        (policy("{authentication: [{workload: {}, provider: x}]}"), ways),
+        (policy("{authentication: [{}]}"), methods_text),
+        (policy("{authentication: [{workload: {}, provider: x}]}"), methods_text),
         (
             operation("scopes: [x]"),
             "spec.operations[0]: an operation needs at least one of `http`, `grpc` and `kubernetes`",
@@ -278,20 +278,20 @@ fn each_mistake_is_refused_with_its_own_message() {
 
 #[test]
 fn every_rule_refuses_an_example() {
-    let mut unseen = BTreeSet::new();
+    let mut unmatched = BTreeSet::new();
     for schema in SCHEMAS.values() {
-        collect("", schema, &mut unseen);
+        collect("", schema, &mut unmatched);
     }
-    assert!(unseen.len() >= 20, "the walk finds the rules: {unseen:?}");
+    assert!(unmatched.len() >= 20, "the walk finds the rules: {unmatched:?}");
     // a rule about changes of an object needs an API server
-    unseen.retain(|(_, rule)| !rule.contains("oldSelf"));
+    unmatched.retain(|(_, rule)| !rule.contains("oldSelf"));
     let step_up = operation(&format!("{HTTP}, public: true, stepUp: {{}}"));
     for yaml in refused().into_iter().map(|(yaml, _)| yaml).chain([step_up]) {
         for refusal in refusals(&yaml) {
-            unseen.remove(&refusal.rule);
+            unmatched.remove(&refusal.rule);
         }
     }
-    assert_eq!(unseen, BTreeSet::new());
+    assert_eq!(unmatched, BTreeSet::new());
 }
 
 /// Every rule with its place.

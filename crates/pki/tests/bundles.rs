@@ -27,7 +27,7 @@ fn a_bundle_round_trips_through_json() {
 }
 
 #[test]
-fn invalid_bundles_are_refused_and_keys_for_other_uses_are_skipped() {
+fn invalid_bundles_are_refused_and_other_keys_are_skipped() {
     assert!(matches!(read(b""), Err(BundleError::NotJson(_))));
     for text in ["[]", "{}", r#"{"keys": 1}"#] {
         assert_eq!(read(text.as_bytes()), Err(BundleError::NoKeys), "{text}");

@@ -107,7 +107,7 @@ async fn responses_to_concurrent_requests_share_writes() {
 }
 
 #[tokio::test]
-async fn more_requests_than_one_turn_handles_are_all_answered() {
+async fn all_requests_of_a_large_batch_are_answered() {
     let (client, _) = connect().await;
     let responses = join_all((0..500).map(|_| get(&client, "/"))).await;
     assert!(responses.into_iter().all(|response| response == Some(LENGTH)));

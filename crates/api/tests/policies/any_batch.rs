@@ -1,4 +1,4 @@
-//! Resources in any order and in any batches lead to the same snapshot and the same statuses.
+//! Order and batching of resources change neither the snapshot nor the statuses.
 
 use crate::support::*;
 use durward_api::catalog::CatalogChange;

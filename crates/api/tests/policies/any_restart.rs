@@ -66,7 +66,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
 
     #[test]
-    fn a_restart_opens_no_service(history in proptest::collection::vec(any_step(), 1..20)) {
+    fn a_restarted_replica_allows_nothing_more(history in proptest::collection::vec(any_step(), 1..20)) {
         let mut old = World::new();
         let mut objects = BTreeMap::new();
         let mut namespaces = BTreeMap::new();
@@ -100,13 +100,13 @@ proptest! {
             for (name, _) in old.0.policy_statuses() {
                 let Some(policy) = old.0.in_force(name) else { continue };
                 if (&*policy.key.namespace, &*policy.audience) == (&*service.key().namespace, &*service.key().audience) {
-                    let here = new.0.in_force(name).map(|here| here.digest);
-                    prop_assert_eq!(here, Some(policy.digest), "{} of {:?}", name, service.key());
+                    let restarted = new.0.in_force(name).map(|policy| policy.digest);
+                    prop_assert_eq!(restarted, Some(policy.digest), "{} of {:?}", name, service.key());
                 }
             }
             for host in service.hosts() {
-                let there = old.snapshot().by_host(host).map(|there| there.key());
-                prop_assert!(there.is_none_or(|there| there == service.key()), "{host} was of {there:?}");
+                let holder = old.snapshot().by_host(host).map(|service| service.key());
+                prop_assert!(holder.is_none_or(|holder| holder == service.key()), "{host} belonged to {holder:?}");
             }
         }
         for (namespace, resource) in [("shop", "a"), ("shop", "b"), ("mall", "a"), ("mall", "c")] {
@@ -120,8 +120,7 @@ proptest! {
     }
 }
 
-/// The effect of one step of a history on a `Relationship`: its members and its bans in a service, or that it
-/// can't be decoded.
+/// One version of a `Relationship`: its service, members and bans. `None` if it can't be decoded.
 type Tuples = Option<(&'static str, Vec<(&'static str, &'static str)>)>;
 
 fn any_tuples() -> impl Strategy<Value = Tuples> {

@@ -1,5 +1,4 @@
-//! Two policies with the same claim: the older policy keeps it, and the younger one gets it when the older one releases
-//! it.
+//! Two policies with the same claim: the older policy keeps the name, and the younger one gets it after a release.
 
 use crate::support::*;
 use durward_api::catalog::{AuthenticationResource, CatalogChange};
@@ -47,7 +46,7 @@ fn the_older_policy_keeps_a_host() {
 }
 
 #[test]
-fn of_two_policies_created_in_one_second_the_first_by_name_is_older() {
+fn the_name_decides_between_policies_of_the_same_second() {
     let world =
         permissive_world([serving("shop/a", 5, "a", X), serving("mall/b", 5, "a", X), serving("mall/a", 5, "a", X)]);
     assert_eq!(world.answers("x.example.com/a"), "mall/a");
@@ -120,7 +119,7 @@ fn a_policy_with_one_conflict_is_in_force_for_no_host() {
 }
 
 #[test]
-fn an_older_policy_that_does_not_own_a_name_does_not_hold_it() {
+fn a_policy_holds_only_names_that_it_owns() {
     let mut world = World::new();
     world.annotate("mall", "*.example.com", "p");
     world.put([serving("shop/older", 1, "a", X), serving("mall/younger", 2, "a", X)]);
@@ -184,7 +183,7 @@ fn a_policy_that_cannot_join_another_service_stays_in_its_own() {
 }
 
 #[test]
-fn a_host_of_an_earlier_version_that_is_still_in_force_is_held() {
+fn a_version_in_force_holds_its_hosts() {
     // the newer version would share a service with the younger policy, but is not in force
     let mut world = World::new();
     world.annotate("shop", X, "p");
@@ -214,7 +213,7 @@ fn a_newer_version_that_is_not_in_force_shares_no_host() {
 }
 
 #[test]
-fn a_policy_that_loses_a_host_no_longer_conflicts_within_its_service() {
+fn losing_a_host_ends_conflicts_within_the_service() {
     // `y` loses its host to an older policy elsewhere, so `z` no longer conflicts with it
     let y = claiming("shop/y", 2, "same", "p", X);
     let z = claiming("shop/z", 3, "same", "p", "z.example.com");

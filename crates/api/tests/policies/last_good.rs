@@ -81,7 +81,7 @@ fn an_invalid_policy_does_not_affect_others_of_its_service() {
 }
 
 #[test]
-fn a_version_that_is_not_owned_leaves_the_last_good_one_in_force() {
+fn an_unowned_version_keeps_the_last_good_one_in_force() {
     let mut world = World::of([serving("shop/a", 0, "one", "a.shop")]);
     assert_eq!(
         world.put([serving("shop/a", 0, "two", "a.example.com")]),
@@ -93,7 +93,7 @@ fn a_version_that_is_not_owned_leaves_the_last_good_one_in_force() {
 }
 
 #[test]
-fn a_version_with_a_conflict_leaves_the_last_good_one_and_its_names() {
+fn a_conflict_keeps_the_last_good_version_and_its_names() {
     let mut world = World::new();
     world.annotate("shop", "*.example.com", "");
     world.annotate("mall", "*.example.com", "");
@@ -110,7 +110,7 @@ fn a_version_with_a_conflict_leaves_the_last_good_one_and_its_names() {
 }
 
 #[test]
-fn a_version_that_is_corrected_in_the_same_batch_is_never_in_force() {
+fn a_version_corrected_within_its_batch_is_never_in_force() {
     let mut world = World::new();
     let statuses = world.put([serving("shop/a", 0, "one", "a.shop"), serving("shop/a", 0, "two", "b.shop")]);
     assert_eq!(statuses, ["shop/a: in force"]);

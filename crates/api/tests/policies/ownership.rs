@@ -128,7 +128,7 @@ fn another_policy_can_claim_a_withdrawn_name() {
 }
 
 #[test]
-fn a_version_that_is_no_longer_owned_never_comes_back_into_force() {
+fn a_version_that_lost_its_names_stays_out_of_force() {
     let mut world = World::new();
     world.annotate("shop", "a.example.com", "api");
     world.put([serving_as("shop/older", 0, "taken", "api")]);

@@ -164,7 +164,7 @@ fn orders() -> ServiceKey {
 }
 
 #[test]
-fn tuples_that_the_service_does_not_declare_are_reported_again_when_the_policy_changes() {
+fn undeclared_tuples_are_reported_after_each_policy_change() {
     let tuples = [
         ("order:1", "viewer", "group:eng#member"),
         ("order:1", "editor", "*"),
@@ -225,7 +225,7 @@ fn the_revision_depends_on_the_tuples_in_force_only() {
 }
 
 #[test]
-fn a_review_refuses_invalid_tuples_and_warns_of_tuples_without_effect() {
+fn a_review_refuses_invalid_tuples_and_warns_of_useless_ones() {
     let mut catalog = Catalog::new(settings());
     catalog.apply([CatalogChange::PolicyApplied(Box::new(resource(MODEL)))]);
     let review = |tuples: &[(&str, &str, &str)]| catalog.review_relationship(&relationship("r", "orders.shop", tuples));
@@ -260,12 +260,12 @@ fn a_service_has_one_relation_engine_and_an_allowed_store() {
     );
 
     let mut catalog = Catalog::new(settings());
-    let asked = || CatalogChange::PolicyApplied(Box::new(named("shop/orders", 0, &(engine(STORE) + MODEL))));
+    let orders_policy = || CatalogChange::PolicyApplied(Box::new(named("shop/orders", 0, &(engine(STORE) + MODEL))));
     let rejected = |catalog: &Catalog, name: &str| {
         let status = catalog.policy_status(&key(name)).expect("a status");
         status.rejected.map(|rejection| rejection.reason.as_str())
     };
-    catalog.apply([asked()]);
+    catalog.apply([orders_policy()]);
     assert_eq!(rejected(&catalog, "shop/orders"), Some("NotOwned"));
     catalog.apply([allowed("other"), put(relationship("r", "orders.shop", &[("order:1", "owner", "*")]))]);
     assert_eq!(rejected(&catalog, "shop/orders"), Some("NotOwned"));

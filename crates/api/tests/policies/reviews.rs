@@ -213,7 +213,7 @@ fn each_code_has_a_finding() {
 }
 
 #[test]
-fn a_finding_is_silenced_with_a_reason_and_a_missing_reason_is_reported() {
+fn silencing_a_finding_needs_a_reason() {
     let mut policy = resource(&GOOD.replace("methods: [GET]", "methods: [DELETE]"));
     let findings = |annotations: &[(&str, &str)], policy: &mut durward_api::resources::AccessPolicy| {
         let annotations =

@@ -23,7 +23,7 @@ fn equal_content_has_an_equal_revision_in_any_order() {
 fn undoing_a_change_restores_the_revision() {
     let mut world = World::of([serving("shop/a", 0, "one", "a.shop"), serving("shop/b", 0, "two", "b.shop")]);
     let revision = world.revision();
-    let mut seen = std::collections::BTreeSet::from([revision.clone()]);
+    let mut revisions = std::collections::BTreeSet::from([revision.clone()]);
     for (there, back) in [
         (
             CatalogChange::PolicyApplied(Box::new(serving("shop/a", 0, "two", "a.shop"))),
@@ -46,7 +46,7 @@ fn undoing_a_change_restores_the_revision() {
         ),
     ] {
         world.apply([there]);
-        assert!(seen.insert(world.revision()));
+        assert!(revisions.insert(world.revision()));
         world.apply([back]);
         assert_eq!(world.revision(), revision);
     }

@@ -156,7 +156,7 @@ fn a_placeholder_holds_the_names_of_the_unknown_version() {
         world.apply([at(5, invalid("shop/a", 1)), record].into_iter().chain(others.into_iter().map(|one| at(1, one))));
         world
     };
-    // a younger policy elsewhere can't take a name over that the restart would have released otherwise
+    // the placeholder holds its names: a younger policy elsewhere can't take them over after the restart
     let younger = || serving("mall/younger", 2, "open", "x.example.com");
     let mut world = start(placeholder_record(&before, "x.example.com"), vec![younger()]);
     assert_eq!(world.statuses(), ["mall/younger: HostConflict, nothing in force", "shop/a: Invalid, closed"]);
@@ -183,7 +183,7 @@ fn a_placeholder_holds_the_names_of_the_unknown_version() {
 }
 
 #[test]
-fn no_policy_joins_a_closed_service_or_leaves_its_own_for_it() {
+fn no_policy_joins_a_closed_service() {
     let before = shared();
     let start = |others: Vec<CatalogChange>| {
         let mut world = World::new();
@@ -191,7 +191,7 @@ fn no_policy_joins_a_closed_service_or_leaves_its_own_for_it() {
         world.apply(others);
         world
     };
-    // whether it conflicts with an operation of the unknown version can't be checked
+    // no check can find conflicts with the operations of an unknown version
     let joins = || at(2, sharing("shop/c", 2, "one", "[]"));
     let mut world = start(vec![joins()]);
     assert_eq!(world.statuses(), ["shop/a: Invalid, closed", "shop/c: ServiceClosed, nothing in force"]);
@@ -267,7 +267,7 @@ fn governed_api_requests_stay_governed() {
 }
 
 #[test]
-fn more_rules_than_a_status_can_hold_are_recorded_as_all_requests() {
+fn too_many_rules_are_recorded_as_all_requests() {
     let operations: Vec<Value> = (0..24)
         .map(|operation| {
             let name = |n: usize| format!("resource-with-a-name-of-quite-some-length-{operation}-{n}");

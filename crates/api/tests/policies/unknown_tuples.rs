@@ -90,7 +90,7 @@ fn failed(truth: &Truth) -> bool {
 }
 
 #[test]
-fn no_caller_passes_an_exclusion_until_the_relationship_is_fixed_or_deleted() {
+fn exclusions_fail_until_the_relationship_is_fixed_or_deleted() {
     let before = before();
     assert_eq!(has_relation(&before, "shop", "reader"), Truth::False);
     assert_eq!(
@@ -155,7 +155,7 @@ fn a_replica_that_knows_the_last_good_tuples_keeps_them() {
 }
 
 #[test]
-fn a_relationship_that_was_never_valid_or_names_another_namespace_affects_no_caller() {
+fn a_never_valid_or_foreign_relationship_affects_no_caller() {
     let world = start([invalid("shop/bans", 1)]);
     assert_eq!(
         (has_relation(&world, "shop", "reader"), status(&world, "shop/bans")),

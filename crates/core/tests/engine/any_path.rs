@@ -1,7 +1,7 @@
 //! A path that two parsers could read differently is never allowed.
 //!
-//! Each reader below takes a path apart as some proxy, framework or file system does. If the engine allows a path, all
-//! of them must have read what the engine read.
+//! Each reader below parses a path as some proxy, framework or file system does. If the engine allows a path, all
+//! readers must agree with the engine.
 
 use crate::any_route::Declared;
 use crate::support::*;
@@ -194,9 +194,9 @@ fn piece() -> impl Strategy<Value = String> {
 
 /// A valid path with one character encoded, doubled or replaced.
 fn mutated() -> impl Strategy<Value = String> {
-    let sound =
+    let valid =
         prop::sample::select(vec!["/orders", "/orders/42/refund", "/admin/users/7", "/public/site.css", "/a/x/y/z"]);
-    (sound, any::<prop::sample::Index>(), 0..7usize, any::<char>()).prop_map(|(path, at, how, other)| {
+    (valid, any::<prop::sample::Index>(), 0..7usize, any::<char>()).prop_map(|(path, at, how, other)| {
         let at = at.index(path.len());
         let (before, after) = path.split_at(at);
         let (this, rest) = after.split_at(1);

@@ -1,5 +1,4 @@
-//! Random models and tuples, cycles included: compares the search with a reference that applies rules to a fixed
-//! point.
+//! Random models and tuples, with cycles: compares the search with a reference that applies rules to a fixed point.
 
 use crate::relations::{but_not, computed, from, kind, tuple};
 use crate::support::*;
@@ -75,7 +74,7 @@ fn any_tuples() -> impl Strategy<Value = Vec<RelationTuple>> {
     proptest::collection::vec(any_tuple(), 0..16)
 }
 
-fn asking() -> Identity {
+fn alice_in_groups() -> Identity {
     Identity { groups: ["ops".into()].into(), ..alice() }
 }
 
@@ -85,7 +84,7 @@ fn store(tuples: &[RelationTuple]) -> TupleIndex {
     store
 }
 
-/// Every question: object and relation.
+/// Every pair of object and relation.
 fn questions() -> impl Iterator<Item = (&'static str, &'static str)> {
     let relations = RELATIONS.into_iter().chain(["member"]);
     OBJECTS.into_iter().flat_map(move |object| relations.clone().map(move |relation| (object, relation)))
@@ -182,7 +181,7 @@ fn reference(model: &RelationModel, tuples: &[RelationTuple], caller: &Identity)
 
 /// Compares the search with the reference for each question. With `exact` the search must not fail.
 fn agrees(model: &RelationModel, stated: &[RelationTuple], exact: bool) {
-    let (caller, tuples) = (asking(), store(stated));
+    let (caller, tuples) = (alice_in_groups(), store(stated));
     let (certain, possible) = reference(model, stated, &caller);
     for (object, relation) in questions() {
         let fact = (object.to_owned(), relation.to_owned());
@@ -211,7 +210,7 @@ proptest! {
     }
 
     #[test]
-    fn with_any_exclusions_the_search_fails_rather_than_errs(model in any_model(), stated in any_tuples()) {
+    fn with_any_exclusions_the_search_is_right_or_fails(model in any_model(), stated in any_tuples()) {
         agrees(&model, &stated, false);
     }
 
@@ -222,7 +221,7 @@ proptest! {
         shuffled in any::<Vec<Index>>(),
         passing in any_tuples(),
     ) {
-        let (caller, first) = (asking(), store(&stated));
+        let (caller, first) = (alice_in_groups(), store(&stated));
         let mut second = TupleIndex::default();
         second.put("passing", &passing);
         let mut rest = stated.clone();
@@ -248,7 +247,7 @@ proptest! {
         stated in any_tuples(),
         more in any_tuple(),
     ) {
-        let caller = asking();
+        let caller = alice_in_groups();
         let (fewer, all) = (store(&stated), store(&[stated.clone(), vec![more]].concat()));
         for (object, relation) in questions() {
             if fewer.check(&model, object, relation, &caller) == Truth::True {
@@ -263,7 +262,7 @@ proptest! {
         stated in any_tuples(),
         unknown in any_tuples(),
     ) {
-        let (caller, mut here) = (asking(), store(&stated));
+        let (caller, mut here) = (alice_in_groups(), store(&stated));
         here.mark_unknown("lost");
         let (certain, _) = reference(&model, &[stated, unknown].concat(), &caller);
         for (object, relation) in questions() {
@@ -275,7 +274,7 @@ proptest! {
 
     #[test]
     fn without_exclusions_unknown_tuples_do_not_matter(model in without_exclusions(), stated in any_tuples()) {
-        let (caller, known) = (asking(), store(&stated));
+        let (caller, known) = (alice_in_groups(), store(&stated));
         let mut here = known.clone();
         here.mark_unknown("lost");
         for (object, relation) in questions() {
@@ -286,7 +285,7 @@ proptest! {
 
     #[test]
     fn the_tuples_of_a_proof_are_sufficient(model in without_exclusions(), stated in any_tuples()) {
-        let (caller, tuples) = (asking(), store(&stated));
+        let (caller, tuples) = (alice_in_groups(), store(&stated));
         for (object, relation) in questions() {
             let checked = tuples.explain(&model, object, relation, &caller);
             prop_assert_eq!(checked.truth == Truth::True, !checked.proof.is_empty());

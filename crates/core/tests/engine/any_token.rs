@@ -61,7 +61,7 @@ proptest! {
         let first = token(&snapshot, &caller, wish.as_ref());
         let narrowed = Identity { scopes: Some(first.scopes.clone()), narrowed: true, ..caller };
         let second = token(&snapshot, &narrowed, again.as_ref());
-        prop_assert!(second.scopes.is_subset(&first.scopes), "{first:?} became {second:?}");
+        prop_assert!(second.scopes.is_subset(&first.scopes), "{first:?} was exchanged for {second:?}");
     }
 
     #[test]

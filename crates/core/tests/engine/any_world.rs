@@ -1,4 +1,4 @@
-//! Random policies, callers and requests: how a change of rules can change a decision.
+//! Random policies, callers and requests: effects of changed rules on decisions.
 
 use crate::support::*;
 use chrono::TimeDelta;

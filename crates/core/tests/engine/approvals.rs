@@ -74,7 +74,7 @@ fn a_request_that_lacks_only_an_approval_gets_that_reason() {
     assert_eq!((refused.reason, refused.passes()), (Reason::ApprovalRequired, false));
     let required = refused.approval.expect("the decision contains the approval");
     assert_eq!((&required.subject, &required.granted), (&approval_subject("purge", CART), &None));
-    // a caller who lacks a scope gets that reason, and no hint of the approval
+    // a caller without the scope gets that reason, and no hint of the approval
     let other = caller("spiffe://cluster.local/ns/shop/sa/other", Assurance::ProofOfPossession);
     let weak = caller(CART, Assurance::Bearer);
     for (who, reason) in [
@@ -91,8 +91,8 @@ fn a_request_that_lacks_only_an_approval_gets_that_reason() {
 }
 
 #[test]
-fn an_approval_is_valid_within_its_time_and_the_current_limit_of_the_policy() {
-    let counts = |from: i64, until: i64| {
+fn an_approval_is_valid_within_its_time_and_the_policys_limit() {
+    let is_valid = |from: i64, until: i64| {
         let snapshot = approved(
             world([purging(EnforcementMode::Enforce)]),
             [(approval_subject("purge", CART), granted_for(from, until))],
@@ -111,23 +111,23 @@ fn an_approval_is_valid_within_its_time_and_the_current_limit_of_the_policy() {
         // the policy now limits approvals to half an hour, whatever its limit was before
         (-1800, 3600, false),
     ] {
-        assert_eq!(counts(from, until), expected, "{from} to {until}");
+        assert_eq!(is_valid(from, until), expected, "{from} to {until}");
     }
 }
 
 #[test]
 fn an_approval_is_part_of_the_revision() {
     let plain = world([purging(EnforcementMode::Enforce)]);
-    let (here, there) = (
+    let (first, other) = (
         approved(plain.clone(), [(approval_subject("purge", CART), granted_for(0, 60))]),
         world([purging(EnforcementMode::Enforce)]),
     );
-    assert_ne!(here.revision(), plain.revision());
-    assert_eq!(approved(there, [(approval_subject("purge", CART), granted_for(0, 60))]).revision(), here.revision());
-    let mut gone = here.clone();
-    gone.put_approval(approval_subject("purge", CART), None);
-    gone.update_revision();
-    assert_eq!(gone.revision(), plain.revision());
+    assert_ne!(first.revision(), plain.revision());
+    assert_eq!(approved(other, [(approval_subject("purge", CART), granted_for(0, 60))]).revision(), first.revision());
+    let mut withdrawn = first.clone();
+    withdrawn.put_approval(approval_subject("purge", CART), None);
+    withdrawn.update_revision();
+    assert_eq!(withdrawn.revision(), plain.revision());
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn approval_names_are_valid_and_distinct() {
 }
 
 #[test]
-fn listed_people_decide_with_a_fresh_second_factor_and_never_for_themselves() {
+fn approvers_need_a_fresh_second_factor_and_another_requester() {
     let person = |name: &str, groups: &[&str], assurance, age: Option<i64>| {
         Principal::assumed(Identity {
             groups: groups.iter().map(|group| (*group).to_owned()).collect(),
@@ -217,8 +217,8 @@ proptest! {
         approvals in any_approvals(),
     ) {
         let without = world(policies.clone());
-        let mut asking = policies;
-        for operation in asking.iter_mut().flat_map(|policy| &mut policy.operations) {
+        let mut requiring = policies;
+        for operation in requiring.iter_mut().flat_map(|policy| &mut policy.operations) {
             let operation = Arc::make_mut(operation);
             operation.approval = (!operation.public).then(|| Arc::new(approvers()));
         }
@@ -230,7 +230,7 @@ proptest! {
             .into_iter()
             .map(|(p, i, who, from, length)| (approval_subject(p, i, who), granted_for(from, from + length)))
             .collect();
-        let with = approved(world(asking), all.clone());
+        let with = approved(world(requiring), all.clone());
         for request in REQUESTS {
             let (before, after) = (ask(&without, Some(&caller), request), ask(&with, Some(&caller), request));
             if before.reason != Reason::Granted && !(before.reason == Reason::Denied && before.passes()) {
@@ -245,12 +245,12 @@ proptest! {
                     && approval_subject.operation == operation
                     && approval_subject.principal == caller.id
             });
-            let counts = latest.is_some_and(|(_, granted)| {
+            let is_valid = latest.is_some_and(|(_, granted)| {
                 granted.from <= now() && now() < granted.until && now() - granted.from < approvers().valid_for
             });
             if before.reason == Reason::Granted {
-                prop_assert_eq!(after.allowed(), counts, "{}: {:?}", request, after);
-                prop_assert!(counts || after.reason == Reason::ApprovalRequired, "{}: {:?}", request, after);
+                prop_assert_eq!(after.allowed(), is_valid, "{}: {:?}", request, after);
+                prop_assert!(is_valid || after.reason == Reason::ApprovalRequired, "{}: {:?}", request, after);
             }
             prop_assert!(after.rules.iter().all(|rule| before.rules.contains(rule)));
         }

@@ -1,4 +1,4 @@
-//! Step 5: the authentication method, and whether it proves enough for the risk.
+//! Step 5: the authentication method, and the assurance that the risk requires.
 
 use crate::support::*;
 use chrono::TimeDelta;

@@ -1,5 +1,5 @@
-//! A service that is closed because the version of a policy in force is unknown. Every request is denied, whatever its
-//! other policies allow.
+//! A closed service: the version of one of its policies is unknown. Every request is denied, regardless of the other
+//! policies.
 
 use crate::support::*;
 use durward_core::decision::Reason;
@@ -107,7 +107,7 @@ fn governed_kubernetes_requests_stay_governed_and_are_denied() {
         let decision = closed.decide(Some(&caller), &request, now());
         assert_eq!((decision.reason, decision.passes()), (Reason::NoPolicy, false), "{subresource}");
     }
-    // nothing else is governed, and in no other namespace
+    // other requests and other namespaces are not governed
     assert_eq!(governing(&closed, "shop", call("", "pods", "portforward", "web")), 0);
     assert_eq!(governing(&closed, "farm", call("", "pods", "exec", "web")), 0);
     assert_eq!(closed.governed_namespaces().map(|(namespace, _)| &**namespace).collect::<Vec<_>>(), ["shop"]);

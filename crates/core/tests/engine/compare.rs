@@ -34,13 +34,16 @@ fn grants_and_denials_are_compared() {
     let nothing = || with(vec![], vec![]);
     assert_eq!(changes(nothing(), nothing()), Vec::<String>::new());
     let alice = "user:corporate/alice: list → list";
-    let somebody = "everybody authenticated: list → list";
+    let every_caller = "everybody authenticated: list → list";
     assert_eq!(
         changes(nothing(), with(vec![read()], vec![])),
-        [format!("Gains {somebody}"), format!("Gains {alice}")],
-        "some of everybody"
+        [format!("Gains {every_caller}"), format!("Gains {alice}")],
+        "a grant with a condition"
     );
-    assert_eq!(changes(with(vec![read()], vec![]), nothing()), [format!("Loses {somebody}"), format!("Loses {alice}")]);
+    assert_eq!(
+        changes(with(vec![read()], vec![]), nothing()),
+        [format!("Loses {every_caller}"), format!("Loses {alice}")]
+    );
     let at = |when: &str| CompiledGrant { when: Some(condition(when)), ..read() };
     let narrowed = changes(with(vec![read()], vec![]), with(vec![at("request.method == 'GET'")], vec![]));
     assert!(narrowed.contains(&format!("Narrowed {alice}")), "{narrowed:?}");
@@ -48,7 +51,7 @@ fn grants_and_denials_are_compared() {
     assert!(other.contains(&format!("Conditions {alice}")), "{other:?}");
     let denied = changes(with(vec![read()], vec![]), with(vec![read()], vec![denial("d", &["@corporate"])]));
     assert!(denied.contains(&format!("Loses {alice}")), "{denied:?}");
-    // a change for everybody is listed once
+    // a change for every caller is listed once
     let all = changes(
         nothing(),
         with(vec![grant("read", &["*"], &["read"])], vec![denial_when("d", &["user:corporate/eve"], "true")]),
@@ -64,7 +67,7 @@ fn operations_are_compared_by_their_requests() {
         ..policy("orders")
     };
     let list = || operation("list", &["GET /orders/{id}"], &["read"]);
-    // a pattern of its own takes requests away from the general one
+    // a more specific pattern takes requests from the general one
     let special = operation("special", &["GET /orders/special"], &["write"]);
     let listed = changes(of(vec![list()]), of(vec![list(), special]));
     for expected in [

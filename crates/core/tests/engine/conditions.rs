@@ -109,7 +109,7 @@ fn a_request_by_name_and_audience_has_no_method_path_or_host() {
     assert!(holds(condition, &caller_with_all_facts(), &request));
     assert!(
         !holds("request.method != 'GET'", &caller_with_all_facts(), &request),
-        "a missing fact fails, it is not unequal"
+        "a condition on a missing fact fails"
     );
 }
 
@@ -122,7 +122,7 @@ fn attributes_can_not_forge_facts() {
 }
 
 #[test]
-fn arithmetic_and_conversions_at_their_limits_fail_without_a_panic() {
+fn limits_of_arithmetic_and_conversions_cause_no_panic() {
     for source in [
         "9223372036854775807 + 1 > 0",
         "-9223372036854775807 - 2 < 0",
@@ -175,7 +175,7 @@ fn arithmetic_and_conversions_at_their_limits_fail_without_a_panic() {
         "null && null",
         "has(principal.attributes.a.b)",
     ] {
-        // either the policy is refused, or the condition gives nothing; nothing panics
+        // the policy is refused or the condition grants nothing; neither panics
         if let Ok(condition) = Condition::compile(source) {
             let policy = Policy {
                 grants: each([durward_core::policy::CompiledGrant {

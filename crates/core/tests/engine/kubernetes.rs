@@ -115,14 +115,14 @@ fn users_of_the_api_server_need_scopes_and_assurance_but_no_method() {
     assert_eq!(decided(&snapshot, "kube:ada", "UPDATE pods/ephemeralcontainers").0, Reason::AssuranceTooLow);
     assert_eq!(decided(&snapshot, "kube:ada", "CONNECT pods/attach").0, Reason::OperationUndeclared);
     // at another enforcement point the same principal needs an accepted authentication method
-    let asks = Request {
+    let http_request = Request {
         target: ServiceTarget::Audience("orders.shop"),
         call: Call::Named { operation: "exec", captures: Default::default() },
         source: None,
         evidence: &(),
     };
     let ada = Principal::assumed(caller("kube:ada", Assurance::Bearer));
-    assert_eq!(snapshot.decide(Some(&ada), &asks, now()).reason, Reason::AssuranceTooLow);
+    assert_eq!(snapshot.decide(Some(&ada), &http_request, now()).reason, Reason::AssuranceTooLow);
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn conditions_read_the_api_call() {
 }
 
 #[test]
-fn every_service_of_the_namespace_that_declares_a_request_governs_it() {
+fn every_service_that_declares_a_request_governs_it() {
     let exec = || vec![governs("exec", &["CONNECT pods/exec"], &["admin"])];
     let other = Policy { audience: "other".into(), hosts: vec![], ..guard(exec()) };
     let elsewhere = Policy {

@@ -5,7 +5,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "tests say what they expect by unwrapping it"
+    reason = "a failed expectation fails the test"
 )]
 
 mod support;

@@ -1,5 +1,4 @@
-//! Conditions on objects of requests to the Kubernetes API: their values, their limits, and requests whose object is
-//! still unknown.
+//! Conditions on objects of Kubernetes API requests: values, limits, and requests with an unknown object.
 
 use crate::support::*;
 use durward_core::condition::{Condition, MAX_LEVELS, MAX_PARTS};
@@ -207,11 +206,17 @@ fn only_conditions_on_the_object_await_an_unknown_object() {
     let cases = [
         ("a grant that may hold", vec![gives(READS)], vec![], Reason::InsufficientScope, true),
         ("a denial that may not apply", vec![always()], vec![denies(READS)], Reason::Denied, true),
-        ("whether it is there", vec![gives("!has(kubernetes.oldObject)")], vec![], Reason::InsufficientScope, true),
+        ("a check for presence", vec![gives("!has(kubernetes.oldObject)")], vec![], Reason::InsufficientScope, true),
         ("both", vec![gives(READS)], vec![denies(READS)], Reason::Denied, true),
-        ("nothing granted beside it", vec![], vec![denies(READS)], Reason::Denied, false),
+        ("no grant without the object", vec![], vec![denies(READS)], Reason::Denied, false),
         ("a denial that applies anyway", vec![gives(READS)], vec![denial("no", &["*"])], Reason::Denied, false),
-        ("and after it", vec![always()], vec![denies(READS), denial("yes", &["*"])], Reason::Denied, false),
+        (
+            "the same in the other order",
+            vec![always()],
+            vec![denies(READS), denial("yes", &["*"])],
+            Reason::Denied,
+            false,
+        ),
         ("a denial that fails otherwise", vec![gives(READS)], vec![denies("1 / 0 == 1")], Reason::Denied, false),
         (
             "another scope is missing",

@@ -72,7 +72,7 @@ fn a_contradictory_request_is_ambiguous() {
 }
 
 #[test]
-fn an_undeclared_operation_is_denied_to_everybody() {
+fn an_undeclared_operation_is_denied_to_every_caller() {
     let snapshot = world([orders()]);
     for request in ["DELETE /orders/42", "GET /orders/42/refund", "GET /", "POST /healthz", "GET /orders/42/lines"] {
         for caller in [None, Some(&alice())] {
@@ -83,9 +83,9 @@ fn an_undeclared_operation_is_denied_to_everybody() {
 
 #[test]
 fn a_public_operation_needs_no_caller() {
-    let everybody = denial("everybody", &["*"]);
+    let every_caller = denial("everybody", &["*"]);
     let snapshot =
-        world([Policy { denials: each([everybody]), authentication_methods: Default::default(), ..orders() }]);
+        world([Policy { denials: each([every_caller]), authentication_methods: Default::default(), ..orders() }]);
     let expected = Decision { operation: Some("health".into()), required: [].into(), ..about_list(Reason::Public) };
     for caller in [None, Some(&alice())] {
         assert_eq!(ask(&snapshot, caller, "GET /healthz"), expected);

@@ -104,13 +104,13 @@ fn a_workload_denied_by_its_own_namespace_is_not_entitled() {
     assert_eq!(minted(denial("stop", &[CART]), CART, "shop"), refused);
     assert_eq!(minted(denial("stop", &["user:corporate/alice", CART]), CART, "shop"), refused);
     for (denial, why) in [
-        (denial("stop", &["*"]), "who denies everybody closes a service"),
-        (denial_when("stop", &[CART], "request.method == 'GET'"), "a condition is about requests"),
+        (denial("stop", &["*"]), "a denial of every caller closes a service"),
+        (denial_when("stop", &[CART], "request.method == 'GET'"), "a denial with a condition applies to requests only"),
         (
             CompiledDenial { mode: EnforcementMode::Audit, ..denial("stop", &[CART]) },
             "an audited denial does not refuse",
         ),
-        (denial("stop", &[WEB]), "somebody else"),
+        (denial("stop", &[WEB]), "a denial of another workload"),
     ] {
         assert_eq!(minted(denial, CART, "shop"), Ok(()), "{why}");
     }
@@ -118,6 +118,6 @@ fn a_workload_denied_by_its_own_namespace_is_not_entitled() {
     assert_eq!(
         minted(denial("stop", &[billing]), billing, "billing"),
         Ok(()),
-        "no namespace takes away another's identities"
+        "a namespace can't deny identities of another one"
     );
 }

@@ -118,7 +118,7 @@ fn each_relation_rule_has_its_meaning() {
 }
 
 #[test]
-fn a_cycle_is_a_no_and_does_not_hide_a_yes() {
+fn cycles_end_and_hide_no_relation() {
     let circle = [
         "doc:1#viewer@group:a#member",
         "group:a#member@group:b#member",
@@ -232,7 +232,7 @@ fn the_proof_leads_from_the_object_to_the_caller() {
 }
 
 #[test]
-fn a_tuple_that_two_resources_state_stays_until_both_are_gone() {
+fn a_tuple_of_two_resources_stays_until_both_are_deleted() {
     let (model, stated) = (documents(), [tuple("doc:1#owner@user:corporate/alice")]);
     let mut tuples = TupleIndex::default();
     let is_owner = |tuples: &TupleIndex| tuples.check(&model, "doc:1", "owner", &alice()) == Truth::True;

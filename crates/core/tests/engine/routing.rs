@@ -49,7 +49,7 @@ fn the_most_specific_pattern_wins() {
 }
 
 #[test]
-fn a_dead_end_falls_back_to_a_capture_and_then_to_a_wildcard() {
+fn routing_falls_back_to_captures_and_then_to_wildcards() {
     let snapshot = declaring(&["GET /a/b/c", "GET /{x}/b/d", "GET /a/{y}/e", "GET /{x}/{y}/f", "GET /a/*"]);
     for (request, expected) in [
         ("GET /a/b/c", Some("GET /a/b/c")),
@@ -105,7 +105,7 @@ fn another_case_of_a_declared_path_is_ambiguous_and_never_a_capture() {
         ("GET /files/X", Reason::Unauthenticated),
         ("GET /about/Us", Reason::Unauthenticated),
         ("GET /About/us", Reason::Unauthenticated),
-        // ſ is S in upper case, the Kelvin sign is k in lower case
+        // the upper case of ſ is S, the lower case of the Kelvin sign is k
         ("GET /f%C5%BFles/x", Reason::Unauthenticated),
         ("GET /u%C5%BFers/x", Reason::Unauthenticated),
         ("GET /file%C5%BF/x", Reason::AmbiguousPath),
@@ -145,7 +145,7 @@ fn a_grpc_call_is_a_post_to_its_service_and_method() {
 }
 
 #[test]
-fn captures_are_decoded_and_named_as_the_pattern_that_matched() {
+fn captures_are_decoded_and_named_by_the_matching_pattern() {
     let snapshot = declaring(&["GET /{shop}/orders/{id}", "POST /{tenant}/orders/{number}", "GET /{x}/*"]);
     for (request, expected) in [
         ("GET /s1/orders/42?id=9", &[("id", "42"), ("shop", "s1")][..]),

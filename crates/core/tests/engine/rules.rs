@@ -96,7 +96,7 @@ fn a_denial_for_others_does_not_matter() {
 }
 
 #[test]
-fn a_failing_condition_denies_in_a_denial_and_gives_nothing_in_a_grant() {
+fn a_failing_condition_denies_or_grants_nothing() {
     let fails = "principal.attributes.missing == 1";
     let denials = vec![denial_when("failing", &["*"], fails)];
     let decision = ask(&world([Policy { denials: each(denials), ..orders() }]), Some(&alice()), "GET /orders");

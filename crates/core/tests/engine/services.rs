@@ -49,7 +49,7 @@ fn operations_grants_hosts_and_methods_unite() {
 }
 
 #[test]
-fn the_older_policy_keeps_an_operation_and_the_younger_is_left_out_whole() {
+fn a_conflict_excludes_the_whole_younger_policy() {
     let older = with("z", &[("list", "GET /orders"), ("any", "* /any")]);
     for (younger, conflict) in [
         (
@@ -129,7 +129,7 @@ fn a_service_that_changes_its_host_releases_the_old_one() {
 }
 
 #[test]
-fn a_host_that_another_service_has_taken_over_stays_with_it() {
+fn a_host_stays_with_the_service_that_took_it_over() {
     let mut snapshot = Snapshot::default();
     snapshot.put(service("orders.shop", HOST));
     snapshot.put(service("next.shop", HOST));

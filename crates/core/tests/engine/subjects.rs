@@ -1,4 +1,4 @@
-//! Subjects of rules: callers that each kind of subject matches, and callers that it barely does not.
+//! Subjects of rules: callers that each kind of subject matches, and near misses.
 
 use crate::support::*;
 use durward_core::labels::{LabelMatcher, LabelRequirement, Labels};

@@ -89,7 +89,7 @@ pub fn pattern(request: &str) -> HttpPattern {
     }
 }
 
-/// `*` for everybody, `@provider` for a provider, `group@provider` for a group, otherwise a principal.
+/// `*` for every caller, `@provider` for a provider, `group@provider` for a group, otherwise a principal.
 pub fn subject(text: &str) -> SubjectMatcher {
     match text.split_once('@') {
         _ if text == "*" => SubjectMatcher::Authenticated,

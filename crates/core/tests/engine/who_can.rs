@@ -32,8 +32,9 @@ fn every_holder_of_a_scope_is_listed() {
         ]
     );
     let partners = &refund.holders[0];
-    let asks: Vec<&str> = partners.grants.iter().flat_map(|(_, asks)| asks).map(String::as_str).collect();
-    assert_eq!(asks, ["the token carries the scope too", "when request.method == 'POST'"]);
+    let conditions: Vec<&str> =
+        partners.grants.iter().flat_map(|(_, conditions)| conditions).map(String::as_str).collect();
+    assert_eq!(conditions, ["the token carries the scope too", "when request.method == 'POST'"]);
     assert_eq!(refund.denials[0].1, ["user:corporate/eve"]);
     assert!(snapshot.who_can("refund", Some("elsewhere")).is_empty());
     assert!(snapshot.who_can("health", None)[0].public);

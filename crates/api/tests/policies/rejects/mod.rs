@@ -20,7 +20,7 @@ fn rejects_each(table: &[(&str, &str)]) {
 }
 
 #[test]
-fn names_that_kubernetes_would_refuse() {
+fn names_that_kubernetes_refuses() {
     for (namespace, name, expected) in [
         ("shop", "Orders", "metadata.name: a policy needs a name of lower-case letters, digits, `-` and `.`"),
         ("shop", "a_b", "metadata.name: a policy needs a name of lower-case letters, digits, `-` and `.`"),
@@ -203,7 +203,7 @@ fn lists_above_their_limits() {
 }
 
 #[test]
-fn all_mistakes_are_reported_at_once_in_the_order_of_the_fields() {
+fn all_mistakes_are_reported_in_the_order_of_the_fields() {
     rejects(
         "service: {hosts: ['*']}\n\
          authentication: [{}]\n\
