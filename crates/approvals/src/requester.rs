@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_approval_is_requested_once_and_up_to_a_limit_per_namespace() {
+    async fn approvals_are_requested_once_within_the_namespace_limit() {
         let world = World::new();
         for _ in 0..3 {
             // the watch lags behind, so the store reports that the object exists
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn recent_requests_are_not_repeated_and_are_limited_per_namespace() {
+    async fn recent_requests_are_not_repeated_and_limited_per_namespace() {
         let mut recent = RecentRequests::default();
         assert!(recent.insert(&subject(0, 0)) && !recent.insert(&subject(0, 0)));
         let new = (0..2 * MAX_PER_NAMESPACE).filter(|user| recent.insert(&subject(0, *user))).count();
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn undecided_objects_expire_and_a_forged_decision_does_not_keep_them() {
+    async fn undecided_approvals_expire_despite_forged_decisions() {
         let world = World::new();
         world.requester.request(&subject(0, 0), &HashSet::new()).await;
         world.publish();

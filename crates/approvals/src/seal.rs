@@ -134,7 +134,7 @@ mod tests {
     use crate::samples::{approved, named, seal};
 
     #[test]
-    fn a_signed_grant_is_valid_and_every_change_of_it_is_not() {
+    fn any_change_of_a_signed_grant_invalidates_it() {
         let seal = seal();
         let mut good = approved();
         assert_eq!(seal.grant(&good), None, "it has no signature");
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn signatures_of_another_type_by_the_same_key_are_rejected() {
+    fn signatures_of_other_types_are_rejected() {
         let seal = seal();
         let mut approval = approved();
         let keys = seal.0.current();

@@ -67,7 +67,7 @@ mod tests {
     use durward_core::principal::PrincipalId;
     use durward_core::risk::Assurance;
 
-    /// The first token states a hardware key used an hour ago. A code that is entered now does not renew it.
+    /// The first token states a hardware key used an hour ago. A code entered now does not renew it.
     #[test]
     fn a_new_factor_does_not_renew_an_earlier_one() {
         let at = |seconds: i64| DateTime::from_timestamp(1_800_000_000 + seconds, 0).expect("a time");

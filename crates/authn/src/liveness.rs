@@ -172,7 +172,7 @@ mod tests {
     fn a_credential_is_live_while_its_pod_and_service_account_exist() {
         let index = LivenessIndex::empty();
         let start = start();
-        let [pod, account, stranger] = ["pod", "account", "stranger"].map(UidTag::from_uid);
+        let [pod, account, other] = ["pod", "account", "stranger"].map(UidTag::from_uid);
         let later = start + TimeDelta::hours(1);
         let binding =
             |pod, service_account| Binding { pod: Some(pod), service_account: Some(service_account), issued_at: start };
@@ -181,8 +181,8 @@ mod tests {
         index.replace_all(BoundObjectKind::Pod, [pod], start);
         index.replace_all(BoundObjectKind::ServiceAccount, [account], start);
         assert!(is_live(&binding(pod, account), later));
-        assert!(!is_live(&binding(stranger, account), later) && !is_live(&binding(pod, stranger), later));
-        assert!(is_live(&binding(stranger, account), start), "the watch may not have reported it yet");
+        assert!(!is_live(&binding(other, account), later) && !is_live(&binding(pod, other), later));
+        assert!(is_live(&binding(other, account), start), "the watch may not have reported it yet");
         assert!(!is_live(&binding(account, pod), later), "a service account is not a pod");
         index.remove(BoundObjectKind::Pod, pod, start);
         assert!(!is_live(&binding(pod, account), start), "the deletion was reported");

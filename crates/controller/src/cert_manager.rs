@@ -165,14 +165,14 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_for_this_service_is_read_with_its_end_of_validity() {
+    fn a_certificate_is_read_with_its_expiry() {
         let pair = read_pair("webhooks", &secret(HOST), HOST).expect("read");
         assert!((pair.not_after - chrono::Utc::now().timestamp() - 3600).abs() < 60, "{}", pair.not_after);
         ReloadableCertificate::new(&pair.chain, &pair.key).expect("usable");
     }
 
     #[test]
-    fn an_unusable_certificate_is_rejected_with_the_entry() {
+    fn an_unusable_certificate_is_rejected_with_its_entry() {
         let data = |secret: &Secret, key: &str| secret.data.as_ref().and_then(|data| data.get(key).cloned());
         for (key, value, expected) in [
             ("tls.crt", None, "Secret `webhooks` has no `tls.crt`"),

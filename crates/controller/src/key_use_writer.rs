@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_written_once_an_hour_however_often_it_is_used() {
+    fn a_key_is_written_at_most_once_an_hour() {
         let at = 1_800_000_000;
         let first = due(&uses(&[("acme", at), ("idle", 0)]), &StoredUses::new());
         assert_eq!(first, StoredUses::from([("partners.acme".to_owned(), timestamp(at).expect("a time"))]));

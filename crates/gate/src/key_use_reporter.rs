@@ -45,7 +45,7 @@ fn due(uses: &KeyUses, reported: &KeyUses) -> Vec<KeyUse> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::expect_used, reason = "a test says what it expects")]
+    #![allow(clippy::expect_used, reason = "a failed expectation fails the test")]
 
     use super::*;
 
@@ -57,7 +57,7 @@ mod tests {
         assert_eq!(due(&uses(at), &KeyUses::new()), [("partners".to_owned(), "acme".to_owned(), at)]);
         assert_eq!(due(&uses(at + RESOLUTION - 1), &uses(at)), []);
         assert_eq!(due(&uses(at + RESOLUTION), &uses(at)).len(), 1);
-        // a report is not larger than the controller reads
+        // a report fits the limit of the controller
         let longest = vec![("p".repeat(253), "k".repeat(63), i64::MAX); MAX_KEY_USES];
         assert!(serde_json::to_vec(&longest).expect("JSON").len() <= 4096);
     }

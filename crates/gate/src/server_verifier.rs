@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_services_have_a_namespace() {
+    fn service_names_yield_a_namespace() {
         let own = PrincipalId::workload("cluster.local", "shop", "web").expect("a workload");
         let peers = ServerVerifier::new(&own, "cluster.local", Vec::new());
         for (host, namespace) in [

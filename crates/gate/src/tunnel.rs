@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_accept_header_is_that_of_the_rfc() {
+    fn the_accept_header_matches_the_rfc() {
         assert_eq!(accept("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 }

@@ -159,7 +159,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_request_is_read_without_the_fields_that_signing_does_not_need() {
+    fn unneeded_fields_of_a_request_are_dropped() {
         let request = |status| {
             let request = json!({
                 "apiVersion": "certificates.k8s.io/v1", "kind": "PodCertificateRequest",

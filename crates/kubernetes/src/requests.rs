@@ -117,15 +117,15 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_late_answer_is_a_timeout() {
+    async fn a_late_answer_times_out() {
         let late = with_timeout(REQUEST_TIMEOUT, std::future::pending::<Result<(), kube::Error>>()).await;
-        let error = late.expect_err("the answer never comes");
+        let error = late.expect_err("no answer arrives");
         assert!(matches!(error, RequestError::Timeout(REQUEST_TIMEOUT)), "{error:?}");
         assert_eq!(error.status(), None);
     }
 
     #[tokio::test]
-    async fn an_undecodable_answer_is_not_quoted() {
+    async fn errors_do_not_quote_undecodable_answers() {
         let failed = serde_json::from_str::<u8>("\"secret\"").map_err(kube::Error::SerdeError);
         let error = with_timeout(REQUEST_TIMEOUT, std::future::ready(failed)).await.expect_err("it is not a number");
         assert!(!error.to_string().contains("secret"), "{error}");

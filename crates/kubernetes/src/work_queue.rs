@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn each_key_comes_once_and_at_the_earliest_time_asked_for() {
+    async fn each_key_is_due_once_at_its_earliest_time() {
         let mut queue = WorkQueue::new();
         queue.push("a", Duration::from_secs(10));
         queue.push("b", Duration::from_secs(5));
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_key_does_not_come_twice_while_it_is_worked_on() {
+    async fn a_key_in_progress_is_not_due_again() {
         let mut queue = WorkQueue::new();
         queue.push("a", Duration::ZERO);
         expect_next(&mut queue, "a").await;
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pauses_grow_with_each_failure_and_are_never_shortened() {
+    async fn the_backoff_grows_with_each_failure_and_is_never_shortened() {
         let mut queue = WorkQueue::new();
         queue.push("a", Duration::ZERO);
         expect_next(&mut queue, "a").await;
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_forgotten_key_never_comes() {
+    async fn a_forgotten_key_is_never_due() {
         let mut queue = WorkQueue::new();
         queue.push("a", Duration::ZERO);
         queue.forget(&"a");

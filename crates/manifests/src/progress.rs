@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_appear_at_every_step_and_not_for_few_manifests() {
+    fn progress_is_reported_for_many_manifests_only() {
         assert_eq!(
             messages(false, &[12_000, 12_000, 1]),
             "10000 manifests read, 0 of 3 files done\n20000 manifests read, 1 of 3 files done\ncompiling 24001 manifests\n"

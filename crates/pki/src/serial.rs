@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tag_round_trips_through_text_and_other_texts_are_refused() {
+    fn tags_round_trip_and_malformed_texts_are_refused() {
         let tag = UidTag::from_uid("pod");
         assert_eq!(tag.to_string().parse(), Ok(tag));
         for bad in ["", "0", "+123456789", "012345678", "0123456789a", "012345678G", "ABCDEFABCD"] {

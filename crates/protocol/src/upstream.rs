@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_application_listens_on_this_host() {
+    fn upstreams_are_on_this_host() {
         for (text, valid) in [
             ("http://127.0.0.1:8080", true),
             ("http://localhost:8080/", true),

@@ -94,7 +94,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     #[tokio::test]
-    async fn tasks_are_spread_over_the_threads_and_their_children_stay_there() {
+    async fn tasks_are_spread_over_threads_and_children_stay_on_theirs() {
         let runtimes = CoreRuntimes::start().expect("the threads start");
         let (sender, mut receiver) = mpsc::unbounded_channel();
         let hold = CancellationToken::new();

@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_are_long_and_accepted_however_they_are_typed() {
+    fn codes_are_long_and_accepted_in_any_spelling() {
         let codes = new_codes().expect("random numbers");
         assert_eq!(codes.len(), CODES);
         assert!(

@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn sealed_values_open_whole_and_for_their_purpose_only() {
+    fn sealed_values_open_unaltered_and_for_their_purpose_only() {
         let sealer = sealer(7);
         let sealed = sealer.seal("form", &"hello").expect("sealed");
         assert_eq!(sealer.open::<String>("form", &sealed).as_deref(), Some("hello"));

@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn uri_and_qr_code_hold_what_an_app_needs() {
+    fn uri_and_qr_code_configure_an_app() {
         let id = PrincipalId::user("corporate", "a:lice").expect("a name");
         let enrolment = TotpEnrolment::new(&id, "auth.example.com").expect("a secret");
         let uri = enrolment.uri().expect("a URI");

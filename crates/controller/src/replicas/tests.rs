@@ -58,9 +58,9 @@ fn batches_up_to_the_confirmed_one_are_in_force() {
 }
 
 #[test]
-fn a_confirmation_is_never_taken_back() {
+fn a_confirmation_is_never_revoked() {
     let (confirmed, _) = peers(&[Some("two")]).confirmed(&history(&["one", "two"]));
-    // the other replica has a batch that this one has not seen yet, or does not answer
+    // the other replica has a batch that this one did not receive yet, or does not answer
     for answer in [Some("unknown"), None, Some("one")] {
         let (now, _) = peers(&[answer]).confirmed(&history(&["one", "two", "three"]));
         assert!(!confirmed.is_superseded_by(&now), "{answer:?}");
@@ -70,14 +70,14 @@ fn a_confirmation_is_never_taken_back() {
 }
 
 #[test]
-fn a_reverted_revision_stands_for_its_newest_batch() {
+fn a_reverted_revision_confirms_its_newest_batch() {
     // a change and its reversal: the first and the last revision are the same
     let (confirmed, behind) = peers(&[Some("one")]).confirmed(&history(&["one", "two", "one"]));
     assert_eq!((confirmed.number, behind), (3, 0));
 }
 
 #[test]
-fn roots_are_everywhere_once_every_ready_replica_verifies_with_them() {
+fn roots_are_distributed_once_every_ready_replica_has_them() {
     let mut peers = peers(&[Some("one"), Some("two")]);
     assert!(peers.all_have_roots(revision("old")) && !peers.all_have_roots(revision("new")));
     let first = *peers.0.keys().next().unwrap();
@@ -91,7 +91,7 @@ fn roots_are_everywhere_once_every_ready_replica_verifies_with_them() {
 }
 
 #[test]
-fn counts_follow_the_state_and_do_not_change_it() {
+fn unenforced_counts_are_parsed_after_the_state() {
     let text = "abc.def\n7\nshop/orders 3\nnonsense\nshop/a.b 1";
     let answer = ReplicaAnswer::new(text.to_owned());
     assert_eq!((answer.state(), answer.revision(), answer.roots()), ("abc.def", "abc", Some("def")));
@@ -102,7 +102,7 @@ fn counts_follow_the_state_and_do_not_change_it() {
 }
 
 #[test]
-fn each_replica_has_one_open_request_and_is_forgotten_when_it_is_gone() {
+fn each_replica_has_one_open_request_until_it_ends() {
     let a = SocketAddr::from(([10, 0, 0, 1], 1));
     let b = SocketAddr::from(([10, 0, 0, 2], 1));
     let mut peers = ReplicaPeers::default();

@@ -185,7 +185,7 @@ async fn objects_missing_from_a_new_listing_are_deleted() {
     fixture.review(open("shop", 1)).await;
     assert!(fixture.decides("shop") && fixture.decides("farm"));
     fixture.send(WatchEvent::ListingComplete(WatchSource::Policies));
-    fixture.until("one to go", |fixture| !fixture.decides("shop")).await;
+    fixture.until("the deletion of one policy", |fixture| !fixture.decides("shop")).await;
     assert!(fixture.decides("farm"));
 }
 
@@ -195,7 +195,7 @@ async fn an_undecodable_object_does_not_stop_the_others() {
     fixture.sync_others();
     let odd = policy("odd", 1, json!({"operations": [{"name": "x", "http": 7}]}));
     fixture.list(&WatchSource::Policies, vec![own(odd), own(open("shop", 1))]);
-    fixture.until("the good one", |fixture| fixture.decides("shop")).await;
+    fixture.until("the valid policy", |fixture| fixture.decides("shop")).await;
     let reports = fixture.reports().await;
     let odd = reports.iter().find(|report| report.target.namespace.as_deref() == Some("odd")).unwrap();
     let (reason, errors) = odd.outcome.rejected.clone().unwrap();
@@ -217,7 +217,7 @@ async fn an_invalid_version_leaves_the_last_good_one_in_force() {
     assert!(report.outcome.rejected.is_some() && report.outcome.in_force && report.generation == 2, "{report:?}");
     assert!(fixture.decides("shop"));
     fixture.send(WatchEvent::Deleted(WatchSource::Policies, ("shop".into(), "orders".into())));
-    fixture.until("it to go", |fixture| !fixture.decides("shop")).await;
+    fixture.until("the deletion of the policy", |fixture| !fixture.decides("shop")).await;
 }
 
 #[tokio::test]
@@ -254,10 +254,10 @@ async fn a_namespace_that_loses_an_allowed_host_loses_the_policy() {
     fixture.list(&WatchSource::Policies, vec![own(claims)]);
     fixture.until("in force", |fixture| fixture.decides("shop")).await;
     fixture.send(WatchEvent::Applied(WatchSource::Namespaces, namespace("")));
-    fixture.until("out of force", |fixture| !fixture.decides("shop")).await;
+    fixture.until("the policy to go out of force", |fixture| !fixture.decides("shop")).await;
 }
 
-/// A policy whose status remembers generation 4, in which it governed shells of its namespace.
+/// A policy whose status records generation 4, which governed shells of its namespace.
 fn lost(namespace: &str, generation: i64, spec: Value) -> DynamicObject {
     let mut object = policy(namespace, generation, spec);
     let shells = json!({"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["CONNECT"]});
@@ -276,12 +276,12 @@ fn governs(fixture: &IndexFixture, namespace: &str) -> bool {
 }
 
 #[tokio::test]
-async fn a_start_with_an_invalid_policy_closes_the_service_in_its_status() {
+async fn starting_with_an_invalid_policy_closes_its_recorded_service() {
     for broken in [json!({"operations": [{"name": "?"}]}), json!({"operations": 7}), json!("nothing")] {
         let mut fixture = IndexFixture::new();
         fixture.sync_others();
         fixture.list(&WatchSource::Policies, vec![own(lost("shop", 5, broken.clone())), own(open("farm", 1))]);
-        fixture.until("the good one", |fixture| fixture.decides("farm")).await;
+        fixture.until("the valid policy", |fixture| fixture.decides("farm")).await;
         let reports = fixture.reports().await;
         let report = reports.iter().find(|report| report.target.namespace.as_deref() == Some("shop")).unwrap();
         let ResourceOutcome { rejected, in_force, closed, last_good, .. } = &report.outcome;
@@ -303,12 +303,12 @@ async fn a_start_with_an_invalid_policy_closes_the_service_in_its_status() {
 }
 
 #[tokio::test]
-async fn a_later_status_closes_the_service_unless_a_good_version_is_known() {
+async fn a_recorded_version_closes_the_service_unless_it_is_known() {
     let mut fixture = IndexFixture::new();
     fixture.sync_others();
     let broken = json!({"operations": 7});
     fixture.list(&WatchSource::Policies, vec![own(policy("shop", 5, broken.clone())), own(open("farm", 1))]);
-    fixture.until("the good one", |fixture| fixture.decides("farm")).await;
+    fixture.until("the valid policy", |fixture| fixture.decides("farm")).await;
     fixture.reports().await;
     assert!(!governs(&fixture, "shop"), "the record is not known yet");
     // the leader knew the last good version, and has written the record since
@@ -318,7 +318,7 @@ async fn a_later_status_closes_the_service_unless_a_good_version_is_known() {
     // a replica that knows the good version keeps it
     fixture.send(WatchEvent::Applied(WatchSource::Policies, own(open("farm", 1))));
     fixture.send(WatchEvent::Applied(WatchSource::Policies, own(lost("farm", 2, broken))));
-    fixture.until("the broken one", |fixture| fixture.metrics.text().contains("durward_policies_rejected 2")).await;
+    fixture.until("the invalid policy", |fixture| fixture.metrics.text().contains("durward_policies_rejected 2")).await;
     assert!(fixture.decides("farm") && !governs(&fixture, "farm"));
 }
 
@@ -349,7 +349,7 @@ async fn a_gate_receives_no_policy_of_a_closed_service() {
 }
 
 #[tokio::test]
-async fn a_start_with_an_invalid_relationship_loses_the_tuples_in_its_status() {
+async fn starting_with_an_invalid_relationship_loses_its_tuples() {
     let mut fixture = IndexFixture::new();
     fixture.sync_others();
     let relations = json!([{"object": "doc", "relations": {"banned": {}, "reader": {"exclusion": [{"relation": "banned"}, {"relation": "banned"}]}}}]);
@@ -379,7 +379,7 @@ async fn a_start_with_an_invalid_relationship_loses_the_tuples_in_its_status() {
     for broken in [json!(7), json!({"object": "doc", "relation": "banned", "subject": "*"})] {
         fixture.send(stated(4, broken));
         fixture.until("lost", |fixture| lost(fixture)).await;
-        assert_eq!(published(&fixture), (0, 1), "the gate learns that the tuples are unknown");
+        assert_eq!(published(&fixture), (0, 1), "the gate receives that the tuples are unknown");
         let report = fixture.reports_of(ResourceKind::Relationship).await;
         assert_eq!(report.outcome.rejected.as_ref().map(|(reason, _)| *reason), Some("LastGoodUnknown"));
         assert_eq!(
@@ -398,6 +398,6 @@ async fn a_start_with_an_invalid_relationship_loses_the_tuples_in_its_status() {
         assert_eq!(report.outcome.rejected.as_ref().map(|(reason, _)| *reason), Some("Invalid"));
         assert!(!lost(&fixture) && published(&fixture) == (1, 0), "{:?}", published(&fixture));
         fixture.send(WatchEvent::Deleted(WatchSource::Relationships, ("shop".into(), "bans".into())));
-        fixture.until("gone", |fixture| published(fixture) == (0, 0)).await;
+        fixture.until("the deletion", |fixture| published(fixture) == (0, 0)).await;
     }
 }

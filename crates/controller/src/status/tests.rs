@@ -61,18 +61,20 @@ fn a_policy_whose_operations_bypass_the_webhook_is_not_programmed() {
     let first =
         status_change(&report(None, true, Value::Null), Rollout::NotAsked, None, at(0)).expect("a status").status;
     assert_eq!((state(&first, ACCEPTED), state(&first, PROGRAMMED)), (("True", "Valid"), ("False", "NotAsked")));
-    let asked = status_change(&report(None, true, first), everywhere(b"one"), None, at(1)).expect("a status").status;
-    assert_eq!(state(&asked, PROGRAMMED), ("True", "InForce"));
+    let in_force = status_change(&report(None, true, first), everywhere(b"one"), None, at(1)).expect("a status").status;
+    assert_eq!(state(&in_force, PROGRAMMED), ("True", "InForce"));
     // another client removes the rules: the same generation is no longer in force
-    let taken = status_change(&report(None, true, asked), Rollout::NotAsked, None, at(2)).expect("a status").status;
-    assert_eq!((state(&taken, PROGRAMMED), taken.get("revision")), (("False", "NotAsked"), None));
+    let removed =
+        status_change(&report(None, true, in_force), Rollout::NotAsked, None, at(2)).expect("a status").status;
+    assert_eq!((state(&removed, PROGRAMMED), removed.get("revision")), (("False", "NotAsked"), None));
     assert_eq!(
-        status_change(&report(None, true, taken.clone()), Rollout::NotAsked, None, at(9)),
+        status_change(&report(None, true, removed.clone()), Rollout::NotAsked, None, at(9)),
         None,
         "nothing is written without a change"
     );
-    let back = status_change(&report(None, true, taken), everywhere(b"two"), None, at(10)).expect("a status").status;
-    assert_eq!(state(&back, PROGRAMMED), ("True", "InForce"));
+    let restored =
+        status_change(&report(None, true, removed), everywhere(b"two"), None, at(10)).expect("a status").status;
+    assert_eq!(state(&restored, PROGRAMMED), ("True", "InForce"));
 }
 
 #[test]

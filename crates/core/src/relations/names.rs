@@ -109,25 +109,25 @@ const fn number_in(place: u64) -> TextId {
 mod tests {
     use super::*;
 
-    /// Among this many texts some have the same hash.
+    /// Enough texts that some of them have the same hash.
     #[test]
     fn texts_with_the_same_hash_have_distinct_ids() {
         let texts: Vec<String> = (0..200_000).map(|number| format!("doc:{number}")).collect();
         let mut names = Names::default();
-        let given: Vec<TextId> = texts.iter().map(|text| names.number(text)).collect();
-        given.iter().for_each(|name| names.hold(*name));
+        let ids: Vec<TextId> = texts.iter().map(|text| names.number(text)).collect();
+        ids.iter().for_each(|name| names.hold(*name));
         let hashes: std::collections::BTreeSet<u32> = texts.iter().map(|text| names.hash(text)).collect();
         assert!(hashes.len() < texts.len(), "none collide");
-        for (text, name) in texts.iter().zip(&given) {
+        for (text, name) in texts.iter().zip(&ids) {
             assert_eq!((names.find(text), names.text(*name)), (Some(*name), text.as_str()));
         }
         let before = names.clone();
-        given.iter().step_by(2).for_each(|name| names.release(*name));
-        for (number, (text, name)) in texts.iter().zip(&given).enumerate() {
+        ids.iter().step_by(2).for_each(|name| names.release(*name));
+        for (number, (text, name)) in texts.iter().zip(&ids).enumerate() {
             assert_eq!(names.find(text), (number % 2 == 1).then_some(*name), "{text}");
             assert_eq!(before.find(text), Some(*name));
         }
         assert_eq!(names.all().count(), texts.len() / 2);
-        assert!(given.contains(&names.number("another")), "a free id is used again");
+        assert!(ids.contains(&names.number("another")), "a free id is used again");
     }
 }

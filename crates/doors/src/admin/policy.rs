@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn policies_that_admit_others_are_rejected() {
+    fn admin_policies_for_other_callers_are_rejected() {
         let good = BUILT_IN;
         assert!(read(good).is_ok());
         let changed = |from: &str, to: &str| {

@@ -174,7 +174,7 @@ async fn policies_never_lock_out_the_control_plane() {
 }
 
 #[tokio::test]
-async fn policies_allow_only_where_cluster_admins_let_them() {
+async fn policies_allow_only_if_the_cluster_admin_enables_it() {
     let audit = |policy: &mut Value| policy["spec"]["mode"] = "Audit".into();
     let router = webhook(|_| {}, true);
     assert_eq!(opinion(&router, "create pods/exec", "shop", ada()).await, "allow");
@@ -229,7 +229,7 @@ fn by_object(policy: &mut Value) {
 }
 
 #[tokio::test]
-async fn only_refusals_that_depend_on_the_object_are_left_to_admission() {
+async fn object_dependent_refusals_are_left_to_admission() {
     let router = webhook(by_object, false);
     for (request, who, expected) in [
         // admission will see the object
@@ -245,21 +245,21 @@ async fn only_refusals_that_depend_on_the_object_are_left_to_admission() {
         ("create deployments.apps", "eve", "deny"),
         ("delete deployments.apps", "eve", "deny"),
         ("delete deployments.apps", "mallory", "deny"),
-        // admission is never asked about Namespaces themselves
+        // the admission webhook does not cover Namespaces themselves
         ("delete namespaces", "ada", "deny"),
         ("update namespaces", "ada", "deny"),
         ("update namespaces", "bob", "deny"),
     ] {
         assert_eq!(opinion(&router, request, "shop", user(who)).await, expected, "{request} by {who}");
     }
-    // an allow would need the object here
+    // here an allow needs the object
     let router = webhook(by_object, true);
     assert_eq!(opinion(&router, "create deployments.apps", "shop", user("ada")).await, "none");
     assert_eq!(opinion(&router, "delete deployments.apps", "shop", user("bob")).await, "none");
 }
 
 #[tokio::test]
-async fn nothing_is_left_to_admission_if_it_may_be_skipped() {
+async fn refusals_are_final_if_admission_may_be_skipped() {
     let mut webhook = authorization(by_object, false);
     webhook.admission_fails_closed = false;
     let router = router(webhook);

@@ -184,7 +184,7 @@ mod tests {
     async fn health(listener: &ExtAuthzListener) -> Option<u8> {
         let request = http::Request::post("/grpc.health.v1.Health/Check")
             .header("content-type", "application/grpc")
-            // an empty message asks about the server as a whole
+            // an empty message requests the state of the whole server
             .body(Body::from(vec![0_u8; 5]))
             .expect("a request");
         let answer = listener.clone().handle(request).await;

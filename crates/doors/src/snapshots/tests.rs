@@ -79,10 +79,10 @@ fn a_pod_receives_only_the_resources_of_its_own_services() {
     });
     let (providers, secrets): (Vec<_>, Vec<_>) = ["partners", "others"].map(keys).into_iter().unzip();
     let seal = seal();
-    let mut book = ApprovalIndex::new(seal.clone());
+    let mut index = ApprovalIndex::new(seal.clone());
     let mut forged = approval("shop", "orders", None);
     forged.spec.principal = "spiffe://cluster.local/ns/ops/sa/thief".to_owned();
-    book.replace(vec![
+    index.replace(vec![
         approval("shop", "orders", Some(&seal)),
         approval("shop", "web", Some(&seal)),
         approval("bank", "orders", Some(&seal)),
@@ -93,7 +93,7 @@ fn a_pod_receives_only_the_resources_of_its_own_services() {
         policies: in_force.collect(),
         providers: Arc::new(providers),
         secrets: Arc::new(secrets),
-        approvals: book.grants().clone(),
+        approvals: index.grants().clone(),
         ..PublishedResources::default()
     };
     let pod = |namespace: &str, app: &str| LabelledPod {
@@ -113,10 +113,10 @@ fn a_pod_receives_only_the_resources_of_its_own_services() {
     assert_eq!(
         orders["secrets"][0]["metadata"].get("annotations"),
         None,
-        "only the part of a Secret that authentication reads"
+        "only the fields of a Secret that authentication reads"
     );
     assert_eq!(names(&received("bank", "orders"), "policies"), [r#""bank"/"orders""#]);
-    // the approval of its own policy, with enough of it to verify the signature
+    // the approval of its own policy, with the fields that the signature covers
     let [approval_json] = orders["approvals"].as_array().expect("a list").as_slice() else { panic!("{orders}") };
     let received_approval: Approval = serde_json::from_value(approval_json.clone()).expect("an Approval");
     assert_eq!(

@@ -1,4 +1,4 @@
-//! The users of the API server that tokens stand for.
+//! Tokens and the users of the API server that they identify.
 
 use super::*;
 use axum::body::{Body, to_bytes};
@@ -70,7 +70,7 @@ fn corporate() -> Vec<AuthenticationMethod> {
 }
 
 #[tokio::test]
-async fn a_token_for_the_api_server_becomes_a_user_with_our_prefix() {
+async fn a_token_for_the_api_server_becomes_a_prefixed_user() {
     let server = ReviewedApiServer::new(vec![
         AuthenticationMethod::Workload,
         AuthenticationMethod::Provider("corporate".into()),
@@ -99,7 +99,7 @@ async fn a_token_for_the_api_server_becomes_a_user_with_our_prefix() {
 async fn all_rejected_tokens_get_the_same_answer() {
     let server = ReviewedApiServer::new(corporate());
     let now = Utc::now().timestamp();
-    let stranger = ReviewedApiServer::new(corporate());
+    let other_issuer = ReviewedApiServer::new(corporate());
     let good = server.token("JWT", json!({}));
     assert_eq!(server.review(&good, &[API]).await["authenticated"], true);
     let many: Vec<String> = (0..MAX_AUDIENCES).map(|i| format!("a{i}")).collect();
@@ -126,7 +126,7 @@ async fn all_rejected_tokens_get_the_same_answer() {
                 .token("at+jwt", json!({"scope": "x", "acr": Assurance::Bearer.acr(), "sub": "user:corporate/alice"})),
             &[API],
         ),
-        (stranger.token("JWT", json!({})), &[API]),
+        (other_issuer.token("JWT", json!({})), &[API]),
     ] {
         assert_eq!(server.review(&token, audiences).await, json!({"authenticated": false}), "{audiences:?}");
     }

@@ -213,7 +213,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_that_are_no_decisions_are_skipped() {
+    fn replay_skips_known_events_and_reports_unknown_ones() {
         let log =
             "{\"event\":\"issuance\",\"outcome\":\"issued\"}\n{\"event\":\"checkpoint\"}\n{\"event\":\"other\"}\n";
         let report = replay(&mut log.as_bytes(), &Snapshot::default(), &mut |_| ()).expect("readable");
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_line_end_is_no_record() {
+    fn a_line_without_end_is_reported_as_unreadable() {
         let log = "x".repeat(MAX_LINE * 2);
         let report = replay(&mut log.as_bytes(), &Snapshot::default(), &mut |_| ()).expect("readable");
         assert_eq!((report.replayed, report.unreadable.len()), (0, 2));

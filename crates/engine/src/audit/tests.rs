@@ -23,7 +23,8 @@ fn lines(log: &[u8]) -> Vec<String> {
     String::from_utf8(log.to_vec()).unwrap().lines().map(ToOwned::to_owned).collect()
 }
 
-/// The log of several processes in a row in one file, each with a number of records; only the last one ends its chain.
+/// The log of several processes one after another in one file. Each writes a number of records; only the last one ends
+/// its chain.
 fn log(key: &Arc<TokenKey>, runs: &[usize]) -> Vec<String> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("log");
@@ -179,7 +180,7 @@ fn lost_records_are_reported_where_they_are_missing() {
 }
 
 #[test]
-fn a_line_that_a_crash_cut_off_differs_from_an_inserted_one() {
+fn a_truncated_line_differs_from_an_inserted_one() {
     let key = key();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("log");

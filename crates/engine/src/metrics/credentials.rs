@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn the_listener_certificate_that_expires_first_is_reported() {
+    fn the_earliest_expiry_of_listener_certificates_is_reported() {
         let metrics = registered();
         let expiries = [("doors", 20, 20), ("webhooks", 90, 20), ("doors", 120, 90), ("webhooks", 200, 120)];
         for (listener, expiry, reported) in expiries {
@@ -214,14 +214,14 @@ mod tests {
         for minutes in [2, 2, 30, 90, 60 * 48] {
             metrics.certificate_issued(now + TimeDelta::minutes(minutes));
         }
-        let counts = |after: i64| {
+        let expiring = |after: i64| {
             metrics.update_expiring(now + TimeDelta::minutes(after));
             EXPIRY_PERIODS
                 .map(|(within, _)| metrics.certificates_expiring.get_or_create(&ExpiryLabels { within }).get())
         };
-        assert_eq!(counts(0), [2, 3, 4]);
-        assert_eq!(counts(10), [0, 1, 2]);
-        assert_eq!(counts(60 * 72), [0, 0, 0]);
+        assert_eq!(expiring(0), [2, 3, 4]);
+        assert_eq!(expiring(10), [0, 1, 2]);
+        assert_eq!(expiring(60 * 72), [0, 0, 0]);
         let all_removed = metrics.issued_expiries.lock().is_ok_and(|expiries| expiries.is_empty());
         assert!(all_removed, "expired certificates are removed");
     }

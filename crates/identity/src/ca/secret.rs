@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn encoding_removes_the_rotation_request_and_keeps_other_annotations() {
+    fn encoding_removes_only_the_rotation_annotation() {
         let state = TrustState::steady(new_authority());
         let mut secret = encode("ca", &state, None).expect("encodes the state");
         let annotations = [(ROTATE_ANNOTATION, "planned"), ("backup", "yes")];
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unusable_secret_is_rejected_with_the_name_of_the_entry() {
+    fn an_unusable_secret_is_rejected_with_its_entry() {
         let good = encode("ca", &TrustState::steady(new_authority()), None).expect("encodes the state");
         let other = encode("ca", &TrustState::steady(new_authority()), None).expect("encodes the state");
         let data = |secret: &Secret, key: &str| secret.data.as_ref().and_then(|data| data.get(key).cloned());

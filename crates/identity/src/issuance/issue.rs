@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn refreshes_are_spread_over_a_tenth_of_the_lifetime_from_its_half_on() {
+    fn refreshes_are_spread_after_half_of_the_lifetime() {
         let refresh_after = |jitter| {
             let certificate = issued(TimeDelta::hours(10), 86_400, [jitter, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
             certificate.begin_refresh_at - certificate.not_before
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn the_shorter_lifetime_applies_but_not_below_the_minimum_of_the_api_server() {
+    fn the_shorter_lifetime_applies_down_to_the_api_servers_minimum() {
         let hours = TimeDelta::hours;
         for (policy, requested, lifetime) in
             [(hours(2), 86_400, hours(2)), (hours(24), 3 * 3600, hours(3)), (TimeDelta::minutes(5), 86_400, hours(1))]

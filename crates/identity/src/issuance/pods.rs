@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_cached_pod_needs_one_request_and_a_refusal_needs_the_stored_pod() {
+    async fn only_a_refusal_reads_the_pod_from_storage() {
         let right = || Some(pod("one", Some("here")));
         let accepted = Ok(r#"default {"app": "web"}"#.to_owned());
         assert_eq!(checked(right(), None).await, (accepted.clone(), 1));

@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test says what it expects")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a failed expectation fails the test")]
 
 use super::*;
 use aws_lc_rs::digest::{SHA256, digest};
@@ -150,8 +150,8 @@ fn one_of_several_keys_is_enough() {
     assert_eq!(names, ["laptop", "phone"]);
     let id = keys.iter().next().unwrap().id();
     assert!(keys.remove(&id) && !keys.remove(&id));
-    let gone = authenticate(&mut keys, &first);
-    assert_rejected(&keys, gone, "could not be found");
+    let removed = authenticate(&mut keys, &first);
+    assert_rejected(&keys, removed, "could not be found");
 }
 
 #[test]

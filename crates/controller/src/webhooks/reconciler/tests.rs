@@ -1,4 +1,4 @@
-//! The tracker by what the watch reports of a configuration.
+//! The tracker, for events of the watch of a configuration.
 
 use super::tracker::{ConfigurationTracker, RESTORE_DELAY, StoredConfiguration, WebhookStatus};
 use crate::webhooks::{INJECT_CA, WebhookConfiguration, sorted_by_name};
@@ -47,7 +47,7 @@ fn leader(certificate: Option<&str>) -> ConfigurationTracker {
 }
 
 #[test]
-fn a_configuration_that_is_as_desired_is_not_written() {
+fn a_configuration_in_the_desired_state_is_not_written() {
     let desired = desired(json!([{"name": "a", "rules": [1]}, {"name": "b"}]));
     let mut tracker = leader(None);
     assert_eq!(tracker.status(&desired[0], revision("one")), WebhookStatus::Unknown);
@@ -91,7 +91,7 @@ fn an_injected_ca_is_accepted_while_the_annotation_requests_it() {
 }
 
 #[test]
-fn a_change_by_another_client_is_restored_at_once_and_a_conflict_slows_down() {
+fn foreign_changes_are_reverted_at_once_and_conflicts_with_backoff() {
     let good = json!([{"name": "a", "rules": [1], "failurePolicy": "Fail"}]);
     let desired = desired(good.clone());
     let mut tracker = leader(None);
@@ -126,7 +126,7 @@ fn a_change_by_another_client_is_restored_at_once_and_a_conflict_slows_down() {
 }
 
 #[test]
-fn a_deleted_configuration_is_restored_after_a_terminating_replica_would_have_ended() {
+fn a_deleted_configuration_is_restored_after_a_delay() {
     let good = json!([{"name": "a"}]);
     let desired = desired(good.clone());
     let mut tracker = leader(None);
@@ -147,7 +147,7 @@ fn a_deleted_configuration_is_restored_after_a_terminating_replica_would_have_en
 }
 
 #[test]
-fn own_changes_are_not_taken_for_changes_by_another_client() {
+fn own_writes_are_not_foreign_changes() {
     let one = desired(json!([{"name": "a", "rules": [1]}]));
     let two = desired(json!([{"name": "a", "rules": [1, 2]}]));
     let mut tracker = leader(None);

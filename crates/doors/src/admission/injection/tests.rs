@@ -1,4 +1,4 @@
-//! What each mode adds to a pod.
+//! The parts that each mode adds to a pod.
 
 use super::identity::volume;
 use super::*;
@@ -55,7 +55,7 @@ fn a_pod_gets_exactly_one_volume_a_mount_and_two_variables() {
 }
 
 #[test]
-fn the_agent_starts_first_and_alone_has_the_token() {
+fn the_agent_starts_first_and_only_it_has_the_token() {
     let pod = json!({"spec": {"initContainers": [{"name": "first"}], "containers": [{"name": "main"}]}});
     let pod = inject_mode(&pod, InjectionMode::Agent).expect("injected");
     let spec = &pod["spec"];
@@ -119,7 +119,7 @@ fn the_gate_forwards_to_the_annotated_or_first_tcp_port() {
 }
 
 #[test]
-fn variables_of_the_author_stay() {
+fn existing_variables_are_kept() {
     let own = json!({"name": "DURWARD_TRUST_BUNDLE", "value": "/elsewhere"});
     let pod = json!({"spec": {"containers": [{"name": "main", "env": [own]}]}});
     let pod = inject_identity(&pod).expect("injected");
@@ -164,7 +164,7 @@ fn containers() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
-    /// The API server may ask again after other webhooks, so a second injection adds nothing, and existing fields stay.
+    /// The API server may call the webhook again after others. A second injection adds nothing, and existing fields stay.
     #[test]
     fn a_second_injection_changes_nothing(main in containers(), init in containers(), volumes in proptest::collection::vec("[a-c]{1,3}", 0..3)) {
         let volumes: Vec<Value> = volumes.into_iter().map(|name| json!({"name": name, "emptyDir": {}})).collect();

@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_is_queued_once_in_its_newest_version_until_it_is_settled_or_deleted() {
+    async fn the_queue_holds_the_newest_version_of_each_open_request() {
         let mut queue = CertificateRequestQueue::new();
         queue.apply(InitApply(request("a", "1", false)));
         queue.apply(Apply(request("a", "2", false)));
