@@ -4,7 +4,7 @@ use crate::cli::cluster::{ConnectError, connect};
 use chrono::{DateTime, Utc};
 use durward_api::resources::IdentityProvider;
 use durward_authn::api_key;
-use durward_authn::api_key::{CREATED, EXPIRES, FORMER_UNTIL, GROUPS, LABEL, NAME, fields};
+use durward_authn::api_key::{ApiKeySecretError, CREATED, EXPIRES, FORMER_UNTIL, GROUPS, LABEL, NAME, fields};
 use durward_core::principal::{is_dns_label, is_dns_subdomain};
 use durward_kubernetes::requests::redacted;
 use durward_manifests::files::read_text;
@@ -166,8 +166,8 @@ pub(crate) struct ApiKeyRow {
 
 impl ApiKeyRow {
     /// Reads a key from its Secret. The error names the field that is wrong.
-    pub(crate) fn read(secret: &Secret) -> Result<Self, String> {
-        let mut fields = fields(secret).map_err(|error| error.to_string())?;
+    pub(crate) fn read(secret: &Secret) -> Result<Self, ApiKeySecretError> {
+        let mut fields = fields(secret)?;
         let labels = secret.metadata.labels.as_ref();
         let created = secret.metadata.creation_timestamp.as_ref().map(|at| at.0.to_string());
         let is_future = |until: &String| until.parse().is_ok_and(|end: DateTime<Utc>| end > Utc::now());
