@@ -18,6 +18,11 @@ use tokio_util::sync::CancellationToken;
 /// Why a task or a command failed, in one line: what failed, where, and what to do.
 pub type Failure = Box<dyn Error + Send + Sync>;
 
+/// A task ended before the process shut down, without an error.
+#[derive(Debug, Error)]
+#[error("a task of the process ended unexpectedly; report this as a bug")]
+struct UnexpectedEnd;
+
 /// The process can't listen on an address.
 #[derive(Debug, Error)]
 #[error(
@@ -101,7 +106,7 @@ impl Supervisor {
                 Ok(())
             }
             ended = tasks.join_next() => match ended {
-                Some(Ok(Ok(()))) | None => Err("a task of the process ended unexpectedly; report this as a bug".into()),
+                Some(Ok(Ok(()))) | None => Err(UnexpectedEnd.into()),
                 Some(Ok(Err(error))) => Err(error),
                 Some(Err(error)) => Err(error.into()),
             },
