@@ -9,6 +9,7 @@ use kube::core::{ApiResource, PartialObjectMeta, ResourceExt};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Config, watcher};
 use kube::{Client, Resource};
+use thiserror::Error;
 
 /// The kind of resource that a watch covers. Each becomes synchronized on its own.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -78,6 +79,11 @@ pub enum WatchEvent {
 
 /// The events of all watches.
 pub type WatchEvents = SelectAll<BoxStream<'static, WatchEvent>>;
+
+/// The stream of events ended.
+#[derive(Debug, Error)]
+#[error("all watches of the API server ended")]
+pub struct WatchesEnded;
 
 /// Watches all sources. Each watch reconnects by itself, after growing pauses with jitter.
 pub fn watch_all(client: &Client, api_key_namespaces: &[String], api_key_label: &str) -> WatchEvents {

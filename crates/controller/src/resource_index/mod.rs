@@ -8,7 +8,7 @@ pub use outputs::{BatchSender, Outputs, StatusBatch};
 
 use crate::gate_resources::GateResources;
 use crate::status::{ResourceKind, StatusReport, StatusTarget};
-use crate::watches::{ObjectName, WatchEvent, WatchEvents, WatchSource, WatchedObject};
+use crate::watches::{ObjectName, WatchEvent, WatchEvents, WatchSource, WatchedObject, WatchesEnded};
 use durward_api::catalog::{Catalog, CatalogChange};
 use durward_api::compile::ClusterDomains;
 use durward_api::field_error::FieldError;
@@ -115,7 +115,7 @@ impl ResourceIndex {
             tokio::select! {
                 batch = events.next() => match batch {
                     Some(batch) => batch.into_iter().for_each(|event| self.handle(event, &outputs)),
-                    None => return Err("all watches of the API server ended".into()),
+                    None => return Err(WatchesEnded.into()),
                 },
                 Some(review) = reviews.recv() => {
                     self.answer(review);
