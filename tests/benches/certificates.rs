@@ -1,4 +1,4 @@
-//! Server CPU of a certificate from a signed request, beside SPIRE's `MintX509SVID` in one run.
+//! Server CPU of a certificate from a signed request, compared with SPIRE's `MintX509SVID` in one run.
 //!
 //! `make bench` builds ghz from its Go module and passes its path. Durward's part is the work of signer and mint per
 //! request after they identified the pod: verify the request's signature, sign a certificate. SPIRE's part includes gRPC

@@ -2,7 +2,7 @@
 //!
 //! `make bench` builds OPA-Envoy and ghz from their Go modules and passes their paths. The load is the same for
 //! both: 1,000 tokens in turn, 50 requests in flight on 4 connections. CPU is `utime` and `stime` of the server, which
-//! the load generator beside it does not disturb.
+//! independent of the load generator.
 
 use durward_tests::tokens::{IssuerKey, manifests, now};
 use durward_tests::{UpProcess, eventually, repository, usage};

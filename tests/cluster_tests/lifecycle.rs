@@ -51,7 +51,7 @@ impl NodeUnderTest {
         wait::until("the service account", Duration::from_secs(60), || {
             Ok(self.kubectl(&["get", "serviceaccount", "default"]).ok())
         })
-        .expect("the cluster makes it");
+        .expect("the service account");
         let image = format!("--image={}", image::BUSYBOX);
         self.kubectl(&[
             "run",

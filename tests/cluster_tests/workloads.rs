@@ -62,7 +62,7 @@ fn exec_until(cluster: &Cluster, namespace: &Namespace<'_>, pod: &str, script: &
         .unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// A script that prints what an HTTP server answers. (wget's own `-T` crashes Debian's static busybox.)
+/// A script that prints the response of an HTTP server. (wget's own `-T` crashes Debian's static busybox.)
 fn fetch(host: &str, port: u16) -> String {
     format!("timeout 5 wget -q -O - http://{host}:{port}/")
 }

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use durward_cluster::image;
+use durward_cluster::{Namespace, image};
 use durward_tests::installation::people::{People, StepUpVisit, curl, decide};
 use durward_tests::installation::shared::SharedInstallation;
 use durward_tests::installation::{Installed, NAMESPACE, policy};
@@ -126,6 +126,41 @@ fn e2e_the_admin_listener_accepts_readers_of_the_chart_only() {
     }
 }
 
+/// A request of a person for `/orders`, at the forward-auth door of one replica.
+fn ask_for_orders(address: &str, host: &str, token: &str) -> (String, String) {
+    let headers = [
+        format!("Host: {host}"),
+        "X-Original-Method: GET".to_owned(),
+        "X-Original-URI: /orders".to_owned(),
+        format!("Authorization: Bearer {token}"),
+    ];
+    get(&format!("https://{address}:8143/forward-auth"), &headers)
+}
+
+/// The list of approvals and the explanation of a decision contain the approver and the expiry.
+fn assert_approval_is_reported(installed: &Installed, namespace: &Namespace<'_>, object: &str) {
+    let name = namespace.name();
+    let listed = namespace.kubectl(["get", "apr"]).expect("listed");
+    let time = |field: &str| {
+        let path = format!("jsonpath={{.status.{field}}}");
+        namespace.kubectl(["get", "apr", object, "-o", &path]).expect("a time")
+    };
+    let now = time("decidedAt");
+    let until = time("expiresAt");
+    assert!(until > now, "{until}");
+    for part in ["OPERATION", "STATE", "BY", "EXPIRES", "list", "Approved", "user:people/oscar", until.as_str()] {
+        assert!(listed.contains(part), "{part}: {listed}");
+    }
+    let url = format!("http://orders.{name}.svc/orders");
+    let check = ["check", "--as", "user:people/alice", "--assurance", "MultiFactor", "--authenticated-at"];
+    let (code, response) = installed.durward(&[&check[..], &[&now, "GET", &url]].concat());
+    let granted_line = format!("{name}/{object} is granted by user:people/oscar, until {until}");
+    assert!(code == Some(0) && response.contains(&granted_line), "{response}");
+    let (code, listed) = installed.durward(&["approvals", "--namespace", name]);
+    assert_eq!(code, Some(0), "{listed}");
+    assert!(listed.contains("Approved") && listed.contains("user:people/oscar"), "{listed}");
+}
+
 #[test]
 fn e2e_an_approval_is_valid_at_every_replica_and_cannot_be_forged() {
     let installed = installed();
@@ -148,13 +183,7 @@ fn e2e_an_approval_is_valid_at_every_replica_and_cannot_be_forged() {
     let token = |subject: &str| people.oncall(subject, &format!("orders.{name}"));
     let replicas = installed.addresses();
     let ask = |subject: &str| -> Vec<String> {
-        let headers = [
-            format!("Host: {host}"),
-            "X-Original-Method: GET".to_owned(),
-            "X-Original-URI: /orders".to_owned(),
-            format!("Authorization: Bearer {}", token(subject)),
-        ];
-        replicas.iter().map(|address| get(&format!("https://{address}:8143/forward-auth"), &headers).0).collect()
+        replicas.iter().map(|address| ask_for_orders(address, &host, &token(subject)).0).collect()
     };
     assert_eq!(ask("alice"), ["403", "403"]);
     // one object for the requests of both replicas
@@ -194,27 +223,7 @@ fn e2e_an_approval_is_valid_at_every_replica_and_cannot_be_forged() {
     assert!(approved.contains("user:people/oscar"), "{approved}");
     installed.until("both replicas to have the approval", || (ask("alice") == ["200", "200"]).then_some(()));
     assert_eq!(ask("mallory"), ["403", "403"]);
-    // the list contains the approver and the expiry …
-    let listed = namespace.kubectl(["get", "apr"]).expect("listed");
-    let time = |field: &str| {
-        let path = format!("jsonpath={{.status.{field}}}");
-        namespace.kubectl(["get", "apr", object, "-o", &path]).expect("a time")
-    };
-    let now = time("decidedAt");
-    let until = time("expiresAt");
-    assert!(until > now, "{until}");
-    for part in ["OPERATION", "STATE", "BY", "EXPIRES", "list", "Approved", "user:people/oscar", until.as_str()] {
-        assert!(listed.contains(part), "{part}: {listed}");
-    }
-    // … and the explanation too
-    let url = format!("http://{host}/orders");
-    let check = ["check", "--as", "user:people/alice", "--assurance", "MultiFactor", "--authenticated-at"];
-    let (code, response) = installed.durward(&[&check[..], &[&now, "GET", &url]].concat());
-    let granted_line = format!("{name}/{object} is granted by user:people/oscar, until {until}");
-    assert!(code == Some(0) && response.contains(&granted_line), "{response}");
-    let (code, listed) = installed.durward(&["approvals", "--namespace", name]);
-    assert_eq!(code, Some(0), "{listed}");
-    assert!(listed.contains("Approved") && listed.contains("user:people/oscar"), "{listed}");
+    assert_approval_is_reported(&installed, &namespace, object);
     // a signature is bound to one object: a copy is not approved
     let good = namespace.kubectl(["get", "apr", object, "-o", "json"]).expect("the object");
     let mut recreated: Value = serde_json::from_str(&good).expect("JSON");
@@ -238,6 +247,44 @@ fn code(secret: &str, seconds: i64) -> String {
     String::from_utf8_lossy(&output.expect("python runs").stdout).trim().to_owned()
 }
 
+/// Exchanges the same code at both replicas at once: one exchange succeeds. Returns its token.
+fn token_of_concurrent_exchanges(
+    replicas: &[&String; 2],
+    exchange: &(dyn Fn(&str) -> (String, String) + Sync),
+) -> String {
+    let mut both = std::thread::scope(|scope| {
+        let both = replicas.map(|address| scope.spawn(|| exchange(address)));
+        both.map(|one| one.join().expect("an answer"))
+    });
+    both.sort();
+    let [(granted_line, token), (refused, why)] = &both;
+    assert_eq!((granted_line.as_str(), refused.as_str(), why.as_str()), ("200", "400", r#"{"error":"invalid_grant"}"#));
+    let token: Value = serde_json::from_str(token).expect("JSON");
+    token["access_token"].as_str().expect("a token").to_owned()
+}
+
+/// The one Secret with the second factors of a person. It does not contain a recovery code in clear.
+fn factor_secret(installed: &Installed, principal: &str, code: &str) -> String {
+    let list = installed.kubectl(["get", "secret", "-n", NAMESPACE, "-l", "durward.dev/second-factors", "-o", "json"]);
+    assert!(!list.contains(code));
+    let list: Value = serde_json::from_str(&list).expect("a list");
+    let of = |item: &&Value| item["metadata"]["annotations"]["durward.dev/principal"] == json!(principal);
+    let own: Vec<&Value> = list["items"].as_array().expect("items").iter().filter(of).collect();
+    assert_eq!(own.len(), 1, "{list}");
+    own[0]["metadata"]["name"].as_str().expect("a name").to_owned()
+}
+
+fn assert_factor_events(installed: &Installed, principal: &str) {
+    let response = installed.kubectl(["logs", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=durward", "--tail=-1"]);
+    let events =
+        response.lines().filter(|line| line.contains("\"event\":\"second-factor\"") && line.contains(principal));
+    let events: Vec<&str> = events.collect();
+    for (outcome, count) in [("enrolled", 1), ("proved", 3), ("paused", 2)] {
+        let outcome = format!("\"outcome\":\"{outcome}\"");
+        assert_eq!(events.iter().filter(|line| line.contains(&outcome)).count(), count, "{outcome}: {events:#?}");
+    }
+}
+
 #[test]
 fn e2e_replicas_share_second_factors() {
     let installed = installed();
@@ -258,15 +305,7 @@ fn e2e_replicas_share_second_factors() {
     let [one, other] = replicas.as_slice() else { panic!("two replicas: {replicas:?}") };
     let who = format!("alice-of-{name}");
     let first = people.token(&who, &audience);
-    let ask = |address: &str, token: &str| {
-        let headers = [
-            format!("Host: {host}"),
-            "X-Original-Method: GET".to_owned(),
-            "X-Original-URI: /orders".to_owned(),
-            format!("Authorization: Bearer {token}"),
-        ];
-        get(&format!("https://{address}:8143/forward-auth"), &headers)
-    };
+    let ask = |address: &str, token: &str| ask_for_orders(address, &host, token);
     for replica in [one, other] {
         let (status, response) = ask(replica, &first);
         let page = format!("https://auth.example.com/step-up?audience={audience}&operation=refund");
@@ -299,13 +338,7 @@ fn e2e_replicas_share_second_factors() {
     };
     // the same code at both replicas at once is accepted once, and never later
     let otp = format!("otp={}", code(&secret, 0));
-    let mut both = std::thread::scope(|scope| {
-        let both = [one, other].map(|address| scope.spawn(|| exchange(address, &otp)));
-        both.map(|one| one.join().expect("an answer"))
-    });
-    both.sort();
-    let [(granted_line, token), (refused, why)] = &both;
-    assert_eq!((granted_line.as_str(), refused.as_str(), why.as_str()), ("200", "400", r#"{"error":"invalid_grant"}"#));
+    let token = token_of_concurrent_exchanges(&[one, other], &|replica| exchange(replica, &otp));
     for replica in [one, other] {
         assert_eq!(exchange(replica, &otp).0, "400", "{replica}");
     }
@@ -321,31 +354,16 @@ fn e2e_replicas_share_second_factors() {
     }
     assert_eq!(exchange(other, &format!("recovery_code={}", codes[1])).0, "200");
     // the new token is valid at both
-    let token: Value = serde_json::from_str(token).expect("JSON");
-    let token = token["access_token"].as_str().expect("a token");
     for replica in [one, other] {
-        assert_eq!(ask(replica, token).0, "200", "{replica}");
+        assert_eq!(ask(replica, &token).0, "200", "{replica}");
     }
 
     // one Secret without recovery codes in clear; deleting it resets a person without any factor
-    let list = installed.kubectl(["get", "secret", "-n", NAMESPACE, "-l", "durward.dev/second-factors", "-o", "json"]);
-    assert!(!list.contains(codes[2]));
-    let list: Value = serde_json::from_str(&list).expect("a list");
     let principal = format!("user:people/{who}");
-    let of = |item: &&Value| item["metadata"]["annotations"]["durward.dev/principal"] == json!(principal);
-    let own: Vec<&Value> = list["items"].as_array().expect("items").iter().filter(of).collect();
-    assert_eq!(own.len(), 1, "{list}");
-    let secret = own[0]["metadata"]["name"].as_str().expect("a name");
-    installed.kubectl(["delete", "secret", "-n", NAMESPACE, secret]);
+    let secret = factor_secret(&installed, &principal, codes[2]);
+    installed.kubectl(["delete", "secret", "-n", NAMESPACE, &secret]);
     assert_eq!(exchange(one, &format!("recovery_code={}", codes[2])).0, "400");
-    let response = installed.kubectl(["logs", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=durward", "--tail=-1"]);
-    let story =
-        response.lines().filter(|line| line.contains("\"event\":\"second-factor\"") && line.contains(&principal));
-    let story: Vec<&str> = story.collect();
-    for (outcome, count) in [("enrolled", 1), ("proved", 3), ("paused", 2)] {
-        let outcome = format!("\"outcome\":\"{outcome}\"");
-        assert_eq!(story.iter().filter(|line| line.contains(&outcome)).count(), count, "{outcome}: {story:#?}");
-    }
+    assert_factor_events(&installed, &principal);
 }
 
 /// A pod of a service account, and a certificate from the mint: the files of chain and key.

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use durward_cluster::{Cluster, Image, Namespace, binaries, image};
 use durward_tests::installation::agent::{AgentPod, printed};
 use durward_tests::installation::door::ForwardAuthDoor;
@@ -123,13 +125,21 @@ fn e2e_the_common_clients_get_their_identities() {
     let client = client.env("SPIFFE_ENDPOINT_SOCKET", format!("tcp://127.0.0.1:{port}")).arg("fetch").output();
     assert!(printed(&client.expect("it runs")).starts_with(&agent.id));
 
-    // SPIRE's own commands
+    assert_spire_commands_work(&agent, &audience, &token);
+    assert_invalid_tokens_are_refused(&agent, &audience, &token);
+    assert_other_protocols_are_refused(&agent);
+    ["GRPC", "DELTA_GRPC"].iter().for_each(|api| assert_envoy_uses_the_agent(&agent, api));
+    assert_open_streams_get_another_root(&installed, &agent);
+}
+
+/// Runs SPIRE's own commands against the agent's socket.
+fn assert_spire_commands_work(agent: &AgentPod, audience: &str, token: &str) {
     let spire = binaries::path(binaries::SPIRE_AGENT).expect("spire-agent");
     let socket = agent.socket().display().to_string();
     for args in [
         &["fetch", "x509"][..],
-        &["fetch", "jwt", "-audience", &audience],
-        &["validate", "jwt", "-audience", &audience, "-svid", &token],
+        &["fetch", "jwt", "-audience", audience],
+        &["validate", "jwt", "-audience", audience, "-svid", token],
     ] {
         let output =
             Command::new(&spire).arg("api").args(args).args(["-socketPath", &socket]).output().expect("it runs");
@@ -139,19 +149,20 @@ fn e2e_the_common_clients_get_their_identities() {
     let mut watch = ChildGuard(watch.expect("it runs"));
     let mut lines = BufReader::new(watch.0.stdout.take().expect("its output")).lines().map_while(Result::ok);
     assert!(lines.any(|line| line.contains(&agent.id)), "spire-agent api watch");
+}
 
-    // invalid tokens are refused
+fn assert_invalid_tokens_are_refused(agent: &AgentPod, audience: &str, token: &str) {
     let tampered = format!("{}x", &token[..token.len() - 1]);
-    for (audience, token) in [
-        ("other", token.as_str()),
-        (&audience, &tampered),
-        (&audience, "x"),
-        (&audience, &unsigned(&agent.id, &audience)),
-    ] {
+    for (audience, token) in
+        [("other", token), (audience, tampered.as_str()), (audience, "x"), (audience, &unsigned(&agent.id, audience))]
+    {
         let output = agent.go(&["validate", audience, token]).output().expect("it runs");
         assert!(!output.status.success() && printed(&output).contains("InvalidArgument"), "{}", printed(&output));
     }
-    // a client of the socket with another protocol gets nothing
+}
+
+/// A client of the socket without the header of the Workload API is refused.
+fn assert_other_protocols_are_refused(agent: &AgentPod) {
     let grpc = |header: &[&str]| {
         let mut curl = Command::new("curl");
         curl.args(["--silent", "--max-time", "2", "--http2-prior-knowledge", "--dump-header", "-", "--unix-socket"]);
@@ -168,10 +179,7 @@ fn e2e_the_common_clients_get_their_identities() {
         printed(&curl.wait_with_output().expect("it ends"))
     };
     assert!(grpc(&[]).contains("grpc-status: 3"), "INVALID_ARGUMENT");
-    assert!(!grpc(&["--header", "workload.spiffe.io: true"]).contains("grpc-status"), "a stream that goes on");
-
-    ["GRPC", "DELTA_GRPC"].iter().for_each(|api| assert_envoy_uses_the_agent(&agent, api));
-    assert_open_streams_get_another_root(&installed, &agent);
+    assert!(!grpc(&["--header", "workload.spiffe.io: true"]).contains("grpc-status"), "the stream stays open");
 }
 
 /// Forwards a local port to the agent's loopback port.
@@ -284,6 +292,55 @@ fn e2e_certificates_are_renewed_on_open_streams() {
     assert!(left > 0 && ends() > first_end, "renewed in time, with a later expiry");
 }
 
+/// A certificate request for a new key.
+fn certificate_request(folder: &Path) -> Vec<u8> {
+    let [key, csr] = ["key.pem", "csr.der"].map(|file| folder.join(file).display().to_string());
+    for args in [
+        &["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", &key][..],
+        &["req", "-new", "-key", &key, "-subj", "/", "-outform", "DER", "-out", &csr],
+    ] {
+        assert!(Command::new("openssl").args(args).output().expect("openssl runs").status.success(), "{args:?}");
+    }
+    std::fs::read(&csr).expect("a request")
+}
+
+/// An authenticated caller gets an explanation of an invalid body.
+fn assert_invalid_bodies_are_explained(post: &dyn Fn(&str, &str) -> String, forged: &[u8]) {
+    for (path, body, expected) in [
+        ("/mint/x509", json!({"csr": STANDARD.encode(forged)}).to_string(), "not signed by its own key"),
+        ("/mint/x509", json!({"csr": "!"}).to_string(), "`csr` is not base64"),
+        ("/mint/x509", json!({"csr": "", "admin": true}).to_string(), "unknown field"),
+        ("/mint/jwt", json!({"audience": []}).to_string(), "1 to 8 audiences"),
+        ("/mint/jwt", json!({"audience": ["x".repeat(300)]}).to_string(), "1 to 8 audiences"),
+    ] {
+        let stdout_text = post(path, &body);
+        assert!(stdout_text.contains(expected) && stdout_text.ends_with(" 400"), "{body}: {stdout_text}");
+    }
+    let large = json!({"csr": "A".repeat(20_000)}).to_string();
+    assert!(post("/mint/x509", &large).ends_with(" 413"));
+}
+
+/// The mint serves no credentials while the namespace denies the identity.
+fn assert_denials_stop_the_mint(
+    installed: &Installed,
+    namespace: &Namespace<'_>,
+    post: &dyn Fn(&str, &str) -> String,
+    body: &str,
+) {
+    let to = json!([{"serviceAccount": {"namespace": namespace.name(), "name": "default"}}]);
+    let stop = policy(namespace.name(), "stop", json!({"denials": [{"name": "stolen", "to": to}]}));
+    namespace.apply(&stop).expect("applied");
+    let refused_by = format!("{}/stop/denials/stolen denies its service account", namespace.name());
+    installed.until("the mint to refuse a certificate", || {
+        let stdout_text = post("/mint/x509", body);
+        (stdout_text.contains(&refused_by) && stdout_text.ends_with(" 403")).then_some(())
+    });
+    let token_body = r#"{"audience": ["x"]}"#;
+    assert!(post("/mint/jwt", token_body).ends_with(" 403"), "and a token");
+    namespace.kubectl(["delete", "accesspolicy", "stop"]).expect("deleted");
+    installed.until("the mint to issue again", || post("/mint/jwt", token_body).ends_with(" 200").then_some(()));
+}
+
 #[test]
 fn e2e_the_mint_serves_authenticated_running_pods_only() {
     let installed = installed();
@@ -316,15 +373,7 @@ fn e2e_the_mint_serves_authenticated_running_pods_only() {
         }
         namespace.kubectl(args).expect("a token").trim().to_owned()
     };
-    let [key, csr] = ["key.pem", "csr.der"].map(|file| folder.path().join(file).display().to_string());
-    for args in [
-        &["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", &key][..],
-        &["req", "-new", "-key", &key, "-subj", "/", "-outform", "DER", "-out", &csr],
-    ] {
-        assert!(Command::new("openssl").args(args).output().expect("openssl runs").status.success(), "{args:?}");
-    }
-    let csr = std::fs::read(&csr).expect("a request");
-    let encode = |bytes: &[u8]| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, bytes);
+    let csr = certificate_request(folder.path());
     let mut forged = csr.clone();
     *forged.last_mut().expect("a signature") ^= 1;
     let service = installed.kubectl(["get", "service", "durward", "-n", NAMESPACE, "-o", "jsonpath={.spec.clusterIP}"]);
@@ -345,7 +394,7 @@ fn e2e_the_mint_serves_authenticated_running_pods_only() {
         printed(&output)
     };
     let good = token("durward", Some("web"));
-    let body = json!({"csr": encode(&csr), "ttlSeconds": 60}).to_string();
+    let body = json!({"csr": STANDARD.encode(&csr), "ttlSeconds": 60}).to_string();
     let minted = post("/mint/x509", &good, &body);
     assert!(minted.ends_with(" 200") && minted.contains(&format!("ns/{}/sa/default", namespace.name())), "{minted}");
 
@@ -353,7 +402,7 @@ fn e2e_the_mint_serves_authenticated_running_pods_only() {
     let refused = r#"{"error":"invalid_token"} 401"#;
     assert_eq!(post("/mint/x509", "nonsense", &body), refused);
     assert_eq!(
-        post("/mint/x509", "nonsense", &json!({"csr": encode(&forged)}).to_string()),
+        post("/mint/x509", "nonsense", &json!({"csr": STANDARD.encode(&forged)}).to_string()),
         refused,
         "authentication precedes validation"
     );
@@ -363,33 +412,9 @@ fn e2e_the_mint_serves_authenticated_running_pods_only() {
     // a proven caller gets an explanation
     let unknown = post("/mint/x509", &token("durward", Some("other")), &body);
     assert!(unknown.ends_with(" 403") && unknown.contains("spec.service.podSelector"), "{unknown}");
-    for (path, body, expected) in [
-        ("/mint/x509", json!({"csr": encode(&forged)}).to_string(), "not signed by its own key"),
-        ("/mint/x509", json!({"csr": "!"}).to_string(), "`csr` is not base64"),
-        ("/mint/x509", json!({"csr": "", "admin": true}).to_string(), "unknown field"),
-        ("/mint/jwt", json!({"audience": []}).to_string(), "1 to 8 audiences"),
-        ("/mint/jwt", json!({"audience": ["x".repeat(300)]}).to_string(), "1 to 8 audiences"),
-    ] {
-        let stdout_text = post(path, &good, &body);
-        assert!(stdout_text.contains(expected) && stdout_text.ends_with(" 400"), "{body}: {stdout_text}");
-    }
-    let large = json!({"csr": "A".repeat(20_000)}).to_string();
-    assert!(post("/mint/x509", &good, &large).ends_with(" 413"));
+    assert_invalid_bodies_are_explained(&|path, body| post(path, &good, body), &forged);
 
-    // the namespace denies the identity, and allows it again
-    let to = json!([{"serviceAccount": {"namespace": namespace.name(), "name": "default"}}]);
-    let stop = policy(namespace.name(), "stop", json!({"denials": [{"name": "stolen", "to": to}]}));
-    namespace.apply(&stop).expect("applied");
-    let refused_by = format!("{}/stop/denials/stolen denies its service account", namespace.name());
-    installed.until("the mint to refuse a certificate", || {
-        let stdout_text = post("/mint/x509", &good, &body);
-        (stdout_text.contains(&refused_by) && stdout_text.ends_with(" 403")).then_some(())
-    });
-    let token_body = r#"{"audience": ["x"]}"#;
-    assert!(post("/mint/jwt", &good, token_body).ends_with(" 403"), "and a token");
-    namespace.kubectl(["delete", "accesspolicy", "stop"]).expect("deleted");
-    installed.until("the mint to issue again", || post("/mint/jwt", &good, token_body).ends_with(" 200").then_some(()));
-
+    assert_denials_stop_the_mint(&installed, &namespace, &|path, body| post(path, &good, body), &body);
     namespace.kubectl(["delete", "pod", "web", "--grace-period=0", "--force"]).expect("deleted");
     installed.until("the token of a deleted pod to be refused", || {
         (post("/mint/x509", &good, &body) == refused).then_some(())

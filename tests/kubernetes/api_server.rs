@@ -101,17 +101,14 @@ fn configuration(directory: &Path, port: u16) -> Vec<String> {
     ]
 }
 
-#[test]
-fn the_api_server_authenticates_and_authorizes_with_durward() {
-    let _turn = Turn::take(module_path!());
-    let cluster = Cluster::isolated().unwrap_or_else(|error| panic!("{error}"));
-    let directory = tempfile::tempdir().expect("a folder");
+/// Applies the CRDs, the same RBAC rights for both users, the provider and the policy.
+fn prepare(cluster: &Cluster, key: &TokenKey) {
     let kubectl = |arguments: &[&str]| cluster.kubectl(arguments.iter().copied());
     kubectl(&["apply", "--server-side", "--filename", repository("crds").to_str().expect("text")]).expect("CRDs");
     kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"]).expect("established");
     ["durward-system", "shop", "other"]
         .into_iter()
-        .for_each(|name| drop(kubectl(&["create", "namespace", name]).expect("made")));
+        .for_each(|name| drop(kubectl(&["create", "namespace", name]).expect("created")));
     let rights = ["--verb=get,list,create,patch,delete", "--resource=deployments.apps"];
     kubectl(&[&["create", "clusterrole", "deployer"], &rights[..]].concat()).expect("a role");
     for namespace in ["shop", "other"] {
@@ -120,9 +117,46 @@ fn the_api_server_authenticates_and_authorizes_with_durward() {
         let bob = format!("--user={BOB}");
         kubectl(&[&binding[..], &[&alice, &bob]].concat()).expect("bound");
     }
-    let key = TokenKey::generate(SigningAlgorithm::Es256).expect("a key");
-    cluster.apply(&provider(&key)).expect("a provider");
+    cluster.apply(&provider(key)).expect("a provider");
     cluster.apply(&policy(&[ALICE])).expect("a policy");
+}
+
+fn assert_invalid_tokens_are_refused(key: &TokenKey, refusal: &dyn Fn(&str) -> String) {
+    for bad in [
+        token(key, "alice", "orders-api"),
+        token(&TokenKey::generate(SigningAlgorithm::Es256).expect("a key"), "alice", API),
+        "nonsense".to_owned(),
+    ] {
+        let refused = refusal(&bad);
+        assert!(refused.contains("Unauthorized") || refused.contains("logged in"), "{refused}");
+    }
+}
+
+/// Checks the access of users with RBAC rights and of one without.
+fn assert_access(can: &dyn Fn(&str, &str, &str) -> bool) {
+    for (who, verb, namespace, expected) in [
+        (ALICE, "create", "shop", true),
+        (ALICE, "patch", "shop", true),
+        (BOB, "create", "shop", false),
+        (BOB, "patch", "shop", false),
+        (BOB, "delete", "shop", false),
+        (BOB, "list", "shop", true),
+        (BOB, "create", "other", true),
+        ("durward:user:corporate/eve", "create", "shop", false),
+        ("durward:user:corporate/eve", "create", "other", false),
+    ] {
+        assert_eq!(can(who, verb, namespace), expected, "{who} {verb} in {namespace}");
+    }
+}
+
+#[test]
+fn the_api_server_authenticates_and_authorizes_with_durward() {
+    let _turn = Turn::take(module_path!());
+    let cluster = Cluster::isolated().unwrap_or_else(|error| panic!("{error}"));
+    let directory = tempfile::tempdir().expect("a folder");
+    let kubectl = |arguments: &[&str]| cluster.kubectl(arguments.iter().copied());
+    let key = TokenKey::generate(SigningAlgorithm::Es256).expect("a key");
+    prepare(&cluster, &key);
 
     let log = directory.path().join("controller.log");
     let mut controller = ControllerProcess::start(&cluster, &log);
@@ -157,14 +191,7 @@ fn the_api_server_authenticates_and_authorizes_with_durward() {
         by(&alice, &whoami).unwrap_or_else(|error| panic!("{error}\n{}", fs::read_to_string(&log).unwrap_or_default())),
         ALICE
     );
-    for bad in [
-        token(&key, "alice", "orders-api"),
-        token(&TokenKey::generate(SigningAlgorithm::Es256).expect("a key"), "alice", API),
-        "nonsense".to_owned(),
-    ] {
-        let refused = by(&bad, &whoami).expect_err("an invalid token").to_string();
-        assert!(refused.contains("Unauthorized") || refused.contains("logged in"), "{refused}");
-    }
+    assert_invalid_tokens_are_refused(&key, &|token| by(token, &whoami).expect_err("an invalid token").to_string());
 
     // authorization: RBAC gives both users the same
     let bob = token(&key, "bob", API);
@@ -182,19 +209,7 @@ fn the_api_server_authenticates_and_authorizes_with_durward() {
         let stdout_text = kubectl(&["auth", "can-i", verb, "deployments.apps", "--namespace", namespace, &who]);
         stdout_text.map_or_else(|error| error.to_string().contains("yes"), |stdout_text| stdout_text.contains("yes"))
     };
-    for (who, verb, namespace, expected) in [
-        (ALICE, "create", "shop", true),
-        (ALICE, "patch", "shop", true),
-        (BOB, "create", "shop", false),
-        (BOB, "patch", "shop", false),
-        (BOB, "delete", "shop", false),
-        (BOB, "list", "shop", true),
-        (BOB, "create", "other", true),
-        ("durward:user:corporate/eve", "create", "shop", false),
-        ("durward:user:corporate/eve", "create", "other", false),
-    ] {
-        assert_eq!(can(who, verb, namespace), expected, "{who} {verb} in {namespace}");
-    }
+    assert_access(&can);
     // a grant without RBAC allows nothing
     cluster.apply(&policy(&[ALICE, BOB, "durward:user:corporate/eve"])).expect("another policy");
     cluster.until("bob to be allowed", LIMIT, || Ok(can(BOB, "create", "shop").then_some(()))).expect("in force");

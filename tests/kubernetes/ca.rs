@@ -63,6 +63,18 @@ fn roots(namespace: &Namespace<'_>, to: &Path) {
     std::fs::write(to, pem).expect("written");
 }
 
+/// The bundle endpoint serves a SPIFFE bundle with both token keys.
+fn assert_bundle_endpoint(installed: &Installed) {
+    let bundle = installed.kubectl([
+        "get",
+        "--raw",
+        &format!("/api/v1/namespaces/{NAMESPACE}/services/https:durward:tokens/proxy/bundle"),
+    ]);
+    let bundle: Value = serde_json::from_str(&bundle).expect("a SPIFFE bundle");
+    assert_eq!(bundle["keys"].as_array().expect("keys").iter().filter(|key| key["use"] == "jwt-svid").count(), 2);
+    assert!(bundle["spiffe_sequence"].is_i64(), "{bundle}");
+}
+
 #[test]
 fn e2e_the_ca_rotates_under_traffic_without_a_failure() {
     let installed = installed();
@@ -129,15 +141,7 @@ fn e2e_the_ca_rotates_under_traffic_without_a_failure() {
 
     let [new, trust] = start(&namespace, "late", folder.path());
     assert!(ask(&new, &trust).starts_with("200"));
-    // both kinds of bundle agree with the bundle endpoint
-    let bundle = installed.kubectl([
-        "get",
-        "--raw",
-        &format!("/api/v1/namespaces/{NAMESPACE}/services/https:durward:tokens/proxy/bundle"),
-    ]);
-    let bundle: Value = serde_json::from_str(&bundle).expect("a SPIFFE bundle");
-    assert_eq!(bundle["keys"].as_array().expect("keys").iter().filter(|key| key["use"] == "jwt-svid").count(), 2);
-    assert!(bundle["spiffe_sequence"].is_i64(), "{bundle}");
+    assert_bundle_endpoint(&installed);
 
     let after = steady(&installed);
     assert_eq!(after["roots"], "1", "the old root is retired");

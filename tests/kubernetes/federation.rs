@@ -146,6 +146,64 @@ fn pod(namespace: &Namespace<'_>, name: &str, args: &[&str]) {
     namespace.apply(&pod.to_string()).expect("applied");
 }
 
+/// The provider of SPIRE's trust domain. Its bundle has only the roots, so Durward must fetch the token keys.
+fn provider_of(spire: &SpireDomain) -> Value {
+    json!({
+        "apiVersion": "durward.dev/v1alpha1", "kind": "IdentityProvider", "metadata": {"name": "spire"},
+        "spec": {"x509": {
+            "trustDomain": "partner.example", "bundle": spire.ask(&["bundle", "show", "-format", "pem"]),
+            "endpoint": {"url": spire.endpoint, "profile": "https_spiffe", "spiffeId": "spiffe://partner.example/spire/server"},
+        }},
+    })
+}
+
+/// The spec of a policy: SPIRE's workload may read, Durward's own workload may write.
+fn orders_policy(name: &str) -> Value {
+    let operation = |name: &str, path: &str| json!({"name": name, "http": [{"methods": ["GET"], "paths": [path]}]});
+    json!({
+        "service": {"audience": format!("orders.{name}"), "hosts": [format!("orders.{name}.svc")], "podSelector": {"matchLabels": {"app": "orders"}}},
+        "identity": {"ttl": "5m"},
+        "authentication": [{"workload": {}}, {"provider": "spire"}],
+        "operations": [operation("read", "/"), operation("write", "/write")],
+        "grants": [{"name": "client", "to": [{"principal": PARTNER}], "scopes": ["read"]},
+                   {"name": "own", "to": [{"serviceAccount": {"namespace": name, "name": "default"}}], "scopes": ["write"]}],
+    })
+}
+
+/// Workloads of both sides verify each other with the bundles of their agents.
+fn assert_workloads_authenticate_each_other(
+    installed: &Installed,
+    namespace: &Namespace<'_>,
+    spire: &SpireDomain,
+    host: IpAddr,
+) {
+    pod(namespace, "server", &["serve", ":8443", "partner.example"]);
+    namespace.await_condition("pod/server", "Ready").unwrap_or_else(|error| panic!("{error}"));
+    let address = namespace.kubectl(["get", "pod", "server", "-o", "jsonpath={.status.podIP}"]).expect("an address");
+    let name = namespace.name();
+    let own = format!("spiffe://cluster.local/ns/{name}/sa/default");
+    let answer = installed.until("Durward's workload to answer SPIRE's", || {
+        let output = spire.workload(&["call", &format!("https://{address}:8443"), &own]).output().expect("it runs");
+        output.status.success().then(|| printed(&output))
+    });
+    assert_eq!(answer.trim(), PARTNER, "Durward's workload authenticated the caller");
+    let port = free_port(host);
+    let server = agent::client(&spire.at("agent.sock"), &["serve", &format!("{host}:{port}"), "cluster.local"])
+        .stdout(Stdio::null())
+        .spawn();
+    let _server = ChildGuard(server.expect("it runs"));
+    pod(namespace, "caller", &["call", &format!("https://{host}:{port}"), PARTNER]);
+    namespace.await_jsonpath("pod/caller", "{.status.phase}", "Succeeded").unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(
+        namespace.kubectl(["logs", "caller", "-c", "main"]).expect("logs").trim(),
+        own,
+        "SPIRE's workload authenticated the caller"
+    );
+    pod(namespace, "validator", &["validate", "another", &spire.token("another")]);
+    namespace.await_jsonpath("pod/validator", "{.status.phase}", "Succeeded").unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(namespace.kubectl(["logs", "validator", "-c", "main"]).expect("logs").trim(), PARTNER);
+}
+
 #[test]
 fn e2e_spire_and_durward_accept_each_others_workloads() {
     let _turn = Turn::take(module_path!());
@@ -159,28 +217,11 @@ fn e2e_spire_and_durward_accept_each_others_workloads() {
     let started = || spire.command(&["bundle", "show"]).status.success();
     installed.until("SPIRE's server", || started().then_some(()));
 
-    // Durward's bundle has only the roots, so Durward must fetch the token keys from the endpoint
-    let provider = json!({
-        "apiVersion": "durward.dev/v1alpha1", "kind": "IdentityProvider", "metadata": {"name": "spire"},
-        "spec": {"x509": {
-            "trustDomain": "partner.example", "bundle": spire.ask(&["bundle", "show", "-format", "pem"]),
-            "endpoint": {"url": spire.endpoint, "profile": "https_spiffe", "spiffeId": "spiffe://partner.example/spire/server"},
-        }},
-    });
     let namespace = installed.cluster.namespace("federation").expect("a namespace");
     let name = namespace.name();
-    namespace.apply(&provider.to_string()).expect("applied");
+    namespace.apply(&provider_of(&spire).to_string()).expect("applied");
     let orders = format!("orders.{name}.svc");
-    let operation = |name: &str, path: &str| json!({"name": name, "http": [{"methods": ["GET"], "paths": [path]}]});
-    let spec = json!({
-        "service": {"audience": format!("orders.{name}"), "hosts": [orders], "podSelector": {"matchLabels": {"app": "orders"}}},
-        "identity": {"ttl": "5m"},
-        "authentication": [{"workload": {}}, {"provider": "spire"}],
-        "operations": [operation("read", "/"), operation("write", "/write")],
-        "grants": [{"name": "client", "to": [{"principal": PARTNER}], "scopes": ["read"]},
-                   {"name": "own", "to": [{"serviceAccount": {"namespace": name, "name": "default"}}], "scopes": ["write"]}],
-    });
-    namespace.apply(&policy(name, "orders", spec)).expect("applied");
+    namespace.apply(&policy(name, "orders", orders_policy(name))).expect("applied");
     installed.in_force(name, "orders");
 
     // Durward's doors accept SPIRE's credentials
@@ -216,32 +257,8 @@ fn e2e_spire_and_durward_accept_each_others_workloads() {
             .then_some(())
     });
 
-    // workloads of both sides verify each other by the bundles of their agents
     spire.agent();
-    pod(&namespace, "server", &["serve", ":8443", "partner.example"]);
-    namespace.await_condition("pod/server", "Ready").unwrap_or_else(|error| panic!("{error}"));
-    let address = namespace.kubectl(["get", "pod", "server", "-o", "jsonpath={.status.podIP}"]).expect("an address");
-    let own = format!("spiffe://cluster.local/ns/{name}/sa/default");
-    let answer = installed.until("Durward's workload to answer SPIRE's", || {
-        let output = spire.workload(&["call", &format!("https://{address}:8443"), &own]).output().expect("it runs");
-        output.status.success().then(|| printed(&output))
-    });
-    assert_eq!(answer.trim(), PARTNER, "Durward's workload authenticated the caller");
-    let port = free_port(host);
-    let server = agent::client(&spire.at("agent.sock"), &["serve", &format!("{host}:{port}"), "cluster.local"])
-        .stdout(Stdio::null())
-        .spawn();
-    let _server = ChildGuard(server.expect("it runs"));
-    pod(&namespace, "caller", &["call", &format!("https://{host}:{port}"), PARTNER]);
-    namespace.await_jsonpath("pod/caller", "{.status.phase}", "Succeeded").unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(
-        namespace.kubectl(["logs", "caller", "-c", "main"]).expect("logs").trim(),
-        own,
-        "SPIRE's workload authenticated the caller"
-    );
-    pod(&namespace, "validator", &["validate", "another", &spire.token("another")]);
-    namespace.await_jsonpath("pod/validator", "{.status.phase}", "Succeeded").unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(namespace.kubectl(["logs", "validator", "-c", "main"]).expect("logs").trim(), PARTNER);
+    assert_workloads_authenticate_each_other(&installed, &namespace, &spire, host);
     namespace.kubectl(["delete", "identityprovider", "spire"]).expect("deleted");
     installed.until("the end of the federation", || (by_certificate("/").starts_with("curl:")).then_some(()));
 }

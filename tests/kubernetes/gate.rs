@@ -30,6 +30,26 @@ fn decisions(namespace: &Namespace<'_>, of: &str) -> Vec<Value> {
     lines.filter(|line| line["door"] == "gate").collect()
 }
 
+/// The audit logs of the gates contain the decisions about the requests before.
+fn assert_decisions_are_audited(installed: &Installed, namespace: &Namespace<'_>) {
+    let wait_for_decision = |of: &str, reason: &str, path: &str| {
+        installed.until(&format!("{reason} for {path} in the log of {of}"), || {
+            let all = decisions(namespace, of);
+            all.into_iter().find(|line| line["reason"] == reason && line["request"]["path"] == path)
+        })
+    };
+    let name = namespace.name();
+    let granted = wait_for_decision("orders", "Granted", "/cgi-bin/list");
+    assert_eq!(granted["principal"]["id"], format!("spiffe://cluster.local/ns/{name}/sa/web"));
+    assert_eq!(
+        wait_for_decision("billing", "Granted", "/cgi-bin/invoice")["principal"]["assurance"],
+        "ProofOfPossession"
+    );
+    assert_eq!(wait_for_decision("orders", "InsufficientScope", "/cgi-bin/refund")["missing"][0], "orders.refund");
+    wait_for_decision("orders", "Unauthenticated", "/cgi-bin/list");
+    wait_for_decision("orders", "OperationUndeclared", "/nothing");
+}
+
 #[test]
 fn e2e_gates_protect_three_services_without_security_code() {
     let _turn = Turn::take(module_path!());
@@ -77,22 +97,7 @@ fn e2e_gates_protect_three_services_without_security_code() {
         .expect("an address");
     assert!(std::net::TcpStream::connect(format!("{pod}:8080")).is_err(), "the application listens on loopback only");
 
-    // the audit logs of the gates contain these decisions
-    let wait_for_decision = |of: &str, reason: &str, path: &str| {
-        installed.until(&format!("{reason} for {path} in the log of {of}"), || {
-            let all = decisions(&namespace, of);
-            all.into_iter().find(|line| line["reason"] == reason && line["request"]["path"] == path)
-        })
-    };
-    let granted = wait_for_decision("orders", "Granted", "/cgi-bin/list");
-    assert_eq!(granted["principal"]["id"], format!("spiffe://cluster.local/ns/{name}/sa/web"));
-    assert_eq!(
-        wait_for_decision("billing", "Granted", "/cgi-bin/invoice")["principal"]["assurance"],
-        "ProofOfPossession"
-    );
-    assert_eq!(wait_for_decision("orders", "InsufficientScope", "/cgi-bin/refund")["missing"][0], "orders.refund");
-    wait_for_decision("orders", "Unauthenticated", "/cgi-bin/list");
-    wait_for_decision("orders", "OperationUndeclared", "/nothing");
+    assert_decisions_are_audited(&installed, &namespace);
 
     // a changed policy applies without a restart
     let refund = format!("http://orders.{name}.svc/cgi-bin/refund");

@@ -143,14 +143,9 @@ fn verify_in_the_application(service: &str, trust: &Path, token: &str) -> (bool,
     serde_json::from_slice(&python.stdout).expect("JSON")
 }
 
-#[test]
-fn e2e_a_pod_exchanges_its_credentials_for_granted_scopes() {
-    let installed = installed();
-    let namespace = installed.cluster.namespace("tokens").expect("a namespace");
-    let name = namespace.name();
-    namespace.kubectl(["create", "serviceaccount", "web"]).expect("created");
-    namespace.kubectl(["annotate", "namespace", name, "durward.dev/allowed-audiences=orders-api"]).expect("annotated");
-    let spec = json!({
+/// The spec of a policy that grants three of four scopes to the service account `web`.
+fn orders_with_scopes(name: &str) -> Value {
+    json!({
         "service": {"audience": "orders-api"}, "authentication": [{"workload": {}}],
         "operations": [
             {"name": "read", "scopes": ["orders.read"], "http": [{"methods": ["GET"], "paths": ["/orders"]}]},
@@ -160,8 +155,41 @@ fn e2e_a_pod_exchanges_its_credentials_for_granted_scopes() {
         ],
         "grants": [{"name": "web", "to": [{"serviceAccount": {"namespace": name, "name": "web"}}],
                     "scopes": ["orders.read", "orders.list", "orders.refund"]}],
-    });
-    namespace.apply(&policy(name, "orders", spec)).expect("applied");
+    })
+}
+
+/// The response of the token endpoint to a request by curl.
+fn request_token(address: &str, trust: &Path, how: &[&str]) -> Value {
+    let host = format!("durward.{NAMESPACE}.svc");
+    let output = Command::new("curl")
+        .args(["--silent", "--show-error", "--max-time", "10", "--cacert"])
+        .arg(trust)
+        .args(["--resolve", &format!("{host}:8145:{address}")])
+        .args(how)
+        .arg(format!("https://{host}:8145/token"))
+        .output()
+        .expect("curl runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+/// The claims of an issued token. The application of the example verifies it with the published keys.
+fn verified_claims(address: &str, trust: &Path, answer: &Value) -> Value {
+    let token = answer["access_token"].as_str().unwrap_or_else(|| panic!("{answer}"));
+    let (accepted, claims) = verify_in_the_application(address, trust, token);
+    let claims = claims.unwrap_or_else(|| panic!("no published key signed it: {answer}"));
+    assert_eq!(accepted, claims.get("cnf").is_none(), "the application can't check the certificate of a bound token");
+    claims
+}
+
+#[test]
+fn e2e_a_pod_exchanges_its_credentials_for_granted_scopes() {
+    let installed = installed();
+    let namespace = installed.cluster.namespace("tokens").expect("a namespace");
+    let name = namespace.name();
+    namespace.kubectl(["create", "serviceaccount", "web"]).expect("created");
+    namespace.kubectl(["annotate", "namespace", name, "durward.dev/allowed-audiences=orders-api"]).expect("annotated");
+    namespace.apply(&policy(name, "orders", orders_with_scopes(name))).expect("applied");
     namespace.apply(&selects(name, "web")).expect("applied");
     installed.in_force(name, "orders");
     let token = |audience: &str| json!({"serviceAccountToken": {"audience": audience, "path": audience}});
@@ -175,19 +203,7 @@ fn e2e_a_pod_exchanges_its_credentials_for_granted_scopes() {
         cat(&namespace, "web", file, &path(file));
     }
     let address = installed.kubectl(["get", "service", "durward", "-n", NAMESPACE, "-o", "jsonpath={.spec.clusterIP}"]);
-    let host = format!("durward.{NAMESPACE}.svc");
-    let ask = |how: &[&str]| -> Value {
-        let output = Command::new("curl")
-            .args(["--silent", "--show-error", "--max-time", "10", "--cacert"])
-            .arg(path("trust.pem"))
-            .args(["--resolve", &format!("{host}:8145:{address}")])
-            .args(how)
-            .arg(format!("https://{host}:8145/token"))
-            .output()
-            .expect("curl runs");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        serde_json::from_slice(&output.stdout).expect("JSON")
-    };
+    let ask = |how: &[&str]| request_token(&address, &path("trust.pem"), how);
     let exchange = |file: &str, more: &[&str]| {
         let subject = format!("subject_token@{}", path(file).display());
         let mut form = vec![
@@ -199,23 +215,13 @@ fn e2e_a_pod_exchanges_its_credentials_for_granted_scopes() {
         form.extend(more);
         ask(&form)
     };
-    let claims = |answer: &Value| {
-        let token = answer["access_token"].as_str().unwrap_or_else(|| panic!("{answer}"));
-        let (accepted, claims) = verify_in_the_application(&address, &path("trust.pem"), token);
-        let claims = claims.unwrap_or_else(|| panic!("no published key signed it: {answer}"));
-        assert_eq!(
-            accepted,
-            claims.get("cnf").is_none(),
-            "the application can't check the certificate of a bound token"
-        );
-        claims
-    };
+    let claims = |answer: &Value| verified_claims(&address, &path("trust.pem"), answer);
 
     // with the mounted token: the scopes of a bearer token
     let id = format!("spiffe://cluster.local/ns/{name}/sa/web");
     let stated = claims(&exchange("durward", &[]));
     assert_eq!((&stated["sub"], &stated["scope"]), (&json!(id), &json!("orders.list orders.read")), "{stated}");
-    assert_eq!(stated["iss"], format!("https://{host}:8145"));
+    assert_eq!(stated["iss"], format!("https://durward.{NAMESPACE}.svc:8145"));
     assert_eq!(stated.get("cnf"), None);
     let narrowed = claims(&exchange("durward", &["--data", "scope=orders.read orders.delete"]));
     assert_eq!(narrowed["scope"], "orders.read", "only scopes that are both granted and requested");

@@ -118,7 +118,7 @@ fn e2e_namespaces_and_pods_choose_injection() {
         assert_eq!(has, expected, "{name}");
     }
     namespace.await_condition("pod/gets", "Ready").unwrap_or_else(|error| panic!("{error}"));
-    // a pod without a policy is created, with a warning about what is missing
+    // a pod without a policy is created, with a warning about the missing policy
     let unknown = pod(json!({"name": "unknown", "labels": {"app": "other"}}), json!({"containers": [sleeps()]}));
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("pod.json");

@@ -1,4 +1,4 @@
-//! Disruptions: certificates expire, replicas come and go, the API server is down.
+//! Disruptions: expired certificates, restarted replicas, an API server that is down.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -311,7 +311,7 @@ fn e2e_replicas_that_start_with_a_broken_policy_deny_its_service() {
     }
     // every caller may read the service …
     let (host, token) = service(&installed, &namespace);
-    // … except for what its second policy governs: ConfigMaps, too
+    // … unless its second policy denies it; that policy also governs ConfigMaps
     let denial = json!([{"name": "stop", "to": [{"serviceAccount": {"namespace": name, "name": "reader"}}]}]);
     let guard = |grants: Value| {
         let every = json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["CREATE"]}]);

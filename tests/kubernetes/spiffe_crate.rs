@@ -22,7 +22,7 @@ const NAMES: [(&str, &str); 3] = [
     (r#""unix:/tmp/spire-agent/public/api.sock""#, r#"&std::env::var("SPIFFE_ENDPOINT_SOCKET").unwrap()"#),
 ];
 
-/// Tests that need two identities of one workload. A pod of Durward has one: that of its service account.
+/// Tests that need two identities of one workload. A pod of Durward has the identity of its service account only.
 const TWO_IDENTITIES: [&str; 5] = [
     "fetch_all_jwt_svids_includes_hints",
     "fetch_all_x509_svids",
@@ -31,7 +31,7 @@ const TWO_IDENTITIES: [&str; 5] = [
     "test_x509_source_with_custom_picker_and_client",
 ];
 
-/// The number of remaining tests, so that none gets lost.
+/// The number of remaining tests, to notice a lost one.
 const LEFT: usize = 55;
 
 fn cargo(folder: &Path, args: &[&str]) -> Command {

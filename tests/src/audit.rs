@@ -20,7 +20,7 @@ pub fn records(log: &Path, count: usize) -> Vec<Value> {
 
 /// Waits for a record that `matches`, and returns the newest.
 pub fn record(log: &Path, what: &str, matches: impl Fn(&Value) -> bool) -> Value {
-    eventually(&format!("a record of {what}"), || records(log, 0).into_iter().rev().find(&matches)).unwrap()
+    eventually(&format!("an audit record: {what}"), || records(log, 0).into_iter().rev().find(&matches)).unwrap()
 }
 
 /// Whether a line describes the log itself rather than a decision or an issuance.

@@ -16,7 +16,7 @@ pub struct ServerProcess {
 
 impl Drop for ServerProcess {
     fn drop(&mut self) {
-        // by SIGTERM, so that a proxy ends its workers too
+        // SIGTERM lets a proxy end its workers too
         let _ = Command::new("kill").arg(self.child.id().to_string()).status();
         let _ = self.child.wait();
     }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long a test waits for anything. Generous, since only a failing test reaches it.
+/// The time limit of every wait. It is generous, since only a failing test reaches it.
 pub const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Waits until `check` returns a value.

@@ -138,7 +138,7 @@ fn an_approval_is_requested_granted_used_and_consumed() {
     assert!(output.starts_with(&format!("Approved: purge for {CLEANER}, until ")), "{output}");
     world.wait_for_decision(true);
     assert!(list(&world).contains("user:corporate/olga"));
-    // it applies to this request only
+    // the approval applies to this principal only
     assert!(!world.ask("spiffe://cluster.local/ns/ops/sa/other", "purge").0);
     assert!(world.ask(CLEANER, "list").0);
     // a decision is final
@@ -195,7 +195,7 @@ fn only_named_approvers_with_a_fresh_login_decide() {
         let reply = world.decide(&name, token.as_deref(), approve);
         assert_eq!((reply.status, reply.header("www-authenticate")), (status, header), "{what}: {reply:?}");
     }
-    // others do not learn whether an approval exists
+    // responses to other people do not reveal whether an approval exists
     let oncall = world.oncall("olga");
     let unknown = world.decide("shop/purge-0123", Some(&oncall), approve);
     let forged = world.decide(&name, Some("x"), approve);
@@ -281,13 +281,13 @@ fn a_forged_approval_object_grants_nothing() {
         world.wait_for_decision(false);
         assert!(!world.ask("spiffe://cluster.local/ns/ops/sa/thief", "purge").0, "{what}");
     }
-    // garbage neither hides other objects nor grants anything
+    // an unreadable object neither hides other objects nor grants anything
     write(&good);
     std::fs::write(world.up.state.join("approvals/shop.garbage.json"), "{").unwrap();
     world.wait_for_decision(true);
 }
 
-/// A gate beside `durward up` requests missing approvals and follows the decisions made there.
+/// A gate next to `durward up` requests missing approvals and follows the decisions of the approvers.
 #[test]
 fn a_gate_requests_approval_and_follows_the_decision_only() {
     let world = ApprovalSetup::new("30m");

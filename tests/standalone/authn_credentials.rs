@@ -120,20 +120,7 @@ async fn invalid_credentials_get_one_answer_and_an_audited_cause() {
     assert!(!secret.contains(api_key.trim()), "the Secret contains the key itself");
     let up = UpProcess::with(&[("shop.yaml", &manifests(&[&key, &ec])), ("acme.yaml", &secret)]);
 
-    // valid credentials pass: the others do not fail for one trivial reason
-    for good in [
-        ("Authorization", format!("Bearer {}", key.token(&json!({})))),
-        ("Authorization", format!("bearer {}", ec.token(&json!({})))),
-        ("Authorization", format!("Bearer {}", key.token_with_header(&json!({"typ": "at+jwt"})))),
-        // within the leeway for clocks
-        ("Authorization", format!("Bearer {}", key.token(&json!({"exp": now() - 5, "jti": "late"})))),
-        ("Authorization", format!("Bearer {}", key.token(&json!({"iat": now() + 5, "nbf": now() + 5})))),
-        ("Authorization", format!("Bearer {}", up.token("billing/billing", "orders-api"))),
-        ("X-API-Key", api_key.trim().to_owned()),
-    ] {
-        let reply = up.forward_auth("GET", HOST, "/orders", &[(good.0, &good.1)]);
-        assert_eq!(reply.status, 200, "{reply:?}");
-    }
+    assert_valid_credentials_pass(&up, &key, &ec, api_key.trim());
     let before = up.records(7).len();
     let app = RecordingApp::start();
     let fixture = GateFixture::of(&up);
@@ -180,13 +167,39 @@ async fn invalid_credentials_get_one_answer_and_an_audited_cause() {
     assert_eq!(anonymous.header("www-authenticate"), Some(r#"Bearer realm="orders-api""#));
     assert_eq!((anonymous.status, &anonymous.body), (401, &replies[0].body));
 
-    for (bad, record) in all.iter().zip(&gate.records(1 + all.len())[1..]) {
+    assert_causes_are_audited(
+        &all,
+        &gate.records(1 + all.len())[1..],
+        &up.records(before + 2 * all.len() + 1)[before..],
+    );
+    assert_no_credential_is_logged(&all, &std::fs::read_to_string(&up.audit).unwrap());
+}
+
+/// Valid credentials pass, so the invalid ones do not fail for one trivial reason.
+fn assert_valid_credentials_pass(up: &UpProcess, key: &IssuerKey, ec: &IssuerKey, api_key: &str) {
+    for good in [
+        ("Authorization", format!("Bearer {}", key.token(&json!({})))),
+        ("Authorization", format!("bearer {}", ec.token(&json!({})))),
+        ("Authorization", format!("Bearer {}", key.token_with_header(&json!({"typ": "at+jwt"})))),
+        // within the leeway for clocks
+        ("Authorization", format!("Bearer {}", key.token(&json!({"exp": now() - 5, "jti": "late"})))),
+        ("Authorization", format!("Bearer {}", key.token(&json!({"iat": now() + 5, "nbf": now() + 5})))),
+        ("Authorization", format!("Bearer {}", up.token("billing/billing", "orders-api"))),
+        ("X-API-Key", api_key.to_owned()),
+    ] {
+        let reply = up.forward_auth("GET", HOST, "/orders", &[(good.0, &good.1)]);
+        assert_eq!(reply.status, 200, "{reply:?}");
+    }
+}
+
+/// The records of the gate and of the other doors contain the cause of each refusal.
+fn assert_causes_are_audited(all: &[Bad], of_gate: &[serde_json::Value], records: &[serde_json::Value]) {
+    for (bad, record) in all.iter().zip(of_gate) {
         let cause = record["cause"].as_str().unwrap();
         assert!(cause.starts_with(bad.cause), "at the gate {cause:?} instead of {:?}", bad.cause);
     }
-    let records = up.records(before + 2 * all.len() + 1);
     let mut causes = BTreeSet::new();
-    for (bad, pair) in all.iter().zip(records[before..].chunks(2)) {
+    for (bad, pair) in all.iter().zip(records.chunks(2)) {
         for record in pair {
             assert_eq!(record["reason"], "Unauthenticated");
             let cause = record["cause"].as_str().unwrap();
@@ -196,8 +209,10 @@ async fn invalid_credentials_get_one_answer_and_an_audited_cause() {
     }
     assert!(causes.len() >= 25, "{causes:?}");
     assert_eq!(records.last().unwrap()["cause"], "no credential");
-    let log = std::fs::read_to_string(&up.audit).unwrap();
-    for bad in &all {
+}
+
+fn assert_no_credential_is_logged(all: &[Bad], log: &str) {
+    for bad in all {
         for (_, value) in &bad.headers {
             let secret = value.trim_start_matches("Bearer ");
             assert!(secret.len() < 20 || !log.contains(secret), "the log contains a credential");

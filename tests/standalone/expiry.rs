@@ -42,6 +42,29 @@ fn present_passkey(browser: &Chromium, link: &str, first: &str) -> String {
     browser.text("textarea#token")
 }
 
+/// Operation or factor, outcome, and assurance of each record.
+fn audited_steps(records: &[Value]) -> Vec<(String, String, String)> {
+    let text = |value: &Value| value.as_str().map(ToOwned::to_owned);
+    let steps = records.iter().map(|record| {
+        let what = text(&record["operation"]).or(text(&record["factor"])).or(text(&record["kind"])).unwrap_or_default();
+        let outcome = text(&record["verdict"]).or(text(&record["outcome"])).unwrap_or_default();
+        let who = &record["principal"];
+        let assurance = match (who["id"].as_str(), record["verdict"].is_string()) {
+            (Some(id), true) => {
+                assert_eq!(id, "user:corporate/alice");
+                text(&who["stepUp"]["assurance"]).filter(|_| what == "refund-order").or(text(&who["assurance"]))
+            }
+            (None, true) => text(&"no caller".into()),
+            (_, false) => {
+                assert_eq!(who, "user:corporate/alice", "{record}");
+                None
+            }
+        };
+        (what, outcome, assurance.unwrap_or_default())
+    });
+    steps.collect()
+}
+
 /// From a corporate token to a refund, for five minutes, with its audit records.
 #[test]
 fn a_refund_needs_a_passkey_again_after_five_minutes() {
@@ -110,28 +133,10 @@ fn a_refund_needs_a_passkey_again_after_five_minutes() {
         ("refund-order", "allow", "PhishingResistant"),
     ];
     let records = up.records(expected.len());
-    let text = |value: &Value| value.as_str().map(ToOwned::to_owned);
-    let story = records.iter().map(|record| {
-        let what = text(&record["operation"]).or(text(&record["factor"])).or(text(&record["kind"])).unwrap_or_default();
-        let outcome = text(&record["verdict"]).or(text(&record["outcome"])).unwrap_or_default();
-        let who = &record["principal"];
-        let assurance = match (who["id"].as_str(), record["verdict"].is_string()) {
-            (Some(id), true) => {
-                assert_eq!(id, "user:corporate/alice");
-                text(&who["stepUp"]["assurance"]).filter(|_| what == "refund-order").or(text(&who["assurance"]))
-            }
-            (None, true) => text(&"no caller".into()),
-            (_, false) => {
-                assert_eq!(who, "user:corporate/alice", "{record}");
-                None
-            }
-        };
-        (what, outcome, assurance.unwrap_or_default())
-    });
-    let story: Vec<_> = story.collect();
-    let story: Vec<_> =
-        story.iter().map(|(what, outcome, by)| (what.as_str(), outcome.as_str(), by.as_str())).collect();
-    assert_eq!(story, expected);
+    let steps = audited_steps(&records);
+    let steps: Vec<_> =
+        steps.iter().map(|(what, outcome, by)| (what.as_str(), outcome.as_str(), by.as_str())).collect();
+    assert_eq!(steps, expected);
     assert!(records.iter().all(|record| !record.to_string().contains("eyJ")), "no token is in the log");
 }
 

@@ -390,7 +390,7 @@ fn closed_enrolment_refuses_new_factors() {
     assert_eq!(browser.submit("/step-up/totp", &[]).status, 403);
 }
 
-/// Anyone can craft the link, so the page explains what is wrong with it.
+/// Every website can craft a link to the page, so the page explains a damaged link.
 #[test]
 fn a_damaged_link_is_explained() {
     let key = IssuerKey::rsa("one");
@@ -412,7 +412,7 @@ fn a_damaged_link_is_explained() {
     }
 }
 
-/// A gate beside `durward up` challenges like the doors, and accepts the new token.
+/// A gate next to `durward up` challenges like the doors, and accepts the new token.
 #[test]
 fn a_gate_challenges_and_accepts_the_new_token() {
     let key = IssuerKey::rsa("one");

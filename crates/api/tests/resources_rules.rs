@@ -138,19 +138,8 @@ const HTTP: &str = "http: [{methods: [GET], paths: [/]}]";
 /// Examples, each with its one refusal.
 fn refused() -> Vec<(String, &'static str)> {
     let methods_text = "spec.authentication[0]: exactly one of `workload` and `provider` must be given";
-    let uri_text = "spec.jwt.jwksUri: write an https URL (http only for localhost)";
-    let discovered = "spec.jwt: `issuer` must be an https URL (http only for localhost) when its keys are discovered; \
-                      for another issuer give `jwksUri` or `jwks`";
-    let one_provider = "spec: exactly one of `jwt`, `apiKey` and `x509` must be given";
     let one_rule = "spec.relations[0].relations.r: at most one of `union`, `intersection`, `exclusion`, `this` and \
                     `relation` can be given";
-    let subject_text = "spec.grants[0].to[0]: exactly one of `serviceAccount`, `namespace`, `namespaceSelector`, `spiffe`, \
-                        `principal`, `provider` (with or without `group` and `claims`) and `authenticated` must be given";
-    let denied_text = "spec.denials[0].to[0]: exactly one of `serviceAccount`, `namespace`, `namespaceSelector`, `spiffe`, \
-                        `principal`, `provider` (with or without `group` and `claims`) and `authenticated` must be given";
-    let approver_text = "spec.operations[0].approval.by[0]: exactly one of `serviceAccount`, `namespace`, `namespaceSelector`, \
-                         `spiffe`, `principal`, `provider` (with or without `group` and `claims`) and `authenticated` must be given";
-    let approver = |by: &str| operation(&format!("{HTTP}, risk: High, approval: {{by: [{by}]}}"));
     let mut table = vec![
         (policy("{authentication: [{}]}"), methods_text),
         (policy("{authentication: [{workload: {}, provider: x}]}"), methods_text),
@@ -175,24 +164,6 @@ fn refused() -> Vec<(String, &'static str)> {
             operation(&format!("{HTTP}, approval: {{by: [{{provider: a}}]}}")),
             "spec.operations[0]: `approval` is only for `risk: High`",
         ),
-        (approver("{}"), approver_text),
-        (approver("{group: a}"), "spec.operations[0].approval.by[0]: `group` and `claims` need their `provider`"),
-        (approver("{authenticated: false}"), "spec.operations[0].approval.by[0]: `authenticated` can only be `true`"),
-        (subject(""), subject_text),
-        (subject("principal: 'user:a/b', authenticated: true"), subject_text),
-        (subject("serviceAccount: {namespace: a, name: b}, provider: c"), subject_text),
-        (subject("authenticated: true, group: a, provider: b"), subject_text),
-        (subject("group: a"), "spec.grants[0].to[0]: `group` and `claims` need their `provider`"),
-        (subject("authenticated: false"), "spec.grants[0].to[0]: `authenticated` can only be `true`"),
-        (policy("{denials: [{name: a, to: [{}]}]}"), denied_text),
-        (
-            policy("{denials: [{name: a, to: [{group: a}]}]}"),
-            "spec.denials[0].to[0]: `group` and `claims` need their `provider`",
-        ),
-        (
-            policy("{denials: [{name: a, to: [{authenticated: false}]}]}"),
-            "spec.denials[0].to[0]: `authenticated` can only be `true`",
-        ),
         (
             policy("{headers: [x-durward-principal]}"),
             "spec.headers[0]: conditions can't read credentials; the verified caller is `principal`",
@@ -213,6 +184,62 @@ fn refused() -> Vec<(String, &'static str)> {
             policy("{relations: [{object: o, relations: {r: {from: x}}}]}"),
             "spec.relations[0].relations.r: `from` needs `relation`: the relation to look up on the other object",
         ),
+    ];
+    for host in ["a:80", "*.a", "*", "[::1]:80", "::1"] {
+        let yaml = policy(&format!("{{service: {{hosts: ['{host}']}}}}"));
+        table.push((yaml, "spec.service.hosts[0]: a host has no wildcard and no port"));
+    }
+    for method in ["get", "Get", "**", "GET,POST", ""] {
+        let yaml = operation(&format!("http: [{{methods: ['{method}'], paths: [/]}}]"));
+        table.push((yaml, "spec.operations[0].http[0].methods[0]: write methods in upper case, or `*` for any"));
+    }
+    for path in ["orders", "*", "https://x/orders"] {
+        let yaml = operation(&format!("http: [{{methods: [GET], paths: [/, '{path}']}}]"));
+        table.push((yaml, "spec.operations[0].http[0].paths[1]: a path starts with `/`"));
+    }
+    table.extend(refused_subjects());
+    table.extend(refused_providers());
+    table
+}
+
+/// Examples of grants, denials and approvers, each with its one refusal.
+fn refused_subjects() -> Vec<(String, &'static str)> {
+    let subject_text = "spec.grants[0].to[0]: exactly one of `serviceAccount`, `namespace`, `namespaceSelector`, `spiffe`, \
+                        `principal`, `provider` (with or without `group` and `claims`) and `authenticated` must be given";
+    let denied_text = "spec.denials[0].to[0]: exactly one of `serviceAccount`, `namespace`, `namespaceSelector`, `spiffe`, \
+                        `principal`, `provider` (with or without `group` and `claims`) and `authenticated` must be given";
+    let approver_text = "spec.operations[0].approval.by[0]: exactly one of `serviceAccount`, `namespace`, `namespaceSelector`, \
+                         `spiffe`, `principal`, `provider` (with or without `group` and `claims`) and `authenticated` must be given";
+    let approver = |by: &str| operation(&format!("{HTTP}, risk: High, approval: {{by: [{by}]}}"));
+    vec![
+        (approver("{}"), approver_text),
+        (approver("{group: a}"), "spec.operations[0].approval.by[0]: `group` and `claims` need their `provider`"),
+        (approver("{authenticated: false}"), "spec.operations[0].approval.by[0]: `authenticated` can only be `true`"),
+        (subject(""), subject_text),
+        (subject("principal: 'user:a/b', authenticated: true"), subject_text),
+        (subject("serviceAccount: {namespace: a, name: b}, provider: c"), subject_text),
+        (subject("authenticated: true, group: a, provider: b"), subject_text),
+        (subject("group: a"), "spec.grants[0].to[0]: `group` and `claims` need their `provider`"),
+        (subject("authenticated: false"), "spec.grants[0].to[0]: `authenticated` can only be `true`"),
+        (policy("{denials: [{name: a, to: [{}]}]}"), denied_text),
+        (
+            policy("{denials: [{name: a, to: [{group: a}]}]}"),
+            "spec.denials[0].to[0]: `group` and `claims` need their `provider`",
+        ),
+        (
+            policy("{denials: [{name: a, to: [{authenticated: false}]}]}"),
+            "spec.denials[0].to[0]: `authenticated` can only be `true`",
+        ),
+    ]
+}
+
+/// Examples of providers, each with its one refusal.
+fn refused_providers() -> Vec<(String, &'static str)> {
+    let uri_text = "spec.jwt.jwksUri: write an https URL (http only for localhost)";
+    let discovered = "spec.jwt: `issuer` must be an https URL (http only for localhost) when its keys are discovered; \
+                      for another issuer give `jwksUri` or `jwks`";
+    let one_provider = "spec: exactly one of `jwt`, `apiKey` and `x509` must be given";
+    let mut table = vec![
         (provider("{}"), one_provider),
         (provider("{apiKey: {selector: {}}, x509: {trustDomain: a, bundle: b}}"), one_provider),
         (
@@ -249,18 +276,6 @@ fn refused() -> Vec<(String, &'static str)> {
     ];
     for uri in ["http://x/jwks", "http://localhostess/", "http://127.0.0.1@x/", "http://127a0b0c1/", "ftp://x", "x"] {
         table.push((provider(&format!("{{jwt: {{issuer: x, jwksUri: '{uri}'}}}}")), uri_text));
-    }
-    for host in ["a:80", "*.a", "*", "[::1]:80", "::1"] {
-        let yaml = policy(&format!("{{service: {{hosts: ['{host}']}}}}"));
-        table.push((yaml, "spec.service.hosts[0]: a host has no wildcard and no port"));
-    }
-    for method in ["get", "Get", "**", "GET,POST", ""] {
-        let yaml = operation(&format!("http: [{{methods: ['{method}'], paths: [/]}}]"));
-        table.push((yaml, "spec.operations[0].http[0].methods[0]: write methods in upper case, or `*` for any"));
-    }
-    for path in ["orders", "*", "https://x/orders"] {
-        let yaml = operation(&format!("http: [{{methods: [GET], paths: [/, '{path}']}}]"));
-        table.push((yaml, "spec.operations[0].http[0].paths[1]: a path starts with `/`"));
     }
     table
 }

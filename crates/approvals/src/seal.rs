@@ -171,7 +171,7 @@ mod tests {
             assert_eq!(seal.grant(&forged), None, "{what}, under the old name");
             assert_eq!(seal.grant(&named(forged)), None, "{what}");
         }
-        // the signature of a denial does not approve, and other keys approve nothing
+        // the signature of a denial is no approval, and signatures of other keys are invalid
         let mut denied = approved();
         denied.status.as_mut().unwrap().state = ApprovalState::Denied;
         seal.sign(&mut denied).expect("signed");

@@ -142,8 +142,8 @@ mod tests {
         assert_ne!(Some(sealed), sealer.seal("form", &"hello"), "nonces differ");
     }
 
-    /// Two replicas run for three days. One reads the keys every minute, the other one minute later. Each opens what
-    /// the other sealed in the last 15 minutes.
+    /// Two replicas run for three days. One reads the keys every minute, the other one minute later. Each opens the values
+    /// that the other sealed in the last 15 minutes.
     #[test]
     fn rotation_ends_no_visit() {
         let mut keys = SealingKeys::default();

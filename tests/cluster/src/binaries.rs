@@ -50,7 +50,7 @@ const SPIRE_MODULE: Module = Module { name: "spire", tags: "", cgo: true, stamp:
 const HELM_MODULE: Module = Module { name: "helm", tags: "", cgo: false, stamp: None };
 const CERT_MANAGER_MODULE: Module = Module { name: "cert-manager", tags: "", cgo: false, stamp: None };
 
-/// Modules whose manifests are copied beside their programs: name here, module path, folder in the module.
+/// Modules whose manifests are copied next to their programs: name, module path, folder in the module.
 const MANIFESTS: &[(&str, &str, &str)] = &[("cert-manager", "github.com/cert-manager/cert-manager", "deploy/crds")];
 
 macro_rules! binaries {

@@ -1,6 +1,6 @@
 //! Builds of the repository's Dockerfiles by buildah, without an engine or a registry.
 //!
-//! Each Dockerfile takes its base image by ARG. A nearly empty image stands in for the registry's Rust image, with this
+//! Each Dockerfile takes its base image by ARG. A nearly empty image replaces the registry's Rust image, with this
 //! machine's toolchain mounted over it.
 
 use std::fs::{self, File};

@@ -353,7 +353,7 @@ fn remove_cgroup(path: &Path) {
     let _ = fs::remove_dir(path);
 }
 
-/// The lock of the cluster in `dir`: a file beside the folder, which may be removed and created.
+/// The lock of the cluster in `dir`: a file next to the folder, since the folder itself may be removed.
 fn lock_file(dir: &Path) -> ClusterResult<(PathBuf, File)> {
     if let Some(state) = dir.parent() {
         fs::create_dir_all(state).at("create", state)?;
@@ -384,7 +384,7 @@ pub(crate) fn try_lock(dir: &Path) -> ClusterResult<Option<File>> {
 pub(crate) fn retire(dir: &Path) -> ClusterResult<()> {
     take_down(dir)?;
     let path = dir.with_extension("lock");
-    // others may be waiting for the shared cluster's lock, so its file stays
+    // other processes may wait for the shared cluster's lock, so its file stays
     if dir.ends_with(SHARED) { Ok(()) } else { fs::remove_file(&path).at("remove", &path) }
 }
 

@@ -1,7 +1,7 @@
 //! The node's mount, network and process namespaces.
 //!
 //! Everything that a node changes (mounts, interfaces, iptables rules, containers) is inside. Killing the first process
-//! there makes the kernel remove all of it, in any state after a crash.
+//! there makes the kernel remove all of these, in any state after a crash.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -166,7 +166,7 @@ fn link(dir: &Path) -> ClusterResult<Net> {
     let host = net.host().to_string();
     let node = net.node().to_string();
     let ip = |line: &str| run(Command::new("ip").args(line.split(' '))).map(drop);
-    // names the owner: the next node reuses the name when it is gone
+    // names the owner: the next node reuses the name after its removal
     run(Command::new("ip").args(["link", "set", &interface, "alias"]).arg(dir))?;
     ip(&format!("address add {host}/30 dev {interface}"))?;
     ip(&format!("link set {interface} up"))?;

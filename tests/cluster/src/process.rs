@@ -84,7 +84,7 @@ pub(crate) fn start(dir: &Path, spec: &ProcessSpec, end_with_us: bool) -> Cluste
     let mut child = spawn(command).at("start", &spec.program)?;
     let pid_path = pid_path(dir, spec.name);
     fs::write(&pid_path, format!("{}\n", child.id())).at("write", &pid_path)?;
-    // reaps it, so that no zombie stays
+    // reaps the child, so no zombie remains
     std::thread::spawn(move || child.wait());
     Ok(())
 }

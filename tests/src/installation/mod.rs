@@ -106,7 +106,7 @@ impl Installed {
         list["items"].as_array().cloned().unwrap_or_default()
     }
 
-    /// The leading replica. A replica that ends releases its Lease, so there may be none for a moment.
+    /// The leading replica. A terminating replica releases its Lease, so a moment without a leader is possible.
     pub fn leader(&self) -> String {
         self.until("a leader", || {
             let lease = self.cluster.kubectl(["get", "lease", "durward", "-n", NAMESPACE, "-o", "json"]).ok()?;

@@ -20,7 +20,7 @@ impl SharedInstallation {
     /// Waits for the installation of `module`. The first test of the module makes it by `install`.
     pub fn of(module: &'static str, install: impl FnOnce() -> Installed) -> Self {
         let turn = Turn::take(module);
-        // a failed test leaves nothing that disturbs the next one
+        // a failed test must not affect the next one
         let mut newest = NEWEST.lock().unwrap_or_else(PoisonError::into_inner);
         if newest.as_ref().is_none_or(|(number, _)| *number != turn.number) {
             *newest = None;
@@ -34,7 +34,7 @@ impl Deref for SharedInstallation {
     type Target = Installed;
 
     fn deref(&self) -> &Installed {
-        let (_, installed) = self.newest.as_ref().expect("made before");
+        let (_, installed) = self.newest.as_ref().expect("the installation");
         installed
     }
 }

@@ -86,7 +86,7 @@ impl OpenFgaServer {
         };
         eventually("OpenFGA listens", || TcpStream::connect(http).ok())
             .unwrap_or_else(|what| panic!("{what}:\n{}", std::fs::read_to_string(log.path()).unwrap_or_default()));
-        let store = eventually("OpenFGA makes a store", || server.post("/stores", &json!({"name": "test"})).ok());
+        let store = eventually("a store in OpenFGA", || server.post("/stores", &json!({"name": "test"})).ok());
         server.store = store.unwrap()["id"].as_str().unwrap().to_owned();
         server
     }

@@ -179,7 +179,7 @@ async fn envoy_removes_identity_headers_of_callers() {
         set.iter().any(|header| header.key == "x-durward-principal"
             && header.value == "spiffe://cluster.local/ns/billing/sa/billing")
     );
-    // overwritten, never appended to what the caller sent
+    // the header is overwritten, never appended to the caller's value
     assert!(ok.headers.iter().all(|option| option.append_action == 2), "{ok:?}");
     // an empty request is denied
     let empty = client.check(CheckRequest::default()).await.unwrap().into_inner();

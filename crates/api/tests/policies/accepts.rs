@@ -1,4 +1,4 @@
-//! Valid policies, and what they compile to.
+//! Valid policies and their compiled form.
 
 use crate::support::*;
 use chrono::TimeDelta;
@@ -39,10 +39,8 @@ fn a_policy_without_a_namespace_is_in_the_default_one() {
     assert_eq!(&*policy.audience, "orders.default");
 }
 
-#[test]
-fn the_example_of_the_documentation_compiles() {
-    let policy = compiled(
-        r#"
+/// The example of the documentation.
+const DOCUMENTED: &str = r#"
 service:
   audience: orders-api
   hosts: [orders.shop.svc, ORDERS.example.com.]
@@ -84,8 +82,11 @@ denials:
   when: has(principal.attributes.suspended) && principal.attributes.suspended
   reason: account suspended
 mode: Audit
-"#,
-    );
+"#;
+
+#[test]
+fn the_example_of_the_documentation_compiles() {
+    let policy = compiled(DOCUMENTED);
     assert_eq!(
         policy.hosts.iter().map(|host| host.as_str()).collect::<Vec<_>>(),
         ["orders.shop.svc", "orders.example.com"]

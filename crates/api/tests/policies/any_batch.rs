@@ -6,7 +6,7 @@ use durward_api::resources::AccessPolicy;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
-/// A resource that makes the same change repeatedly; `CatalogChange` is not `Clone`.
+/// A resource that can create its change several times; `CatalogChange` is not `Clone`.
 #[derive(Debug, Clone)]
 enum Resource {
     Policy(Box<AccessPolicy>),

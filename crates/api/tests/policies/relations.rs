@@ -215,7 +215,7 @@ fn the_revision_depends_on_the_tuples_in_force_only() {
     assert_eq!(forth.snapshot().revision(), back.snapshot().revision());
     assert_eq!(back.snapshot().tuples(&orders()).len(), 2);
     let carts = ServiceKey { namespace: "shop".into(), audience: "carts.shop".into() };
-    assert!(back.snapshot().tuples(&carts).is_empty(), "it moved to another service");
+    assert!(back.snapshot().tuples(&carts).is_empty(), "the Relationship moved to another service");
     back.apply([CatalogChange::RelationshipDeleted(key_of("a")), CatalogChange::RelationshipDeleted(key_of("b"))]);
     assert_eq!(back.snapshot().revision(), {
         let mut empty = Catalog::new(settings());

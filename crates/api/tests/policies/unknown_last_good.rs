@@ -100,7 +100,7 @@ fn a_version_that_is_accepted_again_replaces_the_placeholder() {
         assert_eq!(world.answers("p.shop/one"), "shop/a");
         assert_eq!(world.0.last_good(&key("shop/a")).unwrap().generation, Some(generation));
     }
-    // a newer release that refuses what an older one accepted
+    // a newer release refuses a version that an older one accepted
     let mut world = World::new();
     world.apply([annotated("shop", "", "p"), at(4, invalid("shop/a", 0)), recorded(&shared(), "shop/a")]);
     assert_eq!(world.statuses(), ["shop/a: Invalid, closed"]);
@@ -136,7 +136,7 @@ fn a_policy_that_was_never_valid_affects_no_other_policy() {
     assert_eq!(world.statuses(), ["shop/a: Invalid, nothing in force", "shop/b: in force"]);
     assert_eq!(world.answers("p.shop/two"), "shop/b");
     assert!(world.0.last_good(&key("shop/a")).is_none());
-    // alone, it is a service that denies
+    // without the other policy, the service denies every request
     world.take("shop/b");
     assert_eq!(world.answers("p.shop/two"), "NoPolicy");
 }

@@ -1,5 +1,5 @@
-//! A replica that starts while a `Relationship` is invalid does not know the tuples that were in force. It lets no
-//! caller pass that these tuples may have excluded.
+//! A replica that starts while a `Relationship` is invalid does not know the tuples in force. It denies every caller that
+//! these tuples may exclude.
 
 use crate::support::*;
 use durward_api::catalog::CatalogChange;

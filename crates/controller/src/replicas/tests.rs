@@ -1,4 +1,4 @@
-//! Confirmed batches and roots, by what replicas answer.
+//! Confirmed batches and roots, for different answers of replicas.
 
 use super::ConfirmedBatch;
 use super::peers::{BatchHistory, ReplicaAnswer, ReplicaPeer, ReplicaPeers};

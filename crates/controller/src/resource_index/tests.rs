@@ -292,7 +292,7 @@ async fn starting_with_an_invalid_policy_closes_its_recorded_service() {
         assert!(
             fixture.engine.snapshot().by_audience("orders.shop").is_some_and(|service| service.closed_by().len() == 1)
         );
-        // once fixed, the service is open again, and the policy governs what it declares now
+        // the fixed policy opens the service and governs the operations that it now declares
         fixture.send(WatchEvent::Applied(WatchSource::Policies, own(open("shop", 6))));
         fixture.until("fixed", |fixture| fixture.decides("shop")).await;
         assert!(!governs(&fixture, "shop"));
@@ -343,7 +343,7 @@ async fn a_gate_receives_no_policy_of_a_closed_service() {
         .until("closed", |fixture| !fixture.engine.snapshot().services().all(|one| one.closed_by().is_empty()))
         .await;
     let published = |fixture: &IndexFixture| fixture.gates.borrow().for_pod(&shop_pod()).policies.len();
-    assert_eq!(published(&fixture), 0, "the other policies could allow what the unknown version denied");
+    assert_eq!(published(&fixture), 0, "the other policies could allow requests that the unknown version denied");
     fixture.send(WatchEvent::Deleted(WatchSource::Policies, ("shop".into(), "sibling.lost".into())));
     fixture.until("open again", |fixture| published(fixture) == 1).await;
 }

@@ -203,7 +203,7 @@ proptest! {
 
     #[test]
     fn with_layered_exclusions_the_search_is_exact(model in layered(), stated in any_tuples()) {
-        // a tuple can lead from a relation that `x` excludes to `x`, whatever the rules are
+        // with any rules, a tuple can lead from a relation that `x` excludes to `x`
         let leads_up = |tuple: &RelationTuple| matches!(&tuple.subject, TupleSubject::Set(_, set) if **set == *"x");
         let stated: Vec<RelationTuple> = stated.into_iter().filter(|tuple| !leads_up(tuple)).collect();
         agrees(&model, &stated, true);

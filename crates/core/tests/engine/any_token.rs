@@ -1,4 +1,4 @@
-//! Random policies and callers: a token never opens what a decision would not allow.
+//! Random policies and callers: a token never allows a request that a decision denies.
 
 use crate::any_world::{REQUESTS, any_known_caller, any_policies};
 use crate::support::*;

@@ -1,4 +1,4 @@
-//! Approvals: they allow one operation to one principal for a limited time, and nothing else.
+//! Approvals: each allows only one operation to one principal for a limited time.
 
 use crate::any_world::{REQUESTS, any_known_caller, any_policies};
 use crate::support::*;
@@ -108,7 +108,7 @@ fn an_approval_is_valid_within_its_time_and_the_policys_limit() {
         (1, 60, false),
         (-60, 0, false),
         (-1799, 1, true),
-        // the policy now limits approvals to half an hour, whatever its limit was before
+        // the policy now limits approvals to half an hour; an earlier limit does not matter
         (-1800, 3600, false),
     ] {
         assert_eq!(is_valid(from, until), expected, "{from} to {until}");
@@ -209,7 +209,7 @@ fn any_approvals() -> impl Strategy<Value = Vec<(usize, usize, &'static str, i64
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(192) })]
 
-    /// An approval allows exactly the operation that lacked nothing else, for its principal and within its time.
+    /// An approval allows exactly its operation, for its principal and within its time, if nothing else is missing.
     #[test]
     fn an_approval_allows_exactly_its_subject(
         policies in any_policies(),
@@ -239,7 +239,7 @@ proptest! {
                 continue;
             }
             let (policy, operation) = (before.policy.clone().unwrap(), before.operation.clone().unwrap());
-            // of several approvals with one subject the last is in force, as for one object that changed
+            // of several approvals with one subject the last is in force, as after a change of one object
             let latest = all.iter().rev().find(|(approval_subject, _)| {
                 approval_subject.policy == policy
                     && approval_subject.operation == operation

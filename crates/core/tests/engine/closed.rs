@@ -119,7 +119,7 @@ fn only_the_policy_that_closes_a_service_can_be_changed() {
     let governed = |group: &str, resource: &str, name: &str| {
         closed.governing("shop", &call(group, resource, "", name)).next().is_some()
     };
-    assert!(!governed("durward.dev", "accesspolicies", "lost"), "otherwise nothing could open the service again");
+    assert!(!governed("durward.dev", "accesspolicies", "lost"), "a fixed policy must be able to open the service");
     assert!(governed("durward.dev", "accesspolicies", "orders"));
     assert!(governed("durward.dev", "accesspolicies", ""), "a collection, or a generated name");
     assert!(governed("durward.dev", "relationships", "lost"));

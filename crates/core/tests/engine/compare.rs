@@ -116,7 +116,7 @@ proptest! {
             let (was, is) = (ask(&old, caller.as_ref(), request), ask(&new, caller.as_ref(), request));
             let listed =
                 comparison.changes.iter().any(|change| (&change.old, &change.new) == (&was.operation, &is.operation));
-            // a path that differs from a declared one in case alone is refused, so it is not compared
+            // a path that differs from a declared one only in case is refused, so the comparison omits it
             let clear = was.reason != Reason::AmbiguousPath && is.reason != Reason::AmbiguousPath;
             if clear && was.passes() != is.passes() && (was.operation.is_some() || is.operation.is_some()) {
                 prop_assert!(listed, "{request}\n{was:#?}\n{is:#?}");

@@ -220,7 +220,7 @@ proptest! {
         let with = decided(grant, Some(denial), &evidence);
         prop_assert!(!with.allowed() || without.allowed());
         prop_assert!(evidence.headers.is_some() || !with.allowed(), "unknown headers deny");
-        prop_assert!(evidence.headers.is_some() || grant.is_none() || !without.allowed(), "and grant nothing");
+        prop_assert!(evidence.headers.is_some() || grant.is_none() || !without.allowed(), "grants with unknown headers do not apply");
         // a condition and its negation never both allow
         let not = format!("!({denial})");
         prop_assert!(

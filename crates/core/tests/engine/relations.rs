@@ -303,7 +303,7 @@ fn a_grant_by_relation_is_for_the_object_of_the_path() {
     assert_eq!(reason(&alice(), "GET /orders/42"), Reason::Granted);
     assert_eq!(reason(&alice(), "GET /orders/43"), Reason::InsufficientScope);
     assert_eq!(reason(&caller("user:corporate/bob", Assurance::Bearer), "GET /orders/42"), Reason::InsufficientScope);
-    // without the capture there is no object, and the grant gives nothing
+    // without the capture there is no object, and the grant does not apply
     assert_eq!(reason(&alice(), "GET /orders"), Reason::InsufficientScope);
     assert_eq!(ask(&snapshot, None, "GET /orders/42").reason, Reason::Unauthenticated);
     let named = Request {

@@ -131,14 +131,14 @@ fn a_pod_receives_only_the_resources_of_its_own_services() {
             "{resources}"
         );
     }
-    // it can report past uses of keys that its services accept
+    // the pod can report past uses of keys that its services accept
     let now = 1_800_000_000;
     let used = |provider: &str, at: i64| (provider.to_owned(), "acme".to_owned(), at);
     let all = vec![used("partners", now), used("others", now), used("unknown", now), used("partners", now + 1)];
     assert_eq!(resources.credible_key_uses(&pod("shop", "orders"), all.clone(), now), [used("partners", now)]);
     assert_eq!(resources.credible_key_uses(&pod("shop", "web"), all.clone(), now), [used("others", now)]);
     assert_eq!(resources.credible_key_uses(&pod("elsewhere", "orders"), all, now), []);
-    // it can request approvals for its own services
+    // the pod can request approvals for its own services
     let may_request = |namespace: &str, app: &str, spec: &ApprovalSpec| {
         own_approval_subject(catalog.snapshot(), &pod(namespace, app), spec).is_some()
     };

@@ -164,7 +164,7 @@ fn own_writes_are_not_foreign_changes() {
     // a write without the desired effect is not recorded as desired
     assert!(!tracker.written(&one[0], StoredConfiguration::new(&stored(9, two[0].webhooks.clone()))));
     assert_eq!(tracker.outdated(&one), now());
-    // a follower sees the leader's write, and does nothing
+    // a follower receives the leader's write, and does nothing
     let mut follower = ConfigurationTracker::new(None);
     list(&mut follower, Some(stored(7, one[0].webhooks.clone())));
     assert!(follower.outdated(&one).is_empty());
