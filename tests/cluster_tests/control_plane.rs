@@ -114,11 +114,8 @@ fn a_node_without_root_is_refused_with_a_remedy() {
         .env_remove("KUBECONFIG")
         .output()
         .expect("ran");
-    let printed_text = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        !output.status.success() && printed_text.contains("needs root") && printed_text.contains("sudo"),
-        "{printed_text}"
-    );
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && stderr.contains("needs root") && stderr.contains("sudo"), "{stderr}");
 }
 
 #[test]
@@ -132,12 +129,10 @@ fn a_missing_program_is_named_with_its_package() {
         .env_remove("KUBECONFIG")
         .output()
         .expect("ran");
-    let printed_text = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(
-        !output.status.success()
-            && printed_text.contains("`setpriv`")
-            && printed_text.contains("apt-get install -y util-linux"),
-        "{printed_text}"
+        !output.status.success() && stderr.contains("`setpriv`") && stderr.contains("apt-get install -y util-linux"),
+        "{stderr}"
     );
 }
 
@@ -153,9 +148,9 @@ fn a_kubeconfig_of_another_cluster_is_refused() {
         .env("DURWARD_CLUSTER_DIR", place.path())
         .output()
         .expect("ran");
-    let printed_text = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(
-        !output.status.success() && printed_text.contains("`production`") && printed_text.contains("unset KUBECONFIG"),
-        "{printed_text}"
+        !output.status.success() && stderr.contains("`production`") && stderr.contains("unset KUBECONFIG"),
+        "{stderr}"
     );
 }

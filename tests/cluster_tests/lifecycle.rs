@@ -33,9 +33,9 @@ impl NodeUnderTest {
 
     fn run(&self, action: &str) -> String {
         let output = self.command(action).output().expect("ran");
-        let printed_text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success(), "{action}: {printed_text}{}", String::from_utf8_lossy(&output.stderr));
-        printed_text
+        let output_text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{action}: {output_text}{}", String::from_utf8_lossy(&output.stderr));
+        output_text
     }
 
     fn kubectl(&self, args: &[&str]) -> Result<String, String> {

@@ -313,8 +313,8 @@ fn assert_invalid_bodies_are_explained(post: &dyn Fn(&str, &str) -> String, forg
         ("/mint/jwt", json!({"audience": []}).to_string(), "1 to 8 audiences"),
         ("/mint/jwt", json!({"audience": ["x".repeat(300)]}).to_string(), "1 to 8 audiences"),
     ] {
-        let stdout_text = post(path, &body);
-        assert!(stdout_text.contains(expected) && stdout_text.ends_with(" 400"), "{body}: {stdout_text}");
+        let response = post(path, &body);
+        assert!(response.contains(expected) && response.ends_with(" 400"), "{body}: {response}");
     }
     let large = json!({"csr": "A".repeat(20_000)}).to_string();
     assert!(post("/mint/x509", &large).ends_with(" 413"));
@@ -332,8 +332,8 @@ fn assert_denials_stop_the_mint(
     namespace.apply(&stop).expect("applied");
     let refused_by = format!("{}/stop/denials/stolen denies its service account", namespace.name());
     installed.until("the mint to refuse a certificate", || {
-        let stdout_text = post("/mint/x509", body);
-        (stdout_text.contains(&refused_by) && stdout_text.ends_with(" 403")).then_some(())
+        let response = post("/mint/x509", body);
+        (response.contains(&refused_by) && response.ends_with(" 403")).then_some(())
     });
     let token_body = r#"{"audience": ["x"]}"#;
     assert!(post("/mint/jwt", token_body).ends_with(" 403"), "and a token");

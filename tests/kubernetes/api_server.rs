@@ -206,8 +206,8 @@ fn the_api_server_authenticates_and_authorizes_with_durward() {
     );
     let can = |who: &str, verb: &str, namespace: &str| {
         let who = format!("--as={who}");
-        let stdout_text = kubectl(&["auth", "can-i", verb, "deployments.apps", "--namespace", namespace, &who]);
-        stdout_text.map_or_else(|error| error.to_string().contains("yes"), |stdout_text| stdout_text.contains("yes"))
+        let answer = kubectl(&["auth", "can-i", verb, "deployments.apps", "--namespace", namespace, &who]);
+        answer.map_or_else(|error| error.to_string().contains("yes"), |answer| answer.contains("yes"))
     };
     assert_access(&can);
     // a grant without RBAC allows nothing

@@ -226,11 +226,11 @@ fn renew_under_load(installed: &Installed, namespace: &Namespace<'_>, first: &[S
                 let now = served_by_all(installed, 8443, &bundles(installed)[0]).ok()?;
                 (now[0] == now[1] && !before.contains(&now[0])).then_some(now)
             });
-            let called = calls.load(Ordering::Relaxed);
-            let shaken = handshakes.load(Ordering::Relaxed);
+            let calls_before = calls.load(Ordering::Relaxed);
+            let handshakes_before = handshakes.load(Ordering::Relaxed);
             installed.until("calls and handshakes after the renewal", || {
-                let more =
-                    calls.load(Ordering::Relaxed) > called + 4 && handshakes.load(Ordering::Relaxed) > shaken + 4;
+                let more = calls.load(Ordering::Relaxed) > calls_before + 4
+                    && handshakes.load(Ordering::Relaxed) > handshakes_before + 4;
                 more.then_some(())
             });
         }
@@ -243,8 +243,8 @@ fn renew_under_load(installed: &Installed, namespace: &Namespace<'_>, first: &[S
 /// The webhooks keep cert-manager's CA when policies change, Durward's own CA rotates, or an admin edits them.
 fn assert_ca_bundle_is_kept(installed: &Installed, namespace: &Namespace<'_>, root: &str) {
     for configuration in configurations(installed) {
-        let called = &configuration["metadata"]["annotations"]["cert-manager.io/inject-ca-from"];
-        assert_eq!(*called, format!("{NAMESPACE}/{CERTIFICATE}"));
+        let annotation = &configuration["metadata"]["annotations"]["cert-manager.io/inject-ca-from"];
+        assert_eq!(*annotation, format!("{NAMESPACE}/{CERTIFICATE}"));
     }
     let managed = get(installed, &["validatingwebhookconfiguration", "durward-operations", "--show-managed-fields"]);
     for of in managed["metadata"]["managedFields"].as_array().expect("managers") {

@@ -80,8 +80,8 @@ fn e2e_a_label_injects_an_identity() {
     namespace.await_condition("deployment/web", "Available").unwrap_or_else(|error| panic!("{error}"));
     let pods = stored(&namespace, "pods");
     let spec = &pods["items"][0]["spec"];
-    let ours = spec["volumes"].as_array().expect("volumes").iter().filter(|volume| volume["name"] == "durward").count();
-    assert_eq!(ours, 1, "{spec}");
+    let own = spec["volumes"].as_array().expect("volumes").iter().filter(|volume| volume["name"] == "durward").count();
+    assert_eq!(own, 1, "{spec}");
     let [mounted, scheduled] = ["Ready", "PodScheduled"].map(|kind| {
         let conditions = pods["items"][0]["status"]["conditions"].as_array().expect("conditions").clone();
         let at = conditions.into_iter().find(|condition| condition["type"] == kind).expect("a condition");
@@ -123,8 +123,8 @@ fn e2e_namespaces_and_pods_choose_injection() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("pod.json");
     std::fs::write(&file, unknown).expect("written");
-    let stdout_text = installed.kubectl_output(["apply", "-n", namespace.name(), "-f", &file.display().to_string()]);
-    assert!(stdout_text.contains("Warning: durward: no AccessPolicy is about this pod"), "{stdout_text}");
+    let output = installed.kubectl_output(["apply", "-n", namespace.name(), "-f", &file.display().to_string()]);
+    assert!(output.contains("Warning: durward: no AccessPolicy is about this pod"), "{output}");
 }
 
 #[test]
@@ -177,8 +177,8 @@ fn e2e_two_pods_authenticate_each_other() {
     // OpenSSL to OpenSSL, from pod to pod
     tls("client", &[&["s_client", "-connect", &to, "-verify_hostname", &host, "-brief"], &both[..]].concat());
     namespace.await_jsonpath("pod/client", "{.status.phase}", "Succeeded").unwrap_or_else(|error| panic!("{error}"));
-    let stdout_text = namespace.kubectl(["logs", "client"]).expect("logs");
-    assert!(stdout_text.contains("Verification: OK"), "{stdout_text}");
+    let output = namespace.kubectl(["logs", "client"]).expect("logs");
+    assert!(output.contains("Verification: OK"), "{output}");
 
     // rustls to OpenSSL, with the credentials of a third pod
     let third = pod(

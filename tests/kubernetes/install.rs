@@ -43,10 +43,10 @@ fn e2e_a_policy_is_in_force_on_every_replica_for_cluster_tokens() {
     let described = namespace.kubectl(["describe", "ap", "orders"]).expect("described");
     assert!(described.contains("InForce") && described.contains("in force on every ready replica"), "{described}");
     let explained = installed.kubectl(["explain", "accesspolicy.spec.operations"]);
-    for stdout_text in
+    for answer in
         ["kubernetes\t<[]Object>", "enum: Low, Standard, High", "Operations of the service. Requests that match"]
     {
-        assert!(explained.contains(stdout_text), "{stdout_text}: {explained}");
+        assert!(explained.contains(answer), "{answer}: {explained}");
     }
 
     // the cluster's own tokens, for this audience and for another
@@ -468,8 +468,8 @@ fn e2e_envoy_and_authzen_clients_use_the_service() {
             .args(["--data", &body.to_string(), &format!("https://{door}/access/v1/evaluation")])
             .output()
             .expect("curl runs");
-        let stdout_text: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
-        stdout_text["decision"].as_bool()
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+        answer["decision"].as_bool()
     };
     assert_eq!((evaluate("reader"), evaluate("stranger")), (Some(true), Some(false)));
 }

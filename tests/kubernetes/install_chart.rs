@@ -229,8 +229,8 @@ fn e2e_a_policy_that_cannot_be_decoded_stalls_no_other() {
     };
     patch(&loose["spec"]);
     installed.kubectl(["delete", "validatingwebhookconfiguration", "durward-resources"]);
-    let odd = policy(name, "odd", json!({"operations": [{"name": "x", "http": "nonsense"}]}));
-    installed.until("the CRD without a schema", || namespace.apply(&odd).ok());
+    let undecodable = policy(name, "odd", json!({"operations": [{"name": "x", "http": "nonsense"}]}));
+    installed.until("the CRD without a schema", || namespace.apply(&undecodable).ok());
     let good = policy(
         name,
         "good",
@@ -238,13 +238,13 @@ fn e2e_a_policy_that_cannot_be_decoded_stalls_no_other() {
     );
     namespace.apply(&good).expect("applied");
     installed.in_force(name, "good");
-    let odd = installed.until("the status of the undecodable policy", || {
-        let odd = installed.policy(name, "odd");
-        (condition(&odd, "Accepted").0 == "False").then_some(odd)
+    let undecodable = installed.until("the status of the undecodable policy", || {
+        let undecodable = installed.policy(name, "odd");
+        (condition(&undecodable, "Accepted").0 == "False").then_some(undecodable)
     });
-    assert_eq!(condition(&odd, "Accepted"), ("False", "Invalid"));
-    assert_eq!(condition(&odd, "Programmed"), ("False", "NotAccepted"));
-    let explained = odd["status"]["conditions"][0]["message"].as_str().unwrap_or_default();
+    assert_eq!(condition(&undecodable, "Accepted"), ("False", "Invalid"));
+    assert_eq!(condition(&undecodable, "Programmed"), ("False", "NotAccepted"));
+    let explained = undecodable["status"]["conditions"][0]["message"].as_str().unwrap_or_default();
     assert!(explained.starts_with("spec.operations[0].http"), "{explained}");
     let events = namespace.kubectl(["get", "events", "-o", "json"]).expect("events");
     assert!(events.contains("spec.operations[0].http") && events.contains("\"Warning\""), "{events}");

@@ -328,9 +328,9 @@ fn e2e_replicas_that_start_with_a_broken_policy_deny_its_service() {
     let ask = || -> Vec<String> {
         installed.until("two replicas with the caller's keys", || {
             let statuses = installed.addresses().into_iter().map(|it| ask_replica(&it, &token, &host, "/orders").0);
-            let stdout_text: Vec<_> = statuses.collect();
-            (stdout_text.len() == 2 && stdout_text.iter().all(|status| !["000", "401"].contains(&status.as_str())))
-                .then_some(stdout_text)
+            let answers: Vec<_> = statuses.collect();
+            (answers.len() == 2 && answers.iter().all(|status| !["000", "401"].contains(&status.as_str())))
+                .then_some(answers)
         })
     };
     let configure =

@@ -1,4 +1,4 @@
-//! The example `examples/orders` in pods: FastAPI and its callers, each with its pod's certificate.
+//! The example `examples/orders` in pods: FastAPI and own_requests callers, each with own_requests pod's certificate.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -73,8 +73,8 @@ fn starts(namespace: &Namespace<'_>) -> Vec<(i64, i64)> {
     let requests = items(namespace, "podcertificaterequests");
     let of = |pod: &Value| {
         let scheduled = seconds(&condition(pod, "PodScheduled")["lastTransitionTime"]);
-        let mut its = requests.iter().filter(|request| request["spec"]["podUID"] == pod["metadata"]["uid"]);
-        let issued = seconds(&condition(its.next().expect("a request"), "Issued")["lastTransitionTime"]);
+        let mut own_requests = requests.iter().filter(|request| request["spec"]["podUID"] == pod["metadata"]["uid"]);
+        let issued = seconds(&condition(own_requests.next().expect("a request"), "Issued")["lastTransitionTime"]);
         let started = seconds(&pod["status"]["containerStatuses"][0]["state"]["running"]["startedAt"]);
         (issued - scheduled, started - scheduled)
     };
@@ -110,7 +110,7 @@ fn e2e_the_orders_example_runs_in_pods() {
     println!("from scheduled to certificate, and to the first container, in seconds: {starts:?}");
     assert!(starts.len() >= 3 && starts.iter().all(|(issued, _)| *issued <= 2), "{starts:?}");
 
-    // allowed: the service knows the caller by mTLS and by its token
+    // allowed: the service knows the caller by mTLS and by own_requests token
     let allowed =
         installed.until("an answer to billing", || last(&billing, "billing").filter(|line| line.starts_with("200")));
     assert!(allowed.contains(&format!("spiffe://cluster.local/ns/{}/sa/billing", billing.name())), "{allowed}");

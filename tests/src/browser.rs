@@ -57,11 +57,11 @@ impl Chromium {
         let client = Client::builder(TokioExecutor::new()).build_http();
         let mut browser = Self { driver, runtime: Runtime::new().unwrap(), client, base, session: String::new() };
         let arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--lang=en"];
-        let wanted = json!({"capabilities": {"alwaysMatch": {
+        let capabilities = json!({"capabilities": {"alwaysMatch": {
             "goog:chromeOptions": {"args": arguments, "prefs": preferences},
             "goog:loggingPrefs": {"browser": "ALL"},
         }}});
-        let made = browser.send("POST", "/session", &wanted);
+        let made = browser.send("POST", "/session", &capabilities);
         browser.session = made["sessionId"].as_str().unwrap().to_owned();
         browser
     }

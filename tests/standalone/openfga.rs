@@ -133,9 +133,9 @@ fn answers_are_cached_for_their_ttl_and_policy_version() {
     assert!(dave(&caching) && dave(&caching) && dave(&uncached));
     assert_eq!(metric(&caching, r#"durward_openfga_checks_total{answer="asked"}"#).rsplit(' ').next(), Some("1"));
     assert_eq!(metric(&caching, r#"durward_openfga_checks_total{answer="remembered"}"#).rsplit(' ').next(), Some("1"));
-    let gone: Vec<Value> =
+    let deleted: Vec<Value> =
         documents.tuples.iter().filter(|tuple| tuple["user"] == "user:corporate/dave").cloned().collect();
-    documents.openfga.delete(&gone);
+    documents.openfga.delete(&deleted);
     assert!(dave(&caching), "the answer is cached");
     assert!(!dave(&uncached));
     // another user, group, object or relation is another check
@@ -332,9 +332,9 @@ fn tuples(dice: &mut Dice) -> Vec<Value> {
 fn is_assignable(spec: &str, tuple: &Value) -> bool {
     let kind = tuple["object"].as_str().unwrap().split(':').next().unwrap();
     let relation = tuple["relation"].as_str().unwrap();
-    let of_kind = spec.split("    - object: ").find(|part| part.starts_with(kind));
-    of_kind.is_none_or(|of_kind| {
-        let rule = of_kind.lines().find_map(|line| line.trim().strip_prefix(&format!("{relation}: "))).unwrap();
+    let rules_of_kind = spec.split("    - object: ").find(|part| part.starts_with(kind));
+    rules_of_kind.is_none_or(|rules_of_kind| {
+        let rule = rules_of_kind.lines().find_map(|line| line.trim().strip_prefix(&format!("{relation}: "))).unwrap();
         rule == "{}" || rule.contains("this")
     })
 }

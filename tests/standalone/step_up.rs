@@ -326,8 +326,8 @@ fn the_page_returns_the_token_and_manages_factors() {
     verified.submit("/step-up/manage", &[]);
     verified.submit("/step-up/totp/remove", &[]);
     assert_eq!(verified.page.status, 200, "{:?}", verified.page);
-    let gone = exchange(&up, &first, &[("otp", &app.code(0))]);
-    assert_eq!(gone.status, 400);
+    let removed = exchange(&up, &first, &[("otp", &app.code(0))]);
+    assert_eq!(removed.status, 400);
 }
 
 #[test]

@@ -109,7 +109,7 @@ fn errors_are_explained() {
     browser.wait_for("No key answered");
     assert_eq!(browser.accessibility_problems(), Vec::<String>::new(), "the error is readable");
     browser.unplug(&without_user);
-    let his = browser.authenticator(true);
+    let bobs = browser.authenticator(true);
     browser.click("form[data-passkey=create] button");
     browser.wait_for("Your key is added.");
 
@@ -119,7 +119,7 @@ fn errors_are_explained() {
     browser.fill("#key-name", "laptop");
     browser.click("form[data-passkey=create] button");
     browser.wait_for("among yours already");
-    browser.unplug(&his);
+    browser.unplug(&bobs);
     browser.authenticator(true);
     browser.click("form[data-passkey=create] button");
     browser.wait_for("Give the key a name that none of your keys has");
@@ -355,8 +355,8 @@ fn changing_keys_needs_a_fresh_factor_of_their_owner() {
     let listed = visit.send("/step-up/manage", &[("visit", &sealed)]);
     assert!(listed.body.contains("&lt;b&gt;robot") && listed.body.contains("Last used"), "{listed:?}");
     let sealed = visit.visit();
-    let gone = visit.send("/step-up/passkeys/remove", &[("visit", &sealed), ("key", &id)]);
-    assert!(gone.status == 200 && gone.body.contains("Your key is removed."), "{gone:?}");
+    let removed = visit.send("/step-up/passkeys/remove", &[("visit", &sealed), ("key", &id)]);
+    assert!(removed.status == 200 && removed.body.contains("Your key is removed."), "{removed:?}");
     let none = post(&up, "/step-up/passkeys/challenge", &[("subject_token", &first), ("audience", "orders-api")]);
     assert_eq!(none.status, 400, "{none:?}");
 }

@@ -53,7 +53,7 @@ fn the_files_are_not_stale() {
     if std::env::var_os("UPDATE").is_some() {
         crd::write_crds(&dir).expect("crds/ is writable");
     }
-    let mut wanted = Vec::new();
+    let mut generated = Vec::new();
     for crd in crd::crds().expect("CRDs") {
         let name = crd::file_name(&crd);
         let text = std::fs::read_to_string(dir.join(&name)).unwrap_or_default();
@@ -61,7 +61,7 @@ fn the_files_are_not_stale() {
         assert!(text == fresh, "crds/{name} is stale: run `make crds` (or this test with UPDATE=1)");
         let read: Value = serde_saphyr::from_str(&text).expect("YAML");
         assert_eq!(read, serde_json::to_value(&crd).expect("JSON"), "crds/{name} round-trips");
-        wanted.push(name);
+        generated.push(name);
     }
     let mut present: Vec<_> = std::fs::read_dir(dir)
         .expect("crds/")
@@ -69,7 +69,7 @@ fn the_files_are_not_stale() {
         .filter(|name| name.ends_with(".yaml"))
         .collect();
     present.sort();
-    assert_eq!(present, wanted, "crds/ holds a file for each kind and no other");
+    assert_eq!(present, generated, "crds/ holds a file for each kind and no other");
 }
 
 #[test]

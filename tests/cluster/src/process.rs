@@ -102,10 +102,10 @@ fn spawn(command: Command) -> std::io::Result<Child> {
         });
         jobs
     });
-    let gone = || std::io::Error::other("the spawning thread is gone");
+    let thread_ended = || std::io::Error::other("the spawning thread is gone");
     let (reply, answer) = mpsc::channel();
-    spawner.send((command, reply)).map_err(|_| gone())?;
-    answer.recv().map_err(|_| gone())?
+    spawner.send((command, reply)).map_err(|_| thread_ended())?;
+    answer.recv().map_err(|_| thread_ended())?
 }
 
 /// The log of the process called `name`.

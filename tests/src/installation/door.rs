@@ -30,8 +30,8 @@ impl ForwardAuthDoor {
             .arg(format!("https://{door}/forward-auth"))
             .output()
             .expect("curl runs");
-        let printed_text = if output.status.success() { output.stdout } else { output.stderr };
-        String::from_utf8_lossy(&printed_text).trim().to_owned()
+        let response = if output.status.success() { output.stdout } else { output.stderr };
+        String::from_utf8_lossy(&response).trim().to_owned()
     }
 }
 

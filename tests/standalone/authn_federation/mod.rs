@@ -137,8 +137,8 @@ impl FederationSetup {
         };
         let mut curl = self.curl(svid);
         curl.args(["-w", " %{http_code}", "--data", &form]);
-        let (_, stdout_text, _) = run(curl.arg(format!("https://{}/token", self.up.listen["tokens_tls"])));
-        let (body, status) = stdout_text.rsplit_once(' ').unwrap();
+        let (_, stderr, _) = run(curl.arg(format!("https://{}/token", self.up.listen["tokens_tls"])));
+        let (body, status) = stderr.rsplit_once(' ').unwrap();
         (status.parse().unwrap(), serde_json::from_str(body).unwrap_or_default())
     }
 
@@ -347,14 +347,14 @@ fn trust_domains_are_unique_and_the_own_one_is_reserved() {
         ("other.yaml", &partner.provider("other", &json!({"bundle": partner.bundle(1)}))),
         ("own.yaml", &own.provider("ours", &json!({"bundle": own.bundle(1)}))),
     ]);
-    let stdout_text = doors.up.stderr();
+    let stderr = doors.up.stderr();
     assert!(
-        stdout_text
+        stderr
             .contains("provider ours: spec.x509.trustDomain: `cluster.local` is the trust domain of this installation"),
-        "{stdout_text}"
+        "{stderr}"
     );
     let taken = "provider partner: spec.x509.trustDomain: the older IdentityProvider `other` already has trust domain";
-    assert!(stdout_text.contains(taken), "{stdout_text}");
+    assert!(stderr.contains(taken), "{stderr}");
     assert_eq!(doors.forwarded(&partner.svid(WORKLOAD), "/other"), 200);
     for path in ["/partner", "/other", "/anybody", "/billing"] {
         assert_eq!(doors.forwarded(&thief.svid(WORKLOAD), path), 401, "{path}");
@@ -368,7 +368,7 @@ fn an_invalid_bundle_is_reported_with_its_field() {
     let partner = ForeignDomain::new("partner.example");
     let endpoint =
         |more: &Value| json!({"endpoint": tokens::with(&json!({"url": "https://x", "profile": "https_web"}), more)});
-    for (fields, stdout_text) in [
+    for (fields, stderr) in [
         (json!({}), "spec.x509.bundle: set the source of the trust bundle"),
         (json!({"bundle": "nonsense"}), "spec.x509.bundle: neither SPIFFE's JSON nor certificates in PEM"),
         (json!({"bundle": "{}"}), "spec.x509.bundle: not a SPIFFE bundle: it has no `keys`"),
@@ -391,11 +391,7 @@ fn an_invalid_bundle_is_reported_with_its_field() {
         ),
     ] {
         let up = UpProcess::with(&[("partner.yaml", &partner.provider("partner", &fields))]);
-        assert!(
-            up.stderr().contains(&format!("provider partner: {stdout_text}")),
-            "{stdout_text:?} is not in {}",
-            up.stderr()
-        );
+        assert!(up.stderr().contains(&format!("provider partner: {stderr}")), "{stderr:?} is not in {}", up.stderr());
     }
 }
 
@@ -423,9 +419,9 @@ fn enforcement_points_name_only_workloads_of_known_trust_domains() {
         run(command.args(["--operation", "billing", "orders.shop"]))
     };
     assert_eq!(check(&["--provider", "partner"]).0, 0);
-    let (code, _, stdout_text) = check(&[]);
+    let (code, _, stderr) = check(&[]);
     assert!(
-        code == 2 && stdout_text.contains("name the IdentityProvider that vouches for it with --provider"),
-        "{code} {stdout_text}"
+        code == 2 && stderr.contains("name the IdentityProvider that vouches for it with --provider"),
+        "{code} {stderr}"
     );
 }

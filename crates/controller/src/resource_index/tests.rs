@@ -193,13 +193,16 @@ async fn objects_missing_from_a_new_listing_are_deleted() {
 async fn an_undecodable_object_does_not_stop_the_others() {
     let mut fixture = IndexFixture::new();
     fixture.sync_others();
-    let odd = policy("odd", 1, json!({"operations": [{"name": "x", "http": 7}]}));
-    fixture.list(&WatchSource::Policies, vec![own(odd), own(open("shop", 1))]);
+    let undecodable = policy("odd", 1, json!({"operations": [{"name": "x", "http": 7}]}));
+    fixture.list(&WatchSource::Policies, vec![own(undecodable), own(open("shop", 1))]);
     fixture.until("the valid policy", |fixture| fixture.decides("shop")).await;
     let reports = fixture.reports().await;
-    let odd = reports.iter().find(|report| report.target.namespace.as_deref() == Some("odd")).unwrap();
-    let (reason, errors) = odd.outcome.rejected.clone().unwrap();
-    assert_eq!((reason, errors[0].field.as_str(), odd.outcome.in_force), ("Invalid", "spec.operations[0].http", false));
+    let undecodable = reports.iter().find(|report| report.target.namespace.as_deref() == Some("odd")).unwrap();
+    let (reason, errors) = undecodable.outcome.rejected.clone().unwrap();
+    assert_eq!(
+        (reason, errors[0].field.as_str(), undecodable.outcome.in_force),
+        ("Invalid", "spec.operations[0].http", false)
+    );
 }
 
 #[tokio::test]

@@ -19,8 +19,8 @@ fn token(
 }
 
 fn any_requested_scopes() -> impl Strategy<Value = Option<BTreeSet<Scope>>> {
-    let wish = proptest::sample::subsequence(vec!["r", "s", "t", "u"], 0..5);
-    proptest::option::of(wish.prop_map(|wish| scopes(&wish).into_iter().collect()))
+    let requested = proptest::sample::subsequence(vec!["r", "s", "t", "u"], 0..5);
+    proptest::option::of(requested.prop_map(|requested| scopes(&requested).into_iter().collect()))
 }
 
 proptest! {
@@ -30,11 +30,11 @@ proptest! {
     fn a_token_opens_only_what_a_decision_allows(
         policies in any_policies(),
         caller in any_known_caller(),
-        wish in any_requested_scopes(),
+        requested in any_requested_scopes(),
     ) {
         let snapshot = world(policies);
-        let token = token(&snapshot, &caller, wish.as_ref());
-        prop_assert!(wish.is_none_or(|wish| token.scopes.is_subset(&wish)));
+        let token = token(&snapshot, &caller, requested.as_ref());
+        prop_assert!(requested.is_none_or(|requested| token.scopes.is_subset(&requested)));
         // the decision of Durward's own enforcement points for the token
         let narrowed = Identity { scopes: Some(token.scopes.clone()), narrowed: true, ..caller.clone() };
         for request in REQUESTS {
@@ -54,11 +54,11 @@ proptest! {
     fn a_token_exchanged_again_carries_no_more(
         policies in any_policies(),
         caller in any_known_caller(),
-        wish in any_requested_scopes(),
+        requested in any_requested_scopes(),
         again in any_requested_scopes(),
     ) {
         let snapshot = world(policies);
-        let first = token(&snapshot, &caller, wish.as_ref());
+        let first = token(&snapshot, &caller, requested.as_ref());
         let narrowed = Identity { scopes: Some(first.scopes.clone()), narrowed: true, ..caller };
         let second = token(&snapshot, &narrowed, again.as_ref());
         prop_assert!(second.scopes.is_subset(&first.scopes), "{first:?} was exchanged for {second:?}");
@@ -68,9 +68,9 @@ proptest! {
     fn equal_input_gives_an_equal_token(
         policies in any_policies(),
         caller in any_known_caller(),
-        wish in any_requested_scopes(),
+        requested in any_requested_scopes(),
     ) {
         let (snapshot, again) = (world(policies.clone()), world(policies));
-        prop_assert_eq!(token(&snapshot, &caller, wish.as_ref()), token(&again, &caller, wish.as_ref()));
+        prop_assert_eq!(token(&snapshot, &caller, requested.as_ref()), token(&again, &caller, requested.as_ref()));
     }
 }

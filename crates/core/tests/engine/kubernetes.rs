@@ -173,8 +173,8 @@ fn every_service_that_declares_a_request_governs_it() {
     assert_eq!(governing(&snapshot, "farm", "CONNECT pods/exec"), ["elsewhere"]);
     assert!(governing(&snapshot, "shop", "CONNECT pods/attach").is_empty(), "no policy declares it");
     assert!(governing(&snapshot, "kube-system", "CONNECT pods/exec").is_empty());
-    let gone = snapshot.by_audience("other").unwrap().key().clone();
-    snapshot.remove(&gone);
+    let without_other = snapshot.by_audience("other").unwrap().key().clone();
+    snapshot.remove(&without_other);
     assert_eq!(governing(&snapshot, "shop", "CONNECT pods/exec"), ["orders.shop"]);
     assert_eq!(snapshot.governed_namespaces().count(), 2);
 }

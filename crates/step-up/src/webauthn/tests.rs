@@ -254,15 +254,15 @@ fn a_counter_that_goes_back_is_rejected() {
 
 #[test]
 fn keys_and_handles_of_other_people_are_rejected() {
-    let hers = Device::new(1);
-    let his = Device::new(2);
-    let mut keys = alice_with_key(&hers);
-    let result = authenticate(&mut keys, &his);
+    let alices = Device::new(1);
+    let bobs = Device::new(2);
+    let mut keys = alice_with_key(&alices);
+    let result = authenticate(&mut keys, &bobs);
     assert_rejected(&keys, result, "could not be found");
     // the same ID, but not the same key
     let result = authenticate(&mut keys, &Device::new(1));
     assert_rejected(&keys, result, "Authentication has failed");
-    let mut altered = hers;
+    let mut altered = alices;
     altered.user_handle = Some(encoded(b"another person's"));
     let result = authenticate(&mut keys, &altered);
     assert_rejected(&keys, result, "another person");
