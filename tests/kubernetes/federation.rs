@@ -11,7 +11,7 @@ use durward_tests::installation::agent::{self, client_with_timeout};
 use durward_tests::installation::door::ForwardAuthDoor;
 use durward_tests::installation::process::ChildGuard;
 use durward_tests::installation::{Installed, NAMESPACE, policy};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const CLIENT: &str = "durward.test/spiffe-client:1";
 /// A workload of SPIRE's trust domain.
