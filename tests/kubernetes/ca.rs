@@ -75,11 +75,8 @@ fn assert_bundle_endpoint(installed: &Installed) {
     assert!(bundle["spiffe_sequence"].is_i64(), "{bundle}");
 }
 
-#[test]
-fn e2e_the_ca_rotates_under_traffic_without_a_failure() {
-    let installed = installed();
-    let before = steady(&installed);
-    let namespace = installed.cluster.namespace("rotates").expect("a namespace");
+/// Applies a policy that gives the pods of the namespace identities and lets them read from one another. Returns the host.
+fn web_policy(installed: &Installed, namespace: &Namespace<'_>) -> String {
     let name = namespace.name();
     let host = format!("web.{name}.svc");
     let spec = json!({
@@ -90,6 +87,15 @@ fn e2e_the_ca_rotates_under_traffic_without_a_failure() {
     });
     namespace.apply(&policy(name, "web", spec)).expect("applied");
     installed.in_force(name, "web");
+    host
+}
+
+#[test]
+fn e2e_the_ca_rotates_under_traffic_without_a_failure() {
+    let installed = installed();
+    let before = steady(&installed);
+    let namespace = installed.cluster.namespace("rotates").expect("a namespace");
+    let host = web_policy(&installed, &namespace);
     let folder = tempfile::tempdir().expect("a folder");
     let [old, _] = start(&namespace, "early", folder.path());
     let door = ForwardAuthDoor::of(&installed);
@@ -157,16 +163,7 @@ fn e2e_a_compromised_ca_is_replaced_at_once() {
     let installed = installed();
     let before = steady(&installed);
     let namespace = installed.cluster.namespace("stolen").expect("a namespace");
-    let name = namespace.name();
-    let host = format!("web.{name}.svc");
-    let spec = json!({
-        "service": {"hosts": [host], "podSelector": {"matchLabels": {"app": "web"}}},
-        "authentication": [{"workload": {}}],
-        "operations": [{"name": "read", "http": [{"methods": ["GET"], "paths": ["/"]}]}],
-        "grants": [{"name": "web", "to": [{"serviceAccount": {"namespace": name, "name": "default"}}], "scopes": ["read"]}],
-    });
-    namespace.apply(&policy(name, "web", spec)).expect("applied");
-    installed.in_force(name, "web");
+    let host = web_policy(&installed, &namespace);
     let folder = tempfile::tempdir().expect("a folder");
     let [stolen, trust] = start(&namespace, "early", folder.path());
     let door = ForwardAuthDoor::of(&installed);

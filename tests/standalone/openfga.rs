@@ -131,8 +131,8 @@ fn answers_are_cached_for_their_ttl_and_policy_version() {
     let uncached = documents.checked_by(&["--openfga-cache", "0s"]);
     let dave = |up: &UpProcess| may(up, "dave", &[], "read", "budget");
     assert!(dave(&caching) && dave(&caching) && dave(&uncached));
-    assert_eq!(metric(&caching, r#"durward_openfga_checks_total{answer="asked"}"#).rsplit(' ').next(), Some("1"));
-    assert_eq!(metric(&caching, r#"durward_openfga_checks_total{answer="remembered"}"#).rsplit(' ').next(), Some("1"));
+    assert_eq!(metric(&caching, r#"durward_openfga_checks_total{answer="fetched"}"#).rsplit(' ').next(), Some("1"));
+    assert_eq!(metric(&caching, r#"durward_openfga_checks_total{answer="cached"}"#).rsplit(' ').next(), Some("1"));
     let deleted: Vec<Value> =
         documents.tuples.iter().filter(|tuple| tuple["user"] == "user:corporate/dave").cloned().collect();
     documents.openfga.delete(&deleted);

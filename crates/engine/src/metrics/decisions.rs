@@ -104,7 +104,7 @@ impl DecisionMetrics {
             relations: register(
                 registry,
                 "openfga_checks",
-                "Relation checks of decisions: asked of OpenFGA, remembered from an earlier answer, or failed",
+                "Relation checks of decisions: fetched from OpenFGA, cached, or failed",
                 Family::default(),
             ),
         }

@@ -143,7 +143,7 @@ impl OpenFga {
                 None => open.push(question),
             }
         }
-        metrics.relations("remembered", answers.len());
+        metrics.relations("cached", answers.len());
         let asked_at = Instant::now();
         for batch in open.chunks(BATCH) {
             let response = self.batch_check(questions.store, &user, &groups, batch, asked_at + self.timeout).await;
@@ -157,7 +157,7 @@ impl OpenFga {
                     Ok(None) => Truth::Failed("OpenFGA left the question out".to_owned()),
                     Err(error) => Truth::Failed(error.to_string()),
                 };
-                metrics.relations(if matches!(truth, Truth::Failed(_)) { "failed" } else { "asked" }, 1);
+                metrics.relations(if matches!(truth, Truth::Failed(_)) { "failed" } else { "fetched" }, 1);
                 answers.push(((*question).clone(), truth));
             }
         }
