@@ -40,4 +40,5 @@ pub mod service;
 pub mod snapshot;
 pub mod subject;
 pub mod token;
+pub mod unknown_facts;
 pub mod who_can;

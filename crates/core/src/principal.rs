@@ -2,6 +2,7 @@
 
 use crate::risk::Assurance;
 use crate::scope::Scope;
+use crate::unknown_facts::UnknownFacts;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -285,6 +286,9 @@ pub struct Identity {
     /// Mapped claims, or attributes of the workload.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub attributes: Map<String, Value>,
+    /// Groups and attributes that the credential does not show.
+    #[serde(default, skip_serializing_if = "UnknownFacts::is_empty")]
+    pub unknown: UnknownFacts,
     /// Scopes in the token itself; `None` if the token has no scope claim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scopes: Option<BTreeSet<Scope>>,
@@ -326,6 +330,7 @@ impl Identity {
             federation: None,
             groups: BTreeSet::new(),
             attributes: Map::new(),
+            unknown: UnknownFacts::default(),
             scopes: None,
             narrowed: false,
             assurance,

@@ -8,6 +8,23 @@ use std::str::FromStr;
 use std::sync::Arc;
 use thiserror::Error;
 
+/// Whether a caller is one of a subject's callers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Membership {
+    /// It certainly is not.
+    Outside,
+    /// The facts that decide it are unknown.
+    Unknown,
+    /// It certainly is.
+    Member,
+}
+
+impl Membership {
+    const fn of(holds: bool) -> Self {
+        if holds { Self::Member } else { Self::Outside }
+    }
+}
+
 /// Matches some callers.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SubjectMatcher {
@@ -52,29 +69,35 @@ pub enum SubjectMatcher {
 }
 
 impl SubjectMatcher {
-    /// Whether it matches `caller`; `labels` are those of the caller's Namespace, if known.
+    /// Whether it certainly matches `caller`; `labels` are those of the caller's Namespace, if known. Grants ask this.
     #[must_use]
     pub fn includes(&self, caller: &Identity, labels: Option<&Labels>) -> bool {
+        self.membership(caller, labels) == Membership::Member
+    }
+
+    /// Whether it matches `caller`, as far as the facts are known. For denials, an unknown membership is one.
+    #[must_use]
+    pub fn membership(&self, caller: &Identity, labels: Option<&Labels>) -> Membership {
         match self {
-            Self::Claims { provider, group, claims } => {
-                let text = |name: &Arc<str>| caller.attributes.get(name.as_ref()).and_then(serde_json::Value::as_str);
-                caller.provider() == Some(provider)
-                    && group.as_ref().is_none_or(|group| caller.groups.contains(group.as_ref()))
-                    && claims.iter().all(|(name, value)| text(name) == Some(value))
+            Self::Claims { provider, group, claims } if caller.provider() == Some(provider) => {
+                let group = group.as_ref().map(|group| group_membership(caller, group));
+                let claims = claims.iter().map(|(name, value)| claim_membership(caller, name, value));
+                claims.chain(group).min().unwrap_or(Membership::Member)
             }
+            Self::Claims { .. } => Membership::Outside,
             Self::Namespace { trust_domain, namespace } => {
-                own_namespace(caller, trust_domain).is_some_and(|of| of == namespace)
+                Membership::of(own_namespace(caller, trust_domain).is_some_and(|of| of == namespace))
             }
             Self::Namespaces { trust_domain, labels: wanted } => {
-                own_namespace(caller, trust_domain).is_some() && labels.is_some_and(|labels| wanted.selects(labels))
+                let selects = || labels.is_some_and(|labels| wanted.selects(labels));
+                Membership::of(own_namespace(caller, trust_domain).is_some() && selects())
             }
-            Self::Spiffe(pattern) => pattern.matches(&caller.id),
-            Self::Authenticated => true,
-            Self::Principal(id) => caller.id == *id,
-            Self::Provider(provider) => caller.provider() == Some(provider),
-            Self::Group { provider, group } => {
-                caller.provider() == Some(provider) && caller.groups.contains(group.as_ref())
-            }
+            Self::Spiffe(pattern) => Membership::of(pattern.matches(&caller.id)),
+            Self::Authenticated => Membership::Member,
+            Self::Principal(id) => Membership::of(caller.id == *id),
+            Self::Provider(provider) => Membership::of(caller.provider() == Some(provider)),
+            Self::Group { provider, group } if caller.provider() == Some(provider) => group_membership(caller, group),
+            Self::Group { .. } => Membership::Outside,
         }
     }
 }
@@ -82,14 +105,14 @@ impl SubjectMatcher {
 impl fmt::Display for SubjectMatcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Authenticated => f.write_str("everybody authenticated"),
+            Self::Authenticated => f.write_str("every authenticated caller"),
             Self::Principal(id) => id.fmt(f),
-            Self::Provider(provider) => write!(f, "everybody of provider {provider}"),
+            Self::Provider(provider) => write!(f, "every caller of provider {provider}"),
             Self::Group { provider, group } => write!(f, "group {group} of provider {provider}"),
             Self::Claims { provider, group, claims } => {
                 match group {
                     Some(group) => write!(f, "group {group} of provider {provider} with ")?,
-                    None => write!(f, "everybody of provider {provider} with ")?,
+                    None => write!(f, "every caller of provider {provider} with ")?,
                 }
                 let claims = claims.iter().map(|(name, value)| format!("{name} = {value}"));
                 f.write_str(&claims.collect::<Vec<_>>().join(", "))
@@ -98,6 +121,25 @@ impl fmt::Display for SubjectMatcher {
             Self::Namespaces { labels, .. } => write!(f, "service accounts of namespaces with {labels}"),
             Self::Spiffe(pattern) => pattern.fmt(f),
         }
+    }
+}
+
+/// Whether the caller is in a group of its own provider.
+pub(crate) fn group_membership(caller: &Identity, group: &str) -> Membership {
+    match caller.unknown.groups {
+        _ if caller.groups.contains(group) => Membership::Member,
+        Some(_) => Membership::Unknown,
+        None => Membership::Outside,
+    }
+}
+
+/// Whether an attribute of the caller is this text. A value of another type does not tell.
+fn claim_membership(caller: &Identity, name: &str, value: &str) -> Membership {
+    match caller.attributes.get(name) {
+        Some(serde_json::Value::String(text)) => Membership::of(text == value),
+        Some(_) => Membership::Unknown,
+        None if caller.unknown.attributes.contains_key(name) => Membership::Unknown,
+        None => Membership::Outside,
     }
 }
 

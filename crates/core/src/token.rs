@@ -14,6 +14,7 @@ use crate::request::Call;
 use crate::risk::RiskLevel;
 use crate::scope::Scope;
 use crate::service::{CompiledService, ServiceOperation};
+use crate::unknown_facts::UnknownFacts;
 use cel::Value;
 use chrono::{DateTime, TimeDelta, Utc};
 use std::borrow::Cow;
@@ -121,7 +122,7 @@ impl<'s> Rules<'s> {
             return None;
         }
         let mut rules = Self { service, caller, labels, now, denials: Vec::new(), grants: BTreeMap::new() };
-        for number in service.denial_index.matching(caller, labels) {
+        for number in service.denial_index.possibly_matching(caller, labels) {
             let when = service.denials.get(number)?.when.as_deref()?;
             match when.dependency() {
                 ConditionDependency::Operation => rules.denials.push(when),
@@ -189,6 +190,10 @@ struct TokenFacts<'f> {
 impl ConditionFacts for TokenFacts<'_> {
     fn principal(&self, field: &str) -> Option<Value> {
         principal_fact(self.caller, field)
+    }
+
+    fn unknown(&self) -> Option<&UnknownFacts> {
+        Some(&self.caller.unknown)
     }
 
     fn request(&self, field: &str) -> Option<Value> {

@@ -156,6 +156,7 @@ fn considered_rule(considered: &ExplainedRule) -> ConsideredRule {
         RuleOutcome::Applies(scopes) if scopes.is_empty() => "applies".to_owned(),
         RuleOutcome::Applies(scopes) => format!("applies: gives {}", scope_list(scopes)),
         RuleOutcome::OtherCallers => "is for other callers".to_owned(),
+        RuleOutcome::MembershipUnknown(why) => why.clone(),
         RuleOutcome::ConditionDoesNotHold => "its condition does not hold".to_owned(),
         RuleOutcome::ConditionFailed(why) => format!("its condition could not be evaluated: {why}"),
         RuleOutcome::NotRelated(relation) => format!("the caller is not {relation}"),

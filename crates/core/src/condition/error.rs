@@ -2,6 +2,7 @@
 
 use super::headers::HeaderValueError;
 use super::json::JsonFieldError;
+use crate::unknown_facts::UnknownCause;
 use cel::Program;
 use std::sync::Arc;
 use thiserror::Error;
@@ -23,6 +24,10 @@ pub struct ConditionError {
 pub(super) enum UnreadableFact {
     #[error("it reads headers, and those of the request are unknown")]
     UnknownHeaders,
+    #[error("it reads the caller's groups, which are unknown: {0}")]
+    UnknownGroups(UnknownCause),
+    #[error("it reads the caller's attribute `{name}`, which is unknown: {cause}")]
+    UnknownAttribute { name: String, cause: UnknownCause },
     #[error("it reads the {0}, which is unknown here")]
     UnknownFields(&'static str),
     #[error("header `{name}` {error}")]

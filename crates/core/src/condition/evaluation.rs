@@ -44,6 +44,7 @@ impl<'f> Variables<'f> {
         loops: bool,
         facts: &'f dyn ConditionFacts,
     ) -> Result<Self, UnreadableFact> {
+        check_principal(reads, facts)?;
         let headers = readable_headers(reads, facts)?;
         let read = |fields: &BTreeSet<_>, objects: &dyn Fn() -> Option<&'f JsonFields>, what: &'static str| {
             let known = || objects().ok_or(UnreadableFact::UnknownFields(what));
@@ -133,6 +134,19 @@ fn parts(value: &Value) -> usize {
 fn object(fields: &BTreeSet<&'static str>, fact: impl Fn(&str) -> Option<Box<dyn Val>>) -> CelMap<'static> {
     let entries = fields.iter().filter_map(|field| Some((CelMapKey::from(*field), fact(field)?)));
     CelMap::from(entries.collect::<HashMap<_, _>>())
+}
+
+/// Refuses to read groups and attributes that are unknown. An expression could take a missing value for none.
+fn check_principal(reads: &ReadFields, facts: &dyn ConditionFacts) -> Result<(), UnreadableFact> {
+    let Some(unknown) = facts.unknown().filter(|unknown| !unknown.is_empty()) else { return Ok(()) };
+    if let Some(cause) = unknown.groups.filter(|_| reads.principal.contains("groups")) {
+        return Err(UnreadableFact::UnknownGroups(cause));
+    }
+    let attributes = &reads.attributes;
+    match unknown.first_attribute(|name| attributes.all || attributes.names.contains(name)) {
+        Some((name, cause)) => Err(UnreadableFact::UnknownAttribute { name: name.to_owned(), cause }),
+        None => Ok(()),
+    }
 }
 
 /// The headers that a condition reads; `None` if it reads none.

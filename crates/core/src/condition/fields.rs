@@ -28,10 +28,23 @@ pub(super) const REQUEST: &[&str] =
 /// The field of `request` that contains the headers which the policy lists.
 pub(super) const HEADERS: &str = "headers";
 
+/// The field of `principal` that contains mapped claims.
+pub(super) const ATTRIBUTES: &str = "attributes";
+
+/// The attributes that a condition reads.
+#[derive(Default)]
+pub(super) struct ReadAttributes {
+    /// Whether it reads the map as a whole, or by a name that is computed.
+    pub(super) all: bool,
+    /// Attributes by their literal names.
+    pub(super) names: BTreeSet<Box<str>>,
+}
+
 /// The fields that a condition reads. Other fields are not computed for it.
 #[derive(Default)]
 pub(super) struct ReadFields {
     pub(super) principal: BTreeSet<&'static str>,
+    pub(super) attributes: ReadAttributes,
     pub(super) request: BTreeSet<&'static str>,
     pub(super) headers: BTreeSet<Arc<str>>,
     pub(super) kubernetes: BTreeSet<&'static str>,

@@ -1,7 +1,7 @@
 //! Checks the size of an expression and the names that it reads.
 
 use super::error::{ConditionError, error_at};
-use super::fields::{HEADERS, KUBERNETES, PRINCIPAL, REQUEST, RESOURCE, ReadFields};
+use super::fields::{ATTRIBUTES, HEADERS, KUBERNETES, PRINCIPAL, REQUEST, RESOURCE, ReadFields};
 use super::limits::{MAX_NESTED_LOOPS, MAX_NODES, MAX_TREE_DEPTH};
 use cel::Program;
 use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators};
@@ -54,15 +54,20 @@ impl<'p> Inspector<'p> {
     fn parts(&mut self, node: &'p IdedExpr, loops: usize) -> Result<(), ConditionError> {
         match &node.expr {
             Expr::Ident(name) => match self.root(node) {
-                Some((_, fields, reads)) => {
+                Some((root, fields, reads)) => {
                     // headers are read by their names
                     reads.extend(fields.iter().filter(|field| **field != HEADERS));
+                    self.reads.attributes.all |= root == "principal";
                     Ok(())
                 }
                 None => self.name(node, name),
             },
             Expr::Select(select) if self.is_headers(&select.operand) => self.header(node, Some(&select.field)),
             Expr::Select(_) if self.is_headers(node) => self.header(node, None),
+            Expr::Select(select) if self.is_field(&select.operand, "principal", ATTRIBUTES) => {
+                self.attribute(Some(&select.field))
+            }
+            Expr::Select(_) if self.is_field(node, "principal", ATTRIBUTES) => self.attribute(None),
             Expr::Select(select) => match self.root(&select.operand) {
                 Some((name, fields, reads)) => match fields.iter().find(|field| **field == select.field) {
                     Some(field) => {
@@ -77,7 +82,12 @@ impl<'p> Inspector<'p> {
                 },
                 None => self.visit(&select.operand, loops),
             },
-            Expr::Call(call) if self.named(call).is_some() => self.header(node, self.named(call)),
+            Expr::Call(call) if self.named(call, "request", HEADERS).is_some() => {
+                self.header(node, self.named(call, "request", HEADERS))
+            }
+            Expr::Call(call) if self.named(call, "principal", ATTRIBUTES).is_some() => {
+                self.attribute(self.named(call, "principal", ATTRIBUTES))
+            }
             Expr::Call(call) => {
                 if let Some(target) = &call.target {
                     self.visit(target, loops)?;
@@ -108,21 +118,36 @@ impl<'p> Inspector<'p> {
 
     /// Whether a node is `request.headers`.
     fn is_headers(&self, node: &IdedExpr) -> bool {
-        let Expr::Select(select) = &node.expr else { return false };
-        let is_request = |name: &str| name == "request" && !self.bound.contains(&name);
-        select.field == HEADERS && matches!(&select.operand.expr, Expr::Ident(name) if is_request(name))
+        self.is_field(node, "request", HEADERS)
     }
 
-    /// The name of the header that a call reads or tests, if the call contains a literal name.
-    fn named(&self, call: &'p CallExpr) -> Option<&'p str> {
+    /// Whether a node is `<root>.<field>`.
+    fn is_field(&self, node: &IdedExpr, root: &str, field: &str) -> bool {
+        let Expr::Select(select) = &node.expr else { return false };
+        let is_root = |name: &str| name == root && !self.bound.contains(&name);
+        select.field == field && matches!(&select.operand.expr, Expr::Ident(name) if is_root(name))
+    }
+
+    /// Notes that an attribute is read; without a name, any of them.
+    fn attribute(&mut self, name: Option<&str>) -> Result<(), ConditionError> {
+        self.reads.principal.insert(ATTRIBUTES);
+        match name {
+            Some(name) => drop(self.reads.attributes.names.insert(name.into())),
+            None => self.reads.attributes.all = true,
+        }
+        Ok(())
+    }
+
+    /// The literal name by which a call reads or tests an entry of `<root>.<field>`.
+    fn named(&self, call: &'p CallExpr, root: &str, field: &str) -> Option<&'p str> {
         let [first, second] = call.args.as_slice() else { return None };
-        let (headers, name) = match call.func_name.as_str() {
+        let (map, name) = match call.func_name.as_str() {
             operators::INDEX | operators::OPT_INDEX => (first, second),
             operators::IN => (second, first),
             _ => return None,
         };
         match &name.expr {
-            Expr::Literal(LiteralValue::String(name)) if self.is_headers(headers) => Some(name.inner()),
+            Expr::Literal(LiteralValue::String(name)) if self.is_field(map, root, field) => Some(name.inner()),
             _ => None,
         }
     }

@@ -2,7 +2,9 @@
 
 use super::facts::RequestFacts;
 use super::route::{MatchedOperation, Route};
-use super::rules::{all_scopes, check_credential, evaluate_rule, given_scopes, missing_scopes};
+use super::rules::{
+    all_scopes, check_credential, evaluate_rule, given_scopes, membership, missing_scopes, unknown_membership,
+};
 use crate::approval::ApprovalSubject;
 use crate::condition::Truth;
 use crate::decision::{Decision, EvaluatedCondition, Reason, RequiredApproval};
@@ -12,6 +14,7 @@ use crate::relations::{RelationBackend, RelationQuestions, RelationTarget};
 use crate::request::{Call, Request};
 use crate::scope::Scope;
 use crate::snapshot::Snapshot;
+use crate::subject::Membership;
 use chrono::{DateTime, Utc};
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -191,13 +194,14 @@ impl<'s> Route<'s, '_> {
     ) -> Option<(&'s CompiledDenial, Option<String>)> {
         let service = self.service?;
         let mut audited = None;
-        for number in service.denial_index.matching(&facts.caller, facts.labels()) {
+        for number in service.denial_index.possibly_matching(&facts.caller, facts.labels()) {
             let Some(denial) = service.denials.get(number).map(|denial| &**denial) else { continue };
             if denial.mode == EnforcementMode::Audit && audited.is_some() {
                 continue;
             }
             let detail = match evaluate_rule(&denial.rule, denial.when.as_ref(), facts, Truth::False, evaluated) {
                 Truth::False => continue,
+                Truth::True if membership(&denial.to, facts) == Membership::Unknown => Some(unknown_membership(facts)),
                 Truth::True => denial.reason.as_ref().map(ToString::to_string),
                 Truth::Failed(why) => Some(format!("its condition could not be evaluated: {why}")),
             };

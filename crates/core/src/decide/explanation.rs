@@ -2,11 +2,12 @@
 
 use super::facts::RequestFacts;
 use super::route::Route;
-use super::rules::{evaluate_condition, given_scopes, matches_caller, missing_scopes};
+use super::rules::{evaluate_condition, given_scopes, membership, missing_scopes, unknown_membership};
 use crate::condition::Truth;
 use crate::principal::Principal;
 use crate::relations::{ProofStep, RelationBackend, RelationCheck, RelationTarget};
 use crate::scope::Scope;
+use crate::subject::Membership;
 use chrono::{DateTime, Utc};
 use std::sync::Arc;
 
@@ -20,13 +21,14 @@ impl Route<'_, '_> {
         let facts = RequestFacts { route: self, matched, caller, now, in_favour: false };
         let denials = service.denials.iter().map(|denial| {
             let outcome = match (
-                matches_caller(&denial.to, &facts),
+                membership(&denial.to, &facts),
                 evaluate_condition(&denial.rule, denial.when.as_deref(), &facts),
             ) {
-                (false, _) => RuleOutcome::OtherCallers,
-                (true, Truth::False) => RuleOutcome::ConditionDoesNotHold,
-                (true, Truth::True) => RuleOutcome::Applies(Vec::new()),
-                (true, Truth::Failed(why)) => RuleOutcome::ConditionFailed(why),
+                (Membership::Outside, _) => RuleOutcome::OtherCallers,
+                (_, Truth::False) => RuleOutcome::ConditionDoesNotHold,
+                (_, Truth::Failed(why)) => RuleOutcome::ConditionFailed(why),
+                (Membership::Unknown, Truth::True) => RuleOutcome::MembershipUnknown(unknown_membership(&facts)),
+                (Membership::Member, Truth::True) => RuleOutcome::Applies(Vec::new()),
             };
             ExplainedRule { rule: Arc::clone(&denial.rule), outcome, relation: Vec::new() }
         });
@@ -34,8 +36,11 @@ impl Route<'_, '_> {
         let grants = matched.operation.grants.all().into_iter().filter_map(|candidate| {
             let grant = service.grants.get(candidate.grant)?;
             let given = given_scopes(grant, candidate, required, &facts.caller);
-            let outcome = if !matches_caller(&grant.to, &facts) {
+            let membership = membership(&grant.to, &facts);
+            let outcome = if membership == Membership::Outside {
                 RuleOutcome::OtherCallers
+            } else if membership == Membership::Unknown {
+                RuleOutcome::MembershipUnknown(unknown_membership(&facts))
             } else if given == 0 {
                 RuleOutcome::TokenLacksScope(missing_scopes(required, candidate.gives))
             } else {
@@ -106,6 +111,8 @@ pub enum RuleOutcome {
     Applies(Vec<Scope>),
     /// It does not match the caller.
     OtherCallers,
+    /// Whether it is for the caller is unknown: a denial applies, a grant gives nothing.
+    MembershipUnknown(String),
     /// Its condition does not hold.
     ConditionDoesNotHold,
     /// Its condition could not be evaluated: a denial applies, a grant gives nothing.

@@ -8,6 +8,7 @@ use crate::principal::{Identity, PrincipalId};
 use crate::relations::{RelationQuestion, RelationTarget};
 use crate::request::{Call, ServiceTarget};
 use crate::scope::Scope;
+use crate::unknown_facts::UnknownFacts;
 use cel::Value;
 use chrono::{DateTime, Utc};
 use serde_json::Map;
@@ -40,6 +41,10 @@ impl<'s> RequestFacts<'_, 's> {
 impl ConditionFacts for RequestFacts<'_, '_> {
     fn principal(&self, field: &str) -> Option<Value> {
         principal_fact(&self.caller, field)
+    }
+
+    fn unknown(&self) -> Option<&UnknownFacts> {
+        Some(&self.caller.unknown)
     }
 
     fn request(&self, field: &str) -> Option<Value> {

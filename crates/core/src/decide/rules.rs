@@ -10,7 +10,7 @@ use crate::request::Call;
 use crate::risk::{Assurance, RiskLevel};
 use crate::scope::Scope;
 use crate::service::{GrantCandidate, ServiceOperation};
-use crate::subject::SubjectMatcher;
+use crate::subject::{Membership, SubjectMatcher};
 use chrono::{DateTime, Utc};
 use std::sync::Arc;
 
@@ -82,8 +82,17 @@ pub(super) fn evaluate_condition(rule: &str, when: Option<&Condition>, facts: &R
     recorded.unwrap_or_else(|| when.evaluate(facts))
 }
 
-pub(super) fn matches_caller(to: &[SubjectMatcher], facts: &RequestFacts<'_, '_>) -> bool {
-    to.iter().any(|subject| subject.includes(&facts.caller, facts.labels()))
+/// Whether the caller is one of these subjects.
+pub(super) fn membership(to: &[SubjectMatcher], facts: &RequestFacts<'_, '_>) -> Membership {
+    let all = to.iter().map(|subject| subject.membership(&facts.caller, facts.labels()));
+    all.max().unwrap_or(Membership::Outside)
+}
+
+/// The detail of a decision by a denial that applies because the caller may be one of its subjects.
+pub(super) fn unknown_membership(facts: &RequestFacts<'_, '_>) -> String {
+    let unknown = &facts.caller.unknown;
+    let what = if unknown.is_empty() { "an attribute has the wrong type".to_owned() } else { unknown.to_string() };
+    format!("whether the rule is for the caller is unknown: {what}")
 }
 
 /// The scopes of an operation that a grant gives this caller, as bits.

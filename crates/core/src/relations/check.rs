@@ -11,6 +11,7 @@
 //! - Reaching a limit is a failure, too. A failure is never a yes, and excluding a failure does not yield a yes.
 //! - If some tuples are unknown, a no within an exclusion is a failure: the unknown tuples could make it a yes.
 //!   Outside of exclusions unknown tuples can't turn a yes into a no.
+//! - If the caller's groups are unknown, a no to a membership in a group of its provider is a failure, too.
 
 use super::model::{CompiledRelationRule, GROUP, RelationModel};
 use super::names::TextId;
@@ -18,6 +19,8 @@ use super::tuple::{MEMBER, kind_of};
 use super::tuples::{EVERYBODY, IndexedTuple, PRINCIPAL, TupleIndex};
 use crate::condition::Truth;
 use crate::principal::Identity;
+use crate::subject::{Membership, group_membership};
+use crate::unknown_facts::UnknownCause;
 use foldhash::fast::RandomState;
 use serde::Serialize;
 use std::collections::{HashMap, HashSet};
@@ -104,12 +107,15 @@ enum SearchFailure {
     Exclusion,
     /// Some tuples are unknown.
     UnknownTuples,
+    /// The caller's groups are unknown.
+    UnknownGroups(UnknownCause),
 }
 
 impl fmt::Display for SearchFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnknownTuples => f.write_str("whom some tuples exclude is not known"),
+            Self::UnknownGroups(cause) => write!(f, "the caller's groups are unknown: {cause}"),
             Self::Depth => write!(f, "relations lead through more than {MAX_DEPTH} others"),
             Self::Breadth => write!(f, "more than {MAX_BREADTH} sets or objects stand in one relation to one object"),
             Self::Steps => write!(f, "more than {MAX_STEPS} relations would have to be looked at"),
@@ -369,13 +375,22 @@ impl<'a> RelationSearch<'a> {
 
     /// Relations that tuples or the caller's token state directly.
     fn this(&mut self, (object, relation): RelationNode<'a>, reasons: &mut Vec<Justification<'a>>) -> SearchResult {
-        let mut stated = |tuple| {
-            reasons.push(Justification { tuple, since: None, unless: None });
-            SearchResult::definite(SearchVerdict::Yes)
-        };
-        if relation == MEMBER && self.is_in_token(object) {
-            return stated(None);
+        let in_token = if relation == MEMBER { self.membership_in_token(object) } else { Membership::Outside };
+        match (in_token, self.caller.unknown.groups) {
+            (Membership::Member, _) => {
+                reasons.push(Justification { tuple: None, since: None, unless: None });
+                SearchResult::definite(SearchVerdict::Yes)
+            }
+            (Membership::Unknown, Some(cause)) => {
+                let failure = SearchVerdict::Failed(SearchFailure::UnknownGroups(cause));
+                self.stated((object, relation), reasons).or(SearchResult::definite(failure))
+            }
+            _ => self.stated((object, relation), reasons),
         }
+    }
+
+    /// Relations that tuples state directly.
+    fn stated(&mut self, (object, relation): RelationNode<'a>, reasons: &mut Vec<Justification<'a>>) -> SearchResult {
         let name = if object == UNKNOWN { None } else { self.tuples.names.find(relation) };
         let Some(name) = name else {
             return SearchResult::definite(SearchVerdict::No);
@@ -383,7 +398,8 @@ impl<'a> RelationSearch<'a> {
         let own = self.caller_name.map(|subject| IndexedTuple { object, relation: name, kind: PRINCIPAL, subject });
         let everybody = IndexedTuple { object, relation: name, kind: EVERYBODY, subject: object };
         if let Some(key) = own.into_iter().chain([everybody]).find(|key| self.tuples.has(*key)) {
-            return stated(Some(key));
+            reasons.push(Justification { tuple: Some(key), since: None, unless: None });
+            return SearchResult::definite(SearchVerdict::Yes);
         }
         let sets = self.tuples.sets(object, name).take(MAX_BREADTH + 1);
         let sets = sets.filter_map(|key| Some((*key, (key.subject, self.tuples.names.text(key.set()?))))).collect();
@@ -440,11 +456,12 @@ impl<'a> RelationSearch<'a> {
     }
 
     /// Whether the object is a group in the caller's token: `group:PROVIDER/NAME`.
-    fn is_in_token(&self, object: TextId) -> bool {
+    fn membership_in_token(&self, object: TextId) -> Membership {
         let group = self.text(object).split_once(':').filter(|(kind, _)| *kind == GROUP).map(|(_, id)| id);
-        group.and_then(|group| group.split_once('/')).is_some_and(|(provider, name)| {
-            self.caller.provider() == Some(provider) && self.caller.groups.contains(name)
-        })
+        match group.and_then(|group| group.split_once('/')) {
+            Some((provider, name)) if self.caller.provider() == Some(provider) => group_membership(self.caller, name),
+            _ => Membership::Outside,
+        }
     }
 
     /// The steps that lead to a node which holds, each once.

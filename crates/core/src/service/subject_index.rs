@@ -3,7 +3,7 @@
 use crate::labels::Labels;
 use crate::lookup::Lookup;
 use crate::principal::{Identity, PrincipalId};
-use crate::subject::{SpiffePattern, SubjectMatcher};
+use crate::subject::{Membership, SpiffePattern, SubjectMatcher};
 use std::sync::Arc;
 
 /// Rules by their subjects, so that a decision looks only at rules that can match the caller.
@@ -110,7 +110,7 @@ impl<T: Copy + Ord> SubjectIndex<T> {
         found.into_iter()
     }
 
-    /// The rules that match `caller`, in order, each once.
+    /// The rules that certainly match `caller`, in order, each once.
     pub(crate) fn matching(&self, caller: &Identity, labels: Option<&Labels>) -> Vec<T> {
         let mut rules = self.anyone.to_vec();
         rules.extend(self.principals.get(&caller.id));
@@ -129,6 +129,27 @@ impl<T: Copy + Ord> SubjectIndex<T> {
         rules
     }
 
+    /// The rules that match `caller`, or may match it by facts that are unknown, in order, each once.
+    pub(crate) fn possibly_matching(&self, caller: &Identity, labels: Option<&Labels>) -> Vec<T> {
+        let mut rules = self.matching(caller, labels);
+        if !has_uncertain_facts(caller) {
+            return rules;
+        }
+        if caller.unknown.groups.is_some() {
+            let own = self.groups.values().filter(|(of, _)| caller.provider() == Some(of));
+            rules.extend(own.map(|(_, rule)| *rule));
+        }
+        // no trait leads to a subject whose claims are unknown
+        let unknown = self.others.values().filter(|(subject, _)| {
+            matches!(subject, SubjectMatcher::Claims { .. })
+                && subject.membership(caller, labels) == Membership::Unknown
+        });
+        rules.extend(unknown.map(|(_, rule)| *rule));
+        rules.sort_unstable();
+        rules.dedup();
+        rules
+    }
+
     /// Every rule, in order, each once.
     pub(crate) fn all(&self) -> Vec<T> {
         let mut rules: Vec<T> = self.anyone.to_vec();
@@ -139,4 +160,9 @@ impl<T: Copy + Ord> SubjectIndex<T> {
         rules.dedup();
         rules
     }
+}
+
+/// Whether the caller has facts by which the membership in a subject can be unknown.
+fn has_uncertain_facts(caller: &Identity) -> bool {
+    !caller.unknown.is_empty() || caller.attributes.values().any(|value| !value.is_string())
 }

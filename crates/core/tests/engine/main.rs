@@ -27,6 +27,7 @@ mod rules;
 mod services;
 mod subjects;
 mod tokens;
+mod unknown;
 mod who_can;
 
 mod any_bytes;
