@@ -11,6 +11,7 @@ use chrono::{DateTime, Utc};
 use durward_core::principal::{CompletedStepUp, Identity, Principal, PrincipalId};
 use durward_core::risk::Assurance;
 use durward_core::scope::Scope;
+use durward_core::unknown_facts::UnknownFacts;
 use durward_pki::serial::UidTag;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -39,6 +40,9 @@ pub struct AccessTokenDetails {
     /// Mapped claims of an external issuer's token.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     attributes: Map<String, Value>,
+    /// What the external issuer's token did not show.
+    #[serde(default, skip_serializing_if = "UnknownFacts::is_empty")]
+    unknown: UnknownFacts,
     /// The only operation for which `acr` and `auth_time` are valid; `None` for all operations.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     operation: Option<Arc<str>>,
@@ -100,6 +104,7 @@ impl AccessTokenDetails {
             since: binding.map(|binding| binding.issued_at.timestamp()),
             provider: identity.federation.clone(),
             attributes: identity.attributes.clone(),
+            unknown: identity.unknown.clone(),
         }
     }
 
@@ -150,6 +155,7 @@ pub(crate) fn read_caller(
         federation: details.provider,
         groups,
         attributes: details.attributes,
+        unknown: details.unknown,
         scopes,
         narrowed,
         authenticated_at,

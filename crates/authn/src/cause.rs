@@ -90,9 +90,6 @@ pub enum Cause {
     /// The token is bound to a key that the caller did not present (RFC 7800, RFC 8705).
     #[error("the token is bound to a certificate that the caller did not show")]
     Binding,
-    /// The mapped claims exceed the limits.
-    #[error("the token's mapped claims are too large")]
-    TooManyClaims,
     /// The key is not of the form `dwk_NAME_SECRET`.
     #[error("the API key is malformed")]
     KeyMalformed,

@@ -5,19 +5,14 @@ use crate::caller::VerifiedCaller;
 use crate::cause::Cause;
 use crate::credentials::Credentials;
 use crate::jwt::{
-    MAX_LIST, TokenVerification, UnverifiedToken, VerifiedClaims, carried_scopes, token_assurance, words,
+    MappedClaims, TokenVerification, UnverifiedToken, VerifiedClaims, carried_scopes, second_factor, token_assurance,
 };
 use crate::keys::{IssuerKeys, KeySource};
 use chrono::{DateTime, Utc};
 use durward_api::field_error::FieldError;
-use durward_api::resources::{AssuranceMapping, JwtProvider};
+use durward_api::resources::JwtProvider;
 use durward_core::principal::{Identity, Principal, PrincipalId};
-use durward_core::risk::Assurance;
-use serde_json::Map;
 use std::sync::Arc;
-
-/// Maximum size of all mapped attributes as JSON, in bytes.
-const MAX_ATTRIBUTES: usize = 8 * 1024;
 
 /// An external issuer of tokens.
 #[derive(Debug)]
@@ -81,39 +76,16 @@ impl TokenIssuer {
         let subject = subject.as_str().ok_or(Cause::ClaimType("sub"))?;
         let id = PrincipalId::user(&self.name, subject)
             .map_err(|_| Cause::Subject("empty, too long, or with control characters"))?;
-        let groups = claims.get(names.groups.as_deref().unwrap_or("groups")).map(words).unwrap_or_default();
-        let mut attributes = Map::new();
-        for (attribute, claim) in &names.attributes {
-            if let Some(value) = claims.get(claim) {
-                attributes.insert(attribute.clone(), value.clone());
-            }
-        }
-        let size = serde_json::to_vec(&attributes).map_or(usize::MAX, |json| json.len());
-        if groups.len() > MAX_LIST || size > MAX_ATTRIBUTES {
-            return Err(Cause::TooManyClaims);
-        }
+        let MappedClaims { groups, attributes, unknown } = MappedClaims::read(claims, names);
         let assurance = token_assurance(is_bound).max(second_factor(claims, self.spec.assurance.as_ref()));
         Ok(Identity {
-            groups: groups.into_iter().map(ToOwned::to_owned).collect(),
+            groups,
             attributes,
+            unknown,
             scopes: carried_scopes(claims.get(names.scope.as_deref().unwrap_or("scope"))),
             authenticated_at: claims.time("auth_time")?.and_then(|at| DateTime::from_timestamp(at, 0)),
             expires_at: claims.end(),
             ..Identity::new(id, assurance)
         })
-    }
-}
-
-/// The assurance that `acr` and `amr` (RFC 8176) prove by the provider's settings.
-fn second_factor(claims: &VerifiedClaims, mapping: Option<&AssuranceMapping>) -> Assurance {
-    let Some(mapping) = mapping else { return Assurance::Bearer };
-    let stated: Vec<&str> = ["acr", "amr"].into_iter().filter_map(|name| claims.get(name)).flat_map(words).collect();
-    let any = |values: &[String]| values.iter().any(|value| stated.contains(&value.as_str()));
-    if any(&mapping.phishing_resistant) {
-        Assurance::PhishingResistant
-    } else if any(&mapping.multi_factor) {
-        Assurance::MultiFactor
-    } else {
-        Assurance::Bearer
     }
 }

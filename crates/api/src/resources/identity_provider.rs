@@ -122,7 +122,7 @@ pub struct ClaimMapping {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::claim")]
     pub subject: Option<String>,
-    /// Claim with the list of groups. Default `groups`.
+    /// Claim with the list of groups; a string is one group. Default `groups`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::claim")]
     pub groups: Option<String>,
@@ -140,11 +140,11 @@ pub struct ClaimMapping {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AssuranceMapping {
-    /// Values of `acr` or `amr` that mean a second factor.
+    /// Values of the string `acr`, or of the list `amr`, that mean a second factor.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::claim_values")]
     pub multi_factor: Vec<String>,
-    /// Values of `acr` or `amr` that mean a phishing-resistant factor.
+    /// Values of the string `acr`, or of the list `amr`, that mean a phishing-resistant factor.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::claim_values")]
     pub phishing_resistant: Vec<String>,

@@ -11,8 +11,6 @@ use std::collections::BTreeSet;
 pub(crate) const LEEWAY: i64 = 30;
 /// Latest accepted time: the end of the year 9999. Later times are attempts at an overflow.
 const LAST_TIME: i64 = 253_402_300_799;
-/// Maximum number of groups or scopes of a token.
-pub(crate) const MAX_LIST: usize = 200;
 
 /// Claims of a token whose signature and times were verified.
 #[derive(Debug)]
@@ -83,17 +81,14 @@ impl VerifiedClaims {
     }
 }
 
-/// The items of a list of texts, or the words of one text.
-pub(crate) fn words(value: &Value) -> Vec<&str> {
-    match value {
-        Value::String(text) => text.split(' ').filter(|word| !word.is_empty()).collect(),
-        Value::Array(items) => items.iter().filter_map(Value::as_str).collect(),
-        _ => Vec::new(),
-    }
-}
-
-/// The scopes of a token (RFC 8693, section 4.2), without malformed ones; `None` without the claim.
+/// The scopes of a token, without malformed ones; `None` without the claim. They are the words of a text (RFC 8693,
+/// section 4.2) or the items of a list. No other claim has words.
 #[must_use]
 pub fn carried_scopes(claim: Option<&Value>) -> Option<BTreeSet<Scope>> {
-    claim.map(|claim| words(claim).into_iter().take(MAX_LIST).filter_map(|word| Scope::parse(word).ok()).collect())
+    let scopes: Vec<&str> = match claim? {
+        Value::String(text) => text.split(' ').collect(),
+        Value::Array(items) => items.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    };
+    Some(scopes.into_iter().filter_map(|scope| Scope::parse(scope).ok()).collect())
 }

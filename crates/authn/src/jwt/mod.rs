@@ -4,12 +4,14 @@
 
 mod claims;
 mod confirmation;
+mod mapped;
 mod token;
 mod verification;
 
-pub(crate) use claims::{LEEWAY, MAX_LIST, words};
+pub(crate) use claims::LEEWAY;
 pub use claims::{VerifiedClaims, carried_scopes};
 pub use confirmation::thumbprint;
+pub(crate) use mapped::{MappedClaims, second_factor};
 pub use token::UnverifiedToken;
 pub(crate) use token::has_access_token_type;
 pub(crate) use verification::{TokenVerification, token_assurance};
