@@ -1,7 +1,8 @@
 //! Routing from method and path to an operation: a tree of segments, searched from the most specific branch.
 
-use crate::path::{Ambiguity, HttpPattern, Method, RequestPath, Segment};
+use crate::path::{Ambiguity, HttpPattern, Method, RequestPath, Segment, before_format, folded, without_formats};
 use std::borrow::Cow;
+use std::iter;
 use std::sync::Arc;
 
 /// A pattern of a service: index of the operation, and index of the pattern within it.
@@ -12,8 +13,9 @@ pub(crate) type RouteTarget = (usize, usize);
 pub(crate) struct Routes {
     /// Sorted. Most nodes have one or two literals, so a list is as fast as a map and takes a fraction of its memory.
     literals: Vec<(Arc<str>, Routes)>,
-    /// The case-folded literals, sorted, without those that equal their folded form.
-    folded: Vec<Box<str>>,
+    /// Sorted: the folded literals that differ from their literal, and the literals with a format, such as `a.json`,
+    /// folded and without it, as `a.`. No segment of a request ends with a dot.
+    lookalikes: Vec<Box<str>>,
     capture: Option<Box<Routes>>,
     rest: RouteLeaf,
     end: RouteLeaf,
@@ -59,7 +61,7 @@ impl Routes {
     /// equals, a stated method comes before any method. Each node is visited at most once.
     ///
     /// # Errors
-    /// [`Ambiguity::Case`] when the path differs from a declared one only in upper and lower case.
+    /// [`Ambiguity::DeclaredLookalike`] when some framework would take the path for a declared one, which it is not.
     pub(crate) fn find(&self, method: &str, path: &RequestPath<'_>) -> Result<Option<RouteTarget>, Ambiguity> {
         self.search(method, path.segments())
     }
@@ -68,10 +70,12 @@ impl Routes {
     fn literal(&mut self, text: &Arc<str>) -> &mut Self {
         let found = self.literals.binary_search_by(|(literal, _)| literal.cmp(text));
         let at = found.unwrap_or_else(|at| {
-            if let Cow::Owned(folded) = folded(text)
-                && let Err(at) = self.folded.binary_search_by(|other| (**other).cmp(&folded))
-            {
-                self.folded.insert(at, folded.into());
+            let folded = folded(text);
+            if let Some(stem) = before_format(&folded) {
+                self.add_lookalike(format!("{stem}."));
+            }
+            if *folded != **text {
+                self.add_lookalike(folded.into_owned());
             }
             self.literals.reserve_exact(1);
             self.literals.insert(at, (Arc::clone(text), Self::default()));
@@ -87,11 +91,29 @@ impl Routes {
         self.literals.get(found).map(|(_, node)| node)
     }
 
-    /// Whether a text that is not a literal differs from one only in its case.
-    fn is_other_case(&self, text: &str) -> bool {
-        let folded = folded(text);
-        self.folded.binary_search_by(|other| (**other).cmp(&folded)).is_ok()
-            || matches!(folded, Cow::Owned(folded) if self.at(&folded).is_some())
+    fn add_lookalike(&mut self, text: String) {
+        if let Err(at) = self.lookalikes.binary_search_by(|other| (**other).cmp(&text)) {
+            self.lookalikes.insert(at, text.into());
+        }
+    }
+
+    /// Whether some framework takes a segment that is no literal for one. At the end of a path, what follows a dot can
+    /// be a format that the framework doesn't route by.
+    fn is_lookalike(&self, segment: &str, last: bool) -> bool {
+        let folded = folded(segment);
+        self.has_folded(&folded)
+            || last
+                && (self.has_stem(&folded)
+                    || without_formats(&folded).any(|stem| self.has_folded(stem) || self.has_stem(stem)))
+    }
+
+    fn has_folded(&self, folded: &str) -> bool {
+        self.lookalikes.binary_search_by(|other| (**other).cmp(folded)).is_ok() || self.at(folded).is_some()
+    }
+
+    fn has_stem(&self, stem: &str) -> bool {
+        let key = || stem.bytes().chain(iter::once(b'.'));
+        self.lookalikes.binary_search_by(|other| other.bytes().cmp(key())).is_ok()
     }
 
     fn search(&self, method: &str, path: &[Cow<'_, str>]) -> Result<Option<RouteTarget>, Ambiguity> {
@@ -102,7 +124,7 @@ impl Routes {
                     return Ok(found);
                 }
             }
-            None if self.is_other_case(head) => return Err(Ambiguity::Case),
+            None if self.is_lookalike(head, tail.is_empty()) => return Err(Ambiguity::DeclaredLookalike),
             None => {}
         }
         if let Some(node) = &self.capture
@@ -112,17 +134,6 @@ impl Routes {
         }
         Ok(self.rest.get(method))
     }
-}
-
-/// A text, case-folded. Upper case comes first: `ſ` is `S` there, and the Kelvin sign is `k` only in lower case.
-fn folded(text: &str) -> Cow<'_, str> {
-    if !text.is_ascii() {
-        return text.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect();
-    }
-    if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        return text.to_ascii_lowercase().into();
-    }
-    text.into()
 }
 
 impl RouteLeaf {

@@ -46,12 +46,18 @@ pub enum Ambiguity {
     /// The path exceeds the limits.
     #[error("the path is longer than {MAX_PATH} bytes or {MAX_SEGMENTS} segments")]
     TooLong,
-    /// The path differs from a declared path only in upper and lower case.
-    #[error("the path differs from a declared one only in upper and lower case")]
-    Case,
+    /// Some framework takes the path for a declared path that it differs from.
+    #[error(
+        "some frameworks take the path for a declared one: it differs only in case, spaces, characters that look alike, \
+         or a format such as `.json`"
+    )]
+    DeclaredLookalike,
     /// A method that is not a token in upper case.
     #[error("the method is not a token in upper case")]
     Method,
+    /// The query has a parameter, such as `_method`, that some frameworks take for the method.
+    #[error("the query has a parameter that some frameworks take for another method")]
+    MethodParameter,
     /// The enforcement point could not read the request at all.
     #[error("the request is ambiguous")]
     Request,

@@ -5,6 +5,7 @@
 //! parameters, each in its own way. Any difference would be a way around the policy.
 
 mod ambiguity;
+mod lookalike;
 mod method;
 mod pattern;
 mod request_path;
@@ -12,7 +13,8 @@ mod request_path;
 mod tests;
 
 pub use ambiguity::Ambiguity;
+pub(crate) use lookalike::{before_format, folded, without_formats};
 pub(crate) use method::ANY_METHOD;
-pub use method::{Method, is_method};
+pub use method::{Method, is_method, overrides_method};
 pub use pattern::{Captures, HttpPattern, PathPattern, PatternError, Segment};
 pub use request_path::RequestPath;

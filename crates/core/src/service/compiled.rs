@@ -8,7 +8,7 @@ use crate::kubernetes::{ApiCall, ApiPattern};
 use crate::labels::LabelRequirement;
 use crate::lookup::Lookup;
 use crate::namespaced_name::NamespacedName;
-use crate::path::{Ambiguity, PathPattern, RequestPath, is_method};
+use crate::path::{Ambiguity, PathPattern, RequestPath, is_method, overrides_method};
 use crate::policy::{CompiledDenial, CompiledGrant, CompiledOperation, EnforcementMode, ServicePods, TokenSettings};
 use crate::relations::{RelationBackend, RelationModel, RelationTarget};
 use crate::routes::Routes;
@@ -161,6 +161,9 @@ impl CompiledService {
     pub(crate) fn find<'r>(&self, method: &str, path: &'r str) -> Result<Option<HttpMatch<'_, 'r>>, Ambiguity> {
         if !is_method(method) {
             return Err(Ambiguity::Method);
+        }
+        if overrides_method(path, method) {
+            return Err(Ambiguity::MethodParameter);
         }
         let path = RequestPath::parse(path)?;
         let Some((operation, number)) = self.routes.find(method, &path)? else { return Ok(None) };

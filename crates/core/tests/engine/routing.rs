@@ -116,6 +116,87 @@ fn another_case_of_a_declared_path_is_ambiguous_and_never_a_capture() {
 }
 
 #[test]
+fn a_capture_never_takes_a_lookalike_of_a_literal() {
+    let snapshot = declaring(&[
+        "GET /orders/export",
+        "GET /orders/feed.json",
+        "GET /orders/v1.2",
+        "GET /orders/{id}",
+        "GET /orders/{id}/lines",
+        "GET /lang/c",
+        "GET /lang/{name}",
+        "GET /*",
+    ]);
+    for (path, declared) in [
+        ("/orders/export", true),
+        ("/orders/42", true),
+        ("/orders/exports", true),
+        ("/orders/42.json", true),
+        ("/orders/.export", true),
+        ("/orders/%C3%A9xport", true),
+        ("/orders/v1.3", true),
+        ("/orders/export.json/lines", true),
+        ("/reports/export.json", true),
+        ("/export", true),
+        ("/orders/export.json", false),
+        ("/orders/EXPORT.json", false),
+        ("/orders/export.tar.gz", false),
+        ("/orders/feed", false),
+        ("/orders/feed.xml", false),
+        ("/orders/FEED.json", false),
+        ("/orders/v1.2.json", false),
+        ("/orders/%20export", false),
+        ("/orders/%C2%A0export", false),
+        ("/orders/%E3%80%80export", false),
+        ("/orders/+export", false),
+        ("/orders/%EF%BD%85%EF%BD%98%EF%BD%90%EF%BD%8F%EF%BD%92%EF%BD%94", false),
+        ("/orders/ex%E2%80%8Bport", false),
+        ("/orders/ex%C2%ADport", false),
+        ("/orders/%EF%BB%BFexport", false),
+        ("/orders/export%E2%80%8E", false),
+        ("/orders/export%E2%80%8B.json", false),
+        ("/orders.json", false),
+        ("/%20orders/42", false),
+        ("/lang/c++", false),
+    ] {
+        let expected = if declared { Reason::Unauthenticated } else { Reason::AmbiguousPath };
+        assert_eq!(ask(&snapshot, None, &format!("GET {path}")).reason, expected, "{path}");
+    }
+}
+
+#[test]
+fn a_query_that_names_another_method_is_ambiguous() {
+    let snapshot = declaring(&["POST /orders/{id}"]);
+    for (query, declared) in [
+        ("", true),
+        ("?", true),
+        ("?method=DELETE", true),
+        ("?a=_method=DELETE", true),
+        ("?_method=POST", true),
+        ("?_method=post", true),
+        ("?payment_method=card", true),
+        ("?_method=DELETE", false),
+        ("?a=1&_method=DELETE", false),
+        ("?a=1;_method=DELETE", false),
+        ("?_method=POST&_method=DELETE", false),
+        ("?_method", false),
+        ("?%5Fmethod=DELETE", false),
+        ("?%5fMETHOD=DELETE", false),
+        ("?+_method=DELETE", false),
+        ("?.method=DELETE", false),
+        ("?_method%00x=DELETE", false),
+        ("?_method[]=DELETE", false),
+        ("?X-HTTP-Method-Override=DELETE", false),
+        ("?x_http_method=DELETE", false),
+        ("?_HttpMethod=DELETE", false),
+        ("?$httpMethod=DELETE", false),
+    ] {
+        let expected = if declared { Reason::Unauthenticated } else { Reason::AmbiguousPath };
+        assert_eq!(ask(&snapshot, None, &format!("POST /orders/7{query}")).reason, expected, "{query}");
+    }
+}
+
+#[test]
 fn a_policy_can_declare_both_cases() {
     let snapshot = declaring(&["GET /a", "POST /A"]);
     assert_eq!(operation_of(&snapshot, "GET /a").as_deref(), Some("GET /a"));
