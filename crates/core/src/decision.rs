@@ -102,6 +102,8 @@ pub struct Decision {
     /// Outcomes of the conditions that read evidence, in the order of their evaluation. Records hold nothing of the
     /// evidence itself.
     pub evaluated: Vec<EvaluatedCondition>,
+    /// The rule at which the budget of work ended, if it did. Conditions and relations failed from there on.
+    pub exhausted: Option<Arc<str>>,
     /// Revision of the snapshot that it was decided from.
     pub revision: Digest,
 }

@@ -4,6 +4,7 @@
 //! hold the outcomes of these conditions, never the evidence.
 
 use crate::condition::{Condition, Truth};
+use crate::work::WorkBudget;
 use serde_json::{Map, Value as Json};
 use std::fmt;
 
@@ -30,6 +31,11 @@ pub trait Evidence: fmt::Debug + Send + Sync {
     fn recorded(&self, rule: &str, condition: &Condition) -> Option<Truth> {
         let _ = (rule, condition);
         None
+    }
+
+    /// The budget of the decision. It ends where the recorded one ended, when a recorded request is replayed.
+    fn budget(&self) -> WorkBudget {
+        WorkBudget::default()
     }
 }
 

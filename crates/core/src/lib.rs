@@ -42,3 +42,4 @@ pub mod subject;
 pub mod token;
 pub mod unknown_facts;
 pub mod who_can;
+pub mod work;

@@ -4,7 +4,7 @@
 //! carries the scopes of operations that are open to the caller whatever the request is. It never carries a set of
 //! scopes that would open an operation that is closed to the caller. `docs/tokens.md` has examples.
 
-use crate::condition::{Condition, ConditionDependency, ConditionFacts, Truth};
+use crate::condition::{Condition, ConditionDependency, ConditionFacts, FactCache, Truth};
 use crate::decide::{all_scopes, check_credential, given_scopes, principal_fact};
 use crate::labels::Labels;
 use crate::path::Captures;
@@ -15,6 +15,7 @@ use crate::risk::RiskLevel;
 use crate::scope::Scope;
 use crate::service::{CompiledService, ServiceOperation};
 use crate::unknown_facts::UnknownFacts;
+use crate::work::WorkBudget;
 use cel::Value;
 use chrono::{DateTime, TimeDelta, Utc};
 use std::borrow::Cow;
@@ -108,6 +109,8 @@ struct Rules<'s> {
     denials: Vec<&'s Condition>,
     /// Whether a grant applies. Grants that depend on the operation are missing.
     grants: BTreeMap<usize, bool>,
+    /// The budget of the whole token.
+    work: WorkBudget,
 }
 
 impl<'s> Rules<'s> {
@@ -121,7 +124,15 @@ impl<'s> Rules<'s> {
         if caller.expires_at.is_some_and(|end| end <= now) {
             return None;
         }
-        let mut rules = Self { service, caller, labels, now, denials: Vec::new(), grants: BTreeMap::new() };
+        let mut rules = Self {
+            service,
+            caller,
+            labels,
+            now,
+            denials: Vec::new(),
+            grants: BTreeMap::new(),
+            work: WorkBudget::default(),
+        };
         for number in service.denial_index.possibly_matching(caller, labels) {
             let when = service.denials.get(number)?.when.as_deref()?;
             match when.dependency() {
@@ -176,7 +187,8 @@ impl<'s> Rules<'s> {
 
     fn holds(&self, when: &Condition, operation: Option<&str>) -> Truth {
         let caller = operation.map_or(Cow::Borrowed(self.caller), |operation| self.caller.at_operation(operation));
-        when.evaluate(&TokenFacts { caller: &caller, operation, now: self.now })
+        let facts = TokenFacts { caller: &caller, operation, now: self.now, cache: FactCache::default() };
+        when.evaluate(&facts, &self.work)
     }
 }
 
@@ -185,9 +197,14 @@ struct TokenFacts<'f> {
     caller: &'f Identity,
     operation: Option<&'f str>,
     now: DateTime<Utc>,
+    cache: FactCache,
 }
 
 impl ConditionFacts for TokenFacts<'_> {
+    fn cache(&self) -> &FactCache {
+        &self.cache
+    }
+
     fn principal(&self, field: &str) -> Option<Value> {
         principal_fact(self.caller, field)
     }

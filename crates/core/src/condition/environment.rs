@@ -1,7 +1,7 @@
 //! The CEL environment of all conditions.
 
-use super::functions;
 use super::limits::MAX_DEPTH;
+use super::{functions, price};
 use cel::Env;
 use std::sync::{Arc, LazyLock};
 
@@ -9,6 +9,7 @@ pub(super) static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| {
     let mut env = Env::stdlib();
     // no function is declared twice: a test calls each
     let _ = functions::register(&mut env);
+    let _ = price::register(&mut env);
     Arc::new(env)
 });
 

@@ -1,48 +1,45 @@
-//! The variables of one evaluation, and the budget of its loops.
+//! The variables of one evaluation.
 
 use super::error::UnreadableFact;
 use super::facts::ConditionFacts;
 use super::fields::{HEADERS, ReadFields};
 use super::headers::HeaderValues;
 use super::json::JsonFields;
-use super::limits::{MAX_KEPT, MAX_WORK};
-use super::steps;
-use cel::Value;
+use super::metering::{PATTERN, STEP, WORK};
+use super::pattern::Pattern;
+use super::price::price;
+use crate::work::WorkBudget;
 use cel::common::types::{CelBool, CelMap, CelMapKey, CelString};
 use cel::common::value::{CowVal, Val};
 use cel::context::VariableResolver;
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 pub(super) struct Variables<'f> {
     facts: &'f dyn ConditionFacts,
+    work: &'f WorkBudget,
+    patterns: &'f [Pattern],
     headers: Option<&'f HeaderValues>,
     kubernetes: Option<&'f CelMap<'static>>,
     resource: Option<&'f CelMap<'static>>,
     reads: &'f ReadFields,
-    nodes: usize,
-    loops: bool,
+    /// `principal` and `request` as wholes; their fields are read by themselves.
     principal: OnceLock<CelMap<'static>>,
     request: OnceLock<CelMap<'static>>,
-    /// Size of everything that was read so far.
-    parts: AtomicUsize,
-    /// Turns of loops so far, and the number of those that add to a list.
-    steps: AtomicUsize,
-    kept: AtomicUsize,
-    exhausted: AtomicBool,
+    sent: OnceLock<CelMap<'static>>,
+    paid: CelBool,
 }
 
 impl<'f> Variables<'f> {
-    /// The variables of a condition that reads these fields and has `nodes` nodes.
+    /// The variables of a condition that reads these fields.
     ///
     /// # Errors
     /// If something that the condition reads is unknown or can't be read.
     pub(super) fn new(
         reads: &'f ReadFields,
-        nodes: usize,
-        loops: bool,
+        patterns: &'f [Pattern],
         facts: &'f dyn ConditionFacts,
+        work: &'f WorkBudget,
     ) -> Result<Self, UnreadableFact> {
         check_principal(reads, facts)?;
         let headers = readable_headers(reads, facts)?;
@@ -52,87 +49,87 @@ impl<'f> Variables<'f> {
         };
         let kubernetes = read(&reads.kubernetes, &|| facts.objects(), "object")?;
         let resource = read(&reads.resource, &|| facts.resource(), "resource")?;
-        let parts = 1 + [kubernetes, resource].into_iter().flatten().map(|(_, parts)| parts).sum::<usize>();
+        for (number, read) in [kubernetes, resource].into_iter().enumerate() {
+            if let Some((_, parts)) = read {
+                facts.cache().charge_object(number, parts, work);
+            }
+        }
         Ok(Self {
             facts,
+            work,
+            patterns,
             headers,
             kubernetes: kubernetes.map(|(objects, _)| objects),
             resource: resource.map(|(resource, _)| resource),
             reads,
-            nodes,
-            loops,
             principal: OnceLock::new(),
             request: OnceLock::new(),
-            parts: parts.into(),
-            steps: AtomicUsize::new(0),
-            kept: AtomicUsize::new(0),
-            exhausted: AtomicBool::new(false),
+            sent: OnceLock::new(),
+            paid: CelBool::from(true),
         })
     }
 
-    /// Whether the loops have used up their budget.
-    pub(super) fn is_exhausted(&self) -> bool {
-        self.exhausted.load(Ordering::Relaxed)
+    fn principal_field(&self, field: &str) -> Option<&(dyn Val + 'static)> {
+        self.facts.cache().principal(field, self.facts, self.work)
     }
 
-    fn request(&self, field: &str) -> Option<Box<dyn Val>> {
+    fn request_field(&self, field: &str) -> Option<&(dyn Val + 'static)> {
         match (field, self.headers) {
-            (HEADERS, Some(headers)) => Some(Box::new(sent_headers(&self.reads.headers, headers))),
-            _ => self.facts.request(field).map(|value| self.count_parts(value)),
+            (HEADERS, Some(headers)) => {
+                Some(self.sent.get_or_init(|| self.charged(sent_headers(&self.reads.headers, headers))))
+            }
+            _ => self.facts.cache().request(field, self.facts, self.work),
         }
     }
 
-    /// The interpreter's form of a value. Its size is counted if the condition has loops.
-    fn count_parts(&self, value: Value) -> Box<dyn Val> {
-        if self.loops {
-            self.parts.fetch_add(parts(&value), Ordering::Relaxed);
+    /// The value of one of the names that no expression can contain.
+    fn internal(&self, name: &str) -> Option<&dyn Val> {
+        if name == WORK {
+            return Some(self.work);
         }
-        native(value)
+        if let Some(number) = name.strip_prefix(PATTERN) {
+            return self.patterns.get(number.parse::<usize>().ok()?).map(|pattern| pattern as &dyn Val);
+        }
+        let price = name.strip_prefix(STEP)?.parse().ok()?;
+        self.work.charge(price).then_some(&self.paid as &dyn Val)
     }
 
-    /// Whether a loop may take another turn.
-    fn step(&self, keeps: bool) -> bool {
-        let parts = self.parts.load(Ordering::Relaxed);
-        let count = |so_far: &AtomicUsize, one: usize| so_far.fetch_add(one, Ordering::Relaxed).saturating_add(one);
-        let work = count(&self.steps, 1).saturating_mul(self.nodes).saturating_mul(parts);
-        let kept = count(&self.kept, keeps.into()).saturating_mul(parts);
-        let fits = work <= MAX_WORK && kept <= MAX_KEPT;
-        self.exhausted.fetch_or(!fits, Ordering::Relaxed);
-        fits
+    /// Charges a value that was made of copies.
+    fn charged(&self, map: CelMap<'static>) -> CelMap<'static> {
+        self.work.charge(price(&map, self.work.left()));
+        map
     }
 }
 
 impl VariableResolver for Variables<'_> {
+    /// The interpreter asks for `root.field` before it asks for `root`.
     fn resolve<'b>(&'b self, variable: &str) -> Option<CowVal<'b, 'b>> {
         let reads = self.reads;
-        let value = match variable {
-            "principal" => self.principal.get_or_init(|| {
-                object(&reads.principal, |field| self.facts.principal(field).map(|value| self.count_parts(value)))
-            }),
-            "request" => self.request.get_or_init(|| object(&reads.request, |field| self.request(field))),
-            "kubernetes" => self.kubernetes?,
-            "resource" => self.resource?,
-            steps::STEP | steps::KEEP => {
-                return self.step(variable == steps::KEEP).then(|| CowVal::owned(CelBool::from(true)));
-            }
-            _ => return None,
+        let value: &dyn Val = match variable.split_once('.') {
+            Some(("principal", field)) => self.principal_field(field)?,
+            Some(("request", field)) => self.request_field(field)?,
+            Some(_) => return None,
+            None => match variable {
+                "principal" => self
+                    .principal
+                    .get_or_init(|| self.charged(object(&reads.principal, |field| self.principal_field(field)))),
+                "request" => {
+                    self.request.get_or_init(|| self.charged(object(&reads.request, |field| self.request_field(field))))
+                }
+                "kubernetes" => self.kubernetes?,
+                "resource" => self.resource?,
+                _ => self.internal(variable)?,
+            },
         };
         Some(CowVal::Borrowed(value))
     }
 }
 
-/// The size of a value, in parts.
-fn parts(value: &Value) -> usize {
-    match value {
-        Value::String(text) => 1 + text.len() / 64,
-        Value::List(items) => 1 + items.iter().map(parts).sum::<usize>(),
-        Value::Map(map) => 1 + map.map.values().map(parts).sum::<usize>(),
-        _ => 1,
-    }
-}
-
-fn object(fields: &BTreeSet<&'static str>, fact: impl Fn(&str) -> Option<Box<dyn Val>>) -> CelMap<'static> {
-    let entries = fields.iter().filter_map(|field| Some((CelMapKey::from(*field), fact(field)?)));
+fn object<'v>(
+    fields: &BTreeSet<&'static str>,
+    fact: impl Fn(&str) -> Option<&'v (dyn Val + 'static)>,
+) -> CelMap<'static> {
+    let entries = fields.iter().filter_map(|field| Some((CelMapKey::from(*field), fact(field)?.clone_as_boxed())));
     CelMap::from(entries.collect::<HashMap<_, _>>())
 }
 
@@ -176,10 +173,4 @@ fn sent_headers(names: &BTreeSet<Arc<str>>, headers: &HeaderValues) -> CelMap<'s
         (CelMapKey::from(name.to_string()), Box::new(CelString::from(value.clone())) as Box<dyn Val>)
     };
     CelMap::from(sent.map(entry).collect::<HashMap<_, _>>())
-}
-
-/// The interpreter's form of a value. A value without one becomes an empty map, in which every field is missing.
-fn native(value: Value) -> Box<dyn Val> {
-    let converted: Result<Box<dyn Val>, _> = value.try_into();
-    converted.unwrap_or_else(|_| Box::new(CelMap::from(HashMap::new())))
 }

@@ -7,10 +7,12 @@ use super::evaluation::Variables;
 use super::facts::ConditionFacts;
 use super::fields::{HEADERS, ReadFields};
 use super::limits::{MAX_DEPTH, MAX_SOURCE};
+use super::metering::{MeteredExpression, meter};
 use super::truth::Truth;
-use super::{inspect, steps, type_check};
+use super::{inspect, type_check};
 use crate::digest::Digest;
-use cel::common::ast::IdedExpr;
+use crate::work::{WORK_EXHAUSTED, WorkBudget};
+use cel::common::types::CelBool;
 use cel::{Context, ExecutionError, Value};
 use std::fmt;
 use std::sync::Arc;
@@ -18,10 +20,8 @@ use std::sync::Arc;
 /// A compiled condition.
 pub struct Condition {
     source: Arc<str>,
-    /// The expression, with a check of the budget in each turn of its loops.
-    expression: IdedExpr,
-    nodes: usize,
-    loops: bool,
+    metered: MeteredExpression,
+    constant: Option<bool>,
     reads: ReadFields,
 }
 
@@ -65,12 +65,13 @@ impl Condition {
             },
             None => at_start("the expression does not parse".to_owned()),
         })?;
-        let (reads, nodes) = inspect::inspect(&program, source, headers)?;
+        let reads = inspect::inspect(&program, source, headers)?;
         type_check::check(program.expression())
             .map_err(|mistake| error_at(&program, source, mistake.node, mistake.message))?;
-        let mut expression = program.expression().clone();
-        let loops = steps::count_steps(&mut expression);
-        Ok(Self { source: source.into(), expression, nodes, loops, reads })
+        let constant = fold(&program.expression().expr);
+        let metered = meter(program.expression().clone())
+            .map_err(|mistake| error_at(&program, source, mistake.node, mistake.message))?;
+        Ok(Self { source: source.into(), metered, constant, reads })
     }
 
     /// The source of the expression.
@@ -82,7 +83,7 @@ impl Condition {
     /// The outcome, if it is the same for all facts.
     #[must_use]
     pub fn constant(&self) -> Option<bool> {
-        fold(&self.expression.expr)
+        self.constant
     }
 
     /// The headers that it reads.
@@ -127,23 +128,32 @@ impl Condition {
         self.reads.request.iter().map(reach).max().unwrap_or(ConditionDependency::Caller)
     }
 
-    /// Whether the condition holds for these facts.
+    /// Whether the condition holds for these facts. It fails once the budget is exhausted.
     #[must_use]
-    pub fn evaluate(&self, facts: &dyn ConditionFacts) -> Truth {
-        let variables = match Variables::new(&self.reads, self.nodes, self.loops, facts) {
+    pub fn evaluate(&self, facts: &dyn ConditionFacts, work: &WorkBudget) -> Truth {
+        let exhausted = || Truth::Failed(WORK_EXHAUSTED.to_owned());
+        if !work.charge(self.metered.price) {
+            return exhausted();
+        }
+        let variables = match Variables::new(&self.reads, &self.metered.patterns, facts, work) {
             Ok(variables) => variables,
             Err(unreadable) => return Truth::Failed(unreadable.to_string()),
         };
+        if work.is_exhausted() {
+            return exhausted();
+        }
         let mut context = Context::with_env(Arc::clone(&ENV));
         context.set_variable_resolver(&variables);
-        let result = Value::resolve(&self.expression, &context);
-        if variables.is_exhausted() {
-            return Truth::Failed("its loops take more steps than one evaluation may".to_owned());
+        let result = Value::resolve_val(&self.metered.expression, &context);
+        if work.is_exhausted() {
+            return exhausted();
         }
         match result {
-            Ok(Value::Bool(true)) => Truth::True,
-            Ok(Value::Bool(false)) => Truth::False,
-            Ok(other) => Truth::Failed(format!("the condition gave {:?} instead of a bool", other.type_of())),
+            Ok(value) => match value.downcast_ref::<CelBool>() {
+                Some(truth) if *truth.inner() => Truth::True,
+                Some(_) => Truth::False,
+                None => Truth::Failed(format!("the condition gave {} instead of a bool", value.get_type().name())),
+            },
             Err(error) if self.reads_evidence() => Truth::Failed(redacted_reason(&error)),
             Err(error) => Truth::Failed(error.to_string()),
         }

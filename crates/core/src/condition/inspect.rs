@@ -8,17 +8,12 @@ use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operat
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// The fields that an expression reads, and its number of nodes. It fails if the expression is too large or a name is
-/// unknown.
-pub(super) fn inspect(
-    program: &Program,
-    source: &str,
-    listed: &[Arc<str>],
-) -> Result<(ReadFields, usize), ConditionError> {
+/// The fields that an expression reads. It fails if the expression is too large or a name is unknown.
+pub(super) fn inspect(program: &Program, source: &str, listed: &[Arc<str>]) -> Result<ReadFields, ConditionError> {
     let reads = ReadFields::default();
     let mut inspector = Inspector { program, source, listed, nodes: 0, depth: 0, bound: Vec::new(), reads };
     inspector.visit(program.expression(), 0)?;
-    Ok((inspector.reads, inspector.nodes))
+    Ok(inspector.reads)
 }
 
 /// Walks an expression once, for its size and for unknown names.

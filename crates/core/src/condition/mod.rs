@@ -17,7 +17,9 @@ mod headers;
 mod inspect;
 mod json;
 mod limits;
-mod steps;
+mod metering;
+mod pattern;
+mod price;
 #[cfg(test)]
 mod tests;
 mod truth;
@@ -26,7 +28,7 @@ mod value_type;
 
 pub use error::ConditionError;
 pub use expression::{Condition, ConditionDependency};
-pub use facts::ConditionFacts;
+pub use facts::{ConditionFacts, FactCache};
 pub use functions::{ConditionFunction, functions};
 pub use headers::{HeaderValues, MAX_HEADER};
 pub use json::{JsonFields, MAX_LEVELS, MAX_PARTS};

@@ -3,11 +3,12 @@
 use super::facts::RequestFacts;
 use super::route::{MatchedOperation, Route};
 use super::rules::{
-    all_scopes, check_credential, evaluate_rule, given_scopes, membership, missing_scopes, unknown_membership,
+    all_scopes, carried_scopes, check_credential, evaluate_rule, membership, missing_scopes, unknown_membership,
 };
+use super::trace::DecisionTrace;
 use crate::approval::ApprovalSubject;
-use crate::condition::Truth;
-use crate::decision::{Decision, EvaluatedCondition, Reason, RequiredApproval};
+use crate::condition::{FactCache, Truth};
+use crate::decision::{Decision, Reason, RequiredApproval};
 use crate::policy::{CompiledDenial, EnforcementMode, MAX_SCOPES};
 use crate::principal::Principal;
 use crate::relations::{RelationBackend, RelationQuestions, RelationTarget};
@@ -15,7 +16,9 @@ use crate::request::{Call, Request};
 use crate::scope::Scope;
 use crate::snapshot::Snapshot;
 use crate::subject::Membership;
+use crate::work::{WORK_EXHAUSTED, WorkBudget};
 use chrono::{DateTime, Utc};
+use std::cell::LazyCell;
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -38,12 +41,13 @@ impl<'s> Route<'s, '_> {
     pub fn questions(&self, principal: Option<&Principal>, now: DateTime<Utc>) -> Option<RelationQuestions<'s>> {
         let service = self.service?;
         let RelationBackend::OpenFga(store) = &service.relation_engine else { return None };
-        let mut evaluated = Vec::new();
+        let work = WorkBudget::default();
+        let mut trace = DecisionTrace::new(&work);
         // collects every relation that the decision may need
-        let admitted = self.check_caller(principal, now, true, &mut evaluated);
+        let admitted = self.check_caller(principal, now, true, &mut trace);
         let ControlFlow::Continue((facts, _)) = admitted else { return None };
         let mut questions = BTreeSet::new();
-        self.collect_grants(&facts, &mut evaluated, |to| {
+        self.collect_grants(&facts, &mut trace, |to| {
             questions.extend(facts.question(to).ok());
             false
         });
@@ -53,9 +57,16 @@ impl<'s> Route<'s, '_> {
     /// Steps 3 to 8 of a decision. Takes no lock and does no I/O.
     #[must_use]
     pub fn decide(&self, principal: Option<&Principal>, now: DateTime<Utc>) -> Decision {
-        let mut evaluated = Vec::new();
-        let mut decision = self.decide_with(principal, now, false, &mut evaluated);
-        decision.evaluated = evaluated;
+        self.decide_within(principal, now, &self.request.evidence.budget())
+    }
+
+    /// As [`Self::decide`], with a budget of work that the caller can read afterwards.
+    #[must_use]
+    pub fn decide_within(&self, principal: Option<&Principal>, now: DateTime<Utc>, work: &WorkBudget) -> Decision {
+        let mut trace = DecisionTrace::new(work);
+        let mut decision = self.decide_with(principal, now, false, &mut trace);
+        decision.evaluated = trace.evaluated;
+        decision.exhausted = trace.exhausted;
         decision
     }
 
@@ -65,7 +76,7 @@ impl<'s> Route<'s, '_> {
     pub fn awaits_object(&self, principal: Option<&Principal>, now: DateTime<Utc>) -> bool {
         matches!(self.request.call, Call::Kubernetes(_))
             && !self.decide(principal, now).passes()
-            && self.decide_with(principal, now, true, &mut Vec::new()).passes()
+            && self.decide_with(principal, now, true, &mut DecisionTrace::new(&WorkBudget::default())).passes()
     }
 
     fn decide_with(
@@ -73,15 +84,17 @@ impl<'s> Route<'s, '_> {
         principal: Option<&Principal>,
         now: DateTime<Utc>,
         in_favour: bool,
-        evaluated: &mut Vec<EvaluatedCondition>,
+        trace: &mut DecisionTrace<'_>,
     ) -> Decision {
-        let (facts, denied) = match self.check_caller(principal, now, in_favour, evaluated) {
+        let (facts, denied) = match self.check_caller(principal, now, in_favour, trace) {
             ControlFlow::Continue(admitted) => admitted,
             ControlFlow::Break(decision) => return decision,
         };
-        let (rules, missing) = self.collect_grants(&facts, evaluated, |to| self.has_relation(to, &facts));
+        let work = trace.work;
+        let (rules, missing) = self.collect_grants(&facts, trace, |to| self.has_relation(to, &facts, work));
         if !missing.is_empty() {
-            return Decision { missing, ..self.decision(Reason::InsufficientScope) };
+            let detail = trace.exhausted.as_ref().map(|rule| format!("{WORK_EXHAUSTED}, at {rule}"));
+            return Decision { missing, detail, ..self.decision(Reason::InsufficientScope) };
         }
         // approval comes last: it replaces no other requirement
         let approval = self.approval(&facts);
@@ -98,7 +111,7 @@ impl<'s> Route<'s, '_> {
         principal: Option<&'f Principal>,
         now: DateTime<Utc>,
         in_favour: bool,
-        evaluated: &mut Vec<EvaluatedCondition>,
+        trace: &mut DecisionTrace<'_>,
     ) -> ControlFlow<Decision, (RequestFacts<'f, 's>, Option<Decision>)> {
         let matched = match &self.matched {
             Ok(matched) => matched,
@@ -132,8 +145,8 @@ impl<'s> Route<'s, '_> {
                 Some(refusal)
             }
         };
-        let facts = RequestFacts { route: self, matched, caller, now, in_favour };
-        let denied = self.find_denial(&facts, evaluated).map(|(denial, detail)| Decision {
+        let facts = RequestFacts { route: self, matched, caller, now, in_favour, cache: FactCache::default() };
+        let denied = self.find_denial(&facts, trace).map(|(denial, detail)| Decision {
             mode: denial.mode,
             rules: vec![Arc::clone(&denial.rule)],
             detail,
@@ -181,6 +194,7 @@ impl<'s> Route<'s, '_> {
             approval: None,
             detail: None,
             evaluated: Vec::new(),
+            exhausted: None,
             revision: self.snapshot.revision(),
         }
     }
@@ -190,7 +204,7 @@ impl<'s> Route<'s, '_> {
     fn find_denial(
         &self,
         facts: &RequestFacts<'_, '_>,
-        evaluated: &mut Vec<EvaluatedCondition>,
+        trace: &mut DecisionTrace<'_>,
     ) -> Option<(&'s CompiledDenial, Option<String>)> {
         let service = self.service?;
         let mut audited = None;
@@ -199,7 +213,7 @@ impl<'s> Route<'s, '_> {
             if denial.mode == EnforcementMode::Audit && audited.is_some() {
                 continue;
             }
-            let detail = match evaluate_rule(&denial.rule, denial.when.as_ref(), facts, Truth::False, evaluated) {
+            let detail = match evaluate_rule(&denial.rule, denial.when.as_ref(), facts, Truth::False, trace) {
                 Truth::False => continue,
                 Truth::True if membership(&denial.to, facts) == Membership::Unknown => Some(unknown_membership(facts)),
                 Truth::True => denial.reason.as_ref().map(ToString::to_string),
@@ -217,7 +231,7 @@ impl<'s> Route<'s, '_> {
     fn collect_grants(
         &self,
         facts: &RequestFacts<'_, '_>,
-        evaluated: &mut Vec<EvaluatedCondition>,
+        trace: &mut DecisionTrace<'_>,
         mut related: impl FnMut(&RelationTarget) -> bool,
     ) -> (Vec<Arc<str>>, Vec<Scope>) {
         let required = &facts.matched.operation.operation.scopes;
@@ -226,6 +240,7 @@ impl<'s> Route<'s, '_> {
             // the bits can't represent further scopes; the compiler refuses such an operation anyway
             return (Vec::new(), required.to_vec());
         }
+        let carried = LazyCell::new(|| carried_scopes(required, &facts.caller));
         let mut needed = all_scopes(required);
         let mut rules = Vec::new();
         for candidate in facts.matched.operation.grants.matching(&facts.caller, facts.labels()) {
@@ -233,12 +248,14 @@ impl<'s> Route<'s, '_> {
                 break;
             }
             let Some(grant) = grants.get(candidate.grant) else { continue };
-            let gives = given_scopes(grant, candidate, required, &facts.caller) & needed;
+            let by_token = grant.from_token || facts.caller.narrowed;
+            let gives = candidate.gives & needed & if by_token { *carried } else { u64::MAX };
             // condition and relation come last, since they cost most
-            if gives != 0
-                && evaluate_rule(&grant.rule, grant.when.as_ref(), facts, Truth::True, evaluated) == Truth::True
-                && grant.relation.as_ref().is_none_or(&mut related)
-            {
+            let applies = gives != 0
+                && evaluate_rule(&grant.rule, grant.when.as_ref(), facts, Truth::True, trace) == Truth::True
+                && grant.relation.as_ref().is_none_or(&mut related);
+            trace.note(&grant.rule);
+            if applies {
                 needed &= !gives;
                 rules.push(Arc::clone(&grant.rule));
             }
@@ -247,12 +264,12 @@ impl<'s> Route<'s, '_> {
     }
 
     /// Whether the caller has the relation that a grant requires.
-    fn has_relation(&self, to: &RelationTarget, facts: &RequestFacts<'_, '_>) -> bool {
+    fn has_relation(&self, to: &RelationTarget, facts: &RequestFacts<'_, '_>, work: &WorkBudget) -> bool {
         let (Some(service), Ok(question)) = (self.service, facts.question(to)) else { return false };
         let truth = match service.relation_engine {
             RelationBackend::BuiltIn => {
                 let tuples = self.snapshot.tuples(&service.key);
-                tuples.check(&service.relations, &question.object, &to.relation, &facts.caller)
+                tuples.check_within(&service.relations, &question.object, &to.relation, &facts.caller, work)
             }
             RelationBackend::OpenFga(_) => self.answers.answer(&question),
         };

@@ -3,11 +3,12 @@
 use super::facts::RequestFacts;
 use super::route::Route;
 use super::rules::{evaluate_condition, given_scopes, membership, missing_scopes, unknown_membership};
-use crate::condition::Truth;
+use crate::condition::{FactCache, Truth};
 use crate::principal::Principal;
 use crate::relations::{ProofStep, RelationBackend, RelationCheck, RelationTarget};
 use crate::scope::Scope;
 use crate::subject::Membership;
+use crate::work::WorkBudget;
 use chrono::{DateTime, Utc};
 use std::sync::Arc;
 
@@ -18,17 +19,18 @@ impl Route<'_, '_> {
     pub fn explain(&self, principal: &Principal, now: DateTime<Utc>) -> Vec<ExplainedRule> {
         let (Some(service), Ok(matched)) = (self.service, &self.matched) else { return Vec::new() };
         let caller = principal.identity().at_operation(&matched.operation.operation.name);
-        let facts = RequestFacts { route: self, matched, caller, now, in_favour: false };
+        let facts = RequestFacts { route: self, matched, caller, now, in_favour: false, cache: FactCache::default() };
+        let work = &WorkBudget::default();
         let denials = service.denials.iter().map(|denial| {
-            let outcome = match (
-                membership(&denial.to, &facts),
-                evaluate_condition(&denial.rule, denial.when.as_deref(), &facts),
-            ) {
-                (Membership::Outside, _) => RuleOutcome::OtherCallers,
-                (_, Truth::False) => RuleOutcome::ConditionDoesNotHold,
-                (_, Truth::Failed(why)) => RuleOutcome::ConditionFailed(why),
-                (Membership::Unknown, Truth::True) => RuleOutcome::MembershipUnknown(unknown_membership(&facts)),
-                (Membership::Member, Truth::True) => RuleOutcome::Applies(Vec::new()),
+            let condition = || evaluate_condition(&denial.rule, denial.when.as_deref(), &facts, work);
+            let outcome = match membership(&denial.to, &facts) {
+                Membership::Outside => RuleOutcome::OtherCallers,
+                membership => match (membership, condition()) {
+                    (_, Truth::False) => RuleOutcome::ConditionDoesNotHold,
+                    (_, Truth::Failed(why)) => RuleOutcome::ConditionFailed(why),
+                    (Membership::Unknown, Truth::True) => RuleOutcome::MembershipUnknown(unknown_membership(&facts)),
+                    (_, Truth::True) => RuleOutcome::Applies(Vec::new()),
+                },
             };
             ExplainedRule { rule: Arc::clone(&denial.rule), outcome, relation: Vec::new() }
         });
@@ -44,7 +46,7 @@ impl Route<'_, '_> {
             } else if given == 0 {
                 RuleOutcome::TokenLacksScope(missing_scopes(required, candidate.gives))
             } else {
-                match evaluate_condition(&grant.rule, grant.when.as_deref(), &facts) {
+                match evaluate_condition(&grant.rule, grant.when.as_deref(), &facts, work) {
                     Truth::True => RuleOutcome::Applies(missing_scopes(required, given)),
                     Truth::False => RuleOutcome::ConditionDoesNotHold,
                     Truth::Failed(why) => RuleOutcome::ConditionFailed(why),
@@ -52,7 +54,7 @@ impl Route<'_, '_> {
             };
             let rule = Arc::clone(&grant.rule);
             Some(match (&grant.relation, outcome) {
-                (Some(to), RuleOutcome::Applies(scopes)) => self.explain_relation(rule, to, &facts, scopes),
+                (Some(to), RuleOutcome::Applies(scopes)) => self.explain_relation(rule, to, &facts, scopes, work),
                 (_, outcome) => ExplainedRule { rule, outcome, relation: Vec::new() },
             })
         });
@@ -65,6 +67,7 @@ impl Route<'_, '_> {
         to: &RelationTarget,
         facts: &RequestFacts<'_, '_>,
         scopes: Vec<Scope>,
+        work: &WorkBudget,
     ) -> ExplainedRule {
         let question = match facts.question(to) {
             Ok(question) => question,
@@ -76,7 +79,7 @@ impl Route<'_, '_> {
         let checked = self.service.map(|service| match service.relation_engine {
             RelationBackend::BuiltIn => {
                 let tuples = self.snapshot.tuples(&service.key);
-                tuples.explain(&service.relations, &question.object, &to.relation, &facts.caller)
+                tuples.explain_within(&service.relations, &question.object, &to.relation, &facts.caller, work)
             }
             RelationBackend::OpenFga(_) => RelationCheck { truth: self.answers.answer(&question), proof: Vec::new() },
         });

@@ -1,7 +1,7 @@
 //! The facts that conditions read: caller, request and evidence.
 
 use super::route::{MatchedOperation, Route};
-use crate::condition::{ConditionFacts, HeaderValues, JsonFields};
+use crate::condition::{ConditionFacts, FactCache, HeaderValues, JsonFields};
 use crate::host::Host;
 use crate::labels::Labels;
 use crate::principal::{Identity, PrincipalId};
@@ -23,6 +23,7 @@ pub(super) struct RequestFacts<'f, 's> {
     pub(super) now: DateTime<Utc>,
     /// Whether conditions that only lack the object are assumed to favour the caller.
     pub(super) in_favour: bool,
+    pub(super) cache: FactCache,
 }
 
 impl<'s> RequestFacts<'_, 's> {
@@ -39,6 +40,10 @@ impl<'s> RequestFacts<'_, 's> {
 }
 
 impl ConditionFacts for RequestFacts<'_, '_> {
+    fn cache(&self) -> &FactCache {
+        &self.cache
+    }
+
     fn principal(&self, field: &str) -> Option<Value> {
         principal_fact(&self.caller, field)
     }

@@ -8,6 +8,7 @@ mod explanation;
 mod facts;
 mod route;
 mod rules;
+mod trace;
 
 pub use explanation::{ExplainedRule, RuleOutcome};
 pub(crate) use facts::principal_fact;

@@ -1,6 +1,7 @@
 //! Parts of a decision: credentials, conditions, subjects and scopes.
 
 use super::facts::RequestFacts;
+use super::trace::DecisionTrace;
 use crate::authentication::{CLOCK_SKEW, Challenge};
 use crate::condition::{Condition, ConditionFacts, Truth};
 use crate::decision::EvaluatedCondition;
@@ -11,6 +12,7 @@ use crate::risk::{Assurance, RiskLevel};
 use crate::scope::Scope;
 use crate::service::{GrantCandidate, ServiceOperation};
 use crate::subject::{Membership, SubjectMatcher};
+use crate::work::WorkBudget;
 use chrono::{DateTime, Utc};
 use std::sync::Arc;
 
@@ -53,21 +55,22 @@ pub(crate) fn check_credential(
     }
 }
 
-/// The outcome of a rule's condition. It is added to `evaluated` if the condition reads evidence. `best` is the
+/// The outcome of a rule's condition. It is added to the trace if the condition reads evidence. `best` is the
 /// outcome most favourable to the caller.
 pub(super) fn evaluate_rule(
     rule: &Arc<str>,
     when: Option<&Arc<Condition>>,
     facts: &RequestFacts<'_, '_>,
     best: Truth,
-    evaluated: &mut Vec<EvaluatedCondition>,
+    trace: &mut DecisionTrace<'_>,
 ) -> Truth {
     if facts.in_favour && when.is_some_and(|when| when.awaits_object()) && facts.objects().is_none() {
         return best;
     }
-    let truth = evaluate_condition(rule, when.map(AsRef::as_ref), facts);
+    let truth = evaluate_condition(rule, when.map(AsRef::as_ref), facts, trace.work);
+    trace.note(rule);
     if let Some(when) = when.filter(|when| when.reads_evidence()) {
-        evaluated.push(EvaluatedCondition {
+        trace.evaluated.push(EvaluatedCondition {
             rule: Arc::clone(rule),
             condition: Arc::clone(when),
             truth: truth.clone(),
@@ -76,10 +79,16 @@ pub(super) fn evaluate_rule(
     truth
 }
 
-pub(super) fn evaluate_condition(rule: &str, when: Option<&Condition>, facts: &RequestFacts<'_, '_>) -> Truth {
+pub(super) fn evaluate_condition(
+    rule: &str,
+    when: Option<&Condition>,
+    facts: &RequestFacts<'_, '_>,
+    work: &WorkBudget,
+) -> Truth {
     let Some(when) = when else { return Truth::True };
+    work.begin(rule);
     let recorded = when.reads_evidence().then(|| facts.route.request.evidence.recorded(rule, when)).flatten();
-    recorded.unwrap_or_else(|| when.evaluate(facts))
+    recorded.unwrap_or_else(|| when.evaluate(facts, work))
 }
 
 /// Whether the caller is one of these subjects.
@@ -105,9 +114,14 @@ pub(crate) fn given_scopes(
     if !grant.from_token && !caller.narrowed {
         return candidate.gives;
     }
+    candidate.gives & carried_scopes(required, caller)
+}
+
+/// The scopes of an operation that the caller's token contains, as bits.
+pub(super) fn carried_scopes(required: &[Scope], caller: &Identity) -> u64 {
     let Some(own) = &caller.scopes else { return 0 };
     let carried = required.iter().enumerate().take(64).filter(|(_, scope)| own.contains(*scope));
-    candidate.gives & carried.fold(0, |bits, (bit, _)| bits | 1 << bit)
+    carried.fold(0, |bits, (bit, _)| bits | 1 << bit)
 }
 
 pub(crate) fn all_scopes(required: &[Scope]) -> u64 {

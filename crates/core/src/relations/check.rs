@@ -21,6 +21,7 @@ use crate::condition::Truth;
 use crate::principal::Identity;
 use crate::subject::{Membership, group_membership};
 use crate::unknown_facts::UnknownCause;
+use crate::work::{WORK_EXHAUSTED, WorkBudget};
 use foldhash::fast::RandomState;
 use serde::Serialize;
 use std::collections::{HashMap, HashSet};
@@ -31,8 +32,11 @@ use std::fmt;
 pub(super) const MAX_DEPTH: usize = 32;
 /// Maximum number of sets or objects with one relation to one object. Principals are not counted.
 pub(super) const MAX_BREADTH: usize = 1000;
-/// Maximum number of `object#relation` that one search visits: some milliseconds at worst.
-const MAX_STEPS: usize = 4096;
+/// Prices in units of work: see [`MAX_WORK`](crate::work::MAX_WORK). Visiting a node takes a few look-ups in tables.
+const NODE: u64 = 12;
+const RULE: u64 = 6;
+/// A tuple is collected, sorted among up to a thousand by its text, and its result looked up.
+const TUPLE: u64 = 12;
 
 /// An object that no tuple contains.
 const UNKNOWN: TextId = TextId::MAX;
@@ -79,16 +83,42 @@ impl fmt::Display for ProofStep {
 }
 
 impl TupleIndex {
-    /// Whether the caller has a relation to an object, `type:id`.
+    /// Whether the caller has a relation to an object, `type:id`, with a budget of its own.
     #[must_use]
     pub fn check(&self, model: &RelationModel, object: &str, relation: &str, caller: &Identity) -> Truth {
-        RelationSearch::new(self, model, object, caller, false).run(relation).truth
+        self.check_within(model, object, relation, caller, &WorkBudget::default())
+    }
+
+    /// As [`TupleIndex::check`], within the budget of a decision.
+    #[must_use]
+    pub fn check_within(
+        &self,
+        model: &RelationModel,
+        object: &str,
+        relation: &str,
+        caller: &Identity,
+        work: &WorkBudget,
+    ) -> Truth {
+        RelationSearch::new(self, model, object, caller, work, false).run(relation).truth
     }
 
     /// As [`TupleIndex::check`], with a proof.
     #[must_use]
     pub fn explain(&self, model: &RelationModel, object: &str, relation: &str, caller: &Identity) -> RelationCheck {
-        RelationSearch::new(self, model, object, caller, true).run(relation)
+        self.explain_within(model, object, relation, caller, &WorkBudget::default())
+    }
+
+    /// As [`TupleIndex::explain`], within the budget of an explanation.
+    #[must_use]
+    pub(crate) fn explain_within(
+        &self,
+        model: &RelationModel,
+        object: &str,
+        relation: &str,
+        caller: &Identity,
+        work: &WorkBudget,
+    ) -> RelationCheck {
+        RelationSearch::new(self, model, object, caller, work, true).run(relation)
     }
 }
 
@@ -103,7 +133,8 @@ enum SearchVerdict {
 enum SearchFailure {
     Depth,
     Breadth,
-    Steps,
+    /// The budget of the decision is exhausted.
+    Work,
     Exclusion,
     /// Some tuples are unknown.
     UnknownTuples,
@@ -118,7 +149,7 @@ impl fmt::Display for SearchFailure {
             Self::UnknownGroups(cause) => write!(f, "the caller's groups are unknown: {cause}"),
             Self::Depth => write!(f, "relations lead through more than {MAX_DEPTH} others"),
             Self::Breadth => write!(f, "more than {MAX_BREADTH} sets or objects stand in one relation to one object"),
-            Self::Steps => write!(f, "more than {MAX_STEPS} relations would have to be looked at"),
+            Self::Work => f.write_str(WORK_EXHAUSTED),
             Self::Exclusion => f.write_str("a relation is excluded by itself"),
         }
     }
@@ -174,7 +205,7 @@ struct RelationSearch<'a> {
     results: HashMap<RelationNode<'a>, Option<usize>, RandomState>,
     /// Each no that rests on an open question, in the order of discovery.
     resting: Vec<RelationNode<'a>>,
-    steps: usize,
+    work: &'a WorkBudget,
     /// Why each node holds, if a proof is wanted.
     reasons: Option<HashMap<RelationNode<'a>, Vec<Justification<'a>>, RandomState>>,
 }
@@ -185,6 +216,7 @@ impl<'a> RelationSearch<'a> {
         model: &'a RelationModel,
         start: &'a str,
         caller: &'a Identity,
+        work: &'a WorkBudget,
         explain: bool,
     ) -> Self {
         Self {
@@ -197,7 +229,7 @@ impl<'a> RelationSearch<'a> {
             barrier: 0,
             results: HashMap::default(),
             resting: Vec::new(),
-            steps: 0,
+            work,
             reasons: explain.then(HashMap::default),
         }
     }
@@ -246,9 +278,8 @@ impl<'a> RelationSearch<'a> {
         let Some(rule) = self.model.rule(kind_of(self.text(node.0)), node.1) else {
             return SearchResult::definite(SearchVerdict::No);
         };
-        self.steps += 1;
-        if self.steps > MAX_STEPS {
-            return SearchResult::definite(SearchVerdict::Failed(SearchFailure::Steps));
+        if !self.work.charge(NODE) {
+            return SearchResult::definite(SearchVerdict::Failed(SearchFailure::Work));
         }
         let place = self.stack.len();
         if place == MAX_DEPTH {
@@ -307,6 +338,9 @@ impl<'a> RelationSearch<'a> {
         reasons: &mut Vec<Justification<'a>>,
     ) -> SearchResult {
         let mark = reasons.len();
+        if !self.work.charge(RULE) {
+            return SearchResult::definite(SearchVerdict::Failed(SearchFailure::Work));
+        }
         let result = match rule {
             CompiledRelationRule::This => self.this(node, reasons),
             CompiledRelationRule::Computed(relation) => self.step(None, (node.0, relation), reasons),
@@ -430,6 +464,9 @@ impl<'a> RelationSearch<'a> {
     ) -> SearchResult {
         if nodes.len() > MAX_BREADTH {
             return SearchResult::definite(SearchVerdict::Failed(SearchFailure::Breadth));
+        }
+        if !self.work.charge(TUPLE.saturating_mul(u64::try_from(nodes.len()).unwrap_or(u64::MAX))) {
+            return SearchResult::definite(SearchVerdict::Failed(SearchFailure::Work));
         }
         nodes.sort_by_key(|(_, (object, relation))| (self.tuples.names.text(*object), *relation));
         let mut so_far = SearchResult::definite(SearchVerdict::No);

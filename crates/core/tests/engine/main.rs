@@ -29,6 +29,7 @@ mod subjects;
 mod tokens;
 mod unknown;
 mod who_can;
+mod work;
 
 mod any_bytes;
 mod any_order;
@@ -36,4 +37,5 @@ mod any_path;
 mod any_relation;
 mod any_route;
 mod any_token;
+mod any_work;
 mod any_world;

@@ -9,6 +9,7 @@ use durward_core::policy::{CompiledDenial, CompiledGrant, CompiledOperation, Pol
 use durward_core::principal::Principal;
 use durward_core::request::{Call, Request, ServiceTarget};
 use durward_core::risk::Assurance;
+use durward_core::work::WORK_EXHAUSTED;
 use serde_json::{Value, json};
 
 const CALL: ApiCall<'static> =
@@ -177,7 +178,7 @@ fn the_budget_of_loops_is_limited() {
         );
         let detail = decision.detail.clone().unwrap_or_default();
         assert!(
-            decision.allowed() && when.starts_with("true") || detail.contains("more steps"),
+            decision.allowed() && when.starts_with("true") || detail.contains(WORK_EXHAUSTED),
             "{when}: {decision:?}"
         );
     }

@@ -23,6 +23,7 @@ fn about_list(reason: Reason) -> Decision {
         approval: None,
         detail: None,
         evaluated: Vec::new(),
+        exhausted: None,
         revision: world([orders()]).revision(),
     }
 }

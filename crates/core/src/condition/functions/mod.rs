@@ -13,6 +13,7 @@ mod values;
 
 use cel::{DeclarationError, Env};
 pub use function::ConditionFunction;
+pub(super) use values::{Url, failure};
 
 /// The tables, in the order of the reference page.
 const TABLES: [&[ConditionFunction]; 5] =

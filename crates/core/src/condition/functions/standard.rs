@@ -39,10 +39,10 @@ pub(super) const FUNCTIONS: &[ConditionFunction] = &[
     standard!(on contains(Text, Text) -> Bool, "Whether the string contains another."),
     standard!(on endsWith(Text, Text) -> Bool, "Whether the string ends with another."),
     standard!(on startsWith(Text, Text) -> Bool, "Whether the string begins with another."),
-    standard!(on matches(Text, Text) -> Bool, "Whether a regular expression matches some part of the string."),
+    standard!(on matches(Text, Text) -> Bool, "Whether a regular expression, a literal string, matches some part of the string."),
     standard!(
         matches(Text, Text) -> Bool,
-        "Whether the regular expression, the second string, matches some part of the first."
+        "Whether the regular expression, a literal second string, matches some part of the first."
     ),
     standard!(on getFullYear(Time) -> Int, "Year, in UTC."),
     standard!(on getFullYear(Time, Text) -> Int, "Year, in a time zone such as `Europe/Berlin`."),

@@ -18,10 +18,10 @@ pub(super) type Texts<'v> = CelList<'v>;
 pub(super) type Map<'v> = CelMap<'v>;
 
 /// The result of a function that can fail.
-pub(super) type FunctionResult<T> = Result<T, ExecutionError>;
+pub(in crate::condition) type FunctionResult<T> = Result<T, ExecutionError>;
 
 /// A failure of the function of this name.
-pub(super) fn failure<T>(function: &str, why: impl ToString) -> FunctionResult<T> {
+pub(in crate::condition) fn failure<T>(function: &str, why: impl ToString) -> FunctionResult<T> {
     Err(ExecutionError::function_error(function, why))
 }
 
@@ -29,7 +29,7 @@ pub(super) fn failure<T>(function: &str, why: impl ToString) -> FunctionResult<T
 macro_rules! opaque {
     ($type:ident($inner:ty), $name:literal) => {
         #[derive(Debug, Clone, PartialEq)]
-        pub(super) struct $type(pub(super) $inner);
+        pub(in crate::condition) struct $type(pub(in crate::condition) $inner);
 
         impl Val for $type {
             fn get_type(&self) -> &Type {
