@@ -39,8 +39,10 @@ fn verification_finds_every_kind_of_tampering() {
     ask(&up, 5);
     up.records(5);
     let served = format!("http://{}/.well-known/durward-audit-keys.json", up.listen["tokens"]);
+    // the beginning is signed, and the five records wait for a checkpoint
     let (code, report, stderr) = verify(&[&up.audit], &["--keys", &served, "--partial"]);
-    assert_eq!((code, &report["verdict"]), (0, &json!("intact")), "{report} {stderr}");
+    assert_eq!((code, &report["verdict"], &report["unproven"]), (2, &json!("unproven"), &json!(5)), "{report}");
+    assert!(stderr.contains("no signature proves the last 5 lines"), "{stderr}");
     up.interrupt();
     let directory = tempfile::tempdir().unwrap();
     let keys = keys(directory.path(), &[&up]);
@@ -75,6 +77,18 @@ fn verification_finds_every_kind_of_tampering() {
     let (code, report, stderr) = changed(&good[..good.len() - 1]);
     assert_eq!((code, &report["verdict"]), (2, &json!("unknown")));
     assert!(stderr.contains("the log has no end"), "{stderr}");
+    // invented records: of a chain of their own, and after the last signature
+    let record =
+        |chain: &str| format!("{{\"verdict\":\"allow\",\"chain\":{{\"id\":\"{chain}\",\"seq\":7,\"prev\":\"x\"}}}}");
+    for (lines, expected, verdict) in [
+        (vec![record("other")], 1, "broken"),
+        (good[..good.len() - 1].to_vec(), 2, "unproven"),
+        (good[..1].to_vec(), 0, "intact"),
+    ] {
+        fs::write(&log, lines.join("\n") + "\n").unwrap();
+        let (code, report, _) = verify(&[&log], &["--keys", &keys, "--partial"]);
+        assert_eq!((code, &report["verdict"]), (expected, &json!(verdict)), "{report}");
+    }
     // keys of another installation don't verify it
     let other_installation = UpProcess::with(&[("a.yaml", POLICY)]);
     let other = keys_of(directory.path(), &other_installation);

@@ -21,11 +21,10 @@ const MAX_LINE: u64 = 256 * 1024;
 const LINES_WITH_TIME: usize = 10;
 
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Exit codes: 0 the log is intact, 1 it is not, 2 unknown: without --keys, or when the log has no end.\n\n\
+#[command(after_help = "Exit codes: 0 the log is intact, 1 it is not, 2 unknown or unproven: without --keys,\n\
+                        when the log has no end, or when lines after its last signature are not proven.\n\n\
                         Examples:\n  durward audit keys > keys.json && durward audit verify audit.log.1 audit.log --keys keys.json\n  \
-                        zcat audit.log.2.gz | durward audit verify - --partial --keys keys.json"
-)]
+                        zcat audit.log.2.gz | durward audit verify - --partial --keys keys.json")]
 pub(crate) struct VerifyCommand {
     /// The audit log, or all files of a rotated log; `-` is standard input
     #[arg(required = true, value_name = "FILE")]
@@ -33,7 +32,7 @@ pub(crate) struct VerifyCommand {
     /// Public keys of the installation (a JWKS), from `durward audit keys` or the token listener
     #[arg(long, value_name = "FILE|URL")]
     keys: Option<String>,
-    /// Accept a part of a log, or a log that is still written: expect no lines before the first and after the last
+    /// Accept a part of a log, or a log that is still written: lines before the first and after the last may be missing
     #[arg(long)]
     partial: bool,
     /// Output format
@@ -48,11 +47,14 @@ enum LogVerdict {
     Intact,
     Broken,
     Unknown,
+    Unproven,
 }
 
 #[derive(Debug, Serialize)]
 struct VerificationOutput {
     verdict: LogVerdict,
+    /// Whether the log may lack its beginning and end.
+    partial: bool,
     #[serde(flatten)]
     report: VerificationReport,
 }
@@ -72,6 +74,11 @@ enum LogVerificationError {
     NoEnd,
     #[error("the signatures are not checked; name the installation's keys with --keys")]
     NoKeys,
+    #[error(
+        "no signature proves the last {lines} lines; verify them again with the next checkpoint, which a process writes \
+         10 s after an unsigned line"
+    )]
+    Unproven { lines: u64 },
 }
 
 impl VerifyCommand {
@@ -87,16 +94,18 @@ impl VerifyCommand {
             return Err(LogVerificationError::Empty.into());
         }
         let unknown = !report.signatures_checked || (report.is_open() && !self.partial);
-        let verdict = match (broken, unknown) {
-            (true, _) => LogVerdict::Broken,
-            (false, true) => LogVerdict::Unknown,
-            (false, false) => LogVerdict::Intact,
+        let verdict = match (broken, unknown, report.unproven) {
+            (true, _, _) => LogVerdict::Broken,
+            (false, true, _) => LogVerdict::Unknown,
+            (false, false, 1..) => LogVerdict::Unproven,
+            (false, false, 0) => LogVerdict::Intact,
         };
-        let output = VerificationOutput { verdict, report };
+        let output = VerificationOutput { verdict, partial: self.partial, report };
         self.output.print(&output, text)?;
         match verdict {
             LogVerdict::Intact => Ok(CommandOutcome::Success),
             LogVerdict::Broken => Ok(CommandOutcome::Negative),
+            LogVerdict::Unproven => Err(LogVerificationError::Unproven { lines: output.report.unproven }.into()),
             LogVerdict::Unknown if output.report.signatures_checked => Err(LogVerificationError::NoEnd.into()),
             LogVerdict::Unknown => Err(LogVerificationError::NoKeys.into()),
         }
@@ -221,8 +230,7 @@ fn text(output: &VerificationOutput) -> String {
             ChainClose::Open => "without end",
         };
         let lost = if chain.lost > 0 { format!(", {} lost while writing", chain.lost) } else { String::new() };
-        let tail =
-            if chain.unsigned > 0 { format!(", {} lines not signed yet", chain.unsigned) } else { String::new() };
+        let tail = if chain.unsigned > 0 { format!(", {} lines not proven", chain.unsigned) } else { String::new() };
         let _ = writeln!(
             text,
             "chain {}: {} records from {} to {}{lost}, {close}{tail}",
@@ -230,9 +238,11 @@ fn text(output: &VerificationOutput) -> String {
         );
     }
     let verdict = match output.verdict {
+        LogVerdict::Intact if output.partial => "INTACT   the lines are complete and unaltered",
         LogVerdict::Intact => "INTACT   the log is complete and unaltered",
         LogVerdict::Broken => "BROKEN   the log is incomplete or altered",
         LogVerdict::Unknown => "UNKNOWN  the lines are consistent",
+        LogVerdict::Unproven => "UNPROVEN no signature proves the last lines",
     };
     let keys = report.keys.iter().cloned().collect::<Vec<_>>().join(", ");
     let signed = if report.signatures_checked { "signed by" } else { "signatures not checked: signed by" };

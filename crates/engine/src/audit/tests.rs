@@ -207,13 +207,69 @@ fn a_truncated_line_differs_from_an_inserted_one() {
 fn a_partial_log_may_lack_its_beginning_and_end() {
     let key = key();
     let good = log(&key, &[9, 4]);
-    for (from, to) in [(3, good.len()), (0, 7), (2, 9), (4, 5)] {
-        assert_eq!(findings(&verify(&good[from..to], &key, true)), [], "{from}..{to}");
+    for (from, to, unproven) in [(3, good.len(), 0), (0, 7, 2), (2, 9, 0), (4, 5, 0)] {
+        let report = verify(&good[from..to], &key, true);
+        assert_eq!((findings(&report), report.unproven), (vec![], unproven), "{from}..{to}");
     }
     assert_eq!(findings(&verify(&good[3..], &key, false)), [(1, FindingKind::Removed)]);
     // a whole run is missing
     let second = good.iter().position(|line| line.contains("run1")).unwrap();
     assert_eq!(findings(&verify(&good[second..], &key, false)), [(1, FindingKind::Removed)]);
+}
+
+/// Lines of a chain from a number on, with hashes that fit, by an attacker who can't sign.
+fn invented(id: &str, from: u64, prev: &str, count: u64) -> Vec<String> {
+    let mut prev = prev.to_owned();
+    let lines = (from..from + count).map(|seq| {
+        let line = format!(r#"{{"verdict":"allow","chain":{{"id":"{id}","seq":{seq},"prev":"{prev}"}}}}"#);
+        prev = hash(line.as_bytes());
+        line
+    });
+    lines.collect()
+}
+
+#[test]
+fn what_no_signature_proves_is_unproven_or_forged() {
+    let key = key();
+    // begin, 0, 1, 2, checkpoint, 3, 4, end
+    let good = log(&key, &[5]);
+    let last = |lines: &[String]| hash(lines[lines.len() - 1].as_bytes());
+    let extended = |lines: &[String], id: &str, from: u64| [lines, &invented(id, from, &last(lines), 3)].concat();
+    let cases = [
+        ("records of a chain of their own", invented("other", 500, "x", 900), vec![(1, FindingKind::Forged)], 900),
+        ("… from its first line on", invented("other", 0, "", 3), vec![(1, FindingKind::Forged)], 3),
+        ("records after the last signature", extended(&good[..5], "run0", 5), vec![], 3),
+        (
+            "another chain at the end",
+            [&good[..5], &invented("other", 7, "x", 2)].concat(),
+            vec![(6, FindingKind::Forged)],
+            2,
+        ),
+        (
+            "records after the end",
+            extended(&good, "run0", 8),
+            vec![(9, FindingKind::Inserted), (10, FindingKind::Inserted), (11, FindingKind::Inserted)],
+            3,
+        ),
+        ("honest lines that are not signed yet", good[..7].to_vec(), vec![], 2),
+        ("lines without any signature", good[1..4].to_vec(), vec![(1, FindingKind::Forged)], 3),
+    ];
+    for (what, lines, expected, unproven) in cases {
+        let report = verify(&lines, &key, true);
+        assert_eq!((findings(&report), report.unproven), (expected, unproven), "{what}");
+    }
+    // a last line without its end proves nothing, whole or not
+    for cut in [good[5].as_str(), &good[5][..20]] {
+        let keys = KeySet::parse(jwks([key.jwk()]).as_bytes()).unwrap();
+        let mut verifier = LogVerifier::new(Some(&keys), true);
+        let position = |line| LogPosition { file: "log".into(), line };
+        for (number, line) in (1..).zip(&good[..5]) {
+            verifier.line(&position(number), line.as_bytes());
+        }
+        verifier.line(&position(6), cut.as_bytes());
+        let report = verifier.finish(Some(&position(6)));
+        assert_eq!((findings(&report), report.unproven), (vec![], 1), "{cut}");
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use crate::audit::chain::{ChainHead, ChainLink, LogEvent, MAX_UNSIGNED, TYP, hash, split_signature};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use durward_authn::Cause;
 use durward_authn::keys::KeySet;
 use jsonwebtoken::Algorithm;
 use serde::de::IgnoredAny;
@@ -106,7 +107,7 @@ pub struct ChainSummary {
     pub lost: u64,
     /// How it ends.
     pub close: ChainClose,
-    /// Lines after the last signature, which nothing proves yet.
+    /// Lines after the last signature, which nothing proves.
     pub unsigned: u64,
 }
 
@@ -120,6 +121,8 @@ pub struct VerificationReport {
     pub records: u64,
     /// Records that were lost when the log was written.
     pub lost: u64,
+    /// Lines that no signature proves: at the ends of the chains, and a last line that is cut off.
+    pub unproven: u64,
     /// The chains, in the order of their first lines.
     pub chains: Vec<ChainSummary>,
     /// Ids of the keys that signed.
@@ -176,7 +179,10 @@ struct ChainState {
     records: u64,
     lost: u64,
     unsigned: u64,
-    too_many_unsigned_reported: bool,
+    /// Whether one of its lines has a valid signature.
+    signed: bool,
+    /// Whether a finding says already that the chain is forged.
+    forged: bool,
     close: ChainClose,
 }
 
@@ -280,17 +286,19 @@ impl<'k> LogVerifier<'k> {
         match signed {
             Some(Ok(kid)) => {
                 state.unsigned = 0;
+                state.signed = true;
                 state.proven = position.clone();
                 self.report.keys.extend(kid);
             }
             Some(Err(error)) => {
+                state.forged = true;
                 let message = format!("{error}: nothing proves the lines after {}", state.proven);
                 findings.push((position.clone(), FindingKind::Forged, message));
             }
             None => {}
         }
-        if state.unsigned > MAX_UNSIGNED + 1 && !state.too_many_unsigned_reported {
-            state.too_many_unsigned_reported = true;
+        if state.unsigned > MAX_UNSIGNED + 1 && !state.forged {
+            state.forged = true;
             let message = format!("more than {MAX_UNSIGNED} lines without a checkpoint since {}", state.proven);
             findings.push((position.clone(), FindingKind::Forged, message));
         }
@@ -322,7 +330,8 @@ impl<'k> LogVerifier<'k> {
             records: 0,
             lost: 0,
             unsigned: 0,
-            too_many_unsigned_reported: false,
+            signed: false,
+            forged: link.seq == 0 && event != Some(LogEvent::Begin),
             close: ChainClose::Open,
         };
         self.chains.insert(link.id.clone(), state);
@@ -387,10 +396,11 @@ impl<'k> LogVerifier<'k> {
             return Err(LineSignatureError::OtherLine);
         }
         let Some(keys) = self.keys else { return Ok(Some(header.kid)) };
-        let key = keys.find(Some(&header.kid)).map_err(|_| LineSignatureError::UnknownKey)?;
-        let verified = key.algorithms.contains(&Algorithm::ES256)
-            && jsonwebtoken::crypto::verify(mark, message.as_bytes(), &key.key, Algorithm::ES256).unwrap_or(false);
-        if verified { Ok(Some(header.kid)) } else { Err(LineSignatureError::Invalid) }
+        match keys.verify(Some(&header.kid), Algorithm::ES256, message, mark) {
+            Ok(()) => Ok(Some(header.kid)),
+            Err(Cause::UnknownKey) => Err(LineSignatureError::UnknownKey),
+            Err(_) => Err(LineSignatureError::Invalid),
+        }
     }
 
     fn report_finding(&mut self, position: &LogPosition, kind: FindingKind, message: String) {
@@ -407,7 +417,9 @@ impl<'k> LogVerifier<'k> {
         for (position, _) in std::mem::take(&mut self.unchained) {
             if cut == Some(&position) {
                 // a partial log may end in the middle of a line that is being written
-                if !self.partial {
+                if self.partial {
+                    self.report.unproven += 1;
+                } else {
                     self.report_finding(&position, FindingKind::Truncated, "the line is cut off".to_owned());
                 }
             } else {
@@ -417,6 +429,12 @@ impl<'k> LogVerifier<'k> {
         }
         let mut chains: Vec<_> = std::mem::take(&mut self.chains).into_iter().collect();
         chains.sort_unstable_by_key(|(_, state)| state.order);
+        // the signed beginning of the next chain proves a chain as well
+        let unsigned = |state: &ChainState| !state.signed && !state.forged && state.close != ChainClose::Continued;
+        for (id, state) in chains.iter().filter(|(_, state)| unsigned(state)) {
+            let message = format!("chain {id} has no valid signature: nothing proves its lines");
+            self.report_finding(&state.from, FindingKind::Forged, message);
+        }
         self.report.chains = chains
             .into_iter()
             .map(|(id, state)| ChainSummary {
@@ -431,6 +449,7 @@ impl<'k> LogVerifier<'k> {
             .collect();
         self.report.records = self.report.chains.iter().map(|chain| chain.records).sum();
         self.report.lost = self.report.chains.iter().map(|chain| chain.lost).sum();
+        self.report.unproven += self.report.chains.iter().map(|chain| chain.unsigned).sum::<u64>();
         let position = |finding: &Finding| (Arc::clone(&finding.position.file), finding.position.line);
         self.report.findings.sort_by_key(position);
         self.report
