@@ -14,6 +14,7 @@ use durward_identity::CaSource;
 use durward_pki::rotation::RotationSchedule;
 use durward_runtime::Failure;
 use durward_runtime::duration::parse_duration;
+use durward_runtime::limits::ConnectionSettings;
 use durward_runtime::peers::{PeerName, TrustedPeers};
 use durward_step_up::StepUpArguments;
 use std::time::Duration;
@@ -37,6 +38,8 @@ pub(crate) struct ControllerCommand {
     domains: ClusterDomainArguments,
     #[command(flatten)]
     addresses: ControllerAddresses,
+    #[command(flatten)]
+    connections: ConnectionSettings,
     #[command(flatten)]
     administration: AdminSettings,
     #[command(flatten)]
@@ -116,6 +119,7 @@ impl ControllerCommand {
             service: self.service,
             domains: self.domains.into(),
             addresses: self.addresses,
+            connections: self.connections,
             admin: self.administration,
             trust: TrustedPeers {
                 proxies: self.trusted_proxy,

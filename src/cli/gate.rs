@@ -12,6 +12,7 @@ use durward_gate::{
 };
 use durward_protocol::upstream::Upstream;
 use durward_runtime::Failure;
+use durward_runtime::limits::ConnectionSettings;
 use durward_state::StateDirectory;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -64,6 +65,8 @@ pub(crate) struct GateCommand {
     domains: ClusterDomainArguments,
     #[command(flatten)]
     limits: GateLimits,
+    #[command(flatten)]
+    connections: ConnectionSettings,
     /// Also accept TLS 1.2 from callers
     #[arg(long)]
     tls12: bool,
@@ -121,6 +124,7 @@ impl GateCommand {
             source,
             domain: self.domains.into(),
             limits: self.limits,
+            connections: self.connections,
             tls12: self.tls12,
             openfga: OpenFga::new(self.openfga)?,
             on_loss: self.audit.audit_on_loss,

@@ -9,6 +9,7 @@ use durward_doors::admin::AdminSettings;
 use durward_engine::openfga::{OpenFga, OpenFgaSettings};
 use durward_manifests::load::ManifestDirectory;
 use durward_runtime::Failure;
+use durward_runtime::limits::ConnectionSettings;
 use durward_runtime::peers::{PeerName, TrustedPeers};
 use durward_standalone::{StandaloneAddresses, StandaloneSettings, up};
 use durward_state::StateDirectory;
@@ -26,6 +27,8 @@ pub(crate) struct UpCommand {
     domains: ClusterDomainArguments,
     #[command(flatten)]
     addresses: StandaloneAddresses,
+    #[command(flatten)]
+    connections: ConnectionSettings,
     #[command(flatten)]
     administration: AdminSettings,
     #[command(flatten)]
@@ -95,6 +98,7 @@ impl UpCommand {
             state: self.state.resolve()?,
             domains: self.domains.into(),
             addresses: self.addresses,
+            connections: self.connections,
             admin: self.administration,
             trust: TrustedPeers {
                 proxies: self.trusted_proxy,

@@ -129,6 +129,7 @@ mod empty {
     use super::EMPTY_SERVER;
     use axum::body::Body;
     use durward_runtime::connection::{HttpRequest, HttpResponse, HttpService};
+    use durward_runtime::limits::ServerLimits;
     use durward_runtime::supervisor::Supervisor;
     use http::header::CONTENT_TYPE;
     use http::{HeaderMap, HeaderName, HeaderValue};
@@ -161,7 +162,7 @@ mod empty {
         runtime.block_on(async {
             let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
             println!("{}", socket.local_addr().expect("an address"));
-            let mut supervisor = Supervisor::new().expect("threads");
+            let mut supervisor = Supervisor::new(ServerLimits::default()).expect("threads");
             supervisor.serve(socket, None, Constant);
             supervisor.run_until_shutdown(std::future::ready(())).await.expect("a signal");
         });

@@ -20,6 +20,7 @@ use axum::routing::get;
 use durward_controller_client::client::ControllerClient;
 use durward_controller_client::identity::IdentitySource;
 use durward_runtime::Failure;
+use durward_runtime::limits::ServerLimits;
 use durward_runtime::supervisor::{Supervisor, bind};
 use sds::SdsService;
 use server::{AgentError, open_socket, serve};
@@ -68,7 +69,8 @@ pub async fn run(settings: AgentSettings) -> Result<(), Failure> {
     };
     let AgentSettings { controller, token, roots, ttl_seconds, hint, .. } = settings;
     let source = IdentitySource::new(ControllerClient { url: controller, token, roots }, ttl_seconds);
-    let mut supervisor = Supervisor::new()?;
+    let limits = ServerLimits::default();
+    let mut supervisor = Supervisor::new(limits.clone())?;
     let certificate_source = source.clone();
     supervisor.spawn(|stop| certificate_source.renew_certificate(stop));
     let bundle_source = source.clone();
@@ -77,10 +79,10 @@ pub async fn run(settings: AgentSettings) -> Result<(), Failure> {
     let services = Routes::new(WorkloadApi::server(source.clone(), hint)).add_service(SdsService::server(source));
     let router = services.prepare().into_axum_router();
     if let Some(tcp) = tcp {
-        let router = router.clone();
-        supervisor.spawn(|stop| serve(TcpListenerStream::new(tcp), router, stop));
+        let (router, limits) = (router.clone(), limits.clone());
+        supervisor.spawn(|stop| serve(TcpListenerStream::new(tcp), router, limits, stop));
     }
-    supervisor.spawn(|stop| serve(UnixListenerStream::new(socket), router, stop));
+    supervisor.spawn(|stop| serve(UnixListenerStream::new(socket), router, limits, stop));
     let ended = supervisor.run_until_shutdown(std::future::ready(())).await;
     // without the file, a client that connects now fails at once
     let _ = fs::remove_file(&settings.socket);

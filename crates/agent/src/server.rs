@@ -3,9 +3,10 @@
 use axum::Router;
 use durward_runtime::Failure;
 use durward_runtime::connection::ConnectionServer;
-use durward_runtime::listener::{ACCEPT_PAUSE, CLIENT_TIMEOUT};
+use durward_runtime::limits::ServerLimits;
+use durward_runtime::listener::ACCEPT_PAUSE;
 use futures::{Stream, StreamExt};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -17,8 +18,8 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-/// Limit for concurrent streams on one connection. A container opens a handful.
-const MAX_STREAMS: u32 = 128;
+/// Every client is a container of the same pod: they share one source.
+const POD: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// The agent can't start.
 #[derive(Debug, Error)]
@@ -52,15 +53,18 @@ pub(crate) fn open_socket(path: &Path) -> Result<UnixListener, AgentError> {
 pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     connections: impl Stream<Item = io::Result<S>>,
     router: Router,
+    limits: ServerLimits,
     shutdown: CancellationToken,
 ) -> Result<(), Failure> {
-    let server =
-        ConnectionServer { client_timeout: CLIENT_TIMEOUT, max_streams: MAX_STREAMS, websockets_over_http2: false };
+    let server = ConnectionServer::new(limits, &router);
     let mut connections = pin!(connections.take_until(shutdown.cancelled()));
     let mut tasks = JoinSet::new();
     while let Some(connection) = connections.next().await {
         match connection {
-            Ok(stream) => drop(tasks.spawn(server.serve(stream, router.clone(), shutdown.clone()))),
+            Ok(stream) => {
+                let context = server.unshared_connection(POD, shutdown.clone());
+                tasks.spawn(server.clone().serve(stream, router.clone(), context));
+            }
             Err(error) => {
                 tracing::warn!(%error, "can't accept a connection; trying again");
                 sleep(ACCEPT_PAUSE).await;

@@ -26,7 +26,7 @@ pub mod tls;
 mod trust_domain;
 mod workload;
 
-pub use authenticator::{Authenticator, ProviderProblem, check_provider};
+pub use authenticator::{Authenticator, LocalVerdict, ProviderProblem, check_provider};
 pub use caller::{AuthenticatedSubject, VerifiedCaller};
 pub use cause::Cause;
 pub use credentials::{AuthenticationFailure, Credentials, Expectation, SubjectToken};

@@ -8,6 +8,7 @@ use durward_engine::audit::{AuditSink, OnLoss};
 use durward_engine::openfga::OpenFga;
 use durward_identity::CaSource;
 use durward_pki::rotation::RotationSchedule;
+use durward_runtime::limits::ConnectionSettings;
 use durward_runtime::peers::TrustedPeers;
 use durward_step_up::StepUpSettings;
 use std::net::SocketAddr;
@@ -26,6 +27,8 @@ pub struct ControllerSettings {
     pub domains: ClusterDomains,
     /// Addresses of the listeners.
     pub addresses: ControllerAddresses,
+    /// Limits of connections and request bodies.
+    pub connections: ConnectionSettings,
     /// Access to the admin listener.
     pub admin: AdminSettings,
     /// Peers whose forwarded headers are trusted.

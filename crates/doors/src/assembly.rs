@@ -49,6 +49,7 @@ impl TokenEndpoints {
         let service = TokenService::new(Arc::clone(&engine), Arc::clone(&authenticator), self.token_keys, &self.issuer)
             .with_step_up(self.step_up.clone());
         let page = StepUpPage { service: service.clone(), step_up: self.step_up, trust: Arc::clone(&self.trust) };
+        let slots = ApprovalsEndpoint::slots(&engine);
         let approvals = ApprovalsEndpoint {
             engine,
             authenticator,
@@ -56,7 +57,7 @@ impl TokenEndpoints {
             seal: self.approvals.seal,
             stored: self.approvals.stored,
             trust: Arc::clone(&self.trust),
-            slots: ApprovalsEndpoint::slots(),
+            slots,
         };
         let exchange = ExchangeEndpoint { service, trust: self.trust };
         tokens::metadata(metadata)

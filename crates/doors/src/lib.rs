@@ -9,6 +9,7 @@ pub mod approvals;
 pub mod assembly;
 pub mod authorization;
 pub mod authzen;
+mod body_limit;
 mod doors;
 pub mod exchange;
 pub mod ext_authz;

@@ -100,6 +100,12 @@ impl Engine {
         }
     }
 
+    /// The metrics of the process.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        self.recorder.metrics()
+    }
+
     /// Adds the server that answers for services whose relations are in OpenFGA.
     #[must_use]
     pub fn with_openfga(self, openfga: Option<OpenFga>) -> Self {

@@ -20,7 +20,7 @@ use durward_doors::headers::{
     AmbiguousRequest, HeaderEvidence, accept_header, is_misleading, overrides_path, request_host,
 };
 use durward_engine::{Door, Engine, EngineCaller, EngineContext};
-use durward_runtime::connection::HttpService;
+use durward_runtime::connection::{HttpService, RequestBodies};
 use durward_runtime::peers::Peer;
 use http::header::{HOST, HeaderValue, TE, WWW_AUTHENTICATE};
 use http::uri::{Authority, PathAndQuery};
@@ -60,6 +60,10 @@ impl HttpService for Inbound {
 
     fn websockets_over_http2(&self) -> bool {
         self.app.accepts_websockets()
+    }
+
+    fn request_bodies(&self) -> RequestBodies {
+        RequestBodies::Streamed
     }
 }
 

@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
 use durward_doors::headers::request_host;
-use durward_runtime::connection::HttpService;
+use durward_runtime::connection::{HttpService, RequestBodies};
 use durward_runtime::tls::{ReloadableCertificate, TlsError};
 use http::header::{HOST, HeaderValue, TE};
 use http::uri::{Authority, Parts, Scheme};
@@ -49,6 +49,10 @@ impl HttpService for Outbound {
     async fn handle(self, request: Request) -> Response {
         let grpc = is_grpc(&request);
         self.forward(request, grpc).await.unwrap_or_else(|error| error.into_response(grpc))
+    }
+
+    fn request_bodies(&self) -> RequestBodies {
+        RequestBodies::Streamed
     }
 }
 

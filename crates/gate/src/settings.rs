@@ -6,6 +6,7 @@ use durward_engine::audit::{AuditSink, OnLoss};
 use durward_engine::openfga::OpenFga;
 use durward_protocol::upstream::Upstream;
 use durward_runtime::duration::parse_duration;
+use durward_runtime::limits::ConnectionSettings;
 use serde::Serialize;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -23,6 +24,8 @@ pub struct GateSettings {
     pub domain: ClusterDomains,
     /// Limits on requests and times.
     pub limits: GateLimits,
+    /// Limits of connections and request bodies.
+    pub connections: ConnectionSettings,
     /// Whether callers may use TLS 1.2.
     pub tls12: bool,
     /// The OpenFGA server, if policies may ask one.

@@ -18,7 +18,7 @@ pub use ca::secret::{CaSecretError, ROTATE_ANNOTATION, RotationRequest, SecretTe
 pub use ca::store::{CaSecretState, CaSource, CaStore, CaStoreError, ca_secret_names};
 pub use certificates_api::CertificatesApi;
 pub use issuance::issue::IssuedCertificate;
-pub use issuance::mint::{CertificateMint, MintError};
+pub use issuance::mint::{CertificateMint, MintError, PodCredential};
 pub use issuance::not_entitled_message;
 pub use issuance::pods::LabelledPod;
 pub use issuance::signer::PodCertificateSigner;

@@ -1,11 +1,17 @@
 //! Serves HTTP/1.1 and HTTP/2 on one connection, with limits on time, headers and concurrent requests.
 
+use crate::bodies::{ConnectionBodies, Reservation};
+use crate::connections::{Activity, OpenRequest};
+use crate::limits::ServerLimits;
+use crate::listener_metrics::ConnectionRefusal;
 use axum::Router;
 use axum::body::Body;
 use axum::response::IntoResponse;
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use http::StatusCode;
+use http::{StatusCode, Version};
+use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::service::service_fn;
@@ -16,6 +22,7 @@ use std::error::Error;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::mem;
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +31,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -46,6 +53,42 @@ pub trait HttpService: Clone + Send + Sync + 'static {
     /// Whether clients may open WebSockets over HTTP/2 (RFC 8441): `CONNECT` with a `:protocol`.
     fn websockets_over_http2(&self) -> bool {
         false
+    }
+
+    /// What the service does with request bodies.
+    fn request_bodies(&self) -> RequestBodies {
+        RequestBodies::Collected
+    }
+}
+
+/// What a service does with request bodies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequestBodies {
+    /// It reads them whole. They are counted, and one that can't be read is answered by its connection.
+    Collected,
+    /// It reads them whole and answers by itself where one can't be read.
+    CollectedWithOwnErrors,
+    /// It forwards them as they arrive, and limits pauses by itself. The window of the connection bounds what waits.
+    Streamed,
+}
+
+impl RequestBodies {
+    /// Limit for concurrent requests on one HTTP/2 connection. Proxies open further connections at the limit. The
+    /// clients of a service that forwards are gateways, whose users share few connections and may hold streams open.
+    const fn max_streams(self) -> u32 {
+        match self {
+            Self::Collected | Self::CollectedWithOwnErrors => 64,
+            Self::Streamed => 256,
+        }
+    }
+
+    /// Most bytes that a client may send on one HTTP/2 connection before they are read: on a stream, and in all. What
+    /// is read whole needs no more than it has in transit; what is forwarded gets windows for a long way.
+    const fn windows(self) -> (u32, u32) {
+        match self {
+            Self::Collected | Self::CollectedWithOwnErrors => (64 << 10, 256 << 10),
+            Self::Streamed => (256 << 10, 1 << 20),
+        }
     }
 }
 
@@ -70,6 +113,12 @@ pub enum ConnectionError {
     /// The client sent no request in time.
     #[error("the client sent no request in time")]
     NoRequest,
+    /// The client sent no further request for too long.
+    #[error("the client sent no further request for too long")]
+    Idle,
+    /// The connection was idle and made room for another.
+    #[error("the connection was idle and made room for another")]
+    Displaced,
     /// The client violated the protocol, or went away.
     #[error("{0}")]
     Http(#[source] Box<dyn Error + Send + Sync>),
@@ -128,14 +177,21 @@ const MAX_INLINE_REQUESTS: usize = 64;
 /// Most requests complete without waiting. Polling them inline, once the connection has read everything available,
 /// saves a task and a wake-up per request, which measurably saves CPU time. Only a request that has to wait becomes a
 /// task.
-#[derive(Clone, Default)]
-struct InlineExecutor(Arc<Mutex<Vec<BoxFuture<'static, ()>>>>);
+#[derive(Clone)]
+struct InlineExecutor {
+    tasks: Arc<Mutex<Vec<BoxFuture<'static, ()>>>>,
+    activity: Arc<Activity>,
+}
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for InlineExecutor {
     fn execute(&self, task: F) {
+        let open = self.activity.begin_request();
         // as in a task of its own, a panic must not end the connection
-        let task = AssertUnwindSafe(task).catch_unwind().map(drop).boxed();
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(task);
+        let task = async move {
+            let _open = open;
+            drop(AssertUnwindSafe(task).catch_unwind().await);
+        };
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(task.boxed());
     }
 }
 
@@ -143,7 +199,7 @@ impl InlineExecutor {
     /// Polls each new task once and spawns those that have to wait. A spawned task is polled by its own runtime, so it
     /// does not matter that its first poll registered the waker of the connection.
     fn poll_tasks(&self, cx: &mut Context<'_>) {
-        let tasks = mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let tasks = mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         for (number, mut task) in tasks.into_iter().enumerate() {
             if number >= MAX_INLINE_REQUESTS || task.as_mut().poll(cx).is_pending() {
                 tokio::spawn(task);
@@ -152,55 +208,95 @@ impl InlineExecutor {
     }
 }
 
+/// One connection, as its server knows it.
+#[derive(Debug, Clone)]
+pub struct ConnectionContext {
+    /// Counts the request bodies of the client.
+    bodies: Arc<ConnectionBodies>,
+    activity: Arc<Activity>,
+    /// Cancelled when the connection has to make room for another.
+    displaced: CancellationToken,
+    /// Cancelled when the process shuts down.
+    shutdown: CancellationToken,
+}
+
 /// Serves connections within limits.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct ConnectionServer {
-    /// Time for a client to send its first request, to send all headers of a request, and to answer a ping.
-    pub client_timeout: Duration,
-    /// Limit for concurrent requests on one HTTP/2 connection.
-    pub max_streams: u32,
-    /// Whether clients may open WebSockets over HTTP/2 (RFC 8441).
-    pub websockets_over_http2: bool,
+    limits: ServerLimits,
+    request_bodies: RequestBodies,
+    websockets_over_http2: bool,
 }
 
 impl ConnectionServer {
-    fn builder(self, executor: InlineExecutor) -> Builder<InlineExecutor> {
+    /// A server of connections to this service.
+    #[must_use]
+    pub fn new(limits: ServerLimits, service: &impl HttpService) -> Self {
+        let websockets_over_http2 = service.websockets_over_http2();
+        Self { limits, request_bodies: service.request_bodies(), websockets_over_http2 }
+    }
+
+    /// A connection from this address that never makes room for another, until `shutdown`.
+    #[must_use]
+    pub fn unshared_connection(&self, source: IpAddr, shutdown: CancellationToken) -> ConnectionContext {
+        self.connection(source, Arc::new(Activity::new()), CancellationToken::new(), shutdown)
+    }
+
+    /// A connection from this address.
+    pub(crate) fn connection(
+        &self,
+        source: IpAddr,
+        activity: Arc<Activity>,
+        displaced: CancellationToken,
+        shutdown: CancellationToken,
+    ) -> ConnectionContext {
+        let timeout = self.limits.settings.body_timeout;
+        let bodies = Arc::new(ConnectionBodies::new(&self.limits.bodies, source, timeout));
+        ConnectionContext { bodies, activity, displaced, shutdown }
+    }
+
+    fn builder(&self, executor: InlineExecutor) -> Builder<InlineExecutor> {
+        let client_timeout = self.limits.settings.client_timeout;
+        let (stream_window, connection_window) = self.request_bodies.windows();
         let mut builder = Builder::new(executor);
         let mut http1 = builder.http1();
-        http1.timer(TokioTimer::new()).header_read_timeout(self.client_timeout).max_buf_size(MAX_HEADERS).writev(true);
+        http1.timer(TokioTimer::new()).header_read_timeout(client_timeout).max_buf_size(MAX_HEADERS).writev(true);
         let mut http2 = builder.http2();
         http2
             .timer(TokioTimer::new())
             .max_header_list_size(u32::try_from(MAX_HEADERS).unwrap_or(u32::MAX))
-            .max_concurrent_streams(self.max_streams)
+            .max_concurrent_streams(self.request_bodies.max_streams())
+            .initial_stream_window_size(stream_window)
+            .initial_connection_window_size(connection_window)
             .keep_alive_interval(KEEP_ALIVE_INTERVAL)
-            .keep_alive_timeout(self.client_timeout);
+            .keep_alive_timeout(client_timeout);
         if self.websockets_over_http2 {
             http2.enable_connect_protocol();
         }
         builder
     }
 
-    /// Serves a connection until the client ends it. After `shutdown`, requests already received are still answered.
+    /// Serves a connection until the client ends it. After shutdown, requests already received are still answered.
     ///
     /// # Errors
-    /// When the client sends no request in time or violates the protocol.
-    pub async fn serve<S, H>(self, stream: S, service: H, shutdown: CancellationToken) -> Result<(), ConnectionError>
+    /// When the client sends no request in time or violates the protocol, or when the connection makes room for another.
+    pub async fn serve<S, H>(self, stream: S, service: H, context: ConnectionContext) -> Result<(), ConnectionError>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
         H: HttpService,
     {
-        let executor = InlineExecutor::default();
+        let ConnectionContext { bodies, activity, displaced, shutdown } = context;
+        let settings = Arc::clone(&self.limits.settings);
+        let executor = InlineExecutor { tasks: Arc::default(), activity: Arc::clone(&activity) };
         let requested = Arc::new(AtomicBool::new(false));
-        let first_request = Arc::clone(&requested);
-        let service = service_fn(move |request: hyper::Request<Incoming>| {
-            first_request.store(true, Ordering::Relaxed);
-            let response = AssertUnwindSafe(service.clone().handle(request.map(Body::new))).catch_unwind();
-            async {
-                let response = response.await;
-                Ok::<_, Infallible>(response.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response()))
-            }
-        });
+        let requests = RequestHandler {
+            service,
+            first_request: Arc::clone(&requested),
+            activity: Arc::clone(&activity),
+            bodies,
+            request_bodies: self.request_bodies,
+        };
+        let service = service_fn(move |request: hyper::Request<Incoming>| requests.handle(request));
         let stream = TokioIo::new(CoalescingStream { stream, written: false });
         let builder = self.builder(executor.clone());
         let mut connection = pin!(builder.serve_connection_with_upgrades(stream, service).into_owned());
@@ -209,20 +305,112 @@ impl ConnectionServer {
             executor.poll_tasks(cx);
             polled.map_err(ConnectionError::Http)
         };
-        // the library limits neither the wait for a connection's first bytes nor, in HTTP/2, for its first request
-        tokio::select! {
-            served = poll_fn(|cx| poll_connection(connection.as_mut(), cx)) => return served,
-            () = sleep(self.client_timeout) => {
-                if !requested.load(Ordering::Relaxed) {
-                    return Err(ConnectionError::NoRequest);
-                }
+        // the library limits neither the wait for a connection's first bytes nor, in HTTP/2, for a request
+        let mut deadline = pin!(sleep(settings.client_timeout));
+        let is_idle = loop {
+            tokio::select! {
+                biased;
+                served = poll_fn(|cx| poll_connection(connection.as_mut(), cx)) => return served,
+                () = displaced.cancelled() => return Err(ConnectionError::Displaced),
+                () = shutdown.cancelled() => break false,
+                () = deadline.as_mut() => {}
             }
-            () = shutdown.cancelled() => {}
+            if !requested.load(Ordering::Relaxed) {
+                self.limits.metrics.connection_refused(ConnectionRefusal::Idle);
+                return Err(ConnectionError::NoRequest);
+            }
+            // a connection with open requests is looked at again after the whole time
+            let idle_since = activity.idle_since().map(Instant::from_std);
+            let next = idle_since.unwrap_or_else(Instant::now) + settings.connection_idle_timeout;
+            if next <= Instant::now() {
+                self.limits.metrics.connection_refused(ConnectionRefusal::Idle);
+                break true;
+            }
+            deadline.as_mut().reset(next);
+        };
+        connection.as_mut().graceful_shutdown();
+        let end = poll_fn(|cx| poll_connection(connection.as_mut(), cx));
+        if !is_idle {
+            return end.await;
         }
-        tokio::select! {
-            served = poll_fn(|cx| poll_connection(connection.as_mut(), cx)) => return served,
-            () = shutdown.cancelled() => connection.as_mut().graceful_shutdown(),
+        // the client learns that it has to connect again; one that does not close the connection is not waited for
+        match timeout(settings.client_timeout, end).await {
+            Ok(served) => served,
+            Err(_) => Err(ConnectionError::Idle),
         }
-        poll_fn(|cx| poll_connection(connection.as_mut(), cx)).await
+    }
+}
+
+/// Handles the requests of one connection.
+struct RequestHandler<H> {
+    service: H,
+    first_request: Arc<AtomicBool>,
+    activity: Arc<Activity>,
+    bodies: Arc<ConnectionBodies>,
+    request_bodies: RequestBodies,
+}
+
+impl<H: HttpService> RequestHandler<H> {
+    fn handle(
+        &self,
+        request: hyper::Request<Incoming>,
+    ) -> impl Future<Output = Result<HttpResponse, Infallible>> + Send + use<H> {
+        self.first_request.store(true, Ordering::Relaxed);
+        // requests of HTTP/2 are tasks, which the executor counts
+        let open = (request.version() < Version::HTTP_2).then(|| self.activity.begin_request());
+        let (request, reservation) = self.count_body(request);
+        let handled = AssertUnwindSafe(self.service.clone().handle(request)).catch_unwind();
+        let own_errors = self.request_bodies == RequestBodies::CollectedWithOwnErrors;
+        async move {
+            let response = handled.await;
+            let response = response.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response());
+            let refusal = reservation.filter(|_| !own_errors).and_then(|body| body.refusal_response());
+            Ok(hold_open(refusal.unwrap_or(response), open))
+        }
+    }
+
+    /// Counts the body of a request, if it has one and if the service reads it whole.
+    fn count_body(&self, request: hyper::Request<Incoming>) -> (HttpRequest, Option<Arc<Reservation>>) {
+        if self.request_bodies == RequestBodies::Streamed || request.body().is_end_stream() {
+            return (request.map(Body::new), None);
+        }
+        let (head, body) = request.into_parts();
+        let body = self.bodies.count(body);
+        let reservation = Arc::clone(&body.reservation);
+        (HttpRequest::from_parts(head, Body::new(body)), Some(reservation))
+    }
+}
+
+/// A response whose request stays open as long as the service produces its body. A body that exists already does not
+/// count: a client that does not read it leaves the connection idle.
+fn hold_open(response: HttpResponse, open: Option<OpenRequest>) -> HttpResponse {
+    match open {
+        Some(open) if response.body().size_hint().exact().is_none() => {
+            response.map(|body| Body::new(HeldBody { body, _open: open }))
+        }
+        _ => response,
+    }
+}
+
+/// A response body that keeps its request open.
+struct HeldBody {
+    body: Body,
+    _open: OpenRequest,
+}
+
+impl http_body::Body for HeldBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

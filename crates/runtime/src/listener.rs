@@ -1,7 +1,9 @@
 //! Accepts TCP connections, plain or TLS, and serves HTTP on them.
 
 use crate::connection::{ConnectionError, ConnectionServer, HttpRequest, HttpResponse, HttpService};
+use crate::connections::{ConnectionSlot, Connections};
 use crate::core_runtimes::CoreRuntimes;
+use crate::limits::ServerLimits;
 use crate::peers::Peer;
 use durward_pki::svid;
 use rustls::ServerConfig;
@@ -9,20 +11,14 @@ use rustls_pki_types::CertificateDer;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Limit for concurrent connections. A gateway opens a handful, so a hundred gateways open some hundreds.
-const MAX_CONNECTIONS: usize = 4096;
-/// Limit for concurrent requests on one HTTP/2 connection.
-const MAX_STREAMS: u32 = 1024;
-/// Time for a client to complete the TLS handshake, and to send its headers.
-pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for open requests to complete after shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause after a failed `accept`, which usually means that the process is out of file descriptors.
@@ -34,13 +30,14 @@ pub struct Listener {
     /// The socket.
     pub socket: TcpListener,
     pub(crate) runtimes: Arc<CoreRuntimes>,
+    pub(crate) limits: ServerLimits,
 }
 
 /// Serves HTTP on a socket until `shutdown`, then lets open requests complete. Each request has the [`Peer`] among its
 /// extensions.
 ///
 /// # Errors
-/// When the connection limit can't be enforced any more.
+/// Never yet.
 pub async fn serve(
     listener: Listener,
     tls: Option<Arc<ServerConfig>>,
@@ -61,22 +58,15 @@ pub async fn serve_with_drain(
     drain: Duration,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    let Listener { socket, runtimes } = listener;
+    let Listener { socket, runtimes, limits } = listener;
     let tasks = TaskTracker::new();
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let server = ConnectionServer {
-        client_timeout: CLIENT_TIMEOUT,
-        max_streams: MAX_STREAMS,
-        websockets_over_http2: service.websockets_over_http2(),
-    };
-    let handler = ConnectionHandler { tls: tls.map(TlsAcceptor::from), service, server };
+    let max = usize::try_from(limits.settings.max_connections).unwrap_or(usize::MAX);
+    let connections = Connections::new(max, limits.settings.source_share, limits.metrics.clone());
+    let server = ConnectionServer::new(limits.clone(), &service);
+    let handshake_timeout = limits.settings.client_timeout;
+    let handler = ConnectionHandler { tls: tls.map(TlsAcceptor::from), service, server, handshake_timeout };
     let abort = CancellationToken::new();
     loop {
-        // without a free slot nothing is accepted: further clients wait in the kernel's queue
-        let slot = tokio::select! {
-            slot = Arc::clone(&slots).acquire_owned() => slot.map_err(io::Error::other)?,
-            () = shutdown.cancelled() => break,
-        };
         let (stream, address) = tokio::select! {
             accepted = socket.accept() => match accepted {
                 Ok(accepted) => accepted,
@@ -88,6 +78,7 @@ pub async fn serve_with_drain(
             },
             () = shutdown.cancelled() => break,
         };
+        let Some(slot) = connections.admit(address.ip()) else { continue };
         // detach the socket from this runtime, so that only the runtime of the connection is woken for it
         let Ok(stream) = stream.into_std() else { continue };
         let handler = handler.clone();
@@ -95,7 +86,7 @@ pub async fn serve_with_drain(
         let abort = abort.clone();
         runtimes.spawn(tasks.track_future(async move {
             let served = tokio::select! {
-                served = handler.serve(stream, address, &shutdown) => served,
+                served = handler.serve(stream, address, &slot, shutdown) => served,
                 () = abort.cancelled() => return,
             };
             if let Err(error) = served {
@@ -121,6 +112,7 @@ struct ConnectionHandler<H> {
     tls: Option<TlsAcceptor>,
     service: H,
     server: ConnectionServer,
+    handshake_timeout: Duration,
 }
 
 impl<H: HttpService> ConnectionHandler<H> {
@@ -128,20 +120,24 @@ impl<H: HttpService> ConnectionHandler<H> {
         self,
         stream: std::net::TcpStream,
         address: SocketAddr,
-        shutdown: &CancellationToken,
+        slot: &ConnectionSlot,
+        shutdown: CancellationToken,
     ) -> Result<(), ConnectionError> {
         let stream = TcpStream::from_std(stream).map_err(ConnectionError::Socket)?;
         stream.set_nodelay(true).map_err(ConnectionError::Socket)?;
+        let (activity, displaced) = (Arc::clone(&slot.activity), slot.close.clone());
+        let context = self.server.connection(address.ip(), activity, displaced, shutdown.clone());
         let Some(acceptor) = self.tls else {
             let peer = Peer { address, secure: false, certificate: None, id: None };
             let service = WithPeer { service: self.service, peer };
-            return self.server.serve(stream, service, shutdown.clone()).await;
+            return self.server.serve(stream, service, context).await;
         };
-        let handshake = timeout(CLIENT_TIMEOUT, acceptor.accept(stream));
+        let handshake = timeout(self.handshake_timeout, acceptor.accept(stream));
         let stream = tokio::select! {
             stream = handshake => {
                 stream.map_err(|_| ConnectionError::HandshakeTimeout)?.map_err(ConnectionError::Handshake)?
             }
+            () = slot.close.cancelled() => return Err(ConnectionError::Displaced),
             () = shutdown.cancelled() => return Ok(()),
         };
         let chain = stream
@@ -149,9 +145,10 @@ impl<H: HttpService> ConnectionHandler<H> {
             .1
             .peer_certificates()
             .map(|chain| chain.iter().cloned().map(CertificateDer::into_owned).collect::<Arc<[_]>>());
+        slot.has_certificate.store(chain.is_some(), Ordering::Relaxed);
         let id = chain.as_ref().and_then(|chain| svid::parse(chain.first()?).ok()?.id.parse().ok());
         let service = WithPeer { service: self.service, peer: Peer { address, secure: true, certificate: chain, id } };
-        self.server.serve(stream, service, shutdown.clone()).await
+        self.server.serve(stream, service, context).await
     }
 }
 

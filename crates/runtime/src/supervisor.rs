@@ -2,6 +2,7 @@
 
 use crate::connection::HttpService;
 use crate::core_runtimes::CoreRuntimes;
+use crate::limits::ServerLimits;
 use crate::listener::{Listener, serve};
 use rustls::ServerConfig;
 use std::error::Error;
@@ -54,20 +55,23 @@ pub struct Supervisor {
     tasks: JoinSet<Result<(), Failure>>,
     shutdown: CancellationToken,
     runtimes: Arc<CoreRuntimes>,
+    limits: ServerLimits,
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Supervisor {
-    /// A supervisor without tasks. From now on it catches signals, so that none ends the process while tasks start.
+    /// A supervisor without tasks, whose listeners share these limits. From now on it catches signals, so that none ends the
+    /// process while tasks start.
     ///
     /// # Errors
     /// When the system has no more threads or file descriptors.
-    pub fn new() -> io::Result<Self> {
+    pub fn new(limits: ServerLimits) -> io::Result<Self> {
         Ok(Self {
             tasks: JoinSet::new(),
             shutdown: CancellationToken::new(),
             runtimes: Arc::new(CoreRuntimes::start()?),
+            limits,
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
         })
@@ -89,7 +93,7 @@ impl Supervisor {
 
     /// A listener whose connections run on the runtimes of this process.
     pub fn listener(&self, socket: TcpListener) -> Listener {
-        Listener { socket, runtimes: Arc::clone(&self.runtimes) }
+        Listener { socket, runtimes: Arc::clone(&self.runtimes), limits: self.limits.clone() }
     }
 
     /// Waits for a signal, or for a task that ends; then shuts down every task. After SIGTERM, `linger` is awaited
@@ -98,7 +102,7 @@ impl Supervisor {
     /// # Errors
     /// When a task fails, or ends without a signal.
     pub async fn run_until_shutdown(self, linger: impl Future<Output = ()>) -> Result<(), Failure> {
-        let Self { mut tasks, shutdown, runtimes: _runtimes, mut interrupt, mut terminate } = self;
+        let Self { mut tasks, shutdown, runtimes: _runtimes, limits: _, mut interrupt, mut terminate } = self;
         let mut outcome = tokio::select! {
             _ = interrupt.recv() => Ok(()),
             _ = terminate.recv() => {

@@ -4,16 +4,17 @@
 
 use axum::body::Body;
 use durward_runtime::connection::{ConnectionServer, HttpRequest, HttpResponse, HttpService};
+use durward_runtime::limits::ServerLimits;
 use futures::future::{join_all, pending};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::io;
+use std::net::Ipv4Addr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
 use tokio_util::sync::CancellationToken;
 
@@ -62,9 +63,9 @@ async fn connect() -> (SendRequest<Body>, Arc<AtomicUsize>) {
     let (client, server) = duplex(1 << 20);
     let writes = Arc::new(AtomicUsize::new(0));
     let stream = CountingStream { stream: server, writes: Arc::clone(&writes) };
-    let server =
-        ConnectionServer { client_timeout: Duration::from_secs(10), max_streams: 1024, websockets_over_http2: false };
-    tokio::spawn(server.serve(stream, TestService, CancellationToken::new()));
+    let server = ConnectionServer::new(ServerLimits::default(), &TestService);
+    let context = server.unshared_connection(Ipv4Addr::LOCALHOST.into(), CancellationToken::new());
+    tokio::spawn(server.serve(stream, TestService, context));
     let (client, connection) = handshake(TokioExecutor::new(), TokioIo::new(client)).await.unwrap();
     tokio::spawn(connection);
     (client, writes)

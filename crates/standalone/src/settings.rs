@@ -5,6 +5,7 @@ use durward_authn::ServiceAccountIssuer;
 use durward_doors::admin::AdminSettings;
 use durward_engine::audit::{AuditSink, OnLoss};
 use durward_engine::openfga::OpenFga;
+use durward_runtime::limits::ConnectionSettings;
 use durward_runtime::peers::TrustedPeers;
 use durward_step_up::StepUpArguments;
 use serde::Serialize;
@@ -22,6 +23,8 @@ pub struct StandaloneSettings {
     pub domains: ClusterDomains,
     /// Addresses of the listeners.
     pub addresses: StandaloneAddresses,
+    /// Limits of connections and request bodies.
+    pub connections: ConnectionSettings,
     /// Access to the admin listener.
     pub admin: AdminSettings,
     /// Peers whose forwarded headers are trusted.

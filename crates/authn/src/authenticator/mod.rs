@@ -2,10 +2,12 @@
 
 mod access_tokens;
 mod exchange;
+mod pod_token;
 mod provider;
 mod refresh;
 mod vouched;
 
+pub use pod_token::LocalVerdict;
 pub use provider::{ProviderProblem, check_provider};
 
 use crate::caller::VerifiedCaller;

@@ -85,6 +85,7 @@ impl DoorListeners<'_> {
         let certificate_mint = CertificateMint::new(
             self.context.client.clone(),
             Arc::clone(&self.context.engine.engine),
+            Arc::clone(&self.context.engine.authenticator),
             self.identity.authorities.clone(),
             self.identity.token_keys.clone(),
             &self.context.domains.trust_domain,

@@ -29,6 +29,7 @@ use doors::DoorListeners;
 use durward_doors::admin::AdminPolicy;
 use durward_identity::{CertificatesApi, PropagationWatchers};
 use durward_runtime::Failure;
+use durward_runtime::limits::ServerLimits;
 use durward_runtime::supervisor::Supervisor;
 use identity::ControllerIdentity;
 use kube::Client;
@@ -58,7 +59,8 @@ pub async fn run(client: Client, mut settings: ControllerSettings) -> Result<(),
     let webhook_listener = WebhookListener::open(&context, &listener_tls, settings.webhook_certificate.take()).await?;
     let second_factors = context.open_step_up(settings.step_up.clone()).await?;
 
-    let mut supervisor = Supervisor::new()?;
+    let limits = ServerLimits::new(settings.connections.clone(), context.engine.metrics.listeners().clone());
+    let mut supervisor = Supervisor::new(limits)?;
     let leading = leadership::start(&mut supervisor, &context);
     authentication::start(&mut supervisor, &context, &identity.token_keys);
     let feeds = resources::start(&mut supervisor, &context, &settings, &identity.seal);

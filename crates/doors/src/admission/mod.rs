@@ -13,9 +13,9 @@ pub use injection::{INJECTION_LABEL, InjectionMode};
 pub use review::{ResourceReview, ReviewFindings, Reviewer};
 pub use webhook::{AdmissionWebhooks, SidecarSettings};
 
+use crate::body_limit::with_body_limit;
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -45,7 +45,7 @@ pub fn router(webhooks: AdmissionWebhooks) -> Router {
     }
     let pod_webhooks = webhooks.clone();
     let operation_webhooks = webhooks.clone();
-    router
+    let router = router
         .route(
             INJECTION_PATH,
             post(move |body| answer(body, async move |request| injection::admit(&pod_webhooks, &request, None))),
@@ -60,8 +60,8 @@ pub fn router(webhooks: AdmissionWebhooks) -> Router {
         .route(
             RESOURCES_PATH,
             post(move |body| answer(body, async move |request| resources::admit(&webhooks, &request).await)),
-        )
-        .layer(DefaultBodyLimit::max(MAX_REVIEW))
+        );
+    with_body_limit(router, MAX_REVIEW)
 }
 
 /// Parses and answers a review. For an unreadable one, the API server applies its failure policy.

@@ -4,8 +4,9 @@
 //! the same response whether the approval exists or not.
 
 use crate::answer::{HttpAnswer, response};
+use crate::body_limit::with_body_limit;
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{DefaultBodyLimit, Extension, Path, State};
+use axum::extract::{Extension, Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -21,16 +22,18 @@ use durward_core::request::{Call, Request, ServiceTarget};
 use durward_engine::audit::approval::{ApprovalOutcome, ApprovalRecord};
 use durward_engine::{Door, Engine, EngineCaller};
 use durward_runtime::peers::{Peer, TrustedPeers};
+use durward_runtime::slots::SourceSlots;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::net::IpAddr;
 use std::sync::Arc;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 /// Path of the endpoint; a decision adds namespace and name.
 pub const PATH: &str = "/approvals";
 /// Largest request, in bytes.
 const MAX_BODY: usize = 4 * 1024;
-/// Most requests that are processed at once: approvers are few, and slow.
+/// Most decisions that are stored at once: approvers are few, and slow.
 const CONCURRENCY: usize = 32;
 /// Realm of challenges. It names no service, so it doesn't reveal which one an approval is about.
 const REALM: &str = "durward";
@@ -45,24 +48,21 @@ pub struct ApprovalsEndpoint {
     /// The approvals that are stored now.
     pub stored: watch::Receiver<ApprovalObjects>,
     pub trust: Arc<TrustedPeers>,
-    /// Limits the requests that are processed at once.
-    pub slots: Arc<Semaphore>,
+    /// Limits the decisions that are stored at once.
+    pub slots: SourceSlots,
 }
 
 impl ApprovalsEndpoint {
     /// The limit of an endpoint.
-    pub fn slots() -> Arc<Semaphore> {
-        Arc::new(Semaphore::new(CONCURRENCY))
+    pub fn slots(engine: &Engine) -> SourceSlots {
+        SourceSlots::new("approvals", CONCURRENCY, engine.metrics().listeners().clone())
     }
 }
 
 /// The door as a router.
 pub fn router(endpoint: ApprovalsEndpoint) -> Router {
-    Router::new()
-        .route(PATH, post(request_approval))
-        .route("/approvals/{namespace}/{name}", post(decide))
-        .layer(DefaultBodyLimit::max(MAX_BODY))
-        .with_state(endpoint)
+    let router = Router::new().route(PATH, post(request_approval)).route("/approvals/{namespace}/{name}", post(decide));
+    with_body_limit(router, MAX_BODY).with_state(endpoint)
 }
 
 /// The decision of an approver.
@@ -89,12 +89,9 @@ async fn decide(
     let Ok(Json(DecisionBody { decision })) = body else {
         return no_store(StatusCode::BAD_REQUEST, json!({"error": "invalid_request"}));
     };
-    let Ok(_slot) = endpoint.slots.try_acquire() else {
-        return no_store(StatusCode::SERVICE_UNAVAILABLE, json!({"error": "temporarily_unavailable"}));
-    };
     let approval = endpoint.stored.borrow().get(&name).cloned();
     let credentials = credentials(&endpoint, &peer, &headers);
-    match endpoint.record_verdict(approval.as_deref(), &credentials, decision).await {
+    match endpoint.record_verdict(approval.as_deref(), &credentials, peer.address.ip(), decision).await {
         Ok(body) => no_store(StatusCode::OK, body),
         Err(refusal) => refusal,
     }
@@ -106,6 +103,7 @@ impl ApprovalsEndpoint {
         &self,
         approval: Option<&Approval>,
         credentials: &Credentials<'_>,
+        source: IpAddr,
         verdict: ApprovalVerdict,
     ) -> Result<Value, Response> {
         let now = Utc::now();
@@ -131,6 +129,10 @@ impl ApprovalsEndpoint {
             ApproverRejection::NotNamed | ApproverRejection::Requester => response(HttpAnswer::forbidden()),
             ApproverRejection::NotFresh(challenge) => response(HttpAnswer::challenge(REALM, Some(challenge))),
         })?;
+        // only who may decide takes a slot
+        let Some(_slot) = self.slots.try_acquire(source) else {
+            return Err(no_store(StatusCode::SERVICE_UNAVAILABLE, json!({"error": "temporarily_unavailable"})));
+        };
         let decided_before = approval.status.as_ref().is_some_and(|status| status.state != ApprovalState::Pending);
         if decided_before && self.seal.verifies(approval) {
             return Err(conflict());
@@ -190,9 +192,6 @@ async fn request_approval(
 ) -> Response {
     let Ok(Json(requested)) = body else {
         return no_store(StatusCode::BAD_REQUEST, json!({"error": "invalid_request"}));
-    };
-    let Ok(_slot) = endpoint.slots.try_acquire() else {
-        return no_store(StatusCode::SERVICE_UNAVAILABLE, json!({"error": "temporarily_unavailable"}));
     };
     let call = Call::Named { operation: &requested.operation, captures: Captures::new() };
     let request = Request {

@@ -4,8 +4,8 @@
 //! request to the cluster's own authorizers, unless cluster admins let policies allow requests as well.
 
 use crate::answer::refusal_message;
+use crate::body_limit::with_body_limit;
 use axum::body::Bytes;
-use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -42,9 +42,8 @@ pub struct AuthorizationWebhook {
 
 /// The webhook as a router.
 pub fn router(webhook: AuthorizationWebhook) -> Router {
-    Router::new()
-        .route(ACCESS_PATH, post(async move |body: Bytes| review(&webhook, &body).await))
-        .layer(DefaultBodyLimit::max(MAX_REVIEW))
+    let router = Router::new().route(ACCESS_PATH, post(async move |body: Bytes| review(&webhook, &body).await));
+    with_body_limit(router, MAX_REVIEW)
 }
 
 async fn review(webhook: &AuthorizationWebhook, body: &[u8]) -> Response {

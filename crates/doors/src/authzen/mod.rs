@@ -8,9 +8,10 @@ mod evaluation;
 mod messages;
 mod search;
 
+use crate::body_limit::with_body_limit;
 use crate::doors::Doors;
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Extension, State};
+use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -25,16 +26,15 @@ const MAX_BODY: usize = 256 * 1024;
 
 /// The door as a router.
 pub fn router(doors: Doors) -> Router {
-    Router::new()
+    let router = Router::new()
         .route("/access/v1/evaluation", post(evaluation::evaluation))
         .route("/access/v1/evaluations", post(evaluation::evaluations))
         .route("/access/v1/search/subject", post(search::subjects))
         .route("/access/v1/search/resource", post(search::resources))
         .route("/access/v1/search/action", post(search::actions))
         .route_layer(from_fn_with_state(doors.clone(), only_enforcement_points))
-        .route("/.well-known/authzen-configuration", get(configuration))
-        .layer(DefaultBodyLimit::max(MAX_BODY))
-        .with_state(doors)
+        .route("/.well-known/authzen-configuration", get(configuration));
+    with_body_limit(router, MAX_BODY).with_state(doors)
 }
 
 /// Refuses requests of other peers before their body is read.

@@ -1,8 +1,9 @@
 //! The token endpoint (RFC 6749 section 3.2, RFC 8693) and introspection (RFC 7662), on the token listener.
 
+use crate::body_limit::with_body_limit;
 use crate::form::{self, FormBody, FormParameters};
 use crate::headers::caller_address;
-use axum::extract::{DefaultBodyLimit, Extension, State};
+use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -44,11 +45,8 @@ pub struct ExchangeEndpoint {
 
 /// The endpoints as a router.
 pub fn router(endpoint: ExchangeEndpoint) -> Router {
-    Router::new()
-        .route(TOKEN_PATH, post(token))
-        .route(INTROSPECTION_PATH, post(introspect))
-        .layer(DefaultBodyLimit::max(MAX_BODY))
-        .with_state(endpoint)
+    let router = Router::new().route(TOKEN_PATH, post(token)).route(INTROSPECTION_PATH, post(introspect));
+    with_body_limit(router, MAX_BODY).with_state(endpoint)
 }
 
 async fn token(

@@ -14,7 +14,7 @@ use durward_authn::Credentials;
 use durward_authn::certificate::FORWARDED_CLIENT_CERT;
 use durward_core::request::{Call, Request, ServiceTarget};
 use durward_engine::{Door, EngineCaller};
-use durward_runtime::connection::HttpService;
+use durward_runtime::connection::{HttpService, RequestBodies};
 use durward_runtime::peers::Peer;
 use failure::deny_failures;
 use futures::FutureExt;
@@ -69,6 +69,11 @@ impl HttpService for ExtAuthzListener {
             return self.other_services.handle(request).await;
         }
         deny_failures(&self.doors, self.checks.call(request)).await
+    }
+
+    fn request_bodies(&self) -> RequestBodies {
+        // a check whose message can't be read is denied, not failed
+        RequestBodies::CollectedWithOwnErrors
     }
 }
 

@@ -1,7 +1,8 @@
 //! The mint: issues certificates and tokens to pods that request them on the token listener.
 
+use crate::body_limit::with_body_limit;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -10,10 +11,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chrono::TimeDelta;
 use durward_authn::bearer;
-use durward_identity::{CertificateMint, MintError};
+use durward_identity::{CertificateMint, MintError, PodCredential};
 use durward_protocol::mint::{
     CertificateRequest, CertificateResponse, JWT_PATH, TokenRequest, TokenResponse, X509_PATH,
 };
+use durward_runtime::peers::Peer;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -23,20 +25,22 @@ const MAX_BODY: usize = 16 * 1024;
 
 /// The mint as a router.
 pub fn router(mint: CertificateMint) -> Router {
-    Router::new()
-        .route(X509_PATH, post(certificate))
-        .route(JWT_PATH, post(token))
-        .layer(DefaultBodyLimit::max(MAX_BODY))
-        .with_state(mint)
+    let router = Router::new().route(X509_PATH, post(certificate)).route(JWT_PATH, post(token));
+    with_body_limit(router, MAX_BODY).with_state(mint)
 }
 
-async fn certificate(State(mint): State<CertificateMint>, headers: HeaderMap, body: Bytes) -> Response {
+async fn certificate(
+    State(mint): State<CertificateMint>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let outcome = async {
-        let token = credential(&headers)?;
+        let credential = credential(&headers, &peer)?;
         let request: CertificateRequest = parse(&body)?;
         let csr = STANDARD.decode(&request.csr).map_err(|_| MintError::Invalid("`csr` is not base64".to_owned()))?;
         let ttl = request.ttl_seconds.map(|seconds| TimeDelta::seconds(seconds.into()));
-        let (id, granted) = mint.certificate(token, &csr, ttl).await?;
+        let (id, granted) = mint.certificate(credential, &csr, ttl).await?;
         Ok(CertificateResponse {
             spiffe_id: id.to_string(),
             chain: granted.chain.iter().map(|certificate| STANDARD.encode(certificate)).collect(),
@@ -47,9 +51,14 @@ async fn certificate(State(mint): State<CertificateMint>, headers: HeaderMap, bo
     response(outcome.await)
 }
 
-async fn token(State(mint): State<CertificateMint>, headers: HeaderMap, body: Bytes) -> Response {
+async fn token(
+    State(mint): State<CertificateMint>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let outcome = async {
-        let credential = credential(&headers)?;
+        let credential = credential(&headers, &peer)?;
         let request: TokenRequest = parse(&body)?;
         let token = mint.token(credential, &request.audience).await?;
         Ok(TokenResponse { spiffe_id: token.id.to_string(), token: token.text, expires_at: token.expires_at })
@@ -57,10 +66,10 @@ async fn token(State(mint): State<CertificateMint>, headers: HeaderMap, body: By
     response(outcome.await)
 }
 
-/// The bearer token of a request.
-pub(crate) fn credential(headers: &HeaderMap) -> Result<&str, MintError> {
-    let token = bearer::token(headers).ok().flatten();
-    token.ok_or(MintError::Unauthenticated("there is no token"))
+/// The bearer token of a request, and its source.
+pub(crate) fn credential<'h>(headers: &'h HeaderMap, peer: &Peer) -> Result<PodCredential<'h>, MintError> {
+    let token = bearer::token(headers).ok().flatten().ok_or(MintError::Unauthenticated("there is no token"))?;
+    Ok(PodCredential { token, source: peer.address.ip() })
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, MintError> {

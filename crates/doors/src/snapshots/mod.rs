@@ -8,10 +8,11 @@ mod stream;
 
 pub use resources::{PublishedPolicy, PublishedResources};
 
+use crate::body_limit::with_body_limit;
 use crate::mint;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -26,6 +27,7 @@ use durward_core::snapshot::Snapshot;
 use durward_engine::Engine;
 use durward_identity::{CertificateMint, LabelledPod, MintError};
 use durward_protocol::snapshot::{APPROVALS_PATH, KEY_USES_PATH, KeyUse, SNAPSHOT_PATH};
+use durward_runtime::peers::Peer;
 use futures::stream::unfold;
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -56,28 +58,28 @@ pub struct SnapshotsEndpoint {
 
 /// The endpoints as a router.
 pub fn router(endpoint: SnapshotsEndpoint) -> Router {
-    Router::new()
+    let router = Router::new()
         .route(SNAPSHOT_PATH, get(stream))
         .route(APPROVALS_PATH, post(request_approval))
-        .route(KEY_USES_PATH, post(report_key_uses))
-        .layer(DefaultBodyLimit::max(MAX_BODY))
-        .with_state(endpoint)
+        .route(KEY_USES_PATH, post(report_key_uses));
+    with_body_limit(router, MAX_BODY).with_state(endpoint)
 }
 
 impl SnapshotsEndpoint {
     /// The pod that sends a request.
-    async fn pod(&self, headers: &HeaderMap) -> Result<LabelledPod, MintError> {
-        self.mint.pod_labels(mint::credential(headers)?).await
+    async fn pod(&self, headers: &HeaderMap, peer: &Peer) -> Result<LabelledPod, MintError> {
+        self.mint.pod_labels(mint::credential(headers, peer)?).await
     }
 }
 
 /// Requests an approval for a caller of the gate's service. The gate itself has no access to the API server.
 async fn request_approval(
     State(this): State<SnapshotsEndpoint>,
+    Extension(peer): Extension<Peer>,
     headers: HeaderMap,
     body: Result<Json<ApprovalSpec>, JsonRejection>,
 ) -> Response {
-    let pod = match this.pod(&headers).await {
+    let pod = match this.pod(&headers, &peer).await {
         Ok(pod) => pod,
         Err(error) => return mint::error_response(error),
     };
@@ -100,10 +102,11 @@ fn own_approval_subject(snapshot: &Snapshot, pod: &LabelledPod, spec: &ApprovalS
 /// Records the uses of API keys at a gate, for `durward api-key list`.
 async fn report_key_uses(
     State(this): State<SnapshotsEndpoint>,
+    Extension(peer): Extension<Peer>,
     headers: HeaderMap,
     body: Result<Json<Vec<KeyUse>>, JsonRejection>,
 ) -> Response {
-    let pod = match this.pod(&headers).await {
+    let pod = match this.pod(&headers, &peer).await {
         Ok(pod) => pod,
         Err(error) => return mint::error_response(error),
     };
@@ -117,8 +120,12 @@ async fn report_key_uses(
     (StatusCode::ACCEPTED, Json(json!({}))).into_response()
 }
 
-async fn stream(State(this): State<SnapshotsEndpoint>, headers: HeaderMap) -> Response {
-    let pod = match this.pod(&headers).await {
+async fn stream(
+    State(this): State<SnapshotsEndpoint>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+) -> Response {
+    let pod = match this.pod(&headers, &peer).await {
         Ok(pod) => pod,
         Err(error) => return mint::error_response(error),
     };

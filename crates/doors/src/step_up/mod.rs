@@ -15,8 +15,8 @@ mod visit;
 
 pub use endpoint::StepUpPage;
 
+use crate::body_limit::with_body_limit;
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::http::header;
 use axum::routing::{get, post};
 use durward_step_up::STEP_UP_PATH;
@@ -28,7 +28,7 @@ const STYLE: &str = include_str!("style.css");
 /// The page as a router.
 pub fn router(page: StepUpPage) -> Router {
     let style = async || ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], STYLE);
-    Router::new()
+    let router = Router::new()
         .route(STEP_UP_PATH, get(arrival::arrive).post(arrival::submit_token))
         .route("/step-up/verify", post(factors::verify))
         .route("/step-up/token", post(factors::token))
@@ -38,7 +38,6 @@ pub fn router(page: StepUpPage) -> Router {
         .route("/step-up/totp/remove", post(factors::remove_totp))
         .route("/step-up/recovery-codes", post(factors::recovery_codes))
         .route("/step-up/style.css", get(style))
-        .merge(passkeys::router())
-        .layer(DefaultBodyLimit::max(MAX_BODY))
-        .with_state(page)
+        .merge(passkeys::router());
+    with_body_limit(router, MAX_BODY).with_state(page)
 }

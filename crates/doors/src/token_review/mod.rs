@@ -1,7 +1,7 @@
 //! Token authentication webhook of the Kubernetes API server (`TokenReview`, `authentication.k8s.io/v1`).
 
+use crate::body_limit::with_body_limit;
 use axum::body::Bytes;
-use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -38,9 +38,8 @@ pub struct TokenReviewWebhook {
 
 /// The webhook as a router.
 pub fn router(webhook: TokenReviewWebhook) -> Router {
-    Router::new()
-        .route(TOKEN_PATH, post(async move |body: Bytes| review(&webhook, &body).await))
-        .layer(DefaultBodyLimit::max(MAX_REVIEW))
+    let router = Router::new().route(TOKEN_PATH, post(async move |body: Bytes| review(&webhook, &body).await));
+    with_body_limit(router, MAX_REVIEW)
 }
 
 async fn review(this: &TokenReviewWebhook, body: &[u8]) -> Response {

@@ -14,6 +14,7 @@ use durward_authn::Factor;
 use durward_core::decision::Decision;
 use durward_core::digest::Digest;
 use durward_pki::rotation::RotationStep;
+use durward_runtime::listener_metrics::ListenerMetrics;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::{Metric, Registry};
 use std::time::Duration;
@@ -28,11 +29,14 @@ pub struct Metrics {
     credentials: CredentialMetrics,
     ca: CaMetrics,
     second_factors: SecondFactorMetrics,
+    listeners: ListenerMetrics,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("durward");
+        let listeners = ListenerMetrics::default();
+        listeners.register(&mut registry);
         Self {
             decisions: DecisionMetrics::register(&mut registry),
             snapshot: SnapshotMetrics::register(&mut registry),
@@ -40,6 +44,7 @@ impl Default for Metrics {
             credentials: CredentialMetrics::register(&mut registry),
             ca: CaMetrics::register(&mut registry),
             second_factors: SecondFactorMetrics::register(&mut registry),
+            listeners,
             registry,
         }
     }
@@ -49,6 +54,12 @@ impl Metrics {
     /// Counts a decision of a door.
     pub(crate) fn decision(&self, door: Door, decision: &Decision, latency: Duration) {
         self.decisions.decision(door, decision, latency);
+    }
+
+    /// The metrics of connections, request bodies and slots.
+    #[must_use]
+    pub const fn listeners(&self) -> &ListenerMetrics {
+        &self.listeners
     }
 
     /// Counts a failed authentication; `missing` if there was no credential.

@@ -21,6 +21,7 @@ use crate::settings::{GateAddresses, GateSettings, GateSource};
 use durward_doors::admin;
 use durward_doors::assembly::start_authenticator;
 use durward_runtime::Failure;
+use durward_runtime::limits::ServerLimits;
 use durward_runtime::readiness::Readiness;
 use durward_runtime::supervisor::Supervisor;
 use engine::GateEngine;
@@ -40,7 +41,8 @@ pub async fn run(mut settings: GateSettings, ready: impl FnOnce(&GateAddresses))
     let readiness = Arc::new(Readiness::default());
     let closing = Arc::clone(&readiness);
 
-    let mut supervisor = Supervisor::new()?;
+    let limits = ServerLimits::new(settings.connections, context.metrics.listeners().clone());
+    let mut supervisor = Supervisor::new(limits)?;
     match settings.source {
         GateSource::Local(local) => {
             local.start(&settings.domain, &context, &publisher, &readiness, &mut supervisor)?;

@@ -8,6 +8,7 @@ use crate::issuance::pods::{LabelledPod, PodFacts, check_pod};
 use crate::names::DURWARD_AUDIENCE;
 use crate::tokens::token_keys::TokenKeys;
 use chrono::{DateTime, TimeDelta, Utc};
+use durward_authn::{Authenticator, LocalVerdict};
 use durward_core::pods::CertificateEntitlement;
 use durward_core::principal::PrincipalId;
 use durward_engine::Engine;
@@ -18,14 +19,15 @@ use durward_pki::request::SubjectKey;
 use durward_pki::serial::{CertificateHolder, UidTag};
 use durward_pki::token::SigningAlgorithm;
 use durward_runtime::random::random_bytes;
+use durward_runtime::slots::SourceSlots;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
 use kube::Client;
 use kube::api::{Api, PostParams};
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use thiserror::Error;
-use tokio::sync::Semaphore;
 
 /// Shortest lifetime of a certificate: after a failed refresh there has to be time for another one.
 const MIN_LIFETIME: TimeDelta = TimeDelta::minutes(5);
@@ -39,6 +41,9 @@ const MAX_AUDIENCES: usize = 8;
 const MAX_AUDIENCE_LENGTH: usize = 255;
 /// Requests that are answered at the same time. Each needs two answers of the API server.
 const CONCURRENCY: usize = 64;
+/// Requests that are answered at the same time although the keys that are known here can't verify their token. Forged
+/// tokens can take these, but not those of verified tokens.
+const UNVERIFIED_CONCURRENCY: usize = 16;
 
 /// Issues certificates and JWT-SVIDs to pods.
 #[derive(Clone)]
@@ -49,7 +54,25 @@ pub struct CertificateMint {
     keys: TokenKeys,
     trust_domain: Arc<str>,
     issuer: Arc<str>,
-    slots: Arc<Semaphore>,
+    authenticator: Arc<Authenticator>,
+    slots: SourceSlots,
+    unverified_slots: SourceSlots,
+}
+
+/// The credential of a pod.
+#[derive(Clone, Copy)]
+pub struct PodCredential<'c> {
+    /// A service-account token.
+    pub token: &'c str,
+    /// Address that the request comes from.
+    pub source: IpAddr,
+}
+
+/// Shows only the source: the token is secret.
+impl std::fmt::Debug for PodCredential<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PodCredential").field("source", &self.source).finish_non_exhaustive()
+    }
 }
 
 /// Shows only the type name: the fields are large or secret.
@@ -127,13 +150,26 @@ impl CertificateMint {
     pub fn new(
         client: Client,
         engine: Arc<Engine>,
+        authenticator: Arc<Authenticator>,
         authorities: Authorities,
         keys: TokenKeys,
         trust_domain: &str,
         issuer: &str,
     ) -> Self {
-        let slots = Arc::new(Semaphore::new(CONCURRENCY));
-        Self { client, engine, authorities, keys, trust_domain: trust_domain.into(), issuer: issuer.into(), slots }
+        let metrics = engine.metrics().listeners();
+        let slots = SourceSlots::new("mint", CONCURRENCY, metrics.clone());
+        let unverified_slots = SourceSlots::new("mint_unverified", UNVERIFIED_CONCURRENCY, metrics.clone());
+        Self {
+            client,
+            engine,
+            authorities,
+            keys,
+            trust_domain: trust_domain.into(),
+            issuer: issuer.into(),
+            authenticator,
+            slots,
+            unverified_slots,
+        }
     }
 
     /// Issues a certificate (X509-SVID) for the key of a signed request in DER, with a lifetime of at most `ttl`.
@@ -142,13 +178,13 @@ impl CertificateMint {
     /// If the pod does not authenticate or is not entitled, or if the request is not valid.
     pub async fn certificate(
         &self,
-        token: &str,
+        credential: PodCredential<'_>,
         request: &[u8],
         ttl: Option<TimeDelta>,
     ) -> Result<(PrincipalId, IssuedCertificate), MintError> {
         let requested_at = Utc::now();
         // authenticate first, so that only entitled pods cause the verification of a signature
-        let pod = self.entitled_pod(token, CredentialKind::Certificate).await?;
+        let pod = self.entitled_pod(credential, CredentialKind::Certificate).await?;
         let key = SubjectKey::from_signed_csr(request).map_err(|error| MintError::Invalid(error.to_string()))?;
         let requested = ttl.unwrap_or(pod.entitlement.ttl);
         let parameters = CertificateParameters {
@@ -175,7 +211,7 @@ impl CertificateMint {
     ///
     /// # Errors
     /// If the pod does not authenticate or is not entitled, or if the audiences are not valid.
-    pub async fn token(&self, token: &str, audiences: &[String]) -> Result<JwtSvid, MintError> {
+    pub async fn token(&self, credential: PodCredential<'_>, audiences: &[String]) -> Result<JwtSvid, MintError> {
         let has_valid_length = |audience: &String| (1..=MAX_AUDIENCE_LENGTH).contains(&audience.len());
         if !(1..=MAX_AUDIENCES).contains(&audiences.len()) || !audiences.iter().all(has_valid_length) {
             return Err(MintError::Invalid(format!(
@@ -183,7 +219,7 @@ impl CertificateMint {
             )));
         }
         let now = Utc::now();
-        let pod = self.entitled_pod(token, CredentialKind::Token).await?;
+        let pod = self.entitled_pod(credential, CredentialKind::Token).await?;
         let expires_at = now + TOKEN_LIFETIME;
         let claims = json!({
             "iss": &*self.issuer, "sub": pod.id, "aud": audiences,
@@ -210,8 +246,8 @@ impl CertificateMint {
     ///
     /// # Errors
     /// If the pod does not authenticate or is not entitled.
-    pub async fn pod_labels(&self, token: &str) -> Result<LabelledPod, MintError> {
-        let EntitledPod { namespace, labels, .. } = self.authenticate(token).await?;
+    pub async fn pod_labels(&self, credential: PodCredential<'_>) -> Result<LabelledPod, MintError> {
+        let EntitledPod { namespace, labels, .. } = self.authenticate(credential).await?;
         Ok(LabelledPod { namespace, labels })
     }
 
@@ -232,9 +268,13 @@ impl CertificateMint {
     }
 
     /// Authenticates the pod, and records a refusal.
-    async fn entitled_pod(&self, token: &str, kind: CredentialKind) -> Result<EntitledPod, MintError> {
+    async fn entitled_pod(
+        &self,
+        credential: PodCredential<'_>,
+        kind: CredentialKind,
+    ) -> Result<EntitledPod, MintError> {
         let requested_at = Utc::now();
-        let pod = self.authenticate(token).await;
+        let pod = self.authenticate(credential).await;
         let reason = match &pod {
             Ok(_) | Err(MintError::Unavailable(_)) => return pod,
             Err(error) => error.to_string(),
@@ -245,11 +285,19 @@ impl CertificateMint {
     }
 
     /// Authenticates the pod to which a token is bound, and looks up its entitlement.
-    async fn authenticate(&self, token: &str) -> Result<EntitledPod, MintError> {
-        let Ok(_slot) = self.slots.try_acquire() else {
-            return Err(MintError::Unavailable("too many requests at the same time".to_owned()));
+    async fn authenticate(&self, credential: PodCredential<'_>) -> Result<EntitledPod, MintError> {
+        // a slot is only for a token that the API server is likely to accept
+        let slots = match self.authenticator.check_pod_token(credential.token, DURWARD_AUDIENCE, Utc::now()).await {
+            LocalVerdict::Valid => &self.slots,
+            LocalVerdict::Unknown => &self.unverified_slots,
+            LocalVerdict::Invalid(failure) => {
+                tracing::info!(cause = %failure, "token of a pod is not valid; the API server is not asked");
+                return Err(MintError::Unauthenticated("the token is not valid"));
+            }
         };
-        let user = self.review(token).await?;
+        let slot = slots.try_acquire(credential.source);
+        let _slot = slot.ok_or_else(|| MintError::Unavailable("too many requests at the same time".to_owned()))?;
+        let user = self.review(credential.token).await?;
         let unauthenticated = MintError::Unauthenticated;
         let username = user.username.as_deref().and_then(|name| name.strip_prefix("system:serviceaccount:"));
         let (namespace, service_account) = username

@@ -19,6 +19,7 @@ use durward_engine::audit::AuditWriter;
 use durward_manifests::load::ManifestDirectory;
 use durward_manifests::watch::follow;
 use durward_runtime::Failure;
+use durward_runtime::limits::ServerLimits;
 use durward_runtime::readiness::Readiness;
 use durward_runtime::supervisor::Supervisor;
 use durward_state::{TokenKeyFolder, key_uses};
@@ -56,7 +57,8 @@ pub async fn up(
         trust: Arc::new(settings.trust),
     };
     let (grpc, grpc_health) = doors.grpc().await;
-    let mut supervisor = Supervisor::new()?;
+    let limits = ServerLimits::new(settings.connections, context.metrics.listeners().clone());
+    let mut supervisor = Supervisor::new(limits)?;
     let addresses = sockets.addresses()?;
     let token_listener = TokenListener {
         context: &context,

@@ -42,6 +42,9 @@ impl TokenService {
         if request.operation.is_some() && step_up_age.is_none() {
             return Err(ExchangeError::InvalidTarget("no policy declares the operation").into());
         }
+        // only a caller whose credential is valid takes a slot
+        let slot = self.slots.try_acquire(request.source).ok_or(ExchangeError::TOO_MANY_REQUESTS);
+        let _slot = slot.map_err(RefusedExchange::of(&subject.principal.identity().id))?;
         let (subject, first) = self.apply_factor(subject, request, now).await?;
 
         let identity = subject.principal.identity();

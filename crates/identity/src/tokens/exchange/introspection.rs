@@ -23,7 +23,6 @@ impl TokenService {
         token: &str,
     ) -> Result<Option<Map<String, Value>>, ExchangeError> {
         let now = Utc::now();
-        let Ok(_slot) = self.slots.try_acquire() else { return Err(ExchangeError::TOO_MANY_REQUESTS) };
         let expectation = Expectation { audience: DURWARD_AUDIENCE, methods: &[AuthenticationMethod::Workload] };
         let caller = self.authenticator.authenticate(credentials, &expectation, now).await;
         let caller = caller.map_err(ExchangeError::InvalidSubject)?;

@@ -17,14 +17,14 @@ use durward_core::scope::Scope;
 use durward_engine::Engine;
 use durward_engine::audit::issuance::{CredentialKind, IssuanceRecord};
 use durward_engine::outcome::{IssuanceOutcome, IssuedBy};
+use durward_runtime::slots::SourceSlots;
 use durward_step_up::{PresentedFactor, StepUpService};
 use rustls_pki_types::CertificateDer;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
-use tokio::sync::Semaphore;
 
-/// Requests that are answered at the same time. Each makes or verifies some signatures and fetches keys at most once.
+/// Tokens that are issued at the same time: each may look up a second factor, and makes a signature.
 const CONCURRENCY: usize = 256;
 
 /// Issues and introspects access tokens.
@@ -35,7 +35,7 @@ pub struct TokenService {
     keys: TokenKeys,
     issuer: Arc<str>,
     step_up: Option<StepUpService>,
-    slots: Arc<Semaphore>,
+    slots: SourceSlots,
 }
 
 /// A request for an access token.
@@ -83,7 +83,7 @@ impl std::fmt::Debug for AccessToken {
 impl TokenService {
     /// A service whose tokens have this issuer URL.
     pub fn new(engine: Arc<Engine>, authenticator: Arc<Authenticator>, keys: TokenKeys, issuer: &str) -> Self {
-        let slots = Arc::new(Semaphore::new(CONCURRENCY));
+        let slots = SourceSlots::new("exchange", CONCURRENCY, engine.metrics().listeners().clone());
         Self { engine, authenticator, keys, issuer: issuer.into(), step_up: None, slots }
     }
 
@@ -103,10 +103,7 @@ impl TokenService {
     ) -> Result<AccessToken, ExchangeError> {
         let now = Utc::now();
         let granted = match request {
-            Ok(request) => match self.slots.try_acquire() {
-                Ok(_slot) => self.grant(&request, certificate, now).await,
-                Err(_) => Err(ExchangeError::TOO_MANY_REQUESTS.into()),
-            },
+            Ok(request) => self.grant(&request, certificate, now).await,
             Err(error) => Err(error.into()),
         };
         let RefusedExchange { error, principal } = match granted {
@@ -128,7 +125,6 @@ impl TokenService {
         audience: &str,
     ) -> Result<AuthenticatedSubject, ExchangeError> {
         let now = Utc::now();
-        let Ok(_slot) = self.slots.try_acquire() else { return Err(ExchangeError::TOO_MANY_REQUESTS) };
         let snapshot = self.engine.snapshot();
         let service = self.service(&snapshot, audience)?;
         self.authenticate_token(SubjectToken::Jwt(token), audience, service, None, now).await
